@@ -1,0 +1,98 @@
+//! Fractions that are compared in integers, and the door to randomness.
+
+use std::fmt;
+
+/// A fraction in [0, 1], kept in millionths so that comparisons are exact.
+///
+/// Floating-point rates drift: 49.6 % rounded to two digits reads as 50 % and opens a breaker
+/// that should have stayed closed.
+///
+/// # Source  Rule BRK-1 in docs/rules.md.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Rate(u32);
+
+/// A rate outside of [0, 1].
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+#[error("{given} is not a fraction between 0 and 1")]
+pub struct RateError {
+    /// What was given.
+    pub given: f64,
+}
+
+impl Rate {
+    const ONE: u32 = 1_000_000;
+
+    /// Makes a rate of a fraction.
+    ///
+    /// # Units   `fraction`: [0, 1], rounded to the nearest millionth.
+    /// # Errors  [`RateError`] when the fraction is not a number in [0, 1].
+    pub fn new(fraction: f64) -> Result<Self, RateError> {
+        if (0.0..=1.0).contains(&fraction) {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            Ok(Self((fraction * f64::from(Self::ONE)).round() as u32))
+        } else {
+            Err(RateError { given: fraction })
+        }
+    }
+
+    /// The fraction, in [0, 1].
+    #[must_use]
+    pub fn as_f64(self) -> f64 {
+        f64::from(self.0) / f64::from(Self::ONE)
+    }
+
+    /// Whether `part` of `whole` reaches this rate (`>=`). Nothing of nothing reaches no rate.
+    #[must_use]
+    pub fn is_reached(self, part: u64, whole: u64) -> bool {
+        whole > 0
+            && u128::from(part) * u128::from(Self::ONE) >= u128::from(self.0) * u128::from(whole)
+    }
+
+    /// The smallest number that reaches this rate of `whole`.
+    #[must_use]
+    pub fn least_part(self, whole: u64) -> u64 {
+        let exact = u128::from(self.0) * u128::from(whole);
+        u64::try_from(exact.div_ceil(u128::from(Self::ONE))).unwrap_or(u64::MAX)
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}", self.as_f64())
+    }
+}
+
+/// Where the kernel's random numbers come from.
+///
+/// The kernel draws none itself: tests pass a constant, the runtime its generator.
+pub trait Random {
+    /// A number in [0, 1).
+    fn unit(&mut self) -> f64;
+}
+
+impl<F: FnMut() -> f64> Random for F {
+    fn unit(&mut self) -> f64 {
+        self()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn brk_1_a_rate_is_reached_at_its_exact_value_and_not_below() {
+        let half = Rate::new(0.5).unwrap();
+        assert!(half.is_reached(5, 10));
+        assert!(!half.is_reached(496, 1000));
+        assert!(!half.is_reached(0, 0));
+        assert_eq!(half.least_part(5), 3);
+    }
+
+    #[test]
+    fn a_fraction_outside_of_zero_and_one_is_refused() {
+        for given in [-0.1, 1.000_1, f64::NAN, f64::INFINITY] {
+            assert!(Rate::new(given).is_err());
+        }
+    }
+}
