@@ -1,0 +1,66 @@
+//! Replays the scenario files: facts that other projects' tests, or a running Erlang/OTP,
+//! require. `BREAKERBOX_SCENARIOS` names another folder of files in the same formats.
+//!
+//! It prints a line a scenario and a line a file, and fails when anything failed.
+
+mod breaker;
+mod report;
+mod supervision;
+
+use std::path::{Path, PathBuf};
+
+use report::{Tally, Verdict};
+use serde_json::Value;
+
+#[test]
+fn every_scenario_file_is_replayed_without_a_failure() {
+    let folder = std::env::var_os("BREAKERBOX_SCENARIOS").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios"),
+        PathBuf::from,
+    );
+    let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)
+        .unwrap_or_else(|error| panic!("cannot read {}: {error}", folder.display()))
+        .map(|entry| entry.expect("a readable folder entry").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+        .collect();
+    files.sort();
+    assert!(!files.is_empty(), "no scenario file in {}", folder.display());
+    let failed: u32 = files.iter().map(|file| replay_file(file).failed).sum();
+    assert_eq!(failed, 0, "scenarios failed; their lines stand above");
+}
+
+/// Replays one file and prints its lines.
+fn replay_file(path: &Path) -> Tally {
+    let text = std::fs::read_to_string(path).expect("a readable scenario file");
+    let file: Value = serde_json::from_str(&text)
+        .unwrap_or_else(|error| panic!("{} is not JSON: {error}", path.display()));
+    let mut tally = Tally::default();
+    for scenario in file["scenarios"].as_array().into_iter().flatten() {
+        let id = scenario["id"].as_str().unwrap_or("(no id)");
+        tally.note(id, &replay(scenario));
+    }
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    println!("{}", tally.line(&name));
+    tally
+}
+
+/// Picks the machine by the shape of the scenario; a panic in a replay is a failure of its own.
+fn replay(scenario: &Value) -> Verdict {
+    let run = std::panic::AssertUnwindSafe(|| {
+        if scenario.get("tree").is_some() {
+            supervision::replay(scenario)
+        } else if scenario.get("area").is_some() {
+            breaker::replay(scenario)
+        } else {
+            Verdict::Skip("prose: stands as a test of its own, named by its id".into())
+        }
+    });
+    std::panic::catch_unwind(run).unwrap_or_else(|panic| {
+        let message = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string))
+            .unwrap_or_default();
+        Verdict::fail(0, "no panic", message)
+    })
+}
