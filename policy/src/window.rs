@@ -143,7 +143,7 @@ impl Window {
     /// Adds one outcome.
     ///
     /// # Units   `now`: never decreasing. An earlier time is put where it belongs, and is lost when
-    ///           that is forgotten already.
+    /// that is forgotten already.
     pub fn record(&mut self, now: Time, failed: bool, slow: bool, elapsed: Duration) {
         if failed {
             self.run += 1;

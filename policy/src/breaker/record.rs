@@ -194,7 +194,7 @@ impl Breaker {
     /// [`Breaker::needs_every_success`].
     ///
     /// # Units   `at`: when they ended, or any moment of the same bucket; `generation`: the one
-    ///           that admitted them. All were fast.
+    /// that admitted them. All were fast.
     /// # Source  Rule CALL-3.
     pub fn record_successes(
         &mut self,
