@@ -1,0 +1,158 @@
+//! One test per edge of the state chart, and the values on both sides of each boundary.
+
+mod edges;
+mod half_open;
+mod overrides;
+mod windows;
+
+use std::num::NonZeroU32;
+
+use super::*;
+use crate::{
+    CancelledPolicy, Class, Counts, HalfOpenSettings, LostProbe, OpenTime, Outcome, Rate,
+    WindowKind,
+};
+
+const MS: Duration = Duration::from_millis(1);
+
+fn n(number: u32) -> NonZeroU32 {
+    NonZeroU32::new(number).unwrap()
+}
+
+fn rate(fraction: f64) -> Rate {
+    Rate::new(fraction).unwrap()
+}
+
+fn at(millis: u64) -> Time {
+    Time::from_millis(millis)
+}
+
+/// Three failures in a row open it for a second; one good probe closes it.
+fn settings() -> BreakerSettings {
+    BreakerSettings {
+        failure_threshold: Some(n(3)),
+        open: OpenTime {
+            base: 1_000 * MS,
+            ..OpenTime::default()
+        },
+        half_open: HalfOpenSettings {
+            probe_lease: 500 * MS,
+            ..HalfOpenSettings::default()
+        },
+        ..BreakerSettings::default()
+    }
+}
+
+fn rates(size: u32, minimum_calls: u32) -> BreakerSettings {
+    BreakerSettings {
+        window: WindowKind::Count { size: n(size) },
+        failure_threshold: None,
+        failure_rate: Some(rate(0.5)),
+        minimum_calls,
+        ..settings()
+    }
+}
+
+/// A breaker with short words.
+struct Bench {
+    breaker: Breaker,
+    unit: f64,
+}
+
+impl Bench {
+    fn new(settings: BreakerSettings) -> Self {
+        Self {
+            breaker: Breaker::new(settings, Time::ZERO),
+            unit: 0.0,
+        }
+    }
+
+    fn admit(&mut self, millis: u64) -> Permit {
+        self.breaker.admit(at(millis)).unwrap()
+    }
+
+    fn refuse(&mut self, millis: u64) -> Refusal {
+        self.breaker.admit(at(millis)).unwrap_err()
+    }
+
+    fn report(&mut self, millis: u64, permit: Permit, class: Class) -> Recorded {
+        self.finish(millis, permit, &Outcome::new(class, MS))
+    }
+
+    fn finish(&mut self, millis: u64, permit: Permit, outcome: &Outcome) -> Recorded {
+        let unit = self.unit;
+        self.breaker
+            .record(at(millis), permit, outcome, &mut || unit)
+    }
+
+    fn call(&mut self, millis: u64, class: Class) -> State {
+        let permit = self.admit(millis);
+        self.report(millis, permit, class);
+        self.breaker.state()
+    }
+
+    fn fail(&mut self, millis: u64, times: u32) -> State {
+        for _ in 0..times {
+            self.call(millis, Class::Failure);
+        }
+        self.breaker.state()
+    }
+
+    fn tick(&mut self, millis: u64) -> State {
+        let unit = self.unit;
+        self.breaker.on_time(at(millis), &mut || unit);
+        self.breaker.state()
+    }
+
+    fn command(&mut self, millis: u64, command: Command) {
+        let unit = self.unit;
+        self.breaker
+            .command(at(millis), command, &mut || unit)
+            .unwrap();
+    }
+
+    fn counts(&self, millis: u64) -> Counts {
+        self.breaker.view(at(millis)).counts
+    }
+
+    fn events(&mut self) -> Vec<BreakerEvent> {
+        std::iter::from_fn(|| self.breaker.poll_event()).collect()
+    }
+
+    /// From and to of the transitions since the last look.
+    fn moves(&mut self) -> Vec<(State, State)> {
+        self.events()
+            .into_iter()
+            .filter_map(|event| match event {
+                BreakerEvent::Transition { from, to, .. } => Some((from, to)),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn trip_reason(&mut self) -> TripReason {
+        let trip = self.events().into_iter().find_map(|event| match event {
+            BreakerEvent::Transition {
+                cause: Cause::Tripped(reason),
+                ..
+            } => Some(reason),
+            _ => None,
+        });
+        trip.unwrap()
+    }
+}
+
+fn reason() -> String {
+    "a test".into()
+}
+
+fn probe() -> Command {
+    Command::Probe { reason: reason() }
+}
+
+fn trip(wait: Option<Duration>) -> Command {
+    Command::Trip {
+        reason: reason(),
+        wait,
+    }
+}

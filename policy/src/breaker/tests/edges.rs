@@ -1,0 +1,283 @@
+use super::*;
+use State::{Closed, HalfOpen, Open};
+
+#[test]
+fn brk_1_closed_stays_closed_below_the_threshold_and_opens_at_it() {
+    let mut bench = Bench::new(settings());
+    assert_eq!(bench.fail(0, 2), Closed);
+    assert_eq!(bench.counts(0).failures, 2);
+    assert_eq!(bench.fail(0, 1), Open);
+    assert_eq!(bench.moves(), [(Closed, Open)]);
+}
+
+#[test]
+fn brk_1_the_default_opens_at_five_failures_in_a_row_for_thirty_seconds() {
+    let mut bench = Bench::new(BreakerSettings::default());
+    assert_eq!(bench.fail(0, 4), Closed);
+    assert_eq!(bench.fail(0, 1), Open);
+    assert_eq!(bench.refuse(0).retry_after, Some(30_000 * MS));
+    assert_eq!(bench.call(30_000, Class::Success), Closed);
+}
+
+#[test]
+fn brk_8_open_refuses_until_its_last_instant_and_admits_at_the_boundary() {
+    let mut bench = Bench::new(settings());
+    bench.fail(7, 3);
+    let refusal = bench.refuse(1_006);
+    assert_eq!(refusal.state, RefusalState::Open);
+    assert_eq!(refusal.retry_after, Some(MS));
+    assert_eq!(refusal.generation, 1);
+    assert!(bench.admit(1_007).is_probe());
+    assert_eq!(bench.moves(), [(Closed, Open), (Open, HalfOpen)]);
+}
+
+#[test]
+fn brk_8_time_alone_makes_it_half_open_at_its_deadline() {
+    let mut bench = Bench::new(settings());
+    bench.fail(0, 3);
+    assert_eq!(bench.breaker.next_deadline(), Some(at(1_000)));
+    assert_eq!(bench.tick(999), Open);
+    assert_eq!(bench.tick(1_000), HalfOpen);
+    assert_eq!(bench.breaker.next_deadline(), None);
+}
+
+#[test]
+fn brk_4_half_open_closes_after_a_good_probe() {
+    let mut bench = Bench::new(settings());
+    bench.fail(0, 3);
+    assert_eq!(bench.call(1_000, Class::Success), Closed);
+    assert_eq!(bench.counts(1_000), Counts::default());
+    let moves = [(Closed, Open), (Open, HalfOpen), (HalfOpen, Closed)];
+    assert_eq!(bench.moves(), moves);
+}
+
+#[test]
+fn brk_4_half_open_opens_again_after_a_bad_probe_for_a_full_open_time() {
+    let mut bench = Bench::new(settings());
+    bench.fail(0, 3);
+    assert_eq!(bench.call(1_500, Class::Failure), Open);
+    assert_eq!(bench.refuse(2_499).retry_after, Some(MS));
+    assert!(bench.admit(2_500).is_probe());
+}
+
+#[test]
+fn brk_8_open_time_grows_with_each_failed_period_and_starts_again_after_a_close() {
+    let growing = BreakerSettings {
+        open: OpenTime {
+            base: 1_000 * MS,
+            factor: 2.0,
+            max: 3_000 * MS,
+            jitter: 0.5,
+        },
+        ..settings()
+    };
+    let mut bench = Bench::new(growing);
+    bench.fail(0, 3);
+    let wait = |bench: &Bench, millis| bench.breaker.view(at(millis)).retry_after.unwrap();
+    assert_eq!(wait(&bench, 0), 1_000 * MS);
+    bench.call(1_000, Class::Failure);
+    assert_eq!(wait(&bench, 1_000), 2_000 * MS);
+    bench.unit = 0.5;
+    bench.call(3_000, Class::Failure);
+    assert_eq!(
+        wait(&bench, 3_000),
+        3_750 * MS,
+        "the maximum, and jitter on top"
+    );
+    assert_eq!(bench.breaker.view(at(3_000)).open_attempt, 2);
+    bench.unit = 0.0;
+    bench.call(6_750, Class::Success);
+    bench.fail(6_750, 3);
+    assert_eq!(wait(&bench, 6_750), 1_000 * MS);
+}
+
+#[test]
+fn brk_8_a_hint_lengthens_the_open_time_and_never_shortens_it() {
+    for (hint, wait) in [(5_000, 5_000), (10, 1_000)] {
+        let mut bench = Bench::new(settings());
+        bench.fail(0, 2);
+        let permit = bench.admit(0);
+        let outcome = Outcome {
+            retry_after: Some(hint * MS),
+            ..Outcome::new(Class::Failure, MS)
+        };
+        bench.finish(0, permit, &outcome);
+        assert_eq!(bench.refuse(0).retry_after, Some(wait * MS));
+    }
+}
+
+#[test]
+fn brk_3_a_late_outcome_is_counted_and_changes_nothing() {
+    let mut bench = Bench::new(settings());
+    let (slow, slower) = (bench.admit(0), bench.admit(0));
+    bench.fail(0, 3);
+    assert_eq!(bench.report(10, slow, Class::Failure), Recorded::Late);
+    assert_eq!(
+        bench.refuse(10).retry_after,
+        Some(990 * MS),
+        "the time stands"
+    );
+    assert_eq!(bench.tick(1_000), HalfOpen);
+    assert_eq!(bench.report(1_000, slower, Class::Success), Recorded::Late);
+    assert_eq!(bench.breaker.state(), HalfOpen);
+    assert!(bench.admit(1_000).is_probe(), "no probe was used up");
+    assert_eq!(bench.breaker.view(at(1_000)).tally.late, 2);
+}
+
+#[test]
+fn brk_3_an_outcome_of_an_earlier_closed_period_is_late_in_the_next() {
+    let mut bench = Bench::new(settings());
+    let old = bench.admit(0);
+    bench.fail(0, 3);
+    bench.call(1_000, Class::Success);
+    bench.fail(1_000, 2);
+    assert_eq!(bench.report(1_000, old, Class::Failure), Recorded::Late);
+    assert_eq!(bench.breaker.state(), Closed);
+}
+
+#[test]
+fn brk_3_a_probe_of_an_earlier_period_is_late_in_the_next() {
+    let mut bench = Bench::new(BreakerSettings {
+        half_open: HalfOpenSettings {
+            max_calls: n(2),
+            ..settings().half_open
+        },
+        ..settings()
+    });
+    bench.fail(0, 3);
+    let old = bench.admit(1_000);
+    bench.call(1_000, Class::Failure);
+    assert_eq!(bench.tick(2_000), HalfOpen);
+    assert_eq!(bench.report(2_000, old, Class::Success), Recorded::Late);
+    assert_eq!(bench.breaker.state(), HalfOpen);
+}
+
+#[test]
+fn brk_7_only_success_and_failure_feed_the_breaker() {
+    let mut bench = Bench::new(settings());
+    for class in [
+        Class::Throttled,
+        Class::Rejected,
+        Class::Misconfigured,
+        Class::Cancelled,
+    ] {
+        for _ in 0..100 {
+            let permit = bench.admit(0);
+            assert_eq!(bench.report(0, permit, class), Recorded::Neutral);
+        }
+    }
+    assert_eq!(bench.breaker.state(), Closed);
+    assert_eq!(bench.counts(0), Counts::default());
+    assert_eq!(bench.breaker.view(at(0)).tally.neutral, 400);
+}
+
+#[test]
+fn brk_7_a_neutral_outcome_does_not_end_a_run_of_failures() {
+    let mut bench = Bench::new(settings());
+    bench.fail(0, 2);
+    bench.call(0, Class::Rejected);
+    assert_eq!(bench.fail(0, 1), Open);
+}
+
+#[test]
+fn brk_6_a_cancelled_call_is_a_failure_when_the_policy_says_so() {
+    let mut bench = Bench::new(BreakerSettings {
+        cancelled: CancelledPolicy::Failure,
+        ..settings()
+    });
+    for _ in 0..3 {
+        bench.call(0, Class::Cancelled);
+    }
+    assert_eq!(bench.breaker.state(), Open);
+    assert_eq!(bench.breaker.view(at(0)).tally.cancelled, 3);
+}
+
+#[test]
+fn brk_6_cancelled_calls_are_failures_once_they_are_many() {
+    let many = |fraction| BreakerSettings {
+        cancelled: CancelledPolicy::Rate(rate(fraction)),
+        ..rates(10, 3)
+    };
+    let mut bench = Bench::new(many(1.0));
+    bench.call(0, Class::Success);
+    for _ in 0..9 {
+        assert_eq!(bench.call(0, Class::Cancelled), Closed);
+    }
+    let mut bench = Bench::new(many(1.0));
+    bench.call(0, Class::Cancelled);
+    assert_eq!(bench.call(0, Class::Cancelled), Closed);
+    assert_eq!(bench.call(0, Class::Cancelled), Open);
+    let mut bench = Bench::new(many(0.5));
+    bench.call(0, Class::Success);
+    bench.call(0, Class::Success);
+    assert_eq!(bench.call(0, Class::Cancelled), Closed);
+    assert_eq!(
+        bench.call(0, Class::Cancelled),
+        Open,
+        "all of them count then"
+    );
+}
+
+#[test]
+fn brk_8_auto_close_has_no_half_open() {
+    let mut bench = Bench::new(BreakerSettings {
+        half_open: HalfOpenSettings {
+            rule: HalfOpenRule::AutoClose,
+            ..settings().half_open
+        },
+        ..settings()
+    });
+    bench.fail(0, 3);
+    bench.refuse(999);
+    assert!(!bench.admit(1_000).is_probe());
+    assert_eq!(bench.moves(), [(Closed, Open), (Open, Closed)]);
+}
+
+#[test]
+fn brk_8_no_wait_at_all_makes_every_call_after_a_trip_a_probe() {
+    let mut bench = Bench::new(BreakerSettings {
+        open: OpenTime {
+            base: Duration::ZERO,
+            ..OpenTime::default()
+        },
+        ..settings()
+    });
+    bench.fail(0, 3);
+    for attempt in 1..5 {
+        assert_eq!(bench.call(0, Class::Failure), Open);
+        assert_eq!(bench.breaker.view(at(0)).open_attempt, attempt);
+    }
+}
+
+#[test]
+fn brk_11_a_trip_explains_itself_with_figures() {
+    let mut bench = Bench::new(BreakerSettings {
+        failure_rate: Some(rate(0.25)),
+        ..rates(20, 20)
+    });
+    for _ in 0..15 {
+        bench.call(0, Class::Success);
+    }
+    assert_eq!(bench.fail(0, 4), Closed);
+    bench.fail(0, 1);
+    let text = bench.trip_reason().to_string();
+    assert_eq!(text, "5 of 20 calls failed, at or above 0.25");
+}
+
+#[test]
+fn brk_12_a_crash_of_its_actor_keeps_the_verdict_and_forgets_the_permits() {
+    let mut bench = Bench::new(settings());
+    bench.fail(0, 3);
+    bench.breaker.recover(at(400));
+    assert_eq!(bench.refuse(400).retry_after, Some(600 * MS));
+    let lost = bench.admit(1_000);
+    bench.breaker.recover(at(1_010));
+    assert_eq!(bench.breaker.state(), HalfOpen);
+    let fresh = bench.admit(1_010);
+    assert_eq!(bench.report(1_010, lost, Class::Failure), Recorded::Late);
+    assert_eq!(
+        bench.report(1_010, fresh, Class::Success),
+        Recorded::Counted
+    );
+    assert_eq!(bench.breaker.state(), Closed);
+}

@@ -1,0 +1,217 @@
+use super::*;
+use State::{Closed, HalfOpen, Open};
+
+fn open(until: Option<Time>) -> Command {
+    Command::Open {
+        reason: reason(),
+        until,
+    }
+}
+
+fn disable() -> Command {
+    Command::Disable {
+        reason: reason(),
+        until: None,
+    }
+}
+
+fn shadow(until: Option<Time>) -> Command {
+    Command::Shadow {
+        reason: reason(),
+        until,
+    }
+}
+
+fn reset() -> Command {
+    Command::Reset { reason: reason() }
+}
+
+#[test]
+fn brk_10_forced_open_refuses_and_taking_it_off_shows_the_true_state() {
+    let mut bench = Bench::new(settings());
+    bench.command(0, open(None));
+    let refusal = bench.refuse(0);
+    assert_eq!(refusal.state, RefusalState::ForcedOpen);
+    assert_eq!(refusal.retry_after, None);
+    assert_eq!(bench.breaker.state(), Closed);
+    bench.command(0, Command::Clear);
+    assert!(!bench.admit(0).is_probe());
+    assert_eq!(bench.moves(), [], "the automatic state never moved");
+}
+
+#[test]
+fn brk_10_an_override_ends_by_itself_at_its_time() {
+    let mut bench = Bench::new(settings());
+    bench.command(0, open(Some(at(100))));
+    assert_eq!(bench.breaker.next_deadline(), Some(at(100)));
+    assert_eq!(bench.refuse(99).retry_after, Some(MS));
+    assert!(!bench.admit(100).is_probe());
+    let events = bench.events();
+    assert!(matches!(
+        events.last(),
+        Some(BreakerEvent::OverrideRemoved {
+            cause: Cause::OverrideExpired,
+            ..
+        })
+    ));
+}
+
+#[test]
+fn brk_10_disabled_admits_everything_and_records_nothing() {
+    let mut bench = Bench::new(settings());
+    bench.command(0, disable());
+    for _ in 0..10 {
+        let permit = bench.admit(0);
+        assert_eq!(
+            bench.report(0, permit, Class::Failure),
+            Recorded::Unrecorded
+        );
+    }
+    assert_eq!(bench.counts(0), Counts::default());
+    let late = bench.admit(0);
+    bench.command(0, Command::Clear);
+    assert_eq!(bench.report(0, late, Class::Failure), Recorded::Unrecorded);
+}
+
+#[test]
+fn brk_10_shadow_measures_says_once_that_it_would_trip_and_never_does() {
+    let mut bench = Bench::new(settings());
+    bench.command(0, shadow(None));
+    bench.events();
+    assert_eq!(bench.fail(0, 10), Closed);
+    assert_eq!(bench.counts(0).failures, 10);
+    let events = bench.events();
+    assert!(
+        matches!(events[..], [BreakerEvent::WouldTrip { .. }]),
+        "{events:?}"
+    );
+}
+
+#[test]
+fn brk_10_shadow_over_an_open_breaker_lets_its_time_run_on() {
+    let mut bench = Bench::new(settings());
+    bench.fail(0, 3);
+    bench.command(0, shadow(None));
+    assert_eq!(bench.call(10, Class::Failure), Open);
+    bench.tick(1_000);
+    assert_eq!(bench.call(1_000, Class::Failure), HalfOpen);
+    bench.command(1_000, Command::Clear);
+    assert!(bench.admit(1_000).is_probe());
+}
+
+#[test]
+fn brk_10_the_supervisors_park_lies_over_the_operators_will() {
+    let mut bench = Bench::new(settings());
+    bench.command(0, disable());
+    bench.command(0, Command::Park { reason: reason() });
+    bench.refuse(0);
+    let by = bench.breaker.overridden().map(|set| set.by);
+    assert_eq!(by, Some(Author::Supervisor));
+    bench.command(0, Command::Unpark);
+    assert_eq!(bench.admit(0).kind(), PermitKind::Unrecorded);
+    let generation = bench.breaker.generation();
+    bench.command(0, Command::Unpark);
+    assert_eq!(
+        bench.breaker.generation(),
+        generation,
+        "nothing to take off"
+    );
+}
+
+#[test]
+fn brk_3_every_command_starts_a_generation() {
+    let commands = [
+        open(None),
+        disable(),
+        shadow(None),
+        Command::Clear,
+        Command::Clear,
+        Command::Close { reason: reason() },
+        reset(),
+        Command::Park { reason: reason() },
+        Command::Unpark,
+        trip(None),
+        trip(None),
+        probe(),
+        probe(),
+    ];
+    let mut bench = Bench::new(settings());
+    for command in commands {
+        let before = bench.breaker.generation();
+        bench.command(0, command.clone());
+        assert!(bench.breaker.generation() > before, "{command:?}");
+    }
+}
+
+#[test]
+fn brk_10_closed_cannot_be_made_half_open() {
+    let mut bench = Bench::new(settings());
+    let refused = bench.breaker.command(at(0), probe(), &mut || 0.0);
+    let error = refused.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "a breaker that is closed cannot become half_open"
+    );
+    assert_eq!(bench.breaker.generation(), 0);
+}
+
+#[test]
+fn brk_10_a_probe_by_command_begins_a_period_of_its_own() {
+    let mut bench = Bench::new(settings());
+    bench.fail(0, 3);
+    bench.command(0, probe());
+    let old = bench.admit(0);
+    bench.refuse(0);
+    bench.command(0, probe());
+    let fresh = bench.admit(0);
+    assert_eq!(bench.report(0, old, Class::Failure), Recorded::Late);
+    assert_eq!(bench.report(0, fresh, Class::Success), Recorded::Counted);
+    assert_eq!(bench.breaker.state(), Closed);
+}
+
+#[test]
+fn brk_10_a_trip_by_command_opens_for_its_wait_and_is_not_repeated() {
+    let mut bench = Bench::new(settings());
+    bench.command(0, trip(Some(7_000 * MS)));
+    bench.command(0, trip(None));
+    bench.command(0, trip(Some(5_000 * MS)));
+    assert_eq!(bench.refuse(0).retry_after, Some(7_000 * MS));
+    bench.command(0, trip(Some(9_000 * MS)));
+    assert_eq!(bench.refuse(0).retry_after, Some(9_000 * MS));
+    assert_eq!(bench.moves(), [(Closed, Open)]);
+}
+
+#[test]
+fn brk_10_reset_closes_and_sets_every_counter_to_zero() {
+    let mut bench = Bench::new(settings());
+    bench.fail(0, 3);
+    bench.refuse(0);
+    bench.command(0, open(None));
+    bench.command(0, reset());
+    let view = bench.breaker.view(at(0));
+    assert_eq!((view.state, view.overridden), (Closed, None));
+    assert_eq!(*view.tally, Tally::default());
+    assert_eq!(bench.moves(), [(Closed, Open), (Open, Closed)]);
+    bench.fail(0, 2);
+    bench.command(0, reset());
+    assert_eq!(bench.counts(0), Counts::default());
+    assert_eq!(bench.moves(), []);
+}
+
+#[test]
+fn brk_10_close_keeps_the_totals() {
+    let mut bench = Bench::new(settings());
+    bench.fail(0, 3);
+    bench.command(0, Command::Close { reason: reason() });
+    assert_eq!(bench.breaker.state(), Closed);
+    assert_eq!(bench.breaker.view(at(0)).tally.failures, 3);
+}
+
+#[test]
+fn events_that_nobody_fetches_are_bounded() {
+    let mut bench = Bench::new(settings());
+    for _ in 0..200 {
+        bench.command(0, open(None));
+    }
+    assert_eq!(bench.events().len(), MAX_EVENTS);
+}

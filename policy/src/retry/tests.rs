@@ -1,0 +1,161 @@
+use std::num::NonZeroU32;
+
+use super::*;
+use crate::{BackoffSettings, BudgetSettings, RetryJitter};
+
+const MS: Duration = Duration::from_millis(1);
+
+fn settings() -> RetrySettings {
+    RetrySettings {
+        max_attempts: NonZeroU32::new(3).unwrap(),
+        backoff: BackoffSettings {
+            jitter: RetryJitter::None,
+            ..BackoffSettings::default()
+        },
+        ..RetrySettings::default()
+    }
+}
+
+fn attempt(number: u32, end: AttemptEnd) -> Attempt {
+    Attempt {
+        number,
+        end,
+        executed: Executed::Maybe,
+        idempotent: true,
+        retry_after: None,
+    }
+}
+
+const FAILED: AttemptEnd = AttemptEnd::Ended(Class::Failure);
+
+fn decide(settings: &RetrySettings, attempt: &Attempt) -> RetryDecision {
+    Retry::new(settings, None).decide(Time::ZERO, attempt, None, &mut || 0.5)
+}
+
+#[test]
+fn a_failure_is_tried_again_with_growing_waits_until_the_attempts_are_used_up() {
+    let settings = settings();
+    let again = |after| RetryDecision::Again { after };
+    assert_eq!(decide(&settings, &attempt(1, FAILED)), again(100 * MS));
+    assert_eq!(decide(&settings, &attempt(2, FAILED)), again(200 * MS));
+    assert_eq!(
+        decide(&settings, &attempt(3, FAILED)),
+        RetryDecision::Stop(StopReason::AttemptsUsedUp)
+    );
+}
+
+#[test]
+fn call_7_only_idempotent_calls_are_repeated_after_they_may_have_been_executed() {
+    for (executed, idempotent, repeated) in [
+        (Executed::No, false, true),
+        (Executed::Maybe, false, false),
+        (Executed::Yes, false, false),
+        (Executed::Maybe, true, true),
+        (Executed::Yes, true, true),
+    ] {
+        let attempt = Attempt {
+            executed,
+            idempotent,
+            ..attempt(1, FAILED)
+        };
+        let decision = decide(&settings(), &attempt);
+        assert_eq!(matches!(decision, RetryDecision::Again { .. }), repeated);
+        if !repeated {
+            assert_eq!(decision, RetryDecision::Stop(StopReason::NotIdempotent));
+        }
+    }
+}
+
+#[test]
+fn what_cannot_end_otherwise_is_never_repeated() {
+    for (end, reason) in [
+        (AttemptEnd::Ended(Class::Success), StopReason::Succeeded),
+        (AttemptEnd::Ended(Class::Rejected), StopReason::Pointless),
+        (
+            AttemptEnd::Ended(Class::Misconfigured),
+            StopReason::Pointless,
+        ),
+        (AttemptEnd::Ended(Class::Cancelled), StopReason::Pointless),
+        (AttemptEnd::RefusedLocally, StopReason::Overloaded),
+        (AttemptEnd::RefusedByBreaker, StopReason::BreakerOpen),
+    ] {
+        let decision = decide(&settings(), &attempt(1, end));
+        assert_eq!(decision, RetryDecision::Stop(reason), "{end:?}");
+    }
+}
+
+#[test]
+fn a_refusal_by_the_breaker_is_repeated_only_when_asked_for() {
+    let on_open = RetrySettings {
+        on_open: true,
+        ..settings()
+    };
+    let refused = Attempt {
+        retry_after: Some(30_000 * MS),
+        ..attempt(1, AttemptEnd::RefusedByBreaker)
+    };
+    let again = RetryDecision::Again { after: 100 * MS };
+    assert_eq!(decide(&on_open, &refused), again);
+    assert_eq!(
+        decide(&on_open, &attempt(3, AttemptEnd::RefusedByBreaker)),
+        RetryDecision::Stop(StopReason::AttemptsUsedUp)
+    );
+}
+
+#[test]
+fn lim_1_a_hint_is_waited_for_in_full() {
+    let throttled = Attempt {
+        retry_after: Some(7_000 * MS),
+        ..attempt(1, AttemptEnd::Ended(Class::Throttled))
+    };
+    let again = |after| RetryDecision::Again { after };
+    assert_eq!(decide(&settings(), &throttled), again(7_000 * MS));
+    let deaf = RetrySettings {
+        respect_retry_after: false,
+        ..settings()
+    };
+    assert_eq!(decide(&deaf, &throttled), again(100 * MS));
+}
+
+#[test]
+fn lim_2_no_wait_reaches_the_deadline() {
+    let settings = settings();
+    let at = |deadline| {
+        Retry::new(&settings, Some(Time::from_millis(deadline))).decide(
+            Time::from_millis(50),
+            &attempt(1, FAILED),
+            None,
+            &mut || 0.5,
+        )
+    };
+    assert_eq!(at(151), RetryDecision::Again { after: 100 * MS });
+    assert_eq!(at(150), RetryDecision::Stop(StopReason::DeadlineTooClose));
+}
+
+#[test]
+fn lim_4_a_retry_takes_a_token_and_a_stop_takes_none() {
+    let one = BudgetSettings {
+        ratio: 0.0,
+        floor_per_second: 1,
+    };
+    let mut budget = Budget::new(&one, Time::ZERO);
+    let settings = settings();
+    let retry = Retry::new(&settings, None);
+    let decide = |number, budget: &mut Budget| {
+        retry.decide(
+            Time::ZERO,
+            &attempt(number, FAILED),
+            Some(budget),
+            &mut || 0.5,
+        )
+    };
+    let used_up = RetryDecision::Stop(StopReason::AttemptsUsedUp);
+    assert_eq!(decide(3, &mut budget), used_up);
+    assert_eq!(budget.balance(Time::ZERO), 1);
+    assert!(matches!(
+        decide(1, &mut budget),
+        RetryDecision::Again { .. }
+    ));
+    let none_left = RetryDecision::Stop(StopReason::BudgetUsedUp);
+    assert_eq!(decide(1, &mut budget), none_left);
+}
