@@ -12,6 +12,8 @@ mod outcome;
 
 mod settings;
 
+pub mod supervision;
+
 pub use outcome::{Class, Outcome};
 pub use rate::{Random, Rate, RateError};
 pub use settings::{
@@ -20,4 +22,5 @@ pub use settings::{
     Placement, QuarantineSettings, RestartType, RetryJitter, RetrySettings, TimeoutSettings,
     WhileRestarting, WindowKind, WorkerSettings,
 };
+pub use supervision::{PanicReport, StopCause};
 pub use time::Time;
