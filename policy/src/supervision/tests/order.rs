@@ -196,12 +196,14 @@ fn sup_1_a_failed_start_begins_a_new_round_from_that_child() {
     assert_eq!(rig.not_started("b"), ["stop a#2"]);
     assert_eq!(rig.gone("a"), ["start a#3"]);
 
-    let mut rig = Rig::up(spec(Strategy::RestForOne, 9), workers(&["a", "b"]));
+    let mut rig = Rig::up(spec(Strategy::RestForOne, 9), workers(&["a", "b", "c"]));
     rig.crash("a");
+    rig.gone("c");
     rig.gone("b");
     rig.started("a");
     assert_eq!(rig.not_started("b"), ["start b#3"]);
-    assert_eq!(rig.state("a"), ChildState::Running);
+    assert_eq!(rig.started("b"), ["start c#2"]);
+    assert_eq!(rig.view("a").incarnation, 2);
 }
 
 #[test]
