@@ -53,6 +53,9 @@ struct Process {
     name: String,
     stop_delay: Duration,
     alive: bool,
+    up: bool,
+    /// Asked to stop while starting: as in OTP, the start comes to its end first.
+    stops_when_up: bool,
     below: Option<Place>,
 }
 
@@ -302,7 +305,8 @@ impl World {
                     return;
                 };
                 let label = process.label();
-                process.alive = !fails;
+                (process.alive, process.up) = (!fails, true);
+                let stops = process.stops_when_up.then_some(process.stop_delay);
                 let (line, event) = if fails {
                     let cause = StopCause::Failed("start".into());
                     let event = Event::StartFailed {
@@ -319,6 +323,9 @@ impl World {
                 };
                 self.trace.push(line);
                 self.plan(Duration::ZERO, Due::Hear(place, event));
+                if let Some(delay) = stops.filter(|_| !fails) {
+                    self.plan(delay, Due::Stopped(place, child, incarnation));
+                }
             }
             Due::Stopped(place, child, incarnation) => {
                 let Some(process) = self.live(place, child, incarnation) else {
@@ -347,7 +354,10 @@ impl World {
                 let (below, delay) = (process.below, process.stop_delay);
                 match below {
                     Some(below) => self.plan(Duration::ZERO, Due::Hear(below, Event::Stop)),
-                    None => self.plan(delay, Due::Stopped(place, child, incarnation)),
+                    None if process.up => {
+                        self.plan(delay, Due::Stopped(place, child, incarnation));
+                    }
+                    None => process.stops_when_up = true,
                 }
             }
             Action::Kill { child, incarnation } => {
@@ -395,6 +405,8 @@ impl World {
             name,
             stop_delay: node.stop_delay,
             alive: true,
+            up: false,
+            stops_when_up: false,
             below: None,
         };
         let label = process.label();
