@@ -26,6 +26,8 @@ mod budget;
 
 mod bulkhead;
 
+pub mod supervision;
+
 pub use breaker::{
     Author, Breaker, BreakerEvent, Cause, Command, HalfOpenView, IllegalTransition, Override,
     OverrideMode, Recorded, Refusal, RefusalState, State, Tally, TripReason, View,
@@ -42,5 +44,6 @@ pub use settings::{
     LostProbe, OpenTime, Placement, QuarantineSettings, RestartType, RetryJitter, RetrySettings,
     TimeoutSettings, WhileRestarting, WindowKind, WorkerSettings,
 };
+pub use supervision::{PanicReport, StopCause};
 pub use time::Time;
 pub use window::{Counts, Window};

@@ -1,0 +1,381 @@
+//! One supervisor as a pure machine: OTP's rules of starting, watching, restarting and stopping.
+//!
+//! It decides who is started, stopped and killed, in which order, after which wait, and when the
+//! failures were too many. It never starts anything: a shell carries out its [`Action`]s and
+//! tells it what came of them. It never waits, reads a clock or draws a random number. A nested
+//! supervisor is a child of kind [`ChildKind::Supervisor`] with a machine of its own, whose
+//! [`Action::Down`] becomes the [`Event::Ended`] of that child (cause: [`SupervisorEnd::cause`]).
+//!
+//! # How it follows OTP (rules SUP-1 to SUP-4), and what OTP leaves open
+//!
+//! - *Start*: in order, each when the one before is up. The first that fails rolls the others
+//!   back in reverse order, without a retry. A child that ends by itself meanwhile is judged
+//!   afterwards.
+//! - *Restart*: first the budgets, then the delay. A failed restart is a failure like any other:
+//!   it costs a unit and is tried again, whatever the child's restart type.
+//! - *Group round*: costs one unit. The affected children stop in reverse order, each with its
+//!   own deadline; when all are gone and the delay of the failed child is over they start in
+//!   order. Children that end while the group is being stopped are merged into the round.
+//!   Temporary ones are forgotten, finished ones are started again, children stopped by an
+//!   operator and parked ones stay down. Children that end by themselves while the group is being
+//!   started are judged when it is up; one that fails to start begins a new round at once.
+//! - *Delay in a group*: siblings stop at once, the wait runs from the failure. A failure that
+//!   comes during the wait widens the round; the later of the waits holds.
+//! - *Give up*: [`GiveUp::Escalate`] stops the others in reverse order and ends the supervisor.
+//!   [`GiveUp::Park`] keeps that child down; siblings that its round had stopped are started.
+//!   A restart that is refused is not counted.
+//! - *Commands* never wait for a backoff. Terminate acts at once, also on a child that is
+//!   starting; the others wait while a round stops or starts children. Terminating a child that
+//!   a group waits for lets the others start.
+//!
+//! Deviations: see [`OtpRules`]; the window's grain is a nanosecond, not a second.
+//!
+//! # Source  Rules SUP-1, SUP-2, SUP-3 and SUP-4 in docs/rules.md; OTP `supervisor`.
+
+mod cause;
+mod message;
+mod spec;
+
+mod budget;
+mod child;
+
+mod command;
+mod failure;
+mod round;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, VecDeque};
+
+pub use cause::{PanicReport, StopCause, SupervisorEnd};
+pub use child::{ChildState, ChildView};
+pub use message::{Action, ChildId, CommandError, Event, Ticket, TimerId};
+pub use spec::{
+    AutoShutdown, ChildKind, ChildSpec, OtpRules, RestartBackoff, Shutdown, SpecError, Strategy,
+    SupervisorSpec,
+};
+
+use crate::{Random, Time};
+use budget::Window;
+use child::{Child, Life, Rest, Why};
+use command::Command;
+use round::{Round, Step};
+
+#[cfg(doc)]
+use crate::GiveUp;
+
+/// The state of one supervisor.
+///
+/// # Source  Rules SUP-1 to SUP-4.
+#[derive(Debug)]
+pub struct Supervision {
+    spec: SupervisorSpec,
+    /// In start order, so ids ascend.
+    children: Vec<Child>,
+    names: HashMap<String, ChildId>,
+    /// Timers that are not due yet, and the child each is about.
+    timers: HashMap<TimerId, ChildId>,
+    next_child: u64,
+    next_timer: u64,
+    /// Restarts of all children together.
+    window: Window,
+    phase: Phase,
+    /// The initial start, or the group round under way. Rounds exist only in [`Phase::Up`].
+    round: Option<Round>,
+    /// Children in [`Life::Ended`], in the order in which they ended.
+    failed: VecDeque<ChildId>,
+    /// Commands that wait, in order.
+    deferred: VecDeque<Command>,
+}
+
+/// The supervisor's own life.
+#[derive(Debug)]
+enum Phase {
+    New,
+    Up,
+    Ending(SupervisorEnd),
+    Down,
+}
+
+/// What one event has at hand.
+struct Turn<'a> {
+    now: Time,
+    random: &'a mut dyn Random,
+    out: Vec<Action>,
+}
+
+impl Supervision {
+    /// Makes a supervisor that has not started anything yet.
+    ///
+    /// # Errors  [`SpecError`]: the supervisor or a child cannot work as specified.
+    pub fn new(spec: SupervisorSpec, children: Vec<ChildSpec>) -> Result<Self, SpecError> {
+        spec.check()?;
+        let mut machine = Self {
+            spec,
+            children: Vec::with_capacity(children.len()),
+            names: HashMap::with_capacity(children.len()),
+            timers: HashMap::new(),
+            next_child: 1,
+            next_timer: 1,
+            window: Window::default(),
+            phase: Phase::New,
+            round: None,
+            failed: VecDeque::new(),
+            deferred: VecDeque::new(),
+        };
+        for child in children {
+            machine.spec.check_child(&child)?;
+            if machine.names.contains_key(&child.name) {
+                return Err(SpecError::DuplicateName { name: child.name });
+            }
+            machine.push(child);
+        }
+        Ok(machine)
+    }
+
+    /// Takes in what happened and says what to do about it.
+    ///
+    /// # Units   `now`: ns since runtime start, never decreasing.
+    /// # Panics  Never.
+    pub fn on(&mut self, now: Time, event: Event, random: &mut dyn Random) -> Vec<Action> {
+        let mut turn = Turn {
+            now,
+            random,
+            out: Vec::new(),
+        };
+        match event {
+            Event::Start => self.begin(),
+            Event::Started { child, incarnation } => self.started(child, incarnation, &mut turn),
+            Event::StartFailed {
+                child,
+                incarnation,
+                cause,
+            }
+            | Event::Ended {
+                child,
+                incarnation,
+                cause,
+            } => self.gone(child, incarnation, cause, &mut turn),
+            Event::Timer(timer) => self.due(timer, &mut turn),
+            Event::Add { spec, ticket } => self.ask(Command::add(ticket, spec), &mut turn),
+            Event::Terminate { child, ticket } => {
+                self.ask(Command::terminate(ticket, child), &mut turn);
+            }
+            Event::Restart { child, ticket } => {
+                self.ask(Command::restart(ticket, child), &mut turn);
+            }
+            Event::Delete { child, ticket } => {
+                self.ask(Command::delete(ticket, child), &mut turn);
+            }
+            Event::Stop => self.begin_end(SupervisorEnd::Shutdown, &mut turn),
+        }
+        self.settle(&mut turn);
+        turn.out
+    }
+
+    /// The children, in start order.
+    pub fn children(&self) -> impl Iterator<Item = ChildView<'_>> {
+        self.children.iter().map(Child::view)
+    }
+
+    /// The id of the child of this name.
+    #[must_use]
+    pub fn child_id(&self, name: &str) -> Option<ChildId> {
+        self.names.get(name).copied()
+    }
+
+    /// The child of this id.
+    #[must_use]
+    pub fn child(&self, id: ChildId) -> Option<ChildView<'_>> {
+        self.index(id).map(|index| self.children[index].view())
+    }
+
+    /// The specification of the child of this id.
+    #[must_use]
+    pub fn child_spec(&self, id: ChildId) -> Option<&ChildSpec> {
+        self.index(id).map(|index| &self.children[index].spec)
+    }
+
+    /// Whether the supervisor has ended.
+    #[must_use]
+    pub fn is_down(&self) -> bool {
+        matches!(self.phase, Phase::Down)
+    }
+
+    /// Begins the initial start.
+    fn begin(&mut self) {
+        if matches!(self.phase, Phase::New) {
+            self.phase = Phase::Up;
+            self.round = Some(Round::initial());
+        }
+    }
+
+    /// Does whatever has become possible, until nothing is.
+    fn settle(&mut self, turn: &mut Turn<'_>) {
+        loop {
+            match self.phase {
+                Phase::New | Phase::Down => return,
+                Phase::Ending(_) => return self.advance_end(turn),
+                Phase::Up => {}
+            }
+            if self.advance_round(turn) {
+                continue;
+            }
+            if !self.is_busy() {
+                if let Some(id) = self.failed.pop_front() {
+                    self.judge(id, turn);
+                    continue;
+                }
+                if self.round.is_none() && self.resume() {
+                    continue;
+                }
+            }
+            if !self.run_deferred(turn) {
+                return;
+            }
+        }
+    }
+
+    /// Whether failures must wait: children are being started or stopped in order.
+    fn is_busy(&self) -> bool {
+        let in_round = self
+            .round
+            .is_some_and(|round| matches!(round.step, Step::Stopping | Step::Starting));
+        in_round || (self.spec.strategy.is_group() && self.starts_by_command())
+    }
+
+    /// Whether a start by command is under way.
+    fn starts_by_command(&self) -> bool {
+        let mut children = self.children.iter();
+        children.any(|child| matches!(child.life, Life::Starting(Some(_))))
+    }
+
+    /// Where a child stands in the start order.
+    fn index(&self, id: ChildId) -> Option<usize> {
+        self.children
+            .binary_search_by_key(&id, |child| child.id)
+            .ok()
+    }
+
+    /// Appends a child; it is up to the caller to start it.
+    fn push(&mut self, spec: ChildSpec) -> usize {
+        let id = ChildId(self.next_child);
+        self.next_child += 1;
+        self.names.insert(spec.name.clone(), id);
+        self.children.push(Child::new(id, spec));
+        self.children.len() - 1
+    }
+
+    /// Removes a child and says so.
+    fn forget(&mut self, index: usize, turn: &mut Turn<'_>) {
+        let child = self.children.remove(index);
+        debug_assert!(!child.is_live(), "SUP-1: a live child is never forgotten");
+        self.names.remove(&child.spec.name);
+        turn.out.push(Action::Forget { child: child.id });
+    }
+
+    /// Lets a child rest; forgets it when its kind is not kept.
+    fn rest(&mut self, index: usize, rest: Rest, turn: &mut Turn<'_>) {
+        let child = &mut self.children[index];
+        child.life = Life::Stopped(rest);
+        if child.is_temporary() || self.spec.strategy == Strategy::Dynamic {
+            self.forget(index, turn);
+        }
+    }
+
+    /// Starts the next incarnation.
+    fn start(&mut self, index: usize, asked: Option<child::Asked>, turn: &mut Turn<'_>) {
+        let child = &mut self.children[index];
+        debug_assert!(!child.is_live(), "SUP-1: never two live incarnations");
+        if asked.is_none() && child.incarnation > 0 {
+            child.restarts += 1;
+        }
+        child.incarnation += 1;
+        child.life = Life::Starting(asked);
+        turn.out.push(Action::Start {
+            child: child.id,
+            incarnation: child.incarnation,
+        });
+    }
+
+    /// Notes that an incarnation is up.
+    fn started(&mut self, id: ChildId, incarnation: u64, turn: &mut Turn<'_>) {
+        let Some(index) = self.index(id) else { return };
+        let child = &mut self.children[index];
+        if child.incarnation != incarnation {
+            return;
+        }
+        if let Life::Starting(asked) = &mut child.life {
+            let asked = asked.take();
+            child.life = Life::Running { since: turn.now };
+            if let Some(asked) = asked {
+                turn.reply(asked.ticket, Ok(Some(id)));
+            }
+        }
+    }
+
+    /// Tells a starting or running child to go.
+    fn stop(&mut self, index: usize, why: Why, turn: &mut Turn<'_>) {
+        let child = &self.children[index];
+        let (id, incarnation) = (child.id, child.incarnation);
+        let shutdown = child.spec.shutdown;
+        turn.out.push(match shutdown {
+            Shutdown::Kill => Action::Kill {
+                child: id,
+                incarnation,
+            },
+            Shutdown::Within(_) | Shutdown::Infinity => Action::Stop {
+                child: id,
+                incarnation,
+            },
+        });
+        let deadline = match shutdown {
+            Shutdown::Within(span) => Some(self.set_timer(id, turn.now.after(span), turn)),
+            Shutdown::Kill | Shutdown::Infinity => None,
+        };
+        self.children[index].life = Life::Stopping { why, deadline };
+    }
+
+    /// Asks for a timer about a child.
+    fn set_timer(&mut self, child: ChildId, at: Time, turn: &mut Turn<'_>) -> TimerId {
+        let timer = TimerId(self.next_timer);
+        self.next_timer += 1;
+        self.timers.insert(timer, child);
+        turn.out.push(Action::SetTimer { timer, at });
+        timer
+    }
+
+    /// A timer is due: a stop's deadline, or the end of a backoff. Others have lost their meaning.
+    fn due(&mut self, due: TimerId, turn: &mut Turn<'_>) {
+        let child = self.timers.remove(&due);
+        let Some(index) = child.and_then(|id| self.index(id)) else {
+            return;
+        };
+        let child = &mut self.children[index];
+        match &mut child.life {
+            Life::Stopping { deadline, .. } if *deadline == Some(due) => {
+                *deadline = None;
+                turn.out.push(Action::Kill {
+                    child: child.id,
+                    incarnation: child.incarnation,
+                });
+            }
+            Life::Waiting { timer, .. } if *timer == due => {
+                if self.spec.strategy.is_group() {
+                    child.life = Life::Due;
+                } else {
+                    self.start(index, None, turn);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Turn<'_> {
+    /// Answers a command.
+    fn reply(&mut self, ticket: Ticket, result: Result<Option<ChildId>, CommandError>) {
+        self.out.push(Action::Reply { ticket, result });
+    }
+}
