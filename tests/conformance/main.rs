@@ -21,10 +21,17 @@ fn every_scenario_file_is_replayed_without_a_failure() {
     let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)
         .unwrap_or_else(|error| panic!("cannot read {}: {error}", folder.display()))
         .map(|entry| entry.expect("a readable folder entry").path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "json")
+        })
         .collect();
     files.sort();
-    assert!(!files.is_empty(), "no scenario file in {}", folder.display());
+    assert!(
+        !files.is_empty(),
+        "no scenario file in {}",
+        folder.display()
+    );
     let failed: u32 = files.iter().map(|file| replay_file(file).failed).sum();
     assert_eq!(failed, 0, "scenarios failed; their lines stand above");
 }
