@@ -56,7 +56,7 @@ struct Worker {
     /// Yields to the neighbours after so many messages; 0 for never.
     burst: usize,
     handled: usize,
-    guard: Option<Guard>,
+    _guard: Option<Guard>,
 }
 
 impl Worker {
@@ -512,7 +512,7 @@ fn the_join_result_comes_after_actor_queue_and_futures_are_gone() {
         let log = Log::default();
         let guard = |name| Some(Guard(name, log.clone()));
         let worker = Worker {
-            guard: guard("actor"),
+            _guard: guard("actor"),
             ..Worker::new(&log)
         };
         let (addr, fut) = incarnation(worker);
@@ -537,7 +537,7 @@ fn an_uncaught_panic_runs_hooks_and_drops_while_unwinding() {
     on_one_arbiter(async {
         let log = Log::default();
         let worker = Worker {
-            guard: Some(Guard("actor", log.clone())),
+            _guard: Some(Guard("actor", log.clone())),
             ..Worker::new(&log)
         };
         let addr = worker.start();
