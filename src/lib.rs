@@ -5,3 +5,6 @@
 //! the machines that decide in `breakerbox-policy`.
 
 pub mod config;
+
+#[cfg(feature = "cli")]
+pub mod telemetry;
