@@ -12,12 +12,35 @@ mod outcome;
 
 mod settings;
 
-pub use outcome::{Class, Outcome};
+mod window;
+
+mod permit;
+
+pub mod backoff;
+
+mod breaker;
+
+mod retry;
+
+mod budget;
+
+mod bulkhead;
+
+pub use breaker::{
+    Author, Breaker, BreakerEvent, Cause, Command, HalfOpenView, IllegalTransition, Override,
+    OverrideMode, Recorded, Refusal, RefusalState, State, Tally, TripReason, View,
+};
+pub use budget::Budget;
+pub use bulkhead::{Admission, AimdLimit, Bulkhead, Partitions};
+pub use outcome::{Class, Executed, Outcome};
+pub use permit::{Permit, PermitKind};
 pub use rate::{Random, Rate, RateError};
+pub use retry::{Attempt, AttemptEnd, Retry, RetryDecision, StopReason};
 pub use settings::{
     BackoffSettings, BreakerSettings, BudgetSettings, BulkheadSettings, CancelledPolicy,
-    DependencySettings, GiveUp, HalfOpenRule, HalfOpenSettings, Intensity, LostProbe, OpenTime,
-    Placement, QuarantineSettings, RestartType, RetryJitter, RetrySettings, TimeoutSettings,
-    WhileRestarting, WindowKind, WorkerSettings,
+    DependencySettings, GiveUp, HalfOpenLimit, HalfOpenRule, HalfOpenSettings, Intensity,
+    LostProbe, OpenTime, Placement, QuarantineSettings, RestartType, RetryJitter, RetrySettings,
+    TimeoutSettings, WhileRestarting, WindowKind, WorkerSettings,
 };
 pub use time::Time;
+pub use window::{Counts, Window};

@@ -1,5 +1,6 @@
 //! What an attempt came to. It never decides what follows from it.
 
+use std::fmt;
 use std::time::Duration;
 
 /// The class in which an attempt ended.
@@ -22,6 +23,29 @@ pub enum Class {
     Misconfigured,
     /// The caller went away before the end.
     Cancelled,
+}
+
+/// Whether the dependency did the work of a call that ended without a good answer.
+///
+/// # Source  Rule CALL-2 in docs/rules.md.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Executed {
+    /// It did not: the call is safe to repeat anywhere.
+    No,
+    /// Nobody knows.
+    Maybe,
+    /// It did.
+    Yes,
+}
+
+impl fmt::Display for Executed {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::No => "no",
+            Self::Maybe => "maybe",
+            Self::Yes => "yes",
+        })
+    }
 }
 
 /// The end of one attempt, as it is reported to the breaker.

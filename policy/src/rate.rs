@@ -54,6 +54,13 @@ impl Rate {
         let exact = u128::from(self.0) * u128::from(whole);
         u64::try_from(exact.div_ceil(u128::from(Self::ONE))).unwrap_or(u64::MAX)
     }
+
+    /// This share of `whole`, rounded down.
+    #[must_use]
+    pub fn part_of(self, whole: u64) -> u64 {
+        let exact = u128::from(self.0) * u128::from(whole);
+        u64::try_from(exact / u128::from(Self::ONE)).unwrap_or(u64::MAX)
+    }
 }
 
 impl fmt::Display for Rate {

@@ -151,6 +151,8 @@ pub struct HalfOpenSettings {
     pub lost_probe: LostProbe,
     /// Whether a probe whose caller went away opens the breaker again.
     pub cancelled_probe_reopens: bool,
+    /// The longest a half-open period may last, whatever its probes do; `None` for no limit.
+    pub limit: Option<HalfOpenLimit>,
 }
 
 impl Default for HalfOpenSettings {
@@ -162,8 +164,18 @@ impl Default for HalfOpenSettings {
             probe_lease: Duration::from_secs(10),
             lost_probe: LostProbe::Fails,
             cancelled_probe_reopens: false,
+            limit: None,
         }
     }
+}
+
+/// The longest a half-open period may last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HalfOpenLimit {
+    /// Measured from the period's beginning.
+    pub after: Duration,
+    /// Whether it closes then; otherwise it opens again, as after a failed probe.
+    pub closes: bool,
 }
 
 /// What closes or re-opens a half-open breaker. A slow success is no success.
@@ -205,7 +217,8 @@ pub enum CancelledPolicy {
     Ignore,
     /// A failure.
     Failure,
-    /// Failures, once they reach this share of the outcomes since the last transition.
+    /// Failures, once they reach this share of all outcomes in the window, cancelled ones included;
+    /// below it, nothing. In half-open a cancelled probe is no result.
     Rate(Rate),
 }
 

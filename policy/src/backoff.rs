@@ -1,0 +1,163 @@
+//! How long to wait: delays that grow, spread so that nobody comes back together.
+//!
+//! It draws nothing itself: the random number is an argument.
+
+use std::time::Duration;
+
+use crate::{BackoffSettings, OpenTime, Random, RetryJitter};
+
+/// The delay before the retry number `n`, 0 for the first.
+///
+/// # Units   Never longer than `max`, except by [`RetryJitter::Added`].
+/// # Source  Acceptance item 77: 100 ms, 200 ms, … at factor 2 without jitter.
+#[must_use]
+pub fn delay(settings: &BackoffSettings, n: u32, random: &mut dyn Random) -> Duration {
+    let Parts { fixed, spread } = parts(settings, n, random);
+    fixed.saturating_add(spread)
+}
+
+/// The delay before the retry number `n` when the dependency asked for one itself.
+///
+/// The hint is never shortened, and the random part comes on top: callers who were given the
+/// same hint must not come back at the same instant.
+///
+/// # Source  Rule LIM-1 in docs/rules.md.
+#[must_use]
+pub fn delay_with_hint(
+    settings: &BackoffSettings,
+    n: u32,
+    hint: Duration,
+    random: &mut dyn Random,
+) -> Duration {
+    let Parts { fixed, spread } = parts(settings, n, random);
+    fixed.max(hint).saturating_add(spread)
+}
+
+/// How long a breaker stays open that opened `attempt` times in a row before, 0 for the first.
+///
+/// # Units   At least `min(base * factor^attempt, max)`: jitter only lengthens.
+/// # Source  Rule BRK-8 in docs/rules.md.
+#[must_use]
+pub fn open_time(settings: &OpenTime, attempt: u32, random: &mut dyn Random) -> Duration {
+    let nominal = grown(settings.base, settings.factor, settings.max, attempt);
+    let share = settings.jitter.clamp(0.0, 1.0) * random.unit();
+    nominal.saturating_add(scaled(nominal, share))
+}
+
+struct Parts {
+    fixed: Duration,
+    spread: Duration,
+}
+
+fn parts(settings: &BackoffSettings, n: u32, random: &mut dyn Random) -> Parts {
+    let nominal = grown(settings.base, settings.factor, settings.max, n);
+    let (fixed, widest) = match settings.jitter {
+        RetryJitter::None => (nominal, Duration::ZERO),
+        RetryJitter::Full => (Duration::ZERO, nominal),
+        RetryJitter::Equal => (nominal - nominal / 2, nominal / 2),
+        RetryJitter::Added(share) => (nominal, scaled(nominal, share.clamp(0.0, 1.0))),
+    };
+    let spread = if widest.is_zero() {
+        Duration::ZERO
+    } else {
+        scaled(widest, random.unit())
+    };
+    Parts { fixed, spread }
+}
+
+/// `min(base * factor^n, max)`; a factor below one, or not a number, does not grow.
+fn grown(base: Duration, factor: f64, max: Duration, n: u32) -> Duration {
+    if n == 0 || factor <= 1.0 {
+        return base.min(max);
+    }
+    let exponent = i32::try_from(n).unwrap_or(i32::MAX);
+    let grown = scaled(base, factor.max(1.0).powi(exponent));
+    grown.min(max)
+}
+
+/// A span times a number that is not negative, saturating.
+fn scaled(span: Duration, by: f64) -> Duration {
+    Duration::try_from_secs_f64(span.as_secs_f64() * by).unwrap_or(if span.is_zero() {
+        Duration::ZERO
+    } else {
+        Duration::MAX
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn settings(jitter: RetryJitter) -> BackoffSettings {
+        BackoffSettings {
+            base: 100 * MS,
+            factor: 2.0,
+            max: 350 * MS,
+            jitter,
+        }
+    }
+
+    #[test]
+    fn a_delay_doubles_up_to_its_maximum() {
+        let settings = settings(RetryJitter::None);
+        let delays: Vec<_> = (0..4).map(|n| delay(&settings, n, &mut || 0.9)).collect();
+        assert_eq!(delays, [100 * MS, 200 * MS, 350 * MS, 350 * MS]);
+        assert_eq!(delay(&settings, u32::MAX, &mut || 0.9), 350 * MS);
+    }
+
+    #[test]
+    fn each_jitter_stays_within_its_bounds() {
+        for (jitter, low, high) in [
+            (RetryJitter::Full, 0, 100),
+            (RetryJitter::Equal, 50, 100),
+            (RetryJitter::Added(0.2), 100, 120),
+        ] {
+            let settings = settings(jitter);
+            assert_eq!(delay(&settings, 0, &mut || 0.0), low * MS);
+            let most = delay(&settings, 0, &mut || 0.999_999);
+            assert!(most <= high * MS && most > (high - 1) * MS, "{most:?}");
+        }
+    }
+
+    #[test]
+    fn lim_1_a_hint_is_never_shortened_and_spread_upward() {
+        let full = settings(RetryJitter::Full);
+        assert_eq!(delay_with_hint(&full, 0, 7000 * MS, &mut || 0.0), 7000 * MS);
+        assert_eq!(delay_with_hint(&full, 0, 7000 * MS, &mut || 0.5), 7050 * MS);
+        let none = settings(RetryJitter::None);
+        assert_eq!(delay_with_hint(&none, 0, MS, &mut || 0.5), 100 * MS);
+    }
+
+    #[test]
+    fn brk_8_open_time_grows_by_the_attempt_and_jitter_only_lengthens() {
+        let open = OpenTime {
+            base: Duration::from_secs(5),
+            factor: 2.0,
+            max: Duration::from_secs(15),
+            jitter: 0.1,
+        };
+        let seconds = |attempt, unit: f64| open_time(&open, attempt, &mut || unit).as_secs_f64();
+        assert_eq!(seconds(0, 0.0), 5.0);
+        assert_eq!(seconds(1, 0.0), 10.0);
+        assert_eq!(seconds(9, 0.0), 15.0);
+        assert!((seconds(0, 0.5) - 5.25).abs() < 1e-9);
+    }
+
+    #[test]
+    fn nothing_overflows() {
+        let huge = BackoffSettings {
+            base: Duration::MAX,
+            factor: f64::MAX,
+            max: Duration::MAX,
+            jitter: RetryJitter::Added(1.0),
+        };
+        assert_eq!(delay(&huge, u32::MAX, &mut || 0.5), Duration::MAX);
+        let zero = BackoffSettings {
+            base: Duration::ZERO,
+            ..huge
+        };
+        assert_eq!(delay(&zero, u32::MAX, &mut || 0.5), Duration::ZERO);
+    }
+}

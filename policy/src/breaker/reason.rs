@@ -1,0 +1,292 @@
+//! Why a breaker moved, in words and figures, and the events that tell of it.
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use super::state::{Author, OverrideMode, State};
+use crate::{Counts, Rate, Time};
+
+/// The rule that opened a breaker, with the figures that it saw.
+///
+/// # Source  Rule BRK-11 in docs/rules.md.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TripReason {
+    /// Too many failures in the window.
+    FailureThreshold {
+        /// Failures in the window.
+        failures: u64,
+        /// The setting.
+        threshold: NonZeroU32,
+    },
+    /// Too many failures in a row.
+    Consecutive {
+        /// Failures since the last success.
+        failures: u64,
+        /// The setting.
+        threshold: NonZeroU32,
+    },
+    /// Too large a share of failures.
+    FailureRate {
+        /// Failures in the window.
+        failures: u64,
+        /// Calls in the window.
+        calls: u64,
+        /// The setting.
+        rate: Rate,
+    },
+    /// Too large a share of slow calls.
+    SlowRate {
+        /// Slow calls in the window.
+        slow: u64,
+        /// Calls in flight that are slow already.
+        overdue: u64,
+        /// Calls in the window, and the overdue ones.
+        calls: u64,
+        /// The setting.
+        rate: Rate,
+    },
+    /// A probe failed.
+    ProbeFailed,
+    /// A probe succeeded, but slowly.
+    ProbeSlow {
+        /// How long it took.
+        elapsed: Duration,
+    },
+    /// A probe did not report within its lease.
+    ProbeLost {
+        /// The lease.
+        lease: Duration,
+    },
+    /// A probe's caller went away.
+    ProbeCancelled,
+    /// Too large a share of failed probes.
+    HalfOpenRate {
+        /// Failed probes.
+        failures: u64,
+        /// Reported probes.
+        calls: u64,
+        /// The setting; `None` when no failure is tolerated.
+        rate: Option<Rate>,
+    },
+    /// Too large a share of slow probes.
+    HalfOpenSlowRate {
+        /// Slow probes.
+        slow: u64,
+        /// Reported probes.
+        calls: u64,
+        /// The setting.
+        rate: Rate,
+    },
+    /// The probes that remain cannot bring enough successes any more.
+    HalfOpenCertain {
+        /// Failed or slow probes.
+        failures: u64,
+        /// Successes needed.
+        needed: NonZeroU32,
+        /// Of so many probes.
+        of: NonZeroU32,
+    },
+    /// Half-open came to no decision in its time.
+    HalfOpenTooLong {
+        /// The limit.
+        after: Duration,
+    },
+    /// By command, with its reason.
+    Commanded(String),
+}
+
+impl fmt::Display for TripReason {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::FailureThreshold {
+                failures,
+                threshold,
+            } => write!(
+                out,
+                "{failures} calls in the window failed, at or above {threshold}"
+            ),
+            Self::Consecutive {
+                failures,
+                threshold,
+            } => write!(
+                out,
+                "{failures} calls in a row failed, at or above {threshold}"
+            ),
+            Self::FailureRate {
+                failures,
+                calls,
+                rate,
+            } => write!(
+                out,
+                "{failures} of {calls} calls failed, at or above {rate}"
+            ),
+            Self::SlowRate {
+                slow,
+                overdue,
+                calls,
+                rate,
+            } => write!(
+                out,
+                "{} of {calls} calls were slow ({overdue} still running), at or above {rate}",
+                slow + overdue
+            ),
+            Self::ProbeFailed => out.write_str("a probe failed"),
+            Self::ProbeSlow { elapsed } => {
+                write!(out, "a probe was slow: it took {elapsed:?}")
+            }
+            Self::ProbeLost { lease } => {
+                write!(out, "a probe did not report within its lease of {lease:?}")
+            }
+            Self::ProbeCancelled => out.write_str("a probe's caller went away"),
+            Self::HalfOpenRate {
+                failures,
+                calls,
+                rate: Some(rate),
+            } => write!(
+                out,
+                "{failures} of {calls} probes failed, at or above {rate}"
+            ),
+            Self::HalfOpenRate {
+                failures, calls, ..
+            } => write!(out, "{failures} of {calls} probes failed, and none may"),
+            Self::HalfOpenSlowRate { slow, calls, rate } => {
+                write!(
+                    out,
+                    "{slow} of {calls} probes were slow, at or above {rate}"
+                )
+            }
+            Self::HalfOpenCertain {
+                failures,
+                needed,
+                of,
+            } => write!(
+                out,
+                "{failures} probes failed, so {needed} of {of} cannot succeed any more"
+            ),
+            Self::HalfOpenTooLong { after } => {
+                write!(out, "half-open came to no decision within {after:?}")
+            }
+            Self::Commanded(reason) => write!(out, "by command: {reason}"),
+        }
+    }
+}
+
+/// Why a breaker is in its state, or in its generation.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Cause {
+    /// It was made so.
+    Started,
+    /// A rule opened it.
+    Tripped(TripReason),
+    /// The open time is over.
+    OpenTimeOver,
+    /// Probes succeeded.
+    Recovered {
+        /// How many.
+        successes: u64,
+    },
+    /// Half-open came to no decision in its time, and closes then.
+    HalfOpenTimeOver,
+    /// By command, with its reason.
+    Commanded(String),
+    /// An override came to its end.
+    OverrideExpired,
+    /// Its actor was restarted.
+    Restarted,
+    /// Its settings changed.
+    Reconfigured,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Started => out.write_str("started"),
+            Self::Tripped(reason) => reason.fmt(out),
+            Self::OpenTimeOver => out.write_str("the open time is over"),
+            Self::Recovered { successes } => write!(out, "{successes} probes succeeded"),
+            Self::HalfOpenTimeOver => out.write_str("the half-open time is over"),
+            Self::Commanded(reason) => write!(out, "by command: {reason}"),
+            Self::OverrideExpired => out.write_str("the override came to its end"),
+            Self::Restarted => out.write_str("its actor was restarted"),
+            Self::Reconfigured => out.write_str("its settings changed"),
+        }
+    }
+}
+
+/// Something that happened to a breaker.
+#[derive(Debug, Clone, PartialEq)]
+pub enum BreakerEvent {
+    /// It changed its automatic state.
+    Transition {
+        /// The state before.
+        from: State,
+        /// The state now.
+        to: State,
+        /// When.
+        at: Time,
+        /// The generation that begins.
+        generation: u64,
+        /// Why.
+        cause: Cause,
+        /// How long it stays open; `None` in the other states.
+        retry_after: Option<Duration>,
+        /// What the generation that ends had counted.
+        counts: Counts,
+    },
+    /// A probe succeeded, and more are needed.
+    HalfOpenProgress {
+        /// When.
+        at: Time,
+        /// The half-open period.
+        generation: u64,
+        /// Successes so far.
+        successes: u64,
+        /// Successes needed.
+        needed: u64,
+    },
+    /// An override was set.
+    Overridden {
+        /// When.
+        at: Time,
+        /// The generation that begins.
+        generation: u64,
+        /// What it does.
+        mode: OverrideMode,
+        /// Why.
+        reason: String,
+        /// Who set it.
+        by: Author,
+        /// When it ends by itself.
+        until: Option<Time>,
+    },
+    /// An override was taken off.
+    OverrideRemoved {
+        /// When.
+        at: Time,
+        /// The generation that begins.
+        generation: u64,
+        /// What it did.
+        mode: OverrideMode,
+        /// Who had set it.
+        by: Author,
+        /// [`Cause::Commanded`] or [`Cause::OverrideExpired`].
+        cause: Cause,
+    },
+    /// It would have opened now, but for shadow mode; told once until its window is emptied.
+    WouldTrip {
+        /// When.
+        at: Time,
+        /// Which rule.
+        reason: TripReason,
+    },
+    /// A generation began without a transition: [`Cause::Restarted`] or [`Cause::Reconfigured`].
+    Renewed {
+        /// When.
+        at: Time,
+        /// The generation that begins.
+        generation: u64,
+        /// Why.
+        cause: Cause,
+    },
+}

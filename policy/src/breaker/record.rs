@@ -1,0 +1,252 @@
+//! What an outcome does to a breaker.
+
+use super::half_open::{Decision, ProbeEnd, needed};
+use super::{
+    Breaker, BreakerEvent, Duration, OverrideMode, Permit, PermitKind, Random, Recorded, State,
+    Time,
+};
+use crate::{CancelledPolicy, Class, Outcome};
+
+/// What a class means to the breaker.
+enum Meaning {
+    Success,
+    Failure,
+    Nothing,
+    /// It counts once such calls are many.
+    Cancelled,
+}
+
+impl Breaker {
+    /// Counts an outcome, and moves when a rule says so.
+    ///
+    /// # Units   `outcome.elapsed`: the attempt's own time, waits before it left out.
+    /// # Source  Rules BRK-1, BRK-3 and BRK-7.
+    pub fn record(
+        &mut self,
+        now: Time,
+        permit: Permit,
+        outcome: &Outcome,
+        random: &mut dyn Random,
+    ) -> Recorded {
+        if self.deadline <= now {
+            self.advance(now, random);
+        }
+        let recorded = self.count(now, &permit, outcome, random);
+        match recorded {
+            Recorded::Counted => self.tally.recorded += 1,
+            Recorded::Neutral => self.tally.neutral += 1,
+            Recorded::Late => self.tally.late += 1,
+            Recorded::Unrecorded => self.tally.unrecorded += 1,
+        }
+        recorded
+    }
+
+    fn count(
+        &mut self,
+        now: Time,
+        permit: &Permit,
+        outcome: &Outcome,
+        random: &mut dyn Random,
+    ) -> Recorded {
+        match permit.kind() {
+            PermitKind::Unrecorded => Recorded::Unrecorded,
+            _ if permit.generation() != self.generation => Recorded::Late,
+            PermitKind::Normal => match (self.mode, self.state) {
+                (None, State::Closed) | (Some(OverrideMode::Shadow), _) => {
+                    self.count_normal(now, outcome, random)
+                }
+                (Some(OverrideMode::Disabled), _) => Recorded::Unrecorded,
+                _ => Recorded::Late,
+            },
+            PermitKind::Probe(id) => {
+                if self.half_open.take(id) {
+                    let recorded = self.count_probe(now, outcome, random);
+                    self.set_deadline();
+                    recorded
+                } else {
+                    Recorded::Late
+                }
+            }
+        }
+    }
+
+    fn count_normal(&mut self, now: Time, outcome: &Outcome, random: &mut dyn Random) -> Recorded {
+        let failed = match self.meaning(outcome.class) {
+            Meaning::Success => false,
+            Meaning::Failure => true,
+            Meaning::Nothing => return Recorded::Neutral,
+            Meaning::Cancelled => {
+                self.window.record_cancelled(now);
+                let counts = self.rules.counts_cancelled(&self.window);
+                if counts {
+                    self.tally.failures += 1;
+                }
+                self.judge(now, None, random);
+                return if counts {
+                    Recorded::Counted
+                } else {
+                    Recorded::Neutral
+                };
+            }
+        };
+        let slow = self.is_slow(outcome.elapsed);
+        self.total(failed, slow);
+        self.window.record(now, failed, slow, outcome.elapsed);
+        let hint = if failed { outcome.retry_after } else { None };
+        self.judge(now, hint, random);
+        Recorded::Counted
+    }
+
+    fn count_probe(&mut self, now: Time, outcome: &Outcome, random: &mut dyn Random) -> Recorded {
+        let failed = match self.meaning(outcome.class) {
+            Meaning::Success => false,
+            Meaning::Failure => true,
+            Meaning::Nothing | Meaning::Cancelled => {
+                if outcome.class == Class::Cancelled
+                    && self.settings.half_open.cancelled_probe_reopens
+                {
+                    let reason = super::TripReason::ProbeCancelled;
+                    self.decide(now, Decision::Reopen(reason), None, random);
+                }
+                return Recorded::Neutral;
+            }
+        };
+        let slow = self.is_slow(outcome.elapsed);
+        self.total(failed, slow);
+        let end = match (failed, slow) {
+            (false, false) => ProbeEnd::Good,
+            (false, true) => ProbeEnd::Slow,
+            (true, false) => ProbeEnd::Failed,
+            (true, true) => ProbeEnd::FailedSlowly,
+        };
+        let decision = self.half_open.count(end, outcome.elapsed, &self.settings);
+        if decision == Decision::Undecided && end == ProbeEnd::Good {
+            self.push(BreakerEvent::HalfOpenProgress {
+                at: now,
+                generation: self.generation,
+                successes: self.half_open.successes(),
+                needed: needed(self.settings.half_open.rule),
+            });
+        }
+        let hint = if failed { outcome.retry_after } else { None };
+        self.decide(now, decision, hint, random);
+        Recorded::Counted
+    }
+
+    fn meaning(&mut self, class: Class) -> Meaning {
+        match class {
+            Class::Success => Meaning::Success,
+            Class::Failure => Meaning::Failure,
+            Class::Throttled | Class::Rejected | Class::Misconfigured => Meaning::Nothing,
+            Class::Cancelled => {
+                self.tally.cancelled += 1;
+                match self.settings.cancelled {
+                    CancelledPolicy::Ignore => Meaning::Nothing,
+                    CancelledPolicy::Failure => Meaning::Failure,
+                    CancelledPolicy::Rate(_) => Meaning::Cancelled,
+                }
+            }
+        }
+    }
+
+    fn total(&mut self, failed: bool, slow: bool) {
+        if failed {
+            self.tally.failures += 1;
+        } else {
+            self.tally.successes += 1;
+        }
+        self.tally.slow += u64::from(slow);
+    }
+
+    /// Opens when the window breaks a rule; in shadow mode only says so.
+    fn judge(&mut self, now: Time, hint: Option<Duration>, random: &mut dyn Random) {
+        let Some(reason) = self.rules.judge(&self.settings, &self.window, self.overdue) else {
+            return;
+        };
+        if !self.is_shadowed() {
+            self.open(now, reason, hint, random);
+        } else if !self.warned && self.state == State::Closed {
+            self.warned = true;
+            self.push(BreakerEvent::WouldTrip { at: now, reason });
+        }
+    }
+
+    /// Takes a permit back that was not used: an inner layer refused the call.
+    ///
+    /// # Source  Rule BRK-6; Sentinel's `testMultipleHalfOpenedBreakers`.
+    pub fn release(&mut self, now: Time, permit: Permit) {
+        if self.deadline <= now {
+            let spare = self.spare;
+            self.advance(now, &mut || spare);
+        }
+        self.tally.released += 1;
+        if let PermitKind::Probe(id) = permit.kind()
+            && permit.generation() == self.generation
+            && self.half_open.take(id)
+        {
+            self.set_deadline();
+        }
+    }
+
+    /// Counts successes that a gate counted by itself, in one go.
+    ///
+    /// The gate brings them before any other record that came after them. See
+    /// [`Breaker::needs_every_success`].
+    ///
+    /// # Units   `at`: when they ended, or any moment of the same bucket; `generation`: the one
+    /// that admitted them. All were fast.
+    /// # Source  Rule CALL-3.
+    pub fn record_successes(
+        &mut self,
+        at: Time,
+        generation: u64,
+        count: u64,
+        random: &mut dyn Random,
+    ) {
+        if self.deadline <= at {
+            self.advance(at, random);
+        }
+        let measured = match (self.mode, self.state) {
+            (Some(OverrideMode::Disabled), _) => {
+                self.tally.unrecorded += count;
+                return;
+            }
+            (None, State::Closed) | (Some(OverrideMode::Shadow), _) => {
+                generation == self.generation
+            }
+            _ => false,
+        };
+        if !measured {
+            self.tally.late += count;
+            return;
+        }
+        let mut left = count;
+        while left > 0 && generation == self.generation {
+            let step = if self.needs_every_success() { 1 } else { left };
+            self.window.record_successes(at, step);
+            self.tally.successes += step;
+            self.tally.recorded += step;
+            left -= step;
+            self.judge(at, None, random);
+        }
+        self.tally.late += left;
+    }
+
+    /// Sets how many calls of this generation are in flight and slow already.
+    ///
+    /// Judged with `slow_rate` as `(slow + overdue) / (calls + overdue)`, so that a dependency that
+    /// only hangs opens its breaker before any call ends. Each new generation sets it to zero.
+    ///
+    /// # Source  Rule BRK-9.
+    pub fn set_overdue(&mut self, now: Time, calls: u64, random: &mut dyn Random) {
+        if self.deadline <= now {
+            self.advance(now, random);
+        }
+        self.overdue = calls;
+        if calls > 0 && (self.is_shadowed() || (self.mode.is_none() && self.state == State::Closed))
+        {
+            self.window.forget(now);
+            self.judge(now, None, random);
+        }
+    }
+}

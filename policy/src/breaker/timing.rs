@@ -1,0 +1,239 @@
+//! What time alone does to a breaker, and the transitions themselves.
+
+use super::half_open::{Decision, ProbeEnd};
+use super::{
+    Author, Breaker, BreakerEvent, Cause, Duration, HalfOpenRule, Override, OverrideMode, Random,
+    State, Time, TripReason,
+};
+use crate::{LostProbe, backoff};
+
+impl Breaker {
+    /// Carries out what is due: ended overrides, lost probes, the end of the open time.
+    ///
+    /// # Source  Rules BRK-5, BRK-8 and BRK-10.
+    pub fn on_time(&mut self, now: Time, random: &mut dyn Random) {
+        if self.deadline <= now {
+            self.advance(now, random);
+        }
+    }
+
+    /// One pass in a fixed order, so that spans of zero cannot make it go round for ever.
+    pub(super) fn advance(&mut self, now: Time, random: &mut dyn Random) {
+        self.expire_overrides(now);
+        if self.state == State::HalfOpen {
+            self.expire_probes(now, random);
+        }
+        if self.state == State::HalfOpen {
+            self.expire_half_open(now, random);
+        }
+        if self.state == State::Open && self.open_until <= now {
+            let auto_close = self.settings.half_open.rule == HalfOpenRule::AutoClose;
+            if auto_close {
+                self.close(now, Cause::OpenTimeOver);
+            } else {
+                self.transition(now, State::HalfOpen, Cause::OpenTimeOver, None);
+            }
+        }
+        self.set_deadline();
+    }
+
+    fn expire_overrides(&mut self, now: Time) {
+        let over = |slot: &Option<Override>| {
+            slot.as_ref()
+                .and_then(|set| set.until)
+                .is_some_and(|until| until <= now)
+        };
+        for author in [Author::Supervisor, Author::Operator] {
+            if over(self.slot(author)) {
+                self.remove_override(now, author, &Cause::OverrideExpired);
+            }
+        }
+    }
+
+    fn expire_probes(&mut self, now: Time, random: &mut dyn Random) {
+        while self.state == State::HalfOpen
+            && self.half_open.take_lost(now, &self.settings.half_open)
+        {
+            self.tally.lost_probes += 1;
+            if self.settings.half_open.lost_probe == LostProbe::Fails {
+                let lease = self.settings.half_open.probe_lease;
+                let decision = self.half_open.count(ProbeEnd::Lost, lease, &self.settings);
+                self.decide(now, decision, None, random);
+            }
+        }
+    }
+
+    fn expire_half_open(&mut self, now: Time, random: &mut dyn Random) {
+        let Some(limit) = self.settings.half_open.limit else {
+            return;
+        };
+        if self.half_open.entered().after(limit.after) > now {
+            return;
+        }
+        if limit.closes {
+            self.close(now, Cause::HalfOpenTimeOver);
+        } else {
+            let reason = TripReason::HalfOpenTooLong { after: limit.after };
+            self.decide(now, Decision::Reopen(reason), None, random);
+        }
+    }
+
+    /// Carries out what a half-open period decided.
+    pub(super) fn decide(
+        &mut self,
+        now: Time,
+        decision: Decision,
+        hint: Option<Duration>,
+        random: &mut dyn Random,
+    ) {
+        match decision {
+            Decision::Undecided => {}
+            Decision::Close { successes } => self.close(now, Cause::Recovered { successes }),
+            Decision::Reopen(reason) => {
+                self.open_attempt = self.open_attempt.saturating_add(1);
+                self.open(now, reason, hint, random);
+            }
+        }
+    }
+
+    pub(super) fn close(&mut self, now: Time, cause: Cause) {
+        self.open_attempt = 0;
+        self.transition(now, State::Closed, cause, None);
+    }
+
+    /// Opens for the open time, or for the hint when that is longer.
+    pub(super) fn open(
+        &mut self,
+        now: Time,
+        reason: TripReason,
+        hint: Option<Duration>,
+        random: &mut dyn Random,
+    ) {
+        let own = backoff::open_time(&self.settings.open, self.open_attempt, random);
+        self.open_for(now, reason, own.max(hint.unwrap_or_default()), random);
+    }
+
+    pub(super) fn open_for(
+        &mut self,
+        now: Time,
+        reason: TripReason,
+        wait: Duration,
+        random: &mut dyn Random,
+    ) {
+        self.spare = random.unit();
+        self.open_until = now.after(wait);
+        self.tally.trips += 1;
+        self.transition(now, State::Open, Cause::Tripped(reason), Some(wait));
+    }
+
+    /// Enters a state: empties the window, starts a generation, tells of it.
+    fn transition(&mut self, now: Time, to: State, cause: Cause, retry_after: Option<Duration>) {
+        let counts = self.counts(now);
+        let from = std::mem::replace(&mut self.state, to);
+        self.since = now;
+        self.cause = cause.clone();
+        self.empty_window(now);
+        self.start_generation(now);
+        let generation = self.generation;
+        self.push(BreakerEvent::Transition {
+            from,
+            to,
+            at: now,
+            generation,
+            cause,
+            retry_after,
+            counts,
+        });
+    }
+
+    /// A transition by command.
+    pub(super) fn command_transition(&mut self, now: Time, to: State, reason: String) {
+        self.transition(now, to, Cause::Commanded(reason), None);
+    }
+
+    /// From here on, outcomes of the permits given so far are late.
+    pub(super) fn start_generation(&mut self, now: Time) {
+        self.generation += 1;
+        self.overdue = 0;
+        self.half_open.begin(now);
+        self.set_deadline();
+    }
+
+    pub(super) fn empty_window(&mut self, now: Time) {
+        self.window.clear(now);
+        self.warned = false;
+    }
+
+    pub(super) fn set_override(&mut self, now: Time, set: Override) {
+        self.warned = false;
+        let (mode, by, until, reason) = (set.mode, set.by, set.until, set.reason.clone());
+        *self.slot_mut(by) = Some(set);
+        self.mode = self.overridden().map(|set| set.mode);
+        self.start_generation(now);
+        let generation = self.generation;
+        self.push(BreakerEvent::Overridden {
+            at: now,
+            generation,
+            mode,
+            reason,
+            by,
+            until,
+        });
+    }
+
+    /// Takes one author's override off; false when there is none.
+    pub(super) fn remove_override(&mut self, now: Time, by: Author, cause: &Cause) -> bool {
+        let Some(Override { mode, .. }) = self.slot_mut(by).take() else {
+            return false;
+        };
+        self.mode = self.overridden().map(|set| set.mode);
+        self.start_generation(now);
+        let generation = self.generation;
+        self.push(BreakerEvent::OverrideRemoved {
+            at: now,
+            generation,
+            mode,
+            by,
+            cause: cause.clone(),
+        });
+        true
+    }
+
+    fn slot(&self, by: Author) -> &Option<Override> {
+        match by {
+            Author::Operator => &self.operator,
+            Author::Supervisor => &self.parked,
+        }
+    }
+
+    fn slot_mut(&mut self, by: Author) -> &mut Option<Override> {
+        match by {
+            Author::Operator => &mut self.operator,
+            Author::Supervisor => &mut self.parked,
+        }
+    }
+
+    /// Works out when time alone changes something.
+    pub(super) fn set_deadline(&mut self) {
+        let mut deadline = Time::MAX;
+        for set in [&self.operator, &self.parked].into_iter().flatten() {
+            deadline = deadline.min(set.until.unwrap_or(Time::MAX));
+        }
+        let own = match self.state {
+            State::Closed => Time::MAX,
+            State::Open => self.open_until,
+            State::HalfOpen => {
+                let half_open = &self.settings.half_open;
+                let lease = self.half_open.lease_end(half_open).unwrap_or(Time::MAX);
+                half_open.limit.map_or(lease, |limit| {
+                    lease.min(self.half_open.entered().after(limit.after))
+                })
+            }
+        };
+        self.deadline = deadline.min(own);
+    }
+
+    pub(super) fn is_shadowed(&self) -> bool {
+        self.mode == Some(OverrideMode::Shadow)
+    }
+}

@@ -1,0 +1,183 @@
+//! Bounds how many retries a dependency's callers make together.
+//!
+//! Each call earns a fraction of a retry, which is worth something for ten seconds; a floor of
+//! retries a second is free. Without it, a dependency that fails is asked `max_attempts` times as
+//! much as one that works.
+
+use std::time::Duration;
+
+use crate::{BudgetSettings, Time};
+
+/// A retry, in the unit of the tokens.
+const RETRY: u64 = 1_000_000;
+
+/// How many intervals an earned token lives.
+const LIFE: usize = 10;
+
+const SECOND: u64 = 1_000_000_000;
+
+/// A retry budget.
+///
+/// # Units   Tokens are millionths of a retry; the balance is never negative.
+/// # Source  Rule LIM-4 in docs/rules.md; Finagle's `RetryBudget`.
+#[derive(Debug, Clone)]
+pub struct Budget {
+    per_call: u64,
+    floor_per_second: u64,
+    /// Earned tokens by the second in which they were earned.
+    earned: [u64; LIFE],
+    second: u64,
+    /// Free tokens, at most one second's.
+    free: u64,
+    refilled: Time,
+}
+
+impl Budget {
+    /// A budget that has earned nothing and has one second's free retries.
+    #[must_use]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss
+    )]
+    pub fn new(settings: &BudgetSettings, now: Time) -> Self {
+        let floor_per_second = u64::from(settings.floor_per_second);
+        Self {
+            per_call: (settings.ratio.clamp(0.0, 1.0) * RETRY as f64).round() as u64,
+            floor_per_second,
+            earned: [0; LIFE],
+            second: now.as_nanos() / SECOND,
+            free: floor_per_second * RETRY,
+            refilled: now,
+        }
+    }
+
+    /// Counts a call (not a retry).
+    pub fn deposit(&mut self, now: Time) {
+        self.pass(now);
+        let place = self.place(self.second);
+        self.earned[place] += self.per_call;
+    }
+
+    /// Takes a retry out, or says that there is none.
+    #[must_use]
+    pub fn try_withdraw(&mut self, now: Time) -> bool {
+        self.pass(now);
+        let earned: u64 = self.earned.iter().sum();
+        if earned + self.free < RETRY {
+            return false;
+        }
+        // What is lost first goes first.
+        let mut due = RETRY;
+        for age in (0..LIFE as u64).rev() {
+            if let Some(second) = self.second.checked_sub(age) {
+                let place = self.place(second);
+                let part = due.min(self.earned[place]);
+                self.earned[place] -= part;
+                due -= part;
+            }
+        }
+        self.free -= due;
+        true
+    }
+
+    /// Whole retries that could be taken out now.
+    #[must_use]
+    pub fn balance(&mut self, now: Time) -> u64 {
+        self.pass(now);
+        (self.earned.iter().sum::<u64>() + self.free) / RETRY
+    }
+
+    fn pass(&mut self, now: Time) {
+        let second = now.as_nanos() / SECOND;
+        if second > self.second {
+            let gone = (second - self.second).min(LIFE as u64);
+            for number in self.second + 1..=self.second + gone {
+                let place = self.place(number);
+                self.earned[place] = 0;
+            }
+            self.second = second;
+        }
+        let waited = u128::from(now.as_nanos().saturating_sub(self.refilled.as_nanos()));
+        let most = u128::from(self.floor_per_second * RETRY);
+        let refill = waited * most / u128::from(SECOND);
+        if refill == 0 {
+            return;
+        }
+        let missing = most - u128::from(self.free);
+        if refill >= missing {
+            self.free = self.floor_per_second * RETRY;
+            self.refilled = now;
+        } else {
+            // Only the time that was paid out is over, or frequent calls would lose the rest.
+            let paid = (refill * u128::from(SECOND)).div_ceil(most);
+            self.free += u64::try_from(refill).unwrap_or(0);
+            self.refilled = self
+                .refilled
+                .after(Duration::from_nanos(u64::try_from(paid).unwrap_or(0)));
+        }
+    }
+
+    #[expect(clippy::cast_possible_truncation)]
+    const fn place(&self, second: u64) -> usize {
+        (second % self.earned.len() as u64) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn budget(ratio: f64, floor_per_second: u32) -> Budget {
+        let settings = BudgetSettings {
+            ratio,
+            floor_per_second,
+        };
+        Budget::new(&settings, Time::ZERO)
+    }
+
+    fn withdrawals(budget: &mut Budget, now: Time) -> u32 {
+        (0..1_000)
+            .map(|_| u32::from(budget.try_withdraw(now)))
+            .sum()
+    }
+
+    #[test]
+    fn lim_4_a_hundred_calls_earn_their_share_and_the_floor() {
+        let mut budget = budget(0.2, 10);
+        for _ in 0..100 {
+            budget.deposit(Time::ZERO);
+        }
+        assert_eq!(budget.balance(Time::ZERO), 30);
+        assert_eq!(withdrawals(&mut budget, Time::ZERO), 30);
+        assert_eq!(withdrawals(&mut budget, Time::from_millis(99)), 0);
+        assert_eq!(withdrawals(&mut budget, Time::from_millis(100)), 1);
+    }
+
+    #[test]
+    fn lim_4_the_floor_is_refilled_but_not_saved_up() {
+        let mut budget = budget(0.0, 10);
+        assert_eq!(withdrawals(&mut budget, Time::from_millis(60_000)), 10);
+        assert_eq!(withdrawals(&mut budget, Time::from_millis(60_500)), 5);
+    }
+
+    #[test]
+    fn lim_4_earned_retries_are_lost_after_ten_seconds() {
+        for (millis, left) in [(9_999, 20), (10_000, 0)] {
+            let mut budget = budget(0.2, 0);
+            for _ in 0..100 {
+                budget.deposit(Time::ZERO);
+            }
+            assert_eq!(withdrawals(&mut budget, Time::from_millis(millis)), left);
+        }
+    }
+
+    #[test]
+    fn lim_4_five_calls_at_a_fifth_earn_exactly_one() {
+        let mut budget = budget(0.2, 0);
+        for call in 1..=5 {
+            budget.deposit(Time::ZERO);
+            assert_eq!(budget.try_withdraw(Time::ZERO), call == 5);
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! What a closed breaker remembers, and when it forgets.
+//!
+//! All kinds forget exactly: a count window drops the oldest outcome for each new one, a time
+//! window drops whole buckets, none older than its span. A record costs O(1), amortised. It
+//! never judges; that is `breaker/rules.rs`.
+
+mod buckets;
+mod ring;
+
+use std::time::Duration;
+
+use buckets::Buckets;
+use ring::Ring;
+
+use crate::time::nanos;
+use crate::{Time, WindowKind};
+
+/// What a window holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Recorded outcomes, successes and failures.
+    pub calls: u64,
+    /// Failures among them; in a [`WindowKind::Consecutive`] window the run of failures.
+    pub failures: u64,
+    /// Slow ones among them, failed or not.
+    pub slow: u64,
+    /// Cancelled calls, beside `calls`; kept only under [`crate::CancelledPolicy::Rate`].
+    pub cancelled: u64,
+    /// Failures since the last success, whatever the window.
+    pub consecutive_failures: u64,
+    /// The calls' durations together.
+    pub elapsed_total: Duration,
+}
+
+impl Counts {
+    /// The share of failures, in [0, 1]; `None` of nothing.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss)]
+    pub fn failure_rate(&self) -> Option<f64> {
+        (self.calls > 0).then(|| self.failures as f64 / self.calls as f64)
+    }
+
+    /// The share of slow calls, in [0, 1]; `None` of nothing.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss)]
+    pub fn slow_rate(&self) -> Option<f64> {
+        (self.calls > 0).then(|| self.slow as f64 / self.calls as f64)
+    }
+}
+
+/// Plain sums: of a window, of a bucket, of one outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Sums {
+    pub(crate) calls: u64,
+    pub(crate) failures: u64,
+    pub(crate) slow: u64,
+    pub(crate) cancelled: u64,
+    pub(crate) elapsed: u64,
+}
+
+impl Sums {
+    fn outcome(failed: bool, slow: bool, elapsed: Duration) -> Self {
+        Self {
+            calls: 1,
+            failures: u64::from(failed),
+            slow: u64::from(slow),
+            cancelled: 0,
+            elapsed: nanos(elapsed),
+        }
+    }
+
+    const CANCELLED: Self = Self {
+        calls: 0,
+        failures: 0,
+        slow: 0,
+        cancelled: 1,
+        elapsed: 0,
+    };
+
+    const fn successes(count: u64) -> Self {
+        Self {
+            calls: count,
+            failures: 0,
+            slow: 0,
+            cancelled: 0,
+            elapsed: 0,
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.calls += other.calls;
+        self.failures += other.failures;
+        self.slow += other.slow;
+        self.cancelled += other.cancelled;
+        self.elapsed = self.elapsed.saturating_add(other.elapsed);
+    }
+
+    fn subtract(&mut self, other: Self) {
+        self.calls -= other.calls;
+        self.failures -= other.failures;
+        self.slow -= other.slow;
+        self.cancelled -= other.cancelled;
+        self.elapsed = self.elapsed.saturating_sub(other.elapsed);
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Memory {
+    Everything(Sums),
+    Ring(Ring),
+    Buckets(Buckets),
+}
+
+/// A breaker's memory of outcomes.
+///
+/// # Source  Rule BRK-2 in docs/rules.md.
+#[derive(Debug, Clone)]
+pub struct Window {
+    memory: Memory,
+    run: u64,
+    run_cancelled: u64,
+}
+
+impl Window {
+    /// An empty window.
+    #[must_use]
+    pub fn new(kind: WindowKind, now: Time) -> Self {
+        let memory = match kind {
+            WindowKind::Consecutive => Memory::Everything(Sums::default()),
+            WindowKind::Count { size } => Memory::Ring(Ring::new(size.get())),
+            WindowKind::Time { span, buckets } => {
+                Memory::Buckets(Buckets::new(span, buckets.get(), now))
+            }
+            WindowKind::Tumbling { span } => Memory::Buckets(Buckets::new(span, 1, now)),
+        };
+        Self {
+            memory,
+            run: 0,
+            run_cancelled: 0,
+        }
+    }
+
+    /// Adds one outcome.
+    ///
+    /// # Units   `now`: never decreasing. An earlier time is put where it belongs, and is lost when
+    /// that is forgotten already.
+    pub fn record(&mut self, now: Time, failed: bool, slow: bool, elapsed: Duration) {
+        if failed {
+            self.run += 1;
+        } else {
+            self.end_run();
+        }
+        self.put(now, Sums::outcome(failed, slow, elapsed));
+    }
+
+    /// Adds a cancelled call, which counts only once such calls are many.
+    pub fn record_cancelled(&mut self, now: Time) {
+        self.run_cancelled += 1;
+        self.put(now, Sums::CANCELLED);
+    }
+
+    /// Adds `count` fast successes at once, as if one after the other.
+    ///
+    /// # Units   `at`: when they ended; their durations are taken as zero.
+    pub fn record_successes(&mut self, at: Time, count: u64) {
+        if count == 0 {
+            return;
+        }
+        self.end_run();
+        match &mut self.memory {
+            Memory::Everything(sums) => sums.add(Sums::successes(count)),
+            Memory::Ring(ring) => ring.push_successes(count),
+            Memory::Buckets(buckets) => buckets.add(at, Sums::successes(count)),
+        }
+    }
+
+    /// What it holds at `now`; reads only.
+    #[must_use]
+    pub fn counts(&self, now: Time) -> Counts {
+        let sums = match &self.memory {
+            Memory::Buckets(buckets) => buckets.sums_at(now),
+            _ => self.sums(),
+        };
+        Counts {
+            calls: sums.calls,
+            failures: self.failures(&sums),
+            slow: sums.slow,
+            cancelled: sums.cancelled,
+            consecutive_failures: self.run,
+            elapsed_total: Duration::from_nanos(sums.elapsed),
+        }
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self, now: Time) {
+        self.end_run();
+        match &mut self.memory {
+            Memory::Everything(sums) => *sums = Sums::default(),
+            Memory::Ring(ring) => ring.clear(),
+            Memory::Buckets(buckets) => buckets.clear(now),
+        }
+    }
+
+    /// The width of a bucket, for windows of time.
+    #[must_use]
+    pub fn bucket(&self) -> Option<Duration> {
+        match &self.memory {
+            Memory::Buckets(buckets) => Some(buckets.width()),
+            _ => None,
+        }
+    }
+
+    /// What it held after the last record: no time passes here.
+    pub(crate) fn sums(&self) -> Sums {
+        match &self.memory {
+            Memory::Everything(sums) => *sums,
+            Memory::Ring(ring) => *ring.sums(),
+            Memory::Buckets(buckets) => *buckets.sums(),
+        }
+    }
+
+    /// Lets time pass, without a record.
+    pub(crate) fn forget(&mut self, now: Time) {
+        if let Memory::Buckets(buckets) = &mut self.memory {
+            buckets.slide(now);
+        }
+    }
+
+    /// The failures of these sums in this kind's sense.
+    pub(crate) fn failures(&self, sums: &Sums) -> u64 {
+        if self.is_consecutive() {
+            self.run
+        } else {
+            sums.failures
+        }
+    }
+
+    pub(crate) const fn is_consecutive(&self) -> bool {
+        matches!(self.memory, Memory::Everything(_))
+    }
+
+    /// Failures, and cancelled calls, since the last success.
+    pub(crate) const fn run(&self) -> (u64, u64) {
+        (self.run, self.run_cancelled)
+    }
+
+    fn end_run(&mut self) {
+        self.run = 0;
+        self.run_cancelled = 0;
+    }
+
+    fn put(&mut self, at: Time, outcome: Sums) {
+        match &mut self.memory {
+            Memory::Everything(sums) => sums.add(outcome),
+            Memory::Ring(ring) => ring.push(outcome),
+            Memory::Buckets(buckets) => buckets.add(at, outcome),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

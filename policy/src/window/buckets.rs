@@ -1,0 +1,103 @@
+//! The last T of time, in buckets that are aligned to multiples of their width.
+//!
+//! The bucket of a moment depends on the moment alone, so outcomes that are counted elsewhere
+//! and brought in one go land where they would have landed one by one. An outcome is forgotten
+//! with its bucket: never later than at its own time plus the span.
+
+use std::time::Duration;
+
+use super::Sums;
+use crate::Time;
+use crate::time::nanos;
+
+/// A ring of buckets; the head is the newest.
+#[derive(Debug, Clone)]
+pub(super) struct Buckets {
+    width: u64,
+    buckets: Box<[Sums]>,
+    /// Number of the newest bucket: its start divided by the width.
+    head: u64,
+    sums: Sums,
+}
+
+impl Buckets {
+    pub(super) fn new(span: Duration, count: u32, now: Time) -> Self {
+        let width = (nanos(span) / u64::from(count)).max(1);
+        Self {
+            width,
+            buckets: vec![Sums::default(); count as usize].into_boxed_slice(),
+            head: now.as_nanos() / width,
+            sums: Sums::default(),
+        }
+    }
+
+    pub(super) const fn width(&self) -> Duration {
+        Duration::from_nanos(self.width)
+    }
+
+    pub(super) const fn sums(&self) -> &Sums {
+        &self.sums
+    }
+
+    /// Adds to the bucket of `at`; what is older than the span is lost.
+    pub(super) fn add(&mut self, at: Time, outcome: Sums) {
+        self.slide(at);
+        // The head's own bucket is the usual one; spares a division.
+        let start = self.head * self.width;
+        let number = if at.as_nanos() >= start {
+            self.head
+        } else {
+            at.as_nanos() / self.width
+        };
+        if self.head - number < self.buckets.len() as u64 {
+            let slot = self.slot(number);
+            self.buckets[slot].add(outcome);
+            self.sums.add(outcome);
+        }
+    }
+
+    /// Forgets what is older than the span at `now`.
+    pub(super) fn slide(&mut self, now: Time) {
+        let offset = now.as_nanos().saturating_sub(self.head * self.width);
+        if offset < self.width {
+            return;
+        }
+        let head = self.head + offset / self.width;
+        if head - self.head >= self.buckets.len() as u64 {
+            self.buckets.fill(Sums::default());
+            self.sums = Sums::default();
+        } else {
+            for number in self.head + 1..=head {
+                let slot = self.slot(number);
+                let old = std::mem::take(&mut self.buckets[slot]);
+                self.sums.subtract(old);
+            }
+        }
+        self.head = head;
+    }
+
+    /// The sums as they would be after sliding to `now`.
+    pub(super) fn sums_at(&self, now: Time) -> Sums {
+        let count = self.buckets.len() as u64;
+        let gone = (now.as_nanos() / self.width)
+            .saturating_sub(self.head)
+            .min(count);
+        let mut sums = self.sums;
+        for number in self.head + 1..=self.head + gone {
+            sums.subtract(self.buckets[self.slot(number)]);
+        }
+        sums
+    }
+
+    pub(super) fn clear(&mut self, now: Time) {
+        self.buckets.fill(Sums::default());
+        self.sums = Sums::default();
+        self.head = self.head.max(now.as_nanos() / self.width);
+    }
+
+    /// Where a bucket lives: numbers that differ by the ring's length share a place.
+    #[expect(clippy::cast_possible_truncation)]
+    fn slot(&self, number: u64) -> usize {
+        (number % self.buckets.len() as u64) as usize
+    }
+}

@@ -1,0 +1,88 @@
+//! The last N outcomes, an integer each.
+
+use super::Sums;
+
+/// Longest ring whose memory is taken at once; longer ones grow as they fill.
+const RESERVED: u32 = 1 << 16;
+
+const FAILED: u64 = 1;
+const SLOW: u64 = 2;
+const CANCELLED: u64 = 4;
+const FLAGS: u32 = 3;
+
+/// A ring of outcomes: the duration in the upper 61 bits, three flags in the lower.
+#[derive(Debug, Clone)]
+pub(super) struct Ring {
+    size: usize,
+    entries: Vec<u64>,
+    next: usize,
+    sums: Sums,
+}
+
+fn pack(outcome: Sums) -> u64 {
+    let mut entry = outcome.elapsed.min(u64::MAX >> FLAGS) << FLAGS;
+    for (flag, set) in [
+        (FAILED, outcome.failures),
+        (SLOW, outcome.slow),
+        (CANCELLED, outcome.cancelled),
+    ] {
+        if set > 0 {
+            entry |= flag;
+        }
+    }
+    entry
+}
+
+fn unpack(entry: u64) -> Sums {
+    let cancelled = u64::from(entry & CANCELLED != 0);
+    Sums {
+        calls: 1 - cancelled,
+        failures: u64::from(entry & FAILED != 0),
+        slow: u64::from(entry & SLOW != 0),
+        cancelled,
+        elapsed: entry >> FLAGS,
+    }
+}
+
+impl Ring {
+    pub(super) fn new(size: u32) -> Self {
+        Self {
+            size: size as usize,
+            entries: Vec::with_capacity(size.min(RESERVED) as usize),
+            next: 0,
+            sums: Sums::default(),
+        }
+    }
+
+    pub(super) fn push(&mut self, outcome: Sums) {
+        let entry = pack(outcome);
+        if self.entries.len() < self.size {
+            self.entries.push(entry);
+        } else {
+            self.sums.subtract(unpack(self.entries[self.next]));
+            self.entries[self.next] = entry;
+            self.next += 1;
+            if self.next == self.size {
+                self.next = 0;
+            }
+        }
+        self.sums.add(unpack(entry));
+    }
+
+    /// Pushes successes of no duration; more than the ring holds change nothing further.
+    pub(super) fn push_successes(&mut self, count: u64) {
+        for _ in 0..count.min(self.size as u64) {
+            self.push(Sums::successes(1));
+        }
+    }
+
+    pub(super) const fn sums(&self) -> &Sums {
+        &self.sums
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.entries.clear();
+        self.next = 0;
+        self.sums = Sums::default();
+    }
+}
