@@ -4,8 +4,8 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use breakerbox_policy::{
-    BreakerSettings, CancelledPolicy, HalfOpenRule, HalfOpenSettings, LostProbe, OpenTime,
-    WindowKind,
+    BreakerSettings, CancelledPolicy, HalfOpenLimit, HalfOpenRule, HalfOpenSettings, LostProbe,
+    OpenTime, WindowKind,
 };
 
 use super::section::Section;
@@ -159,6 +159,9 @@ fn read_half_open(section: &mut Section<'_>, attempt: Option<Duration>) -> HalfO
         cancelled_probe_reopens: section
             .get("cancelled_probe_reopens", &truth())
             .unwrap_or(default.cancelled_probe_reopens),
+        limit: section
+            .section_or_off("half_open_limit")
+            .and_then(read_limit),
     };
     if let Some(attempt) = attempt.filter(|attempt| *attempt > settings.probe_lease) {
         let attempt = humantime::format_duration(attempt);
@@ -183,6 +186,17 @@ fn read_half_open(section: &mut Section<'_>, attempt: Option<Duration>) -> HalfO
         );
     }
     settings
+}
+
+fn read_limit(mut section: Section<'_>) -> Option<HalfOpenLimit> {
+    let after = section.get("after", &duration(TICK..=YEAR));
+    let closes = section.get("then", &word(&[("opens", false), ("closes", true)]));
+    if section.present && !section.has("after") {
+        section.conflict("after", "it is missing", "a duration");
+    }
+    section.finish();
+    let closes = closes.unwrap_or(false);
+    after.map(|after| HalfOpenLimit { after, closes })
 }
 
 fn read_rule(section: &mut Section<'_>) -> HalfOpenRule {

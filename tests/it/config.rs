@@ -220,7 +220,7 @@ name = "webb"
     assert!(!text.contains("short"));
 }
 
-const BREAKER_KEYS: &str = "cancelled, cancelled_probe_reopens, consecutive_failures, failure_rate, failure_threshold, half_open_attempt_limit, half_open_max_admitted, half_open_max_calls, half_open_rule, lost_probe, minimum_calls, probe_lease, recovery_backoff, recovery_timeout, slow_call, slow_rate, window";
+const BREAKER_KEYS: &str = "cancelled, cancelled_probe_reopens, consecutive_failures, failure_rate, failure_threshold, half_open_attempt_limit, half_open_limit, half_open_max_admitted, half_open_max_calls, half_open_rule, lost_probe, minimum_calls, probe_lease, recovery_backoff, recovery_timeout, slow_call, slow_rate, window";
 
 #[test]
 fn cfg_1_relations_that_cannot_work_are_refused() {
@@ -444,6 +444,7 @@ fn cfg_1_every_setting_of_the_kernel_can_be_set() {
     };
     assert_eq!(breaker.half_open.rule, rule);
     assert_eq!(breaker.half_open.max_admitted, Some(nonzero(9)));
+    assert!(breaker.half_open.limit.is_some_and(|limit| limit.closes));
     assert_eq!(breaker.half_open.lost_probe, LostProbe::FreesItsSlot);
     assert!(breaker.half_open.cancelled_probe_reopens);
     assert_eq!(
@@ -484,6 +485,7 @@ recovery_backoff = { factor = 3, jitter = 0.5 }
 half_open_attempt_limit = 2
 half_open_rule = { kind = "k_of_n", of = 3 }
 half_open_max_admitted = 9
+half_open_limit = { after = "1m", then = "closes" }
 lost_probe = "frees_its_slot"
 cancelled = { kind = "rate", rate = 0.5 }
 cancelled_probe_reopens = true
