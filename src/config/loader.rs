@@ -99,10 +99,15 @@ impl Loader {
         let place =
             |name: &str| Origin::new(Rank::Environment, format!("environment variable {name}"));
         layers.extend(variables_of(variables, place));
-        layers.extend(self.flags.into_iter().map(|(key, text)| {
+        for (key, text) in self.flags {
             let origin = Origin::new(Rank::Flag, format!("flag {key}"));
-            One { key, text, origin }.collect()
-        }));
+            if has_sane_indices(&key) {
+                layers.push(One { key, text, origin }.collect());
+            } else {
+                let reason = "it has an index that is none";
+                problems.push(unreadable(reason, "an index from 0 to 999", &origin.place));
+            }
+        }
         let root = merge(layers, &mut problems);
         read(&root, environment, problems)
     }
@@ -183,10 +188,18 @@ impl Loader {
     }
 }
 
+/// Whether every index in a key is small: an array is made as long as the index says.
+fn has_sane_indices(key: &str) -> bool {
+    let indices = key.split('[').skip(1).map(|rest| rest.split(']').next());
+    let sane = |index: &str| index.len() <= 3 && index.parse::<u16>().is_ok();
+    indices.into_iter().all(|index| index.is_some_and(sane))
+}
+
 fn process_variables() -> Vec<(String, String)> {
-    let text = |os: OsString| os.into_string().ok();
+    // A value that is no text stays visible, as one that is not allowed.
+    let text = |os: OsString| os.to_string_lossy().into_owned();
     std::env::vars_os()
-        .filter_map(|(name, value)| Some((text(name)?, text(value)?)))
+        .map(|(name, value)| (text(name), text(value)))
         .collect()
 }
 
