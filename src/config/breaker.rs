@@ -1,0 +1,367 @@
+//! The section `breaker`: when calls are refused.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use breakerbox_policy::{
+    BreakerSettings, CancelledPolicy, HalfOpenLimit, HalfOpenRule, HalfOpenSettings, LostProbe,
+    OpenTime, WindowKind,
+};
+
+use super::section::Section;
+use super::shape::{Shape, TICK, YEAR, duration, number, rate, truth, whole, word};
+
+/// More would only cost memory.
+const MOST_OUTCOMES: u32 = 1_000_000;
+
+/// A whole number from one on.
+pub(super) fn count(most: u32) -> Shape<'static, NonZeroU32> {
+    whole(1..=most).map(NonZeroU32::new)
+}
+
+#[derive(Clone, Copy)]
+enum Window {
+    Consecutive,
+    Count,
+    Time,
+    Tumbling,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Rule {
+    Successes,
+    Rate,
+    KOfN,
+    AutoClose,
+}
+
+/// Reads the section; `attempt` is the attempt timeout, which a probe must be able to reach.
+pub(super) fn read(mut section: Section<'_>, attempt: Option<Duration>) -> BreakerSettings {
+    let default = BreakerSettings::default();
+    let settings = BreakerSettings {
+        window: read_window(section.tagged("window")),
+        failure_threshold: section
+            .get("failure_threshold", &count(MOST_OUTCOMES).or_off())
+            .unwrap_or(default.failure_threshold),
+        consecutive_failures: section
+            .get("consecutive_failures", &count(MOST_OUTCOMES).or_off())
+            .unwrap_or(default.consecutive_failures),
+        failure_rate: section.get("failure_rate", &rate().or_off()).flatten(),
+        slow_rate: section.get("slow_rate", &rate().or_off()).flatten(),
+        slow_call: section
+            .get("slow_call", &duration(TICK..=YEAR).or_off())
+            .flatten(),
+        minimum_calls: section
+            .get("minimum_calls", &whole(1..=MOST_OUTCOMES))
+            .unwrap_or(default.minimum_calls),
+        open: read_open_time(&mut section),
+        half_open: read_half_open(&mut section, attempt),
+        cancelled: read_cancelled(section.tagged("cancelled")),
+    };
+    check(&section, &settings);
+    section.finish();
+    settings
+}
+
+fn read_window(mut section: Section<'_>) -> WindowKind {
+    const KINDS: &[(&str, Window)] = &[
+        ("consecutive", Window::Consecutive),
+        ("count", Window::Count),
+        ("time", Window::Time),
+        ("tumbling", Window::Tumbling),
+    ];
+    let kind = section.get("kind", &word(KINDS));
+    let size = section.get("size", &count(MOST_OUTCOMES));
+    let span = section.get("span", &duration(TICK..=YEAR));
+    let buckets = section.get("buckets", &count(10_000));
+    if kind.is_none() && section.present && !section.has("kind") {
+        section.conflict(
+            "kind",
+            "it is missing",
+            "consecutive, count, time or tumbling",
+        );
+    }
+    let missing = |key: &str, needs: bool| {
+        if needs && !section.has(key) {
+            let reason = format!("this kind of window needs {key}");
+            section.conflict("kind", reason, &format!("to set {key} too"));
+        }
+    };
+    let (window, keys): (_, &[&str]) = match kind {
+        None | Some(Window::Consecutive) => (Some(WindowKind::Consecutive), &[]),
+        Some(Window::Count) => {
+            missing("size", true);
+            (size.map(|size| WindowKind::Count { size }), &["size"])
+        }
+        Some(Window::Time) => {
+            missing("span", true);
+            let buckets = buckets.or(NonZeroU32::new(10));
+            let window = span.zip(buckets);
+            let window = window.map(|(span, buckets)| WindowKind::Time { span, buckets });
+            (window, &["span", "buckets"])
+        }
+        Some(Window::Tumbling) => {
+            missing("span", true);
+            (span.map(|span| WindowKind::Tumbling { span }), &["span"])
+        }
+    };
+    section.only("kind", keys);
+    section.finish();
+    window.unwrap_or(WindowKind::Consecutive)
+}
+
+fn read_open_time(section: &mut Section<'_>) -> OpenTime {
+    let default = OpenTime::default();
+    let base = section.get("recovery_timeout", &duration(TICK..=YEAR));
+    let mut growth = section.section("recovery_backoff");
+    let max = growth.get("max", &duration(TICK..=YEAR));
+    let open = OpenTime {
+        base: base.unwrap_or(default.base),
+        factor: growth
+            .get("factor", &number(1.0..=100.0))
+            .unwrap_or(default.factor),
+        max: max.unwrap_or(default.max.max(base.unwrap_or(default.base))),
+        jitter: growth
+            .get("jitter", &number(0.0..=1.0))
+            .unwrap_or(default.jitter),
+    };
+    if open.base > open.max && !section.is_bad("recovery_timeout") {
+        let base = humantime::format_duration(open.base);
+        growth.conflict(
+            "max",
+            format!("it is shorter than recovery_timeout, which is {base}"),
+            &format!("a duration of at least {base}"),
+        );
+    }
+    growth.finish();
+    open
+}
+
+fn read_half_open(section: &mut Section<'_>, attempt: Option<Duration>) -> HalfOpenSettings {
+    const LOST: &[(&str, LostProbe)] = &[
+        ("fails", LostProbe::Fails),
+        ("frees_its_slot", LostProbe::FreesItsSlot),
+    ];
+    let default = HalfOpenSettings::default();
+    let lease = section.get("probe_lease", &duration(TICK..=YEAR));
+    let settings = HalfOpenSettings {
+        max_calls: section
+            .get("half_open_max_calls", &count(10_000))
+            .unwrap_or(default.max_calls),
+        max_admitted: section
+            .get("half_open_max_admitted", &count(10_000).or_off())
+            .flatten(),
+        rule: read_rule(section),
+        probe_lease: lease.unwrap_or(default.probe_lease.max(attempt.unwrap_or_default())),
+        lost_probe: section
+            .get("lost_probe", &word(LOST))
+            .unwrap_or(default.lost_probe),
+        cancelled_probe_reopens: section
+            .get("cancelled_probe_reopens", &truth())
+            .unwrap_or(default.cancelled_probe_reopens),
+        limit: section
+            .section_or_off("half_open_limit")
+            .and_then(read_limit),
+    };
+    if let Some(attempt) = attempt.filter(|attempt| *attempt > settings.probe_lease) {
+        let attempt = humantime::format_duration(attempt);
+        section.conflict(
+            "probe_lease",
+            format!("a probe may take longer, timeout.attempt is {attempt}"),
+            &format!("a duration of at least {attempt}"),
+        );
+    }
+    let needed = match settings.rule {
+        HalfOpenRule::Successes(needed) | HalfOpenRule::KOfN { needed, .. } => Some(needed),
+        HalfOpenRule::Rate { results } => Some(results),
+        HalfOpenRule::AutoClose => None,
+    };
+    if let (Some(most), Some(needed)) = (settings.max_admitted, needed)
+        && most < needed
+    {
+        section.conflict(
+            "half_open_max_admitted",
+            format!("the breaker could never close, half_open_attempt_limit is {needed}"),
+            &format!("a whole number of at least {needed}, or \"off\""),
+        );
+    }
+    settings
+}
+
+fn read_limit(mut section: Section<'_>) -> Option<HalfOpenLimit> {
+    let after = section.get("after", &duration(TICK..=YEAR));
+    let closes = section.get("then", &word(&[("opens", false), ("closes", true)]));
+    if section.present && !section.has("after") {
+        section.conflict("after", "it is missing", "a duration");
+    }
+    section.finish();
+    let closes = closes.unwrap_or(false);
+    after.map(|after| HalfOpenLimit { after, closes })
+}
+
+fn read_rule(section: &mut Section<'_>) -> HalfOpenRule {
+    const RULES: &[(&str, Rule)] = &[
+        ("successes", Rule::Successes),
+        ("rate", Rule::Rate),
+        ("k_of_n", Rule::KOfN),
+        ("auto_close", Rule::AutoClose),
+    ];
+    let limit = section
+        .get("half_open_attempt_limit", &count(10_000))
+        .unwrap_or(NonZeroU32::MIN);
+    let limit_is_bad = section.is_bad("half_open_attempt_limit");
+    let mut rule = section.tagged("half_open_rule");
+    let kind = rule.get("kind", &word(RULES));
+    let of = rule.get("of", &count(10_000));
+    if rule.present && !rule.has("kind") {
+        rule.conflict(
+            "kind",
+            "it is missing",
+            "successes, rate, k_of_n or auto_close",
+        );
+    }
+    let chosen = match kind.unwrap_or(Rule::Successes) {
+        Rule::Successes => HalfOpenRule::Successes(limit),
+        Rule::Rate => HalfOpenRule::Rate { results: limit },
+        Rule::AutoClose => HalfOpenRule::AutoClose,
+        Rule::KOfN => {
+            if !rule.has("of") {
+                rule.conflict(
+                    "kind",
+                    "this rule needs of",
+                    "{ kind = \"k_of_n\", of = 5 }",
+                );
+            }
+            if let Some(of) = of.filter(|of| *of < limit && !limit_is_bad) {
+                rule.conflict(
+                    "of",
+                    format!("{limit} of {of} cannot succeed, half_open_attempt_limit is {limit}"),
+                    &format!("a whole number of at least {limit}"),
+                );
+            }
+            let of = of.unwrap_or(limit);
+            HalfOpenRule::KOfN { needed: limit, of }
+        }
+    };
+    rule.only(
+        "kind",
+        if kind == Some(Rule::KOfN) {
+            &["of"]
+        } else {
+            &[]
+        },
+    );
+    rule.finish();
+    chosen
+}
+
+fn read_cancelled(mut section: Section<'_>) -> CancelledPolicy {
+    #[derive(Clone, Copy, PartialEq)]
+    enum Kind {
+        Ignore,
+        Failure,
+        Rate,
+    }
+    const KINDS: &[(&str, Kind)] = &[
+        ("ignore", Kind::Ignore),
+        ("failure", Kind::Failure),
+        ("rate", Kind::Rate),
+    ];
+    let kind = section.get("kind", &word(KINDS));
+    let share = section.get("rate", &rate());
+    if section.present && !section.has("kind") {
+        section.conflict("kind", "it is missing", "ignore, failure or rate");
+    }
+    section.only(
+        "kind",
+        if kind == Some(Kind::Rate) {
+            &["rate"]
+        } else {
+            &[]
+        },
+    );
+    let policy = match (kind, share) {
+        (Some(Kind::Failure), _) => CancelledPolicy::Failure,
+        (Some(Kind::Rate), Some(share)) => CancelledPolicy::Rate(share),
+        (Some(Kind::Rate), None) if !section.has("rate") => {
+            section.conflict(
+                "kind",
+                "this kind needs rate",
+                "{ kind = \"rate\", rate = 0.5 }",
+            );
+            CancelledPolicy::Ignore
+        }
+        _ => CancelledPolicy::Ignore,
+    };
+    section.finish();
+    policy
+}
+
+/// Relations that could never trip, or never be judged.
+fn check(section: &Section<'_>, settings: &BreakerSettings) {
+    let rates = [
+        ("failure_rate", settings.failure_rate),
+        ("slow_rate", settings.slow_rate),
+    ];
+    let window_is_sound = {
+        let report = section.report.borrow();
+        let window = section.path_of("window");
+        !report
+            .problems
+            .iter()
+            .any(|problem| problem.key.starts_with(&window))
+    };
+    if settings.slow_rate.is_some() && settings.slow_call.is_none() && !section.is_bad("slow_call")
+    {
+        section.conflict(
+            "slow_rate",
+            "nothing is slow without slow_call",
+            "to set slow_call too",
+        );
+    }
+    for (key, rate) in rates {
+        if rate.is_some() && settings.window == WindowKind::Consecutive && window_is_sound {
+            section.conflict(
+                key,
+                "a run of failures has no rate",
+                "a window of kind count, time or tumbling",
+            );
+        }
+    }
+    if matches!(settings.half_open.rule, HalfOpenRule::Rate { .. })
+        && rates
+            .iter()
+            .all(|(key, rate)| rate.is_none() && !section.is_bad(key))
+    {
+        section.conflict(
+            "half_open_rule",
+            "the rule rate has nothing to judge by",
+            "to set failure_rate or slow_rate too",
+        );
+    }
+    let WindowKind::Count { size } = settings.window else {
+        return;
+    };
+    let any_rate = rates.iter().any(|(_, rate)| rate.is_some());
+    if any_rate && settings.minimum_calls > size.get() && !section.is_bad("minimum_calls") {
+        section.conflict(
+            "minimum_calls",
+            format!(
+                "{} calls never fit into a window of {size}",
+                settings.minimum_calls
+            ),
+            &format!("a whole number from 1 to {size}, or a larger window.size"),
+        );
+    }
+    if let Some(threshold) = settings
+        .failure_threshold
+        .filter(|threshold| *threshold > size)
+        && (section.has("failure_threshold") || !any_rate)
+    {
+        section.conflict(
+            "failure_threshold",
+            format!("{threshold} failures never fit into a window of {size}"),
+            &format!("a whole number from 1 to {size}, \"off\", or a larger window.size"),
+        );
+    }
+}

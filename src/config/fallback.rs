@@ -1,0 +1,201 @@
+//! The fallbacks of a dependency, and the relations between dependencies that they make.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use super::breaker::count;
+use super::dependency::DependencyConfig;
+use super::section::{Section, nearest};
+use super::shape::{TICK, YEAR, duration, line, truth, whole, word};
+
+/// One way to answer without the dependency.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct FallbackConfig {
+    /// Where the answer comes from.
+    pub kind: FallbackKind,
+    /// For which ends of a call it serves (FBK-2).
+    pub on: Vec<FallbackOn>,
+    /// Whether it may answer a write.
+    pub writes: bool,
+}
+
+/// Where a fallback's answer comes from.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum FallbackKind {
+    /// The last good answer to the same request.
+    StaleCache {
+        /// How old it may be.
+        max_age: Duration,
+        /// Answers that are kept at most.
+        max_entries: NonZeroU32,
+    },
+    /// Another dependency, with its own breaker.
+    Dependency {
+        /// Its name.
+        name: String,
+    },
+    /// Always the same answer.
+    Fixed {
+        /// The HTTP status.
+        status: u16,
+        /// The media type of the body.
+        content_type: String,
+        /// The body.
+        body: String,
+    },
+}
+
+/// The ends of a call for which a fallback serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FallbackOn {
+    /// The call was not executed: open breaker, full, limited, shutting down.
+    Refused,
+    /// It was tried and failed.
+    Failed,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    StaleCache,
+    Dependency,
+    Fixed,
+}
+
+/// Reads one of them; `None` when it could not be understood, which is noted.
+pub(super) fn read(mut section: Section<'_>) -> Option<FallbackConfig> {
+    const KINDS: &[(&str, Kind)] = &[
+        ("stale_cache", Kind::StaleCache),
+        ("dependency", Kind::Dependency),
+        ("fixed", Kind::Fixed),
+    ];
+    const ENDS: &[(&str, FallbackOn)] = &[
+        ("refused", FallbackOn::Refused),
+        ("failed", FallbackOn::Failed),
+    ];
+    let given = section.get("kind", &word(KINDS));
+    if !section.has("kind") {
+        section.conflict("kind", "it is missing", "stale_cache, dependency or fixed");
+    }
+    let on = section.get("on", &word(ENDS).list());
+    if on.as_ref().is_some_and(Vec::is_empty) {
+        section.conflict(
+            "on",
+            "it would never serve",
+            "\"refused\", \"failed\" or both",
+        );
+    }
+    let writes = section.get("writes", &truth()).unwrap_or(false);
+    let max_age = section.get("max_age", &duration(TICK..=YEAR));
+    let max_entries = section.get("max_entries", &count(10_000_000));
+    let name = section.get(
+        "name",
+        &line("the name of a dependency", |name| !name.is_empty()),
+    );
+    let status = section.get("status", &whole(200..=599_u16));
+    let printable = |text: &str| !text.is_empty() && text.chars().all(|c| !c.is_control());
+    let content_type = section.get("content_type", &line("a media type", printable));
+    let body = section.get("body", &line("a text", |_| true));
+    let common = ["on", "writes"];
+    let (kind, own): (_, &[&str]) = match given? {
+        Kind::StaleCache => {
+            let kind = FallbackKind::StaleCache {
+                max_age: max_age.unwrap_or(Duration::from_secs(3600)),
+                max_entries: max_entries.or(NonZeroU32::new(10_000))?,
+            };
+            (Some(kind), &["max_age", "max_entries"])
+        }
+        Kind::Dependency => {
+            if !section.has("name") {
+                let needs = "kind = \"dependency\" needs it";
+                section.conflict("name", needs, "the name of a dependency");
+            }
+            (
+                name.map(|name| FallbackKind::Dependency { name }),
+                &["name"],
+            )
+        }
+        Kind::Fixed => {
+            let kind = FallbackKind::Fixed {
+                status: status.unwrap_or(200),
+                content_type: content_type.unwrap_or_else(|| "application/json".to_owned()),
+                body: body.unwrap_or_default(),
+            };
+            (Some(kind), &["status", "content_type", "body"])
+        }
+    };
+    section.only("kind", &[own, &common].concat());
+    section.finish();
+    Some(FallbackConfig {
+        kind: kind?,
+        on: on.unwrap_or_else(|| vec![FallbackOn::Refused, FallbackOn::Failed]),
+        writes,
+    })
+}
+
+/// Notes fallbacks that name nobody, and circles of them.
+pub(super) fn check(dependencies: &BTreeMap<String, DependencyConfig>, table: &Section<'_>) {
+    for (owner, config) in dependencies {
+        for (index, name) in named_by(config) {
+            if dependencies.contains_key(name) {
+                continue;
+            }
+            let near = nearest(name, dependencies.keys().map(String::as_str));
+            let hint = near.map_or(String::new(), |near| format!(", did you mean {near}?"));
+            let names: Vec<&str> = dependencies.keys().map(String::as_str).collect();
+            table.conflict(
+                &format!("{owner}.fallback[{index}].name"),
+                format!("there is no such dependency{hint}"),
+                &format!("one of {}", names.join(", ")),
+            );
+        }
+    }
+    let mut done = BTreeSet::new();
+    for start in dependencies.keys() {
+        walk(dependencies, table, &mut vec![start], &mut done);
+    }
+}
+
+/// Follows the fallbacks of the last name on `path`, each dependency once; a step back onto the
+/// path closes a circle.
+fn walk<'a>(
+    dependencies: &'a BTreeMap<String, DependencyConfig>,
+    table: &Section<'_>,
+    path: &mut Vec<&'a str>,
+    done: &mut BTreeSet<&'a str>,
+) {
+    let Some(owner) = path.last().copied() else {
+        return;
+    };
+    let Some(config) = dependencies.get(owner) else {
+        return;
+    };
+    if !done.insert(owner) {
+        return;
+    }
+    for (index, next) in named_by(config) {
+        if let Some(begin) = path.iter().position(|name| *name == next) {
+            let circle = path[begin..].join("->");
+            table.conflict(
+                &format!("{owner}.fallback[{index}].name"),
+                format!("a circle, {circle}->{next}"),
+                "dependencies that do not fall back on each other",
+            );
+        } else {
+            path.push(next);
+            walk(dependencies, table, path, done);
+            path.pop();
+        }
+    }
+}
+
+fn named_by(config: &DependencyConfig) -> impl Iterator<Item = (usize, &str)> {
+    let fallbacks = config.fallbacks.iter().enumerate();
+    fallbacks.filter_map(|(index, fallback)| match &fallback.kind {
+        FallbackKind::Dependency { name } => Some((index, name.as_str())),
+        _ => None,
+    })
+}

@@ -1,0 +1,264 @@
+//! Collects the layers, has them merged, and reads the whole.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use config::{Config, Environment, File, Map, Source as _, Value};
+
+use super::problem::{ConfigError, Problem};
+use super::source::{Collected, LinedToml, One, Origin, Rank};
+use super::{Settings, read};
+
+/// The prefix of variables that set a key.
+const PREFIX: &str = "BREAKERBOX__";
+/// The variable that names the environment.
+const ENVIRONMENT: &str = "BREAKERBOX_ENV";
+
+/// Says where a configuration is read from.
+///
+/// Without further words: `config/default.toml`, `config/{environment}.toml` and `.env`, each
+/// if it is there, then the process environment.
+#[derive(Debug, Clone, Default)]
+#[must_use]
+pub struct Loader {
+    dir: Option<PathBuf>,
+    environment: Option<String>,
+    dotenv: Option<PathBuf>,
+    texts: Vec<String>,
+    variables: Option<Vec<(String, String)>>,
+    flags: Vec<(String, String)>,
+}
+
+impl Loader {
+    /// The folder of the files; it must be there.
+    pub fn dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.dir = Some(dir.into());
+        self
+    }
+
+    /// The environment, such as `production`; its file must be there. Wins over `BREAKERBOX_ENV`.
+    pub fn environment(mut self, name: impl Into<String>) -> Self {
+        self.environment = Some(name.into());
+        self
+    }
+
+    /// The file to take for `.env`; it must be there.
+    pub fn dotenv(mut self, path: impl Into<PathBuf>) -> Self {
+        self.dotenv = Some(path.into());
+        self
+    }
+
+    /// A text in TOML, above the files and below `.env`; may be given several times.
+    pub fn toml(mut self, text: impl Into<String>) -> Self {
+        self.texts.push(text.into());
+        self
+    }
+
+    /// Variables to take instead of the process environment.
+    pub fn env_vars<K, V>(mut self, variables: impl IntoIterator<Item = (K, V)>) -> Self
+    where
+        K: Into<String>,
+        V: Into<String>,
+    {
+        let variables = variables.into_iter();
+        let variables = variables.map(|(name, value)| (name.into(), value.into()));
+        self.variables = Some(variables.collect());
+        self
+    }
+
+    /// Sets one key, above everything else: `flag("gateway.bind", "127.0.0.1:8080")`.
+    pub fn flag(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.flags.push((key.into(), value.into()));
+        self
+    }
+
+    /// Reads, merges and checks everything.
+    ///
+    /// # Errors  [`ConfigError`] with all problems at once; nothing is half applied.
+    /// # Source  Rule CFG-1 in docs/rules.md.
+    pub fn load(self) -> Result<Settings, ConfigError> {
+        let mut problems = Vec::new();
+        let (dotenv_place, dotenv) = self.read_dotenv(&mut problems);
+        let variables = self.variables.clone().unwrap_or_else(process_variables);
+        let in_layer = |layer: &[(String, String)]| {
+            let named = layer.iter().rev().find(|(name, _)| name == ENVIRONMENT);
+            named
+                .map(|(_, value)| value.clone())
+                .filter(|value| !value.is_empty())
+        };
+        let named = self.environment.clone();
+        let named = named
+            .or_else(|| in_layer(&variables))
+            .or_else(|| in_layer(&dotenv));
+        let environment = named.clone().unwrap_or_else(|| "development".to_owned());
+
+        let mut layers = self.read_files(&environment, named.is_some(), &mut problems);
+        let place = |name: &str| Origin::new(Rank::DotEnv, format!("{dotenv_place}: {name}"));
+        layers.extend(variables_of(dotenv, place));
+        let place =
+            |name: &str| Origin::new(Rank::Environment, format!("environment variable {name}"));
+        layers.extend(variables_of(variables, place));
+        for (key, text) in self.flags {
+            let origin = Origin::new(Rank::Flag, format!("flag {key}"));
+            if has_sane_indices(&key) {
+                layers.push(One { key, text, origin }.collect());
+            } else {
+                let reason = "it has an index that is none";
+                problems.push(unreadable(reason, "an index from 0 to 999", &origin.place));
+            }
+        }
+        let root = merge(layers, &mut problems);
+        read(&root, environment, problems)
+    }
+
+    /// The variables of `.env` and the words for the file.
+    fn read_dotenv(&self, problems: &mut Vec<Problem>) -> (String, Vec<(String, String)>) {
+        let path = self.dotenv.clone().unwrap_or_else(|| PathBuf::from(".env"));
+        let place = path.display().to_string();
+        // Variables that are handed in stand for the whole surroundings; `.env` belongs to them.
+        let surroundings = self.dotenv.is_some() || self.variables.is_none();
+        if !surroundings || (self.dotenv.is_none() && !path.exists()) {
+            return (place, Vec::new());
+        }
+        let mut variables = Vec::new();
+        match dotenvy::from_path_iter(&path) {
+            Ok(lines) => {
+                for line in lines {
+                    match line {
+                        Ok(variable) => variables.push(variable),
+                        Err(error) => {
+                            let reason = match error {
+                                dotenvy::Error::LineParse(_, column) => {
+                                    format!("a line cannot be read at column {column}")
+                                }
+                                other => other.to_string(),
+                            };
+                            let allowed = "lines such as NAME=value";
+                            problems.push(unreadable(reason, allowed, &place));
+                            break;
+                        }
+                    }
+                }
+            }
+            Err(error) => problems.push(unreadable(error, "a file that can be read", &place)),
+        }
+        (place, variables)
+    }
+
+    fn read_files(
+        &self,
+        environment: &str,
+        named: bool,
+        problems: &mut Vec<Problem>,
+    ) -> Vec<Result<Map<String, Value>, config::ConfigError>> {
+        let dir = self.dir.as_deref().unwrap_or(Path::new("config"));
+        if self.dir.is_some() && !dir.is_dir() {
+            let place = dir.display().to_string();
+            problems.push(unreadable("there is no such folder", "a folder", &place));
+        }
+        let plain = |letter: char| letter.is_ascii_alphanumeric() || "_-".contains(letter);
+        if environment.is_empty() || !environment.chars().all(plain) {
+            let reason = format!("{environment:?} is no name of an environment");
+            let allowed = "letters, digits, _ and -";
+            problems.push(unreadable(reason, allowed, ENVIRONMENT));
+            return Vec::new();
+        }
+        let own = dir.join(format!("{environment}.toml"));
+        if named && dir.is_dir() && !own.is_file() {
+            let reason = format!("there is no file for the environment {environment:?}");
+            let place = own.display().to_string();
+            problems.push(unreadable(
+                reason,
+                "the name of a file in that folder",
+                &place,
+            ));
+        }
+        let files = [
+            (dir.join("default.toml"), Rank::DefaultFile),
+            (own, Rank::EnvironmentFile),
+        ];
+        let files = files
+            .into_iter()
+            .filter(|(path, _)| path.is_file())
+            .map(|(path, rank)| File::new(&path.to_string_lossy(), LinedToml(rank)).collect());
+        let texts = self.texts.iter();
+        let texts = texts.map(|text| File::from_str(text, LinedToml(Rank::Text)).collect());
+        files.chain(texts).collect()
+    }
+}
+
+/// Whether every index in a key is small: an array is made as long as the index says.
+fn has_sane_indices(key: &str) -> bool {
+    let indices = key.split('[').skip(1).map(|rest| rest.split(']').next());
+    let sane = |index: &str| index.len() <= 3 && index.parse::<u16>().is_ok();
+    indices.into_iter().all(|index| index.is_some_and(sane))
+}
+
+fn process_variables() -> Vec<(String, String)> {
+    // A value that is no text stays visible, as one that is not allowed.
+    let text = |os: OsString| os.to_string_lossy().into_owned();
+    std::env::vars_os()
+        .map(|(name, value)| (text(name), text(value)))
+        .collect()
+}
+
+/// Turns variables into layers of one key each, in the order of their names, so that a result
+/// never depends on the order of an environment.
+fn variables_of(
+    variables: Vec<(String, String)>,
+    origin: impl Fn(&str) -> Origin,
+) -> Vec<Result<Map<String, Value>, config::ConfigError>> {
+    let sorted: BTreeMap<String, String> = variables.into_iter().collect();
+    let ours = sorted
+        .into_iter()
+        .filter(|(name, _)| name.starts_with(PREFIX));
+    ours.map(|(name, text)| {
+        let one = Map::from_iter([(name.clone(), text.clone())]);
+        let reader = Environment::with_prefix("BREAKERBOX")
+            .separator("__")
+            .ignore_empty(true);
+        let key = reader.source(Some(one)).collect()?.into_keys().next();
+        let origin = origin(&name);
+        key.map_or_else(|| Ok(Map::new()), |key| One { key, text, origin }.collect())
+    })
+    .collect()
+}
+
+fn merge(
+    layers: Vec<Result<Map<String, Value>, config::ConfigError>>,
+    problems: &mut Vec<Problem>,
+) -> Value {
+    let mut builder = Config::builder();
+    for layer in layers {
+        match layer {
+            Ok(values) => builder = builder.add_source(Collected(values)),
+            Err(config::ConfigError::FileParse { uri, cause }) => {
+                let place = uri.unwrap_or_else(|| "the given text".to_owned());
+                problems.push(unreadable(cause, "TOML", &place));
+            }
+            Err(other) => problems.push(unreadable(other, "a readable layer", "configuration")),
+        }
+    }
+    match builder.build() {
+        Ok(config) => config.cache,
+        Err(error) => {
+            problems.push(unreadable(
+                error,
+                "layers that fit together",
+                "configuration",
+            ));
+            Value::new(None, Map::<String, Value>::new())
+        }
+    }
+}
+
+fn unreadable(reason: impl ToString, allowed: &str, origin: &str) -> Problem {
+    Problem {
+        key: String::new(),
+        given: None,
+        reason: Some(reason.to_string()),
+        allowed: allowed.to_owned(),
+        origin: origin.to_owned(),
+    }
+}

@@ -1,0 +1,76 @@
+//! What is wrong with a configuration: every problem at once, each with its place.
+
+use std::fmt;
+
+/// A configuration that cannot be used.
+///
+/// It holds everything that is wrong, so that one look is enough to put it right.
+///
+/// # Source  Rule CFG-1 in docs/rules.md.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    problems: Vec<Problem>,
+}
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub struct Problem {
+    /// The full key, such as `dependencies.web_search.breaker.slow_rate`; empty when a whole
+    /// layer could not be read.
+    pub key: String,
+    /// The value as it was given; `None` when nothing was. Secrets are masked.
+    pub given: Option<String>,
+    /// What is wrong when the value alone does not show it.
+    pub reason: Option<String>,
+    /// What would be accepted instead.
+    pub allowed: String,
+    /// The layer it came from: `file:line`, a variable of the environment or of `.env`, a flag.
+    pub origin: String,
+}
+
+impl ConfigError {
+    /// Sorts the problems by key, so that the text does not depend on the order of reading.
+    pub(super) fn new(mut problems: Vec<Problem>) -> Self {
+        problems.sort();
+        problems.dedup();
+        Self { problems }
+    }
+
+    /// Everything that is wrong, sorted by key.
+    #[must_use]
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.problems.len() == 1 { "" } else { "s" };
+        write!(
+            out,
+            "{} problem{plural} in the configuration",
+            self.problems.len()
+        )?;
+        self.problems
+            .iter()
+            .try_for_each(|problem| write!(out, "\n  {problem}"))
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.key.is_empty() {
+            write!(out, "{}: ", self.key)?;
+        }
+        if let Some(given) = &self.given {
+            write!(out, "given {given}, ")?;
+        }
+        if let Some(reason) = &self.reason {
+            write!(out, "{reason}, ")?;
+        }
+        write!(out, "allowed: {} ({})", self.allowed, self.origin)
+    }
+}

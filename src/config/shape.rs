@@ -1,0 +1,206 @@
+//! What a value may look like: how it is parsed, and the words for what is allowed.
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use breakerbox_policy::Rate;
+use config::{Value, ValueKind};
+
+/// The longest duration that makes sense anywhere.
+pub(super) const YEAR: Duration = Duration::from_secs(31_557_600);
+/// The shortest duration where zero would mean nothing.
+pub(super) const TICK: Duration = Duration::from_millis(1);
+
+type Parse<'a, T> = Box<dyn Fn(&Value) -> Option<T> + 'a>;
+
+/// A kind of value.
+pub(super) struct Shape<'a, T> {
+    pub(super) allowed: String,
+    pub(super) parse: Parse<'a, T>,
+    /// Whether the value may be shown.
+    pub(super) secret: bool,
+}
+
+impl<'a, T: 'a> Shape<'a, T> {
+    pub(super) fn new(
+        allowed: impl Into<String>,
+        parse: impl Fn(&Value) -> Option<T> + 'a,
+    ) -> Self {
+        Self {
+            allowed: allowed.into(),
+            parse: Box::new(parse),
+            secret: false,
+        }
+    }
+
+    /// The same value, or the word `"off"`.
+    pub(super) fn or_off(self) -> Shape<'a, Option<T>> {
+        let parse = self.parse;
+        Shape::new(
+            format!("{}, or \"off\"", self.allowed),
+            move |value| match text(value) {
+                Some("off") => Some(None),
+                _ => parse(value).map(Some),
+            },
+        )
+    }
+
+    pub(super) fn map<U: 'a>(self, map: impl Fn(T) -> Option<U> + 'a) -> Shape<'a, U> {
+        let parse = self.parse;
+        Shape::new(self.allowed, move |value| parse(value).and_then(&map))
+    }
+
+    /// Any number of them: an array, or one text with commas as variables have it.
+    pub(super) fn list(self) -> Shape<'a, Vec<T>> {
+        let parse = self.parse;
+        Shape::new(
+            format!("a list of: {}", self.allowed),
+            move |value| match &value.kind {
+                ValueKind::Array(values) => values.iter().map(&parse).collect(),
+                ValueKind::String(line) if line.trim().is_empty() => Some(Vec::new()),
+                ValueKind::String(line) => {
+                    let parts = line.split(',').map(|part| Value::new(None, part.trim()));
+                    parts.map(|part| parse(&part)).collect()
+                }
+                _ => None,
+            },
+        )
+    }
+}
+
+fn text(value: &Value) -> Option<&str> {
+    match &value.kind {
+        ValueKind::String(text) => Some(text.trim()),
+        _ => None,
+    }
+}
+
+fn float(value: &Value) -> Option<f64> {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "such large numbers are out of every range"
+    )]
+    let number = match &value.kind {
+        ValueKind::Float(number) => *number,
+        ValueKind::I64(number) => *number as f64,
+        ValueKind::String(text) => text.trim().parse().ok()?,
+        _ => return None,
+    };
+    number.is_finite().then_some(number)
+}
+
+/// A whole number.
+pub(super) fn whole<T>(range: RangeInclusive<T>) -> Shape<'static, T>
+where
+    T: TryFrom<i64> + PartialOrd + Display + Copy + 'static,
+{
+    let allowed = format!("a whole number from {} to {}", range.start(), range.end());
+    Shape::new(allowed, move |value| {
+        let number = match &value.kind {
+            ValueKind::I64(number) => *number,
+            ValueKind::String(text) => text.trim().parse().ok()?,
+            _ => return None,
+        };
+        T::try_from(number)
+            .ok()
+            .filter(|number| range.contains(number))
+    })
+}
+
+/// A number with a fraction.
+pub(super) fn number(range: RangeInclusive<f64>) -> Shape<'static, f64> {
+    let allowed = format!("a number from {} to {}", range.start(), range.end());
+    Shape::new(allowed, move |value| {
+        float(value).filter(|number| range.contains(number))
+    })
+}
+
+/// A fraction.
+pub(super) fn rate() -> Shape<'static, Rate> {
+    number(0.0..=1.0).map(|fraction| Rate::new(fraction).ok())
+}
+
+/// A duration: `"250ms"`, or a plain number of seconds.
+pub(super) fn duration(range: RangeInclusive<Duration>) -> Shape<'static, Duration> {
+    let show = humantime::format_duration;
+    let (least, most) = (show(*range.start()), show(*range.end()));
+    let allowed =
+        format!("a duration such as \"250ms\", or a number of seconds, from {least} to {most}");
+    Shape::new(allowed, move |value| {
+        let duration = match float(value) {
+            Some(seconds) => Duration::try_from_secs_f64(seconds).ok(),
+            None => humantime::parse_duration(text(value)?).ok(),
+        };
+        duration.filter(|duration| range.contains(duration))
+    })
+}
+
+/// Yes or no.
+pub(super) fn truth() -> Shape<'static, bool> {
+    Shape::new("true or false", |value| match &value.kind {
+        ValueKind::Boolean(truth) => Some(*truth),
+        _ => text(value)?.parse().ok(),
+    })
+}
+
+/// One of some words.
+pub(super) fn word<T: Clone + 'static>(words: &'static [(&'static str, T)]) -> Shape<'static, T> {
+    let names: Vec<String> = words
+        .iter()
+        .map(|(word, _)| format!("\"{word}\""))
+        .collect();
+    Shape::new(names.join(" or "), |value| {
+        let given = text(value)?;
+        words
+            .iter()
+            .find(|(word, _)| *word == given)
+            .map(|(_, meaning)| meaning.clone())
+    })
+}
+
+/// Any text for which `good` holds.
+pub(super) fn line(allowed: &str, good: fn(&str) -> bool) -> Shape<'static, String> {
+    Shape::new(allowed, move |value| match &value.kind {
+        ValueKind::String(text) if good(text) => Some(text.clone()),
+        _ => None,
+    })
+}
+
+/// The value as its author wrote it, more or less.
+pub(super) fn show(value: &Value) -> String {
+    match &value.kind {
+        ValueKind::String(text) => format!("{:?}", without_credentials(text)),
+        ValueKind::Array(values) => {
+            let values: Vec<String> = values.iter().map(show).collect();
+            format!("[{}]", values.join(", "))
+        }
+        ValueKind::Table(table) => {
+            let mut entries: Vec<String> = table
+                .iter()
+                .map(|(key, value)| format!("{key} = {}", show(value)))
+                .collect();
+            entries.sort();
+            format!("{{ {} }}", entries.join(", "))
+        }
+        ValueKind::Nil => "nothing".to_owned(),
+        _ => value.to_string(),
+    }
+}
+
+/// An address without what may be a secret in it: the user, the query.
+fn without_credentials(text: &str) -> String {
+    let Some((scheme, rest)) = text
+        .split_once("://")
+        .filter(|(scheme, _)| scheme.len() < 16)
+    else {
+        return text.to_owned();
+    };
+    let (rest, query) = rest
+        .split_once('?')
+        .map_or((rest, ""), |(rest, _)| (rest, "?***"));
+    match rest.rsplit_once('@') {
+        Some((_, host)) => format!("{scheme}://***@{host}{query}"),
+        None => format!("{scheme}://{rest}{query}"),
+    }
+}

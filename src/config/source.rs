@@ -1,0 +1,202 @@
+//! Where values come from: files whose lines are known, variables and flags by their names.
+//!
+//! The `config` crate reads and merges. It keeps one text per value, its origin; here that text
+//! gets the rank of the layer, the file and the line, or the name of the variable.
+
+use std::error::Error;
+
+use config::{ConfigError, FileStoredFormat, Format, Map, Source, Value, ValueKind};
+use toml::de::{DeTable, DeValue};
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// The layers, from the weakest to the strongest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rank {
+    BuiltIn,
+    DefaultFile,
+    EnvironmentFile,
+    Text,
+    DotEnv,
+    Environment,
+    Flag,
+}
+
+const RANKS: [Rank; 7] = [
+    Rank::BuiltIn,
+    Rank::DefaultFile,
+    Rank::EnvironmentFile,
+    Rank::Text,
+    Rank::DotEnv,
+    Rank::Environment,
+    Rank::Flag,
+];
+
+/// The layer of a value, and the words for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Origin {
+    pub(super) rank: Rank,
+    pub(super) place: String,
+}
+
+impl Origin {
+    pub(super) fn new(rank: Rank, place: impl Into<String>) -> Self {
+        let place = place.into();
+        Self { rank, place }
+    }
+
+    pub(super) fn built_in() -> Self {
+        Self::new(Rank::BuiltIn, "built-in")
+    }
+
+    /// Reads what [`Origin::encode`] wrote. A table has no origin of its own.
+    pub(super) fn of(value: &Value) -> Self {
+        if let ValueKind::Table(table) = &value.kind {
+            return table
+                .values()
+                .map(Self::of)
+                .min_by(by_place)
+                .unwrap_or_else(Self::built_in);
+        }
+        if let ValueKind::Array(values) = &value.kind
+            && value.origin().is_none()
+        {
+            return values.first().map_or_else(Self::built_in, Self::of);
+        }
+        let split = value.origin().and_then(|text| text.split_once('|'));
+        split.map_or_else(Self::built_in, |(rank, place)| {
+            let rank = rank
+                .parse()
+                .ok()
+                .and_then(|index: usize| RANKS.get(index).copied());
+            Self::new(rank.unwrap_or(Rank::BuiltIn), place)
+        })
+    }
+
+    fn encode(&self) -> String {
+        format!("{}|{}", self.rank as usize, self.place)
+    }
+}
+
+/// Orders by layer, then by file, then by line.
+fn by_place(one: &Origin, other: &Origin) -> std::cmp::Ordering {
+    let key = |origin: &Origin| {
+        let (file, line) = origin.place.rsplit_once(':').unwrap_or((&origin.place, ""));
+        (
+            origin.rank,
+            file.to_owned(),
+            line.parse::<u32>().unwrap_or(0),
+        )
+    };
+    key(one).cmp(&key(other))
+}
+
+/// TOML as the `config` crate reads it, but each value knows its line.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LinedToml(pub(super) Rank);
+
+impl FileStoredFormat for LinedToml {
+    fn file_extensions(&self) -> &'static [&'static str] {
+        &["toml"]
+    }
+}
+
+impl Format for LinedToml {
+    fn parse(&self, uri: Option<&String>, text: &str) -> Result<Map<String, Value>, Failure> {
+        let file = File {
+            rank: self.0,
+            name: uri.map_or("the given text", String::as_str),
+            text,
+        };
+        let (table, errors) = DeTable::parse_recoverable(text);
+        if errors.is_empty() {
+            return file.table(table.into_inner());
+        }
+        let lines = errors.iter().map(|error| match error.span() {
+            Some(span) => format!("line {}: {}", file.line(span.start), error.message()),
+            None => error.message().to_owned(),
+        });
+        Err(lines.collect::<Vec<_>>().join("; ").into())
+    }
+}
+
+struct File<'a> {
+    rank: Rank,
+    name: &'a str,
+    text: &'a str,
+}
+
+impl File<'_> {
+    fn line(&self, offset: usize) -> usize {
+        let before = self.text.as_bytes().iter().take(offset);
+        1 + before.filter(|byte| **byte == b'\n').count()
+    }
+
+    fn table(&self, table: DeTable<'_>) -> Result<Map<String, Value>, Failure> {
+        let entries = table.into_iter().map(|(key, value)| {
+            let line = self.line(key.span().start);
+            Ok((
+                key.into_inner().into_owned(),
+                self.value(line, value.into_inner())?,
+            ))
+        });
+        entries.collect()
+    }
+
+    fn value(&self, line: usize, value: DeValue<'_>) -> Result<Value, Failure> {
+        let kind = match value {
+            DeValue::String(text) => ValueKind::String(text.into_owned()),
+            DeValue::Integer(number) => {
+                let parsed = i64::from_str_radix(number.as_str(), number.radix());
+                ValueKind::I64(parsed.map_err(|error| format!("line {line}: {error}"))?)
+            }
+            DeValue::Float(number) => ValueKind::Float(number.as_str().parse()?),
+            DeValue::Boolean(truth) => ValueKind::Boolean(truth),
+            DeValue::Datetime(date) => ValueKind::String(date.to_string()),
+            DeValue::Table(table) => ValueKind::Table(self.table(table)?),
+            DeValue::Array(values) => {
+                let values = values.into_iter().map(|value| {
+                    let line = self.line(value.span().start);
+                    self.value(line, value.into_inner())
+                });
+                ValueKind::Array(values.collect::<Result<_, _>>()?)
+            }
+        };
+        let place = Origin::new(self.rank, format!("{}:{line}", self.name));
+        Ok(Value::new(Some(&place.encode()), kind))
+    }
+}
+
+/// One key set to one text: a variable, or a flag.
+#[derive(Debug, Clone)]
+pub(super) struct One {
+    pub(super) key: String,
+    pub(super) text: String,
+    pub(super) origin: Origin,
+}
+
+impl Source for One {
+    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn collect(&self) -> Result<Map<String, Value>, ConfigError> {
+        let text = ValueKind::String(self.text.clone());
+        let value = Value::new(Some(&self.origin.encode()), text);
+        Ok(Map::from_iter([(self.key.clone(), value)]))
+    }
+}
+
+/// A layer that was read already.
+#[derive(Debug, Clone)]
+pub(super) struct Collected(pub(super) Map<String, Value>);
+
+impl Source for Collected {
+    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn collect(&self) -> Result<Map<String, Value>, ConfigError> {
+        Ok(self.0.clone())
+    }
+}

@@ -1,0 +1,174 @@
+//! Log output: where events go, in which form, and which of them.
+//!
+//! Events are written to standard error, results of commands to standard output, so that a pipe
+//! never mixes them. What is logged is decided where it happens; nothing here filters by content.
+
+use std::io::IsTerminal as _;
+
+use tracing::Subscriber;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+/// What is logged when `RUST_LOG` does not say.
+const DEFAULT_FILTER: &str = "info";
+
+/// The form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Format {
+    /// For people: one line each, in colour on a terminal unless `NO_COLOR` is set.
+    Pretty,
+    /// For machines: one JSON object a line, its fields beside `timestamp`, `level`, `message`.
+    Json,
+    /// Pretty on a terminal, JSON otherwise.
+    #[default]
+    Auto,
+}
+
+/// Proof that log output is set up, for the rest of the process.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Telemetry {}
+
+/// Log output could not be set up.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TelemetryError {
+    /// The filter cannot be read.
+    #[error(
+        "RUST_LOG is {given:?}, allowed: directives such as \"info,breakerbox=debug\": {source}"
+    )]
+    Filter {
+        /// What was given.
+        given: String,
+        /// What is wrong with it.
+        source: tracing_subscriber::filter::ParseError,
+    },
+    /// Somebody else set up log output before; theirs stays.
+    #[error("log output is set up already, allowed: to set it up once in a process")]
+    AlreadySet(#[from] tracing_subscriber::util::TryInitError),
+}
+
+impl Telemetry {
+    /// Sends the events of the whole process to standard error.
+    ///
+    /// `RUST_LOG` chooses them; without it everything from INFO on. `NO_COLOR` is respected.
+    ///
+    /// # Errors  [`TelemetryError`]: a bad `RUST_LOG`, or log output that was set up before.
+    pub fn init(format: Format) -> Result<Self, TelemetryError> {
+        let set = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
+        let terminal = std::io::stderr().is_terminal();
+        let format = match format {
+            Format::Auto if terminal => Format::Pretty,
+            Format::Auto => Format::Json,
+            chosen => chosen,
+        };
+        let filter = set("RUST_LOG").unwrap_or_else(|| DEFAULT_FILTER.to_owned());
+        let colour = terminal && set("NO_COLOR").is_none();
+        subscriber(format, &filter, colour, std::io::stderr)?.try_init()?;
+        Ok(Self {})
+    }
+}
+
+/// Builds what [`Telemetry::init`] installs.
+fn subscriber<W>(
+    format: Format,
+    filter: &str,
+    colour: bool,
+    writer: W,
+) -> Result<Box<dyn Subscriber + Send + Sync>, TelemetryError>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let filter = EnvFilter::try_new(filter).map_err(|source| TelemetryError::Filter {
+        given: filter.to_owned(),
+        source,
+    })?;
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(writer);
+    Ok(match format {
+        Format::Json => Box::new(lines.json().flatten_event(true).finish()),
+        Format::Pretty | Format::Auto => Box::new(lines.with_ansi(colour).finish()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Write};
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Captured(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Captured {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(format: Format, filter: &str) -> String {
+        let captured = Captured::default();
+        let writer = captured.clone();
+        let subscriber = subscriber(format, filter, false, move || writer.clone()).unwrap();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::warn!(dependency = "web_search", failures = 5, "breaker opened");
+            tracing::debug!("too much");
+        });
+        String::from_utf8(captured.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn ops_1_a_json_line_has_the_fields_of_its_event() {
+        let text = logged(Format::Json, "info");
+        let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(line["level"], "WARN");
+        assert_eq!(line["message"], "breaker opened");
+        assert_eq!(line["dependency"], "web_search");
+        assert_eq!(line["failures"], 5);
+        assert!(line["timestamp"].is_string());
+    }
+
+    #[test]
+    fn ops_1_a_pretty_line_is_plain_text_without_a_terminal() {
+        let text = logged(Format::Pretty, "info");
+        assert!(
+            text.contains("breaker opened dependency=\"web_search\" failures=5"),
+            "{text}"
+        );
+        assert!(!text.contains('\u{1b}'));
+        assert_eq!(text.lines().count(), 1);
+    }
+
+    #[test]
+    fn the_filter_decides_what_is_written() {
+        assert_eq!(logged(Format::Pretty, "debug").lines().count(), 2);
+        assert_eq!(logged(Format::Pretty, "off"), "");
+        let error = subscriber(Format::Json, "breakerbox=loud", false, io::sink)
+            .err()
+            .unwrap();
+        assert!(
+            error
+                .to_string()
+                .starts_with("RUST_LOG is \"breakerbox=loud\""),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_second_set_up_is_an_error_and_no_panic() {
+        let first = Telemetry::init(Format::Json);
+        let second = Telemetry::init(Format::Json);
+        assert!(
+            matches!(second, Err(TelemetryError::AlreadySet(_))),
+            "{first:?}"
+        );
+    }
+}

@@ -1,0 +1,347 @@
+//! CFG-1: layers, defaults, and every problem at once.
+
+mod problems;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use breakerbox::config::{DependencyConfig, DependencyKind, FallbackKind, Loader, Settings};
+use breakerbox_policy::{
+    CancelledPolicy, DependencySettings, GiveUp, HalfOpenRule, LostProbe, Placement, Rate,
+    RestartType, RetryJitter, WhileRestarting, WindowKind,
+};
+
+const NO_VARIABLES: [(&str, &str); 0] = [];
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("config")
+}
+
+fn of_text(text: &str) -> Loader {
+    let empty = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
+    Settings::loader()
+        .dir(empty)
+        .env_vars(NO_VARIABLES)
+        .toml(text)
+}
+
+fn dependency(text: &str) -> DependencyConfig {
+    let text = format!("[dependencies.web]\n{text}");
+    let settings = of_text(&text)
+        .load()
+        .unwrap_or_else(|error| panic!("{error}"));
+    settings.dependencies["web"].clone()
+}
+
+/// The lines of an error, without the first.
+fn problems(loader: Loader) -> Vec<String> {
+    let error = loader.load().expect_err("it has a problem");
+    error.problems().iter().map(ToString::to_string).collect()
+}
+
+fn nonzero(number: u32) -> std::num::NonZeroU32 {
+    number.try_into().expect("not zero")
+}
+
+#[test]
+fn cfg_1_every_file_in_the_folder_is_an_environment_that_loads() {
+    let files = std::fs::read_dir(folder())
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let mut names: Vec<String> = files
+        .map(|file| file.file_stem().unwrap().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["default", "development", "production"]);
+    for name in names {
+        let loader = Settings::loader().dir(folder()).environment(&name);
+        let settings = loader.env_vars(NO_VARIABLES).load();
+        let settings = settings.unwrap_or_else(|error| panic!("{name}: {error}"));
+        let names: Vec<&String> = settings.dependencies.keys().collect();
+        assert_eq!(names, ["knowledge_graph", "vector_search", "web_search"]);
+    }
+}
+
+#[test]
+fn cfg_1_the_default_file_says_what_is_built_in() {
+    let loader = Settings::loader().dir(folder()).environment("default");
+    let settings = loader.env_vars(NO_VARIABLES).load().unwrap();
+    let default = Settings::default();
+    assert_eq!(settings.gateway, default.gateway);
+    assert_eq!(settings.admin, default.admin);
+    let search = &settings.dependencies["vector_search"];
+    assert_eq!(search.kind, Some(DependencyKind::Simulated));
+    assert_eq!(search.settings, DependencySettings::default());
+    assert_eq!(search.timeouts, DependencyConfig::default().timeouts);
+    assert_eq!(search.classify, DependencyConfig::default().classify);
+}
+
+#[test]
+fn cfg_1_the_default_file_names_every_key() {
+    let text = std::fs::read_to_string(folder().join("default.toml")).unwrap();
+    let missing: Vec<String> = Settings::keys()
+        .into_iter()
+        .filter(|key| !is_named(&text, &key.replace('*', "vector_search").replace("[0]", "")))
+        .collect();
+    assert_eq!(missing, Vec::<String>::new());
+    assert!(Settings::keys().len() > 60);
+}
+
+/// Whether a section of the file has the key, plain, in an inline table, or in a comment.
+fn is_named(text: &str, key: &str) -> bool {
+    let mut section = String::new();
+    text.lines().any(|line| {
+        let line = line.trim_start_matches(['#', ' ']);
+        if line.starts_with('[') {
+            let name = line.trim_start_matches('[').split(']').next();
+            section = name.unwrap_or("").to_owned();
+        }
+        let Some(rest) = key.strip_prefix(&format!("{section}.")) else {
+            return false;
+        };
+        // A word stands for a table with only a kind.
+        let rest = rest.trim_end_matches(".kind");
+        let last = format!("{} =", rest.split('.').next_back().unwrap_or(rest));
+        let is_word = |letter: char| letter.is_alphanumeric() || letter == '_';
+        line.match_indices(&last)
+            .any(|(at, _)| !line[..at].ends_with(is_word))
+    })
+}
+
+#[test]
+fn item_02_nothing_configured_gives_the_defaults_of_the_acceptance_list() {
+    let breaker = dependency("").settings.breaker;
+    assert_eq!(breaker.window, WindowKind::Consecutive);
+    assert_eq!(breaker.failure_threshold, Some(nonzero(5)));
+    assert_eq!(breaker.open.base, Duration::from_secs(30));
+    assert_eq!(breaker.half_open.rule, HalfOpenRule::Successes(nonzero(1)));
+    assert_eq!(breaker.half_open.max_calls, nonzero(1));
+}
+
+#[test]
+fn item_93_a_later_layer_wins_and_says_so() {
+    let scratch = Scratch::new("layers");
+    scratch.write("default.toml", "[dependencies.web.breaker]\nfailure_threshold = 2\nminimum_calls = 2\nrecovery_timeout = 2\nslow_call = 2\nprobe_lease = 12\n");
+    scratch.write("staging.toml", "[dependencies.web.breaker]\nfailure_threshold = 3\nminimum_calls = 3\nrecovery_timeout = 3\nslow_call = 3\n");
+    let prefix = "BREAKERBOX__DEPENDENCIES__WEB__BREAKER__";
+    let dotenv = format!(
+        "BREAKERBOX_ENV=staging\n{prefix}MINIMUM_CALLS=4\n{prefix}RECOVERY_TIMEOUT=4\n{prefix}SLOW_CALL=4s\n"
+    );
+    scratch.write("local.env", &dotenv);
+    let load = || {
+        Settings::loader()
+            .dir(&scratch.0)
+            .dotenv(scratch.0.join("local.env"))
+            .env_vars([
+                (format!("{prefix}RECOVERY_TIMEOUT"), "5"),
+                (format!("{prefix}SLOW_CALL"), "5s"),
+            ])
+            .flag("dependencies.web.breaker.slow_call", "6s")
+            .load()
+            .unwrap_or_else(|error| panic!("{error}"))
+    };
+    let settings = load();
+    assert_eq!(settings.environment, "staging");
+    let breaker = &settings.dependencies["web"].settings.breaker;
+    assert_eq!(breaker.half_open.probe_lease, Duration::from_secs(12));
+    assert_eq!(breaker.failure_threshold, Some(nonzero(3)));
+    assert_eq!(breaker.minimum_calls, 4);
+    assert_eq!(breaker.open.base, Duration::from_secs(5));
+    assert_eq!(breaker.slow_call, Some(Duration::from_secs(6)));
+    let origin = |key: &str| {
+        let key = format!("dependencies.web.breaker.{key}");
+        let value = settings
+            .effective()
+            .iter()
+            .find(|value| value.key == key)
+            .unwrap();
+        value.origin.rsplit('/').next().unwrap().to_owned()
+    };
+    assert_eq!(origin("probe_lease"), "default.toml:6");
+    assert_eq!(origin("failure_threshold"), "staging.toml:2");
+    assert_eq!(
+        origin("minimum_calls"),
+        format!("local.env: {prefix}MINIMUM_CALLS")
+    );
+    let variable = format!("environment variable {prefix}RECOVERY_TIMEOUT");
+    assert_eq!(origin("recovery_timeout"), variable);
+    assert_eq!(
+        origin("slow_call"),
+        "flag dependencies.web.breaker.slow_call"
+    );
+    assert_eq!(load(), settings);
+}
+
+#[test]
+fn cfg_1_a_default_gives_way_to_what_was_given() {
+    let open = dependency("breaker.recovery_timeout = \"1h\"")
+        .settings
+        .breaker
+        .open;
+    assert_eq!(open.max, Duration::from_secs(3600));
+    let timeout = dependency("timeout.total = 2").settings.timeout;
+    assert_eq!(timeout.attempt, Some(Duration::from_secs(2)));
+    let settings = dependency("timeout.attempt = \"40s\"").settings;
+    assert_eq!(settings.timeout.total, Some(Duration::from_secs(40)));
+    assert_eq!(
+        settings.breaker.half_open.probe_lease,
+        Duration::from_secs(40)
+    );
+    let unlimited = dependency("timeout = { attempt = \"off\", total = \"off\" }")
+        .settings
+        .timeout;
+    assert_eq!((unlimited.attempt, unlimited.total), (None, None));
+}
+
+#[test]
+fn cfg_1_a_choice_hides_leftovers_of_weaker_layers() {
+    let text = "[dependencies.web.breaker]\nwindow = { kind = \"count\", size = 100 }";
+    let prefix = "BREAKERBOX__DEPENDENCIES__WEB__BREAKER__WINDOW";
+    let load = |variables: &[(&str, &str)]| {
+        let variables = variables
+            .iter()
+            .map(|(name, value)| (format!("{prefix}{name}"), *value));
+        let settings = of_text(text).env_vars(variables).load();
+        settings.map(|settings| settings.dependencies["web"].settings.breaker.window)
+    };
+    assert_eq!(
+        load(&[("", "consecutive")]).unwrap(),
+        WindowKind::Consecutive
+    );
+    let time = load(&[("__KIND", "tumbling"), ("__SPAN", "1m")]).unwrap();
+    assert_eq!(
+        time,
+        WindowKind::Tumbling {
+            span: Duration::from_secs(60)
+        }
+    );
+    assert!(load(&[("__SPAN", "1m")]).is_err());
+}
+
+#[test]
+fn sec_1_the_token_is_never_shown() {
+    let token = "a-long-and-secret-token";
+    let settings = of_text(&format!("[admin]\ntoken = \"{token}\""))
+        .load()
+        .unwrap();
+    assert_eq!(settings.admin.token.as_ref().unwrap().expose(), token);
+    assert!(!format!("{settings:?}").contains(token));
+    let misspelt = of_text(&format!("[admin]\ntokn = \"{token}\""))
+        .load()
+        .unwrap_err();
+    assert!(!format!("{misspelt} {misspelt:?}").contains(token));
+    let url = "[dependencies.web]\nkind = \"http\"\nurl = \"http://me:hunter2@host?key=hunter2\"";
+    let error = of_text(url).load().unwrap_err();
+    assert!(!format!("{error} {error:?}").contains("hunter2"));
+}
+
+#[test]
+fn cfg_1_every_setting_of_the_kernel_can_be_set() {
+    let config = dependency(EVERYTHING);
+    let settings = config.settings;
+    let breaker = settings.breaker;
+    let buckets = nonzero(6);
+    assert_eq!(
+        breaker.window,
+        WindowKind::Time {
+            span: Duration::from_secs(60),
+            buckets
+        }
+    );
+    assert_eq!(breaker.failure_threshold, None);
+    assert_eq!(breaker.consecutive_failures, Some(nonzero(7)));
+    assert_eq!(breaker.slow_rate, Rate::new(0.25).ok());
+    assert_eq!(breaker.open.factor, 3.0);
+    assert_eq!(breaker.open.jitter, 0.5);
+    let rule = HalfOpenRule::KOfN {
+        needed: nonzero(2),
+        of: nonzero(3),
+    };
+    assert_eq!(breaker.half_open.rule, rule);
+    assert_eq!(breaker.half_open.max_admitted, Some(nonzero(9)));
+    assert!(breaker.half_open.limit.is_some_and(|limit| limit.closes));
+    assert_eq!(breaker.half_open.lost_probe, LostProbe::FreesItsSlot);
+    assert!(breaker.half_open.cancelled_probe_reopens);
+    assert_eq!(
+        breaker.cancelled,
+        CancelledPolicy::Rate(Rate::new(0.5).unwrap())
+    );
+    assert_eq!(settings.retry.backoff.jitter, RetryJitter::Equal);
+    assert!(settings.retry.budget.is_none() && settings.retry.on_open);
+    assert_eq!(settings.bulkhead.max_queue, 0);
+    let workers = settings.workers;
+    assert_eq!(workers.placement, Placement::Dedicated);
+    assert_eq!(workers.restart, RestartType::Transient);
+    assert_eq!(workers.intensity.max, 0);
+    assert_eq!(workers.give_up, GiveUp::Escalate);
+    assert_eq!(workers.while_restarting, WhileRestarting::Reject);
+    assert_eq!(workers.stuck_after, Some(Duration::from_secs(2)));
+    assert_eq!(workers.quarantine, None);
+    assert_eq!(config.max_concurrent_writes, Some(nonzero(1)));
+    assert_eq!(config.rate_limit.unwrap().burst, nonzero(20));
+    let FallbackKind::Fixed { status, .. } = config.fallbacks[0].kind else {
+        panic!("a fixed answer");
+    };
+    assert_eq!(status, 204);
+}
+
+const EVERYTHING: &str = r#"
+kind = "http"
+url = "https://[::1]:9001/base"
+idempotent = ["GET"]
+rate_limit = { rate = 20, per = "1s" }
+[dependencies.web.breaker]
+window = { kind = "time", span = "1m", buckets = 6 }
+failure_threshold = "off"
+consecutive_failures = 7
+slow_rate = 0.25
+slow_call = 0.5
+recovery_backoff = { factor = 3, jitter = 0.5 }
+half_open_attempt_limit = 2
+half_open_rule = { kind = "k_of_n", of = 3 }
+half_open_max_admitted = 9
+half_open_limit = { after = "1m", then = "closes" }
+lost_probe = "frees_its_slot"
+cancelled = { kind = "rate", rate = 0.5 }
+cancelled_probe_reopens = true
+[dependencies.web.retry]
+backoff = { jitter = "equal" }
+budget = "off"
+on_open = true
+[dependencies.web.bulkhead]
+max_queue = 0
+max_concurrent_writes = 1
+[dependencies.web.workers]
+placement = "dedicated"
+restart = "transient"
+intensity = { max = 0 }
+give_up = "escalate"
+while_restarting = "reject"
+stuck_after = "2s"
+quarantine = "off"
+[[dependencies.web.fallback]]
+kind = "fixed"
+status = 204
+"#;
+
+/// A folder that goes away with the test.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let unique = format!("breakerbox-{name}-{}", std::process::id());
+        let folder = std::env::temp_dir().join(unique);
+        std::fs::create_dir_all(&folder).expect("a folder for the test");
+        Self(folder)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.0.join(name), text).expect("a file for the test");
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

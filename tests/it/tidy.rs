@@ -1,0 +1,216 @@
+//! The tree keeps its own promises: sizes, names, borders, rules with tests.
+
+use std::path::{Path, PathBuf};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &Path) -> String {
+    let text = std::fs::read_to_string(path);
+    text.unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()))
+}
+
+/// Every file of a folder whose name ends so, as paths below the root.
+fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        let Ok(entries) = std::fs::read_dir(&folder) else {
+            continue;
+        };
+        for entry in entries {
+            let path = entry.expect("a readable folder entry").path();
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            if path.is_dir() {
+                if name != "target" && name != ".git" {
+                    folders.push(path);
+                }
+            } else if name.ends_with(ending) {
+                found.push(
+                    path.strip_prefix(root())
+                        .expect("below the root")
+                        .to_owned(),
+                );
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn sources() -> Vec<PathBuf> {
+    let folders = [
+        "policy", "actors", "macros", "src", "tests", "examples", "benches",
+    ];
+    folders
+        .iter()
+        .flat_map(|folder| files(folder, ".rs"))
+        .collect()
+}
+
+#[test]
+fn no_file_is_longer_than_600_lines() {
+    let lines = |path: &PathBuf| read(&root().join(path)).lines().count();
+    let long: Vec<PathBuf> = sources()
+        .into_iter()
+        .filter(|path| lines(path) > 600)
+        .collect();
+    assert_eq!(long, Vec::<PathBuf>::new());
+}
+
+#[test]
+fn no_module_is_called_mod() {
+    let old: Vec<PathBuf> = sources()
+        .into_iter()
+        .filter(|path| path.ends_with("mod.rs"))
+        .collect();
+    assert_eq!(old, Vec::<PathBuf>::new());
+}
+
+/// The map has a table for each package; a row names a module and the parts below it.
+#[test]
+fn every_module_is_on_the_map() {
+    let map = read(&root().join("docs/architecture.md"));
+    let mut missing = Vec::new();
+    for package in ["policy/src", "actors/src", "src"] {
+        let heading = format!("\n### {package}\n");
+        let (_, table) = map.split_once(&heading).expect("a table for each package");
+        let table = table.split("\n#").next().unwrap_or(table);
+        for path in files(package, ".rs") {
+            let below = path.strip_prefix(package).expect("a file of the package");
+            let below = below.with_extension("");
+            let names: Vec<_> = below.iter().map(|name| name.to_string_lossy()).collect();
+            let test = names.iter().any(|name| name == "tests");
+            if test || names == ["lib"] {
+                continue;
+            }
+            let row = format!("| `{}` |", names[0]);
+            let row = table
+                .lines()
+                .find(|line| line.starts_with(&row))
+                .unwrap_or("");
+            if !names.iter().all(|name| row.contains(&format!("`{name}`"))) {
+                missing.push(path);
+            }
+        }
+    }
+    assert_eq!(
+        missing,
+        Vec::<PathBuf>::new(),
+        "not in docs/architecture.md"
+    );
+}
+
+#[test]
+fn the_kernel_knows_no_clock_and_no_runtime() {
+    let banned = [
+        "std::time::Instant",
+        "SystemTime",
+        "tokio",
+        "actix",
+        "rand::",
+        "fastrand",
+    ];
+    let mut found = Vec::new();
+    for path in files("policy/src", ".rs") {
+        let text = read(&root().join(&path));
+        let code = text
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.starts_with("//"));
+        found.extend(code.filter_map(|line| {
+            let word = banned.iter().find(|word| line.contains(**word))?;
+            Some(format!("{}: {word}", path.display()))
+        }));
+    }
+    let manifest = read(&root().join("policy/Cargo.toml"));
+    found.extend(
+        banned
+            .iter()
+            .filter(|word| manifest.contains(**word))
+            .map(|w| (*w).to_owned()),
+    );
+    assert_eq!(found, Vec::<String>::new());
+}
+
+/// The text of everything that tests: test files, and files with a test section from there on.
+fn test_text() -> String {
+    let mut all = String::new();
+    for path in sources() {
+        let text = read(&root().join(&path));
+        let whole = path
+            .iter()
+            .any(|part| part == "tests" || part == "tests.rs");
+        let section = if whole {
+            Some(0)
+        } else {
+            text.find("#[cfg(test)]")
+        };
+        all.push_str(section.map_or("", |at| &text[at..]));
+    }
+    all
+}
+
+#[test]
+fn every_rule_that_holds_now_has_a_test() {
+    let rules = read(&root().join("docs/rules.md"));
+    let tests = test_text();
+    let mut known = 0;
+    let mut untested = Vec::new();
+    for row in rules
+        .lines()
+        .filter(|line| line.starts_with("| ") && line.contains('-'))
+    {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [id, _, status] = cells[..] else {
+            continue;
+        };
+        if id == "---" {
+            continue;
+        }
+        known += 1;
+        assert!(
+            ["now", "in work", "later"].contains(&status),
+            "{id}: {status:?} is no status"
+        );
+        let name = format!("{}_", id.to_lowercase().replace('-', "_"));
+        if status == "now" && !is_named(&tests, id) && !tests.contains(&name) {
+            untested.push(id.to_owned());
+        }
+    }
+    assert_eq!(known, 12 + 7 + 4 + 8 + 3 + 4, "a rule was added or lost");
+    assert_eq!(untested, Vec::<String>::new());
+}
+
+/// Whether the id stands there as a whole: BRK-1 is not named by BRK-12.
+fn is_named(text: &str, id: &str) -> bool {
+    text.match_indices(id)
+        .any(|(at, _)| !text[at + id.len()..].starts_with(|next: char| next.is_ascii_digit()))
+}
+
+#[test]
+fn no_file_knows_a_place_on_somebodys_machine() {
+    // Put together here, so that this file does not hold what it looks for.
+    let places = ["work", "home", "root", "Users"].map(|place| format!("/{place}/"));
+    let worktree = ["/tmp", "wt-"].join("/");
+    let endings = [
+        ".rs", ".md", ".toml", ".json", ".yml", ".html", ".js", ".css", "run",
+    ];
+    let mut found = Vec::new();
+    for path in endings.iter().flat_map(|ending| files("", ending)) {
+        let text = read(&root().join(&path));
+        let known = places.iter().chain([&worktree]);
+        if let Some(place) = known
+            .into_iter()
+            .find(|place| text.contains(place.as_str()))
+        {
+            found.push(format!("{}: {place}", path.display()));
+        }
+    }
+    assert_eq!(found, Vec::<String>::new());
+}
