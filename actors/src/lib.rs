@@ -1,1 +1,79 @@
-//! The actor runtime of Breakerbox.
+//! The actor runtime of Breakerbox: supervised workers, breaker actors and fallbacks on actix.
+//!
+//! The modules stand in the order in which a call meets them. The kernel, `breakerbox-policy`,
+//! decides; this package carries out. It is the only place that knows actix.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this package's own bounds and reply guards stand in front of every do_send"
+)]
+
+// a call's way
+mod client;
+
+mod call;
+
+mod gate;
+
+mod admission;
+
+mod bulkhead;
+
+mod quarantine;
+
+mod reply;
+
+mod dependency;
+
+mod breaker;
+
+mod flight;
+
+mod worker;
+
+mod fallback;
+
+// a crash's way
+mod supervisor;
+
+mod builder;
+
+mod runtime;
+
+// what they speak of
+mod message;
+
+mod error;
+
+mod event;
+
+mod status;
+
+mod totals;
+
+mod clock;
+
+#[cfg(feature = "testing")]
+pub mod testing;
+
+/// Atomics, behind a name so that the gate can be compiled against loom's.
+mod sync {
+    pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
+}
+
+pub use breaker::Breaker;
+pub use builder::{DependencyBuilder, Eventually, Fallibly, IntoFactory, NewDependency, Plainly};
+pub use call::CallOptions;
+pub use client::{Answer, Client, Source};
+pub use clock::Clock;
+pub use dependency::{CallContext, Dependency, Verdict};
+pub use error::{Absence, CallError, Fault, Refused, StartError};
+pub use event::{Event, EventKind};
+pub use fallback::{
+    ActorFallback, Fallback, FallbackCall, FallbackFuture, Fallen, Fixed, On, Rule, StaleCache,
+};
+pub use message::Call;
+pub use runtime::{Runtime, RuntimeSettings};
+pub use status::{DependencyStatus, WorkerStatus};
+pub use supervisor::{Child, ChildRef, ChildStatus, Group, GroupRef, Terminated, Watch, end_with};
+pub use totals::{LatencyView, TotalsView};

@@ -3,6 +3,8 @@
 //!
 //! It prints a line a scenario and a line a file, and fails when anything failed.
 
+#![allow(clippy::print_stdout, reason = "the lines are the report")]
+
 mod breaker;
 mod report;
 mod supervision;

@@ -290,3 +290,34 @@ pub enum BreakerEvent {
         cause: Cause,
     },
 }
+
+impl fmt::Display for BreakerEvent {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Transition {
+                from,
+                to,
+                cause,
+                retry_after,
+                ..
+            } => {
+                write!(out, "{from} -> {to}: {cause}")?;
+                match retry_after {
+                    Some(wait) => write!(out, "; next try in {wait:?}"),
+                    None => Ok(()),
+                }
+            }
+            Self::HalfOpenProgress {
+                successes, needed, ..
+            } => write!(out, "probe succeeded, {successes}/{needed}"),
+            Self::Overridden {
+                mode, reason, by, ..
+            } => write!(out, "{mode} by {by}: {reason}"),
+            Self::OverrideRemoved { mode, cause, .. } => {
+                write!(out, "{mode} taken off: {cause}")
+            }
+            Self::WouldTrip { reason, .. } => write!(out, "would have opened: {reason}"),
+            Self::Renewed { cause, .. } => write!(out, "counts anew: {cause}"),
+        }
+    }
+}

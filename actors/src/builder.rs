@@ -1,0 +1,370 @@
+//! How a dependency is put together: its shared state, its actors and their supervisor.
+
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::rc::Rc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, OnceLock};
+
+use breakerbox_policy::supervision::{ChildSpec, RestartBackoff, Shutdown, StopCause, Strategy};
+use breakerbox_policy::{
+    Command, DependencySettings, GiveUp, Placement, RestartType, WhileRestarting,
+};
+
+use crate::breaker::Breaker;
+use crate::client::{Client, Core, Slot};
+use crate::dependency::{Dependency, Route, Shared};
+use crate::error::StartError;
+use crate::fallback::{Fallback, FallbackActor, FallbackManner, Fallbacks, Rule};
+use crate::message::{BreakerPort, Operate};
+use crate::runtime::Runtime;
+use crate::supervisor::{
+    ActorBody, Body, ChildHooks, Condition, Group, Life, Mailslot, Place, Plain, Surroundings,
+};
+use crate::worker::{Factory, StartFuture, Worker, WorkerManner};
+
+/// Makes a dependency's value for each life of a worker.
+///
+/// Closures do: one that returns the value, one that returns a `Result`, and one that returns a
+/// future of a `Result`.
+pub trait IntoFactory<D, Kind>: Send + Sync + 'static {
+    /// Makes one value.
+    fn make(&self) -> StartFuture<D>;
+}
+
+/// A closure that returns a value.
+#[derive(Debug)]
+pub struct Plainly;
+
+/// A closure that returns a result.
+#[derive(Debug)]
+pub struct Fallibly<E>(PhantomData<E>);
+
+/// A closure that returns a future of a result.
+#[derive(Debug)]
+pub struct Eventually<F, E>(PhantomData<(F, E)>);
+
+impl<D: Dependency, F: Fn() -> D + Send + Sync + 'static> IntoFactory<D, Plainly> for F {
+    fn make(&self) -> StartFuture<D> {
+        Box::pin(std::future::ready(Ok(self())))
+    }
+}
+
+impl<D, E, F> IntoFactory<D, Fallibly<E>> for F
+where
+    D: Dependency,
+    E: fmt::Display,
+    F: Fn() -> Result<D, E> + Send + Sync + 'static,
+{
+    fn make(&self) -> StartFuture<D> {
+        let made = self().map_err(|error| error.to_string());
+        Box::pin(std::future::ready(made))
+    }
+}
+
+impl<D, E, W, F> IntoFactory<D, Eventually<W, E>> for F
+where
+    D: Dependency,
+    E: fmt::Display,
+    W: Future<Output = Result<D, E>> + 'static,
+    F: Fn() -> W + Send + Sync + 'static,
+{
+    fn make(&self) -> StartFuture<D> {
+        let made = self();
+        Box::pin(async move { made.await.map_err(|error| error.to_string()) })
+    }
+}
+
+/// A dependency that has a name and settings, and needs workers.
+#[derive(Debug)]
+#[must_use = "nothing is started before `workers` and `start`"]
+pub struct NewDependency {
+    pub(crate) runtime: Runtime,
+    pub(crate) name: String,
+    pub(crate) settings: DependencySettings,
+}
+
+impl NewDependency {
+    /// Replaces the settings that the configuration has for it.
+    pub fn settings(mut self, settings: DependencySettings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Changes some of its settings.
+    pub fn configure(mut self, change: impl FnOnce(&mut DependencySettings)) -> Self {
+        change(&mut self.settings);
+        self
+    }
+
+    /// Says how a worker's value is made; called again for each restart, on the worker's thread.
+    pub fn workers<D: Dependency, Kind>(
+        self,
+        factory: impl IntoFactory<D, Kind>,
+    ) -> DependencyBuilder<D> {
+        DependencyBuilder {
+            new: self,
+            factory: Arc::new(move || factory.make()),
+            fallbacks: Vec::new(),
+        }
+    }
+}
+
+/// A dependency that can be started.
+#[must_use = "nothing is started before `start`"]
+pub struct DependencyBuilder<D: Dependency> {
+    new: NewDependency,
+    factory: Factory<D>,
+    fallbacks: Vec<Rule<D>>,
+}
+
+impl<D: Dependency> fmt::Debug for DependencyBuilder<D> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("DependencyBuilder")
+            .field("new", &self.new)
+            .field("fallbacks", &self.fallbacks)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<D: Dependency> DependencyBuilder<D> {
+    /// Adds a fallback behind the others, for refusals and failures but not for writes.
+    pub fn fallback(self, fallback: impl Fallback<D>) -> Self {
+        self.fallback_rule(Rule::new(fallback))
+    }
+
+    /// Adds a fallback that says itself when it serves.
+    pub fn fallback_rule(mut self, rule: Rule<D>) -> Self {
+        self.fallbacks.push(rule);
+        self
+    }
+
+    /// Starts the breaker, the fallbacks and the workers, and waits until they run.
+    ///
+    /// # Errors  The name is taken, a worker did not start, or the runtime is going down. What
+    /// had been started is stopped again.
+    pub async fn start(self) -> Result<Client<D>, StartError> {
+        let Self {
+            new:
+                NewDependency {
+                    runtime,
+                    name,
+                    settings,
+                },
+            factory,
+            fallbacks,
+        } = self;
+        let around = runtime.surroundings().clone();
+        let name: Arc<str> = Arc::from(name);
+        let shared = Arc::new(Shared::new(
+            name,
+            settings,
+            around.clock.clone(),
+            around.events.clone(),
+        ));
+        let core = Arc::new(core(shared, fallbacks));
+        // Set once, here.
+        let _ = core.shared.breaker.set(port(&core));
+        let client = Client {
+            core: Arc::clone(&core),
+        };
+        runtime.register(&client)?;
+        let started = runtime.add_group(group(&core, factory)).await;
+        if started.is_err() {
+            runtime.unregister(&core.shared.name);
+            core.shared.set_route(Route::Stopped);
+        }
+        started.map(|()| client)
+    }
+}
+
+fn core<D: Dependency>(shared: Arc<Shared>, fallbacks: Vec<Rule<D>>) -> Core<D> {
+    let count = shared.settings.workers.count.get();
+    let slot = |_| Slot {
+        mail: Mailslot::new(),
+        thread: Arc::new(OnceLock::new()),
+    };
+    let bulkhead = &shared.settings.bulkhead;
+    let at_once = u64::from(bulkhead.max_concurrent.get()) + u64::from(bulkhead.max_queue);
+    Core {
+        breaker: Mailslot::new(),
+        workers: (0..count).map(slot).collect(),
+        next: AtomicUsize::new(0),
+        fallbacks: Fallbacks::new(fallbacks, usize::try_from(at_once).unwrap_or(usize::MAX)),
+        shared,
+    }
+}
+
+fn port<D: Dependency>(core: &Core<D>) -> BreakerPort {
+    let addr = &core.breaker.addr;
+    BreakerPort {
+        acquire: addr.clone().recipient(),
+        report: addr.clone().recipient(),
+        release: addr.clone().recipient(),
+        flush: addr.clone().recipient(),
+        operate: addr.clone().recipient(),
+    }
+}
+
+/// The dependency's supervisor: breaker first, so that it stops last.
+fn group<D: Dependency>(core: &Arc<Core<D>>, factory: Factory<D>) -> Group {
+    let settings = &core.shared.settings.workers;
+    let mut group = Group::new(&*core.shared.name)
+        .strategy(Strategy::OneForOne)
+        .restart(RestartType::Permanent)
+        .intensity(settings.intensity)
+        .backoff(RestartBackoff {
+            delay: settings.backoff,
+            reset_after: settings.reset_after,
+            ..RestartBackoff::default()
+        });
+    group.hooks = Some(Box::new(DependencyHooks {
+        core: Arc::clone(core),
+    }));
+    group.push(child("breaker"), breaker_body(core));
+    if !core.fallbacks.is_empty() {
+        group.push(child("fallback"), fallback_body(core));
+    }
+    for index in 0..core.workers.len() {
+        let spec = ChildSpec {
+            restart: settings.restart,
+            shutdown: Shutdown::Within(settings.drain),
+            give_up: settings.give_up,
+            ..ChildSpec::worker(format!("worker-{}", index + 1))
+        };
+        group.push(spec, worker_body(core, &factory, index));
+    }
+    group
+}
+
+fn child(name: &str) -> ChildSpec {
+    ChildSpec {
+        give_up: GiveUp::Escalate,
+        ..ChildSpec::worker(name)
+    }
+}
+
+type MakeBody = Box<dyn FnOnce(&Surroundings, &str) -> Arc<dyn Body> + Send>;
+
+fn breaker_body<D: Dependency>(core: &Arc<Core<D>>) -> MakeBody {
+    let core = Arc::clone(core);
+    Box::new(move |around, _| {
+        let slot = core.breaker.clone();
+        let make = Arc::new(move |_: &Rc<Life>| Breaker::new(Arc::clone(&core)));
+        Arc::new(ActorBody::<_, Plain>::beside(
+            slot,
+            make,
+            around.clock.clone(),
+        ))
+    })
+}
+
+fn fallback_body<D: Dependency>(core: &Arc<Core<D>>) -> MakeBody {
+    let core = Arc::clone(core);
+    Box::new(move |around, _| {
+        let slot = core.fallbacks.mail.clone();
+        let make = Arc::new(move |_: &Rc<Life>| {
+            FallbackActor::new(Arc::clone(&core.shared), core.fallbacks.rules())
+        });
+        Arc::new(ActorBody::<_, FallbackManner>::beside(
+            slot,
+            make,
+            around.clock.clone(),
+        ))
+    })
+}
+
+fn worker_body<D: Dependency>(core: &Arc<Core<D>>, factory: &Factory<D>, index: usize) -> MakeBody {
+    let (core, factory) = (Arc::clone(core), Arc::clone(factory));
+    Box::new(move |around, _| {
+        let shared = Arc::clone(&core.shared);
+        let settings = &core.shared.settings.workers;
+        let slot = core.workers[index].mail.clone();
+        let thread = Arc::clone(&core.workers[index].thread);
+        let is_shared = settings.placement == Placement::Shared;
+        let make = Arc::new(move |life: &Rc<Life>| {
+            if is_shared {
+                // The same thread in every life.
+                let _ = thread.set(std::thread::current().id());
+            }
+            Worker::new(Arc::clone(&shared), &factory, life)
+        });
+        let mut body = ActorBody::<_, WorkerManner>::beside(slot, make, around.clock.clone());
+        body.place = match settings.placement {
+            Placement::Shared => Place::Shared(index),
+            Placement::Dedicated => Place::Dedicated,
+        };
+        body.stuck_after = match settings.placement {
+            Placement::Shared => None,
+            Placement::Dedicated => settings.stuck_after,
+        };
+        body.clear_on_crash = settings.while_restarting == WhileRestarting::Reject;
+        body.hooks = Box::new(WorkerHooks { core, index });
+        Arc::new(body)
+    })
+}
+
+/// What a worker's coming and going means for its dependency.
+struct WorkerHooks<D: Dependency> {
+    core: Arc<Core<D>>,
+    index: usize,
+}
+
+impl<D: Dependency> WorkerHooks<D> {
+    fn leave(&self) {
+        let mail = &self.core.workers[self.index].mail;
+        mail.health.set(Condition::Gone, mail.health.incarnation());
+        mail.clear();
+    }
+
+    fn operate(&self, command: Command) {
+        if let Some(port) = self.core.shared.breaker.get() {
+            port.operate.do_send(Operate(command));
+        }
+    }
+}
+
+impl<D: Dependency> ChildHooks for WorkerHooks<D> {
+    fn running(&self, incarnation: u64) {
+        use std::sync::atomic::Ordering;
+        let shared = &self.core.shared;
+        if incarnation > 1 {
+            shared.totals.restarts.fetch_add(1, Ordering::Relaxed);
+        }
+        if shared.route() == Route::Parked {
+            shared.set_route(Route::Workers);
+            self.operate(Command::Unpark);
+        }
+    }
+
+    fn parked(&self, cause: &StopCause) {
+        let shared = &self.core.shared;
+        shared.set_route(Route::Parked);
+        self.operate(Command::Park {
+            reason: format!("worker-{} is parked: {cause}", self.index + 1),
+        });
+        self.leave();
+    }
+
+    fn gone(&self) {
+        self.leave();
+    }
+}
+
+/// What the end of a dependency's supervisor means.
+struct DependencyHooks<D: Dependency> {
+    core: Arc<Core<D>>,
+}
+
+impl<D: Dependency> ChildHooks for DependencyHooks<D> {
+    fn gone(&self) {
+        self.core.shared.set_route(Route::Stopped);
+        for slot in &self.core.workers {
+            slot.mail
+                .health
+                .set(Condition::Gone, slot.mail.health.incarnation());
+            slot.mail.clear();
+        }
+    }
+}

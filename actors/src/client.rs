@@ -1,0 +1,243 @@
+//! The client: a cheap handle through which anybody calls a dependency.
+//!
+//! It refuses by itself when the gate says so, and sends work straight to a worker otherwise. It
+//! keeps no state of its own.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::ThreadId;
+use std::time::Duration;
+
+use actix::Addr;
+use breakerbox_policy::{Class, Command, IllegalTransition};
+
+use crate::breaker::Breaker;
+use crate::call::{self, CallOptions};
+use crate::dependency::{Dependency, Shared, Verdict};
+use crate::error::CallError;
+use crate::fallback::{FallbackAnswer, Fallbacks};
+use crate::message::Operate;
+use crate::status::DependencyStatus;
+use crate::supervisor::{Condition, Mailslot};
+use crate::worker::{Work, Worker};
+
+/// Who answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// The dependency itself.
+    Primary,
+    /// A fallback, by its name.
+    Fallback(Arc<str>),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Primary => out.write_str("primary"),
+            Self::Fallback(name) => write!(out, "fallback:{name}"),
+        }
+    }
+}
+
+/// An answer, with where it came from (rule FBK-3).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer<T> {
+    /// What was answered.
+    pub value: T,
+    /// Who answered.
+    pub source: Source,
+    /// How old it is, when it was kept from an earlier call.
+    pub age: Option<Duration>,
+    /// How often the dependency was tried, refusals included.
+    pub attempts: u32,
+    /// How long the call took.
+    pub elapsed: Duration,
+}
+
+impl<T> Answer<T> {
+    /// Whether the dependency itself answered.
+    #[must_use]
+    pub fn is_primary(&self) -> bool {
+        self.source == Source::Primary
+    }
+}
+
+/// Everything around one dependency that a call needs.
+pub(crate) struct Core<D: Dependency> {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) breaker: Mailslot<Breaker<D>>,
+    pub(crate) workers: Box<[Slot<D>]>,
+    pub(crate) next: AtomicUsize,
+    pub(crate) fallbacks: Fallbacks<D>,
+}
+
+/// A worker's queue, and the thread it is on once it has run.
+pub(crate) struct Slot<D: Dependency> {
+    pub(crate) mail: Mailslot<Worker<D>>,
+    pub(crate) thread: Arc<std::sync::OnceLock<ThreadId>>,
+}
+
+impl<D: Dependency> Slot<D> {
+    /// Puts work into the worker's queue.
+    pub(crate) fn send(&self, work: Work<D>) {
+        self.mail.addr.do_send(work);
+        if self.mail.health.condition() == Condition::Gone {
+            // It went for good since it was picked: nobody else would answer.
+            self.mail.clear();
+        }
+    }
+}
+
+impl<D: Dependency> Core<D> {
+    /// The worker for the next call: a running one, on the caller's own thread if there is one.
+    ///
+    /// Without a running one the call waits for the next incarnation, where the settings say so.
+    pub(crate) fn pick(&self) -> Option<&Slot<D>> {
+        let alive = |slot: &Slot<D>| slot.mail.health.condition() != Condition::Gone;
+        let may_hold = |slot: &Slot<D>| alive(slot) && call::holds(&self.shared);
+        let running = |slot: &Slot<D>| slot.mail.health.condition() == Condition::Running;
+        if let [only] = &*self.workers {
+            return (running(only) || may_hold(only)).then_some(only);
+        }
+        let here = std::thread::current().id();
+        let first = self.next.fetch_add(1, Ordering::Relaxed);
+        let count = self.workers.len();
+        let in_turn = || (0..count).map(|step| &self.workers[first.wrapping_add(step) % count]);
+        in_turn()
+            .find(|slot| running(slot) && slot.thread.get() == Some(&here))
+            .or_else(|| in_turn().find(|slot| running(slot)))
+            .or_else(|| in_turn().find(|slot| may_hold(slot)))
+    }
+
+    /// Whether a request may be needed again after it was sent.
+    pub(crate) fn keeps_requests(&self) -> bool {
+        !self.fallbacks.is_empty() || self.shared.settings.retry.max_attempts.get() > 1
+    }
+
+    pub(crate) async fn fall_back(
+        &self,
+        request: D::Request,
+        why: CallError<D::Error>,
+    ) -> Result<FallbackAnswer<D::Response>, CallError<D::Error>> {
+        self.fallbacks.answer(&self.shared, request, why).await
+    }
+}
+
+/// A dependency's handle: cheap to clone, good on any thread, the same after every restart.
+pub struct Client<D: Dependency> {
+    pub(crate) core: Arc<Core<D>>,
+}
+
+impl<D: Dependency> Client<D> {
+    /// Calls the dependency, or its fallbacks.
+    ///
+    /// # Errors  [`CallError`]: each way to end without an answer, with whether the work may have
+    /// been done.
+    /// # Cancel safety   Dropped before a worker began, it costs the dependency nothing; dropped
+    /// later, the work is dropped too. The call is counted as cancelled.
+    pub async fn ask(
+        &self,
+        request: D::Request,
+    ) -> Result<Answer<D::Response>, CallError<D::Error>> {
+        call::ask(&self.core, request, CallOptions::default()).await
+    }
+
+    /// Calls the dependency with settings of this call's own.
+    ///
+    /// # Errors  As [`Client::ask`].
+    /// # Cancel safety   As [`Client::ask`].
+    pub async fn ask_with(
+        &self,
+        request: D::Request,
+        options: CallOptions,
+    ) -> Result<Answer<D::Response>, CallError<D::Error>> {
+        call::ask(&self.core, request, options).await
+    }
+
+    /// Runs a closure under the same breaker and limits, in the caller's own task: no worker and
+    /// no fallback. Every error counts as the dependency's.
+    ///
+    /// # Errors  As [`Client::ask`], with the closure's own error.
+    /// # Panics  When the closure does; it is counted as a failure.
+    /// # Cancel safety   Dropped, the closure's future is dropped; counted as cancelled.
+    pub async fn run<T, E, F>(&self, work: impl FnMut() -> F) -> Result<T, CallError<E>>
+    where
+        F: Future<Output = Result<T, E>>,
+    {
+        let by_result = |result: &Result<T, E>| {
+            Verdict::from(if result.is_ok() {
+                Class::Success
+            } else {
+                Class::Failure
+            })
+        };
+        self.run_with(CallOptions::default(), by_result, work).await
+    }
+
+    /// Runs a closure as [`Client::run`] does, with options and with a word on what each result
+    /// counts for.
+    ///
+    /// # Errors  As [`Client::run`].
+    /// # Panics  As [`Client::run`].
+    /// # Cancel safety   As [`Client::run`].
+    pub async fn run_with<T, E, F>(
+        &self,
+        options: CallOptions,
+        classify: impl Fn(&Result<T, E>) -> Verdict,
+        work: impl FnMut() -> F,
+    ) -> Result<T, CallError<E>>
+    where
+        F: Future<Output = Result<T, E>>,
+    {
+        call::run(&self.core.shared, options, classify, work).await
+    }
+
+    /// The breaker actor's address: any actor may send it a [`Call`](crate::Call).
+    #[must_use]
+    pub fn breaker(&self) -> Addr<Breaker<D>> {
+        self.core.breaker.addr.clone()
+    }
+
+    /// The dependency's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.core.shared.name
+    }
+
+    /// How the dependency is now.
+    #[must_use]
+    pub fn status(&self) -> DependencyStatus {
+        DependencyStatus::of(&self.core)
+    }
+
+    /// Carries an operator's command out.
+    ///
+    /// # Errors  The breaker's state does not allow it.
+    pub async fn operate(&self, command: Command) -> Result<(), IllegalTransition> {
+        self.core
+            .breaker
+            .addr
+            .send(Operate(command))
+            .await
+            // A breaker that is gone refuses every call; there is nothing to command.
+            .unwrap_or(Ok(()))
+    }
+}
+
+impl<D: Dependency> Clone for Client<D> {
+    fn clone(&self) -> Self {
+        Self {
+            core: Arc::clone(&self.core),
+        }
+    }
+}
+
+impl<D: Dependency> fmt::Debug for Client<D> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Client")
+            .field("name", &self.name())
+            .finish_non_exhaustive()
+    }
+}

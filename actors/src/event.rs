@@ -1,0 +1,259 @@
+//! What happened: transitions, restarts, parks, overrides. A bounded history, live streams,
+//! listeners and log lines.
+//!
+//! Nothing on the path of a call comes here, and a listener that panics disturbs nobody.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use breakerbox_policy::supervision::StopCause;
+use breakerbox_policy::{BreakerEvent, State, Time};
+use tokio::sync::broadcast;
+
+use crate::clock::Clock;
+
+/// Events that are kept for whoever comes late.
+const HISTORY: usize = 1024;
+
+/// Something that happened to a dependency or a child.
+///
+/// # Source  Rule OPS-1 in docs/rules.md.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Event {
+    /// Counts up by one from 1; a gap in a stream means that the reader was too slow.
+    pub id: u64,
+    /// When, since the runtime's start.
+    pub at: Time,
+    /// The dependency, or the supervised child.
+    pub subject: Arc<str>,
+    /// What.
+    pub kind: EventKind,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum EventKind {
+    /// A breaker moved, or an operator moved it.
+    Breaker(BreakerEvent),
+    /// A child is running.
+    Started {
+        /// Which of its lives, from 1.
+        incarnation: u64,
+    },
+    /// A child's life ended.
+    Ended {
+        /// Which of its lives.
+        incarnation: u64,
+        /// Why.
+        cause: StopCause,
+    },
+    /// A child will be started again.
+    RestartScheduled {
+        /// The wait before it.
+        after: Duration,
+    },
+    /// A child is kept down after too many crashes.
+    Parked {
+        /// The last end.
+        cause: StopCause,
+    },
+    /// A supervisor gave up, and all its children with it.
+    GaveUp {
+        /// The last end.
+        cause: StopCause,
+    },
+    /// A worker blocks its thread; another one takes its queue over.
+    Stuck {
+        /// Which of its lives.
+        incarnation: u64,
+        /// For how long it has not come back.
+        for_: Duration,
+    },
+    /// The first answer by a fallback since the dependency last answered by itself.
+    FallbackServing {
+        /// The fallback.
+        fallback: Arc<str>,
+        /// Why there was no primary answer.
+        why: String,
+    },
+    /// The dependency answers by itself again.
+    FallbackOver {
+        /// Fallback answers in between.
+        served: u64,
+    },
+    /// A call crashed workers too often and is refused from now on.
+    Quarantined {
+        /// Its fingerprint.
+        fingerprint: u64,
+        /// For how long.
+        ttl: Duration,
+    },
+    /// New calls are refused; those in flight may finish.
+    Draining,
+}
+
+impl fmt::Display for EventKind {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Breaker(event) => write!(out, "{event}"),
+            Self::Started { incarnation } => write!(out, "running (life {incarnation})"),
+            Self::Ended { incarnation, cause } => {
+                write!(out, "life {incarnation} ended: {cause}")
+            }
+            Self::RestartScheduled { after } => write!(out, "restart in {after:?}"),
+            Self::Parked { cause } => write!(out, "parked after too many crashes; last: {cause}"),
+            Self::GaveUp { cause } => write!(out, "gave up after too many restarts; last: {cause}"),
+            Self::Stuck { incarnation, for_ } => write!(
+                out,
+                "life {incarnation} has blocked its thread for {for_:?}; its queue moves to a new one"
+            ),
+            Self::FallbackServing { fallback, why } => {
+                write!(out, "falling back to {fallback}: {why}")
+            }
+            Self::FallbackOver { served } => {
+                write!(
+                    out,
+                    "answering by itself again after {served} fallback answers"
+                )
+            }
+            Self::Quarantined { fingerprint, ttl } => write!(
+                out,
+                "calls with fingerprint {fingerprint:#x} are refused for {ttl:?}: they crash workers"
+            ),
+            Self::Draining => write!(out, "draining: no new calls"),
+        }
+    }
+}
+
+/// Takes events in and hands them on.
+#[derive(Clone)]
+pub(crate) struct EventBus {
+    clock: Clock,
+    inner: Arc<Mutex<Inner>>,
+}
+
+type Listener = Arc<dyn Fn(&Event) + Send + Sync>;
+
+struct Inner {
+    last_id: u64,
+    history: VecDeque<Event>,
+    stream: broadcast::Sender<Event>,
+    listeners: Vec<Listener>,
+}
+
+impl EventBus {
+    pub(crate) fn new(clock: Clock) -> Self {
+        let (stream, _) = broadcast::channel(HISTORY);
+        let inner = Inner {
+            last_id: 0,
+            history: VecDeque::new(),
+            stream,
+            listeners: Vec::new(),
+        };
+        Self {
+            clock,
+            inner: Arc::new(Mutex::new(inner)),
+        }
+    }
+
+    /// Records what happened, logs it and tells everyone who listens.
+    pub(crate) fn emit(&self, subject: &Arc<str>, kind: EventKind) {
+        let (event, listeners) = {
+            let mut inner = self.lock();
+            inner.last_id += 1;
+            let event = Event {
+                id: inner.last_id,
+                at: self.clock.now(),
+                subject: Arc::clone(subject),
+                kind,
+            };
+            if inner.history.len() == HISTORY {
+                inner.history.pop_front();
+            }
+            inner.history.push_back(event.clone());
+            // No reader is no error.
+            let _ = inner.stream.send(event.clone());
+            (event, inner.listeners.clone())
+        };
+        log(&event);
+        for listener in listeners {
+            if catch_unwind(AssertUnwindSafe(|| listener(&event))).is_err() {
+                tracing::error!(
+                    event = event.id,
+                    "an event listener panicked; the others go on"
+                );
+            }
+        }
+    }
+
+    pub(crate) fn listen(&self, listener: impl Fn(&Event) + Send + Sync + 'static) {
+        self.lock().listeners.push(Arc::new(listener));
+    }
+
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Event> {
+        self.lock().stream.subscribe()
+    }
+
+    /// Events with an id above `after`, oldest first.
+    pub(crate) fn since(&self, after: u64) -> Vec<Event> {
+        let inner = self.lock();
+        inner
+            .history
+            .iter()
+            .filter(|event| event.id > after)
+            .cloned()
+            .collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing between lock and unlock panics but an allocation; the data stays whole.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for EventBus {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("EventBus").finish_non_exhaustive()
+    }
+}
+
+/// Writes the log line: WARN for what a person should see, INFO for the rest.
+fn log(event: &Event) {
+    let subject = &*event.subject;
+    let id = event.id;
+    match &event.kind {
+        EventKind::Breaker(BreakerEvent::Transition {
+            from,
+            to,
+            generation,
+            cause,
+            retry_after,
+            counts,
+            ..
+        }) => {
+            let (from, to) = (from.to_string(), to.to_string());
+            let (calls, failures, slow) = (counts.calls, counts.failures, counts.slow);
+            let retry_after_ms = retry_after.map(|wait| wait.as_secs_f64() * 1e3);
+            if to == State::Open.to_string() {
+                tracing::warn!(id, dependency = subject, %from, %to, generation, %cause, calls, failures, slow, retry_after_ms, "breaker moved");
+            } else {
+                tracing::info!(id, dependency = subject, %from, %to, generation, %cause, calls, failures, slow, retry_after_ms, "breaker moved");
+            }
+        }
+        EventKind::Ended { incarnation, cause } if !cause.is_normal() => {
+            tracing::warn!(id, subject, incarnation, %cause, "child ended");
+        }
+        EventKind::Parked { .. }
+        | EventKind::GaveUp { .. }
+        | EventKind::Stuck { .. }
+        | EventKind::FallbackServing { .. }
+        | EventKind::Quarantined { .. } => {
+            tracing::warn!(id, subject, "{}", event.kind);
+        }
+        _ => tracing::info!(id, subject, "{}", event.kind),
+    }
+}

@@ -1,0 +1,149 @@
+//! The other kinds of fallbacks: a fixed value, a function, another dependency, a user's actor.
+
+use std::fmt;
+use std::future::Future;
+
+use actix::{Message, Recipient};
+use breakerbox_policy::Time;
+
+use super::{Fallback, FallbackFuture, Fallen};
+use crate::client::Client;
+use crate::dependency::Dependency;
+use crate::error::CallError;
+
+/// Always the same answer.
+#[derive(Debug, Clone)]
+pub struct Fixed<T>(pub T);
+
+impl<D: Dependency> Fallback<D> for Fixed<D::Response>
+where
+    D::Response: Clone + Sync,
+{
+    fn name(&self) -> &str {
+        "fixed"
+    }
+
+    fn answer(
+        &self,
+        _: D::Request,
+        _: &CallError<D::Error>,
+        _: Time,
+    ) -> FallbackFuture<D::Response> {
+        let fallen = Fallen::Answer(self.0.clone(), None);
+        Box::pin(std::future::ready(fallen))
+    }
+}
+
+impl<D, F, W, E> Fallback<D> for F
+where
+    D: Dependency,
+    F: Fn(D::Request, &CallError<D::Error>) -> W + Send + Sync + 'static,
+    W: Future<Output = Result<D::Response, E>> + Send + 'static,
+    E: fmt::Display,
+{
+    fn name(&self) -> &str {
+        "function"
+    }
+
+    fn answer(
+        &self,
+        request: D::Request,
+        why: &CallError<D::Error>,
+        _: Time,
+    ) -> FallbackFuture<D::Response> {
+        let answer = self(request, why);
+        Box::pin(async move {
+            match answer.await {
+                Ok(value) => Fallen::Answer(value, None),
+                Err(error) => Fallen::Failed(error.to_string()),
+            }
+        })
+    }
+}
+
+/// Another dependency with the same requests and responses stands in, under its own breaker.
+impl<D, O> Fallback<D> for Client<O>
+where
+    D: Dependency,
+    O: Dependency<Request = D::Request, Response = D::Response>,
+{
+    fn name(&self) -> &str {
+        Client::name(self)
+    }
+
+    fn answer(
+        &self,
+        request: D::Request,
+        _: &CallError<D::Error>,
+        _: Time,
+    ) -> FallbackFuture<D::Response> {
+        let other = self.clone();
+        Box::pin(async move {
+            match other.ask(request).await {
+                Ok(answer) => Fallen::Answer(answer.value, answer.age),
+                Err(error) => Fallen::Failed(error.to_string()),
+            }
+        })
+    }
+}
+
+/// What a user's fallback actor is asked.
+#[derive(Debug)]
+pub struct FallbackCall<D: Dependency> {
+    /// The request that got no primary answer.
+    pub request: D::Request,
+    /// Why, in words.
+    pub why: String,
+}
+
+impl<D: Dependency> Message for FallbackCall<D> {
+    type Result = Result<D::Response, String>;
+}
+
+/// A user's own actor stands in.
+pub struct ActorFallback<D: Dependency> {
+    name: String,
+    actor: Recipient<FallbackCall<D>>,
+}
+
+impl<D: Dependency> ActorFallback<D> {
+    /// An actor, under the name that answers and events give it.
+    #[must_use]
+    pub fn new(name: impl Into<String>, actor: Recipient<FallbackCall<D>>) -> Self {
+        Self {
+            name: name.into(),
+            actor,
+        }
+    }
+}
+
+impl<D: Dependency> Fallback<D> for ActorFallback<D> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn answer(
+        &self,
+        request: D::Request,
+        why: &CallError<D::Error>,
+        _: Time,
+    ) -> FallbackFuture<D::Response> {
+        let why = why.to_string();
+        let asked = self.actor.send(FallbackCall { request, why });
+        Box::pin(async move {
+            match asked.await {
+                Ok(Ok(value)) => Fallen::Answer(value, None),
+                Ok(Err(message)) => Fallen::Failed(message),
+                Err(_closed) => Fallen::Failed("the fallback actor is gone".to_owned()),
+            }
+        })
+    }
+}
+
+impl<D: Dependency> fmt::Debug for ActorFallback<D> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("ActorFallback")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,232 @@
+//! The gate: one atomic word that a breaker publishes, and the successes that nobody needs to
+//! tell it at once.
+//!
+//! Only the breaker actor writes the word. Everyone may read it, and so refuse a call without a
+//! message. The second word counts successes of one generation and time bucket; it never decides.
+
+use super::sync::{AtomicU64, Ordering};
+
+const MODE_BITS: u32 = 3;
+const GENERATION_BITS: u32 = 20;
+const GENERATION_MASK: u64 = (1 << GENERATION_BITS) - 1;
+const RETRY_BITS: u32 = 64 - MODE_BITS - GENERATION_BITS;
+const RETRY_MASK: u64 = (1 << RETRY_BITS) - 1;
+const BUCKET_BITS: u32 = 20;
+const BUCKET_MASK: u64 = (1 << BUCKET_BITS) - 1;
+const COUNT_BITS: u32 = 64 - GENERATION_BITS - BUCKET_BITS;
+const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
+
+/// What the gate says to whoever wants to call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Go; a success needs no message.
+    Closed,
+    /// Go; every outcome is reported, for a success could move the state.
+    Watchful,
+    /// No call before the published time; from then on ask the breaker.
+    Open,
+    /// Ask the breaker for one of its few permits.
+    HalfOpen,
+    /// No call, whatever the time.
+    ForcedOpen,
+    /// Go, and tell nobody.
+    Disabled,
+}
+
+impl Mode {
+    const ALL: [Self; 6] = [
+        Self::Closed,
+        Self::Watchful,
+        Self::Open,
+        Self::HalfOpen,
+        Self::ForcedOpen,
+        Self::Disabled,
+    ];
+
+    fn from_bits(bits: u64) -> Self {
+        // Only `GateWord::new` makes words, so the index is one of the six; a word that is not
+        // shuts the gate.
+        usize::try_from(bits)
+            .ok()
+            .and_then(|index| Self::ALL.get(index))
+            .copied()
+            .unwrap_or(Self::ForcedOpen)
+    }
+}
+
+/// The published word: mode, the low bits of the generation, and when to try again.
+///
+/// # Units   `retry_at`: milliseconds since the runtime's start, rounded up, 41 bits (69 years).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct GateWord(u64);
+
+impl GateWord {
+    pub(crate) fn new(mode: Mode, generation: u64, retry_at_ms: u64) -> Self {
+        let generation = generation & GENERATION_MASK;
+        let retry = retry_at_ms.min(RETRY_MASK);
+        Self(mode as u64 | generation << MODE_BITS | retry << (MODE_BITS + GENERATION_BITS))
+    }
+
+    pub(crate) fn mode(self) -> Mode {
+        Mode::from_bits(self.0 & ((1 << MODE_BITS) - 1))
+    }
+
+    /// The low bits of the generation, the same as [`tag_of`] gives.
+    pub(crate) fn tag(self) -> u64 {
+        self.0 >> MODE_BITS & GENERATION_MASK
+    }
+
+    pub(crate) fn retry_at_ms(self) -> u64 {
+        self.0 >> (MODE_BITS + GENERATION_BITS)
+    }
+}
+
+/// The part of a generation that fits into the gate.
+///
+/// A call would have to be in flight during a million transitions to meet its own tag again.
+pub(crate) fn tag_of(generation: u64) -> u64 {
+    generation & GENERATION_MASK
+}
+
+/// Successes that were counted without a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Successes(u64);
+
+impl Successes {
+    const NONE: Self = Self(0);
+
+    fn one(tag: u64, bucket: u64) -> Self {
+        Self(tag << (BUCKET_BITS + COUNT_BITS) | (bucket & BUCKET_MASK) << COUNT_BITS | 1)
+    }
+
+    pub(crate) fn count(self) -> u64 {
+        self.0 & COUNT_MASK
+    }
+
+    /// The generation's tag.
+    pub(crate) fn tag(self) -> u64 {
+        self.0 >> (BUCKET_BITS + COUNT_BITS)
+    }
+
+    /// The low bits of the time bucket.
+    pub(crate) fn bucket(self) -> u64 {
+        self.0 >> COUNT_BITS & BUCKET_MASK
+    }
+
+    /// The whole number of the bucket, given that of the present: the latest one that is not
+    /// later and has these low bits.
+    pub(crate) fn bucket_before(self, now_bucket: u64) -> u64 {
+        let candidate = (now_bucket & !BUCKET_MASK) | self.bucket();
+        if candidate > now_bucket {
+            candidate.saturating_sub(BUCKET_MASK + 1)
+        } else {
+            candidate
+        }
+    }
+
+    fn same_kind(self, other: Self) -> bool {
+        self.0 >> COUNT_BITS == other.0 >> COUNT_BITS
+    }
+
+    fn is_full(self) -> bool {
+        self.count() == COUNT_MASK
+    }
+}
+
+/// The word, and the successes beside it.
+///
+/// # Source  DESIGN §1; rule CALL-3. Proved with loom in tests/gate_loom.rs: whatever the
+/// interleaving, each success is handed to the breaker exactly once, with its own generation.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    word: AtomicU64,
+    successes: AtomicU64,
+}
+
+impl Gate {
+    pub(crate) fn new(word: GateWord) -> Self {
+        Self {
+            word: AtomicU64::new(word.0),
+            successes: AtomicU64::new(0),
+        }
+    }
+
+    /// What everyone reads before a call.
+    pub(crate) fn read(&self) -> GateWord {
+        GateWord(self.word.load(Ordering::Acquire))
+    }
+
+    /// Publishes a new word. The breaker actor alone calls this.
+    pub(crate) fn publish(&self, word: GateWord) {
+        self.word.store(word.0, Ordering::Release);
+    }
+
+    /// Counts a success of the generation `tag` in a time bucket.
+    ///
+    /// Returns what had been counted for another generation or bucket: it must be told to the
+    /// breaker.
+    pub(crate) fn count_success(&self, tag: u64, bucket: u64) -> Option<Successes> {
+        let one = Successes::one(tag, bucket);
+        let mut seen = Successes(self.successes.load(Ordering::Relaxed));
+        loop {
+            let joins = seen.same_kind(one) && seen.count() > 0 && !seen.is_full();
+            let next = if joins { Successes(seen.0 + 1) } else { one };
+            match self.successes.compare_exchange_weak(
+                seen.0,
+                next.0,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) if joins || seen.count() == 0 => return None,
+                Ok(_) => return Some(seen),
+                Err(now) => seen = Successes(now),
+            }
+        }
+    }
+
+    /// Takes what was counted and not yet told.
+    pub(crate) fn take_successes(&self) -> Option<Successes> {
+        if self.successes.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let taken = Successes(self.successes.swap(Successes::NONE.0, Ordering::AcqRel));
+        (taken.count() > 0).then_some(taken)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn brk_11_a_word_keeps_mode_generation_and_time() {
+        for mode in Mode::ALL {
+            let word = GateWord::new(mode, 0x0123_4567_89ab, 1 << 40);
+            assert_eq!(word.mode(), mode);
+            assert_eq!(word.tag(), tag_of(0x0123_4567_89ab));
+            assert_eq!(word.retry_at_ms(), 1 << 40);
+        }
+        let far = GateWord::new(Mode::Open, 0, u64::MAX);
+        assert_eq!(far.retry_at_ms(), RETRY_MASK, "clamped, not wrapped");
+    }
+
+    #[test]
+    fn brk_3_successes_of_different_generations_are_never_mixed() {
+        let gate = Gate::new(GateWord::new(Mode::Closed, 1, 0));
+        assert_eq!(gate.count_success(1, 7), None);
+        assert_eq!(gate.count_success(1, 7), None);
+        let old = gate.count_success(2, 7).expect("two of generation 1");
+        assert_eq!((old.tag(), old.bucket(), old.count()), (1, 7, 2));
+        let rest = gate.take_successes().expect("one of generation 2");
+        assert_eq!((rest.tag(), rest.count()), (2, 1));
+        assert_eq!(gate.take_successes(), None);
+    }
+
+    #[test]
+    fn a_bucket_number_is_completed_from_the_present() {
+        let wrapped = Successes::one(0, BUCKET_MASK);
+        assert_eq!(wrapped.bucket_before(BUCKET_MASK + 3), BUCKET_MASK);
+        assert_eq!(Successes::one(0, 5).bucket_before(6), 5);
+        assert_eq!(Successes::one(0, 5).bucket_before(5), 5);
+    }
+}

@@ -1,0 +1,104 @@
+//! The closed list of messages, grouped by hop. Reading this file is reading the actors' graph.
+
+use actix::{Message, Recipient};
+use breakerbox_policy::{Command, IllegalTransition, Outcome, Permit, RefusalState};
+
+use crate::admission::Admission;
+use crate::call::CallOptions;
+use crate::client::Answer;
+use crate::dependency::Dependency;
+use crate::error::CallError;
+use crate::gate::Successes;
+use crate::worker::Work;
+
+// client → breaker
+
+/// Makes a call: any actor may send it to a dependency's breaker.
+pub struct Call<D: Dependency> {
+    pub(crate) request: D::Request,
+    pub(crate) options: CallOptions,
+}
+
+impl<D: Dependency> Call<D> {
+    /// A call with the dependency's own settings.
+    pub fn new(request: D::Request) -> Self {
+        Self::with(request, CallOptions::default())
+    }
+
+    /// A call with settings of its own.
+    pub fn with(request: D::Request, options: CallOptions) -> Self {
+        Self { request, options }
+    }
+}
+
+impl<D: Dependency> Message for Call<D> {
+    type Result = Result<Answer<D::Response>, CallError<D::Error>>;
+}
+
+/// Asks for a permit where the gate alone cannot give one.
+#[derive(Message)]
+#[rtype(result = "Result<Admission, Refusal>")]
+pub(crate) struct Acquire {
+    pub(crate) deadline: Option<breakerbox_policy::Time>,
+}
+
+/// Why a permit was not given, with the words of the moment.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) state: RefusalState,
+    pub(crate) reason: std::sync::Arc<str>,
+    pub(crate) retry_after: Option<std::time::Duration>,
+}
+
+// worker, client → breaker
+
+/// The end of an attempt. What follows it runs after it was counted, or when nobody counts any
+/// more, so that no answer is lost with a message (rules CALL-1 and CALL-3).
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Report {
+    pub(crate) permit: Option<Permit>,
+    pub(crate) outcome: Outcome,
+    pub(crate) then: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        if let Some(then) = self.then.take() {
+            then();
+        }
+    }
+}
+
+/// A permit that was not used.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Release(pub(crate) Permit);
+
+/// Successes that were counted at the gate.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Flush(pub(crate) Successes);
+
+// operator, supervisor → breaker
+
+/// An operator's or the supervisor's command.
+#[derive(Message)]
+#[rtype(result = "Result<(), IllegalTransition>")]
+pub(crate) struct Operate(pub(crate) Command);
+
+/// How a breaker actor is reached by those who do not care whose breaker it is.
+#[derive(Debug)]
+pub(crate) struct BreakerPort {
+    pub(crate) acquire: Recipient<Acquire>,
+    pub(crate) report: Recipient<Report>,
+    pub(crate) release: Recipient<Release>,
+    pub(crate) flush: Recipient<Flush>,
+    pub(crate) operate: Recipient<Operate>,
+}
+
+// breaker, client → worker
+
+impl<D: Dependency> Message for Work<D> {
+    type Result = ();
+}

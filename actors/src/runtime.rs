@@ -1,0 +1,438 @@
+//! The runtime: one supervision tree, its threads, and the dependencies by name.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use actix::{Recipient, System};
+use breakerbox_policy::supervision::{CommandError, StopCause};
+use breakerbox_policy::{Command, DependencySettings, IllegalTransition};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use crate::builder::NewDependency;
+use crate::client::Client;
+use crate::clock::Clock;
+use crate::dependency::{Dependency, Route};
+use crate::error::StartError;
+use crate::event::{Event, EventBus, EventKind};
+use crate::message::Operate;
+use crate::status::DependencyStatus;
+use crate::supervisor::{
+    Child, ChildRef, ChildStatus, DriverCommand, DriverNews, Group, GroupRef, Homes, Surroundings,
+    Tell, Watch, Watchers, remember_panics,
+};
+
+/// What a runtime is started with.
+#[derive(Debug, Clone, Default)]
+pub struct RuntimeSettings {
+    /// Settings of dependencies by name; one that is not here gets the defaults.
+    pub dependencies: BTreeMap<String, DependencySettings>,
+    /// Threads beside the runtime's own; workers are spread over all of them.
+    pub extra_threads: usize,
+    /// The clock; `None` for the real one.
+    pub clock: Option<Clock>,
+}
+
+/// A running supervision tree. Cheap to clone; the tree lives until [`Runtime::shutdown`], or
+/// until the last clone is dropped, which kills it.
+#[derive(Clone)]
+pub struct Runtime {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    around: Surroundings,
+    settings: BTreeMap<String, DependencySettings>,
+    root: GroupRef,
+    commands: mpsc::UnboundedSender<DriverCommand>,
+    end: watch::Receiver<Option<StopCause>>,
+    registry: Mutex<BTreeMap<String, Box<dyn Registered>>>,
+    groups: Mutex<BTreeMap<String, GroupRef>>,
+    thread: Mutex<Option<OwnThread>>,
+}
+
+/// The thread of a runtime that was started outside of actix.
+struct OwnThread {
+    stop: oneshot::Sender<()>,
+    handle: JoinHandle<()>,
+}
+
+/// A dependency, whatever it is a dependency on.
+trait Registered: Send + Sync {
+    fn client(&self) -> &dyn Any;
+    fn status(&self) -> DependencyStatus;
+    fn set_route(&self, route: Route);
+    fn operator(&self) -> Recipient<Operate>;
+}
+
+impl<D: Dependency> Registered for Client<D> {
+    fn client(&self) -> &dyn Any {
+        self
+    }
+
+    fn status(&self) -> DependencyStatus {
+        Client::status(self)
+    }
+
+    fn set_route(&self, route: Route) {
+        self.core.shared.set_route(route);
+        if route == Route::Draining {
+            let shared = &self.core.shared;
+            shared.events.emit(&shared.name, EventKind::Draining);
+        }
+    }
+
+    fn operator(&self) -> Recipient<Operate> {
+        self.breaker().recipient()
+    }
+}
+
+/// The parts of a tree that was just put on its thread.
+struct Planted {
+    around: Surroundings,
+    root: GroupRef,
+    commands: mpsc::UnboundedSender<DriverCommand>,
+    end: watch::Receiver<Option<StopCause>>,
+}
+
+impl Runtime {
+    /// Starts an empty tree: on this thread where an actix system runs, else on a thread of its
+    /// own, so that it works in any tokio program too.
+    ///
+    /// # Errors  The threads cannot be made, or the program aborts on panics.
+    pub async fn start(settings: impl Into<RuntimeSettings>) -> Result<Self, StartError> {
+        if cfg!(panic = "abort") {
+            return Err(StartError::PanicAborts);
+        }
+        remember_panics();
+        let RuntimeSettings {
+            dependencies,
+            extra_threads,
+            clock,
+        } = settings.into();
+        let clock = clock.unwrap_or_else(Clock::real);
+        let (planted, thread) = if System::is_registered() {
+            let planted = plant(clock, extra_threads).map_err(StartError::Thread)?;
+            (planted, None)
+        } else {
+            let (planted, thread) = plant_elsewhere(clock, extra_threads).await?;
+            (planted, Some(thread))
+        };
+        let Planted {
+            around,
+            root,
+            commands,
+            end,
+        } = planted;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                around,
+                settings: dependencies,
+                root,
+                commands,
+                end,
+                registry: Mutex::default(),
+                groups: Mutex::default(),
+                thread: Mutex::new(thread),
+            }),
+        })
+    }
+
+    /// Begins to describe a dependency; its settings come from the configuration.
+    pub fn dependency(&self, name: impl Into<String>) -> NewDependency {
+        let name = name.into();
+        let settings = self.inner.settings.get(&name).cloned().unwrap_or_default();
+        NewDependency {
+            runtime: self.clone(),
+            name,
+            settings,
+        }
+    }
+
+    /// Supervises an actix actor of yours and waits until it runs.
+    ///
+    /// # Errors  The name is taken, it did not start, or the runtime is going down.
+    pub async fn supervise<A: actix::Actor<Context = actix::Context<A>>>(
+        &self,
+        child: Child<A>,
+    ) -> Result<ChildRef<A>, StartError> {
+        let name = child.spec.name.clone();
+        let added = self.inner.root.add(child).await;
+        added.map_err(|error| start_error(name, error))
+    }
+
+    /// Supervises a group of actors and waits until all of them run.
+    ///
+    /// # Errors  Its specification contradicts itself, the name is taken, a child did not start,
+    /// or the runtime is going down.
+    pub async fn supervise_group(&self, group: Group) -> Result<GroupRef, StartError> {
+        group.check()?;
+        let name = group.own.name.clone();
+        let added = self
+            .inner
+            .root
+            .add_group(group, &self.inner.around, "")
+            .await;
+        let group = added.map_err(|error| start_error(name.clone(), error))?;
+        lock(&self.inner.groups).insert(name, group.clone());
+        Ok(group)
+    }
+
+    /// The children at the top of the tree: dependencies, actors and groups.
+    #[must_use]
+    pub fn root(&self) -> GroupRef {
+        self.inner.root.clone()
+    }
+
+    /// The children at the top of the tree, in start order.
+    pub async fn children(&self) -> Vec<ChildStatus> {
+        self.inner.root.children().await
+    }
+
+    /// Watches a child, named with the groups around it: `"vector_search/worker-1"`.
+    ///
+    /// One that has ended already, or never was, answers at once.
+    #[must_use]
+    pub fn watch(&self, name: &str) -> Watch {
+        self.inner.around.watchers.watch(name)
+    }
+
+    /// The handle of a running dependency; `None` when there is none of this name and type.
+    #[must_use]
+    pub fn client<D: Dependency>(&self, name: &str) -> Option<Client<D>> {
+        self.registry()
+            .get(name)
+            .and_then(|one| one.client().downcast_ref::<Client<D>>().cloned())
+    }
+
+    /// How every dependency is, by name.
+    #[must_use]
+    pub fn statuses(&self) -> Vec<DependencyStatus> {
+        let registry = self.registry();
+        registry.values().map(|one| one.status()).collect()
+    }
+
+    /// How one dependency is; `None` when there is none of this name.
+    #[must_use]
+    pub fn status(&self, name: &str) -> Option<DependencyStatus> {
+        self.registry().get(name).map(|one| one.status())
+    }
+
+    /// Closes every breaker, takes overrides off and sets the breakers' counters to zero.
+    ///
+    /// # Panics  Never.
+    pub async fn reset_all(&self, reason: &str) {
+        let names: Vec<String> = self.registry().keys().cloned().collect();
+        for name in names {
+            let reason = reason.to_owned();
+            // Reset is allowed in every state; one that is gone meanwhile needs none.
+            let _ = self.operate(&name, Command::Reset { reason }).await;
+        }
+    }
+
+    /// Carries an operator's command out on a breaker; `None` when there is none of this name.
+    ///
+    /// # Errors  The breaker's state does not allow it.
+    pub async fn operate(
+        &self,
+        name: &str,
+        command: Command,
+    ) -> Option<Result<(), IllegalTransition>> {
+        let operator = self.registry().get(name)?.operator();
+        // A breaker that is gone refuses every call; there is nothing to command.
+        Some(operator.send(Operate(command)).await.unwrap_or(Ok(())))
+    }
+
+    /// The group of this name at the top of the tree; each dependency is one.
+    ///
+    /// Restarting a child there revives a parked worker: `group.restart("worker-1")`.
+    #[must_use]
+    pub fn group(&self, name: &str) -> Option<GroupRef> {
+        lock(&self.inner.groups).get(name).cloned()
+    }
+
+    /// Calls a function for each event, on the thread where it happens: keep it short. One that
+    /// panics disturbs nobody.
+    pub fn on_event(&self, listener: impl Fn(&Event) + Send + Sync + 'static) {
+        self.inner.around.events.listen(listener);
+    }
+
+    /// A stream of events from now on; a reader that is too slow is told how many it missed.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.inner.around.events.subscribe()
+    }
+
+    /// The latest events with an id above `after`, oldest first; 1024 are kept.
+    #[must_use]
+    pub fn events_since(&self, after: u64) -> Vec<Event> {
+        self.inner.around.events.since(after)
+    }
+
+    /// The runtime's clock.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.inner.around.clock
+    }
+
+    /// Resolves when the tree has ended, with why: [`StopCause::GaveUp`] when a failure has
+    /// escalated to the top.
+    pub async fn ended(&self) -> StopCause {
+        let mut end = self.inner.end.clone();
+        match end.wait_for(Option::is_some).await {
+            Ok(cause) => cause.clone().unwrap_or(StopCause::Lost),
+            Err(_driver_gone) => StopCause::Lost,
+        }
+    }
+
+    /// Refuses new calls, lets those in flight finish within each dependency's drain time, stops
+    /// everything in reverse order and joins the runtime's threads.
+    ///
+    /// # Cancel safety   Dropped, the shutdown goes on; threads are not joined.
+    pub async fn shutdown(&self) {
+        for one in self.registry().values() {
+            one.set_route(Route::Draining);
+        }
+        // A root that is gone has ended already.
+        let _ = self
+            .inner
+            .commands
+            .send(DriverCommand::Stop { incarnation: 1 });
+        self.ended().await;
+        for one in self.registry().values() {
+            one.set_route(Route::Stopped);
+        }
+        let arbiters = self.inner.around.homes.stop();
+        let thread = lock(&self.inner.thread).take();
+        let join = move || {
+            for arbiter in arbiters {
+                // A thread that panicked is gone too.
+                let _ = arbiter.join();
+            }
+            if let Some(OwnThread { stop, handle }) = thread {
+                let _ = stop.send(());
+                let _ = handle.join();
+            }
+        };
+        // Joining blocks, so it goes to a thread that may. It fails only when the runtime around
+        // is being torn down.
+        let _ = tokio::task::spawn_blocking(join).await;
+    }
+
+    pub(crate) fn surroundings(&self) -> &Surroundings {
+        &self.inner.around
+    }
+
+    pub(crate) fn register<D: Dependency>(&self, client: &Client<D>) -> Result<(), StartError> {
+        let name = client.name().to_owned();
+        let mut registry = self.registry();
+        if registry.contains_key(&name) {
+            return Err(StartError::AlreadyRegistered { name });
+        }
+        registry.insert(name, Box::new(client.clone()));
+        Ok(())
+    }
+
+    pub(crate) fn unregister(&self, name: &str) {
+        self.registry().remove(name);
+    }
+
+    pub(crate) async fn add_group(&self, group: Group) -> Result<(), StartError> {
+        self.supervise_group(group).await.map(drop)
+    }
+
+    fn registry(&self) -> MutexGuard<'_, BTreeMap<String, Box<dyn Registered>>> {
+        lock(&self.inner.registry)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn start_error(child: String, error: CommandError) -> StartError {
+    match error {
+        CommandError::StartFailed(cause) => StartError::Failed { child, cause },
+        CommandError::AlreadyPresent | CommandError::AlreadyStarted => {
+            StartError::AlreadyRegistered { name: child }
+        }
+        CommandError::BadSpec(reason) => StartError::BadSpec {
+            name: child,
+            reason: reason.to_string(),
+        },
+        _ => StartError::ShuttingDown,
+    }
+}
+
+/// Puts the root supervisor on this thread.
+fn plant(clock: Clock, extra_threads: usize) -> Result<Planted, String> {
+    let around = Surroundings {
+        events: EventBus::new(clock.clone()),
+        clock: clock.clone(),
+        homes: Homes::new(extra_threads)?,
+        watchers: Watchers::default(),
+    };
+    let root = Group::new("");
+    let handle = GroupRef {
+        name: String::new(),
+        slot: root.slot.clone(),
+        clock,
+    };
+    let (commands, inbox) = mpsc::unbounded_channel();
+    let (ended, end) = watch::channel(None);
+    let tell: Tell = Box::new(move |_, news| {
+        if let DriverNews::Ended(cause) | DriverNews::StartFailed(cause) = news {
+            ended.send_replace(Some(cause));
+        }
+    });
+    let body = root.into_body("", &around);
+    body.spawn(&around.homes, inbox, tell)?;
+    // The driver was made just now.
+    let _ = commands.send(DriverCommand::Start { incarnation: 1 });
+    Ok(Planted {
+        around,
+        root: handle,
+        commands,
+        end,
+    })
+}
+
+/// Puts the root supervisor on a new thread with an actix system.
+async fn plant_elsewhere(
+    clock: Clock,
+    extra_threads: usize,
+) -> Result<(Planted, OwnThread), StartError> {
+    let (tell, told) = oneshot::channel();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let run = move || {
+        System::new().block_on(async move {
+            // Whoever started us is gone when this fails; then the tree goes too.
+            if tell.send(plant(clock, extra_threads)).is_ok() {
+                let _ = stopped.await;
+            }
+        });
+    };
+    let handle = std::thread::Builder::new()
+        .name("breakerbox".to_owned())
+        .spawn(run)
+        .map_err(|error| StartError::Thread(error.to_string()))?;
+    let gone = |_| StartError::Thread("it ended while it started".to_owned());
+    let planted = told.await.map_err(gone)?.map_err(StartError::Thread)?;
+    Ok((planted, OwnThread { stop, handle }))
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        for one in lock(&self.registry).values() {
+            one.set_route(Route::Stopped);
+        }
+    }
+}
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Runtime").finish_non_exhaustive()
+    }
+}

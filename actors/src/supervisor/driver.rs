@@ -1,0 +1,396 @@
+//! The driver: the future that polls one supervised actor, life after life.
+//!
+//! actix restarts nothing after a panic, keeps the panicked value where it does restart, and
+//! answers every queued message with the same `Closed`. So the queue lives here, outside of the
+//! incarnation: a pump inside of each incarnation takes messages from it. After a panic the whole
+//! incarnation is thrown away, and the next one goes on with the same queue and the same address.
+//!
+//! It never decides whether there is a next one; the supervisor does.
+
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context as TaskContext, Poll};
+
+use actix::dev::channel::AddressReceiver;
+use actix::dev::{ContextFut, EnvelopeProxy};
+use actix::fut::ActorFuture;
+use actix::{Actor, ActorContext, Addr, AsyncContext, Context};
+use breakerbox_policy::supervision::StopCause;
+use futures_util::Stream;
+use tokio::sync::mpsc;
+
+use super::health::{Condition, Fence, Health};
+use super::life::{Life, Readiness, caught};
+use crate::clock::Clock;
+
+/// Messages that one actor handles before its neighbours get a turn.
+///
+/// actix's own mailbox loop has no such bound: one flooded actor starves its thread.
+const BURST: u32 = 32;
+
+/// How a kind of actor differs from a plain one.
+pub(crate) trait Manner<A: Actor<Context = Context<A>>>: 'static {
+    /// Whether a stop lets the actor finish first; otherwise its context is stopped at once.
+    const DRAINS: bool = false;
+
+    /// Called at each turn, after the messages.
+    fn poll(actor: &mut A, ctx: &mut Context<A>, cx: &mut TaskContext<'_>, queue_is_empty: bool) {
+        let _ = (actor, ctx, cx, queue_is_empty);
+    }
+}
+
+/// A user's own actor: nothing special.
+#[derive(Debug)]
+pub(crate) struct Plain;
+
+impl<A: Actor<Context = Context<A>>> Manner<A> for Plain {}
+
+/// The queue of a supervised actor, and its stable address. It outlives every incarnation.
+pub(crate) struct Mailslot<A: Actor> {
+    pub(crate) addr: Addr<A>,
+    pub(crate) health: Arc<Health>,
+    queue: Arc<Mutex<AddressReceiver<A>>>,
+}
+
+impl<A: Actor> Clone for Mailslot<A> {
+    fn clone(&self) -> Self {
+        Self {
+            addr: self.addr.clone(),
+            health: Arc::clone(&self.health),
+            queue: Arc::clone(&self.queue),
+        }
+    }
+}
+
+impl<A: Actor<Context = Context<A>>> Mailslot<A> {
+    /// A queue without a bound of its own: whoever sends bounds it (rule CALL-6), for actix's
+    /// bound does not hold.
+    pub(crate) fn new() -> Self {
+        Self::bounded(0)
+    }
+
+    /// A queue with actix's bound, for actors of the user's.
+    pub(crate) fn bounded(capacity: usize) -> Self {
+        let (sender, receiver) = actix::dev::channel::channel(capacity);
+        Self {
+            addr: Addr::new(sender),
+            health: Arc::default(),
+            queue: Arc::new(Mutex::new(receiver)),
+        }
+    }
+
+    /// Drops everything that waits; each message answers for itself.
+    pub(crate) fn clear(&self) {
+        let mut cx = TaskContext::from_waker(std::task::Waker::noop());
+        loop {
+            let next = self.poll_next(&mut cx);
+            match next {
+                Poll::Ready(Some(envelope)) => drop(envelope),
+                _ => return,
+            }
+        }
+    }
+
+    fn poll_next(&self, cx: &mut TaskContext<'_>) -> Poll<Option<actix::dev::Envelope<A>>> {
+        // The lock is held for the pop alone, so that a new driver can take over from one whose
+        // thread is blocked in a handler.
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        Pin::new(&mut *queue).poll_next(cx)
+    }
+}
+
+/// What the supervisor asks of a driver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum DriverCommand {
+    Start { incarnation: u64 },
+    Stop { incarnation: u64 },
+    Kill { incarnation: u64 },
+}
+
+/// What a driver tells its supervisor.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum DriverNews {
+    Started,
+    StartFailed(StopCause),
+    Ended(StopCause),
+}
+
+/// Tells the supervisor; the number is the incarnation's.
+pub(crate) type Tell = Box<dyn Fn(u64, DriverNews) + Send>;
+
+/// Makes an incarnation.
+pub(crate) type Make<A> = Arc<dyn Fn(&Rc<Life>) -> A + Send + Sync>;
+
+/// What a driver needs for its whole life.
+pub(crate) struct DriverParts<A: Actor> {
+    pub(crate) slot: Mailslot<A>,
+    pub(crate) make: Make<A>,
+    pub(crate) commands: mpsc::UnboundedReceiver<DriverCommand>,
+    pub(crate) tell: Tell,
+    pub(crate) clock: Clock,
+    /// Whether queued messages fail with the incarnation instead of waiting for the next.
+    pub(crate) clear_on_crash: bool,
+}
+
+/// Polls one child of a supervisor.
+pub(crate) struct Driver<A: Actor<Context = Context<A>>, M: Manner<A>> {
+    parts: DriverParts<A>,
+    fence: Fence,
+    current: Option<Current<A>>,
+    manner: PhantomData<M>,
+}
+
+struct Current<A: Actor<Context = Context<A>>> {
+    incarnation: u64,
+    life: Rc<Life>,
+    future: ContextFut<A, Context<A>>,
+    announced: bool,
+}
+
+impl<A: Actor<Context = Context<A>>, M: Manner<A>> Unpin for Driver<A, M> {}
+
+impl<A: Actor<Context = Context<A>>, M: Manner<A>> Driver<A, M> {
+    pub(crate) fn new(parts: DriverParts<A>) -> Self {
+        let fence = parts.slot.health.new_owner();
+        Self {
+            parts,
+            fence,
+            current: None,
+            manner: PhantomData,
+        }
+    }
+
+    fn start(&mut self, incarnation: u64) {
+        let life = Rc::new(Life::new(self.fence.clone()));
+        match caught(|| (self.parts.make)(&life)) {
+            Err(panic) => {
+                let cause = StopCause::Crashed(panic);
+                (self.parts.tell)(incarnation, DriverNews::StartFailed(cause));
+            }
+            Ok(actor) => {
+                let mut ctx = Context::new();
+                ctx.spawn(Pump::<A, M> {
+                    slot: self.parts.slot.clone(),
+                    life: Rc::clone(&life),
+                    manner: PhantomData,
+                });
+                self.current = Some(Current {
+                    incarnation,
+                    life,
+                    future: ctx.into_future(actor),
+                    announced: false,
+                });
+            }
+        }
+    }
+
+    fn stop(&mut self) {
+        if let Some(current) = &mut self.current {
+            current.life.ask_to_stop();
+            let health = &self.parts.slot.health;
+            health.set(Condition::Stopping, current.incarnation);
+            if !M::DRAINS || !current.announced {
+                current.future.ctx().stop();
+            }
+        }
+    }
+
+    /// Ends the incarnation: marked down first, dropped second, told last.
+    fn end(&mut self, cause: StopCause) {
+        let Some(Current {
+            incarnation,
+            life,
+            mut future,
+            announced,
+        }) = self.current.take()
+        else {
+            return;
+        };
+        self.parts.slot.health.set(Condition::Down, incarnation);
+        life.set_death(cause);
+        // A terminated context runs no `stopping` and no further handler when it is dropped.
+        future.ctx().terminate();
+        if let Err(panic) = caught(|| drop(future)) {
+            life.note_second_panic(panic);
+        }
+        let cause = life.death().unwrap_or(StopCause::Killed);
+        if self.parts.clear_on_crash && !cause.is_normal() {
+            self.parts.slot.clear();
+        }
+        let asked = life.is_stopping() || matches!(cause, StopCause::Killed | StopCause::Lost);
+        if !announced && !asked {
+            if !cause.is_normal() {
+                (self.parts.tell)(incarnation, DriverNews::StartFailed(cause));
+                return;
+            }
+            // It started and had nothing to do.
+            (self.parts.tell)(incarnation, DriverNews::Started);
+        }
+        (self.parts.tell)(incarnation, DriverNews::Ended(cause));
+    }
+
+    /// Carries the supervisor's commands out; `Ready` when there is no supervisor any more.
+    fn poll_commands(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
+        loop {
+            match std::task::ready!(self.parts.commands.poll_recv(cx)) {
+                None => {
+                    self.end(StopCause::Killed);
+                    return Poll::Ready(());
+                }
+                Some(DriverCommand::Start { incarnation }) => self.start(incarnation),
+                Some(DriverCommand::Stop { incarnation }) if self.is_current(incarnation) => {
+                    self.stop();
+                }
+                Some(DriverCommand::Kill { incarnation }) if self.is_current(incarnation) => {
+                    self.end(StopCause::Killed);
+                }
+                Some(_of_a_life_that_is_over) => {}
+            }
+        }
+    }
+
+    fn is_current(&self, incarnation: u64) -> bool {
+        self.current
+            .as_ref()
+            .is_some_and(|current| current.incarnation == incarnation)
+    }
+
+    /// Polls the incarnation; `Some` when it has ended.
+    fn poll_current(&mut self, cx: &mut TaskContext<'_>) -> Option<StopCause> {
+        let current = self.current.as_mut()?;
+        let health = &self.parts.slot.health;
+        health.enter(self.parts.clock.now());
+        let polled = caught(|| Pin::new(&mut current.future).poll(cx));
+        health.leave();
+        let declared = super::take_declared_end();
+        if let Some(panic) = current.life.take_crash() {
+            return Some(StopCause::Crashed(panic));
+        }
+        match polled {
+            Err(panic) => Some(StopCause::Crashed(panic)),
+            Ok(Poll::Ready(())) => Some(match declared {
+                Some(cause) => cause,
+                None if current.life.is_stopping() => StopCause::Shutdown,
+                None => StopCause::Normal,
+            }),
+            Ok(Poll::Pending) => match current.life.readiness() {
+                Readiness::Failed(why) => Some(StopCause::Failed(why)),
+                Readiness::Starting => None,
+                Readiness::Ready => {
+                    if !current.announced {
+                        current.announced = true;
+                        if !current.life.is_stopping() {
+                            health.set(Condition::Running, current.incarnation);
+                        }
+                        (self.parts.tell)(current.incarnation, DriverNews::Started);
+                    }
+                    None
+                }
+            },
+        }
+    }
+}
+
+impl<A: Actor<Context = Context<A>>, M: Manner<A>> Future for Driver<A, M> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        loop {
+            if this.fence.is_passed() {
+                // Somebody took over while this thread was blocked; nobody listens here.
+                this.parts.tell = Box::new(|_, _| {});
+                this.end_quietly();
+                return Poll::Ready(());
+            }
+            if this.poll_commands(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            match this.poll_current(cx) {
+                // What comes next is the supervisor's decision; its command wakes us.
+                Some(cause) if !this.fence.is_passed() => this.end(cause),
+                Some(_) => {}
+                None => return Poll::Pending,
+            }
+        }
+    }
+}
+
+impl<A: Actor<Context = Context<A>>, M: Manner<A>> Driver<A, M> {
+    /// Drops the incarnation without touching what the new owner has published.
+    fn end_quietly(&mut self) {
+        if let Some(Current {
+            life, mut future, ..
+        }) = self.current.take()
+        {
+            life.set_death(StopCause::Lost);
+            future.ctx().terminate();
+            if let Err(panic) = caught(|| drop(future)) {
+                tracing::error!(%panic, "a fenced-off actor panicked while it was dropped");
+            }
+        }
+    }
+}
+
+impl<A: Actor<Context = Context<A>>, M: Manner<A>> Drop for Driver<A, M> {
+    fn drop(&mut self) {
+        if self.fence.is_passed() {
+            self.end_quietly();
+        } else {
+            self.end(StopCause::Lost);
+        }
+    }
+}
+
+/// The part of a driver that lives inside of an incarnation and hands it its messages.
+struct Pump<A: Actor, M> {
+    slot: Mailslot<A>,
+    life: Rc<Life>,
+    manner: PhantomData<M>,
+}
+
+impl<A: Actor, M> Unpin for Pump<A, M> {}
+
+impl<A: Actor<Context = Context<A>>, M: Manner<A>> ActorFuture<A> for Pump<A, M> {
+    type Output = ();
+
+    fn poll(
+        self: Pin<&mut Self>,
+        actor: &mut A,
+        ctx: &mut Context<A>,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<()> {
+        let mut queue_is_empty = false;
+        let mut left = BURST;
+        while self.life.readiness() == Readiness::Ready
+            && !ctx.waiting()
+            && !self.life.has_crashed()
+            && !self.life.is_fenced()
+        {
+            if left == 0 {
+                cx.waker().wake_by_ref();
+                break;
+            }
+            left -= 1;
+            match self.slot.poll_next(cx) {
+                Poll::Ready(Some(mut envelope)) => envelope.handle(actor, ctx),
+                Poll::Ready(None) | Poll::Pending => {
+                    queue_is_empty = true;
+                    break;
+                }
+            }
+        }
+        if !self.life.has_crashed() {
+            let before = self.life.readiness();
+            M::poll(actor, ctx, cx, queue_is_empty);
+            if self.life.readiness() != before {
+                // Ready now: the messages that waited for it are next.
+                cx.waker().wake_by_ref();
+            }
+        }
+        Poll::Pending
+    }
+}

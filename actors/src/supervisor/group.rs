@@ -1,0 +1,315 @@
+//! A group of children under a supervisor of their own.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use actix::{Actor, Context};
+use breakerbox_policy::supervision::{
+    AutoShutdown, ChildId, ChildSpec, ChildState, ChildView, CommandError, OtpRules,
+    RestartBackoff, Strategy, Supervision, SupervisorSpec,
+};
+use breakerbox_policy::{GiveUp, Intensity, RestartType};
+use tokio::sync::oneshot;
+
+use super::child::{ActorBody, Body, Child, ChildHooks, ChildRef};
+use super::driver::{Mailslot, Make};
+use super::life::Life;
+use super::{Ask, Request, Supervisor, SupervisorManner, Surroundings, Survey};
+use crate::clock::Clock;
+use crate::error::StartError;
+
+/// Children that share a fate: a supervisor's specification.
+///
+/// A group can stand in another group: when it gives up, that is the end of one child there.
+pub struct Group {
+    pub(crate) spec: SupervisorSpec,
+    pub(crate) own: ChildSpec,
+    pub(crate) slot: Mailslot<Supervisor>,
+    children: Vec<ChildSpec>,
+    bodies: Vec<Part>,
+    pub(crate) hooks: Option<Box<dyn ChildHooks>>,
+    /// What is wrong with a group inside of it.
+    bad: Option<StartError>,
+}
+
+/// A child whose body needs the runtime's surroundings to be made.
+type Part = (String, MakeBody);
+
+/// Makes a body, given the path of the group that it is in.
+pub(crate) type MakeBody = Box<dyn FnOnce(&Surroundings, &str) -> Arc<dyn Body> + Send>;
+
+impl Group {
+    /// An empty group: one-for-one, permanent, three restarts in a minute.
+    pub fn new(name: impl Into<String>) -> Self {
+        let mut own = ChildSpec::supervisor(name);
+        own.restart = RestartType::Permanent;
+        own.give_up = GiveUp::Escalate;
+        Self {
+            spec: SupervisorSpec::default(),
+            own,
+            slot: Mailslot::new(),
+            children: Vec::new(),
+            bodies: Vec::new(),
+            hooks: None,
+            bad: None,
+        }
+    }
+
+    /// Who else is restarted when one crashes.
+    #[must_use]
+    pub fn strategy(mut self, strategy: Strategy) -> Self {
+        self.spec.strategy = strategy;
+        self
+    }
+
+    /// Restarts that are too many.
+    #[must_use]
+    pub fn intensity(mut self, intensity: Intensity) -> Self {
+        self.spec.intensity = intensity;
+        self
+    }
+
+    /// The wait before a restart; by default none.
+    #[must_use]
+    pub fn backoff(mut self, backoff: RestartBackoff) -> Self {
+        self.spec.backoff = Some(backoff);
+        self
+    }
+
+    /// Whether the group ends when its significant children have.
+    #[must_use]
+    pub fn auto_shutdown(mut self, auto_shutdown: AutoShutdown) -> Self {
+        self.spec.auto_shutdown = auto_shutdown;
+        self
+    }
+
+    /// Follows OTP where this runtime deviates from it.
+    #[must_use]
+    pub fn otp_rules(mut self, rules: OtpRules) -> Self {
+        self.spec.otp = rules;
+        self
+    }
+
+    /// When the group itself is started again.
+    #[must_use]
+    pub fn restart(mut self, restart: RestartType) -> Self {
+        self.own.restart = restart;
+        self
+    }
+
+    /// Marks the group significant for the auto-shutdown of the group around it.
+    #[must_use]
+    pub fn significant(mut self) -> Self {
+        self.own.significant = true;
+        self
+    }
+
+    /// How the group is stopped; by default it gets the time that its children need.
+    #[must_use]
+    pub fn shutdown(mut self, shutdown: breakerbox_policy::supervision::Shutdown) -> Self {
+        self.own.shutdown = shutdown;
+        self
+    }
+
+    /// Adds a child behind the others.
+    #[must_use]
+    pub fn child<A: Actor<Context = Context<A>>>(mut self, child: Child<A>) -> Self {
+        let spec = child.spec.clone();
+        let make = move |around: &Surroundings, _: &str| child.into_parts(&around.clock).1;
+        self.push(spec, Box::new(make));
+        self
+    }
+
+    /// Adds a group behind the others.
+    #[must_use]
+    pub fn group(mut self, group: Group) -> Self {
+        self.bad = self.bad.or(group.check().err());
+        let spec = group.own.clone();
+        let make = move |around: &Surroundings, path: &str| group.into_body(path, around);
+        self.push(spec, Box::new(make));
+        self
+    }
+
+    pub(crate) fn push(&mut self, spec: ChildSpec, make: MakeBody) {
+        self.bodies.push((spec.name.clone(), make));
+        self.children.push(spec);
+    }
+
+    /// Checks the specification.
+    pub(crate) fn check(&self) -> Result<(), StartError> {
+        if let Some(bad) = &self.bad {
+            return Err(bad.clone());
+        }
+        Supervision::new(self.spec.clone(), self.children.clone())
+            .map(drop)
+            .map_err(|reason| StartError::BadSpec {
+                name: self.own.name.clone(),
+                reason: reason.to_string(),
+            })
+    }
+
+    /// Makes the body, under the names of the groups around it.
+    pub(crate) fn into_body(self, path: &str, around: &Surroundings) -> Arc<dyn Body> {
+        let name = super::join(path, &self.own.name);
+        let bodies: Vec<(String, Arc<dyn Body>)> = self
+            .bodies
+            .into_iter()
+            .map(|(child, make)| (child, make(around, &name)))
+            .collect();
+        let (spec, children, surroundings) = (self.spec, self.children, around.clone());
+        let make: Make<Supervisor> = Arc::new(move |life: &Rc<Life>| {
+            let machine = Supervision::new(spec.clone(), children.clone())
+                .expect("the specification was checked when the group was accepted");
+            let bodies = bodies.clone();
+            Supervisor::new(
+                Arc::clone(&name),
+                surroundings.clone(),
+                machine,
+                bodies,
+                life,
+            )
+        });
+        let mut body = ActorBody::<Supervisor, SupervisorManner>::beside(
+            self.slot,
+            make,
+            around.clock.clone(),
+        );
+        if let Some(hooks) = self.hooks {
+            body.hooks = hooks;
+        }
+        body.manner = PhantomData;
+        Arc::new(body)
+    }
+}
+
+impl fmt::Debug for Group {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Group")
+            .field("spec", &self.spec)
+            .field("children", &self.children)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a child is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ChildStatus {
+    /// Its name.
+    pub name: String,
+    /// What it does.
+    pub state: ChildState,
+    /// Which of its lives, from 1; 0 before the first.
+    pub incarnation: u64,
+    /// How often it was restarted.
+    pub restarts: u64,
+    /// How its latest life ended.
+    pub last_exit: Option<breakerbox_policy::supervision::StopCause>,
+}
+
+impl From<ChildView<'_>> for ChildStatus {
+    fn from(child: ChildView<'_>) -> Self {
+        Self {
+            name: child.name.to_owned(),
+            state: child.state,
+            incarnation: child.incarnation,
+            restarts: child.restarts,
+            last_exit: child.last_end.cloned(),
+        }
+    }
+}
+
+/// A running group's handle.
+#[derive(Clone)]
+pub struct GroupRef {
+    pub(crate) name: String,
+    pub(crate) slot: Mailslot<Supervisor>,
+    pub(crate) clock: Clock,
+}
+
+impl GroupRef {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Starts one more child and waits until it runs.
+    ///
+    /// # Errors  The name is taken, the start failed, or the group is going down.
+    pub async fn add<A: Actor<Context = Context<A>>>(
+        &self,
+        child: Child<A>,
+    ) -> Result<ChildRef<A>, CommandError> {
+        let (spec, body, handle) = child.into_parts(&self.clock);
+        self.ask(Request::Add(spec, body)).await?;
+        Ok(handle)
+    }
+
+    pub(crate) async fn add_group(
+        &self,
+        group: Group,
+        around: &Surroundings,
+        path: &str,
+    ) -> Result<GroupRef, CommandError> {
+        let handle = GroupRef {
+            name: group.own.name.clone(),
+            slot: group.slot.clone(),
+            clock: self.clock.clone(),
+        };
+        let spec = group.own.clone();
+        let body = group.into_body(path, around);
+        self.ask(Request::Add(spec, body)).await?;
+        Ok(handle)
+    }
+
+    /// Stops a child and keeps its specification. Stopping a stopped one is no error.
+    ///
+    /// # Errors  No child has this name.
+    pub async fn terminate(&self, child: &str) -> Result<(), CommandError> {
+        self.ask(Request::Terminate(child.to_owned()))
+            .await
+            .map(drop)
+    }
+
+    /// Starts a child that is stopped or parked, with a fresh budget.
+    ///
+    /// # Errors  It runs already, its start failed, or no child has this name.
+    pub async fn restart(&self, child: &str) -> Result<(), CommandError> {
+        self.ask(Request::Restart(child.to_owned())).await.map(drop)
+    }
+
+    /// Forgets a child that is stopped.
+    ///
+    /// # Errors  It runs, or no child has this name.
+    pub async fn delete(&self, child: &str) -> Result<(), CommandError> {
+        self.ask(Request::Delete(child.to_owned())).await.map(drop)
+    }
+
+    /// How the children are, in start order; nothing when the group is down.
+    pub async fn children(&self) -> Vec<ChildStatus> {
+        self.slot.addr.send(Survey).await.unwrap_or_default()
+    }
+
+    async fn ask(&self, request: Request) -> Result<Option<ChildId>, CommandError> {
+        let (reply, answer) = oneshot::channel();
+        let gone = |_| CommandError::StoppingSupervisor;
+        self.slot
+            .addr
+            .send(Ask { request, reply })
+            .await
+            .map_err(gone)?;
+        answer
+            .await
+            .unwrap_or(Err(CommandError::StoppingSupervisor))
+    }
+}
+
+impl fmt::Debug for GroupRef {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("GroupRef")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}

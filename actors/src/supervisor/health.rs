@@ -1,0 +1,95 @@
+//! What everyone may read of a supervised actor: whether it runs, which life it is in, and how
+//! long it has been busy. The driver alone writes it, before anyone hears of a crash.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use breakerbox_policy::Time;
+
+/// Whether a supervised actor takes calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Condition {
+    /// No incarnation, or one that has not started yet.
+    Down,
+    /// It takes calls.
+    Running,
+    /// It finishes what it has.
+    Stopping,
+    /// It will not run again, unless somebody restarts it by hand.
+    Gone,
+}
+
+/// Condition and incarnation in one word.
+#[derive(Debug, Default)]
+pub(crate) struct Health {
+    word: AtomicU64,
+    /// When the present poll began, in nanoseconds; 0 while it is not being polled.
+    busy_since: AtomicU64,
+    /// The driver that owns the queue; older ones are fenced off.
+    owner: AtomicU64,
+}
+
+impl Health {
+    pub(crate) fn condition(&self) -> Condition {
+        match self.word.load(Ordering::Acquire) & 3 {
+            1 => Condition::Running,
+            2 => Condition::Stopping,
+            3 => Condition::Gone,
+            _ => Condition::Down,
+        }
+    }
+
+    pub(crate) fn incarnation(&self) -> u64 {
+        self.word.load(Ordering::Acquire) >> 2
+    }
+
+    pub(crate) fn set(&self, condition: Condition, incarnation: u64) {
+        let bits = match condition {
+            Condition::Down => 0,
+            Condition::Running => 1,
+            Condition::Stopping => 2,
+            Condition::Gone => 3,
+        };
+        self.word.store(incarnation << 2 | bits, Ordering::Release);
+    }
+
+    pub(crate) fn enter(&self, now: Time) {
+        self.busy_since
+            .store(now.as_nanos().max(1), Ordering::Relaxed);
+    }
+
+    pub(crate) fn leave(&self) {
+        self.busy_since.store(0, Ordering::Relaxed);
+    }
+
+    /// How long the present poll has lasted.
+    pub(crate) fn busy_for(&self, now: Time) -> Option<Duration> {
+        match self.busy_since.load(Ordering::Relaxed) {
+            0 => None,
+            since => Some(now.since(Time::from_nanos(since))),
+        }
+    }
+
+    /// Makes a new owner of the queue; whoever owned it before is fenced off.
+    pub(crate) fn new_owner(self: &Arc<Self>) -> Fence {
+        Fence {
+            health: Arc::clone(self),
+            owner: self.owner.fetch_add(1, Ordering::AcqRel) + 1,
+        }
+    }
+}
+
+/// A driver's claim on its queue.
+#[derive(Debug, Clone)]
+pub(crate) struct Fence {
+    health: Arc<Health>,
+    owner: u64,
+}
+
+impl Fence {
+    /// Whether somebody else owns the queue now.
+    pub(crate) fn is_passed(&self) -> bool {
+        self.health.owner.load(Ordering::Acquire) != self.owner
+    }
+}

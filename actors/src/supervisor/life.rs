@@ -1,0 +1,158 @@
+//! What the driver and the actor of one incarnation know of each other.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
+
+use breakerbox_policy::supervision::{PanicReport, StopCause};
+
+use super::health::Fence;
+
+/// Whether an incarnation may take messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Readiness {
+    /// Not yet.
+    Starting,
+    /// It may.
+    Ready,
+    /// Its start failed, for this reason.
+    Failed(String),
+}
+
+/// One incarnation's notes, shared by its driver and by actors that care.
+#[derive(Debug)]
+pub(crate) struct Life {
+    fence: Fence,
+    readiness: RefCell<Readiness>,
+    stopping: Cell<bool>,
+    crash: RefCell<Option<PanicReport>>,
+    death: RefCell<Option<StopCause>>,
+}
+
+impl Life {
+    pub(crate) fn new(fence: Fence) -> Self {
+        Self {
+            fence,
+            readiness: RefCell::new(Readiness::Ready),
+            stopping: Cell::new(false),
+            crash: RefCell::default(),
+            death: RefCell::default(),
+        }
+    }
+
+    pub(crate) fn readiness(&self) -> Readiness {
+        self.readiness.borrow().clone()
+    }
+
+    pub(crate) fn set_readiness(&self, readiness: Readiness) {
+        *self.readiness.borrow_mut() = readiness;
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    pub(crate) fn ask_to_stop(&self) {
+        self.stopping.set(true);
+    }
+
+    /// Declares this incarnation crashed although no panic unwound through its driver.
+    pub(crate) fn crash(&self, panic: PanicReport) {
+        let mut crash = self.crash.borrow_mut();
+        match crash.as_mut() {
+            Some(first) => append(first, panic),
+            None => *crash = Some(panic),
+        }
+    }
+
+    pub(crate) fn has_crashed(&self) -> bool {
+        self.crash.borrow().is_some()
+    }
+
+    pub(crate) fn take_crash(&self) -> Option<PanicReport> {
+        self.crash.borrow_mut().take()
+    }
+
+    /// Why this incarnation ended; set before anything of it is dropped.
+    pub(crate) fn death(&self) -> Option<StopCause> {
+        self.death.borrow().clone()
+    }
+
+    pub(crate) fn set_death(&self, cause: StopCause) {
+        *self.death.borrow_mut() = Some(cause);
+    }
+
+    /// Adds a panic that happened while the incarnation was dropped.
+    pub(crate) fn note_second_panic(&self, panic: PanicReport) {
+        if let Ok(mut death) = self.death.try_borrow_mut() {
+            match death.as_mut() {
+                Some(StopCause::Crashed(first)) => append(first, panic),
+                Some(other) if other.is_normal() => *other = StopCause::Crashed(panic),
+                _ => {}
+            }
+        }
+    }
+
+    /// Whether another driver has taken this one's queue over.
+    pub(crate) fn is_fenced(&self) -> bool {
+        self.fence.is_passed()
+    }
+}
+
+fn append(first: &mut PanicReport, panic: PanicReport) {
+    match &mut first.also {
+        Some(next) => append(next, panic),
+        empty => *empty = Some(Box::new(panic)),
+    }
+}
+
+/// Runs something of the user's and turns a panic into a report.
+pub(crate) fn caught<T>(run: impl FnOnce() -> T) -> Result<T, PanicReport> {
+    catch_unwind(AssertUnwindSafe(run)).map_err(panic_report)
+}
+
+thread_local! {
+    /// Where the latest panic of this thread happened; the payload does not say.
+    static LATEST: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Chains a hook in front of the present one that remembers where a panic happened.
+pub(crate) fn remember_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let place = info.location().map(ToString::to_string);
+            // A panic inside of this thread-local's destructor has nothing to remember.
+            let _ = LATEST.try_with(|latest| {
+                if let Ok(mut latest) = latest.try_borrow_mut() {
+                    *latest = place;
+                }
+            });
+            before(info);
+        }));
+    });
+}
+
+/// What a caught panic said, and where.
+pub(crate) fn panic_report(payload: Box<dyn Any + Send>) -> PanicReport {
+    let message = payload
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| payload.downcast_ref::<&str>().map(ToString::to_string))
+        .unwrap_or_else(|| "a panic without a message".to_owned());
+    // A payload of the user's may panic when it is dropped; it is not worth a second fault.
+    if catch_unwind(AssertUnwindSafe(|| drop(payload))).is_err() {
+        tracing::error!("a panic's own payload panicked while it was dropped");
+    }
+    let location = LATEST
+        .try_with(|latest| latest.try_borrow_mut().ok().and_then(|mut one| one.take()))
+        .ok()
+        .flatten();
+    PanicReport {
+        message,
+        location,
+        also: None,
+    }
+}
