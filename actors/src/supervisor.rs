@@ -285,8 +285,7 @@ impl Supervisor {
             entry.mourn(&self.around.watchers);
         }
         if self.life.readiness() == Readiness::Starting && !cause.is_normal() {
-            self.life
-                .set_readiness(Readiness::Failed(cause.to_string()));
+            self.life.set_readiness(Readiness::Failed(cause));
         } else {
             end_with(ctx, cause);
         }

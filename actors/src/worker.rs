@@ -157,7 +157,8 @@ impl<D: Dependency> Worker<D> {
             }
             Poll::Ready(Err(why)) => {
                 self.stage = Stage::Gone;
-                self.life.set_readiness(Readiness::Failed(why));
+                self.life
+                    .set_readiness(Readiness::Failed(StopCause::Failed(why)));
             }
         }
     }

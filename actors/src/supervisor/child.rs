@@ -149,6 +149,9 @@ impl<A: Actor<Context = Context<A>>, M: Manner<A>> Body for ActorBody<A, M> {
 /// After a panic the factory makes a new value; the address and the messages that wait stay. A
 /// context's own `ctx.address()` belongs to one life only: give others [`Child::addr`].
 ///
+/// It is up when its `started` has returned; one that calls `ctx.wait` there is up when that is
+/// over, and has failed to start when it ends before.
+///
 /// # Source  Rules SUP-1 and SUP-8 in docs/rules.md.
 pub struct Child<A: Actor<Context = Context<A>>> {
     pub(crate) spec: ChildSpec,

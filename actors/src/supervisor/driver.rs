@@ -277,8 +277,9 @@ impl<A: Actor<Context = Context<A>>, M: Manner<A>> Driver<A, M> {
                 None => StopCause::Normal,
             }),
             Ok(Poll::Pending) => match current.life.readiness() {
-                Readiness::Failed(why) => Some(StopCause::Failed(why)),
+                Readiness::Failed(cause) => Some(cause),
                 Readiness::Starting => None,
+                Readiness::Ready if !current.life.is_settled() => None,
                 Readiness::Ready => {
                     if !current.announced {
                         current.announced = true;
@@ -363,6 +364,9 @@ impl<A: Actor<Context = Context<A>>, M: Manner<A>> ActorFuture<A> for Pump<A, M>
         ctx: &mut Context<A>,
         cx: &mut TaskContext<'_>,
     ) -> Poll<()> {
+        // actix polls nothing of a context that waits: an actor that called `ctx.wait` in its
+        // `started` is up when that is over.
+        self.life.settle();
         let mut queue_is_empty = false;
         let mut left = BURST;
         while self.life.readiness() == Readiness::Ready
