@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use breakerbox_policy::{Class, Outcome, Permit, PermitKind, RefusalState, Time};
 
-use crate::dependency::{Shared, Verdict};
+use crate::dependency::{Route, Shared, Verdict};
 use crate::error::Refused;
 use crate::gate::{GateWord, Mode};
-use crate::message::{Acquire, Flush, Release, Report};
+use crate::message::{Acquire, BreakerPort, Flush, Release, Report};
 
 /// What the gate said.
 pub(crate) enum Passage {
@@ -216,6 +216,14 @@ impl Shared {
     pub(crate) fn report(&self, report: Report) {
         if let Some(port) = self.breaker.get() {
             port.report.do_send(report);
+            self.answer_if_stopped(port);
+        }
+    }
+
+    /// Drops what nobody will count any more: its callers hear what follows it.
+    fn answer_if_stopped(&self, port: &BreakerPort) {
+        if self.route() == Route::Stopped {
+            (port.clear)();
         }
     }
 
@@ -224,8 +232,10 @@ impl Shared {
     /// # Cancel safety   Dropped while it waits, the report is counted all the same.
     pub(crate) async fn report_and_wait(&self, report: Report) {
         if let Some(port) = self.breaker.get() {
+            let counted = port.report.send(report);
+            self.answer_if_stopped(port);
             // A closed mailbox means that nobody counts any more.
-            let _ = port.report.send(report).await;
+            let _ = counted.await;
         }
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use breakerbox_policy::supervision::{ChildSpec, RestartBackoff, Shutdown, StopCause, Strategy};
 use breakerbox_policy::{
-    Command, DependencySettings, GiveUp, Placement, RestartType, WhileRestarting,
+    Command, DependencySettings, GiveUp, Placement, RestartType, Time, WhileRestarting,
 };
 
 use crate::breaker::Breaker;
@@ -198,12 +198,14 @@ fn core<D: Dependency>(shared: Arc<Shared>, fallbacks: Vec<Rule<D>>) -> Core<D> 
 
 fn port<D: Dependency>(core: &Core<D>) -> BreakerPort {
     let addr = &core.breaker.addr;
+    let mail = core.breaker.clone();
     BreakerPort {
         acquire: addr.clone().recipient(),
         report: addr.clone().recipient(),
         release: addr.clone().recipient(),
         flush: addr.clone().recipient(),
         operate: addr.clone().recipient(),
+        clear: Box::new(move || mail.clear()),
     }
 }
 
@@ -338,6 +340,10 @@ impl<D: Dependency> ChildHooks for WorkerHooks<D> {
         }
     }
 
+    fn waits(&self, until: Time) {
+        self.core.workers[self.index].mail.health.set_back_at(until);
+    }
+
     fn parked(&self, cause: &StopCause) {
         let shared = &self.core.shared;
         shared.set_route(Route::Parked);
@@ -359,12 +365,6 @@ struct DependencyHooks<D: Dependency> {
 
 impl<D: Dependency> ChildHooks for DependencyHooks<D> {
     fn gone(&self) {
-        self.core.shared.set_route(Route::Stopped);
-        for slot in &self.core.workers {
-            slot.mail
-                .health
-                .set(Condition::Gone, slot.mail.health.incarnation());
-            slot.mail.clear();
-        }
+        self.core.stop();
     }
 }

@@ -73,7 +73,10 @@ pub(crate) async fn ask<D: Dependency>(
     let started = shared.clock.now();
     let deadline = deadline(shared, started, options.timeout);
     let mut kept = core.keeps_requests().then(|| request.clone());
-    let (result, attempts) = primary(core, request, &mut kept, options, deadline).await;
+    let (result, attempts) = match refuse_new(shared) {
+        Ok(()) => primary(core, request, &mut kept, options, deadline).await,
+        Err(lost) => (Err(lost), 0),
+    };
     let lost = match result {
         Ok(value) => {
             if let Some(request) = &kept {
@@ -114,6 +117,17 @@ pub(crate) async fn ask<D: Dependency>(
                 Ending::Failed
             });
             Err(error)
+        }
+    }
+}
+
+/// Refuses calls that come when the dependency is draining or stopped (rule SUP-7). Those that
+/// were accepted before may still try again.
+fn refuse_new<E>(shared: &Shared) -> Result<(), Lost<E>> {
+    match shared.route() {
+        Route::Workers | Route::Parked => Ok(()),
+        Route::Draining | Route::Stopped => {
+            Err(Lost::refused(absent(shared, Absence::ShuttingDown)))
         }
     }
 }
@@ -309,8 +323,13 @@ async fn attempt<D: Dependency>(
     let (admission, place) = admit(shared, deadline).await?;
     let Some(worker) = core.pick() else {
         admission.release();
-        let absence = shared.absence();
-        return Err(Lost::refused(absent(shared, absence)));
+        let reason = shared.absence();
+        let wait = core.back_in(shared.clock.now());
+        return Err(Lost::refused(CallError::NotExecuted {
+            dependency: Arc::clone(&shared.name),
+            reason,
+            retry_after: wait.filter(|_| reason == Absence::Restarting),
+        }));
     };
     shared.totals.attempts.fetch_add(1, Ordering::Relaxed);
     let sent = shared.clock.now();
@@ -393,7 +412,11 @@ where
     let idempotent = options.idempotent.unwrap_or(false);
     open_retries(shared);
     let mut number = 1;
+    let mut refused = refuse_new(shared).err();
     let error = loop {
+        if let Some(lost) = refused.take() {
+            break lost.error;
+        }
         let lost = match run_once(shared, deadline, &classify, work()).await {
             Ok(value) => {
                 entry.close(Ending::Primary);

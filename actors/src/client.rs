@@ -11,11 +11,11 @@ use std::thread::ThreadId;
 use std::time::Duration;
 
 use actix::Addr;
-use breakerbox_policy::{Class, Command, IllegalTransition};
+use breakerbox_policy::{Class, Command, IllegalTransition, Time};
 
 use crate::breaker::Breaker;
 use crate::call::{self, CallOptions};
-use crate::dependency::{Dependency, Shared, Verdict};
+use crate::dependency::{Dependency, Route, Shared, Verdict};
 use crate::error::CallError;
 use crate::fallback::{FallbackAnswer, Fallbacks};
 use crate::message::Operate;
@@ -96,7 +96,9 @@ impl<D: Dependency> Core<D> {
     /// Without a running one the call waits for the next incarnation, where the settings say so.
     pub(crate) fn pick(&self) -> Option<&Slot<D>> {
         let alive = |slot: &Slot<D>| slot.mail.health.condition() != Condition::Gone;
-        let may_hold = |slot: &Slot<D>| alive(slot) && call::holds(&self.shared);
+        // While it drains, only calls come here that were accepted before.
+        let drains = self.shared.route() == Route::Draining;
+        let may_hold = |slot: &Slot<D>| alive(slot) && (drains || call::holds(&self.shared));
         let running = |slot: &Slot<D>| slot.mail.health.condition() == Condition::Running;
         if let [only] = &*self.workers {
             return (running(only) || may_hold(only)).then_some(only);
@@ -109,6 +111,24 @@ impl<D: Dependency> Core<D> {
             .find(|slot| running(slot) && slot.thread.get() == Some(&here))
             .or_else(|| in_turn().find(|slot| running(slot)))
             .or_else(|| in_turn().find(|slot| may_hold(slot)))
+    }
+
+    /// The end: nobody takes anything any more, and what waits is answered.
+    pub(crate) fn stop(&self) {
+        self.shared.set_route(Route::Stopped);
+        for Slot { mail, .. } in &self.workers {
+            mail.health.set(Condition::Gone, mail.health.incarnation());
+            mail.clear();
+        }
+        self.breaker.clear();
+    }
+
+    /// When the first of the workers is back, if that is known.
+    pub(crate) fn back_in(&self, now: Time) -> Option<Duration> {
+        let workers = self.workers.iter();
+        workers
+            .filter_map(|slot| slot.mail.health.back_in(now))
+            .min()
     }
 
     /// Whether a request may be needed again after it was sent.

@@ -4,11 +4,12 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::{Actor, Addr, Context};
 use breakerbox_policy::supervision::{ChildSpec, Shutdown, StopCause};
-use breakerbox_policy::{GiveUp, Intensity, Placement, RestartType};
+use breakerbox_policy::{GiveUp, Intensity, Placement, RestartType, Time};
 use tokio::sync::mpsc;
 
 use super::driver::{Driver, DriverCommand, DriverParts, Mailslot, Make, Manner, Plain, Tell};
@@ -37,8 +38,8 @@ pub(crate) trait Body: Send + Sync {
         None
     }
 
-    /// Fences its present driver off, which is blocked.
-    fn abandon(&self);
+    /// Fences its present driver off, which is blocked, and gives its thread up.
+    fn abandon(&self, homes: &Homes);
 
     fn hooks(&self) -> &dyn ChildHooks {
         &NoHooks
@@ -49,6 +50,11 @@ pub(crate) trait Body: Send + Sync {
 pub(crate) trait ChildHooks: Send + Sync {
     fn running(&self, incarnation: u64) {
         let _ = incarnation;
+    }
+
+    /// It waits for its next life until then.
+    fn waits(&self, until: Time) {
+        let _ = until;
     }
 
     fn parked(&self, cause: &StopCause) {
@@ -72,6 +78,8 @@ pub(crate) struct ActorBody<A: Actor<Context = Context<A>>, M> {
     pub(crate) clear_on_crash: bool,
     pub(crate) stuck_after: Option<Duration>,
     pub(crate) hooks: Box<dyn ChildHooks>,
+    /// The number of the dedicated thread that its present driver is on; 0 for none.
+    thread: AtomicU64,
     pub(crate) manner: PhantomData<fn() -> M>,
 }
 
@@ -97,6 +105,7 @@ impl<A: Actor<Context = Context<A>>, M: Manner<A>> ActorBody<A, M> {
             clear_on_crash: false,
             stuck_after: None,
             hooks: Box::new(NoHooks),
+            thread: AtomicU64::new(0),
             manner: PhantomData,
         }
     }
@@ -112,7 +121,11 @@ impl<A: Actor<Context = Context<A>>, M: Manner<A>> Body for ActorBody<A, M> {
         let home = match self.place {
             Place::Beside => Home::Here,
             Place::Shared(index) => homes.shared(index),
-            Place::Dedicated => homes.dedicated()?,
+            Place::Dedicated => {
+                let (number, home) = homes.dedicated()?;
+                self.thread.store(number, Ordering::Relaxed);
+                home
+            }
         };
         let parts = DriverParts {
             slot: self.slot.clone(),
@@ -133,10 +146,11 @@ impl<A: Actor<Context = Context<A>>, M: Manner<A>> Body for ActorBody<A, M> {
         self.stuck_after
     }
 
-    fn abandon(&self) {
+    fn abandon(&self, homes: &Homes) {
         // A new owner that owns nothing: the blocked driver is fenced off from now on.
         drop(self.slot.health.new_owner());
         self.slot.health.leave();
+        homes.abandon(self.thread.load(Ordering::Relaxed));
     }
 
     fn hooks(&self) -> &dyn ChildHooks {

@@ -364,9 +364,15 @@ impl<A: Actor<Context = Context<A>>, M: Manner<A>> ActorFuture<A> for Pump<A, M>
         ctx: &mut Context<A>,
         cx: &mut TaskContext<'_>,
     ) -> Poll<()> {
-        // actix polls nothing of a context that waits: an actor that called `ctx.wait` in its
-        // `started` is up when that is over.
-        self.life.settle();
+        if !self.life.is_settled() {
+            // actix polls nothing of a context that waits: an actor that called `ctx.wait` in its
+            // `started` is up when that is over. Messages come when that has been told, or a
+            // panic over the first of them would pass for a failed start.
+            self.life.settle();
+            M::poll(actor, ctx, cx, false);
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let mut queue_is_empty = false;
         let mut left = BURST;
         while self.life.readiness() == Readiness::Ready
