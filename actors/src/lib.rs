@@ -59,6 +59,12 @@ pub mod testing;
 /// Atomics, behind a name so that the gate can be compiled against loom's.
 mod sync {
     pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
+
+    /// Runs a test of them; loom's runs each of its interleavings.
+    #[cfg(test)]
+    pub(crate) fn model(test: impl Fn()) {
+        test();
+    }
 }
 
 pub use breaker::Breaker;
