@@ -304,6 +304,19 @@ impl Supervisor {
         }
     }
 
+    /// Tells when a child that just ended will be started again; one that is started at once
+    /// tells of it itself.
+    fn announce_restart(&self, child: ChildId) {
+        let state = self.machine.children().find(|view| view.id == child);
+        if let Some(ChildState::Waiting { until }) = state.map(|view| view.state)
+            && let Some(entry) = self.children.get(&child)
+        {
+            let after = until.since(self.around.clock.now());
+            let kind = EventKind::RestartScheduled { after };
+            self.around.events.emit(&entry.subject, kind);
+        }
+    }
+
     /// Looks for a child that blocks its thread, and gives its queue to a new driver.
     fn look_for_stuck(&mut self, child: ChildId, ctx: &mut Context<Self>) {
         let Some(entry) = self.children.get_mut(&child) else {
@@ -397,6 +410,7 @@ impl Handler<Told> for Supervisor {
             },
         };
         self.on(event, ctx);
+        self.announce_restart(child);
     }
 }
 

@@ -1,4 +1,6 @@
 //! The tests of the whole: one binary, a module for each subject.
 
 mod config;
+#[cfg(feature = "cli")]
+mod demo;
 mod tidy;
