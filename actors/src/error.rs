@@ -86,17 +86,30 @@ pub enum CallError<E> {
     },
 }
 
-/// A refusal by the breaker.
+/// A refusal by the breaker. It costs no allocation: the words are shared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
-    /// The dependency's name.
-    pub dependency: Arc<str>,
     /// What the breaker's state is.
     pub state: RefusalState,
-    /// Why it is in that state.
-    pub reason: Arc<str>,
     /// When to try again, if that is known.
     pub retry_after: Option<Duration>,
+    /// Whose breaker it is, and why it is in that state.
+    pub notice: Arc<Notice>,
+}
+
+/// Whose breaker refuses, and why: made once for each transition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// The dependency's name.
+    pub dependency: Arc<str>,
+    /// Why its breaker is in its state.
+    pub reason: String,
+}
+
+impl Notice {
+    pub(crate) fn new(dependency: Arc<str>, reason: String) -> Self {
+        Self { dependency, reason }
+    }
 }
 
 /// Why there is no worker to begin a call.
@@ -144,7 +157,7 @@ impl<E> CallError<E> {
             | Self::NotExecuted { dependency, .. }
             | Self::Quarantined { dependency, .. }
             | Self::FallbackFailed { dependency, .. } => dependency,
-            Self::Open(refused) => &refused.dependency,
+            Self::Open(refused) => &refused.notice.dependency,
         }
     }
 
@@ -268,11 +281,11 @@ impl<E: fmt::Display> fmt::Display for CallError<E> {
 impl fmt::Display for Refused {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
-            dependency,
             state,
-            reason,
             retry_after,
+            notice,
         } = self;
+        let Notice { dependency, reason } = &**notice;
         write!(out, "the breaker of {dependency} is {state}: {reason}")?;
         match retry_after {
             Some(wait) => write!(out, "; try again in {wait:?}"),

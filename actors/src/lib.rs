@@ -15,11 +15,17 @@ mod call;
 
 mod gate;
 
+#[cfg(test)]
+#[path = "gate/tests.rs"]
+mod gate_tests;
+
 mod admission;
 
 mod bulkhead;
 
 mod quarantine;
+
+mod queue;
 
 mod reply;
 
@@ -59,12 +65,6 @@ pub mod testing;
 /// Atomics, behind a name so that the gate can be compiled against loom's.
 mod sync {
     pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
-
-    /// Runs a test of them; loom's runs each of its interleavings.
-    #[cfg(test)]
-    pub(crate) fn model(test: impl Fn()) {
-        test();
-    }
 }
 
 pub use breaker::Breaker;
@@ -73,7 +73,7 @@ pub use call::CallOptions;
 pub use client::{Answer, Client, Source};
 pub use clock::Clock;
 pub use dependency::{CallContext, Dependency, Verdict};
-pub use error::{Absence, CallError, Fault, Refused, StartError};
+pub use error::{Absence, CallError, Fault, Notice, Refused, StartError};
 pub use event::{Event, EventKind};
 pub use fallback::{
     ActorFallback, Fallback, FallbackCall, FallbackFuture, Fallen, Fixed, On, Rule, StaleCache,

@@ -7,7 +7,6 @@ use loom::sync::Arc;
 use loom::thread;
 
 mod sync {
-    pub(crate) use loom::model;
     pub(crate) use loom::sync::atomic::{AtomicU64, Ordering};
 }
 

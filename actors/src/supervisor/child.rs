@@ -11,7 +11,9 @@ use breakerbox_policy::supervision::{ChildSpec, Shutdown, StopCause};
 use breakerbox_policy::{GiveUp, Intensity, Placement, RestartType};
 use tokio::sync::mpsc;
 
-use super::driver::{Driver, DriverCommand, DriverParts, Mailslot, Make, Manner, Plain, Tell};
+use super::driver::{
+    Driver, DriverCommand, DriverParts, DriverQueue, Mailslot, Make, Manner, Plain, Tell,
+};
 use super::health::Health;
 use super::home::{Home, Homes};
 use super::life::Life;
@@ -69,6 +71,7 @@ pub(crate) struct ActorBody<A: Actor<Context = Context<A>>, M> {
     pub(crate) make: Make<A>,
     pub(crate) clock: Clock,
     pub(crate) place: Place,
+    pub(crate) queue: Option<Arc<dyn DriverQueue>>,
     pub(crate) clear_on_crash: bool,
     pub(crate) stuck_after: Option<Duration>,
     pub(crate) hooks: Box<dyn ChildHooks>,
@@ -94,6 +97,7 @@ impl<A: Actor<Context = Context<A>>, M: Manner<A>> ActorBody<A, M> {
             make,
             clock,
             place: Place::Beside,
+            queue: None,
             clear_on_crash: false,
             stuck_after: None,
             hooks: Box::new(NoHooks),
@@ -119,7 +123,8 @@ impl<A: Actor<Context = Context<A>>, M: Manner<A>> Body for ActorBody<A, M> {
             make: Arc::clone(&self.make),
             commands,
             tell,
-            clock: self.clock.clone(),
+            watched: self.stuck_after.map(|_| self.clock.clone()),
+            queue: self.queue.clone(),
             clear_on_crash: self.clear_on_crash,
         };
         home.spawn(move || Driver::<A, M>::new(parts))
