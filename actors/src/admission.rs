@@ -138,6 +138,25 @@ impl Shared {
         }
     }
 
+    /// What the gate refuses now, if it does; a gate that is not shut is not asked the time.
+    pub(crate) fn refusal(&self) -> Option<Refused> {
+        let word = self.gate.read();
+        match word.mode() {
+            Mode::ForcedOpen if word.retry_at_ms() == 0 => {
+                Some(self.refused(RefusalState::ForcedOpen, None))
+            }
+            Mode::Open | Mode::ForcedOpen => match self.pass(self.clock.now(), None) {
+                Passage::Refused(refused) => Some(refused),
+                Passage::Granted(held) => {
+                    self.release(held);
+                    None
+                }
+                Passage::AskBreaker => None,
+            },
+            Mode::Closed | Mode::Watchful | Mode::HalfOpen | Mode::Disabled => None,
+        }
+    }
+
     fn refused(&self, state: RefusalState, retry_after: Option<Duration>) -> Refused {
         Refused {
             state,

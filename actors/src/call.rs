@@ -69,6 +69,9 @@ pub(crate) async fn ask<D: Dependency>(
     options: CallOptions,
 ) -> Result<Answer<D::Response>, CallError<D::Error>> {
     let shared = &core.shared;
+    if core.fallbacks.is_empty() {
+        refuse_at_once(shared)?;
+    }
     let entry = Entry::open(shared);
     let started = shared.clock.now();
     let deadline = deadline(shared, started, options.timeout);
@@ -115,6 +118,19 @@ pub(crate) async fn ask<D: Dependency>(
             });
             Err(error)
         }
+    }
+}
+
+/// The shortest way: nobody else answers, and nothing is to be waited for.
+fn refuse_at_once<E>(shared: &Shared) -> Result<(), CallError<E>> {
+    let waits = shared.settings.retry.on_open && shared.settings.retry.max_attempts.get() > 1;
+    match shared.refusal() {
+        Some(refused) if !waits => {
+            shared.totals.submitted.fetch_add(1, Ordering::Release);
+            shared.totals.refused.fetch_add(1, Ordering::Release);
+            Err(CallError::Open(refused))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -390,6 +406,7 @@ pub(crate) async fn run<T, E, F>(
 where
     F: Future<Output = Result<T, E>>,
 {
+    refuse_at_once(shared)?;
     let entry = Entry::open(shared);
     let deadline = deadline(shared, shared.clock.now(), options.timeout);
     let idempotent = options.idempotent.unwrap_or(false);

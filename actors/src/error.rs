@@ -241,7 +241,8 @@ impl<E: fmt::Display> fmt::Display for CallError<E> {
                 executed,
             } => write!(
                 out,
-                "{dependency} did not answer within {after:?} (executed: {executed})"
+                "{dependency} did not answer within {:?} (executed: {executed})",
+                brief(*after)
             ),
             Self::WorkerCrashed { dependency, panic } => {
                 write!(
@@ -263,7 +264,8 @@ impl<E: fmt::Display> fmt::Display for CallError<E> {
                 retry_after,
             } => write!(
                 out,
-                "calls like this one crashed workers of {dependency} too often; refused for another {retry_after:?}"
+                "calls like this one crashed workers of {dependency} too often; refused for another {:?}",
+                brief(*retry_after)
             ),
             Self::FallbackFailed {
                 fallback,
@@ -278,6 +280,15 @@ impl<E: fmt::Display> fmt::Display for CallError<E> {
     }
 }
 
+/// A span for people: in whole milliseconds, rounded up, unless it is shorter than one.
+fn brief(span: Duration) -> Duration {
+    if span < Duration::from_millis(1) {
+        return span;
+    }
+    let millis = span.as_nanos().div_ceil(1_000_000);
+    Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
+}
+
 impl fmt::Display for Refused {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
@@ -288,7 +299,7 @@ impl fmt::Display for Refused {
         let Notice { dependency, reason } = &**notice;
         write!(out, "the breaker of {dependency} is {state}: {reason}")?;
         match retry_after {
-            Some(wait) => write!(out, "; try again in {wait:?}"),
+            Some(wait) => write!(out, "; try again in {:?}", brief(*wait)),
             None => Ok(()),
         }
     }

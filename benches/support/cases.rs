@@ -80,14 +80,13 @@ fn settings(layers: Layers) -> DependencySettings {
     settings
 }
 
-async fn started(layers: Layers, threads: usize) -> (Runtime, Client<EchoDependency>) {
+/// A runtime with a worker on this thread, and on another one if there is one.
+async fn started(layers: Layers, other: Option<&Arbiter>) -> (Runtime, Client<Echo>) {
     let mut settings = settings(layers);
-    settings.workers.count = u32::try_from(threads + 1)
-        .ok()
-        .and_then(|count| count.try_into().ok())
-        .expect("a small number");
+    let count = if other.is_some() { 2 } else { 1 };
+    settings.workers.count = count.try_into().expect("not zero");
     let runtime = Runtime::start(RuntimeSettings {
-        extra_threads: threads,
+        arbiters: other.iter().map(|arbiter| arbiter.handle()).collect(),
         ..RuntimeSettings::default()
     })
     .await
@@ -101,8 +100,6 @@ async fn started(layers: Layers, threads: usize) -> (Runtime, Client<EchoDepende
         .expect("a dependency");
     (runtime, client)
 }
-
-type EchoDependency = Echo;
 
 /// The kernel alone: admit and record.
 pub(crate) fn kernel(n: u64) -> Duration {
@@ -121,7 +118,7 @@ pub(crate) fn kernel(n: u64) -> Duration {
 /// `run` through a closed breaker.
 pub(crate) fn run_closed(layers: Layers, n: u64) -> Duration {
     on_system(async move {
-        let (runtime, client) = started(layers, 0).await;
+        let (runtime, client) = started(layers, None).await;
         let start = Instant::now();
         for i in 0..n {
             let answer = client
@@ -138,7 +135,7 @@ pub(crate) fn run_closed(layers: Layers, n: u64) -> Duration {
 /// A refusal by an open breaker, at the handle.
 pub(crate) fn refusal(n: u64) -> Duration {
     on_system(async move {
-        let (runtime, client) = started(Layers::All, 0).await;
+        let (runtime, client) = started(Layers::All, None).await;
         let reason = "measured".to_owned();
         let until = None;
         client
@@ -159,7 +156,7 @@ pub(crate) fn refusal(n: u64) -> Duration {
 /// `callers` tasks on one thread that ask `n` times in all.
 pub(crate) fn ask(layers: Layers, callers: u64, n: u64) -> Duration {
     on_system(async move {
-        let (runtime, client) = started(layers, 0).await;
+        let (runtime, client) = started(layers, None).await;
         let each = n.div_ceil(callers);
         let start = Instant::now();
         let tasks: Vec<_> = (0..callers)
@@ -184,7 +181,7 @@ pub(crate) fn ask(layers: Layers, callers: u64, n: u64) -> Duration {
 /// A `Call` sent to the breaker actor.
 pub(crate) fn call_message(n: u64) -> Duration {
     on_system(async move {
-        let (runtime, client) = started(Layers::All, 0).await;
+        let (runtime, client) = started(Layers::All, None).await;
         let breaker = client.breaker();
         let start = Instant::now();
         for i in 0..n {
@@ -200,10 +197,10 @@ pub(crate) fn call_message(n: u64) -> Duration {
 /// Callers on two threads with a worker each, under one breaker: `n` asks in all.
 pub(crate) fn ask_on_two_threads(callers: u64, n: u64) -> Duration {
     on_system(async move {
-        let (runtime, client) = started(Layers::All, 1).await;
-        let each = n.div_ceil(callers * 2);
         let other = Arbiter::new();
-        let work = move |client: Client<EchoDependency>| async move {
+        let (runtime, client) = started(Layers::All, Some(&other)).await;
+        let each = n.div_ceil(callers * 2);
+        let work = move |client: Client<Echo>| async move {
             let tasks: Vec<_> = (0..callers)
                 .map(|_| {
                     let client = client.clone();
@@ -230,8 +227,8 @@ pub(crate) fn ask_on_two_threads(callers: u64, n: u64) -> Duration {
         work(client).await;
         finished.await.expect("the other thread");
         let took = start.elapsed();
-        other.stop();
         runtime.shutdown().await;
+        other.stop();
         took
     })
 }

@@ -47,10 +47,10 @@ pub(crate) struct Homes {
 }
 
 impl Homes {
-    /// The present thread, and so many more.
+    /// The present thread, so many more, and some that somebody else looks after.
     ///
     /// # Errors  When a thread is asked for where no actix system runs.
-    pub(crate) fn new(more: usize) -> Result<Self, String> {
+    pub(crate) fn new(more: usize, given: Vec<ArbiterHandle>) -> Result<Self, String> {
         let homes = Self {
             shared: Arc::from([Home::Here]),
             made: Arc::default(),
@@ -59,6 +59,7 @@ impl Homes {
         for _ in 0..more {
             shared.push(homes.dedicated()?);
         }
+        shared.extend(given.into_iter().map(Home::Arbiter));
         Ok(Self {
             shared: shared.into(),
             ..homes
