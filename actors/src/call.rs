@@ -394,7 +394,7 @@ where
     open_retries(shared);
     let mut number = 1;
     let error = loop {
-        let lost = match run_once(shared, deadline, &classify, work()).await {
+        let lost = match run_once(shared, deadline, &classify, &mut work).await {
             Ok(value) => {
                 entry.close(Ending::Primary);
                 return Ok(value);
@@ -415,12 +415,17 @@ where
     Err(error)
 }
 
-async fn run_once<T, E>(
+/// One attempt. The closure is not called before the call may go out: it may begin its work
+/// before its future is polled.
+async fn run_once<T, E, F>(
     shared: &Arc<Shared>,
     deadline: Option<Time>,
     classify: &impl Fn(&Result<T, E>) -> Verdict,
-    work: impl Future<Output = Result<T, E>>,
-) -> Result<T, Lost<E>> {
+    work: &mut impl FnMut() -> F,
+) -> Result<T, Lost<E>>
+where
+    F: Future<Output = Result<T, E>>,
+{
     let (mut admission, place) = admit(shared, deadline).await?;
     shared.totals.attempts.fetch_add(1, Ordering::Relaxed);
     let began = shared.clock.now();
@@ -434,7 +439,7 @@ async fn run_once<T, E>(
         (Some(attempt), Some(total)) => Some(attempt.min(total)),
         (one, other) => one.or(other),
     };
-    let result = crate::reply::Bounded::new(&shared.clock, until, work).await;
+    let result = crate::reply::Bounded::new(&shared.clock, until, work()).await;
     let now = shared.clock.now();
     let verdict = result.as_ref().map_or_else(timed_out, classify);
     drop(place);

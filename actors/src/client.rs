@@ -11,7 +11,7 @@ use std::thread::ThreadId;
 use std::time::Duration;
 
 use actix::Addr;
-use breakerbox_policy::{Class, Command, IllegalTransition};
+use breakerbox_policy::{Class, Command, DependencySettings, IllegalTransition};
 
 use crate::breaker::Breaker;
 use crate::call::{self, CallOptions};
@@ -204,6 +204,12 @@ impl<D: Dependency> Client<D> {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.core.shared.name
+    }
+
+    /// The dependency's settings.
+    #[must_use]
+    pub fn settings(&self) -> &DependencySettings {
+        &self.core.shared.settings
     }
 
     /// How the dependency is now.

@@ -1,4 +1,12 @@
 //! The tests of the whole: one binary, a module for each subject.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests may unwrap")]
+
+mod acceptance;
 mod config;
 mod tidy;
+
+// what they share
+mod log;
+
+mod scripted;
