@@ -9,7 +9,8 @@ use breakerbox_policy::{Class, Outcome, Permit, PermitKind, RefusalState, Time};
 
 use crate::dependency::{Shared, Verdict};
 use crate::error::Refused;
-use crate::gate::{GateWord, Mode};
+use crate::flight::Seat;
+use crate::gate::{GateWord, Mode, tag_of};
 use crate::message::{Acquire, Flush, Release, Report};
 
 /// What the gate said.
@@ -33,7 +34,8 @@ pub(crate) struct Admission {
     permit: Option<Permit>,
     started: Time,
     deadline: Option<Time>,
-    slot: Option<usize>,
+    /// Where it is counted while it is in flight.
+    slot: Option<Seat>,
 }
 
 /// How an admission was settled.
@@ -59,16 +61,36 @@ impl Shared {
             }
             Mode::HalfOpen => Passage::AskBreaker,
             Mode::Open if retry_at(word) <= now => Passage::AskBreaker,
-            Mode::Open => {
-                let wait = retry_at(word).since(now);
-                Passage::Refused(self.refused(RefusalState::Open, Some(wait)))
-            }
-            Mode::ForcedOpen => {
-                let until = retry_at(word);
-                let wait = (until > now && word.retry_at_ms() > 0).then(|| until.since(now));
-                Passage::Refused(self.refused(RefusalState::ForcedOpen, wait))
-            }
+            Mode::Open | Mode::ForcedOpen => Passage::Refused(self.refusal(word, now)),
         }
+    }
+
+    /// The refusal of whoever asks now; `None` when the gate lets calls through, or would ask the
+    /// breaker.
+    pub(crate) fn refuses(&self, now: Time) -> Option<Refused> {
+        let word = self.gate.read();
+        let refuses = match word.mode() {
+            Mode::Closed | Mode::Watchful | Mode::Disabled | Mode::HalfOpen => false,
+            Mode::Open => retry_at(word) > now,
+            Mode::ForcedOpen => true,
+        };
+        refuses.then(|| self.refusal(word, now))
+    }
+
+    /// The refusal of a call whose permit was given before the breaker moved.
+    pub(crate) fn overtaken(&self, now: Time) -> Refused {
+        self.refusal(self.gate.read(), now)
+    }
+
+    fn refusal(&self, word: GateWord, now: Time) -> Refused {
+        let state = match word.mode() {
+            Mode::ForcedOpen => RefusalState::ForcedOpen,
+            Mode::HalfOpen => RefusalState::HalfOpen,
+            Mode::Open | Mode::Closed | Mode::Watchful | Mode::Disabled => RefusalState::Open,
+        };
+        let until = retry_at(word);
+        let known = state == RefusalState::Open || until > now;
+        self.refused(state, known.then(|| until.since(now)))
     }
 
     fn refused(&self, state: RefusalState, retry_after: Option<Duration>) -> Refused {
@@ -113,14 +135,35 @@ impl Admission {
         started: Time,
         deadline: Option<Time>,
     ) -> Self {
-        let slot = shared.in_flight.as_ref().map(|ring| ring.start(started));
         Self {
             shared: Arc::clone(shared),
             permit: Some(permit),
             started,
             deadline,
-            slot,
+            slot: None,
         }
+    }
+
+    /// Notes that the call has its place and is on its way to the dependency: from here on it can
+    /// be overdue (rule BRK-9).
+    pub(crate) fn depart(&mut self, now: Time) {
+        if let (Some(ring), Some(permit)) = (&self.shared.in_flight, &self.permit) {
+            self.slot = ring.start(now, tag_of(permit.generation()));
+        }
+    }
+
+    /// When it was given.
+    pub(crate) fn started(&self) -> Time {
+        self.started
+    }
+
+    /// Whether the breaker has moved since, and lets only probes through, or nobody. What has not
+    /// begun by then must not reach a dependency that is known to be sick.
+    pub(crate) fn is_overtaken(&self) -> bool {
+        let word = self.shared.gate.read();
+        let shut = matches!(word.mode(), Mode::Open | Mode::HalfOpen | Mode::ForcedOpen);
+        let permit = self.permit.as_ref();
+        shut && permit.is_some_and(|permit| tag_of(permit.generation()) != word.tag())
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {

@@ -117,7 +117,8 @@ impl<D: Dependency> Breaker<D> {
                 return;
             };
             breaker.with_machine(ctx, |machine, now| {
-                machine.set_overdue(now, ring.overdue(now), &mut random());
+                let overdue = ring.overdue(now, tag_of(machine.generation()));
+                machine.set_overdue(now, overdue, &mut random());
             });
         });
     }

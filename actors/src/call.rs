@@ -17,7 +17,7 @@ use crate::bulkhead::{NoPlace, Place};
 use crate::client::{Answer, Core, Source};
 use crate::clock::random;
 use crate::dependency::{CallContext, Dependency, Route, Shared, Verdict};
-use crate::error::{Absence, CallError};
+use crate::error::{Absence, CallError, Refused};
 use crate::event::EventKind;
 use crate::reply::{TooLate, reply, timed_out};
 use crate::totals::{Ending, Entry};
@@ -50,6 +50,14 @@ impl<E> Lost<E> {
         }
     }
 
+    fn by_breaker(refused: Refused) -> Self {
+        Self {
+            retry_after: refused.retry_after,
+            error: CallError::Open(refused),
+            end: AttemptEnd::RefusedByBreaker,
+        }
+    }
+
     fn failed(error: CallError<E>, verdict: Verdict) -> Self {
         Self {
             end: AttemptEnd::Ended(verdict.class),
@@ -73,7 +81,10 @@ pub(crate) async fn ask<D: Dependency>(
     let started = shared.clock.now();
     let deadline = deadline(shared, started, options.timeout);
     let mut kept = core.keeps_requests().then(|| request.clone());
-    let (result, attempts) = primary(core, request, &mut kept, options, deadline).await;
+    let (result, attempts) = match closed_to_new(shared) {
+        None => primary(core, request, &mut kept, options, deadline).await,
+        Some(reason) => (Err(Lost::refused(absent(shared, reason))), 0),
+    };
     let lost = match result {
         Ok(value) => {
             if let Some(request) = &kept {
@@ -115,6 +126,16 @@ pub(crate) async fn ask<D: Dependency>(
             });
             Err(error)
         }
+    }
+}
+
+/// Why a call that was made just now is not to reach a worker. Those made before may go on, with
+/// their retries.
+fn closed_to_new(shared: &Shared) -> Option<Absence> {
+    match shared.route() {
+        Route::Workers | Route::Parked => None,
+        Route::FallbackOnly => Some(Absence::FallbackOnly),
+        Route::Draining | Route::Stopped => Some(Absence::ShuttingDown),
     }
 }
 
@@ -162,22 +183,43 @@ async fn primary<D: Dependency>(
     open_retries(shared);
     let mut next = request;
     let mut number = 1;
+    let mut before = None;
     loop {
         let spare = kept.as_mut().map(|kept| kept.clone());
         let lost = match attempt(core, next, options.fingerprint, number, deadline).await {
             Ok(value) => return (Ok(value), number),
-            Err(lost) => lost,
+            Err(lost) => most_telling(before, lost),
         };
         // Requests are kept whenever there may be another attempt.
-        let Some(spare) = spare else {
+        let again = spare.zip(wait_before_next(
+            shared, deadline, idempotent, number, &lost,
+        ));
+        let Some((spare, wait)) = again else {
             return (Err(lost), number);
         };
-        match wait_before_next(shared, deadline, idempotent, number, lost) {
-            Ok(wait) => pause(shared, wait).await,
-            Err(lost) => return (Err(lost), number),
-        }
+        pause(shared, wait).await;
+        before = Some(lost);
         next = spare;
         number += 1;
+    }
+}
+
+/// What a call came to that was tried more than once: what was refused in the end may have been
+/// executed before, and its error must not promise anything else (rule CALL-2).
+fn most_telling<E>(before: Option<Lost<E>>, last: Lost<E>) -> Lost<E> {
+    match before {
+        Some(before) if last.error.executed() == Executed::No => {
+            if before.error.executed() == Executed::No {
+                last
+            } else {
+                Lost {
+                    end: last.end,
+                    retry_after: last.retry_after.or(before.retry_after),
+                    error: before.error,
+                }
+            }
+        }
+        _ => last,
     }
 }
 
@@ -193,13 +235,18 @@ fn open_retries(shared: &Shared) {
 
 /// Decides whether there is another attempt (rule LIM-4), and how long to wait for it.
 fn wait_before_next<E>(
-    shared: &Arc<Shared>,
+    shared: &Shared,
     deadline: Option<Time>,
     idempotent: bool,
     number: u32,
-    lost: Lost<E>,
-) -> Result<Duration, Lost<E>> {
+    lost: &Lost<E>,
+) -> Option<Duration> {
     let settings = &shared.settings.retry;
+    let now = shared.clock.now();
+    if !settings.on_open && shared.refuses(now).is_some() {
+        // It opened meanwhile, perhaps by this very call: waiting would be for nothing.
+        return None;
+    }
     let attempt = Attempt {
         number,
         end: lost.end,
@@ -207,21 +254,12 @@ fn wait_before_next<E>(
         idempotent,
         retry_after: lost.retry_after,
     };
-    let now = shared.clock.now();
-    let decision = {
-        let mut budget = shared.budget.lock().unwrap_or_else(PoisonError::into_inner);
-        Retry::new(settings, deadline).decide(now, &attempt, budget.as_mut(), &mut random())
-    };
-    let RetryDecision::Again { after } = decision else {
-        return Err(lost);
-    };
-    if !settings.on_open
-        && let Passage::Refused(refused) = shared.pass(now, deadline)
-    {
-        // It opened meanwhile, perhaps by this very call: waiting would be for nothing.
-        return Err(Lost::refused(CallError::Open(refused)));
+    let mut budget = shared.budget.lock().unwrap_or_else(PoisonError::into_inner);
+    let retry = Retry::new(settings, deadline);
+    match retry.decide(now, &attempt, budget.as_mut(), &mut random()) {
+        RetryDecision::Again { after } => Some(after),
+        RetryDecision::Stop(_) => None,
     }
-    Ok(after)
 }
 
 async fn pause(shared: &Shared, wait: Duration) {
@@ -236,39 +274,40 @@ async fn admit<E>(
     shared: &Arc<Shared>,
     deadline: Option<Time>,
 ) -> Result<(Admission, Place), Lost<E>> {
-    match shared.route() {
-        Route::Stopped => return Err(Lost::refused(absent(shared, Absence::ShuttingDown))),
-        Route::Workers | Route::Parked | Route::Draining => {}
+    if shared.route() == Route::Stopped {
+        return Err(Lost::refused(absent(shared, Absence::ShuttingDown)));
     }
-    let admission = match shared.pass(shared.clock.now(), deadline) {
-        Passage::Granted(admission) => admission,
-        Passage::AskBreaker => shared
-            .ask_for_permit(deadline)
-            .await
-            .map_err(|refused| Lost {
-                retry_after: refused.retry_after,
-                error: CallError::Open(refused),
-                end: AttemptEnd::RefusedByBreaker,
-            })?,
-        Passage::Refused(refused) => {
-            return Err(Lost {
-                retry_after: refused.retry_after,
-                error: CallError::Open(refused),
-                end: AttemptEnd::RefusedByBreaker,
-            });
-        }
-    };
-    let place = match shared.bulkhead.try_enter() {
-        Some(place) => Ok(place),
-        None => shared.bulkhead.enter(&shared.clock, deadline).await,
-    };
-    match place {
-        Ok(place) => Ok((admission, place)),
+    let mut admission = permit(shared, deadline).await?;
+    if let Some(place) = shared.bulkhead.try_enter() {
+        admission.depart(admission.started());
+        return Ok((admission, place));
+    }
+    let place = match shared.bulkhead.enter(&shared.clock, deadline).await {
+        Ok(place) => place,
         Err(reason) => {
             admission.release();
-            Err(Lost::refused(no_place(shared, reason)))
+            return Err(Lost::refused(no_place(shared, reason)));
         }
+    };
+    while admission.is_overtaken() {
+        admission.release();
+        admission = permit(shared, deadline).await?;
     }
+    admission.depart(shared.clock.now());
+    Ok((admission, place))
+}
+
+/// Leave by the breaker, from the gate alone where that is possible.
+async fn permit<E>(shared: &Arc<Shared>, deadline: Option<Time>) -> Result<Admission, Lost<E>> {
+    let refused = match shared.pass(shared.clock.now(), deadline) {
+        Passage::Granted(admission) => return Ok(admission),
+        Passage::AskBreaker => match shared.ask_for_permit(deadline).await {
+            Ok(admission) => return Ok(admission),
+            Err(refused) => refused,
+        },
+        Passage::Refused(refused) => refused,
+    };
+    Err(Lost::by_breaker(refused))
 }
 
 fn no_place<E>(shared: &Shared, reason: NoPlace) -> CallError<E> {
@@ -364,12 +403,13 @@ async fn give_up<E>(shared: &Arc<Shared>, too_late: TooLate, sent: Time) -> Lost
 
 fn lost_by<D: Dependency>(error: CallError<D::Error>) -> Lost<D::Error> {
     match &error {
+        CallError::Open(refused) => Lost::by_breaker(refused.clone()),
         CallError::Failed { error: own, .. } => {
             let verdict = D::classify(Err(own));
             Lost::failed(error, verdict)
         }
         CallError::NotExecuted {
-            reason: Absence::Parked | Absence::ShuttingDown,
+            reason: Absence::Parked | Absence::ShuttingDown | Absence::FallbackOnly,
             ..
         } => Lost::refused(error),
         _ => Lost::failed(error, Verdict::from(Class::Failure)),
@@ -393,18 +433,23 @@ where
     let idempotent = options.idempotent.unwrap_or(false);
     open_retries(shared);
     let mut number = 1;
+    let mut before = None;
     let error = loop {
+        if let Some(reason) = closed_to_new(shared).filter(|_| number == 1) {
+            break absent(shared, reason);
+        }
         let lost = match run_once(shared, deadline, &classify, &mut work).await {
             Ok(value) => {
                 entry.close(Ending::Primary);
                 return Ok(value);
             }
-            Err(lost) => lost,
+            Err(lost) => most_telling(before, lost),
         };
-        match wait_before_next(shared, deadline, idempotent, number, lost) {
-            Ok(wait) => pause(shared, wait).await,
-            Err(lost) => break lost.error,
-        }
+        let Some(wait) = wait_before_next(shared, deadline, idempotent, number, &lost) else {
+            break lost.error;
+        };
+        pause(shared, wait).await;
+        before = Some(lost);
         number += 1;
     };
     entry.close(if error.is_refusal() {

@@ -15,7 +15,7 @@ use breakerbox_policy::{Class, Command, DependencySettings, IllegalTransition};
 
 use crate::breaker::Breaker;
 use crate::call::{self, CallOptions};
-use crate::dependency::{Dependency, Shared, Verdict};
+use crate::dependency::{Dependency, Route, Shared, Verdict};
 use crate::error::CallError;
 use crate::fallback::{FallbackAnswer, Fallbacks};
 use crate::message::Operate;
@@ -114,6 +114,17 @@ impl<D: Dependency> Core<D> {
     /// Whether a request may be needed again after it was sent.
     pub(crate) fn keeps_requests(&self) -> bool {
         !self.fallbacks.is_empty() || self.shared.settings.retry.max_attempts.get() > 1
+    }
+
+    /// Ends everything for good: calls are refused, and whoever waits for one of the actors hears
+    /// that it is gone (rule CALL-1). The workers first, whose reports the breaker's queue answers.
+    pub(crate) fn stop(&self) {
+        self.shared.set_route(Route::Stopped);
+        for slot in &self.workers {
+            slot.mail.close();
+        }
+        self.fallbacks.mail.close();
+        self.breaker.close();
     }
 
     pub(crate) async fn fall_back(

@@ -108,6 +108,8 @@ pub enum Absence {
     Parked,
     /// The runtime or the dependency is going down.
     ShuttingDown,
+    /// It was set up to answer from its fallbacks only.
+    FallbackOnly,
 }
 
 impl fmt::Display for Absence {
@@ -116,6 +118,7 @@ impl fmt::Display for Absence {
             Self::Restarting => "its worker is being restarted",
             Self::Parked => "its worker is parked after too many crashes",
             Self::ShuttingDown => "it is shutting down",
+            Self::FallbackOnly => "it answers from its fallbacks only",
         })
     }
 }

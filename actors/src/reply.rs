@@ -80,23 +80,36 @@ pub(crate) fn reply<T>(
     (Replier { cell }, waiting)
 }
 
+/// Whether queued work may begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Begin {
+    Go,
+    /// Nobody waits for it any more (rule CALL-4).
+    Deserted,
+    /// The breaker has opened since; it is still to be refused.
+    Overtaken,
+}
+
 /// The worker's end. It answers exactly once; whoever drops it unanswered must have said why.
 pub(crate) struct Replier<T> {
     cell: Arc<Mutex<Cell<T>>>,
 }
 
 impl<T: Send + 'static> Replier<T> {
-    /// Notes that the work begins; false when nobody waits for it any more (rule CALL-4).
-    pub(crate) fn begin(&self, now: Time) -> bool {
+    /// Notes that the work begins, if it still may.
+    pub(crate) fn begin(&self, now: Time) -> Begin {
         let mut cell = lock(&self.cell);
         if cell.phase != Phase::Queued {
-            return false;
+            return Begin::Deserted;
         }
-        cell.phase = Phase::Begun;
         if let Some(admission) = &mut cell.admission {
+            if admission.is_overtaken() {
+                return Begin::Overtaken;
+            }
             admission.begin(now);
         }
-        true
+        cell.phase = Phase::Begun;
+        Begin::Go
     }
 
     /// Whether the caller has gone; the worker is woken when it goes.

@@ -21,7 +21,7 @@ use crate::bulkhead::Place;
 use crate::dependency::{CallContext, Dependency, Route, Shared, Verdict};
 use crate::error::CallError;
 use crate::event::EventKind;
-use crate::reply::{Replier, Timer, timed_out};
+use crate::reply::{Begin, Replier, Timer, timed_out};
 use crate::supervisor::{Life, Manner, Readiness, caught};
 
 /// What a call comes to.
@@ -60,13 +60,21 @@ impl<D: Dependency> Duty<D> {
         }
     }
 
-    /// Takes the work on; false when nobody waits for it any more (rule CALL-4).
+    /// Takes the work on; false when there is nothing to do any more.
     fn begin(&mut self, now: Time) -> bool {
-        let begun = self.replier.as_ref().is_some_and(|one| one.begin(now));
-        if !begun {
-            self.replier = None;
+        let begin = match &self.replier {
+            Some(replier) => replier.begin(now),
+            None => Begin::Deserted,
+        };
+        if begin == Begin::Go {
+            return true;
         }
-        begun
+        self.place = None;
+        let replier = self.replier.take();
+        if let (Some(replier), Begin::Overtaken) = (replier, begin) {
+            replier.refuse(Err(CallError::Open(self.shared.overtaken(now))));
+        }
+        false
     }
 
     fn answer(&mut self, verdict: Verdict, now: Time, reply: Reply<D>) {

@@ -4,4 +4,8 @@
 mod breaker;
 mod half_open;
 
+mod fallbacks;
+
+mod supervision;
+
 mod concurrency;

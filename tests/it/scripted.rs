@@ -18,7 +18,6 @@ pub(crate) enum Do {
     End(Class),
     After(Duration, Box<Do>),
     Hang,
-    #[expect(dead_code)]
     Panic,
 }
 
@@ -97,7 +96,6 @@ impl Bench {
         self.client.ask(told).await
     }
 
-    #[expect(dead_code)]
     /// The same call, sent to the breaker actor.
     pub(crate) async fn send(&self, told: Do) -> Result<Asked, MailboxError> {
         self.client.breaker().send(Call::new(told)).await
