@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests may unwrap")]
 
 mod acceptance;
+mod call_path;
 mod config;
 mod tidy;
 
