@@ -50,6 +50,14 @@ impl<E> Lost<E> {
         }
     }
 
+    fn by_breaker(refused: Refused) -> Self {
+        Self {
+            retry_after: refused.retry_after,
+            error: CallError::Open(refused),
+            end: AttemptEnd::RefusedByBreaker,
+        }
+    }
+
     fn failed(error: CallError<E>, verdict: Verdict) -> Self {
         Self {
             end: AttemptEnd::Ended(verdict.class),
@@ -76,7 +84,10 @@ pub(crate) async fn ask<D: Dependency>(
     let started = shared.clock.now();
     let deadline = deadline(shared, started, options.timeout);
     let mut kept = core.keeps_requests().then(|| request.clone());
-    let (result, attempts) = primary(core, request, &mut kept, options, deadline).await;
+    let (result, attempts) = match closed_to_new(shared) {
+        None => primary(core, request, &mut kept, options, deadline).await,
+        Some(reason) => (Err(Lost::refused(absent(shared, reason))), 0),
+    };
     let lost = match result {
         Ok(value) => {
             if let Some(request) = &kept {
@@ -121,10 +132,20 @@ pub(crate) async fn ask<D: Dependency>(
     }
 }
 
+/// Why a call that was made just now is not to reach a worker. Those made before may go on, with
+/// their retries.
+fn closed_to_new(shared: &Shared) -> Option<Absence> {
+    match shared.route() {
+        Route::Workers | Route::Parked => None,
+        Route::FallbackOnly => Some(Absence::FallbackOnly),
+        Route::Draining | Route::Stopped => Some(Absence::ShuttingDown),
+    }
+}
+
 /// The shortest way: nobody else answers, and nothing is to be waited for.
 fn refuse_at_once<E>(shared: &Shared) -> Result<(), CallError<E>> {
     let waits = shared.settings.retry.on_open && shared.settings.retry.max_attempts.get() > 1;
-    match shared.refusal() {
+    match shared.refuses() {
         Some(refused) if !waits => {
             shared.totals.submitted.fetch_add(1, Ordering::Release);
             shared.totals.refused.fetch_add(1, Ordering::Release);
@@ -177,36 +198,74 @@ async fn primary<D: Dependency>(
         .unwrap_or_else(|| D::is_idempotent(&request));
     let mut next = request;
     let mut number = 1;
+    let mut before = None;
     loop {
         let spare = kept.as_mut().map(|kept| kept.clone());
         let lost = match attempt(core, next, options.fingerprint, number, deadline).await {
             Ok(value) => return (Ok(value), number),
-            Err(lost) => lost,
+            Err(lost) => most_telling(before, lost),
+        };
+        let wait = match wait_before_next(shared, deadline, idempotent, number, &lost) {
+            Next::After(wait) => wait,
+            Next::Stop => return (Err(lost), number),
+            Next::Opened(refused) => {
+                let opened = Lost::by_breaker(refused);
+                return (Err(most_telling(Some(lost), opened)), number);
+            }
         };
         // Requests are kept whenever there may be another attempt.
         let Some(spare) = spare else {
             return (Err(lost), number);
         };
-        match wait_before_next(shared, deadline, idempotent, number, lost) {
-            Ok(wait) => pause(shared, wait).await,
-            Err(lost) => return (Err(lost), number),
-        }
+        pause(shared, wait).await;
+        before = Some(lost);
         next = spare;
         number += 1;
     }
 }
 
+/// What a call came to that was tried more than once: what was refused in the end may have been
+/// executed before, and its error must not promise anything else (rule CALL-2).
+fn most_telling<E>(before: Option<Lost<E>>, mut last: Lost<E>) -> Lost<E> {
+    let Some(before) = before else {
+        return last;
+    };
+    let executed = before.error.executed();
+    if last.error.executed() != Executed::No || executed == Executed::No {
+        return last;
+    }
+    if let CallError::Open(refused) = &mut last.error {
+        refused.executed = executed;
+        return last;
+    }
+    Lost {
+        end: last.end,
+        retry_after: last.retry_after.or(before.retry_after),
+        error: before.error,
+    }
+}
+
+/// What follows an attempt that gave no answer.
+enum Next {
+    /// Another one, after this wait.
+    After(Duration),
+    /// Nothing.
+    Stop,
+    /// Nothing, for the breaker has opened: waiting would be for nothing.
+    Opened(Refused),
+}
+
 /// Decides whether there is another attempt (rule LIM-4), and how long to wait for it.
 fn wait_before_next<E>(
-    shared: &Arc<Shared>,
+    shared: &Shared,
     deadline: Option<Time>,
     idempotent: bool,
     number: u32,
-    lost: Lost<E>,
-) -> Result<Duration, Lost<E>> {
+    lost: &Lost<E>,
+) -> Next {
     let settings = &shared.settings.retry;
     if settings.max_attempts.get() == 1 {
-        return Err(lost);
+        return Next::Stop;
     }
     let attempt = Attempt {
         number,
@@ -215,6 +274,7 @@ fn wait_before_next<E>(
         idempotent,
         retry_after: lost.retry_after,
     };
+    let retry = Retry::new(settings, deadline);
     let now = shared.clock.now();
     let decision = {
         let mut budget = shared.budget.lock().unwrap_or_else(PoisonError::into_inner);
@@ -225,18 +285,13 @@ fn wait_before_next<E>(
             budget.deposited = submitted;
         }
         let budget = budget.as_mut().map(|budget| &mut budget.kernel);
-        Retry::new(settings, deadline).decide(now, &attempt, budget, &mut random())
+        retry.decide(now, &attempt, budget, &mut random())
     };
-    let RetryDecision::Again { after } = decision else {
-        return Err(lost);
-    };
-    if !settings.on_open
-        && let Passage::Refused(refused) = shared.pass(now, deadline)
-    {
-        // It opened meanwhile, perhaps by this very call: waiting would be for nothing.
-        return Err(Lost::refused(CallError::Open(refused)));
+    match (decision, shared.refuses()) {
+        (RetryDecision::Stop(_), _) => Next::Stop,
+        (RetryDecision::Again { .. }, Some(refused)) if !settings.on_open => Next::Opened(refused),
+        (RetryDecision::Again { after }, _) => Next::After(after),
     }
-    Ok(after)
 }
 
 async fn pause(shared: &Shared, wait: Duration) {
@@ -255,35 +310,45 @@ async fn admit<E>(
     if shared.route() == Route::Stopped {
         return Err(Lost::refused(absent(shared, Absence::ShuttingDown)));
     }
-    let refused = |refused: Refused| Lost {
-        retry_after: refused.retry_after,
-        error: CallError::Open(refused),
-        end: AttemptEnd::RefusedByBreaker,
-    };
-    let held = match shared.pass(now, deadline) {
-        Passage::Granted(held) => Some(held),
-        Passage::AskBreaker => {
-            let asked = shared.ask_for_permit(deadline).await;
-            asked.map_err(refused)?.into_held()
-        }
-        Passage::Refused(why) => return Err(refused(why)),
-    };
-    let Some(held) = held else {
-        // An admission that was just given holds its permit.
-        return Err(Lost::refused(absent(shared, shared.absence())));
-    };
-    let admission = Admission::new(shared, held);
-    let place = match shared.bulkhead.try_enter() {
-        Some(place) => Ok(place),
-        None => shared.bulkhead.enter(&shared.clock, deadline).await,
-    };
-    match place {
-        Ok(place) => Ok((admission, place)),
+    let mut admission = permit(shared, now, deadline).await?;
+    if let Some(place) = shared.bulkhead.try_enter() {
+        admission.depart(None);
+        return Ok((admission, place));
+    }
+    let place = match shared.bulkhead.enter(&shared.clock, deadline).await {
+        Ok(place) => place,
         Err(reason) => {
             admission.release();
-            Err(Lost::refused(no_place(shared, reason)))
+            return Err(Lost::refused(no_place(shared, reason)));
         }
+    };
+    while admission.is_overtaken() {
+        admission.release();
+        admission = permit(shared, shared.clock.now(), deadline).await?;
     }
+    admission.depart(Some(shared.clock.now()));
+    Ok((admission, place))
+}
+
+/// Leave by the breaker, from the gate alone where that is possible.
+async fn permit<E>(
+    shared: &Shared,
+    now: Time,
+    deadline: Option<Time>,
+) -> Result<Admission<&Shared>, Lost<E>> {
+    let refused = match shared.pass(now, deadline) {
+        Passage::Granted(held) => return Ok(Admission::new(shared, held)),
+        Passage::Refused(refused) => refused,
+        Passage::AskBreaker => match shared.ask_for_permit(deadline).await {
+            Err(refused) => refused,
+            Ok(admission) => match admission.into_held() {
+                Some(held) => return Ok(Admission::new(shared, held)),
+                // An admission that was just given holds its permit.
+                None => shared.overtaken(now),
+            },
+        },
+    };
+    Err(Lost::by_breaker(refused))
 }
 
 fn no_place<E>(shared: &Shared, reason: NoPlace) -> CallError<E> {
@@ -382,12 +447,13 @@ async fn give_up<E>(shared: &Arc<Shared>, too_late: TooLate, sent: Time) -> Lost
 
 fn lost_by<D: Dependency>(error: CallError<D::Error>) -> Lost<D::Error> {
     match &error {
+        CallError::Open(refused) => Lost::by_breaker(refused.clone()),
         CallError::Failed { error: own, .. } => {
             let verdict = D::classify(Err(own));
             Lost::failed(error, verdict)
         }
         CallError::NotExecuted {
-            reason: Absence::Parked | Absence::ShuttingDown,
+            reason: Absence::Parked | Absence::ShuttingDown | Absence::FallbackOnly,
             ..
         } => Lost::refused(error),
         _ => Lost::failed(error, Verdict::from(Class::Failure)),
@@ -411,18 +477,26 @@ where
     let deadline = deadline(shared, shared.clock.now(), options.timeout);
     let idempotent = options.idempotent.unwrap_or(false);
     let mut number = 1;
+    let mut before = None;
     let error = loop {
-        let lost = match run_once(shared, deadline, &classify, work()).await {
+        if let Some(reason) = closed_to_new(shared).filter(|_| number == 1) {
+            break absent(shared, reason);
+        }
+        let lost = match run_once(shared, deadline, &classify, &mut work).await {
             Ok(value) => {
                 entry.close(Ending::Primary);
                 return Ok(value);
             }
-            Err(lost) => lost,
+            Err(lost) => most_telling(before, lost),
         };
-        match wait_before_next(shared, deadline, idempotent, number, lost) {
-            Ok(wait) => pause(shared, wait).await,
-            Err(lost) => break lost.error,
+        match wait_before_next(shared, deadline, idempotent, number, &lost) {
+            Next::After(wait) => pause(shared, wait).await,
+            Next::Stop => break lost.error,
+            Next::Opened(refused) => {
+                break most_telling(Some(lost), Lost::by_breaker(refused)).error;
+            }
         }
+        before = Some(lost);
         number += 1;
     };
     entry.close(if error.is_refusal() {
@@ -433,12 +507,17 @@ where
     Err(error)
 }
 
-async fn run_once<T, E>(
+/// One attempt. The closure is not called before the call may go out: it may begin its work
+/// before its future is polled.
+async fn run_once<T, E, F>(
     shared: &Arc<Shared>,
     deadline: Option<Time>,
     classify: &impl Fn(&Result<T, E>) -> Verdict,
-    work: impl Future<Output = Result<T, E>>,
-) -> Result<T, Lost<E>> {
+    work: &mut impl FnMut() -> F,
+) -> Result<T, Lost<E>>
+where
+    F: Future<Output = Result<T, E>>,
+{
     let asked = shared.clock.now();
     let (mut admission, place) = admit(shared, asked, deadline).await?;
     shared.totals.attempts.fetch_add(1, Ordering::Relaxed);
@@ -453,7 +532,7 @@ async fn run_once<T, E>(
         (Some(attempt), Some(total)) => Some(attempt.min(total)),
         (one, other) => one.or(other),
     };
-    let result = bounded(&shared.clock, until, work).await;
+    let result = bounded(&shared.clock, until, work()).await;
     let now = shared.clock.now();
     let verdict = result.as_ref().map_or_else(timed_out, classify);
     drop(place);

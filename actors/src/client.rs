@@ -11,11 +11,11 @@ use std::thread::ThreadId;
 use std::time::Duration;
 
 use actix::Addr;
-use breakerbox_policy::{Class, Command, IllegalTransition};
+use breakerbox_policy::{Class, Command, DependencySettings, IllegalTransition};
 
 use crate::breaker::Breaker;
 use crate::call::{self, CallOptions};
-use crate::dependency::{Dependency, Shared, Verdict};
+use crate::dependency::{Dependency, Route, Shared, Verdict};
 use crate::error::CallError;
 use crate::fallback::{FallbackAnswer, Fallbacks};
 use crate::message::Operate;
@@ -125,6 +125,18 @@ impl<D: Dependency> Core<D> {
         !self.fallbacks.is_empty() || self.shared.settings.retry.max_attempts.get() > 1
     }
 
+    /// Ends everything for good: calls are refused, and whoever waits for one of the actors hears
+    /// that it is gone (rule CALL-1). The workers first, whose reports the breaker's queue answers.
+    pub(crate) fn stop(&self) {
+        self.shared.set_route(Route::Stopped);
+        for slot in &self.workers {
+            slot.leave();
+            slot.mail.close();
+        }
+        self.fallbacks.mail.close();
+        self.breaker.close();
+    }
+
     pub(crate) async fn fall_back(
         &self,
         request: D::Request,
@@ -213,6 +225,12 @@ impl<D: Dependency> Client<D> {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.core.shared.name
+    }
+
+    /// The dependency's settings.
+    #[must_use]
+    pub fn settings(&self) -> &DependencySettings {
+        &self.core.shared.settings
     }
 
     /// How the dependency is now.

@@ -152,6 +152,8 @@ pub(crate) enum Route {
     Draining = 2,
     /// Nobody any more.
     Stopped = 3,
+    /// The fallbacks, always; there are no workers.
+    FallbackOnly = 4,
 }
 
 /// What everyone around one dependency shares, whatever it is a dependency on.
@@ -234,6 +236,7 @@ impl Shared {
             0 => Route::Workers,
             1 => Route::Parked,
             2 => Route::Draining,
+            4 => Route::FallbackOnly,
             _ => Route::Stopped,
         }
     }
@@ -252,6 +255,7 @@ impl Shared {
     pub(crate) fn absence(&self) -> Absence {
         match self.route() {
             Route::Workers => Absence::Restarting,
+            Route::FallbackOnly => Absence::FallbackOnly,
             Route::Parked => Absence::Parked,
             Route::Draining | Route::Stopped => Absence::ShuttingDown,
         }

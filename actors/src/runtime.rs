@@ -66,7 +66,8 @@ struct OwnThread {
 trait Registered: Send + Sync {
     fn client(&self) -> &dyn Any;
     fn status(&self) -> DependencyStatus;
-    fn set_route(&self, route: Route);
+    fn drain(&self);
+    fn stop(&self);
     fn operator(&self) -> Recipient<Operate>;
 }
 
@@ -79,12 +80,14 @@ impl<D: Dependency> Registered for Client<D> {
         Client::status(self)
     }
 
-    fn set_route(&self, route: Route) {
-        self.core.shared.set_route(route);
-        if route == Route::Draining {
-            let shared = &self.core.shared;
-            shared.events.emit(&shared.name, EventKind::Draining);
-        }
+    fn drain(&self) {
+        let shared = &self.core.shared;
+        shared.set_route(Route::Draining);
+        shared.events.emit(&shared.name, EventKind::Draining);
+    }
+
+    fn stop(&self) {
+        self.core.stop();
     }
 
     fn operator(&self) -> Recipient<Operate> {
@@ -297,7 +300,7 @@ impl Runtime {
     /// # Cancel safety   Dropped, the shutdown goes on; threads are not joined.
     pub async fn shutdown(&self) {
         for one in self.registry().values() {
-            one.set_route(Route::Draining);
+            one.drain();
         }
         // A root that is gone has ended already.
         let _ = self
@@ -306,7 +309,7 @@ impl Runtime {
             .send(DriverCommand::Stop { incarnation: 1 });
         self.ended().await;
         for one in self.registry().values() {
-            one.set_route(Route::Stopped);
+            one.stop();
         }
         let arbiters = self.inner.around.homes.stop();
         let thread = lock(&self.inner.thread).take();
@@ -435,7 +438,7 @@ async fn plant_elsewhere(
 impl Drop for Inner {
     fn drop(&mut self) {
         for one in lock(&self.registry).values() {
-            one.set_route(Route::Stopped);
+            one.stop();
         }
     }
 }
