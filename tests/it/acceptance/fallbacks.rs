@@ -329,6 +329,29 @@ fn item_40_an_outage_is_one_warning_and_a_number() {
 }
 
 #[test]
+fn item_40_a_dependency_that_fails_every_other_call_is_one_warning() {
+    let log = Log::capture();
+    run_paused(async || {
+        let configure = |settings: &mut DependencySettings| {
+            settings.breaker.failure_threshold = None;
+        };
+        let bench = Bench::with_fallbacks(configure, vec![fixed()]).await;
+        for _ in 0..1_000 {
+            bench.ask(Do::Fail).await.unwrap();
+            bench.ask(Do::Answer(1)).await.unwrap();
+            let health = bench.status().health;
+            assert!(matches!(health, Health::Degraded { .. }), "{health}");
+        }
+        assert_eq!(log.lines("falling back to").len(), 1);
+        pass(1_000).await;
+        bench.ask(Do::Answer(1)).await.unwrap();
+        assert_eq!(log.lines("after 1000 fallback answers").len(), 1);
+        assert_eq!(bench.status().health, Health::Ok);
+        bench.finish().await;
+    });
+}
+
+#[test]
 fn item_41_without_a_fallback_the_error_reaches_the_caller() {
     run_paused(async || {
         let bench = Bench::start(opens_after(2, ms(60_000))).await;
