@@ -161,9 +161,17 @@ fn may_fall_back<E>(lost: &Lost<E>) -> bool {
         && lost.end != AttemptEnd::Ended(Class::Rejected)
 }
 
+/// For how long no fallback must have answered for an outage to be over. A dependency that fails
+/// every other call has one outage and one warning, not one for each call.
+const QUIET: Duration = Duration::from_secs(1);
+
 /// Notes that the dependency answers by itself again.
 fn end_outage(shared: &Shared) {
     if shared.outage.load(Ordering::Relaxed) != 0 {
+        let last = Time::from_nanos(shared.last_fallback.load(Ordering::Relaxed));
+        if shared.clock.now().since(last) < QUIET {
+            return;
+        }
         let served = shared.outage.swap(0, Ordering::Relaxed);
         if served > 0 {
             let kind = EventKind::FallbackOver { served };

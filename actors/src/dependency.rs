@@ -170,8 +170,10 @@ pub(crate) struct Shared {
     notice: ArcSwap<Notice>,
     /// What the callers together may retry.
     pub(crate) budget: Mutex<Option<RetryBudget>>,
-    /// Fallback answers since the dependency last answered by itself.
+    /// Fallback answers of the present outage.
     pub(crate) outage: AtomicU64,
+    /// When a fallback last answered, in nanoseconds.
+    pub(crate) last_fallback: AtomicU64,
     /// How the breaker actor is reached.
     pub(crate) breaker: OnceLock<BreakerPort>,
     /// Width of a time bucket of the window, in nanoseconds; 0 when it has none.
@@ -216,6 +218,7 @@ impl Shared {
             notice: ArcSwap::from_pointee(Notice::new(name, "started".to_owned())),
             budget: Mutex::new(budget),
             outage: AtomicU64::new(0),
+            last_fallback: AtomicU64::new(0),
             machine: Mutex::new(machine),
             breaker: OnceLock::new(),
             bucket_nanos: u64::try_from(bucket.as_nanos()).unwrap_or(u64::MAX),

@@ -358,6 +358,8 @@ async fn patience(shared: &Shared, now: Time) {
 /// Counts the answer; the first one of an outage is an event, the others are a number.
 fn note_outage<D: Dependency>(shared: &Shared, rule: &Rule<D>, why: &CallError<D::Error>) {
     rule.served.fetch_add(1, Ordering::Relaxed);
+    let now = shared.clock.now().as_nanos();
+    shared.last_fallback.store(now, Ordering::Relaxed);
     if shared.outage.fetch_add(1, Ordering::Relaxed) == 0 {
         let kind = EventKind::FallbackServing {
             fallback: Arc::clone(&rule.name),

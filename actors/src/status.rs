@@ -157,7 +157,7 @@ fn health<D: Dependency>(core: &Core<D>, view: &View<'_>) -> Health {
             reason: "it is being tried again".to_owned(),
         },
         None if served > 0 => Health::Degraded {
-            reason: format!("the last {served} answers came from fallbacks"),
+            reason: format!("fallbacks answered {served} calls just now"),
         },
         None => Health::Ok,
     }

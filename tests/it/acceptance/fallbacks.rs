@@ -66,7 +66,11 @@ fn item_33_without_a_fallback_the_open_error_names_the_cause() {
             panic!("{error}");
         };
         assert_eq!(refused.notice.reason, bench.status().reason);
-        assert!(refused.notice.reason.contains("failed"), "{}", refused.notice.reason);
+        assert!(
+            refused.notice.reason.contains("failed"),
+            "{}",
+            refused.notice.reason
+        );
         bench.finish().await;
     });
 }
@@ -325,6 +329,29 @@ fn item_40_an_outage_is_one_warning_and_a_number() {
             assert_eq!(log.lines("after 1001 fallback answers").len(), outage);
         }
         chain.runtime.finish().await;
+    });
+}
+
+#[test]
+fn item_40_a_dependency_that_fails_every_other_call_is_one_warning() {
+    let log = Log::capture();
+    run_paused(async || {
+        let configure = |settings: &mut DependencySettings| {
+            settings.breaker.failure_threshold = None;
+        };
+        let bench = Bench::with_fallbacks(configure, vec![fixed()]).await;
+        for _ in 0..1_000 {
+            bench.ask(Do::Fail).await.unwrap();
+            bench.ask(Do::Answer(1)).await.unwrap();
+            let health = bench.status().health;
+            assert!(matches!(health, Health::Degraded { .. }), "{health}");
+        }
+        assert_eq!(log.lines("falling back to").len(), 1);
+        pass(1_000).await;
+        bench.ask(Do::Answer(1)).await.unwrap();
+        assert_eq!(log.lines("after 1000 fallback answers").len(), 1);
+        assert_eq!(bench.status().health, Health::Ok);
+        bench.finish().await;
     });
 }
 
