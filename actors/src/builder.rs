@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 
 use breakerbox_policy::supervision::{ChildSpec, RestartBackoff, Shutdown, StopCause, Strategy};
 use breakerbox_policy::{
-    Command, DependencySettings, GiveUp, Placement, RestartType, WhileRestarting,
+    Command, DependencySettings, GiveUp, Placement, RestartType, Time, WhileRestarting,
 };
 
 use crate::breaker::Breaker;
@@ -358,6 +358,10 @@ impl<D: Dependency> ChildHooks for WorkerHooks<D> {
             shared.set_route(Route::Workers);
             self.operate(Command::Unpark);
         }
+    }
+
+    fn waits(&self, until: Time) {
+        self.core.workers[self.index].mail.health.set_back_at(until);
     }
 
     fn parked(&self, cause: &StopCause) {

@@ -19,6 +19,7 @@ use crate::clock::random;
 use crate::dependency::{CallContext, Dependency, Route, Shared, Verdict};
 use crate::error::{Absence, CallError, Refused};
 use crate::event::EventKind;
+use crate::gate::Mode;
 use crate::reply::{TooLate, bounded, reply, timed_out};
 use crate::totals::{Ending, Entry};
 use crate::worker::{Duty, Work};
@@ -161,15 +162,19 @@ fn may_fall_back<E>(lost: &Lost<E>) -> bool {
         && lost.end != AttemptEnd::Ended(Class::Rejected)
 }
 
-/// For how long no fallback must have answered for an outage to be over. A dependency that fails
-/// every other call has one outage and one warning, not one for each call.
+/// For how long no fallback must have answered for an outage to be over, unless the breaker has
+/// closed since. A dependency that fails every other call has one outage and one warning, not one
+/// for each call.
 const QUIET: Duration = Duration::from_secs(1);
 
 /// Notes that the dependency answers by itself again.
 fn end_outage(shared: &Shared) {
     if shared.outage.load(Ordering::Relaxed) != 0 {
         let last = Time::from_nanos(shared.last_fallback.load(Ordering::Relaxed));
-        if shared.clock.now().since(last) < QUIET {
+        let gate = shared.gate.read();
+        let has_closed = matches!(gate.mode(), Mode::Closed | Mode::Watchful)
+            && gate.tag() != shared.last_fallback_tag.load(Ordering::Relaxed);
+        if !has_closed && shared.clock.now().since(last) < QUIET {
             return;
         }
         let served = shared.outage.swap(0, Ordering::Relaxed);
@@ -398,8 +403,13 @@ async fn attempt<D: Dependency>(
     let (admission, place) = admit(shared, sent, deadline).await?;
     let Some(worker) = core.pick() else {
         admission.release();
-        let absence = shared.absence();
-        return Err(Lost::refused(absent(shared, absence)));
+        let reason = shared.absence();
+        let wait = core.back_in(shared.clock.now());
+        return Err(Lost::refused(CallError::NotExecuted {
+            dependency: Arc::clone(&shared.name),
+            reason,
+            retry_after: wait.filter(|_| reason == Absence::Restarting),
+        }));
     };
     shared.totals.attempts.fetch_add(1, Ordering::Relaxed);
     let Some(held) = admission.into_held() else {

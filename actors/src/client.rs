@@ -11,7 +11,7 @@ use std::thread::ThreadId;
 use std::time::Duration;
 
 use actix::Addr;
-use breakerbox_policy::{Class, Command, DependencySettings, IllegalTransition};
+use breakerbox_policy::{Class, Command, DependencySettings, IllegalTransition, Time};
 
 use crate::breaker::Breaker;
 use crate::call::{self, CallOptions};
@@ -106,7 +106,9 @@ impl<D: Dependency> Core<D> {
     /// Without a running one the call waits for the next incarnation, where the settings say so.
     pub(crate) fn pick(&self) -> Option<&Slot<D>> {
         let alive = |slot: &Slot<D>| slot.mail.health.condition() != Condition::Gone;
-        let may_hold = |slot: &Slot<D>| alive(slot) && call::holds(&self.shared);
+        // While it drains, only calls come here that were accepted before.
+        let drains = self.shared.route() == Route::Draining;
+        let may_hold = |slot: &Slot<D>| alive(slot) && (drains || call::holds(&self.shared));
         let running = |slot: &Slot<D>| slot.mail.health.condition() == Condition::Running;
         if let [only] = &*self.workers {
             return (running(only) || may_hold(only)).then_some(only);
@@ -118,6 +120,14 @@ impl<D: Dependency> Core<D> {
             .find(|slot| running(slot) && slot.is_here())
             .or_else(|| in_turn().find(|slot| running(slot)))
             .or_else(|| in_turn().find(|slot| may_hold(slot)))
+    }
+
+    /// When the first of the workers is back, if that is known.
+    pub(crate) fn back_in(&self, now: Time) -> Option<Duration> {
+        let workers = self.workers.iter();
+        workers
+            .filter_map(|slot| slot.mail.health.back_in(now))
+            .min()
     }
 
     /// Whether a request may be needed again after it was sent.

@@ -174,6 +174,8 @@ pub(crate) struct Shared {
     pub(crate) outage: AtomicU64,
     /// When a fallback last answered, in nanoseconds.
     pub(crate) last_fallback: AtomicU64,
+    /// The breaker's generation then.
+    pub(crate) last_fallback_tag: AtomicU64,
     /// How the breaker actor is reached.
     pub(crate) breaker: OnceLock<BreakerPort>,
     /// Width of a time bucket of the window, in nanoseconds; 0 when it has none.
@@ -219,6 +221,7 @@ impl Shared {
             budget: Mutex::new(budget),
             outage: AtomicU64::new(0),
             last_fallback: AtomicU64::new(0),
+            last_fallback_tag: AtomicU64::new(0),
             machine: Mutex::new(machine),
             breaker: OnceLock::new(),
             bucket_nanos: u64::try_from(bucket.as_nanos()).unwrap_or(u64::MAX),

@@ -80,7 +80,8 @@ pub enum EventKind {
         /// Why there was no primary answer.
         why: String,
     },
-    /// The dependency answers by itself again, and no fallback has answered for a second.
+    /// The dependency answers by itself again: its breaker has closed, or no fallback has answered
+    /// for a second.
     FallbackOver {
         /// Fallback answers in between.
         served: u64,

@@ -360,6 +360,8 @@ fn note_outage<D: Dependency>(shared: &Shared, rule: &Rule<D>, why: &CallError<D
     rule.served.fetch_add(1, Ordering::Relaxed);
     let now = shared.clock.now().as_nanos();
     shared.last_fallback.store(now, Ordering::Relaxed);
+    let tag = shared.gate.read().tag();
+    shared.last_fallback_tag.store(tag, Ordering::Relaxed);
     if shared.outage.fetch_add(1, Ordering::Relaxed) == 0 {
         let kind = EventKind::FallbackServing {
             fallback: Arc::clone(&rule.name),

@@ -18,6 +18,8 @@ use crate::worker::Work;
 /// Work that waits for a worker.
 pub(crate) struct WorkQueue<D: Dependency> {
     shared: Arc<Shared>,
+    /// Whether the worker is watched for blocking its thread.
+    one_at_a_time: bool,
     inner: Mutex<Inner<D>>,
 }
 
@@ -33,6 +35,7 @@ struct Inner<D: Dependency> {
 impl<D: Dependency> WorkQueue<D> {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self {
+            one_at_a_time: shared.settings.workers.stuck_after.is_some(),
             shared,
             inner: Mutex::new(Inner {
                 works: VecDeque::new(),
@@ -61,14 +64,19 @@ impl<D: Dependency> WorkQueue<D> {
     }
 
     /// Takes everything out, into an empty batch, or notes who is to be woken when there is
-    /// something.
+    /// something. Only the first one goes to a worker that may block: the others must stay where
+    /// the next incarnation finds them.
     pub(crate) fn poll_take(&self, cx: &Context<'_>, batch: &mut VecDeque<Work<D>>) -> Poll<()> {
         let mut inner = self.lock();
         inner.wake_later(cx);
         if inner.works.is_empty() {
             return Poll::Pending;
         }
-        std::mem::swap(&mut inner.works, batch);
+        if self.one_at_a_time {
+            batch.extend(inner.works.pop_front());
+        } else {
+            std::mem::swap(&mut inner.works, batch);
+        }
         Poll::Ready(())
     }
 

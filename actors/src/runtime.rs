@@ -278,6 +278,12 @@ impl Runtime {
         self.inner.around.events.since(after)
     }
 
+    /// Threads that were given up because a worker blocks them; each ends when that comes back.
+    #[must_use]
+    pub fn abandoned_threads(&self) -> usize {
+        self.inner.around.homes.abandoned()
+    }
+
     /// The runtime's clock.
     #[must_use]
     pub fn clock(&self) -> &Clock {

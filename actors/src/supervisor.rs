@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message, WrapFuture};
+use breakerbox_policy::Time;
 use breakerbox_policy::supervision::{
     Action, ChildId, ChildSpec, ChildState, CommandError, Event, StopCause, Supervision, Ticket,
     TimerId,
@@ -87,11 +88,19 @@ pub(crate) struct Supervisor {
     life: Rc<Life>,
     machine: Supervision,
     children: HashMap<ChildId, Entry>,
-    /// Bodies of children that the machine has not numbered yet.
-    arriving: HashMap<String, Arc<dyn Body>>,
+    /// Children that were asked for and that the machine has not started yet. It may put them
+    /// off, and it may refuse them: the ticket says which is which.
+    arriving: Vec<Arrival>,
     tickets: HashMap<Ticket, oneshot::Sender<Result<Option<ChildId>, CommandError>>>,
     last_ticket: u64,
     stop_told: bool,
+}
+
+/// A child on its way in.
+struct Arrival {
+    ticket: Ticket,
+    name: String,
+    body: Arc<dyn Body>,
 }
 
 struct Entry {
@@ -99,6 +108,8 @@ struct Entry {
     body: Arc<dyn Body>,
     commands: Option<mpsc::UnboundedSender<DriverCommand>>,
     incarnation: u64,
+    /// When its next life begins, once that has been made known.
+    waits_until: Option<Time>,
     /// How its latest life ended, until those who watch it have been told.
     last_end: Option<StopCause>,
 }
@@ -148,34 +159,44 @@ impl Supervisor {
             life: Rc::clone(life),
             machine,
             children: HashMap::new(),
-            arriving: bodies.into_iter().collect(),
+            arriving: Vec::new(),
             tickets: HashMap::new(),
             last_ticket: 0,
             stop_told: false,
         };
-        supervisor.enter_arrivals();
+        for (name, body) in bodies {
+            if let Some(id) = supervisor.machine.child_id(&name) {
+                supervisor.enter(id, &name, body);
+            }
+        }
         supervisor
     }
 
-    /// Enters the children that the machine has numbered by now.
-    fn enter_arrivals(&mut self) {
-        let known: Vec<(ChildId, String)> = self
-            .machine
-            .children()
-            .map(|child| (child.id, child.name.to_owned()))
-            .collect();
-        for (id, name) in known {
-            if let Some(body) = self.arriving.remove(&name) {
-                let entry = Entry {
-                    subject: join(&self.name, &name),
-                    body,
-                    commands: None,
-                    incarnation: 0,
-                    last_end: None,
-                };
-                self.children.insert(id, entry);
-            }
+    /// Enters a child that the machine starts for the first time. Requests for one name are
+    /// answered in their order, so the first that is left is the one that was granted.
+    fn enter_arrival(&mut self, id: ChildId) {
+        if self.children.contains_key(&id) {
+            return;
         }
+        let Some(name) = self.machine.child(id).map(|child| child.name.to_owned()) else {
+            return;
+        };
+        if let Some(at) = self.arriving.iter().position(|one| one.name == name) {
+            let arrival = self.arriving.remove(at);
+            self.enter(id, &name, arrival.body);
+        }
+    }
+
+    fn enter(&mut self, id: ChildId, name: &str, body: Arc<dyn Body>) {
+        let entry = Entry {
+            subject: join(&self.name, name),
+            body,
+            commands: None,
+            incarnation: 0,
+            waits_until: None,
+            last_end: None,
+        };
+        self.children.insert(id, entry);
     }
 
     /// Tells the machine and carries out what it answers.
@@ -183,11 +204,10 @@ impl Supervisor {
         let actions = self
             .machine
             .on(self.around.clock.now(), event, &mut random());
-        self.enter_arrivals();
         for action in actions {
             self.carry_out(action, ctx);
         }
-        self.mourn();
+        self.announce();
     }
 
     fn carry_out(&mut self, action: Action, ctx: &mut Context<Self>) {
@@ -216,6 +236,7 @@ impl Supervisor {
                 }
             }
             Action::Reply { ticket, result } => {
+                self.arriving.retain(|arrival| arrival.ticket != ticket);
                 if let Some(reply) = self.tickets.remove(&ticket) {
                     // Who asked may be gone.
                     let _ = reply.send(result);
@@ -227,6 +248,7 @@ impl Supervisor {
     }
 
     fn start(&mut self, child: ChildId, incarnation: u64, ctx: &mut Context<Self>) {
+        self.enter_arrival(child);
         let Some(entry) = self.children.get_mut(&child) else {
             return;
         };
@@ -264,7 +286,7 @@ impl Supervisor {
         }
     }
 
-    fn set_timer(&self, timer: TimerId, at: breakerbox_policy::Time, ctx: &mut Context<Self>) {
+    fn set_timer(&self, timer: TimerId, at: Time, ctx: &mut Context<Self>) {
         use actix::ActorFutureExt as _;
         let sleep = self.around.clock.sleep_until(at);
         let fire = sleep.into_actor(self).map(move |(), supervisor, ctx| {
@@ -285,35 +307,31 @@ impl Supervisor {
             entry.mourn(&self.around.watchers);
         }
         if self.life.readiness() == Readiness::Starting && !cause.is_normal() {
-            self.life
-                .set_readiness(Readiness::Failed(cause.to_string()));
+            self.life.set_readiness(Readiness::Failed(cause));
         } else {
             end_with(ctx, cause);
         }
     }
 
-    /// Tells those who watch a child that has ended for good (rule SUP-5).
-    fn mourn(&mut self) {
+    /// Tells those who watch a child that has ended for good (rule SUP-5), and everyone when a
+    /// child will be back.
+    fn announce(&mut self) {
+        let now = self.around.clock.now();
         for child in self.machine.children() {
-            let gone = matches!(child.state, ChildState::Stopped | ChildState::Parked);
-            if let Some(entry) = self.children.get_mut(&child.id)
-                && gone
-            {
-                entry.mourn(&self.around.watchers);
+            let Some(entry) = self.children.get_mut(&child.id) else {
+                continue;
+            };
+            match child.state {
+                ChildState::Stopped | ChildState::Parked => entry.mourn(&self.around.watchers),
+                ChildState::Waiting { until } if entry.waits_until != Some(until) => {
+                    entry.waits_until = Some(until);
+                    entry.body.hooks().waits(until);
+                    let after = until.since(now);
+                    let kind = EventKind::RestartScheduled { after };
+                    self.around.events.emit(&entry.subject, kind);
+                }
+                _ => {}
             }
-        }
-    }
-
-    /// Tells when a child that just ended will be started again; one that is started at once
-    /// tells of it itself.
-    fn announce_restart(&self, child: ChildId) {
-        let state = self.machine.children().find(|view| view.id == child);
-        if let Some(ChildState::Waiting { until }) = state.map(|view| view.state)
-            && let Some(entry) = self.children.get(&child)
-        {
-            let after = until.since(self.around.clock.now());
-            let kind = EventKind::RestartScheduled { after };
-            self.around.events.emit(&entry.subject, kind);
         }
     }
 
@@ -334,7 +352,7 @@ impl Supervisor {
         let kind = EventKind::Stuck { incarnation, for_ };
         self.around.events.emit(&entry.subject, kind);
         entry.commands = None;
-        entry.body.abandon();
+        entry.body.abandon(&self.around.homes);
         let cause = StopCause::Failed(format!("it blocked its thread for {for_:?}"));
         let event = Event::Ended {
             child,
@@ -410,7 +428,6 @@ impl Handler<Told> for Supervisor {
             },
         };
         self.on(event, ctx);
-        self.announce_restart(child);
     }
 }
 
@@ -453,7 +470,11 @@ impl Handler<Ask> for Supervisor {
         self.tickets.insert(ticket, ask.reply);
         let event = match ask.request {
             Request::Add(spec, body) => {
-                self.arriving.insert(spec.name.clone(), body);
+                self.arriving.push(Arrival {
+                    ticket,
+                    name: spec.name.clone(),
+                    body,
+                });
                 Event::Add { spec, ticket }
             }
             Request::Terminate(child) => Event::Terminate { child, ticket },
@@ -461,7 +482,6 @@ impl Handler<Ask> for Supervisor {
             Request::Delete(child) => Event::Delete { child, ticket },
         };
         self.on(event, ctx);
-        self.arriving.clear();
     }
 }
 

@@ -215,7 +215,8 @@ impl<D: Dependency> Worker<D> {
             }
             Poll::Ready(Err(why)) => {
                 self.stage = Stage::Gone;
-                self.life.set_readiness(Readiness::Failed(why));
+                self.life
+                    .set_readiness(Readiness::Failed(StopCause::Failed(why)));
             }
         }
     }
@@ -467,7 +468,13 @@ impl<D: Dependency> Manner<Worker<D>> for WorkerManner {
     const DRAINS: bool = true;
 
     fn poll(worker: &mut Worker<D>, ctx: &mut Context<Worker<D>>, cx: &mut TaskContext<'_>) {
-        worker.poll_start(cx);
+        if let Stage::Starting(_) = worker.stage {
+            // Work is begun from the next turn on, when the start has been told: a panic over the
+            // first call is no failed start.
+            worker.poll_start(cx);
+            worker.queue.poll_idle(cx);
+            return;
+        }
         let queue_is_empty = worker.poll_queue(cx);
         while let Poll::Ready(Some(())) = worker.in_flight.poll_next_unpin(cx) {
             if worker.life.has_crashed() {

@@ -27,6 +27,22 @@ impl Verdict {
             got: got.to_string(),
         }
     }
+
+    /// The same verdict, which says that it is about real actors.
+    pub(crate) fn among_actors(self) -> Self {
+        match self {
+            Self::Fail {
+                step,
+                expected,
+                got,
+            } => Self::Fail {
+                step,
+                expected,
+                got: format!("{got} (on real actors)"),
+            },
+            other => other,
+        }
+    }
 }
 
 /// Counts of one file.

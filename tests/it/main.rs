@@ -7,6 +7,8 @@ mod call_path;
 mod config;
 #[cfg(feature = "cli")]
 mod demo;
+mod runtime;
+mod supervision;
 mod tidy;
 
 // what they share

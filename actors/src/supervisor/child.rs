@@ -4,11 +4,12 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::{Actor, Addr, Context};
 use breakerbox_policy::supervision::{ChildSpec, Shutdown, StopCause};
-use breakerbox_policy::{GiveUp, Intensity, Placement, RestartType};
+use breakerbox_policy::{GiveUp, Intensity, Placement, RestartType, Time};
 use tokio::sync::mpsc;
 
 use super::driver::{
@@ -39,8 +40,8 @@ pub(crate) trait Body: Send + Sync {
         None
     }
 
-    /// Fences its present driver off, which is blocked.
-    fn abandon(&self);
+    /// Fences its present driver off, which is blocked, and gives its thread up.
+    fn abandon(&self, homes: &Homes);
 
     fn hooks(&self) -> &dyn ChildHooks {
         &NoHooks
@@ -51,6 +52,11 @@ pub(crate) trait Body: Send + Sync {
 pub(crate) trait ChildHooks: Send + Sync {
     fn running(&self, incarnation: u64) {
         let _ = incarnation;
+    }
+
+    /// It waits for its next life until then.
+    fn waits(&self, until: Time) {
+        let _ = until;
     }
 
     fn parked(&self, cause: &StopCause) {
@@ -75,6 +81,8 @@ pub(crate) struct ActorBody<A: Actor<Context = Context<A>>, M> {
     pub(crate) clear_on_crash: bool,
     pub(crate) stuck_after: Option<Duration>,
     pub(crate) hooks: Box<dyn ChildHooks>,
+    /// The number of the dedicated thread that its present driver is on; 0 for none.
+    thread: AtomicU64,
     pub(crate) manner: PhantomData<fn() -> M>,
 }
 
@@ -101,6 +109,7 @@ impl<A: Actor<Context = Context<A>>, M: Manner<A>> ActorBody<A, M> {
             clear_on_crash: false,
             stuck_after: None,
             hooks: Box::new(NoHooks),
+            thread: AtomicU64::new(0),
             manner: PhantomData,
         }
     }
@@ -116,7 +125,11 @@ impl<A: Actor<Context = Context<A>>, M: Manner<A>> Body for ActorBody<A, M> {
         let home = match self.place {
             Place::Beside => Home::Here,
             Place::Shared(index) => homes.shared(index),
-            Place::Dedicated => homes.dedicated()?,
+            Place::Dedicated => {
+                let (number, home) = homes.dedicated()?;
+                self.thread.store(number, Ordering::Relaxed);
+                home
+            }
         };
         let parts = DriverParts {
             slot: self.slot.clone(),
@@ -138,10 +151,11 @@ impl<A: Actor<Context = Context<A>>, M: Manner<A>> Body for ActorBody<A, M> {
         self.stuck_after
     }
 
-    fn abandon(&self) {
+    fn abandon(&self, homes: &Homes) {
         // A new owner that owns nothing: the blocked driver is fenced off from now on.
         drop(self.slot.health.new_owner());
         self.slot.health.leave();
+        homes.abandon(self.thread.load(Ordering::Relaxed));
     }
 
     fn hooks(&self) -> &dyn ChildHooks {
@@ -153,6 +167,9 @@ impl<A: Actor<Context = Context<A>>, M: Manner<A>> Body for ActorBody<A, M> {
 ///
 /// After a panic the factory makes a new value; the address and the messages that wait stay. A
 /// context's own `ctx.address()` belongs to one life only: give others [`Child::addr`].
+///
+/// It is up when its `started` has returned; one that calls `ctx.wait` there is up when that is
+/// over, and has failed to start when it ends before.
 ///
 /// # Source  Rules SUP-1 and SUP-8 in docs/rules.md.
 pub struct Child<A: Actor<Context = Context<A>>> {

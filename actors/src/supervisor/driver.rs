@@ -307,8 +307,9 @@ impl<A: Actor<Context = Context<A>>, M: Manner<A>> Driver<A, M> {
                 None => StopCause::Normal,
             }),
             Ok(Poll::Pending) => match current.life.readiness() {
-                Readiness::Failed(why) => Some(StopCause::Failed(why)),
+                Readiness::Failed(cause) => Some(cause),
                 Readiness::Starting => None,
+                Readiness::Ready if !current.life.is_settled() => None,
                 Readiness::Ready => {
                     if !current.announced {
                         current.announced = true;
@@ -401,6 +402,15 @@ impl<A: Actor<Context = Context<A>>, M: Manner<A>> ActorFuture<A> for Pump<A, M>
         ctx: &mut Context<A>,
         cx: &mut TaskContext<'_>,
     ) -> Poll<()> {
+        if !self.life.is_settled() {
+            // actix polls nothing of a context that waits: an actor that called `ctx.wait` in its
+            // `started` is up when that is over. Messages come when that has been told, or a
+            // panic over the first of them would pass for a failed start.
+            self.life.settle();
+            M::poll(actor, ctx, cx);
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let mut left = BURST;
         while self.life.is_ready()
             && !ctx.waiting()

@@ -41,7 +41,7 @@ type Part = (String, MakeBody);
 pub(crate) type MakeBody = Box<dyn FnOnce(&Surroundings, &str) -> Arc<dyn Body> + Send>;
 
 impl Group {
-    /// An empty group: one-for-one, permanent, three restarts in a minute.
+    /// An empty group: one-for-one, permanent, five restarts in thirty seconds.
     pub fn new(name: impl Into<String>) -> Self {
         let mut own = ChildSpec::supervisor(name);
         own.restart = RestartType::Permanent;

@@ -26,6 +26,8 @@ pub(crate) struct Health {
     word: AtomicU64,
     /// When the present poll began, in nanoseconds; 0 while it is not being polled.
     busy_since: AtomicU64,
+    /// When its next life begins, in nanoseconds; 0 when that is not known.
+    back_at: AtomicU64,
     /// The driver that owns the queue; older ones are fenced off.
     owner: AtomicU64,
 }
@@ -69,6 +71,17 @@ impl Health {
             0 => None,
             since => Some(now.since(Time::from_nanos(since))),
         }
+    }
+
+    /// Publishes when its next life begins.
+    pub(crate) fn set_back_at(&self, at: Time) {
+        self.back_at.store(at.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// When its next life begins, if that is known and still to come.
+    pub(crate) fn back_in(&self, now: Time) -> Option<Duration> {
+        let at = Time::from_nanos(self.back_at.load(Ordering::Relaxed));
+        (at > now).then(|| at.since(now))
     }
 
     /// Makes a new owner of the queue; whoever owned it before is fenced off.

@@ -1,5 +1,6 @@
 //! On which thread an actor lives.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -43,7 +44,15 @@ impl Home {
 #[derive(Debug, Clone)]
 pub(crate) struct Homes {
     shared: Arc<[Home]>,
-    made: Arc<Mutex<Vec<Arbiter>>>,
+    made: Arc<Mutex<Made>>,
+}
+
+/// The threads that were made, by number from 1.
+#[derive(Debug, Default)]
+struct Made {
+    last: u64,
+    arbiters: BTreeMap<u64, Arbiter>,
+    abandoned: usize,
 }
 
 impl Homes {
@@ -57,7 +66,7 @@ impl Homes {
         };
         let mut shared = vec![Home::Here];
         for _ in 0..more {
-            shared.push(homes.dedicated()?);
+            shared.push(homes.dedicated()?.1);
         }
         shared.extend(given.into_iter().map(Home::Arbiter));
         Ok(Self {
@@ -71,8 +80,8 @@ impl Homes {
         self.shared[index % self.shared.len()].clone()
     }
 
-    /// A new thread.
-    pub(crate) fn dedicated(&self) -> Result<Home, String> {
+    /// A new thread, with its number.
+    pub(crate) fn dedicated(&self) -> Result<(u64, Home), String> {
         if !System::is_registered() {
             return Err(
                 "a thread of its own needs a running actix system; start the program with \
@@ -82,20 +91,37 @@ impl Homes {
         }
         let arbiter = Arbiter::try_new().map_err(|error| error.to_string())?;
         let home = Home::Arbiter(arbiter.handle());
-        self.lock().push(arbiter);
-        Ok(home)
+        let mut made = self.lock();
+        made.last += 1;
+        let number = made.last;
+        made.arbiters.insert(number, arbiter);
+        Ok((number, home))
+    }
+
+    /// Gives a thread up that is blocked: it ends when it comes back, and nobody waits for that.
+    pub(crate) fn abandon(&self, number: u64) {
+        let mut made = self.lock();
+        if let Some(arbiter) = made.arbiters.remove(&number) {
+            arbiter.stop();
+            made.abandoned += 1;
+        }
+    }
+
+    /// How many threads were given up.
+    pub(crate) fn abandoned(&self) -> usize {
+        self.lock().abandoned
     }
 
     /// Stops the threads that were made, and gives them back to be joined.
     pub(crate) fn stop(&self) -> Vec<Arbiter> {
-        let made = std::mem::take(&mut *self.lock());
-        for arbiter in &made {
+        let made = std::mem::take(&mut self.lock().arbiters);
+        for arbiter in made.values() {
             arbiter.stop();
         }
-        made
+        made.into_values().collect()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Arbiter>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Made> {
         self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

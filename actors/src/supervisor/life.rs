@@ -17,7 +17,7 @@ pub(crate) enum Readiness {
     /// It may.
     Ready,
     /// Its start failed, for this reason.
-    Failed(String),
+    Failed(StopCause),
 }
 
 /// One incarnation's notes, shared by its driver and by actors that care.
@@ -25,6 +25,8 @@ pub(crate) enum Readiness {
 pub(crate) struct Life {
     fence: Fence,
     readiness: RefCell<Readiness>,
+    /// Whether `started` has returned and its context waits for nothing.
+    settled: Cell<bool>,
     stopping: Cell<bool>,
     crash: RefCell<Option<PanicReport>>,
     death: RefCell<Option<StopCause>>,
@@ -35,6 +37,7 @@ impl Life {
         Self {
             fence,
             readiness: RefCell::new(Readiness::Ready),
+            settled: Cell::new(false),
             stopping: Cell::new(false),
             crash: RefCell::default(),
             death: RefCell::default(),
@@ -47,6 +50,14 @@ impl Life {
 
     pub(crate) fn set_readiness(&self, readiness: Readiness) {
         *self.readiness.borrow_mut() = readiness;
+    }
+
+    pub(crate) fn is_settled(&self) -> bool {
+        self.settled.get()
+    }
+
+    pub(crate) fn settle(&self) {
+        self.settled.set(true);
     }
 
     pub(crate) fn is_stopping(&self) -> bool {

@@ -104,7 +104,7 @@ pub(super) fn replay(scenario: &Scenario) -> Observed {
     seen
 }
 
-fn spec_error(error: &SpecError) -> &'static str {
+pub(super) fn spec_error(error: &SpecError) -> &'static str {
     match error {
         SpecError::BadSignificant { .. } => "bad_significant",
         SpecError::DuplicateName { .. } => "duplicate_child_name",
@@ -113,7 +113,7 @@ fn spec_error(error: &SpecError) -> &'static str {
     }
 }
 
-fn command_error(error: &CommandError) -> &'static str {
+pub(super) fn command_error(error: &CommandError) -> &'static str {
     match error {
         CommandError::NotFound => "not_found",
         CommandError::AlreadyPresent => "already_present",

@@ -7,8 +7,8 @@ use breakerbox_actors::testing::{
     Reaction, Script, Scripted, ScriptedError, TestRuntime, run_paused,
 };
 use breakerbox_actors::{
-    Absence, Answer, CallContext, CallError, Client, Dependency, Fixed, Health, On, Rule, Source,
-    StaleCache, StartError,
+    Absence, Answer, CallContext, CallError, Client, Dependency, EventKind, Fixed, Health, On,
+    Rule, Source, StaleCache, StartError,
 };
 use breakerbox_policy::{DependencySettings, State};
 
@@ -350,6 +350,21 @@ fn item_40_a_dependency_that_fails_every_other_call_is_one_warning() {
         pass(1_000).await;
         bench.ask(Do::Answer(1)).await.unwrap();
         assert_eq!(log.lines("after 1000 fallback answers").len(), 1);
+        assert_eq!(bench.status().health, Health::Ok);
+        bench.finish().await;
+    });
+}
+
+#[test]
+fn item_40_an_outage_is_over_as_soon_as_the_breaker_has_closed() {
+    run_paused(async || {
+        let bench = Bench::with_fallbacks(opens_after(1, ms(100)), vec![fixed()]).await;
+        bench.ask(Do::Fail).await.unwrap();
+        pass(100).await;
+        bench.ask(Do::Answer(1)).await.unwrap();
+        let over = EventKind::FallbackOver { served: 1 };
+        let events = bench.runtime.events_since(0);
+        assert!(events.iter().any(|event| event.kind == over));
         assert_eq!(bench.status().health, Health::Ok);
         bench.finish().await;
     });
