@@ -42,3 +42,8 @@ impl From<Settings> for RuntimeSettings {
         }
     }
 }
+
+/// Compiles and runs the programs of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

@@ -2,6 +2,7 @@
 //!
 //! The gate is read here and nowhere else. The permit goes back exactly once, whatever happens.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,25 +16,91 @@ use crate::message::{Acquire, BreakerPort, Flush, Release, Report};
 /// What the gate said.
 pub(crate) enum Passage {
     /// Go.
-    Granted(Admission),
+    Granted(Held),
     /// Only the breaker itself can say.
     AskBreaker,
     /// No.
     Refused(Refused),
 }
 
-/// A permit in somebody's hands.
-///
-/// Dropped unsettled it is `cancelled`: nothing when the caller left early, a failure when its
-/// deadline had passed or a panic unwinds through it (rule BRK-6).
+/// A permit in somebody's hands. Whoever holds it must settle, release or forsake it.
 #[derive(Debug)]
-pub(crate) struct Admission {
-    shared: Arc<Shared>,
-    /// Taken when it is settled.
-    permit: Option<Permit>,
+#[must_use = "a permit has to go back"]
+pub(crate) struct Held {
+    permit: Permit,
     started: Time,
     deadline: Option<Time>,
     slot: Option<usize>,
+}
+
+impl Held {
+    pub(crate) fn new(
+        shared: &Shared,
+        permit: Permit,
+        started: Time,
+        deadline: Option<Time>,
+    ) -> Self {
+        Self {
+            permit,
+            started,
+            deadline,
+            slot: shared.in_flight.as_ref().map(|ring| ring.start(started)),
+        }
+    }
+
+    /// Takes the clock's word that the call begins now: waiting for a place is not the
+    /// dependency's time.
+    pub(crate) fn begin(&mut self, now: Time) {
+        self.started = now;
+    }
+}
+
+/// A permit that is forsaken when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Admission<S: Deref<Target = Shared>> {
+    shared: S,
+    held: Option<Held>,
+}
+
+impl<S: Deref<Target = Shared>> Admission<S> {
+    pub(crate) fn new(shared: S, held: Held) -> Self {
+        Self {
+            shared,
+            held: Some(held),
+        }
+    }
+
+    /// Takes the permit out, and the duty with it.
+    pub(crate) fn into_held(mut self) -> Option<Held> {
+        self.held.take()
+    }
+
+    pub(crate) fn begin(&mut self, now: Time) {
+        if let Some(held) = &mut self.held {
+            held.begin(now);
+        }
+    }
+
+    pub(crate) fn release(mut self) {
+        if let Some(held) = self.held.take() {
+            self.shared.release(held);
+        }
+    }
+
+    pub(crate) fn settle(mut self, verdict: Verdict, now: Time) -> Settled {
+        match self.held.take() {
+            Some(held) => self.shared.settle(held, verdict, now),
+            None => Settled::Counted,
+        }
+    }
+}
+
+impl<S: Deref<Target = Shared>> Drop for Admission<S> {
+    fn drop(&mut self) {
+        if let Some(held) = self.held.take() {
+            self.shared.forsake(held);
+        }
+    }
 }
 
 /// How an admission was settled.
@@ -46,16 +113,16 @@ pub(crate) enum Settled {
 
 impl Shared {
     /// Asks the gate; no message, no wait.
-    pub(crate) fn pass(self: &Arc<Self>, now: Time, deadline: Option<Time>) -> Passage {
+    pub(crate) fn pass(&self, now: Time, deadline: Option<Time>) -> Passage {
         let word = self.gate.read();
         match word.mode() {
             Mode::Closed | Mode::Watchful => {
                 let permit = Permit::normal(word.tag(), now);
-                Passage::Granted(Admission::new(self, permit, now, deadline))
+                Passage::Granted(Held::new(self, permit, now, deadline))
             }
             Mode::Disabled => {
                 let permit = Permit::unrecorded(word.tag(), now);
-                Passage::Granted(Admission::new(self, permit, now, deadline))
+                Passage::Granted(Held::new(self, permit, now, deadline))
             }
             Mode::HalfOpen => Passage::AskBreaker,
             Mode::Open if retry_at(word) <= now => Passage::AskBreaker,
@@ -71,12 +138,30 @@ impl Shared {
         }
     }
 
+    /// What the gate refuses now, if it does; a gate that is not shut is not asked the time.
+    pub(crate) fn refusal(&self) -> Option<Refused> {
+        let word = self.gate.read();
+        match word.mode() {
+            Mode::ForcedOpen if word.retry_at_ms() == 0 => {
+                Some(self.refused(RefusalState::ForcedOpen, None))
+            }
+            Mode::Open | Mode::ForcedOpen => match self.pass(self.clock.now(), None) {
+                Passage::Refused(refused) => Some(refused),
+                Passage::Granted(held) => {
+                    self.release(held);
+                    None
+                }
+                Passage::AskBreaker => None,
+            },
+            Mode::Closed | Mode::Watchful | Mode::HalfOpen | Mode::Disabled => None,
+        }
+    }
+
     fn refused(&self, state: RefusalState, retry_after: Option<Duration>) -> Refused {
         Refused {
-            dependency: Arc::clone(&self.name),
             state,
-            reason: self.notice(),
             retry_after,
+            notice: self.notice(),
         }
     }
 
@@ -86,95 +171,64 @@ impl Shared {
     pub(crate) async fn ask_for_permit(
         &self,
         deadline: Option<Time>,
-    ) -> Result<Admission, Refused> {
+    ) -> Result<Admission<Arc<Shared>>, Refused> {
         let gone = || self.refused(RefusalState::Open, None);
         let port = self.breaker.get().ok_or_else(gone)?;
         match port.acquire.send(Acquire { deadline }).await {
             Ok(Ok(admission)) => Ok(admission),
-            Ok(Err(refusal)) => Err(Refused {
-                dependency: Arc::clone(&self.name),
-                state: refusal.state,
-                reason: refusal.reason,
-                retry_after: refusal.retry_after,
-            }),
+            Ok(Err(refusal)) => Err(self.refused(refusal.state, refusal.retry_after)),
             Err(_closed) => Err(gone()),
         }
     }
-}
 
-fn retry_at(word: GateWord) -> Time {
-    Time::from_millis(word.retry_at_ms())
-}
-
-impl Admission {
-    pub(crate) fn new(
-        shared: &Arc<Shared>,
-        permit: Permit,
-        started: Time,
-        deadline: Option<Time>,
-    ) -> Self {
-        let slot = shared.in_flight.as_ref().map(|ring| ring.start(started));
-        Self {
-            shared: Arc::clone(shared),
-            permit: Some(permit),
-            started,
-            deadline,
-            slot,
+    /// Gives a permit back unused: an inner layer refused, the dependency was not asked.
+    pub(crate) fn release(&self, held: Held) {
+        self.land(held.slot);
+        // A gate's permit holds no place in the breaker; only a probe has to go back.
+        if held.permit.is_probe()
+            && let Some(port) = self.breaker.get()
+        {
+            port.release.do_send(Release(held.permit));
         }
     }
 
-    pub(crate) fn shared(&self) -> &Arc<Shared> {
-        &self.shared
-    }
-
-    /// Takes the clock's word that the call begins now: waiting for a place is not the
-    /// dependency's time.
-    pub(crate) fn begin(&mut self, now: Time) {
-        self.started = now;
-    }
-
-    /// Gives the permit back unused: an inner layer refused, the dependency was not asked.
-    pub(crate) fn release(mut self) {
-        if let Some(permit) = self.permit.take() {
-            // A gate's permit holds no place in the breaker; only a probe has to go back.
-            if matches!(permit.kind(), PermitKind::Probe(_))
-                && let Some(port) = self.shared.breaker.get()
-            {
-                port.release.do_send(Release(permit));
-            }
-        }
-    }
-
-    /// Says what the attempt came to.
-    pub(crate) fn settle(mut self, verdict: Verdict, now: Time) -> Settled {
-        let Some(permit) = self.permit.take() else {
-            return Settled::Counted;
+    /// Ends an attempt without a word from the dependency: `cancelled`, which counts for nothing,
+    /// when the caller left early; a failure when its deadline had passed or a panic unwinds
+    /// (rule BRK-6).
+    pub(crate) fn forsake(&self, held: Held) {
+        let now = self.clock.now();
+        let too_late = held.deadline.is_some_and(|deadline| now >= deadline);
+        let class = if too_late || std::thread::panicking() {
+            Class::Failure
+        } else {
+            Class::Cancelled
         };
-        self.count(permit, verdict, now)
+        if let Settled::Owed(report) = self.settle(held, Verdict::from(class), now) {
+            self.report(report);
+        }
     }
 
     /// Counts a quick success at the gate; everything else is owed to the breaker.
-    fn count(&self, permit: Permit, verdict: Verdict, now: Time) -> Settled {
-        let elapsed = now.since(self.started);
-        self.shared.totals.observe(elapsed);
+    pub(crate) fn settle(&self, held: Held, verdict: Verdict, now: Time) -> Settled {
+        self.land(held.slot);
+        let elapsed = now.since(held.started);
+        self.totals.observe(elapsed);
+        let permit = held.permit;
         if matches!(permit.kind(), PermitKind::Unrecorded) {
             return Settled::Counted;
         }
-        let settings = &self.shared.settings.breaker;
-        let slow = settings.slow_call.is_some_and(|slow| elapsed >= slow);
+        let slow = self.settings.breaker.slow_call;
         if verdict.class == Class::Success
-            && !slow
+            && slow.is_none_or(|slow| elapsed < slow)
             && matches!(permit.kind(), PermitKind::Normal)
-            && self.shared.gate.read().mode() == Mode::Closed
+            && self.gate.read().mode() == Mode::Closed
         {
-            let bucket = now.as_nanos() / self.shared.bucket_nanos.max(1);
-            let bucket = if self.shared.bucket_nanos == 0 {
-                0
-            } else {
-                bucket
+            let bucket = match self.bucket_nanos {
+                0 => 0,
+                width => now.as_nanos() / width,
             };
-            let flushed = self.shared.gate.count_success(permit.generation(), bucket);
-            if let (Some(successes), Some(port)) = (flushed, self.shared.breaker.get()) {
+            let flushed = self.gate.count_success(permit.generation(), bucket);
+            if let (Some(successes), Some(port)) = (flushed, self.breaker.get()) {
                 port.flush.do_send(Flush(successes));
             }
             return Settled::Counted;
@@ -189,29 +243,13 @@ impl Admission {
             then: None,
         })
     }
-}
 
-impl Drop for Admission {
-    fn drop(&mut self) {
-        if let (Some(slot), Some(ring)) = (self.slot.take(), &self.shared.in_flight) {
+    fn land(&self, slot: Option<usize>) {
+        if let (Some(slot), Some(ring)) = (slot, &self.in_flight) {
             ring.end(slot);
         }
-        if let Some(permit) = self.permit.take() {
-            let now = self.shared.clock.now();
-            let too_late = self.deadline.is_some_and(|deadline| now >= deadline);
-            let class = if too_late || std::thread::panicking() {
-                Class::Failure
-            } else {
-                Class::Cancelled
-            };
-            if let Settled::Owed(report) = self.count(permit, Verdict::from(class), now) {
-                self.shared.report(report);
-            }
-        }
     }
-}
 
-impl Shared {
     /// Sends a report; what follows it runs even when there is no breaker any more.
     pub(crate) fn report(&self, report: Report) {
         if let Some(port) = self.breaker.get() {
@@ -238,4 +276,8 @@ impl Shared {
             let _ = counted.await;
         }
     }
+}
+
+fn retry_at(word: GateWord) -> Time {
+    Time::from_millis(word.retry_at_ms())
 }

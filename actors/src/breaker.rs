@@ -12,14 +12,14 @@ use breakerbox_policy::{
     BreakerEvent, Cause, IllegalTransition, OverrideMode, Permit, PermitKind, State, Time,
 };
 
-use crate::admission::Admission;
+use crate::admission::{Admission, Held};
 use crate::call;
 use crate::client::Core;
 use crate::clock::random;
 use crate::dependency::{Dependency, Shared};
 use crate::event::EventKind;
 use crate::gate::{GateWord, Mode, Successes, tag_of};
-use crate::message::{Acquire, Call, Flush, Operate, Refusal, Release, Report};
+use crate::message::{Acquire, Call, Flush, Operate, Release, Report};
 
 /// The actor of one dependency's breaker; any actor may send it a [`Call`].
 ///
@@ -232,22 +232,17 @@ impl<D: Dependency> Handler<Acquire> for Breaker<D> {
     type Result = MessageResult<Acquire>;
 
     fn handle(&mut self, acquire: Acquire, ctx: &mut Context<Self>) -> Self::Result {
-        let admitted = self.with_machine(ctx, |machine, now| (machine.admit(now), now));
-        MessageResult(match admitted {
-            (Ok(permit), now) => {
-                // As the gate gives them, so that there is one kind of normal permits.
-                let permit = match permit.kind() {
-                    PermitKind::Normal => Permit::normal(tag_of(permit.generation()), now),
-                    PermitKind::Probe(_) | PermitKind::Unrecorded => permit,
-                };
-                Ok(Admission::new(self.shared(), permit, now, acquire.deadline))
-            }
-            (Err(refusal), _) => Err(Refusal {
-                state: refusal.state,
-                reason: self.shared().notice(),
-                retry_after: refusal.retry_after,
-            }),
-        })
+        let (admitted, now) = self.with_machine(ctx, |machine, now| (machine.admit(now), now));
+        MessageResult(admitted.map(|permit| {
+            // As the gate gives them, so that there is one kind of normal permits.
+            let permit = match permit.kind() {
+                PermitKind::Normal => Permit::normal(tag_of(permit.generation()), now),
+                PermitKind::Probe(_) | PermitKind::Unrecorded => permit,
+            };
+            let shared = Arc::clone(self.shared());
+            let held = Held::new(&shared, permit, now, acquire.deadline);
+            Admission::new(shared, held)
+        }))
     }
 }
 

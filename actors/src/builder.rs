@@ -18,9 +18,10 @@ use crate::dependency::{Dependency, Route, Shared};
 use crate::error::StartError;
 use crate::fallback::{Fallback, FallbackActor, FallbackManner, Fallbacks, Rule};
 use crate::message::{BreakerPort, Operate};
+use crate::queue::WorkQueue;
 use crate::runtime::Runtime;
 use crate::supervisor::{
-    ActorBody, Body, ChildHooks, Condition, Group, Life, Mailslot, Place, Plain, Surroundings,
+    ActorBody, Body, ChildHooks, Group, Life, Mailslot, Place, Plain, Surroundings,
 };
 use crate::worker::{Factory, StartFuture, Worker, WorkerManner};
 
@@ -182,6 +183,7 @@ impl<D: Dependency> DependencyBuilder<D> {
 fn core<D: Dependency>(shared: Arc<Shared>, fallbacks: Vec<Rule<D>>) -> Core<D> {
     let count = shared.settings.workers.count.get();
     let slot = |_| Slot {
+        queue: Arc::new(WorkQueue::new(Arc::clone(&shared))),
         mail: Mailslot::new(),
         thread: Arc::new(OnceLock::new()),
     };
@@ -192,7 +194,7 @@ fn core<D: Dependency>(shared: Arc<Shared>, fallbacks: Vec<Rule<D>>) -> Core<D> 
         workers: (0..count).map(slot).collect(),
         next: AtomicUsize::new(0),
         fallbacks: Fallbacks::new(fallbacks, usize::try_from(at_once).unwrap_or(usize::MAX)),
-        shared,
+        shared: Arc::clone(&shared),
     }
 }
 
@@ -283,6 +285,7 @@ fn worker_body<D: Dependency>(core: &Arc<Core<D>>, factory: &Factory<D>, index: 
         let shared = Arc::clone(&core.shared);
         let settings = &core.shared.settings.workers;
         let slot = core.workers[index].mail.clone();
+        let queue = Arc::clone(&core.workers[index].queue);
         let thread = Arc::clone(&core.workers[index].thread);
         let is_shared = settings.placement == Placement::Shared;
         let make = Arc::new(move |life: &Rc<Life>| {
@@ -290,8 +293,9 @@ fn worker_body<D: Dependency>(core: &Arc<Core<D>>, factory: &Factory<D>, index: 
                 // The same thread in every life.
                 let _ = thread.set(std::thread::current().id());
             }
-            Worker::new(Arc::clone(&shared), &factory, life)
+            Worker::new(Arc::clone(&shared), Arc::clone(&queue), &factory, life)
         });
+        let queue = Arc::clone(&core.workers[index].queue);
         let mut body = ActorBody::<_, WorkerManner>::beside(slot, make, around.clock.clone());
         body.place = match settings.placement {
             Placement::Shared => Place::Shared(index),
@@ -301,6 +305,7 @@ fn worker_body<D: Dependency>(core: &Arc<Core<D>>, factory: &Factory<D>, index: 
             Placement::Shared => None,
             Placement::Dedicated => settings.stuck_after,
         };
+        body.queue = Some(queue);
         body.clear_on_crash = settings.while_restarting == WhileRestarting::Reject;
         body.hooks = Box::new(WorkerHooks { core, index });
         Arc::new(body)
@@ -315,9 +320,7 @@ struct WorkerHooks<D: Dependency> {
 
 impl<D: Dependency> WorkerHooks<D> {
     fn leave(&self) {
-        let mail = &self.core.workers[self.index].mail;
-        mail.health.set(Condition::Gone, mail.health.incarnation());
-        mail.clear();
+        self.core.workers[self.index].leave();
     }
 
     fn operate(&self, command: Command) {

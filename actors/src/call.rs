@@ -17,9 +17,9 @@ use crate::bulkhead::{NoPlace, Place};
 use crate::client::{Answer, Core, Source};
 use crate::clock::random;
 use crate::dependency::{CallContext, Dependency, Route, Shared, Verdict};
-use crate::error::{Absence, CallError};
+use crate::error::{Absence, CallError, Refused};
 use crate::event::EventKind;
-use crate::reply::{TooLate, reply, timed_out};
+use crate::reply::{TooLate, bounded, reply, timed_out};
 use crate::totals::{Ending, Entry};
 use crate::worker::{Duty, Work};
 
@@ -69,6 +69,9 @@ pub(crate) async fn ask<D: Dependency>(
     options: CallOptions,
 ) -> Result<Answer<D::Response>, CallError<D::Error>> {
     let shared = &core.shared;
+    if core.fallbacks.is_empty() {
+        refuse_at_once(shared)?;
+    }
     let entry = Entry::open(shared);
     let started = shared.clock.now();
     let deadline = deadline(shared, started, options.timeout);
@@ -132,6 +135,19 @@ fn refuse_new<E>(shared: &Shared) -> Result<(), Lost<E>> {
     }
 }
 
+/// The shortest way: nobody else answers, and nothing is to be waited for.
+fn refuse_at_once<E>(shared: &Shared) -> Result<(), CallError<E>> {
+    let waits = shared.settings.retry.on_open && shared.settings.retry.max_attempts.get() > 1;
+    match shared.refusal() {
+        Some(refused) if !waits => {
+            shared.totals.submitted.fetch_add(1, Ordering::Release);
+            shared.totals.refused.fetch_add(1, Ordering::Release);
+            Err(CallError::Open(refused))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The caller's own mistakes are never covered up (rule FBK-2).
 fn may_fall_back<E>(lost: &Lost<E>) -> bool {
     !matches!(lost.error, CallError::Quarantined { .. })
@@ -173,7 +189,6 @@ async fn primary<D: Dependency>(
     let idempotent = options
         .idempotent
         .unwrap_or_else(|| D::is_idempotent(&request));
-    open_retries(shared);
     let mut next = request;
     let mut number = 1;
     loop {
@@ -195,16 +210,6 @@ async fn primary<D: Dependency>(
     }
 }
 
-/// Pays this call's share into the budget of retries.
-fn open_retries(shared: &Shared) {
-    if shared.settings.retry.max_attempts.get() > 1 {
-        let mut budget = shared.budget.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(budget) = budget.as_mut() {
-            budget.deposit(shared.clock.now());
-        }
-    }
-}
-
 /// Decides whether there is another attempt (rule LIM-4), and how long to wait for it.
 fn wait_before_next<E>(
     shared: &Arc<Shared>,
@@ -214,6 +219,9 @@ fn wait_before_next<E>(
     lost: Lost<E>,
 ) -> Result<Duration, Lost<E>> {
     let settings = &shared.settings.retry;
+    if settings.max_attempts.get() == 1 {
+        return Err(lost);
+    }
     let attempt = Attempt {
         number,
         end: lost.end,
@@ -224,7 +232,14 @@ fn wait_before_next<E>(
     let now = shared.clock.now();
     let decision = {
         let mut budget = shared.budget.lock().unwrap_or_else(PoisonError::into_inner);
-        Retry::new(settings, deadline).decide(now, &attempt, budget.as_mut(), &mut random())
+        if let Some(budget) = budget.as_mut() {
+            let submitted = shared.totals.submitted.load(Ordering::Relaxed);
+            let calls = submitted.saturating_sub(budget.deposited);
+            budget.kernel.deposit(now, calls);
+            budget.deposited = submitted;
+        }
+        let budget = budget.as_mut().map(|budget| &mut budget.kernel);
+        Retry::new(settings, deadline).decide(now, &attempt, budget, &mut random())
     };
     let RetryDecision::Again { after } = decision else {
         return Err(lost);
@@ -247,31 +262,31 @@ async fn pause(shared: &Shared, wait: Duration) {
 
 /// Breaker, then bulkhead. Whatever is refused further in gives the permit back.
 async fn admit<E>(
-    shared: &Arc<Shared>,
+    shared: &Shared,
+    now: Time,
     deadline: Option<Time>,
-) -> Result<(Admission, Place), Lost<E>> {
-    match shared.route() {
-        Route::Stopped => return Err(Lost::refused(absent(shared, Absence::ShuttingDown))),
-        Route::Workers | Route::Parked | Route::Draining => {}
+) -> Result<(Admission<&Shared>, Place<'_>), Lost<E>> {
+    if shared.route() == Route::Stopped {
+        return Err(Lost::refused(absent(shared, Absence::ShuttingDown)));
     }
-    let admission = match shared.pass(shared.clock.now(), deadline) {
-        Passage::Granted(admission) => admission,
-        Passage::AskBreaker => shared
-            .ask_for_permit(deadline)
-            .await
-            .map_err(|refused| Lost {
-                retry_after: refused.retry_after,
-                error: CallError::Open(refused),
-                end: AttemptEnd::RefusedByBreaker,
-            })?,
-        Passage::Refused(refused) => {
-            return Err(Lost {
-                retry_after: refused.retry_after,
-                error: CallError::Open(refused),
-                end: AttemptEnd::RefusedByBreaker,
-            });
-        }
+    let refused = |refused: Refused| Lost {
+        retry_after: refused.retry_after,
+        error: CallError::Open(refused),
+        end: AttemptEnd::RefusedByBreaker,
     };
+    let held = match shared.pass(now, deadline) {
+        Passage::Granted(held) => Some(held),
+        Passage::AskBreaker => {
+            let asked = shared.ask_for_permit(deadline).await;
+            asked.map_err(refused)?.into_held()
+        }
+        Passage::Refused(why) => return Err(refused(why)),
+    };
+    let Some(held) = held else {
+        // An admission that was just given holds its permit.
+        return Err(Lost::refused(absent(shared, shared.absence())));
+    };
+    let admission = Admission::new(shared, held);
     let place = match shared.bulkhead.try_enter() {
         Some(place) => Ok(place),
         None => shared.bulkhead.enter(&shared.clock, deadline).await,
@@ -320,7 +335,8 @@ async fn attempt<D: Dependency>(
     let shared = &core.shared;
     let fingerprint = fingerprint.or_else(|| D::fingerprint(&request));
     quarantine(shared, fingerprint).map_err(Lost::refused)?;
-    let (admission, place) = admit(shared, deadline).await?;
+    let sent = shared.clock.now();
+    let (admission, place) = admit(shared, sent, deadline).await?;
     let Some(worker) = core.pick() else {
         admission.release();
         let reason = shared.absence();
@@ -332,9 +348,12 @@ async fn attempt<D: Dependency>(
         }));
     };
     shared.totals.attempts.fetch_add(1, Ordering::Relaxed);
-    let sent = shared.clock.now();
-    let (replier, waiting) = reply(admission, &shared.clock, deadline);
-    let work = Work {
+    let Some(held) = admission.into_held() else {
+        return Err(Lost::refused(absent(shared, shared.absence())));
+    };
+    let (replier, waiting) = reply(Arc::clone(shared), held, deadline, !worker.is_here());
+    place.hand_over();
+    worker.queue.push(Work {
         request,
         context: CallContext {
             shared: Arc::clone(shared),
@@ -342,9 +361,8 @@ async fn attempt<D: Dependency>(
             deadline,
         },
         fingerprint,
-        duty: Duty::new(Arc::clone(shared), replier, place),
-    };
-    worker.send(work);
+        duty: Duty::new(replier),
+    });
     match waiting.await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(lost_by::<D>(error)),
@@ -407,10 +425,10 @@ pub(crate) async fn run<T, E, F>(
 where
     F: Future<Output = Result<T, E>>,
 {
+    refuse_at_once(shared)?;
     let entry = Entry::open(shared);
     let deadline = deadline(shared, shared.clock.now(), options.timeout);
     let idempotent = options.idempotent.unwrap_or(false);
-    open_retries(shared);
     let mut number = 1;
     let mut refused = refuse_new(shared).err();
     let error = loop {
@@ -444,7 +462,8 @@ async fn run_once<T, E>(
     classify: &impl Fn(&Result<T, E>) -> Verdict,
     work: impl Future<Output = Result<T, E>>,
 ) -> Result<T, Lost<E>> {
-    let (mut admission, place) = admit(shared, deadline).await?;
+    let asked = shared.clock.now();
+    let (mut admission, place) = admit(shared, asked, deadline).await?;
     shared.totals.attempts.fetch_add(1, Ordering::Relaxed);
     let began = shared.clock.now();
     admission.begin(began);
@@ -457,7 +476,7 @@ async fn run_once<T, E>(
         (Some(attempt), Some(total)) => Some(attempt.min(total)),
         (one, other) => one.or(other),
     };
-    let result = crate::reply::Bounded::new(&shared.clock, until, work).await;
+    let result = bounded(&shared.clock, until, work).await;
     let now = shared.clock.now();
     let verdict = result.as_ref().map_or_else(timed_out, classify);
     drop(place);

@@ -19,9 +19,15 @@ use crate::dependency::{Dependency, Route, Shared, Verdict};
 use crate::error::CallError;
 use crate::fallback::{FallbackAnswer, Fallbacks};
 use crate::message::Operate;
+use crate::queue::WorkQueue;
 use crate::status::DependencyStatus;
-use crate::supervisor::{Condition, Mailslot};
-use crate::worker::{Work, Worker};
+use crate::supervisor::{Condition, DriverQueue, Mailslot};
+use crate::worker::Worker;
+
+thread_local! {
+    /// This thread; asking the standard library each time costs four times as much.
+    static HERE: ThreadId = std::thread::current().id();
+}
 
 /// Who answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,18 +81,22 @@ pub(crate) struct Core<D: Dependency> {
 
 /// A worker's queue, and the thread it is on once it has run.
 pub(crate) struct Slot<D: Dependency> {
+    pub(crate) queue: Arc<WorkQueue<D>>,
     pub(crate) mail: Mailslot<Worker<D>>,
     pub(crate) thread: Arc<std::sync::OnceLock<ThreadId>>,
 }
 
 impl<D: Dependency> Slot<D> {
-    /// Puts work into the worker's queue.
-    pub(crate) fn send(&self, work: Work<D>) {
-        self.mail.addr.do_send(work);
-        if self.mail.health.condition() == Condition::Gone {
-            // It went for good since it was picked: nobody else would answer.
-            self.mail.clear();
-        }
+    /// Answers everyone who waits, and takes no more work: the worker has gone for good.
+    pub(crate) fn leave(&self) {
+        let health = &self.mail.health;
+        health.set(Condition::Gone, health.incarnation());
+        self.queue.close();
+    }
+
+    /// Whether the worker is on the thread that asks.
+    pub(crate) fn is_here(&self) -> bool {
+        self.thread.get() == Some(&HERE.with(|here| *here))
     }
 }
 
@@ -103,12 +113,11 @@ impl<D: Dependency> Core<D> {
         if let [only] = &*self.workers {
             return (running(only) || may_hold(only)).then_some(only);
         }
-        let here = std::thread::current().id();
         let first = self.next.fetch_add(1, Ordering::Relaxed);
         let count = self.workers.len();
         let in_turn = || (0..count).map(|step| &self.workers[first.wrapping_add(step) % count]);
         in_turn()
-            .find(|slot| running(slot) && slot.thread.get() == Some(&here))
+            .find(|slot| running(slot) && slot.is_here())
             .or_else(|| in_turn().find(|slot| running(slot)))
             .or_else(|| in_turn().find(|slot| may_hold(slot)))
     }
@@ -116,9 +125,8 @@ impl<D: Dependency> Core<D> {
     /// The end: nobody takes anything any more, and what waits is answered.
     pub(crate) fn stop(&self) {
         self.shared.set_route(Route::Stopped);
-        for Slot { mail, .. } in &self.workers {
-            mail.health.set(Condition::Gone, mail.health.incarnation());
-            mail.clear();
+        for slot in &self.workers {
+            slot.leave();
         }
         self.breaker.clear();
     }

@@ -6,15 +6,16 @@
 use std::fmt::{Debug, Display};
 use std::future::Future;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use breakerbox_policy::{Budget, Class, DependencySettings, Time};
 use tokio::sync::Notify;
 
 use crate::bulkhead::Bulkhead;
 use crate::clock::Clock;
-use crate::error::Absence;
+use crate::error::{Absence, Notice};
 use crate::event::EventBus;
 use crate::flight::InFlight;
 use crate::gate::Gate;
@@ -164,9 +165,9 @@ pub(crate) struct Shared {
     /// actor does not forget that the dependency is sick (rule BRK-12).
     pub(crate) machine: Mutex<breakerbox_policy::Breaker>,
     /// Why the breaker is in its state, in words; renewed at each transition.
-    notice: RwLock<Arc<str>>,
+    notice: ArcSwap<Notice>,
     /// What the callers together may retry.
-    pub(crate) budget: Mutex<Option<Budget>>,
+    pub(crate) budget: Mutex<Option<RetryBudget>>,
     /// Fallback answers since the dependency last answered by itself.
     pub(crate) outage: AtomicU64,
     /// How the breaker actor is reached.
@@ -183,6 +184,15 @@ pub(crate) struct Shared {
     pub(crate) drained: Notify,
 }
 
+/// The kernel's budget, and how many of the calls have been paid into it.
+///
+/// Calls pay in when somebody wants to take out: no call that succeeds at once touches it.
+#[derive(Debug)]
+pub(crate) struct RetryBudget {
+    pub(crate) kernel: Budget,
+    pub(crate) deposited: u64,
+}
+
 impl Shared {
     pub(crate) fn new(
         name: Arc<str>,
@@ -193,12 +203,15 @@ impl Shared {
         let machine = breakerbox_policy::Breaker::new(settings.breaker.clone(), clock.now());
         let bucket = machine.success_bucket().unwrap_or_default();
         let budget = settings.retry.budget.as_ref();
-        let budget = budget.map(|budget| Budget::new(budget, clock.now()));
+        let budget = budget.map(|budget| RetryBudget {
+            kernel: Budget::new(budget, clock.now()),
+            deposited: 0,
+        });
         let slow_call = settings.breaker.slow_rate.and(settings.breaker.slow_call);
         Self {
-            name,
+            name: Arc::clone(&name),
             gate: Gate::new(crate::breaker::word_of(&machine, clock.now())),
-            notice: RwLock::new(Arc::from("started")),
+            notice: ArcSwap::from_pointee(Notice::new(name, "started".to_owned())),
             budget: Mutex::new(budget),
             outage: AtomicU64::new(0),
             machine: Mutex::new(machine),
@@ -244,13 +257,13 @@ impl Shared {
         }
     }
 
-    pub(crate) fn notice(&self) -> Arc<str> {
-        let notice = self.notice.read().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(&notice)
+    pub(crate) fn notice(&self) -> Arc<Notice> {
+        Arc::clone(&self.notice.load())
     }
 
-    pub(crate) fn set_notice(&self, notice: String) {
-        *self.notice.write().unwrap_or_else(PoisonError::into_inner) = Arc::from(notice);
+    pub(crate) fn set_notice(&self, reason: String) {
+        let notice = Notice::new(Arc::clone(&self.name), reason);
+        self.notice.store(Arc::new(notice));
     }
 
     /// Tells whoever drains that one call less is pending.

@@ -86,17 +86,30 @@ pub enum CallError<E> {
     },
 }
 
-/// A refusal by the breaker.
+/// A refusal by the breaker. It costs no allocation: the words are shared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
-    /// The dependency's name.
-    pub dependency: Arc<str>,
     /// What the breaker's state is.
     pub state: RefusalState,
-    /// Why it is in that state.
-    pub reason: Arc<str>,
     /// When to try again, if that is known.
     pub retry_after: Option<Duration>,
+    /// Whose breaker it is, and why it is in that state.
+    pub notice: Arc<Notice>,
+}
+
+/// Whose breaker refuses, and why: made once for each transition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// The dependency's name.
+    pub dependency: Arc<str>,
+    /// Why its breaker is in its state.
+    pub reason: String,
+}
+
+impl Notice {
+    pub(crate) fn new(dependency: Arc<str>, reason: String) -> Self {
+        Self { dependency, reason }
+    }
 }
 
 /// Why there is no worker to begin a call.
@@ -144,7 +157,7 @@ impl<E> CallError<E> {
             | Self::NotExecuted { dependency, .. }
             | Self::Quarantined { dependency, .. }
             | Self::FallbackFailed { dependency, .. } => dependency,
-            Self::Open(refused) => &refused.dependency,
+            Self::Open(refused) => &refused.notice.dependency,
         }
     }
 
@@ -228,7 +241,8 @@ impl<E: fmt::Display> fmt::Display for CallError<E> {
                 executed,
             } => write!(
                 out,
-                "{dependency} did not answer within {after:?} (executed: {executed})"
+                "{dependency} did not answer within {:?} (executed: {executed})",
+                brief(*after)
             ),
             Self::WorkerCrashed { dependency, panic } => {
                 write!(
@@ -250,7 +264,8 @@ impl<E: fmt::Display> fmt::Display for CallError<E> {
                 retry_after,
             } => write!(
                 out,
-                "calls like this one crashed workers of {dependency} too often; refused for another {retry_after:?}"
+                "calls like this one crashed workers of {dependency} too often; refused for another {:?}",
+                brief(*retry_after)
             ),
             Self::FallbackFailed {
                 fallback,
@@ -265,17 +280,26 @@ impl<E: fmt::Display> fmt::Display for CallError<E> {
     }
 }
 
+/// A span for people: in whole milliseconds, rounded up, unless it is shorter than one.
+fn brief(span: Duration) -> Duration {
+    if span < Duration::from_millis(1) {
+        return span;
+    }
+    let millis = span.as_nanos().div_ceil(1_000_000);
+    Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
+}
+
 impl fmt::Display for Refused {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
-            dependency,
             state,
-            reason,
             retry_after,
+            notice,
         } = self;
+        let Notice { dependency, reason } = &**notice;
         write!(out, "the breaker of {dependency} is {state}: {reason}")?;
         match retry_after {
-            Some(wait) => write!(out, "; try again in {wait:?}"),
+            Some(wait) => write!(out, "; try again in {:?}", brief(*wait)),
             None => Ok(()),
         }
     }

@@ -343,7 +343,6 @@ impl<D: Dependency> Manner<FallbackActor<D>> for FallbackManner {
         actor: &mut FallbackActor<D>,
         _: &mut Context<FallbackActor<D>>,
         cx: &mut std::task::Context<'_>,
-        _: bool,
     ) {
         while let std::task::Poll::Ready(Some(())) = actor.at_work.poll_next_unpin(cx) {}
     }

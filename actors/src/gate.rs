@@ -10,9 +10,9 @@ const MODE_BITS: u32 = 3;
 const GENERATION_BITS: u32 = 20;
 const GENERATION_MASK: u64 = (1 << GENERATION_BITS) - 1;
 const RETRY_BITS: u32 = 64 - MODE_BITS - GENERATION_BITS;
-const RETRY_MASK: u64 = (1 << RETRY_BITS) - 1;
+pub(crate) const RETRY_MASK: u64 = (1 << RETRY_BITS) - 1;
 const BUCKET_BITS: u32 = 20;
-const BUCKET_MASK: u64 = (1 << BUCKET_BITS) - 1;
+pub(crate) const BUCKET_MASK: u64 = (1 << BUCKET_BITS) - 1;
 const COUNT_BITS: u32 = 64 - GENERATION_BITS - BUCKET_BITS;
 const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 
@@ -34,7 +34,7 @@ pub(crate) enum Mode {
 }
 
 impl Mode {
-    const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Closed,
         Self::Watchful,
         Self::Open,
@@ -95,7 +95,7 @@ pub(crate) struct Successes(u64);
 impl Successes {
     const NONE: Self = Self(0);
 
-    fn one(tag: u64, bucket: u64) -> Self {
+    pub(crate) fn one(tag: u64, bucket: u64) -> Self {
         Self(tag << (BUCKET_BITS + COUNT_BITS) | (bucket & BUCKET_MASK) << COUNT_BITS | 1)
     }
 
@@ -191,42 +191,5 @@ impl Gate {
         }
         let taken = Successes(self.successes.swap(Successes::NONE.0, Ordering::AcqRel));
         (taken.count() > 0).then_some(taken)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn brk_11_a_word_keeps_mode_generation_and_time() {
-        for mode in Mode::ALL {
-            let word = GateWord::new(mode, 0x0123_4567_89ab, 1 << 40);
-            assert_eq!(word.mode(), mode);
-            assert_eq!(word.tag(), tag_of(0x0123_4567_89ab));
-            assert_eq!(word.retry_at_ms(), 1 << 40);
-        }
-        let far = GateWord::new(Mode::Open, 0, u64::MAX);
-        assert_eq!(far.retry_at_ms(), RETRY_MASK, "clamped, not wrapped");
-    }
-
-    #[test]
-    fn brk_3_successes_of_different_generations_are_never_mixed() {
-        let gate = Gate::new(GateWord::new(Mode::Closed, 1, 0));
-        assert_eq!(gate.count_success(1, 7), None);
-        assert_eq!(gate.count_success(1, 7), None);
-        let old = gate.count_success(2, 7).expect("two of generation 1");
-        assert_eq!((old.tag(), old.bucket(), old.count()), (1, 7, 2));
-        let rest = gate.take_successes().expect("one of generation 2");
-        assert_eq!((rest.tag(), rest.count()), (2, 1));
-        assert_eq!(gate.take_successes(), None);
-    }
-
-    #[test]
-    fn a_bucket_number_is_completed_from_the_present() {
-        let wrapped = Successes::one(0, BUCKET_MASK);
-        assert_eq!(wrapped.bucket_before(BUCKET_MASK + 3), BUCKET_MASK);
-        assert_eq!(Successes::one(0, 5).bucket_before(6), 5);
-        assert_eq!(Successes::one(0, 5).bucket_before(5), 5);
     }
 }

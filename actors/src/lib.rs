@@ -15,11 +15,17 @@ mod call;
 
 mod gate;
 
+#[cfg(test)]
+#[path = "gate/tests.rs"]
+mod gate_tests;
+
 mod admission;
 
 mod bulkhead;
 
 mod quarantine;
+
+mod queue;
 
 mod reply;
 
@@ -67,7 +73,7 @@ pub use call::CallOptions;
 pub use client::{Answer, Client, Source};
 pub use clock::Clock;
 pub use dependency::{CallContext, Dependency, Verdict};
-pub use error::{Absence, CallError, Fault, Refused, StartError};
+pub use error::{Absence, CallError, Fault, Notice, Refused, StartError};
 pub use event::{Event, EventKind};
 pub use fallback::{
     ActorFallback, Fallback, FallbackCall, FallbackFuture, Fallen, Fixed, On, Rule, StaleCache,

@@ -1,15 +1,18 @@
 //! The closed list of messages, grouped by hop. Reading this file is reading the actors' graph.
+//!
+//! Work goes to a worker through its [queue](crate::queue), not through a mailbox.
+
+use std::sync::Arc;
 
 use actix::{Message, Recipient};
-use breakerbox_policy::{Command, IllegalTransition, Outcome, Permit, RefusalState};
+use breakerbox_policy::{Command, IllegalTransition, Outcome, Permit, Refusal};
 
 use crate::admission::Admission;
 use crate::call::CallOptions;
 use crate::client::Answer;
-use crate::dependency::Dependency;
+use crate::dependency::{Dependency, Shared};
 use crate::error::CallError;
 use crate::gate::Successes;
-use crate::worker::Work;
 
 // client → breaker
 
@@ -37,17 +40,9 @@ impl<D: Dependency> Message for Call<D> {
 
 /// Asks for a permit where the gate alone cannot give one.
 #[derive(Message)]
-#[rtype(result = "Result<Admission, Refusal>")]
+#[rtype(result = "Result<Admission<Arc<Shared>>, Refusal>")]
 pub(crate) struct Acquire {
     pub(crate) deadline: Option<breakerbox_policy::Time>,
-}
-
-/// Why a permit was not given, with the words of the moment.
-#[derive(Debug)]
-pub(crate) struct Refusal {
-    pub(crate) state: RefusalState,
-    pub(crate) reason: std::sync::Arc<str>,
-    pub(crate) retry_after: Option<std::time::Duration>,
 }
 
 // worker, client → breaker
@@ -102,10 +97,4 @@ impl std::fmt::Debug for BreakerPort {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.debug_struct("BreakerPort").finish_non_exhaustive()
     }
-}
-
-// breaker, client → worker
-
-impl<D: Dependency> Message for Work<D> {
-    type Result = ();
 }

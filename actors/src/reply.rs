@@ -13,9 +13,9 @@ use std::task::{Context, Poll, Waker};
 use breakerbox_policy::{Class, Executed, Time};
 use tokio::time::Sleep;
 
-use crate::admission::{Admission, Settled};
+use crate::admission::{Admission, Held, Settled};
 use crate::clock::Clock;
-use crate::dependency::Verdict;
+use crate::dependency::{Shared, Verdict};
 
 /// How far a call has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,16 +32,35 @@ enum Phase {
     Abandoned,
 }
 
-/// The state that caller and worker share.
+/// What caller and worker share.
 struct Cell<T> {
+    shared: Arc<Shared>,
+    state: Mutex<State<T>>,
+}
+
+struct State<T> {
     phase: Phase,
-    admission: Option<Admission>,
+    admission: Option<Held>,
     answer: Option<T>,
     caller: Option<Waker>,
     worker: Option<Waker>,
 }
 
 impl<T> Cell<T> {
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        // No user code runs under the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hand_over(&self, answer: T) {
+        let waker = self.lock().finish(answer);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl<T> State<T> {
     /// Puts the answer in, unless nobody waits.
     fn finish(&mut self, answer: T) -> Option<Waker> {
         if self.phase == Phase::Abandoned {
@@ -53,47 +72,53 @@ impl<T> Cell<T> {
     }
 }
 
-fn lock<T>(cell: &Mutex<Cell<T>>) -> MutexGuard<'_, Cell<T>> {
-    // No user code runs under the lock.
-    cell.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Makes the two ends for one attempt.
+///
+/// `own_timer` is for a worker on another thread: one on the caller's own thread cannot be late
+/// without the caller being late too, and sees to every deadline by itself.
 pub(crate) fn reply<T>(
-    admission: Admission,
-    clock: &Clock,
+    shared: Arc<Shared>,
+    admission: Held,
     deadline: Option<Time>,
-) -> (Replier<T>, Waiting<'_, T>) {
-    let cell = Arc::new(Mutex::new(Cell {
-        phase: Phase::Queued,
-        admission: Some(admission),
-        answer: None,
-        caller: None,
-        worker: None,
-    }));
+    own_timer: bool,
+) -> (Replier<T>, Waiting<T>) {
+    let cell = Arc::new(Cell {
+        shared,
+        state: Mutex::new(State {
+            phase: Phase::Queued,
+            admission: Some(admission),
+            answer: None,
+            caller: None,
+            worker: None,
+        }),
+    });
     let waiting = Waiting {
         cell: Arc::clone(&cell),
-        clock,
-        timer: Timer::new(deadline),
+        timer: Timer::new(deadline.filter(|_| own_timer)),
         polled: false,
+        finished: false,
     };
     (Replier { cell }, waiting)
 }
 
 /// The worker's end. It answers exactly once; whoever drops it unanswered must have said why.
 pub(crate) struct Replier<T> {
-    cell: Arc<Mutex<Cell<T>>>,
+    cell: Arc<Cell<T>>,
 }
 
 impl<T: Send + 'static> Replier<T> {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.cell.shared
+    }
+
     /// Notes that the work begins; false when nobody waits for it any more (rule CALL-4).
     pub(crate) fn begin(&self, now: Time) -> bool {
-        let mut cell = lock(&self.cell);
-        if cell.phase != Phase::Queued {
+        let mut state = self.cell.lock();
+        if state.phase != Phase::Queued {
             return false;
         }
-        cell.phase = Phase::Begun;
-        if let Some(admission) = &mut cell.admission {
+        state.phase = Phase::Begun;
+        if let Some(admission) = &mut state.admission {
             admission.begin(now);
         }
         true
@@ -101,11 +126,11 @@ impl<T: Send + 'static> Replier<T> {
 
     /// Whether the caller has gone; the worker is woken when it goes.
     pub(crate) fn poll_abandoned(&self, cx: &Context<'_>) -> bool {
-        let mut cell = lock(&self.cell);
-        if cell.phase == Phase::Abandoned {
+        let mut state = self.cell.lock();
+        if state.phase == Phase::Abandoned {
             return true;
         }
-        match &mut cell.worker {
+        match &mut state.worker {
             Some(waker) if waker.will_wake(cx.waker()) => {}
             waker => *waker = Some(cx.waker().clone()),
         }
@@ -114,48 +139,54 @@ impl<T: Send + 'static> Replier<T> {
 
     /// Whether the work has begun.
     pub(crate) fn has_begun(&self) -> bool {
-        !matches!(lock(&self.cell).phase, Phase::Queued)
+        self.cell.lock().phase != Phase::Queued
     }
 
     /// Counts the outcome and then hands the answer over.
     pub(crate) fn settle(self, verdict: Verdict, now: Time, answer: T) {
-        let admission = {
-            let mut cell = lock(&self.cell);
-            if cell.phase == Phase::Abandoned {
-                return;
-            }
-            cell.phase = Phase::Settling;
-            cell.admission.take()
+        let mut state = self.cell.lock();
+        if state.phase == Phase::Abandoned {
+            return;
+        }
+        let shared = &self.cell.shared;
+        let settled = match state.admission.take() {
+            Some(held) => shared.settle(held, verdict, now),
+            None => Settled::Counted,
         };
-        let shared = admission.as_ref().map(|held| Arc::clone(held.shared()));
-        match admission.map(|held| held.settle(verdict, now)) {
-            Some(Settled::Owed(mut report)) => {
-                let cell = self.cell;
-                report.then = Some(Box::new(move || hand_over(&cell, answer)));
-                match shared {
-                    Some(shared) => shared.report(report),
-                    // Dropping a report runs what follows it.
-                    None => drop(report),
+        match settled {
+            Settled::Counted => {
+                let waker = state.finish(answer);
+                drop(state);
+                if let Some(waker) = waker {
+                    waker.wake();
                 }
             }
-            Some(Settled::Counted) | None => hand_over(&self.cell, answer),
+            Settled::Owed(mut report) => {
+                state.phase = Phase::Settling;
+                drop(state);
+                let cell = Arc::clone(&self.cell);
+                report.then = Some(Box::new(move || cell.hand_over(answer)));
+                shared.report(report);
+            }
         }
     }
 
     /// Gives the permit back unused and hands the answer over: the work was not begun.
     pub(crate) fn refuse(self, answer: T) {
-        let admission = lock(&self.cell).admission.take();
-        if let Some(admission) = admission {
-            admission.release();
+        let admission = self.cell.lock().admission.take();
+        if let Some(held) = admission {
+            self.cell.shared.release(held);
         }
-        hand_over(&self.cell, answer);
+        self.cell.hand_over(answer);
     }
 }
 
-fn hand_over<T>(cell: &Mutex<Cell<T>>, answer: T) {
-    let waker = lock(cell).finish(answer);
-    if let Some(waker) = waker {
-        waker.wake();
+impl<T> Drop for Cell<T> {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(held) = state.admission.take() {
+            self.shared.forsake(held);
+        }
     }
 }
 
@@ -163,14 +194,14 @@ fn hand_over<T>(cell: &Mutex<Cell<T>>, answer: T) {
 ///
 /// # Cancel safety   Dropped, it tells the worker, which drops the work; the outcome is
 /// `cancelled`.
-pub(crate) struct Waiting<'a, T> {
-    cell: Arc<Mutex<Cell<T>>>,
-    clock: &'a Clock,
+pub(crate) struct Waiting<T> {
+    cell: Arc<Cell<T>>,
     timer: Timer,
     polled: bool,
+    finished: bool,
 }
 
-/// When to stop waiting. Nothing is armed until a call is seen to be slow.
+/// When to stop waiting. Nothing is armed before it is polled.
 pub(crate) struct Timer {
     deadline: Option<Time>,
     sleep: Option<Pin<Box<Sleep>>>,
@@ -201,73 +232,84 @@ pub(crate) struct TooLate {
     /// Whether the work may have been done.
     pub(crate) executed: Executed,
     /// What is still to be counted; nobody else has counted it.
-    pub(crate) admission: Option<Admission>,
+    pub(crate) admission: Option<Admission<Arc<Shared>>>,
 }
 
-impl<T> Future for Waiting<'_, T> {
+impl<T> Future for Waiting<T> {
     type Output = Result<T, TooLate>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         {
-            let mut cell = lock(&this.cell);
-            if let Some(answer) = cell.answer.take() {
+            let mut state = this.cell.lock();
+            if let Some(answer) = state.answer.take() {
+                this.finished = true;
                 return Poll::Ready(Ok(answer));
             }
-            match &mut cell.caller {
+            match &mut state.caller {
                 Some(waker) if waker.will_wake(cx.waker()) => {}
                 waker => *waker = Some(cx.waker().clone()),
             }
         }
+        if this.timer.deadline.is_none() {
+            return Poll::Pending;
+        }
         if !this.polled {
-            // A worker on this thread runs before us in the next turn and mostly has the answer
-            // by then: no timer for such a call, which would cost as much as the call.
+            // Most calls have their answer by the next turn: no timer for those, for it would
+            // cost as much as the call.
             this.polled = true;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        match this.timer.poll(this.clock, cx) {
+        match this.timer.poll(&this.cell.shared.clock, cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(()) => Poll::Ready(this.give_up()),
         }
     }
 }
 
-impl<T> Waiting<'_, T> {
+impl<T> Waiting<T> {
     fn give_up(&mut self) -> Result<T, TooLate> {
+        self.finished = true;
         let (executed, admission, worker) = {
-            let mut cell = lock(&self.cell);
-            if let Some(answer) = cell.answer.take() {
+            let mut state = self.cell.lock();
+            if let Some(answer) = state.answer.take() {
                 return Ok(answer);
             }
-            let executed = match cell.phase {
+            let executed = match state.phase {
                 Phase::Queued => Executed::No,
                 _ => Executed::Maybe,
             };
-            cell.phase = Phase::Abandoned;
-            (executed, cell.admission.take(), cell.worker.take())
+            state.phase = Phase::Abandoned;
+            (executed, state.admission.take(), state.worker.take())
         };
         if let Some(worker) = worker {
             worker.wake();
         }
+        let shared = &self.cell.shared;
         Err(TooLate {
             executed,
-            admission,
+            admission: admission.map(|held| Admission::new(Arc::clone(shared), held)),
         })
     }
 }
 
-impl<T> Drop for Waiting<'_, T> {
+impl<T> Drop for Waiting<T> {
     fn drop(&mut self) {
+        if self.finished {
+            return;
+        }
         let (admission, worker) = {
-            let mut cell = lock(&self.cell);
-            if matches!(cell.phase, Phase::Done | Phase::Abandoned) {
+            let mut state = self.cell.lock();
+            if matches!(state.phase, Phase::Done | Phase::Abandoned) {
                 return;
             }
-            cell.phase = Phase::Abandoned;
-            (cell.admission.take(), cell.worker.take())
+            state.phase = Phase::Abandoned;
+            (state.admission.take(), state.worker.take())
         };
-        drop(admission);
+        if let Some(held) = admission {
+            self.cell.shared.forsake(held);
+        }
         if let Some(worker) = worker {
             worker.wake();
         }
@@ -280,30 +322,16 @@ pub(crate) fn timed_out() -> Verdict {
 }
 
 /// Work with a deadline, in the caller's own task: `None` when the deadline came first.
-pub(crate) struct Bounded<'a, F> {
-    clock: &'a Clock,
-    timer: Timer,
-    work: Pin<Box<F>>,
-}
-
-impl<'a, F: Future> Bounded<'a, F> {
-    pub(crate) fn new(clock: &'a Clock, deadline: Option<Time>, work: F) -> Self {
-        Self {
-            clock,
-            timer: Timer::new(deadline),
-            work: Box::pin(work),
-        }
-    }
-}
-
-impl<F: Future> Future for Bounded<'_, F> {
-    type Output = Option<F::Output>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.get_mut();
-        if let Poll::Ready(result) = this.work.as_mut().poll(cx) {
-            return Poll::Ready(Some(result));
-        }
-        this.timer.poll(this.clock, cx).map(|()| None)
-    }
+pub(crate) async fn bounded<F: Future>(
+    clock: &Clock,
+    deadline: Option<Time>,
+    work: F,
+) -> Option<F::Output> {
+    let mut work = std::pin::pin!(work);
+    let mut timer = Timer::new(deadline);
+    std::future::poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Ready(result) => Poll::Ready(Some(result)),
+        Poll::Pending => timer.poll(clock, cx).map(|()| None),
+    })
+    .await
 }

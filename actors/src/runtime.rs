@@ -29,8 +29,11 @@ use crate::supervisor::{
 pub struct RuntimeSettings {
     /// Settings of dependencies by name; one that is not here gets the defaults.
     pub dependencies: BTreeMap<String, DependencySettings>,
-    /// Threads beside the runtime's own; workers are spread over all of them.
+    /// Threads that are made beside the runtime's own; workers are spread over all of them.
     pub extra_threads: usize,
+    /// Threads of the program's own that workers are put on too: a caller there has a worker on
+    /// its own thread, and no call crosses threads. They must outlive the runtime.
+    pub arbiters: Vec<actix::ArbiterHandle>,
     /// The clock; `None` for the real one.
     pub clock: Option<Clock>,
 }
@@ -113,14 +116,15 @@ impl Runtime {
         let RuntimeSettings {
             dependencies,
             extra_threads,
+            arbiters,
             clock,
         } = settings.into();
         let clock = clock.unwrap_or_else(Clock::real);
         let (planted, thread) = if System::is_registered() {
-            let planted = plant(clock, extra_threads).map_err(StartError::Thread)?;
+            let planted = plant(clock, extra_threads, arbiters).map_err(StartError::Thread)?;
             (planted, None)
         } else {
-            let (planted, thread) = plant_elsewhere(clock, extra_threads).await?;
+            let (planted, thread) = plant_elsewhere(clock, extra_threads, arbiters).await?;
             (planted, Some(thread))
         };
         let Planted {
@@ -376,11 +380,15 @@ fn start_error(child: String, error: CommandError) -> StartError {
 }
 
 /// Puts the root supervisor on this thread.
-fn plant(clock: Clock, extra_threads: usize) -> Result<Planted, String> {
+fn plant(
+    clock: Clock,
+    extra_threads: usize,
+    arbiters: Vec<actix::ArbiterHandle>,
+) -> Result<Planted, String> {
     let around = Surroundings {
         events: EventBus::new(clock.clone()),
         clock: clock.clone(),
-        homes: Homes::new(extra_threads)?,
+        homes: Homes::new(extra_threads, arbiters)?,
         watchers: Watchers::default(),
     };
     let root = Group::new("");
@@ -412,13 +420,14 @@ fn plant(clock: Clock, extra_threads: usize) -> Result<Planted, String> {
 async fn plant_elsewhere(
     clock: Clock,
     extra_threads: usize,
+    arbiters: Vec<actix::ArbiterHandle>,
 ) -> Result<(Planted, OwnThread), StartError> {
     let (tell, told) = oneshot::channel();
     let (stop, stopped) = oneshot::channel::<()>();
     let run = move || {
         System::new().block_on(async move {
             // Whoever started us is gone when this fails; then the tree goes too.
-            if tell.send(plant(clock, extra_threads)).is_ok() {
+            if tell.send(plant(clock, extra_threads, arbiters)).is_ok() {
                 let _ = stopped.await;
             }
         });

@@ -37,7 +37,7 @@ use crate::event::{EventBus, EventKind};
 pub(crate) use child::{ActorBody, Place};
 pub(crate) use child::{Body, ChildHooks};
 pub use child::{Child, ChildRef};
-pub(crate) use driver::{DriverCommand, DriverNews, Mailslot, Manner, Plain, Tell};
+pub(crate) use driver::{DriverCommand, DriverNews, DriverQueue, Mailslot, Manner, Plain, Tell};
 pub use group::{ChildStatus, Group, GroupRef};
 pub(crate) use health::Condition;
 pub(crate) use home::Homes;
@@ -505,7 +505,6 @@ impl Manner<Supervisor> for SupervisorManner {
         supervisor: &mut Supervisor,
         ctx: &mut Context<Supervisor>,
         _: &mut std::task::Context<'_>,
-        _: bool,
     ) {
         if supervisor.life.is_stopping() && !supervisor.stop_told {
             supervisor.stop_told = true;

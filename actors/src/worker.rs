@@ -5,6 +5,7 @@
 //! it away and the factory makes a new one.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -12,17 +13,17 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Waker};
 
-use actix::{Actor, ActorContext, Context, Handler};
+use actix::{Actor, ActorContext, Context};
 use breakerbox_policy::supervision::{PanicReport, StopCause};
 use breakerbox_policy::{Class, Executed, Time};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
-use crate::bulkhead::Place;
 use crate::dependency::{CallContext, Dependency, Route, Shared, Verdict};
 use crate::error::CallError;
 use crate::event::EventKind;
+use crate::queue::WorkQueue;
 use crate::reply::{Replier, Timer, timed_out};
-use crate::supervisor::{Life, Manner, Readiness, caught};
+use crate::supervisor::{DriverQueue, Life, Manner, Readiness, caught};
 
 /// What a call comes to.
 pub(crate) type Reply<D> = Result<<D as Dependency>::Response, CallError<<D as Dependency>::Error>>;
@@ -37,12 +38,11 @@ pub(crate) struct Work<D: Dependency> {
     pub(crate) duty: Duty<D>,
 }
 
-/// The duty to answer a caller.
+/// The duty to answer a caller, and to give its place at the dependency back.
 pub(crate) struct Duty<D: Dependency> {
-    shared: Arc<Shared>,
     replier: Option<Replier<Reply<D>>>,
-    /// Held until the work has ended, also when its caller is gone.
-    place: Option<Place>,
+    /// Whether it has a place, held until the work has ended, also when its caller is gone.
+    has_place: bool,
     /// Why the incarnation that began the work went away.
     cause: Option<StopCause>,
     /// Set when this is the call that panicked.
@@ -50,11 +50,11 @@ pub(crate) struct Duty<D: Dependency> {
 }
 
 impl<D: Dependency> Duty<D> {
-    pub(crate) fn new(shared: Arc<Shared>, replier: Replier<Reply<D>>, place: Place) -> Self {
+    /// A duty with a place that was [handed over](crate::bulkhead::Place::hand_over) to it.
+    pub(crate) fn new(replier: Replier<Reply<D>>) -> Self {
         Self {
-            shared,
             replier: Some(replier),
-            place: Some(place),
+            has_place: true,
             cause: None,
             poison: None,
         }
@@ -64,22 +64,53 @@ impl<D: Dependency> Duty<D> {
     fn begin(&mut self, now: Time) -> bool {
         let begun = self.replier.as_ref().is_some_and(|one| one.begin(now));
         if !begun {
-            self.replier = None;
+            self.forget();
         }
         begun
     }
 
-    fn answer(&mut self, verdict: Verdict, now: Time, reply: Reply<D>) {
+    /// Gives the place back without an answer: nobody waits for one.
+    fn forget(&mut self) {
+        self.leave_place();
+        self.replier = None;
+    }
+
+    /// Whether the caller has gone; the worker is woken when it goes.
+    pub(crate) fn poll_abandoned(&self, cx: &TaskContext<'_>) -> bool {
+        let replier = self.replier.as_ref();
+        replier.is_none_or(|replier| replier.poll_abandoned(cx))
+    }
+
+    fn leave_place(&mut self) {
+        if let (true, Some(replier)) = (self.has_place, &self.replier) {
+            replier.shared().bulkhead.leave();
+            self.has_place = false;
+        }
+    }
+
+    fn answer(mut self, verdict: Verdict, now: Time, reply: Reply<D>) {
         // The place first: who hears the answer may call again at once.
-        self.place = None;
+        self.leave_place();
         if let Some(replier) = self.replier.take() {
             replier.settle(verdict, now, reply);
         }
     }
 
+    /// Ends work that was not begun before its deadline.
+    pub(crate) fn expire(self, now: Time) {
+        let Some(shared) = self.replier.as_ref().map(|one| Arc::clone(one.shared())) else {
+            return;
+        };
+        let error = CallError::TimedOut {
+            dependency: Arc::clone(&shared.name),
+            after: shared.settings.timeout.total.unwrap_or_default(),
+            executed: Executed::No,
+        };
+        self.answer(timed_out(), now, Err(error));
+    }
+
     /// The error of a begun call whose worker went away.
-    fn loss(&mut self) -> CallError<D::Error> {
-        let dependency = Arc::clone(&self.shared.name);
+    fn loss(&mut self, dependency: Arc<str>) -> CallError<D::Error> {
         if let Some(panic) = self.poison.take() {
             return CallError::WorkerCrashed { dependency, panic };
         }
@@ -92,18 +123,24 @@ impl<D: Dependency> Duty<D> {
 
 impl<D: Dependency> Drop for Duty<D> {
     fn drop(&mut self) {
+        self.leave_place();
         let Some(replier) = self.replier.take() else {
             return;
         };
-        self.place = None;
+        let shared = Arc::clone(replier.shared());
+        let dependency = Arc::clone(&shared.name);
         if replier.has_begun() {
             // A crash counts once for each call that it hit.
-            let failure = Verdict::from(Class::Failure);
-            replier.settle(failure, self.shared.clock.now(), Err(self.loss()));
+            let error = self.loss(dependency);
+            replier.settle(
+                Verdict::from(Class::Failure),
+                shared.clock.now(),
+                Err(error),
+            );
         } else {
             replier.refuse(Err(CallError::NotExecuted {
-                dependency: Arc::clone(&self.shared.name),
-                reason: self.shared.absence(),
+                dependency,
+                reason: shared.absence(),
                 retry_after: None,
             }));
         }
@@ -117,9 +154,12 @@ pub(crate) type StartFuture<D> = Pin<Box<dyn Future<Output = Result<D, String>>>
 /// One incarnation.
 pub(crate) struct Worker<D: Dependency> {
     shared: Arc<Shared>,
+    queue: Arc<WorkQueue<D>>,
     life: Rc<Life>,
     stage: Stage<D>,
     in_flight: FuturesUnordered<Execution<D>>,
+    /// Taken out of the queue, but not begun.
+    batch: VecDeque<Work<D>>,
     /// The call that panicked, kept until the driver has marked this worker down.
     wreck: Rc<RefCell<Option<Duty<D>>>>,
     drained: Pin<Box<dyn Future<Output = ()>>>,
@@ -132,14 +172,21 @@ enum Stage<D> {
 }
 
 impl<D: Dependency> Worker<D> {
-    pub(crate) fn new(shared: Arc<Shared>, factory: &Factory<D>, life: &Rc<Life>) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        queue: Arc<WorkQueue<D>>,
+        factory: &Factory<D>,
+        life: &Rc<Life>,
+    ) -> Self {
         life.set_readiness(Readiness::Starting);
         let drained = drained(Arc::clone(&shared));
         Self {
             shared,
+            queue,
             life: Rc::clone(life),
             stage: Stage::Starting(factory()),
             in_flight: FuturesUnordered::new(),
+            batch: VecDeque::new(),
             wreck: Rc::default(),
             drained: Box::pin(drained),
         }
@@ -179,6 +226,7 @@ async fn drained(shared: Arc<Shared>) {
 
 impl<D: Dependency> Drop for Worker<D> {
     fn drop(&mut self) {
+        self.queue.put_back(std::mem::take(&mut self.batch));
         // The user's destructors, each on its own: two panics in one unwind abort the process.
         let stage = std::mem::replace(&mut self.stage, Stage::Gone);
         if let Err(panic) = caught(|| drop(stage)) {
@@ -193,15 +241,43 @@ impl<D: Dependency> Actor for Worker<D> {
 
 impl<D: Dependency> Unpin for Worker<D> {}
 
-impl<D: Dependency> Handler<Work<D>> for Worker<D> {
-    type Result = ();
+/// Work that is begun before the neighbours get a turn.
+const BURST: u32 = 32;
 
-    fn handle(&mut self, mut work: Work<D>, _: &mut Context<Self>) {
+impl<D: Dependency> Worker<D> {
+    /// Begins what waits in the queue; true when nothing waits any more.
+    fn poll_queue(&mut self, cx: &mut TaskContext<'_>) -> bool {
+        for _ in 0..BURST {
+            if self.life.has_crashed() || self.life.is_fenced() {
+                return false;
+            }
+            match self.batch.pop_front() {
+                Some(work) => self.begin(work),
+                None if self.queue.poll_take(cx, &mut self.batch).is_ready() => {}
+                None => return true,
+            }
+        }
+        cx.waker().wake_by_ref();
+        false
+    }
+
+    fn is_running(&self) -> bool {
+        matches!(self.stage, Stage::Running(_))
+    }
+
+    fn begin(&mut self, mut work: Work<D>) {
         let Stage::Running(dependency) = &self.stage else {
-            // The driver lets no message through before; dropping the work answers its caller.
             return;
         };
         let now = self.shared.clock.now();
+        if work
+            .context
+            .deadline
+            .is_some_and(|deadline| deadline <= now)
+        {
+            work.duty.expire(now);
+            return;
+        }
         if !work.duty.begin(now) {
             return;
         }
@@ -220,6 +296,7 @@ type Attempt<D> =
 
 /// A call being executed.
 struct Execution<D: Dependency> {
+    shared: Arc<Shared>,
     future: Option<Attempt<D>>,
     duty: Option<Duty<D>>,
     /// The attempt's deadline; looked at from the second poll on.
@@ -239,13 +316,14 @@ impl<D: Dependency> Execution<D> {
             fingerprint,
             duty,
         } = work;
-        let timeout = &worker.shared.settings.timeout;
-        let attempt = timeout.attempt.map(|span| now.after(span));
+        let attempt = worker.shared.settings.timeout.attempt;
+        let attempt = attempt.map(|span| now.after(span));
         let deadline = match (attempt, context.deadline) {
             (Some(attempt), Some(total)) => Some(attempt.min(total)),
             (one, other) => one.or(other),
         };
         Self {
+            shared: Arc::clone(&worker.shared),
             future: Some(Box::pin(
                 async move { dependency.call(request, &context).await },
             )),
@@ -270,10 +348,10 @@ impl<D: Dependency> Execution<D> {
             duty.cause = Some(StopCause::Lost);
             return;
         }
-        let now = duty.shared.clock.now();
+        let now = self.shared.clock.now();
         let verdict = D::classify(result.as_ref());
         let reply = result.map_err(|error| CallError::Failed {
-            dependency: Arc::clone(&duty.shared.name),
+            dependency: Arc::clone(&self.shared.name),
             error,
         });
         duty.answer(verdict, now, reply);
@@ -281,10 +359,10 @@ impl<D: Dependency> Execution<D> {
 
     fn time_out(&mut self) {
         self.drop_future();
-        if let Some(mut duty) = self.duty.take() {
-            let now = duty.shared.clock.now();
+        if let Some(duty) = self.duty.take() {
+            let now = self.shared.clock.now();
             let error = CallError::TimedOut {
-                dependency: Arc::clone(&duty.shared.name),
+                dependency: Arc::clone(&self.shared.name),
                 after: now.since(self.began),
                 executed: Executed::Maybe,
             };
@@ -298,7 +376,7 @@ impl<D: Dependency> Execution<D> {
         let Some(mut duty) = self.duty.take() else {
             return;
         };
-        let shared = &duty.shared;
+        let shared = &self.shared;
         if let (Some(fingerprint), Some(quarantine)) = (self.fingerprint, &shared.quarantine)
             && let Some(ttl) = quarantine.note(fingerprint, shared.clock.now())
         {
@@ -356,13 +434,15 @@ impl<D: Dependency> Future for Execution<D> {
             this.polled = true;
             return Poll::Pending;
         }
-        if this.timer.poll(&duty.shared.clock, cx).is_ready() {
+        if this.timer.poll(&this.shared.clock, cx).is_ready() {
             this.time_out();
             return Poll::Ready(());
         }
-        let replier = duty.replier.as_ref();
-        if replier.is_none_or(|replier| replier.poll_abandoned(cx)) {
+        if duty.poll_abandoned(cx) {
             this.drop_future();
+            if let Some(duty) = &mut this.duty {
+                duty.forget();
+            }
             return Poll::Ready(());
         }
         Poll::Pending
@@ -376,13 +456,15 @@ pub(crate) struct WorkerManner;
 impl<D: Dependency> Manner<Worker<D>> for WorkerManner {
     const DRAINS: bool = true;
 
-    fn poll(
-        worker: &mut Worker<D>,
-        ctx: &mut Context<Worker<D>>,
-        cx: &mut TaskContext<'_>,
-        queue_is_empty: bool,
-    ) {
-        worker.poll_start(cx);
+    fn poll(worker: &mut Worker<D>, ctx: &mut Context<Worker<D>>, cx: &mut TaskContext<'_>) {
+        if !worker.is_running() {
+            // The calls come when the start has been told: a panic over the first of them must
+            // not pass for a failed start, nor an answer come from a life that nobody knows of.
+            worker.poll_start(cx);
+            worker.queue.poll_idle(cx);
+            return;
+        }
+        let queue_is_empty = worker.poll_queue(cx);
         while let Poll::Ready(Some(())) = worker.in_flight.poll_next_unpin(cx) {
             if worker.life.has_crashed() {
                 return;

@@ -52,19 +52,20 @@ impl Budget {
         }
     }
 
-    /// Counts a call (not a retry).
-    pub fn deposit(&mut self, now: Time) {
+    /// Counts calls (not retries).
+    pub fn deposit(&mut self, now: Time, calls: u64) {
         self.pass(now);
         let place = self.place(self.second);
-        self.earned[place] += self.per_call;
+        let earned = self.per_call.saturating_mul(calls);
+        self.earned[place] = self.earned[place].saturating_add(earned);
     }
 
     /// Takes a retry out, or says that there is none.
     #[must_use]
     pub fn try_withdraw(&mut self, now: Time) -> bool {
         self.pass(now);
-        let earned: u64 = self.earned.iter().sum();
-        if earned + self.free < RETRY {
+        let earned = self.earned();
+        if earned.saturating_add(self.free) < RETRY {
             return false;
         }
         // What is lost first goes first.
@@ -81,11 +82,17 @@ impl Budget {
         true
     }
 
+    fn earned(&self) -> u64 {
+        self.earned
+            .iter()
+            .fold(0, |sum, one| sum.saturating_add(*one))
+    }
+
     /// Whole retries that could be taken out now.
     #[must_use]
     pub fn balance(&mut self, now: Time) -> u64 {
         self.pass(now);
-        (self.earned.iter().sum::<u64>() + self.free) / RETRY
+        (self.earned().saturating_add(self.free)) / RETRY
     }
 
     fn pass(&mut self, now: Time) {
@@ -146,7 +153,7 @@ mod tests {
     fn lim_4_a_hundred_calls_earn_their_share_and_the_floor() {
         let mut budget = budget(0.2, 10);
         for _ in 0..100 {
-            budget.deposit(Time::ZERO);
+            budget.deposit(Time::ZERO, 1);
         }
         assert_eq!(budget.balance(Time::ZERO), 30);
         assert_eq!(withdrawals(&mut budget, Time::ZERO), 30);
@@ -166,7 +173,7 @@ mod tests {
         for (millis, left) in [(9_999, 20), (10_000, 0)] {
             let mut budget = budget(0.2, 0);
             for _ in 0..100 {
-                budget.deposit(Time::ZERO);
+                budget.deposit(Time::ZERO, 1);
             }
             assert_eq!(withdrawals(&mut budget, Time::from_millis(millis)), left);
         }
@@ -176,7 +183,7 @@ mod tests {
     fn lim_4_five_calls_at_a_fifth_earn_exactly_one() {
         let mut budget = budget(0.2, 0);
         for call in 1..=5 {
-            budget.deposit(Time::ZERO);
+            budget.deposit(Time::ZERO, 1);
             assert_eq!(budget.try_withdraw(Time::ZERO), call == 5);
         }
     }

@@ -22,6 +22,7 @@ const ENVIRONMENT: &str = "BREAKERBOX_ENV";
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct Loader {
+    bare: bool,
     dir: Option<PathBuf>,
     environment: Option<String>,
     dotenv: Option<PathBuf>,
@@ -31,6 +32,13 @@ pub struct Loader {
 }
 
 impl Loader {
+    /// Takes nothing from the machine: no folder, no `.env`, no process environment. What is
+    /// handed in by [`Loader::toml`], [`Loader::env_vars`] and [`Loader::flag`] is all there is.
+    pub fn bare(mut self) -> Self {
+        self.bare = true;
+        self
+    }
+
     /// The folder of the files; it must be there.
     pub fn dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.dir = Some(dir.into());
@@ -80,7 +88,11 @@ impl Loader {
     pub fn load(self) -> Result<Settings, ConfigError> {
         let mut problems = Vec::new();
         let (dotenv_place, dotenv) = self.read_dotenv(&mut problems);
-        let variables = self.variables.clone().unwrap_or_else(process_variables);
+        let variables = match &self.variables {
+            Some(variables) => variables.clone(),
+            None if self.bare => Vec::new(),
+            None => process_variables(),
+        };
         let in_layer = |layer: &[(String, String)]| {
             let named = layer.iter().rev().find(|(name, _)| name == ENVIRONMENT);
             named
@@ -117,7 +129,7 @@ impl Loader {
         let path = self.dotenv.clone().unwrap_or_else(|| PathBuf::from(".env"));
         let place = path.display().to_string();
         // Variables that are handed in stand for the whole surroundings; `.env` belongs to them.
-        let surroundings = self.dotenv.is_some() || self.variables.is_none();
+        let surroundings = self.dotenv.is_some() || (self.variables.is_none() && !self.bare);
         if !surroundings || (self.dotenv.is_none() && !path.exists()) {
             return (place, Vec::new());
         }
@@ -178,9 +190,10 @@ impl Loader {
             (dir.join("default.toml"), Rank::DefaultFile),
             (own, Rank::EnvironmentFile),
         ];
+        let no_files = self.bare && self.dir.is_none();
         let files = files
             .into_iter()
-            .filter(|(path, _)| path.is_file())
+            .filter(|(path, _)| !no_files && path.is_file())
             .map(|(path, rank)| File::new(&path.to_string_lossy(), LinedToml(rank)).collect());
         let texts = self.texts.iter();
         let texts = texts.map(|text| File::from_str(text, LinedToml(Rank::Text)).collect());

@@ -52,7 +52,7 @@ fn cfg_1_every_file_in_the_folder_is_an_environment_that_loads() {
         .map(|file| file.file_stem().unwrap().to_string_lossy().into_owned())
         .collect();
     names.sort();
-    assert_eq!(names, ["default", "development", "production"]);
+    assert_eq!(names, ["default", "demo", "development", "production"]);
     for name in names {
         let loader = Settings::loader().dir(folder()).environment(&name);
         let settings = loader.env_vars(NO_VARIABLES).load();

@@ -12,8 +12,10 @@ use breakerbox_policy::supervision::{ChildSpec, Shutdown, StopCause};
 use breakerbox_policy::{GiveUp, Intensity, Placement, RestartType, Time};
 use tokio::sync::mpsc;
 
-use super::driver::{Driver, DriverCommand, DriverParts, Mailslot, Make, Manner, Plain, Tell};
-use super::health::Health;
+use super::driver::{
+    Driver, DriverCommand, DriverParts, DriverQueue, Mailslot, Make, Manner, Plain, Tell,
+};
+use super::health::{Condition, Health};
 use super::home::{Home, Homes};
 use super::life::Life;
 use crate::clock::Clock;
@@ -75,6 +77,7 @@ pub(crate) struct ActorBody<A: Actor<Context = Context<A>>, M> {
     pub(crate) make: Make<A>,
     pub(crate) clock: Clock,
     pub(crate) place: Place,
+    pub(crate) queue: Option<Arc<dyn DriverQueue>>,
     pub(crate) clear_on_crash: bool,
     pub(crate) stuck_after: Option<Duration>,
     pub(crate) hooks: Box<dyn ChildHooks>,
@@ -102,6 +105,7 @@ impl<A: Actor<Context = Context<A>>, M: Manner<A>> ActorBody<A, M> {
             make,
             clock,
             place: Place::Beside,
+            queue: None,
             clear_on_crash: false,
             stuck_after: None,
             hooks: Box::new(NoHooks),
@@ -132,7 +136,8 @@ impl<A: Actor<Context = Context<A>>, M: Manner<A>> Body for ActorBody<A, M> {
             make: Arc::clone(&self.make),
             commands,
             tell,
-            clock: self.clock.clone(),
+            watched: self.stuck_after.map(|_| self.clock.clone()),
+            queue: self.queue.clone(),
             clear_on_crash: self.clear_on_crash,
         };
         home.spawn(move || Driver::<A, M>::new(parts))
@@ -148,8 +153,10 @@ impl<A: Actor<Context = Context<A>>, M: Manner<A>> Body for ActorBody<A, M> {
 
     fn abandon(&self, homes: &Homes) {
         // A new owner that owns nothing: the blocked driver is fenced off from now on.
-        drop(self.slot.health.new_owner());
-        self.slot.health.leave();
+        let health = &self.slot.health;
+        drop(health.new_owner());
+        health.leave();
+        health.set(Condition::Down, health.incarnation());
         homes.abandon(self.thread.load(Ordering::Relaxed));
     }
 
@@ -318,7 +325,7 @@ impl<A: Actor<Context = Context<A>>> ChildRef<A> {
     /// Whether it takes messages now; those sent meanwhile wait.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        self.slot.health.condition() == super::Condition::Running
+        self.slot.health.condition() == Condition::Running
     }
 
     /// Which of its lives this is, from 1.

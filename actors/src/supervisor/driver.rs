@@ -37,8 +37,8 @@ pub(crate) trait Manner<A: Actor<Context = Context<A>>>: 'static {
     const DRAINS: bool = false;
 
     /// Called at each turn, after the messages.
-    fn poll(actor: &mut A, ctx: &mut Context<A>, cx: &mut TaskContext<'_>, queue_is_empty: bool) {
-        let _ = (actor, ctx, cx, queue_is_empty);
+    fn poll(actor: &mut A, ctx: &mut Context<A>, cx: &mut TaskContext<'_>) {
+        let _ = (actor, ctx, cx);
     }
 }
 
@@ -85,12 +85,8 @@ impl<A: Actor<Context = Context<A>>> Mailslot<A> {
     /// Drops everything that waits; each message answers for itself.
     pub(crate) fn clear(&self) {
         let mut cx = TaskContext::from_waker(std::task::Waker::noop());
-        loop {
-            let next = self.poll_next(&mut cx);
-            match next {
-                Poll::Ready(Some(envelope)) => drop(envelope),
-                _ => return,
-            }
+        while let Poll::Ready(Some(envelope)) = self.poll_next(&mut cx) {
+            drop(envelope);
         }
     }
 
@@ -100,6 +96,21 @@ impl<A: Actor<Context = Context<A>>> Mailslot<A> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         Pin::new(&mut *queue).poll_next(cx)
     }
+}
+
+/// A queue beside the mailbox, which the driver looks after while no incarnation runs.
+pub(crate) trait DriverQueue: Send + Sync {
+    /// Takes new entries from now on.
+    fn open(&self);
+
+    /// Drops what waits; each entry answers for itself.
+    fn clear(&self);
+
+    /// Drops what waits and takes nothing more.
+    fn close(&self);
+
+    /// Ends what need not wait any longer, and wakes the driver for the next such moment.
+    fn poll_idle(&self, cx: &mut TaskContext<'_>);
 }
 
 /// What the supervisor asks of a driver.
@@ -130,8 +141,10 @@ pub(crate) struct DriverParts<A: Actor> {
     pub(crate) make: Make<A>,
     pub(crate) commands: mpsc::UnboundedReceiver<DriverCommand>,
     pub(crate) tell: Tell,
-    pub(crate) clock: Clock,
-    /// Whether queued messages fail with the incarnation instead of waiting for the next.
+    /// Set when somebody watches how long a turn takes.
+    pub(crate) watched: Option<Clock>,
+    pub(crate) queue: Option<Arc<dyn DriverQueue>>,
+    /// Whether what waits fails with the incarnation instead of waiting for the next.
     pub(crate) clear_on_crash: bool,
 }
 
@@ -164,6 +177,9 @@ impl<A: Actor<Context = Context<A>>, M: Manner<A>> Driver<A, M> {
     }
 
     fn start(&mut self, incarnation: u64) {
+        if let Some(queue) = &self.parts.queue {
+            queue.open();
+        }
         let life = Rc::new(Life::new(self.fence.clone()));
         match caught(|| (self.parts.make)(&life)) {
             Err(panic) => {
@@ -217,8 +233,11 @@ impl<A: Actor<Context = Context<A>>, M: Manner<A>> Driver<A, M> {
             life.note_second_panic(panic);
         }
         let cause = life.death().unwrap_or(StopCause::Killed);
-        if self.parts.clear_on_crash && !cause.is_normal() {
-            self.parts.slot.clear();
+        if self.parts.clear_on_crash
+            && !cause.is_normal()
+            && let Some(queue) = &self.parts.queue
+        {
+            queue.clear();
         }
         let asked = life.is_stopping() || matches!(cause, StopCause::Killed | StopCause::Lost);
         if !announced && !asked {
@@ -262,9 +281,13 @@ impl<A: Actor<Context = Context<A>>, M: Manner<A>> Driver<A, M> {
     fn poll_current(&mut self, cx: &mut TaskContext<'_>) -> Option<StopCause> {
         let current = self.current.as_mut()?;
         let health = &self.parts.slot.health;
-        health.enter(self.parts.clock.now());
+        if let Some(clock) = &self.parts.watched {
+            health.enter(clock.now());
+        }
         let polled = caught(|| Pin::new(&mut current.future).poll(cx));
-        health.leave();
+        if self.parts.watched.is_some() {
+            health.leave();
+        }
         let declared = super::take_declared_end();
         if let Some(panic) = current.life.take_crash() {
             return Some(StopCause::Crashed(panic));
@@ -314,7 +337,12 @@ impl<A: Actor<Context = Context<A>>, M: Manner<A>> Future for Driver<A, M> {
                 // What comes next is the supervisor's decision; its command wakes us.
                 Some(cause) if !this.fence.is_passed() => this.end(cause),
                 Some(_) => {}
-                None => return Poll::Pending,
+                None => {
+                    if let (None, Some(queue)) = (&this.current, &this.parts.queue) {
+                        queue.poll_idle(cx);
+                    }
+                    return Poll::Pending;
+                }
             }
         }
     }
@@ -342,6 +370,9 @@ impl<A: Actor<Context = Context<A>>, M: Manner<A>> Drop for Driver<A, M> {
             self.end_quietly();
         } else {
             self.end(StopCause::Lost);
+            if let Some(queue) = &self.parts.queue {
+                queue.close();
+            }
         }
     }
 }
@@ -369,13 +400,12 @@ impl<A: Actor<Context = Context<A>>, M: Manner<A>> ActorFuture<A> for Pump<A, M>
             // `started` is up when that is over. Messages come when that has been told, or a
             // panic over the first of them would pass for a failed start.
             self.life.settle();
-            M::poll(actor, ctx, cx, false);
+            M::poll(actor, ctx, cx);
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let mut queue_is_empty = false;
         let mut left = BURST;
-        while self.life.readiness() == Readiness::Ready
+        while self.life.is_ready()
             && !ctx.waiting()
             && !self.life.has_crashed()
             && !self.life.is_fenced()
@@ -387,16 +417,13 @@ impl<A: Actor<Context = Context<A>>, M: Manner<A>> ActorFuture<A> for Pump<A, M>
             left -= 1;
             match self.slot.poll_next(cx) {
                 Poll::Ready(Some(mut envelope)) => envelope.handle(actor, ctx),
-                Poll::Ready(None) | Poll::Pending => {
-                    queue_is_empty = true;
-                    break;
-                }
+                Poll::Ready(None) | Poll::Pending => break,
             }
         }
         if !self.life.has_crashed() {
-            let before = self.life.readiness();
-            M::poll(actor, ctx, cx, queue_is_empty);
-            if self.life.readiness() != before {
+            let was_ready = self.life.is_ready();
+            M::poll(actor, ctx, cx);
+            if self.life.is_ready() != was_ready {
                 // Ready now: the messages that waited for it are next.
                 cx.waker().wake_by_ref();
             }

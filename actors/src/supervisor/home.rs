@@ -56,10 +56,10 @@ struct Made {
 }
 
 impl Homes {
-    /// The present thread, and so many more.
+    /// The present thread, so many more, and some that somebody else looks after.
     ///
     /// # Errors  When a thread is asked for where no actix system runs.
-    pub(crate) fn new(more: usize) -> Result<Self, String> {
+    pub(crate) fn new(more: usize, given: Vec<ArbiterHandle>) -> Result<Self, String> {
         let homes = Self {
             shared: Arc::from([Home::Here]),
             made: Arc::default(),
@@ -68,6 +68,7 @@ impl Homes {
         for _ in 0..more {
             shared.push(homes.dedicated()?.1);
         }
+        shared.extend(given.into_iter().map(Home::Arbiter));
         Ok(Self {
             shared: shared.into(),
             ..homes

@@ -68,6 +68,10 @@ impl Life {
         self.stopping.set(true);
     }
 
+    pub(crate) fn is_ready(&self) -> bool {
+        *self.readiness.borrow() == Readiness::Ready
+    }
+
     /// Declares this incarnation crashed although no panic unwound through its driver.
     pub(crate) fn crash(&self, panic: PanicReport) {
         let mut crash = self.crash.borrow_mut();

@@ -203,6 +203,9 @@ impl Breaker {
         count: u64,
         random: &mut dyn Random,
     ) {
+        if count == 0 {
+            return;
+        }
         if self.deadline <= at {
             self.advance(at, random);
         }

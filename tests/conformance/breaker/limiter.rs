@@ -133,7 +133,7 @@ pub(super) fn replay_budget(scenario: &Value) -> Outcome {
         let count = any_number(step, &["count"]).unwrap_or(1);
         let mut granted = 0;
         match text(step, "op")? {
-            "deposit" | "call" | "request" => (0..count).for_each(|_| budget.deposit(now)),
+            "deposit" | "call" | "request" => budget.deposit(now, count),
             "acquire" | "try_acquire" | "withdraw" | "try_withdraw" | "retry" => {
                 granted = (0..count)
                     .map(|_| u64::from(budget.try_withdraw(now)))

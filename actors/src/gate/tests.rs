@@ -1,0 +1,35 @@
+//! Unit tests of the gate, with real atomics; tests/gate_loom.rs runs it with loom's.
+
+use super::gate::*;
+
+#[test]
+fn brk_11_a_word_keeps_mode_generation_and_time() {
+    for mode in Mode::ALL {
+        let word = GateWord::new(mode, 0x0123_4567_89ab, 1 << 40);
+        assert_eq!(word.mode(), mode);
+        assert_eq!(word.tag(), tag_of(0x0123_4567_89ab));
+        assert_eq!(word.retry_at_ms(), 1 << 40);
+    }
+    let far = GateWord::new(Mode::Open, 0, u64::MAX);
+    assert_eq!(far.retry_at_ms(), RETRY_MASK, "clamped, not wrapped");
+}
+
+#[test]
+fn brk_3_successes_of_different_generations_are_never_mixed() {
+    let gate = Gate::new(GateWord::new(Mode::Closed, 1, 0));
+    assert_eq!(gate.count_success(1, 7), None);
+    assert_eq!(gate.count_success(1, 7), None);
+    let old = gate.count_success(2, 7).expect("two of generation 1");
+    assert_eq!((old.tag(), old.bucket(), old.count()), (1, 7, 2));
+    let rest = gate.take_successes().expect("one of generation 2");
+    assert_eq!((rest.tag(), rest.count()), (2, 1));
+    assert_eq!(gate.take_successes(), None);
+}
+
+#[test]
+fn a_bucket_number_is_completed_from_the_present() {
+    let wrapped = Successes::one(0, BUCKET_MASK);
+    assert_eq!(wrapped.bucket_before(BUCKET_MASK + 3), BUCKET_MASK);
+    assert_eq!(Successes::one(0, 5).bucket_before(6), 5);
+    assert_eq!(Successes::one(0, 5).bucket_before(5), 5);
+}

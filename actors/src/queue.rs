@@ -1,0 +1,177 @@
+//! A worker's queue. It outlives the worker's incarnations; what waits in it still ends at its
+//! deadline, and with its caller, while no incarnation runs.
+//!
+//! actix's mailbox cannot be looked into: a call that waits there for a worker in backoff could
+//! be neither expired nor given up. So work has a queue of its own, bounded by the bulkhead.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use breakerbox_policy::{Placement, Time};
+
+use crate::dependency::{Dependency, Shared};
+use crate::reply::Timer;
+use crate::supervisor::DriverQueue;
+use crate::worker::Work;
+
+/// Work that waits for a worker.
+pub(crate) struct WorkQueue<D: Dependency> {
+    shared: Arc<Shared>,
+    /// Whether its worker may block its thread and lose the queue to another.
+    may_block: bool,
+    inner: Mutex<Inner<D>>,
+}
+
+struct Inner<D: Dependency> {
+    works: VecDeque<Work<D>>,
+    /// Who takes work out; woken once for all that comes until it looks again.
+    driver: Option<Waker>,
+    /// When the first of those that wait has to be told that its time is over.
+    timer: Option<(Time, Timer)>,
+    closed: bool,
+}
+
+impl<D: Dependency> WorkQueue<D> {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            may_block: shared.settings.workers.placement == Placement::Dedicated,
+            shared,
+            inner: Mutex::new(Inner {
+                works: VecDeque::new(),
+                driver: None,
+                timer: None,
+                closed: false,
+            }),
+        }
+    }
+
+    /// Puts work at the end; into a closed queue it is not taken, and dropping it answers.
+    pub(crate) fn push(&self, work: Work<D>) {
+        let driver = {
+            let mut inner = self.lock();
+            if inner.closed {
+                drop(inner);
+                drop(work);
+                return;
+            }
+            inner.works.push_back(work);
+            inner.driver.take()
+        };
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+    }
+
+    /// Takes everything out, into an empty batch, or notes who is to be woken when there is
+    /// something. One at a time from a worker that may block: what it had taken out, nobody else
+    /// could serve.
+    pub(crate) fn poll_take(&self, cx: &Context<'_>, batch: &mut VecDeque<Work<D>>) -> Poll<()> {
+        let mut inner = self.lock();
+        inner.wake_later(cx);
+        if inner.works.is_empty() {
+            return Poll::Pending;
+        }
+        if self.may_block {
+            batch.extend(inner.works.pop_front());
+        } else {
+            std::mem::swap(&mut inner.works, batch);
+        }
+        Poll::Ready(())
+    }
+
+    /// Puts what was taken out and not begun in front of what has come since.
+    pub(crate) fn put_back(&self, mut batch: VecDeque<Work<D>>) {
+        if batch.is_empty() {
+            return;
+        }
+        let mut inner = self.lock();
+        if inner.closed {
+            drop(inner);
+            drop(batch);
+            return;
+        }
+        batch.append(&mut inner.works);
+        inner.works = batch;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner<D>> {
+        // Nothing that panics runs under the lock.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes out what need not wait any longer.
+    fn take_overdue(&self, cx: &Context<'_>, now: Time) -> Vec<Work<D>> {
+        let mut inner = self.lock();
+        inner.wake_later(cx);
+        let mut overdue = Vec::new();
+        let mut index = 0;
+        while let Some(work) = inner.works.get(index) {
+            let late = work.context.deadline.is_some_and(|at| at <= now);
+            if late || work.duty.poll_abandoned(cx) {
+                overdue.extend(inner.works.remove(index));
+            } else {
+                index += 1;
+            }
+        }
+        overdue
+    }
+}
+
+impl<D: Dependency> Inner<D> {
+    fn wake_later(&mut self, cx: &Context<'_>) {
+        match &mut self.driver {
+            Some(waker) if waker.will_wake(cx.waker()) => {}
+            waker => *waker = Some(cx.waker().clone()),
+        }
+    }
+
+    fn first_deadline(&self) -> Option<Time> {
+        self.works
+            .iter()
+            .filter_map(|work| work.context.deadline)
+            .min()
+    }
+}
+
+impl<D: Dependency> DriverQueue for WorkQueue<D> {
+    fn open(&self) {
+        self.lock().closed = false;
+    }
+
+    fn clear(&self) {
+        let works = std::mem::take(&mut self.lock().works);
+        // Each answers its caller, outside of the lock.
+        drop(works);
+    }
+
+    fn close(&self) {
+        self.lock().closed = true;
+        self.clear();
+    }
+
+    fn poll_idle(&self, cx: &mut Context<'_>) {
+        loop {
+            let now = self.shared.clock.now();
+            for work in self.take_overdue(cx, now) {
+                work.duty.expire(now);
+            }
+            let mut inner = self.lock();
+            let Some(first) = inner.first_deadline() else {
+                inner.timer = None;
+                return;
+            };
+            if inner.timer.as_ref().is_none_or(|(at, _)| *at != first) {
+                inner.timer = Some((first, Timer::new(Some(first))));
+            }
+            let due = inner
+                .timer
+                .as_mut()
+                .is_some_and(|(_, timer)| timer.poll(&self.shared.clock, cx).is_ready());
+            if !due {
+                return;
+            }
+            inner.timer = None;
+        }
+    }
+}

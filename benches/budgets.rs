@@ -1,0 +1,162 @@
+//! The budgets of DESIGN §8 as ratios in one run: `cargo bench --bench budgets`.
+//!
+//! Every case runs in every round, one after the other, so that a noisy machine disturbs all of
+//! them; a ratio is the median over the rounds of (case / yardstick in the same round).
+
+#![allow(clippy::print_stdout, reason = "the table is the result")]
+#![allow(dead_code, reason = "criterion uses the other cases")]
+
+#[path = "support/cases.rs"]
+mod cases;
+
+use std::time::Duration;
+
+use cases::Layers;
+
+const ROUNDS: usize = 11;
+const SAMPLE: Duration = Duration::from_millis(40);
+
+type Case = Box<dyn Fn(u64) -> Duration>;
+
+struct Line {
+    name: &'static str,
+    case: Case,
+    /// Nanoseconds an operation, by round.
+    nanos: Vec<f64>,
+    operations: u64,
+}
+
+fn line(name: &'static str, case: impl Fn(u64) -> Duration + 'static) -> Line {
+    Line {
+        name,
+        case: Box::new(case),
+        nanos: Vec::new(),
+        operations: 1,
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+impl Line {
+    /// Finds how many operations fill a sample.
+    fn calibrate(&mut self) {
+        let mut operations = 2_048;
+        loop {
+            let took = (self.case)(operations);
+            if took * 2 >= SAMPLE || operations >= 1 << 24 {
+                let fit = SAMPLE.as_secs_f64() / took.as_secs_f64().max(1e-9);
+                self.operations = ((operations as f64 * fit) as u64).max(1_024);
+                return;
+            }
+            operations *= 4;
+        }
+    }
+
+    fn sample(&mut self) {
+        let took = (self.case)(self.operations);
+        self.nanos
+            .push(took.as_nanos() as f64 / self.operations as f64);
+    }
+}
+
+fn main() {
+    let mut lines = vec![
+        line("kernel: admit + record", cases::kernel),
+        line("refusal while open", cases::refusal),
+        line("run, breaker only", |n| {
+            cases::run_closed(Layers::BreakerOnly, n)
+        }),
+        line("run, every layer", |n| cases::run_closed(Layers::All, n)),
+        line("ask, every layer", |n| cases::ask(Layers::All, 1, n)),
+        line("ask, every layer, 64 callers", |n| {
+            cases::ask(Layers::All, 64, n)
+        }),
+        line("ask, every layer, 1024 callers", |n| {
+            cases::ask(Layers::All, 1024, n)
+        }),
+        line("ask, two threads, 64 callers each", |n| {
+            cases::ask_on_two_threads(64, n)
+        }),
+        line("Call to the breaker actor", cases::call_message),
+        line("crash -> running -> answer", cases::crash_to_running),
+        line("= mpsc + oneshot", |n| cases::mpsc_oneshot(1, n)),
+        line("= mpsc + oneshot, 64 callers", |n| {
+            cases::mpsc_oneshot(64, n)
+        }),
+        line("= mpsc + oneshot, 1024 callers", |n| {
+            cases::mpsc_oneshot(1024, n)
+        }),
+        line("= actix ask", cases::actix_ask),
+        line("= two actix asks", cases::two_actix_asks),
+        line("= two forwarded do_send hops", cases::two_forwarded_hops),
+    ];
+    for line in &mut lines {
+        line.calibrate();
+    }
+    for _ in 0..ROUNDS {
+        for line in &mut lines {
+            line.sample();
+        }
+    }
+    println!("{:<36} {:>10} {:>22}", "path", "ns (median)", "min .. max");
+    for line in &lines {
+        let (low, high) = line
+            .nanos
+            .iter()
+            .fold((f64::MAX, 0_f64), |(low, high), now| {
+                (low.min(*now), high.max(*now))
+            });
+        println!(
+            "{:<36} {:>10.1} {:>10.1} .. {:>8.1}",
+            line.name,
+            median(line.nanos.clone()),
+            low,
+            high
+        );
+    }
+    println!();
+    let budgets = [
+        ("ask, every layer", "= mpsc + oneshot", "<=", 1.6),
+        (
+            "Call to the breaker actor",
+            "= two forwarded do_send hops",
+            "<=",
+            1.5,
+        ),
+        (
+            "ask, every layer, 1024 callers",
+            "= mpsc + oneshot, 1024 callers",
+            "<=",
+            1.0 / 0.6,
+        ),
+        (
+            "ask, every layer, 1024 callers",
+            "ask, every layer, 64 callers",
+            "<=",
+            1.25,
+        ),
+        (
+            "ask, two threads, 64 callers each",
+            "ask, every layer, 64 callers",
+            "<=",
+            1.0 / 1.5,
+        ),
+    ];
+    for (path, yardstick, sign, budget) in budgets {
+        let of = |name: &str| {
+            let found = lines.iter().find(|line| line.name == name);
+            found.map(|line| line.nanos.clone()).unwrap_or_default()
+        };
+        let ratios = of(path)
+            .iter()
+            .zip(of(yardstick))
+            .map(|(case, yardstick)| case / yardstick)
+            .collect();
+        let ratio = median(ratios);
+        let verdict = if ratio <= budget { "holds" } else { "MISSED" };
+        println!("{path} / {yardstick}: {ratio:.2} ({sign} {budget:.2}) {verdict}");
+    }
+}

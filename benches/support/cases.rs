@@ -1,0 +1,394 @@
+//! The paths that are measured, and the yardsticks beside them. Each case runs `n` operations and
+//! says how long they took; what is set up before is not timed.
+
+use std::future::Future;
+use std::hint::black_box;
+use std::rc::Rc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use breakerbox::policy::{
+    Breaker, BreakerSettings, Class, DependencySettings, Outcome, Time, WindowKind,
+};
+use breakerbox::prelude::*;
+use quanta::Instant;
+
+/// Runs something on this thread with an actix system, in a spawned task: the future of
+/// `block_on` itself is woken more slowly than tasks are.
+pub(crate) fn on_system<T: 'static>(work: impl Future<Output = T> + 'static) -> T {
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a current-thread runtime")
+    };
+    System::with_tokio_rt(runtime).block_on(async move {
+        tokio::task::spawn_local(work)
+            .await
+            .expect("the work does not panic")
+    })
+}
+
+/// A dependency that does nothing, or fails, or panics on request.
+struct Echo;
+
+impl Dependency for Echo {
+    type Request = u64;
+    type Response = u64;
+    type Error = &'static str;
+
+    async fn call(&self, request: u64, _: &CallContext) -> Result<u64, &'static str> {
+        if request == u64::MAX {
+            panic!("asked to");
+        }
+        Ok(black_box(request))
+    }
+}
+
+/// Which layers are on.
+#[derive(Clone, Copy)]
+pub(crate) enum Layers {
+    /// Breaker with a count window; no timeouts.
+    BreakerOnly,
+    /// Timeouts, retry budget, slow calls, bulkhead, books and histogram.
+    All,
+}
+
+fn settings(layers: Layers) -> DependencySettings {
+    let mut settings = DependencySettings {
+        breaker: BreakerSettings {
+            window: WindowKind::Count {
+                size: 100.try_into().expect("not zero"),
+            },
+            failure_rate: breakerbox::policy::Rate::new(0.5).ok(),
+            ..BreakerSettings::default()
+        },
+        ..DependencySettings::default()
+    };
+    settings.bulkhead.max_concurrent = 4096.try_into().expect("not zero");
+    match layers {
+        Layers::BreakerOnly => {
+            settings.timeout.attempt = None;
+            settings.timeout.total = None;
+        }
+        Layers::All => {
+            settings.breaker.slow_call = Some(Duration::from_secs(2));
+            settings.breaker.slow_rate = breakerbox::policy::Rate::new(0.8).ok();
+            settings.retry.max_attempts = 3.try_into().expect("not zero");
+        }
+    }
+    settings
+}
+
+/// A runtime with a worker on this thread, and on another one if there is one.
+async fn started(layers: Layers, other: Option<&Arbiter>) -> (Runtime, Client<Echo>) {
+    let mut settings = settings(layers);
+    let count = if other.is_some() { 2 } else { 1 };
+    settings.workers.count = count.try_into().expect("not zero");
+    let runtime = Runtime::start(RuntimeSettings {
+        arbiters: other.iter().map(|arbiter| arbiter.handle()).collect(),
+        ..RuntimeSettings::default()
+    })
+    .await
+    .expect("a runtime");
+    let client = runtime
+        .dependency("echo")
+        .settings(settings)
+        .workers(|| Echo)
+        .start()
+        .await
+        .expect("a dependency");
+    (runtime, client)
+}
+
+/// The kernel alone: admit and record.
+pub(crate) fn kernel(n: u64) -> Duration {
+    let mut breaker = Breaker::new(settings(Layers::All).breaker, Time::ZERO);
+    let outcome = Outcome::new(Class::Success, Duration::from_micros(5));
+    let start = Instant::now();
+    for i in 0..n {
+        let now = Time::from_nanos(i * 1_000);
+        if let Ok(permit) = breaker.admit(black_box(now)) {
+            black_box(breaker.record(now, permit, &outcome, &mut || 0.0));
+        }
+    }
+    start.elapsed()
+}
+
+/// `run` through a closed breaker.
+pub(crate) fn run_closed(layers: Layers, n: u64) -> Duration {
+    on_system(async move {
+        let (runtime, client) = started(layers, None).await;
+        let start = Instant::now();
+        for i in 0..n {
+            let answer = client
+                .run(|| async move { Ok::<_, &str>(black_box(i)) })
+                .await;
+            black_box(answer).expect("an answer");
+        }
+        let took = start.elapsed();
+        runtime.shutdown().await;
+        took
+    })
+}
+
+/// A refusal by an open breaker, at the handle.
+pub(crate) fn refusal(n: u64) -> Duration {
+    on_system(async move {
+        let (runtime, client) = started(Layers::All, None).await;
+        let reason = "measured".to_owned();
+        let until = None;
+        client
+            .operate(Command::Open { reason, until })
+            .await
+            .expect("forced open");
+        let start = Instant::now();
+        for i in 0..n {
+            let refused = client.run(|| async move { Ok::<_, &str>(i) }).await;
+            black_box(refused).expect_err("a refusal");
+        }
+        let took = start.elapsed();
+        runtime.shutdown().await;
+        took
+    })
+}
+
+/// `callers` tasks on one thread that ask `n` times in all.
+pub(crate) fn ask(layers: Layers, callers: u64, n: u64) -> Duration {
+    on_system(async move {
+        let (runtime, client) = started(layers, None).await;
+        let each = n.div_ceil(callers);
+        let start = Instant::now();
+        let tasks: Vec<_> = (0..callers)
+            .map(|_| {
+                let client = client.clone();
+                tokio::task::spawn_local(async move {
+                    for i in 0..each {
+                        black_box(client.ask(i).await).expect("an answer");
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.expect("a caller");
+        }
+        let took = start.elapsed();
+        runtime.shutdown().await;
+        took.mul_f64(n as f64 / (each * callers) as f64)
+    })
+}
+
+/// A `Call` sent to the breaker actor.
+pub(crate) fn call_message(n: u64) -> Duration {
+    on_system(async move {
+        let (runtime, client) = started(Layers::All, None).await;
+        let breaker = client.breaker();
+        let start = Instant::now();
+        for i in 0..n {
+            let answer = breaker.send(Call::new(i)).await.expect("a breaker");
+            black_box(answer).expect("an answer");
+        }
+        let took = start.elapsed();
+        runtime.shutdown().await;
+        took
+    })
+}
+
+/// Callers on two threads with a worker each, under one breaker: `n` asks in all.
+pub(crate) fn ask_on_two_threads(callers: u64, n: u64) -> Duration {
+    on_system(async move {
+        let other = Arbiter::new();
+        let (runtime, client) = started(Layers::All, Some(&other)).await;
+        let each = n.div_ceil(callers * 2);
+        let work = move |client: Client<Echo>| async move {
+            let tasks: Vec<_> = (0..callers)
+                .map(|_| {
+                    let client = client.clone();
+                    tokio::task::spawn_local(async move {
+                        for i in 0..each {
+                            black_box(client.ask(i).await).expect("an answer");
+                        }
+                    })
+                })
+                .collect();
+            for task in tasks {
+                task.await.expect("a caller");
+            }
+        };
+        let (done, finished) = tokio::sync::oneshot::channel();
+        let there = client.clone();
+        let start = Instant::now();
+        other.spawn_fn(move || {
+            tokio::task::spawn_local(async move {
+                work(there).await;
+                let _ = done.send(());
+            });
+        });
+        work(client).await;
+        finished.await.expect("the other thread");
+        let took = start.elapsed();
+        runtime.shutdown().await;
+        other.stop();
+        took
+    })
+}
+
+/// From a panic to the next answer of the next incarnation, `n` times.
+pub(crate) fn crash_to_running(n: u64) -> Duration {
+    std::panic::set_hook(Box::new(|_| {}));
+    let took = on_system(async move {
+        let runtime = Runtime::start(RuntimeSettings::default())
+            .await
+            .expect("a runtime");
+        let mut settings = settings(Layers::BreakerOnly);
+        settings.breaker.failure_rate = None;
+        settings.breaker.failure_threshold = None;
+        settings.workers.intensity.max = u32::MAX;
+        settings.workers.reset_after = Duration::ZERO;
+        settings.workers.quarantine = None;
+        let client = runtime
+            .dependency("echo")
+            .settings(settings)
+            .workers(|| Echo)
+            .start()
+            .await
+            .expect("a dependency");
+        let mut took = Duration::ZERO;
+        for i in 0..n {
+            let start = Instant::now();
+            black_box(client.ask(u64::MAX).await).expect_err("a crash");
+            black_box(client.ask(i).await).expect("an answer");
+            took += start.elapsed();
+        }
+        runtime.shutdown().await;
+        took
+    });
+    let _ = std::panic::take_hook();
+    took
+}
+
+// yardsticks
+
+struct Plain;
+
+#[derive(Message)]
+#[rtype(u64)]
+struct Ask(u64);
+
+impl Actor for Plain {
+    type Context = Context<Self>;
+}
+
+impl Handler<Ask> for Plain {
+    type Result = u64;
+
+    fn handle(&mut self, Ask(value): Ask, _: &mut Context<Self>) -> u64 {
+        black_box(value)
+    }
+}
+
+/// A bare actix ask.
+pub(crate) fn actix_ask(n: u64) -> Duration {
+    on_system(async move {
+        let actor = Plain.start();
+        let start = Instant::now();
+        for i in 0..n {
+            black_box(actor.send(Ask(i)).await).expect("an answer");
+        }
+        start.elapsed()
+    })
+}
+
+struct Relay(Rc<Addr<Plain>>);
+
+impl Actor for Relay {
+    type Context = Context<Self>;
+}
+
+impl Handler<Ask> for Relay {
+    type Result = ResponseFuture<u64>;
+
+    fn handle(&mut self, ask: Ask, _: &mut Context<Self>) -> Self::Result {
+        let next = Rc::clone(&self.0);
+        Box::pin(async move { next.send(ask).await.expect("an answer") })
+    }
+}
+
+/// Two bare actix asks in a row.
+pub(crate) fn two_actix_asks(n: u64) -> Duration {
+    on_system(async move {
+        let relay = Relay(Rc::new(Plain.start())).start();
+        let start = Instant::now();
+        for i in 0..n {
+            black_box(relay.send(Ask(i)).await).expect("an answer");
+        }
+        start.elapsed()
+    })
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Tell(u64, tokio::sync::oneshot::Sender<u64>);
+
+impl Handler<Tell> for Plain {
+    type Result = ();
+
+    fn handle(&mut self, Tell(value, reply): Tell, _: &mut Context<Self>) {
+        let _ = reply.send(black_box(value));
+    }
+}
+
+impl Handler<Tell> for Relay {
+    type Result = ();
+
+    #[expect(clippy::disallowed_methods, reason = "the yardstick is a bare do_send")]
+    fn handle(&mut self, tell: Tell, _: &mut Context<Self>) {
+        self.0.do_send(tell);
+    }
+}
+
+/// Two forwarded `do_send` hops with a oneshot of one's own.
+#[expect(clippy::disallowed_methods, reason = "the yardstick is a bare do_send")]
+pub(crate) fn two_forwarded_hops(n: u64) -> Duration {
+    on_system(async move {
+        let relay = Relay(Rc::new(Plain.start())).start();
+        let start = Instant::now();
+        for i in 0..n {
+            let (reply, answer) = tokio::sync::oneshot::channel();
+            relay.do_send(Tell(i, reply));
+            black_box(answer.await).expect("an answer");
+        }
+        start.elapsed()
+    })
+}
+
+/// `callers` tasks that ask an actor made of a tokio mpsc and a oneshot.
+pub(crate) fn mpsc_oneshot(callers: u64, n: u64) -> Duration {
+    on_system(async move {
+        type Mail = (u64, tokio::sync::oneshot::Sender<u64>);
+        let (mail, mut inbox) = tokio::sync::mpsc::channel::<Mail>(4096);
+        tokio::task::spawn_local(async move {
+            while let Some((value, reply)) = inbox.recv().await {
+                let _ = reply.send(black_box(value));
+            }
+        });
+        let each = n.div_ceil(callers);
+        let start = Instant::now();
+        let tasks: Vec<_> = (0..callers)
+            .map(|_| {
+                let mail = mail.clone();
+                tokio::task::spawn_local(async move {
+                    for i in 0..each {
+                        let (reply, answer) = tokio::sync::oneshot::channel();
+                        mail.send((i, reply)).await.expect("an actor");
+                        black_box(answer.await).expect("an answer");
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.expect("a caller");
+        }
+        start.elapsed().mul_f64(n as f64 / (each * callers) as f64)
+    })
+}

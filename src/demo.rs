@@ -1,0 +1,326 @@
+//! `breakerbox demo`: three simulated dependencies break one after the other, and all recover.
+//!
+//! Real sockets, real workers, real crashes; only the faults are made. It checks itself: the end
+//! is a failure when one call is missing in the books or one dependency did not come back.
+
+mod site;
+
+mod service;
+
+mod agent;
+
+mod script;
+
+mod timeline;
+
+mod summary;
+
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use breakerbox::config::{ConfigError, DependencyConfig, FallbackKind};
+use breakerbox::prelude::*;
+use breakerbox::{DependencyStatus, StartError};
+
+use crate::End;
+use agent::{Agent, Desk, Ledger};
+use script::Pace;
+use service::{Found, Place, Question, Service, ServiceError};
+use site::Site;
+use timeline::Timeline;
+
+/// About 20 seconds.
+pub(crate) const USUAL: Pace = Pace {
+    calm: Duration::from_millis(1500),
+    outage: Duration::from_millis(3200),
+    recovery_timeout: None,
+    about: "20",
+};
+
+/// About 5 seconds.
+pub(crate) const FAST: Pace = Pace {
+    calm: Duration::from_millis(200),
+    outage: Duration::from_millis(450),
+    recovery_timeout: Some("300ms"),
+    about: "5",
+};
+
+/// The dependencies: name, and the key under which an answer holds what was found.
+const SITES: [(&str, &str); 3] = [
+    ("vector_search", "neighbors"),
+    ("web_search", "results"),
+    ("knowledge_graph", "nodes"),
+];
+/// The one whose workers panic.
+const CRASHING: &str = "knowledge_graph";
+const AGENTS: u32 = 4;
+/// The pause of an agent between two rounds.
+const ROUND: Duration = Duration::from_millis(50);
+/// How long the last calls may take; every one of them has a deadline long before.
+const LAST_CALLS: Duration = Duration::from_secs(10);
+
+/// Why the demo could not begin.
+#[derive(Debug, thiserror::Error)]
+enum DemoError {
+    #[error("the demo's own configuration cannot be used: {0}")]
+    Config(#[from] ConfigError),
+    #[error("a server on 127.0.0.1 cannot be started: {0}")]
+    Listen(#[from] io::Error),
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error("config/demo.toml gives {name} a fallback that the demo cannot make: {given}")]
+    Fallback { name: &'static str, given: String },
+}
+
+/// What was started.
+struct Stage {
+    sites: Vec<Site>,
+    runtime: Runtime,
+    desk: Desk,
+}
+
+/// Runs the demo. Only a broken output is an error; whatever else goes wrong is told on `err`.
+pub(crate) async fn run(
+    pace: Pace,
+    colour: bool,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> io::Result<End> {
+    hush_expected_panics();
+    let stage = match start(pace).await {
+        Ok(stage) => stage,
+        Err(error) => {
+            writeln!(err, "breakerbox: {error}")?;
+            return Ok(End::Failed);
+        }
+    };
+    introduce(&stage, pace, out)?;
+    let mut timeline = Timeline::new(&stage.runtime, out, colour);
+    let played = tokio::select! {
+        played = perform(&stage, pace, &mut timeline) => Some(played?),
+        pressed = tokio::signal::ctrl_c() => match pressed {
+            Ok(()) => None,
+            Err(error) => {
+                writeln!(err, "breakerbox: signals cannot be received: {error}")?;
+                return Ok(End::Failed);
+            }
+        }
+    };
+    if played.is_none() {
+        timeline.say("demo", "interrupted")?;
+    }
+    let mut complaints = finish(&stage, &mut timeline).await?;
+    let statuses = in_order(&stage.runtime);
+    summary::write(&statuses, out)?;
+    for (status, (_, ledger)) in statuses.iter().zip(stage.desk.services.iter()) {
+        complaints.extend(summary::audit(status, ledger));
+    }
+    if let Some(played) = &played {
+        complaints.extend_from_slice(played);
+        for status in &statuses {
+            complaints.extend(summary::review(status, status.name == CRASHING));
+        }
+    }
+    for complaint in &complaints {
+        writeln!(err, "breakerbox: {complaint}")?;
+    }
+    let submitted: u64 = statuses.iter().map(|one| one.totals.submitted).sum();
+    match (complaints.is_empty(), played) {
+        (false, _) => Ok(End::Failed),
+        (true, None) => Ok(End::Interrupted),
+        (true, Some(_)) => {
+            writeln!(
+                out,
+                "\nEvery one of {submitted} calls got exactly one answer; the runtime's books agree with the agents' own.\n\
+                 Every dependency failed, opened, fell back and recovered."
+            )?;
+            Ok(End::Done)
+        }
+    }
+}
+
+/// The agents and the script, side by side.
+async fn perform(
+    stage: &Stage,
+    pace: Pace,
+    timeline: &mut Timeline<'_>,
+) -> io::Result<Vec<String>> {
+    for number in 1..=AGENTS {
+        let desk = stage.desk.clone();
+        let agent = Child::permanent(format!("agent-{number}"), move || {
+            Agent::new(number, desk.clone())
+        });
+        if let Err(error) = stage.runtime.supervise(agent).await {
+            return Ok(vec![error.to_string()]);
+        }
+    }
+    script::play(&stage.runtime, &stage.sites, pace, timeline).await
+}
+
+/// Lets the last calls end, and stops everything.
+async fn finish(stage: &Stage, timeline: &mut Timeline<'_>) -> io::Result<Vec<String>> {
+    stage.desk.at_rest.store(true, Ordering::Release);
+    timeline.say("demo", "the agents rest; the last calls end")?;
+    let runtime = &stage.runtime;
+    let asked = |name: &str| {
+        let mut services = stage.desk.services.iter();
+        let found = services.find(|(client, _)| client.name() == name);
+        found.map_or(0, |(_, ledger)| ledger.asked.load(Ordering::Acquire))
+    };
+    let ended = |_: &Timeline<'_>| {
+        let mut statuses = runtime.statuses().into_iter();
+        statuses.all(|one| one.totals.ended() == asked(&one.name))
+    };
+    let mut complaints = Vec::new();
+    if !timeline.until(LAST_CALLS, ended).await? {
+        let pending: Vec<String> = runtime
+            .statuses()
+            .iter()
+            .map(|one| format!("{}: {}", one.name, one.totals.in_flight()))
+            .collect();
+        let pending = pending.join(", ");
+        complaints.push(format!("calls are pending after {LAST_CALLS:?}: {pending}"));
+    }
+    runtime.shutdown().await;
+    Ok(complaints)
+}
+
+/// How the dependencies are, in the order of the scenes.
+fn in_order(runtime: &Runtime) -> Vec<DependencyStatus> {
+    let names = SITES.iter().map(|(name, _)| *name);
+    names.filter_map(|name| runtime.status(name)).collect()
+}
+
+fn introduce(stage: &Stage, pace: Pace, out: &mut dyn Write) -> io::Result<()> {
+    let about = pace.about;
+    writeln!(
+        out,
+        "Three simulated dependencies, {AGENTS} agents, about {about} seconds.\n"
+    )?;
+    for (site, (client, _)) in stage.sites.iter().zip(stage.desk.services.iter()) {
+        let fallbacks: Vec<String> = client
+            .status()
+            .fallbacks
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
+        let (name, address) = (site.name, site.address);
+        let fallbacks = fallbacks.join(", then ");
+        writeln!(
+            out,
+            "  {name:<16} http://{address:<16} falls back to {fallbacks}"
+        )?;
+    }
+    writeln!(out)
+}
+
+async fn start(pace: Pace) -> Result<Stage, DemoError> {
+    let settings = settings(pace)?;
+    let dependencies = settings.dependencies.clone();
+    let runtime = Runtime::start(settings).await?;
+    let (mut sites, mut services) = (Vec::new(), Vec::new());
+    for (name, key) in SITES {
+        let config = dependencies.get(name).cloned().unwrap_or_default();
+        let site = Site::start(name, key).await?;
+        let place = Place {
+            url: format!("http://{}", site.address),
+            key,
+            trusting: name == CRASHING,
+            timeouts: config.timeouts,
+            classify: Arc::new(config.classify.clone()),
+        };
+        let client = service(&runtime, name, &config, place).await?;
+        sites.push(site);
+        services.push((client, Ledger::default()));
+    }
+    let desk = Desk {
+        services: services.into(),
+        pace: ROUND,
+        at_rest: Arc::new(AtomicBool::new(false)),
+    };
+    Ok(Stage {
+        sites,
+        runtime,
+        desk,
+    })
+}
+
+/// The files that ship, and nothing of the machine.
+fn settings(pace: Pace) -> Result<Settings, ConfigError> {
+    let mut loader = Settings::loader()
+        .bare()
+        .toml(include_str!("../config/default.toml"))
+        .toml(include_str!("../config/demo.toml"));
+    if let Some(timeout) = pace.recovery_timeout {
+        for (name, _) in SITES {
+            let key = format!("dependencies.{name}.breaker.recovery_timeout");
+            loader = loader.flag(key, timeout);
+        }
+    }
+    loader.load()
+}
+
+/// Starts a dependency with its breaker, its workers and its configured fallbacks.
+async fn service(
+    runtime: &Runtime,
+    name: &'static str,
+    config: &DependencyConfig,
+    place: Place,
+) -> Result<Client<Service>, DemoError> {
+    let key = place.key;
+    let mut builder = runtime
+        .dependency(name)
+        .workers(move || Service::connect(place.clone()));
+    for fallback in &config.fallbacks {
+        builder = match &fallback.kind {
+            FallbackKind::StaleCache {
+                max_age,
+                max_entries,
+            } => {
+                let max_entries = usize::try_from(max_entries.get()).unwrap_or(usize::MAX);
+                builder.fallback(StaleCache::new(*max_age, max_entries))
+            }
+            FallbackKind::Fixed { body, .. } => {
+                let body = serde_json::from_str(body).ok();
+                let found = body.and_then(|body| service::found(&body, key));
+                let given = || format!("{:?}", fallback.kind);
+                let found = found.ok_or_else(|| DemoError::Fallback {
+                    name,
+                    given: given(),
+                })?;
+                builder.fallback(Fixed(found))
+            }
+            other => {
+                let given = format!("{other:?}");
+                return Err(DemoError::Fallback { name, given });
+            }
+        };
+    }
+    if name == "web_search" {
+        builder = builder.fallback_rule(Rule::new(own_notes).named("own_notes"));
+    }
+    Ok(builder.start().await?)
+}
+
+/// A fallback that is a function: what the agents know without the web.
+fn own_notes(
+    question: Question,
+    _: &CallError<ServiceError>,
+) -> impl Future<Output = Result<Found, ServiceError>> + Send + use<> {
+    let note = format!("own notes on {}", question.topic);
+    std::future::ready(Ok(Found(vec![note])))
+}
+
+/// Keeps the panics that belong to the show from the terminal; the timeline tells of them. Any
+/// other panic is reported as ever.
+fn hush_expected_panics() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let place = panic.location();
+        if place.is_none_or(|place| place.file() != service::FILE) {
+            before(panic);
+        }
+    }));
+}

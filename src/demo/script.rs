@@ -1,0 +1,133 @@
+//! What happens in the demo, and in which order: three scenes, each an outage and a recovery.
+//!
+//! It waits for events, with deadlines that a slow machine keeps too; it never assumes how long
+//! something takes.
+
+use std::io;
+use std::time::Duration;
+
+use breakerbox::policy::{State, Time};
+use breakerbox::prelude::*;
+
+use super::site::{Fault, Site};
+use super::timeline::Timeline;
+
+/// How long something may take that has to happen. Far longer than it takes.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Primary answers that show that a dependency is back.
+const PROOF: u64 = 5;
+
+/// How long the parts of the script last that depend on nothing.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pace {
+    pub(crate) calm: Duration,
+    pub(crate) outage: Duration,
+    /// The breakers' recovery timeout, where it is not the configured one.
+    pub(crate) recovery_timeout: Option<&'static str>,
+    pub(crate) about: &'static str,
+}
+
+/// One outage.
+#[derive(Debug, Clone, Copy)]
+struct Scene {
+    fault: Fault,
+    /// Whether the dependency's workers are to crash.
+    crashes: bool,
+}
+
+/// The scenes, in the order of the sites.
+const SCENES: [Scene; 3] = [
+    Scene {
+        fault: Fault::Fails,
+        crashes: false,
+    },
+    Scene {
+        fault: Fault::Hangs,
+        crashes: false,
+    },
+    Scene {
+        fault: Fault::Garbles,
+        crashes: true,
+    },
+];
+
+/// Breaks one site after the other. What did not happen as it should is in the list.
+pub(crate) async fn play(
+    runtime: &Runtime,
+    sites: &[Site],
+    pace: Pace,
+    timeline: &mut Timeline<'_>,
+) -> io::Result<Vec<String>> {
+    timeline.say("demo", "everything works; the agents begin")?;
+    let settled = |_: &Timeline<'_>| {
+        let statuses = runtime.statuses();
+        statuses.iter().all(|one| one.totals.primary >= 4 * PROOF)
+    };
+    if !timeline.until(PATIENCE, settled).await? {
+        return Ok(vec![missed(
+            "the agents",
+            "got answers of every dependency",
+        )]);
+    }
+    timeline.pass(pace.calm).await?;
+    let mut complaints = Vec::new();
+    for (site, scene) in sites.iter().zip(SCENES) {
+        complaints.extend(outage(runtime, site, scene, pace, timeline).await?);
+        timeline.pass(pace.calm).await?;
+    }
+    Ok(complaints)
+}
+
+async fn outage(
+    runtime: &Runtime,
+    site: &Site,
+    scene: Scene,
+    pace: Pace,
+    timeline: &mut Timeline<'_>,
+) -> io::Result<Option<String>> {
+    let name = site.name;
+    let (begin, crashes) = (timeline.now(), timeline.crashes(name));
+    let breaks = scene.fault.to_string();
+    timeline.say(name, &format!("*** {breaks} ***"))?;
+    site.set(scene.fault);
+    let broken = |timeline: &Timeline<'_>| {
+        let crashed = timeline.crashes(name) > crashes;
+        timeline.moved(name, begin, State::Open).is_some() && (crashed || !scene.crashes)
+    };
+    let opened = timeline.until(PATIENCE, broken).await?;
+    if opened {
+        timeline.pass(pace.outage).await?;
+    }
+    timeline.say(name, &format!("*** {} ***", Fault::None))?;
+    site.set(Fault::None);
+    if !opened {
+        return Ok(Some(missed(name, "opened its breaker while it was broken")));
+    }
+    let before = answers(runtime, name);
+    let recovered = |timeline: &Timeline<'_>| {
+        let now_answers = answers(runtime, name) >= before + PROOF;
+        now_answers && is_back(runtime, timeline, name, begin)
+    };
+    let back = timeline.until(PATIENCE, recovered).await?;
+    Ok((!back).then(|| missed(name, "recovered after it was healed")))
+}
+
+/// Whether it opened, closed again after that, is closed now, and all its workers run.
+fn is_back(runtime: &Runtime, timeline: &Timeline<'_>, name: &str, begin: Time) -> bool {
+    let opened = timeline.moved(name, begin, State::Open);
+    let closed = opened.and_then(|opened| timeline.moved(name, opened, State::Closed));
+    let healthy = runtime.status(name).is_some_and(|status| {
+        status.state == State::Closed && status.workers.iter().all(|worker| worker.running)
+    });
+    closed.is_some() && healthy
+}
+
+fn answers(runtime: &Runtime, name: &str) -> u64 {
+    runtime
+        .status(name)
+        .map_or(0, |status| status.totals.primary)
+}
+
+fn missed(who: &str, what: &str) -> String {
+    format!("{who} should have {what}, allowed: {PATIENCE:?}")
+}

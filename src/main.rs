@@ -1,0 +1,100 @@
+//! The command `breakerbox`: reads the arguments, runs one command, ends with its exit code.
+//!
+//! Exit codes: 0 done, 1 failed, 2 wrong use or configuration, 130 interrupted. Results go to
+//! standard output, errors to standard error.
+
+mod check;
+
+mod demo;
+
+use std::io::{IsTerminal as _, Write, stderr, stdout};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use breakerbox::telemetry::{Format, Telemetry};
+use clap::{Parser, Subcommand};
+
+/// Actor-based supervision for the calls that a program makes to things it does not control.
+#[derive(Debug, Parser)]
+#[command(name = "breakerbox", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Breaks three simulated dependencies one after the other and shows how all recover
+    ///
+    /// Needs no network and no configuration: it starts three HTTP servers on loopback ports,
+    /// lets agents call them, and checks itself that every call is accounted for. Log lines
+    /// appear on standard error where RUST_LOG is set.
+    Demo {
+        /// Takes about 5 seconds instead of 20
+        #[arg(long)]
+        fast: bool,
+    },
+    /// Validates the configuration and prints every value that is set, with its layer
+    Check {
+        /// The folder of the files [default: config, if it is there]
+        #[arg(long, value_name = "DIR")]
+        config: Option<PathBuf>,
+        /// The environment, such as production [default: $BREAKERBOX_ENV or development]
+        #[arg(long, value_name = "NAME")]
+        env: Option<String>,
+    },
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Done = 0,
+    Failed = 1,
+    WrongUse = 2,
+    Interrupted = 130,
+}
+
+impl From<End> for ExitCode {
+    fn from(end: End) -> Self {
+        Self::from(end as u8)
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Nobody is left to be told when even this cannot be written.
+            let _ = error.print();
+            let wrong = error.use_stderr();
+            return if wrong { End::WrongUse } else { End::Done }.into();
+        }
+    };
+    let (mut out, mut err) = (stdout(), stderr());
+    let end = match arguments.command {
+        Command::Demo { fast } => start_demo(fast, &mut out, &mut err),
+        Command::Check { config, env } => check::run(config, env, &mut out, &mut err),
+    };
+    let end = end.unwrap_or_else(|error| {
+        // Standard output is gone, such as a pipe that was closed; standard error may be too.
+        let _ = writeln!(
+            err,
+            "breakerbox: standard output cannot be written: {error}"
+        );
+        End::Failed
+    });
+    end.into()
+}
+
+fn start_demo(fast: bool, out: &mut dyn Write, err: &mut dyn Write) -> std::io::Result<End> {
+    let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    if set("RUST_LOG")
+        && let Err(error) = Telemetry::init(Format::Auto)
+    {
+        writeln!(err, "breakerbox: {error}")?;
+        return Ok(End::WrongUse);
+    }
+    let colour = stdout().is_terminal() && !set("NO_COLOR");
+    let pace = if fast { demo::FAST } else { demo::USUAL };
+    actix::System::new().block_on(demo::run(pace, colour, out, err))
+}
