@@ -95,10 +95,6 @@ impl<D: Dependency> WorkQueue<D> {
         inner.works = batch;
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.lock().works.is_empty()
-    }
-
     fn lock(&self) -> MutexGuard<'_, Inner<D>> {
         // Nothing that panics runs under the lock.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)

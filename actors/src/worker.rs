@@ -258,10 +258,6 @@ const BURST: u32 = 32;
 impl<D: Dependency> Worker<D> {
     /// Begins what waits in the queue; true when nothing waits any more.
     fn poll_queue(&mut self, cx: &mut TaskContext<'_>) -> bool {
-        if !matches!(self.stage, Stage::Running(_)) {
-            self.queue.poll_idle(cx);
-            return self.queue.is_empty();
-        }
         for _ in 0..BURST {
             if self.life.has_crashed() || self.life.is_fenced() {
                 return false;
@@ -274,6 +270,10 @@ impl<D: Dependency> Worker<D> {
         }
         cx.waker().wake_by_ref();
         false
+    }
+
+    fn is_running(&self) -> bool {
+        matches!(self.stage, Stage::Running(_))
     }
 
     fn begin(&mut self, mut work: Work<D>) {
@@ -468,7 +468,7 @@ impl<D: Dependency> Manner<Worker<D>> for WorkerManner {
     const DRAINS: bool = true;
 
     fn poll(worker: &mut Worker<D>, ctx: &mut Context<Worker<D>>, cx: &mut TaskContext<'_>) {
-        if let Stage::Starting(_) = worker.stage {
+        if !worker.is_running() {
             // Work is begun from the next turn on, when the start has been told: a panic over the
             // first call is no failed start.
             worker.poll_start(cx);

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use super::driver::{
     Driver, DriverCommand, DriverParts, DriverQueue, Mailslot, Make, Manner, Plain, Tell,
 };
-use super::health::Health;
+use super::health::{Condition, Health};
 use super::home::{Home, Homes};
 use super::life::Life;
 use crate::clock::Clock;
@@ -153,8 +153,10 @@ impl<A: Actor<Context = Context<A>>, M: Manner<A>> Body for ActorBody<A, M> {
 
     fn abandon(&self, homes: &Homes) {
         // A new owner that owns nothing: the blocked driver is fenced off from now on.
-        drop(self.slot.health.new_owner());
-        self.slot.health.leave();
+        let health = &self.slot.health;
+        drop(health.new_owner());
+        health.leave();
+        health.set(Condition::Down, health.incarnation());
         homes.abandon(self.thread.load(Ordering::Relaxed));
     }
 
@@ -323,7 +325,7 @@ impl<A: Actor<Context = Context<A>>> ChildRef<A> {
     /// Whether it takes messages now; those sent meanwhile wait.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        self.slot.health.condition() == super::Condition::Running
+        self.slot.health.condition() == Condition::Running
     }
 
     /// Which of its lives this is, from 1.

@@ -64,6 +64,7 @@ fn r13_a_worker_that_blocks_its_thread_is_replaced() {
         let stuck = client.clone();
         let stuck = tokio::task::spawn_local(async move { stuck.ask(true).await });
         tokio::task::yield_now().await;
+        // Some are there before it blocks: a worker must not sit on what it has not begun.
         let others = (client.ask(false), client.ask(false));
         let others = async { tokio::join!(others.0, others.1) };
         let (one, two) = tokio::time::timeout(PATIENCE, others).await.unwrap();
