@@ -29,7 +29,12 @@ pub(crate) fn on_system<T: 'static>(work: impl Future<Output = T> + 'static) -> 
     })
 }
 
-/// A dependency that does nothing, or fails, or panics on request.
+/// Asks [`Echo`] to panic.
+const PANIC: u64 = u64::MAX;
+/// Asks [`Echo`] to answer only after another turn.
+const PENDS: u64 = u64::MAX - 1;
+
+/// A dependency that does nothing, or waits a turn, or panics on request.
 struct Echo;
 
 impl Dependency for Echo {
@@ -38,8 +43,10 @@ impl Dependency for Echo {
     type Error = &'static str;
 
     async fn call(&self, request: u64, _: &CallContext) -> Result<u64, &'static str> {
-        if request == u64::MAX {
-            panic!("asked to");
+        match request {
+            PANIC => panic!("asked to"),
+            PENDS => tokio::task::yield_now().await,
+            _ => {}
         }
         Ok(black_box(request))
     }
@@ -155,6 +162,15 @@ pub(crate) fn refusal(n: u64) -> Duration {
 
 /// `callers` tasks on one thread that ask `n` times in all.
 pub(crate) fn ask(layers: Layers, callers: u64, n: u64) -> Duration {
+    ask_for(None, layers, callers, n)
+}
+
+/// The same with calls that are all in flight together.
+pub(crate) fn ask_pending(callers: u64, n: u64) -> Duration {
+    ask_for(Some(PENDS), Layers::All, callers, n)
+}
+
+fn ask_for(request: Option<u64>, layers: Layers, callers: u64, n: u64) -> Duration {
     on_system(async move {
         let (runtime, client) = started(layers, None).await;
         let each = n.div_ceil(callers);
@@ -164,7 +180,8 @@ pub(crate) fn ask(layers: Layers, callers: u64, n: u64) -> Duration {
                 let client = client.clone();
                 tokio::task::spawn_local(async move {
                     for i in 0..each {
-                        black_box(client.ask(i).await).expect("an answer");
+                        let asked = client.ask(request.unwrap_or(i)).await;
+                        black_box(asked).expect("an answer");
                     }
                 })
             })
@@ -256,7 +273,7 @@ pub(crate) fn crash_to_running(n: u64) -> Duration {
         let mut took = Duration::ZERO;
         for i in 0..n {
             let start = Instant::now();
-            black_box(client.ask(u64::MAX).await).expect_err("a crash");
+            black_box(client.ask(PANIC).await).expect_err("a crash");
             black_box(client.ask(i).await).expect("an answer");
             took += start.elapsed();
         }
@@ -391,4 +408,42 @@ pub(crate) fn mpsc_oneshot(callers: u64, n: u64) -> Duration {
         }
         start.elapsed().mul_f64(n as f64 / (each * callers) as f64)
     })
+}
+
+/// Bytes of resident memory that each of `count` idle things takes: supervised actors, and
+/// dependencies with two workers.
+pub(crate) fn memory(count: u32) -> (u64, u64) {
+    on_system(async move {
+        let runtime = Runtime::start(RuntimeSettings::default())
+            .await
+            .expect("a runtime");
+        let before = resident();
+        for number in 0..count {
+            let child = Child::permanent(format!("actor-{number}"), || Plain);
+            runtime.supervise(child).await.expect("an actor");
+        }
+        let actors = resident();
+        for number in 0..count {
+            runtime
+                .dependency(format!("dependency-{number}"))
+                .configure(|settings| {
+                    settings.workers.count = 2.try_into().expect("not zero");
+                })
+                .workers(|| Echo)
+                .start()
+                .await
+                .expect("a dependency");
+        }
+        let dependencies = resident();
+        runtime.shutdown().await;
+        let each = |bytes: u64| bytes / u64::from(count);
+        (each(actors - before), each(dependencies - actors))
+    })
+}
+
+/// The process's resident memory in bytes; 0 where there is no /proc.
+fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split_whitespace().nth(1);
+    pages.and_then(|pages| pages.parse().ok()).unwrap_or(0) * 4096
 }
