@@ -296,3 +296,6 @@ impl<D: Dependency> Handler<Operate> for Breaker<D> {
         })
     }
 }
+
+#[cfg(all(test, feature = "testing"))]
+mod tests;

@@ -1,0 +1,172 @@
+//! A breaker actor that crashes does not forget (rule BRK-12). Only from in here can it be made
+//! to crash: nothing that its mailbox takes panics.
+
+use std::time::Duration;
+
+use actix::Message;
+use breakerbox_policy::Command;
+
+use super::{Actor, Breaker, Context, Dependency, Handler, State, lock};
+use crate::client::Client;
+use crate::error::CallError;
+use crate::event::EventKind;
+use crate::testing::{Reaction, Script, Scripted, ScriptedError, TestRuntime, run_paused};
+
+/// Makes the breaker actor panic.
+#[derive(Message)]
+#[rtype(result = "()")]
+enum Crash {
+    Outside,
+    /// While it changes the machine.
+    InTheMachine,
+}
+
+impl<D: Dependency> Handler<Crash> for Breaker<D>
+where
+    Self: Actor<Context = Context<Self>>,
+{
+    type Result = ();
+
+    fn handle(&mut self, crash: Crash, _: &mut Context<Self>) {
+        let _held = matches!(crash, Crash::InTheMachine).then(|| lock(self.shared()));
+        panic!("the breaker actor was told to crash");
+    }
+}
+
+type Doubler = Client<Scripted<u32, u32>>;
+
+async fn doubler(runtime: &TestRuntime) -> (Doubler, Script<u32, u32>) {
+    let script = Script::new(|request: u32, _| match request {
+        0 => Reaction::Fail(ScriptedError::failure("down")),
+        13 => Reaction::Panic("unlucky"),
+        _ => Reaction::Answer(request * 2),
+    });
+    let worker = script.clone();
+    let client = runtime
+        .dependency("d")
+        .workers(move || worker.dependency())
+        .start()
+        .await
+        .expect("it starts");
+    (client, script)
+}
+
+/// Crashes the breaker actor, and waits until it is back.
+async fn crash(client: &Doubler, how: Crash) {
+    let before = client.core.breaker.health.incarnation();
+    let told = client.breaker().send(how).await;
+    assert!(told.is_err());
+    while client.core.breaker.health.incarnation() == before {
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn open(client: &Doubler) {
+    for _ in 0..5 {
+        let _ = client.ask(0).await;
+    }
+    assert_eq!(client.status().state, State::Open);
+}
+
+#[test]
+fn brk_12_a_crash_of_the_breaker_actor_forgets_nothing() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let (client, script) = doubler(&runtime).await;
+        open(&client).await;
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        crash(&client, Crash::Outside).await;
+        let error = client.ask(1).await.unwrap_err();
+        assert!(matches!(error, CallError::Open(_)), "{error}");
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(20)));
+        assert_eq!(script.calls(), 5);
+        // The timer of its open time is set anew.
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        assert_eq!(client.ask(1).await.unwrap().value, 2);
+        assert_eq!(client.status().state, State::Closed);
+        runtime.finish().await;
+    });
+}
+
+#[test]
+fn brk_12_a_crash_in_the_middle_of_a_change_leaves_a_sick_dependency_sick() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let (client, _) = doubler(&runtime).await;
+        open(&client).await;
+        crash(&client, Crash::InTheMachine).await;
+        let error = client.ask(1).await.unwrap_err();
+        assert!(matches!(error, CallError::Open(_)), "{error}");
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(client.ask(1).await.unwrap().value, 2);
+        assert_eq!(client.status().state, State::Closed);
+        runtime.finish().await;
+    });
+}
+
+#[test]
+fn brk_12_a_failure_that_is_reported_meanwhile_is_counted() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let (client, _) = doubler(&runtime).await;
+        for _ in 0..4 {
+            let _ = client.ask(0).await;
+        }
+        let crash = client.breaker().send(Crash::Outside);
+        let (crashed, failed) = tokio::join!(crash, client.ask(0));
+        assert!(crashed.is_err() && failed.is_err());
+        assert_eq!(client.status().state, State::Open, "the fifth in a row");
+        runtime.finish().await;
+    });
+}
+
+#[test]
+fn brk_12_a_crash_of_the_worker_forgets_nothing_and_counts() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let (client, _) = doubler(&runtime).await;
+        for _ in 0..4 {
+            let _ = client.ask(0).await;
+        }
+        let error = client.ask(13).await.unwrap_err();
+        assert!(matches!(error, CallError::WorkerCrashed { .. }), "{error}");
+        assert_eq!(client.status().state, State::Open, "the fifth in a row");
+        runtime.finish().await;
+    });
+}
+
+#[test]
+fn brk_12_a_new_supervisor_forgets_nothing() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let (client, _) = doubler(&runtime).await;
+        let reason = "maintenance".to_owned();
+        let by_hand = Command::Open {
+            reason,
+            until: None,
+        };
+        open(&client).await;
+        client.operate(by_hand).await.unwrap();
+        // Until the dependency's own supervisor gives up, and the root starts a new one.
+        loop {
+            let told = client.breaker().send(Crash::Outside).await;
+            assert!(told.is_err());
+            let gave_up = |kind: &EventKind| matches!(kind, EventKind::GaveUp { .. });
+            let events = runtime.events_since(0);
+            if events.iter().any(|event| gave_up(&event.kind)) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let children = runtime.children().await;
+        assert_eq!((children[0].incarnation, children[0].restarts), (2, 1));
+        let status = client.status();
+        assert_eq!(status.state, State::Open);
+        assert_eq!(status.overridden.unwrap().reason, "maintenance");
+        client.operate(Command::Clear).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        assert_eq!(client.ask(1).await.unwrap().value, 2);
+        runtime.finish().await;
+    });
+}
