@@ -6,12 +6,13 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use breakerbox_policy::{Class, Outcome, Permit, PermitKind, RefusalState, Time};
+use breakerbox_policy::{Class, Executed, Outcome, Permit, PermitKind, RefusalState, Time};
 
-use crate::dependency::{Route, Shared, Verdict};
+use crate::dependency::{Shared, Verdict};
 use crate::error::Refused;
-use crate::gate::{GateWord, Mode};
-use crate::message::{Acquire, BreakerPort, Flush, Release, Report};
+use crate::flight::Seat;
+use crate::gate::{GateWord, Mode, tag_of};
+use crate::message::{Acquire, Flush, Release, Report};
 
 /// What the gate said.
 pub(crate) enum Passage {
@@ -30,22 +31,39 @@ pub(crate) struct Held {
     permit: Permit,
     started: Time,
     deadline: Option<Time>,
-    slot: Option<usize>,
+    /// Where it is counted while it is in flight.
+    seat: Option<Seat>,
 }
 
 impl Held {
-    pub(crate) fn new(
-        shared: &Shared,
-        permit: Permit,
-        started: Time,
-        deadline: Option<Time>,
-    ) -> Self {
+    pub(crate) fn new(permit: Permit, started: Time, deadline: Option<Time>) -> Self {
         Self {
             permit,
             started,
             deadline,
-            slot: shared.in_flight.as_ref().map(|ring| ring.start(started)),
+            seat: None,
         }
+    }
+
+    /// When it was given.
+    pub(crate) fn started(&self) -> Time {
+        self.started
+    }
+
+    /// Notes that the call has its place and is on its way to the dependency: from here on it can
+    /// be overdue (rule BRK-9).
+    pub(crate) fn depart(&mut self, shared: &Shared, now: Time) {
+        if let Some(ring) = &shared.in_flight {
+            self.seat = ring.start(now, tag_of(self.permit.generation()));
+        }
+    }
+
+    /// Whether the breaker has moved since, and lets only probes through, or nobody. What has not
+    /// begun by then must not reach a dependency that is known to be sick.
+    pub(crate) fn is_overtaken(&self, shared: &Shared) -> bool {
+        let word = shared.gate.read();
+        let shut = matches!(word.mode(), Mode::Open | Mode::HalfOpen | Mode::ForcedOpen);
+        shut && tag_of(self.permit.generation()) != word.tag()
     }
 
     /// Takes the clock's word that the call begins now: waiting for a place is not the
@@ -79,6 +97,20 @@ impl<S: Deref<Target = Shared>> Admission<S> {
         if let Some(held) = &mut self.held {
             held.begin(now);
         }
+    }
+
+    /// See [`Held::depart`]; without a time, at the moment the permit was given.
+    pub(crate) fn depart(&mut self, now: Option<Time>) {
+        if let Some(held) = &mut self.held {
+            let now = now.unwrap_or(held.started());
+            held.depart(&self.shared, now);
+        }
+    }
+
+    /// See [`Held::is_overtaken`].
+    pub(crate) fn is_overtaken(&self) -> bool {
+        let held = self.held.as_ref();
+        held.is_some_and(|held| held.is_overtaken(&self.shared))
     }
 
     pub(crate) fn release(mut self) {
@@ -118,49 +150,56 @@ impl Shared {
         match word.mode() {
             Mode::Closed | Mode::Watchful => {
                 let permit = Permit::normal(word.tag(), now);
-                Passage::Granted(Held::new(self, permit, now, deadline))
+                Passage::Granted(Held::new(permit, now, deadline))
             }
             Mode::Disabled => {
                 let permit = Permit::unrecorded(word.tag(), now);
-                Passage::Granted(Held::new(self, permit, now, deadline))
+                Passage::Granted(Held::new(permit, now, deadline))
             }
             Mode::HalfOpen => Passage::AskBreaker,
             Mode::Open if retry_at(word) <= now => Passage::AskBreaker,
-            Mode::Open => {
-                let wait = retry_at(word).since(now);
-                Passage::Refused(self.refused(RefusalState::Open, Some(wait)))
+            Mode::Open | Mode::ForcedOpen => Passage::Refused(self.refusal(word, now)),
+        }
+    }
+
+    /// The refusal of whoever asks now; `None` when the gate lets calls through, or would ask the
+    /// breaker. Where the time does not matter, nobody is asked for it.
+    pub(crate) fn refuses(&self) -> Option<Refused> {
+        let word = self.gate.read();
+        match word.mode() {
+            Mode::Closed | Mode::Watchful | Mode::Disabled | Mode::HalfOpen => None,
+            Mode::ForcedOpen if word.retry_at_ms() == 0 => {
+                Some(self.refused(RefusalState::ForcedOpen, None))
             }
-            Mode::ForcedOpen => {
-                let until = retry_at(word);
-                let wait = (until > now && word.retry_at_ms() > 0).then(|| until.since(now));
-                Passage::Refused(self.refused(RefusalState::ForcedOpen, wait))
+            Mode::Open | Mode::ForcedOpen => {
+                let now = self.clock.now();
+                let over = word.mode() == Mode::Open && retry_at(word) <= now;
+                (!over).then(|| self.refusal(word, now))
             }
         }
     }
 
-    /// What the gate refuses now, if it does; a gate that is not shut is not asked the time.
-    pub(crate) fn refusal(&self) -> Option<Refused> {
-        let word = self.gate.read();
-        match word.mode() {
-            Mode::ForcedOpen if word.retry_at_ms() == 0 => {
-                Some(self.refused(RefusalState::ForcedOpen, None))
-            }
-            Mode::Open | Mode::ForcedOpen => match self.pass(self.clock.now(), None) {
-                Passage::Refused(refused) => Some(refused),
-                Passage::Granted(held) => {
-                    self.release(held);
-                    None
-                }
-                Passage::AskBreaker => None,
-            },
-            Mode::Closed | Mode::Watchful | Mode::HalfOpen | Mode::Disabled => None,
-        }
+    /// The refusal of a call whose permit was given before the breaker moved.
+    pub(crate) fn overtaken(&self, now: Time) -> Refused {
+        self.refusal(self.gate.read(), now)
+    }
+
+    fn refusal(&self, word: GateWord, now: Time) -> Refused {
+        let state = match word.mode() {
+            Mode::ForcedOpen => RefusalState::ForcedOpen,
+            Mode::HalfOpen => RefusalState::HalfOpen,
+            Mode::Open | Mode::Closed | Mode::Watchful | Mode::Disabled => RefusalState::Open,
+        };
+        let until = retry_at(word);
+        let known = state == RefusalState::Open || until > now;
+        self.refused(state, known.then(|| until.since(now)))
     }
 
     fn refused(&self, state: RefusalState, retry_after: Option<Duration>) -> Refused {
         Refused {
             state,
             retry_after,
+            executed: Executed::No,
             notice: self.notice(),
         }
     }
@@ -183,7 +222,7 @@ impl Shared {
 
     /// Gives a permit back unused: an inner layer refused, the dependency was not asked.
     pub(crate) fn release(&self, held: Held) {
-        self.land(held.slot);
+        self.land(held.seat);
         // A gate's permit holds no place in the breaker; only a probe has to go back.
         if held.permit.is_probe()
             && let Some(port) = self.breaker.get()
@@ -210,7 +249,7 @@ impl Shared {
 
     /// Counts a quick success at the gate; everything else is owed to the breaker.
     pub(crate) fn settle(&self, held: Held, verdict: Verdict, now: Time) -> Settled {
-        self.land(held.slot);
+        self.land(held.seat);
         let elapsed = now.since(held.started);
         self.totals.observe(elapsed);
         let permit = held.permit;
@@ -244,9 +283,9 @@ impl Shared {
         })
     }
 
-    fn land(&self, slot: Option<usize>) {
-        if let (Some(slot), Some(ring)) = (slot, &self.in_flight) {
-            ring.end(slot);
+    fn land(&self, seat: Option<Seat>) {
+        if let (Some(seat), Some(ring)) = (seat, &self.in_flight) {
+            ring.end(seat);
         }
     }
 
@@ -254,14 +293,6 @@ impl Shared {
     pub(crate) fn report(&self, report: Report) {
         if let Some(port) = self.breaker.get() {
             port.report.do_send(report);
-            self.answer_if_stopped(port);
-        }
-    }
-
-    /// Drops what nobody will count any more: its callers hear what follows it.
-    fn answer_if_stopped(&self, port: &BreakerPort) {
-        if self.route() == Route::Stopped {
-            (port.clear)();
         }
     }
 
@@ -270,10 +301,8 @@ impl Shared {
     /// # Cancel safety   Dropped while it waits, the report is counted all the same.
     pub(crate) async fn report_and_wait(&self, report: Report) {
         if let Some(port) = self.breaker.get() {
-            let counted = port.report.send(report);
-            self.answer_if_stopped(port);
             // A closed mailbox means that nobody counts any more.
-            let _ = counted.await;
+            let _ = port.report.send(report).await;
         }
     }
 }

@@ -117,7 +117,8 @@ impl<D: Dependency> Breaker<D> {
                 return;
             };
             breaker.with_machine(ctx, |machine, now| {
-                machine.set_overdue(now, ring.overdue(now), &mut random());
+                let overdue = ring.overdue(now, tag_of(machine.generation()));
+                machine.set_overdue(now, overdue, &mut random());
             });
         });
     }
@@ -240,7 +241,7 @@ impl<D: Dependency> Handler<Acquire> for Breaker<D> {
                 PermitKind::Probe(_) | PermitKind::Unrecorded => permit,
             };
             let shared = Arc::clone(self.shared());
-            let held = Held::new(&shared, permit, now, acquire.deadline);
+            let held = Held::new(permit, now, acquire.deadline);
             Admission::new(shared, held)
         }))
     }

@@ -108,6 +108,7 @@ impl NewDependency {
             new: self,
             factory: Arc::new(move || factory.make()),
             fallbacks: Vec::new(),
+            fallback_only: false,
         }
     }
 }
@@ -118,6 +119,7 @@ pub struct DependencyBuilder<D: Dependency> {
     new: NewDependency,
     factory: Factory<D>,
     fallbacks: Vec<Rule<D>>,
+    fallback_only: bool,
 }
 
 impl<D: Dependency> fmt::Debug for DependencyBuilder<D> {
@@ -141,10 +143,17 @@ impl<D: Dependency> DependencyBuilder<D> {
         self
     }
 
+    /// Answers from the fallbacks only: no worker is started and the dependency is never called,
+    /// as for a demonstration, or while it has no credentials. Answers say where they come from.
+    pub fn fallback_only(mut self, only: bool) -> Self {
+        self.fallback_only = only;
+        self
+    }
+
     /// Starts the breaker, the fallbacks and the workers, and waits until they run.
     ///
-    /// # Errors  The name is taken, a worker did not start, or the runtime is going down. What
-    /// had been started is stopped again.
+    /// # Errors  The name is taken, a worker did not start, there is nobody to answer, or the
+    /// runtime is going down. What had been started is stopped again.
     pub async fn start(self) -> Result<Client<D>, StartError> {
         let Self {
             new:
@@ -155,7 +164,12 @@ impl<D: Dependency> DependencyBuilder<D> {
                 },
             factory,
             fallbacks,
+            fallback_only,
         } = self;
+        if fallback_only && fallbacks.is_empty() {
+            let reason = "it answers from its fallbacks only and has none".to_owned();
+            return Err(StartError::BadSpec { name, reason });
+        }
         let around = runtime.surroundings().clone();
         let name: Arc<str> = Arc::from(name);
         let shared = Arc::new(Shared::new(
@@ -164,7 +178,13 @@ impl<D: Dependency> DependencyBuilder<D> {
             around.clock.clone(),
             around.events.clone(),
         ));
-        let core = Arc::new(core(shared, fallbacks));
+        let workers = if fallback_only {
+            shared.set_route(Route::FallbackOnly);
+            0
+        } else {
+            shared.settings.workers.count.get()
+        };
+        let core = Arc::new(core(shared, workers, fallbacks));
         // Set once, here.
         let _ = core.shared.breaker.set(port(&core));
         let client = Client {
@@ -180,8 +200,7 @@ impl<D: Dependency> DependencyBuilder<D> {
     }
 }
 
-fn core<D: Dependency>(shared: Arc<Shared>, fallbacks: Vec<Rule<D>>) -> Core<D> {
-    let count = shared.settings.workers.count.get();
+fn core<D: Dependency>(shared: Arc<Shared>, workers: u32, fallbacks: Vec<Rule<D>>) -> Core<D> {
     let slot = |_| Slot {
         queue: Arc::new(WorkQueue::new(Arc::clone(&shared))),
         mail: Mailslot::new(),
@@ -191,7 +210,7 @@ fn core<D: Dependency>(shared: Arc<Shared>, fallbacks: Vec<Rule<D>>) -> Core<D> 
     let at_once = u64::from(bulkhead.max_concurrent.get()) + u64::from(bulkhead.max_queue);
     Core {
         breaker: Mailslot::new(),
-        workers: (0..count).map(slot).collect(),
+        workers: (0..workers).map(slot).collect(),
         next: AtomicUsize::new(0),
         fallbacks: Fallbacks::new(fallbacks, usize::try_from(at_once).unwrap_or(usize::MAX)),
         shared: Arc::clone(&shared),
@@ -200,14 +219,12 @@ fn core<D: Dependency>(shared: Arc<Shared>, fallbacks: Vec<Rule<D>>) -> Core<D> 
 
 fn port<D: Dependency>(core: &Core<D>) -> BreakerPort {
     let addr = &core.breaker.addr;
-    let mail = core.breaker.clone();
     BreakerPort {
         acquire: addr.clone().recipient(),
         report: addr.clone().recipient(),
         release: addr.clone().recipient(),
         flush: addr.clone().recipient(),
         operate: addr.clone().recipient(),
-        clear: Box::new(move || mail.clear()),
     }
 }
 

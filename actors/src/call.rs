@@ -19,6 +19,7 @@ use crate::clock::random;
 use crate::dependency::{CallContext, Dependency, Route, Shared, Verdict};
 use crate::error::{Absence, CallError, Refused};
 use crate::event::EventKind;
+use crate::gate::Mode;
 use crate::reply::{TooLate, bounded, reply, timed_out};
 use crate::totals::{Ending, Entry};
 use crate::worker::{Duty, Work};
@@ -50,6 +51,14 @@ impl<E> Lost<E> {
         }
     }
 
+    fn by_breaker(refused: Refused) -> Self {
+        Self {
+            retry_after: refused.retry_after,
+            error: CallError::Open(refused),
+            end: AttemptEnd::RefusedByBreaker,
+        }
+    }
+
     fn failed(error: CallError<E>, verdict: Verdict) -> Self {
         Self {
             end: AttemptEnd::Ended(verdict.class),
@@ -76,9 +85,9 @@ pub(crate) async fn ask<D: Dependency>(
     let started = shared.clock.now();
     let deadline = deadline(shared, started, options.timeout);
     let mut kept = core.keeps_requests().then(|| request.clone());
-    let (result, attempts) = match refuse_new(shared) {
-        Ok(()) => primary(core, request, &mut kept, options, deadline).await,
-        Err(lost) => (Err(lost), 0),
+    let (result, attempts) = match closed_to_new(shared) {
+        None => primary(core, request, &mut kept, options, deadline).await,
+        Some(reason) => (Err(Lost::refused(absent(shared, reason))), 0),
     };
     let lost = match result {
         Ok(value) => {
@@ -124,21 +133,20 @@ pub(crate) async fn ask<D: Dependency>(
     }
 }
 
-/// Refuses calls that come when the dependency is draining or stopped (rule SUP-7). Those that
-/// were accepted before may still try again.
-fn refuse_new<E>(shared: &Shared) -> Result<(), Lost<E>> {
+/// Why a call that was made just now is not to reach a worker. Those made before may go on, with
+/// their retries.
+fn closed_to_new(shared: &Shared) -> Option<Absence> {
     match shared.route() {
-        Route::Workers | Route::Parked => Ok(()),
-        Route::Draining | Route::Stopped => {
-            Err(Lost::refused(absent(shared, Absence::ShuttingDown)))
-        }
+        Route::Workers | Route::Parked => None,
+        Route::FallbackOnly => Some(Absence::FallbackOnly),
+        Route::Draining | Route::Stopped => Some(Absence::ShuttingDown),
     }
 }
 
 /// The shortest way: nobody else answers, and nothing is to be waited for.
 fn refuse_at_once<E>(shared: &Shared) -> Result<(), CallError<E>> {
     let waits = shared.settings.retry.on_open && shared.settings.retry.max_attempts.get() > 1;
-    match shared.refusal() {
+    match shared.refuses() {
         Some(refused) if !waits => {
             shared.totals.submitted.fetch_add(1, Ordering::Release);
             shared.totals.refused.fetch_add(1, Ordering::Release);
@@ -154,9 +162,21 @@ fn may_fall_back<E>(lost: &Lost<E>) -> bool {
         && lost.end != AttemptEnd::Ended(Class::Rejected)
 }
 
+/// For how long no fallback must have answered for an outage to be over, unless the breaker has
+/// closed since. A dependency that fails every other call has one outage and one warning, not one
+/// for each call.
+const QUIET: Duration = Duration::from_secs(1);
+
 /// Notes that the dependency answers by itself again.
 fn end_outage(shared: &Shared) {
     if shared.outage.load(Ordering::Relaxed) != 0 {
+        let last = Time::from_nanos(shared.last_fallback.load(Ordering::Relaxed));
+        let gate = shared.gate.read();
+        let has_closed = matches!(gate.mode(), Mode::Closed | Mode::Watchful)
+            && gate.tag() != shared.last_fallback_tag.load(Ordering::Relaxed);
+        if !has_closed && shared.clock.now().since(last) < QUIET {
+            return;
+        }
         let served = shared.outage.swap(0, Ordering::Relaxed);
         if served > 0 {
             let kind = EventKind::FallbackOver { served };
@@ -191,36 +211,74 @@ async fn primary<D: Dependency>(
         .unwrap_or_else(|| D::is_idempotent(&request));
     let mut next = request;
     let mut number = 1;
+    let mut before = None;
     loop {
         let spare = kept.as_mut().map(|kept| kept.clone());
         let lost = match attempt(core, next, options.fingerprint, number, deadline).await {
             Ok(value) => return (Ok(value), number),
-            Err(lost) => lost,
+            Err(lost) => most_telling(before, lost),
+        };
+        let wait = match wait_before_next(shared, deadline, idempotent, number, &lost) {
+            Next::After(wait) => wait,
+            Next::Stop => return (Err(lost), number),
+            Next::Opened(refused) => {
+                let opened = Lost::by_breaker(refused);
+                return (Err(most_telling(Some(lost), opened)), number);
+            }
         };
         // Requests are kept whenever there may be another attempt.
         let Some(spare) = spare else {
             return (Err(lost), number);
         };
-        match wait_before_next(shared, deadline, idempotent, number, lost) {
-            Ok(wait) => pause(shared, wait).await,
-            Err(lost) => return (Err(lost), number),
-        }
+        pause(shared, wait).await;
+        before = Some(lost);
         next = spare;
         number += 1;
     }
 }
 
+/// What a call came to that was tried more than once: what was refused in the end may have been
+/// executed before, and its error must not promise anything else (rule CALL-2).
+fn most_telling<E>(before: Option<Lost<E>>, mut last: Lost<E>) -> Lost<E> {
+    let Some(before) = before else {
+        return last;
+    };
+    let executed = before.error.executed();
+    if last.error.executed() != Executed::No || executed == Executed::No {
+        return last;
+    }
+    if let CallError::Open(refused) = &mut last.error {
+        refused.executed = executed;
+        return last;
+    }
+    Lost {
+        end: last.end,
+        retry_after: last.retry_after.or(before.retry_after),
+        error: before.error,
+    }
+}
+
+/// What follows an attempt that gave no answer.
+enum Next {
+    /// Another one, after this wait.
+    After(Duration),
+    /// Nothing.
+    Stop,
+    /// Nothing, for the breaker has opened: waiting would be for nothing.
+    Opened(Refused),
+}
+
 /// Decides whether there is another attempt (rule LIM-4), and how long to wait for it.
 fn wait_before_next<E>(
-    shared: &Arc<Shared>,
+    shared: &Shared,
     deadline: Option<Time>,
     idempotent: bool,
     number: u32,
-    lost: Lost<E>,
-) -> Result<Duration, Lost<E>> {
+    lost: &Lost<E>,
+) -> Next {
     let settings = &shared.settings.retry;
     if settings.max_attempts.get() == 1 {
-        return Err(lost);
+        return Next::Stop;
     }
     let attempt = Attempt {
         number,
@@ -229,6 +287,7 @@ fn wait_before_next<E>(
         idempotent,
         retry_after: lost.retry_after,
     };
+    let retry = Retry::new(settings, deadline);
     let now = shared.clock.now();
     let decision = {
         let mut budget = shared.budget.lock().unwrap_or_else(PoisonError::into_inner);
@@ -239,18 +298,13 @@ fn wait_before_next<E>(
             budget.deposited = submitted;
         }
         let budget = budget.as_mut().map(|budget| &mut budget.kernel);
-        Retry::new(settings, deadline).decide(now, &attempt, budget, &mut random())
+        retry.decide(now, &attempt, budget, &mut random())
     };
-    let RetryDecision::Again { after } = decision else {
-        return Err(lost);
-    };
-    if !settings.on_open
-        && let Passage::Refused(refused) = shared.pass(now, deadline)
-    {
-        // It opened meanwhile, perhaps by this very call: waiting would be for nothing.
-        return Err(Lost::refused(CallError::Open(refused)));
+    match (decision, shared.refuses()) {
+        (RetryDecision::Stop(_), _) => Next::Stop,
+        (RetryDecision::Again { .. }, Some(refused)) if !settings.on_open => Next::Opened(refused),
+        (RetryDecision::Again { after }, _) => Next::After(after),
     }
-    Ok(after)
 }
 
 async fn pause(shared: &Shared, wait: Duration) {
@@ -269,35 +323,45 @@ async fn admit<E>(
     if shared.route() == Route::Stopped {
         return Err(Lost::refused(absent(shared, Absence::ShuttingDown)));
     }
-    let refused = |refused: Refused| Lost {
-        retry_after: refused.retry_after,
-        error: CallError::Open(refused),
-        end: AttemptEnd::RefusedByBreaker,
-    };
-    let held = match shared.pass(now, deadline) {
-        Passage::Granted(held) => Some(held),
-        Passage::AskBreaker => {
-            let asked = shared.ask_for_permit(deadline).await;
-            asked.map_err(refused)?.into_held()
-        }
-        Passage::Refused(why) => return Err(refused(why)),
-    };
-    let Some(held) = held else {
-        // An admission that was just given holds its permit.
-        return Err(Lost::refused(absent(shared, shared.absence())));
-    };
-    let admission = Admission::new(shared, held);
-    let place = match shared.bulkhead.try_enter() {
-        Some(place) => Ok(place),
-        None => shared.bulkhead.enter(&shared.clock, deadline).await,
-    };
-    match place {
-        Ok(place) => Ok((admission, place)),
+    let mut admission = permit(shared, now, deadline).await?;
+    if let Some(place) = shared.bulkhead.try_enter() {
+        admission.depart(None);
+        return Ok((admission, place));
+    }
+    let place = match shared.bulkhead.enter(&shared.clock, deadline).await {
+        Ok(place) => place,
         Err(reason) => {
             admission.release();
-            Err(Lost::refused(no_place(shared, reason)))
+            return Err(Lost::refused(no_place(shared, reason)));
         }
+    };
+    while admission.is_overtaken() {
+        admission.release();
+        admission = permit(shared, shared.clock.now(), deadline).await?;
     }
+    admission.depart(Some(shared.clock.now()));
+    Ok((admission, place))
+}
+
+/// Leave by the breaker, from the gate alone where that is possible.
+async fn permit<E>(
+    shared: &Shared,
+    now: Time,
+    deadline: Option<Time>,
+) -> Result<Admission<&Shared>, Lost<E>> {
+    let refused = match shared.pass(now, deadline) {
+        Passage::Granted(held) => return Ok(Admission::new(shared, held)),
+        Passage::Refused(refused) => refused,
+        Passage::AskBreaker => match shared.ask_for_permit(deadline).await {
+            Err(refused) => refused,
+            Ok(admission) => match admission.into_held() {
+                Some(held) => return Ok(Admission::new(shared, held)),
+                // An admission that was just given holds its permit.
+                None => shared.overtaken(now),
+            },
+        },
+    };
+    Err(Lost::by_breaker(refused))
 }
 
 fn no_place<E>(shared: &Shared, reason: NoPlace) -> CallError<E> {
@@ -401,12 +465,13 @@ async fn give_up<E>(shared: &Arc<Shared>, too_late: TooLate, sent: Time) -> Lost
 
 fn lost_by<D: Dependency>(error: CallError<D::Error>) -> Lost<D::Error> {
     match &error {
+        CallError::Open(refused) => Lost::by_breaker(refused.clone()),
         CallError::Failed { error: own, .. } => {
             let verdict = D::classify(Err(own));
             Lost::failed(error, verdict)
         }
         CallError::NotExecuted {
-            reason: Absence::Parked | Absence::ShuttingDown,
+            reason: Absence::Parked | Absence::ShuttingDown | Absence::FallbackOnly,
             ..
         } => Lost::refused(error),
         _ => Lost::failed(error, Verdict::from(Class::Failure)),
@@ -430,22 +495,26 @@ where
     let deadline = deadline(shared, shared.clock.now(), options.timeout);
     let idempotent = options.idempotent.unwrap_or(false);
     let mut number = 1;
-    let mut refused = refuse_new(shared).err();
+    let mut before = None;
     let error = loop {
-        if let Some(lost) = refused.take() {
-            break lost.error;
+        if let Some(reason) = closed_to_new(shared).filter(|_| number == 1) {
+            break absent(shared, reason);
         }
-        let lost = match run_once(shared, deadline, &classify, work()).await {
+        let lost = match run_once(shared, deadline, &classify, &mut work).await {
             Ok(value) => {
                 entry.close(Ending::Primary);
                 return Ok(value);
             }
-            Err(lost) => lost,
+            Err(lost) => most_telling(before, lost),
         };
-        match wait_before_next(shared, deadline, idempotent, number, lost) {
-            Ok(wait) => pause(shared, wait).await,
-            Err(lost) => break lost.error,
+        match wait_before_next(shared, deadline, idempotent, number, &lost) {
+            Next::After(wait) => pause(shared, wait).await,
+            Next::Stop => break lost.error,
+            Next::Opened(refused) => {
+                break most_telling(Some(lost), Lost::by_breaker(refused)).error;
+            }
         }
+        before = Some(lost);
         number += 1;
     };
     entry.close(if error.is_refusal() {
@@ -456,12 +525,17 @@ where
     Err(error)
 }
 
-async fn run_once<T, E>(
+/// One attempt. The closure is not called before the call may go out: it may begin its work
+/// before its future is polled.
+async fn run_once<T, E, F>(
     shared: &Arc<Shared>,
     deadline: Option<Time>,
     classify: &impl Fn(&Result<T, E>) -> Verdict,
-    work: impl Future<Output = Result<T, E>>,
-) -> Result<T, Lost<E>> {
+    work: &mut impl FnMut() -> F,
+) -> Result<T, Lost<E>>
+where
+    F: Future<Output = Result<T, E>>,
+{
     let asked = shared.clock.now();
     let (mut admission, place) = admit(shared, asked, deadline).await?;
     shared.totals.attempts.fetch_add(1, Ordering::Relaxed);
@@ -476,7 +550,7 @@ async fn run_once<T, E>(
         (Some(attempt), Some(total)) => Some(attempt.min(total)),
         (one, other) => one.or(other),
     };
-    let result = bounded(&shared.clock, until, work).await;
+    let result = bounded(&shared.clock, until, work()).await;
     let now = shared.clock.now();
     let verdict = result.as_ref().map_or_else(timed_out, classify);
     drop(place);

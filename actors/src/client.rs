@@ -11,7 +11,7 @@ use std::thread::ThreadId;
 use std::time::Duration;
 
 use actix::Addr;
-use breakerbox_policy::{Class, Command, IllegalTransition, Time};
+use breakerbox_policy::{Class, Command, DependencySettings, IllegalTransition, Time};
 
 use crate::breaker::Breaker;
 use crate::call::{self, CallOptions};
@@ -122,15 +122,6 @@ impl<D: Dependency> Core<D> {
             .or_else(|| in_turn().find(|slot| may_hold(slot)))
     }
 
-    /// The end: nobody takes anything any more, and what waits is answered.
-    pub(crate) fn stop(&self) {
-        self.shared.set_route(Route::Stopped);
-        for slot in &self.workers {
-            slot.leave();
-        }
-        self.breaker.clear();
-    }
-
     /// When the first of the workers is back, if that is known.
     pub(crate) fn back_in(&self, now: Time) -> Option<Duration> {
         let workers = self.workers.iter();
@@ -142,6 +133,18 @@ impl<D: Dependency> Core<D> {
     /// Whether a request may be needed again after it was sent.
     pub(crate) fn keeps_requests(&self) -> bool {
         !self.fallbacks.is_empty() || self.shared.settings.retry.max_attempts.get() > 1
+    }
+
+    /// Ends everything for good: calls are refused, and whoever waits for one of the actors hears
+    /// that it is gone (rule CALL-1). The workers first, whose reports the breaker's queue answers.
+    pub(crate) fn stop(&self) {
+        self.shared.set_route(Route::Stopped);
+        for slot in &self.workers {
+            slot.leave();
+            slot.mail.close();
+        }
+        self.fallbacks.mail.close();
+        self.breaker.close();
     }
 
     pub(crate) async fn fall_back(
@@ -232,6 +235,12 @@ impl<D: Dependency> Client<D> {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.core.shared.name
+    }
+
+    /// The dependency's settings.
+    #[must_use]
+    pub fn settings(&self) -> &DependencySettings {
+        &self.core.shared.settings
     }
 
     /// How the dependency is now.

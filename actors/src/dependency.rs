@@ -152,6 +152,8 @@ pub(crate) enum Route {
     Draining = 2,
     /// Nobody any more.
     Stopped = 3,
+    /// The fallbacks, always; there are no workers.
+    FallbackOnly = 4,
 }
 
 /// What everyone around one dependency shares, whatever it is a dependency on.
@@ -168,8 +170,12 @@ pub(crate) struct Shared {
     notice: ArcSwap<Notice>,
     /// What the callers together may retry.
     pub(crate) budget: Mutex<Option<RetryBudget>>,
-    /// Fallback answers since the dependency last answered by itself.
+    /// Fallback answers of the present outage.
     pub(crate) outage: AtomicU64,
+    /// When a fallback last answered, in nanoseconds.
+    pub(crate) last_fallback: AtomicU64,
+    /// The breaker's generation then.
+    pub(crate) last_fallback_tag: AtomicU64,
     /// How the breaker actor is reached.
     pub(crate) breaker: OnceLock<BreakerPort>,
     /// Width of a time bucket of the window, in nanoseconds; 0 when it has none.
@@ -214,6 +220,8 @@ impl Shared {
             notice: ArcSwap::from_pointee(Notice::new(name, "started".to_owned())),
             budget: Mutex::new(budget),
             outage: AtomicU64::new(0),
+            last_fallback: AtomicU64::new(0),
+            last_fallback_tag: AtomicU64::new(0),
             machine: Mutex::new(machine),
             breaker: OnceLock::new(),
             bucket_nanos: u64::try_from(bucket.as_nanos()).unwrap_or(u64::MAX),
@@ -234,6 +242,7 @@ impl Shared {
             0 => Route::Workers,
             1 => Route::Parked,
             2 => Route::Draining,
+            4 => Route::FallbackOnly,
             _ => Route::Stopped,
         }
     }
@@ -252,6 +261,7 @@ impl Shared {
     pub(crate) fn absence(&self) -> Absence {
         match self.route() {
             Route::Workers => Absence::Restarting,
+            Route::FallbackOnly => Absence::FallbackOnly,
             Route::Parked => Absence::Parked,
             Route::Draining | Route::Stopped => Absence::ShuttingDown,
         }

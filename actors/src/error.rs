@@ -93,6 +93,9 @@ pub struct Refused {
     pub state: RefusalState,
     /// When to try again, if that is known.
     pub retry_after: Option<Duration>,
+    /// Whether an earlier attempt of the same call was executed: the breaker opened under it, and
+    /// ended its retries.
+    pub executed: Executed,
     /// Whose breaker it is, and why it is in that state.
     pub notice: Arc<Notice>,
 }
@@ -121,6 +124,8 @@ pub enum Absence {
     Parked,
     /// The runtime or the dependency is going down.
     ShuttingDown,
+    /// It was set up to answer from its fallbacks only.
+    FallbackOnly,
 }
 
 impl fmt::Display for Absence {
@@ -129,6 +134,7 @@ impl fmt::Display for Absence {
             Self::Restarting => "its worker is being restarted",
             Self::Parked => "its worker is parked after too many crashes",
             Self::ShuttingDown => "it is shutting down",
+            Self::FallbackOnly => "it answers from its fallbacks only",
         })
     }
 }
@@ -166,10 +172,10 @@ impl<E> CallError<E> {
     pub fn executed(&self) -> Executed {
         match self {
             Self::Failed { .. } => Executed::Yes,
-            Self::Open(_)
-            | Self::Overloaded { .. }
-            | Self::NotExecuted { .. }
-            | Self::Quarantined { .. } => Executed::No,
+            Self::Open(refused) => refused.executed,
+            Self::Overloaded { .. } | Self::NotExecuted { .. } | Self::Quarantined { .. } => {
+                Executed::No
+            }
             Self::TimedOut { executed, .. } => *executed,
             Self::WorkerCrashed { .. } | Self::Interrupted { .. } => Executed::Maybe,
             Self::FallbackFailed { cause, .. } => cause.executed(),
@@ -295,6 +301,7 @@ impl fmt::Display for Refused {
             state,
             retry_after,
             notice,
+            ..
         } = self;
         let Notice { dependency, reason } = &**notice;
         write!(out, "the breaker of {dependency} is {state}: {reason}")?;

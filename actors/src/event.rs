@@ -73,14 +73,15 @@ pub enum EventKind {
         /// For how long it has not come back.
         for_: Duration,
     },
-    /// The first answer by a fallback since the dependency last answered by itself.
+    /// The first answer by a fallback in an outage.
     FallbackServing {
         /// The fallback.
         fallback: Arc<str>,
         /// Why there was no primary answer.
         why: String,
     },
-    /// The dependency answers by itself again.
+    /// The dependency answers by itself again: its breaker has closed, or no fallback has answered
+    /// for a second.
     FallbackOver {
         /// Fallback answers in between.
         served: u64,

@@ -200,9 +200,11 @@ impl<D: Dependency> Fallbacks<D> {
         let (reply, answer) = oneshot::channel();
         self.mail.addr.do_send(Serve {
             request,
-            why,
             write,
-            reply,
+            debt: Debt {
+                why: Some(why),
+                reply: Some(reply),
+            },
         });
         answer.await.unwrap_or_else(|_actor_gone| {
             Err(CallError::Interrupted {
@@ -220,9 +222,41 @@ type Served<D> =
 /// One request for the fallbacks.
 pub(crate) struct Serve<D: Dependency> {
     request: D::Request,
-    why: CallError<D::Error>,
     write: bool,
-    reply: oneshot::Sender<Served<D>>,
+    debt: Debt<D>,
+}
+
+/// The duty to answer: dropped unanswered, the call ends with its own error (rule CALL-1).
+struct Debt<D: Dependency> {
+    why: Option<CallError<D::Error>>,
+    reply: Option<oneshot::Sender<Served<D>>>,
+}
+
+impl<D: Dependency> Debt<D> {
+    fn pay(mut self, answer: FallbackAnswer<D::Response>) {
+        if let Some(reply) = self.reply.take() {
+            // The caller may have gone just now.
+            let _ = reply.send(Ok(answer));
+        }
+    }
+
+    /// The last fallback that failed is what the caller hears of.
+    fn note_failure(&mut self, shared: &Shared, fallback: &Arc<str>, message: String) {
+        self.why = self.why.take().map(|cause| CallError::FallbackFailed {
+            dependency: Arc::clone(&shared.name),
+            fallback: Arc::clone(fallback),
+            message,
+            cause: Box::new(cause),
+        });
+    }
+}
+
+impl<D: Dependency> Drop for Debt<D> {
+    fn drop(&mut self) {
+        if let (Some(why), Some(reply)) = (self.why.take(), self.reply.take()) {
+            let _ = reply.send(Err(why));
+        }
+    }
 }
 
 impl<D: Dependency> Message for Serve<D> {
@@ -265,15 +299,26 @@ impl<D: Dependency> Handler<Serve<D>> for FallbackActor<D> {
 async fn serve_one<D: Dependency>(shared: Arc<Shared>, rules: Arc<[Rule<D>]>, serve: Serve<D>) {
     let Serve {
         request,
-        why,
         write,
-        mut reply,
+        mut debt,
     } = serve;
     let mut failure = None;
-    for rule in rules.iter().filter(|rule| rule.serves(&why, write)) {
+    let serves = |rule: &&Rule<D>| {
+        let why = debt.why.as_ref();
+        why.is_some_and(|why| rule.serves(why, write))
+    };
+    let chosen: Vec<&Rule<D>> = rules.iter().filter(serves).collect();
+    for rule in chosen {
+        let Debt {
+            why: Some(why),
+            reply: Some(reply),
+        } = &mut debt
+        else {
+            return;
+        };
         let now = shared.clock.now();
         let asked =
-            AssertUnwindSafe(async { rule.fallback.answer(request.clone(), &why, now).await });
+            AssertUnwindSafe(async { rule.fallback.answer(request.clone(), why, now).await });
         let fallen = tokio::select! {
             biased;
             // Nobody waits any more.
@@ -283,14 +328,9 @@ async fn serve_one<D: Dependency>(shared: Arc<Shared>, rules: Arc<[Rule<D>]>, se
         };
         match fallen {
             Ok(Fallen::Answer(value, age)) => {
-                note_outage(&shared, rule, &why);
-                let answer = FallbackAnswer {
-                    value,
-                    name: Arc::clone(&rule.name),
-                    age,
-                };
-                // The caller may have gone just now.
-                let _ = reply.send(Ok(answer));
+                note_outage(&shared, rule, why);
+                let name = Arc::clone(&rule.name);
+                debt.pay(FallbackAnswer { value, name, age });
                 return;
             }
             Ok(Fallen::Nothing) => {}
@@ -302,16 +342,9 @@ async fn serve_one<D: Dependency>(shared: Arc<Shared>, rules: Arc<[Rule<D>]>, se
             }
         }
     }
-    let error = match failure {
-        None => why,
-        Some((name, message)) => CallError::FallbackFailed {
-            dependency: Arc::clone(&shared.name),
-            fallback: Arc::clone(name),
-            message,
-            cause: Box::new(why),
-        },
-    };
-    let _ = reply.send(Err(error));
+    if let Some((name, message)) = failure {
+        debt.note_failure(&shared, name, message);
+    }
 }
 
 /// A fallback gets the time of an attempt.
@@ -325,6 +358,10 @@ async fn patience(shared: &Shared, now: Time) {
 /// Counts the answer; the first one of an outage is an event, the others are a number.
 fn note_outage<D: Dependency>(shared: &Shared, rule: &Rule<D>, why: &CallError<D::Error>) {
     rule.served.fetch_add(1, Ordering::Relaxed);
+    let now = shared.clock.now().as_nanos();
+    shared.last_fallback.store(now, Ordering::Relaxed);
+    let tag = shared.gate.read().tag();
+    shared.last_fallback_tag.store(tag, Ordering::Relaxed);
     if shared.outage.fetch_add(1, Ordering::Relaxed) == 0 {
         let kind = EventKind::FallbackServing {
             fallback: Arc::clone(&rule.name),

@@ -2,16 +2,22 @@
 //!
 //! It counts; the breaker judges (rule BRK-9).
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use breakerbox_policy::Time;
 
+use crate::gate::tag_of;
+
 const SLOTS: usize = 64;
 /// Slots that together are as long as a slow call.
 const SLOTS_PER_SLOW_CALL: u64 = 8;
+/// A slot's word: the generation's tag, and the calls below it.
+const COUNT_BITS: u32 = 32;
+const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 
-/// Calls in flight by the time they started at, in a ring of slots.
+/// Calls in flight by the time they started at, in a ring of slots, for one generation at a time:
+/// those of an earlier one say nothing about the present.
 ///
 /// A slot is an eighth of a slow call long, and the ring eight slow calls. A call that is in
 /// flight for longer shares its slot with new ones and is then taken for a young one for an eighth
@@ -19,7 +25,14 @@ const SLOTS_PER_SLOW_CALL: u64 = 8;
 #[derive(Debug)]
 pub(crate) struct InFlight {
     slot_nanos: u64,
-    slots: [AtomicU32; SLOTS],
+    slots: [AtomicU64; SLOTS],
+}
+
+/// Where a call is counted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seat {
+    slot: usize,
+    tag: u64,
 }
 
 impl InFlight {
@@ -27,7 +40,7 @@ impl InFlight {
         let nanos = u64::try_from(slow_call.as_nanos()).unwrap_or(u64::MAX);
         Self {
             slot_nanos: (nanos / SLOTS_PER_SLOW_CALL).max(1),
-            slots: [const { AtomicU32::new(0) }; SLOTS],
+            slots: [const { AtomicU64::new(0) }; SLOTS],
         }
     }
 
@@ -36,19 +49,32 @@ impl InFlight {
         Duration::from_nanos(self.slot_nanos)
     }
 
-    /// Counts a call that starts now; the slot is given back to [`InFlight::end`].
-    pub(crate) fn start(&self, now: Time) -> usize {
+    /// Counts a call of the generation `tag` that starts now; the seat is given back to
+    /// [`InFlight::end`]. One of an earlier generation than those in its slot is not counted.
+    pub(crate) fn start(&self, now: Time, tag: u64) -> Option<Seat> {
         let slot = self.slot(now.as_nanos() / self.slot_nanos);
-        self.slots[slot].fetch_add(1, Ordering::Relaxed);
-        slot
+        let counted = self.slots[slot].fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
+            if word >> COUNT_BITS == tag {
+                Some(word + 1)
+            } else if word & COUNT_MASK == 0 || is_later(tag, word >> COUNT_BITS) {
+                Some(tag << COUNT_BITS | 1)
+            } else {
+                None
+            }
+        });
+        counted.is_ok().then_some(Seat { slot, tag })
     }
 
-    pub(crate) fn end(&self, slot: usize) {
-        self.slots[slot].fetch_sub(1, Ordering::Relaxed);
+    pub(crate) fn end(&self, seat: Seat) {
+        let Seat { slot, tag } = seat;
+        // Taken over by a later generation, there is nothing to give back.
+        let _ = self.slots[slot].fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
+            (word >> COUNT_BITS == tag && word & COUNT_MASK > 0).then(|| word - 1)
+        });
     }
 
-    /// Calls in flight that started a slow call ago or earlier.
-    pub(crate) fn overdue(&self, now: Time) -> u64 {
+    /// Calls of the generation `tag` in flight that started a slow call ago or earlier.
+    pub(crate) fn overdue(&self, now: Time, tag: u64) -> u64 {
         let current = now.as_nanos() / self.slot_nanos;
         let young = |slot: usize| {
             (0..=SLOTS_PER_SLOW_CALL).any(|back| {
@@ -59,7 +85,9 @@ impl InFlight {
         };
         (0..SLOTS)
             .filter(|slot| !young(*slot))
-            .map(|slot| u64::from(self.slots[slot].load(Ordering::Relaxed)))
+            .map(|slot| self.slots[slot].load(Ordering::Relaxed))
+            .filter(|word| word >> COUNT_BITS == tag)
+            .map(|word| word & COUNT_MASK)
             .sum()
     }
 
@@ -69,6 +97,12 @@ impl InFlight {
     }
 }
 
+/// Whether a generation's tag is later than another's, around the end of the numbers.
+fn is_later(tag: u64, other: u64) -> bool {
+    let ahead = tag_of(tag.wrapping_sub(other));
+    ahead != 0 && ahead < tag_of(u64::MAX) / 2
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,10 +110,27 @@ mod tests {
     #[test]
     fn brk_9_a_call_is_overdue_after_a_slow_call_and_not_before() {
         let flight = InFlight::new(Duration::from_millis(800));
-        let slot = flight.start(Time::from_millis(50));
-        assert_eq!(flight.overdue(Time::from_millis(850)), 0);
-        assert_eq!(flight.overdue(Time::from_millis(1_000)), 1);
-        flight.end(slot);
-        assert_eq!(flight.overdue(Time::from_millis(1_000)), 0);
+        let seat = flight.start(Time::from_millis(50), 7).unwrap();
+        assert_eq!(flight.overdue(Time::from_millis(850), 7), 0);
+        assert_eq!(flight.overdue(Time::from_millis(1_000), 7), 1);
+        flight.end(seat);
+        assert_eq!(flight.overdue(Time::from_millis(1_000), 7), 0);
+    }
+
+    #[test]
+    fn brk_9_an_earlier_generation_is_not_overdue() {
+        let flight = InFlight::new(Duration::from_millis(800));
+        let (begin, later) = (Time::from_millis(50), Time::from_millis(1_000));
+        let old = flight.start(begin, 7).unwrap();
+        assert_eq!(flight.overdue(later, 8), 0);
+        let new = flight.start(begin, 8).unwrap();
+        assert!(flight.start(begin, 7).is_none(), "a straggler");
+        flight.end(old);
+        assert_eq!(flight.overdue(later, 8), 1);
+        flight.end(new);
+        assert_eq!(flight.overdue(later, 8), 0);
+        let last = tag_of(u64::MAX);
+        flight.start(begin, last).unwrap();
+        assert!(flight.start(begin, 0).is_some(), "the numbers begin again");
     }
 }

@@ -80,6 +80,6 @@ pub use fallback::{
 };
 pub use message::Call;
 pub use runtime::{Runtime, RuntimeSettings};
-pub use status::{DependencyStatus, WorkerStatus};
+pub use status::{DependencyStatus, Health, WorkerStatus};
 pub use supervisor::{Child, ChildRef, ChildStatus, Group, GroupRef, Terminated, Watch, end_with};
 pub use totals::{LatencyView, TotalsView};

@@ -83,18 +83,11 @@ pub(crate) struct Flush(pub(crate) Successes);
 pub(crate) struct Operate(pub(crate) Command);
 
 /// How a breaker actor is reached by those who do not care whose breaker it is.
+#[derive(Debug)]
 pub(crate) struct BreakerPort {
     pub(crate) acquire: Recipient<Acquire>,
     pub(crate) report: Recipient<Report>,
     pub(crate) release: Recipient<Release>,
     pub(crate) flush: Recipient<Flush>,
     pub(crate) operate: Recipient<Operate>,
-    /// Drops everything that waits for it.
-    pub(crate) clear: Box<dyn Fn() + Send + Sync>,
-}
-
-impl std::fmt::Debug for BreakerPort {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("BreakerPort").finish_non_exhaustive()
-    }
 }

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use breakerbox_policy::{Placement, Time};
+use breakerbox_policy::Time;
 
 use crate::dependency::{Dependency, Shared};
 use crate::reply::Timer;
@@ -18,8 +18,8 @@ use crate::worker::Work;
 /// Work that waits for a worker.
 pub(crate) struct WorkQueue<D: Dependency> {
     shared: Arc<Shared>,
-    /// Whether its worker may block its thread and lose the queue to another.
-    may_block: bool,
+    /// Whether the worker is watched for blocking its thread.
+    one_at_a_time: bool,
     inner: Mutex<Inner<D>>,
 }
 
@@ -35,7 +35,7 @@ struct Inner<D: Dependency> {
 impl<D: Dependency> WorkQueue<D> {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self {
-            may_block: shared.settings.workers.placement == Placement::Dedicated,
+            one_at_a_time: shared.settings.workers.stuck_after.is_some(),
             shared,
             inner: Mutex::new(Inner {
                 works: VecDeque::new(),
@@ -64,15 +64,15 @@ impl<D: Dependency> WorkQueue<D> {
     }
 
     /// Takes everything out, into an empty batch, or notes who is to be woken when there is
-    /// something. One at a time from a worker that may block: what it had taken out, nobody else
-    /// could serve.
+    /// something. Only the first one goes to a worker that may block: the others must stay where
+    /// the next incarnation finds them.
     pub(crate) fn poll_take(&self, cx: &Context<'_>, batch: &mut VecDeque<Work<D>>) -> Poll<()> {
         let mut inner = self.lock();
         inner.wake_later(cx);
         if inner.works.is_empty() {
             return Poll::Pending;
         }
-        if self.may_block {
+        if self.one_at_a_time {
             batch.extend(inner.works.pop_front());
         } else {
             std::mem::swap(&mut inner.works, batch);

@@ -101,6 +101,16 @@ pub(crate) fn reply<T>(
     (Replier { cell }, waiting)
 }
 
+/// Whether queued work may begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Begin {
+    Go,
+    /// Nobody waits for it any more (rule CALL-4).
+    Deserted,
+    /// The breaker has opened since; it is still to be refused.
+    Overtaken,
+}
+
 /// The worker's end. It answers exactly once; whoever drops it unanswered must have said why.
 pub(crate) struct Replier<T> {
     cell: Arc<Cell<T>>,
@@ -111,17 +121,20 @@ impl<T: Send + 'static> Replier<T> {
         &self.cell.shared
     }
 
-    /// Notes that the work begins; false when nobody waits for it any more (rule CALL-4).
-    pub(crate) fn begin(&self, now: Time) -> bool {
+    /// Notes that the work begins, if it still may.
+    pub(crate) fn begin(&self, now: Time) -> Begin {
         let mut state = self.cell.lock();
         if state.phase != Phase::Queued {
-            return false;
+            return Begin::Deserted;
+        }
+        if let Some(held) = &mut state.admission {
+            if held.is_overtaken(&self.cell.shared) {
+                return Begin::Overtaken;
+            }
+            held.begin(now);
         }
         state.phase = Phase::Begun;
-        if let Some(admission) = &mut state.admission {
-            admission.begin(now);
-        }
-        true
+        Begin::Go
     }
 
     /// Whether the caller has gone; the worker is woken when it goes.

@@ -1,11 +1,13 @@
 //! How a dependency is at one moment, for operators and tests. It changes nothing.
 
+use std::fmt;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use breakerbox_policy::{Counts, HalfOpenView, Override, State, Tally, Time};
+use breakerbox_policy::{Counts, HalfOpenView, Override, OverrideMode, State, Tally, Time, View};
 
-use crate::client::Core;
+use crate::client::{Core, Slot};
 use crate::dependency::{Dependency, Route};
 use crate::supervisor::Condition;
 use crate::totals::{LatencyView, TotalsView};
@@ -47,6 +49,36 @@ pub struct DependencyStatus {
     pub fallbacks: Vec<(String, u64)>,
     /// Whether it is kept down after too many crashes.
     pub parked: bool,
+    /// How well it does, and why not better.
+    pub health: Health,
+}
+
+/// How well a dependency does. Only its own answers make it `Ok`: what its fallbacks answer shows
+/// that callers are served, never that it works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// It answers by itself.
+    Ok,
+    /// Its callers are answered by fallbacks, or it is only being tried again.
+    Degraded {
+        /// Why.
+        reason: String,
+    },
+    /// Its callers get errors.
+    Down {
+        /// Why.
+        reason: String,
+    },
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ok => out.write_str("ok"),
+            Self::Degraded { reason } => write!(out, "degraded: {reason}"),
+            Self::Down { reason } => write!(out, "down: {reason}"),
+        }
+    }
 }
 
 /// A worker at one moment.
@@ -94,6 +126,39 @@ impl DependencyStatus {
             workers: workers.collect(),
             fallbacks: core.fallbacks.served(),
             parked: shared.route() == Route::Parked,
+            health: health(core, &view),
         }
+    }
+}
+
+/// What is wrong, the gravest first, and whether anybody stands in.
+fn health<D: Dependency>(core: &Core<D>, view: &View<'_>) -> Health {
+    let shared = &core.shared;
+    let running = |slot: &Slot<D>| slot.mail.health.condition() == Condition::Running;
+    let served = shared.outage.load(Ordering::Relaxed);
+    let refused = match (view.overridden, view.state) {
+        (Some(set), _) if set.mode == OverrideMode::ForcedOpen => Some(set.reason.clone()),
+        (None, State::Open) => Some(format!("its breaker is open: {}", view.cause)),
+        _ => None,
+    };
+    let wrong = match shared.route() {
+        Route::Draining | Route::Stopped | Route::FallbackOnly | Route::Parked => {
+            Some(shared.absence().to_string())
+        }
+        Route::Workers if !core.workers.iter().any(running) => Some("no worker runs".to_owned()),
+        Route::Workers => refused,
+    };
+    match wrong {
+        Some(reason) if core.fallbacks.is_empty() || shared.route() == Route::Stopped => {
+            Health::Down { reason }
+        }
+        Some(reason) => Health::Degraded { reason },
+        None if view.overridden.is_none() && view.state == State::HalfOpen => Health::Degraded {
+            reason: "it is being tried again".to_owned(),
+        },
+        None if served > 0 => Health::Degraded {
+            reason: format!("fallbacks answered {served} calls just now"),
+        },
+        None => Health::Ok,
     }
 }

@@ -22,7 +22,7 @@ use crate::dependency::{CallContext, Dependency, Route, Shared, Verdict};
 use crate::error::CallError;
 use crate::event::EventKind;
 use crate::queue::WorkQueue;
-use crate::reply::{Replier, Timer, timed_out};
+use crate::reply::{Begin, Replier, Timer, timed_out};
 use crate::supervisor::{DriverQueue, Life, Manner, Readiness, caught};
 
 /// What a call comes to.
@@ -60,13 +60,24 @@ impl<D: Dependency> Duty<D> {
         }
     }
 
-    /// Takes the work on; false when nobody waits for it any more (rule CALL-4).
+    /// Takes the work on; false when there is nothing to do any more.
     fn begin(&mut self, now: Time) -> bool {
-        let begun = self.replier.as_ref().is_some_and(|one| one.begin(now));
-        if !begun {
-            self.forget();
+        let begin = match &self.replier {
+            Some(replier) => replier.begin(now),
+            None => Begin::Deserted,
+        };
+        match begin {
+            Begin::Go => return true,
+            Begin::Deserted => self.forget(),
+            Begin::Overtaken => {
+                self.leave_place();
+                if let Some(replier) = self.replier.take() {
+                    let refused = replier.shared().overtaken(now);
+                    replier.refuse(Err(CallError::Open(refused)));
+                }
+            }
         }
-        begun
+        false
     }
 
     /// Gives the place back without an answer: nobody waits for one.
@@ -458,8 +469,8 @@ impl<D: Dependency> Manner<Worker<D>> for WorkerManner {
 
     fn poll(worker: &mut Worker<D>, ctx: &mut Context<Worker<D>>, cx: &mut TaskContext<'_>) {
         if !worker.is_running() {
-            // The calls come when the start has been told: a panic over the first of them must
-            // not pass for a failed start, nor an answer come from a life that nobody knows of.
+            // Work is begun from the next turn on, when the start has been told: a panic over the
+            // first call is no failed start.
             worker.poll_start(cx);
             worker.queue.poll_idle(cx);
             return;

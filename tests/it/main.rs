@@ -1,8 +1,17 @@
 //! The tests of the whole: one binary, a module for each subject.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests may unwrap")]
+
+mod acceptance;
+mod call_path;
 mod config;
 #[cfg(feature = "cli")]
 mod demo;
 mod runtime;
 mod supervision;
 mod tidy;
+
+// what they share
+mod log;
+
+mod scripted;

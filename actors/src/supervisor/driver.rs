@@ -11,7 +11,7 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context as TaskContext, Poll};
 
 use actix::dev::channel::AddressReceiver;
@@ -52,7 +52,8 @@ impl<A: Actor<Context = Context<A>>> Manner<A> for Plain {}
 pub(crate) struct Mailslot<A: Actor> {
     pub(crate) addr: Addr<A>,
     pub(crate) health: Arc<Health>,
-    queue: Arc<Mutex<AddressReceiver<A>>>,
+    /// `None` once it is closed for good.
+    queue: Arc<Mutex<Option<AddressReceiver<A>>>>,
 }
 
 impl<A: Actor> Clone for Mailslot<A> {
@@ -78,23 +79,29 @@ impl<A: Actor<Context = Context<A>>> Mailslot<A> {
         Self {
             addr: Addr::new(sender),
             health: Arc::default(),
-            queue: Arc::new(Mutex::new(receiver)),
+            queue: Arc::new(Mutex::new(Some(receiver))),
         }
     }
 
-    /// Drops everything that waits; each message answers for itself.
-    pub(crate) fn clear(&self) {
-        let mut cx = TaskContext::from_waker(std::task::Waker::noop());
-        while let Poll::Ready(Some(envelope)) = self.poll_next(&mut cx) {
-            drop(envelope);
-        }
+    /// Closes the queue for good: what waits is dropped, and so is whatever is sent from now on.
+    ///
+    /// Without it a message to an actor that will never run again would wait for ever.
+    pub(crate) fn close(&self) {
+        let receiver = self.lock().take();
+        drop(receiver);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<AddressReceiver<A>>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn poll_next(&self, cx: &mut TaskContext<'_>) -> Poll<Option<actix::dev::Envelope<A>>> {
         // The lock is held for the pop alone, so that a new driver can take over from one whose
         // thread is blocked in a handler.
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        Pin::new(&mut *queue).poll_next(cx)
+        match &mut *self.lock() {
+            Some(queue) => Pin::new(queue).poll_next(cx),
+            None => Poll::Ready(None),
+        }
     }
 }
 

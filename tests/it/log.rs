@@ -1,0 +1,56 @@
+//! What is logged on this thread.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+
+use tracing::subscriber::DefaultGuard;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// The lines that are logged on this thread while it lives.
+pub(crate) struct Log {
+    text: Text,
+    _guard: DefaultGuard,
+}
+
+#[derive(Clone, Default)]
+struct Text(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Text {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Text {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
+impl Log {
+    pub(crate) fn capture() -> Self {
+        let text = Text::default();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(text.clone())
+            .with_ansi(false)
+            .finish();
+        Self {
+            text,
+            _guard: tracing::subscriber::set_default(subscriber),
+        }
+    }
+
+    /// The lines with these words.
+    pub(crate) fn lines(&self, words: &str) -> Vec<String> {
+        let text = self.text.0.lock().unwrap();
+        let text = String::from_utf8_lossy(&text);
+        let wanted = text.lines().filter(|line| line.contains(words));
+        wanted.map(str::to_owned).collect()
+    }
+}
