@@ -72,7 +72,7 @@ pub(super) struct RetryLayer {
 }
 
 impl RetryLayer {
-    fn new(config: &Value) -> Outcome<Self> {
+    pub(super) fn new(config: &Value) -> Outcome<Self> {
         let known = [
             "max_retries",
             "max_attempts",
