@@ -30,28 +30,26 @@ pub(crate) struct Held {
     permit: Permit,
     started: Time,
     deadline: Option<Time>,
+    /// Where it is counted among the calls in flight, once it has begun.
     slot: Option<usize>,
 }
 
 impl Held {
-    pub(crate) fn new(
-        shared: &Shared,
-        permit: Permit,
-        started: Time,
-        deadline: Option<Time>,
-    ) -> Self {
+    pub(crate) fn new(permit: Permit, started: Time, deadline: Option<Time>) -> Self {
         Self {
             permit,
             started,
             deadline,
-            slot: shared.in_flight.as_ref().map(|ring| ring.start(started)),
+            slot: None,
         }
     }
 
     /// Takes the clock's word that the call begins now: waiting for a place is not the
     /// dependency's time.
-    pub(crate) fn begin(&mut self, now: Time) {
+    pub(crate) fn begin(&mut self, shared: &Shared, now: Time) {
         self.started = now;
+        shared.land(self.slot.take());
+        self.slot = shared.in_flight.as_ref().map(|ring| ring.start(now));
     }
 }
 
@@ -77,7 +75,7 @@ impl<S: Deref<Target = Shared>> Admission<S> {
 
     pub(crate) fn begin(&mut self, now: Time) {
         if let Some(held) = &mut self.held {
-            held.begin(now);
+            held.begin(&self.shared, now);
         }
     }
 
@@ -118,11 +116,11 @@ impl Shared {
         match word.mode() {
             Mode::Closed | Mode::Watchful => {
                 let permit = Permit::normal(word.tag(), now);
-                Passage::Granted(Held::new(self, permit, now, deadline))
+                Passage::Granted(Held::new(permit, now, deadline))
             }
             Mode::Disabled => {
                 let permit = Permit::unrecorded(word.tag(), now);
-                Passage::Granted(Held::new(self, permit, now, deadline))
+                Passage::Granted(Held::new(permit, now, deadline))
             }
             Mode::HalfOpen => Passage::AskBreaker,
             Mode::Open if retry_at(word) <= now => Passage::AskBreaker,

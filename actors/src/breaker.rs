@@ -240,7 +240,7 @@ impl<D: Dependency> Handler<Acquire> for Breaker<D> {
                 PermitKind::Probe(_) | PermitKind::Unrecorded => permit,
             };
             let shared = Arc::clone(self.shared());
-            let held = Held::new(&shared, permit, now, acquire.deadline);
+            let held = Held::new(permit, now, acquire.deadline);
             Admission::new(shared, held)
         }))
     }

@@ -119,7 +119,7 @@ impl<T: Send + 'static> Replier<T> {
         }
         state.phase = Phase::Begun;
         if let Some(admission) = &mut state.admission {
-            admission.begin(now);
+            admission.begin(&self.cell.shared, now);
         }
         true
     }
