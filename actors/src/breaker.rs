@@ -80,9 +80,13 @@ impl<D: Dependency> Breaker<D> {
         let mut machine = lock(&shared);
         take_in_counted(&mut machine, &shared, now);
         let result = change(&mut machine, now);
-        publish(&shared, &mut machine, now);
+        let moved = publish(&shared, &mut machine, now);
         let deadline = machine.next_deadline();
         drop(machine);
+        // Whoever listens may ask for the status: without the lock.
+        for event in moved {
+            shared.events.emit(&shared.name, EventKind::Breaker(event));
+        }
         self.arm(deadline, ctx);
         result
     }
@@ -170,16 +174,22 @@ fn generation_of(machine: &breakerbox_policy::Breaker, tag: u64) -> u64 {
     }
 }
 
-/// Publishes the gate and makes events of what moved, in this order.
-fn publish(shared: &Shared, machine: &mut breakerbox_policy::Breaker, now: Time) {
+/// Publishes the gate, and gives back what moved to be told.
+fn publish(
+    shared: &Shared,
+    machine: &mut breakerbox_policy::Breaker,
+    now: Time,
+) -> Vec<BreakerEvent> {
     let word = word_of(machine, now);
     if word != shared.gate.read() {
         shared.gate.publish(word);
     }
+    let mut moved = Vec::new();
     while let Some(event) = machine.poll_event() {
         note(shared, &event);
-        shared.events.emit(&shared.name, EventKind::Breaker(event));
+        moved.push(event);
     }
+    moved
 }
 
 /// Keeps the words for refusals and the count of trips.

@@ -48,7 +48,7 @@ struct Inner {
     root: GroupRef,
     commands: mpsc::UnboundedSender<DriverCommand>,
     end: watch::Receiver<Option<StopCause>>,
-    registry: Mutex<BTreeMap<String, Box<dyn Registered>>>,
+    registry: Mutex<BTreeMap<String, Arc<dyn Registered>>>,
     groups: Mutex<BTreeMap<String, GroupRef>>,
     thread: Mutex<Option<OwnThread>>,
 }
@@ -292,18 +292,14 @@ impl Runtime {
     ///
     /// # Cancel safety   Dropped, the shutdown goes on; threads are not joined.
     pub async fn shutdown(&self) {
-        for one in self.registry().values() {
-            one.set_route(Route::Draining);
-        }
+        self.set_routes(Route::Draining);
         // A root that is gone has ended already.
         let _ = self
             .inner
             .commands
             .send(DriverCommand::Stop { incarnation: 1 });
         self.ended().await;
-        for one in self.registry().values() {
-            one.set_route(Route::Stopped);
-        }
+        self.set_routes(Route::Stopped);
         let arbiters = self.inner.around.homes.stop();
         let thread = lock(&self.inner.thread).take();
         let join = move || {
@@ -331,7 +327,7 @@ impl Runtime {
         if registry.contains_key(&name) {
             return Err(StartError::AlreadyRegistered { name });
         }
-        registry.insert(name, Box::new(client.clone()));
+        registry.insert(name, Arc::new(client.clone()));
         Ok(())
     }
 
@@ -343,7 +339,15 @@ impl Runtime {
         self.supervise_group(group).await.map(drop)
     }
 
-    fn registry(&self) -> MutexGuard<'_, BTreeMap<String, Box<dyn Registered>>> {
+    fn set_routes(&self, route: Route) {
+        // Whoever listens to the events may ask for a dependency: without the lock.
+        let all: Vec<Arc<dyn Registered>> = self.registry().values().cloned().collect();
+        for one in all {
+            one.set_route(route);
+        }
+    }
+
+    fn registry(&self) -> MutexGuard<'_, BTreeMap<String, Arc<dyn Registered>>> {
         lock(&self.inner.registry)
     }
 }
