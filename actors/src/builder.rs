@@ -164,14 +164,15 @@ impl<D: Dependency> DependencyBuilder<D> {
             around.clock.clone(),
             around.events.clone(),
         ));
-        let core = Arc::new(core(shared, fallbacks));
+        let mail = Mailslots::new(&shared);
+        let core = Arc::new(core(shared, &mail, fallbacks));
         // Set once, here.
         let _ = core.shared.breaker.set(port(&core));
         let client = Client {
             core: Arc::clone(&core),
         };
         runtime.register(&client)?;
-        let started = runtime.add_group(group(&core, factory)).await;
+        let started = runtime.add_group(group(&core, mail, factory)).await;
         if started.is_err() {
             runtime.unregister(&core.shared.name);
             core.shared.set_route(Route::Stopped);
@@ -180,26 +181,51 @@ impl<D: Dependency> DependencyBuilder<D> {
     }
 }
 
-fn core<D: Dependency>(shared: Arc<Shared>, fallbacks: Vec<Rule<D>>) -> Core<D> {
-    let count = shared.settings.workers.count.get();
-    let slot = |_| Slot {
+/// The mailboxes of a dependency's actors, on their way to those who empty them.
+struct Mailslots<D: Dependency> {
+    breaker: Mailslot<Breaker<D>>,
+    fallback: Mailslot<FallbackActor<D>>,
+    workers: Vec<Mailslot<Worker<D>>>,
+}
+
+impl<D: Dependency> Mailslots<D> {
+    fn new(shared: &Shared) -> Self {
+        let count = shared.settings.workers.count.get();
+        Self {
+            breaker: Mailslot::new(),
+            fallback: Mailslot::new(),
+            workers: (0..count).map(|_| Mailslot::new()).collect(),
+        }
+    }
+}
+
+fn core<D: Dependency>(
+    shared: Arc<Shared>,
+    mail: &Mailslots<D>,
+    fallbacks: Vec<Rule<D>>,
+) -> Core<D> {
+    let slot = |mail: &Mailslot<Worker<D>>| Slot {
         queue: Arc::new(WorkQueue::new(Arc::clone(&shared))),
-        mail: Mailslot::new(),
+        health: Arc::clone(&mail.health),
         thread: Arc::new(OnceLock::new()),
     };
     let bulkhead = &shared.settings.bulkhead;
     let at_once = u64::from(bulkhead.max_concurrent.get()) + u64::from(bulkhead.max_queue);
     Core {
-        breaker: Mailslot::new(),
-        workers: (0..count).map(slot).collect(),
+        breaker: mail.breaker.addr.clone(),
+        workers: mail.workers.iter().map(slot).collect(),
         next: AtomicUsize::new(0),
-        fallbacks: Fallbacks::new(fallbacks, usize::try_from(at_once).unwrap_or(usize::MAX)),
+        fallbacks: Fallbacks::new(
+            fallbacks,
+            mail.fallback.addr.clone(),
+            usize::try_from(at_once).unwrap_or(usize::MAX),
+        ),
         shared: Arc::clone(&shared),
     }
 }
 
 fn port<D: Dependency>(core: &Core<D>) -> BreakerPort {
-    let addr = &core.breaker.addr;
+    let addr = &core.breaker;
     BreakerPort {
         acquire: addr.clone().recipient(),
         report: addr.clone().recipient(),
@@ -210,7 +236,7 @@ fn port<D: Dependency>(core: &Core<D>) -> BreakerPort {
 }
 
 /// The dependency's supervisor: breaker first, so that it stops last.
-fn group<D: Dependency>(core: &Arc<Core<D>>, factory: Factory<D>) -> Group {
+fn group<D: Dependency>(core: &Arc<Core<D>>, mail: Mailslots<D>, factory: Factory<D>) -> Group {
     let settings = &core.shared.settings.workers;
     let mut group = Group::new(&*core.shared.name)
         .strategy(Strategy::OneForOne)
@@ -224,18 +250,18 @@ fn group<D: Dependency>(core: &Arc<Core<D>>, factory: Factory<D>) -> Group {
     group.hooks = Some(Box::new(DependencyHooks {
         core: Arc::clone(core),
     }));
-    group.push(child("breaker"), breaker_body(core));
+    group.push(child("breaker"), breaker_body(core, mail.breaker));
     if !core.fallbacks.is_empty() {
-        group.push(child("fallback"), fallback_body(core));
+        group.push(child("fallback"), fallback_body(core, mail.fallback));
     }
-    for index in 0..core.workers.len() {
+    for (index, slot) in mail.workers.into_iter().enumerate() {
         let spec = ChildSpec {
             restart: settings.restart,
             shutdown: Shutdown::Within(settings.drain),
             give_up: settings.give_up,
             ..ChildSpec::worker(format!("worker-{}", index + 1))
         };
-        group.push(spec, worker_body(core, &factory, index));
+        group.push(spec, worker_body(core, slot, &factory, index));
     }
     group
 }
@@ -249,10 +275,9 @@ fn child(name: &str) -> ChildSpec {
 
 type MakeBody = Box<dyn FnOnce(&Surroundings, &str) -> Arc<dyn Body> + Send>;
 
-fn breaker_body<D: Dependency>(core: &Arc<Core<D>>) -> MakeBody {
+fn breaker_body<D: Dependency>(core: &Arc<Core<D>>, slot: Mailslot<Breaker<D>>) -> MakeBody {
     let core = Arc::clone(core);
     Box::new(move |around, _| {
-        let slot = core.breaker.clone();
         let make = Arc::new(move |_: &Rc<Life>| Breaker::new(Arc::clone(&core)));
         Arc::new(ActorBody::<_, Plain>::beside(
             slot,
@@ -262,10 +287,9 @@ fn breaker_body<D: Dependency>(core: &Arc<Core<D>>) -> MakeBody {
     })
 }
 
-fn fallback_body<D: Dependency>(core: &Arc<Core<D>>) -> MakeBody {
+fn fallback_body<D: Dependency>(core: &Arc<Core<D>>, slot: Mailslot<FallbackActor<D>>) -> MakeBody {
     let core = Arc::clone(core);
     Box::new(move |around, _| {
-        let slot = core.fallbacks.mail.clone();
         let make = Arc::new(move |_: &Rc<Life>| {
             FallbackActor::new(Arc::clone(&core.shared), core.fallbacks.rules())
         });
@@ -277,12 +301,16 @@ fn fallback_body<D: Dependency>(core: &Arc<Core<D>>) -> MakeBody {
     })
 }
 
-fn worker_body<D: Dependency>(core: &Arc<Core<D>>, factory: &Factory<D>, index: usize) -> MakeBody {
+fn worker_body<D: Dependency>(
+    core: &Arc<Core<D>>,
+    slot: Mailslot<Worker<D>>,
+    factory: &Factory<D>,
+    index: usize,
+) -> MakeBody {
     let (core, factory) = (Arc::clone(core), Arc::clone(factory));
     Box::new(move |around, _| {
         let shared = Arc::clone(&core.shared);
         let settings = &core.shared.settings.workers;
-        let slot = core.workers[index].mail.clone();
         let queue = Arc::clone(&core.workers[index].queue);
         let thread = Arc::clone(&core.workers[index].thread);
         let is_shared = settings.placement == Placement::Shared;

@@ -21,8 +21,7 @@ use crate::fallback::{FallbackAnswer, Fallbacks};
 use crate::message::Operate;
 use crate::queue::WorkQueue;
 use crate::status::DependencyStatus;
-use crate::supervisor::{Condition, DriverQueue, Mailslot};
-use crate::worker::Worker;
+use crate::supervisor::{Condition, DriverQueue, Health};
 
 thread_local! {
     /// This thread; asking the standard library each time costs four times as much.
@@ -71,9 +70,12 @@ impl<T> Answer<T> {
 }
 
 /// Everything around one dependency that a call needs.
+///
+/// It has addresses only. The mailboxes belong to those who empty them, and go with them: a
+/// message to an actor that will never run again is refused and not kept.
 pub(crate) struct Core<D: Dependency> {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) breaker: Mailslot<Breaker<D>>,
+    pub(crate) breaker: Addr<Breaker<D>>,
     pub(crate) workers: Box<[Slot<D>]>,
     pub(crate) next: AtomicUsize,
     pub(crate) fallbacks: Fallbacks<D>,
@@ -82,15 +84,14 @@ pub(crate) struct Core<D: Dependency> {
 /// A worker's queue, and the thread it is on once it has run.
 pub(crate) struct Slot<D: Dependency> {
     pub(crate) queue: Arc<WorkQueue<D>>,
-    pub(crate) mail: Mailslot<Worker<D>>,
+    pub(crate) health: Arc<Health>,
     pub(crate) thread: Arc<std::sync::OnceLock<ThreadId>>,
 }
 
 impl<D: Dependency> Slot<D> {
     /// Answers everyone who waits, and takes no more work: the worker has gone for good.
     pub(crate) fn leave(&self) {
-        let health = &self.mail.health;
-        health.set(Condition::Gone, health.incarnation());
+        self.health.set(Condition::Gone, self.health.incarnation());
         self.queue.close();
     }
 
@@ -105,9 +106,9 @@ impl<D: Dependency> Core<D> {
     ///
     /// Without a running one the call waits for the next incarnation, where the settings say so.
     pub(crate) fn pick(&self) -> Option<&Slot<D>> {
-        let alive = |slot: &Slot<D>| slot.mail.health.condition() != Condition::Gone;
+        let alive = |slot: &Slot<D>| slot.health.condition() != Condition::Gone;
         let may_hold = |slot: &Slot<D>| alive(slot) && call::holds(&self.shared);
-        let running = |slot: &Slot<D>| slot.mail.health.condition() == Condition::Running;
+        let running = |slot: &Slot<D>| slot.health.condition() == Condition::Running;
         if let [only] = &*self.workers {
             return (running(only) || may_hold(only)).then_some(only);
         }
@@ -206,7 +207,7 @@ impl<D: Dependency> Client<D> {
     /// The breaker actor's address: any actor may send it a [`Call`](crate::Call).
     #[must_use]
     pub fn breaker(&self) -> Addr<Breaker<D>> {
-        self.core.breaker.addr.clone()
+        self.core.breaker.clone()
     }
 
     /// The dependency's name.
@@ -227,7 +228,6 @@ impl<D: Dependency> Client<D> {
     pub async fn operate(&self, command: Command) -> Result<(), IllegalTransition> {
         self.core
             .breaker
-            .addr
             .send(Operate(command))
             .await
             // A breaker that is gone refuses every call; there is nothing to command.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use actix::{Actor, Context, Handler, Message};
+use actix::{Actor, Addr, Context, Handler, Message};
 use breakerbox_policy::Time;
 use breakerbox_policy::supervision::StopCause;
 use futures_util::FutureExt;
@@ -23,7 +23,7 @@ use tokio::sync::{Semaphore, oneshot};
 use crate::dependency::{Dependency, Shared};
 use crate::error::CallError;
 use crate::event::EventKind;
-use crate::supervisor::{Mailslot, Manner, panic_report};
+use crate::supervisor::{Manner, panic_report};
 
 pub use cache::StaleCache;
 pub use kinds::{ActorFallback, FallbackCall, Fixed};
@@ -147,16 +147,20 @@ pub(crate) struct FallbackAnswer<T> {
 /// A dependency's fallbacks, in order, and the way to the actor that asks them.
 pub(crate) struct Fallbacks<D: Dependency> {
     rules: Arc<[Rule<D>]>,
-    pub(crate) mail: Mailslot<FallbackActor<D>>,
+    actor: Addr<FallbackActor<D>>,
     /// Requests that the actor may have at once (rule CALL-6).
     places: Arc<Semaphore>,
 }
 
 impl<D: Dependency> Fallbacks<D> {
-    pub(crate) fn new(rules: Vec<Rule<D>>, max_at_once: usize) -> Self {
+    pub(crate) fn new(
+        rules: Vec<Rule<D>>,
+        actor: Addr<FallbackActor<D>>,
+        max_at_once: usize,
+    ) -> Self {
         Self {
             rules: rules.into(),
-            mail: Mailslot::new(),
+            actor,
             places: Arc::new(Semaphore::new(max_at_once.min(Semaphore::MAX_PERMITS))),
         }
     }
@@ -198,7 +202,7 @@ impl<D: Dependency> Fallbacks<D> {
             return Err(why);
         };
         let (reply, answer) = oneshot::channel();
-        self.mail.addr.do_send(Serve {
+        self.actor.do_send(Serve {
             request,
             why,
             write,

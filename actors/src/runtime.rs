@@ -42,11 +42,15 @@ pub struct Runtime {
     inner: Arc<Inner>,
 }
 
+/// The way to the root's driver, until the tree has ended. Then the driver goes, and closes the
+/// root's mailbox behind it.
+type RootCommands = Arc<Mutex<Option<mpsc::UnboundedSender<DriverCommand>>>>;
+
 struct Inner {
     around: Surroundings,
     settings: BTreeMap<String, DependencySettings>,
     root: GroupRef,
-    commands: mpsc::UnboundedSender<DriverCommand>,
+    commands: RootCommands,
     end: watch::Receiver<Option<StopCause>>,
     registry: Mutex<BTreeMap<String, Arc<dyn Registered>>>,
     groups: Mutex<BTreeMap<String, GroupRef>>,
@@ -93,7 +97,7 @@ impl<D: Dependency> Registered for Client<D> {
 struct Planted {
     around: Surroundings,
     root: GroupRef,
-    commands: mpsc::UnboundedSender<DriverCommand>,
+    commands: RootCommands,
     end: watch::Receiver<Option<StopCause>>,
 }
 
@@ -294,10 +298,9 @@ impl Runtime {
     pub async fn shutdown(&self) {
         self.set_routes(Route::Draining);
         // A root that is gone has ended already.
-        let _ = self
-            .inner
-            .commands
-            .send(DriverCommand::Stop { incarnation: 1 });
+        if let Some(commands) = &*lock(&self.inner.commands) {
+            let _ = commands.send(DriverCommand::Stop { incarnation: 1 });
+        }
         self.ended().await;
         self.set_routes(Route::Stopped);
         let arbiters = self.inner.around.homes.stop();
@@ -381,20 +384,23 @@ fn plant(clock: Clock, extra_threads: usize) -> Result<Planted, String> {
     let root = Group::new("");
     let handle = GroupRef {
         name: String::new(),
-        slot: root.slot.clone(),
+        addr: root.slot.addr.clone(),
         clock,
     };
     let (commands, inbox) = mpsc::unbounded_channel();
     let (ended, end) = watch::channel(None);
+    // The driver is made below.
+    let _ = commands.send(DriverCommand::Start { incarnation: 1 });
+    let commands = Arc::new(Mutex::new(Some(commands)));
+    let last_commands = Arc::clone(&commands);
     let tell: Tell = Box::new(move |_, news| {
         if let DriverNews::Ended(cause) | DriverNews::StartFailed(cause) = news {
+            drop(lock(&last_commands).take());
             ended.send_replace(Some(cause));
         }
     });
     let body = root.into_body("", &around);
     body.spawn(&around.homes, inbox, tell)?;
-    // The driver was made just now.
-    let _ = commands.send(DriverCommand::Start { incarnation: 1 });
     Ok(Planted {
         around,
         root: handle,
@@ -432,6 +438,8 @@ impl Drop for Inner {
         for one in lock(&self.registry).values() {
             one.set_route(Route::Stopped);
         }
+        // The root's driver ends, and with it everything.
+        drop(lock(&self.commands).take());
     }
 }
 

@@ -73,8 +73,8 @@ impl DependencyStatus {
         let view = machine.view(now);
         let workers = core.workers.iter().zip(1..).map(|(slot, id)| WorkerStatus {
             id,
-            running: slot.mail.health.condition() == Condition::Running,
-            incarnation: slot.mail.health.incarnation(),
+            running: slot.health.condition() == Condition::Running,
+            incarnation: slot.health.incarnation(),
         });
         Self {
             name: shared.name.to_string(),

@@ -38,7 +38,7 @@ pub(crate) use child::{Body, ChildHooks};
 pub use child::{Child, ChildRef};
 pub(crate) use driver::{DriverCommand, DriverNews, DriverQueue, Mailslot, Manner, Plain, Tell};
 pub use group::{ChildStatus, Group, GroupRef};
-pub(crate) use health::Condition;
+pub(crate) use health::{Condition, Health};
 pub(crate) use home::Homes;
 pub(crate) use life::{Life, Readiness, caught, panic_report, remember_panics};
 pub(crate) use watch::Watchers;

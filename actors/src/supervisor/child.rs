@@ -264,7 +264,8 @@ impl<A: Actor<Context = Context<A>>> Child<A> {
         } = self;
         let handle = ChildRef {
             name: spec.name.clone(),
-            slot: slot.clone(),
+            addr: slot.addr.clone(),
+            health: Arc::clone(&slot.health),
         };
         let make: Make<A> = Arc::new(move |_: &Rc<Life>| factory());
         let mut body = ActorBody::<A, Plain>::beside(slot, make, clock.clone());
@@ -285,9 +286,12 @@ impl<A: Actor<Context = Context<A>>> fmt::Debug for Child<A> {
 }
 
 /// A supervised actor's handle.
+///
+/// It has no part in the mailbox, which closes when the actor will never run again.
 pub struct ChildRef<A: Actor> {
     name: String,
-    slot: Mailslot<A>,
+    addr: Addr<A>,
+    health: Arc<Health>,
 }
 
 impl<A: Actor<Context = Context<A>>> ChildRef<A> {
@@ -300,19 +304,19 @@ impl<A: Actor<Context = Context<A>>> ChildRef<A> {
     /// Its address, which stays the same in every life.
     #[must_use]
     pub fn addr(&self) -> Addr<A> {
-        self.slot.addr.clone()
+        self.addr.clone()
     }
 
     /// Whether it takes messages now; those sent meanwhile wait.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        self.slot.health.condition() == super::Condition::Running
+        self.health.condition() == super::Condition::Running
     }
 
     /// Which of its lives this is, from 1.
     #[must_use]
     pub fn incarnation(&self) -> u64 {
-        self.slot.health.incarnation()
+        self.health.incarnation()
     }
 }
 
@@ -320,7 +324,8 @@ impl<A: Actor> Clone for ChildRef<A> {
     fn clone(&self) -> Self {
         Self {
             name: self.name.clone(),
-            slot: self.slot.clone(),
+            addr: self.addr.clone(),
+            health: Arc::clone(&self.health),
         }
     }
 }

@@ -1,0 +1,188 @@
+//! CALL-1 to CALL-4 and SUP-7: what becomes of calls where something around them goes away.
+
+#![cfg(feature = "testing")]
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::future::Future;
+use std::num::NonZeroU32;
+
+use std::time::Duration;
+
+use breakerbox_actors::testing::{
+    Reaction, Script, Scripted, ScriptedError, TestRuntime, run_paused,
+};
+use breakerbox_actors::{Call, CallError, Child, Client, Runtime, RuntimeSettings, StartError};
+use breakerbox_policy::{Command, DependencySettings};
+
+fn count(number: u32) -> NonZeroU32 {
+    number.try_into().unwrap()
+}
+
+/// What the future comes to; a call that hangs for ever fails here and not at CI's end.
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(600), what)
+        .await
+        .expect("it ends")
+}
+
+/// A dependency without any deadline, so that nothing but an answer ends a call.
+async fn patient<Q: Clone + Send + 'static, T: Send + 'static>(
+    runtime: &Runtime,
+    script: &Script<Q, T>,
+    change: impl FnOnce(&mut DependencySettings),
+) -> Client<Scripted<Q, T>> {
+    let worker = script.clone();
+    runtime
+        .dependency("d")
+        .configure(|settings| {
+            settings.timeout.attempt = None;
+            settings.timeout.total = None;
+            change(settings);
+        })
+        .workers(move || worker.dependency())
+        .start()
+        .await
+        .unwrap()
+}
+
+#[test]
+fn call_1_a_command_to_a_breaker_that_is_gone_ends() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let script = Script::new(|(), _| Reaction::Answer(()));
+        let client = patient(&runtime, &script, |_| {}).await;
+        runtime.shutdown().await;
+        let reset = Command::Reset {
+            reason: "late".to_owned(),
+        };
+        soon(client.operate(reset)).await.unwrap();
+        assert!(soon(client.breaker().send(Call::new(()))).await.is_err());
+        assert!(soon(runtime.children()).await.is_empty());
+        let late = soon(runtime.supervise(Child::permanent("late", || Idle))).await;
+        assert!(matches!(late, Err(StartError::ShuttingDown)));
+        runtime.finish().await;
+    });
+}
+
+/// An actor that takes nothing in but a question.
+struct Idle;
+
+impl actix::Actor for Idle {
+    type Context = actix::Context<Self>;
+}
+
+#[derive(actix::Message)]
+#[rtype(result = "()")]
+struct Leave;
+
+impl actix::Handler<Leave> for Idle {
+    type Result = ();
+
+    fn handle(&mut self, _: Leave, ctx: &mut actix::Context<Self>) {
+        actix::ActorContext::stop(ctx);
+    }
+}
+
+#[test]
+fn sup_8_a_message_to_an_actor_that_is_gone_for_good_ends() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let child = runtime
+            .supervise(Child::temporary("idle", || Idle))
+            .await
+            .unwrap();
+        soon(child.addr().send(Leave)).await.unwrap();
+        soon(runtime.watch("idle")).await;
+        assert!(soon(child.addr().send(Leave)).await.is_err());
+        runtime.finish().await;
+    });
+}
+
+#[test]
+fn call_1_a_run_that_outlives_the_drain_is_answered() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let script = Script::new(|(), _| Reaction::Answer(()));
+        let client = patient(&runtime, &script, |_| {}).await;
+        let work = || async {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            Err::<(), _>("failed")
+        };
+        let run = client.run(work);
+        let (ended, ()) = tokio::join!(soon(run), runtime.shutdown());
+        assert!(matches!(ended, Err(CallError::Failed { .. })));
+        runtime.finish().await;
+    });
+}
+
+#[test]
+fn call_1_every_call_is_answered_when_the_drain_is_over() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let script = Script::<(), ()>::new(|(), _| Reaction::Hang);
+        let client = patient(&runtime, &script, |settings| {
+            settings.bulkhead.max_concurrent = count(500);
+        })
+        .await;
+        let calls = (0..500).map(|_| soon(client.ask(())));
+        let calls = futures_util::future::join_all(calls);
+        let (ended, ()) = tokio::join!(calls, runtime.shutdown());
+        assert!(
+            ended
+                .iter()
+                .all(|one| matches!(one, Err(CallError::Interrupted { .. })))
+        );
+        runtime.finish().await;
+    });
+}
+
+#[test]
+fn call_1_a_call_is_answered_when_fallbacks_go_down_with_its_worker() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let script = Script::<(), ()>::new(|(), _| Reaction::Hang);
+        let worker = script.clone();
+        let client = runtime
+            .dependency("d")
+            .configure(|settings| {
+                settings.timeout.attempt = None;
+                settings.timeout.total = None;
+            })
+            .workers(move || worker.dependency())
+            .fallback(|(), _: &CallError<ScriptedError>| {
+                std::future::pending::<Result<(), String>>()
+            })
+            .start()
+            .await
+            .unwrap();
+        let (ended, ()) = tokio::join!(soon(client.ask(())), runtime.shutdown());
+        assert!(matches!(ended, Err(CallError::Interrupted { .. })));
+        runtime.finish().await;
+    });
+}
+
+#[test]
+fn call_1_calls_in_flight_are_answered_when_the_runtime_is_dropped() {
+    run_paused(async || {
+        let settings = RuntimeSettings {
+            clock: Some(breakerbox_actors::Clock::tokio()),
+            ..RuntimeSettings::default()
+        };
+        let runtime = Runtime::start(settings).await.unwrap();
+        let script = Script::<(), ()>::new(|(), _| Reaction::Hang);
+        let client = patient(&runtime, &script, |_| {}).await;
+        let calls = (0..3).map(|_| soon(client.ask(())));
+        let calls = futures_util::future::join_all(calls);
+        let drop_it = async move {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            drop(runtime);
+        };
+        let (ended, ()) = tokio::join!(calls, drop_it);
+        assert!(
+            ended
+                .iter()
+                .all(|one| matches!(one, Err(CallError::Interrupted { .. })))
+        );
+        assert_eq!(client.status().in_flight, 0);
+    });
+}
