@@ -395,7 +395,7 @@ where
     let idempotent = options.idempotent.unwrap_or(false);
     let mut number = 1;
     let error = loop {
-        let lost = match run_once(shared, deadline, &classify, work()).await {
+        let lost = match run_once(shared, deadline, &classify, &mut work).await {
             Ok(value) => {
                 entry.close(Ending::Primary);
                 return Ok(value);
@@ -416,12 +416,15 @@ where
     Err(error)
 }
 
-async fn run_once<T, E>(
+async fn run_once<T, E, F>(
     shared: &Arc<Shared>,
     deadline: Option<Time>,
     classify: &impl Fn(&Result<T, E>) -> Verdict,
-    work: impl Future<Output = Result<T, E>>,
-) -> Result<T, Lost<E>> {
+    work: &mut impl FnMut() -> F,
+) -> Result<T, Lost<E>>
+where
+    F: Future<Output = Result<T, E>>,
+{
     let asked = shared.clock.now();
     let (mut admission, place) = admit(shared, asked, deadline).await?;
     shared.totals.attempts.fetch_add(1, Ordering::Relaxed);
@@ -436,7 +439,8 @@ async fn run_once<T, E>(
         (Some(attempt), Some(total)) => Some(attempt.min(total)),
         (one, other) => one.or(other),
     };
-    let result = bounded(&shared.clock, until, work).await;
+    // Some futures do their work while they are made, so not before there is a permit.
+    let result = bounded(&shared.clock, until, work()).await;
     let now = shared.clock.now();
     let verdict = result.as_ref().map_or_else(timed_out, classify);
     drop(place);

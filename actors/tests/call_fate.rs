@@ -5,14 +5,14 @@
 
 use std::future::Future;
 use std::num::NonZeroU32;
-
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use breakerbox_actors::testing::{
     Reaction, Script, Scripted, ScriptedError, TestRuntime, run_paused,
 };
 use breakerbox_actors::{Call, CallError, Child, Client, Runtime, RuntimeSettings, StartError};
-use breakerbox_policy::{Command, DependencySettings};
+use breakerbox_policy::{Command, DependencySettings, State};
 
 fn count(number: u32) -> NonZeroU32 {
     number.try_into().unwrap()
@@ -43,6 +43,50 @@ async fn patient<Q: Clone + Send + 'static, T: Send + 'static>(
         .start()
         .await
         .unwrap()
+}
+
+#[test]
+fn call_4_a_refused_run_does_not_even_make_its_future() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let script = Script::new(|(), _| Reaction::Answer(()));
+        let client = patient(&runtime, &script, |_| {}).await;
+        let reason = "maintenance".to_owned();
+        let open = Command::Open {
+            reason,
+            until: None,
+        };
+        client.operate(open).await.unwrap();
+        let made = AtomicU32::new(0);
+        let refused = client
+            .run(|| {
+                made.fetch_add(1, Ordering::Relaxed);
+                async { Ok::<(), ()>(()) }
+            })
+            .await;
+        assert!(matches!(refused, Err(CallError::Open(_))));
+        assert_eq!(made.load(Ordering::Relaxed), 0);
+        runtime.finish().await;
+    });
+}
+
+#[test]
+fn call_1_a_closure_that_panics_before_its_future_is_a_failure() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let script = Script::new(|(), _| Reaction::Answer(()));
+        let client = patient(&runtime, &script, |settings| {
+            settings.breaker.failure_threshold = Some(count(1));
+        })
+        .await;
+        let mut work = || -> std::future::Ready<Result<(), ()>> { panic!("a bug") };
+        let run = std::panic::AssertUnwindSafe(client.run(&mut work));
+        let ended = futures_util::FutureExt::catch_unwind(run).await;
+        assert!(ended.is_err());
+        tokio::task::yield_now().await;
+        assert_eq!(client.status().state, State::Open);
+        runtime.finish().await;
+    });
 }
 
 #[test]
