@@ -73,7 +73,10 @@ pub(crate) async fn ask<D: Dependency>(
     let started = shared.clock.now();
     let deadline = deadline(shared, started, options.timeout);
     let mut kept = core.keeps_requests().then(|| request.clone());
-    let (result, attempts) = primary(core, request, &mut kept, options, deadline).await;
+    let (result, attempts) = match come_in(shared) {
+        Ok(()) => primary(core, request, &mut kept, options, deadline).await,
+        Err(refused) => (Err(refused), 1),
+    };
     let lost = match result {
         Ok(value) => {
             if let Some(request) = &kept {
@@ -115,6 +118,14 @@ pub(crate) async fn ask<D: Dependency>(
             });
             Err(error)
         }
+    }
+}
+
+/// Takes no new call while the dependency drains (rule SUP-7); those that came before go on.
+fn come_in<E>(shared: &Shared) -> Result<(), Lost<E>> {
+    match shared.route() {
+        Route::Draining => Err(Lost::refused(absent(shared, Absence::ShuttingDown))),
+        _ => Ok(()),
     }
 }
 
@@ -391,6 +402,10 @@ where
     F: Future<Output = Result<T, E>>,
 {
     let entry = Entry::open(shared);
+    if let Err(refused) = come_in(shared) {
+        entry.close(Ending::Refused);
+        return Err(refused.error);
+    }
     let deadline = deadline(shared, shared.clock.now(), options.timeout);
     let idempotent = options.idempotent.unwrap_or(false);
     let mut number = 1;

@@ -11,7 +11,9 @@ use std::time::Duration;
 use breakerbox_actors::testing::{
     Reaction, Script, Scripted, ScriptedError, TestRuntime, run_paused,
 };
-use breakerbox_actors::{Call, CallError, Child, Client, Runtime, RuntimeSettings, StartError};
+use breakerbox_actors::{
+    Absence, Call, CallError, Child, Client, Runtime, RuntimeSettings, StartError,
+};
 use breakerbox_policy::{Command, DependencySettings, State};
 
 fn count(number: u32) -> NonZeroU32 {
@@ -228,5 +230,34 @@ fn call_1_calls_in_flight_are_answered_when_the_runtime_is_dropped() {
                 .all(|one| matches!(one, Err(CallError::Interrupted { .. })))
         );
         assert_eq!(client.status().in_flight, 0);
+    });
+}
+
+#[test]
+fn sup_7_a_drain_takes_no_new_calls() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let script = Script::new(|(), _| Reaction::Answer(()).after(Duration::from_secs(1)));
+        let client = patient(&runtime, &script, |_| {}).await;
+        let late = async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            assert!(matches!(
+                client.ask(()).await,
+                Err(CallError::NotExecuted {
+                    reason: Absence::ShuttingDown,
+                    ..
+                })
+            ));
+            let run = client.run(|| async { Ok::<(), ()>(()) }).await;
+            assert!(matches!(run, Err(CallError::NotExecuted { .. })));
+        };
+        let stop = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            runtime.shutdown().await;
+        };
+        let (early, (), ()) = tokio::join!(client.ask(()), late, stop);
+        early.unwrap();
+        assert_eq!(script.calls(), 1);
+        runtime.finish().await;
     });
 }
