@@ -12,7 +12,8 @@ use breakerbox_actors::testing::{
     Reaction, Script, Scripted, ScriptedError, TestRuntime, run_paused,
 };
 use breakerbox_actors::{
-    Absence, Call, CallError, Child, Client, Runtime, RuntimeSettings, StartError,
+    Absence, Call, CallContext, CallError, Child, Client, Dependency, Runtime, RuntimeSettings,
+    StartError, Verdict,
 };
 use breakerbox_policy::{Command, DependencySettings, State};
 
@@ -258,6 +259,51 @@ fn sup_7_a_drain_takes_no_new_calls() {
         let (early, (), ()) = tokio::join!(client.ask(()), late, stop);
         early.unwrap();
         assert_eq!(script.calls(), 1);
+        runtime.finish().await;
+    });
+}
+
+/// A dependency whose judgement panics.
+struct Misjudging;
+
+impl Dependency for Misjudging {
+    type Request = ();
+    type Response = ();
+    type Error = ScriptedError;
+
+    async fn call(&self, (): (), _: &CallContext) -> Result<(), ScriptedError> {
+        tokio::task::yield_now().await;
+        Ok(())
+    }
+
+    fn classify(_: Result<&(), &ScriptedError>) -> Verdict {
+        panic!("no judgement")
+    }
+
+    fn fingerprint((): &()) -> Option<u64> {
+        Some(7)
+    }
+}
+
+#[test]
+fn sup_6_a_panic_in_the_judgement_is_the_calls_own_crash() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let client = runtime
+            .dependency("d")
+            .workers(|| Misjudging)
+            .start()
+            .await
+            .unwrap();
+        for _ in 0..2 {
+            let ended = soon(client.ask(())).await;
+            assert!(
+                matches!(&ended, Err(CallError::WorkerCrashed { panic, .. }) if panic.message == "no judgement"),
+                "{ended:?}"
+            );
+        }
+        let ended = soon(client.ask(())).await;
+        assert!(matches!(ended, Err(CallError::Quarantined { .. })));
         runtime.finish().await;
     });
 }
