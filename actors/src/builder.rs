@@ -378,6 +378,10 @@ impl<D: Dependency> ChildHooks for WorkerHooks<D> {
         self.leave();
     }
 
+    fn stopped(&self) {
+        self.leave();
+    }
+
     fn gone(&self) {
         self.leave();
     }

@@ -298,7 +298,11 @@ impl Supervisor {
             let gone = matches!(child.state, ChildState::Stopped | ChildState::Parked);
             if let Some(entry) = self.children.get_mut(&child.id)
                 && gone
+                && entry.last_end.is_some()
             {
+                if child.state == ChildState::Stopped {
+                    entry.body.hooks().stopped();
+                }
                 entry.mourn(&self.around.watchers);
             }
         }

@@ -263,6 +263,22 @@ fn sup_7_a_drain_takes_no_new_calls() {
     });
 }
 
+#[test]
+fn call_1_calls_to_a_worker_that_an_operator_stopped_are_refused() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let script = Script::new(|(), _| Reaction::Answer(()));
+        let client = patient(&runtime, &script, |_| {}).await;
+        let group = runtime.group("d").unwrap();
+        group.terminate("worker-1").await.unwrap();
+        let refused = soon(client.ask(())).await;
+        assert!(matches!(refused, Err(CallError::NotExecuted { .. })));
+        group.restart("worker-1").await.unwrap();
+        soon(client.ask(())).await.unwrap();
+        runtime.finish().await;
+    });
+}
+
 /// A dependency whose judgement panics.
 struct Misjudging;
 

@@ -57,6 +57,9 @@ pub(crate) trait ChildHooks: Send + Sync {
         let _ = cause;
     }
 
+    /// It ended, and runs again only when somebody restarts it by hand.
+    fn stopped(&self) {}
+
     /// It will not run again.
     fn gone(&self) {}
 }
