@@ -279,6 +279,31 @@ fn call_1_calls_to_a_worker_that_an_operator_stopped_are_refused() {
     });
 }
 
+#[test]
+fn call_4_a_caller_of_the_breaker_actor_that_is_gone_costs_nothing() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let script = Script::new(|(), _| Reaction::Answer(()).after(Duration::from_secs(1)));
+        let client = patient(&runtime, &script, |settings| {
+            settings.bulkhead.max_concurrent = count(1);
+            settings.bulkhead.max_wait = Duration::from_secs(60);
+        })
+        .await;
+        let first = client.breaker().send(Call::new(()));
+        let gone = client
+            .breaker()
+            .send(Call::new(()))
+            .timeout(Duration::from_millis(100));
+        let (first, gone) = tokio::join!(first, gone);
+        first.unwrap().unwrap();
+        assert!(gone.is_err());
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!(script.calls(), 1);
+        assert_eq!(client.status().totals.cancelled, 1);
+        runtime.finish().await;
+    });
+}
+
 /// A dependency whose judgement panics.
 struct Misjudging;
 
