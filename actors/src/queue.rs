@@ -60,15 +60,24 @@ impl<D: Dependency> WorkQueue<D> {
         }
     }
 
-    /// Takes everything out, into an empty batch, or notes who is to be woken when there is
-    /// something.
-    pub(crate) fn poll_take(&self, cx: &Context<'_>, batch: &mut VecDeque<Work<D>>) -> Poll<()> {
+    /// Takes the first out, or everything, into an empty batch, or notes who is to be woken when
+    /// there is something.
+    pub(crate) fn poll_take(
+        &self,
+        cx: &Context<'_>,
+        batch: &mut VecDeque<Work<D>>,
+        everything: bool,
+    ) -> Poll<()> {
         let mut inner = self.lock();
         inner.wake_later(cx);
         if inner.works.is_empty() {
             return Poll::Pending;
         }
-        std::mem::swap(&mut inner.works, batch);
+        if everything {
+            std::mem::swap(&mut inner.works, batch);
+        } else {
+            batch.extend(inner.works.pop_front());
+        }
         Poll::Ready(())
     }
 
@@ -77,14 +86,21 @@ impl<D: Dependency> WorkQueue<D> {
         if batch.is_empty() {
             return;
         }
-        let mut inner = self.lock();
-        if inner.closed {
-            drop(inner);
-            drop(batch);
-            return;
+        let driver = {
+            let mut inner = self.lock();
+            if inner.closed {
+                drop(inner);
+                drop(batch);
+                return;
+            }
+            batch.append(&mut inner.works);
+            inner.works = batch;
+            // It may be another driver by now, which knows nothing of this work.
+            inner.driver.take()
+        };
+        if let Some(driver) = driver {
+            driver.wake();
         }
-        batch.append(&mut inner.works);
-        inner.works = batch;
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -329,11 +329,12 @@ impl Supervisor {
         let Some(patience) = entry.body.stuck_after() else {
             return;
         };
-        schedule_watchdog(child, patience, ctx);
         let busy = entry.body.health().busy_for(self.around.clock.now());
         let Some(for_) = busy.filter(|busy| *busy >= patience) else {
+            schedule_watchdog(child, patience, ctx);
             return;
         };
+        // The next driver gets a watchdog of its own.
         let incarnation = entry.incarnation;
         let kind = EventKind::Stuck { incarnation, for_ };
         self.around.events.emit(&entry.subject, kind);

@@ -15,7 +15,7 @@ use std::task::{Context as TaskContext, Poll, Waker};
 
 use actix::{Actor, ActorContext, Context};
 use breakerbox_policy::supervision::{PanicReport, StopCause};
-use breakerbox_policy::{Class, Executed, Time};
+use breakerbox_policy::{Class, Executed, Placement, Time};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use crate::dependency::{CallContext, Dependency, Route, Shared, Verdict};
@@ -256,12 +256,21 @@ impl<D: Dependency> Worker<D> {
             }
             match self.batch.pop_front() {
                 Some(work) => self.begin(work),
-                None if self.queue.poll_take(cx, &mut self.batch).is_ready() => {}
+                None if self.take(cx).is_ready() => {}
                 None => return true,
             }
         }
         cx.waker().wake_by_ref();
         false
+    }
+
+    /// Takes work out of the queue; one at a time where this thread may block, for the next
+    /// worker has no other way to it than the queue.
+    fn take(&mut self, cx: &TaskContext<'_>) -> Poll<()> {
+        let settings = &self.shared.settings.workers;
+        let may_block =
+            settings.placement == Placement::Dedicated && settings.stuck_after.is_some();
+        self.queue.poll_take(cx, &mut self.batch, !may_block)
     }
 
     fn begin(&mut self, mut work: Work<D>) {
