@@ -440,6 +440,8 @@ impl Drop for Inner {
         }
         // The root's driver ends, and with it everything.
         drop(lock(&self.commands).take());
+        // Nobody is left to wait until they have ended.
+        drop(self.around.homes.stop());
     }
 }
 

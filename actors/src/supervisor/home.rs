@@ -12,6 +12,17 @@ pub(crate) enum Home {
     Here,
     /// One of the runtime's other threads.
     Arbiter(ArbiterHandle),
+    /// A thread for one future, which ends with it.
+    Own(ArbiterHandle),
+}
+
+/// Stops a thread when the one future that it was made for has ended, whatever way.
+struct LastOne(ArbiterHandle);
+
+impl Drop for LastOne {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
 }
 
 impl Home {
@@ -25,17 +36,35 @@ impl Home {
                 tokio::task::spawn_local(make());
                 Ok(())
             }
-            Self::Arbiter(arbiter) => {
-                let run = move || {
-                    tokio::task::spawn_local(make());
-                };
-                if arbiter.spawn_fn(run) {
-                    Ok(())
-                } else {
-                    Err("its thread is gone".to_owned())
-                }
+            Self::Arbiter(arbiter) => run_on(arbiter, make),
+            Self::Own(arbiter) => {
+                let last_one = LastOne(arbiter.clone());
+                run_on(arbiter, move || {
+                    let only = make();
+                    async move {
+                        let _last_one = last_one;
+                        only.await;
+                    }
+                })
             }
         }
+    }
+}
+
+fn run_on<F>(
+    arbiter: &ArbiterHandle,
+    make: impl FnOnce() -> F + Send + 'static,
+) -> Result<(), String>
+where
+    F: Future<Output = ()> + 'static,
+{
+    let run = move || {
+        tokio::task::spawn_local(make());
+    };
+    if arbiter.spawn_fn(run) {
+        Ok(())
+    } else {
+        Err("its thread is gone".to_owned())
     }
 }
 
@@ -57,7 +86,7 @@ impl Homes {
         };
         let mut shared = vec![Home::Here];
         for _ in 0..more {
-            shared.push(homes.dedicated()?);
+            shared.push(Home::Arbiter(homes.thread()?));
         }
         Ok(Self {
             shared: shared.into(),
@@ -70,8 +99,12 @@ impl Homes {
         self.shared[index % self.shared.len()].clone()
     }
 
-    /// A new thread.
+    /// A new thread for one future.
     pub(crate) fn dedicated(&self) -> Result<Home, String> {
+        self.thread().map(Home::Own)
+    }
+
+    fn thread(&self) -> Result<ArbiterHandle, String> {
         if !System::is_registered() {
             return Err(
                 "a thread of its own needs a running actix system; start the program with \
@@ -80,9 +113,9 @@ impl Homes {
             );
         }
         let arbiter = Arbiter::try_new().map_err(|error| error.to_string())?;
-        let home = Home::Arbiter(arbiter.handle());
+        let handle = arbiter.handle();
         self.lock().push(arbiter);
-        Ok(home)
+        Ok(handle)
     }
 
     /// Stops the threads that were made, and gives them back to be joined.
