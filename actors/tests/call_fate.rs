@@ -348,3 +348,28 @@ fn sup_6_a_panic_in_the_judgement_is_the_calls_own_crash() {
         runtime.finish().await;
     });
 }
+
+#[test]
+fn brk_6_a_caller_that_panics_by_itself_has_only_left_early() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let script = Script::<(), ()>::new(|(), _| Reaction::Hang);
+        let client = patient(&runtime, &script, |settings| {
+            settings.breaker.failure_threshold = Some(count(1));
+        })
+        .await;
+        let caller = client.clone();
+        let both = async move {
+            let bug = async {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                panic!("a bug of the caller's own");
+            };
+            let _both = tokio::join!(caller.ask(()), bug);
+        };
+        assert!(tokio::task::spawn_local(both).await.is_err());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(client.status().state, State::Closed);
+        assert_eq!(client.status().totals.cancelled, 1);
+        runtime.finish().await;
+    });
+}
