@@ -12,8 +12,8 @@ use breakerbox_actors::testing::{
     Reaction, Script, Scripted, ScriptedError, TestRuntime, run_paused,
 };
 use breakerbox_actors::{
-    Absence, Call, CallContext, CallError, Child, Client, Dependency, Runtime, RuntimeSettings,
-    StartError, Verdict,
+    Absence, Call, CallContext, CallError, CallOptions, Child, Client, Dependency, Runtime,
+    RuntimeSettings, StartError, Verdict,
 };
 use breakerbox_policy::{Command, DependencySettings, State};
 
@@ -345,6 +345,56 @@ fn sup_6_a_panic_in_the_judgement_is_the_calls_own_crash() {
         }
         let ended = soon(client.ask(())).await;
         assert!(matches!(ended, Err(CallError::Quarantined { .. })));
+        runtime.finish().await;
+    });
+}
+
+/// A request that is dangerous to drop.
+#[derive(Clone)]
+struct Bomb {
+    live: bool,
+}
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        assert!(!self.live, "a request panics while it is dropped");
+    }
+}
+
+#[test]
+fn sup_8_requests_that_panic_while_they_are_dropped_abort_nothing() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let script = Script::<Bomb, ()>::new(|_, _| Reaction::Panic("a bug"));
+        let client = patient(&runtime, &script, |settings| {
+            settings.workers.backoff.base = Duration::from_secs(3600);
+            settings.workers.backoff.max = Duration::from_secs(3600);
+        })
+        .await;
+        // The first restart is at once.
+        for _ in 0..2 {
+            let crash = soon(client.ask(Bomb { live: false })).await;
+            assert!(matches!(crash, Err(CallError::WorkerCrashed { .. })));
+        }
+        let hasty = CallOptions {
+            timeout: Some(Duration::from_secs(1)),
+            ..CallOptions::default()
+        };
+        let late = soon(client.ask_with(Bomb { live: true }, hasty)).await;
+        assert!(matches!(late, Err(CallError::TimedOut { .. })));
+        let calls = (0..3).map(|_| soon(client.ask(Bomb { live: true })));
+        let calls = futures_util::future::join_all(calls);
+        let stop = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            runtime.shutdown().await;
+        };
+        let (ended, ()) = tokio::join!(calls, stop);
+        for one in ended {
+            let reason = Absence::ShuttingDown;
+            assert!(
+                matches!(one, Err(CallError::NotExecuted { reason: why, .. }) if why == reason)
+            );
+        }
         runtime.finish().await;
     });
 }
