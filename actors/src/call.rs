@@ -258,7 +258,11 @@ async fn admit<E>(
     let held = match shared.pass(now, deadline) {
         Passage::Granted(held) => Some(held),
         Passage::AskBreaker => {
-            let asked = shared.ask_for_permit(deadline).await;
+            // The breaker's thread may be blocked: the deadline holds all the same.
+            let ask = shared.ask_for_permit(deadline);
+            let Some(asked) = bounded(&shared.clock, deadline, ask).await else {
+                return Err(Lost::refused(no_place(shared, NoPlace::Deadline)));
+            };
             asked.map_err(refused)?.into_held()
         }
         Passage::Refused(why) => return Err(refused(why)),
