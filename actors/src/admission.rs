@@ -78,6 +78,8 @@ impl Held {
 pub(crate) struct Admission<S: Deref<Target = Shared>> {
     shared: S,
     held: Option<Held>,
+    /// Whether the work itself runs under it, in this very task.
+    begun: bool,
 }
 
 impl<S: Deref<Target = Shared>> Admission<S> {
@@ -85,6 +87,7 @@ impl<S: Deref<Target = Shared>> Admission<S> {
         Self {
             shared,
             held: Some(held),
+            begun: false,
         }
     }
 
@@ -94,6 +97,7 @@ impl<S: Deref<Target = Shared>> Admission<S> {
     }
 
     pub(crate) fn begin(&mut self, now: Time) {
+        self.begun = true;
         if let Some(held) = &mut self.held {
             held.begin(now);
         }
@@ -130,7 +134,8 @@ impl<S: Deref<Target = Shared>> Admission<S> {
 impl<S: Deref<Target = Shared>> Drop for Admission<S> {
     fn drop(&mut self) {
         if let Some(held) = self.held.take() {
-            self.shared.forsake(held);
+            let panicked = self.begun && std::thread::panicking();
+            self.shared.forsake(held, panicked);
         }
     }
 }
@@ -232,12 +237,12 @@ impl Shared {
     }
 
     /// Ends an attempt without a word from the dependency: `cancelled`, which counts for nothing,
-    /// when the caller left early; a failure when its deadline had passed or a panic unwinds
+    /// when the caller left early; a failure when its deadline had passed or the work panicked
     /// (rule BRK-6).
-    pub(crate) fn forsake(&self, held: Held) {
+    pub(crate) fn forsake(&self, held: Held, panicked: bool) {
         let now = self.clock.now();
         let too_late = held.deadline.is_some_and(|deadline| now >= deadline);
-        let class = if too_late || std::thread::panicking() {
+        let class = if too_late || panicked {
             Class::Failure
         } else {
             Class::Cancelled

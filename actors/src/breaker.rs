@@ -6,6 +6,7 @@
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use actix::dev::{MessageResponse, OneshotSender};
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, SpawnHandle, WrapFuture};
 use actix::{MessageResult, ResponseFuture};
 use breakerbox_policy::{
@@ -80,9 +81,13 @@ impl<D: Dependency> Breaker<D> {
         let mut machine = lock(&shared);
         take_in_counted(&mut machine, &shared, now);
         let result = change(&mut machine, now);
-        publish(&shared, &mut machine, now);
+        let moved = publish(&shared, &mut machine, now);
         let deadline = machine.next_deadline();
         drop(machine);
+        // Whoever listens may ask for the status: without the lock.
+        for event in moved {
+            shared.events.emit(&shared.name, EventKind::Breaker(event));
+        }
         self.arm(deadline, ctx);
         result
     }
@@ -171,16 +176,22 @@ fn generation_of(machine: &breakerbox_policy::Breaker, tag: u64) -> u64 {
     }
 }
 
-/// Publishes the gate and makes events of what moved, in this order.
-fn publish(shared: &Shared, machine: &mut breakerbox_policy::Breaker, now: Time) {
+/// Publishes the gate, and gives back what moved to be told.
+fn publish(
+    shared: &Shared,
+    machine: &mut breakerbox_policy::Breaker,
+    now: Time,
+) -> Vec<BreakerEvent> {
     let word = word_of(machine, now);
     if word != shared.gate.read() {
         shared.gate.publish(word);
     }
+    let mut moved = Vec::new();
     while let Some(event) = machine.poll_event() {
         note(shared, &event);
-        shared.events.emit(&shared.name, EventKind::Breaker(event));
+        moved.push(event);
     }
+    moved
 }
 
 /// Keeps the words for refusals and the count of trips.
@@ -221,11 +232,44 @@ impl<D: Dependency> Actor for Breaker<D> {
 impl<D: Dependency> Unpin for Breaker<D> {}
 
 impl<D: Dependency> Handler<Call<D>> for Breaker<D> {
-    type Result = ResponseFuture<<Call<D> as actix::Message>::Result>;
+    type Result = Answering<D>;
 
     fn handle(&mut self, call: Call<D>, _: &mut Context<Self>) -> Self::Result {
         let core = Arc::clone(&self.core);
-        Box::pin(async move { call::ask(&core, call.request, call.options).await })
+        Answering(Box::pin(async move {
+            call::ask(&core, call.request, call.options).await
+        }))
+    }
+}
+
+/// A call on its way; unlike actix's own it ends with whoever asked (rule CALL-4).
+pub struct Answering<D: Dependency>(ResponseFuture<<Call<D> as actix::Message>::Result>);
+
+impl<D: Dependency> MessageResponse<Breaker<D>, Call<D>> for Answering<D> {
+    fn handle(
+        self,
+        _: &mut Context<Breaker<D>>,
+        caller: Option<OneshotSender<<Call<D> as actix::Message>::Result>>,
+    ) {
+        actix_rt::spawn(async move {
+            let Some(mut caller) = caller else {
+                // Sent without a wish for an answer.
+                drop(self.0.await);
+                return;
+            };
+            tokio::select! {
+                biased;
+                // The caller may have gone just now.
+                answer = self.0 => drop(caller.send(answer)),
+                () = caller.closed() => {}
+            }
+        });
+    }
+}
+
+impl<D: Dependency> std::fmt::Debug for Answering<D> {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Answering").finish_non_exhaustive()
     }
 }
 

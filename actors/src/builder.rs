@@ -373,6 +373,10 @@ impl<D: Dependency> ChildHooks for WorkerHooks<D> {
         self.leave();
     }
 
+    fn stopped(&self) {
+        self.leave();
+    }
+
     fn gone(&self) {
         self.leave();
     }

@@ -352,14 +352,19 @@ async fn permit<E>(
     let refused = match shared.pass(now, deadline) {
         Passage::Granted(held) => return Ok(Admission::new(shared, held)),
         Passage::Refused(refused) => refused,
-        Passage::AskBreaker => match shared.ask_for_permit(deadline).await {
-            Err(refused) => refused,
-            Ok(admission) => match admission.into_held() {
-                Some(held) => return Ok(Admission::new(shared, held)),
-                // An admission that was just given holds its permit.
-                None => shared.overtaken(now),
-            },
-        },
+        Passage::AskBreaker => {
+            // The breaker's thread may be blocked: the deadline holds all the same.
+            let asked = bounded(&shared.clock, deadline, shared.ask_for_permit(deadline)).await;
+            match asked {
+                None => return Err(Lost::refused(no_place(shared, NoPlace::Deadline))),
+                Some(Err(refused)) => refused,
+                Some(Ok(admission)) => match admission.into_held() {
+                    Some(held) => return Ok(Admission::new(shared, held)),
+                    // An admission that was just given holds its permit.
+                    None => shared.overtaken(now),
+                },
+            }
+        }
     };
     Err(Lost::by_breaker(refused))
 }

@@ -12,7 +12,7 @@ use breakerbox_policy::Time;
 
 use crate::dependency::{Dependency, Shared};
 use crate::reply::Timer;
-use crate::supervisor::DriverQueue;
+use crate::supervisor::{DriverQueue, caught};
 use crate::worker::Work;
 
 /// Work that waits for a worker.
@@ -52,7 +52,7 @@ impl<D: Dependency> WorkQueue<D> {
             let mut inner = self.lock();
             if inner.closed {
                 drop(inner);
-                drop(work);
+                discard([work]);
                 return;
             }
             inner.works.push_back(work);
@@ -85,14 +85,21 @@ impl<D: Dependency> WorkQueue<D> {
         if batch.is_empty() {
             return;
         }
-        let mut inner = self.lock();
-        if inner.closed {
-            drop(inner);
-            drop(batch);
-            return;
+        let driver = {
+            let mut inner = self.lock();
+            if inner.closed {
+                drop(inner);
+                discard(batch);
+                return;
+            }
+            batch.append(&mut inner.works);
+            inner.works = batch;
+            // It may be another driver by now, which knows nothing of this work.
+            inner.driver.take()
+        };
+        if let Some(driver) = driver {
+            driver.wake();
         }
-        batch.append(&mut inner.works);
-        inner.works = batch;
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner<D>> {
@@ -115,6 +122,22 @@ impl<D: Dependency> WorkQueue<D> {
             }
         }
         overdue
+    }
+}
+
+/// Drops work that will not be begun; each answers its caller.
+fn discard<D: Dependency>(works: impl IntoIterator<Item = Work<D>>) {
+    for work in works {
+        let Work { request, duty, .. } = work;
+        drop(duty);
+        disarm(request);
+    }
+}
+
+/// Drops a request where a panic in it harms nobody else: two in one unwind abort the process.
+fn disarm<T>(request: T) {
+    if let Err(panic) = caught(|| drop(request)) {
+        tracing::error!(%panic, "a request panicked while it was dropped");
     }
 }
 
@@ -142,7 +165,7 @@ impl<D: Dependency> DriverQueue for WorkQueue<D> {
     fn clear(&self) {
         let works = std::mem::take(&mut self.lock().works);
         // Each answers its caller, outside of the lock.
-        drop(works);
+        discard(works);
     }
 
     fn close(&self) {
@@ -154,7 +177,9 @@ impl<D: Dependency> DriverQueue for WorkQueue<D> {
         loop {
             let now = self.shared.clock.now();
             for work in self.take_overdue(cx, now) {
-                work.duty.expire(now);
+                let Work { request, duty, .. } = work;
+                duty.expire(now);
+                disarm(request);
             }
             let mut inner = self.lock();
             let Some(first) = inner.first_deadline() else {

@@ -198,7 +198,7 @@ impl<T> Drop for Cell<T> {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         if let Some(held) = state.admission.take() {
-            self.shared.forsake(held);
+            self.shared.forsake(held, false);
         }
     }
 }
@@ -321,7 +321,8 @@ impl<T> Drop for Waiting<T> {
             (state.admission.take(), state.worker.take())
         };
         if let Some(held) = admission {
-            self.cell.shared.forsake(held);
+            // A panic that unwinds here is the caller's own: a worker's is caught.
+            self.cell.shared.forsake(held, false);
         }
         if let Some(worker) = worker {
             worker.wake();

@@ -45,13 +45,17 @@ pub struct Runtime {
     inner: Arc<Inner>,
 }
 
+/// The way to the root's driver, until the tree has ended. Then the driver goes, and closes the
+/// root's mailbox behind it.
+type RootCommands = Arc<Mutex<Option<mpsc::UnboundedSender<DriverCommand>>>>;
+
 struct Inner {
     around: Surroundings,
     settings: BTreeMap<String, DependencySettings>,
     root: GroupRef,
-    commands: mpsc::UnboundedSender<DriverCommand>,
+    commands: RootCommands,
     end: watch::Receiver<Option<StopCause>>,
-    registry: Mutex<BTreeMap<String, Box<dyn Registered>>>,
+    registry: Mutex<BTreeMap<String, Arc<dyn Registered>>>,
     groups: Mutex<BTreeMap<String, GroupRef>>,
     thread: Mutex<Option<OwnThread>>,
 }
@@ -99,7 +103,7 @@ impl<D: Dependency> Registered for Client<D> {
 struct Planted {
     around: Surroundings,
     root: GroupRef,
-    commands: mpsc::UnboundedSender<DriverCommand>,
+    commands: RootCommands,
     end: watch::Receiver<Option<StopCause>>,
 }
 
@@ -305,16 +309,17 @@ impl Runtime {
     ///
     /// # Cancel safety   Dropped, the shutdown goes on; threads are not joined.
     pub async fn shutdown(&self) {
-        for one in self.registry().values() {
+        // Whoever listens to the events may ask for a dependency: without the lock.
+        let all: Vec<Arc<dyn Registered>> = self.registry().values().cloned().collect();
+        for one in &all {
             one.drain();
         }
         // A root that is gone has ended already.
-        let _ = self
-            .inner
-            .commands
-            .send(DriverCommand::Stop { incarnation: 1 });
+        if let Some(commands) = &*lock(&self.inner.commands) {
+            let _ = commands.send(DriverCommand::Stop { incarnation: 1 });
+        }
         self.ended().await;
-        for one in self.registry().values() {
+        for one in &all {
             one.stop();
         }
         let arbiters = self.inner.around.homes.stop();
@@ -344,7 +349,7 @@ impl Runtime {
         if registry.contains_key(&name) {
             return Err(StartError::AlreadyRegistered { name });
         }
-        registry.insert(name, Box::new(client.clone()));
+        registry.insert(name, Arc::new(client.clone()));
         Ok(())
     }
 
@@ -356,7 +361,7 @@ impl Runtime {
         self.supervise_group(group).await.map(drop)
     }
 
-    fn registry(&self) -> MutexGuard<'_, BTreeMap<String, Box<dyn Registered>>> {
+    fn registry(&self) -> MutexGuard<'_, BTreeMap<String, Arc<dyn Registered>>> {
         lock(&self.inner.registry)
     }
 }
@@ -394,20 +399,23 @@ fn plant(
     let root = Group::new("");
     let handle = GroupRef {
         name: String::new(),
-        slot: root.slot.clone(),
+        addr: root.slot.addr.clone(),
         clock,
     };
     let (commands, inbox) = mpsc::unbounded_channel();
     let (ended, end) = watch::channel(None);
+    // The driver is made below.
+    let _ = commands.send(DriverCommand::Start { incarnation: 1 });
+    let commands = Arc::new(Mutex::new(Some(commands)));
+    let last_commands = Arc::clone(&commands);
     let tell: Tell = Box::new(move |_, news| {
         if let DriverNews::Ended(cause) | DriverNews::StartFailed(cause) = news {
+            drop(lock(&last_commands).take());
             ended.send_replace(Some(cause));
         }
     });
     let body = root.into_body("", &around);
     body.spawn(&around.homes, inbox, tell)?;
-    // The driver was made just now.
-    let _ = commands.send(DriverCommand::Start { incarnation: 1 });
     Ok(Planted {
         around,
         root: handle,
@@ -446,6 +454,10 @@ impl Drop for Inner {
         for one in lock(&self.registry).values() {
             one.stop();
         }
+        // The root's driver ends, and with it everything.
+        drop(lock(&self.commands).take());
+        // Nobody is left to wait until they have ended.
+        drop(self.around.homes.stop());
     }
 }
 

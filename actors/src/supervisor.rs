@@ -322,7 +322,12 @@ impl Supervisor {
                 continue;
             };
             match child.state {
-                ChildState::Stopped | ChildState::Parked => entry.mourn(&self.around.watchers),
+                ChildState::Stopped | ChildState::Parked => {
+                    if child.state == ChildState::Stopped && entry.last_end.is_some() {
+                        entry.body.hooks().stopped();
+                    }
+                    entry.mourn(&self.around.watchers);
+                }
                 ChildState::Waiting { until } if entry.waits_until != Some(until) => {
                     entry.waits_until = Some(until);
                     entry.body.hooks().waits(until);
@@ -343,11 +348,12 @@ impl Supervisor {
         let Some(patience) = entry.body.stuck_after() else {
             return;
         };
-        schedule_watchdog(child, patience, ctx);
         let busy = entry.body.health().busy_for(self.around.clock.now());
         let Some(for_) = busy.filter(|busy| *busy >= patience) else {
+            schedule_watchdog(child, patience, ctx);
             return;
         };
+        // The next driver gets a watchdog of its own.
         let incarnation = entry.incarnation;
         let kind = EventKind::Stuck { incarnation, for_ };
         self.around.events.emit(&entry.subject, kind);

@@ -351,6 +351,10 @@ impl<D: Dependency> Execution<D> {
     /// Ends the call with the dependency's own result.
     fn finish(&mut self, result: Result<D::Response, D::Error>) {
         self.drop_future();
+        let verdict = match caught(|| D::classify(result.as_ref())) {
+            Ok(verdict) => verdict,
+            Err(panic) => return self.crash(panic),
+        };
         let Some(mut duty) = self.duty.take() else {
             return;
         };
@@ -360,7 +364,6 @@ impl<D: Dependency> Execution<D> {
             return;
         }
         let now = self.shared.clock.now();
-        let verdict = D::classify(result.as_ref());
         let reply = result.map_err(|error| CallError::Failed {
             dependency: Arc::clone(&self.shared.name),
             error,

@@ -63,6 +63,9 @@ pub(crate) trait ChildHooks: Send + Sync {
         let _ = cause;
     }
 
+    /// It ended, and runs again only when somebody restarts it by hand.
+    fn stopped(&self) {}
+
     /// It will not run again.
     fn gone(&self) {}
 }
@@ -283,7 +286,8 @@ impl<A: Actor<Context = Context<A>>> Child<A> {
         } = self;
         let handle = ChildRef {
             name: spec.name.clone(),
-            slot: slot.clone(),
+            addr: slot.addr.clone(),
+            health: Arc::clone(&slot.health),
         };
         let make: Make<A> = Arc::new(move |_: &Rc<Life>| factory());
         let mut body = ActorBody::<A, Plain>::beside(slot, make, clock.clone());
@@ -304,9 +308,12 @@ impl<A: Actor<Context = Context<A>>> fmt::Debug for Child<A> {
 }
 
 /// A supervised actor's handle.
+///
+/// It has no part in the mailbox, which closes when the actor will never run again.
 pub struct ChildRef<A: Actor> {
     name: String,
-    slot: Mailslot<A>,
+    addr: Addr<A>,
+    health: Arc<Health>,
 }
 
 impl<A: Actor<Context = Context<A>>> ChildRef<A> {
@@ -319,19 +326,19 @@ impl<A: Actor<Context = Context<A>>> ChildRef<A> {
     /// Its address, which stays the same in every life.
     #[must_use]
     pub fn addr(&self) -> Addr<A> {
-        self.slot.addr.clone()
+        self.addr.clone()
     }
 
     /// Whether it takes messages now; those sent meanwhile wait.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        self.slot.health.condition() == Condition::Running
+        self.health.condition() == Condition::Running
     }
 
     /// Which of its lives this is, from 1.
     #[must_use]
     pub fn incarnation(&self) -> u64 {
-        self.slot.health.incarnation()
+        self.health.incarnation()
     }
 }
 
@@ -339,7 +346,8 @@ impl<A: Actor> Clone for ChildRef<A> {
     fn clone(&self) -> Self {
         Self {
             name: self.name.clone(),
-            slot: self.slot.clone(),
+            addr: self.addr.clone(),
+            health: Arc::clone(&self.health),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use actix::{Actor, Context};
+use actix::{Actor, Addr, Context};
 use breakerbox_policy::supervision::{
     AutoShutdown, ChildId, ChildSpec, ChildState, ChildView, CommandError, OtpRules,
     RestartBackoff, Strategy, Supervision, SupervisorSpec,
@@ -224,7 +224,7 @@ impl From<ChildView<'_>> for ChildStatus {
 #[derive(Clone)]
 pub struct GroupRef {
     pub(crate) name: String,
-    pub(crate) slot: Mailslot<Supervisor>,
+    pub(crate) addr: Addr<Supervisor>,
     pub(crate) clock: Clock,
 }
 
@@ -255,7 +255,7 @@ impl GroupRef {
     ) -> Result<GroupRef, CommandError> {
         let handle = GroupRef {
             name: group.own.name.clone(),
-            slot: group.slot.clone(),
+            addr: group.slot.addr.clone(),
             clock: self.clock.clone(),
         };
         let spec = group.own.clone();
@@ -289,17 +289,13 @@ impl GroupRef {
 
     /// How the children are, in start order; nothing when the group is down.
     pub async fn children(&self) -> Vec<ChildStatus> {
-        self.slot.addr.send(Survey).await.unwrap_or_default()
+        self.addr.send(Survey).await.unwrap_or_default()
     }
 
     async fn ask(&self, request: Request) -> Result<Option<ChildId>, CommandError> {
         let (reply, answer) = oneshot::channel();
         let gone = |_| CommandError::StoppingSupervisor;
-        self.slot
-            .addr
-            .send(Ask { request, reply })
-            .await
-            .map_err(gone)?;
+        self.addr.send(Ask { request, reply }).await.map_err(gone)?;
         answer
             .await
             .unwrap_or(Err(CommandError::StoppingSupervisor))

@@ -13,6 +13,17 @@ pub(crate) enum Home {
     Here,
     /// One of the runtime's other threads.
     Arbiter(ArbiterHandle),
+    /// A thread for one future, which ends with it.
+    Own(ArbiterHandle),
+}
+
+/// Stops a thread when the one future that it was made for has ended, whatever way.
+struct LastOne(ArbiterHandle);
+
+impl Drop for LastOne {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
 }
 
 impl Home {
@@ -26,17 +37,35 @@ impl Home {
                 tokio::task::spawn_local(make());
                 Ok(())
             }
-            Self::Arbiter(arbiter) => {
-                let run = move || {
-                    tokio::task::spawn_local(make());
-                };
-                if arbiter.spawn_fn(run) {
-                    Ok(())
-                } else {
-                    Err("its thread is gone".to_owned())
-                }
+            Self::Arbiter(arbiter) => run_on(arbiter, make),
+            Self::Own(arbiter) => {
+                let last_one = LastOne(arbiter.clone());
+                run_on(arbiter, move || {
+                    let only = make();
+                    async move {
+                        let _last_one = last_one;
+                        only.await;
+                    }
+                })
             }
         }
+    }
+}
+
+fn run_on<F>(
+    arbiter: &ArbiterHandle,
+    make: impl FnOnce() -> F + Send + 'static,
+) -> Result<(), String>
+where
+    F: Future<Output = ()> + 'static,
+{
+    let run = move || {
+        tokio::task::spawn_local(make());
+    };
+    if arbiter.spawn_fn(run) {
+        Ok(())
+    } else {
+        Err("its thread is gone".to_owned())
     }
 }
 
@@ -66,7 +95,7 @@ impl Homes {
         };
         let mut shared = vec![Home::Here];
         for _ in 0..more {
-            shared.push(homes.dedicated()?.1);
+            shared.push(Home::Arbiter(homes.thread()?.1));
         }
         shared.extend(given.into_iter().map(Home::Arbiter));
         Ok(Self {
@@ -80,8 +109,13 @@ impl Homes {
         self.shared[index % self.shared.len()].clone()
     }
 
-    /// A new thread, with its number.
+    /// A new thread for one future, with its number.
     pub(crate) fn dedicated(&self) -> Result<(u64, Home), String> {
+        let (number, arbiter) = self.thread()?;
+        Ok((number, Home::Own(arbiter)))
+    }
+
+    fn thread(&self) -> Result<(u64, ArbiterHandle), String> {
         if !System::is_registered() {
             return Err(
                 "a thread of its own needs a running actix system; start the program with \
@@ -90,12 +124,12 @@ impl Homes {
             );
         }
         let arbiter = Arbiter::try_new().map_err(|error| error.to_string())?;
-        let home = Home::Arbiter(arbiter.handle());
+        let handle = arbiter.handle();
         let mut made = self.lock();
         made.last += 1;
         let number = made.last;
         made.arbiters.insert(number, arbiter);
-        Ok((number, home))
+        Ok((number, handle))
     }
 
     /// Gives a thread up that is blocked: it ends when it comes back, and nobody waits for that.
