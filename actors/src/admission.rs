@@ -53,6 +53,7 @@ impl Held {
     /// Notes that the call has its place and is on its way to the dependency: from here on it can
     /// be overdue (rule BRK-9).
     pub(crate) fn depart(&mut self, shared: &Shared, now: Time) {
+        self.started = now;
         if let Some(ring) = &shared.in_flight {
             self.seat = ring.start(now, tag_of(self.permit.generation()));
         }
@@ -96,11 +97,11 @@ impl<S: Deref<Target = Shared>> Admission<S> {
         self.held.take()
     }
 
-    pub(crate) fn begin(&mut self, now: Time) {
+    /// Notes that the work runs under it from now on, in this very task; it has departed just
+    /// now, at the time that is given back.
+    pub(crate) fn begin(&mut self) -> Option<Time> {
         self.begun = true;
-        if let Some(held) = &mut self.held {
-            held.begin(now);
-        }
+        self.held.as_ref().map(Held::started)
     }
 
     /// See [`Held::depart`]; without a time, at the moment the permit was given.

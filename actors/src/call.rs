@@ -3,26 +3,31 @@
 //!
 //! The order is fixed (rule CALL-5). Rate limits will stand between breaker and bulkhead.
 
-use std::future::Future;
+mod admit;
+
+mod retry;
+
+mod run;
+
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use breakerbox_policy::{
-    Attempt, AttemptEnd, Class, Executed, Retry, RetryDecision, Time, WhileRestarting,
-};
+use breakerbox_policy::{AttemptEnd, Class, Time, WhileRestarting};
 
-use crate::admission::{Admission, Passage, Settled};
-use crate::bulkhead::{NoPlace, Place};
+pub(crate) use run::run;
+
+use crate::admission::Settled;
 use crate::client::{Answer, Core, Source};
-use crate::clock::random;
 use crate::dependency::{CallContext, Dependency, Route, Shared, Verdict};
 use crate::error::{Absence, CallError, Refused};
 use crate::event::EventKind;
 use crate::gate::Mode;
-use crate::reply::{TooLate, bounded, reply, timed_out};
+use crate::reply::{TooLate, reply, timed_out};
 use crate::totals::{Ending, Entry};
 use crate::worker::{Duty, Work};
+use admit::{absent, admit};
+use retry::{Next, most_telling, pause, wait_before_next};
 
 /// What one call asks beyond its dependency's settings.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -86,7 +91,7 @@ pub(crate) async fn ask<D: Dependency>(
     let deadline = deadline(shared, started, options.timeout);
     let mut kept = core.keeps_requests().then(|| request.clone());
     let (result, attempts) = match closed_to_new(shared) {
-        None => primary(core, request, &mut kept, options, deadline).await,
+        None => primary(core, request, &mut kept, options, (started, deadline)).await,
         Some(reason) => (Err(Lost::refused(absent(shared, reason))), 0),
     };
     let lost = match result {
@@ -199,11 +204,11 @@ async fn primary<D: Dependency>(
     request: D::Request,
     kept: &mut Option<D::Request>,
     options: CallOptions,
-    deadline: Option<Time>,
+    (mut now, deadline): (Time, Option<Time>),
 ) -> (Result<D::Response, Lost<D::Error>>, u32) {
     let shared = &core.shared;
     if shared.settings.retry.max_attempts.get() == 1 {
-        let result = attempt(core, request, options.fingerprint, 1, deadline).await;
+        let result = attempt(core, request, options.fingerprint, 1, (now, deadline)).await;
         return (result, 1);
     }
     let idempotent = options
@@ -214,7 +219,7 @@ async fn primary<D: Dependency>(
     let mut before = None;
     loop {
         let spare = kept.as_mut().map(|kept| kept.clone());
-        let lost = match attempt(core, next, options.fingerprint, number, deadline).await {
+        let lost = match attempt(core, next, options.fingerprint, number, (now, deadline)).await {
             Ok(value) => return (Ok(value), number),
             Err(lost) => most_telling(before, lost),
         };
@@ -234,162 +239,7 @@ async fn primary<D: Dependency>(
         before = Some(lost);
         next = spare;
         number += 1;
-    }
-}
-
-/// What a call came to that was tried more than once: what was refused in the end may have been
-/// executed before, and its error must not promise anything else (rule CALL-2).
-fn most_telling<E>(before: Option<Lost<E>>, mut last: Lost<E>) -> Lost<E> {
-    let Some(before) = before else {
-        return last;
-    };
-    let executed = before.error.executed();
-    if last.error.executed() != Executed::No || executed == Executed::No {
-        return last;
-    }
-    if let CallError::Open(refused) = &mut last.error {
-        refused.executed = executed;
-        return last;
-    }
-    Lost {
-        end: last.end,
-        retry_after: last.retry_after.or(before.retry_after),
-        error: before.error,
-    }
-}
-
-/// What follows an attempt that gave no answer.
-enum Next {
-    /// Another one, after this wait.
-    After(Duration),
-    /// Nothing.
-    Stop,
-    /// Nothing, for the breaker has opened: waiting would be for nothing.
-    Opened(Refused),
-}
-
-/// Decides whether there is another attempt (rule LIM-4), and how long to wait for it.
-fn wait_before_next<E>(
-    shared: &Shared,
-    deadline: Option<Time>,
-    idempotent: bool,
-    number: u32,
-    lost: &Lost<E>,
-) -> Next {
-    let settings = &shared.settings.retry;
-    if settings.max_attempts.get() == 1 {
-        return Next::Stop;
-    }
-    let attempt = Attempt {
-        number,
-        end: lost.end,
-        executed: lost.error.executed(),
-        idempotent,
-        retry_after: lost.retry_after,
-    };
-    let retry = Retry::new(settings, deadline);
-    let now = shared.clock.now();
-    let decision = {
-        let mut budget = shared.budget.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(budget) = budget.as_mut() {
-            let submitted = shared.totals.submitted.load(Ordering::Relaxed);
-            let calls = submitted.saturating_sub(budget.deposited);
-            budget.kernel.deposit(now, calls);
-            budget.deposited = submitted;
-        }
-        let budget = budget.as_mut().map(|budget| &mut budget.kernel);
-        retry.decide(now, &attempt, budget, &mut random())
-    };
-    match (decision, shared.refuses()) {
-        (RetryDecision::Stop(_), _) => Next::Stop,
-        (RetryDecision::Again { .. }, Some(refused)) if !settings.on_open => Next::Opened(refused),
-        (RetryDecision::Again { after }, _) => Next::After(after),
-    }
-}
-
-async fn pause(shared: &Shared, wait: Duration) {
-    if !wait.is_zero() {
-        let until = shared.clock.now().after(wait);
-        shared.clock.sleep_until(until).await;
-    }
-}
-
-/// Breaker, then bulkhead. Whatever is refused further in gives the permit back.
-async fn admit<E>(
-    shared: &Shared,
-    now: Time,
-    deadline: Option<Time>,
-) -> Result<(Admission<&Shared>, Place<'_>), Lost<E>> {
-    if shared.route() == Route::Stopped {
-        return Err(Lost::refused(absent(shared, Absence::ShuttingDown)));
-    }
-    let mut admission = permit(shared, now, deadline).await?;
-    if let Some(place) = shared.bulkhead.try_enter() {
-        admission.depart(None);
-        return Ok((admission, place));
-    }
-    let place = match shared.bulkhead.enter(&shared.clock, deadline).await {
-        Ok(place) => place,
-        Err(reason) => {
-            admission.release();
-            return Err(Lost::refused(no_place(shared, reason)));
-        }
-    };
-    while admission.is_overtaken() {
-        admission.release();
-        admission = permit(shared, shared.clock.now(), deadline).await?;
-    }
-    admission.depart(Some(shared.clock.now()));
-    Ok((admission, place))
-}
-
-/// Leave by the breaker, from the gate alone where that is possible.
-async fn permit<E>(
-    shared: &Shared,
-    now: Time,
-    deadline: Option<Time>,
-) -> Result<Admission<&Shared>, Lost<E>> {
-    let refused = match shared.pass(now, deadline) {
-        Passage::Granted(held) => return Ok(Admission::new(shared, held)),
-        Passage::Refused(refused) => refused,
-        Passage::AskBreaker => {
-            // The breaker's thread may be blocked: the deadline holds all the same.
-            let asked = bounded(&shared.clock, deadline, shared.ask_for_permit(deadline)).await;
-            match asked {
-                None => return Err(Lost::refused(no_place(shared, NoPlace::Deadline))),
-                Some(Err(refused)) => refused,
-                Some(Ok(admission)) => match admission.into_held() {
-                    Some(held) => return Ok(Admission::new(shared, held)),
-                    // An admission that was just given holds its permit.
-                    None => shared.overtaken(now),
-                },
-            }
-        }
-    };
-    Err(Lost::by_breaker(refused))
-}
-
-fn no_place<E>(shared: &Shared, reason: NoPlace) -> CallError<E> {
-    let dependency = Arc::clone(&shared.name);
-    match reason {
-        NoPlace::Overloaded => CallError::Overloaded {
-            dependency,
-            max_concurrent: shared.bulkhead.max_concurrent(),
-            max_queue: shared.bulkhead.max_queue(),
-        },
-        NoPlace::Deadline => CallError::TimedOut {
-            dependency,
-            after: Duration::ZERO,
-            executed: Executed::No,
-        },
-    }
-}
-
-fn absent<E>(shared: &Shared, reason: Absence) -> CallError<E> {
-    CallError::NotExecuted {
-        dependency: Arc::clone(&shared.name),
-        reason,
-        retry_after: None,
+        now = shared.clock.now();
     }
 }
 
@@ -399,12 +249,11 @@ async fn attempt<D: Dependency>(
     request: D::Request,
     fingerprint: Option<u64>,
     number: u32,
-    deadline: Option<Time>,
+    (sent, deadline): (Time, Option<Time>),
 ) -> Result<D::Response, Lost<D::Error>> {
     let shared = &core.shared;
     let fingerprint = fingerprint.or_else(|| D::fingerprint(&request));
     quarantine(shared, fingerprint).map_err(Lost::refused)?;
-    let sent = shared.clock.now();
     let (admission, place) = admit(shared, sent, deadline).await?;
     let Some(worker) = core.pick() else {
         admission.release();
@@ -480,103 +329,6 @@ fn lost_by<D: Dependency>(error: CallError<D::Error>) -> Lost<D::Error> {
             ..
         } => Lost::refused(error),
         _ => Lost::failed(error, Verdict::from(Class::Failure)),
-    }
-}
-
-/// Runs a closure under the same breaker and limits, in the caller's own task.
-///
-/// # Cancel safety   Dropped, the closure's future is dropped; counted as cancelled.
-pub(crate) async fn run<T, E, F>(
-    shared: &Arc<Shared>,
-    options: CallOptions,
-    classify: impl Fn(&Result<T, E>) -> Verdict,
-    mut work: impl FnMut() -> F,
-) -> Result<T, CallError<E>>
-where
-    F: Future<Output = Result<T, E>>,
-{
-    refuse_at_once(shared)?;
-    let entry = Entry::open(shared);
-    let deadline = deadline(shared, shared.clock.now(), options.timeout);
-    let idempotent = options.idempotent.unwrap_or(false);
-    let mut number = 1;
-    let mut before = None;
-    let error = loop {
-        if let Some(reason) = closed_to_new(shared).filter(|_| number == 1) {
-            break absent(shared, reason);
-        }
-        let lost = match run_once(shared, deadline, &classify, &mut work).await {
-            Ok(value) => {
-                entry.close(Ending::Primary);
-                return Ok(value);
-            }
-            Err(lost) => most_telling(before, lost),
-        };
-        match wait_before_next(shared, deadline, idempotent, number, &lost) {
-            Next::After(wait) => pause(shared, wait).await,
-            Next::Stop => break lost.error,
-            Next::Opened(refused) => {
-                break most_telling(Some(lost), Lost::by_breaker(refused)).error;
-            }
-        }
-        before = Some(lost);
-        number += 1;
-    };
-    entry.close(if error.is_refusal() {
-        Ending::Refused
-    } else {
-        Ending::Failed
-    });
-    Err(error)
-}
-
-/// One attempt. The closure is not called before the call may go out: it may begin its work
-/// before its future is polled.
-async fn run_once<T, E, F>(
-    shared: &Arc<Shared>,
-    deadline: Option<Time>,
-    classify: &impl Fn(&Result<T, E>) -> Verdict,
-    work: &mut impl FnMut() -> F,
-) -> Result<T, Lost<E>>
-where
-    F: Future<Output = Result<T, E>>,
-{
-    let asked = shared.clock.now();
-    let (mut admission, place) = admit(shared, asked, deadline).await?;
-    shared.totals.attempts.fetch_add(1, Ordering::Relaxed);
-    let began = shared.clock.now();
-    admission.begin(began);
-    let attempt = shared
-        .settings
-        .timeout
-        .attempt
-        .map(|span| began.after(span));
-    let until = match (attempt, deadline) {
-        (Some(attempt), Some(total)) => Some(attempt.min(total)),
-        (one, other) => one.or(other),
-    };
-    let result = bounded(&shared.clock, until, work()).await;
-    let now = shared.clock.now();
-    let verdict = result.as_ref().map_or_else(timed_out, classify);
-    drop(place);
-    if let Settled::Owed(report) = admission.settle(verdict, now) {
-        shared.report_and_wait(report).await;
-    }
-    let dependency = Arc::clone(&shared.name);
-    match result {
-        Some(Ok(value)) => Ok(value),
-        Some(Err(error)) => {
-            let error = CallError::Failed { dependency, error };
-            Err(Lost::failed(error, verdict))
-        }
-        None => {
-            let error = CallError::TimedOut {
-                dependency,
-                after: now.since(began),
-                executed: Executed::Maybe,
-            };
-            Err(Lost::failed(error, verdict))
-        }
     }
 }
 
