@@ -9,6 +9,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use breakerbox_policy::{Class, Executed, Time};
 use tokio::time::Sleep;
@@ -148,6 +149,13 @@ impl<T: Send + 'static> Replier<T> {
             waker => *waker = Some(cx.waker().clone()),
         }
         false
+    }
+
+    /// How long ago it was sent, if nobody has settled it yet.
+    pub(crate) fn waited(&self, now: Time) -> Duration {
+        let state = self.cell.lock();
+        let held = state.admission.as_ref();
+        held.map_or(Duration::ZERO, |held| now.since(held.started()))
     }
 
     /// Whether the work has begun.

@@ -109,12 +109,12 @@ impl<D: Dependency> Duty<D> {
 
     /// Ends work that was not begun before its deadline.
     pub(crate) fn expire(self, now: Time) {
-        let Some(shared) = self.replier.as_ref().map(|one| Arc::clone(one.shared())) else {
+        let Some(replier) = &self.replier else {
             return;
         };
         let error = CallError::TimedOut {
-            dependency: Arc::clone(&shared.name),
-            after: shared.settings.timeout.total.unwrap_or_default(),
+            dependency: Arc::clone(&replier.shared().name),
+            after: replier.waited(now),
             executed: Executed::No,
         };
         self.answer(timed_out(), now, Err(error));

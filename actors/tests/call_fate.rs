@@ -423,3 +423,37 @@ fn brk_6_a_caller_that_panics_by_itself_has_only_left_early() {
         runtime.finish().await;
     });
 }
+
+#[test]
+fn call_2_a_call_that_was_never_begun_says_how_long_it_waited() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let script = Script::new(|_: u32, _| Reaction::<u32>::Hang);
+        let worker = script.clone();
+        let client = runtime
+            .dependency("d")
+            .configure(|settings| {
+                settings.bulkhead.max_concurrent = 1.try_into().unwrap();
+                settings.bulkhead.max_wait = Duration::from_secs(60);
+            })
+            .workers(move || worker.dependency())
+            .start()
+            .await
+            .unwrap();
+        let options = CallOptions {
+            timeout: Some(Duration::from_millis(300)),
+            ..CallOptions::default()
+        };
+        let (first, second) =
+            tokio::join!(client.ask_with(1, options), client.ask_with(2, options));
+        first.unwrap_err();
+        let error = second.unwrap_err();
+        assert_eq!(error.executed(), breakerbox_policy::Executed::No, "{error}");
+        let CallError::TimedOut { after, .. } = error else {
+            panic!("{error}");
+        };
+        assert_eq!(after, Duration::from_millis(300));
+        assert_eq!(script.calls(), 1);
+        runtime.finish().await;
+    });
+}

@@ -1,7 +1,6 @@
 //! How a call gets leave to go out: from the breaker first, then from the bulkhead.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use breakerbox_policy::{Executed, Time};
 
@@ -30,7 +29,7 @@ pub(super) async fn admit<E>(
         Ok(place) => place,
         Err(reason) => {
             admission.release();
-            return Err(Lost::refused(no_place(shared, reason)));
+            return Err(Lost::refused(no_place(shared, now, reason)));
         }
     };
     while admission.is_overtaken() {
@@ -54,7 +53,7 @@ async fn permit<E>(
             // The breaker's thread may be blocked: the deadline holds all the same.
             let asked = bounded(&shared.clock, deadline, shared.ask_for_permit(deadline)).await;
             match asked {
-                None => return Err(Lost::refused(no_place(shared, NoPlace::Deadline))),
+                None => return Err(Lost::refused(no_place(shared, now, NoPlace::Deadline))),
                 Some(Err(refused)) => refused,
                 Some(Ok(admission)) => match admission.into_held() {
                     Some(held) => return Ok(Admission::new(shared, held)),
@@ -67,7 +66,7 @@ async fn permit<E>(
     Err(Lost::by_breaker(refused))
 }
 
-fn no_place<E>(shared: &Shared, reason: NoPlace) -> CallError<E> {
+fn no_place<E>(shared: &Shared, asked: Time, reason: NoPlace) -> CallError<E> {
     let dependency = Arc::clone(&shared.name);
     match reason {
         NoPlace::Overloaded => CallError::Overloaded {
@@ -77,7 +76,7 @@ fn no_place<E>(shared: &Shared, reason: NoPlace) -> CallError<E> {
         },
         NoPlace::Deadline => CallError::TimedOut {
             dependency,
-            after: Duration::ZERO,
+            after: shared.clock.now().since(asked),
             executed: Executed::No,
         },
     }
