@@ -200,3 +200,6 @@ impl<D: Dependency> DriverQueue for WorkQueue<D> {
         }
     }
 }
+
+#[cfg(all(test, feature = "testing"))]
+mod tests;

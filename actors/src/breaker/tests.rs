@@ -105,6 +105,28 @@ fn brk_12_a_crash_in_the_middle_of_a_change_leaves_a_sick_dependency_sick() {
 }
 
 #[test]
+fn brk_12_a_crash_in_the_middle_of_a_change_begins_with_an_empty_window() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let (client, _) = doubler(&runtime).await;
+        for _ in 0..4 {
+            let _ = client.ask(0).await;
+        }
+        let before = client.status().generation;
+        crash(&client, Crash::InTheMachine).await;
+        // What the change left behind in the window is worth nothing.
+        let _ = client.ask(0).await;
+        let status = client.status();
+        assert_eq!((status.state, status.window.failures), (State::Closed, 1));
+        assert!(
+            status.generation > before,
+            "what comes late is seen to be late"
+        );
+        runtime.finish().await;
+    });
+}
+
+#[test]
 fn brk_12_a_failure_that_is_reported_meanwhile_is_counted() {
     run_paused(async || {
         let runtime = TestRuntime::start().await;

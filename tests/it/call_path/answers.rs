@@ -289,7 +289,7 @@ fn call_2_a_refused_retry_does_not_hide_an_attempt_that_may_have_been_executed()
 }
 
 #[test]
-fn call_2_a_breaker_that_opens_ends_the_retries_with_the_dependencys_own_error() {
+fn call_2_a_breaker_that_opens_under_a_retry_tells_that_the_work_was_executed() {
     run_paused(async || {
         let configure = |settings: &mut DependencySettings| {
             retries(settings);
@@ -301,8 +301,11 @@ fn call_2_a_breaker_that_opens_ends_the_retries_with_the_dependencys_own_error()
             ..CallOptions::default()
         };
         let error = bench.client.ask_with(Do::Fail, again).await.unwrap_err();
+        assert!(matches!(error, CallError::Open(_)), "{error}");
         assert_eq!(error.executed(), Executed::Yes, "{error}");
+        assert!(!error.is_refusal(), "the dependency was asked");
         assert_eq!((bench.state(), bench.script.calls()), (State::Open, 2));
+        assert_eq!(bench.status().totals.failed, 1);
         let status = bench.status();
         assert_eq!(status.tally.cancelled, 0, "no permit is lost on the way");
         bench.finish().await;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use breakerbox_actors::testing::run_paused;
 use breakerbox_actors::{CallContext, Client, Dependency, Runtime, RuntimeSettings};
-use breakerbox_policy::{DependencySettings, Rate, State};
+use breakerbox_policy::{Class, DependencySettings, Rate, State};
 use futures_util::future::join_all;
 
 use crate::scripted::{Bench, Do, let_others_run, ms, nonzero, opens_after, pass};
@@ -43,6 +43,31 @@ fn call_3_an_ask_that_fails_in_a_loop_is_stopped_by_the_rule() {
     });
 }
 
+/// Asks from a task of its own, which is woken by the answer alone: a test's outermost future is
+/// looked at last, and would find everything counted by then.
+#[test]
+fn call_3_an_outcome_is_counted_before_its_caller_sees_it() {
+    run_paused(async || {
+        let configure = |settings: &mut DependencySettings| {
+            settings.breaker.failure_threshold = None;
+            settings.timeout.attempt = Some(ms(10));
+            settings.workers.intensity.max = u32::MAX;
+        };
+        let bench = Bench::start(configure).await;
+        let client = bench.client.clone();
+        let ends = [Do::Fail, Do::Fail.after(1), Do::Hang, Do::Panic, Do::Fail];
+        let caller = async move {
+            for (told, counted) in ends.into_iter().zip(1..) {
+                let what = format!("{told:?}");
+                client.ask(told).await.unwrap_err();
+                assert_eq!(client.status().tally.failures, counted, "{what}");
+            }
+        };
+        tokio::task::spawn_local(caller).await.unwrap();
+        bench.finish().await;
+    });
+}
+
 /// Successes are counted without a message; the failures between them are not lost for it.
 #[test]
 fn call_3_a_rate_is_judged_with_every_success_that_came_before() {
@@ -69,6 +94,30 @@ fn call_3_a_rate_is_judged_with_every_success_that_came_before() {
 }
 
 const CALLERS: u64 = 64;
+
+/// The success that completes `minimum_calls` is judged like any other outcome (rule BRK-1), so
+/// it is not merely counted at the gate.
+#[test]
+fn call_3_a_success_that_opens_the_breaker_is_not_kept_from_it() {
+    run_paused(async || {
+        let configure = |settings: &mut DependencySettings| {
+            settings.breaker.window = breakerbox_policy::WindowKind::Count { size: nonzero(4) };
+            settings.breaker.failure_threshold = None;
+            settings.breaker.failure_rate = Rate::new(0.75).ok();
+            settings.breaker.minimum_calls = 4;
+        };
+        let bench = Bench::start(configure).await;
+        for _ in 0..3 {
+            bench.ask(Do::Fail).await.unwrap_err();
+        }
+        assert_eq!(bench.state(), State::Closed);
+        bench.ask(Do::Answer(1)).await.unwrap();
+        bench.ask(Do::Answer(1)).await.unwrap_err();
+        assert_eq!(bench.state(), State::Open);
+        assert_eq!(bench.script.calls(), 4);
+        bench.finish().await;
+    });
+}
 
 #[test]
 fn call_3_sixty_four_callers_on_one_thread_are_stopped_by_the_rule() {
@@ -205,6 +254,29 @@ fn brk_9_a_total_hang_opens_the_breaker_after_about_one_slow_call() {
         assert_eq!(status.state, State::Open, "{}", status.reason);
         assert_eq!(bench.script.calls(), 20);
         hung.iter().for_each(tokio::task::JoinHandle::abort);
+        bench.finish().await;
+    });
+}
+
+#[test]
+fn brk_9_calls_that_ended_in_time_are_never_overdue() {
+    run_paused(async || {
+        let bench = Bench::start(|settings| {
+            judged_by_slowness(settings);
+            settings.retry.max_attempts = nonzero(2);
+        })
+        .await;
+        for call in 0..20 {
+            let work = || std::future::ready(Ok::<u32, String>(call));
+            bench.client.run(work).await.unwrap();
+            bench.ask(Do::Answer(call)).await.unwrap();
+            bench.ask(Do::End(Class::Rejected)).await.unwrap_err();
+        }
+        // As long as it takes until a call in flight would be slow, and longer.
+        pass(3_000).await;
+        let status = bench.status();
+        assert_eq!(status.state, State::Closed, "{}", status.reason);
+        assert_eq!(status.totals.trips, 0);
         bench.finish().await;
     });
 }

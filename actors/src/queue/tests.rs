@@ -1,0 +1,31 @@
+//! Work that comes after the end. Only from in here can it come so late: a client looks at the
+//! worker's health first.
+
+use crate::error::{Absence, CallError};
+use crate::supervisor::DriverQueue;
+use crate::testing::{Reaction, Script, TestRuntime, run_paused};
+
+#[test]
+fn call_1_work_for_a_closed_queue_is_answered_at_once_and_not_executed() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let script = Script::new(|request: u32, _| Reaction::Answer(request));
+        let worker = script.clone();
+        let new = runtime.dependency("d");
+        let started = new.workers(move || worker.dependency()).start().await;
+        let client = started.expect("it starts");
+        client.core.workers[0].queue.close();
+        let begun = runtime.clock().now();
+        let error = client.ask(1).await.expect_err("nobody takes it");
+        let reason = match error {
+            CallError::NotExecuted { reason, .. } => reason,
+            other => panic!("{other}"),
+        };
+        assert_eq!(reason, Absence::Restarting);
+        assert_eq!(runtime.clock().now(), begun);
+        assert_eq!(script.calls(), 0);
+        client.core.workers[0].queue.open();
+        assert_eq!(client.ask(2).await.expect("it is open again").value, 2);
+        runtime.finish().await;
+    });
+}
