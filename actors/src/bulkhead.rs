@@ -258,6 +258,7 @@ mod tests {
             max_concurrent: places.try_into().unwrap(),
             max_queue,
             max_wait: Duration::from_secs(1),
+            ..BulkheadSettings::default()
         })
     }
 

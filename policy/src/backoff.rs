@@ -12,7 +12,19 @@ use crate::{BackoffSettings, OpenTime, Random, RetryJitter};
 /// # Source  Acceptance item 77: 100 ms, 200 ms, … at factor 2 without jitter.
 #[must_use]
 pub fn delay(settings: &BackoffSettings, n: u32, random: &mut dyn Random) -> Duration {
-    let Parts { fixed, spread } = parts(settings, n, random);
+    delay_after(settings, n, None, random)
+}
+
+/// The delay before the retry number `n`, when `previous` is the delay before the one ahead of it:
+/// [`RetryJitter::Decorrelated`] goes on from there, the other kinds do not ask.
+#[must_use]
+pub fn delay_after(
+    settings: &BackoffSettings,
+    n: u32,
+    previous: Option<Duration>,
+    random: &mut dyn Random,
+) -> Duration {
+    let Parts { fixed, spread } = parts(settings, n, previous, random);
     fixed.saturating_add(spread)
 }
 
@@ -29,8 +41,23 @@ pub fn delay_with_hint(
     hint: Duration,
     random: &mut dyn Random,
 ) -> Duration {
-    let Parts { fixed, spread } = parts(settings, n, random);
+    let Parts { fixed, spread } = parts(settings, n, None, random);
     fixed.max(hint).saturating_add(spread)
+}
+
+/// A pause that the dependency asked for: its own hint, whatever the backoff would say, with the
+/// backoff's random part on top.
+///
+/// # Source  Rule LIM-1 in docs/rules.md.
+#[must_use]
+pub fn hinted(
+    settings: &BackoffSettings,
+    n: u32,
+    hint: Duration,
+    random: &mut dyn Random,
+) -> Duration {
+    let Parts { spread, .. } = parts(settings, n, None, random);
+    hint.saturating_add(spread)
 }
 
 /// How long a breaker stays open that opened `attempt` times in a row before, 0 for the first.
@@ -49,13 +76,27 @@ struct Parts {
     spread: Duration,
 }
 
-fn parts(settings: &BackoffSettings, n: u32, random: &mut dyn Random) -> Parts {
+fn parts(
+    settings: &BackoffSettings,
+    n: u32,
+    previous: Option<Duration>,
+    random: &mut dyn Random,
+) -> Parts {
     let nominal = grown(settings.base, settings.factor, settings.max, n);
     let (fixed, widest) = match settings.jitter {
         RetryJitter::None => (nominal, Duration::ZERO),
         RetryJitter::Full => (Duration::ZERO, nominal),
         RetryJitter::Equal => (nominal - nominal / 2, nominal / 2),
         RetryJitter::Added(share) => (nominal, scaled(nominal, share.clamp(0.0, 1.0))),
+        RetryJitter::Decorrelated => {
+            let base = settings.base.min(settings.max);
+            let before = previous.unwrap_or_else(|| match n {
+                0 => base,
+                n => grown(settings.base, settings.factor, settings.max, n - 1),
+            });
+            let widest = before.saturating_mul(3).min(settings.max);
+            (base, widest.saturating_sub(base))
+        }
     };
     let spread = if widest.is_zero() {
         Duration::ZERO
@@ -119,6 +160,16 @@ mod tests {
             let most = delay(&settings, 0, &mut || 0.999_999);
             assert!(most <= high * MS && most > (high - 1) * MS, "{most:?}");
         }
+    }
+
+    #[test]
+    fn decorrelated_delays_go_on_from_the_one_before() {
+        let settings = settings(RetryJitter::Decorrelated);
+        let next = |previous, unit: f64| delay_after(&settings, 1, previous, &mut || unit);
+        assert_eq!(next(Some(100 * MS), 0.0), 100 * MS);
+        assert_eq!(next(Some(110 * MS), 0.5), 215 * MS, "between 100 and 330");
+        assert_eq!(next(Some(300 * MS), 0.999_9).as_millis(), 349);
+        assert_eq!(next(None, 0.5), 200 * MS, "as after the first delay");
     }
 
     #[test]

@@ -10,6 +10,8 @@ mod time;
 
 mod outcome;
 
+mod classify;
+
 mod settings;
 
 mod window;
@@ -24,7 +26,11 @@ mod retry;
 
 mod budget;
 
+mod throttle;
+
 mod bulkhead;
+
+mod chaos;
 
 pub mod supervision;
 
@@ -34,16 +40,21 @@ pub use breaker::{
 };
 pub use budget::Budget;
 pub use bulkhead::{Admission, AimdLimit, Bulkhead, Partitions};
+pub use chaos::{Blow, Chaos, Strike};
+pub use classify::{ClassifySettings, Symptom, Symptoms};
 pub use outcome::{Class, Executed, Outcome};
 pub use permit::{Permit, PermitKind};
 pub use rate::{Random, Rate, RateError};
 pub use retry::{Attempt, AttemptEnd, Retry, RetryDecision, StopReason};
 pub use settings::{
-    BackoffSettings, BreakerSettings, BudgetSettings, BulkheadSettings, CancelledPolicy,
-    DependencySettings, GiveUp, HalfOpenLimit, HalfOpenRule, HalfOpenSettings, Intensity,
-    LostProbe, OpenTime, Placement, QuarantineSettings, RestartType, RetryJitter, RetrySettings,
-    TimeoutSettings, WhileRestarting, WindowKind, WorkerSettings,
+    AdaptiveRule, AdaptiveSettings, BackoffSettings, BreakerSettings, BudgetSettings,
+    BulkheadSettings, CancelledPolicy, ChaosSettings, DependencySettings, GiveUp, HalfOpenLimit,
+    HalfOpenRule, HalfOpenSettings, HedgeDelay, HedgeSettings, Intensity, KeySettings, LostProbe,
+    OpenTime, Placement, QuarantineSettings, QuotaReset, RateLimitSettings, RestartType,
+    RetryJitter, RetrySettings, ThrottleSettings, TimeoutSettings, WhenAllDown, WhileRestarting,
+    WindowKind, WorkerSettings,
 };
 pub use supervision::{PanicReport, StopCause};
+pub use throttle::{Pause, PauseReason, Throttle};
 pub use time::Time;
 pub use window::{Counts, Window};

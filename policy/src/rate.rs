@@ -22,6 +22,9 @@ pub struct RateError {
 impl Rate {
     const ONE: u32 = 1_000_000;
 
+    /// Nothing of it.
+    pub const ZERO: Self = Self(0);
+
     /// Makes a rate of a fraction.
     ///
     /// # Units   `fraction`: [0, 1], rounded to the nearest millionth.

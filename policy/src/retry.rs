@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::{Budget, Class, Executed, Random, RetrySettings, Time, backoff};
+use crate::{Budget, Class, Executed, Random, RetrySettings, Symptom, Time, backoff};
 
 /// How an attempt ended, as far as a retry is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -30,6 +30,10 @@ pub struct Attempt {
     pub idempotent: bool,
     /// The dependency's own wish for how long to wait, or a refusal's.
     pub retry_after: Option<Duration>,
+    /// What went wrong, where that is known.
+    pub symptom: Option<Symptom>,
+    /// The wait before it; `None` for the first.
+    pub waited: Option<Duration>,
 }
 
 /// What to do after an attempt.
@@ -53,6 +57,8 @@ pub enum StopReason {
     AttemptsUsedUp,
     /// Another attempt cannot end otherwise: rejected, misconfigured, or the caller is gone.
     Pointless,
+    /// The settings name the symptoms to retry, and this is none of them.
+    NotNamed,
     /// It may have been executed, and is not idempotent.
     NotIdempotent,
     /// The breaker is open.
@@ -122,9 +128,15 @@ impl<'a> Retry<'a> {
                 let unsafe_to_repeat = attempt.executed != Executed::No && !attempt.idempotent;
                 unsafe_to_repeat
                     .then_some(StopReason::NotIdempotent)
+                    .or_else(|| (!self.is_named(attempt)).then_some(StopReason::NotNamed))
                     .or(used_up)
             }
         }
+    }
+
+    fn is_named(&self, attempt: &Attempt) -> bool {
+        let on = self.settings.on.as_ref();
+        on.is_none_or(|on| attempt.symptom.is_some_and(|symptom| on.contains(symptom)))
     }
 
     fn wait(&self, attempt: &Attempt, random: &mut dyn Random) -> Duration {
@@ -138,7 +150,7 @@ impl<'a> Retry<'a> {
             {
                 backoff::delay_with_hint(backoff, n, hint, random)
             }
-            _ => backoff::delay(backoff, n, random),
+            _ => backoff::delay_after(backoff, n, attempt.waited, random),
         }
     }
 }

@@ -3,10 +3,17 @@
 //! Values that cannot work are unrepresentable where the type system can say so; the relations
 //! between fields are checked by whoever reads a configuration (rule CFG-1). Nothing here parses.
 
+mod limits;
+
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use crate::Rate;
+use crate::{ClassifySettings, Rate, Symptoms};
+
+pub use limits::{
+    AdaptiveRule, AdaptiveSettings, ChaosSettings, HedgeDelay, HedgeSettings, KeySettings,
+    QuotaReset, RateLimitSettings, ThrottleSettings, WhenAllDown,
+};
 
 /// One, as a number that is not zero.
 const ONE: NonZeroU32 = NonZeroU32::MIN;
@@ -28,10 +35,24 @@ pub struct DependencySettings {
     pub timeout: TimeoutSettings,
     /// How often it is tried.
     pub retry: RetrySettings,
+    /// When a second attempt is sent beside a slow one; `None` for never.
+    pub hedge: Option<HedgeSettings>,
+    /// How many may go out in each interval; `None` for no limit.
+    pub rate_limit: Option<RateLimitSettings>,
+    /// What follows when it asks for less.
+    pub throttle: ThrottleSettings,
     /// How many may run at once.
     pub bulkhead: BulkheadSettings,
     /// Who executes them, and what happens after a crash.
     pub workers: WorkerSettings,
+    /// What an attempt's symptoms count for.
+    pub classify: ClassifySettings,
+    /// The breakers of its keys, where its requests have any.
+    pub keys: KeySettings,
+    /// What a call gets that nobody could answer.
+    pub when_all_down: WhenAllDown,
+    /// Faults on purpose; `None` for none.
+    pub chaos: Option<ChaosSettings>,
 }
 
 /// The memory by which a closed breaker judges.
@@ -227,17 +248,26 @@ pub enum CancelledPolicy {
 /// # Source  Rule CALL-5.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimeoutSettings {
-    /// One attempt in the worker; `None` for no limit.
+    /// Until a connection stands; kept by whoever connects. `None` for no limit, as below.
+    pub connect: Option<Duration>,
+    /// One attempt in the worker.
     pub attempt: Option<Duration>,
-    /// The whole call with its retries and waits; `None` for no limit.
+    /// The whole call with its retries and waits.
     pub total: Option<Duration>,
+    /// From the request to the first part of a streamed answer.
+    pub first_byte: Option<Duration>,
+    /// Between two parts of a streamed answer.
+    pub idle: Option<Duration>,
 }
 
 impl Default for TimeoutSettings {
     fn default() -> Self {
         Self {
+            connect: Some(Duration::from_secs(1)),
             attempt: Some(Duration::from_secs(5)),
             total: Some(Duration::from_secs(15)),
+            first_byte: Some(Duration::from_secs(5)),
+            idle: Some(Duration::from_secs(30)),
         }
     }
 }
@@ -255,6 +285,8 @@ pub struct RetrySettings {
     pub respect_retry_after: bool,
     /// Whether a refusal by the open breaker is tried again too. Off: retrying stops when it opens.
     pub on_open: bool,
+    /// The symptoms after which it is tried again; `None` for every failure and throttle.
+    pub on: Option<Symptoms>,
 }
 
 impl Default for RetrySettings {
@@ -265,6 +297,7 @@ impl Default for RetrySettings {
             budget: Some(BudgetSettings::default()),
             respect_retry_after: true,
             on_open: false,
+            on: None,
         }
     }
 }
@@ -303,6 +336,9 @@ pub enum RetryJitter {
     Full,
     /// Half fixed, half uniform: [delay / 2, delay).
     Equal,
+    /// Uniform in [base, 3 * the delay before), at most the longest delay: each caller's delays
+    /// grow by a path of their own.
+    Decorrelated,
     /// Lengthened by a random share of at most this much, in [0, 1].
     Added(f64),
 }
@@ -330,22 +366,28 @@ impl Default for BudgetSettings {
 /// How many calls may be at the dependency at once, and how many may wait.
 ///
 /// # Source  Rule CALL-6.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BulkheadSettings {
     /// Calls in flight.
     pub max_concurrent: NonZeroU32,
+    /// Writes in flight, at most `max_concurrent`; `None` for no limit of their own (LIM-3).
+    pub max_concurrent_writes: Option<NonZeroU32>,
     /// Calls that wait for a place.
     pub max_queue: u32,
     /// How long one waits at most.
     pub max_wait: Duration,
+    /// A limit that finds its own height below `max_concurrent`; `None` for none.
+    pub adaptive: Option<AdaptiveSettings>,
 }
 
 impl Default for BulkheadSettings {
     fn default() -> Self {
         Self {
             max_concurrent: nonzero(32),
+            max_concurrent_writes: None,
             max_queue: 64,
             max_wait: Duration::from_millis(500),
+            adaptive: None,
         }
     }
 }

@@ -154,6 +154,7 @@ pub(super) fn read(mut section: Section<'_>) -> DependencyConfig {
         retry: policy::retry(section.section("retry")),
         bulkhead,
         workers: policy::workers(section.section("workers")),
+        ..DependencySettings::default()
     };
     let config = DependencyConfig {
         kind,

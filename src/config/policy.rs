@@ -46,7 +46,14 @@ pub(super) fn timeout(mut section: Section<'_>) -> (TimeoutSettings, EdgeTimeout
         idle: section.get("idle", &limit).unwrap_or(default.idle),
     };
     section.finish();
-    (TimeoutSettings { attempt, total }, edge)
+    (
+        TimeoutSettings {
+            attempt,
+            total,
+            ..TimeoutSettings::default()
+        },
+        edge,
+    )
 }
 
 /// Reads `retry`.
@@ -75,6 +82,7 @@ pub(super) fn retry(mut section: Section<'_>) -> RetrySettings {
             .get("respect_retry_after", &truth())
             .unwrap_or(default.respect_retry_after),
         on_open: section.get("on_open", &truth()).unwrap_or(default.on_open),
+        on: None,
     };
     section.finish();
     settings
@@ -132,6 +140,7 @@ pub(super) fn bulkhead(mut section: Section<'_>) -> (BulkheadSettings, Option<No
         max_wait: section
             .get("max_wait", &duration(Duration::ZERO..=YEAR))
             .unwrap_or(default.max_wait),
+        ..default
     };
     let writes = section
         .get("max_concurrent_writes", &whole(0..=MOST))

@@ -62,6 +62,8 @@ pub(super) fn wait_before_next<E>(
         executed: lost.error.executed(),
         idempotent,
         retry_after: lost.retry_after,
+        symptom: None,
+        waited: None,
     };
     let retry = Retry::new(settings, deadline);
     let now = shared.clock.now();

@@ -1,7 +1,7 @@
 use std::num::NonZeroU32;
 
 use super::*;
-use crate::{BackoffSettings, BudgetSettings, RetryJitter};
+use crate::{BackoffSettings, BudgetSettings, RetryJitter, Symptoms};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -23,6 +23,8 @@ fn attempt(number: u32, end: AttemptEnd) -> Attempt {
         executed: Executed::Maybe,
         idempotent: true,
         retry_after: None,
+        symptom: None,
+        waited: None,
     }
 }
 
@@ -158,4 +160,30 @@ fn lim_4_a_retry_takes_a_token_and_a_stop_takes_none() {
     ));
     let none_left = RetryDecision::Stop(StopReason::BudgetUsedUp);
     assert_eq!(decide(1, &mut budget), none_left);
+}
+
+/// Acceptance item 80: only what is named is tried again.
+#[test]
+fn item_80_only_named_symptoms_are_tried_again() {
+    let settings = RetrySettings {
+        on: Some(Symptoms::from([Symptom::Timeout, Symptom::Status(503)])),
+        ..settings()
+    };
+    for (symptom, again) in [
+        (Some(Symptom::Timeout), true),
+        (Some(Symptom::Status(503)), true),
+        (Some(Symptom::Status(500)), false),
+        (None, false),
+    ] {
+        let failed = Attempt {
+            symptom,
+            ..attempt(1, AttemptEnd::Ended(Class::Failure))
+        };
+        let decision = Retry::new(&settings, None).decide(Time::ZERO, &failed, None, &mut || 0.0);
+        assert_eq!(
+            matches!(decision, RetryDecision::Again { .. }),
+            again,
+            "{symptom:?}"
+        );
+    }
 }

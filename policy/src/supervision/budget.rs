@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::spec::RestartBackoff;
-use crate::{BackoffSettings, Intensity, Random, RetryJitter, Time};
+use crate::{Intensity, Random, Time, backoff};
 
 /// The restarts of the last while: a true sliding window.
 ///
@@ -43,29 +43,13 @@ impl Window {
 ///
 /// # Source  Rule SUP-3.
 pub(super) fn delay(
-    backoff: Option<&RestartBackoff>,
+    restarts: Option<&RestartBackoff>,
     streak: u32,
     random: &mut dyn Random,
 ) -> Duration {
-    match backoff {
+    match restarts {
         None => Duration::ZERO,
-        Some(backoff) if streak <= 1 => backoff.first,
-        Some(backoff) => grown(&backoff.delay, streak - 2, random),
+        Some(one) if streak <= 1 => one.first,
+        Some(one) => backoff::delay(&one.delay, streak - 2, random),
     }
-}
-
-/// `min(base * factor^n, max)`, spread.
-fn grown(settings: &BackoffSettings, n: u32, random: &mut dyn Random) -> Duration {
-    let power = settings.factor.powi(i32::try_from(n).unwrap_or(i32::MAX));
-    let exact = settings.base.as_secs_f64() * power;
-    let delay = Duration::try_from_secs_f64(exact)
-        .unwrap_or(settings.max)
-        .min(settings.max);
-    let share = match settings.jitter {
-        RetryJitter::None => return delay,
-        RetryJitter::Full => random.unit(),
-        RetryJitter::Equal => 0.5 + 0.5 * random.unit(),
-        RetryJitter::Added(most) => 1.0 + most * random.unit(),
-    };
-    Duration::try_from_secs_f64(delay.as_secs_f64() * share).unwrap_or(delay)
 }

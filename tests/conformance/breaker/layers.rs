@@ -46,6 +46,7 @@ impl Layer {
                         .and_then(|queue| u32::try_from(queue).ok())
                         .unwrap_or(0),
                     max_wait: Duration::MAX,
+                    ..BulkheadSettings::default()
                 }))
             }
             "retry" => Self::Retry(RetryLayer::new(config)?),
@@ -112,6 +113,7 @@ impl RetryLayer {
                     jitter: RetryJitter::None,
                 },
                 budget: None,
+                on: None,
                 respect_retry_after: true,
                 on_open: true,
             },

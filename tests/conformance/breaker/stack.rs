@@ -442,6 +442,8 @@ impl Stack {
                 executed: Executed::Maybe,
                 idempotent: true,
                 retry_after: None,
+                symptom: None,
+                waited: None,
             };
             match rules.decide(self.now, &attempt, None, &mut middle) {
                 RetryDecision::Again { after } => self.now = self.now.after(after),

@@ -1,0 +1,165 @@
+//! What an attempt's symptoms count for: which status is a failure, which one a throttle.
+//!
+//! It knows no protocol; whoever speaks one names the symptom.
+
+use std::fmt;
+
+use crate::Class;
+
+/// What went wrong with an attempt, as far as it can be said in general.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Symptom {
+    /// This HTTP status, such as 429.
+    Status(u16),
+    /// This hundred of HTTP statuses, such as 5 for `5xx`; as a pattern.
+    StatusClass(u16),
+    /// No connection could be made.
+    Connect,
+    /// The attempt took too long.
+    Timeout,
+    /// The connection was lost before the answer was complete.
+    Reset,
+    /// The worker crashed.
+    Crash,
+}
+
+impl fmt::Display for Symptom {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => write!(out, "{status}"),
+            Self::StatusClass(hundred) => write!(out, "{hundred}xx"),
+            Self::Connect => out.write_str("connect"),
+            Self::Timeout => out.write_str("timeout"),
+            Self::Reset => out.write_str("reset"),
+            Self::Crash => out.write_str("crash"),
+        }
+    }
+}
+
+/// A set of symptoms.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Symptoms(pub Vec<Symptom>);
+
+impl Symptoms {
+    /// How exactly the set names this symptom: by itself, or only by its hundred.
+    fn names(&self, symptom: Symptom) -> Option<Exactness> {
+        if self.0.contains(&symptom) {
+            return Some(Exactness::Itself);
+        }
+        match symptom {
+            Symptom::Status(status) if self.0.contains(&Symptom::StatusClass(status / 100)) => {
+                Some(Exactness::Hundred)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the set holds this symptom.
+    #[must_use]
+    pub fn contains(&self, symptom: Symptom) -> bool {
+        self.names(symptom).is_some()
+    }
+}
+
+impl<const N: usize> From<[Symptom; N]> for Symptoms {
+    fn from(all: [Symptom; N]) -> Self {
+        Self(all.to_vec())
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Exactness {
+    Hundred,
+    Itself,
+}
+
+/// Which symptoms count as what. The more exact word wins; what nobody names is a failure.
+///
+/// # Source  Rule BRK-7.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClassifySettings {
+    /// The dependency is sick: feeds the breaker.
+    pub failure: Symptoms,
+    /// It asks for less traffic.
+    pub throttled: Symptoms,
+    /// The caller's own mistake.
+    pub rejected: Symptoms,
+    /// Our set-up is wrong: a key, a retired model.
+    pub misconfigured: Symptoms,
+}
+
+impl Default for ClassifySettings {
+    fn default() -> Self {
+        Self {
+            failure: Symptoms::from([
+                Symptom::StatusClass(5),
+                Symptom::Connect,
+                Symptom::Timeout,
+                Symptom::Reset,
+            ]),
+            throttled: Symptoms::from([Symptom::Status(429)]),
+            rejected: Symptoms::from([Symptom::StatusClass(4)]),
+            misconfigured: Symptoms::from([Symptom::Status(401), Symptom::Status(403)]),
+        }
+    }
+}
+
+impl ClassifySettings {
+    /// The class of an attempt with this symptom. A status below 400 is a success.
+    #[must_use]
+    pub fn class_of(&self, symptom: Symptom) -> Class {
+        if matches!(symptom, Symptom::Status(status) if status < 400) {
+            return Class::Success;
+        }
+        let classes = [
+            (&self.failure, Class::Failure),
+            (&self.throttled, Class::Throttled),
+            (&self.rejected, Class::Rejected),
+            (&self.misconfigured, Class::Misconfigured),
+        ];
+        let named = classes
+            .into_iter()
+            .filter_map(|(symptoms, class)| Some((symptoms.names(symptom)?, class)));
+        named
+            .max_by_key(|(exactness, _)| *exactness)
+            .map_or(Class::Failure, |(_, class)| class)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn brk_7_the_more_exact_word_about_a_status_wins() {
+        let settings = ClassifySettings::default();
+        for (symptom, class) in [
+            (Symptom::Status(204), Class::Success),
+            (Symptom::Status(400), Class::Rejected),
+            (Symptom::Status(401), Class::Misconfigured),
+            (Symptom::Status(429), Class::Throttled),
+            (Symptom::Status(503), Class::Failure),
+            (Symptom::Timeout, Class::Failure),
+            (Symptom::Crash, Class::Failure),
+        ] {
+            assert_eq!(settings.class_of(symptom), class, "{symptom}");
+        }
+    }
+
+    #[test]
+    fn brk_7_the_settings_decide_what_a_symptom_counts_for() {
+        let settings = ClassifySettings {
+            throttled: Symptoms::from([Symptom::Status(503), Symptom::Connect]),
+            failure: Symptoms::default(),
+            ..ClassifySettings::default()
+        };
+        assert_eq!(settings.class_of(Symptom::Status(503)), Class::Throttled);
+        assert_eq!(settings.class_of(Symptom::Connect), Class::Throttled);
+        assert_eq!(
+            settings.class_of(Symptom::Status(500)),
+            Class::Failure,
+            "nobody names it"
+        );
+    }
+}

@@ -1,0 +1,173 @@
+//! The pause that a dependency asked for, shared by all its callers.
+//!
+//! It never touches the breaker: who throttles works. Quotas that are used up are pauses too, up
+//! to the time when they are full again.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::{BackoffSettings, Random, Time, backoff};
+
+/// Why a dependency is paused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PauseReason {
+    /// It answered that it gets too much.
+    Throttled,
+    /// What it gives in a day, or another span, is used up.
+    QuotaUsedUp,
+}
+
+impl fmt::Display for PauseReason {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Throttled => "it asked for less traffic",
+            Self::QuotaUsedUp => "its quota is used up",
+        })
+    }
+}
+
+/// A pause, from now on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pause {
+    /// When calls may go out again.
+    pub until: Time,
+    /// Why they may not now.
+    pub reason: PauseReason,
+}
+
+/// The pauses of one dependency.
+///
+/// # Source  Rule LIM-1 in docs/rules.md.
+#[derive(Debug, Clone, Default)]
+pub struct Throttle {
+    pause: Option<Pause>,
+    /// Pauses in a row, without a success between them.
+    streak: u32,
+}
+
+impl Throttle {
+    /// Takes in that an attempt was throttled, and gives back the pause when that makes it longer.
+    ///
+    /// The largest hint wins: a shorter one that comes later never shortens a pause. Answers to
+    /// calls that were on their way when the pause began are one throttle, not many.
+    ///
+    /// # Units   `hint`: how long to wait from `now`; jitter comes on top of it, never below.
+    pub fn throttled(
+        &mut self,
+        now: Time,
+        hint: Option<Duration>,
+        settings: &BackoffSettings,
+        random: &mut dyn Random,
+    ) -> Option<Pause> {
+        let is_new = self.paused(now).is_none();
+        if !is_new && hint.is_none() {
+            return None;
+        }
+        let wait = match hint {
+            Some(hint) => backoff::hinted(settings, self.streak, hint, random),
+            None => backoff::delay(settings, self.streak, random),
+        };
+        self.streak = self.streak.saturating_add(u32::from(is_new));
+        self.pause_until(now, now.after(wait), PauseReason::Throttled)
+    }
+
+    /// Takes in that the quota is used up until then.
+    pub fn quota_used_up(&mut self, now: Time, until: Time) -> Option<Pause> {
+        self.pause_until(now, until, PauseReason::QuotaUsedUp)
+    }
+
+    /// Takes in that an attempt succeeded: the next pause is a first one again.
+    pub const fn succeeded(&mut self) {
+        self.streak = 0;
+    }
+
+    /// The pause, while there is one; at exactly its end there is none.
+    #[must_use]
+    pub fn paused(&self, now: Time) -> Option<Pause> {
+        self.pause.filter(|pause| now < pause.until)
+    }
+
+    /// Ends the pause at an operator's word.
+    pub const fn lift(&mut self) {
+        self.pause = None;
+        self.streak = 0;
+    }
+
+    fn pause_until(&mut self, now: Time, until: Time, reason: PauseReason) -> Option<Pause> {
+        let present = self.paused(now);
+        if present.is_some_and(|pause| pause.until >= until) {
+            return None;
+        }
+        let pause = Pause { until, reason };
+        self.pause = Some(pause);
+        Some(pause)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ThrottleSettings;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn at(millis: u64) -> Time {
+        Time::from_millis(millis)
+    }
+
+    fn throttle(state: &mut Throttle, now: Time, hint: Option<Duration>) -> Option<Time> {
+        let settings = ThrottleSettings::default().backoff;
+        let pause = state.throttled(now, hint, &settings, &mut || 0.0);
+        pause.map(|pause| pause.until)
+    }
+
+    #[test]
+    fn lim_1_the_largest_hint_wins_and_is_never_shortened() {
+        let mut state = Throttle::default();
+        assert_eq!(
+            throttle(&mut state, at(0), Some(3 * SECOND)),
+            Some(at(3_000))
+        );
+        assert_eq!(
+            throttle(&mut state, at(10), Some(7 * SECOND)),
+            Some(at(7_010))
+        );
+        assert_eq!(throttle(&mut state, at(20), Some(SECOND)), None);
+        assert_eq!(throttle(&mut state, at(20), None), None);
+        assert!(state.paused(at(7_009)).is_some());
+        assert_eq!(state.paused(at(7_010)), None);
+    }
+
+    #[test]
+    fn lim_1_jitter_comes_on_top_of_a_hint() {
+        let settings = ThrottleSettings::default().backoff;
+        let mut state = Throttle::default();
+        let pause = state.throttled(at(0), Some(7 * SECOND), &settings, &mut || 0.5);
+        let until = pause.map(|pause| pause.until);
+        assert_eq!(until, Some(at(7_100)), "a fifth of a second, halved");
+    }
+
+    #[test]
+    fn lim_1_without_a_hint_pauses_grow_until_a_success() {
+        let mut state = Throttle::default();
+        assert_eq!(throttle(&mut state, at(0), None), Some(at(1_000)));
+        assert_eq!(throttle(&mut state, at(1_000), None), Some(at(3_000)));
+        assert_eq!(throttle(&mut state, at(2_000), None), None, "the same one");
+        assert_eq!(throttle(&mut state, at(3_000), None), Some(at(7_000)));
+        state.succeeded();
+        assert_eq!(throttle(&mut state, at(8_000), None), Some(at(9_000)));
+    }
+
+    #[test]
+    fn lim_1_a_used_up_quota_outlasts_a_throttle() {
+        let mut state = Throttle::default();
+        let hour = at(3_600_000);
+        let pause = state.quota_used_up(at(0), hour);
+        assert_eq!(pause.map(|one| one.reason), Some(PauseReason::QuotaUsedUp));
+        assert_eq!(throttle(&mut state, at(10), Some(7 * SECOND)), None);
+        let now = state.paused(at(20)).map(|one| (one.until, one.reason));
+        assert_eq!(now, Some((hour, PauseReason::QuotaUsedUp)));
+        state.lift();
+        assert_eq!(state.paused(at(30)), None);
+    }
+}
