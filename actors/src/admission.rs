@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use breakerbox_policy::{Class, Executed, Outcome, Permit, PermitKind, RefusalState, Time};
 
+use crate::call::Race;
+use crate::circuit::Circuit;
 use crate::dependency::{Shared, Verdict};
 use crate::error::Refused;
 use crate::flight::Seat;
@@ -33,16 +35,31 @@ pub(crate) struct Held {
     deadline: Option<Time>,
     /// Where it is counted while it is in flight.
     seat: Option<Seat>,
+    /// The key's breaker that gave it; `None` for the dependency's.
+    circuit: Option<Arc<Circuit>>,
+    /// The race that the attempt takes part in.
+    race: Race,
 }
 
 impl Held {
-    pub(crate) fn new(permit: Permit, started: Time, deadline: Option<Time>) -> Self {
+    pub(crate) fn new(
+        circuit: Option<Arc<Circuit>>,
+        permit: Permit,
+        started: Time,
+        deadline: Option<Time>,
+    ) -> Self {
         Self {
             permit,
             started,
             deadline,
             seat: None,
+            circuit,
+            race: Race::default(),
         }
+    }
+
+    fn circuit<'a>(&'a self, shared: &'a Shared) -> &'a Circuit {
+        self.circuit.as_deref().unwrap_or(&shared.circuit)
     }
 
     /// When it was given.
@@ -54,17 +71,21 @@ impl Held {
     /// be overdue (rule BRK-9).
     pub(crate) fn depart(&mut self, shared: &Shared, now: Time) {
         self.started = now;
-        if let Some(ring) = &shared.in_flight {
-            self.seat = ring.start(now, tag_of(self.permit.generation()));
-        }
+        let ring = &self.circuit(shared).in_flight;
+        self.seat = ring.start(now, tag_of(self.permit.generation()));
     }
 
     /// Whether the breaker has moved since, and lets only probes through, or nobody. What has not
     /// begun by then must not reach a dependency that is known to be sick.
     pub(crate) fn is_overtaken(&self, shared: &Shared) -> bool {
-        let word = shared.gate.read();
+        let word = self.circuit(shared).gate.read();
         let shut = matches!(word.mode(), Mode::Open | Mode::HalfOpen | Mode::ForcedOpen);
         shut && tag_of(self.permit.generation()) != word.tag()
+    }
+
+    /// The refusal of a call that is overtaken.
+    pub(crate) fn overtaken(&self, shared: &Shared, now: Time) -> Refused {
+        shared.overtaken(self.circuit.as_ref(), now)
     }
 
     /// Takes the clock's word that the call begins now: waiting for a place is not the
@@ -118,6 +139,14 @@ impl<S: Deref<Target = Shared>> Admission<S> {
         held.is_some_and(|held| held.is_overtaken(&self.shared))
     }
 
+    /// Notes the race that the attempt takes part in: when another one wins it, this one is given
+    /// back as if it had not been used.
+    pub(crate) fn race(&mut self, race: Race) {
+        if let Some(held) = &mut self.held {
+            held.race = race;
+        }
+    }
+
     pub(crate) fn release(mut self) {
         if let Some(held) = self.held.take() {
             self.shared.release(held);
@@ -151,63 +180,58 @@ pub(crate) enum Settled {
 
 impl Shared {
     /// Asks the gate; no message, no wait.
-    pub(crate) fn pass(&self, now: Time, deadline: Option<Time>) -> Passage {
-        let word = self.gate.read();
+    pub(crate) fn pass(
+        &self,
+        circuit: Option<&Arc<Circuit>>,
+        now: Time,
+        deadline: Option<Time>,
+    ) -> Passage {
+        let (of, word) = self.word(circuit);
+        let held = |permit| Held::new(circuit.cloned(), permit, now, deadline);
         match word.mode() {
             Mode::Closed | Mode::Watchful => {
-                let permit = Permit::normal(word.tag(), now);
-                Passage::Granted(Held::new(permit, now, deadline))
+                Passage::Granted(held(Permit::normal(word.tag(), now)))
             }
-            Mode::Disabled => {
-                let permit = Permit::unrecorded(word.tag(), now);
-                Passage::Granted(Held::new(permit, now, deadline))
-            }
+            Mode::Disabled => Passage::Granted(held(Permit::unrecorded(word.tag(), now))),
             Mode::HalfOpen => Passage::AskBreaker,
             Mode::Open if retry_at(word) <= now => Passage::AskBreaker,
-            Mode::Open | Mode::ForcedOpen => Passage::Refused(self.refusal(word, now)),
+            Mode::Open | Mode::ForcedOpen => Passage::Refused(refusal(of, word, now)),
+        }
+    }
+
+    /// The gate that has the word on a call: what an operator or the supervisor says of the whole
+    /// dependency goes before the key's own breaker.
+    fn word<'a>(&'a self, circuit: Option<&'a Arc<Circuit>>) -> (&'a Circuit, GateWord) {
+        let whole = self.circuit.gate.read();
+        match circuit {
+            Some(key) if !matches!(whole.mode(), Mode::ForcedOpen | Mode::Disabled) => {
+                (key, key.gate.read())
+            }
+            _ => (&self.circuit, whole),
         }
     }
 
     /// The refusal of whoever asks now; `None` when the gate lets calls through, or would ask the
     /// breaker. Where the time does not matter, nobody is asked for it.
-    pub(crate) fn refuses(&self) -> Option<Refused> {
-        let word = self.gate.read();
+    pub(crate) fn refuses(&self, circuit: Option<&Arc<Circuit>>) -> Option<Refused> {
+        let (of, word) = self.word(circuit);
         match word.mode() {
             Mode::Closed | Mode::Watchful | Mode::Disabled | Mode::HalfOpen => None,
             Mode::ForcedOpen if word.retry_at_ms() == 0 => {
-                Some(self.refused(RefusalState::ForcedOpen, None))
+                Some(refused(of, RefusalState::ForcedOpen, None))
             }
             Mode::Open | Mode::ForcedOpen => {
                 let now = self.clock.now();
                 let over = word.mode() == Mode::Open && retry_at(word) <= now;
-                (!over).then(|| self.refusal(word, now))
+                (!over).then(|| refusal(of, word, now))
             }
         }
     }
 
     /// The refusal of a call whose permit was given before the breaker moved.
-    pub(crate) fn overtaken(&self, now: Time) -> Refused {
-        self.refusal(self.gate.read(), now)
-    }
-
-    fn refusal(&self, word: GateWord, now: Time) -> Refused {
-        let state = match word.mode() {
-            Mode::ForcedOpen => RefusalState::ForcedOpen,
-            Mode::HalfOpen => RefusalState::HalfOpen,
-            Mode::Open | Mode::Closed | Mode::Watchful | Mode::Disabled => RefusalState::Open,
-        };
-        let until = retry_at(word);
-        let known = state == RefusalState::Open || until > now;
-        self.refused(state, known.then(|| until.since(now)))
-    }
-
-    fn refused(&self, state: RefusalState, retry_after: Option<Duration>) -> Refused {
-        Refused {
-            state,
-            retry_after,
-            executed: Executed::No,
-            notice: self.notice(),
-        }
+    pub(crate) fn overtaken(&self, circuit: Option<&Arc<Circuit>>, now: Time) -> Refused {
+        let (of, word) = self.word(circuit);
+        refusal(of, word, now)
     }
 
     /// Asks the breaker actor for a permit.
@@ -215,25 +239,31 @@ impl Shared {
     /// # Cancel safety   Dropped while it waits, a permit that was granted goes back.
     pub(crate) async fn ask_for_permit(
         &self,
+        circuit: Option<&Arc<Circuit>>,
         deadline: Option<Time>,
     ) -> Result<Admission<Arc<Shared>>, Refused> {
-        let gone = || self.refused(RefusalState::Open, None);
+        let (of, _) = self.word(circuit);
+        let gone = || refused(of, RefusalState::Open, None);
         let port = self.breaker.get().ok_or_else(gone)?;
-        match port.acquire.send(Acquire { deadline }).await {
+        let circuit = circuit.cloned();
+        match port.acquire.send(Acquire { circuit, deadline }).await {
             Ok(Ok(admission)) => Ok(admission),
-            Ok(Err(refusal)) => Err(self.refused(refusal.state, refusal.retry_after)),
+            Ok(Err(refusal)) => Err(refused(of, refusal.state, refusal.retry_after)),
             Err(_closed) => Err(gone()),
         }
     }
 
     /// Gives a permit back unused: an inner layer refused, the dependency was not asked.
     pub(crate) fn release(&self, held: Held) {
-        self.land(held.seat);
+        self.land(&held);
         // A gate's permit holds no place in the breaker; only a probe has to go back.
         if held.permit.is_probe()
             && let Some(port) = self.breaker.get()
         {
-            port.release.do_send(Release(held.permit));
+            port.release.do_send(Release {
+                permit: held.permit,
+                circuit: held.circuit,
+            });
         }
     }
 
@@ -241,6 +271,9 @@ impl Shared {
     /// when the caller left early; a failure when its deadline had passed or the work panicked
     /// (rule BRK-6).
     pub(crate) fn forsake(&self, held: Held, panicked: bool) {
+        if held.race.is_lost() && !panicked {
+            return self.release(held);
+        }
         let now = self.clock.now();
         let too_late = held.deadline.is_some_and(|deadline| now >= deadline);
         let class = if too_late || panicked {
@@ -255,30 +288,31 @@ impl Shared {
 
     /// Counts a quick success at the gate; everything else is owed to the breaker.
     pub(crate) fn settle(&self, held: Held, verdict: Verdict, now: Time) -> Settled {
-        self.land(held.seat);
+        self.land(&held);
         let elapsed = now.since(held.started);
         self.totals.observe(elapsed);
+        self.note_traffic(&verdict, now);
         let permit = held.permit;
         if matches!(permit.kind(), PermitKind::Unrecorded) {
             return Settled::Counted;
         }
-        let slow = self.settings.breaker.slow_call;
+        let of = held.circuit.as_deref().unwrap_or(&self.circuit);
         if verdict.class == Class::Success
-            && slow.is_none_or(|slow| elapsed < slow)
+            && !of.is_slow(elapsed)
             && matches!(permit.kind(), PermitKind::Normal)
-            && self.gate.read().mode() == Mode::Closed
+            && of.gate.read().mode() == Mode::Closed
         {
-            let bucket = match self.bucket_nanos {
-                0 => 0,
-                width => now.as_nanos() / width,
-            };
-            let flushed = self.gate.count_success(permit.generation(), bucket);
+            let flushed = of.gate.count_success(permit.generation(), of.bucket(now));
             if let (Some(successes), Some(port)) = (flushed, self.breaker.get()) {
-                port.flush.do_send(Flush(successes));
+                port.flush.do_send(Flush {
+                    successes,
+                    circuit: held.circuit,
+                });
             }
             return Settled::Counted;
         }
         Settled::Owed(Report {
+            circuit: held.circuit,
             permit: Some(permit),
             outcome: Outcome {
                 class: verdict.class,
@@ -289,9 +323,9 @@ impl Shared {
         })
     }
 
-    fn land(&self, seat: Option<Seat>) {
-        if let (Some(seat), Some(ring)) = (seat, &self.in_flight) {
-            ring.end(seat);
+    fn land(&self, held: &Held) {
+        if let Some(seat) = held.seat {
+            held.circuit(self).in_flight.end(seat);
         }
     }
 
@@ -315,4 +349,24 @@ impl Shared {
 
 fn retry_at(word: GateWord) -> Time {
     Time::from_millis(word.retry_at_ms())
+}
+
+fn refusal(of: &Circuit, word: GateWord, now: Time) -> Refused {
+    let state = match word.mode() {
+        Mode::ForcedOpen => RefusalState::ForcedOpen,
+        Mode::HalfOpen => RefusalState::HalfOpen,
+        Mode::Open | Mode::Closed | Mode::Watchful | Mode::Disabled => RefusalState::Open,
+    };
+    let until = retry_at(word);
+    let known = state == RefusalState::Open || until > now;
+    refused(of, state, known.then(|| until.since(now)))
+}
+
+fn refused(of: &Circuit, state: RefusalState, retry_after: Option<Duration>) -> Refused {
+    Refused {
+        state,
+        retry_after,
+        executed: Executed::No,
+        notice: of.notice(),
+    }
 }

@@ -3,32 +3,40 @@
 //! It takes calls, permits and outcomes, tells the kernel's machine, publishes the gate and makes
 //! events of what moved. It executes nothing and decides nothing by itself.
 
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::dev::{MessageResponse, OneshotSender};
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, SpawnHandle, WrapFuture};
 use actix::{MessageResult, ResponseFuture};
 use breakerbox_policy::{
-    BreakerEvent, Cause, IllegalTransition, OverrideMode, Permit, PermitKind, State, Time,
+    BreakerEvent, Cause, Command, IllegalTransition, OverrideMode, Permit, PermitKind, State, Time,
 };
 
 use crate::admission::{Admission, Held};
 use crate::call;
+use crate::circuit::Circuit;
 use crate::client::Core;
 use crate::clock::random;
 use crate::dependency::{Dependency, Shared};
 use crate::event::EventKind;
 use crate::gate::{GateWord, Mode, Successes, tag_of};
-use crate::message::{Acquire, Call, Flush, Operate, Release, Report};
+use crate::message::{Acquire, Call, Flush, Operate, Reconfigure, Release, Report};
 
 /// The actor of one dependency's breaker; any actor may send it a [`Call`].
 ///
 /// # Source  DESIGN §1; rules BRK-3, BRK-12 and CALL-3.
 pub struct Breaker<D: Dependency> {
     core: Arc<Core<D>>,
-    timer: Option<(Time, SpawnHandle)>,
+    /// The next deadline of each circuit that has one, by its key.
+    timers: HashMap<Option<Arc<str>>, (Time, SpawnHandle)>,
+    /// The look at the calls in flight, and how often it is taken.
+    watch: Option<(Duration, SpawnHandle)>,
 }
+
+/// The circuit of one key; `None` is the dependency's own.
+type Which = Option<Arc<Circuit>>;
 
 impl<D: Dependency> std::fmt::Debug for Breaker<D> {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -63,99 +71,118 @@ pub(crate) fn word_of(machine: &breakerbox_policy::Breaker, now: Time) -> GateWo
 
 impl<D: Dependency> Breaker<D> {
     pub(crate) fn new(core: Arc<Core<D>>) -> Self {
-        Self { core, timer: None }
+        Self {
+            core,
+            timers: HashMap::new(),
+            watch: None,
+        }
     }
 
     fn shared(&self) -> &Arc<Shared> {
         &self.core.shared
     }
 
-    /// Lets the machine take something in, and makes known what came of it.
+    /// Lets a machine take something in, and makes known what came of it.
     fn with_machine<T>(
         &mut self,
+        which: &Which,
         ctx: &mut Context<Self>,
         change: impl FnOnce(&mut breakerbox_policy::Breaker, Time) -> T,
     ) -> T {
         let shared = Arc::clone(self.shared());
+        let circuit = which.as_deref().unwrap_or(&shared.circuit);
         let now = shared.clock.now();
-        let mut machine = lock(&shared);
-        take_in_counted(&mut machine, &shared, now);
+        let mut machine = circuit.lock();
+        take_in_counted(&mut machine, circuit, now);
         let result = change(&mut machine, now);
-        let moved = publish(&shared, &mut machine, now);
+        let moved = publish(&shared, circuit, &mut machine, now);
         let deadline = machine.next_deadline();
         drop(machine);
         // Whoever listens may ask for the status: without the lock.
+        let subject = match &circuit.key {
+            None => Arc::clone(&shared.name),
+            Some(key) => Arc::from(format!("{}[{key}]", shared.name)),
+        };
         for event in moved {
-            shared.events.emit(&shared.name, EventKind::Breaker(event));
+            shared.events.emit(&subject, EventKind::Breaker(event));
         }
-        self.arm(deadline, ctx);
+        self.arm(which, deadline, ctx);
         result
     }
 
-    /// Sets the one timer to the machine's next deadline.
-    fn arm(&mut self, deadline: Option<Time>, ctx: &mut Context<Self>) {
-        if self.timer.as_ref().map(|(at, _)| *at) == deadline {
+    /// Sets the one timer of a circuit to its machine's next deadline.
+    fn arm(&mut self, which: &Which, deadline: Option<Time>, ctx: &mut Context<Self>) {
+        let key = which.as_ref().and_then(|circuit| circuit.key.clone());
+        if self.timers.get(&key).map(|(at, _)| *at) == deadline {
             return;
         }
-        if let Some((_, handle)) = self.timer.take() {
+        if let Some((_, handle)) = self.timers.remove(&key) {
             ctx.cancel_future(handle);
         }
         if let Some(at) = deadline {
             let sleep = self.shared().clock.sleep_until(at);
-            let fire = sleep.into_actor(self).map(|(), breaker, ctx| {
-                breaker.timer = None;
-                breaker.with_machine(ctx, |machine, now| machine.on_time(now, &mut random()));
+            let (of, which) = (key.clone(), which.clone());
+            let fire = sleep.into_actor(self).map(move |(), breaker, ctx| {
+                breaker.timers.remove(&of);
+                breaker.with_machine(&which, ctx, |machine, now| {
+                    machine.on_time(now, &mut random());
+                });
             });
-            self.timer = Some((at, ctx.spawn(fire)));
+            self.timers.insert(key, (at, ctx.spawn(fire)));
         }
     }
 
-    /// Looks at the calls in flight again and again (rule BRK-9).
-    fn watch_overdue(&self, ctx: &mut Context<Self>) {
-        let Some(tick) = self.shared().in_flight.as_ref().map(|ring| ring.tick()) else {
-            return;
-        };
-        let tick = tick.max(Duration::from_millis(1));
-        ctx.run_interval(tick, |breaker, ctx| {
-            let shared = Arc::clone(breaker.shared());
-            let Some(ring) = &shared.in_flight else {
-                return;
-            };
-            breaker.with_machine(ctx, |machine, now| {
-                let overdue = ring.overdue(now, tag_of(machine.generation()));
-                machine.set_overdue(now, overdue, &mut random());
-            });
-        });
+    /// Every circuit there is, the dependency's own first.
+    fn circuits(&self) -> Vec<Which> {
+        let keys = self.shared().keys.all().into_iter().map(Some);
+        std::iter::once(None).chain(keys).collect()
     }
-}
 
-fn lock(shared: &Shared) -> MutexGuard<'_, breakerbox_policy::Breaker> {
-    // A poisoned machine is one whose actor crashed; `started` puts it in order.
-    shared
-        .machine
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
+    /// Looks at the calls in flight again and again (rule BRK-9), as often as the settings ask.
+    fn watch_overdue(&mut self, ctx: &mut Context<Self>) {
+        let tick = self.shared().circuit.in_flight.tick();
+        let tick = tick.map(|tick| tick.max(Duration::from_millis(1)));
+        if self.watch.as_ref().map(|(every, _)| *every) == tick {
+            return;
+        }
+        if let Some((_, handle)) = self.watch.take() {
+            ctx.cancel_future(handle);
+        }
+        let look = |breaker: &mut Self, ctx: &mut Context<Self>| {
+            let shared = Arc::clone(breaker.shared());
+            for which in breaker.circuits() {
+                let ring = &which.as_deref().unwrap_or(&shared.circuit).in_flight;
+                breaker.with_machine(&which, ctx, |machine, now| {
+                    let overdue = ring.overdue(now, tag_of(machine.generation()));
+                    machine.set_overdue(now, overdue, &mut random());
+                });
+            }
+            let now = shared.clock.now();
+            shared.keys.forget_idle(&shared.settings().keys, now);
+        };
+        self.watch = tick.map(|tick| (tick, ctx.run_interval(tick, look)));
+    }
 }
 
 /// Records what was counted at the gate so far.
 pub(crate) fn take_in_counted(
     machine: &mut breakerbox_policy::Breaker,
-    shared: &Shared,
+    circuit: &Circuit,
     now: Time,
 ) {
-    if let Some(successes) = shared.gate.take_successes() {
-        take_in(machine, shared, successes, now);
+    if let Some(successes) = circuit.gate.take_successes() {
+        take_in(machine, circuit, successes, now);
     }
 }
 
 /// Records what was counted at the gate, for the time and generation it was counted in.
 fn take_in(
     machine: &mut breakerbox_policy::Breaker,
-    shared: &Shared,
+    circuit: &Circuit,
     successes: Successes,
     now: Time,
 ) {
-    let at = match shared.bucket_nanos {
+    let at = match circuit.bucket_nanos() {
         0 => now,
         width => {
             let bucket = successes.bucket_before(now.as_nanos() / width);
@@ -179,35 +206,36 @@ fn generation_of(machine: &breakerbox_policy::Breaker, tag: u64) -> u64 {
 /// Publishes the gate, and gives back what moved to be told.
 fn publish(
     shared: &Shared,
+    circuit: &Circuit,
     machine: &mut breakerbox_policy::Breaker,
     now: Time,
 ) -> Vec<BreakerEvent> {
     let word = word_of(machine, now);
-    if word != shared.gate.read() {
-        shared.gate.publish(word);
+    if word != circuit.gate.read() {
+        circuit.gate.publish(word);
     }
     let mut moved = Vec::new();
     while let Some(event) = machine.poll_event() {
-        note(shared, &event);
+        note(shared, circuit, &event);
         moved.push(event);
     }
     moved
 }
 
 /// Keeps the words for refusals and the count of trips.
-fn note(shared: &Shared, event: &BreakerEvent) {
+fn note(shared: &Shared, circuit: &Circuit, event: &BreakerEvent) {
     use std::sync::atomic::Ordering;
     match event {
         BreakerEvent::Transition { to, cause, .. } => {
             if *to == State::Open {
                 shared.totals.trips.fetch_add(1, Ordering::Relaxed);
-                shared.set_notice(cause.to_string());
+                circuit.set_notice(cause.to_string());
             } else if !matches!(cause, Cause::OpenTimeOver) {
-                shared.set_notice(cause.to_string());
+                circuit.set_notice(cause.to_string());
             }
         }
         BreakerEvent::Overridden { reason, by, .. } => {
-            shared.set_notice(format!("set by {by}: {reason}"));
+            circuit.set_notice(format!("set by {by}: {reason}"));
         }
         _ => {}
     }
@@ -217,14 +245,18 @@ impl<D: Dependency> Actor for Breaker<D> {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
-        let crashed = self.shared().machine.is_poisoned();
-        self.shared().machine.clear_poison();
-        self.with_machine(ctx, |machine, now| {
-            if crashed {
-                machine.recover(now);
-            }
-            machine.on_time(now, &mut random());
-        });
+        let shared = Arc::clone(self.shared());
+        for which in self.circuits() {
+            let machine = &which.as_deref().unwrap_or(&shared.circuit).machine;
+            let crashed = machine.is_poisoned();
+            machine.clear_poison();
+            self.with_machine(&which, ctx, |machine, now| {
+                if crashed {
+                    machine.recover(now);
+                }
+                machine.on_time(now, &mut random());
+            });
+        }
         self.watch_overdue(ctx);
     }
 }
@@ -277,7 +309,9 @@ impl<D: Dependency> Handler<Acquire> for Breaker<D> {
     type Result = MessageResult<Acquire>;
 
     fn handle(&mut self, acquire: Acquire, ctx: &mut Context<Self>) -> Self::Result {
-        let (admitted, now) = self.with_machine(ctx, |machine, now| (machine.admit(now), now));
+        let Acquire { circuit, deadline } = acquire;
+        let admit = |machine: &mut breakerbox_policy::Breaker, now| (machine.admit(now), now);
+        let (admitted, now) = self.with_machine(&circuit, ctx, admit);
         MessageResult(admitted.map(|permit| {
             // As the gate gives them, so that there is one kind of normal permits.
             let permit = match permit.kind() {
@@ -285,7 +319,7 @@ impl<D: Dependency> Handler<Acquire> for Breaker<D> {
                 PermitKind::Probe(_) | PermitKind::Unrecorded => permit,
             };
             let shared = Arc::clone(self.shared());
-            let held = Held::new(permit, now, acquire.deadline);
+            let held = Held::new(circuit, permit, now, deadline);
             Admission::new(shared, held)
         }))
     }
@@ -296,8 +330,8 @@ impl<D: Dependency> Handler<Report> for Breaker<D> {
 
     fn handle(&mut self, mut report: Report, ctx: &mut Context<Self>) {
         if let Some(permit) = report.permit.take() {
-            let outcome = report.outcome;
-            self.with_machine(ctx, |machine, now| {
+            let (outcome, circuit) = (report.outcome, report.circuit.take());
+            self.with_machine(&circuit, ctx, |machine, now| {
                 let permit = match permit.kind() {
                     PermitKind::Normal => {
                         let generation = generation_of(machine, permit.generation());
@@ -316,18 +350,21 @@ impl<D: Dependency> Handler<Report> for Breaker<D> {
 impl<D: Dependency> Handler<Release> for Breaker<D> {
     type Result = ();
 
-    fn handle(&mut self, Release(permit): Release, ctx: &mut Context<Self>) {
-        self.with_machine(ctx, |machine, now| machine.release(now, permit));
+    fn handle(&mut self, release: Release, ctx: &mut Context<Self>) {
+        let Release { circuit, permit } = release;
+        self.with_machine(&circuit, ctx, |machine, now| machine.release(now, permit));
     }
 }
 
 impl<D: Dependency> Handler<Flush> for Breaker<D> {
     type Result = ();
 
-    fn handle(&mut self, Flush(successes): Flush, ctx: &mut Context<Self>) {
+    fn handle(&mut self, flush: Flush, ctx: &mut Context<Self>) {
         let shared = Arc::clone(self.shared());
-        self.with_machine(ctx, |machine, now| {
-            take_in(machine, &shared, successes, now);
+        let Flush { circuit, successes } = flush;
+        let of = circuit.as_deref().unwrap_or(&shared.circuit);
+        self.with_machine(&circuit, ctx, |machine, now| {
+            take_in(machine, of, successes, now);
         });
     }
 }
@@ -335,10 +372,48 @@ impl<D: Dependency> Handler<Flush> for Breaker<D> {
 impl<D: Dependency> Handler<Operate> for Breaker<D> {
     type Result = Result<(), IllegalTransition>;
 
-    fn handle(&mut self, Operate(command): Operate, ctx: &mut Context<Self>) -> Self::Result {
-        self.with_machine(ctx, |machine, now| {
+    fn handle(&mut self, operate: Operate, ctx: &mut Context<Self>) -> Self::Result {
+        let Operate { circuit, command } = operate;
+        let closes = matches!(
+            command,
+            Command::Close { .. } | Command::Reset { .. } | Command::Clear
+        );
+        if circuit.is_none() && closes {
+            // Whoever closes or resets a dependency means its keys too.
+            for key in self.shared().keys.all() {
+                let command = command.clone();
+                let _ = self.with_machine(&Some(key), ctx, |machine, now| {
+                    machine.command(now, command, &mut random())
+                });
+            }
+        }
+        if circuit.is_none() && matches!(command, Command::Reset { .. }) {
+            self.shared().pauses.lift();
+        }
+        self.with_machine(&circuit, ctx, |machine, now| {
             machine.command(now, command, &mut random())
         })
+    }
+}
+
+impl<D: Dependency> Handler<Reconfigure> for Breaker<D> {
+    type Result = ();
+
+    fn handle(&mut self, Reconfigure(settings): Reconfigure, ctx: &mut Context<Self>) {
+        let shared = Arc::clone(self.shared());
+        let old = shared.settings().breaker.clone();
+        let breaker = settings.breaker.clone();
+        shared.reconfigure(*settings);
+        if old != breaker {
+            for which in self.circuits() {
+                let circuit = which.as_deref().unwrap_or(&shared.circuit);
+                self.with_machine(&which, ctx, |machine, now| {
+                    machine.reconfigure(now, breaker.clone());
+                    circuit.measure_by(machine);
+                });
+            }
+        }
+        self.watch_overdue(ctx);
     }
 }
 

@@ -182,7 +182,7 @@ impl<D: Dependency> DependencyBuilder<D> {
             shared.set_route(Route::FallbackOnly);
             0
         } else {
-            shared.settings.workers.count.get()
+            shared.settings().workers.count.get()
         };
         let core = Arc::new(core(shared, workers, fallbacks));
         // Set once, here.
@@ -206,7 +206,7 @@ fn core<D: Dependency>(shared: Arc<Shared>, workers: u32, fallbacks: Vec<Rule<D>
         mail: Mailslot::new(),
         thread: Arc::new(OnceLock::new()),
     };
-    let bulkhead = &shared.settings.bulkhead;
+    let bulkhead = shared.settings().bulkhead;
     let at_once = u64::from(bulkhead.max_concurrent.get()) + u64::from(bulkhead.max_queue);
     Core {
         breaker: Mailslot::new(),
@@ -230,7 +230,7 @@ fn port<D: Dependency>(core: &Core<D>) -> BreakerPort {
 
 /// The dependency's supervisor: breaker first, so that it stops last.
 fn group<D: Dependency>(core: &Arc<Core<D>>, factory: Factory<D>) -> Group {
-    let settings = &core.shared.settings.workers;
+    let settings = core.shared.settings().workers.clone();
     let mut group = Group::new(&*core.shared.name)
         .strategy(Strategy::OneForOne)
         .restart(RestartType::Permanent)
@@ -300,7 +300,7 @@ fn worker_body<D: Dependency>(core: &Arc<Core<D>>, factory: &Factory<D>, index: 
     let (core, factory) = (Arc::clone(core), Arc::clone(factory));
     Box::new(move |around, _| {
         let shared = Arc::clone(&core.shared);
-        let settings = &core.shared.settings.workers;
+        let settings = core.shared.settings().workers.clone();
         let slot = core.workers[index].mail.clone();
         let queue = Arc::clone(&core.workers[index].queue);
         let thread = Arc::clone(&core.workers[index].thread);
@@ -342,7 +342,7 @@ impl<D: Dependency> WorkerHooks<D> {
 
     fn operate(&self, command: Command) {
         if let Some(port) = self.core.shared.breaker.get() {
-            port.operate.do_send(Operate(command));
+            port.operate.do_send(Operate::all(command));
         }
     }
 }

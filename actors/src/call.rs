@@ -1,20 +1,27 @@
-//! The way of one call: fallback( total deadline( retry with budget( breaker( bulkhead( attempt
-//! timeout( worker)))))).
+//! The way of one call: fallback( total deadline( retry with budget( breaker( rate limit( bulkhead(
+//! attempt timeout( worker))))))).
 //!
-//! The order is fixed (rule CALL-5). Rate limits will stand between breaker and bulkhead.
+//! The order is fixed (rule CALL-5). A hedge stands around the breaker, inside of the retries.
 
 mod admit;
+
+mod hedge;
+
+mod plan;
 
 mod retry;
 
 mod run;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use breakerbox_policy::{AttemptEnd, Class, Time, WhileRestarting};
+use breakerbox_policy::{AttemptEnd, Class, Symptom, Time, WhileRestarting};
 
+pub(crate) use hedge::Race;
+pub(crate) use plan::{Plan, least};
 pub(crate) use run::run;
 
 use crate::admission::Settled;
@@ -24,20 +31,29 @@ use crate::error::{Absence, CallError, Refused};
 use crate::event::EventKind;
 use crate::gate::Mode;
 use crate::reply::{TooLate, reply, timed_out};
+use crate::session::Session;
 use crate::totals::{Ending, Entry};
 use crate::worker::{Duty, Work};
-use admit::{absent, admit};
+use admit::{absent, admit, pay};
+use hedge::hedged;
 use retry::{Next, most_telling, pause, wait_before_next};
 
 /// What one call asks beyond its dependency's settings.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct CallOptions {
-    /// Time for the whole call; the dependency's own total timeout can only shorten it.
+    /// Time for the whole call; the dependency's own total timeout, and the deadline of a call
+    /// that this one is made for, can only shorten it.
     pub timeout: Option<Duration>,
     /// Whether it may be executed twice; `None` leaves it to the dependency.
     pub idempotent: Option<bool>,
     /// Its fingerprint for the quarantine; `None` leaves it to the dependency.
     pub fingerprint: Option<u64>,
+    /// Whose breaker it goes by; `None` leaves it to the dependency.
+    pub key: Option<Arc<str>>,
+    /// How much of the rate limit it takes; `None` leaves it to the dependency.
+    pub weight: Option<NonZeroU32>,
+    /// What it is paid from; `None` for nothing.
+    pub session: Option<Session>,
 }
 
 /// An attempt that gave no answer.
@@ -45,6 +61,7 @@ struct Lost<E> {
     error: CallError<E>,
     end: AttemptEnd,
     retry_after: Option<Duration>,
+    symptom: Option<Symptom>,
 }
 
 impl<E> Lost<E> {
@@ -52,6 +69,7 @@ impl<E> Lost<E> {
         Self {
             end: AttemptEnd::RefusedLocally,
             retry_after: None,
+            symptom: None,
             error,
         }
     }
@@ -60,6 +78,7 @@ impl<E> Lost<E> {
         Self {
             retry_after: refused.retry_after,
             error: CallError::Open(refused),
+            symptom: None,
             end: AttemptEnd::RefusedByBreaker,
         }
     }
@@ -68,6 +87,7 @@ impl<E> Lost<E> {
         Self {
             end: AttemptEnd::Ended(verdict.class),
             retry_after: verdict.retry_after,
+            symptom: verdict.symptom,
             error,
         }
     }
@@ -87,11 +107,12 @@ pub(crate) async fn ask<D: Dependency>(
         refuse_at_once(shared)?;
     }
     let entry = Entry::open(shared);
-    let started = shared.clock.now();
-    let deadline = deadline(shared, started, options.timeout);
-    let mut kept = core.keeps_requests().then(|| request.clone());
+    let plan = Plan::of_request::<D>(shared, options, &request);
+    let started = plan.started;
+    let again = plan.max_attempts > 1 || plan.hedge.is_some();
+    let mut kept = (again || !core.fallbacks.is_empty()).then(|| request.clone());
     let (result, attempts) = match closed_to_new(shared) {
-        None => primary(core, request, &mut kept, options, (started, deadline)).await,
+        None => primary(core, request, &mut kept, &plan).await,
         Some(reason) => (Err(Lost::refused(absent(shared, reason))), 0),
     };
     let lost = match result {
@@ -150,15 +171,16 @@ fn closed_to_new(shared: &Shared) -> Option<Absence> {
 
 /// The shortest way: nobody else answers, and nothing is to be waited for.
 fn refuse_at_once<E>(shared: &Shared) -> Result<(), CallError<E>> {
-    let waits = shared.settings.retry.on_open && shared.settings.retry.max_attempts.get() > 1;
-    match shared.refuses() {
-        Some(refused) if !waits => {
-            shared.totals.submitted.fetch_add(1, Ordering::Release);
-            shared.totals.refused.fetch_add(1, Ordering::Release);
-            Err(CallError::Open(refused))
-        }
-        _ => Ok(()),
+    let Some(refused) = shared.refuses(None) else {
+        return Ok(());
+    };
+    let retry = &shared.settings().retry;
+    if retry.on_open && retry.max_attempts.get() > 1 {
+        return Ok(());
     }
+    shared.totals.submitted.fetch_add(1, Ordering::Release);
+    shared.totals.refused.fetch_add(1, Ordering::Release);
+    Err(CallError::Open(refused))
 }
 
 /// The caller's own mistakes are never covered up (rule FBK-2).
@@ -176,7 +198,7 @@ const QUIET: Duration = Duration::from_secs(1);
 fn end_outage(shared: &Shared) {
     if shared.outage.load(Ordering::Relaxed) != 0 {
         let last = Time::from_nanos(shared.last_fallback.load(Ordering::Relaxed));
-        let gate = shared.gate.read();
+        let gate = shared.circuit.gate.read();
         let has_closed = matches!(gate.mode(), Mode::Closed | Mode::Watchful)
             && gate.tag() != shared.last_fallback_tag.load(Ordering::Relaxed);
         if !has_closed && shared.clock.now().since(last) < QUIET {
@@ -190,71 +212,68 @@ fn end_outage(shared: &Shared) {
     }
 }
 
-fn deadline(shared: &Shared, started: Time, timeout: Option<Duration>) -> Option<Time> {
-    let span = match (timeout, shared.settings.timeout.total) {
-        (Some(own), Some(total)) => Some(own.min(total)),
-        (own, total) => own.or(total),
-    };
-    span.map(|span| started.after(span))
-}
-
 /// Tries the dependency as often as its settings allow; says how often that was.
+///
+/// `kept` is there whenever there may be more than one attempt.
 async fn primary<D: Dependency>(
     core: &Arc<Core<D>>,
     request: D::Request,
     kept: &mut Option<D::Request>,
-    options: CallOptions,
-    (mut now, deadline): (Time, Option<Time>),
+    plan: &Plan,
 ) -> (Result<D::Response, Lost<D::Error>>, u32) {
     let shared = &core.shared;
-    if shared.settings.retry.max_attempts.get() == 1 {
-        let result = attempt(core, request, options.fingerprint, 1, (now, deadline)).await;
+    if plan.max_attempts == 1 && plan.hedge.is_none() {
+        let result = attempt(core, request, plan, (1, plan.started), Race::default()).await;
         return (result, 1);
     }
-    let idempotent = options
-        .idempotent
-        .unwrap_or_else(|| D::is_idempotent(&request));
-    let mut next = request;
-    let mut number = 1;
-    let mut before = None;
+    let mut next = Some(request);
+    let mut this = (1, plan.started);
+    let mut before: Option<Lost<D::Error>> = None;
+    let mut waited = None;
     loop {
-        let spare = kept.as_mut().map(|kept| kept.clone());
-        let lost = match attempt(core, next, options.fingerprint, number, (now, deadline)).await {
-            Ok(value) => return (Ok(value), number),
-            Err(lost) => most_telling(before, lost),
+        let number = this.0;
+        let mut one_more = |race| {
+            let request = next
+                .take()
+                .or_else(|| kept.as_mut().map(|kept| kept.clone()))?;
+            Some(attempt(core, request, plan, this, race))
         };
-        let wait = match wait_before_next(shared, deadline, idempotent, number, &lost) {
+        let ended = match hedged(shared, plan, &mut one_more).await {
+            Some(Ok(value)) => return (Ok(value), number),
+            Some(Err(lost)) => most_telling(before, lost),
+            // A request that there is none of any more is tried no more.
+            None => return (Err(nothing_left(shared, before)), number),
+        };
+        let wait = match wait_before_next(shared, plan, (number, waited), &ended) {
             Next::After(wait) => wait,
-            Next::Stop => return (Err(lost), number),
+            Next::Stop => return (Err(ended), number),
             Next::Opened(refused) => {
                 let opened = Lost::by_breaker(refused);
-                return (Err(most_telling(Some(lost), opened)), number);
+                return (Err(most_telling(Some(ended), opened)), number);
             }
         };
-        // Requests are kept whenever there may be another attempt.
-        let Some(spare) = spare else {
-            return (Err(lost), number);
-        };
         pause(shared, wait).await;
-        before = Some(lost);
-        next = spare;
-        number += 1;
-        now = shared.clock.now();
+        waited = Some(wait);
+        before = Some(ended);
+        this = (number + 1, shared.clock.now());
     }
+}
+
+fn nothing_left<E>(shared: &Shared, before: Option<Lost<E>>) -> Lost<E> {
+    before.unwrap_or_else(|| Lost::refused(absent(shared, shared.absence())))
 }
 
 /// One attempt by a worker.
 async fn attempt<D: Dependency>(
     core: &Arc<Core<D>>,
     request: D::Request,
-    fingerprint: Option<u64>,
-    number: u32,
-    (sent, deadline): (Time, Option<Time>),
+    plan: &Plan,
+    (number, sent): (u32, Time),
+    race: Race,
 ) -> Result<D::Response, Lost<D::Error>> {
     let shared = &core.shared;
-    let fingerprint = fingerprint.or_else(|| D::fingerprint(&request));
-    quarantine(shared, fingerprint).map_err(Lost::refused)?;
-    let (admission, place) = admit(shared, sent, deadline).await?;
+    quarantine(shared, plan.fingerprint).map_err(Lost::refused)?;
+    let (mut admission, place) = admit(shared, plan, sent).await?;
     let Some(worker) = core.pick() else {
         admission.release();
         let reason = shared.absence();
@@ -265,25 +284,32 @@ async fn attempt<D: Dependency>(
             retry_after: wait.filter(|_| reason == Absence::Restarting),
         }));
     };
+    if let Err(error) = pay(shared, plan) {
+        admission.release();
+        return Err(Lost::refused(error));
+    }
     shared.totals.attempts.fetch_add(1, Ordering::Relaxed);
+    admission.race(race);
     let Some(held) = admission.into_held() else {
         return Err(Lost::refused(absent(shared, shared.absence())));
     };
-    let (replier, waiting) = reply(Arc::clone(shared), held, deadline, !worker.is_here());
+    let own_timer = !worker.is_here();
+    let (replier, waiting) = reply(Arc::clone(shared), held, plan.deadline, own_timer);
     place.hand_over();
     worker.queue.push(Work {
         request,
         context: CallContext {
             shared: Arc::clone(shared),
             attempt: number,
-            deadline,
+            deadline: plan.deadline,
         },
-        fingerprint,
+        attempt: plan.attempt,
+        fingerprint: plan.fingerprint,
         duty: Duty::new(replier),
     });
     match waiting.await {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(lost_by::<D>(error)),
+        Ok(Err(error)) => Err(lost_by::<D>(shared, error)),
         Err(too_late) => Err(give_up(shared, too_late, sent).await),
     }
 }
@@ -305,7 +331,7 @@ fn quarantine<E>(shared: &Shared, fingerprint: Option<u64>) -> Result<(), CallEr
 async fn give_up<E>(shared: &Arc<Shared>, too_late: TooLate, sent: Time) -> Lost<E> {
     let now = shared.clock.now();
     if let Some(admission) = too_late.admission
-        && let Settled::Owed(report) = admission.settle(timed_out(), now)
+        && let Settled::Owed(report) = admission.settle(timed_out(shared), now)
     {
         shared.report_and_wait(report).await;
     }
@@ -314,15 +340,19 @@ async fn give_up<E>(shared: &Arc<Shared>, too_late: TooLate, sent: Time) -> Lost
         after: now.since(sent),
         executed: too_late.executed,
     };
-    Lost::failed(error, timed_out())
+    Lost::failed(error, timed_out(shared))
 }
 
-fn lost_by<D: Dependency>(error: CallError<D::Error>) -> Lost<D::Error> {
+fn lost_by<D: Dependency>(shared: &Shared, error: CallError<D::Error>) -> Lost<D::Error> {
     match &error {
         CallError::Open(refused) => Lost::by_breaker(refused.clone()),
         CallError::Failed { error: own, .. } => {
-            let verdict = D::classify(Err(own));
+            let verdict = D::classify(Err(own)).judged(shared);
             Lost::failed(error, verdict)
+        }
+        CallError::TimedOut { .. } => Lost::failed(error, timed_out(shared)),
+        CallError::WorkerCrashed { .. } | CallError::Interrupted { .. } => {
+            Lost::failed(error, Verdict::from(Class::Failure).symptom(Symptom::Crash))
         }
         CallError::NotExecuted {
             reason: Absence::Parked | Absence::ShuttingDown | Absence::FallbackOnly,
@@ -334,5 +364,5 @@ fn lost_by<D: Dependency>(error: CallError<D::Error>) -> Lost<D::Error> {
 
 /// Whether calls may wait for a worker that is being restarted.
 pub(crate) fn holds(shared: &Shared) -> bool {
-    shared.settings.workers.while_restarting == WhileRestarting::Hold
+    shared.settings().workers.while_restarting == WhileRestarting::Hold
 }

@@ -130,11 +130,6 @@ impl<D: Dependency> Core<D> {
             .min()
     }
 
-    /// Whether a request may be needed again after it was sent.
-    pub(crate) fn keeps_requests(&self) -> bool {
-        !self.fallbacks.is_empty() || self.shared.settings.retry.max_attempts.get() > 1
-    }
-
     /// Ends everything for good: calls are refused, and whoever waits for one of the actors hears
     /// that it is gone (rule CALL-1). The workers first, whose reports the breaker's queue answers.
     pub(crate) fn stop(&self) {
@@ -237,10 +232,10 @@ impl<D: Dependency> Client<D> {
         &self.core.shared.name
     }
 
-    /// The dependency's settings.
+    /// The dependency's settings at this moment.
     #[must_use]
-    pub fn settings(&self) -> &DependencySettings {
-        &self.core.shared.settings
+    pub fn settings(&self) -> Arc<DependencySettings> {
+        Arc::clone(&self.core.shared.settings())
     }
 
     /// How the dependency is now.
@@ -256,10 +251,24 @@ impl<D: Dependency> Client<D> {
         self.core
             .breaker
             .addr
-            .send(Operate(command))
+            .send(Operate::all(command))
             .await
             // A breaker that is gone refuses every call; there is nothing to command.
             .unwrap_or(Ok(()))
+    }
+
+    /// Carries an operator's command out on the breaker of one key; `None` when no such key is
+    /// known.
+    ///
+    /// # Errors  The breaker's state does not allow it.
+    pub async fn operate_key(
+        &self,
+        key: &str,
+        command: Command,
+    ) -> Option<Result<(), IllegalTransition>> {
+        let circuit = Some(self.core.shared.keys.find(key)?);
+        let operate = Operate { circuit, command };
+        Some(self.core.breaker.addr.send(operate).await.unwrap_or(Ok(())))
     }
 }
 

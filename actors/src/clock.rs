@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use breakerbox_policy::Time;
+use governor::nanos::Nanos;
 use tokio::time::Sleep;
 
 /// Tells the time since the runtime's start.
@@ -21,9 +22,23 @@ enum Kind {
         clock: quanta::Clock,
         origin: quanta::Instant,
     },
-    /// Tokio's clock, which stands still under `start_paused`.
+    /// Tokio's clock, which stands still under `start_paused`, and the time of the world at its
+    /// start.
+    Tokio {
+        origin: tokio::time::Instant,
+        wall: jiff::Timestamp,
+    },
+}
+
+/// A moment of the process, whatever runtime's clock it was read from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Moment {
+    Real(quanta::Instant),
     Tokio(tokio::time::Instant),
 }
+
+/// As far ahead as timers go.
+const FAR: Duration = Duration::from_secs(60 * 60 * 24 * 365);
 
 impl Clock {
     /// The real clock, starting now.
@@ -37,7 +52,15 @@ impl Clock {
     /// Tokio's clock, starting now; virtual where tokio's time is paused.
     #[must_use]
     pub fn tokio() -> Self {
-        Self(Kind::Tokio(tokio::time::Instant::now()))
+        Self::tokio_at(jiff::Timestamp::now())
+    }
+
+    /// Tokio's clock, starting now, as if this were the time of the world: for tests of what
+    /// follows the time of day.
+    #[must_use]
+    pub fn tokio_at(wall: jiff::Timestamp) -> Self {
+        let origin = tokio::time::Instant::now();
+        Self(Kind::Tokio { origin, wall })
     }
 
     /// The time since the start.
@@ -45,9 +68,38 @@ impl Clock {
     pub fn now(&self) -> Time {
         let span = match &self.0 {
             Kind::Real { clock, origin } => clock.now().duration_since(*origin),
-            Kind::Tokio(origin) => origin.elapsed(),
+            Kind::Tokio { origin, .. } => origin.elapsed(),
         };
         Time::ZERO.after(span)
+    }
+
+    /// The time on the clocks of the world; what it is told for is a time of day, never a span.
+    pub(crate) fn wall(&self) -> jiff::Timestamp {
+        match &self.0 {
+            Kind::Real { .. } => jiff::Timestamp::now(),
+            Kind::Tokio { origin, wall } => wall
+                .checked_add(origin.elapsed())
+                .unwrap_or(jiff::Timestamp::MAX),
+        }
+    }
+
+    /// A time as a moment that other clocks of its kind understand.
+    pub(crate) fn moment(&self, time: Time) -> Moment {
+        let span = time.since(Time::ZERO).min(FAR);
+        match &self.0 {
+            Kind::Real { origin, .. } => Moment::Real(*origin + span),
+            Kind::Tokio { origin, .. } => Moment::Tokio(*origin + span),
+        }
+    }
+
+    /// The time of a moment; `None` for one of another kind of clocks.
+    pub(crate) fn time_of(&self, moment: Moment) -> Option<Time> {
+        let span = match (&self.0, moment) {
+            (Kind::Real { origin, .. }, Moment::Real(at)) => at.duration_since(*origin),
+            (Kind::Tokio { origin, .. }, Moment::Tokio(at)) => at.duration_since(*origin),
+            _ => return None,
+        };
+        Some(Time::ZERO.after(span))
     }
 
     /// A sleep until that time, which never ends early.
@@ -56,12 +108,20 @@ impl Clock {
     pub fn sleep_until(&self, until: Time) -> Sleep {
         match &self.0 {
             Kind::Real { .. } => tokio::time::sleep(until.since(self.now())),
-            Kind::Tokio(origin) => {
+            Kind::Tokio { origin, .. } => {
                 let span = until.since(Time::ZERO);
-                let far = Duration::from_secs(60 * 60 * 24 * 365);
-                tokio::time::sleep_until(*origin + span.min(far))
+                tokio::time::sleep_until(*origin + span.min(FAR))
             }
         }
+    }
+}
+
+/// How the rate limiter reads it.
+impl governor::clock::Clock for Clock {
+    type Instant = Nanos;
+
+    fn now(&self) -> Nanos {
+        Nanos::from(Self::now(self).as_nanos())
     }
 }
 

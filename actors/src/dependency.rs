@@ -3,24 +3,28 @@
 //! It holds no policy of its own: the breaker judges, the bulkhead counts, the route says who
 //! answers.
 
+use std::borrow::Cow;
 use std::fmt::{Debug, Display};
 use std::future::Future;
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use breakerbox_policy::{Budget, Class, DependencySettings, Time};
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
+use breakerbox_policy::{Budget, Class, DependencySettings, RetrySettings, Symptom, Time};
 use tokio::sync::Notify;
 
 use crate::bulkhead::Bulkhead;
+use crate::chaos::Drill;
+use crate::circuit::{Circuit, Keyring};
 use crate::clock::Clock;
-use crate::error::{Absence, Notice};
+use crate::error::Absence;
 use crate::event::EventBus;
-use crate::flight::InFlight;
-use crate::gate::Gate;
 use crate::message::BreakerPort;
 use crate::quarantine::Quarantine;
+use crate::rate::RateLimit;
+use crate::throttle::Pauses;
 use crate::totals::Totals;
 
 /// Something outside that is called and can fail: an API, a database, a model.
@@ -70,6 +74,23 @@ pub trait Dependency: 'static {
         false
     }
 
+    /// Whose breaker this request goes by, where a dependency has one for each tenant, model or
+    /// credential. It stands in events and in the status: give a name, never a secret. By default
+    /// there is one breaker for all.
+    #[must_use]
+    fn key(request: &Self::Request) -> Option<Cow<'_, str>> {
+        let _ = request;
+        None
+    }
+
+    /// How much of the rate limit this request takes, such as its tokens (rule LIM-3). By default
+    /// one unit.
+    #[must_use]
+    fn weight(request: &Self::Request) -> NonZeroU32 {
+        let _ = request;
+        NonZeroU32::MIN
+    }
+
     /// What requests that do the same have in common: those that crash workers again and again
     /// are refused (rule SUP-6). By default nothing, and nothing is refused.
     #[must_use]
@@ -79,13 +100,20 @@ pub trait Dependency: 'static {
     }
 }
 
-/// A class, with the dependency's own wish for how long to wait.
+/// A class, with what else the dependency let know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Verdict {
     /// The class.
     pub class: Class,
     /// `Retry-After`, as a span from now.
     pub retry_after: Option<Duration>,
+    /// What went wrong, where it can be said in general; `retry.on` asks for it.
+    pub symptom: Option<Symptom>,
+    /// Whether what is throttled is a quota that is used up, and stays so until it is full again.
+    pub quota_used_up: bool,
+    /// Whether the settings have the last word on what the symptom counts for.
+    by_settings: bool,
 }
 
 impl From<Class> for Verdict {
@@ -93,11 +121,52 @@ impl From<Class> for Verdict {
         Self {
             class,
             retry_after: None,
+            symptom: None,
+            quota_used_up: false,
+            by_settings: false,
+        }
+    }
+}
+
+/// The settings say what the symptom counts for (`classify`).
+impl From<Symptom> for Verdict {
+    fn from(symptom: Symptom) -> Self {
+        Self {
+            symptom: Some(symptom),
+            by_settings: true,
+            ..Self::from(Class::Failure)
         }
     }
 }
 
 impl Verdict {
+    /// The same, with the settings' word on its symptom.
+    pub(crate) fn judged(mut self, shared: &Shared) -> Self {
+        if let (true, Some(symptom)) = (self.by_settings, self.symptom) {
+            self.class = shared.settings().classify.class_of(symptom);
+        }
+        self
+    }
+
+    /// A throttle that lasts: the quota is used up. With a hint it is left alone for that long,
+    /// else until `throttle.quota_reset`.
+    #[must_use]
+    pub fn quota_used_up() -> Self {
+        Self {
+            quota_used_up: true,
+            ..Self::from(Class::Throttled)
+        }
+    }
+
+    /// A class of its own for a symptom that the settings might see otherwise.
+    #[must_use]
+    pub fn symptom(self, symptom: Symptom) -> Self {
+        Self {
+            symptom: Some(symptom),
+            ..self
+        }
+    }
+
     /// The same, with a hint.
     #[must_use]
     pub fn retry_after(self, wait: Duration) -> Self {
@@ -160,14 +229,13 @@ pub(crate) enum Route {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) name: Arc<str>,
-    pub(crate) settings: DependencySettings,
+    /// Replaced as a whole by a reload (rule CFG-2).
+    settings: ArcSwap<DependencySettings>,
     pub(crate) clock: Clock,
-    pub(crate) gate: Gate,
-    /// The kernel's breaker. The breaker actor alone changes it; it is here so that a restarted
-    /// actor does not forget that the dependency is sick (rule BRK-12).
-    pub(crate) machine: Mutex<breakerbox_policy::Breaker>,
-    /// Why the breaker is in its state, in words; renewed at each transition.
-    notice: ArcSwap<Notice>,
+    /// The breaker of the dependency as a whole.
+    pub(crate) circuit: Circuit,
+    /// The breakers of its keys.
+    pub(crate) keys: Keyring,
     /// What the callers together may retry.
     pub(crate) budget: Mutex<Option<RetryBudget>>,
     /// Fallback answers of the present outage.
@@ -178,9 +246,12 @@ pub(crate) struct Shared {
     pub(crate) last_fallback_tag: AtomicU64,
     /// How the breaker actor is reached.
     pub(crate) breaker: OnceLock<BreakerPort>,
-    /// Width of a time bucket of the window, in nanoseconds; 0 when it has none.
-    pub(crate) bucket_nanos: u64,
-    pub(crate) in_flight: Option<InFlight>,
+    /// How many calls may go out in each interval, where that is limited.
+    pub(crate) rate: ArcSwapOption<RateLimit>,
+    /// The pauses that it asked for.
+    pub(crate) pauses: Pauses,
+    /// Faults on purpose.
+    pub(crate) drill: Drill,
     pub(crate) bulkhead: Bulkhead,
     pub(crate) quarantine: Option<Quarantine>,
     pub(crate) totals: Totals,
@@ -206,35 +277,78 @@ impl Shared {
         clock: Clock,
         events: EventBus,
     ) -> Self {
-        let machine = breakerbox_policy::Breaker::new(settings.breaker.clone(), clock.now());
-        let bucket = machine.success_bucket().unwrap_or_default();
-        let budget = settings.retry.budget.as_ref();
-        let budget = budget.map(|budget| RetryBudget {
-            kernel: Budget::new(budget, clock.now()),
-            deposited: 0,
-        });
-        let slow_call = settings.breaker.slow_rate.and(settings.breaker.slow_call);
-        Self {
-            name: Arc::clone(&name),
-            gate: Gate::new(crate::breaker::word_of(&machine, clock.now())),
-            notice: ArcSwap::from_pointee(Notice::new(name, "started".to_owned())),
-            budget: Mutex::new(budget),
+        let now = clock.now();
+        let retry = settings.retry.clone();
+        let shared = Self {
+            circuit: Circuit::new(Arc::clone(&name), None, &settings.breaker, now),
+            keys: Keyring::default(),
+            name,
+            budget: Mutex::new(None),
             outage: AtomicU64::new(0),
             last_fallback: AtomicU64::new(0),
             last_fallback_tag: AtomicU64::new(0),
-            machine: Mutex::new(machine),
             breaker: OnceLock::new(),
-            bucket_nanos: u64::try_from(bucket.as_nanos()).unwrap_or(u64::MAX),
-            in_flight: slow_call.map(InFlight::new),
+            rate: ArcSwapOption::from_pointee(
+                settings
+                    .rate_limit
+                    .map(|rate| RateLimit::new(&rate, clock.clone())),
+            ),
+            pauses: Pauses::default(),
+            drill: Drill::default(),
             bulkhead: Bulkhead::new(&settings.bulkhead),
             quarantine: settings.workers.quarantine.map(Quarantine::new),
             totals: Totals::new(),
             events,
             route: AtomicU8::new(Route::Workers as u8),
             drained: Notify::new(),
-            settings,
+            settings: ArcSwap::from_pointee(settings),
             clock,
+        };
+        let budget = shared.new_budget(&retry);
+        *shared.budget.lock().unwrap_or_else(PoisonError::into_inner) = budget;
+        shared.drill.set(shared.settings().chaos, now);
+        shared
+    }
+
+    /// The settings of this moment; hold them for as short as a decision takes.
+    pub(crate) fn settings(&self) -> Guard<Arc<DependencySettings>> {
+        self.settings.load()
+    }
+
+    /// Takes new settings over, the breakers' left out. What is counted and learnt is kept.
+    ///
+    /// # Source  Rule CFG-2.
+    pub(crate) fn reconfigure(&self, settings: DependencySettings) {
+        let old = self.settings.swap(Arc::new(settings));
+        let new = self.settings();
+        if old.retry.budget != new.retry.budget {
+            let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+            *budget = self.new_budget(&new.retry);
         }
+        if old.rate_limit != new.rate_limit {
+            let rate = new.rate_limit.as_ref();
+            let rate = rate.map(|rate| Arc::new(RateLimit::new(rate, self.clock.clone())));
+            self.rate.store(rate);
+        }
+        if old.chaos != new.chaos {
+            self.drill.set(new.chaos, self.clock.now());
+        }
+    }
+
+    fn new_budget(&self, settings: &RetrySettings) -> Option<RetryBudget> {
+        settings.budget.as_ref().map(|budget| RetryBudget {
+            kernel: Budget::new(budget, self.clock.now()),
+            deposited: self.totals.submitted.load(Ordering::Relaxed),
+        })
+    }
+
+    /// The breaker that a call of this key goes by: the key's own where there is room for it,
+    /// else `None` for the dependency's.
+    pub(crate) fn circuit_of(&self, key: &str, now: Time) -> Option<Arc<Circuit>> {
+        let settings = self.settings();
+        self.keys.get(key, &settings.keys, now, |key| {
+            Circuit::new(Arc::clone(&self.name), Some(key), &settings.breaker, now)
+        })
     }
 
     pub(crate) fn route(&self) -> Route {
@@ -265,15 +379,6 @@ impl Shared {
             Route::Parked => Absence::Parked,
             Route::Draining | Route::Stopped => Absence::ShuttingDown,
         }
-    }
-
-    pub(crate) fn notice(&self) -> Arc<Notice> {
-        Arc::clone(&self.notice.load())
-    }
-
-    pub(crate) fn set_notice(&self, reason: String) {
-        let notice = Notice::new(Arc::clone(&self.name), reason);
-        self.notice.store(Arc::new(notice));
     }
 
     /// Tells whoever drains that one call less is pending.

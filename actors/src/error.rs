@@ -1,11 +1,12 @@
 //! How a call can end without a primary answer, and what that means for the caller.
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
 use breakerbox_policy::supervision::{PanicReport, StopCause};
-use breakerbox_policy::{Executed, RefusalState};
+use breakerbox_policy::{Executed, PauseReason, RefusalState};
 
 /// Why a call got no primary answer.
 ///
@@ -73,6 +74,27 @@ pub enum CallError<E> {
         /// When it is let through again.
         retry_after: Duration,
     },
+    /// It came too fast: the rate limit, or a pause that the dependency asked for.
+    RateLimited {
+        /// Its name.
+        dependency: Arc<str>,
+        /// What limits it.
+        limit: Limit,
+        /// When its turn would have come, if it would.
+        retry_after: Option<Duration>,
+    },
+    /// Its session may spend no more.
+    SessionSpent {
+        /// Its name.
+        dependency: Arc<str>,
+        /// What the session could spend in all.
+        limit: u64,
+    },
+    /// It was made to fail, for a test or a drill.
+    Injected {
+        /// Its name.
+        dependency: Arc<str>,
+    },
     /// The last fallback failed too.
     FallbackFailed {
         /// Its name.
@@ -84,6 +106,36 @@ pub enum CallError<E> {
         /// Why there was no primary answer.
         cause: Box<CallError<E>>,
     },
+}
+
+/// What a call was too fast for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Limit {
+    /// So many in each interval.
+    Rate,
+    /// The dependency asked for less traffic.
+    Pause(PauseReason),
+    /// It weighs more than may ever go out at once: make it smaller.
+    TooHeavy {
+        /// What it weighs.
+        weight: NonZeroU32,
+        /// What may go out at once.
+        burst: NonZeroU32,
+    },
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rate => out.write_str("the rate limit is used up"),
+            Self::Pause(reason) => write!(out, "it is paused, for {reason}"),
+            Self::TooHeavy { weight, burst } => write!(
+                out,
+                "the call weighs {weight}, and at most {burst} may go out at once; split it"
+            ),
+        }
+    }
 }
 
 /// A refusal by the breaker. It costs no allocation: the words are shared.
@@ -105,13 +157,19 @@ pub struct Refused {
 pub struct Notice {
     /// The dependency's name.
     pub dependency: Arc<str>,
+    /// The key, when the breaker is that of one key.
+    pub key: Option<Arc<str>>,
     /// Why its breaker is in its state.
     pub reason: String,
 }
 
 impl Notice {
-    pub(crate) fn new(dependency: Arc<str>, reason: String) -> Self {
-        Self { dependency, reason }
+    pub(crate) fn new(dependency: Arc<str>, key: Option<Arc<str>>, reason: String) -> Self {
+        Self {
+            dependency,
+            key,
+            reason,
+        }
     }
 }
 
@@ -162,6 +220,9 @@ impl<E> CallError<E> {
             | Self::Interrupted { dependency, .. }
             | Self::NotExecuted { dependency, .. }
             | Self::Quarantined { dependency, .. }
+            | Self::RateLimited { dependency, .. }
+            | Self::SessionSpent { dependency, .. }
+            | Self::Injected { dependency }
             | Self::FallbackFailed { dependency, .. } => dependency,
             Self::Open(refused) => &refused.notice.dependency,
         }
@@ -173,9 +234,12 @@ impl<E> CallError<E> {
         match self {
             Self::Failed { .. } => Executed::Yes,
             Self::Open(refused) => refused.executed,
-            Self::Overloaded { .. } | Self::NotExecuted { .. } | Self::Quarantined { .. } => {
-                Executed::No
-            }
+            Self::Overloaded { .. }
+            | Self::NotExecuted { .. }
+            | Self::Quarantined { .. }
+            | Self::RateLimited { .. }
+            | Self::SessionSpent { .. }
+            | Self::Injected { .. } => Executed::No,
             Self::TimedOut { executed, .. } => *executed,
             Self::WorkerCrashed { .. } | Self::Interrupted { .. } => Executed::Maybe,
             Self::FallbackFailed { cause, .. } => cause.executed(),
@@ -187,7 +251,9 @@ impl<E> CallError<E> {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Open(refused) => refused.retry_after,
-            Self::NotExecuted { retry_after, .. } => *retry_after,
+            Self::NotExecuted { retry_after, .. } | Self::RateLimited { retry_after, .. } => {
+                *retry_after
+            }
             Self::Quarantined { retry_after, .. } => Some(*retry_after),
             Self::FallbackFailed { cause, .. } => cause.retry_after(),
             _ => None,
@@ -202,9 +268,18 @@ impl<E> CallError<E> {
             Self::Failed { .. }
             | Self::TimedOut { .. }
             | Self::WorkerCrashed { .. }
-            | Self::Interrupted { .. } => Fault::Dependency,
-            Self::Quarantined { .. } => Fault::Caller,
-            Self::Open(_) | Self::Overloaded { .. } | Self::NotExecuted { .. } => Fault::Runtime,
+            | Self::Interrupted { .. }
+            | Self::Injected { .. } => Fault::Dependency,
+            Self::Quarantined { .. }
+            | Self::SessionSpent { .. }
+            | Self::RateLimited {
+                limit: Limit::TooHeavy { .. },
+                ..
+            } => Fault::Caller,
+            Self::Open(_)
+            | Self::Overloaded { .. }
+            | Self::NotExecuted { .. }
+            | Self::RateLimited { .. } => Fault::Runtime,
             Self::FallbackFailed { cause, .. } => cause.fault(),
         }
     }
@@ -273,6 +348,24 @@ impl<E: fmt::Display> fmt::Display for CallError<E> {
                 "calls like this one crashed workers of {dependency} too often; refused for another {:?}",
                 brief(*retry_after)
             ),
+            Self::RateLimited {
+                dependency,
+                limit,
+                retry_after,
+            } => {
+                write!(out, "{dependency} was not called: {limit}")?;
+                match retry_after {
+                    Some(wait) => write!(out, "; try again in {:?}", brief(*wait)),
+                    None => Ok(()),
+                }
+            }
+            Self::SessionSpent { dependency, limit } => write!(
+                out,
+                "{dependency} was not called: the session has spent all of its {limit}"
+            ),
+            Self::Injected { dependency } => {
+                write!(out, "{dependency} failed: chaos made this attempt fail")
+            }
             Self::FallbackFailed {
                 fallback,
                 message,
@@ -303,8 +396,16 @@ impl fmt::Display for Refused {
             notice,
             ..
         } = self;
-        let Notice { dependency, reason } = &**notice;
-        write!(out, "the breaker of {dependency} is {state}: {reason}")?;
+        let Notice {
+            dependency,
+            key,
+            reason,
+        } = &**notice;
+        write!(out, "the breaker of {dependency}")?;
+        if let Some(key) = key {
+            write!(out, " for {key}")?;
+        }
+        write!(out, " is {state}: {reason}")?;
         match retry_after {
             Some(wait) => write!(out, "; try again in {:?}", brief(*wait)),
             None => Ok(()),

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use breakerbox_policy::supervision::StopCause;
-use breakerbox_policy::{BreakerEvent, State, Time};
+use breakerbox_policy::{BreakerEvent, ChaosSettings, PauseReason, State, Time};
 use tokio::sync::broadcast;
 
 use crate::clock::Clock;
@@ -93,6 +93,43 @@ pub enum EventKind {
         /// For how long.
         ttl: Duration,
     },
+    /// The dependency asked for less traffic: nobody calls it for a while.
+    Paused {
+        /// Why.
+        reason: PauseReason,
+        /// For how long.
+        for_: Duration,
+        /// What the dependency itself asked for.
+        hint: Option<Duration>,
+    },
+    /// New settings hold.
+    Reloaded {
+        /// Who or what brought them.
+        by: String,
+        /// What has changed, from what to what.
+        changed: Vec<String>,
+        /// What has changed but waits until the dependency is started anew.
+        waits: Vec<String>,
+    },
+    /// New settings were not taken; the old ones hold.
+    ReloadRefused {
+        /// Who or what brought them.
+        by: String,
+        /// What is wrong with them.
+        problems: String,
+    },
+    /// Faults are made on purpose, or no more.
+    Chaos {
+        /// Who set it.
+        by: String,
+        /// What is made; `None` when it was taken off.
+        settings: Option<ChaosSettings>,
+    },
+    /// It was taken out of the runtime.
+    Removed {
+        /// Who did it.
+        by: String,
+    },
     /// New calls are refused; those in flight may finish.
     Draining,
 }
@@ -125,6 +162,31 @@ impl fmt::Display for EventKind {
                 out,
                 "calls with fingerprint {fingerprint:#x} are refused for {ttl:?}: they crash workers"
             ),
+            Self::Paused { reason, for_, hint } => {
+                write!(out, "paused for {for_:?}: {reason}")?;
+                match hint {
+                    Some(hint) => write!(out, " (it said {hint:?})"),
+                    None => write!(out, " (it said not how long)"),
+                }
+            }
+            Self::Reloaded { by, changed, waits } => {
+                write!(out, "settings changed by {by}: {}", changed.join(", "))?;
+                if !waits.is_empty() {
+                    write!(out, "; only after a new start: {}", waits.join(", "))?;
+                }
+                Ok(())
+            }
+            Self::ReloadRefused { by, problems } => {
+                write!(
+                    out,
+                    "settings of {by} are refused, the old ones hold: {problems}"
+                )
+            }
+            Self::Chaos { by, settings } => match settings {
+                Some(settings) => write!(out, "chaos set by {by}: {settings:?}"),
+                None => write!(out, "chaos taken off by {by}"),
+            },
+            Self::Removed { by } => write!(out, "removed by {by}"),
             Self::Draining => write!(out, "draining: no new calls"),
         }
     }
@@ -252,6 +314,9 @@ fn log(event: &Event) {
         | EventKind::GaveUp { .. }
         | EventKind::Stuck { .. }
         | EventKind::FallbackServing { .. }
+        | EventKind::Paused { .. }
+        | EventKind::ReloadRefused { .. }
+        | EventKind::Chaos { .. }
         | EventKind::Quarantined { .. } => {
             tracing::warn!(id, subject, "{}", event.kind);
         }

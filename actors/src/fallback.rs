@@ -349,7 +349,7 @@ async fn serve_one<D: Dependency>(shared: Arc<Shared>, rules: Arc<[Rule<D>]>, se
 
 /// A fallback gets the time of an attempt.
 async fn patience(shared: &Shared, now: Time) {
-    match shared.settings.timeout.attempt {
+    match shared.settings().timeout.attempt {
         Some(attempt) => shared.clock.sleep_until(now.after(attempt)).await,
         None => std::future::pending().await,
     }
@@ -360,7 +360,7 @@ fn note_outage<D: Dependency>(shared: &Shared, rule: &Rule<D>, why: &CallError<D
     rule.served.fetch_add(1, Ordering::Relaxed);
     let now = shared.clock.now().as_nanos();
     shared.last_fallback.store(now, Ordering::Relaxed);
-    let tag = shared.gate.read().tag();
+    let tag = shared.circuit.gate.read().tag();
     shared.last_fallback_tag.store(tag, Ordering::Relaxed);
     if shared.outage.fetch_add(1, Ordering::Relaxed) == 0 {
         let kind = EventKind::FallbackServing {

@@ -21,6 +21,12 @@ mod gate_tests;
 
 mod admission;
 
+mod throttle;
+
+mod rate;
+
+mod session;
+
 mod bulkhead;
 
 mod quarantine;
@@ -31,11 +37,17 @@ mod reply;
 
 mod dependency;
 
+mod circuit;
+
 mod breaker;
 
 mod flight;
 
 mod worker;
+
+mod deadline;
+
+mod chaos;
 
 mod fallback;
 
@@ -73,13 +85,14 @@ pub use call::CallOptions;
 pub use client::{Answer, Client, Source};
 pub use clock::Clock;
 pub use dependency::{CallContext, Dependency, Verdict};
-pub use error::{Absence, CallError, Fault, Notice, Refused, StartError};
+pub use error::{Absence, CallError, Fault, Limit, Notice, Refused, StartError};
 pub use event::{Event, EventKind};
 pub use fallback::{
     ActorFallback, Fallback, FallbackCall, FallbackFuture, Fallen, Fixed, On, Rule, StaleCache,
 };
 pub use message::Call;
 pub use runtime::{Runtime, RuntimeSettings};
-pub use status::{DependencyStatus, Health, WorkerStatus};
+pub use session::Session;
+pub use status::{DependencyStatus, Health, KeyStatus, WorkerStatus};
 pub use supervisor::{Child, ChildRef, ChildStatus, Group, GroupRef, Terminated, Watch, end_with};
 pub use totals::{LatencyView, TotalsView};

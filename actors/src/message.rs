@@ -5,10 +5,11 @@
 use std::sync::Arc;
 
 use actix::{Message, Recipient};
-use breakerbox_policy::{Command, IllegalTransition, Outcome, Permit, Refusal};
+use breakerbox_policy::{Command, DependencySettings, IllegalTransition, Outcome, Permit, Refusal};
 
 use crate::admission::Admission;
 use crate::call::CallOptions;
+use crate::circuit::Circuit;
 use crate::client::Answer;
 use crate::dependency::{Dependency, Shared};
 use crate::error::CallError;
@@ -42,6 +43,8 @@ impl<D: Dependency> Message for Call<D> {
 #[derive(Message)]
 #[rtype(result = "Result<Admission<Arc<Shared>>, Refusal>")]
 pub(crate) struct Acquire {
+    /// The key's breaker; `None` for the dependency's, here and below.
+    pub(crate) circuit: Option<Arc<Circuit>>,
     pub(crate) deadline: Option<breakerbox_policy::Time>,
 }
 
@@ -52,6 +55,7 @@ pub(crate) struct Acquire {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Report {
+    pub(crate) circuit: Option<Arc<Circuit>>,
     pub(crate) permit: Option<Permit>,
     pub(crate) outcome: Outcome,
     pub(crate) then: Option<Box<dyn FnOnce() + Send>>,
@@ -68,19 +72,43 @@ impl Drop for Report {
 /// A permit that was not used.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct Release(pub(crate) Permit);
+pub(crate) struct Release {
+    pub(crate) circuit: Option<Arc<Circuit>>,
+    pub(crate) permit: Permit,
+}
 
 /// Successes that were counted at the gate.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct Flush(pub(crate) Successes);
+pub(crate) struct Flush {
+    pub(crate) circuit: Option<Arc<Circuit>>,
+    pub(crate) successes: Successes,
+}
 
 // operator, supervisor → breaker
 
 /// An operator's or the supervisor's command.
 #[derive(Message)]
 #[rtype(result = "Result<(), IllegalTransition>")]
-pub(crate) struct Operate(pub(crate) Command);
+pub(crate) struct Operate {
+    pub(crate) circuit: Option<Arc<Circuit>>,
+    pub(crate) command: Command,
+}
+
+impl Operate {
+    /// A command for the dependency as a whole.
+    pub(crate) const fn all(command: Command) -> Self {
+        Self {
+            circuit: None,
+            command,
+        }
+    }
+}
+
+/// New settings; they hold from the next decision on (rule CFG-2).
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Reconfigure(pub(crate) Box<DependencySettings>);
 
 /// How a breaker actor is reached by those who do not care whose breaker it is.
 #[derive(Debug)]

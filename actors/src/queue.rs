@@ -35,7 +35,7 @@ struct Inner<D: Dependency> {
 impl<D: Dependency> WorkQueue<D> {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self {
-            one_at_a_time: shared.settings.workers.stuck_after.is_some(),
+            one_at_a_time: shared.settings().workers.stuck_after.is_some(),
             shared,
             inner: Mutex::new(Inner {
                 works: VecDeque::new(),

@@ -11,12 +11,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use breakerbox_policy::{Class, Executed, Time};
+use breakerbox_policy::{Executed, Symptom, Time};
 use tokio::time::Sleep;
 
 use crate::admission::{Admission, Held, Settled};
 use crate::clock::Clock;
 use crate::dependency::{Shared, Verdict};
+use crate::error::Refused;
 
 /// How far a call has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,13 +104,13 @@ pub(crate) fn reply<T>(
 }
 
 /// Whether queued work may begin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Begin {
     Go,
     /// Nobody waits for it any more (rule CALL-4).
     Deserted,
     /// The breaker has opened since; it is still to be refused.
-    Overtaken,
+    Overtaken(Refused),
 }
 
 /// The worker's end. It answers exactly once; whoever drops it unanswered must have said why.
@@ -130,7 +131,7 @@ impl<T: Send + 'static> Replier<T> {
         }
         if let Some(held) = &mut state.admission {
             if held.is_overtaken(&self.cell.shared) {
-                return Begin::Overtaken;
+                return Begin::Overtaken(held.overtaken(&self.cell.shared, now));
             }
             held.begin(now);
         }
@@ -339,8 +340,8 @@ impl<T> Drop for Waiting<T> {
 }
 
 /// The verdict on an attempt whose time is over.
-pub(crate) fn timed_out() -> Verdict {
-    Verdict::from(Class::Failure)
+pub(crate) fn timed_out(shared: &Shared) -> Verdict {
+    Verdict::from(Symptom::Timeout).judged(shared)
 }
 
 /// Work with a deadline, in the caller's own task: `None` when the deadline came first.

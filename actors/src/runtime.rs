@@ -253,7 +253,7 @@ impl Runtime {
     ) -> Option<Result<(), IllegalTransition>> {
         let operator = self.registry().get(name)?.operator();
         // A breaker that is gone refuses every call; there is nothing to command.
-        Some(operator.send(Operate(command)).await.unwrap_or(Ok(())))
+        Some(operator.send(Operate::all(command)).await.unwrap_or(Ok(())))
     }
 
     /// The group of this name at the top of the tree; each dependency is one.

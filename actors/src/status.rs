@@ -1,12 +1,16 @@
 //! How a dependency is at one moment, for operators and tests. It changes nothing.
 
 use std::fmt;
-use std::sync::PoisonError;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use breakerbox_policy::{Counts, HalfOpenView, Override, OverrideMode, State, Tally, Time, View};
+use breakerbox_policy::{
+    ChaosSettings, Counts, HalfOpenView, Override, OverrideMode, PauseReason, State, Tally, Time,
+    View,
+};
 
+use crate::circuit::Circuit;
 use crate::client::{Core, Slot};
 use crate::dependency::{Dependency, Route};
 use crate::supervisor::Condition;
@@ -49,6 +53,12 @@ pub struct DependencyStatus {
     pub fallbacks: Vec<(String, u64)>,
     /// Whether it is kept down after too many crashes.
     pub parked: bool,
+    /// The pause that it asked for, while there is one, and how long it lasts.
+    pub paused: Option<(PauseReason, Duration)>,
+    /// The breakers of its keys, by key.
+    pub keys: Vec<KeyStatus>,
+    /// Faults that are made on purpose now.
+    pub chaos: Option<ChaosSettings>,
     /// How well it does, and why not better.
     pub health: Health,
 }
@@ -96,12 +106,10 @@ impl DependencyStatus {
     pub(crate) fn of<D: Dependency>(core: &Core<D>) -> Self {
         let shared = &core.shared;
         let now = shared.clock.now();
-        let mut machine = shared
-            .machine
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let circuit = &shared.circuit;
+        let mut machine = circuit.lock();
         // Counted at the gate, and not told yet. They cannot move the breaker.
-        crate::breaker::take_in_counted(&mut machine, shared, now);
+        crate::breaker::take_in_counted(&mut machine, circuit, now);
         let view = machine.view(now);
         let workers = core.workers.iter().zip(1..).map(|(slot, id)| WorkerStatus {
             id,
@@ -126,9 +134,49 @@ impl DependencyStatus {
             workers: workers.collect(),
             fallbacks: core.fallbacks.served(),
             parked: shared.route() == Route::Parked,
+            paused: shared
+                .pauses
+                .now(now)
+                .map(|pause| (pause.reason, pause.until.since(now))),
+            keys: key_statuses(core, now),
+            chaos: shared.drill.active(now).map(|chaos| *chaos.settings()),
             health: health(core, &view),
         }
     }
+}
+
+/// The breaker of one key at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KeyStatus {
+    /// The key.
+    pub key: String,
+    /// Its breaker's automatic state.
+    pub state: State,
+    /// What lies over it.
+    pub overridden: Option<Override>,
+    /// Why it is in that state.
+    pub reason: String,
+    /// How long its calls will be refused, if they are and it is known.
+    pub retry_after: Option<Duration>,
+    /// What its window holds.
+    pub window: Counts,
+}
+
+fn key_statuses<D: Dependency>(core: &Core<D>, now: Time) -> Vec<KeyStatus> {
+    let one = |circuit: Arc<Circuit>| {
+        let mut machine = circuit.lock();
+        crate::breaker::take_in_counted(&mut machine, &circuit, now);
+        let view = machine.view(now);
+        KeyStatus {
+            key: circuit.key.as_deref().unwrap_or_default().to_owned(),
+            state: view.state,
+            overridden: view.overridden.cloned(),
+            reason: view.cause.to_string(),
+            retry_after: view.retry_after,
+            window: view.counts,
+        }
+    };
+    core.shared.keys.all().into_iter().map(one).collect()
 }
 
 /// What is wrong, the gravest first, and whether anybody stands in.
@@ -146,7 +194,10 @@ fn health<D: Dependency>(core: &Core<D>, view: &View<'_>) -> Health {
             Some(shared.absence().to_string())
         }
         Route::Workers if !core.workers.iter().any(running) => Some("no worker runs".to_owned()),
-        Route::Workers => refused,
+        Route::Workers => refused.or_else(|| {
+            let pause = shared.pauses.now(shared.clock.now())?;
+            Some(format!("it is paused, for {}", pause.reason))
+        }),
     };
     match wrong {
         Some(reason) if core.fallbacks.is_empty() || shared.route() == Route::Stopped => {

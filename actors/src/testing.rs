@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::System;
-use breakerbox_policy::{Class, State};
+use breakerbox_policy::{Class, State, Symptom};
 
 use crate::clock::Clock;
 use crate::dependency::{CallContext, Dependency, Verdict};
@@ -198,6 +198,10 @@ pub struct ScriptedError {
     pub class: Class,
     /// Its hint.
     pub retry_after: Option<Duration>,
+    /// What went wrong; then the settings say what it counts for.
+    pub symptom: Option<Symptom>,
+    /// Whether it is a quota that is used up.
+    pub quota_used_up: bool,
 }
 
 impl ScriptedError {
@@ -208,6 +212,41 @@ impl ScriptedError {
             message: message.into(),
             class,
             retry_after: None,
+            symptom: None,
+            quota_used_up: false,
+        }
+    }
+
+    /// An error with this symptom.
+    #[must_use]
+    pub fn symptom(symptom: Symptom) -> Self {
+        Self {
+            symptom: Some(symptom),
+            ..Self::failure(symptom.to_string())
+        }
+    }
+
+    /// A throttle.
+    #[must_use]
+    pub fn throttled() -> Self {
+        Self::new(Class::Throttled, "too many requests")
+    }
+
+    /// A quota that is used up.
+    #[must_use]
+    pub fn quota_used_up() -> Self {
+        Self {
+            quota_used_up: true,
+            ..Self::throttled()
+        }
+    }
+
+    /// The same, with a hint on how long to wait.
+    #[must_use]
+    pub fn retry_after(self, wait: Duration) -> Self {
+        Self {
+            retry_after: Some(wait),
+            ..self
         }
     }
 
@@ -300,12 +339,17 @@ where
     }
 
     fn classify(result: Result<&T, &ScriptedError>) -> Verdict {
-        match result {
-            Ok(_) => Verdict::from(Class::Success),
-            Err(error) => Verdict {
-                class: error.class,
-                retry_after: error.retry_after,
-            },
+        let Err(error) = result else {
+            return Verdict::from(Class::Success);
+        };
+        let verdict = match error.symptom {
+            Some(symptom) => Verdict::from(symptom),
+            None if error.quota_used_up => Verdict::quota_used_up(),
+            None => Verdict::from(error.class),
+        };
+        match error.retry_after {
+            Some(wait) => verdict.retry_after(wait),
+            None => verdict,
         }
     }
 }

@@ -3,9 +3,11 @@
 //! Counters only go up. They never decide anything.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use histogram::{AtomicHistogram, Config};
+use breakerbox_policy::{Rate, Time};
+use histogram::{AtomicHistogram, Config, Histogram};
 
 use crate::dependency::Shared;
 
@@ -23,11 +25,31 @@ pub(crate) struct Totals {
     pub(crate) failed: AtomicU64,
     pub(crate) cancelled: AtomicU64,
     pub(crate) attempts: AtomicU64,
+    /// Attempts among them that were sent beside another one.
+    pub(crate) hedges: AtomicU64,
     pub(crate) restarts: AtomicU64,
     pub(crate) trips: AtomicU64,
     /// Microseconds of calls that ended with an answer or a failure of the dependency.
     latency: Option<AtomicHistogram>,
+    recent: Mutex<Recent>,
 }
+
+/// A quantile of the latest calls, looked up once in a while.
+#[derive(Debug, Default)]
+struct Recent {
+    at: Time,
+    value: Option<Duration>,
+    quantile: Rate,
+    /// What had been counted when the present span began.
+    before: Option<Histogram>,
+    began: Time,
+}
+
+/// How long a quantile is taken for new.
+const FRESH: Duration = Duration::from_secs(1);
+/// How long a span of latest calls grows before another one begins, and how many calls one must have to tell anything.
+const SPAN: Duration = Duration::from_secs(20);
+const FEWEST: u64 = 20;
 
 impl Totals {
     pub(crate) fn new() -> Self {
@@ -40,12 +62,39 @@ impl Totals {
             failed: zero(),
             cancelled: zero(),
             attempts: zero(),
+            hedges: zero(),
             restarts: zero(),
             trips: zero(),
             latency: Config::new(GROUPING_POWER, MAX_VALUE_POWER)
                 .ok()
                 .map(|config| AtomicHistogram::with_config(&config)),
+            recent: Mutex::default(),
         }
+    }
+
+    /// How long this share of the latest calls took, those of at most twenty seconds, or of all
+    /// calls where the latest were few; `None` before there are twenty.
+    pub(crate) fn recent(&self, quantile: Rate, now: Time) -> Option<Duration> {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_fresh = recent.quantile == quantile && now.since(recent.at) < FRESH;
+        if is_fresh && recent.value.is_some() {
+            return recent.value;
+        }
+        let all = self.latency.as_ref()?.load();
+        let latest = recent.before.as_ref().map(|old| all.wrapping_sub(old));
+        let latest = latest.and_then(Result::ok).filter(|it| count(it) >= FEWEST);
+        let chosen = latest.as_ref().unwrap_or(&all);
+        recent.value = (count(chosen) >= FEWEST)
+            .then(|| chosen.quantile_bucket(quantile.as_f64()).ok()?)
+            .flatten()
+            .map(|bucket| Duration::from_micros(bucket.end()));
+        recent.at = now;
+        recent.quantile = quantile;
+        if recent.before.is_none() || now.since(recent.began) >= SPAN {
+            recent.before = Some(all);
+            recent.began = now;
+        }
+        recent.value
     }
 
     pub(crate) fn observe(&self, elapsed: Duration) {
@@ -77,6 +126,7 @@ impl Totals {
             failed,
             cancelled,
             attempts: read(&self.attempts),
+            hedges: read(&self.hedges),
             restarts: read(&self.restarts),
             trips: read(&self.trips),
         }
@@ -120,6 +170,8 @@ pub struct TotalsView {
     pub cancelled: u64,
     /// Times that work was sent to the dependency.
     pub attempts: u64,
+    /// Attempts among them that were sent beside another one.
+    pub hedges: u64,
     /// Restarts of its workers.
     pub restarts: u64,
     /// Times that its breaker opened.
@@ -149,6 +201,10 @@ pub struct LatencyView {
     pub p90: Option<Duration>,
     /// Ninety-nine of a hundred.
     pub p99: Option<Duration>,
+}
+
+fn count(histogram: &Histogram) -> u64 {
+    histogram.as_slice().iter().sum()
 }
 
 /// How a call ended, for the books.

@@ -12,12 +12,17 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Waker};
+use std::time::Duration;
 
 use actix::{Actor, ActorContext, Context};
 use breakerbox_policy::supervision::{PanicReport, StopCause};
 use breakerbox_policy::{Class, Executed, Time};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
+use crate::call::least;
+use crate::chaos::{Injected, struck};
+use crate::clock::Moment;
+use crate::deadline;
 use crate::dependency::{CallContext, Dependency, Route, Shared, Verdict};
 use crate::error::CallError;
 use crate::event::EventKind;
@@ -34,6 +39,8 @@ pub(crate) type Reply<D> = Result<<D as Dependency>::Response, CallError<<D as D
 pub(crate) struct Work<D: Dependency> {
     pub(crate) request: D::Request,
     pub(crate) context: CallContext,
+    /// How long it may take once it has begun.
+    pub(crate) attempt: Option<Duration>,
     pub(crate) fingerprint: Option<u64>,
     pub(crate) duty: Duty<D>,
 }
@@ -69,10 +76,9 @@ impl<D: Dependency> Duty<D> {
         match begin {
             Begin::Go => return true,
             Begin::Deserted => self.forget(),
-            Begin::Overtaken => {
+            Begin::Overtaken(refused) => {
                 self.leave_place();
                 if let Some(replier) = self.replier.take() {
-                    let refused = replier.shared().overtaken(now);
                     replier.refuse(Err(CallError::Open(refused)));
                 }
             }
@@ -117,7 +123,8 @@ impl<D: Dependency> Duty<D> {
             after: replier.waited(now),
             executed: Executed::No,
         };
-        self.answer(timed_out(), now, Err(error));
+        let verdict = timed_out(replier.shared());
+        self.answer(verdict, now, Err(error));
     }
 
     /// The error of a begun call whose worker went away.
@@ -302,8 +309,9 @@ impl<D: Dependency> Worker<D> {
 }
 
 /// The user's own future.
-type Attempt<D> =
-    Pin<Box<dyn Future<Output = Result<<D as Dependency>::Response, <D as Dependency>::Error>>>>;
+type Attempt<D> = Pin<Box<dyn Future<Output = Result<Own<D>, Injected>>>>;
+/// The user's own result.
+type Own<D> = Result<<D as Dependency>::Response, <D as Dependency>::Error>;
 
 /// A call being executed.
 struct Execution<D: Dependency> {
@@ -315,6 +323,8 @@ struct Execution<D: Dependency> {
     began: Time,
     polled: bool,
     fingerprint: Option<u64>,
+    /// What the calls that it makes must keep to.
+    scope: Option<Moment>,
     life: Rc<Life>,
     wreck: Rc<RefCell<Option<Duty<D>>>>,
 }
@@ -324,20 +334,21 @@ impl<D: Dependency> Execution<D> {
         let Work {
             request,
             context,
+            attempt,
             fingerprint,
             duty,
         } = work;
-        let attempt = worker.shared.settings.timeout.attempt;
-        let attempt = attempt.map(|span| now.after(span));
-        let deadline = match (attempt, context.deadline) {
-            (Some(attempt), Some(total)) => Some(attempt.min(total)),
-            (one, other) => one.or(other),
-        };
+        let shared = Arc::clone(&worker.shared);
+        let strike = shared.strike(now);
+        let total = context.deadline;
+        let deadline = least(attempt.map(|span| now.after(span)), total);
         Self {
-            shared: Arc::clone(&worker.shared),
-            future: Some(Box::pin(
-                async move { dependency.call(request, &context).await },
-            )),
+            scope: total.map(|end| shared.clock.moment(end)),
+            future: Some(Box::pin(async move {
+                struck(&context.shared, strike).await?;
+                Ok(dependency.call(request, &context).await)
+            })),
+            shared,
             duty: Some(duty),
             timer: Timer::new(deadline),
             began: now,
@@ -349,10 +360,10 @@ impl<D: Dependency> Execution<D> {
     }
 
     /// Ends the call with the dependency's own result.
-    fn finish(&mut self, result: Result<D::Response, D::Error>) {
+    fn finish(&mut self, result: Own<D>) {
         self.drop_future();
         let verdict = match caught(|| D::classify(result.as_ref())) {
-            Ok(verdict) => verdict,
+            Ok(verdict) => verdict.judged(&self.shared),
             Err(panic) => return self.crash(panic),
         };
         let Some(mut duty) = self.duty.take() else {
@@ -380,7 +391,19 @@ impl<D: Dependency> Execution<D> {
                 after: now.since(self.began),
                 executed: Executed::Maybe,
             };
-            duty.answer(timed_out(), now, Err(error));
+            duty.answer(timed_out(&self.shared), now, Err(error));
+        }
+    }
+
+    /// Ends a call that was made to fail.
+    fn inject(&mut self) {
+        self.drop_future();
+        if let Some(duty) = self.duty.take() {
+            let error = CallError::Injected {
+                dependency: Arc::clone(&self.shared.name),
+            };
+            let now = self.shared.clock.now();
+            duty.answer(Verdict::from(Class::Failure), now, Err(error));
         }
     }
 
@@ -433,9 +456,15 @@ impl<D: Dependency> Future for Execution<D> {
         let (Some(future), Some(duty)) = (&mut this.future, &this.duty) else {
             return Poll::Ready(());
         };
-        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
-            Ok(Poll::Ready(result)) => {
+        let scope = this.scope;
+        let poll = || deadline::within(scope, || future.as_mut().poll(cx));
+        match catch_unwind(AssertUnwindSafe(poll)) {
+            Ok(Poll::Ready(Ok(result))) => {
                 this.finish(result);
+                return Poll::Ready(());
+            }
+            Ok(Poll::Ready(Err(Injected))) => {
+                this.inject();
                 return Poll::Ready(());
             }
             Err(payload) => {

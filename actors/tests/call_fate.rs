@@ -444,8 +444,10 @@ fn call_2_a_call_that_was_never_begun_says_how_long_it_waited() {
             timeout: Some(Duration::from_millis(300)),
             ..CallOptions::default()
         };
-        let (first, second) =
-            tokio::join!(client.ask_with(1, options), client.ask_with(2, options));
+        let (first, second) = tokio::join!(
+            client.ask_with(1, options.clone()),
+            client.ask_with(2, options)
+        );
         first.unwrap_err();
         let error = second.unwrap_err();
         assert_eq!(error.executed(), breakerbox_policy::Executed::No, "{error}");

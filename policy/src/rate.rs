@@ -8,7 +8,7 @@ use std::fmt;
 /// that should have stayed closed.
 ///
 /// # Source  Rule BRK-1 in docs/rules.md.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Rate(u32);
 
 /// A rate outside of [0, 1].

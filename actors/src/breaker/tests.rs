@@ -6,7 +6,7 @@ use std::time::Duration;
 use actix::Message;
 use breakerbox_policy::Command;
 
-use super::{Actor, Breaker, Context, Dependency, Handler, State, lock};
+use super::{Actor, Breaker, Context, Dependency, Handler, State};
 use crate::client::Client;
 use crate::error::CallError;
 use crate::event::EventKind;
@@ -28,7 +28,7 @@ where
     type Result = ();
 
     fn handle(&mut self, crash: Crash, _: &mut Context<Self>) {
-        let _held = matches!(crash, Crash::InTheMachine).then(|| lock(self.shared()));
+        let _held = matches!(crash, Crash::InTheMachine).then(|| self.shared().circuit.lock());
         panic!("the breaker actor was told to crash");
     }
 }

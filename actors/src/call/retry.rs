@@ -6,9 +6,10 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use breakerbox_policy::{Attempt, Executed, Retry, RetryDecision, Time};
+use breakerbox_policy::{Attempt, Budget, Executed, Retry, RetryDecision, Time};
 
 use super::Lost;
+use super::plan::Plan;
 use crate::clock::random;
 use crate::dependency::Shared;
 use crate::error::{CallError, Refused};
@@ -29,6 +30,7 @@ pub(super) fn most_telling<E>(before: Option<Lost<E>>, mut last: Lost<E>) -> Los
     }
     Lost {
         end: last.end,
+        symptom: last.symptom,
         retry_after: last.retry_after.or(before.retry_after),
         error: before.error,
     }
@@ -47,42 +49,63 @@ pub(super) enum Next {
 /// Decides whether there is another attempt (rule LIM-4), and how long to wait for it.
 pub(super) fn wait_before_next<E>(
     shared: &Shared,
-    deadline: Option<Time>,
-    idempotent: bool,
-    number: u32,
+    plan: &Plan,
+    (number, waited): (u32, Option<Duration>),
     lost: &Lost<E>,
 ) -> Next {
-    let settings = &shared.settings.retry;
-    if settings.max_attempts.get() == 1 {
+    if plan.max_attempts == 1 {
         return Next::Stop;
     }
+    let settings = shared.settings();
+    let settings = &settings.retry;
     let attempt = Attempt {
         number,
         end: lost.end,
         executed: lost.error.executed(),
-        idempotent,
+        idempotent: plan.idempotent,
         retry_after: lost.retry_after,
-        symptom: None,
-        waited: None,
+        symptom: lost.symptom,
+        waited,
     };
-    let retry = Retry::new(settings, deadline);
+    let retry = Retry::new(settings, plan.deadline);
     let now = shared.clock.now();
-    let decision = {
-        let mut budget = shared.budget.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(budget) = budget.as_mut() {
-            let submitted = shared.totals.submitted.load(Ordering::Relaxed);
-            let calls = submitted.saturating_sub(budget.deposited);
-            budget.kernel.deposit(now, calls);
-            budget.deposited = submitted;
-        }
-        let budget = budget.as_mut().map(|budget| &mut budget.kernel);
+    let decision = with_budget(shared, now, |budget| {
         retry.decide(now, &attempt, budget, &mut random())
+    });
+    let after = match (decision, shared.refuses(plan.circuit.as_ref())) {
+        (RetryDecision::Stop(_), _) => return Next::Stop,
+        (RetryDecision::Again { .. }, Some(refused)) if !settings.on_open => {
+            return Next::Opened(refused);
+        }
+        (RetryDecision::Again { after }, _) => after,
     };
-    match (decision, shared.refuses()) {
-        (RetryDecision::Stop(_), _) => Next::Stop,
-        (RetryDecision::Again { .. }, Some(refused)) if !settings.on_open => Next::Opened(refused),
-        (RetryDecision::Again { after }, _) => Next::After(after),
+    // Earlier it would only be refused: everyone keeps to the pause.
+    let pause = shared.pauses.now(now).map(|pause| pause.until.since(now));
+    match pause.filter(|pause| *pause > after) {
+        None => Next::After(after),
+        Some(pause) if plan.deadline.is_some_and(|end| now.after(pause) >= end) => Next::Stop,
+        Some(pause) => Next::After(pause),
     }
+}
+
+/// Takes a token for an attempt beside another one out of the budget; false when there is none.
+pub(super) fn withdraw(shared: &Shared) -> bool {
+    let now = shared.clock.now();
+    with_budget(shared, now, |budget| {
+        budget.is_none_or(|budget| budget.try_withdraw(now))
+    })
+}
+
+/// The dependency's one budget, with all calls so far paid in.
+fn with_budget<T>(shared: &Shared, now: Time, ask: impl FnOnce(Option<&mut Budget>) -> T) -> T {
+    let mut budget = shared.budget.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(budget) = budget.as_mut() {
+        let submitted = shared.totals.submitted.load(Ordering::Relaxed);
+        let calls = submitted.saturating_sub(budget.deposited);
+        budget.kernel.deposit(now, calls);
+        budget.deposited = submitted;
+    }
+    ask(budget.as_mut().map(|budget| &mut budget.kernel))
 }
 
 pub(super) async fn pause(shared: &Shared, wait: Duration) {

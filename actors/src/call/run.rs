@@ -1,15 +1,19 @@
 //! The way of a closure: the same layers as a call, without a worker and without fallbacks.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use breakerbox_policy::{Executed, Time};
+use breakerbox_policy::{Class, Executed, Time};
 
-use super::admit::{absent, admit};
+use super::admit::{absent, admit, pay};
+use super::hedge::{Race, hedged};
+use super::plan::Plan;
 use super::retry::{Next, most_telling, pause, wait_before_next};
-use super::{CallOptions, Lost, closed_to_new, deadline, refuse_at_once};
+use super::{CallOptions, Lost, closed_to_new, nothing_left, refuse_at_once};
 use crate::admission::Settled;
+use crate::chaos::{Injected, struck};
+use crate::deadline::{self, Within};
 use crate::dependency::{Shared, Verdict};
 use crate::error::CallError;
 use crate::reply::{bounded, timed_out};
@@ -29,24 +33,37 @@ where
 {
     refuse_at_once(shared)?;
     let entry = Entry::open(shared);
-    let mut now = shared.clock.now();
-    let deadline = deadline(shared, now, options.timeout);
-    let idempotent = options.idempotent.unwrap_or(false);
+    let plan = Plan::of_closure(shared, options);
+    let mut now = plan.started;
     let mut number = 1;
+    let mut waited = None;
     let mut before = None;
     let error = loop {
         if let Some(reason) = closed_to_new(shared).filter(|_| number == 1) {
             break absent(shared, reason);
         }
-        let lost = match run_once(shared, now, deadline, &classify, &mut work).await {
-            Ok(value) => {
+        let ended = if plan.hedge.is_some() && plan.idempotent {
+            let work = Mutex::new(&mut work);
+            let begin = || work.lock().unwrap_or_else(PoisonError::into_inner)();
+            let one_more = |race| Some(run_once(shared, &plan, now, race, &classify, begin));
+            hedged(shared, &plan, one_more).await
+        } else {
+            let race = Race::default();
+            Some(run_once(shared, &plan, now, race, &classify, &mut work).await)
+        };
+        let lost = match ended {
+            Some(Ok(value)) => {
                 entry.close(Ending::Primary);
                 return Ok(value);
             }
-            Err(lost) => most_telling(before, lost),
+            Some(Err(lost)) => most_telling(before, lost),
+            None => nothing_left(shared, before),
         };
-        match wait_before_next(shared, deadline, idempotent, number, &lost) {
-            Next::After(wait) => pause(shared, wait).await,
+        match wait_before_next(shared, &plan, (number, waited), &lost) {
+            Next::After(wait) => {
+                pause(shared, wait).await;
+                waited = Some(wait);
+            }
             Next::Stop => break lost.error,
             Next::Opened(refused) => {
                 break most_telling(Some(lost), Lost::by_breaker(refused)).error;
@@ -68,47 +85,52 @@ where
 /// before its future is polled.
 async fn run_once<T, E, F>(
     shared: &Arc<Shared>,
+    plan: &Plan,
     now: Time,
-    deadline: Option<Time>,
+    race: Race,
     classify: &impl Fn(&Result<T, E>) -> Verdict,
-    work: &mut impl FnMut() -> F,
+    begin: impl FnOnce() -> F,
 ) -> Result<T, Lost<E>>
 where
     F: Future<Output = Result<T, E>>,
 {
-    let (mut admission, place) = admit(shared, now, deadline).await?;
+    let (mut admission, place) = admit(shared, plan, now).await?;
+    if let Err(error) = pay(shared, plan) {
+        admission.release();
+        return Err(Lost::refused(error));
+    }
     shared.totals.attempts.fetch_add(1, Ordering::Relaxed);
+    admission.race(race);
     let began = admission.begin().unwrap_or(now);
-    let attempt = shared
-        .settings
-        .timeout
-        .attempt
-        .map(|span| began.after(span));
-    let until = match (attempt, deadline) {
-        (Some(attempt), Some(total)) => Some(attempt.min(total)),
-        (one, other) => one.or(other),
+    let until = plan.attempt_ends(began);
+    let strike = shared.strike(began);
+    let scope = plan.deadline.map(|end| shared.clock.moment(end));
+    let work = async {
+        struck(shared, strike).await?;
+        let work = deadline::within(scope, begin);
+        Ok(Within::new(scope, std::pin::pin!(work)).await)
     };
-    let result = bounded(&shared.clock, until, work()).await;
+    let result = bounded(&shared.clock, until, work).await;
     let now = shared.clock.now();
-    let verdict = result.as_ref().map_or_else(timed_out, classify);
+    let verdict = match &result {
+        None => timed_out(shared),
+        Some(Err(Injected)) => Verdict::from(Class::Failure),
+        Some(Ok(result)) => classify(result).judged(shared),
+    };
     drop(place);
     if let Settled::Owed(report) = admission.settle(verdict, now) {
         shared.report_and_wait(report).await;
     }
     let dependency = Arc::clone(&shared.name);
-    match result {
-        Some(Ok(value)) => Ok(value),
-        Some(Err(error)) => {
-            let error = CallError::Failed { dependency, error };
-            Err(Lost::failed(error, verdict))
-        }
-        None => {
-            let error = CallError::TimedOut {
-                dependency,
-                after: now.since(began),
-                executed: Executed::Maybe,
-            };
-            Err(Lost::failed(error, verdict))
-        }
-    }
+    let error = match result {
+        Some(Ok(Ok(value))) => return Ok(value),
+        Some(Ok(Err(error))) => CallError::Failed { dependency, error },
+        Some(Err(Injected)) => CallError::Injected { dependency },
+        None => CallError::TimedOut {
+            dependency,
+            after: now.since(began),
+            executed: Executed::Maybe,
+        },
+    };
+    Err(Lost::failed(error, verdict))
 }

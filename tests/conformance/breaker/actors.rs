@@ -379,8 +379,8 @@ impl<'a> Replay<'a> {
                 Err(error) if error.is_refusal() => Verdict::from(Class::Rejected),
                 Err(_) => Verdict::from(Class::Failure),
             };
-            let work = || inner.ask_with(request.clone(), options);
-            match outer.run_with(options, by_reply, work).await {
+            let work = || inner.ask_with(request.clone(), options.clone());
+            match outer.run_with(options.clone(), by_reply, work).await {
                 Ok(answer) => Ok(answer),
                 Err(CallError::Failed { error, .. }) => Err(error),
                 Err(CallError::Open(refused)) => Err(CallError::Open(refused)),

@@ -199,7 +199,7 @@ fn call_1_a_caller_may_leave_while_it_waits_for_a_retry() {
             ..CallOptions::default()
         };
         for polls in 0..40 {
-            let call = bench.client.ask_with(Do::Fail, again);
+            let call = bench.client.ask_with(Do::Fail, again.clone());
             leave_after(polls, call, step).await;
             let reached = bench.script.calls();
             pass(10_000).await;

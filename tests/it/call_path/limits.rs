@@ -10,7 +10,7 @@ use breakerbox_actors::{
 use breakerbox_policy::{BudgetSettings, Class, DependencySettings, RetryJitter};
 use futures_util::future::join_all;
 
-use crate::scripted::{Bench, Do, let_others_run, ms, nonzero};
+use crate::scripted::{Bench, Do, let_others_run, ms, nonzero, pass};
 
 const PLACES: u32 = 5;
 const SEATS: u32 = 10;
@@ -178,6 +178,8 @@ fn call_7_only_what_is_idempotent_is_repeated() {
             (Do::End(Class::Throttled), true, 3),
             (Do::End(Class::Throttled), false, 1),
         ] {
+            // A throttle before this one would still hold calls back.
+            pass(60_000).await;
             let before = bench.script.calls();
             let options = repeatable(idempotent);
             let asked = bench.client.ask_with(told.clone(), options).await;

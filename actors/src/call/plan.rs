@@ -1,0 +1,100 @@
+//! What one call goes by, looked up once when it is made.
+//!
+//! A reload in the middle of a call changes nothing of it but how long it waits between attempts.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use breakerbox_policy::{HedgeSettings, Time};
+
+use super::CallOptions;
+use crate::circuit::Circuit;
+use crate::deadline;
+use crate::dependency::{Dependency, Shared};
+use crate::session::Session;
+
+/// One call's own terms.
+pub(crate) struct Plan {
+    pub(super) started: Time,
+    /// When it must be over, fallbacks left out.
+    pub(super) deadline: Option<Time>,
+    pub(super) max_attempts: u32,
+    /// How long one attempt may take.
+    pub(super) attempt: Option<Duration>,
+    pub(super) hedge: Option<HedgeSettings>,
+    pub(super) idempotent: bool,
+    pub(super) fingerprint: Option<u64>,
+    /// The breaker of its key; `None` for the dependency's.
+    pub(super) circuit: Option<Arc<Circuit>>,
+    pub(super) weight: NonZeroU32,
+    pub(super) session: Option<Session>,
+}
+
+impl Plan {
+    /// The terms of a request to a worker: what the options leave open, the dependency says.
+    pub(super) fn of_request<D: Dependency>(
+        shared: &Shared,
+        options: CallOptions,
+        request: &D::Request,
+    ) -> Self {
+        let idempotent = options.idempotent;
+        let fingerprint = options.fingerprint.or_else(|| D::fingerprint(request));
+        let weight = options.weight.unwrap_or_else(|| D::weight(request));
+        let has_key = options.key.is_some();
+        let mut plan = Self::of_closure(shared, options);
+        if !has_key && let Some(key) = D::key(request) {
+            plan.circuit = shared.circuit_of(&key, plan.started);
+        }
+        plan.idempotent = idempotent.unwrap_or_else(|| {
+            (plan.max_attempts > 1 || plan.hedge.is_some()) && D::is_idempotent(request)
+        });
+        Self {
+            fingerprint,
+            weight,
+            ..plan
+        }
+    }
+
+    /// The terms of a closure, of which only the options tell.
+    pub(super) fn of_closure(shared: &Shared, options: CallOptions) -> Self {
+        let CallOptions {
+            timeout,
+            idempotent,
+            fingerprint,
+            key,
+            weight,
+            session,
+        } = options;
+        let started = shared.clock.now();
+        let circuit = key.and_then(|key| shared.circuit_of(&key, started));
+        let settings = shared.settings();
+        let total = least(timeout, settings.timeout.total);
+        let around = deadline::around(&shared.clock);
+        Self {
+            started,
+            deadline: least(total.map(|span| started.after(span)), around),
+            max_attempts: settings.retry.max_attempts.get(),
+            attempt: settings.timeout.attempt,
+            hedge: settings.hedge,
+            idempotent: idempotent.unwrap_or(false),
+            fingerprint,
+            circuit,
+            weight: weight.unwrap_or(NonZeroU32::MIN),
+            session,
+        }
+    }
+
+    /// When an attempt that begins now must be over.
+    pub(super) fn attempt_ends(&self, began: Time) -> Option<Time> {
+        least(self.attempt.map(|span| began.after(span)), self.deadline)
+    }
+}
+
+/// The smaller one of those that are there.
+pub(crate) fn least<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}

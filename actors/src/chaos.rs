@@ -1,0 +1,68 @@
+//! Faults on purpose, for tests and drills.
+//!
+//! The kernel draws which attempts are hit; here they are.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use breakerbox_policy::{Blow, Chaos, ChaosSettings, Strike, Time};
+
+use crate::clock::random;
+use crate::dependency::Shared;
+
+/// The chaos of a dependency, while there is any.
+#[derive(Debug, Default)]
+pub(crate) struct Drill {
+    is_set: AtomicBool,
+    chaos: Mutex<Option<Chaos>>,
+}
+
+impl Drill {
+    pub(crate) fn set(&self, settings: Option<ChaosSettings>, now: Time) {
+        let mut chaos = self.lock();
+        *chaos = settings.map(|settings| Chaos::new(settings, now));
+        self.is_set.store(chaos.is_some(), Ordering::Release);
+    }
+
+    /// The chaos that hits attempts now.
+    pub(crate) fn active(&self, now: Time) -> Option<Chaos> {
+        if !self.is_set.load(Ordering::Acquire) {
+            return None;
+        }
+        self.lock().filter(|chaos| chaos.is_active(now))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Chaos>> {
+        self.chaos.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An attempt that was made to fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Injected;
+
+impl Shared {
+    /// What hits an attempt that begins now.
+    pub(crate) fn strike(&self, now: Time) -> Strike {
+        let chaos = self.drill.active(now);
+        chaos.map_or_else(Strike::default, |chaos| chaos.strike(now, &mut random()))
+    }
+}
+
+/// Hits an attempt before it reaches the dependency.
+///
+/// # Errors  [`Injected`] when that is what hits it.
+/// # Panics  When that is what hits it.
+pub(crate) async fn struck(shared: &Shared, strike: Strike) -> Result<(), Injected> {
+    let Strike { delay, blow } = strike;
+    if !delay.is_zero() {
+        let until = shared.clock.now().after(delay);
+        shared.clock.sleep_until(until).await;
+    }
+    match blow {
+        None => Ok(()),
+        Some(Blow::Error) => Err(Injected),
+        Some(Blow::Hang) => std::future::pending().await,
+        Some(Blow::Panic) => panic!("chaos: this attempt was made to panic"),
+    }
+}

@@ -1,0 +1,157 @@
+//! The pause of a dependency that asked for less traffic, as all its callers see it.
+//!
+//! The kernel decides how long it is (rule LIM-1). Here its end is one word that everyone reads.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use breakerbox_policy::{Class, Pause, QuotaReset, Throttle, Time};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use crate::clock::random;
+use crate::dependency::{Shared, Verdict};
+use crate::event::EventKind;
+
+/// A dependency's pauses.
+#[derive(Debug, Default)]
+pub(crate) struct Pauses {
+    /// When the pause ends, in nanoseconds; 0 when there was none.
+    until: AtomicU64,
+    /// Whether a success has something to forget.
+    streak: AtomicBool,
+    kernel: Mutex<Throttle>,
+}
+
+impl Pauses {
+    /// The pause, while there is one.
+    pub(crate) fn now(&self, now: Time) -> Option<Pause> {
+        if self.until.load(Ordering::Acquire) <= now.as_nanos() {
+            return None;
+        }
+        self.lock().paused(now)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Throttle> {
+        self.kernel.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the pause at an operator's word.
+    pub(crate) fn lift(&self) {
+        let mut kernel = self.lock();
+        kernel.lift();
+        self.until.store(0, Ordering::Release);
+    }
+}
+
+impl Shared {
+    /// Takes in what an attempt said about traffic.
+    pub(crate) fn note_traffic(&self, verdict: &Verdict, now: Time) {
+        match verdict.class {
+            Class::Throttled => self.pause(verdict, now),
+            Class::Success if self.pauses.streak.load(Ordering::Relaxed) => {
+                self.pauses.streak.store(false, Ordering::Relaxed);
+                self.pauses.lock().succeeded();
+            }
+            _ => {}
+        }
+    }
+
+    fn pause(&self, verdict: &Verdict, now: Time) {
+        let settings = self.settings();
+        let throttle = &settings.throttle;
+        let pause = {
+            let mut kernel = self.pauses.lock();
+            let pause = if verdict.quota_used_up {
+                let reset = || until_reset(&throttle.quota_reset, self.clock.wall());
+                let wait = verdict.retry_after.unwrap_or_else(reset);
+                kernel.quota_used_up(now, now.after(wait))
+            } else {
+                let hint = verdict.retry_after;
+                kernel.throttled(now, hint, &throttle.backoff, &mut random())
+            };
+            if let Some(pause) = pause {
+                let until = pause.until.as_nanos();
+                self.pauses.until.store(until, Ordering::Release);
+            }
+            self.pauses.streak.store(true, Ordering::Relaxed);
+            pause
+        };
+        if let Some(pause) = pause {
+            let kind = EventKind::Paused {
+                reason: pause.reason,
+                for_: pause.until.since(now),
+                hint: verdict.retry_after,
+            };
+            self.events.emit(&self.name, kind);
+        }
+    }
+}
+
+/// How long it is until the quota is full again.
+fn until_reset(reset: &QuotaReset, wall: Timestamp) -> Duration {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    match reset {
+        QuotaReset::After(span) => *span,
+        QuotaReset::Daily { hour, minute, zone } => {
+            // A name that no database has is refused with the configuration; a day is the
+            // longest it can be.
+            next_time_of_day(*hour, *minute, zone, wall).unwrap_or(DAY)
+        }
+    }
+}
+
+/// The span to the next time that clocks on the walls of that zone show this time.
+fn next_time_of_day(hour: u8, minute: u8, zone: &str, wall: Timestamp) -> Option<Duration> {
+    let zone = TimeZone::get(zone).ok()?;
+    let now = wall.to_zoned_datetime(zone.clone());
+    let time = jiff::civil::time(i8::try_from(hour).ok()?, i8::try_from(minute).ok()?, 0, 0);
+    let mut date = now.date();
+    loop {
+        // Where the clocks are put forward over it, the time after the gap is taken.
+        let next = date
+            .to_datetime(time)
+            .to_zoned_datetime(zone.clone())
+            .ok()?;
+        if next > now {
+            let span = next.timestamp().duration_since(wall);
+            return Duration::try_from(span).ok();
+        }
+        date = date.tomorrow().ok()?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn midnight_pacific(wall: &str) -> Duration {
+        let reset = QuotaReset::Daily {
+            hour: 0,
+            minute: 0,
+            zone: "America/Los_Angeles".to_owned(),
+        };
+        until_reset(&reset, wall.parse().unwrap())
+    }
+
+    #[test]
+    fn lim_1_a_quota_is_full_again_at_a_time_of_day_in_its_zone() {
+        let hours = |count: u64| Duration::from_secs(count * 3600);
+        // Pacific Standard Time, and a second before midnight.
+        assert_eq!(midnight_pacific("2026-01-10T20:00:00Z"), hours(12));
+        let second = Duration::from_secs(1);
+        assert_eq!(midnight_pacific("2026-01-10T07:59:59Z"), second);
+        assert_eq!(midnight_pacific("2026-01-10T08:00:00Z"), hours(24));
+        // The night the clocks are put forward has 23 hours.
+        assert_eq!(midnight_pacific("2026-03-08T08:00:00Z"), hours(23));
+        assert_eq!(midnight_pacific("2026-11-01T07:00:00Z"), hours(25));
+    }
+
+    #[test]
+    fn lim_1_a_quota_may_be_full_again_after_a_span() {
+        let reset = QuotaReset::After(Duration::from_secs(90));
+        let wall = Timestamp::UNIX_EPOCH;
+        assert_eq!(until_reset(&reset, wall), Duration::from_secs(90));
+    }
+}
