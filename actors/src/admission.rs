@@ -258,6 +258,7 @@ impl Shared {
         self.land(held.seat);
         let elapsed = now.since(held.started);
         self.totals.observe(elapsed);
+        self.bulkhead.sample(now, elapsed, verdict.class);
         let permit = held.permit;
         if matches!(permit.kind(), PermitKind::Unrecorded) {
             return Settled::Counted;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use breakerbox_policy::{AttemptEnd, Class, Time, WhileRestarting};
+use breakerbox_policy::{AttemptEnd, Class, Priority, Ticket, Time, WhileRestarting};
 
 pub(crate) use run::run;
 
@@ -38,6 +38,11 @@ pub struct CallOptions {
     pub idempotent: Option<bool>,
     /// Its fingerprint for the quarantine; `None` leaves it to the dependency.
     pub fingerprint: Option<u64>,
+    /// How much it matters beside others that wait for a place.
+    pub priority: Priority,
+    /// Whether it takes a place among the writes (rule LIM-3); `None` leaves it to the dependency,
+    /// and a closure is none then.
+    pub write: Option<bool>,
 }
 
 /// An attempt that gave no answer.
@@ -208,7 +213,7 @@ async fn primary<D: Dependency>(
 ) -> (Result<D::Response, Lost<D::Error>>, u32) {
     let shared = &core.shared;
     if shared.settings.retry.max_attempts.get() == 1 {
-        let result = attempt(core, request, options.fingerprint, 1, (now, deadline)).await;
+        let result = attempt(core, request, options, 1, (now, deadline)).await;
         return (result, 1);
     }
     let idempotent = options
@@ -219,7 +224,7 @@ async fn primary<D: Dependency>(
     let mut before = None;
     loop {
         let spare = kept.as_mut().map(|kept| kept.clone());
-        let lost = match attempt(core, next, options.fingerprint, number, (now, deadline)).await {
+        let lost = match attempt(core, next, options, number, (now, deadline)).await {
             Ok(value) => return (Ok(value), number),
             Err(lost) => most_telling(before, lost),
         };
@@ -247,14 +252,18 @@ async fn primary<D: Dependency>(
 async fn attempt<D: Dependency>(
     core: &Arc<Core<D>>,
     request: D::Request,
-    fingerprint: Option<u64>,
+    options: CallOptions,
     number: u32,
     (sent, deadline): (Time, Option<Time>),
 ) -> Result<D::Response, Lost<D::Error>> {
     let shared = &core.shared;
-    let fingerprint = fingerprint.or_else(|| D::fingerprint(&request));
+    let fingerprint = options.fingerprint.or_else(|| D::fingerprint(&request));
     quarantine(shared, fingerprint).map_err(Lost::refused)?;
-    let (admission, place) = admit(shared, sent, deadline).await?;
+    let ticket = Ticket {
+        priority: options.priority,
+        write: options.write.unwrap_or_else(|| D::is_write(&request)),
+    };
+    let (admission, place) = admit(shared, sent, deadline, ticket).await?;
     let Some(worker) = core.pick() else {
         admission.release();
         let reason = shared.absence();
@@ -270,7 +279,7 @@ async fn attempt<D: Dependency>(
         return Err(Lost::refused(absent(shared, shared.absence())));
     };
     let (replier, waiting) = reply(Arc::clone(shared), held, deadline, !worker.is_here());
-    place.hand_over();
+    let ticket = place.hand_over();
     worker.queue.push(Work {
         request,
         context: CallContext {
@@ -279,7 +288,7 @@ async fn attempt<D: Dependency>(
             deadline,
         },
         fingerprint,
-        duty: Duty::new(replier),
+        duty: Duty::new(replier, ticket),
     });
     match waiting.await {
         Ok(Ok(value)) => Ok(value),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use breakerbox_policy::{Executed, Time};
+use breakerbox_policy::{Executed, Ticket, Time};
 
 use super::Lost;
 use crate::admission::{Admission, Passage};
@@ -16,16 +16,17 @@ pub(super) async fn admit<E>(
     shared: &Shared,
     now: Time,
     deadline: Option<Time>,
+    ticket: Ticket,
 ) -> Result<(Admission<&Shared>, Place<'_>), Lost<E>> {
     if shared.route() == Route::Stopped {
         return Err(Lost::refused(absent(shared, Absence::ShuttingDown)));
     }
     let mut admission = permit(shared, now, deadline).await?;
-    if let Some(place) = shared.bulkhead.try_enter() {
+    if let Some(place) = shared.bulkhead.try_enter(ticket, now) {
         admission.depart(None);
         return Ok((admission, place));
     }
-    let place = match shared.bulkhead.enter(&shared.clock, deadline).await {
+    let place = match shared.bulkhead.enter(&shared.clock, deadline, ticket).await {
         Ok(place) => place,
         Err(reason) => {
             admission.release();

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use breakerbox_policy::{Executed, Time};
+use breakerbox_policy::{Executed, Ticket, Time};
 
 use super::admit::{absent, admit};
 use super::retry::{Next, most_telling, pause, wait_before_next};
@@ -32,13 +32,17 @@ where
     let mut now = shared.clock.now();
     let deadline = deadline(shared, now, options.timeout);
     let idempotent = options.idempotent.unwrap_or(false);
+    let ticket = Ticket {
+        priority: options.priority,
+        write: options.write.unwrap_or(false),
+    };
     let mut number = 1;
     let mut before = None;
     let error = loop {
         if let Some(reason) = closed_to_new(shared).filter(|_| number == 1) {
             break absent(shared, reason);
         }
-        let lost = match run_once(shared, now, deadline, &classify, &mut work).await {
+        let lost = match run_once(shared, (now, deadline), ticket, &classify, &mut work).await {
             Ok(value) => {
                 entry.close(Ending::Primary);
                 return Ok(value);
@@ -68,15 +72,15 @@ where
 /// before its future is polled.
 async fn run_once<T, E, F>(
     shared: &Arc<Shared>,
-    now: Time,
-    deadline: Option<Time>,
+    (now, deadline): (Time, Option<Time>),
+    ticket: Ticket,
     classify: &impl Fn(&Result<T, E>) -> Verdict,
     work: &mut impl FnMut() -> F,
 ) -> Result<T, Lost<E>>
 where
     F: Future<Output = Result<T, E>>,
 {
-    let (mut admission, place) = admit(shared, now, deadline).await?;
+    let (mut admission, place) = admit(shared, now, deadline, ticket).await?;
     shared.totals.attempts.fetch_add(1, Ordering::Relaxed);
     let began = admission.begin().unwrap_or(now);
     let attempt = shared
