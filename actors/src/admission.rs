@@ -292,6 +292,7 @@ impl Shared {
         let elapsed = now.since(held.started);
         self.totals.observe(elapsed);
         self.note_traffic(&verdict, now);
+        self.bulkhead.sample(now, elapsed, verdict.class);
         let permit = held.permit;
         if matches!(permit.kind(), PermitKind::Unrecorded) {
             return Settled::Counted;

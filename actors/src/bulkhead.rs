@@ -2,80 +2,133 @@
 //!
 //! The bound in front of every queue of the runtime (rule CALL-6). A free place is taken and
 //! given back with one atomic operation; only where calls wait is there a lock, and a place that
-//! is given back then goes straight to the one who has waited longest.
+//! is given back then goes straight to the one whose turn it is.
+//!
+//! While the lock is free, nobody waits who could run: whoever makes room, by leaving or by a
+//! higher limit, seats the next ones before letting the lock go. Counts of a queue that is not
+//! empty, and the limits, change under the lock alone.
 
-use std::collections::VecDeque;
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+mod seat;
+
+mod word;
+
+use std::collections::BTreeSet;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 use std::time::Duration;
 
-use breakerbox_policy::{BulkheadSettings, Time};
+use breakerbox_policy::{AdaptiveLimit, BulkheadSettings, Class, Line, Ticket, Time, Turn};
 
 use crate::clock::Clock;
+use seat::Seat;
+use word::{MOST, Word};
 
-/// Places, and a bounded queue for them, first come first served.
+/// Places, and a bounded queue for them: by priority, then first come first served.
 #[derive(Debug)]
 pub(crate) struct Bulkhead {
-    /// Places that are taken in the upper half, calls that wait in the lower.
+    /// A [`Word`].
     word: AtomicU64,
-    waiting: Mutex<Waiters>,
-    max_concurrent: u32,
-    max_queue: u32,
-    max_wait: Duration,
+    /// Calls that may run now: `max_concurrent`, or less where the limit is adaptive.
+    limit: AtomicU32,
+    max_writes: AtomicU32,
+    max_concurrent: AtomicU32,
+    max_queue: AtomicU32,
+    /// In nanoseconds.
+    max_wait: AtomicU64,
+    queue: Mutex<Queue>,
+    /// Whether `adaptive` holds one, for those who would lock it in vain.
+    is_adaptive: AtomicBool,
+    adaptive: Mutex<Option<AdaptiveLimit>>,
 }
 
 #[derive(Debug, Default)]
-struct Waiters {
-    next: u64,
-    queue: VecDeque<Waiter>,
-}
-
-#[derive(Debug)]
-struct Waiter {
-    number: u64,
-    waker: Waker,
+struct Queue {
+    line: Line<Waker>,
+    /// Those who made room for others, and have not looked since.
+    shed: BTreeSet<Turn>,
 }
 
 /// Why there was no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NoPlace {
-    /// The queue is full, or `max_wait` is over.
+    /// The queue is full, the seat went to a call that matters more, or `max_wait` is over.
     Overloaded,
     /// The call's own deadline came first.
     Deadline,
 }
 
-const fn taken(word: u64) -> u32 {
-    (word >> 32) as u32
+/// What a newcomer gets.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Place,
+    Seat,
+    Nothing,
 }
-
-const fn queued(word: u64) -> u32 {
-    (word & 0xffff_ffff) as u32
-}
-
-const ONE_TAKEN: u64 = 1 << 32;
-const ONE_QUEUED: u64 = 1;
 
 impl Bulkhead {
     pub(crate) fn new(settings: &BulkheadSettings) -> Self {
-        Self {
+        let bulkhead = Self {
             word: AtomicU64::new(0),
-            waiting: Mutex::default(),
-            max_concurrent: settings.max_concurrent.get(),
-            max_queue: settings.max_queue,
-            max_wait: settings.max_wait,
-        }
+            limit: AtomicU32::new(0),
+            max_writes: AtomicU32::new(0),
+            max_concurrent: AtomicU32::new(0),
+            max_queue: AtomicU32::new(0),
+            max_wait: AtomicU64::new(0),
+            queue: Mutex::default(),
+            is_adaptive: AtomicBool::new(false),
+            adaptive: Mutex::default(),
+        };
+        bulkhead.resize(settings);
+        bulkhead
+    }
+
+    /// Changes the bounds. Who has a place or a seat keeps it, and who fits now gets a place.
+    pub(crate) fn resize(&self, settings: &BulkheadSettings) {
+        let max = settings.max_concurrent.min(most());
+        let writes = settings
+            .max_concurrent_writes
+            .map_or(MOST, |writes| writes.get().min(MOST));
+        let wait = u64::try_from(settings.max_wait.as_nanos()).unwrap_or(u64::MAX);
+        let mut adaptive = locked(&self.adaptive);
+        let limit = match (&mut *adaptive, settings.adaptive) {
+            (_, None) => {
+                *adaptive = None;
+                max.get()
+            }
+            (Some(known), Some(new)) => known.resize(&new, max),
+            (None, Some(new)) => {
+                let new = adaptive.insert(AdaptiveLimit::new(&new, max));
+                new.limit(Time::ZERO)
+            }
+        };
+        self.is_adaptive
+            .store(adaptive.is_some(), Ordering::Release);
+        let woken = {
+            let mut queue = self.lock();
+            self.max_concurrent.store(max.get(), Ordering::Release);
+            let seats = settings.max_queue.min(MOST);
+            self.max_queue.store(seats, Ordering::Release);
+            self.max_wait.store(wait, Ordering::Release);
+            self.max_writes.store(writes, Ordering::Release);
+            self.limit.store(limit, Ordering::Release);
+            self.seat_all(&mut queue)
+        };
+        drop(adaptive);
+        wake(woken);
     }
 
     /// Takes a place if one is free and nobody waits.
-    pub(crate) fn try_enter(&self) -> Option<Place<'_>> {
-        let free = |word| {
-            (queued(word) == 0 && taken(word) < self.max_concurrent).then_some(word + ONE_TAKEN)
+    pub(crate) fn try_enter(&self, ticket: Ticket, now: Time) -> Option<Place<'_>> {
+        self.adapt(|limit| limit.limit(now));
+        let free = |word: Word| {
+            (word.waiting() == 0 && self.fits(word, ticket)).then(|| word.enter(ticket))
         };
-        self.update(free).ok().map(|_| Place { bulkhead: self })
+        self.change(free).then(|| Place {
+            bulkhead: self,
+            ticket,
+        })
     }
 
     /// Waits for a place.
@@ -85,69 +138,150 @@ impl Bulkhead {
         &self,
         clock: &Clock,
         deadline: Option<Time>,
+        ticket: Ticket,
     ) -> Result<Place<'_>, NoPlace> {
-        let patience = clock.now().after(self.max_wait);
+        let max_wait = Duration::from_nanos(self.max_wait.load(Ordering::Acquire));
+        let patience = clock.now().after(max_wait);
         let (until, reason) = match deadline {
             Some(deadline) if deadline < patience => (deadline, NoPlace::Deadline),
             _ => (patience, NoPlace::Overloaded),
         };
-        let seat = Seat {
-            bulkhead: self,
-            number: None,
-        };
         tokio::select! {
             biased;
-            place = seat => place,
+            place = Seat::new(self, ticket) => place,
             () = clock.sleep_until(until) => Err(reason),
         }
     }
 
+    /// Gives a place back: to whose turn it is, if anybody waits who may run.
+    pub(crate) fn leave(&self, ticket: Ticket) {
+        if self.change(|word| (word.waiting() == 0).then(|| word.leave(ticket))) {
+            return;
+        }
+        let next = {
+            let mut queue = self.lock();
+            self.change(|word| Some(word.leave(ticket)));
+            self.seat_next(&mut queue)
+        };
+        if let Some(waker) = next {
+            waker.wake();
+        }
+    }
+
+    /// Tells an adaptive limit what an attempt came to. Its place has been given back by then.
+    pub(crate) fn sample(&self, now: Time, elapsed: Duration, class: Class) {
+        let dropped = match class {
+            Class::Success => false,
+            Class::Failure | Class::Throttled => true,
+            // They say nothing about how much the dependency can take.
+            Class::Rejected | Class::Misconfigured | Class::Cancelled => return,
+        };
+        self.adapt(|limit| limit.sample(now, self.in_flight() + 1, elapsed, dropped));
+    }
+
+    /// Calls that may run at this time.
+    #[allow(dead_code, reason = "for those who show how a dependency is")]
+    pub(crate) fn limit(&self, now: Time) -> u32 {
+        self.adapt(|limit| limit.limit(now));
+        self.limit.load(Ordering::Acquire)
+    }
+
     pub(crate) fn max_concurrent(&self) -> u32 {
-        self.max_concurrent
+        self.max_concurrent.load(Ordering::Acquire)
     }
 
     pub(crate) fn max_queue(&self) -> u32 {
-        self.max_queue
+        self.max_queue.load(Ordering::Acquire)
     }
 
     pub(crate) fn queued(&self) -> u32 {
-        queued(self.word.load(Ordering::Acquire))
+        self.read().waiting()
     }
 
     /// Calls that hold a place.
     pub(crate) fn in_flight(&self) -> u32 {
-        taken(self.word.load(Ordering::Acquire))
+        self.read().running()
     }
 
-    /// Gives a place back: to whoever has waited longest, if anybody waits.
-    pub(crate) fn leave(&self) {
-        let alone = |word| (queued(word) == 0).then(|| word - ONE_TAKEN);
-        if self.update(alone).is_ok() {
+    /// Writes among them.
+    #[allow(dead_code, reason = "for those who show how a dependency is")]
+    pub(crate) fn writes(&self) -> u32 {
+        self.read().writes()
+    }
+
+    /// Asks the adaptive limit, if there is one, and lets in who fits by its word.
+    fn adapt(&self, ask: impl FnOnce(&mut AdaptiveLimit) -> u32) {
+        if !self.is_adaptive.load(Ordering::Acquire) {
             return;
         }
-        let next = {
-            let mut waiters = self.lock();
-            let next = waiters.queue.pop_front();
-            // The queue is changed under the lock alone, together with the word.
-            let change = match next {
-                Some(_) => ONE_QUEUED,
-                None => ONE_TAKEN,
-            };
-            self.word.fetch_sub(change, Ordering::AcqRel);
-            next
+        let mut adaptive = locked(&self.adaptive);
+        let woken = match adaptive.as_mut().map(ask) {
+            Some(limit) if limit != self.limit.load(Ordering::Acquire) => {
+                let mut queue = self.lock();
+                self.limit.store(limit, Ordering::Release);
+                self.seat_all(&mut queue)
+            }
+            _ => Vec::new(),
         };
-        if let Some(next) = next {
-            next.waker.wake();
+        drop(adaptive);
+        wake(woken);
+    }
+
+    /// Gives a newcomer a place, or a seat where one is free; called under the lock, under which
+    /// nobody waits who could run.
+    fn place_or_seat(&self, ticket: Ticket) -> Step {
+        let mut step = Step::Nothing;
+        self.change(|word| {
+            if self.fits(word, ticket) {
+                step = Step::Place;
+                Some(word.enter(ticket))
+            } else if word.waiting() < self.max_queue() {
+                step = Step::Seat;
+                Some(word.sit_down())
+            } else {
+                step = Step::Nothing;
+                None
+            }
+        });
+        step
+    }
+
+    /// Gives a place to whose turn it is, if there is one for it; called under the lock.
+    fn seat_next(&self, queue: &mut Queue) -> Option<Waker> {
+        let word = self.read();
+        if word.running() >= self.limit.load(Ordering::Acquire) {
+            return None;
         }
+        let writes = word.writes() < self.max_writes.load(Ordering::Acquire);
+        let (turn, waker) = queue.line.take_next(writes)?;
+        self.change(|word| Some(word.get_up().enter(turn.ticket())));
+        Some(waker)
     }
 
-    fn update(&self, change: impl FnMut(u64) -> Option<u64>) -> Result<u64, u64> {
+    fn seat_all(&self, queue: &mut Queue) -> Vec<Waker> {
+        std::iter::from_fn(|| self.seat_next(queue)).collect()
+    }
+
+    fn fits(&self, word: Word, ticket: Ticket) -> bool {
+        word.running() < self.limit.load(Ordering::Acquire)
+            && (!ticket.write || word.writes() < self.max_writes.load(Ordering::Acquire))
+    }
+
+    fn read(&self) -> Word {
+        Word(self.word.load(Ordering::Acquire))
+    }
+
+    /// Changes the counts, unless there is no change; says whether there was one.
+    fn change(&self, mut change: impl FnMut(Word) -> Option<Word>) -> bool {
         self.word
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, change)
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
+                change(Word(word)).map(|word| word.0)
+            })
+            .is_ok()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiters> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        locked(&self.queue)
     }
 }
 
@@ -155,152 +289,41 @@ impl Bulkhead {
 #[derive(Debug)]
 pub(crate) struct Place<'a> {
     bulkhead: &'a Bulkhead,
+    ticket: Ticket,
 }
 
 impl Place<'_> {
-    /// Leaves it to somebody else to give the place back with [`Bulkhead::leave`].
-    pub(crate) fn hand_over(self) {
+    /// Leaves it to somebody else to give the place back, by [`Bulkhead::leave`] with the ticket.
+    pub(crate) fn hand_over(self) -> Ticket {
+        let ticket = self.ticket;
         std::mem::forget(self);
+        ticket
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.bulkhead.leave();
+        self.bulkhead.leave(self.ticket);
     }
 }
 
-/// A seat in the queue. A place comes to it with its number taken off the queue.
-struct Seat<'a> {
-    bulkhead: &'a Bulkhead,
-    number: Option<u64>,
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl<'a> Seat<'a> {
-    fn sit_down(&mut self, cx: &Context<'_>) -> Poll<Result<Place<'a>, NoPlace>> {
-        let bulkhead = self.bulkhead;
-        let mut waiters = bulkhead.lock();
-        let step = bulkhead.update(|word| {
-            if queued(word) == 0 && taken(word) < bulkhead.max_concurrent {
-                Some(word + ONE_TAKEN)
-            } else {
-                (queued(word) < bulkhead.max_queue).then_some(word + ONE_QUEUED)
-            }
-        });
-        match step {
-            Err(_full) => Poll::Ready(Err(NoPlace::Overloaded)),
-            Ok(before) if queued(before) == 0 && taken(before) < bulkhead.max_concurrent => {
-                Poll::Ready(Ok(Place { bulkhead }))
-            }
-            Ok(_) => {
-                let number = waiters.next;
-                waiters.next += 1;
-                let waker = cx.waker().clone();
-                waiters.queue.push_back(Waiter { number, waker });
-                self.number = Some(number);
-                Poll::Pending
-            }
-        }
+const fn most() -> NonZeroU32 {
+    match NonZeroU32::new(MOST) {
+        Some(most) => most,
+        None => NonZeroU32::MIN,
     }
 }
 
-impl<'a> Future for Seat<'a> {
-    type Output = Result<Place<'a>, NoPlace>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(number) = self.number else {
-            return self.sit_down(cx);
-        };
-        let bulkhead = self.bulkhead;
-        let mut waiters = bulkhead.lock();
-        let mine = waiters.queue.iter_mut().find(|one| one.number == number);
-        match mine {
-            Some(waiter) => {
-                waiter.waker.clone_from(cx.waker());
-                Poll::Pending
-            }
-            None => {
-                drop(waiters);
-                self.number = None;
-                Poll::Ready(Ok(Place { bulkhead }))
-            }
-        }
-    }
-}
-
-impl Drop for Seat<'_> {
-    fn drop(&mut self) {
-        let Some(number) = self.number else {
-            return;
-        };
-        let mut waiters = self.bulkhead.lock();
-        let seat = waiters.queue.iter().position(|one| one.number == number);
-        match seat {
-            Some(index) => {
-                waiters.queue.remove(index);
-                self.bulkhead.word.fetch_sub(ONE_QUEUED, Ordering::AcqRel);
-            }
-            None => {
-                // The place came just now, and nobody will use it.
-                drop(waiters);
-                self.bulkhead.leave();
-            }
-        }
+/// Wakes outside of every lock: a waker may run anything.
+fn wake(wakers: Vec<Waker>) {
+    for waker in wakers {
+        waker.wake();
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn bulkhead(places: u32, max_queue: u32) -> Bulkhead {
-        Bulkhead::new(&BulkheadSettings {
-            max_concurrent: places.try_into().unwrap(),
-            max_queue,
-            max_wait: Duration::from_secs(1),
-            ..BulkheadSettings::default()
-        })
-    }
-
-    fn seat(bulkhead: &Bulkhead) -> Pin<Box<Seat<'_>>> {
-        Box::pin(Seat {
-            bulkhead,
-            number: None,
-        })
-    }
-
-    fn poll<'a>(seat: &mut Pin<Box<Seat<'a>>>) -> Poll<Result<Place<'a>, NoPlace>> {
-        seat.as_mut().poll(&mut Context::from_waker(Waker::noop()))
-    }
-
-    #[test]
-    fn call_6_places_and_seats_are_bounded_exactly() {
-        let bulkhead = bulkhead(1, 1);
-        let place = bulkhead.try_enter().unwrap();
-        assert!(bulkhead.try_enter().is_none());
-        let mut waits = seat(&bulkhead);
-        assert!(poll(&mut waits).is_pending());
-        let refused = poll(&mut seat(&bulkhead));
-        assert!(matches!(refused, Poll::Ready(Err(NoPlace::Overloaded))));
-        assert_eq!((bulkhead.in_flight(), bulkhead.queued()), (1, 1));
-        drop(place);
-        assert!(bulkhead.try_enter().is_none(), "who waited comes first");
-        assert!(matches!(poll(&mut waits), Poll::Ready(Ok(_))));
-        assert_eq!((bulkhead.in_flight(), bulkhead.queued()), (0, 0));
-    }
-
-    #[test]
-    fn call_6_who_leaves_the_queue_leaves_nothing_behind() {
-        let bulkhead = bulkhead(1, 2);
-        let place = bulkhead.try_enter().unwrap();
-        let (mut first, mut second) = (seat(&bulkhead), seat(&bulkhead));
-        assert!(poll(&mut first).is_pending());
-        assert!(poll(&mut second).is_pending());
-        drop(first);
-        drop(place);
-        // The place is the second one's now; it goes before it looked.
-        drop(second);
-        assert_eq!((bulkhead.in_flight(), bulkhead.queued()), (0, 0));
-        assert!(bulkhead.try_enter().is_some());
-    }
-}
+mod tests;

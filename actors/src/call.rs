@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use breakerbox_policy::{AttemptEnd, Class, Symptom, Time, WhileRestarting};
+use breakerbox_policy::{AttemptEnd, Class, Priority, Symptom, Time, WhileRestarting};
 
 pub(crate) use hedge::Race;
 pub(crate) use plan::{Plan, least};
@@ -48,6 +48,11 @@ pub struct CallOptions {
     pub idempotent: Option<bool>,
     /// Its fingerprint for the quarantine; `None` leaves it to the dependency.
     pub fingerprint: Option<u64>,
+    /// How much it matters beside others that wait for a place.
+    pub priority: Priority,
+    /// Whether it takes a place among the writes (rule LIM-3); `None` leaves it to the dependency,
+    /// and a closure is none then.
+    pub write: Option<bool>,
     /// Whose breaker it goes by; `None` leaves it to the dependency.
     pub key: Option<Arc<str>>,
     /// How much of the rate limit it takes; `None` leaves it to the dependency.
@@ -295,7 +300,7 @@ async fn attempt<D: Dependency>(
     };
     let own_timer = !worker.is_here();
     let (replier, waiting) = reply(Arc::clone(shared), held, plan.deadline, own_timer);
-    place.hand_over();
+    let place = place.hand_over();
     worker.queue.push(Work {
         request,
         context: CallContext {
@@ -305,7 +310,7 @@ async fn attempt<D: Dependency>(
         },
         attempt: plan.attempt,
         fingerprint: plan.fingerprint,
-        duty: Duty::new(replier),
+        duty: Duty::new(replier, place),
     });
     match waiting.await {
         Ok(Ok(value)) => Ok(value),

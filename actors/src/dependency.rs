@@ -330,6 +330,9 @@ impl Shared {
             let rate = rate.map(|rate| Arc::new(RateLimit::new(rate, self.clock.clone())));
             self.rate.store(rate);
         }
+        if old.bulkhead != new.bulkhead {
+            self.bulkhead.resize(&new.bulkhead);
+        }
         if old.chaos != new.chaos {
             self.drill.set(new.chaos, self.clock.now());
         }

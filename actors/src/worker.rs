@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use actix::{Actor, ActorContext, Context};
 use breakerbox_policy::supervision::{PanicReport, StopCause};
-use breakerbox_policy::{Class, Executed, Time};
+use breakerbox_policy::{Class, Executed, Ticket, Time};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use crate::call::least;
@@ -48,8 +48,8 @@ pub(crate) struct Work<D: Dependency> {
 /// The duty to answer a caller, and to give its place at the dependency back.
 pub(crate) struct Duty<D: Dependency> {
     replier: Option<Replier<Reply<D>>>,
-    /// Whether it has a place, held until the work has ended, also when its caller is gone.
-    has_place: bool,
+    /// Its place, held until the work has ended, also when its caller is gone.
+    place: Option<Ticket>,
     /// Why the incarnation that began the work went away.
     cause: Option<StopCause>,
     /// Set when this is the call that panicked.
@@ -58,10 +58,10 @@ pub(crate) struct Duty<D: Dependency> {
 
 impl<D: Dependency> Duty<D> {
     /// A duty with a place that was [handed over](crate::bulkhead::Place::hand_over) to it.
-    pub(crate) fn new(replier: Replier<Reply<D>>) -> Self {
+    pub(crate) fn new(replier: Replier<Reply<D>>, place: Ticket) -> Self {
         Self {
             replier: Some(replier),
-            has_place: true,
+            place: Some(place),
             cause: None,
             poison: None,
         }
@@ -99,9 +99,10 @@ impl<D: Dependency> Duty<D> {
     }
 
     fn leave_place(&mut self) {
-        if let (true, Some(replier)) = (self.has_place, &self.replier) {
-            replier.shared().bulkhead.leave();
-            self.has_place = false;
+        if let Some(replier) = &self.replier
+            && let Some(place) = self.place.take()
+        {
+            replier.shared().bulkhead.leave(place);
         }
     }
 

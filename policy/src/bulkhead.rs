@@ -1,9 +1,33 @@
-//! Bounds how many calls are at a dependency at once. Accounting only: who waits, and for how
-//! long, is kept by whoever asks.
+//! Bounds how many calls are at a dependency at once, and says who is next. How long one waits is
+//! kept by whoever asks.
 
-use std::num::NonZeroU32;
+mod line;
 
 use crate::{BulkheadSettings, Rate};
+
+pub use line::{Line, Turn};
+
+/// How much a call matters beside the others that wait with it. The greater goes first; the
+/// smaller makes room when the queue is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Priority {
+    /// It can wait, and can be done without.
+    Low,
+    /// Like most.
+    #[default]
+    Normal,
+    /// Somebody waits for it.
+    High,
+}
+
+/// What a call asks a place for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Ticket {
+    /// How much it matters.
+    pub priority: Priority,
+    /// Whether it needs a place among the writes too (rule LIM-3).
+    pub write: bool,
+}
 
 /// Whether a call may go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -97,54 +121,6 @@ impl Bulkhead {
             self.running += 1;
         }
         promoted
-    }
-}
-
-/// A limit that finds its own height: one more while it is used and all is well, a share less
-/// at a drop.
-///
-/// # Source  concurrency-limits, `AIMDLimit`.
-#[derive(Debug, Clone)]
-pub struct AimdLimit {
-    limit: u32,
-    min: NonZeroU32,
-    max: NonZeroU32,
-    backoff: Rate,
-}
-
-impl AimdLimit {
-    /// A limit that starts at `initial`, within `min` and `max`.
-    ///
-    /// # Units   `backoff`: the share that is left after a drop, in [0, 1].
-    #[must_use]
-    pub fn new(initial: u32, min: NonZeroU32, max: NonZeroU32, backoff: Rate) -> Self {
-        let max = max.max(min);
-        Self {
-            limit: initial.clamp(min.get(), max.get()),
-            min,
-            max,
-            backoff,
-        }
-    }
-
-    /// Learns from one call, and returns the limit.
-    ///
-    /// # Units   `in_flight`: calls at the time of the sample, this one included.
-    pub fn sample(&mut self, in_flight: u32, dropped: bool) -> u32 {
-        if dropped {
-            let left = self.backoff.part_of(u64::from(self.limit));
-            self.limit = u32::try_from(left).unwrap_or(u32::MAX);
-        } else if in_flight.saturating_mul(2) >= self.limit {
-            self.limit = self.limit.saturating_add(1);
-        }
-        self.limit = self.limit.clamp(self.min.get(), self.max.get());
-        self.limit
-    }
-
-    /// The limit.
-    #[must_use]
-    pub const fn limit(&self) -> u32 {
-        self.limit
     }
 }
 

@@ -30,6 +30,8 @@ mod throttle;
 
 mod bulkhead;
 
+mod limit;
+
 mod chaos;
 
 pub mod supervision;
@@ -39,9 +41,10 @@ pub use breaker::{
     OverrideMode, Recorded, Refusal, RefusalState, State, Tally, TripReason, View,
 };
 pub use budget::Budget;
-pub use bulkhead::{Admission, AimdLimit, Bulkhead, Partitions};
+pub use bulkhead::{Admission, Bulkhead, Line, Partitions, Priority, Ticket, Turn};
 pub use chaos::{Blow, Chaos, Strike};
 pub use classify::{ClassifySettings, Symptom, Symptoms};
+pub use limit::{AdaptiveLimit, AimdLimit, GradientLimit};
 pub use outcome::{Class, Executed, Outcome};
 pub use permit::{Permit, PermitKind};
 pub use rate::{Random, Rate, RateError};

@@ -1,10 +1,12 @@
-//! The acceptance list, an item a test: breaker (1 to 30), fallbacks (31 to 42) and supervision
-//! (89 to 92), through the public interface and on virtual time. "At once" is: no time passes.
+//! The acceptance list, an item a test: breaker (1 to 30), fallbacks (31 to 42), bulkheads (85)
+//! and supervision (89 to 92), through the public interface and on virtual time. "At once" is: no time passes.
 
 mod breaker;
 mod half_open;
 
 mod fallbacks;
+
+mod bulkhead;
 
 mod supervision;
 

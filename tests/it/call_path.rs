@@ -1,9 +1,10 @@
-//! The rules of a call's way (CALL-1 to CALL-7, LIM-4, BRK-9, FBK-1 to FBK-3), through the public
-//! interface.
+//! The rules of a call's way (CALL-1 to CALL-7, LIM-3, LIM-4, BRK-9, FBK-1 to FBK-3), through the
+//! public interface.
 
 mod answers;
 mod leaving;
 
+mod bulkhead;
 mod limits;
 mod order;
 mod run_away;

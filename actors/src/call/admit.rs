@@ -31,11 +31,13 @@ pub(super) async fn admit<'a, E>(
             return Err(Lost::refused(error));
         }
     };
-    if !waited && let Some(place) = shared.bulkhead.try_enter() {
+    if !waited && let Some(place) = shared.bulkhead.try_enter(plan.ticket, now) {
         admission.depart(None);
         return Ok((admission, place));
     }
-    let place = match shared.bulkhead.enter(&shared.clock, plan.deadline).await {
+    let bulkhead = &shared.bulkhead;
+    let entered = bulkhead.enter(&shared.clock, plan.deadline, plan.ticket);
+    let place = match entered.await {
         Ok(place) => place,
         Err(reason) => {
             admission.release();

@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use breakerbox_policy::{HedgeSettings, Time};
+use breakerbox_policy::{HedgeSettings, Ticket, Time};
 
 use super::CallOptions;
 use crate::circuit::Circuit;
@@ -27,6 +27,7 @@ pub(crate) struct Plan {
     pub(super) fingerprint: Option<u64>,
     /// The breaker of its key; `None` for the dependency's.
     pub(super) circuit: Option<Arc<Circuit>>,
+    pub(super) ticket: Ticket,
     pub(super) weight: NonZeroU32,
     pub(super) session: Option<Session>,
 }
@@ -41,6 +42,7 @@ impl Plan {
         let idempotent = options.idempotent;
         let fingerprint = options.fingerprint.or_else(|| D::fingerprint(request));
         let weight = options.weight.unwrap_or_else(|| D::weight(request));
+        let write = options.write.unwrap_or_else(|| D::is_write(request));
         let has_key = options.key.is_some();
         let mut plan = Self::of_closure(shared, options);
         if !has_key && let Some(key) = D::key(request) {
@@ -49,6 +51,7 @@ impl Plan {
         plan.idempotent = idempotent.unwrap_or_else(|| {
             (plan.max_attempts > 1 || plan.hedge.is_some()) && D::is_idempotent(request)
         });
+        plan.ticket.write = write;
         Self {
             fingerprint,
             weight,
@@ -62,6 +65,8 @@ impl Plan {
             timeout,
             idempotent,
             fingerprint,
+            priority,
+            write,
             key,
             weight,
             session,
@@ -80,6 +85,10 @@ impl Plan {
             idempotent: idempotent.unwrap_or(false),
             fingerprint,
             circuit,
+            ticket: Ticket {
+                priority,
+                write: write.unwrap_or(false),
+            },
             weight: weight.unwrap_or(NonZeroU32::MIN),
             session,
         }

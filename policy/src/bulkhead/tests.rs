@@ -1,3 +1,5 @@
+use std::num::NonZeroU32;
+
 use super::*;
 
 fn settings(max_concurrent: u32, max_queue: u32) -> BulkheadSettings {
@@ -46,19 +48,6 @@ fn cfg_2_new_bounds_keep_places_and_let_waiting_calls_in() {
 }
 
 #[test]
-fn an_adaptive_limit_grows_while_used_and_backs_off_at_a_drop() {
-    let limit = |initial, max| {
-        let max = NonZeroU32::new(max).unwrap();
-        AimdLimit::new(initial, NonZeroU32::MIN, max, Rate::new(0.9).unwrap())
-    };
-    assert_eq!(limit(20, 200).sample(10, false), 21);
-    assert_eq!(limit(20, 200).sample(9, false), 20);
-    assert_eq!(limit(30, 200).sample(0, true), 27);
-    assert_eq!(limit(21, 21).sample(21, false), 21);
-    assert_eq!(limit(1, 21).sample(1, true), 1);
-}
-
-#[test]
 fn a_partition_uses_what_is_idle_but_never_a_guaranteed_share() {
     let mut partitions = Partitions::new(10, &[Rate::new(0.3).unwrap(), Rate::new(0.7).unwrap()]);
     assert_eq!((0..11).filter(|_| partitions.acquire(0)).count(), 10);
@@ -67,4 +56,54 @@ fn a_partition_uses_what_is_idle_but_never_a_guaranteed_share() {
     partitions.release(1);
     assert!(partitions.acquire(1));
     assert!(!partitions.acquire(2), "no such partition");
+}
+
+fn ticket(priority: Priority, write: bool) -> Ticket {
+    Ticket { priority, write }
+}
+
+#[test]
+fn call_6_the_highest_priority_is_next_and_within_it_the_longest_wait() {
+    let mut line = Line::new();
+    let asked = [
+        (Priority::Normal, "b"),
+        (Priority::Low, "d"),
+        (Priority::High, "a"),
+        (Priority::Normal, "c"),
+    ];
+    for (priority, who) in asked {
+        line.join(ticket(priority, false), who);
+    }
+    let served: Vec<_> = std::iter::from_fn(|| line.take_next(true)).collect();
+    let names: Vec<_> = served.iter().map(|(_, who)| *who).collect();
+    assert_eq!(names, ["a", "b", "c", "d"]);
+}
+
+#[test]
+fn call_6_the_youngest_of_the_lowest_makes_room_for_a_higher_one_alone() {
+    let mut line = Line::new();
+    line.join(ticket(Priority::Low, false), "old low");
+    line.join(ticket(Priority::Low, true), "young low");
+    line.join(ticket(Priority::Normal, false), "normal");
+    let mut shed = |newcomer| line.shed_for(newcomer).map(|(_, who)| who);
+    assert_eq!(shed(Priority::Low), None);
+    assert_eq!(shed(Priority::Normal), Some("young low"));
+    assert_eq!(shed(Priority::High), Some("old low"));
+    assert_eq!(shed(Priority::Normal), None);
+    assert_eq!(shed(Priority::High), Some("normal"));
+    assert_eq!(shed(Priority::High), None);
+}
+
+#[test]
+fn lim_3_a_write_that_may_not_run_lets_reads_by_and_keeps_its_turn() {
+    let mut line = Line::new();
+    let write = line.join(ticket(Priority::Normal, true), "write");
+    line.join(ticket(Priority::Normal, false), "read");
+    line.join(ticket(Priority::Normal, false), "later read");
+    let first = line.take_next(false).unwrap();
+    assert_eq!((first.0.ticket().write, first.1), (false, "read"));
+    assert_eq!(line.take_next(true), Some((write, "write")));
+    assert!(line.get_mut(write).is_none() && line.leave(write).is_none());
+    assert!(line.take_next(false).is_some());
+    assert!(line.take_next(true).is_none());
 }

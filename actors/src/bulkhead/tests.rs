@@ -1,0 +1,304 @@
+//! The bulkhead itself: without a runtime, and on threads.
+
+mod model;
+
+mod threads;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use breakerbox_policy::{AdaptiveRule, AdaptiveSettings, Priority, Rate};
+
+use super::*;
+
+const READ: Ticket = Ticket {
+    priority: Priority::Normal,
+    write: false,
+};
+
+const WRITE: Ticket = Ticket {
+    priority: Priority::Normal,
+    write: true,
+};
+
+fn ticket(priority: Priority) -> Ticket {
+    Ticket { priority, ..READ }
+}
+
+fn settings(places: u32, max_queue: u32) -> BulkheadSettings {
+    BulkheadSettings {
+        max_concurrent: places.try_into().unwrap(),
+        max_queue,
+        ..BulkheadSettings::default()
+    }
+}
+
+fn with_writes(places: u32, writes: u32, max_queue: u32) -> BulkheadSettings {
+    BulkheadSettings {
+        max_concurrent_writes: Some(writes.try_into().unwrap()),
+        ..settings(places, max_queue)
+    }
+}
+
+fn enter(bulkhead: &Bulkhead, ticket: Ticket) -> Option<Place<'_>> {
+    bulkhead.try_enter(ticket, Time::ZERO)
+}
+
+type Seated<'a> = Pin<Box<Seat<'a>>>;
+
+fn poll<'a>(seat: &mut Seated<'a>) -> Poll<Result<Place<'a>, NoPlace>> {
+    seat.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// A seat of somebody who has to wait.
+fn waiting(bulkhead: &Bulkhead, ticket: Ticket) -> Seated<'_> {
+    let mut seat = Box::pin(Seat::new(bulkhead, ticket));
+    assert!(poll(&mut seat).is_pending());
+    seat
+}
+
+fn has_place<'a>(seat: &mut Seated<'a>) -> Option<Place<'a>> {
+    match poll(seat) {
+        Poll::Ready(Ok(place)) => Some(place),
+        Poll::Ready(Err(_)) | Poll::Pending => None,
+    }
+}
+
+fn is_refused(seat: &mut Seated<'_>) -> bool {
+    matches!(poll(seat), Poll::Ready(Err(NoPlace::Overloaded)))
+}
+
+#[test]
+fn call_6_places_and_seats_are_bounded_exactly() {
+    let bulkhead = Bulkhead::new(&settings(1, 1));
+    let place = enter(&bulkhead, READ).unwrap();
+    assert!(enter(&bulkhead, READ).is_none());
+    let mut waits = waiting(&bulkhead, READ);
+    assert!(is_refused(&mut Box::pin(Seat::new(&bulkhead, READ))));
+    assert_eq!((bulkhead.in_flight(), bulkhead.queued()), (1, 1));
+    drop(place);
+    assert!(enter(&bulkhead, READ).is_none(), "who waited comes first");
+    assert!(has_place(&mut waits).is_some());
+    assert_eq!((bulkhead.in_flight(), bulkhead.queued()), (0, 0));
+}
+
+#[test]
+fn call_6_who_leaves_the_queue_leaves_nothing_behind() {
+    let bulkhead = Bulkhead::new(&settings(1, 2));
+    let place = enter(&bulkhead, READ).unwrap();
+    let first = waiting(&bulkhead, READ);
+    let second = waiting(&bulkhead, READ);
+    drop(first);
+    drop(place);
+    // The place is the second one's now; it goes before it looked.
+    drop(second);
+    assert_eq!((bulkhead.in_flight(), bulkhead.queued()), (0, 0));
+    assert!(enter(&bulkhead, READ).is_some());
+}
+
+#[test]
+fn call_6_a_place_that_nobody_looked_at_goes_to_the_next() {
+    let bulkhead = Bulkhead::new(&with_writes(2, 1, 2));
+    let place = enter(&bulkhead, WRITE).unwrap();
+    let first = waiting(&bulkhead, WRITE);
+    let mut second = waiting(&bulkhead, WRITE);
+    drop(place);
+    drop(first);
+    let place = has_place(&mut second).unwrap();
+    assert_eq!((bulkhead.in_flight(), bulkhead.writes()), (1, 1));
+    // Someone else gives it back, once.
+    let ticket = place.hand_over();
+    assert_eq!((bulkhead.in_flight(), bulkhead.writes()), (1, 1));
+    bulkhead.leave(ticket);
+    assert_eq!((bulkhead.in_flight(), bulkhead.writes()), (0, 0));
+}
+
+#[test]
+fn call_6_the_youngest_of_the_lowest_makes_room_for_a_higher_priority() {
+    let bulkhead = Bulkhead::new(&settings(1, 3));
+    let place = enter(&bulkhead, READ).unwrap();
+    let mut old = waiting(&bulkhead, ticket(Priority::Low));
+    let mut young = waiting(&bulkhead, ticket(Priority::Low));
+    let mut normal = waiting(&bulkhead, READ);
+    let refused = |priority| is_refused(&mut Box::pin(Seat::new(&bulkhead, ticket(priority))));
+    assert!(refused(Priority::Low), "nobody is lower");
+    let mut high = waiting(&bulkhead, ticket(Priority::High));
+    assert!(is_refused(&mut young), "at once");
+    let unseen = waiting(&bulkhead, READ);
+    assert!(refused(Priority::Normal), "nobody lower is left");
+    assert!(is_refused(&mut old));
+    assert_eq!(bulkhead.queued(), 3);
+    drop(place);
+    let place = has_place(&mut high).unwrap();
+    drop(place);
+    assert!(has_place(&mut normal).is_some());
+    drop(unseen);
+    assert_eq!((bulkhead.in_flight(), bulkhead.queued()), (0, 0));
+}
+
+#[test]
+fn call_6_who_is_shed_and_goes_before_it_looked_takes_nothing_along() {
+    let bulkhead = Bulkhead::new(&settings(1, 1));
+    let place = enter(&bulkhead, READ).unwrap();
+    let low = waiting(&bulkhead, ticket(Priority::Low));
+    let high = waiting(&bulkhead, ticket(Priority::High));
+    drop(low);
+    assert_eq!((bulkhead.in_flight(), bulkhead.queued()), (1, 1));
+    assert!(bulkhead.lock().shed.is_empty());
+    drop((high, place));
+    assert_eq!((bulkhead.in_flight(), bulkhead.queued()), (0, 0));
+}
+
+#[test]
+fn lim_3_writes_have_places_of_their_own_and_hold_no_read_up() {
+    let bulkhead = Bulkhead::new(&with_writes(3, 1, 4));
+    let write = enter(&bulkhead, WRITE).unwrap();
+    let mut second = waiting(&bulkhead, WRITE);
+    // Somebody waits, so it is not the quick way; there is a place all the same.
+    let mut read = Box::pin(Seat::new(&bulkhead, READ));
+    let first_read = has_place(&mut read).unwrap();
+    let mut read = Box::pin(Seat::new(&bulkhead, READ));
+    let second_read = has_place(&mut read).unwrap();
+    let mut third_read = waiting(&bulkhead, READ);
+    drop(first_read);
+    let third_read = has_place(&mut third_read).unwrap();
+    let mut fourth_read = waiting(&bulkhead, READ);
+    drop(write);
+    assert!(poll(&mut fourth_read).is_pending(), "the write was first");
+    assert_eq!((bulkhead.in_flight(), bulkhead.writes()), (3, 1));
+    drop(has_place(&mut second).unwrap());
+    drop((
+        second_read,
+        third_read,
+        has_place(&mut fourth_read).unwrap(),
+    ));
+    assert_eq!((bulkhead.in_flight(), bulkhead.writes()), (0, 0));
+}
+
+#[test]
+fn lim_3_without_a_limit_of_their_own_writes_take_every_place() {
+    let bulkhead = Bulkhead::new(&settings(3, 0));
+    let places: Vec<_> = (0..3).map(|_| enter(&bulkhead, WRITE)).collect();
+    assert!(places.iter().all(Option::is_some));
+    assert_eq!((bulkhead.in_flight(), bulkhead.writes()), (3, 3));
+}
+
+#[test]
+fn cfg_2_new_bounds_take_nothing_away_and_let_in_who_fits() {
+    let bulkhead = Bulkhead::new(&with_writes(2, 1, 3));
+    let place = enter(&bulkhead, WRITE).unwrap();
+    let other = enter(&bulkhead, READ).unwrap();
+    let mut write = waiting(&bulkhead, WRITE);
+    let mut read = waiting(&bulkhead, READ);
+    let mut late = waiting(&bulkhead, READ);
+    bulkhead.resize(&with_writes(1, 1, 1));
+    assert_eq!((bulkhead.in_flight(), bulkhead.queued()), (2, 3));
+    drop(other);
+    assert!(poll(&mut read).is_pending(), "one too many ran");
+    bulkhead.resize(&with_writes(2, 1, 1));
+    let read = has_place(&mut read).unwrap();
+    bulkhead.resize(&with_writes(3, 2, 1));
+    let write = has_place(&mut write).unwrap();
+    assert_eq!((bulkhead.writes(), bulkhead.max_concurrent()), (2, 3));
+    assert_eq!((bulkhead.queued(), bulkhead.max_queue()), (1, 1));
+    assert!(is_refused(&mut Box::pin(Seat::new(&bulkhead, READ))));
+    drop((place, read, write));
+    assert!(has_place(&mut late).is_some());
+}
+
+#[test]
+fn call_6_without_a_bound_there_is_still_the_most_that_can_be_counted() {
+    let bulkhead = Bulkhead::new(&settings(u32::MAX, u32::MAX));
+    assert_eq!(bulkhead.max_concurrent(), MOST);
+    assert_eq!(bulkhead.max_queue(), MOST);
+    let full = |count: u32| (0..count).fold(Word(0), |word, _| word.enter(WRITE).sit_down());
+    let word = full(MOST);
+    assert_eq!(
+        (word.running(), word.writes(), word.waiting()),
+        (MOST, MOST, MOST)
+    );
+}
+
+fn adaptive(rule: AdaptiveRule) -> BulkheadSettings {
+    BulkheadSettings {
+        adaptive: Some(AdaptiveSettings {
+            rule,
+            min: 1.try_into().unwrap(),
+            initial: 4.try_into().unwrap(),
+            idle: Duration::from_secs(30),
+        }),
+        ..settings(6, 8)
+    }
+}
+
+const MS: Duration = Duration::from_millis(1);
+
+#[test]
+fn an_adaptive_limit_falls_under_failures_and_grows_to_the_cap_and_no_further() {
+    let half = Rate::new(0.5).unwrap();
+    for rule in [
+        AdaptiveRule::Aimd { backoff: half },
+        AdaptiveRule::Gradient { tolerance: 1.5 },
+    ] {
+        let bulkhead = Bulkhead::new(&adaptive(rule));
+        assert_eq!(bulkhead.limit(Time::ZERO), 4, "{rule:?}");
+        let places: Vec<_> = (0..4).map(|_| enter(&bulkhead, READ).unwrap()).collect();
+        assert!(enter(&bulkhead, READ).is_none());
+        let mut seats: Vec<_> = (0..4).map(|_| waiting(&bulkhead, READ)).collect();
+        for class in [Class::Rejected, Class::Misconfigured, Class::Cancelled] {
+            bulkhead.sample(Time::ZERO, MS, class);
+            assert_eq!(bulkhead.limit(Time::ZERO), 4, "{rule:?}: {class:?}");
+        }
+        for _ in 0..100 {
+            bulkhead.sample(Time::ZERO, MS, Class::Success);
+        }
+        assert_eq!(bulkhead.limit(Time::ZERO), 6, "{rule:?}");
+        assert_eq!((bulkhead.in_flight(), bulkhead.queued()), (6, 2));
+        let more: Vec<_> = seats
+            .drain(..2)
+            .map(|mut seat| has_place(&mut seat))
+            .collect();
+        assert!(more.iter().all(Option::is_some), "who fits was let in");
+        for class in [Class::Failure, Class::Throttled].repeat(50) {
+            bulkhead.sample(Time::ZERO, MS, class);
+        }
+        assert_eq!(bulkhead.limit(Time::ZERO), 1, "{rule:?}");
+        drop(places);
+        assert_eq!((bulkhead.in_flight(), bulkhead.queued()), (2, 2));
+        drop(more);
+        assert_eq!((bulkhead.in_flight(), bulkhead.queued()), (1, 1));
+        drop(seats);
+        assert_eq!((bulkhead.in_flight(), bulkhead.queued()), (0, 0));
+    }
+}
+
+#[test]
+fn an_idle_adaptive_limit_is_asked_before_the_next_call_enters() {
+    let half = Rate::new(0.5).unwrap();
+    let bulkhead = Bulkhead::new(&adaptive(AdaptiveRule::Aimd { backoff: half }));
+    for _ in 0..10 {
+        bulkhead.sample(Time::ZERO, MS, Class::Failure);
+    }
+    let later = Time::from_millis(3_600_000);
+    let places: Vec<_> = (0..5).map(|_| bulkhead.try_enter(READ, later)).collect();
+    assert_eq!(places.iter().flatten().count(), 4, "as in the beginning");
+}
+
+#[test]
+fn cfg_2_an_adaptive_limit_comes_and_goes_and_keeps_what_it_learnt() {
+    let adaptive = adaptive(AdaptiveRule::Aimd {
+        backoff: Rate::new(0.5).unwrap(),
+    });
+    let limit = |bulkhead: &Bulkhead| bulkhead.limit(Time::ZERO);
+    let bulkhead = Bulkhead::new(&settings(6, 8));
+    bulkhead.sample(Time::ZERO, MS, Class::Failure);
+    assert_eq!(limit(&bulkhead), 6, "it is not adaptive");
+    bulkhead.resize(&adaptive);
+    assert_eq!(limit(&bulkhead), 4);
+    bulkhead.sample(Time::ZERO, MS, Class::Failure);
+    bulkhead.resize(&adaptive);
+    assert_eq!(limit(&bulkhead), 2);
+    bulkhead.resize(&settings(6, 8));
+    assert_eq!(limit(&bulkhead), 6);
+}

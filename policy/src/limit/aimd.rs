@@ -1,0 +1,58 @@
+//! More by one, less by a share.
+
+use std::num::NonZeroU32;
+
+use crate::Rate;
+
+/// A limit that finds its own height: one more while it is used and all is well, a share less
+/// at a drop.
+///
+/// # Source  concurrency-limits, `AIMDLimit`.
+#[derive(Debug, Clone)]
+pub struct AimdLimit {
+    limit: u32,
+    min: NonZeroU32,
+    max: NonZeroU32,
+    backoff: Rate,
+}
+
+impl AimdLimit {
+    /// A limit that starts at `initial`, within `min` and `max`.
+    ///
+    /// # Units   `backoff`: the share that is left after a drop, in [0, 1].
+    #[must_use]
+    pub fn new(initial: u32, min: NonZeroU32, max: NonZeroU32, backoff: Rate) -> Self {
+        let max = max.max(min);
+        Self {
+            limit: initial.clamp(min.get(), max.get()),
+            min,
+            max,
+            backoff,
+        }
+    }
+
+    /// Learns from one call, and returns the limit.
+    ///
+    /// # Units   `in_flight`: calls at the time of the sample, this one included.
+    pub fn sample(&mut self, in_flight: u32, dropped: bool) -> u32 {
+        if dropped {
+            let left = self.backoff.part_of(u64::from(self.limit));
+            self.limit = u32::try_from(left).unwrap_or(u32::MAX);
+        } else if in_flight.saturating_mul(2) >= self.limit {
+            self.limit = self.limit.saturating_add(1);
+        }
+        self.limit = self.limit.clamp(self.min.get(), self.max.get());
+        self.limit
+    }
+
+    /// The limit.
+    #[must_use]
+    pub const fn limit(&self) -> u32 {
+        self.limit
+    }
+
+    /// Goes on from here, within its bounds.
+    pub(super) fn set(&mut self, limit: u32) {
+        self.limit = limit.clamp(self.min.get(), self.max.get());
+    }
+}
