@@ -21,6 +21,7 @@ use crate::flight::InFlight;
 use crate::gate::Gate;
 use crate::message::BreakerPort;
 use crate::quarantine::Quarantine;
+use crate::record::Record;
 use crate::totals::Totals;
 
 /// Something outside that is called and can fail: an API, a database, a model.
@@ -185,6 +186,8 @@ pub(crate) struct Shared {
     pub(crate) quarantine: Option<Quarantine>,
     pub(crate) totals: Totals,
     pub(crate) events: EventBus,
+    /// Who keeps what attempts came to.
+    pub(crate) recorder: Option<Arc<dyn Record>>,
     route: AtomicU8,
     /// Told when a call ends while draining.
     pub(crate) drained: Notify,
@@ -205,6 +208,7 @@ impl Shared {
         settings: DependencySettings,
         clock: Clock,
         events: EventBus,
+        recorder: Option<Arc<dyn Record>>,
     ) -> Self {
         let machine = breakerbox_policy::Breaker::new(settings.breaker.clone(), clock.now());
         let bucket = machine.success_bucket().unwrap_or_default();
@@ -230,6 +234,7 @@ impl Shared {
             quarantine: settings.workers.quarantine.map(Quarantine::new),
             totals: Totals::new(),
             events,
+            recorder,
             route: AtomicU8::new(Route::Workers as u8),
             drained: Notify::new(),
             settings,

@@ -33,6 +33,8 @@ mod dependency;
 
 mod breaker;
 
+mod record;
+
 mod flight;
 
 mod worker;
@@ -79,6 +81,7 @@ pub use fallback::{
     ActorFallback, Fallback, FallbackCall, FallbackFuture, Fallen, Fixed, On, Rule, StaleCache,
 };
 pub use message::Call;
+pub use record::{Ended, Record};
 pub use runtime::{Runtime, RuntimeSettings};
 pub use status::{DependencyStatus, Health, WorkerStatus};
 pub use supervisor::{Child, ChildRef, ChildStatus, Group, GroupRef, Terminated, Watch, end_with};
