@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use breakerbox::Settings;
+use breakerbox::config::ConfigError;
 use breakerbox::policy::{BreakerSettings, Time};
 use breakerbox::recorder::{Recording, Trace};
 
@@ -51,21 +52,7 @@ pub(crate) fn run(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> io::Result<End> {
-    let mut candidates = Vec::new();
-    let mut is_wrong = false;
-    let folders = [
-        Some(&arguments.config),
-        arguments.against.is_some().then_some(&arguments.against),
-    ];
-    for folder in folders.into_iter().flatten() {
-        match load(folder.as_deref(), arguments.env.as_deref()) {
-            Ok(candidate) => candidates.push(candidate),
-            Err(error) => {
-                writeln!(err, "breakerbox: {error}")?;
-                is_wrong = true;
-            }
-        }
-    }
+    let candidates = load_all(arguments, err)?;
     let trace = match Trace::read(&arguments.trace) {
         Ok(trace) => trace,
         Err(error) => {
@@ -73,39 +60,33 @@ pub(crate) fn run(
             return Ok(End::WrongUse);
         }
     };
-    if is_wrong {
+    let Some(candidates) = candidates else {
         return Ok(End::WrongUse);
-    }
+    };
+    let path = arguments.trace.display();
     if trace.is_cut_off {
-        let path = arguments.trace.display();
         writeln!(
             err,
             "breakerbox: {path}: the last line is incomplete and was left out"
         )?;
     }
-    let wanted = |one: &&Recording| {
-        let name = arguments.dependency.as_ref();
-        name.is_none_or(|name| *name == one.name)
-    };
+    let only = arguments.dependency.as_ref();
+    let wanted = |one: &&Recording| only.is_none_or(|name| *name == one.name);
     let recordings: Vec<&Recording> = trace.recordings.iter().filter(wanted).collect();
-    if let (Some(name), true) = (&arguments.dependency, recordings.is_empty()) {
+    if let (Some(name), true) = (only, recordings.is_empty()) {
         let known: Vec<&str> = trace.recordings.iter().map(|one| &*one.name).collect();
         let known = known.join(", ");
         writeln!(
             err,
-            "breakerbox: --dependency {name} is not in the trace, allowed: {known}"
+            "breakerbox: {path}: --dependency {name} is not in it, allowed: {known}"
         )?;
         return Ok(End::WrongUse);
     }
     let mut played = Vec::new();
     for recording in recordings {
-        for candidate in &candidates {
-            if !candidate
-                .settings
-                .dependencies
-                .contains_key(&recording.name)
-            {
-                let (label, name) = (&candidate.label, &recording.name);
+        let name = &recording.name;
+        for Candidate { label, settings } in &candidates {
+            if !settings.dependencies.contains_key(name) {
                 writeln!(
                     err,
                     "breakerbox: {label} does not name {name}: it gets the defaults"
@@ -122,10 +103,21 @@ pub(crate) fn run(
     Ok(End::Done)
 }
 
-fn load(
-    dir: Option<&Path>,
-    environment: Option<&str>,
-) -> Result<Candidate, breakerbox::config::ConfigError> {
+/// Reads the configurations; `None` when one cannot be used, and all that is wrong is told.
+fn load_all(arguments: &Arguments, err: &mut dyn Write) -> io::Result<Option<Vec<Candidate>>> {
+    let environment = arguments.env.as_deref();
+    let mut loaded = vec![load(arguments.config.as_deref(), environment)];
+    if let Some(dir) = &arguments.against {
+        loaded.push(load(Some(dir), environment));
+    }
+    for error in loaded.iter().filter_map(|one| one.as_ref().err()) {
+        writeln!(err, "breakerbox: {error}")?;
+    }
+    let usable: Result<Vec<Candidate>, _> = loaded.into_iter().collect();
+    Ok(usable.ok())
+}
+
+fn load(dir: Option<&Path>, environment: Option<&str>) -> Result<Candidate, ConfigError> {
     let mut loader = Settings::loader();
     let mut label = "config".to_owned();
     if let Some(dir) = dir {

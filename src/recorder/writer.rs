@@ -252,3 +252,42 @@ fn begin(path: &Path) -> io::Result<File> {
     }
     OpenOptions::new().create_new(true).append(true).open(path)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn writer(name: &str) -> (PathBuf, Writer) {
+        let name = format!("breakerbox-{name}-{}.jsonl", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let books = Arc::new(Books::default());
+        let writer = Writer::create(&path, 1 << 20, "today".to_owned(), books).unwrap();
+        (path, writer)
+    }
+
+    fn outcome() -> Entry {
+        Entry::Outcome {
+            dependency: Arc::from("dep"),
+            at: Time::ZERO,
+            outcome: Outcome::new(breakerbox_policy::Class::Success, Duration::ZERO),
+            probe: false,
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_counted_and_ends_nothing() {
+        let (path, mut writer) = writer("failing");
+        let whole = std::fs::read_to_string(&path).unwrap();
+        // Writing to it fails from now on, and so does shortening it.
+        writer.file = File::open(&path).unwrap();
+        for _ in 0..2 {
+            writer.take(outcome());
+            writer.take(outcome());
+            writer.write_out();
+        }
+        assert_eq!(writer.books.failed.load(Ordering::Relaxed), 4);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), whole);
+        assert!(writer.reported && writer.buffer.is_empty());
+        std::fs::remove_file(path).unwrap();
+    }
+}

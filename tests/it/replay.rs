@@ -106,10 +106,10 @@ impl Live {
 fn told(number: u32) -> Do {
     match number {
         40..70 | 120..150 => Do::Fail.after(u64::from(number % 3)),
-        _ if number % 17 == 0 => Do::End(Class::Throttled).after(2),
-        _ if number % 13 == 0 => Do::End(Class::Rejected),
-        _ if number % 7 == 0 => Do::Fail.after(1),
-        _ if number % 5 == 0 => Do::Answer(number).after(30),
+        _ if number.is_multiple_of(17) => Do::End(Class::Throttled).after(2),
+        _ if number.is_multiple_of(13) => Do::End(Class::Rejected),
+        _ if number.is_multiple_of(7) => Do::Fail.after(1),
+        _ if number.is_multiple_of(5) => Do::Answer(number).after(30),
         _ => Do::Answer(number),
     }
 }
@@ -126,6 +126,7 @@ fn lively(settings: &mut DependencySettings) {
     breaker.minimum_calls = 10;
     breaker.open.base = ms(150);
     breaker.open.factor = 2.0;
+    breaker.open.max = ms(1_000);
     breaker.half_open.rule = breakerbox_policy::HalfOpenRule::KOfN {
         needed: nonzero(2),
         of: nonzero(3),

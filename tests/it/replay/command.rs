@@ -20,8 +20,10 @@ fn text(path: &Path) -> String {
     path.to_str().expect("a path in UTF-8").to_owned()
 }
 
+type Configure = fn(&mut DependencySettings);
+
 /// The run of these settings of the only dependency.
-fn run_of<'v>(value: &'v Value, place: usize) -> &'v Value {
+fn run_of(value: &Value, place: usize) -> &Value {
     &value["dependencies"][0]["runs"][place]
 }
 
@@ -49,7 +51,7 @@ fn assert_same(replayed: &[Moved], live: &[Moved], tolerance_ms: f64) {
 
 #[test]
 fn the_settings_of_the_recording_move_the_breaker_as_they_did() {
-    let kinds: [(&str, fn(&mut DependencySettings)); 4] = [
+    let kinds: [(&str, Configure); 4] = [
         ("rate", lively),
         ("run", |settings| {
             settings.breaker.failure_threshold = Some(nonzero(3));
@@ -338,7 +340,7 @@ fn cfg_1_a_configuration_that_cannot_be_used_ends_with_2_and_all_problems() {
     let (output, _, err) = run(&["replay", &path, "--config", &good, "--dependency", "web"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(
-        err.contains("--dependency web is not in the trace, allowed: dep"),
+        err.contains("--dependency web is not in it, allowed: dep"),
         "{err}"
     );
     let (output, _, err) = run(&["replay", &path, "--config", &good, "--dependency", "dep"]);
