@@ -9,6 +9,9 @@
 
 pub mod config;
 
+#[cfg(feature = "recorder")]
+pub mod recorder;
+
 #[cfg(feature = "cli")]
 pub mod telemetry;
 

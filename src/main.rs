@@ -7,6 +7,8 @@ mod check;
 
 mod demo;
 
+mod replay;
+
 use std::io::{IsTerminal as _, Write, stderr, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -43,6 +45,11 @@ enum Command {
         #[arg(long, value_name = "NAME")]
         env: Option<String>,
     },
+    /// Runs a recorded trace through other settings and shows when the breakers would have moved
+    ///
+    /// Compares the settings that it was recorded with to those of a configuration, or of two.
+    /// No time passes and nothing is called.
+    Replay(replay::Arguments),
 }
 
 /// How a command ended.
@@ -74,6 +81,7 @@ fn main() -> ExitCode {
     let end = match arguments.command {
         Command::Demo { fast } => start_demo(fast, &mut out, &mut err),
         Command::Check { config, env } => check::run(config, env, &mut out, &mut err),
+        Command::Replay(arguments) => replay::run(&arguments, &mut out, &mut err),
     };
     let end = end.unwrap_or_else(|error| {
         // Standard output is gone, such as a pipe that was closed; standard error may be too.

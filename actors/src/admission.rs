@@ -15,6 +15,7 @@ use crate::error::Refused;
 use crate::flight::Seat;
 use crate::gate::{GateWord, Mode, tag_of};
 use crate::message::{Acquire, Flush, Release, Report};
+use crate::record::{Ended, tell};
 
 /// What the gate said.
 pub(crate) enum Passage {
@@ -294,6 +295,22 @@ impl Shared {
         self.note_traffic(&verdict, now);
         self.bulkhead.sample(now, elapsed, verdict.class);
         let permit = held.permit;
+        let outcome = Outcome {
+            class: verdict.class,
+            elapsed,
+            retry_after: verdict.retry_after,
+        };
+        if let Some(recorder) = &self.recorder {
+            tell(
+                &**recorder,
+                Ended {
+                    dependency: &self.name,
+                    at: now,
+                    outcome,
+                    permit: permit.kind(),
+                },
+            );
+        }
         if matches!(permit.kind(), PermitKind::Unrecorded) {
             return Settled::Counted;
         }
@@ -315,11 +332,7 @@ impl Shared {
         Settled::Owed(Report {
             circuit: held.circuit,
             permit: Some(permit),
-            outcome: Outcome {
-                class: verdict.class,
-                elapsed,
-                retry_after: verdict.retry_after,
-            },
+            outcome,
             then: None,
         })
     }

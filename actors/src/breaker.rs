@@ -405,6 +405,7 @@ impl<D: Dependency> Handler<Reconfigure> for Breaker<D> {
         let breaker = settings.breaker.clone();
         shared.reconfigure(*settings);
         if old != breaker {
+            shared.tell_settings();
             for which in self.circuits() {
                 let circuit = which.as_deref().unwrap_or(&shared.circuit);
                 self.with_machine(&which, ctx, |machine, now| {

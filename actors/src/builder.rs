@@ -177,6 +177,7 @@ impl<D: Dependency> DependencyBuilder<D> {
             settings,
             around.clock.clone(),
             around.events.clone(),
+            around.recorder.clone(),
         ));
         let workers = if fallback_only {
             shared.set_route(Route::FallbackOnly);
@@ -191,6 +192,7 @@ impl<D: Dependency> DependencyBuilder<D> {
             core: Arc::clone(&core),
         };
         runtime.register(&client)?;
+        core.shared.tell_settings();
         let started = runtime.add_group(group(&core, factory)).await;
         if started.is_err() {
             runtime.unregister(&core.shared.name);

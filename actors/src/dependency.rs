@@ -24,6 +24,7 @@ use crate::event::EventBus;
 use crate::message::BreakerPort;
 use crate::quarantine::Quarantine;
 use crate::rate::RateLimit;
+use crate::record::Record;
 use crate::throttle::Pauses;
 use crate::totals::Totals;
 
@@ -256,6 +257,8 @@ pub(crate) struct Shared {
     pub(crate) quarantine: Option<Quarantine>,
     pub(crate) totals: Totals,
     pub(crate) events: EventBus,
+    /// Who keeps what attempts came to.
+    pub(crate) recorder: Option<Arc<dyn Record>>,
     route: AtomicU8,
     /// Told when a call ends while draining.
     pub(crate) drained: Notify,
@@ -276,6 +279,7 @@ impl Shared {
         settings: DependencySettings,
         clock: Clock,
         events: EventBus,
+        recorder: Option<Arc<dyn Record>>,
     ) -> Self {
         let now = clock.now();
         let retry = settings.retry.clone();
@@ -299,6 +303,7 @@ impl Shared {
             quarantine: settings.workers.quarantine.map(Quarantine::new),
             totals: Totals::new(),
             events,
+            recorder,
             route: AtomicU8::new(Route::Workers as u8),
             drained: Notify::new(),
             settings: ArcSwap::from_pointee(settings),

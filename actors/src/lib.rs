@@ -41,6 +41,8 @@ mod circuit;
 
 mod breaker;
 
+mod record;
+
 mod flight;
 
 mod worker;
@@ -91,6 +93,7 @@ pub use fallback::{
     ActorFallback, Fallback, FallbackCall, FallbackFuture, Fallen, Fixed, On, Rule, StaleCache,
 };
 pub use message::Call;
+pub use record::{Ended, Record};
 pub use runtime::{Runtime, RuntimeSettings};
 pub use session::Session;
 pub use status::{DependencyStatus, Health, KeyStatus, WorkerStatus};

@@ -18,6 +18,7 @@ use crate::dependency::{Dependency, Route};
 use crate::error::StartError;
 use crate::event::{Event, EventBus, EventKind};
 use crate::message::Operate;
+use crate::record::Record;
 use crate::status::DependencyStatus;
 use crate::supervisor::{
     Child, ChildRef, ChildStatus, DriverCommand, DriverNews, Group, GroupRef, Homes, Surroundings,
@@ -36,6 +37,8 @@ pub struct RuntimeSettings {
     pub arbiters: Vec<actix::ArbiterHandle>,
     /// The clock; `None` for the real one.
     pub clock: Option<Clock>,
+    /// Who keeps what attempts came to; `None` for nobody.
+    pub recorder: Option<Arc<dyn Record>>,
 }
 
 /// A running supervision tree. Cheap to clone; the tree lives until [`Runtime::shutdown`], or
@@ -99,6 +102,14 @@ impl<D: Dependency> Registered for Client<D> {
     }
 }
 
+/// What a tree is planted in.
+struct Soil {
+    clock: Clock,
+    extra_threads: usize,
+    arbiters: Vec<actix::ArbiterHandle>,
+    recorder: Option<Arc<dyn Record>>,
+}
+
 /// The parts of a tree that was just put on its thread.
 struct Planted {
     around: Surroundings,
@@ -122,13 +133,20 @@ impl Runtime {
             extra_threads,
             arbiters,
             clock,
+            recorder,
         } = settings.into();
         let clock = clock.unwrap_or_else(Clock::real);
+        let soil = Soil {
+            clock,
+            extra_threads,
+            arbiters,
+            recorder,
+        };
         let (planted, thread) = if System::is_registered() {
-            let planted = plant(clock, extra_threads, arbiters).map_err(StartError::Thread)?;
+            let planted = plant(soil).map_err(StartError::Thread)?;
             (planted, None)
         } else {
-            let (planted, thread) = plant_elsewhere(clock, extra_threads, arbiters).await?;
+            let (planted, thread) = plant_elsewhere(soil).await?;
             (planted, Some(thread))
         };
         let Planted {
@@ -385,16 +403,19 @@ fn start_error(child: String, error: CommandError) -> StartError {
 }
 
 /// Puts the root supervisor on this thread.
-fn plant(
-    clock: Clock,
-    extra_threads: usize,
-    arbiters: Vec<actix::ArbiterHandle>,
-) -> Result<Planted, String> {
+fn plant(soil: Soil) -> Result<Planted, String> {
+    let Soil {
+        clock,
+        extra_threads,
+        arbiters,
+        recorder,
+    } = soil;
     let around = Surroundings {
         events: EventBus::new(clock.clone()),
         clock: clock.clone(),
         homes: Homes::new(extra_threads, arbiters)?,
         watchers: Watchers::default(),
+        recorder,
     };
     let root = Group::new("");
     let handle = GroupRef {
@@ -425,17 +446,13 @@ fn plant(
 }
 
 /// Puts the root supervisor on a new thread with an actix system.
-async fn plant_elsewhere(
-    clock: Clock,
-    extra_threads: usize,
-    arbiters: Vec<actix::ArbiterHandle>,
-) -> Result<(Planted, OwnThread), StartError> {
+async fn plant_elsewhere(soil: Soil) -> Result<(Planted, OwnThread), StartError> {
     let (tell, told) = oneshot::channel();
     let (stop, stopped) = oneshot::channel::<()>();
     let run = move || {
         System::new().block_on(async move {
             // Whoever started us is gone when this fails; then the tree goes too.
-            if tell.send(plant(clock, extra_threads, arbiters)).is_ok() {
+            if tell.send(plant(soil)).is_ok() {
                 let _ = stopped.await;
             }
         });

@@ -33,6 +33,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::{Clock, random};
 use crate::event::{EventBus, EventKind};
+use crate::record::Record;
 
 pub(crate) use child::{ActorBody, Place};
 pub(crate) use child::{Body, ChildHooks};
@@ -79,6 +80,7 @@ pub(crate) struct Surroundings {
     pub(crate) events: EventBus,
     pub(crate) homes: Homes,
     pub(crate) watchers: Watchers,
+    pub(crate) recorder: Option<Arc<dyn Record>>,
 }
 
 /// One incarnation of a supervisor.

@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 const NAMES: [&str; 3] = ["vector_search", "web_search", "knowledge_graph"];
 
 /// The built command, away from the files and variables of whoever runs the tests.
-fn breakerbox(arguments: &[&str]) -> Command {
+pub(crate) fn breakerbox(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_breakerbox"));
     command
         .args(arguments)
@@ -21,7 +21,7 @@ fn breakerbox(arguments: &[&str]) -> Command {
     command
 }
 
-fn run(arguments: &[&str]) -> (Output, String, String) {
+pub(crate) fn run(arguments: &[&str]) -> (Output, String, String) {
     let output = breakerbox(arguments).output().expect("the command starts");
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("it writes UTF-8");
     let (out, err) = (text(&output.stdout), text(&output.stderr));

@@ -26,7 +26,7 @@ impl Do {
         Self::After(ms(millis), Box::new(self))
     }
 
-    fn reaction(self) -> Reaction<u32> {
+    pub(crate) fn reaction(self) -> Reaction<u32> {
         match self {
             Self::Answer(value) => Reaction::Answer(value),
             Self::Fail => Reaction::Fail(refused_connection()),

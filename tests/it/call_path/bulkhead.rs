@@ -134,7 +134,7 @@ async fn files(runtime: &TestRuntime) -> Client<Files> {
 async fn ends(client: &Client<Files>, calls: &[(File, CallOptions)]) -> Vec<u128> {
     let began = Instant::now();
     let calls = calls.iter().map(|(file, options)| async {
-        client.ask_with(*file, *options).await.unwrap();
+        client.ask_with(*file, options.clone()).await.unwrap();
         began.elapsed().as_millis()
     });
     join_all(calls).await
