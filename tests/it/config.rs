@@ -52,7 +52,10 @@ fn cfg_1_every_file_in_the_folder_is_an_environment_that_loads() {
         .map(|file| file.file_stem().unwrap().to_string_lossy().into_owned())
         .collect();
     names.sort();
-    assert_eq!(names, ["default", "demo", "development", "production"]);
+    assert_eq!(
+        names,
+        ["default", "demo", "development", "production", "test"]
+    );
     for name in names {
         let loader = Settings::loader().dir(folder()).environment(&name);
         let settings = loader.env_vars(NO_VARIABLES).load();
@@ -72,8 +75,9 @@ fn cfg_1_the_default_file_says_what_is_built_in() {
     let search = &settings.dependencies["vector_search"];
     assert_eq!(search.kind, Some(DependencyKind::Simulated));
     assert_eq!(search.settings, DependencySettings::default());
-    assert_eq!(search.timeouts, DependencyConfig::default().timeouts);
-    assert_eq!(search.classify, DependencyConfig::default().classify);
+    assert_eq!(settings.recorder, default.recorder);
+    assert_eq!(settings.reload, default.reload);
+    assert!(!search.fallback_only);
 }
 
 #[test]
@@ -277,8 +281,8 @@ fn cfg_1_every_setting_of_the_kernel_can_be_set() {
     assert_eq!(workers.while_restarting, WhileRestarting::Reject);
     assert_eq!(workers.stuck_after, Some(Duration::from_secs(2)));
     assert_eq!(workers.quarantine, None);
-    assert_eq!(config.max_concurrent_writes, Some(nonzero(1)));
-    assert_eq!(config.rate_limit.unwrap().burst, nonzero(20));
+    assert_eq!(settings.bulkhead.max_concurrent_writes, Some(nonzero(1)));
+    assert_eq!(settings.rate_limit.unwrap().burst, nonzero(20));
     let FallbackKind::Fixed { status, .. } = config.fallbacks[0].kind else {
         panic!("a fixed answer");
     };
