@@ -10,6 +10,8 @@
 pub mod config;
 
 #[cfg(feature = "cli")]
+pub mod reload;
+#[cfg(feature = "cli")]
 pub mod telemetry;
 
 pub use breakerbox_actors::*;

@@ -55,7 +55,7 @@ pub struct RecorderConfig {
 pub struct ReloadConfig {
     /// Whether a change of a file is enough; a hangup signal always is.
     pub watch: bool,
-    /// How long after a change it is read: editors and deployments write more than once.
+    /// How long after a change it is read, at least: editors and deployments write more than once.
     pub debounce: Duration,
 }
 
@@ -160,7 +160,7 @@ fn bytes() -> Shape<'static, u64> {
 /// Reads `reload`.
 pub(super) fn reload(mut section: Section<'_>) -> ReloadConfig {
     let default = ReloadConfig::default();
-    let moment = duration(Duration::from_millis(1)..=Duration::from_secs(60));
+    let moment = duration(Duration::from_millis(10)..=Duration::from_secs(60));
     let settings = ReloadConfig {
         watch: section.get_or("watch", &truth(), default.watch),
         debounce: section.get_or("debounce", &moment, default.debounce),
