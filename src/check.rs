@@ -2,8 +2,9 @@
 //!
 //! It starts nothing. Secrets are masked by whoever reads them.
 
+use std::fmt;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use breakerbox::Settings;
 
@@ -27,9 +28,44 @@ pub(crate) fn run(
         Ok(settings) => settings,
         Err(error) => {
             writeln!(err, "breakerbox: {error}")?;
+            let sources = loader.sources();
+            let files: Vec<PathBuf> = sources.found().map(Path::to_owned).collect();
+            write!(err, "{}", Origins(&sources.environment, &files))?;
             return Ok(End::WrongUse);
         }
     };
+    write!(out, "{}", Origins(&settings.environment, settings.files()))?;
+    write_values(&settings, out)?;
+    for warning in settings.warnings() {
+        writeln!(err, "breakerbox: warning: {warning}")?;
+    }
+    let values = settings.effective();
+    let set = values.iter().filter(|one| !one.is_default).count();
+    writeln!(
+        out,
+        "the configuration is valid: {} dependencies, {set} of {} values set",
+        settings.dependencies.len(),
+        values.len(),
+    )?;
+    Ok(End::Done)
+}
+
+/// The environment and the files, a line each.
+struct Origins<'a>(&'a str, &'a [PathBuf]);
+
+impl fmt::Display for Origins<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(environment, files) = self;
+        writeln!(out, "environment {environment}")?;
+        if files.is_empty() {
+            writeln!(out, "no file read")?;
+        }
+        let mut files = files.iter();
+        files.try_for_each(|file| writeln!(out, "read {}", file.display()))
+    }
+}
+
+fn write_values(settings: &Settings, out: &mut dyn Write) -> io::Result<()> {
     let values = settings.effective();
     let longest = |lengths: &mut dyn Iterator<Item = usize>| lengths.max().unwrap_or(0).min(60);
     let keys = longest(&mut values.iter().map(|one| one.key.chars().count()));
@@ -38,12 +74,5 @@ pub(crate) fn run(
         let (key, value, origin) = (&one.key, &one.value, &one.origin);
         writeln!(out, "{key:keys$} = {value:texts$}  # {origin}")?;
     }
-    writeln!(
-        out,
-        "the configuration is valid: environment {}, {} dependencies, {} values set; the rest has its default",
-        settings.environment,
-        settings.dependencies.len(),
-        values.len(),
-    )?;
-    Ok(End::Done)
+    Ok(())
 }

@@ -11,30 +11,33 @@ mod source;
 mod section;
 mod shape;
 
+mod process;
+
 mod breaker;
+mod classify;
 mod dependency;
 mod fallback;
+mod limits;
 mod policy;
 
+pub mod credentials;
 mod problem;
 mod secret;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 use ::config::Value;
 
-pub use dependency::{
-    Cause, ClassifyConfig, DependencyConfig, DependencyKind, EdgeTimeouts, RateLimitConfig,
-};
+pub use dependency::{DependencyConfig, DependencyKind};
 pub use fallback::{FallbackConfig, FallbackKind, FallbackOn};
-pub use loader::Loader;
-pub use problem::{ConfigError, Problem};
+pub use loader::{Loader, Sources};
+pub use problem::{ConfigError, Problem, Warning};
+pub use process::{AdminConfig, GatewayConfig, RecorderConfig, ReloadConfig};
 pub use secret::Secret;
 
 use section::{Report, Section, nearest};
-use shape::{Shape, line};
 use source::Rank;
 
 /// A checked configuration.
@@ -59,57 +62,43 @@ pub struct Settings {
     pub gateway: GatewayConfig,
     /// Its admin side.
     pub admin: AdminConfig,
+    /// The record of what came of every call.
+    pub recorder: RecorderConfig,
+    /// When all of this is read again.
+    pub reload: ReloadConfig,
     /// Every dependency by its name.
     pub dependencies: BTreeMap<String, DependencyConfig>,
+    files: Vec<PathBuf>,
     effective: Vec<EffectiveValue>,
+    warnings: Vec<Warning>,
 }
 
-/// Where the sidecar takes calls.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct GatewayConfig {
-    /// The address to listen on.
-    pub bind: SocketAddr,
-}
-
-/// Where the sidecar is watched and operated.
-///
-/// # Source  Rule SEC-1 in docs/rules.md.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct AdminConfig {
-    /// The address to listen on; loopback unless it is set.
-    pub bind: SocketAddr,
-    /// What a change must be signed with; without it nothing can be changed.
-    pub token: Option<Secret>,
-}
-
-/// One value that some layer gave, for `breakerbox check`.
+/// One value that holds, for `breakerbox check`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EffectiveValue {
     /// The full key.
     pub key: String,
-    /// The value as given; a secret is `***`.
+    /// The value as given, or the default; a secret is `***`.
     pub value: String,
     /// The layer that won.
     pub origin: String,
+    /// Whether no layer gave it.
+    pub is_default: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        let loopback = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
         Self {
             environment: "development".to_owned(),
-            gateway: GatewayConfig {
-                bind: loopback(7070),
-            },
-            admin: AdminConfig {
-                bind: loopback(7071),
-                token: None,
-            },
+            gateway: GatewayConfig::default(),
+            admin: AdminConfig::default(),
+            recorder: RecorderConfig::default(),
+            reload: ReloadConfig::default(),
             dependencies: BTreeMap::new(),
+            files: Vec::new(),
             effective: Vec::new(),
+            warnings: Vec::new(),
         }
     }
 }
@@ -127,10 +116,22 @@ impl Settings {
         Loader::default()
     }
 
-    /// Every value that a layer gave, sorted by key. What is missing has its default.
+    /// The files that were read, the weakest layer first.
+    #[must_use]
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
+    /// Every value that holds, sorted by key, also where nobody gave one.
     #[must_use]
     pub fn effective(&self) -> &[EffectiveValue] {
         &self.effective
+    }
+
+    /// What can be used, but should be looked at.
+    #[must_use]
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
     }
 
     /// Every key that can be set; `*` stands for the name of a dependency, `[0]` for an index.
@@ -146,74 +147,67 @@ impl Settings {
         let any = table(vec![("fallback", fallback)]);
         let root = table(vec![("dependencies", table(vec![("*", any)]))]);
         let report = RefCell::new(Report::default());
-        read_root(&root, &report);
+        read_root(&root, "", &report);
         report.into_inner().asked.into_iter().collect()
     }
 }
 
 /// Reads the merged tree; fails when anything at all was wrong.
-fn read(root: &Value, environment: String, found: Vec<Problem>) -> Result<Settings, ConfigError> {
+fn read(root: &Value, sources: &Sources, found: Vec<Problem>) -> Result<Settings, ConfigError> {
     let report = RefCell::new(Report {
         problems: found,
         ..Report::default()
     });
-    let settings = read_root(root, &report);
-    let report = report.into_inner();
+    let settings = read_root(root, &sources.environment, &report);
+    let mut report = report.into_inner();
     if !report.problems.is_empty() {
         return Err(ConfigError::new(report.problems));
     }
-    let effective = report.given.into_iter().map(|(key, (value, origin))| {
-        let origin = origin.place;
-        EffectiveValue { key, value, origin }
-    });
+    let warnings = std::mem::take(&mut report.warnings);
     Ok(Settings {
-        environment,
-        effective: effective.collect(),
+        environment: sources.environment.clone(),
+        files: sources.found().map(Path::to_owned).collect(),
+        effective: effective(report),
+        warnings,
         ..settings
     })
 }
 
-fn read_root(root: &Value, report: &RefCell<Report>) -> Settings {
-    let default = Settings::default();
+/// What was given, and the defaults of what was not.
+fn effective(report: Report) -> Vec<EffectiveValue> {
+    let defaults = report.defaults.into_iter().map(|(key, value)| {
+        let default = (value, "built-in default".to_owned(), true);
+        (key, default)
+    });
+    let given = report.given.into_iter();
+    let given = given.map(|(key, (value, origin))| (key, (value, origin.place, false)));
+    let all: BTreeMap<_, _> = defaults.chain(given).collect();
+    let all = all.into_iter();
+    all.map(|(key, (value, origin, is_default))| EffectiveValue {
+        key,
+        value,
+        origin,
+        is_default,
+    })
+    .collect()
+}
+
+fn read_root(root: &Value, environment: &str, report: &RefCell<Report>) -> Settings {
     let mut section = Section::new("", Some(root), report);
-    let mut gateway = section.section("gateway");
-    let gateway_bind = gateway.get("bind", &address());
-    gateway.finish();
-    let mut admin = section.section("admin");
-    let admin_bind = admin.get("bind", &address());
-    let token = Shape {
-        secret: true,
-        ..line("a text of at least 16 letters", |token| token.len() >= 16)
-    };
-    let token = admin.get("token", &token).map(Secret::new);
+    let (gateway, admin) = process::servers(section.section("gateway"), section.section("admin"));
     let settings = Settings {
-        gateway: GatewayConfig {
-            bind: gateway_bind.unwrap_or(default.gateway.bind),
-        },
-        admin: AdminConfig {
-            bind: admin_bind.unwrap_or(default.admin.bind),
-            token,
-        },
-        dependencies: read_dependencies(&section.section("dependencies")),
-        ..default
+        gateway,
+        admin,
+        recorder: process::recorder(section.section("recorder")),
+        reload: process::reload(section.section("reload")),
+        dependencies: read_dependencies(&section.section("dependencies"), environment),
+        ..Settings::default()
     };
-    if settings.gateway.bind == settings.admin.bind && settings.admin.bind.port() != 0 {
-        let reason = "the gateway listens there already";
-        admin.conflict("bind", reason, "an address other than gateway.bind");
-    }
-    admin.finish();
     section.finish();
     settings
 }
 
-fn address() -> Shape<'static, SocketAddr> {
-    let text = line("an address with a port, such as \"127.0.0.1:7070\"", |_| {
-        true
-    });
-    text.map(|text| text.trim().parse().ok())
-}
-
-fn read_dependencies(table: &Section<'_>) -> BTreeMap<String, DependencyConfig> {
+fn read_dependencies(table: &Section<'_>, environment: &str) -> BTreeMap<String, DependencyConfig> {
     let names = table.names();
     let mut dependencies = BTreeMap::new();
     for name in &names {
@@ -232,7 +226,7 @@ fn read_dependencies(table: &Section<'_>) -> BTreeMap<String, DependencyConfig> 
                 section.conflict_here(&reason, "a dependency of the files, or to set its kind too");
             }
         }
-        dependencies.insert(name.clone(), dependency::read(section));
+        dependencies.insert(name.clone(), dependency::read(section, environment));
     }
     fallback::check(&dependencies, table);
     dependencies

@@ -228,8 +228,8 @@ async fn start(pace: Pace) -> Result<Stage, DemoError> {
             url: format!("http://{}", site.address),
             key,
             trusting: name == CRASHING,
-            timeouts: config.timeouts,
-            classify: Arc::new(config.classify.clone()),
+            connect: config.settings.timeout.connect,
+            classify: Arc::new(config.settings.classify.clone()),
         };
         let client = service(&runtime, name, &config, place).await?;
         sites.push(site);
@@ -278,6 +278,7 @@ async fn service(
             FallbackKind::StaleCache {
                 max_age,
                 max_entries,
+                ..
             } => {
                 let max_entries = usize::try_from(max_entries.get()).unwrap_or(usize::MAX);
                 builder.fallback(StaleCache::new(*max_age, max_entries))

@@ -36,7 +36,7 @@ enum Command {
         #[arg(long)]
         fast: bool,
     },
-    /// Validates the configuration and prints every value that is set, with its layer
+    /// Validates the configuration and prints every value that holds, with its layer
     Check {
         /// The folder of the files [default: config, if it is there]
         #[arg(long, value_name = "DIR")]

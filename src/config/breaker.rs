@@ -16,10 +16,10 @@ const MOST_OUTCOMES: u32 = 1_000_000;
 
 /// A whole number from one on.
 pub(super) fn count(most: u32) -> Shape<'static, NonZeroU32> {
-    whole(1..=most).map(NonZeroU32::new)
+    whole(1..=most).map(NonZeroU32::new, |count| count.get())
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 enum Window {
     Consecutive,
     Count,
@@ -40,20 +40,28 @@ pub(super) fn read(mut section: Section<'_>, attempt: Option<Duration>) -> Break
     let default = BreakerSettings::default();
     let settings = BreakerSettings {
         window: read_window(section.tagged("window")),
-        failure_threshold: section
-            .get("failure_threshold", &count(MOST_OUTCOMES).or_off())
-            .unwrap_or(default.failure_threshold),
-        consecutive_failures: section
-            .get("consecutive_failures", &count(MOST_OUTCOMES).or_off())
-            .unwrap_or(default.consecutive_failures),
-        failure_rate: section.get("failure_rate", &rate().or_off()).flatten(),
-        slow_rate: section.get("slow_rate", &rate().or_off()).flatten(),
-        slow_call: section
-            .get("slow_call", &duration(TICK..=YEAR).or_off())
-            .flatten(),
-        minimum_calls: section
-            .get("minimum_calls", &whole(1..=MOST_OUTCOMES))
-            .unwrap_or(default.minimum_calls),
+        failure_threshold: section.get_or(
+            "failure_threshold",
+            &count(MOST_OUTCOMES).or_off(),
+            default.failure_threshold,
+        ),
+        consecutive_failures: section.get_or(
+            "consecutive_failures",
+            &count(MOST_OUTCOMES).or_off(),
+            default.consecutive_failures,
+        ),
+        failure_rate: section.get_or("failure_rate", &rate().or_off(), default.failure_rate),
+        slow_rate: section.get_or("slow_rate", &rate().or_off(), default.slow_rate),
+        slow_call: section.get_or(
+            "slow_call",
+            &duration(TICK..=YEAR).or_off(),
+            default.slow_call,
+        ),
+        minimum_calls: section.get_or(
+            "minimum_calls",
+            &whole(1..=MOST_OUTCOMES),
+            default.minimum_calls,
+        ),
         open: read_open_time(&mut section),
         half_open: read_half_open(&mut section, attempt),
         cancelled: read_cancelled(section.tagged("cancelled")),
@@ -71,6 +79,9 @@ fn read_window(mut section: Section<'_>) -> WindowKind {
         ("tumbling", Window::Tumbling),
     ];
     let kind = section.get("kind", &word(KINDS));
+    if !section.present {
+        section.settle("kind", &word(KINDS), kind, Window::Consecutive);
+    }
     let size = section.get("size", &count(MOST_OUTCOMES));
     let span = section.get("span", &duration(TICK..=YEAR));
     let buckets = section.get("buckets", &count(10_000));
@@ -95,9 +106,9 @@ fn read_window(mut section: Section<'_>) -> WindowKind {
         }
         Some(Window::Time) => {
             missing("span", true);
-            let buckets = buckets.or(NonZeroU32::new(10));
-            let window = span.zip(buckets);
-            let window = window.map(|(span, buckets)| WindowKind::Time { span, buckets });
+            let ten = NonZeroU32::new(10).unwrap_or(NonZeroU32::MIN);
+            let buckets = section.settle("buckets", &count(10_000), buckets, ten);
+            let window = span.map(|span| WindowKind::Time { span, buckets });
             (window, &["span", "buckets"])
         }
         Some(Window::Tumbling) => {
@@ -112,18 +123,16 @@ fn read_window(mut section: Section<'_>) -> WindowKind {
 
 fn read_open_time(section: &mut Section<'_>) -> OpenTime {
     let default = OpenTime::default();
-    let base = section.get("recovery_timeout", &duration(TICK..=YEAR));
+    let span = duration(TICK..=YEAR);
+    let base = section.get("recovery_timeout", &span);
     let mut growth = section.section("recovery_backoff");
-    let max = growth.get("max", &duration(TICK..=YEAR));
+    let max = growth.get("max", &span);
+    let base = section.settle("recovery_timeout", &span, base, default.base);
     let open = OpenTime {
-        base: base.unwrap_or(default.base),
-        factor: growth
-            .get("factor", &number(1.0..=100.0))
-            .unwrap_or(default.factor),
-        max: max.unwrap_or(default.max.max(base.unwrap_or(default.base))),
-        jitter: growth
-            .get("jitter", &number(0.0..=1.0))
-            .unwrap_or(default.jitter),
+        base,
+        factor: growth.get_or("factor", &number(1.0..=100.0), default.factor),
+        max: growth.settle("max", &span, max, default.max.max(base)),
+        jitter: growth.get_or("jitter", &number(0.0..=1.0), default.jitter),
     };
     if open.base > open.max && !section.is_bad("recovery_timeout") {
         let base = humantime::format_duration(open.base);
@@ -143,24 +152,24 @@ fn read_half_open(section: &mut Section<'_>, attempt: Option<Duration>) -> HalfO
         ("frees_its_slot", LostProbe::FreesItsSlot),
     ];
     let default = HalfOpenSettings::default();
-    let lease = section.get("probe_lease", &duration(TICK..=YEAR));
+    let long_enough = default.probe_lease.max(attempt.unwrap_or_default());
     let settings = HalfOpenSettings {
-        max_calls: section
-            .get("half_open_max_calls", &count(10_000))
-            .unwrap_or(default.max_calls),
-        max_admitted: section
-            .get("half_open_max_admitted", &count(10_000).or_off())
-            .flatten(),
+        max_calls: section.get_or("half_open_max_calls", &count(10_000), default.max_calls),
+        max_admitted: section.get_or(
+            "half_open_max_admitted",
+            &count(10_000).or_off(),
+            default.max_admitted,
+        ),
         rule: read_rule(section),
-        probe_lease: lease.unwrap_or(default.probe_lease.max(attempt.unwrap_or_default())),
-        lost_probe: section
-            .get("lost_probe", &word(LOST))
-            .unwrap_or(default.lost_probe),
-        cancelled_probe_reopens: section
-            .get("cancelled_probe_reopens", &truth())
-            .unwrap_or(default.cancelled_probe_reopens),
+        probe_lease: section.get_or("probe_lease", &duration(TICK..=YEAR), long_enough),
+        lost_probe: section.get_or("lost_probe", &word(LOST), default.lost_probe),
+        cancelled_probe_reopens: section.get_or(
+            "cancelled_probe_reopens",
+            &truth(),
+            default.cancelled_probe_reopens,
+        ),
         limit: section
-            .section_or_off("half_open_limit")
+            .section_if_given("half_open_limit")
             .and_then(read_limit),
     };
     if let Some(attempt) = attempt.filter(|attempt| *attempt > settings.probe_lease) {
@@ -190,12 +199,11 @@ fn read_half_open(section: &mut Section<'_>, attempt: Option<Duration>) -> HalfO
 
 fn read_limit(mut section: Section<'_>) -> Option<HalfOpenLimit> {
     let after = section.get("after", &duration(TICK..=YEAR));
-    let closes = section.get("then", &word(&[("opens", false), ("closes", true)]));
+    let closes = section.get_or("then", &word(&[("opens", false), ("closes", true)]), false);
     if section.present && !section.has("after") {
         section.conflict("after", "it is missing", "a duration");
     }
     section.finish();
-    let closes = closes.unwrap_or(false);
     after.map(|after| HalfOpenLimit { after, closes })
 }
 
@@ -206,12 +214,13 @@ fn read_rule(section: &mut Section<'_>) -> HalfOpenRule {
         ("k_of_n", Rule::KOfN),
         ("auto_close", Rule::AutoClose),
     ];
-    let limit = section
-        .get("half_open_attempt_limit", &count(10_000))
-        .unwrap_or(NonZeroU32::MIN);
+    let limit = section.get_or("half_open_attempt_limit", &count(10_000), NonZeroU32::MIN);
     let limit_is_bad = section.is_bad("half_open_attempt_limit");
     let mut rule = section.tagged("half_open_rule");
     let kind = rule.get("kind", &word(RULES));
+    if !rule.present {
+        rule.settle("kind", &word(RULES), kind, Rule::Successes);
+    }
     let of = rule.get("of", &count(10_000));
     if rule.present && !rule.has("kind") {
         rule.conflict(
@@ -268,6 +277,9 @@ fn read_cancelled(mut section: Section<'_>) -> CancelledPolicy {
         ("rate", Kind::Rate),
     ];
     let kind = section.get("kind", &word(KINDS));
+    if !section.present {
+        section.settle("kind", &word(KINDS), kind, Kind::Ignore);
+    }
     let share = section.get("rate", &rate());
     if section.present && !section.has("kind") {
         section.conflict("kind", "it is missing", "ignore, failure or rate");

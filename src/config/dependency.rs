@@ -1,15 +1,13 @@
 //! One table under `dependencies`: what it is, and everything that is set for it.
 
-use std::num::NonZeroU32;
-use std::time::Duration;
+use std::path::PathBuf;
 
-use breakerbox_policy::DependencySettings;
+use breakerbox_policy::{DependencySettings, WhenAllDown};
 
-use super::breaker::{self, count};
 use super::fallback::{self, FallbackConfig};
-use super::policy;
 use super::section::Section;
-use super::shape::{Shape, TICK, YEAR, duration, line, number, word};
+use super::shape::{line, truth, word};
+use super::{breaker, classify, credentials, limits, policy};
 
 /// Everything that is configured for one dependency.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -21,18 +19,14 @@ pub struct DependencyConfig {
     pub url: Option<String>,
     /// Methods (or tools) that may be repeated after they may have been executed (CALL-7).
     pub idempotent: Vec<String>,
+    /// The service-account key that it is called with: a file that was checked.
+    pub credentials: Option<PathBuf>,
     /// The policy, as the machines of the kernel take it.
     pub settings: DependencySettings,
-    /// Limits of a connection, beside the policy's.
-    pub timeouts: EdgeTimeouts,
-    /// Writes at once; `None` for no limit of their own (LIM-3).
-    pub max_concurrent_writes: Option<NonZeroU32>,
-    /// Calls for each interval; `None` for no limit.
-    pub rate_limit: Option<RateLimitConfig>,
-    /// Which answers of the dependency count as what (BRK-7).
-    pub classify: ClassifyConfig,
     /// Who answers instead, in this order (FBK-1).
     pub fallbacks: Vec<FallbackConfig>,
+    /// Whether only the fallbacks answer: the dependency itself is never called.
+    pub fallback_only: bool,
 }
 
 /// How a dependency is spoken to.
@@ -47,132 +41,78 @@ pub enum DependencyKind {
     Simulated,
 }
 
-/// Limits of a connection; `None` for no limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct EdgeTimeouts {
-    /// Until a connection stands.
-    pub connect: Option<Duration>,
-    /// From the request to the first byte of the answer.
-    pub first_byte: Option<Duration>,
-    /// Between two pieces of a streamed answer.
-    pub idle: Option<Duration>,
-}
-
-impl Default for EdgeTimeouts {
-    fn default() -> Self {
-        Self {
-            connect: Some(Duration::from_secs(1)),
-            first_byte: Some(Duration::from_secs(5)),
-            idle: Some(Duration::from_secs(30)),
-        }
-    }
-}
-
-/// Calls for each interval (LIM-1, LIM-2).
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
-pub struct RateLimitConfig {
-    /// Calls in each `per`.
-    pub rate: f64,
-    /// The interval.
-    pub per: Duration,
-    /// Calls that may come at once after a quiet time.
-    pub burst: NonZeroU32,
-    /// How long a call may wait for its turn.
-    pub max_wait: Duration,
-}
-
-/// Which answers of the dependency count as what. The more exact cause wins.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ClassifyConfig {
-    /// The dependency is sick: feeds the breaker.
-    pub failure: Vec<Cause>,
-    /// It asks for a pause.
-    pub throttled: Vec<Cause>,
-    /// The caller's own mistake.
-    pub rejected: Vec<Cause>,
-    /// Our configuration is wrong: a key, a retired model.
-    pub misconfigured: Vec<Cause>,
-}
-
-impl Default for ClassifyConfig {
-    fn default() -> Self {
-        let sick = [
-            Cause::StatusClass(5),
-            Cause::Connect,
-            Cause::Timeout,
-            Cause::Reset,
-        ];
-        Self {
-            failure: sick.to_vec(),
-            throttled: vec![Cause::Status(429)],
-            rejected: vec![Cause::StatusClass(4)],
-            misconfigured: vec![Cause::Status(401), Cause::Status(403)],
-        }
-    }
-}
-
-/// What may be said about an answer, or about its absence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum Cause {
-    /// This HTTP status, such as 429.
-    Status(u16),
-    /// This hundred of HTTP statuses, such as 5 for `"5xx"`.
-    StatusClass(u16),
-    /// No connection could be made.
-    Connect,
-    /// The attempt took too long.
-    Timeout,
-    /// The connection was lost before the answer was complete.
-    Reset,
-}
-
 /// Reads the table of one dependency.
-pub(super) fn read(mut section: Section<'_>) -> DependencyConfig {
+pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyConfig {
     const KINDS: &[(&str, DependencyKind)] = &[
         ("http", DependencyKind::Http),
         ("mcp_stdio", DependencyKind::McpStdio),
         ("simulated", DependencyKind::Simulated),
     ];
-    let kind = section.get("kind", &word(KINDS));
-    let url = section.get("url", &line(URL, is_http_url));
+    let kind = section.get_if_set("kind", &word(KINDS));
+    let url = section.get_if_set("url", &line(URL, is_http_url));
     if kind == Some(DependencyKind::Http) && !section.has("url") {
         section.conflict("url", "kind = \"http\" needs it", URL);
     }
     let method = line("a method such as \"GET\", or a tool's name", is_name);
-    let idempotent = section
-        .get("idempotent", &method.list())
-        .unwrap_or_default();
-    let (timeout, timeouts) = policy::timeout(section.section("timeout"));
-    let (bulkhead, max_concurrent_writes) = policy::bulkhead(section.section("bulkhead"));
-    let settings = DependencySettings {
-        breaker: breaker::read(section.section("breaker"), timeout.attempt),
-        timeout,
-        retry: policy::retry(section.section("retry")),
-        bulkhead,
-        workers: policy::workers(section.section("workers")),
-        ..DependencySettings::default()
-    };
-    let config = DependencyConfig {
+    let idempotent = section.get_or("idempotent", &method.list(), Vec::new());
+    let credentials = read_credentials(&mut section);
+    let settings = read_settings(&mut section, environment);
+    let fallbacks: Vec<FallbackConfig> = section
+        .sections("fallback")
+        .into_iter()
+        .filter_map(fallback::read)
+        .collect();
+    let fallback_only = section.get_or("fallback_only", &truth(), false);
+    // Without a kind it is the program that brings the code, and perhaps the fallbacks too.
+    if fallback_only && kind.is_some() && !section.has("fallback") {
+        let allowed = "false, or a fallback";
+        section.conflict("fallback_only", "nobody would answer", allowed);
+    }
+    section.finish();
+    DependencyConfig {
         kind,
         url,
         idempotent,
+        credentials,
         settings,
-        timeouts,
-        max_concurrent_writes,
-        rate_limit: section.section_or_off("rate_limit").and_then(rate_limit),
-        classify: classify(section.section("classify")),
-        fallbacks: section
-            .sections("fallback")
-            .into_iter()
-            .filter_map(fallback::read)
-            .collect(),
-    };
-    section.finish();
-    config
+        fallbacks,
+        fallback_only,
+    }
+}
+
+fn read_settings(section: &mut Section<'_>, environment: &str) -> DependencySettings {
+    const DOWN: &[(&str, WhenAllDown)] =
+        &[("refuse", WhenAllDown::Refuse), ("try", WhenAllDown::Try)];
+    let timeout = policy::timeout(section.section("timeout"));
+    let hedge = section.section_if_given("hedge");
+    let rate_limit = section.section_if_given("rate_limit");
+    let chaos = section.section_if_given("chaos");
+    DependencySettings {
+        breaker: breaker::read(section.section("breaker"), timeout.attempt),
+        timeout,
+        retry: policy::retry(section.section("retry")),
+        hedge: hedge.and_then(|hedge| limits::hedge(hedge, timeout.attempt)),
+        rate_limit: rate_limit.and_then(limits::rate_limit),
+        throttle: limits::throttle(section.section("throttle")),
+        bulkhead: policy::bulkhead(section.section("bulkhead")),
+        workers: policy::workers(section.section("workers")),
+        classify: classify::read(section.section("classify")),
+        keys: limits::keys(section.section("keys")),
+        when_all_down: section.get_or("when_all_down", &word(DOWN), WhenAllDown::default()),
+        chaos: chaos.and_then(|chaos| limits::chaos(chaos, environment)),
+    }
+}
+
+/// A key that cannot be used is found now, and not when the first call needs it.
+fn read_credentials(section: &mut Section<'_>) -> Option<PathBuf> {
+    let path = line("the path of a file", |path| !path.is_empty());
+    let path = PathBuf::from(section.get_if_set("credentials", &path)?);
+    match credentials::check(&path) {
+        Ok(None) => {}
+        Ok(Some(exposed)) => section.warn("credentials", exposed.to_string()),
+        Err(error) => section.conflict("credentials", error.to_string(), credentials::ALLOWED),
+    }
+    Some(path)
 }
 
 const URL: &str = "an address such as \"http://127.0.0.1:9001\", without user and query";
@@ -201,79 +141,4 @@ fn is_name(name: &str) -> bool {
         && name
             .chars()
             .all(|letter| letter.is_ascii_graphic() && letter != ',')
-}
-
-fn rate_limit(mut section: Section<'_>) -> Option<RateLimitConfig> {
-    let rate = section.get("rate", &number(0.001..=1e9));
-    let per = section.get("per", &duration(TICK..=YEAR));
-    let burst = section.get("burst", &count(u32::MAX));
-    let max_wait = section.get("max_wait", &duration(Duration::ZERO..=YEAR));
-    if section.present && !section.has("rate") {
-        section.conflict(
-            "rate",
-            "it is missing",
-            "a number of calls for each interval",
-        );
-    }
-    section.finish();
-    let rate = rate?;
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "it saturates"
-    )]
-    let one_interval = NonZeroU32::new(rate.ceil() as u32).unwrap_or(NonZeroU32::MIN);
-    Some(RateLimitConfig {
-        rate,
-        per: per.unwrap_or(Duration::from_secs(1)),
-        burst: burst.unwrap_or(one_interval),
-        max_wait: max_wait.unwrap_or_default(),
-    })
-}
-
-fn cause() -> Shape<'static, Cause> {
-    let words = word(&[
-        ("connect", Cause::Connect),
-        ("timeout", Cause::Timeout),
-        ("reset", Cause::Reset),
-        ("4xx", Cause::StatusClass(4)),
-        ("5xx", Cause::StatusClass(5)),
-    ]);
-    let status = super::shape::whole(400..=599_u16);
-    let allowed = format!("{} or a status from 400 to 599", words.allowed);
-    Shape::new(allowed, move |value| {
-        (words.parse)(value).or_else(|| (status.parse)(value).map(Cause::Status))
-    })
-}
-
-fn classify(mut section: Section<'_>) -> ClassifyConfig {
-    let default = ClassifyConfig::default();
-    let causes = cause().list();
-    let config = ClassifyConfig {
-        failure: section.get("failure", &causes).unwrap_or(default.failure),
-        throttled: section
-            .get("throttled", &causes)
-            .unwrap_or(default.throttled),
-        rejected: section.get("rejected", &causes).unwrap_or(default.rejected),
-        misconfigured: section
-            .get("misconfigured", &causes)
-            .unwrap_or(default.misconfigured),
-    };
-    let classes = [
-        ("failure", &config.failure),
-        ("throttled", &config.throttled),
-        ("rejected", &config.rejected),
-        ("misconfigured", &config.misconfigured),
-    ];
-    for (index, (class, causes)) in classes.iter().enumerate() {
-        for (other, others) in &classes[index + 1..] {
-            if let Some(both) = causes.iter().find(|cause| others.contains(cause)) {
-                let key = if section.has(other) { other } else { class };
-                let reason = format!("{both:?} stands in {class} and in {other}");
-                section.conflict(key, reason, "each cause in one class");
-            }
-        }
-    }
-    section.finish();
-    config
 }

@@ -31,6 +31,8 @@ pub enum FallbackKind {
         max_age: Duration,
         /// Answers that are kept at most.
         max_entries: NonZeroU32,
+        /// Whether the dependency is asked again in the background once one was served.
+        refresh: bool,
     },
     /// Another dependency, with its own breaker.
     Dependency {
@@ -58,7 +60,7 @@ pub enum FallbackOn {
     Failed,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 enum Kind {
     StaleCache,
     Dependency,
@@ -80,60 +82,74 @@ pub(super) fn read(mut section: Section<'_>) -> Option<FallbackConfig> {
     if !section.has("kind") {
         section.conflict("kind", "it is missing", "stale_cache, dependency or fixed");
     }
-    let on = section.get("on", &word(ENDS).list());
-    if on.as_ref().is_some_and(Vec::is_empty) {
+    let both = || vec![FallbackOn::Refused, FallbackOn::Failed];
+    let on = section.get_or("on", &word(ENDS).list(), both());
+    if on.is_empty() {
         section.conflict(
             "on",
             "it would never serve",
             "\"refused\", \"failed\" or both",
         );
     }
-    let writes = section.get("writes", &truth()).unwrap_or(false);
-    let max_age = section.get("max_age", &duration(TICK..=YEAR));
-    let max_entries = section.get("max_entries", &count(10_000_000));
-    let name = section.get(
-        "name",
-        &line("the name of a dependency", |name| !name.is_empty()),
-    );
-    let status = section.get("status", &whole(200..=599_u16));
+    let writes = section.get_or("writes", &truth(), false);
+    let (kind, own) = read_kind(&mut section, given);
+    if given.is_some() {
+        section.only("kind", &[own, &["on", "writes"]].concat());
+    }
+    section.finish();
+    let kind = kind?;
+    Some(FallbackConfig { kind, on, writes })
+}
+
+/// Asks for the keys of every kind, and gives back the chosen one with the names of its own.
+fn read_kind(
+    section: &mut Section<'_>,
+    given: Option<Kind>,
+) -> (Option<FallbackKind>, &'static [&'static str]) {
+    let span = duration(TICK..=YEAR);
+    let entries = count(10_000_000);
+    let name = line("the name of a dependency", |name| !name.is_empty());
+    let code = whole(200..=599_u16);
     let printable = |text: &str| !text.is_empty() && text.chars().all(|c| !c.is_control());
-    let content_type = section.get("content_type", &line("a media type", printable));
-    let body = section.get("body", &line("a text", |_| true));
-    let common = ["on", "writes"];
-    let (kind, own): (_, &[&str]) = match given? {
-        Kind::StaleCache => {
+    let media = line("a media type", printable);
+    let text = line("a text", |_| true);
+    let max_age = section.get("max_age", &span);
+    let max_entries = section.get("max_entries", &entries);
+    let refresh = section.get("refresh", &truth());
+    let other = section.get("name", &name);
+    let status = section.get("status", &code);
+    let content_type = section.get("content_type", &media);
+    let body = section.get("body", &text);
+    match given {
+        None => (None, &[]),
+        Some(Kind::StaleCache) => {
+            let hour = Duration::from_secs(3600);
+            let many = NonZeroU32::new(10_000).unwrap_or(NonZeroU32::MIN);
             let kind = FallbackKind::StaleCache {
-                max_age: max_age.unwrap_or(Duration::from_secs(3600)),
-                max_entries: max_entries.or(NonZeroU32::new(10_000))?,
+                max_age: section.settle("max_age", &span, max_age, hour),
+                max_entries: section.settle("max_entries", &entries, max_entries, many),
+                refresh: section.settle("refresh", &truth(), refresh, false),
             };
-            (Some(kind), &["max_age", "max_entries"])
+            (Some(kind), &["max_age", "max_entries", "refresh"])
         }
-        Kind::Dependency => {
+        Some(Kind::Dependency) => {
             if !section.has("name") {
                 let needs = "kind = \"dependency\" needs it";
                 section.conflict("name", needs, "the name of a dependency");
             }
-            (
-                name.map(|name| FallbackKind::Dependency { name }),
-                &["name"],
-            )
+            let kind = other.map(|name| FallbackKind::Dependency { name });
+            (kind, &["name"])
         }
-        Kind::Fixed => {
+        Some(Kind::Fixed) => {
+            let json = "application/json".to_owned();
             let kind = FallbackKind::Fixed {
-                status: status.unwrap_or(200),
-                content_type: content_type.unwrap_or_else(|| "application/json".to_owned()),
-                body: body.unwrap_or_default(),
+                status: section.settle("status", &code, status, 200),
+                content_type: section.settle("content_type", &media, content_type, json),
+                body: section.settle("body", &text, body, String::new()),
             };
             (Some(kind), &["status", "content_type", "body"])
         }
-    };
-    section.only("kind", &[own, &common].concat());
-    section.finish();
-    Some(FallbackConfig {
-        kind: kind?,
-        on: on.unwrap_or_else(|| vec![FallbackOn::Refused, FallbackOn::Failed]),
-        writes,
-    })
+    }
 }
 
 /// Notes fallbacks that name nobody, and circles of them.

@@ -81,13 +81,64 @@ impl Loader {
         self
     }
 
-    /// Reads, merges and checks everything.
+    /// Reads, merges and checks everything; may be called again when something has changed.
     ///
     /// # Errors  [`ConfigError`] with all problems at once; nothing is half applied.
     /// # Source  Rule CFG-1 in docs/rules.md.
-    pub fn load(self) -> Result<Settings, ConfigError> {
+    pub fn load(&self) -> Result<Settings, ConfigError> {
         let mut problems = Vec::new();
-        let (dotenv_place, dotenv) = self.read_dotenv(&mut problems);
+        let around = self.surroundings(&mut problems);
+        let sources = self.sources_in(&around);
+
+        let mut layers = self.read_files(&sources.environment, &around, &mut problems);
+        let dotenv = self.dotenv_path();
+        let place = |name: &str| Origin::new(Rank::DotEnv, format!("{}: {name}", dotenv.display()));
+        layers.extend(variables_of(around.dotenv, place));
+        let place =
+            |name: &str| Origin::new(Rank::Environment, format!("environment variable {name}"));
+        layers.extend(variables_of(around.variables, place));
+        for (key, text) in &self.flags {
+            let origin = Origin::new(Rank::Flag, format!("flag {key}"));
+            if has_sane_indices(key) {
+                let (key, text) = (key.clone(), text.clone());
+                layers.push(One { key, text, origin }.collect());
+            } else {
+                let reason = "it has an index that is none";
+                problems.push(unreadable(reason, "an index from 0 to 999", &origin.place));
+            }
+        }
+        let root = merge(layers, &mut problems);
+        read(&root, &sources, problems)
+    }
+
+    /// Where it would read now: the environment, and the files that count.
+    #[must_use]
+    pub fn sources(&self) -> Sources {
+        // Whatever is wrong is told by whoever loads.
+        self.sources_in(&self.surroundings(&mut Vec::new()))
+    }
+
+    fn sources_in(&self, around: &Surroundings) -> Sources {
+        let environment = around.named.clone();
+        let environment = environment.unwrap_or_else(|| "development".to_owned());
+        let mut files = Vec::new();
+        if self.has_folder() {
+            let default = self.folder().join("default.toml");
+            let own = self.folder().join(format!("{environment}.toml"));
+            files.push(default);
+            if is_environment(&environment) && !files.contains(&own) {
+                files.push(own);
+            }
+        }
+        if self.has_dotenv() {
+            files.push(self.dotenv_path());
+        }
+        Sources { environment, files }
+    }
+
+    /// What is not in the folder: variables, and the environment's name that they may hold.
+    fn surroundings(&self, problems: &mut Vec<Problem>) -> Surroundings {
+        let dotenv = self.read_dotenv(problems);
         let variables = match &self.variables {
             Some(variables) => variables.clone(),
             None if self.bare => Vec::new(),
@@ -103,81 +154,75 @@ impl Loader {
         let named = named
             .or_else(|| in_layer(&variables))
             .or_else(|| in_layer(&dotenv));
-        let environment = named.clone().unwrap_or_else(|| "development".to_owned());
-
-        let mut layers = self.read_files(&environment, named.is_some(), &mut problems);
-        let place = |name: &str| Origin::new(Rank::DotEnv, format!("{dotenv_place}: {name}"));
-        layers.extend(variables_of(dotenv, place));
-        let place =
-            |name: &str| Origin::new(Rank::Environment, format!("environment variable {name}"));
-        layers.extend(variables_of(variables, place));
-        for (key, text) in self.flags {
-            let origin = Origin::new(Rank::Flag, format!("flag {key}"));
-            if has_sane_indices(&key) {
-                layers.push(One { key, text, origin }.collect());
-            } else {
-                let reason = "it has an index that is none";
-                problems.push(unreadable(reason, "an index from 0 to 999", &origin.place));
-            }
+        Surroundings {
+            dotenv,
+            variables,
+            named,
         }
-        let root = merge(layers, &mut problems);
-        read(&root, environment, problems)
     }
 
-    /// The variables of `.env` and the words for the file.
-    fn read_dotenv(&self, problems: &mut Vec<Problem>) -> (String, Vec<(String, String)>) {
-        let path = self.dotenv.clone().unwrap_or_else(|| PathBuf::from(".env"));
-        let place = path.display().to_string();
-        // Variables that are handed in stand for the whole surroundings; `.env` belongs to them.
-        let surroundings = self.dotenv.is_some() || (self.variables.is_none() && !self.bare);
-        if !surroundings || (self.dotenv.is_none() && !path.exists()) {
-            return (place, Vec::new());
+    fn folder(&self) -> &Path {
+        self.dir.as_deref().unwrap_or(Path::new("config"))
+    }
+
+    fn has_folder(&self) -> bool {
+        self.dir.is_some() || !self.bare
+    }
+
+    fn dotenv_path(&self) -> PathBuf {
+        self.dotenv.clone().unwrap_or_else(|| PathBuf::from(".env"))
+    }
+
+    /// Variables that are handed in stand for the whole surroundings; `.env` belongs to them.
+    fn has_dotenv(&self) -> bool {
+        self.dotenv.is_some() || (self.variables.is_none() && !self.bare)
+    }
+
+    fn read_dotenv(&self, problems: &mut Vec<Problem>) -> Vec<(String, String)> {
+        let path = self.dotenv_path();
+        if !self.has_dotenv() || (self.dotenv.is_none() && !path.exists()) {
+            return Vec::new();
         }
+        let place = path.display().to_string();
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) => {
+                problems.push(unreadable(error, "a file that can be read", &place));
+                return Vec::new();
+            }
+        };
         let mut variables = Vec::new();
-        match dotenvy::from_path_iter(&path) {
-            Ok(lines) => {
-                for line in lines {
-                    match line {
-                        Ok(variable) => variables.push(variable),
-                        Err(error) => {
-                            let reason = match error {
-                                dotenvy::Error::LineParse(_, column) => {
-                                    format!("a line cannot be read at column {column}")
-                                }
-                                other => other.to_string(),
-                            };
-                            let allowed = "lines such as NAME=value";
-                            problems.push(unreadable(reason, allowed, &place));
-                            break;
-                        }
-                    }
+        for line in dotenvy::from_read_iter(text.as_bytes()) {
+            match line {
+                Ok(variable) => variables.push(variable),
+                Err(error) => {
+                    problems.push(bad_line(&error, &text, &place));
+                    break;
                 }
             }
-            Err(error) => problems.push(unreadable(error, "a file that can be read", &place)),
         }
-        (place, variables)
+        variables
     }
 
     fn read_files(
         &self,
         environment: &str,
-        named: bool,
+        around: &Surroundings,
         problems: &mut Vec<Problem>,
     ) -> Vec<Result<Map<String, Value>, config::ConfigError>> {
-        let dir = self.dir.as_deref().unwrap_or(Path::new("config"));
+        let dir = self.folder();
         if self.dir.is_some() && !dir.is_dir() {
             let place = dir.display().to_string();
             problems.push(unreadable("there is no such folder", "a folder", &place));
         }
-        let plain = |letter: char| letter.is_ascii_alphanumeric() || "_-".contains(letter);
-        if environment.is_empty() || !environment.chars().all(plain) {
+        if !is_environment(environment) {
             let reason = format!("{environment:?} is no name of an environment");
             let allowed = "letters, digits, _ and -";
             problems.push(unreadable(reason, allowed, ENVIRONMENT));
             return Vec::new();
         }
         let own = dir.join(format!("{environment}.toml"));
-        if named && dir.is_dir() && !own.is_file() {
+        if around.named.is_some() && dir.is_dir() && !own.is_file() {
             let reason = format!("there is no file for the environment {environment:?}");
             let place = own.display().to_string();
             problems.push(unreadable(
@@ -190,15 +235,46 @@ impl Loader {
             (dir.join("default.toml"), Rank::DefaultFile),
             (own, Rank::EnvironmentFile),
         ];
-        let no_files = self.bare && self.dir.is_none();
         let files = files
             .into_iter()
-            .filter(|(path, _)| !no_files && path.is_file())
+            .filter(|(path, _)| self.has_folder() && path.is_file())
             .map(|(path, rank)| File::new(&path.to_string_lossy(), LinedToml(rank)).collect());
         let texts = self.texts.iter();
         let texts = texts.map(|text| File::from_str(text, LinedToml(Rank::Text)).collect());
         files.chain(texts).collect()
     }
+}
+
+/// Where a [`Loader`] reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Sources {
+    /// The environment, such as `production`.
+    pub environment: String,
+    /// The files that count, the weakest layer first, whether they are there or not.
+    pub files: Vec<PathBuf>,
+}
+
+impl Sources {
+    /// The files that are there.
+    pub fn found(&self) -> impl Iterator<Item = &Path> {
+        let files = self.files.iter().map(PathBuf::as_path);
+        files.filter(|path| path.is_file())
+    }
+}
+
+/// What a loader finds outside of the folder.
+struct Surroundings {
+    dotenv: Vec<(String, String)>,
+    variables: Vec<(String, String)>,
+    /// The environment, where anybody named one.
+    named: Option<String>,
+}
+
+/// Whether a file can be called so, and lies in the folder.
+fn is_environment(name: &str) -> bool {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "_-".contains(letter);
+    !name.is_empty() && name.chars().all(plain)
 }
 
 /// Whether every index in a key is small: an array is made as long as the index says.
@@ -263,6 +339,21 @@ fn merge(
             ));
             Value::new(None, Map::<String, Value>::new())
         }
+    }
+}
+
+/// A line of `.env`. The line itself is not shown: it may hold a secret.
+fn bad_line(error: &dotenvy::Error, text: &str, file: &str) -> Problem {
+    let allowed = "lines such as NAME=value";
+    let dotenvy::Error::LineParse(line, column) = error else {
+        return unreadable(error, allowed, file);
+    };
+    let reason = format!("a line cannot be read at column {column}");
+    // A value may go on over several lines; where it begins is the place.
+    let begin = line.lines().next().unwrap_or_default();
+    match text.lines().position(|line| line == begin) {
+        Some(before) => unreadable(reason, allowed, &format!("{file}:{}", before + 1)),
+        None => unreadable(reason, allowed, file),
     }
 }
 

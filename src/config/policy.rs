@@ -10,23 +10,21 @@ use breakerbox_policy::{
 };
 
 use super::breaker::count;
-use super::dependency::EdgeTimeouts;
+use super::classify::symptoms;
+use super::limits;
 use super::section::Section;
-use super::shape::{Shape, TICK, YEAR, duration, number, truth, whole, word};
+use super::shape::{Either, Shape, TICK, YEAR, duration, either, number, truth, whole, word};
 
 /// Reads `timeout`. A limit that was left out gives way to the one that was given.
-pub(super) fn timeout(mut section: Section<'_>) -> (TimeoutSettings, EdgeTimeouts) {
+pub(super) fn timeout(mut section: Section<'_>) -> TimeoutSettings {
     let default = TimeoutSettings::default();
     let limit = duration(TICK..=YEAR).or_off();
     let attempt = section.get("attempt", &limit);
     let total = section.get("total", &limit);
     let least = |one: Option<Duration>, other: Option<Duration>| one.into_iter().chain(other).min();
-    let (attempt, total) = match (attempt, total) {
-        (Some(attempt), Some(total)) => (attempt, total),
-        (None, Some(total)) => (least(default.attempt, total), total),
-        (Some(attempt), None) => (attempt, default.total.max(attempt)),
-        (None, None) => (default.attempt, default.total),
-    };
+    let long_enough = attempt.map_or(default.total, |attempt| default.total.max(attempt));
+    let total = section.settle("total", &limit, total, long_enough);
+    let attempt = section.settle("attempt", &limit, attempt, least(default.attempt, total));
     if let (Some(attempt), Some(total)) = (attempt, total)
         && attempt > total
     {
@@ -37,23 +35,15 @@ pub(super) fn timeout(mut section: Section<'_>) -> (TimeoutSettings, EdgeTimeout
             &format!("a duration of at most {total}"),
         );
     }
-    let default = EdgeTimeouts::default();
-    let edge = EdgeTimeouts {
-        connect: section.get("connect", &limit).unwrap_or(default.connect),
-        first_byte: section
-            .get("first_byte", &limit)
-            .unwrap_or(default.first_byte),
-        idle: section.get("idle", &limit).unwrap_or(default.idle),
+    let settings = TimeoutSettings {
+        connect: section.get_or("connect", &limit, default.connect),
+        attempt,
+        total,
+        first_byte: section.get_or("first_byte", &limit, default.first_byte),
+        idle: section.get_or("idle", &limit, default.idle),
     };
     section.finish();
-    (
-        TimeoutSettings {
-            attempt,
-            total,
-            ..TimeoutSettings::default()
-        },
-        edge,
-    )
+    settings
 }
 
 /// Reads `retry`.
@@ -62,43 +52,50 @@ pub(super) fn retry(mut section: Section<'_>) -> RetrySettings {
     let budget = section.section_or_off("budget").map(|mut budget| {
         let default = BudgetSettings::default();
         let settings = BudgetSettings {
-            ratio: budget
-                .get("ratio", &number(0.0..=1.0))
-                .unwrap_or(default.ratio),
-            floor_per_second: budget
-                .get("floor_per_second", &whole(0..=1_000_000))
-                .unwrap_or(default.floor_per_second),
+            ratio: budget.get_or("ratio", &number(0.0..=1.0), default.ratio),
+            floor_per_second: budget.get_or(
+                "floor_per_second",
+                &whole(0..=1_000_000),
+                default.floor_per_second,
+            ),
         };
         budget.finish();
         settings
     });
     let settings = RetrySettings {
-        max_attempts: section
-            .get("max_attempts", &count(100))
-            .unwrap_or(default.max_attempts),
+        max_attempts: section.get_or("max_attempts", &count(100), default.max_attempts),
         backoff: backoff(section.section("backoff"), default.backoff),
         budget,
-        respect_retry_after: section
-            .get("respect_retry_after", &truth())
-            .unwrap_or(default.respect_retry_after),
-        on_open: section.get("on_open", &truth()).unwrap_or(default.on_open),
-        on: None,
+        respect_retry_after: section.get_or(
+            "respect_retry_after",
+            &truth(),
+            default.respect_retry_after,
+        ),
+        on_open: section.get_or("on_open", &truth(), default.on_open),
+        on: section.get_or("on", &symptoms().or_word("all"), default.on),
     };
+    if settings.on.as_ref().is_some_and(|on| on.0.is_empty()) {
+        section.conflict(
+            "on",
+            "it would never retry",
+            "a symptom, or max_attempts = 1",
+        );
+    }
     section.finish();
     settings
 }
 
-fn backoff(mut section: Section<'_>, default: BackoffSettings) -> BackoffSettings {
-    let base = section.get("base", &duration(TICK..=YEAR));
-    let max = section.get("max", &duration(TICK..=YEAR));
-    let base_or_default = base.unwrap_or(default.base.min(max.unwrap_or(YEAR)));
+/// Reads a table of a growing delay.
+pub(super) fn backoff(mut section: Section<'_>, default: BackoffSettings) -> BackoffSettings {
+    let span = duration(TICK..=YEAR);
+    let base = section.get("base", &span);
+    let max = section.get("max", &span);
+    let base = section.settle("base", &span, base, default.base.min(max.unwrap_or(YEAR)));
     let settings = BackoffSettings {
-        base: base_or_default,
-        factor: section
-            .get("factor", &number(1.0..=100.0))
-            .unwrap_or(default.factor),
-        max: max.unwrap_or(default.max.max(base_or_default)),
-        jitter: section.get("jitter", &jitter()).unwrap_or(default.jitter),
+        base,
+        factor: section.get_or("factor", &number(1.0..=100.0), default.factor),
+        max: section.settle("max", &span, max, default.max.max(base)),
+        jitter: section.get_or("jitter", &jitter(), default.jitter),
     };
     if settings.base > settings.max {
         let max = humantime::format_duration(settings.max);
@@ -117,46 +114,43 @@ fn jitter() -> Shape<'static, RetryJitter> {
         ("none", RetryJitter::None),
         ("full", RetryJitter::Full),
         ("equal", RetryJitter::Equal),
+        ("decorrelated", RetryJitter::Decorrelated),
     ]);
-    let share = number(0.0..=1.0);
-    let allowed = format!("{} or {}", words.allowed, share.allowed);
-    Shape::new(allowed, move |value| {
-        let share = || (share.parse)(value).map(RetryJitter::Added);
-        (words.parse)(value).or_else(share)
+    let join = |jitter| match jitter {
+        Either::First(word) => word,
+        Either::Second(share) => RetryJitter::Added(share),
+    };
+    either(words, number(0.0..=1.0), join, |jitter| match jitter {
+        RetryJitter::Added(share) => Either::Second(*share),
+        word => Either::First(*word),
     })
 }
 
-/// Reads `bulkhead`, and the limit of writes.
-pub(super) fn bulkhead(mut section: Section<'_>) -> (BulkheadSettings, Option<NonZeroU32>) {
+/// Reads `bulkhead`.
+pub(super) fn bulkhead(mut section: Section<'_>) -> BulkheadSettings {
     const MOST: u32 = 1_000_000;
     let default = BulkheadSettings::default();
-    let settings = BulkheadSettings {
-        max_concurrent: section
-            .get("max_concurrent", &count(MOST))
-            .unwrap_or(default.max_concurrent),
-        max_queue: section
-            .get("max_queue", &whole(0..=MOST))
-            .unwrap_or(default.max_queue),
-        max_wait: section
-            .get("max_wait", &duration(Duration::ZERO..=YEAR))
-            .unwrap_or(default.max_wait),
-        ..default
-    };
-    let writes = section
-        .get("max_concurrent_writes", &whole(0..=MOST))
-        .unwrap_or(0);
-    if writes > settings.max_concurrent.get() && !section.is_bad("max_concurrent") {
+    let most = section.get_or("max_concurrent", &count(MOST), default.max_concurrent);
+    let writes = section.get_or("max_concurrent_writes", &whole(0..=MOST), 0);
+    let is_bad = section.is_bad("max_concurrent");
+    if writes > most.get() && !is_bad {
         section.conflict(
             "max_concurrent_writes",
-            format!(
-                "it is more than max_concurrent, which is {}",
-                settings.max_concurrent
-            ),
-            &format!("a whole number from 0 to {}", settings.max_concurrent),
+            format!("it is more than max_concurrent, which is {most}"),
+            &format!("a whole number from 0 to {most}"),
         );
     }
+    let forever = duration(Duration::ZERO..=YEAR);
+    let adaptive = section.section_if_given("adaptive");
+    let settings = BulkheadSettings {
+        max_concurrent: most,
+        max_concurrent_writes: NonZeroU32::new(writes),
+        max_queue: section.get_or("max_queue", &whole(0..=MOST), default.max_queue),
+        max_wait: section.get_or("max_wait", &forever, default.max_wait),
+        adaptive: adaptive.and_then(|section| limits::adaptive(section, (!is_bad).then_some(most))),
+    };
     section.finish();
-    (settings, NonZeroU32::new(writes))
+    settings
 }
 
 /// Reads `workers`.
@@ -177,30 +171,28 @@ pub(super) fn workers(mut section: Section<'_>) -> WorkerSettings {
     ];
     let default = WorkerSettings::default();
     let settings = WorkerSettings {
-        count: section.get("count", &count(1024)).unwrap_or(default.count),
-        placement: section
-            .get("placement", &word(PLACES))
-            .unwrap_or(default.placement),
-        restart: section
-            .get("restart", &word(RESTARTS))
-            .unwrap_or(default.restart),
+        count: section.get_or("count", &count(1024), default.count),
+        placement: section.get_or("placement", &word(PLACES), default.placement),
+        restart: section.get_or("restart", &word(RESTARTS), default.restart),
         intensity: intensity(section.section("intensity"), default.intensity),
         backoff: backoff(section.section("backoff"), default.backoff),
-        reset_after: section
-            .get("reset_after", &duration(Duration::ZERO..=YEAR))
-            .unwrap_or(default.reset_after),
-        give_up: section
-            .get("give_up", &word(ENDS))
-            .unwrap_or(default.give_up),
-        while_restarting: section
-            .get("while_restarting", &word(MEANWHILE))
-            .unwrap_or(default.while_restarting),
-        drain: section
-            .get("drain", &duration(Duration::ZERO..=YEAR))
-            .unwrap_or(default.drain),
-        stuck_after: section
-            .get("stuck_after", &duration(TICK..=YEAR).or_off())
-            .unwrap_or(default.stuck_after),
+        reset_after: section.get_or(
+            "reset_after",
+            &duration(Duration::ZERO..=YEAR),
+            default.reset_after,
+        ),
+        give_up: section.get_or("give_up", &word(ENDS), default.give_up),
+        while_restarting: section.get_or(
+            "while_restarting",
+            &word(MEANWHILE),
+            default.while_restarting,
+        ),
+        drain: section.get_or("drain", &duration(Duration::ZERO..=YEAR), default.drain),
+        stuck_after: section.get_or(
+            "stuck_after",
+            &duration(TICK..=YEAR).or_off(),
+            default.stuck_after,
+        ),
         quarantine: section.section_or_off("quarantine").map(quarantine),
     };
     let shared = settings.placement == Placement::Shared && !section.is_bad("placement");
@@ -217,12 +209,8 @@ pub(super) fn workers(mut section: Section<'_>) -> WorkerSettings {
 
 fn intensity(mut section: Section<'_>, default: Intensity) -> Intensity {
     let settings = Intensity {
-        max: section
-            .get("max", &whole(0..=1_000_000))
-            .unwrap_or(default.max),
-        within: section
-            .get("within", &duration(TICK..=YEAR))
-            .unwrap_or(default.within),
+        max: section.get_or("max", &whole(0..=1_000_000), default.max),
+        within: section.get_or("within", &duration(TICK..=YEAR), default.within),
     };
     section.finish();
     settings
@@ -231,15 +219,9 @@ fn intensity(mut section: Section<'_>, default: Intensity) -> Intensity {
 fn quarantine(mut section: Section<'_>) -> QuarantineSettings {
     let default = QuarantineSettings::default();
     let settings = QuarantineSettings {
-        crashes: section
-            .get("crashes", &count(1000))
-            .unwrap_or(default.crashes),
-        ttl: section
-            .get("ttl", &duration(TICK..=YEAR))
-            .unwrap_or(default.ttl),
-        max_entries: section
-            .get("max_entries", &count(1_000_000))
-            .unwrap_or(default.max_entries),
+        crashes: section.get_or("crashes", &count(1000), default.crashes),
+        ttl: section.get_or("ttl", &duration(TICK..=YEAR), default.ttl),
+        max_entries: section.get_or("max_entries", &count(1_000_000), default.max_entries),
     };
     section.finish();
     settings

@@ -29,6 +29,24 @@ pub struct Problem {
     pub origin: String,
 }
 
+/// One thing that can be used, but should be looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Warning {
+    /// The full key.
+    pub key: String,
+    /// What is odd about its value.
+    pub text: String,
+    /// The layer it came from.
+    pub origin: String,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}: {} ({})", self.key, self.text, self.origin)
+    }
+}
+
 impl ConfigError {
     /// Sorts the problems by key, so that the text does not depend on the order of reading.
     pub(super) fn new(mut problems: Vec<Problem>) -> Self {

@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use config::{Value, ValueKind};
 
-use super::problem::Problem;
+use super::problem::{Problem, Warning};
 use super::shape::{Shape, show};
-use super::source::Origin;
+use super::source::{Origin, Rank};
 
 /// What reading came to, beside the settings.
 #[derive(Debug, Default)]
@@ -20,7 +20,14 @@ pub(super) struct Report {
     pub(super) asked: BTreeSet<String>,
     /// Every value that was given and used: as shown, and its origin.
     pub(super) given: BTreeMap<String, (String, Origin)>,
+    /// What holds where nothing was given: as shown.
+    pub(super) defaults: BTreeMap<String, String>,
+    /// What can be used, but should be looked at.
+    pub(super) warnings: Vec<Warning>,
 }
+
+/// What stands in the place of a value that nobody gave and that has no default.
+const NOT_SET: &str = "(not set)";
 
 /// One table of the configuration.
 pub(super) struct Section<'a> {
@@ -30,6 +37,8 @@ pub(super) struct Section<'a> {
     known: BTreeSet<&'static str>,
     /// Whether the table was given at all.
     pub(super) present: bool,
+    /// Whether its keys hold nothing, because the whole is left out: no default of theirs counts.
+    idle: bool,
 }
 
 impl<'a> Section<'a> {
@@ -45,6 +54,7 @@ impl<'a> Section<'a> {
             values: BTreeMap::new(),
             known: BTreeSet::new(),
             present: value.is_some(),
+            idle: false,
         };
         match value.map(|value| &value.kind) {
             None | Some(ValueKind::Nil) => {}
@@ -63,6 +73,7 @@ impl<'a> Section<'a> {
             let mut child = Section::new(self.path_of(key), None, self.report);
             child.values.insert("kind".to_owned(), text);
             child.present = true;
+            child.idle = self.idle;
             return child;
         }
         self.section(key)
@@ -71,7 +82,38 @@ impl<'a> Section<'a> {
     /// A child table.
     pub(super) fn section(&mut self, key: &'static str) -> Section<'a> {
         self.known.insert(key);
-        Section::new(self.path_of(key), self.values.get(key), self.report)
+        let mut child = Section::new(self.path_of(key), self.values.get(key), self.report);
+        child.idle = self.idle;
+        child
+    }
+
+    /// A child table that is left out unless it is given: then its keys have no defaults. `None`
+    /// for the word `"off"`.
+    pub(super) fn section_if_given(&mut self, key: &'static str) -> Option<Section<'a>> {
+        let mut child = self.section_or_off(key)?;
+        if !child.present {
+            self.default(key, "\"off\"".to_owned());
+            child.idle = true;
+        }
+        Some(child)
+    }
+
+    /// A value that is plain or a table: the plain one, and the table, which is idle beside it.
+    pub(super) fn plain_or_table<T>(
+        &mut self,
+        key: &'static str,
+        shape: &Shape<'_, T>,
+    ) -> (Option<T>, Section<'a>) {
+        let table = |value: &Value| matches!(value.kind, ValueKind::Table(_));
+        if self.values.get(key).is_some_and(table) {
+            let path = self.path_of(key);
+            self.report.borrow_mut().asked.insert(path);
+            return (None, self.section(key));
+        }
+        let plain = self.get(key, shape);
+        let mut child = Section::new(self.path_of(key), None, self.report);
+        child.idle = true;
+        (plain, child)
     }
 
     /// A child table, or the word `"off"`: then `None`.
@@ -98,7 +140,10 @@ impl<'a> Section<'a> {
         self.known.insert(key);
         let path = self.path_of(key);
         match self.values.get(key).map(|value| &value.kind) {
-            None => Vec::new(),
+            None => {
+                self.default(key, "[]".to_owned());
+                Vec::new()
+            }
             Some(ValueKind::Array(values)) => (0..)
                 .zip(values)
                 .map(|(index, value): (usize, _)| {
@@ -142,6 +187,56 @@ impl<'a> Section<'a> {
         None
     }
 
+    /// One value, or its default.
+    pub(super) fn get_or<T>(&mut self, key: &'static str, shape: &Shape<'_, T>, default: T) -> T {
+        let given = self.get(key, shape);
+        self.settle(key, shape, given, default)
+    }
+
+    /// The value that was got, or what holds because others were given.
+    pub(super) fn settle<T>(
+        &self,
+        key: &str,
+        shape: &Shape<'_, T>,
+        given: Option<T>,
+        default: T,
+    ) -> T {
+        given.unwrap_or_else(|| {
+            self.default(key, (shape.show)(&default));
+            default
+        })
+    }
+
+    /// One value that has no default.
+    pub(super) fn get_if_set<T>(&mut self, key: &'static str, shape: &Shape<'_, T>) -> Option<T> {
+        let given = self.get(key, shape);
+        if given.is_none() {
+            self.default(key, NOT_SET.to_owned());
+        }
+        given
+    }
+
+    /// Notes what holds where nothing was given.
+    fn default(&self, key: &str, shown: String) {
+        if !self.idle {
+            let path = self.path_of(key);
+            self.report.borrow_mut().defaults.insert(path, shown);
+        }
+    }
+
+    /// Notes that a value can be used, but should be looked at.
+    pub(super) fn warn(&self, key: &str, text: String) {
+        let path = self.path_of(key);
+        let mut report = self.report.borrow_mut();
+        let origin = report.given.get(&path).map(|(_, origin)| origin.clone());
+        let origin = origin.unwrap_or_else(Origin::built_in).place;
+        report.warnings.push(Warning {
+            key: path,
+            text,
+            origin,
+        });
+    }
+
     /// Whether the key was given, rightly or wrongly.
     pub(super) fn has(&self, key: &str) -> bool {
         self.values.contains_key(key)
@@ -181,13 +276,25 @@ impl<'a> Section<'a> {
         let Some(chosen) = self.values.get(chooser) else {
             return;
         };
-        let rank = Origin::of(chosen).rank;
+        self.only_in(chooser, &show(chosen), Origin::of(chosen).rank, allowed);
+    }
+
+    /// The same where the kind has a default, so that nobody need have chosen.
+    pub(super) fn only_or(&self, chooser: &str, default: &str, allowed: &[&str]) {
+        if self.has(chooser) {
+            self.only(chooser, allowed);
+        } else {
+            self.only_in(chooser, default, Rank::BuiltIn, allowed);
+        }
+    }
+
+    fn only_in(&self, chooser: &str, chosen: &str, rank: Rank, allowed: &[&str]) {
         for (key, value) in &self.values {
             let alien = key != chooser
                 && self.known.contains(key.as_str())
                 && !allowed.contains(&key.as_str());
             if alien && Origin::of(value).rank >= rank {
-                let reason = format!("it means nothing with {chooser} = {}", show(chosen));
+                let reason = format!("it means nothing with {chooser} = {chosen}");
                 self.note(
                     &self.path_of(key),
                     Some(value),

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use breakerbox::config::{Cause, ClassifyConfig, EdgeTimeouts};
+use breakerbox::policy::{ClassifySettings, Symptom};
 use breakerbox::prelude::*;
 use serde_json::Value;
 
@@ -40,8 +40,9 @@ pub(crate) struct Place {
     pub(crate) key: &'static str,
     /// Whether its workers have the bug that the demo shows.
     pub(crate) trusting: bool,
-    pub(crate) timeouts: EdgeTimeouts,
-    pub(crate) classify: Arc<ClassifyConfig>,
+    /// How long it may take to connect.
+    pub(crate) connect: Option<Duration>,
+    pub(crate) classify: Arc<ClassifySettings>,
 }
 
 /// One worker's connection to a service.
@@ -56,29 +57,29 @@ impl Service {
         let mut http = reqwest::Client::builder()
             .no_proxy()
             .retry(reqwest::retry::never());
-        if let Some(connect) = place.timeouts.connect {
+        if let Some(connect) = place.connect {
             http = http.connect_timeout(connect);
         }
         let http = http.build()?;
         Ok(Self { http, place })
     }
 
-    fn failed(&self, cause: Cause, text: impl Into<String>) -> ServiceError {
+    fn failed(&self, symptom: Symptom, text: impl Into<String>) -> ServiceError {
         ServiceError {
             text: text.into(),
-            verdict: Verdict::from(judge(&self.place.classify, cause)),
+            verdict: Verdict::from(self.place.classify.class_of(symptom)),
         }
     }
 
     fn lost(&self, error: &reqwest::Error) -> ServiceError {
-        let (cause, text) = if error.is_timeout() {
-            (Cause::Timeout, "no answer in time")
+        let (symptom, text) = if error.is_timeout() {
+            (Symptom::Timeout, "no answer in time")
         } else if error.is_connect() {
-            (Cause::Connect, "no connection")
+            (Symptom::Connect, "no connection")
         } else {
-            (Cause::Reset, "the connection broke")
+            (Symptom::Reset, "the connection broke")
         };
-        self.failed(cause, text)
+        self.failed(symptom, text)
     }
 }
 
@@ -96,9 +97,9 @@ impl Dependency for Service {
         };
         let response = request.send().await.map_err(|error| self.lost(&error))?;
         let status = response.status();
-        if !status.is_success() {
+        if status.as_u16() >= 400 {
             let hint = retry_after(&response);
-            let mut error = self.failed(Cause::Status(status.as_u16()), status.to_string());
+            let mut error = self.failed(Symptom::Status(status.as_u16()), status.to_string());
             error.verdict.retry_after = hint;
             return Err(error);
         }
@@ -107,7 +108,7 @@ impl Dependency for Service {
             Some(found) => Ok(found),
             // The bug: it trusts what comes from outside.
             None if self.place.trusting => panic!("the answer has no {:?}", self.place.key),
-            None => Err(self.failed(Cause::Reset, "the answer is incomplete")),
+            None => Err(self.failed(Symptom::Reset, "the answer is incomplete")),
         }
     }
 
@@ -134,26 +135,6 @@ pub(crate) fn found(body: &Value, key: &str) -> Option<Found> {
     texts.collect::<Option<_>>().map(Found)
 }
 
-/// What an end counts for: an exact status first, then its hundred; a failure where nothing is
-/// said (rule BRK-7).
-fn judge(config: &ClassifyConfig, cause: Cause) -> Class {
-    let classes = [
-        (&config.failure, Class::Failure),
-        (&config.throttled, Class::Throttled),
-        (&config.rejected, Class::Rejected),
-        (&config.misconfigured, Class::Misconfigured),
-    ];
-    let of = |cause: Cause| {
-        let named = classes.iter().find(|(causes, _)| causes.contains(&cause));
-        named.map(|(_, class)| *class)
-    };
-    let broad = match cause {
-        Cause::Status(status) => of(Cause::StatusClass(status / 100)),
-        _ => None,
-    };
-    of(cause).or(broad).unwrap_or(Class::Failure)
-}
-
 /// `Retry-After` in seconds; a date is not understood here.
 fn retry_after(response: &reqwest::Response) -> Option<Duration> {
     let header = response.headers().get("retry-after")?.to_str().ok()?;
@@ -163,17 +144,6 @@ fn retry_after(response: &reqwest::Response) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn brk_7_the_more_exact_cause_wins() {
-        let config = ClassifyConfig::default();
-        assert_eq!(judge(&config, Cause::Status(500)), Class::Failure);
-        assert_eq!(judge(&config, Cause::Status(429)), Class::Throttled);
-        assert_eq!(judge(&config, Cause::Status(404)), Class::Rejected);
-        assert_eq!(judge(&config, Cause::Status(401)), Class::Misconfigured);
-        assert_eq!(judge(&config, Cause::Connect), Class::Failure);
-        assert_eq!(judge(&config, Cause::Status(302)), Class::Failure);
-    }
 
     #[test]
     fn an_answer_without_its_key_is_none() {

@@ -1,6 +1,13 @@
 //! CFG-1: layers, defaults, and every problem at once.
 
+#[cfg(feature = "cli")]
+mod check;
+mod credentials;
+mod layers;
+mod limits;
 mod problems;
+#[cfg(feature = "cli")]
+mod reload;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -52,7 +59,10 @@ fn cfg_1_every_file_in_the_folder_is_an_environment_that_loads() {
         .map(|file| file.file_stem().unwrap().to_string_lossy().into_owned())
         .collect();
     names.sort();
-    assert_eq!(names, ["default", "demo", "development", "production"]);
+    assert_eq!(
+        names,
+        ["default", "demo", "development", "production", "test"]
+    );
     for name in names {
         let loader = Settings::loader().dir(folder()).environment(&name);
         let settings = loader.env_vars(NO_VARIABLES).load();
@@ -72,8 +82,9 @@ fn cfg_1_the_default_file_says_what_is_built_in() {
     let search = &settings.dependencies["vector_search"];
     assert_eq!(search.kind, Some(DependencyKind::Simulated));
     assert_eq!(search.settings, DependencySettings::default());
-    assert_eq!(search.timeouts, DependencyConfig::default().timeouts);
-    assert_eq!(search.classify, DependencyConfig::default().classify);
+    assert_eq!(settings.recorder, default.recorder);
+    assert_eq!(settings.reload, default.reload);
+    assert!(!search.fallback_only);
 }
 
 #[test]
@@ -119,60 +130,6 @@ fn item_02_nothing_configured_gives_the_defaults_of_the_acceptance_list() {
 }
 
 #[test]
-fn item_93_a_later_layer_wins_and_says_so() {
-    let scratch = Scratch::new("layers");
-    scratch.write("default.toml", "[dependencies.web.breaker]\nfailure_threshold = 2\nminimum_calls = 2\nrecovery_timeout = 2\nslow_call = 2\nprobe_lease = 12\n");
-    scratch.write("staging.toml", "[dependencies.web.breaker]\nfailure_threshold = 3\nminimum_calls = 3\nrecovery_timeout = 3\nslow_call = 3\n");
-    let prefix = "BREAKERBOX__DEPENDENCIES__WEB__BREAKER__";
-    let dotenv = format!(
-        "BREAKERBOX_ENV=staging\n{prefix}MINIMUM_CALLS=4\n{prefix}RECOVERY_TIMEOUT=4\n{prefix}SLOW_CALL=4s\n"
-    );
-    scratch.write("local.env", &dotenv);
-    let load = || {
-        Settings::loader()
-            .dir(&scratch.0)
-            .dotenv(scratch.0.join("local.env"))
-            .env_vars([
-                (format!("{prefix}RECOVERY_TIMEOUT"), "5"),
-                (format!("{prefix}SLOW_CALL"), "5s"),
-            ])
-            .flag("dependencies.web.breaker.slow_call", "6s")
-            .load()
-            .unwrap_or_else(|error| panic!("{error}"))
-    };
-    let settings = load();
-    assert_eq!(settings.environment, "staging");
-    let breaker = &settings.dependencies["web"].settings.breaker;
-    assert_eq!(breaker.half_open.probe_lease, Duration::from_secs(12));
-    assert_eq!(breaker.failure_threshold, Some(nonzero(3)));
-    assert_eq!(breaker.minimum_calls, 4);
-    assert_eq!(breaker.open.base, Duration::from_secs(5));
-    assert_eq!(breaker.slow_call, Some(Duration::from_secs(6)));
-    let origin = |key: &str| {
-        let key = format!("dependencies.web.breaker.{key}");
-        let value = settings
-            .effective()
-            .iter()
-            .find(|value| value.key == key)
-            .unwrap();
-        value.origin.rsplit('/').next().unwrap().to_owned()
-    };
-    assert_eq!(origin("probe_lease"), "default.toml:6");
-    assert_eq!(origin("failure_threshold"), "staging.toml:2");
-    assert_eq!(
-        origin("minimum_calls"),
-        format!("local.env: {prefix}MINIMUM_CALLS")
-    );
-    let variable = format!("environment variable {prefix}RECOVERY_TIMEOUT");
-    assert_eq!(origin("recovery_timeout"), variable);
-    assert_eq!(
-        origin("slow_call"),
-        "flag dependencies.web.breaker.slow_call"
-    );
-    assert_eq!(load(), settings);
-}
-
-#[test]
 fn cfg_1_a_default_gives_way_to_what_was_given() {
     let open = dependency("breaker.recovery_timeout = \"1h\"")
         .settings
@@ -191,31 +148,6 @@ fn cfg_1_a_default_gives_way_to_what_was_given() {
         .settings
         .timeout;
     assert_eq!((unlimited.attempt, unlimited.total), (None, None));
-}
-
-#[test]
-fn cfg_1_a_choice_hides_leftovers_of_weaker_layers() {
-    let text = "[dependencies.web.breaker]\nwindow = { kind = \"count\", size = 100 }";
-    let prefix = "BREAKERBOX__DEPENDENCIES__WEB__BREAKER__WINDOW";
-    let load = |variables: &[(&str, &str)]| {
-        let variables = variables
-            .iter()
-            .map(|(name, value)| (format!("{prefix}{name}"), *value));
-        let settings = of_text(text).env_vars(variables).load();
-        settings.map(|settings| settings.dependencies["web"].settings.breaker.window)
-    };
-    assert_eq!(
-        load(&[("", "consecutive")]).unwrap(),
-        WindowKind::Consecutive
-    );
-    let time = load(&[("__KIND", "tumbling"), ("__SPAN", "1m")]).unwrap();
-    assert_eq!(
-        time,
-        WindowKind::Tumbling {
-            span: Duration::from_secs(60)
-        }
-    );
-    assert!(load(&[("__SPAN", "1m")]).is_err());
 }
 
 #[test]
@@ -277,8 +209,8 @@ fn cfg_1_every_setting_of_the_kernel_can_be_set() {
     assert_eq!(workers.while_restarting, WhileRestarting::Reject);
     assert_eq!(workers.stuck_after, Some(Duration::from_secs(2)));
     assert_eq!(workers.quarantine, None);
-    assert_eq!(config.max_concurrent_writes, Some(nonzero(1)));
-    assert_eq!(config.rate_limit.unwrap().burst, nonzero(20));
+    assert_eq!(settings.bulkhead.max_concurrent_writes, Some(nonzero(1)));
+    assert_eq!(settings.rate_limit.unwrap().burst, nonzero(20));
     let FallbackKind::Fixed { status, .. } = config.fallbacks[0].kind else {
         panic!("a fixed answer");
     };
@@ -290,6 +222,15 @@ kind = "http"
 url = "https://[::1]:9001/base"
 idempotent = ["GET"]
 rate_limit = { rate = 20, per = "1s" }
+hedge = { delay = { quantile = 0.9 }, max_hedges = 2 }
+keys = { max_entries = 7, idle = "1m" }
+when_all_down = "try"
+fallback_only = true
+chaos = { latency_rate = 0.5, latency = "1s", error_rate = 0.25, hang_rate = 0.5, panic_rate = 0.25, lasts = "off" }
+[dependencies.web.throttle]
+backoff = { jitter = "decorrelated" }
+max_wait = "1s"
+quota_reset = { at = "23:59", zone = "America/Los_Angeles" }
 [dependencies.web.breaker]
 window = { kind = "time", span = "1m", buckets = 6 }
 failure_threshold = "off"
@@ -307,10 +248,12 @@ cancelled_probe_reopens = true
 [dependencies.web.retry]
 backoff = { jitter = "equal" }
 budget = "off"
+on = ["timeout", "crash", "5xx", 429]
 on_open = true
 [dependencies.web.bulkhead]
 max_queue = 0
 max_concurrent_writes = 1
+adaptive = { rule = "aimd", backoff = 0.5, min = 2, initial = 3, idle = "1m" }
 [dependencies.web.workers]
 placement = "dedicated"
 restart = "transient"
@@ -324,24 +267,13 @@ kind = "fixed"
 status = 204
 "#;
 
-/// A folder that goes away with the test.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Self {
-        let unique = format!("breakerbox-{name}-{}", std::process::id());
-        let folder = std::env::temp_dir().join(unique);
-        std::fs::create_dir_all(&folder).expect("a folder for the test");
-        Self(folder)
+/// A folder with these files, that goes away with the test.
+fn folder_with(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder for the test");
+    for (name, text) in files {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("it is in the folder")).expect("a folder");
+        std::fs::write(path, text).expect("a file for the test");
     }
-
-    fn write(&self, name: &str, text: &str) {
-        std::fs::write(self.0.join(name), text).expect("a file for the test");
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+    folder
 }

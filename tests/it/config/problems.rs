@@ -2,7 +2,7 @@
 
 use breakerbox::config::Settings;
 
-use super::{NO_VARIABLES, folder, of_text, problems};
+use super::{NO_VARIABLES, folder, folder_with, of_text, problems};
 
 const BREAKER_KEYS: &str = "cancelled, cancelled_probe_reopens, consecutive_failures, failure_rate, failure_threshold, half_open_attempt_limit, half_open_limit, half_open_max_admitted, half_open_max_calls, half_open_rule, lost_probe, minimum_calls, probe_lease, recovery_backoff, recovery_timeout, slow_call, slow_rate, window";
 
@@ -54,6 +54,59 @@ name = "webb"
     let text = loader.load().unwrap_err().to_string();
     assert!(text.starts_with("14 problems in the configuration\n  admin.token: given ***"));
     assert!(!text.contains("short"));
+}
+
+#[test]
+fn item_94_each_problem_names_its_file_and_its_line() {
+    let default = r#"
+[dependencies.web.breaker]
+failure_threshold = 0
+recovery_timeout = "-3s"
+
+[dependencies.web.timeout]
+attempt = "soon"
+"#;
+    let staging = r#"# a comment
+[dependencies.web.retry]
+max_attempt = 2
+
+[[dependencies.web.fallback]]
+kind = "dependency"
+name = "nobody"
+"#;
+    let dotenv = "# a comment\nNAME=value\nno value\n";
+    let files = [
+        ("default.toml", default),
+        ("staging.toml", staging),
+        ("local.env", dotenv),
+    ];
+    let folder = folder_with(&files);
+    let error = Settings::loader()
+        .dir(folder.path())
+        .environment("staging")
+        .env_vars(NO_VARIABLES)
+        .dotenv(folder.path().join("local.env"))
+        .load()
+        .expect_err("nothing of it can be used");
+    let places: Vec<String> = error
+        .problems()
+        .iter()
+        .map(|problem| {
+            let key = problem.key.rsplit('.').next().unwrap();
+            let file = problem.origin.rsplit('/').next().unwrap();
+            format!("{key} {file}")
+        })
+        .collect();
+    let expected = [
+        " local.env:3",
+        "failure_threshold default.toml:3",
+        "recovery_timeout default.toml:4",
+        "name staging.toml:7",
+        "max_attempt staging.toml:3",
+        "attempt default.toml:7",
+    ];
+    assert_eq!(places, expected, "{error}");
+    assert!(!error.to_string().contains("no value"), "{error}");
 }
 
 #[test]
