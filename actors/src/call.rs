@@ -1,10 +1,13 @@
 //! The way of one call: fallback( total deadline( retry with budget( breaker( bulkhead( attempt
 //! timeout( worker)))))).
 //!
-//! The order is fixed (rule CALL-5). Rate limits will stand between breaker and bulkhead.
+//! The order is fixed (rule CALL-5); only the last resort goes past the breaker. Rate limits will
+//! stand between breaker and bulkhead.
 
 mod admit;
 
+mod last_resort;
+mod renew;
 mod retry;
 
 mod run;
@@ -15,9 +18,11 @@ use std::time::Duration;
 
 use breakerbox_policy::{AttemptEnd, Class, Time, WhileRestarting};
 
+pub(crate) use renew::renew;
 pub(crate) use run::run;
 
-use crate::admission::Settled;
+use crate::admission::{Admission, Settled};
+use crate::bulkhead::Place;
 use crate::client::{Answer, Core, Source};
 use crate::dependency::{CallContext, Dependency, Route, Shared, Verdict};
 use crate::error::{Absence, CallError, Refused};
@@ -83,7 +88,7 @@ pub(crate) async fn ask<D: Dependency>(
     options: CallOptions,
 ) -> Result<Answer<D::Response>, CallError<D::Error>> {
     let shared = &core.shared;
-    if core.fallbacks.is_empty() {
+    if core.fallbacks.is_empty() && !last_resort::is_wanted(shared) {
         refuse_at_once(shared)?;
     }
     let entry = Entry::open(shared);
@@ -111,31 +116,38 @@ pub(crate) async fn ask<D: Dependency>(
         }
         Err(lost) => lost,
     };
-    let refused = lost.error.is_refusal();
+    let last = last_resort::request::<D>(shared, &lost, kept.as_ref());
+    let own = options.timeout.map(|span| started.after(span));
     let served = match kept {
-        Some(request) if may_fall_back(&lost) => core.fall_back(request, lost.error).await,
+        Some(request) if may_fall_back(&lost) => core.fall_back(request, lost.error, own).await,
         _ => Err(lost.error),
     };
-    match served {
+    let error = match served {
         Ok(fallback) => {
             entry.close(Ending::Fallback);
-            Ok(Answer {
+            return Ok(Answer {
                 value: fallback.value,
                 source: Source::Fallback(fallback.name),
                 age: fallback.age,
                 attempts,
                 elapsed: shared.clock.now().since(started),
-            })
-        }
-        Err(error) => {
-            entry.close(if refused {
-                Ending::Refused
-            } else {
-                Ending::Failed
             });
-            Err(error)
         }
-    }
+        Err(error) => error,
+    };
+    let ended = last_resort::answer(core, last, options, deadline, error).await;
+    entry.close(match &ended {
+        Ok(_) => Ending::Primary,
+        Err(error) if error.is_refusal() => Ending::Refused,
+        Err(_) => Ending::Failed,
+    });
+    ended.map(|value| Answer {
+        value,
+        source: Source::Primary,
+        age: None,
+        attempts: attempts + 1,
+        elapsed: shared.clock.now().since(started),
+    })
 }
 
 /// Why a call that was made just now is not to reach a worker. Those made before may go on, with
@@ -254,7 +266,28 @@ async fn attempt<D: Dependency>(
     let shared = &core.shared;
     let fingerprint = fingerprint.or_else(|| D::fingerprint(&request));
     quarantine(shared, fingerprint).map_err(Lost::refused)?;
-    let (admission, place) = admit(shared, sent, deadline).await?;
+    let admitted = admit(shared, sent, deadline).await?;
+    send(
+        core,
+        request,
+        fingerprint,
+        number,
+        (sent, deadline),
+        admitted,
+    )
+    .await
+}
+
+/// Hands an attempt that may go out to a worker, and waits for what comes of it.
+async fn send<D: Dependency>(
+    core: &Arc<Core<D>>,
+    request: D::Request,
+    fingerprint: Option<u64>,
+    number: u32,
+    (sent, deadline): (Time, Option<Time>),
+    (admission, place): (Admission<&Shared>, Place<'_>),
+) -> Result<D::Response, Lost<D::Error>> {
+    let shared = &core.shared;
     let Some(worker) = core.pick() else {
         admission.release();
         let reason = shared.absence();

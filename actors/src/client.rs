@@ -11,7 +11,7 @@ use std::thread::ThreadId;
 use std::time::Duration;
 
 use actix::Addr;
-use breakerbox_policy::{Class, Command, DependencySettings, IllegalTransition, Time};
+use breakerbox_policy::{Class, Command, DependencySettings, IllegalTransition, Time, WhenAllDown};
 
 use crate::breaker::Breaker;
 use crate::call::{self, CallOptions};
@@ -132,7 +132,10 @@ impl<D: Dependency> Core<D> {
 
     /// Whether a request may be needed again after it was sent.
     pub(crate) fn keeps_requests(&self) -> bool {
-        !self.fallbacks.is_empty() || self.shared.settings.retry.max_attempts.get() > 1
+        let settings = &self.shared.settings;
+        !self.fallbacks.is_empty()
+            || settings.retry.max_attempts.get() > 1
+            || settings.when_all_down == WhenAllDown::Try
     }
 
     /// Ends everything for good: calls are refused, and whoever waits for one of the actors hears
@@ -151,8 +154,12 @@ impl<D: Dependency> Core<D> {
         &self,
         request: D::Request,
         why: CallError<D::Error>,
+        deadline: Option<Time>,
     ) -> Result<FallbackAnswer<D::Response>, CallError<D::Error>> {
-        self.fallbacks.answer(&self.shared, request, why).await
+        let Self {
+            shared, fallbacks, ..
+        } = self;
+        fallbacks.answer(shared, request, why, deadline).await
     }
 }
 

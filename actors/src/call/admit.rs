@@ -66,7 +66,7 @@ async fn permit<E>(
     Err(Lost::by_breaker(refused))
 }
 
-fn no_place<E>(shared: &Shared, asked: Time, reason: NoPlace) -> CallError<E> {
+pub(super) fn no_place<E>(shared: &Shared, asked: Time, reason: NoPlace) -> CallError<E> {
     let dependency = Arc::clone(&shared.name);
     match reason {
         NoPlace::Overloaded => CallError::Overloaded {
