@@ -16,7 +16,7 @@ use crate::breaker::Breaker;
 use crate::client::{Client, Core, Slot};
 use crate::dependency::{Dependency, Route, Shared};
 use crate::error::StartError;
-use crate::fallback::{Fallback, FallbackActor, FallbackManner, Fallbacks, Rule};
+use crate::fallback::{ByName, Fallback, FallbackActor, FallbackManner, Fallbacks, Rule};
 use crate::message::{BreakerPort, Operate};
 use crate::queue::WorkQueue;
 use crate::runtime::Runtime;
@@ -137,6 +137,13 @@ impl<D: Dependency> DependencyBuilder<D> {
         self.fallback_rule(Rule::new(fallback))
     }
 
+    /// Adds another dependency of this runtime behind the others, by its name: it may be started
+    /// later. As a rule of its own it is a [`ByName`].
+    pub fn fallback_to(self, name: impl Into<String>) -> Self {
+        let other = ByName::new(&self.new.runtime, name);
+        self.fallback(other)
+    }
+
     /// Adds a fallback that says itself when it serves.
     pub fn fallback_rule(mut self, rule: Rule<D>) -> Self {
         self.fallbacks.push(rule);
@@ -152,8 +159,9 @@ impl<D: Dependency> DependencyBuilder<D> {
 
     /// Starts the breaker, the fallbacks and the workers, and waits until they run.
     ///
-    /// # Errors  The name is taken, a worker did not start, there is nobody to answer, or the
-    /// runtime is going down. What had been started is stopped again.
+    /// # Errors  The name is taken, a worker did not start, there is nobody to answer, the
+    /// fallbacks would come back to it, or the runtime is going down. What had been started is
+    /// stopped again.
     pub async fn start(self) -> Result<Client<D>, StartError> {
         let Self {
             new:
@@ -168,6 +176,9 @@ impl<D: Dependency> DependencyBuilder<D> {
         } = self;
         if fallback_only && fallbacks.is_empty() {
             let reason = "it answers from its fallbacks only and has none".to_owned();
+            return Err(StartError::BadSpec { name, reason });
+        }
+        if let Some(reason) = fallbacks.iter().find_map(Rule::problem) {
             return Err(StartError::BadSpec { name, reason });
         }
         let around = runtime.surroundings().clone();
@@ -287,9 +298,7 @@ fn fallback_body<D: Dependency>(core: &Arc<Core<D>>) -> MakeBody {
     let core = Arc::clone(core);
     Box::new(move |around, _| {
         let slot = core.fallbacks.mail.clone();
-        let make = Arc::new(move |_: &Rc<Life>| {
-            FallbackActor::new(Arc::clone(&core.shared), core.fallbacks.rules())
-        });
+        let make = Arc::new(move |_: &Rc<Life>| FallbackActor::new(Arc::clone(&core)));
         Arc::new(ActorBody::<_, FallbackManner>::beside(
             slot,
             make,

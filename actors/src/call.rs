@@ -1,13 +1,18 @@
 //! The way of one call: fallback( total deadline( retry with budget( breaker( rate limit( bulkhead(
 //! attempt timeout( worker))))))).
 //!
-//! The order is fixed (rule CALL-5). A hedge stands around the breaker, inside of the retries.
+//! The order is fixed (rule CALL-5); only the last resort goes past the breaker. A hedge stands
+//! around the breaker, inside of the retries.
 
 mod admit;
 
 mod hedge;
 
+mod last_resort;
+
 mod plan;
+
+mod renew;
 
 mod retry;
 
@@ -18,13 +23,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use breakerbox_policy::{AttemptEnd, Class, Priority, Symptom, Time, WhileRestarting};
+use breakerbox_policy::{AttemptEnd, Class, Priority, Symptom, Time, WhenAllDown, WhileRestarting};
 
 pub(crate) use hedge::Race;
 pub(crate) use plan::{Plan, least};
+pub(crate) use renew::renew;
 pub(crate) use run::run;
 
-use crate::admission::Settled;
+use crate::admission::{Admission, Settled};
+use crate::bulkhead::Place;
 use crate::client::{Answer, Core, Source};
 use crate::dependency::{CallContext, Dependency, Route, Shared, Verdict};
 use crate::error::{Absence, CallError, Refused};
@@ -114,7 +121,7 @@ pub(crate) async fn ask<D: Dependency>(
     let entry = Entry::open(shared);
     let plan = Plan::of_request::<D>(shared, options, &request);
     let started = plan.started;
-    let again = plan.max_attempts > 1 || plan.hedge.is_some();
+    let again = plan.max_attempts > 1 || plan.hedge.is_some() || plan.last_resort;
     let mut kept = (again || !core.fallbacks.is_empty()).then(|| request.clone());
     let (result, attempts) = match closed_to_new(shared) {
         None => primary(core, request, &mut kept, &plan).await,
@@ -137,31 +144,39 @@ pub(crate) async fn ask<D: Dependency>(
         }
         Err(lost) => lost,
     };
-    let refused = lost.error.is_refusal();
+    let last = last_resort::request::<D>(&plan, &lost, kept.as_ref());
     let served = match kept {
-        Some(request) if may_fall_back(&lost) => core.fall_back(request, lost.error).await,
+        Some(request) if may_fall_back(&lost) => {
+            core.fall_back(request, lost.error, plan.callers).await
+        }
         _ => Err(lost.error),
     };
-    match served {
+    let error = match served {
         Ok(fallback) => {
             entry.close(Ending::Fallback);
-            Ok(Answer {
+            return Ok(Answer {
                 value: fallback.value,
                 source: Source::Fallback(fallback.name),
                 age: fallback.age,
                 attempts,
                 elapsed: shared.clock.now().since(started),
-            })
-        }
-        Err(error) => {
-            entry.close(if refused {
-                Ending::Refused
-            } else {
-                Ending::Failed
             });
-            Err(error)
         }
-    }
+        Err(error) => error,
+    };
+    let ended = last_resort::answer(core, last, &plan, error).await;
+    entry.close(match &ended {
+        Ok(_) => Ending::Primary,
+        Err(error) if error.is_refusal() => Ending::Refused,
+        Err(_) => Ending::Failed,
+    });
+    ended.map(|value| Answer {
+        value,
+        source: Source::Primary,
+        age: None,
+        attempts: attempts + 1,
+        elapsed: shared.clock.now().since(started),
+    })
 }
 
 /// Why a call that was made just now is not to reach a worker. Those made before may go on, with
@@ -179,8 +194,10 @@ fn refuse_at_once<E>(shared: &Shared) -> Result<(), CallError<E>> {
     let Some(refused) = shared.refuses(None) else {
         return Ok(());
     };
-    let retry = &shared.settings().retry;
-    if retry.on_open && retry.max_attempts.get() > 1 {
+    let settings = shared.settings();
+    let retry = &settings.retry;
+    let waits = retry.on_open && retry.max_attempts.get() > 1;
+    if waits || settings.when_all_down == WhenAllDown::Try {
         return Ok(());
     }
     shared.totals.submitted.fetch_add(1, Ordering::Release);
@@ -279,6 +296,19 @@ async fn attempt<D: Dependency>(
     let shared = &core.shared;
     quarantine(shared, plan.fingerprint).map_err(Lost::refused)?;
     let (mut admission, place) = admit(shared, plan, sent).await?;
+    admission.race(race);
+    send(core, request, plan, (number, sent), (admission, place)).await
+}
+
+/// Hands an attempt that may go out to a worker, and waits for what comes of it.
+async fn send<D: Dependency>(
+    core: &Arc<Core<D>>,
+    request: D::Request,
+    plan: &Plan,
+    (number, sent): (u32, Time),
+    (admission, place): (Admission<&Shared>, Place<'_>),
+) -> Result<D::Response, Lost<D::Error>> {
+    let shared = &core.shared;
     let Some(worker) = core.pick() else {
         admission.release();
         let reason = shared.absence();
@@ -294,7 +324,6 @@ async fn attempt<D: Dependency>(
         return Err(Lost::refused(error));
     }
     shared.totals.attempts.fetch_add(1, Ordering::Relaxed);
-    admission.race(race);
     let Some(held) = admission.into_held() else {
         return Err(Lost::refused(absent(shared, shared.absence())));
     };

@@ -146,8 +146,12 @@ impl<D: Dependency> Core<D> {
         &self,
         request: D::Request,
         why: CallError<D::Error>,
+        deadline: Option<Time>,
     ) -> Result<FallbackAnswer<D::Response>, CallError<D::Error>> {
-        self.fallbacks.answer(&self.shared, request, why).await
+        let Self {
+            shared, fallbacks, ..
+        } = self;
+        fallbacks.answer(shared, request, why, deadline).await
     }
 }
 

@@ -441,6 +441,14 @@ pub enum StartError {
         /// Why.
         cause: StopCause,
     },
+    /// Its fallbacks would come back to it: nobody at the end of the chain could answer.
+    #[error("the fallbacks of {name} would come back to it: {circle}")]
+    FallbackCycle {
+        /// The name.
+        name: String,
+        /// The way back, such as `a->b->a`.
+        circle: String,
+    },
     /// The runtime is going down, or its thread is gone.
     #[error("the runtime is shutting down; nothing can be started any more")]
     ShuttingDown,

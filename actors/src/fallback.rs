@@ -3,30 +3,32 @@
 //! One actor per dependency asks the fallbacks in their order. It never sees an outcome: what a
 //! fallback answers is neither a success of the dependency nor a value to keep.
 
+mod actor;
+
 mod cache;
 mod kinds;
+mod named;
 
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use actix::{Actor, Context, Handler, Message};
 use breakerbox_policy::Time;
 use breakerbox_policy::supervision::StopCause;
-use futures_util::FutureExt;
-use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::dependency::{Dependency, Shared};
 use crate::error::CallError;
-use crate::event::EventKind;
-use crate::supervisor::{Mailslot, Manner, panic_report};
+use crate::supervisor::Mailslot;
 
+use actor::{Debt, Serve};
+pub(crate) use actor::{FallbackActor, FallbackManner};
 pub use cache::StaleCache;
 pub use kinds::{ActorFallback, FallbackCall, Fixed};
+pub use named::ByName;
+pub(crate) use named::{StandIn, circle};
 
 /// What a fallback came to.
 pub enum Fallen<T> {
@@ -40,6 +42,9 @@ pub enum Fallen<T> {
 
 /// A fallback's work on one request.
 pub type FallbackFuture<T> = Pin<Box<dyn Future<Output = Fallen<T>> + Send>>;
+
+/// Leave to renew one answer in the background; dropped when that is done.
+pub type Turn = Box<dyn Send>;
 
 /// Something that can stand in for a dependency.
 ///
@@ -60,6 +65,25 @@ pub trait Fallback<D: Dependency>: Send + Sync + 'static {
     fn remember(&self, request: &D::Request, response: &D::Response, now: Time) {
         let _ = (request, response, now);
     }
+
+    /// Is asked after it has answered: whether the dependency is to be asked in the background
+    /// for a newer answer. It gives no turn while one for the same request is out. By default
+    /// nothing is renewed.
+    fn turn_to_renew(&self, request: &D::Request) -> Option<Turn> {
+        let _ = request;
+        None
+    }
+
+    /// The dependency of the same runtime that it asks, if it asks one: a start that would close
+    /// a circle of them is refused.
+    fn depends_on(&self) -> Option<&str> {
+        None
+    }
+
+    /// Why it could never answer, where that is known when its dependency is started.
+    fn problem(&self) -> Option<String> {
+        None
+    }
 }
 
 /// For which errors a fallback serves.
@@ -78,6 +102,7 @@ pub enum On {
 pub struct Rule<D: Dependency> {
     fallback: Box<dyn Fallback<D>>,
     name: Arc<str>,
+    depends_on: Option<String>,
     on: On,
     writes: bool,
     served: AtomicU64,
@@ -88,6 +113,7 @@ impl<D: Dependency> Rule<D> {
     pub fn new(fallback: impl Fallback<D>) -> Self {
         Self {
             name: Arc::from(fallback.name()),
+            depends_on: fallback.depends_on().map(str::to_owned),
             fallback: Box::new(fallback),
             on: On::Any,
             writes: false,
@@ -114,6 +140,14 @@ impl<D: Dependency> Rule<D> {
     pub fn writes(mut self) -> Self {
         self.writes = true;
         self
+    }
+
+    pub(crate) fn problem(&self) -> Option<String> {
+        let problem = self.fallback.problem()?;
+        Some(format!(
+            "its fallback {} could never answer: {problem}",
+            self.name
+        ))
     }
 
     fn serves(&self, why: &CallError<D::Error>, write: bool) -> bool {
@@ -177,6 +211,12 @@ impl<D: Dependency> Fallbacks<D> {
         self.rules.iter().map(read).collect()
     }
 
+    /// The dependencies that they ask.
+    pub(crate) fn depend_on(&self) -> Vec<String> {
+        let rules = self.rules.iter();
+        rules.filter_map(|rule| rule.depends_on.clone()).collect()
+    }
+
     pub(crate) fn remember(&self, request: &D::Request, response: &D::Response, now: Time) {
         for rule in &*self.rules {
             rule.fallback.remember(request, response, now);
@@ -184,11 +224,14 @@ impl<D: Dependency> Fallbacks<D> {
     }
 
     /// Asks the actor; with no fallback for it, the call ends with its own error.
+    ///
+    /// From the caller's own deadline on only those answer that have an answer at once.
     pub(crate) async fn answer(
         &self,
         shared: &Shared,
         request: D::Request,
         why: CallError<D::Error>,
+        deadline: Option<Time>,
     ) -> Result<FallbackAnswer<D::Response>, CallError<D::Error>> {
         let write = D::is_write(&request);
         if !self.rules.iter().any(|rule| rule.serves(&why, write)) {
@@ -201,6 +244,7 @@ impl<D: Dependency> Fallbacks<D> {
         self.mail.addr.do_send(Serve {
             request,
             write,
+            deadline,
             debt: Debt {
                 why: Some(why),
                 reply: Some(reply),
@@ -212,175 +256,5 @@ impl<D: Dependency> Fallbacks<D> {
                 cause: StopCause::Lost,
             })
         })
-    }
-}
-
-/// What the fallbacks came to.
-type Served<D> =
-    Result<FallbackAnswer<<D as Dependency>::Response>, CallError<<D as Dependency>::Error>>;
-
-/// One request for the fallbacks.
-pub(crate) struct Serve<D: Dependency> {
-    request: D::Request,
-    write: bool,
-    debt: Debt<D>,
-}
-
-/// The duty to answer: dropped unanswered, the call ends with its own error (rule CALL-1).
-struct Debt<D: Dependency> {
-    why: Option<CallError<D::Error>>,
-    reply: Option<oneshot::Sender<Served<D>>>,
-}
-
-impl<D: Dependency> Debt<D> {
-    fn pay(mut self, answer: FallbackAnswer<D::Response>) {
-        if let Some(reply) = self.reply.take() {
-            // The caller may have gone just now.
-            let _ = reply.send(Ok(answer));
-        }
-    }
-
-    /// The last fallback that failed is what the caller hears of.
-    fn note_failure(&mut self, shared: &Shared, fallback: &Arc<str>, message: String) {
-        self.why = self.why.take().map(|cause| CallError::FallbackFailed {
-            dependency: Arc::clone(&shared.name),
-            fallback: Arc::clone(fallback),
-            message,
-            cause: Box::new(cause),
-        });
-    }
-}
-
-impl<D: Dependency> Drop for Debt<D> {
-    fn drop(&mut self) {
-        if let (Some(why), Some(reply)) = (self.why.take(), self.reply.take()) {
-            let _ = reply.send(Err(why));
-        }
-    }
-}
-
-impl<D: Dependency> Message for Serve<D> {
-    type Result = ();
-}
-
-/// Asks a dependency's fallbacks in their order.
-pub(crate) struct FallbackActor<D: Dependency> {
-    shared: Arc<Shared>,
-    rules: Arc<[Rule<D>]>,
-    at_work: FuturesUnordered<Pin<Box<dyn Future<Output = ()>>>>,
-}
-
-impl<D: Dependency> FallbackActor<D> {
-    pub(crate) fn new(shared: Arc<Shared>, rules: Arc<[Rule<D>]>) -> Self {
-        Self {
-            shared,
-            rules,
-            at_work: FuturesUnordered::new(),
-        }
-    }
-}
-
-impl<D: Dependency> Actor for FallbackActor<D> {
-    type Context = Context<Self>;
-}
-
-impl<D: Dependency> Unpin for FallbackActor<D> {}
-
-impl<D: Dependency> Handler<Serve<D>> for FallbackActor<D> {
-    type Result = ();
-
-    fn handle(&mut self, serve: Serve<D>, _: &mut Context<Self>) {
-        let (shared, rules) = (Arc::clone(&self.shared), Arc::clone(&self.rules));
-        self.at_work.push(Box::pin(serve_one(shared, rules, serve)));
-    }
-}
-
-/// Asks one fallback after the other until one answers; the last failure is what the caller gets.
-async fn serve_one<D: Dependency>(shared: Arc<Shared>, rules: Arc<[Rule<D>]>, serve: Serve<D>) {
-    let Serve {
-        request,
-        write,
-        mut debt,
-    } = serve;
-    let mut failure = None;
-    let serves = |rule: &&Rule<D>| {
-        let why = debt.why.as_ref();
-        why.is_some_and(|why| rule.serves(why, write))
-    };
-    let chosen: Vec<&Rule<D>> = rules.iter().filter(serves).collect();
-    for rule in chosen {
-        let Debt {
-            why: Some(why),
-            reply: Some(reply),
-        } = &mut debt
-        else {
-            return;
-        };
-        let now = shared.clock.now();
-        let asked =
-            AssertUnwindSafe(async { rule.fallback.answer(request.clone(), why, now).await });
-        let fallen = tokio::select! {
-            biased;
-            // Nobody waits any more.
-            () = reply.closed() => return,
-            fallen = asked.catch_unwind() => fallen,
-            () = patience(&shared, now) => Ok(Fallen::Failed("it took too long".to_owned())),
-        };
-        match fallen {
-            Ok(Fallen::Answer(value, age)) => {
-                note_outage(&shared, rule, why);
-                let name = Arc::clone(&rule.name);
-                debt.pay(FallbackAnswer { value, name, age });
-                return;
-            }
-            Ok(Fallen::Nothing) => {}
-            Ok(Fallen::Failed(message)) => failure = Some((&rule.name, message)),
-            Err(payload) => {
-                let panic = panic_report(payload);
-                tracing::error!(dependency = &*shared.name, fallback = &*rule.name, %panic, "a fallback panicked");
-                failure = Some((&rule.name, format!("it panicked: {panic}")));
-            }
-        }
-    }
-    if let Some((name, message)) = failure {
-        debt.note_failure(&shared, name, message);
-    }
-}
-
-/// A fallback gets the time of an attempt.
-async fn patience(shared: &Shared, now: Time) {
-    match shared.settings().timeout.attempt {
-        Some(attempt) => shared.clock.sleep_until(now.after(attempt)).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Counts the answer; the first one of an outage is an event, the others are a number.
-fn note_outage<D: Dependency>(shared: &Shared, rule: &Rule<D>, why: &CallError<D::Error>) {
-    rule.served.fetch_add(1, Ordering::Relaxed);
-    let now = shared.clock.now().as_nanos();
-    shared.last_fallback.store(now, Ordering::Relaxed);
-    let tag = shared.circuit.gate.read().tag();
-    shared.last_fallback_tag.store(tag, Ordering::Relaxed);
-    if shared.outage.fetch_add(1, Ordering::Relaxed) == 0 {
-        let kind = EventKind::FallbackServing {
-            fallback: Arc::clone(&rule.name),
-            why: why.to_string(),
-        };
-        shared.events.emit(&shared.name, kind);
-    }
-}
-
-/// How the fallback actor is driven.
-#[derive(Debug)]
-pub(crate) struct FallbackManner;
-
-impl<D: Dependency> Manner<FallbackActor<D>> for FallbackManner {
-    fn poll(
-        actor: &mut FallbackActor<D>,
-        _: &mut Context<FallbackActor<D>>,
-        cx: &mut std::task::Context<'_>,
-    ) {
-        while let std::task::Poll::Ready(Some(())) = actor.at_work.poll_next_unpin(cx) {}
     }
 }

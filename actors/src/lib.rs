@@ -90,7 +90,8 @@ pub use dependency::{CallContext, Dependency, Verdict};
 pub use error::{Absence, CallError, Fault, Limit, Notice, Refused, StartError};
 pub use event::{Event, EventKind};
 pub use fallback::{
-    ActorFallback, Fallback, FallbackCall, FallbackFuture, Fallen, Fixed, On, Rule, StaleCache,
+    ActorFallback, ByName, Fallback, FallbackCall, FallbackFuture, Fallen, Fixed, On, Rule,
+    StaleCache, Turn,
 };
 pub use message::Call;
 pub use record::{Ended, Record};

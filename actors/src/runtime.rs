@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 
 use actix::{Recipient, System};
@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::dependency::{Dependency, Route};
 use crate::error::StartError;
 use crate::event::{Event, EventBus, EventKind};
+use crate::fallback::{StandIn, circle};
 use crate::message::Operate;
 use crate::record::Record;
 use crate::status::DependencyStatus;
@@ -48,6 +49,17 @@ pub struct Runtime {
     inner: Arc<Inner>,
 }
 
+/// A runtime that is not kept alive by it.
+#[derive(Clone)]
+pub(crate) struct WeakRuntime(Weak<Inner>);
+
+impl WeakRuntime {
+    pub(crate) fn upgrade(&self) -> Option<Runtime> {
+        let inner = self.0.upgrade()?;
+        Some(Runtime { inner })
+    }
+}
+
 /// The way to the root's driver, until the tree has ended. Then the driver goes, and closes the
 /// root's mailbox behind it.
 type RootCommands = Arc<Mutex<Option<mpsc::UnboundedSender<DriverCommand>>>>;
@@ -76,6 +88,9 @@ trait Registered: Send + Sync {
     fn drain(&self);
     fn stop(&self);
     fn operator(&self) -> Recipient<Operate>;
+    /// How it is asked as a fallback, for whoever knows its requests and responses.
+    fn stand_in(&self) -> Box<dyn Any>;
+    fn falls_back_on(&self) -> Vec<String>;
 }
 
 impl<D: Dependency> Registered for Client<D> {
@@ -99,6 +114,14 @@ impl<D: Dependency> Registered for Client<D> {
 
     fn operator(&self) -> Recipient<Operate> {
         self.breaker().recipient()
+    }
+
+    fn stand_in(&self) -> Box<dyn Any> {
+        StandIn::of(self.clone())
+    }
+
+    fn falls_back_on(&self) -> Vec<String> {
+        self.core.fallbacks.depend_on()
     }
 }
 
@@ -357,6 +380,15 @@ impl Runtime {
         let _ = tokio::task::spawn_blocking(join).await;
     }
 
+    /// The same, for those that the runtime itself keeps.
+    pub(crate) fn downgrade(&self) -> WeakRuntime {
+        WeakRuntime(Arc::downgrade(&self.inner))
+    }
+
+    pub(crate) fn stand_in(&self, name: &str) -> Option<Box<dyn Any>> {
+        self.registry().get(name).map(|one| one.stand_in())
+    }
+
     pub(crate) fn surroundings(&self) -> &Surroundings {
         &self.inner.around
     }
@@ -366,6 +398,11 @@ impl Runtime {
         let mut registry = self.registry();
         if registry.contains_key(&name) {
             return Err(StartError::AlreadyRegistered { name });
+        }
+        let beyond = |name: &str| registry.get(name).map(|one| one.falls_back_on());
+        let beyond = |name: &str| beyond(name).unwrap_or_default();
+        if let Some(circle) = circle(&name, client.falls_back_on(), beyond) {
+            return Err(StartError::FallbackCycle { name, circle });
         }
         registry.insert(name, Arc::new(client.clone()));
         Ok(())

@@ -10,5 +10,9 @@ mod order;
 mod run_away;
 
 mod fallback;
+mod fallback_chains;
+mod fallback_deadline;
+mod fallback_renewal;
+mod last_resort;
 
 mod mocked;

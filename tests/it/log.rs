@@ -1,8 +1,9 @@
 //! What is logged on this thread.
 
 use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
+use tracing::Dispatch;
 use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -33,8 +34,14 @@ impl MakeWriter<'_> for Text {
     }
 }
 
+/// A second reader for the whole process: while there is only one, a place that logs for the first
+/// time asks the reader of its own thread, and another test's thread has none. Then the place
+/// would be silent for everybody.
+static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(tracing_subscriber::registry()));
+
 impl Log {
     pub(crate) fn capture() -> Self {
+        LazyLock::force(&SECOND);
         let text = Text::default();
         let subscriber = tracing_subscriber::fmt()
             .with_writer(text.clone())

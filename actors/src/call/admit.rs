@@ -81,7 +81,11 @@ async fn permit<'a, E>(
 
 /// Waits out a pause that the dependency asked for, and the turn by the rate limit, where that is
 /// soon enough (rule LIM-2). True when it waited.
-async fn keep_to_limits<E>(shared: &Shared, plan: &Plan, now: Time) -> Result<bool, CallError<E>> {
+pub(super) async fn keep_to_limits<E>(
+    shared: &Shared,
+    plan: &Plan,
+    now: Time,
+) -> Result<bool, CallError<E>> {
     let mut waited = false;
     if let Some(pause) = shared.pauses.now(now) {
         let wait = pause.until.since(now);
@@ -133,7 +137,7 @@ pub(super) fn pay<E>(shared: &Shared, plan: &Plan) -> Result<(), CallError<E>> {
     }
 }
 
-fn no_place<E>(shared: &Shared, asked: Time, reason: NoPlace) -> CallError<E> {
+pub(super) fn no_place<E>(shared: &Shared, asked: Time, reason: NoPlace) -> CallError<E> {
     let dependency = Arc::clone(&shared.name);
     match reason {
         NoPlace::Overloaded => CallError::Overloaded {

@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use breakerbox_policy::{HedgeSettings, Ticket, Time};
+use breakerbox_policy::{HedgeSettings, Ticket, Time, WhenAllDown};
 
 use super::CallOptions;
 use crate::circuit::Circuit;
@@ -19,10 +19,14 @@ pub(crate) struct Plan {
     pub(super) started: Time,
     /// When it must be over, fallbacks left out.
     pub(super) deadline: Option<Time>,
+    /// When whoever made it wants to have heard, of a fallback too.
+    pub(super) callers: Option<Time>,
     pub(super) max_attempts: u32,
     /// How long one attempt may take.
     pub(super) attempt: Option<Duration>,
     pub(super) hedge: Option<HedgeSettings>,
+    /// Whether it may go past the breaker when nobody could answer it.
+    pub(super) last_resort: bool,
     pub(super) idempotent: bool,
     pub(super) fingerprint: Option<u64>,
     /// The breaker of its key; `None` for the dependency's.
@@ -74,14 +78,17 @@ impl Plan {
         let started = shared.clock.now();
         let circuit = key.and_then(|key| shared.circuit_of(&key, started));
         let settings = shared.settings();
-        let total = least(timeout, settings.timeout.total);
-        let around = deadline::around(&shared.clock);
+        let total = settings.timeout.total.map(|span| started.after(span));
+        let own = timeout.map(|span| started.after(span));
+        let callers = least(own, deadline::around(&shared.clock));
         Self {
             started,
-            deadline: least(total.map(|span| started.after(span)), around),
+            deadline: least(total, callers),
+            callers,
             max_attempts: settings.retry.max_attempts.get(),
             attempt: settings.timeout.attempt,
             hedge: settings.hedge,
+            last_resort: settings.when_all_down == WhenAllDown::Try,
             idempotent: idempotent.unwrap_or(false),
             fingerprint,
             circuit,

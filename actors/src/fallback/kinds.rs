@@ -77,14 +77,25 @@ where
         _: &CallError<D::Error>,
         _: Time,
     ) -> FallbackFuture<D::Response> {
-        let other = self.clone();
-        Box::pin(async move {
-            match other.ask(request).await {
-                Ok(answer) => Fallen::Answer(answer.value, answer.age),
-                Err(error) => Fallen::Failed(error.to_string()),
-            }
-        })
+        ask_other(self.clone(), request)
     }
+
+    fn depends_on(&self) -> Option<&str> {
+        Some(Client::name(self))
+    }
+}
+
+/// The other one's answer, whoever gave it there, with its age (rule FBK-3).
+pub(super) fn ask_other<O: Dependency>(
+    other: Client<O>,
+    request: O::Request,
+) -> FallbackFuture<O::Response> {
+    Box::pin(async move {
+        match other.ask(request).await {
+            Ok(answer) => Fallen::Answer(answer.value, answer.age),
+            Err(error) => Fallen::Failed(error.to_string()),
+        }
+    })
 }
 
 /// What a user's fallback actor is asked.

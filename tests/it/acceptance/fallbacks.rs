@@ -298,6 +298,74 @@ fn item_39_a_write_is_never_reported_as_stored_by_a_fallback() {
     });
 }
 
+/// Whether a fallback serves, for each way to declare it, each kind of request and each end.
+#[test]
+fn item_39_a_fallback_serves_exactly_what_it_declares() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let both = [false, true];
+        for on in [On::Any, On::Refused, On::Failed] {
+            for (writes, write) in both.into_iter().flat_map(|one| both.map(|two| (one, two))) {
+                let case = format!("{on:?} writes={writes} write={write}");
+                let rule = Rule::new(Fixed("kept")).on(on);
+                let rule = if writes { rule.writes() } else { rule };
+                let builder = runtime.dependency(case.clone());
+                let builder = builder.configure(opens_after(1, ms(60_000)));
+                let builder = builder.workers(|| Store).fallback_rule(rule);
+                let store = builder.start().await.unwrap();
+                let op = if write { Op::Write } else { Op::Read };
+                let allowed = writes || !write;
+                let failed = store.ask(op.clone()).await;
+                assert_eq!(
+                    failed.is_ok(),
+                    allowed && on != On::Refused,
+                    "{case}: failed"
+                );
+                let refused = store.ask(op).await;
+                assert_eq!(
+                    refused.is_ok(),
+                    allowed && on != On::Failed,
+                    "{case}: refused"
+                );
+                assert_eq!(store.status().totals.attempts, 1, "{case}");
+                let answers = u64::from(failed.is_ok()) + u64::from(refused.is_ok());
+                assert_eq!(store.status().fallbacks, [("fixed".to_owned(), answers)]);
+            }
+        }
+        runtime.finish().await;
+    });
+}
+
+#[test]
+fn item_40_several_fallbacks_in_one_outage_are_one_warning() {
+    let log = Log::capture();
+    run_paused(async || {
+        let chain = Chain::start().await;
+        chain.ask(1).await;
+        chain.sick.store(true, Ordering::Relaxed);
+        for _ in 0..100 {
+            assert_eq!(chain.ask(1).await.1, fallback("stale_cache"));
+            chain.alternative_is_up.store(true, Ordering::Relaxed);
+            assert_eq!(chain.ask(2).await.1, fallback("alternative"));
+            chain.alternative_is_up.store(false, Ordering::Relaxed);
+            assert_eq!(chain.ask(2).await.1, fallback("default"));
+        }
+        // A probe in between that fails begins no second outage.
+        pass(11 * MINUTE).await;
+        chain.ask(2).await;
+        assert_eq!(log.lines("falling back to").len(), 1);
+        assert_eq!(log.lines("fallback answers").len(), 0);
+        let counts = chain.client.status().fallbacks;
+        let wanted = [("stale_cache", 100), ("alternative", 100), ("default", 101)];
+        assert_eq!(counts, wanted.map(|(name, count)| (name.to_owned(), count)));
+        chain.sick.store(false, Ordering::Relaxed);
+        pass(11 * MINUTE).await;
+        assert_eq!(chain.ask(1).await.1, "primary");
+        assert_eq!(log.lines("after 301 fallback answers").len(), 1);
+        chain.runtime.finish().await;
+    });
+}
+
 #[test]
 fn item_40_an_outage_is_one_warning_and_a_number() {
     let log = Log::capture();

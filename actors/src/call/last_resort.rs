@@ -1,0 +1,97 @@
+//! What is left when the breaker refuses and nobody could stand in: one attempt past the breaker,
+//! where the settings want it.
+//!
+//! The breaker is not asked and learns nothing. Everything further in holds.
+
+use std::sync::Arc;
+
+use breakerbox_policy::{Executed, Permit, Time};
+
+use super::admit::{keep_to_limits, no_place};
+use super::plan::Plan;
+use super::{Lost, quarantine, send};
+use crate::admission::{Admission, Held};
+use crate::bulkhead::Place;
+use crate::client::Core;
+use crate::dependency::{Dependency, Shared};
+use crate::error::CallError;
+use crate::gate::Mode;
+
+/// The request again, if this end of its call leaves room for a last resort: the breaker refused
+/// by its own judgement, and the work was not executed.
+pub(super) fn request<D: Dependency>(
+    plan: &Plan,
+    lost: &Lost<D::Error>,
+    kept: Option<&D::Request>,
+) -> Option<D::Request> {
+    let CallError::Open(refused) = &lost.error else {
+        return None;
+    };
+    let may = plan.last_resort && refused.executed == Executed::No;
+    kept.filter(|_| may).cloned()
+}
+
+/// Makes the one attempt; where it was not executed, the call ends with the error it had.
+pub(super) async fn answer<D: Dependency>(
+    core: &Arc<Core<D>>,
+    request: Option<D::Request>,
+    plan: &Plan,
+    error: CallError<D::Error>,
+) -> Result<D::Response, CallError<D::Error>> {
+    let Some(request) = request else {
+        return Err(error);
+    };
+    let kept = (!core.fallbacks.is_empty()).then(|| request.clone());
+    match attempt(core, request, plan).await {
+        Ok(value) => {
+            if let Some(request) = &kept {
+                core.fallbacks
+                    .remember(request, &value, core.shared.clock.now());
+            }
+            Ok(value)
+        }
+        Err(lost) if lost.error.executed() == Executed::No => Err(error),
+        Err(lost) => Err(lost.error),
+    }
+}
+
+async fn attempt<D: Dependency>(
+    core: &Arc<Core<D>>,
+    request: D::Request,
+    plan: &Plan,
+) -> Result<D::Response, Lost<D::Error>> {
+    let shared = &core.shared;
+    quarantine(shared, plan.fingerprint).map_err(Lost::refused)?;
+    let now = shared.clock.now();
+    let admitted = past_the_breaker(shared, plan, now).await?;
+    send(core, request, plan, (1, now), admitted).await
+}
+
+/// Leave without the breaker's: under a permit that nobody measures, in a place of the bulkhead.
+async fn past_the_breaker<'a, E>(
+    shared: &'a Shared,
+    plan: &Plan,
+    now: Time,
+) -> Result<(Admission<&'a Shared>, Place<'a>), Lost<E>> {
+    let word = shared.circuit.gate.read();
+    // An operator may have closed the way while the fallbacks were asked.
+    if word.mode() == Mode::ForcedOpen {
+        return Err(Lost::by_breaker(shared.overtaken(None, now)));
+    }
+    let permit = Permit::unrecorded(word.tag(), now);
+    let held = Held::new(plan.circuit.clone(), permit, now, plan.deadline);
+    let admission = Admission::new(shared, held);
+    if let Err(error) = keep_to_limits(shared, plan, now).await {
+        admission.release();
+        return Err(Lost::refused(error));
+    }
+    let bulkhead = &shared.bulkhead;
+    let entered = bulkhead.enter(&shared.clock, plan.deadline, plan.ticket);
+    match entered.await {
+        Ok(place) => Ok((admission, place)),
+        Err(reason) => {
+            admission.release();
+            Err(Lost::refused(no_place(shared, now, reason)))
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! The actor that asks a dependency's fallbacks, one after the other.
+//!
+//! It answers the caller first, and renews what was answered from memory after that.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use actix::{Actor, Context, Handler, Message};
+use breakerbox_policy::Time;
+use futures_util::FutureExt;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::{Semaphore, oneshot};
+
+use super::{FallbackAnswer, Fallen, Rule};
+use crate::call;
+use crate::client::Core;
+use crate::dependency::{Dependency, Shared};
+use crate::error::CallError;
+use crate::event::EventKind;
+use crate::supervisor::{Manner, panic_report};
+
+/// Answers of one dependency that are renewed at once, whatever the number of its requests.
+const RENEWALS: usize = 16;
+
+/// What the fallbacks came to.
+type Served<D> =
+    Result<FallbackAnswer<<D as Dependency>::Response>, CallError<<D as Dependency>::Error>>;
+
+/// One request for the fallbacks.
+pub(crate) struct Serve<D: Dependency> {
+    pub(super) request: D::Request,
+    pub(super) write: bool,
+    /// The caller's own.
+    pub(super) deadline: Option<Time>,
+    pub(super) debt: Debt<D>,
+}
+
+/// The duty to answer: dropped unanswered, the call ends with its own error (rule CALL-1).
+pub(super) struct Debt<D: Dependency> {
+    pub(super) why: Option<CallError<D::Error>>,
+    pub(super) reply: Option<oneshot::Sender<Served<D>>>,
+}
+
+impl<D: Dependency> Debt<D> {
+    fn pay(mut self, answer: FallbackAnswer<D::Response>) {
+        if let Some(reply) = self.reply.take() {
+            // The caller may have gone just now.
+            let _ = reply.send(Ok(answer));
+        }
+    }
+
+    /// The last fallback that failed is what the caller hears of.
+    fn note_failure(&mut self, shared: &Shared, fallback: &Arc<str>, message: String) {
+        self.why = self.why.take().map(|cause| CallError::FallbackFailed {
+            dependency: Arc::clone(&shared.name),
+            fallback: Arc::clone(fallback),
+            message,
+            cause: Box::new(cause),
+        });
+    }
+}
+
+impl<D: Dependency> Drop for Debt<D> {
+    fn drop(&mut self) {
+        if let (Some(why), Some(reply)) = (self.why.take(), self.reply.take()) {
+            let _ = reply.send(Err(why));
+        }
+    }
+}
+
+impl<D: Dependency> Message for Serve<D> {
+    type Result = ();
+}
+
+/// Asks a dependency's fallbacks in their order.
+pub(crate) struct FallbackActor<D: Dependency> {
+    core: Arc<Core<D>>,
+    renewals: Arc<Semaphore>,
+    at_work: FuturesUnordered<Pin<Box<dyn Future<Output = ()>>>>,
+}
+
+impl<D: Dependency> FallbackActor<D> {
+    pub(crate) fn new(core: Arc<Core<D>>) -> Self {
+        Self {
+            core,
+            renewals: Arc::new(Semaphore::new(RENEWALS)),
+            at_work: FuturesUnordered::new(),
+        }
+    }
+}
+
+impl<D: Dependency> Actor for FallbackActor<D> {
+    type Context = Context<Self>;
+}
+
+impl<D: Dependency> Unpin for FallbackActor<D> {}
+
+impl<D: Dependency> Handler<Serve<D>> for FallbackActor<D> {
+    type Result = ();
+
+    fn handle(&mut self, serve: Serve<D>, _: &mut Context<Self>) {
+        let (core, renewals) = (Arc::clone(&self.core), Arc::clone(&self.renewals));
+        self.at_work.push(Box::pin(async move {
+            let rules = core.fallbacks.rules();
+            let Serve {
+                request,
+                write,
+                deadline,
+                debt,
+            } = serve;
+            let served = answer(&core.shared, &rules, &request, (write, deadline), debt).await;
+            if let Some(rule) = served.filter(|_| !write) {
+                renew(&core, rule, request, &renewals).await;
+            }
+        }));
+    }
+}
+
+/// Asks one fallback after the other until one answers, and says which one it was; the last
+/// failure is what the caller gets.
+async fn answer<'a, D: Dependency>(
+    shared: &Shared,
+    rules: &'a [Rule<D>],
+    request: &D::Request,
+    (write, deadline): (bool, Option<Time>),
+    mut debt: Debt<D>,
+) -> Option<&'a Rule<D>> {
+    let mut failure = None;
+    let serves = |rule: &&Rule<D>| {
+        let why = debt.why.as_ref();
+        why.is_some_and(|why| rule.serves(why, write))
+    };
+    let chosen: Vec<&Rule<D>> = rules.iter().filter(serves).collect();
+    for rule in chosen {
+        let Debt {
+            why: Some(why),
+            reply: Some(reply),
+        } = &mut debt
+        else {
+            return None;
+        };
+        let now = shared.clock.now();
+        let asked =
+            AssertUnwindSafe(async { rule.fallback.answer(request.clone(), why, now).await });
+        let fallen = tokio::select! {
+            biased;
+            // Nobody waits any more.
+            () = reply.closed() => return None,
+            fallen = asked.catch_unwind() => fallen,
+            impatience = patience(shared, now, deadline) => Ok(Fallen::Failed(impatience)),
+        };
+        match fallen {
+            Ok(Fallen::Answer(value, age)) => {
+                note_outage(shared, rule, why);
+                let name = Arc::clone(&rule.name);
+                debt.pay(FallbackAnswer { value, name, age });
+                return Some(rule);
+            }
+            Ok(Fallen::Nothing) => {}
+            Ok(Fallen::Failed(message)) => failure = Some((&rule.name, message)),
+            Err(payload) => {
+                let panic = panic_report(payload);
+                tracing::error!(dependency = &*shared.name, fallback = &*rule.name, %panic, "a fallback panicked");
+                failure = Some((&rule.name, format!("it panicked: {panic}")));
+            }
+        }
+    }
+    if let Some((name, message)) = failure {
+        debt.note_failure(shared, name, message);
+    }
+    None
+}
+
+/// Resolves when a fallback has had its time, the time of an attempt, or the caller has none left;
+/// says which.
+async fn patience(shared: &Shared, now: Time, deadline: Option<Time>) -> String {
+    let own = shared
+        .settings()
+        .timeout
+        .attempt
+        .map(|span| now.after(span));
+    match (own, deadline) {
+        (own, Some(deadline)) if own.is_none_or(|own| deadline < own) => {
+            shared.clock.sleep_until(deadline).await;
+            "the call's own time was over before it answered".to_owned()
+        }
+        (Some(own), _) => {
+            shared.clock.sleep_until(own).await;
+            "it took too long".to_owned()
+        }
+        (None, _) => std::future::pending().await,
+    }
+}
+
+/// Asks the dependency itself for a newer answer than the one that `rule` has just given, if it
+/// wants one. A panic in it harms nobody else.
+async fn renew<D: Dependency>(
+    core: &Arc<Core<D>>,
+    rule: &Rule<D>,
+    request: D::Request,
+    renewals: &Semaphore,
+) {
+    let work = AssertUnwindSafe(async {
+        let Ok(_place) = renewals.try_acquire() else {
+            return;
+        };
+        if let Some(_turn) = rule.fallback.turn_to_renew(&request) {
+            call::renew(core, request).await;
+        }
+    });
+    if let Err(payload) = work.catch_unwind().await {
+        let panic = panic_report(payload);
+        tracing::error!(dependency = &*core.shared.name, fallback = &*rule.name, %panic, "a fallback panicked");
+    }
+}
+
+/// Counts the answer; the first one of an outage is an event, the others are a number.
+fn note_outage<D: Dependency>(shared: &Shared, rule: &Rule<D>, why: &CallError<D::Error>) {
+    rule.served.fetch_add(1, Ordering::Relaxed);
+    let now = shared.clock.now().as_nanos();
+    shared.last_fallback.store(now, Ordering::Relaxed);
+    let tag = shared.circuit.gate.read().tag();
+    shared.last_fallback_tag.store(tag, Ordering::Relaxed);
+    if shared.outage.fetch_add(1, Ordering::Relaxed) == 0 {
+        let kind = EventKind::FallbackServing {
+            fallback: Arc::clone(&rule.name),
+            why: why.to_string(),
+        };
+        shared.events.emit(&shared.name, kind);
+    }
+}
+
+/// How the fallback actor is driven.
+#[derive(Debug)]
+pub(crate) struct FallbackManner;
+
+impl<D: Dependency> Manner<FallbackActor<D>> for FallbackManner {
+    fn poll(
+        actor: &mut FallbackActor<D>,
+        _: &mut Context<FallbackActor<D>>,
+        cx: &mut std::task::Context<'_>,
+    ) {
+        while let std::task::Poll::Ready(Some(())) = actor.at_work.poll_next_unpin(cx) {}
+    }
+}
