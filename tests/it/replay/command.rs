@@ -236,6 +236,39 @@ fn brk_3_a_call_in_flight_when_the_breaker_moves_is_late() {
 }
 
 #[test]
+fn brk_4_the_next_probe_may_start_when_the_one_before_it_ends() {
+    let folder = Folder::new("replay-probes");
+    let calls = [(10, "failure"), (111, "success"), (112, "success")];
+    let path = folder.write("trace.jsonl", &trace(&calls));
+    let config = "[dependencies.dep.breaker]\nfailure_threshold = 1\nrecovery_timeout = \"100ms\"\nhalf_open_attempt_limit = 2\n";
+    let config = folder.write("config/default.toml", config);
+    let value = replay(&path, config.parent().expect("a folder"), &[]);
+    let run = run_of(&value, 0);
+    assert_eq!(run["refused"], 0);
+    let last = moves_of(run).pop().expect("it moved");
+    assert_eq!((last.0, &*last.3), (112.0, "2 probes succeeded"));
+}
+
+#[test]
+fn brk_9_a_hang_opens_the_breaker_once_the_good_calls_are_forgotten() {
+    let folder = Folder::new("replay-forgets");
+    let mut text = trace(&(1..=30).map(|at| (at, "success")).collect::<Vec<_>>());
+    for _ in 0..10 {
+        text += r#"{"at_ms":4900,"dependency":"dep","duration_ms":4000,"class":"failure"}"#;
+        text.push('\n');
+    }
+    let path = folder.write("trace.jsonl", &text);
+    let config = "[dependencies.dep.breaker]
+        window = { kind = \"time\", span = \"2s\", buckets = 10 }
+        failure_threshold = \"off\"\nslow_call = \"100ms\"\nslow_rate = 0.5\nminimum_calls = 10\n";
+    let config = folder.write("config/default.toml", config);
+    let value = replay(&path, config.parent().expect("a folder"), &[]);
+    let moves = moves_of(run_of(&value, 0));
+    let why = "10 of 10 calls were slow (10 still running), at or above 0.5";
+    assert_eq!((moves[0].0, &*moves[0].3), (2000.0, why));
+}
+
+#[test]
 fn settings_that_changed_while_it_was_recorded_change_in_the_replay() {
     let folder = Folder::new("replay-reload");
     let path = folder.path("trace.jsonl");
