@@ -277,3 +277,36 @@ fn sup_7_nobody_goes_past_the_breaker_of_a_runtime_that_has_gone() {
         assert_eq!(script.calls(), 1);
     });
 }
+
+/// A call waits for its fallback while two like it crash the worker past the breaker.
+#[test]
+fn sup_6_a_call_that_was_quarantined_meanwhile_does_not_go_past_the_breaker() {
+    run_paused(async || {
+        let slow = |_: Do, _: &Error| async {
+            tokio::time::sleep(ms(1_000)).await;
+            Err::<u32, _>("late and down")
+        };
+        let bench = sick(tries, vec![Rule::new(slow)]).await;
+        let options = CallOptions {
+            fingerprint: Some(7),
+            ..CallOptions::default()
+        };
+        let call = async |at: u64| {
+            pass(at).await;
+            bench.client.ask_with(Do::Panic, options).await.unwrap_err()
+        };
+        let (first, second, third) = tokio::join!(call(0), call(300), call(600));
+        for crashed in [first, second] {
+            let crash = matches!(crashed, CallError::WorkerCrashed { .. });
+            assert!(crash, "{crashed}");
+        }
+        assert!(matches!(third, CallError::FallbackFailed { .. }), "{third}");
+        assert_eq!(bench.script.calls(), 3);
+        assert_eq!(
+            bench.status().tally.failures,
+            1,
+            "crashes past it are not measured"
+        );
+        bench.finish().await;
+    });
+}
