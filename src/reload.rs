@@ -1,7 +1,6 @@
 //! Reads the configuration again: after a change of its files, or a hangup signal.
 //!
-//! It tells what was read, good or bad; what follows is for whoever runs the dependencies
-//! (rule CFG-2).
+//! A [`Watcher`] tells what was read, good or bad; [`follow`] has a runtime keep to it (rule CFG-2).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -17,6 +16,7 @@ use notify_debouncer_full::{
 };
 use tokio::sync::mpsc;
 
+use crate::Runtime;
 use crate::config::{ConfigError, Loader, Settings};
 
 /// Why the configuration was read again.
@@ -135,6 +135,29 @@ impl Watcher {
             () = self.hangups.next() => Trigger::Signal,
         };
         (trigger, self.loader.load())
+    }
+}
+
+/// Keeps a runtime to its configuration: reads it once more at the start, so that nothing is missed
+/// since it was loaded, and then whenever the watcher has a reason to. It never ends by itself.
+///
+/// New settings are taken over as [`Runtime::reload`] says. Refused ones are told as an event and
+/// change nothing.
+///
+/// # Cancel safety   Dropped, the runtime keeps the settings it has.
+pub async fn follow(runtime: Runtime, mut watcher: Watcher) {
+    let mut read = (None, watcher.loader.load());
+    loop {
+        let (trigger, settings) = read;
+        let by = trigger.map_or_else(|| "the start".to_owned(), |trigger| trigger.to_string());
+        match settings {
+            Ok(settings) => {
+                runtime.reload(settings, &by).await;
+            }
+            Err(error) => runtime.refuse_reload(&by, &error.to_string()),
+        }
+        let (trigger, settings) = watcher.next().await;
+        read = (Some(trigger), settings);
     }
 }
 

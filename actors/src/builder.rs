@@ -5,7 +5,7 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::rc::Rc;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use breakerbox_policy::supervision::{ChildSpec, RestartBackoff, Shutdown, StopCause, Strategy};
 use breakerbox_policy::{
@@ -19,6 +19,7 @@ use crate::error::StartError;
 use crate::fallback::{ByName, Fallback, FallbackActor, FallbackManner, Fallbacks, Rule};
 use crate::message::{BreakerPort, Operate};
 use crate::queue::WorkQueue;
+use crate::reload::Configured;
 use crate::runtime::Runtime;
 use crate::supervisor::{
     ActorBody, Body, ChildHooks, Group, Life, Mailslot, Place, Plain, Surroundings,
@@ -83,6 +84,8 @@ where
 pub struct NewDependency {
     pub(crate) runtime: Runtime,
     pub(crate) name: String,
+    /// What the configuration says.
+    pub(crate) given: DependencySettings,
     pub(crate) settings: DependencySettings,
 }
 
@@ -108,7 +111,6 @@ impl NewDependency {
             new: self,
             factory: Arc::new(move || factory.make()),
             fallbacks: Vec::new(),
-            fallback_only: false,
         }
     }
 }
@@ -119,7 +121,6 @@ pub struct DependencyBuilder<D: Dependency> {
     new: NewDependency,
     factory: Factory<D>,
     fallbacks: Vec<Rule<D>>,
-    fallback_only: bool,
 }
 
 impl<D: Dependency> fmt::Debug for DependencyBuilder<D> {
@@ -153,7 +154,7 @@ impl<D: Dependency> DependencyBuilder<D> {
     /// Answers from the fallbacks only: no worker is started and the dependency is never called,
     /// as for a demonstration, or while it has no credentials. Answers say where they come from.
     pub fn fallback_only(mut self, only: bool) -> Self {
-        self.fallback_only = only;
+        self.new.settings.fallback_only = only;
         self
     }
 
@@ -168,12 +169,13 @@ impl<D: Dependency> DependencyBuilder<D> {
                 NewDependency {
                     runtime,
                     name,
+                    given,
                     settings,
                 },
             factory,
             fallbacks,
-            fallback_only,
         } = self;
+        let fallback_only = settings.fallback_only;
         if fallback_only && fallbacks.is_empty() {
             let reason = "it answers from its fallbacks only and has none".to_owned();
             return Err(StartError::BadSpec { name, reason });
@@ -181,6 +183,7 @@ impl<D: Dependency> DependencyBuilder<D> {
         if let Some(reason) = fallbacks.iter().find_map(Rule::problem) {
             return Err(StartError::BadSpec { name, reason });
         }
+        let configured = Configured::new(given, settings.clone());
         let around = runtime.surroundings().clone();
         let name: Arc<str> = Arc::from(name);
         let shared = Arc::new(Shared::new(
@@ -196,7 +199,7 @@ impl<D: Dependency> DependencyBuilder<D> {
         } else {
             shared.settings().workers.count.get()
         };
-        let core = Arc::new(core(shared, workers, fallbacks));
+        let core = Arc::new(core(shared, workers, fallbacks, configured));
         // Set once, here.
         let _ = core.shared.breaker.set(port(&core));
         let client = Client {
@@ -213,7 +216,12 @@ impl<D: Dependency> DependencyBuilder<D> {
     }
 }
 
-fn core<D: Dependency>(shared: Arc<Shared>, workers: u32, fallbacks: Vec<Rule<D>>) -> Core<D> {
+fn core<D: Dependency>(
+    shared: Arc<Shared>,
+    workers: u32,
+    fallbacks: Vec<Rule<D>>,
+    configured: Configured,
+) -> Core<D> {
     let slot = |_| Slot {
         queue: Arc::new(WorkQueue::new(Arc::clone(&shared))),
         mail: Mailslot::new(),
@@ -226,6 +234,7 @@ fn core<D: Dependency>(shared: Arc<Shared>, workers: u32, fallbacks: Vec<Rule<D>
         workers: (0..workers).map(slot).collect(),
         next: AtomicUsize::new(0),
         fallbacks: Fallbacks::new(fallbacks, usize::try_from(at_once).unwrap_or(usize::MAX)),
+        configured: Mutex::new(configured),
         shared: Arc::clone(&shared),
     }
 }

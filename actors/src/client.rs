@@ -5,8 +5,8 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::ThreadId;
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use crate::error::CallError;
 use crate::fallback::{FallbackAnswer, Fallbacks};
 use crate::message::Operate;
 use crate::queue::WorkQueue;
+use crate::reload::{self, Configured, DependencyReload};
 use crate::status::DependencyStatus;
 use crate::supervisor::{Condition, DriverQueue, Mailslot};
 use crate::worker::Worker;
@@ -77,6 +78,7 @@ pub(crate) struct Core<D: Dependency> {
     pub(crate) workers: Box<[Slot<D>]>,
     pub(crate) next: AtomicUsize,
     pub(crate) fallbacks: Fallbacks<D>,
+    pub(crate) configured: Mutex<Configured>,
 }
 
 /// A worker's queue, and the thread it is on once it has run.
@@ -240,6 +242,22 @@ impl<D: Dependency> Client<D> {
     #[must_use]
     pub fn settings(&self) -> Arc<DependencySettings> {
         Arc::clone(&self.core.shared.settings())
+    }
+
+    /// Replaces its settings while it runs: with state and counters kept, and at once for every
+    /// call but those of its workers, which [`DependencyReload::waits`] names. `None` when they
+    /// are the same.
+    ///
+    /// What differs from the configuration from now on is the program's own, and no reload of the
+    /// configuration changes it.
+    ///
+    /// # Source  Rule CFG-2 in docs/rules.md.
+    pub async fn reconfigure(
+        &self,
+        settings: DependencySettings,
+        by: &str,
+    ) -> Option<DependencyReload> {
+        reload::set(&self.core, settings, by).await
     }
 
     /// How the dependency is now.

@@ -60,6 +60,8 @@ mod builder;
 
 mod runtime;
 
+mod reload;
+
 // what they speak of
 mod message;
 
@@ -95,6 +97,7 @@ pub use fallback::{
 };
 pub use message::Call;
 pub use record::{Ended, Record};
+pub use reload::{DependencyReload, ReloadReport};
 pub use runtime::{Runtime, RuntimeSettings};
 pub use session::Session;
 pub use status::{DependencyStatus, Health, KeyStatus, WorkerStatus};

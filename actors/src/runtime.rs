@@ -1,5 +1,7 @@
 //! The runtime: one supervision tree, its threads, and the dependencies by name.
 
+mod live;
+
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,6 +11,7 @@ use std::thread::JoinHandle;
 use actix::{Recipient, System};
 use breakerbox_policy::supervision::{CommandError, StopCause};
 use breakerbox_policy::{Command, DependencySettings, IllegalTransition};
+use futures_util::future::BoxFuture;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::builder::NewDependency;
@@ -20,6 +23,7 @@ use crate::event::{Event, EventBus, EventKind};
 use crate::fallback::{StandIn, circle};
 use crate::message::Operate;
 use crate::record::Record;
+use crate::reload::{self, DependencyReload};
 use crate::status::DependencyStatus;
 use crate::supervisor::{
     Child, ChildRef, ChildStatus, DriverCommand, DriverNews, Group, GroupRef, Homes, Surroundings,
@@ -66,7 +70,9 @@ type RootCommands = Arc<Mutex<Option<mpsc::UnboundedSender<DriverCommand>>>>;
 
 struct Inner {
     around: Surroundings,
-    settings: BTreeMap<String, DependencySettings>,
+    settings: Mutex<BTreeMap<String, DependencySettings>>,
+    /// One reload after the other.
+    reloading: tokio::sync::Mutex<()>,
     root: GroupRef,
     commands: RootCommands,
     end: watch::Receiver<Option<StopCause>>,
@@ -91,6 +97,13 @@ trait Registered: Send + Sync {
     /// How it is asked as a fallback, for whoever knows its requests and responses.
     fn stand_in(&self) -> Box<dyn Any>;
     fn falls_back_on(&self) -> Vec<String>;
+    fn is_stopped(&self) -> bool;
+    /// Has it take over what the configuration says now.
+    fn follow<'a>(
+        &'a self,
+        given: &'a DependencySettings,
+        by: &'a str,
+    ) -> BoxFuture<'a, Option<DependencyReload>>;
 }
 
 impl<D: Dependency> Registered for Client<D> {
@@ -122,6 +135,18 @@ impl<D: Dependency> Registered for Client<D> {
 
     fn falls_back_on(&self) -> Vec<String> {
         self.core.fallbacks.depend_on()
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.core.shared.route() == Route::Stopped
+    }
+
+    fn follow<'a>(
+        &'a self,
+        given: &'a DependencySettings,
+        by: &'a str,
+    ) -> BoxFuture<'a, Option<DependencyReload>> {
+        Box::pin(reload::follow(&self.core, given, by))
     }
 }
 
@@ -181,7 +206,8 @@ impl Runtime {
         Ok(Self {
             inner: Arc::new(Inner {
                 around,
-                settings: dependencies,
+                settings: Mutex::new(dependencies),
+                reloading: tokio::sync::Mutex::default(),
                 root,
                 commands,
                 end,
@@ -195,10 +221,12 @@ impl Runtime {
     /// Begins to describe a dependency; its settings come from the configuration.
     pub fn dependency(&self, name: impl Into<String>) -> NewDependency {
         let name = name.into();
-        let settings = self.inner.settings.get(&name).cloned().unwrap_or_default();
+        let settings = lock(&self.inner.settings).get(&name).cloned();
+        let settings = settings.unwrap_or_default();
         NewDependency {
             runtime: self.clone(),
             name,
+            given: settings.clone(),
             settings,
         }
     }
@@ -396,7 +424,7 @@ impl Runtime {
     pub(crate) fn register<D: Dependency>(&self, client: &Client<D>) -> Result<(), StartError> {
         let name = client.name().to_owned();
         let mut registry = self.registry();
-        if registry.contains_key(&name) {
+        if registry.get(&name).is_some_and(|one| !one.is_stopped()) {
             return Err(StartError::AlreadyRegistered { name });
         }
         let beyond = |name: &str| registry.get(name).map(|one| one.falls_back_on());

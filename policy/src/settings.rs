@@ -3,6 +3,8 @@
 //! Values that cannot work are unrepresentable where the type system can say so; the relations
 //! between fields are checked by whoever reads a configuration (rule CFG-1). Nothing here parses.
 
+mod changes;
+
 mod limits;
 
 use std::num::NonZeroU32;
@@ -53,6 +55,8 @@ pub struct DependencySettings {
     pub when_all_down: WhenAllDown,
     /// Faults on purpose; `None` for none.
     pub chaos: Option<ChaosSettings>,
+    /// Whether its fallbacks answer all calls, and it is never called itself.
+    pub fallback_only: bool,
 }
 
 /// The memory by which a closed breaker judges.

@@ -25,8 +25,6 @@ pub struct DependencyConfig {
     pub settings: DependencySettings,
     /// Who answers instead, in this order (FBK-1).
     pub fallbacks: Vec<FallbackConfig>,
-    /// Whether only the fallbacks answer: the dependency itself is never called.
-    pub fallback_only: bool,
 }
 
 /// How a dependency is spoken to.
@@ -56,13 +54,14 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
     let method = line("a method such as \"GET\", or a tool's name", is_name);
     let idempotent = section.get_or("idempotent", &method.list(), Vec::new());
     let credentials = read_credentials(&mut section);
-    let settings = read_settings(&mut section, environment);
+    let mut settings = read_settings(&mut section, environment);
     let fallbacks: Vec<FallbackConfig> = section
         .sections("fallback")
         .into_iter()
         .filter_map(fallback::read)
         .collect();
     let fallback_only = section.get_or("fallback_only", &truth(), false);
+    settings.fallback_only = fallback_only;
     // Without a kind it is the program that brings the code, and perhaps the fallbacks too.
     if fallback_only && kind.is_some() && !section.has("fallback") {
         let allowed = "false, or a fallback";
@@ -76,7 +75,6 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
         credentials,
         settings,
         fallbacks,
-        fallback_only,
     }
 }
 
@@ -100,6 +98,7 @@ fn read_settings(section: &mut Section<'_>, environment: &str) -> DependencySett
         keys: limits::keys(section.section("keys")),
         when_all_down: section.get_or("when_all_down", &word(DOWN), WhenAllDown::default()),
         chaos: chaos.and_then(|chaos| limits::chaos(chaos, environment)),
+        fallback_only: false,
     }
 }
 

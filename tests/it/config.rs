@@ -84,7 +84,7 @@ fn cfg_1_the_default_file_says_what_is_built_in() {
     assert_eq!(search.settings, DependencySettings::default());
     assert_eq!(settings.recorder, default.recorder);
     assert_eq!(settings.reload, default.reload);
-    assert!(!search.fallback_only);
+    assert!(!search.settings.fallback_only);
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod call_path;
 mod config;
 #[cfg(feature = "cli")]
 mod demo;
+mod reload;
 #[cfg(feature = "cli")]
 mod replay;
 mod runtime;

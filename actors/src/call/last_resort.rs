@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use breakerbox_policy::{Executed, Permit, Time};
+use breakerbox_policy::{Executed, Permit, RefusalState, Time};
 
 use super::admit::{keep_to_limits, no_place};
 use super::plan::Plan;
@@ -15,7 +15,6 @@ use crate::bulkhead::Place;
 use crate::client::Core;
 use crate::dependency::{Dependency, Shared};
 use crate::error::CallError;
-use crate::gate::Mode;
 
 /// The request again, if this end of its call leaves room for a last resort: the breaker refused
 /// by its own judgement, and the work was not executed.
@@ -73,12 +72,12 @@ async fn past_the_breaker<'a, E>(
     plan: &Plan,
     now: Time,
 ) -> Result<(Admission<&'a Shared>, Place<'a>), Lost<E>> {
-    let word = shared.circuit.gate.read();
     // An operator may have closed the way while the fallbacks were asked.
-    if word.mode() == Mode::ForcedOpen {
-        return Err(Lost::by_breaker(shared.overtaken(None, now)));
+    let refused = shared.refuses(plan.circuit.as_ref());
+    if let Some(refused) = refused.filter(|one| one.state == RefusalState::ForcedOpen) {
+        return Err(Lost::by_breaker(refused));
     }
-    let permit = Permit::unrecorded(word.tag(), now);
+    let permit = Permit::unrecorded(0, now);
     let held = Held::new(plan.circuit.clone(), permit, now, plan.deadline);
     let admission = Admission::new(shared, held);
     if let Err(error) = keep_to_limits(shared, plan, now).await {

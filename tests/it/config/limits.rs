@@ -21,7 +21,7 @@ fn seconds(seconds: u64) -> Duration {
 #[test]
 fn cfg_1_every_limit_of_the_kernel_can_be_set() {
     let config = dependency(EVERYTHING);
-    assert!(config.fallback_only);
+    assert!(config.settings.fallback_only);
     let settings = config.settings;
     let hedge = HedgeSettings {
         delay: HedgeDelay::Quantile {

@@ -1,0 +1,415 @@
+//! Settings change while the runtime runs (rule CFG-2), and dependencies come and go.
+
+use std::fs;
+use std::time::Duration;
+
+use breakerbox::config::Settings;
+use breakerbox::reload::{Watcher, follow};
+use breakerbox_actors::testing::{Reaction, Script, TestRuntime, run_paused};
+use breakerbox_actors::{
+    CallError, CallOptions, Event, EventKind, Limit, Runtime, RuntimeSettings, StartError,
+};
+use breakerbox_policy::{
+    DependencySettings, HedgeDelay, HedgeSettings, RateLimitSettings, State, WindowKind,
+};
+use futures_util::future::join_all;
+
+use crate::scripted::{Bench, Do, let_others_run, ms, nonzero, opens_after, pass, start};
+
+/// A configuration of one dependency.
+fn configured(name: &str, change: impl FnOnce(&mut DependencySettings)) -> RuntimeSettings {
+    let mut settings = DependencySettings::default();
+    change(&mut settings);
+    RuntimeSettings {
+        dependencies: [(name.to_owned(), settings)].into(),
+        ..RuntimeSettings::default()
+    }
+}
+
+fn reloads(runtime: &Runtime) -> Vec<(String, Vec<String>)> {
+    let told = |event: Event| match event.kind {
+        EventKind::Reloaded { by, changed, .. } => Some((by, changed)),
+        _ => None,
+    };
+    runtime
+        .events_since(0)
+        .into_iter()
+        .filter_map(told)
+        .collect()
+}
+
+#[test]
+fn cfg_2_a_reload_keeps_state_and_counters_and_is_told() {
+    run_paused(async || {
+        let bench = Bench::start(|_| {}).await;
+        for _ in 0..3 {
+            bench.ask(Do::Fail).await.unwrap_err();
+        }
+        let stricter = |settings: &mut DependencySettings| {
+            settings.breaker.failure_threshold = Some(nonzero(4));
+            settings.bulkhead.max_queue = 7;
+        };
+        let report = bench
+            .runtime
+            .reload(configured("dep", stricter), "a test")
+            .await;
+        let changed = [
+            "breaker.failure_threshold: Some(5) -> Some(4)",
+            "bulkhead.max_queue: 64 -> 7",
+        ];
+        assert_eq!(report.changed[0].changed, changed);
+        let expected = ("a test".to_owned(), changed.map(str::to_owned).to_vec());
+        assert_eq!(reloads(&bench.runtime), [expected]);
+        assert_eq!((bench.state(), bench.failures()), (State::Closed, 3));
+        assert_eq!(bench.status().totals.failed, 3);
+        bench.ask(Do::Fail).await.unwrap_err();
+        assert_eq!(bench.state(), State::Open, "the fourth failure in a row");
+        // The same once more is none.
+        let again = bench
+            .runtime
+            .reload(configured("dep", stricter), "a test")
+            .await;
+        assert_eq!(again.changed, []);
+        assert_eq!(reloads(&bench.runtime).len(), 1);
+        bench.finish().await;
+    });
+}
+
+#[test]
+fn cfg_2_an_open_breaker_stays_open_and_closes_by_the_new_rule() {
+    run_paused(async || {
+        let bench = Bench::start(|_| {}).await;
+        bench.fail_until_open().await;
+        let retry_after = bench.status().retry_after;
+        let patient = |settings: &mut DependencySettings| {
+            settings.breaker.failure_threshold = Some(nonzero(2));
+            settings.breaker.half_open.rule =
+                breakerbox_policy::HalfOpenRule::Successes(nonzero(2));
+        };
+        bench
+            .runtime
+            .reload(configured("dep", patient), "a test")
+            .await;
+        assert_eq!(bench.state(), State::Open);
+        assert_eq!(bench.status().retry_after, retry_after);
+        pass(30_000).await;
+        bench.ask(Do::Answer(1)).await.unwrap();
+        assert_eq!(bench.state(), State::HalfOpen);
+        bench.ask(Do::Answer(1)).await.unwrap();
+        assert_eq!(bench.state(), State::Closed);
+        bench.finish().await;
+    });
+}
+
+#[test]
+fn cfg_2_another_window_starts_a_generation_and_what_is_late_counts_for_nothing() {
+    run_paused(async || {
+        let bench = Bench::start(|_| {}).await;
+        bench.ask(Do::Fail).await.unwrap_err();
+        let slow = bench.ask(Do::Fail.after(100));
+        let change = async {
+            let_others_run().await;
+            let window = |settings: &mut DependencySettings| {
+                settings.breaker.window = WindowKind::Count { size: nonzero(10) };
+            };
+            bench
+                .runtime
+                .reload(configured("dep", window), "a test")
+                .await;
+        };
+        let (slow, ()) = tokio::join!(slow, change);
+        slow.unwrap_err();
+        assert_eq!(bench.failures(), 0);
+        assert_eq!(bench.status().tally.late, 1);
+        bench.finish().await;
+    });
+}
+
+#[test]
+fn cfg_2_every_layer_follows() {
+    run_paused(async || {
+        let bench = Bench::start(|settings| settings.breaker.failure_threshold = None).await;
+        bench.ask(Do::Fail).await.unwrap_err();
+        assert_eq!(bench.script.calls(), 1);
+        let all = |settings: &mut DependencySettings| {
+            settings.retry.max_attempts = nonzero(3);
+            settings.retry.backoff.base = ms(1);
+            settings.timeout.attempt = Some(ms(50));
+            settings.hedge = Some(HedgeSettings {
+                delay: HedgeDelay::Fixed(ms(20)),
+                max_hedges: nonzero(1),
+            });
+            settings.rate_limit = Some(RateLimitSettings {
+                rate: 5.0,
+                per: Duration::from_secs(1),
+                burst: nonzero(5),
+                max_wait: Duration::ZERO,
+            });
+            settings.breaker.slow_call = Some(ms(10));
+            settings.breaker.slow_rate = breakerbox_policy::Rate::new(1.0).ok();
+            settings.breaker.minimum_calls = 4;
+        };
+        bench.runtime.reload(configured("dep", all), "a test").await;
+        let idempotent = CallOptions {
+            idempotent: Some(true),
+            ..CallOptions::default()
+        };
+        let before = bench.script.calls();
+        let hung = bench.client.ask_with(Do::Hang, idempotent).await;
+        let Err(CallError::TimedOut { after, .. }) = hung else {
+            panic!("{hung:?}");
+        };
+        assert!(after <= ms(50), "{after:?}");
+        let made = bench.script.calls() - before;
+        assert!(
+            (4..=5).contains(&made),
+            "three attempts, hedged as far as the rate allows: {made}"
+        );
+        let limited = join_all((0..5).map(|_| bench.ask(Do::Answer(1)))).await;
+        let limited = limited.into_iter().filter_map(Result::err);
+        let rate = |error: CallError<_>| {
+            matches!(
+                error,
+                CallError::RateLimited {
+                    limit: Limit::Rate,
+                    ..
+                } | CallError::Open(_)
+            )
+        };
+        assert!(limited.map(rate).all(|limited| limited));
+        assert_eq!(
+            bench.state(),
+            State::Open,
+            "hanging is slow, and slow opens it now"
+        );
+        bench.finish().await;
+    });
+}
+
+#[test]
+fn cfg_2_a_raised_limit_lets_those_in_who_wait() {
+    run_paused(async || {
+        let bench = Bench::start(|settings| {
+            settings.timeout.attempt = Some(ms(400));
+        })
+        .await;
+        let one = |settings: &mut DependencySettings| {
+            settings.bulkhead.max_concurrent = nonzero(1);
+            settings.bulkhead.max_wait = ms(10_000);
+        };
+        bench.runtime.reload(configured("dep", one), "a test").await;
+        let calls = join_all((0..3).map(|_| bench.ask(Do::Answer(1).after(100))));
+        let raise = async {
+            pass(10).await;
+            assert_eq!((bench.status().in_flight, bench.status().queued), (1, 2));
+            let three = |settings: &mut DependencySettings| {
+                one(settings);
+                settings.bulkhead.max_concurrent = nonzero(3);
+            };
+            bench
+                .runtime
+                .reload(configured("dep", three), "a test")
+                .await;
+            assert_eq!((bench.status().in_flight, bench.status().queued), (3, 0));
+        };
+        let (calls, ()) = tokio::join!(calls, raise);
+        assert!(calls.iter().all(Result::is_ok));
+        assert_eq!(
+            bench.client.settings().timeout.attempt,
+            Some(ms(400)),
+            "set in code"
+        );
+        bench.finish().await;
+    });
+}
+
+#[test]
+fn cfg_2_what_the_program_set_stays_and_workers_wait() {
+    run_paused(async || {
+        let bench = Bench::start(opens_after(3, ms(100))).await;
+        let new = |settings: &mut DependencySettings| {
+            settings.breaker.failure_threshold = Some(nonzero(9));
+            settings.timeout.attempt = Some(ms(1));
+            settings.workers.count = nonzero(4);
+        };
+        let report = bench.runtime.reload(configured("dep", new), "a test").await;
+        let report = &report.changed[0];
+        assert_eq!(report.changed, ["timeout.attempt: Some(5s) -> Some(1ms)"]);
+        assert_eq!(report.waits, ["workers.count: 1 -> 4"]);
+        let settings = bench.client.settings();
+        assert_eq!(settings.breaker.failure_threshold, Some(nonzero(3)));
+        assert_eq!(settings.workers.count, nonzero(1));
+        bench.finish().await;
+    });
+}
+
+#[test]
+fn cfg_2_a_program_may_change_a_dependency_itself() {
+    run_paused(async || {
+        let bench = Bench::start(|_| {}).await;
+        let mut settings = DependencySettings::clone(&bench.client.settings());
+        settings.breaker.failure_threshold = Some(nonzero(1));
+        let report = bench.client.reconfigure(settings.clone(), "me").await;
+        assert_eq!(report.unwrap().changed.len(), 1);
+        assert_eq!(bench.client.reconfigure(settings, "me").await, None);
+        bench
+            .runtime
+            .reload(configured("dep", |_| {}), "a file")
+            .await;
+        bench.ask(Do::Fail).await.unwrap_err();
+        assert_eq!(
+            bench.state(),
+            State::Open,
+            "the program's word goes before a file's"
+        );
+        bench.finish().await;
+    });
+}
+
+#[test]
+fn cfg_2_names_that_are_not_on_both_sides_are_reported() {
+    run_paused(async || {
+        let runtime = TestRuntime::with(configured("old", |_| {})).await;
+        let script = Script::new(|_: Do, _| Reaction::Answer(1));
+        let old = start(&runtime, "old", &script, |_| {}, Vec::new()).await;
+        start(&runtime, "own", &script, |_| {}, Vec::new()).await;
+        let strict = |settings: &mut DependencySettings| settings.retry.max_attempts = nonzero(2);
+        let report = runtime.reload(configured("new", strict), "a test").await;
+        assert_eq!(report.not_started, ["new"]);
+        assert_eq!(report.not_configured, ["old"]);
+        assert_eq!(old.ask(Do::Answer(1)).await.unwrap().value, 1);
+        let new = start(&runtime, "new", &script, |_| {}, Vec::new()).await;
+        assert_eq!(
+            new.settings().retry.max_attempts,
+            nonzero(2),
+            "started later"
+        );
+        runtime.finish().await;
+    });
+}
+
+#[test]
+fn cfg_2_a_removed_dependency_drains_and_its_name_is_free() {
+    run_paused(async || {
+        let bench = Bench::start(|settings| settings.workers.drain = ms(500)).await;
+        let script = bench.script.clone();
+        let kept = start(&bench.runtime, "kept", &script, |_| {}, Vec::new()).await;
+        let slow = bench.ask(Do::Answer(7).after(200));
+        let stuck = bench.ask(Do::Hang);
+        let remove = async {
+            let_others_run().await;
+            let begin = tokio::time::Instant::now();
+            assert!(bench.runtime.remove("dep", "a test").await);
+            begin.elapsed()
+        };
+        let late = async {
+            pass(10).await;
+            bench.ask(Do::Answer(1)).await
+        };
+        let (slow, stuck, took, late) = tokio::join!(slow, stuck, remove, late);
+        assert_eq!(slow.unwrap().value, 7, "what was in flight may finish");
+        assert!(
+            matches!(stuck, Err(CallError::Interrupted { .. })),
+            "{stuck:?}"
+        );
+        assert!(took <= ms(510), "{took:?}");
+        assert!(
+            matches!(late, Err(CallError::NotExecuted { .. })),
+            "{late:?}"
+        );
+        let totals = bench.status().totals;
+        assert_eq!(totals.submitted, totals.ended());
+        assert!(bench.runtime.status("dep").is_none());
+        assert!(!bench.runtime.remove("dep", "a test").await);
+        let removed =
+            |event: &Event| matches!(&event.kind, EventKind::Removed { by } if by == "a test");
+        assert!(bench.runtime.events_since(0).iter().any(removed));
+        assert_eq!(kept.ask(Do::Answer(2)).await.unwrap().value, 2);
+        let again = start(&bench.runtime, "dep", &script, |_| {}, Vec::new()).await;
+        assert_eq!(again.ask(Do::Answer(3)).await.unwrap().value, 3);
+        bench.finish().await;
+    });
+}
+
+#[test]
+fn cfg_2_a_name_is_taken_while_its_dependency_lives() {
+    run_paused(async || {
+        let bench = Bench::start(|_| {}).await;
+        let script = bench.script.clone();
+        let second = bench.runtime.dependency("dep");
+        let second = second.workers(move || script.dependency()).start().await;
+        let taken = StartError::AlreadyRegistered { name: "dep".into() };
+        assert_eq!(second.err(), Some(taken));
+        assert_eq!(bench.ask(Do::Answer(1)).await.unwrap().value, 1);
+        bench.finish().await;
+    });
+}
+
+/// Real files, a real watcher and the real clock: an event is waited for, nothing is slept for.
+#[test]
+fn item_96_a_changed_file_holds_within_two_seconds_and_a_broken_one_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("default.toml");
+    let threshold = |number: &str| {
+        format!(
+            "[dependencies.dep.breaker]\nrecovery_timeout = \"1h\"\nfailure_threshold = {number}\n"
+        )
+    };
+    fs::write(&file, threshold("2")).unwrap();
+    let loader = Settings::loader().bare().dir(folder.path());
+    actix::System::new().block_on(async {
+        let runtime = Runtime::start(loader.load().unwrap()).await.unwrap();
+        let script =
+            Script::new(|_: Do, _| Reaction::<u32>::Fail(crate::scripted::refused_connection()));
+        let worker = script.clone();
+        let dependency = runtime
+            .dependency("dep")
+            .workers(move || worker.dependency());
+        let client = dependency.start().await.unwrap();
+        let watcher = Watcher::start(loader, ms(50)).unwrap();
+        let mut events = runtime.events();
+        let following = actix::spawn(follow(runtime.clone(), watcher));
+        for _ in 0..2 {
+            client.ask(Do::Fail).await.unwrap_err();
+        }
+        assert_eq!(client.status().state, State::Open);
+        let mut told = async |wanted: fn(&EventKind) -> bool| {
+            let next = async {
+                loop {
+                    let event = events.recv().await.unwrap();
+                    if wanted(&event.kind) {
+                        return event;
+                    }
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(2), next)
+                .await
+                .expect("it is told within two seconds")
+        };
+        fs::write(&file, threshold("4")).unwrap();
+        let event = told(|kind| matches!(kind, EventKind::Reloaded { .. })).await;
+        let EventKind::Reloaded { by, changed, .. } = event.kind else {
+            unreachable!("it was chosen so");
+        };
+        assert!(by.contains("default.toml"), "{by}");
+        assert_eq!(changed, ["breaker.failure_threshold: Some(2) -> Some(4)"]);
+        assert_eq!(client.status().state, State::Open, "the state is kept");
+        assert_eq!(
+            client.settings().breaker.failure_threshold,
+            Some(nonzero(4))
+        );
+        fs::write(&file, threshold("0")).unwrap();
+        let event = told(|kind| matches!(kind, EventKind::ReloadRefused { .. })).await;
+        assert!(
+            event.kind.to_string().contains("failure_threshold"),
+            "{}",
+            event.kind
+        );
+        assert_eq!(
+            client.settings().breaker.failure_threshold,
+            Some(nonzero(4))
+        );
+        following.abort();
+        runtime.shutdown().await;
+    });
+}
