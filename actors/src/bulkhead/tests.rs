@@ -115,6 +115,23 @@ fn call_6_a_place_that_nobody_looked_at_goes_to_the_next() {
 }
 
 #[test]
+fn call_6_nobody_slips_in_while_a_place_goes_to_the_next() {
+    let bulkhead = Bulkhead::new(&settings(1, 2));
+    let place = enter(&bulkhead, READ).unwrap();
+    let mut next = waiting(&bulkhead, READ);
+    // The middle of a `leave`.
+    let mut queue = bulkhead.lock();
+    let ticket = place.hand_over();
+    bulkhead.change(|word| Some(word.leave(ticket)));
+    // No place may be dropped here: giving it back takes the lock.
+    let slipped_in = enter(&bulkhead, READ).map(Place::hand_over);
+    assert_eq!(slipped_in, None);
+    assert!(bulkhead.seat_next(&mut queue).is_some());
+    drop(queue);
+    assert!(has_place(&mut next).is_some());
+}
+
+#[test]
 fn call_6_the_youngest_of_the_lowest_makes_room_for_a_higher_priority() {
     let bulkhead = Bulkhead::new(&settings(1, 3));
     let place = enter(&bulkhead, READ).unwrap();
@@ -270,6 +287,11 @@ fn an_adaptive_limit_falls_under_failures_and_grows_to_the_cap_and_no_further() 
         assert_eq!((bulkhead.in_flight(), bulkhead.queued()), (1, 1));
         drop(seats);
         assert_eq!((bulkhead.in_flight(), bulkhead.queued()), (0, 0));
+        for _ in 0..20 {
+            drop(enter(&bulkhead, READ).unwrap());
+            bulkhead.sample(Time::ZERO, MS, Class::Success);
+        }
+        assert_eq!(bulkhead.limit(Time::ZERO), 3, "one call is less than half");
     }
 }
 

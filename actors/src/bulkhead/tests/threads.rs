@@ -50,6 +50,7 @@ impl Inside {
 /// Waits until the seat comes to something, or gives up after so many looks.
 fn wait<'a>(mut seat: Seated<'a>, mut looks: Option<u32>) -> Option<Result<Place<'a>, NoPlace>> {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let clock = Clock::real();
     loop {
         if let Poll::Ready(end) = seat.as_mut().poll(&mut Context::from_waker(&waker)) {
             return Some(end);
@@ -61,7 +62,6 @@ fn wait<'a>(mut seat: Seated<'a>, mut looks: Option<u32>) -> Option<Result<Place
                 thread::yield_now();
             }
             None => {
-                let clock = crate::clock::Clock::real();
                 let before = clock.now();
                 thread::park_timeout(FORGOTTEN);
                 assert!(clock.now().since(before) < FORGOTTEN, "nobody wakes it");
