@@ -146,7 +146,7 @@ impl Watcher {
 ///
 /// # Cancel safety   Dropped, the runtime keeps the settings it has.
 pub async fn follow(runtime: Runtime, mut watcher: Watcher) {
-    let mut read = (None, watcher.loader.load());
+    let mut read: (Option<Trigger>, _) = (None, watcher.loader.load());
     loop {
         let (trigger, settings) = read;
         let by = trigger.map_or_else(|| "the start".to_owned(), |trigger| trigger.to_string());

@@ -180,7 +180,6 @@ impl Bulkhead {
     }
 
     /// Calls that may run at this time.
-    #[allow(dead_code, reason = "for those who show how a dependency is")]
     pub(crate) fn limit(&self, now: Time) -> u32 {
         self.adapt(|limit| limit.limit(now));
         self.limit.load(Ordering::Acquire)
@@ -204,7 +203,6 @@ impl Bulkhead {
     }
 
     /// Writes among them.
-    #[allow(dead_code, reason = "for those who show how a dependency is")]
     pub(crate) fn writes(&self) -> u32 {
         self.read().writes()
     }

@@ -129,7 +129,7 @@ pub(crate) async fn ask<D: Dependency>(
     };
     let lost = match result {
         Ok(value) => {
-            if let Some(request) = &kept {
+            if let Some(request) = kept.as_ref().filter(|_| !plan.ticket.write) {
                 core.fallbacks.remember(request, &value, shared.clock.now());
             }
             end_outage(shared);
@@ -147,7 +147,8 @@ pub(crate) async fn ask<D: Dependency>(
     let last = last_resort::request::<D>(&plan, &lost, kept.as_ref());
     let served = match kept {
         Some(request) if may_fall_back(&lost) => {
-            core.fall_back(request, lost.error, plan.callers).await
+            let asked = (request, plan.ticket.write);
+            core.fall_back(asked, lost.error, plan.callers).await
         }
         _ => Err(lost.error),
     };

@@ -146,14 +146,15 @@ impl<D: Dependency> Core<D> {
 
     pub(crate) async fn fall_back(
         &self,
-        request: D::Request,
+        (request, write): (D::Request, bool),
         why: CallError<D::Error>,
         deadline: Option<Time>,
     ) -> Result<FallbackAnswer<D::Response>, CallError<D::Error>> {
         let Self {
             shared, fallbacks, ..
         } = self;
-        fallbacks.answer(shared, request, why, deadline).await
+        let asked = (request, write);
+        fallbacks.answer(shared, asked, why, deadline).await
     }
 }
 

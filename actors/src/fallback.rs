@@ -229,11 +229,10 @@ impl<D: Dependency> Fallbacks<D> {
     pub(crate) async fn answer(
         &self,
         shared: &Shared,
-        request: D::Request,
+        (request, write): (D::Request, bool),
         why: CallError<D::Error>,
         deadline: Option<Time>,
     ) -> Result<FallbackAnswer<D::Response>, CallError<D::Error>> {
-        let write = D::is_write(&request);
         if !self.rules.iter().any(|rule| rule.serves(&why, write)) {
             return Err(why);
         }

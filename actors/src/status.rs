@@ -45,6 +45,10 @@ pub struct DependencyStatus {
     pub latency: LatencyView,
     /// Calls at the dependency.
     pub in_flight: u32,
+    /// Calls that may be there at once now: `max_concurrent`, or less by an adaptive limit.
+    pub limit: u32,
+    /// Writes at the dependency.
+    pub writes: u32,
     /// Calls that wait for a place.
     pub queued: u32,
     /// The workers, in order.
@@ -130,6 +134,8 @@ impl DependencyStatus {
             totals: shared.totals.read(),
             latency: shared.totals.latency(),
             in_flight: shared.bulkhead.in_flight(),
+            limit: shared.bulkhead.limit(now),
+            writes: shared.bulkhead.writes(),
             queued: shared.bulkhead.queued(),
             workers: workers.collect(),
             fallbacks: core.fallbacks.served(),

@@ -77,7 +77,8 @@ async fn past_the_breaker<'a, E>(
     if let Some(refused) = refused.filter(|one| one.state == RefusalState::ForcedOpen) {
         return Err(Lost::by_breaker(refused));
     }
-    let permit = Permit::unrecorded(0, now);
+    let circuit = plan.circuit.as_deref().unwrap_or(&shared.circuit);
+    let permit = Permit::unrecorded(circuit.gate.read().tag(), now);
     let held = Held::new(plan.circuit.clone(), permit, now, plan.deadline);
     let admission = Admission::new(shared, held);
     if let Err(error) = keep_to_limits(shared, plan, now).await {

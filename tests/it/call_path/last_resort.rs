@@ -291,9 +291,11 @@ fn sup_6_a_call_that_was_quarantined_meanwhile_does_not_go_past_the_breaker() {
             fingerprint: Some(7),
             ..CallOptions::default()
         };
-        let call = async |at: u64| {
+        let (dep, options) = (&bench, &options);
+        let call = async move |at: u64| {
             pass(at).await;
-            bench.client.ask_with(Do::Panic, options).await.unwrap_err()
+            let options = options.clone();
+            dep.client.ask_with(Do::Panic, options).await.unwrap_err()
         };
         let (first, second, third) = tokio::join!(call(0), call(300), call(600));
         for crashed in [first, second] {
