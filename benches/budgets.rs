@@ -8,59 +8,11 @@
 
 #[path = "support/cases.rs"]
 mod cases;
-
-use std::time::Duration;
+#[path = "support/rounds.rs"]
+mod rounds;
 
 use cases::Layers;
-
-const ROUNDS: usize = 11;
-const SAMPLE: Duration = Duration::from_millis(40);
-
-type Case = Box<dyn Fn(u64) -> Duration>;
-
-struct Line {
-    name: &'static str,
-    case: Case,
-    /// Nanoseconds an operation, by round.
-    nanos: Vec<f64>,
-    operations: u64,
-}
-
-fn line(name: &'static str, case: impl Fn(u64) -> Duration + 'static) -> Line {
-    Line {
-        name,
-        case: Box::new(case),
-        nanos: Vec::new(),
-        operations: 1,
-    }
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-impl Line {
-    /// Finds how many operations fill a sample.
-    fn calibrate(&mut self) {
-        let mut operations = 2_048;
-        loop {
-            let took = (self.case)(operations);
-            if took * 2 >= SAMPLE || operations >= 1 << 24 {
-                let fit = SAMPLE.as_secs_f64() / took.as_secs_f64().max(1e-9);
-                self.operations = ((operations as f64 * fit) as u64).max(1_024);
-                return;
-            }
-            operations *= 4;
-        }
-    }
-
-    fn sample(&mut self) {
-        let took = (self.case)(self.operations);
-        self.nanos
-            .push(took.as_nanos() as f64 / self.operations as f64);
-    }
-}
+use rounds::{line, median, run};
 
 /// What a path may take at most, in nanoseconds.
 const ABSOLUTE: [(&str, f64); 5] = [
@@ -110,30 +62,7 @@ fn main() {
         line("= two actix asks", cases::two_actix_asks),
         line("= two forwarded do_send hops", cases::two_forwarded_hops),
     ];
-    for line in &mut lines {
-        line.calibrate();
-    }
-    for _ in 0..ROUNDS {
-        for line in &mut lines {
-            line.sample();
-        }
-    }
-    println!("{:<36} {:>10} {:>22}", "path", "ns (median)", "min .. max");
-    for line in &lines {
-        let (low, high) = line
-            .nanos
-            .iter()
-            .fold((f64::MAX, 0_f64), |(low, high), now| {
-                (low.min(*now), high.max(*now))
-            });
-        println!(
-            "{:<36} {:>10.1} {:>10.1} .. {:>8.1}",
-            line.name,
-            median(line.nanos.clone()),
-            low,
-            high
-        );
-    }
+    run(&mut lines);
     println!();
     for (path, budget) in ABSOLUTE {
         let found = lines.iter().find(|line| line.name == path);

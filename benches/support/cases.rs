@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use breakerbox::policy::{
-    Breaker, BreakerSettings, Class, DependencySettings, Outcome, Time, WindowKind,
+    AdaptiveSettings, Breaker, BreakerSettings, ChaosSettings, Class, DependencySettings,
+    HedgeDelay, HedgeSettings, Outcome, RateLimitSettings, Time, WindowKind,
 };
 use breakerbox::prelude::*;
 use quanta::Instant;
@@ -59,6 +60,23 @@ pub(crate) enum Layers {
     BreakerOnly,
     /// Timeouts, retry budget, slow calls, bulkhead, books and histogram.
     All,
+    /// The breaker, and this layer.
+    With(Layer),
+    /// Every layer there is, those that are left out by default too.
+    Everything,
+}
+
+/// One layer around the breaker.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Layer {
+    Timeouts,
+    SlowCalls,
+    Retries,
+    Hedging,
+    RateLimit,
+    Writes,
+    Adaptive,
+    Chaos,
 }
 
 fn settings(layers: Layers) -> DependencySettings {
@@ -73,18 +91,63 @@ fn settings(layers: Layers) -> DependencySettings {
         ..DependencySettings::default()
     };
     settings.bulkhead.max_concurrent = 4096.try_into().expect("not zero");
+    settings.timeout.attempt = None;
+    settings.timeout.total = None;
     match layers {
-        Layers::BreakerOnly => {
-            settings.timeout.attempt = None;
-            settings.timeout.total = None;
-        }
+        Layers::BreakerOnly => {}
         Layers::All => {
-            settings.breaker.slow_call = Some(Duration::from_secs(2));
-            settings.breaker.slow_rate = breakerbox::policy::Rate::new(0.8).ok();
-            settings.retry.max_attempts = 3.try_into().expect("not zero");
+            for layer in [Layer::Timeouts, Layer::SlowCalls, Layer::Retries] {
+                put_on(&mut settings, layer);
+            }
+        }
+        Layers::With(layer) => put_on(&mut settings, layer),
+        Layers::Everything => {
+            for layer in [
+                Layer::Timeouts,
+                Layer::SlowCalls,
+                Layer::Retries,
+                Layer::Hedging,
+                Layer::RateLimit,
+                Layer::Writes,
+                Layer::Adaptive,
+                Layer::Chaos,
+            ] {
+                put_on(&mut settings, layer);
+            }
         }
     }
     settings
+}
+
+fn put_on(settings: &mut DependencySettings, layer: Layer) {
+    let usual = DependencySettings::default();
+    match layer {
+        Layer::Timeouts => settings.timeout = usual.timeout,
+        Layer::SlowCalls => {
+            settings.breaker.slow_call = Some(Duration::from_secs(2));
+            settings.breaker.slow_rate = breakerbox::policy::Rate::new(0.8).ok();
+        }
+        Layer::Retries => settings.retry.max_attempts = 3.try_into().expect("not zero"),
+        Layer::Hedging => {
+            settings.hedge = Some(HedgeSettings {
+                delay: HedgeDelay::Fixed(Duration::from_secs(1)),
+                max_hedges: 1.try_into().expect("not zero"),
+            });
+        }
+        Layer::RateLimit => {
+            settings.rate_limit = Some(RateLimitSettings {
+                rate: 1e9,
+                per: Duration::from_secs(1),
+                burst: u32::MAX.try_into().expect("not zero"),
+                max_wait: Duration::ZERO,
+            });
+        }
+        Layer::Writes => {
+            settings.bulkhead.max_concurrent_writes = Some(1.try_into().expect("not zero"));
+        }
+        Layer::Adaptive => settings.bulkhead.adaptive = Some(AdaptiveSettings::default()),
+        Layer::Chaos => settings.chaos = Some(ChaosSettings::default()),
+    }
 }
 
 /// A runtime with a worker on this thread, and on another one if there is one.
@@ -131,6 +194,24 @@ pub(crate) fn run_closed(layers: Layers, n: u64) -> Duration {
             let answer = client
                 .run(|| async move { Ok::<_, &str>(black_box(i)) })
                 .await;
+            black_box(answer).expect("an answer");
+        }
+        let took = start.elapsed();
+        runtime.shutdown().await;
+        took
+    })
+}
+
+/// `run_with` through a closed breaker, with what only a call itself can ask for.
+pub(crate) fn run_with(layers: Layers, options: &CallOptions, n: u64) -> Duration {
+    let options = options.clone();
+    on_system(async move {
+        let (runtime, client) = started(layers, None).await;
+        let verdict = |_: &Result<u64, &str>| Class::Success.into();
+        let start = Instant::now();
+        for i in 0..n {
+            let work = || async move { Ok(black_box(i)) };
+            let answer = client.run_with(options.clone(), verdict, work).await;
             black_box(answer).expect("an answer");
         }
         let took = start.elapsed();
