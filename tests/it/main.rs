@@ -17,3 +17,5 @@ mod tidy;
 mod log;
 
 mod scripted;
+
+mod streamed;
