@@ -89,6 +89,20 @@ impl Held {
         shared.overtaken(self.circuit.as_ref(), now)
     }
 
+    /// Notes that the first part of the answer is there: how long the others take is no slowness
+    /// (rule BRK-9), and whatever race the attempt was in, it has won.
+    pub(crate) fn answered(&mut self, shared: &Shared) {
+        self.race = Race::default();
+        if let Some(seat) = self.seat.take() {
+            self.circuit(shared).in_flight.end(seat);
+        }
+    }
+
+    /// Whether the breaker waits for it, so that it can decide.
+    pub(crate) fn is_probe(&self) -> bool {
+        self.permit.is_probe()
+    }
+
     /// Takes the clock's word that the call begins now: waiting for a place is not the
     /// dependency's time.
     pub(crate) fn begin(&mut self, now: Time) {
@@ -289,8 +303,19 @@ impl Shared {
 
     /// Counts a quick success at the gate; everything else is owed to the breaker.
     pub(crate) fn settle(&self, held: Held, verdict: Verdict, now: Time) -> Settled {
-        self.land(&held);
         let elapsed = now.since(held.started);
+        self.settle_after(held, elapsed, verdict, now)
+    }
+
+    /// The same for an attempt that is to count as one that took this long.
+    pub(crate) fn settle_after(
+        &self,
+        held: Held,
+        elapsed: Duration,
+        verdict: Verdict,
+        now: Time,
+    ) -> Settled {
+        self.land(&held);
         self.totals.observe(elapsed);
         self.note_traffic(&verdict, now);
         self.bulkhead.sample(now, elapsed, verdict.class);

@@ -18,6 +18,8 @@ mod retry;
 
 mod run;
 
+mod stream;
+
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -29,6 +31,8 @@ pub(crate) use hedge::Race;
 pub(crate) use plan::{Plan, least};
 pub(crate) use renew::renew;
 pub(crate) use run::run;
+pub use stream::Streamed;
+pub(crate) use stream::run_stream;
 
 use crate::admission::{Admission, Settled};
 use crate::bulkhead::Place;
@@ -118,7 +122,7 @@ pub(crate) async fn ask<D: Dependency>(
     if core.fallbacks.is_empty() {
         refuse_at_once(shared)?;
     }
-    let entry = Entry::open(shared);
+    let entry = Entry::open(&**shared);
     let plan = Plan::of_request::<D>(shared, options, &request);
     let started = plan.started;
     let again = plan.max_attempts > 1 || plan.hedge.is_some() || plan.last_resort;

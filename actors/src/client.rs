@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use actix::Addr;
 use breakerbox_policy::{Class, Command, DependencySettings, IllegalTransition, Time};
+use futures_util::TryStream;
 
 use crate::breaker::Breaker;
-use crate::call::{self, CallOptions};
+use crate::call::{self, CallOptions, Streamed};
 use crate::dependency::{Dependency, Route, Shared, Verdict};
 use crate::error::CallError;
 use crate::fallback::{FallbackAnswer, Fallbacks};
@@ -225,6 +226,52 @@ impl<D: Dependency> Client<D> {
         F: Future<Output = Result<T, E>>,
     {
         call::run(&self.core.shared, options, classify, work).await
+    }
+
+    /// Opens a stream under the same breaker and limits, in the caller's own task, as
+    /// [`Client::run`] runs a closure: the attempt is to open it and to wait for its first item.
+    /// The breaker hears of it when it has ended, and a good end is a success.
+    ///
+    /// `timeout.first_byte` bounds the first item, `timeout.idle` each wait for another one;
+    /// `timeout.attempt` and `timeout.total` the whole (see [`Streamed::long_lived`]).
+    ///
+    /// # Errors  As [`Client::run`], for what happens before the first item; that may be tried
+    /// again. What happens later is the stream's last item, and is not.
+    /// # Panics  When the closure or its stream does; it is counted as a failure.
+    /// # Cancel safety   Dropped, the closure's future or stream is dropped; counted as cancelled.
+    pub async fn run_stream<S, F>(
+        &self,
+        open: impl FnMut() -> F,
+    ) -> Result<Streamed<S>, CallError<S::Error>>
+    where
+        F: Future<Output = Result<S, S::Error>>,
+        S: TryStream,
+    {
+        let by_result = |result: Result<&S, &S::Error>| {
+            let class = result.map_or(Class::Failure, |_| Class::Success);
+            Verdict::from(class)
+        };
+        let options = CallOptions::default();
+        self.run_stream_with(options, by_result, open).await
+    }
+
+    /// Opens a stream as [`Client::run_stream`] does, with options and with a word on what each
+    /// error counts for, and each stream that ended well.
+    ///
+    /// # Errors  As [`Client::run_stream`].
+    /// # Panics  As [`Client::run_stream`].
+    /// # Cancel safety   As [`Client::run_stream`].
+    pub async fn run_stream_with<S, F>(
+        &self,
+        options: CallOptions,
+        classify: impl Fn(Result<&S, &S::Error>) -> Verdict + Send + Sync + 'static,
+        open: impl FnMut() -> F,
+    ) -> Result<Streamed<S>, CallError<S::Error>>
+    where
+        F: Future<Output = Result<S, S::Error>>,
+        S: TryStream,
+    {
+        call::run_stream(&self.core.shared, options, classify, open).await
     }
 
     /// The breaker actor's address: any actor may send it a [`Call`](crate::Call).

@@ -3,6 +3,8 @@
 //! It holds no policy of its own: the breaker judges, the bulkhead counts, the route says who
 //! answers.
 
+mod late;
+
 use std::borrow::Cow;
 use std::fmt::{Debug, Display};
 use std::future::Future;
@@ -27,6 +29,8 @@ use crate::rate::RateLimit;
 use crate::record::Record;
 use crate::throttle::Pauses;
 use crate::totals::Totals;
+
+pub use late::{Late, TimeLimit};
 
 /// Something outside that is called and can fail: an API, a database, a model.
 ///

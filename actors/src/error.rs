@@ -44,6 +44,13 @@ pub enum CallError<E> {
         /// Whether the work may have been done.
         executed: Executed,
     },
+    /// Its answer stopped in the middle; what had come before is the caller's.
+    Stalled {
+        /// Its name.
+        dependency: Arc<str>,
+        /// How long nothing came.
+        after: Duration,
+    },
     /// This call made its worker panic.
     WorkerCrashed {
         /// Its name.
@@ -216,6 +223,7 @@ impl<E> CallError<E> {
             Self::Failed { dependency, .. }
             | Self::Overloaded { dependency, .. }
             | Self::TimedOut { dependency, .. }
+            | Self::Stalled { dependency, .. }
             | Self::WorkerCrashed { dependency, .. }
             | Self::Interrupted { dependency, .. }
             | Self::NotExecuted { dependency, .. }
@@ -241,7 +249,9 @@ impl<E> CallError<E> {
             | Self::SessionSpent { .. }
             | Self::Injected { .. } => Executed::No,
             Self::TimedOut { executed, .. } => *executed,
-            Self::WorkerCrashed { .. } | Self::Interrupted { .. } => Executed::Maybe,
+            Self::Stalled { .. } | Self::WorkerCrashed { .. } | Self::Interrupted { .. } => {
+                Executed::Maybe
+            }
             Self::FallbackFailed { cause, .. } => cause.executed(),
         }
     }
@@ -267,6 +277,7 @@ impl<E> CallError<E> {
         match self {
             Self::Failed { .. }
             | Self::TimedOut { .. }
+            | Self::Stalled { .. }
             | Self::WorkerCrashed { .. }
             | Self::Interrupted { .. }
             | Self::Injected { .. } => Fault::Dependency,
@@ -323,6 +334,11 @@ impl<E: fmt::Display> fmt::Display for CallError<E> {
             } => write!(
                 out,
                 "{dependency} did not answer within {:?} (executed: {executed})",
+                brief(*after)
+            ),
+            Self::Stalled { dependency, after } => write!(
+                out,
+                "{dependency} sent nothing for {:?} in the middle of its answer",
                 brief(*after)
             ),
             Self::WorkerCrashed { dependency, panic } => {

@@ -85,10 +85,10 @@ mod sync {
 
 pub use breaker::Breaker;
 pub use builder::{DependencyBuilder, Eventually, Fallibly, IntoFactory, NewDependency, Plainly};
-pub use call::CallOptions;
+pub use call::{CallOptions, Streamed};
 pub use client::{Answer, Client, Source};
 pub use clock::Clock;
-pub use dependency::{CallContext, Dependency, Verdict};
+pub use dependency::{CallContext, Dependency, Late, TimeLimit, Verdict};
 pub use error::{Absence, CallError, Fault, Limit, Notice, Refused, StartError};
 pub use event::{Event, EventKind};
 pub use fallback::{

@@ -2,6 +2,7 @@
 //!
 //! Counters only go up. They never decide anything.
 
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -220,13 +221,13 @@ pub(crate) enum Ending {
 ///
 /// Dropped without an ending it is the caller who went away (rule CALL-1).
 #[derive(Debug)]
-pub(crate) struct Entry<'a> {
-    shared: &'a Shared,
+pub(crate) struct Entry<S: Deref<Target = Shared>> {
+    shared: S,
     ended: bool,
 }
 
-impl<'a> Entry<'a> {
-    pub(crate) fn open(shared: &'a Shared) -> Self {
+impl<S: Deref<Target = Shared>> Entry<S> {
+    pub(crate) fn open(shared: S) -> Self {
         shared.totals.submitted.fetch_add(1, Ordering::Release);
         Self {
             shared,
@@ -247,7 +248,7 @@ impl<'a> Entry<'a> {
     }
 }
 
-impl Drop for Entry<'_> {
+impl<S: Deref<Target = Shared>> Drop for Entry<S> {
     fn drop(&mut self) {
         if !self.ended {
             self.shared.totals.cancelled.fetch_add(1, Ordering::Release);

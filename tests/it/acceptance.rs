@@ -1,5 +1,6 @@
-//! The acceptance list, an item a test: breaker (1 to 30), fallbacks (31 to 42), bulkheads (85)
-//! and supervision (89 to 92), through the public interface and on virtual time. "At once" is: no time passes.
+//! The acceptance list, an item a test: breaker (1 to 30), fallbacks (31 to 42), streams (83, 84),
+//! bulkheads (85) and supervision (89 to 92), through the public interface and on virtual time.
+//! "At once" is: no time passes.
 
 mod breaker;
 mod half_open;
@@ -11,3 +12,5 @@ mod bulkhead;
 mod supervision;
 
 mod concurrency;
+
+mod streams;

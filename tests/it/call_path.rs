@@ -16,3 +16,7 @@ mod fallback_renewal;
 mod last_resort;
 
 mod mocked;
+
+mod stream;
+mod stream_books;
+mod stream_time;

@@ -18,3 +18,5 @@ mod tidy;
 mod log;
 
 mod scripted;
+
+mod streamed;

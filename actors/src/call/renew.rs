@@ -31,7 +31,7 @@ pub(crate) async fn renew<D: Dependency>(core: &Arc<Core<D>>, request: D::Reques
     if closed_to_new(shared).is_some() {
         return;
     }
-    let entry = Entry::open(shared);
+    let entry = Entry::open(&**shared);
     let plan = plan(&request);
     let mut kept = Some(request.clone());
     let (result, _) = primary(core, request, &mut kept, &plan).await;

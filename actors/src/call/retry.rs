@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use breakerbox_policy::{Attempt, Budget, Executed, Retry, RetryDecision, Time};
 
-use super::Lost;
 use super::plan::Plan;
+use super::{Lost, nothing_left};
 use crate::clock::random;
 use crate::dependency::Shared;
 use crate::error::{CallError, Refused};
@@ -33,6 +33,64 @@ pub(super) fn most_telling<E>(before: Option<Lost<E>>, mut last: Lost<E>) -> Los
         symptom: last.symptom,
         retry_after: last.retry_after.or(before.retry_after),
         error: before.error,
+    }
+}
+
+/// Where a call of a closure stands between its attempts.
+pub(super) struct Tries<E> {
+    number: u32,
+    began: Time,
+    waited: Option<Duration>,
+    before: Option<Lost<E>>,
+}
+
+impl<E> Tries<E> {
+    pub(super) fn new(now: Time) -> Self {
+        Self {
+            number: 1,
+            began: now,
+            waited: None,
+            before: None,
+        }
+    }
+
+    pub(super) fn is_first(&self) -> bool {
+        self.number == 1
+    }
+
+    /// When the present attempt was asked for.
+    pub(super) fn began(&self) -> Time {
+        self.began
+    }
+
+    /// Waits for the next attempt after one that was lost.
+    ///
+    /// # Errors  There is none; this is what the call ends with.
+    pub(super) async fn next(
+        &mut self,
+        shared: &Shared,
+        plan: &Plan,
+        lost: Option<Lost<E>>,
+    ) -> Result<(), CallError<E>> {
+        let before = self.before.take();
+        let lost = match lost {
+            Some(lost) => most_telling(before, lost),
+            None => nothing_left(shared, before),
+        };
+        match wait_before_next(shared, plan, (self.number, self.waited), &lost) {
+            Next::After(wait) => {
+                pause(shared, wait).await;
+                self.waited = Some(wait);
+            }
+            Next::Stop => return Err(lost.error),
+            Next::Opened(refused) => {
+                return Err(most_telling(Some(lost), Lost::by_breaker(refused)).error);
+            }
+        }
+        self.before = Some(lost);
+        self.number += 1;
+        self.began = shared.clock.now();
+        Ok(())
     }
 }
 

@@ -9,8 +9,8 @@ use breakerbox_policy::{Class, Executed, Time};
 use super::admit::{absent, admit, pay};
 use super::hedge::{Race, hedged};
 use super::plan::Plan;
-use super::retry::{Next, most_telling, pause, wait_before_next};
-use super::{CallOptions, Lost, closed_to_new, nothing_left, refuse_at_once};
+use super::retry::Tries;
+use super::{CallOptions, Lost, closed_to_new, refuse_at_once};
 use crate::admission::Settled;
 use crate::chaos::{Injected, struck};
 use crate::deadline::{self, Within};
@@ -32,14 +32,12 @@ where
     F: Future<Output = Result<T, E>>,
 {
     refuse_at_once(shared)?;
-    let entry = Entry::open(shared);
+    let entry = Entry::open(&**shared);
     let plan = Plan::of_closure(shared, options);
-    let mut now = plan.started;
-    let mut number = 1;
-    let mut waited = None;
-    let mut before = None;
+    let mut tries = Tries::new(plan.started);
     let error = loop {
-        if let Some(reason) = closed_to_new(shared).filter(|_| number == 1) {
+        let now = tries.began();
+        if let Some(reason) = closed_to_new(shared).filter(|_| tries.is_first()) {
             break absent(shared, reason);
         }
         let ended = if plan.hedge.is_some() && plan.idempotent {
@@ -56,22 +54,12 @@ where
                 entry.close(Ending::Primary);
                 return Ok(value);
             }
-            Some(Err(lost)) => most_telling(before, lost),
-            None => nothing_left(shared, before),
+            Some(Err(lost)) => Some(lost),
+            None => None,
         };
-        match wait_before_next(shared, &plan, (number, waited), &lost) {
-            Next::After(wait) => {
-                pause(shared, wait).await;
-                waited = Some(wait);
-            }
-            Next::Stop => break lost.error,
-            Next::Opened(refused) => {
-                break most_telling(Some(lost), Lost::by_breaker(refused)).error;
-            }
+        if let Err(error) = tries.next(shared, &plan, lost).await {
+            break error;
         }
-        before = Some(lost);
-        number += 1;
-        now = shared.clock.now();
     };
     entry.close(if error.is_refusal() {
         Ending::Refused

@@ -1,0 +1,175 @@
+//! The way of a streamed answer: the layers of a closure, with the place and the permit held
+//! until the stream has ended.
+//!
+//! Before the first item it is an attempt like any other, and may be tried again. From then on it
+//! is the caller's, and nothing repeats it: what was delivered stays delivered.
+
+mod hold;
+
+mod streamed;
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use breakerbox_policy::{Class, Executed, Time};
+use futures_util::TryStream;
+
+pub use streamed::Streamed;
+
+use super::admit::{absent, admit, pay};
+use super::hedge::{Race, hedged};
+use super::plan::{Plan, least};
+use super::retry::Tries;
+use super::{CallOptions, Lost, closed_to_new, refuse_at_once};
+use crate::admission::Settled;
+use crate::chaos::{Injected, struck};
+use crate::clock::Moment;
+use crate::deadline::{self, Within};
+use crate::dependency::{Shared, Verdict};
+use crate::error::CallError;
+use crate::reply::{bounded, timed_out};
+use crate::totals::{Ending, Entry};
+use hold::Hold;
+
+/// A stream that was opened, its first item, and what it holds; `None` for an empty one, which is
+/// counted.
+type Opened<S> = Option<(Pin<Box<S>>, <S as TryStream>::Ok, Hold)>;
+
+/// Opens a stream under the same breaker and limits as a closure.
+///
+/// # Cancel safety   Dropped, what was opened is dropped; counted as cancelled.
+pub(crate) async fn run_stream<S, F>(
+    shared: &Arc<Shared>,
+    options: CallOptions,
+    classify: impl Fn(Result<&S, &S::Error>) -> Verdict + Send + Sync + 'static,
+    open: impl FnMut() -> F,
+) -> Result<Streamed<S>, CallError<S::Error>>
+where
+    F: Future<Output = Result<S, S::Error>>,
+    S: TryStream,
+{
+    refuse_at_once(shared)?;
+    let entry = Entry::open(Arc::clone(shared));
+    let plan = Plan::of_closure(shared, options);
+    let open = Mutex::new(open);
+    let begin = || open.lock().unwrap_or_else(PoisonError::into_inner)();
+    let mut tries = Tries::new(plan.started);
+    let error = loop {
+        if let Some(reason) = closed_to_new(shared).filter(|_| tries.is_first()) {
+            break absent(shared, reason);
+        }
+        let now = tries.began();
+        let one_more = |race| Some(open_once(shared, &plan, now, race, &classify, begin));
+        let lost = match hedged(shared, &plan, one_more).await {
+            Some(Ok(Some((stream, first, hold)))) => {
+                let classify = Box::new(classify);
+                return Ok(Streamed::begun(stream, first, classify, hold, entry));
+            }
+            Some(Ok(None)) => {
+                entry.close(Ending::Primary);
+                return Ok(Streamed::empty(Box::new(classify)));
+            }
+            Some(Err(lost)) => Some(lost),
+            None => None,
+        };
+        if let Err(error) = tries.next(shared, &plan, lost).await {
+            break error;
+        }
+    };
+    entry.close(if error.is_refusal() {
+        Ending::Refused
+    } else {
+        Ending::Failed
+    });
+    Err(error)
+}
+
+/// Opens a stream and waits for its first item; without one it was empty.
+async fn until_first<S, F>(
+    scope: Option<Moment>,
+    begin: impl FnOnce() -> F,
+) -> Result<(Pin<Box<S>>, Option<S::Ok>), S::Error>
+where
+    F: Future<Output = Result<S, S::Error>>,
+    S: TryStream,
+{
+    let opening = deadline::within(scope, begin);
+    let mut stream = Box::pin(Within::new(scope, std::pin::pin!(opening)).await?);
+    let first = poll_fn(|cx| stream.as_mut().try_poll_next(cx));
+    let first = Within::new(scope, first).await.transpose()?;
+    Ok((stream, first))
+}
+
+/// One attempt, which is over with the first item. The closure is not called before it may go out.
+async fn open_once<S, F>(
+    shared: &Arc<Shared>,
+    plan: &Plan,
+    now: Time,
+    race: Race,
+    classify: &impl Fn(Result<&S, &S::Error>) -> Verdict,
+    begin: impl FnOnce() -> F,
+) -> Result<Opened<S>, Lost<S::Error>>
+where
+    F: Future<Output = Result<S, S::Error>>,
+    S: TryStream,
+{
+    let (mut admission, place) = admit(shared, plan, now).await?;
+    if let Err(error) = pay(shared, plan) {
+        admission.release();
+        return Err(Lost::refused(error));
+    }
+    shared.totals.attempts.fetch_add(1, Ordering::Relaxed);
+    admission.race(race);
+    let began = admission.begin().unwrap_or(now);
+    let timeout = shared.settings().timeout;
+    let until = least(
+        timeout.first_byte.map(|span| began.after(span)),
+        plan.attempt_ends(began),
+    );
+    let scope = plan.deadline.map(|end| shared.clock.moment(end));
+    let work = async {
+        struck(shared, shared.strike(began)).await?;
+        Ok::<_, Injected>(until_first(scope, begin).await)
+    };
+    let result = bounded(&shared.clock, until, work).await;
+    let now = shared.clock.now();
+    let dependency = Arc::clone(&shared.name);
+    let (verdict, error) = match result {
+        Some(Ok(Ok((stream, Some(first))))) => {
+            let held = admission.into_held();
+            let hold = Hold::new(
+                shared,
+                held,
+                place.hand_over(),
+                (began, now),
+                plan,
+                timeout.idle,
+            );
+            return Ok(Some((stream, first, hold)));
+        }
+        Some(Ok(Ok((stream, None)))) => (classify(Ok(&stream)).judged(shared), None),
+        Some(Ok(Err(error))) => (
+            classify(Err(&error)).judged(shared),
+            Some(CallError::Failed { dependency, error }),
+        ),
+        Some(Err(Injected)) => {
+            let failure = Class::Failure.into();
+            (failure, Some(CallError::Injected { dependency }))
+        }
+        None => (
+            timed_out(shared),
+            Some(CallError::TimedOut {
+                dependency,
+                after: now.since(began),
+                executed: Executed::Maybe,
+            }),
+        ),
+    };
+    drop(place);
+    if let Settled::Owed(report) = admission.settle(verdict, now) {
+        shared.report_and_wait(report).await;
+    }
+    error.map_or(Ok(None), |error| Err(Lost::failed(error, verdict)))
+}

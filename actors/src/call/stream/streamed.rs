@@ -1,0 +1,196 @@
+//! A stream in its caller's hands.
+
+use std::fmt;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use breakerbox_policy::Class;
+use futures_util::{Stream, TryStream};
+use tokio::sync::oneshot;
+
+use super::hold::Hold;
+use crate::clock::Moment;
+use crate::deadline;
+use crate::dependency::{Shared, Verdict};
+use crate::error::CallError;
+use crate::reply::timed_out;
+use crate::totals::{Ending, Entry};
+
+/// What a stream counts for, by its error or by how it was when it ended well.
+pub(super) type Classify<S> =
+    Box<dyn Fn(Result<&S, &<S as TryStream>::Error>) -> Verdict + Send + Sync>;
+
+/// A streamed answer under the breaker, by [`Client::run_stream`](crate::Client::run_stream).
+///
+/// It keeps its place at the dependency until it has ended or is dropped. An error is its last
+/// item; by then it is counted (rule CALL-3). To the breaker it has taken as long as its first
+/// item.
+///
+/// The limits hold while it is polled. Time that the caller takes between two items is the
+/// caller's own: only `timeout.total` and the caller's deadline go on, and when they are over
+/// then, that is not the dependency's failure.
+///
+/// # Cancel safety   Dropped before its end, it is counted as cancelled; as a failure when the
+/// dependency was waited for after the deadline (rule BRK-6).
+pub struct Streamed<S: TryStream> {
+    /// Gone when it has ended. Dropped before the place is given back.
+    stream: Option<Pin<Box<S>>>,
+    first: Option<S::Ok>,
+    classify: Classify<S>,
+    /// What calls that the stream makes must keep to.
+    scope: Option<Moment>,
+    /// Gone when the outcome is settled.
+    hold: Option<Hold>,
+    /// Resolves when the outcome is counted.
+    counted: Option<oneshot::Receiver<()>>,
+    error: Option<CallError<S::Error>>,
+    /// Gone when the caller knows the end.
+    entry: Option<Entry<Arc<Shared>>>,
+}
+
+/// What a look at the stream showed.
+enum Seen<S: TryStream> {
+    Item(S::Ok),
+    End(Verdict, Option<CallError<S::Error>>),
+}
+
+impl<S: TryStream> Streamed<S> {
+    pub(super) fn begun(
+        stream: Pin<Box<S>>,
+        first: S::Ok,
+        classify: Classify<S>,
+        hold: Hold,
+        entry: Entry<Arc<Shared>>,
+    ) -> Self {
+        Self {
+            stream: Some(stream),
+            first: Some(first),
+            scope: hold.scope(),
+            hold: Some(hold),
+            entry: Some(entry),
+            ..Self::empty(classify)
+        }
+    }
+
+    pub(super) fn empty(classify: Classify<S>) -> Self {
+        Self {
+            stream: None,
+            first: None,
+            classify,
+            scope: None,
+            hold: None,
+            counted: None,
+            error: None,
+            entry: None,
+        }
+    }
+
+    /// Declares that the answer is meant to go on for longer than an attempt may take, such as
+    /// events that are followed: from now on only `timeout.idle` and the total time bound it.
+    ///
+    /// As a probe of a half-open breaker it is a success by its first item then, so that the
+    /// breaker need not wait for its end; what becomes of it later, the breaker is not told.
+    #[must_use]
+    pub fn long_lived(mut self) -> Self {
+        if let (Some(stream), Some(hold)) = (&self.stream, &mut self.hold) {
+            hold.live_long(|| (self.classify)(Ok(&**stream)));
+        }
+        self
+    }
+
+    /// What was opened, such as a response with its head; `None` when it has ended.
+    #[must_use]
+    pub fn get_ref(&self) -> Option<&S> {
+        self.stream.as_deref()
+    }
+
+    /// Looks at the stream; whoever is waited for, the time holds.
+    fn look(&mut self, cx: &mut Context<'_>) -> Poll<Option<Seen<S>>> {
+        let (Some(stream), Some(hold)) = (&mut self.stream, &mut self.hold) else {
+            return Poll::Ready(None);
+        };
+        if hold.is_too_late() {
+            let verdict = Verdict::from(Class::Cancelled);
+            return Poll::Ready(Some(Seen::End(verdict, Some(hold.timed_out()))));
+        }
+        let polled = deadline::within(self.scope, || stream.as_mut().try_poll_next(cx));
+        let Poll::Ready(next) = polled else {
+            let error = ready!(hold.poll_wait(cx));
+            let verdict = timed_out(hold.shared());
+            return Poll::Ready(Some(Seen::End(verdict, Some(error))));
+        };
+        hold.go_on();
+        let (verdict, error) = match next {
+            Some(Ok(item)) => return Poll::Ready(Some(Seen::Item(item))),
+            None => ((self.classify)(Ok(&**stream)), None),
+            Some(Err(error)) => {
+                let dependency = Arc::clone(&hold.shared().name);
+                let verdict = (self.classify)(Err(&error));
+                (verdict, Some(CallError::Failed { dependency, error }))
+            }
+        };
+        let verdict = verdict.judged(hold.shared());
+        Poll::Ready(Some(Seen::End(verdict, error)))
+    }
+
+    fn advance(&mut self, cx: &mut Context<'_>) -> Poll<Option<<Self as Stream>::Item>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(first)));
+        }
+        match ready!(self.look(cx)) {
+            Some(Seen::Item(item)) => return Poll::Ready(Some(Ok(item))),
+            Some(Seen::End(verdict, error)) => {
+                self.stream = None;
+                self.error = error;
+                self.counted = self.hold.take().and_then(|hold| hold.settle(verdict));
+            }
+            None => {}
+        }
+        if let Some(counted) = &mut self.counted {
+            // Whether it was counted, or nobody counts any more.
+            let _ = ready!(Pin::new(counted).poll(cx));
+            self.counted = None;
+        }
+        let error = self.error.take();
+        if let Some(entry) = self.entry.take() {
+            entry.close(match error {
+                None => Ending::Primary,
+                Some(_) => Ending::Failed,
+            });
+        }
+        Poll::Ready(error.map(Err))
+    }
+}
+
+impl<S: TryStream> Stream for Streamed<S> {
+    type Item = Result<S::Ok, CallError<S::Error>>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        match catch_unwind(AssertUnwindSafe(|| this.advance(cx))) {
+            Ok(polled) => polled,
+            Err(panic) => {
+                if let Some(hold) = this.hold.take() {
+                    hold.crash();
+                }
+                this.entry = None;
+                this.stream = None;
+                resume_unwind(panic)
+            }
+        }
+    }
+}
+
+/// Nothing in it is pinned but what has a box of its own.
+impl<S: TryStream> Unpin for Streamed<S> {}
+
+impl<S: TryStream> fmt::Debug for Streamed<S> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Streamed")
+            .field("has_ended", &self.entry.is_none())
+            .finish_non_exhaustive()
+    }
+}
