@@ -27,9 +27,10 @@ pub mod prelude {
 
     pub use breakerbox_actors::{
         Answer, Call, CallContext, CallError, CallOptions, Child, Client, Dependency, Event,
-        EventKind, Fixed, Group, On, Rule, Runtime, RuntimeSettings, Source, StaleCache, Verdict,
+        EventKind, Fixed, Group, On, Rule, Runtime, RuntimeSettings, Session, Source, StaleCache,
+        Verdict,
     };
-    pub use breakerbox_policy::{Class, Command, DependencySettings, Executed};
+    pub use breakerbox_policy::{Class, Command, DependencySettings, Executed, Priority, Symptom};
 
     pub use crate::config::Settings;
 }
@@ -45,6 +46,26 @@ impl From<Settings> for RuntimeSettings {
             dependencies,
             ..Self::default()
         }
+    }
+}
+
+#[cfg(feature = "recorder")]
+impl Settings {
+    /// What a runtime is started with, its recorder too where `recorder.path` names a file.
+    ///
+    /// # Errors  The file, or the thread that writes it, cannot be made.
+    pub fn into_runtime(self) -> std::io::Result<RuntimeSettings> {
+        let config = self.recorder.clone();
+        let mut settings = RuntimeSettings::from(self);
+        if let Some(path) = config.path {
+            let options = recorder::RecorderOptions {
+                max_queue: usize::try_from(config.max_queue.get()).unwrap_or(usize::MAX),
+                max_bytes: config.max_bytes,
+            };
+            let recorder = recorder::Recorder::create(path, options)?;
+            settings.recorder = Some(std::sync::Arc::new(recorder));
+        }
+        Ok(settings)
     }
 }
 
