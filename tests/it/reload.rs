@@ -1,16 +1,20 @@
 //! Settings change while the runtime runs (rule CFG-2), and dependencies come and go.
 
 use std::fs;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use breakerbox::config::Settings;
 use breakerbox::reload::{Watcher, follow};
 use breakerbox_actors::testing::{Reaction, Script, TestRuntime, run_paused};
 use breakerbox_actors::{
-    CallError, CallOptions, Event, EventKind, Limit, Runtime, RuntimeSettings, StartError,
+    CallError, CallOptions, Ended, Event, EventKind, Limit, Record, Runtime, RuntimeSettings,
+    StartError,
 };
 use breakerbox_policy::{
-    DependencySettings, HedgeDelay, HedgeSettings, RateLimitSettings, State, WindowKind,
+    BreakerSettings, BudgetSettings, ChaosSettings, DependencySettings, HedgeDelay, HedgeSettings,
+    Rate, RateLimitSettings, State, Time, WindowKind,
 };
 use futures_util::future::join_all;
 
@@ -174,7 +178,7 @@ fn cfg_2_every_layer_follows() {
         let slow_opens = |settings: &mut DependencySettings| {
             all(settings);
             settings.breaker.slow_call = Some(ms(10));
-            settings.breaker.slow_rate = breakerbox_policy::Rate::new(0.1).ok();
+            settings.breaker.slow_rate = Rate::new(0.1).ok();
             settings.breaker.minimum_calls = 1;
         };
         let settings = configured("dep", slow_opens);
@@ -220,6 +224,106 @@ fn cfg_2_a_raised_limit_lets_those_in_who_wait() {
             "set in code"
         );
         bench.finish().await;
+    });
+}
+
+#[test]
+fn cfg_2_the_retry_budget_and_chaos_follow() {
+    run_paused(async || {
+        let bench = Bench::start(|settings| settings.breaker.failure_threshold = None).await;
+        let thrifty = |settings: &mut DependencySettings| {
+            settings.retry.max_attempts = nonzero(3);
+            settings.retry.budget = Some(BudgetSettings {
+                ratio: 0.0,
+                floor_per_second: 0,
+            });
+        };
+        let mut reload = async |change: &dyn Fn(&mut DependencySettings)| {
+            let settings = configured("dep", change);
+            bench.runtime.reload(settings, "a test").await;
+        };
+        let again = CallOptions {
+            idempotent: Some(true),
+            ..CallOptions::default()
+        };
+        reload(&thrifty).await;
+        let asked = bench.client.ask_with(Do::Fail, again.clone()).await;
+        asked.unwrap_err();
+        assert_eq!(bench.script.calls(), 1, "there is nothing to retry from");
+        reload(&|settings| settings.retry.max_attempts = nonzero(3)).await;
+        bench.client.ask_with(Do::Fail, again).await.unwrap_err();
+        assert_eq!(bench.script.calls(), 4);
+        let all_fail = |settings: &mut DependencySettings| {
+            settings.chaos = Some(ChaosSettings {
+                error_rate: Rate::new(1.0).unwrap(),
+                ..ChaosSettings::default()
+            });
+        };
+        reload(&all_fail).await;
+        let hit = bench.ask(Do::Answer(1)).await;
+        assert!(matches!(hit, Err(CallError::Injected { .. })), "{hit:?}");
+        reload(&|_| {}).await;
+        bench.ask(Do::Answer(1)).await.unwrap();
+        bench.finish().await;
+    });
+}
+
+#[test]
+fn cfg_2_calls_in_flight_are_watched_as_soon_as_slowness_counts() {
+    run_paused(async || {
+        let bench = Bench::start(|_| {}).await;
+        let slow = |settings: &mut DependencySettings| {
+            settings.breaker.window = WindowKind::Count { size: nonzero(10) };
+            settings.breaker.slow_call = Some(ms(80));
+            settings.breaker.slow_rate = Rate::new(0.5).ok();
+            settings.breaker.minimum_calls = 3;
+        };
+        bench
+            .runtime
+            .reload(configured("dep", slow), "a test")
+            .await;
+        let hanging = join_all((0..3).map(|_| bench.ask(Do::Hang)));
+        let watch = async {
+            pass(200).await;
+            assert_eq!(bench.state(), State::Open, "they have not ended yet");
+        };
+        let (hung, ()) = tokio::join!(hanging, watch);
+        assert!(hung.iter().all(Result::is_err));
+        bench.finish().await;
+    });
+}
+
+/// What the recorder was told of thresholds.
+#[derive(Default)]
+struct Thresholds(Mutex<Vec<Option<u32>>>);
+
+impl Record for Thresholds {
+    fn record(&self, _: Ended<'_>) {}
+
+    fn settings(&self, _: &Arc<str>, _: Time, breaker: &BreakerSettings) {
+        let threshold = breaker.failure_threshold.map(NonZeroU32::get);
+        self.0.lock().unwrap().push(threshold);
+    }
+}
+
+#[test]
+fn cfg_2_the_recorder_hears_of_new_settings() {
+    run_paused(async || {
+        let told = Arc::new(Thresholds::default());
+        let recorder: Arc<dyn Record> = told.clone();
+        let runtime = TestRuntime::with(RuntimeSettings {
+            recorder: Some(recorder),
+            ..RuntimeSettings::default()
+        })
+        .await;
+        let script = Script::new(|_: Do, _| Reaction::Answer(1));
+        start(&runtime, "dep", &script, |_| {}, Vec::new()).await;
+        let stricter = |settings: &mut DependencySettings| {
+            settings.breaker.failure_threshold = Some(nonzero(2));
+        };
+        runtime.reload(configured("dep", stricter), "a test").await;
+        assert_eq!(*told.0.lock().unwrap(), [Some(5), Some(2)]);
+        runtime.finish().await;
     });
 }
 
