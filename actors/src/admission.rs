@@ -292,7 +292,7 @@ impl Shared {
         self.land(&held);
         let elapsed = now.since(held.started);
         self.totals.observe(elapsed);
-        self.note_traffic(&verdict, now);
+        self.note_traffic(&verdict, held.started, now);
         self.bulkhead.sample(now, elapsed, verdict.class);
         let permit = held.permit;
         let outcome = Outcome {

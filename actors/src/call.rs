@@ -34,7 +34,7 @@ use crate::admission::{Admission, Settled};
 use crate::bulkhead::Place;
 use crate::client::{Answer, Core, Source};
 use crate::dependency::{CallContext, Dependency, Route, Shared, Verdict};
-use crate::error::{Absence, CallError, Refused};
+use crate::error::{Absence, CallError, Fault, Refused};
 use crate::event::EventKind;
 use crate::gate::Mode;
 use crate::reply::{TooLate, reply, timed_out};
@@ -43,7 +43,7 @@ use crate::totals::{Ending, Entry};
 use crate::worker::{Duty, Work};
 use admit::{absent, admit, pay};
 use hedge::hedged;
-use retry::{Next, most_telling, pause, wait_before_next};
+use retry::{Next, most_telling, rest, wait_before_next};
 
 /// What one call asks beyond its dependency's settings.
 #[derive(Debug, Clone, Default)]
@@ -207,8 +207,7 @@ fn refuse_at_once<E>(shared: &Shared) -> Result<(), CallError<E>> {
 
 /// The caller's own mistakes are never covered up (rule FBK-2).
 fn may_fall_back<E>(lost: &Lost<E>) -> bool {
-    !matches!(lost.error, CallError::Quarantined { .. })
-        && lost.end != AttemptEnd::Ended(Class::Rejected)
+    lost.error.fault() != Fault::Caller && lost.end != AttemptEnd::Ended(Class::Rejected)
 }
 
 /// For how long no fallback must have answered for an outage to be over, unless the breaker has
@@ -274,7 +273,7 @@ async fn primary<D: Dependency>(
                 return (Err(most_telling(Some(ended), opened)), number);
             }
         };
-        pause(shared, wait).await;
+        rest(shared, plan, wait).await;
         waited = Some(wait);
         before = Some(ended);
         this = (number + 1, shared.clock.now());
@@ -388,7 +387,8 @@ fn lost_by<D: Dependency>(shared: &Shared, error: CallError<D::Error>) -> Lost<D
         CallError::WorkerCrashed { .. } | CallError::Interrupted { .. } => {
             Lost::failed(error, Verdict::from(Class::Failure).symptom(Symptom::Crash))
         }
-        CallError::NotExecuted {
+        CallError::RateLimited { .. }
+        | CallError::NotExecuted {
             reason: Absence::Parked | Absence::ShuttingDown | Absence::FallbackOnly,
             ..
         } => Lost::refused(error),

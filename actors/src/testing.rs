@@ -65,12 +65,13 @@ impl TestRuntime {
         Self::with(RuntimeSettings::default()).await
     }
 
-    /// A runtime with these settings, on tokio's clock.
+    /// A runtime with these settings, on tokio's clock: the one that they give, or one that starts
+    /// now.
     ///
     /// # Panics  When it cannot be started.
     pub async fn with(settings: RuntimeSettings) -> Self {
         let settings = RuntimeSettings {
-            clock: Some(Clock::tokio()),
+            clock: settings.clock.or_else(|| Some(Clock::tokio())),
             ..settings
         };
         Self {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use breakerbox_policy::{Executed, Permit, Time};
 
-use super::admit::{keep_to_limits, no_place};
+use super::admit::Way;
 use super::plan::Plan;
 use super::{Lost, quarantine, send};
 use crate::admission::{Admission, Held};
@@ -73,25 +73,27 @@ async fn past_the_breaker<'a, E>(
     plan: &Plan,
     now: Time,
 ) -> Result<(Admission<&'a Shared>, Place<'a>), Lost<E>> {
-    let word = shared.circuit.gate.read();
-    // An operator may have closed the way while the fallbacks were asked.
-    if word.mode() == Mode::ForcedOpen {
-        return Err(Lost::by_breaker(shared.overtaken(None, now)));
-    }
-    let permit = Permit::unrecorded(word.tag(), now);
-    let held = Held::new(plan.circuit.clone(), permit, now, plan.deadline);
-    let admission = Admission::new(shared, held);
-    if let Err(error) = keep_to_limits(shared, plan, now).await {
-        admission.release();
-        return Err(Lost::refused(error));
-    }
-    let bulkhead = &shared.bulkhead;
-    let entered = bulkhead.enter(&shared.clock, plan.deadline, plan.ticket);
-    match entered.await {
-        Ok(place) => Ok((admission, place)),
-        Err(reason) => {
-            admission.release();
-            Err(Lost::refused(no_place(shared, now, reason)))
+    let mut way = Way::new(now);
+    loop {
+        let word = shared.circuit.gate.read();
+        let now = shared.clock.now();
+        // An operator may have closed the way while the fallbacks were asked.
+        if word.mode() == Mode::ForcedOpen {
+            return Err(Lost::by_breaker(shared.overtaken(None, now)));
+        }
+        let permit = Permit::unrecorded(word.tag(), now);
+        let held = Held::new(plan.circuit.clone(), permit, now, plan.deadline);
+        let admission = Admission::new(shared, held);
+        match way.enter(shared, plan).await {
+            Ok(Some(place)) => return Ok((admission, place)),
+            Ok(None) => {
+                admission.release();
+                way.wait_out(shared, plan).await.map_err(Lost::refused)?;
+            }
+            Err(error) => {
+                admission.release();
+                return Err(Lost::refused(error));
+            }
         }
     }
 }

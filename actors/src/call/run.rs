@@ -9,7 +9,7 @@ use breakerbox_policy::{Class, Executed, Time};
 use super::admit::{absent, admit, pay};
 use super::hedge::{Race, hedged};
 use super::plan::Plan;
-use super::retry::{Next, most_telling, pause, wait_before_next};
+use super::retry::{Next, most_telling, rest, wait_before_next};
 use super::{CallOptions, Lost, closed_to_new, nothing_left, refuse_at_once};
 use crate::admission::Settled;
 use crate::chaos::{Injected, struck};
@@ -61,7 +61,7 @@ where
         };
         match wait_before_next(shared, &plan, (number, waited), &lost) {
             Next::After(wait) => {
-                pause(shared, wait).await;
+                rest(shared, &plan, wait).await;
                 waited = Some(wait);
             }
             Next::Stop => break lost.error,
