@@ -23,7 +23,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use breakerbox_policy::{AttemptEnd, Class, Priority, Symptom, Time, WhenAllDown, WhileRestarting};
+use breakerbox_policy::{
+    AttemptEnd, Class, Executed, Priority, Symptom, Time, WhenAllDown, WhileRestarting,
+};
 
 pub(crate) use hedge::Race;
 pub(crate) use plan::{Plan, least};
@@ -340,11 +342,17 @@ async fn send<D: Dependency>(
         fingerprint: plan.fingerprint,
         duty: Duty::new(replier, place),
     });
-    match waiting.await {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(lost_by::<D>(shared, error)),
-        Err(too_late) => Err(give_up(shared, too_late, sent).await),
+    let lost = match waiting.await {
+        Ok(Ok(value)) => return Ok(value),
+        Ok(Err(error)) => lost_by::<D>(shared, error),
+        Err(too_late) => give_up(shared, too_late, sent).await,
+    };
+    if let Some(session) = &plan.session
+        && lost.error.executed() == Executed::No
+    {
+        session.give_back(u64::from(plan.weight.get()));
     }
+    Err(lost)
 }
 
 fn quarantine<E>(shared: &Shared, fingerprint: Option<u64>) -> Result<(), CallError<E>> {

@@ -190,7 +190,7 @@ impl<T> fmt::Debug for Reaction<T> {
 }
 
 /// An error of a scripted dependency, with what it counts for.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("{message}")]
 pub struct ScriptedError {
     /// Its text.
