@@ -317,7 +317,7 @@ impl Shared {
     ) -> Settled {
         self.land(&held);
         self.totals.observe(elapsed);
-        self.note_traffic(&verdict, now);
+        self.note_traffic(&verdict, held.started, now);
         self.bulkhead.sample(now, elapsed, verdict.class);
         let permit = held.permit;
         let outcome = Outcome {

@@ -25,7 +25,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use breakerbox_policy::{AttemptEnd, Class, Priority, Symptom, Time, WhenAllDown, WhileRestarting};
+use breakerbox_policy::{
+    AttemptEnd, Class, Executed, Priority, Symptom, Time, WhenAllDown, WhileRestarting,
+};
 
 pub(crate) use hedge::Race;
 pub(crate) use plan::{Plan, least};
@@ -38,7 +40,7 @@ use crate::admission::{Admission, Settled};
 use crate::bulkhead::Place;
 use crate::client::{Answer, Core, Source};
 use crate::dependency::{CallContext, Dependency, Route, Shared, Verdict};
-use crate::error::{Absence, CallError, Refused};
+use crate::error::{Absence, CallError, Fault, Refused};
 use crate::event::EventKind;
 use crate::gate::Mode;
 use crate::reply::{TooLate, reply, timed_out};
@@ -47,7 +49,7 @@ use crate::totals::{Ending, Entry};
 use crate::worker::{Duty, Work};
 use admit::{absent, admit, pay};
 use hedge::hedged;
-use retry::{Next, most_telling, pause, wait_before_next};
+use retry::{Next, most_telling, rest, wait_before_next};
 
 /// What one call asks beyond its dependency's settings.
 #[derive(Debug, Clone, Default)]
@@ -212,8 +214,7 @@ fn refuse_at_once<E>(shared: &Shared) -> Result<(), CallError<E>> {
 
 /// The caller's own mistakes are never covered up (rule FBK-2).
 fn may_fall_back<E>(lost: &Lost<E>) -> bool {
-    !matches!(lost.error, CallError::Quarantined { .. })
-        && lost.end != AttemptEnd::Ended(Class::Rejected)
+    lost.error.fault() != Fault::Caller && lost.end != AttemptEnd::Ended(Class::Rejected)
 }
 
 /// For how long no fallback must have answered for an outage to be over, unless the breaker has
@@ -279,7 +280,7 @@ async fn primary<D: Dependency>(
                 return (Err(most_telling(Some(ended), opened)), number);
             }
         };
-        pause(shared, wait).await;
+        rest(shared, plan, wait).await;
         waited = Some(wait);
         before = Some(ended);
         this = (number + 1, shared.clock.now());
@@ -346,11 +347,17 @@ async fn send<D: Dependency>(
         fingerprint: plan.fingerprint,
         duty: Duty::new(replier, place),
     });
-    match waiting.await {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(lost_by::<D>(shared, error)),
-        Err(too_late) => Err(give_up(shared, too_late, sent).await),
+    let lost = match waiting.await {
+        Ok(Ok(value)) => return Ok(value),
+        Ok(Err(error)) => lost_by::<D>(shared, error),
+        Err(too_late) => give_up(shared, too_late, sent).await,
+    };
+    if let Some(session) = &plan.session
+        && lost.error.executed() == Executed::No
+    {
+        session.give_back(u64::from(plan.weight.get()));
     }
+    Err(lost)
 }
 
 fn quarantine<E>(shared: &Shared, fingerprint: Option<u64>) -> Result<(), CallError<E>> {
@@ -393,7 +400,8 @@ fn lost_by<D: Dependency>(shared: &Shared, error: CallError<D::Error>) -> Lost<D
         CallError::WorkerCrashed { .. } | CallError::Interrupted { .. } => {
             Lost::failed(error, Verdict::from(Class::Failure).symptom(Symptom::Crash))
         }
-        CallError::NotExecuted {
+        CallError::RateLimited { .. }
+        | CallError::NotExecuted {
             reason: Absence::Parked | Absence::ShuttingDown | Absence::FallbackOnly,
             ..
         } => Lost::refused(error),

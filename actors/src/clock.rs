@@ -116,6 +116,16 @@ impl Clock {
     }
 }
 
+/// When a sleep until then ends: timers go by whole milliseconds.
+pub(crate) fn waking(until: Time) -> Time {
+    Time::from_millis(until.as_nanos().div_ceil(1_000_000))
+}
+
+/// Whether who sleeps until then wakes at the deadline or later.
+pub(crate) fn is_too_late(until: Time, deadline: Option<Time>) -> bool {
+    deadline.is_some_and(|deadline| waking(until) >= deadline)
+}
+
 /// How the rate limiter reads it.
 impl governor::clock::Clock for Clock {
     type Instant = Nanos;

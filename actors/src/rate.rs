@@ -3,9 +3,12 @@
 //! The counting is governor's. Here stands what it does not do: who waits keeps its place, and
 //! nobody waits in vain.
 
+use std::future::{Future, poll_fn};
 use std::num::NonZeroU32;
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use breakerbox_policy::{RateLimitSettings, Time};
@@ -14,8 +17,12 @@ use governor::nanos::Nanos;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{NotUntil, Quota, RateLimiter};
 use tokio::sync::Semaphore;
+use tokio::task::unconstrained;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, is_too_late, waking};
+
+/// The longest time in which the units of a burst come back; more would not fit into the counting.
+const LONGEST: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 100);
 
 /// A dependency's rate limit.
 ///
@@ -35,12 +42,14 @@ pub(crate) struct RateLimit {
     turn: Semaphore,
 }
 
-/// Who waits, and how long the last one will.
+/// What is known of those who wait.
 #[derive(Debug, Default)]
 struct Line {
     calls: usize,
-    /// When the last one goes out; nobody who comes later goes earlier.
-    last_at: Time,
+    /// When everything will have come back that has gone out; true while anybody waits.
+    full_at: Time,
+    /// How long the units of those who wait will take to come back after that.
+    owed: Duration,
 }
 
 /// Why a call may not go out.
@@ -83,22 +92,50 @@ impl RateLimit {
 
     /// Waits for `weight` units, behind those who wait already.
     ///
-    /// # Errors  [`TooFast`], at once and not after waiting.
+    /// # Errors  [`TooFast`], at once and not after waiting; after waiting only where a thread was
+    /// held up for so long that the deadline would be missed.
     /// # Cancel safety   Dropped while it waits, it takes no units, and those behind move up.
     pub(crate) async fn enter(
         &self,
         weight: NonZeroU32,
         deadline: Option<Time>,
     ) -> Result<(), TooFast> {
-        let Some(mut place) = self.line_up(weight, deadline)? else {
+        let mut queued = pin!(unconstrained(self.turn.acquire()));
+        let mut turn = None;
+        let lined_up = poll_fn(|cx| {
+            // Both lines are joined under one lock, or two threads could do it crosswise.
+            let mut line = self.lock();
+            let place = self.line_up(&mut line, weight, deadline);
+            if let Ok(Some(_)) = place
+                && let Poll::Ready(first) = queued.as_mut().poll(cx)
+            {
+                turn = Some(first);
+            }
+            Poll::Ready(place)
+        });
+        let Some(place) = lined_up.await? else {
             return Ok(());
         };
-        // Never closed.
-        let _turn = self.turn.acquire().await;
-        while let Some(at) = self.take(weight)? {
+        // The semaphore is never closed.
+        let _turn = match turn {
+            Some(first) => first,
+            None => queued.await,
+        };
+        loop {
+            let now = self.clock.now();
+            if deadline.is_some_and(|deadline| now >= deadline) {
+                return Err(TooFast::NotBefore(Duration::ZERO));
+            }
+            let Some(at) = self.take(weight)? else {
+                break;
+            };
+            place.will_be_served(at);
+            if is_too_late(at, deadline) {
+                return Err(TooFast::NotBefore(at.since(now)));
+            }
             self.clock.sleep_until(at).await;
         }
-        place.served = true;
+        place.is_served();
         Ok(())
     }
 
@@ -106,33 +143,35 @@ impl RateLimit {
     /// unless that is too far back.
     fn line_up(
         &self,
+        line: &mut Line,
         weight: NonZeroU32,
         deadline: Option<Time>,
     ) -> Result<Option<Place<'_>>, TooFast> {
-        if weight > self.burst {
-            return Err(TooFast::TooHeavy);
-        }
-        let took = times(self.unit, weight);
-        let mut line = self.lock();
-        let at = if line.calls == 0 {
+        if line.calls == 0 {
             match self.take(weight)? {
                 None => return Ok(None),
-                Some(at) => at,
+                Some(at) => line.full_at = at.after(self.spare(weight)),
             }
-        } else {
-            line.last_at.after(took)
-        };
-        let wait = at.since(self.clock.now());
-        if wait > self.max_wait || deadline.is_some_and(|deadline| at >= deadline) {
+        } else if weight > self.burst {
+            return Err(TooFast::TooHeavy);
+        }
+        let now = self.clock.now();
+        let full = line.full_at.after(line.owed);
+        let at = Time::ZERO.after(full.since(Time::ZERO.after(self.spare(weight))));
+        let wait = at.since(now);
+        if wait > self.max_wait || is_too_late(at.max(now), deadline) {
             return Err(TooFast::NotBefore(wait));
         }
-        line.last_at = at;
+        // What a timer is late is lost where nothing has been spared for it.
+        let begins = waking(at).max(now);
+        let cost = full.max(begins).after(self.span(weight)).since(full);
+        line.owed = line.owed.saturating_add(cost);
         line.calls += 1;
         self.waiting.store(line.calls, Ordering::Release);
         Ok(Some(Place {
             limit: self,
-            took,
-            served: false,
+            weight,
+            cost,
         }))
     }
 
@@ -142,6 +181,10 @@ impl RateLimit {
 
     /// Takes the units, or says when they are there.
     fn take(&self, weight: NonZeroU32) -> Result<Option<Time>, TooFast> {
+        if weight > self.burst {
+            // Not for the counting to find out: it would overflow on its way there.
+            return Err(TooFast::TooHeavy);
+        }
         let at = |not: NotUntil<Nanos>| Time::from_nanos(not.earliest_possible().as_u64());
         match self.limiter.check_n(weight) {
             Ok(Ok(())) => Ok(None),
@@ -149,24 +192,45 @@ impl RateLimit {
             Err(_more_than_the_burst) => Err(TooFast::TooHeavy),
         }
     }
+
+    /// How long before everything has come back there is room for this weight.
+    fn spare(&self, weight: NonZeroU32) -> Duration {
+        let units = self.burst.get().saturating_sub(weight.get());
+        self.unit.saturating_mul(units)
+    }
+
+    /// How long this weight takes to come back.
+    fn span(&self, weight: NonZeroU32) -> Duration {
+        self.unit.saturating_mul(weight.get())
+    }
 }
 
 /// A place in the line.
 struct Place<'a> {
     limit: &'a RateLimit,
+    weight: NonZeroU32,
     /// By how much those behind move up when it leaves.
-    took: Duration,
-    served: bool,
+    cost: Duration,
+}
+
+impl Place<'_> {
+    /// Notes the true time at which the first in the line will have its units.
+    fn will_be_served(&self, at: Time) {
+        self.limit.lock().full_at = at.after(self.limit.spare(self.weight));
+    }
+
+    /// Notes that the units have been taken just now.
+    fn is_served(self) {
+        let mut line = self.limit.lock();
+        line.full_at = line.full_at.after(self.limit.span(self.weight));
+    }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         let mut line = self.limit.lock();
         line.calls -= 1;
-        if !self.served {
-            let last = line.last_at.since(Time::ZERO).saturating_sub(self.took);
-            line.last_at = Time::ZERO.after(last);
-        }
+        line.owed = line.owed.saturating_sub(self.cost);
         self.limit.waiting.store(line.calls, Ordering::Release);
     }
 }
@@ -174,86 +238,8 @@ impl Drop for Place<'_> {
 fn unit_of(settings: &RateLimitSettings) -> Duration {
     let seconds = settings.per.as_secs_f64() / settings.rate;
     let unit = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
-    unit.max(Duration::from_nanos(1))
-}
-
-fn times(unit: Duration, weight: NonZeroU32) -> Duration {
-    unit.saturating_mul(weight.get())
+    unit.clamp(Duration::from_nanos(1), LONGEST / settings.burst.get())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn limit(rate: f64, burst: u32, max_wait: u64) -> RateLimit {
-        let settings = RateLimitSettings {
-            rate,
-            per: Duration::from_secs(1),
-            burst: NonZeroU32::new(burst).unwrap(),
-            max_wait: Duration::from_millis(max_wait),
-        };
-        RateLimit::new(&settings, Clock::tokio())
-    }
-
-    const ONE: NonZeroU32 = NonZeroU32::MIN;
-
-    #[tokio::test(start_paused = true)]
-    async fn lim_2_a_burst_goes_out_and_the_rest_is_paced_in_order() {
-        let limit = limit(5.0, 5, 1_000);
-        let begin = limit.clock.now();
-        let calls = (0..20).map(|_| async {
-            let entered = limit.enter(ONE, None).await;
-            (entered, limit.clock.now().since(begin).as_millis())
-        });
-        let ends = futures_util::future::join_all(calls).await;
-        let mut expected = vec![(Ok(()), 0); 5];
-        expected.extend((1..=5).map(|turn| (Ok(()), turn * 200)));
-        let refused = TooFast::NotBefore(Duration::from_millis(1_200));
-        expected.extend(vec![(Err(refused), 0); 10]);
-        assert_eq!(ends, expected);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn lim_3_a_weight_takes_its_units_and_too_much_never_goes() {
-        let limit = limit(10.0, 10, 1_000);
-        let weight = |units| NonZeroU32::new(units).unwrap();
-        assert!(limit.try_enter(weight(8)));
-        assert!(!limit.try_enter(weight(3)));
-        assert!(limit.try_enter(weight(2)));
-        let begin = limit.clock.now();
-        assert_eq!(limit.enter(weight(5), None).await, Ok(()));
-        assert_eq!(limit.clock.now().since(begin).as_millis(), 500);
-        assert_eq!(limit.enter(weight(11), None).await, Err(TooFast::TooHeavy));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn lim_2_who_leaves_the_line_lets_the_others_move_up() {
-        let limit = limit(1.0, 1, 3_000);
-        assert!(limit.try_enter(ONE));
-        let mut first = Box::pin(limit.enter(ONE, None));
-        let mut second = Box::pin(limit.enter(ONE, None));
-        assert!(futures_util::poll!(first.as_mut()).is_pending());
-        assert!(futures_util::poll!(second.as_mut()).is_pending());
-        let mut third = Box::pin(limit.enter(ONE, None));
-        assert!(futures_util::poll!(third.as_mut()).is_pending());
-        let refused = TooFast::NotBefore(Duration::from_secs(4));
-        assert_eq!(limit.enter(ONE, None).await, Err(refused));
-        drop(first);
-        let begin = limit.clock.now();
-        let fourth = limit.enter(ONE, None);
-        let (second, third, fourth) = tokio::join!(second, third, fourth);
-        assert_eq!((second, third, fourth), (Ok(()), Ok(()), Ok(())));
-        assert_eq!(limit.clock.now().since(begin).as_secs(), 3);
-        assert_eq!(limit.waiting.load(Ordering::Relaxed), 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn lim_2_whose_turn_comes_at_the_deadline_is_refused_at_once() {
-        let limit = limit(1.0, 1, 60_000);
-        assert!(limit.try_enter(ONE));
-        let at = |millis| Some(limit.clock.now().after(Duration::from_millis(millis)));
-        let refused = Err(TooFast::NotBefore(Duration::from_secs(1)));
-        assert_eq!(limit.enter(ONE, at(1_000)).await, refused);
-        assert_eq!(limit.enter(ONE, at(1_001)).await, Ok(()));
-    }
-}
+mod tests;

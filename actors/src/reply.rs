@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use breakerbox_policy::{Executed, Symptom, Time};
+use breakerbox_policy::{Executed, Pause, Symptom, Time};
 use tokio::time::Sleep;
 
 use crate::admission::{Admission, Held, Settled};
@@ -111,6 +111,8 @@ pub(crate) enum Begin {
     Deserted,
     /// The breaker has opened since; it is still to be refused.
     Overtaken(Refused),
+    /// The dependency has asked for a pause since; it is still to be refused.
+    Paused(Pause),
 }
 
 /// The worker's end. It answers exactly once; whoever drops it unanswered must have said why.
@@ -132,6 +134,9 @@ impl<T: Send + 'static> Replier<T> {
         if let Some(held) = &mut state.admission {
             if held.is_overtaken(&self.cell.shared) {
                 return Begin::Overtaken(held.overtaken(&self.cell.shared, now));
+            }
+            if let Some(pause) = self.cell.shared.pauses.now(now) {
+                return Begin::Paused(pause);
             }
             held.begin(now);
         }

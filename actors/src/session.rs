@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What several calls may cost together; cheap to clone, all clones spend from one purse.
 ///
-/// Each attempt at the dependency costs what it weighs, retries and hedges too. An answer from a
-/// cache costs nothing.
+/// Each attempt at the dependency costs what it weighs, retries and hedges too; one that was not
+/// executed costs nothing, nor does an answer of a fallback.
 ///
 /// ```
 /// use breakerbox_actors::{CallOptions, Session};
@@ -56,5 +56,10 @@ impl Session {
             .spent
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, spend);
         spent.is_ok()
+    }
+
+    /// Gives back what was spent on an attempt that was not executed.
+    pub(crate) fn give_back(&self, units: u64) {
+        self.purse.spent.fetch_sub(units, Ordering::AcqRel);
     }
 }

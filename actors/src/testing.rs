@@ -65,12 +65,13 @@ impl TestRuntime {
         Self::with(RuntimeSettings::default()).await
     }
 
-    /// A runtime with these settings, on tokio's clock.
+    /// A runtime with these settings, on tokio's clock: the one that they give, or one that starts
+    /// now.
     ///
     /// # Panics  When it cannot be started.
     pub async fn with(settings: RuntimeSettings) -> Self {
         let settings = RuntimeSettings {
-            clock: Some(Clock::tokio()),
+            clock: settings.clock.or_else(|| Some(Clock::tokio())),
             ..settings
         };
         Self {
@@ -189,7 +190,7 @@ impl<T> fmt::Debug for Reaction<T> {
 }
 
 /// An error of a scripted dependency, with what it counts for.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("{message}")]
 pub struct ScriptedError {
     /// Its text.

@@ -2,16 +2,19 @@
 //!
 //! The kernel decides how long it is (rule LIM-1). Here its end is one word that everyone reads.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use breakerbox_policy::{Class, Pause, QuotaReset, Throttle, Time};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use tokio::sync::Notify;
 
-use crate::clock::random;
+use crate::clock::{Clock, random};
 use crate::dependency::{Shared, Verdict};
+use crate::error::{CallError, Limit};
 use crate::event::EventKind;
 
 /// A dependency's pauses.
@@ -22,6 +25,8 @@ pub(crate) struct Pauses {
     /// Whether a success has something to forget.
     streak: AtomicBool,
     kernel: Mutex<Throttle>,
+    /// Told when the pause ends at another time than it was to.
+    changed: Notify,
 }
 
 impl Pauses {
@@ -33,6 +38,30 @@ impl Pauses {
         self.lock().paused(now)
     }
 
+    /// Waits until there is no pause, however often it is prolonged, as long as `may` allows the
+    /// one there is; who is not allowed to wait for it gets it back at once.
+    ///
+    /// # Cancel safety   Dropped, it leaves nothing behind.
+    pub(crate) async fn wait_out(
+        &self,
+        clock: &Clock,
+        may: impl Fn(&Pause) -> bool,
+    ) -> Result<(), Pause> {
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            match self.now(clock.now()) {
+                None => return Ok(()),
+                Some(pause) if !may(&pause) => return Err(pause),
+                Some(pause) => tokio::select! {
+                    biased;
+                    () = changed => {}
+                    () = clock.sleep_until(pause.until) => {}
+                },
+            }
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Throttle> {
         self.kernel.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -42,15 +71,21 @@ impl Pauses {
         let mut kernel = self.lock();
         kernel.lift();
         self.until.store(0, Ordering::Release);
+        drop(kernel);
+        self.changed.notify_waiters();
     }
 }
 
 impl Shared {
     /// Takes in what an attempt said about traffic.
-    pub(crate) fn note_traffic(&self, verdict: &Verdict, now: Time) {
+    pub(crate) fn note_traffic(&self, verdict: &Verdict, began: Time, now: Time) {
         match verdict.class {
             Class::Throttled => self.pause(verdict, now),
-            Class::Success if self.pauses.streak.load(Ordering::Relaxed) => {
+            // What was on its way when the pause began does not say that the pause has helped.
+            Class::Success
+                if self.pauses.streak.load(Ordering::Relaxed)
+                    && began.as_nanos() >= self.pauses.until.load(Ordering::Acquire) =>
+            {
                 self.pauses.streak.store(false, Ordering::Relaxed);
                 self.pauses.lock().succeeded();
             }
@@ -58,11 +93,21 @@ impl Shared {
         }
     }
 
+    /// The error of a call that does not go out because of the pause.
+    pub(crate) fn paused<E>(&self, pause: Pause, now: Time) -> CallError<E> {
+        CallError::RateLimited {
+            dependency: Arc::clone(&self.name),
+            limit: Limit::Pause(pause.reason),
+            retry_after: Some(pause.until.since(now)),
+        }
+    }
+
     fn pause(&self, verdict: &Verdict, now: Time) {
         let settings = self.settings();
         let throttle = &settings.throttle;
-        let pause = {
+        let (before, pause) = {
             let mut kernel = self.pauses.lock();
+            let before = kernel.paused(now);
             let pause = if verdict.quota_used_up {
                 let reset = || until_reset(&throttle.quota_reset, self.clock.wall());
                 let wait = verdict.retry_after.unwrap_or_else(reset);
@@ -76,9 +121,14 @@ impl Shared {
                 self.pauses.until.store(until, Ordering::Release);
             }
             self.pauses.streak.store(true, Ordering::Relaxed);
-            pause
+            (before, pause)
         };
-        if let Some(pause) = pause {
+        let Some(pause) = pause else {
+            return;
+        };
+        self.pauses.changed.notify_waiters();
+        // A hundred answers to calls that were on their way are one pause, and one warning.
+        if before.is_none_or(|before| before.reason != pause.reason) {
             let kind = EventKind::Paused {
                 reason: pause.reason,
                 for_: pause.until.since(now),

@@ -76,14 +76,19 @@ impl<D: Dependency> Duty<D> {
         match begin {
             Begin::Go => return true,
             Begin::Deserted => self.forget(),
-            Begin::Overtaken(refused) => {
-                self.leave_place();
-                if let Some(replier) = self.replier.take() {
-                    replier.refuse(Err(CallError::Open(refused)));
-                }
-            }
+            Begin::Overtaken(refused) => self.refuse(|_| CallError::Open(refused)),
+            Begin::Paused(pause) => self.refuse(|shared| shared.paused(pause, now)),
         }
         false
+    }
+
+    /// Gives place and permit back: the work is not to be begun.
+    fn refuse(&mut self, why: impl FnOnce(&Shared) -> CallError<D::Error>) {
+        self.leave_place();
+        if let Some(replier) = self.replier.take() {
+            let error = why(replier.shared());
+            replier.refuse(Err(error));
+        }
     }
 
     /// Gives the place back without an answer: nobody waits for one.

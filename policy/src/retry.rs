@@ -34,6 +34,9 @@ pub struct Attempt {
     pub symptom: Option<Symptom>,
     /// The wait before it; `None` for the first.
     pub waited: Option<Duration>,
+    /// How long the dependency's pause still lasts, while there is one: earlier another attempt
+    /// would only be refused.
+    pub paused: Option<Duration>,
 }
 
 /// What to do after an attempt.
@@ -89,7 +92,7 @@ impl<'a> Retry<'a> {
 
     /// Decides what follows an attempt; a token leaves the budget only for a retry that is made.
     ///
-    /// # Units   The wait is never shorter than a hint that is respected.
+    /// # Units   The wait is never shorter than a pause, nor than a hint that is respected.
     pub fn decide(
         &self,
         now: Time,
@@ -142,15 +145,14 @@ impl<'a> Retry<'a> {
     fn wait(&self, attempt: &Attempt, random: &mut dyn Random) -> Duration {
         let n = attempt.number.saturating_sub(1);
         let backoff = &self.settings.backoff;
-        match attempt.retry_after {
-            // A refusal's hint says when it is of use to ask; polling more often is a choice.
-            Some(hint)
-                if self.settings.respect_retry_after
-                    && attempt.end != AttemptEnd::RefusedByBreaker =>
-            {
-                backoff::delay_with_hint(backoff, n, hint, random)
-            }
-            _ => backoff::delay_after(backoff, n, attempt.waited, random),
+        // A refusal's hint says when it is of use to ask; polling more often is a choice.
+        let respected =
+            self.settings.respect_retry_after && attempt.end != AttemptEnd::RefusedByBreaker;
+        let hint = attempt.retry_after.filter(|_| respected);
+        // All who wait for the same pause must not come back at its very end together.
+        match hint.max(attempt.paused) {
+            Some(hint) => backoff::delay_with_hint(backoff, n, hint, random),
+            None => backoff::delay_after(backoff, n, attempt.waited, random),
         }
     }
 }

@@ -95,7 +95,7 @@ impl Throttle {
 
     fn pause_until(&mut self, now: Time, until: Time, reason: PauseReason) -> Option<Pause> {
         let present = self.paused(now);
-        if present.is_some_and(|pause| pause.until >= until) {
+        if until <= now || present.is_some_and(|pause| pause.until >= until) {
             return None;
         }
         let pause = Pause { until, reason };
@@ -156,6 +156,13 @@ mod tests {
         assert_eq!(throttle(&mut state, at(3_000), None), Some(at(7_000)));
         state.succeeded();
         assert_eq!(throttle(&mut state, at(8_000), None), Some(at(9_000)));
+    }
+
+    #[test]
+    fn lim_1_a_hint_of_no_time_is_no_pause() {
+        let mut state = Throttle::default();
+        assert_eq!(throttle(&mut state, at(0), Some(Duration::ZERO)), None);
+        assert_eq!(state.paused(at(0)), None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The rules of a call's way (CALL-1 to CALL-7, LIM-3, LIM-4, BRK-9, FBK-1 to FBK-3), through the
+//! The rules of a call's way (CALL-1 to CALL-7, LIM-1 to LIM-4, BRK-9, FBK-1 to FBK-3), through the
 //! public interface.
 
 mod answers;
@@ -7,7 +7,11 @@ mod leaving;
 mod bulkhead;
 mod limits;
 mod order;
+mod rate;
 mod run_away;
+
+mod pauses;
+mod throttle;
 
 mod fallback;
 mod fallback_chains;

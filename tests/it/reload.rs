@@ -238,7 +238,7 @@ fn cfg_2_the_retry_budget_and_chaos_follow() {
                 floor_per_second: 0,
             });
         };
-        let mut reload = async |change: &dyn Fn(&mut DependencySettings)| {
+        let reload = async |change: &dyn Fn(&mut DependencySettings)| {
             let settings = configured("dep", change);
             bench.runtime.reload(settings, "a test").await;
         };

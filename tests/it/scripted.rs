@@ -16,6 +16,8 @@ pub(crate) enum Do {
     Fail,
     /// Fails with an error of this class.
     End(Class),
+    /// Fails with this error.
+    Error(ScriptedError),
     After(Duration, Box<Do>),
     Hang,
     Panic,
@@ -31,6 +33,7 @@ impl Do {
             Self::Answer(value) => Reaction::Answer(value),
             Self::Fail => Reaction::Fail(refused_connection()),
             Self::End(class) => Reaction::Fail(ScriptedError::new(class, "scripted")),
+            Self::Error(error) => Reaction::Fail(error),
             Self::After(wait, next) => next.reaction().after(wait),
             Self::Hang => Reaction::Hang,
             Self::Panic => Reaction::Panic("told to"),
@@ -82,7 +85,15 @@ impl Bench {
         configure: impl FnOnce(&mut DependencySettings),
         rules: Vec<Rule<Dep>>,
     ) -> Self {
-        let runtime = TestRuntime::start().await;
+        Self::on(TestRuntime::start().await, configure, rules).await
+    }
+
+    /// The same in a runtime of the test's own.
+    pub(crate) async fn on(
+        runtime: TestRuntime,
+        configure: impl FnOnce(&mut DependencySettings),
+        rules: Vec<Rule<Dep>>,
+    ) -> Self {
         let script = Script::new(|told: Do, _| told.reaction());
         let client = start(&runtime, "dep", &script, configure, rules).await;
         Self {

@@ -3,53 +3,55 @@
 
 use std::sync::Arc;
 
-use breakerbox_policy::{Executed, Time};
+use breakerbox_policy::{Executed, Pause, Time};
 
 use super::Lost;
 use super::plan::Plan;
 use crate::admission::{Admission, Passage};
 use crate::bulkhead::{NoPlace, Place};
+use crate::clock::is_too_late;
 use crate::dependency::{Route, Shared};
 use crate::error::{Absence, CallError, Limit};
 use crate::rate::TooFast;
 use crate::reply::bounded;
+use crate::session::Session;
 
-/// Breaker, rate limit, bulkhead. Whatever is refused further in gives the permit back.
+/// Breaker, pause, rate limit, bulkhead. Whatever is refused further in gives the permit back.
 pub(super) async fn admit<'a, E>(
     shared: &'a Shared,
     plan: &Plan,
-    now: Time,
+    asked: Time,
 ) -> Result<(Admission<&'a Shared>, Place<'a>), Lost<E>> {
     if shared.route() == Route::Stopped {
         return Err(Lost::refused(absent(shared, Absence::ShuttingDown)));
     }
-    let mut admission = permit(shared, plan, now).await?;
-    let waited = match keep_to_limits(shared, plan, now).await {
-        Ok(waited) => waited,
-        Err(error) => {
-            admission.release();
-            return Err(Lost::refused(error));
+    let mut way = Way::new(asked);
+    loop {
+        let mut admission = permit(shared, plan, way.now).await?;
+        let place = match way.enter(shared, plan).await {
+            Ok(Some(place)) => place,
+            Ok(None) => {
+                // Nobody holds one of the few probes while it waits out a pause.
+                admission.release();
+                way.wait_out(shared, plan).await.map_err(Lost::refused)?;
+                continue;
+            }
+            Err(error) => {
+                admission.release();
+                return Err(Lost::refused(error));
+            }
+        };
+        if !way.waited {
+            admission.depart(None);
+            return Ok((admission, place));
         }
-    };
-    if !waited && let Some(place) = shared.bulkhead.try_enter(plan.ticket, now) {
-        admission.depart(None);
+        while admission.is_overtaken() {
+            admission.release();
+            admission = permit(shared, plan, shared.clock.now()).await?;
+        }
+        admission.depart(Some(shared.clock.now()));
         return Ok((admission, place));
     }
-    let bulkhead = &shared.bulkhead;
-    let entered = bulkhead.enter(&shared.clock, plan.deadline, plan.ticket);
-    let place = match entered.await {
-        Ok(place) => place,
-        Err(reason) => {
-            admission.release();
-            return Err(Lost::refused(no_place(shared, now, reason)));
-        }
-    };
-    while admission.is_overtaken() {
-        admission.release();
-        admission = permit(shared, plan, shared.clock.now()).await?;
-    }
-    admission.depart(Some(shared.clock.now()));
-    Ok((admission, place))
 }
 
 /// Leave by the breaker, from the gate alone where that is possible.
@@ -79,34 +81,83 @@ async fn permit<'a, E>(
     Err(Lost::by_breaker(refused))
 }
 
-/// Waits out a pause that the dependency asked for, and the turn by the rate limit, where that is
-/// soon enough (rule LIM-2). True when it waited.
-pub(super) async fn keep_to_limits<E>(
-    shared: &Shared,
-    plan: &Plan,
+/// How far an attempt has come on its way in.
+pub(super) struct Way {
+    asked: Time,
     now: Time,
-) -> Result<bool, CallError<E>> {
-    let mut waited = false;
-    if let Some(pause) = shared.pauses.now(now) {
-        let wait = pause.until.since(now);
-        let too_late = plan.deadline.is_some_and(|end| pause.until >= end);
-        if too_late || wait > shared.settings().throttle.max_wait {
-            return Err(CallError::RateLimited {
-                dependency: Arc::clone(&shared.name),
-                limit: Limit::Pause(pause.reason),
-                retry_after: Some(wait),
-            });
+    /// Whether it has had its turn by the rate limit.
+    paced: bool,
+    waited: bool,
+}
+
+impl Way {
+    pub(super) fn new(asked: Time) -> Self {
+        Self {
+            asked,
+            now: asked,
+            paced: false,
+            waited: false,
         }
-        shared.clock.sleep_until(pause.until).await;
-        waited = true;
     }
-    let rate = shared.rate.load();
-    let Some(rate) = rate.as_ref() else {
-        return Ok(waited);
-    };
-    if !waited && rate.try_enter(plan.weight) {
+
+    /// Waits for a turn by the rate limit, and for a place. `None` while the dependency is paused,
+    /// also when that begins only now: no call goes out in a pause (rule LIM-1).
+    pub(super) async fn enter<'a, E>(
+        &mut self,
+        shared: &'a Shared,
+        plan: &Plan,
+    ) -> Result<Option<Place<'a>>, CallError<E>> {
+        solvent(shared, plan)?;
+        if shared.pauses.now(self.now).is_some() {
+            return Ok(None);
+        }
+        if !self.paced {
+            self.waited |= take_turn(shared, plan).await?;
+            self.paced = true;
+        }
+        let bulkhead = &shared.bulkhead;
+        if !self.waited
+            && let Some(place) = bulkhead.try_enter(plan.ticket, self.now)
+        {
+            return Ok(Some(place));
+        }
+        let entered = bulkhead.enter(&shared.clock, plan.deadline, plan.ticket);
+        let place = match entered.await {
+            Ok(place) => place,
+            Err(reason) => return Err(no_place(shared, self.asked, reason)),
+        };
+        self.waited = true;
+        self.now = shared.clock.now();
+        Ok(shared.pauses.now(self.now).is_none().then_some(place))
+    }
+
+    /// Waits out a pause, where that is allowed and soon enough (rule LIM-2).
+    pub(super) async fn wait_out<E>(
+        &mut self,
+        shared: &Shared,
+        plan: &Plan,
+    ) -> Result<(), CallError<E>> {
+        let patience = self.asked.after(shared.settings().throttle.max_wait);
+        let may =
+            |pause: &Pause| pause.until <= patience && !is_too_late(pause.until, plan.deadline);
+        let waited = shared.pauses.wait_out(&shared.clock, may).await;
+        self.waited = true;
+        self.now = shared.clock.now();
+        waited.map_err(|pause| shared.paused(pause, self.now))
+    }
+}
+
+/// Waits for the turn by the rate limit, where that is soon enough (rule LIM-2). True when it
+/// waited.
+async fn take_turn<E>(shared: &Shared, plan: &Plan) -> Result<bool, CallError<E>> {
+    match &*shared.rate.load() {
+        None => return Ok(false),
+        Some(rate) if rate.try_enter(plan.weight) => return Ok(false),
+        Some(_) => {}
+    }
+    let Some(rate) = shared.rate.load_full() else {
         return Ok(false);
-    }
+    };
     let entered = rate.enter(plan.weight, plan.deadline).await;
     entered.map(|()| true).map_err(|too_fast| {
         let (limit, retry_after) = match too_fast {
@@ -124,16 +175,30 @@ pub(super) async fn keep_to_limits<E>(
     })
 }
 
+/// Refuses before anything is taken what its session could not pay for.
+fn solvent<E>(shared: &Shared, plan: &Plan) -> Result<(), CallError<E>> {
+    match &plan.session {
+        Some(session) if session.left() < u64::from(plan.weight.get()) => {
+            Err(spent(shared, session))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Takes what an attempt weighs out of the session's purse, now that it may go out.
 pub(super) fn pay<E>(shared: &Shared, plan: &Plan) -> Result<(), CallError<E>> {
     match &plan.session {
         Some(session) if !session.try_spend(u64::from(plan.weight.get())) => {
-            Err(CallError::SessionSpent {
-                dependency: Arc::clone(&shared.name),
-                limit: session.limit(),
-            })
+            Err(spent(shared, session))
         }
         _ => Ok(()),
+    }
+}
+
+fn spent<E>(shared: &Shared, session: &Session) -> CallError<E> {
+    CallError::SessionSpent {
+        dependency: Arc::clone(&shared.name),
+        limit: session.limit(),
     }
 }
 

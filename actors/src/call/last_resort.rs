@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use breakerbox_policy::{Executed, Permit, RefusalState, Time};
 
-use super::admit::{keep_to_limits, no_place};
+use super::admit::Way;
 use super::plan::Plan;
 use super::{Lost, quarantine, send};
 use crate::admission::{Admission, Held};
@@ -72,26 +72,28 @@ async fn past_the_breaker<'a, E>(
     plan: &Plan,
     now: Time,
 ) -> Result<(Admission<&'a Shared>, Place<'a>), Lost<E>> {
-    // An operator may have closed the way while the fallbacks were asked.
-    let refused = shared.refuses(plan.circuit.as_ref());
-    if let Some(refused) = refused.filter(|one| one.state == RefusalState::ForcedOpen) {
-        return Err(Lost::by_breaker(refused));
-    }
-    let circuit = plan.circuit.as_deref().unwrap_or(&shared.circuit);
-    let permit = Permit::unrecorded(circuit.gate.read().tag(), now);
-    let held = Held::new(plan.circuit.clone(), permit, now, plan.deadline);
-    let admission = Admission::new(shared, held);
-    if let Err(error) = keep_to_limits(shared, plan, now).await {
-        admission.release();
-        return Err(Lost::refused(error));
-    }
-    let bulkhead = &shared.bulkhead;
-    let entered = bulkhead.enter(&shared.clock, plan.deadline, plan.ticket);
-    match entered.await {
-        Ok(place) => Ok((admission, place)),
-        Err(reason) => {
-            admission.release();
-            Err(Lost::refused(no_place(shared, now, reason)))
+    let mut way = Way::new(now);
+    loop {
+        // An operator may have closed the way meanwhile.
+        let refused = shared.refuses(plan.circuit.as_ref());
+        if let Some(refused) = refused.filter(|one| one.state == RefusalState::ForcedOpen) {
+            return Err(Lost::by_breaker(refused));
+        }
+        let now = shared.clock.now();
+        let circuit = plan.circuit.as_deref().unwrap_or(&shared.circuit);
+        let permit = Permit::unrecorded(circuit.gate.read().tag(), now);
+        let held = Held::new(plan.circuit.clone(), permit, now, plan.deadline);
+        let admission = Admission::new(shared, held);
+        match way.enter(shared, plan).await {
+            Ok(Some(place)) => return Ok((admission, place)),
+            Ok(None) => {
+                admission.release();
+                way.wait_out(shared, plan).await.map_err(Lost::refused)?;
+            }
+            Err(error) => {
+                admission.release();
+                return Err(Lost::refused(error));
+            }
         }
     }
 }

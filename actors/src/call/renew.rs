@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::plan::Plan;
-use super::retry::pause;
+use super::retry::sleep;
 use super::{CallOptions, closed_to_new, end_outage, primary};
 use crate::client::Core;
 use crate::dependency::Dependency;
@@ -26,9 +26,10 @@ pub(crate) async fn renew<D: Dependency>(core: &Arc<Core<D>>, request: D::Reques
             // Forced open, nobody knows for how long.
             return;
         };
-        pause(shared, wait).await;
+        sleep(shared, wait).await;
     }
-    if closed_to_new(shared).is_some() {
+    let is_paused = shared.pauses.now(shared.clock.now()).is_some();
+    if is_paused || closed_to_new(shared).is_some() {
         return;
     }
     let entry = Entry::open(&**shared);

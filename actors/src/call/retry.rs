@@ -6,11 +6,13 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use breakerbox_policy::{Attempt, Budget, Executed, Retry, RetryDecision, Time};
+use breakerbox_policy::{
+    Attempt, Budget, Executed, Pause, PauseReason, Retry, RetryDecision, Time,
+};
 
 use super::plan::Plan;
 use super::{Lost, nothing_left};
-use crate::clock::random;
+use crate::clock::{is_too_late, random};
 use crate::dependency::Shared;
 use crate::error::{CallError, Refused};
 
@@ -79,7 +81,7 @@ impl<E> Tries<E> {
         };
         match wait_before_next(shared, plan, (self.number, self.waited), &lost) {
             Next::After(wait) => {
-                pause(shared, wait).await;
+                rest(shared, plan, wait).await;
                 self.waited = Some(wait);
             }
             Next::Stop => return Err(lost.error),
@@ -116,6 +118,11 @@ pub(super) fn wait_before_next<E>(
     }
     let settings = shared.settings();
     let settings = &settings.retry;
+    let now = shared.clock.now();
+    let pause = shared.pauses.now(now);
+    if pause.is_some_and(|pause| pause.reason == PauseReason::QuotaUsedUp) {
+        return Next::Stop;
+    }
     let attempt = Attempt {
         number,
         end: lost.end,
@@ -124,25 +131,16 @@ pub(super) fn wait_before_next<E>(
         retry_after: lost.retry_after,
         symptom: lost.symptom,
         waited,
+        paused: pause.map(|pause| pause.until.since(now)),
     };
     let retry = Retry::new(settings, plan.deadline);
-    let now = shared.clock.now();
     let decision = with_budget(shared, now, |budget| {
         retry.decide(now, &attempt, budget, &mut random())
     });
-    let after = match (decision, shared.refuses(plan.circuit.as_ref())) {
-        (RetryDecision::Stop(_), _) => return Next::Stop,
-        (RetryDecision::Again { .. }, Some(refused)) if !settings.on_open => {
-            return Next::Opened(refused);
-        }
-        (RetryDecision::Again { after }, _) => after,
-    };
-    // Earlier it would only be refused: everyone keeps to the pause.
-    let pause = shared.pauses.now(now).map(|pause| pause.until.since(now));
-    match pause.filter(|pause| *pause > after) {
-        None => Next::After(after),
-        Some(pause) if plan.deadline.is_some_and(|end| now.after(pause) >= end) => Next::Stop,
-        Some(pause) => Next::After(pause),
+    match (decision, shared.refuses(plan.circuit.as_ref())) {
+        (RetryDecision::Stop(_), _) => Next::Stop,
+        (RetryDecision::Again { .. }, Some(refused)) if !settings.on_open => Next::Opened(refused),
+        (RetryDecision::Again { after }, _) => Next::After(after),
     }
 }
 
@@ -166,7 +164,17 @@ fn with_budget<T>(shared: &Shared, now: Time, ask: impl FnOnce(Option<&mut Budge
     ask(budget.as_mut().map(|budget| &mut budget.kernel))
 }
 
-pub(super) async fn pause(shared: &Shared, wait: Duration) {
+/// Waits before another attempt, and on while the dependency has prolonged its pause meanwhile.
+/// What cannot wait that long is left to be refused.
+pub(super) async fn rest(shared: &Shared, plan: &Plan, wait: Duration) {
+    sleep(shared, wait).await;
+    let may = |pause: &Pause| {
+        pause.reason != PauseReason::QuotaUsedUp && !is_too_late(pause.until, plan.deadline)
+    };
+    let _ = shared.pauses.wait_out(&shared.clock, may).await;
+}
+
+pub(super) async fn sleep(shared: &Shared, wait: Duration) {
     if !wait.is_zero() {
         let until = shared.clock.now().after(wait);
         shared.clock.sleep_until(until).await;

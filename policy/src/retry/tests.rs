@@ -25,6 +25,7 @@ fn attempt(number: u32, end: AttemptEnd) -> Attempt {
         retry_after: None,
         symptom: None,
         waited: None,
+        paused: None,
     }
 }
 

@@ -444,6 +444,7 @@ impl Stack {
                 retry_after: None,
                 symptom: None,
                 waited: None,
+                paused: None,
             };
             match rules.decide(self.now, &attempt, None, &mut middle) {
                 RetryDecision::Again { after } => self.now = self.now.after(after),
