@@ -353,9 +353,11 @@ impl Shared {
     /// The breaker that a call of this key goes by: the key's own where there is room for it,
     /// else `None` for the dependency's.
     pub(crate) fn circuit_of(&self, key: &str, now: Time) -> Option<Arc<Circuit>> {
-        let settings = self.settings();
-        self.keys.get(key, &settings.keys, now, |key| {
-            Circuit::new(Arc::clone(&self.name), Some(key), &settings.breaker, now)
+        let room = self.settings().keys;
+        self.keys.get(key, &room, now, |key| {
+            // Looked up now: older ones, from before a reload, would stay with the key.
+            let breaker = &self.settings().breaker;
+            Circuit::new(Arc::clone(&self.name), Some(key), breaker, now)
         })
     }
 

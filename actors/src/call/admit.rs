@@ -23,6 +23,10 @@ pub(super) async fn admit<'a, E>(
     if shared.route() == Route::Stopped {
         return Err(Lost::refused(absent(shared, Absence::ShuttingDown)));
     }
+    if plan.deadline.is_some_and(|deadline| deadline <= now) {
+        // Before any work, and no outcome of the dependency (rule LIM-2).
+        return Err(Lost::refused(no_place(shared, now, NoPlace::Deadline)));
+    }
     let mut admission = permit(shared, plan, now).await?;
     let waited = match keep_to_limits(shared, plan, now).await {
         Ok(waited) => waited,

@@ -73,10 +73,11 @@ async fn past_the_breaker<'a, E>(
     plan: &Plan,
     now: Time,
 ) -> Result<(Admission<&'a Shared>, Place<'a>), Lost<E>> {
-    let word = shared.circuit.gate.read();
+    let (_, word) = shared.word(plan.circuit.as_ref());
     // An operator may have closed the way while the fallbacks were asked.
     if word.mode() == Mode::ForcedOpen {
-        return Err(Lost::by_breaker(shared.overtaken(None, now)));
+        let refused = shared.overtaken(plan.circuit.as_ref(), now);
+        return Err(Lost::by_breaker(refused));
     }
     let permit = Permit::unrecorded(word.tag(), now);
     let held = Held::new(plan.circuit.clone(), permit, now, plan.deadline);
