@@ -72,16 +72,23 @@ impl Held {
     /// be overdue (rule BRK-9).
     pub(crate) fn depart(&mut self, shared: &Shared, now: Time) {
         self.started = now;
-        let ring = &self.circuit(shared).in_flight;
-        self.seat = ring.start(now, tag_of(self.permit.generation()));
+        // What nobody measures has no generation of this breaker to be overdue in.
+        if !matches!(self.permit.kind(), PermitKind::Unrecorded) {
+            let ring = &self.circuit(shared).in_flight;
+            self.seat = ring.start(now, tag_of(self.permit.generation()));
+        }
     }
 
     /// Whether the breaker has moved since, and lets only probes through, or nobody. What has not
     /// begun by then must not reach a dependency that is known to be sick.
     pub(crate) fn is_overtaken(&self, shared: &Shared) -> bool {
-        let word = self.circuit(shared).gate.read();
-        let shut = matches!(word.mode(), Mode::Open | Mode::HalfOpen | Mode::ForcedOpen);
-        shut && tag_of(self.permit.generation()) != word.tag()
+        let (_, word) = shared.word(self.circuit.as_ref());
+        match word.mode() {
+            // Nobody was ever let through under it.
+            Mode::ForcedOpen => true,
+            Mode::Open | Mode::HalfOpen => tag_of(self.permit.generation()) != word.tag(),
+            Mode::Closed | Mode::Watchful | Mode::Disabled => false,
+        }
     }
 
     /// The refusal of a call that is overtaken.
@@ -90,9 +97,8 @@ impl Held {
     }
 
     /// Notes that the first part of the answer is there: how long the others take is no slowness
-    /// (rule BRK-9), and whatever race the attempt was in, it has won.
+    /// (rule BRK-9).
     pub(crate) fn answered(&mut self, shared: &Shared) {
-        self.race = Race::default();
         if let Some(seat) = self.seat.take() {
             self.circuit(shared).in_flight.end(seat);
         }
@@ -115,6 +121,8 @@ impl Held {
 pub(crate) struct Admission<S: Deref<Target = Shared>> {
     shared: S,
     held: Option<Held>,
+    /// Whether the call is on its way to the dependency.
+    departed: bool,
     /// Whether the work itself runs under it, in this very task.
     begun: bool,
 }
@@ -124,6 +132,7 @@ impl<S: Deref<Target = Shared>> Admission<S> {
         Self {
             shared,
             held: Some(held),
+            departed: false,
             begun: false,
         }
     }
@@ -142,6 +151,7 @@ impl<S: Deref<Target = Shared>> Admission<S> {
 
     /// See [`Held::depart`]; without a time, at the moment the permit was given.
     pub(crate) fn depart(&mut self, now: Option<Time>) {
+        self.departed = true;
         if let Some(held) = &mut self.held {
             let now = now.unwrap_or(held.started());
             held.depart(&self.shared, now);
@@ -162,6 +172,11 @@ impl<S: Deref<Target = Shared>> Admission<S> {
         }
     }
 
+    /// The race that the attempt takes part in.
+    pub(crate) fn race_of(&self) -> Option<&Race> {
+        self.held.as_ref().map(|held| &held.race)
+    }
+
     pub(crate) fn release(mut self) {
         if let Some(held) = self.held.take() {
             self.shared.release(held);
@@ -179,6 +194,10 @@ impl<S: Deref<Target = Shared>> Admission<S> {
 impl<S: Deref<Target = Shared>> Drop for Admission<S> {
     fn drop(&mut self) {
         if let Some(held) = self.held.take() {
+            if !self.departed {
+                // It waited for a place: the dependency knows nothing of it (rule CALL-4).
+                return self.shared.release(held);
+            }
             let panicked = self.begun && std::thread::panicking();
             self.shared.forsake(held, panicked);
         }
@@ -216,7 +235,7 @@ impl Shared {
 
     /// The gate that has the word on a call: what an operator or the supervisor says of the whole
     /// dependency goes before the key's own breaker.
-    fn word<'a>(&'a self, circuit: Option<&'a Arc<Circuit>>) -> (&'a Circuit, GateWord) {
+    pub(crate) fn word<'a>(&'a self, circuit: Option<&'a Arc<Circuit>>) -> (&'a Circuit, GateWord) {
         let whole = self.circuit.gate.read();
         match circuit {
             Some(key) if !matches!(whole.mode(), Mode::ForcedOpen | Mode::Disabled) => {
@@ -340,6 +359,9 @@ impl Shared {
             return Settled::Counted;
         }
         let of = held.circuit.as_deref().unwrap_or(&self.circuit);
+        if of.key.is_some() {
+            of.use_now(now);
+        }
         if verdict.class == Class::Success
             && !of.is_slow(elapsed)
             && matches!(permit.kind(), PermitKind::Normal)

@@ -11,7 +11,8 @@ use actix::dev::{MessageResponse, OneshotSender};
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, SpawnHandle, WrapFuture};
 use actix::{MessageResult, ResponseFuture};
 use breakerbox_policy::{
-    BreakerEvent, Cause, Command, IllegalTransition, OverrideMode, Permit, PermitKind, State, Time,
+    BreakerEvent, Cause, Command, IllegalTransition, Override, OverrideMode, Permit, PermitKind,
+    State, Time,
 };
 
 use crate::admission::{Admission, Held};
@@ -19,6 +20,7 @@ use crate::call;
 use crate::circuit::Circuit;
 use crate::client::Core;
 use crate::clock::random;
+use crate::deadline::Within;
 use crate::dependency::{Dependency, Shared};
 use crate::event::EventKind;
 use crate::gate::{GateWord, Mode, Successes, tag_of};
@@ -33,6 +35,8 @@ pub struct Breaker<D: Dependency> {
     timers: HashMap<Option<Arc<str>>, (Time, SpawnHandle)>,
     /// The look at the calls in flight, and how often it is taken.
     watch: Option<(Duration, SpawnHandle)>,
+    /// The look at the keys, for those that are to be forgotten.
+    sweep: Option<(Duration, SpawnHandle)>,
 }
 
 /// The circuit of one key; `None` is the dependency's own.
@@ -75,6 +79,7 @@ impl<D: Dependency> Breaker<D> {
             core,
             timers: HashMap::new(),
             watch: None,
+            sweep: None,
         }
     }
 
@@ -89,6 +94,26 @@ impl<D: Dependency> Breaker<D> {
         ctx: &mut Context<Self>,
         change: impl FnOnce(&mut breakerbox_policy::Breaker, Time) -> T,
     ) -> T {
+        let (result, shadow) = self.change(which, ctx, change);
+        if which.is_none() && self.shared().keys.set_shadow(shadow.as_ref()) {
+            // Measured and never tripped: that holds for each key too (rule BRK-10).
+            self.each_key(|breaker, key| {
+                let circuit = Arc::clone(&key);
+                breaker.change(&Some(key), ctx, |machine, now| {
+                    circuit.follow(machine, shadow.as_ref(), now);
+                });
+            });
+        }
+        result
+    }
+
+    /// The same for this machine alone; gives back the shadow that lies over it too.
+    fn change<T>(
+        &mut self,
+        which: &Which,
+        ctx: &mut Context<Self>,
+        change: impl FnOnce(&mut breakerbox_policy::Breaker, Time) -> T,
+    ) -> (T, Option<Override>) {
         let shared = Arc::clone(self.shared());
         let circuit = which.as_deref().unwrap_or(&shared.circuit);
         let now = shared.clock.now();
@@ -97,17 +122,12 @@ impl<D: Dependency> Breaker<D> {
         let result = change(&mut machine, now);
         let moved = publish(&shared, circuit, &mut machine, now);
         let deadline = machine.next_deadline();
+        let shadow = machine.overridden().filter(|set| is_shadow(set)).cloned();
         drop(machine);
         // Whoever listens may ask for the status: without the lock.
-        let subject = match &circuit.key {
-            None => Arc::clone(&shared.name),
-            Some(key) => Arc::from(format!("{}[{key}]", shared.name)),
-        };
-        for event in moved {
-            shared.events.emit(&subject, EventKind::Breaker(event));
-        }
+        tell(&shared, circuit, moved);
         self.arm(which, deadline, ctx);
-        result
+        (result, shadow)
     }
 
     /// Sets the one timer of a circuit to its machine's next deadline.
@@ -121,10 +141,15 @@ impl<D: Dependency> Breaker<D> {
         }
         if let Some(at) = deadline {
             let sleep = self.shared().clock.sleep_until(at);
-            let (of, which) = (key.clone(), which.clone());
+            let of = key.clone();
             let fire = sleep.into_actor(self).map(move |(), breaker, ctx| {
                 breaker.timers.remove(&of);
-                breaker.with_machine(&which, ctx, |machine, now| {
+                // By its name: a timer keeps no key from being forgotten.
+                let which = of.as_deref().map(|key| breaker.shared().keys.find(key));
+                if which.as_ref().is_some_and(Option::is_none) {
+                    return;
+                }
+                breaker.with_machine(&which.flatten(), ctx, |machine, now| {
                     machine.on_time(now, &mut random());
                 });
             });
@@ -132,10 +157,16 @@ impl<D: Dependency> Breaker<D> {
         }
     }
 
-    /// Every circuit there is, the dependency's own first.
-    fn circuits(&self) -> Vec<Which> {
-        let keys = self.shared().keys.all().into_iter().map(Some);
-        std::iter::once(None).chain(keys).collect()
+    /// Does something with the circuit of each key, one after the other.
+    fn each_key(&mut self, mut what: impl FnMut(&mut Self, Arc<Circuit>)) {
+        let shared = Arc::clone(self.shared());
+        shared.keys.each(|key| what(self, key));
+    }
+
+    /// Does something with every circuit there is, the dependency's own first.
+    fn each_circuit(&mut self, mut what: impl FnMut(&mut Self, &Which)) {
+        what(self, &None);
+        self.each_key(|breaker, key| what(breaker, &Some(key)));
     }
 
     /// Looks at the calls in flight again and again (rule BRK-9), as often as the settings ask.
@@ -150,17 +181,59 @@ impl<D: Dependency> Breaker<D> {
         }
         let look = |breaker: &mut Self, ctx: &mut Context<Self>| {
             let shared = Arc::clone(breaker.shared());
-            for which in breaker.circuits() {
+            breaker.each_circuit(|breaker, which| {
                 let ring = &which.as_deref().unwrap_or(&shared.circuit).in_flight;
-                breaker.with_machine(&which, ctx, |machine, now| {
+                breaker.with_machine(which, ctx, |machine, now| {
                     let overdue = ring.overdue(now, tag_of(machine.generation()));
                     machine.set_overdue(now, overdue, &mut random());
                 });
-            }
+            });
+        };
+        self.watch = tick.map(|tick| (tick, ctx.run_interval(tick, look)));
+    }
+
+    /// Forgets idle keys again and again: each one after once to one and a half times its span.
+    fn sweep_keys(&mut self, ctx: &mut Context<Self>) {
+        const OFTEN: Duration = Duration::from_secs(1);
+        const SELDOM: Duration = Duration::from_secs(3600);
+        let every = (self.shared().settings().keys.idle / 2).clamp(OFTEN, SELDOM);
+        if self.sweep.as_ref().map(|(every, _)| *every) == Some(every) {
+            return;
+        }
+        if let Some((_, handle)) = self.sweep.take() {
+            ctx.cancel_future(handle);
+        }
+        let sweep = |breaker: &mut Self, _: &mut Context<Self>| {
+            let shared = breaker.shared();
             let now = shared.clock.now();
             shared.keys.forget_idle(&shared.settings().keys, now);
         };
-        self.watch = tick.map(|tick| (tick, ctx.run_interval(tick, look)));
+        self.sweep = Some((every, ctx.run_interval(every, sweep)));
+    }
+}
+
+fn is_shadow(set: &Override) -> bool {
+    set.mode == OverrideMode::Shadow
+}
+
+/// Makes known what moved. What was handed down to a key was told of the dependency already.
+fn tell(shared: &Shared, circuit: &Circuit, moved: Vec<BreakerEvent>) {
+    if moved.is_empty() {
+        return;
+    }
+    let subject = match &circuit.key {
+        None => Arc::clone(&shared.name),
+        Some(key) => Arc::from(format!("{}[{key}]", shared.name)),
+    };
+    let handed_down = |event: &BreakerEvent| {
+        let of_override = matches!(
+            event,
+            BreakerEvent::Overridden { .. } | BreakerEvent::OverrideRemoved { .. }
+        );
+        of_override && circuit.follows()
+    };
+    for event in moved.into_iter().filter(|event| !handed_down(event)) {
+        shared.events.emit(&subject, EventKind::Breaker(event));
     }
 }
 
@@ -246,18 +319,19 @@ impl<D: Dependency> Actor for Breaker<D> {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         let shared = Arc::clone(self.shared());
-        for which in self.circuits() {
+        self.each_circuit(|breaker, which| {
             let machine = &which.as_deref().unwrap_or(&shared.circuit).machine;
             let crashed = machine.is_poisoned();
             machine.clear_poison();
-            self.with_machine(&which, ctx, |machine, now| {
+            breaker.with_machine(which, ctx, |machine, now| {
                 if crashed {
                     machine.recover(now);
                 }
                 machine.on_time(now, &mut random());
             });
-        }
+        });
         self.watch_overdue(ctx);
+        self.sweep_keys(ctx);
     }
 }
 
@@ -269,7 +343,8 @@ impl<D: Dependency> Handler<Call<D>> for Breaker<D> {
     fn handle(&mut self, call: Call<D>, _: &mut Context<Self>) -> Self::Result {
         let core = Arc::clone(&self.core);
         Answering(Box::pin(async move {
-            call::ask(&core, call.request, call.options).await
+            let asked = call::ask(&core, call.request, call.options);
+            Within::new(call.around, std::pin::pin!(asked)).await
         }))
     }
 }
@@ -380,12 +455,16 @@ impl<D: Dependency> Handler<Operate> for Breaker<D> {
         );
         if circuit.is_none() && closes {
             // Whoever closes or resets a dependency means its keys too.
-            for key in self.shared().keys.all() {
+            self.each_key(|breaker, key| {
                 let command = command.clone();
-                let _ = self.with_machine(&Some(key), ctx, |machine, now| {
+                // None of the three is ever refused.
+                let _ = breaker.with_machine(&Some(key), ctx, |machine, now| {
                     machine.command(now, command, &mut random())
                 });
-            }
+            });
+        }
+        if let Some(key) = &circuit {
+            key.stand_alone();
         }
         if circuit.is_none() && matches!(command, Command::Reset { .. }) {
             self.shared().pauses.lift();
@@ -406,15 +485,16 @@ impl<D: Dependency> Handler<Reconfigure> for Breaker<D> {
         shared.reconfigure(*settings);
         if old != breaker {
             shared.tell_settings();
-            for which in self.circuits() {
+            self.each_circuit(|actor, which| {
                 let circuit = which.as_deref().unwrap_or(&shared.circuit);
-                self.with_machine(&which, ctx, |machine, now| {
+                actor.with_machine(which, ctx, |machine, now| {
                     machine.reconfigure(now, breaker.clone());
                     circuit.measure_by(machine);
                 });
-            }
+            });
         }
         self.watch_overdue(ctx);
+        self.sweep_keys(ctx);
     }
 }
 

@@ -26,7 +26,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use breakerbox_policy::{
-    AttemptEnd, Class, Executed, Priority, Symptom, Time, WhenAllDown, WhileRestarting,
+    AttemptEnd, Class, Executed, Priority, RefusalState, Symptom, Time, WhenAllDown,
+    WhileRestarting,
 };
 
 pub(crate) use hedge::Race;
@@ -47,7 +48,7 @@ use crate::reply::{TooLate, reply, timed_out};
 use crate::session::Session;
 use crate::totals::{Ending, Entry};
 use crate::worker::{Duty, Work};
-use admit::{absent, admit, pay};
+use admit::{absent, pay};
 use hedge::hedged;
 use retry::{Next, most_telling, rest, wait_before_next};
 
@@ -122,7 +123,8 @@ pub(crate) async fn ask<D: Dependency>(
 ) -> Result<Answer<D::Response>, CallError<D::Error>> {
     let shared = &core.shared;
     if core.fallbacks.is_empty() {
-        refuse_at_once(shared)?;
+        let keyed = options.key.is_some() || D::key(&request).is_some();
+        refuse_at_once(shared, keyed)?;
     }
     let entry = Entry::open(&**shared);
     let plan = Plan::of_request::<D>(shared, options, &request);
@@ -197,10 +199,14 @@ fn closed_to_new(shared: &Shared) -> Option<Absence> {
 }
 
 /// The shortest way: nobody else answers, and nothing is to be waited for.
-fn refuse_at_once<E>(shared: &Shared) -> Result<(), CallError<E>> {
+fn refuse_at_once<E>(shared: &Shared, keyed: bool) -> Result<(), CallError<E>> {
     let Some(refused) = shared.refuses(None) else {
         return Ok(());
     };
+    // A key goes by its own breaker, unless somebody's word lies over all of them.
+    if keyed && refused.state != RefusalState::ForcedOpen {
+        return Ok(());
+    }
     let settings = shared.settings();
     let retry = &settings.retry;
     let waits = retry.on_open && retry.max_attempts.get() > 1;
@@ -240,7 +246,7 @@ fn end_outage(shared: &Shared) {
     }
 }
 
-/// Tries the dependency as often as its settings allow; says how often that was.
+/// Tries the dependency as often as its settings allow; says how often that was, hedges included.
 ///
 /// `kept` is there whenever there may be more than one attempt.
 async fn primary<D: Dependency>(
@@ -255,29 +261,36 @@ async fn primary<D: Dependency>(
         return (result, 1);
     }
     let mut next = Some(request);
+    let mut tries = 0;
     let mut this = (1, plan.started);
     let mut before: Option<Lost<D::Error>> = None;
     let mut waited = None;
     loop {
-        let number = this.0;
-        let mut one_more = |race| {
+        let (number, began) = this;
+        let mut one_more = |race: Race| {
             let request = next
                 .take()
                 .or_else(|| kept.as_mut().map(|kept| kept.clone()))?;
-            Some(attempt(core, request, plan, this, race))
+            tries += 1;
+            let began = if race.is_beside() {
+                shared.clock.now()
+            } else {
+                began
+            };
+            Some(attempt(core, request, plan, (tries, began), race))
         };
         let ended = match hedged(shared, plan, &mut one_more).await {
-            Some(Ok(value)) => return (Ok(value), number),
+            Some(Ok(value)) => return (Ok(value), tries),
             Some(Err(lost)) => most_telling(before, lost),
             // A request that there is none of any more is tried no more.
-            None => return (Err(nothing_left(shared, before)), number),
+            None => return (Err(nothing_left(shared, before)), tries),
         };
         let wait = match wait_before_next(shared, plan, (number, waited), &ended) {
             Next::After(wait) => wait,
-            Next::Stop => return (Err(ended), number),
+            Next::Stop => return (Err(ended), tries),
             Next::Opened(refused) => {
                 let opened = Lost::by_breaker(refused);
-                return (Err(most_telling(Some(ended), opened)), number);
+                return (Err(most_telling(Some(ended), opened)), tries);
             }
         };
         rest(shared, plan, wait).await;
@@ -301,8 +314,7 @@ async fn attempt<D: Dependency>(
 ) -> Result<D::Response, Lost<D::Error>> {
     let shared = &core.shared;
     quarantine(shared, plan.fingerprint).map_err(Lost::refused)?;
-    let (mut admission, place) = admit(shared, plan, sent).await?;
-    admission.race(race);
+    let (admission, place) = race.admit(shared, plan, sent).await?;
     send(core, request, plan, (number, sent), (admission, place)).await
 }
 
@@ -315,7 +327,11 @@ async fn send<D: Dependency>(
     (admission, place): (Admission<&Shared>, Place<'_>),
 ) -> Result<D::Response, Lost<D::Error>> {
     let shared = &core.shared;
-    let Some(worker) = core.pick() else {
+    let worker = match admission.race_of() {
+        Some(race) => race.pick(core),
+        None => core.pick(),
+    };
+    let Some(worker) = worker else {
         admission.release();
         let reason = shared.absence();
         let wait = core.back_in(shared.clock.now());
@@ -329,7 +345,7 @@ async fn send<D: Dependency>(
         admission.release();
         return Err(Lost::refused(error));
     }
-    shared.totals.attempts.fetch_add(1, Ordering::Relaxed);
+    count_attempt(shared, admission.race_of());
     let Some(held) = admission.into_held() else {
         return Err(Lost::refused(absent(shared, shared.absence())));
     };
@@ -358,6 +374,14 @@ async fn send<D: Dependency>(
         session.give_back(u64::from(plan.weight.get()));
     }
     Err(lost)
+}
+
+/// Counts an attempt that goes out now.
+fn count_attempt(shared: &Shared, race: Option<&Race>) {
+    shared.totals.attempts.fetch_add(1, Ordering::Relaxed);
+    if race.is_some_and(Race::is_beside) {
+        shared.totals.hedges.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 fn quarantine<E>(shared: &Shared, fingerprint: Option<u64>) -> Result<(), CallError<E>> {

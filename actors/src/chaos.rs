@@ -7,8 +7,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use breakerbox_policy::{Blow, Chaos, ChaosSettings, Strike, Time};
 
+use crate::client::Client;
 use crate::clock::random;
-use crate::dependency::Shared;
+use crate::dependency::{Dependency, Shared};
+use crate::event::EventKind;
 
 /// The chaos of a dependency, while there is any.
 #[derive(Debug, Default)]
@@ -46,6 +48,34 @@ impl Shared {
     pub(crate) fn strike(&self, now: Time) -> Strike {
         let chaos = self.drill.active(now);
         chaos.map_or_else(Strike::default, |chaos| chaos.strike(now, &mut random()))
+    }
+
+    /// What hits a closure that begins now. It runs in its caller's own task, which is not ours to
+    /// crash: what would make a worker panic makes a closure fail.
+    pub(crate) fn strike_closure(&self, now: Time) -> Strike {
+        let Strike { delay, blow } = self.strike(now);
+        let blow = blow.map(|blow| match blow {
+            Blow::Panic => Blow::Error,
+            Blow::Error | Blow::Hang => blow,
+        });
+        Strike { delay, blow }
+    }
+
+    fn set_chaos(&self, settings: Option<ChaosSettings>, by: &str) {
+        self.drill.set(settings, self.clock.now());
+        let by = by.to_owned();
+        self.events
+            .emit(&self.name, EventKind::Chaos { by, settings });
+    }
+}
+
+impl<D: Dependency> Client<D> {
+    /// Makes faults on purpose from now on, whatever the settings say; `None` ends them. `by` is
+    /// who does it, for the event.
+    ///
+    /// What runs already goes on. A reload changes this only when it brings other chaos.
+    pub fn set_chaos(&self, settings: Option<ChaosSettings>, by: &str) {
+        self.core.shared.set_chaos(settings, by);
     }
 }
 

@@ -3,14 +3,18 @@
 //! A dependency has one, and one more for each key of its requests where they have any. The
 //! breaker actor alone changes the machine.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+mod keyring;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use breakerbox_policy::{BreakerSettings, KeySettings, State, Time};
+use breakerbox_policy::{BreakerSettings, Command, Override, State, Time};
 
+pub(crate) use keyring::Keyring;
+
+use crate::clock::random;
 use crate::error::Notice;
 use crate::flight::InFlight;
 use crate::gate::Gate;
@@ -31,8 +35,10 @@ pub(crate) struct Circuit {
     slow_nanos: AtomicU64,
     /// Width of a time bucket of the window, in nanoseconds; 0 when it has none.
     bucket_nanos: AtomicU64,
-    /// When it was last asked for, in nanoseconds.
+    /// When it was last asked for, or heard of, in nanoseconds.
     used: AtomicU64,
+    /// Whether what lies over a key's breaker is only what lies over the whole dependency.
+    follows: AtomicBool,
 }
 
 impl Circuit {
@@ -52,6 +58,7 @@ impl Circuit {
             slow_nanos: AtomicU64::new(u64::MAX),
             bucket_nanos: AtomicU64::new(0),
             used: AtomicU64::new(now.as_nanos()),
+            follows: AtomicBool::new(false),
             machine: Mutex::new(machine),
         };
         circuit.measure_by(&circuit.lock());
@@ -101,117 +108,56 @@ impl Circuit {
         self.notice.store(Arc::new(notice));
     }
 
-    fn use_now(&self, now: Time) {
-        self.used.store(now.as_nanos(), Ordering::Relaxed);
+    /// Notes that its key is in use.
+    pub(crate) fn use_now(&self, now: Time) {
+        self.used.fetch_max(now.as_nanos(), Ordering::Relaxed);
     }
 
-    fn idle_for(&self, now: Time) -> Duration {
-        now.since(Time::from_nanos(self.used.load(Ordering::Relaxed)))
+    fn used(&self) -> Time {
+        Time::from_nanos(self.used.load(Ordering::Relaxed))
+    }
+
+    /// Whether what lies over it was handed down from the dependency.
+    pub(crate) fn follows(&self) -> bool {
+        self.follows.load(Ordering::Relaxed)
+    }
+
+    /// From here on whatever lies over it is its own.
+    pub(crate) fn stand_alone(&self) {
+        self.follows.store(false, Ordering::Relaxed);
+    }
+
+    /// Puts the dependency's shadow over a key's breaker, or takes it off again; what was set on
+    /// the key itself stays.
+    pub(crate) fn follow(
+        &self,
+        machine: &mut breakerbox_policy::Breaker,
+        shadow: Option<&Override>,
+        now: Time,
+    ) {
+        if machine.overridden().is_some() && !self.follows() {
+            return;
+        }
+        let command = match shadow {
+            Some(shadow) => Command::Shadow {
+                reason: shadow.reason.clone(),
+                until: shadow.until,
+            },
+            None if machine.overridden().is_some() => Command::Clear,
+            None => return,
+        };
+        self.follows.store(true, Ordering::Relaxed);
+        // Neither of them depends on the state.
+        let _ = machine.command(now, command, &mut random());
     }
 
     /// Whether nothing is lost when it is forgotten: nobody set it, and it is not refusing.
     fn is_forgettable(&self, now: Time) -> bool {
         let machine = self.lock();
-        let refuses = machine.state() != State::Closed
-            && machine
-                .view(now)
-                .retry_after
-                .is_none_or(|wait| !wait.is_zero());
-        machine.overridden().is_none() && !refuses
-    }
-}
-
-/// The breakers of a dependency's keys.
-///
-/// A key is kept while it is used, refuses, or has calls in flight: those hold its circuit, and
-/// so does every message on its way to the breaker actor.
-#[derive(Debug, Default)]
-pub(crate) struct Keyring {
-    circuits: RwLock<HashMap<Arc<str>, Arc<Circuit>>>,
-}
-
-impl Keyring {
-    /// The circuit of this key; `None` when there is no room for another one.
-    pub(crate) fn get(
-        &self,
-        key: &str,
-        settings: &KeySettings,
-        now: Time,
-        make: impl FnOnce(Arc<str>) -> Circuit,
-    ) -> Option<Arc<Circuit>> {
-        if let Some(circuit) = self.find(key) {
-            circuit.use_now(now);
-            return Some(circuit);
-        }
-        let mut circuits = self
-            .circuits
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(circuit) = circuits.get(key) {
-            circuit.use_now(now);
-            return Some(Arc::clone(circuit));
-        }
-        let most = usize::try_from(settings.max_entries.get()).unwrap_or(usize::MAX);
-        if circuits.len() >= most {
-            make_room(&mut circuits, settings, now);
-        }
-        if circuits.len() >= most {
-            return None;
-        }
-        let key: Arc<str> = Arc::from(key);
-        let circuit = Arc::new(make(Arc::clone(&key)));
-        circuits.insert(key, Arc::clone(&circuit));
-        Some(circuit)
-    }
-
-    /// The circuit of this key, where it is known.
-    pub(crate) fn find(&self, key: &str) -> Option<Arc<Circuit>> {
-        self.read().get(key).cloned()
-    }
-
-    /// All of them, by key.
-    pub(crate) fn all(&self) -> Vec<Arc<Circuit>> {
-        let mut all: Vec<_> = self.read().values().cloned().collect();
-        all.sort_by(|one, other| one.key.cmp(&other.key));
-        all
-    }
-
-    /// Forgets the keys that were idle for too long.
-    pub(crate) fn forget_idle(&self, settings: &KeySettings, now: Time) {
-        if self.read().is_empty() {
-            return;
-        }
-        let mut circuits = self
-            .circuits
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        circuits
-            .retain(|_, circuit| circuit.idle_for(now) < settings.idle || !may_go(circuit, now));
-    }
-
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, HashMap<Arc<str>, Arc<Circuit>>> {
-        self.circuits.read().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Under the write lock nobody can come by a circuit that only the ring holds.
-fn may_go(circuit: &Arc<Circuit>, now: Time) -> bool {
-    Arc::strong_count(circuit) == 1 && circuit.is_forgettable(now)
-}
-
-/// Forgets whoever was idle too long, and at least the one that was idle longest.
-fn make_room(circuits: &mut HashMap<Arc<str>, Arc<Circuit>>, settings: &KeySettings, now: Time) {
-    let before = circuits.len();
-    circuits.retain(|_, circuit| circuit.idle_for(now) < settings.idle || !may_go(circuit, now));
-    if circuits.len() < before {
-        return;
-    }
-    let idlest = circuits
-        .iter()
-        .filter(|(_, circuit)| may_go(circuit, now))
-        .max_by_key(|(_, circuit)| circuit.idle_for(now))
-        .map(|(key, _)| Arc::clone(key));
-    if let Some(key) = idlest {
-        circuits.remove(&key);
+        let refuses = machine.state() == State::Open && {
+            let wait = machine.view(now).retry_after;
+            wait.is_none_or(|wait| !wait.is_zero())
+        };
+        !refuses && (machine.overridden().is_none() || self.follows())
     }
 }

@@ -2,7 +2,7 @@
 //! too.
 //!
 //! While a dependency's work is polled, its deadline stands in a thread-local; a call that is made
-//! meanwhile takes it over.
+//! meanwhile takes it over. A task that the work spawns is polled by itself, and knows of none.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -22,7 +22,12 @@ pub(crate) fn around(clock: &Clock) -> Option<Time> {
     AROUND.get().and_then(|deadline| clock.time_of(deadline))
 }
 
-/// Polls something under a deadline.
+/// The same, as it is, for whoever asks later and elsewhere.
+pub(crate) fn present() -> Option<Moment> {
+    AROUND.get()
+}
+
+/// Polls something under a deadline; without one, under that of the work around it.
 pub(crate) fn within<T>(deadline: Option<Moment>, poll: impl FnOnce() -> T) -> T {
     /// Puts the deadline before it back, after a panic too.
     struct Back(Option<Moment>);
@@ -33,7 +38,8 @@ pub(crate) fn within<T>(deadline: Option<Moment>, poll: impl FnOnce() -> T) -> T
         }
     }
 
-    let _back = Back(AROUND.replace(deadline));
+    let _back = Back(AROUND.get());
+    AROUND.set(deadline.or(AROUND.get()));
     poll()
 }
 
@@ -55,5 +61,79 @@ impl<F: Future + Unpin> Future for Within<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.get_mut();
         within(this.deadline, || Pin::new(&mut this.future).poll(cx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::time::Duration;
+
+    use super::*;
+
+    fn at(clock: &Clock, seconds: u64) -> Option<Moment> {
+        let time = Time::ZERO.after(Duration::from_secs(seconds));
+        Some(clock.moment(time))
+    }
+
+    fn seconds(clock: &Clock) -> Option<u64> {
+        around(clock).map(|time| time.since(Time::ZERO).as_secs())
+    }
+
+    #[test]
+    fn lim_2_a_panic_leaves_no_deadline_behind() {
+        let clock = Clock::real();
+        let panics = || within(at(&clock, 9), || panic!("told to"));
+        let inside = || {
+            assert!(catch_unwind(AssertUnwindSafe(panics)).is_err());
+            seconds(&clock)
+        };
+        assert_eq!(within(at(&clock, 5), inside), Some(5));
+        assert_eq!(seconds(&clock), None);
+    }
+
+    #[test]
+    fn lim_2_work_without_a_deadline_keeps_to_that_of_the_work_around_it() {
+        let clock = Clock::real();
+        let inside = || within(None, || seconds(&clock));
+        assert_eq!(within(at(&clock, 5), inside), Some(5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lim_2_tasks_that_take_turns_have_their_own_deadlines() {
+        let clock = Clock::tokio();
+        let work = async |own: u64| {
+            for _ in 0..5 {
+                assert_eq!(seconds(&clock), Some(own));
+                tokio::task::yield_now().await;
+            }
+        };
+        let (one, other) = (std::pin::pin!(work(1)), std::pin::pin!(work(2)));
+        let (one, other) = (
+            Within::new(at(&clock, 1), one),
+            Within::new(at(&clock, 2), other),
+        );
+        let nobodys = async {
+            for _ in 0..5 {
+                assert_eq!(seconds(&clock), None);
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::join!(one, nobodys, other);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lim_2_a_moment_is_the_same_on_every_clock_of_its_kind() {
+        let early = Clock::tokio();
+        tokio::time::advance(Duration::from_secs(100)).await;
+        let late = Clock::tokio();
+        let moment = early.moment(Time::ZERO.after(Duration::from_secs(130)));
+        assert_eq!(
+            late.time_of(moment),
+            Some(Time::ZERO.after(Duration::from_secs(30)))
+        );
+        let gone = early.moment(Time::ZERO.after(Duration::from_secs(50)));
+        assert_eq!(late.time_of(gone), Some(Time::ZERO), "long over");
+        assert_eq!(Clock::real().time_of(moment), None);
     }
 }

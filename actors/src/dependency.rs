@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::fmt::{Debug, Display};
 use std::future::Future;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -253,6 +253,8 @@ pub(crate) struct Shared {
     pub(crate) breaker: OnceLock<BreakerPort>,
     /// How many calls may go out in each interval, where that is limited.
     pub(crate) rate: ArcSwapOption<RateLimit>,
+    /// Whether there is one, for those who would look in vain.
+    is_rated: AtomicBool,
     /// The pauses that it asked for.
     pub(crate) pauses: Pauses,
     /// Faults on purpose.
@@ -301,6 +303,7 @@ impl Shared {
                     .rate_limit
                     .map(|rate| RateLimit::new(&rate, clock.clone())),
             ),
+            is_rated: AtomicBool::new(settings.rate_limit.is_some()),
             pauses: Pauses::default(),
             drill: Drill::default(),
             bulkhead: Bulkhead::new(&settings.bulkhead),
@@ -337,6 +340,7 @@ impl Shared {
         if old.rate_limit != new.rate_limit {
             let rate = new.rate_limit.as_ref();
             let rate = rate.map(|rate| Arc::new(RateLimit::new(rate, self.clock.clone())));
+            self.is_rated.store(rate.is_some(), Ordering::Release);
             self.rate.store(rate);
         }
         if old.bulkhead != new.bulkhead {
@@ -345,6 +349,10 @@ impl Shared {
         if old.chaos != new.chaos {
             self.drill.set(new.chaos, self.clock.now());
         }
+    }
+
+    pub(crate) fn is_rated(&self) -> bool {
+        self.is_rated.load(Ordering::Acquire)
     }
 
     fn new_budget(&self, settings: &RetrySettings) -> Option<RetryBudget> {
@@ -357,9 +365,11 @@ impl Shared {
     /// The breaker that a call of this key goes by: the key's own where there is room for it,
     /// else `None` for the dependency's.
     pub(crate) fn circuit_of(&self, key: &str, now: Time) -> Option<Arc<Circuit>> {
-        let settings = self.settings();
-        self.keys.get(key, &settings.keys, now, |key| {
-            Circuit::new(Arc::clone(&self.name), Some(key), &settings.breaker, now)
+        let room = self.settings().keys;
+        self.keys.get(key, &room, now, |key| {
+            // Looked up now: older ones, from before a reload, would stay with the key.
+            let breaker = &self.settings().breaker;
+            Circuit::new(Arc::clone(&self.name), Some(key), breaker, now)
         })
     }
 

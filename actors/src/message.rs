@@ -11,6 +11,8 @@ use crate::admission::Admission;
 use crate::call::CallOptions;
 use crate::circuit::Circuit;
 use crate::client::Answer;
+use crate::clock::Moment;
+use crate::deadline;
 use crate::dependency::{Dependency, Shared};
 use crate::error::CallError;
 use crate::gate::Successes;
@@ -18,9 +20,14 @@ use crate::gate::Successes;
 // client → breaker
 
 /// Makes a call: any actor may send it to a dependency's breaker.
+///
+/// Made while a dependency's or a fallback's work is polled, it takes over the deadline of that
+/// work, wherever it is sent from later.
 pub struct Call<D: Dependency> {
     pub(crate) request: D::Request,
     pub(crate) options: CallOptions,
+    /// The deadline of the work around it: the breaker's own thread does not know it.
+    pub(crate) around: Option<Moment>,
 }
 
 impl<D: Dependency> Call<D> {
@@ -31,7 +38,11 @@ impl<D: Dependency> Call<D> {
 
     /// A call with settings of its own.
     pub fn with(request: D::Request, options: CallOptions) -> Self {
-        Self { request, options }
+        Self {
+            request,
+            options,
+            around: deadline::present(),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 
 use actix::{Recipient, System};
 use breakerbox_policy::supervision::{CommandError, StopCause};
-use breakerbox_policy::{Command, DependencySettings, IllegalTransition};
+use breakerbox_policy::{ChaosSettings, Command, DependencySettings, IllegalTransition};
 use futures_util::future::BoxFuture;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -94,6 +94,7 @@ trait Registered: Send + Sync {
     fn drain(&self);
     fn stop(&self);
     fn operator(&self) -> Recipient<Operate>;
+    fn set_chaos(&self, settings: Option<ChaosSettings>, by: &str);
     /// How it is asked as a fallback, for whoever knows its requests and responses.
     fn stand_in(&self) -> Box<dyn Any>;
     fn falls_back_on(&self) -> Vec<String>;
@@ -127,6 +128,10 @@ impl<D: Dependency> Registered for Client<D> {
 
     fn operator(&self) -> Recipient<Operate> {
         self.breaker().recipient()
+    }
+
+    fn set_chaos(&self, settings: Option<ChaosSettings>, by: &str) {
+        Client::set_chaos(self, settings, by);
     }
 
     fn stand_in(&self) -> Box<dyn Any> {
@@ -323,6 +328,14 @@ impl Runtime {
         let operator = self.registry().get(name)?.operator();
         // A breaker that is gone refuses every call; there is nothing to command.
         Some(operator.send(Operate::all(command)).await.unwrap_or(Ok(())))
+    }
+
+    /// Makes faults on purpose at a dependency, as [`Client::set_chaos`] does; false when there is
+    /// none of this name.
+    pub fn chaos(&self, name: &str, settings: Option<ChaosSettings>, by: &str) -> bool {
+        let one = self.registry().get(name).cloned();
+        // Whoever listens to the event may ask for a dependency: without the lock.
+        one.map(|one| one.set_chaos(settings, by)).is_some()
     }
 
     /// The group of this name at the top of the tree; each dependency is one.

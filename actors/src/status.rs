@@ -1,7 +1,6 @@
 //! How a dependency is at one moment, for operators and tests. It changes nothing.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -10,7 +9,6 @@ use breakerbox_policy::{
     View,
 };
 
-use crate::circuit::Circuit;
 use crate::client::{Core, Slot};
 use crate::dependency::{Dependency, Route};
 use crate::supervisor::Condition;
@@ -166,23 +164,27 @@ pub struct KeyStatus {
     pub retry_after: Option<Duration>,
     /// What its window holds.
     pub window: Counts,
+    /// What it counted since the key came, or came back.
+    pub tally: Tally,
 }
 
 fn key_statuses<D: Dependency>(core: &Core<D>, now: Time) -> Vec<KeyStatus> {
-    let one = |circuit: Arc<Circuit>| {
+    let mut all = Vec::new();
+    core.shared.keys.each(|circuit| {
         let mut machine = circuit.lock();
         crate::breaker::take_in_counted(&mut machine, &circuit, now);
         let view = machine.view(now);
-        KeyStatus {
+        all.push(KeyStatus {
             key: circuit.key.as_deref().unwrap_or_default().to_owned(),
             state: view.state,
             overridden: view.overridden.cloned(),
             reason: view.cause.to_string(),
             retry_after: view.retry_after,
             window: view.counts,
-        }
-    };
-    core.shared.keys.all().into_iter().map(one).collect()
+            tally: *view.tally,
+        });
+    });
+    all
 }
 
 /// What is wrong, the gravest first, and whether anybody stands in.

@@ -41,15 +41,18 @@ struct Recent {
     at: Time,
     value: Option<Duration>,
     quantile: Rate,
-    /// What had been counted when the present span began.
+    /// What had been counted when the span before the present one began; nothing at first.
     before: Option<Histogram>,
+    /// What had been counted when the present span began.
+    begin: Option<Histogram>,
     began: Time,
 }
 
 /// How long a quantile is taken for new.
 const FRESH: Duration = Duration::from_secs(1);
-/// How long a span of latest calls grows before another one begins, and how many calls one must have to tell anything.
-const SPAN: Duration = Duration::from_secs(20);
+/// The latest calls are those of the present span and of the one before it. A span is so long, or
+/// as long as it takes to have calls enough to tell anything.
+const SPAN: Duration = Duration::from_secs(10);
 const FEWEST: u64 = 20;
 
 impl Totals {
@@ -73,8 +76,8 @@ impl Totals {
         }
     }
 
-    /// How long this share of the latest calls took, those of at most twenty seconds, or of all
-    /// calls where the latest were few; `None` before there are twenty.
+    /// How long this share of the latest calls took: those of at most twenty seconds, or of as
+    /// long as it takes to have twenty of them; `None` before that.
     pub(crate) fn recent(&self, quantile: Rate, now: Time) -> Option<Duration> {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         let is_fresh = recent.quantile == quantile && now.since(recent.at) < FRESH;
@@ -82,19 +85,19 @@ impl Totals {
             return recent.value;
         }
         let all = self.latency.as_ref()?.load();
-        let latest = recent.before.as_ref().map(|old| all.wrapping_sub(old));
-        let latest = latest.and_then(Result::ok).filter(|it| count(it) >= FEWEST);
-        let chosen = latest.as_ref().unwrap_or(&all);
-        recent.value = (count(chosen) >= FEWEST)
-            .then(|| chosen.quantile_bucket(quantile.as_f64()).ok()?)
+        // A span that is full ends before it is looked back on: else the calls of a silence
+        // would still count after it.
+        if now.since(recent.began) >= SPAN && count(&since(&all, recent.begin.as_ref())) >= FEWEST {
+            recent.before = recent.begin.replace(all.clone());
+            recent.began = now;
+        }
+        let latest = since(&all, recent.before.as_ref());
+        recent.value = (count(&latest) >= FEWEST)
+            .then(|| latest.quantile_bucket(quantile.as_f64()).ok()?)
             .flatten()
             .map(|bucket| Duration::from_micros(bucket.end()));
         recent.at = now;
         recent.quantile = quantile;
-        if recent.before.is_none() || now.since(recent.began) >= SPAN {
-            recent.before = Some(all);
-            recent.began = now;
-        }
         recent.value
     }
 
@@ -204,6 +207,12 @@ pub struct LatencyView {
     pub p99: Option<Duration>,
 }
 
+/// What was counted after `before`.
+fn since(all: &Histogram, before: Option<&Histogram>) -> Histogram {
+    let latest = before.and_then(|before| all.wrapping_sub(before).ok());
+    latest.unwrap_or_else(|| all.clone())
+}
+
 fn count(histogram: &Histogram) -> u64 {
     histogram.as_slice().iter().sum()
 }
@@ -254,5 +263,83 @@ impl<S: Deref<Target = Shared>> Drop for Entry<S> {
             self.shared.totals.cancelled.fetch_add(1, Ordering::Release);
         }
         self.shared.call_ended();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    /// Calls of this length, ten a second from `from` on, and what is known of them each second.
+    fn calls(totals: &Totals, from: u64, seconds: u64, took: u64) -> Vec<Option<Duration>> {
+        let median = Rate::new(0.5).unwrap();
+        let second = |second| {
+            (0..10).for_each(|_| totals.observe(ms(took)));
+            totals.recent(median, Time::from_millis((from + second) * 1_000))
+        };
+        (1..=seconds).map(second).collect()
+    }
+
+    fn is(known: Option<Duration>, took: u64) -> bool {
+        // Steps of at most 3 %.
+        known.is_some_and(|known| known >= ms(took) && known <= ms(took) * 104 / 100)
+    }
+
+    #[test]
+    fn call_7_nothing_is_known_before_twenty_calls() {
+        let totals = Totals::new();
+        let known = calls(&totals, 0, 3, 50);
+        assert_eq!(known[0], None);
+        assert!(is(known[1], 50) && is(known[2], 50), "{known:?}");
+    }
+
+    #[test]
+    fn call_7_the_quantile_follows_a_shift_and_does_not_fall_back() {
+        let totals = Totals::new();
+        // A long history, which must not come back.
+        (0..100_000).for_each(|_| totals.observe(ms(10)));
+        assert!(
+            calls(&totals, 0, 100, 10)
+                .into_iter()
+                .all(|known| is(known, 10))
+        );
+        let known = calls(&totals, 100, 60, 500);
+        let since = known.iter().position(|known| is(*known, 500));
+        let since = since.expect("it follows");
+        assert!(since < 20, "only after {since} s");
+        assert!(
+            known[since..].iter().all(|known| is(*known, 500)),
+            "{known:?}"
+        );
+        let known = calls(&totals, 160, 60, 20);
+        assert!(known[20..].iter().all(|known| is(*known, 20)), "{known:?}");
+    }
+
+    #[test]
+    fn call_7_after_a_silence_the_latest_calls_count() {
+        let totals = Totals::new();
+        calls(&totals, 0, 30, 10);
+        // Nobody asked for an hour; then it takes as long as it takes to know enough.
+        let known = calls(&totals, 3_600, 30, 500);
+        assert!(known.iter().all(Option::is_some));
+        assert!(known[20..].iter().all(|known| is(*known, 500)), "{known:?}");
+    }
+
+    #[test]
+    fn call_7_few_calls_are_looked_back_on_for_longer() {
+        let totals = Totals::new();
+        let median = Rate::new(0.5).unwrap();
+        calls(&totals, 0, 30, 10);
+        // One call in five seconds: twenty of them take a while.
+        for call in 1..=50 {
+            totals.observe(ms(500));
+            let known = totals.recent(median, Time::from_millis(30_000 + call * 5_000));
+            assert!(is(known, 10) || is(known, 500), "call {call}: {known:?}");
+            assert!(call < 45 || is(known, 500), "call {call}: {known:?}");
+        }
     }
 }

@@ -4,6 +4,12 @@
 mod answers;
 mod leaving;
 
+mod chaos;
+mod deadline;
+mod hedge;
+mod keys;
+mod symptoms;
+
 mod bulkhead;
 mod limits;
 mod order;

@@ -7,6 +7,7 @@ use actix::Message;
 use breakerbox_policy::Command;
 
 use super::{Actor, Breaker, Context, Dependency, Handler, State};
+use crate::call::CallOptions;
 use crate::client::Client;
 use crate::error::CallError;
 use crate::event::EventKind;
@@ -19,6 +20,8 @@ enum Crash {
     Outside,
     /// While it changes the machine.
     InTheMachine,
+    /// While it changes that of a key.
+    InTheMachineOf(&'static str),
 }
 
 impl<D: Dependency> Handler<Crash> for Breaker<D>
@@ -28,7 +31,12 @@ where
     type Result = ();
 
     fn handle(&mut self, crash: Crash, _: &mut Context<Self>) {
-        let _held = matches!(crash, Crash::InTheMachine).then(|| self.shared().circuit.lock());
+        let key = match crash {
+            Crash::InTheMachineOf(key) => self.shared().keys.find(key),
+            Crash::Outside | Crash::InTheMachine => None,
+        };
+        let circuit = key.as_deref().unwrap_or(&self.shared().circuit);
+        let _held = (!matches!(crash, Crash::Outside)).then(|| circuit.lock());
         panic!("the breaker actor was told to crash");
     }
 }
@@ -86,6 +94,112 @@ fn brk_12_a_crash_of_the_breaker_actor_forgets_nothing() {
         assert_eq!(client.status().state, State::Closed);
         runtime.finish().await;
     });
+}
+
+fn of(key: &str) -> CallOptions {
+    CallOptions {
+        key: Some(key.into()),
+        ..CallOptions::default()
+    }
+}
+
+fn state_of(client: &Doubler, key: &str) -> (State, u64) {
+    let keys = client.status().keys;
+    let one = keys.into_iter().find(|one| one.key == key);
+    one.map(|one| (one.state, one.window.failures))
+        .expect("a known key")
+}
+
+#[test]
+fn brk_12_a_crash_of_the_breaker_actor_forgets_no_key() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let (client, _) = doubler(&runtime).await;
+        for _ in 0..5 {
+            let _ = client.ask_with(0, of("sick")).await;
+        }
+        for _ in 0..4 {
+            let _ = client.ask_with(0, of("ailing")).await;
+        }
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        crash(&client, Crash::Outside).await;
+        assert_eq!(state_of(&client, "ailing"), (State::Closed, 4));
+        let error = client.ask_with(1, of("sick")).await.unwrap_err();
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(20)));
+        let _ = client.ask_with(0, of("ailing")).await;
+        assert_eq!(
+            state_of(&client, "ailing").0,
+            State::Open,
+            "the fifth in a row"
+        );
+        // The timers of the open times are set anew, without a call.
+        tokio::time::sleep(Duration::from_secs(21)).await;
+        assert_eq!(state_of(&client, "sick").0, State::HalfOpen);
+        assert_eq!(client.ask_with(1, of("sick")).await.unwrap().value, 2);
+        assert_eq!(client.status().state, State::Closed);
+        runtime.finish().await;
+    });
+}
+
+#[test]
+fn brk_12_a_crash_in_a_keys_machine_empties_that_window_alone() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let (client, _) = doubler(&runtime).await;
+        for key in ["a", "b"] {
+            for _ in 0..3 {
+                let _ = client.ask_with(0, of(key)).await;
+            }
+        }
+        crash(&client, Crash::InTheMachineOf("a")).await;
+        assert_eq!(state_of(&client, "a"), (State::Closed, 0));
+        assert_eq!(state_of(&client, "b"), (State::Closed, 3));
+        runtime.finish().await;
+    });
+}
+
+#[test]
+fn call_6_no_timer_is_left_of_a_key_that_is_forgotten() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let script = Script::new(|(): (), _| Reaction::<()>::Fail(ScriptedError::failure("down")));
+        let client = runtime
+            .dependency("d")
+            .configure(|settings| settings.keys.idle = Duration::from_secs(60))
+            .workers(move || script.dependency())
+            .start()
+            .await
+            .expect("it starts");
+        for number in 0..20 {
+            for _ in 0..5 {
+                let _ = client.ask_with((), of(&format!("key-{number}"))).await;
+            }
+        }
+        assert_eq!(timers(&client).await, 20);
+        tokio::time::sleep(Duration::from_secs(200)).await;
+        assert_eq!((client.status().keys.len(), timers(&client).await), (0, 0));
+        runtime.finish().await;
+    });
+}
+
+/// Asks for the number of timers that are set.
+#[derive(Message)]
+#[rtype(result = "usize")]
+struct Timers;
+
+impl<D: Dependency> Handler<Timers> for Breaker<D>
+where
+    Self: Actor<Context = Context<Self>>,
+{
+    type Result = usize;
+
+    fn handle(&mut self, _: Timers, _: &mut Context<Self>) -> usize {
+        self.timers.len()
+    }
+}
+
+async fn timers<D: Dependency>(client: &Client<D>) -> usize {
+    client.breaker().send(Timers).await.expect("it runs")
 }
 
 #[test]

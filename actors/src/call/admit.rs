@@ -16,6 +16,33 @@ use crate::rate::TooFast;
 use crate::reply::bounded;
 use crate::session::Session;
 
+/// The usual way in, for a call that nothing holds up: without a message and without a wait.
+/// `None` for every other one, which [`admit`] sees to.
+pub(super) fn at_once<'a>(
+    shared: &'a Shared,
+    plan: &Plan,
+    now: Time,
+) -> Option<(Admission<&'a Shared>, Place<'a>)> {
+    let is_held_up = shared.route() == Route::Stopped
+        || plan.session.is_some()
+        || plan.deadline.is_some_and(|deadline| deadline <= now)
+        || shared.is_rated()
+        || shared.pauses.now(now).is_some();
+    if is_held_up {
+        return None;
+    }
+    let Passage::Granted(held) = shared.pass(plan.circuit.as_ref(), now, plan.deadline) else {
+        return None;
+    };
+    let mut admission = Admission::new(shared, held);
+    let Some(place) = shared.bulkhead.try_enter(plan.ticket, now) else {
+        admission.release();
+        return None;
+    };
+    admission.depart(None);
+    Some((admission, place))
+}
+
 /// Breaker, pause, rate limit, bulkhead. Whatever is refused further in gives the permit back.
 pub(super) async fn admit<'a, E>(
     shared: &'a Shared,
@@ -24,6 +51,10 @@ pub(super) async fn admit<'a, E>(
 ) -> Result<(Admission<&'a Shared>, Place<'a>), Lost<E>> {
     if shared.route() == Route::Stopped {
         return Err(Lost::refused(absent(shared, Absence::ShuttingDown)));
+    }
+    if plan.deadline.is_some_and(|deadline| deadline <= asked) {
+        // Before any work, and no outcome of the dependency (rule LIM-2).
+        return Err(Lost::refused(no_place(shared, asked, NoPlace::Deadline)));
     }
     let mut way = Way::new(asked);
     loop {

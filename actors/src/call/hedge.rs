@@ -2,31 +2,118 @@
 //! and counts for nothing.
 //!
 //! Only idempotent calls are hedged (rule CALL-7), only while the breaker is closed, and only as
-//! far as the budget that retries share with them allows (rule LIM-4).
+//! far as the budget that retries share with them allows (rule LIM-4). An attempt that still waits
+//! for a place of ours is not slow, and another one beside it takes a free place or none.
 
 use std::future::Future;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use breakerbox_policy::{HedgeDelay, HedgeSettings};
+use breakerbox_policy::{AttemptEnd, Executed, HedgeDelay, HedgeSettings, Time};
+use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::Notify;
 
+use super::Lost;
+use super::admit::{admit, at_once, no_place};
 use super::plan::Plan;
 use super::retry::withdraw;
-use super::{Lost, most_telling};
-use crate::dependency::Shared;
+use crate::admission::Admission;
+use crate::bulkhead::{NoPlace, Place};
+use crate::client::{Core, Slot};
+use crate::dependency::{Dependency, Shared};
 use crate::gate::Mode;
+use crate::supervisor::Condition;
 
-/// Whether the race that an attempt takes part in is over: then its loss says nothing.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Race(Option<Arc<AtomicBool>>);
+/// An attempt's part in a race, where there is one. A permit carries it: it is small.
+#[derive(Debug, Default)]
+pub(crate) struct Race(Option<Box<Part>>);
+
+#[derive(Debug)]
+struct Part {
+    track: Arc<Track>,
+    /// Whether it was sent beside another one.
+    beside: bool,
+}
+
+/// What the attempts of one race share.
+#[derive(Debug, Default)]
+struct Track {
+    /// Whether one has won it: then the loss of the others says nothing.
+    won: AtomicBool,
+    /// Attempts that have their places.
+    away: AtomicUsize,
+    told: Notify,
+    /// Workers that have one of the attempts.
+    taken: Mutex<Vec<usize>>,
+}
 
 impl Race {
     /// Whether another attempt has won it.
     pub(crate) fn is_lost(&self) -> bool {
-        let won = self.0.as_ref();
-        won.is_some_and(|won| won.load(Ordering::Acquire))
+        let part = self.0.as_ref();
+        part.is_some_and(|part| part.track.won.load(Ordering::Acquire))
+    }
+
+    /// Whether the attempt was sent beside another one.
+    pub(crate) fn is_beside(&self) -> bool {
+        self.0.as_ref().is_some_and(|part| part.beside)
+    }
+
+    /// Leave for the attempt, as [`admit`] gives it. Beside another attempt it is there at once or
+    /// not at all: it must not wait in front of calls that have no attempt yet, nor be the probe of
+    /// a breaker that moves meanwhile.
+    pub(super) async fn admit<'a, E>(
+        self,
+        shared: &'a Shared,
+        plan: &Plan,
+        now: Time,
+    ) -> Result<(Admission<&'a Shared>, Place<'a>), Lost<E>> {
+        if self.0.is_none()
+            && let Some(admitted) = at_once(shared, plan, now)
+        {
+            return Ok(admitted);
+        }
+        let admitting = admit(shared, plan, now);
+        let (mut admission, place) = if self.is_beside() {
+            let no_place = || no_place(shared, now, NoPlace::Overloaded);
+            let admitted = admitting.now_or_never();
+            admitted.unwrap_or_else(|| Err(Lost::refused(no_place())))?
+        } else {
+            admitting.await?
+        };
+        if let Some(part) = &self.0 {
+            part.track.away.fetch_add(1, Ordering::Release);
+            part.track.told.notify_one();
+        }
+        admission.race(self);
+        Ok((admission, place))
+    }
+
+    /// The worker for the attempt: another one than those that have one of the race already, if
+    /// there is one that runs.
+    pub(super) fn pick<'a, D: Dependency>(&self, core: &'a Core<D>) -> Option<&'a Slot<D>> {
+        let chosen = core.pick()?;
+        let Some(part) = &self.0 else {
+            return Some(chosen);
+        };
+        let mut taken = part
+            .track
+            .taken
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut workers = core.workers.iter().enumerate();
+        let first = workers
+            .clone()
+            .find(|(_, slot)| std::ptr::eq(*slot, chosen));
+        let is_taken = first.is_some_and(|(place, _)| taken.contains(&place));
+        let other = workers.find(|(place, slot)| {
+            is_taken && !taken.contains(place) && slot.mail.health.condition() == Condition::Running
+        });
+        let (place, slot) = other.or(first)?;
+        taken.push(place);
+        Some(slot)
     }
 }
 
@@ -48,31 +135,37 @@ where
             None => None,
         };
     };
-    let won = Arc::new(AtomicBool::new(false));
-    let race = Race(Some(Arc::clone(&won)));
+    let track = Arc::new(Track::default());
+    let race = |beside| {
+        let track = Arc::clone(&track);
+        Race(Some(Box::new(Part { track, beside })))
+    };
     let mut attempts = FuturesUnordered::new();
-    attempts.push(attempt(race.clone())?);
+    attempts.push(attempt(race(false))?);
+    let mut sent = 1;
     let mut left = hedge.max_hedges.get();
     let mut lost: Option<Lost<E>> = None;
     loop {
+        // Begun anew only after another attempt was sent, or when there will be none.
         let silence = async {
-            match left {
-                0 => std::future::pending().await,
-                _ => {
-                    let until = shared.clock.now().after(delay(shared, &hedge));
-                    shared.clock.sleep_until(until).await;
-                }
+            if left == 0 {
+                return std::future::pending().await;
             }
+            while track.away.load(Ordering::Acquire) < sent {
+                track.told.notified().await;
+            }
+            let until = shared.clock.now().after(delay(shared, &hedge));
+            shared.clock.sleep_until(until).await;
         };
         tokio::select! {
             biased;
             ended = attempts.next() => match ended {
                 Some(Ok(value)) => {
-                    won.store(true, Ordering::Release);
+                    track.won.store(true, Ordering::Release);
                     return Some(Ok(value));
                 }
                 Some(Err(one)) => {
-                    lost = Some(most_telling(lost, one));
+                    lost = Some(weightier(lost, one));
                     // What failed is for the retries; only a slow attempt is hedged.
                     left = 0;
                 }
@@ -80,10 +173,10 @@ where
             },
             () = silence => {
                 left -= 1;
-                let next = may_hedge(shared, plan).then(|| attempt(race.clone())).flatten();
+                let next = may_hedge(shared, plan).then(|| attempt(race(true))).flatten();
                 match next {
                     Some(next) => {
-                        shared.totals.hedges.fetch_add(1, Ordering::Relaxed);
+                        sent += 1;
                         attempts.push(next);
                     }
                     None => left = 0,
@@ -93,10 +186,28 @@ where
     }
 }
 
+/// What a race without a winner came to: an attempt that reached the dependency says more than one
+/// that was refused here, and the one that is likelier to have been executed more than the other
+/// (rule CALL-2).
+fn weightier<E>(one: Option<Lost<E>>, other: Lost<E>) -> Lost<E> {
+    let weight = |lost: &Lost<E>| {
+        let executed = match lost.error.executed() {
+            Executed::No => 0,
+            Executed::Maybe => 1,
+            Executed::Yes => 2,
+        };
+        (executed, matches!(lost.end, AttemptEnd::Ended(_)))
+    };
+    match one {
+        Some(one) if weight(&one) > weight(&other) => one,
+        _ => other,
+    }
+}
+
 fn may_hedge(shared: &Shared, plan: &Plan) -> bool {
-    let circuit = plan.circuit.as_deref().unwrap_or(&shared.circuit);
-    let mode = circuit.gate.read().mode();
-    matches!(mode, Mode::Closed | Mode::Watchful | Mode::Disabled) && withdraw(shared)
+    let (_, word) = shared.word(plan.circuit.as_ref());
+    let is_closed = matches!(word.mode(), Mode::Closed | Mode::Watchful | Mode::Disabled);
+    is_closed && withdraw(shared)
 }
 
 fn delay(shared: &Shared, hedge: &HedgeSettings) -> Duration {

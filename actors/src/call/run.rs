@@ -1,16 +1,15 @@
 //! The way of a closure: the same layers as a call, without a worker and without fallbacks.
 
 use std::future::Future;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use breakerbox_policy::{Class, Executed, Time};
 
-use super::admit::{absent, admit, pay};
+use super::admit::{absent, pay};
 use super::hedge::{Race, hedged};
 use super::plan::Plan;
 use super::retry::Tries;
-use super::{CallOptions, Lost, closed_to_new, refuse_at_once};
+use super::{CallOptions, Lost, closed_to_new, count_attempt, refuse_at_once};
 use crate::admission::Settled;
 use crate::chaos::{Injected, struck};
 use crate::deadline::{self, Within};
@@ -31,7 +30,7 @@ pub(crate) async fn run<T, E, F>(
 where
     F: Future<Output = Result<T, E>>,
 {
-    refuse_at_once(shared)?;
+    refuse_at_once(shared, options.key.is_some())?;
     let entry = Entry::open(&**shared);
     let plan = Plan::of_closure(shared, options);
     let mut tries = Tries::new(plan.started);
@@ -43,7 +42,14 @@ where
         let ended = if plan.hedge.is_some() && plan.idempotent {
             let work = Mutex::new(&mut work);
             let begin = || work.lock().unwrap_or_else(PoisonError::into_inner)();
-            let one_more = |race| Some(run_once(shared, &plan, now, race, &classify, begin));
+            let one_more = |race: Race| {
+                let now = if race.is_beside() {
+                    shared.clock.now()
+                } else {
+                    now
+                };
+                Some(run_once(shared, &plan, now, race, &classify, begin))
+            };
             hedged(shared, &plan, one_more).await
         } else {
             let race = Race::default();
@@ -82,16 +88,15 @@ async fn run_once<T, E, F>(
 where
     F: Future<Output = Result<T, E>>,
 {
-    let (mut admission, place) = admit(shared, plan, now).await?;
+    let (mut admission, place) = race.admit(shared, plan, now).await?;
     if let Err(error) = pay(shared, plan) {
         admission.release();
         return Err(Lost::refused(error));
     }
-    shared.totals.attempts.fetch_add(1, Ordering::Relaxed);
-    admission.race(race);
+    count_attempt(shared, admission.race_of());
     let began = admission.begin().unwrap_or(now);
     let until = plan.attempt_ends(began);
-    let strike = shared.strike(began);
+    let strike = shared.strike_closure(began);
     let scope = plan.deadline.map(|end| shared.clock.moment(end));
     let work = async {
         struck(shared, strike).await?;

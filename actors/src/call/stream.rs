@@ -10,7 +10,6 @@ mod streamed;
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use breakerbox_policy::{Class, Executed, Time};
@@ -18,11 +17,11 @@ use futures_util::TryStream;
 
 pub use streamed::Streamed;
 
-use super::admit::{absent, admit, pay};
+use super::admit::{absent, pay};
 use super::hedge::{Race, hedged};
 use super::plan::{Plan, least};
 use super::retry::Tries;
-use super::{CallOptions, Lost, closed_to_new, refuse_at_once};
+use super::{CallOptions, Lost, closed_to_new, count_attempt, refuse_at_once};
 use crate::admission::Settled;
 use crate::chaos::{Injected, struck};
 use crate::clock::Moment;
@@ -50,7 +49,7 @@ where
     F: Future<Output = Result<S, S::Error>>,
     S: TryStream,
 {
-    refuse_at_once(shared)?;
+    refuse_at_once(shared, options.key.is_some())?;
     let entry = Entry::open(Arc::clone(shared));
     let plan = Plan::of_closure(shared, options);
     let open = Mutex::new(open);
@@ -115,13 +114,12 @@ where
     F: Future<Output = Result<S, S::Error>>,
     S: TryStream,
 {
-    let (mut admission, place) = admit(shared, plan, now).await?;
+    let (mut admission, place) = race.admit(shared, plan, now).await?;
     if let Err(error) = pay(shared, plan) {
         admission.release();
         return Err(Lost::refused(error));
     }
-    shared.totals.attempts.fetch_add(1, Ordering::Relaxed);
-    admission.race(race);
+    count_attempt(shared, admission.race_of());
     let began = admission.begin().unwrap_or(now);
     let timeout = shared.settings().timeout;
     let until = least(
@@ -130,7 +128,7 @@ where
     );
     let scope = plan.deadline.map(|end| shared.clock.moment(end));
     let work = async {
-        struck(shared, shared.strike(began)).await?;
+        struck(shared, shared.strike_closure(began)).await?;
         Ok::<_, Injected>(until_first(scope, begin).await)
     };
     let result = bounded(&shared.clock, until, work).await;

@@ -4,7 +4,7 @@
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, oneshot};
 use super::{FallbackAnswer, Fallen, Rule};
 use crate::call;
 use crate::client::Core;
+use crate::deadline::Within;
 use crate::dependency::{Dependency, Shared};
 use crate::error::CallError;
 use crate::event::EventKind;
@@ -143,14 +144,18 @@ async fn answer<'a, D: Dependency>(
             return None;
         };
         let now = shared.clock.now();
-        let asked =
-            AssertUnwindSafe(async { rule.fallback.answer(request.clone(), why, now).await });
-        let fallen = tokio::select! {
-            biased;
-            // Nobody waits any more.
-            () = reply.closed() => return None,
-            fallen = asked.catch_unwind() => fallen,
-            impatience = patience(shared, now, deadline) => Ok(Fallen::Failed(impatience)),
+        // What it asks further in keeps to the caller's own time too.
+        let scope = deadline.map(|end| shared.clock.moment(end));
+        let fallen = {
+            let asked = pin!(async { rule.fallback.answer(request.clone(), why, now).await });
+            let asked = AssertUnwindSafe(Within::new(scope, asked));
+            tokio::select! {
+                biased;
+                // Nobody waits any more.
+                () = reply.closed() => return None,
+                fallen = asked.catch_unwind() => fallen,
+                impatience = patience(shared, now, deadline) => Ok(Fallen::Failed(impatience)),
+            }
         };
         match fallen {
             Ok(Fallen::Answer(value, age)) => {

@@ -1,13 +1,13 @@
 //! Whose time a stream takes (CALL-5, CALL-7, BRK-6, BRK-9): the dependency's, or its caller's.
 
 use breakerbox_actors::testing::run_paused;
-use breakerbox_actors::{CallError, CallOptions, Verdict};
+use breakerbox_actors::{CallContext, CallError, CallOptions, Dependency, Verdict};
 use breakerbox_policy::{Class, HedgeDelay, HedgeSettings, Rate, State};
 use futures_util::{FutureExt, StreamExt};
 use tokio::time::Instant;
 
 use super::stream::{HANGS, TWO, lenient, open};
-use crate::scripted::{Bench, Do, let_others_run, ms, nonzero, pass};
+use crate::scripted::{Bench, let_others_run, ms, nonzero, pass};
 use crate::streamed::{Items, LOST, Scripts, Step, read};
 
 fn idempotent() -> CallOptions {
@@ -130,29 +130,47 @@ fn call_5_a_long_lived_stream_is_bound_by_idle_and_total_alone() {
     });
 }
 
+/// Answers with how many milliseconds its call has left.
+struct Left;
+
+impl Dependency for Left {
+    type Request = ();
+    type Response = Option<u128>;
+    type Error = &'static str;
+
+    async fn call(&self, (): (), call: &CallContext) -> Result<Option<u128>, &'static str> {
+        Ok(call.remaining().map(|left| left.as_millis()))
+    }
+}
+
 #[test]
 fn call_5_what_a_stream_calls_must_be_over_by_its_deadline() {
     run_paused(async || {
         let bench = Bench::start(lenient).await;
-        let inner = bench.client.clone();
+        let inner = bench.runtime.dependency("inner");
+        let inner = inner.configure(|settings| settings.timeout.total = None);
+        let inner = inner.workers(|| Left).start().await.unwrap();
+        assert_eq!(inner.ask(()).await.unwrap().value, None);
+        let open = async || {
+            let inner = inner.clone();
+            let ask = move |wait| {
+                let inner = inner.clone();
+                async move {
+                    pass(wait).await;
+                    let answer = inner.ask(()).await.map_err(|_| LOST)?;
+                    Ok::<_, &str>(answer.value)
+                }
+            };
+            Ok(futures_util::stream::iter([0, 100]).then(ask))
+        };
         let options = CallOptions {
             timeout: Some(ms(500)),
             ..CallOptions::default()
         };
-        let began = Instant::now();
-        let open = async || {
-            let inner = inner.clone();
-            let first = futures_util::stream::iter([Ok(1)]);
-            let second = async move { inner.ask(Do::Hang).await.map(|_| 2).map_err(|_| LOST) };
-            Ok(first.chain(futures_util::stream::once(second)).boxed())
-        };
-        let classify = by_result;
-        let stream = bench.client.run_stream_with(options, classify, open).await;
-        let (items, error) = read(stream.unwrap()).await;
-        assert!(error.is_some());
-        assert_eq!((items.len(), began.elapsed()), (1, ms(500)));
-        let_others_run().await;
-        assert_eq!(bench.status().totals.in_flight(), 0);
+        let good = |_: Result<&_, &&str>| Verdict::from(Class::Success);
+        let stream = bench.client.run_stream_with(options, good, open).await;
+        let left: Vec<_> = stream.unwrap().collect().await;
+        assert_eq!(left, [Ok(Some(500)), Ok(Some(400))]);
         bench.finish().await;
     });
 }

@@ -1,0 +1,310 @@
+//! Which keys of a dependency have a breaker of their own, and which one is forgotten next.
+//!
+//! It never forgets a breaker that refuses, that somebody has set, or that anybody still holds.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use arc_swap::ArcSwapOption;
+use breakerbox_policy::{KeySettings, Override, Time};
+
+use super::Circuit;
+
+/// Breakers that are looked at to find one that may go, so that a ring full of others costs a new
+/// key little.
+const LOOKS: usize = 64;
+
+/// The breakers of a dependency's keys.
+///
+/// Whoever holds a circuit keeps it: a call from when it is made until it is counted, and so every
+/// message on its way to the breaker actor.
+#[derive(Debug, Default)]
+pub(crate) struct Keyring {
+    ring: RwLock<Ring>,
+    /// What lies over the dependency, where its keys must have it too.
+    shadow: ArcSwapOption<Override>,
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    circuits: HashMap<Arc<str>, Arc<Circuit>>,
+    /// Each key once, the one that was idle longest first. The times are those of the last look:
+    /// a key that was used since moves back when its turn has come.
+    order: BinaryHeap<Reverse<(Time, Arc<str>)>>,
+}
+
+impl Keyring {
+    /// The circuit of this key; `None` when there is no room for another one.
+    pub(crate) fn get(
+        &self,
+        key: &str,
+        settings: &KeySettings,
+        now: Time,
+        make: impl FnOnce(Arc<str>) -> Circuit,
+    ) -> Option<Arc<Circuit>> {
+        if let Some(circuit) = self.find(key) {
+            circuit.use_now(now);
+            return Some(circuit);
+        }
+        let mut ring = self.write();
+        if let Some(circuit) = ring.circuits.get(key) {
+            circuit.use_now(now);
+            return Some(Arc::clone(circuit));
+        }
+        let most = usize::try_from(settings.max_entries.get()).unwrap_or(usize::MAX);
+        if !ring.make_room(most, now) {
+            return None;
+        }
+        let key: Arc<str> = Arc::from(key);
+        let circuit = Arc::new(make(Arc::clone(&key)));
+        if let Some(shadow) = &*self.shadow.load() {
+            let mut machine = circuit.lock();
+            circuit.follow(&mut machine, Some(shadow), now);
+            circuit.gate.publish(crate::breaker::word_of(&machine, now));
+        }
+        ring.order.push(Reverse((now, Arc::clone(&key))));
+        ring.circuits.insert(key, Arc::clone(&circuit));
+        Some(circuit)
+    }
+
+    /// The circuit of this key, where it is known.
+    pub(crate) fn find(&self, key: &str) -> Option<Arc<Circuit>> {
+        self.read().circuits.get(key).cloned()
+    }
+
+    /// Does something with each circuit, by key. Only one is held at a time, or a new key would
+    /// find no room meanwhile.
+    pub(crate) fn each(&self, mut what: impl FnMut(Arc<Circuit>)) {
+        let mut keys: Vec<_> = self.read().circuits.keys().cloned().collect();
+        keys.sort_unstable();
+        for circuit in keys.iter().filter_map(|key| self.find(key)) {
+            what(circuit);
+        }
+    }
+
+    /// Takes over what lies over the dependency, for keys that come later; false when that is
+    /// nothing new.
+    pub(crate) fn set_shadow(&self, shadow: Option<&Override>) -> bool {
+        let old = self.shadow.load();
+        if old.as_deref() == shadow {
+            return false;
+        }
+        self.shadow.store(shadow.cloned().map(Arc::new));
+        true
+    }
+
+    /// Forgets the keys that were idle for too long.
+    pub(crate) fn forget_idle(&self, settings: &KeySettings, now: Time) {
+        if !self.read().circuits.is_empty() {
+            self.write().forget_idle(settings, now);
+        }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Ring> {
+        self.ring.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Ring> {
+        self.ring.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a look at a key came to.
+enum Look {
+    Forgotten,
+    /// It was used since the last look.
+    Used(Time),
+    Kept,
+}
+
+impl Ring {
+    /// Forgets a key if it was not used since `seen` and may go.
+    fn look_at(&mut self, key: &Arc<str>, seen: Time, now: Time) -> Look {
+        let Some(circuit) = self.circuits.get(key) else {
+            return Look::Forgotten;
+        };
+        let used = circuit.used();
+        if used > seen {
+            return Look::Used(used);
+        }
+        // Under the write lock nobody can come by a circuit that only the ring holds.
+        if Arc::strong_count(circuit) == 1 && circuit.is_forgettable(now) {
+            self.circuits.remove(key);
+            return Look::Forgotten;
+        }
+        Look::Kept
+    }
+
+    /// Forgets who was idle longest until there is room for one more; false when there is none.
+    fn make_room(&mut self, most: usize, now: Time) -> bool {
+        let mut kept = Vec::new();
+        while self.circuits.len() >= most && kept.len() < LOOKS {
+            let Some(Reverse((seen, key))) = self.order.pop() else {
+                break;
+            };
+            match self.look_at(&key, seen, now) {
+                Look::Forgotten => {}
+                Look::Used(used) => self.order.push(Reverse((used, key))),
+                // Others are looked at before it is again.
+                Look::Kept => kept.push(Reverse((now, key))),
+            }
+        }
+        self.order.extend(kept);
+        self.circuits.len() < most
+    }
+
+    fn forget_idle(&mut self, settings: &KeySettings, now: Time) {
+        let mut kept = Vec::new();
+        while let Some(Reverse((seen, _))) = self.order.peek()
+            && now.since(*seen) >= settings.idle
+        {
+            let Some(Reverse((seen, key))) = self.order.pop() else {
+                break;
+            };
+            match self.look_at(&key, seen, now) {
+                Look::Forgotten => {}
+                Look::Used(used) => self.order.push(Reverse((used, key))),
+                Look::Kept => kept.push(Reverse((now, key))),
+            }
+        }
+        self.order.extend(kept);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    use breakerbox_policy::{BreakerSettings, Class, Outcome, State};
+
+    use super::*;
+
+    fn room(max_entries: u32) -> KeySettings {
+        KeySettings {
+            max_entries: NonZeroU32::new(max_entries).unwrap(),
+            idle: Duration::from_secs(600),
+        }
+    }
+
+    fn get(keyring: &Keyring, key: &str, most: u32, now: Time) -> Option<Arc<Circuit>> {
+        let make = |key| Circuit::new(Arc::from("d"), Some(key), &BreakerSettings::default(), now);
+        keyring.get(key, &room(most), now, make)
+    }
+
+    fn order(keyring: &Keyring) -> usize {
+        keyring.read().order.len()
+    }
+
+    #[test]
+    fn brk_12_who_holds_a_circuit_holds_the_registered_one() {
+        let keyring = Keyring::default();
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for thread in 0..2 {
+                let (keyring, over) = (&keyring, &over);
+                scope.spawn(move || {
+                    let key = format!("kept-{thread}");
+                    for turn in 0..20_000 {
+                        let Some(held) = get(keyring, &key, 3, Time::from_millis(turn)) else {
+                            continue;
+                        };
+                        let known = keyring.find(&key).expect("whoever is held is registered");
+                        assert!(Arc::ptr_eq(&held, &known));
+                    }
+                    over.store(true, Ordering::Relaxed);
+                });
+            }
+            let (keyring, over) = (&keyring, &over);
+            scope.spawn(move || {
+                let mut turn = 0;
+                while !over.load(Ordering::Relaxed) {
+                    turn += 1;
+                    get(
+                        keyring,
+                        &format!("other-{turn}"),
+                        3,
+                        Time::from_millis(turn),
+                    );
+                    keyring.forget_idle(&room(3), Time::from_millis(turn * 1_000_000));
+                }
+            });
+        });
+        assert!(order(&keyring) <= 3);
+    }
+
+    #[test]
+    fn call_6_each_key_is_in_the_order_once() {
+        let keyring = Keyring::default();
+        let mut held = Vec::new();
+        for turn in 0..10_000_u64 {
+            let now = Time::from_millis(turn);
+            let circuit = get(&keyring, &format!("key-{}", turn * 7 % 100), 50, now);
+            if turn % 13 == 0 {
+                held.truncate(20);
+                held.insert(0, circuit);
+            }
+            let ring = keyring.read();
+            assert_eq!(ring.order.len(), ring.circuits.len());
+            assert!(ring.circuits.len() <= 50);
+        }
+    }
+
+    #[test]
+    fn brk_12_among_many_that_must_stay_the_one_that_may_go_is_found() {
+        let keyring = Keyring::default();
+        let mut held = Vec::new();
+        for number in 0..1_000 {
+            held.push(get(&keyring, &format!("held-{number}"), 1_001, Time::ZERO));
+        }
+        drop(get(&keyring, "free", 1_001, Time::from_millis(1)));
+        // A look at each of them takes some turns, and no turn looks at all of them.
+        let turns =
+            (2..).find(|turn| get(&keyring, "new", 1_001, Time::from_millis(*turn)).is_some());
+        assert!((3..40).contains(&turns.unwrap()), "{turns:?}");
+        assert!(keyring.find("free").is_none());
+    }
+
+    #[test]
+    fn call_6_a_lower_cap_is_kept_to_at_the_next_key() {
+        let keyring = Keyring::default();
+        for number in 0..30 {
+            get(
+                &keyring,
+                &format!("key-{number}"),
+                30,
+                Time::from_millis(number),
+            );
+        }
+        assert!(get(&keyring, "new", 5, Time::from_millis(40)).is_some());
+        assert_eq!(keyring.read().circuits.len(), 5);
+        assert!(keyring.find("key-29").is_some());
+    }
+
+    #[test]
+    fn brk_12_an_open_breaker_is_kept_until_its_open_time_is_over() {
+        let keyring = Keyring::default();
+        let sick = get(&keyring, "sick", 10, Time::ZERO).unwrap();
+        let over = {
+            let mut machine = sick.lock();
+            while machine.state() == State::Closed {
+                let permit = machine.admit(Time::ZERO).unwrap();
+                let failure = Outcome::new(Class::Failure, Duration::ZERO);
+                machine.record(Time::ZERO, permit, &failure, &mut || 0.5);
+            }
+            machine.next_deadline().unwrap()
+        };
+        drop(sick);
+        let settings = KeySettings {
+            idle: Duration::from_secs(1),
+            ..room(10)
+        };
+        let before = Time::from_nanos(over.as_nanos() - 1);
+        keyring.forget_idle(&settings, before);
+        assert!(keyring.find("sick").is_some());
+        keyring.forget_idle(&settings, over.after(settings.idle));
+        assert!(keyring.find("sick").is_none());
+    }
+}
