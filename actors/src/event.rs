@@ -93,7 +93,9 @@ pub enum EventKind {
         /// For how long.
         ttl: Duration,
     },
-    /// The dependency asked for less traffic: nobody calls it for a while.
+    /// The dependency asked for less traffic: nobody calls it for a while. Told once for each
+    /// pause, and again when it turns out to be a quota; how long it lasts in the end shows in
+    /// the status.
     Paused {
         /// Why.
         reason: PauseReason,

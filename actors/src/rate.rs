@@ -135,7 +135,7 @@ impl RateLimit {
             }
             self.clock.sleep_until(at).await;
         }
-        place.is_served();
+        place.served();
         Ok(())
     }
 
@@ -220,7 +220,7 @@ impl Place<'_> {
     }
 
     /// Notes that the units have been taken just now.
-    fn is_served(self) {
+    fn served(self) {
         let mut line = self.limit.lock();
         line.full_at = line.full_at.after(self.limit.span(self.weight));
     }

@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use actix::Message;
-use breakerbox_policy::Command;
+use breakerbox_policy::{Class, Command};
 
 use super::{Actor, Breaker, Context, Dependency, Handler, State};
 use crate::call::CallOptions;
 use crate::client::Client;
+use crate::dependency::Verdict;
 use crate::error::CallError;
 use crate::event::EventKind;
 use crate::testing::{Reaction, Script, Scripted, ScriptedError, TestRuntime, run_paused};
@@ -200,6 +201,28 @@ where
 
 async fn timers<D: Dependency>(client: &Client<D>) -> usize {
     client.breaker().send(Timers).await.expect("it runs")
+}
+
+#[test]
+fn lim_1_a_crash_of_the_breaker_actor_does_not_end_a_pause() {
+    for how in [Crash::Outside, Crash::InTheMachine] {
+        run_paused(async || {
+            let runtime = TestRuntime::start().await;
+            let (client, script) = doubler(&runtime).await;
+            let hint = Duration::from_secs(7);
+            let throttle = |_: &Result<(), ()>| Verdict::from(Class::Throttled).retry_after(hint);
+            let options = CallOptions::default();
+            let work = async || Err(());
+            let _ = client.run_with(options, throttle, work).await;
+            crash(&client, how).await;
+            let error = client.ask(1).await.unwrap_err();
+            assert!(matches!(error, CallError::RateLimited { .. }), "{error}");
+            assert_eq!(script.calls(), 0);
+            tokio::time::sleep(hint + Duration::from_secs(1)).await;
+            assert_eq!(client.ask(1).await.unwrap().value, 2);
+            runtime.finish().await;
+        });
+    }
 }
 
 #[test]

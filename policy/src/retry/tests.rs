@@ -121,6 +121,28 @@ fn lim_1_a_hint_is_waited_for_in_full() {
 }
 
 #[test]
+fn lim_1_a_pause_is_waited_out_whether_hints_are_respected_or_not() {
+    for respect_retry_after in [true, false] {
+        let settings = RetrySettings {
+            respect_retry_after,
+            backoff: BackoffSettings::default(),
+            ..settings()
+        };
+        let paused = Attempt {
+            retry_after: Some(3_000 * MS),
+            paused: Some(7_000 * MS),
+            ..attempt(1, FAILED)
+        };
+        let after = 7_050 * MS;
+        assert_eq!(
+            decide(&settings, &paused),
+            RetryDecision::Again { after },
+            "with half of its own spread on top"
+        );
+    }
+}
+
+#[test]
 fn lim_2_no_wait_reaches_the_deadline() {
     let settings = settings();
     let at = |deadline| {

@@ -56,8 +56,8 @@ pub struct ThrottleSettings {
     /// The pause where the dependency gives no hint, by how often it throttled in a row; its
     /// jitter is added on top of hints too.
     pub backoff: BackoffSettings,
-    /// How long a call may wait for the end of a pause; one that would wait longer is refused at
-    /// once.
+    /// How long a call may wait for the end of a pause, prolongations included; one that would
+    /// wait longer is refused at once. Retries wait for it as long as their call has time.
     pub max_wait: Duration,
     /// Until when it is left alone once its quota is used up and it does not say so itself.
     pub quota_reset: QuotaReset,
