@@ -52,6 +52,22 @@ fn call_7_an_attempt_that_failed_is_for_the_retries_not_for_hedges() {
 }
 
 #[test]
+fn call_7_after_a_failure_no_further_hedge_goes_out() {
+    run_paused(async || {
+        let configure = |settings: &mut DependencySettings| {
+            hedged(settings);
+            settings.hedge.as_mut().unwrap().max_hedges = nonzero(2);
+        };
+        let plan = vec![Do::Fail.after(150), Do::Answer(2).after(900)];
+        let race = Race::start(configure, plan).await;
+        let (ended, after) = race.ask().await;
+        assert_eq!((ended.unwrap(), after), (2, 1_000));
+        assert_eq!(race.made(), (2, 1), "the one that is out is waited for");
+        race.finish().await;
+    });
+}
+
+#[test]
 fn call_2_a_hedge_that_was_refused_here_hides_no_failure() {
     run_paused(async || {
         let configure = |settings: &mut DependencySettings| {
@@ -113,6 +129,21 @@ fn sup_1_with_one_worker_a_crash_ends_both_attempts() {
         assert_eq!((error.executed(), after), (Executed::Maybe, 150));
         let status = race.client.status();
         assert_eq!((status.tally.failures, status.totals.failed), (2, 1));
+        race.finish().await;
+    });
+}
+
+#[test]
+fn call_2_the_error_is_that_of_the_attempt_that_was_executed_for_sure() {
+    run_paused(async || {
+        let configure = |settings: &mut DependencySettings| {
+            hedged(settings);
+            settings.timeout.attempt = Some(ms(500));
+        };
+        let race = Race::start(configure, vec![Do::Fail.after(150), Do::Hang]).await;
+        let (ended, after) = race.ask().await;
+        let error = ended.unwrap_err();
+        assert_eq!((error.executed(), after), (Executed::Yes, 600), "{error}");
         race.finish().await;
     });
 }

@@ -138,9 +138,11 @@ fn call_6_idle_keys_are_forgotten_without_a_new_one() {
             ["a", "b", "sick"],
             "nobody was idle for so long"
         );
-        while bench.keys().len() > 1 {
-            pass(10_000).await;
-            bench.use_all(&["b"]).await;
+        for _ in 0..100 {
+            if bench.keys().len() > 1 {
+                pass(10_000).await;
+                bench.use_all(&["b"]).await;
+            }
         }
         let idle = bench.runtime.clock().now().since(used);
         assert!(
