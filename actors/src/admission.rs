@@ -33,7 +33,8 @@ pub(crate) enum Passage {
 pub(crate) struct Held {
     permit: Permit,
     started: Time,
-    deadline: Option<Time>,
+    /// [`Time::MAX`] for none.
+    deadline: Time,
     /// Where it is counted while it is in flight.
     seat: Option<Seat>,
     /// The key's breaker that gave it; `None` for the dependency's.
@@ -52,7 +53,7 @@ impl Held {
         Self {
             permit,
             started,
-            deadline,
+            deadline: deadline.unwrap_or(Time::MAX),
             seat: None,
             circuit,
             race: Race::default(),
@@ -70,6 +71,7 @@ impl Held {
 
     /// Notes that the call has its place and is on its way to the dependency: from here on it can
     /// be overdue (rule BRK-9).
+    #[inline]
     pub(crate) fn depart(&mut self, shared: &Shared, now: Time) {
         self.started = now;
         // What nobody measures has no generation of this breaker to be overdue in.
@@ -183,6 +185,7 @@ impl<S: Deref<Target = Shared>> Admission<S> {
         }
     }
 
+    #[inline]
     pub(crate) fn settle(mut self, verdict: Verdict, now: Time) -> Settled {
         match self.held.take() {
             Some(held) => self.shared.settle(held, verdict, now),
@@ -214,6 +217,7 @@ pub(crate) enum Settled {
 
 impl Shared {
     /// Asks the gate; no message, no wait.
+    #[inline]
     pub(crate) fn pass(
         &self,
         circuit: Option<&Arc<Circuit>>,
@@ -235,6 +239,7 @@ impl Shared {
 
     /// The gate that has the word on a call: what an operator or the supervisor says of the whole
     /// dependency goes before the key's own breaker.
+    #[inline]
     pub(crate) fn word<'a>(&'a self, circuit: Option<&'a Arc<Circuit>>) -> (&'a Circuit, GateWord) {
         let whole = self.circuit.gate.read();
         match circuit {
@@ -247,6 +252,7 @@ impl Shared {
 
     /// The refusal of whoever asks now; `None` when the gate lets calls through, or would ask the
     /// breaker. Where the time does not matter, nobody is asked for it.
+    #[inline]
     pub(crate) fn refuses(&self, circuit: Option<&Arc<Circuit>>) -> Option<Refused> {
         let (of, word) = self.word(circuit);
         match word.mode() {
@@ -309,7 +315,7 @@ impl Shared {
             return self.release(held);
         }
         let now = self.clock.now();
-        let too_late = held.deadline.is_some_and(|deadline| now >= deadline);
+        let too_late = now >= held.deadline;
         let class = if too_late || panicked {
             Class::Failure
         } else {
@@ -327,6 +333,7 @@ impl Shared {
     }
 
     /// The same for an attempt that is to count as one that took this long.
+    #[inline]
     pub(crate) fn settle_after(
         &self,
         held: Held,
@@ -384,6 +391,7 @@ impl Shared {
         })
     }
 
+    #[inline]
     fn land(&self, held: &Held) {
         if let Some(seat) = held.seat {
             held.circuit(self).in_flight.end(seat);

@@ -120,6 +120,7 @@ impl Bulkhead {
     }
 
     /// Takes a place if one is free and nobody waits.
+    #[inline]
     pub(crate) fn try_enter(&self, ticket: Ticket, now: Time) -> Option<Place<'_>> {
         self.adapt(|limit| limit.limit(now));
         let free = |word: Word| {
@@ -154,6 +155,7 @@ impl Bulkhead {
     }
 
     /// Gives a place back: to whose turn it is, if anybody waits who may run.
+    #[inline]
     pub(crate) fn leave(&self, ticket: Ticket) {
         if self.change(|word| (word.waiting() == 0).then(|| word.leave(ticket))) {
             return;
@@ -169,6 +171,7 @@ impl Bulkhead {
     }
 
     /// Tells an adaptive limit what an attempt came to. Its place has been given back by then.
+    #[inline]
     pub(crate) fn sample(&self, now: Time, elapsed: Duration, class: Class) {
         let dropped = match class {
             Class::Success => false,
@@ -208,6 +211,7 @@ impl Bulkhead {
     }
 
     /// Asks the adaptive limit, if there is one, and lets in who fits by its word.
+    #[inline]
     fn adapt(&self, ask: impl FnOnce(&mut AdaptiveLimit) -> u32) {
         if !self.is_adaptive.load(Ordering::Acquire) {
             return;
@@ -260,6 +264,7 @@ impl Bulkhead {
         std::iter::from_fn(|| self.seat_next(queue)).collect()
     }
 
+    #[inline]
     fn fits(&self, word: Word, ticket: Ticket) -> bool {
         word.running() < self.limit.load(Ordering::Acquire)
             && (!ticket.write || word.writes() < self.max_writes.load(Ordering::Acquire))
@@ -270,6 +275,7 @@ impl Bulkhead {
     }
 
     /// Changes the counts, unless there is no change; says whether there was one.
+    #[inline]
     fn change(&self, mut change: impl FnMut(Word) -> Option<Word>) -> bool {
         self.word
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {

@@ -26,8 +26,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use breakerbox_policy::{
-    AttemptEnd, Class, Executed, Priority, RefusalState, Symptom, Time, WhenAllDown,
-    WhileRestarting,
+    AttemptEnd, Class, Executed, Priority, RefusalState, Symptom, Time, WhileRestarting,
 };
 
 pub(crate) use hedge::Race;
@@ -156,7 +155,7 @@ pub(crate) async fn ask<D: Dependency>(
     let served = match kept {
         Some(request) if may_fall_back(&lost) => {
             let asked = (request, plan.ticket.write);
-            core.fall_back(asked, lost.error, plan.callers).await
+            Box::pin(core.fall_back(asked, lost.error, plan.callers)).await
         }
         _ => Err(lost.error),
     };
@@ -173,7 +172,7 @@ pub(crate) async fn ask<D: Dependency>(
         }
         Err(error) => error,
     };
-    let ended = last_resort::answer(core, last, &plan, error).await;
+    let ended = Box::pin(last_resort::answer(core, last, &plan, error)).await;
     entry.close(match &ended {
         Ok(_) => Ending::Primary,
         Err(error) if error.is_refusal() => Ending::Refused,
@@ -190,6 +189,7 @@ pub(crate) async fn ask<D: Dependency>(
 
 /// Why a call that was made just now is not to reach a worker. Those made before may go on, with
 /// their retries.
+#[inline]
 fn closed_to_new(shared: &Shared) -> Option<Absence> {
     match shared.route() {
         Route::Workers | Route::Parked => None,
@@ -199,6 +199,7 @@ fn closed_to_new(shared: &Shared) -> Option<Absence> {
 }
 
 /// The shortest way: nobody else answers, and nothing is to be waited for.
+#[inline]
 fn refuse_at_once<E>(shared: &Shared, keyed: bool) -> Result<(), CallError<E>> {
     let Some(refused) = shared.refuses(None) else {
         return Ok(());
@@ -207,10 +208,8 @@ fn refuse_at_once<E>(shared: &Shared, keyed: bool) -> Result<(), CallError<E>> {
     if keyed && refused.state != RefusalState::ForcedOpen {
         return Ok(());
     }
-    let settings = shared.settings();
-    let retry = &settings.retry;
-    let waits = retry.on_open && retry.max_attempts.get() > 1;
-    if waits || settings.when_all_down == WhenAllDown::Try {
+    let terms = shared.terms();
+    if terms.waits_on_open || terms.last_resort {
         return Ok(());
     }
     shared.totals.submitted.fetch_add(1, Ordering::Release);
@@ -279,7 +278,7 @@ async fn primary<D: Dependency>(
             };
             Some(attempt(core, request, plan, (tries, began), race))
         };
-        let ended = match hedged(shared, plan, &mut one_more).await {
+        let ended = match Box::pin(hedged(shared, plan, &mut one_more)).await {
             Some(Ok(value)) => return (Ok(value), tries),
             Some(Err(lost)) => most_telling(before, lost),
             // A request that there is none of any more is tried no more.
@@ -293,7 +292,7 @@ async fn primary<D: Dependency>(
                 return (Err(most_telling(Some(ended), opened)), tries);
             }
         };
-        rest(shared, plan, wait).await;
+        Box::pin(rest(shared, plan, wait)).await;
         waited = Some(wait);
         before = Some(ended);
         this = (number + 1, shared.clock.now());
@@ -314,8 +313,12 @@ async fn attempt<D: Dependency>(
 ) -> Result<D::Response, Lost<D::Error>> {
     let shared = &core.shared;
     quarantine(shared, plan.fingerprint).map_err(Lost::refused)?;
-    let (admission, place) = race.admit(shared, plan, sent).await?;
-    send(core, request, plan, (number, sent), (admission, place)).await
+    let admitted = match race.at_once(shared, plan, sent) {
+        Some(admitted) => admitted,
+        // On the heap: what few calls come to must not make every call's future larger.
+        None => Box::pin(race.admit(shared, plan, sent)).await?,
+    };
+    send(core, request, plan, (number, sent), admitted).await
 }
 
 /// Hands an attempt that may go out to a worker, and waits for what comes of it.
@@ -366,7 +369,7 @@ async fn send<D: Dependency>(
     let lost = match waiting.await {
         Ok(Ok(value)) => return Ok(value),
         Ok(Err(error)) => lost_by::<D>(shared, error),
-        Err(too_late) => give_up(shared, too_late, sent).await,
+        Err(too_late) => Box::pin(give_up(shared, too_late, sent)).await,
     };
     if let Some(session) = &plan.session
         && lost.error.executed() == Executed::No

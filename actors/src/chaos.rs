@@ -27,6 +27,7 @@ impl Drill {
     }
 
     /// The chaos that hits attempts now.
+    #[inline]
     pub(crate) fn active(&self, now: Time) -> Option<Chaos> {
         if !self.is_set.load(Ordering::Acquire) {
             return None;
@@ -44,21 +45,23 @@ impl Drill {
 pub(crate) struct Injected;
 
 impl Shared {
-    /// What hits an attempt that begins now.
-    pub(crate) fn strike(&self, now: Time) -> Strike {
-        let chaos = self.drill.active(now);
-        chaos.map_or_else(Strike::default, |chaos| chaos.strike(now, &mut random()))
+    /// What hits an attempt that begins now; `None` when nothing does.
+    #[inline]
+    pub(crate) fn strike(&self, now: Time) -> Option<Strike> {
+        let strike = self.drill.active(now)?.strike(now, &mut random());
+        (strike != Strike::default()).then_some(strike)
     }
 
     /// What hits a closure that begins now. It runs in its caller's own task, which is not ours to
     /// crash: what would make a worker panic makes a closure fail.
-    pub(crate) fn strike_closure(&self, now: Time) -> Strike {
-        let Strike { delay, blow } = self.strike(now);
+    #[inline]
+    pub(crate) fn strike_closure(&self, now: Time) -> Option<Strike> {
+        let Strike { delay, blow } = self.strike(now)?;
         let blow = blow.map(|blow| match blow {
             Blow::Panic => Blow::Error,
             Blow::Error | Blow::Hang => blow,
         });
-        Strike { delay, blow }
+        Some(Strike { delay, blow })
     }
 
     fn set_chaos(&self, settings: Option<ChaosSettings>, by: &str) {

@@ -171,23 +171,23 @@ impl<D: Dependency> Client<D> {
     /// been done.
     /// # Cancel safety   Dropped before a worker began, it costs the dependency nothing; dropped
     /// later, the work is dropped too. The call is counted as cancelled.
-    pub async fn ask(
+    pub fn ask(
         &self,
         request: D::Request,
-    ) -> Result<Answer<D::Response>, CallError<D::Error>> {
-        call::ask(&self.core, request, CallOptions::default()).await
+    ) -> impl Future<Output = Result<Answer<D::Response>, CallError<D::Error>>> {
+        self.ask_with(request, CallOptions::default())
     }
 
     /// Calls the dependency with settings of this call's own.
     ///
     /// # Errors  As [`Client::ask`].
     /// # Cancel safety   As [`Client::ask`].
-    pub async fn ask_with(
+    pub fn ask_with(
         &self,
         request: D::Request,
         options: CallOptions,
-    ) -> Result<Answer<D::Response>, CallError<D::Error>> {
-        call::ask(&self.core, request, options).await
+    ) -> impl Future<Output = Result<Answer<D::Response>, CallError<D::Error>>> {
+        call::ask(&self.core, request, options)
     }
 
     /// Runs a closure under the same breaker and limits, in the caller's own task: no worker and
@@ -196,7 +196,10 @@ impl<D: Dependency> Client<D> {
     /// # Errors  As [`Client::ask`], with the closure's own error.
     /// # Panics  When the closure does; it is counted as a failure.
     /// # Cancel safety   Dropped, the closure's future is dropped; counted as cancelled.
-    pub async fn run<T, E, F>(&self, work: impl FnMut() -> F) -> Result<T, CallError<E>>
+    pub fn run<T, E, F>(
+        &self,
+        work: impl FnMut() -> F,
+    ) -> impl Future<Output = Result<T, CallError<E>>>
     where
         F: Future<Output = Result<T, E>>,
     {
@@ -207,7 +210,7 @@ impl<D: Dependency> Client<D> {
                 Class::Failure
             })
         };
-        self.run_with(CallOptions::default(), by_result, work).await
+        self.run_with(CallOptions::default(), by_result, work)
     }
 
     /// Runs a closure as [`Client::run`] does, with options and with a word on what each result
@@ -216,16 +219,16 @@ impl<D: Dependency> Client<D> {
     /// # Errors  As [`Client::run`].
     /// # Panics  As [`Client::run`].
     /// # Cancel safety   As [`Client::run`].
-    pub async fn run_with<T, E, F>(
+    pub fn run_with<T, E, F>(
         &self,
         options: CallOptions,
         classify: impl Fn(&Result<T, E>) -> Verdict,
         work: impl FnMut() -> F,
-    ) -> Result<T, CallError<E>>
+    ) -> impl Future<Output = Result<T, CallError<E>>>
     where
         F: Future<Output = Result<T, E>>,
     {
-        call::run(&self.core.shared, options, classify, work).await
+        call::run(&self.core.shared, options, classify, work)
     }
 
     /// Opens a stream under the same breaker and limits, in the caller's own task, as

@@ -21,6 +21,8 @@ enum Kind {
     Real {
         clock: quanta::Clock,
         origin: quanta::Instant,
+        /// The counter then.
+        counter: u64,
     },
     /// Tokio's clock, which stands still under `start_paused`, and the time of the world at its
     /// start.
@@ -45,8 +47,13 @@ impl Clock {
     #[must_use]
     pub fn real() -> Self {
         let clock = quanta::Clock::new();
-        let origin = clock.now();
-        Self(Kind::Real { clock, origin })
+        let counter = clock.raw();
+        let origin = clock.scaled(counter);
+        Self(Kind::Real {
+            clock,
+            origin,
+            counter,
+        })
     }
 
     /// Tokio's clock, starting now; virtual where tokio's time is paused.
@@ -65,12 +72,14 @@ impl Clock {
 
     /// The time since the start.
     #[must_use]
+    #[inline]
     pub fn now(&self) -> Time {
-        let span = match &self.0 {
-            Kind::Real { clock, origin } => clock.now().duration_since(*origin),
-            Kind::Tokio { origin, .. } => origin.elapsed(),
-        };
-        Time::ZERO.after(span)
+        match &self.0 {
+            Kind::Real { clock, counter, .. } => {
+                Time::from_nanos(clock.delta_as_nanos(*counter, clock.raw()))
+            }
+            Kind::Tokio { origin, .. } => Time::ZERO.after(origin.elapsed()),
+        }
     }
 
     /// The time on the clocks of the world; what it is told for is a time of day, never a span.

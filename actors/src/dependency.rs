@@ -27,6 +27,7 @@ use crate::message::BreakerPort;
 use crate::quarantine::Quarantine;
 use crate::rate::RateLimit;
 use crate::record::Record;
+use crate::terms::Terms;
 use crate::throttle::Pauses;
 use crate::totals::Totals;
 
@@ -236,6 +237,8 @@ pub(crate) struct Shared {
     pub(crate) name: Arc<str>,
     /// Replaced as a whole by a reload (rule CFG-2).
     settings: ArcSwap<DependencySettings>,
+    /// What each call needs of them: a [`Terms`] word.
+    terms: AtomicU64,
     pub(crate) clock: Clock,
     /// The breaker of the dependency as a whole.
     pub(crate) circuit: Circuit,
@@ -313,6 +316,7 @@ impl Shared {
             recorder,
             route: AtomicU8::new(Route::Workers as u8),
             drained: Notify::new(),
+            terms: AtomicU64::new(Terms::of(&settings).word()),
             settings: ArcSwap::from_pointee(settings),
             clock,
         };
@@ -323,8 +327,16 @@ impl Shared {
     }
 
     /// The settings of this moment; hold them for as short as a decision takes.
+    #[inline]
     pub(crate) fn settings(&self) -> Guard<Arc<DependencySettings>> {
         self.settings.load()
+    }
+
+    /// What a call that is made at this moment goes by.
+    #[inline]
+    pub(crate) fn terms(&self) -> Terms {
+        let terms = Terms::from_word(self.terms.load(Ordering::Acquire));
+        terms.unwrap_or_else(|| Terms::of(&self.settings()))
     }
 
     /// Takes new settings over, the breakers' left out. What is counted and learnt is kept.
@@ -333,6 +345,7 @@ impl Shared {
     pub(crate) fn reconfigure(&self, settings: DependencySettings) {
         let old = self.settings.swap(Arc::new(settings));
         let new = self.settings();
+        self.terms.store(Terms::of(&new).word(), Ordering::Release);
         if old.retry.budget != new.retry.budget {
             let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
             *budget = self.new_budget(&new.retry);
@@ -351,6 +364,7 @@ impl Shared {
         }
     }
 
+    #[inline]
     pub(crate) fn is_rated(&self) -> bool {
         self.is_rated.load(Ordering::Acquire)
     }
@@ -373,6 +387,7 @@ impl Shared {
         })
     }
 
+    #[inline]
     pub(crate) fn route(&self) -> Route {
         match self.route.load(Ordering::Acquire) {
             0 => Route::Workers,

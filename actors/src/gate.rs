@@ -152,6 +152,7 @@ impl Gate {
     }
 
     /// What everyone reads before a call.
+    #[inline]
     pub(crate) fn read(&self) -> GateWord {
         GateWord(self.word.load(Ordering::Acquire))
     }
@@ -165,6 +166,7 @@ impl Gate {
     ///
     /// Returns what had been counted for another generation or bucket: it must be told to the
     /// breaker.
+    #[inline]
     pub(crate) fn count_success(&self, tag: u64, bucket: u64) -> Option<Successes> {
         let one = Successes::one(tag, bucket);
         let mut seen = Successes(self.successes.load(Ordering::Relaxed));

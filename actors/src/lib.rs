@@ -21,6 +21,8 @@ mod gate_tests;
 
 mod admission;
 
+mod terms;
+
 mod throttle;
 
 mod rate;

@@ -31,6 +31,7 @@ pub(crate) struct Pauses {
 
 impl Pauses {
     /// The pause, while there is one.
+    #[inline]
     pub(crate) fn now(&self, now: Time) -> Option<Pause> {
         if self.until.load(Ordering::Acquire) <= now.as_nanos() {
             return None;
@@ -78,6 +79,7 @@ impl Pauses {
 
 impl Shared {
     /// Takes in what an attempt said about traffic.
+    #[inline]
     pub(crate) fn note_traffic(&self, verdict: &Verdict, began: Time, now: Time) {
         match verdict.class {
             Class::Throttled => self.pause(verdict, now),

@@ -101,6 +101,7 @@ impl Totals {
         recent.value
     }
 
+    #[inline]
     pub(crate) fn observe(&self, elapsed: Duration) {
         if let Some(latency) = &self.latency {
             let longest = (1 << MAX_VALUE_POWER) - 1;
@@ -244,6 +245,7 @@ impl<S: Deref<Target = Shared>> Entry<S> {
         }
     }
 
+    #[inline]
     pub(crate) fn close(mut self, ending: Ending) {
         self.ended = true;
         let totals = &self.shared.totals;

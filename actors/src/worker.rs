@@ -351,7 +351,9 @@ impl<D: Dependency> Execution<D> {
         Self {
             scope: total.map(|end| shared.clock.moment(end)),
             future: Some(Box::pin(async move {
-                struck(&context.shared, strike).await?;
+                if let Some(strike) = strike {
+                    Box::pin(struck(&context.shared, strike)).await?;
+                }
                 Ok(dependency.call(request, &context).await)
             })),
             shared,

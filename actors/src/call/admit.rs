@@ -18,6 +18,7 @@ use crate::session::Session;
 
 /// The usual way in, for a call that nothing holds up: without a message and without a wait.
 /// `None` for every other one, which [`admit`] sees to.
+#[inline]
 pub(super) fn at_once<'a>(
     shared: &'a Shared,
     plan: &Plan,

@@ -6,12 +6,14 @@
 //! for a place of ours is not slow, and another one beside it takes a free place or none.
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use breakerbox_policy::{AttemptEnd, Executed, HedgeDelay, HedgeSettings, Time};
 use futures_util::FutureExt;
+use futures_util::future::Either;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::Notify;
 
@@ -28,7 +30,7 @@ use crate::supervisor::Condition;
 
 /// An attempt's part in a race, where there is one. A permit carries it: it is small.
 #[derive(Debug, Default)]
-pub(crate) struct Race(Option<Box<Part>>);
+pub(crate) struct Race(Option<Part>);
 
 #[derive(Debug)]
 struct Part {
@@ -61,6 +63,20 @@ impl Race {
         self.0.as_ref().is_some_and(|part| part.beside)
     }
 
+    /// Leave for an attempt that nothing holds up; `None` for every other one.
+    #[inline]
+    pub(super) fn at_once<'a>(
+        &self,
+        shared: &'a Shared,
+        plan: &Plan,
+        now: Time,
+    ) -> Option<(Admission<&'a Shared>, Place<'a>)> {
+        match self.0 {
+            None => at_once(shared, plan, now),
+            Some(_) => None,
+        }
+    }
+
     /// Leave for the attempt, as [`admit`] gives it. Beside another attempt it is there at once or
     /// not at all: it must not wait in front of calls that have no attempt yet, nor be the probe of
     /// a breaker that moves meanwhile.
@@ -70,11 +86,6 @@ impl Race {
         plan: &Plan,
         now: Time,
     ) -> Result<(Admission<&'a Shared>, Place<'a>), Lost<E>> {
-        if self.0.is_none()
-            && let Some(admitted) = at_once(shared, plan, now)
-        {
-            return Ok(admitted);
-        }
         let admitting = admit(shared, plan, now);
         let (mut admission, place) = if self.is_beside() {
             let no_place = || no_place(shared, now, NoPlace::Overloaded);
@@ -128,8 +139,7 @@ pub(super) async fn hedged<T, E, F>(
 where
     F: Future<Output = Result<T, Lost<E>>>,
 {
-    let hedge = plan.hedge.filter(|_| plan.idempotent);
-    let Some(hedge) = hedge else {
+    let Some(hedge) = plan.hedge else {
         return match attempt(Race::default()) {
             Some(attempt) => Some(attempt.await),
             None => None,
@@ -138,10 +148,16 @@ where
     let track = Arc::new(Track::default());
     let race = |beside| {
         let track = Arc::clone(&track);
-        Race(Some(Box::new(Part { track, beside })))
+        Race(Some(Part { track, beside }))
     };
+    let mut first = pin!(attempt(race(false))?);
+    // Most are over by then, and need nothing of what follows.
+    if let Some(ended) = first.as_mut().now_or_never() {
+        track.won.store(ended.is_ok(), Ordering::Release);
+        return Some(ended);
+    }
     let mut attempts = FuturesUnordered::new();
-    attempts.push(attempt(race(false))?);
+    attempts.push(Either::Left(first));
     let mut sent = 1;
     let mut left = hedge.max_hedges.get();
     let mut lost: Option<Lost<E>> = None;
@@ -177,7 +193,7 @@ where
                 match next {
                     Some(next) => {
                         sent += 1;
-                        attempts.push(next);
+                        attempts.push(Either::Right(next));
                     }
                     None => left = 0,
                 }

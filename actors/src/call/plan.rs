@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use breakerbox_policy::{HedgeSettings, Ticket, Time, WhenAllDown};
+use breakerbox_policy::{HedgeSettings, Ticket, Time};
 
 use super::CallOptions;
 use crate::circuit::Circuit;
@@ -24,6 +24,7 @@ pub(crate) struct Plan {
     pub(super) max_attempts: u32,
     /// How long one attempt may take.
     pub(super) attempt: Option<Duration>,
+    /// How it is hedged; only what is idempotent is (rule CALL-7).
     pub(super) hedge: Option<HedgeSettings>,
     /// Whether it may go past the breaker when nobody could answer it.
     pub(super) last_resort: bool,
@@ -48,13 +49,14 @@ impl Plan {
         let weight = options.weight.unwrap_or_else(|| D::weight(request));
         let write = options.write.unwrap_or_else(|| D::is_write(request));
         let has_key = options.key.is_some();
-        let mut plan = Self::of_closure(shared, options);
+        let mut plan = Self::looked_up(shared, options);
         if !has_key && let Some(key) = D::key(request) {
             plan.circuit = shared.circuit_of(&key, plan.started);
         }
         plan.idempotent = idempotent.unwrap_or_else(|| {
             (plan.max_attempts > 1 || plan.hedge.is_some()) && D::is_idempotent(request)
         });
+        plan.hedge = plan.hedge.filter(|_| plan.idempotent);
         plan.ticket.write = write;
         Self {
             fingerprint,
@@ -64,7 +66,15 @@ impl Plan {
     }
 
     /// The terms of a closure, of which only the options tell.
+    #[inline]
     pub(super) fn of_closure(shared: &Shared, options: CallOptions) -> Self {
+        let mut plan = Self::looked_up(shared, options);
+        plan.hedge = plan.hedge.filter(|_| plan.idempotent);
+        plan
+    }
+
+    #[inline]
+    fn looked_up(shared: &Shared, options: CallOptions) -> Self {
         let CallOptions {
             timeout,
             idempotent,
@@ -77,18 +87,19 @@ impl Plan {
         } = options;
         let started = shared.clock.now();
         let circuit = key.and_then(|key| shared.circuit_of(&key, started));
-        let settings = shared.settings();
-        let total = settings.timeout.total.map(|span| started.after(span));
+        let terms = shared.terms();
+        let hedge = terms.is_hedged.then(|| shared.settings().hedge).flatten();
+        let total = terms.total.map(|span| started.after(span));
         let own = timeout.map(|span| started.after(span));
         let callers = least(own, deadline::around(&shared.clock));
         Self {
             started,
             deadline: least(total, callers),
             callers,
-            max_attempts: settings.retry.max_attempts.get(),
-            attempt: settings.timeout.attempt,
-            hedge: settings.hedge,
-            last_resort: settings.when_all_down == WhenAllDown::Try,
+            max_attempts: terms.max_attempts,
+            attempt: terms.attempt,
+            hedge,
+            last_resort: terms.last_resort,
             idempotent: idempotent.unwrap_or(false),
             fingerprint,
             circuit,

@@ -39,7 +39,7 @@ where
         if let Some(reason) = closed_to_new(shared).filter(|_| tries.is_first()) {
             break absent(shared, reason);
         }
-        let ended = if plan.hedge.is_some() && plan.idempotent {
+        let ended = if plan.hedge.is_some() {
             let work = Mutex::new(&mut work);
             let begin = || work.lock().unwrap_or_else(PoisonError::into_inner)();
             let one_more = |race: Race| {
@@ -50,7 +50,7 @@ where
                 };
                 Some(run_once(shared, &plan, now, race, &classify, begin))
             };
-            hedged(shared, &plan, one_more).await
+            Box::pin(hedged(shared, &plan, one_more)).await
         } else {
             let race = Race::default();
             Some(run_once(shared, &plan, now, race, &classify, &mut work).await)
@@ -63,7 +63,7 @@ where
             Some(Err(lost)) => Some(lost),
             None => None,
         };
-        if let Err(error) = tries.next(shared, &plan, lost).await {
+        if let Err(error) = Box::pin(tries.next(shared, &plan, lost)).await {
             break error;
         }
     };
@@ -88,7 +88,11 @@ async fn run_once<T, E, F>(
 where
     F: Future<Output = Result<T, E>>,
 {
-    let (mut admission, place) = race.admit(shared, plan, now).await?;
+    let (mut admission, place) = match race.at_once(shared, plan, now) {
+        Some(admitted) => admitted,
+        // On the heap: what few calls come to must not make every call's future larger.
+        None => Box::pin(race.admit(shared, plan, now)).await?,
+    };
     if let Err(error) = pay(shared, plan) {
         admission.release();
         return Err(Lost::refused(error));
@@ -96,14 +100,20 @@ where
     count_attempt(shared, admission.race_of());
     let began = admission.begin().unwrap_or(now);
     let until = plan.attempt_ends(began);
-    let strike = shared.strike_closure(began);
-    let scope = plan.deadline.map(|end| shared.clock.moment(end));
-    let work = async {
-        struck(shared, strike).await?;
-        let work = deadline::within(scope, begin);
-        Ok(Within::new(scope, std::pin::pin!(work)).await)
+    let struck = match shared.strike_closure(began) {
+        None => Some(Ok(())),
+        Some(strike) => Box::pin(bounded(&shared.clock, until, struck(shared, strike))).await,
     };
-    let result = bounded(&shared.clock, until, work).await;
+    let result = match struck {
+        Some(Ok(())) => {
+            let scope = plan.deadline.map(|end| shared.clock.moment(end));
+            let work = std::pin::pin!(deadline::within(scope, begin));
+            let work = Within::new(scope, work);
+            bounded(&shared.clock, until, work).await.map(Ok)
+        }
+        Some(Err(injected)) => Some(Err(injected)),
+        None => None,
+    };
     let now = shared.clock.now();
     let verdict = match &result {
         None => timed_out(shared),
@@ -112,15 +122,20 @@ where
     };
     drop(place);
     if let Settled::Owed(report) = admission.settle(verdict, now) {
-        shared.report_and_wait(report).await;
+        Box::pin(shared.report_and_wait(report)).await;
     }
-    let dependency = Arc::clone(&shared.name);
+    let dependency = || Arc::clone(&shared.name);
     let error = match result {
         Some(Ok(Ok(value))) => return Ok(value),
-        Some(Ok(Err(error))) => CallError::Failed { dependency, error },
-        Some(Err(Injected)) => CallError::Injected { dependency },
+        Some(Ok(Err(error))) => CallError::Failed {
+            dependency: dependency(),
+            error,
+        },
+        Some(Err(Injected)) => CallError::Injected {
+            dependency: dependency(),
+        },
         None => CallError::TimedOut {
-            dependency,
+            dependency: dependency(),
             after: now.since(began),
             executed: Executed::Maybe,
         },

@@ -114,7 +114,11 @@ where
     F: Future<Output = Result<S, S::Error>>,
     S: TryStream,
 {
-    let (mut admission, place) = race.admit(shared, plan, now).await?;
+    let (mut admission, place) = match race.at_once(shared, plan, now) {
+        Some(admitted) => admitted,
+        // On the heap: what few calls come to must not make every call's future larger.
+        None => Box::pin(race.admit(shared, plan, now)).await?,
+    };
     if let Err(error) = pay(shared, plan) {
         admission.release();
         return Err(Lost::refused(error));
@@ -128,7 +132,9 @@ where
     );
     let scope = plan.deadline.map(|end| shared.clock.moment(end));
     let work = async {
-        struck(shared, shared.strike_closure(began)).await?;
+        if let Some(strike) = shared.strike_closure(began) {
+            struck(shared, strike).await?;
+        }
         Ok::<_, Injected>(until_first(scope, begin).await)
     };
     let result = bounded(&shared.clock, until, work).await;
