@@ -309,7 +309,7 @@ async fn attempt<D: Dependency>(
     request: D::Request,
     plan: &Plan,
     (number, sent): (u32, Time),
-    race: Race,
+    mut race: Race,
 ) -> Result<D::Response, Lost<D::Error>> {
     let shared = &core.shared;
     quarantine(shared, plan.fingerprint).map_err(Lost::refused)?;

@@ -25,9 +25,8 @@ pub(super) fn at_once<'a>(
     now: Time,
 ) -> Option<(Admission<&'a Shared>, Place<'a>)> {
     let is_held_up = shared.route() == Route::Stopped
-        || plan.session.is_some()
+        || !is_solvent(plan)
         || plan.deadline.is_some_and(|deadline| deadline <= now)
-        || shared.is_rated()
         || shared.pauses.now(now).is_some();
     if is_held_up {
         return None;
@@ -36,12 +35,23 @@ pub(super) fn at_once<'a>(
         return None;
     };
     let mut admission = Admission::new(shared, held);
+    // The place first: a turn that was taken could not be given back.
     let Some(place) = shared.bulkhead.try_enter(plan.ticket, now) else {
         admission.release();
         return None;
     };
+    if shared.is_rated() && !has_turn(shared, plan) {
+        admission.release();
+        return None;
+    }
     admission.depart(None);
     Some((admission, place))
+}
+
+/// Takes a turn by the rate limit if it is this call's turn.
+fn has_turn(shared: &Shared, plan: &Plan) -> bool {
+    let rate = shared.rate.load();
+    rate.as_ref().is_none_or(|rate| rate.try_enter(plan.weight))
 }
 
 /// Breaker, pause, rate limit, bulkhead. Whatever is refused further in gives the permit back.
@@ -182,10 +192,8 @@ impl Way {
 /// Waits for the turn by the rate limit, where that is soon enough (rule LIM-2). True when it
 /// waited.
 async fn take_turn<E>(shared: &Shared, plan: &Plan) -> Result<bool, CallError<E>> {
-    match &*shared.rate.load() {
-        None => return Ok(false),
-        Some(rate) if rate.try_enter(plan.weight) => return Ok(false),
-        Some(_) => {}
+    if has_turn(shared, plan) {
+        return Ok(false);
     }
     let Some(rate) = shared.rate.load_full() else {
         return Ok(false);
@@ -210,11 +218,15 @@ async fn take_turn<E>(shared: &Shared, plan: &Plan) -> Result<bool, CallError<E>
 /// Refuses before anything is taken what its session could not pay for.
 fn solvent<E>(shared: &Shared, plan: &Plan) -> Result<(), CallError<E>> {
     match &plan.session {
-        Some(session) if session.left() < u64::from(plan.weight.get()) => {
-            Err(spent(shared, session))
-        }
+        Some(session) if !is_solvent(plan) => Err(spent(shared, session)),
         _ => Ok(()),
     }
+}
+
+fn is_solvent(plan: &Plan) -> bool {
+    let weight = u64::from(plan.weight.get());
+    let session = plan.session.as_ref();
+    session.is_none_or(|session| session.left() >= weight)
 }
 
 /// Takes what an attempt weighs out of the session's purse, now that it may go out.

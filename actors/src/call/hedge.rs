@@ -6,7 +6,7 @@
 //! for a place of ours is not slow, and another one beside it takes a free place or none.
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -66,15 +66,20 @@ impl Race {
     /// Leave for an attempt that nothing holds up; `None` for every other one.
     #[inline]
     pub(super) fn at_once<'a>(
-        &self,
+        &mut self,
         shared: &'a Shared,
         plan: &Plan,
         now: Time,
     ) -> Option<(Admission<&'a Shared>, Place<'a>)> {
-        match self.0 {
-            None => at_once(shared, plan, now),
-            Some(_) => None,
+        if self.0.is_none() {
+            return at_once(shared, plan, now);
         }
+        if self.is_beside() {
+            return None;
+        }
+        let (mut admission, place) = at_once(shared, plan, now)?;
+        std::mem::take(self).join(&mut admission);
+        Some((admission, place))
     }
 
     /// Leave for the attempt, as [`admit`] gives it. Beside another attempt it is there at once or
@@ -94,12 +99,17 @@ impl Race {
         } else {
             admitting.await?
         };
+        self.join(&mut admission);
+        Ok((admission, place))
+    }
+
+    /// Notes that the attempt has its place, and whose loss it would be.
+    fn join(self, admission: &mut Admission<&Shared>) {
         if let Some(part) = &self.0 {
             part.track.away.fetch_add(1, Ordering::Release);
             part.track.told.notify_one();
+            admission.race(self);
         }
-        admission.race(self);
-        Ok((admission, place))
     }
 
     /// The worker for the attempt: another one than those that have one of the race already, if
@@ -156,6 +166,22 @@ where
         track.won.store(ended.is_ok(), Ordering::Release);
         return Some(ended);
     }
+    let more = || attempt(race(true));
+    Box::pin(against(shared, plan, &hedge, &track, first, more)).await
+}
+
+/// Sends others beside the first attempt as long as none has answered.
+async fn against<T, E, F>(
+    shared: &Shared,
+    plan: &Plan,
+    hedge: &HedgeSettings,
+    track: &Track,
+    first: Pin<&mut F>,
+    mut one_more: impl FnMut() -> Option<F>,
+) -> Option<Result<T, Lost<E>>>
+where
+    F: Future<Output = Result<T, Lost<E>>>,
+{
     let mut attempts = FuturesUnordered::new();
     attempts.push(Either::Left(first));
     let mut sent = 1;
@@ -170,7 +196,7 @@ where
             while track.away.load(Ordering::Acquire) < sent {
                 track.told.notified().await;
             }
-            let until = shared.clock.now().after(delay(shared, &hedge));
+            let until = shared.clock.now().after(delay(shared, hedge));
             shared.clock.sleep_until(until).await;
         };
         tokio::select! {
@@ -189,7 +215,7 @@ where
             },
             () = silence => {
                 left -= 1;
-                let next = may_hedge(shared, plan).then(|| attempt(race(true))).flatten();
+                let next = may_hedge(shared, plan).then(&mut one_more).flatten();
                 match next {
                     Some(next) => {
                         sent += 1;

@@ -81,7 +81,7 @@ async fn run_once<T, E, F>(
     shared: &Arc<Shared>,
     plan: &Plan,
     now: Time,
-    race: Race,
+    mut race: Race,
     classify: &impl Fn(&Result<T, E>) -> Verdict,
     begin: impl FnOnce() -> F,
 ) -> Result<T, Lost<E>>

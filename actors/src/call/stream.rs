@@ -106,7 +106,7 @@ async fn open_once<S, F>(
     shared: &Arc<Shared>,
     plan: &Plan,
     now: Time,
-    race: Race,
+    mut race: Race,
     classify: &impl Fn(Result<&S, &S::Error>) -> Verdict,
     begin: impl FnOnce() -> F,
 ) -> Result<Opened<S>, Lost<S::Error>>
