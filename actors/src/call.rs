@@ -128,7 +128,7 @@ pub(crate) async fn ask<D: Dependency>(
     let entry = Entry::open(&**shared);
     let plan = Plan::of_request::<D>(shared, options, &request);
     let started = plan.started;
-    let again = plan.max_attempts > 1 || plan.hedge.is_some() || plan.last_resort;
+    let again = plan.max_attempts > 1 || plan.is_hedged || plan.last_resort;
     let mut kept = (again || !core.fallbacks.is_empty()).then(|| request.clone());
     let (result, attempts) = match closed_to_new(shared) {
         None => primary(core, request, &mut kept, &plan).await,
@@ -255,7 +255,7 @@ async fn primary<D: Dependency>(
     plan: &Plan,
 ) -> (Result<D::Response, Lost<D::Error>>, u32) {
     let shared = &core.shared;
-    if plan.max_attempts == 1 && plan.hedge.is_none() {
+    if plan.max_attempts == 1 && !plan.is_hedged {
         let result = attempt(core, request, plan, (1, plan.started), Race::default()).await;
         return (result, 1);
     }

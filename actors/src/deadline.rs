@@ -38,8 +38,10 @@ pub(crate) fn within<T>(deadline: Option<Moment>, poll: impl FnOnce() -> T) -> T
         }
     }
 
-    let _back = Back(AROUND.get());
-    AROUND.set(deadline.or(AROUND.get()));
+    if deadline.is_none() {
+        return poll();
+    }
+    let _back = Back(AROUND.replace(deadline));
     poll()
 }
 

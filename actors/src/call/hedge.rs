@@ -149,7 +149,8 @@ pub(super) async fn hedged<T, E, F>(
 where
     F: Future<Output = Result<T, Lost<E>>>,
 {
-    let Some(hedge) = plan.hedge else {
+    let hedge = plan.is_hedged.then(|| shared.settings().hedge);
+    let Some(hedge) = hedge.flatten() else {
         return match attempt(Race::default()) {
             Some(attempt) => Some(attempt.await),
             None => None,

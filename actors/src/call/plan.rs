@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use breakerbox_policy::{HedgeSettings, Ticket, Time};
+use breakerbox_policy::{Ticket, Time};
 
 use super::CallOptions;
 use crate::circuit::Circuit;
@@ -24,8 +24,8 @@ pub(crate) struct Plan {
     pub(super) max_attempts: u32,
     /// How long one attempt may take.
     pub(super) attempt: Option<Duration>,
-    /// How it is hedged; only what is idempotent is (rule CALL-7).
-    pub(super) hedge: Option<HedgeSettings>,
+    /// Whether it is hedged; only what is idempotent is (rule CALL-7).
+    pub(super) is_hedged: bool,
     /// Whether it may go past the breaker when nobody could answer it.
     pub(super) last_resort: bool,
     pub(super) idempotent: bool,
@@ -54,9 +54,9 @@ impl Plan {
             plan.circuit = shared.circuit_of(&key, plan.started);
         }
         plan.idempotent = idempotent.unwrap_or_else(|| {
-            (plan.max_attempts > 1 || plan.hedge.is_some()) && D::is_idempotent(request)
+            (plan.max_attempts > 1 || plan.is_hedged) && D::is_idempotent(request)
         });
-        plan.hedge = plan.hedge.filter(|_| plan.idempotent);
+        plan.is_hedged &= plan.idempotent;
         plan.ticket.write = write;
         Self {
             fingerprint,
@@ -69,7 +69,7 @@ impl Plan {
     #[inline]
     pub(super) fn of_closure(shared: &Shared, options: CallOptions) -> Self {
         let mut plan = Self::looked_up(shared, options);
-        plan.hedge = plan.hedge.filter(|_| plan.idempotent);
+        plan.is_hedged &= plan.idempotent;
         plan
     }
 
@@ -88,7 +88,6 @@ impl Plan {
         let started = shared.clock.now();
         let circuit = key.and_then(|key| shared.circuit_of(&key, started));
         let terms = shared.terms();
-        let hedge = terms.is_hedged.then(|| shared.settings().hedge).flatten();
         let total = terms.total.map(|span| started.after(span));
         let own = timeout.map(|span| started.after(span));
         let callers = least(own, deadline::around(&shared.clock));
@@ -98,7 +97,7 @@ impl Plan {
             callers,
             max_attempts: terms.max_attempts,
             attempt: terms.attempt,
-            hedge,
+            is_hedged: terms.is_hedged,
             last_resort: terms.last_resort,
             idempotent: idempotent.unwrap_or(false),
             fingerprint,

@@ -39,7 +39,7 @@ where
         if let Some(reason) = closed_to_new(shared).filter(|_| tries.is_first()) {
             break absent(shared, reason);
         }
-        let ended = if plan.hedge.is_some() {
+        let ended = if plan.is_hedged {
             let work = Mutex::new(&mut work);
             let begin = || work.lock().unwrap_or_else(PoisonError::into_inner)();
             let one_more = |race: Race| {
