@@ -13,6 +13,10 @@ pub mod config;
 pub mod recorder;
 
 #[cfg(feature = "cli")]
+pub mod admin;
+#[cfg(feature = "cli")]
+mod metrics;
+#[cfg(feature = "cli")]
 pub mod reload;
 #[cfg(feature = "cli")]
 pub mod telemetry;

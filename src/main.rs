@@ -7,6 +7,8 @@ mod check;
 
 mod demo;
 
+mod operator;
+
 mod replay;
 
 use std::io::{IsTerminal as _, Write, stderr, stdout};
@@ -14,7 +16,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use breakerbox::telemetry::{Format, Telemetry};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 /// Actor-based supervision for the calls that a program makes to things it does not control.
 #[derive(Debug, Parser)]
@@ -50,6 +52,30 @@ enum Command {
     /// Compares the settings that it was recorded with to those of a configuration, or of two.
     /// No time passes and nothing is called.
     Replay(replay::Arguments),
+    /// Shows how the dependencies of a running Breakerbox are
+    Status(operator::Status),
+    /// Refuses every call to a dependency, until it ends or is closed
+    Open(operator::Lasting),
+    /// Closes a dependency's breaker, and takes off whatever an operator set
+    Close(operator::Order),
+    /// Lets every call through and records nothing, until it ends or is closed
+    Disable(operator::Lasting),
+    /// Lets every call through and only measures, until it ends or is closed
+    Shadow(operator::Lasting),
+    /// Closes a dependency's breaker and sets its counters to zero
+    Reset(operator::Order),
+    /// Shows what has happened in a running Breakerbox
+    Events(operator::Events),
+    /// Prints the completions for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Prints a man page
+    Man {
+        /// The page of one command instead of that of all
+        command: Option<String>,
+    },
 }
 
 /// How a command ended.
@@ -82,6 +108,19 @@ fn main() -> ExitCode {
         Command::Demo { fast } => start_demo(fast, &mut out, &mut err),
         Command::Check { config, env } => check::run(config, env, &mut out, &mut err),
         Command::Replay(arguments) => replay::run(&arguments, &mut out, &mut err),
+        Command::Status(status) => operator::status(&status, &mut out, &mut err),
+        Command::Open(order) => operator::lasting("open", &order, &mut out, &mut err),
+        Command::Disable(order) => operator::lasting("disable", &order, &mut out, &mut err),
+        Command::Shadow(order) => operator::lasting("shadow", &order, &mut out, &mut err),
+        Command::Close(order) => operator::plain("close", &order, &mut out, &mut err),
+        Command::Reset(order) => operator::plain("reset", &order, &mut out, &mut err),
+        Command::Events(events) => operator::events(&events, &mut out, &mut err),
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "breakerbox", &mut text);
+            out.write_all(&text).map(|()| End::Done)
+        }
+        Command::Man { command } => write_man_page(command.as_deref(), &mut out, &mut err),
     };
     let end = end.unwrap_or_else(|error| {
         // Standard output is gone, such as a pipe that was closed; standard error may be too.
@@ -105,4 +144,29 @@ fn start_demo(fast: bool, out: &mut dyn Write, err: &mut dyn Write) -> std::io::
     let colour = stdout().is_terminal() && !set("NO_COLOR");
     let pace = if fast { demo::FAST } else { demo::USUAL };
     actix::System::new().block_on(demo::run(pace, colour, out, err))
+}
+
+/// The page of all, which names the commands, or that of one.
+fn write_man_page(
+    command: Option<&str>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> std::io::Result<End> {
+    let mut all = Arguments::command();
+    // Then each command knows its whole name.
+    all.build();
+    let page = match command {
+        None => all,
+        Some(name) => match all.find_subcommand(name) {
+            Some(one) => one.clone(),
+            None => {
+                writeln!(err, "breakerbox: there is no command {name:?}")?;
+                return Ok(End::WrongUse);
+            }
+        },
+    };
+    let mut text = Vec::new();
+    clap_mangen::Man::new(page).render(&mut text)?;
+    out.write_all(&text)?;
+    Ok(End::Done)
 }

@@ -11,9 +11,11 @@ use actix::dev::{MessageResponse, OneshotSender};
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, SpawnHandle, WrapFuture};
 use actix::{MessageResult, ResponseFuture};
 use breakerbox_policy::{
-    BreakerEvent, Cause, Command, IllegalTransition, Override, OverrideMode, Permit, PermitKind,
-    State, Time,
+    BreakerEvent, Cause, Class, Command, IllegalTransition, Override, OverrideMode, Permit,
+    PermitKind, State, Time,
 };
+
+use tracing::Level;
 
 use crate::admission::{Admission, Held};
 use crate::call;
@@ -216,15 +218,29 @@ fn is_shadow(set: &Override) -> bool {
     set.mode == OverrideMode::Shadow
 }
 
+/// Failures that a closed breaker holds, and how many it takes to open it; `-` where only rates do.
+fn failures_so_far(machine: &breakerbox_policy::Breaker, now: Time) -> Option<(u64, String)> {
+    let settings = machine.settings();
+    let threshold = settings.failure_threshold.or(settings.consecutive_failures);
+    let threshold = threshold.map_or_else(|| "-".to_owned(), |set| set.to_string());
+    let closed = machine.state() == State::Closed;
+    closed.then(|| (machine.view(now).counts.failures, threshold))
+}
+
+/// What events and log lines call this breaker.
+fn subject(shared: &Shared, circuit: &Circuit) -> Arc<str> {
+    match &circuit.key {
+        None => Arc::clone(&shared.name),
+        Some(key) => Arc::from(format!("{}[{key}]", shared.name)),
+    }
+}
+
 /// Makes known what moved. What was handed down to a key was told of the dependency already.
 fn tell(shared: &Shared, circuit: &Circuit, moved: Vec<BreakerEvent>) {
     if moved.is_empty() {
         return;
     }
-    let subject = match &circuit.key {
-        None => Arc::clone(&shared.name),
-        Some(key) => Arc::from(format!("{}[{key}]", shared.name)),
-    };
+    let subject = subject(shared, circuit);
     let handed_down = |event: &BreakerEvent| {
         let of_override = matches!(
             event,
@@ -406,7 +422,7 @@ impl<D: Dependency> Handler<Report> for Breaker<D> {
     fn handle(&mut self, mut report: Report, ctx: &mut Context<Self>) {
         if let Some(permit) = report.permit.take() {
             let (outcome, circuit) = (report.outcome, report.circuit.take());
-            self.with_machine(&circuit, ctx, |machine, now| {
+            let failures = self.with_machine(&circuit, ctx, |machine, now| {
                 let permit = match permit.kind() {
                     PermitKind::Normal => {
                         let generation = generation_of(machine, permit.generation());
@@ -415,7 +431,16 @@ impl<D: Dependency> Handler<Report> for Breaker<D> {
                     PermitKind::Probe(_) | PermitKind::Unrecorded => permit,
                 };
                 machine.record(now, permit, &outcome, &mut random());
+                let told = outcome.class == Class::Failure && tracing::enabled!(Level::DEBUG);
+                told.then(|| failures_so_far(machine, now)).flatten()
             });
+            if let Some((failures, threshold)) = failures {
+                let shared = self.shared();
+                tracing::debug!(
+                    dependency = &*subject(shared, circuit.as_deref().unwrap_or(&shared.circuit)),
+                    "call failed, {failures}/{threshold}"
+                );
+            }
         }
         // Dropping the report runs what follows it, now that it is counted.
         drop(report);

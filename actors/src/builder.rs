@@ -19,6 +19,7 @@ use crate::error::StartError;
 use crate::fallback::{ByName, Fallback, FallbackActor, FallbackManner, Fallbacks, Rule};
 use crate::message::{BreakerPort, Operate};
 use crate::queue::WorkQueue;
+use crate::redact::redact;
 use crate::reload::Configured;
 use crate::runtime::Runtime;
 use crate::supervisor::{
@@ -388,7 +389,7 @@ impl<D: Dependency> ChildHooks for WorkerHooks<D> {
         let shared = &self.core.shared;
         shared.set_route(Route::Parked);
         self.operate(Command::Park {
-            reason: format!("worker-{} is parked: {cause}", self.index + 1),
+            reason: redact(&format!("worker-{} is parked: {cause}", self.index + 1)).into_owned(),
         });
         self.leave();
     }

@@ -83,7 +83,8 @@ impl Clock {
     }
 
     /// The time on the clocks of the world; what it is told for is a time of day, never a span.
-    pub(crate) fn wall(&self) -> jiff::Timestamp {
+    #[must_use]
+    pub fn wall(&self) -> jiff::Timestamp {
         match &self.0 {
             Kind::Real { .. } => jiff::Timestamp::now(),
             Kind::Tokio { origin, wall } => wall

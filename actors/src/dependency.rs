@@ -21,6 +21,7 @@ use crate::bulkhead::Bulkhead;
 use crate::chaos::Drill;
 use crate::circuit::{Circuit, Keyring};
 use crate::clock::Clock;
+use crate::counts::Counts;
 use crate::error::Absence;
 use crate::event::EventBus;
 use crate::message::BreakerPort;
@@ -265,6 +266,7 @@ pub(crate) struct Shared {
     pub(crate) bulkhead: Bulkhead,
     pub(crate) quarantine: Option<Quarantine>,
     pub(crate) totals: Totals,
+    pub(crate) counts: Arc<Counts>,
     pub(crate) events: EventBus,
     /// Who keeps what attempts came to.
     pub(crate) recorder: Option<Arc<dyn Record>>,
@@ -280,6 +282,15 @@ pub(crate) struct Shared {
 pub(crate) struct RetryBudget {
     pub(crate) kernel: Budget,
     pub(crate) deposited: u64,
+    /// What the budgets before it had granted.
+    granted_before: u64,
+}
+
+impl RetryBudget {
+    /// Attempts beyond the first that were granted, those beside another one among them.
+    pub(crate) fn granted(&self) -> u64 {
+        self.granted_before + self.kernel.granted()
+    }
 }
 
 impl Shared {
@@ -292,8 +303,12 @@ impl Shared {
     ) -> Self {
         let now = clock.now();
         let retry = settings.retry.clone();
+        let counts = Arc::<Counts>::default();
+        let circuit = Circuit::new(Arc::clone(&name), None, &settings.breaker, now);
+        let rate = |rate| RateLimit::new(rate, clock.clone()).counted_by(&counts);
+        let quarantine = |set| Quarantine::new(set).counted_by(&counts);
         let shared = Self {
-            circuit: Circuit::new(Arc::clone(&name), None, &settings.breaker, now),
+            circuit: circuit.counted_by(&counts),
             keys: Keyring::default(),
             name,
             budget: Mutex::new(None),
@@ -301,17 +316,14 @@ impl Shared {
             last_fallback: AtomicU64::new(0),
             last_fallback_tag: AtomicU64::new(0),
             breaker: OnceLock::new(),
-            rate: ArcSwapOption::from_pointee(
-                settings
-                    .rate_limit
-                    .map(|rate| RateLimit::new(&rate, clock.clone())),
-            ),
+            rate: ArcSwapOption::from_pointee(settings.rate_limit.as_ref().map(rate)),
             is_rated: AtomicBool::new(settings.rate_limit.is_some()),
             pauses: Pauses::default(),
             drill: Drill::default(),
-            bulkhead: Bulkhead::new(&settings.bulkhead),
-            quarantine: settings.workers.quarantine.map(Quarantine::new),
+            bulkhead: Bulkhead::new(&settings.bulkhead).counted_by(&counts),
+            quarantine: settings.workers.quarantine.map(quarantine),
             totals: Totals::new(),
+            counts,
             events,
             recorder,
             route: AtomicU8::new(Route::Workers as u8),
@@ -348,11 +360,18 @@ impl Shared {
         self.terms.store(Terms::of(&new).word(), Ordering::Release);
         if old.retry.budget != new.retry.budget {
             let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
-            *budget = self.new_budget(&new.retry);
+            let granted = budget.as_ref().map_or(0, RetryBudget::granted);
+            *budget = self.new_budget(&new.retry).map(|new| RetryBudget {
+                granted_before: granted,
+                ..new
+            });
         }
         if old.rate_limit != new.rate_limit {
             let rate = new.rate_limit.as_ref();
-            let rate = rate.map(|rate| Arc::new(RateLimit::new(rate, self.clock.clone())));
+            let rate = rate.map(|rate| {
+                let rate = RateLimit::new(rate, self.clock.clone());
+                Arc::new(rate.counted_by(&self.counts))
+            });
             self.is_rated.store(rate.is_some(), Ordering::Release);
             self.rate.store(rate);
         }
@@ -370,9 +389,13 @@ impl Shared {
     }
 
     fn new_budget(&self, settings: &RetrySettings) -> Option<RetryBudget> {
-        settings.budget.as_ref().map(|budget| RetryBudget {
-            kernel: Budget::new(budget, self.clock.now()),
+        let now = self.clock.now();
+        let budget = settings.budget.as_ref();
+        Some(RetryBudget {
+            kernel: budget
+                .map_or_else(|| Budget::unlimited(now), |budget| Budget::new(budget, now)),
             deposited: self.totals.submitted.load(Ordering::Relaxed),
+            granted_before: 0,
         })
     }
 
@@ -383,7 +406,8 @@ impl Shared {
         self.keys.get(key, &room, now, |key| {
             // Looked up now: older ones, from before a reload, would stay with the key.
             let breaker = &self.settings().breaker;
-            Circuit::new(Arc::clone(&self.name), Some(key), breaker, now)
+            let circuit = Circuit::new(Arc::clone(&self.name), Some(key), breaker, now);
+            circuit.counted_by(&self.counts)
         })
     }
 

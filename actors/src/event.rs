@@ -3,6 +3,7 @@
 //!
 //! Nothing on the path of a call comes here, and a listener that panics disturbs nobody.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,13 +11,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use breakerbox_policy::supervision::StopCause;
-use breakerbox_policy::{BreakerEvent, ChaosSettings, PauseReason, State, Time};
+use breakerbox_policy::{BreakerEvent, Cause, ChaosSettings, PauseReason, State, Time};
 use tokio::sync::broadcast;
 
 use crate::clock::Clock;
+use crate::redact::redact;
 
 /// Events that are kept for whoever comes late.
-const HISTORY: usize = 1024;
+pub const EVENT_HISTORY: usize = 1024;
 
 /// Something that happened to a dependency or a child.
 ///
@@ -127,6 +129,17 @@ pub enum EventKind {
         /// What is made; `None` when it was taken off.
         settings: Option<ChaosSettings>,
     },
+    /// Somebody at the controls gave a command, and it was carried out.
+    Operated {
+        /// Which command, such as `open`.
+        command: &'static str,
+        /// Who gave it.
+        by: String,
+        /// Why.
+        reason: String,
+        /// When it ends by itself.
+        until: Option<Time>,
+    },
     /// It was taken out of the runtime.
     Removed {
         /// Who did it.
@@ -134,6 +147,42 @@ pub enum EventKind {
     },
     /// New calls are refused; those in flight may finish.
     Draining,
+}
+
+impl EventKind {
+    /// The same, without what may be a secret in texts that others wrote (rule SEC-1).
+    fn redacted(mut self) -> Self {
+        match &mut self {
+            Self::FallbackServing { why, .. } => clean(why),
+            Self::ReloadRefused { problems, .. } => clean(problems),
+            Self::Ended { cause, .. } | Self::Parked { cause } | Self::GaveUp { cause } => {
+                clean_cause(cause);
+            }
+            _ => {}
+        }
+        self
+    }
+}
+
+fn clean(text: &mut String) {
+    if let Cow::Owned(clean) = redact(text) {
+        *text = clean;
+    }
+}
+
+fn clean_cause(cause: &mut StopCause) {
+    match cause {
+        StopCause::Failed(error) => clean(error),
+        StopCause::Crashed(report) => {
+            let mut next = Some(report);
+            while let Some(report) = next {
+                clean(&mut report.message);
+                next = report.also.as_deref_mut();
+            }
+        }
+        StopCause::GaveUp { last, .. } => clean_cause(last),
+        StopCause::Normal | StopCause::Shutdown | StopCause::Killed | StopCause::Lost => {}
+    }
 }
 
 impl fmt::Display for EventKind {
@@ -188,6 +237,12 @@ impl fmt::Display for EventKind {
                 Some(settings) => write!(out, "chaos set by {by}: {settings:?}"),
                 None => write!(out, "chaos taken off by {by}"),
             },
+            Self::Operated {
+                command,
+                by,
+                reason,
+                ..
+            } => write!(out, "{command} by {by}: {reason}"),
             Self::Removed { by } => write!(out, "removed by {by}"),
             Self::Draining => write!(out, "draining: no new calls"),
         }
@@ -212,7 +267,7 @@ struct Inner {
 
 impl EventBus {
     pub(crate) fn new(clock: Clock) -> Self {
-        let (stream, _) = broadcast::channel(HISTORY);
+        let (stream, _) = broadcast::channel(EVENT_HISTORY);
         let inner = Inner {
             last_id: 0,
             history: VecDeque::new(),
@@ -227,6 +282,7 @@ impl EventBus {
 
     /// Records what happened, logs it and tells everyone who listens.
     pub(crate) fn emit(&self, subject: &Arc<str>, kind: EventKind) {
+        let kind = kind.redacted();
         let (event, listeners) = {
             let mut inner = self.lock();
             inner.last_id += 1;
@@ -236,7 +292,7 @@ impl EventBus {
                 subject: Arc::clone(subject),
                 kind,
             };
-            if inner.history.len() == HISTORY {
+            if inner.history.len() == EVENT_HISTORY {
                 inner.history.pop_front();
             }
             inner.history.push_back(event.clone());
@@ -300,15 +356,26 @@ fn log(event: &Event) {
             counts,
             ..
         }) => {
-            let (from, to) = (from.to_string(), to.to_string());
             let (calls, failures, slow) = (counts.calls, counts.failures, counts.slow);
             let retry_after_ms = retry_after.map(|wait| wait.as_secs_f64() * 1e3);
-            if to == State::Open.to_string() {
+            // A recovery's last good probe has no record of its own.
+            let probes = match cause {
+                Cause::Recovered { successes } => Some(format!("{successes}/{calls}")),
+                _ => None,
+            };
+            if *to == State::Open {
                 tracing::warn!(id, dependency = subject, %from, %to, generation, %cause, calls, failures, slow, retry_after_ms, "breaker moved");
             } else {
-                tracing::info!(id, dependency = subject, %from, %to, generation, %cause, calls, failures, slow, retry_after_ms, "breaker moved");
+                tracing::info!(id, dependency = subject, %from, %to, generation, %cause, calls, failures, slow, retry_after_ms, probes, "breaker moved");
             }
         }
+        EventKind::Breaker(event) => tracing::info!(id, dependency = subject, "{event}"),
+        EventKind::Operated {
+            command,
+            by,
+            reason,
+            ..
+        } => tracing::warn!(id, dependency = subject, command, by, reason, "operated"),
         EventKind::Ended { incarnation, cause } if !cause.is_normal() => {
             tracing::warn!(id, subject, incarnation, %cause, "child ended");
         }

@@ -71,9 +71,13 @@ mod error;
 
 mod event;
 
+mod redact;
+
 mod status;
 
 mod totals;
+
+mod counts;
 
 mod clock;
 
@@ -90,18 +94,22 @@ pub use builder::{DependencyBuilder, Eventually, Fallibly, IntoFactory, NewDepen
 pub use call::{CallOptions, Streamed};
 pub use client::{Answer, Client, Source};
 pub use clock::Clock;
+pub use counts::{CountsView, LatencyBuckets};
 pub use dependency::{CallContext, Dependency, Late, TimeLimit, Verdict};
 pub use error::{Absence, CallError, Fault, Limit, Notice, Refused, StartError};
-pub use event::{Event, EventKind};
+pub use event::{EVENT_HISTORY, Event, EventKind};
 pub use fallback::{
     ActorFallback, ByName, Fallback, FallbackCall, FallbackFuture, Fallen, Fixed, On, Rule,
     StaleCache, Turn,
 };
 pub use message::Call;
 pub use record::{Ended, Record};
+pub use redact::redact;
 pub use reload::{DependencyReload, ReloadReport};
 pub use runtime::{Runtime, RuntimeSettings};
 pub use session::Session;
 pub use status::{DependencyStatus, Health, KeyStatus, WorkerStatus};
-pub use supervisor::{Child, ChildRef, ChildStatus, Group, GroupRef, Terminated, Watch, end_with};
+pub use supervisor::{
+    Child, ChildRef, ChildStatus, Group, GroupRef, Terminated, TreeNode, Watch, end_with,
+};
 pub use totals::{LatencyView, TotalsView};

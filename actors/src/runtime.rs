@@ -1,5 +1,7 @@
 //! The runtime: one supervision tree, its threads, and the dependencies by name.
 
+mod controls;
+
 mod live;
 
 use std::any::Any;
@@ -17,6 +19,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use crate::builder::NewDependency;
 use crate::client::Client;
 use crate::clock::Clock;
+use crate::counts::LatencyBuckets;
 use crate::dependency::{Dependency, Route};
 use crate::error::StartError;
 use crate::event::{Event, EventBus, EventKind};
@@ -91,6 +94,8 @@ struct OwnThread {
 trait Registered: Send + Sync {
     fn client(&self) -> &dyn Any;
     fn status(&self) -> DependencyStatus;
+    fn settings(&self) -> Arc<DependencySettings>;
+    fn latency(&self) -> LatencyBuckets;
     fn drain(&self);
     fn stop(&self);
     fn operator(&self) -> Recipient<Operate>;
@@ -114,6 +119,14 @@ impl<D: Dependency> Registered for Client<D> {
 
     fn status(&self) -> DependencyStatus {
         Client::status(self)
+    }
+
+    fn settings(&self) -> Arc<DependencySettings> {
+        Client::settings(self)
+    }
+
+    fn latency(&self) -> LatencyBuckets {
+        self.core.shared.totals.latency_buckets()
     }
 
     fn drain(&self) {

@@ -4,12 +4,14 @@ use std::fmt;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use breakerbox_policy::supervision::StopCause;
 use breakerbox_policy::{
     ChaosSettings, Counts, HalfOpenView, Override, OverrideMode, PauseReason, State, Tally, Time,
     View,
 };
 
 use crate::client::{Core, Slot};
+use crate::counts::CountsView;
 use crate::dependency::{Dependency, Route};
 use crate::supervisor::Condition;
 use crate::totals::{LatencyView, TotalsView};
@@ -39,6 +41,8 @@ pub struct DependencyStatus {
     pub tally: Tally,
     /// What became of the calls.
     pub totals: TotalsView,
+    /// What became of the attempts, and why calls were refused.
+    pub counts: CountsView,
     /// How long they took.
     pub latency: LatencyView,
     /// Calls at the dependency.
@@ -94,7 +98,7 @@ impl fmt::Display for Health {
 }
 
 /// A worker at one moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerStatus {
     /// Its number, from 1.
     pub id: u32,
@@ -102,6 +106,12 @@ pub struct WorkerStatus {
     pub running: bool,
     /// Which of its lives, from 1; 0 before the first.
     pub incarnation: u64,
+    /// How often its supervisor started it again.
+    pub restarts: u64,
+    /// How its latest life ended.
+    pub last_exit: Option<StopCause>,
+    /// When its next life begins, if that is known and it is down.
+    pub back_in: Option<Duration>,
 }
 
 impl DependencyStatus {
@@ -113,10 +123,17 @@ impl DependencyStatus {
         // Counted at the gate, and not told yet. They cannot move the breaker.
         crate::breaker::take_in_counted(&mut machine, circuit, now);
         let view = machine.view(now);
-        let workers = core.workers.iter().zip(1..).map(|(slot, id)| WorkerStatus {
-            id,
-            running: slot.mail.health.condition() == Condition::Running,
-            incarnation: slot.mail.health.incarnation(),
+        let workers = core.workers.iter().zip(1..).map(|(slot, id)| {
+            let health = &slot.mail.health;
+            let running = health.condition() == Condition::Running;
+            WorkerStatus {
+                id,
+                running,
+                incarnation: health.incarnation(),
+                restarts: health.restarts(),
+                last_exit: health.last_exit(),
+                back_in: health.back_in(now).filter(|_| !running),
+            }
         });
         Self {
             name: shared.name.to_string(),
@@ -130,6 +147,7 @@ impl DependencyStatus {
             half_open: view.half_open,
             tally: *view.tally,
             totals: shared.totals.read(),
+            counts: CountsView::of(shared),
             latency: shared.totals.latency(),
             in_flight: shared.bulkhead.in_flight(),
             limit: shared.bulkhead.limit(now),

@@ -15,6 +15,8 @@ mod child;
 
 mod group;
 
+mod tree;
+
 mod watch;
 
 use std::cell::RefCell;
@@ -43,6 +45,7 @@ pub use group::{ChildStatus, Group, GroupRef};
 pub(crate) use health::Condition;
 pub(crate) use home::Homes;
 pub(crate) use life::{Life, Readiness, caught, panic_report, remember_panics};
+pub use tree::TreeNode;
 pub(crate) use watch::Watchers;
 pub use watch::{Terminated, Watch};
 
@@ -323,6 +326,7 @@ impl Supervisor {
             let Some(entry) = self.children.get_mut(&child.id) else {
                 continue;
             };
+            entry.body.health().set_restarts(child.restarts);
             match child.state {
                 ChildState::Stopped | ChildState::Parked => {
                     if child.state == ChildState::Stopped && entry.last_end.is_some() {
@@ -463,6 +467,7 @@ impl Entry {
             DriverNews::StartFailed(cause) | DriverNews::Ended(cause) => {
                 let cause = cause.clone();
                 self.last_end = Some(cause.clone());
+                self.body.health().note_exit(cause.clone());
                 events.emit(&self.subject, EventKind::Ended { incarnation, cause });
             }
         }

@@ -13,6 +13,7 @@ use jiff::tz::TimeZone;
 use tokio::sync::Notify;
 
 use crate::clock::{Clock, random};
+use crate::counts::Refuser;
 use crate::dependency::{Shared, Verdict};
 use crate::error::{CallError, Limit};
 use crate::event::EventKind;
@@ -81,6 +82,7 @@ impl Shared {
     /// Takes in what an attempt said about traffic.
     #[inline]
     pub(crate) fn note_traffic(&self, verdict: &Verdict, began: Time, now: Time) {
+        self.counts.attempt(verdict.class);
         match verdict.class {
             Class::Throttled => self.pause(verdict, now),
             // What was on its way when the pause began does not say that the pause has helped.
@@ -97,6 +99,7 @@ impl Shared {
 
     /// The error of a call that does not go out because of the pause.
     pub(crate) fn paused<E>(&self, pause: Pause, now: Time) -> CallError<E> {
+        self.counts.refuse(Refuser::Pause);
         CallError::RateLimited {
             dependency: Arc::clone(&self.name),
             limit: Limit::Pause(pause.reason),

@@ -2,6 +2,8 @@
 //!
 //! Counters only go up. They never decide anything.
 
+mod buckets;
+
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};

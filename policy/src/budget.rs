@@ -30,6 +30,9 @@ pub struct Budget {
     /// Free tokens, at most one second's.
     free: u64,
     refilled: Time,
+    /// Whether there is no bound, and it only counts.
+    unlimited: bool,
+    granted: u64,
 }
 
 impl Budget {
@@ -49,7 +52,28 @@ impl Budget {
             second: now.as_nanos() / SECOND,
             free: floor_per_second * RETRY,
             refilled: now,
+            unlimited: false,
+            granted: 0,
         }
+    }
+
+    /// A budget that grants every retry, and counts them all the same.
+    #[must_use]
+    pub fn unlimited(now: Time) -> Self {
+        let nothing = BudgetSettings {
+            ratio: 0.0,
+            floor_per_second: 0,
+        };
+        Self {
+            unlimited: true,
+            ..Self::new(&nothing, now)
+        }
+    }
+
+    /// Retries that it has granted.
+    #[must_use]
+    pub const fn granted(&self) -> u64 {
+        self.granted
     }
 
     /// Counts calls (not retries).
@@ -63,6 +87,10 @@ impl Budget {
     /// Takes a retry out, or says that there is none.
     #[must_use]
     pub fn try_withdraw(&mut self, now: Time) -> bool {
+        if self.unlimited {
+            self.granted += 1;
+            return true;
+        }
         self.pass(now);
         let earned = self.earned();
         if earned.saturating_add(self.free) < RETRY {
@@ -79,6 +107,7 @@ impl Budget {
             }
         }
         self.free -= due;
+        self.granted += 1;
         true
     }
 

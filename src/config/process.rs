@@ -31,6 +31,8 @@ pub struct AdminConfig {
     pub bind: SocketAddr,
     /// What a change must be signed with; without it nothing can be changed.
     pub token: Option<Secret>,
+    /// Names under which a browser may reach it for a change, beside addresses and `localhost`.
+    pub hosts: Vec<String>,
 }
 
 /// The file that every outcome is recorded in, for `breakerbox replay`.
@@ -74,6 +76,7 @@ impl Default for AdminConfig {
         Self {
             bind: SocketAddr::new(LOOPBACK, 7071),
             token: None,
+            hosts: Vec::new(),
         }
     }
 }
@@ -107,13 +110,24 @@ pub(super) fn servers(
         secret: true,
         ..line("a text of at least 16 letters", |token| token.len() >= 16)
     };
+    let is_name = |name: &str| {
+        let plain = |letter: char| letter.is_ascii_alphanumeric() || ".-".contains(letter);
+        !name.is_empty() && name.len() <= 253 && name.chars().all(plain)
+    };
+    let hosts = line("a host name without a port", is_name).list();
     let here = GatewayConfig {
         bind: gateway.get_or("bind", &address(), here.bind),
     };
     let there = AdminConfig {
         bind: admin.get_or("bind", &address(), there.bind),
         token: admin.get_if_set("token", &token).map(Secret::new),
+        hosts: admin.get_if_set("hosts", &hosts).unwrap_or_default(),
     };
+    if there.token.is_none() && !admin.is_bad("token") && !there.bind.ip().is_loopback() {
+        let reason = "it can be reached from afar, and there is no token";
+        let allowed = "a loopback address, or to set admin.token too";
+        admin.conflict("bind", reason, allowed);
+    }
     if here.bind == there.bind && there.bind.port() != 0 {
         let reason = "the gateway listens there already";
         admin.conflict("bind", reason, "an address other than gateway.bind");

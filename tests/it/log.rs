@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::sync::{Arc, LazyLock, Mutex};
 
-use tracing::Dispatch;
 use tracing::subscriber::DefaultGuard;
+use tracing::{Dispatch, Level};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// The lines that are logged on this thread while it lives.
@@ -41,10 +41,20 @@ static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(tracing_subsc
 
 impl Log {
     pub(crate) fn capture() -> Self {
+        Self::from(Level::INFO)
+    }
+
+    /// The same with what is only of use for those who look for something.
+    pub(crate) fn capture_all() -> Self {
+        Self::from(Level::DEBUG)
+    }
+
+    fn from(level: Level) -> Self {
         LazyLock::force(&SECOND);
         let text = Text::default();
         let subscriber = tracing_subscriber::fmt()
             .with_writer(text.clone())
+            .with_max_level(level)
             .with_ansi(false)
             .finish();
         Self {

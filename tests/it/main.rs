@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests may unwrap")]
 
 mod acceptance;
+#[cfg(feature = "cli")]
+mod admin;
 mod call_path;
 mod config;
 #[cfg(feature = "cli")]

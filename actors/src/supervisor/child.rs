@@ -1,5 +1,6 @@
 //! A child as its supervisor sees it, and as a user describes it.
 
+use std::any::Any;
 use std::fmt;
 use std::marker::PhantomData;
 use std::rc::Rc;
@@ -12,6 +13,7 @@ use breakerbox_policy::supervision::{ChildSpec, Shutdown, StopCause};
 use breakerbox_policy::{GiveUp, Intensity, Placement, RestartType, Time};
 use tokio::sync::mpsc;
 
+use super::Supervisor;
 use super::driver::{
     Driver, DriverCommand, DriverParts, DriverQueue, Mailslot, Make, Manner, Plain, Tell,
 };
@@ -46,6 +48,9 @@ pub(crate) trait Body: Send + Sync {
     fn hooks(&self) -> &dyn ChildHooks {
         &NoHooks
     }
+
+    /// How it is reached, where it is a supervisor itself.
+    fn supervisor(&self) -> Option<Addr<Supervisor>>;
 }
 
 /// What else happens when a child comes and goes.
@@ -165,6 +170,11 @@ impl<A: Actor<Context = Context<A>>, M: Manner<A>> Body for ActorBody<A, M> {
 
     fn hooks(&self) -> &dyn ChildHooks {
         &*self.hooks
+    }
+
+    fn supervisor(&self) -> Option<Addr<Supervisor>> {
+        let addr: &dyn Any = &self.slot.addr;
+        addr.downcast_ref::<Addr<Supervisor>>().cloned()
     }
 }
 

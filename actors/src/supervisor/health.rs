@@ -1,11 +1,12 @@
 //! What everyone may read of a supervised actor: whether it runs, which life it is in, and how
 //! long it has been busy. The driver alone writes it, before anyone hears of a crash.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use breakerbox_policy::Time;
+use breakerbox_policy::supervision::StopCause;
 
 /// Whether a supervised actor takes calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +31,10 @@ pub(crate) struct Health {
     back_at: AtomicU64,
     /// The driver that owns the queue; older ones are fenced off.
     owner: AtomicU64,
+    /// What its supervisor counted.
+    restarts: AtomicU64,
+    /// How its latest life ended.
+    last_exit: Mutex<Option<StopCause>>,
 }
 
 impl Health {
@@ -82,6 +87,30 @@ impl Health {
     pub(crate) fn back_in(&self, now: Time) -> Option<Duration> {
         let at = Time::from_nanos(self.back_at.load(Ordering::Relaxed));
         (at > now).then(|| at.since(now))
+    }
+
+    /// Publishes how often its supervisor started it again.
+    pub(crate) fn set_restarts(&self, restarts: u64) {
+        self.restarts.store(restarts, Ordering::Relaxed);
+    }
+
+    pub(crate) fn restarts(&self) -> u64 {
+        self.restarts.load(Ordering::Relaxed)
+    }
+
+    /// Publishes how a life of it ended.
+    pub(crate) fn note_exit(&self, cause: StopCause) {
+        *self.exit() = Some(cause);
+    }
+
+    pub(crate) fn last_exit(&self) -> Option<StopCause> {
+        self.exit().clone()
+    }
+
+    fn exit(&self) -> std::sync::MutexGuard<'_, Option<StopCause>> {
+        self.last_exit
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes a new owner of the queue; whoever owned it before is fenced off.

@@ -316,7 +316,7 @@ fn r15_an_exhausted_budget_parks_the_child_alone() {
         assert_eq!(log.take(), Vec::<String>::new());
         let parked = |kind: &EventKind| matches!(kind, EventKind::Parked { .. });
         assert_eq!(happened(&runtime, "d/worker-1", parked), 1);
-        let untouched = sibling.status().workers[0];
+        let untouched = sibling.status().workers[0].clone();
         assert!(untouched.running && untouched.incarnation == 1);
         assert_eq!(sibling.ask(Do::Answer(5)).await.unwrap().value.number, 5);
 

@@ -69,7 +69,7 @@ fn r13_a_worker_that_blocks_its_thread_is_replaced() {
         let others = async { tokio::join!(others.0, others.1) };
         let (one, two) = tokio::time::timeout(PATIENCE, others).await.unwrap();
         assert_eq!((one.unwrap().value, two.unwrap().value), (2, 2));
-        let worker = client.status().workers[0];
+        let worker = client.status().workers[0].clone();
         assert_eq!((worker.incarnation, worker.running), (2, true));
         assert_eq!(runtime.abandoned_threads(), 1);
         let detected = loop {

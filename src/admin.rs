@@ -1,0 +1,200 @@
+//! The admin side: how the runtime is watched and operated over HTTP.
+//!
+//! It runs on a thread of its own, reads what the runtime publishes and sends it an operator's
+//! commands. No protected call goes through here, and nothing that happens here holds one up.
+
+mod server;
+
+mod guard;
+mod problem;
+
+mod alerts;
+mod dependencies;
+mod events;
+mod operate;
+mod probes;
+mod stream;
+mod tree;
+
+mod stamp;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::header::CONTENT_TYPE;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::IntoResponse;
+use axum::routing::{get, post};
+
+use crate::Runtime;
+use crate::config::{DependencyKind, Secret, Settings};
+use crate::metrics::Metrics;
+
+pub use server::{Limits, ServeError, Server};
+
+pub(crate) use dependencies::{pause_word, state_word};
+pub(crate) use events::{dependency_of, kind_of};
+
+use alerts::Alerts;
+use problem::Problem;
+use stamp::Stamps;
+
+/// The document that describes all of this.
+const OPENAPI: &str = include_str!("admin/openapi.json");
+
+/// How far the process has come, for whoever asks whether it is ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Phase {
+    /// Not everything runs yet.
+    #[default]
+    Starting = 0,
+    /// Calls are taken.
+    Ready = 1,
+    /// Calls are not taken any more.
+    ShuttingDown = 2,
+}
+
+/// The admin side of one runtime. Cheap to clone.
+///
+/// # Source  Rules OPS-1 and SEC-1 in docs/rules.md.
+#[derive(Clone)]
+pub struct Admin {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    runtime: Runtime,
+    token: Option<Secret>,
+    hosts: Vec<String>,
+    kinds: BTreeMap<String, DependencyKind>,
+    phase: AtomicU8,
+    alerts: Arc<Mutex<Alerts>>,
+    metrics: Metrics,
+    stamps: Stamps,
+    streams: stream::Streams,
+    /// Events that readers of the stream were too slow for.
+    missed: AtomicU64,
+}
+
+impl Admin {
+    /// The admin side of this runtime, with the token and the dependencies' kinds of these
+    /// settings. It is [`Phase::Starting`] until [`Admin::set_phase`] says more.
+    #[must_use]
+    pub fn new(runtime: Runtime, settings: &Settings) -> Self {
+        let kinds = settings.dependencies.iter();
+        let kinds = kinds.filter_map(|(name, one)| Some((name.clone(), one.kind?)));
+        Self {
+            inner: Arc::new(Inner {
+                token: settings.admin.token.clone(),
+                hosts: settings.admin.hosts.clone(),
+                kinds: kinds.collect(),
+                phase: AtomicU8::new(Phase::Starting as u8),
+                alerts: Alerts::watch(&runtime),
+                metrics: Metrics::watch(&runtime),
+                stamps: Stamps::new(&runtime),
+                streams: stream::Streams::default(),
+                missed: AtomicU64::new(0),
+                runtime,
+            }),
+        }
+    }
+
+    /// Tells how far the process has come.
+    pub fn set_phase(&self, phase: Phase) {
+        self.inner.phase.store(phase as u8, Ordering::Release);
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        match self.inner.phase.load(Ordering::Acquire) {
+            0 => Phase::Starting,
+            1 => Phase::Ready,
+            _ => Phase::ShuttingDown,
+        }
+    }
+
+    fn alerts(&self) -> MutexGuard<'_, Alerts> {
+        self.inner
+            .alerts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Every route, for whoever serves it in another way than [`Admin::serve`] does.
+    pub fn router(&self) -> Router {
+        let changes = Router::new()
+            .route(
+                "/api/dependencies/{name}/{operation}",
+                post(operate::operate),
+            )
+            .route("/api/alerts/{id}/ack", post(alerts::acknowledge))
+            .route("/api/alerts/{id}/clear", post(alerts::clear))
+            .layer(DefaultBodyLimit::max(guard::MAX_BODY))
+            .layer(from_fn_with_state(self.clone(), guard::authorise));
+        let reads = Router::new()
+            .route("/livez", get(probes::live))
+            .route("/readyz", get(probes::ready))
+            .route("/metrics", get(crate::metrics::scrape))
+            .route("/api/openapi.json", get(openapi))
+            .route("/api/dependencies", get(dependencies::list))
+            .route("/api/dependencies/{name}", get(dependencies::one))
+            .route("/api/dependencies/{name}/history", get(events::of_days))
+            .route("/api/events", get(events::list))
+            .route("/api/events/stream", get(stream::follow))
+            .route("/api/tree", get(tree::show))
+            .route("/api/alerts", get(alerts::list));
+        reads
+            .merge(changes)
+            .fallback(nowhere)
+            .method_not_allowed_fallback(not_so)
+            .layer(from_fn(guard::harden))
+            .with_state(self.clone())
+    }
+}
+
+impl fmt::Debug for Admin {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Admin").finish_non_exhaustive()
+    }
+}
+
+impl Admin {
+    pub(crate) fn runtime(&self) -> &Runtime {
+        &self.inner.runtime
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    pub(crate) fn pending_alerts(&self) -> usize {
+        self.alerts().pending()
+    }
+
+    /// Events that readers of the stream missed, and readers that there are now.
+    pub(crate) fn stream_counts(&self) -> (u64, usize) {
+        let missed = self.inner.missed.load(Ordering::Relaxed);
+        (missed, self.inner.streams.readers())
+    }
+}
+
+async fn openapi() -> impl IntoResponse {
+    ([(CONTENT_TYPE, "application/json")], OPENAPI)
+}
+
+async fn nowhere() -> Problem {
+    Problem::new(404, "not-found", "there is nothing at this address")
+        .allowed("the addresses that /api/openapi.json describes")
+}
+
+async fn not_so() -> Problem {
+    Problem::new(
+        405,
+        "method-not-allowed",
+        "this address does not take this method",
+    )
+    .allowed("the methods that /api/openapi.json describes")
+}

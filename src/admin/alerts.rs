@@ -1,0 +1,305 @@
+//! Alerts: one for each episode in which a breaker was open or a dependency parked.
+//!
+//! active → acknowledged → cleared, by people; resolved, by the recovery. An episode lasts from
+//! the trip until the breaker has closed, however often it is tried again in between.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::HeaderMap;
+use axum::{Extension, Json};
+use breakerbox_policy::{BreakerEvent, State as Breaker, Time};
+use serde::{Deserialize, Serialize};
+
+use super::events::{bad_query, dependency_of};
+use super::guard::{Peer, author};
+use super::operate::{Body, read};
+use super::problem::Problem;
+use super::{Admin, Inner};
+use crate::{Event, EventKind, Runtime, redact};
+
+/// Alerts that are kept; the oldest that are over are forgotten first.
+const MAX_ALERTS: usize = 256;
+
+/// What is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    BreakerOpen,
+    Parked,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Active,
+    Acknowledged,
+    Cleared,
+    Resolved,
+}
+
+impl Stage {
+    const ALL: [Self; 4] = [
+        Self::Active,
+        Self::Acknowledged,
+        Self::Cleared,
+        Self::Resolved,
+    ];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Acknowledged => "acknowledged",
+            Self::Cleared => "cleared",
+            Self::Resolved => "resolved",
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Alert {
+    id: u64,
+    subject: Arc<str>,
+    kind: Kind,
+    stage: Stage,
+    message: String,
+    raised: Time,
+    /// Whether what it is about still lasts, whatever people made of the alert.
+    lasts: bool,
+    over: Option<Time>,
+    by: Option<String>,
+    note: Option<String>,
+}
+
+/// The alerts of one runtime.
+#[derive(Debug, Default)]
+pub(super) struct Alerts {
+    last_id: u64,
+    all: VecDeque<Alert>,
+    /// Events up to this one were taken from the history.
+    seen: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct View {
+    id: u64,
+    dependency: String,
+    subject: String,
+    kind: &'static str,
+    state: &'static str,
+    message: String,
+    raised_at: String,
+    over_at: Option<String>,
+    by: Option<String>,
+    note: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wanted {
+    state: Option<String>,
+}
+
+impl Alerts {
+    /// The alerts of this runtime, from what is known of its past on.
+    pub(super) fn watch(runtime: &Runtime) -> Arc<Mutex<Self>> {
+        let alerts = Arc::new(Mutex::new(Self::default()));
+        let weak = Arc::downgrade(&alerts);
+        // Held until the past is taken in: what happens meanwhile waits for a moment.
+        let mut past = alerts.lock().unwrap_or_else(PoisonError::into_inner);
+        runtime.on_event(move |event| {
+            if let Some(alerts) = weak.upgrade() {
+                let mut alerts = alerts.lock().unwrap_or_else(PoisonError::into_inner);
+                if event.id > alerts.seen {
+                    alerts.take_in(event);
+                }
+            }
+        });
+        for event in runtime.events_since(0) {
+            past.seen = event.id;
+            past.take_in(&event);
+        }
+        drop(past);
+        alerts
+    }
+
+    fn take_in(&mut self, event: &Event) {
+        match &event.kind {
+            EventKind::Breaker(BreakerEvent::Transition { to, cause, .. }) => match to {
+                Breaker::Open => self.raise(event, Kind::BreakerOpen, cause.to_string()),
+                Breaker::HalfOpen => {}
+                Breaker::Closed => self.resolve(event, Kind::BreakerOpen),
+            },
+            EventKind::Parked { cause } => self.raise(event, Kind::Parked, cause.to_string()),
+            EventKind::Started { .. } => self.resolve(event, Kind::Parked),
+            EventKind::Removed { .. } => {
+                let gone = |alert: &&mut Alert| dependency_of(&alert.subject) == &*event.subject;
+                for alert in self.all.iter_mut().filter(gone) {
+                    alert.end(event.at);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn raise(&mut self, event: &Event, kind: Kind, message: String) {
+        let same = |alert: &Alert| alert.is(event, kind) && alert.lasts;
+        if self.all.iter().any(same) {
+            return;
+        }
+        if self.all.len() == MAX_ALERTS {
+            let over = self.all.iter().position(|alert| !alert.lasts);
+            // All of them last: the newest are the ones that nobody has seen.
+            self.all.remove(over.unwrap_or(0));
+        }
+        self.last_id += 1;
+        self.all.push_back(Alert {
+            id: self.last_id,
+            subject: Arc::clone(&event.subject),
+            kind,
+            stage: Stage::Active,
+            message: redact(&message).into_owned(),
+            raised: event.at,
+            lasts: true,
+            over: None,
+            by: None,
+            note: None,
+        });
+    }
+
+    fn resolve(&mut self, event: &Event, kind: Kind) {
+        for alert in self.all.iter_mut().filter(|alert| alert.is(event, kind)) {
+            alert.end(event.at);
+        }
+    }
+
+    /// Alerts that nobody has dealt with and that are not over, by dependency.
+    pub(super) fn pending(&self) -> usize {
+        let pending = |alert: &&Alert| matches!(alert.stage, Stage::Active | Stage::Acknowledged);
+        self.all.iter().filter(pending).count()
+    }
+}
+
+impl Alert {
+    fn is(&self, event: &Event, kind: Kind) -> bool {
+        self.kind == kind && self.subject == event.subject
+    }
+
+    fn end(&mut self, at: Time) {
+        if self.lasts {
+            self.lasts = false;
+            self.over = Some(at);
+            if self.stage != Stage::Cleared {
+                self.stage = Stage::Resolved;
+            }
+        }
+    }
+
+    fn view(&self, inner: &Inner) -> View {
+        View {
+            id: self.id,
+            dependency: dependency_of(&self.subject).to_owned(),
+            subject: self.subject.to_string(),
+            kind: match self.kind {
+                Kind::BreakerOpen => "breaker_open",
+                Kind::Parked => "parked",
+            },
+            state: self.stage.word(),
+            message: self.message.clone(),
+            raised_at: inner.stamps.of(self.raised),
+            over_at: self.over.map(|at| inner.stamps.of(at)),
+            by: self.by.clone(),
+            note: self.note.clone(),
+        }
+    }
+}
+
+pub(super) async fn list(
+    State(admin): State<Admin>,
+    wanted: Result<Query<Wanted>, QueryRejection>,
+) -> Result<Json<Vec<View>>, Problem> {
+    let Query(wanted) = wanted.map_err(|bad| bad_query(&bad))?;
+    let known = |word: &str| Stage::ALL.iter().any(|stage| stage.word() == word);
+    if let Some(state) = wanted.state.as_deref().filter(|state| !known(state)) {
+        return Err(Problem::new(400, "bad-query", "there is no such state")
+            .given(state)
+            .allowed("active, acknowledged, cleared, resolved"));
+    }
+    let fits = |alert: &&Alert| {
+        let state = wanted.state.as_deref();
+        state.is_none_or(|state| state == alert.stage.word())
+    };
+    let alerts = admin.alerts();
+    let newest_first = alerts.all.iter().rev().filter(fits);
+    let all = newest_first.map(|alert| alert.view(&admin.inner));
+    Ok(Json(all.collect()))
+}
+
+pub(super) async fn acknowledge(
+    State(admin): State<Admin>,
+    Path(id): Path<String>,
+    peer: Option<Extension<Peer>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<View>, Problem> {
+    let reason = read(&headers, body)?.reason;
+    let by = author(peer.map(|peer| peer.0));
+    deal_with(
+        &admin,
+        &id,
+        (Stage::Acknowledged, "acknowledge"),
+        &by,
+        reason,
+    )
+}
+
+pub(super) async fn clear(
+    State(admin): State<Admin>,
+    Path(id): Path<String>,
+    peer: Option<Extension<Peer>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<View>, Problem> {
+    let reason = read(&headers, body)?.reason;
+    let by = author(peer.map(|peer| peer.0));
+    deal_with(&admin, &id, (Stage::Cleared, "clear"), &by, reason)
+}
+
+fn deal_with(
+    admin: &Admin,
+    id: &str,
+    (stage, command): (Stage, &'static str),
+    by: &str,
+    reason: String,
+) -> Result<Json<View>, Problem> {
+    let (view, subject) = {
+        let mut alerts = admin.alerts();
+        let found = alerts
+            .all
+            .iter_mut()
+            .find(|alert| alert.id.to_string() == id);
+        let Some(alert) = found else {
+            return Err(Problem::new(404, "unknown-alert", "no alert has this id")
+                .given(id)
+                .allowed("the ids that /api/alerts lists"));
+        };
+        let may = match stage {
+            Stage::Acknowledged => alert.stage == Stage::Active,
+            _ => alert.stage != Stage::Cleared,
+        };
+        if !may {
+            let detail = format!("an alert that is {} cannot do this", alert.stage.word());
+            return Err(Problem::new(409, "illegal-transition", detail)
+                .given(command)
+                .allowed("active to acknowledged; any other than cleared to cleared"));
+        }
+        alert.stage = stage;
+        alert.by = Some(by.to_owned());
+        alert.note = Some(reason.clone());
+        (alert.view(&admin.inner), Arc::clone(&alert.subject))
+    };
+    // Whoever listens takes the lock too.
+    let name = dependency_of(&subject);
+    admin.runtime().note_operation(name, command, by, &reason);
+    Ok(Json(view))
+}

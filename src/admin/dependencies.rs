@@ -1,0 +1,385 @@
+//! How the dependencies are, as JSON: the names of the fields are a contract.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use breakerbox_policy::{
+    ChaosSettings, Counts, DependencySettings, Override, PauseReason, State as Breaker,
+};
+use serde::Serialize;
+
+use super::probes::word;
+use super::problem::Problem;
+use super::{Admin, Inner};
+use crate::config::DependencyKind;
+use crate::{DependencyStatus, Health, KeyStatus, WorkerStatus, redact};
+
+/// Keys that are shown of a dependency; it may have many more.
+const MAX_KEYS: usize = 100;
+
+/// A dependency, as everybody outside sees it.
+#[derive(Debug, Serialize)]
+pub(super) struct View {
+    name: String,
+    kind: &'static str,
+    state: &'static str,
+    #[serde(rename = "override")]
+    overridden: Option<OverrideView>,
+    generation: u64,
+    since: String,
+    reason: String,
+    retry_after_ms: Option<u64>,
+    /// When an open breaker lets its first probe through.
+    next_probe_at: Option<String>,
+    half_open: Option<HalfOpen>,
+    window: Window,
+    totals: Totals,
+    latency_ms: Latency,
+    in_flight: u32,
+    queued: u32,
+    limits: Limits,
+    workers: Vec<Worker>,
+    fallbacks: Vec<Fallback>,
+    health: &'static str,
+    health_reason: Option<String>,
+    parked: bool,
+    pause: Option<Pause>,
+    rate_limit: Option<RateLimit>,
+    chaos: Option<Chaos>,
+    key_count: usize,
+    keys: Vec<Key>,
+}
+
+#[derive(Debug, Serialize)]
+struct OverrideView {
+    mode: String,
+    reason: String,
+    by: String,
+    until: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct HalfOpen {
+    successes: u64,
+    needed: u64,
+    in_flight: u64,
+    results: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Window {
+    calls: u64,
+    failures: u64,
+    slow: u64,
+    failure_rate: Option<f64>,
+    slow_rate: Option<f64>,
+    consecutive_failures: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Totals {
+    submitted: u64,
+    primary: u64,
+    fallback: u64,
+    refused: u64,
+    failed: u64,
+    late: u64,
+    cancelled: u64,
+    attempts: u64,
+    retries: u64,
+    hedges: u64,
+    restarts: u64,
+    trips: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Latency {
+    p50: Option<f64>,
+    p90: Option<f64>,
+    p99: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Limits {
+    /// Calls that may be at the dependency now.
+    concurrent: u32,
+    max_concurrent: u32,
+    max_concurrent_writes: Option<u32>,
+    max_queue: u32,
+    failure_threshold: Option<u32>,
+    failure_rate: Option<f64>,
+    slow_rate: Option<f64>,
+    attempt_timeout_ms: Option<u64>,
+    total_timeout_ms: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Worker {
+    id: u32,
+    state: &'static str,
+    incarnation: u64,
+    restarts: u64,
+    last_exit: Option<String>,
+    back_in_ms: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Fallback {
+    name: String,
+    served: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Pause {
+    reason: &'static str,
+    ends_in_ms: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct RateLimit {
+    rate: f64,
+    per_ms: u64,
+    burst: u32,
+    max_wait_ms: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Chaos {
+    latency_rate: f64,
+    latency_ms: u64,
+    error_rate: f64,
+    hang_rate: f64,
+    panic_rate: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Key {
+    key: String,
+    state: &'static str,
+    #[serde(rename = "override")]
+    overridden: Option<OverrideView>,
+    reason: String,
+    retry_after_ms: Option<u64>,
+    window: Window,
+}
+
+pub(super) async fn list(State(admin): State<Admin>) -> Json<Vec<View>> {
+    Json(all(&admin))
+}
+
+pub(super) async fn one(
+    State(admin): State<Admin>,
+    Path(name): Path<String>,
+) -> Result<Json<View>, Problem> {
+    let view = named(&admin, &name);
+    view.map(Json)
+        .ok_or_else(|| Problem::unknown_dependency(&name))
+}
+
+/// The dependency of this name.
+pub(super) fn named(admin: &Admin, name: &str) -> Option<View> {
+    let status = admin.runtime().status(name)?;
+    Some(view(&admin.inner, status))
+}
+
+/// Every dependency, by name.
+pub(super) fn all(admin: &Admin) -> Vec<View> {
+    let statuses = admin.runtime().statuses().into_iter();
+    statuses.map(|one| view(&admin.inner, one)).collect()
+}
+
+fn view(inner: &Inner, status: DependencyStatus) -> View {
+    let settings = inner.runtime.settings(&status.name).unwrap_or_default();
+    let kind = inner.kinds.get(&status.name);
+    let now = inner.stamps.now();
+    let opens_at = status.retry_after.filter(|_| status.state == Breaker::Open);
+    let (health, health_reason) = (word(&status.health), reason_of(&status.health));
+    let totals = status.totals;
+    let key_count = status.keys.len();
+    View {
+        kind: kind.map_or("library", |kind| kind_word(*kind)),
+        state: state_word(status.state),
+        overridden: status.overridden.map(|set| over(inner, set)),
+        generation: status.generation,
+        since: inner.stamps.of(status.since),
+        reason: redact(&status.reason).into_owned(),
+        retry_after_ms: status.retry_after.map(millis),
+        next_probe_at: opens_at.map(|wait| inner.stamps.of(now.after(wait))),
+        half_open: status.half_open.map(|period| HalfOpen {
+            successes: period.successes,
+            needed: period.needed,
+            in_flight: period.in_flight,
+            results: period.results,
+        }),
+        window: window(&status.window),
+        totals: Totals {
+            submitted: totals.submitted,
+            primary: totals.primary,
+            fallback: totals.fallback,
+            refused: totals.refused,
+            failed: totals.failed,
+            late: status.tally.late,
+            cancelled: totals.cancelled,
+            attempts: totals.attempts,
+            retries: status.counts.retries,
+            hedges: totals.hedges,
+            restarts: totals.restarts,
+            trips: totals.trips,
+        },
+        latency_ms: Latency {
+            p50: status.latency.p50.map(exact_millis),
+            p90: status.latency.p90.map(exact_millis),
+            p99: status.latency.p99.map(exact_millis),
+        },
+        in_flight: status.in_flight,
+        queued: status.queued,
+        limits: limits(status.limit, &settings),
+        workers: status.workers.into_iter().map(worker).collect(),
+        fallbacks: status
+            .fallbacks
+            .into_iter()
+            .map(|(name, served)| Fallback { name, served })
+            .collect(),
+        health,
+        health_reason,
+        parked: status.parked,
+        pause: status.paused.map(|(reason, left)| Pause {
+            reason: pause_word(reason),
+            ends_in_ms: millis(left),
+        }),
+        rate_limit: settings.rate_limit.map(|limit| RateLimit {
+            rate: limit.rate,
+            per_ms: millis(limit.per),
+            burst: limit.burst.get(),
+            max_wait_ms: millis(limit.max_wait),
+        }),
+        chaos: status.chaos.as_ref().map(chaos),
+        key_count,
+        keys: status
+            .keys
+            .into_iter()
+            .take(MAX_KEYS)
+            .map(|one| key(inner, one))
+            .collect(),
+        name: status.name,
+    }
+}
+
+fn limits(concurrent: u32, settings: &DependencySettings) -> Limits {
+    let DependencySettings {
+        bulkhead, breaker, ..
+    } = settings;
+    let threshold = breaker.failure_threshold.or(breaker.consecutive_failures);
+    Limits {
+        concurrent,
+        max_concurrent: bulkhead.max_concurrent.get(),
+        max_concurrent_writes: bulkhead.max_concurrent_writes.map(u32::from),
+        max_queue: bulkhead.max_queue,
+        failure_threshold: threshold.map(u32::from),
+        failure_rate: breaker.failure_rate.map(|rate| rate.as_f64()),
+        slow_rate: breaker.slow_rate.map(|rate| rate.as_f64()),
+        attempt_timeout_ms: settings.timeout.attempt.map(millis),
+        total_timeout_ms: settings.timeout.total.map(millis),
+    }
+}
+
+fn worker(one: WorkerStatus) -> Worker {
+    let state = match (one.running, one.incarnation, one.back_in) {
+        (true, _, _) => "running",
+        (false, _, Some(_)) => "waiting",
+        (false, 0, None) => "starting",
+        (false, _, None) => "down",
+    };
+    Worker {
+        id: one.id,
+        state,
+        incarnation: one.incarnation,
+        restarts: one.restarts,
+        last_exit: one
+            .last_exit
+            .map(|cause| redact(&cause.to_string()).into_owned()),
+        back_in_ms: one.back_in.map(millis),
+    }
+}
+
+fn key(inner: &Inner, one: KeyStatus) -> Key {
+    Key {
+        key: one.key,
+        state: state_word(one.state),
+        overridden: one.overridden.map(|set| over(inner, set)),
+        reason: redact(&one.reason).into_owned(),
+        retry_after_ms: one.retry_after.map(millis),
+        window: window(&one.window),
+    }
+}
+
+fn over(inner: &Inner, set: Override) -> OverrideView {
+    OverrideView {
+        mode: set.mode.to_string(),
+        reason: redact(&set.reason).into_owned(),
+        by: set.by.to_string(),
+        until: set.until.map(|until| inner.stamps.of(until)),
+    }
+}
+
+fn window(counts: &Counts) -> Window {
+    Window {
+        calls: counts.calls,
+        failures: counts.failures,
+        slow: counts.slow,
+        failure_rate: counts.failure_rate(),
+        slow_rate: counts.slow_rate(),
+        consecutive_failures: counts.consecutive_failures,
+    }
+}
+
+fn chaos(set: &ChaosSettings) -> Chaos {
+    Chaos {
+        latency_rate: set.latency_rate.as_f64(),
+        latency_ms: millis(set.latency),
+        error_rate: set.error_rate.as_f64(),
+        hang_rate: set.hang_rate.as_f64(),
+        panic_rate: set.panic_rate.as_f64(),
+    }
+}
+
+fn reason_of(health: &Health) -> Option<String> {
+    match health {
+        Health::Ok => None,
+        Health::Degraded { reason } | Health::Down { reason } => Some(redact(reason).into_owned()),
+    }
+}
+
+fn kind_word(kind: DependencyKind) -> &'static str {
+    match kind {
+        DependencyKind::Http => "http",
+        DependencyKind::McpStdio => "mcp_stdio",
+        DependencyKind::Simulated => "simulated",
+    }
+}
+
+/// The name of a breaker's state, in the API and in metrics.
+pub(crate) fn state_word(state: Breaker) -> &'static str {
+    match state {
+        Breaker::Closed => "closed",
+        Breaker::Open => "open",
+        Breaker::HalfOpen => "half_open",
+    }
+}
+
+pub(crate) fn pause_word(reason: PauseReason) -> &'static str {
+    match reason {
+        PauseReason::Throttled => "throttled",
+        PauseReason::QuotaUsedUp => "quota_used_up",
+    }
+}
+
+/// A span in whole milliseconds, rounded up: nobody is told to come back too early.
+pub(super) fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
+fn exact_millis(span: Duration) -> f64 {
+    span.as_secs_f64() * 1e3
+}

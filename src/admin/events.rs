@@ -1,0 +1,301 @@
+//! What happened, as JSON: the bounded history with its filters.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use breakerbox_policy::{BreakerEvent, Cause, Time};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::dependencies::{millis, pause_word};
+use super::problem::Problem;
+use super::{Admin, Inner};
+use crate::{EVENT_HISTORY, Event, EventKind, redact};
+
+/// An event, as everybody outside sees it.
+#[derive(Debug, Serialize)]
+pub(super) struct View {
+    pub(super) id: u64,
+    time: String,
+    /// Since the runtime's start.
+    at_ms: u64,
+    /// The dependency that it belongs to.
+    dependency: String,
+    /// That, or a key of it, or a child of its supervisor.
+    subject: String,
+    kind: &'static str,
+    message: String,
+    /// What the kind of event has to say beside the words.
+    details: Map<String, Value>,
+}
+
+/// What a reader of the history asks for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wanted {
+    since: Option<u64>,
+    dependency: Option<String>,
+    kind: Option<String>,
+    limit: Option<usize>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Page {
+    events: Vec<View>,
+    /// The last event there is; ask for those since it.
+    last_id: u64,
+    /// Whether events after `since` are forgotten already.
+    incomplete: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Days {
+    days: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct History {
+    dependency: String,
+    days: f64,
+    /// Events that are kept, of all dependencies together.
+    kept: usize,
+    /// Whether events of this span are forgotten already.
+    incomplete: bool,
+    events: Vec<View>,
+}
+
+pub(super) async fn list(
+    State(admin): State<Admin>,
+    wanted: Result<Query<Wanted>, QueryRejection>,
+) -> Result<Json<Page>, Problem> {
+    let Query(wanted) = wanted.map_err(|bad| bad_query(&bad))?;
+    let since = wanted.since.unwrap_or(0);
+    let limit = wanted.limit.unwrap_or(EVENT_HISTORY);
+    if !(1..=EVENT_HISTORY).contains(&limit) {
+        return Err(Problem::new(400, "bad-query", "limit is out of range")
+            .given(limit.to_string())
+            .allowed(format!("1 to {EVENT_HISTORY}")));
+    }
+    let all = admin.runtime().events_since(0);
+    let last_id = all.last().map_or(0, |event| event.id);
+    let first = all.first().map_or(1, |event| event.id);
+    let fits = |event: &&Event| {
+        let dependency = wanted.dependency.as_deref();
+        event.id > since
+            && dependency.is_none_or(|name| name == dependency_of(&event.subject))
+            && wanted
+                .kind
+                .as_deref()
+                .is_none_or(|kind| kind == kind_of(&event.kind))
+    };
+    let fitting: Vec<&Event> = all.iter().filter(fits).collect();
+    // The latest ones are the ones to look at.
+    let cut = fitting.len().saturating_sub(limit);
+    let events = fitting[cut..].iter().map(|event| view(&admin.inner, event));
+    Ok(Json(Page {
+        events: events.collect(),
+        last_id,
+        incomplete: since + 1 < first,
+    }))
+}
+
+/// The history of one dependency over so many days, as far as it is kept.
+pub(super) async fn of_days(
+    State(admin): State<Admin>,
+    Path(name): Path<String>,
+    days: Result<Query<Days>, QueryRejection>,
+) -> Result<Json<History>, Problem> {
+    const RANGE: std::ops::RangeInclusive<f64> = 0.001..=3650.0;
+    let Query(days) = days.map_err(|bad| bad_query(&bad))?;
+    let days = days.days.unwrap_or(1.0);
+    if !RANGE.contains(&days) {
+        return Err(Problem::new(400, "bad-query", "days is out of range")
+            .given(days.to_string())
+            .allowed("0.001 to 3650"));
+    }
+    if admin.runtime().status(&name).is_none() {
+        return Err(Problem::unknown_dependency(&name));
+    }
+    let span = Duration::from_secs_f64(days * 24.0 * 3600.0);
+    let begin = Time::ZERO.after(admin.inner.stamps.now().since(Time::ZERO.after(span)));
+    let all = admin.runtime().events_since(0);
+    let forgotten = all
+        .first()
+        .is_some_and(|first| first.id > 1 && first.at >= begin);
+    let wanted = |event: &&Event| event.at >= begin && dependency_of(&event.subject) == name;
+    let events = all.iter().filter(wanted);
+    let events = events.map(|event| view(&admin.inner, event)).collect();
+    Ok(Json(History {
+        dependency: name,
+        days,
+        kept: EVENT_HISTORY,
+        incomplete: forgotten,
+        events,
+    }))
+}
+
+pub(super) fn bad_query(bad: &QueryRejection) -> Problem {
+    Problem::new(400, "bad-query", bad.body_text())
+        .allowed("the parameters that /api/openapi.json describes")
+}
+
+/// The dependency that an event's subject belongs to: `web` of `web[key]` and of `web/worker-1`.
+pub(crate) fn dependency_of(subject: &str) -> &str {
+    let end = subject.find(['[', '/']).unwrap_or(subject.len());
+    &subject[..end]
+}
+
+pub(super) fn view(inner: &Inner, event: &Event) -> View {
+    View {
+        id: event.id,
+        time: inner.stamps.of(event.at),
+        at_ms: event.at.as_millis(),
+        dependency: dependency_of(&event.subject).to_owned(),
+        subject: event.subject.to_string(),
+        kind: kind_of(&event.kind),
+        message: redact(&event.kind.to_string()).into_owned(),
+        details: details(inner, &event.kind),
+    }
+}
+
+/// The name of a kind of events, in the API and in metrics.
+pub(crate) fn kind_of(kind: &EventKind) -> &'static str {
+    match kind {
+        EventKind::Breaker(event) => match event {
+            BreakerEvent::Transition { .. } => "transition",
+            BreakerEvent::HalfOpenProgress { .. } => "probe_succeeded",
+            BreakerEvent::Overridden { .. } => "override_set",
+            BreakerEvent::OverrideRemoved { .. } => "override_removed",
+            BreakerEvent::WouldTrip { .. } => "would_trip",
+            BreakerEvent::Renewed { .. } => "renewed",
+        },
+        EventKind::Started { .. } => "started",
+        EventKind::Ended { .. } => "ended",
+        EventKind::RestartScheduled { .. } => "restart_scheduled",
+        EventKind::Parked { .. } => "parked",
+        EventKind::GaveUp { .. } => "gave_up",
+        EventKind::Stuck { .. } => "stuck",
+        EventKind::FallbackServing { .. } => "fallback_serving",
+        EventKind::FallbackOver { .. } => "fallback_over",
+        EventKind::Quarantined { .. } => "quarantined",
+        EventKind::Paused { .. } => "paused",
+        EventKind::Reloaded { .. } => "reloaded",
+        EventKind::ReloadRefused { .. } => "reload_refused",
+        EventKind::Chaos { .. } => "chaos",
+        EventKind::Operated { .. } => "operated",
+        EventKind::Removed { .. } => "removed",
+        EventKind::Draining => "draining",
+        _ => "other",
+    }
+}
+
+fn details(inner: &Inner, kind: &EventKind) -> Map<String, Value> {
+    let text = |text: &dyn std::fmt::Display| redact(&text.to_string()).into_owned();
+    let details = match kind {
+        EventKind::Breaker(event) => return breaker(inner, event),
+        EventKind::Started { incarnation } => json!({ "incarnation": incarnation }),
+        EventKind::Ended { incarnation, cause } => {
+            json!({ "incarnation": incarnation, "cause": text(cause) })
+        }
+        EventKind::RestartScheduled { after } => json!({ "after_ms": millis(*after) }),
+        EventKind::Parked { cause } | EventKind::GaveUp { cause } => {
+            json!({ "cause": text(cause) })
+        }
+        EventKind::Stuck { incarnation, for_ } => {
+            json!({ "incarnation": incarnation, "for_ms": millis(*for_) })
+        }
+        EventKind::FallbackServing { fallback, why } => {
+            json!({ "fallback": &**fallback, "why": text(why) })
+        }
+        EventKind::FallbackOver { served } => json!({ "served": served }),
+        EventKind::Quarantined { fingerprint, ttl } => {
+            json!({ "fingerprint": format!("{fingerprint:#x}"), "ttl_ms": millis(*ttl) })
+        }
+        EventKind::Paused { reason, for_, hint } => json!({
+            "reason": pause_word(*reason),
+            "for_ms": millis(*for_),
+            "hint_ms": hint.map(millis),
+        }),
+        EventKind::Reloaded { by, changed, waits } => {
+            json!({ "by": by, "changed": changed, "waits": waits })
+        }
+        EventKind::ReloadRefused { by, problems } => {
+            json!({ "by": by, "problems": text(problems) })
+        }
+        EventKind::Chaos { by, settings } => json!({ "by": by, "on": settings.is_some() }),
+        EventKind::Operated {
+            command,
+            by,
+            reason,
+            until,
+        } => json!({
+            "command": command,
+            "by": by,
+            "reason": text(reason),
+            "until": until.map(|until| inner.stamps.of(until)),
+        }),
+        EventKind::Removed { by } => json!({ "by": by }),
+        _ => Value::Null,
+    };
+    object(details)
+}
+
+fn breaker(inner: &Inner, event: &BreakerEvent) -> Map<String, Value> {
+    let cause = |cause: &Cause| redact(&cause.to_string()).into_owned();
+    object(match event {
+        BreakerEvent::Transition {
+            from,
+            to,
+            generation,
+            cause: why,
+            retry_after,
+            counts,
+            ..
+        } => json!({
+            "from": from.to_string(),
+            "to": to.to_string(),
+            "generation": generation,
+            "cause": cause(why),
+            "retry_after_ms": retry_after.map(millis),
+            "calls": counts.calls,
+            "failures": counts.failures,
+            "slow": counts.slow,
+        }),
+        BreakerEvent::HalfOpenProgress {
+            successes, needed, ..
+        } => json!({ "successes": successes, "needed": needed }),
+        BreakerEvent::Overridden {
+            mode,
+            reason,
+            by,
+            until,
+            ..
+        } => json!({
+            "mode": mode.to_string(),
+            "reason": redact(reason),
+            "by": by.to_string(),
+            "until": until.map(|until| inner.stamps.of(until)),
+        }),
+        BreakerEvent::OverrideRemoved {
+            mode, cause: why, ..
+        } => json!({ "mode": mode.to_string(), "cause": cause(why) }),
+        BreakerEvent::WouldTrip { reason, .. } => {
+            json!({ "reason": redact(&reason.to_string()) })
+        }
+        BreakerEvent::Renewed {
+            generation,
+            cause: why,
+            ..
+        } => json!({ "generation": generation, "cause": cause(why) }),
+    })
+}
+
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}

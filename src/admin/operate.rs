@@ -1,0 +1,150 @@
+//! An operator's commands: each is checked, carried out, and kept on record with who gave it.
+
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use axum::http::header::CONTENT_TYPE;
+use axum::{Extension, Json};
+use breakerbox_policy::Command;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::Admin;
+use super::dependencies;
+use super::guard::{MAX_BODY, Peer, author};
+use super::problem::Problem;
+
+/// What can be done to a dependency.
+const OPERATIONS: &str = "open, close, disable, shadow, reset, check";
+const MAX_REASON: usize = 500;
+/// A year.
+const MAX_FOR_MS: u64 = 365 * 24 * 60 * 60 * 1000;
+
+/// What a change says of itself.
+#[derive(Debug)]
+pub(super) struct Order {
+    pub(super) reason: String,
+    for_ms: Option<u64>,
+}
+
+/// How the dependency is after the change.
+#[derive(Debug, Serialize)]
+pub(super) struct Done {
+    done: String,
+    dependency: dependencies::View,
+}
+
+/// What the parts of a request made of a body.
+pub(super) type Body = Result<Bytes, BytesRejection>;
+
+pub(super) async fn operate(
+    State(admin): State<Admin>,
+    Path((name, operation)): Path<(String, String)>,
+    peer: Option<Extension<Peer>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Done>, Problem> {
+    if !OPERATIONS.split(", ").any(|known| known == operation) {
+        return Err(Problem::new(404, "not-found", "there is no such operation")
+            .given(operation)
+            .allowed(OPERATIONS));
+    }
+    let order = read(&headers, body)?;
+    if order.for_ms.is_some() && !matches!(&*operation, "open" | "disable" | "shadow") {
+        let detail = format!("for_ms means nothing with {operation}");
+        return Err(Problem::new(400, "bad-request", detail)
+            .allowed("for_ms with open, disable and shadow"));
+    }
+    let command = command(&admin, &operation, order);
+    let by = author(peer.map(|peer| peer.0));
+    match admin.runtime().operate_by(&name, command, &by).await {
+        None => return Err(Problem::unknown_dependency(&name)),
+        Some(Err(illegal)) => {
+            return Err(Problem::new(409, "illegal-transition", illegal.to_string())
+                .given(operation)
+                .allowed("check while the breaker is open or half-open"));
+        }
+        Some(Ok(())) => {}
+    }
+    let dependency = dependencies::named(&admin, &name);
+    let dependency = dependency.ok_or_else(|| Problem::unknown_dependency(&name))?;
+    Ok(Json(Done {
+        done: operation,
+        dependency,
+    }))
+}
+
+fn command(admin: &Admin, operation: &str, order: Order) -> Command {
+    let now = admin.inner.stamps.now();
+    let until = order.for_ms.map(|ms| now.after(Duration::from_millis(ms)));
+    let reason = order.reason;
+    match operation {
+        "open" => Command::Open { reason, until },
+        "disable" => Command::Disable { reason, until },
+        "shadow" => Command::Shadow { reason, until },
+        "close" => Command::Close { reason },
+        "reset" => Command::Reset { reason },
+        _ => Command::Probe { reason },
+    }
+}
+
+/// Reads `{"reason", "for_ms"}`.
+pub(super) fn read(headers: &HeaderMap, body: Body) -> Result<Order, Problem> {
+    const ALLOWED: &str = "a JSON object {\"reason\": text, \"for_ms\": number or left out}";
+    let bad = |detail: &str| Problem::new(400, "bad-request", detail).allowed(ALLOWED);
+    let json = headers
+        .get(CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok());
+    if !json.is_some_and(|kind| kind.trim_start().starts_with("application/json")) {
+        return Err(Problem::new(
+            415,
+            "unsupported-media-type",
+            "the body is not declared as JSON",
+        )
+        .given(json.unwrap_or("nothing"))
+        .allowed("content-type: application/json"));
+    }
+    let body = body.map_err(|_| {
+        Problem::new(413, "too-large", "the body is too long, or broke off")
+            .allowed(format!("at most {MAX_BODY} bytes"))
+    })?;
+    let given: Value = serde_json::from_slice(&body).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        bad(&format!(
+            "the body is not JSON (line {line}, column {column})"
+        ))
+    })?;
+    let Value::Object(mut fields) = given else {
+        return Err(bad("the body is JSON, but no object"));
+    };
+    let reason = fields.remove("reason");
+    let for_ms = fields.remove("for_ms").filter(|value| !value.is_null());
+    if let Some((unknown, _)) = fields.into_iter().next() {
+        return Err(bad("the body has a field that nobody knows").given(unknown));
+    }
+    let shown = reason
+        .as_ref()
+        .map_or_else(|| "nothing".to_owned(), Value::to_string);
+    let reason = reason.as_ref().and_then(Value::as_str).map(str::trim);
+    let Some(reason) = reason.filter(|text| (1..=MAX_REASON).contains(&text.chars().count()))
+    else {
+        return Err(bad("a change needs a reason")
+            .given(shown)
+            .allowed(format!("reason: a text of 1 to {MAX_REASON} letters")));
+    };
+    let for_ms = for_ms.map(|given| {
+        let ms = given.as_u64().filter(|ms| (1..=MAX_FOR_MS).contains(ms));
+        ms.ok_or_else(|| {
+            bad("for_ms is out of range")
+                .given(given.to_string())
+                .allowed(format!("for_ms: a whole number from 1 to {MAX_FOR_MS}"))
+        })
+    });
+    Ok(Order {
+        reason: reason.to_owned(),
+        for_ms: for_ms.transpose()?,
+    })
+}

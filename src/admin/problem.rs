@@ -1,0 +1,70 @@
+//! An error of the admin side, as RFC 9457 has it: what was given, and what is allowed.
+
+use axum::Json;
+use axum::http::header::{CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+/// An `application/problem+json` document. It never holds a token or a header's value.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Problem {
+    #[serde(rename = "type")]
+    kind: String,
+    title: &'static str,
+    status: u16,
+    detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    given: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allowed: Option<String>,
+}
+
+impl Problem {
+    /// `code` becomes the type `urn:breakerbox:<code>`.
+    pub(super) fn new(status: u16, code: &str, detail: impl Into<String>) -> Self {
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Self {
+            kind: format!("urn:breakerbox:{code}"),
+            title: status.canonical_reason().unwrap_or("Error"),
+            status: status.as_u16(),
+            detail: detail.into(),
+            given: None,
+            allowed: None,
+        }
+    }
+
+    /// A name that no dependency has.
+    pub(super) fn unknown_dependency(name: &str) -> Self {
+        Self::new(404, "unknown-dependency", "no dependency has this name")
+            .given(name)
+            .allowed("the names that /api/dependencies lists")
+    }
+
+    /// What was given, cut where it is long.
+    pub(super) fn given(mut self, given: impl Into<String>) -> Self {
+        let given: String = given.into();
+        self.given = Some(given.chars().take(200).collect());
+        self
+    }
+
+    pub(super) fn allowed(mut self, allowed: impl Into<String>) -> Self {
+        self.allowed = Some(allowed.into());
+        self
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut headers = HeaderMap::new();
+        let json = HeaderValue::from_static("application/problem+json");
+        if status == StatusCode::UNAUTHORIZED {
+            let scheme = HeaderValue::from_static("Bearer realm=\"breakerbox\"");
+            headers.insert(WWW_AUTHENTICATE, scheme);
+        }
+        let mut response = (status, headers, Json(self)).into_response();
+        response.headers_mut().insert(CONTENT_TYPE, json);
+        response
+    }
+}

@@ -1,0 +1,63 @@
+//! The supervision tree, as JSON.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use breakerbox_policy::supervision::ChildState;
+use serde::Serialize;
+
+use super::Admin;
+use super::problem::Problem;
+use crate::{TreeNode, redact};
+
+/// How long a supervisor may take to answer; one that does not is shown without its children.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Serialize)]
+pub(super) struct Tree {
+    children: Vec<Node>,
+}
+
+#[derive(Debug, Serialize)]
+struct Node {
+    name: String,
+    state: &'static str,
+    incarnation: u64,
+    restarts: u64,
+    last_exit: Option<String>,
+    /// `null` where it is no group, or does not answer.
+    children: Option<Vec<Node>>,
+}
+
+pub(super) async fn show(State(admin): State<Admin>) -> Result<Json<Tree>, Problem> {
+    let Some(nodes) = admin.runtime().tree(PATIENCE).await else {
+        let detail = "the root supervisor does not answer";
+        return Err(Problem::new(503, "no-tree", detail));
+    };
+    let children = nodes.into_iter().map(Node::from).collect();
+    Ok(Json(Tree { children }))
+}
+
+impl From<TreeNode> for Node {
+    fn from(node: TreeNode) -> Self {
+        let below = node.children;
+        let exit = node.child.last_exit;
+        Self {
+            name: node.child.name,
+            state: match node.child.state {
+                ChildState::Stopped => "stopped",
+                ChildState::Pending => "pending",
+                ChildState::Starting => "starting",
+                ChildState::Running => "running",
+                ChildState::Stopping => "stopping",
+                ChildState::Waiting { .. } => "waiting",
+                ChildState::Parked => "parked",
+            },
+            incarnation: node.child.incarnation,
+            restarts: node.child.restarts,
+            last_exit: exit.map(|cause| redact(&cause.to_string()).into_owned()),
+            children: below.map(|below| below.into_iter().map(Self::from).collect()),
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! `breakerbox status`, `open`, `close`, `disable`, `shadow`, `reset` and `events`: what an operator
+//! asks of a running Breakerbox, over its admin side.
+//!
+//! They decide nothing: the server checks, carries out and records.
+
+mod client;
+
+mod follow;
+
+mod table;
+
+use std::io::{self, IsTerminal as _, Write, stdout};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::End;
+use client::{Failure, Remote};
+
+/// How often a view that is watched is renewed.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Where the running one is, and how it knows us.
+#[derive(Debug, Args)]
+pub(crate) struct Where {
+    /// The address of its admin side [default: admin.bind of the configuration]
+    #[arg(long, value_name = "URL")]
+    admin: Option<String>,
+    /// A file with the token, for whatever changes something [default: $BREAKERBOX__ADMIN__TOKEN]
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// The folder of the configuration [default: config, if it is there]
+    #[arg(long, value_name = "DIR")]
+    config: Option<PathBuf>,
+    /// The environment, such as production [default: $BREAKERBOX_ENV or development]
+    #[arg(long, value_name = "NAME")]
+    env: Option<String>,
+}
+
+/// Arguments of `status`.
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// One dependency instead of all
+    name: Option<String>,
+    /// Prints what the admin side says, as JSON
+    #[arg(long)]
+    json: bool,
+    /// Goes on until it is interrupted: redraws on a terminal, else prints what has changed
+    #[arg(long)]
+    watch: bool,
+    #[command(flatten)]
+    place: Where,
+}
+
+/// Arguments of `open`, `disable` and `shadow`.
+#[derive(Debug, Args)]
+pub(crate) struct Lasting {
+    #[command(flatten)]
+    order: Order,
+    /// For how long, such as 10m; else until somebody closes it
+    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    for_: Option<Duration>,
+}
+
+/// Arguments of `close` and `reset`.
+#[derive(Debug, Args)]
+pub(crate) struct Order {
+    /// The dependency
+    name: String,
+    /// Why; it stands in the audit event
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    #[command(flatten)]
+    place: Where,
+}
+
+/// Arguments of `events`.
+#[derive(Debug, Args)]
+pub(crate) struct Events {
+    /// Goes on with what happens until it is interrupted
+    #[arg(long)]
+    follow: bool,
+    /// Only events with an id above this
+    #[arg(long, value_name = "ID")]
+    since: Option<u64>,
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: Where,
+}
+
+/// Runs `status`.
+pub(crate) fn status(status: &Status, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<End> {
+    run(err, async |err| {
+        let remote = match Remote::new(&status.place, false) {
+            Ok(remote) => remote,
+            Err(failure) => return tell(&failure, err),
+        };
+        if status.watch {
+            return watch(status, &remote, out, err).await;
+        }
+        match ask(status, &remote).await {
+            Ok(answer) => show(status, &answer, out).map(|()| End::Done),
+            Err(failure) => tell(&failure, err),
+        }
+    })
+}
+
+async fn ask(status: &Status, remote: &Remote) -> Result<Value, Failure> {
+    match &status.name {
+        Some(name) => remote.get(&["api", "dependencies", name]).await,
+        None => remote.get(&["api", "dependencies"]).await,
+    }
+}
+
+fn show(status: &Status, answer: &Value, out: &mut dyn Write) -> io::Result<()> {
+    if status.json && status.watch {
+        return writeln!(out, "{answer}");
+    }
+    if status.json {
+        return writeln!(out, "{answer:#}");
+    }
+    match status.name {
+        Some(_) => table::one(answer, out),
+        None => table::all(answer, out),
+    }
+}
+
+/// Shows it again and again. A server that is away for a while is waited for.
+async fn watch(
+    status: &Status,
+    remote: &Remote,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> io::Result<End> {
+    let redraws = stdout().is_terminal() && !status.json;
+    let mut shown = None;
+    loop {
+        match ask(status, remote).await {
+            Ok(answer) if shown.as_ref() != Some(&answer) => {
+                if redraws {
+                    // To the corner, and clear: the terminal keeps what was there before.
+                    write!(out, "\u{1b}[H\u{1b}[2J")?;
+                }
+                show(status, &answer, out)?;
+                if !redraws && !status.json {
+                    writeln!(out)?;
+                }
+                out.flush()?;
+                shown = Some(answer);
+            }
+            Ok(_as_before) => {}
+            Err(failure) if failure.is_away() && shown.is_some() => {
+                writeln!(err, "breakerbox: {failure}")?;
+            }
+            Err(failure) => return tell(&failure, err),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            _ = tokio::signal::ctrl_c() => return Ok(End::Interrupted),
+        }
+    }
+}
+
+/// Runs `open`, `disable` or `shadow`.
+pub(crate) fn lasting(
+    operation: &str,
+    lasting: &Lasting,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> io::Result<End> {
+    operate(operation, &lasting.order, lasting.for_, out, err)
+}
+
+/// Runs `close` or `reset`.
+pub(crate) fn plain(
+    operation: &str,
+    order: &Order,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> io::Result<End> {
+    operate(operation, order, None, out, err)
+}
+
+fn operate(
+    operation: &str,
+    order: &Order,
+    for_: Option<Duration>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> io::Result<End> {
+    run(err, async |err| {
+        let remote = match Remote::new(&order.place, true) {
+            Ok(remote) => remote,
+            Err(failure) => return tell(&failure, err),
+        };
+        let mut body = json!({ "reason": order.reason });
+        if let Some(for_) = for_ {
+            body["for_ms"] = json!(u64::try_from(for_.as_millis()).unwrap_or(u64::MAX));
+        }
+        let path = ["api", "dependencies", &order.name, operation];
+        match remote.post(&path, &body).await {
+            Ok(answer) => {
+                writeln!(out, "{operation}: done")?;
+                table::all(&json!([answer["dependency"]]), out)?;
+                Ok(End::Done)
+            }
+            Err(failure) => tell(&failure, err),
+        }
+    })
+}
+
+/// Runs `events`.
+pub(crate) fn events(events: &Events, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<End> {
+    run(err, async |err| {
+        let remote = match Remote::new(&events.place, false) {
+            Ok(remote) => remote,
+            Err(failure) => return tell(&failure, err),
+        };
+        if events.follow {
+            return follow::follow(&remote, events.since, events.json, out, err).await;
+        }
+        let since = events.since.unwrap_or(0).to_string();
+        match remote
+            .get_with(&["api", "events"], &[("since", &since)])
+            .await
+        {
+            Ok(page) => {
+                for event in page["events"].as_array().into_iter().flatten() {
+                    follow::write(event, events.json, out)?;
+                }
+                Ok(End::Done)
+            }
+            Err(failure) => tell(&failure, err),
+        }
+    })
+}
+
+fn tell(failure: &Failure, err: &mut dyn Write) -> io::Result<End> {
+    writeln!(err, "breakerbox: {failure}")?;
+    Ok(failure.end())
+}
+
+/// Runs one command to its end on this thread.
+fn run(
+    err: &mut dyn Write,
+    command: impl AsyncFnOnce(&mut dyn Write) -> io::Result<End>,
+) -> io::Result<End> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(command(err)),
+        Err(error) => {
+            writeln!(err, "breakerbox: the command cannot run: {error}")?;
+            Ok(End::Failed)
+        }
+    }
+}

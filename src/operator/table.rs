@@ -1,0 +1,134 @@
+//! How dependencies are, as tables for people.
+
+use std::io::{self, Write};
+
+use comfy_table::{Table, presets};
+use serde_json::Value;
+
+/// A row for each dependency.
+pub(super) fn all(dependencies: &Value, out: &mut dyn Write) -> io::Result<()> {
+    let mut table = new([
+        "name",
+        "state",
+        "health",
+        "in flight",
+        "queued",
+        "calls",
+        "primary",
+        "fallback",
+        "refused",
+        "failed",
+        "p99",
+        "why",
+    ]);
+    for one in dependencies.as_array().into_iter().flatten() {
+        let (totals, limits) = (&one["totals"], &one["limits"]);
+        let of = |now: &Value, most: &Value| format!("{now}/{most}");
+        table.add_row([
+            text(&one["name"]),
+            state(one),
+            text(&one["health"]),
+            of(&one["in_flight"], &limits["concurrent"]),
+            of(&one["queued"], &limits["max_queue"]),
+            text(&totals["submitted"]),
+            text(&totals["primary"]),
+            text(&totals["fallback"]),
+            text(&totals["refused"]),
+            text(&totals["failed"]),
+            millis(&one["latency_ms"]["p99"]),
+            why(one),
+        ]);
+    }
+    writeln!(out, "{}", table.trim_fmt())
+}
+
+/// Everything of one dependency that fits on a screen.
+pub(super) fn one(dependency: &Value, out: &mut dyn Write) -> io::Result<()> {
+    all(&Value::Array(vec![dependency.clone()]), out)?;
+    let field = |name: &str| text(&dependency[name]);
+    writeln!(out, "\nsince {}: {}", field("since"), field("reason"))?;
+    let window = &dependency["window"];
+    writeln!(
+        out,
+        "window: {} calls, {} failures, {} slow",
+        window["calls"], window["failures"], window["slow"]
+    )?;
+    if dependency["next_probe_at"].is_string() {
+        writeln!(out, "next probe at {}", field("next_probe_at"))?;
+    }
+    let mut workers = new(["worker", "state", "life", "restarts", "last exit"]);
+    for one in dependency["workers"].as_array().into_iter().flatten() {
+        workers.add_row([
+            text(&one["id"]),
+            text(&one["state"]),
+            text(&one["incarnation"]),
+            text(&one["restarts"]),
+            text(&one["last_exit"]),
+        ]);
+    }
+    writeln!(out, "\n{workers}")?;
+    let fallbacks = dependency["fallbacks"].as_array();
+    if fallbacks.is_some_and(|fallbacks| !fallbacks.is_empty()) {
+        let mut table = new(["fallback", "answers"]);
+        for one in fallbacks.into_iter().flatten() {
+            table.add_row([text(&one["name"]), text(&one["served"])]);
+        }
+        writeln!(out, "\n{table}")?;
+    }
+    Ok(())
+}
+
+fn new<const N: usize>(header: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_MARKDOWN);
+    table.set_header(header);
+    table
+}
+
+/// The state, and what lies over it.
+fn state(one: &Value) -> String {
+    let state = text(&one["state"]);
+    match one["override"]["mode"].as_str() {
+        Some(mode) => format!("{} ({state})", plain(mode)),
+        None => state,
+    }
+}
+
+/// What an operator wants to know of one that is not as it should be.
+fn why(one: &Value) -> String {
+    if one["override"].is_object() {
+        return text(&one["override"]["reason"]);
+    }
+    let mut why = text(&one["health_reason"]);
+    if let Some(wait) = one["retry_after_ms"].as_u64() {
+        why = format!("{why}; next try in {:.1} s", seconds(wait));
+    }
+    why
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "it is shown to a tenth of a second"
+)]
+fn seconds(millis: u64) -> f64 {
+    millis as f64 / 1e3
+}
+
+fn millis(value: &Value) -> String {
+    let millis = value.as_f64();
+    millis.map_or_else(String::new, |millis| format!("{millis:.1} ms"))
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => plain(text),
+        other => other.to_string(),
+    }
+}
+
+/// A text that does nothing to a terminal: others wrote it.
+pub(super) fn plain(text: &str) -> String {
+    let clean = |letter: char| if letter.is_control() { ' ' } else { letter };
+    text.chars().map(clean).collect()
+}
