@@ -18,7 +18,7 @@ use prometheus::proto::MetricFamily;
 use prometheus::{Encoder as _, TextEncoder};
 
 use crate::admin::{Admin, Phase, dependency_of, kind_of, pause_word, state_word};
-use crate::{DependencyStatus, Health, Runtime};
+use crate::{DependencyStatus, Health, RefusedBy, Runtime};
 use series::Family;
 
 /// Subjects whose events are told apart; the others are counted together.
@@ -136,7 +136,7 @@ fn of_calls(statuses: &[DependencyStatus]) -> [Family; 4] {
     );
     let mut refusals = Family::counter(
         "breakerbox_refusals_total",
-        "Local refusals, by the layer that refused; a call may be refused more than once.",
+        "Calls that were refused here, by the layer that refused.",
     );
     let mut fallbacks = Family::counter(
         "breakerbox_fallback_answers_total",
@@ -156,15 +156,8 @@ fn of_calls(statuses: &[DependencyStatus]) -> [Family; 4] {
         for (result, count) in ends {
             calls.add(&[name, ("result", result)], count);
         }
-        let reasons = [
-            ("breaker", counts.refused_by_breaker),
-            ("rate_limit", counts.refused_by_rate_limit),
-            ("pause", counts.refused_by_pause),
-            ("bulkhead", counts.refused_by_bulkhead),
-            ("quarantine", counts.refused_by_quarantine),
-        ];
-        for (reason, count) in reasons {
-            refusals.add(&[name, ("reason", reason)], count);
+        for by in RefusedBy::ALL {
+            refusals.add(&[name, ("reason", by.as_str())], counts.refused(by));
         }
         for (fallback, served) in &one.fallbacks {
             fallbacks.add(&[name, ("fallback", fallback)], *served);

@@ -15,14 +15,13 @@ mod word;
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
 use breakerbox_policy::{AdaptiveLimit, BulkheadSettings, Class, Line, Ticket, Time, Turn};
 
 use crate::clock::Clock;
-use crate::counts::{Counts, Refuser};
 use seat::Seat;
 use word::{MOST, Word};
 
@@ -42,7 +41,6 @@ pub(crate) struct Bulkhead {
     /// Whether `adaptive` holds one, for those who would lock it in vain.
     is_adaptive: AtomicBool,
     adaptive: Mutex<Option<AdaptiveLimit>>,
-    counts: Arc<Counts>,
 }
 
 #[derive(Debug, Default)]
@@ -81,18 +79,9 @@ impl Bulkhead {
             queue: Mutex::default(),
             is_adaptive: AtomicBool::new(false),
             adaptive: Mutex::default(),
-            counts: Arc::default(),
         };
         bulkhead.resize(settings);
         bulkhead
-    }
-
-    /// The same, whose refusals are counted there.
-    pub(crate) fn counted_by(self, counts: &Arc<Counts>) -> Self {
-        Self {
-            counts: Arc::clone(counts),
-            ..self
-        }
     }
 
     /// Changes the bounds. Who has a place or a seat keeps it, and who fits now gets a place.
@@ -158,16 +147,11 @@ impl Bulkhead {
             Some(deadline) if deadline < patience => (deadline, NoPlace::Deadline),
             _ => (patience, NoPlace::Overloaded),
         };
-        let entered = tokio::select! {
+        tokio::select! {
             biased;
             place = Seat::new(self, ticket) => place,
             () = clock.sleep_until(until) => Err(reason),
-        };
-        entered.inspect_err(|reason| {
-            if *reason == NoPlace::Overloaded {
-                self.counts.refuse(Refuser::Bulkhead);
-            }
-        })
+        }
     }
 
     /// Gives a place back: to whose turn it is, if anybody waits who may run.

@@ -151,6 +151,7 @@ pub(crate) async fn ask<D: Dependency>(
         }
         Err(lost) => lost,
     };
+    shared.counts.refuse(&lost.error);
     let last = last_resort::request::<D>(&plan, &lost, kept.as_ref());
     let served = match kept {
         Some(request) if may_fall_back(&lost) => {
@@ -212,8 +213,7 @@ fn refuse_at_once<E>(shared: &Shared, keyed: bool) -> Result<(), CallError<E>> {
     if terms.waits_on_open || terms.last_resort {
         return Ok(());
     }
-    shared.totals.submitted.fetch_add(1, Ordering::Release);
-    shared.totals.refused.fetch_add(1, Ordering::Release);
+    shared.totals.refuse_at_once();
     Err(CallError::Open(refused))
 }
 

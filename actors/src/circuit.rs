@@ -15,7 +15,6 @@ use breakerbox_policy::{BreakerSettings, Command, Override, State, Time};
 pub(crate) use keyring::Keyring;
 
 use crate::clock::random;
-use crate::counts::{Counts, Refuser};
 use crate::error::Notice;
 use crate::flight::InFlight;
 use crate::gate::Gate;
@@ -40,7 +39,6 @@ pub(crate) struct Circuit {
     used: AtomicU64,
     /// Whether what lies over a key's breaker is only what lies over the whole dependency.
     follows: AtomicBool,
-    counts: Arc<Counts>,
 }
 
 impl Circuit {
@@ -61,19 +59,10 @@ impl Circuit {
             bucket_nanos: AtomicU64::new(0),
             used: AtomicU64::new(now.as_nanos()),
             follows: AtomicBool::new(false),
-            counts: Arc::default(),
             machine: Mutex::new(machine),
         };
         circuit.measure_by(&circuit.lock());
         circuit
-    }
-
-    /// The same, whose refusals are counted there.
-    pub(crate) fn counted_by(self, counts: &Arc<Counts>) -> Self {
-        Self {
-            counts: Arc::clone(counts),
-            ..self
-        }
     }
 
     /// Takes over what the machine's settings say about measuring.
@@ -109,9 +98,7 @@ impl Circuit {
         self.bucket_nanos.load(Ordering::Relaxed)
     }
 
-    /// The words of one refusal, which is counted.
     pub(crate) fn notice(&self) -> Arc<Notice> {
-        self.counts.refuse(Refuser::Breaker);
         Arc::clone(&self.notice.load())
     }
 

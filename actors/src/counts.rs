@@ -1,31 +1,101 @@
 //! What metrics need beside the books: why calls were refused, what attempts came to, how often
 //! they were repeated.
 //!
-//! Counted where it happens, by whoever refuses. A success is not counted here at all: no call
-//! that works pays for it.
+//! A success is not counted here at all: no call that works pays for it.
 
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use breakerbox_policy::Class;
+use breakerbox_policy::{Class, Executed};
 
 use crate::dependency::{RetryBudget, Shared};
+use crate::error::{Absence, CallError, Limit};
 
-/// A layer that refuses calls.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Refuser {
+/// A layer that refuses calls, or what kept a call from being begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RefusedBy {
+    /// Open, half-open without a free probe, or forced open.
     Breaker,
+    /// Not soon enough, or heavier than the burst.
     RateLimit,
+    /// The dependency asked for it.
     Pause,
+    /// No place, and no seat or no time to wait.
     Bulkhead,
+    /// The request crashed workers before.
     Quarantine,
+    /// The session had not enough left.
+    Session,
+    /// The deadline came before the work could begin.
+    Deadline,
+    /// No worker was there: restarting, or given up.
+    NoWorker,
+    /// The dependency or the runtime was shutting down.
+    ShuttingDown,
+}
+
+impl RefusedBy {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Breaker,
+        Self::RateLimit,
+        Self::Pause,
+        Self::Bulkhead,
+        Self::Quarantine,
+        Self::Session,
+        Self::Deadline,
+        Self::NoWorker,
+        Self::ShuttingDown,
+    ];
+
+    /// Its name, such as a metric's label has it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Breaker => "breaker",
+            Self::RateLimit => "rate_limit",
+            Self::Pause => "pause",
+            Self::Bulkhead => "bulkhead",
+            Self::Quarantine => "quarantine",
+            Self::Session => "session",
+            Self::Deadline => "deadline",
+            Self::NoWorker => "no_worker",
+            Self::ShuttingDown => "shutting_down",
+        }
+    }
+
+    /// Who refused the call that ends with this; `None` for one that reached the dependency, or
+    /// that is never to.
+    fn of<E>(error: &CallError<E>) -> Option<Self> {
+        Some(match error {
+            CallError::Open(_) => Self::Breaker,
+            CallError::RateLimited { limit, .. } => match limit {
+                Limit::Pause(_) => Self::Pause,
+                Limit::Rate | Limit::TooHeavy { .. } => Self::RateLimit,
+            },
+            CallError::Overloaded { .. } => Self::Bulkhead,
+            CallError::Quarantined { .. } => Self::Quarantine,
+            CallError::SessionSpent { .. } => Self::Session,
+            CallError::TimedOut {
+                executed: Executed::No,
+                ..
+            } => Self::Deadline,
+            CallError::NotExecuted { reason, .. } => match reason {
+                Absence::Restarting | Absence::Parked => Self::NoWorker,
+                Absence::ShuttingDown => Self::ShuttingDown,
+                Absence::FallbackOnly => return None,
+            },
+            _ => return None,
+        })
+    }
 }
 
 /// Live counters.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
-    refused: [AtomicU64; 5],
+    refused: [AtomicU64; RefusedBy::ALL.len()],
     /// Attempts that were no success.
     throttled: AtomicU64,
     failed: AtomicU64,
@@ -39,8 +109,11 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    pub(crate) fn refuse(&self, refuser: Refuser) {
-        self.refused[refuser as usize].fetch_add(1, Ordering::Relaxed);
+    /// Counts a call that nobody executed, whether or not a fallback answers it.
+    pub(crate) fn refuse<E>(&self, error: &CallError<E>) {
+        if let Some(refuser) = RefusedBy::of(error) {
+            self.refused[refuser as usize].fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Counts an attempt that has ended.
@@ -60,20 +133,11 @@ impl Counts {
 /// Refusals by the layer that refused, attempts by what they came to, and retries. Counters only
 /// go up.
 ///
-/// A call that is tried again may be refused more than once, and one that is refused may still be
-/// answered by a fallback: the books, [`TotalsView`](crate::TotalsView), tell what became of calls.
+/// A call that is refused may still be answered by a fallback: the books,
+/// [`TotalsView`](crate::TotalsView), tell what became of calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CountsView {
-    /// Refused by the breaker: open, half-open without a free probe, or forced open.
-    pub refused_by_breaker: u64,
-    /// Refused by the rate limit.
-    pub refused_by_rate_limit: u64,
-    /// Refused in a pause that the dependency asked for.
-    pub refused_by_pause: u64,
-    /// Refused by the bulkhead: no place, and no seat or no time to wait.
-    pub refused_by_bulkhead: u64,
-    /// Refused by the quarantine.
-    pub refused_by_quarantine: u64,
+    refused: [u64; RefusedBy::ALL.len()],
     /// Attempts that succeeded.
     pub success: u64,
     /// Attempts that failed.
@@ -91,16 +155,17 @@ pub struct CountsView {
 }
 
 impl CountsView {
+    /// Calls that this refused, the ones a fallback answered then among them.
+    #[must_use]
+    pub fn refused(&self, by: RefusedBy) -> u64 {
+        self.refused[by as usize]
+    }
+
     pub(crate) fn of(shared: &Shared) -> Self {
-        let counts = &*shared.counts;
-        let refused = |refuser: Refuser| counts.refused[refuser as usize].load(Ordering::Relaxed);
+        let counts = &shared.counts;
         let read = |counter: &AtomicU64| counter.load(Ordering::Acquire);
         let mut view = Self {
-            refused_by_breaker: refused(Refuser::Breaker),
-            refused_by_rate_limit: refused(Refuser::RateLimit),
-            refused_by_pause: refused(Refuser::Pause),
-            refused_by_bulkhead: refused(Refuser::Bulkhead),
-            refused_by_quarantine: refused(Refuser::Quarantine),
+            refused: RefusedBy::ALL.map(|by| read(&counts.refused[by as usize])),
             success: 0,
             failure: read(&counts.failed),
             throttled: read(&counts.throttled),
@@ -111,6 +176,7 @@ impl CountsView {
         };
         let no_success =
             view.failure + view.throttled + view.rejected + view.misconfigured + view.cancelled;
+        view.refused[RefusedBy::Breaker as usize] += shared.totals.refused_at_once();
         let ended = shared.totals.observed();
         view.success = highest(&counts.succeeded, ended.saturating_sub(no_success));
         let hedges = shared.totals.hedges.load(Ordering::Relaxed);

@@ -266,7 +266,7 @@ pub(crate) struct Shared {
     pub(crate) bulkhead: Bulkhead,
     pub(crate) quarantine: Option<Quarantine>,
     pub(crate) totals: Totals,
-    pub(crate) counts: Arc<Counts>,
+    pub(crate) counts: Counts,
     pub(crate) events: EventBus,
     /// Who keeps what attempts came to.
     pub(crate) recorder: Option<Arc<dyn Record>>,
@@ -303,12 +303,10 @@ impl Shared {
     ) -> Self {
         let now = clock.now();
         let retry = settings.retry.clone();
-        let counts = Arc::<Counts>::default();
         let circuit = Circuit::new(Arc::clone(&name), None, &settings.breaker, now);
-        let rate = |rate| RateLimit::new(rate, clock.clone()).counted_by(&counts);
-        let quarantine = |set| Quarantine::new(set).counted_by(&counts);
+        let rate = |rate| RateLimit::new(rate, clock.clone());
         let shared = Self {
-            circuit: circuit.counted_by(&counts),
+            circuit,
             keys: Keyring::default(),
             name,
             budget: Mutex::new(None),
@@ -320,10 +318,10 @@ impl Shared {
             is_rated: AtomicBool::new(settings.rate_limit.is_some()),
             pauses: Pauses::default(),
             drill: Drill::default(),
-            bulkhead: Bulkhead::new(&settings.bulkhead).counted_by(&counts),
-            quarantine: settings.workers.quarantine.map(quarantine),
+            bulkhead: Bulkhead::new(&settings.bulkhead),
+            quarantine: settings.workers.quarantine.map(Quarantine::new),
             totals: Totals::new(),
-            counts,
+            counts: Counts::default(),
             events,
             recorder,
             route: AtomicU8::new(Route::Workers as u8),
@@ -368,10 +366,7 @@ impl Shared {
         }
         if old.rate_limit != new.rate_limit {
             let rate = new.rate_limit.as_ref();
-            let rate = rate.map(|rate| {
-                let rate = RateLimit::new(rate, self.clock.clone());
-                Arc::new(rate.counted_by(&self.counts))
-            });
+            let rate = rate.map(|rate| Arc::new(RateLimit::new(rate, self.clock.clone())));
             self.is_rated.store(rate.is_some(), Ordering::Release);
             self.rate.store(rate);
         }
@@ -394,7 +389,7 @@ impl Shared {
         Some(RetryBudget {
             kernel: budget
                 .map_or_else(|| Budget::unlimited(now), |budget| Budget::new(budget, now)),
-            deposited: self.totals.submitted.load(Ordering::Relaxed),
+            deposited: self.totals.submitted(),
             granted_before: 0,
         })
     }
@@ -406,8 +401,7 @@ impl Shared {
         self.keys.get(key, &room, now, |key| {
             // Looked up now: older ones, from before a reload, would stay with the key.
             let breaker = &self.settings().breaker;
-            let circuit = Circuit::new(Arc::clone(&self.name), Some(key), breaker, now);
-            circuit.counted_by(&self.counts)
+            Circuit::new(Arc::clone(&self.name), Some(key), breaker, now)
         })
     }
 

@@ -94,7 +94,7 @@ pub use builder::{DependencyBuilder, Eventually, Fallibly, IntoFactory, NewDepen
 pub use call::{CallOptions, Streamed};
 pub use client::{Answer, Client, Source};
 pub use clock::Clock;
-pub use counts::{CountsView, LatencyBuckets};
+pub use counts::{CountsView, LatencyBuckets, RefusedBy};
 pub use dependency::{CallContext, Dependency, Late, TimeLimit, Verdict};
 pub use error::{Absence, CallError, Fault, Limit, Notice, Refused, StartError};
 pub use event::{EVENT_HISTORY, Event, EventKind};

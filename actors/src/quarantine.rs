@@ -3,12 +3,10 @@
 //! It remembers fingerprints, never requests, and a bounded number of them (rule SUP-6).
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use breakerbox_policy::{QuarantineSettings, Time};
-
-use crate::counts::{Counts, Refuser};
 
 /// Who crashed workers lately.
 #[derive(Debug)]
@@ -16,7 +14,6 @@ pub(crate) struct Quarantine {
     settings: QuarantineSettings,
     /// Oldest first, at most `max_entries`.
     suspects: Mutex<VecDeque<Suspect>>,
-    counts: Arc<Counts>,
 }
 
 #[derive(Debug)]
@@ -31,15 +28,6 @@ impl Quarantine {
         Self {
             settings,
             suspects: Mutex::new(VecDeque::new()),
-            counts: Arc::default(),
-        }
-    }
-
-    /// The same, whose refusals are counted there.
-    pub(crate) fn counted_by(self, counts: &Arc<Counts>) -> Self {
-        Self {
-            counts: Arc::clone(counts),
-            ..self
         }
     }
 
@@ -49,10 +37,7 @@ impl Quarantine {
         let suspect = suspects.iter().find(|one| one.fingerprint == fingerprint)?;
         let until = suspect.last.after(self.settings.ttl);
         let refused = suspect.crashes >= self.settings.crashes.get() && now < until;
-        refused.then(|| {
-            self.counts.refuse(Refuser::Quarantine);
-            until.since(now)
-        })
+        refused.then(|| until.since(now))
     }
 
     /// Notes a crash; says for how long the fingerprint is refused when this was one too many.

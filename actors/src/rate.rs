@@ -7,7 +7,7 @@ use std::future::{Future, poll_fn};
 use std::num::NonZeroU32;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -20,7 +20,6 @@ use tokio::sync::Semaphore;
 use tokio::task::unconstrained;
 
 use crate::clock::{Clock, is_too_late, waking};
-use crate::counts::{Counts, Refuser};
 
 /// The longest time in which the units of a burst come back; more would not fit into the counting.
 const LONGEST: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 100);
@@ -41,7 +40,6 @@ pub(crate) struct RateLimit {
     waiting: AtomicUsize,
     /// Whoever is first in the line waits for its units; the others wait for their turn.
     turn: Semaphore,
-    counts: Arc<Counts>,
 }
 
 /// What is known of those who wait.
@@ -79,15 +77,6 @@ impl RateLimit {
             line: Mutex::default(),
             waiting: AtomicUsize::new(0),
             turn: Semaphore::new(1),
-            counts: Arc::default(),
-        }
-    }
-
-    /// The same, whose refusals are counted there.
-    pub(crate) fn counted_by(self, counts: &Arc<Counts>) -> Self {
-        Self {
-            counts: Arc::clone(counts),
-            ..self
         }
     }
 
@@ -107,15 +96,6 @@ impl RateLimit {
     /// held up for so long that the deadline would be missed.
     /// # Cancel safety   Dropped while it waits, it takes no units, and those behind move up.
     pub(crate) async fn enter(
-        &self,
-        weight: NonZeroU32,
-        deadline: Option<Time>,
-    ) -> Result<(), TooFast> {
-        let entered = self.wait_for_turn(weight, deadline).await;
-        entered.inspect_err(|_| self.counts.refuse(Refuser::RateLimit))
-    }
-
-    async fn wait_for_turn(
         &self,
         weight: NonZeroU32,
         deadline: Option<Time>,

@@ -13,7 +13,6 @@ use jiff::tz::TimeZone;
 use tokio::sync::Notify;
 
 use crate::clock::{Clock, random};
-use crate::counts::Refuser;
 use crate::dependency::{Shared, Verdict};
 use crate::error::{CallError, Limit};
 use crate::event::EventKind;
@@ -99,7 +98,6 @@ impl Shared {
 
     /// The error of a call that does not go out because of the pause.
     pub(crate) fn paused<E>(&self, pause: Pause, now: Time) -> CallError<E> {
-        self.counts.refuse(Refuser::Pause);
         CallError::RateLimited {
             dependency: Arc::clone(&self.name),
             limit: Limit::Pause(pause.reason),

@@ -21,7 +21,11 @@ const MAX_VALUE_POWER: u8 = 32;
 /// Live counters.
 #[derive(Debug)]
 pub(crate) struct Totals {
-    pub(crate) submitted: AtomicU64,
+    /// Calls that were made; those that were refused at once are not among them.
+    submitted: AtomicU64,
+    /// Calls that were made and refused by an open breaker before anything else: counted once,
+    /// which is most of what such a refusal costs.
+    refused_at_once: AtomicU64,
     pub(crate) primary: AtomicU64,
     pub(crate) fallback: AtomicU64,
     pub(crate) refused: AtomicU64,
@@ -62,6 +66,7 @@ impl Totals {
         let zero = || AtomicU64::new(0);
         Self {
             submitted: zero(),
+            refused_at_once: zero(),
             primary: zero(),
             fallback: zero(),
             refused: zero(),
@@ -113,11 +118,26 @@ impl Totals {
         }
     }
 
+    /// Calls that were made.
+    pub(crate) fn submitted(&self) -> u64 {
+        self.submitted.load(Ordering::Relaxed) + self.refused_at_once()
+    }
+
+    pub(crate) fn refused_at_once(&self) -> u64 {
+        self.refused_at_once.load(Ordering::Acquire)
+    }
+
+    /// Counts a call that is made and refused in one.
+    pub(crate) fn refuse_at_once(&self) {
+        self.refused_at_once.fetch_add(1, Ordering::Release);
+    }
+
     /// The counters at one moment.
     ///
     /// Ends are read before starts, so that a sum taken under load never exceeds `submitted`.
     pub(crate) fn read(&self) -> TotalsView {
         let read = |counter: &AtomicU64| counter.load(Ordering::Acquire);
+        let at_once = self.refused_at_once();
         let (primary, fallback, refused, failed, cancelled) = (
             read(&self.primary),
             read(&self.fallback),
@@ -126,10 +146,10 @@ impl Totals {
             read(&self.cancelled),
         );
         TotalsView {
-            submitted: read(&self.submitted),
+            submitted: read(&self.submitted) + at_once,
             primary,
             fallback,
-            refused,
+            refused: refused + at_once,
             failed,
             cancelled,
             attempts: read(&self.attempts),

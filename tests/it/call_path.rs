@@ -14,6 +14,7 @@ mod bulkhead;
 mod limits;
 mod order;
 mod rate;
+mod refusals;
 mod run_away;
 
 mod pauses;

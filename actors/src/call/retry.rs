@@ -3,7 +3,6 @@
 //! The kernel decides (rules CALL-7 and LIM-4); here it is asked, in one place for all calls.
 
 use std::sync::PoisonError;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use breakerbox_policy::{
@@ -156,7 +155,7 @@ pub(super) fn withdraw(shared: &Shared) -> bool {
 fn with_budget<T>(shared: &Shared, now: Time, ask: impl FnOnce(Option<&mut Budget>) -> T) -> T {
     let mut budget = shared.budget.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(budget) = budget.as_mut() {
-        let submitted = shared.totals.submitted.load(Ordering::Relaxed);
+        let submitted = shared.totals.submitted();
         let calls = submitted.saturating_sub(budget.deposited);
         budget.kernel.deposit(now, calls);
         budget.deposited = submitted;

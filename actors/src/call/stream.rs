@@ -77,6 +77,7 @@ where
             break error;
         }
     };
+    shared.counts.refuse(&error);
     entry.close(if error.is_refusal() {
         Ending::Refused
     } else {
