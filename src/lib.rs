@@ -13,6 +13,8 @@ pub mod config;
 pub mod recorder;
 
 #[cfg(feature = "cli")]
+pub mod gateway;
+#[cfg(feature = "cli")]
 pub mod reload;
 #[cfg(feature = "cli")]
 pub mod telemetry;

@@ -9,6 +9,10 @@ mod demo;
 
 mod replay;
 
+mod serve;
+
+mod simulated;
+
 use std::io::{IsTerminal as _, Write, stderr, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,6 +39,19 @@ enum Command {
         /// Takes about 5 seconds instead of 20
         #[arg(long)]
         fast: bool,
+    },
+    /// Runs the sidecar: protects HTTP services for a program in any language
+    ///
+    /// Without a configuration of your own it starts three simulated dependencies on loopback.
+    /// SIGHUP and changed files are taken over while it runs; SIGTERM and ctrl-c let requests in
+    /// flight end first. It prints the addresses it listens on.
+    Serve {
+        /// The folder of the files [default: config, if it is there]
+        #[arg(long, value_name = "DIR")]
+        config: Option<PathBuf>,
+        /// The environment, such as production [default: $BREAKERBOX_ENV or development]
+        #[arg(long, value_name = "NAME")]
+        env: Option<String>,
     },
     /// Validates the configuration and prints every value that holds, with its layer
     Check {
@@ -80,6 +97,7 @@ fn main() -> ExitCode {
     let (mut out, mut err) = (stdout(), stderr());
     let end = match arguments.command {
         Command::Demo { fast } => start_demo(fast, &mut out, &mut err),
+        Command::Serve { config, env } => start_serve(config, env, &mut out, &mut err),
         Command::Check { config, env } => check::run(config, env, &mut out, &mut err),
         Command::Replay(arguments) => replay::run(&arguments, &mut out, &mut err),
     };
@@ -105,4 +123,17 @@ fn start_demo(fast: bool, out: &mut dyn Write, err: &mut dyn Write) -> std::io::
     let colour = stdout().is_terminal() && !set("NO_COLOR");
     let pace = if fast { demo::FAST } else { demo::USUAL };
     actix::System::new().block_on(demo::run(pace, colour, out, err))
+}
+
+fn start_serve(
+    config: Option<PathBuf>,
+    env: Option<String>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> std::io::Result<End> {
+    if let Err(error) = Telemetry::init(Format::Auto) {
+        writeln!(err, "breakerbox: {error}")?;
+        return Ok(End::WrongUse);
+    }
+    actix::System::new().block_on(serve::run(config, env, out, err))
 }
