@@ -8,9 +8,10 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use http::header::CONNECTION;
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
@@ -82,6 +83,10 @@ struct Activity {
     is_http2: Cell<bool>,
     /// Since when the socket takes nothing.
     blocked: Cell<Option<Instant>>,
+    /// Whether an answer has left some of its request unread.
+    unread: Cell<bool>,
+    /// Since when all is said, and the caller may still be sending.
+    said: Cell<Option<Instant>>,
     /// The answers of which nobody asks for the next piece, since when.
     untaken: RefCell<Vec<(u64, Instant)>>,
     next: Cell<u64>,
@@ -104,6 +109,8 @@ impl Activity {
             reading: Cell::new(true),
             is_http2: Cell::new(false),
             blocked: Cell::new(None),
+            unread: Cell::new(false),
+            said: Cell::new(None),
             untaken: RefCell::default(),
             next: Cell::new(0),
         }
@@ -111,6 +118,9 @@ impl Activity {
 
     /// When something is to be done, unless the caller moves before.
     fn due(&self) -> (Instant, Then) {
+        if let Some(since) = self.said.get() {
+            return (since + GRACE, Then::Cut);
+        }
         let Patience { head, send, idle } = self.patience;
         let untaken = self.untaken.borrow();
         let oldest = untaken.iter().map(|(_, since)| *since).min();
@@ -237,8 +247,24 @@ impl AsyncWrite for Watched {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
+    /// Says that nothing follows, and takes what the caller still sends of a request, for a while: a
+    /// socket that is closed before that would take the answer away from it.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        if self.activity.said.get().is_none() {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            if !self.activity.unread.get() && !self.activity.reading.get() {
+                return Poll::Ready(Ok(()));
+            }
+            self.activity.said.set(Some(Instant::now()));
+        }
+        let mut unread = [0; 4096];
+        loop {
+            let mut buffer = ReadBuf::new(&mut unread);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+            if buffer.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
     }
 }
 
@@ -264,9 +290,11 @@ pub(super) async fn serve<F>(
     let service = service_fn(move |request: Request<Incoming>| {
         let waiting = Waiting::new(&seen);
         seen.is_http2.set(request.version() == Version::HTTP_2);
-        let answer = answer(request);
+        let (answer, seen) = (answer(request), Rc::clone(&seen));
         async move {
             let response = answer.await.map(|body| body.watched(waiting));
+            // The only reason why an answer of ours ends its connection.
+            seen.unread.set(response.headers().contains_key(CONNECTION));
             Ok::<_, std::convert::Infallible>(response)
         }
     });

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
-use http::header::{AGE, CONTENT_TYPE, HOST};
+use http::header::{AGE, CONNECTION, CONTENT_TYPE, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use tokio::time::{Instant, sleep};
 
 use breakerbox_policy::Priority;
@@ -25,7 +25,7 @@ use super::headers::{
 };
 use super::problem::{Kind, Problem};
 use super::route::{Lane, Route};
-use super::upload::{self, Limits, Read, Upload};
+use super::upload::{self, Limits, Passing, Read, Upload};
 use crate::{Answer, CallError, CallOptions, Served, Source, Streamed};
 
 /// How much shorter a slow upload's own limit is than the attempt's: it has to be the first, so
@@ -40,11 +40,28 @@ pub(super) async fn answer(
     peer: SocketAddr,
     request: Request<Incoming>,
 ) -> Response<ReplyBody> {
+    let is_http2 = request.version() == Version::HTTP_2;
+    let (mut response, is_read) = answer_and_read(lane, peer, request).await;
+    if !is_read && !is_http2 {
+        // Nobody may take the rest of this request for another one, nor wait for an answer to it.
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+    }
+    response
+}
+
+/// Says beside the answer whether all of the request was read.
+async fn answer_and_read(
+    lane: &Lane,
+    peer: SocketAddr,
+    request: Request<Incoming>,
+) -> (Response<ReplyBody>, bool) {
     let started = Instant::now();
     let (head, body) = request.into_parts();
+    let is_empty = body.is_end_stream();
     let path = head.uri.path();
     if path == "/" {
-        return own(list(lane), 0);
+        return (own(list(lane), 0), is_empty);
     }
     let routes = lane.routes.load();
     let found = path.strip_prefix('/').and_then(|path| {
@@ -57,7 +74,7 @@ pub(super) async fn answer(
     let Some((route, length)) = found else {
         let detail = "the first part of the path is the name of a dependency; / lists them";
         let problem = Problem::of(Kind::UNKNOWN, None, detail);
-        return own(problem.into_response(), 0);
+        return (own(problem.into_response(), 0), is_empty);
     };
     let call = Call {
         lane,
@@ -68,7 +85,7 @@ pub(super) async fn answer(
         Ok(terms) => call.make(terms, head, body, peer).await,
         Err(detail) => {
             let problem = Problem::of(Kind::BAD_REQUEST, Some(&route.name), detail);
-            own(problem.into_response(), 0)
+            (own(problem.into_response(), 0), is_empty)
         }
     }
 }
@@ -135,7 +152,7 @@ impl Call<'_> {
         mut head: Parts,
         body: Incoming,
         peer: SocketAddr,
-    ) -> Response<ReplyBody> {
+    ) -> (Response<ReplyBody>, bool) {
         let Terms {
             target,
             mut options,
@@ -150,7 +167,7 @@ impl Call<'_> {
         drop(config);
         let refuse = |failure| {
             let problem = Problem::of_body(failure, &self.route.name);
-            own(problem.into_response(), 0)
+            (own(problem.into_response(), 0), false)
         };
         let (kept, passing) = match upload::read(body, is_idempotent, limits).await {
             Ok(Read::Whole(body)) => (Some(body), None),
@@ -163,6 +180,7 @@ impl Call<'_> {
         let own_time = options.timeout.map(|timeout| self.started + timeout);
         let until = self.ends(own_time);
         options.timeout = own_time.map(|end| end.saturating_duration_since(Instant::now()));
+        let trace = passing.as_ref().map(Passing::trace);
         let passing = RefCell::new(passing.map(Box::new));
         let attempts = Cell::new(0);
         let open = || {
@@ -179,11 +197,12 @@ impl Call<'_> {
         let calling = client.stream_or_answer(request.clone(), options, by_verdict, open);
         let served = calling.await;
         let attempts = attempts.get();
-        match served {
+        let response = match served {
             Ok(Served::Stream(stream)) => self.relay(stream, &request, attempts).await,
             Ok(Served::Answer(answer)) => in_one_piece(answer, attempts),
             Err(error) => self.fail(error, attempts),
-        }
+        };
+        (response, trace.is_none_or(|trace| trace.has_ended()))
     }
 
     /// When the call is over, as the dependency is told.

@@ -88,6 +88,7 @@ pub(super) struct Passing {
 pub(super) struct Trace {
     fault: AtomicU8,
     waits: AtomicBool,
+    ended: AtomicBool,
 }
 
 impl Trace {
@@ -99,6 +100,11 @@ impl Trace {
             3 => Some(Failure::BodyCut),
             _ => None,
         }
+    }
+
+    /// Whether all of it has been read.
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
     }
 
     /// Whether the caller is waited for.
@@ -144,7 +150,10 @@ impl Passing {
         self.trace.waits.store(false, Ordering::Release);
         self.alarm = None;
         let frame = match frame {
-            None => return Poll::Ready(None),
+            None => {
+                self.trace.ended.store(true, Ordering::Release);
+                return Poll::Ready(None);
+            }
             Some(Err(_lost)) => return Poll::Ready(Some(Err(self.fail(Failure::BodyCut)))),
             Some(Ok(frame)) => frame,
         };
@@ -153,6 +162,9 @@ impl Passing {
             return Poll::Ready(Some(Err(self.fail(Failure::BodyTooLarge))));
         };
         self.room = room;
+        // Whoever knows the length does not ask for an end.
+        let has_ended = self.rest.is_end_stream();
+        self.trace.ended.store(has_ended, Ordering::Release);
         Poll::Ready(Some(Ok(frame)))
     }
 }

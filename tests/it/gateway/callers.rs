@@ -51,6 +51,23 @@ async fn sec_1_a_body_that_is_too_long_is_refused() {
     bed.end().await;
 }
 
+/// The answer comes before the body has: it must not be lost for that.
+#[tokio::test]
+async fn an_answer_reaches_a_caller_who_is_still_sending() {
+    let upstream = echo().await;
+    let bed = impatient(&upstream, "max_body = 100000").await;
+    for _ in 0..50 {
+        let mut caller = bed.connect().await;
+        let head = "POST /web/a HTTP/1.1\r\nhost: a\r\ncontent-length: 3000000\r\n\r\n";
+        caller.write_all(head.as_bytes()).await.unwrap();
+        caller.write_all(&vec![b'x'; 3_000_000]).await.unwrap();
+        let answer = read_to_end(&mut caller).await;
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+        assert!(answer.contains("connection: close\r\n"), "{answer}");
+    }
+    bed.end().await;
+}
+
 #[tokio::test]
 async fn sec_1_heads_are_limited_in_length_and_number() {
     let upstream = echo().await;
