@@ -70,7 +70,7 @@ struct Inner {
     runtime: Runtime,
     token: Option<Secret>,
     hosts: Vec<String>,
-    kinds: BTreeMap<String, DependencyKind>,
+    kinds: Mutex<BTreeMap<String, DependencyKind>>,
     phase: AtomicU8,
     alerts: Arc<Mutex<Alerts>>,
     metrics: Metrics,
@@ -80,18 +80,26 @@ struct Inner {
     missed: AtomicU64,
 }
 
+fn kinds(settings: &Settings) -> BTreeMap<String, DependencyKind> {
+    let all = settings.dependencies.iter();
+    all.filter_map(|(name, one)| Some((name.clone(), one.kind?)))
+        .collect()
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Admin {
     /// The admin side of this runtime, with the token and the dependencies' kinds of these
     /// settings. It is [`Phase::Starting`] until [`Admin::set_phase`] says more.
     #[must_use]
     pub fn new(runtime: Runtime, settings: &Settings) -> Self {
-        let kinds = settings.dependencies.iter();
-        let kinds = kinds.filter_map(|(name, one)| Some((name.clone(), one.kind?)));
         Self {
             inner: Arc::new(Inner {
                 token: settings.admin.token.clone(),
                 hosts: settings.admin.hosts.clone(),
-                kinds: kinds.collect(),
+                kinds: Mutex::new(kinds(settings)),
                 phase: AtomicU8::new(Phase::Starting as u8),
                 alerts: Alerts::watch(&runtime),
                 metrics: Metrics::watch(&runtime),
@@ -101,6 +109,16 @@ impl Admin {
                 runtime,
             }),
         }
+    }
+
+    /// Takes over the dependencies' kinds after a reload; the token and the names of this host
+    /// stay as they were.
+    pub fn follow(&self, settings: &Settings) {
+        *locked(&self.inner.kinds) = kinds(settings);
+    }
+
+    fn kind_of(&self, name: &str) -> Option<DependencyKind> {
+        locked(&self.inner.kinds).get(name).copied()
     }
 
     /// Tells how far the process has come.
@@ -117,10 +135,7 @@ impl Admin {
     }
 
     fn alerts(&self) -> MutexGuard<'_, Alerts> {
-        self.inner
-            .alerts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        locked(&self.inner.alerts)
     }
 
     /// Every route, for whoever serves it in another way than [`Admin::serve`] does.

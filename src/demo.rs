@@ -3,8 +3,6 @@
 //! Real sockets, real workers, real crashes; only the faults are made. It checks itself: the end
 //! is a failure when one call is missing in the books or one dependency did not come back.
 
-mod site;
-
 mod service;
 
 mod agent;
@@ -25,10 +23,10 @@ use breakerbox::prelude::*;
 use breakerbox::{DependencyStatus, StartError};
 
 use crate::End;
+use crate::simulated::{SITES, Site};
 use agent::{Agent, Desk, Ledger};
 use script::Pace;
 use service::{Found, Place, Question, Service, ServiceError};
-use site::Site;
 use timeline::Timeline;
 
 /// About 20 seconds.
@@ -47,12 +45,6 @@ pub(crate) const FAST: Pace = Pace {
     about: "5",
 };
 
-/// The dependencies: name, and the key under which an answer holds what was found.
-const SITES: [(&str, &str); 3] = [
-    ("vector_search", "neighbors"),
-    ("web_search", "results"),
-    ("knowledge_graph", "nodes"),
-];
 /// The one whose workers panic.
 const CRASHING: &str = "knowledge_graph";
 const AGENTS: u32 = 4;
@@ -206,7 +198,7 @@ fn introduce(stage: &Stage, pace: Pace, out: &mut dyn Write) -> io::Result<()> {
             .into_iter()
             .map(|(name, _)| name)
             .collect();
-        let (name, address) = (site.name, site.address);
+        let (name, address) = (&site.name, site.address);
         let fallbacks = fallbacks.join(", then ");
         writeln!(
             out,

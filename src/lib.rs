@@ -15,6 +15,8 @@ pub mod recorder;
 #[cfg(feature = "cli")]
 pub mod admin;
 #[cfg(feature = "cli")]
+pub mod gateway;
+#[cfg(feature = "cli")]
 mod metrics;
 #[cfg(feature = "cli")]
 pub mod reload;

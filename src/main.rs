@@ -11,6 +11,10 @@ mod operator;
 
 mod replay;
 
+mod serve;
+
+mod simulated;
+
 use std::io::{IsTerminal as _, Write, stderr, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -37,6 +41,19 @@ enum Command {
         /// Takes about 5 seconds instead of 20
         #[arg(long)]
         fast: bool,
+    },
+    /// Runs the sidecar: protects HTTP services for a program in any language
+    ///
+    /// Without a configuration of your own it starts three simulated dependencies on loopback.
+    /// SIGHUP and changed files are taken over while it runs; SIGTERM and ctrl-c let requests in
+    /// flight end first. It prints the addresses it listens on.
+    Serve {
+        /// The folder of the files [default: config, if it is there]
+        #[arg(long, value_name = "DIR")]
+        config: Option<PathBuf>,
+        /// The environment, such as production [default: $BREAKERBOX_ENV or development]
+        #[arg(long, value_name = "NAME")]
+        env: Option<String>,
     },
     /// Validates the configuration and prints every value that holds, with its layer
     Check {
@@ -106,6 +123,7 @@ fn main() -> ExitCode {
     let (mut out, mut err) = (stdout(), stderr());
     let end = match arguments.command {
         Command::Demo { fast } => start_demo(fast, &mut out, &mut err),
+        Command::Serve { config, env } => start_serve(config, env, &mut out, &mut err),
         Command::Check { config, env } => check::run(config, env, &mut out, &mut err),
         Command::Replay(arguments) => replay::run(&arguments, &mut out, &mut err),
         Command::Status(status) => operator::status(&status, &mut out, &mut err),
@@ -169,4 +187,17 @@ fn write_man_page(
     clap_mangen::Man::new(page).render(&mut text)?;
     out.write_all(&text)?;
     Ok(End::Done)
+}
+
+fn start_serve(
+    config: Option<PathBuf>,
+    env: Option<String>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> std::io::Result<End> {
+    if let Err(error) = Telemetry::init(Format::Auto) {
+        writeln!(err, "breakerbox: {error}")?;
+        return Ok(End::WrongUse);
+    }
+    actix::System::new().block_on(serve::run(config, env, out, err))
 }

@@ -86,6 +86,8 @@ where
         source,
     })?;
     let lines = tracing_subscriber::fmt()
+        // Told on standard error, a closed standard error would be a panic of whoever logs.
+        .log_internal_errors(false)
         .with_env_filter(filter)
         .with_writer(writer);
     Ok(match format {

@@ -18,6 +18,8 @@ mod retry;
 
 mod run;
 
+mod served;
+
 mod stream;
 
 use std::num::NonZeroU32;
@@ -33,6 +35,7 @@ pub(crate) use hedge::Race;
 pub(crate) use plan::{Plan, least};
 pub(crate) use renew::renew;
 pub(crate) use run::run;
+pub use served::Served;
 pub use stream::Streamed;
 pub(crate) use stream::run_stream;
 

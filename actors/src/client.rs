@@ -19,6 +19,7 @@ use crate::call::{self, CallOptions, Streamed};
 use crate::dependency::{Dependency, Route, Shared, Verdict};
 use crate::error::CallError;
 use crate::fallback::{FallbackAnswer, Fallbacks};
+use crate::gate::Mode;
 use crate::message::Operate;
 use crate::queue::WorkQueue;
 use crate::reload::{self, Configured, DependencyReload};
@@ -309,6 +310,19 @@ impl<D: Dependency> Client<D> {
         by: &str,
     ) -> Option<DependencyReload> {
         reload::set(&self.core, settings, by).await
+    }
+
+    /// What the breaker shows to callers now: `closed`, `open`, `half_open`, `forced_open` or
+    /// `disabled`. It costs no more than a refusal; [`Client::status`] tells more.
+    #[must_use]
+    pub fn state(&self) -> &'static str {
+        match self.core.shared.circuit.gate.read().mode() {
+            Mode::Closed | Mode::Watchful => "closed",
+            Mode::Open => "open",
+            Mode::HalfOpen => "half_open",
+            Mode::ForcedOpen => "forced_open",
+            Mode::Disabled => "disabled",
+        }
     }
 
     /// How the dependency is now.

@@ -91,7 +91,7 @@ mod sync {
 
 pub use breaker::Breaker;
 pub use builder::{DependencyBuilder, Eventually, Fallibly, IntoFactory, NewDependency, Plainly};
-pub use call::{CallOptions, Streamed};
+pub use call::{CallOptions, Served, Streamed};
 pub use client::{Answer, Client, Source};
 pub use clock::Clock;
 pub use counts::{CountsView, LatencyBuckets, RefusedBy};

@@ -180,25 +180,26 @@ pub(super) async fn one(
 /// The dependency of this name.
 pub(super) fn named(admin: &Admin, name: &str) -> Option<View> {
     let status = admin.runtime().status(name)?;
-    Some(view(&admin.inner, status))
+    Some(view(admin, status))
 }
 
 /// Every dependency, by name.
 pub(super) fn all(admin: &Admin) -> Vec<View> {
     let statuses = admin.runtime().statuses().into_iter();
-    statuses.map(|one| view(&admin.inner, one)).collect()
+    statuses.map(|one| view(admin, one)).collect()
 }
 
-fn view(inner: &Inner, status: DependencyStatus) -> View {
+fn view(admin: &Admin, status: DependencyStatus) -> View {
+    let inner = &admin.inner;
     let settings = inner.runtime.settings(&status.name).unwrap_or_default();
-    let kind = inner.kinds.get(&status.name);
+    let kind = admin.kind_of(&status.name);
     let now = inner.stamps.now();
     let opens_at = status.retry_after.filter(|_| status.state == Breaker::Open);
     let (health, health_reason) = (word(&status.health), reason_of(&status.health));
     let totals = status.totals;
     let key_count = status.keys.len();
     View {
-        kind: kind.map_or("library", |kind| kind_word(*kind)),
+        kind: kind.map_or("library", kind_word),
         state: state_word(status.state),
         overridden: status.overridden.map(|set| over(inner, set)),
         generation: status.generation,

@@ -35,7 +35,7 @@ pub enum DependencyKind {
     Http,
     /// A Model Context Protocol server on standard input and output.
     McpStdio,
-    /// A server that the demo starts itself and breaks on purpose.
+    /// A server on loopback that `serve` or the demo starts itself.
     Simulated,
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::breaker::count;
 use super::dependency::DependencyConfig;
 use super::section::{Section, nearest};
-use super::shape::{TICK, YEAR, duration, line, truth, whole, word};
+use super::shape::{TICK, YEAR, bytes, duration, line, truth, whole, word};
 
 /// One way to answer without the dependency.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,6 +33,12 @@ pub enum FallbackKind {
         max_entries: NonZeroU32,
         /// Whether the dependency is asked again in the background once one was served.
         refresh: bool,
+        /// How long an answer may be to be kept; of HTTP dependencies.
+        ///
+        /// # Units   Bytes.
+        max_body: u64,
+        /// The request headers that make two requests different; of HTTP dependencies.
+        headers: Vec<String>,
     },
     /// Another dependency, with its own breaker.
     Dependency {
@@ -116,6 +122,10 @@ fn read_kind(
     let max_age = section.get("max_age", &span);
     let max_entries = section.get("max_entries", &entries);
     let refresh = section.get("refresh", &truth());
+    let size = bytes("\"64KB\", from 1 to 100MB", 1..=100_000_000);
+    let max_body = section.get("max_body", &size);
+    let names = line("the name of a header, in lower case", is_header).list();
+    let headers = section.get("headers", &names);
     let other = section.get("name", &name);
     let status = section.get("status", &code);
     let content_type = section.get("content_type", &media);
@@ -129,8 +139,11 @@ fn read_kind(
                 max_age: section.settle("max_age", &span, max_age, hour),
                 max_entries: section.settle("max_entries", &entries, max_entries, many),
                 refresh: section.settle("refresh", &truth(), refresh, false),
+                max_body: section.settle("max_body", &size, max_body, 64_000),
+                headers: section.settle("headers", &names, headers, told_apart()),
             };
-            (Some(kind), &["max_age", "max_entries", "refresh"])
+            let own = &["max_age", "max_entries", "refresh", "max_body", "headers"];
+            (Some(kind), own)
         }
         Some(Kind::Dependency) => {
             if !section.has("name") {
@@ -150,6 +163,27 @@ fn read_kind(
             (Some(kind), &["status", "content_type", "body"])
         }
     }
+}
+
+/// The headers by which answers differ as a rule. Whose answer it is is among them: nobody is
+/// given what was kept for somebody else.
+fn told_apart() -> Vec<String> {
+    let names = [
+        "accept",
+        "accept-encoding",
+        "accept-language",
+        "authorization",
+        "cookie",
+    ];
+    names.map(str::to_owned).to_vec()
+}
+
+fn is_header(name: &str) -> bool {
+    let plain = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit();
+    !name.is_empty()
+        && name
+            .chars()
+            .all(|letter| plain(letter) || "-_".contains(letter))
 }
 
 /// Notes fallbacks that name nobody, and circles of them.

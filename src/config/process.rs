@@ -5,13 +5,10 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bytesize::ByteSize;
-use config::{Value, ValueKind};
-
 use super::breaker::count;
 use super::secret::Secret;
 use super::section::Section;
-use super::shape::{Shape, duration, line, truth};
+use super::shape::{Shape, TICK, YEAR, bytes, duration, line, truth};
 
 /// Where the sidecar takes calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +16,34 @@ use super::shape::{Shape, duration, line, truth};
 pub struct GatewayConfig {
     /// The address to listen on.
     pub bind: SocketAddr,
+    /// Threads that take calls; `None` for one a processor.
+    pub threads: Option<NonZeroU32>,
+    /// Connections of callers at once; more wait in the system's queue.
+    pub max_connections: NonZeroU32,
+    /// How long a request's first line and headers may be.
+    ///
+    /// # Units   Bytes.
+    pub max_head: u64,
+    /// How many headers a request may have.
+    pub max_headers: NonZeroU32,
+    /// How long a request's body may be.
+    ///
+    /// # Units   Bytes.
+    pub max_body: u64,
+    /// How long a body may be to be kept until it is answered, so that it can be sent again.
+    ///
+    /// # Units   Bytes.
+    pub max_replay_body: u64,
+    /// How long a caller may take for the head of a request.
+    pub header_timeout: Duration,
+    /// How long a caller may take between two pieces of its body.
+    pub body_timeout: Duration,
+    /// How long a caller may take to accept a piece of its answer.
+    pub send_timeout: Duration,
+    /// How long a connection may stay open without a request.
+    pub idle_timeout: Duration,
+    /// How long requests in flight may take to end when the process is stopped.
+    pub shutdown: Duration,
 }
 
 /// Where the sidecar is watched and operated.
@@ -65,8 +90,20 @@ const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 impl Default for GatewayConfig {
     fn default() -> Self {
+        let number = |number| NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN);
         Self {
             bind: SocketAddr::new(LOOPBACK, 7070),
+            threads: None,
+            max_connections: number(10_000),
+            max_head: 64_000,
+            max_headers: number(100),
+            max_body: 100_000_000,
+            max_replay_body: 64_000,
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            send_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(75),
+            shutdown: Duration::from_secs(30),
         }
     }
 }
@@ -115,9 +152,7 @@ pub(super) fn servers(
         !name.is_empty() && name.len() <= 253 && name.chars().all(plain)
     };
     let hosts = line("a host name without a port", is_name).list();
-    let here = GatewayConfig {
-        bind: gateway.get_or("bind", &address(), here.bind),
-    };
+    let here = read_gateway(&mut gateway, &here);
     let there = AdminConfig {
         bind: admin.get_or("bind", &address(), there.bind),
         token: admin.get_if_set("token", &token).map(Secret::new),
@@ -137,6 +172,42 @@ pub(super) fn servers(
     (here, there)
 }
 
+fn read_gateway(section: &mut Section<'_>, default: &GatewayConfig) -> GatewayConfig {
+    let threads = count(1024).or_word("auto");
+    let span = duration(TICK..=YEAR);
+    let mut within = |key, default| section.get_or(key, &span, default);
+    let (header, body) = (
+        within("header_timeout", default.header_timeout),
+        within("body_timeout", default.body_timeout),
+    );
+    let (send, idle) = (
+        within("send_timeout", default.send_timeout),
+        within("idle_timeout", default.idle_timeout),
+    );
+    let whole_body = bytes("\"100MB\", from 1KB to 1TB", 1_000..=1_000_000_000_000);
+    let kept_body = bytes("\"64KB\", from 0 to 100MB", 0..=100_000_000);
+    let head = bytes("\"64KB\", from 8192 to 1MB", 8192..=1_000_000);
+    let pause = duration(Duration::ZERO..=YEAR);
+    GatewayConfig {
+        bind: section.get_or("bind", &address(), default.bind),
+        threads: section.get_or("threads", &threads, default.threads),
+        max_connections: section.get_or(
+            "max_connections",
+            &count(1_000_000),
+            default.max_connections,
+        ),
+        max_head: section.get_or("max_head", &head, default.max_head),
+        max_headers: section.get_or("max_headers", &count(1000), default.max_headers),
+        max_body: section.get_or("max_body", &whole_body, default.max_body),
+        max_replay_body: section.get_or("max_replay_body", &kept_body, default.max_replay_body),
+        header_timeout: header,
+        body_timeout: body,
+        send_timeout: send,
+        idle_timeout: idle,
+        shutdown: section.get_or("shutdown", &pause, default.shutdown),
+    }
+}
+
 fn address() -> Shape<'static, SocketAddr> {
     let allowed = "an address with a port, such as \"127.0.0.1:7070\"";
     let text = line(allowed, |_| true);
@@ -147,28 +218,14 @@ fn address() -> Shape<'static, SocketAddr> {
 pub(super) fn recorder(mut section: Section<'_>) -> RecorderConfig {
     let default = RecorderConfig::default();
     let path = line("the path of a file", |path| !path.is_empty());
+    let most = bytes("\"64MB\", from 1MB to 1TB", 1_000_000..=1_000_000_000_000);
     let settings = RecorderConfig {
         path: section.get_if_set("path", &path).map(PathBuf::from),
         max_queue: section.get_or("max_queue", &count(10_000_000), default.max_queue),
-        max_bytes: section.get_or("max_bytes", &bytes(), default.max_bytes),
+        max_bytes: section.get_or("max_bytes", &most, default.max_bytes),
     };
     section.finish();
     settings
-}
-
-/// A number of bytes: plain, or with a unit.
-fn bytes() -> Shape<'static, u64> {
-    const RANGE: std::ops::RangeInclusive<u64> = 1_000_000..=1_000_000_000_000;
-    let allowed = "a number of bytes, or a text such as \"64MB\", from 1MB to 1TB";
-    let parse = |value: &Value| {
-        let bytes = match &value.kind {
-            ValueKind::I64(number) => u64::try_from(*number).ok()?,
-            ValueKind::String(text) => text.trim().parse::<ByteSize>().ok()?.as_u64(),
-            _ => return None,
-        };
-        RANGE.contains(&bytes).then_some(bytes)
-    };
-    Shape::new(allowed, parse, u64::to_string)
 }
 
 /// Reads `reload`.

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use breakerbox_policy::Rate;
+use bytesize::ByteSize;
 use config::{Value, ValueKind};
 
 /// The longest duration that makes sense anywhere.
@@ -174,6 +175,20 @@ pub(super) fn duration(range: RangeInclusive<Duration>) -> Shape<'static, Durati
         duration.filter(|duration| range.contains(duration))
     };
     Shape::new(allowed, parse, move |value| format!("\"{}\"", show(*value)))
+}
+
+/// A number of bytes: plain, or with a unit. `example` gives one, and the range.
+pub(super) fn bytes(example: &str, range: RangeInclusive<u64>) -> Shape<'static, u64> {
+    let allowed = format!("a number of bytes, or a text such as {example}");
+    let parse = move |value: &Value| {
+        let bytes = match &value.kind {
+            ValueKind::I64(number) => u64::try_from(*number).ok()?,
+            ValueKind::String(text) => text.trim().parse::<ByteSize>().ok()?.as_u64(),
+            _ => return None,
+        };
+        range.contains(&bytes).then_some(bytes)
+    };
+    Shape::new(allowed, parse, u64::to_string)
 }
 
 /// Yes or no.

@@ -9,8 +9,8 @@ use std::time::Duration;
 use breakerbox::policy::{State, Time};
 use breakerbox::prelude::*;
 
-use super::site::{Fault, Site};
 use super::timeline::Timeline;
+use crate::simulated::{Fault, Site};
 
 /// How long something may take that has to happen. Far longer than it takes.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -85,7 +85,7 @@ async fn outage(
     pace: Pace,
     timeline: &mut Timeline<'_>,
 ) -> io::Result<Option<String>> {
-    let name = site.name;
+    let name = site.name.as_str();
     let (begin, crashes) = (timeline.now(), timeline.crashes(name));
     let breaks = scene.fault.to_string();
     timeline.say(name, &format!("*** {breaks} ***"))?;

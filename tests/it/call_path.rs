@@ -28,6 +28,7 @@ mod last_resort;
 
 mod mocked;
 
+mod served;
 mod stream;
 mod stream_books;
 mod stream_time;

@@ -161,7 +161,7 @@ fn an_interrupted_demo_ends_its_calls_and_shows_its_books() {
 fn wrong_use_ends_with_2_and_is_told_on_standard_error() {
     for arguments in [
         &["demo", "--bad-flag"][..],
-        &["serve"],
+        &["serve", "--port", "1"],
         &[],
         &["check", "--env"],
     ] {

@@ -9,6 +9,8 @@ mod call_path;
 mod config;
 #[cfg(feature = "cli")]
 mod demo;
+#[cfg(feature = "cli")]
+mod gateway;
 mod reload;
 #[cfg(feature = "cli")]
 mod replay;

@@ -59,6 +59,11 @@ impl<E> Tries<E> {
         self.number == 1
     }
 
+    /// How many attempts there were, refusals included.
+    pub(super) fn number(&self) -> u32 {
+        self.number
+    }
+
     /// When the present attempt was asked for.
     pub(super) fn began(&self) -> Time {
         self.began

@@ -52,6 +52,42 @@ where
     refuse_at_once(shared, options.key.is_some())?;
     let entry = Entry::open(Arc::clone(shared));
     let plan = Plan::of_closure(shared, options);
+    let opened = open_stream(shared, &plan, entry, classify, open).await;
+    opened.map_err(Unopened::give_up)
+}
+
+/// A stream that could not be opened. Nobody has been answered yet.
+pub(super) struct Unopened<E> {
+    pub(super) error: CallError<E>,
+    /// How many attempts there were, refusals included.
+    pub(super) attempts: u32,
+    pub(super) entry: Entry<Arc<Shared>>,
+}
+
+impl<E> Unopened<E> {
+    /// Books what the caller hears.
+    pub(super) fn give_up(self) -> CallError<E> {
+        self.entry.close(if self.error.is_refusal() {
+            Ending::Refused
+        } else {
+            Ending::Failed
+        });
+        self.error
+    }
+}
+
+/// Opens a stream for a call that is in the books already.
+pub(super) async fn open_stream<S, F>(
+    shared: &Arc<Shared>,
+    plan: &Plan,
+    entry: Entry<Arc<Shared>>,
+    classify: impl Fn(Result<&S, &S::Error>) -> Verdict + Send + Sync + 'static,
+    open: impl FnMut() -> F,
+) -> Result<Streamed<S>, Unopened<S::Error>>
+where
+    F: Future<Output = Result<S, S::Error>>,
+    S: TryStream,
+{
     let open = Mutex::new(open);
     let begin = || open.lock().unwrap_or_else(PoisonError::into_inner)();
     let mut tries = Tries::new(plan.started);
@@ -60,8 +96,8 @@ where
             break absent(shared, reason);
         }
         let now = tries.began();
-        let one_more = |race| Some(open_once(shared, &plan, now, race, &classify, begin));
-        let lost = match hedged(shared, &plan, one_more).await {
+        let one_more = |race| Some(open_once(shared, plan, now, race, &classify, begin));
+        let lost = match hedged(shared, plan, one_more).await {
             Some(Ok(Some((stream, first, hold)))) => {
                 let classify = Box::new(classify);
                 return Ok(Streamed::begun(stream, first, classify, hold, entry));
@@ -73,17 +109,17 @@ where
             Some(Err(lost)) => Some(lost),
             None => None,
         };
-        if let Err(error) = tries.next(shared, &plan, lost).await {
+        if let Err(error) = tries.next(shared, plan, lost).await {
             break error;
         }
     };
     shared.counts.refuse(&error);
-    entry.close(if error.is_refusal() {
-        Ending::Refused
-    } else {
-        Ending::Failed
-    });
-    Err(error)
+    let attempts = tries.number();
+    Err(Unopened {
+        error,
+        attempts,
+        entry,
+    })
 }
 
 /// Opens a stream and waits for its first item; without one it was empty.

@@ -1,6 +1,7 @@
-//! The three simulated dependencies: real HTTP servers on loopback, with a switch for faults.
+//! Simulated dependencies: real HTTP servers on loopback, with a switch for faults.
 //!
-//! They know nothing of breakers and workers.
+//! They know nothing of breakers and workers. The demo breaks them; `serve` starts those that the
+//! configuration names.
 
 use std::fmt;
 use std::io;
@@ -41,10 +42,18 @@ impl fmt::Display for Fault {
     }
 }
 
+/// The dependencies of config/default.toml: name, and the key under which an answer holds what was
+/// found.
+pub(crate) const SITES: [(&str, &str); 3] = [
+    ("vector_search", "neighbors"),
+    ("web_search", "results"),
+    ("knowledge_graph", "nodes"),
+];
+
 /// One server; it ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Site {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
     server: JoinHandle<()>,
@@ -53,18 +62,18 @@ pub(crate) struct Site {
 #[derive(Debug)]
 struct Shared {
     /// Under which key its answers hold what was found.
-    key: &'static str,
+    key: String,
     fault: AtomicU8,
     answers: AtomicU64,
 }
 
 impl Site {
     /// Listens on a port that the system picks.
-    pub(crate) async fn start(name: &'static str, key: &'static str) -> io::Result<Self> {
+    pub(crate) async fn start(name: &str, key: &str) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
-            key,
+            key: key.to_owned(),
             fault: AtomicU8::new(Fault::None as u8),
             answers: AtomicU64::new(0),
         });
@@ -80,7 +89,7 @@ impl Site {
             let _ = axum::serve(listener, app).await;
         });
         Ok(Self {
-            name,
+            name: name.to_owned(),
             address,
             shared,
             server,
@@ -115,6 +124,6 @@ async fn answer(State(site): State<Arc<Shared>>, uri: Uri) -> Response {
     let topic = uri.path().trim_start_matches('/');
     let found: Vec<String> = (1..=3).map(|rank| format!("{topic} #{rank}")).collect();
     let mut body = serde_json::Map::new();
-    body.insert(site.key.to_owned(), Value::from(found));
+    body.insert(site.key.clone(), Value::from(found));
     Json(body).into_response()
 }

@@ -1,0 +1,358 @@
+//! One connection of a caller: HTTP/1.1 or HTTP/2, and a watch over callers that are too slow.
+//!
+//! hyper's own limit for a head runs while a connection is idle too, and it has none for callers
+//! that take no answer; the watch tells these apart.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use http::header::CONNECTION;
+use http::{Request, Response, Version};
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::task::spawn_local;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::body::ReplyBody;
+use crate::config::GatewayConfig;
+
+/// Streams of one HTTP/2 connection at once.
+const MAX_STREAMS: u32 = 256;
+/// How long a connection that is asked to end may take before it is cut.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Runs HTTP/2's streams on the connection's own thread.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Here;
+
+impl<F: Future + 'static> Executor<F> for Here {
+    fn execute(&self, future: F) {
+        // It ends with its connection, whose task waits for it.
+        drop(spawn_local(async move { drop(future.await) }));
+    }
+}
+
+/// How connections are served.
+pub(super) fn builder(config: &GatewayConfig) -> Builder<Here> {
+    let whole = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    let head = whole(config.max_head);
+    let mut builder = Builder::new(Here);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .max_headers(whole(config.max_headers.get().into()))
+        .max_buf_size(head);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX));
+    builder
+}
+
+/// How slow a caller may be.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    head: Duration,
+    send: Duration,
+    idle: Duration,
+}
+
+/// What a connection's caller is doing.
+#[derive(Debug)]
+struct Activity {
+    patience: Patience,
+    /// Requests that are not answered to the end.
+    in_flight: Cell<u32>,
+    /// Since when there is none, or the head of one is read.
+    since: Cell<Instant>,
+    reading: Cell<bool>,
+    /// On HTTP/2 what comes between requests is no head of one.
+    is_http2: Cell<bool>,
+    /// Since when the socket takes nothing.
+    blocked: Cell<Option<Instant>>,
+    /// Whether an answer has left some of its request unread.
+    unread: Cell<bool>,
+    /// Since when all is said, and the caller may still be sending.
+    said: Cell<Option<Instant>>,
+    /// The answers of which nobody asks for the next piece, since when.
+    untaken: RefCell<Vec<(u64, Instant)>>,
+    next: Cell<u64>,
+}
+
+/// What is to be done when a time has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    Look,
+    Close,
+    Cut,
+}
+
+impl Activity {
+    fn new(patience: Patience) -> Self {
+        Self {
+            patience,
+            in_flight: Cell::new(0),
+            since: Cell::new(Instant::now()),
+            reading: Cell::new(true),
+            is_http2: Cell::new(false),
+            blocked: Cell::new(None),
+            unread: Cell::new(false),
+            said: Cell::new(None),
+            untaken: RefCell::default(),
+            next: Cell::new(0),
+        }
+    }
+
+    /// When something is to be done, unless the caller moves before.
+    fn due(&self) -> (Instant, Then) {
+        if let Some(since) = self.said.get() {
+            return (since + GRACE, Then::Cut);
+        }
+        let Patience { head, send, idle } = self.patience;
+        let untaken = self.untaken.borrow();
+        let oldest = untaken.iter().map(|(_, since)| *since).min();
+        if let Some(since) = oldest.into_iter().chain(self.blocked.get()).min() {
+            return (since + send, Then::Cut);
+        }
+        if self.in_flight.get() > 0 {
+            return (Instant::now() + send, Then::Look);
+        }
+        let limit = if self.reading.get() { head } else { idle };
+        (self.since.get() + limit, Then::Close)
+    }
+}
+
+/// A request in flight, as its connection's watch sees it.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    activity: Rc<Activity>,
+    number: u64,
+    given: bool,
+}
+
+impl Waiting {
+    fn new(activity: &Rc<Activity>) -> Self {
+        let number = activity.next.get();
+        activity.next.set(number.wrapping_add(1));
+        activity.in_flight.set(activity.in_flight.get() + 1);
+        activity.reading.set(false);
+        Self {
+            activity: Rc::clone(activity),
+            number,
+            given: false,
+        }
+    }
+
+    /// The caller takes more.
+    pub(super) fn asked(&mut self) {
+        if std::mem::take(&mut self.given) {
+            let mut untaken = self.activity.untaken.borrow_mut();
+            untaken.retain(|(number, _)| *number != self.number);
+        }
+    }
+
+    /// The caller has something to take.
+    pub(super) fn given(&mut self) {
+        self.given = true;
+        let now = Instant::now();
+        let mut untaken = self.activity.untaken.borrow_mut();
+        untaken.push((self.number, now));
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.asked();
+        let activity = &self.activity;
+        activity.in_flight.set(activity.in_flight.get() - 1);
+        if activity.in_flight.get() == 0 {
+            activity.since.set(Instant::now());
+        }
+    }
+}
+
+/// A caller's socket that tells the watch what moves.
+struct Watched {
+    stream: TcpStream,
+    activity: Rc<Activity>,
+}
+
+impl Watched {
+    fn written<T>(&self, written: Poll<T>) -> Poll<T> {
+        let blocked = &self.activity.blocked;
+        if written.is_ready() {
+            blocked.set(None);
+        } else if blocked.get().is_none() {
+            blocked.set(Some(Instant::now()));
+        }
+        written
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let activity = &self.activity;
+        let is_idle = activity.in_flight.get() == 0 && !activity.reading.get();
+        if is_idle && !activity.is_http2.get() && buffer.filled().len() > before {
+            activity.reading.set(true);
+            activity.since.set(Instant::now());
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.written(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.written(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    /// Says that nothing follows, and takes what the caller still sends of a request, for a while: a
+    /// socket that is closed before that would take the answer away from it.
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.activity.said.get().is_none() {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            if !self.activity.unread.get() && !self.activity.reading.get() {
+                return Poll::Ready(Ok(()));
+            }
+            self.activity.said.set(Some(Instant::now()));
+        }
+        let mut unread = [0; 4096];
+        loop {
+            let mut buffer = ReadBuf::new(&mut unread);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+            if buffer.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+/// Serves a connection until it ends, or until it is idle once `stopping` says so.
+pub(super) async fn serve<F>(
+    stream: TcpStream,
+    (builder, config): (&Builder<Here>, &GatewayConfig),
+    answer: impl Fn(Request<Incoming>) -> F + 'static,
+    mut stopping: watch::Receiver<bool>,
+) where
+    F: Future<Output = Response<ReplyBody>> + 'static,
+{
+    let activity = Rc::new(Activity::new(Patience {
+        head: config.header_timeout,
+        send: config.send_timeout,
+        idle: config.idle_timeout,
+    }));
+    let io = TokioIo::new(Watched {
+        stream,
+        activity: Rc::clone(&activity),
+    });
+    let seen = Rc::clone(&activity);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let waiting = Waiting::new(&seen);
+        seen.is_http2.set(request.version() == Version::HTTP_2);
+        let (answer, seen) = (answer(request), Rc::clone(&seen));
+        async move {
+            let response = answer.await.map(|body| body.watched(waiting));
+            // The only reason why an answer of ours ends its connection.
+            seen.unread.set(response.headers().contains_key(CONNECTION));
+            Ok::<_, std::convert::Infallible>(response)
+        }
+    });
+    let mut connection = pin!(builder.serve_connection(io, service));
+    let mut stop = pin!(async move {
+        // Whoever could say so is gone: then it is time too.
+        let _ = stopping.wait_for(|stopping| *stopping).await;
+    });
+    let mut watch = Watch::default();
+    let mut is_ending = false;
+    poll_fn(|cx| {
+        if !is_ending && stop.as_mut().poll(cx).is_ready() {
+            is_ending = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        loop {
+            // What goes wrong on a caller's connection is the caller's business.
+            if connection.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            match watch.poll(&activity, is_ending, cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Then::Cut) => return Poll::Ready(()),
+                Poll::Ready(_) => {
+                    is_ending = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+        }
+    })
+    .await;
+}
+
+/// The one timer of a connection. It is set anew only when it must ring earlier.
+#[derive(Default)]
+struct Watch {
+    alarm: Option<(Instant, Pin<Box<Sleep>>)>,
+}
+
+impl Watch {
+    fn poll(&mut self, activity: &Activity, is_ending: bool, cx: &mut Context<'_>) -> Poll<Then> {
+        loop {
+            let (mut due, mut then) = activity.due();
+            if is_ending && then == Then::Close {
+                (due, then) = (due + GRACE, Then::Cut);
+            }
+            match &mut self.alarm {
+                Some((at, alarm)) if *at <= due => {
+                    if alarm.as_mut().poll(cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                    self.alarm = None;
+                    if then != Then::Look && Instant::now() >= due {
+                        return Poll::Ready(then);
+                    }
+                }
+                _ => self.alarm = Some((due, Box::pin(sleep_until(due)))),
+            }
+        }
+    }
+}

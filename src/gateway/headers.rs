@@ -1,0 +1,139 @@
+//! What a proxy may pass on of a message's headers, and what it says of itself in them.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+
+use http::header::{
+    CONNECTION, FORWARDED, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderMap, HeaderValue};
+
+/// Who answered.
+pub(super) const SOURCE: HeaderName = HeaderName::from_static("breakerbox-source");
+/// How often the dependency was asked.
+pub(super) const ATTEMPTS: HeaderName = HeaderName::from_static("breakerbox-attempts");
+/// How much time is left.
+pub(super) const DEADLINE: HeaderName = HeaderName::from_static("breakerbox-deadline-ms");
+/// How much a call matters.
+pub(super) const PRIORITY: HeaderName = HeaderName::from_static("breakerbox-priority");
+/// Whose breaker a call goes by.
+pub(super) const KEY: HeaderName = HeaderName::from_static("breakerbox-key");
+/// The caller's word that a request may be sent twice.
+pub(super) const IDEMPOTENCY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// They belong to one connection (RFC 9110, section 7.6.1).
+static ONE_HOP: [HeaderName; 9] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("http2-settings"),
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+/// Takes out what belongs to one connection, with what `Connection` names beside.
+pub(super) fn strip_one_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let named = headers.get_all(CONNECTION).iter();
+        let named: Vec<HeaderName> = named
+            .filter_map(|line| line.to_str().ok())
+            .flat_map(|line| line.split(','))
+            .filter_map(|name| name.trim().parse().ok())
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in &ONE_HOP {
+        headers.remove(name);
+    }
+}
+
+/// Says for whom a request is passed on (RFC 7239), behind what earlier proxies said.
+pub(super) fn append_forwarded(headers: &mut HeaderMap, peer: SocketAddr, host: Option<&str>) {
+    let mut element = match peer.ip().to_canonical() {
+        IpAddr::V4(ip) => format!("for={ip}"),
+        IpAddr::V6(ip) => format!("for=\"[{ip}]\""),
+    };
+    if let Some(host) = host {
+        element.push_str(";host=");
+        quote(host, &mut element);
+    }
+    element.push_str(";proto=http");
+    if let Ok(value) = HeaderValue::try_from(element) {
+        headers.append(FORWARDED, value);
+    }
+}
+
+/// A token as it is, everything else in quotes.
+fn quote(text: &str, out: &mut String) {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "-._".contains(letter);
+    if !text.is_empty() && text.chars().all(plain) {
+        out.push_str(text);
+        return;
+    }
+    out.push('"');
+    for letter in text.chars() {
+        if letter == '"' || letter == '\\' {
+            out.push('\\');
+        }
+        // Writing into a string cannot fail.
+        let _ = out.write_char(letter);
+    }
+    out.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        headers
+    }
+
+    #[test]
+    fn what_connection_names_goes_with_it() {
+        let mut headers = map(&[
+            ("connection", "close, X-Secret"),
+            ("connection", "x-other,, bad name"),
+            ("x-secret", "1"),
+            ("x-other", "2"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
+            ("keep-alive", "timeout=5"),
+            ("traceparent", "00-1-2-01"),
+        ]);
+        strip_one_hop(&mut headers);
+        let left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(left, ["traceparent"]);
+    }
+
+    #[test]
+    fn forwarded_is_appended_and_quoted() {
+        let mut headers = map(&[("forwarded", "for=10.0.0.1")]);
+        let peer = "[::ffff:192.0.2.7]:5".parse().unwrap();
+        append_forwarded(&mut headers, peer, Some("api.local:7070"));
+        append_forwarded(&mut headers, "[2001:db8::1]:5".parse().unwrap(), Some("a"));
+        append_forwarded(&mut headers, "10.0.0.2:1".parse().unwrap(), Some("\"\\"));
+        let lines: Vec<&str> = headers
+            .get_all(FORWARDED)
+            .iter()
+            .map(|value| value.to_str().unwrap())
+            .collect();
+        let expected = [
+            "for=10.0.0.1",
+            "for=192.0.2.7;host=\"api.local:7070\";proto=http",
+            "for=\"[2001:db8::1]\";host=a;proto=http",
+            "for=10.0.0.2;host=\"\\\"\\\\\";proto=http",
+        ];
+        assert_eq!(lines, expected);
+    }
+}

@@ -1,0 +1,123 @@
+//! The threads of the gateway: each accepts connections and serves them to their end.
+
+use std::io;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::net::TcpListener as Listener;
+use tokio::runtime::Builder;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::task::{LocalSet, spawn_local};
+
+use super::connection;
+use super::proxy;
+use super::route::Lane;
+
+/// How long to wait when the system has no room for another connection.
+const NO_ROOM: Duration = Duration::from_millis(50);
+
+/// What a thread listens to, beside its socket.
+#[derive(Clone)]
+pub(super) struct Signals {
+    /// Takes no more connections, and ends those that are idle.
+    pub(super) stopping: watch::Receiver<bool>,
+    /// Ends the others too.
+    pub(super) killing: watch::Receiver<bool>,
+}
+
+/// A thread at work.
+pub(super) struct Thread {
+    pub(super) handle: JoinHandle<()>,
+    /// Resolves when its last connection has ended.
+    pub(super) ended: oneshot::Receiver<()>,
+}
+
+/// Starts one thread.
+pub(super) fn spawn(
+    lane: Lane,
+    listener: TcpListener,
+    places: Arc<Semaphore>,
+    signals: Signals,
+) -> io::Result<Thread> {
+    let (told, ended) = oneshot::channel();
+    let name = format!("gateway-{}", lane.number + 1);
+    let runtime = Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()?;
+    let run = move || {
+        let mut killing = signals.killing.clone();
+        let work = async move {
+            tokio::select! {
+                () = take(Rc::new(lane), listener, places, signals.stopping) => {}
+                _ = killing.wait_for(|killing| *killing) => {}
+            }
+        };
+        let local = LocalSet::new();
+        runtime.block_on(local.run_until(work));
+        drop(local);
+        // A name that is being looked up is nobody's any more, and not waited for.
+        runtime.shutdown_background();
+        // Nobody waits where the process is ending.
+        let _ = told.send(());
+    };
+    let handle = std::thread::Builder::new().name(name).spawn(run)?;
+    Ok(Thread { handle, ended })
+}
+
+/// Accepts until it is told to stop, then waits for the connections that it has.
+async fn take(
+    lane: Rc<Lane>,
+    listener: TcpListener,
+    places: Arc<Semaphore>,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let (open, mut all_closed) = mpsc::channel::<()>(1);
+    let told = stopping.clone();
+    let accepting = async {
+        let listener = match Listener::from_std(listener) {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::error!(%error, "a thread of the gateway cannot listen");
+                return;
+            }
+        };
+        loop {
+            // Above the limit callers wait in the system's queue, which is bounded too.
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+                return;
+            };
+            let (stream, peer) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection cannot be accepted");
+                    tokio::time::sleep(NO_ROOM).await;
+                    continue;
+                }
+            };
+            // Without it small answers may wait for more; it is an optimisation only.
+            let _ = stream.set_nodelay(true);
+            let (lane, open, told) = (Rc::clone(&lane), open.clone(), told.clone());
+            spawn_local(async move {
+                let _held = (place, open);
+                let config = lane.config.load_full();
+                let builder = connection::builder(&config);
+                let answer = move |request| {
+                    let lane = Rc::clone(&lane);
+                    async move { proxy::answer(&lane, peer, request).await }
+                };
+                connection::serve(stream, (&builder, &config), answer, told).await;
+            });
+        }
+    };
+    tokio::select! {
+        () = accepting => {}
+        _ = stopping.wait_for(|stopping| *stopping) => {}
+    }
+    drop(open);
+    // Nobody sends; it ends when the last connection has dropped its sender.
+    let _ = all_closed.recv().await;
+}

@@ -1,0 +1,397 @@
+//! The gateway's own errors, as RFC 9457 has them: what happened, whether the work was done, and
+//! when to try again.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, Response, StatusCode};
+use serde::Serialize;
+
+use breakerbox_policy::Executed;
+
+use super::body::ReplyBody;
+use super::failure::{Failure, HttpError};
+use crate::{Absence, CallError};
+
+/// One kind of problem: its code, its status and its title.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Kind(&'static str, StatusCode, &'static str);
+
+impl Kind {
+    const OPEN: Self = Self(
+        "breaker-open",
+        StatusCode::SERVICE_UNAVAILABLE,
+        "the breaker lets no calls through",
+    );
+    const OVERLOADED: Self = Self(
+        "overloaded",
+        StatusCode::SERVICE_UNAVAILABLE,
+        "too many calls are in flight",
+    );
+    const RATE_LIMITED: Self = Self(
+        "rate-limited",
+        StatusCode::TOO_MANY_REQUESTS,
+        "the call came too fast",
+    );
+    const TIMED_OUT: Self = Self(
+        "timed-out",
+        StatusCode::GATEWAY_TIMEOUT,
+        "no answer in time",
+    );
+    const FAILED: Self = Self(
+        "upstream-failed",
+        StatusCode::BAD_GATEWAY,
+        "the dependency failed",
+    );
+    const CRASHED: Self = Self(
+        "worker-crashed",
+        StatusCode::BAD_GATEWAY,
+        "a worker went away during the call",
+    );
+    const UNAVAILABLE: Self = Self(
+        "unavailable",
+        StatusCode::SERVICE_UNAVAILABLE,
+        "nobody is there to make the call",
+    );
+    const STOPPING: Self = Self(
+        "shutting-down",
+        StatusCode::SERVICE_UNAVAILABLE,
+        "no new calls are taken",
+    );
+    const QUARANTINED: Self = Self(
+        "quarantined",
+        StatusCode::SERVICE_UNAVAILABLE,
+        "such calls crashed workers",
+    );
+    /// No dependency of that name.
+    pub(super) const UNKNOWN: Self = Self(
+        "unknown-dependency",
+        StatusCode::NOT_FOUND,
+        "there is no such dependency",
+    );
+    /// The request itself is wrong.
+    pub(super) const BAD_REQUEST: Self = Self(
+        "bad-request",
+        StatusCode::BAD_REQUEST,
+        "the request cannot be passed on",
+    );
+    const BODY_TOO_LARGE: Self = Self(
+        "body-too-large",
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "the request's body is too long",
+    );
+    const BODY_TOO_SLOW: Self = Self(
+        "request-timeout",
+        StatusCode::REQUEST_TIMEOUT,
+        "the request's body came too slowly",
+    );
+}
+
+/// A problem, before it is written.
+#[derive(Debug, Serialize)]
+pub(super) struct Problem<'a> {
+    #[serde(rename = "type")]
+    kind: String,
+    title: &'static str,
+    status: u16,
+    detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dependency: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<String>,
+    executed: &'static str,
+    retry_after_ms: Option<u64>,
+    #[serde(skip)]
+    code: StatusCode,
+    #[serde(skip)]
+    wait: Option<Duration>,
+}
+
+impl<'a> Problem<'a> {
+    /// One that no call came to.
+    pub(super) fn of(kind: Kind, dependency: Option<&'a str>, detail: impl Into<String>) -> Self {
+        Self::new(kind, dependency, detail.into(), Executed::No, None)
+    }
+
+    /// A body that could not be read before anyone was asked.
+    pub(super) fn of_body(failure: Failure, dependency: &'a str) -> Self {
+        Self::of(
+            kind_of_failure(failure),
+            Some(dependency),
+            failure.to_string(),
+        )
+    }
+
+    /// What a call came to.
+    pub(super) fn of_call(error: &CallError<HttpError>, dependency: &'a str) -> Self {
+        let kind = kind_of(error);
+        let wait = error.retry_after();
+        Self::new(
+            kind,
+            Some(dependency),
+            error.to_string(),
+            executed(error),
+            wait,
+        )
+    }
+
+    fn new(
+        Kind(code, status, title): Kind,
+        dependency: Option<&'a str>,
+        detail: String,
+        executed: Executed,
+        wait: Option<Duration>,
+    ) -> Self {
+        Self {
+            kind: format!("urn:breakerbox:{code}"),
+            title,
+            status: status.as_u16(),
+            detail,
+            dependency,
+            state: None,
+            executed: match executed {
+                Executed::No => "no",
+                Executed::Maybe => "maybe",
+                Executed::Yes => "yes",
+            },
+            retry_after_ms: wait.map(|wait| round_up(wait, 1_000_000)),
+            code: status,
+            wait,
+        }
+    }
+
+    /// The breaker's state.
+    pub(super) fn state(mut self, state: impl ToString) -> Self {
+        self.state = Some(state.to_string());
+        self
+    }
+
+    pub(super) fn into_response(self) -> Response<ReplyBody> {
+        // A struct of texts and numbers can always be written.
+        let body = serde_json::to_vec(&self).unwrap_or_default();
+        let mut response = Response::new(ReplyBody::whole(Bytes::from(body)));
+        *response.status_mut() = self.code;
+        let headers = response.headers_mut();
+        let media = HeaderValue::from_static("application/problem+json");
+        headers.insert(CONTENT_TYPE, media);
+        if let Some(wait) = self.wait {
+            let seconds = round_up(wait, 1_000_000_000);
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+/// In whole units of so many nanoseconds: nobody is told to come too early.
+fn round_up(wait: Duration, unit: u128) -> u64 {
+    u64::try_from(wait.as_nanos().div_ceil(unit)).unwrap_or(u64::MAX)
+}
+
+/// Whether the work was done, as far as an HTTP answer, or none, can tell.
+fn executed(error: &CallError<HttpError>) -> Executed {
+    match error {
+        CallError::Failed { error, .. } => match error.failure {
+            Failure::Status(_) => Executed::Yes,
+            Failure::Connect => Executed::No,
+            _ => Executed::Maybe,
+        },
+        CallError::FallbackFailed { cause, .. } => executed(cause),
+        error => error.executed(),
+    }
+}
+
+fn kind_of(error: &CallError<HttpError>) -> Kind {
+    match error {
+        CallError::Failed { error, .. } => kind_of_failure(error.failure),
+        CallError::Open(_) => Kind::OPEN,
+        CallError::Overloaded { .. } => Kind::OVERLOADED,
+        CallError::TimedOut { .. } | CallError::Stalled { .. } => Kind::TIMED_OUT,
+        CallError::WorkerCrashed { .. } | CallError::Interrupted { .. } => Kind::CRASHED,
+        CallError::NotExecuted { reason, .. } => match reason {
+            Absence::ShuttingDown => Kind::STOPPING,
+            Absence::Restarting | Absence::Parked | Absence::FallbackOnly => Kind::UNAVAILABLE,
+        },
+        CallError::Quarantined { .. } => Kind::QUARANTINED,
+        CallError::RateLimited { .. } | CallError::SessionSpent { .. } => Kind::RATE_LIMITED,
+        CallError::FallbackFailed { cause, .. } => kind_of(cause),
+        // An attempt that chaos made fail, and whatever comes to be added.
+        _ => Kind::FAILED,
+    }
+}
+
+fn kind_of_failure(failure: Failure) -> Kind {
+    match failure {
+        Failure::BodyTooLarge => Kind::BODY_TOO_LARGE,
+        Failure::BodyTooSlow => Kind::BODY_TOO_SLOW,
+        Failure::BodyCut => Kind::BAD_REQUEST,
+        Failure::Late => Kind::TIMED_OUT,
+        Failure::Status(_)
+        | Failure::Connect
+        | Failure::Reset
+        | Failure::TooLong
+        | Failure::BodyGone => Kind::FAILED,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::sync::Arc;
+
+    use breakerbox_policy::supervision::{PanicReport, StopCause};
+    use breakerbox_policy::{PauseReason, RefusalState};
+
+    use super::*;
+    use crate::{Limit, Notice, Refused};
+
+    type Error = CallError<HttpError>;
+
+    fn name() -> Arc<str> {
+        Arc::from("web")
+    }
+
+    fn shown(error: &Error) -> (&'static str, u16, &'static str, Option<u64>) {
+        let problem = Problem::of_call(error, "web");
+        let Kind(code, status, _) = kind_of(error);
+        assert_eq!(problem.kind, format!("urn:breakerbox:{code}"));
+        assert_eq!(problem.status, status.as_u16());
+        (
+            code,
+            problem.status,
+            problem.executed,
+            problem.retry_after_ms,
+        )
+    }
+
+    fn failed(failure: Failure) -> Error {
+        let (dependency, error) = (name(), failure.into());
+        CallError::Failed { dependency, error }
+    }
+
+    fn absent(reason: Absence) -> Error {
+        CallError::NotExecuted {
+            dependency: name(),
+            reason,
+            retry_after: Some(Duration::from_micros(1500)),
+        }
+    }
+
+    fn refused() -> Error {
+        CallError::Open(Refused {
+            state: RefusalState::HalfOpen,
+            retry_after: Some(Duration::from_secs(3)),
+            executed: Executed::Yes,
+            notice: Arc::new(Notice {
+                dependency: name(),
+                key: None,
+                reason: "it failed".to_owned(),
+            }),
+        })
+    }
+
+    fn limited(limit: Limit) -> Error {
+        CallError::RateLimited {
+            dependency: name(),
+            limit,
+            retry_after: None,
+        }
+    }
+
+    #[test]
+    fn call_2_each_way_to_end_has_its_code() {
+        let panic = PanicReport::new("told to");
+        let one = NonZeroU32::MIN;
+        let dependency = name();
+        let ends: [(Error, _); 14] = [
+            (refused(), ("breaker-open", 503, "yes", Some(3000))),
+            (
+                CallError::Overloaded {
+                    dependency: name(),
+                    max_concurrent: 1,
+                    max_queue: 1,
+                },
+                ("overloaded", 503, "no", None),
+            ),
+            (limited(Limit::Rate), ("rate-limited", 429, "no", None)),
+            (
+                limited(Limit::Pause(PauseReason::Throttled)),
+                ("rate-limited", 429, "no", None),
+            ),
+            (
+                limited(Limit::TooHeavy {
+                    weight: one,
+                    burst: one,
+                }),
+                ("rate-limited", 429, "no", None),
+            ),
+            (
+                CallError::TimedOut {
+                    dependency: name(),
+                    after: Duration::ZERO,
+                    executed: Executed::No,
+                },
+                ("timed-out", 504, "no", None),
+            ),
+            (
+                CallError::WorkerCrashed {
+                    dependency: name(),
+                    panic,
+                },
+                ("worker-crashed", 502, "maybe", None),
+            ),
+            (
+                CallError::Interrupted {
+                    dependency: name(),
+                    cause: StopCause::Lost,
+                },
+                ("worker-crashed", 502, "maybe", None),
+            ),
+            (
+                CallError::Quarantined {
+                    dependency,
+                    retry_after: Duration::from_secs(1),
+                },
+                ("quarantined", 503, "no", Some(1000)),
+            ),
+            (absent(Absence::Parked), ("unavailable", 503, "no", Some(2))),
+            (
+                absent(Absence::ShuttingDown),
+                ("shutting-down", 503, "no", Some(2)),
+            ),
+            (
+                CallError::Injected { dependency: name() },
+                ("upstream-failed", 502, "no", None),
+            ),
+            (
+                failed(Failure::Status(500)),
+                ("upstream-failed", 502, "yes", None),
+            ),
+            (
+                CallError::FallbackFailed {
+                    dependency: name(),
+                    fallback: name(),
+                    message: "no".to_owned(),
+                    cause: Box::new(failed(Failure::Reset)),
+                },
+                ("upstream-failed", 502, "maybe", None),
+            ),
+        ];
+        for (error, expected) in ends {
+            assert_eq!(shown(&error), expected, "{error}");
+        }
+    }
+
+    #[test]
+    fn call_2_what_the_caller_did_wrong_is_told_as_that() {
+        for (failure, code, status) in [
+            (Failure::BodyTooLarge, "body-too-large", 413),
+            (Failure::BodyTooSlow, "request-timeout", 408),
+            (Failure::BodyCut, "bad-request", 400),
+        ] {
+            assert_eq!(shown(&failed(failure)), (code, status, "maybe", None));
+        }
+        assert_eq!(shown(&failed(Failure::Connect)).2, "no");
+        assert_eq!(shown(&failed(Failure::Late)).0, "timed-out");
+    }
+}

@@ -1,0 +1,245 @@
+//! The way to one HTTP dependency: its address, its connections, one request at a time.
+//!
+//! It retries nothing (rule LIM-4) and judges nothing.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::header::{EXPECT, HOST};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderValue, Request, Response, Uri};
+use hyper::body::Incoming;
+use hyper_rustls::{
+    ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream,
+};
+use hyper_util::client::legacy::Client as Pool;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::ClientConfig;
+use tokio::net::TcpStream;
+use tower_service::Service;
+
+use super::dependency::HttpRequest;
+use super::failure::{Failure, HttpError};
+use super::headers::DEADLINE;
+use super::upload::Upload;
+
+/// How long an unused connection is kept: shorter than servers do as a rule, so that it is seldom
+/// they who close one that is about to be used.
+const IDLE: Duration = Duration::from_secs(20);
+
+/// Where a dependency is.
+#[derive(Debug)]
+pub(super) struct Place {
+    scheme: Scheme,
+    authority: Authority,
+    /// What stands before every path; without a slash at its end.
+    prefix: String,
+    tls: Option<ClientConfig>,
+    /// How long it may take to connect, in nanoseconds; 0 for no limit.
+    connect: AtomicU64,
+}
+
+impl Place {
+    /// Reads an address that the configuration has checked.
+    pub(super) fn new(url: &str) -> Result<Self, String> {
+        let uri: Uri = url.parse().map_err(|error| format!("{error}"))?;
+        let parts = uri.into_parts();
+        let scheme = parts.scheme.ok_or("it has no scheme")?;
+        let authority = parts.authority.ok_or("it has no host")?;
+        let path = parts.path_and_query;
+        let path = path.as_ref().map_or("", PathAndQuery::path);
+        let tls = if scheme == Scheme::HTTPS {
+            Some(tls()?)
+        } else {
+            None
+        };
+        Ok(Self {
+            scheme,
+            authority,
+            prefix: path.trim_end_matches('/').to_owned(),
+            tls,
+            connect: AtomicU64::new(0),
+        })
+    }
+
+    pub(super) fn set_connect(&self, limit: Option<Duration>) {
+        let nanos = limit.map_or(0, |limit| {
+            u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX)
+        });
+        self.connect.store(nanos, Ordering::Relaxed);
+    }
+
+    fn connect(&self) -> Option<Duration> {
+        let nanos = self.connect.load(Ordering::Relaxed);
+        (nanos > 0).then(|| Duration::from_nanos(nanos))
+    }
+
+    fn uri(&self, target: &str) -> Result<Uri, http::Error> {
+        Uri::builder()
+            .scheme(self.scheme.clone())
+            .authority(self.authority.clone())
+            .path_and_query(format!("{}{target}", self.prefix))
+            .build()
+    }
+}
+
+/// The system's certificate authorities; where it has none, those that Mozilla trusts.
+fn tls() -> Result<ClientConfig, String> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let versions = || {
+        let config = ClientConfig::builder_with_provider(Arc::clone(&provider));
+        let config = config.with_safe_default_protocol_versions();
+        config.map_err(|error| error.to_string())
+    };
+    let config = match versions()?.with_native_roots() {
+        Ok(config) => config,
+        Err(_none) => versions()?.with_webpki_roots(),
+    };
+    Ok(config.with_no_client_auth())
+}
+
+/// Connections to one dependency, kept by one thread.
+pub(super) struct Upstream {
+    place: Arc<Place>,
+    pool: Pool<Connector, Upload>,
+}
+
+impl Upstream {
+    pub(super) fn new(place: Arc<Place>) -> Self {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        let connector = match &place.tls {
+            Some(tls) => Either::Tls(
+                HttpsConnectorBuilder::new()
+                    .with_tls_config(tls.clone())
+                    .https_only()
+                    .enable_all_versions()
+                    .wrap_connector(tcp),
+            ),
+            None => Either::Plain(tcp),
+        };
+        let connector = Connector {
+            place: Arc::clone(&place),
+            connector,
+        };
+        // A request that a closing connection hands back untouched goes out on another one: it was
+        // never made.
+        let pool = Pool::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .build(connector);
+        Self { place, pool }
+    }
+
+    /// Sends a request and waits for the head of its answer. `left`: the time that its call has.
+    pub(super) async fn send(
+        &self,
+        request: &HttpRequest,
+        body: Upload,
+        left: Option<Duration>,
+    ) -> Result<Response<Incoming>, HttpError> {
+        let trace = match &body {
+            Upload::Passing(passing) => Some(passing.trace()),
+            Upload::Whole(_) => None,
+        };
+        let mut message = Request::new(body);
+        *message.method_mut() = request.method().clone();
+        *message.uri_mut() = self
+            .place
+            .uri(request.target())
+            .map_err(|_| Failure::Reset)?;
+        let headers = message.headers_mut();
+        headers.clone_from(request.headers());
+        headers.remove(HOST);
+        headers.remove(EXPECT);
+        headers.remove(DEADLINE);
+        if let Some(left) = left {
+            let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+            headers.insert(DEADLINE, HeaderValue::from(millis));
+        }
+        let Some(trace) = trace else {
+            return self
+                .pool
+                .request(message)
+                .await
+                .map_err(|error| lost(&error));
+        };
+        let sent = self.pool.request(message).await;
+        sent.map_err(|error| match trace.fault() {
+            Some(fault) => fault.into(),
+            None => lost(&error),
+        })
+    }
+}
+
+fn lost(error: &hyper_util::client::legacy::Error) -> HttpError {
+    let failure = if error.is_connect() {
+        Failure::Connect
+    } else {
+        Failure::Reset
+    };
+    failure.into()
+}
+
+impl fmt::Debug for Upstream {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Upstream").finish_non_exhaustive()
+    }
+}
+
+/// Makes connections: names, TCP and TLS together within one limit.
+#[derive(Clone)]
+struct Connector {
+    place: Arc<Place>,
+    connector: Either,
+}
+
+#[derive(Clone)]
+enum Either {
+    Plain(HttpConnector),
+    Tls(HttpsConnector<HttpConnector>),
+}
+
+type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
+type Connecting = Pin<Box<dyn Future<Output = io::Result<Stream>> + Send>>;
+
+impl Service<Uri> for Connector {
+    type Response = Stream;
+    type Error = io::Error;
+    type Future = Connecting;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Connecting {
+        let limit = self.place.connect();
+        let connector = self.connector.clone();
+        Box::pin(async move {
+            let connecting = async {
+                match connector {
+                    Either::Plain(mut tcp) => {
+                        let stream = tcp.call(uri).await.map_err(io::Error::other)?;
+                        Ok(MaybeHttpsStream::Http(stream))
+                    }
+                    Either::Tls(mut tls) => tls.call(uri).await.map_err(io::Error::other),
+                }
+            };
+            match limit {
+                None => connecting.await,
+                Some(limit) => tokio::time::timeout(limit, connecting)
+                    .await
+                    .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
+            }
+        })
+    }
+}

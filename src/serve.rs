@@ -1,0 +1,355 @@
+//! `breakerbox serve`: the sidecar. It starts the runtime, the gateway and what the configuration
+//! names, keeps to its files while it runs, and drains when it is told to stop.
+
+mod plan;
+
+use std::io::{self, Write};
+use std::net::TcpListener;
+use std::path::PathBuf;
+
+use breakerbox::Runtime;
+use breakerbox::admin::{self, Admin, Phase};
+use breakerbox::config::{ConfigError, Loader, Settings};
+use breakerbox::gateway::{Gateway, Put};
+use breakerbox::policy::supervision::StopCause;
+use breakerbox::reload::Watcher;
+
+use crate::End;
+use plan::{Plan, Unservable};
+
+/// What `serve` begins with where nobody configured anything.
+const EMBEDDED: &str = include_str!("../config/default.toml");
+
+/// Why the sidecar could not be started.
+#[derive(Debug, thiserror::Error)]
+enum ServeError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Unservable(#[from] Unservable),
+    #[error("{address} cannot be listened on: {cause}")]
+    Listen {
+        address: std::net::SocketAddr,
+        cause: io::Error,
+    },
+    #[error(transparent)]
+    Admin(#[from] admin::ServeError),
+    #[error("the recorder's file cannot be written: {0}")]
+    Recorder(io::Error),
+    #[error("a server on 127.0.0.1 cannot be started: {0}")]
+    Simulated(io::Error),
+    #[error("signals cannot be received: {0}")]
+    Signals(io::Error),
+    #[error(transparent)]
+    Start(#[from] breakerbox::StartError),
+    #[error(transparent)]
+    Add(#[from] breakerbox::gateway::AddError),
+}
+
+impl ServeError {
+    fn end(&self) -> End {
+        match self {
+            Self::Config(_) | Self::Unservable(_) => End::WrongUse,
+            _ => End::Failed,
+        }
+    }
+}
+
+/// What runs.
+struct Sidecar {
+    source: Source,
+    settings: Settings,
+    plan: Plan,
+    runtime: Runtime,
+    gateway: Gateway,
+    admin: Admin,
+    /// Closes the admin side when it goes.
+    admin_server: admin::Server,
+    signals: Signals,
+}
+
+/// Where the configuration comes from.
+struct Source {
+    loader: Loader,
+}
+
+impl Source {
+    fn new(dir: Option<PathBuf>, environment: Option<String>) -> Self {
+        let mut loader = Settings::loader();
+        if let Some(dir) = dir {
+            loader = loader.dir(dir);
+        }
+        if let Some(environment) = environment {
+            loader = loader.environment(environment);
+        }
+        Self { loader }
+    }
+
+    /// Reads the layers; where there is no file, and no variable says what kind a dependency is,
+    /// with the embedded file beneath.
+    fn read(&self) -> Result<Settings, ConfigError> {
+        let own = self.loader.load();
+        let says_what = |settings: &Settings| {
+            let mut dependencies = settings.dependencies.values();
+            dependencies.any(|one| one.kind.is_some())
+        };
+        let has_files = self.loader.sources().found().next().is_some();
+        if has_files || own.as_ref().is_ok_and(says_what) {
+            return own;
+        }
+        self.loader.clone().toml(EMBEDDED).load()
+    }
+}
+
+/// Runs until it is told to stop. Only a broken output is an error; whatever else goes wrong is
+/// told on `err`.
+pub(crate) async fn run(
+    dir: Option<PathBuf>,
+    environment: Option<String>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> io::Result<End> {
+    let mut sidecar = match start(Source::new(dir, environment)).await {
+        Ok(sidecar) => sidecar,
+        Err(error) => {
+            writeln!(err, "breakerbox: {error}")?;
+            return Ok(error.end());
+        }
+    };
+    for warning in sidecar.settings.warnings() {
+        writeln!(err, "breakerbox: warning: {warning}")?;
+    }
+    let told = sidecar.introduce(out);
+    // Where nobody reads what it says, it serves all the same.
+    if let Err(error) = told {
+        tracing::warn!(%error, "standard output cannot be written");
+    }
+    sidecar.admin.set_phase(Phase::Ready);
+    let cause = sidecar.work().await;
+    sidecar.admin.set_phase(Phase::ShuttingDown);
+    let end = match &cause {
+        None => End::Done,
+        Some(cause) => {
+            writeln!(err, "breakerbox: the runtime has ended: {cause}")?;
+            End::Failed
+        }
+    };
+    if !sidecar.gateway.shutdown().await {
+        tracing::warn!("requests in flight were cut: gateway.shutdown was over");
+    }
+    sidecar.runtime.shutdown().await;
+    sidecar.admin_server.stop();
+    Ok(end)
+}
+
+async fn start(source: Source) -> Result<Sidecar, ServeError> {
+    let signals = Signals::new(&source)?;
+    let settings = source.read()?;
+    let mut plan = Plan::default();
+    plan.make(&settings).await?;
+    let started = settings.clone().into_runtime();
+    let runtime = Runtime::start(started.map_err(ServeError::Recorder)?).await?;
+    let served = match serve(&settings, &plan, &runtime).await {
+        Ok(served) => served,
+        Err(error) => {
+            runtime.shutdown().await;
+            return Err(error);
+        }
+    };
+    let (gateway, admin, admin_server) = served;
+    let mut signals = signals;
+    signals.watch(&settings);
+    Ok(Sidecar {
+        source,
+        settings,
+        plan,
+        runtime,
+        gateway,
+        admin,
+        admin_server,
+        signals,
+    })
+}
+
+/// Opens both doors: the admin side on a thread of its own, so that nothing it does is on the way
+/// of a call, and the gateway with what is behind it.
+async fn serve(
+    settings: &Settings,
+    plan: &Plan,
+    runtime: &Runtime,
+) -> Result<(Gateway, Admin, admin::Server), ServeError> {
+    let admin = Admin::new(runtime.clone(), settings);
+    let address = settings.admin.bind;
+    let listener = TcpListener::bind(address);
+    let listener = listener.map_err(|cause| ServeError::Listen { address, cause })?;
+    let server = admin.serve(listener)?;
+    let address = settings.gateway.bind;
+    let gateway = Gateway::start(&settings.gateway, runtime);
+    let gateway = gateway.map_err(|cause| ServeError::Listen { address, cause })?;
+    for (name, one, url) in plan.wanted(settings) {
+        if let Err(error) = gateway.put(name, one, url, "the start").await {
+            gateway.shutdown().await;
+            return Err(error.into());
+        }
+    }
+    Ok((gateway, admin, server))
+}
+
+impl Sidecar {
+    /// Tells where it listens, a line each.
+    fn introduce(&self, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(out, "gateway http://{}", self.gateway.address())?;
+        writeln!(out, "admin http://{}", self.admin_server.address())?;
+        for (name, address) in self.plan.simulated() {
+            writeln!(out, "simulated {name} http://{address}")?;
+        }
+        out.flush()
+    }
+
+    /// Follows the configuration until it is told to stop; why the runtime ended, if it did.
+    async fn work(&mut self) -> Option<StopCause> {
+        // What changed while it started was seen by nobody.
+        self.reload("the start").await;
+        let runtime = self.runtime.clone();
+        loop {
+            let by = tokio::select! {
+                () = self.signals.stop.next() => return None,
+                cause = runtime.ended() => return Some(cause),
+                by = next_reason(&mut self.signals.reload) => by,
+            };
+            self.reload(&by).await;
+        }
+    }
+
+    /// Reads the configuration again, and keeps to it: dependencies appear, follow, and go. What
+    /// cannot be used changes nothing (rule CFG-2).
+    async fn reload(&mut self, by: &str) {
+        let settings = match self.source.read() {
+            Ok(settings) if settings == self.settings => return,
+            Ok(settings) => settings,
+            Err(error) => return self.runtime.refuse_reload(by, &error.to_string()),
+        };
+        if let Err(problem) = self.plan.make(&settings).await {
+            return self.runtime.refuse_reload(by, &problem.to_string());
+        }
+        let (old, new) = (&self.settings, &settings);
+        let fixed = (&old.gateway.bind, old.gateway.threads, &old.admin);
+        if fixed != (&new.gateway.bind, new.gateway.threads, &new.admin)
+            || old.gateway.max_connections != new.gateway.max_connections
+            || old.recorder != new.recorder
+        {
+            tracing::warn!(
+                "gateway.bind, gateway.threads, gateway.max_connections, admin and recorder hold \
+                 only after a new start"
+            );
+        }
+        self.gateway.configure(&settings.gateway);
+        let wanted = self.plan.wanted(&settings);
+        for name in self.gateway.names() {
+            let mut all = wanted.iter();
+            let fits =
+                all.any(|(other, one, url)| *other == name && self.gateway.fits(&name, one, url));
+            if !fits {
+                self.gateway.remove(&name, by).await;
+            }
+        }
+        self.runtime.reload(settings.clone(), by).await;
+        for (name, one, url) in wanted {
+            match self.gateway.put(name, one, url, by).await {
+                Ok(Put::Kept) => {}
+                Ok(_) => tracing::info!(dependency = name, by, "dependency started"),
+                Err(error) => {
+                    tracing::error!(dependency = name, by, %error, "it cannot be started")
+                }
+            }
+        }
+        self.plan.forget_others(&settings);
+        self.admin.follow(&settings);
+        self.settings = settings;
+    }
+}
+
+/// Waits for a reason to read the configuration again, and says which.
+async fn next_reason(watcher: &mut Option<Watcher>) -> String {
+    match watcher {
+        // What it has read is read once more: it does not know of the embedded file.
+        Some(watcher) => watcher.next().await.0.to_string(),
+        None => std::future::pending().await,
+    }
+}
+
+/// Whatever tells the process to do something.
+struct Signals {
+    stop: Stop,
+    reload: Option<Watcher>,
+    loader: Loader,
+}
+
+impl Signals {
+    /// Takes signals from now on, before anybody can know that it runs.
+    fn new(source: &Source) -> Result<Self, ServeError> {
+        let loader = source.loader.clone();
+        let reload = Watcher::on_signals(loader.clone());
+        if let Err(error) = &reload {
+            tracing::warn!(%error, "changes are taken over only by a new start");
+        }
+        Ok(Self {
+            stop: Stop::new().map_err(ServeError::Signals)?,
+            reload: reload.ok(),
+            loader,
+        })
+    }
+
+    /// Watches the files too, where that is wanted.
+    fn watch(&mut self, settings: &Settings) {
+        if !settings.reload.watch {
+            return;
+        }
+        match Watcher::start(self.loader.clone(), settings.reload.debounce) {
+            Ok(watcher) => self.reload = Some(watcher),
+            Err(error) => tracing::warn!(%error, "changes are taken over only on SIGHUP"),
+        }
+    }
+}
+
+/// The signals that end it.
+#[cfg(unix)]
+struct Stop {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Stop {
+    fn new() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// Elsewhere there is only the key that interrupts.
+#[cfg(not(unix))]
+struct Stop;
+
+#[cfg(not(unix))]
+impl Stop {
+    fn new() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending().await
+        }
+    }
+}

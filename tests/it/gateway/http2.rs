@@ -1,0 +1,85 @@
+//! HTTP/2 without TLS, for callers that know that it is spoken here.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+
+use super::*;
+
+#[tokio::test]
+async fn calls_of_one_connection_run_side_by_side() {
+    let (feed, body) = fed();
+    let body = Arc::new(std::sync::Mutex::new(Some(body)));
+    let upstream = Upstream::of(move |request: Request| {
+        let body = body
+            .lock()
+            .unwrap()
+            .take_if(|_| request.uri().path() == "/slow");
+        async move {
+            match body {
+                Some(body) => body.into_response(),
+                None => axum::body::to_bytes(request.into_body(), 1000)
+                    .await
+                    .unwrap()
+                    .into_response(),
+            }
+        }
+    })
+    .await;
+    let bed = Bed::new(&upstream.url(), "").await;
+    let io = TokioIo::new(bed.connect().await);
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io);
+    let (mut sender, connection) = handshake.await.unwrap();
+    let connection = tokio::spawn(connection);
+    let request = |path: &str, body: &'static str| {
+        let request = http::Request::post(bed.url(path));
+        request.body(Full::new(Bytes::from(body))).unwrap()
+    };
+    feed.send("first").await.unwrap();
+    let slow = sender.send_request(request("/web/slow", "")).await.unwrap();
+    let mut slow = slow.into_body();
+    let piece = slow.frame().await.unwrap().unwrap().into_data().unwrap();
+    assert_eq!(piece, "first");
+    let quick = sender.send_request(request("/web/quick", "hello")).await;
+    let quick = quick.unwrap();
+    assert_eq!(quick.headers()["breakerbox-source"], "primary");
+    assert_eq!(
+        quick.into_body().collect().await.unwrap().to_bytes(),
+        "hello"
+    );
+    let lost = sender.send_request(request("/nobody", "")).await.unwrap();
+    assert_eq!(lost.status(), 404);
+    assert_eq!(lost.headers()["content-type"], "application/problem+json");
+    feed.send("last").await.unwrap();
+    drop(feed);
+    assert_eq!(slow.collect().await.unwrap().to_bytes(), "last");
+    drop(sender);
+    connection.await.unwrap().unwrap();
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_off_breaks_its_own_only() {
+    let upstream = Upstream::raw(|mut stream, number| async move {
+        read_until(&mut stream, "\r\n\r\n").await;
+        let length = if number == 0 { 9 } else { 4 };
+        let text = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\nhalf");
+        stream.write_all(text.as_bytes()).await.unwrap();
+    })
+    .await;
+    let bed = Bed::new(&upstream.url(), "").await;
+    let io = TokioIo::new(bed.connect().await);
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), io);
+    let (mut sender, connection) = handshake.await.unwrap();
+    let connection = tokio::spawn(connection);
+    for is_whole in [false, true] {
+        let request = http::Request::get(bed.url("/web/a"));
+        let request = request.body(Full::new(Bytes::new())).unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.into_body().collect().await.is_ok(), is_whole);
+    }
+    drop(sender);
+    connection.await.unwrap().unwrap();
+    bed.end().await;
+}

@@ -1,0 +1,362 @@
+//! `breakerbox serve`, as a user runs it: a process, its addresses, its signals.
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use super::*;
+
+/// A running sidecar in a folder of its own; killed when it is dropped.
+pub(super) struct Sidecar {
+    child: Child,
+    /// What it printed: a word and an address a line.
+    lines: Vec<String>,
+}
+
+pub(super) fn command(folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_breakerbox"));
+    command
+        .arg("serve")
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .env_remove("RUST_LOG");
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("BREAKERBOX_") {
+            command.env_remove(name);
+        }
+    }
+    command.env("BREAKERBOX__GATEWAY__BIND", "127.0.0.1:0");
+    command.env("BREAKERBOX__ADMIN__BIND", "127.0.0.1:0");
+    command
+}
+
+impl Sidecar {
+    /// Starts it, and waits until it has told where it is: `lines` lines and the admin side's.
+    pub(super) fn start(mut command: Command, lines: usize) -> Self {
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut out = BufReader::new(child.stdout.take().expect("a pipe"));
+        let mut told = Vec::new();
+        while told.len() < lines + 1 {
+            let mut line = String::new();
+            if out.read_line(&mut line).expect("a line") == 0 {
+                let mut err = String::new();
+                let _ = child
+                    .stderr
+                    .take()
+                    .map(|mut pipe| pipe.read_to_string(&mut err));
+                panic!("it ended: {told:?}\n{err}");
+            }
+            told.push(line.trim().to_owned());
+        }
+        // Nobody reads what it logs: it must not wait for that.
+        drop(child.stderr.take());
+        Self { child, lines: told }
+    }
+
+    pub(super) fn url(&self, path: &str) -> String {
+        let line = self
+            .lines
+            .iter()
+            .find_map(|line| line.strip_prefix("gateway "));
+        format!("{}{path}", line.expect("the gateway's address"))
+    }
+
+    fn signal(&self, name: &str) {
+        let told = Command::new("sh")
+            .args(["-c", &format!("kill -{name} {}", self.child.id())])
+            .status();
+        assert!(told.expect("a shell").success());
+    }
+
+    async fn ended(mut self) -> ExitStatus {
+        let waiting = async {
+            loop {
+                if let Some(status) = self.child.try_wait().expect("a child") {
+                    return status;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let ended = tokio::time::timeout(PATIENCE, waiting).await;
+        ended.expect("it ends")
+    }
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub(super) fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a folder for the test")
+}
+
+pub(super) fn configured(folder: &Path, text: &str) {
+    std::fs::create_dir_all(folder.join("config")).unwrap();
+    // At once, as a deployment does it: nobody reads half of it.
+    let new = folder.join("config/new");
+    std::fs::write(&new, text).unwrap();
+    std::fs::rename(new, folder.join("config/default.toml")).unwrap();
+}
+
+pub(super) fn http() -> reqwest::Client {
+    reqwest::Client::builder().no_proxy().build().unwrap()
+}
+
+/// Asks until the answer is as it should be.
+async fn until(url: &str, is_so: impl Fn(u16, &str) -> bool) {
+    let http = http();
+    let mut last = String::new();
+    let asking = async {
+        loop {
+            let response = http.get(url).send().await.unwrap();
+            let status = response.status().as_u16();
+            let text = response.text().await.unwrap_or_default();
+            if is_so(status, &text) {
+                return;
+            }
+            last = format!("{status} {text}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let came = tokio::time::timeout(PATIENCE, asking).await;
+    assert!(came.is_ok(), "{url}: {last}");
+}
+
+#[tokio::test]
+async fn without_a_configuration_it_serves_three_simulated_dependencies() {
+    let folder = folder();
+    let sidecar = Sidecar::start(command(folder.path()), 4);
+    let mut names: Vec<&str> = sidecar
+        .lines
+        .iter()
+        .filter_map(|line| line.strip_prefix("simulated "))
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    names.sort_unstable();
+    assert_eq!(names, ["knowledge_graph", "vector_search", "web_search"]);
+    let http = http();
+    for (name, key) in [
+        ("vector_search", "neighbors"),
+        ("web_search", "results"),
+        ("knowledge_graph", "nodes"),
+    ] {
+        let response = http.get(sidecar.url(&format!("/{name}/rust"))).send().await;
+        let response = response.unwrap();
+        assert_eq!(header(&response, "breakerbox-source"), "primary");
+        let found: serde_json::Value = response.json().await.unwrap();
+        assert_eq!(found[key][0], "rust #1", "{found}");
+    }
+    sidecar.signal("TERM");
+    assert_eq!(sidecar.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn curl_sees_what_any_client_sees() {
+    if Command::new("curl").arg("--version").output().is_err() {
+        assert!(
+            std::env::var_os("BREAKERBOX_TEST_REQUIRE_ALL").is_none(),
+            "curl is missing"
+        );
+        return;
+    }
+    let folder = folder();
+    let sidecar = Sidecar::start(command(folder.path()), 4);
+    let curl = |arguments: &[&str], path: &str| {
+        let mut command = Command::new("curl");
+        command.args(["-s", "-i", "--noproxy", "*"]).args(arguments);
+        let output = command.arg(sidecar.url(path)).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let found = curl(&[], "/web_search/rust?page=2");
+    assert!(found.starts_with("HTTP/1.1 200 OK"), "{found}");
+    assert!(found.contains("breakerbox-source: primary"), "{found}");
+    let second = curl(&["--http2-prior-knowledge"], "/web_search/rust");
+    assert!(second.starts_with("HTTP/2 200"), "{second}");
+    let lost = curl(&[], "/nobody");
+    assert!(lost.contains("urn:breakerbox:unknown-dependency"), "{lost}");
+}
+
+#[tokio::test]
+async fn sup_7_a_request_in_flight_ends_before_the_process_does() {
+    let open = Arc::new(tokio::sync::Notify::new());
+    let (opened, asked) = (Arc::clone(&open), Arc::new(tokio::sync::Notify::new()));
+    let seen = Arc::clone(&asked);
+    let upstream = Upstream::of(move |_| {
+        let opened = Arc::clone(&opened);
+        seen.notify_one();
+        async move {
+            opened.notified().await;
+            "the whole answer"
+        }
+    })
+    .await;
+    let folder = folder();
+    let text = format!(
+        "[dependencies.web]\nkind = \"http\"\nurl = \"{}\"\n",
+        upstream.url()
+    );
+    configured(folder.path(), &text);
+    let sidecar = Sidecar::start(command(folder.path()), 1);
+    let in_flight = tokio::spawn(http().get(sidecar.url("/web/a")).send());
+    asked.notified().await;
+    sidecar.signal("TERM");
+    // Nobody new is taken, which shows that the signal has come.
+    let address = sidecar.url("").replace("http://", "");
+    let refused = async {
+        while TcpStream::connect(&address).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, refused).await.unwrap();
+    open.notify_one();
+    let response = in_flight.await.unwrap().unwrap();
+    assert_eq!(response.text().await.unwrap(), "the whole answer");
+    assert_eq!(sidecar.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_request_that_does_not_end_is_cut_when_its_time_is_over() {
+    let upstream = Upstream::of(async |_| std::future::pending::<&str>().await).await;
+    let folder = folder();
+    let text = format!(
+        "[gateway]\nshutdown = \"100ms\"\n[dependencies.web]\nkind = \"http\"\nurl = \"{}\"\n\
+         timeout = {{ attempt = \"1h\", total = \"1h\", first_byte = \"off\" }}\n\
+         breaker = {{ probe_lease = \"1h\" }}\n",
+        upstream.url()
+    );
+    configured(folder.path(), &text);
+    let sidecar = Sidecar::start(command(folder.path()), 1);
+    let in_flight = tokio::spawn(http().get(sidecar.url("/web/a")).send());
+    while upstream.hits() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    sidecar.signal("INT");
+    assert!(in_flight.await.unwrap().is_err());
+    assert_eq!(sidecar.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn cfg_2_a_hangup_takes_changes_over() {
+    let (one, two) = (
+        Upstream::of(async |_| "one").await,
+        Upstream::of(async |_| "two").await,
+    );
+    let table = |name: &str, upstream: &Upstream| {
+        let url = upstream.url();
+        format!("[dependencies.{name}]\nkind = \"http\"\nurl = \"{url}\"\n")
+    };
+    let folder = folder();
+    let only_signals = "[reload]\nwatch = false\n";
+    configured(
+        folder.path(),
+        &format!("{only_signals}{}{}", table("a", &one), table("b", &one)),
+    );
+    let sidecar = Sidecar::start(command(folder.path()), 1);
+    until(&sidecar.url("/"), |_, text| text == "/a/\n/b/\n").await;
+    until(&sidecar.url("/a/"), |_, text| text == "one").await;
+    // One goes, one comes, one moves.
+    configured(
+        folder.path(),
+        &format!("{only_signals}{}{}", table("a", &two), table("c", &one)),
+    );
+    sidecar.signal("HUP");
+    until(&sidecar.url("/"), |_, text| text == "/a/\n/c/\n").await;
+    until(&sidecar.url("/a/"), |_, text| text == "two").await;
+    until(&sidecar.url("/c/"), |_, text| text == "one").await;
+    until(&sidecar.url("/b/"), |status, _| status == 404).await;
+    // What cannot be used changes nothing, and what comes after it does again.
+    configured(
+        folder.path(),
+        &format!("{only_signals}[dependencies.a]\nkind = 3\n"),
+    );
+    sidecar.signal("HUP");
+    configured(
+        folder.path(),
+        &format!("{only_signals}[dependencies.a]\nkind = \"mcp_stdio\"\n"),
+    );
+    sidecar.signal("HUP");
+    until(&sidecar.url("/"), |_, text| text == "/a/\n/c/\n").await;
+    let limited = format!("{}bulkhead = {{ max_concurrent = 1 }}\n", table("a", &two));
+    configured(folder.path(), &format!("{only_signals}{limited}"));
+    sidecar.signal("HUP");
+    until(&sidecar.url("/"), |_, text| text == "/a/\n").await;
+    sidecar.signal("TERM");
+    assert_eq!(sidecar.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn cfg_2_a_changed_file_is_taken_over() {
+    let upstream = Upstream::of(async |_| "one").await;
+    let text = format!(
+        "[reload]\ndebounce = \"20ms\"\n[dependencies.a]\nkind = \"http\"\nurl = \"{}\"\n",
+        upstream.url()
+    );
+    let folder = folder();
+    configured(folder.path(), &text);
+    let sidecar = Sidecar::start(command(folder.path()), 1);
+    until(&sidecar.url("/a/"), |_, text| text == "one").await;
+    configured(
+        folder.path(),
+        &text.replace("dependencies.a", "dependencies.b"),
+    );
+    until(&sidecar.url("/"), |_, text| text == "/b/\n").await;
+    until(&sidecar.url("/b/"), |_, text| text == "one").await;
+}
+
+#[test]
+fn cfg_1_a_configuration_that_cannot_be_served_ends_with_2() {
+    let run = |text: &str| {
+        let folder = folder();
+        configured(folder.path(), text);
+        let output = command(folder.path()).output().expect("it starts");
+        let err = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{err}");
+        assert_eq!(output.stdout, b"");
+        err
+    };
+    let bad =
+        run("[dependencies.a]\nkind = \"http\"\n[dependencies.a.breaker]\nfailure_rate = 2\n");
+    assert!(
+        bad.starts_with("breakerbox: 2 problems in the configuration"),
+        "{bad}"
+    );
+    assert!(
+        bad.contains("a.url") && bad.contains("a.breaker.failure_rate"),
+        "{bad}"
+    );
+    let unserved = run("[dependencies.a]\nkind = \"mcp_stdio\"\n[dependencies.b.breaker]\n");
+    assert!(
+        unserved.starts_with("breakerbox: 2 problems in the configuration"),
+        "{unserved}"
+    );
+    for line in [
+        "dependencies.a.kind: given \"mcp_stdio\", which this version does not serve",
+        "dependencies.b.kind: it is missing",
+    ] {
+        assert!(unserved.contains(line), "{unserved}");
+    }
+}
+
+#[test]
+fn an_address_that_is_taken_ends_with_1() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let folder = folder();
+    let mut command = command(folder.path());
+    let output = command.env("BREAKERBOX__GATEWAY__BIND", &address).output();
+    let output = output.expect("it starts");
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{err}");
+    assert!(
+        err.contains(&format!("{address} cannot be listened on")),
+        "{err}"
+    );
+}

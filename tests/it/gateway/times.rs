@@ -1,0 +1,190 @@
+//! Limits of time and of rate, through real sockets.
+
+use tokio::time::Instant;
+
+use super::*;
+
+async fn timed(bed: &Bed, path: &str) -> (reqwest::Response, Duration) {
+    let began = Instant::now();
+    let response = bed.get(path).await;
+    (response, began.elapsed())
+}
+
+/// Far above what it takes, far below what it would take without the limit.
+const SLACK: Duration = Duration::from_secs(3);
+
+fn within(took: Duration, limit: u64) {
+    let limit = Duration::from_millis(limit);
+    assert!(took >= limit, "too early: {took:?}");
+    assert!(took < limit + SLACK, "too late: {took:?}");
+}
+
+const LIMITS: &str = "timeout = { connect = \"200ms\", first_byte = \"400ms\", idle = \"400ms\", \
+    attempt = \"1s\", total = \"1500ms\" }\n";
+
+#[tokio::test]
+async fn item_83_a_host_without_a_way_is_no_connection_in_time() {
+    // Nobody takes connections of a full queue: there, one more hangs as with a host without a way.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(0).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut fillers = Vec::new();
+    loop {
+        let connecting = TcpStream::connect(address);
+        match tokio::time::timeout(Duration::from_millis(300), connecting).await {
+            Ok(stream) => fillers.push(stream.unwrap()),
+            Err(_full) => break,
+        }
+    }
+    let bed = Bed::new(&format!("http://{address}"), LIMITS).await;
+    let (response, took) = timed(&bed, "/web/a").await;
+    let failed = problem(response, 502, "upstream-failed").await;
+    assert!(
+        failed["detail"].as_str().unwrap().contains("no connection"),
+        "{failed}"
+    );
+    within(took, 200);
+    assert!(
+        took < Duration::from_millis(390),
+        "first_byte would have ended it: {took:?}"
+    );
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn item_83_a_head_that_never_comes_ends_with_the_first_byte_s_limit() {
+    let upstream = Upstream::of(async |_| std::future::pending::<&str>().await).await;
+    let bed = Bed::new(&upstream.url(), LIMITS).await;
+    let (response, took) = timed(&bed, "/web/a").await;
+    problem(response, 504, "timed-out").await;
+    within(took, 400);
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn item_83_a_byte_now_and_then_ends_with_the_attempt_s_limit() {
+    let upstream = Upstream::of(async |_| {
+        let bytes = futures_util::stream::unfold((), |()| async {
+            tokio::time::sleep(Duration::from_millis(150)).await;
+            Some((Ok::<_, std::io::Error>("."), ()))
+        });
+        Body::from_stream(bytes)
+    })
+    .await;
+    let bed = Bed::new(&upstream.url(), LIMITS).await;
+    let began = Instant::now();
+    let response = bed.get("/web/a").await;
+    assert_eq!(response.status(), 200);
+    assert!(response.bytes().await.is_err(), "it was cut");
+    within(began.elapsed(), 1000);
+    bed.until("a failure", |one| one.totals.failed == 1).await;
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn item_83_retries_never_pass_the_deadline() {
+    let upstream = Upstream::of(async |_| std::future::pending::<&str>().await).await;
+    let text = "idempotent = [\"GET\"]\nbreaker = { failure_threshold = 100 }\n\
+                retry = { max_attempts = 50, backoff = { base = \"1ms\", max = \"1ms\" } }\n";
+    let bed = Bed::new(&upstream.url(), &format!("{LIMITS}{text}")).await;
+    let (response, took) = timed(&bed, "/web/a").await;
+    let attempts: usize = header(&response, "breakerbox-attempts").parse().unwrap();
+    problem(response, 504, "timed-out").await;
+    within(took, 1400);
+    assert!((2..=4).contains(&attempts), "{attempts}");
+    let began = Instant::now();
+    let asked = bed.http.get(bed.url("/web/a"));
+    let asked = asked.header("breakerbox-deadline-ms", "600").send().await;
+    problem(asked.unwrap(), 504, "timed-out").await;
+    within(began.elapsed(), 500);
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn item_60_a_throttle_pauses_it_for_every_caller() {
+    for (line, body, least) in [
+        ("retry-after: 7", "", 7000),
+        (
+            "retry-after: 1",
+            r#"{"error":{"details":[{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"3.5s"}]}}"#,
+            3500,
+        ),
+    ] {
+        let upstream = Upstream::raw(move |mut stream, _| async move {
+            read_until(&mut stream, "\r\n\r\n").await;
+            let whole = format!(
+                "HTTP/1.1 429 Too Many Requests\r\n{line}\r\ncontent-type: application/json\r\n\
+                 content-length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            stream.write_all(whole.as_bytes()).await.unwrap();
+        })
+        .await;
+        let bed = Bed::new(&upstream.url(), "breaker = { failure_threshold = 1 }").await;
+        let throttled = bed.get("/web/a").await;
+        assert_eq!(throttled.status(), 429);
+        assert_eq!(header(&throttled, "breakerbox-source"), "primary");
+        for _ in 0..5 {
+            let paused = bed.get("/web/a").await;
+            assert_eq!(header(&paused, "breakerbox-attempts"), "0");
+            let paused = problem(paused, 429, "rate-limited").await;
+            let wait = paused["retry_after_ms"].as_u64().unwrap();
+            assert!(wait > least - 2000, "{paused}");
+            assert_eq!(paused["state"], "closed", "the breaker is not touched");
+        }
+        assert_eq!(upstream.hits(), 1);
+        bed.end().await;
+    }
+}
+
+#[tokio::test]
+async fn item_61_a_throttle_without_a_hint_pauses_by_backoff() {
+    let upstream = Upstream::of(async |_| answer(429, "slow down")).await;
+    let text = "throttle = { backoff = { base = \"20s\", max = \"40s\", jitter = \"none\" } }";
+    let bed = Bed::new(&upstream.url(), text).await;
+    assert_eq!(bed.get("/web/a").await.status(), 429);
+    let paused = problem(bed.get("/web/b").await, 429, "rate-limited").await;
+    let wait = paused["retry_after_ms"].as_u64().unwrap();
+    assert!((10_000..=20_000).contains(&wait), "{paused}");
+    assert_eq!(upstream.hits(), 1);
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn item_86_a_burst_goes_at_once_and_the_rest_is_paced_or_refused() {
+    let upstream = Upstream::of(async |_| "ok").await;
+    let text = "rate_limit = { rate = 5, per = \"1s\", burst = 5, max_wait = \"1s\" }";
+    let bed = Bed::new(&upstream.url(), text).await;
+    let began = Instant::now();
+    let calls: Vec<_> = (0..20)
+        .map(|_| {
+            let asked = bed.http.get(bed.url("/web/a"));
+            let asked = asked.header("breakerbox-deadline-ms", "1100");
+            tokio::spawn(async move { (asked.send().await.unwrap(), began.elapsed()) })
+        })
+        .collect();
+    let (mut good, mut refused) = (Vec::new(), 0);
+    for call in calls {
+        let (response, took) = call.await.unwrap();
+        if response.status() == 200 {
+            good.push(took);
+        } else {
+            problem(response, 429, "rate-limited").await;
+            assert!(
+                took < Duration::from_millis(900),
+                "refused after waiting: {took:?}"
+            );
+            refused += 1;
+        }
+    }
+    good.sort();
+    assert!((9..=11).contains(&good.len()), "{good:?}");
+    assert_eq!(good.len() + refused, 20);
+    assert_eq!(upstream.hits(), good.len());
+    assert!(
+        *good.last().unwrap() > Duration::from_millis(600),
+        "paced: {good:?}"
+    );
+    bed.end().await;
+}
