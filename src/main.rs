@@ -72,13 +72,13 @@ enum Command {
     /// Shows how the dependencies of a running Breakerbox are
     Status(operator::Status),
     /// Refuses every call to a dependency, until it ends or is closed
-    Open(operator::Lasting),
+    Open(operator::Order),
     /// Closes a dependency's breaker, and takes off whatever an operator set
     Close(operator::Order),
     /// Lets every call through and records nothing, until it ends or is closed
-    Disable(operator::Lasting),
+    Disable(operator::Order),
     /// Lets every call through and only measures, until it ends or is closed
-    Shadow(operator::Lasting),
+    Shadow(operator::Order),
     /// Closes a dependency's breaker and sets its counters to zero
     Reset(operator::Order),
     /// Shows what has happened in a running Breakerbox
@@ -127,11 +127,11 @@ fn main() -> ExitCode {
         Command::Check { config, env } => check::run(config, env, &mut out, &mut err),
         Command::Replay(arguments) => replay::run(&arguments, &mut out, &mut err),
         Command::Status(status) => operator::status(&status, &mut out, &mut err),
-        Command::Open(order) => operator::lasting("open", &order, &mut out, &mut err),
-        Command::Disable(order) => operator::lasting("disable", &order, &mut out, &mut err),
-        Command::Shadow(order) => operator::lasting("shadow", &order, &mut out, &mut err),
-        Command::Close(order) => operator::plain("close", &order, &mut out, &mut err),
-        Command::Reset(order) => operator::plain("reset", &order, &mut out, &mut err),
+        Command::Open(order) => operator::operate("open", &order, &mut out, &mut err),
+        Command::Disable(order) => operator::operate("disable", &order, &mut out, &mut err),
+        Command::Shadow(order) => operator::operate("shadow", &order, &mut out, &mut err),
+        Command::Close(order) => operator::operate("close", &order, &mut out, &mut err),
+        Command::Reset(order) => operator::operate("reset", &order, &mut out, &mut err),
         Command::Events(events) => operator::events(&events, &mut out, &mut err),
         Command::Completions { shell } => {
             let mut text = Vec::new();

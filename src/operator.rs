@@ -54,17 +54,7 @@ pub(crate) struct Status {
     place: Where,
 }
 
-/// Arguments of `open`, `disable` and `shadow`.
-#[derive(Debug, Args)]
-pub(crate) struct Lasting {
-    #[command(flatten)]
-    order: Order,
-    /// For how long, such as 10m; else until somebody closes it
-    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
-    for_: Option<Duration>,
-}
-
-/// Arguments of `close` and `reset`.
+/// Arguments of `open`, `close`, `disable`, `shadow` and `reset`.
 #[derive(Debug, Args)]
 pub(crate) struct Order {
     /// The dependency
@@ -72,6 +62,9 @@ pub(crate) struct Order {
     /// Why; it stands in the audit event
     #[arg(long, value_name = "TEXT")]
     reason: String,
+    /// For how long, such as 10m; else until somebody closes it. Means nothing with close and reset
+    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    for_: Option<Duration>,
     #[command(flatten)]
     place: Where,
 }
@@ -165,30 +158,10 @@ async fn watch(
     }
 }
 
-/// Runs `open`, `disable` or `shadow`.
-pub(crate) fn lasting(
-    operation: &str,
-    lasting: &Lasting,
-    out: &mut dyn Write,
-    err: &mut dyn Write,
-) -> io::Result<End> {
-    operate(operation, &lasting.order, lasting.for_, out, err)
-}
-
-/// Runs `close` or `reset`.
-pub(crate) fn plain(
+/// Runs `open`, `close`, `disable`, `shadow` or `reset`.
+pub(crate) fn operate(
     operation: &str,
     order: &Order,
-    out: &mut dyn Write,
-    err: &mut dyn Write,
-) -> io::Result<End> {
-    operate(operation, order, None, out, err)
-}
-
-fn operate(
-    operation: &str,
-    order: &Order,
-    for_: Option<Duration>,
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> io::Result<End> {
@@ -198,13 +171,16 @@ fn operate(
             Err(failure) => return tell(&failure, err),
         };
         let mut body = json!({ "reason": order.reason });
-        if let Some(for_) = for_ {
+        if let Some(for_) = order.for_ {
             body["for_ms"] = json!(u64::try_from(for_.as_millis()).unwrap_or(u64::MAX));
         }
         let path = ["api", "dependencies", &order.name, operation];
         match remote.post(&path, &body).await {
             Ok(answer) => {
                 writeln!(out, "{operation}: done")?;
+                if let Some(note) = answer["note"].as_str() {
+                    writeln!(err, "breakerbox: {note}")?;
+                }
                 table::all(&json!([answer["dependency"]]), out)?;
                 Ok(End::Done)
             }

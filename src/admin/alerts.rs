@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
-use axum::http::HeaderMap;
 use axum::{Extension, Json};
 use breakerbox_policy::{BreakerEvent, State as Breaker, Time};
 use serde::{Deserialize, Serialize};
@@ -239,10 +238,9 @@ pub(super) async fn acknowledge(
     State(admin): State<Admin>,
     Path(id): Path<String>,
     peer: Option<Extension<Peer>>,
-    headers: HeaderMap,
     body: Body,
 ) -> Result<Json<View>, Problem> {
-    let reason = read(&headers, body)?.reason;
+    let reason = read(body)?.reason;
     let by = author(peer.map(|peer| peer.0));
     deal_with(
         &admin,
@@ -257,10 +255,9 @@ pub(super) async fn clear(
     State(admin): State<Admin>,
     Path(id): Path<String>,
     peer: Option<Extension<Peer>>,
-    headers: HeaderMap,
     body: Body,
 ) -> Result<Json<View>, Problem> {
-    let reason = read(&headers, body)?.reason;
+    let reason = read(body)?.reason;
     let by = author(peer.map(|peer| peer.0));
     deal_with(&admin, &id, (Stage::Cleared, "clear"), &by, reason)
 }

@@ -5,8 +5,6 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
-use axum::http::HeaderMap;
-use axum::http::header::CONTENT_TYPE;
 use axum::{Extension, Json};
 use breakerbox_policy::Command;
 use serde::Serialize;
@@ -34,6 +32,8 @@ pub(super) struct Order {
 #[derive(Debug, Serialize)]
 pub(super) struct Done {
     done: String,
+    /// What of the order means nothing with this operation, if anything.
+    note: Option<&'static str>,
     dependency: dependencies::View,
 }
 
@@ -44,7 +44,6 @@ pub(super) async fn operate(
     State(admin): State<Admin>,
     Path((name, operation)): Path<(String, String)>,
     peer: Option<Extension<Peer>>,
-    headers: HeaderMap,
     body: Body,
 ) -> Result<Json<Done>, Problem> {
     if !OPERATIONS.split(", ").any(|known| known == operation) {
@@ -52,12 +51,10 @@ pub(super) async fn operate(
             .given(operation)
             .allowed(OPERATIONS));
     }
-    let order = read(&headers, body)?;
-    if order.for_ms.is_some() && !matches!(&*operation, "open" | "disable" | "shadow") {
-        let detail = format!("for_ms means nothing with {operation}");
-        return Err(Problem::new(400, "bad-request", detail)
-            .allowed("for_ms with open, disable and shadow"));
-    }
+    let order = read(body)?;
+    let lasts = matches!(&*operation, "open" | "disable" | "shadow");
+    let note = (order.for_ms.is_some() && !lasts)
+        .then_some("only open, disable and shadow last: for_ms was left out");
     let command = command(&admin, &operation, order);
     let by = author(peer.map(|peer| peer.0));
     match admin.runtime().operate_by(&name, command, &by).await {
@@ -73,6 +70,7 @@ pub(super) async fn operate(
     let dependency = dependency.ok_or_else(|| Problem::unknown_dependency(&name))?;
     Ok(Json(Done {
         done: operation,
+        note,
         dependency,
     }))
 }
@@ -91,22 +89,11 @@ fn command(admin: &Admin, operation: &str, order: Order) -> Command {
     }
 }
 
-/// Reads `{"reason", "for_ms"}`.
-pub(super) fn read(headers: &HeaderMap, body: Body) -> Result<Order, Problem> {
+/// Reads `{"reason", "for_ms"}`, whatever type the body declares: it is the token that keeps
+/// other sites' forms out.
+pub(super) fn read(body: Body) -> Result<Order, Problem> {
     const ALLOWED: &str = "a JSON object {\"reason\": text, \"for_ms\": number or left out}";
     let bad = |detail: &str| Problem::new(400, "bad-request", detail).allowed(ALLOWED);
-    let json = headers
-        .get(CONTENT_TYPE)
-        .and_then(|kind| kind.to_str().ok());
-    if !json.is_some_and(|kind| kind.trim_start().starts_with("application/json")) {
-        return Err(Problem::new(
-            415,
-            "unsupported-media-type",
-            "the body is not declared as JSON",
-        )
-        .given(json.unwrap_or("nothing"))
-        .allowed("content-type: application/json"));
-    }
     let body = body.map_err(|_| {
         Problem::new(413, "too-large", "the body is too long, or broke off")
             .allowed(format!("at most {MAX_BODY} bytes"))
