@@ -52,7 +52,7 @@ use crate::totals::{Ending, Entry};
 use crate::worker::{Duty, Work};
 use admit::{absent, pay};
 use hedge::hedged;
-use retry::{Next, most_telling, rest, wait_before_next};
+use retry::Tries;
 
 /// What one call asks beyond its dependency's settings.
 #[derive(Debug, Clone, Default)]
@@ -263,42 +263,31 @@ async fn primary<D: Dependency>(
         return (result, 1);
     }
     let mut next = Some(request);
-    let mut tries = 0;
-    let mut this = (1, plan.started);
-    let mut before: Option<Lost<D::Error>> = None;
-    let mut waited = None;
+    let mut sent = 0;
+    let mut tries = Tries::new(plan.started);
     loop {
-        let (number, began) = this;
+        let asked = tries.began();
         let mut one_more = |race: Race| {
             let request = next
                 .take()
                 .or_else(|| kept.as_mut().map(|kept| kept.clone()))?;
-            tries += 1;
+            sent += 1;
             let began = if race.is_beside() {
                 shared.clock.now()
             } else {
-                began
+                asked
             };
-            Some(attempt(core, request, plan, (tries, began), race))
+            Some(attempt(core, request, plan, (sent, began), race))
         };
-        let ended = match Box::pin(hedged(shared, plan, &mut one_more)).await {
-            Some(Ok(value)) => return (Ok(value), tries),
-            Some(Err(lost)) => most_telling(before, lost),
+        let lost = match Box::pin(hedged(shared, plan, &mut one_more)).await {
+            Some(Ok(value)) => return (Ok(value), sent),
+            Some(Err(lost)) => Some(lost),
             // A request that there is none of any more is tried no more.
-            None => return (Err(nothing_left(shared, before)), tries),
+            None => None,
         };
-        let wait = match wait_before_next(shared, plan, (number, waited), &ended) {
-            Next::After(wait) => wait,
-            Next::Stop => return (Err(ended), tries),
-            Next::Opened(refused) => {
-                let opened = Lost::by_breaker(refused);
-                return (Err(most_telling(Some(ended), opened)), tries);
-            }
-        };
-        Box::pin(rest(shared, plan, wait)).await;
-        waited = Some(wait);
-        before = Some(ended);
-        this = (number + 1, shared.clock.now());
+        if let Err(lost) = Box::pin(tries.next(shared, plan, lost)).await {
+            return (Err(lost), sent);
+        }
     }
 }
 

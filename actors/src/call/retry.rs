@@ -17,7 +17,7 @@ use crate::error::{CallError, Refused};
 
 /// What a call came to that was tried more than once: what was refused in the end may have been
 /// executed before, and its error must not promise anything else (rule CALL-2).
-pub(super) fn most_telling<E>(before: Option<Lost<E>>, mut last: Lost<E>) -> Lost<E> {
+fn most_telling<E>(before: Option<Lost<E>>, mut last: Lost<E>) -> Lost<E> {
     let Some(before) = before else {
         return last;
     };
@@ -37,7 +37,7 @@ pub(super) fn most_telling<E>(before: Option<Lost<E>>, mut last: Lost<E>) -> Los
     }
 }
 
-/// Where a call of a closure stands between its attempts.
+/// Where a call stands between its attempts.
 pub(super) struct Tries<E> {
     number: u32,
     began: Time,
@@ -77,7 +77,7 @@ impl<E> Tries<E> {
         shared: &Shared,
         plan: &Plan,
         lost: Option<Lost<E>>,
-    ) -> Result<(), CallError<E>> {
+    ) -> Result<(), Lost<E>> {
         let before = self.before.take();
         let lost = match lost {
             Some(lost) => most_telling(before, lost),
@@ -88,9 +88,9 @@ impl<E> Tries<E> {
                 rest(shared, plan, wait).await;
                 self.waited = Some(wait);
             }
-            Next::Stop => return Err(lost.error),
+            Next::Stop => return Err(lost),
             Next::Opened(refused) => {
-                return Err(most_telling(Some(lost), Lost::by_breaker(refused)).error);
+                return Err(most_telling(Some(lost), Lost::by_breaker(refused)));
             }
         }
         self.before = Some(lost);
@@ -101,7 +101,7 @@ impl<E> Tries<E> {
 }
 
 /// What follows an attempt that gave no answer.
-pub(super) enum Next {
+enum Next {
     /// Another one, after this wait.
     After(Duration),
     /// Nothing.
@@ -111,7 +111,7 @@ pub(super) enum Next {
 }
 
 /// Decides whether there is another attempt (rule LIM-4), and how long to wait for it.
-pub(super) fn wait_before_next<E>(
+fn wait_before_next<E>(
     shared: &Shared,
     plan: &Plan,
     (number, waited): (u32, Option<Duration>),
@@ -170,7 +170,7 @@ fn with_budget<T>(shared: &Shared, now: Time, ask: impl FnOnce(Option<&mut Budge
 
 /// Waits before another attempt, and on while the dependency has prolonged its pause meanwhile.
 /// What cannot wait that long is left to be refused.
-pub(super) async fn rest(shared: &Shared, plan: &Plan, wait: Duration) {
+async fn rest(shared: &Shared, plan: &Plan, wait: Duration) {
     sleep(shared, wait).await;
     let may = |pause: &Pause| {
         pause.reason != PauseReason::QuotaUsedUp && !is_too_late(pause.until, plan.deadline)

@@ -63,8 +63,8 @@ where
             Some(Err(lost)) => Some(lost),
             None => None,
         };
-        if let Err(error) = Box::pin(tries.next(shared, &plan, lost)).await {
-            break error;
+        if let Err(lost) = Box::pin(tries.next(shared, &plan, lost)).await {
+            break lost.error;
         }
     };
     shared.counts.refuse(&error);

@@ -109,8 +109,8 @@ where
             Some(Err(lost)) => Some(lost),
             None => None,
         };
-        if let Err(error) = tries.next(shared, plan, lost).await {
-            break error;
+        if let Err(lost) = tries.next(shared, plan, lost).await {
+            break lost.error;
         }
     };
     shared.counts.refuse(&error);
