@@ -20,5 +20,7 @@ mod tidy;
 mod log;
 
 mod scripted;
+#[cfg(feature = "cli")]
+mod tools;
 
 mod streamed;
