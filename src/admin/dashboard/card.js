@@ -209,7 +209,7 @@ function factsOf(view) {
   if (view.fallbacks.length > 0) facts.push(["Fallbacks", view.fallbacks.map((one) => `${one.name} ${short(one.served)}`).join(", ")]);
   facts.push(["Window", `${count(window.calls, "call", "calls")}, ${window.failures} failed, ${window.slow} slow`]);
   facts.push(["Opens at", threshold(limits)]);
-  if (taken.p50 !== null) facts.push(["Since the start", `half within ${latency(taken.p50)}, 99 % within ${latency(taken.p99)}`]);
+  if (taken.p50 !== null) facts.push(["All attempts", `p50 ${latency(taken.p50)}, p99 ${latency(taken.p99)}`]);
   if (view.rate_limit) facts.push(["Rate limit", `${short(view.rate_limit.rate)} in ${latency(view.rate_limit.per_ms)}, burst ${view.rate_limit.burst}`]);
   facts.push(["Opened", count(totals.trips, "time", "times")], ["Kind", view.kind.replaceAll("_", " ")]);
   return facts;

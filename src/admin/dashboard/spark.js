@@ -74,7 +74,7 @@ export class Band {
     this.drawn = key;
     const parts = all.map(({ state, from, to }) => {
       const height = HEIGHTS[state] ?? 4;
-      const width = Math.max(x(to) - x(from), 1);
+      const width = Math.max(x(to) - x(from), 1.5);
       return draw("rect", { class: "stretch", "data-state": state, x: x(from).toFixed(2), width: width.toFixed(2), y: 18 - height, height },
         draw("title", { text: `${word(state)}: ${time(from)} to ${time(to)}` }));
     });

@@ -3,6 +3,7 @@
 //! Nothing here waits for time to pass: a page is looked at until it shows what is expected.
 
 mod browser;
+mod figures;
 mod orders;
 mod people;
 
@@ -10,7 +11,7 @@ use std::net::{SocketAddr, TcpListener};
 
 use breakerbox::admin::{Admin, Phase, Server};
 use breakerbox::config::Settings;
-use breakerbox::{Clock, RuntimeSettings};
+use breakerbox::{Clock, Fixed, Rule, RuntimeSettings};
 use breakerbox_actors::Client;
 use breakerbox_actors::testing::{Script, TestRuntime};
 use breakerbox_policy::{DependencySettings, HalfOpenRule, State};
@@ -126,7 +127,12 @@ async fn run(
     let script = Script::new(|told: Do, _| told.reaction());
     let mut clients = Vec::new();
     for name in names {
-        clients.push(scripted::start(&runtime, name, &script, &configure, Vec::new()).await);
+        // Only this one has somebody to stand in for it.
+        let rules = match *name {
+            "covered" => vec![Rule::new(Fixed(7))],
+            _ => Vec::new(),
+        };
+        clients.push(scripted::start(&runtime, name, &script, &configure, rules).await);
     }
     (runtime, script, clients)
 }
@@ -258,101 +264,6 @@ fn event_of(name: &str, kind: &str) -> String {
          row.querySelector('.subject').innerText === '{name}' \
          && row.querySelector('.event-kind').innerText === '{kind}')"
     )
-}
-
-#[tokio::test]
-async fn item_100_workers_the_tree_and_the_filter_of_events_follow_what_happens() {
-    let Some(stage) = Stage::start(&["search", "graph"], opens_after(1, ms(600_000))).await else {
-        return;
-    };
-    stage.ask(Do::Panic).await;
-    let _ = stage.clients[1].ask(Do::Fail).await;
-    let page = &stage.page;
-    let workers = part("search", ".body details:nth-of-type(1)");
-    page.until(&format!(
-        "{workers}.querySelector('summary').innerText === '1 of 1 worker running, 1 restart'"
-    ))
-    .await;
-    page.until(&format!(
-        "{workers}.textContent.includes('panicked: told to')"
-    ))
-    .await;
-    page.until("document.querySelector('#tree').textContent.includes('life 2, 1 restart')")
-        .await;
-    page.until(&event_of("graph", "transition")).await;
-    let choose = |id: &str, value: &str| {
-        format!(
-            "(() => {{ const field = document.getElementById('{id}'); field.value = '{value}'; \
-             field.dispatchEvent(new Event('input', {{ bubbles: true }})); }})()"
-        )
-    };
-    let rows = "[...document.querySelectorAll('#events li')]";
-    page.value(&choose("filter-kind", "transition")).await;
-    page.until(&format!(
-        "{rows}.length === 2 && {rows}.every((row) => row.dataset.tone === 'open')"
-    ))
-    .await;
-    page.value(&choose("filter-dependency", "graph")).await;
-    page.until(&format!("{rows}.length === 1")).await;
-    page.value(&choose("filter-text", "no such words")).await;
-    page.until(&format!(
-        "{rows}.length === 0 && document.querySelector('#events-none').innerText === 'No event is like that.'"
-    ))
-    .await;
-    stage.finish(nothing).await;
-}
-
-#[tokio::test]
-async fn item_100_a_hundred_dependencies_are_rows_with_the_sick_ones_first() {
-    let names: Vec<String> = (0..100)
-        .map(|number| format!("service_{number:02}"))
-        .collect();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let Some(stage) = Stage::start(&names, opens_after(1, ms(600_000))).await else {
-        return;
-    };
-    stage.open(41).await;
-    stage.open(97).await;
-    let page = &stage.page;
-    page.until(&format!(
-        "{} === '2' && {} === '98'",
-        tile("open"),
-        tile("closed")
-    ))
-    .await;
-    page.until(
-        "[...document.querySelectorAll('#grid > article')].slice(0, 3).map((row) => row.dataset.name).join() \
-         === 'service_41,service_97,service_00'",
-    )
-    .await;
-    let tall = "document.querySelector('[data-name=\"service_50\"]').offsetHeight";
-    let height = page.value(tall).await.as_f64().unwrap();
-    assert!(height < 60.0, "a row is {height} pixels high");
-    assert_eq!(page.value("document.title").await, "2 open – Breakerbox");
-    // Only those that are open; then only those of a name.
-    page.value("document.querySelector('.tile[data-group=\"open\"]').click()")
-        .await;
-    page.until("document.querySelectorAll('#grid > article').length === 2")
-        .await;
-    page.value("document.querySelector('.tile[data-group=\"open\"]').click()")
-        .await;
-    page.until("document.querySelectorAll('#grid > article').length === 100")
-        .await;
-    // A row that is opened shows the rest, and stays open.
-    let body = part("service_41", ".body");
-    assert_eq!(page.value(&format!("{body}.hidden")).await, true);
-    page.value(&format!("{}.click()", part("service_41", ".name")))
-        .await;
-    page.until(&format!(
-        "!{body}.hidden && {body}.innerText.includes('Opens at')"
-    ))
-    .await;
-    page.size(360, 740).await;
-    assert_eq!(
-        page.value("document.documentElement.scrollWidth").await,
-        360
-    );
-    stage.finish(nothing).await;
 }
 
 #[tokio::test]
