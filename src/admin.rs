@@ -9,6 +9,7 @@ mod guard;
 mod problem;
 
 mod alerts;
+mod dashboard;
 mod dependencies;
 mod events;
 mod operate;
@@ -163,6 +164,7 @@ impl Admin {
             .route("/api/alerts", get(alerts::list));
         reads
             .merge(changes)
+            .merge(dashboard::routes())
             .fallback(nowhere)
             .method_not_allowed_fallback(not_so)
             .layer(from_fn(guard::harden))

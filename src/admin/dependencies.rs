@@ -98,6 +98,10 @@ struct Latency {
     p50: Option<f64>,
     p90: Option<f64>,
     p99: Option<f64>,
+    /// Attempts that have ended, and how long all of them took together: what came between two
+    /// looks has a mean of its own.
+    count: u64,
+    sum: f64,
 }
 
 #[derive(Debug, Serialize)]
@@ -198,6 +202,7 @@ fn view(admin: &Admin, status: DependencyStatus) -> View {
     let (health, health_reason) = (word(&status.health), reason_of(&status.health));
     let totals = status.totals;
     let key_count = status.keys.len();
+    let taken = inner.runtime.latency(&status.name).unwrap_or_default();
     View {
         kind: kind.map_or("library", kind_word),
         state: state_word(status.state),
@@ -232,6 +237,8 @@ fn view(admin: &Admin, status: DependencyStatus) -> View {
             p50: status.latency.p50.map(exact_millis),
             p90: status.latency.p90.map(exact_millis),
             p99: status.latency.p99.map(exact_millis),
+            count: taken.count,
+            sum: exact_millis(taken.sum),
         },
         in_flight: status.in_flight,
         queued: status.queued,

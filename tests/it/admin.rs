@@ -6,6 +6,7 @@ mod alerts;
 mod api;
 mod changes;
 mod commands;
+mod dashboard;
 mod disturbance;
 mod log;
 mod metrics;

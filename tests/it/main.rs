@@ -22,5 +22,7 @@ mod tidy;
 mod log;
 
 mod scripted;
+#[cfg(feature = "cli")]
+mod tools;
 
 mod streamed;

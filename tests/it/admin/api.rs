@@ -180,6 +180,11 @@ fn requests() -> Vec<(&'static str, &'static str, String, Value, bool, u16)> {
     let mut get = |path, address: &str, status| {
         all.push((path, "get", address.to_owned(), Value::Null, false, status));
     };
+    get("/", "/", 200);
+    let file = "/dashboard/{file}";
+    get(file, "/dashboard/app.js", 200);
+    get(file, "/dashboard/style.css", 200);
+    get(file, "/dashboard/other.js", 404);
     get("/livez", "/livez", 200);
     get("/readyz", "/readyz", 200);
     get("/metrics", "/metrics", 200);

@@ -1,0 +1,65 @@
+//! The dashboard: one page, its style and its scripts, all within the binary.
+//!
+//! The page reads the same addresses as everybody else. It decides nothing and holds no data.
+
+use axum::Router;
+use axum::extract::Path;
+use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName};
+use axum::response::IntoResponse;
+use axum::routing::get;
+
+use super::Admin;
+use super::problem::Problem;
+
+const PAGE: &str = include_str!("dashboard/index.html");
+
+const STYLE: &str = "text/css; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
+/// What the page loads: name, kind, content.
+const FILES: [(&str, &str, &str); 11] = [
+    ("style.css", STYLE, include_str!("dashboard/style.css")),
+    ("app.js", SCRIPT, include_str!("dashboard/app.js")),
+    ("card.js", SCRIPT, include_str!("dashboard/card.js")),
+    ("dom.js", SCRIPT, include_str!("dashboard/dom.js")),
+    ("events.js", SCRIPT, include_str!("dashboard/events.js")),
+    ("live.js", SCRIPT, include_str!("dashboard/live.js")),
+    ("model.js", SCRIPT, include_str!("dashboard/model.js")),
+    ("operate.js", SCRIPT, include_str!("dashboard/operate.js")),
+    ("spark.js", SCRIPT, include_str!("dashboard/spark.js")),
+    ("tree.js", SCRIPT, include_str!("dashboard/tree.js")),
+    ("words.js", SCRIPT, include_str!("dashboard/words.js")),
+];
+
+/// What the page may load and reach: this server, and nothing that stands in the page itself. A
+/// name or a reason that holds a script stays a text (rule SEC-1).
+const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
+                      img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
+
+/// The page, and what it loads.
+pub(super) fn routes() -> Router<Admin> {
+    Router::new()
+        .route("/", get(page))
+        .route("/dashboard/{file}", get(file))
+}
+
+async fn page() -> impl IntoResponse {
+    answer("text/html; charset=utf-8", PAGE)
+}
+
+async fn file(Path(name): Path<String>) -> Result<impl IntoResponse, Problem> {
+    let known = FILES.iter().find(|(known, _, _)| *known == name);
+    let found = known.map(|(_, kind, content)| answer(kind, content));
+    found
+        .ok_or_else(|| Problem::new(404, "not-found", "the dashboard has no such file").given(name))
+}
+
+fn answer(
+    kind: &'static str,
+    content: &'static str,
+) -> ([(HeaderName, &'static str); 2], &'static str) {
+    (
+        [(CONTENT_TYPE, kind), (CONTENT_SECURITY_POLICY, POLICY)],
+        content,
+    )
+}

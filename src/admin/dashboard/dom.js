@@ -1,0 +1,76 @@
+// Makes and changes nodes. Texts come from outside: they only ever become text nodes.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+export const find = (id) => document.getElementById(id);
+
+/** An element with attributes and children; `on…` are listeners, `text` is its text. */
+export function make(tag, attributes = {}, ...children) {
+  return fill(document.createElement(tag), attributes, children);
+}
+
+export function draw(tag, attributes = {}, ...children) {
+  return fill(document.createElementNS(SVG, tag), attributes, children);
+}
+
+function fill(node, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name === "text") node.textContent = value;
+    else if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (value !== false && value !== null) node.setAttribute(name, value === true ? "" : value);
+  }
+  node.append(...children);
+  return node;
+}
+
+/** Sets a text only where it differs, so that nothing is drawn or read out anew. */
+export function say(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+export function set(node, name, value) {
+  const text = String(value);
+  if (node.getAttribute(name) !== text) node.setAttribute(name, text);
+}
+
+export function show(node, visible) {
+  if (node.hidden === visible) node.hidden = !visible;
+}
+
+/** Has a parent hold these children in this order, moves only what must, and keeps the focus. */
+export function arrange(parent, wanted) {
+  const focused = document.activeElement;
+  const keep = new Set(wanted);
+  for (const child of [...parent.children]) if (!keep.has(child)) child.remove();
+  let at = parent.firstElementChild;
+  for (const child of wanted) {
+    if (child === at) at = at.nextElementSibling;
+    else parent.insertBefore(child, at);
+  }
+  if (focused !== document.activeElement && parent.contains(focused)) focused.focus({ preventScroll: true });
+}
+
+/** Rebuilds children only when what they show has changed. */
+export function rebuild(parent, shown, children) {
+  const key = JSON.stringify(shown);
+  if (parent.shown === key) return;
+  parent.shown = key;
+  parent.replaceChildren(...children());
+}
+
+// Every state has a shape of its own: none is told by its colour alone.
+const SHAPES = {
+  closed: ["M8 1.5a6.5 6.5 0 1 0 0 13a6.5 6.5 0 0 0 0-13Z", "M4.9 8.2l2.2 2.2l4-4.4"],
+  open: ["M5.3 1.5h5.4l3.8 3.8v5.4l-3.8 3.8H5.3l-3.8-3.8V5.3Z", "M5 8h6"],
+  half_open: ["M8 1.5a6.5 6.5 0 1 0 0 13Z", "M8 1.5a6.5 6.5 0 0 1 0 13"],
+  degraded: ["M8 1.8l6.6 12H1.4Z", "M8 6.2v3.6M8 11.9v.1"],
+  forced_open: ["M3 7h10v7.5H3Z", "M5.2 7V4.8a2.8 2.8 0 0 1 5.6 0V7"],
+  disabled: ["M8 1.5a6.5 6.5 0 1 0 0 13a6.5 6.5 0 0 0 0-13Z", "M3.6 3.6l8.8 8.8"],
+  shadow: ["M1.2 8s2.5-4.7 6.8-4.7S14.8 8 14.8 8s-2.5 4.7-6.8 4.7S1.2 8 1.2 8Z", "M8 6.4a1.6 1.6 0 1 0 0 3.2a1.6 1.6 0 0 0 0-3.2Z"],
+};
+
+export function icon(shape) {
+  const [body, mark] = SHAPES[shape];
+  return draw("svg", { class: "icon", viewBox: "0 0 16 16", "aria-hidden": "true", "data-shape": shape },
+    draw("path", { class: "shape", d: body }), draw("path", { class: "mark", d: mark }));
+}
