@@ -6,6 +6,7 @@ mod fallbacks;
 mod headers;
 mod http2;
 mod problems;
+mod readme;
 mod retries;
 mod serve;
 mod streams;
