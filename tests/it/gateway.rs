@@ -12,6 +12,8 @@ mod serve;
 mod streams;
 mod times;
 mod tls;
+mod undisturbed;
+mod whole;
 
 use std::future::Future;
 use std::net::SocketAddr;
