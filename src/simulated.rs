@@ -122,6 +122,11 @@ impl Site {
         })
     }
 
+    /// Where it is.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     /// Breaks or heals it.
     pub(crate) fn set(&self, fault: Fault) {
         self.shared.set(Broken { fault, until: None });
