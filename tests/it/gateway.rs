@@ -5,6 +5,8 @@ mod callers;
 mod fallbacks;
 mod headers;
 mod http2;
+#[cfg(unix)]
+mod notify;
 mod problems;
 mod readme;
 mod retries;
