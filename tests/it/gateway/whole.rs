@@ -3,7 +3,6 @@
 
 use std::net::SocketAddr;
 use std::process::Command;
-use std::time::Instant;
 
 use serde_json::Value;
 
@@ -136,7 +135,7 @@ fn fetch(url: &str) -> Seen {
 
 /// Asks until the answer is as it should be, and gives it.
 fn until(ask: fn(&str) -> Seen, url: &str, is_so: impl Fn(&Seen) -> bool) -> Seen {
-    let begin = Instant::now();
+    let begin = tokio::time::Instant::now();
     loop {
         let seen = ask(url);
         if is_so(&seen) {
