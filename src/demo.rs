@@ -7,6 +7,8 @@ mod service;
 
 mod agent;
 
+mod doors;
+
 mod script;
 
 mod timeline;
@@ -25,6 +27,7 @@ use breakerbox::{DependencyStatus, StartError};
 use crate::End;
 use crate::simulated::{SITES, Site};
 use agent::{Agent, Desk, Ledger};
+use doors::Doors;
 use script::Pace;
 use service::{Found, Place, Question, Service, ServiceError};
 use timeline::Timeline;
@@ -50,6 +53,9 @@ const CRASHING: &str = "knowledge_graph";
 const AGENTS: u32 = 4;
 /// The pause of an agent between two rounds.
 const ROUND: Duration = Duration::from_millis(50);
+/// How long one timeline goes on while it stays: what it remembers is bounded that way.
+const WATCH: Duration = Duration::from_secs(3600);
+const TOKEN: &str = "BREAKERBOX__ADMIN__TOKEN";
 /// How long the last calls may take; every one of them has a deadline long before.
 const LAST_CALLS: Duration = Duration::from_secs(10);
 
@@ -62,6 +68,10 @@ enum DemoError {
     Listen(#[from] io::Error),
     #[error(transparent)]
     Start(#[from] StartError),
+    #[error(transparent)]
+    Admin(#[from] breakerbox::admin::ServeError),
+    #[error(transparent)]
+    Gateway(#[from] breakerbox::gateway::AddError),
     #[error("config/demo.toml gives {name} a fallback that the demo cannot make: {given}")]
     Fallback { name: &'static str, given: String },
 }
@@ -71,11 +81,13 @@ struct Stage {
     sites: Vec<Site>,
     runtime: Runtime,
     desk: Desk,
+    doors: Doors,
 }
 
 /// Runs the demo. Only a broken output is an error; whatever else goes wrong is told on `err`.
 pub(crate) async fn run(
     pace: Pace,
+    stay: bool,
     colour: bool,
     out: &mut dyn Write,
     err: &mut dyn Write,
@@ -103,7 +115,7 @@ pub(crate) async fn run(
     if played.is_none() {
         timeline.say("demo", "interrupted")?;
     }
-    let mut complaints = finish(&stage, &mut timeline).await?;
+    let mut complaints = rest(&stage, &mut timeline).await?;
     let statuses = in_order(&stage.runtime);
     summary::write(&statuses, out)?;
     for (status, (_, ledger)) in statuses.iter().zip(stage.desk.services.iter()) {
@@ -119,16 +131,57 @@ pub(crate) async fn run(
         writeln!(err, "breakerbox: {complaint}")?;
     }
     let submitted: u64 = statuses.iter().map(|one| one.totals.submitted).sum();
-    match (complaints.is_empty(), played) {
-        (false, _) => Ok(End::Failed),
-        (true, None) => Ok(End::Interrupted),
+    let end = match (complaints.is_empty(), played) {
+        (false, _) => End::Failed,
+        (true, None) => End::Interrupted,
         (true, Some(_)) => {
             writeln!(
                 out,
                 "\nEvery one of {submitted} calls got exactly one answer; the runtime's books agree with the agents' own.\n\
                  Every dependency failed, opened, fell back and recovered."
             )?;
-            Ok(End::Done)
+            End::Done
+        }
+    };
+    if stay && end == End::Done {
+        keep(&stage, colour, out, err).await?;
+    }
+    stage.doors.close().await;
+    stage.runtime.shutdown().await;
+    Ok(end)
+}
+
+/// Has the agents go on, and tells what happens, until ctrl-c.
+async fn keep(
+    stage: &Stage,
+    colour: bool,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> io::Result<()> {
+    writeln!(out, "\nThe agents go on, until ctrl-c:\n")?;
+    stage.doors.write(out)?;
+    if let Some(site) = stage.sites.first() {
+        let url = site.url();
+        writeln!(
+            out,
+            "\nTo break one: curl -X PUT '{url}/fault?is=fails&for=20s'\n"
+        )?;
+    }
+    out.flush()?;
+    stage.desk.at_rest.store(false, Ordering::Release);
+    let watch = async {
+        loop {
+            let mut timeline = Timeline::new(&stage.runtime, out, colour);
+            if let Err(error) = timeline.pass(WATCH).await {
+                return error;
+            }
+        }
+    };
+    tokio::select! {
+        error = watch => Err(error),
+        pressed = tokio::signal::ctrl_c() => match pressed {
+            Ok(()) => Ok(()),
+            Err(error) => writeln!(err, "breakerbox: signals cannot be received: {error}"),
         }
     }
 }
@@ -151,8 +204,8 @@ async fn perform(
     script::play(&stage.runtime, &stage.sites, pace, timeline).await
 }
 
-/// Lets the last calls end, and stops everything.
-async fn finish(stage: &Stage, timeline: &mut Timeline<'_>) -> io::Result<Vec<String>> {
+/// Sends the agents to rest, and lets the last calls end.
+async fn rest(stage: &Stage, timeline: &mut Timeline<'_>) -> io::Result<Vec<String>> {
     stage.desk.at_rest.store(true, Ordering::Release);
     timeline.say("demo", "the agents rest; the last calls end")?;
     let runtime = &stage.runtime;
@@ -162,20 +215,18 @@ async fn finish(stage: &Stage, timeline: &mut Timeline<'_>) -> io::Result<Vec<St
         found.map_or(0, |(_, ledger)| ledger.asked.load(Ordering::Acquire))
     };
     let ended = |_: &Timeline<'_>| {
-        let mut statuses = runtime.statuses().into_iter();
+        let mut statuses = in_order(runtime).into_iter();
         statuses.all(|one| one.totals.ended() == asked(&one.name))
     };
     let mut complaints = Vec::new();
     if !timeline.until(LAST_CALLS, ended).await? {
-        let pending: Vec<String> = runtime
-            .statuses()
+        let pending: Vec<String> = in_order(runtime)
             .iter()
             .map(|one| format!("{}: {}", one.name, one.totals.in_flight()))
             .collect();
         let pending = pending.join(", ");
         complaints.push(format!("calls are pending after {LAST_CALLS:?}: {pending}"));
     }
-    runtime.shutdown().await;
     Ok(complaints)
 }
 
@@ -205,19 +256,19 @@ fn introduce(stage: &Stage, pace: Pace, out: &mut dyn Write) -> io::Result<()> {
             "  {name:<16} http://{address:<16} falls back to {fallbacks}"
         )?;
     }
+    stage.doors.write(out)?;
     writeln!(out)
 }
 
 async fn start(pace: Pace) -> Result<Stage, DemoError> {
     let settings = settings(pace)?;
-    let dependencies = settings.dependencies.clone();
-    let runtime = Runtime::start(settings).await?;
+    let runtime = Runtime::start(settings.clone()).await?;
     let (mut sites, mut services) = (Vec::new(), Vec::new());
     for (name, key) in SITES {
-        let config = dependencies.get(name).cloned().unwrap_or_default();
+        let config = settings.dependencies.get(name).cloned().unwrap_or_default();
         let site = Site::start(name, key).await?;
         let place = Place {
-            url: format!("http://{}", site.address),
+            url: site.url(),
             key,
             trusting: name == CRASHING,
             connect: config.settings.timeout.connect,
@@ -227,6 +278,7 @@ async fn start(pace: Pace) -> Result<Stage, DemoError> {
         sites.push(site);
         services.push((client, Ledger::default()));
     }
+    let doors = Doors::open(&runtime, &settings, &sites).await?;
     let desk = Desk {
         services: services.into(),
         pace: ROUND,
@@ -236,15 +288,21 @@ async fn start(pace: Pace) -> Result<Stage, DemoError> {
         sites,
         runtime,
         desk,
+        doors,
     })
 }
 
-/// The files that ship, and nothing of the machine.
+/// The files that ship, and nothing of the machine but the admin token.
 fn settings(pace: Pace) -> Result<Settings, ConfigError> {
     let mut loader = Settings::loader()
         .bare()
         .toml(include_str!("../config/default.toml"))
-        .toml(include_str!("../config/demo.toml"));
+        .toml(include_str!("../config/demo.toml"))
+        .flag("gateway.bind", "127.0.0.1:0");
+    let token = std::env::var(TOKEN).ok();
+    if let Some(token) = token.filter(|token| !token.is_empty()) {
+        loader = loader.flag("admin.token", token);
+    }
     if let Some(timeout) = pace.recovery_timeout {
         for (name, _) in SITES {
             let key = format!("dependencies.{name}.breaker.recovery_timeout");

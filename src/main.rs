@@ -36,11 +36,15 @@ enum Command {
     ///
     /// Needs no network and no configuration: it starts three HTTP servers on loopback ports,
     /// lets agents call them, and checks itself that every call is accounted for. Log lines
-    /// appear on standard error where RUST_LOG is set.
+    /// appear on standard error where RUST_LOG is set. A gateway and an admin side are open on
+    /// loopback ports too; it prints where. BREAKERBOX__ADMIN__TOKEN allows changes there.
     Demo {
         /// Takes about 5 seconds instead of 20
         #[arg(long)]
         fast: bool,
+        /// Goes on with everything running afterwards, until ctrl-c
+        #[arg(long)]
+        stay: bool,
     },
     /// Runs the sidecar: protects HTTP services for a program in any language
     ///
@@ -122,7 +126,7 @@ fn main() -> ExitCode {
     };
     let (mut out, mut err) = (stdout(), stderr());
     let end = match arguments.command {
-        Command::Demo { fast } => start_demo(fast, &mut out, &mut err),
+        Command::Demo { fast, stay } => start_demo(fast, stay, &mut out, &mut err),
         Command::Serve { config, env } => start_serve(config, env, &mut out, &mut err),
         Command::Check { config, env } => check::run(config, env, &mut out, &mut err),
         Command::Replay(arguments) => replay::run(&arguments, &mut out, &mut err),
@@ -151,7 +155,12 @@ fn main() -> ExitCode {
     end.into()
 }
 
-fn start_demo(fast: bool, out: &mut dyn Write, err: &mut dyn Write) -> std::io::Result<End> {
+fn start_demo(
+    fast: bool,
+    stay: bool,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> std::io::Result<End> {
     let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     if set("RUST_LOG")
         && let Err(error) = Telemetry::init(Format::Auto)
@@ -161,7 +170,7 @@ fn start_demo(fast: bool, out: &mut dyn Write, err: &mut dyn Write) -> std::io::
     }
     let colour = stdout().is_terminal() && !set("NO_COLOR");
     let pace = if fast { demo::FAST } else { demo::USUAL };
-    actix::System::new().block_on(demo::run(pace, colour, out, err))
+    actix::System::new().block_on(demo::run(pace, stay, colour, out, err))
 }
 
 /// The page of all, which names the commands, or that of one.

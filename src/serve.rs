@@ -3,6 +3,8 @@
 
 mod plan;
 
+mod notify;
+
 use std::io::{self, Write};
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -125,7 +127,10 @@ pub(crate) async fn run(
         tracing::warn!(%error, "standard output cannot be written");
     }
     sidecar.admin.set_phase(Phase::Ready);
+    // Until the last call has ended.
+    let _beats = notify::ready();
     let cause = sidecar.work().await;
+    notify::stopping();
     sidecar.admin.set_phase(Phase::ShuttingDown);
     let end = match &cause {
         None => End::Done,

@@ -1,34 +1,38 @@
 //! Simulated dependencies: real HTTP servers on loopback, with a switch for faults.
 //!
 //! They know nothing of breakers and workers. The demo breaks them; `serve` starts those that the
-//! configuration names.
+//! configuration names. Whoever reaches one can break it too:
+//! `PUT /fault?is=none|fails|hangs|garbles`, and `&for=1m` has it work again by itself.
 
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::{StatusCode, Uri};
+use axum::extract::{Query, State};
+use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Json, Response};
 use axum::serve::ListenerExt as _;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 /// What is wrong with a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Fault {
-    None = 0,
+    None,
     /// It answers 500.
-    Fails = 1,
+    Fails,
     /// It takes requests and never answers.
-    Hangs = 2,
+    Hangs,
     /// Every second answer lacks what it should hold.
-    Garbles = 3,
+    Garbles,
 }
 
 impl fmt::Display for Fault {
@@ -37,7 +41,7 @@ impl fmt::Display for Fault {
             Self::None => "works again",
             Self::Fails => "answers 500 from now on",
             Self::Hangs => "hangs from now on: it takes requests and never answers",
-            Self::Garbles => "garbles every second answer from now on: its workers panic",
+            Self::Garbles => "garbles every second answer from now on",
         })
     }
 }
@@ -63,8 +67,27 @@ pub(crate) struct Site {
 struct Shared {
     /// Under which key its answers hold what was found.
     key: String,
-    fault: AtomicU8,
+    fault: Mutex<Broken>,
     answers: AtomicU64,
+}
+
+/// What is wrong with it now, and until when.
+#[derive(Debug, Clone, Copy)]
+struct Broken {
+    fault: Fault,
+    until: Option<Instant>,
+}
+
+impl Shared {
+    fn set(&self, broken: Broken) {
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = broken;
+    }
+
+    fn fault(&self) -> Fault {
+        let broken = *self.fault.lock().unwrap_or_else(PoisonError::into_inner);
+        let over = broken.until.is_some_and(|until| Instant::now() >= until);
+        if over { Fault::None } else { broken.fault }
+    }
 }
 
 impl Site {
@@ -74,7 +97,10 @@ impl Site {
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             key: key.to_owned(),
-            fault: AtomicU8::new(Fault::None as u8),
+            fault: Mutex::new(Broken {
+                fault: Fault::None,
+                until: None,
+            }),
             answers: AtomicU64::new(0),
         });
         let listener = listener.tap_io(|stream| {
@@ -96,9 +122,14 @@ impl Site {
         })
     }
 
+    /// Where it is.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     /// Breaks or heals it.
     pub(crate) fn set(&self, fault: Fault) {
-        self.shared.fault.store(fault as u8, Ordering::Release);
+        self.shared.set(Broken { fault, until: None });
     }
 }
 
@@ -108,17 +139,54 @@ impl Drop for Site {
     }
 }
 
-async fn answer(State(site): State<Arc<Shared>>, uri: Uri) -> Response {
+/// The switch: what is to be wrong, and for how long.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Switch {
+    is: Fault,
+    #[serde(rename = "for")]
+    for_: Option<String>,
+}
+
+impl Switch {
+    fn broken(&self) -> Result<Broken, String> {
+        let given = self.for_.as_deref().map(humantime::parse_duration);
+        let span = given.transpose();
+        let span = span.map_err(|error| format!("for: {error}, allowed: such as 30s or 1m\n"))?;
+        // An end that no clock reaches is none.
+        let until = span.and_then(|span| Instant::now().checked_add(span));
+        Ok(Broken {
+            fault: self.is,
+            until,
+        })
+    }
+}
+
+fn switch(site: &Shared, uri: &Uri) -> Response {
+    let asked = Query::<Switch>::try_from_uri(uri).map_err(|error| format!("{error}\n"));
+    match asked.and_then(|Query(switch)| switch.broken()) {
+        Ok(broken) => {
+            site.set(broken);
+            format!("it {}\n", broken.fault).into_response()
+        }
+        Err(text) => (StatusCode::BAD_REQUEST, text).into_response(),
+    }
+}
+
+async fn answer(State(site): State<Arc<Shared>>, method: Method, uri: Uri) -> Response {
+    if method == Method::PUT && uri.path() == "/fault" {
+        return switch(&site, &uri);
+    }
     let number = site.answers.fetch_add(1, Ordering::Relaxed);
     tokio::time::sleep(Duration::from_millis(2 + number % 7)).await;
-    let fault = site.fault.load(Ordering::Acquire);
-    if fault == Fault::Fails as u8 {
+    let fault = site.fault();
+    if fault == Fault::Fails {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     }
-    if fault == Fault::Hangs as u8 {
+    if fault == Fault::Hangs {
         std::future::pending::<()>().await;
     }
-    if fault == Fault::Garbles as u8 && number.is_multiple_of(2) {
+    if fault == Fault::Garbles && number.is_multiple_of(2) {
         return Json(json!({ "note": "out of memory" })).into_response();
     }
     let topic = uri.path().trim_start_matches('/');

@@ -75,6 +75,8 @@ impl Agent {
 
     /// Asks every dependency one thing, all at once, and comes back a little later.
     fn think(&mut self, context: &mut Context<Self>) {
+        // It may be called back to work.
+        context.run_later(self.desk.pace, Self::think);
         if self.desk.at_rest.load(Ordering::Acquire) {
             return;
         }
@@ -91,7 +93,6 @@ impl Agent {
             context.spawn(errand.into_actor(self));
         }
         self.step = self.step.wrapping_add(1);
-        context.run_later(self.desk.pace, Self::think);
     }
 
     /// Mostly what was asked before, now and then something new; the last dependency is written

@@ -60,8 +60,8 @@ pub(crate) async fn play(
 ) -> io::Result<Vec<String>> {
     timeline.say("demo", "everything works; the agents begin")?;
     let settled = |_: &Timeline<'_>| {
-        let statuses = runtime.statuses();
-        statuses.iter().all(|one| one.totals.primary >= 4 * PROOF)
+        let mut sites = sites.iter();
+        sites.all(|site| answers(runtime, &site.name) >= 4 * PROOF)
     };
     if !timeline.until(PATIENCE, settled).await? {
         return Ok(vec![missed(

@@ -42,7 +42,7 @@ impl Plan {
                 let key = key.map_or("results", |(_, key)| *key);
                 let site = Site::start(name, key).await;
                 let site = site.map_err(ServeError::Simulated)?;
-                let url = format!("http://{}", site.address);
+                let url = site.url();
                 self.sites.insert(name.clone(), (site, url));
             }
         }

@@ -157,6 +157,80 @@ fn an_interrupted_demo_ends_its_calls_and_shows_its_books() {
     check_sums(&text);
 }
 
+/// The address behind a word, at the beginning of a line.
+#[cfg(unix)]
+fn address<'t>(text: &'t str, word: &str) -> &'t str {
+    let mut lines = text.lines().map(str::trim);
+    let found = lines.find_map(|line| line.strip_prefix(word)?.trim().strip_prefix("http://"));
+    let found = found.unwrap_or_else(|| panic!("no {word}:\n{text}"));
+    found.split('/').next().unwrap_or(found)
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_demo_that_stays_is_open_to_calls_and_goes_on_until_it_is_interrupted() {
+    use std::io::{BufRead as _, BufReader};
+    use std::time::Duration;
+
+    const LONG: Duration = Duration::from_secs(20);
+    let mut child = breakerbox(&["demo", "--fast", "--stay"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut out = BufReader::new(child.stdout.take().expect("a pipe"));
+    let mut text = String::new();
+    while !text.contains("To break one: ") {
+        let read = out.read_line(&mut text).expect("a line");
+        assert!(read > 0, "it ended too early:\n{text}");
+    }
+    // It writes on, and somebody has to read.
+    let rest = std::thread::spawn(move || std::io::read_to_string(out).expect("the rest"));
+    check_table(&text);
+    let (admin, gateway) = (address(&text, "admin"), address(&text, "gateway"));
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let dependency = async |name: &str| -> serde_json::Value {
+        let url = format!("http://{admin}/api/dependencies/{name}");
+        http.get(url).send().await.unwrap().json().await.unwrap()
+    };
+    let until = async |name: &str, is_so: &dyn Fn(&serde_json::Value) -> bool| {
+        let look = async {
+            while !is_so(&dependency(name).await) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let seen = tokio::time::timeout(LONG, look).await;
+        assert!(seen.is_ok(), "{}", dependency(name).await);
+    };
+    // The agents go on.
+    let before = dependency("vector_search").await["totals"]["primary"].as_u64();
+    until("vector_search", &|one| {
+        one["totals"]["primary"].as_u64() > before
+    })
+    .await;
+    // Callers come in.
+    let url = format!("http://{gateway}/vector_search_http/actors");
+    let answer = http.get(&url).send().await.unwrap();
+    assert_eq!(answer.headers()["breakerbox-source"], "primary");
+    // One is broken by hand, as it says.
+    let (_, switch) = text.split_once("curl -X PUT '").expect("the switch");
+    let switch = switch.split('\'').next().unwrap_or(switch);
+    let broken = http.put(switch).send().await.unwrap();
+    assert_eq!(broken.status(), 200);
+    until("vector_search", &|one| one["state"] == "open").await;
+    let stale = http.get(&url).send().await.unwrap();
+    assert_eq!(stale.headers()["breakerbox-source"], "fallback:stale_cache");
+    let healed = switch.replace("is=fails", "is=none");
+    assert_eq!(http.put(healed).send().await.unwrap().status(), 200);
+    until("vector_search", &|one| one["state"] == "closed").await;
+
+    let interrupt = format!("kill -INT {}", child.id());
+    let told = Command::new("sh").args(["-c", &interrupt]).status();
+    assert!(told.expect("a shell").success());
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+    let rest = rest.join().expect("it was read");
+    check_order(&rest, "vector_search", &["-> open: ", "-> closed: "]);
+}
+
 #[test]
 fn wrong_use_ends_with_2_and_is_told_on_standard_error() {
     for arguments in [

@@ -5,12 +5,17 @@ mod callers;
 mod fallbacks;
 mod headers;
 mod http2;
+#[cfg(unix)]
+mod notify;
 mod problems;
+mod readme;
 mod retries;
 mod serve;
 mod streams;
 mod times;
 mod tls;
+mod undisturbed;
+mod whole;
 
 use std::future::Future;
 use std::net::SocketAddr;

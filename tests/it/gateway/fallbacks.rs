@@ -99,7 +99,7 @@ async fn item_39_a_write_is_never_answered_by_a_fallback() {
 }
 
 #[tokio::test]
-async fn items_38_and_40_an_outage_is_told_once_and_is_never_healthy() {
+async fn item_40_an_outage_is_told_once_and_is_never_healthy() {
     let (upstream, broken) = switched().await;
     let text = "fallback = [{ kind = \"fixed\", status = 203, body = \"{}\" }]";
     let bed = Bed::new(&upstream.url(), text).await;
