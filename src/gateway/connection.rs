@@ -286,17 +286,19 @@ pub(super) async fn serve<F>(
         stream,
         activity: Rc::clone(&activity),
     });
-    let seen = Rc::clone(&activity);
+    let (seen, answer) = (Rc::clone(&activity), Rc::new(answer));
     let service = service_fn(move |request: Request<Incoming>| {
         let waiting = Waiting::new(&seen);
         seen.is_http2.set(request.version() == Version::HTTP_2);
-        let (answer, seen) = (answer(request), Rc::clone(&seen));
-        async move {
-            let response = answer.await.map(|body| body.watched(waiting));
+        let (answer, seen) = (Rc::clone(&answer), Rc::clone(&seen));
+        // On the heap: hyper moves it about, and an idle connection would keep room for it.
+        Box::pin(async move {
+            let response = answer(request).await;
+            let response = response.map(|body| body.watched(waiting));
             // The only reason why an answer of ours ends its connection.
             seen.unread.set(response.headers().contains_key(CONNECTION));
             Ok::<_, std::convert::Infallible>(response)
-        }
+        })
     });
     let mut connection = pin!(builder.serve_connection(io, service));
     let mut stop = pin!(async move {
