@@ -65,6 +65,11 @@ impl Sidecar {
         format!("{}{path}", line.expect("the gateway's address"))
     }
 
+    /// Its number.
+    pub(super) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     fn signal(&self, name: &str) {
         let told = Command::new("sh")
             .args(["-c", &format!("kill -{name} {}", self.child.id())])
