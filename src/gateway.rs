@@ -23,6 +23,8 @@ mod dependency;
 
 mod upstream;
 
+mod pool;
+
 mod exchange;
 
 mod failure;

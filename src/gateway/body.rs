@@ -11,12 +11,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::Stream as _;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::{Sleep, sleep};
 
 use super::cache::Keeping;
 use super::connection::Waiting;
 use super::exchange::{Exchange, Piece};
+use super::pool::Arriving;
 use crate::Streamed;
 
 /// The body of an answer to a caller.
@@ -49,7 +49,7 @@ struct Relayed {
 
 /// What an answer that is no success goes on with. Its outcome is counted already.
 struct Rest {
-    body: Incoming,
+    body: Arriving,
     idle: Option<Duration>,
     alarm: Option<Pin<Box<Sleep>>>,
 }
@@ -70,7 +70,7 @@ impl ReplyBody {
         })))
     }
 
-    pub(super) fn rest(body: Incoming, idle: Option<Duration>) -> Self {
+    pub(super) fn rest(body: Arriving, idle: Option<Duration>) -> Self {
         Self::of(Kind::Rest(Box::new(Rest {
             body,
             idle,

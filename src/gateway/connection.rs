@@ -250,21 +250,28 @@ impl AsyncWrite for Watched {
     /// Says that nothing follows, and takes what the caller still sends of a request, for a while: a
     /// socket that is closed before that would take the answer away from it.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.activity.said.get().is_none() {
-            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
-            if !self.activity.unread.get() && !self.activity.reading.get() {
-                return Poll::Ready(Ok(()));
+        let since = match self.activity.said.get() {
+            Some(since) => since,
+            None => {
+                ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+                if !self.activity.unread.get() && !self.activity.reading.get() {
+                    return Poll::Ready(Ok(()));
+                }
+                let now = Instant::now();
+                self.activity.said.set(Some(now));
+                now
             }
-            self.activity.said.set(Some(Instant::now()));
-        }
+        };
         let mut unread = [0; 4096];
-        loop {
+        // The watch does not come to its turn while a caller sends as fast as it is taken.
+        while since.elapsed() < GRACE {
             let mut buffer = ReadBuf::new(&mut unread);
             ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
             if buffer.filled().is_empty() {
-                return Poll::Ready(Ok(()));
+                break;
             }
         }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -286,17 +293,19 @@ pub(super) async fn serve<F>(
         stream,
         activity: Rc::clone(&activity),
     });
-    let seen = Rc::clone(&activity);
+    let (seen, answer) = (Rc::clone(&activity), Rc::new(answer));
     let service = service_fn(move |request: Request<Incoming>| {
         let waiting = Waiting::new(&seen);
         seen.is_http2.set(request.version() == Version::HTTP_2);
-        let (answer, seen) = (answer(request), Rc::clone(&seen));
-        async move {
-            let response = answer.await.map(|body| body.watched(waiting));
+        let (answer, seen) = (Rc::clone(&answer), Rc::clone(&seen));
+        // On the heap: hyper moves it about, and an idle connection would keep room for it.
+        Box::pin(async move {
+            let response = answer(request).await;
+            let response = response.map(|body| body.watched(waiting));
             // The only reason why an answer of ours ends its connection.
             seen.unread.set(response.headers().contains_key(CONNECTION));
             Ok::<_, std::convert::Infallible>(response)
-        }
+        })
     });
     let mut connection = pin!(builder.serve_connection(io, service));
     let mut stop = pin!(async move {

@@ -10,13 +10,13 @@ use http::response::Parts;
 use http::{Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 
 use breakerbox_policy::{Class, ClassifySettings, Symptom};
 
 use super::failure::{Failure, HttpError, Said, SaidBody};
 use super::headers::strip_one_hop;
 use super::hint;
+use super::pool::Arriving;
 
 /// An answer that is no success is read as a whole up to here, so that its connection stays good
 /// and hints in it are found.
@@ -27,7 +27,7 @@ pub(super) struct Exchange {
     pub(super) status: StatusCode,
     pub(super) retry_after: Option<Duration>,
     head: Option<Parts>,
-    body: Incoming,
+    body: Arriving,
 }
 
 /// A part of an answer.
@@ -42,7 +42,7 @@ impl Exchange {
     /// # Errors  It is one that may be tried again or that fallbacks may stand in for, by the
     /// classes of the settings.
     pub(super) async fn begin(
-        answered: Response<Incoming>,
+        answered: Response<Arriving>,
         classify: impl FnOnce(Symptom) -> Class,
     ) -> Result<Self, HttpError> {
         let (mut head, body) = answered.into_parts();

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::response::Parts;
-use hyper::body::Incoming;
 
 use breakerbox_policy::{Class, Symptom};
 
+use super::pool::Arriving;
 use crate::Verdict;
 
 /// An attempt that gave no answer that can be used.
@@ -53,7 +53,7 @@ pub(super) struct Said {
 #[derive(Debug)]
 pub(super) enum SaidBody {
     Whole(Bytes),
-    Rest(Incoming),
+    Rest(Arriving),
 }
 
 impl From<Failure> for HttpError {

@@ -37,6 +37,10 @@ static ONE_HOP: [HeaderName; 9] = [
 
 /// Takes out what belongs to one connection, with what `Connection` names beside.
 pub(super) fn strip_one_hop(headers: &mut HeaderMap) {
+    // As a rule there is none, and to look for each of them costs more.
+    if !headers.keys().any(|name| ONE_HOP.contains(name)) {
+        return;
+    }
     if headers.contains_key(CONNECTION) {
         let named = headers.get_all(CONNECTION).iter();
         let named: Vec<HeaderName> = named
@@ -55,9 +59,11 @@ pub(super) fn strip_one_hop(headers: &mut HeaderMap) {
 
 /// Says for whom a request is passed on (RFC 7239), behind what earlier proxies said.
 pub(super) fn append_forwarded(headers: &mut HeaderMap, peer: SocketAddr, host: Option<&str>) {
-    let mut element = match peer.ip().to_canonical() {
-        IpAddr::V4(ip) => format!("for={ip}"),
-        IpAddr::V6(ip) => format!("for=\"[{ip}]\""),
+    let mut element = String::with_capacity(64);
+    // Writing into a string cannot fail.
+    let _ = match peer.ip().to_canonical() {
+        IpAddr::V4(ip) => write!(element, "for={ip}"),
+        IpAddr::V6(ip) => write!(element, "for=\"[{ip}]\""),
     };
     if let Some(host) = host {
         element.push_str(";host=");

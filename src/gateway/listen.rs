@@ -8,9 +8,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::net::TcpListener as Listener;
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::spawn_local;
 
 use super::connection;
 use super::proxy;
@@ -44,11 +44,20 @@ pub(super) fn spawn(
 ) -> io::Result<Thread> {
     let (told, ended) = oneshot::channel();
     let name = format!("gateway-{}", lane.number + 1);
-    let runtime = Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .build()?;
+    let (built, is_built) = std::sync::mpsc::channel();
     let run = move || {
+        let mut builder = Builder::new_current_thread();
+        // It stays on the thread that made it, so its tasks need no set of their own.
+        let runtime = match builder
+            .enable_io()
+            .enable_time()
+            .build_local(LocalOptions::default())
+        {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(built.send(Err(error))),
+        };
+        // Whoever started the thread waits for this.
+        let _ = built.send(Ok(()));
         let mut killing = signals.killing.clone();
         let work = async move {
             tokio::select! {
@@ -56,15 +65,17 @@ pub(super) fn spawn(
                 _ = killing.wait_for(|killing| *killing) => {}
             }
         };
-        let local = LocalSet::new();
-        runtime.block_on(local.run_until(work));
-        drop(local);
+        runtime.block_on(work);
         // A name that is being looked up is nobody's any more, and not waited for.
         runtime.shutdown_background();
         // Nobody waits where the process is ending.
         let _ = told.send(());
     };
     let handle = std::thread::Builder::new().name(name).spawn(run)?;
+    match is_built.recv() {
+        Ok(built) => built?,
+        Err(gone) => return Err(io::Error::other(gone)),
+    }
     Ok(Thread { handle, ended })
 }
 

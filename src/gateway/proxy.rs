@@ -23,9 +23,10 @@ use super::failure::{Failure, HttpError, Said, SaidBody};
 use super::headers::{
     ATTEMPTS, DEADLINE, IDEMPOTENCY, KEY, PRIORITY, SOURCE, append_forwarded, strip_one_hop,
 };
+use super::pool::Arriving;
 use super::problem::{Kind, Problem};
 use super::route::{Lane, Route};
-use super::upload::{self, Limits, Passing, Read, Upload};
+use super::upload::{self, Limits, Passing, Read, Trace, Upload};
 use crate::{Answer, CallError, CallOptions, Served, Source, Streamed};
 
 /// How much shorter a slow upload's own limit is than the attempt's: it has to be the first, so
@@ -169,10 +170,15 @@ impl Call<'_> {
             let problem = Problem::of_body(failure, &self.route.name);
             (own(problem.into_response(), 0), false)
         };
-        let (kept, passing) = match upload::read(body, is_idempotent, limits).await {
-            Ok(Read::Whole(body)) => (Some(body), None),
-            Ok(Read::Passing(body)) => (None, Some(body)),
-            Err(failure) => return refuse(failure),
+        // On the heap, as all that few calls come to: it must not make every call's future larger.
+        let (kept, passing) = if body.is_end_stream() {
+            (Some(Bytes::new()), None)
+        } else {
+            match Box::pin(upload::read(body, is_idempotent, limits)).await {
+                Ok(Read::Whole(body)) => (Some(body), None),
+                Ok(Read::Passing(body)) => (None, Some(body)),
+                Err(failure) => return refuse(failure),
+            }
         };
         rewrite(&mut head, peer);
         let may_repeat = is_idempotent && kept.is_some();
@@ -236,23 +242,7 @@ impl Call<'_> {
                 let timeout = settings.timeout;
                 let limits = [timeout.first_byte, timeout.attempt, left];
                 let limit = limits.into_iter().flatten().min();
-                let blame = async {
-                    match limit {
-                        Some(limit) => sleep(limit.saturating_sub(AHEAD)).await,
-                        None => std::future::pending().await,
-                    }
-                };
-                let mut sending = std::pin::pin!(sending);
-                tokio::select! {
-                    biased;
-                    answered = &mut sending => answered?,
-                    () = blame => {
-                        if trace.waits() {
-                            return Err(Failure::BodyTooSlow.into());
-                        }
-                        sending.await?
-                    }
-                }
+                Box::pin(or_blame(sending, &trace, limit)).await?
             }
         };
         Exchange::begin(answered, exchange::by(&settings.classify)).await
@@ -326,6 +316,29 @@ impl Call<'_> {
     }
 }
 
+/// Waits for an answer while the body of its request is passed on; whoever is waited for at the
+/// end of the time, it is the caller's fault or the dependency's.
+async fn or_blame(
+    sending: impl Future<Output = Result<Response<Arriving>, HttpError>>,
+    trace: &Trace,
+    limit: Option<Duration>,
+) -> Result<Response<Arriving>, HttpError> {
+    let mut sending = std::pin::pin!(sending);
+    let Some(limit) = limit else {
+        return sending.await;
+    };
+    tokio::select! {
+        biased;
+        answered = &mut sending => answered,
+        () = sleep(limit.saturating_sub(AHEAD)) => {
+            if trace.waits() {
+                return Err(Failure::BodyTooSlow.into());
+            }
+            sending.await
+        }
+    }
+}
+
 async fn next<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
     stream.next().await
 }
@@ -341,17 +354,17 @@ fn said(error: CallError<HttpError>) -> Option<Box<Said>> {
 
 /// Makes a caller's head one of ours.
 fn rewrite(head: &mut Parts, peer: SocketAddr) {
-    let host = head.uri.authority().map(ToString::to_string);
-    let host = host.or_else(|| {
-        let host = head.headers.get(HOST)?;
-        host.to_str().ok().map(str::to_owned)
-    });
+    let host = match head.uri.authority() {
+        Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
+        None => head.headers.get(HOST).cloned(),
+    };
     let headers = &mut head.headers;
     strip_one_hop(headers);
     for name in [PRIORITY, KEY, DEADLINE] {
         headers.remove(name);
     }
-    append_forwarded(headers, peer, host.as_deref());
+    let host = host.as_ref().and_then(|host| host.to_str().ok());
+    append_forwarded(headers, peer, host);
 }
 
 /// Whether a part of a path is `.` or `..`, whatever way it is written.

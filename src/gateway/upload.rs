@@ -35,9 +35,6 @@ pub(super) enum Read {
 /// dependency. `keep`: whether one of unknown length is to be kept if it turns out to be short.
 pub(super) async fn read(body: Incoming, keep: bool, limits: Limits) -> Result<Read, Failure> {
     let hint = body.size_hint();
-    if body.is_end_stream() {
-        return Ok(Read::Whole(Bytes::new()));
-    }
     if hint.lower() > limits.max_body {
         return Err(Failure::BodyTooLarge);
     }

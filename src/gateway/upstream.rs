@@ -14,11 +14,10 @@ use std::time::Duration;
 use http::header::{EXPECT, HOST};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Response, Uri};
-use hyper::body::Incoming;
 use hyper_rustls::{
     ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream,
 };
-use hyper_util::client::legacy::Client as Pool;
+use hyper_util::client::legacy::Client as Negotiated;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ClientConfig;
@@ -28,17 +27,21 @@ use tower_service::Service;
 use super::dependency::HttpRequest;
 use super::failure::{Failure, HttpError};
 use super::headers::DEADLINE;
+use super::pool::{Arriving, Pool};
 use super::upload::Upload;
 
 /// How long an unused connection is kept: shorter than servers do as a rule, so that it is seldom
 /// they who close one that is about to be used.
-const IDLE: Duration = Duration::from_secs(20);
+pub(super) const IDLE: Duration = Duration::from_secs(20);
 
 /// Where a dependency is.
 #[derive(Debug)]
 pub(super) struct Place {
     scheme: Scheme,
     authority: Authority,
+    /// Of the server; as a header too.
+    uri: Uri,
+    host: HeaderValue,
     /// What stands before every path; without a slash at its end.
     prefix: String,
     tls: Option<ClientConfig>,
@@ -55,6 +58,16 @@ impl Place {
         let authority = parts.authority.ok_or("it has no host")?;
         let path = parts.path_and_query;
         let path = path.as_ref().map_or("", PathAndQuery::path);
+        let uri = Uri::builder()
+            .scheme(scheme.clone())
+            .authority(authority.clone())
+            .path_and_query("/");
+        let uri = uri.build().map_err(|error| error.to_string())?;
+        let host = match authority.port_u16() {
+            None | Some(80) => HeaderValue::from_str(authority.host()),
+            Some(port) => HeaderValue::try_from(format!("{}:{port}", authority.host())),
+        };
+        let host = host.map_err(|error| error.to_string())?;
         let tls = if scheme == Scheme::HTTPS {
             Some(tls()?)
         } else {
@@ -63,6 +76,8 @@ impl Place {
         Ok(Self {
             scheme,
             authority,
+            uri,
+            host,
             prefix: path.trim_end_matches('/').to_owned(),
             tls,
             connect: AtomicU64::new(0),
@@ -81,7 +96,16 @@ impl Place {
         (nanos > 0).then(|| Duration::from_nanos(nanos))
     }
 
-    fn uri(&self, target: &str) -> Result<Uri, http::Error> {
+    /// What is asked for, as a server is told it.
+    fn path(&self, target: &str) -> Result<Uri, http::Error> {
+        if self.prefix.is_empty() {
+            return Ok(Uri::try_from(target)?);
+        }
+        Ok(Uri::try_from(format!("{}{target}", self.prefix))?)
+    }
+
+    /// The same with the server before it.
+    fn whole(&self, target: &str) -> Result<Uri, http::Error> {
         Uri::builder()
             .scheme(self.scheme.clone())
             .authority(self.authority.clone())
@@ -108,7 +132,14 @@ fn tls() -> Result<ClientConfig, String> {
 /// Connections to one dependency, kept by one thread.
 pub(super) struct Upstream {
     place: Arc<Place>,
-    pool: Pool<Connector, Upload>,
+    way: Way,
+}
+
+/// How requests go there.
+enum Way {
+    Plain(Pool),
+    /// HTTP/1.1 or HTTP/2, as the server likes.
+    Tls(Negotiated<Connector, Upload>),
 }
 
 impl Upstream {
@@ -130,14 +161,19 @@ impl Upstream {
             place: Arc::clone(&place),
             connector,
         };
-        // A request that a closing connection hands back untouched goes out on another one: it was
-        // never made.
-        let pool = Pool::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
-            .build(connector);
-        Self { place, pool }
+        let way = match &place.tls {
+            None => Way::Plain(Pool::new(connector, place.uri.clone())),
+            // A request that a closing connection hands back untouched goes out on another one: it
+            // was never made.
+            Some(_) => Way::Tls(
+                Negotiated::builder(TokioExecutor::new())
+                    .pool_timer(TokioTimer::new())
+                    .timer(TokioTimer::new())
+                    .pool_idle_timeout(IDLE)
+                    .build(connector),
+            ),
+        };
+        Self { place, way }
     }
 
     /// Sends a request and waits for the head of its answer. `left`: the time that its call has.
@@ -146,48 +182,50 @@ impl Upstream {
         request: &HttpRequest,
         body: Upload,
         left: Option<Duration>,
-    ) -> Result<Response<Incoming>, HttpError> {
+    ) -> Result<Response<Arriving>, HttpError> {
         let trace = match &body {
             Upload::Passing(passing) => Some(passing.trace()),
             Upload::Whole(_) => None,
         };
         let mut message = Request::new(body);
         *message.method_mut() = request.method().clone();
-        *message.uri_mut() = self
-            .place
-            .uri(request.target())
-            .map_err(|_| Failure::Reset)?;
+        let uri = match &self.way {
+            Way::Plain(_) => self.place.path(request.target()),
+            Way::Tls(_) => self.place.whole(request.target()),
+        };
+        *message.uri_mut() = uri.map_err(|_| Failure::Reset)?;
         let headers = message.headers_mut();
         headers.clone_from(request.headers());
-        headers.remove(HOST);
         headers.remove(EXPECT);
-        headers.remove(DEADLINE);
         if let Some(left) = left {
             let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
             headers.insert(DEADLINE, HeaderValue::from(millis));
         }
-        let Some(trace) = trace else {
-            return self
-                .pool
-                .request(message)
-                .await
-                .map_err(|error| lost(&error));
+        let sent = match &self.way {
+            Way::Plain(pool) => {
+                headers.insert(HOST, self.place.host.clone());
+                pool.request(message).await
+            }
+            Way::Tls(pool) => {
+                headers.remove(HOST);
+                let sent = pool.request(message).await;
+                sent.map(|response| response.map(Arriving::alone))
+                    .map_err(|error| lost(&error))
+            }
         };
-        let sent = self.pool.request(message).await;
-        sent.map_err(|error| match trace.fault() {
-            Some(fault) => fault.into(),
-            None => lost(&error),
+        sent.map_err(|failure| {
+            let fault = trace.and_then(|trace| trace.fault());
+            fault.unwrap_or(failure).into()
         })
     }
 }
 
-fn lost(error: &hyper_util::client::legacy::Error) -> HttpError {
-    let failure = if error.is_connect() {
+fn lost(error: &hyper_util::client::legacy::Error) -> Failure {
+    if error.is_connect() {
         Failure::Connect
     } else {
         Failure::Reset
-    };
-    failure.into()
+    }
 }
 
 impl fmt::Debug for Upstream {
@@ -198,7 +236,7 @@ impl fmt::Debug for Upstream {
 
 /// Makes connections: names, TCP and TLS together within one limit.
 #[derive(Clone)]
-struct Connector {
+pub(super) struct Connector {
     place: Arc<Place>,
     connector: Either,
 }
@@ -209,8 +247,8 @@ enum Either {
     Tls(HttpsConnector<HttpConnector>),
 }
 
-type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
-type Connecting = Pin<Box<dyn Future<Output = io::Result<Stream>> + Send>>;
+pub(super) type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
+pub(super) type Connecting = Pin<Box<dyn Future<Output = io::Result<Stream>> + Send>>;
 
 impl Service<Uri> for Connector {
     type Response = Stream;

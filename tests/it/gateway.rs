@@ -3,6 +3,8 @@
 
 mod callers;
 mod fallbacks;
+#[cfg(target_os = "linux")]
+mod flood;
 mod headers;
 mod http2;
 #[cfg(unix)]

@@ -71,6 +71,11 @@ impl Sidecar {
         format!("{}{path}", url.expect("an address"))
     }
 
+    /// Its number.
+    pub(super) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(super) fn signal(&self, name: &str) {
         let told = Command::new("sh")
             .args(["-c", &format!("kill -{name} {}", self.child.id())])
