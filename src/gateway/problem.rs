@@ -96,9 +96,8 @@ pub(super) struct Problem<'a> {
     title: &'static str,
     status: u16,
     detail: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
     dependency: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// The breaker's, where there is one to ask.
     state: Option<String>,
     executed: &'static str,
     retry_after_ms: Option<u64>,

@@ -74,7 +74,8 @@ async fn answer_and_read(
     drop(routes);
     let Some((route, length)) = found else {
         let detail = "the first part of the path is the name of a dependency; / lists them";
-        let problem = Problem::of(Kind::UNKNOWN, None, detail);
+        let asked = path.split('/').nth(1);
+        let problem = Problem::of(Kind::UNKNOWN, asked, detail);
         return (own(problem.into_response(), 0), is_empty);
     };
     let call = Call {
