@@ -39,7 +39,7 @@ mod body;
 mod problem;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -104,8 +104,7 @@ impl Gateway {
     ///
     /// # Errors  The address cannot be listened on, or a thread cannot be made.
     pub fn start(config: &GatewayConfig, runtime: &Runtime) -> io::Result<Self> {
-        let listener = TcpListener::bind(config.bind)?;
-        listener.set_nonblocking(true)?;
+        let listener = listen::bind(config.bind)?;
         let lanes = match config.threads {
             Some(threads) => usize::try_from(threads.get()).unwrap_or(usize::MAX),
             None => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),

@@ -1,12 +1,13 @@
 //! The threads of the gateway: each accepts connections and serves them to their end.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener as Listener;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -18,6 +19,23 @@ use super::route::Lane;
 
 /// How long to wait when the system has no room for another connection.
 const NO_ROOM: Duration = Duration::from_millis(50);
+
+/// How many connections may wait to be accepted; the system may allow fewer. The standard library's
+/// 128 are soon used up by callers that come all at once: the system drops the others, which knock
+/// again after one second, after two more, after four more.
+const MAX_WAITING: i32 = 4096;
+
+/// Begins to listen.
+pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // As everywhere: a new start need not wait for the last connections of the one before.
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(MAX_WAITING)?;
+    Ok(socket.into())
+}
 
 /// What a thread listens to, beside its socket.
 #[derive(Clone)]

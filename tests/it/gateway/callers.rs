@@ -227,3 +227,29 @@ async fn a_caller_who_goes_away_before_the_answer_is_cancelled() {
     .await;
     bed.end().await;
 }
+
+/// A queue that is full drops them instead: they knock again a second later, then ever more seldom,
+/// and some of them do not come in while it matters.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn many_callers_at_once_wait_in_the_systems_queue() {
+    const MANY: usize = 500;
+    let allowed = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+    let allowed: usize = allowed.trim().parse().unwrap();
+    assert!(allowed > MANY, "the system has a queue of {allowed} only");
+    let room = rlimit::increase_nofile_limit(u64::MAX).unwrap();
+    assert!(room > 2 * MANY as u64, "only {room} files may be open");
+    let upstream = Upstream::of(|_| async { answer(200, "good") }).await;
+    let bed = impatient(&upstream, "max_connections = 1").await;
+    let mut first = bed.connect().await;
+    let request = b"GET /web/a HTTP/1.1\r\nhost: a\r\n\r\n";
+    first.write_all(request).await.unwrap();
+    read_until(&mut first, "good").await;
+    // Nobody else is taken now, so none of them can have made room for another one.
+    let all = futures_util::future::join_all((0..MANY).map(|_| bed.connect()));
+    let waiting = tokio::time::timeout(PATIENCE, all).await;
+    let waiting = waiting.expect("each of them has its place in the queue");
+    assert_eq!((waiting.len(), upstream.hits()), (MANY, 1));
+    drop((first, waiting));
+    bed.end().await;
+}

@@ -11,8 +11,8 @@ use super::*;
 
 const BAD: usize = 10_000;
 const PLACES: usize = 2_000;
-/// Bad ones at once: more than there are places, and as many as the system's queue holds beside, so
-/// that none of them has to knock again.
+/// Bad ones at once: more than there are places. All of them fit into the system's queue too, into
+/// which they may come back before those that they were have been noticed to be gone.
 const AT_ONCE: usize = PLACES + 100;
 /// What the process may come to hold for each place, in bytes: a head at its limit, hyper's and the
 /// gateway's own. Without limits a single caller could fill more than all of that.
