@@ -71,7 +71,7 @@ impl Held {
 
     /// Notes that the call has its place and is on its way to the dependency: from here on it can
     /// be overdue (rule BRK-9).
-    #[inline]
+    #[inline(always)]
     pub(crate) fn depart(&mut self, shared: &Shared, now: Time) {
         self.started = now;
         // What nobody measures has no generation of this breaker to be overdue in.
@@ -151,6 +151,11 @@ impl<S: Deref<Target = Shared>> Admission<S> {
         self.held.as_ref().map(Held::started)
     }
 
+    /// When the call went on its way.
+    pub(crate) fn departed_at(&self) -> Option<Time> {
+        self.held.as_ref().map(Held::started)
+    }
+
     /// See [`Held::depart`]; without a time, at the moment the permit was given.
     pub(crate) fn depart(&mut self, now: Option<Time>) {
         self.departed = true;
@@ -185,7 +190,7 @@ impl<S: Deref<Target = Shared>> Admission<S> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn settle(mut self, verdict: Verdict, now: Time) -> Settled {
         match self.held.take() {
             Some(held) => self.shared.settle(held, verdict, now),
@@ -217,7 +222,7 @@ pub(crate) enum Settled {
 
 impl Shared {
     /// Asks the gate; no message, no wait.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn pass(
         &self,
         circuit: Option<&Arc<Circuit>>,
@@ -333,7 +338,7 @@ impl Shared {
     }
 
     /// The same for an attempt that is to count as one that took this long.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn settle_after(
         &self,
         held: Held,
@@ -391,7 +396,7 @@ impl Shared {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn land(&self, held: &Held) {
         if let Some(seat) = held.seat {
             held.circuit(self).in_flight.end(seat);

@@ -15,6 +15,7 @@ use breakerbox_policy::{
     PermitKind, State, Time,
 };
 
+use futures_util::FutureExt as _;
 use tracing::Level;
 
 use crate::admission::{Admission, Held};
@@ -374,16 +375,29 @@ impl<D: Dependency> MessageResponse<Breaker<D>, Call<D>> for Answering<D> {
         _: &mut Context<Breaker<D>>,
         caller: Option<OneshotSender<<Call<D> as actix::Message>::Result>>,
     ) {
+        let Self(mut answering) = self;
+        // Many calls end at once; only those that do not are worth a task. Who has gone meanwhile
+        // asks for nothing any more.
+        let is_gone = caller.as_ref().is_some_and(OneshotSender::is_closed);
+        if is_gone {
+            return;
+        }
+        if let Some(answer) = answering.as_mut().now_or_never() {
+            if let Some(caller) = caller {
+                // The caller may have gone just now.
+                let _ = caller.send(answer);
+            }
+            return;
+        }
         actix_rt::spawn(async move {
             let Some(mut caller) = caller else {
                 // Sent without a wish for an answer.
-                drop(self.0.await);
+                drop(answering.await);
                 return;
             };
             tokio::select! {
                 biased;
-                // The caller may have gone just now.
-                answer = self.0 => drop(caller.send(answer)),
+                answer = answering => drop(caller.send(answer)),
                 () = caller.closed() => {}
             }
         });

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::rc::Rc;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 
 use breakerbox_policy::supervision::{ChildSpec, RestartBackoff, Shutdown, StopCause, Strategy};
 use breakerbox_policy::{
@@ -226,7 +226,7 @@ fn core<D: Dependency>(
     let slot = |_| Slot {
         queue: Arc::new(WorkQueue::new(Arc::clone(&shared))),
         mail: Mailslot::new(),
-        thread: Arc::new(OnceLock::new()),
+        lent: Arc::default(),
     };
     let bulkhead = shared.settings().bulkhead;
     let at_once = u64::from(bulkhead.max_concurrent.get()) + u64::from(bulkhead.max_queue);
@@ -324,14 +324,15 @@ fn worker_body<D: Dependency>(core: &Arc<Core<D>>, factory: &Factory<D>, index: 
         let settings = core.shared.settings().workers.clone();
         let slot = core.workers[index].mail.clone();
         let queue = Arc::clone(&core.workers[index].queue);
-        let thread = Arc::clone(&core.workers[index].thread);
+        let lent = Arc::clone(&core.workers[index].lent);
         let is_shared = settings.placement == Placement::Shared;
         let make = Arc::new(move |life: &Rc<Life>| {
             if is_shared {
                 // The same thread in every life.
-                let _ = thread.set(std::thread::current().id());
+                lent.settle_here();
             }
-            Worker::new(Arc::clone(&shared), Arc::clone(&queue), &factory, life)
+            let (queue, lent) = (Arc::clone(&queue), Arc::clone(&lent));
+            Worker::new(Arc::clone(&shared), queue, lent, &factory, life)
         });
         let queue = Arc::clone(&core.workers[index].queue);
         let mut body = ActorBody::<_, WorkerManner>::beside(slot, make, around.clock.clone());

@@ -120,7 +120,7 @@ impl Bulkhead {
     }
 
     /// Takes a place if one is free and nobody waits.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn try_enter(&self, ticket: Ticket, now: Time) -> Option<Place<'_>> {
         self.adapt(|limit| limit.limit(now));
         let free = |word: Word| {
@@ -155,7 +155,7 @@ impl Bulkhead {
     }
 
     /// Gives a place back: to whose turn it is, if anybody waits who may run.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn leave(&self, ticket: Ticket) {
         if self.change(|word| (word.waiting() == 0).then(|| word.leave(ticket))) {
             return;
@@ -171,7 +171,7 @@ impl Bulkhead {
     }
 
     /// Tells an adaptive limit what an attempt came to. Its place has been given back by then.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn sample(&self, now: Time, elapsed: Duration, class: Class) {
         let dropped = match class {
             Class::Success => false,
@@ -211,7 +211,7 @@ impl Bulkhead {
     }
 
     /// Asks the adaptive limit, if there is one, and lets in who fits by its word.
-    #[inline]
+    #[inline(always)]
     fn adapt(&self, ask: impl FnOnce(&mut AdaptiveLimit) -> u32) {
         if !self.is_adaptive.load(Ordering::Acquire) {
             return;

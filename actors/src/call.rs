@@ -41,15 +41,16 @@ pub(crate) use stream::run_stream;
 
 use crate::admission::{Admission, Settled};
 use crate::bulkhead::Place;
-use crate::client::{Answer, Core, Source};
+use crate::client::{Answer, Core, Slot, Source};
 use crate::dependency::{CallContext, Dependency, Route, Shared, Verdict};
 use crate::error::{Absence, CallError, Fault, Refused};
 use crate::event::EventKind;
 use crate::gate::Mode;
-use crate::reply::{TooLate, reply, timed_out};
+use crate::reply::{TooLate, Waiting, reply, timed_out};
 use crate::session::Session;
 use crate::totals::{Ending, Entry};
-use crate::worker::{Duty, Work};
+use crate::worker::hands::First;
+use crate::worker::{Duty, Order, Reply, Work};
 use admit::{absent, pay};
 use hedge::hedged;
 use retry::Tries;
@@ -279,7 +280,15 @@ async fn primary<D: Dependency>(
             };
             Some(attempt(core, request, plan, (sent, began), race))
         };
-        let lost = match Box::pin(hedged(shared, plan, &mut one_more)).await {
+        let ended = if plan.is_hedged {
+            Box::pin(hedged(shared, plan, &mut one_more)).await
+        } else {
+            match one_more(Race::default()) {
+                Some(attempt) => Some(attempt.await),
+                None => None,
+            }
+        };
+        let lost = match ended {
             Some(Ok(value)) => return (Ok(value), sent),
             Some(Err(lost)) => Some(lost),
             // A request that there is none of any more is tried no more.
@@ -304,6 +313,9 @@ async fn attempt<D: Dependency>(
     mut race: Race,
 ) -> Result<D::Response, Lost<D::Error>> {
     let shared = &core.shared;
+    // A call that is begun in this very turn may end in it: without this a caller that asks in a
+    // loop would let nobody else on its thread have a turn.
+    tokio::task::coop::consume_budget().await;
     quarantine(shared, plan.fingerprint).map_err(Lost::refused)?;
     let admitted = match race.at_once(shared, plan, sent) {
         Some(admitted) => admitted,
@@ -341,42 +353,105 @@ async fn send<D: Dependency>(
         return Err(Lost::refused(error));
     }
     count_attempt(shared, admission.race_of());
-    let Some(held) = admission.into_held() else {
-        return Err(Lost::refused(absent(shared, shared.absence())));
+    let context = CallContext {
+        shared: Arc::clone(shared),
+        attempt: number,
+        deadline: plan.deadline,
     };
-    let own_timer = !worker.is_here();
-    let (replier, waiting) = reply(Arc::clone(shared), held, plan.deadline, own_timer);
-    let place = place.hand_over();
-    worker.queue.push(Work {
+    let order = Order {
         request,
-        context: CallContext {
-            shared: Arc::clone(shared),
-            attempt: number,
-            deadline: plan.deadline,
-        },
+        context,
         attempt: plan.attempt,
         fingerprint: plan.fingerprint,
-        duty: Duty::new(replier, place),
-    });
-    let lost = match waiting.await {
-        Ok(Ok(value)) => return Ok(value),
-        Ok(Err(error)) => lost_by::<D>(shared, error),
-        Err(too_late) => Box::pin(give_up(shared, too_late, sent)).await,
     };
-    if let Some(session) = &plan.session
+    let ended = match begin(shared, worker, order, (admission, place)) {
+        Begun::Ended(result, verdict, admission) => {
+            if let Settled::Owed(report) = admission.settle(verdict, shared.clock.now()) {
+                Box::pin(shared.report_and_wait(report)).await;
+            }
+            result.map_err(|error| Lost::failed(error, verdict))
+        }
+        Begun::Waits(waiting) => match waiting.await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(lost_by::<D>(shared, error)),
+            Err(too_late) => Err(Box::pin(give_up(shared, too_late, sent)).await),
+        },
+        Begun::Absent => Err(Lost::refused(absent(shared, shared.absence()))),
+    };
+    if let (Err(lost), Some(session)) = (&ended, &plan.session)
         && lost.error.executed() == Executed::No
     {
         session.give_back(u64::from(plan.weight.get()));
     }
-    Err(lost)
+    ended
+}
+
+/// How far an attempt has come at once.
+enum Begun<'a, D: Dependency> {
+    /// It is over, and still to be counted.
+    Ended(Reply<D>, Verdict, Admission<&'a Shared>),
+    /// A worker has it.
+    Waits(Waiting<Reply<D>>),
+    /// It cannot be begun.
+    Absent,
+}
+
+/// Begins an attempt in this very turn where its worker is on this thread, else puts it into the
+/// worker's queue.
+fn begin<'a, D: Dependency>(
+    shared: &Arc<Shared>,
+    worker: &Slot<D>,
+    order: Order<D>,
+    (admission, place): (Admission<&'a Shared>, Place<'_>),
+) -> Begun<'a, D> {
+    let deadline = order.context.deadline;
+    let owe = |admission: Admission<&Shared>, (own_timer, has_begun)| {
+        let held = admission.into_held()?;
+        let ends = reply(Arc::clone(shared), held, deadline, (own_timer, has_begun));
+        Some(ends)
+    };
+    let Some(hands) = worker.hands() else {
+        let Some((replier, waiting)) = owe(admission, (!worker.is_here(), false)) else {
+            return Begun::Absent;
+        };
+        let duty = Duty::new(replier, place.hand_over());
+        worker.queue.push(Work { order, duty });
+        return Begun::Waits(waiting);
+    };
+    let dependency = || Arc::clone(&shared.name);
+    let Some(began) = admission.departed_at() else {
+        return Begun::Absent;
+    };
+    let (result, verdict) = match hands.begin(order, began) {
+        First::Ended(result, verdict) => {
+            let failed = |error| CallError::Failed {
+                dependency: dependency(),
+                error,
+            };
+            (result.map_err(failed), verdict)
+        }
+        First::Injected => {
+            let error = CallError::Injected {
+                dependency: dependency(),
+            };
+            (Err(error), Verdict::from(Class::Failure))
+        }
+        First::Unfinished(unfinished) => {
+            let Some((replier, waiting)) = owe(admission, (false, true)) else {
+                return Begun::Absent;
+            };
+            hands.go_on(unfinished, Duty::new(replier, place.hand_over()));
+            return Begun::Waits(waiting);
+        }
+    };
+    // The place first: who hears the answer may call again at once.
+    drop(place);
+    Begun::Ended(result, verdict, admission)
 }
 
 /// Counts an attempt that goes out now.
 fn count_attempt(shared: &Shared, race: Option<&Race>) {
-    shared.totals.attempts.fetch_add(1, Ordering::Relaxed);
-    if race.is_some_and(Race::is_beside) {
-        shared.totals.hedges.fetch_add(1, Ordering::Relaxed);
-    }
+    shared.totals.attempt(race.is_some_and(Race::is_beside));
 }
 
 fn quarantine<E>(shared: &Shared, fingerprint: Option<u64>) -> Result<(), CallError<E>> {

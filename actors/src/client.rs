@@ -5,9 +5,9 @@
 
 use std::fmt;
 use std::future::Future;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::ThreadId;
 use std::time::Duration;
 
 use actix::Addr;
@@ -26,11 +26,7 @@ use crate::reload::{self, Configured, DependencyReload};
 use crate::status::DependencyStatus;
 use crate::supervisor::{Condition, DriverQueue, Mailslot};
 use crate::worker::Worker;
-
-thread_local! {
-    /// This thread; asking the standard library each time costs four times as much.
-    static HERE: ThreadId = std::thread::current().id();
-}
+use crate::worker::hands::{Hands, Lent};
 
 /// Who answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,11 +79,11 @@ pub(crate) struct Core<D: Dependency> {
     pub(crate) configured: Mutex<Configured>,
 }
 
-/// A worker's queue, and the thread it is on once it has run.
+/// A worker's queue, and its hands for those on its own thread.
 pub(crate) struct Slot<D: Dependency> {
     pub(crate) queue: Arc<WorkQueue<D>>,
     pub(crate) mail: Mailslot<Worker<D>>,
-    pub(crate) thread: Arc<std::sync::OnceLock<ThreadId>>,
+    pub(crate) lent: Arc<Lent>,
 }
 
 impl<D: Dependency> Slot<D> {
@@ -98,9 +94,16 @@ impl<D: Dependency> Slot<D> {
         self.queue.close();
     }
 
+    /// The worker's hands, where the call can be begun in the caller's own turn.
+    #[inline]
+    pub(crate) fn hands(&self) -> Option<Rc<Hands<D>>> {
+        let is_running = self.mail.health.condition() == Condition::Running;
+        is_running.then(|| self.lent.hands()).flatten()
+    }
+
     /// Whether the worker is on the thread that asks.
     pub(crate) fn is_here(&self) -> bool {
-        self.thread.get() == Some(&HERE.with(|here| *here))
+        self.lent.is_here()
     }
 }
 

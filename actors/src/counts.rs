@@ -179,7 +179,7 @@ impl CountsView {
         view.refused[RefusedBy::Breaker as usize] += shared.totals.refused_at_once();
         let ended = shared.totals.observed();
         view.success = highest(&counts.succeeded, ended.saturating_sub(no_success));
-        let hedges = shared.totals.hedges.load(Ordering::Relaxed);
+        let hedges = shared.totals.hedges();
         let granted = {
             let budget = shared.budget.lock().unwrap_or_else(PoisonError::into_inner);
             budget.as_ref().map_or(0, RetryBudget::granted)

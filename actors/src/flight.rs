@@ -72,7 +72,7 @@ impl InFlight {
 
     /// Counts a call of the generation `tag` that starts now; the seat is given back to
     /// [`InFlight::end`]. One of an earlier generation than those in its slot is not counted.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn start(&self, now: Time, tag: u64) -> Option<Seat> {
         let slot_nanos = self.slot_nanos.load(Ordering::Relaxed);
         let slot = self.slot(now.as_nanos().checked_div(slot_nanos)?);
@@ -93,7 +93,7 @@ impl InFlight {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn end(&self, seat: Seat) {
         let Seat {
             slot,

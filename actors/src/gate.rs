@@ -166,7 +166,7 @@ impl Gate {
     ///
     /// Returns what had been counted for another generation or bucket: it must be told to the
     /// breaker.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn count_success(&self, tag: u64, bucket: u64) -> Option<Successes> {
         let one = Successes::one(tag, bucket);
         let mut seen = Successes(self.successes.load(Ordering::Relaxed));

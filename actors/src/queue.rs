@@ -5,6 +5,7 @@
 //! be neither expired nor given up. So work has a queue of its own, bounded by the bulkhead.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -20,6 +21,8 @@ pub(crate) struct WorkQueue<D: Dependency> {
     shared: Arc<Shared>,
     /// Whether the worker is watched for blocking its thread.
     one_at_a_time: bool,
+    /// Whether it is open and nothing waits, for those who would lock it in vain.
+    is_idle: AtomicBool,
     inner: Mutex<Inner<D>>,
 }
 
@@ -37,6 +40,7 @@ impl<D: Dependency> WorkQueue<D> {
         Self {
             one_at_a_time: shared.settings().workers.stuck_after.is_some(),
             shared,
+            is_idle: AtomicBool::new(true),
             inner: Mutex::new(Inner {
                 works: VecDeque::new(),
                 driver: None,
@@ -56,11 +60,31 @@ impl<D: Dependency> WorkQueue<D> {
                 return;
             }
             inner.works.push_back(work);
+            self.note(&inner);
             inner.driver.take()
         };
         if let Some(driver) = driver {
             driver.wake();
         }
+    }
+
+    /// Whether it takes work and nothing waits in it; what others put in at this very moment may
+    /// not be seen yet.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.is_idle.load(Ordering::Relaxed)
+    }
+
+    /// Has the worker look at what it has to do.
+    pub(crate) fn wake_worker(&self) {
+        let driver = self.lock().driver.take();
+        if let Some(driver) = driver {
+            driver.wake();
+        }
+    }
+
+    fn note(&self, inner: &Inner<D>) {
+        let is_idle = !inner.closed && inner.works.is_empty();
+        self.is_idle.store(is_idle, Ordering::Relaxed);
     }
 
     /// Takes everything out, into an empty batch, or notes who is to be woken when there is
@@ -77,6 +101,7 @@ impl<D: Dependency> WorkQueue<D> {
         } else {
             std::mem::swap(&mut inner.works, batch);
         }
+        self.note(&inner);
         Poll::Ready(())
     }
 
@@ -94,6 +119,7 @@ impl<D: Dependency> WorkQueue<D> {
             }
             batch.append(&mut inner.works);
             inner.works = batch;
+            self.note(&inner);
             // It may be another driver by now, which knows nothing of this work.
             inner.driver.take()
         };
@@ -114,13 +140,14 @@ impl<D: Dependency> WorkQueue<D> {
         let mut overdue = Vec::new();
         let mut index = 0;
         while let Some(work) = inner.works.get(index) {
-            let late = work.context.deadline.is_some_and(|at| at <= now);
+            let late = work.order.context.deadline.is_some_and(|at| at <= now);
             if late || work.duty.poll_abandoned(cx) {
                 overdue.extend(inner.works.remove(index));
             } else {
                 index += 1;
             }
         }
+        self.note(&inner);
         overdue
     }
 }
@@ -128,9 +155,9 @@ impl<D: Dependency> WorkQueue<D> {
 /// Drops work that will not be begun; each answers its caller.
 fn discard<D: Dependency>(works: impl IntoIterator<Item = Work<D>>) {
     for work in works {
-        let Work { request, duty, .. } = work;
+        let Work { order, duty } = work;
         drop(duty);
-        disarm(request);
+        disarm(order.request);
     }
 }
 
@@ -152,18 +179,25 @@ impl<D: Dependency> Inner<D> {
     fn first_deadline(&self) -> Option<Time> {
         self.works
             .iter()
-            .filter_map(|work| work.context.deadline)
+            .filter_map(|work| work.order.context.deadline)
             .min()
     }
 }
 
 impl<D: Dependency> DriverQueue for WorkQueue<D> {
     fn open(&self) {
-        self.lock().closed = false;
+        let mut inner = self.lock();
+        inner.closed = false;
+        self.note(&inner);
     }
 
     fn clear(&self) {
-        let works = std::mem::take(&mut self.lock().works);
+        let works = {
+            let mut inner = self.lock();
+            let works = std::mem::take(&mut inner.works);
+            self.note(&inner);
+            works
+        };
         // Each answers its caller, outside of the lock.
         discard(works);
     }
@@ -177,9 +211,9 @@ impl<D: Dependency> DriverQueue for WorkQueue<D> {
         loop {
             let now = self.shared.clock.now();
             for work in self.take_overdue(cx, now) {
-                let Work { request, duty, .. } = work;
+                let Work { order, duty } = work;
                 duty.expire(now);
-                disarm(request);
+                disarm(order.request);
             }
             let mut inner = self.lock();
             let Some(first) = inner.first_deadline() else {

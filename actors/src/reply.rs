@@ -74,7 +74,7 @@ impl<T> State<T> {
     }
 }
 
-/// Makes the two ends for one attempt.
+/// Makes the two ends for one attempt; `has_begun` is for one whose first turn is over.
 ///
 /// `own_timer` is for a worker on another thread: one on the caller's own thread cannot be late
 /// without the caller being late too, and sees to every deadline by itself.
@@ -82,12 +82,16 @@ pub(crate) fn reply<T>(
     shared: Arc<Shared>,
     admission: Held,
     deadline: Option<Time>,
-    own_timer: bool,
+    (own_timer, has_begun): (bool, bool),
 ) -> (Replier<T>, Waiting<T>) {
     let cell = Arc::new(Cell {
         shared,
         state: Mutex::new(State {
-            phase: Phase::Queued,
+            phase: if has_begun {
+                Phase::Begun
+            } else {
+                Phase::Queued
+            },
             admission: Some(admission),
             answer: None,
             caller: None,

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use breakerbox_policy::{Rate, Time};
 use histogram::{AtomicHistogram, Config, Histogram};
+use thread_local::ThreadLocal;
 
 use crate::dependency::Shared;
 
@@ -18,27 +19,63 @@ use crate::dependency::Shared;
 const GROUPING_POWER: u8 = 5;
 const MAX_VALUE_POWER: u8 = 32;
 
-/// Live counters.
+/// Live counters, those of each thread apart: a thread that counts alone needs no atomic addition,
+/// and does not take the counters away from another one's cache.
 #[derive(Debug)]
 pub(crate) struct Totals {
-    /// Calls that were made; those that were refused at once are not among them.
-    submitted: AtomicU64,
-    /// Calls that were made and refused by an open breaker before anything else: counted once,
-    /// which is most of what such a refusal costs.
-    refused_at_once: AtomicU64,
-    pub(crate) primary: AtomicU64,
-    pub(crate) fallback: AtomicU64,
-    pub(crate) refused: AtomicU64,
-    pub(crate) failed: AtomicU64,
-    pub(crate) cancelled: AtomicU64,
-    pub(crate) attempts: AtomicU64,
-    /// Attempts among them that were sent beside another one.
-    pub(crate) hedges: AtomicU64,
+    shards: ThreadLocal<Shard>,
     pub(crate) restarts: AtomicU64,
     pub(crate) trips: AtomicU64,
+    recent: Mutex<Recent>,
+}
+
+/// What one thread has counted. Nobody else writes it; a thread that comes after one that has ended
+/// may go on with its shard.
+#[derive(Debug, Default)]
+struct Shard {
+    counters: [AtomicU64; Counter::ALL],
     /// Microseconds of calls that ended with an answer or a failure of the dependency.
     latency: Option<AtomicHistogram>,
-    recent: Mutex<Recent>,
+}
+
+/// What is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Counter {
+    /// Calls that were made; those that were refused at once are not among them.
+    Submitted,
+    /// Calls that were made and refused by an open breaker before anything else: counted once,
+    /// which is most of what such a refusal costs.
+    RefusedAtOnce,
+    Primary,
+    Fallback,
+    Refused,
+    Failed,
+    Cancelled,
+    Attempts,
+    /// Attempts among them that were sent beside another one.
+    Hedges,
+}
+
+impl Counter {
+    const ALL: usize = Self::Hedges as usize + 1;
+}
+
+impl Shard {
+    fn new() -> Self {
+        let config = Config::new(GROUPING_POWER, MAX_VALUE_POWER).ok();
+        Self {
+            counters: Default::default(),
+            latency: config.map(|config| AtomicHistogram::with_config(&config)),
+        }
+    }
+
+    #[inline]
+    fn add_one(&self, counter: Counter) {
+        let counter = &self.counters[counter as usize];
+        // No addition gets lost: this thread alone writes here.
+        let next = counter.load(Ordering::Relaxed).wrapping_add(1);
+        counter.store(next, Ordering::Release);
+    }
 }
 
 /// A quantile of the latest calls, looked up once in a while.
@@ -63,24 +100,35 @@ const FEWEST: u64 = 20;
 
 impl Totals {
     pub(crate) fn new() -> Self {
-        let zero = || AtomicU64::new(0);
         Self {
-            submitted: zero(),
-            refused_at_once: zero(),
-            primary: zero(),
-            fallback: zero(),
-            refused: zero(),
-            failed: zero(),
-            cancelled: zero(),
-            attempts: zero(),
-            hedges: zero(),
-            restarts: zero(),
-            trips: zero(),
-            latency: Config::new(GROUPING_POWER, MAX_VALUE_POWER)
-                .ok()
-                .map(|config| AtomicHistogram::with_config(&config)),
+            shards: ThreadLocal::new(),
+            restarts: AtomicU64::new(0),
+            trips: AtomicU64::new(0),
             recent: Mutex::default(),
         }
+    }
+
+    #[inline]
+    fn shard(&self) -> &Shard {
+        self.shards.get_or(Shard::new)
+    }
+
+    fn sum(&self, counter: Counter) -> u64 {
+        let shards = self.shards.iter();
+        shards
+            .map(|shard| shard.counters[counter as usize].load(Ordering::Acquire))
+            .sum()
+    }
+
+    /// All latencies that were counted.
+    fn latencies(&self) -> Option<Histogram> {
+        let shards = self.shards.iter();
+        let mut loaded = shards.filter_map(|shard| Some(shard.latency.as_ref()?.load()));
+        let first = loaded.next()?;
+        Some(loaded.fold(first, |all, more| {
+            // They have one configuration.
+            all.wrapping_add(&more).unwrap_or(all)
+        }))
     }
 
     /// How long this share of the latest calls took: those of at most twenty seconds, or of as
@@ -91,7 +139,7 @@ impl Totals {
         if is_fresh && recent.value.is_some() {
             return recent.value;
         }
-        let all = self.latency.as_ref()?.load();
+        let all = self.latencies()?;
         // A span that is full ends before it is looked back on: else the calls of a silence
         // would still count after it.
         if now.since(recent.began) >= SPAN && count(&since(&all, recent.begin.as_ref())) >= FEWEST {
@@ -110,7 +158,7 @@ impl Totals {
 
     #[inline]
     pub(crate) fn observe(&self, elapsed: Duration) {
-        if let Some(latency) = &self.latency {
+        if let Some(latency) = &self.shard().latency {
             let longest = (1 << MAX_VALUE_POWER) - 1;
             let micros = u64::try_from(elapsed.as_micros()).unwrap_or(longest);
             // A value within the configured power cannot be refused.
@@ -120,54 +168,65 @@ impl Totals {
 
     /// Calls that were made.
     pub(crate) fn submitted(&self) -> u64 {
-        self.submitted.load(Ordering::Relaxed) + self.refused_at_once()
+        self.sum(Counter::Submitted) + self.refused_at_once()
     }
 
     pub(crate) fn refused_at_once(&self) -> u64 {
-        self.refused_at_once.load(Ordering::Acquire)
+        self.sum(Counter::RefusedAtOnce)
     }
 
     /// Counts a call that is made and refused in one.
+    #[inline]
     pub(crate) fn refuse_at_once(&self) {
-        self.refused_at_once.fetch_add(1, Ordering::Release);
+        self.shard().add_one(Counter::RefusedAtOnce);
+    }
+
+    /// Counts an attempt that goes out, beside another one or not.
+    #[inline]
+    pub(crate) fn attempt(&self, is_beside: bool) {
+        let shard = self.shard();
+        shard.add_one(Counter::Attempts);
+        if is_beside {
+            shard.add_one(Counter::Hedges);
+        }
+    }
+
+    /// Attempts that were sent beside another one.
+    pub(crate) fn hedges(&self) -> u64 {
+        self.sum(Counter::Hedges)
     }
 
     /// The counters at one moment.
     ///
     /// Ends are read before starts, so that a sum taken under load never exceeds `submitted`.
     pub(crate) fn read(&self) -> TotalsView {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Acquire);
         let at_once = self.refused_at_once();
         let (primary, fallback, refused, failed, cancelled) = (
-            read(&self.primary),
-            read(&self.fallback),
-            read(&self.refused),
-            read(&self.failed),
-            read(&self.cancelled),
+            self.sum(Counter::Primary),
+            self.sum(Counter::Fallback),
+            self.sum(Counter::Refused),
+            self.sum(Counter::Failed),
+            self.sum(Counter::Cancelled),
         );
         TotalsView {
-            submitted: read(&self.submitted) + at_once,
+            submitted: self.sum(Counter::Submitted) + at_once,
             primary,
             fallback,
             refused: refused + at_once,
             failed,
             cancelled,
-            attempts: read(&self.attempts),
-            hedges: read(&self.hedges),
-            restarts: read(&self.restarts),
-            trips: read(&self.trips),
+            attempts: self.sum(Counter::Attempts),
+            hedges: self.hedges(),
+            restarts: self.restarts.load(Ordering::Acquire),
+            trips: self.trips.load(Ordering::Acquire),
         }
     }
 
     /// The latency below which these shares of the calls ended.
     pub(crate) fn latency(&self) -> LatencyView {
+        let all = self.latencies();
         let quantile = |share: f64| {
-            let bucket = self
-                .latency
-                .as_ref()?
-                .load()
-                .quantile_bucket(share)
-                .ok()??;
+            let bucket = all.as_ref()?.quantile_bucket(share).ok()??;
             Some(Duration::from_micros(bucket.end()))
         };
         LatencyView {
@@ -260,7 +319,7 @@ pub(crate) struct Entry<S: Deref<Target = Shared>> {
 
 impl<S: Deref<Target = Shared>> Entry<S> {
     pub(crate) fn open(shared: S) -> Self {
-        shared.totals.submitted.fetch_add(1, Ordering::Release);
+        shared.totals.shard().add_one(Counter::Submitted);
         Self {
             shared,
             ended: false,
@@ -270,21 +329,19 @@ impl<S: Deref<Target = Shared>> Entry<S> {
     #[inline]
     pub(crate) fn close(mut self, ending: Ending) {
         self.ended = true;
-        let totals = &self.shared.totals;
-        let counter = match ending {
-            Ending::Primary => &totals.primary,
-            Ending::Fallback => &totals.fallback,
-            Ending::Refused => &totals.refused,
-            Ending::Failed => &totals.failed,
-        };
-        counter.fetch_add(1, Ordering::Release);
+        self.shared.totals.shard().add_one(match ending {
+            Ending::Primary => Counter::Primary,
+            Ending::Fallback => Counter::Fallback,
+            Ending::Refused => Counter::Refused,
+            Ending::Failed => Counter::Failed,
+        });
     }
 }
 
 impl<S: Deref<Target = Shared>> Drop for Entry<S> {
     fn drop(&mut self) {
         if !self.ended {
-            self.shared.totals.cancelled.fetch_add(1, Ordering::Release);
+            self.shared.totals.shard().add_one(Counter::Cancelled);
         }
         self.shared.call_ended();
     }

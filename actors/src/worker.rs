@@ -4,6 +4,8 @@
 //! It never decides whether a call may go out, and it never outlives a panic: the driver throws
 //! it away and the factory makes a new one.
 
+pub(crate) mod hands;
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::Future;
@@ -20,7 +22,7 @@ use breakerbox_policy::{Class, Executed, Ticket, Time};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use crate::call::least;
-use crate::chaos::{Injected, struck};
+use crate::chaos::Injected;
 use crate::clock::Moment;
 use crate::deadline;
 use crate::dependency::{CallContext, Dependency, Route, Shared, Verdict};
@@ -29,6 +31,7 @@ use crate::event::EventKind;
 use crate::queue::WorkQueue;
 use crate::reply::{Begin, Replier, Timer, timed_out};
 use crate::supervisor::{DriverQueue, Life, Manner, Readiness, caught};
+use crate::worker::hands::{Hands, Lent};
 
 /// What a call comes to.
 pub(crate) type Reply<D> = Result<<D as Dependency>::Response, CallError<<D as Dependency>::Error>>;
@@ -37,12 +40,17 @@ pub(crate) type Reply<D> = Result<<D as Dependency>::Response, CallError<<D as D
 ///
 /// However it is dropped, its caller is answered (rule CALL-1).
 pub(crate) struct Work<D: Dependency> {
+    pub(crate) order: Order<D>,
+    pub(crate) duty: Duty<D>,
+}
+
+/// What is to be done.
+pub(crate) struct Order<D: Dependency> {
     pub(crate) request: D::Request,
     pub(crate) context: CallContext,
     /// How long it may take once it has begun.
     pub(crate) attempt: Option<Duration>,
     pub(crate) fingerprint: Option<u64>,
-    pub(crate) duty: Duty<D>,
 }
 
 /// The duty to answer a caller, and to give its place at the dependency back.
@@ -186,12 +194,14 @@ pub(crate) struct Worker<D: Dependency> {
     batch: VecDeque<Work<D>>,
     /// The call that panicked, kept until the driver has marked this worker down.
     wreck: Rc<RefCell<Option<Duty<D>>>>,
+    /// Where callers on its thread find its hands.
+    lent: Arc<Lent>,
     drained: Pin<Box<dyn Future<Output = ()>>>,
 }
 
-enum Stage<D> {
+enum Stage<D: Dependency> {
     Starting(StartFuture<D>),
-    Running(Rc<D>),
+    Running(Rc<Hands<D>>),
     Gone,
 }
 
@@ -199,6 +209,7 @@ impl<D: Dependency> Worker<D> {
     pub(crate) fn new(
         shared: Arc<Shared>,
         queue: Arc<WorkQueue<D>>,
+        lent: Arc<Lent>,
         factory: &Factory<D>,
         life: &Rc<Life>,
     ) -> Self {
@@ -212,6 +223,7 @@ impl<D: Dependency> Worker<D> {
             in_flight: FuturesUnordered::new(),
             batch: VecDeque::new(),
             wreck: Rc::default(),
+            lent,
             drained: Box::pin(drained),
         }
     }
@@ -223,7 +235,9 @@ impl<D: Dependency> Worker<D> {
         match start.as_mut().poll(cx) {
             Poll::Pending => {}
             Poll::Ready(Ok(dependency)) => {
-                self.stage = Stage::Running(Rc::new(dependency));
+                let hands = Rc::new(Hands::new(self, dependency));
+                self.lent.lend(&hands);
+                self.stage = Stage::Running(hands);
                 self.life.set_readiness(Readiness::Ready);
             }
             Poll::Ready(Err(why)) => {
@@ -250,9 +264,14 @@ async fn drained(shared: Arc<Shared>) {
 
 impl<D: Dependency> Drop for Worker<D> {
     fn drop(&mut self) {
+        self.lent.take_back();
         self.queue.put_back(std::mem::take(&mut self.batch));
-        // The user's destructors, each on its own: two panics in one unwind abort the process.
         let stage = std::mem::replace(&mut self.stage, Stage::Gone);
+        if let Stage::Running(hands) = &stage {
+            // With those that are in flight, whose destructors are caught one by one.
+            self.in_flight.extend(hands.take_begun());
+        }
+        // The user's destructors, each on its own: two panics in one unwind abort the process.
         if let Err(panic) = caught(|| drop(stage)) {
             self.life.note_second_panic(panic);
         }
@@ -290,11 +309,12 @@ impl<D: Dependency> Worker<D> {
     }
 
     fn begin(&mut self, mut work: Work<D>) {
-        let Stage::Running(dependency) = &self.stage else {
+        let Stage::Running(hands) = &self.stage else {
             return;
         };
         let now = self.shared.clock.now();
         if work
+            .order
             .context
             .deadline
             .is_some_and(|deadline| deadline <= now)
@@ -305,7 +325,7 @@ impl<D: Dependency> Worker<D> {
         if !work.duty.begin(now) {
             return;
         }
-        let mut execution = Execution::new(self, Rc::clone(dependency), work, now);
+        let mut execution = Execution::new(hands, work, now);
         // Many calls end at once; only those that do not are worth a place in the set.
         let mut cx = TaskContext::from_waker(Waker::noop());
         if Pin::new(&mut execution).poll(&mut cx).is_pending() {
@@ -317,10 +337,32 @@ impl<D: Dependency> Worker<D> {
 /// The user's own future.
 type Attempt<D> = Pin<Box<dyn Future<Output = Result<Own<D>, Injected>>>>;
 /// The user's own result.
-type Own<D> = Result<<D as Dependency>::Response, <D as Dependency>::Error>;
+pub(crate) type Own<D> = Result<<D as Dependency>::Response, <D as Dependency>::Error>;
+
+/// What a call that begins is bounded by, and known by when it crashes its worker.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    began: Time,
+    until: Option<Time>,
+    /// What the calls that it makes must keep to.
+    scope: Option<Moment>,
+    fingerprint: Option<u64>,
+}
+
+impl Bounds {
+    fn of<D: Dependency>(hands: &Hands<D>, order: &Order<D>, now: Time) -> Self {
+        let total = order.context.deadline;
+        Self {
+            began: now,
+            until: least(order.attempt.map(|span| now.after(span)), total),
+            scope: total.map(|end| hands.shared.clock.moment(end)),
+            fingerprint: order.fingerprint,
+        }
+    }
+}
 
 /// A call being executed.
-struct Execution<D: Dependency> {
+pub(crate) struct Execution<D: Dependency> {
     shared: Arc<Shared>,
     future: Option<Attempt<D>>,
     duty: Option<Duty<D>>,
@@ -336,34 +378,28 @@ struct Execution<D: Dependency> {
 }
 
 impl<D: Dependency> Execution<D> {
-    fn new(worker: &Worker<D>, dependency: Rc<D>, work: Work<D>, now: Time) -> Self {
-        let Work {
-            request,
-            context,
-            attempt,
-            fingerprint,
-            duty,
-        } = work;
-        let shared = Arc::clone(&worker.shared);
-        let strike = shared.strike(now);
-        let total = context.deadline;
-        let deadline = least(attempt.map(|span| now.after(span)), total);
+    fn new(hands: &Hands<D>, Work { order, duty }: Work<D>, now: Time) -> Self {
+        let bounds = Bounds::of(hands, &order, now);
+        let future = hands.attempt(order.request, order.context, now);
+        let mut execution = Self::begun(hands, Some(future), bounds);
+        execution.duty = Some(duty);
+        execution.polled = false;
+        execution
+    }
+
+    /// One that was polled once, and whose answer nobody owes yet.
+    fn begun(hands: &Hands<D>, future: Option<Attempt<D>>, bounds: Bounds) -> Self {
         Self {
-            scope: total.map(|end| shared.clock.moment(end)),
-            future: Some(Box::pin(async move {
-                if let Some(strike) = strike {
-                    Box::pin(struck(&context.shared, strike)).await?;
-                }
-                Ok(dependency.call(request, &context).await)
-            })),
-            shared,
-            duty: Some(duty),
-            timer: Timer::new(deadline),
-            began: now,
-            polled: false,
-            fingerprint,
-            life: Rc::clone(&worker.life),
-            wreck: Rc::clone(&worker.wreck),
+            shared: Arc::clone(&hands.shared),
+            future,
+            duty: None,
+            timer: Timer::new(bounds.until),
+            began: bounds.began,
+            polled: true,
+            fingerprint: bounds.fingerprint,
+            scope: bounds.scope,
+            life: Rc::clone(&hands.life),
+            wreck: Rc::clone(&hands.wreck),
         }
     }
 
@@ -516,6 +552,10 @@ impl<D: Dependency> Manner<Worker<D>> for WorkerManner {
             return;
         }
         let queue_is_empty = worker.poll_queue(cx);
+        if let Stage::Running(hands) = &worker.stage {
+            hands.set_backlog(worker.batch.len());
+            worker.in_flight.extend(hands.take_begun());
+        }
         while let Poll::Ready(Some(())) = worker.in_flight.poll_next_unpin(cx) {
             if worker.life.has_crashed() {
                 return;

@@ -18,7 +18,7 @@ use crate::session::Session;
 
 /// The usual way in, for a call that nothing holds up: without a message and without a wait.
 /// `None` for every other one, which [`admit`] sees to.
-#[inline]
+#[inline(always)]
 pub(super) fn at_once<'a>(
     shared: &'a Shared,
     plan: &Plan,
@@ -140,6 +140,11 @@ impl Way {
             paced: false,
             waited: false,
         }
+    }
+
+    /// When it was last looked at the clock.
+    pub(super) fn now(&self) -> Time {
+        self.now
     }
 
     /// Waits for a turn by the rate limit, and for a place. `None` while the dependency is paused,

@@ -64,7 +64,7 @@ impl Race {
     }
 
     /// Leave for an attempt that nothing holds up; `None` for every other one.
-    #[inline]
+    #[inline(always)]
     pub(super) fn at_once<'a>(
         &mut self,
         shared: &'a Shared,

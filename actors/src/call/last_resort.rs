@@ -83,9 +83,12 @@ async fn past_the_breaker<'a, E>(
         let circuit = plan.circuit.as_deref().unwrap_or(&shared.circuit);
         let permit = Permit::unrecorded(circuit.gate.read().tag(), now);
         let held = Held::new(plan.circuit.clone(), permit, now, plan.deadline);
-        let admission = Admission::new(shared, held);
+        let mut admission = Admission::new(shared, held);
         match way.enter(shared, plan).await {
-            Ok(Some(place)) => return Ok((admission, place)),
+            Ok(Some(place)) => {
+                admission.depart(Some(way.now()));
+                return Ok((admission, place));
+            }
             Ok(None) => {
                 admission.release();
                 way.wait_out(shared, plan).await.map_err(Lost::refused)?;

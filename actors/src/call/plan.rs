@@ -66,14 +66,14 @@ impl Plan {
     }
 
     /// The terms of a closure, of which only the options tell.
-    #[inline]
+    #[inline(always)]
     pub(super) fn of_closure(shared: &Shared, options: CallOptions) -> Self {
         let mut plan = Self::looked_up(shared, options);
         plan.is_hedged &= plan.idempotent;
         plan
     }
 
-    #[inline]
+    #[inline(always)]
     fn looked_up(shared: &Shared, options: CallOptions) -> Self {
         let CallOptions {
             timeout,

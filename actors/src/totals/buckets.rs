@@ -15,7 +15,7 @@ const BOUNDS: [u64; 15] = [
 impl Totals {
     /// Attempts whose latency was counted: all that have ended.
     pub(crate) fn observed(&self) -> u64 {
-        let histogram = self.latency.as_ref().map(|latency| latency.load());
+        let histogram = self.latencies();
         histogram.map_or(0, |histogram| super::count(&histogram))
     }
 
@@ -27,8 +27,8 @@ impl Totals {
             .map(|millis| (Duration::from_millis(*millis), 0))
             .collect();
         let (mut count, mut sum) = (0, 0_u128);
-        if let Some(latency) = &self.latency {
-            for bucket in latency.load().iter().filter(|bucket| bucket.count() > 0) {
+        if let Some(latencies) = self.latencies() {
+            for bucket in latencies.iter().filter(|bucket| bucket.count() > 0) {
                 count += bucket.count();
                 let middle = u128::midpoint(bucket.start().into(), bucket.end().into());
                 sum += middle * u128::from(bucket.count());
