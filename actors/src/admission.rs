@@ -139,6 +139,18 @@ impl<S: Deref<Target = Shared>> Admission<S> {
         }
     }
 
+    /// One whose call goes on its way at the moment the permit was given; see [`Held::depart`].
+    #[inline(always)]
+    pub(crate) fn departed(shared: S, mut held: Held) -> Self {
+        held.depart(&shared, held.started);
+        Self {
+            shared,
+            held: Some(held),
+            departed: true,
+            begun: false,
+        }
+    }
+
     /// Takes the permit out, and the duty with it.
     pub(crate) fn into_held(mut self) -> Option<Held> {
         self.held.take()
@@ -221,22 +233,35 @@ pub(crate) enum Settled {
 }
 
 impl Shared {
-    /// Asks the gate; no message, no wait.
+    /// A permit of the gate's own, where it lets everybody through; no message, no wait.
     #[inline(always)]
+    pub(crate) fn normal_permit(
+        &self,
+        circuit: Option<&Arc<Circuit>>,
+        now: Time,
+    ) -> Option<Permit> {
+        let (_, word) = self.word(circuit);
+        match word.mode() {
+            Mode::Closed | Mode::Watchful => Some(Permit::normal(word.tag(), now)),
+            Mode::Disabled => Some(Permit::unrecorded(word.tag(), now)),
+            Mode::Open | Mode::HalfOpen | Mode::ForcedOpen => None,
+        }
+    }
+
+    /// Asks the gate; no message, no wait.
     pub(crate) fn pass(
         &self,
         circuit: Option<&Arc<Circuit>>,
         now: Time,
         deadline: Option<Time>,
     ) -> Passage {
+        if let Some(permit) = self.normal_permit(circuit, now) {
+            return Passage::Granted(Held::new(circuit.cloned(), permit, now, deadline));
+        }
         let (of, word) = self.word(circuit);
-        let held = |permit| Held::new(circuit.cloned(), permit, now, deadline);
         match word.mode() {
-            Mode::Closed | Mode::Watchful => {
-                Passage::Granted(held(Permit::normal(word.tag(), now)))
-            }
-            Mode::Disabled => Passage::Granted(held(Permit::unrecorded(word.tag(), now))),
-            Mode::HalfOpen => Passage::AskBreaker,
+            // One that let everybody through a moment later has the breaker say so.
+            Mode::Closed | Mode::Watchful | Mode::Disabled | Mode::HalfOpen => Passage::AskBreaker,
             Mode::Open if retry_at(word) <= now => Passage::AskBreaker,
             Mode::Open | Mode::ForcedOpen => Passage::Refused(refusal(of, word, now)),
         }

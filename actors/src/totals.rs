@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use breakerbox_policy::{Rate, Time};
-use histogram::{AtomicHistogram, Config, Histogram};
+use histogram::Histogram;
 use thread_local::ThreadLocal;
 
 use crate::dependency::Shared;
@@ -31,11 +31,12 @@ pub(crate) struct Totals {
 
 /// What one thread has counted. Nobody else writes it; a thread that comes after one that has ended
 /// may go on with its shard.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shard {
     counters: [AtomicU64; Counter::ALL],
-    /// Microseconds of calls that ended with an answer or a failure of the dependency.
-    latency: Option<AtomicHistogram>,
+    /// Microseconds of calls that ended with an answer or a failure of the dependency: the buckets
+    /// of a histogram, as [`bucket_of`] numbers them.
+    latency: Box<[AtomicU64]>,
 }
 
 /// What is counted.
@@ -62,21 +63,39 @@ impl Counter {
 
 impl Shard {
     fn new() -> Self {
-        let config = Config::new(GROUPING_POWER, MAX_VALUE_POWER).ok();
+        let zero = || AtomicU64::new(0);
         Self {
             counters: Default::default(),
-            latency: config.map(|config| AtomicHistogram::with_config(&config)),
+            latency: std::iter::repeat_with(zero).take(BUCKETS).collect(),
         }
     }
 
     #[inline]
     fn add_one(&self, counter: Counter) {
-        let counter = &self.counters[counter as usize];
-        // No addition gets lost: this thread alone writes here.
-        let next = counter.load(Ordering::Relaxed).wrapping_add(1);
-        counter.store(next, Ordering::Release);
+        bump(&self.counters[counter as usize]);
     }
 }
+
+/// Adds one to what this thread alone writes: no addition gets lost.
+#[inline]
+fn bump(counter: &AtomicU64) {
+    let next = counter.load(Ordering::Relaxed).wrapping_add(1);
+    counter.store(next, Ordering::Release);
+}
+
+/// The bucket of a histogram's that a value is counted in: below twice the grouping each value has
+/// its own, above that each power of two is divided into as many as the grouping says.
+#[inline]
+const fn bucket_of(value: u64) -> usize {
+    let power = GROUPING_POWER as u32;
+    let shift = (value | 1).ilog2().saturating_sub(power);
+    (((shift as u64) << power) + (value >> shift)) as usize
+}
+
+/// How many buckets there are.
+const BUCKETS: usize = bucket_of(LONGEST) + 1;
+/// The longest that is told from what is longer, in microseconds.
+const LONGEST: u64 = (1 << MAX_VALUE_POWER) - 1;
 
 /// A quantile of the latest calls, looked up once in a while.
 #[derive(Debug, Default)]
@@ -122,13 +141,13 @@ impl Totals {
 
     /// All latencies that were counted.
     fn latencies(&self) -> Option<Histogram> {
-        let shards = self.shards.iter();
-        let mut loaded = shards.filter_map(|shard| Some(shard.latency.as_ref()?.load()));
-        let first = loaded.next()?;
-        Some(loaded.fold(first, |all, more| {
-            // They have one configuration.
-            all.wrapping_add(&more).unwrap_or(all)
-        }))
+        let mut buckets = vec![0_u64; BUCKETS];
+        for shard in self.shards.iter() {
+            for (sum, counted) in buckets.iter_mut().zip(&shard.latency) {
+                *sum += counted.load(Ordering::Acquire);
+            }
+        }
+        Histogram::from_buckets(GROUPING_POWER, MAX_VALUE_POWER, buckets).ok()
     }
 
     /// How long this share of the latest calls took: those of at most twenty seconds, or of as
@@ -158,11 +177,9 @@ impl Totals {
 
     #[inline]
     pub(crate) fn observe(&self, elapsed: Duration) {
-        if let Some(latency) = &self.shard().latency {
-            let longest = (1 << MAX_VALUE_POWER) - 1;
-            let micros = u64::try_from(elapsed.as_micros()).unwrap_or(longest);
-            // A value within the configured power cannot be refused.
-            let _ = latency.increment(micros.min(longest));
+        let micros = u64::try_from(elapsed.as_micros()).unwrap_or(LONGEST);
+        if let Some(bucket) = self.shard().latency.get(bucket_of(micros.min(LONGEST))) {
+            bump(bucket);
         }
     }
 
@@ -363,6 +380,19 @@ mod tests {
             totals.recent(median, Time::from_millis((from + second) * 1_000))
         };
         (1..=seconds).map(second).collect()
+    }
+
+    #[test]
+    fn ops_1_a_value_is_counted_in_the_histograms_own_bucket() {
+        let powers = (0..u32::from(MAX_VALUE_POWER)).map(|power| 1_u64 << power);
+        let values = powers.flat_map(|power| [power - 1, power, power + 1, power * 3 / 2]);
+        for value in values.chain(0..5_000).chain([LONGEST]) {
+            let mut whole = Histogram::new(GROUPING_POWER, MAX_VALUE_POWER).unwrap();
+            whole.increment(value).unwrap();
+            let counted = whole.as_slice().iter().position(|count| *count == 1);
+            assert_eq!(counted, Some(bucket_of(value)), "{value}");
+            assert_eq!(whole.as_slice().len(), BUCKETS);
+        }
     }
 
     fn is(known: Option<Duration>, took: u64) -> bool {

@@ -7,7 +7,7 @@ use breakerbox_policy::{Executed, Pause, Time};
 
 use super::Lost;
 use super::plan::Plan;
-use crate::admission::{Admission, Passage};
+use crate::admission::{Admission, Held, Passage};
 use crate::bulkhead::{NoPlace, Place};
 use crate::clock::is_too_late;
 use crate::dependency::{Route, Shared};
@@ -31,21 +31,14 @@ pub(super) fn at_once<'a>(
     if is_held_up {
         return None;
     }
-    let Passage::Granted(held) = shared.pass(plan.circuit.as_ref(), now, plan.deadline) else {
-        return None;
-    };
-    let mut admission = Admission::new(shared, held);
+    let permit = shared.normal_permit(plan.circuit.as_ref(), now)?;
     // The place first: a turn that was taken could not be given back.
-    let Some(place) = shared.bulkhead.try_enter(plan.ticket, now) else {
-        admission.release();
-        return None;
-    };
+    let place = shared.bulkhead.try_enter(plan.ticket, now)?;
     if shared.is_rated() && !has_turn(shared, plan) {
-        admission.release();
         return None;
     }
-    admission.depart(None);
-    Some((admission, place))
+    let held = Held::new(plan.circuit.clone(), permit, now, plan.deadline);
+    Some((Admission::departed(shared, held), place))
 }
 
 /// Takes a turn by the rate limit if it is this call's turn.

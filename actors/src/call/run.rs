@@ -1,6 +1,6 @@
 //! The way of a closure: the same layers as a call, without a worker and without fallbacks.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use breakerbox_policy::{Class, Executed, Time};
@@ -12,7 +12,7 @@ use super::retry::Tries;
 use super::{CallOptions, Lost, closed_to_new, count_attempt, refuse_at_once};
 use crate::admission::Settled;
 use crate::chaos::{Injected, struck};
-use crate::deadline::{self, Within};
+use crate::deadline;
 use crate::dependency::{Shared, Verdict};
 use crate::error::CallError;
 use crate::reply::{bounded, timed_out};
@@ -108,8 +108,8 @@ where
     let result = match struck {
         Some(Ok(())) => {
             let scope = plan.deadline.map(|end| shared.clock.moment(end));
-            let work = std::pin::pin!(deadline::within(scope, begin));
-            let work = Within::new(scope, work);
+            let mut work = std::pin::pin!(deadline::within(scope, begin));
+            let work = poll_fn(|cx| deadline::within(scope, || work.as_mut().poll(cx)));
             bounded(&shared.clock, until, work).await.map(Ok)
         }
         Some(Err(injected)) => Some(Err(injected)),
