@@ -21,7 +21,11 @@ pub(super) fn command(folder: &Path) -> Command {
         .stdin(Stdio::null())
         .env_remove("RUST_LOG");
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("BREAKERBOX_") {
+        let ours = ["BREAKERBOX_", "OTEL_"];
+        if ours
+            .iter()
+            .any(|ours| name.to_string_lossy().starts_with(ours))
+        {
             command.env_remove(name);
         }
     }
