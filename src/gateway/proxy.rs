@@ -97,6 +97,7 @@ async fn answer_and_read(
         Ok(terms) => call.make(terms, head, body, peer).await,
         Err(detail) => {
             let problem = Problem::of(Kind::BAD_REQUEST, Some(&route.name), detail);
+            let problem = problem.state(route.client.state());
             (own(problem.into_response(), 0), is_empty)
         }
     }
@@ -180,6 +181,7 @@ impl Call<'_> {
         drop(config);
         let refuse = |failure| {
             let problem = Problem::of_body(failure, &self.route.name);
+            let problem = problem.state(self.route.client.state());
             (own(problem.into_response(), 0), false)
         };
         // On the heap, as all that few calls come to: it must not make every call's future larger.
