@@ -92,3 +92,34 @@ async fn a_collector_that_is_gone_is_missed_by_no_call() {
     sidecar.signal("TERM");
     assert_eq!(sidecar.ended().await.code(), Some(0));
 }
+
+#[tokio::test]
+async fn a_collector_behind_tls_gets_what_one_that_nobody_vouches_for_does_not() {
+    let (trusted, stranger) = (tls::issuer(), tls::issuer());
+    let dependency = told().await;
+    for (issuer, result, other) in [(&trusted, "sent", "failed"), (&stranger, "failed", "sent")] {
+        let collector = tls::upstream(issuer, &["http/1.1"]).await;
+        let folder = folder();
+        let port = collector.address.port();
+        let otel = format!("[otel]\nendpoint = \"https://localhost:{port}\"\nmetrics = false\n");
+        let text = http_dependency("web", &dependency, "");
+        configured(folder.path(), &format!("{otel}{text}"));
+        let roots = folder.path().join("roots.pem");
+        std::fs::write(&roots, trusted.pem()).unwrap();
+        let mut command = command(folder.path());
+        command
+            .env("OTEL_BSP_SCHEDULE_DELAY", "20")
+            .env("SSL_CERT_FILE", &roots)
+            .env_remove("SSL_CERT_DIR");
+        let sidecar = Sidecar::start(command, 1);
+        calls(&sidecar, 3).await;
+        let all = async {
+            while count(&sidecar, result).await < 6 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let came = tokio::time::timeout(PATIENCE, all).await;
+        assert!(came.is_ok(), "{} {result}", count(&sidecar, result).await);
+        assert_eq!(count(&sidecar, other).await, 0);
+    }
+}
