@@ -1,9 +1,9 @@
 //! The configuration: read from layers, checked as a whole, handed on as values that can work.
 //!
-//! Layers, the later one wins: built-in, `config/default.toml`, `config/{environment}.toml`,
-//! `.env`, the environment (`BREAKERBOX__SECTION__KEY`), flags. Whatever is wrong is reported
-//! at once with its key, its value, what is allowed and the layer (rule CFG-1). Nothing here
-//! starts anything.
+//! Layers, the later one wins: built-in, the standard variables of OpenTelemetry for `otel`,
+//! `config/default.toml`, `config/{environment}.toml`, `.env`, the environment
+//! (`BREAKERBOX__SECTION__KEY`), flags. Whatever is wrong is reported at once with its key, its
+//! value, what is allowed and the layer (rule CFG-1). Nothing here starts anything.
 
 mod loader;
 mod source;
@@ -18,6 +18,7 @@ mod classify;
 mod dependency;
 mod fallback;
 mod limits;
+mod otel;
 mod policy;
 
 pub mod credentials;
@@ -33,6 +34,7 @@ use ::config::Value;
 pub use dependency::{DependencyConfig, DependencyKind};
 pub use fallback::{FallbackConfig, FallbackKind, FallbackOn};
 pub use loader::{Loader, Sources};
+pub use otel::OtelConfig;
 pub use problem::{ConfigError, Problem, Warning};
 pub use process::{AdminConfig, GatewayConfig, RecorderConfig, ReloadConfig};
 pub use secret::Secret;
@@ -66,6 +68,8 @@ pub struct Settings {
     pub recorder: RecorderConfig,
     /// When all of this is read again.
     pub reload: ReloadConfig,
+    /// Where traces and metrics are sent.
+    pub otel: OtelConfig,
     /// Every dependency by its name.
     pub dependencies: BTreeMap<String, DependencyConfig>,
     files: Vec<PathBuf>,
@@ -95,6 +99,7 @@ impl Default for Settings {
             admin: AdminConfig::default(),
             recorder: RecorderConfig::default(),
             reload: ReloadConfig::default(),
+            otel: OtelConfig::default(),
             dependencies: BTreeMap::new(),
             files: Vec::new(),
             effective: Vec::new(),
@@ -200,6 +205,7 @@ fn read_root(root: &Value, environment: &str, report: &RefCell<Report>) -> Setti
         admin,
         recorder: process::recorder(section.section("recorder")),
         reload: process::reload(section.section("reload")),
+        otel: otel::read(section.section("otel")),
         dependencies: read_dependencies(&section.section("dependencies"), environment),
         ..Settings::default()
     };

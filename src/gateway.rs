@@ -16,6 +16,12 @@ mod headers;
 
 mod upload;
 
+#[cfg(feature = "otel")]
+mod trace;
+#[cfg(not(feature = "otel"))]
+#[path = "gateway/untraced.rs"]
+mod trace;
+
 // the dependency
 mod route;
 
@@ -48,6 +54,9 @@ use tokio::sync::{Semaphore, watch};
 
 pub use dependency::{Http, HttpReply, HttpRequest};
 pub use failure::HttpError;
+pub use trace::Tracing;
+#[cfg(feature = "otel")]
+pub(crate) use upstream::tls;
 
 use listen::{Signals, Thread};
 use route::{Lane, Route, Routes};
@@ -61,6 +70,7 @@ pub struct Gateway {
     address: SocketAddr,
     routes: Arc<ArcSwap<Routes>>,
     config: Arc<ArcSwap<GatewayConfig>>,
+    tracing: Tracing,
     stopping: watch::Sender<bool>,
     killing: watch::Sender<bool>,
     threads: Mutex<Vec<Thread>>,
@@ -104,6 +114,17 @@ impl Gateway {
     ///
     /// # Errors  The address cannot be listened on, or a thread cannot be made.
     pub fn start(config: &GatewayConfig, runtime: &Runtime) -> io::Result<Self> {
+        Self::start_traced(config, runtime, Tracing::default())
+    }
+
+    /// The same, with spans of its requests.
+    ///
+    /// # Errors  As [`Gateway::start`].
+    pub fn start_traced(
+        config: &GatewayConfig,
+        runtime: &Runtime,
+        tracing: Tracing,
+    ) -> io::Result<Self> {
         let listener = listen::bind(config.bind)?;
         let lanes = match config.threads {
             Some(threads) => usize::try_from(threads.get()).unwrap_or(usize::MAX),
@@ -114,6 +135,7 @@ impl Gateway {
             address: listener.local_addr()?,
             routes: Arc::default(),
             config: Arc::new(ArcSwap::from_pointee(config.clone())),
+            tracing,
             stopping: watch::channel(false).0,
             killing: watch::channel(false).0,
             threads: Mutex::default(),
@@ -127,6 +149,7 @@ impl Gateway {
                 number,
                 routes: Arc::clone(&gateway.routes),
                 config: Arc::clone(&gateway.config),
+                tracing: gateway.tracing.clone(),
             };
             let signals = Signals {
                 stopping: gateway.stopping.subscribe(),
@@ -175,7 +198,8 @@ impl Gateway {
             }
             None => Put::Started,
         };
-        let route = Route::start(&self.runtime, name, (config, url), self.lanes).await?;
+        let own = (self.lanes, &self.tracing);
+        let route = Route::start(&self.runtime, name, (config, url), own).await?;
         self.change(|routes| {
             routes.insert(Arc::clone(&route.name), Arc::new(route));
         });

@@ -18,6 +18,8 @@ pub mod admin;
 pub mod gateway;
 #[cfg(feature = "cli")]
 mod metrics;
+#[cfg(feature = "otel")]
+pub mod otel;
 #[cfg(feature = "cli")]
 pub mod reload;
 #[cfg(feature = "cli")]

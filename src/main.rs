@@ -145,11 +145,14 @@ fn main() -> ExitCode {
         Command::Man { command } => write_man_page(command.as_deref(), &mut out, &mut err),
     };
     let end = end.unwrap_or_else(|error| {
-        // Standard output is gone, such as a pipe that was closed; standard error may be too.
-        let _ = writeln!(
-            err,
-            "breakerbox: standard output cannot be written: {error}"
-        );
+        // Whoever closes a pipe has read enough, and need not be told.
+        if error.kind() != std::io::ErrorKind::BrokenPipe {
+            // Standard error may be gone too.
+            let _ = writeln!(
+                err,
+                "breakerbox: standard output cannot be written: {error}"
+            );
+        }
         End::Failed
     });
     end.into()

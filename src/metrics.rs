@@ -7,6 +7,8 @@
 mod series;
 
 use std::collections::BTreeMap;
+#[cfg(feature = "otel")]
+use std::sync::OnceLock;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::State;
@@ -28,6 +30,8 @@ const MAX_SUBJECTS: usize = 1024;
 #[derive(Clone, Default)]
 pub(crate) struct Metrics {
     events: Arc<Mutex<EventCounts>>,
+    #[cfg(feature = "otel")]
+    exports: Arc<OnceLock<Arc<crate::otel::Counts>>>,
 }
 
 /// Events by dependency and kind.
@@ -52,6 +56,13 @@ impl Metrics {
         });
         metrics
     }
+
+    /// Shows what became of traces and metrics too, once.
+    #[cfg(feature = "otel")]
+    pub(crate) fn count_exports(&self, counts: &Arc<crate::otel::Counts>) {
+        // Whoever came first is counted.
+        let _ = self.exports.set(Arc::clone(counts));
+    }
 }
 
 /// Answers `GET /metrics`.
@@ -65,7 +76,8 @@ pub(crate) async fn scrape(State(admin): State<Admin>) -> Response {
     ([(CONTENT_TYPE, encoder.format_type().to_owned())], text).into_response()
 }
 
-fn families(admin: &Admin) -> Vec<MetricFamily> {
+/// Everything there is to tell, read once.
+pub(crate) fn families(admin: &Admin) -> Vec<MetricFamily> {
     let runtime = admin.runtime();
     let statuses = runtime.statuses();
     let mut all = Vec::new();
@@ -77,6 +89,8 @@ fn families(admin: &Admin) -> Vec<MetricFamily> {
     all.push(latency(runtime, &statuses));
     all.extend(of_events(admin, &statuses));
     all.extend(of_process(admin));
+    #[cfg(feature = "otel")]
+    all.extend(of_exports(admin));
     let mut families: Vec<MetricFamily> = all.into_iter().filter_map(Family::build).collect();
     families.extend(prometheus::process_collector::ProcessCollector::for_self().collect());
     families
@@ -330,6 +344,28 @@ fn of_process(admin: &Admin) -> [Family; 3] {
     );
     threads.add(&[], whole(admin.runtime().abandoned_threads()));
     [info, ready, threads]
+}
+
+/// What the collector gets, where there is one.
+#[cfg(feature = "otel")]
+fn of_exports(admin: &Admin) -> [Family; 2] {
+    let mut spans = Family::counter(
+        "breakerbox_otel_spans_total",
+        "Spans that ended, by what became of them.",
+    );
+    let mut reports = Family::counter(
+        "breakerbox_otel_reports_total",
+        "Reports of metrics, by what became of them.",
+    );
+    if let Some(counts) = admin.metrics().exports.get() {
+        for (result, count) in counts.spans() {
+            spans.add(&[("result", result)], count);
+        }
+        for (result, count) in counts.reports() {
+            reports.add(&[("result", result)], count);
+        }
+    }
+    [spans, reports]
 }
 
 fn truth(is: bool) -> u32 {

@@ -32,7 +32,7 @@ pub enum Trigger {
 impl fmt::Display for Trigger {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File(path) => write!(out, "{} has changed", path.display()),
+            Self::File(path) => write!(out, "{}", path.display()),
             Self::Signal => out.write_str("SIGHUP"),
         }
     }

@@ -5,6 +5,8 @@ mod plan;
 
 mod notify;
 
+mod export;
+
 use std::io::{self, Write};
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -17,6 +19,7 @@ use breakerbox::policy::supervision::StopCause;
 use breakerbox::reload::Watcher;
 
 use crate::End;
+use export::Export;
 use plan::{Plan, Unservable};
 
 /// What `serve` begins with where nobody configured anything.
@@ -40,6 +43,9 @@ enum ServeError {
     Recorder(io::Error),
     #[error("a server on 127.0.0.1 cannot be started: {0}")]
     Simulated(io::Error),
+    #[cfg(feature = "otel")]
+    #[error(transparent)]
+    Export(#[from] breakerbox::otel::ExporterError),
     #[error("signals cannot be received: {0}")]
     Signals(io::Error),
     #[error(transparent)]
@@ -67,6 +73,7 @@ struct Sidecar {
     admin: Admin,
     /// Closes the admin side when it goes.
     admin_server: admin::Server,
+    export: Export,
     signals: Signals,
 }
 
@@ -142,6 +149,8 @@ pub(crate) async fn run(
     if !sidecar.gateway.shutdown().await {
         tracing::warn!("requests in flight were cut: gateway.shutdown was over");
     }
+    // The books are closed, and still there to be read.
+    sidecar.export.end().await;
     sidecar.runtime.shutdown().await;
     sidecar.admin_server.stop();
     Ok(end)
@@ -154,14 +163,14 @@ async fn start(source: Source) -> Result<Sidecar, ServeError> {
     plan.make(&settings).await?;
     let started = settings.clone().into_runtime();
     let runtime = Runtime::start(started.map_err(ServeError::Recorder)?).await?;
-    let served = match serve(&settings, &plan, &runtime).await {
+    let served = match open(&settings, &plan, &runtime).await {
         Ok(served) => served,
         Err(error) => {
             runtime.shutdown().await;
             return Err(error);
         }
     };
-    let (gateway, admin, admin_server) = served;
+    let (gateway, admin, admin_server, export) = served;
     let mut signals = signals;
     signals.watch(&settings);
     Ok(Sidecar {
@@ -172,24 +181,26 @@ async fn start(source: Source) -> Result<Sidecar, ServeError> {
         gateway,
         admin,
         admin_server,
+        export,
         signals,
     })
 }
 
 /// Opens both doors: the admin side on a thread of its own, so that nothing it does is on the way
 /// of a call, and the gateway with what is behind it.
-async fn serve(
+async fn open(
     settings: &Settings,
     plan: &Plan,
     runtime: &Runtime,
-) -> Result<(Gateway, Admin, admin::Server), ServeError> {
+) -> Result<(Gateway, Admin, admin::Server, Export), ServeError> {
+    let mut export = Export::start(settings)?;
     let admin = Admin::new(runtime.clone(), settings);
     let address = settings.admin.bind;
     let listener = TcpListener::bind(address);
     let listener = listener.map_err(|cause| ServeError::Listen { address, cause })?;
     let server = admin.serve(listener)?;
     let address = settings.gateway.bind;
-    let gateway = Gateway::start(&settings.gateway, runtime);
+    let gateway = export.gateway(&settings.gateway, runtime);
     let gateway = gateway.map_err(|cause| ServeError::Listen { address, cause })?;
     for (name, one, url) in plan.wanted(settings) {
         if let Err(error) = gateway.put(name, one, url, "the start").await {
@@ -197,7 +208,8 @@ async fn serve(
             return Err(error.into());
         }
     }
-    Ok((gateway, admin, server))
+    export.report(&admin);
+    Ok((gateway, admin, server, export))
 }
 
 impl Sidecar {
@@ -241,11 +253,11 @@ impl Sidecar {
         let fixed = (&old.gateway.bind, old.gateway.threads, &old.admin);
         if fixed != (&new.gateway.bind, new.gateway.threads, &new.admin)
             || old.gateway.max_connections != new.gateway.max_connections
-            || old.recorder != new.recorder
+            || (&old.recorder, &old.otel) != (&new.recorder, &new.otel)
         {
             tracing::warn!(
-                "gateway.bind, gateway.threads, gateway.max_connections, admin and recorder hold \
-                 only after a new start"
+                "gateway.bind, gateway.threads, gateway.max_connections, admin, recorder and otel \
+                 hold only after a new start"
             );
         }
         self.gateway.configure(&settings.gateway);

@@ -37,7 +37,9 @@ impl Stamps {
         };
         let at = began.checked_add(moment.since(Time::ZERO));
         let at = at.unwrap_or(Timestamp::MAX);
-        at.round(Unit::Millisecond).unwrap_or(at).to_string()
+        let at = at.round(Unit::Millisecond).unwrap_or(at);
+        // Always as long, so that columns of them are straight.
+        format!("{at:.3}")
     }
 
     pub(super) fn now(&self) -> Time {

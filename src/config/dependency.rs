@@ -114,9 +114,11 @@ fn read_credentials(section: &mut Section<'_>) -> Option<PathBuf> {
     Some(path)
 }
 
-const URL: &str = "an address such as \"http://127.0.0.1:9001\", without user and query";
+/// What an address may look like.
+pub(super) const URL: &str = "an address such as \"http://127.0.0.1:9001\", without user and query";
 
-fn is_http_url(url: &str) -> bool {
+/// Whether it is an address as [`URL`] says.
+pub(super) fn is_http_url(url: &str) -> bool {
     let rest = url
         .strip_prefix("http://")
         .or_else(|| url.strip_prefix("https://"));

@@ -8,7 +8,7 @@ use config::{Config, Environment, File, Map, Source as _, Value};
 
 use super::problem::{ConfigError, Problem};
 use super::source::{Collected, LinedToml, One, Origin, Rank};
-use super::{Settings, read};
+use super::{Settings, otel, read};
 
 /// The prefix of variables that set a key.
 const PREFIX: &str = "BREAKERBOX__";
@@ -90,12 +90,14 @@ impl Loader {
         let around = self.surroundings(&mut problems);
         let sources = self.sources_in(&around);
 
-        let mut layers = self.read_files(&sources.environment, &around, &mut problems);
         let dotenv = self.dotenv_path();
-        let place = |name: &str| Origin::new(Rank::DotEnv, format!("{}: {name}", dotenv.display()));
+        let place = |name: &str| format!("{}: {name}", dotenv.display());
+        let mut layers = standard(&around.dotenv, place);
+        layers.extend(standard(&around.variables, variable));
+        layers.extend(self.read_files(&sources.environment, &around, &mut problems));
+        let place = |name: &str| Origin::new(Rank::DotEnv, place(name));
         layers.extend(variables_of(around.dotenv, place));
-        let place =
-            |name: &str| Origin::new(Rank::Environment, format!("environment variable {name}"));
+        let place = |name: &str| Origin::new(Rank::Environment, variable(name));
         layers.extend(variables_of(around.variables, place));
         for (key, text) in &self.flags {
             let origin = Origin::new(Rank::Flag, format!("flag {key}"));
@@ -290,6 +292,24 @@ fn process_variables() -> Vec<(String, String)> {
     std::env::vars_os()
         .map(|(name, value)| (text(name), text(value)))
         .collect()
+}
+
+fn variable(name: &str) -> String {
+    format!("environment variable {name}")
+}
+
+/// What the variables of OpenTelemetry say, below every file.
+fn standard(
+    variables: &[(String, String)],
+    place: impl Fn(&str) -> String,
+) -> Vec<Result<Map<String, Value>, config::ConfigError>> {
+    let all = otel::standard(variables).into_iter();
+    all.map(|(name, key, text)| {
+        let origin = Origin::new(Rank::Standard, place(&name));
+        let key = format!("otel.{key}");
+        One { key, text, origin }.collect()
+    })
+    .collect()
 }
 
 /// Turns variables into layers of one key each, in the order of their names, so that a result

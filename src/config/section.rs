@@ -370,7 +370,10 @@ impl<'a> Section<'a> {
 /// Whether a value under a key that we do not know might be a secret all the same.
 fn may_be_secret(path: &str, key: &str) -> bool {
     let sensitive = ["token", "secret", "passw", "key", "auth", "credential"];
-    path == "admin" || key == "admin" || sensitive.iter().any(|word| key.contains(word))
+    ["admin", "otel"]
+        .iter()
+        .any(|word| path == *word || key == *word)
+        || sensitive.iter().any(|word| key.contains(word))
 }
 
 /// The word that was probably meant.

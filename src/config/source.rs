@@ -14,6 +14,8 @@ type Failure = Box<dyn Error + Send + Sync>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Rank {
     BuiltIn,
+    /// The variables of a standard, whoever sets them for whatever programs.
+    Standard,
     DefaultFile,
     EnvironmentFile,
     Text,
@@ -22,8 +24,9 @@ pub(super) enum Rank {
     Flag,
 }
 
-const RANKS: [Rank; 7] = [
+const RANKS: [Rank; 8] = [
     Rank::BuiltIn,
+    Rank::Standard,
     Rank::DefaultFile,
     Rank::EnvironmentFile,
     Rank::Text,

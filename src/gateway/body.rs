@@ -17,6 +17,7 @@ use super::cache::Keeping;
 use super::connection::Waiting;
 use super::exchange::{Exchange, Piece};
 use super::pool::Arriving;
+use super::trace::RequestSpan;
 use crate::Streamed;
 
 /// The body of an answer to a caller.
@@ -24,6 +25,8 @@ pub(super) struct ReplyBody {
     kind: Kind,
     /// Tells the connection's watch how the caller gets on.
     waiting: Option<Waiting>,
+    /// It ends with the body.
+    span: Option<RequestSpan>,
 }
 
 enum Kind {
@@ -82,7 +85,14 @@ impl ReplyBody {
         Self {
             kind,
             waiting: None,
+            span: None,
         }
+    }
+
+    /// The same, with the span of its request.
+    pub(super) fn traced(mut self, span: RequestSpan) -> Self {
+        self.span = Some(span);
+        self
     }
 
     /// The same, watched by its connection.
@@ -110,6 +120,9 @@ impl Body for ReplyBody {
         });
         if let (Some(waiting), Some(Ok(_))) = (&mut this.waiting, &frame) {
             waiting.given();
+        }
+        if let (Some(span), Some(Err(_))) = (&mut this.span, &frame) {
+            span.broke_off();
         }
         Poll::Ready(frame)
     }

@@ -18,6 +18,7 @@ use breakerbox_policy::{Class, Symptom};
 use super::failure::{Failure, HttpError, Said, SaidBody};
 use super::headers::strip_one_hop;
 use super::hint;
+use super::trace::{AttemptSpan, Attempts};
 use super::upload::Upload;
 use super::upstream::Upstream;
 use crate::{CallContext, Dependency, Verdict};
@@ -29,6 +30,7 @@ const MAX_REPLY: usize = 8_000_000;
 #[derive(Debug)]
 pub struct Http {
     upstream: Upstream,
+    attempts: Attempts,
 }
 
 /// What an HTTP dependency is asked. Cheap to clone.
@@ -89,6 +91,19 @@ impl HttpRequest {
     pub(super) fn is_write(&self) -> bool {
         let reads = [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE];
         !reads.contains(&self.0.method)
+    }
+
+    /// The same with other headers.
+    #[cfg(feature = "otel")]
+    pub(super) fn with_headers(&self, headers: HeaderMap) -> Self {
+        Self(Arc::new(Asked {
+            method: self.0.method.clone(),
+            target: self.0.target.clone(),
+            headers,
+            body: self.0.body.clone(),
+            idempotent: self.0.idempotent,
+            chosen: self.0.chosen.clone(),
+        }))
     }
 
     /// The body to send, as often as it is there.
@@ -155,8 +170,8 @@ impl fmt::Debug for HttpRequest {
 }
 
 impl Http {
-    pub(super) fn new(upstream: Upstream) -> Self {
-        Self { upstream }
+    pub(super) fn new(upstream: Upstream, attempts: Attempts) -> Self {
+        Self { upstream, attempts }
     }
 }
 
@@ -167,8 +182,15 @@ impl Dependency for Http {
 
     async fn call(&self, request: HttpRequest, call: &CallContext) -> Result<HttpReply, HttpError> {
         let body = request.upload().ok_or(Failure::BodyGone)?;
+        let limit = || call.remaining();
+        let mut span = self.attempts.begin(&request, call.attempt(), limit);
+        let request = span.as_ref().map_or(request, AttemptSpan::request);
         let sending = self.upstream.send(&request, body, call.remaining());
-        let answered = call.first_byte(sending).await.map_err(|_| Failure::Late)?;
+        let answered = call.first_byte(sending).await;
+        let answered = answered.unwrap_or_else(|_| Err(Failure::Late.into()));
+        if let Some(span) = &mut span {
+            span.came_to(&answered);
+        }
         let (mut head, mut rest) = answered?.into_parts();
         strip_one_hop(&mut head.headers);
         let mut body = BytesMut::new();

@@ -17,6 +17,7 @@ use super::failure::{Failure, HttpError, Said, SaidBody};
 use super::headers::strip_one_hop;
 use super::hint;
 use super::pool::Arriving;
+use super::trace::AttemptSpan;
 
 /// An answer that is no success is read as a whole up to here, so that its connection stays good
 /// and hints in it are found.
@@ -28,6 +29,7 @@ pub(super) struct Exchange {
     pub(super) retry_after: Option<Duration>,
     head: Option<Parts>,
     body: Arriving,
+    span: Option<AttemptSpan>,
 }
 
 /// A part of an answer.
@@ -44,6 +46,7 @@ impl Exchange {
     pub(super) async fn begin(
         answered: Response<Arriving>,
         classify: impl FnOnce(Symptom) -> Class,
+        span: Option<AttemptSpan>,
     ) -> Result<Self, HttpError> {
         let (mut head, body) = answered.into_parts();
         strip_one_hop(&mut head.headers);
@@ -54,6 +57,7 @@ impl Exchange {
                 retry_after: None,
                 head: Some(head),
                 body,
+                span,
             });
         }
         let failed = match classify(Symptom::Status(status.as_u16())) {
@@ -66,6 +70,7 @@ impl Exchange {
                 retry_after: hint::read(&head.headers, None),
                 head: Some(head),
                 body,
+                span,
             });
         }
         let is_short = body
@@ -109,6 +114,9 @@ impl Stream for Exchange {
         }
         Pin::new(&mut this.body).poll_frame(cx).map(|frame| {
             let frame = frame?;
+            if let (Err(_), Some(span)) = (&frame, &mut this.span) {
+                span.broke_off();
+            }
             Some(frame.map(Piece::Frame).map_err(|_| Failure::Reset.into()))
         })
     }

@@ -26,6 +26,7 @@ use super::headers::{
 use super::pool::Arriving;
 use super::problem::{Kind, Problem};
 use super::route::{Lane, Route};
+use super::trace::{AttemptSpan, RequestSpan};
 use super::upload::{self, Limits, Passing, Read, Trace, Upload};
 use crate::{Answer, CallError, CallOptions, Served, Source, Streamed};
 
@@ -42,13 +43,17 @@ pub(super) async fn answer(
     request: Request<Incoming>,
 ) -> Response<ReplyBody> {
     let is_http2 = request.version() == Version::HTTP_2;
-    let (mut response, is_read) = answer_and_read(lane, peer, request).await;
+    let span = lane.tracing.begin(&request, peer);
+    let (mut response, is_read) = answer_and_read(lane, peer, request, span.as_ref()).await;
     if !is_read && !is_http2 {
         // Nobody may take the rest of this request for another one, nor wait for an answer to it.
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(CONNECTION, close);
     }
-    response
+    match span {
+        Some(span) => span.answered(response),
+        None => response,
+    }
 }
 
 /// Says beside the answer whether all of the request was read.
@@ -56,6 +61,7 @@ async fn answer_and_read(
     lane: &Lane,
     peer: SocketAddr,
     request: Request<Incoming>,
+    span: Option<&RequestSpan>,
 ) -> (Response<ReplyBody>, bool) {
     let started = Instant::now();
     let (head, body) = request.into_parts();
@@ -78,15 +84,20 @@ async fn answer_and_read(
         let problem = Problem::of(Kind::UNKNOWN, asked, detail);
         return (own(problem.into_response(), 0), is_empty);
     };
+    if let Some(span) = span {
+        span.concerns(&route.name);
+    }
     let call = Call {
         lane,
         route: &route,
         started,
+        span,
     };
     match call.terms(&head, length) {
         Ok(terms) => call.make(terms, head, body, peer).await,
         Err(detail) => {
             let problem = Problem::of(Kind::BAD_REQUEST, Some(&route.name), detail);
+            let problem = problem.state(route.client.state());
             (own(problem.into_response(), 0), is_empty)
         }
     }
@@ -103,6 +114,7 @@ struct Call<'a> {
     lane: &'a Lane,
     route: &'a Arc<Route>,
     started: Instant,
+    span: Option<&'a RequestSpan>,
 }
 
 impl Call<'_> {
@@ -169,6 +181,7 @@ impl Call<'_> {
         drop(config);
         let refuse = |failure| {
             let problem = Problem::of_body(failure, &self.route.name);
+            let problem = problem.state(self.route.client.state());
             (own(problem.into_response(), 0), false)
         };
         // On the heap, as all that few calls come to: it must not make every call's future larger.
@@ -182,6 +195,9 @@ impl Call<'_> {
             }
         };
         rewrite(&mut head, peer);
+        if let Some(span) = self.span {
+            span.pass_on(&mut head.headers);
+        }
         let may_repeat = is_idempotent && kept.is_some();
         let request = HttpRequest::new((head.method, target), head.headers, kept, may_repeat);
         let own_time = options.timeout.map(|timeout| self.started + timeout);
@@ -194,7 +210,7 @@ impl Call<'_> {
             attempts.set(attempts.get() + 1);
             let body = request.upload();
             let body = body.or_else(|| passing.borrow_mut().take().map(Upload::Passing));
-            self.attempt(&request, body, until)
+            self.attempt(&request, body, (attempts.get(), until))
         };
         let by_verdict = |result: Result<&Exchange, &HttpError>| match result {
             Ok(exchange) => of_status(exchange.status, exchange.retry_after),
@@ -204,6 +220,9 @@ impl Call<'_> {
         let calling = client.stream_or_answer(request.clone(), options, by_verdict, open);
         let served = calling.await;
         let attempts = attempts.get();
+        if let Some(span) = self.span {
+            span.left(self.route.client.state());
+        }
         let response = match served {
             Ok(Served::Stream(stream)) => self.relay(stream, &request, attempts).await,
             Ok(Served::Answer(answer)) => in_one_piece(answer, attempts),
@@ -219,12 +238,12 @@ impl Call<'_> {
         own.into_iter().chain(total).min()
     }
 
-    /// Sends the request once, and waits for the head of the answer.
+    /// Sends the request once, and waits for the head of the answer. `number`: of the attempt.
     async fn attempt(
         &self,
         request: &HttpRequest,
         body: Option<Upload>,
-        until: Option<Instant>,
+        (number, until): (u32, Option<Instant>),
     ) -> Result<Exchange, HttpError> {
         let body = body.ok_or(Failure::BodyGone)?;
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
@@ -233,20 +252,24 @@ impl Call<'_> {
             Upload::Whole(_) => None,
         };
         let settings = self.route.client.settings();
-        let sending = self
-            .route
-            .upstream(self.lane.number)
-            .send(request, body, left);
-        let answered = match trace {
-            None => sending.await?,
-            Some(trace) => {
-                let timeout = settings.timeout;
-                let limits = [timeout.first_byte, timeout.attempt, left];
-                let limit = limits.into_iter().flatten().min();
-                Box::pin(or_blame(sending, &trace, limit)).await?
-            }
+        let limit = || {
+            let timeout = settings.timeout;
+            let limits = [timeout.first_byte, timeout.attempt, left];
+            limits.into_iter().flatten().min()
         };
-        Exchange::begin(answered, exchange::by(&settings.classify)).await
+        let mut span = self.route.attempts.begin(request, number, limit);
+        let traced = span.as_ref().map(AttemptSpan::request);
+        let request = traced.as_ref().unwrap_or(request);
+        let upstream = self.route.upstream(self.lane.number);
+        let sending = upstream.send(request, body, left);
+        let answered = match trace {
+            None => sending.await,
+            Some(trace) => Box::pin(or_blame(sending, &trace, limit())).await,
+        };
+        if let Some(span) = &mut span {
+            span.came_to(&answered);
+        }
+        Exchange::begin(answered?, exchange::by(&settings.classify), span).await
     }
 
     /// Passes the dependency's own answer on.

@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use super::AddError;
 use super::cache::{Kept, Rules};
 use super::dependency::{Http, HttpReply};
+use super::trace::{Attempts, Tracing};
 use super::upstream::{Place, Upstream};
 use crate::config::{DependencyConfig, FallbackConfig, FallbackKind, FallbackOn, GatewayConfig};
 use crate::{ByName, Client, Fixed, On, Rule, Runtime};
@@ -22,6 +23,7 @@ pub(super) struct Lane {
     pub(super) number: usize,
     pub(super) routes: Arc<ArcSwap<Routes>>,
     pub(super) config: Arc<ArcSwap<GatewayConfig>>,
+    pub(super) tracing: Tracing,
 }
 
 /// One dependency that callers can reach.
@@ -34,6 +36,7 @@ pub(super) struct Route {
     /// What it was made of; a change of that makes another one.
     made_of: MadeOf,
     place: Arc<Place>,
+    pub(super) attempts: Attempts,
     /// Each thread's own connections.
     upstreams: Box<[OnceLock<Upstream>]>,
 }
@@ -64,7 +67,7 @@ impl Route {
         runtime: &Runtime,
         name: &str,
         (config, url): (&DependencyConfig, &str),
-        threads: usize,
+        (threads, tracing): (usize, &Tracing),
     ) -> Result<Self, AddError> {
         let place = Place::new(url).map_err(|problem| AddError::Address {
             name: name.to_owned(),
@@ -72,9 +75,13 @@ impl Route {
         })?;
         place.set_connect(config.settings.timeout.connect);
         let place = Arc::new(place);
-        let own = Arc::clone(&place);
+        let attempts = tracing.attempts(name, url);
+        let (own, traced) = (Arc::clone(&place), attempts.clone());
         let new = runtime.dependency(name).settings(config.settings.clone());
-        let mut builder = new.workers(move || Http::new(Upstream::new(Arc::clone(&own))));
+        let mut builder = new.workers(move || {
+            let upstream = Upstream::new(Arc::clone(&own));
+            Http::new(upstream, traced.clone())
+        });
         let mut caches = Vec::new();
         for fallback in &config.fallbacks {
             builder = builder.fallback_rule(rule(runtime, fallback, &mut caches));
@@ -88,6 +95,7 @@ impl Route {
             caches,
             made_of: MadeOf::of(config, url),
             place,
+            attempts,
             upstreams: (0..threads).map(|_| OnceLock::new()).collect(),
         })
     }

@@ -115,7 +115,7 @@ impl Place {
 }
 
 /// The system's certificate authorities; where it has none, those that Mozilla trusts.
-fn tls() -> Result<ClientConfig, String> {
+pub(crate) fn tls() -> Result<ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let versions = || {
         let config = ClientConfig::builder_with_provider(Arc::clone(&provider));

@@ -5,6 +5,7 @@ mod check;
 mod credentials;
 mod layers;
 mod limits;
+mod otel;
 mod problems;
 #[cfg(feature = "cli")]
 mod reload;
@@ -84,6 +85,7 @@ fn cfg_1_the_default_file_says_what_is_built_in() {
     assert_eq!(search.settings, DependencySettings::default());
     assert_eq!(settings.recorder, default.recorder);
     assert_eq!(settings.reload, default.reload);
+    assert_eq!(settings.otel, default.otel);
     assert!(!search.settings.fallback_only);
 }
 

@@ -9,6 +9,8 @@ mod headers;
 mod http2;
 #[cfg(unix)]
 mod notify;
+#[cfg(feature = "otel")]
+mod otel;
 mod problems;
 mod readme;
 mod retries;

@@ -264,8 +264,8 @@ async fn ops_1_events_and_status_are_followed_live() {
 #[tokio::test]
 async fn completions_and_man_pages_name_every_command() {
     let commands = [
-        "demo", "check", "replay", "status", "open", "close", "disable", "shadow", "reset",
-        "events",
+        "demo", "serve", "check", "replay", "status", "open", "close", "disable", "shadow",
+        "reset", "events",
     ];
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let ran = run(breakerbox(&["completions", shell])).await;

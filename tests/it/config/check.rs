@@ -146,3 +146,19 @@ fn item_97_check_shows_the_environment_and_what_it_changes() {
         ]
     );
 }
+
+#[test]
+fn whoever_has_read_enough_is_not_scolded() {
+    let folder = folder_with(&[]);
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_breakerbox"));
+    let output = command
+        .arg("check")
+        .current_dir(folder.path())
+        .stdout(writer)
+        .output();
+    let output = output.expect("the command starts");
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}

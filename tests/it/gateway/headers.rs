@@ -37,6 +37,7 @@ async fn hop_by_hop_headers_stay_where_they_are() {
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         )
         .header("tracestate", "a=b")
+        .header("baggage", "user=7")
         .header("breakerbox-priority", "high")
         .header("x-end", "to end");
     let response = sent.send().await.unwrap();
@@ -56,6 +57,7 @@ async fn hop_by_hop_headers_stay_where_they_are() {
         &format!("forwarded: for=127.0.0.1;host=\"{ours}\";proto=http"),
         "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         "tracestate: a=b",
+        "baggage: user=7",
         "x-end: to end",
     ] {
         assert!(lines.contains(&line), "{line} is missing:\n{text}");

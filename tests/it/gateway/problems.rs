@@ -152,6 +152,10 @@ async fn a_caller_s_own_words_are_checked() {
         let asked = bed.http.get(bed.url("/web/a")).header(name, value);
         let wrong = problem(asked.send().await.unwrap(), 400, "bad-request").await;
         assert!(wrong["detail"].as_str().unwrap().contains(name), "{wrong}");
+        assert_eq!(
+            (&wrong["dependency"], &wrong["state"]),
+            (&"web".into(), &"closed".into())
+        );
     }
     assert_eq!(bed.status().totals.submitted, 0);
     bed.end().await;

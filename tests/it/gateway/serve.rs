@@ -21,7 +21,11 @@ pub(super) fn command(folder: &Path) -> Command {
         .stdin(Stdio::null())
         .env_remove("RUST_LOG");
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("BREAKERBOX_") {
+        let ours = ["BREAKERBOX_", "OTEL_"];
+        if ours
+            .iter()
+            .any(|ours| name.to_string_lossy().starts_with(ours))
+        {
             command.env_remove(name);
         }
     }
@@ -32,10 +36,15 @@ pub(super) fn command(folder: &Path) -> Command {
 
 impl Sidecar {
     /// Starts it, and waits until it has told where it is: `lines` lines and the admin side's.
-    pub(super) fn start(mut command: Command, lines: usize) -> Self {
+    pub(super) fn start(command: Command, lines: usize) -> Self {
+        Self::start_logged(command, lines, Stdio::piped())
+    }
+
+    /// The same, with a place for its log.
+    pub(super) fn start_logged(mut command: Command, lines: usize, log: Stdio) -> Self {
         let mut child = command
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(log)
             .spawn()
             .expect("it starts");
         let mut out = BufReader::new(child.stdout.take().expect("a pipe"));
@@ -381,4 +390,80 @@ fn an_address_that_is_taken_ends_with_1() {
         err.contains(&format!("{address} cannot be listened on")),
         "{err}"
     );
+}
+
+#[tokio::test]
+async fn item_98_a_full_cycle_through_the_gateway_is_told_in_the_log() {
+    let broken = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let seen = Arc::clone(&broken);
+    let upstream = Upstream::of(move |_| {
+        let broken = seen.load(Ordering::SeqCst);
+        async move { answer(if broken { 500 } else { 200 }, "") }
+    })
+    .await;
+    let folder = folder();
+    let text = format!(
+        "[dependencies.web]\nkind = \"http\"\nurl = \"{}\"\nbreaker = {{ failure_threshold = 3, \
+         recovery_timeout = \"100ms\", half_open_attempt_limit = 2 }}\n",
+        upstream.url()
+    );
+    configured(folder.path(), &text);
+    let path = folder.path().join("log");
+    let log = std::fs::File::create(&path).unwrap();
+    let mut command = command(folder.path());
+    command.env("RUST_LOG", "breakerbox_actors=debug");
+    let sidecar = Sidecar::start_logged(command, 1, log.into());
+    for _ in 0..3 {
+        let response = http().get(sidecar.url("/web/")).send().await.unwrap();
+        assert_eq!(response.status(), 500);
+    }
+    broken.store(false, Ordering::SeqCst);
+    for _ in 0..2 {
+        until(&sidecar.url("/web/"), |status, _| status == 200).await;
+    }
+    sidecar.signal("TERM");
+    assert_eq!(sidecar.ended().await.code(), Some(0));
+    let log = std::fs::read_to_string(&path).unwrap();
+    let records: Vec<serde_json::Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no record: {line}")))
+        .filter(|record: &serde_json::Value| record["dependency"] == "web")
+        .collect();
+    let moves: Vec<_> = records
+        .iter()
+        .filter(|record| record["message"] == "breaker moved")
+        .map(|one| {
+            let word = |key: &str| one[key].as_str().unwrap_or_default().to_owned();
+            let step = [word("level"), word("from"), word("to")].join(" ");
+            (
+                step,
+                word("cause"),
+                one["failures"].as_u64(),
+                one["retry_after_ms"].as_f64(),
+            )
+        })
+        .collect();
+    let steps: Vec<&str> = moves.iter().map(|(step, ..)| step.as_str()).collect();
+    let expected = [
+        "WARN closed open",
+        "INFO open half_open",
+        "INFO half_open closed",
+    ];
+    assert_eq!(steps, expected, "{log}");
+    let (_, cause, failures, wait) = &moves[0];
+    assert!(cause.contains("at or above 3"), "{cause}");
+    assert_eq!((*failures, *wait), (Some(3), Some(100.0)), "{log}");
+    let told = |text: &str| {
+        let mut all = records
+            .iter()
+            .filter_map(|record| record["message"].as_str());
+        all.any(|message| message.contains(text))
+    };
+    for text in [
+        "call failed, 1/3",
+        "call failed, 2/3",
+        "probe succeeded, 1/2",
+    ] {
+        assert!(told(text), "{text}: {log}");
+    }
 }

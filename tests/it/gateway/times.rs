@@ -188,3 +188,38 @@ async fn item_86_a_burst_goes_at_once_and_the_rest_is_paced_or_refused() {
     );
     bed.end().await;
 }
+
+#[tokio::test]
+async fn item_60_when_the_pause_is_over_it_is_called_again() {
+    let upstream = Upstream::raw(|mut stream, number| async move {
+        read_until(&mut stream, "\r\n\r\n").await;
+        let answer = if number == 0 {
+            "HTTP/1.1 429 Too Many Requests\r\nretry-after: 1\r\ncontent-length: 0\r\n\
+             connection: close\r\n\r\n"
+        } else {
+            "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok"
+        };
+        stream.write_all(answer.as_bytes()).await.unwrap();
+    })
+    .await;
+    let bed = Bed::new(&upstream.url(), "breaker = { failure_threshold = 1 }").await;
+    assert_eq!(bed.get("/web/a").await.status(), 429);
+    let began = Instant::now();
+    let mut refused = 0;
+    let again = loop {
+        let response = bed.get("/web/a").await;
+        if response.status() == 200 {
+            break response;
+        }
+        assert_eq!(upstream.hits(), 1, "it was called while it is left alone");
+        assert!(began.elapsed() < PATIENCE, "it is never called again");
+        refused += 1;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    let waited = began.elapsed();
+    assert!(waited > Duration::from_millis(950), "too early: {waited:?}");
+    assert!(refused > 0);
+    assert_eq!(header(&again, "breakerbox-source"), "primary");
+    assert_eq!((upstream.hits(), bed.status().totals.trips), (2, 0));
+    bed.end().await;
+}

@@ -11,9 +11,9 @@ use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use super::serve::{Sidecar, command, configured, folder, http};
 use super::*;
 
-type Issuer = CertifiedIssuer<'static, KeyPair>;
+pub(super) type Issuer = CertifiedIssuer<'static, KeyPair>;
 
-fn issuer() -> Issuer {
+pub(super) fn issuer() -> Issuer {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = KeyPair::generate().unwrap();
@@ -21,7 +21,7 @@ fn issuer() -> Issuer {
 }
 
 /// A server that tells which version of HTTP it was asked in.
-async fn upstream(issuer: &Issuer, speaks: &[&str]) -> Upstream {
+pub(super) async fn upstream(issuer: &Issuer, speaks: &[&str]) -> Upstream {
     let key = KeyPair::generate().unwrap();
     let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
     let certificate = params.signed_by(&key, issuer).unwrap();

@@ -1,0 +1,82 @@
+//! The place of `trace` in a build without the feature `otel`: no spans, and nothing to pay for.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http::{HeaderMap, Request, Response};
+
+use super::body::ReplyBody;
+use super::dependency::HttpRequest;
+use super::failure::HttpError;
+
+/// Makes spans of requests; in this build none, and what callers send passes through as it is.
+#[derive(Debug, Clone, Default)]
+pub struct Tracing(());
+
+impl Tracing {
+    pub(super) fn begin<B>(&self, _: &Request<B>, _: SocketAddr) -> Option<RequestSpan> {
+        None
+    }
+
+    pub(super) fn attempts(&self, _: &str, _: &str) -> Attempts {
+        Attempts(())
+    }
+}
+
+/// There is none.
+pub(super) struct RequestSpan(Infallible);
+
+impl RequestSpan {
+    pub(super) fn concerns(&self, _: &str) {
+        match self.0 {}
+    }
+
+    pub(super) fn left(&self, _: &'static str) {
+        match self.0 {}
+    }
+
+    pub(super) fn pass_on(&self, _: &mut HeaderMap) {
+        match self.0 {}
+    }
+
+    pub(super) fn answered(self, response: Response<ReplyBody>) -> Response<ReplyBody> {
+        response.map(|body| body.traced(self))
+    }
+
+    pub(super) fn broke_off(&mut self) {
+        match self.0 {}
+    }
+}
+
+/// Makes none.
+#[derive(Debug, Clone)]
+pub(super) struct Attempts(());
+
+impl Attempts {
+    pub(super) fn begin(
+        &self,
+        _: &HttpRequest,
+        _: u32,
+        _: impl FnOnce() -> Option<Duration>,
+    ) -> Option<AttemptSpan> {
+        None
+    }
+}
+
+/// There is none.
+pub(super) struct AttemptSpan(Infallible);
+
+impl AttemptSpan {
+    pub(super) fn request(&self) -> HttpRequest {
+        match self.0 {}
+    }
+
+    pub(super) fn came_to<B>(&mut self, _: &Result<Response<B>, HttpError>) {
+        match self.0 {}
+    }
+
+    pub(super) fn broke_off(&mut self) {
+        match self.0 {}
+    }
+}

@@ -1,0 +1,151 @@
+//! Finished spans on their way: a bounded queue, a thread that sends them in batches, and the count
+//! of those that were lost.
+//!
+//! The queue is the SDK's. The bound is kept in front of it, because the SDK tells nobody how much
+//! it has dropped.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use opentelemetry::Context;
+use opentelemetry_otlp::{WithExportConfig as _, WithHttpConfig as _};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::trace::{
+    BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider, Span, SpanData,
+    SpanExporter, SpanProcessor,
+};
+
+use super::sender::Sender;
+use super::{Counts, ExporterError};
+use crate::config::OtelConfig;
+
+/// Spans of one export, at most.
+const MAX_BATCH: usize = 512;
+
+/// The queue, and the thread behind it.
+pub(super) fn processor(
+    sender: &Sender,
+    config: &OtelConfig,
+    counts: &Arc<Counts>,
+) -> Result<Bounded, ExporterError> {
+    let exporter = opentelemetry_otlp::SpanExporter::builder()
+        .with_http()
+        .with_http_client(sender.clone())
+        .with_protocol(opentelemetry_otlp::Protocol::HttpBinary)
+        .with_endpoint(sender.address("traces"))
+        .with_timeout(config.timeout)
+        .build();
+    let exporter = exporter.map_err(|error| ExporterError::Unusable(error.to_string()))?;
+    let exporter = Counted {
+        exporter,
+        counts: Arc::clone(counts),
+        is_failing: AtomicBool::new(false),
+    };
+    let most = usize::try_from(config.max_queue.get()).unwrap_or(usize::MAX);
+    let batches = BatchConfigBuilder::default()
+        .with_max_queue_size(most)
+        .with_max_export_batch_size(most.min(MAX_BATCH))
+        .build();
+    let queue = BatchSpanProcessor::builder(exporter);
+    Ok(Bounded {
+        queue: queue.with_batch_config(batches).build(),
+        most,
+        counts: Arc::clone(counts),
+    })
+}
+
+/// Makes spans: kept as the caller has decided, else by the ratio.
+pub(super) fn provider(
+    processor: Bounded,
+    config: &OtelConfig,
+    resource: Resource,
+) -> SdkTracerProvider {
+    let ratio = Sampler::TraceIdRatioBased(config.sample_ratio);
+    SdkTracerProvider::builder()
+        .with_sampler(Sampler::ParentBased(Box::new(ratio)))
+        .with_resource(resource)
+        .with_span_processor(processor)
+        .build()
+}
+
+/// A queue that drops what it has no room for, and counts it.
+#[derive(Debug)]
+pub(super) struct Bounded {
+    queue: BatchSpanProcessor,
+    most: usize,
+    counts: Arc<Counts>,
+}
+
+impl SpanProcessor for Bounded {
+    fn on_start(&self, span: &mut Span, context: &Context) {
+        self.queue.on_start(span, context);
+    }
+
+    fn on_end(&self, span: SpanData) {
+        if !span.span_context.is_sampled() {
+            return;
+        }
+        let waiting = &self.counts.waiting;
+        if waiting.fetch_add(1, Ordering::Relaxed) >= self.most {
+            waiting.fetch_sub(1, Ordering::Relaxed);
+            self.counts.dropped.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.queue.on_end(span);
+        }
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.queue.force_flush()
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.queue.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.queue.set_resource(resource);
+    }
+}
+
+/// Counts what was sent and what was not.
+#[derive(Debug)]
+struct Counted<E> {
+    exporter: E,
+    counts: Arc<Counts>,
+    /// So that a collector that stays away fills no log.
+    is_failing: AtomicBool,
+}
+
+impl<E: SpanExporter> SpanExporter for Counted<E> {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let length = batch.len();
+        let result = self.exporter.export(batch).await;
+        self.counts.waiting.fetch_sub(length, Ordering::Relaxed);
+        let count = match &result {
+            Ok(()) => &self.counts.sent,
+            Err(_) => &self.counts.failed,
+        };
+        count.fetch_add(u64::try_from(length).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let was_failing = self.is_failing.swap(result.is_err(), Ordering::Relaxed);
+        match &result {
+            Err(error) if !was_failing => tracing::warn!(%error, "spans cannot be sent"),
+            Ok(()) if was_failing => tracing::info!("spans can be sent again"),
+            _ => {}
+        }
+        result
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.exporter.shutdown_with_timeout(timeout)
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.exporter.force_flush()
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.exporter.set_resource(resource);
+    }
+}
