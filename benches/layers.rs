@@ -54,6 +54,9 @@ fn main() {
         with("+ adaptive bulkhead", Layer::Adaptive),
         with("+ chaos, none of it hitting", Layer::Chaos),
         asked("+ options", Layers::BreakerOnly, plain()),
+        line("+ the attribute's look-up", |n| {
+            cases::run_protected(Layers::BreakerOnly, n)
+        }),
         asked(
             "+ hedging",
             Layers::With(Layer::Hedging),

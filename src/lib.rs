@@ -4,6 +4,8 @@
 //! Every external dependency gets its own breaker actor, its own supervised workers and its own
 //! fallbacks, so that one sick dependency can neither hang, drown nor crash the rest.
 //!
+//! An async function is protected by an attribute, `#[protected("name")]` (feature `macros`).
+//!
 //! This is the facade: configuration and log output here, the runtime in `breakerbox-actors`,
 //! the machines that decide in `breakerbox-policy`.
 
@@ -26,6 +28,9 @@ pub mod reload;
 pub mod telemetry;
 
 pub use breakerbox_actors::*;
+#[cfg(feature = "macros")]
+#[doc = include_str!("protected.md")]
+pub use breakerbox_macros::protected;
 pub use breakerbox_policy as policy;
 pub use config::Settings;
 
@@ -41,6 +46,8 @@ pub mod prelude {
     pub use breakerbox_policy::{Class, Command, DependencySettings, Executed, Priority, Symptom};
 
     pub use crate::config::Settings;
+    #[cfg(feature = "macros")]
+    pub use crate::protected;
 }
 
 impl From<Settings> for RuntimeSettings {

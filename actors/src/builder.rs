@@ -14,6 +14,7 @@ use breakerbox_policy::{
 
 use crate::breaker::Breaker;
 use crate::client::{Client, Core, Slot};
+use crate::closures::{Closures, Last, LastManner};
 use crate::dependency::{Dependency, Route, Shared};
 use crate::error::StartError;
 use crate::fallback::{ByName, Fallback, FallbackActor, FallbackManner, Fallbacks, Rule};
@@ -79,9 +80,9 @@ where
     }
 }
 
-/// A dependency that has a name and settings, and needs workers.
+/// A dependency that has a name and settings, and no workers yet.
 #[derive(Debug)]
-#[must_use = "nothing is started before `workers` and `start`"]
+#[must_use = "nothing is started before `start`"]
 pub struct NewDependency {
     pub(crate) runtime: Runtime,
     pub(crate) name: String,
@@ -101,6 +102,14 @@ impl NewDependency {
     pub fn configure(mut self, change: impl FnOnce(&mut DependencySettings)) -> Self {
         change(&mut self.settings);
         self
+    }
+
+    /// Starts it without workers: for closures, and for functions under the attribute. Closures of
+    /// a dependency with workers need no other one.
+    ///
+    /// # Errors  The name is taken, or the runtime is going down.
+    pub async fn start(self) -> Result<Client<Closures>, StartError> {
+        start(self, None, Vec::new()).await
     }
 
     /// Says how a worker's value is made; called again for each restart, on the worker's thread.
@@ -166,55 +175,66 @@ impl<D: Dependency> DependencyBuilder<D> {
     /// stopped again.
     pub async fn start(self) -> Result<Client<D>, StartError> {
         let Self {
-            new:
-                NewDependency {
-                    runtime,
-                    name,
-                    given,
-                    settings,
-                },
+            new,
             factory,
             fallbacks,
         } = self;
-        let fallback_only = settings.fallback_only;
-        if fallback_only && fallbacks.is_empty() {
+        if new.settings.fallback_only && fallbacks.is_empty() {
             let reason = "it answers from its fallbacks only and has none".to_owned();
+            let name = new.name;
             return Err(StartError::BadSpec { name, reason });
         }
-        if let Some(reason) = fallbacks.iter().find_map(Rule::problem) {
-            return Err(StartError::BadSpec { name, reason });
-        }
-        let configured = Configured::new(given, settings.clone());
-        let around = runtime.surroundings().clone();
-        let name: Arc<str> = Arc::from(name);
-        let shared = Arc::new(Shared::new(
-            name,
-            settings,
-            around.clock.clone(),
-            around.events.clone(),
-            around.recorder.clone(),
-        ));
-        let workers = if fallback_only {
-            shared.set_route(Route::FallbackOnly);
-            0
-        } else {
-            shared.settings().workers.count.get()
-        };
-        let core = Arc::new(core(shared, workers, fallbacks, configured));
-        // Set once, here.
-        let _ = core.shared.breaker.set(port(&core));
-        let client = Client {
-            core: Arc::clone(&core),
-        };
-        runtime.register(&client)?;
-        core.shared.tell_settings();
-        let started = runtime.add_group(group(&core, factory)).await;
-        if started.is_err() {
-            runtime.unregister(&core.shared.name);
-            core.shared.set_route(Route::Stopped);
-        }
-        started.map(|()| client)
+        start(new, Some(factory), fallbacks).await
     }
+}
+
+/// Starts a dependency; without a factory it has no workers.
+async fn start<D: Dependency>(
+    new: NewDependency,
+    factory: Option<Factory<D>>,
+    fallbacks: Vec<Rule<D>>,
+) -> Result<Client<D>, StartError> {
+    let NewDependency {
+        runtime,
+        name,
+        given,
+        settings,
+    } = new;
+    if let Some(reason) = fallbacks.iter().find_map(Rule::problem) {
+        return Err(StartError::BadSpec { name, reason });
+    }
+    let fallback_only = settings.fallback_only;
+    let configured = Configured::new(given, settings.clone());
+    let around = runtime.surroundings().clone();
+    let name: Arc<str> = Arc::from(name);
+    let shared = Arc::new(Shared::new(
+        name,
+        settings,
+        around.clock.clone(),
+        around.events.clone(),
+        around.recorder.clone(),
+    ));
+    if fallback_only {
+        shared.set_route(Route::FallbackOnly);
+    }
+    let workers = match &factory {
+        Some(_) if !fallback_only => shared.settings().workers.count.get(),
+        _ => 0,
+    };
+    let core = Arc::new(core(shared, workers, fallbacks, configured));
+    // Set once, here.
+    let _ = core.shared.breaker.set(port(&core));
+    let client = Client {
+        core: Arc::clone(&core),
+    };
+    runtime.register(&client)?;
+    core.shared.tell_settings();
+    let started = runtime.add_group(group(&core, factory)).await;
+    if started.is_err() {
+        runtime.unregister(&core.shared.name);
+        core.shared.set_route(Route::Stopped);
+    }
+    started.map(|()| client)
 }
 
 fn core<D: Dependency>(
@@ -252,7 +272,7 @@ fn port<D: Dependency>(core: &Core<D>) -> BreakerPort {
 }
 
 /// The dependency's supervisor: breaker first, so that it stops last.
-fn group<D: Dependency>(core: &Arc<Core<D>>, factory: Factory<D>) -> Group {
+fn group<D: Dependency>(core: &Arc<Core<D>>, factory: Option<Factory<D>>) -> Group {
     let settings = core.shared.settings().workers.clone();
     let mut group = Group::new(&*core.shared.name)
         .strategy(Strategy::OneForOne)
@@ -270,6 +290,14 @@ fn group<D: Dependency>(core: &Arc<Core<D>>, factory: Factory<D>) -> Group {
     if !core.fallbacks.is_empty() {
         group.push(child("fallback"), fallback_body(core));
     }
+    let Some(factory) = factory else {
+        let spec = ChildSpec {
+            shutdown: Shutdown::Within(settings.drain),
+            ..child("closures")
+        };
+        group.push(spec, last_body(core));
+        return group;
+    };
     for index in 0..core.workers.len() {
         let spec = ChildSpec {
             restart: settings.restart,
@@ -311,6 +339,18 @@ fn fallback_body<D: Dependency>(core: &Arc<Core<D>>) -> MakeBody {
         let make = Arc::new(move |_: &Rc<Life>| FallbackActor::new(Arc::clone(&core)));
         Arc::new(ActorBody::<_, FallbackManner>::beside(
             slot,
+            make,
+            around.clock.clone(),
+        ))
+    })
+}
+
+fn last_body<D: Dependency>(core: &Arc<Core<D>>) -> MakeBody {
+    let shared = Arc::clone(&core.shared);
+    Box::new(move |around, _| {
+        let make = Arc::new(move |life: &Rc<Life>| Last::new(Arc::clone(&shared), life));
+        Arc::new(ActorBody::<_, LastManner>::beside(
+            Mailslot::new(),
             make,
             around.clock.clone(),
         ))

@@ -20,6 +20,8 @@ mod run;
 
 mod served;
 
+mod stand_in;
+
 mod stream;
 
 use std::num::NonZeroU32;
@@ -36,6 +38,8 @@ pub(crate) use plan::{Plan, least};
 pub(crate) use renew::renew;
 pub(crate) use run::run;
 pub use served::Served;
+pub(crate) use stand_in::run_to_stand_in;
+pub use stand_in::{Patience, Unanswered};
 pub use stream::Streamed;
 pub(crate) use stream::run_stream;
 

@@ -207,14 +207,7 @@ impl<D: Dependency> Client<D> {
     where
         F: Future<Output = Result<T, E>>,
     {
-        let by_result = |result: &Result<T, E>| {
-            Verdict::from(if result.is_ok() {
-                Class::Success
-            } else {
-                Class::Failure
-            })
-        };
-        self.run_with(CallOptions::default(), by_result, work)
+        self.run_with(CallOptions::default(), Verdict::by_result, work)
     }
 
     /// Runs a closure as [`Client::run`] does, with options and with a word on what each result

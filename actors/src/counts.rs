@@ -85,7 +85,7 @@ impl RefusedBy {
             CallError::NotExecuted { reason, .. } => match reason {
                 Absence::Restarting | Absence::Parked => Self::NoWorker,
                 Absence::ShuttingDown => Self::ShuttingDown,
-                Absence::FallbackOnly => return None,
+                Absence::FallbackOnly | Absence::NoRuntime | Absence::NotStarted => return None,
             },
             _ => return None,
         })

@@ -147,6 +147,15 @@ impl From<Symptom> for Verdict {
 }
 
 impl Verdict {
+    /// What every result counts for that nobody else judges: an error is a failure.
+    pub(crate) fn by_result<T, E>(result: &Result<T, E>) -> Self {
+        Self::from(if result.is_ok() {
+            Class::Success
+        } else {
+            Class::Failure
+        })
+    }
+
     /// The same, with the settings' word on its symptom.
     pub(crate) fn judged(mut self, shared: &Shared) -> Self {
         if let (true, Some(symptom)) = (self.by_settings, self.symptom) {

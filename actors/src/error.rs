@@ -8,6 +8,8 @@ use std::time::Duration;
 use breakerbox_policy::supervision::{PanicReport, StopCause};
 use breakerbox_policy::{Executed, PauseReason, RefusalState};
 
+use crate::site::{UnknownName, list};
+
 /// Why a call got no primary answer.
 ///
 /// Every variant tells whether the dependency may have done the work ([`CallError::executed`]),
@@ -191,6 +193,10 @@ pub enum Absence {
     ShuttingDown,
     /// It was set up to answer from its fallbacks only.
     FallbackOnly,
+    /// The call was made by an attribute, and no runtime is there to make it in.
+    NoRuntime,
+    /// The call was made by an attribute, and nobody has started a dependency of its name.
+    NotStarted,
 }
 
 impl fmt::Display for Absence {
@@ -200,6 +206,10 @@ impl fmt::Display for Absence {
             Self::Parked => "its worker is parked after too many crashes",
             Self::ShuttingDown => "it is shutting down",
             Self::FallbackOnly => "it answers from its fallbacks only",
+            Self::NoRuntime => {
+                "there is no runtime here; install or enter one, or name it in the attribute"
+            }
+            Self::NotStarted => "no dependency of this name was started in this runtime",
         })
     }
 }
@@ -465,6 +475,15 @@ pub enum StartError {
         /// The way back, such as `a->b->a`.
         circle: String,
     },
+    /// Attributes name dependencies that nobody has configured or started.
+    #[error("{}", list(.names))]
+    UnknownNames {
+        /// Each of them.
+        names: Vec<UnknownName>,
+    },
+    /// Another runtime is the process's own already.
+    #[error("a runtime is installed already, and a process has one; enter this one instead")]
+    AlreadyInstalled,
     /// The runtime is going down, or its thread is gone.
     #[error("the runtime is shutting down; nothing can be started any more")]
     ShuttingDown,

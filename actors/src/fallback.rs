@@ -24,7 +24,7 @@ use crate::error::CallError;
 use crate::supervisor::Mailslot;
 
 use actor::{Debt, Serve};
-pub(crate) use actor::{FallbackActor, FallbackManner};
+pub(crate) use actor::{FallbackActor, FallbackManner, note_outage, patience};
 pub use cache::StaleCache;
 pub use kinds::{ActorFallback, FallbackCall, Fixed};
 pub use named::ByName;

@@ -60,9 +60,19 @@ mod supervisor;
 
 mod builder;
 
+mod closures;
+
 mod runtime;
 
 mod reload;
+
+// functions under the attribute
+mod ambient;
+
+mod site;
+
+#[doc(hidden)]
+pub mod attribute;
 
 // what they speak of
 mod message;
@@ -89,11 +99,13 @@ mod sync {
     pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
 }
 
+pub use ambient::Entered;
 pub use breaker::Breaker;
 pub use builder::{DependencyBuilder, Eventually, Fallibly, IntoFactory, NewDependency, Plainly};
 pub use call::{CallOptions, Served, Streamed};
 pub use client::{Answer, Client, Source};
 pub use clock::Clock;
+pub use closures::{AnyClient, Closures};
 pub use counts::{CountsView, LatencyBuckets, RefusedBy};
 pub use dependency::{CallContext, Dependency, Late, TimeLimit, Verdict};
 pub use error::{Absence, CallError, Fault, Limit, Notice, Refused, StartError};
@@ -108,6 +120,7 @@ pub use redact::redact;
 pub use reload::{DependencyReload, ReloadReport};
 pub use runtime::{Runtime, RuntimeSettings};
 pub use session::Session;
+pub use site::UnknownName;
 pub use status::{DependencyStatus, Health, KeyStatus, WorkerStatus};
 pub use supervisor::{
     Child, ChildRef, ChildStatus, Group, GroupRef, Terminated, TreeNode, Watch, end_with,

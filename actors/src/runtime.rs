@@ -16,11 +16,12 @@ use breakerbox_policy::{ChaosSettings, Command, DependencySettings, IllegalTrans
 use futures_util::future::BoxFuture;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use crate::ambient;
 use crate::builder::NewDependency;
 use crate::client::Client;
 use crate::clock::Clock;
 use crate::counts::LatencyBuckets;
-use crate::dependency::{Dependency, Route};
+use crate::dependency::{Dependency, Route, Shared};
 use crate::error::StartError;
 use crate::event::{Event, EventBus, EventKind};
 use crate::fallback::{StandIn, circle};
@@ -72,6 +73,8 @@ impl WeakRuntime {
 type RootCommands = Arc<Mutex<Option<mpsc::UnboundedSender<DriverCommand>>>>;
 
 struct Inner {
+    /// Of no other runtime of this process.
+    id: u64,
     around: Surroundings,
     settings: Mutex<BTreeMap<String, DependencySettings>>,
     /// One reload after the other.
@@ -93,6 +96,7 @@ struct OwnThread {
 /// A dependency, whatever it is a dependency on.
 trait Registered: Send + Sync {
     fn client(&self) -> &dyn Any;
+    fn shared(&self) -> &Arc<Shared>;
     fn status(&self) -> DependencyStatus;
     fn settings(&self) -> Arc<DependencySettings>;
     fn latency(&self) -> LatencyBuckets;
@@ -115,6 +119,10 @@ trait Registered: Send + Sync {
 impl<D: Dependency> Registered for Client<D> {
     fn client(&self) -> &dyn Any {
         self
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.core.shared
     }
 
     fn status(&self) -> DependencyStatus {
@@ -223,6 +231,7 @@ impl Runtime {
         } = planted;
         Ok(Self {
             inner: Arc::new(Inner {
+                id: ambient::new_id(),
                 around,
                 settings: Mutex::new(dependencies),
                 reloading: tokio::sync::Mutex::default(),

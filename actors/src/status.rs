@@ -219,14 +219,19 @@ fn health<D: Dependency>(core: &Core<D>, view: &View<'_>) -> Health {
         Route::Draining | Route::Stopped | Route::FallbackOnly | Route::Parked => {
             Some(shared.absence().to_string())
         }
-        Route::Workers if !core.workers.iter().any(running) => Some("no worker runs".to_owned()),
+        Route::Workers if !core.workers.is_empty() && !core.workers.iter().any(running) => {
+            Some("no worker runs".to_owned())
+        }
         Route::Workers => refused.or_else(|| {
             let pause = shared.pauses.now(shared.clock.now())?;
             Some(format!("it is paused, for {}", pause.reason))
         }),
     };
     match wrong {
-        Some(reason) if core.fallbacks.is_empty() || shared.route() == Route::Stopped => {
+        // Closures may have fallbacks of their own, which only show when they answer.
+        Some(reason)
+            if core.fallbacks.is_empty() && served == 0 || shared.route() == Route::Stopped =>
+        {
             Health::Down { reason }
         }
         Some(reason) => Health::Degraded { reason },

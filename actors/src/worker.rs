@@ -250,7 +250,7 @@ impl<D: Dependency> Worker<D> {
 }
 
 /// Resolves when the dependency is not draining as a whole, or no call of it is pending.
-async fn drained(shared: Arc<Shared>) {
+pub(crate) async fn drained(shared: Arc<Shared>) {
     loop {
         let told = shared.drained.notified();
         tokio::pin!(told);

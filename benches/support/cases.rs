@@ -185,6 +185,28 @@ pub(crate) fn kernel(n: u64) -> Duration {
     start.elapsed()
 }
 
+#[cfg(feature = "macros")]
+#[protected("echo")]
+async fn echo(request: u64) -> Result<u64, &'static str> {
+    Ok(black_box(request))
+}
+
+/// The same as [`run_closed`] under the attribute, in the installed runtime.
+#[cfg(feature = "macros")]
+pub(crate) fn run_protected(layers: Layers, n: u64) -> Duration {
+    on_system(async move {
+        let (runtime, _client) = started(layers, None).await;
+        runtime.install().await.expect("the only one");
+        let start = Instant::now();
+        for i in 0..n {
+            black_box(echo(i).await).expect("an answer");
+        }
+        let took = start.elapsed();
+        runtime.shutdown().await;
+        took
+    })
+}
+
 /// `run` through a closed breaker.
 pub(crate) fn run_closed(layers: Layers, n: u64) -> Duration {
     on_system(async move {

@@ -209,7 +209,8 @@ fn kind_of(error: &CallError<HttpError>) -> Kind {
         CallError::WorkerCrashed { .. } | CallError::Interrupted { .. } => Kind::CRASHED,
         CallError::NotExecuted { reason, .. } => match reason {
             Absence::ShuttingDown => Kind::STOPPING,
-            Absence::Restarting | Absence::Parked | Absence::FallbackOnly => Kind::UNAVAILABLE,
+            // Whatever keeps its workers away.
+            _ => Kind::UNAVAILABLE,
         },
         CallError::Quarantined { .. } => Kind::QUARANTINED,
         CallError::RateLimited { .. } | CallError::SessionSpent { .. } => Kind::RATE_LIMITED,

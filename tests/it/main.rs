@@ -11,6 +11,8 @@ mod config;
 mod demo;
 #[cfg(feature = "cli")]
 mod gateway;
+#[cfg(feature = "macros")]
+mod protected;
 mod reload;
 #[cfg(feature = "cli")]
 mod replay;

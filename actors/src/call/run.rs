@@ -1,4 +1,5 @@
-//! The way of a closure: the same layers as a call, without a worker and without fallbacks.
+//! The way of a closure: the same layers as a call, without a worker and without the dependency's
+//! fallbacks.
 
 use std::future::{Future, poll_fn};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +10,7 @@ use super::admit::{absent, pay};
 use super::hedge::{Race, hedged};
 use super::plan::Plan;
 use super::retry::Tries;
-use super::{CallOptions, Lost, closed_to_new, count_attempt, refuse_at_once};
+use super::{CallOptions, Lost, closed_to_new, count_attempt, end_outage, refuse_at_once};
 use crate::admission::Settled;
 use crate::chaos::{Injected, struck};
 use crate::deadline;
@@ -25,7 +26,7 @@ pub(crate) async fn run<T, E, F>(
     shared: &Arc<Shared>,
     options: CallOptions,
     classify: impl Fn(&Result<T, E>) -> Verdict,
-    mut work: impl FnMut() -> F,
+    work: impl FnMut() -> F,
 ) -> Result<T, CallError<E>>
 where
     F: Future<Output = Result<T, E>>,
@@ -33,11 +34,72 @@ where
     refuse_at_once(shared, options.key.is_some())?;
     let entry = Entry::open(&**shared);
     let plan = Plan::of_closure(shared, options);
+    match primary(shared, &plan, classify, work).await {
+        Ok(value) => {
+            entry.close(Ending::Primary);
+            Ok(value)
+        }
+        Err(lost) => Err(give_up(shared, entry, lost.error)),
+    }
+}
+
+/// Runs a closure as [`run`] does, for a caller that has somebody to stand in.
+///
+/// # Cancel safety   As [`run`]'s.
+pub(super) async fn run_or_lose<T, E, F>(
+    shared: &Arc<Shared>,
+    options: CallOptions,
+    classify: impl Fn(&Result<T, E>) -> Verdict,
+    work: impl FnMut() -> F,
+) -> Result<T, (Lost<E>, Entry<&Shared>)>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    let entry = Entry::open(&**shared);
+    let plan = Plan::of_closure(shared, options);
+    match primary(shared, &plan, classify, work).await {
+        Ok(value) => {
+            end_outage(shared);
+            entry.close(Ending::Primary);
+            Ok(value)
+        }
+        Err(lost) => {
+            shared.counts.refuse(&lost.error);
+            Err((lost, entry))
+        }
+    }
+}
+
+/// Ends a call in the books that nobody has answered.
+pub(super) fn end<E>(entry: Entry<&Shared>, error: &CallError<E>) {
+    entry.close(if error.is_refusal() {
+        Ending::Refused
+    } else {
+        Ending::Failed
+    });
+}
+
+fn give_up<E>(shared: &Shared, entry: Entry<&Shared>, error: CallError<E>) -> CallError<E> {
+    shared.counts.refuse(&error);
+    end(entry, &error);
+    error
+}
+
+/// Tries the work as often as the settings allow.
+async fn primary<T, E, F>(
+    shared: &Arc<Shared>,
+    plan: &Plan,
+    classify: impl Fn(&Result<T, E>) -> Verdict,
+    mut work: impl FnMut() -> F,
+) -> Result<T, Lost<E>>
+where
+    F: Future<Output = Result<T, E>>,
+{
     let mut tries = Tries::new(plan.started);
-    let error = loop {
+    loop {
         let now = tries.began();
         if let Some(reason) = closed_to_new(shared).filter(|_| tries.is_first()) {
-            break absent(shared, reason);
+            return Err(Lost::refused(absent(shared, reason)));
         }
         let ended = if plan.is_hedged {
             let work = Mutex::new(&mut work);
@@ -48,32 +110,20 @@ where
                 } else {
                     now
                 };
-                Some(run_once(shared, &plan, now, race, &classify, begin))
+                Some(run_once(shared, plan, now, race, &classify, begin))
             };
-            Box::pin(hedged(shared, &plan, one_more)).await
+            Box::pin(hedged(shared, plan, one_more)).await
         } else {
             let race = Race::default();
-            Some(run_once(shared, &plan, now, race, &classify, &mut work).await)
+            Some(run_once(shared, plan, now, race, &classify, &mut work).await)
         };
         let lost = match ended {
-            Some(Ok(value)) => {
-                entry.close(Ending::Primary);
-                return Ok(value);
-            }
+            Some(Ok(value)) => return Ok(value),
             Some(Err(lost)) => Some(lost),
             None => None,
         };
-        if let Err(lost) = Box::pin(tries.next(shared, &plan, lost)).await {
-            break lost.error;
-        }
-    };
-    shared.counts.refuse(&error);
-    entry.close(if error.is_refusal() {
-        Ending::Refused
-    } else {
-        Ending::Failed
-    });
-    Err(error)
+        Box::pin(tries.next(shared, plan, lost)).await?;
+    }
 }
 
 /// One attempt. The closure is not called before the call may go out: it may begin its work

@@ -2,6 +2,7 @@
 //!
 //! It answers the caller first, and renews what was answered from memory after that.
 
+use std::fmt;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
@@ -159,7 +160,8 @@ async fn answer<'a, D: Dependency>(
         };
         match fallen {
             Ok(Fallen::Answer(value, age)) => {
-                note_outage(shared, rule, why);
+                rule.served.fetch_add(1, Ordering::Relaxed);
+                note_outage(shared, &rule.name, why);
                 let name = Arc::clone(&rule.name);
                 debt.pay(FallbackAnswer { value, name, age });
                 return Some(rule);
@@ -181,7 +183,7 @@ async fn answer<'a, D: Dependency>(
 
 /// Resolves when a fallback has had its time, the time of an attempt, or the caller has none left;
 /// says which.
-async fn patience(shared: &Shared, now: Time, deadline: Option<Time>) -> String {
+pub(crate) async fn patience(shared: &Shared, now: Time, deadline: Option<Time>) -> String {
     let own = shared
         .settings()
         .timeout
@@ -223,15 +225,14 @@ async fn renew<D: Dependency>(
 }
 
 /// Counts the answer; the first one of an outage is an event, the others are a number.
-fn note_outage<D: Dependency>(shared: &Shared, rule: &Rule<D>, why: &CallError<D::Error>) {
-    rule.served.fetch_add(1, Ordering::Relaxed);
+pub(crate) fn note_outage(shared: &Shared, fallback: &Arc<str>, why: &impl fmt::Display) {
     let now = shared.clock.now().as_nanos();
     shared.last_fallback.store(now, Ordering::Relaxed);
     let tag = shared.circuit.gate.read().tag();
     shared.last_fallback_tag.store(tag, Ordering::Relaxed);
     if shared.outage.fetch_add(1, Ordering::Relaxed) == 0 {
         let kind = EventKind::FallbackServing {
-            fallback: Arc::clone(&rule.name),
+            fallback: Arc::clone(fallback),
             why: why.to_string(),
         };
         shared.events.emit(&shared.name, kind);

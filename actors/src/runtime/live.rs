@@ -1,8 +1,10 @@
-//! What changes while the runtime runs: settings (rule CFG-2), and dependencies that go.
+//! What changes while the runtime runs: settings (rule CFG-2), and dependencies that come and go.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{Runtime, RuntimeSettings, lock};
+use crate::dependency::Shared;
 use crate::event::EventKind;
 use crate::reload::ReloadReport;
 
@@ -72,5 +74,30 @@ impl Runtime {
         let kind = EventKind::Removed { by: by.to_owned() };
         self.inner.around.events.emit(&Arc::from(name), kind);
         true
+    }
+
+    /// The number of this runtime, which no other one has.
+    #[inline]
+    pub(crate) fn id(&self) -> u64 {
+        self.inner.id
+    }
+
+    /// What the actors around a dependency share, by its name.
+    pub(crate) fn shared(&self, name: &str) -> Option<Arc<Shared>> {
+        self.registry()
+            .get(name)
+            .map(|one| Arc::clone(one.shared()))
+    }
+
+    /// The names of what runs.
+    pub(crate) fn running(&self) -> BTreeSet<String> {
+        let registry = self.registry();
+        let running = registry.iter().filter(|(_, one)| !one.is_stopped());
+        running.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The names that the configuration has.
+    pub(crate) fn configured(&self) -> BTreeSet<String> {
+        lock(&self.inner.settings).keys().cloned().collect()
     }
 }

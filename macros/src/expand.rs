@@ -1,0 +1,382 @@
+//! Writes the function anew: its body becomes the work of a call.
+//!
+//! The arguments move into the body where it runs once. Where it may run again, or somebody else
+//! may need them, each run has a copy. Names made here cannot meet the function's own.
+
+use proc_macro2::{Ident, Span, TokenStream};
+use quote::{format_ident, quote, quote_spanned};
+use syn::spanned::Spanned;
+use syn::visit_mut::{self, VisitMut};
+use syn::{
+    Error, ExprClosure, FnArg, GenericArgument, Pat, PatType, PathArguments, Receiver,
+    ReceiverKind, Result, ReturnType, Safety, Signature, Type, parse_quote, parse_quote_spanned,
+};
+
+use crate::parse::{Fallback, Function, Handle, Options};
+
+/// The function behind its dependency.
+pub(crate) fn expand(options: &Options, function: &Function) -> Result<TokenStream> {
+    let output = check(&function.signature)?;
+    let copies = options.idempotent.is_some() || options.fallback.is_some();
+    let mut signature = function.signature.clone();
+    let arguments = if copies {
+        check_receiver(function.signature.receiver(), options)?;
+        name_arguments(&mut signature, options)?
+    } else {
+        Vec::new()
+    };
+    signature.output = protected(output, options);
+    let work = work(options, function, output, &arguments);
+    let call = call(options, &signature, output, work, &arguments)?;
+    let client = client(options);
+    let Function {
+        attributes,
+        visibility,
+        ..
+    } = function;
+    Ok(quote! {
+        #(#attributes)*
+        #visibility #signature {
+            #client
+            #call
+        }
+    })
+}
+
+/// What the function returns, if it can be protected at all.
+fn check(signature: &Signature) -> Result<&Type> {
+    let refuse = |tokens: &dyn quote::ToTokens, message| Err(Error::new_spanned(tokens, message));
+    if let Some(abi) = &signature.abi {
+        return refuse(abi, "a function of another language cannot be protected");
+    }
+    if !matches!(signature.safety, Safety::Default) {
+        let message = "an unsafe function cannot be protected: protect one that calls it";
+        return refuse(&signature.safety, message);
+    }
+    if signature.asyncness.is_none() {
+        let message = "`protected` goes on async functions: make it an `async fn`";
+        return refuse(&signature.fn_token, message);
+    }
+    match &signature.output {
+        ReturnType::Type(_, output) => Ok(output),
+        ReturnType::Default => refuse(
+            &signature.ident,
+            "a function under `protected` must return a `Result`: without it no call could fail",
+        ),
+    }
+}
+
+/// What needs the arguments more than once, in words.
+fn reason(options: &Options) -> &'static str {
+    if options.idempotent.is_some() {
+        "an idempotent function may run more than once"
+    } else {
+        "the fallback needs the arguments too"
+    }
+}
+
+fn check_receiver(receiver: Option<&Receiver>, options: &Options) -> Result<()> {
+    let Some(receiver) = receiver else {
+        return Ok(());
+    };
+    let is_shared = match &receiver.kind {
+        ReceiverKind::Reference(_, _, mutability) => mutability.is_none(),
+        ReceiverKind::Typed(_, ty) => {
+            matches!(&**ty, Type::Reference(reference) if reference.mutability.is_none())
+        }
+        _ => false,
+    };
+    if is_shared {
+        return Ok(());
+    }
+    let message = format!("{}: take `&self`", reason(options));
+    Err(Error::new_spanned(receiver, message))
+}
+
+/// An argument that is there more than once.
+struct Argument {
+    /// What it is called in the signature.
+    name: Ident,
+    /// What the body calls it.
+    pattern: Pat,
+    ty: Type,
+}
+
+impl Argument {
+    fn copy(&self, package: &syn::Path) -> TokenStream {
+        let name = &self.name;
+        quote_spanned!(self.ty.span()=> #package::attribute::copy(&#name))
+    }
+}
+
+/// Gives every argument a name of its own in the signature.
+fn name_arguments(signature: &mut Signature, options: &Options) -> Result<Vec<Argument>> {
+    let mut arguments = Vec::new();
+    for argument in &mut signature.inputs {
+        let FnArg::Typed(PatType { pat, ty, .. }) = argument else {
+            continue;
+        };
+        if let Type::Reference(reference) = &**ty
+            && reference.mutability.is_some()
+        {
+            let message = format!("{}, and `&mut` cannot be copied", reason(options));
+            return Err(Error::new_spanned(ty, message));
+        }
+        let name = match &**pat {
+            Pat::Ident(plain) if plain.subpat.is_none() => plain.ident.clone(),
+            _ => format_ident!("_arg{}", arguments.len(), span = Span::mixed_site()),
+        };
+        let pattern = std::mem::replace(&mut **pat, parse_quote!(#name));
+        arguments.push(Argument {
+            name,
+            pattern,
+            ty: Type::clone(ty),
+        });
+    }
+    Ok(arguments)
+}
+
+/// `Result<T, E>` becomes `Result<T, CallError<E>>`; where the error does not stand there, as in
+/// `io::Result<T>`, the compiler looks it up.
+fn protected(output: &Type, options: &Options) -> ReturnType {
+    let package = &options.package;
+    if let Some(whole) = with_call_error(output, package) {
+        return parse_quote!(-> #whole);
+    }
+    parse_quote_spanned!(output.span()=> -> <#output as #package::attribute::Outcome>::Protected)
+}
+
+fn with_call_error(output: &Type, package: &syn::Path) -> Option<Type> {
+    let mut output = output.clone();
+    let Type::Path(path) = &mut output else {
+        return None;
+    };
+    let last = path.path.segments.last_mut()?;
+    let PathArguments::AngleBracketed(generic) = &mut last.arguments else {
+        return None;
+    };
+    if last.ident != "Result" || generic.args.len() != 2 {
+        return None;
+    }
+    let GenericArgument::Type(error) = generic.args.last_mut()? else {
+        return None;
+    };
+    *error = parse_quote!(#package::CallError<#error>);
+    Some(output)
+}
+
+/// The body's own result as a type that may stand in a body: without `impl`.
+fn nameable(output: &Type) -> Type {
+    struct Infer;
+
+    impl VisitMut for Infer {
+        fn visit_type_mut(&mut self, ty: &mut Type) {
+            if matches!(ty, Type::ImplTrait(_)) {
+                *ty = parse_quote!(_);
+            } else {
+                visit_mut::visit_type_mut(self, ty);
+            }
+        }
+    }
+
+    let mut output = output.clone();
+    Infer.visit_type_mut(&mut output);
+    output
+}
+
+fn hidden(name: &str) -> Ident {
+    Ident::new(name, Span::mixed_site())
+}
+
+/// The closure that begins an attempt.
+fn work(
+    options: &Options,
+    function: &Function,
+    output: &Type,
+    arguments: &[Argument],
+) -> TokenStream {
+    let package = &options.package;
+    let body = &function.body;
+    let output = nameable(output);
+    let result = hidden("result");
+    // Tells the compiler what the body returns, as a signature would.
+    let body = quote! {
+        async move {
+            if let ::core::option::Option::Some(#result) = ::core::option::Option::None::<#output> {
+                #[allow(unreachable_code)]
+                return #result;
+            }
+            #body
+        }
+    };
+    let copies = arguments.iter().map(|argument| {
+        let (pattern, copy) = (&argument.pattern, argument.copy(package));
+        quote!(let #pattern = #copy;)
+    });
+    if options.idempotent.is_some() {
+        quote!(|| { #(#copies)* #body })
+    } else {
+        quote!(#package::attribute::once({ #(#copies)* #body }))
+    }
+}
+
+/// Looks the client up, or ends the call: without one there is nobody to stand in either.
+fn client(options: &Options) -> TokenStream {
+    let package = &options.package;
+    let (client, error, site) = (hidden("client"), hidden("error"), hidden("SITE"));
+    let (name, own_runtime, found) = match &options.handle {
+        Handle::Client(expr) => return quote!(let #client = (#expr).any();),
+        Handle::Ambient(name) => (name, false, quote!(#site.client())),
+        Handle::Runtime(name, runtime) => (name, true, quote!(#site.client_in(&(#runtime)))),
+    };
+    quote! {
+        static #site: #package::attribute::Site = #package::attribute::Site::new(
+            #name,
+            ::core::file!(),
+            ::core::line!(),
+            #own_runtime,
+        );
+        #package::attribute::inventory::submit! {
+            #package::attribute::Collected(&#site)
+        }
+        let #client = match #found {
+            ::core::result::Result::Ok(#client) => #client,
+            ::core::result::Result::Err(#error) => return ::core::result::Result::Err(#error),
+        };
+    }
+}
+
+fn call(
+    options: &Options,
+    signature: &Signature,
+    output: &Type,
+    work: TokenStream,
+    arguments: &[Argument],
+) -> Result<TokenStream> {
+    let package = &options.package;
+    let names = ["client", "options", "work", "value", "unanswered", "answer"];
+    let [client, own, begin, value, unanswered, answer] = names.map(hidden);
+    let settings = settings(options);
+    let judge = match &options.classify {
+        None => quote!(#package::attribute::by_result),
+        Some(judge) => {
+            let output = nameable(output);
+            let judged = quote!(::core::marker::PhantomData::<#output>);
+            quote_spanned!(judge.span()=> #package::attribute::judge(#judged, #judge))
+        }
+    };
+    let begun = quote! {
+        let #own = #settings;
+        let #begin = #work;
+    };
+    let Some(fallback) = &options.fallback else {
+        return Ok(quote! {
+            #begun
+            #client.run_with(#own, #judge, #begin).await
+        });
+    };
+    let asked = asked(options, fallback, signature, arguments)?;
+    let name = match fallback {
+        Fallback::Path(path) => quote!(#path).to_string().replace(' ', ""),
+        Fallback::Closure(_) => "function".to_owned(),
+    };
+    Ok(quote! {
+        #begun
+        match #package::attribute::run_to_stand_in(&#client, #own, #judge, #begin).await {
+            ::core::result::Result::Ok(#value) => ::core::result::Result::Ok(#value),
+            ::core::result::Result::Err(#unanswered) => {
+                if !#unanswered.may_fall_back() {
+                    return ::core::result::Result::Err(#unanswered.give_up());
+                }
+                let #answer = #unanswered.patience().wait(|| #asked).await;
+                #unanswered.end(#name, #answer)
+            }
+        }
+    })
+}
+
+fn settings(options: &Options) -> TokenStream {
+    let package = &options.package;
+    let some = quote!(::core::option::Option::Some);
+    let timeout = options.timeout.map(|timeout| {
+        let (seconds, nanos) = (timeout.as_secs(), timeout.subsec_nanos());
+        quote!(timeout: #some(::core::time::Duration::new(#seconds, #nanos)),)
+    });
+    let idempotent = options.idempotent.map(|_| quote!(idempotent: #some(true),));
+    let write = options.write.map(|_| quote!(write: #some(true),));
+    let priority = options
+        .priority
+        .as_ref()
+        .map(|priority| quote!(priority: #package::attribute::Priority::#priority,));
+    let key = options.key.as_ref().map(|key| {
+        let key = quote_spanned!(key.span()=> #package::attribute::key(&(#key)));
+        quote!(key: #key,)
+    });
+    let weight = options.weight.as_ref().map(|weight| {
+        let weight = quote_spanned!(weight.span()=> #package::attribute::weight(#weight));
+        quote!(weight: #weight,)
+    });
+    quote! {
+        #package::attribute::CallOptions {
+            #timeout #idempotent #write #priority #key #weight
+            ..::core::default::Default::default()
+        }
+    }
+}
+
+/// The fallback, asked with the arguments.
+fn asked(
+    options: &Options,
+    fallback: &Fallback,
+    signature: &Signature,
+    arguments: &[Argument],
+) -> Result<TokenStream> {
+    let package = &options.package;
+    let unanswered = hidden("unanswered");
+    let names = arguments.iter().map(|argument| &argument.name);
+    match fallback {
+        Fallback::Path(path) => {
+            let receiver = signature.receiver().map(|receiver| {
+                let this = receiver.self_token;
+                quote!(#this,)
+            });
+            Ok(quote_spanned! {path.span()=>
+                #package::attribute::stand_in(#path, (#receiver #(#names,)*), #unanswered.why())
+            })
+        }
+        Fallback::Closure(closure) => {
+            let why = takes_why(closure, arguments.len())?;
+            let given = names
+                .map(|name| quote!(#name))
+                .chain(why.then(|| quote!(#unanswered.why())));
+            let given: Vec<TokenStream> = given.collect();
+            let (apply, function) = (hidden("apply"), hidden("function"));
+            let types: Vec<Ident> = (0..given.len()).map(|n| format_ident!("T{n}")).collect();
+            let values: Vec<Ident> = (0..given.len()).map(|n| format_ident!("v{n}")).collect();
+            // A closure learns the types of what it is given from a signature.
+            Ok(quote! {{
+                fn #apply<#(#types,)* R>(
+                    #(#values: #types,)*
+                    #function: impl ::core::ops::FnOnce(#(#types),*) -> R,
+                ) -> R {
+                    #function(#(#values),*)
+                }
+                #apply(#(#given,)* #closure)
+            }})
+        }
+    }
+}
+
+fn takes_why(closure: &ExprClosure, arguments: usize) -> Result<bool> {
+    match closure.inputs.len().checked_sub(arguments) {
+        Some(0) => Ok(false),
+        Some(1) => Ok(true),
+        _ => {
+            let message = format!(
+                "this fallback must take the function's arguments without `self`, {arguments} of \
+                 them, and may take the error after them"
+            );
+            Err(Error::new_spanned(closure, message))
+        }
+    }
+}

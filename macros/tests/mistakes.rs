@@ -1,0 +1,6 @@
+//! What the compiler says to each mistake in an attribute, and where.
+
+#[test]
+fn each_mistake_is_told_at_its_place() {
+    trybuild::TestCases::new().compile_fail("tests/ui/*.rs");
+}

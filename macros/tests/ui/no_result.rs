@@ -1,0 +1,6 @@
+use breakerbox::prelude::*;
+
+#[protected("vector_search")]
+async fn search(_query: &str) {}
+
+fn main() {}

@@ -1,0 +1,6 @@
+use breakerbox::prelude::*;
+
+#[protected("vector_search")]
+struct Search;
+
+fn main() {}

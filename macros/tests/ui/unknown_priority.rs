@@ -1,0 +1,8 @@
+use breakerbox::prelude::*;
+
+#[protected("vector_search", priority = "urgent")]
+async fn search(query: &str) -> Result<String, String> {
+    Ok(query.to_owned())
+}
+
+fn main() {}
