@@ -1,7 +1,7 @@
 //! The attribute of Breakerbox, `#[protected]`. It is documented where it is used from: in the
 //! package `breakerbox`.
 //!
-//! It reads a function ([`parse`]) and writes another one around its body ([`expand`]). It decides
+//! It reads a function (`parse`) and writes another one around its body (`expand`). It decides
 //! nothing about calls: the functions that the expansion calls are in `breakerbox-actors`.
 
 mod expand;
