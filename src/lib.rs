@@ -17,6 +17,10 @@ pub mod admin;
 #[cfg(feature = "cli")]
 pub mod gateway;
 #[cfg(feature = "cli")]
+mod hint;
+#[cfg(feature = "mcp")]
+pub mod mcp;
+#[cfg(feature = "cli")]
 mod metrics;
 #[cfg(feature = "cli")]
 pub mod reload;
