@@ -418,6 +418,7 @@ impl<D: Dependency> Execution<D> {
         let reply = result.map_err(|error| CallError::Failed {
             dependency: Arc::clone(&self.shared.name),
             error,
+            executed: verdict.executed,
         });
         duty.answer(verdict, now, reply);
     }

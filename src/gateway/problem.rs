@@ -265,7 +265,11 @@ mod tests {
 
     fn failed(failure: Failure) -> Error {
         let (dependency, error) = (name(), failure.into());
-        CallError::Failed { dependency, error }
+        CallError::Failed {
+            dependency,
+            error,
+            executed: Executed::Yes,
+        }
     }
 
     fn absent(reason: Absence) -> Error {
