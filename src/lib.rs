@@ -16,7 +16,7 @@ pub mod recorder;
 pub mod admin;
 #[cfg(feature = "cli")]
 pub mod gateway;
-#[cfg(feature = "cli")]
+#[cfg(feature = "mcp")]
 mod hint;
 #[cfg(feature = "mcp")]
 pub mod mcp;
@@ -26,6 +26,8 @@ mod metrics;
 pub mod reload;
 #[cfg(feature = "cli")]
 pub mod telemetry;
+#[cfg(feature = "mcp")]
+mod tls;
 
 pub use breakerbox_actors::*;
 pub use breakerbox_policy as policy;

@@ -47,6 +47,8 @@ mod signs;
 
 mod pipe;
 
+mod web;
+
 mod process;
 
 mod words;
@@ -60,6 +62,8 @@ pub use call::{ToolCall, ToolResult};
 pub use client::McpClient;
 pub use dependency::Mcp;
 pub use error::McpError;
+#[cfg(target_os = "linux")]
+pub use process::{adopt_orphans, reap_all};
 pub use settings::{McpServer, McpSettings};
 pub use tools::Tool;
 

@@ -86,6 +86,49 @@ impl McpClient {
         self.board.words.before()
     }
 
+    /// What the server said of itself.
+    #[cfg(feature = "cli")]
+    pub(crate) fn info(&self) -> Option<Arc<rmcp::model::ServerPeerInfo>> {
+        self.board.info.load_full()
+    }
+
+    /// Its tools as it lists them; `None` until it was reached for the first time.
+    #[cfg(feature = "cli")]
+    pub(crate) fn listed(&self) -> Option<Vec<rmcp::model::Tool>> {
+        let is_listed = self
+            .board
+            .is_listed
+            .load(std::sync::atomic::Ordering::Acquire);
+        is_listed.then(|| self.board.toolbox.load().listed.clone())
+    }
+
+    /// Asks the server what is no call of a tool, in the caller's own task, under the same breaker
+    /// and limits.
+    #[cfg(feature = "cli")]
+    pub(crate) async fn pass<T, F>(
+        &self,
+        options: CallOptions,
+        ask: impl Fn(rmcp::service::Peer<rmcp::RoleClient>) -> F,
+    ) -> Result<T, CallError<McpError>>
+    where
+        F: Future<Output = Result<T, rmcp::ServiceError>>,
+    {
+        let verdict = |result: &Result<T, McpError>| match result {
+            Ok(_) => breakerbox_policy::Class::Success.into(),
+            Err(error) => error.verdict(),
+        };
+        let work = || async {
+            let link = self.board.link.load_full();
+            let link = link.ok_or_else(|| McpError::Ended {
+                reason: "it is being started".to_owned(),
+            })?;
+            let session = link.session().await?;
+            let answered = ask(session.peer().clone()).await;
+            answered.map_err(|error| McpError::from(error).refined(&session.signs))
+        };
+        self.client.run_with(options, verdict, work).await
+    }
+
     /// The handle that every dependency has: its status, its breaker, and calls without what is
     /// known of the tools.
     #[must_use]

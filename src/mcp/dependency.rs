@@ -9,15 +9,18 @@ use tokio::time::timeout;
 use super::board::Board;
 use super::call::{ToolCall, ToolResult};
 use super::error::McpError;
-use super::link::Link;
+use super::link::{Link, WebLink};
 use super::pipe::Pipe;
 use super::process::{Pipes, Process};
 use super::session::Session;
+use super::settings::McpServer;
 use super::signs::{End, Signs};
-use crate::{CallContext, Dependency, Verdict};
+use crate::{CallContext, Dependency, Verdict, redact};
 
 /// How long the status of a process is waited for once it has closed its output.
-const STATUS: Duration = Duration::from_millis(50);
+const STATUS: Duration = Duration::from_millis(30);
+/// So many results in a row that are tools' own errors are more than mistakes of callers.
+const SICK: u32 = 3;
 
 /// The type of a dependency that speaks MCP; its clients are `Client<Mcp>`.
 ///
@@ -34,6 +37,28 @@ impl Mcp {
     ///
     /// # Errors  [`McpError`]; what was started is gone again.
     pub(super) async fn start(board: Arc<Board>) -> Result<Self, McpError> {
+        match board.settings.server {
+            McpServer::Stdio { .. } => Self::start_process(board).await,
+            McpServer::Http { .. } => Self::start_elsewhere(board).await,
+        }
+    }
+
+    /// A server elsewhere need not be there yet: its breaker deals with that.
+    async fn start_elsewhere(board: Arc<Board>) -> Result<Self, McpError> {
+        let link = Arc::new(Link::Web(Box::new(WebLink::new(&board)?)));
+        if let Err(error) = link.session().await {
+            tracing::warn!(%error, "a server that speaks MCP cannot be reached yet");
+        }
+        board.link.store(Some(Arc::clone(&link)));
+        Ok(Self {
+            link,
+            process: None,
+            signs: Arc::default(),
+            board,
+        })
+    }
+
+    async fn start_process(board: Arc<Board>) -> Result<Self, McpError> {
         let settings = &board.settings;
         let words = &board.words;
         let failed = |reason: String| McpError::StartFailed { reason };
@@ -79,8 +104,9 @@ impl Mcp {
                 return format!("it hung: nothing came of it while {limit} calls timed out");
             }
             (_, Some(violation)) => {
+                // Nobody waits for more words of it: calls wait for the next life.
                 process.kill();
-                format!("it broke the protocol: {violation}")
+                return format!("it broke the protocol: {violation}");
             }
             _ => match timeout(STATUS, process.ended()).await {
                 Ok(status) => status,
@@ -92,6 +118,14 @@ impl Mcp {
         };
         with_words(what, process.last_words().await)
     }
+}
+
+/// The begin of a text, as much as is worth a warning.
+fn first_line(text: &str) -> &str {
+    let line = text.lines().next().unwrap_or_default();
+    line.char_indices()
+        .nth(200)
+        .map_or(line, |(end, _)| &line[..end])
 }
 
 fn with_words(what: String, last: Option<String>) -> String {
@@ -123,14 +157,42 @@ impl Dependency for Mcp {
     type Error = McpError;
 
     async fn call(&self, request: ToolCall, call: &CallContext) -> Result<ToolResult, McpError> {
-        let result = self.link.session().await?.call(request, call).await?;
-        self.board.count(result.is_error);
+        let tool = request.name.clone();
+        let session = self.link.session().await?;
+        let result = match session.call(request, call).await {
+            Ok(result) => result,
+            Err(error) if error.is_end() && self.process.is_some() => {
+                let why = session.signs.over().await;
+                return Err(error.because(why));
+            }
+            Err(error) => {
+                // Nothing more is asked on a connection on which nobody knows what was answered.
+                if error.is_end() && self.process.is_none() {
+                    session.signs.close(None);
+                }
+                return Err(error);
+            }
+        };
+        match self.board.count(result.is_error) {
+            0 => call.complain(None),
+            SICK => {
+                let text = redact(first_line(&result.content)).into_owned();
+                let what = format!("its tools answer with nothing but errors: {tool}: {text}");
+                tracing::warn!(dependency = call.dependency(), "{what}");
+                call.complain(Some(what));
+            }
+            _ => {}
+        }
         Ok(result)
     }
 
     async fn ended(&self) -> String {
         match &self.process {
-            Some(process) => self.ended_process(process).await,
+            Some(process) => {
+                let why = self.ended_process(process).await;
+                self.signs.declare_over(&why);
+                why
+            }
             None => std::future::pending().await,
         }
     }

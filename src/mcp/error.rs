@@ -10,6 +10,7 @@ use std::time::Duration;
 use breakerbox_policy::{Class, Executed, Symptom};
 use rmcp::model::{ErrorCode, ErrorData};
 use rmcp::service::{ClientInitializeError, ServiceError};
+use rmcp::transport::streamable_http_client::StreamableHttpError;
 
 use crate::{Verdict, redact};
 
@@ -26,6 +27,12 @@ pub enum McpError {
     /// It cannot be reached: nothing was sent.
     #[error("the server cannot be reached: {reason}")]
     Connect {
+        /// What is known of it.
+        reason: String,
+    },
+    /// Its process had just ended: nothing was sent.
+    #[error("the server is gone: {reason}")]
+    Ended {
         /// What is known of it.
         reason: String,
     },
@@ -84,7 +91,10 @@ impl McpError {
     #[must_use]
     pub fn executed(&self) -> Executed {
         match self {
-            Self::Connect { .. } | Self::StartFailed { .. } | Self::Auth { .. } => Executed::No,
+            Self::Connect { .. }
+            | Self::Ended { .. }
+            | Self::StartFailed { .. }
+            | Self::Auth { .. } => Executed::No,
             Self::Http {
                 status: 401 | 403 | 404 | 429,
                 ..
@@ -95,8 +105,12 @@ impl McpError {
     }
 
     pub(super) fn verdict(&self) -> Verdict {
+        self.class().executed(self.executed())
+    }
+
+    fn class(&self) -> Verdict {
         match self {
-            Self::TransportClosed { .. } => Verdict::from(Symptom::Reset),
+            Self::TransportClosed { .. } | Self::Ended { .. } => Verdict::from(Symptom::Reset),
             Self::Connect { .. } | Self::StartFailed { .. } => Verdict::from(Symptom::Connect),
             Self::Silent(_) => Verdict::from(Symptom::Timeout),
             Self::Auth { .. } => Verdict::from(Symptom::Status(401)),
@@ -127,6 +141,24 @@ impl McpError {
         Self::Protocol {
             reason: reason.into(),
         }
+    }
+
+    /// Whether it says that the connection is over.
+    pub(super) fn is_end(&self) -> bool {
+        matches!(
+            self,
+            Self::TransportClosed { .. } | Self::Ended { .. } | Self::Protocol { .. }
+        )
+    }
+
+    /// The same with what is known of the end by now.
+    pub(super) fn because(mut self, why: Option<String>) -> Self {
+        if let (Self::TransportClosed { reason } | Self::Ended { reason }, Some(why)) =
+            (&mut self, why)
+        {
+            *reason = why;
+        }
+        self
     }
 
     /// The same as the reason why it did not start, where it says nothing more telling.
@@ -181,7 +213,32 @@ impl From<ClientInitializeError> for McpError {
     }
 }
 
-/// Finds out what went wrong on the way.
+/// Finds out what went wrong on the way, from the chain of causes.
 fn of_transport(error: &(dyn Error + 'static)) -> McpError {
+    let mut next = Some(error);
+    while let Some(one) = next {
+        if let Some(own) = one.downcast_ref::<McpError>() {
+            return own.clone();
+        }
+        match one.downcast_ref::<StreamableHttpError<McpError>>() {
+            Some(StreamableHttpError::Client(own)) => return own.clone(),
+            Some(StreamableHttpError::SessionExpired) => {
+                return McpError::Http {
+                    status: 404,
+                    retry_after: None,
+                };
+            }
+            Some(StreamableHttpError::ReinitializationFailed(error)) => {
+                return error.clone().into();
+            }
+            Some(
+                StreamableHttpError::UnexpectedServerResponse(_)
+                | StreamableHttpError::Deserialize(_)
+                | StreamableHttpError::MissingSessionIdInResponse,
+            ) => return McpError::protocol(redact(&one.to_string()).into_owned()),
+            _ => {}
+        }
+        next = one.source();
+    }
     McpError::closed(redact(&error.to_string()).into_owned())
 }

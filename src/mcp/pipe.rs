@@ -191,3 +191,81 @@ impl<R, W> Drop for Pipe<R, W> {
         self.signs.close(None);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use tokio::io::ReadBuf;
+
+    use super::super::signs::End;
+    use super::*;
+
+    /// So many letters, and no end of the line.
+    struct Endless(usize);
+
+    impl AsyncRead for Endless {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            into: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            let length = into.remaining().min(self.0);
+            self.0 -= length;
+            into.put_slice(&vec![b'x'; length]);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn pipe<R: AsyncRead + Unpin>(reader: R, max: usize) -> (Pipe<R, tokio::io::Sink>, Arc<Signs>) {
+        let signs = Arc::new(Signs::default());
+        let words = Arc::new(Words::new(9, std::iter::empty()));
+        let pipe = Pipe::new((reader, tokio::io::sink()), max, &signs, &words);
+        (pipe, signs)
+    }
+
+    #[tokio::test]
+    async fn item_70_a_line_without_end_takes_no_more_memory_than_is_allowed() {
+        let (mut pipe, signs) = pipe(Endless(50_000_000), 100_000);
+        assert!(pipe.receive().await.is_none());
+        assert!(pipe.line.capacity() <= 200_000, "{}", pipe.line.capacity());
+        let read = 50_000_000 - pipe.reader.get_ref().0;
+        assert!(read <= 120_000, "{read} bytes were read");
+        assert_eq!(signs.end(), End::Closed);
+        assert!(
+            signs
+                .violation()
+                .unwrap()
+                .contains("longer than 100000 bytes")
+        );
+    }
+
+    #[tokio::test]
+    async fn what_was_read_of_a_line_is_not_lost_when_nobody_waits() {
+        let (mut near, far) = tokio::io::duplex(1024);
+        let (mut pipe, _) = pipe(far, 1000);
+        let message = br#"{"jsonrpc":"2.0","id":1,"result":{}}"#;
+        for piece in message.chunks(7) {
+            near.write_all(piece).await.unwrap();
+            let polled = futures_util::FutureExt::now_or_never(pipe.receive());
+            assert!(polled.is_none(), "the line is not over");
+        }
+        near.write_all(b"\r\n").await.unwrap();
+        assert!(matches!(
+            pipe.receive().await,
+            Some(JsonRpcMessage::Response(_))
+        ));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_cannot_be_read_is_an_answer() {
+        let line: &[u8] = b"hello\n\n{\"jsonrpc\":\"2.0\",\"id\":7,\"error\":3}\n";
+        let (mut pipe, _) = pipe(line, 1000);
+        let Some(JsonRpcMessage::Error(error)) = pipe.receive().await else {
+            panic!("an error");
+        };
+        assert_eq!(error.id, Some(RequestId::Number(7)));
+        assert!(pipe.receive().await.is_none());
+    }
+}

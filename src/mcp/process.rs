@@ -12,6 +12,8 @@ use process_wrap::tokio::{ChildWrapper, CommandWrap, KillOnDrop};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
+#[cfg(target_os = "linux")]
+use tokio::time::sleep;
 use tokio::time::timeout;
 
 use super::settings::McpServer;
@@ -46,7 +48,7 @@ const INHERITED: &[&str] = &[
 /// How long a server has to end by itself once nobody speaks to it, and again after it was asked.
 const GRACE: Duration = Duration::from_secs(1);
 /// How long the end of what it says is waited for.
-const LAST_WORDS: Duration = Duration::from_millis(50);
+const LAST_WORDS: Duration = Duration::from_millis(30);
 
 /// A running server. Dropped, it is killed at once, with all that it has started.
 #[derive(Debug)]
@@ -168,6 +170,40 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
         self.listener.abort();
+    }
+}
+
+/// Has this process adopt what its children leave behind, so that it can be reaped: where the first
+/// process of a system or a container reaps nothing, the processes that a server had started stay
+/// as zombies. `breakerbox serve` does it. It holds for every child of the program, for good; a
+/// program of its own that starts other processes has to reap what they leave.
+///
+/// # Errors  The system does not allow it.
+#[cfg(target_os = "linux")]
+pub fn adopt_orphans() -> io::Result<()> {
+    nix::sys::prctl::set_child_subreaper(true).map_err(io::Error::from)
+}
+
+/// Waits for every child of this process, so that none is left as a zombie when it ends: those that
+/// were killed while their threads were ending, and orphans that it has adopted. For the very end of
+/// a program, as of `breakerbox serve`: whoever else waits for a child hears nothing any more.
+///
+/// # Units   `limit`: how long it waits for those that do not end.
+#[cfg(target_os = "linux")]
+pub async fn reap_all(limit: Duration) {
+    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+    let reaping = async {
+        loop {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::StillAlive) => sleep(Duration::from_millis(5)).await,
+                Ok(_) => {}
+                // There is none.
+                Err(_) => return,
+            }
+        }
+    };
+    if timeout(limit, reaping).await.is_err() {
+        tracing::warn!("a process that a server left behind is still there");
     }
 }
 

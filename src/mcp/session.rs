@@ -84,6 +84,11 @@ impl Session {
         let ToolCall {
             name, arguments, ..
         } = request;
+        if self.signs.end() != End::None {
+            return Err(McpError::Ended {
+                reason: "it has just ended".to_owned(),
+            });
+        }
         let params = CallToolRequestParams::new(name).with_arguments(arguments);
         let _watch = Watch::new(&self.signs, call);
         let answered = timeout(LONGEST, self.peer.call_tool_once(params)).await;
@@ -95,6 +100,12 @@ impl Session {
             )),
             Err(error) => Err(McpError::from(error).refined(&self.signs)),
         }
+    }
+
+    /// What else can be asked.
+    #[cfg(feature = "cli")]
+    pub(super) fn peer(&self) -> &Peer<RoleClient> {
+        &self.peer
     }
 
     /// Says goodbye.
@@ -109,7 +120,7 @@ impl Session {
 
 impl McpError {
     /// The same, with what is known of the connection's end.
-    fn refined(self, signs: &Signs) -> Self {
+    pub(super) fn refined(self, signs: &Signs) -> Self {
         let Self::TransportClosed { .. } = &self else {
             return self;
         };

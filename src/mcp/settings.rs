@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::Secret;
+use crate::config::{DependencyConfig, DependencyKind, Secret};
 
 /// Everything that is set for one server, beside the policy that every dependency has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,6 +105,35 @@ impl McpSettings {
             headers: BTreeMap::new(),
         };
         Self::of(server, NonZeroU32::MIN, false)
+    }
+
+    /// What the configuration says of a dependency; `None` where it is of another kind.
+    #[must_use]
+    pub fn of_config(config: &DependencyConfig) -> Option<Self> {
+        let own = config.mcp.as_ref()?;
+        let server = match config.kind? {
+            DependencyKind::McpStdio => McpServer::Stdio {
+                command: own.command.clone(),
+                args: own.args.clone(),
+                env: own.env.clone(),
+                cwd: own.cwd.clone(),
+            },
+            DependencyKind::McpHttp => McpServer::Http {
+                url: config.url.clone()?,
+                headers: own.headers.clone(),
+            },
+            _ => return None,
+        };
+        Some(Self {
+            server,
+            start_timeout: own.start_timeout,
+            hang_limit: own.hang_limit,
+            stderr_lines: own.stderr_lines,
+            max_line: usize::try_from(own.max_line).unwrap_or(usize::MAX),
+            idempotent: config.idempotent.clone(),
+            // The policy of the configuration says it, also where it says that there is no limit.
+            serial_writes: false,
+        })
     }
 
     fn of(server: McpServer, hang_limit: NonZeroU32, serial_writes: bool) -> Self {

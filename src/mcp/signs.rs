@@ -21,6 +21,8 @@ pub(super) struct Signs {
     /// What the server did wrong, where that ended the connection.
     violation: Mutex<Option<String>>,
     end: watch::Sender<End>,
+    /// Why its life is over, once that is declared.
+    over: watch::Sender<Option<String>>,
 }
 
 /// How a connection ended.
@@ -98,6 +100,19 @@ impl Signs {
             // The sender is here.
             Err(_) => std::future::pending().await,
         }
+    }
+
+    /// Declares the life over. Whoever waits for an answer hears of it in the same turn.
+    pub(super) fn declare_over(&self, why: &str) {
+        self.over.send_replace(Some(why.to_owned()));
+    }
+
+    /// Waits until the life is declared over, and says why: who heard of it before would call again
+    /// at once, and find nobody.
+    pub(super) async fn over(&self) -> Option<String> {
+        let mut over = self.over.subscribe();
+        let over = over.wait_for(Option::is_some).await;
+        over.ok().and_then(|over| over.clone())
     }
 
     pub(super) fn violation(&self) -> Option<String> {

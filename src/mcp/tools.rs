@@ -28,6 +28,12 @@ pub struct Tool {
 #[derive(Debug, Default)]
 pub(super) struct Toolbox {
     pub(super) tools: Arc<[Tool]>,
+    /// As the server has them.
+    #[cfg_attr(
+        not(feature = "cli"),
+        expect(dead_code, reason = "the gateway passes them on")
+    )]
+    pub(super) listed: Vec<model::Tool>,
     natures: HashMap<String, Nature>,
 }
 
@@ -45,6 +51,7 @@ impl Toolbox {
         Self {
             natures: natures.collect(),
             tools,
+            listed,
         }
     }
 

@@ -12,7 +12,7 @@ mod notify;
 mod problems;
 mod readme;
 mod retries;
-mod serve;
+pub(crate) mod serve;
 mod streams;
 mod times;
 mod tls;
