@@ -22,7 +22,7 @@ mod stamp;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -33,6 +33,8 @@ use axum::routing::{get, post};
 
 use crate::Runtime;
 use crate::config::{DependencyKind, Secret, Settings};
+use crate::gateway::Servers;
+use crate::mcp::McpClient;
 use crate::metrics::Metrics;
 
 pub use server::{Limits, ServeError, Server};
@@ -72,6 +74,7 @@ struct Inner {
     token: Option<Secret>,
     hosts: Vec<String>,
     kinds: Mutex<BTreeMap<String, DependencyKind>>,
+    servers: OnceLock<Servers>,
     phase: AtomicU8,
     alerts: Arc<Mutex<Alerts>>,
     metrics: Metrics,
@@ -101,6 +104,7 @@ impl Admin {
                 token: settings.admin.token.clone(),
                 hosts: settings.admin.hosts.clone(),
                 kinds: Mutex::new(kinds(settings)),
+                servers: OnceLock::new(),
                 phase: AtomicU8::new(Phase::Starting as u8),
                 alerts: Alerts::watch(&runtime),
                 metrics: Metrics::watch(&runtime),
@@ -116,6 +120,16 @@ impl Admin {
     /// stay as they were.
     pub fn follow(&self, settings: &Settings) {
         *locked(&self.inner.kinds) = kinds(settings);
+    }
+
+    /// Shows what is known of servers that speak MCP too. Only the first word counts.
+    pub fn show(&self, servers: Servers) {
+        // A second one would be of another gateway.
+        let _ = self.inner.servers.set(servers);
+    }
+
+    fn server(&self, name: &str) -> Option<McpClient> {
+        self.inner.servers.get()?.get(name)
     }
 
     fn kind_of(&self, name: &str) -> Option<DependencyKind> {

@@ -18,6 +18,7 @@ mod classify;
 mod dependency;
 mod fallback;
 mod limits;
+mod mcp;
 mod otel;
 mod policy;
 
@@ -34,6 +35,7 @@ use ::config::Value;
 pub use dependency::{DependencyConfig, DependencyKind};
 pub use fallback::{FallbackConfig, FallbackKind, FallbackOn};
 pub use loader::{Loader, Sources};
+pub use mcp::McpConfig;
 pub use otel::OtelConfig;
 pub use problem::{ConfigError, Problem, Warning};
 pub use process::{AdminConfig, GatewayConfig, RecorderConfig, ReloadConfig};

@@ -25,6 +25,10 @@ mod trace;
 // the dependency
 mod route;
 
+mod door;
+
+mod host;
+
 mod dependency;
 
 mod upstream;
@@ -53,15 +57,15 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, watch};
 
 pub use dependency::{Http, HttpReply, HttpRequest};
-pub use failure::HttpError;
-pub use trace::Tracing;
 #[cfg(feature = "otel")]
-pub(crate) use upstream::tls;
-
+use door::Door;
+pub use failure::HttpError;
 use listen::{Signals, Thread};
-use route::{Lane, Route, Routes};
+use route::{Lane, Route, Routes, Way};
+pub use trace::Tracing;
 
 use crate::config::{DependencyConfig, GatewayConfig};
+use crate::mcp::{McpClient, McpSettings};
 use crate::{Runtime, StartError};
 
 /// A gateway that listens. Dropped, it ends at once, with the calls in flight.
@@ -173,8 +177,9 @@ impl Gateway {
         self.config.store(Arc::new(config.clone()));
     }
 
-    /// Has callers reach an HTTP dependency at `url`: starts it, or has a running one follow. One
-    /// whose address or fallbacks changed is drained and started anew.
+    /// Has callers reach a dependency: starts it, or has a running one follow. One whose address or
+    /// fallbacks changed is drained and started anew. An HTTP dependency is at `url`; one that
+    /// speaks MCP is where its configuration says, and reached at `/{name}/mcp`.
     ///
     /// # Errors  [`AddError`]; then nobody reaches it.
     /// # Cancel safety   Dropped, it may be drained and not started again; put it again.
@@ -188,8 +193,8 @@ impl Gateway {
         let _one_at_a_time = self.changing.lock().await;
         let before = self.routes.load().get(name).cloned();
         let put = match before {
-            Some(route) if route.fits(config, url) => {
-                route.follow(config);
+            Some(way) if way.fits(config, url) => {
+                way.follow(config);
                 return Ok(Put::Kept);
             }
             Some(_) => {
@@ -198,10 +203,20 @@ impl Gateway {
             }
             None => Put::Started,
         };
-        let own = (self.lanes, &self.tracing);
-        let route = Route::start(&self.runtime, name, (config, url), own).await?;
+        let (name, way) = match McpSettings::of_config(config) {
+            Some(settings) => {
+                let own = self.config.load_full();
+                let door = Door::open(&self.runtime, name, (config, settings), &own).await?;
+                (Arc::clone(&door.name), Way::Mcp(Arc::new(door)))
+            }
+            None => {
+                let (made_of, own) = ((config, url), (self.lanes, &self.tracing));
+                let route = Route::start(&self.runtime, name, made_of, own).await?;
+                (Arc::clone(&route.name), Way::Http(Arc::new(route)))
+            }
+        };
         self.change(|routes| {
-            routes.insert(Arc::clone(&route.name), Arc::new(route));
+            routes.insert(name, way);
         });
         Ok(put)
     }
@@ -212,9 +227,7 @@ impl Gateway {
     #[must_use]
     pub fn fits(&self, name: &str, config: &DependencyConfig, url: &str) -> bool {
         let routes = self.routes.load();
-        routes
-            .get(name)
-            .is_some_and(|route| route.fits(config, url))
+        routes.get(name).is_some_and(|way| way.fits(config, url))
     }
 
     /// Takes a dependency out: callers find it no more, calls in flight may end within its drain
@@ -224,6 +237,12 @@ impl Gateway {
     pub async fn remove(&self, name: &str, by: &str) -> bool {
         let _one_at_a_time = self.changing.lock().await;
         self.take_out(name, by).await
+    }
+
+    /// The servers that speak MCP, of each moment.
+    #[must_use]
+    pub fn servers(&self) -> Servers {
+        Servers(Arc::clone(&self.routes))
     }
 
     /// The names of the dependencies that callers reach, sorted.
@@ -279,6 +298,27 @@ impl Gateway {
         let mut routes = Routes::clone(&self.routes.load());
         change(&mut routes);
         self.routes.store(Arc::new(routes));
+    }
+}
+
+/// The servers that speak MCP, as they come and go. Cheap to clone.
+#[derive(Clone)]
+pub struct Servers(Arc<ArcSwap<Routes>>);
+
+impl Servers {
+    /// The one of this name, while it is reached.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<McpClient> {
+        match self.0.load().get(name)? {
+            Way::Mcp(door) => Some(door.client.clone()),
+            Way::Http(_) => None,
+        }
+    }
+}
+
+impl std::fmt::Debug for Servers {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Servers").finish_non_exhaustive()
     }
 }
 

@@ -18,6 +18,10 @@ pub mod recorder;
 pub mod admin;
 #[cfg(feature = "cli")]
 pub mod gateway;
+#[cfg(feature = "mcp")]
+mod hint;
+#[cfg(feature = "mcp")]
+pub mod mcp;
 #[cfg(feature = "cli")]
 mod metrics;
 #[cfg(feature = "otel")]
@@ -26,6 +30,8 @@ pub mod otel;
 pub mod reload;
 #[cfg(feature = "cli")]
 pub mod telemetry;
+#[cfg(feature = "mcp")]
+mod tls;
 
 pub use breakerbox_actors::*;
 #[cfg(feature = "macros")]

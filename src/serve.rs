@@ -63,6 +63,10 @@ impl ServeError {
     }
 }
 
+/// How long the last processes of servers may take to be gone. They are killed by then.
+#[cfg(target_os = "linux")]
+const REAPING: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// What runs.
 struct Sidecar {
     source: Source,
@@ -118,6 +122,10 @@ pub(crate) async fn run(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> io::Result<End> {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = breakerbox::mcp::adopt_orphans() {
+        tracing::debug!(%error, "what servers leave behind is another's to reap");
+    }
     let mut sidecar = match start(Source::new(dir, environment)).await {
         Ok(sidecar) => sidecar,
         Err(error) => {
@@ -153,6 +161,8 @@ pub(crate) async fn run(
     sidecar.export.end().await;
     sidecar.runtime.shutdown().await;
     sidecar.admin_server.stop();
+    #[cfg(target_os = "linux")]
+    breakerbox::mcp::reap_all(REAPING).await;
     Ok(end)
 }
 
@@ -202,6 +212,7 @@ async fn open(
     let address = settings.gateway.bind;
     let gateway = export.gateway(&settings.gateway, runtime);
     let gateway = gateway.map_err(|cause| ServeError::Listen { address, cause })?;
+    admin.show(gateway.servers());
     for (name, one, url) in plan.wanted(settings) {
         if let Err(error) = gateway.put(name, one, url, "the start").await {
             gateway.shutdown().await;

@@ -10,8 +10,9 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// What is logged when `RUST_LOG` does not say.
-const DEFAULT_FILTER: &str = "info";
+/// What is logged when `RUST_LOG` does not say. The library that speaks MCP tells of every request
+/// and every connection, which nobody need read.
+const DEFAULT_FILTER: &str = "info,rmcp=warn";
 
 /// The form of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -431,6 +431,7 @@ fn begin<'a, D: Dependency>(
             let failed = |error| CallError::Failed {
                 dependency: dependency(),
                 error,
+                executed: verdict.executed,
             };
             (result.map_err(failed), verdict)
         }

@@ -14,7 +14,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
-use breakerbox_policy::{Budget, Class, DependencySettings, RetrySettings, Symptom, Time};
+use breakerbox_policy::{
+    Budget, Class, DependencySettings, Executed, RetrySettings, Symptom, Time,
+};
 use tokio::sync::Notify;
 
 use crate::bulkhead::Bulkhead;
@@ -56,6 +58,23 @@ pub trait Dependency: 'static {
         request: Self::Request,
         call: &CallContext,
     ) -> impl Future<Output = Result<Self::Response, Self::Error>>;
+
+    /// Resolves when this value can serve no more, and says why: its process or its connection has
+    /// gone, or hangs. Its worker ends as failed then, and its supervisor goes by its rules. Calls
+    /// in flight end with what `call` says of it in the same turn, else as interrupted; those that
+    /// wait are served by the next life. By default that never happens.
+    ///
+    /// It is polled beside the calls for as long as the worker lives.
+    fn ended(&self) -> impl Future<Output = String> {
+        std::future::pending()
+    }
+
+    /// Says goodbye, when the worker is stopped in an orderly way and its last call has ended. It
+    /// has until the worker's deadline (`workers.drain`); then, as after a crash, the value is
+    /// dropped without it. By default there is nothing to do.
+    fn close(&self) -> impl Future<Output = ()> {
+        std::future::ready(())
+    }
 
     /// Says what an attempt came to (rule BRK-7). By default every error is the dependency's.
     #[must_use]
@@ -119,6 +138,8 @@ pub struct Verdict {
     pub symptom: Option<Symptom>,
     /// Whether what is throttled is a quota that is used up, and stays so until it is full again.
     pub quota_used_up: bool,
+    /// Whether an attempt that failed did its work all the same; by default it did what it could.
+    pub executed: Executed,
     /// Whether the settings have the last word on what the symptom counts for.
     by_settings: bool,
 }
@@ -130,6 +151,7 @@ impl From<Class> for Verdict {
             retry_after: None,
             symptom: None,
             quota_used_up: false,
+            executed: Executed::Yes,
             by_settings: false,
         }
     }
@@ -164,6 +186,11 @@ impl Verdict {
         self
     }
 
+    /// Whether nothing is wrong, as far as it can be said without the settings.
+    pub(crate) fn is_good(&self) -> bool {
+        self.by_settings || self.class == Class::Success
+    }
+
     /// A throttle that lasts: the quota is used up. With a hint it is left alone for that long,
     /// else until `throttle.quota_reset`.
     #[must_use]
@@ -181,6 +208,13 @@ impl Verdict {
             symptom: Some(symptom),
             ..self
         }
+    }
+
+    /// The same, with a word on whether the work was done: `No` lets it be repeated anywhere, and
+    /// `Maybe` is for an answer that was lost (rule CALL-2).
+    #[must_use]
+    pub fn executed(self, executed: Executed) -> Self {
+        Self { executed, ..self }
     }
 
     /// The same, with a hint.
@@ -222,6 +256,15 @@ impl CallContext {
         self.deadline
             .map(|deadline| deadline.since(self.shared.clock.now()))
     }
+
+    /// Says what is wrong with a dependency that answers all the same: it is degraded with these
+    /// words, until `None` takes them back. The breaker hears nothing of it.
+    pub fn complain(&self, what: Option<String>) {
+        let complaint = &self.shared.complaint;
+        if what.is_some() || complaint.load().is_some() {
+            complaint.store(what.map(Arc::new));
+        }
+    }
 }
 
 /// Who answers calls now. Owned by the supervisor, read by everyone.
@@ -262,6 +305,8 @@ pub(crate) struct Shared {
     pub(crate) last_fallback: AtomicU64,
     /// The breaker's generation then.
     pub(crate) last_fallback_tag: AtomicU64,
+    /// What the dependency says is wrong with it, though it answers.
+    pub(crate) complaint: ArcSwapOption<String>,
     /// How the breaker actor is reached.
     pub(crate) breaker: OnceLock<BreakerPort>,
     /// How many calls may go out in each interval, where that is limited.
@@ -322,6 +367,7 @@ impl Shared {
             outage: AtomicU64::new(0),
             last_fallback: AtomicU64::new(0),
             last_fallback_tag: AtomicU64::new(0),
+            complaint: ArcSwapOption::empty(),
             breaker: OnceLock::new(),
             rate: ArcSwapOption::from_pointee(settings.rate_limit.as_ref().map(rate)),
             is_rated: AtomicBool::new(settings.rate_limit.is_some()),

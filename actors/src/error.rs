@@ -25,6 +25,9 @@ pub enum CallError<E> {
         dependency: Arc<str>,
         /// What it said.
         error: E,
+        /// Whether it may have done the work, by its own word
+        /// ([`Verdict::executed`](crate::Verdict::executed)).
+        executed: Executed,
     },
     /// The breaker does not let calls through.
     Open(Refused),
@@ -250,7 +253,6 @@ impl<E> CallError<E> {
     #[must_use]
     pub fn executed(&self) -> Executed {
         match self {
-            Self::Failed { .. } => Executed::Yes,
             Self::Open(refused) => refused.executed,
             Self::Overloaded { .. }
             | Self::NotExecuted { .. }
@@ -258,7 +260,7 @@ impl<E> CallError<E> {
             | Self::RateLimited { .. }
             | Self::SessionSpent { .. }
             | Self::Injected { .. } => Executed::No,
-            Self::TimedOut { executed, .. } => *executed,
+            Self::Failed { executed, .. } | Self::TimedOut { executed, .. } => *executed,
             Self::Stalled { .. } | Self::WorkerCrashed { .. } | Self::Interrupted { .. } => {
                 Executed::Maybe
             }
@@ -327,7 +329,9 @@ impl<E> CallError<E> {
 impl<E: fmt::Display> fmt::Display for CallError<E> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Failed { dependency, error } => write!(out, "{dependency} failed: {error}"),
+            Self::Failed {
+                dependency, error, ..
+            } => write!(out, "{dependency} failed: {error}"),
             Self::Open(refused) => refused.fmt(out),
             Self::Overloaded {
                 dependency,

@@ -218,6 +218,10 @@ impl<D: Dependency> Fallbacks<D> {
     }
 
     pub(crate) fn remember(&self, request: &D::Request, response: &D::Response, now: Time) {
+        // An answer can be no success, such as a tool's own error: that is nothing to keep.
+        if !D::classify(Ok(response)).is_good() {
+            return;
+        }
         for rule in &*self.rules {
             rule.fallback.remember(request, response, now);
         }

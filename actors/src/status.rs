@@ -241,6 +241,11 @@ fn health<D: Dependency>(core: &Core<D>, view: &View<'_>) -> Health {
         None if served > 0 => Health::Degraded {
             reason: format!("fallbacks answered {served} calls just now"),
         },
-        None => Health::Ok,
+        None => match &*shared.complaint.load() {
+            Some(complaint) => Health::Degraded {
+                reason: complaint.to_string(),
+            },
+            None => Health::Ok,
+        },
     }
 }

@@ -6,6 +6,8 @@
 
 pub(crate) mod hands;
 
+mod end;
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::Future;
@@ -32,6 +34,7 @@ use crate::queue::WorkQueue;
 use crate::reply::{Begin, Replier, Timer, timed_out};
 use crate::supervisor::{DriverQueue, Life, Manner, Readiness, caught};
 use crate::worker::hands::{Hands, Lent};
+use end::Ending;
 
 /// What a call comes to.
 pub(crate) type Reply<D> = Result<<D as Dependency>::Response, CallError<<D as Dependency>::Error>>;
@@ -190,6 +193,8 @@ pub(crate) struct Worker<D: Dependency> {
     life: Rc<Life>,
     stage: Stage<D>,
     in_flight: FuturesUnordered<Execution<D>>,
+    /// How the value ends by itself.
+    ending: Ending,
     /// Taken out of the queue, but not begun.
     batch: VecDeque<Work<D>>,
     /// The call that panicked, kept until the driver has marked this worker down.
@@ -221,6 +226,7 @@ impl<D: Dependency> Worker<D> {
             life: Rc::clone(life),
             stage: Stage::Starting(factory()),
             in_flight: FuturesUnordered::new(),
+            ending: Ending::default(),
             batch: VecDeque::new(),
             wreck: Rc::default(),
             lent,
@@ -236,6 +242,7 @@ impl<D: Dependency> Worker<D> {
             Poll::Pending => {}
             Poll::Ready(Ok(dependency)) => {
                 let hands = Rc::new(Hands::new(self, dependency));
+                self.ending = Ending::of(&hands.dependency);
                 self.lent.lend(&hands);
                 self.stage = Stage::Running(hands);
                 self.life.set_readiness(Readiness::Ready);
@@ -245,6 +252,30 @@ impl<D: Dependency> Worker<D> {
                 self.life
                     .set_readiness(Readiness::Failed(StopCause::Failed(why)));
             }
+        }
+    }
+}
+
+impl<D: Dependency> Worker<D> {
+    /// Whether the value has said that it can serve no more: then this life is over.
+    fn poll_ended(&mut self, cx: &mut TaskContext<'_>) -> bool {
+        let Some(why) = self.ending.poll_ended(cx) else {
+            return false;
+        };
+        self.take_begun();
+        // What it makes of the calls in flight says more than that they were interrupted.
+        while let Poll::Ready(Some(())) = self.in_flight.poll_next_unpin(cx) {}
+        let failed = Readiness::Failed(StopCause::Failed(why));
+        self.life.set_readiness(failed);
+        true
+    }
+
+    /// Has the value say goodbye. Calls that come meanwhile wait for the next life.
+    fn poll_close(&mut self, ctx: &mut Context<Self>, cx: &mut TaskContext<'_>) {
+        if let Stage::Running(hands) = &self.stage
+            && self.ending.poll_close(&hands.dependency, cx).is_ready()
+        {
+            ctx.stop();
         }
     }
 }
@@ -266,11 +297,10 @@ impl<D: Dependency> Drop for Worker<D> {
     fn drop(&mut self) {
         self.lent.take_back();
         self.queue.put_back(std::mem::take(&mut self.batch));
+        self.ending.let_go(&self.life);
+        // To those that are in flight, whose destructors are caught one by one.
+        self.take_begun();
         let stage = std::mem::replace(&mut self.stage, Stage::Gone);
-        if let Stage::Running(hands) = &stage {
-            // With those that are in flight, whose destructors are caught one by one.
-            self.in_flight.extend(hands.take_begun());
-        }
         // The user's destructors, each on its own: two panics in one unwind abort the process.
         if let Err(panic) = caught(|| drop(stage)) {
             self.life.note_second_panic(panic);
@@ -306,6 +336,14 @@ impl<D: Dependency> Worker<D> {
 
     fn is_running(&self) -> bool {
         matches!(self.stage, Stage::Running(_))
+    }
+
+    /// Goes on with what callers have begun, and tells them whether somebody waits.
+    fn take_begun(&mut self) {
+        if let Stage::Running(hands) = &self.stage {
+            hands.set_backlog(self.batch.len());
+            self.in_flight.extend(hands.take_begun());
+        }
     }
 
     fn begin(&mut self, mut work: Work<D>) {
@@ -422,6 +460,7 @@ impl<D: Dependency> Execution<D> {
         let reply = result.map_err(|error| CallError::Failed {
             dependency: Arc::clone(&self.shared.name),
             error,
+            executed: verdict.executed,
         });
         duty.answer(verdict, now, reply);
     }
@@ -551,11 +590,14 @@ impl<D: Dependency> Manner<Worker<D>> for WorkerManner {
             worker.queue.poll_idle(cx);
             return;
         }
-        let queue_is_empty = worker.poll_queue(cx);
-        if let Stage::Running(hands) = &worker.stage {
-            hands.set_backlog(worker.batch.len());
-            worker.in_flight.extend(hands.take_begun());
+        if worker.ending.is_closing() {
+            return worker.poll_close(ctx, cx);
         }
+        if worker.poll_ended(cx) {
+            return;
+        }
+        let queue_is_empty = worker.poll_queue(cx);
+        worker.take_begun();
         while let Poll::Ready(Some(())) = worker.in_flight.poll_next_unpin(cx) {
             if worker.life.has_crashed() {
                 return;
@@ -566,7 +608,7 @@ impl<D: Dependency> Manner<Worker<D>> for WorkerManner {
             && worker.in_flight.is_empty()
             && worker.drained.as_mut().poll(cx).is_ready()
         {
-            ctx.stop();
+            worker.poll_close(ctx, cx);
         }
     }
 }

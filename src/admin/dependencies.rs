@@ -49,6 +49,15 @@ pub(super) struct View {
     chaos: Option<Chaos>,
     key_count: usize,
     keys: Vec<Key>,
+    /// The protocol's version that a server speaks MCP in, once it was reached.
+    protocol_version: Option<String>,
+    /// What the process of such a server wrote to its standard error last; only of one that was
+    /// asked for by its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stderr: Option<Vec<String>>,
+    /// The same of the life before, which goes with `last_exit`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_stderr: Option<Vec<String>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -184,7 +193,12 @@ pub(super) async fn one(
 /// The dependency of this name.
 pub(super) fn named(admin: &Admin, name: &str) -> Option<View> {
     let status = admin.runtime().status(name)?;
-    Some(view(admin, status))
+    let mut view = view(admin, status);
+    if let Some(server) = admin.server(name) {
+        view.stderr = Some(server.stderr());
+        view.last_stderr = Some(server.last_words());
+    }
+    Some(view)
 }
 
 /// Every dependency, by name.
@@ -202,6 +216,7 @@ fn view(admin: &Admin, status: DependencyStatus) -> View {
     let (health, health_reason) = (word(&status.health), reason_of(&status.health));
     let totals = status.totals;
     let key_count = status.keys.len();
+    let server = admin.server(&status.name);
     let taken = inner.runtime.latency(&status.name).unwrap_or_default();
     View {
         kind: kind.map_or("library", kind_word),
@@ -270,6 +285,9 @@ fn view(admin: &Admin, status: DependencyStatus) -> View {
             .take(MAX_KEYS)
             .map(|one| key(inner, one))
             .collect(),
+        protocol_version: server.and_then(|server| server.protocol_version()),
+        stderr: None,
+        last_stderr: None,
         name: status.name,
     }
 }
@@ -363,6 +381,7 @@ fn kind_word(kind: DependencyKind) -> &'static str {
     match kind {
         DependencyKind::Http => "http",
         DependencyKind::McpStdio => "mcp_stdio",
+        DependencyKind::McpHttp => "mcp_http",
         DependencyKind::Simulated => "simulated",
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use breakerbox_policy::{DependencySettings, WhenAllDown};
 
 use super::fallback::{self, FallbackConfig};
+use super::mcp::{self, McpConfig};
 use super::section::Section;
 use super::shape::{line, truth, word};
 use super::{breaker, classify, credentials, limits, policy};
@@ -15,12 +16,14 @@ use super::{breaker, classify, credentials, limits, policy};
 pub struct DependencyConfig {
     /// Who speaks to it; `None` when the program brings its own code for it.
     pub kind: Option<DependencyKind>,
-    /// Where it is; always given for [`DependencyKind::Http`].
+    /// Where it is; always given for [`DependencyKind::Http`] and [`DependencyKind::McpHttp`].
     pub url: Option<String>,
     /// Methods (or tools) that may be repeated after they may have been executed (CALL-7).
     pub idempotent: Vec<String>,
     /// The service-account key that it is called with: a file that was checked.
     pub credentials: Option<PathBuf>,
+    /// How a server that speaks MCP is reached; `None` for other kinds.
+    pub mcp: Option<McpConfig>,
     /// The policy, as the machines of the kernel take it.
     pub settings: DependencySettings,
     /// Who answers instead, in this order (FBK-1).
@@ -35,6 +38,8 @@ pub enum DependencyKind {
     Http,
     /// A Model Context Protocol server on standard input and output.
     McpStdio,
+    /// A Model Context Protocol server over streamable HTTP, at its `url`.
+    McpHttp,
     /// A server on loopback that `serve` or the demo starts itself.
     Simulated,
 }
@@ -44,17 +49,24 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
     const KINDS: &[(&str, DependencyKind)] = &[
         ("http", DependencyKind::Http),
         ("mcp_stdio", DependencyKind::McpStdio),
+        ("mcp_http", DependencyKind::McpHttp),
         ("simulated", DependencyKind::Simulated),
     ];
     let kind = section.get_if_set("kind", &word(KINDS));
     let url = section.get_if_set("url", &line(URL, is_http_url));
-    if kind == Some(DependencyKind::Http) && !section.has("url") {
-        section.conflict("url", "kind = \"http\" needs it", URL);
+    let needs_url = match kind {
+        Some(DependencyKind::Http) => Some("kind = \"http\" needs it"),
+        Some(DependencyKind::McpHttp) => Some("kind = \"mcp_http\" needs it"),
+        _ => None,
+    };
+    if let Some(reason) = needs_url.filter(|_| !section.has("url")) {
+        section.conflict("url", reason, URL);
     }
+    let mcp = mcp::read(&mut section, kind);
     let method = line("a method such as \"GET\", or a tool's name", is_name);
     let idempotent = section.get_or("idempotent", &method.list(), Vec::new());
     let credentials = read_credentials(&mut section);
-    let mut settings = read_settings(&mut section, environment);
+    let mut settings = read_settings(&mut section, environment, kind);
     let fallbacks: Vec<FallbackConfig> = section
         .sections("fallback")
         .into_iter()
@@ -73,12 +85,19 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
         url,
         idempotent,
         credentials,
+        mcp,
         settings,
         fallbacks,
     }
 }
 
-fn read_settings(section: &mut Section<'_>, environment: &str) -> DependencySettings {
+fn read_settings(
+    section: &mut Section<'_>,
+    environment: &str,
+    kind: Option<DependencyKind>,
+) -> DependencySettings {
+    // Such servers keep their data in a file, and lose writes that come at once.
+    let writes = u32::from(kind == Some(DependencyKind::McpStdio));
     const DOWN: &[(&str, WhenAllDown)] =
         &[("refuse", WhenAllDown::Refuse), ("try", WhenAllDown::Try)];
     let timeout = policy::timeout(section.section("timeout"));
@@ -92,7 +111,7 @@ fn read_settings(section: &mut Section<'_>, environment: &str) -> DependencySett
         hedge: hedge.and_then(|hedge| limits::hedge(hedge, timeout.attempt)),
         rate_limit: rate_limit.and_then(limits::rate_limit),
         throttle: limits::throttle(section.section("throttle")),
-        bulkhead: policy::bulkhead(section.section("bulkhead")),
+        bulkhead: policy::bulkhead(section.section("bulkhead"), writes),
         workers: policy::workers(section.section("workers")),
         classify: classify::read(section.section("classify")),
         keys: limits::keys(section.section("keys")),

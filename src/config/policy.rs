@@ -126,12 +126,12 @@ fn jitter() -> Shape<'static, RetryJitter> {
     })
 }
 
-/// Reads `bulkhead`.
-pub(super) fn bulkhead(mut section: Section<'_>) -> BulkheadSettings {
+/// Reads `bulkhead`. `writes`: how many of them at once where nothing is said, 0 for no own limit.
+pub(super) fn bulkhead(mut section: Section<'_>, writes: u32) -> BulkheadSettings {
     const MOST: u32 = 1_000_000;
     let default = BulkheadSettings::default();
     let most = section.get_or("max_concurrent", &count(MOST), default.max_concurrent);
-    let writes = section.get_or("max_concurrent_writes", &whole(0..=MOST), 0);
+    let writes = section.get_or("max_concurrent_writes", &whole(0..=MOST), writes);
     let is_bad = section.is_bad("max_concurrent");
     if writes > most.get() && !is_bad {
         section.conflict(

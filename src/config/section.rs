@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use config::{Value, ValueKind};
 
 use super::problem::{Problem, Warning};
+use super::secret::Secret;
 use super::shape::{Shape, show};
 use super::source::{Origin, Rank};
 
@@ -185,6 +186,42 @@ impl<'a> Section<'a> {
         }
         self.push(path, Some(shown), None, &shape.allowed, &Origin::of(value));
         None
+    }
+
+    /// A table of texts that nobody may see, whose keys are data; beside each, whether a variable
+    /// gave it.
+    pub(super) fn secrets(
+        &mut self,
+        key: &'static str,
+        allowed: &str,
+    ) -> BTreeMap<String, (Secret, bool)> {
+        self.known.insert(key);
+        let path = self.path_of(key);
+        self.report.borrow_mut().asked.insert(path.clone());
+        let mut secrets = BTreeMap::new();
+        let table = match self.values.get(key).map(|value| &value.kind) {
+            None => return secrets,
+            Some(ValueKind::Table(table)) => table.clone(),
+            Some(_) => {
+                let origin = Origin::of(&self.values[key]);
+                self.push(path, Some("***".to_owned()), None, allowed, &origin);
+                return secrets;
+            }
+        };
+        for (name, value) in table {
+            let origin = Origin::of(&value);
+            let path = format!("{path}.{name}");
+            match value.kind {
+                ValueKind::String(text) => {
+                    let by_variable = origin.rank >= Rank::DotEnv;
+                    secrets.insert(name, (Secret::new(text), by_variable));
+                    let given = ("***".to_owned(), origin);
+                    self.report.borrow_mut().given.insert(path, given);
+                }
+                _ => self.push(path, Some("***".to_owned()), None, "a text", &origin),
+            }
+        }
+        secrets
     }
 
     /// One value, or its default.

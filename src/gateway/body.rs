@@ -33,7 +33,11 @@ enum Kind {
     Whole(Option<Bytes>),
     Relayed(Box<Relayed>),
     Rest(Box<Rest>),
+    Ours(Ours),
 }
+
+/// An answer that is made here, and can be a stream.
+type Ours = http_body_util::combinators::BoxBody<Bytes, std::convert::Infallible>;
 
 /// An answer broke off after its head had been sent.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +85,10 @@ impl ReplyBody {
         })))
     }
 
+    pub(super) fn ours(body: Ours) -> Self {
+        Self::of(Kind::Ours(body))
+    }
+
     fn of(kind: Kind) -> Self {
         Self {
             kind,
@@ -117,6 +125,9 @@ impl Body for ReplyBody {
             Kind::Whole(body) => Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
             Kind::Relayed(relayed) => relayed.poll_frame(cx),
             Kind::Rest(rest) => rest.poll_frame(cx),
+            Kind::Ours(ours) => Pin::new(ours)
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map_err(|never| match never {}))),
         });
         if let (Some(waiting), Some(Ok(_))) = (&mut this.waiting, &frame) {
             waiting.given();
@@ -132,6 +143,7 @@ impl Body for ReplyBody {
             Kind::Whole(body) => body.is_none(),
             Kind::Relayed(relayed) => relayed.ended && relayed.last.is_none(),
             Kind::Rest(rest) => rest.body.is_end_stream(),
+            Kind::Ours(ours) => ours.is_end_stream(),
         }
     }
 
@@ -140,6 +152,7 @@ impl Body for ReplyBody {
             Kind::Whole(body) => SizeHint::with_exact(body.as_ref().map_or(0, Bytes::len) as u64),
             Kind::Relayed(relayed) => relayed.hint,
             Kind::Rest(rest) => rest.body.size_hint(),
+            Kind::Ours(ours) => ours.size_hint(),
         }
     }
 }

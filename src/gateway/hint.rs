@@ -4,29 +4,20 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
-use jiff::Timestamp;
 use serde_json::Value;
+
+use crate::hint::retry_after;
 
 /// The larger one of the hints in an answer's headers and in its body.
 pub(super) fn read(headers: &HeaderMap, body: Option<&[u8]>) -> Option<Duration> {
     let line = headers.get(RETRY_AFTER).and_then(|line| line.to_str().ok());
-    let in_headers = line.and_then(|line| retry_after(line.trim(), Timestamp::now()));
+    let in_headers = line.and_then(retry_after);
     let media = headers
         .get(CONTENT_TYPE)
         .and_then(|line| line.to_str().ok());
     let is_json = media.is_some_and(|media| media.starts_with("application/json"));
     let in_body = body.filter(|_| is_json).and_then(retry_info);
     in_headers.max(in_body)
-}
-
-/// Seconds, or a date.
-fn retry_after(line: &str, now: Timestamp) -> Option<Duration> {
-    if let Ok(seconds) = line.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = jiff::fmt::rfc2822::parse(line).ok()?.timestamp();
-    // What is past is no hint to wait, and none to come at once either.
-    Duration::try_from(date.duration_since(now)).ok()
 }
 
 /// `google.rpc.RetryInfo` among the details of an error.
@@ -45,18 +36,6 @@ fn retry_info(body: &[u8]) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lim_1_a_hint_is_seconds_or_a_date() {
-        let now: Timestamp = "2026-11-06T08:49:30Z".parse().unwrap();
-        let hint = |line| retry_after(line, now);
-        assert_eq!(hint("7"), Some(Duration::from_secs(7)));
-        let date = "Fri, 06 Nov 2026 08:49:37 GMT";
-        assert_eq!(hint(date), Some(Duration::from_secs(7)));
-        assert_eq!(hint("Fri, 06 Nov 2020 08:49:37 GMT"), None);
-        assert_eq!(hint("soon"), None);
-        assert_eq!(hint("-1"), None);
-    }
 
     #[test]
     fn lim_1_the_larger_one_of_two_hints_counts() {

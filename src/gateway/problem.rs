@@ -7,11 +7,13 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use serde::Serialize;
+use serde_json::Value;
 
 use breakerbox_policy::Executed;
 
 use super::body::ReplyBody;
 use super::failure::{Failure, HttpError};
+use crate::mcp::McpError;
 use crate::{Absence, CallError};
 
 /// One kind of problem: its code, its status and its title.
@@ -70,6 +72,12 @@ impl Kind {
         StatusCode::NOT_FOUND,
         "there is no such dependency",
     );
+    /// No such path behind the dependency's name.
+    pub(super) const NO_PATH: Self = Self(
+        "unknown-path",
+        StatusCode::NOT_FOUND,
+        "there is nothing at this path",
+    );
     /// The request itself is wrong.
     pub(super) const BAD_REQUEST: Self = Self(
         "bad-request",
@@ -124,7 +132,7 @@ impl<'a> Problem<'a> {
 
     /// What a call came to.
     pub(super) fn of_call(error: &CallError<HttpError>, dependency: &'a str) -> Self {
-        let kind = kind_of(error);
+        let kind = kind_of(error, &|error| kind_of_failure(error.failure));
         let wait = error.retry_after();
         Self::new(
             kind,
@@ -133,6 +141,24 @@ impl<'a> Problem<'a> {
             executed(error),
             wait,
         )
+    }
+
+    /// What a call of a server that speaks MCP came to.
+    pub(super) fn of_mcp(error: &CallError<McpError>, dependency: &'a str) -> Self {
+        let late = |error: &McpError| match error {
+            McpError::Silent(_) => Kind::TIMED_OUT,
+            _ => Kind::FAILED,
+        };
+        let kind = kind_of(error, &late);
+        let wait = error.retry_after();
+        let detail = error.to_string();
+        Self::new(kind, Some(dependency), detail, error.executed(), wait)
+    }
+
+    /// The same beside a message of another protocol.
+    pub(super) fn into_data(self) -> Value {
+        // A struct of texts and numbers can always be written.
+        serde_json::to_value(&self).unwrap_or_default()
     }
 
     fn new(
@@ -200,9 +226,10 @@ fn executed(error: &CallError<HttpError>) -> Executed {
     }
 }
 
-fn kind_of(error: &CallError<HttpError>) -> Kind {
+/// `own`: what the dependency's own error is.
+fn kind_of<E>(error: &CallError<E>, own: &dyn Fn(&E) -> Kind) -> Kind {
     match error {
-        CallError::Failed { error, .. } => kind_of_failure(error.failure),
+        CallError::Failed { error, .. } => own(error),
         CallError::Open(_) => Kind::OPEN,
         CallError::Overloaded { .. } => Kind::OVERLOADED,
         CallError::TimedOut { .. } | CallError::Stalled { .. } => Kind::TIMED_OUT,
@@ -214,7 +241,7 @@ fn kind_of(error: &CallError<HttpError>) -> Kind {
         },
         CallError::Quarantined { .. } => Kind::QUARANTINED,
         CallError::RateLimited { .. } | CallError::SessionSpent { .. } => Kind::RATE_LIMITED,
-        CallError::FallbackFailed { cause, .. } => kind_of(cause),
+        CallError::FallbackFailed { cause, .. } => kind_of(cause, own),
         // An attempt that chaos made fail, and whatever comes to be added.
         _ => Kind::FAILED,
     }
@@ -253,7 +280,7 @@ mod tests {
 
     fn shown(error: &Error) -> (&'static str, u16, &'static str, Option<u64>) {
         let problem = Problem::of_call(error, "web");
-        let Kind(code, status, _) = kind_of(error);
+        let Kind(code, status, _) = kind_of(error, &|error| kind_of_failure(error.failure));
         assert_eq!(problem.kind, format!("urn:breakerbox:{code}"));
         assert_eq!(problem.status, status.as_u16());
         (
@@ -266,7 +293,11 @@ mod tests {
 
     fn failed(failure: Failure) -> Error {
         let (dependency, error) = (name(), failure.into());
-        CallError::Failed { dependency, error }
+        CallError::Failed {
+            dependency,
+            error,
+            executed: Executed::Yes,
+        }
     }
 
     fn absent(reason: Absence) -> Error {

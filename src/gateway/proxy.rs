@@ -18,6 +18,7 @@ use breakerbox_policy::Priority;
 use super::body::ReplyBody;
 use super::cache::Keeping;
 use super::dependency::{HttpReply, HttpRequest, of_status};
+use super::door::Door;
 use super::exchange::{self, Exchange, Piece};
 use super::failure::{Failure, HttpError, Said, SaidBody};
 use super::headers::{
@@ -25,7 +26,7 @@ use super::headers::{
 };
 use super::pool::Arriving;
 use super::problem::{Kind, Problem};
-use super::route::{Lane, Route};
+use super::route::{Lane, Route, Way};
 use super::trace::{AttemptSpan, RequestSpan};
 use super::upload::{self, Limits, Passing, Read, Trace, Upload};
 use crate::{Answer, CallError, CallOptions, Served, Source, Streamed};
@@ -73,12 +74,17 @@ async fn answer_and_read(
     let routes = lane.routes.load();
     let found = path.strip_prefix('/').and_then(|path| {
         let name = path.split('/').next()?;
-        routes
-            .get(name)
-            .map(|route| (Arc::clone(route), name.len()))
+        routes.get(name).map(|way| (way.clone(), name.len()))
     });
     drop(routes);
-    let Some((route, length)) = found else {
+    let route = match found {
+        Some((Way::Http(route), length)) => Some((route, length)),
+        Some((Way::Mcp(door), length)) => {
+            return Box::pin(through(&door, length, head, body)).await;
+        }
+        None => None,
+    };
+    let Some((route, length)) = route else {
         let detail = "the first part of the path is the name of a dependency; / lists them";
         let asked = path.split('/').nth(1);
         let problem = Problem::of(Kind::UNKNOWN, asked, detail);
@@ -101,6 +107,27 @@ async fn answer_and_read(
             (own(problem.into_response(), 0), is_empty)
         }
     }
+}
+
+/// Answers a request to a server that speaks MCP: it has one path. `length`: of its name.
+async fn through(
+    door: &Door,
+    length: usize,
+    head: Parts,
+    body: Incoming,
+) -> (Response<ReplyBody>, bool) {
+    let is_empty = body.is_end_stream();
+    if head.uri.path()[1 + length..] == *"/mcp" {
+        // The whole of a request is read before it is answered, or it is refused by its head.
+        let response = door.answer(head, body).await;
+        let is_read = is_empty || response.status().is_success();
+        return (response, is_read);
+    }
+    let name = &door.name;
+    let detail = format!("a server that speaks MCP is reached by MCP, at /{name}/mcp");
+    let problem = Problem::of(Kind::NO_PATH, Some(name), detail);
+    let problem = problem.state(door.client.client().state());
+    (own(problem.into_response(), 0), is_empty)
 }
 
 /// What the caller wants of the runtime.

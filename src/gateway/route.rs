@@ -10,13 +10,41 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use super::AddError;
 use super::cache::{Kept, Rules};
 use super::dependency::{Http, HttpReply};
+use super::door::Door;
 use super::trace::{Attempts, Tracing};
 use super::upstream::{Place, Upstream};
 use crate::config::{DependencyConfig, FallbackConfig, FallbackKind, FallbackOn, GatewayConfig};
-use crate::{ByName, Client, Fixed, On, Rule, Runtime};
+use crate::mcp::McpSettings;
+use crate::{ByName, Client, Dependency, Fixed, On, Rule, Runtime};
 
-/// The routes of one moment.
-pub(super) type Routes = HashMap<Arc<str>, Arc<Route>>;
+/// The ways of one moment.
+pub(super) type Routes = HashMap<Arc<str>, Way>;
+
+/// How callers reach a dependency.
+#[derive(Clone)]
+pub(super) enum Way {
+    /// Any request is passed on.
+    Http(Arc<Route>),
+    /// Its tools are called.
+    Mcp(Arc<Door>),
+}
+
+impl Way {
+    /// Whether it can take a configuration over while it runs.
+    pub(super) fn fits(&self, config: &DependencyConfig, url: &str) -> bool {
+        match self {
+            Self::Http(route) => route.fits(config, url),
+            Self::Mcp(door) => door.fits(config),
+        }
+    }
+
+    /// Takes over what is not the runtime's.
+    pub(super) fn follow(&self, config: &DependencyConfig) {
+        if let Self::Http(route) = self {
+            route.follow(config);
+        }
+    }
+}
 
 /// What one thread of the gateway works with.
 pub(super) struct Lane {
@@ -106,12 +134,13 @@ impl Route {
     }
 
     /// Whether it can take a configuration over while it runs.
-    pub(super) fn fits(&self, config: &DependencyConfig, url: &str) -> bool {
-        self.made_of == MadeOf::of(config, url)
+    fn fits(&self, config: &DependencyConfig, url: &str) -> bool {
+        let is_http = McpSettings::of_config(config).is_none();
+        is_http && self.made_of == MadeOf::of(config, url)
     }
 
     /// Takes over what is not the runtime's.
-    pub(super) fn follow(&self, config: &DependencyConfig) {
+    fn follow(&self, config: &DependencyConfig) {
         self.place.set_connect(config.settings.timeout.connect);
     }
 }
@@ -152,6 +181,11 @@ fn rule(runtime: &Runtime, config: &FallbackConfig, caches: &mut Vec<Rules>) -> 
             }))
         }
     };
+    narrowed(rule, config)
+}
+
+/// The rule for what the configuration says that it serves.
+pub(super) fn narrowed<D: Dependency>(rule: Rule<D>, config: &FallbackConfig) -> Rule<D> {
     let rule = match config.on[..] {
         [FallbackOn::Refused] => rule.on(On::Refused),
         [FallbackOn::Failed] => rule.on(On::Failed),

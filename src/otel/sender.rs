@@ -158,7 +158,7 @@ impl fmt::Debug for Sender {
 /// Certificate authorities are read only where they are needed.
 fn tls(endpoint: &str) -> Result<ClientConfig, String> {
     if endpoint.starts_with("https:") {
-        return crate::gateway::tls();
+        return crate::tls::client();
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config =

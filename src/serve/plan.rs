@@ -58,6 +58,8 @@ impl Plan {
         all.filter_map(|(name, one)| {
             let url = match self.site_of(name, one) {
                 Some(url) => url,
+                // A process has no address.
+                None if one.mcp.is_some() => one.url.as_deref().unwrap_or_default(),
                 None => one.url.as_deref()?,
             };
             Some((name.as_str(), one, url))
@@ -89,14 +91,13 @@ impl Plan {
 
 fn check(settings: &Settings) -> Result<(), Unservable> {
     let problem = |(name, one): (&String, &DependencyConfig)| {
-        let given = match one.kind {
-            Some(DependencyKind::Http | DependencyKind::Simulated) => return None,
-            None => "it is missing, and only a program can bring its own code",
-            Some(_) => "given \"mcp_stdio\", which this version does not serve",
-        };
+        if one.kind.is_some() {
+            return None;
+        }
         let key = format!("dependencies.{name}.kind");
         Some(format!(
-            "{key}: {given}, allowed: \"http\" or \"simulated\""
+            "{key}: it is missing, and only a program can bring its own code, allowed: \"http\", \
+             \"mcp_stdio\", \"mcp_http\" or \"simulated\""
         ))
     };
     let problems: Vec<String> = settings.dependencies.iter().filter_map(problem).collect();

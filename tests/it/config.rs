@@ -5,6 +5,7 @@ mod check;
 mod credentials;
 mod layers;
 mod limits;
+mod mcp;
 mod otel;
 mod problems;
 #[cfg(feature = "cli")]

@@ -14,7 +14,7 @@ mod otel;
 mod problems;
 mod readme;
 mod retries;
-mod serve;
+pub(crate) mod serve;
 mod streams;
 mod times;
 mod tls;

@@ -11,6 +11,8 @@ mod config;
 mod demo;
 #[cfg(feature = "cli")]
 mod gateway;
+#[cfg(all(feature = "mcp", target_os = "linux"))]
+mod mcp;
 #[cfg(feature = "macros")]
 mod protected;
 mod reload;
@@ -24,7 +26,7 @@ mod tidy;
 mod log;
 
 mod scripted;
-#[cfg(feature = "cli")]
+#[cfg(any(feature = "cli", feature = "mcp"))]
 mod tools;
 
 mod streamed;

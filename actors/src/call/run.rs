@@ -181,6 +181,7 @@ where
         Some(Ok(Err(error))) => CallError::Failed {
             dependency: dependency(),
             error,
+            executed: verdict.executed,
         },
         Some(Err(Injected)) => CallError::Injected {
             dependency: dependency(),

@@ -191,10 +191,16 @@ where
             return Ok(Some((stream, first, hold)));
         }
         Some(Ok(Ok((stream, None)))) => (classify(Ok(&stream)).judged(shared), None),
-        Some(Ok(Err(error))) => (
-            classify(Err(&error)).judged(shared),
-            Some(CallError::Failed { dependency, error }),
-        ),
+        Some(Ok(Err(error))) => {
+            let verdict = classify(Err(&error)).judged(shared);
+            let executed = verdict.executed;
+            let failed = CallError::Failed {
+                dependency,
+                error,
+                executed,
+            };
+            (verdict, Some(failed))
+        }
         Some(Err(Injected)) => {
             let failure = Class::Failure.into();
             (failure, Some(CallError::Injected { dependency }))

@@ -94,6 +94,7 @@ fn the_attributes_fallback_that_fails_is_told_with_the_cause() {
             cause: Box::new(CallError::Failed {
                 dependency: "dep".into(),
                 error: "the index is down".to_owned(),
+                executed: Executed::Yes,
             }),
         };
         assert_eq!(error, expected);

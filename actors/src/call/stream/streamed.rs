@@ -129,7 +129,13 @@ impl<S: TryStream> Streamed<S> {
             Some(Err(error)) => {
                 let dependency = Arc::clone(&hold.shared().name);
                 let verdict = (self.classify)(Err(&error));
-                (verdict, Some(CallError::Failed { dependency, error }))
+                let executed = verdict.executed;
+                let failed = CallError::Failed {
+                    dependency,
+                    error,
+                    executed,
+                };
+                (verdict, Some(failed))
             }
         };
         let verdict = verdict.judged(hold.shared());

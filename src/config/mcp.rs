@@ -1,0 +1,113 @@
+//! The keys of a server that speaks MCP: how its process is started, or what is sent to it.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::breaker::count;
+use super::dependency::DependencyKind;
+use super::secret::Secret;
+use super::section::Section;
+use super::shape::{TICK, YEAR, bytes, duration, line, whole};
+
+/// How a server is reached, beside its address.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct McpConfig {
+    /// The program, for [`DependencyKind::McpStdio`].
+    pub command: String,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Its variables.
+    pub env: BTreeMap<String, Secret>,
+    /// The folder that it runs in.
+    pub cwd: Option<PathBuf>,
+    /// Headers of every request, for [`DependencyKind::McpHttp`].
+    pub headers: BTreeMap<String, Secret>,
+    /// How long it may take to start.
+    pub start_timeout: Duration,
+    /// After how many silent timeouts in a row it is replaced.
+    pub hang_limit: Option<NonZeroU32>,
+    /// Lines of its standard error that are kept.
+    pub stderr_lines: usize,
+    /// The longest message, in bytes.
+    pub max_line: u64,
+}
+
+const STDIO_ONLY: [&str; 5] = ["command", "args", "env", "cwd", "stderr_lines"];
+const HTTP_ONLY: [&str; 1] = ["headers"];
+const BOTH: [&str; 3] = ["start_timeout", "hang_limit", "max_line"];
+
+/// Reads them; `None` for a dependency of another kind, which may have none of them.
+pub(super) fn read(section: &mut Section<'_>, kind: Option<DependencyKind>) -> Option<McpConfig> {
+    let text = || line("a text", |_| true);
+    let program = line("the name or the path of a program", |name| !name.is_empty());
+    let folder = line("the path of a folder", |path| !path.is_empty());
+    let span = duration(TICK..=YEAR);
+    let times = count(1000).or_off();
+    let lines = whole(0..=10_000_i64);
+    let size = bytes("\"16MiB\", from 1KB to 1GB", 1000..=1_000_000_000);
+    let command = section.get("command", &program);
+    let args = section.get("args", &text().list());
+    let cwd = section.get("cwd", &folder);
+    let env = section.secrets("env", "a table of texts, such as { API_KEY = \"…\" }");
+    let headers = section.secrets("headers", "a table of texts, such as { x-api-key = \"…\" }");
+    let start_timeout = section.get("start_timeout", &span);
+    let hang_limit = section.get("hang_limit", &times);
+    let stderr_lines = section.get("stderr_lines", &lines);
+    let max_line = section.get("max_line", &size);
+    let is_stdio = kind == Some(DependencyKind::McpStdio);
+    let is_http = kind == Some(DependencyKind::McpHttp);
+    let alien = STDIO_ONLY.iter().filter(|_| !is_stdio);
+    let alien = alien.chain(HTTP_ONLY.iter().filter(|_| !is_http));
+    for key in alien.chain(BOTH.iter().filter(|_| !is_stdio && !is_http)) {
+        if section.has(key) {
+            let reason = "it is for servers that speak MCP, of another kind than this";
+            section.conflict(key, reason, "to leave it out");
+        }
+    }
+    if !is_stdio && !is_http {
+        return None;
+    }
+    if is_stdio && !section.has("command") {
+        let needs = "kind = \"mcp_stdio\" needs it";
+        section.conflict("command", needs, "the name or the path of a program");
+    }
+    let limit = if is_stdio { THREE } else { NonZeroU32::MIN };
+    if is_stdio {
+        section.settle("args", &text().list(), args.clone(), Vec::new());
+        section.settle("stderr_lines", &lines, stderr_lines, STDERR_LINES);
+    }
+    Some(McpConfig {
+        command: command.unwrap_or_default(),
+        args: args.unwrap_or_default(),
+        env: upper_case(env),
+        cwd: cwd.map(PathBuf::from),
+        headers: headers
+            .into_iter()
+            .map(|(name, (value, _))| (name, value))
+            .collect(),
+        start_timeout: section.settle("start_timeout", &span, start_timeout, TEN_SECONDS),
+        hang_limit: section.settle("hang_limit", &times, hang_limit, Some(limit)),
+        stderr_lines: usize::try_from(stderr_lines.unwrap_or(STDERR_LINES)).unwrap_or(0),
+        max_line: section.settle("max_line", &size, max_line, 16 << 20),
+    })
+}
+
+const THREE: NonZeroU32 = NonZeroU32::new(3).expect("three is not zero");
+const STDERR_LINES: i64 = 50;
+const TEN_SECONDS: Duration = Duration::from_secs(10);
+
+/// Our own variables are read without regard to case, and so the names in them are lost; those of
+/// a server are upper-case as a rule.
+fn upper_case(env: BTreeMap<String, (Secret, bool)>) -> BTreeMap<String, Secret> {
+    let env = env.into_iter().map(|(name, (value, by_variable))| {
+        if by_variable {
+            (name.to_ascii_uppercase(), value)
+        } else {
+            (name, value)
+        }
+    });
+    env.collect()
+}

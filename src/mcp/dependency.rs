@@ -1,0 +1,242 @@
+//! A server as the runtime sees it: one life of its process, or of the way to it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use breakerbox_policy::Class;
+use tokio::time::timeout;
+
+use super::board::Board;
+use super::call::{ToolCall, ToolResult};
+use super::error::McpError;
+use super::link::{Link, WebLink};
+use super::pipe::Pipe;
+use super::process::{Pipes, Process};
+use super::session::Session;
+use super::settings::McpServer;
+use super::signs::{End, Signs};
+use crate::{CallContext, Dependency, Verdict, redact};
+
+/// How long the status of a process is waited for once it has closed its output.
+const STATUS: Duration = Duration::from_millis(30);
+/// So many results in a row that are tools' own errors are more than mistakes of callers.
+const SICK: u32 = 3;
+
+/// The type of a dependency that speaks MCP; its clients are `Client<Mcp>`.
+///
+/// A value owns the server's process: dropped, the process is gone, with all that it has started.
+pub struct Mcp {
+    link: Arc<Link>,
+    process: Option<Process>,
+    signs: Arc<Signs>,
+    board: Arc<Board>,
+}
+
+impl Mcp {
+    /// Begins a life: starts the process, has the handshake, and lists the tools.
+    ///
+    /// # Errors  [`McpError`]; what was started is gone again.
+    pub(super) async fn start(board: Arc<Board>) -> Result<Self, McpError> {
+        match board.settings.server {
+            McpServer::Stdio { .. } => Self::start_process(board).await,
+            McpServer::Http { .. } => Self::start_elsewhere(board).await,
+        }
+    }
+
+    /// A server elsewhere need not be there yet: its breaker deals with that.
+    async fn start_elsewhere(board: Arc<Board>) -> Result<Self, McpError> {
+        let link = Arc::new(Link::Web(Box::new(WebLink::new(&board)?)));
+        if let Err(error) = link.session().await {
+            tracing::warn!(%error, "a server that speaks MCP cannot be reached yet");
+        }
+        board.link.store(Some(Arc::clone(&link)));
+        Ok(Self {
+            link,
+            process: None,
+            signs: Arc::default(),
+            board,
+        })
+    }
+
+    async fn start_process(board: Arc<Board>) -> Result<Self, McpError> {
+        let settings = &board.settings;
+        let words = &board.words;
+        let failed = |reason: String| McpError::StartFailed { reason };
+        let started = Process::start(&settings.server, words);
+        let (process, Pipes { stdin, stdout }) = started.map_err(|error| {
+            // The words of the system say nothing of the arguments.
+            failed(format!("its program cannot be run: {error}"))
+        })?;
+        let signs = Arc::new(Signs::new(settings.hang_limit));
+        let pipe = Pipe::new((stdout, stdin), settings.max_line, &signs, words);
+        let opening = Session::open(pipe, Arc::clone(&signs), &board);
+        let opened = match timeout(settings.start_timeout, opening).await {
+            Ok(opened) => opened.map_err(McpError::at_start),
+            Err(_) => {
+                let limit = settings.start_timeout;
+                Err(failed(format!("no handshake within {limit:?}")))
+            }
+        };
+        let session = match opened {
+            Ok(session) => session,
+            Err(error) => return Err(with_end(error, process).await),
+        };
+        let link = Arc::new(Link::Process(Arc::new(session)));
+        board.link.store(Some(Arc::clone(&link)));
+        Ok(Self {
+            link,
+            process: Some(process),
+            signs,
+            board,
+        })
+    }
+
+    /// Why a process can serve no more, once its connection is over or it is gone.
+    async fn ended_process(&self, process: &Process) -> String {
+        let end = tokio::select! {
+            end = self.signs.ended() => end,
+            _ = process.ended() => End::Closed,
+        };
+        let what = match (end, self.signs.violation()) {
+            (End::Hung, _) => {
+                process.kill();
+                let limit = self.signs.limit();
+                return format!("it hung: nothing came of it while {limit} calls timed out");
+            }
+            (_, Some(violation)) => {
+                // Nobody waits for more words of it: calls wait for the next life.
+                process.kill();
+                return format!("it broke the protocol: {violation}");
+            }
+            _ => match timeout(STATUS, process.ended()).await {
+                Ok(status) => status,
+                Err(_) => {
+                    process.kill();
+                    "it closed its output".to_owned()
+                }
+            },
+        };
+        with_words(what, process.last_words().await)
+    }
+}
+
+/// The begin of a text, as much as is worth a warning.
+fn first_line(text: &str) -> &str {
+    let line = text.lines().next().unwrap_or_default();
+    line.char_indices()
+        .nth(200)
+        .map_or(line, |(end, _)| &line[..end])
+}
+
+fn with_words(what: String, last: Option<String>) -> String {
+    match last {
+        Some(last) => format!("{what}; it said last: {last}"),
+        None => what,
+    }
+}
+
+/// Adds what a process that did not start had to say.
+async fn with_end(error: McpError, process: Process) -> McpError {
+    let status = timeout(STATUS, process.ended()).await;
+    process.kill();
+    let McpError::StartFailed { reason } = error else {
+        return error;
+    };
+    let reason = match status {
+        Ok(status) => format!("{reason}: {status}"),
+        Err(_) => reason,
+    };
+    McpError::StartFailed {
+        reason: with_words(reason, process.last_words().await),
+    }
+}
+
+impl Dependency for Mcp {
+    type Request = ToolCall;
+    type Response = ToolResult;
+    type Error = McpError;
+
+    async fn call(&self, request: ToolCall, call: &CallContext) -> Result<ToolResult, McpError> {
+        let tool = request.name.clone();
+        let session = self.link.session().await?;
+        let result = match session.call(request, call).await {
+            Ok(result) => result,
+            Err(error) if error.is_end() && self.process.is_some() => {
+                let why = session.signs.over().await;
+                return Err(error.because(why));
+            }
+            Err(error) => {
+                // Nothing more is asked on a connection on which nobody knows what was answered.
+                if error.is_end() && self.process.is_none() {
+                    session.signs.close(None);
+                }
+                return Err(error);
+            }
+        };
+        match self.board.count(result.is_error) {
+            0 => call.complain(None),
+            SICK => {
+                let text = redact(first_line(&result.content)).into_owned();
+                let what = format!("its tools answer with nothing but errors: {tool}: {text}");
+                tracing::warn!(dependency = call.dependency(), "{what}");
+                call.complain(Some(what));
+            }
+            _ => {}
+        }
+        Ok(result)
+    }
+
+    async fn ended(&self) -> String {
+        match &self.process {
+            Some(process) => {
+                let why = self.ended_process(process).await;
+                self.signs.declare_over(&why);
+                why
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn close(&self) {
+        self.link.close().await;
+        if let Some(process) = &self.process {
+            process.stop().await;
+        }
+    }
+
+    fn classify(result: Result<&ToolResult, &McpError>) -> Verdict {
+        match result {
+            // The server is well; the call was wrong.
+            Ok(result) if result.is_error => Verdict::from(Class::Rejected),
+            Ok(_) => Verdict::from(Class::Success),
+            Err(error) => error.verdict(),
+        }
+    }
+
+    fn is_idempotent(request: &ToolCall) -> bool {
+        request.nature.idempotent
+    }
+
+    fn is_write(request: &ToolCall) -> bool {
+        request.nature.write
+    }
+}
+
+impl Drop for Mcp {
+    fn drop(&mut self) {
+        // Another life may have begun already.
+        let published = self.board.link.load();
+        if published
+            .as_ref()
+            .is_some_and(|link| Arc::ptr_eq(link, &self.link))
+        {
+            self.board.link.compare_and_swap(&*published, None);
+        }
+    }
+}
+
+impl std::fmt::Debug for Mcp {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Mcp").finish_non_exhaustive()
+    }
+}

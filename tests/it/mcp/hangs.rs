@@ -1,0 +1,109 @@
+//! A server that says nothing any more: item 68.
+
+use breakerbox::CallOptions;
+use breakerbox::policy::Executed;
+use tokio::time::Instant;
+
+use super::scripted::notes;
+use super::*;
+
+const SHORT: Duration = Duration::from_millis(300);
+
+async fn in_a_hurry(bed: &Bed, tool: &str) -> Ended {
+    let options = CallOptions {
+        timeout: Some(SHORT),
+        ..CallOptions::default()
+    };
+    let arguments = object(json!({}));
+    bed.server.call_with(tool, arguments, options).await
+}
+
+fn is_late(ended: &Ended) -> bool {
+    matches!(
+        ended,
+        Err(CallError::TimedOut {
+            executed: Executed::Maybe,
+            ..
+        })
+    )
+}
+
+#[tokio::test]
+async fn item_68_a_stopped_server_is_killed_and_replaced_without_a_goodbye() {
+    let Some(bed) = Bed::scripted(|_| {}, |_| {}).await else {
+        return;
+    };
+    let first = bed.process();
+    signal(first, "STOP");
+    for number in 1..=3 {
+        let began = Instant::now();
+        let ended = in_a_hurry(&bed, "echo").await;
+        let took = began.elapsed();
+        assert!(is_late(&ended), "call {number}: {ended:?}");
+        assert!(
+            took >= SHORT && took < SHORT + Duration::from_millis(50),
+            "{took:?}"
+        );
+    }
+    let began = Instant::now();
+    let answer = bed.call("echo", json!({ "text": "well" })).await.unwrap();
+    let took = began.elapsed();
+    assert_eq!(answer.value.content, "well");
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert_eq!(bed.lives(), 2);
+    gone(&[first]);
+    let exit = bed.last_exit();
+    assert!(
+        exit.contains("it hung") && exit.contains("3 calls"),
+        "{exit}"
+    );
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn item_68_the_server_is_told_that_nobody_waits() {
+    let Some(bed) = Bed::scripted(|_| {}, |_| {}).await else {
+        return;
+    };
+    let ended = in_a_hurry(&bed, "hang").await;
+    assert!(is_late(&ended), "{ended:?}");
+    let told = |bed: &Bed| {
+        let notes = notes(bed.folder.path());
+        notes
+            .iter()
+            .any(|line| line.starts_with("notifications/cancelled "))
+    };
+    bed.until("it is told", told).await;
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn item_68_one_that_answers_others_is_slow_and_does_not_hang() {
+    let Some(bed) = Bed::scripted(|_| {}, |_| {}).await else {
+        return;
+    };
+    for _ in 0..4 {
+        let hung = in_a_hurry(&bed, "hang");
+        let (hung, answered) = tokio::join!(hung, bed.call("echo", json!({ "wait": 50 })));
+        assert!(is_late(&hung), "{hung:?}");
+        answered.unwrap();
+    }
+    assert_eq!(bed.lives(), 1);
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn item_68_whoever_leaves_early_says_nothing_about_the_server() {
+    let Some(bed) = Bed::scripted(|_| {}, |_| {}).await else {
+        return;
+    };
+    signal(bed.process(), "STOP");
+    for _ in 0..5 {
+        let left = tokio::time::timeout(Duration::from_millis(30), bed.call("hang", json!({})));
+        assert!(left.await.is_err());
+    }
+    signal(bed.process(), "CONT");
+    bed.call("echo", json!({})).await.unwrap();
+    assert_eq!(bed.lives(), 1);
+    bed.end().await;
+}

@@ -1,0 +1,113 @@
+//! A server of the test's own, which misbehaves when it is asked to.
+
+use std::path::{Path, PathBuf};
+
+use breakerbox::mcp::McpSettings;
+
+use crate::tools;
+
+/// What a call of each tool does, beside answering.
+///
+/// - `echo`: answers with its text, after `wait` milliseconds where that is given.
+/// - `hang`: never answers.
+/// - `exit`: ends the process with a status, before it answers.
+/// - `delete`, `once`: end the process the first time, and answer when they are called again.
+/// - `garbage`: writes so many lines that are no messages, then answers.
+/// - `long_line`: answers with so many bytes.
+/// - `flood`: writes so many lines to standard error, then answers.
+/// - `grow`: lists one more tool from now on, and says so.
+const SERVER: &str = r#"
+import { createInterface } from "node:readline";
+import { appendFileSync, existsSync } from "node:fs";
+
+const folder = process.env.FOLDER;
+const note = (text) => appendFileSync(`${folder}/notes`, text + "\n");
+const say = (message) => process.stdout.write(JSON.stringify(message) + "\n");
+const tools = [
+  ["echo", { readOnlyHint: true }], ["hang", { readOnlyHint: true }], ["exit", {}], ["delete", { idempotentHint: true }],
+  ["garbage", { readOnlyHint: true }], ["long_line", { readOnlyHint: true }], ["flood", { readOnlyHint: true }],
+  ["write", {}], ["once", {}], ["grow", {}],
+].map(([name, annotations]) => ({ name, annotations, inputSchema: { type: "object" } }));
+const text = (text) => ({ content: [{ type: "text", text }] });
+const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
+
+async function call(name, given) {
+  note(`call ${name}`);
+  switch (name) {
+    case "hang":
+      return new Promise(() => {});
+    case "delete":
+    case "once":
+      if (existsSync(`${folder}/died`)) return text("done");
+      appendFileSync(`${folder}/died`, "");
+      process.exit(1);
+    case "exit":
+      process.stderr.write(`last words: ${process.env.API_KEY}\n`);
+      process.exit(given.status ?? 1);
+    case "garbage":
+      for (let line = 0; line < given.lines; line++) console.log(`garbage ${line}`);
+      return text("garbage");
+    case "long_line":
+      return text("x".repeat(given.bytes));
+    case "flood":
+      for (let line = 0; line < given.lines; line++) {
+        if (!process.stderr.write(`flood ${line} ${"y".repeat(200)} ${process.env.API_KEY}\n`))
+          await new Promise((done) => process.stderr.once("drain", done));
+      }
+      return text("flooded");
+    case "grow":
+      tools.push({ name: "grown", inputSchema: { type: "object" }, annotations: { readOnlyHint: true } });
+      say({ jsonrpc: "2.0", method: "notifications/tools/list_changed" });
+      return text("grown");
+    default:
+      await sleep(given.wait ?? 0);
+      return text(given.text ?? name);
+  }
+}
+
+async function answer({ id, method, params }) {
+  switch (method) {
+    case "initialize":
+      return { protocolVersion: "2025-11-25", capabilities: { tools: { listChanged: true } },
+        serverInfo: { name: "scripted", version: "1" } };
+    case "tools/list":
+      return { tools };
+    case "tools/call":
+      return call(params.name, params.arguments ?? {});
+  }
+}
+
+note(`start ${process.pid}`);
+for (let line = 0; line < (process.env.GREETING ?? 0); line++) console.log(`hello ${line}`);
+if (process.env.MODE === "silent") setInterval(() => {}, 1000);
+else {
+  createInterface({ input: process.stdin }).on("line", async (line) => {
+    const message = JSON.parse(line);
+    if (message.id === undefined) {
+      note(`${message.method} ${message.params?.requestId ?? ""}`);
+      if (message.method === "notifications/initialized" && process.env.MODE === "exit") {
+        setTimeout(() => process.exit(0), 20);
+      }
+      return;
+    }
+    const result = await answer(message);
+    if (result === undefined) say({ jsonrpc: "2.0", id: message.id, error: { code: -32601, message: "unknown" } });
+    else say({ jsonrpc: "2.0", id: message.id, result });
+  }).on("close", () => process.exit(0));
+}
+"#;
+
+/// Its settings. `None` where the machine has no node.
+pub(super) fn server(folder: &Path) -> Option<McpSettings> {
+    tools::find(&["node"])?;
+    let program: PathBuf = folder.join("server.mjs");
+    std::fs::write(&program, SERVER).unwrap();
+    let settings = McpSettings::stdio("node", [program.to_string_lossy()]);
+    Some(settings.env("FOLDER", folder.to_string_lossy()))
+}
+
+/// What it noted, a line each.
+pub(super) fn notes(folder: &Path) -> Vec<String> {
+    let notes = std::fs::read_to_string(folder.join("notes")).unwrap_or_default();
+    notes.lines().map(str::to_owned).collect()
+}
