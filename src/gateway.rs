@@ -29,8 +29,6 @@ mod exchange;
 
 mod failure;
 
-mod hint;
-
 mod cache;
 
 // the answer

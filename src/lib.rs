@@ -12,6 +12,9 @@ pub mod config;
 #[cfg(feature = "recorder")]
 pub mod recorder;
 
+#[cfg(feature = "agents")]
+pub mod agents;
+
 #[cfg(feature = "cli")]
 pub mod admin;
 #[cfg(feature = "cli")]
@@ -22,6 +25,12 @@ mod metrics;
 pub mod reload;
 #[cfg(feature = "cli")]
 pub mod telemetry;
+
+// what the HTTP clients share
+#[cfg(feature = "agents")]
+mod hint;
+#[cfg(feature = "agents")]
+mod tls;
 
 pub use breakerbox_actors::*;
 pub use breakerbox_policy as policy;

@@ -14,9 +14,7 @@ use std::time::Duration;
 use http::header::{EXPECT, HOST};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Response, Uri};
-use hyper_rustls::{
-    ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream,
-};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::Client as Negotiated;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -29,6 +27,7 @@ use super::failure::{Failure, HttpError};
 use super::headers::DEADLINE;
 use super::pool::{Arriving, Pool};
 use super::upload::Upload;
+use crate::tls;
 
 /// How long an unused connection is kept: shorter than servers do as a rule, so that it is seldom
 /// they who close one that is about to be used.
@@ -69,7 +68,7 @@ impl Place {
         };
         let host = host.map_err(|error| error.to_string())?;
         let tls = if scheme == Scheme::HTTPS {
-            Some(tls()?)
+            Some(tls::client()?)
         } else {
             None
         };
@@ -112,21 +111,6 @@ impl Place {
             .path_and_query(format!("{}{target}", self.prefix))
             .build()
     }
-}
-
-/// The system's certificate authorities; where it has none, those that Mozilla trusts.
-fn tls() -> Result<ClientConfig, String> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let versions = || {
-        let config = ClientConfig::builder_with_provider(Arc::clone(&provider));
-        let config = config.with_safe_default_protocol_versions();
-        config.map_err(|error| error.to_string())
-    };
-    let config = match versions()?.with_native_roots() {
-        Ok(config) => config,
-        Err(_none) => versions()?.with_webpki_roots(),
-    };
-    Ok(config.with_no_client_auth())
 }
 
 /// Connections to one dependency, kept by one thread.

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 /// The larger one of the hints in an answer's headers and in its body.
-pub(super) fn read(headers: &HeaderMap, body: Option<&[u8]>) -> Option<Duration> {
+pub(crate) fn read(headers: &HeaderMap, body: Option<&[u8]>) -> Option<Duration> {
     let line = headers.get(RETRY_AFTER).and_then(|line| line.to_str().ok());
     let in_headers = line.and_then(|line| retry_after(line.trim(), Timestamp::now()));
     let media = headers

@@ -1,0 +1,47 @@
+//! Whether a dependency takes our set-up: keys, names, models.
+//!
+//! It opens no breaker and pauses nobody: whoever asks gets the dependency's own word. It is told
+//! once, since only a person can set it right.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use breakerbox_policy::Class;
+
+use crate::dependency::{Shared, Verdict};
+use crate::event::EventKind;
+
+/// What the last attempts said of it.
+#[derive(Debug, Default)]
+pub(crate) struct Setup {
+    refused: AtomicBool,
+}
+
+impl Setup {
+    /// Whether it is refused, and nothing has succeeded since.
+    #[inline]
+    pub(crate) fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
+    }
+}
+
+impl Shared {
+    /// Takes in what an attempt said of our set-up (rule BRK-7).
+    #[inline]
+    pub(crate) fn note_setup(&self, verdict: &Verdict) {
+        match verdict.class {
+            Class::Misconfigured => {
+                if !self.setup.refused.swap(true, Ordering::Relaxed) {
+                    let symptom = verdict.symptom;
+                    self.events
+                        .emit(&self.name, EventKind::Misconfigured { symptom });
+                }
+            }
+            Class::Success if self.setup.is_refused() => {
+                if self.setup.refused.swap(false, Ordering::Relaxed) {
+                    self.events.emit(&self.name, EventKind::SetRight);
+                }
+            }
+            _ => {}
+        }
+    }
+}
