@@ -11,6 +11,7 @@ mod google;
 mod http;
 mod token;
 
+mod graph;
 mod vector;
 mod web;
 
@@ -20,6 +21,7 @@ pub mod fakes;
 
 pub use failure::{AgentError, InvalidInput, ServiceError};
 pub use google::GoogleError;
+pub use graph::{Entity, Graph, GraphError, KnowledgeGraph, Relation};
 pub use token::{ServiceAccount, Token, TokenEndpoint, TokenSource, Tokens};
 pub use vector::{
     ContentStore, Credentials, Document, Embedding, LOCAL_MODEL, LocalIndex, Missing, Neighbor,

@@ -10,7 +10,7 @@ use serde_json::Value;
 /// The larger one of the hints in an answer's headers and in its body.
 pub(crate) fn read(headers: &HeaderMap, body: Option<&[u8]>) -> Option<Duration> {
     let line = headers.get(RETRY_AFTER).and_then(|line| line.to_str().ok());
-    let in_headers = line.and_then(|line| retry_after(line.trim(), Timestamp::now()));
+    let in_headers = line.and_then(retry_after);
     let media = headers
         .get(CONTENT_TYPE)
         .and_then(|line| line.to_str().ok());
@@ -19,8 +19,13 @@ pub(crate) fn read(headers: &HeaderMap, body: Option<&[u8]>) -> Option<Duration>
     in_headers.max(in_body)
 }
 
+/// What `Retry-After` says, from now on; `None` for what is no hint, and for a date that is past.
+pub(crate) fn retry_after(line: &str) -> Option<Duration> {
+    of_line(line.trim(), Timestamp::now())
+}
+
 /// Seconds, or a date.
-fn retry_after(line: &str, now: Timestamp) -> Option<Duration> {
+fn of_line(line: &str, now: Timestamp) -> Option<Duration> {
     if let Ok(seconds) = line.parse() {
         return Some(Duration::from_secs(seconds));
     }
@@ -49,7 +54,7 @@ mod tests {
     #[test]
     fn lim_1_a_hint_is_seconds_or_a_date() {
         let now: Timestamp = "2026-11-06T08:49:30Z".parse().unwrap();
-        let hint = |line| retry_after(line, now);
+        let hint = |line| of_line(line, now);
         assert_eq!(hint("7"), Some(Duration::from_secs(7)));
         let date = "Fri, 06 Nov 2026 08:49:37 GMT";
         assert_eq!(hint(date), Some(Duration::from_secs(7)));

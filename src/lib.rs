@@ -19,6 +19,8 @@ pub mod agents;
 pub mod admin;
 #[cfg(feature = "cli")]
 pub mod gateway;
+#[cfg(feature = "mcp")]
+pub mod mcp;
 #[cfg(feature = "cli")]
 mod metrics;
 #[cfg(feature = "cli")]

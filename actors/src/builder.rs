@@ -152,6 +152,12 @@ impl<D: Dependency> DependencyBuilder<D> {
         self
     }
 
+    /// Changes some of its settings.
+    pub fn configure(mut self, change: impl FnOnce(&mut DependencySettings)) -> Self {
+        self.new = self.new.configure(change);
+        self
+    }
+
     /// Answers from the fallbacks only: no worker is started and the dependency is never called,
     /// as for a demonstration, or while it has no credentials. Answers say where they come from.
     pub fn fallback_only(mut self, only: bool) -> Self {

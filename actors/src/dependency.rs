@@ -58,6 +58,23 @@ pub trait Dependency: 'static {
         call: &CallContext,
     ) -> impl Future<Output = Result<Self::Response, Self::Error>>;
 
+    /// Resolves when this value can serve no more, and says why: its process or its connection has
+    /// gone, or hangs. Its worker ends as failed then, and its supervisor goes by its rules. Calls
+    /// in flight end with what `call` says of it in the same turn, else as interrupted; those that
+    /// wait are served by the next life. By default that never happens.
+    ///
+    /// It is polled beside the calls for as long as the worker lives.
+    fn ended(&self) -> impl Future<Output = String> {
+        std::future::pending()
+    }
+
+    /// Says goodbye, when the worker is stopped in an orderly way and its last call has ended. It
+    /// has until the worker's deadline (`workers.drain`); then, as after a crash, the value is
+    /// dropped without it. By default there is nothing to do.
+    fn close(&self) -> impl Future<Output = ()> {
+        std::future::ready(())
+    }
+
     /// Says what an attempt came to (rule BRK-7). By default every error is the dependency's.
     #[must_use]
     fn classify(result: Result<&Self::Response, &Self::Error>) -> Verdict {

@@ -4,6 +4,8 @@
 //! It never decides whether a call may go out, and it never outlives a panic: the driver throws
 //! it away and the factory makes a new one.
 
+mod end;
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::Future;
@@ -29,6 +31,7 @@ use crate::event::EventKind;
 use crate::queue::WorkQueue;
 use crate::reply::{Begin, Replier, Timer, timed_out};
 use crate::supervisor::{DriverQueue, Life, Manner, Readiness, caught};
+use end::Ending;
 
 /// What a call comes to.
 pub(crate) type Reply<D> = Result<<D as Dependency>::Response, CallError<<D as Dependency>::Error>>;
@@ -182,6 +185,8 @@ pub(crate) struct Worker<D: Dependency> {
     life: Rc<Life>,
     stage: Stage<D>,
     in_flight: FuturesUnordered<Execution<D>>,
+    /// How the value ends by itself.
+    ending: Ending,
     /// Taken out of the queue, but not begun.
     batch: VecDeque<Work<D>>,
     /// The call that panicked, kept until the driver has marked this worker down.
@@ -210,6 +215,7 @@ impl<D: Dependency> Worker<D> {
             life: Rc::clone(life),
             stage: Stage::Starting(factory()),
             in_flight: FuturesUnordered::new(),
+            ending: Ending::default(),
             batch: VecDeque::new(),
             wreck: Rc::default(),
             drained: Box::pin(drained),
@@ -223,7 +229,9 @@ impl<D: Dependency> Worker<D> {
         match start.as_mut().poll(cx) {
             Poll::Pending => {}
             Poll::Ready(Ok(dependency)) => {
-                self.stage = Stage::Running(Rc::new(dependency));
+                let dependency = Rc::new(dependency);
+                self.ending = Ending::of(&dependency);
+                self.stage = Stage::Running(dependency);
                 self.life.set_readiness(Readiness::Ready);
             }
             Poll::Ready(Err(why)) => {
@@ -231,6 +239,29 @@ impl<D: Dependency> Worker<D> {
                 self.life
                     .set_readiness(Readiness::Failed(StopCause::Failed(why)));
             }
+        }
+    }
+}
+
+impl<D: Dependency> Worker<D> {
+    /// Whether the value has said that it can serve no more: then this life is over.
+    fn poll_ended(&mut self, cx: &mut TaskContext<'_>) -> bool {
+        let Some(why) = self.ending.poll_ended(cx) else {
+            return false;
+        };
+        // What it makes of the calls in flight says more than that they were interrupted.
+        while let Poll::Ready(Some(())) = self.in_flight.poll_next_unpin(cx) {}
+        let failed = Readiness::Failed(StopCause::Failed(why));
+        self.life.set_readiness(failed);
+        true
+    }
+
+    /// Has the value say goodbye. Calls that come meanwhile wait for the next life.
+    fn poll_close(&mut self, ctx: &mut Context<Self>, cx: &mut TaskContext<'_>) {
+        if let Stage::Running(dependency) = &self.stage
+            && self.ending.poll_close(dependency, cx).is_ready()
+        {
+            ctx.stop();
         }
     }
 }
@@ -252,6 +283,7 @@ impl<D: Dependency> Drop for Worker<D> {
     fn drop(&mut self) {
         self.queue.put_back(std::mem::take(&mut self.batch));
         // The user's destructors, each on its own: two panics in one unwind abort the process.
+        self.ending.let_go(&self.life);
         let stage = std::mem::replace(&mut self.stage, Stage::Gone);
         if let Err(panic) = caught(|| drop(stage)) {
             self.life.note_second_panic(panic);
@@ -515,6 +547,12 @@ impl<D: Dependency> Manner<Worker<D>> for WorkerManner {
             worker.queue.poll_idle(cx);
             return;
         }
+        if worker.ending.is_closing() {
+            return worker.poll_close(ctx, cx);
+        }
+        if worker.poll_ended(cx) {
+            return;
+        }
         let queue_is_empty = worker.poll_queue(cx);
         while let Poll::Ready(Some(())) = worker.in_flight.poll_next_unpin(cx) {
             if worker.life.has_crashed() {
@@ -526,7 +564,7 @@ impl<D: Dependency> Manner<Worker<D>> for WorkerManner {
             && worker.in_flight.is_empty()
             && worker.drained.as_mut().poll(cx).is_ready()
         {
-            ctx.stop();
+            worker.poll_close(ctx, cx);
         }
     }
 }

@@ -8,6 +8,8 @@
 mod answers;
 mod fault;
 
+pub mod memory;
+
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -1,0 +1,232 @@
+//! SUP-5 and SUP-7: a value that says itself that it can serve no more, and one that says goodbye.
+
+#![cfg(feature = "testing")]
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use breakerbox_actors::testing::{ScriptedError, TestRuntime, run_paused};
+use breakerbox_actors::{CallContext, CallError, Client, Dependency, EventKind};
+use breakerbox_policy::supervision::StopCause;
+use breakerbox_policy::{DependencySettings, Executed, GiveUp, Intensity};
+use tokio::sync::Notify;
+use tokio::time::sleep;
+
+/// What the test and all lives of one value share.
+#[derive(Default)]
+struct World {
+    lives: AtomicU32,
+    /// Told when the present life is to end.
+    end: Notify,
+    /// Whether the calls in flight notice the end themselves.
+    calls_notice: AtomicBool,
+    noticed: Notify,
+    /// How long a goodbye takes, in milliseconds.
+    goodbye: AtomicU32,
+    said_goodbye: AtomicU32,
+    dropped: AtomicU32,
+}
+
+struct Mortal {
+    world: Arc<World>,
+}
+
+impl Dependency for Mortal {
+    type Request = Duration;
+    type Response = u32;
+    type Error = ScriptedError;
+
+    async fn call(&self, work: Duration, _: &CallContext) -> Result<u32, ScriptedError> {
+        tokio::select! {
+            () = sleep(work) => Ok(self.world.lives.load(Ordering::Relaxed)),
+            () = self.world.noticed.notified() => Err(ScriptedError::failure("the line is dead")),
+        }
+    }
+
+    async fn ended(&self) -> String {
+        self.world.end.notified().await;
+        if self.world.calls_notice.load(Ordering::Relaxed) {
+            self.world.noticed.notify_waiters();
+        }
+        "it has gone".to_owned()
+    }
+
+    async fn close(&self) {
+        let wait = self.world.goodbye.load(Ordering::Relaxed);
+        // An end in the middle of a goodbye is no failure.
+        self.world.end.notify_one();
+        sleep(Duration::from_millis(wait.into())).await;
+        self.world.said_goodbye.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Mortal {
+    fn drop(&mut self) {
+        self.world.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+async fn start(
+    runtime: &TestRuntime,
+    world: &Arc<World>,
+    change: impl FnOnce(&mut DependencySettings),
+) -> Client<Mortal> {
+    let world = Arc::clone(world);
+    runtime
+        .dependency("d")
+        .configure(change)
+        .workers(move || {
+            world.lives.fetch_add(1, Ordering::Relaxed);
+            Mortal {
+                world: Arc::clone(&world),
+            }
+        })
+        .start()
+        .await
+        .unwrap()
+}
+
+fn last_exit(client: &Client<Mortal>) -> Option<String> {
+    let status = client.status();
+    status.workers[0]
+        .last_exit
+        .as_ref()
+        .map(ToString::to_string)
+}
+
+const LONG: Duration = Duration::from_secs(4);
+
+#[test]
+fn sup_5_a_value_that_ends_by_itself_is_a_failed_life_and_a_restart() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let world = Arc::<World>::default();
+        let client = start(&runtime, &world, |_| {}).await;
+        let in_flight = client.ask(LONG);
+        let next = async {
+            sleep(Duration::from_millis(1)).await;
+            world.end.notify_one();
+            client.ask(Duration::ZERO).await.unwrap().value
+        };
+        let (cut, served_by) = tokio::join!(in_flight, next);
+        let cut = cut.unwrap_err();
+        let expected = StopCause::Failed("it has gone".to_owned());
+        assert!(matches!(&cut, CallError::Interrupted { cause, .. } if *cause == expected));
+        assert_eq!(cut.executed(), Executed::Maybe);
+        assert_eq!(served_by, 2, "whoever waited is served by the next life");
+        assert_eq!(world.dropped.load(Ordering::Relaxed), 1);
+        assert_eq!(
+            world.said_goodbye.load(Ordering::Relaxed),
+            0,
+            "it was gone already"
+        );
+        assert_eq!(last_exit(&client).unwrap(), "failed: it has gone");
+        assert_eq!(client.status().totals.failed, 1);
+        runtime.finish().await;
+    });
+}
+
+#[test]
+fn call_1_what_the_calls_make_of_the_end_themselves_comes_first() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let world = Arc::<World>::default();
+        world.calls_notice.store(true, Ordering::Relaxed);
+        let client = start(&runtime, &world, |_| {}).await;
+        let end = async {
+            sleep(Duration::from_millis(1)).await;
+            world.end.notify_one();
+        };
+        let (cut, ()) = tokio::join!(client.ask(LONG), end);
+        assert!(
+            matches!(&cut, Err(CallError::Failed { error, .. }) if error.message == "the line is dead"),
+            "{cut:?}"
+        );
+        runtime.finish().await;
+    });
+}
+
+#[test]
+fn sup_2_one_that_always_ends_is_given_up() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let world = Arc::<World>::default();
+        start(&runtime, &world, |settings| {
+            settings.workers.give_up = GiveUp::Park;
+            settings.workers.intensity = Intensity {
+                max: 3,
+                within: Duration::from_secs(60),
+            };
+        })
+        .await;
+        let killer = Arc::clone(&world);
+        let killing = actix::spawn(async move {
+            loop {
+                killer.end.notify_one();
+                sleep(Duration::from_millis(10)).await;
+            }
+        });
+        runtime
+            .event(|event| matches!(&event.kind, EventKind::Parked { .. }))
+            .await;
+        killing.abort();
+        assert_eq!(
+            world.lives.load(Ordering::Relaxed),
+            4,
+            "one, and three more"
+        );
+        runtime.finish().await;
+    });
+}
+
+#[test]
+fn sup_7_an_orderly_stop_waits_for_the_goodbye_after_the_last_call() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let world = Arc::<World>::default();
+        world.goodbye.store(100, Ordering::Relaxed);
+        let client = start(&runtime, &world, |_| {}).await;
+        let began = runtime.clock().now();
+        let stop = async {
+            sleep(Duration::from_millis(1)).await;
+            runtime.shutdown().await;
+        };
+        let (answer, ()) = tokio::join!(client.ask(Duration::from_secs(1)), stop);
+        answer.unwrap();
+        let took = runtime.clock().now().since(began);
+        assert!(took >= Duration::from_millis(1100), "{took:?}");
+        assert_eq!(world.said_goodbye.load(Ordering::Relaxed), 1);
+        assert_eq!(
+            world.lives.load(Ordering::Relaxed),
+            1,
+            "its end is no failure"
+        );
+        assert_eq!(last_exit(&client).unwrap(), "shutdown");
+        runtime.finish().await;
+    });
+}
+
+#[test]
+fn sup_7_a_goodbye_has_no_longer_than_the_drain() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let world = Arc::<World>::default();
+        world.goodbye.store(3_600_000, Ordering::Relaxed);
+        let client = start(&runtime, &world, |settings| {
+            settings.workers.count = NonZeroU32::MIN;
+            settings.workers.drain = Duration::from_secs(1);
+        })
+        .await;
+        let began = runtime.clock().now();
+        runtime.shutdown().await;
+        let took = runtime.clock().now().since(began);
+        assert!(took < Duration::from_secs(2), "{took:?}");
+        assert_eq!(world.said_goodbye.load(Ordering::Relaxed), 0);
+        assert_eq!(world.dropped.load(Ordering::Relaxed), 1);
+        assert_eq!(last_exit(&client).unwrap(), "killed");
+        runtime.finish().await;
+    });
+}

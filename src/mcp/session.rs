@@ -1,0 +1,182 @@
+//! One connection to a server, from the handshake to its end.
+//!
+//! Every call on it has a deadline that is not the client's: the library waits for ever for an
+//! answer that never comes, or that names no call.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rmcp::model::{
+    CallToolRequestParams, CallToolResponse, ClientCapabilities, ClientConfig, Implementation,
+    ProtocolVersion,
+};
+use rmcp::service::{
+    ClientLifecycleMode, ClientServiceExt as _, NotificationContext, Peer, RoleClient,
+    RunningService,
+};
+use rmcp::transport::Transport;
+use rmcp::{ClientHandler, service::ServiceError};
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use super::board::Board;
+use super::call::{ToolCall, ToolResult};
+use super::error::McpError;
+use super::signs::{End, Signs};
+use super::tools::Toolbox;
+use crate::CallContext;
+
+/// The longest time that any call may take, also where the settings know no limit.
+const LONGEST: Duration = Duration::from_secs(600);
+/// How long a goodbye may take.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// A connection that has had its handshake.
+pub(super) struct Session {
+    peer: Peer<RoleClient>,
+    /// Dropped, the connection is closed.
+    running: Mutex<Option<RunningService<RoleClient, Ears>>>,
+    pub(super) signs: Arc<Signs>,
+}
+
+impl Session {
+    /// Speaks first, lists the tools, and has the board know.
+    ///
+    /// # Errors  The server speaks no dialect of ours, or it ended. How long that may take is the
+    /// caller's to say.
+    pub(super) async fn open(
+        transport: impl Transport<RoleClient> + 'static,
+        signs: Arc<Signs>,
+        board: &Arc<Board>,
+    ) -> Result<Self, McpError> {
+        let dialect = board.take_dialect().unwrap_or_else(either_dialect);
+        let ears = Ears(Arc::clone(board));
+        let running = ears.serve_with_lifecycle(transport, dialect).await;
+        let running = running.map_err(|error| McpError::from(error).refined(&signs))?;
+        let peer = running.peer().clone();
+        let info = peer.peer_info();
+        let has_tools = info
+            .as_ref()
+            .is_some_and(|info| info.capabilities.tools.is_some());
+        let listed = if has_tools {
+            let listed = peer.list_all_tools().await;
+            listed.map_err(|error| McpError::from(error).refined(&signs))?
+        } else {
+            Vec::new()
+        };
+        let toolbox = Toolbox::new(listed, &board.settings.idempotent);
+        board.learn(info, Some(toolbox));
+        Ok(Self {
+            peer,
+            running: Mutex::new(Some(running)),
+            signs,
+        })
+    }
+
+    /// Calls a tool.
+    ///
+    /// # Cancel safety   Dropped, the server is told that nobody waits any more.
+    pub(super) async fn call(
+        &self,
+        request: ToolCall,
+        call: &CallContext,
+    ) -> Result<ToolResult, McpError> {
+        let ToolCall {
+            name, arguments, ..
+        } = request;
+        let params = CallToolRequestParams::new(name).with_arguments(arguments);
+        let _watch = Watch::new(&self.signs, call);
+        let answered = timeout(LONGEST, self.peer.call_tool_once(params)).await;
+        let answered = answered.unwrap_or(Err(ServiceError::Timeout { timeout: LONGEST }));
+        match answered {
+            Ok(CallToolResponse::Complete(result)) => Ok(ToolResult::of(&result)),
+            Ok(_) => Err(McpError::protocol(
+                "it asks for something before it answers, and nobody here can give it",
+            )),
+            Err(error) => Err(McpError::from(error).refined(&self.signs)),
+        }
+    }
+
+    /// Says goodbye.
+    pub(super) async fn close(&self) {
+        if let Some(mut running) = self.running.lock().await.take()
+            && let Err(error) = running.close_with_timeout(GOODBYE).await
+        {
+            tracing::debug!(%error, "a connection did not close in an orderly way");
+        }
+    }
+}
+
+impl McpError {
+    /// The same, with what is known of the connection's end.
+    fn refined(self, signs: &Signs) -> Self {
+        let Self::TransportClosed { .. } = &self else {
+            return self;
+        };
+        match (signs.violation(), signs.end()) {
+            (Some(reason), _) => Self::Protocol { reason },
+            (None, End::Hung) => Self::closed("it hung, and was given up"),
+            (None, _) => self,
+        }
+    }
+}
+
+fn either_dialect() -> ClientLifecycleMode {
+    ClientLifecycleMode::Auto {
+        preferred_versions: vec![ProtocolVersion::V_2026_07_28],
+        legacy_version: None,
+    }
+}
+
+/// Watches one call: one that is dropped when its time was over has heard nothing.
+struct Watch<'a> {
+    signs: &'a Signs,
+    call: &'a CallContext,
+    since: u64,
+    began: tokio::time::Instant,
+}
+
+impl<'a> Watch<'a> {
+    fn new(signs: &'a Signs, call: &'a CallContext) -> Self {
+        Self {
+            signs,
+            call,
+            since: signs.so_far(),
+            began: tokio::time::Instant::now(),
+        }
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        // Whoever went away before may have been in a hurry.
+        let attempt = self.call.timeouts().attempt;
+        let is_over = attempt.is_some_and(|limit| self.began.elapsed() >= limit);
+        if is_over || self.call.remaining() == Some(Duration::ZERO) {
+            self.signs.timed_out(self.since);
+        }
+    }
+}
+
+/// What the server says without being asked.
+struct Ears(Arc<Board>);
+
+impl ClientHandler for Ears {
+    fn get_info(&self) -> ClientConfig {
+        let own = Implementation::new("breakerbox", env!("CARGO_PKG_VERSION"));
+        ClientConfig::new(ClientCapabilities::default(), own)
+    }
+
+    async fn on_tool_list_changed(&self, context: NotificationContext<RoleClient>) {
+        match context.peer.list_all_tools().await {
+            Ok(listed) => {
+                let toolbox = Toolbox::new(listed, &self.0.settings.idempotent);
+                self.0.learn(None, Some(toolbox));
+            }
+            Err(error) => tracing::warn!(
+                error = %McpError::from(error),
+                "a server's tools have changed, and cannot be listed"
+            ),
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The last words of a server: lines of its standard error, so many and no more.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+
+use crate::redact;
+
+/// How much of one line is kept, in bytes.
+const MAX_LINE: usize = 2048;
+/// Texts that are shorter are no secrets, and stand in every other line.
+const SHORTEST_SECRET: usize = 4;
+
+/// The lines, of the present life and of the one before.
+#[derive(Debug)]
+pub(super) struct Words {
+    max: usize,
+    secrets: Vec<String>,
+    /// How long the longest of them is.
+    longest: usize,
+    lines: Mutex<Lines>,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
+    now: VecDeque<String>,
+    before: Vec<String>,
+}
+
+impl Words {
+    /// # Units   `max`: lines that are kept.
+    pub(super) fn new<'a>(max: usize, secrets: impl Iterator<Item = &'a str>) -> Self {
+        let secrets = secrets.filter(|secret| secret.len() >= SHORTEST_SECRET);
+        let secrets: Vec<String> = secrets.map(str::to_owned).collect();
+        Self {
+            max,
+            longest: secrets.iter().map(String::len).max().unwrap_or(0),
+            secrets,
+            lines: Mutex::default(),
+        }
+    }
+
+    /// Keeps a line, without what must not be seen.
+    pub(super) fn keep(&self, line: &[u8]) {
+        let room = self.room();
+        let is_cut = line.len() >= room;
+        let line = String::from_utf8_lossy(&line[..line.len().min(room)]);
+        let mut line = line.trim_end().to_owned();
+        for secret in &self.secrets {
+            if line.contains(secret.as_str()) {
+                line = line.replace(secret.as_str(), "***");
+            }
+        }
+        if is_cut {
+            // At its end may stand the begin of a secret, which is none to be recognised.
+            let rest = line.len().saturating_sub(self.longest);
+            while line.len() > rest {
+                line.pop();
+            }
+        }
+        let line = redact(&line).into_owned();
+        let mut lines = self.lock();
+        if lines.now.len() >= self.max {
+            lines.now.pop_front();
+        }
+        if self.max > 0 && !line.is_empty() {
+            lines.now.push_back(line);
+        }
+    }
+
+    /// How much of a line must be seen to know what may be kept of it.
+    fn room(&self) -> usize {
+        MAX_LINE + self.longest
+    }
+
+    /// Begins another life: what was said goes with the exit of the one before.
+    pub(super) fn turn_over(&self) {
+        let mut lines = self.lock();
+        let now = std::mem::take(&mut lines.now);
+        lines.before = now.into();
+    }
+
+    /// What the present life has said.
+    pub(super) fn now(&self) -> Vec<String> {
+        self.lock().now.iter().cloned().collect()
+    }
+
+    /// What the life before had said last.
+    pub(super) fn before(&self) -> Vec<String> {
+        self.lock().before.clone()
+    }
+
+    /// The last line, to go with the news of an end.
+    pub(super) fn last(&self) -> Option<String> {
+        self.lock().now.back().cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Lines> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads lines until there are no more, in as much memory as one line takes.
+pub(super) async fn listen(mut from: impl AsyncRead + Unpin, words: &Words) {
+    let mut piece = [0; 4096];
+    let mut line = Vec::new();
+    loop {
+        let length = match from.read(&mut piece).await {
+            Ok(0) | Err(_) => break,
+            Ok(length) => length,
+        };
+        for part in piece[..length].split_inclusive(|byte| *byte == b'\n') {
+            let room = words.room().saturating_sub(line.len());
+            line.extend_from_slice(&part[..part.len().min(room)]);
+            if part.ends_with(b"\n") {
+                words.keep(&line);
+                line.clear();
+            }
+        }
+    }
+    if !line.is_empty() {
+        words.keep(&line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_flood_leaves_the_last_lines_and_no_secret() {
+        let words = Words::new(3, ["hunter22", "abc"].into_iter());
+        let mut text = "x".repeat(100_000).into_bytes();
+        for number in 0..1000 {
+            text.extend_from_slice(format!("\nline {number} hunter22 abc").as_bytes());
+        }
+        listen(&text[..], &words).await;
+        assert_eq!(
+            words.now(),
+            [997, 998, 999].map(|number| format!("line {number} *** abc"))
+        );
+        assert!(text.len() > 100_000 && words.now().iter().all(|line| line.len() <= MAX_LINE));
+        words.turn_over();
+        assert!(words.now().is_empty());
+        assert_eq!(words.before().len(), 3);
+    }
+
+    #[test]
+    fn sec_1_no_part_of_a_secret_is_left_where_a_line_is_cut() {
+        let secret = "s".repeat(100);
+        let words = Words::new(9, [secret.as_str()].into_iter());
+        for before in MAX_LINE - 150..MAX_LINE + 150 {
+            let line = "x".repeat(before) + &secret + &secret;
+            words.keep(line.as_bytes());
+            assert!(!words.last().unwrap().contains('s'), "after {before}");
+        }
+    }
+
+    #[tokio::test]
+    async fn none_are_kept_where_none_are_wanted() {
+        let words = Words::new(0, std::iter::empty());
+        listen(&b"one\ntwo"[..], &words).await;
+        assert!(words.now().is_empty());
+    }
+}
