@@ -22,26 +22,25 @@ impl Setup {
     pub(crate) fn is_refused(&self) -> bool {
         self.refused.load(Ordering::Relaxed)
     }
+
+    /// Notes whether it is; true when that is new.
+    fn note(&self, refused: bool) -> bool {
+        self.refused.swap(refused, Ordering::Relaxed) != refused
+    }
 }
 
 impl Shared {
     /// Takes in what an attempt said of our set-up (rule BRK-7).
     #[inline]
     pub(crate) fn note_setup(&self, verdict: &Verdict) {
-        match verdict.class {
-            Class::Misconfigured => {
-                if !self.setup.refused.swap(true, Ordering::Relaxed) {
-                    let symptom = verdict.symptom;
-                    self.events
-                        .emit(&self.name, EventKind::Misconfigured { symptom });
-                }
-            }
-            Class::Success if self.setup.is_refused() => {
-                if self.setup.refused.swap(false, Ordering::Relaxed) {
-                    self.events.emit(&self.name, EventKind::SetRight);
-                }
-            }
-            _ => {}
+        let symptom = verdict.symptom;
+        let kind = match verdict.class {
+            Class::Misconfigured => EventKind::Misconfigured { symptom },
+            Class::Success if self.setup.is_refused() => EventKind::SetRight,
+            _ => return,
+        };
+        if self.setup.note(verdict.class == Class::Misconfigured) {
+            self.events.emit(&self.name, kind);
         }
     }
 }

@@ -3,6 +3,8 @@
 //! The services are the fakes. Time is real while something is on its way, and is put forward
 //! where hours have to pass.
 
+#[cfg(feature = "cli")]
+mod graph;
 mod health;
 mod secrets;
 mod tokens;
