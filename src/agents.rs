@@ -22,6 +22,7 @@ pub mod fakes;
 pub use failure::{AgentError, InvalidInput, ServiceError};
 pub use google::GoogleError;
 pub use graph::{Entity, Graph, GraphError, KnowledgeGraph, Relation};
+pub use http::{Asked, Said};
 pub use token::{ServiceAccount, Token, TokenEndpoint, TokenSource, Tokens};
 pub use vector::{
     ContentStore, Credentials, Document, Embedding, LOCAL_MODEL, LocalIndex, Missing, Neighbor,

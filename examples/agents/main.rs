@@ -90,8 +90,10 @@ async fn research() -> Result<(), Box<dyn Error>> {
     );
 
     fakes.set(Operation::Embed, None);
-    // The breaker of the embeddings tries again; the quota is full again tomorrow.
+    // The breaker of the embeddings lets one call try again, and all others when that was good. The
+    // quota is full again tomorrow.
     tokio::time::sleep(services::RECOVERY + Duration::from_millis(100)).await;
+    assert!(services.vector.embed("is it back").await?.is_primary());
     let reports = round("Embeddings work again, the quota stays used up:").await?;
     assert!(
         reports

@@ -13,20 +13,20 @@ use crate::services::Services;
 /// The task of an agent.
 #[derive(Message)]
 #[rtype(result = "Report")]
-pub struct Research {
-    pub topic: String,
+pub(crate) struct Research {
+    pub(crate) topic: String,
 }
 
 /// What came of it.
-pub struct Report {
+pub(crate) struct Report {
     topic: String,
-    pub memories: Step,
-    pub pages: Step,
-    pub kept: Step,
+    pub(crate) memories: Step,
+    pub(crate) pages: Step,
+    pub(crate) kept: Step,
 }
 
 /// One step: who answered, and how much, or why nobody did.
-pub struct Step(Result<(String, usize), String>);
+pub(crate) struct Step(Result<(String, usize), String>);
 
 impl Step {
     fn of<T, E: fmt::Display>(end: Result<Answer<T>, E>, count: impl Fn(&T) -> usize) -> Self {
@@ -36,7 +36,7 @@ impl Step {
         })
     }
 
-    pub fn is_from(&self, source: &str) -> bool {
+    pub(crate) fn is_from(&self, source: &str) -> bool {
         self.0.as_ref().is_ok_and(|(from, _)| from == source)
     }
 }
@@ -46,11 +46,11 @@ impl Report {
         [&self.memories, &self.pages, &self.kept]
     }
 
-    pub fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.steps().iter().all(|step| step.0.is_ok())
     }
 
-    pub fn is_primary(&self) -> bool {
+    pub(crate) fn is_primary(&self) -> bool {
         self.steps().iter().all(|step| step.is_from("primary"))
     }
 }
@@ -79,12 +79,12 @@ impl fmt::Display for Report {
     }
 }
 
-pub struct Researcher {
+pub(crate) struct Researcher {
     services: Services,
 }
 
 impl Researcher {
-    pub fn new(services: Services) -> Self {
+    pub(crate) fn new(services: Services) -> Self {
         Self { services }
     }
 }

@@ -16,10 +16,10 @@ use breakerbox::prelude::*;
 use serde_json::Map;
 
 /// The argument with which this program is the stand-in of the knowledge-graph server.
-pub const MEMORY_SERVER: &str = "memory-server";
+pub(crate) const MEMORY_SERVER: &str = "memory-server";
 
 /// How long a breaker stays open here; 30 seconds is what a service is given otherwise.
-pub const RECOVERY: Duration = Duration::from_millis(500);
+pub(crate) const RECOVERY: Duration = Duration::from_millis(500);
 
 /// What the agents already know; the index has it too.
 const NOTES: [(&str, &str); 3] = [
@@ -33,14 +33,14 @@ const NOTES: [(&str, &str); 3] = [
 
 /// What all agents work with. Cheap to clone.
 #[derive(Clone)]
-pub struct Services {
-    pub vector: VectorSearch,
-    pub web: WebSearch,
-    pub graph: KnowledgeGraph,
+pub(crate) struct Services {
+    pub(crate) vector: VectorSearch,
+    pub(crate) web: WebSearch,
+    pub(crate) graph: KnowledgeGraph,
 }
 
 /// Policies of the program's own; usually they stand in the configuration.
-pub fn settings() -> RuntimeSettings {
+pub(crate) fn settings() -> RuntimeSettings {
     let mut embed = DependencySettings::default();
     embed.breaker.failure_threshold = std::num::NonZeroU32::new(2);
     embed.breaker.open.base = RECOVERY;
@@ -51,7 +51,7 @@ pub fn settings() -> RuntimeSettings {
 }
 
 impl Services {
-    pub async fn start(
+    pub(crate) async fn start(
         runtime: &Runtime,
         fakes: &Fakes,
         folder: &Path,

@@ -41,9 +41,9 @@ impl ServiceError {
         self.verdict.class == Class::Misconfigured
     }
 
-    /// The same without what others wrote into it, where that holds a part of a secret.
+    /// The same without what others wrote into it, where that holds a part of this secret.
     #[must_use]
-    pub(super) fn without(self, secret: &Secret) -> Self {
+    pub fn without(self, secret: &Secret) -> Self {
         if !holds_part_of(&self.text, secret.expose()) {
             return self;
         }

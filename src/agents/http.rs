@@ -32,9 +32,9 @@ pub(super) struct Http {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
-/// What is asked for.
+/// What a service is asked for. Its `Debug` shows neither the address nor what is secret of it.
 #[derive(Debug, Clone)]
-pub(super) struct Asked {
+pub struct Asked {
     method: Method,
     /// It may hold a key.
     url: Secret,
@@ -42,16 +42,22 @@ pub(super) struct Asked {
     body: Bytes,
 }
 
-/// What was answered, whatever it is.
+/// What a service answered, whatever it is.
 #[derive(Debug)]
-pub(super) struct Said {
-    pub(super) status: u16,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
+#[non_exhaustive]
+pub struct Said {
+    /// The HTTP status.
+    pub status: u16,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body, whole.
+    pub body: Bytes,
 }
 
 impl Asked {
-    pub(super) fn get(url: String) -> Self {
+    /// A GET of this address, in which a key may stand.
+    #[must_use]
+    pub fn get(url: impl Into<String>) -> Self {
         Self {
             method: Method::GET,
             url: Secret::new(url),
@@ -60,11 +66,13 @@ impl Asked {
         }
     }
 
-    pub(super) fn post_json(url: String, body: &Value) -> Self {
+    /// A POST of this value.
+    #[must_use]
+    pub fn post_json(url: impl Into<String>, body: &Value) -> Self {
         Self::post(url, "application/json", body.to_string())
     }
 
-    pub(super) fn post(url: String, media: &'static str, body: String) -> Self {
+    pub(super) fn post(url: impl Into<String>, media: &'static str, body: String) -> Self {
         let mut asked = Self::get(url);
         asked.method = Method::POST;
         asked
@@ -74,12 +82,10 @@ impl Asked {
         asked
     }
 
-    /// With a header that no log line shows.
-    pub(super) fn secret_header(
-        mut self,
-        name: HeaderName,
-        value: &str,
-    ) -> Result<Self, ServiceError> {
+    /// The same with a header that no log line shows.
+    ///
+    /// # Errors  The value is none for a header.
+    pub fn secret_header(mut self, name: HeaderName, value: &str) -> Result<Self, ServiceError> {
         let wrong = |_| {
             let verdict = Verdict::from(Class::Misconfigured);
             ServiceError::new(
@@ -93,13 +99,20 @@ impl Asked {
         Ok(self)
     }
 
-    pub(super) fn header(mut self, name: &'static str, value: &'static str) -> Self {
+    /// The same with a header.
+    ///
+    /// # Panics  The name or the value is none for a header; the name is in lower case.
+    #[must_use]
+    pub fn header(mut self, name: &'static str, value: &'static str) -> Self {
         let name = HeaderName::from_static(name);
         self.headers.insert(name, HeaderValue::from_static(value));
         self
     }
 
-    pub(super) fn bearer(self, token: &Secret) -> Result<Self, ServiceError> {
+    /// The same with an access token.
+    ///
+    /// # Errors  As [`Asked::secret_header`].
+    pub fn bearer(self, token: &Secret) -> Result<Self, ServiceError> {
         let token = format!("Bearer {}", token.expose());
         self.secret_header(AUTHORIZATION, &token)
     }
@@ -187,9 +200,10 @@ impl Http {
 }
 
 impl Said {
-    /// An answer that has to be JSON of this shape. What is none is a failure, never an empty
-    /// answer.
-    pub(super) fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T, ServiceError> {
+    /// An answer that has to be JSON of this shape.
+    ///
+    /// # Errors  It is none: that is a failure of the service, never an empty answer.
+    pub fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T, ServiceError> {
         serde_json::from_slice(&self.body).map_err(|error| {
             // Where it went wrong, never what stood there.
             let place = format!("line {}, column {}", error.line(), error.column());

@@ -14,7 +14,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use rustls::ClientConfig;
 
-use super::http::Http;
+use super::http::{Asked, Http, Said};
 use super::{AgentError, InvalidInput, ServiceError};
 use crate::policy::{Class, QuotaReset, ThrottleSettings};
 use crate::{
@@ -52,10 +52,20 @@ pub struct Hit {
     pub source: &'static str,
 }
 
-/// How a provider is asked over HTTP.
+/// A worker's connections, over which a provider is asked.
 #[derive(Debug)]
 pub struct WebPort {
-    pub(super) http: Http,
+    http: Http,
+}
+
+impl WebPort {
+    /// Asks once and reads the whole answer, whatever it is, within the limits of the call.
+    ///
+    /// # Errors  There was none.
+    /// # Cancel safety   Dropped, the request is given up where it is.
+    pub async fn send(&self, asked: Asked, call: &CallContext) -> Result<Said, ServiceError> {
+        self.http.send(asked, Some(call)).await
+    }
 }
 
 /// A provider of web search: one attempt, and what it came to.

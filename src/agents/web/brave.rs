@@ -129,7 +129,7 @@ impl WebProvider for Brave {
             let asked = Asked::get(url)
                 .header("accept", "application/json")
                 .secret_header(KEY, self.key.expose())?;
-            let answer = port.http.send(asked, Some(call)).await?;
+            let answer = port.send(asked, call).await?;
             if answer.status != 200 {
                 return Err(failed(&answer).without(&self.key));
             }

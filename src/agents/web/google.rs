@@ -93,7 +93,7 @@ impl WebProvider for CustomSearch {
     ) -> BoxFuture<'a, Result<Vec<Hit>, ServiceError>> {
         let asked = Asked::get(self.url(query));
         async move {
-            let answer = port.http.send(asked, Some(call)).await?;
+            let answer = port.send(asked, call).await?;
             if answer.status != 200 {
                 let error = ServiceError::from(GoogleError::from(&answer));
                 return Err(error.without(&self.key));

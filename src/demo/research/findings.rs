@@ -222,7 +222,9 @@ fn labels(stage: &Stage) -> Vec<String> {
     ] {
         let given: u64 = names.iter().map(|name| fallbacks(name)).sum();
         let told = stage.crew.ledger(task).fallback.load(Ordering::Acquire);
-        if given != told || told == 0 {
+        // The graph's server may be back before anybody had to be answered in its place.
+        let some = told > 0 || task == Task::Read;
+        if given != told || !some {
             wrong.push(format!(
                 "{task}: {told} answers said they are a fallback's, {given} were"
             ));

@@ -1,13 +1,18 @@
 //! Items 56 to 61 and 63: web search, its quotas and throttles, and who answers instead.
 
-use std::sync::Arc;
+use std::future::ready;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use breakerbox::agents::fakes::{Fault, Operation};
-use breakerbox::agents::{AgentError, WebSearch};
-use breakerbox::{CallError, Limit};
-use breakerbox_policy::{DependencySettings, PauseReason, State};
-use futures_util::future::join_all;
+use breakerbox::agents::{
+    AgentError, Hit, ServiceError, WebPort, WebProvider, WebQuery, WebSearch,
+};
+use breakerbox::{CallContext, CallError, Clock, Limit, RuntimeSettings, Verdict};
+use breakerbox_actors::testing::{TestRuntime, run_paused};
+use breakerbox_policy::{DependencySettings, PauseReason, QuotaReset, State};
+use futures_util::future::{BoxFuture, join_all};
 
 use super::{Rig, jump, run, service_error};
 use crate::log::Log;
@@ -272,5 +277,67 @@ fn a_search_without_providers_does_not_start() {
         let error = WebSearch::start(&rig.runtime, twice).await.unwrap_err();
         assert!(error.to_string().contains("already running"), "{error}");
         rig.finish().await;
+    });
+}
+
+/// A provider of the program's own: it does what it is told, and asks nobody.
+struct Told {
+    answers: Mutex<Vec<Result<Vec<Hit>, ServiceError>>>,
+    asked: Arc<AtomicU32>,
+}
+
+impl WebProvider for Told {
+    fn name(&self) -> &'static str {
+        "web_own"
+    }
+
+    fn search<'a>(
+        &'a self,
+        _: &'a WebQuery,
+        _: &'a WebPort,
+        _: &'a CallContext,
+    ) -> BoxFuture<'a, Result<Vec<Hit>, ServiceError>> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        let next = self.answers.lock().unwrap().pop();
+        Box::pin(ready(next.unwrap_or_else(|| Ok(Vec::new()))))
+    }
+
+    fn quota_reset(&self) -> Option<QuotaReset> {
+        Some(QuotaReset::Daily {
+            hour: 0,
+            minute: 0,
+            zone: "America/Los_Angeles".to_owned(),
+        })
+    }
+}
+
+#[test]
+fn item_59_a_provider_of_ones_own_is_parked_by_the_same_word() {
+    run_paused(async || {
+        let runtime = TestRuntime::with(RuntimeSettings {
+            clock: Some(Clock::tokio_at(super::NOON.parse().unwrap())),
+            ..RuntimeSettings::default()
+        })
+        .await;
+        let asked = Arc::new(AtomicU32::new(0));
+        let used_up = ServiceError::new(Verdict::quota_used_up(), "come back tomorrow");
+        let told = Told {
+            answers: Mutex::new(vec![Err(used_up)]),
+            asked: Arc::clone(&asked),
+        };
+        let web = WebSearch::start(&runtime, vec![Arc::new(told)])
+            .await
+            .unwrap();
+        let error = service_error(web.search("breakers", 3).await.unwrap_err());
+        assert_eq!(error.to_string(), "come back tomorrow");
+        for hours in (1..=12).rev() {
+            let (reason, wait) = pause(&web.search("breakers", 3).await.unwrap_err());
+            assert_eq!(reason, PauseReason::QuotaUsedUp);
+            assert_eq!(wait, HOUR * hours, "until midnight in California");
+            tokio::time::sleep(HOUR).await;
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 1, "zero further calls");
+        assert!(web.search("breakers", 3).await.unwrap().is_primary());
+        runtime.finish().await;
     });
 }
