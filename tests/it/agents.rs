@@ -6,6 +6,7 @@
 #[cfg(feature = "cli")]
 mod graph;
 mod health;
+#[cfg(feature = "cli")]
 mod secrets;
 mod tokens;
 mod vector;

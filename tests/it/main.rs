@@ -24,7 +24,7 @@ mod tidy;
 mod log;
 
 mod scripted;
-#[cfg(feature = "cli")]
+#[cfg(feature = "agents")]
 mod tools;
 
 mod streamed;

@@ -1,4 +1,8 @@
-//! The knowledge graph by name and type, over the stand-in's process: this very command.
+//! The knowledge graph by name and type: over the official server of npm, and over the stand-in,
+//! which is this very command.
+
+use std::path::Path;
+use std::process::Command;
 
 use breakerbox::agents::{Entity, GraphError, KnowledgeGraph, Relation};
 use breakerbox::mcp::McpSettings;
@@ -6,6 +10,44 @@ use breakerbox_policy::State;
 use futures_util::future::join_all;
 
 use super::{Rig, run};
+use crate::tools;
+
+/// The version that the stand-in was made after.
+const OFFICIAL: &str = "@modelcontextprotocol/server-memory@2026.8.31";
+
+/// The official server, installed once into the target folder. `None` where that is not possible:
+/// then the test passes by.
+#[expect(clippy::print_stderr, reason = "a test that passes by says so")]
+fn official(folder: &tempfile::TempDir) -> Option<McpSettings> {
+    tools::find(&["node"])?;
+    let npm = tools::find(&["npm"])?;
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("agents-npm");
+    let package = place.join("node_modules/@modelcontextprotocol/server-memory");
+    if !package.is_dir() {
+        std::fs::create_dir_all(&place).unwrap();
+        let mut install = Command::new(npm);
+        install.args([
+            "install",
+            "--no-audit",
+            "--no-fund",
+            "--ignore-scripts",
+            "--prefix",
+        ]);
+        let output = install.arg(&place).arg(OFFICIAL).output().unwrap();
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            let required = std::env::var("BREAKERBOX_TEST_REQUIRE_ALL");
+            assert_ne!(required.as_deref(), Ok("1"), "{OFFICIAL}: {said}");
+            eprintln!("passed by: {OFFICIAL} cannot be installed: {said}");
+            return None;
+        }
+    }
+    let file = folder.path().join("memory.jsonl").display().to_string();
+    Some(KnowledgeGraph::installed(
+        &place.display().to_string(),
+        file,
+    ))
+}
 
 fn stand_in(folder: &tempfile::TempDir) -> McpSettings {
     let server = McpSettings::stdio(env!("CARGO_BIN_EXE_breakerbox"), ["memory-server"]);
@@ -25,11 +67,23 @@ async fn process(graph: &KnowledgeGraph) -> u64 {
 }
 
 #[test]
-fn every_tool_has_its_method() {
+fn every_tool_of_the_official_server_has_its_method() {
+    let folder = tempfile::tempdir().unwrap();
+    if let Some(server) = official(&folder) {
+        every_tool(&server);
+    }
+}
+
+#[test]
+fn every_tool_of_the_stand_in_has_its_method() {
+    let folder = tempfile::tempdir().unwrap();
+    every_tool(&stand_in(&folder));
+}
+
+fn every_tool(server: &McpSettings) {
     run(async || {
-        let folder = tempfile::tempdir().unwrap();
         let rig = Rig::start(|_| {}).await;
-        let graph = KnowledgeGraph::start(&rig.runtime, "kg", &stand_in(&folder))
+        let graph = KnowledgeGraph::start(&rig.runtime, "kg", server)
             .await
             .unwrap();
         let ada = Entity::new("Ada", "person", ["wrote notes"]);
@@ -128,7 +182,7 @@ fn item_65_twenty_notes_at_once_are_all_kept_and_outlive_the_process() {
         assert!(all.iter().all(Result::is_ok));
         assert_eq!(graph.read_graph().await.unwrap().value.entities.len(), 20);
         let first = process(&graph).await;
-        let killed = std::process::Command::new("sh")
+        let killed = Command::new("sh")
             .args(["-c", &format!("kill -9 {first}")])
             .status();
         assert!(killed.unwrap().success());
