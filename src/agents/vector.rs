@@ -6,25 +6,25 @@
 //! reaches the index: its numbers mean something else there.
 
 mod config;
+mod input;
 mod local;
+mod probe;
 mod service;
 mod store;
 
 use std::fmt;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 use super::token::{Tokens, keep};
-use super::{AgentError, InvalidInput, ServiceError};
-use crate::{
-    Answer, CallError, CallOptions, Client, NewDependency, Rule, Runtime, Source, StartError, tls,
-};
+use super::{AgentError, ServiceError};
+use crate::{Answer, CallError, Client, NewDependency, Rule, Runtime, Source, StartError, tls};
 
 pub use config::{Credentials, Missing, VectorConfig};
+use input::check_count;
 pub use local::{LOCAL_MODEL, LocalIndex, local_embedding};
-use service::{Embed, Find, Place, Texts, Wanted, verdict};
+use service::{Embed, Find, Place, Texts, Wanted};
 pub use store::{ContentStore, Document};
 
 /// What a question is for, to the model.
@@ -34,8 +34,6 @@ const DOCUMENT: &str = "RETRIEVAL_DOCUMENT";
 /// The name of the fallbacks, as answers and events give it.
 const LOCAL_EMBEDDING: &str = "local_embedding";
 const LOCAL_INDEX: &str = "local_index";
-/// Neighbours that may be asked for at once.
-const MAX_COUNT: u32 = 1_000;
 
 /// What a model makes of a text. Cheap to clone.
 #[derive(Debug, Clone, PartialEq)]
@@ -226,7 +224,7 @@ impl VectorSearch {
     ///
     /// # Errors  The text is empty or too long, or nobody could answer.
     pub async fn embed(&self, text: &str) -> Result<Answer<Embedding>, AgentError> {
-        let texts = self.texts(std::slice::from_ref(&text.to_owned()), QUERY)?;
+        let texts = Texts::of(&self.config, &[text.to_owned()], QUERY)?;
         let answer = self.embed.ask(texts).await?;
         let Answer {
             value,
@@ -251,63 +249,12 @@ impl VectorSearch {
     /// # Errors  A text is empty or too long by itself, and nothing was asked; or nobody could
     /// answer, and what was answered before is lost.
     pub async fn embed_all(&self, texts: &[String]) -> Result<Vec<Embedding>, AgentError> {
-        let batches = self.batches(texts)?;
+        let batches = Texts::batches(&self.config, texts, DOCUMENT)?;
         let mut all = Vec::with_capacity(texts.len());
         for batch in batches {
             all.extend(self.embed.ask(batch).await?.value);
         }
         Ok(all)
-    }
-
-    /// Cuts texts into requests that keep to the limits.
-    fn batches(&self, texts: &[String]) -> Result<Vec<Texts>, InvalidInput> {
-        let (mut batches, mut begin, mut tokens) = (Vec::new(), 0, 0);
-        for (at, text) in texts.iter().enumerate() {
-            let more = tokens_of(text);
-            let full = at - begin == self.max_texts() || tokens + more > self.config.max_tokens;
-            if full && at > begin {
-                batches.push(self.texts(&texts[begin..at], DOCUMENT)?);
-                (begin, tokens) = (at, 0);
-            }
-            tokens = tokens.saturating_add(more);
-        }
-        if begin < texts.len() {
-            batches.push(self.texts(&texts[begin..], DOCUMENT)?);
-        }
-        Ok(batches)
-    }
-
-    fn max_texts(&self) -> usize {
-        let most = self.config.max_texts.max(1);
-        if self.config.model.starts_with("gemini-") {
-            1
-        } else {
-            most
-        }
-    }
-
-    fn texts(&self, texts: &[String], task: &'static str) -> Result<Texts, InvalidInput> {
-        if texts.iter().any(|text| text.trim().is_empty()) {
-            return Err(InvalidInput::new(
-                "the text",
-                "none",
-                "a text that is not empty",
-            ));
-        }
-        let tokens = texts
-            .iter()
-            .map(|text| tokens_of(text))
-            .fold(0, u32::saturating_add);
-        if tokens > self.config.max_tokens {
-            let given = format!("about {tokens} tokens");
-            let allowed = format!("{} in one request", self.config.max_tokens);
-            return Err(InvalidInput::new("the text", given, allowed));
-        }
-        Ok(Texts {
-            texts: Arc::from(texts),
-            task,
-            tokens: NonZeroU32::new(tokens).unwrap_or(NonZeroU32::MIN),
-        })
     }
 
     /// Its content store: documents may be put in at any time.
@@ -339,53 +286,6 @@ impl VectorSearch {
             self.find_place.dimensions,
         )
     }
-
-    /// Whether a token is to be had, past what is kept.
-    pub(super) async fn probe_token(&self) -> Result<(), ServiceError> {
-        self.embed_place.tokens.check().await
-    }
-
-    /// The service's own embedding, under its breaker and past every fallback.
-    pub(super) async fn probe_embedding(
-        &self,
-        text: &str,
-    ) -> Result<Embedding, CallError<ServiceError>> {
-        let (place, connect) = (&self.embed_place, self.embed.settings().timeout.connect);
-        let texts = Texts {
-            texts: Arc::from([text.to_owned()]),
-            task: QUERY,
-            tokens: NonZeroU32::MIN,
-        };
-        let texts = &texts;
-        let asked = self.embed.run_with(
-            CallOptions::default(),
-            |result| verdict(result.as_ref()),
-            || async move { Embed::new(place.clone(), connect).ask(texts, None).await },
-        );
-        let mut embeddings = asked.await?.into_iter();
-        // As many come as were asked for, or it is an error.
-        Ok(embeddings.next().unwrap_or_else(|| local_embedding(text)))
-    }
-
-    /// The index's own neighbours, under its breaker and past every fallback.
-    pub(super) async fn probe_index(
-        &self,
-        vector: Embedding,
-    ) -> Result<usize, CallError<ServiceError>> {
-        let (place, connect) = (&self.find_place, self.find.settings().timeout.connect);
-        let wanted = Wanted {
-            text: None,
-            vector,
-            count: 1,
-        };
-        let wanted = &wanted;
-        let asked = self.find.run_with(
-            CallOptions::default(),
-            |result| verdict(result.as_ref()),
-            || async move { Find::new(place.clone(), connect).ask(wanted, None).await },
-        );
-        Ok(asked.await?.len())
-    }
 }
 
 impl fmt::Debug for VectorSearch {
@@ -396,27 +296,6 @@ impl fmt::Debug for VectorSearch {
             .field("store", &self.store)
             .finish_non_exhaustive()
     }
-}
-
-/// About how many tokens a text has: one for four letters of ASCII, one for each other letter.
-fn tokens_of(text: &str) -> u32 {
-    let ascii = text.chars().filter(char::is_ascii).count();
-    let others = text.chars().count() - ascii;
-    u32::try_from(ascii.div_ceil(4) + others)
-        .unwrap_or(u32::MAX)
-        .max(1)
-}
-
-fn check_count(count: u32) -> Result<u32, InvalidInput> {
-    if count == 0 || count > MAX_COUNT {
-        let allowed = format!("1 to {MAX_COUNT}");
-        return Err(InvalidInput::new(
-            "the number of neighbours",
-            count.to_string(),
-            allowed,
-        ));
-    }
-    Ok(count)
 }
 
 /// A dependency by its name, and how long a connection to it may take.
