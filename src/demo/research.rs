@@ -48,7 +48,7 @@ impl Tempo {
 /// The argument with which this program is the knowledge-graph server of the demo.
 pub(crate) const MEMORY_SERVER: &str = "memory-server";
 const GRAPH: &str = "knowledge_graph";
-const CONFIG: &str = include_str!("../../config/agents.toml");
+const CONFIG: &str = include_str!("research/agents.toml");
 const NO_VARIABLES: [(&str, &str); 0] = [];
 
 /// What is known and published, by topic.
