@@ -12,6 +12,7 @@ mod alerts;
 mod dashboard;
 mod dependencies;
 mod events;
+mod health;
 mod operate;
 mod probes;
 mod stream;
@@ -32,6 +33,7 @@ use axum::response::IntoResponse;
 use axum::routing::{get, post};
 
 use crate::Runtime;
+use crate::agents::health::HealthMonitor;
 use crate::config::{DependencyKind, Secret, Settings};
 use crate::gateway::Servers;
 use crate::mcp::McpClient;
@@ -77,6 +79,8 @@ struct Inner {
     servers: OnceLock<Servers>,
     phase: AtomicU8,
     alerts: Arc<Mutex<Alerts>>,
+    /// Health checks that the program shows, by name.
+    health: Mutex<BTreeMap<String, HealthMonitor>>,
     metrics: Metrics,
     stamps: Stamps,
     streams: stream::Streams,
@@ -107,6 +111,7 @@ impl Admin {
                 servers: OnceLock::new(),
                 phase: AtomicU8::new(Phase::Starting as u8),
                 alerts: Alerts::watch(&runtime),
+                health: Mutex::default(),
                 metrics: Metrics::watch(&runtime),
                 stamps: Stamps::new(&runtime),
                 streams: stream::Streams::default(),
@@ -160,6 +165,7 @@ impl Admin {
                 "/api/dependencies/{name}/{operation}",
                 post(operate::operate),
             )
+            .route("/api/health/{name}/check", post(health::check))
             .route("/api/alerts/{id}/ack", post(alerts::acknowledge))
             .route("/api/alerts/{id}/clear", post(alerts::clear))
             .layer(DefaultBodyLimit::max(guard::MAX_BODY))
@@ -175,6 +181,8 @@ impl Admin {
             .route("/api/events", get(events::list))
             .route("/api/events/stream", get(stream::follow))
             .route("/api/tree", get(tree::show))
+            .route("/api/health", get(health::list))
+            .route("/api/health/{name}", get(health::one))
             .route("/api/alerts", get(alerts::list));
         reads
             .merge(changes)

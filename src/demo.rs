@@ -15,6 +15,8 @@ mod timeline;
 
 mod summary;
 
+pub(crate) mod research;
+
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

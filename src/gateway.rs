@@ -39,8 +39,6 @@ mod exchange;
 
 mod failure;
 
-mod hint;
-
 mod cache;
 
 // the answer

@@ -1,14 +1,30 @@
-//! What `Retry-After` says: seconds, or a date. Who heeds it is not decided here.
+//! How long a dependency asks to be left alone: `Retry-After`, and Google's `RetryInfo`.
 
 use std::time::Duration;
 
+use http::HeaderMap;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use jiff::Timestamp;
+use serde_json::Value;
 
-/// How long from now on; `None` for what is no hint, and for a date that is past.
+/// The larger one of the hints in an answer's headers and in its body.
+pub(crate) fn read(headers: &HeaderMap, body: Option<&[u8]>) -> Option<Duration> {
+    let line = headers.get(RETRY_AFTER).and_then(|line| line.to_str().ok());
+    let in_headers = line.and_then(retry_after);
+    let media = headers
+        .get(CONTENT_TYPE)
+        .and_then(|line| line.to_str().ok());
+    let is_json = media.is_some_and(|media| media.starts_with("application/json"));
+    let in_body = body.filter(|_| is_json).and_then(retry_info);
+    in_headers.max(in_body)
+}
+
+/// What `Retry-After` says, from now on; `None` for what is no hint, and for a date that is past.
 pub(crate) fn retry_after(line: &str) -> Option<Duration> {
     of_line(line.trim(), Timestamp::now())
 }
 
+/// Seconds, or a date.
 fn of_line(line: &str, now: Timestamp) -> Option<Duration> {
     if let Ok(seconds) = line.parse() {
         return Some(Duration::from_secs(seconds));
@@ -16,6 +32,19 @@ fn of_line(line: &str, now: Timestamp) -> Option<Duration> {
     let date = jiff::fmt::rfc2822::parse(line).ok()?.timestamp();
     // What is past is no hint to wait, and none to come at once either.
     Duration::try_from(date.duration_since(now)).ok()
+}
+
+/// `google.rpc.RetryInfo` among the details of an error.
+fn retry_info(body: &[u8]) -> Option<Duration> {
+    let body: Value = serde_json::from_slice(body).ok()?;
+    let details = body.pointer("/error/details")?.as_array()?;
+    let of_type = |detail: &&Value| {
+        let kind = detail.get("@type").and_then(Value::as_str);
+        kind.is_some_and(|kind| kind.ends_with("google.rpc.RetryInfo"))
+    };
+    let delay = details.iter().find(of_type)?.get("retryDelay")?.as_str()?;
+    let seconds: f64 = delay.strip_suffix('s')?.parse().ok()?;
+    Duration::try_from_secs_f64(seconds).ok()
 }
 
 #[cfg(test)]
@@ -32,5 +61,24 @@ mod tests {
         assert_eq!(hint("Fri, 06 Nov 2020 08:49:37 GMT"), None);
         assert_eq!(hint("soon"), None);
         assert_eq!(hint("-1"), None);
+    }
+
+    #[test]
+    fn lim_1_the_larger_one_of_two_hints_counts() {
+        let body = br#"{"error":{"code":429,"details":[
+            {"@type":"type.googleapis.com/google.rpc.QuotaFailure"},
+            {"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"3.5s"}]}}"#;
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            CONTENT_TYPE,
+            "application/json; charset=UTF-8".parse().unwrap(),
+        );
+        let long = Some(Duration::from_millis(3500));
+        assert_eq!(read(&headers, Some(body)), long);
+        headers.insert(RETRY_AFTER, "2".parse().unwrap());
+        assert_eq!(read(&headers, Some(body)), long);
+        headers.insert(RETRY_AFTER, "7".parse().unwrap());
+        assert_eq!(read(&headers, Some(body)), Some(Duration::from_secs(7)));
+        assert_eq!(read(&headers, Some(b"{")), Some(Duration::from_secs(7)));
     }
 }

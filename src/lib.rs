@@ -14,12 +14,13 @@ pub mod config;
 #[cfg(feature = "recorder")]
 pub mod recorder;
 
+#[cfg(feature = "agents")]
+pub mod agents;
+
 #[cfg(feature = "cli")]
 pub mod admin;
 #[cfg(feature = "cli")]
 pub mod gateway;
-#[cfg(feature = "mcp")]
-mod hint;
 #[cfg(feature = "mcp")]
 pub mod mcp;
 #[cfg(feature = "cli")]
@@ -30,6 +31,11 @@ pub mod otel;
 pub mod reload;
 #[cfg(feature = "cli")]
 pub mod telemetry;
+
+// what the HTTP clients share
+#[cfg(feature = "mcp")]
+mod hint;
+
 #[cfg(feature = "mcp")]
 mod tls;
 

@@ -39,13 +39,19 @@ enum Command {
     /// appear on standard error where RUST_LOG is set. A gateway and an admin side are open on
     /// loopback ports too; it prints where. BREAKERBOX__ADMIN__TOKEN allows changes there.
     Demo {
-        /// Takes about 5 seconds instead of 20
+        /// What is shown
+        #[arg(long, value_enum, default_value_t = Scenario::Outages)]
+        scenario: Scenario,
+        /// Takes a fifth of the time: about 5 seconds instead of 20, or 12 instead of 60
         #[arg(long)]
         fast: bool,
-        /// Goes on with everything running afterwards, until ctrl-c
+        /// Goes on with everything running afterwards, until ctrl-c; for the scenario outages
         #[arg(long)]
         stay: bool,
     },
+    /// The demo's own knowledge-graph server, on standard input and output
+    #[command(hide = true, name = demo::research::MEMORY_SERVER)]
+    MemoryServer,
     /// Runs the sidecar: protects HTTP services for a program in any language
     ///
     /// Without a configuration of your own it starts three simulated dependencies on loopback.
@@ -99,6 +105,16 @@ enum Command {
     },
 }
 
+/// What the demo shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Scenario {
+    /// Three dependencies break one after the other, and all recover
+    Outages,
+    /// An agent system with fifty callers: an index that fails, a server that is killed, a quota
+    /// that is used up, a configuration that is broken
+    Agents,
+}
+
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
@@ -126,7 +142,12 @@ fn main() -> ExitCode {
     };
     let (mut out, mut err) = (stdout(), stderr());
     let end = match arguments.command {
-        Command::Demo { fast, stay } => start_demo(fast, stay, &mut out, &mut err),
+        Command::Demo {
+            scenario,
+            fast,
+            stay,
+        } => start_demo(scenario, fast, stay, &mut out, &mut err),
+        Command::MemoryServer => serve_memory(&mut err),
         Command::Serve { config, env } => start_serve(config, env, &mut out, &mut err),
         Command::Check { config, env } => check::run(config, env, &mut out, &mut err),
         Command::Replay(arguments) => replay::run(&arguments, &mut out, &mut err),
@@ -158,7 +179,22 @@ fn main() -> ExitCode {
     end.into()
 }
 
+/// Its standard output is the protocol's.
+fn serve_memory(err: &mut dyn Write) -> std::io::Result<End> {
+    let Some(file) = std::env::var_os("MEMORY_FILE_PATH") else {
+        writeln!(
+            err,
+            "breakerbox: MEMORY_FILE_PATH is not set, allowed: the path of a file"
+        )?;
+        return Ok(End::WrongUse);
+    };
+    let input = std::io::stdin().lock();
+    breakerbox::agents::fakes::memory::serve(input, stdout().lock(), file.as_ref())?;
+    Ok(End::Done)
+}
+
 fn start_demo(
+    scenario: Scenario,
     fast: bool,
     stay: bool,
     out: &mut dyn Write,
@@ -172,6 +208,18 @@ fn start_demo(
         return Ok(End::WrongUse);
     }
     let colour = stdout().is_terminal() && !set("NO_COLOR");
+    if scenario == Scenario::Agents {
+        if stay {
+            writeln!(err, "breakerbox: --stay is for the scenario outages only")?;
+            return Ok(End::WrongUse);
+        }
+        let tempo = if fast {
+            demo::research::FAST
+        } else {
+            demo::research::USUAL
+        };
+        return actix::System::new().block_on(demo::research::run(tempo, colour, out, err));
+    }
     let pace = if fast { demo::FAST } else { demo::USUAL };
     actix::System::new().block_on(demo::run(pace, stay, colour, out, err))
 }

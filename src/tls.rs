@@ -1,11 +1,13 @@
-//! Whom we trust on the way out: the system's authorities, or Mozilla's where it has none. One
-//! provider of cryptography for everything that is ours.
+//! How connections are secured on which we are the client: one provider, named here, so that none
+//! is looked for at run time.
 
 use std::sync::Arc;
 
 use hyper_rustls::ConfigBuilderExt as _;
 use rustls::ClientConfig;
 
+/// The system's certificate authorities; where it has none, those that Mozilla trusts.
+///
 /// # Errors  The provider has no version of TLS that is safe.
 pub(crate) fn client() -> Result<ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -374,6 +374,7 @@ impl Shared {
         self.land(&held);
         self.totals.observe(elapsed);
         self.note_traffic(&verdict, held.started, now);
+        self.note_setup(&verdict);
         self.bulkhead.sample(now, elapsed, verdict.class);
         let permit = held.permit;
         let outcome = Outcome {

@@ -30,6 +30,7 @@ use crate::message::BreakerPort;
 use crate::quarantine::Quarantine;
 use crate::rate::RateLimit;
 use crate::record::Record;
+use crate::setup::Setup;
 use crate::terms::Terms;
 use crate::throttle::Pauses;
 use crate::totals::Totals;
@@ -315,6 +316,8 @@ pub(crate) struct Shared {
     is_rated: AtomicBool,
     /// The pauses that it asked for.
     pub(crate) pauses: Pauses,
+    /// Whether it takes our set-up.
+    pub(crate) setup: Setup,
     /// Faults on purpose.
     pub(crate) drill: Drill,
     pub(crate) bulkhead: Bulkhead,
@@ -372,6 +375,7 @@ impl Shared {
             rate: ArcSwapOption::from_pointee(settings.rate_limit.as_ref().map(rate)),
             is_rated: AtomicBool::new(settings.rate_limit.is_some()),
             pauses: Pauses::default(),
+            setup: Setup::default(),
             drill: Drill::default(),
             bulkhead: Bulkhead::new(&settings.bulkhead),
             quarantine: settings.workers.quarantine.map(Quarantine::new),

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use breakerbox_policy::supervision::StopCause;
-use breakerbox_policy::{BreakerEvent, Cause, ChaosSettings, PauseReason, State, Time};
+use breakerbox_policy::{BreakerEvent, Cause, ChaosSettings, PauseReason, State, Symptom, Time};
 use tokio::sync::broadcast;
 
 use crate::clock::Clock;
@@ -106,6 +106,14 @@ pub enum EventKind {
         /// What the dependency itself asked for.
         hint: Option<Duration>,
     },
+    /// The dependency refuses our set-up: a key, a name, a model that is no more. Every call will
+    /// fail until somebody sets it right. Told once for each episode.
+    Misconfigured {
+        /// What it said, where that can be said in general.
+        symptom: Option<Symptom>,
+    },
+    /// It takes our set-up again.
+    SetRight,
     /// New settings hold.
     Reloaded {
         /// Who or what brought them.
@@ -220,6 +228,14 @@ impl fmt::Display for EventKind {
                     None => write!(out, " (it said not how long)"),
                 }
             }
+            Self::Misconfigured { symptom } => {
+                out.write_str("refuses our set-up; every call fails until it is set right")?;
+                match symptom {
+                    Some(symptom) => write!(out, " (it said {symptom})"),
+                    None => Ok(()),
+                }
+            }
+            Self::SetRight => out.write_str("takes our set-up again"),
             Self::Reloaded { by, changed, waits } => {
                 write!(out, "settings changed by {by}: {}", changed.join(", "))?;
                 if !waits.is_empty() {
@@ -384,6 +400,7 @@ fn log(event: &Event) {
         | EventKind::Stuck { .. }
         | EventKind::FallbackServing { .. }
         | EventKind::Paused { .. }
+        | EventKind::Misconfigured { .. }
         | EventKind::ReloadRefused { .. }
         | EventKind::Chaos { .. }
         | EventKind::Quarantined { .. } => {

@@ -29,6 +29,8 @@ mod rate;
 
 mod session;
 
+mod setup;
+
 mod bulkhead;
 
 mod quarantine;

@@ -238,6 +238,14 @@ fn health<D: Dependency>(core: &Core<D>, view: &View<'_>) -> Health {
         None if view.overridden.is_none() && view.state == State::HalfOpen => Health::Degraded {
             reason: "it is being tried again".to_owned(),
         },
+        None if shared.setup.is_refused() => {
+            let reason = "it refuses our set-up".to_owned();
+            if core.fallbacks.is_empty() {
+                Health::Down { reason }
+            } else {
+                Health::Degraded { reason }
+            }
+        }
         None if served > 0 => Health::Degraded {
             reason: format!("fallbacks answered {served} calls just now"),
         },

@@ -1,4 +1,5 @@
-//! Alerts: one for each episode in which a breaker was open or a dependency parked.
+//! Alerts: one for each episode in which a breaker was open, a dependency parked, or our set-up
+//! refused.
 //!
 //! active → acknowledged → cleared, by people; resolved, by the recovery. An episode lasts from
 //! the trip until the breaker has closed, however often it is tried again in between.
@@ -27,6 +28,7 @@ const MAX_ALERTS: usize = 256;
 enum Kind {
     BreakerOpen,
     Parked,
+    Misconfigured,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,6 +133,10 @@ impl Alerts {
             },
             EventKind::Parked { cause } => self.raise(event, Kind::Parked, cause.to_string()),
             EventKind::Started { .. } => self.resolve(event, Kind::Parked),
+            EventKind::Misconfigured { .. } => {
+                self.raise(event, Kind::Misconfigured, event.kind.to_string());
+            }
+            EventKind::SetRight => self.resolve(event, Kind::Misconfigured),
             EventKind::Removed { .. } => {
                 let gone = |alert: &&mut Alert| dependency_of(&alert.subject) == &*event.subject;
                 for alert in self.all.iter_mut().filter(gone) {
@@ -202,6 +208,7 @@ impl Alert {
             kind: match self.kind {
                 Kind::BreakerOpen => "breaker_open",
                 Kind::Parked => "parked",
+                Kind::Misconfigured => "misconfigured",
             },
             state: self.stage.word(),
             message: self.message.clone(),

@@ -182,6 +182,8 @@ pub(crate) fn kind_of(kind: &EventKind) -> &'static str {
         EventKind::FallbackOver { .. } => "fallback_over",
         EventKind::Quarantined { .. } => "quarantined",
         EventKind::Paused { .. } => "paused",
+        EventKind::Misconfigured { .. } => "misconfigured",
+        EventKind::SetRight => "set_right",
         EventKind::Reloaded { .. } => "reloaded",
         EventKind::ReloadRefused { .. } => "reload_refused",
         EventKind::Chaos { .. } => "chaos",

@@ -71,6 +71,11 @@ impl<'w> Timeline<'w> {
         }
     }
 
+    /// Everything that it has told, and what it has left out.
+    pub(crate) fn into_events(self) -> Vec<Event> {
+        self.events
+    }
+
     /// The time since the runtime's start.
     pub(crate) fn now(&self) -> Time {
         self.runtime.clock().now()

@@ -17,10 +17,10 @@ use breakerbox_policy::{Class, Symptom};
 
 use super::failure::{Failure, HttpError, Said, SaidBody};
 use super::headers::strip_one_hop;
-use super::hint;
 use super::trace::{AttemptSpan, Attempts};
 use super::upload::Upload;
 use super::upstream::Upstream;
+use crate::hint;
 use crate::{CallContext, Dependency, Verdict};
 
 /// The longest answer that is kept in one piece, where it is not streamed.

@@ -15,9 +15,9 @@ use breakerbox_policy::{Class, ClassifySettings, Symptom};
 
 use super::failure::{Failure, HttpError, Said, SaidBody};
 use super::headers::strip_one_hop;
-use super::hint;
 use super::pool::Arriving;
 use super::trace::AttemptSpan;
+use crate::hint;
 
 /// An answer that is no success is read as a whole up to here, so that its connection stays good
 /// and hints in it are found.

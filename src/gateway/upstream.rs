@@ -27,6 +27,7 @@ use super::failure::{Failure, HttpError};
 use super::headers::DEADLINE;
 use super::pool::{Arriving, Pool};
 use super::upload::Upload;
+use crate::tls;
 
 /// How long an unused connection is kept: shorter than servers do as a rule, so that it is seldom
 /// they who close one that is about to be used.
@@ -67,7 +68,7 @@ impl Place {
         };
         let host = host.map_err(|error| error.to_string())?;
         let tls = if scheme == Scheme::HTTPS {
-            Some(crate::tls::client()?)
+            Some(tls::client()?)
         } else {
             None
         };

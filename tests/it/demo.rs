@@ -101,6 +101,35 @@ fn check_order(out: &str, name: &str, steps: &[&str]) {
 }
 
 #[test]
+fn item_104_the_agent_system_lives_through_a_bad_minute() {
+    let (output, out, err) = run(&["demo", "--scenario", "agents", "--fast"]);
+    assert_eq!(output.status.code(), Some(0), "{out}\n{err}");
+    assert_eq!(err, "", "nothing went wrong");
+    let steps = [
+        ("vector_find", "the index answers 500"),
+        ("vector_find", "closed -> open"),
+        ("knowledge_graph", "its server is killed"),
+        ("knowledge_graph/worker-1", "ended"),
+        ("knowledge_graph/worker-1", "running (life 2)"),
+        ("web_google", "queries of the day are used up"),
+        ("web_google", "its quota is used up"),
+        ("demo", "the configuration is broken"),
+        ("", "the old ones hold"),
+        ("demo", "the configuration is mended"),
+        ("knowledge_graph", "settings changed by"),
+    ];
+    let mut lines = out.lines();
+    for (name, step) in steps {
+        let found = lines.any(|line| line.contains(name) && line.contains(step));
+        assert!(
+            found,
+            "{name}: {step:?} is missing, or comes too early:\n{out}"
+        );
+    }
+    check_order(&out, "vector_find", &["works again", "half_open -> closed"]);
+}
+
+#[test]
 fn the_demo_tells_its_story_and_its_table_adds_up() {
     let (output, out, err) = run(&["demo", "--fast"]);
     assert_eq!(output.status.code(), Some(0), "{out}\n{err}");

@@ -5,6 +5,8 @@
 mod acceptance;
 #[cfg(feature = "cli")]
 mod admin;
+#[cfg(feature = "agents")]
+mod agents;
 mod call_path;
 mod config;
 #[cfg(feature = "cli")]

@@ -5,7 +5,7 @@ import { time } from "./words.js";
 
 const STEP = 60;
 /** What a person should see: it stands out. */
-const GRAVE = new Set(["ended", "parked", "gave_up", "stuck", "fallback_serving", "quarantined", "paused", "reload_refused", "chaos", "operated"]);
+const GRAVE = new Set(["ended", "parked", "gave_up", "stuck", "fallback_serving", "quarantined", "paused", "misconfigured", "reload_refused", "chaos", "operated"]);
 
 export class Events {
   constructor(model) {

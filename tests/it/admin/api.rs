@@ -1,5 +1,8 @@
 //! What is told: the fields that are a contract, the document that describes them, and histories.
 
+use breakerbox::agents::fakes::Fakes;
+use breakerbox::agents::health::HealthMonitor;
+use breakerbox::agents::{ContentStore, VectorSearch};
 use jsonschema::Validator;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -199,6 +202,9 @@ fn requests() -> Vec<(&'static str, &'static str, String, Value, bool, u16)> {
     get("/api/events", "/api/events?since=0&limit=1000", 200);
     get("/api/events", "/api/events?limit=x", 400);
     get("/api/tree", "/api/tree", 200);
+    get("/api/health", "/api/health", 200);
+    get("/api/health/{name}", "/api/health/checked", 200);
+    get("/api/health/{name}", "/api/health/nobody", 404);
     get("/api/alerts", "/api/alerts", 200);
     get("/api/alerts", "/api/alerts?state=odd", 400);
     let operate = "/api/dependencies/{name}/{operation}";
@@ -222,6 +228,11 @@ fn requests() -> Vec<(&'static str, &'static str, String, Value, bool, u16)> {
     post(operate, "/api/dependencies/nobody/open", &reason, true, 404);
     let long = json!({ "reason": "x".repeat(5000) });
     post(operate, "/api/dependencies/dep/open", &long, true, 413);
+    let check = "/api/health/{name}/check";
+    post(check, "/api/health/checked/check", &reason, true, 200);
+    post(check, "/api/health/checked/check", &reason, false, 401);
+    post(check, "/api/health/checked/check", &json!({}), true, 400);
+    post(check, "/api/health/nobody/check", &reason, true, 404);
     let (ack, clear) = ("/api/alerts/{id}/ack", "/api/alerts/{id}/clear");
     for (path, address) in [(ack, "/api/alerts/1/ack"), (clear, "/api/alerts/1/clear")] {
         post(path, address, &reason, false, 401);
@@ -239,6 +250,9 @@ fn requests() -> Vec<(&'static str, &'static str, String, Value, bool, u16)> {
 async fn item_101_the_server_answers_as_its_document_says() {
     let rig = Rig::start(opens_after(1, ms(60_000))).await;
     rig.bench.ask(Do::Panic).await.unwrap_err();
+    let (fakes, monitor) = checked(&rig.bench.runtime).await;
+    monitor.check().await.unwrap();
+    rig.admin.show_health(monitor);
     let document = rig.get("/api/openapi.json").await;
     assert_eq!(document["openapi"], "3.1.0");
     let mut asked = std::collections::BTreeSet::from(["/api/events/stream"]);
@@ -281,6 +295,68 @@ async fn item_101_the_server_answers_as_its_document_says() {
     let documented: std::collections::BTreeSet<&str> =
         documented.keys().map(String::as_str).collect();
     assert_eq!(asked, documented);
+    drop(fakes);
+    rig.finish().await;
+}
+
+/// A vector search whose health is checked, with the services that it asks.
+async fn checked(runtime: &breakerbox::Runtime) -> (Fakes, HealthMonitor) {
+    let fakes = Fakes::start().await.unwrap();
+    let store = ContentStore::default();
+    let search = VectorSearch::start(runtime, fakes.vector_config(), store);
+    let search = search.await.unwrap();
+    let monitor = HealthMonitor::start(runtime, "checked", search, None);
+    (fakes, monitor.await.unwrap())
+}
+
+#[tokio::test]
+async fn item_51_the_admin_side_shows_reports_and_checks_at_a_word() {
+    let rig = Rig::start(|_| {}).await;
+    assert_eq!(rig.get("/api/health").await, json!([]));
+    let (fakes, monitor) = checked(&rig.bench.runtime).await;
+    rig.admin.show_health(monitor);
+    let health = rig.get("/api/health/checked").await;
+    assert_eq!(health, json!({ "name": "checked", "reports": [] }));
+    let order = rig.order(
+        "/api/health/checked/check",
+        &json!({ "reason": "I wonder" }),
+    );
+    let report: Value = order.send().await.unwrap().json().await.unwrap();
+    // The index is empty, and says so.
+    assert_eq!(
+        (&report["overall"], &report["success_rate"]),
+        (&json!("warn"), &json!(75))
+    );
+    assert_eq!(report["advice"][0]["category"], "search");
+    let kept = rig.get("/api/health").await;
+    assert_eq!(kept[0]["reports"], json!([report]));
+    let events = rig
+        .get("/api/events?kind=operated&dependency=checked")
+        .await;
+    assert_eq!(events["events"][0]["details"]["reason"], "I wonder");
+    drop(fakes);
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn item_45_a_refused_set_up_raises_an_alert_until_it_is_taken() {
+    let rig = Rig::start(|_| {}).await;
+    for _ in 0..3 {
+        let end = Do::End(breakerbox_policy::Class::Misconfigured);
+        rig.bench.ask(end).await.unwrap_err();
+    }
+    let alerts = rig.get("/api/alerts").await;
+    let all = alerts.as_array().unwrap();
+    assert_eq!(all.len(), 1, "{alerts}");
+    assert_eq!(
+        (&all[0]["kind"], &all[0]["state"]),
+        (&json!("misconfigured"), &json!("active"))
+    );
+    assert_eq!(rig.get("/readyz").await["status"], "degraded");
+    rig.bench.ask(Do::Answer(1)).await.unwrap();
+    let alerts = rig.get("/api/alerts").await;
+    assert_eq!(alerts[0]["state"], "resolved");
+    assert_eq!(rig.get("/readyz").await["status"], "ready");
     rig.finish().await;
 }
 

@@ -1,0 +1,149 @@
+//! How a service of an agent system fails: in words without secrets, and what that counts for.
+
+use crate::Verdict;
+use crate::config::Secret;
+use crate::policy::Class;
+
+/// The longest message of a service that is passed on.
+const MAX_SAID: usize = 300;
+/// So many letters of a key in a row are a part of it.
+const PART: usize = 5;
+
+/// An attempt that gave no answer that can be used.
+///
+/// Its text never holds an address, a key, or a part of one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct ServiceError {
+    text: String,
+    verdict: Verdict,
+}
+
+impl ServiceError {
+    /// An error, with what it counts for.
+    #[must_use]
+    pub fn new(verdict: Verdict, text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            verdict,
+        }
+    }
+
+    /// What it counts for.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        self.verdict
+    }
+
+    /// Whether our own set-up is wrong: a key, a name, a model that is no more.
+    #[must_use]
+    pub fn is_misconfigured(&self) -> bool {
+        self.verdict.class == Class::Misconfigured
+    }
+
+    /// The same without what others wrote into it, where that holds a part of this secret.
+    #[must_use]
+    pub fn without(self, secret: &Secret) -> Self {
+        if !holds_part_of(&self.text, secret.expose()) {
+            return self;
+        }
+        Self {
+            text: "it answered with words that hold a part of our key; they are left out"
+                .to_owned(),
+            ..self
+        }
+    }
+}
+
+fn holds_part_of(text: &str, secret: &str) -> bool {
+    let letters: Vec<char> = secret.chars().collect();
+    let mut parts = letters.windows(PART.min(letters.len().max(1)));
+    parts.any(|part| text.contains(&part.iter().collect::<String>()))
+}
+
+/// What a service said, on one line and cut; a page for browsers is only named.
+pub(super) fn said(text: &str) -> String {
+    let text = text.trim();
+    if text.starts_with('<') {
+        return "(a page for browsers)".to_owned();
+    }
+    let clean = crate::redact(text);
+    let letters = clean.chars().take(MAX_SAID);
+    letters
+        .map(|letter| if letter.is_control() { ' ' } else { letter })
+        .collect()
+}
+
+/// What a caller gave cannot be asked for. Nothing was called and nothing counted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what}: given {given}, allowed {allowed}")]
+pub struct InvalidInput {
+    /// What it is about.
+    pub what: &'static str,
+    /// What was given.
+    pub given: String,
+    /// What is allowed.
+    pub allowed: String,
+}
+
+impl InvalidInput {
+    pub(super) fn new(
+        what: &'static str,
+        given: impl Into<String>,
+        allowed: impl Into<String>,
+    ) -> Self {
+        Self {
+            what,
+            given: given.into(),
+            allowed: allowed.into(),
+        }
+    }
+}
+
+/// How a call of one of the clients ends without an answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AgentError {
+    /// The caller's own mistake, found before anything was called.
+    #[error(transparent)]
+    Invalid(#[from] InvalidInput),
+    /// Every other end: refused, failed, timed out and so on.
+    #[error(transparent)]
+    Call(#[from] crate::CallError<ServiceError>),
+}
+
+impl AgentError {
+    /// The end of the call, where one was made.
+    #[must_use]
+    pub fn call(&self) -> Option<&crate::CallError<ServiceError>> {
+        match self {
+            Self::Call(error) => Some(error),
+            Self::Invalid(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn item_62_a_text_with_a_part_of_the_key_is_left_out() {
+        let key = Secret::new("AIzaSyQx7");
+        let error = |text: &str| ServiceError::new(Verdict::from(Class::Failure), text);
+        let clean = error("it answered 500: out of memory");
+        assert_eq!(clean.clone().without(&key), clean);
+        let leaky = error("no such key: ...zaSyQ...").without(&key);
+        assert!(leaky.to_string().contains("left out"), "{leaky}");
+        assert_eq!(leaky.verdict(), clean.verdict());
+        let short = error("anything").without(&Secret::new(""));
+        assert_eq!(short.to_string(), "anything");
+    }
+
+    #[test]
+    fn item_62_what_a_service_said_is_cut_and_masked() {
+        assert_eq!(said("<html>"), "(a page for browsers)");
+        assert_eq!(said("at https://a/b?key=SECRET\nx"), "at https://a/b?*** x");
+        assert_eq!(said(&"y".repeat(999)).len(), MAX_SAID);
+    }
+}

@@ -1,0 +1,226 @@
+//! The way to a JSON service: one request, one answer.
+//!
+//! It retries nothing (rule LIM-4) and judges nothing. Its errors hold no address and no header:
+//! keys stand in both.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
+use http_body_util::{BodyExt as _, Full};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::ClientConfig;
+use serde_json::Value;
+
+use super::ServiceError;
+use crate::config::Secret;
+use crate::policy::{Class, Symptom};
+use crate::{CallContext, Late, Verdict};
+
+/// The longest answer that is read.
+const MAX_BODY: usize = 8_000_000;
+/// How long an unused connection is kept: shorter than servers do as a rule.
+const IDLE: Duration = Duration::from_secs(20);
+
+/// Connections to services, kept by one worker.
+#[derive(Debug, Clone)]
+pub(super) struct Http {
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+}
+
+/// What a service is asked for. Its `Debug` shows neither the address nor what is secret of it.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    method: Method,
+    /// It may hold a key.
+    url: Secret,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+/// What a service answered, whatever it is.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Said {
+    /// The HTTP status.
+    pub status: u16,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body, whole.
+    pub body: Bytes,
+}
+
+impl Asked {
+    /// A GET of this address, in which a key may stand.
+    #[must_use]
+    pub fn get(url: impl Into<String>) -> Self {
+        Self {
+            method: Method::GET,
+            url: Secret::new(url),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+        }
+    }
+
+    /// A POST of this value.
+    #[must_use]
+    pub fn post_json(url: impl Into<String>, body: &Value) -> Self {
+        Self::post(url, "application/json", body.to_string())
+    }
+
+    pub(super) fn post(url: impl Into<String>, media: &'static str, body: String) -> Self {
+        let mut asked = Self::get(url);
+        asked.method = Method::POST;
+        asked
+            .headers
+            .insert(CONTENT_TYPE, HeaderValue::from_static(media));
+        asked.body = Bytes::from(body);
+        asked
+    }
+
+    /// The same with a header that no log line shows.
+    ///
+    /// # Errors  The value is none for a header.
+    pub fn secret_header(mut self, name: HeaderName, value: &str) -> Result<Self, ServiceError> {
+        let wrong = |_| {
+            let verdict = Verdict::from(Class::Misconfigured);
+            ServiceError::new(
+                verdict,
+                format!("what was given for the header {name} is none"),
+            )
+        };
+        let mut value = HeaderValue::from_str(value).map_err(wrong)?;
+        value.set_sensitive(true);
+        self.headers.insert(name, value);
+        Ok(self)
+    }
+
+    /// The same with a header.
+    ///
+    /// # Panics  The name or the value is none for a header; the name is in lower case.
+    #[must_use]
+    pub fn header(mut self, name: &'static str, value: &'static str) -> Self {
+        let name = HeaderName::from_static(name);
+        self.headers.insert(name, HeaderValue::from_static(value));
+        self
+    }
+
+    /// The same with an access token.
+    ///
+    /// # Errors  As [`Asked::secret_header`].
+    pub fn bearer(self, token: &Secret) -> Result<Self, ServiceError> {
+        let token = format!("Bearer {}", token.expose());
+        self.secret_header(AUTHORIZATION, &token)
+    }
+
+    fn into_request(self) -> Result<Request<Full<Bytes>>, ServiceError> {
+        let request = Request::builder()
+            .method(self.method)
+            .uri(self.url.expose());
+        let request = request.body(Full::new(self.body)).map_err(|_| {
+            let verdict = Verdict::from(Class::Misconfigured);
+            ServiceError::new(verdict, "the address of the service is none")
+        });
+        request.map(|mut request| {
+            request.headers_mut().extend(self.headers);
+            request
+        })
+    }
+}
+
+impl Http {
+    /// `connect`: how long it may take to connect.
+    pub(super) fn new(tls: ClientConfig, connect: Option<Duration>) -> Self {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(connect);
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_all_versions()
+            .wrap_connector(tcp);
+        // A request that a closing connection hands back untouched goes out on another one: it was
+        // never made.
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .build(connector);
+        Self { client }
+    }
+
+    /// Sends a request and reads the whole answer. The limits within an attempt are those of the
+    /// call that it is made for; without one, its caller's.
+    ///
+    /// # Cancel safety   Dropped, the request is given up where it is.
+    pub(super) async fn send(
+        &self,
+        asked: Asked,
+        call: Option<&CallContext>,
+    ) -> Result<Said, ServiceError> {
+        let sending = self.client.request(asked.into_request()?);
+        let answered = match call {
+            Some(call) => call.first_byte(sending).await.map_err(late)?,
+            None => sending.await,
+        };
+        let answered = answered.map_err(|error| {
+            if error.is_connect() {
+                lost(Symptom::Connect, "no connection")
+            } else {
+                lost(Symptom::Reset, "the connection broke")
+            }
+        })?;
+        let (head, mut rest) = answered.into_parts();
+        let mut body = BytesMut::new();
+        loop {
+            let frame = match call {
+                Some(call) => call.idle(rest.frame()).await.map_err(late)?,
+                None => rest.frame().await,
+            };
+            let Some(frame) = frame else { break };
+            let frame = frame.map_err(|_| lost(Symptom::Reset, "its answer was cut off"))?;
+            if let Ok(piece) = frame.into_data() {
+                body.extend_from_slice(&piece);
+            }
+            if body.len() > MAX_BODY {
+                return Err(lost(Symptom::Reset, "its answer is too long"));
+            }
+        }
+        Ok(Said {
+            status: head.status.as_u16(),
+            headers: head.headers,
+            body: body.freeze(),
+        })
+    }
+}
+
+impl Said {
+    /// An answer that has to be JSON of this shape.
+    ///
+    /// # Errors  It is none: that is a failure of the service, never an empty answer.
+    pub fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T, ServiceError> {
+        serde_json::from_slice(&self.body).map_err(|error| {
+            // Where it went wrong, never what stood there.
+            let place = format!("line {}, column {}", error.line(), error.column());
+            malformed(&format!("its answer is not what it should be ({place})"))
+        })
+    }
+}
+
+/// An answer that came whole and cannot be used.
+pub(super) fn malformed(text: &str) -> ServiceError {
+    ServiceError::new(Verdict::from(Class::Failure), text)
+}
+
+fn lost(symptom: Symptom, text: &str) -> ServiceError {
+    ServiceError::new(Verdict::from(symptom), text)
+}
+
+fn late(late: Late) -> ServiceError {
+    ServiceError::new(Verdict::from(late.symptom()), late.to_string())
+}

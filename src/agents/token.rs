@@ -1,0 +1,228 @@
+//! Access tokens: where they come from, how long they are kept, when they are renewed.
+//!
+//! Whoever needs one asks [`Tokens`]; however many ask at once, one request goes out. Where a
+//! token comes from is a [`TokenSource`]'s affair.
+
+mod keeper;
+mod sources;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::Mutex;
+
+use super::ServiceError;
+use crate::config::Secret;
+use crate::policy::{Symptom, Time};
+use crate::{Clock, Verdict};
+
+pub(super) use keeper::keep;
+pub use sources::{ServiceAccount, TokenEndpoint};
+
+/// The rights that are asked for: the only ones that vector search takes.
+const SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
+/// How long before its end a token is renewed, so that none ends on its way.
+const MARGIN: Duration = Duration::from_secs(60);
+/// How long one request for a token may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// For how long a request that failed answers for the ones behind it.
+const ECHO: Duration = Duration::from_millis(250);
+
+/// An access token. Its `Debug` does not show it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token {
+    /// What stands behind `Bearer`.
+    pub text: Secret,
+    /// How long it holds.
+    pub lasts: Duration,
+}
+
+/// Somewhere that gives tokens out: one request, no retry, nothing kept.
+pub trait TokenSource: Send + Sync + 'static {
+    /// Asks for a new one.
+    fn fetch(&self) -> BoxFuture<'_, Result<Token, ServiceError>>;
+}
+
+/// The token that all workers of a program share.
+pub struct Tokens {
+    source: Arc<dyn TokenSource>,
+    clock: Clock,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    token: Option<(Secret, Time)>,
+    failed: Option<(ServiceError, Time)>,
+}
+
+impl Tokens {
+    /// None yet.
+    #[must_use]
+    pub fn new(source: Arc<dyn TokenSource>, clock: Clock) -> Self {
+        Self {
+            source,
+            clock,
+            kept: Mutex::default(),
+        }
+    }
+
+    /// A token that holds, asked for where none is kept.
+    ///
+    /// # Errors  There is none to be had.
+    pub async fn current(&self) -> Result<Secret, ServiceError> {
+        let mut kept = self.kept.lock().await;
+        let now = self.clock.now();
+        match &kept.token {
+            Some((token, until)) if now < *until => Ok(token.clone()),
+            _ => self.fetch(&mut kept).await,
+        }
+    }
+
+    /// Another token than this one, which was not taken; asked for by the first of those who had
+    /// it.
+    ///
+    /// # Errors  As [`Tokens::current`].
+    pub async fn renew(&self, refused: &Secret) -> Result<Secret, ServiceError> {
+        let mut kept = self.kept.lock().await;
+        match &kept.token {
+            Some((token, _)) if token != refused => Ok(token.clone()),
+            _ => self.fetch(&mut kept).await,
+        }
+    }
+
+    /// A new token, whatever is kept: whether there is one to be had at all.
+    ///
+    /// # Errors  As [`Tokens::current`].
+    pub async fn check(&self) -> Result<(), ServiceError> {
+        let mut kept = self.kept.lock().await;
+        kept.failed = None;
+        self.fetch(&mut kept).await.map(|_| ())
+    }
+
+    /// Sees to it that a token is kept, and says how long it needs no more looking after.
+    async fn tend(&self) -> Result<Duration, ServiceError> {
+        self.current().await?;
+        let kept = self.kept.lock().await;
+        let until = kept.token.as_ref().map(|(_, until)| *until);
+        Ok(until.map_or(MARGIN, |until| until.since(self.clock.now())))
+    }
+
+    async fn fetch(&self, kept: &mut Kept) -> Result<Secret, ServiceError> {
+        let now = self.clock.now();
+        if let Some((error, at)) = &kept.failed
+            && now.since(*at) < ECHO
+        {
+            return Err(error.clone());
+        }
+        kept.token = None;
+        let asked = tokio::select! {
+            biased;
+            asked = self.source.fetch() => asked,
+            () = self.clock.sleep_until(now.after(PATIENCE)) => {
+                Err(ServiceError::new(Verdict::from(Symptom::Timeout), "it did not answer in time"))
+            }
+        };
+        let now = self.clock.now();
+        match asked {
+            Ok(Token { text, lasts }) => {
+                // One that is gone in a moment is used in that moment.
+                let lasts = lasts.saturating_sub(MARGIN).max(lasts / 2);
+                kept.token = Some((text.clone(), now.after(lasts)));
+                kept.failed = None;
+                Ok(text)
+            }
+            Err(error) => {
+                let text = format!("no access token: {error}");
+                let error = ServiceError::new(error.verdict(), text);
+                kept.failed = Some((error.clone(), now));
+                Err(error)
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Tokens").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use futures_util::FutureExt as _;
+    use futures_util::future::join_all;
+
+    use super::*;
+
+    /// Numbers its tokens; the first `failing` requests fail.
+    struct Numbered {
+        asked: Arc<AtomicU32>,
+        failing: u32,
+    }
+
+    impl TokenSource for Numbered {
+        fn fetch(&self) -> BoxFuture<'_, Result<Token, ServiceError>> {
+            let number = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
+            async move {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                if number <= self.failing {
+                    return Err(ServiceError::new(Verdict::from(Symptom::Connect), "down"));
+                }
+                Ok(Token {
+                    text: Secret::new(format!("token-{number}")),
+                    lasts: Duration::from_secs(3600),
+                })
+            }
+            .boxed()
+        }
+    }
+
+    fn tokens(failing: u32) -> (Tokens, Arc<AtomicU32>) {
+        let asked = Arc::new(AtomicU32::new(0));
+        let source = Numbered {
+            asked: Arc::clone(&asked),
+            failing,
+        };
+        (Tokens::new(Arc::new(source), Clock::tokio()), asked)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_is_asked_for_once_and_again_before_its_end() {
+        let (tokens, asked) = tokens(0);
+        let all = join_all((0..50).map(|_| tokens.current())).await;
+        assert!(all.iter().all(|one| one == &all[0] && one.is_ok()));
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+        tokio::time::sleep(Duration::from_secs(3600 - 61)).await;
+        tokens.current().await.unwrap();
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(tokens.current().await.unwrap().expose(), "token-2");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn item_53_a_refused_token_is_renewed_once_however_many_had_it() {
+        let (tokens, asked) = tokens(0);
+        let refused = tokens.current().await.unwrap();
+        let all = join_all((0..50).map(|_| tokens.renew(&refused))).await;
+        assert!(
+            all.iter()
+                .all(|one| one.as_ref().unwrap().expose() == "token-2")
+        );
+        assert_eq!(asked.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_request_answers_for_those_who_wait_behind_it() {
+        let (tokens, asked) = tokens(1);
+        let all = join_all((0..50).map(|_| tokens.current())).await;
+        assert!(all.iter().all(Result::is_err));
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+        tokio::time::sleep(ECHO).await;
+        tokens.current().await.unwrap();
+    }
+}

@@ -1,0 +1,58 @@
+//! Whether the service itself answers: under its breaker and limits, and past every fallback.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use super::service::{Embed, Find, Texts, Wanted, verdict};
+use super::{Embedding, QUERY, VectorSearch, local_embedding};
+use crate::agents::ServiceError;
+use crate::{CallError, CallOptions};
+
+impl VectorSearch {
+    /// Whether a token is to be had, past what is kept.
+    pub(in crate::agents) async fn probe_token(&self) -> Result<(), ServiceError> {
+        self.embed_place.tokens.check().await
+    }
+
+    /// The service's own embedding, under its breaker and past every fallback.
+    pub(in crate::agents) async fn probe_embedding(
+        &self,
+        text: &str,
+    ) -> Result<Embedding, CallError<ServiceError>> {
+        let (place, connect) = (&self.embed_place, self.embed.settings().timeout.connect);
+        let texts = Texts {
+            texts: Arc::from([text.to_owned()]),
+            task: QUERY,
+            tokens: NonZeroU32::MIN,
+        };
+        let texts = &texts;
+        let asked = self.embed.run_with(
+            CallOptions::default(),
+            |result| verdict(result.as_ref()),
+            || async move { Embed::new(place.clone(), connect).ask(texts, None).await },
+        );
+        let mut embeddings = asked.await?.into_iter();
+        // As many come as were asked for, or it is an error.
+        Ok(embeddings.next().unwrap_or_else(|| local_embedding(text)))
+    }
+
+    /// The index's own neighbours, under its breaker and past every fallback.
+    pub(in crate::agents) async fn probe_index(
+        &self,
+        vector: Embedding,
+    ) -> Result<usize, CallError<ServiceError>> {
+        let (place, connect) = (&self.find_place, self.find.settings().timeout.connect);
+        let wanted = Wanted {
+            text: None,
+            vector,
+            count: 1,
+        };
+        let wanted = &wanted;
+        let asked = self.find.run_with(
+            CallOptions::default(),
+            |result| verdict(result.as_ref()),
+            || async move { Find::new(place.clone(), connect).ask(wanted, None).await },
+        );
+        Ok(asked.await?.len())
+    }
+}

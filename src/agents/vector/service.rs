@@ -1,0 +1,283 @@
+//! The two operations of vector search, as a worker carries them out: Vertex AI's `:predict` for
+//! embeddings, and `:findNeighbors`.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::{Embedding, Neighbor};
+use crate::agents::google::GoogleError;
+use crate::agents::http::{Asked, Http, malformed};
+use crate::agents::token::Tokens;
+use crate::agents::{InvalidInput, ServiceError};
+use crate::config::Secret;
+use crate::policy::Class;
+use crate::{CallContext, Dependency, Verdict};
+
+/// Texts for embeddings, in one request; they weigh what their tokens are.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Texts {
+    pub(super) texts: Arc<[String]>,
+    /// What they are for, such as `RETRIEVAL_QUERY`.
+    pub(super) task: &'static str,
+    pub(super) tokens: NonZeroU32,
+}
+
+/// Whose neighbours are looked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    /// What the vector stands for, where that is known: a local index knows words only.
+    pub(super) text: Option<Arc<str>>,
+    pub(super) vector: Embedding,
+    pub(super) count: u32,
+}
+
+/// What both have in common: the address, connections, tokens.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub(super) url: String,
+    pub(super) model: Arc<str>,
+    pub(super) dimensions: usize,
+    pub(super) deployed_index: String,
+    pub(super) tokens: Arc<Tokens>,
+    pub(super) tls: ClientConfig,
+}
+
+/// A worker for embeddings.
+#[derive(Debug)]
+pub(crate) struct Embed(Service);
+
+/// A worker for neighbours.
+#[derive(Debug)]
+pub(crate) struct Find(Service);
+
+#[derive(Debug)]
+struct Service {
+    place: Place,
+    http: Http,
+}
+
+impl Service {
+    fn new(place: Place, connect: Option<Duration>) -> Self {
+        let http = Http::new(place.tls.clone(), connect);
+        Self { place, http }
+    }
+
+    /// Asks with a token; where that is refused, once more with a new one.
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        body: &Value,
+        call: Option<&CallContext>,
+    ) -> Result<T, ServiceError> {
+        let tokens = &self.place.tokens;
+        let mut token = tokens.current().await?;
+        let ask = async |token: &Secret| {
+            let asked = Asked::post_json(self.place.url.clone(), body).bearer(token)?;
+            self.http.send(asked, call).await
+        };
+        let mut answer = ask(&token).await?;
+        if answer.status == 401 {
+            let renewed = tokens.renew(&token).await?;
+            answer = ask(&renewed).await?;
+            token = renewed;
+        }
+        if answer.status == 200 {
+            answer.json()
+        } else {
+            let error = ServiceError::from(GoogleError::from(&answer));
+            Err(error.without(&token))
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Predictions {
+    predictions: Vec<Prediction>,
+}
+
+#[derive(Deserialize)]
+struct Prediction {
+    embeddings: Values,
+}
+
+#[derive(Deserialize)]
+struct Values {
+    values: Vec<f32>,
+    #[serde(default)]
+    statistics: Statistics,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Statistics {
+    truncated: bool,
+}
+
+impl Embed {
+    pub(super) fn new(place: Place, connect: Option<Duration>) -> Self {
+        Self(Service::new(place, connect))
+    }
+
+    pub(super) async fn ask(
+        &self,
+        asked: &Texts,
+        call: Option<&CallContext>,
+    ) -> Result<Vec<Embedding>, ServiceError> {
+        let place = &self.0.place;
+        let instance = |text: &String| json!({ "content": text, "task_type": asked.task });
+        let body = json!({
+            "instances": asked.texts.iter().map(instance).collect::<Vec<_>>(),
+            "parameters": { "autoTruncate": true, "outputDimensionality": place.dimensions },
+        });
+        let Predictions { predictions } = self.0.ask(&body, call).await?;
+        let right = |one: &Prediction| one.embeddings.values.len() == place.dimensions;
+        if predictions.len() != asked.texts.len() || !predictions.iter().all(right) {
+            return Err(malformed(
+                "its embeddings are not as many, or not as long, as asked for",
+            ));
+        }
+        let embedding = |one: Prediction| Embedding {
+            values: Arc::from(one.embeddings.values),
+            model: Arc::clone(&place.model),
+            truncated: one.embeddings.statistics.truncated,
+        };
+        Ok(predictions.into_iter().map(embedding).collect())
+    }
+}
+
+impl Dependency for Embed {
+    type Request = Texts;
+    type Response = Vec<Embedding>;
+    type Error = ServiceError;
+
+    async fn call(&self, texts: Texts, call: &CallContext) -> Result<Vec<Embedding>, ServiceError> {
+        self.ask(&texts, Some(call)).await
+    }
+
+    fn classify(result: Result<&Vec<Embedding>, &ServiceError>) -> Verdict {
+        verdict(result)
+    }
+
+    fn is_idempotent(_: &Texts) -> bool {
+        true
+    }
+
+    fn weight(texts: &Texts) -> NonZeroU32 {
+        texts.tokens
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Answers {
+    /// Left out when there are none, as in all of Google's answers.
+    #[serde(default)]
+    nearest_neighbors: Vec<Nearest>,
+}
+
+#[derive(Deserialize)]
+struct Nearest {
+    #[serde(default)]
+    neighbors: Vec<Near>,
+}
+
+#[derive(Deserialize)]
+struct Near {
+    datapoint: Point,
+    #[serde(default)]
+    distance: f64,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Point {
+    datapoint_id: String,
+}
+
+impl Find {
+    pub(super) fn new(place: Place, connect: Option<Duration>) -> Self {
+        Self(Service::new(place, connect))
+    }
+
+    pub(super) async fn ask(
+        &self,
+        wanted: &Wanted,
+        call: Option<&CallContext>,
+    ) -> Result<Vec<Neighbor>, ServiceError> {
+        let place = &self.0.place;
+        place.check(&wanted.vector).map_err(|invalid| {
+            ServiceError::new(Verdict::from(Class::Rejected), invalid.to_string())
+        })?;
+        let body = json!({
+            "deployedIndexId": place.deployed_index,
+            "queries": [{
+                "datapoint": { "datapointId": "query", "featureVector": &*wanted.vector.values },
+                "neighborCount": wanted.count,
+            }],
+            "returnFullDatapoint": false,
+        });
+        let Answers { nearest_neighbors } = self.0.ask(&body, call).await?;
+        let near = nearest_neighbors.into_iter().flat_map(|one| one.neighbors);
+        Ok(near
+            .map(|near| Neighbor::bare(near.datapoint.datapoint_id, near.distance))
+            .collect())
+    }
+}
+
+impl Place {
+    /// Whether this vector may be compared with those of the index.
+    pub(super) fn check(&self, vector: &Embedding) -> Result<(), InvalidInput> {
+        let Embedding { values, model, .. } = vector;
+        if *model != self.model {
+            let given = format!("one of {model}");
+            return Err(InvalidInput::new(
+                "the vector",
+                given,
+                format!("one of {}", self.model),
+            ));
+        }
+        if values.len() != self.dimensions {
+            let given = format!("{} numbers", values.len());
+            return Err(InvalidInput::new(
+                "the vector",
+                given,
+                self.dimensions.to_string(),
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Dependency for Find {
+    type Request = Wanted;
+    type Response = Vec<Neighbor>;
+    type Error = ServiceError;
+
+    async fn call(
+        &self,
+        wanted: Wanted,
+        call: &CallContext,
+    ) -> Result<Vec<Neighbor>, ServiceError> {
+        self.ask(&wanted, Some(call)).await
+    }
+
+    fn classify(result: Result<&Vec<Neighbor>, &ServiceError>) -> Verdict {
+        verdict(result)
+    }
+
+    fn is_idempotent(_: &Wanted) -> bool {
+        true
+    }
+}
+
+pub(super) fn verdict<T>(result: Result<T, &ServiceError>) -> Verdict {
+    match result {
+        Ok(_) => Verdict::from(Class::Success),
+        Err(error) => error.verdict(),
+    }
+}
