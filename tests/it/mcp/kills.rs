@@ -133,6 +133,7 @@ async fn item_67_what_may_be_repeated_is_in_the_next_life() {
         1,
         "nobody said that it may be repeated"
     );
+    bed.until_life(2).await;
     bed.end().await;
 }
 
