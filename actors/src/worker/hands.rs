@@ -57,7 +57,7 @@ pub(crate) enum First<D: Dependency> {
     /// It was made to fail.
     Injected,
     /// It goes on, and somebody has to owe its answer: [`Hands::go_on`].
-    Unfinished(Unfinished<D>),
+    Unfinished(Box<Unfinished<D>>),
 }
 
 /// A call that the worker has to end.
@@ -121,7 +121,7 @@ impl<D: Dependency> Hands<D> {
         let panic = match polled {
             Ok(Poll::Pending) => {
                 let execution = Execution::begun(self, Some(attempt), bounds);
-                return First::Unfinished(Unfinished::Pending(execution));
+                return First::Unfinished(Box::new(Unfinished::Pending(execution)));
             }
             Ok(Poll::Ready(ended)) => {
                 self.drop_caught(attempt);
@@ -139,12 +139,12 @@ impl<D: Dependency> Hands<D> {
             }
         };
         let execution = Execution::begun(self, None, bounds);
-        First::Unfinished(Unfinished::Crashed(execution, panic))
+        First::Unfinished(Box::new(Unfinished::Crashed(execution, panic)))
     }
 
     /// Leaves a call to the worker, which answers for it from now on.
-    pub(crate) fn go_on(&self, unfinished: Unfinished<D>, duty: Duty<D>) {
-        match unfinished {
+    pub(crate) fn go_on(&self, unfinished: Box<Unfinished<D>>, duty: Duty<D>) {
+        match *unfinished {
             Unfinished::Pending(mut execution) => {
                 execution.duty = Some(duty);
                 self.begun.borrow_mut().push(execution);
