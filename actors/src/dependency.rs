@@ -65,7 +65,8 @@ pub trait Dependency: 'static {
     /// in flight end with what `call` says of it in the same turn, else as interrupted; those that
     /// wait are served by the next life. By default that never happens.
     ///
-    /// It is polled beside the calls for as long as the worker lives.
+    /// It is polled beside the calls for as long as the worker lives, in the worker's own turns: a
+    /// caller on its thread may be served once more before the next of them.
     fn ended(&self) -> impl Future<Output = String> {
         std::future::pending()
     }

@@ -109,6 +109,8 @@ fn sup_5_a_value_that_ends_by_itself_is_a_failed_life_and_a_restart() {
         let next = async {
             sleep(Duration::from_millis(1)).await;
             world.end.notify_one();
+            // The worker hears of it in its next turn.
+            sleep(Duration::from_millis(1)).await;
             client.ask(Duration::ZERO).await.unwrap().value
         };
         let (cut, served_by) = tokio::join!(in_flight, next);
