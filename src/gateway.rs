@@ -55,7 +55,6 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, watch};
 
 pub use dependency::{Http, HttpReply, HttpRequest};
-#[cfg(feature = "otel")]
 use door::Door;
 pub use failure::HttpError;
 use listen::{Signals, Thread};
