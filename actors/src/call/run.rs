@@ -65,7 +65,7 @@ where
         }
         Err(lost) => {
             shared.counts.refuse(&lost.error);
-            Err((lost, entry))
+            Err((*lost, entry))
         }
     }
 }
@@ -85,13 +85,14 @@ fn give_up<E>(shared: &Shared, entry: Entry<&Shared>, error: CallError<E>) -> Ca
     error
 }
 
-/// Tries the work as often as the settings allow.
+/// Tries the work as often as the settings allow. What is lost is on the heap: few calls come to
+/// that, and it would make what every call hands on much larger.
 async fn primary<T, E, F>(
     shared: &Arc<Shared>,
     plan: &Plan,
     classify: impl Fn(&Result<T, E>) -> Verdict,
     mut work: impl FnMut() -> F,
-) -> Result<T, Lost<E>>
+) -> Result<T, Box<Lost<E>>>
 where
     F: Future<Output = Result<T, E>>,
 {
@@ -99,7 +100,7 @@ where
     loop {
         let now = tries.began();
         if let Some(reason) = closed_to_new(shared).filter(|_| tries.is_first()) {
-            return Err(Lost::refused(absent(shared, reason)));
+            return Err(Box::new(Lost::refused(absent(shared, reason))));
         }
         let ended = if plan.is_hedged {
             let work = Mutex::new(&mut work);
@@ -122,7 +123,8 @@ where
             Some(Err(lost)) => Some(lost),
             None => None,
         };
-        Box::pin(tries.next(shared, plan, lost)).await?;
+        let next = Box::pin(tries.next(shared, plan, lost)).await;
+        next.map_err(Box::new)?;
     }
 }
 
