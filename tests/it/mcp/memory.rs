@@ -96,19 +96,24 @@ async fn item_39_a_write_to_an_open_graph_is_refused_and_never_faked() {
     runtime.shutdown().await;
 }
 
-#[tokio::test]
-async fn item_69_a_tree_that_npx_started_is_gone_with_the_runtime() {
+/// The real server, below npx and whatever that starts.
+async fn through_npx() -> Option<Bed> {
     let folder = folder();
-    let Some(modules) = install::node_modules() else {
-        return;
-    };
+    let modules = install::node_modules()?;
     let settings = McpSettings::stdio("npx", ["--offline", "mcp-server-memory"])
         .cwd(modules.parent().unwrap())
         .env(
             "MEMORY_FILE_PATH",
             memory_file(folder.path()).to_string_lossy(),
         );
-    let bed = Bed::of(settings, folder, |_| {}).await;
+    Some(Bed::of(settings, folder, |_| {}).await)
+}
+
+#[tokio::test]
+async fn item_69_a_tree_that_npx_started_is_gone_with_the_runtime() {
+    let Some(bed) = through_npx().await else {
+        return;
+    };
     let tree = bed.processes();
     assert!(tree.len() >= 2, "npx starts others: {tree:?}");
     bed.call("create_entities", entity("Ada")).await.unwrap();
@@ -118,17 +123,9 @@ async fn item_69_a_tree_that_npx_started_is_gone_with_the_runtime() {
 
 #[tokio::test]
 async fn item_69_a_tree_whose_head_was_cut_off_is_replaced_as_a_whole() {
-    let folder = folder();
-    let Some(modules) = install::node_modules() else {
+    let Some(bed) = through_npx().await else {
         return;
     };
-    let settings = McpSettings::stdio("npx", ["--offline", "mcp-server-memory"])
-        .cwd(modules.parent().unwrap())
-        .env(
-            "MEMORY_FILE_PATH",
-            memory_file(folder.path()).to_string_lossy(),
-        );
-    let bed = Bed::of(settings, folder, |_| {}).await;
     let tree = bed.processes();
     // The head is the eldest.
     signal(tree[0], "KILL");
