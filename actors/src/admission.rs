@@ -76,8 +76,8 @@ impl Held {
         self.started = now;
         // What nobody measures has no generation of this breaker to be overdue in.
         if !matches!(self.permit.kind(), PermitKind::Unrecorded) {
-            let ring = &self.circuit(shared).in_flight;
-            self.seat = ring.start(now, tag_of(self.permit.generation()));
+            let tag = tag_of(self.permit.generation());
+            self.seat = self.circuit(shared).start(now, tag);
         }
     }
 
@@ -102,7 +102,7 @@ impl Held {
     /// (rule BRK-9).
     pub(crate) fn answered(&mut self, shared: &Shared) {
         if let Some(seat) = self.seat.take() {
-            self.circuit(shared).in_flight.end(seat);
+            self.circuit(shared).end(seat);
         }
     }
 
@@ -405,7 +405,7 @@ impl Shared {
             && matches!(permit.kind(), PermitKind::Normal)
             && of.gate.read().mode() == Mode::Closed
         {
-            let flushed = of.gate.count_success(permit.generation(), of.bucket(now));
+            let flushed = of.count_success(permit.generation(), now);
             if let (Some(successes), Some(port)) = (flushed, self.breaker.get()) {
                 port.flush.do_send(Flush {
                     successes,
@@ -425,7 +425,7 @@ impl Shared {
     #[inline(always)]
     fn land(&self, held: &Held) {
         if let Some(seat) = held.seat {
-            held.circuit(self).in_flight.end(seat);
+            held.circuit(self).end(seat);
         }
     }
 

@@ -174,7 +174,7 @@ impl<D: Dependency> Breaker<D> {
 
     /// Looks at the calls in flight again and again (rule BRK-9), as often as the settings ask.
     fn watch_overdue(&mut self, ctx: &mut Context<Self>) {
-        let tick = self.shared().circuit.in_flight.tick();
+        let tick = self.shared().circuit.watch.tick();
         let tick = tick.map(|tick| tick.max(Duration::from_millis(1)));
         if self.watch.as_ref().map(|(every, _)| *every) == tick {
             return;
@@ -185,9 +185,9 @@ impl<D: Dependency> Breaker<D> {
         let look = |breaker: &mut Self, ctx: &mut Context<Self>| {
             let shared = Arc::clone(breaker.shared());
             breaker.each_circuit(|breaker, which| {
-                let ring = &which.as_deref().unwrap_or(&shared.circuit).in_flight;
+                let circuit = which.as_deref().unwrap_or(&shared.circuit);
                 breaker.with_machine(which, ctx, |machine, now| {
-                    let overdue = ring.overdue(now, tag_of(machine.generation()));
+                    let overdue = circuit.overdue(now, tag_of(machine.generation()));
                     machine.set_overdue(now, overdue, &mut random());
                 });
             });
@@ -260,7 +260,7 @@ pub(crate) fn take_in_counted(
     circuit: &Circuit,
     now: Time,
 ) {
-    if let Some(successes) = circuit.gate.take_successes() {
+    for successes in circuit.take_successes() {
         take_in(machine, circuit, successes, now);
     }
 }

@@ -5,19 +5,23 @@
 
 mod keyring;
 
+mod shard;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use breakerbox_policy::{BreakerSettings, Command, Override, State, Time};
+use thread_local::ThreadLocal;
 
 pub(crate) use keyring::Keyring;
 
 use crate::clock::random;
 use crate::error::Notice;
-use crate::flight::InFlight;
+use crate::flight::Watch;
 use crate::gate::Gate;
+use shard::Shard;
 
 /// A breaker's shared side.
 #[derive(Debug)]
@@ -30,7 +34,10 @@ pub(crate) struct Circuit {
     pub(crate) machine: Mutex<breakerbox_policy::Breaker>,
     /// Why it is in its state, in words; renewed at each transition.
     notice: ArcSwap<Notice>,
-    pub(crate) in_flight: InFlight,
+    /// How calls in flight are watched.
+    pub(crate) watch: Watch,
+    /// What each thread has counted.
+    shards: ThreadLocal<Box<Shard>>,
     /// From how many nanoseconds on a call is slow; `u64::MAX` when none is.
     slow_nanos: AtomicU64,
     /// Width of a time bucket of the window, in nanoseconds; 0 when it has none.
@@ -54,7 +61,8 @@ impl Circuit {
             key,
             gate: Gate::new(crate::breaker::word_of(&machine, now)),
             notice: ArcSwap::from_pointee(notice),
-            in_flight: InFlight::new(),
+            watch: Watch::default(),
+            shards: ThreadLocal::new(),
             slow_nanos: AtomicU64::new(u64::MAX),
             bucket_nanos: AtomicU64::new(0),
             used: AtomicU64::new(now.as_nanos()),
@@ -73,8 +81,7 @@ impl Circuit {
         self.slow_nanos.store(slow, Ordering::Relaxed);
         let bucket = machine.success_bucket().map_or(0, nanos);
         self.bucket_nanos.store(bucket, Ordering::Relaxed);
-        self.in_flight
-            .watch(settings.slow_rate.and(settings.slow_call));
+        self.watch.set(settings.slow_rate.and(settings.slow_call));
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, breakerbox_policy::Breaker> {
@@ -87,7 +94,7 @@ impl Circuit {
     }
 
     /// The number of the window's time bucket for successes, 0 when it has none.
-    pub(crate) fn bucket(&self, now: Time) -> u64 {
+    fn bucket(&self, now: Time) -> u64 {
         match self.bucket_nanos() {
             0 => 0,
             width => now.as_nanos() / width,

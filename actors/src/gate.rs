@@ -2,9 +2,10 @@
 //! tell it at once.
 //!
 //! Only the breaker actor writes the word. Everyone may read it, and so refuse a call without a
-//! message. The second word counts successes of one generation and time bucket; it never decides.
+//! message. Each thread counts the successes of one generation and time bucket in a tally of its
+//! own; that never decides.
 
-use super::sync::{AtomicU64, Ordering};
+use super::sync::{AtomicU64, Mutex, MutexGuard, Ordering, PoisonError};
 
 const MODE_BITS: u32 = 3;
 const GENERATION_BITS: u32 = 20;
@@ -93,8 +94,6 @@ pub(crate) fn tag_of(generation: u64) -> u64 {
 pub(crate) struct Successes(u64);
 
 impl Successes {
-    const NONE: Self = Self(0);
-
     pub(crate) fn one(tag: u64, bucket: u64) -> Self {
         Self(tag << (BUCKET_BITS + COUNT_BITS) | (bucket & BUCKET_MASK) << COUNT_BITS | 1)
     }
@@ -131,67 +130,88 @@ impl Successes {
     fn is_full(self) -> bool {
         self.count() == COUNT_MASK
     }
+
+    /// The same without those that were told before; `None` when there are no others.
+    fn but(self, told: u64) -> Option<Self> {
+        let left = self.count().saturating_sub(told);
+        (left > 0).then(|| Self(self.0 & !COUNT_MASK | left))
+    }
 }
 
-/// The word, and the successes beside it.
+/// The published word.
 ///
-/// # Source  DESIGN §1; rule CALL-3. Proved with loom in tests/gate_loom.rs: whatever the
-/// interleaving, each success is handed to the breaker exactly once, with its own generation.
+/// # Source  DESIGN §1.
 #[derive(Debug)]
-pub(crate) struct Gate {
-    word: AtomicU64,
-    successes: AtomicU64,
-}
+pub(crate) struct Gate(AtomicU64);
 
 impl Gate {
     pub(crate) fn new(word: GateWord) -> Self {
-        Self {
-            word: AtomicU64::new(word.0),
-            successes: AtomicU64::new(0),
-        }
+        Self(AtomicU64::new(word.0))
     }
 
     /// What everyone reads before a call.
     #[inline]
     pub(crate) fn read(&self) -> GateWord {
-        GateWord(self.word.load(Ordering::Acquire))
+        GateWord(self.0.load(Ordering::Acquire))
     }
 
     /// Publishes a new word. The breaker actor alone calls this.
     pub(crate) fn publish(&self, word: GateWord) {
-        self.word.store(word.0, Ordering::Release);
+        self.0.store(word.0, Ordering::Release);
+    }
+}
+
+/// The successes of one thread: it alone counts, so that needs no atomic addition; the breaker
+/// takes them when it likes.
+///
+/// # Source  Rule CALL-3. Proved with loom in tests/gate_loom.rs: whatever the interleaving, each
+/// success is handed to the breaker exactly once, with its own generation.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    /// [`Successes`] of the present kind; only their own thread writes them.
+    counted: AtomicU64,
+    /// How many of those the breaker has been told of. The kind changes under this lock alone.
+    told: Mutex<u64>,
+}
+
+impl Tally {
+    pub(crate) fn new() -> Self {
+        Self {
+            counted: AtomicU64::new(0),
+            told: Mutex::new(0),
+        }
     }
 
-    /// Counts a success of the generation `tag` in a time bucket.
+    /// Counts a success of the generation `tag` in a time bucket. Its own thread alone calls this.
     ///
-    /// Returns what had been counted for another generation or bucket: it must be told to the
-    /// breaker.
+    /// Returns what had been counted for another generation or bucket, and not told: the breaker
+    /// must hear of it.
     #[inline(always)]
-    pub(crate) fn count_success(&self, tag: u64, bucket: u64) -> Option<Successes> {
+    pub(crate) fn count(&self, tag: u64, bucket: u64) -> Option<Successes> {
         let one = Successes::one(tag, bucket);
-        let mut seen = Successes(self.successes.load(Ordering::Relaxed));
-        loop {
-            let joins = seen.same_kind(one) && seen.count() > 0 && !seen.is_full();
-            let next = if joins { Successes(seen.0 + 1) } else { one };
-            match self.successes.compare_exchange_weak(
-                seen.0,
-                next.0,
-                Ordering::AcqRel,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) if joins || seen.count() == 0 => return None,
-                Ok(_) => return Some(seen),
-                Err(now) => seen = Successes(now),
-            }
+        let seen = Successes(self.counted.load(Ordering::Relaxed));
+        if seen.same_kind(one) && !seen.is_full() {
+            self.counted.store(seen.0 + 1, Ordering::Release);
+            return None;
         }
+        self.begin_anew(seen, one)
+    }
+
+    #[cold]
+    fn begin_anew(&self, seen: Successes, one: Successes) -> Option<Successes> {
+        let mut told = self.lock();
+        self.counted.store(one.0, Ordering::Release);
+        seen.but(std::mem::take(&mut *told))
     }
 
     /// Takes what was counted and not yet told.
-    pub(crate) fn take_successes(&self) -> Option<Successes> {
-        if self.successes.load(Ordering::Relaxed) == 0 {
-            return None;
-        }
-        let taken = Successes(self.successes.swap(Successes::NONE.0, Ordering::AcqRel));
-        (taken.count() > 0).then_some(taken)
+    pub(crate) fn take(&self) -> Option<Successes> {
+        let mut told = self.lock();
+        let seen = Successes(self.counted.load(Ordering::Acquire));
+        seen.but(std::mem::replace(&mut *told, seen.count()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, u64> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

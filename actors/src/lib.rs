@@ -96,9 +96,10 @@ mod clock;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-/// Atomics, behind a name so that the gate can be compiled against loom's.
+/// What the gate is made of, behind a name so that it can be compiled against loom's.
 mod sync {
     pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
+    pub(crate) use std::sync::{Mutex, MutexGuard, PoisonError};
 }
 
 pub use ambient::Entered;

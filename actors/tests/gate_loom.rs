@@ -1,5 +1,5 @@
-//! Loom runs every interleaving of the gate: two callers that count successes while the breaker
-//! actor publishes a new generation and takes what was counted.
+//! Loom runs every interleaving of the gate: a thread that counts successes while the breaker actor
+//! publishes a new generation and takes what was counted.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -7,7 +7,10 @@ use loom::sync::Arc;
 use loom::thread;
 
 mod sync {
+    pub(crate) use std::sync::PoisonError;
+
     pub(crate) use loom::sync::atomic::{AtomicU64, Ordering};
+    pub(crate) use loom::sync::{Mutex, MutexGuard};
 }
 
 #[path = "../src/gate.rs"]
@@ -17,41 +20,42 @@ mod sync {
 )]
 mod gate;
 
-use gate::{Gate, GateWord, Mode, Successes};
+use gate::{Gate, GateWord, Mode, Successes, Tally};
 
 /// Adds up successes by generation.
-fn tally(all: impl IntoIterator<Item = Option<Successes>>) -> [u64; 2] {
-    let mut by_generation = [0, 0];
+fn by_generation(all: impl IntoIterator<Item = Option<Successes>>) -> [u64; 2] {
+    let mut sums = [0, 0];
     for successes in all.into_iter().flatten() {
-        by_generation[usize::try_from(successes.tag()).unwrap()] += successes.count();
+        sums[usize::try_from(successes.tag()).unwrap()] += successes.count();
     }
-    by_generation
+    sums
 }
 
 #[test]
 fn call_3_every_success_reaches_the_breaker_once_with_its_own_generation() {
     loom::model(|| {
-        let gate = Arc::new(Gate::new(GateWord::new(Mode::Closed, 0, 0)));
-        let callers: Vec<_> = (0..2)
-            .map(|_| {
-                let gate = Arc::clone(&gate);
-                thread::spawn(move || {
-                    let word = gate.read();
-                    (word.tag(), gate.count_success(word.tag(), 0))
+        let gate = Arc::new((Gate::new(GateWord::new(Mode::Closed, 0, 0)), Tally::new()));
+        let caller = {
+            let gate = Arc::clone(&gate);
+            thread::spawn(move || {
+                let (gate, tally) = &*gate;
+                [0; 3].map(|_| {
+                    let tag = gate.read().tag();
+                    (tag, tally.count(tag, 0))
                 })
             })
-            .collect();
-        let mut told = vec![gate.take_successes()];
-        gate.publish(GateWord::new(Mode::Closed, 1, 0));
-        told.push(gate.take_successes());
+        };
+        let (word, tally) = &*gate;
+        let mut told = vec![tally.take()];
+        word.publish(GateWord::new(Mode::Closed, 1, 0));
+        told.push(tally.take());
         let mut counted = [0, 0];
-        for caller in callers {
-            let (tag, flushed) = caller.join().unwrap();
+        for (tag, flushed) in caller.join().unwrap() {
             counted[usize::try_from(tag).unwrap()] += 1;
             told.push(flushed);
         }
-        told.push(gate.take_successes());
-        assert_eq!(tally(told), counted);
+        told.push(tally.take());
+        assert_eq!(by_generation(told), counted);
     });
 }
 

@@ -16,14 +16,19 @@ fn brk_11_a_word_keeps_mode_generation_and_time() {
 
 #[test]
 fn brk_3_successes_of_different_generations_are_never_mixed() {
-    let gate = Gate::new(GateWord::new(Mode::Closed, 1, 0));
-    assert_eq!(gate.count_success(1, 7), None);
-    assert_eq!(gate.count_success(1, 7), None);
-    let old = gate.count_success(2, 7).expect("two of generation 1");
+    let tally = Tally::new();
+    assert_eq!(tally.count(1, 7), None);
+    assert_eq!(tally.count(1, 7), None);
+    let old = tally.count(2, 7).expect("two of generation 1");
     assert_eq!((old.tag(), old.bucket(), old.count()), (1, 7, 2));
-    let rest = gate.take_successes().expect("one of generation 2");
+    let rest = tally.take().expect("one of generation 2");
     assert_eq!((rest.tag(), rest.count()), (2, 1));
-    assert_eq!(gate.take_successes(), None);
+    assert_eq!(tally.take(), None);
+    assert_eq!(tally.count(2, 7), None);
+    assert_eq!(tally.count(2, 7), None);
+    let rest = tally.take().expect("two since");
+    assert_eq!((rest.tag(), rest.bucket(), rest.count()), (2, 7, 2));
+    assert_eq!(tally.count(2, 8), None, "all of them were told");
 }
 
 #[test]
