@@ -71,14 +71,20 @@ impl Held {
 
     /// Notes that the call has its place and is on its way to the dependency: from here on it can
     /// be overdue (rule BRK-9).
-    #[inline(always)]
     pub(crate) fn depart(&mut self, shared: &Shared, now: Time) {
         self.started = now;
+        self.seat = self.seat(shared, now);
+    }
+
+    /// Counts it as in flight from now on.
+    #[inline(always)]
+    fn seat(&self, shared: &Shared, now: Time) -> Option<Seat> {
         // What nobody measures has no generation of this breaker to be overdue in.
-        if !matches!(self.permit.kind(), PermitKind::Unrecorded) {
-            let tag = tag_of(self.permit.generation());
-            self.seat = self.circuit(shared).start(now, tag);
+        if matches!(self.permit.kind(), PermitKind::Unrecorded) {
+            return None;
         }
+        let tag = tag_of(self.permit.generation());
+        self.circuit(shared).start(now, tag)
     }
 
     /// Whether the breaker has moved since, and lets only probes through, or nobody. What has not
@@ -111,6 +117,17 @@ impl Held {
         self.permit.is_probe()
     }
 
+    /// What the breaker has to hear of its end.
+    #[cold]
+    fn report(self, elapsed: Duration, verdict: &Verdict) -> Box<Report> {
+        Box::new(Report {
+            circuit: self.circuit,
+            permit: Some(self.permit),
+            outcome: outcome(elapsed, verdict),
+            then: None,
+        })
+    }
+
     /// Takes the clock's word that the call begins now: waiting for a place is not the
     /// dependency's time.
     pub(crate) fn begin(&mut self, now: Time) {
@@ -139,20 +156,33 @@ impl<S: Deref<Target = Shared>> Admission<S> {
         }
     }
 
-    /// One whose call goes on its way at the moment the permit was given; see [`Held::depart`].
+    /// One without a permit so far.
     #[inline(always)]
-    pub(crate) fn departed(shared: S, mut held: Held) -> Self {
-        held.depart(&shared, held.started);
+    pub(crate) fn none(shared: S) -> Self {
         Self {
             shared,
-            held: Some(held),
-            departed: true,
+            held: None,
+            departed: false,
             begun: false,
         }
     }
 
+    /// Takes a permit in whose call goes on its way at the moment it was given; see
+    /// [`Held::depart`].
+    #[inline(always)]
+    pub(crate) fn set_off(&mut self, held: Held) {
+        let seat = held.seat(&self.shared, held.started);
+        self.held = Some(Held { seat, ..held });
+        self.departed = true;
+    }
+
     /// Takes the permit out, and the duty with it.
     pub(crate) fn into_held(mut self) -> Option<Held> {
+        self.take_held()
+    }
+
+    /// See [`Admission::into_held`].
+    pub(crate) fn take_held(&mut self) -> Option<Held> {
         self.held.take()
     }
 
@@ -196,18 +226,25 @@ impl<S: Deref<Target = Shared>> Admission<S> {
         self.held.as_ref().map(|held| &held.race)
     }
 
-    pub(crate) fn release(mut self) {
+    pub(crate) fn release(&mut self) {
         if let Some(held) = self.held.take() {
             self.shared.release(held);
         }
     }
 
+    /// See [`Shared::settle`].
     #[inline(always)]
-    pub(crate) fn settle(mut self, verdict: Verdict, now: Time) -> Settled {
-        match self.held.take() {
-            Some(held) => self.shared.settle(held, verdict, now),
-            None => Settled::Counted,
+    pub(crate) fn settle(&mut self, verdict: &Verdict, now: Time) -> Settled {
+        let Some(held) = &self.held else {
+            return Settled::Counted;
+        };
+        let elapsed = now.since(held.started);
+        if self.shared.take_in(held, elapsed, verdict, now) {
+            self.held = None;
+            return Settled::Counted;
         }
+        let owed = self.held.take().map(|held| held.report(elapsed, verdict));
+        owed.map_or(Settled::Counted, Settled::Owed)
     }
 }
 
@@ -228,8 +265,9 @@ impl<S: Deref<Target = Shared>> Drop for Admission<S> {
 pub(crate) enum Settled {
     /// It is counted.
     Counted,
-    /// It must be counted by the breaker before anyone hears of it.
-    Owed(Report),
+    /// It must be counted by the breaker before anyone hears of it. On the heap: what few calls
+    /// come to must not make each of them hand on more.
+    Owed(Box<Report>),
 }
 
 impl Shared {
@@ -351,75 +389,70 @@ impl Shared {
         } else {
             Class::Cancelled
         };
-        if let Settled::Owed(report) = self.settle(held, Verdict::from(class), now) {
-            self.report(report);
+        if let Settled::Owed(report) = self.settle(held, &Verdict::from(class), now) {
+            self.report(*report);
         }
     }
 
     /// Counts a quick success at the gate; everything else is owed to the breaker.
-    pub(crate) fn settle(&self, held: Held, verdict: Verdict, now: Time) -> Settled {
+    pub(crate) fn settle(&self, held: Held, verdict: &Verdict, now: Time) -> Settled {
         let elapsed = now.since(held.started);
         self.settle_after(held, elapsed, verdict, now)
     }
 
     /// The same for an attempt that is to count as one that took this long.
-    #[inline(always)]
     pub(crate) fn settle_after(
         &self,
         held: Held,
         elapsed: Duration,
-        verdict: Verdict,
+        verdict: &Verdict,
         now: Time,
     ) -> Settled {
-        self.land(&held);
-        self.totals.observe(elapsed);
-        self.note_traffic(&verdict, held.started, now);
-        self.note_setup(&verdict);
-        self.bulkhead.sample(now, elapsed, verdict.class);
-        let permit = held.permit;
-        let outcome = Outcome {
-            class: verdict.class,
-            elapsed,
-            retry_after: verdict.retry_after,
-        };
-        if let Some(recorder) = &self.recorder {
-            tell(
-                &**recorder,
-                Ended {
-                    dependency: &self.name,
-                    at: now,
-                    outcome,
-                    permit: permit.kind(),
-                },
-            );
-        }
-        if matches!(permit.kind(), PermitKind::Unrecorded) {
+        if self.take_in(&held, elapsed, verdict, now) {
             return Settled::Counted;
         }
-        let of = held.circuit.as_deref().unwrap_or(&self.circuit);
+        Settled::Owed(held.report(elapsed, verdict))
+    }
+
+    /// Books the end of an attempt; false when the breaker has to hear of it too.
+    #[inline]
+    fn take_in(&self, held: &Held, elapsed: Duration, verdict: &Verdict, now: Time) -> bool {
+        self.land(held);
+        self.totals.observe(elapsed);
+        self.note_traffic(verdict, held.started, now);
+        self.note_setup(verdict);
+        self.bulkhead.sample(now, elapsed, verdict.class);
+        let kind = held.permit.kind();
+        if let Some(recorder) = &self.recorder {
+            let ended = Ended {
+                dependency: &self.name,
+                at: now,
+                outcome: outcome(elapsed, verdict),
+                permit: kind,
+            };
+            tell(&**recorder, ended);
+        }
+        if matches!(kind, PermitKind::Unrecorded) {
+            return true;
+        }
+        let of = held.circuit(self);
         if of.key.is_some() {
             of.use_now(now);
         }
-        if verdict.class == Class::Success
+        let is_quiet = verdict.class == Class::Success
             && !of.is_slow(elapsed)
-            && matches!(permit.kind(), PermitKind::Normal)
-            && of.gate.read().mode() == Mode::Closed
-        {
-            let flushed = of.count_success(permit.generation(), now);
+            && matches!(kind, PermitKind::Normal)
+            && of.gate.read().mode() == Mode::Closed;
+        if is_quiet {
+            let flushed = of.count_success(held.permit.generation(), now);
             if let (Some(successes), Some(port)) = (flushed, self.breaker.get()) {
                 port.flush.do_send(Flush {
                     successes,
-                    circuit: held.circuit,
+                    circuit: held.circuit.clone(),
                 });
             }
-            return Settled::Counted;
         }
-        Settled::Owed(Report {
-            circuit: held.circuit,
-            permit: Some(permit),
-            outcome,
-            then: None,
-        })
+        is_quiet
     }
 
     #[inline(always)]
@@ -439,11 +472,19 @@ impl Shared {
     /// Sends a report and waits until it is counted (rule CALL-3).
     ///
     /// # Cancel safety   Dropped while it waits, the report is counted all the same.
-    pub(crate) async fn report_and_wait(&self, report: Report) {
+    pub(crate) async fn report_and_wait(&self, report: Box<Report>) {
         if let Some(port) = self.breaker.get() {
             // A closed mailbox means that nobody counts any more.
-            let _ = port.report.send(report).await;
+            let _ = port.report.send(*report).await;
         }
+    }
+}
+
+fn outcome(elapsed: Duration, verdict: &Verdict) -> Outcome {
+    Outcome {
+        class: verdict.class,
+        elapsed,
+        retry_after: verdict.retry_after,
     }
 }
 

@@ -43,8 +43,7 @@ pub use stand_in::{Patience, Unanswered};
 pub use stream::Streamed;
 pub(crate) use stream::run_stream;
 
-use crate::admission::{Admission, Settled};
-use crate::bulkhead::Place;
+use crate::admission::Settled;
 use crate::client::{Answer, Core, Slot, Source};
 use crate::dependency::{CallContext, Dependency, Route, Shared, Verdict};
 use crate::error::{Absence, CallError, Fault, Refused};
@@ -55,7 +54,7 @@ use crate::session::Session;
 use crate::totals::{Ending, Entry};
 use crate::worker::hands::First;
 use crate::worker::{Duty, Order, Reply, Work};
-use admit::{absent, pay};
+use admit::{Leave, absent, pay};
 use hedge::hedged;
 use retry::Tries;
 
@@ -82,6 +81,23 @@ pub struct CallOptions {
     pub session: Option<Session>,
 }
 
+impl CallOptions {
+    /// What a call without options goes by; nothing is moved or dropped for it.
+    pub(crate) const fn usual() -> &'static Self {
+        static USUAL: CallOptions = CallOptions {
+            timeout: None,
+            idempotent: None,
+            fingerprint: None,
+            priority: Priority::Normal,
+            write: None,
+            key: None,
+            weight: None,
+            session: None,
+        };
+        &USUAL
+    }
+}
+
 /// An attempt that gave no answer.
 struct Lost<E> {
     error: CallError<E>,
@@ -90,32 +106,34 @@ struct Lost<E> {
     symptom: Option<Symptom>,
 }
 
+/// On the heap from the start: few attempts are lost, and every one hands its result on.
 impl<E> Lost<E> {
-    fn refused(error: CallError<E>) -> Self {
-        Self {
+    fn refused(error: CallError<E>) -> Box<Self> {
+        Box::new(Self {
             end: AttemptEnd::RefusedLocally,
             retry_after: None,
             symptom: None,
             error,
-        }
+        })
     }
 
-    fn by_breaker(refused: Refused) -> Self {
-        Self {
+    fn by_breaker(refused: Refused) -> Box<Self> {
+        Box::new(Self {
             retry_after: refused.retry_after,
             error: CallError::Open(refused),
             symptom: None,
             end: AttemptEnd::RefusedByBreaker,
-        }
+        })
     }
 
-    fn failed(error: CallError<E>, verdict: Verdict) -> Self {
-        Self {
+    #[cold]
+    fn failed(error: CallError<E>, verdict: &Verdict) -> Box<Self> {
+        Box::new(Self {
             end: AttemptEnd::Ended(verdict.class),
             retry_after: verdict.retry_after,
             symptom: verdict.symptom,
             error,
-        }
+        })
     }
 }
 
@@ -134,7 +152,7 @@ pub(crate) async fn ask<D: Dependency>(
         refuse_at_once(shared, keyed)?;
     }
     let entry = Entry::open(&**shared);
-    let plan = Plan::of_request::<D>(shared, options, &request);
+    let plan = Plan::of_request::<D>(shared, &options, &request);
     let started = plan.started;
     let again = plan.max_attempts > 1 || plan.is_hedged || plan.last_resort;
     let mut kept = (again || !core.fallbacks.is_empty()).then(|| request.clone());
@@ -260,8 +278,8 @@ async fn primary<D: Dependency>(
     core: &Arc<Core<D>>,
     request: D::Request,
     kept: &mut Option<D::Request>,
-    plan: &Plan,
-) -> (Result<D::Response, Lost<D::Error>>, u32) {
+    plan: &Plan<'_>,
+) -> (Result<D::Response, Box<Lost<D::Error>>>, u32) {
     let shared = &core.shared;
     if plan.max_attempts == 1 && !plan.is_hedged {
         let result = attempt(core, request, plan, (1, plan.started), Race::default()).await;
@@ -304,7 +322,7 @@ async fn primary<D: Dependency>(
     }
 }
 
-fn nothing_left<E>(shared: &Shared, before: Option<Lost<E>>) -> Lost<E> {
+fn nothing_left<E>(shared: &Shared, before: Option<Box<Lost<E>>>) -> Box<Lost<E>> {
     before.unwrap_or_else(|| Lost::refused(absent(shared, shared.absence())))
 }
 
@@ -312,38 +330,38 @@ fn nothing_left<E>(shared: &Shared, before: Option<Lost<E>>) -> Lost<E> {
 async fn attempt<D: Dependency>(
     core: &Arc<Core<D>>,
     request: D::Request,
-    plan: &Plan,
+    plan: &Plan<'_>,
     (number, sent): (u32, Time),
     mut race: Race,
-) -> Result<D::Response, Lost<D::Error>> {
+) -> Result<D::Response, Box<Lost<D::Error>>> {
     let shared = &core.shared;
     // A call that is begun in this very turn may end in it: without this a caller that asks in a
     // loop would let nobody else on its thread have a turn.
     tokio::task::coop::consume_budget().await;
     quarantine(shared, plan.fingerprint).map_err(Lost::refused)?;
-    let admitted = match race.at_once(shared, plan, sent) {
-        Some(admitted) => admitted,
+    let mut leave = Leave::none(shared);
+    if !race.at_once(shared, plan, sent, &mut leave) {
         // On the heap: what few calls come to must not make every call's future larger.
-        None => Box::pin(race.admit(shared, plan, sent)).await?,
-    };
-    send(core, request, plan, (number, sent), admitted).await
+        leave = Box::pin(race.admit(shared, plan, sent)).await?;
+    }
+    send(core, request, plan, (number, sent), &mut leave).await
 }
 
 /// Hands an attempt that may go out to a worker, and waits for what comes of it.
 async fn send<D: Dependency>(
     core: &Arc<Core<D>>,
     request: D::Request,
-    plan: &Plan,
+    plan: &Plan<'_>,
     (number, sent): (u32, Time),
-    (admission, place): (Admission<&Shared>, Place<'_>),
-) -> Result<D::Response, Lost<D::Error>> {
+    leave: &mut Leave<'_>,
+) -> Result<D::Response, Box<Lost<D::Error>>> {
     let shared = &core.shared;
-    let worker = match admission.race_of() {
+    let worker = match leave.admission.race_of() {
         Some(race) => race.pick(core),
         None => core.pick(),
     };
     let Some(worker) = worker else {
-        admission.release();
+        leave.admission.release();
         let reason = shared.absence();
         let wait = core.back_in(shared.clock.now());
         return Err(Lost::refused(CallError::NotExecuted {
@@ -353,10 +371,10 @@ async fn send<D: Dependency>(
         }));
     };
     if let Err(error) = pay(shared, plan) {
-        admission.release();
+        leave.admission.release();
         return Err(Lost::refused(error));
     }
-    count_attempt(shared, admission.race_of());
+    count_attempt(shared, leave.admission.race_of());
     let context = CallContext {
         shared: Arc::clone(shared),
         attempt: number,
@@ -368,33 +386,52 @@ async fn send<D: Dependency>(
         attempt: plan.attempt,
         fingerprint: plan.fingerprint,
     };
-    let ended = match begin(shared, worker, order, (admission, place)) {
-        Begun::Ended(result, verdict, admission) => {
-            if let Settled::Owed(report) = admission.settle(verdict, shared.clock.now()) {
+    let lost = match begin(shared, worker, order, leave) {
+        Begun::Ended(result, verdict) => {
+            // The place first: who hears the answer may call again at once.
+            leave.place = None;
+            let now = shared.clock.now();
+            if let Settled::Owed(report) = leave.admission.settle(&verdict, now) {
                 Box::pin(shared.report_and_wait(report)).await;
             }
-            result.map_err(|error| Lost::failed(error, verdict))
+            match result {
+                Ok(value) => return Ok(value),
+                Err(error) => Lost::failed(failed(shared, error, &verdict), &verdict),
+            }
         }
         Begun::Waits(waiting) => match waiting.await {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(lost_by::<D>(shared, error)),
-            Err(too_late) => Err(Box::pin(give_up(shared, too_late, sent)).await),
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(error)) => lost_by::<D>(shared, error),
+            Err(too_late) => Box::pin(give_up(shared, too_late, sent)).await,
         },
-        Begun::Absent => Err(Lost::refused(absent(shared, shared.absence()))),
+        Begun::Absent => Lost::refused(absent(shared, shared.absence())),
     };
-    if let (Err(lost), Some(session)) = (&ended, &plan.session)
+    if let Some(session) = plan.session
         && lost.error.executed() == Executed::No
     {
         session.give_back(u64::from(plan.weight.get()));
     }
-    ended
+    Err(lost)
+}
+
+/// What a dependency's own error makes of a call; without one it was made to fail.
+fn failed<E>(shared: &Shared, error: Option<E>, verdict: &Verdict) -> CallError<E> {
+    let dependency = Arc::clone(&shared.name);
+    match error {
+        Some(error) => CallError::Failed {
+            dependency,
+            error,
+            executed: verdict.executed,
+        },
+        None => CallError::Injected { dependency },
+    }
 }
 
 /// How far an attempt has come at once.
-enum Begun<'a, D: Dependency> {
-    /// It is over, and still to be counted.
-    Ended(Reply<D>, Verdict, Admission<&'a Shared>),
-    /// A worker has it.
+enum Begun<D: Dependency> {
+    /// It is over, and still to be counted; see [`failed`].
+    Ended(Result<D::Response, Option<D::Error>>, Verdict),
+    /// A worker has it, and what it went out with.
     Waits(Waiting<Reply<D>>),
     /// It cannot be begun.
     Absent,
@@ -402,56 +439,48 @@ enum Begun<'a, D: Dependency> {
 
 /// Begins an attempt in this very turn where its worker is on this thread, else puts it into the
 /// worker's queue.
-fn begin<'a, D: Dependency>(
+fn begin<D: Dependency>(
     shared: &Arc<Shared>,
     worker: &Slot<D>,
     order: Order<D>,
-    (admission, place): (Admission<&'a Shared>, Place<'_>),
-) -> Begun<'a, D> {
+    leave: &mut Leave<'_>,
+) -> Begun<D> {
     let deadline = order.context.deadline;
-    let owe = |admission: Admission<&Shared>, (own_timer, has_begun)| {
-        let held = admission.into_held()?;
-        let ends = reply(Arc::clone(shared), held, deadline, (own_timer, has_begun));
-        Some(ends)
-    };
     let Some(hands) = worker.hands() else {
-        let Some((replier, waiting)) = owe(admission, (!worker.is_here(), false)) else {
+        let own_timer = !worker.is_here();
+        let Some((duty, waiting)) = hand_over(shared, leave, deadline, (own_timer, false)) else {
             return Begun::Absent;
         };
-        let duty = Duty::new(replier, place.hand_over());
         worker.queue.push(Work { order, duty });
         return Begun::Waits(waiting);
     };
-    let dependency = || Arc::clone(&shared.name);
-    let Some(began) = admission.departed_at() else {
+    let Some(began) = leave.admission.departed_at() else {
         return Begun::Absent;
     };
-    let (result, verdict) = match hands.begin(order, began) {
-        First::Ended(result, verdict) => {
-            let failed = |error| CallError::Failed {
-                dependency: dependency(),
-                error,
-                executed: verdict.executed,
-            };
-            (result.map_err(failed), verdict)
-        }
-        First::Injected => {
-            let error = CallError::Injected {
-                dependency: dependency(),
-            };
-            (Err(error), Verdict::from(Class::Failure))
-        }
+    match hands.begin(order, began) {
+        First::Ended(result, verdict) => Begun::Ended(result.map_err(Some), verdict),
+        First::Injected => Begun::Ended(Err(None), Verdict::from(Class::Failure)),
         First::Unfinished(unfinished) => {
-            let Some((replier, waiting)) = owe(admission, (false, true)) else {
+            let Some((duty, waiting)) = hand_over(shared, leave, deadline, (false, true)) else {
                 return Begun::Absent;
             };
-            hands.go_on(unfinished, Duty::new(replier, place.hand_over()));
-            return Begun::Waits(waiting);
+            hands.go_on(unfinished, duty);
+            Begun::Waits(waiting)
         }
-    };
-    // The place first: who hears the answer may call again at once.
-    drop(place);
-    Begun::Ended(result, verdict, admission)
+    }
+}
+
+/// Has somebody else owe the answer, with all that the attempt went out with.
+fn hand_over<D: Dependency>(
+    shared: &Arc<Shared>,
+    leave: &mut Leave<'_>,
+    deadline: Option<Time>,
+    (own_timer, has_begun): (bool, bool),
+) -> Option<(Duty<D>, Waiting<Reply<D>>)> {
+    let place = leave.place.take()?;
+    let held = leave.admission.take_held()?;
+    let (replier, waiting) = reply(Arc::clone(shared), held, deadline, (own_timer, has_begun));
+    Some((Duty::new(replier, place.hand_over()), waiting))
 }
 
 /// Counts an attempt that goes out now.
@@ -473,10 +502,10 @@ fn quarantine<E>(shared: &Shared, fingerprint: Option<u64>) -> Result<(), CallEr
 }
 
 /// The caller's clock ran out: counted, like every outcome, before anyone hears of it.
-async fn give_up<E>(shared: &Arc<Shared>, too_late: TooLate, sent: Time) -> Lost<E> {
+async fn give_up<E>(shared: &Arc<Shared>, too_late: TooLate, sent: Time) -> Box<Lost<E>> {
     let now = shared.clock.now();
-    if let Some(admission) = too_late.admission
-        && let Settled::Owed(report) = admission.settle(timed_out(shared), now)
+    if let Some(mut admission) = too_late.admission
+        && let Settled::Owed(report) = admission.settle(&timed_out(shared), now)
     {
         shared.report_and_wait(report).await;
     }
@@ -485,27 +514,25 @@ async fn give_up<E>(shared: &Arc<Shared>, too_late: TooLate, sent: Time) -> Lost
         after: now.since(sent),
         executed: too_late.executed,
     };
-    Lost::failed(error, timed_out(shared))
+    Lost::failed(error, &timed_out(shared))
 }
 
-fn lost_by<D: Dependency>(shared: &Shared, error: CallError<D::Error>) -> Lost<D::Error> {
-    match &error {
-        CallError::Open(refused) => Lost::by_breaker(refused.clone()),
-        CallError::Failed { error: own, .. } => {
-            let verdict = D::classify(Err(own)).judged(shared);
-            Lost::failed(error, verdict)
-        }
-        CallError::TimedOut { .. } => Lost::failed(error, timed_out(shared)),
-        CallError::WorkerCrashed { .. } | CallError::Interrupted { .. } => {
-            Lost::failed(error, Verdict::from(Class::Failure).symptom(Symptom::Crash))
-        }
+fn lost_by<D: Dependency>(shared: &Shared, error: CallError<D::Error>) -> Box<Lost<D::Error>> {
+    let verdict = match &error {
+        CallError::Open(refused) => return Lost::by_breaker(refused.clone()),
         CallError::RateLimited { .. }
         | CallError::NotExecuted {
             reason: Absence::Parked | Absence::ShuttingDown | Absence::FallbackOnly,
             ..
-        } => Lost::refused(error),
-        _ => Lost::failed(error, Verdict::from(Class::Failure)),
-    }
+        } => return Lost::refused(error),
+        CallError::Failed { error: own, .. } => D::classify(Err(own)).judged(shared),
+        CallError::TimedOut { .. } => timed_out(shared),
+        CallError::WorkerCrashed { .. } | CallError::Interrupted { .. } => {
+            Verdict::from(Class::Failure).symptom(Symptom::Crash)
+        }
+        _ => Verdict::from(Class::Failure),
+    };
+    Lost::failed(error, &verdict)
 }
 
 /// Whether calls may wait for a worker that is being restarted.

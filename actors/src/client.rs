@@ -207,7 +207,8 @@ impl<D: Dependency> Client<D> {
     where
         F: Future<Output = Result<T, E>>,
     {
-        self.run_with(CallOptions::default(), Verdict::by_result, work)
+        let options = CallOptions::usual();
+        call::run(&self.core.shared, options, Verdict::by_result, work)
     }
 
     /// Runs a closure as [`Client::run`] does, with options and with a word on what each result

@@ -67,7 +67,7 @@ impl AnyClient {
     where
         F: Future<Output = Result<T, E>>,
     {
-        self.run_with(CallOptions::default(), Verdict::by_result, work)
+        call::run(&self.shared, CallOptions::usual(), Verdict::by_result, work)
     }
 
     /// Runs a closure with options, as [`Client::run_with`] does.

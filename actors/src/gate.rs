@@ -134,7 +134,7 @@ impl Successes {
     /// The same without those that were told before; `None` when there are no others.
     fn but(self, told: u64) -> Option<Self> {
         let left = self.count().saturating_sub(told);
-        (left > 0).then(|| Self(self.0 & !COUNT_MASK | left))
+        (left > 0).then_some(Self(self.0 & !COUNT_MASK | left))
     }
 }
 

@@ -181,7 +181,7 @@ impl<T: Send + 'static> Replier<T> {
         }
         let shared = &self.cell.shared;
         let settled = match state.admission.take() {
-            Some(held) => shared.settle(held, verdict, now),
+            Some(held) => shared.settle(held, &verdict, now),
             None => Settled::Counted,
         };
         match settled {
@@ -197,7 +197,7 @@ impl<T: Send + 'static> Replier<T> {
                 drop(state);
                 let cell = Arc::clone(&self.cell);
                 report.then = Some(Box::new(move || cell.hand_over(answer)));
-                shared.report(report);
+                shared.report(*report);
             }
         }
     }

@@ -16,33 +16,60 @@ use crate::rate::TooFast;
 use crate::reply::bounded;
 use crate::session::Session;
 
+/// What an attempt goes out with; empty before it is given.
+#[derive(Debug)]
+pub(super) struct Leave<'a> {
+    /// Given back first: who hears of the other may call again at once.
+    pub(super) place: Option<Place<'a>>,
+    pub(super) admission: Admission<&'a Shared>,
+}
+
+impl<'a> Leave<'a> {
+    #[inline(always)]
+    pub(super) fn none(shared: &'a Shared) -> Self {
+        Self {
+            place: None,
+            admission: Admission::none(shared),
+        }
+    }
+}
+
 /// The usual way in, for a call that nothing holds up: without a message and without a wait.
-/// `None` for every other one, which [`admit`] sees to.
+/// False for every other one, which [`admit`] sees to.
+///
+/// The leave is filled in where it is: to hand it on would cost more than to give it.
 #[inline(always)]
 pub(super) fn at_once<'a>(
     shared: &'a Shared,
-    plan: &Plan,
+    plan: &Plan<'_>,
     now: Time,
-) -> Option<(Admission<&'a Shared>, Place<'a>)> {
+    leave: &mut Leave<'a>,
+) -> bool {
     let is_held_up = shared.route() == Route::Stopped
         || !is_solvent(plan)
         || plan.deadline.is_some_and(|deadline| deadline <= now)
         || shared.pauses.now(now).is_some();
     if is_held_up {
-        return None;
+        return false;
     }
-    let permit = shared.normal_permit(plan.circuit.as_ref(), now)?;
+    let Some(permit) = shared.normal_permit(plan.circuit.as_ref(), now) else {
+        return false;
+    };
     // The place first: a turn that was taken could not be given back.
-    let place = shared.bulkhead.try_enter(plan.ticket, now)?;
+    let Some(place) = shared.bulkhead.try_enter(plan.ticket, now) else {
+        return false;
+    };
     if shared.is_rated() && !has_turn(shared, plan) {
-        return None;
+        return false;
     }
     let held = Held::new(plan.circuit.clone(), permit, now, plan.deadline);
-    Some((Admission::departed(shared, held), place))
+    leave.admission.set_off(held);
+    leave.place = Some(place);
+    true
 }
 
 /// Takes a turn by the rate limit if it is this call's turn.
-fn has_turn(shared: &Shared, plan: &Plan) -> bool {
+fn has_turn(shared: &Shared, plan: &Plan<'_>) -> bool {
     let rate = shared.rate.load();
     rate.as_ref().is_none_or(|rate| rate.try_enter(plan.weight))
 }
@@ -50,9 +77,9 @@ fn has_turn(shared: &Shared, plan: &Plan) -> bool {
 /// Breaker, pause, rate limit, bulkhead. Whatever is refused further in gives the permit back.
 pub(super) async fn admit<'a, E>(
     shared: &'a Shared,
-    plan: &Plan,
+    plan: &Plan<'_>,
     asked: Time,
-) -> Result<(Admission<&'a Shared>, Place<'a>), Lost<E>> {
+) -> Result<Leave<'a>, Box<Lost<E>>> {
     if shared.route() == Route::Stopped {
         return Err(Lost::refused(absent(shared, Absence::ShuttingDown)));
     }
@@ -78,23 +105,25 @@ pub(super) async fn admit<'a, E>(
         };
         if !way.waited {
             admission.depart(None);
-            return Ok((admission, place));
+            let place = Some(place);
+            return Ok(Leave { place, admission });
         }
         while admission.is_overtaken() {
             admission.release();
             admission = permit(shared, plan, shared.clock.now()).await?;
         }
         admission.depart(Some(shared.clock.now()));
-        return Ok((admission, place));
+        let place = Some(place);
+        return Ok(Leave { place, admission });
     }
 }
 
 /// Leave by the breaker, from the gate alone where that is possible.
 async fn permit<'a, E>(
     shared: &'a Shared,
-    plan: &Plan,
+    plan: &Plan<'_>,
     now: Time,
-) -> Result<Admission<&'a Shared>, Lost<E>> {
+) -> Result<Admission<&'a Shared>, Box<Lost<E>>> {
     let (circuit, deadline) = (plan.circuit.as_ref(), plan.deadline);
     let refused = match shared.pass(circuit, now, deadline) {
         Passage::Granted(held) => return Ok(Admission::new(shared, held)),
@@ -145,7 +174,7 @@ impl Way {
     pub(super) async fn enter<'a, E>(
         &mut self,
         shared: &'a Shared,
-        plan: &Plan,
+        plan: &Plan<'_>,
     ) -> Result<Option<Place<'a>>, CallError<E>> {
         solvent(shared, plan)?;
         if shared.pauses.now(self.now).is_some() {
@@ -175,7 +204,7 @@ impl Way {
     pub(super) async fn wait_out<E>(
         &mut self,
         shared: &Shared,
-        plan: &Plan,
+        plan: &Plan<'_>,
     ) -> Result<(), CallError<E>> {
         let patience = self.asked.after(shared.settings().throttle.max_wait);
         let may =
@@ -189,7 +218,7 @@ impl Way {
 
 /// Waits for the turn by the rate limit, where that is soon enough (rule LIM-2). True when it
 /// waited.
-async fn take_turn<E>(shared: &Shared, plan: &Plan) -> Result<bool, CallError<E>> {
+async fn take_turn<E>(shared: &Shared, plan: &Plan<'_>) -> Result<bool, CallError<E>> {
     if has_turn(shared, plan) {
         return Ok(false);
     }
@@ -214,22 +243,21 @@ async fn take_turn<E>(shared: &Shared, plan: &Plan) -> Result<bool, CallError<E>
 }
 
 /// Refuses before anything is taken what its session could not pay for.
-fn solvent<E>(shared: &Shared, plan: &Plan) -> Result<(), CallError<E>> {
-    match &plan.session {
+fn solvent<E>(shared: &Shared, plan: &Plan<'_>) -> Result<(), CallError<E>> {
+    match plan.session {
         Some(session) if !is_solvent(plan) => Err(spent(shared, session)),
         _ => Ok(()),
     }
 }
 
-fn is_solvent(plan: &Plan) -> bool {
+fn is_solvent(plan: &Plan<'_>) -> bool {
     let weight = u64::from(plan.weight.get());
-    let session = plan.session.as_ref();
-    session.is_none_or(|session| session.left() >= weight)
+    plan.session.is_none_or(|session| session.left() >= weight)
 }
 
 /// Takes what an attempt weighs out of the session's purse, now that it may go out.
-pub(super) fn pay<E>(shared: &Shared, plan: &Plan) -> Result<(), CallError<E>> {
-    match &plan.session {
+pub(super) fn pay<E>(shared: &Shared, plan: &Plan<'_>) -> Result<(), CallError<E>> {
+    match plan.session {
         Some(session) if !session.try_spend(u64::from(plan.weight.get())) => {
             Err(spent(shared, session))
         }

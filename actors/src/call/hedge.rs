@@ -18,11 +18,11 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::Notify;
 
 use super::Lost;
-use super::admit::{admit, at_once, no_place};
+use super::admit::{Leave, admit, at_once, no_place};
 use super::plan::Plan;
 use super::retry::withdraw;
 use crate::admission::Admission;
-use crate::bulkhead::{NoPlace, Place};
+use crate::bulkhead::NoPlace;
 use crate::client::{Core, Slot};
 use crate::dependency::{Dependency, Shared};
 use crate::gate::Mode;
@@ -63,23 +63,22 @@ impl Race {
         self.0.as_ref().is_some_and(|part| part.beside)
     }
 
-    /// Leave for an attempt that nothing holds up; `None` for every other one.
+    /// Leave for an attempt that nothing holds up; false for every other one.
     #[inline(always)]
     pub(super) fn at_once<'a>(
         &mut self,
         shared: &'a Shared,
-        plan: &Plan,
+        plan: &Plan<'_>,
         now: Time,
-    ) -> Option<(Admission<&'a Shared>, Place<'a>)> {
-        if self.0.is_none() {
-            return at_once(shared, plan, now);
+        leave: &mut Leave<'a>,
+    ) -> bool {
+        if self.is_beside() || !at_once(shared, plan, now, leave) {
+            return false;
         }
-        if self.is_beside() {
-            return None;
+        if self.0.is_some() {
+            std::mem::take(self).join(&mut leave.admission);
         }
-        let (mut admission, place) = at_once(shared, plan, now)?;
-        std::mem::take(self).join(&mut admission);
-        Some((admission, place))
+        true
     }
 
     /// Leave for the attempt, as [`admit`] gives it. Beside another attempt it is there at once or
@@ -88,19 +87,19 @@ impl Race {
     pub(super) async fn admit<'a, E>(
         self,
         shared: &'a Shared,
-        plan: &Plan,
+        plan: &Plan<'_>,
         now: Time,
-    ) -> Result<(Admission<&'a Shared>, Place<'a>), Lost<E>> {
+    ) -> Result<Leave<'a>, Box<Lost<E>>> {
         let admitting = admit(shared, plan, now);
-        let (mut admission, place) = if self.is_beside() {
+        let mut leave = if self.is_beside() {
             let no_place = || no_place(shared, now, NoPlace::Overloaded);
             let admitted = admitting.now_or_never();
             admitted.unwrap_or_else(|| Err(Lost::refused(no_place())))?
         } else {
             admitting.await?
         };
-        self.join(&mut admission);
-        Ok((admission, place))
+        self.join(&mut leave.admission);
+        Ok(leave)
     }
 
     /// Notes that the attempt has its place, and whose loss it would be.
@@ -143,11 +142,11 @@ impl Race {
 /// # Cancel safety   As the attempts': dropped, all of them are dropped.
 pub(super) async fn hedged<T, E, F>(
     shared: &Shared,
-    plan: &Plan,
+    plan: &Plan<'_>,
     mut attempt: impl FnMut(Race) -> Option<F>,
-) -> Option<Result<T, Lost<E>>>
+) -> Option<Result<T, Box<Lost<E>>>>
 where
-    F: Future<Output = Result<T, Lost<E>>>,
+    F: Future<Output = Result<T, Box<Lost<E>>>>,
 {
     let hedge = plan.is_hedged.then(|| shared.settings().hedge);
     let Some(hedge) = hedge.flatten() else {
@@ -174,20 +173,20 @@ where
 /// Sends others beside the first attempt as long as none has answered.
 async fn against<T, E, F>(
     shared: &Shared,
-    plan: &Plan,
+    plan: &Plan<'_>,
     hedge: &HedgeSettings,
     track: &Track,
     first: Pin<&mut F>,
     mut one_more: impl FnMut() -> Option<F>,
-) -> Option<Result<T, Lost<E>>>
+) -> Option<Result<T, Box<Lost<E>>>>
 where
-    F: Future<Output = Result<T, Lost<E>>>,
+    F: Future<Output = Result<T, Box<Lost<E>>>>,
 {
     let mut attempts = FuturesUnordered::new();
     attempts.push(Either::Left(first));
     let mut sent = 1;
     let mut left = hedge.max_hedges.get();
-    let mut lost: Option<Lost<E>> = None;
+    let mut lost: Option<Box<Lost<E>>> = None;
     loop {
         // Begun anew only after another attempt was sent, or when there will be none.
         let silence = async {
@@ -232,7 +231,7 @@ where
 /// What a race without a winner came to: an attempt that reached the dependency says more than one
 /// that was refused here, and the one that is likelier to have been executed more than the other
 /// (rule CALL-2).
-fn weightier<E>(one: Option<Lost<E>>, other: Lost<E>) -> Lost<E> {
+fn weightier<E>(one: Option<Box<Lost<E>>>, other: Box<Lost<E>>) -> Box<Lost<E>> {
     let weight = |lost: &Lost<E>| {
         let executed = match lost.error.executed() {
             Executed::No => 0,
@@ -247,7 +246,7 @@ fn weightier<E>(one: Option<Lost<E>>, other: Lost<E>) -> Lost<E> {
     }
 }
 
-fn may_hedge(shared: &Shared, plan: &Plan) -> bool {
+fn may_hedge(shared: &Shared, plan: &Plan<'_>) -> bool {
     let (_, word) = shared.word(plan.circuit.as_ref());
     let is_closed = matches!(word.mode(), Mode::Closed | Mode::Watchful | Mode::Disabled);
     is_closed && withdraw(shared)

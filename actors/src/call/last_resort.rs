@@ -7,11 +7,10 @@ use std::sync::Arc;
 
 use breakerbox_policy::{Executed, Permit, RefusalState, Time};
 
-use super::admit::Way;
+use super::admit::{Leave, Way};
 use super::plan::Plan;
 use super::{Lost, quarantine, send};
 use crate::admission::{Admission, Held};
-use crate::bulkhead::Place;
 use crate::client::Core;
 use crate::dependency::{Dependency, Shared};
 use crate::error::CallError;
@@ -19,7 +18,7 @@ use crate::error::CallError;
 /// The request again, if this end of its call leaves room for a last resort: the breaker refused
 /// by its own judgement, and the work was not executed.
 pub(super) fn request<D: Dependency>(
-    plan: &Plan,
+    plan: &Plan<'_>,
     lost: &Lost<D::Error>,
     kept: Option<&D::Request>,
 ) -> Option<D::Request> {
@@ -34,7 +33,7 @@ pub(super) fn request<D: Dependency>(
 pub(super) async fn answer<D: Dependency>(
     core: &Arc<Core<D>>,
     request: Option<D::Request>,
-    plan: &Plan,
+    plan: &Plan<'_>,
     error: CallError<D::Error>,
 ) -> Result<D::Response, CallError<D::Error>> {
     let Some(request) = request else {
@@ -57,21 +56,21 @@ pub(super) async fn answer<D: Dependency>(
 async fn attempt<D: Dependency>(
     core: &Arc<Core<D>>,
     request: D::Request,
-    plan: &Plan,
-) -> Result<D::Response, Lost<D::Error>> {
+    plan: &Plan<'_>,
+) -> Result<D::Response, Box<Lost<D::Error>>> {
     let shared = &core.shared;
     quarantine(shared, plan.fingerprint).map_err(Lost::refused)?;
     let now = shared.clock.now();
-    let admitted = past_the_breaker(shared, plan, now).await?;
-    send(core, request, plan, (1, now), admitted).await
+    let mut leave = past_the_breaker(shared, plan, now).await?;
+    send(core, request, plan, (1, now), &mut leave).await
 }
 
 /// Leave without the breaker's: under a permit that nobody measures, in a place of the bulkhead.
 async fn past_the_breaker<'a, E>(
     shared: &'a Shared,
-    plan: &Plan,
+    plan: &Plan<'_>,
     now: Time,
-) -> Result<(Admission<&'a Shared>, Place<'a>), Lost<E>> {
+) -> Result<Leave<'a>, Box<Lost<E>>> {
     let mut way = Way::new(now);
     loop {
         // An operator may have closed the way meanwhile.
@@ -87,7 +86,8 @@ async fn past_the_breaker<'a, E>(
         match way.enter(shared, plan).await {
             Ok(Some(place)) => {
                 admission.depart(Some(way.now()));
-                return Ok((admission, place));
+                let place = Some(place);
+                return Ok(Leave { place, admission });
             }
             Ok(None) => {
                 admission.release();

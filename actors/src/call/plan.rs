@@ -15,7 +15,7 @@ use crate::dependency::{Dependency, Shared};
 use crate::session::Session;
 
 /// One call's own terms.
-pub(crate) struct Plan {
+pub(crate) struct Plan<'a> {
     pub(super) started: Time,
     /// When it must be over, fallbacks left out.
     pub(super) deadline: Option<Time>,
@@ -34,14 +34,14 @@ pub(crate) struct Plan {
     pub(super) circuit: Option<Arc<Circuit>>,
     pub(super) ticket: Ticket,
     pub(super) weight: NonZeroU32,
-    pub(super) session: Option<Session>,
+    pub(super) session: Option<&'a Session>,
 }
 
-impl Plan {
+impl<'a> Plan<'a> {
     /// The terms of a request to a worker: what the options leave open, the dependency says.
     pub(super) fn of_request<D: Dependency>(
         shared: &Shared,
-        options: CallOptions,
+        options: &'a CallOptions,
         request: &D::Request,
     ) -> Self {
         let idempotent = options.idempotent;
@@ -67,14 +67,14 @@ impl Plan {
 
     /// The terms of a closure, of which only the options tell.
     #[inline(always)]
-    pub(super) fn of_closure(shared: &Shared, options: CallOptions) -> Self {
+    pub(super) fn of_closure(shared: &Shared, options: &'a CallOptions) -> Self {
         let mut plan = Self::looked_up(shared, options);
         plan.is_hedged &= plan.idempotent;
         plan
     }
 
     #[inline(always)]
-    fn looked_up(shared: &Shared, options: CallOptions) -> Self {
+    fn looked_up(shared: &Shared, options: &'a CallOptions) -> Self {
         let CallOptions {
             timeout,
             idempotent,
@@ -86,7 +86,8 @@ impl Plan {
             session,
         } = options;
         let started = shared.clock.now();
-        let circuit = key.and_then(|key| shared.circuit_of(&key, started));
+        let circuit = key.as_ref();
+        let circuit = circuit.and_then(|key| shared.circuit_of(key, started));
         let terms = shared.terms();
         let total = terms.total.map(|span| started.after(span));
         let own = timeout.map(|span| started.after(span));
@@ -100,14 +101,14 @@ impl Plan {
             is_hedged: terms.is_hedged,
             last_resort: terms.last_resort,
             idempotent: idempotent.unwrap_or(false),
-            fingerprint,
+            fingerprint: *fingerprint,
             circuit,
             ticket: Ticket {
-                priority,
+                priority: *priority,
                 write: write.unwrap_or(false),
             },
             weight: weight.unwrap_or(NonZeroU32::MIN),
-            session,
+            session: session.as_ref(),
         }
     }
 

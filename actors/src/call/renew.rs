@@ -19,7 +19,8 @@ use crate::totals::{Ending, Entry};
 /// cancelled.
 pub(crate) async fn renew<D: Dependency>(core: &Arc<Core<D>>, request: D::Request) {
     let shared = &core.shared;
-    let plan = |request| Plan::of_request::<D>(shared, CallOptions::default(), request);
+    let options = CallOptions::default();
+    let plan = |request| Plan::of_request::<D>(shared, &options, request);
     let circuit = plan(&request).circuit;
     while let Some(refused) = shared.refuses(circuit.as_ref()) {
         let Some(wait) = refused.retry_after else {

@@ -17,7 +17,7 @@ use crate::error::{CallError, Refused};
 
 /// What a call came to that was tried more than once: what was refused in the end may have been
 /// executed before, and its error must not promise anything else (rule CALL-2).
-fn most_telling<E>(before: Option<Lost<E>>, mut last: Lost<E>) -> Lost<E> {
+fn most_telling<E>(before: Option<Box<Lost<E>>>, mut last: Box<Lost<E>>) -> Box<Lost<E>> {
     let Some(before) = before else {
         return last;
     };
@@ -29,12 +29,9 @@ fn most_telling<E>(before: Option<Lost<E>>, mut last: Lost<E>) -> Lost<E> {
         refused.executed = executed;
         return last;
     }
-    Lost {
-        end: last.end,
-        symptom: last.symptom,
-        retry_after: last.retry_after.or(before.retry_after),
-        error: before.error,
-    }
+    last.retry_after = last.retry_after.or(before.retry_after);
+    last.error = before.error;
+    last
 }
 
 /// Where a call stands between its attempts.
@@ -42,7 +39,7 @@ pub(super) struct Tries<E> {
     number: u32,
     began: Time,
     waited: Option<Duration>,
-    before: Option<Lost<E>>,
+    before: Option<Box<Lost<E>>>,
 }
 
 impl<E> Tries<E> {
@@ -75,9 +72,9 @@ impl<E> Tries<E> {
     pub(super) async fn next(
         &mut self,
         shared: &Shared,
-        plan: &Plan,
-        lost: Option<Lost<E>>,
-    ) -> Result<(), Lost<E>> {
+        plan: &Plan<'_>,
+        lost: Option<Box<Lost<E>>>,
+    ) -> Result<(), Box<Lost<E>>> {
         let before = self.before.take();
         let lost = match lost {
             Some(lost) => most_telling(before, lost),
@@ -113,7 +110,7 @@ enum Next {
 /// Decides whether there is another attempt (rule LIM-4), and how long to wait for it.
 fn wait_before_next<E>(
     shared: &Shared,
-    plan: &Plan,
+    plan: &Plan<'_>,
     (number, waited): (u32, Option<Duration>),
     lost: &Lost<E>,
 ) -> Next {
@@ -170,7 +167,7 @@ fn with_budget<T>(shared: &Shared, now: Time, ask: impl FnOnce(Option<&mut Budge
 
 /// Waits before another attempt, and on while the dependency has prolonged its pause meanwhile.
 /// What cannot wait that long is left to be refused.
-async fn rest(shared: &Shared, plan: &Plan, wait: Duration) {
+async fn rest(shared: &Shared, plan: &Plan<'_>, wait: Duration) {
     sleep(shared, wait).await;
     let may = |pause: &Pause| {
         pause.reason != PauseReason::QuotaUsedUp && !is_too_late(pause.until, plan.deadline)

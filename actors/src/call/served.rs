@@ -92,7 +92,7 @@ where
         refuse_at_once(shared, keyed)?;
     }
     let entry = Entry::open(Arc::clone(shared));
-    let plan = Plan::of_request::<D>(shared, options, &request);
+    let plan = Plan::of_request::<D>(shared, &options, &request);
     let Unopened {
         error,
         attempts,

@@ -31,7 +31,7 @@ where
     F: Future<Output = Result<T, E>>,
 {
     let around = deadline::around(&shared.clock);
-    let lost = run_or_lose(shared, options, classify, work).await;
+    let lost = run_or_lose(shared, &options, classify, work).await;
     lost.map_err(|(lost, entry)| Unanswered {
         may_fall_back: may_fall_back(&lost),
         error: lost.error,

@@ -17,12 +17,13 @@ use futures_util::TryStream;
 
 pub use streamed::Streamed;
 
-use super::admit::{absent, pay};
+use super::admit::{Leave, absent, pay};
 use super::hedge::{Race, hedged};
 use super::plan::{Plan, least};
 use super::retry::Tries;
 use super::{CallOptions, Lost, closed_to_new, count_attempt, refuse_at_once};
 use crate::admission::Settled;
+use crate::bulkhead::Place;
 use crate::chaos::{Injected, struck};
 use crate::clock::Moment;
 use crate::deadline::{self, Within};
@@ -51,7 +52,7 @@ where
 {
     refuse_at_once(shared, options.key.is_some())?;
     let entry = Entry::open(Arc::clone(shared));
-    let plan = Plan::of_closure(shared, options);
+    let plan = Plan::of_closure(shared, &options);
     let opened = open_stream(shared, &plan, entry, classify, open).await;
     opened.map_err(Unopened::give_up)
 }
@@ -79,7 +80,7 @@ impl<E> Unopened<E> {
 /// Opens a stream for a call that is in the books already.
 pub(super) async fn open_stream<S, F>(
     shared: &Arc<Shared>,
-    plan: &Plan,
+    plan: &Plan<'_>,
     entry: Entry<Arc<Shared>>,
     classify: impl Fn(Result<&S, &S::Error>) -> Verdict + Send + Sync + 'static,
     open: impl FnMut() -> F,
@@ -141,27 +142,27 @@ where
 /// One attempt, which is over with the first item. The closure is not called before it may go out.
 async fn open_once<S, F>(
     shared: &Arc<Shared>,
-    plan: &Plan,
+    plan: &Plan<'_>,
     now: Time,
     mut race: Race,
     classify: &impl Fn(Result<&S, &S::Error>) -> Verdict,
     begin: impl FnOnce() -> F,
-) -> Result<Opened<S>, Lost<S::Error>>
+) -> Result<Opened<S>, Box<Lost<S::Error>>>
 where
     F: Future<Output = Result<S, S::Error>>,
     S: TryStream,
 {
-    let (mut admission, place) = match race.at_once(shared, plan, now) {
-        Some(admitted) => admitted,
+    let mut leave = Leave::none(shared);
+    if !race.at_once(shared, plan, now, &mut leave) {
         // On the heap: what few calls come to must not make every call's future larger.
-        None => Box::pin(race.admit(shared, plan, now)).await?,
-    };
+        leave = Box::pin(race.admit(shared, plan, now)).await?;
+    }
     if let Err(error) = pay(shared, plan) {
-        admission.release();
+        leave.admission.release();
         return Err(Lost::refused(error));
     }
-    count_attempt(shared, admission.race_of());
-    let began = admission.begin().unwrap_or(now);
+    count_attempt(shared, leave.admission.race_of());
+    let began = leave.admission.begin().unwrap_or(now);
     let timeout = shared.settings().timeout;
     let until = least(
         timeout.first_byte.map(|span| began.after(span)),
@@ -179,11 +180,10 @@ where
     let dependency = Arc::clone(&shared.name);
     let (verdict, error) = match result {
         Some(Ok(Ok((stream, Some(first))))) => {
-            let held = admission.into_held();
             let hold = Hold::new(
                 shared,
-                held,
-                place.hand_over(),
+                leave.admission.take_held(),
+                leave.place.take().map(Place::hand_over),
                 (began, now),
                 plan,
                 timeout.idle,
@@ -214,9 +214,9 @@ where
             }),
         ),
     };
-    drop(place);
-    if let Settled::Owed(report) = admission.settle(verdict, now) {
+    leave.place = None;
+    if let Settled::Owed(report) = leave.admission.settle(&verdict, now) {
         shared.report_and_wait(report).await;
     }
-    error.map_or(Ok(None), |error| Err(Lost::failed(error, verdict)))
+    error.map_or(Ok(None), |error| Err(Lost::failed(error, &verdict)))
 }

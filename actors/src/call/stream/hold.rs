@@ -46,9 +46,9 @@ impl Hold {
     pub(super) fn new(
         shared: &Arc<Shared>,
         mut held: Option<Held>,
-        place: Ticket,
+        place: Option<Ticket>,
         (began, now): (Time, Time),
-        plan: &Plan,
+        plan: &Plan<'_>,
         idle: Option<Duration>,
     ) -> Self {
         if let Some(held) = &mut held {
@@ -59,7 +59,7 @@ impl Hold {
         Self {
             shared: Arc::clone(shared),
             held,
-            place: Some(place),
+            place,
             began,
             elapsed,
             idle,
@@ -87,7 +87,7 @@ impl Hold {
         if let Some(held) = self.held.take_if(|held| held.is_probe()) {
             let verdict = verdict().judged(&self.shared);
             if let Some(report) = self.owed(held, verdict) {
-                self.shared.report(report);
+                self.shared.report(*report);
             }
         }
     }
@@ -159,7 +159,7 @@ impl Hold {
         let mut report = self.owed(held, verdict)?;
         let (counting, counted) = oneshot::channel::<()>();
         report.then = Some(Box::new(move || drop(counting)));
-        self.shared.report(report);
+        self.shared.report(*report);
         Some(counted)
     }
 
@@ -169,9 +169,9 @@ impl Hold {
         drop(self.settle(Verdict::from(Class::Failure)));
     }
 
-    fn owed(&self, held: Held, verdict: Verdict) -> Option<Report> {
+    fn owed(&self, held: Held, verdict: Verdict) -> Option<Box<Report>> {
         let now = self.shared.clock.now();
-        let settled = self.shared.settle_after(held, self.elapsed, verdict, now);
+        let settled = self.shared.settle_after(held, self.elapsed, &verdict, now);
         match settled {
             Settled::Counted => None,
             Settled::Owed(report) => Some(report),
@@ -201,7 +201,7 @@ impl Drop for Hold {
             Class::Cancelled
         };
         if let Some(report) = self.owed(held, Verdict::from(class)) {
-            self.shared.report(report);
+            self.shared.report(*report);
         }
     }
 }
