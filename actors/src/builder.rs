@@ -11,6 +11,7 @@ use breakerbox_policy::supervision::{ChildSpec, RestartBackoff, Shutdown, StopCa
 use breakerbox_policy::{
     Command, DependencySettings, GiveUp, Placement, RestartType, Time, WhileRestarting,
 };
+use crossbeam_utils::CachePadded;
 
 use crate::breaker::Breaker;
 use crate::client::{Client, Core, Slot};
@@ -250,6 +251,7 @@ fn core<D: Dependency>(
     configured: Configured,
 ) -> Core<D> {
     let slot = |_| Slot {
+        shared: Arc::new(CachePadded::new(Arc::clone(&shared))),
         queue: Arc::new(WorkQueue::new(Arc::clone(&shared))),
         mail: Mailslot::new(),
         lent: Arc::default(),

@@ -20,6 +20,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use breakerbox_policy::{AdaptiveLimit, BulkheadSettings, Class, Line, Ticket, Time, Turn};
+use crossbeam_utils::CachePadded;
 
 use crate::clock::Clock;
 use seat::Seat;
@@ -28,8 +29,8 @@ use word::{MOST, Word};
 /// Places, and a bounded queue for them: by priority, then first come first served.
 #[derive(Debug)]
 pub(crate) struct Bulkhead {
-    /// A [`Word`].
-    word: AtomicU64,
+    /// A [`Word`]. Every call writes it, and reads what would stand beside it.
+    word: CachePadded<AtomicU64>,
     /// Calls that may run now: `max_concurrent`, or less where the limit is adaptive.
     limit: AtomicU32,
     max_writes: AtomicU32,
@@ -70,7 +71,7 @@ enum Step {
 impl Bulkhead {
     pub(crate) fn new(settings: &BulkheadSettings) -> Self {
         let bulkhead = Self {
-            word: AtomicU64::new(0),
+            word: CachePadded::default(),
             limit: AtomicU32::new(0),
             max_writes: AtomicU32::new(0),
             max_concurrent: AtomicU32::new(0),

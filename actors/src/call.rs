@@ -376,7 +376,7 @@ async fn send<D: Dependency>(
     }
     count_attempt(shared, leave.admission.race_of());
     let context = CallContext {
-        shared: Arc::clone(shared),
+        shared: Arc::clone(&worker.shared),
         attempt: number,
         deadline: plan.deadline,
     };

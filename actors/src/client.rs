@@ -16,7 +16,7 @@ use futures_util::TryStream;
 
 use crate::breaker::Breaker;
 use crate::call::{self, CallOptions, Streamed};
-use crate::dependency::{Dependency, Route, Shared, Verdict};
+use crate::dependency::{Dependency, PerWorker, Route, Shared, Verdict};
 use crate::error::CallError;
 use crate::fallback::{FallbackAnswer, Fallbacks};
 use crate::gate::Mode;
@@ -81,6 +81,7 @@ pub(crate) struct Core<D: Dependency> {
 
 /// A worker's queue, and its hands for those on its own thread.
 pub(crate) struct Slot<D: Dependency> {
+    pub(crate) shared: Arc<PerWorker>,
     pub(crate) queue: Arc<WorkQueue<D>>,
     pub(crate) mail: Mailslot<Worker<D>>,
     pub(crate) lent: Arc<Lent>,
@@ -119,6 +120,14 @@ impl<D: Dependency> Core<D> {
         let running = |slot: &Slot<D>| slot.mail.health.condition() == Condition::Running;
         if let [only] = &*self.workers {
             return (running(only) || may_hold(only)).then_some(only);
+        }
+        // With one worker for each thread nobody has to be asked whose turn it is.
+        let mut here = self
+            .workers
+            .iter()
+            .filter(|slot| running(slot) && slot.is_here());
+        if let (Some(only), None) = (here.next(), here.next()) {
+            return Some(only);
         }
         let first = self.next.fetch_add(1, Ordering::Relaxed);
         let count = self.workers.len();

@@ -17,6 +17,7 @@ use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use breakerbox_policy::{
     Budget, Class, DependencySettings, Executed, RetrySettings, Symptom, Time,
 };
+use crossbeam_utils::CachePadded;
 use tokio::sync::Notify;
 
 use crate::bulkhead::Bulkhead;
@@ -232,10 +233,14 @@ impl Verdict {
 /// What a dependency may know of the call that it executes.
 #[derive(Debug, Clone)]
 pub struct CallContext {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) shared: Arc<PerWorker>,
     pub(crate) attempt: u32,
     pub(crate) deadline: Option<Time>,
 }
+
+/// What is shared, with a count of its own for the calls of each worker: one count of all of them
+/// would be what their threads wait for.
+pub(crate) type PerWorker = CachePadded<Arc<Shared>>;
 
 impl CallContext {
     /// The dependency's name.
