@@ -4,6 +4,11 @@
 //! The order is fixed (rule CALL-5); only the last resort goes past the breaker. A hedge stands
 //! around the breaker, inside of the retries.
 
+#![allow(
+    clippy::manual_async_fn,
+    reason = "an async function moves its arguments once more than a block does"
+)]
+
 mod admit;
 
 mod hedge;
@@ -24,6 +29,8 @@ mod stand_in;
 
 mod stream;
 
+use std::borrow::Borrow;
+use std::future::Future;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -137,81 +144,92 @@ impl<E> Lost<E> {
     }
 }
 
+/// A dependency's answer, and when it was booked.
+struct Done<T> {
+    value: T,
+    at: Time,
+}
+
+/// What one attempt came to, or all of them.
+type Attempted<D> = Result<Done<<D as Dependency>::Response>, Box<Lost<<D as Dependency>::Error>>>;
+
 /// Makes a call and answers it, one way or another.
 ///
 /// # Cancel safety   Dropped before a worker began, it costs the dependency nothing; dropped
 /// later, the work is dropped too. Either way it is counted as cancelled.
-pub(crate) async fn ask<D: Dependency>(
+pub(crate) fn ask<D: Dependency, O: Borrow<CallOptions>>(
     core: &Arc<Core<D>>,
     request: D::Request,
-    options: CallOptions,
-) -> Result<Answer<D::Response>, CallError<D::Error>> {
-    let shared = &core.shared;
-    if core.fallbacks.is_empty() {
-        let keyed = options.key.is_some() || D::key(&request).is_some();
-        refuse_at_once(shared, keyed)?;
-    }
-    let entry = Entry::open(&**shared);
-    let plan = Plan::of_request::<D>(shared, &options, &request);
-    let started = plan.started;
-    let again = plan.max_attempts > 1 || plan.is_hedged || plan.last_resort;
-    let mut kept = (again || !core.fallbacks.is_empty()).then(|| request.clone());
-    let (result, attempts) = match closed_to_new(shared) {
-        None => primary(core, request, &mut kept, &plan).await,
-        Some(reason) => (Err(Lost::refused(absent(shared, reason))), 0),
-    };
-    let lost = match result {
-        Ok(value) => {
-            if let Some(request) = kept.as_ref().filter(|_| !plan.ticket.write) {
-                core.fallbacks.remember(request, &value, shared.clock.now());
+    options: O,
+) -> impl Future<Output = Result<Answer<D::Response>, CallError<D::Error>>> {
+    async move {
+        let shared = &core.shared;
+        if core.fallbacks.is_empty() {
+            let keyed = options.borrow().key.is_some() || D::key(&request).is_some();
+            refuse_at_once(shared, keyed)?;
+        }
+        let entry = Entry::open(&**shared);
+        let plan = Plan::of_request::<D>(shared, options.borrow(), &request);
+        let started = plan.started;
+        let again = plan.max_attempts > 1 || plan.is_hedged || plan.last_resort;
+        let mut kept = (again || !core.fallbacks.is_empty()).then(|| request.clone());
+        let (result, attempts) = match closed_to_new(shared) {
+            None => primary(core, request, &mut kept, &plan).await,
+            Some(reason) => (Err(Lost::refused(absent(shared, reason))), 0),
+        };
+        let lost = match result {
+            Ok(Done { value, at }) => {
+                if let Some(request) = kept.as_ref().filter(|_| !plan.ticket.write) {
+                    core.fallbacks.remember(request, &value, at);
+                }
+                end_outage(shared);
+                entry.close(Ending::Primary);
+                return Ok(Answer {
+                    value,
+                    source: Source::Primary,
+                    age: None,
+                    attempts,
+                    elapsed: at.since(started),
+                });
             }
-            end_outage(shared);
-            entry.close(Ending::Primary);
-            return Ok(Answer {
-                value,
-                source: Source::Primary,
-                age: None,
-                attempts,
-                elapsed: shared.clock.now().since(started),
-            });
-        }
-        Err(lost) => lost,
-    };
-    shared.counts.refuse(&lost.error);
-    let last = last_resort::request::<D>(&plan, &lost, kept.as_ref());
-    let served = match kept {
-        Some(request) if may_fall_back(&lost) => {
-            let asked = (request, plan.ticket.write);
-            Box::pin(core.fall_back(asked, lost.error, plan.callers)).await
-        }
-        _ => Err(lost.error),
-    };
-    let error = match served {
-        Ok(fallback) => {
-            entry.close(Ending::Fallback);
-            return Ok(Answer {
-                value: fallback.value,
-                source: Source::Fallback(fallback.name),
-                age: fallback.age,
-                attempts,
-                elapsed: shared.clock.now().since(started),
-            });
-        }
-        Err(error) => error,
-    };
-    let ended = Box::pin(last_resort::answer(core, last, &plan, error)).await;
-    entry.close(match &ended {
-        Ok(_) => Ending::Primary,
-        Err(error) if error.is_refusal() => Ending::Refused,
-        Err(_) => Ending::Failed,
-    });
-    ended.map(|value| Answer {
-        value,
-        source: Source::Primary,
-        age: None,
-        attempts: attempts + 1,
-        elapsed: shared.clock.now().since(started),
-    })
+            Err(lost) => lost,
+        };
+        shared.counts.refuse(&lost.error);
+        let last = last_resort::request::<D>(&plan, &lost, kept.as_ref());
+        let served = match kept {
+            Some(request) if may_fall_back(&lost) => {
+                let asked = (request, plan.ticket.write);
+                Box::pin(core.fall_back(asked, lost.error, plan.callers)).await
+            }
+            _ => Err(lost.error),
+        };
+        let error = match served {
+            Ok(fallback) => {
+                entry.close(Ending::Fallback);
+                return Ok(Answer {
+                    value: fallback.value,
+                    source: Source::Fallback(fallback.name),
+                    age: fallback.age,
+                    attempts,
+                    elapsed: shared.clock.now().since(started),
+                });
+            }
+            Err(error) => error,
+        };
+        let ended = Box::pin(last_resort::answer(core, last, &plan, error)).await;
+        entry.close(match &ended {
+            Ok(_) => Ending::Primary,
+            Err(error) if error.is_refusal() => Ending::Refused,
+            Err(_) => Ending::Failed,
+        });
+        ended.map(|value| Answer {
+            value,
+            source: Source::Primary,
+            age: None,
+            attempts: attempts + 1,
+            elapsed: shared.clock.now().since(started),
+        })
+    }
 }
 
 /// Why a call that was made just now is not to reach a worker. Those made before may go on, with
@@ -274,50 +292,51 @@ fn end_outage(shared: &Shared) {
 /// Tries the dependency as often as its settings allow; says how often that was, hedges included.
 ///
 /// `kept` is there whenever there may be more than one attempt.
-async fn primary<D: Dependency>(
+fn primary<D: Dependency>(
     core: &Arc<Core<D>>,
     request: D::Request,
     kept: &mut Option<D::Request>,
     plan: &Plan<'_>,
-) -> (Result<D::Response, Box<Lost<D::Error>>>, u32) {
-    let shared = &core.shared;
-    if plan.max_attempts == 1 && !plan.is_hedged {
-        let result = attempt(core, request, plan, (1, plan.started), Race::default()).await;
-        return (result, 1);
-    }
-    let mut next = Some(request);
-    let mut sent = 0;
-    let mut tries = Tries::new(plan.started);
-    loop {
-        let asked = tries.began();
-        let mut one_more = |race: Race| {
-            let request = next
-                .take()
-                .or_else(|| kept.as_mut().map(|kept| kept.clone()))?;
-            sent += 1;
-            let began = if race.is_beside() {
-                shared.clock.now()
+) -> impl Future<Output = (Attempted<D>, u32)> {
+    async move {
+        let shared = &core.shared;
+        let mut first = Some(request);
+        // By a reference that is nobody else's: a request need not be one that threads may share.
+        let mut next = || {
+            let again = || kept.as_mut().map(|kept| kept.clone());
+            first.take().or_else(again)
+        };
+        let mut sent = 0;
+        let mut tries = Tries::new(plan.started);
+        loop {
+            let asked = tries.began();
+            let ended = if plan.is_hedged {
+                let one_more = |race: Race| {
+                    let request = next()?;
+                    sent += 1;
+                    let began = if race.is_beside() {
+                        shared.clock.now()
+                    } else {
+                        asked
+                    };
+                    Some(attempt(core, request, plan, (sent, began), race))
+                };
+                Box::pin(hedged(shared, plan, one_more)).await
+            } else if let Some(request) = next() {
+                sent += 1;
+                Some(attempt(core, request, plan, (sent, asked), Race::default()).await)
             } else {
-                asked
+                // A request that there is none of any more is tried no more.
+                None
             };
-            Some(attempt(core, request, plan, (sent, began), race))
-        };
-        let ended = if plan.is_hedged {
-            Box::pin(hedged(shared, plan, &mut one_more)).await
-        } else {
-            match one_more(Race::default()) {
-                Some(attempt) => Some(attempt.await),
+            let lost = match ended {
+                Some(Ok(done)) => return (Ok(done), sent),
+                Some(Err(lost)) => Some(lost),
                 None => None,
+            };
+            if let Err(lost) = Box::pin(tries.next(shared, plan, lost)).await {
+                return (Err(lost), sent);
             }
-        };
-        let lost = match ended {
-            Some(Ok(value)) => return (Ok(value), sent),
-            Some(Err(lost)) => Some(lost),
-            // A request that there is none of any more is tried no more.
-            None => None,
-        };
-        if let Err(lost) = Box::pin(tries.next(shared, plan, lost)).await {
-            return (Err(lost), sent);
         }
     }
 }
@@ -327,91 +346,98 @@ fn nothing_left<E>(shared: &Shared, before: Option<Box<Lost<E>>>) -> Box<Lost<E>
 }
 
 /// One attempt by a worker.
-async fn attempt<D: Dependency>(
+fn attempt<D: Dependency>(
     core: &Arc<Core<D>>,
     request: D::Request,
     plan: &Plan<'_>,
     (number, sent): (u32, Time),
     mut race: Race,
-) -> Result<D::Response, Box<Lost<D::Error>>> {
-    let shared = &core.shared;
-    // A call that is begun in this very turn may end in it: without this a caller that asks in a
-    // loop would let nobody else on its thread have a turn.
-    tokio::task::coop::consume_budget().await;
-    quarantine(shared, plan.fingerprint).map_err(Lost::refused)?;
-    let mut leave = Leave::none(shared);
-    if !race.at_once(shared, plan, sent, &mut leave) {
-        // On the heap: what few calls come to must not make every call's future larger.
-        leave = Box::pin(race.admit(shared, plan, sent)).await?;
+) -> impl Future<Output = Attempted<D>> {
+    async move {
+        let shared = &core.shared;
+        // A call that is begun in this very turn may end in it: without this a caller that asks in a
+        // loop would let nobody else on its thread have a turn.
+        tokio::task::coop::consume_budget().await;
+        quarantine(shared, plan.fingerprint).map_err(Lost::refused)?;
+        let mut leave = Leave::none(shared);
+        if !race.at_once(shared, plan, sent, &mut leave) {
+            // On the heap: what few calls come to must not make every call's future larger.
+            leave = Box::pin(race.admit(shared, plan, sent)).await?;
+        }
+        send(core, request, plan, (number, sent), &mut leave).await
     }
-    send(core, request, plan, (number, sent), &mut leave).await
 }
 
 /// Hands an attempt that may go out to a worker, and waits for what comes of it.
-async fn send<D: Dependency>(
+fn send<D: Dependency>(
     core: &Arc<Core<D>>,
     request: D::Request,
     plan: &Plan<'_>,
     (number, sent): (u32, Time),
     leave: &mut Leave<'_>,
-) -> Result<D::Response, Box<Lost<D::Error>>> {
-    let shared = &core.shared;
-    let worker = match leave.admission.race_of() {
-        Some(race) => race.pick(core),
-        None => core.pick(),
-    };
-    let Some(worker) = worker else {
-        leave.admission.release();
-        let reason = shared.absence();
-        let wait = core.back_in(shared.clock.now());
-        return Err(Lost::refused(CallError::NotExecuted {
-            dependency: Arc::clone(&shared.name),
-            reason,
-            retry_after: wait.filter(|_| reason == Absence::Restarting),
-        }));
-    };
-    if let Err(error) = pay(shared, plan) {
-        leave.admission.release();
-        return Err(Lost::refused(error));
-    }
-    count_attempt(shared, leave.admission.race_of());
-    let context = CallContext {
-        shared: Arc::clone(&worker.shared),
-        attempt: number,
-        deadline: plan.deadline,
-    };
-    let order = Order {
-        request,
-        context,
-        attempt: plan.attempt,
-        fingerprint: plan.fingerprint,
-    };
-    let lost = match begin(shared, worker, order, leave) {
-        Begun::Ended(result, verdict) => {
-            // The place first: who hears the answer may call again at once.
-            leave.place = None;
-            let now = shared.clock.now();
-            if let Settled::Owed(report) = leave.admission.settle(&verdict, now) {
-                Box::pin(shared.report_and_wait(report)).await;
-            }
-            match result {
-                Ok(value) => return Ok(value),
-                Err(error) => Lost::failed(failed(shared, error, &verdict), &verdict),
-            }
+) -> impl Future<Output = Attempted<D>> {
+    async move {
+        let shared = &core.shared;
+        let worker = match leave.admission.race_of() {
+            Some(race) => race.pick(core),
+            None => core.pick(),
+        };
+        let Some(worker) = worker else {
+            leave.admission.release();
+            let reason = shared.absence();
+            let wait = core.back_in(shared.clock.now());
+            return Err(Lost::refused(CallError::NotExecuted {
+                dependency: Arc::clone(&shared.name),
+                reason,
+                retry_after: wait.filter(|_| reason == Absence::Restarting),
+            }));
+        };
+        if let Err(error) = pay(shared, plan) {
+            leave.admission.release();
+            return Err(Lost::refused(error));
         }
-        Begun::Waits(waiting) => match waiting.await {
-            Ok(Ok(value)) => return Ok(value),
-            Ok(Err(error)) => lost_by::<D>(shared, error),
-            Err(too_late) => Box::pin(give_up(shared, too_late, sent)).await,
-        },
-        Begun::Absent => Lost::refused(absent(shared, shared.absence())),
-    };
-    if let Some(session) = plan.session
-        && lost.error.executed() == Executed::No
-    {
-        session.give_back(u64::from(plan.weight.get()));
+        count_attempt(shared, leave.admission.race_of());
+        let context = CallContext {
+            shared: Arc::clone(&worker.shared),
+            attempt: number,
+            deadline: plan.deadline,
+        };
+        let order = Order {
+            request,
+            context,
+            attempt: plan.attempt,
+            fingerprint: plan.fingerprint,
+        };
+        let lost = match begin(shared, worker, order, leave) {
+            Begun::Ended(result, verdict) => {
+                // The place first: who hears the answer may call again at once.
+                leave.place = None;
+                let now = shared.clock.now();
+                if let Settled::Owed(report) = leave.admission.settle(&verdict, now) {
+                    Box::pin(shared.report_and_wait(report)).await;
+                }
+                match result {
+                    Ok(value) => return Ok(Done { value, at: now }),
+                    Err(error) => Lost::failed(failed(shared, error, &verdict), &verdict),
+                }
+            }
+            Begun::Waits(waiting) => match waiting.await {
+                Ok(Ok(value)) => {
+                    let at = shared.clock.now();
+                    return Ok(Done { value, at });
+                }
+                Ok(Err(error)) => lost_by::<D>(shared, error),
+                Err(too_late) => Box::pin(give_up(shared, too_late, sent)).await,
+            },
+            Begun::Absent => Lost::refused(absent(shared, shared.absence())),
+        };
+        if let Some(session) = plan.session
+            && lost.error.executed() == Executed::No
+        {
+            session.give_back(u64::from(plan.weight.get()));
+        }
+        Err(lost)
     }
-    Err(lost)
 }
 
 /// What a dependency's own error makes of a call; without one it was made to fail.

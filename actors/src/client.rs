@@ -188,7 +188,7 @@ impl<D: Dependency> Client<D> {
         &self,
         request: D::Request,
     ) -> impl Future<Output = Result<Answer<D::Response>, CallError<D::Error>>> {
-        self.ask_with(request, CallOptions::default())
+        call::ask(&self.core, request, CallOptions::usual())
     }
 
     /// Calls the dependency with settings of this call's own.

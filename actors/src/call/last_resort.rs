@@ -9,7 +9,7 @@ use breakerbox_policy::{Executed, Permit, RefusalState, Time};
 
 use super::admit::{Leave, Way};
 use super::plan::Plan;
-use super::{Lost, quarantine, send};
+use super::{Attempted, Done, Lost, quarantine, send};
 use crate::admission::{Admission, Held};
 use crate::client::Core;
 use crate::dependency::{Dependency, Shared};
@@ -41,10 +41,9 @@ pub(super) async fn answer<D: Dependency>(
     };
     let kept = (!core.fallbacks.is_empty()).then(|| request.clone());
     match attempt(core, request, plan).await {
-        Ok(value) => {
+        Ok(Done { value, at }) => {
             if let Some(request) = &kept {
-                core.fallbacks
-                    .remember(request, &value, core.shared.clock.now());
+                core.fallbacks.remember(request, &value, at);
             }
             Ok(value)
         }
@@ -57,7 +56,7 @@ async fn attempt<D: Dependency>(
     core: &Arc<Core<D>>,
     request: D::Request,
     plan: &Plan<'_>,
-) -> Result<D::Response, Box<Lost<D::Error>>> {
+) -> Attempted<D> {
     let shared = &core.shared;
     quarantine(shared, plan.fingerprint).map_err(Lost::refused)?;
     let now = shared.clock.now();

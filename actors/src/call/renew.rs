@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::plan::Plan;
 use super::retry::sleep;
-use super::{CallOptions, closed_to_new, end_outage, primary};
+use super::{CallOptions, Done, closed_to_new, end_outage, primary};
 use crate::client::Core;
 use crate::dependency::Dependency;
 use crate::totals::{Ending, Entry};
@@ -38,9 +38,9 @@ pub(crate) async fn renew<D: Dependency>(core: &Arc<Core<D>>, request: D::Reques
     let mut kept = Some(request.clone());
     let (result, _) = primary(core, request, &mut kept, &plan).await;
     entry.close(match result {
-        Ok(value) => {
+        Ok(Done { value, at }) => {
             if let Some(request) = &kept {
-                core.fallbacks.remember(request, &value, shared.clock.now());
+                core.fallbacks.remember(request, &value, at);
             }
             end_outage(shared);
             Ending::Primary

@@ -98,14 +98,14 @@ impl<D: Dependency> Hands<D> {
         context: CallContext,
         now: Time,
     ) -> Attempt<D> {
-        let strike = self.shared.strike(now);
         let dependency = Rc::clone(&self.dependency);
-        Box::pin(async move {
-            if let Some(strike) = strike {
-                Box::pin(struck(&context.shared, strike)).await?;
-            }
-            Ok(dependency.call(request, &context).await)
-        })
+        match self.shared.strike(now) {
+            None => Box::pin(async move { Ok(dependency.call(request, &context).await) }),
+            Some(strike) => Box::pin(async move {
+                struck(&context.shared, strike).await?;
+                Ok(dependency.call(request, &context).await)
+            }),
+        }
     }
 
     /// Begins a call in its caller's turn. Whoever begins it has its place and its permit.
