@@ -8,6 +8,8 @@
 
 #[path = "support/cases.rs"]
 mod cases;
+#[path = "support/field.rs"]
+mod field;
 #[path = "support/rounds.rs"]
 mod rounds;
 
@@ -58,6 +60,11 @@ fn main() {
         line("= mpsc + oneshot, 1024 callers", |n| {
             cases::mpsc_oneshot(1024, n)
         }),
+        line("= recloser", field::recloser_closed),
+        line("= recloser's refusal", field::recloser_open),
+        line("= failsafe", field::failsafe_closed),
+        line("= tower's breaker", field::tower_breaker),
+        line("= tower's stack", field::tower_stack),
         line("= actix ask", cases::actix_ask),
         line("= two actix asks", cases::two_actix_asks),
         line("= two forwarded do_send hops", cases::two_forwarded_hops),
@@ -73,6 +80,8 @@ fn main() {
         );
     }
     let ratios = [
+        ("refusal while open", "= recloser's refusal", 1.0),
+        ("run, every layer", "= tower's stack", 0.25),
         ("ask, every layer", "= mpsc + oneshot", 1.6),
         (
             "Call to the breaker actor",

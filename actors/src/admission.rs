@@ -301,7 +301,7 @@ impl Shared {
             // One that let everybody through a moment later has the breaker say so.
             Mode::Closed | Mode::Watchful | Mode::Disabled | Mode::HalfOpen => Passage::AskBreaker,
             Mode::Open if retry_at(word) <= now => Passage::AskBreaker,
-            Mode::Open | Mode::ForcedOpen => Passage::Refused(refusal(of, word, now)),
+            Mode::Open | Mode::ForcedOpen => Passage::Refused(Shut { of, word, now }.refusal()),
         }
     }
 
@@ -318,28 +318,24 @@ impl Shared {
         }
     }
 
-    /// The refusal of whoever asks now; `None` when the gate lets calls through, or would ask the
+    /// The gate that refuses whoever asks now; `None` when it lets calls through, or would ask the
     /// breaker. Where the time does not matter, nobody is asked for it.
     #[inline]
-    pub(crate) fn refuses(&self, circuit: Option<&Arc<Circuit>>) -> Option<Refused> {
+    pub(crate) fn refuses<'a>(&'a self, circuit: Option<&'a Arc<Circuit>>) -> Option<Shut<'a>> {
         let (of, word) = self.word(circuit);
-        match word.mode() {
-            Mode::Closed | Mode::Watchful | Mode::Disabled | Mode::HalfOpen => None,
-            Mode::ForcedOpen if word.retry_at_ms() == 0 => {
-                Some(refused(of, RefusalState::ForcedOpen, None))
-            }
-            Mode::Open | Mode::ForcedOpen => {
-                let now = self.clock.now();
-                let over = word.mode() == Mode::Open && retry_at(word) <= now;
-                (!over).then(|| refusal(of, word, now))
-            }
-        }
+        let now = match word.mode() {
+            Mode::Closed | Mode::Watchful | Mode::Disabled | Mode::HalfOpen => return None,
+            Mode::ForcedOpen if word.retry_at_ms() == 0 => Time::ZERO,
+            Mode::Open | Mode::ForcedOpen => self.clock.now(),
+        };
+        let is_over = word.mode() == Mode::Open && retry_at(word) <= now;
+        (!is_over).then_some(Shut { of, word, now })
     }
 
     /// The refusal of a call whose permit was given before the breaker moved.
     pub(crate) fn overtaken(&self, circuit: Option<&Arc<Circuit>>, now: Time) -> Refused {
         let (of, word) = self.word(circuit);
-        refusal(of, word, now)
+        Shut { of, word, now }.refusal()
     }
 
     /// Asks the breaker actor for a permit.
@@ -492,17 +488,42 @@ fn retry_at(word: GateWord) -> Time {
     Time::from_millis(word.retry_at_ms())
 }
 
-fn refusal(of: &Circuit, word: GateWord, now: Time) -> Refused {
-    let state = match word.mode() {
-        Mode::ForcedOpen => RefusalState::ForcedOpen,
-        Mode::HalfOpen => RefusalState::HalfOpen,
-        Mode::Open | Mode::Closed | Mode::Watchful | Mode::Disabled => RefusalState::Open,
-    };
-    let until = retry_at(word);
-    let known = state == RefusalState::Open || until > now;
-    refused(of, state, known.then(|| until.since(now)))
+/// A gate that lets somebody not through.
+pub(crate) struct Shut<'a> {
+    of: &'a Circuit,
+    word: GateWord,
+    now: Time,
 }
 
+impl Shut<'_> {
+    /// Whether somebody has shut it, and not the breaker's own judgement.
+    pub(crate) fn is_forced(&self) -> bool {
+        self.word.mode() == Mode::ForcedOpen
+    }
+
+    /// How long it stays so, if that is known.
+    #[inline]
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        let until = retry_at(self.word);
+        let is_known = self.state() == RefusalState::Open || until > self.now;
+        is_known.then(|| until.since(self.now))
+    }
+
+    #[inline(always)]
+    pub(crate) fn refusal(&self) -> Refused {
+        refused(self.of, self.state(), self.retry_after())
+    }
+
+    fn state(&self) -> RefusalState {
+        match self.word.mode() {
+            Mode::ForcedOpen => RefusalState::ForcedOpen,
+            Mode::HalfOpen => RefusalState::HalfOpen,
+            Mode::Open | Mode::Closed | Mode::Watchful | Mode::Disabled => RefusalState::Open,
+        }
+    }
+}
+
+#[inline(always)]
 fn refused(of: &Circuit, state: RefusalState, retry_after: Option<Duration>) -> Refused {
     Refused {
         state,

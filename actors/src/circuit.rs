@@ -11,16 +11,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use breakerbox_policy::{BreakerSettings, Command, Override, State, Time};
 use thread_local::ThreadLocal;
 
 pub(crate) use keyring::Keyring;
 
 use crate::clock::random;
-use crate::error::Notice;
 use crate::flight::Watch;
 use crate::gate::Gate;
+use crate::notice::{Board, Notice, SharedNotice};
 use shard::Shard;
 
 /// A breaker's shared side.
@@ -33,7 +32,7 @@ pub(crate) struct Circuit {
     /// dependency is sick (rule BRK-12).
     pub(crate) machine: Mutex<breakerbox_policy::Breaker>,
     /// Why it is in its state, in words; renewed at each transition.
-    notice: ArcSwap<Notice>,
+    notice: Board,
     /// How calls in flight are watched.
     pub(crate) watch: Watch,
     /// What each thread has counted.
@@ -56,11 +55,15 @@ impl Circuit {
         now: Time,
     ) -> Self {
         let machine = breakerbox_policy::Breaker::new(settings.clone(), now);
-        let notice = Notice::new(dependency, key.clone(), "started".to_owned());
+        let notice = Board::new(Notice {
+            dependency,
+            key: key.clone(),
+            reason: "started".to_owned(),
+        });
         let circuit = Self {
             key,
             gate: Gate::new(crate::breaker::word_of(&machine, now)),
-            notice: ArcSwap::from_pointee(notice),
+            notice,
             watch: Watch::default(),
             shards: ThreadLocal::new(),
             slow_nanos: AtomicU64::new(u64::MAX),
@@ -105,14 +108,13 @@ impl Circuit {
         self.bucket_nanos.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn notice(&self) -> Arc<Notice> {
-        Arc::clone(&self.notice.load())
+    #[inline(always)]
+    pub(crate) fn notice(&self) -> SharedNotice {
+        self.notice.read()
     }
 
     pub(crate) fn set_notice(&self, reason: String) {
-        let old = self.notice.load();
-        let notice = Notice::new(Arc::clone(&old.dependency), self.key.clone(), reason);
-        self.notice.store(Arc::new(notice));
+        self.notice.renew(reason);
     }
 
     /// Notes that its key is in use.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use breakerbox_policy::supervision::{PanicReport, StopCause};
 use breakerbox_policy::{Executed, PauseReason, RefusalState};
 
+use crate::notice::{Notice, SharedNotice};
 use crate::site::{UnknownName, list};
 
 /// Why a call got no primary answer.
@@ -164,28 +165,7 @@ pub struct Refused {
     /// ended its retries.
     pub executed: Executed,
     /// Whose breaker it is, and why it is in that state.
-    pub notice: Arc<Notice>,
-}
-
-/// Whose breaker refuses, and why: made once for each transition.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Notice {
-    /// The dependency's name.
-    pub dependency: Arc<str>,
-    /// The key, when the breaker is that of one key.
-    pub key: Option<Arc<str>>,
-    /// Why its breaker is in its state.
-    pub reason: String,
-}
-
-impl Notice {
-    pub(crate) fn new(dependency: Arc<str>, key: Option<Arc<str>>, reason: String) -> Self {
-        Self {
-            dependency,
-            key,
-            reason,
-        }
-    }
+    pub notice: SharedNotice,
 }
 
 /// Why there is no worker to begin a call.

@@ -81,6 +81,8 @@ mod message;
 
 mod error;
 
+mod notice;
+
 mod event;
 
 mod redact;
@@ -111,13 +113,14 @@ pub use clock::Clock;
 pub use closures::{AnyClient, Closures};
 pub use counts::{CountsView, LatencyBuckets, RefusedBy};
 pub use dependency::{CallContext, Dependency, Late, TimeLimit, Verdict};
-pub use error::{Absence, CallError, Fault, Limit, Notice, Refused, StartError};
+pub use error::{Absence, CallError, Fault, Limit, Refused, StartError};
 pub use event::{EVENT_HISTORY, Event, EventKind};
 pub use fallback::{
     ActorFallback, ByName, Fallback, FallbackCall, FallbackFuture, Fallen, Fixed, On, Rule,
     StaleCache, Turn,
 };
 pub use message::Call;
+pub use notice::{Notice, SharedNotice};
 pub use record::{Ended, Record};
 pub use redact::redact;
 pub use reload::{DependencyReload, ReloadReport};

@@ -270,7 +270,7 @@ mod tests {
     use breakerbox_policy::{PauseReason, RefusalState};
 
     use super::*;
-    use crate::{Limit, Notice, Refused};
+    use crate::{Limit, Notice, Refused, SharedNotice};
 
     type Error = CallError<HttpError>;
 
@@ -313,7 +313,7 @@ mod tests {
             state: RefusalState::HalfOpen,
             retry_after: Some(Duration::from_secs(3)),
             executed: Executed::Yes,
-            notice: Arc::new(Notice {
+            notice: SharedNotice::from(Notice {
                 dependency: name(),
                 key: None,
                 reason: "it failed".to_owned(),

@@ -5,12 +5,13 @@
 
 use std::sync::Arc;
 
-use breakerbox_policy::{Executed, Permit, RefusalState, Time};
+use breakerbox_policy::{Executed, Permit, Time};
 
 use super::admit::{Leave, Way};
+use super::attempt::{quarantine, send};
 use super::plan::Plan;
-use super::{Attempted, Done, Lost, quarantine, send};
-use crate::admission::{Admission, Held};
+use super::{Attempted, Done, Lost};
+use crate::admission::{Admission, Held, Shut};
 use crate::client::Core;
 use crate::dependency::{Dependency, Shared};
 use crate::error::CallError;
@@ -73,9 +74,9 @@ async fn past_the_breaker<'a, E>(
     let mut way = Way::new(now);
     loop {
         // An operator may have closed the way meanwhile.
-        let refused = shared.refuses(plan.circuit.as_ref());
-        if let Some(refused) = refused.filter(|one| one.state == RefusalState::ForcedOpen) {
-            return Err(Lost::by_breaker(refused));
+        let shut = shared.refuses(plan.circuit.as_ref());
+        if let Some(shut) = shut.filter(Shut::is_forced) {
+            return Err(Lost::by_breaker(shut.refusal()));
         }
         let now = shared.clock.now();
         let circuit = plan.circuit.as_deref().unwrap_or(&shared.circuit);

@@ -22,8 +22,8 @@ pub(crate) async fn renew<D: Dependency>(core: &Arc<Core<D>>, request: D::Reques
     let options = CallOptions::default();
     let plan = |request| Plan::of_request::<D>(shared, &options, request);
     let circuit = plan(&request).circuit;
-    while let Some(refused) = shared.refuses(circuit.as_ref()) {
-        let Some(wait) = refused.retry_after else {
+    while let Some(shut) = shared.refuses(circuit.as_ref()) {
+        let Some(wait) = shut.retry_after() else {
             // Forced open, nobody knows for how long.
             return;
         };

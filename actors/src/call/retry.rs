@@ -140,7 +140,9 @@ fn wait_before_next<E>(
     });
     match (decision, shared.refuses(plan.circuit.as_ref())) {
         (RetryDecision::Stop(_), _) => Next::Stop,
-        (RetryDecision::Again { .. }, Some(refused)) if !settings.on_open => Next::Opened(refused),
+        (RetryDecision::Again { .. }, Some(shut)) if !settings.on_open => {
+            Next::Opened(shut.refusal())
+        }
         (RetryDecision::Again { after }, _) => Next::After(after),
     }
 }

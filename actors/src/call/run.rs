@@ -13,10 +13,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use breakerbox_policy::{Class, Executed, Time};
 
 use super::admit::{Leave, absent, pay};
+use super::attempt::count_attempt;
 use super::hedge::{Race, hedged};
 use super::plan::Plan;
 use super::retry::Tries;
-use super::{CallOptions, Lost, closed_to_new, count_attempt, end_outage, refuse_at_once};
+use super::{CallOptions, Lost, closed_to_new, end_outage, refuse_at_once};
 use crate::admission::Settled;
 use crate::chaos::{Injected, struck};
 use crate::deadline;
@@ -42,7 +43,9 @@ where
 {
     async move {
         let options = options.borrow();
-        refuse_at_once(shared, options.key.is_some())?;
+        if let Some(refused) = refuse_at_once(shared, options.key.is_some()) {
+            return Err(CallError::Open(refused));
+        }
         let entry = Entry::open(&**shared);
         let plan = Plan::of_closure(shared, options);
         match primary(shared, &plan, &classify, &mut work).await {

@@ -8,11 +8,10 @@ use std::sync::Arc;
 
 use futures_util::TryStream;
 
+use super::attempt::lost_by;
 use super::plan::Plan;
 use super::stream::{Unopened, open_stream};
-use super::{
-    CallOptions, Streamed, end_outage, last_resort, lost_by, may_fall_back, refuse_at_once,
-};
+use super::{CallOptions, Streamed, end_outage, last_resort, may_fall_back, refuse_at_once};
 use crate::client::{Answer, Client, Core, Source};
 use crate::dependency::{Dependency, Verdict};
 use crate::error::CallError;
@@ -89,7 +88,9 @@ where
     let shared = &core.shared;
     if core.fallbacks.is_empty() {
         let keyed = options.key.is_some() || D::key(&request).is_some();
-        refuse_at_once(shared, keyed)?;
+        if let Some(refused) = refuse_at_once(shared, keyed) {
+            return Err(CallError::Open(refused));
+        }
     }
     let entry = Entry::open(Arc::clone(shared));
     let plan = Plan::of_request::<D>(shared, &options, &request);

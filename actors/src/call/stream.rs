@@ -18,10 +18,11 @@ use futures_util::TryStream;
 pub use streamed::Streamed;
 
 use super::admit::{Leave, absent, pay};
+use super::attempt::count_attempt;
 use super::hedge::{Race, hedged};
 use super::plan::{Plan, least};
 use super::retry::Tries;
-use super::{CallOptions, Lost, closed_to_new, count_attempt, refuse_at_once};
+use super::{CallOptions, Lost, closed_to_new, refuse_at_once};
 use crate::admission::Settled;
 use crate::bulkhead::Place;
 use crate::chaos::{Injected, struck};
@@ -50,7 +51,9 @@ where
     F: Future<Output = Result<S, S::Error>>,
     S: TryStream,
 {
-    refuse_at_once(shared, options.key.is_some())?;
+    if let Some(refused) = refuse_at_once(shared, options.key.is_some()) {
+        return Err(CallError::Open(refused));
+    }
     let entry = Entry::open(Arc::clone(shared));
     let plan = Plan::of_closure(shared, &options);
     let opened = open_stream(shared, &plan, entry, classify, open).await;
