@@ -7,6 +7,10 @@
 //! While the lock is free, nobody waits who could run: whoever makes room, by leaving or by a
 //! higher limit, seats the next ones before letting the lock go. Counts of a queue that is not
 //! empty, and the limits, change under the lock alone.
+//!
+//! Where nobody waits, a thread keeps the place of its last call for its next one; see [`kept`].
+
+mod kept;
 
 mod seat;
 
@@ -19,10 +23,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
-use breakerbox_policy::{AdaptiveLimit, BulkheadSettings, Class, Line, Ticket, Time, Turn};
+use breakerbox_policy::{
+    AdaptiveLimit, BulkheadSettings, Class, Line, Priority, Ticket, Time, Turn,
+};
 use crossbeam_utils::CachePadded;
 
 use crate::clock::Clock;
+use kept::Kept;
 use seat::Seat;
 use word::{MOST, Word};
 
@@ -31,6 +38,8 @@ use word::{MOST, Word};
 pub(crate) struct Bulkhead {
     /// A [`Word`]. Every call writes it, and reads what would stand beside it.
     word: CachePadded<AtomicU64>,
+    /// Places that count as taken though no call holds them.
+    kept: Kept,
     /// Calls that may run now: `max_concurrent`, or less where the limit is adaptive.
     limit: AtomicU32,
     max_writes: AtomicU32,
@@ -60,6 +69,12 @@ pub(crate) enum NoPlace {
     Deadline,
 }
 
+/// Whose the places are that threads keep.
+const KEPT: Ticket = Ticket {
+    priority: Priority::Normal,
+    write: false,
+};
+
 /// What a newcomer gets.
 #[derive(Debug, Clone, Copy)]
 enum Step {
@@ -72,6 +87,7 @@ impl Bulkhead {
     pub(crate) fn new(settings: &BulkheadSettings) -> Self {
         let bulkhead = Self {
             word: CachePadded::default(),
+            kept: Kept::default(),
             limit: AtomicU32::new(0),
             max_writes: AtomicU32::new(0),
             max_concurrent: AtomicU32::new(0),
@@ -118,19 +134,70 @@ impl Bulkhead {
         };
         drop(adaptive);
         wake(woken);
+        self.call_in();
     }
 
     /// Takes a place if one is free and nobody waits.
     #[inline(always)]
     pub(crate) fn try_enter(&self, ticket: Ticket, now: Time) -> Option<Place<'_>> {
         self.adapt(|limit| limit.limit(now));
-        let free = |word: Word| {
-            (word.waiting() == 0 && self.fits(word, ticket)).then(|| word.enter(ticket))
-        };
-        self.change(free).then(|| Place {
+        let has_place = self.take_kept(ticket)
+            || self.take_free(ticket)
+            || (self.call_in() && self.take_free(ticket));
+        has_place.then(|| Place {
             bulkhead: self,
             ticket,
         })
+    }
+
+    #[inline(always)]
+    fn take_free(&self, ticket: Ticket) -> bool {
+        self.change(|word| {
+            (word.waiting() == 0 && self.fits(word, ticket)).then(|| word.enter(ticket))
+        })
+    }
+
+    /// Takes the place that this thread kept, if it may still be used.
+    #[inline(always)]
+    fn take_kept(&self, ticket: Ticket) -> bool {
+        if ticket.write || !self.kept.take() {
+            return false;
+        }
+        if self.is_calm() {
+            return true;
+        }
+        self.give_back(ticket);
+        false
+    }
+
+    /// Keeps a place for this thread's next call, where nobody is in need of it.
+    #[inline(always)]
+    fn keep(&self, ticket: Ticket) -> bool {
+        let may_keep = !ticket.write && self.kept.has_room() && self.is_calm();
+        may_keep && self.kept.put() && self.stays_kept()
+    }
+
+    /// Whether a place is this thread's affair no more that it has just put away. Whoever sat down
+    /// meanwhile is either seen here, or has seen the place and called it in.
+    #[inline(always)]
+    fn stays_kept(&self) -> bool {
+        self.is_calm() || !self.kept.take()
+    }
+
+    /// Whether nobody waits, and no more places are taken than there are.
+    #[inline(always)]
+    fn is_calm(&self) -> bool {
+        let word = Word(self.word.load(Ordering::SeqCst));
+        word.waiting() == 0 && word.running() <= self.limit.load(Ordering::Acquire)
+    }
+
+    /// Gives all places back that threads keep; false when there were none.
+    fn call_in(&self) -> bool {
+        let kept = self.kept.take_all();
+        for _ in 0..kept {
+            self.give_back(KEPT);
+        }
+        kept > 0
     }
 
     /// Waits for a place.
@@ -158,6 +225,12 @@ impl Bulkhead {
     /// Gives a place back: to whose turn it is, if anybody waits who may run.
     #[inline(always)]
     pub(crate) fn leave(&self, ticket: Ticket) {
+        if !self.keep(ticket) {
+            self.give_back(ticket);
+        }
+    }
+
+    fn give_back(&self, ticket: Ticket) {
         if self.change(|word| (word.waiting() == 0).then(|| word.leave(ticket))) {
             return;
         }
@@ -203,7 +276,9 @@ impl Bulkhead {
 
     /// Calls that hold a place.
     pub(crate) fn in_flight(&self) -> u32 {
-        self.read().running()
+        // Those first, or one that is kept meanwhile would be missing twice.
+        let kept = self.kept.count();
+        self.read().running().saturating_sub(kept)
     }
 
     /// Writes among them.
@@ -218,16 +293,20 @@ impl Bulkhead {
             return;
         }
         let mut adaptive = locked(&self.adaptive);
-        let woken = match adaptive.as_mut().map(ask) {
-            Some(limit) if limit != self.limit.load(Ordering::Acquire) => {
-                let mut queue = self.lock();
-                self.limit.store(limit, Ordering::Release);
-                self.seat_all(&mut queue)
-            }
-            _ => Vec::new(),
+        let Some(limit) = adaptive.as_mut().map(ask) else {
+            return;
+        };
+        if limit == self.limit.load(Ordering::Acquire) {
+            return;
+        }
+        let woken = {
+            let mut queue = self.lock();
+            self.limit.store(limit, Ordering::Release);
+            self.seat_all(&mut queue)
         };
         drop(adaptive);
         wake(woken);
+        self.call_in();
     }
 
     /// Gives a newcomer a place, or a seat where one is free; called under the lock, under which
@@ -279,7 +358,7 @@ impl Bulkhead {
     #[inline]
     fn change(&self, mut change: impl FnMut(Word) -> Option<Word>) -> bool {
         self.word
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |word| {
                 change(Word(word)).map(|word| word.0)
             })
             .is_ok()

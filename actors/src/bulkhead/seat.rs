@@ -37,6 +37,7 @@ impl<'a> Seat<'a> {
     }
 
     fn sit_down(&mut self, cx: &Context<'_>) -> Poll<Result<Place<'a>, NoPlace>> {
+        self.bulkhead.call_in();
         let mut queue = self.bulkhead.lock();
         let shed = match self.bulkhead.place_or_seat(self.ticket) {
             Step::Place => return Poll::Ready(Ok(self.place())),
@@ -54,6 +55,8 @@ impl<'a> Seat<'a> {
         if let Some(waker) = shed {
             waker.wake();
         }
+        // A thread may have kept a place since, before it could see that anybody waits.
+        self.bulkhead.call_in();
         Poll::Pending
     }
 }

@@ -167,6 +167,102 @@ fn call_6_who_is_shed_and_goes_before_it_looked_takes_nothing_along() {
     assert_eq!((bulkhead.in_flight(), bulkhead.queued()), (0, 0));
 }
 
+/// What is counted as taken, kept places too.
+fn taken(bulkhead: &Bulkhead) -> u32 {
+    bulkhead.read().running()
+}
+
+#[test]
+fn call_6_a_thread_keeps_one_place_for_its_next_call() {
+    let bulkhead = Bulkhead::new(&settings(3, 1));
+    let places = [(); 3].map(|()| enter(&bulkhead, READ).unwrap());
+    drop(places);
+    assert_eq!((bulkhead.in_flight(), taken(&bulkhead)), (0, 1));
+    let place = enter(&bulkhead, READ).unwrap();
+    assert_eq!((bulkhead.in_flight(), taken(&bulkhead)), (1, 1));
+    let others = [(); 2].map(|()| enter(&bulkhead, READ).unwrap());
+    assert!(enter(&bulkhead, READ).is_none(), "the bound is the bound");
+    drop((place, others));
+    bulkhead.call_in();
+    assert_eq!((bulkhead.in_flight(), taken(&bulkhead)), (0, 0));
+}
+
+#[test]
+fn call_6_a_place_that_a_thread_keeps_is_whosever_needs_it() {
+    let bulkhead = &Bulkhead::new(&settings(1, 1));
+    let keep = || {
+        drop(enter(bulkhead, READ).unwrap());
+        assert_eq!((bulkhead.in_flight(), taken(bulkhead)), (0, 1));
+    };
+    let elsewhere = |seated: bool, ticket| {
+        std::thread::scope(|scope| {
+            let newcomer = scope.spawn(move || {
+                let place = if seated {
+                    has_place(&mut Box::pin(Seat::new(bulkhead, ticket)))
+                } else {
+                    enter(bulkhead, ticket)
+                };
+                // Nor is it kept by two of them.
+                place.map(Place::hand_over)
+            });
+            newcomer.join().unwrap()
+        })
+    };
+    for (seated, ticket) in [(false, READ), (true, READ), (false, WRITE), (true, WRITE)] {
+        keep();
+        let ticket = elsewhere(seated, ticket).expect("a place");
+        assert!(enter(bulkhead, READ).is_none());
+        bulkhead.leave(ticket);
+        bulkhead.call_in();
+    }
+    keep();
+    drop(enter(bulkhead, WRITE).expect("on its own thread too"));
+    assert_eq!(taken(bulkhead), 0, "a write's is not kept");
+}
+
+#[test]
+fn call_6_who_sits_down_while_a_place_is_being_put_away_gets_it() {
+    let bulkhead = Bulkhead::new(&settings(1, 1));
+    let place = enter(&bulkhead, READ).unwrap();
+    let mut waits = waiting(&bulkhead, READ);
+    // As if that had been after the first look and before the place was put away.
+    assert!(bulkhead.kept.put());
+    assert!(!bulkhead.stays_kept(), "it is still to be given back");
+    bulkhead.give_back(place.hand_over());
+    let place = has_place(&mut waits).unwrap();
+    let mut waits = waiting(&bulkhead, READ);
+    assert!(bulkhead.kept.put());
+    let _given_back_for_us = place.hand_over();
+    assert!(bulkhead.call_in());
+    assert!(bulkhead.stays_kept(), "somebody else has given it back");
+    assert!(has_place(&mut waits).is_some());
+}
+
+#[test]
+fn call_6_no_place_is_kept_while_anybody_waits_or_too_many_are_taken() {
+    let bulkhead = Bulkhead::new(&settings(2, 1));
+    let (one, other) = (
+        enter(&bulkhead, READ).unwrap(),
+        enter(&bulkhead, READ).unwrap(),
+    );
+    let mut waits = waiting(&bulkhead, READ);
+    drop(one);
+    let one = has_place(&mut waits).expect("the one who waited");
+    bulkhead.resize(&settings(1, 1));
+    drop(one);
+    assert_eq!((bulkhead.in_flight(), taken(&bulkhead)), (1, 1));
+    drop(other);
+    assert_eq!((bulkhead.in_flight(), taken(&bulkhead)), (0, 1), "kept");
+    // The middle of a change to a lower limit: the place is above it by the time it is used.
+    bulkhead.limit.store(0, Ordering::Release);
+    assert!(enter(&bulkhead, READ).is_none());
+    assert_eq!(taken(&bulkhead), 0);
+    bulkhead.resize(&settings(2, 1));
+    drop(enter(&bulkhead, READ).unwrap());
+    bulkhead.resize(&settings(1, 1));
+    assert_eq!(taken(&bulkhead), 0, "new bounds call in what is kept");
+}
+
 #[test]
 fn lim_3_writes_have_places_of_their_own_and_hold_no_read_up() {
     let bulkhead = Bulkhead::new(&with_writes(3, 1, 4));

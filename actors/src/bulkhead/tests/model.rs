@@ -185,6 +185,7 @@ fn replay(first: BulkheadSettings, history: Vec<Op>) {
         reference.remove(name);
     }
     drop(inside);
+    bulkhead.call_in();
     assert_eq!(bulkhead.word.load(Ordering::Acquire), 0);
     assert!(bulkhead.lock().shed.is_empty());
 }

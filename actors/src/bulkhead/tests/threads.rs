@@ -136,6 +136,8 @@ fn call_6_on_many_threads_the_bounds_hold_and_nobody_is_forgotten() {
     });
     assert_eq!(ends.iter().sum::<u32>(), CALLS * CALLERS);
     assert!(ends.iter().all(|&count| count > 0), "{ends:?}: too tame");
+    assert_eq!(bulkhead.in_flight(), 0);
+    bulkhead.call_in();
     assert_eq!(bulkhead.word.load(Ordering::Acquire), 0);
     assert!(bulkhead.lock().shed.is_empty());
 }
