@@ -3,9 +3,11 @@
 //! It takes calls, permits and outcomes, tells the kernel's machine, publishes the gate and makes
 //! events of what moved. It executes nothing and decides nothing by itself.
 
+mod rounds;
+
 use std::collections::HashMap;
+use std::future::{Future as _, poll_fn};
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix::dev::{MessageResponse, OneshotSender};
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, SpawnHandle, WrapFuture};
@@ -19,15 +21,16 @@ use futures_util::FutureExt as _;
 use tracing::Level;
 
 use crate::admission::{Admission, Held};
-use crate::call;
+use crate::call::{self, CallOptions};
 use crate::circuit::Circuit;
 use crate::client::Core;
 use crate::clock::random;
-use crate::deadline::Within;
+use crate::deadline;
 use crate::dependency::{Dependency, Shared};
 use crate::event::EventKind;
 use crate::gate::{GateWord, Mode, Successes, tag_of};
 use crate::message::{Acquire, Call, Flush, Operate, Reconfigure, Release, Report};
+use rounds::Rounds;
 
 /// The actor of one dependency's breaker; any actor may send it a [`Call`].
 ///
@@ -36,10 +39,7 @@ pub struct Breaker<D: Dependency> {
     core: Arc<Core<D>>,
     /// The next deadline of each circuit that has one, by its key.
     timers: HashMap<Option<Arc<str>>, (Time, SpawnHandle)>,
-    /// The look at the calls in flight, and how often it is taken.
-    watch: Option<(Duration, SpawnHandle)>,
-    /// The look at the keys, for those that are to be forgotten.
-    sweep: Option<(Duration, SpawnHandle)>,
+    rounds: Rounds,
 }
 
 /// The circuit of one key; `None` is the dependency's own.
@@ -81,8 +81,7 @@ impl<D: Dependency> Breaker<D> {
         Self {
             core,
             timers: HashMap::new(),
-            watch: None,
-            sweep: None,
+            rounds: Rounds::default(),
         }
     }
 
@@ -172,46 +171,9 @@ impl<D: Dependency> Breaker<D> {
         self.each_key(|breaker, key| what(breaker, &Some(key)));
     }
 
-    /// Looks at the calls in flight again and again (rule BRK-9), as often as the settings ask.
-    fn watch_overdue(&mut self, ctx: &mut Context<Self>) {
-        let tick = self.shared().circuit.watch.tick();
-        let tick = tick.map(|tick| tick.max(Duration::from_millis(1)));
-        if self.watch.as_ref().map(|(every, _)| *every) == tick {
-            return;
-        }
-        if let Some((_, handle)) = self.watch.take() {
-            ctx.cancel_future(handle);
-        }
-        let look = |breaker: &mut Self, ctx: &mut Context<Self>| {
-            let shared = Arc::clone(breaker.shared());
-            breaker.each_circuit(|breaker, which| {
-                let circuit = which.as_deref().unwrap_or(&shared.circuit);
-                breaker.with_machine(which, ctx, |machine, now| {
-                    let overdue = circuit.overdue(now, tag_of(machine.generation()));
-                    machine.set_overdue(now, overdue, &mut random());
-                });
-            });
-        };
-        self.watch = tick.map(|tick| (tick, ctx.run_interval(tick, look)));
-    }
-
-    /// Forgets idle keys again and again: each one after once to one and a half times its span.
-    fn sweep_keys(&mut self, ctx: &mut Context<Self>) {
-        const OFTEN: Duration = Duration::from_secs(1);
-        const SELDOM: Duration = Duration::from_secs(3600);
-        let every = (self.shared().settings().keys.idle / 2).clamp(OFTEN, SELDOM);
-        if self.sweep.as_ref().map(|(every, _)| *every) == Some(every) {
-            return;
-        }
-        if let Some((_, handle)) = self.sweep.take() {
-            ctx.cancel_future(handle);
-        }
-        let sweep = |breaker: &mut Self, _: &mut Context<Self>| {
-            let shared = breaker.shared();
-            let now = shared.clock.now();
-            shared.keys.forget_idle(&shared.settings().keys, now);
-        };
-        self.sweep = Some((every, ctx.run_interval(every, sweep)));
+    fn make_rounds(&mut self) {
+        let Self { core, rounds, .. } = self;
+        rounds.set(&core.shared, &core.breaker.addr);
     }
 }
 
@@ -347,8 +309,7 @@ impl<D: Dependency> Actor for Breaker<D> {
                 machine.on_time(now, &mut random());
             });
         });
-        self.watch_overdue(ctx);
-        self.sweep_keys(ctx);
+        self.make_rounds();
     }
 }
 
@@ -360,8 +321,9 @@ impl<D: Dependency> Handler<Call<D>> for Breaker<D> {
     fn handle(&mut self, call: Call<D>, _: &mut Context<Self>) -> Self::Result {
         let core = Arc::clone(&self.core);
         Answering(Box::pin(async move {
-            let asked = call::ask(&core, call.request, call.options);
-            Within::new(call.around, std::pin::pin!(asked)).await
+            let options = call.options.as_deref().unwrap_or(CallOptions::usual());
+            let mut asked = std::pin::pin!(call::ask(&core, call.request, options));
+            poll_fn(|cx| deadline::within(call.around, || asked.as_mut().poll(cx))).await
         }))
     }
 }
@@ -532,8 +494,7 @@ impl<D: Dependency> Handler<Reconfigure> for Breaker<D> {
                 });
             });
         }
-        self.watch_overdue(ctx);
-        self.sweep_keys(ctx);
+        self.make_rounds();
     }
 }
 

@@ -169,66 +169,78 @@ pub(crate) fn ask<D: Dependency, O: Borrow<CallOptions>>(
         }
         let entry = Entry::open(&**shared);
         let plan = Plan::of_request::<D>(shared, options.borrow(), &request);
-        let started = plan.started;
         let again = plan.max_attempts > 1 || plan.is_hedged || plan.last_resort;
         let mut kept = (again || !core.fallbacks.is_empty()).then(|| request.clone());
         let (result, attempts) = match closed_to_new(shared) {
             None => primary(core, request, &mut kept, &plan).await,
             Some(reason) => (Err(Lost::refused(absent(shared, reason))), 0),
         };
-        let lost = match result {
+        match result {
             Ok(Done { value, at }) => {
                 if let Some(request) = kept.as_ref().filter(|_| !plan.ticket.write) {
                     core.fallbacks.remember(request, &value, at);
                 }
                 end_outage(shared);
                 entry.close(Ending::Primary);
-                return Ok(Answer {
+                Ok(Answer {
                     value,
                     source: Source::Primary,
                     age: None,
                     attempts,
-                    elapsed: at.since(started),
-                });
+                    elapsed: at.since(plan.started),
+                })
             }
-            Err(lost) => lost,
-        };
-        shared.counts.refuse(&lost.error);
-        let last = last_resort::request::<D>(&plan, &lost, kept.as_ref());
-        let served = match kept {
-            Some(request) if may_fall_back(&lost) => {
-                let asked = (request, plan.ticket.write);
-                Box::pin(core.fall_back(asked, lost.error, plan.callers)).await
-            }
-            _ => Err(lost.error),
-        };
-        let error = match served {
-            Ok(fallback) => {
-                entry.close(Ending::Fallback);
-                return Ok(Answer {
-                    value: fallback.value,
-                    source: Source::Fallback(fallback.name),
-                    age: fallback.age,
-                    attempts,
-                    elapsed: shared.clock.now().since(started),
-                });
-            }
-            Err(error) => error,
-        };
-        let ended = Box::pin(last_resort::answer(core, last, &plan, error)).await;
-        entry.close(match &ended {
-            Ok(_) => Ending::Primary,
-            Err(error) if error.is_refusal() => Ending::Refused,
-            Err(_) => Ending::Failed,
-        });
-        ended.map(|value| Answer {
-            value,
-            source: Source::Primary,
-            age: None,
-            attempts: attempts + 1,
-            elapsed: shared.clock.now().since(started),
-        })
+            // On the heap: what few calls come to must not make every call's future larger.
+            Err(lost) => Box::pin(unanswered(core, &plan, kept, (lost, attempts), entry)).await,
+        }
     }
+}
+
+/// Ends a call that the dependency has not answered: somebody stands in, or there is one attempt
+/// left past the breaker, or it has failed.
+async fn unanswered<D: Dependency>(
+    core: &Arc<Core<D>>,
+    plan: &Plan<'_>,
+    kept: Option<D::Request>,
+    (lost, attempts): (Box<Lost<D::Error>>, u32),
+    entry: Entry<&Shared>,
+) -> Result<Answer<D::Response>, CallError<D::Error>> {
+    let shared = &core.shared;
+    shared.counts.refuse(&lost.error);
+    let last = last_resort::request::<D>(plan, &lost, kept.as_ref());
+    let served = match kept {
+        Some(request) if may_fall_back(&lost) => {
+            let asked = (request, plan.ticket.write);
+            core.fall_back(asked, lost.error, plan.callers).await
+        }
+        _ => Err(lost.error),
+    };
+    let error = match served {
+        Ok(fallback) => {
+            entry.close(Ending::Fallback);
+            return Ok(Answer {
+                value: fallback.value,
+                source: Source::Fallback(fallback.name),
+                age: fallback.age,
+                attempts,
+                elapsed: shared.clock.now().since(plan.started),
+            });
+        }
+        Err(error) => error,
+    };
+    let ended = last_resort::answer(core, last, plan, error).await;
+    entry.close(match &ended {
+        Ok(_) => Ending::Primary,
+        Err(error) if error.is_refusal() => Ending::Refused,
+        Err(_) => Ending::Failed,
+    });
+    ended.map(|value| Answer {
+        value,
+        source: Source::Primary,
+        age: None,
+        attempts: attempts + 1,
+        elapsed: shared.clock.now().since(plan.started),
+    })
 }
 
 /// Why a call that was made just now is not to reach a worker. Those made before may go on, with

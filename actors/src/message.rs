@@ -25,7 +25,8 @@ use crate::gate::Successes;
 /// work, wherever it is sent from later.
 pub struct Call<D: Dependency> {
     pub(crate) request: D::Request,
-    pub(crate) options: CallOptions,
+    /// Its own; few calls have any.
+    pub(crate) options: Option<Box<CallOptions>>,
     /// The deadline of the work around it: the breaker's own thread does not know it.
     pub(crate) around: Option<Moment>,
 }
@@ -33,15 +34,18 @@ pub struct Call<D: Dependency> {
 impl<D: Dependency> Call<D> {
     /// A call with the dependency's own settings.
     pub fn new(request: D::Request) -> Self {
-        Self::with(request, CallOptions::default())
+        Self {
+            request,
+            options: None,
+            around: deadline::present(),
+        }
     }
 
     /// A call with settings of its own.
     pub fn with(request: D::Request, options: CallOptions) -> Self {
         Self {
-            request,
-            options,
-            around: deadline::present(),
+            options: Some(Box::new(options)),
+            ..Self::new(request)
         }
     }
 }
