@@ -40,14 +40,14 @@ fn main() {
         }),
         line("run, every layer", |n| cases::run_closed(Layers::All, n)),
         line("ask, every layer", |n| cases::ask(Layers::All, 1, n)),
-        line("ask, every layer, 64 callers", |n| {
-            cases::ask(Layers::All, 64, n)
-        }),
         line("ask, every layer, 1024 callers", |n| {
             cases::ask(Layers::All, 1024, n)
         }),
         line("ask, 64 pending", |n| cases::ask_pending(64, n)),
         line("ask, 1024 pending", |n| cases::ask_pending(1024, n)),
+        line("ask, usual layers, 64 callers", |n| {
+            cases::ask(Layers::Usual, 64, n)
+        }),
         line("ask, two threads, 64 callers each", |n| {
             cases::ask_on_two_threads(64, n)
         }),
@@ -96,7 +96,7 @@ fn main() {
         ("ask, 1024 pending", "ask, 64 pending", 1.25),
         (
             "ask, two threads, 64 callers each",
-            "ask, every layer, 64 callers",
+            "ask, usual layers, 64 callers",
             1.0 / 1.5,
         ),
     ];

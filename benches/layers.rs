@@ -65,7 +65,10 @@ fn main() {
         asked("+ places for writes", Layers::With(Layer::Writes), write),
         asked("+ a breaker for the key", Layers::BreakerOnly, key),
         asked("+ a session", Layers::BreakerOnly, session),
-        line("the usual layers", |n| cases::run_closed(Layers::All, n)),
+        line("the usual layers", |n| cases::run_closed(Layers::Usual, n)),
+        line("the usual layers + rate limit", |n| {
+            cases::run_closed(Layers::All, n)
+        }),
         asked("every layer there is", Layers::Everything, idempotent),
     ];
     run(&mut lines);

@@ -1,14 +1,13 @@
 //! How many calls may be at a dependency at once, and how many may wait.
 //!
 //! The bound in front of every queue of the runtime (rule CALL-6). A free place is taken and
-//! given back with one atomic operation; only where calls wait is there a lock, and a place that
-//! is given back then goes straight to the one whose turn it is.
+//! given back with one atomic operation, and kept by the thread for its next call where nobody
+//! waits ([`kept`]); only where calls wait is there a lock, and a place that is given back then goes
+//! straight to the one whose turn it is.
 //!
-//! While the lock is free, nobody waits who could run: whoever makes room, by leaving or by a
+//! While the lock is free, nobody waits for whom the count has a place: whoever makes room, by leaving or by a
 //! higher limit, seats the next ones before letting the lock go. Counts of a queue that is not
 //! empty, and the limits, change under the lock alone.
-//!
-//! Where nobody waits, a thread keeps the place of its last call for its next one; see [`kept`].
 
 mod kept;
 
@@ -36,7 +35,7 @@ use word::{MOST, Word};
 /// Places, and a bounded queue for them: by priority, then first come first served.
 #[derive(Debug)]
 pub(crate) struct Bulkhead {
-    /// A [`Word`]. Every call writes it, and reads what would stand beside it.
+    /// A [`Word`]. Calls write it, and read what would stand beside it.
     word: CachePadded<AtomicU64>,
     /// Places that count as taken though no call holds them.
     kept: Kept,
@@ -129,7 +128,7 @@ impl Bulkhead {
             self.max_queue.store(seats, Ordering::Release);
             self.max_wait.store(wait, Ordering::Release);
             self.max_writes.store(writes, Ordering::Release);
-            self.limit.store(limit, Ordering::Release);
+            self.limit.store(limit, Ordering::SeqCst);
             self.seat_all(&mut queue)
         };
         drop(adaptive);
@@ -188,16 +187,14 @@ impl Bulkhead {
     #[inline(always)]
     fn is_calm(&self) -> bool {
         let word = Word(self.word.load(Ordering::SeqCst));
-        word.waiting() == 0 && word.running() <= self.limit.load(Ordering::Acquire)
+        word.waiting() == 0 && word.running() <= self.limit.load(Ordering::SeqCst)
     }
 
     /// Gives all places back that threads keep; false when there were none.
     fn call_in(&self) -> bool {
-        let kept = self.kept.take_all();
-        for _ in 0..kept {
-            self.give_back(KEPT);
-        }
-        kept > 0
+        // One by one: what is on its way is in no locker, and still taken.
+        let given_back = self.kept.take_each(|| self.give_back(KEPT));
+        given_back > 0
     }
 
     /// Waits for a place.
@@ -276,9 +273,10 @@ impl Bulkhead {
 
     /// Calls that hold a place.
     pub(crate) fn in_flight(&self) -> u32 {
-        // Those first, or one that is kept meanwhile would be missing twice.
         let kept = self.kept.count();
-        self.read().running().saturating_sub(kept)
+        let word = self.read();
+        // Those that were kept may have been given back meanwhile; a write's never are.
+        word.running().saturating_sub(kept).max(word.writes())
     }
 
     /// Writes among them.
@@ -301,7 +299,7 @@ impl Bulkhead {
         }
         let woken = {
             let mut queue = self.lock();
-            self.limit.store(limit, Ordering::Release);
+            self.limit.store(limit, Ordering::SeqCst);
             self.seat_all(&mut queue)
         };
         drop(adaptive);

@@ -5,7 +5,6 @@
 use std::time::Duration;
 
 use breakerbox_policy::Time;
-use governor::nanos::Nanos;
 use tokio::time::Sleep;
 
 /// Tells the time since the runtime's start.
@@ -134,15 +133,6 @@ pub(crate) fn waking(until: Time) -> Time {
 /// Whether who sleeps until then wakes at the deadline or later.
 pub(crate) fn is_too_late(until: Time, deadline: Option<Time>) -> bool {
     deadline.is_some_and(|deadline| waking(until) >= deadline)
-}
-
-/// How the rate limiter reads it.
-impl governor::clock::Clock for Clock {
-    type Instant = Nanos;
-
-    fn now(&self) -> Nanos {
-        Nanos::from(Self::now(self).as_nanos())
-    }
 }
 
 /// The kernel's random numbers, from the thread's generator.

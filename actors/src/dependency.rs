@@ -28,6 +28,7 @@ use crate::counts::Counts;
 use crate::error::Absence;
 use crate::event::EventBus;
 use crate::message::BreakerPort;
+use crate::published::Published;
 use crate::quarantine::Quarantine;
 use crate::rate::RateLimit;
 use crate::record::Record;
@@ -317,7 +318,7 @@ pub(crate) struct Shared {
     /// How the breaker actor is reached.
     pub(crate) breaker: OnceLock<BreakerPort>,
     /// How many calls may go out in each interval, where that is limited.
-    pub(crate) rate: ArcSwapOption<RateLimit>,
+    pub(crate) rate: Published<RateLimit>,
     /// Whether there is one, for those who would look in vain.
     is_rated: AtomicBool,
     /// The pauses that it asked for.
@@ -378,7 +379,7 @@ impl Shared {
             last_fallback_tag: AtomicU64::new(0),
             complaint: ArcSwapOption::empty(),
             breaker: OnceLock::new(),
-            rate: ArcSwapOption::from_pointee(settings.rate_limit.as_ref().map(rate)),
+            rate: Published::new(settings.rate_limit.as_ref().map(rate)),
             is_rated: AtomicBool::new(settings.rate_limit.is_some()),
             pauses: Pauses::default(),
             setup: Setup::default(),
@@ -431,9 +432,9 @@ impl Shared {
         }
         if old.rate_limit != new.rate_limit {
             let rate = new.rate_limit.as_ref();
-            let rate = rate.map(|rate| Arc::new(RateLimit::new(rate, self.clock.clone())));
+            let rate = rate.map(|rate| RateLimit::new(rate, self.clock.clone()));
             self.is_rated.store(rate.is_some(), Ordering::Release);
-            self.rate.store(rate);
+            self.rate.replace(rate);
         }
         if old.bulkhead != new.bulkhead {
             self.bulkhead.resize(&new.bulkhead);

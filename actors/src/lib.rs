@@ -87,6 +87,8 @@ mod event;
 
 mod redact;
 
+mod published;
+
 mod status;
 
 mod totals;

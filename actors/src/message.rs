@@ -100,6 +100,18 @@ pub(crate) struct Flush {
     pub(crate) successes: Successes,
 }
 
+// breaker → itself
+
+/// Have a look at the calls in flight (rule BRK-9).
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct LookForOverdue;
+
+/// Forget the keys that were idle for too long.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct ForgetIdle;
+
 // operator, supervisor → breaker
 
 /// An operator's or the supervisor's command.

@@ -1,7 +1,8 @@
 //! Why a breaker refuses, in words that all refusals since its last transition share.
 //!
 //! To count a reference where other threads may count too is most of what a refusal costs. So each
-//! thread keeps a few that it was done with, and hands them out again.
+//! thread keeps a few that it was done with, and hands them out again; they are let go of when
+//! others take their places, or the thread ends.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -118,8 +119,9 @@ impl Board {
     pub(crate) fn renew(&self, reason: String) {
         let old = self.present.load();
         let notice = Numbered::new(Notice {
+            dependency: Arc::clone(&old.notice.dependency),
+            key: old.notice.key.clone(),
             reason,
-            ..old.notice.clone()
         });
         let number = notice.number;
         self.present.store(notice);

@@ -3,6 +3,7 @@
 //! The counting is governor's. Here stands what it does not do: who waits keeps its place, and
 //! nobody waits in vain.
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::num::NonZeroU32;
 use std::pin::pin;
@@ -29,7 +30,7 @@ const LONGEST: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 100);
 /// # Source  Rules LIM-2 and LIM-3 in docs/rules.md.
 #[derive(Debug)]
 pub(crate) struct RateLimit {
-    limiter: RateLimiter<NotKeyed, InMemoryState, Clock, NoOpMiddleware<Nanos>>,
+    limiter: RateLimiter<NotKeyed, InMemoryState, Given, NoOpMiddleware<Nanos>>,
     burst: NonZeroU32,
     /// The time that one unit takes to come back.
     unit: Duration,
@@ -61,15 +62,32 @@ pub(crate) enum TooFast {
     TooHeavy,
 }
 
+/// The time that the counting goes by: whoever asks has looked at the clock already.
+#[derive(Debug, Clone, Copy)]
+struct Given;
+
+thread_local! {
+    static GIVEN: Cell<Time> = const { Cell::new(Time::ZERO) };
+}
+
+impl governor::clock::Clock for Given {
+    type Instant = Nanos;
+
+    fn now(&self) -> Nanos {
+        Nanos::from(GIVEN.get().as_nanos())
+    }
+}
+
 impl RateLimit {
     pub(crate) fn new(settings: &RateLimitSettings, clock: Clock) -> Self {
         let unit = unit_of(settings);
+        GIVEN.set(clock.now());
         let quota = Quota::with_period(unit)
             // A unit is at least a nanosecond.
             .unwrap_or_else(|| Quota::per_second(NonZeroU32::MAX))
             .allow_burst(settings.burst);
         Self {
-            limiter: RateLimiter::direct_with_clock(quota, clock.clone()),
+            limiter: RateLimiter::direct_with_clock(quota, Given),
             burst: settings.burst,
             unit,
             max_wait: settings.max_wait,
@@ -86,8 +104,9 @@ impl RateLimit {
     }
 
     /// Takes `weight` units at once, if they are there and nobody waits.
-    pub(crate) fn try_enter(&self, weight: NonZeroU32) -> bool {
-        self.waiting.load(Ordering::Acquire) == 0 && matches!(self.take(weight), Ok(None))
+    #[inline]
+    pub(crate) fn try_enter(&self, weight: NonZeroU32, now: Time) -> bool {
+        self.waiting.load(Ordering::Acquire) == 0 && matches!(self.take(weight, now), Ok(None))
     }
 
     /// Waits for `weight` units, behind those who wait already.
@@ -126,7 +145,7 @@ impl RateLimit {
             if deadline.is_some_and(|deadline| now >= deadline) {
                 return Err(TooFast::NotBefore(Duration::ZERO));
             }
-            let Some(at) = self.take(weight)? else {
+            let Some(at) = self.take(weight, now)? else {
                 break;
             };
             place.will_be_served(at);
@@ -147,15 +166,15 @@ impl RateLimit {
         weight: NonZeroU32,
         deadline: Option<Time>,
     ) -> Result<Option<Place<'_>>, TooFast> {
+        let now = self.clock.now();
         if line.calls == 0 {
-            match self.take(weight)? {
+            match self.take(weight, now)? {
                 None => return Ok(None),
                 Some(at) => line.full_at = at.after(self.spare(weight)),
             }
         } else if weight > self.burst {
             return Err(TooFast::TooHeavy);
         }
-        let now = self.clock.now();
         let full = line.full_at.after(line.owed);
         let at = Time::ZERO.after(full.since(Time::ZERO.after(self.spare(weight))));
         let wait = at.since(now);
@@ -180,12 +199,13 @@ impl RateLimit {
     }
 
     /// Takes the units, or says when they are there.
-    fn take(&self, weight: NonZeroU32) -> Result<Option<Time>, TooFast> {
+    fn take(&self, weight: NonZeroU32, now: Time) -> Result<Option<Time>, TooFast> {
         if weight > self.burst {
             // Not for the counting to find out: it would overflow on its way there.
             return Err(TooFast::TooHeavy);
         }
         let at = |not: NotUntil<Nanos>| Time::from_nanos(not.earliest_possible().as_u64());
+        GIVEN.set(now);
         match self.limiter.check_n(weight) {
             Ok(Ok(())) => Ok(None),
             Ok(Err(not)) => Ok(Some(at(not))),

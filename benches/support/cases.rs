@@ -59,6 +59,8 @@ pub(crate) enum Layers {
     /// Breaker with a count window; no timeouts.
     BreakerOnly,
     /// Timeouts, retry budget, slow calls, bulkhead, books and histogram.
+    Usual,
+    /// Those and a rate limit: the layers of a call in their order.
     All,
     /// The breaker, and this layer.
     With(Layer),
@@ -95,8 +97,18 @@ fn settings(layers: Layers) -> DependencySettings {
     settings.timeout.total = None;
     match layers {
         Layers::BreakerOnly => {}
-        Layers::All => {
+        Layers::Usual => {
             for layer in [Layer::Timeouts, Layer::SlowCalls, Layer::Retries] {
+                put_on(&mut settings, layer);
+            }
+        }
+        Layers::All => {
+            for layer in [
+                Layer::Timeouts,
+                Layer::SlowCalls,
+                Layer::Retries,
+                Layer::RateLimit,
+            ] {
                 put_on(&mut settings, layer);
             }
         }
@@ -319,7 +331,8 @@ pub(crate) fn call_message(n: u64) -> Duration {
 pub(crate) fn ask_on_two_threads(callers: u64, n: u64) -> Duration {
     on_system(async move {
         let other = Arbiter::new();
-        let (runtime, client) = started(Layers::All, Some(&other)).await;
+        // Without a rate limit, which is one count for everybody by its nature.
+        let (runtime, client) = started(Layers::Usual, Some(&other)).await;
         let each = n.div_ceil(callers * 2);
         let work = move |client: Client<Echo>| async move {
             let tasks: Vec<_> = (0..callers)

@@ -13,6 +13,7 @@ use super::Breaker;
 use crate::clock::random;
 use crate::dependency::{Dependency, Shared};
 use crate::gate::tag_of;
+use crate::message::{ForgetIdle, LookForOverdue};
 
 /// The rounds of one incarnation; dropped, they end.
 #[derive(Debug, Default)]
@@ -66,22 +67,15 @@ fn renew<M>(
         let task = actix_rt::spawn(async move {
             loop {
                 actix_rt::time::sleep(every).await;
-                breaker.do_send(message());
+                // One at a time, however long the breaker is busy with others.
+                if breaker.send(message()).await.is_err() {
+                    return;
+                }
             }
         });
         Round { every, task }
     });
 }
-
-/// Have a look at the calls in flight (rule BRK-9).
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct LookForOverdue;
-
-/// Forget the keys that were idle for too long.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct ForgetIdle;
 
 impl<D: Dependency> Handler<LookForOverdue> for Breaker<D> {
     type Result = ();

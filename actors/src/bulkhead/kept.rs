@@ -22,7 +22,7 @@ thread_local! {
 
 /// One place, or none, in each locker; only of calls that are no writes.
 ///
-/// All changes are in one order with those of the count: whoever keeps a place looks afterwards
+/// All changes are in one order with those of the count and of the limit: whoever keeps a place looks afterwards
 /// whether anybody waits, and whoever waits looks afterwards whether anybody keeps one.
 #[derive(Debug, Default)]
 pub(super) struct Kept([CachePadded<AtomicBool>; LOCKERS]);
@@ -52,12 +52,16 @@ impl Kept {
         mine.load(Ordering::Relaxed) && mine.swap(false, Ordering::SeqCst)
     }
 
-    /// Takes out what all threads keep; says how many that were.
-    pub(super) fn take_all(&self) -> u32 {
-        let lockers = self.0.iter();
-        let taken = lockers
-            .filter(|locker| locker.load(Ordering::SeqCst) && locker.swap(false, Ordering::SeqCst));
-        u32::try_from(taken.count()).unwrap_or(0)
+    /// Takes out what all threads keep, and does something after each; says how many that were.
+    pub(super) fn take_each(&self, mut then: impl FnMut()) -> u32 {
+        let mut taken = 0;
+        for locker in &self.0 {
+            if locker.load(Ordering::SeqCst) && locker.swap(false, Ordering::SeqCst) {
+                taken += 1;
+                then();
+            }
+        }
+        taken
     }
 
     /// How many are kept.

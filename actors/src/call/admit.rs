@@ -12,7 +12,7 @@ use crate::bulkhead::{NoPlace, Place};
 use crate::clock::is_too_late;
 use crate::dependency::{Route, Shared};
 use crate::error::{Absence, CallError, Limit};
-use crate::rate::TooFast;
+use crate::rate::{RateLimit, TooFast};
 use crate::reply::bounded;
 use crate::session::Session;
 
@@ -59,7 +59,7 @@ pub(super) fn at_once<'a>(
     let Some(place) = shared.bulkhead.try_enter(plan.ticket, now) else {
         return false;
     };
-    if shared.is_rated() && !has_turn(shared, plan) {
+    if shared.is_rated() && !has_turn(shared, plan, now) {
         return false;
     }
     let held = Held::new(plan.circuit.clone(), permit, now, plan.deadline);
@@ -69,9 +69,9 @@ pub(super) fn at_once<'a>(
 }
 
 /// Takes a turn by the rate limit if it is this call's turn.
-fn has_turn(shared: &Shared, plan: &Plan<'_>) -> bool {
-    let rate = shared.rate.load();
-    rate.as_ref().is_none_or(|rate| rate.try_enter(plan.weight))
+fn has_turn(shared: &Shared, plan: &Plan<'_>, now: Time) -> bool {
+    let may_go = |rate: &RateLimit| rate.try_enter(plan.weight, now);
+    shared.rate.read(|rate| rate.is_none_or(may_go))
 }
 
 /// Breaker, pause, rate limit, bulkhead. Whatever is refused further in gives the permit back.
@@ -219,10 +219,10 @@ impl Way {
 /// Waits for the turn by the rate limit, where that is soon enough (rule LIM-2). True when it
 /// waited.
 async fn take_turn<E>(shared: &Shared, plan: &Plan<'_>) -> Result<bool, CallError<E>> {
-    if has_turn(shared, plan) {
+    if has_turn(shared, plan, shared.clock.now()) {
         return Ok(false);
     }
-    let Some(rate) = shared.rate.load_full() else {
+    let Some(rate) = shared.rate.get() else {
         return Ok(false);
     };
     let entered = rate.enter(plan.weight, plan.deadline).await;

@@ -92,9 +92,10 @@ pub(super) fn send<D: Dependency>(
             Begun::Ended(result, verdict) => {
                 // The place first: who hears the answer may call again at once.
                 leave.place = None;
-                let now = shared.clock.now();
+                let mut now = shared.clock.now();
                 if let Settled::Owed(report) = leave.admission.settle(&verdict, now) {
                     Box::pin(shared.report_and_wait(report)).await;
+                    now = shared.clock.now();
                 }
                 match result {
                     Ok(value) => return Ok(Done { value, at: now }),

@@ -1,6 +1,8 @@
 //! What one thread has counted of a circuit: nobody else writes it, so that no call waits for
 //! another thread's cache.
 
+use std::sync::OnceLock;
+
 use breakerbox_policy::Time;
 
 use super::Circuit;
@@ -11,7 +13,8 @@ use crate::gate::{Successes, Tally};
 #[derive(Debug)]
 pub(super) struct Shard {
     successes: Tally,
-    in_flight: Ring,
+    /// Only where somebody watches: it is large.
+    in_flight: OnceLock<Box<Ring>>,
 }
 
 impl Shard {
@@ -19,8 +22,13 @@ impl Shard {
     fn new() -> Box<Self> {
         Box::new(Self {
             successes: Tally::new(),
-            in_flight: Ring::new(),
+            in_flight: OnceLock::new(),
         })
+    }
+
+    #[inline]
+    fn in_flight(&self) -> &Ring {
+        self.in_flight.get_or_init(|| Box::new(Ring::new()))
     }
 }
 
@@ -34,21 +42,23 @@ impl Circuit {
     #[inline(always)]
     pub(crate) fn start(&self, now: Time, tag: u64) -> Option<Seat> {
         let seat = self.watch.seat(now, tag)?;
-        self.shard().in_flight.start(seat);
+        self.shard().in_flight().start(seat);
         Some(seat)
     }
 
     /// Counts it as ended; on whatever thread that is.
     #[inline(always)]
     pub(crate) fn end(&self, seat: Seat) {
-        self.shard().in_flight.end(seat);
+        self.shard().in_flight().end(seat);
     }
 
     /// Calls of the generation `tag` that are in flight for too long (rule BRK-9).
     pub(crate) fn overdue(&self, now: Time, tag: u64) -> u64 {
         let shards = self.shards.iter();
-        let rings: Vec<&Ring> = shards.map(|shard| &shard.in_flight).collect();
-        self.watch.overdue(now, tag, rings.into_iter())
+        let rings: Vec<&Ring> = shards
+            .filter_map(|shard| shard.in_flight.get().map(|ring| &**ring))
+            .collect();
+        self.watch.overdue(now, tag, rings.iter().copied())
     }
 
     /// Counts a success of the generation `tag`; what is given back must be told to the breaker.

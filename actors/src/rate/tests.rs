@@ -36,9 +36,9 @@ async fn lim_2_a_burst_goes_out_and_the_rest_is_paced_in_order() {
 async fn lim_3_a_weight_takes_its_units_and_too_much_never_goes() {
     let limit = limit(10.0, 10, 1_000);
     let weight = |units| NonZeroU32::new(units).unwrap();
-    assert!(limit.try_enter(weight(8)));
-    assert!(!limit.try_enter(weight(3)));
-    assert!(limit.try_enter(weight(2)));
+    assert!(limit.try_enter(weight(8), limit.clock.now()));
+    assert!(!limit.try_enter(weight(3), limit.clock.now()));
+    assert!(limit.try_enter(weight(2), limit.clock.now()));
     let begin = limit.clock.now();
     assert_eq!(limit.enter(weight(5), None).await, Ok(()));
     assert_eq!(limit.clock.now().since(begin).as_millis(), 500);
@@ -48,7 +48,7 @@ async fn lim_3_a_weight_takes_its_units_and_too_much_never_goes() {
 #[tokio::test(start_paused = true)]
 async fn lim_2_who_leaves_the_line_lets_the_others_move_up() {
     let limit = limit(1.0, 1, 3_000);
-    assert!(limit.try_enter(ONE));
+    assert!(limit.try_enter(ONE, limit.clock.now()));
     let mut first = Box::pin(limit.enter(ONE, None));
     let mut second = Box::pin(limit.enter(ONE, None));
     assert!(futures_util::poll!(first.as_mut()).is_pending());
@@ -69,7 +69,7 @@ async fn lim_2_who_leaves_the_line_lets_the_others_move_up() {
 #[tokio::test(start_paused = true)]
 async fn lim_2_whose_turn_comes_at_the_deadline_is_refused_at_once() {
     let limit = limit(1.0, 1, 60_000);
-    assert!(limit.try_enter(ONE));
+    assert!(limit.try_enter(ONE, limit.clock.now()));
     let at = |millis| Some(limit.clock.now().after(Duration::from_millis(millis)));
     let refused = Err(TooFast::NotBefore(Duration::from_secs(1)));
     assert_eq!(limit.enter(ONE, at(1_000)).await, refused);
@@ -80,12 +80,12 @@ async fn lim_2_whose_turn_comes_at_the_deadline_is_refused_at_once() {
 async fn lim_3_too_heavy_is_refused_however_heavy_it_is() {
     // A unit takes ten seconds to come back: counted in nanoseconds, the weight would overflow.
     let limit = limit(0.1, 10, 1_000);
-    assert!(!limit.try_enter(NonZeroU32::MAX));
+    assert!(!limit.try_enter(NonZeroU32::MAX, limit.clock.now()));
     assert_eq!(
         limit.enter(NonZeroU32::MAX, None).await,
         Err(TooFast::TooHeavy)
     );
-    assert!(limit.try_enter(NonZeroU32::new(10).unwrap()));
+    assert!(limit.try_enter(NonZeroU32::new(10).unwrap(), limit.clock.now()));
 }
 
 #[test]
@@ -98,8 +98,8 @@ fn lim_3_the_slowest_rate_is_no_panic() {
             max_wait: Duration::ZERO,
         };
         let limit = RateLimit::new(&settings, Clock::real());
-        assert!(limit.try_enter(limit.burst()));
-        assert!(!limit.try_enter(ONE));
+        assert!(limit.try_enter(limit.burst(), limit.clock.now()));
+        assert!(!limit.try_enter(ONE, limit.clock.now()));
     }
 }
 
@@ -107,7 +107,7 @@ fn lim_3_the_slowest_rate_is_no_panic() {
 async fn lim_2_what_timers_are_late_adds_up_in_the_forecast_too() {
     // A unit of a third of a second, and a timer that goes by milliseconds.
     let limit = limit(3.0, 1, 60_000);
-    assert!(limit.try_enter(ONE));
+    assert!(limit.try_enter(ONE, limit.clock.now()));
     let deadline = Some(limit.clock.now().after(Duration::from_secs(10)));
     let calls = (0..40).map(|_| async {
         let asked = limit.clock.now();
@@ -128,7 +128,7 @@ async fn lim_2_what_timers_are_late_adds_up_in_the_forecast_too() {
 #[tokio::test(start_paused = true)]
 async fn lim_2_a_thread_that_was_held_up_makes_nobody_start_after_its_deadline() {
     let limit = limit(1.0, 1, 60_000);
-    assert!(limit.try_enter(ONE));
+    assert!(limit.try_enter(ONE, limit.clock.now()));
     let at = |millis| Some(limit.clock.now().after(Duration::from_millis(millis)));
     let mut first = Box::pin(limit.enter(ONE, at(1_500)));
     let mut second = Box::pin(limit.enter(ONE, at(2_400)));

@@ -99,7 +99,7 @@ fn real(rules: Rules, calls: &[Call]) -> Vec<End> {
 async fn one(limit: &RateLimit, call: Call) -> End {
     let now = || limit.clock.now().as_millis();
     let weight = NonZeroU32::new(call.weight).unwrap();
-    if limit.try_enter(weight) {
+    if limit.try_enter(weight, limit.clock.now()) {
         return End::Out(now());
     }
     let leaves = async {
