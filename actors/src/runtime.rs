@@ -13,8 +13,9 @@ use std::thread::JoinHandle;
 use actix::{Recipient, System};
 use breakerbox_policy::supervision::{CommandError, StopCause};
 use breakerbox_policy::{ChaosSettings, Command, DependencySettings, IllegalTransition};
+use futures_channel::mpsc;
 use futures_util::future::BoxFuture;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{broadcast, oneshot, watch};
 
 use crate::ambient;
 use crate::builder::NewDependency;
@@ -420,7 +421,7 @@ impl Runtime {
         }
         // A root that is gone has ended already.
         if let Some(commands) = &*lock(&self.inner.commands) {
-            let _ = commands.send(DriverCommand::Stop { incarnation: 1 });
+            let _ = commands.unbounded_send(DriverCommand::Stop { incarnation: 1 });
         }
         self.ended().await;
         for one in &all {
@@ -523,10 +524,10 @@ fn plant(soil: Soil) -> Result<Planted, String> {
         addr: root.slot.addr.clone(),
         clock,
     };
-    let (commands, inbox) = mpsc::unbounded_channel();
+    let (commands, inbox) = mpsc::unbounded();
     let (ended, end) = watch::channel(None);
     // The driver is made below.
-    let _ = commands.send(DriverCommand::Start { incarnation: 1 });
+    let _ = commands.unbounded_send(DriverCommand::Start { incarnation: 1 });
     let commands = Arc::new(Mutex::new(Some(commands)));
     let last_commands = Arc::clone(&commands);
     let tell: Tell = Box::new(move |_, news| {

@@ -31,7 +31,8 @@ use breakerbox_policy::supervision::{
     Action, ChildId, ChildSpec, ChildState, CommandError, Event, StopCause, Supervision, Ticket,
     TimerId,
 };
-use tokio::sync::{mpsc, oneshot};
+use futures_channel::mpsc;
+use tokio::sync::oneshot;
 
 use crate::clock::{Clock, random};
 use crate::event::{EventBus, EventKind};
@@ -287,7 +288,7 @@ impl Supervisor {
             .and_then(|one| one.commands.as_ref());
         if let Some(commands) = commands {
             // A driver that is gone has told its end already.
-            let _ = commands.send(command);
+            let _ = commands.unbounded_send(command);
         }
     }
 
@@ -382,7 +383,7 @@ fn spawn_driver(
     child: ChildId,
     ctx: &mut Context<Supervisor>,
 ) -> Result<mpsc::UnboundedSender<DriverCommand>, String> {
-    let (commands, inbox) = mpsc::unbounded_channel();
+    let (commands, inbox) = mpsc::unbounded();
     // The address of this incarnation, not the stable one: the next incarnation of this
     // supervisor numbers its children anew.
     let me = ctx.address();

@@ -11,7 +11,7 @@ use std::time::Duration;
 use actix::{Actor, Addr, Context};
 use breakerbox_policy::supervision::{ChildSpec, Shutdown, StopCause};
 use breakerbox_policy::{GiveUp, Intensity, Placement, RestartType, Time};
-use tokio::sync::mpsc;
+use futures_channel::mpsc;
 
 use super::Supervisor;
 use super::driver::{

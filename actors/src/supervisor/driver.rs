@@ -19,8 +19,8 @@ use actix::dev::{ContextFut, EnvelopeProxy};
 use actix::fut::ActorFuture;
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context};
 use breakerbox_policy::supervision::StopCause;
-use futures_util::Stream;
-use tokio::sync::mpsc;
+use futures_channel::mpsc;
+use futures_util::{Stream, StreamExt};
 
 use super::health::{Condition, Fence, Health};
 use super::life::{Life, Readiness, caught};
@@ -261,7 +261,7 @@ impl<A: Actor<Context = Context<A>>, M: Manner<A>> Driver<A, M> {
     /// Carries the supervisor's commands out; `Ready` when there is no supervisor any more.
     fn poll_commands(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
         loop {
-            match std::task::ready!(self.parts.commands.poll_recv(cx)) {
+            match std::task::ready!(self.parts.commands.poll_next_unpin(cx)) {
                 None => {
                     self.end(StopCause::Killed);
                     return Poll::Ready(());
