@@ -2,9 +2,11 @@
 //!
 //! The only place that reads a clock. Everything else gets a [`Time`].
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use breakerbox_policy::Time;
+use governor::nanos::Nanos;
 use tokio::time::Sleep;
 
 /// Tells the time since the runtime's start.
@@ -133,6 +135,29 @@ pub(crate) fn waking(until: Time) -> Time {
 /// Whether who sleeps until then wakes at the deadline or later.
 pub(crate) fn is_too_late(until: Time, deadline: Option<Time>) -> bool {
     deadline.is_some_and(|deadline| waking(until) >= deadline)
+}
+
+/// The time that the rate limiter's counting goes by: whoever asks it has read the clock already.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Given;
+
+thread_local! {
+    static GIVEN: Cell<Time> = const { Cell::new(Time::ZERO) };
+}
+
+impl Given {
+    /// Sets it for what this thread asks next.
+    pub(crate) fn set(now: Time) {
+        GIVEN.set(now);
+    }
+}
+
+impl governor::clock::Clock for Given {
+    type Instant = Nanos;
+
+    fn now(&self) -> Nanos {
+        Nanos::from(GIVEN.get().as_nanos())
+    }
 }
 
 /// The kernel's random numbers, from the thread's generator.

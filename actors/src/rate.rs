@@ -3,7 +3,6 @@
 //! The counting is governor's. Here stands what it does not do: who waits keeps its place, and
 //! nobody waits in vain.
 
-use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::num::NonZeroU32;
 use std::pin::pin;
@@ -20,7 +19,7 @@ use governor::{NotUntil, Quota, RateLimiter};
 use tokio::sync::Semaphore;
 use tokio::task::unconstrained;
 
-use crate::clock::{Clock, is_too_late, waking};
+use crate::clock::{Clock, Given, is_too_late, waking};
 
 /// The longest time in which the units of a burst come back; more would not fit into the counting.
 const LONGEST: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 100);
@@ -62,26 +61,10 @@ pub(crate) enum TooFast {
     TooHeavy,
 }
 
-/// The time that the counting goes by: whoever asks has looked at the clock already.
-#[derive(Debug, Clone, Copy)]
-struct Given;
-
-thread_local! {
-    static GIVEN: Cell<Time> = const { Cell::new(Time::ZERO) };
-}
-
-impl governor::clock::Clock for Given {
-    type Instant = Nanos;
-
-    fn now(&self) -> Nanos {
-        Nanos::from(GIVEN.get().as_nanos())
-    }
-}
-
 impl RateLimit {
     pub(crate) fn new(settings: &RateLimitSettings, clock: Clock) -> Self {
         let unit = unit_of(settings);
-        GIVEN.set(clock.now());
+        Given::set(clock.now());
         let quota = Quota::with_period(unit)
             // A unit is at least a nanosecond.
             .unwrap_or_else(|| Quota::per_second(NonZeroU32::MAX))
@@ -205,7 +188,7 @@ impl RateLimit {
             return Err(TooFast::TooHeavy);
         }
         let at = |not: NotUntil<Nanos>| Time::from_nanos(not.earliest_possible().as_u64());
-        GIVEN.set(now);
+        Given::set(now);
         match self.limiter.check_n(weight) {
             Ok(Ok(())) => Ok(None),
             Ok(Err(not)) => Ok(Some(at(not))),
