@@ -1,4 +1,4 @@
-//! The budgets of DESIGN §8 as ratios in one run: `cargo bench --bench budgets`.
+//! Performance budgets as ratios within one run: `cargo bench --bench budgets`.
 //!
 //! Every case runs in every round, one after the other, so that a noisy machine disturbs all of
 //! them; a ratio is the median over the rounds of (case / yardstick in the same round).

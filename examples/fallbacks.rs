@@ -79,7 +79,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .workers(worker("the web", &web_down))
         .fallback(StaleCache::new(Duration::from_secs(3600), 1000))
         .fallback_rule(
-            Rule::new(|query: Query, _: &CallError<io::Error>| encyclopedia(query))
+            FallbackRule::new(|query: Query, _: &CallError<io::Error>| encyclopedia(query))
                 .named("encyclopedia"),
         )
         .fallback(local)

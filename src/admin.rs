@@ -1,7 +1,8 @@
-//! The admin side: how the runtime is watched and operated over HTTP.
+//! The admin side: observes and operates the runtime over HTTP.
 //!
-//! It runs on a thread of its own, reads what the runtime publishes and sends it an operator's
-//! commands. No protected call goes through here, and nothing that happens here holds one up.
+//! It runs on its own thread, reads the state that the runtime publishes, and sends operator
+//! commands to the runtime. No protected call passes through it, and nothing in it can delay a
+//! call.
 
 mod server;
 
@@ -39,27 +40,27 @@ use crate::gateway::Servers;
 use crate::mcp::McpClient;
 use crate::metrics::Metrics;
 
-pub use server::{Limits, ServeError, Server};
+pub use server::{ServeError, Server, ServerLimits};
 
 pub(crate) use dependencies::{pause_word, state_word};
 pub(crate) use events::{dependency_of, kind_of};
 
 use alerts::Alerts;
-use problem::Problem;
-use stamp::Stamps;
+use problem::AdminProblem;
+use stamp::Timestamps;
 
-/// The document that describes all of this.
+/// The OpenAPI description of this API.
 const OPENAPI: &str = include_str!("admin/openapi.json");
 
-/// How far the process has come, for whoever asks whether it is ready.
+/// Phase of the process, for readiness probes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Phase {
-    /// Not everything runs yet.
+    /// Not everything is running yet.
     #[default]
     Starting = 0,
-    /// Calls are taken.
+    /// Calls are accepted.
     Ready = 1,
-    /// Calls are not taken any more.
+    /// Calls are not accepted any more.
     ShuttingDown = 2,
 }
 
@@ -68,10 +69,10 @@ pub enum Phase {
 /// # Source  Rules OPS-1 and SEC-1 in docs/rules.md.
 #[derive(Clone)]
 pub struct Admin {
-    inner: Arc<Inner>,
+    inner: Arc<AdminState>,
 }
 
-struct Inner {
+struct AdminState {
     runtime: Runtime,
     token: Option<Secret>,
     hosts: Vec<String>,
@@ -79,12 +80,12 @@ struct Inner {
     servers: OnceLock<Servers>,
     phase: AtomicU8,
     alerts: Arc<Mutex<Alerts>>,
-    /// Health checks that the program shows, by name.
+    /// Health checks that the program has registered, by name.
     health: Mutex<BTreeMap<String, HealthMonitor>>,
     metrics: Metrics,
-    stamps: Stamps,
+    stamps: Timestamps,
     streams: stream::Streams,
-    /// Events that readers of the stream were too slow for.
+    /// Number of events that slow readers of the stream missed.
     missed: AtomicU64,
 }
 
@@ -99,12 +100,12 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Admin {
-    /// The admin side of this runtime, with the token and the dependencies' kinds of these
-    /// settings. It is [`Phase::Starting`] until [`Admin::set_phase`] says more.
+    /// Creates the admin side of this runtime, with the token and the dependency kinds of these
+    /// settings. It is in [`Phase::Starting`] until [`Admin::set_phase`] is called.
     #[must_use]
     pub fn new(runtime: Runtime, settings: &Settings) -> Self {
         Self {
-            inner: Arc::new(Inner {
+            inner: Arc::new(AdminState {
                 token: settings.admin.token.clone(),
                 hosts: settings.admin.hosts.clone(),
                 kinds: Mutex::new(kinds(settings)),
@@ -113,7 +114,7 @@ impl Admin {
                 alerts: Alerts::watch(&runtime),
                 health: Mutex::default(),
                 metrics: Metrics::watch(&runtime),
-                stamps: Stamps::new(&runtime),
+                stamps: Timestamps::new(&runtime),
                 streams: stream::Streams::default(),
                 missed: AtomicU64::new(0),
                 runtime,
@@ -121,15 +122,15 @@ impl Admin {
         }
     }
 
-    /// Takes over the dependencies' kinds after a reload; the token and the names of this host
-    /// stay as they were.
+    /// Applies the dependency kinds after a reload. The token and this host's names stay as they
+    /// were.
     pub fn follow(&self, settings: &Settings) {
         *locked(&self.inner.kinds) = kinds(settings);
     }
 
-    /// Shows what is known of servers that speak MCP too. Only the first word counts.
+    /// Adds the state of MCP servers to the views. Only the first call counts.
     pub fn show(&self, servers: Servers) {
-        // A second one would be of another gateway.
+        // A second one would belong to another gateway.
         let _ = self.inner.servers.set(servers);
     }
 
@@ -141,7 +142,7 @@ impl Admin {
         locked(&self.inner.kinds).get(name).copied()
     }
 
-    /// Tells how far the process has come.
+    /// Sets the phase of the process.
     pub fn set_phase(&self, phase: Phase) {
         self.inner.phase.store(phase as u8, Ordering::Release);
     }
@@ -158,7 +159,7 @@ impl Admin {
         locked(&self.inner.alerts)
     }
 
-    /// Every route, for whoever serves it in another way than [`Admin::serve`] does.
+    /// Returns all routes, for a program that does not use [`Admin::serve`].
     pub fn router(&self) -> Router {
         let changes = Router::new()
             .route(
@@ -213,7 +214,7 @@ impl Admin {
         self.alerts().pending()
     }
 
-    /// Events that readers of the stream missed, and readers that there are now.
+    /// Returns the number of events that stream readers missed, and the number of current readers.
     pub(crate) fn stream_counts(&self) -> (u64, usize) {
         let missed = self.inner.missed.load(Ordering::Relaxed);
         (missed, self.inner.streams.readers())
@@ -224,13 +225,13 @@ async fn openapi() -> impl IntoResponse {
     ([(CONTENT_TYPE, "application/json")], OPENAPI)
 }
 
-async fn nowhere() -> Problem {
-    Problem::new(404, "not-found", "there is nothing at this address")
+async fn nowhere() -> AdminProblem {
+    AdminProblem::new(404, "not-found", "there is nothing at this address")
         .allowed("the addresses that /api/openapi.json describes")
 }
 
-async fn not_so() -> Problem {
-    Problem::new(
+async fn not_so() -> AdminProblem {
+    AdminProblem::new(
         405,
         "method-not-allowed",
         "this address does not take this method",

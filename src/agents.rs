@@ -1,10 +1,10 @@
-//! What agent systems depend on, as protected dependencies: vector search, web search, a knowledge
-//! graph. And fakes of the services behind them, for tests, examples and the demo.
+//! Protected clients for services of agent systems: vector search, web search, a knowledge graph.
+//! Fakes of these services are included for tests, examples and the demo.
 //!
-//! Each operation of a service is a dependency of its own, with its own breaker: embeddings may be
-//! down while the index answers. The clients retry nothing and keep no answers; they name what an
-//! attempt came to, and the runtime decides (rules BRK-7 and LIM-4). They are small on purpose:
-//! copy one to begin with a client of your own.
+//! Each operation of a service is its own dependency with its own breaker: embeddings may be down
+//! while the index answers. The clients neither retry nor cache; they classify the outcome of each
+//! attempt, and the runtime decides (rules BRK-7 and LIM-4). They are small on purpose: copy one as
+//! the start of your own client.
 
 mod failure;
 mod google;
@@ -22,7 +22,7 @@ pub mod fakes;
 pub use failure::{AgentError, InvalidInput, ServiceError};
 pub use google::GoogleError;
 pub use graph::{Entity, Graph, GraphError, KnowledgeGraph, Relation};
-pub use http::{Asked, Said};
+pub use http::{ServiceRequest, ServiceResponse};
 pub use token::{ServiceAccount, Token, TokenEndpoint, TokenSource, Tokens};
 pub use vector::{
     ContentStore, Credentials, Document, Embedding, LOCAL_MODEL, LocalIndex, Missing, Neighbor,

@@ -1,6 +1,6 @@
-//! `breakerbox check`: whether the configuration can be used, and where each value comes from.
+//! `breakerbox check`: validates the configuration, and prints the origin of each value.
 //!
-//! It starts nothing. Secrets are masked by whoever reads them.
+//! It starts nothing. The readers of the configuration mask secrets.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -8,15 +8,15 @@ use std::path::{Path, PathBuf};
 
 use breakerbox::Settings;
 
-use crate::End;
+use crate::ExitReason;
 
-/// Reads the layers as every other command would, and prints what came of it.
+/// Reads the layers as every other command does, and prints the result.
 pub(crate) fn run(
     dir: Option<PathBuf>,
     environment: Option<String>,
     out: &mut dyn Write,
     err: &mut dyn Write,
-) -> io::Result<End> {
+) -> io::Result<ExitReason> {
     let mut loader = Settings::loader();
     if let Some(dir) = dir {
         loader = loader.dir(dir);
@@ -31,7 +31,7 @@ pub(crate) fn run(
             let sources = loader.sources();
             let files: Vec<PathBuf> = sources.found().map(Path::to_owned).collect();
             write!(err, "{}", Origins(&sources.environment, &files))?;
-            return Ok(End::WrongUse);
+            return Ok(ExitReason::WrongUse);
         }
     };
     write!(out, "{}", Origins(&settings.environment, settings.files()))?;
@@ -47,10 +47,10 @@ pub(crate) fn run(
         settings.dependencies.len(),
         values.len(),
     )?;
-    Ok(End::Done)
+    Ok(ExitReason::Done)
 }
 
-/// The environment and the files, a line each.
+/// The environment and the files, one a line.
 struct Origins<'a>(&'a str, &'a [PathBuf]);
 
 impl fmt::Display for Origins<'_> {

@@ -1,9 +1,9 @@
-//! The configuration: read from layers, checked as a whole, handed on as values that can work.
+//! The configuration: read from layers, validated as a whole, and passed on as usable settings.
 //!
-//! Layers, the later one wins: built-in, the standard variables of OpenTelemetry for `otel`,
-//! `config/default.toml`, `config/{environment}.toml`, `.env`, the environment
-//! (`BREAKERBOX__SECTION__KEY`), flags. Whatever is wrong is reported at once with its key, its
-//! value, what is allowed and the layer (rule CFG-1). Nothing here starts anything.
+//! Layers, each overriding the ones before: built-in, the standard variables of OpenTelemetry for
+//! `otel`, `config/default.toml`, `config/{environment}.toml`, `.env`, the environment
+//! (`BREAKERBOX__SECTION__KEY`), flags. All problems are reported at once, each with its key, its
+//! value, the allowed values and the layer (rule CFG-1). Nothing here starts anything.
 
 mod loader;
 mod source;
@@ -41,10 +41,10 @@ pub use problem::{ConfigError, Problem, Warning};
 pub use process::{AdminConfig, GatewayConfig, RecorderConfig, ReloadConfig};
 pub use secret::Secret;
 
-use section::{Report, Section, nearest};
+use section::{LoadReport, Section, nearest};
 use source::Rank;
 
-/// A checked configuration.
+/// A validated configuration.
 ///
 /// ```
 /// use breakerbox::config::Settings;
@@ -60,26 +60,26 @@ use source::Rank;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Settings {
-    /// The environment whose file was read, such as `production`.
+    /// The environment that selected the file, such as `production`.
     pub environment: String,
     /// The data plane of the sidecar.
     pub gateway: GatewayConfig,
-    /// Its admin side.
+    /// The admin side of the sidecar.
     pub admin: AdminConfig,
-    /// The record of what came of every call.
+    /// The recorder of call outcomes.
     pub recorder: RecorderConfig,
-    /// When all of this is read again.
+    /// Reloading of the configuration.
     pub reload: ReloadConfig,
-    /// Where traces and metrics are sent.
+    /// Export of traces and metrics.
     pub otel: OtelConfig,
-    /// Every dependency by its name.
+    /// The dependencies by name.
     pub dependencies: BTreeMap<String, DependencyConfig>,
     files: Vec<PathBuf>,
     effective: Vec<EffectiveValue>,
     warnings: Vec<Warning>,
 }
 
-/// One value that holds, for `breakerbox check`.
+/// One effective value, for `breakerbox check`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EffectiveValue {
@@ -87,9 +87,9 @@ pub struct EffectiveValue {
     pub key: String,
     /// The value as given, or the default; a secret is `***`.
     pub value: String,
-    /// The layer that won.
+    /// The layer that set it.
     pub origin: String,
-    /// Whether no layer gave it.
+    /// True if no layer set it.
     pub is_default: bool,
 }
 
@@ -111,37 +111,37 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Reads the layers from their usual places.
+    /// Loads the layers from their default places.
     ///
-    /// # Errors  [`ConfigError`] with everything that is wrong; show it and stop.
+    /// # Errors  [`ConfigError`] with all problems; show it and stop.
     pub fn load() -> Result<Self, ConfigError> {
         Self::loader().load()
     }
 
-    /// Reads the layers from places of your own.
+    /// Returns a loader, to read the layers from other places.
     pub fn loader() -> Loader {
         Loader::default()
     }
 
-    /// The files that were read, the weakest layer first.
+    /// The files that were read, lowest layer first.
     #[must_use]
     pub fn files(&self) -> &[PathBuf] {
         &self.files
     }
 
-    /// Every value that holds, sorted by key, also where nobody gave one.
+    /// All effective values including defaults, sorted by key.
     #[must_use]
     pub fn effective(&self) -> &[EffectiveValue] {
         &self.effective
     }
 
-    /// What can be used, but should be looked at.
+    /// Warnings about usable but suspicious values.
     #[must_use]
     pub fn warnings(&self) -> &[Warning] {
         &self.warnings
     }
 
-    /// Every key that can be set; `*` stands for the name of a dependency, `[0]` for an index.
+    /// All keys that can be set; `*` is the name of a dependency, `[0]` an index.
     #[must_use]
     pub fn keys() -> Vec<String> {
         let table = |entries: Vec<(&str, Value)>| {
@@ -153,17 +153,17 @@ impl Settings {
         let fallback = Value::new(None, vec![table(Vec::new())]);
         let any = table(vec![("fallback", fallback)]);
         let root = table(vec![("dependencies", table(vec![("*", any)]))]);
-        let report = RefCell::new(Report::default());
+        let report = RefCell::new(LoadReport::default());
         read_root(&root, "", &report);
         report.into_inner().asked.into_iter().collect()
     }
 }
 
-/// Reads the merged tree; fails when anything at all was wrong.
+/// Reads the merged tree. Fails if there is any problem.
 fn read(root: &Value, sources: &Sources, found: Vec<Problem>) -> Result<Settings, ConfigError> {
-    let report = RefCell::new(Report {
+    let report = RefCell::new(LoadReport {
         problems: found,
-        ..Report::default()
+        ..LoadReport::default()
     });
     let settings = read_root(root, &sources.environment, &report);
     let mut report = report.into_inner();
@@ -180,8 +180,8 @@ fn read(root: &Value, sources: &Sources, found: Vec<Problem>) -> Result<Settings
     })
 }
 
-/// What was given, and the defaults of what was not.
-fn effective(report: Report) -> Vec<EffectiveValue> {
+/// Combines the given values and the defaults of the others.
+fn effective(report: LoadReport) -> Vec<EffectiveValue> {
     let defaults = report.defaults.into_iter().map(|(key, value)| {
         let default = (value, "built-in default".to_owned(), true);
         (key, default)
@@ -199,7 +199,7 @@ fn effective(report: Report) -> Vec<EffectiveValue> {
     .collect()
 }
 
-fn read_root(root: &Value, environment: &str, report: &RefCell<Report>) -> Settings {
+fn read_root(root: &Value, environment: &str, report: &RefCell<LoadReport>) -> Settings {
     let mut section = Section::new("", Some(root), report);
     let (gateway, admin) = process::servers(section.section("gateway"), section.section("admin"));
     let settings = Settings {
@@ -225,7 +225,7 @@ fn read_dependencies(table: &Section<'_>, environment: &str) -> BTreeMap<String,
                 "a name of at most 64 lower-case letters, digits, _ and -, a letter first";
             table.conflict(name, "it cannot be called so", allowed);
         } else if section.origin().rank >= Rank::DotEnv && !section.has("kind") {
-            // Most likely a slip of the pen in a variable, which would protect nobody.
+            // Most likely a typo in a variable: the new dependency would protect no calls.
             let others = names
                 .iter()
                 .filter(|other| *other != name && table.named(other).origin().rank < Rank::DotEnv);

@@ -1,7 +1,7 @@
 //! `breakerbox demo`: three simulated dependencies break one after the other, and all recover.
 //!
-//! Real sockets, real workers, real crashes; only the faults are made. It checks itself: the end
-//! is a failure when one call is missing in the books or one dependency did not come back.
+//! Sockets, workers and crashes are real; only the faults are simulated. The demo checks itself: it
+//! fails if the counters miss a call, or if a dependency did not recover.
 
 mod service;
 
@@ -26,15 +26,15 @@ use breakerbox::config::{ConfigError, DependencyConfig, FallbackKind};
 use breakerbox::prelude::*;
 use breakerbox::{DependencyStatus, StartError};
 
-use crate::End;
+use crate::ExitReason;
 use crate::simulated::{SITES, Site};
-use agent::{Agent, Desk, Ledger};
+use agent::{Agent, AgentContext, CallTally};
 use doors::Doors;
 use script::Pace;
-use service::{Found, Place, Question, Service, ServiceError};
+use service::{LookupError, LookupResult, Question, ServiceAddress, ServiceConnection};
 use timeline::Timeline;
 
-/// About 20 seconds.
+/// Pace of about 20 seconds.
 pub(crate) const USUAL: Pace = Pace {
     calm: Duration::from_millis(1500),
     outage: Duration::from_millis(3200),
@@ -42,7 +42,7 @@ pub(crate) const USUAL: Pace = Pace {
     about: "20",
 };
 
-/// About 5 seconds.
+/// Pace of about 5 seconds.
 pub(crate) const FAST: Pace = Pace {
     calm: Duration::from_millis(200),
     outage: Duration::from_millis(450),
@@ -50,18 +50,18 @@ pub(crate) const FAST: Pace = Pace {
     about: "5",
 };
 
-/// The one whose workers panic.
+/// The dependency with the panicking workers.
 const CRASHING: &str = "knowledge_graph";
 const AGENTS: u32 = 4;
-/// The pause of an agent between two rounds.
+/// Pause of an agent between two rounds.
 const ROUND: Duration = Duration::from_millis(50);
-/// How long one timeline goes on while it stays: what it remembers is bounded that way.
+/// Length of one timeline with `--stay`. It bounds the number of remembered events.
 const WATCH: Duration = Duration::from_secs(3600);
 const TOKEN: &str = "BREAKERBOX__ADMIN__TOKEN";
-/// How long the last calls may take; every one of them has a deadline long before.
+/// Time limit for the last calls; each has a much earlier deadline.
 const LAST_CALLS: Duration = Duration::from_secs(10);
 
-/// Why the demo could not begin.
+/// Reason why the demo could not start.
 #[derive(Debug, thiserror::Error)]
 enum DemoError {
     #[error("the demo's own configuration cannot be used: {0}")]
@@ -78,28 +78,28 @@ enum DemoError {
     Fallback { name: &'static str, given: String },
 }
 
-/// What was started.
-struct Stage {
+/// The running parts of the demo.
+struct DemoRuntime {
     sites: Vec<Site>,
     runtime: Runtime,
-    desk: Desk,
+    desk: AgentContext,
     doors: Doors,
 }
 
-/// Runs the demo. Only a broken output is an error; whatever else goes wrong is told on `err`.
+/// Runs the demo. Only a broken output is an error; all other errors are written to `err`.
 pub(crate) async fn run(
     pace: Pace,
     stay: bool,
     colour: bool,
     out: &mut dyn Write,
     err: &mut dyn Write,
-) -> io::Result<End> {
+) -> io::Result<ExitReason> {
     hush_expected_panics();
     let stage = match start(pace).await {
         Ok(stage) => stage,
         Err(error) => {
             writeln!(err, "breakerbox: {error}")?;
-            return Ok(End::Failed);
+            return Ok(ExitReason::Failed);
         }
     };
     introduce(&stage, pace, out)?;
@@ -110,7 +110,7 @@ pub(crate) async fn run(
             Ok(()) => None,
             Err(error) => {
                 writeln!(err, "breakerbox: signals cannot be received: {error}")?;
-                return Ok(End::Failed);
+                return Ok(ExitReason::Failed);
             }
         }
     };
@@ -134,18 +134,18 @@ pub(crate) async fn run(
     }
     let submitted: u64 = statuses.iter().map(|one| one.totals.submitted).sum();
     let end = match (complaints.is_empty(), played) {
-        (false, _) => End::Failed,
-        (true, None) => End::Interrupted,
+        (false, _) => ExitReason::Failed,
+        (true, None) => ExitReason::Interrupted,
         (true, Some(_)) => {
             writeln!(
                 out,
                 "\nEvery one of {submitted} calls got exactly one answer; the runtime's books agree with the agents' own.\n\
                  Every dependency failed, opened, fell back and recovered."
             )?;
-            End::Done
+            ExitReason::Done
         }
     };
-    if stay && end == End::Done {
+    if stay && end == ExitReason::Done {
         keep(&stage, colour, out, err).await?;
     }
     stage.doors.close().await;
@@ -153,9 +153,9 @@ pub(crate) async fn run(
     Ok(end)
 }
 
-/// Has the agents go on, and tells what happens, until ctrl-c.
+/// Lets the agents continue, and prints events, until ctrl-c.
 async fn keep(
-    stage: &Stage,
+    stage: &DemoRuntime,
     colour: bool,
     out: &mut dyn Write,
     err: &mut dyn Write,
@@ -188,9 +188,9 @@ async fn keep(
     }
 }
 
-/// The agents and the script, side by side.
+/// Runs the agents and the script concurrently.
 async fn perform(
-    stage: &Stage,
+    stage: &DemoRuntime,
     pace: Pace,
     timeline: &mut Timeline<'_>,
 ) -> io::Result<Vec<String>> {
@@ -206,8 +206,8 @@ async fn perform(
     script::play(&stage.runtime, &stage.sites, pace, timeline).await
 }
 
-/// Sends the agents to rest, and lets the last calls end.
-async fn rest(stage: &Stage, timeline: &mut Timeline<'_>) -> io::Result<Vec<String>> {
+/// Pauses the agents, and waits for the last calls.
+async fn rest(stage: &DemoRuntime, timeline: &mut Timeline<'_>) -> io::Result<Vec<String>> {
     stage.desk.at_rest.store(true, Ordering::Release);
     timeline.say("demo", "the agents rest; the last calls end")?;
     let runtime = &stage.runtime;
@@ -232,13 +232,13 @@ async fn rest(stage: &Stage, timeline: &mut Timeline<'_>) -> io::Result<Vec<Stri
     Ok(complaints)
 }
 
-/// How the dependencies are, in the order of the scenes.
+/// Returns the status of the dependencies, in the order of the scenes.
 fn in_order(runtime: &Runtime) -> Vec<DependencyStatus> {
     let names = SITES.iter().map(|(name, _)| *name);
     names.filter_map(|name| runtime.status(name)).collect()
 }
 
-fn introduce(stage: &Stage, pace: Pace, out: &mut dyn Write) -> io::Result<()> {
+fn introduce(stage: &DemoRuntime, pace: Pace, out: &mut dyn Write) -> io::Result<()> {
     let about = pace.about;
     writeln!(
         out,
@@ -262,14 +262,14 @@ fn introduce(stage: &Stage, pace: Pace, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out)
 }
 
-async fn start(pace: Pace) -> Result<Stage, DemoError> {
+async fn start(pace: Pace) -> Result<DemoRuntime, DemoError> {
     let settings = settings(pace)?;
     let runtime = Runtime::start(settings.clone()).await?;
     let (mut sites, mut services) = (Vec::new(), Vec::new());
     for (name, key) in SITES {
         let config = settings.dependencies.get(name).cloned().unwrap_or_default();
         let site = Site::start(name, key).await?;
-        let place = Place {
+        let place = ServiceAddress {
             url: site.url(),
             key,
             trusting: name == CRASHING,
@@ -278,15 +278,15 @@ async fn start(pace: Pace) -> Result<Stage, DemoError> {
         };
         let client = service(&runtime, name, &config, place).await?;
         sites.push(site);
-        services.push((client, Ledger::default()));
+        services.push((client, CallTally::default()));
     }
     let doors = Doors::open(&runtime, &settings, &sites).await?;
-    let desk = Desk {
+    let desk = AgentContext {
         services: services.into(),
         pace: ROUND,
         at_rest: Arc::new(AtomicBool::new(false)),
     };
-    Ok(Stage {
+    Ok(DemoRuntime {
         sites,
         runtime,
         desk,
@@ -294,7 +294,7 @@ async fn start(pace: Pace) -> Result<Stage, DemoError> {
     })
 }
 
-/// The files that ship, and nothing of the machine but the admin token.
+/// Loads the configuration files that ship, and nothing of the machine but the admin token.
 fn settings(pace: Pace) -> Result<Settings, ConfigError> {
     let mut loader = Settings::loader()
         .bare()
@@ -319,12 +319,12 @@ async fn service(
     runtime: &Runtime,
     name: &'static str,
     config: &DependencyConfig,
-    place: Place,
-) -> Result<Client<Service>, DemoError> {
+    place: ServiceAddress,
+) -> Result<Client<ServiceConnection>, DemoError> {
     let key = place.key;
     let mut builder = runtime
         .dependency(name)
-        .workers(move || Service::connect(place.clone()));
+        .workers(move || ServiceConnection::connect(place.clone()));
     for fallback in &config.fallbacks {
         builder = match &fallback.kind {
             FallbackKind::StaleCache {
@@ -352,22 +352,22 @@ async fn service(
         };
     }
     if name == "web_search" {
-        builder = builder.fallback_rule(Rule::new(own_notes).named("own_notes"));
+        builder = builder.fallback_rule(FallbackRule::new(own_notes).named("own_notes"));
     }
     Ok(builder.start().await?)
 }
 
-/// A fallback that is a function: what the agents know without the web.
+/// A fallback that is a function: the agents' own notes, without the web.
 fn own_notes(
     question: Question,
-    _: &CallError<ServiceError>,
-) -> impl Future<Output = Result<Found, ServiceError>> + Send + use<> {
+    _: &CallError<LookupError>,
+) -> impl Future<Output = Result<LookupResult, LookupError>> + Send + use<> {
     let note = format!("own notes on {}", question.topic);
-    std::future::ready(Ok(Found(vec![note])))
+    std::future::ready(Ok(LookupResult(vec![note])))
 }
 
-/// Keeps the panics that belong to the show from the terminal; the timeline tells of them. Any
-/// other panic is reported as ever.
+/// Hides the demo's intended panics from the terminal; the timeline shows them. Any other panic is
+/// reported as usual.
 fn hush_expected_panics() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {

@@ -1,11 +1,11 @@
-//! The data plane of the sidecar: HTTP dependencies under the runtime's protection, for a caller
-//! in any language.
+//! The data plane of the sidecar: HTTP dependencies under the runtime's protection, for callers in
+//! any language.
 //!
-//! It reads `/{dependency}/{rest}`, has the runtime answer, and passes bodies on as they come, both
-//! ways and with back-pressure. It decides nothing that the runtime decides. It knows neither
-//! files nor the admin side.
+//! It parses `/{dependency}/{rest}`, lets the runtime make the call, and streams bodies both ways
+//! with back-pressure. It makes none of the runtime's decisions. It knows neither files nor the
+//! admin side.
 
-// a request's way
+// request path
 mod listen;
 
 mod connection;
@@ -41,7 +41,7 @@ mod failure;
 
 mod cache;
 
-// the answer
+// the response
 mod body;
 
 mod problem;
@@ -54,18 +54,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, watch};
 
-pub use dependency::{Http, HttpReply, HttpRequest};
-use door::Door;
+pub use dependency::{HttpDependency, HttpReply, HttpRequest};
+use door::McpEndpoint;
 pub use failure::HttpError;
-use listen::{Signals, Thread};
-use route::{Lane, Route, Routes, Way};
+use listen::{ListenerSignals, Thread};
+use route::{HttpRoute, RouteKind, Routes, ThreadContext};
 pub use trace::Tracing;
 
 use crate::config::{DependencyConfig, GatewayConfig};
 use crate::mcp::{McpClient, McpSettings};
 use crate::{Runtime, StartError};
 
-/// A gateway that listens. Dropped, it ends at once, with the calls in flight.
+/// A listening gateway. Dropping it ends it at once, together with the calls in flight.
 pub struct Gateway {
     runtime: Runtime,
     address: SocketAddr,
@@ -75,22 +75,22 @@ pub struct Gateway {
     stopping: watch::Sender<bool>,
     killing: watch::Sender<bool>,
     threads: Mutex<Vec<Thread>>,
-    /// How many threads there are.
+    /// Number of threads.
     lanes: usize,
-    /// One change of the routes after the other.
+    /// Serializes changes of the routes.
     changing: tokio::sync::Mutex<()>,
 }
 
-/// Why a dependency cannot be reached through the gateway.
+/// Error of adding a dependency to the gateway.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AddError {
-    /// Its address is none.
+    /// Its address is invalid.
     #[error("the address of {name} cannot be used: {problem}")]
     Address {
         /// Its name.
         name: String,
-        /// What is wrong.
+        /// The reason.
         problem: String,
     },
     /// It could not be started.
@@ -98,27 +98,27 @@ pub enum AddError {
     Start(#[from] StartError),
 }
 
-/// What became of a dependency that was put.
+/// Result of [`Gateway::put`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Put {
-    /// It runs now.
+pub enum AddOutcome {
+    /// The dependency was started.
     Started,
-    /// It ran, and follows while it runs.
+    /// The dependency was running, and took over the new configuration.
     Kept,
-    /// It had to be started anew; its breaker and its counters too.
+    /// The dependency was restarted, with a new breaker and new counters.
     Restarted,
 }
 
 impl Gateway {
-    /// Listens, and takes calls from now on. There is nothing to call before [`Gateway::put`].
+    /// Listens and accepts calls. There is no dependency to call before [`Gateway::put`].
     ///
-    /// # Errors  The address cannot be listened on, or a thread cannot be made.
+    /// # Errors  The address cannot be listened on, or a thread cannot be started.
     pub fn start(config: &GatewayConfig, runtime: &Runtime) -> io::Result<Self> {
         Self::start_traced(config, runtime, Tracing::default())
     }
 
-    /// The same, with spans of its requests.
+    /// Starts a gateway as [`Gateway::start`] does, with spans of its requests.
     ///
     /// # Errors  As [`Gateway::start`].
     pub fn start_traced(
@@ -146,13 +146,13 @@ impl Gateway {
         let most = usize::try_from(config.max_connections.get()).unwrap_or(usize::MAX);
         let places = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
         for number in 0..lanes {
-            let lane = Lane {
+            let lane = ThreadContext {
                 number,
                 routes: Arc::clone(&gateway.routes),
                 config: Arc::clone(&gateway.config),
                 tracing: gateway.tracing.clone(),
             };
-            let signals = Signals {
+            let signals = ListenerSignals {
                 stopping: gateway.stopping.subscribe(),
                 killing: gateway.killing.subscribe(),
             };
@@ -162,54 +162,55 @@ impl Gateway {
         Ok(gateway)
     }
 
-    /// Where it listens.
+    /// The address on which the gateway listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Takes new limits over, for connections from now on. The address, the threads and the number
-    /// of connections stay as they were.
+    /// Applies new limits to later connections. The address, the threads and the maximum number of
+    /// connections stay as they were.
     pub fn configure(&self, config: &GatewayConfig) {
         self.config.store(Arc::new(config.clone()));
     }
 
-    /// Has callers reach a dependency: starts it, or has a running one follow. One whose address or
-    /// fallbacks changed is drained and started anew. An HTTP dependency is at `url`; one that
-    /// speaks MCP is where its configuration says, and reached at `/{name}/mcp`.
+    /// Makes a dependency reachable: starts it, or applies the configuration to a running one. If
+    /// its address or its fallbacks changed, it is drained and restarted. An HTTP dependency is at
+    /// `url`. An MCP server is where its configuration says, and is served at `/{name}/mcp`.
     ///
-    /// # Errors  [`AddError`]; then nobody reaches it.
-    /// # Cancel safety   Dropped, it may be drained and not started again; put it again.
+    /// # Errors  [`AddError`]; the dependency is then not reachable.
+    /// # Cancel safety   If dropped, the dependency may be drained but not restarted; call `put`
+    /// again.
     pub async fn put(
         &self,
         name: &str,
         config: &DependencyConfig,
         url: &str,
         by: &str,
-    ) -> Result<Put, AddError> {
+    ) -> Result<AddOutcome, AddError> {
         let _one_at_a_time = self.changing.lock().await;
         let before = self.routes.load().get(name).cloned();
         let put = match before {
             Some(way) if way.fits(config, url) => {
                 way.follow(config);
-                return Ok(Put::Kept);
+                return Ok(AddOutcome::Kept);
             }
             Some(_) => {
                 self.take_out(name, by).await;
-                Put::Restarted
+                AddOutcome::Restarted
             }
-            None => Put::Started,
+            None => AddOutcome::Started,
         };
         let (name, way) = match McpSettings::of_config(config) {
             Some(settings) => {
                 let own = self.config.load_full();
-                let door = Door::open(&self.runtime, name, (config, settings), &own).await?;
-                (Arc::clone(&door.name), Way::Mcp(Arc::new(door)))
+                let door = McpEndpoint::open(&self.runtime, name, (config, settings), &own).await?;
+                (Arc::clone(&door.name), RouteKind::Mcp(Arc::new(door)))
             }
             None => {
                 let (made_of, own) = ((config, url), (self.lanes, &self.tracing));
-                let route = Route::start(&self.runtime, name, made_of, own).await?;
-                (Arc::clone(&route.name), Way::Http(Arc::new(route)))
+                let route = HttpRoute::start(&self.runtime, name, made_of, own).await?;
+                (Arc::clone(&route.name), RouteKind::Http(Arc::new(route)))
             }
         };
         self.change(|routes| {
@@ -218,31 +219,31 @@ impl Gateway {
         Ok(put)
     }
 
-    /// Whether a running dependency can follow this configuration; one that cannot is started anew
-    /// by [`Gateway::put`]. Where several are to be, remove them all first: what one falls back on
-    /// may be another.
+    /// Returns true if a running dependency can take over this configuration. [`Gateway::put`]
+    /// restarts one that cannot. To restart several, remove them all first: one may be a fallback
+    /// of another.
     #[must_use]
     pub fn fits(&self, name: &str, config: &DependencyConfig, url: &str) -> bool {
         let routes = self.routes.load();
         routes.get(name).is_some_and(|way| way.fits(config, url))
     }
 
-    /// Takes a dependency out: callers find it no more, calls in flight may end within its drain
-    /// time. False when there is none of this name.
+    /// Removes a dependency. Callers cannot reach it after that; calls in flight may end within its
+    /// drain time. Returns false if there is no dependency of this name.
     ///
-    /// # Cancel safety   Dropped, it goes on draining; call it again.
+    /// # Cancel safety   If dropped, the dependency goes on draining; call `remove` again.
     pub async fn remove(&self, name: &str, by: &str) -> bool {
         let _one_at_a_time = self.changing.lock().await;
         self.take_out(name, by).await
     }
 
-    /// The servers that speak MCP, of each moment.
+    /// A live view of the MCP servers.
     #[must_use]
     pub fn servers(&self) -> Servers {
         Servers(Arc::clone(&self.routes))
     }
 
-    /// The names of the dependencies that callers reach, sorted.
+    /// The names of the reachable dependencies, sorted.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
         let routes = self.routes.load();
@@ -251,10 +252,10 @@ impl Gateway {
         names
     }
 
-    /// Takes no more connections, lets requests in flight end within `gateway.shutdown`, and ends.
-    /// False when some of them had to be cut. The runtime goes on.
+    /// Accepts no more connections, lets requests in flight end within `gateway.shutdown`, and
+    /// ends. Returns false if some requests had to be cut off. The runtime keeps running.
     ///
-    /// # Cancel safety   Dropped, the calls in flight may go on until the gateway is dropped.
+    /// # Cancel safety   If dropped, calls in flight may go on until the gateway is dropped.
     pub async fn shutdown(&self) -> bool {
         self.stopping.send_replace(true);
         let threads = std::mem::take(&mut *lock(&self.threads));
@@ -264,7 +265,7 @@ impl Gateway {
             .unzip();
         let all = async {
             for ended in ended {
-                // A thread that is gone has ended too.
+                // A closed channel means that the thread has ended too.
                 let _ = ended.await;
             }
         };
@@ -273,11 +274,11 @@ impl Gateway {
         self.killing.send_replace(true);
         let join = move || {
             for handle in handles {
-                // A thread that panicked is gone too.
+                // A thread that panicked has ended too.
                 let _ = handle.join();
             }
         };
-        // It fails only when the runtime around is being torn down.
+        // This fails only while the surrounding runtime is being torn down.
         let _ = tokio::task::spawn_blocking(join).await;
         in_time
     }
@@ -298,17 +299,17 @@ impl Gateway {
     }
 }
 
-/// The servers that speak MCP, as they come and go. Cheap to clone.
+/// A live view of the MCP servers, which follows changes of the routes. Cheap to clone.
 #[derive(Clone)]
 pub struct Servers(Arc<ArcSwap<Routes>>);
 
 impl Servers {
-    /// The one of this name, while it is reached.
+    /// Returns the server of this name, while it is reachable.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<McpClient> {
         match self.0.load().get(name)? {
-            Way::Mcp(door) => Some(door.client.clone()),
-            Way::Http(_) => None,
+            RouteKind::Mcp(door) => Some(door.client.clone()),
+            RouteKind::Http(_) => None,
         }
     }
 }

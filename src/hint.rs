@@ -1,4 +1,4 @@
-//! How long a dependency asks to be left alone: `Retry-After`, and Google's `RetryInfo`.
+//! Retry hints of a dependency: the header `Retry-After`, and Google's `RetryInfo`.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use jiff::Timestamp;
 use serde_json::Value;
 
-/// The larger one of the hints in an answer's headers and in its body.
+/// Returns the larger one of the hints in a response's headers and body.
 pub(crate) fn read(headers: &HeaderMap, body: Option<&[u8]>) -> Option<Duration> {
     let line = headers.get(RETRY_AFTER).and_then(|line| line.to_str().ok());
     let in_headers = line.and_then(retry_after);
@@ -19,22 +19,22 @@ pub(crate) fn read(headers: &HeaderMap, body: Option<&[u8]>) -> Option<Duration>
     in_headers.max(in_body)
 }
 
-/// What `Retry-After` says, from now on; `None` for what is no hint, and for a date that is past.
+/// Returns the wait that `Retry-After` asks for; `None` if it is invalid or a past date.
 pub(crate) fn retry_after(line: &str) -> Option<Duration> {
     of_line(line.trim(), Timestamp::now())
 }
 
-/// Seconds, or a date.
+/// Parses a number of seconds, or a date.
 fn of_line(line: &str, now: Timestamp) -> Option<Duration> {
     if let Ok(seconds) = line.parse() {
         return Some(Duration::from_secs(seconds));
     }
     let date = jiff::fmt::rfc2822::parse(line).ok()?.timestamp();
-    // What is past is no hint to wait, and none to come at once either.
+    // A past date is no hint: neither to wait nor to retry at once.
     Duration::try_from(date.duration_since(now)).ok()
 }
 
-/// `google.rpc.RetryInfo` among the details of an error.
+/// Returns the delay of `google.rpc.RetryInfo` in the details of an error.
 fn retry_info(body: &[u8]) -> Option<Duration> {
     let body: Value = serde_json::from_slice(body).ok()?;
     let details = body.pointer("/error/details")?.as_array()?;

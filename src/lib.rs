@@ -1,13 +1,13 @@
-//! Breakerbox: an actor-based supervision runtime for the calls that a program makes to things
-//! it does not control.
+//! Breakerbox: an actor-based supervision runtime for the calls that a program makes to things it
+//! does not control.
 //!
 //! Every external dependency gets its own breaker actor, its own supervised workers and its own
-//! fallbacks, so that one sick dependency can neither hang, drown nor crash the rest.
+//! fallbacks, so that one failing dependency can neither hang, overload nor crash the rest.
 //!
-//! An async function is protected by an attribute, `#[protected("name")]` (feature `macros`).
+//! The attribute `#[protected("name")]` protects an async function (feature `macros`).
 //!
-//! This is the facade: configuration and log output here, the runtime in `breakerbox-actors`,
-//! the machines that decide in `breakerbox-policy`.
+//! This crate is the facade. It contains configuration and log output; the runtime is in
+//! `breakerbox-actors`, the state machines are in `breakerbox-policy`.
 
 pub mod config;
 
@@ -32,7 +32,7 @@ pub mod reload;
 #[cfg(feature = "cli")]
 pub mod telemetry;
 
-// what the HTTP clients share
+// shared by the HTTP clients
 #[cfg(feature = "mcp")]
 mod hint;
 
@@ -46,16 +46,18 @@ pub use breakerbox_macros::protected;
 pub use breakerbox_policy as policy;
 pub use config::Settings;
 
-/// What most programs need: `use breakerbox::prelude::*;`.
+/// Items that most programs need: `use breakerbox::prelude::*;`.
 pub mod prelude {
     pub use std::time::Duration;
 
     pub use breakerbox_actors::{
-        Answer, Call, CallContext, CallError, CallOptions, Child, Client, Dependency, Event,
-        EventKind, Fixed, Group, On, Rule, Runtime, RuntimeSettings, Session, Source, StaleCache,
-        Verdict,
+        Answer, AnswerSource, Call, CallContext, CallError, CallOptions, Child, Client, Dependency,
+        Event, EventKind, FallbackRule, Fixed, Group, Runtime, RuntimeSettings, ServeOn, Session,
+        StaleCache, Verdict,
     };
-    pub use breakerbox_policy::{Class, Command, DependencySettings, Executed, Priority, Symptom};
+    pub use breakerbox_policy::{
+        BreakerCommand, Class, DependencySettings, Executed, Priority, Symptom,
+    };
 
     pub use crate::config::Settings;
     #[cfg(feature = "macros")]
@@ -78,9 +80,9 @@ impl From<Settings> for RuntimeSettings {
 
 #[cfg(feature = "recorder")]
 impl Settings {
-    /// What a runtime is started with, its recorder too where `recorder.path` names a file.
+    /// Converts to runtime settings, with a recorder if `recorder.path` names a file.
     ///
-    /// # Errors  The file, or the thread that writes it, cannot be made.
+    /// # Errors  The file, or the thread that writes it, cannot be created.
     pub fn into_runtime(self) -> std::io::Result<RuntimeSettings> {
         let config = self.recorder.clone();
         let mut settings = RuntimeSettings::from(self);
@@ -100,3 +102,8 @@ impl Settings {
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 pub struct Readme;
+
+/// Compiles the program of the page on agent systems.
+#[cfg(all(doctest, feature = "agents"))]
+#[doc = include_str!("../docs/agents.md")]
+pub struct AgentsPage;

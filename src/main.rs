@@ -1,4 +1,4 @@
-//! The command `breakerbox`: reads the arguments, runs one command, ends with its exit code.
+//! The command `breakerbox`: parses the arguments, runs one command, and exits with its code.
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong use or configuration, 130 interrupted. Results go to
 //! standard output, errors to standard error.
@@ -25,27 +25,27 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 /// Actor-based supervision for the calls that a program makes to things it does not control.
 #[derive(Debug, Parser)]
 #[command(name = "breakerbox", version)]
-struct Arguments {
+struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Breaks three simulated dependencies one after the other and shows how all recover
+    /// Breaks three simulated dependencies one after the other and shows their recovery
     ///
-    /// Needs no network and no configuration: it starts three HTTP servers on loopback ports,
-    /// lets agents call them, and checks itself that every call is accounted for. Log lines
-    /// appear on standard error where RUST_LOG is set. A gateway and an admin side are open on
-    /// loopback ports too; it prints where. BREAKERBOX__ADMIN__TOKEN allows changes there.
+    /// Needs no network and no configuration: it starts three HTTP servers on loopback ports, lets
+    /// agents call them, and verifies that every call is accounted for. With RUST_LOG set, log
+    /// lines appear on standard error. A gateway and an admin side listen on loopback ports too;
+    /// their addresses are printed. BREAKERBOX__ADMIN__TOKEN allows changes there.
     Demo {
-        /// What is shown
+        /// Scenario to run
         #[arg(long, value_enum, default_value_t = Scenario::Outages)]
         scenario: Scenario,
-        /// Takes a fifth of the time: about 5 seconds instead of 20, or 12 instead of 60
+        /// Runs in a fifth of the time: about 5 seconds instead of 20, or 12 instead of 60
         #[arg(long)]
         fast: bool,
-        /// Goes on with everything running afterwards, until ctrl-c; for the scenario outages
+        /// Keeps everything running afterwards, until ctrl-c; for the scenario outages
         #[arg(long)]
         stay: bool,
     },
@@ -54,90 +54,95 @@ enum Command {
     MemoryServer,
     /// Runs the sidecar: protects HTTP services for a program in any language
     ///
-    /// Without a configuration of your own it starts three simulated dependencies on loopback.
-    /// SIGHUP and changed files are taken over while it runs; SIGTERM and ctrl-c let requests in
-    /// flight end first. It prints the addresses it listens on.
+    /// Without a configuration it starts three simulated dependencies on loopback. SIGHUP and
+    /// changed files are applied while it runs. On SIGTERM and ctrl-c, requests in flight may
+    /// finish first. It prints the addresses on which it listens.
     Serve {
-        /// The folder of the files [default: config, if it is there]
+        /// Directory of the configuration files [default: config, if it exists]
         #[arg(long, value_name = "DIR")]
         config: Option<PathBuf>,
-        /// The environment, such as production [default: $BREAKERBOX_ENV or development]
+        /// Environment, such as production [default: $BREAKERBOX_ENV or development]
         #[arg(long, value_name = "NAME")]
         env: Option<String>,
     },
-    /// Validates the configuration and prints every value that holds, with its layer
+    /// Validates the configuration and prints every effective value with its layer
     Check {
-        /// The folder of the files [default: config, if it is there]
+        /// Directory of the configuration files [default: config, if it exists]
         #[arg(long, value_name = "DIR")]
         config: Option<PathBuf>,
-        /// The environment, such as production [default: $BREAKERBOX_ENV or development]
+        /// Environment, such as production [default: $BREAKERBOX_ENV or development]
         #[arg(long, value_name = "NAME")]
         env: Option<String>,
     },
-    /// Runs a recorded trace through other settings and shows when the breakers would have moved
+    /// Replays a recorded trace with other settings and shows the breakers' changes of state
     ///
-    /// Compares the settings that it was recorded with to those of a configuration, or of two.
-    /// No time passes and nothing is called.
-    Replay(replay::Arguments),
-    /// Shows how the dependencies of a running Breakerbox are
+    /// Compares the recorded settings with those of a configuration, or those of two
+    /// configurations. No time passes and no dependency is called.
+    Replay(replay::ReplayArgs),
+    /// Shows the state of the dependencies of a running Breakerbox
     Status(operator::Status),
-    /// Refuses every call to a dependency, until it ends or is closed
-    Open(operator::Order),
-    /// Closes a dependency's breaker, and takes off whatever an operator set
-    Close(operator::Order),
-    /// Lets every call through and records nothing, until it ends or is closed
-    Disable(operator::Order),
-    /// Lets every call through and only measures, until it ends or is closed
-    Shadow(operator::Order),
-    /// Closes a dependency's breaker and sets its counters to zero
-    Reset(operator::Order),
-    /// Shows what has happened in a running Breakerbox
+    /// Forces a breaker open: refuses every call, for a time or until it is closed
+    Open(operator::OperateArgs),
+    /// Closes a breaker and removes any override
+    Close(operator::OperateArgs),
+    /// Disables a breaker: admits every call and records nothing, for a time or until it is closed
+    Disable(operator::OperateArgs),
+    /// Admits every call and only measures (shadow mode), for a time or until it is closed
+    Shadow(operator::OperateArgs),
+    /// Closes a breaker and sets its counters to zero
+    Reset(operator::OperateArgs),
+    /// Shows the events of a running Breakerbox
     Events(operator::Events),
-    /// Prints the completions for a shell
+    /// Prints shell completions
     Completions {
-        /// Which shell
+        /// The shell
         shell: clap_complete::Shell,
     },
     /// Prints a man page
     Man {
-        /// The page of one command instead of that of all
+        /// Command to describe [default: all commands]
         command: Option<String>,
     },
 }
 
-/// What the demo shows.
+/// Scenarios of the demo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Scenario {
     /// Three dependencies break one after the other, and all recover
     Outages,
-    /// An agent system with fifty callers: an index that fails, a server that is killed, a quota
-    /// that is used up, a configuration that is broken
+    /// An agent system with fifty callers: a failing index, a killed server, an exhausted quota,
+    /// and a broken configuration
     Agents,
 }
 
-/// How a command ended.
+/// Result of a command, as exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+enum ExitReason {
     Done = 0,
     Failed = 1,
     WrongUse = 2,
     Interrupted = 130,
 }
 
-impl From<End> for ExitCode {
-    fn from(end: End) -> Self {
+impl From<ExitReason> for ExitCode {
+    fn from(end: ExitReason) -> Self {
         Self::from(end as u8)
     }
 }
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments = match Cli::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Nobody is left to be told when even this cannot be written.
+            // If this cannot be written either, no output is left.
             let _ = error.print();
             let wrong = error.use_stderr();
-            return if wrong { End::WrongUse } else { End::Done }.into();
+            return if wrong {
+                ExitReason::WrongUse
+            } else {
+                ExitReason::Done
+            }
+            .into();
         }
     };
     let (mut out, mut err) = (stdout(), stderr());
@@ -160,37 +165,37 @@ fn main() -> ExitCode {
         Command::Events(events) => operator::events(&events, &mut out, &mut err),
         Command::Completions { shell } => {
             let mut text = Vec::new();
-            clap_complete::generate(shell, &mut Arguments::command(), "breakerbox", &mut text);
-            out.write_all(&text).map(|()| End::Done)
+            clap_complete::generate(shell, &mut Cli::command(), "breakerbox", &mut text);
+            out.write_all(&text).map(|()| ExitReason::Done)
         }
         Command::Man { command } => write_man_page(command.as_deref(), &mut out, &mut err),
     };
     let end = end.unwrap_or_else(|error| {
-        // Whoever closes a pipe has read enough, and need not be told.
+        // A closed pipe means that its reader has read enough: no error message.
         if error.kind() != std::io::ErrorKind::BrokenPipe {
-            // Standard error may be gone too.
+            // Standard error may be closed too.
             let _ = writeln!(
                 err,
                 "breakerbox: standard output cannot be written: {error}"
             );
         }
-        End::Failed
+        ExitReason::Failed
     });
     end.into()
 }
 
-/// Its standard output is the protocol's.
-fn serve_memory(err: &mut dyn Write) -> std::io::Result<End> {
+/// Serves on standard input and output; standard output belongs to the protocol.
+fn serve_memory(err: &mut dyn Write) -> std::io::Result<ExitReason> {
     let Some(file) = std::env::var_os("MEMORY_FILE_PATH") else {
         writeln!(
             err,
             "breakerbox: MEMORY_FILE_PATH is not set, allowed: the path of a file"
         )?;
-        return Ok(End::WrongUse);
+        return Ok(ExitReason::WrongUse);
     };
     let input = std::io::stdin().lock();
     breakerbox::agents::fakes::memory::serve(input, stdout().lock(), file.as_ref())?;
-    Ok(End::Done)
+    Ok(ExitReason::Done)
 }
 
 fn start_demo(
@@ -199,19 +204,19 @@ fn start_demo(
     stay: bool,
     out: &mut dyn Write,
     err: &mut dyn Write,
-) -> std::io::Result<End> {
+) -> std::io::Result<ExitReason> {
     let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     if set("RUST_LOG")
         && let Err(error) = Telemetry::init(Format::Auto)
     {
         writeln!(err, "breakerbox: {error}")?;
-        return Ok(End::WrongUse);
+        return Ok(ExitReason::WrongUse);
     }
     let colour = stdout().is_terminal() && !set("NO_COLOR");
     if scenario == Scenario::Agents {
         if stay {
             writeln!(err, "breakerbox: --stay is for the scenario outages only")?;
-            return Ok(End::WrongUse);
+            return Ok(ExitReason::WrongUse);
         }
         let tempo = if fast {
             demo::research::FAST
@@ -224,14 +229,14 @@ fn start_demo(
     actix::System::new().block_on(demo::run(pace, stay, colour, out, err))
 }
 
-/// The page of all, which names the commands, or that of one.
+/// Writes the man page of the whole command, or that of one subcommand.
 fn write_man_page(
     command: Option<&str>,
     out: &mut dyn Write,
     err: &mut dyn Write,
-) -> std::io::Result<End> {
-    let mut all = Arguments::command();
-    // Then each command knows its whole name.
+) -> std::io::Result<ExitReason> {
+    let mut all = Cli::command();
+    // Sets the full name of each subcommand.
     all.build();
     let page = match command {
         None => all,
@@ -239,14 +244,14 @@ fn write_man_page(
             Some(one) => one.clone(),
             None => {
                 writeln!(err, "breakerbox: there is no command {name:?}")?;
-                return Ok(End::WrongUse);
+                return Ok(ExitReason::WrongUse);
             }
         },
     };
     let mut text = Vec::new();
     clap_mangen::Man::new(page).render(&mut text)?;
     out.write_all(&text)?;
-    Ok(End::Done)
+    Ok(ExitReason::Done)
 }
 
 fn start_serve(
@@ -254,10 +259,10 @@ fn start_serve(
     env: Option<String>,
     out: &mut dyn Write,
     err: &mut dyn Write,
-) -> std::io::Result<End> {
+) -> std::io::Result<ExitReason> {
     if let Err(error) = Telemetry::init(Format::Auto) {
         writeln!(err, "breakerbox: {error}")?;
-        return Ok(End::WrongUse);
+        return Ok(ExitReason::WrongUse);
     }
     actix::System::new().block_on(serve::run(config, env, out, err))
 }

@@ -1,10 +1,9 @@
-//! Servers that speak the Model Context Protocol, under the runtime's protection: as processes of
-//! ours, or over HTTP.
+//! Protected clients for servers of the Model Context Protocol, as child processes or over HTTP.
 //!
-//! A process is a supervised worker: its whole group of processes is owned, killed and reaped with
-//! it, its standard error is kept within bounds, and it is replaced when it dies, breaks the
-//! protocol or hangs. Both dialects are spoken. A tool's own error is an answer; what a tool may
-//! have done is never promised to be undone (rules CALL-2 and CALL-7).
+//! A process is a supervised worker: its whole process group is owned, killed and reaped with it,
+//! a bounded tail of its standard error is kept, and it is replaced when it dies, breaks the
+//! protocol or hangs. Both dialects of the protocol are supported. A tool's own error is an answer.
+//! There is no promise to undo the effects of a tool (rules CALL-2 and CALL-7).
 //!
 //! ```no_run
 //! use breakerbox::mcp::{self, McpSettings};
@@ -23,7 +22,7 @@
 //! # }
 //! ```
 
-// a call's way
+// path of a call
 mod client;
 
 mod call;
@@ -67,11 +66,11 @@ pub use process::{adopt_orphans, reap_all};
 pub use settings::{McpServer, McpSettings};
 pub use tools::Tool;
 
-use crate::{DependencyBuilder, Fallback, Rule, Runtime, StartError};
-use board::Board;
+use crate::{DependencyBuilder, Fallback, FallbackRule, Runtime, StartError};
+use board::ServerState;
 
-/// Starts a server as a dependency of this name, with the policy that the runtime's settings have
-/// for it, and waits until it serves.
+/// Starts a server as a dependency named `name`, with the policy from the runtime's settings, and
+/// waits until it is ready.
 ///
 /// # Errors  The server does not start, or as [`DependencyBuilder::start`].
 pub async fn start(
@@ -82,9 +81,9 @@ pub async fn start(
     dependency(runtime, name, settings).start().await
 }
 
-/// A server that can be started, once its policy and its fallbacks are said.
+/// Returns a builder for a server, to set its policy and fallbacks before it starts.
 pub fn dependency(runtime: &Runtime, name: &str, settings: &McpSettings) -> McpBuilder {
-    let board = Arc::new(Board::new(settings.clone()));
+    let board = Arc::new(ServerState::new(settings.clone()));
     let serial = settings.serial_writes;
     let new = runtime.dependency(name).configure(|policy| {
         let writes = &mut policy.bulkhead.max_concurrent_writes;
@@ -99,34 +98,34 @@ pub fn dependency(runtime: &Runtime, name: &str, settings: &McpSettings) -> McpB
     }
 }
 
-/// A server that can be started.
+/// Builder of a server.
 #[derive(Debug)]
 #[must_use = "nothing is started before `start`"]
 pub struct McpBuilder {
     builder: DependencyBuilder<Mcp>,
-    board: Arc<Board>,
+    board: Arc<ServerState>,
 }
 
 impl McpBuilder {
-    /// Changes its policy.
+    /// Changes the policy.
     pub fn configure(mut self, change: impl FnOnce(&mut DependencySettings)) -> Self {
         self.builder = self.builder.configure(change);
         self
     }
 
-    /// Adds a fallback behind the others, for refusals and failures but not for writes.
+    /// Adds a fallback after the others, for refusals and failures but not for writes.
     pub fn fallback(mut self, fallback: impl Fallback<Mcp>) -> Self {
         self.builder = self.builder.fallback(fallback);
         self
     }
 
-    /// Adds a fallback that says itself when it serves.
-    pub fn fallback_rule(mut self, rule: Rule<Mcp>) -> Self {
+    /// Adds a fallback with its own rule for when it serves.
+    pub fn fallback_rule(mut self, rule: FallbackRule<Mcp>) -> Self {
         self.builder = self.builder.fallback_rule(rule);
         self
     }
 
-    /// Starts it, and waits until it serves.
+    /// Starts the server, and waits until it is ready.
     ///
     /// # Errors  As [`start`].
     pub async fn start(self) -> Result<McpClient, StartError> {

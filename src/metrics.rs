@@ -1,8 +1,8 @@
-//! Metrics in the text format of Prometheus.
+//! Metrics in the Prometheus text format.
 //!
-//! Nothing is kept here that a call would have to touch: each scrape reads what the runtime counts
-//! anyway, and is done on the admin side's own thread. Labels are names of dependencies and of
-//! their fallbacks, and words of closed lists: never keys, requests or errors.
+//! No state is kept here that a call would have to update: each scrape reads the runtime's own
+//! counters, on the admin side's thread. Labels are names of dependencies and of their fallbacks,
+//! and values of closed lists: never keys, requests or errors.
 
 mod series;
 
@@ -23,10 +23,11 @@ use crate::admin::{Admin, Phase, dependency_of, kind_of, pause_word, state_word}
 use crate::{DependencyStatus, Health, RefusedBy, Runtime};
 use series::Family;
 
-/// Subjects whose events are told apart; the others are counted together.
+/// Maximum number of counters by dependency and kind of event; further events are counted without a
+/// dependency.
 const MAX_SUBJECTS: usize = 1024;
 
-/// What is counted of events, beside what the runtime counts.
+/// Counters of events, beside the runtime's own.
 #[derive(Clone, Default)]
 pub(crate) struct Metrics {
     events: Arc<Mutex<EventCounts>>,
@@ -34,11 +35,11 @@ pub(crate) struct Metrics {
     exports: Arc<OnceLock<Arc<crate::otel::Counts>>>,
 }
 
-/// Events by dependency and kind.
+/// Number of events by dependency and kind.
 type EventCounts = BTreeMap<(String, &'static str), u64>;
 
 impl Metrics {
-    /// Counts this runtime's events from now on.
+    /// Counts this runtime's events from this call on.
     pub(crate) fn watch(runtime: &Runtime) -> Self {
         let metrics = Self::default();
         let weak = Arc::downgrade(&metrics.events);
@@ -57,26 +58,26 @@ impl Metrics {
         metrics
     }
 
-    /// Shows what became of traces and metrics too, once.
+    /// Adds the counters of exported traces and metrics. Only the first call counts.
     #[cfg(feature = "otel")]
     pub(crate) fn count_exports(&self, counts: &Arc<crate::otel::Counts>) {
-        // Whoever came first is counted.
+        // The first exporter is the one counted.
         let _ = self.exports.set(Arc::clone(counts));
     }
 }
 
-/// Answers `GET /metrics`.
+/// Handles `GET /metrics`.
 pub(crate) async fn scrape(State(admin): State<Admin>) -> Response {
     let encoder = TextEncoder::new();
     let mut text = Vec::new();
-    // It fails only for families without series, and those are left out.
+    // Encoding fails only for families without series, and those are left out.
     if let Err(error) = encoder.encode(&families(&admin), &mut text) {
         tracing::error!(%error, "metrics cannot be written");
     }
     ([(CONTENT_TYPE, encoder.format_type().to_owned())], text).into_response()
 }
 
-/// Everything there is to tell, read once.
+/// Returns all families, read once.
 pub(crate) fn families(admin: &Admin) -> Vec<MetricFamily> {
     let runtime = admin.runtime();
     let statuses = runtime.statuses();
@@ -346,7 +347,7 @@ fn of_process(admin: &Admin) -> [Family; 3] {
     [info, ready, threads]
 }
 
-/// What the collector gets, where there is one.
+/// Counters of the exports to the collector, if there are exports.
 #[cfg(feature = "otel")]
 fn of_exports(admin: &Admin) -> [Family; 2] {
     let mut spans = Family::counter(

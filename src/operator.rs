@@ -1,7 +1,7 @@
-//! `breakerbox status`, `open`, `close`, `disable`, `shadow`, `reset` and `events`: what an operator
-//! asks of a running Breakerbox, over its admin side.
+//! `breakerbox status`, `open`, `close`, `disable`, `shadow`, `reset` and `events`: operator
+//! commands for a running Breakerbox, over its admin side.
 //!
-//! They decide nothing: the server checks, carries out and records.
+//! The commands make no decisions: the server validates, carries out and records.
 
 mod client;
 
@@ -16,25 +16,26 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::End;
-use client::{Failure, Remote};
+use crate::ExitReason;
+use client::{ClientError, Remote};
 
-/// How often a view that is watched is renewed.
+/// Refresh interval of `--watch`.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Where the running one is, and how it knows us.
+/// Address of the running Breakerbox, and credentials for it.
 #[derive(Debug, Args)]
-pub(crate) struct Where {
-    /// The address of its admin side [default: admin.bind of the configuration]
+pub(crate) struct AdminTarget {
+    /// Address of its admin side [default: admin.bind of the configuration]
     #[arg(long, value_name = "URL")]
     admin: Option<String>,
-    /// A file with the token, for whatever changes something [default: $BREAKERBOX__ADMIN__TOKEN]
+    /// File with the admin token, for commands that make changes [default:
+    /// $BREAKERBOX__ADMIN__TOKEN]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// The folder of the configuration [default: config, if it is there]
+    /// Directory of the configuration files [default: config, if it exists]
     #[arg(long, value_name = "DIR")]
     config: Option<PathBuf>,
-    /// The environment, such as production [default: $BREAKERBOX_ENV or development]
+    /// Environment, such as production [default: $BREAKERBOX_ENV or development]
     #[arg(long, value_name = "NAME")]
     env: Option<String>,
 }
@@ -42,51 +43,51 @@ pub(crate) struct Where {
 /// Arguments of `status`.
 #[derive(Debug, Args)]
 pub(crate) struct Status {
-    /// One dependency instead of all
+    /// Shows one dependency instead of all
     name: Option<String>,
-    /// Prints what the admin side says, as JSON
+    /// Prints the response of the admin side as JSON
     #[arg(long)]
     json: bool,
-    /// Goes on until it is interrupted: redraws on a terminal, else prints what has changed
+    /// Repeats until interrupted: redraws on a terminal, else prints changes
     #[arg(long)]
     watch: bool,
     #[command(flatten)]
-    place: Where,
+    place: AdminTarget,
 }
 
 /// Arguments of `open`, `close`, `disable`, `shadow` and `reset`.
 #[derive(Debug, Args)]
-pub(crate) struct Order {
-    /// The dependency
+pub(crate) struct OperateArgs {
+    /// Name of the dependency
     name: String,
-    /// Why; it stands in the audit event
+    /// Reason, recorded in the audit event
     #[arg(long, value_name = "TEXT")]
     reason: String,
-    /// For how long, such as 10m; else until somebody closes it. Means nothing with close and reset
+    /// Duration, such as 10m [default: until an operator closes it]. Ignored by close and reset
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
     for_: Option<Duration>,
     #[command(flatten)]
-    place: Where,
+    place: AdminTarget,
 }
 
 /// Arguments of `events`.
 #[derive(Debug, Args)]
 pub(crate) struct Events {
-    /// Goes on with what happens until it is interrupted
+    /// Follows new events until interrupted
     #[arg(long)]
     follow: bool,
-    /// Only events with an id above this
+    /// Shows only events with an id above this
     #[arg(long, value_name = "ID")]
     since: Option<u64>,
-    /// One JSON object a line
+    /// Prints one JSON object a line
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    place: Where,
+    place: AdminTarget,
 }
 
 /// Runs `status`.
-pub(crate) fn status(status: &Status, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<End> {
+pub(crate) fn status(status: &Status, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<ExitReason> {
     run(err, async |err| {
         let remote = match Remote::new(&status.place, false) {
             Ok(remote) => remote,
@@ -96,13 +97,13 @@ pub(crate) fn status(status: &Status, out: &mut dyn Write, err: &mut dyn Write) 
             return watch(status, &remote, out, err).await;
         }
         match ask(status, &remote).await {
-            Ok(answer) => show(status, &answer, out).map(|()| End::Done),
+            Ok(answer) => show(status, &answer, out).map(|()| ExitReason::Done),
             Err(failure) => tell(&failure, err),
         }
     })
 }
 
-async fn ask(status: &Status, remote: &Remote) -> Result<Value, Failure> {
+async fn ask(status: &Status, remote: &Remote) -> Result<Value, ClientError> {
     match &status.name {
         Some(name) => remote.get(&["api", "dependencies", name]).await,
         None => remote.get(&["api", "dependencies"]).await,
@@ -122,20 +123,20 @@ fn show(status: &Status, answer: &Value, out: &mut dyn Write) -> io::Result<()> 
     }
 }
 
-/// Shows it again and again. A server that is away for a while is waited for.
+/// Shows the status repeatedly, and waits for a server that is away for a while.
 async fn watch(
     status: &Status,
     remote: &Remote,
     out: &mut dyn Write,
     err: &mut dyn Write,
-) -> io::Result<End> {
+) -> io::Result<ExitReason> {
     let redraws = stdout().is_terminal() && !status.json;
     let mut shown = None;
     loop {
         match ask(status, remote).await {
             Ok(answer) if shown.as_ref() != Some(&answer) => {
                 if redraws {
-                    // To the corner, and clear: the terminal keeps what was there before.
+                    // Move to the corner and clear; the terminal keeps earlier output.
                     write!(out, "\u{1b}[H\u{1b}[2J")?;
                 }
                 show(status, &answer, out)?;
@@ -153,7 +154,7 @@ async fn watch(
         }
         tokio::select! {
             () = tokio::time::sleep(EVERY) => {}
-            _ = tokio::signal::ctrl_c() => return Ok(End::Interrupted),
+            _ = tokio::signal::ctrl_c() => return Ok(ExitReason::Interrupted),
         }
     }
 }
@@ -161,10 +162,10 @@ async fn watch(
 /// Runs `open`, `close`, `disable`, `shadow` or `reset`.
 pub(crate) fn operate(
     operation: &str,
-    order: &Order,
+    order: &OperateArgs,
     out: &mut dyn Write,
     err: &mut dyn Write,
-) -> io::Result<End> {
+) -> io::Result<ExitReason> {
     run(err, async |err| {
         let remote = match Remote::new(&order.place, true) {
             Ok(remote) => remote,
@@ -182,7 +183,7 @@ pub(crate) fn operate(
                     writeln!(err, "breakerbox: {note}")?;
                 }
                 table::all(&json!([answer["dependency"]]), out)?;
-                Ok(End::Done)
+                Ok(ExitReason::Done)
             }
             Err(failure) => tell(&failure, err),
         }
@@ -190,7 +191,7 @@ pub(crate) fn operate(
 }
 
 /// Runs `events`.
-pub(crate) fn events(events: &Events, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<End> {
+pub(crate) fn events(events: &Events, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<ExitReason> {
     run(err, async |err| {
         let remote = match Remote::new(&events.place, false) {
             Ok(remote) => remote,
@@ -208,14 +209,14 @@ pub(crate) fn events(events: &Events, out: &mut dyn Write, err: &mut dyn Write) 
                 for event in page["events"].as_array().into_iter().flatten() {
                     follow::write(event, events.json, out)?;
                 }
-                Ok(End::Done)
+                Ok(ExitReason::Done)
             }
             Err(failure) => tell(&failure, err),
         }
     })
 }
 
-fn tell(failure: &Failure, err: &mut dyn Write) -> io::Result<End> {
+fn tell(failure: &ClientError, err: &mut dyn Write) -> io::Result<ExitReason> {
     writeln!(err, "breakerbox: {failure}")?;
     Ok(failure.end())
 }
@@ -223,8 +224,8 @@ fn tell(failure: &Failure, err: &mut dyn Write) -> io::Result<End> {
 /// Runs one command to its end on this thread.
 fn run(
     err: &mut dyn Write,
-    command: impl AsyncFnOnce(&mut dyn Write) -> io::Result<End>,
-) -> io::Result<End> {
+    command: impl AsyncFnOnce(&mut dyn Write) -> io::Result<ExitReason>,
+) -> io::Result<ExitReason> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
@@ -232,7 +233,7 @@ fn run(
         Ok(runtime) => runtime.block_on(command(err)),
         Err(error) => {
             writeln!(err, "breakerbox: the command cannot run: {error}")?;
-            Ok(End::Failed)
+            Ok(ExitReason::Failed)
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Traces and metrics for an OpenTelemetry collector, by OTLP over HTTP.
 //!
-//! Everything here runs on threads of its own. A request leaves a finished span in a bounded queue
-//! and goes on; when the collector is slow or gone, spans are dropped and counted. What a span says
-//! is decided by the gateway, what a metric says by `metrics`.
+//! Exports run on their own threads. A request only pushes a finished span to a bounded queue. If
+//! the collector is slow or gone, spans are dropped and counted. The gateway defines the content of
+//! spans, `metrics` that of metrics.
 
 mod sender;
 
@@ -27,10 +27,10 @@ use crate::config::OtelConfig;
 use crate::gateway::Tracing;
 use sender::Sender;
 
-/// How much longer than an export the end of all exports may take.
+/// Time that ending all exports may take beyond the limit of one export.
 const MARGIN: Duration = Duration::from_secs(1);
 
-/// Sends traces and metrics until [`Exporter::shutdown`].
+/// Exports traces and metrics until [`Exporter::shutdown`].
 pub struct Exporter {
     config: OtelConfig,
     resource: Resource,
@@ -38,33 +38,33 @@ pub struct Exporter {
     provider: Option<SdkTracerProvider>,
     counts: Arc<Counts>,
     reports: Option<Reports>,
-    /// Ends the thread when it goes.
+    /// Ends the thread when dropped.
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// The task that sends metrics.
+/// The task that exports metrics.
 struct Reports {
     last: oneshot::Sender<()>,
     task: tokio::task::JoinHandle<()>,
 }
 
-/// Why nothing can be sent.
+/// Reason why nothing can be exported.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExporterError {
-    /// A thread cannot be made.
+    /// A thread cannot be started.
     #[error("a thread for traces and metrics cannot be started: {0}")]
     Thread(#[from] io::Error),
-    /// Something of the configuration cannot be used.
+    /// A part of the configuration cannot be used.
     #[error("nothing can be sent to otel.endpoint: {0}")]
     Unusable(String),
 }
 
-/// What became of spans and reports.
+/// Counters of spans and metric reports, by result.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
-    /// Spans that are not sent yet.
+    /// Spans not sent yet.
     waiting: AtomicUsize,
     sent: AtomicU64,
     dropped: AtomicU64,
@@ -74,7 +74,7 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    /// Spans by what became of them.
+    /// Number of spans by result.
     pub(crate) fn spans(&self) -> [(&'static str, u64); 3] {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         [
@@ -84,7 +84,7 @@ impl Counts {
         ]
     }
 
-    /// Reports of metrics by what became of them.
+    /// Number of metric reports by result.
     pub(crate) fn reports(&self) -> [(&'static str, u64); 2] {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         [
@@ -95,10 +95,10 @@ impl Counts {
 }
 
 impl Exporter {
-    /// Begins to send traces as they come; `None` where no endpoint is configured. Metrics follow
-    /// with [`Exporter::report`].
+    /// Starts exporting traces. Returns `None` if no endpoint is configured. [`Exporter::report`]
+    /// starts the metrics.
     ///
-    /// # Errors  [`ExporterError`]. A collector that does not answer is none.
+    /// # Errors  [`ExporterError`]. An unreachable collector is no error.
     pub fn start(config: &OtelConfig) -> Result<Option<Self>, ExporterError> {
         let Some(endpoint) = &config.endpoint else {
             return Ok(None);
@@ -124,7 +124,7 @@ impl Exporter {
         Ok(Some(exporter))
     }
 
-    /// What the gateway makes spans with.
+    /// Returns the gateway's factory of spans.
     #[must_use]
     pub fn tracing(&self) -> Tracing {
         match &self.provider {
@@ -133,8 +133,8 @@ impl Exporter {
         }
     }
 
-    /// Sends what `GET /metrics` shows from now on, at each interval; and has that show what became
-    /// of spans and reports.
+    /// Exports the metrics of `GET /metrics` at each interval, and adds the counters of spans and
+    /// reports to them.
     pub fn report(&mut self, admin: &Admin) {
         admin.metrics().count_exports(&self.counts);
         if !self.config.metrics || self.reports.is_some() {
@@ -154,9 +154,9 @@ impl Exporter {
         });
     }
 
-    /// Sends what is left, for at most `otel.timeout`, and ends. False when something was lost.
+    /// Sends the rest, for at most `otel.timeout`, and ends. Returns false if data was lost.
     ///
-    /// # Cancel safety   Dropped, what is left is not waited for.
+    /// # Cancel safety   If dropped, the rest is not waited for.
     pub async fn shutdown(mut self) -> bool {
         let limit = self.config.timeout;
         let reports = self.reports.take();
@@ -164,13 +164,13 @@ impl Exporter {
             let Some(Reports { last, task }) = reports else {
                 return true;
             };
-            // Where the task is gone, waiting for it says so.
+            // If the task is gone, awaiting it reports that.
             let _ = last.send(());
             task.await.is_ok()
         };
         let provider = self.provider.take();
         let flushed = tokio::task::spawn_blocking(move || {
-            // It waits for the thread that exports, and no longer than this.
+            // This waits for the exporting thread, up to the limit.
             provider.is_none_or(|provider| provider.shutdown_with_timeout(limit).is_ok())
         });
         let both = async {
@@ -180,7 +180,7 @@ impl Exporter {
         let ended = tokio::time::timeout(limit + MARGIN, both).await;
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // It ends at once; when it panicked it is gone too.
+            // It ends at once. A thread that panicked has ended too.
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
         let [_, (_, dropped), (_, failed)] = self.counts.spans();
@@ -200,14 +200,15 @@ impl fmt::Debug for Exporter {
     }
 }
 
-/// Who says all of this.
+/// Returns the instrumentation scope of all data.
 fn scope() -> InstrumentationScope {
     InstrumentationScope::builder("breakerbox")
         .with_version(env!("CARGO_PKG_VERSION"))
         .build()
 }
 
-/// What this process is: `OTEL_RESOURCE_ATTRIBUTES`, below what is configured.
+/// Returns the resource of this process. The configuration takes precedence over
+/// `OTEL_RESOURCE_ATTRIBUTES`.
 fn resource(config: &OtelConfig) -> Resource {
     let name = config.service_name.clone();
     let around = Resource::builder().build();
@@ -221,7 +222,7 @@ fn resource(config: &OtelConfig) -> Resource {
         .build()
 }
 
-/// Random: two sidecars of one name must not be taken for one.
+/// Returns a random id, so that two sidecars of one name stay distinct.
 fn new_id() -> TraceId {
     RandomIdGenerator::default().new_trace_id()
 }

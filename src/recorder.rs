@@ -1,9 +1,9 @@
-//! Writes what calls came to into a file, for `breakerbox replay` (feature `recorder`).
+//! Recording of call outcomes to a file, for `breakerbox replay` (feature `recorder`).
 //!
-//! A trace is made of lines of JSON: a header; the settings of each dependency's breaker, when it
+//! A trace consists of JSON lines: a header; the settings of each dependency's breaker, when it
 //! starts and at each change; and an outcome for each attempt. Times are milliseconds since the
-//! runtime's start, with a fraction that is exact to the nanosecond. Requests and answers are not
-//! recorded.
+//! runtime's start, with a fraction that is exact to the nanosecond. Requests and responses are
+//! never recorded.
 //!
 //! ```text
 //! {"header":{"format":1,"version":"0.1.0","started":"2026-03-01T12:00:00.000Z"}}
@@ -29,20 +29,20 @@ use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use breakerbox_actors::{Ended, Record};
+use breakerbox_actors::{AttemptRecord, OutcomeRecorder};
 use breakerbox_policy::{BreakerSettings, Time};
 
 pub use trace::{RecordedOutcome, Recording, Trace, TraceError};
 
 use writer::{Entry, Known, Writer};
 
-/// How much a [`Recorder`] may hold.
+/// Limits of a [`Recorder`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecorderOptions {
-    /// Outcomes that wait to be written; one more is dropped, and counted.
+    /// Maximum number of outcomes waiting to be written. Further ones are dropped and counted.
     pub max_queue: usize,
-    /// The longest file in bytes. Then it is kept as `<path>.1`, in place of an older one, and a
-    /// new file begins.
+    /// Maximum file size in bytes. A full file is renamed to `<path>.1`, in place of an older one,
+    /// and a new file begins.
     pub max_bytes: u64,
 }
 
@@ -79,28 +79,28 @@ impl Default for RecorderOptions {
 /// ```
 #[derive(Debug)]
 pub struct Recorder {
-    /// There until it is dropped.
+    /// `Some` until the drop.
     sender: Option<SyncSender<Entry>>,
     writer: Option<JoinHandle<()>>,
-    books: Arc<Books>,
+    books: Arc<RecorderState>,
 }
 
-/// What the recorder and its writer share.
+/// State shared by the recorder and its writer.
 #[derive(Debug, Default)]
-struct Books {
+struct RecorderState {
     dropped: AtomicU64,
     failed: AtomicU64,
-    /// Settings on their way. They do not queue with the outcomes: a trace without them would be
-    /// replayed wrongly, so none may be dropped.
+    /// Settings waiting to be written. They bypass the queue of the outcomes: a trace without them
+    /// would be replayed wrongly, so none may be dropped.
     settings: Mutex<Vec<Known>>,
 }
 
 impl Recorder {
-    /// Begins a trace, and the thread that writes it. A file that is there is kept as `<path>.1`.
+    /// Starts a trace and its writer thread. An existing file is renamed to `<path>.1`.
     ///
-    /// # Errors  The file cannot be made, or the thread.
+    /// # Errors  The file or the thread cannot be created.
     pub fn create(path: impl AsRef<Path>, options: RecorderOptions) -> io::Result<Self> {
-        let books = Arc::new(Books::default());
+        let books = Arc::new(RecorderState::default());
         let (path, max_bytes) = (path.as_ref(), options.max_bytes);
         let writer = Writer::create(path, max_bytes, wall_clock(), Arc::clone(&books))?;
         let (sender, receiver) = sync_channel(options.max_queue.max(1));
@@ -114,34 +114,34 @@ impl Recorder {
         })
     }
 
-    /// Outcomes that were dropped because the queue was full.
+    /// Returns the number of outcomes dropped because the queue was full.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.books.dropped.load(Ordering::Relaxed)
     }
 
-    /// Lines that could not be written. The first time is logged.
+    /// Returns the number of lines that could not be written. The first failure is logged.
     #[must_use]
     pub fn failed(&self) -> u64 {
         self.books.failed.load(Ordering::Relaxed)
     }
 
-    /// Waits until everything that was recorded so far is in the file.
+    /// Waits until everything recorded so far is in the file.
     ///
-    /// It blocks for as long as the disk takes: not for the path of a call. Dropping the recorder,
-    /// which its runtime and the runtime's clients hold too, does the same.
+    /// It blocks on the disk: do not use it in the path of a call. Dropping the recorder, which its
+    /// runtime and the runtime's clients hold too, does the same.
     pub fn flush(&self) {
         let (done, told) = sync_channel(1);
         if let Some(sender) = &self.sender
             && sender.send(Entry::Flush(done)).is_ok()
         {
             self.hurry();
-            // A writer that is gone writes nothing more.
+            // A writer that has ended writes nothing more.
             let _ = told.recv();
         }
     }
 
-    /// Puts one into the queue, if there is room.
+    /// Queues an entry if there is room, and returns true if it did.
     fn offer(&self, entry: Entry) -> bool {
         let Some(sender) = &self.sender else {
             return false;
@@ -152,7 +152,7 @@ impl Recorder {
         }
     }
 
-    /// Ends the writer's wait for more.
+    /// Wakes the writer from its wait for more entries.
     fn hurry(&self) {
         if let Some(writer) = &self.writer {
             writer.thread().unpark();
@@ -160,8 +160,8 @@ impl Recorder {
     }
 }
 
-impl Record for Recorder {
-    fn record(&self, ended: Ended<'_>) {
+impl OutcomeRecorder for Recorder {
+    fn record(&self, ended: AttemptRecord<'_>) {
         let kept = self.offer(Entry::Outcome {
             dependency: Arc::clone(ended.dependency),
             at: ended.at,
@@ -180,7 +180,7 @@ impl Record for Recorder {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(known);
-        // With a full queue the writer is awake, and looks by itself.
+        // If the queue is full, the writer is awake and fetches the settings by itself.
         self.offer(Entry::Look);
     }
 }
@@ -190,7 +190,7 @@ impl Drop for Recorder {
         drop(self.sender.take());
         self.hurry();
         if let Some(writer) = self.writer.take() {
-            // One that panicked has nothing more to write.
+            // A writer that panicked has nothing more to write.
             let _ = writer.join();
         }
     }
@@ -198,7 +198,7 @@ impl Drop for Recorder {
 
 #[expect(
     clippy::disallowed_types,
-    reason = "the one place where a trace's times meet the clock on the wall"
+    reason = "the only place where a trace reads the wall clock"
 )]
 fn wall_clock() -> String {
     humantime::format_rfc3339_nanos(std::time::SystemTime::now()).to_string()

@@ -1,6 +1,7 @@
-//! Reads the configuration again: after a change of its files, or a hangup signal.
+//! Reloads of the configuration, after a change of its files or a hangup signal.
 //!
-//! A [`Watcher`] tells what was read, good or bad; [`follow`] has a runtime keep to it (rule CFG-2).
+//! A [`Watcher`] returns each configuration read, valid or not; [`follow`] applies it to a runtime
+//! (rule CFG-2).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -19,13 +20,13 @@ use tokio::sync::mpsc;
 use crate::Runtime;
 use crate::config::{ConfigError, Loader, Settings};
 
-/// Why the configuration was read again.
+/// The reason for a reload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Trigger {
-    /// This file has changed, appeared or gone.
+    /// This file was changed, created or removed.
     File(PathBuf),
-    /// The process got the signal SIGHUP.
+    /// The process received SIGHUP.
     Signal,
 }
 
@@ -38,61 +39,61 @@ impl fmt::Display for Trigger {
     }
 }
 
-/// Why changes cannot be noticed.
+/// Errors of watching for changes.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WatchError {
-    /// The system does not watch this folder; often a limit on watches is reached.
+    /// The system cannot watch this folder; often a limit on watches is reached.
     #[error("{} cannot be watched: {cause}", folder.display())]
     Folder {
         /// The folder.
         folder: PathBuf,
-        /// What the system said.
+        /// The system's error.
         cause: notify::Error,
     },
-    /// No watching at all.
+    /// Files cannot be watched at all.
     #[error("files cannot be watched: {0}")]
     Unsupported(notify::Error),
-    /// The signal cannot be waited for.
+    /// The signal cannot be received.
     #[error("hangup signals cannot be received: {0}")]
     Signal(io::Error),
 }
 
-/// Waits for reasons to read the configuration again. Dropped, it stops.
+/// Watches for reasons to reload the configuration, until it is dropped.
 #[derive(Debug)]
 pub struct Watcher {
     loader: Loader,
     changes: mpsc::Receiver<PathBuf>,
     hangups: Hangups,
-    /// Kept only to be dropped with the rest: that ends the watching.
+    /// Held only for its drop, which stops the watching.
     _files: Option<Debouncer<RecommendedWatcher, RecommendedCache>>,
 }
 
 impl Watcher {
-    /// Begins to watch the loader's files, and to take hangup signals.
+    /// Starts watching the loader's files and hangup signals.
     ///
-    /// It watches folders, since editors and deployments put a new file in the place of the old
-    /// one, and it compares what the files hold, so that nothing else in a folder counts. What has
-    /// changed between an earlier load and this call is seen with the next change.
+    /// It watches folders, since editors and deployments replace files instead of changing them.
+    /// It compares the contents of the files, so that other files in a folder do not count. A
+    /// change between an earlier load and this call is noticed with the next change.
     ///
-    /// # Units   `debounce`: how long after a change the files are read, at least; at most twice
+    /// # Units   `debounce`: minimum delay between a change and the reload; the maximum is twice
     /// as long.
     /// # Errors  [`WatchError`]; the program can go on with [`Watcher::on_signals`].
     /// # Panics  Outside of a tokio runtime.
     pub fn start(loader: Loader, debounce: Duration) -> Result<Self, WatchError> {
         let hangups = Hangups::new().map_err(WatchError::Signal)?;
-        // One place is enough: who reads after a change sees those that came before it too.
+        // One slot is enough: a reload after a change sees the earlier changes, too.
         let (sender, changes) = mpsc::channel(1);
         let folders = folders_of(&loader);
         let mut seen = Contents::of(&loader);
         let own = loader.clone();
         let on_events = move |events: DebounceEventResult| {
-            // Without this, reading the files here would be the next event.
+            // Otherwise, reading the files here would be the next event.
             if events.is_ok_and(|events| events.iter().all(is_reading)) {
                 return;
             }
             if let Some(path) = seen.replaced_by(Contents::of(&own)) {
-                // Full: somebody is told already and has not read yet.
+                // Full: a reload is already pending.
                 let _ = sender.try_send(path);
             }
         };
@@ -110,7 +111,7 @@ impl Watcher {
         })
     }
 
-    /// Takes hangup signals only.
+    /// Watches hangup signals only.
     ///
     /// # Errors  [`WatchError::Signal`].
     /// # Panics  Outside of a tokio runtime.
@@ -125,10 +126,10 @@ impl Watcher {
         })
     }
 
-    /// Waits for the next reason, and reads the configuration then, on the calling thread: a few
-    /// small files. An error is no end; the next change is waited for all the same.
+    /// Waits for the next trigger, then reads the configuration on the calling thread: it is a few
+    /// small files. After an error, the watcher continues with the next change.
     ///
-    /// # Cancel safety   Nothing is lost: a reason that nobody took waits for the next call.
+    /// # Cancel safety   Nothing is lost: a pending trigger is kept for the next call.
     pub async fn next(&mut self) -> (Trigger, Result<Settings, ConfigError>) {
         let trigger = tokio::select! {
             Some(path) = self.changes.recv() => Trigger::File(path),
@@ -138,13 +139,13 @@ impl Watcher {
     }
 }
 
-/// Keeps a runtime to its configuration: reads it once more at the start, so that nothing is missed
-/// since it was loaded, and then whenever the watcher has a reason to. It never ends by itself.
+/// Applies the configuration to a runtime: once at the start, so that no change since it was loaded
+/// is missed, and then after each trigger of the watcher. It never returns.
 ///
-/// New settings are taken over as [`Runtime::reload`] says. Refused ones are told as an event and
-/// change nothing.
+/// New settings are applied as by [`Runtime::reload`]. Invalid ones emit an event and change
+/// nothing.
 ///
-/// # Cancel safety   Dropped, the runtime keeps the settings it has.
+/// # Cancel safety   After a drop, the runtime keeps its current settings.
 pub async fn follow(runtime: Runtime, mut watcher: Watcher) {
     let mut read: (Option<Trigger>, _) = (None, watcher.loader.load());
     loop {
@@ -161,7 +162,7 @@ pub async fn follow(runtime: Runtime, mut watcher: Watcher) {
     }
 }
 
-/// The folders that hold the files, as far as they are there.
+/// Returns the existing folders of the files.
 fn folders_of(loader: &Loader) -> BTreeSet<PathBuf> {
     let files = loader.sources().files.into_iter();
     let folders = files.filter_map(|file| match file.parent() {
@@ -171,7 +172,7 @@ fn folders_of(loader: &Loader) -> BTreeSet<PathBuf> {
     folders.filter(|folder| folder.is_dir()).collect()
 }
 
-/// Whether somebody only looked at a file.
+/// Returns true if the event is only a read access to a file.
 fn is_reading(event: &DebouncedEvent) -> bool {
     match event.kind {
         EventKind::Access(AccessKind::Close(AccessMode::Write)) => false,
@@ -179,7 +180,7 @@ fn is_reading(event: &DebouncedEvent) -> bool {
     }
 }
 
-/// What the files hold, as a hash of each: they may hold secrets.
+/// Hashes of the contents of the files, which may hold secrets.
 #[derive(Debug)]
 struct Contents(BTreeMap<PathBuf, u64>);
 
@@ -193,7 +194,7 @@ impl Contents {
         Self(loader.sources().found().filter_map(hash).collect())
     }
 
-    /// Takes over what they hold now, and tells a file that is not as it was.
+    /// Stores the new hashes, and returns a file that has changed.
     fn replaced_by(&mut self, now: Self) -> Option<PathBuf> {
         let differs = |path: &&PathBuf| self.0.get(*path) != now.0.get(*path);
         let path = self.0.keys().chain(now.0.keys()).find(differs).cloned();
@@ -202,7 +203,7 @@ impl Contents {
     }
 }
 
-/// The signal by which an operator asks for a reload.
+/// SIGHUP, by which an operator requests a reload.
 #[cfg(unix)]
 #[derive(Debug)]
 struct Hangups(tokio::signal::unix::Signal);
@@ -221,7 +222,7 @@ impl Hangups {
     }
 }
 
-/// There is no such signal elsewhere.
+/// No-op on systems without SIGHUP.
 #[cfg(not(unix))]
 #[derive(Debug)]
 struct Hangups;

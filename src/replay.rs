@@ -1,6 +1,6 @@
-//! `breakerbox replay`: what other settings would have made of recorded calls.
+//! `breakerbox replay`: simulation of recorded calls under other settings.
 //!
-//! It reads the whole trace before it judges anything, and starts nothing.
+//! It reads the whole trace before it evaluates any settings. It never starts a runtime.
 
 mod machine;
 
@@ -14,13 +14,13 @@ use breakerbox::config::ConfigError;
 use breakerbox::policy::{BreakerSettings, Time};
 use breakerbox::recorder::{Recording, Trace};
 
-use crate::End;
+use crate::ExitReason;
 use machine::Tape;
 use report::{Played, Run};
 
-/// What the command is given.
+/// Arguments of `breakerbox replay`.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
+pub(crate) struct ReplayArgs {
     /// The file that a recorder wrote
     trace: PathBuf,
     /// The folder of the configuration [default: config, if it is there]
@@ -40,28 +40,28 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
-/// A configuration, and what it is called in the output.
+/// A configuration with its label in the output.
 struct Candidate {
     label: String,
     settings: Settings,
 }
 
-/// Reads everything, plays it, and prints what came of it.
+/// Reads configurations and trace, replays the trace, and prints the results.
 pub(crate) fn run(
-    arguments: &Arguments,
+    arguments: &ReplayArgs,
     out: &mut dyn Write,
     err: &mut dyn Write,
-) -> io::Result<End> {
+) -> io::Result<ExitReason> {
     let candidates = load_all(arguments, err)?;
     let trace = match Trace::read(&arguments.trace) {
         Ok(trace) => trace,
         Err(error) => {
             writeln!(err, "breakerbox: {error}")?;
-            return Ok(End::WrongUse);
+            return Ok(ExitReason::WrongUse);
         }
     };
     let Some(candidates) = candidates else {
-        return Ok(End::WrongUse);
+        return Ok(ExitReason::WrongUse);
     };
     let path = arguments.trace.display();
     if trace.is_cut_off {
@@ -80,7 +80,7 @@ pub(crate) fn run(
             err,
             "breakerbox: {path}: --dependency {name} is not in it, allowed: {known}"
         )?;
-        return Ok(End::WrongUse);
+        return Ok(ExitReason::WrongUse);
     }
     let mut played = Vec::new();
     for recording in recordings {
@@ -100,11 +100,11 @@ pub(crate) fn run(
     } else {
         report::write(&trace, &played, out)?;
     }
-    Ok(End::Done)
+    Ok(ExitReason::Done)
 }
 
-/// Reads the configurations; `None` when one cannot be used, and all that is wrong is told.
-fn load_all(arguments: &Arguments, err: &mut dyn Write) -> io::Result<Option<Vec<Candidate>>> {
+/// Reads the configurations. Returns `None` if one is invalid, after printing all errors.
+fn load_all(arguments: &ReplayArgs, err: &mut dyn Write) -> io::Result<Option<Vec<Candidate>>> {
     let environment = arguments.env.as_deref();
     let mut loaded = vec![load(arguments.config.as_deref(), environment)];
     if let Some(dir) = &arguments.against {
@@ -131,7 +131,7 @@ fn load(dir: Option<&Path>, environment: Option<&str>) -> Result<Candidate, Conf
     Ok(Candidate { label, settings })
 }
 
-/// Plays one dependency's calls with the settings that it had, and with those it might have.
+/// Replays one dependency's calls under its recorded settings and under each candidate.
 fn play(recording: &Recording, candidates: &[Candidate]) -> Played {
     let tape = Tape::new(recording);
     let mut runs = Vec::new();

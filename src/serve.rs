@@ -1,5 +1,5 @@
-//! `breakerbox serve`: the sidecar. It starts the runtime, the gateway and what the configuration
-//! names, keeps to its files while it runs, and drains when it is told to stop.
+//! `breakerbox serve`: the sidecar. It starts the runtime, the gateway and the configured
+//! dependencies, follows changes of its files, and drains when told to stop.
 
 mod plan;
 
@@ -14,20 +14,20 @@ use std::path::PathBuf;
 use breakerbox::Runtime;
 use breakerbox::admin::{self, Admin, Phase};
 use breakerbox::config::{ConfigError, Loader, Settings};
-use breakerbox::gateway::{Gateway, Put};
+use breakerbox::gateway::{AddOutcome, Gateway};
 use breakerbox::policy::supervision::StopCause;
 use breakerbox::reload::Watcher;
 
-use crate::End;
+use crate::ExitReason;
 use export::Export;
 use plan::{Plan, Unservable};
 
-/// What `serve` begins with where nobody configured anything.
+/// Default configuration of `serve`, used without any configuration.
 const EMBEDDED: &str = include_str!("../config/default.toml");
 
-/// Why the sidecar could not be started.
+/// Reason why the sidecar could not be started.
 #[derive(Debug, thiserror::Error)]
-enum ServeError {
+enum SidecarError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
@@ -54,20 +54,20 @@ enum ServeError {
     Add(#[from] breakerbox::gateway::AddError),
 }
 
-impl ServeError {
-    fn end(&self) -> End {
+impl SidecarError {
+    fn end(&self) -> ExitReason {
         match self {
-            Self::Config(_) | Self::Unservable(_) => End::WrongUse,
-            _ => End::Failed,
+            Self::Config(_) | Self::Unservable(_) => ExitReason::WrongUse,
+            _ => ExitReason::Failed,
         }
     }
 }
 
-/// How long the last processes of servers may take to be gone. They are killed by then.
+/// Time limit for reaping the last server processes. They are killed by then.
 #[cfg(target_os = "linux")]
 const REAPING: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// What runs.
+/// The running sidecar.
 struct Sidecar {
     source: Source,
     settings: Settings,
@@ -75,13 +75,13 @@ struct Sidecar {
     runtime: Runtime,
     gateway: Gateway,
     admin: Admin,
-    /// Closes the admin side when it goes.
+    /// Closes the admin side when dropped.
     admin_server: admin::Server,
     export: Export,
-    signals: Signals,
+    signals: ProcessSignals,
 }
 
-/// Where the configuration comes from.
+/// Source of the configuration.
 struct Source {
     loader: Loader,
 }
@@ -98,8 +98,8 @@ impl Source {
         Self { loader }
     }
 
-    /// Reads the layers; where there is no file, and no variable says what kind a dependency is,
-    /// with the embedded file beneath.
+    /// Reads the layers. Without files, and without a variable that sets a dependency's kind, the
+    /// embedded file is the lowest layer.
     fn read(&self) -> Result<Settings, ConfigError> {
         let own = self.loader.load();
         let says_what = |settings: &Settings| {
@@ -114,14 +114,14 @@ impl Source {
     }
 }
 
-/// Runs until it is told to stop. Only a broken output is an error; whatever else goes wrong is
-/// told on `err`.
+/// Runs until told to stop. Only a broken output is an error; all other errors are written to
+/// `err`.
 pub(crate) async fn run(
     dir: Option<PathBuf>,
     environment: Option<String>,
     out: &mut dyn Write,
     err: &mut dyn Write,
-) -> io::Result<End> {
+) -> io::Result<ExitReason> {
     #[cfg(target_os = "linux")]
     if let Err(error) = breakerbox::mcp::adopt_orphans() {
         tracing::debug!(%error, "what servers leave behind is another's to reap");
@@ -137,7 +137,7 @@ pub(crate) async fn run(
         writeln!(err, "breakerbox: warning: {warning}")?;
     }
     let told = sidecar.introduce(out);
-    // Where nobody reads what it says, it serves all the same.
+    // If the output cannot be written, the sidecar serves all the same.
     if let Err(error) = told {
         tracing::warn!(%error, "standard output cannot be written");
     }
@@ -148,16 +148,16 @@ pub(crate) async fn run(
     notify::stopping();
     sidecar.admin.set_phase(Phase::ShuttingDown);
     let end = match &cause {
-        None => End::Done,
+        None => ExitReason::Done,
         Some(cause) => {
             writeln!(err, "breakerbox: the runtime has ended: {cause}")?;
-            End::Failed
+            ExitReason::Failed
         }
     };
     if !sidecar.gateway.shutdown().await {
         tracing::warn!("requests in flight were cut: gateway.shutdown was over");
     }
-    // The books are closed, and still there to be read.
+    // The counters are final, and can still be read.
     sidecar.export.end().await;
     sidecar.runtime.shutdown().await;
     sidecar.admin_server.stop();
@@ -166,13 +166,13 @@ pub(crate) async fn run(
     Ok(end)
 }
 
-async fn start(source: Source) -> Result<Sidecar, ServeError> {
-    let signals = Signals::new(&source)?;
+async fn start(source: Source) -> Result<Sidecar, SidecarError> {
+    let signals = ProcessSignals::new(&source)?;
     let settings = source.read()?;
     let mut plan = Plan::default();
     plan.make(&settings).await?;
     let started = settings.clone().into_runtime();
-    let runtime = Runtime::start(started.map_err(ServeError::Recorder)?).await?;
+    let runtime = Runtime::start(started.map_err(SidecarError::Recorder)?).await?;
     let served = match open(&settings, &plan, &runtime).await {
         Ok(served) => served,
         Err(error) => {
@@ -196,22 +196,22 @@ async fn start(source: Source) -> Result<Sidecar, ServeError> {
     })
 }
 
-/// Opens both doors: the admin side on a thread of its own, so that nothing it does is on the way
-/// of a call, and the gateway with what is behind it.
+/// Starts the admin side and the gateway with its dependencies. The admin side has its own thread,
+/// so that it never delays a call.
 async fn open(
     settings: &Settings,
     plan: &Plan,
     runtime: &Runtime,
-) -> Result<(Gateway, Admin, admin::Server, Export), ServeError> {
+) -> Result<(Gateway, Admin, admin::Server, Export), SidecarError> {
     let mut export = Export::start(settings)?;
     let admin = Admin::new(runtime.clone(), settings);
     let address = settings.admin.bind;
     let listener = TcpListener::bind(address);
-    let listener = listener.map_err(|cause| ServeError::Listen { address, cause })?;
+    let listener = listener.map_err(|cause| SidecarError::Listen { address, cause })?;
     let server = admin.serve(listener)?;
     let address = settings.gateway.bind;
     let gateway = export.gateway(&settings.gateway, runtime);
-    let gateway = gateway.map_err(|cause| ServeError::Listen { address, cause })?;
+    let gateway = gateway.map_err(|cause| SidecarError::Listen { address, cause })?;
     admin.show(gateway.servers());
     for (name, one, url) in plan.wanted(settings) {
         if let Err(error) = gateway.put(name, one, url, "the start").await {
@@ -224,7 +224,7 @@ async fn open(
 }
 
 impl Sidecar {
-    /// Tells where it listens, a line each.
+    /// Prints the addresses, one a line.
     fn introduce(&self, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "gateway http://{}", self.gateway.address())?;
         writeln!(out, "admin http://{}", self.admin_server.address())?;
@@ -234,9 +234,9 @@ impl Sidecar {
         out.flush()
     }
 
-    /// Follows the configuration until it is told to stop; why the runtime ended, if it did.
+    /// Follows the configuration until told to stop. Returns the cause if the runtime ended.
     async fn work(&mut self) -> Option<StopCause> {
-        // What changed while it started was seen by nobody.
+        // Changes during the start were not noticed.
         self.reload("the start").await;
         let runtime = self.runtime.clone();
         loop {
@@ -249,8 +249,8 @@ impl Sidecar {
         }
     }
 
-    /// Reads the configuration again, and keeps to it: dependencies appear, follow, and go. What
-    /// cannot be used changes nothing (rule CFG-2).
+    /// Reads the configuration again and applies it: dependencies are added, updated and removed.
+    /// An invalid configuration changes nothing (rule CFG-2).
     async fn reload(&mut self, by: &str) {
         let settings = match self.source.read() {
             Ok(settings) if settings == self.settings => return,
@@ -284,7 +284,7 @@ impl Sidecar {
         self.runtime.reload(settings.clone(), by).await;
         for (name, one, url) in wanted {
             match self.gateway.put(name, one, url, by).await {
-                Ok(Put::Kept) => {}
+                Ok(AddOutcome::Kept) => {}
                 Ok(_) => tracing::info!(dependency = name, by, "dependency started"),
                 Err(error) => {
                     tracing::error!(dependency = name, by, %error, "it cannot be started")
@@ -297,38 +297,38 @@ impl Sidecar {
     }
 }
 
-/// Waits for a reason to read the configuration again, and says which.
+/// Waits for a reason to reload, and returns it.
 async fn next_reason(watcher: &mut Option<Watcher>) -> String {
     match watcher {
-        // What it has read is read once more: it does not know of the embedded file.
+        // Its result is read again: the watcher does not know the embedded file.
         Some(watcher) => watcher.next().await.0.to_string(),
         None => std::future::pending().await,
     }
 }
 
-/// Whatever tells the process to do something.
-struct Signals {
-    stop: Stop,
+/// Signals to the process.
+struct ProcessSignals {
+    stop: StopSignal,
     reload: Option<Watcher>,
     loader: Loader,
 }
 
-impl Signals {
-    /// Takes signals from now on, before anybody can know that it runs.
-    fn new(source: &Source) -> Result<Self, ServeError> {
+impl ProcessSignals {
+    /// Installs the signal handlers early, before other processes can know that it runs.
+    fn new(source: &Source) -> Result<Self, SidecarError> {
         let loader = source.loader.clone();
         let reload = Watcher::on_signals(loader.clone());
         if let Err(error) = &reload {
             tracing::warn!(%error, "changes are taken over only by a new start");
         }
         Ok(Self {
-            stop: Stop::new().map_err(ServeError::Signals)?,
+            stop: StopSignal::new().map_err(SidecarError::Signals)?,
             reload: reload.ok(),
             loader,
         })
     }
 
-    /// Watches the files too, where that is wanted.
+    /// Watches the files too, if configured.
     fn watch(&mut self, settings: &Settings) {
         if !settings.reload.watch {
             return;
@@ -340,15 +340,15 @@ impl Signals {
     }
 }
 
-/// The signals that end it.
+/// Signals that stop the process.
 #[cfg(unix)]
-struct Stop {
+struct StopSignal {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
 }
 
 #[cfg(unix)]
-impl Stop {
+impl StopSignal {
     fn new() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self {
@@ -365,12 +365,12 @@ impl Stop {
     }
 }
 
-/// Elsewhere there is only the key that interrupts.
+/// On other systems, only the interrupt key.
 #[cfg(not(unix))]
-struct Stop;
+struct StopSignal;
 
 #[cfg(not(unix))]
-impl Stop {
+impl StopSignal {
     fn new() -> io::Result<Self> {
         Ok(Self)
     }

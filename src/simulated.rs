@@ -1,8 +1,8 @@
 //! Simulated dependencies: real HTTP servers on loopback, with a switch for faults.
 //!
-//! They know nothing of breakers and workers. The demo breaks them; `serve` starts those that the
-//! configuration names. Whoever reaches one can break it too:
-//! `PUT /fault?is=none|fails|hangs|garbles`, and `&for=1m` has it work again by itself.
+//! They know nothing of breakers and workers. The demo sets their faults; `serve` starts those that
+//! the configuration names. Any client can set a fault, too:
+//! `PUT /fault?is=none|fails|hangs|garbles`, and `&for=1m` to clear it after a minute.
 
 use std::fmt;
 use std::io;
@@ -22,20 +22,20 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-/// What is wrong with a server.
+/// Fault of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Fault {
+pub(crate) enum SimulatedFault {
     None,
-    /// It answers 500.
+    /// It responds with 500.
     Fails,
-    /// It takes requests and never answers.
+    /// It accepts requests and never responds.
     Hangs,
-    /// Every second answer lacks what it should hold.
+    /// Every second response lacks its results.
     Garbles,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for SimulatedFault {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Self::None => "works again",
@@ -46,72 +46,75 @@ impl fmt::Display for Fault {
     }
 }
 
-/// The dependencies of config/default.toml: name, and the key under which an answer holds what was
-/// found.
+/// The dependencies of config/default.toml: name, and key of the results in a response.
 pub(crate) const SITES: [(&str, &str); 3] = [
     ("vector_search", "neighbors"),
     ("web_search", "results"),
     ("knowledge_graph", "nodes"),
 ];
 
-/// One server; it ends when this is dropped.
+/// A running server; it stops when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Site {
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
-    shared: Arc<Shared>,
+    shared: Arc<SiteState>,
     server: JoinHandle<()>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    /// Under which key its answers hold what was found.
+struct SiteState {
+    /// Key of the results in its responses.
     key: String,
     fault: Mutex<Broken>,
     answers: AtomicU64,
 }
 
-/// What is wrong with it now, and until when.
+/// The current fault and its end.
 #[derive(Debug, Clone, Copy)]
 struct Broken {
-    fault: Fault,
+    fault: SimulatedFault,
     until: Option<Instant>,
 }
 
-impl Shared {
+impl SiteState {
     fn set(&self, broken: Broken) {
         *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = broken;
     }
 
-    fn fault(&self) -> Fault {
+    fn fault(&self) -> SimulatedFault {
         let broken = *self.fault.lock().unwrap_or_else(PoisonError::into_inner);
         let over = broken.until.is_some_and(|until| Instant::now() >= until);
-        if over { Fault::None } else { broken.fault }
+        if over {
+            SimulatedFault::None
+        } else {
+            broken.fault
+        }
     }
 }
 
 impl Site {
-    /// Listens on a port that the system picks.
+    /// Starts a server on a port that the system picks.
     pub(crate) async fn start(name: &str, key: &str) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(SiteState {
             key: key.to_owned(),
             fault: Mutex::new(Broken {
-                fault: Fault::None,
+                fault: SimulatedFault::None,
                 until: None,
             }),
             answers: AtomicU64::new(0),
         });
         let listener = listener.tap_io(|stream| {
-            // Without it small answers may wait for more; it is an optimisation only.
+            // Without it, small responses may be delayed; it is an optimisation only.
             let _ = stream.set_nodelay(true);
         });
         let app = Router::new()
             .fallback(answer)
             .with_state(Arc::clone(&shared));
         let server = tokio::spawn(async move {
-            // It ends only by being aborted.
+            // It runs until it is aborted.
             let _ = axum::serve(listener, app).await;
         });
         Ok(Self {
@@ -122,13 +125,13 @@ impl Site {
         })
     }
 
-    /// Where it is.
+    /// Returns the URL of the server.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Breaks or heals it.
-    pub(crate) fn set(&self, fault: Fault) {
+    /// Sets or clears the fault.
+    pub(crate) fn set(&self, fault: SimulatedFault) {
         self.shared.set(Broken { fault, until: None });
     }
 }
@@ -139,11 +142,11 @@ impl Drop for Site {
     }
 }
 
-/// The switch: what is to be wrong, and for how long.
+/// Query of a request that sets the fault: the fault and its duration.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Switch {
-    is: Fault,
+    is: SimulatedFault,
     #[serde(rename = "for")]
     for_: Option<String>,
 }
@@ -153,7 +156,7 @@ impl Switch {
         let given = self.for_.as_deref().map(humantime::parse_duration);
         let span = given.transpose();
         let span = span.map_err(|error| format!("for: {error}, allowed: such as 30s or 1m\n"))?;
-        // An end that no clock reaches is none.
+        // An end beyond the range of the clock counts as none.
         let until = span.and_then(|span| Instant::now().checked_add(span));
         Ok(Broken {
             fault: self.is,
@@ -162,7 +165,7 @@ impl Switch {
     }
 }
 
-fn switch(site: &Shared, uri: &Uri) -> Response {
+fn switch(site: &SiteState, uri: &Uri) -> Response {
     let asked = Query::<Switch>::try_from_uri(uri).map_err(|error| format!("{error}\n"));
     match asked.and_then(|Query(switch)| switch.broken()) {
         Ok(broken) => {
@@ -173,20 +176,20 @@ fn switch(site: &Shared, uri: &Uri) -> Response {
     }
 }
 
-async fn answer(State(site): State<Arc<Shared>>, method: Method, uri: Uri) -> Response {
+async fn answer(State(site): State<Arc<SiteState>>, method: Method, uri: Uri) -> Response {
     if method == Method::PUT && uri.path() == "/fault" {
         return switch(&site, &uri);
     }
     let number = site.answers.fetch_add(1, Ordering::Relaxed);
     tokio::time::sleep(Duration::from_millis(2 + number % 7)).await;
     let fault = site.fault();
-    if fault == Fault::Fails {
+    if fault == SimulatedFault::Fails {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     }
-    if fault == Fault::Hangs {
+    if fault == SimulatedFault::Hangs {
         std::future::pending::<()>().await;
     }
-    if fault == Fault::Garbles && number.is_multiple_of(2) {
+    if fault == SimulatedFault::Garbles && number.is_multiple_of(2) {
         return Json(json!({ "note": "out of memory" })).into_response();
     }
     let topic = uri.path().trim_start_matches('/');

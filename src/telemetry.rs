@@ -1,7 +1,7 @@
-//! Log output: where events go, in which form, and which of them.
+//! Log output: its destination, its format and its filter.
 //!
-//! Events are written to standard error, results of commands to standard output, so that a pipe
-//! never mixes them. What is logged is decided where it happens; nothing here filters by content.
+//! Events go to standard error, and results of commands to standard output, so that a pipe never
+//! mixes them. The code that logs decides the content; nothing here filters by content.
 
 use std::io::IsTerminal as _;
 
@@ -10,17 +10,18 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// What is logged when `RUST_LOG` does not say. The library that speaks MCP tells of every request
-/// and every connection, which nobody need read.
+/// Default filter without `RUST_LOG`. The MCP library logs every request and connection at INFO,
+/// which is too much.
 const DEFAULT_FILTER: &str = "info,rmcp=warn";
 
-/// The form of a log line.
+/// Format of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Format {
-    /// For people: one line each, in colour on a terminal unless `NO_COLOR` is set.
+    /// For people: one line for each event, coloured on a terminal unless `NO_COLOR` is set.
     Pretty,
-    /// For machines: one JSON object a line, its fields beside `timestamp`, `level`, `message`.
+    /// For machines: one JSON object a line, with the event's fields beside `timestamp`, `level`,
+    /// `message`.
     Json,
     /// Pretty on a terminal, JSON otherwise.
     #[default]
@@ -32,21 +33,21 @@ pub enum Format {
 #[non_exhaustive]
 pub struct Telemetry {}
 
-/// Log output could not be set up.
+/// Error of setting up log output.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TelemetryError {
-    /// The filter cannot be read.
+    /// The filter cannot be parsed.
     #[error(
         "RUST_LOG is {given:?}, allowed: directives such as \"info,breakerbox=debug\": {source}"
     )]
     Filter {
-        /// What was given.
+        /// The given filter.
         given: String,
-        /// What is wrong with it.
+        /// The parse error.
         source: tracing_subscriber::filter::ParseError,
     },
-    /// Somebody else set up log output before; theirs stays.
+    /// Log output is set up already; the earlier set-up stays.
     #[error("log output is set up already, allowed: to set it up once in a process")]
     AlreadySet(#[from] tracing_subscriber::util::TryInitError),
 }
@@ -54,9 +55,9 @@ pub enum TelemetryError {
 impl Telemetry {
     /// Sends the events of the whole process to standard error.
     ///
-    /// `RUST_LOG` chooses them; without it everything from INFO on. `NO_COLOR` is respected.
+    /// `RUST_LOG` selects events; the default is INFO and above. `NO_COLOR` is respected.
     ///
-    /// # Errors  [`TelemetryError`]: a bad `RUST_LOG`, or log output that was set up before.
+    /// # Errors  [`TelemetryError`]: an invalid `RUST_LOG`, or log output that was set up before.
     pub fn init(format: Format) -> Result<Self, TelemetryError> {
         let set = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
         let terminal = std::io::stderr().is_terminal();
@@ -72,7 +73,7 @@ impl Telemetry {
     }
 }
 
-/// Builds what [`Telemetry::init`] installs.
+/// Builds the subscriber that [`Telemetry::init`] installs.
 fn subscriber<W>(
     format: Format,
     filter: &str,
@@ -87,7 +88,7 @@ where
         source,
     })?;
     let lines = tracing_subscriber::fmt()
-        // Told on standard error, a closed standard error would be a panic of whoever logs.
+        // Reporting such an error to a closed standard error would panic in the thread that logs.
         .log_internal_errors(false)
         .with_env_filter(filter)
         .with_writer(writer);

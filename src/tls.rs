@@ -1,14 +1,14 @@
-//! How connections are secured on which we are the client: one provider, named here, so that none
-//! is looked for at run time.
+//! TLS configuration of client connections. The crypto provider is named here, so that none is
+//! looked up at run time.
 
 use std::sync::Arc;
 
 use hyper_rustls::ConfigBuilderExt as _;
 use rustls::ClientConfig;
 
-/// The system's certificate authorities; where it has none, those that Mozilla trusts.
+/// Returns a configuration with the system's certificate authorities, or Mozilla's if it has none.
 ///
-/// # Errors  The provider has no version of TLS that is safe.
+/// # Errors  The provider supports no safe version of TLS.
 pub(crate) fn client() -> Result<ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let versions = || {

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests may unwrap")]
 
 use breakerbox::prelude::*;
-use breakerbox::{Absence, StartError};
+use breakerbox::{NotExecutedReason, StartError};
 
 /// Configured, and started by nobody but the runtime.
 #[protected("configured")]
@@ -45,7 +45,7 @@ fn settings(names: &[&str]) -> RuntimeSettings {
     }
 }
 
-fn reason<T: std::fmt::Debug>(result: Result<T, CallError<String>>) -> Absence {
+fn reason<T: std::fmt::Debug>(result: Result<T, CallError<String>>) -> NotExecutedReason {
     match result.unwrap_err() {
         CallError::NotExecuted { reason, .. } => reason,
         other => panic!("{other}"),
@@ -54,7 +54,7 @@ fn reason<T: std::fmt::Debug>(result: Result<T, CallError<String>>) -> Absence {
 
 #[tokio::test]
 async fn item_21_the_attribute_goes_to_the_installed_runtime_from_every_thread() {
-    assert_eq!(reason(configured().await), Absence::NoRuntime);
+    assert_eq!(reason(configured().await), NotExecutedReason::NoRuntime);
     let runtime = Runtime::start(settings(&["configured"])).await.unwrap();
 
     let StartError::UnknownNames { names } = runtime.install().await.unwrap_err() else {
@@ -72,7 +72,7 @@ async fn item_21_the_attribute_goes_to_the_installed_runtime_from_every_thread()
     );
     assert_eq!(
         reason(configured().await),
-        Absence::NoRuntime,
+        NotExecutedReason::NoRuntime,
         "nor installed"
     );
 
@@ -85,7 +85,10 @@ async fn item_21_the_attribute_goes_to_the_installed_runtime_from_every_thread()
     assert_eq!(echo.ask(8).await.unwrap().value, 8);
     assert_eq!(echo.status().totals.primary, 2, "one dependency");
     let elsewhere_too = Runtime::start(settings(&[])).await.unwrap();
-    assert_eq!(reason(elsewhere(&elsewhere_too).await), Absence::NotStarted);
+    assert_eq!(
+        reason(elsewhere(&elsewhere_too).await),
+        NotExecutedReason::NotStarted
+    );
     elsewhere_too.dependency("elsewhere").start().await.unwrap();
     assert_eq!(elsewhere(&elsewhere_too).await, Ok(2));
 
@@ -108,11 +111,11 @@ async fn item_21_the_attribute_goes_to_the_installed_runtime_from_every_thread()
     assert_eq!(second.status("configured").unwrap().totals.primary, 1);
 
     runtime.shutdown().await;
-    assert_eq!(reason(configured().await), Absence::ShuttingDown);
+    assert_eq!(reason(configured().await), NotExecutedReason::ShuttingDown);
     drop((echo, runtime));
     assert_eq!(
         reason(configured().await),
-        Absence::NoRuntime,
+        NotExecutedReason::NoRuntime,
         "it has gone"
     );
     second.install().await.unwrap();

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use breakerbox_actors::testing::{Reaction, Script, Scripted, ScriptedError};
 use breakerbox_actors::{
-    Call, CallContext, CallOptions, Client, Dependency, Fixed, Rule, Runtime, RuntimeSettings,
-    Session, StaleCache, Verdict,
+    Call, CallContext, CallOptions, Client, Dependency, FallbackRule, Fixed, Runtime,
+    RuntimeSettings, Session, StaleCache, Verdict,
 };
 use breakerbox_policy::{
-    AdaptiveSettings, ChaosSettings, Class, Command, DependencySettings, HedgeDelay, HedgeSettings,
-    Priority, Rate, RateLimitSettings, Symptom, WindowKind,
+    AdaptiveSettings, BreakerCommand, ChaosSettings, Class, DependencySettings, HedgeDelay,
+    HedgeSettings, Priority, Rate, RateLimitSettings, Symptom, WindowKind,
 };
 
 const CALLERS: usize = 200;
@@ -158,8 +158,8 @@ async fn start(runtime: &Runtime, name: &str) -> Client<Flaky> {
     runtime
         .dependency(name)
         .workers(move || Flaky(script.dependency()))
-        .fallback_rule(Rule::new(cache))
-        .fallback_rule(Rule::new(Fixed(0)).on(breakerbox_actors::On::Failed))
+        .fallback_rule(FallbackRule::new(cache))
+        .fallback_rule(FallbackRule::new(Fixed(0)).on(breakerbox_actors::ServeOn::Failed))
         .start()
         .await
         .expect("it starts")
@@ -236,10 +236,10 @@ async fn disturb(runtime: Runtime, clients: Rc<[Client<Flaky>]>, stop: Arc<Atomi
         let reason = "a drill".to_owned();
         let until = Some(runtime.clock().now().after(ms(50)));
         let command = match fastrand::u32(0..4) {
-            0 => Command::Open { reason, until },
-            1 => Command::Disable { reason, until },
-            2 => Command::Reset { reason },
-            _ => Command::Clear,
+            0 => BreakerCommand::Open { reason, until },
+            1 => BreakerCommand::Disable { reason, until },
+            2 => BreakerCommand::Reset { reason },
+            _ => BreakerCommand::Clear,
         };
         client
             .operate(command)

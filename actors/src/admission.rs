@@ -1,6 +1,6 @@
-//! Leave to make one call, and the duty to say what it came to.
+//! Permits for one call, and the obligation to report its outcome.
 //!
-//! The gate is read here and nowhere else. The permit goes back exactly once, whatever happens.
+//! The gate is read only here. Each permit is returned exactly once, on every path.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -8,44 +8,44 @@ use std::time::Duration;
 
 use breakerbox_policy::{Class, Executed, Outcome, Permit, PermitKind, RefusalState, Time};
 
-use crate::call::Race;
-use crate::circuit::Circuit;
+use crate::call::HedgeMember;
+use crate::circuit::SharedBreaker;
 use crate::dependency::{Shared, Verdict};
 use crate::error::Refused;
-use crate::flight::Seat;
+use crate::flight::InFlightTicket;
 use crate::gate::{GateWord, Mode, tag_of};
 use crate::message::{Acquire, Flush, Release, Report};
-use crate::record::{Ended, tell};
+use crate::record::{AttemptRecord, tell};
 
-/// What the gate said.
-pub(crate) enum Passage {
-    /// Go.
-    Granted(Held),
-    /// Only the breaker itself can say.
+/// The gate's decision on one call.
+pub(crate) enum GateDecision {
+    /// The call may go out.
+    Granted(PermitGuard),
+    /// Only the breaker actor can decide.
     AskBreaker,
-    /// No.
+    /// The call is refused.
     Refused(Refused),
 }
 
-/// A permit in somebody's hands. Whoever holds it must settle, release or forsake it.
+/// A permit, and the obligation to return it: the owner must settle, release or abandon it.
 #[derive(Debug)]
 #[must_use = "a permit has to go back"]
-pub(crate) struct Held {
+pub(crate) struct PermitGuard {
     permit: Permit,
     started: Time,
-    /// [`Time::MAX`] for none.
+    /// [`Time::MAX`] if there is none.
     deadline: Time,
-    /// Where it is counted while it is in flight.
-    seat: Option<Seat>,
-    /// The key's breaker that gave it; `None` for the dependency's.
-    circuit: Option<Arc<Circuit>>,
-    /// The race that the attempt takes part in.
-    race: Race,
+    /// The ticket under which the call is counted while it is in flight.
+    seat: Option<InFlightTicket>,
+    /// The key's breaker that granted it; `None` for the dependency's own.
+    circuit: Option<Arc<SharedBreaker>>,
+    /// The attempt's membership in a hedge group.
+    race: HedgeMember,
 }
 
-impl Held {
+impl PermitGuard {
     pub(crate) fn new(
-        circuit: Option<Arc<Circuit>>,
+        circuit: Option<Arc<SharedBreaker>>,
         permit: Permit,
         started: Time,
         deadline: Option<Time>,
@@ -56,30 +56,30 @@ impl Held {
             deadline: deadline.unwrap_or(Time::MAX),
             seat: None,
             circuit,
-            race: Race::default(),
+            race: HedgeMember::default(),
         }
     }
 
-    fn circuit<'a>(&'a self, shared: &'a Shared) -> &'a Circuit {
+    fn circuit<'a>(&'a self, shared: &'a Shared) -> &'a SharedBreaker {
         self.circuit.as_deref().unwrap_or(&shared.circuit)
     }
 
-    /// When it was given.
+    /// Time at which the permit was granted, or the call went out if that was later.
     pub(crate) fn started(&self) -> Time {
         self.started
     }
 
-    /// Notes that the call has its place and is on its way to the dependency: from here on it can
-    /// be overdue (rule BRK-9).
-    pub(crate) fn depart(&mut self, shared: &Shared, now: Time) {
+    /// Notes that the call has its bulkhead slot and goes out to the dependency. From this time on
+    /// it can be overdue (rule BRK-9).
+    pub(crate) fn mark_started(&mut self, shared: &Shared, now: Time) {
         self.started = now;
         self.seat = self.seat(shared, now);
     }
 
-    /// Counts it as in flight from now on.
+    /// Counts the call as in flight from `now` on.
     #[inline(always)]
-    fn seat(&self, shared: &Shared, now: Time) -> Option<Seat> {
-        // What nobody measures has no generation of this breaker to be overdue in.
+    fn seat(&self, shared: &Shared, now: Time) -> Option<InFlightTicket> {
+        // An unrecorded call belongs to no generation, so it cannot be overdue in one.
         if matches!(self.permit.kind(), PermitKind::Unrecorded) {
             return None;
         }
@@ -87,37 +87,38 @@ impl Held {
         self.circuit(shared).start(now, tag)
     }
 
-    /// Whether the breaker has moved since, and lets only probes through, or nobody. What has not
-    /// begun by then must not reach a dependency that is known to be sick.
-    pub(crate) fn is_overtaken(&self, shared: &Shared) -> bool {
+    /// Returns true if the breaker has changed state since it granted the permit, and admits only
+    /// probes or no call at all. A call that has not begun by then must not reach a dependency that
+    /// is known to be sick.
+    pub(crate) fn is_stale(&self, shared: &Shared) -> bool {
         let (_, word) = shared.word(self.circuit.as_ref());
         match word.mode() {
-            // Nobody was ever let through under it.
+            // No permit is ever granted in this mode.
             Mode::ForcedOpen => true,
             Mode::Open | Mode::HalfOpen => tag_of(self.permit.generation()) != word.tag(),
-            Mode::Closed | Mode::Watchful | Mode::Disabled => false,
+            Mode::Closed | Mode::ClosedReportAll | Mode::Disabled => false,
         }
     }
 
-    /// The refusal of a call that is overtaken.
-    pub(crate) fn overtaken(&self, shared: &Shared, now: Time) -> Refused {
-        shared.overtaken(self.circuit.as_ref(), now)
+    /// The refusal of a call with a stale permit.
+    pub(crate) fn stale_refusal(&self, shared: &Shared, now: Time) -> Refused {
+        shared.stale_refusal(self.circuit.as_ref(), now)
     }
 
-    /// Notes that the first part of the answer is there: how long the others take is no slowness
-    /// (rule BRK-9).
+    /// Notes that the first part of the answer has arrived. The time that later parts take does not
+    /// count as slow (rule BRK-9).
     pub(crate) fn answered(&mut self, shared: &Shared) {
         if let Some(seat) = self.seat.take() {
             self.circuit(shared).end(seat);
         }
     }
 
-    /// Whether the breaker waits for it, so that it can decide.
+    /// Returns true if the permit is a probe: the breaker waits for its outcome to decide.
     pub(crate) fn is_probe(&self) -> bool {
         self.permit.is_probe()
     }
 
-    /// What the breaker has to hear of its end.
+    /// The report of the call's end to the breaker.
     #[cold]
     fn report(self, elapsed: Duration, verdict: &Verdict) -> Box<Report> {
         Box::new(Report {
@@ -128,26 +129,25 @@ impl Held {
         })
     }
 
-    /// Takes the clock's word that the call begins now: waiting for a place is not the
-    /// dependency's time.
+    /// Sets the start of the call to `now`: time spent waiting for a slot is not the dependency's.
     pub(crate) fn begin(&mut self, now: Time) {
         self.started = now;
     }
 }
 
-/// A permit that is forsaken when it is dropped.
+/// A permit that is returned on drop: released if the call has not gone out, else abandoned.
 #[derive(Debug)]
 pub(crate) struct Admission<S: Deref<Target = Shared>> {
     shared: S,
-    held: Option<Held>,
-    /// Whether the call is on its way to the dependency.
+    held: Option<PermitGuard>,
+    /// True once the call has gone out to the dependency.
     departed: bool,
-    /// Whether the work itself runs under it, in this very task.
+    /// True once the work itself runs under the permit, in this task.
     begun: bool,
 }
 
 impl<S: Deref<Target = Shared>> Admission<S> {
-    pub(crate) fn new(shared: S, held: Held) -> Self {
+    pub(crate) fn new(shared: S, held: PermitGuard) -> Self {
         Self {
             shared,
             held: Some(held),
@@ -156,7 +156,7 @@ impl<S: Deref<Target = Shared>> Admission<S> {
         }
     }
 
-    /// One without a permit so far.
+    /// An admission without a permit so far.
     #[inline(always)]
     pub(crate) fn none(shared: S) -> Self {
         Self {
@@ -167,62 +167,63 @@ impl<S: Deref<Target = Shared>> Admission<S> {
         }
     }
 
-    /// Takes a permit in whose call goes on its way at the moment it was given; see
-    /// [`Held::depart`].
+    /// Takes a permit for a call that goes out at the moment it was granted; see
+    /// [`PermitGuard::mark_started`].
     #[inline(always)]
-    pub(crate) fn set_off(&mut self, held: Held) {
+    pub(crate) fn start_with(&mut self, held: PermitGuard) {
         let seat = held.seat(&self.shared, held.started);
-        self.held = Some(Held { seat, ..held });
+        self.held = Some(PermitGuard { seat, ..held });
         self.departed = true;
     }
 
-    /// Takes the permit out, and the duty with it.
-    pub(crate) fn into_held(mut self) -> Option<Held> {
+    /// Takes the permit out, and with it the obligation to return it.
+    pub(crate) fn into_held(mut self) -> Option<PermitGuard> {
         self.take_held()
     }
 
     /// See [`Admission::into_held`].
-    pub(crate) fn take_held(&mut self) -> Option<Held> {
+    pub(crate) fn take_held(&mut self) -> Option<PermitGuard> {
         self.held.take()
     }
 
-    /// Notes that the work runs under it from now on, in this very task; it has departed just
-    /// now, at the time that is given back.
+    /// Notes that the work runs under the permit from now on, in this task. Returns the time at
+    /// which the call went out, which is just before.
     pub(crate) fn begin(&mut self) -> Option<Time> {
         self.begun = true;
-        self.held.as_ref().map(Held::started)
+        self.held.as_ref().map(PermitGuard::started)
     }
 
-    /// When the call went on its way.
-    pub(crate) fn departed_at(&self) -> Option<Time> {
-        self.held.as_ref().map(Held::started)
+    /// Time at which the call went out.
+    pub(crate) fn started_at(&self) -> Option<Time> {
+        self.held.as_ref().map(PermitGuard::started)
     }
 
-    /// See [`Held::depart`]; without a time, at the moment the permit was given.
-    pub(crate) fn depart(&mut self, now: Option<Time>) {
+    /// See [`PermitGuard::mark_started`]. Without a time, the call goes out at the moment the
+    /// permit was granted.
+    pub(crate) fn mark_started(&mut self, now: Option<Time>) {
         self.departed = true;
         if let Some(held) = &mut self.held {
             let now = now.unwrap_or(held.started());
-            held.depart(&self.shared, now);
+            held.mark_started(&self.shared, now);
         }
     }
 
-    /// See [`Held::is_overtaken`].
-    pub(crate) fn is_overtaken(&self) -> bool {
+    /// See [`PermitGuard::is_stale`].
+    pub(crate) fn is_stale(&self) -> bool {
         let held = self.held.as_ref();
-        held.is_some_and(|held| held.is_overtaken(&self.shared))
+        held.is_some_and(|held| held.is_stale(&self.shared))
     }
 
-    /// Notes the race that the attempt takes part in: when another one wins it, this one is given
-    /// back as if it had not been used.
-    pub(crate) fn race(&mut self, race: Race) {
+    /// Records the attempt's membership in a hedge group. When another attempt of the group wins,
+    /// this permit is returned as if it had not been used.
+    pub(crate) fn race(&mut self, race: HedgeMember) {
         if let Some(held) = &mut self.held {
             held.race = race;
         }
     }
 
-    /// The race that the attempt takes part in.
-    pub(crate) fn race_of(&self) -> Option<&Race> {
+    /// The attempt's membership in a hedge group.
+    pub(crate) fn race_of(&self) -> Option<&HedgeMember> {
         self.held.as_ref().map(|held| &held.race)
     }
 
@@ -239,12 +240,12 @@ impl<S: Deref<Target = Shared>> Admission<S> {
             return Settled::Counted;
         };
         let elapsed = now.since(held.started);
-        if self.shared.take_in(held, elapsed, verdict, now) {
+        if self.shared.record(held, elapsed, verdict, now) {
             self.held = None;
             return Settled::Counted;
         }
         let owed = self.held.take().map(|held| held.report(elapsed, verdict));
-        owed.map_or(Settled::Counted, Settled::Owed)
+        owed.map_or(Settled::Counted, Settled::NeedsReport)
     }
 }
 
@@ -252,63 +253,78 @@ impl<S: Deref<Target = Shared>> Drop for Admission<S> {
     fn drop(&mut self) {
         if let Some(held) = self.held.take() {
             if !self.departed {
-                // It waited for a place: the dependency knows nothing of it (rule CALL-4).
+                // The call was waiting for a slot, and the dependency has not seen it (rule
+                // CALL-4).
                 return self.shared.release(held);
             }
             let panicked = self.begun && std::thread::panicking();
-            self.shared.forsake(held, panicked);
+            self.shared.abandon(held, panicked);
         }
     }
 }
 
-/// How an admission was settled.
+/// Result of settling an admission.
 pub(crate) enum Settled {
-    /// It is counted.
+    /// The outcome is counted.
     Counted,
-    /// It must be counted by the breaker before anyone hears of it. On the heap: what few calls
-    /// come to must not make each of them hand on more.
-    Owed(Box<Report>),
+    /// The breaker must count the outcome before the caller learns of it. Boxed, because few calls
+    /// need a report and all of them pass this value on.
+    NeedsReport(Box<Report>),
 }
 
 impl Shared {
-    /// A permit of the gate's own, where it lets everybody through; no message, no wait.
+    /// Returns a permit from the gate itself, if the gate lets every call through. Sends no message
+    /// and never waits.
     #[inline(always)]
     pub(crate) fn normal_permit(
         &self,
-        circuit: Option<&Arc<Circuit>>,
+        circuit: Option<&Arc<SharedBreaker>>,
         now: Time,
     ) -> Option<Permit> {
         let (_, word) = self.word(circuit);
         match word.mode() {
-            Mode::Closed | Mode::Watchful => Some(Permit::normal(word.tag(), now)),
+            Mode::Closed | Mode::ClosedReportAll => Some(Permit::normal(word.tag(), now)),
             Mode::Disabled => Some(Permit::unrecorded(word.tag(), now)),
             Mode::Open | Mode::HalfOpen | Mode::ForcedOpen => None,
         }
     }
 
-    /// Asks the gate; no message, no wait.
-    pub(crate) fn pass(
+    /// Decides by the gate alone. Sends no message and never waits.
+    pub(crate) fn try_admit(
         &self,
-        circuit: Option<&Arc<Circuit>>,
+        circuit: Option<&Arc<SharedBreaker>>,
         now: Time,
         deadline: Option<Time>,
-    ) -> Passage {
+    ) -> GateDecision {
         if let Some(permit) = self.normal_permit(circuit, now) {
-            return Passage::Granted(Held::new(circuit.cloned(), permit, now, deadline));
+            return GateDecision::Granted(PermitGuard::new(
+                circuit.cloned(),
+                permit,
+                now,
+                deadline,
+            ));
         }
         let (of, word) = self.word(circuit);
         match word.mode() {
-            // One that let everybody through a moment later has the breaker say so.
-            Mode::Closed | Mode::Watchful | Mode::Disabled | Mode::HalfOpen => Passage::AskBreaker,
-            Mode::Open if retry_at(word) <= now => Passage::AskBreaker,
-            Mode::Open | Mode::ForcedOpen => Passage::Refused(Shut { of, word, now }.refusal()),
+            // Half-open, or the gate began to let calls through after the first read: the breaker
+            // decides.
+            Mode::Closed | Mode::ClosedReportAll | Mode::Disabled | Mode::HalfOpen => {
+                GateDecision::AskBreaker
+            }
+            Mode::Open if retry_at(word) <= now => GateDecision::AskBreaker,
+            Mode::Open | Mode::ForcedOpen => {
+                GateDecision::Refused(RefusingGate { of, word, now }.refusal())
+            }
         }
     }
 
-    /// The gate that has the word on a call: what an operator or the supervisor says of the whole
-    /// dependency goes before the key's own breaker.
+    /// The gate that decides on a call. A state set by an operator or the supervisor for the whole
+    /// dependency takes precedence over the key's own breaker.
     #[inline]
-    pub(crate) fn word<'a>(&'a self, circuit: Option<&'a Arc<Circuit>>) -> (&'a Circuit, GateWord) {
+    pub(crate) fn word<'a>(
+        &'a self,
+        circuit: Option<&'a Arc<SharedBreaker>>,
+    ) -> (&'a SharedBreaker, GateWord) {
         let whole = self.circuit.gate.read();
         match circuit {
             Some(key) if !matches!(whole.mode(), Mode::ForcedOpen | Mode::Disabled) => {
@@ -318,32 +334,35 @@ impl Shared {
         }
     }
 
-    /// The gate that refuses whoever asks now; `None` when it lets calls through, or would ask the
-    /// breaker. Where the time does not matter, nobody is asked for it.
+    /// The gate, if it refuses calls at present; `None` if it lets calls through, or the breaker
+    /// must be asked. The clock is read only where the time matters.
     #[inline]
-    pub(crate) fn refuses<'a>(&'a self, circuit: Option<&'a Arc<Circuit>>) -> Option<Shut<'a>> {
+    pub(crate) fn refuses<'a>(
+        &'a self,
+        circuit: Option<&'a Arc<SharedBreaker>>,
+    ) -> Option<RefusingGate<'a>> {
         let (of, word) = self.word(circuit);
         let now = match word.mode() {
-            Mode::Closed | Mode::Watchful | Mode::Disabled | Mode::HalfOpen => return None,
+            Mode::Closed | Mode::ClosedReportAll | Mode::Disabled | Mode::HalfOpen => return None,
             Mode::ForcedOpen if word.retry_at_ms() == 0 => Time::ZERO,
             Mode::Open | Mode::ForcedOpen => self.clock.now(),
         };
         let is_over = word.mode() == Mode::Open && retry_at(word) <= now;
-        (!is_over).then_some(Shut { of, word, now })
+        (!is_over).then_some(RefusingGate { of, word, now })
     }
 
-    /// The refusal of a call whose permit was given before the breaker moved.
-    pub(crate) fn overtaken(&self, circuit: Option<&Arc<Circuit>>, now: Time) -> Refused {
+    /// The refusal of a call that got its permit before the breaker changed state.
+    pub(crate) fn stale_refusal(&self, circuit: Option<&Arc<SharedBreaker>>, now: Time) -> Refused {
         let (of, word) = self.word(circuit);
-        Shut { of, word, now }.refusal()
+        RefusingGate { of, word, now }.refusal()
     }
 
     /// Asks the breaker actor for a permit.
     ///
-    /// # Cancel safety   Dropped while it waits, a permit that was granted goes back.
+    /// # Cancel safety   If the future is dropped while it waits, a granted permit is returned.
     pub(crate) async fn ask_for_permit(
         &self,
-        circuit: Option<&Arc<Circuit>>,
+        circuit: Option<&Arc<SharedBreaker>>,
         deadline: Option<Time>,
     ) -> Result<Admission<Arc<Shared>>, Refused> {
         let (of, _) = self.word(circuit);
@@ -357,10 +376,10 @@ impl Shared {
         }
     }
 
-    /// Gives a permit back unused: an inner layer refused, the dependency was not asked.
-    pub(crate) fn release(&self, held: Held) {
-        self.land(&held);
-        // A gate's permit holds no place in the breaker; only a probe has to go back.
+    /// Returns a permit unused: an inner layer refused the call, and the dependency was not asked.
+    pub(crate) fn release(&self, held: PermitGuard) {
+        self.untrack(&held);
+        // The breaker reserves nothing for a permit from the gate; only a probe must be returned.
         if held.permit.is_probe()
             && let Some(port) = self.breaker.get()
         {
@@ -371,10 +390,10 @@ impl Shared {
         }
     }
 
-    /// Ends an attempt without a word from the dependency: `cancelled`, which counts for nothing,
-    /// when the caller left early; a failure when its deadline had passed or the work panicked
-    /// (rule BRK-6).
-    pub(crate) fn forsake(&self, held: Held, panicked: bool) {
+    /// Ends an attempt without an answer from the dependency. The class is `cancelled`, which
+    /// counts for nothing, if the caller left early. It is a failure if the deadline had passed or
+    /// the work panicked (rule BRK-6).
+    pub(crate) fn abandon(&self, held: PermitGuard, panicked: bool) {
         if held.race.is_lost() && !panicked {
             return self.release(held);
         }
@@ -385,42 +404,42 @@ impl Shared {
         } else {
             Class::Cancelled
         };
-        if let Settled::Owed(report) = self.settle(held, &Verdict::from(class), now) {
+        if let Settled::NeedsReport(report) = self.settle(held, &Verdict::from(class), now) {
             self.report(*report);
         }
     }
 
-    /// Counts a quick success at the gate; everything else is owed to the breaker.
-    pub(crate) fn settle(&self, held: Held, verdict: &Verdict, now: Time) -> Settled {
+    /// Counts a fast success at the gate. Every other outcome must be reported to the breaker.
+    pub(crate) fn settle(&self, held: PermitGuard, verdict: &Verdict, now: Time) -> Settled {
         let elapsed = now.since(held.started);
         self.settle_after(held, elapsed, verdict, now)
     }
 
-    /// The same for an attempt that is to count as one that took this long.
+    /// Settles an attempt that is to count as one that took `elapsed`.
     pub(crate) fn settle_after(
         &self,
-        held: Held,
+        held: PermitGuard,
         elapsed: Duration,
         verdict: &Verdict,
         now: Time,
     ) -> Settled {
-        if self.take_in(&held, elapsed, verdict, now) {
+        if self.record(&held, elapsed, verdict, now) {
             return Settled::Counted;
         }
-        Settled::Owed(held.report(elapsed, verdict))
+        Settled::NeedsReport(held.report(elapsed, verdict))
     }
 
-    /// Books the end of an attempt; false when the breaker has to hear of it too.
+    /// Records the end of an attempt. Returns false if the breaker needs a report too.
     #[inline]
-    fn take_in(&self, held: &Held, elapsed: Duration, verdict: &Verdict, now: Time) -> bool {
-        self.land(held);
+    fn record(&self, held: &PermitGuard, elapsed: Duration, verdict: &Verdict, now: Time) -> bool {
+        self.untrack(held);
         self.totals.observe(elapsed);
         self.note_traffic(verdict, held.started, now);
         self.note_setup(verdict);
         self.bulkhead.sample(now, elapsed, verdict.class);
         let kind = held.permit.kind();
         if let Some(recorder) = &self.recorder {
-            let ended = Ended {
+            let ended = AttemptRecord {
                 dependency: &self.name,
                 at: now,
                 outcome: outcome(elapsed, verdict),
@@ -452,13 +471,13 @@ impl Shared {
     }
 
     #[inline(always)]
-    fn land(&self, held: &Held) {
+    fn untrack(&self, held: &PermitGuard) {
         if let Some(seat) = held.seat {
             held.circuit(self).end(seat);
         }
     }
 
-    /// Sends a report; what follows it runs even when there is no breaker any more.
+    /// Sends a report. Its follow-up runs even if the breaker is gone.
     pub(crate) fn report(&self, report: Report) {
         if let Some(port) = self.breaker.get() {
             port.report.do_send(report);
@@ -467,10 +486,10 @@ impl Shared {
 
     /// Sends a report and waits until it is counted (rule CALL-3).
     ///
-    /// # Cancel safety   Dropped while it waits, the report is counted all the same.
+    /// # Cancel safety   If the future is dropped while it waits, the report is still counted.
     pub(crate) async fn report_and_wait(&self, report: Box<Report>) {
         if let Some(port) = self.breaker.get() {
-            // A closed mailbox means that nobody counts any more.
+            // A closed mailbox means that there is no breaker to count it.
             let _ = port.report.send(*report).await;
         }
     }
@@ -488,20 +507,20 @@ fn retry_at(word: GateWord) -> Time {
     Time::from_millis(word.retry_at_ms())
 }
 
-/// A gate that lets somebody not through.
-pub(crate) struct Shut<'a> {
-    of: &'a Circuit,
+/// A gate that refuses a call.
+pub(crate) struct RefusingGate<'a> {
+    of: &'a SharedBreaker,
     word: GateWord,
     now: Time,
 }
 
-impl Shut<'_> {
-    /// Whether somebody has shut it, and not the breaker's own judgement.
+impl RefusingGate<'_> {
+    /// Returns true if an override holds it open, rather than the breaker's own judgement.
     pub(crate) fn is_forced(&self) -> bool {
         self.word.mode() == Mode::ForcedOpen
     }
 
-    /// How long it stays so, if that is known.
+    /// Returns the time until it may let calls through, if that is known.
     #[inline]
     pub(crate) fn retry_after(&self) -> Option<Duration> {
         let until = retry_at(self.word);
@@ -518,13 +537,15 @@ impl Shut<'_> {
         match self.word.mode() {
             Mode::ForcedOpen => RefusalState::ForcedOpen,
             Mode::HalfOpen => RefusalState::HalfOpen,
-            Mode::Open | Mode::Closed | Mode::Watchful | Mode::Disabled => RefusalState::Open,
+            Mode::Open | Mode::Closed | Mode::ClosedReportAll | Mode::Disabled => {
+                RefusalState::Open
+            }
         }
     }
 }
 
 #[inline(always)]
-fn refused(of: &Circuit, state: RefusalState, retry_after: Option<Duration>) -> Refused {
+fn refused(of: &SharedBreaker, state: RefusalState, retry_after: Option<Duration>) -> Refused {
     Refused {
         state,
         retry_after,

@@ -1,9 +1,8 @@
-//! Which runtime a call goes to that names none: the one whose scope it is made in, else the one
-//! that the program has installed.
+//! The implicit runtime of a call that names none: that of the innermost scope, else the installed
+//! one.
 //!
-//! A scope belongs to a thread, or to one future while that is polled; scopes lie within each
-//! other, and tests that run side by side do not see each other's. Nothing here keeps a runtime
-//! alive.
+//! A scope belongs to a thread, or to one future while it is polled. Scopes nest, and tests that
+//! run in parallel do not see each other's. Nothing here keeps a runtime alive.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -16,16 +15,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::error::StartError;
 use crate::runtime::{Runtime, WeakRuntime};
 
-/// Says "no runtime"; those that there are have numbers from 1.
+/// The id that means "no runtime"; real ids start at 1.
 pub(crate) const NOBODY: u64 = 0;
 
 thread_local! {
-    /// The runtime of the innermost scope: what every call looks at.
+    /// The id of the innermost scope's runtime: every call reads it.
     static HERE: Cell<u64> = const { Cell::new(NOBODY) };
     static SCOPES: RefCell<Vec<Scope>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The installed one: what every call outside of a scope looks at.
+/// The id of the installed runtime: every call outside of a scope reads it.
 static INSTALLED: AtomicU64 = AtomicU64::new(NOBODY);
 static INSTALLED_RUNTIME: Mutex<Option<WeakRuntime>> = Mutex::new(None);
 
@@ -35,13 +34,13 @@ struct Scope {
     runtime: WeakRuntime,
 }
 
-/// The number of a runtime that no other one of this process has.
+/// Returns a new runtime id, unique in this process.
 pub(crate) fn new_id() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(NOBODY + 1);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
-/// The number of the runtime that a call made here goes to.
+/// Returns the id of the runtime for a call made here.
 #[inline]
 pub(crate) fn present_id() -> u64 {
     match HERE.get() {
@@ -50,7 +49,7 @@ pub(crate) fn present_id() -> u64 {
     }
 }
 
-/// The runtime that a call made here goes to, if it is still there.
+/// Returns the runtime for a call made here, if it still exists.
 pub(crate) fn present() -> Option<Runtime> {
     let here = SCOPES.with_borrow(|scopes| scopes.last().map(|scope| scope.runtime.clone()));
     match here {
@@ -64,19 +63,19 @@ fn installed() -> MutexGuard<'static, Option<WeakRuntime>> {
     installed.unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether a runtime is installed that is still there.
+/// Returns true if an installed runtime still exists.
 pub(crate) fn is_taken() -> bool {
     let installed = installed();
     let runtime = installed.as_ref();
     runtime.is_some_and(|runtime| runtime.upgrade().is_some())
 }
 
-/// Makes a runtime the process's own, unless it has one.
+/// Installs a runtime for the process, unless one is installed.
 pub(crate) fn install(runtime: &Runtime) -> Result<(), StartError> {
     let mut installed = installed();
     let before = installed.as_ref().and_then(WeakRuntime::upgrade);
     if before.is_some() {
-        // Dropping the last handle of a runtime may ask for this lock again.
+        // Dropping the last handle of a runtime may take this lock again.
         drop(installed);
         return Err(StartError::AlreadyInstalled);
     }
@@ -86,18 +85,18 @@ pub(crate) fn install(runtime: &Runtime) -> Result<(), StartError> {
 }
 
 impl Runtime {
-    /// Makes this runtime the one of everything that runs on this thread, until the guard is
-    /// dropped: functions under [`protected`](https://docs.rs/breakerbox) go to it, whatever is
-    /// installed. For tests, and for threads that belong to one of several runtimes.
+    /// Makes this runtime the implicit one on this thread, until the guard is dropped: functions
+    /// under [`protected`](https://docs.rs/breakerbox) use it, even if another one is installed.
+    /// For tests, and for threads that belong to one of several runtimes.
     ///
-    /// Other threads do not see it, and it does not keep the runtime alive. For one future on
-    /// whatever thread there is [`Runtime::scope`].
+    /// Other threads are not affected, and the scope does not keep the runtime alive. To cover one
+    /// future on any thread, use [`Runtime::scope`].
     pub fn enter(&self) -> Entered {
         enter(self.id(), self.downgrade())
     }
 
-    /// Runs a future in the scope of this runtime, on whatever threads it is polled. Tasks that it
-    /// spawns have no scope but their own.
+    /// Runs a future in the scope of this runtime, on every thread that polls it. Tasks that it
+    /// spawns do not inherit the scope.
     ///
     /// # Cancel safety   That of the future.
     pub async fn scope<F: Future>(&self, future: F) -> F::Output {
@@ -132,13 +131,13 @@ fn enter(id: u64, runtime: WeakRuntime) -> Entered {
 #[must_use = "the scope ends when it is dropped"]
 pub struct Entered {
     number: u64,
-    /// It stays on its thread.
+    /// Makes the guard `!Send`, so that it stays on its thread.
     here: PhantomData<*const ()>,
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        // The thread itself may be ending, and its scopes with it.
+        // The thread may be ending, and its scopes with it.
         let _ = SCOPES.try_with(|scopes| {
             let mut scopes = scopes.borrow_mut();
             scopes.retain(|scope| scope.number != self.number);

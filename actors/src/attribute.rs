@@ -1,5 +1,5 @@
-//! What the expansion of `#[protected]` calls. Not part of the public interface: it may change
-//! with any version of the attribute.
+//! Functions called by the expansion of `#[protected]`. Not part of the public interface: they may
+//! change with any version of the attribute.
 
 use std::future::Future;
 use std::marker::PhantomData;
@@ -12,17 +12,17 @@ use crate::dependency::Verdict;
 use crate::error::CallError;
 
 pub use crate::call::{CallOptions, Patience, Unanswered};
-pub use crate::site::{Collected, Site};
+pub use crate::site::{CallSite, Collected};
 pub use breakerbox_policy::Priority;
 pub use inventory;
 
-/// What a function returns, and what its callers get.
+/// The return type of a function, and the type that its callers get.
 #[diagnostic::on_unimplemented(
     message = "a function under `protected` must return a `Result`, and `{Self}` is none",
     label = "not a `Result`"
 )]
 pub trait Outcome {
-    /// The same with the ways in which a call can end besides.
+    /// The same result, with the other ways in which a call can end.
     type Protected;
 }
 
@@ -30,7 +30,7 @@ impl<T, E> Outcome for Result<T, E> {
     type Protected = Result<T, CallError<E>>;
 }
 
-/// Work that is there once. Without `idempotent` nothing asks for it twice.
+/// Wraps work that can run only once. Without `idempotent` it is never started twice.
 pub fn once<F>(work: F) -> impl FnMut() -> F {
     let mut work = Some(work);
     move || {
@@ -39,28 +39,28 @@ pub fn once<F>(work: F) -> impl FnMut() -> F {
     }
 }
 
-/// An argument for one more attempt, or for the fallback.
+/// Clones an argument for one more attempt, or for the fallback.
 pub fn copy<T: Clone>(argument: &T) -> T {
     argument.clone()
 }
 
-/// The key of a call.
+/// Converts the key of a call.
 pub fn key(key: &(impl AsRef<str> + ?Sized)) -> Option<Arc<str>> {
     Some(Arc::from(key.as_ref()))
 }
 
-/// The weight of a call; it has one at least.
+/// Converts the weight of a call; the minimum is 1.
 #[must_use]
 pub fn weight(weight: u32) -> Option<NonZeroU32> {
     Some(NonZeroU32::new(weight).unwrap_or(NonZeroU32::MIN))
 }
 
-/// What a result counts for that nobody judges.
+/// Classifies a result without a classifier of the function's own.
 pub fn by_result<T, E>(result: &Result<T, E>) -> Verdict {
     Verdict::by_result(result)
 }
 
-/// The function's own judge of its results; `R` tells a closure what it is given.
+/// Adapts the function's own classifier; `R` gives a closure its parameter type.
 pub fn judge<R, V: Into<Verdict>>(
     _: PhantomData<R>,
     judge: impl Fn(&R) -> V,
@@ -68,10 +68,10 @@ pub fn judge<R, V: Into<Verdict>>(
     move |result| judge(result).into()
 }
 
-/// Runs the work; without an answer its fallback is asked next.
+/// Runs the work. Without an answer, the caller asks the fallback next.
 ///
-/// # Errors  No answer, and no ending in the books yet.
-pub fn run_to_stand_in<T, E, F>(
+/// # Errors  There is no answer, and the end of the call is not counted yet.
+pub fn run_with_fallback<T, E, F>(
     client: &AnyClient,
     options: CallOptions,
     classify: impl Fn(&Result<T, E>) -> Verdict,
@@ -80,40 +80,41 @@ pub fn run_to_stand_in<T, E, F>(
 where
     F: Future<Output = Result<T, E>>,
 {
-    call::run_to_stand_in(&client.shared, options, classify, work)
+    call::run_with_fallback(&client.shared, options, classify, work)
 }
 
-/// A fallback that takes the arguments alone.
+/// A fallback that takes only the arguments.
 #[derive(Debug)]
 pub struct Alone;
 
-/// A fallback that takes the arguments, and why it is asked.
+/// A fallback that takes the arguments and the reason for the call.
 #[derive(Debug)]
 pub struct WithWhy;
 
-/// A function that can stand in for one with the arguments `A`; `Kind` says what else it takes.
+/// A function that can serve as the fallback of one with the arguments `A`; `Kind` is its further
+/// parameters.
 #[diagnostic::on_unimplemented(
     message = "this fallback does not take the arguments of the function it stands in for",
     label = "must take the same arguments, and `&CallError<_>` after them if it wants to know why"
 )]
-pub trait StandIn<A, W, Kind> {
-    /// Its future.
+pub trait FallbackFn<A, W, Kind> {
+    /// The fallback's future.
     type Answer;
-    /// Has it begin.
+    /// Starts the fallback.
     fn ask(self, arguments: A, why: W) -> Self::Answer;
 }
 
-/// Asks a fallback.
-pub fn stand_in<F, A, W, Kind>(fallback: F, arguments: A, why: W) -> F::Answer
+/// Calls a fallback.
+pub fn call_fallback<F, A, W, Kind>(fallback: F, arguments: A, why: W) -> F::Answer
 where
-    F: StandIn<A, W, Kind>,
+    F: FallbackFn<A, W, Kind>,
 {
     fallback.ask(arguments, why)
 }
 
 macro_rules! stand_ins {
     ($(($($argument:ident $value:ident),*))*) => {$(
-        impl<F, R, W, $($argument),*> StandIn<($($argument,)*), W, Alone> for F
+        impl<F, R, W, $($argument),*> FallbackFn<($($argument,)*), W, Alone> for F
         where
             F: FnOnce($($argument),*) -> R,
         {
@@ -123,7 +124,7 @@ macro_rules! stand_ins {
             }
         }
 
-        impl<F, R, W, $($argument),*> StandIn<($($argument,)*), W, WithWhy> for F
+        impl<F, R, W, $($argument),*> FallbackFn<($($argument,)*), W, WithWhy> for F
         where
             F: FnOnce($($argument,)* W) -> R,
         {

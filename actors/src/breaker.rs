@@ -1,7 +1,7 @@
 //! The breaker actor: the only writer of a dependency's breaker.
 //!
-//! It takes calls, permits and outcomes, tells the kernel's machine, publishes the gate and makes
-//! events of what moved. It executes nothing and decides nothing by itself.
+//! It receives calls, permits and outcomes, feeds the kernel's state machine, publishes the gate,
+//! and emits events for the changes. It executes nothing and decides nothing by itself.
 
 mod rounds;
 
@@ -13,37 +13,37 @@ use actix::dev::{MessageResponse, OneshotSender};
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, SpawnHandle, WrapFuture};
 use actix::{MessageResult, ResponseFuture};
 use breakerbox_policy::{
-    BreakerEvent, Cause, Class, Command, IllegalTransition, Override, OverrideMode, Permit,
+    BreakerCommand, BreakerEvent, Cause, Class, IllegalTransition, Override, OverrideMode, Permit,
     PermitKind, State, Time,
 };
 
 use futures_util::FutureExt as _;
 use tracing::Level;
 
-use crate::admission::{Admission, Held};
+use crate::admission::{Admission, PermitGuard};
 use crate::call::{self, CallOptions};
-use crate::circuit::Circuit;
+use crate::circuit::SharedBreaker;
 use crate::client::Core;
 use crate::clock::random;
 use crate::deadline;
 use crate::dependency::{Dependency, Shared};
 use crate::event::EventKind;
-use crate::gate::{GateWord, Mode, Successes, tag_of};
+use crate::gate::{GateWord, Mode, SuccessBatch, tag_of};
 use crate::message::{Acquire, Call, Flush, Operate, Reconfigure, Release, Report};
 use rounds::Rounds;
 
 /// The actor of one dependency's breaker; any actor may send it a [`Call`].
 ///
-/// # Source  DESIGN §1; rules BRK-3, BRK-12 and CALL-3.
+/// # Source  Rules BRK-3, BRK-12 and CALL-3 in docs/rules.md.
 pub struct Breaker<D: Dependency> {
     core: Arc<Core<D>>,
-    /// The next deadline of each circuit that has one, by its key.
+    /// The next deadline of each breaker that has one, by its key.
     timers: HashMap<Option<Arc<str>>, (Time, SpawnHandle)>,
     rounds: Rounds,
 }
 
-/// The circuit of one key; `None` is the dependency's own.
-type Which = Option<Arc<Circuit>>;
+/// The breaker of one key; `None` is the dependency's own.
+type BreakerScope = Option<Arc<SharedBreaker>>;
 
 impl<D: Dependency> std::fmt::Debug for Breaker<D> {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -51,11 +51,11 @@ impl<D: Dependency> std::fmt::Debug for Breaker<D> {
     }
 }
 
-/// What the gate shall say about this machine.
+/// The gate word for the present state of this machine.
 pub(crate) fn word_of(machine: &breakerbox_policy::Breaker, now: Time) -> GateWord {
     let go = || {
         if machine.needs_every_success() {
-            Mode::Watchful
+            Mode::ClosedReportAll
         } else {
             Mode::Closed
         }
@@ -71,7 +71,7 @@ pub(crate) fn word_of(machine: &breakerbox_policy::Breaker, now: Time) -> GateWo
         Mode::Open | Mode::ForcedOpen => machine.view(now).retry_after,
         _ => None,
     };
-    // Rounded up: the gate must not let anybody ask early.
+    // Rounded up, so that no caller asks early.
     let retry_at = wait.map_or(0, |wait| now.after(wait).as_nanos().div_ceil(1_000_000));
     GateWord::new(mode, machine.generation(), retry_at)
 }
@@ -89,16 +89,16 @@ impl<D: Dependency> Breaker<D> {
         &self.core.shared
     }
 
-    /// Lets a machine take something in, and makes known what came of it.
+    /// Applies a change to a machine, and publishes the result.
     fn with_machine<T>(
         &mut self,
-        which: &Which,
+        which: &BreakerScope,
         ctx: &mut Context<Self>,
         change: impl FnOnce(&mut breakerbox_policy::Breaker, Time) -> T,
     ) -> T {
         let (result, shadow) = self.change(which, ctx, change);
         if which.is_none() && self.shared().keys.set_shadow(shadow.as_ref()) {
-            // Measured and never tripped: that holds for each key too (rule BRK-10).
+            // A shadow (measured, never tripped) holds for each key too (rule BRK-10).
             self.each_key(|breaker, key| {
                 let circuit = Arc::clone(&key);
                 breaker.change(&Some(key), ctx, |machine, now| {
@@ -109,10 +109,10 @@ impl<D: Dependency> Breaker<D> {
         result
     }
 
-    /// The same for this machine alone; gives back the shadow that lies over it too.
+    /// Applies a change to this machine alone. Also returns its shadow override, if it has one.
     fn change<T>(
         &mut self,
-        which: &Which,
+        which: &BreakerScope,
         ctx: &mut Context<Self>,
         change: impl FnOnce(&mut breakerbox_policy::Breaker, Time) -> T,
     ) -> (T, Option<Override>) {
@@ -126,14 +126,14 @@ impl<D: Dependency> Breaker<D> {
         let deadline = machine.next_deadline();
         let shadow = machine.overridden().filter(|set| is_shadow(set)).cloned();
         drop(machine);
-        // Whoever listens may ask for the status: without the lock.
+        // Without the lock: a listener may ask for the status.
         tell(&shared, circuit, moved);
         self.arm(which, deadline, ctx);
         (result, shadow)
     }
 
-    /// Sets the one timer of a circuit to its machine's next deadline.
-    fn arm(&mut self, which: &Which, deadline: Option<Time>, ctx: &mut Context<Self>) {
+    /// Sets the one timer of a breaker to its machine's next deadline.
+    fn arm(&mut self, which: &BreakerScope, deadline: Option<Time>, ctx: &mut Context<Self>) {
         let key = which.as_ref().and_then(|circuit| circuit.key.clone());
         if self.timers.get(&key).map(|(at, _)| *at) == deadline {
             return;
@@ -146,7 +146,7 @@ impl<D: Dependency> Breaker<D> {
             let of = key.clone();
             let fire = sleep.into_actor(self).map(move |(), breaker, ctx| {
                 breaker.timers.remove(&of);
-                // By its name: a timer keeps no key from being forgotten.
+                // Looked up by its key, since a timer must not protect a key from eviction.
                 let which = of.as_deref().map(|key| breaker.shared().keys.find(key));
                 if which.as_ref().is_some_and(Option::is_none) {
                     return;
@@ -159,14 +159,14 @@ impl<D: Dependency> Breaker<D> {
         }
     }
 
-    /// Does something with the circuit of each key, one after the other.
-    fn each_key(&mut self, mut what: impl FnMut(&mut Self, Arc<Circuit>)) {
+    /// Visits the breaker of each key, one after the other.
+    fn each_key(&mut self, mut what: impl FnMut(&mut Self, Arc<SharedBreaker>)) {
         let shared = Arc::clone(self.shared());
         shared.keys.each(|key| what(self, key));
     }
 
-    /// Does something with every circuit there is, the dependency's own first.
-    fn each_circuit(&mut self, mut what: impl FnMut(&mut Self, &Which)) {
+    /// Visits every breaker, the dependency's own first.
+    fn each_circuit(&mut self, mut what: impl FnMut(&mut Self, &BreakerScope)) {
         what(self, &None);
         self.each_key(|breaker, key| what(breaker, &Some(key)));
     }
@@ -181,7 +181,7 @@ fn is_shadow(set: &Override) -> bool {
     set.mode == OverrideMode::Shadow
 }
 
-/// Failures that a closed breaker holds, and how many it takes to open it; `-` where only rates do.
+/// Failures counted by a closed breaker, and the number that opens it; `-` where only rates do.
 fn failures_so_far(machine: &breakerbox_policy::Breaker, now: Time) -> Option<(u64, String)> {
     let settings = machine.settings();
     let threshold = settings.failure_threshold.or(settings.consecutive_failures);
@@ -190,16 +190,17 @@ fn failures_so_far(machine: &breakerbox_policy::Breaker, now: Time) -> Option<(u
     closed.then(|| (machine.view(now).counts.failures, threshold))
 }
 
-/// What events and log lines call this breaker.
-fn subject(shared: &Shared, circuit: &Circuit) -> Arc<str> {
+/// Name of this breaker in events and log lines.
+fn subject(shared: &Shared, circuit: &SharedBreaker) -> Arc<str> {
     match &circuit.key {
         None => Arc::clone(&shared.name),
         Some(key) => Arc::from(format!("{}[{key}]", shared.name)),
     }
 }
 
-/// Makes known what moved. What was handed down to a key was told of the dependency already.
-fn tell(shared: &Shared, circuit: &Circuit, moved: Vec<BreakerEvent>) {
+/// Emits the events of a change. An override passed down to a key is left out: it was already
+/// reported for the dependency.
+fn tell(shared: &Shared, circuit: &SharedBreaker, moved: Vec<BreakerEvent>) {
     if moved.is_empty() {
         return;
     }
@@ -216,22 +217,22 @@ fn tell(shared: &Shared, circuit: &Circuit, moved: Vec<BreakerEvent>) {
     }
 }
 
-/// Records what was counted at the gate so far.
+/// Records the successes counted at the gate so far.
 pub(crate) fn take_in_counted(
     machine: &mut breakerbox_policy::Breaker,
-    circuit: &Circuit,
+    circuit: &SharedBreaker,
     now: Time,
 ) {
     for successes in circuit.take_successes() {
-        take_in(machine, circuit, successes, now);
+        record_batch(machine, circuit, successes, now);
     }
 }
 
-/// Records what was counted at the gate, for the time and generation it was counted in.
-fn take_in(
+/// Records a batch of successes for the time and generation in which it was counted.
+fn record_batch(
     machine: &mut breakerbox_policy::Breaker,
-    circuit: &Circuit,
-    successes: Successes,
+    circuit: &SharedBreaker,
+    successes: SuccessBatch,
     now: Time,
 ) {
     let at = match circuit.bucket_nanos() {
@@ -245,7 +246,8 @@ fn take_in(
     machine.record_successes(at, generation, successes.count(), &mut random());
 }
 
-/// The generation that a gate's tag stands for; any other than the present one is late.
+/// Returns the generation of a gate's tag; `u64::MAX` for any other than the present one, which is
+/// late.
 fn generation_of(machine: &breakerbox_policy::Breaker, tag: u64) -> u64 {
     let present = machine.generation();
     if tag_of(present) == tag {
@@ -255,10 +257,10 @@ fn generation_of(machine: &breakerbox_policy::Breaker, tag: u64) -> u64 {
     }
 }
 
-/// Publishes the gate, and gives back what moved to be told.
+/// Publishes the gate, and returns the events to emit.
 fn publish(
     shared: &Shared,
-    circuit: &Circuit,
+    circuit: &SharedBreaker,
     machine: &mut breakerbox_policy::Breaker,
     now: Time,
 ) -> Vec<BreakerEvent> {
@@ -274,8 +276,8 @@ fn publish(
     moved
 }
 
-/// Keeps the words for refusals and the count of trips.
-fn note(shared: &Shared, circuit: &Circuit, event: &BreakerEvent) {
+/// Stores the reason for refusals, and counts trips.
+fn note(shared: &Shared, circuit: &SharedBreaker, event: &BreakerEvent) {
     use std::sync::atomic::Ordering;
     match event {
         BreakerEvent::Transition { to, cause, .. } => {
@@ -328,7 +330,8 @@ impl<D: Dependency> Handler<Call<D>> for Breaker<D> {
     }
 }
 
-/// A call on its way; unlike actix's own it ends with whoever asked (rule CALL-4).
+/// A call in progress. Unlike actix's own response, it ends when its caller goes away (rule
+/// CALL-4).
 pub struct Answering<D: Dependency>(ResponseFuture<<Call<D> as actix::Message>::Result>);
 
 impl<D: Dependency> MessageResponse<Breaker<D>, Call<D>> for Answering<D> {
@@ -338,8 +341,8 @@ impl<D: Dependency> MessageResponse<Breaker<D>, Call<D>> for Answering<D> {
         caller: Option<OneshotSender<<Call<D> as actix::Message>::Result>>,
     ) {
         let Self(mut answering) = self;
-        // Many calls end at once; only those that do not are worth a task. Who has gone meanwhile
-        // asks for nothing any more.
+        // Many calls end at their first poll; only the others are worth a task. A caller that has
+        // gone needs no answer.
         let is_gone = caller.as_ref().is_some_and(OneshotSender::is_closed);
         if is_gone {
             return;
@@ -353,7 +356,7 @@ impl<D: Dependency> MessageResponse<Breaker<D>, Call<D>> for Answering<D> {
         }
         actix_rt::spawn(async move {
             let Some(mut caller) = caller else {
-                // Sent without a wish for an answer.
+                // The sender does not want an answer.
                 drop(answering.await);
                 return;
             };
@@ -380,13 +383,13 @@ impl<D: Dependency> Handler<Acquire> for Breaker<D> {
         let admit = |machine: &mut breakerbox_policy::Breaker, now| (machine.admit(now), now);
         let (admitted, now) = self.with_machine(&circuit, ctx, admit);
         MessageResult(admitted.map(|permit| {
-            // As the gate gives them, so that there is one kind of normal permits.
+            // The same as the gate grants, so that there is one kind of normal permit.
             let permit = match permit.kind() {
                 PermitKind::Normal => Permit::normal(tag_of(permit.generation()), now),
                 PermitKind::Probe(_) | PermitKind::Unrecorded => permit,
             };
             let shared = Arc::clone(self.shared());
-            let held = Held::new(circuit, permit, now, deadline);
+            let held = PermitGuard::new(circuit, permit, now, deadline);
             Admission::new(shared, held)
         }))
     }
@@ -418,7 +421,7 @@ impl<D: Dependency> Handler<Report> for Breaker<D> {
                 );
             }
         }
-        // Dropping the report runs what follows it, now that it is counted.
+        // Dropping the report runs its follow-up, since the outcome is counted.
         drop(report);
     }
 }
@@ -440,7 +443,7 @@ impl<D: Dependency> Handler<Flush> for Breaker<D> {
         let Flush { circuit, successes } = flush;
         let of = circuit.as_deref().unwrap_or(&shared.circuit);
         self.with_machine(&circuit, ctx, |machine, now| {
-            take_in(machine, of, successes, now);
+            record_batch(machine, of, successes, now);
         });
     }
 }
@@ -452,13 +455,13 @@ impl<D: Dependency> Handler<Operate> for Breaker<D> {
         let Operate { circuit, command } = operate;
         let closes = matches!(
             command,
-            Command::Close { .. } | Command::Reset { .. } | Command::Clear
+            BreakerCommand::Close { .. } | BreakerCommand::Reset { .. } | BreakerCommand::Clear
         );
         if circuit.is_none() && closes {
-            // Whoever closes or resets a dependency means its keys too.
+            // Closing or resetting a dependency applies to its keys too.
             self.each_key(|breaker, key| {
                 let command = command.clone();
-                // None of the three is ever refused.
+                // None of the three commands is ever refused.
                 let _ = breaker.with_machine(&Some(key), ctx, |machine, now| {
                     machine.command(now, command, &mut random())
                 });
@@ -467,7 +470,7 @@ impl<D: Dependency> Handler<Operate> for Breaker<D> {
         if let Some(key) = &circuit {
             key.stand_alone();
         }
-        if circuit.is_none() && matches!(command, Command::Reset { .. }) {
+        if circuit.is_none() && matches!(command, BreakerCommand::Reset { .. }) {
             self.shared().pauses.lift();
         }
         self.with_machine(&circuit, ctx, |machine, now| {

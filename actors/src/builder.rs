@@ -1,4 +1,4 @@
-//! How a dependency is put together: its shared state, its actors and their supervisor.
+//! Construction of a dependency: its shared state, its actors and their supervisor.
 
 use std::fmt;
 use std::future::Future;
@@ -9,30 +9,30 @@ use std::sync::{Arc, Mutex};
 
 use breakerbox_policy::supervision::{ChildSpec, RestartBackoff, Shutdown, StopCause, Strategy};
 use breakerbox_policy::{
-    Command, DependencySettings, GiveUp, Placement, RestartType, Time, WhileRestarting,
+    BreakerCommand, DependencySettings, GiveUp, Placement, RestartType, Time, WhileRestarting,
 };
 use crossbeam_utils::CachePadded;
 
 use crate::breaker::Breaker;
-use crate::client::{Client, Core, Slot};
-use crate::closures::{Closures, Last, LastManner};
+use crate::client::{Client, Core, WorkerSlot};
+use crate::closures::{Closures, DrainPollHook, DrainWaiter};
 use crate::dependency::{Dependency, Route, Shared};
 use crate::error::StartError;
-use crate::fallback::{ByName, Fallback, FallbackActor, FallbackManner, Fallbacks, Rule};
+use crate::fallback::{ByName, Fallback, FallbackActor, FallbackManner, FallbackRule, Fallbacks};
 use crate::message::{BreakerPort, Operate};
 use crate::queue::WorkQueue;
 use crate::redact::redact;
 use crate::reload::Configured;
 use crate::runtime::Runtime;
 use crate::supervisor::{
-    ActorBody, Body, ChildHooks, Group, Life, Mailslot, Place, Plain, Surroundings,
+    ActorBody, Body, ChildHooks, DriverPlacement, Group, Incarnation, NoPollHook, StableMailbox,
+    SupervisorContext,
 };
 use crate::worker::{Factory, StartFuture, Worker, WorkerManner};
 
-/// Makes a dependency's value for each life of a worker.
+/// Makes the dependency's value for each incarnation of a worker.
 ///
-/// Closures do: one that returns the value, one that returns a `Result`, and one that returns a
-/// future of a `Result`.
+/// Implemented by closures that return the value, a `Result`, or a future of a `Result`.
 pub trait IntoFactory<D, Kind>: Send + Sync + 'static {
     /// Makes one value.
     fn make(&self) -> StartFuture<D>;
@@ -81,39 +81,40 @@ where
     }
 }
 
-/// A dependency that has a name and settings, and no workers yet.
+/// A dependency with a name and settings, and without workers so far.
 #[derive(Debug)]
 #[must_use = "nothing is started before `start`"]
 pub struct NewDependency {
     pub(crate) runtime: Runtime,
     pub(crate) name: String,
-    /// What the configuration says.
+    /// The settings given by the configuration.
     pub(crate) given: DependencySettings,
     pub(crate) settings: DependencySettings,
 }
 
 impl NewDependency {
-    /// Replaces the settings that the configuration has for it.
+    /// Replaces the dependency's settings from the configuration.
     pub fn settings(mut self, settings: DependencySettings) -> Self {
         self.settings = settings;
         self
     }
 
-    /// Changes some of its settings.
+    /// Changes some of the dependency's settings.
     pub fn configure(mut self, change: impl FnOnce(&mut DependencySettings)) -> Self {
         change(&mut self.settings);
         self
     }
 
-    /// Starts it without workers: for closures, and for functions under the attribute. Closures of
-    /// a dependency with workers need no other one.
+    /// Starts the dependency without workers: for closures, and for functions under the attribute.
+    /// Closures can also use a dependency that has workers.
     ///
-    /// # Errors  The name is taken, or the runtime is going down.
+    /// # Errors  The name is taken, or the runtime is shutting down.
     pub async fn start(self) -> Result<Client<Closures>, StartError> {
         start(self, None, Vec::new()).await
     }
 
-    /// Says how a worker's value is made; called again for each restart, on the worker's thread.
+    /// Sets the factory of a worker's value. It is called again for each restart, on the worker's
+    /// thread.
     pub fn workers<D: Dependency, Kind>(
         self,
         factory: impl IntoFactory<D, Kind>,
@@ -126,12 +127,12 @@ impl NewDependency {
     }
 }
 
-/// A dependency that can be started.
+/// A dependency that is ready to be started.
 #[must_use = "nothing is started before `start`"]
 pub struct DependencyBuilder<D: Dependency> {
     new: NewDependency,
     factory: Factory<D>,
-    fallbacks: Vec<Rule<D>>,
+    fallbacks: Vec<FallbackRule<D>>,
 }
 
 impl<D: Dependency> fmt::Debug for DependencyBuilder<D> {
@@ -144,32 +145,32 @@ impl<D: Dependency> fmt::Debug for DependencyBuilder<D> {
 }
 
 impl<D: Dependency> DependencyBuilder<D> {
-    /// Adds a fallback behind the others, for refusals and failures but not for writes.
+    /// Appends a fallback that serves refusals and failures, but not writes.
     pub fn fallback(self, fallback: impl Fallback<D>) -> Self {
-        self.fallback_rule(Rule::new(fallback))
+        self.fallback_rule(FallbackRule::new(fallback))
     }
 
-    /// Adds another dependency of this runtime behind the others, by its name: it may be started
-    /// later. As a rule of its own it is a [`ByName`].
+    /// Appends another dependency of this runtime as a fallback, by its name; it may be started
+    /// later. To give it a rule of its own, use [`ByName`].
     pub fn fallback_to(self, name: impl Into<String>) -> Self {
         let other = ByName::new(&self.new.runtime, name);
         self.fallback(other)
     }
 
-    /// Adds a fallback that says itself when it serves.
-    pub fn fallback_rule(mut self, rule: Rule<D>) -> Self {
+    /// Appends a fallback with its own rule for when it serves.
+    pub fn fallback_rule(mut self, rule: FallbackRule<D>) -> Self {
         self.fallbacks.push(rule);
         self
     }
 
-    /// Changes some of its settings.
+    /// Changes some of the dependency's settings.
     pub fn configure(mut self, change: impl FnOnce(&mut DependencySettings)) -> Self {
         self.new = self.new.configure(change);
         self
     }
 
-    /// Answers from the fallbacks only: no worker is started and the dependency is never called,
-    /// as for a demonstration, or while it has no credentials. Answers say where they come from.
+    /// Answers from the fallbacks only: no worker is started and the dependency is never called.
+    /// For a demonstration, or while the credentials are missing. Answers name their source.
     pub fn fallback_only(mut self, only: bool) -> Self {
         self.new.settings.fallback_only = only;
         self
@@ -177,9 +178,9 @@ impl<D: Dependency> DependencyBuilder<D> {
 
     /// Starts the breaker, the fallbacks and the workers, and waits until they run.
     ///
-    /// # Errors  The name is taken, a worker did not start, there is nobody to answer, the
-    /// fallbacks would come back to it, or the runtime is going down. What had been started is
-    /// stopped again.
+    /// # Errors  The name is taken, a worker did not start, there is no worker and no fallback to
+    /// answer, the fallbacks form a cycle, or the runtime is shutting down. Parts already started
+    /// are stopped again.
     pub async fn start(self) -> Result<Client<D>, StartError> {
         let Self {
             new,
@@ -199,7 +200,7 @@ impl<D: Dependency> DependencyBuilder<D> {
 async fn start<D: Dependency>(
     new: NewDependency,
     factory: Option<Factory<D>>,
-    fallbacks: Vec<Rule<D>>,
+    fallbacks: Vec<FallbackRule<D>>,
 ) -> Result<Client<D>, StartError> {
     let NewDependency {
         runtime,
@@ -207,7 +208,7 @@ async fn start<D: Dependency>(
         given,
         settings,
     } = new;
-    if let Some(reason) = fallbacks.iter().find_map(Rule::problem) {
+    if let Some(reason) = fallbacks.iter().find_map(FallbackRule::problem) {
         return Err(StartError::BadSpec { name, reason });
     }
     let fallback_only = settings.fallback_only;
@@ -229,7 +230,7 @@ async fn start<D: Dependency>(
         _ => 0,
     };
     let core = Arc::new(core(shared, workers, fallbacks, configured));
-    // Set once, here.
+    // Set only once, here.
     let _ = core.shared.breaker.set(port(&core));
     let client = Client {
         core: Arc::clone(&core),
@@ -247,19 +248,19 @@ async fn start<D: Dependency>(
 fn core<D: Dependency>(
     shared: Arc<Shared>,
     workers: u32,
-    fallbacks: Vec<Rule<D>>,
+    fallbacks: Vec<FallbackRule<D>>,
     configured: Configured,
 ) -> Core<D> {
-    let slot = |_| Slot {
+    let slot = |_| WorkerSlot {
         shared: Arc::new(CachePadded::new(Arc::clone(&shared))),
         queue: Arc::new(WorkQueue::new(Arc::clone(&shared))),
-        mail: Mailslot::new(),
+        mail: StableMailbox::new(),
         lent: Arc::default(),
     };
     let bulkhead = shared.settings().bulkhead;
     let at_once = u64::from(bulkhead.max_concurrent.get()) + u64::from(bulkhead.max_queue);
     Core {
-        breaker: Mailslot::new(),
+        breaker: StableMailbox::new(),
         workers: (0..workers).map(slot).collect(),
         next: AtomicUsize::new(0),
         fallbacks: Fallbacks::new(fallbacks, usize::try_from(at_once).unwrap_or(usize::MAX)),
@@ -279,7 +280,7 @@ fn port<D: Dependency>(core: &Core<D>) -> BreakerPort {
     }
 }
 
-/// The dependency's supervisor: breaker first, so that it stops last.
+/// Builds the dependency's supervisor: the breaker comes first, so that it stops last.
 fn group<D: Dependency>(core: &Arc<Core<D>>, factory: Option<Factory<D>>) -> Group {
     let settings = core.shared.settings().workers.clone();
     let mut group = Group::new(&*core.shared.name)
@@ -325,14 +326,14 @@ fn child(name: &str) -> ChildSpec {
     }
 }
 
-type MakeBody = Box<dyn FnOnce(&Surroundings, &str) -> Arc<dyn Body> + Send>;
+type MakeBody = Box<dyn FnOnce(&SupervisorContext, &str) -> Arc<dyn Body> + Send>;
 
 fn breaker_body<D: Dependency>(core: &Arc<Core<D>>) -> MakeBody {
     let core = Arc::clone(core);
     Box::new(move |around, _| {
         let slot = core.breaker.clone();
-        let make = Arc::new(move |_: &Rc<Life>| Breaker::new(Arc::clone(&core)));
-        Arc::new(ActorBody::<_, Plain>::beside(
+        let make = Arc::new(move |_: &Rc<Incarnation>| Breaker::new(Arc::clone(&core)));
+        Arc::new(ActorBody::<_, NoPollHook>::beside(
             slot,
             make,
             around.clock.clone(),
@@ -344,7 +345,7 @@ fn fallback_body<D: Dependency>(core: &Arc<Core<D>>) -> MakeBody {
     let core = Arc::clone(core);
     Box::new(move |around, _| {
         let slot = core.fallbacks.mail.clone();
-        let make = Arc::new(move |_: &Rc<Life>| FallbackActor::new(Arc::clone(&core)));
+        let make = Arc::new(move |_: &Rc<Incarnation>| FallbackActor::new(Arc::clone(&core)));
         Arc::new(ActorBody::<_, FallbackManner>::beside(
             slot,
             make,
@@ -356,9 +357,10 @@ fn fallback_body<D: Dependency>(core: &Arc<Core<D>>) -> MakeBody {
 fn last_body<D: Dependency>(core: &Arc<Core<D>>) -> MakeBody {
     let shared = Arc::clone(&core.shared);
     Box::new(move |around, _| {
-        let make = Arc::new(move |life: &Rc<Life>| Last::new(Arc::clone(&shared), life));
-        Arc::new(ActorBody::<_, LastManner>::beside(
-            Mailslot::new(),
+        let make =
+            Arc::new(move |life: &Rc<Incarnation>| DrainWaiter::new(Arc::clone(&shared), life));
+        Arc::new(ActorBody::<_, DrainPollHook>::beside(
+            StableMailbox::new(),
             make,
             around.clock.clone(),
         ))
@@ -374,9 +376,9 @@ fn worker_body<D: Dependency>(core: &Arc<Core<D>>, factory: &Factory<D>, index: 
         let queue = Arc::clone(&core.workers[index].queue);
         let lent = Arc::clone(&core.workers[index].lent);
         let is_shared = settings.placement == Placement::Shared;
-        let make = Arc::new(move |life: &Rc<Life>| {
+        let make = Arc::new(move |life: &Rc<Incarnation>| {
             if is_shared {
-                // The same thread in every life.
+                // The same thread in every incarnation.
                 lent.settle_here();
             }
             let (queue, lent) = (Arc::clone(&queue), Arc::clone(&lent));
@@ -385,8 +387,8 @@ fn worker_body<D: Dependency>(core: &Arc<Core<D>>, factory: &Factory<D>, index: 
         let queue = Arc::clone(&core.workers[index].queue);
         let mut body = ActorBody::<_, WorkerManner>::beside(slot, make, around.clock.clone());
         body.place = match settings.placement {
-            Placement::Shared => Place::Shared(index),
-            Placement::Dedicated => Place::Dedicated,
+            Placement::Shared => DriverPlacement::Shared(index),
+            Placement::Dedicated => DriverPlacement::Dedicated,
         };
         body.stuck_after = match settings.placement {
             Placement::Shared => None,
@@ -399,7 +401,7 @@ fn worker_body<D: Dependency>(core: &Arc<Core<D>>, factory: &Factory<D>, index: 
     })
 }
 
-/// What a worker's coming and going means for its dependency.
+/// The effects of a worker's start and end on its dependency.
 struct WorkerHooks<D: Dependency> {
     core: Arc<Core<D>>,
     index: usize,
@@ -410,7 +412,7 @@ impl<D: Dependency> WorkerHooks<D> {
         self.core.workers[self.index].leave();
     }
 
-    fn operate(&self, command: Command) {
+    fn operate(&self, command: BreakerCommand) {
         if let Some(port) = self.core.shared.breaker.get() {
             port.operate.do_send(Operate::all(command));
         }
@@ -426,7 +428,7 @@ impl<D: Dependency> ChildHooks for WorkerHooks<D> {
         }
         if shared.route() == Route::Parked {
             shared.set_route(Route::Workers);
-            self.operate(Command::Unpark);
+            self.operate(BreakerCommand::Unpark);
         }
     }
 
@@ -437,7 +439,7 @@ impl<D: Dependency> ChildHooks for WorkerHooks<D> {
     fn parked(&self, cause: &StopCause) {
         let shared = &self.core.shared;
         shared.set_route(Route::Parked);
-        self.operate(Command::Park {
+        self.operate(BreakerCommand::Park {
             reason: redact(&format!("worker-{} is parked: {cause}", self.index + 1)).into_owned(),
         });
         self.leave();
@@ -452,7 +454,7 @@ impl<D: Dependency> ChildHooks for WorkerHooks<D> {
     }
 }
 
-/// What the end of a dependency's supervisor means.
+/// The effects of the end of a dependency's supervisor.
 struct DependencyHooks<D: Dependency> {
     core: Arc<Core<D>>,
 }

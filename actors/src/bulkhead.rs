@@ -1,13 +1,13 @@
-//! How many calls may be at a dependency at once, and how many may wait.
+//! Limit on the calls in flight to a dependency, and on the calls that wait for a slot.
 //!
-//! The bound in front of every queue of the runtime (rule CALL-6). A free place is taken and
-//! given back with one atomic operation, and kept by the thread for its next call where nobody
-//! waits ([`kept`]); only where calls wait is there a lock, and a place that is given back then goes
-//! straight to the one whose turn it is.
+//! It is the bound in front of every queue of the runtime (rule CALL-6). A free slot is taken and
+//! returned with one atomic operation. Where no call waits, the thread caches a returned slot for
+//! its next call ([`kept`]). Only where calls wait is there a lock: a returned slot then goes
+//! straight to the next waiter.
 //!
-//! While the lock is free, nobody waits for whom the count has a place: whoever makes room, by leaving or by a
-//! higher limit, seats the next ones before letting the lock go. Counts of a queue that is not
-//! empty, and the limits, change under the lock alone.
+//! Invariant: while the lock is free, no waiter could run. A thread that frees a slot or raises the
+//! limit hands it to the next waiter before it unlocks. The counts of a queue that is not empty,
+//! and the limits, change only under the lock.
 
 mod kept;
 
@@ -23,23 +23,23 @@ use std::task::Waker;
 use std::time::Duration;
 
 use breakerbox_policy::{
-    AdaptiveLimit, BulkheadSettings, Class, Line, Priority, Ticket, Time, Turn,
+    AdaptiveLimit, BulkheadSettings, Class, Priority, QueuePosition, Ticket, Time, WaitQueue,
 };
 use crossbeam_utils::CachePadded;
 
 use crate::clock::Clock;
-use kept::Kept;
-use seat::Seat;
-use word::{MOST, Word};
+use kept::SlotCache;
+use seat::Waiter;
+use word::{MOST, PackedCounts};
 
-/// Places, and a bounded queue for them: by priority, then first come first served.
+/// Slots, and a bounded queue for them: by priority, then FIFO.
 #[derive(Debug)]
 pub(crate) struct Bulkhead {
-    /// A [`Word`]. Calls write it, and read what would stand beside it.
+    /// A [`PackedCounts`]. Padded, because calls write it and also read the fields next to it.
     word: CachePadded<AtomicU64>,
-    /// Places that count as taken though no call holds them.
-    kept: Kept,
-    /// Calls that may run now: `max_concurrent`, or less where the limit is adaptive.
+    /// Slots that count as taken although no call holds them.
+    kept: SlotCache,
+    /// Maximum number of calls in flight: `max_concurrent`, or less where the limit is adaptive.
     limit: AtomicU32,
     max_writes: AtomicU32,
     max_concurrent: AtomicU32,
@@ -47,36 +47,37 @@ pub(crate) struct Bulkhead {
     /// In nanoseconds.
     max_wait: AtomicU64,
     queue: Mutex<Queue>,
-    /// Whether `adaptive` holds one, for those who would lock it in vain.
+    /// True if `adaptive` holds a limit, so that the mutex is not locked in vain.
     is_adaptive: AtomicBool,
     adaptive: Mutex<Option<AdaptiveLimit>>,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
-    line: Line<Waker>,
-    /// Those who made room for others, and have not looked since.
-    shed: BTreeSet<Turn>,
+    line: WaitQueue<Waker>,
+    /// Waiters shed to make room for others, and not polled since.
+    shed: BTreeSet<QueuePosition>,
 }
 
-/// Why there was no place.
+/// Reason why a call got no slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum NoPlace {
-    /// The queue is full, the seat went to a call that matters more, or `max_wait` is over.
+pub(crate) enum NoSlot {
+    /// The queue is full, the waiter made room for a call of higher priority, or `max_wait` is
+    /// over.
     Overloaded,
-    /// The call's own deadline came first.
+    /// The call's own deadline passed first.
     Deadline,
 }
 
-/// Whose the places are that threads keep.
+/// The ticket under which cached slots are accounted.
 const KEPT: Ticket = Ticket {
     priority: Priority::Normal,
     write: false,
 };
 
-/// What a newcomer gets.
+/// The decision on an arriving call.
 #[derive(Debug, Clone, Copy)]
-enum Step {
+enum EntryDecision {
     Place,
     Seat,
     Nothing,
@@ -86,7 +87,7 @@ impl Bulkhead {
     pub(crate) fn new(settings: &BulkheadSettings) -> Self {
         let bulkhead = Self {
             word: CachePadded::default(),
-            kept: Kept::default(),
+            kept: SlotCache::default(),
             limit: AtomicU32::new(0),
             max_writes: AtomicU32::new(0),
             max_concurrent: AtomicU32::new(0),
@@ -100,7 +101,8 @@ impl Bulkhead {
         bulkhead
     }
 
-    /// Changes the bounds. Who has a place or a seat keeps it, and who fits now gets a place.
+    /// Changes the bounds. Running calls keep their slots and waiters their positions; waiters that
+    /// fit under the new bounds get slots.
     pub(crate) fn resize(&self, settings: &BulkheadSettings) {
         let max = settings.max_concurrent.min(most());
         let writes = settings
@@ -133,17 +135,17 @@ impl Bulkhead {
         };
         drop(adaptive);
         wake(woken);
-        self.call_in();
+        self.reclaim();
     }
 
-    /// Takes a place if one is free and nobody waits.
+    /// Takes a slot if one is free and no call waits.
     #[inline(always)]
-    pub(crate) fn try_enter(&self, ticket: Ticket, now: Time) -> Option<Place<'_>> {
+    pub(crate) fn try_enter(&self, ticket: Ticket, now: Time) -> Option<BulkheadSlot<'_>> {
         self.adapt(|limit| limit.limit(now));
         let has_place = self.take_kept(ticket)
             || self.take_free(ticket)
-            || (self.call_in() && self.take_free(ticket));
-        has_place.then(|| Place {
+            || (self.reclaim() && self.take_free(ticket));
+        has_place.then(|| BulkheadSlot {
             bulkhead: self,
             ticket,
         })
@@ -156,7 +158,7 @@ impl Bulkhead {
         })
     }
 
-    /// Takes the place that this thread kept, if it may still be used.
+    /// Takes the slot that this thread cached, if it may still be used.
     #[inline(always)]
     fn take_kept(&self, ticket: Ticket) -> bool {
         if ticket.write || !self.kept.take() {
@@ -169,57 +171,58 @@ impl Bulkhead {
         false
     }
 
-    /// Keeps a place for this thread's next call, where nobody is in need of it.
+    /// Caches a slot for this thread's next call, if no other call needs it.
     #[inline(always)]
     fn keep(&self, ticket: Ticket) -> bool {
         let may_keep = !ticket.write && self.kept.has_room() && self.is_calm();
         may_keep && self.kept.put() && self.stays_kept()
     }
 
-    /// Whether a place is this thread's affair no more that it has just put away. Whoever sat down
-    /// meanwhile is either seen here, or has seen the place and called it in.
+    /// Returns false if the slot just cached must be given back. Either this thread sees the new
+    /// waiter, or the waiter saw the slot and reclaimed it.
     #[inline(always)]
     fn stays_kept(&self) -> bool {
         self.is_calm() || !self.kept.take()
     }
 
-    /// Whether nobody waits, and no more places are taken than there are.
+    /// Returns true if no call waits and the slots taken do not exceed the limit.
     #[inline(always)]
     fn is_calm(&self) -> bool {
-        let word = Word(self.word.load(Ordering::SeqCst));
+        let word = PackedCounts(self.word.load(Ordering::SeqCst));
         word.waiting() == 0 && word.running() <= self.limit.load(Ordering::SeqCst)
     }
 
-    /// Gives all places back that threads keep; false when there were none.
-    fn call_in(&self) -> bool {
-        // One by one: what is on its way is in no locker, and still taken.
+    /// Gives all cached slots back; returns false if there were none.
+    fn reclaim(&self) -> bool {
+        // One by one: a slot that is already out of the cache and not yet given back still counts
+        // as taken.
         let given_back = self.kept.take_each(|| self.give_back(KEPT));
         given_back > 0
     }
 
-    /// Waits for a place.
+    /// Waits for a slot.
     ///
-    /// # Cancel safety   Dropped while it waits, it leaves the queue.
+    /// # Cancel safety   If the future is dropped while it waits, it leaves the queue.
     pub(crate) async fn enter(
         &self,
         clock: &Clock,
         deadline: Option<Time>,
         ticket: Ticket,
-    ) -> Result<Place<'_>, NoPlace> {
+    ) -> Result<BulkheadSlot<'_>, NoSlot> {
         let max_wait = Duration::from_nanos(self.max_wait.load(Ordering::Acquire));
         let patience = clock.now().after(max_wait);
         let (until, reason) = match deadline {
-            Some(deadline) if deadline < patience => (deadline, NoPlace::Deadline),
-            _ => (patience, NoPlace::Overloaded),
+            Some(deadline) if deadline < patience => (deadline, NoSlot::Deadline),
+            _ => (patience, NoSlot::Overloaded),
         };
         tokio::select! {
             biased;
-            place = Seat::new(self, ticket) => place,
+            place = Waiter::new(self, ticket) => place,
             () = clock.sleep_until(until) => Err(reason),
         }
     }
 
-    /// Gives a place back: to whose turn it is, if anybody waits who may run.
+    /// Gives a slot back: to the next waiter that may run, if there is one.
     #[inline(always)]
     pub(crate) fn leave(&self, ticket: Ticket) {
         if !self.keep(ticket) {
@@ -241,19 +244,19 @@ impl Bulkhead {
         }
     }
 
-    /// Tells an adaptive limit what an attempt came to. Its place has been given back by then.
+    /// Feeds the result of an attempt to the adaptive limit. Its slot has been given back by then.
     #[inline(always)]
     pub(crate) fn sample(&self, now: Time, elapsed: Duration, class: Class) {
         let dropped = match class {
             Class::Success => false,
             Class::Failure | Class::Throttled => true,
-            // They say nothing about how much the dependency can take.
+            // These classes say nothing about the dependency's capacity.
             Class::Rejected | Class::Misconfigured | Class::Cancelled => return,
         };
         self.adapt(|limit| limit.sample(now, self.in_flight() + 1, elapsed, dropped));
     }
 
-    /// Calls that may run at this time.
+    /// Maximum number of calls in flight at this time.
     pub(crate) fn limit(&self, now: Time) -> u32 {
         self.adapt(|limit| limit.limit(now));
         self.limit.load(Ordering::Acquire)
@@ -271,20 +274,21 @@ impl Bulkhead {
         self.read().waiting()
     }
 
-    /// Calls that hold a place.
+    /// Number of calls that hold a slot.
     pub(crate) fn in_flight(&self) -> u32 {
         let kept = self.kept.count();
         let word = self.read();
-        // Those that were kept may have been given back meanwhile; a write's never are.
+        // Cached slots may have been given back since they were counted. A write's slot is never
+        // cached.
         word.running().saturating_sub(kept).max(word.writes())
     }
 
-    /// Writes among them.
+    /// Number of writes among the calls in flight.
     pub(crate) fn writes(&self) -> u32 {
         self.read().writes()
     }
 
-    /// Asks the adaptive limit, if there is one, and lets in who fits by its word.
+    /// Updates the adaptive limit, if there is one, and admits the waiters that fit under it.
     #[inline(always)]
     fn adapt(&self, ask: impl FnOnce(&mut AdaptiveLimit) -> u32) {
         if !self.is_adaptive.load(Ordering::Acquire) {
@@ -304,29 +308,29 @@ impl Bulkhead {
         };
         drop(adaptive);
         wake(woken);
-        self.call_in();
+        self.reclaim();
     }
 
-    /// Gives a newcomer a place, or a seat where one is free; called under the lock, under which
-    /// nobody waits who could run.
-    fn place_or_seat(&self, ticket: Ticket) -> Step {
-        let mut step = Step::Nothing;
+    /// Gives an arriving call a slot, or counts it as a waiter if the queue has room. Called under
+    /// the lock, while no waiter could run.
+    fn place_or_seat(&self, ticket: Ticket) -> EntryDecision {
+        let mut step = EntryDecision::Nothing;
         self.change(|word| {
             if self.fits(word, ticket) {
-                step = Step::Place;
+                step = EntryDecision::Place;
                 Some(word.enter(ticket))
             } else if word.waiting() < self.max_queue() {
-                step = Step::Seat;
-                Some(word.sit_down())
+                step = EntryDecision::Seat;
+                Some(word.add_waiter())
             } else {
-                step = Step::Nothing;
+                step = EntryDecision::Nothing;
                 None
             }
         });
         step
     }
 
-    /// Gives a place to whose turn it is, if there is one for it; called under the lock.
+    /// Gives a slot to the next waiter, if there is a free one for it. Called under the lock.
     fn seat_next(&self, queue: &mut Queue) -> Option<Waker> {
         let word = self.read();
         if word.running() >= self.limit.load(Ordering::Acquire) {
@@ -334,7 +338,7 @@ impl Bulkhead {
         }
         let writes = word.writes() < self.max_writes.load(Ordering::Acquire);
         let (turn, waker) = queue.line.take_next(writes)?;
-        self.change(|word| Some(word.get_up().enter(turn.ticket())));
+        self.change(|word| Some(word.remove_waiter().enter(turn.ticket())));
         Some(waker)
     }
 
@@ -343,21 +347,21 @@ impl Bulkhead {
     }
 
     #[inline]
-    fn fits(&self, word: Word, ticket: Ticket) -> bool {
+    fn fits(&self, word: PackedCounts, ticket: Ticket) -> bool {
         word.running() < self.limit.load(Ordering::Acquire)
             && (!ticket.write || word.writes() < self.max_writes.load(Ordering::Acquire))
     }
 
-    fn read(&self) -> Word {
-        Word(self.word.load(Ordering::Acquire))
+    fn read(&self) -> PackedCounts {
+        PackedCounts(self.word.load(Ordering::Acquire))
     }
 
-    /// Changes the counts, unless there is no change; says whether there was one.
+    /// Changes the counts, unless the closure returns `None`. Returns true if they changed.
     #[inline]
-    fn change(&self, mut change: impl FnMut(Word) -> Option<Word>) -> bool {
+    fn change(&self, mut change: impl FnMut(PackedCounts) -> Option<PackedCounts>) -> bool {
         self.word
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |word| {
-                change(Word(word)).map(|word| word.0)
+                change(PackedCounts(word)).map(|word| word.0)
             })
             .is_ok()
     }
@@ -367,15 +371,15 @@ impl Bulkhead {
     }
 }
 
-/// A place at the dependency; given back when dropped.
+/// A slot at the dependency; given back on drop.
 #[derive(Debug)]
-pub(crate) struct Place<'a> {
+pub(crate) struct BulkheadSlot<'a> {
     bulkhead: &'a Bulkhead,
     ticket: Ticket,
 }
 
-impl Place<'_> {
-    /// Leaves it to somebody else to give the place back, by [`Bulkhead::leave`] with the ticket.
+impl BulkheadSlot<'_> {
+    /// Passes on the duty to give the slot back, by [`Bulkhead::leave`] with the returned ticket.
     pub(crate) fn hand_over(self) -> Ticket {
         let ticket = self.ticket;
         std::mem::forget(self);
@@ -383,7 +387,7 @@ impl Place<'_> {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for BulkheadSlot<'_> {
     fn drop(&mut self) {
         self.bulkhead.leave(self.ticket);
     }
@@ -400,7 +404,7 @@ const fn most() -> NonZeroU32 {
     }
 }
 
-/// Wakes outside of every lock: a waker may run anything.
+/// Wakes outside of every lock: a waker may run arbitrary code.
 fn wake(wakers: Vec<Waker>) {
     for waker in wakers {
         waker.wake();

@@ -19,7 +19,7 @@ mod last_resort;
 
 mod plan;
 
-mod renew;
+mod refresh;
 
 mod retry;
 
@@ -40,27 +40,27 @@ use std::time::Duration;
 
 use breakerbox_policy::{AttemptEnd, Class, Priority, Symptom, Time, WhileRestarting};
 
-pub(crate) use hedge::Race;
+pub(crate) use hedge::HedgeMember;
 pub(crate) use plan::{Plan, least};
-pub(crate) use renew::renew;
+pub(crate) use refresh::refresh;
 pub(crate) use run::run;
 pub use served::Served;
-pub(crate) use stand_in::run_to_stand_in;
+pub(crate) use stand_in::run_with_fallback;
 pub use stand_in::{Patience, Unanswered};
 pub use stream::Streamed;
 pub(crate) use stream::run_stream;
 
-use crate::client::{Answer, Core, Source};
+use crate::client::{Answer, AnswerSource, Core};
 use crate::dependency::{Dependency, Route, Shared, Verdict};
-use crate::error::{Absence, CallError, Fault, Refused};
+use crate::error::{CallError, Fault, NotExecutedReason, Refused};
 use crate::event::EventKind;
 use crate::gate::Mode;
 use crate::session::Session;
-use crate::totals::{Ending, Entry};
+use crate::totals::{CallRecord, CallResult};
 use admit::absent;
 use attempt::attempt;
 use hedge::hedged;
-use retry::Tries;
+use retry::RetryState;
 
 /// What one call asks beyond its dependency's settings.
 #[derive(Debug, Clone, Default)]
@@ -103,7 +103,7 @@ impl CallOptions {
 }
 
 /// An attempt that gave no answer.
-struct Lost<E> {
+struct FailedAttempt<E> {
     error: CallError<E>,
     end: AttemptEnd,
     retry_after: Option<Duration>,
@@ -111,7 +111,7 @@ struct Lost<E> {
 }
 
 /// On the heap from the start: few attempts are lost, and every one hands its result on.
-impl<E> Lost<E> {
+impl<E> FailedAttempt<E> {
     fn refused(error: CallError<E>) -> Box<Self> {
         Box::new(Self {
             end: AttemptEnd::RefusedLocally,
@@ -142,13 +142,14 @@ impl<E> Lost<E> {
 }
 
 /// A dependency's answer, and when it was booked.
-struct Done<T> {
+struct Completed<T> {
     value: T,
     at: Time,
 }
 
 /// What one attempt came to, or all of them.
-type Attempted<D> = Result<Done<<D as Dependency>::Response>, Box<Lost<<D as Dependency>::Error>>>;
+type Attempted<D> =
+    Result<Completed<<D as Dependency>::Response>, Box<FailedAttempt<<D as Dependency>::Error>>>;
 
 /// Makes a call and answers it, one way or another.
 ///
@@ -167,24 +168,24 @@ pub(crate) fn ask<D: Dependency, O: Borrow<CallOptions>>(
                 return Err(CallError::Open(refused));
             }
         }
-        let entry = Entry::open(&**shared);
+        let entry = CallRecord::open(&**shared);
         let plan = Plan::of_request::<D>(shared, options.borrow(), &request);
         let again = plan.max_attempts > 1 || plan.is_hedged || plan.last_resort;
         let mut kept = (again || !core.fallbacks.is_empty()).then(|| request.clone());
         let (result, attempts) = match closed_to_new(shared) {
             None => primary(core, request, &mut kept, &plan).await,
-            Some(reason) => (Err(Lost::refused(absent(shared, reason))), 0),
+            Some(reason) => (Err(FailedAttempt::refused(absent(shared, reason))), 0),
         };
         match result {
-            Ok(Done { value, at }) => {
+            Ok(Completed { value, at }) => {
                 if let Some(request) = kept.as_ref().filter(|_| !plan.ticket.write) {
                     core.fallbacks.remember(request, &value, at);
                 }
                 end_outage(shared);
-                entry.close(Ending::Primary);
+                entry.close(CallResult::Primary);
                 Ok(Answer {
                     value,
-                    source: Source::Primary,
+                    source: AnswerSource::Primary,
                     age: None,
                     attempts,
                     elapsed: at.since(plan.started),
@@ -202,8 +203,8 @@ async fn unanswered<D: Dependency>(
     core: &Arc<Core<D>>,
     plan: &Plan<'_>,
     kept: Option<D::Request>,
-    (lost, attempts): (Box<Lost<D::Error>>, u32),
-    entry: Entry<&Shared>,
+    (lost, attempts): (Box<FailedAttempt<D::Error>>, u32),
+    entry: CallRecord<&Shared>,
 ) -> Result<Answer<D::Response>, CallError<D::Error>> {
     let shared = &core.shared;
     shared.counts.refuse(&lost.error);
@@ -217,10 +218,10 @@ async fn unanswered<D: Dependency>(
     };
     let error = match served {
         Ok(fallback) => {
-            entry.close(Ending::Fallback);
+            entry.close(CallResult::Fallback);
             return Ok(Answer {
                 value: fallback.value,
-                source: Source::Fallback(fallback.name),
+                source: AnswerSource::Fallback(fallback.name),
                 age: fallback.age,
                 attempts,
                 elapsed: shared.clock.now().since(plan.started),
@@ -230,13 +231,13 @@ async fn unanswered<D: Dependency>(
     };
     let ended = last_resort::answer(core, last, plan, error).await;
     entry.close(match &ended {
-        Ok(_) => Ending::Primary,
-        Err(error) if error.is_refusal() => Ending::Refused,
-        Err(_) => Ending::Failed,
+        Ok(_) => CallResult::Primary,
+        Err(error) if error.is_refusal() => CallResult::Refused,
+        Err(_) => CallResult::Failed,
     });
     ended.map(|value| Answer {
         value,
-        source: Source::Primary,
+        source: AnswerSource::Primary,
         age: None,
         attempts: attempts + 1,
         elapsed: shared.clock.now().since(plan.started),
@@ -246,11 +247,11 @@ async fn unanswered<D: Dependency>(
 /// Why a call that was made just now is not to reach a worker. Those made before may go on, with
 /// their retries.
 #[inline]
-fn closed_to_new(shared: &Shared) -> Option<Absence> {
+fn closed_to_new(shared: &Shared) -> Option<NotExecutedReason> {
     match shared.route() {
         Route::Workers | Route::Parked => None,
-        Route::FallbackOnly => Some(Absence::FallbackOnly),
-        Route::Draining | Route::Stopped => Some(Absence::ShuttingDown),
+        Route::FallbackOnly => Some(NotExecutedReason::FallbackOnly),
+        Route::Draining | Route::Stopped => Some(NotExecutedReason::ShuttingDown),
     }
 }
 
@@ -271,7 +272,7 @@ fn refuse_at_once(shared: &Shared, keyed: bool) -> Option<Refused> {
 }
 
 /// The caller's own mistakes are never covered up (rule FBK-2).
-fn may_fall_back<E>(lost: &Lost<E>) -> bool {
+fn may_fall_back<E>(lost: &FailedAttempt<E>) -> bool {
     lost.error.fault() != Fault::Caller && lost.end != AttemptEnd::Ended(Class::Rejected)
 }
 
@@ -285,7 +286,7 @@ fn end_outage(shared: &Shared) {
     if shared.outage.load(Ordering::Relaxed) != 0 {
         let last = Time::from_nanos(shared.last_fallback.load(Ordering::Relaxed));
         let gate = shared.circuit.gate.read();
-        let has_closed = matches!(gate.mode(), Mode::Closed | Mode::Watchful)
+        let has_closed = matches!(gate.mode(), Mode::Closed | Mode::ClosedReportAll)
             && gate.tag() != shared.last_fallback_tag.load(Ordering::Relaxed);
         if !has_closed && shared.clock.now().since(last) < QUIET {
             return;
@@ -316,14 +317,14 @@ fn primary<D: Dependency>(
             first.take().or_else(again)
         };
         let mut sent = 0;
-        let mut tries = Tries::new(plan.started);
+        let mut tries = RetryState::new(plan.started);
         loop {
             let asked = tries.began();
             let ended = if plan.is_hedged {
-                let one_more = |race: Race| {
+                let one_more = |race: HedgeMember| {
                     let request = next()?;
                     sent += 1;
-                    let began = if race.is_beside() {
+                    let began = if race.is_hedge() {
                         shared.clock.now()
                     } else {
                         asked
@@ -333,7 +334,7 @@ fn primary<D: Dependency>(
                 Box::pin(hedged(shared, plan, one_more)).await
             } else if let Some(request) = next() {
                 sent += 1;
-                Some(attempt(core, request, plan, (sent, asked), Race::default()).await)
+                Some(attempt(core, request, plan, (sent, asked), HedgeMember::default()).await)
             } else {
                 // A request that there is none of any more is tried no more.
                 None
@@ -350,8 +351,11 @@ fn primary<D: Dependency>(
     }
 }
 
-fn nothing_left<E>(shared: &Shared, before: Option<Box<Lost<E>>>) -> Box<Lost<E>> {
-    before.unwrap_or_else(|| Lost::refused(absent(shared, shared.absence())))
+fn nothing_left<E>(
+    shared: &Shared,
+    before: Option<Box<FailedAttempt<E>>>,
+) -> Box<FailedAttempt<E>> {
+    before.unwrap_or_else(|| FailedAttempt::refused(absent(shared, shared.absence())))
 }
 
 /// Whether calls may wait for a worker that is being restarted.

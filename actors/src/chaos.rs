@@ -1,32 +1,32 @@
-//! Faults on purpose, for tests and drills.
+//! Injected faults, for tests and drills.
 //!
-//! The kernel draws which attempts are hit; here they are.
+//! The kernel draws the attempts that are hit; this module applies the faults.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use breakerbox_policy::{Blow, Chaos, ChaosSettings, Strike, Time};
+use breakerbox_policy::{Chaos, ChaosSettings, FaultInjection, InjectedFault, Time};
 
 use crate::client::Client;
 use crate::clock::random;
 use crate::dependency::{Dependency, Shared};
 use crate::event::EventKind;
 
-/// The chaos of a dependency, while there is any.
+/// The chaos of a dependency, if there is any.
 #[derive(Debug, Default)]
-pub(crate) struct Drill {
+pub(crate) struct ChaosSwitch {
     is_set: AtomicBool,
     chaos: Mutex<Option<Chaos>>,
 }
 
-impl Drill {
+impl ChaosSwitch {
     pub(crate) fn set(&self, settings: Option<ChaosSettings>, now: Time) {
         let mut chaos = self.lock();
         *chaos = settings.map(|settings| Chaos::new(settings, now));
         self.is_set.store(chaos.is_some(), Ordering::Release);
     }
 
-    /// The chaos that hits attempts now.
+    /// The chaos that is active now, if there is any.
     #[inline]
     pub(crate) fn active(&self, now: Time) -> Option<Chaos> {
         if !self.is_set.load(Ordering::Acquire) {
@@ -40,28 +40,28 @@ impl Drill {
     }
 }
 
-/// An attempt that was made to fail.
+/// Failure of an attempt by an injected fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Injected;
 
 impl Shared {
-    /// What hits an attempt that begins now; `None` when nothing does.
+    /// Returns the fault for an attempt that begins now; `None` if there is none.
     #[inline]
-    pub(crate) fn strike(&self, now: Time) -> Option<Strike> {
+    pub(crate) fn strike(&self, now: Time) -> Option<FaultInjection> {
         let strike = self.drill.active(now)?.strike(now, &mut random());
-        (strike != Strike::default()).then_some(strike)
+        (strike != FaultInjection::default()).then_some(strike)
     }
 
-    /// What hits a closure that begins now. It runs in its caller's own task, which is not ours to
-    /// crash: what would make a worker panic makes a closure fail.
+    /// Returns the fault for a closure that begins now. A closure runs in its caller's own task,
+    /// which must not crash: an injected panic becomes an error.
     #[inline]
-    pub(crate) fn strike_closure(&self, now: Time) -> Option<Strike> {
-        let Strike { delay, blow } = self.strike(now)?;
+    pub(crate) fn strike_closure(&self, now: Time) -> Option<FaultInjection> {
+        let FaultInjection { delay, blow } = self.strike(now)?;
         let blow = blow.map(|blow| match blow {
-            Blow::Panic => Blow::Error,
-            Blow::Error | Blow::Hang => blow,
+            InjectedFault::Panic => InjectedFault::Error,
+            InjectedFault::Error | InjectedFault::Hang => blow,
         });
-        Some(Strike { delay, blow })
+        Some(FaultInjection { delay, blow })
     }
 
     fn set_chaos(&self, settings: Option<ChaosSettings>, by: &str) {
@@ -73,29 +73,29 @@ impl Shared {
 }
 
 impl<D: Dependency> Client<D> {
-    /// Makes faults on purpose from now on, whatever the settings say; `None` ends them. `by` is
-    /// who does it, for the event.
+    /// Injects faults from now on, regardless of the settings; `None` ends them. `by` is the author
+    /// of the change, for the event.
     ///
-    /// What runs already goes on. A reload changes this only when it brings other chaos.
+    /// Running attempts are not affected. A reload changes this only if it brings different chaos.
     pub fn set_chaos(&self, settings: Option<ChaosSettings>, by: &str) {
         self.core.shared.set_chaos(settings, by);
     }
 }
 
-/// Hits an attempt before it reaches the dependency.
+/// Applies a fault to an attempt before it reaches the dependency.
 ///
-/// # Errors  [`Injected`] when that is what hits it.
-/// # Panics  When that is what hits it.
-pub(crate) async fn struck(shared: &Shared, strike: Strike) -> Result<(), Injected> {
-    let Strike { delay, blow } = strike;
+/// # Errors  [`Injected`] if the fault is an error.
+/// # Panics  If the fault is a panic.
+pub(crate) async fn struck(shared: &Shared, strike: FaultInjection) -> Result<(), Injected> {
+    let FaultInjection { delay, blow } = strike;
     if !delay.is_zero() {
         let until = shared.clock.now().after(delay);
         shared.clock.sleep_until(until).await;
     }
     match blow {
         None => Ok(()),
-        Some(Blow::Error) => Err(Injected),
-        Some(Blow::Hang) => std::future::pending().await,
-        Some(Blow::Panic) => panic!("chaos: this attempt was made to panic"),
+        Some(InjectedFault::Error) => Err(Injected),
+        Some(InjectedFault::Hang) => std::future::pending().await,
+        Some(InjectedFault::Panic) => panic!("chaos: this attempt was made to panic"),
     }
 }

@@ -1,7 +1,7 @@
-//! One breaker as everyone around it sees it: its gate, its machine, and what it counts by.
+//! Shared side of one breaker: its gate, its machine, and its measurements.
 //!
-//! A dependency has one, and one more for each key of its requests where they have any. The
-//! breaker actor alone changes the machine.
+//! A dependency has one, and one more for each key of its requests if they have keys. Only the
+//! breaker actor changes the machine.
 
 mod keyring;
 
@@ -11,43 +11,43 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use breakerbox_policy::{BreakerSettings, Command, Override, State, Time};
+use breakerbox_policy::{BreakerCommand, BreakerSettings, Override, State, Time};
 use thread_local::ThreadLocal;
 
-pub(crate) use keyring::Keyring;
+pub(crate) use keyring::KeyedBreakers;
 
 use crate::clock::random;
-use crate::flight::Watch;
+use crate::flight::AgeTracker;
 use crate::gate::Gate;
-use crate::notice::{Board, Notice, SharedNotice};
-use shard::Shard;
+use crate::notice::{CurrentReason, RefusalReason, SharedNotice};
+use shard::ThreadCounters;
 
-/// A breaker's shared side.
+/// The shared side of one breaker.
 #[derive(Debug)]
-pub(crate) struct Circuit {
-    /// Whose it is: `None` for the dependency as a whole.
+pub(crate) struct SharedBreaker {
+    /// The key it belongs to; `None` for the dependency as a whole.
     pub(crate) key: Option<Arc<str>>,
     pub(crate) gate: Gate,
-    /// The kernel's breaker. It is here so that a restarted actor does not forget that the
+    /// The kernel's breaker. It is stored here so that a restarted actor does not forget that the
     /// dependency is sick (rule BRK-12).
     pub(crate) machine: Mutex<breakerbox_policy::Breaker>,
-    /// Why it is in its state, in words; renewed at each transition.
-    notice: Board,
-    /// How calls in flight are watched.
-    pub(crate) watch: Watch,
-    /// What each thread has counted.
-    shards: ThreadLocal<Box<Shard>>,
-    /// From how many nanoseconds on a call is slow; `u64::MAX` when none is.
+    /// Reason for its present state, in words; replaced at each transition.
+    notice: CurrentReason,
+    /// Ages of the calls in flight.
+    pub(crate) watch: AgeTracker,
+    /// Counters of each thread.
+    shards: ThreadLocal<Box<ThreadCounters>>,
+    /// Duration in nanoseconds from which a call is slow; `u64::MAX` if none is.
     slow_nanos: AtomicU64,
     /// Width of a time bucket of the window, in nanoseconds; 0 when it has none.
     bucket_nanos: AtomicU64,
-    /// When it was last asked for, or heard of, in nanoseconds.
+    /// Time in nanoseconds at which it was last looked up for a call or got an outcome.
     used: AtomicU64,
-    /// Whether what lies over a key's breaker is only what lies over the whole dependency.
+    /// True if the override of a key's breaker was passed down from the whole dependency.
     follows: AtomicBool,
 }
 
-impl Circuit {
+impl SharedBreaker {
     pub(crate) fn new(
         dependency: Arc<str>,
         key: Option<Arc<str>>,
@@ -55,7 +55,7 @@ impl Circuit {
         now: Time,
     ) -> Self {
         let machine = breakerbox_policy::Breaker::new(settings.clone(), now);
-        let notice = Board::new(Notice {
+        let notice = CurrentReason::new(RefusalReason {
             dependency,
             key: key.clone(),
             reason: "started".to_owned(),
@@ -64,7 +64,7 @@ impl Circuit {
             key,
             gate: Gate::new(crate::breaker::word_of(&machine, now)),
             notice,
-            watch: Watch::default(),
+            watch: AgeTracker::default(),
             shards: ThreadLocal::new(),
             slow_nanos: AtomicU64::new(u64::MAX),
             bucket_nanos: AtomicU64::new(0),
@@ -76,7 +76,7 @@ impl Circuit {
         circuit
     }
 
-    /// Takes over what the machine's settings say about measuring.
+    /// Takes over the measurement settings of the machine.
     pub(crate) fn measure_by(&self, machine: &breakerbox_policy::Breaker) {
         let settings = machine.settings();
         let nanos = |span: Duration| u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
@@ -88,7 +88,7 @@ impl Circuit {
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, breakerbox_policy::Breaker> {
-        // A poisoned machine is one whose actor crashed; the next life puts it in order.
+        // Poisoned means that the actor crashed; its next incarnation repairs the machine.
         self.machine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -96,7 +96,7 @@ impl Circuit {
         elapsed.as_nanos() >= u128::from(self.slow_nanos.load(Ordering::Relaxed))
     }
 
-    /// The number of the window's time bucket for successes, 0 when it has none.
+    /// Number of the window's time bucket for successes; 0 when it has none.
     fn bucket(&self, now: Time) -> u64 {
         match self.bucket_nanos() {
             0 => 0,
@@ -114,7 +114,7 @@ impl Circuit {
     }
 
     pub(crate) fn set_notice(&self, reason: String) {
-        self.notice.renew(reason);
+        self.notice.replace(reason);
     }
 
     /// Notes that its key is in use.
@@ -126,18 +126,18 @@ impl Circuit {
         Time::from_nanos(self.used.load(Ordering::Relaxed))
     }
 
-    /// Whether what lies over it was handed down from the dependency.
+    /// Returns true if its override was passed down from the dependency.
     pub(crate) fn follows(&self) -> bool {
         self.follows.load(Ordering::Relaxed)
     }
 
-    /// From here on whatever lies over it is its own.
+    /// Marks its override as its own from here on.
     pub(crate) fn stand_alone(&self) {
         self.follows.store(false, Ordering::Relaxed);
     }
 
-    /// Puts the dependency's shadow over a key's breaker, or takes it off again; what was set on
-    /// the key itself stays.
+    /// Applies the dependency's shadow to a key's breaker, or removes it. An override set on the
+    /// key itself stays.
     pub(crate) fn follow(
         &self,
         machine: &mut breakerbox_policy::Breaker,
@@ -148,19 +148,19 @@ impl Circuit {
             return;
         }
         let command = match shadow {
-            Some(shadow) => Command::Shadow {
+            Some(shadow) => BreakerCommand::Shadow {
                 reason: shadow.reason.clone(),
                 until: shadow.until,
             },
-            None if machine.overridden().is_some() => Command::Clear,
+            None if machine.overridden().is_some() => BreakerCommand::Clear,
             None => return,
         };
         self.follows.store(true, Ordering::Relaxed);
-        // Neither of them depends on the state.
+        // Neither command depends on the state.
         let _ = machine.command(now, command, &mut random());
     }
 
-    /// Whether nothing is lost when it is forgotten: nobody set it, and it is not refusing.
+    /// Returns true if eviction loses nothing: it has no override of its own, and is not refusing.
     fn is_forgettable(&self, now: Time) -> bool {
         let machine = self.lock();
         let refuses = machine.state() == State::Open && {

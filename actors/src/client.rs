@@ -1,7 +1,7 @@
-//! The client: a cheap handle through which anybody calls a dependency.
+//! The client: a cheap handle through which callers reach a dependency.
 //!
-//! It refuses by itself when the gate says so, and sends work straight to a worker otherwise. It
-//! keeps no state of its own.
+//! It refuses a call by itself when the gate does not admit it, and otherwise sends the work
+//! straight to a worker. It keeps no state of its own.
 
 use std::fmt;
 use std::future::Future;
@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix::Addr;
-use breakerbox_policy::{Class, Command, DependencySettings, IllegalTransition, Time};
+use breakerbox_policy::{BreakerCommand, Class, DependencySettings, IllegalTransition, Time};
 use futures_util::TryStream;
 
 use crate::breaker::Breaker;
@@ -24,20 +24,20 @@ use crate::message::Operate;
 use crate::queue::WorkQueue;
 use crate::reload::{self, Configured, DependencyReload};
 use crate::status::DependencyStatus;
-use crate::supervisor::{Condition, DriverQueue, Mailslot};
+use crate::supervisor::{Condition, DriverQueue, StableMailbox};
 use crate::worker::Worker;
-use crate::worker::hands::{Hands, Lent};
+use crate::worker::hands::{InlineExecutor, InlineHandle};
 
-/// Who answered.
+/// The source of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
+pub enum AnswerSource {
     /// The dependency itself.
     Primary,
     /// A fallback, by its name.
     Fallback(Arc<str>),
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for AnswerSource {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Primary => out.write_str("primary"),
@@ -46,82 +46,84 @@ impl fmt::Display for Source {
     }
 }
 
-/// An answer, with where it came from (rule FBK-3).
+/// An answer, with its source (rule FBK-3).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer<T> {
-    /// What was answered.
+    /// The response.
     pub value: T,
-    /// Who answered.
-    pub source: Source,
-    /// How old it is, when it was kept from an earlier call.
+    /// The source of the answer.
+    pub source: AnswerSource,
+    /// Age of the answer, if it was kept from an earlier call.
     pub age: Option<Duration>,
-    /// How often the dependency was tried, refusals included.
+    /// Number of attempts at the dependency, refusals included.
     pub attempts: u32,
-    /// How long the call took.
+    /// Duration of the call.
     pub elapsed: Duration,
 }
 
 impl<T> Answer<T> {
-    /// Whether the dependency itself answered.
+    /// Returns true if the dependency itself answered.
     #[must_use]
     pub fn is_primary(&self) -> bool {
-        self.source == Source::Primary
+        self.source == AnswerSource::Primary
     }
 }
 
-/// Everything around one dependency that a call needs.
+/// The state around one dependency that a call needs.
 pub(crate) struct Core<D: Dependency> {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) breaker: Mailslot<Breaker<D>>,
-    pub(crate) workers: Box<[Slot<D>]>,
+    pub(crate) breaker: StableMailbox<Breaker<D>>,
+    pub(crate) workers: Box<[WorkerSlot<D>]>,
     pub(crate) next: AtomicUsize,
     pub(crate) fallbacks: Fallbacks<D>,
     pub(crate) configured: Mutex<Configured>,
 }
 
-/// A worker's queue, and its hands for those on its own thread.
-pub(crate) struct Slot<D: Dependency> {
+/// A worker's queue, and its inline executor for callers on its own thread.
+pub(crate) struct WorkerSlot<D: Dependency> {
     pub(crate) shared: Arc<PerWorker>,
     pub(crate) queue: Arc<WorkQueue<D>>,
-    pub(crate) mail: Mailslot<Worker<D>>,
-    pub(crate) lent: Arc<Lent>,
+    pub(crate) mail: StableMailbox<Worker<D>>,
+    pub(crate) lent: Arc<InlineHandle>,
 }
 
-impl<D: Dependency> Slot<D> {
-    /// Answers everyone who waits, and takes no more work: the worker has gone for good.
+impl<D: Dependency> WorkerSlot<D> {
+    /// Answers all waiters and takes no more work: the worker is gone for good.
     pub(crate) fn leave(&self) {
         let health = &self.mail.health;
         health.set(Condition::Gone, health.incarnation());
         self.queue.close();
     }
 
-    /// The worker's hands, where the call can be begun in the caller's own turn.
+    /// Returns the worker's inline executor, if the caller can run the first poll of its call
+    /// itself.
     #[inline]
-    pub(crate) fn hands(&self) -> Option<Rc<Hands<D>>> {
+    pub(crate) fn hands(&self) -> Option<Rc<InlineExecutor<D>>> {
         let is_running = self.mail.health.condition() == Condition::Running;
         is_running.then(|| self.lent.hands()).flatten()
     }
 
-    /// Whether the worker is on the thread that asks.
+    /// Returns true if the worker is on the caller's thread.
     pub(crate) fn is_here(&self) -> bool {
         self.lent.is_here()
     }
 }
 
 impl<D: Dependency> Core<D> {
-    /// The worker for the next call: a running one, on the caller's own thread if there is one.
+    /// Returns the worker for the next call: a running one, on the caller's own thread if there is
+    /// one.
     ///
-    /// Without a running one the call waits for the next incarnation, where the settings say so.
-    pub(crate) fn pick(&self) -> Option<&Slot<D>> {
-        let alive = |slot: &Slot<D>| slot.mail.health.condition() != Condition::Gone;
-        // While it drains, only calls come here that were accepted before.
+    /// Without a running worker the call waits for the next incarnation, if the settings allow it.
+    pub(crate) fn pick(&self) -> Option<&WorkerSlot<D>> {
+        let alive = |slot: &WorkerSlot<D>| slot.mail.health.condition() != Condition::Gone;
+        // During a drain, only calls that were accepted before it arrive here.
         let drains = self.shared.route() == Route::Draining;
-        let may_hold = |slot: &Slot<D>| alive(slot) && (drains || call::holds(&self.shared));
-        let running = |slot: &Slot<D>| slot.mail.health.condition() == Condition::Running;
+        let may_hold = |slot: &WorkerSlot<D>| alive(slot) && (drains || call::holds(&self.shared));
+        let running = |slot: &WorkerSlot<D>| slot.mail.health.condition() == Condition::Running;
         if let [only] = &*self.workers {
             return (running(only) || may_hold(only)).then_some(only);
         }
-        // With one worker for each thread nobody has to be asked whose turn it is.
+        // With one worker for each thread, the shared round-robin counter is not needed.
         let mut here = self
             .workers
             .iter()
@@ -138,7 +140,7 @@ impl<D: Dependency> Core<D> {
             .or_else(|| in_turn().find(|slot| may_hold(slot)))
     }
 
-    /// When the first of the workers is back, if that is known.
+    /// Returns the wait until the first worker is back, if it is known.
     pub(crate) fn back_in(&self, now: Time) -> Option<Duration> {
         let workers = self.workers.iter();
         workers
@@ -146,8 +148,9 @@ impl<D: Dependency> Core<D> {
             .min()
     }
 
-    /// Ends everything for good: calls are refused, and whoever waits for one of the actors hears
-    /// that it is gone (rule CALL-1). The workers first, whose reports the breaker's queue answers.
+    /// Ends everything for good: calls are refused, and callers that wait for one of the actors
+    /// learn that it is gone (rule CALL-1). The workers end first, because the breaker's queue
+    /// answers their reports.
     pub(crate) fn stop(&self) {
         self.shared.set_route(Route::Stopped);
         for slot in &self.workers {
@@ -172,7 +175,7 @@ impl<D: Dependency> Core<D> {
     }
 }
 
-/// A dependency's handle: cheap to clone, good on any thread, the same after every restart.
+/// A dependency's handle: cheap to clone, usable on any thread, the same after every restart.
 pub struct Client<D: Dependency> {
     pub(crate) core: Arc<Core<D>>,
 }
@@ -180,10 +183,10 @@ pub struct Client<D: Dependency> {
 impl<D: Dependency> Client<D> {
     /// Calls the dependency, or its fallbacks.
     ///
-    /// # Errors  [`CallError`]: each way to end without an answer, with whether the work may have
+    /// # Errors  [`CallError`]: each way to end without an answer, and whether the work may have
     /// been done.
-    /// # Cancel safety   Dropped before a worker began, it costs the dependency nothing; dropped
-    /// later, the work is dropped too. The call is counted as cancelled.
+    /// # Cancel safety   Dropped before a worker began, the call costs the dependency nothing.
+    /// Dropped later, the work is dropped too. The call is counted as cancelled.
     pub fn ask(
         &self,
         request: D::Request,
@@ -191,7 +194,7 @@ impl<D: Dependency> Client<D> {
         call::ask(&self.core, request, CallOptions::usual())
     }
 
-    /// Calls the dependency with settings of this call's own.
+    /// Calls the dependency with settings for this call only.
     ///
     /// # Errors  As [`Client::ask`].
     /// # Cancel safety   As [`Client::ask`].
@@ -203,11 +206,11 @@ impl<D: Dependency> Client<D> {
         call::ask(&self.core, request, options)
     }
 
-    /// Runs a closure under the same breaker and limits, in the caller's own task: no worker and
-    /// no fallback. Every error counts as the dependency's.
+    /// Runs a closure under the same breaker and limits, in the caller's own task: no worker and no
+    /// fallback. Every error counts as the dependency's.
     ///
     /// # Errors  As [`Client::ask`], with the closure's own error.
-    /// # Panics  When the closure does; it is counted as a failure.
+    /// # Panics  If the closure panics; this is counted as a failure.
     /// # Cancel safety   Dropped, the closure's future is dropped; counted as cancelled.
     pub fn run<T, E, F>(
         &self,
@@ -220,8 +223,8 @@ impl<D: Dependency> Client<D> {
         call::run(&self.core.shared, options, Verdict::by_result, work)
     }
 
-    /// Runs a closure as [`Client::run`] does, with options and with a word on what each result
-    /// counts for.
+    /// Runs a closure as [`Client::run`] does, with options, and a function that classifies each
+    /// result.
     ///
     /// # Errors  As [`Client::run`].
     /// # Panics  As [`Client::run`].
@@ -239,15 +242,15 @@ impl<D: Dependency> Client<D> {
     }
 
     /// Opens a stream under the same breaker and limits, in the caller's own task, as
-    /// [`Client::run`] runs a closure: the attempt is to open it and to wait for its first item.
-    /// The breaker hears of it when it has ended, and a good end is a success.
+    /// [`Client::run`] runs a closure. The attempt is to open the stream and to wait for its first
+    /// item. The breaker is notified when the stream has ended; a normal end is a success.
     ///
-    /// `timeout.first_byte` bounds the first item, `timeout.idle` each wait for another one;
-    /// `timeout.attempt` and `timeout.total` the whole (see [`Streamed::long_lived`]).
+    /// `timeout.first_byte` bounds the wait for the first item, `timeout.idle` each later wait.
+    /// `timeout.attempt` and `timeout.total` bound the whole stream (see [`Streamed::long_lived`]).
     ///
-    /// # Errors  As [`Client::run`], for what happens before the first item; that may be tried
-    /// again. What happens later is the stream's last item, and is not.
-    /// # Panics  When the closure or its stream does; it is counted as a failure.
+    /// # Errors  As [`Client::run`], for failures before the first item; these may be retried. A
+    /// later failure is the stream's last item, and is not retried.
+    /// # Panics  If the closure or its stream panics; this is counted as a failure.
     /// # Cancel safety   Dropped, the closure's future or stream is dropped; counted as cancelled.
     pub async fn run_stream<S, F>(
         &self,
@@ -265,8 +268,8 @@ impl<D: Dependency> Client<D> {
         self.run_stream_with(options, by_result, open).await
     }
 
-    /// Opens a stream as [`Client::run_stream`] does, with options and with a word on what each
-    /// error counts for, and each stream that ended well.
+    /// Opens a stream as [`Client::run_stream`] does, with options, and a function that classifies
+    /// each error and each stream that ended normally.
     ///
     /// # Errors  As [`Client::run_stream`].
     /// # Panics  As [`Client::run_stream`].
@@ -296,18 +299,18 @@ impl<D: Dependency> Client<D> {
         &self.core.shared.name
     }
 
-    /// The dependency's settings at this moment.
+    /// The dependency's current settings.
     #[must_use]
     pub fn settings(&self) -> Arc<DependencySettings> {
         Arc::clone(&self.core.shared.settings())
     }
 
-    /// Replaces its settings while it runs: with state and counters kept, and at once for every
-    /// call but those of its workers, which [`DependencyReload::waits`] names. `None` when they
-    /// are the same.
+    /// Replaces the settings of the running dependency; state and counters are kept. The settings
+    /// apply at once, except those of its workers that [`DependencyReload::waits`] lists. Returns
+    /// `None` if nothing changes.
     ///
-    /// What differs from the configuration from now on is the program's own, and no reload of the
-    /// configuration changes it.
+    /// Sections that differ from the configuration from then on belong to the program, and a reload
+    /// of the configuration does not change them.
     ///
     /// # Source  Rule CFG-2 in docs/rules.md.
     pub async fn reconfigure(
@@ -318,12 +321,13 @@ impl<D: Dependency> Client<D> {
         reload::set(&self.core, settings, by).await
     }
 
-    /// What the breaker shows to callers now: `closed`, `open`, `half_open`, `forced_open` or
-    /// `disabled`. It costs no more than a refusal; [`Client::status`] tells more.
+    /// Returns the breaker's current state as callers see it: `closed`, `open`, `half_open`,
+    /// `forced_open` or `disabled`. This costs no more than a refusal; [`Client::status`] gives
+    /// more detail.
     #[must_use]
     pub fn state(&self) -> &'static str {
         match self.core.shared.circuit.gate.read().mode() {
-            Mode::Closed | Mode::Watchful => "closed",
+            Mode::Closed | Mode::ClosedReportAll => "closed",
             Mode::Open => "open",
             Mode::HalfOpen => "half_open",
             Mode::ForcedOpen => "forced_open",
@@ -331,33 +335,33 @@ impl<D: Dependency> Client<D> {
         }
     }
 
-    /// How the dependency is now.
+    /// Returns the dependency's current status.
     #[must_use]
     pub fn status(&self) -> DependencyStatus {
         DependencyStatus::of(&self.core)
     }
 
-    /// Carries an operator's command out.
+    /// Carries out an operator's command.
     ///
     /// # Errors  The breaker's state does not allow it.
-    pub async fn operate(&self, command: Command) -> Result<(), IllegalTransition> {
+    pub async fn operate(&self, command: BreakerCommand) -> Result<(), IllegalTransition> {
         self.core
             .breaker
             .addr
             .send(Operate::all(command))
             .await
-            // A breaker that is gone refuses every call; there is nothing to command.
+            // A breaker that is gone refuses every call; no command applies to it.
             .unwrap_or(Ok(()))
     }
 
-    /// Carries an operator's command out on the breaker of one key; `None` when no such key is
-    /// known.
+    /// Carries out an operator's command on the breaker of one key. Returns `None` if the key is
+    /// unknown.
     ///
     /// # Errors  The breaker's state does not allow it.
     pub async fn operate_key(
         &self,
         key: &str,
-        command: Command,
+        command: BreakerCommand,
     ) -> Option<Result<(), IllegalTransition>> {
         let circuit = Some(self.core.shared.keys.find(key)?);
         let operate = Operate { circuit, command };

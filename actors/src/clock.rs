@@ -1,6 +1,6 @@
 //! The runtime's clock: real, or tokio's, which tests can pause.
 //!
-//! The only place that reads a clock. Everything else gets a [`Time`].
+//! Only this module reads a clock. All other code gets a [`Time`].
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -9,23 +9,23 @@ use breakerbox_policy::Time;
 use governor::nanos::Nanos;
 use tokio::time::Sleep;
 
-/// Tells the time since the runtime's start.
+/// Measures the time since the runtime's start.
 ///
-/// # Source  BRK rules are judged in monotonic time only (acceptance item 25): a wall clock that
+/// # Source  BRK rules are judged in monotonic time only (BRK-8): a wall clock that
 /// jumps would lengthen or shorten an open period.
 #[derive(Debug, Clone)]
-pub struct Clock(Kind);
+pub struct Clock(ClockKind);
 
 #[derive(Debug, Clone)]
-enum Kind {
-    /// The processor's counter: a read costs a third of the system's clock.
+enum ClockKind {
+    /// The processor's counter; a read costs a third of a read of the system's clock.
     Real {
         clock: quanta::Clock,
         origin: quanta::Instant,
-        /// The counter then.
+        /// The counter at `origin`.
         counter: u64,
     },
-    /// Tokio's clock, which stands still under `start_paused`, and the time of the world at its
+    /// Tokio's clock, which stands still under `start_paused`, and the wall-clock time at its
     /// start.
     Tokio {
         origin: tokio::time::Instant,
@@ -33,14 +33,14 @@ enum Kind {
     },
 }
 
-/// A moment of the process, whatever runtime's clock it was read from.
+/// A moment in the process's time, independent of any one runtime's clock.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Moment {
     Real(quanta::Instant),
     Tokio(tokio::time::Instant),
 }
 
-/// As far ahead as timers go.
+/// Maximum time ahead for a timer.
 const FAR: Duration = Duration::from_secs(60 * 60 * 24 * 365);
 
 impl Clock {
@@ -50,7 +50,7 @@ impl Clock {
         let clock = quanta::Clock::new();
         let counter = clock.raw();
         let origin = clock.scaled(counter);
-        Self(Kind::Real {
+        Self(ClockKind::Real {
             clock,
             origin,
             counter,
@@ -63,12 +63,12 @@ impl Clock {
         Self::tokio_at(jiff::Timestamp::now())
     }
 
-    /// Tokio's clock, starting now, as if this were the time of the world: for tests of what
-    /// follows the time of day.
+    /// Tokio's clock, starting now at this wall-clock time: for tests of behaviour that depends on
+    /// the time of day.
     #[must_use]
     pub fn tokio_at(wall: jiff::Timestamp) -> Self {
         let origin = tokio::time::Instant::now();
-        Self(Kind::Tokio { origin, wall })
+        Self(ClockKind::Tokio { origin, wall })
     }
 
     /// The time since the start.
@@ -76,50 +76,50 @@ impl Clock {
     #[inline]
     pub fn now(&self) -> Time {
         match &self.0 {
-            Kind::Real { clock, counter, .. } => {
+            ClockKind::Real { clock, counter, .. } => {
                 Time::from_nanos(clock.delta_as_nanos(*counter, clock.raw()))
             }
-            Kind::Tokio { origin, .. } => Time::ZERO.after(origin.elapsed()),
+            ClockKind::Tokio { origin, .. } => Time::ZERO.after(origin.elapsed()),
         }
     }
 
-    /// The time on the clocks of the world; what it is told for is a time of day, never a span.
+    /// The wall-clock time. Use it for a time of day, never to measure a span.
     #[must_use]
     pub fn wall(&self) -> jiff::Timestamp {
         match &self.0 {
-            Kind::Real { .. } => jiff::Timestamp::now(),
-            Kind::Tokio { origin, wall } => wall
+            ClockKind::Real { .. } => jiff::Timestamp::now(),
+            ClockKind::Tokio { origin, wall } => wall
                 .checked_add(origin.elapsed())
                 .unwrap_or(jiff::Timestamp::MAX),
         }
     }
 
-    /// A time as a moment that other clocks of its kind understand.
+    /// Converts a time to a moment that other clocks of the same kind can read.
     pub(crate) fn moment(&self, time: Time) -> Moment {
         let span = time.since(Time::ZERO).min(FAR);
         match &self.0 {
-            Kind::Real { origin, .. } => Moment::Real(*origin + span),
-            Kind::Tokio { origin, .. } => Moment::Tokio(*origin + span),
+            ClockKind::Real { origin, .. } => Moment::Real(*origin + span),
+            ClockKind::Tokio { origin, .. } => Moment::Tokio(*origin + span),
         }
     }
 
-    /// The time of a moment; `None` for one of another kind of clocks.
+    /// Converts a moment to a time; `None` if it belongs to another kind of clock.
     pub(crate) fn time_of(&self, moment: Moment) -> Option<Time> {
         let span = match (&self.0, moment) {
-            (Kind::Real { origin, .. }, Moment::Real(at)) => at.duration_since(*origin),
-            (Kind::Tokio { origin, .. }, Moment::Tokio(at)) => at.duration_since(*origin),
+            (ClockKind::Real { origin, .. }, Moment::Real(at)) => at.duration_since(*origin),
+            (ClockKind::Tokio { origin, .. }, Moment::Tokio(at)) => at.duration_since(*origin),
             _ => return None,
         };
         Some(Time::ZERO.after(span))
     }
 
-    /// A sleep until that time, which never ends early.
+    /// Returns a sleep until that time, which never ends early.
     ///
     /// # Panics  Outside of a tokio runtime with time.
     pub fn sleep_until(&self, until: Time) -> Sleep {
         match &self.0 {
-            Kind::Real { .. } => tokio::time::sleep(until.since(self.now())),
-            Kind::Tokio { origin, .. } => {
+            ClockKind::Real { .. } => tokio::time::sleep(until.since(self.now())),
+            ClockKind::Tokio { origin, .. } => {
                 let span = until.since(Time::ZERO);
                 tokio::time::sleep_until(*origin + span.min(FAR))
             }
@@ -127,32 +127,32 @@ impl Clock {
     }
 }
 
-/// When a sleep until then ends: timers go by whole milliseconds.
+/// The time at which a sleep until `until` ends: timers count in whole milliseconds.
 pub(crate) fn waking(until: Time) -> Time {
     Time::from_millis(until.as_nanos().div_ceil(1_000_000))
 }
 
-/// Whether who sleeps until then wakes at the deadline or later.
+/// Returns true if a sleep until `until` ends at the deadline or later.
 pub(crate) fn is_too_late(until: Time, deadline: Option<Time>) -> bool {
     deadline.is_some_and(|deadline| waking(until) >= deadline)
 }
 
-/// The time that the rate limiter's counting goes by: whoever asks it has read the clock already.
+/// The time for governor, set by a caller that has already read the clock.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Given;
+pub(crate) struct CallerClock;
 
 thread_local! {
     static GIVEN: Cell<Time> = const { Cell::new(Time::ZERO) };
 }
 
-impl Given {
-    /// Sets it for what this thread asks next.
+impl CallerClock {
+    /// Sets the time for this thread's next use of governor.
     pub(crate) fn set(now: Time) {
         GIVEN.set(now);
     }
 }
 
-impl governor::clock::Clock for Given {
+impl governor::clock::Clock for CallerClock {
     type Instant = Nanos;
 
     fn now(&self) -> Nanos {
@@ -160,7 +160,7 @@ impl governor::clock::Clock for Given {
     }
 }
 
-/// The kernel's random numbers, from the thread's generator.
+/// Random numbers for the kernel, from the thread's generator.
 pub(crate) fn random() -> impl FnMut() -> f64 {
     fastrand::f64
 }

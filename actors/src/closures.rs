@@ -1,5 +1,5 @@
-//! Dependencies that have no workers, only closures; and the handle for closures of any
-//! dependency, whatever its requests are.
+//! Dependencies without workers, for closures only; and the handle for closures of a dependency of
+//! any type.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -17,12 +17,12 @@ use crate::client::Client;
 use crate::dependency::{CallContext, Dependency, Shared, Verdict};
 use crate::error::CallError;
 use crate::runtime::Runtime;
-use crate::supervisor::{Life, Manner};
+use crate::supervisor::{Incarnation, PollHook};
 use crate::worker::drained;
 
 /// A dependency without workers, as [`NewDependency::start`](crate::NewDependency::start) starts
-/// it: its calls are closures, and functions under the attribute. It takes no requests, so there
-/// is no value of it.
+/// it: its calls are closures, and functions under the attribute. It takes no requests, so it has
+/// no values.
 #[derive(Debug)]
 pub enum Closures {}
 
@@ -36,7 +36,7 @@ impl Dependency for Closures {
     }
 }
 
-/// A handle for closures: of any dependency, whatever its requests are.
+/// A handle for closures, of a dependency of any type.
 #[derive(Clone)]
 pub struct AnyClient {
     pub(crate) shared: Arc<Shared>,
@@ -49,7 +49,7 @@ impl AnyClient {
         &self.shared.name
     }
 
-    /// The dependency's settings at this moment.
+    /// The dependency's current settings.
     #[must_use]
     pub fn settings(&self) -> Arc<DependencySettings> {
         Arc::clone(&self.shared.settings())
@@ -87,7 +87,7 @@ impl AnyClient {
         call::run(&self.shared, options, classify, work)
     }
 
-    /// The same handle: whoever has one of either kind may ask for this one.
+    /// Returns the same handle, so that both kinds of handles have this method.
     #[must_use]
     pub fn any(&self) -> Self {
         self.clone()
@@ -103,8 +103,7 @@ impl fmt::Debug for AnyClient {
 }
 
 impl<D: Dependency> Client<D> {
-    /// A handle of the same dependency for closures only, which does not tell what its requests
-    /// are.
+    /// Returns a handle of the same dependency for closures only, without its request type.
     #[must_use]
     pub fn any(&self) -> AnyClient {
         AnyClient {
@@ -114,7 +113,7 @@ impl<D: Dependency> Client<D> {
 }
 
 impl Runtime {
-    /// The handle for closures of a running dependency; `None` when there is none of this name.
+    /// Returns the handle for closures of a running dependency, or `None` if none has this name.
     #[must_use]
     pub fn any_client(&self, name: &str) -> Option<AnyClient> {
         let shared = self.shared(name)?;
@@ -122,15 +121,15 @@ impl Runtime {
     }
 }
 
-/// Stands where the workers of other dependencies stand in the tree: a drain waits here until the
-/// closures that were accepted have ended.
-pub(crate) struct Last {
-    life: Rc<Life>,
+/// Takes the place of workers in the tree: a drain waits here until the accepted closures have
+/// ended.
+pub(crate) struct DrainWaiter {
+    life: Rc<Incarnation>,
     drained: Pin<Box<dyn Future<Output = ()>>>,
 }
 
-impl Last {
-    pub(crate) fn new(shared: Arc<Shared>, life: &Rc<Life>) -> Self {
+impl DrainWaiter {
+    pub(crate) fn new(shared: Arc<Shared>, life: &Rc<Incarnation>) -> Self {
         Self {
             life: Rc::clone(life),
             drained: Box::pin(drained(shared)),
@@ -138,18 +137,18 @@ impl Last {
     }
 }
 
-impl Actor for Last {
+impl Actor for DrainWaiter {
     type Context = Context<Self>;
 }
 
-/// How the one who waits for the closures is driven.
+/// The poll hook of the actor that waits for the closures.
 #[derive(Debug)]
-pub(crate) struct LastManner;
+pub(crate) struct DrainPollHook;
 
-impl Manner<Last> for LastManner {
+impl PollHook<DrainWaiter> for DrainPollHook {
     const DRAINS: bool = true;
 
-    fn poll(last: &mut Last, ctx: &mut Context<Last>, cx: &mut TaskContext<'_>) {
+    fn poll(last: &mut DrainWaiter, ctx: &mut Context<DrainWaiter>, cx: &mut TaskContext<'_>) {
         if last.life.is_stopping() && last.drained.as_mut().poll(cx).is_ready() {
             ctx.stop();
         }

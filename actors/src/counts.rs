@@ -1,7 +1,6 @@
-//! What metrics need beside the books: why calls were refused, what attempts came to, how often
-//! they were repeated.
+//! Counters for metrics beside the totals: reasons of refusals, classes of attempts, and retries.
 //!
-//! A success is not counted here at all: no call that works pays for it.
+//! Successes are not counted here, so a call that succeeds pays nothing for it.
 
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,34 +9,34 @@ use std::time::Duration;
 use breakerbox_policy::{Class, Executed};
 
 use crate::dependency::{RetryBudget, Shared};
-use crate::error::{Absence, CallError, Limit};
+use crate::error::{CallError, Limit, NotExecutedReason};
 
-/// A layer that refuses calls, or what kept a call from being begun.
+/// A layer that refuses calls, or another reason why a call was not begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RefusedBy {
-    /// Open, half-open without a free probe, or forced open.
+    /// The breaker is open, half-open without a free probe, or forced open.
     Breaker,
-    /// Not soon enough, or heavier than the burst.
+    /// The call's turn would come too late, or its weight exceeds the burst.
     RateLimit,
-    /// The dependency asked for it.
+    /// The dependency asked for a pause.
     Pause,
-    /// No place, and no seat or no time to wait.
+    /// No free slot, and no room in the queue or no time to wait.
     Bulkhead,
-    /// The request crashed workers before.
+    /// The request has crashed workers before.
     Quarantine,
-    /// The session had not enough left.
+    /// The session did not have enough budget left.
     Session,
-    /// The deadline came before the work could begin.
+    /// The deadline passed before the work could begin.
     Deadline,
-    /// No worker was there: restarting, or given up.
+    /// No worker was available: restarting, or given up.
     NoWorker,
     /// The dependency or the runtime was shutting down.
     ShuttingDown,
 }
 
 impl RefusedBy {
-    /// All of them.
+    /// All reasons.
     pub const ALL: [Self; 9] = [
         Self::Breaker,
         Self::RateLimit,
@@ -50,7 +49,7 @@ impl RefusedBy {
         Self::ShuttingDown,
     ];
 
-    /// Its name, such as a metric's label has it.
+    /// Its name, as in a metric's label.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -66,8 +65,8 @@ impl RefusedBy {
         }
     }
 
-    /// Who refused the call that ends with this; `None` for one that reached the dependency, or
-    /// that is never to.
+    /// The layer that refused a call with this error; `None` if the call reached the dependency, or
+    /// never could.
     fn of<E>(error: &CallError<E>) -> Option<Self> {
         Some(match error {
             CallError::Open(_) => Self::Breaker,
@@ -83,9 +82,11 @@ impl RefusedBy {
                 ..
             } => Self::Deadline,
             CallError::NotExecuted { reason, .. } => match reason {
-                Absence::Restarting | Absence::Parked => Self::NoWorker,
-                Absence::ShuttingDown => Self::ShuttingDown,
-                Absence::FallbackOnly | Absence::NoRuntime | Absence::NotStarted => return None,
+                NotExecutedReason::Restarting | NotExecutedReason::Parked => Self::NoWorker,
+                NotExecutedReason::ShuttingDown => Self::ShuttingDown,
+                NotExecutedReason::FallbackOnly
+                | NotExecutedReason::NoRuntime
+                | NotExecutedReason::NotStarted => return None,
             },
             _ => return None,
         })
@@ -96,20 +97,20 @@ impl RefusedBy {
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     refused: [AtomicU64; RefusedBy::ALL.len()],
-    /// Attempts that were no success.
+    /// Ended attempts by class, without the successes.
     throttled: AtomicU64,
     failed: AtomicU64,
     rejected: AtomicU64,
     misconfigured: AtomicU64,
     cancelled: AtomicU64,
-    /// The most successes that were ever told, and the most retries: what is worked out of
-    /// counters that move meanwhile must not go down again.
+    /// Maximum of the successes reported so far; below, of the retries. Both are computed from
+    /// counters that move meanwhile, and must not go down.
     succeeded: AtomicU64,
     retried: AtomicU64,
 }
 
 impl Counts {
-    /// Counts a call that nobody executed, whether or not a fallback answers it.
+    /// Counts a call that was not executed, whether or not a fallback answers it.
     pub(crate) fn refuse<E>(&self, error: &CallError<E>) {
         if let Some(refuser) = RefusedBy::of(error) {
             self.refused[refuser as usize].fetch_add(1, Ordering::Relaxed);
@@ -130,11 +131,10 @@ impl Counts {
     }
 }
 
-/// Refusals by the layer that refused, attempts by what they came to, and retries. Counters only
-/// go up.
+/// Refusals by the layer that refused, attempts by class, and retries. Counters only go up.
 ///
-/// A call that is refused may still be answered by a fallback: the books,
-/// [`TotalsView`](crate::TotalsView), tell what became of calls.
+/// A refused call may still be answered by a fallback: the totals,
+/// [`TotalsView`](crate::TotalsView), count the results of calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CountsView {
     refused: [u64; RefusedBy::ALL.len()],
@@ -142,20 +142,20 @@ pub struct CountsView {
     pub success: u64,
     /// Attempts that failed.
     pub failure: u64,
-    /// Attempts that the dependency answered with a wish for less.
+    /// Attempts that the dependency answered with a request for less traffic.
     pub throttled: u64,
     /// Attempts that the dependency refused as the caller's fault.
     pub rejected: u64,
-    /// Attempts that cannot succeed before somebody changes a setting.
+    /// Attempts that cannot succeed before an operator changes a setting.
     pub misconfigured: u64,
-    /// Attempts whose caller went away.
+    /// Attempts abandoned by their caller.
     pub cancelled: u64,
-    /// Attempts after the first that were granted, without those beside another one.
+    /// Attempts granted after the first one, without hedges.
     pub retries: u64,
 }
 
 impl CountsView {
-    /// Calls that this refused, the ones a fallback answered then among them.
+    /// Number of calls refused for this reason, including those that a fallback then answered.
     #[must_use]
     pub fn refused(&self, by: RefusedBy) -> u64 {
         self.refused[by as usize]
@@ -193,13 +193,13 @@ fn highest(told: &AtomicU64, now: u64) -> u64 {
     told.fetch_max(now, Ordering::AcqRel).max(now)
 }
 
-/// How long attempts took, as cumulative buckets.
+/// Durations of attempts, as cumulative buckets.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct LatencyBuckets {
-    /// Upper bounds, and how many attempts took at most that long.
+    /// Upper bounds, each with the number of attempts that took at most that long.
     pub buckets: Vec<(Duration, u64)>,
-    /// Attempts in all.
+    /// Number of attempts.
     pub count: u64,
-    /// How long they took together, within 3 %.
+    /// Total duration of the attempts, within 3 %.
     pub sum: Duration,
 }

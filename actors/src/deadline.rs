@@ -1,8 +1,7 @@
-//! The deadline of the call that is being executed: what it calls further in must be over by then
-//! too.
+//! Deadline of the call being executed, which also limits the calls that it makes.
 //!
-//! While a dependency's work is polled, its deadline stands in a thread-local; a call that is made
-//! meanwhile takes it over. A task that the work spawns is polled by itself, and knows of none.
+//! While a dependency's work is polled, its deadline is in a thread-local; a call made meanwhile
+//! inherits it. A task that the work spawns is polled by itself, and inherits none.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -17,19 +16,19 @@ thread_local! {
     static AROUND: Cell<Option<Moment>> = const { Cell::new(None) };
 }
 
-/// The deadline of the work around whoever asks, if there is one.
+/// The deadline of the surrounding work, if there is one.
 pub(crate) fn around(clock: &Clock) -> Option<Time> {
     AROUND.get().and_then(|deadline| clock.time_of(deadline))
 }
 
-/// The same, as it is, for whoever asks later and elsewhere.
+/// The deadline of the surrounding work, for later use elsewhere.
 pub(crate) fn present() -> Option<Moment> {
     AROUND.get()
 }
 
-/// Polls something under a deadline; without one, under that of the work around it.
+/// Polls under a deadline; without one, under that of the surrounding work.
 pub(crate) fn within<T>(deadline: Option<Moment>, poll: impl FnOnce() -> T) -> T {
-    /// Puts the deadline before it back, after a panic too.
+    /// Restores the previous deadline, after a panic too.
     struct Back(Option<Moment>);
 
     impl Drop for Back {

@@ -1,7 +1,7 @@
-//! What a user's dependency is, and what the actors around one share.
+//! The user's dependency, and the state shared by the actors around one.
 //!
-//! It holds no policy of its own: the breaker judges, the bulkhead counts, the route says who
-//! answers.
+//! It makes no policy decision of its own: the breaker judges, the bulkhead counts, and the route
+//! selects the source of answers.
 
 mod late;
 
@@ -21,38 +21,38 @@ use crossbeam_utils::CachePadded;
 use tokio::sync::Notify;
 
 use crate::bulkhead::Bulkhead;
-use crate::chaos::Drill;
-use crate::circuit::{Circuit, Keyring};
+use crate::chaos::ChaosSwitch;
+use crate::circuit::{KeyedBreakers, SharedBreaker};
 use crate::clock::Clock;
 use crate::counts::Counts;
-use crate::error::Absence;
+use crate::error::NotExecutedReason;
 use crate::event::EventBus;
 use crate::message::BreakerPort;
-use crate::published::Published;
+use crate::published::ThreadCached;
 use crate::quarantine::Quarantine;
 use crate::rate::RateLimit;
-use crate::record::Record;
-use crate::setup::Setup;
-use crate::terms::Terms;
-use crate::throttle::Pauses;
+use crate::record::OutcomeRecorder;
+use crate::setup::Misconfiguration;
+use crate::terms::CallSettings;
+use crate::throttle::PauseState;
 use crate::totals::Totals;
 
-pub use late::{Late, TimeLimit};
+pub use late::{TimeLimit, TimeLimitExceeded};
 
-/// Something outside that is called and can fail: an API, a database, a model.
+/// An external service that is called and can fail: an API, a database, a model.
 ///
-/// A worker actor owns one value of it. After a panic the value is thrown away and the factory
-/// makes a new one, so keep connections in it, not results.
+/// A worker actor owns one value of it. After a panic the value is dropped and the factory makes a
+/// new one, so keep connections in it, not results.
 ///
-/// # Cancel safety   `call` is dropped when its caller goes away or its time is over; work that
-/// must not be cut in the middle belongs into a task of its own.
+/// # Cancel safety   `call` is dropped when its caller is gone or its time is over; run work that
+/// must not be interrupted in a task of its own.
 pub trait Dependency: 'static {
-    /// What is asked. It is cloned when a retry or a fallback may need it again: put large parts
-    /// behind an `Arc`.
+    /// The request. It is cloned if a retry or a fallback may need it again: put large parts behind
+    /// an `Arc`.
     type Request: Clone + Send + 'static;
-    /// What is answered.
+    /// The response.
     type Response: Send + 'static;
-    /// How it fails.
+    /// The error of a failed attempt.
     type Error: Debug + Display + Send + 'static;
 
     /// Makes one attempt.
@@ -62,25 +62,27 @@ pub trait Dependency: 'static {
         call: &CallContext,
     ) -> impl Future<Output = Result<Self::Response, Self::Error>>;
 
-    /// Resolves when this value can serve no more, and says why: its process or its connection has
-    /// gone, or hangs. Its worker ends as failed then, and its supervisor goes by its rules. Calls
-    /// in flight end with what `call` says of it in the same turn, else as interrupted; those that
-    /// wait are served by the next life. By default that never happens.
+    /// Resolves, with the reason, when this value can serve no more: its process or its connection
+    /// is gone, or hangs. Its worker then ends as failed, and the supervisor applies its restart
+    /// rules. Calls in flight end with the result that `call` gives in the same poll of the worker,
+    /// else as interrupted. Queued calls are served by the next incarnation. By default it never
+    /// resolves.
     ///
-    /// It is polled beside the calls for as long as the worker lives, in the worker's own turns: a
-    /// caller on its thread may be served once more before the next of them.
+    /// It is polled beside the calls, in each poll of the worker, as long as the worker lives: a
+    /// caller on the worker's thread may be served once more before the next of these polls.
     fn ended(&self) -> impl Future<Output = String> {
         std::future::pending()
     }
 
-    /// Says goodbye, when the worker is stopped in an orderly way and its last call has ended. It
-    /// has until the worker's deadline (`workers.drain`); then, as after a crash, the value is
-    /// dropped without it. By default there is nothing to do.
+    /// Shuts the value down, after an orderly stop of the worker and the end of its last call. It
+    /// must finish before the worker's deadline (`workers.drain`). After that deadline, and after a
+    /// crash, the value is dropped without it. By default it does nothing.
     fn close(&self) -> impl Future<Output = ()> {
         std::future::ready(())
     }
 
-    /// Says what an attempt came to (rule BRK-7). By default every error is the dependency's.
+    /// Classifies the result of an attempt (rule BRK-7). By default every error counts against the
+    /// dependency.
     #[must_use]
     fn classify(result: Result<&Self::Response, &Self::Error>) -> Verdict {
         match result {
@@ -89,40 +91,42 @@ pub trait Dependency: 'static {
         }
     }
 
-    /// Whether this request may be executed twice without harm (rule CALL-7). By default not.
+    /// Returns true if this request may be executed twice without harm (rule CALL-7). False by
+    /// default.
     #[must_use]
     fn is_idempotent(request: &Self::Request) -> bool {
         let _ = request;
         false
     }
 
-    /// Whether this request changes something. A fallback never answers it, unless it says so
-    /// (rule FBK-2). By default not.
+    /// Returns true if this request changes something. A fallback answers a write only if it
+    /// declares so (rule FBK-2). False by default.
     #[must_use]
     fn is_write(request: &Self::Request) -> bool {
         let _ = request;
         false
     }
 
-    /// Whose breaker this request goes by, where a dependency has one for each tenant, model or
-    /// credential. It stands in events and in the status: give a name, never a secret. By default
-    /// there is one breaker for all.
+    /// Returns the key of the breaker for this request, if the dependency has one breaker for each
+    /// tenant, model or credential. The key appears in events and in the status: return a name,
+    /// never a secret. By default there is one breaker for all requests.
     #[must_use]
     fn key(request: &Self::Request) -> Option<Cow<'_, str>> {
         let _ = request;
         None
     }
 
-    /// How much of the rate limit this request takes, such as its tokens (rule LIM-3). By default
-    /// one unit.
+    /// Returns the units of the rate limit that this request takes, such as its tokens (rule
+    /// LIM-3). One by default.
     #[must_use]
     fn weight(request: &Self::Request) -> NonZeroU32 {
         let _ = request;
         NonZeroU32::MIN
     }
 
-    /// What requests that do the same have in common: those that crash workers again and again
-    /// are refused (rule SUP-6). By default nothing, and nothing is refused.
+    /// Returns a fingerprint shared by all requests that do the same. Requests that crash workers
+    /// again and again are refused by it (rule SUP-6). By default there is none, and no request is
+    /// refused.
     #[must_use]
     fn fingerprint(request: &Self::Request) -> Option<u64> {
         let _ = request;
@@ -130,7 +134,7 @@ pub trait Dependency: 'static {
     }
 }
 
-/// A class, with what else the dependency let know.
+/// A class, with further information from the dependency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Verdict {
@@ -138,13 +142,13 @@ pub struct Verdict {
     pub class: Class,
     /// `Retry-After`, as a span from now.
     pub retry_after: Option<Duration>,
-    /// What went wrong, where it can be said in general; `retry.on` asks for it.
+    /// The kind of error, if it is a general one; `retry.on` selects by it.
     pub symptom: Option<Symptom>,
-    /// Whether what is throttled is a quota that is used up, and stays so until it is full again.
+    /// True if the throttled call has used up a quota, which stays used up until its reset.
     pub quota_used_up: bool,
-    /// Whether an attempt that failed did its work all the same; by default it did what it could.
+    /// Execution of a failed attempt's work; `Yes` by default.
     pub executed: Executed,
-    /// Whether the settings have the last word on what the symptom counts for.
+    /// True if the settings decide the class of the symptom.
     by_settings: bool,
 }
 
@@ -161,7 +165,7 @@ impl From<Class> for Verdict {
     }
 }
 
-/// The settings say what the symptom counts for (`classify`).
+/// The settings decide the class of the symptom (`classify`).
 impl From<Symptom> for Verdict {
     fn from(symptom: Symptom) -> Self {
         Self {
@@ -173,7 +177,7 @@ impl From<Symptom> for Verdict {
 }
 
 impl Verdict {
-    /// What every result counts for that nobody else judges: an error is a failure.
+    /// The default verdict on a result: an error is a failure.
     pub(crate) fn by_result<T, E>(result: &Result<T, E>) -> Self {
         Self::from(if result.is_ok() {
             Class::Success
@@ -182,7 +186,8 @@ impl Verdict {
         })
     }
 
-    /// The same, with the settings' word on its symptom.
+    /// Returns the verdict with the class of its symptom decided by the settings, if that is left
+    /// to them.
     pub(crate) fn judged(mut self, shared: &Shared) -> Self {
         if let (true, Some(symptom)) = (self.by_settings, self.symptom) {
             self.class = shared.settings().classify.class_of(symptom);
@@ -190,13 +195,13 @@ impl Verdict {
         self
     }
 
-    /// Whether nothing is wrong, as far as it can be said without the settings.
+    /// Returns true if no failure is known without the settings.
     pub(crate) fn is_good(&self) -> bool {
         self.by_settings || self.class == Class::Success
     }
 
-    /// A throttle that lasts: the quota is used up. With a hint it is left alone for that long,
-    /// else until `throttle.quota_reset`.
+    /// A throttle that lasts: the quota is used up. No call goes out for the time of the hint, or
+    /// without a hint until `throttle.quota_reset`.
     #[must_use]
     pub fn quota_used_up() -> Self {
         Self {
@@ -205,7 +210,7 @@ impl Verdict {
         }
     }
 
-    /// A class of its own for a symptom that the settings might see otherwise.
+    /// Adds a symptom and keeps the class, even if the settings classify the symptom otherwise.
     #[must_use]
     pub fn symptom(self, symptom: Symptom) -> Self {
         Self {
@@ -214,14 +219,14 @@ impl Verdict {
         }
     }
 
-    /// The same, with a word on whether the work was done: `No` lets it be repeated anywhere, and
-    /// `Maybe` is for an answer that was lost (rule CALL-2).
+    /// Sets whether the work was executed: `No` permits a repetition anywhere; `Maybe` is for an
+    /// answer that was lost (rule CALL-2).
     #[must_use]
     pub fn executed(self, executed: Executed) -> Self {
         Self { executed, ..self }
     }
 
-    /// The same, with a hint.
+    /// Sets the `retry_after` hint.
     #[must_use]
     pub fn retry_after(self, wait: Duration) -> Self {
         Self {
@@ -231,7 +236,7 @@ impl Verdict {
     }
 }
 
-/// What a dependency may know of the call that it executes.
+/// The information about a call that its dependency may use.
 #[derive(Debug, Clone)]
 pub struct CallContext {
     pub(crate) shared: Arc<PerWorker>,
@@ -239,34 +244,34 @@ pub struct CallContext {
     pub(crate) deadline: Option<Time>,
 }
 
-/// What is shared, with a count of its own for the calls of each worker: one count of all of them
-/// would be what their threads wait for.
+/// The shared state, with a separate reference count for each worker's calls: a single count would
+/// be contended by all threads.
 pub(crate) type PerWorker = CachePadded<Arc<Shared>>;
 
 impl CallContext {
-    /// The dependency's name.
+    /// Returns the dependency's name.
     #[must_use]
     pub fn dependency(&self) -> &str {
         &self.shared.name
     }
 
-    /// Which attempt this is, from 1.
+    /// Returns the number of this attempt, from 1.
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.attempt
     }
 
-    /// How much of the call's time is left; `None` when it has no deadline.
+    /// Returns the remaining time of the call; `None` if it has no deadline.
     ///
-    /// Pass it on to whatever is called further in.
+    /// Pass it on to further calls.
     #[must_use]
     pub fn remaining(&self) -> Option<Duration> {
         self.deadline
             .map(|deadline| deadline.since(self.shared.clock.now()))
     }
 
-    /// Says what is wrong with a dependency that answers all the same: it is degraded with these
-    /// words, until `None` takes them back. The breaker hears nothing of it.
+    /// Reports a problem of a dependency that still answers: its status is degraded with this text,
+    /// until `None` clears it. The breaker ignores it.
     pub fn complain(&self, what: Option<String>) {
         let complaint = &self.shared.complaint;
         if what.is_some() || complaint.load().is_some() {
@@ -275,83 +280,84 @@ impl CallContext {
     }
 }
 
-/// Who answers calls now. Owned by the supervisor, read by everyone.
+/// The source of answers at present. Written by the supervisor, read by all callers.
 ///
-/// # Source  DESIGN §1: the supervisor owns the route of each dependency.
+/// # Source  docs/architecture.md, "One crash": the supervisor owns each dependency's route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Route {
     /// The workers.
     Workers = 0,
-    /// Nobody: too many crashes.
+    /// None: too many crashes.
     Parked = 1,
     /// The workers, for calls that were accepted before.
     Draining = 2,
-    /// Nobody any more.
+    /// None: stopped for good.
     Stopped = 3,
     /// The fallbacks, always; there are no workers.
     FallbackOnly = 4,
 }
 
-/// What everyone around one dependency shares, whatever it is a dependency on.
+/// The state shared by all actors around one dependency, independent of its type.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) name: Arc<str>,
     /// Replaced as a whole by a reload (rule CFG-2).
     settings: ArcSwap<DependencySettings>,
-    /// What each call needs of them: a [`Terms`] word.
+    /// The settings that each call needs: a packed [`CallSettings`].
     terms: AtomicU64,
     pub(crate) clock: Clock,
     /// The breaker of the dependency as a whole.
-    pub(crate) circuit: Circuit,
+    pub(crate) circuit: SharedBreaker,
     /// The breakers of its keys.
-    pub(crate) keys: Keyring,
-    /// What the callers together may retry.
+    pub(crate) keys: KeyedBreakers,
+    /// The retry budget of all callers together.
     pub(crate) budget: Mutex<Option<RetryBudget>>,
-    /// Fallback answers of the present outage.
+    /// Number of fallback answers in the present outage.
     pub(crate) outage: AtomicU64,
-    /// When a fallback last answered, in nanoseconds.
+    /// Time of the latest fallback answer, in nanoseconds.
     pub(crate) last_fallback: AtomicU64,
-    /// The breaker's generation then.
+    /// The breaker's generation at that time.
     pub(crate) last_fallback_tag: AtomicU64,
-    /// What the dependency says is wrong with it, though it answers.
+    /// The problem that the dependency reports, though it answers.
     pub(crate) complaint: ArcSwapOption<String>,
-    /// How the breaker actor is reached.
+    /// The address of the breaker actor.
     pub(crate) breaker: OnceLock<BreakerPort>,
-    /// How many calls may go out in each interval, where that is limited.
-    pub(crate) rate: Published<RateLimit>,
-    /// Whether there is one, for those who would look in vain.
+    /// The rate limit, if there is one.
+    pub(crate) rate: ThreadCached<RateLimit>,
+    /// True if there is a rate limit; read first, to save the lookup.
     is_rated: AtomicBool,
-    /// The pauses that it asked for.
-    pub(crate) pauses: Pauses,
-    /// Whether it takes our set-up.
-    pub(crate) setup: Setup,
-    /// Faults on purpose.
-    pub(crate) drill: Drill,
+    /// The pauses that the dependency asked for.
+    pub(crate) pauses: PauseState,
+    /// The state of our configuration at the dependency: refused or not.
+    pub(crate) setup: Misconfiguration,
+    /// Fault injection.
+    pub(crate) drill: ChaosSwitch,
     pub(crate) bulkhead: Bulkhead,
     pub(crate) quarantine: Option<Quarantine>,
     pub(crate) totals: Totals,
     pub(crate) counts: Counts,
     pub(crate) events: EventBus,
-    /// Who keeps what attempts came to.
-    pub(crate) recorder: Option<Arc<dyn Record>>,
+    /// Receives the outcomes of attempts.
+    pub(crate) recorder: Option<Arc<dyn OutcomeRecorder>>,
     route: AtomicU8,
-    /// Told when a call ends while draining.
+    /// Notified when a call ends while draining.
     pub(crate) drained: Notify,
 }
 
-/// The kernel's budget, and how many of the calls have been paid into it.
+/// The kernel's budget, and the number of calls paid into it.
 ///
-/// Calls pay in when somebody wants to take out: no call that succeeds at once touches it.
+/// Calls are paid in only when a retry wants to withdraw: a call that succeeds at once never
+/// touches the budget.
 #[derive(Debug)]
 pub(crate) struct RetryBudget {
     pub(crate) kernel: Budget,
     pub(crate) deposited: u64,
-    /// What the budgets before it had granted.
+    /// Attempts granted by the budgets before this one.
     granted_before: u64,
 }
 
 impl RetryBudget {
-    /// Attempts beyond the first that were granted, those beside another one among them.
+    /// Returns the number of granted attempts beyond the first, hedges included.
     pub(crate) fn granted(&self) -> u64 {
         self.granted_before + self.kernel.granted()
     }
@@ -363,15 +369,15 @@ impl Shared {
         settings: DependencySettings,
         clock: Clock,
         events: EventBus,
-        recorder: Option<Arc<dyn Record>>,
+        recorder: Option<Arc<dyn OutcomeRecorder>>,
     ) -> Self {
         let now = clock.now();
         let retry = settings.retry.clone();
-        let circuit = Circuit::new(Arc::clone(&name), None, &settings.breaker, now);
+        let circuit = SharedBreaker::new(Arc::clone(&name), None, &settings.breaker, now);
         let rate = |rate| RateLimit::new(rate, clock.clone());
         let shared = Self {
             circuit,
-            keys: Keyring::default(),
+            keys: KeyedBreakers::default(),
             name,
             budget: Mutex::new(None),
             outage: AtomicU64::new(0),
@@ -379,11 +385,11 @@ impl Shared {
             last_fallback_tag: AtomicU64::new(0),
             complaint: ArcSwapOption::empty(),
             breaker: OnceLock::new(),
-            rate: Published::new(settings.rate_limit.as_ref().map(rate)),
+            rate: ThreadCached::new(settings.rate_limit.as_ref().map(rate)),
             is_rated: AtomicBool::new(settings.rate_limit.is_some()),
-            pauses: Pauses::default(),
-            setup: Setup::default(),
-            drill: Drill::default(),
+            pauses: PauseState::default(),
+            setup: Misconfiguration::default(),
+            drill: ChaosSwitch::default(),
             bulkhead: Bulkhead::new(&settings.bulkhead),
             quarantine: settings.workers.quarantine.map(Quarantine::new),
             totals: Totals::new(),
@@ -392,7 +398,7 @@ impl Shared {
             recorder,
             route: AtomicU8::new(Route::Workers as u8),
             drained: Notify::new(),
-            terms: AtomicU64::new(Terms::of(&settings).word()),
+            terms: AtomicU64::new(CallSettings::of(&settings).word()),
             settings: ArcSwap::from_pointee(settings),
             clock,
         };
@@ -402,26 +408,27 @@ impl Shared {
         shared
     }
 
-    /// The settings of this moment; hold them for as short as a decision takes.
+    /// Returns the present settings; hold the guard only for the time of one decision.
     #[inline]
     pub(crate) fn settings(&self) -> Guard<Arc<DependencySettings>> {
         self.settings.load()
     }
 
-    /// What a call that is made at this moment goes by.
+    /// Returns the settings of a call that is made at this moment.
     #[inline]
-    pub(crate) fn terms(&self) -> Terms {
-        let terms = Terms::from_word(self.terms.load(Ordering::Acquire));
-        terms.unwrap_or_else(|| Terms::of(&self.settings()))
+    pub(crate) fn terms(&self) -> CallSettings {
+        let terms = CallSettings::from_word(self.terms.load(Ordering::Acquire));
+        terms.unwrap_or_else(|| CallSettings::of(&self.settings()))
     }
 
-    /// Takes new settings over, the breakers' left out. What is counted and learnt is kept.
+    /// Replaces the settings, except those of the breakers. Counters and learned values are kept.
     ///
     /// # Source  Rule CFG-2.
     pub(crate) fn reconfigure(&self, settings: DependencySettings) {
         let old = self.settings.swap(Arc::new(settings));
         let new = self.settings();
-        self.terms.store(Terms::of(&new).word(), Ordering::Release);
+        self.terms
+            .store(CallSettings::of(&new).word(), Ordering::Release);
         if old.retry.budget != new.retry.budget {
             let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
             let granted = budget.as_ref().map_or(0, RetryBudget::granted);
@@ -460,14 +467,14 @@ impl Shared {
         })
     }
 
-    /// The breaker that a call of this key goes by: the key's own where there is room for it,
-    /// else `None` for the dependency's.
-    pub(crate) fn circuit_of(&self, key: &str, now: Time) -> Option<Arc<Circuit>> {
+    /// Returns the breaker for a call with this key: the key's own if there is room for it, else
+    /// `None` for the dependency's.
+    pub(crate) fn circuit_of(&self, key: &str, now: Time) -> Option<Arc<SharedBreaker>> {
         let room = self.settings().keys;
         self.keys.get(key, &room, now, |key| {
-            // Looked up now: older ones, from before a reload, would stay with the key.
+            // Loaded here, because older settings, from before a reload, would stay with the key.
             let breaker = &self.settings().breaker;
-            Circuit::new(Arc::clone(&self.name), Some(key), breaker, now)
+            SharedBreaker::new(Arc::clone(&self.name), Some(key), breaker, now)
         })
     }
 
@@ -482,7 +489,7 @@ impl Shared {
         }
     }
 
-    /// Changes the route; once stopped it stays so.
+    /// Changes the route; `Stopped` is final.
     pub(crate) fn set_route(&self, route: Route) {
         let _ = self
             .route
@@ -492,17 +499,17 @@ impl Shared {
         self.drained.notify_waiters();
     }
 
-    /// Why a call that was not begun will not be.
-    pub(crate) fn absence(&self) -> Absence {
+    /// Returns the reason why a call that was not begun will not be executed.
+    pub(crate) fn absence(&self) -> NotExecutedReason {
         match self.route() {
-            Route::Workers => Absence::Restarting,
-            Route::FallbackOnly => Absence::FallbackOnly,
-            Route::Parked => Absence::Parked,
-            Route::Draining | Route::Stopped => Absence::ShuttingDown,
+            Route::Workers => NotExecutedReason::Restarting,
+            Route::FallbackOnly => NotExecutedReason::FallbackOnly,
+            Route::Parked => NotExecutedReason::Parked,
+            Route::Draining | Route::Stopped => NotExecutedReason::ShuttingDown,
         }
     }
 
-    /// Tells whoever drains that one call less is pending.
+    /// Tells the drain that one call less is pending.
     pub(crate) fn call_ended(&self) {
         if self.route.load(Ordering::Relaxed) == Route::Draining as u8 {
             self.drained.notify_waiters();

@@ -1,4 +1,4 @@
-//! How a call can end without a primary answer, and what that means for the caller.
+//! The ways in which a call can end without a primary answer, and their meaning for the caller.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -8,28 +8,29 @@ use std::time::Duration;
 use breakerbox_policy::supervision::{PanicReport, StopCause};
 use breakerbox_policy::{Executed, PauseReason, RefusalState};
 
-use crate::notice::{Notice, SharedNotice};
+use crate::notice::{RefusalReason, SharedNotice};
 use crate::site::{UnknownName, list};
 
-/// Why a call got no primary answer.
+/// The reason why a call got no primary answer.
 ///
 /// Every variant tells whether the dependency may have done the work ([`CallError::executed`]),
-/// when to try again ([`CallError::retry_after`]) and whose fault it is ([`CallError::fault`]).
+/// when to try again ([`CallError::retry_after`]) and which party is at fault
+/// ([`CallError::fault`]).
 ///
 /// # Source  Rules CALL-2 and BRK-11 in docs/rules.md.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
-// With a tag of one byte and small fields beside it, each move of a result waited for the last one:
-// that was a fifth of a call that works.
+// With a one-byte tag and small fields beside it, each move of a result waited for the previous
+// one: that cost a fifth of a successful call.
 #[repr(u64)]
 pub enum CallError<E> {
     /// The dependency's own error.
     Failed {
-        /// Its name.
+        /// The dependency's name.
         dependency: Arc<str>,
-        /// What it said.
+        /// The dependency's own error.
         error: E,
-        /// Whether it may have done the work, by its own word
+        /// Execution state of the work, by the dependency's own verdict
         /// ([`Verdict::executed`](crate::Verdict::executed)).
         executed: Executed,
     },
@@ -37,106 +38,106 @@ pub enum CallError<E> {
     Open(Refused),
     /// Too many calls are in flight, and the queue is full or the wait was too long.
     Overloaded {
-        /// Its name.
+        /// The dependency's name.
         dependency: Arc<str>,
-        /// Calls that may be in flight.
+        /// Maximum number of calls in flight.
         max_concurrent: u32,
-        /// Calls that may wait.
+        /// Maximum number of waiting calls.
         max_queue: u32,
     },
     /// The call did not end before its deadline.
     TimedOut {
-        /// Its name.
+        /// The dependency's name.
         dependency: Arc<str>,
-        /// How long it was tried.
+        /// Time spent on the call.
         after: Duration,
-        /// Whether the work may have been done.
+        /// Execution state of the work.
         executed: Executed,
     },
-    /// Its answer stopped in the middle; what had come before is the caller's.
+    /// The answer stopped in the middle; the caller keeps the part that had arrived.
     Stalled {
-        /// Its name.
+        /// The dependency's name.
         dependency: Arc<str>,
-        /// How long nothing came.
+        /// Time without any data.
         after: Duration,
     },
     /// This call made its worker panic.
     WorkerCrashed {
-        /// Its name.
+        /// The dependency's name.
         dependency: Arc<str>,
         /// The panic.
         panic: PanicReport,
     },
-    /// The worker went away while it executed this call.
+    /// The worker ended while it executed this call.
     Interrupted {
-        /// Its name.
+        /// The dependency's name.
         dependency: Arc<str>,
-        /// Why the worker went away.
+        /// The cause of the worker's end.
         cause: StopCause,
     },
-    /// The worker went away before it began this call.
+    /// The worker ended before it began this call.
     NotExecuted {
-        /// Its name.
+        /// The dependency's name.
         dependency: Arc<str>,
-        /// Why there is no worker.
-        reason: Absence,
-        /// When a worker is expected, if that is known.
+        /// The reason why there is no worker.
+        reason: NotExecutedReason,
+        /// Wait until a worker is expected, if it is known.
         retry_after: Option<Duration>,
     },
     /// Calls like this one have crashed workers too often.
     Quarantined {
-        /// Its name.
+        /// The dependency's name.
         dependency: Arc<str>,
-        /// When it is let through again.
+        /// Wait until the quarantine ends.
         retry_after: Duration,
     },
-    /// It came too fast: the rate limit, or a pause that the dependency asked for.
+    /// Calls came too fast for the rate limit, or for a pause that the dependency asked for.
     RateLimited {
-        /// Its name.
+        /// The dependency's name.
         dependency: Arc<str>,
-        /// What limits it.
+        /// The limit that was exceeded.
         limit: Limit,
-        /// When its turn would have come, if it would.
+        /// Wait until the call's turn would have come; `None` if it would never come.
         retry_after: Option<Duration>,
     },
-    /// Its session may spend no more.
+    /// The session's budget is exhausted.
     SessionSpent {
-        /// Its name.
+        /// The dependency's name.
         dependency: Arc<str>,
-        /// What the session could spend in all.
+        /// The session's total budget.
         limit: u64,
     },
-    /// It was made to fail, for a test or a drill.
+    /// A fault was injected, for a test or a drill.
     Injected {
-        /// Its name.
+        /// The dependency's name.
         dependency: Arc<str>,
     },
     /// The last fallback failed too.
     FallbackFailed {
-        /// Its name.
+        /// The dependency's name.
         dependency: Arc<str>,
         /// The fallback's name.
         fallback: Arc<str>,
-        /// What the fallback said.
+        /// The fallback's error text.
         message: String,
-        /// Why there was no primary answer.
+        /// The reason why there was no primary answer.
         cause: Box<CallError<E>>,
     },
 }
 
-/// What a call was too fast for.
+/// The limit that a call exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Limit {
-    /// So many in each interval.
+    /// The number of calls in each interval.
     Rate,
     /// The dependency asked for less traffic.
     Pause(PauseReason),
-    /// It weighs more than may ever go out at once: make it smaller.
+    /// The call weighs more than the maximum burst: make it smaller.
     TooHeavy {
-        /// What it weighs.
+        /// The weight of the call.
         weight: NonZeroU32,
-        /// What may go out at once.
+        /// Maximum weight that may go out at once.
         burst: NonZeroU32,
     },
 }
@@ -154,38 +155,38 @@ impl fmt::Display for Limit {
     }
 }
 
-/// A refusal by the breaker. It costs no allocation: the words are shared.
+/// A refusal by the breaker. It costs no allocation: the text is shared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
-    /// What the breaker's state is.
+    /// The breaker's state.
     pub state: RefusalState,
-    /// When to try again, if that is known.
+    /// Wait until the next try, if it is known.
     pub retry_after: Option<Duration>,
-    /// Whether an earlier attempt of the same call was executed: the breaker opened under it, and
-    /// ended its retries.
+    /// Execution state of an earlier attempt of the same call: the breaker may open during a call,
+    /// which ends its retries.
     pub executed: Executed,
-    /// Whose breaker it is, and why it is in that state.
+    /// The breaker's dependency and key, and the reason for its state.
     pub notice: SharedNotice,
 }
 
-/// Why there is no worker to begin a call.
+/// The reason why no worker can begin a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Absence {
-    /// It is being restarted.
+pub enum NotExecutedReason {
+    /// The worker is being restarted.
     Restarting,
-    /// It is kept down after too many crashes.
+    /// The worker is parked after too many crashes.
     Parked,
-    /// The runtime or the dependency is going down.
+    /// The runtime or the dependency is shutting down.
     ShuttingDown,
-    /// It was set up to answer from its fallbacks only.
+    /// The dependency is set up to answer from its fallbacks only.
     FallbackOnly,
-    /// The call was made by an attribute, and no runtime is there to make it in.
+    /// The call was made by an attribute, and there is no runtime to make it in.
     NoRuntime,
-    /// The call was made by an attribute, and nobody has started a dependency of its name.
+    /// The call was made by an attribute, and no dependency of its name was started.
     NotStarted,
 }
 
-impl fmt::Display for Absence {
+impl fmt::Display for NotExecutedReason {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Self::Restarting => "its worker is being restarted",
@@ -200,14 +201,14 @@ impl fmt::Display for Absence {
     }
 }
 
-/// Who has to change something for such a call to succeed.
+/// The party that has to change something for such a call to succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The caller: the same call fails again.
+    /// The caller: the same call would fail again.
     Caller,
-    /// The runtime refused locally; no outcome of the dependency.
+    /// The runtime: it refused locally, so this is no outcome of the dependency.
     Runtime,
-    /// The dependency; the only fault that counts against it.
+    /// The dependency: the only fault that counts against its breaker.
     Dependency,
 }
 
@@ -232,7 +233,8 @@ impl<E> CallError<E> {
         }
     }
 
-    /// Whether the dependency did the work: `No` is a promise, safe to retry anywhere.
+    /// Returns the execution state of the work. `No` is a guarantee: the call is safe to retry
+    /// anywhere.
     #[must_use]
     pub fn executed(&self) -> Executed {
         match self {
@@ -251,7 +253,7 @@ impl<E> CallError<E> {
         }
     }
 
-    /// When to try again, if that is known.
+    /// Returns the wait until the next try, if it is known.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -265,8 +267,8 @@ impl<E> CallError<E> {
         }
     }
 
-    /// Whose fault it is; the dependency's own errors are its fault unless it classified them as
-    /// the caller's, which only [`Dependency::classify`](crate::Dependency::classify) knows.
+    /// Returns the party at fault. The dependency's own errors count as its fault: only
+    /// [`Dependency::classify`](crate::Dependency::classify) knows which of them are the caller's.
     #[must_use]
     pub fn fault(&self) -> Fault {
         match self {
@@ -290,7 +292,7 @@ impl<E> CallError<E> {
         }
     }
 
-    /// Whether it was refused here, without the dependency having been asked.
+    /// Returns true if the call was refused locally, without asking the dependency.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         match self {
@@ -299,7 +301,7 @@ impl<E> CallError<E> {
         }
     }
 
-    /// The dependency's own error, if that is what it is.
+    /// Returns the dependency's own error, if this is one.
     #[must_use]
     pub fn into_failed(self) -> Option<E> {
         match self {
@@ -392,7 +394,7 @@ impl<E: fmt::Display> fmt::Display for CallError<E> {
     }
 }
 
-/// A span for people: in whole milliseconds, rounded up, unless it is shorter than one.
+/// Rounds a duration for display: up to whole milliseconds, unless it is shorter than one.
 fn brief(span: Duration) -> Duration {
     if span < Duration::from_millis(1) {
         return span;
@@ -409,7 +411,7 @@ impl fmt::Display for Refused {
             notice,
             ..
         } = self;
-        let Notice {
+        let RefusalReason {
             dependency,
             key,
             reason,
@@ -436,7 +438,7 @@ impl<E: std::error::Error + 'static> std::error::Error for CallError<E> {
     }
 }
 
-/// Why a dependency or a child could not be started.
+/// The reason why a dependency or a child could not be started.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
@@ -446,35 +448,35 @@ pub enum StartError {
         /// The name.
         name: String,
     },
-    /// Its first start failed; the ones before it were stopped again.
+    /// A child's first start failed; the children before it were stopped again.
     #[error("{child} did not start: {cause}")]
     Failed {
-        /// Which child.
+        /// The child's name.
         child: String,
-        /// Why.
+        /// The cause of the failure.
         cause: StopCause,
     },
-    /// Its fallbacks would come back to it: nobody at the end of the chain could answer.
+    /// The fallbacks form a cycle, so no fallback at the end of the chain could answer.
     #[error("the fallbacks of {name} would come back to it: {circle}")]
     FallbackCycle {
         /// The name.
         name: String,
-        /// The way back, such as `a->b->a`.
+        /// The cycle, such as `a->b->a`.
         circle: String,
     },
-    /// Attributes name dependencies that nobody has configured or started.
+    /// Attributes name dependencies that are neither configured nor started.
     #[error("{}", list(.names))]
     UnknownNames {
-        /// Each of them.
+        /// The unknown names.
         names: Vec<UnknownName>,
     },
-    /// Another runtime is the process's own already.
+    /// Another runtime is already installed in this process.
     #[error("a runtime is installed already, and a process has one; enter this one instead")]
     AlreadyInstalled,
-    /// The runtime is going down, or its thread is gone.
+    /// The runtime is shutting down, or its thread is gone.
     #[error("the runtime is shutting down; nothing can be started any more")]
     ShuttingDown,
-    /// The threads of the runtime could not be made.
+    /// The threads of the runtime could not be started.
     #[error("a thread of the runtime could not be started: {0}")]
     Thread(String),
     /// The program aborts on a panic, so nothing could be restarted after one.
@@ -485,7 +487,7 @@ pub enum StartError {
     BadSpec {
         /// The name.
         name: String,
-        /// What is wrong.
+        /// The contradiction.
         reason: String,
     },
 }

@@ -1,7 +1,7 @@
-//! What happened: transitions, restarts, parks, overrides. A bounded history, live streams,
-//! listeners and log lines.
+//! Events: transitions, restarts, parks, overrides. A bounded history, live streams, listeners and
+//! log lines.
 //!
-//! Nothing on the path of a call comes here, and a listener that panics disturbs nobody.
+//! No event is emitted on the path of a call, and a listener that panics affects no other part.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -17,40 +17,40 @@ use tokio::sync::broadcast;
 use crate::clock::Clock;
 use crate::redact::redact;
 
-/// Events that are kept for whoever comes late.
+/// Number of past events kept for late readers.
 pub const EVENT_HISTORY: usize = 1024;
 
-/// Something that happened to a dependency or a child.
+/// An event of a dependency or a child.
 ///
 /// # Source  Rule OPS-1 in docs/rules.md.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
-    /// Counts up by one from 1; a gap in a stream means that the reader was too slow.
+    /// Counts up by one from 1. A gap in a stream means that the reader was too slow.
     pub id: u64,
-    /// When, since the runtime's start.
+    /// Time of the event, since the runtime's start.
     pub at: Time,
     /// The dependency, or the supervised child.
     pub subject: Arc<str>,
-    /// What.
+    /// The kind of event.
     pub kind: EventKind,
 }
 
-/// What happened.
+/// The kinds of events.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum EventKind {
-    /// A breaker moved, or an operator moved it.
+    /// A breaker changed state, by itself or by an operator.
     Breaker(BreakerEvent),
     /// A child is running.
     Started {
-        /// Which of its lives, from 1.
+        /// The number of the incarnation, from 1.
         incarnation: u64,
     },
-    /// A child's life ended.
+    /// A child's incarnation ended.
     Ended {
-        /// Which of its lives.
+        /// The number of the incarnation.
         incarnation: u64,
-        /// Why.
+        /// The cause of its end.
         cause: StopCause,
     },
     /// A child will be started again.
@@ -58,99 +58,98 @@ pub enum EventKind {
         /// The wait before it.
         after: Duration,
     },
-    /// A child is kept down after too many crashes.
+    /// A child is parked after too many crashes.
     Parked {
-        /// The last end.
+        /// The cause of the last end.
         cause: StopCause,
     },
-    /// A supervisor gave up, and all its children with it.
+    /// A supervisor gave up; all its children ended with it.
     GaveUp {
-        /// The last end.
+        /// The cause of the last end.
         cause: StopCause,
     },
-    /// A worker blocks its thread; another one takes its queue over.
+    /// A worker blocks its thread; another worker takes over its queue.
     Stuck {
-        /// Which of its lives.
+        /// The number of the incarnation.
         incarnation: u64,
-        /// For how long it has not come back.
+        /// Time since the worker last returned.
         for_: Duration,
     },
     /// The first answer by a fallback in an outage.
     FallbackServing {
-        /// The fallback.
+        /// The fallback's name.
         fallback: Arc<str>,
-        /// Why there was no primary answer.
+        /// The reason why there was no primary answer.
         why: String,
     },
-    /// The dependency answers by itself again: its breaker has closed, or no fallback has answered
-    /// for a second.
+    /// The dependency itself answers again: its breaker has closed, or no fallback has answered for
+    /// a second.
     FallbackOver {
-        /// Fallback answers in between.
+        /// Number of fallback answers in between.
         served: u64,
     },
-    /// A call crashed workers too often and is refused from now on.
+    /// Calls with this fingerprint crashed workers too often and are refused from now on.
     Quarantined {
-        /// Its fingerprint.
+        /// The fingerprint of the calls.
         fingerprint: u64,
-        /// For how long.
+        /// Duration of the quarantine.
         ttl: Duration,
     },
-    /// The dependency asked for less traffic: nobody calls it for a while. Told once for each
-    /// pause, and again when it turns out to be a quota; how long it lasts in the end shows in
-    /// the status.
+    /// The dependency asked for less traffic and is not called for a while. Emitted once for each
+    /// pause, and again if the pause turns out to be a quota. The status shows the final duration.
     Paused {
-        /// Why.
+        /// The reason for the pause.
         reason: PauseReason,
-        /// For how long.
+        /// Duration of the pause.
         for_: Duration,
-        /// What the dependency itself asked for.
+        /// The duration that the dependency itself asked for.
         hint: Option<Duration>,
     },
-    /// The dependency refuses our set-up: a key, a name, a model that is no more. Every call will
-    /// fail until somebody sets it right. Told once for each episode.
+    /// The dependency refuses our set-up: a key, a name, a model that does not exist. Every call
+    /// will fail until an operator corrects it. Emitted once for each episode.
     Misconfigured {
-        /// What it said, where that can be said in general.
+        /// The symptom, if it is one of the general ones.
         symptom: Option<Symptom>,
     },
-    /// It takes our set-up again.
+    /// The dependency accepts our set-up again.
     SetRight,
-    /// New settings hold.
+    /// New settings are in effect.
     Reloaded {
-        /// Who or what brought them.
+        /// The origin of the settings.
         by: String,
-        /// What has changed, from what to what.
+        /// The changed settings, with old and new values.
         changed: Vec<String>,
-        /// What has changed but waits until the dependency is started anew.
+        /// The changes that take effect only when the dependency is started again.
         waits: Vec<String>,
     },
-    /// New settings were not taken; the old ones hold.
+    /// New settings were refused; the old ones stay in effect.
     ReloadRefused {
-        /// Who or what brought them.
+        /// The origin of the settings.
         by: String,
-        /// What is wrong with them.
+        /// The errors in the settings.
         problems: String,
     },
-    /// Faults are made on purpose, or no more.
+    /// Fault injection was switched on or off.
     Chaos {
-        /// Who set it.
+        /// The author of the change.
         by: String,
-        /// What is made; `None` when it was taken off.
+        /// The faults to inject; `None` if switched off.
         settings: Option<ChaosSettings>,
     },
-    /// Somebody at the controls gave a command, and it was carried out.
+    /// An operator gave a command, and it was carried out.
     Operated {
-        /// Which command, such as `open`.
+        /// The command's name, such as `open`.
         command: &'static str,
-        /// Who gave it.
+        /// The author of the command.
         by: String,
-        /// Why.
+        /// The reason given.
         reason: String,
-        /// When it ends by itself.
+        /// Time at which the command's effect ends by itself.
         until: Option<Time>,
     },
-    /// It was taken out of the runtime.
+    /// The dependency was removed from the runtime.
     Removed {
-        /// Who did it.
+        /// The author of the removal.
         by: String,
     },
     /// New calls are refused; those in flight may finish.
@@ -158,7 +157,7 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    /// The same, without what may be a secret in texts that others wrote (rule SEC-1).
+    /// Returns the event with possible secrets masked in texts from other parties (rule SEC-1).
     fn redacted(mut self) -> Self {
         match &mut self {
             Self::FallbackServing { why, .. } => clean(why),
@@ -265,16 +264,16 @@ impl fmt::Display for EventKind {
     }
 }
 
-/// Takes events in and hands them on.
+/// The bus that receives events and passes them on.
 #[derive(Clone)]
 pub(crate) struct EventBus {
     clock: Clock,
-    inner: Arc<Mutex<Inner>>,
+    inner: Arc<Mutex<EventLog>>,
 }
 
 type Listener = Arc<dyn Fn(&Event) + Send + Sync>;
 
-struct Inner {
+struct EventLog {
     last_id: u64,
     history: VecDeque<Event>,
     stream: broadcast::Sender<Event>,
@@ -284,7 +283,7 @@ struct Inner {
 impl EventBus {
     pub(crate) fn new(clock: Clock) -> Self {
         let (stream, _) = broadcast::channel(EVENT_HISTORY);
-        let inner = Inner {
+        let inner = EventLog {
             last_id: 0,
             history: VecDeque::new(),
             stream,
@@ -296,7 +295,7 @@ impl EventBus {
         }
     }
 
-    /// Records what happened, logs it and tells everyone who listens.
+    /// Records an event, logs it and passes it to all listeners.
     pub(crate) fn emit(&self, subject: &Arc<str>, kind: EventKind) {
         let kind = kind.redacted();
         let (event, listeners) = {
@@ -312,7 +311,7 @@ impl EventBus {
                 inner.history.pop_front();
             }
             inner.history.push_back(event.clone());
-            // No reader is no error.
+            // An event without readers is not an error.
             let _ = inner.stream.send(event.clone());
             (event, inner.listeners.clone())
         };
@@ -335,7 +334,7 @@ impl EventBus {
         self.lock().stream.subscribe()
     }
 
-    /// Events with an id above `after`, oldest first.
+    /// Returns the events with an id above `after`, oldest first.
     pub(crate) fn since(&self, after: u64) -> Vec<Event> {
         let inner = self.lock();
         inner
@@ -346,8 +345,8 @@ impl EventBus {
             .collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Nothing between lock and unlock panics but an allocation; the data stays whole.
+    fn lock(&self) -> MutexGuard<'_, EventLog> {
+        // Only an allocation could panic while the lock is held; the data stays consistent.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -358,7 +357,7 @@ impl fmt::Debug for EventBus {
     }
 }
 
-/// Writes the log line: WARN for what a person should see, INFO for the rest.
+/// Writes the log line: WARN for events that an operator should see, INFO for the rest.
 fn log(event: &Event) {
     let subject = &*event.subject;
     let id = event.id;
@@ -374,7 +373,7 @@ fn log(event: &Event) {
         }) => {
             let (calls, failures, slow) = (counts.calls, counts.failures, counts.slow);
             let retry_after_ms = retry_after.map(|wait| wait.as_secs_f64() * 1e3);
-            // A recovery's last good probe has no record of its own.
+            // The last successful probe of a recovery has no record of its own.
             let probes = match cause {
                 Cause::Recovered { successes } => Some(format!("{successes}/{calls}")),
                 _ => None,

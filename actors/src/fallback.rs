@@ -1,7 +1,7 @@
-//! Fallback actors: who answers when there is no primary answer.
+//! Fallback actors: the source of answers when there is no primary answer.
 //!
-//! One actor per dependency asks the fallbacks in their order. It never sees an outcome: what a
-//! fallback answers is neither a success of the dependency nor a value to keep.
+//! One actor per dependency asks the fallbacks in their order. It never sees an outcome: an answer
+//! of a fallback is neither a success of the dependency nor a value to cache.
 
 mod actor;
 
@@ -21,39 +21,39 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::dependency::{Dependency, Shared};
 use crate::error::CallError;
-use crate::supervisor::Mailslot;
+use crate::supervisor::StableMailbox;
 
-use actor::{Debt, Serve};
 pub(crate) use actor::{FallbackActor, FallbackManner, note_outage, patience};
+use actor::{PendingReply, Serve};
 pub use cache::StaleCache;
 pub use kinds::{ActorFallback, FallbackCall, Fixed};
 pub use named::ByName;
-pub(crate) use named::{StandIn, circle};
+pub(crate) use named::{ErasedFallback, circle};
 
-/// What a fallback came to.
-pub enum Fallen<T> {
-    /// An answer, and how old it is when it was kept from an earlier call.
+/// Result of a fallback.
+pub enum FallbackOutcome<T> {
+    /// An answer, with its age if it was cached from an earlier call.
     Answer(T, Option<Duration>),
-    /// It has nothing for this request; the next one is asked.
+    /// No answer for this request; the next fallback is asked.
     Nothing,
-    /// It failed; the next one is asked.
+    /// A failure; the next fallback is asked.
     Failed(String),
 }
 
 /// A fallback's work on one request.
-pub type FallbackFuture<T> = Pin<Box<dyn Future<Output = Fallen<T>> + Send>>;
+pub type FallbackFuture<T> = Pin<Box<dyn Future<Output = FallbackOutcome<T>> + Send>>;
 
-/// Leave to renew one answer in the background; dropped when that is done.
-pub type Turn = Box<dyn Send>;
+/// Guard of one background refresh, dropped when the refresh is done.
+pub type RefreshGuard = Box<dyn Send>;
 
-/// Something that can stand in for a dependency.
+/// A substitute for a dependency that gives no answer.
 ///
 /// # Source  Rules FBK-1 to FBK-3 in docs/rules.md.
 pub trait Fallback<D: Dependency>: Send + Sync + 'static {
-    /// Its name, as answers and events give it.
+    /// Returns its name, as shown in answers and events.
     fn name(&self) -> &str;
 
-    /// Answers in the dependency's place, because of `why`.
+    /// Answers in place of the dependency, because of `why`.
     fn answer(
         &self,
         request: D::Request,
@@ -61,81 +61,81 @@ pub trait Fallback<D: Dependency>: Send + Sync + 'static {
         now: Time,
     ) -> FallbackFuture<D::Response>;
 
-    /// Sees a good answer of the dependency itself. By default it does nothing with it.
+    /// Receives a good answer of the dependency itself. Does nothing by default.
     fn remember(&self, request: &D::Request, response: &D::Response, now: Time) {
         let _ = (request, response, now);
     }
 
-    /// Is asked after it has answered: whether the dependency is to be asked in the background
-    /// for a newer answer. It gives no turn while one for the same request is out. By default
-    /// nothing is renewed.
-    fn turn_to_renew(&self, request: &D::Request) -> Option<Turn> {
+    /// Called after it has answered: returns a guard if the dependency is to be asked in the
+    /// background for a newer answer. Returns `None` while a guard for the same request exists. By
+    /// default no answer is refreshed.
+    fn refresh_guard(&self, request: &D::Request) -> Option<RefreshGuard> {
         let _ = request;
         None
     }
 
-    /// The dependency of the same runtime that it asks, if it asks one: a start that would close
-    /// a circle of them is refused.
+    /// Returns the dependency of the same runtime that it asks, if any. A start that would close a
+    /// cycle of fallbacks is refused.
     fn depends_on(&self) -> Option<&str> {
         None
     }
 
-    /// Why it could never answer, where that is known when its dependency is started.
+    /// Returns the reason why it can never answer, if that is known when its dependency is started.
     fn problem(&self) -> Option<String> {
         None
     }
 }
 
-/// For which errors a fallback serves.
+/// The errors for which a fallback serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum On {
+pub enum ServeOn {
     /// Refusals and failures.
     #[default]
     Any,
-    /// Only when the dependency was not asked.
+    /// Only if the dependency was not asked.
     Refused,
-    /// Only when it was asked and failed.
+    /// Only if the dependency was asked and failed.
     Failed,
 }
 
-/// A fallback, with when it serves.
-pub struct Rule<D: Dependency> {
+/// A fallback, with the conditions under which it serves.
+pub struct FallbackRule<D: Dependency> {
     fallback: Box<dyn Fallback<D>>,
     name: Arc<str>,
     depends_on: Option<String>,
-    on: On,
+    on: ServeOn,
     writes: bool,
     served: AtomicU64,
 }
 
-impl<D: Dependency> Rule<D> {
-    /// A fallback that serves refusals and failures, but no writes.
+impl<D: Dependency> FallbackRule<D> {
+    /// Makes a rule that serves refusals and failures, but no writes.
     pub fn new(fallback: impl Fallback<D>) -> Self {
         Self {
             name: Arc::from(fallback.name()),
             depends_on: fallback.depends_on().map(str::to_owned),
             fallback: Box::new(fallback),
-            on: On::Any,
+            on: ServeOn::Any,
             writes: false,
             served: AtomicU64::new(0),
         }
     }
 
-    /// Gives it another name.
+    /// Sets another name.
     #[must_use]
     pub fn named(mut self, name: &str) -> Self {
         self.name = Arc::from(name);
         self
     }
 
-    /// Narrows when it serves.
+    /// Restricts the errors for which it serves.
     #[must_use]
-    pub fn on(mut self, on: On) -> Self {
+    pub fn on(mut self, on: ServeOn) -> Self {
         self.on = on;
         self
     }
 
-    /// Lets it answer writes too.
+    /// Permits it to answer writes too.
     #[must_use]
     pub fn writes(mut self) -> Self {
         self.writes = true;
@@ -152,15 +152,15 @@ impl<D: Dependency> Rule<D> {
 
     fn serves(&self, why: &CallError<D::Error>, write: bool) -> bool {
         let wanted = match self.on {
-            On::Any => true,
-            On::Refused => why.is_refusal(),
-            On::Failed => !why.is_refusal(),
+            ServeOn::Any => true,
+            ServeOn::Refused => why.is_refusal(),
+            ServeOn::Failed => !why.is_refusal(),
         };
         wanted && (self.writes || !write)
     }
 }
 
-impl<D: Dependency> std::fmt::Debug for Rule<D> {
+impl<D: Dependency> std::fmt::Debug for FallbackRule<D> {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.debug_struct("Rule")
             .field("name", &self.name)
@@ -170,7 +170,7 @@ impl<D: Dependency> std::fmt::Debug for Rule<D> {
     }
 }
 
-/// An answer by a fallback.
+/// An answer of a fallback.
 #[derive(Debug)]
 pub(crate) struct FallbackAnswer<T> {
     pub(crate) value: T,
@@ -178,19 +178,19 @@ pub(crate) struct FallbackAnswer<T> {
     pub(crate) age: Option<Duration>,
 }
 
-/// A dependency's fallbacks, in order, and the way to the actor that asks them.
+/// A dependency's fallbacks, in order, and the mailbox of the actor that asks them.
 pub(crate) struct Fallbacks<D: Dependency> {
-    rules: Arc<[Rule<D>]>,
-    pub(crate) mail: Mailslot<FallbackActor<D>>,
-    /// Requests that the actor may have at once (rule CALL-6).
+    rules: Arc<[FallbackRule<D>]>,
+    pub(crate) mail: StableMailbox<FallbackActor<D>>,
+    /// Limits the requests that the actor may have at once (rule CALL-6).
     places: Arc<Semaphore>,
 }
 
 impl<D: Dependency> Fallbacks<D> {
-    pub(crate) fn new(rules: Vec<Rule<D>>, max_at_once: usize) -> Self {
+    pub(crate) fn new(rules: Vec<FallbackRule<D>>, max_at_once: usize) -> Self {
         Self {
             rules: rules.into(),
-            mail: Mailslot::new(),
+            mail: StableMailbox::new(),
             places: Arc::new(Semaphore::new(max_at_once.min(Semaphore::MAX_PERMITS))),
         }
     }
@@ -199,26 +199,27 @@ impl<D: Dependency> Fallbacks<D> {
         self.rules.is_empty()
     }
 
-    pub(crate) fn rules(&self) -> Arc<[Rule<D>]> {
+    pub(crate) fn rules(&self) -> Arc<[FallbackRule<D>]> {
         Arc::clone(&self.rules)
     }
 
     pub(crate) fn served(&self) -> Vec<(String, u64)> {
-        let read = |rule: &Rule<D>| {
+        let read = |rule: &FallbackRule<D>| {
             let served = rule.served.load(Ordering::Relaxed);
             (rule.name.to_string(), served)
         };
         self.rules.iter().map(read).collect()
     }
 
-    /// The dependencies that they ask.
+    /// Returns the dependencies that the fallbacks ask.
     pub(crate) fn depend_on(&self) -> Vec<String> {
         let rules = self.rules.iter();
         rules.filter_map(|rule| rule.depends_on.clone()).collect()
     }
 
     pub(crate) fn remember(&self, request: &D::Request, response: &D::Response, now: Time) {
-        // An answer can be no success, such as a tool's own error: that is nothing to keep.
+        // An answer is not always a success: a tool may answer with its own error. Such an answer
+        // is not cached.
         if !D::classify(Ok(response)).is_good() {
             return;
         }
@@ -227,9 +228,9 @@ impl<D: Dependency> Fallbacks<D> {
         }
     }
 
-    /// Asks the actor; with no fallback for it, the call ends with its own error.
+    /// Asks the actor; if no fallback serves this error, the call ends with it.
     ///
-    /// From the caller's own deadline on only those answer that have an answer at once.
+    /// After the caller's own deadline, only fallbacks that answer at once can serve.
     pub(crate) async fn answer(
         &self,
         shared: &Shared,
@@ -248,7 +249,7 @@ impl<D: Dependency> Fallbacks<D> {
             request,
             write,
             deadline,
-            debt: Debt {
+            debt: PendingReply {
                 why: Some(why),
                 reply: Some(reply),
             },

@@ -1,8 +1,8 @@
-//! How many calls are in flight, and how many of them for too long.
+//! Number of calls in flight, and of those in flight for too long.
 //!
-//! It counts; the breaker judges (rule BRK-9). Each thread counts by itself what starts and what
-//! ends there, so a call that ends on another thread than it started on is one too many here and
-//! one too few there: only the sum over all threads tells anything.
+//! It counts; the breaker judges (rule BRK-9). Each thread counts the starts and the ends on it. A
+//! call that ends on another thread than it started on is counted one too many here and one too few
+//! there: only the sum over all threads is meaningful.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,24 +12,25 @@ use breakerbox_policy::Time;
 use crate::gate::tag_of;
 
 const SLOTS: usize = 64;
-/// Slots that together are as long as a slow call.
+/// Number of slots that together are as long as a slow call.
 const SLOTS_PER_SLOW_CALL: u64 = 8;
 
-/// How calls in flight are told apart by their age, and a number for that: each length of a slow
-/// call is another division, and a seat of an earlier one is none of the present.
+/// Slot width of the age ring, and an epoch. Changing `slow_call` starts a new epoch; tickets of
+/// earlier epochs are ignored.
 ///
-/// # Units   Nanoseconds of a slot in 48 bits, 78 hours, 0 while nobody watches; the number in 16.
+/// # Units   Slot width: nanoseconds in 48 bits, 78 hours; 0 while ages are not tracked. Epoch: 16
+/// bits.
 #[derive(Debug, Default)]
-pub(crate) struct Watch(AtomicU64);
+pub(crate) struct AgeTracker(AtomicU64);
 
 const NANOS_BITS: u32 = 48;
 const NANOS_MASK: u64 = (1 << NANOS_BITS) - 1;
 
-/// One division.
+/// One epoch, with its slot width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Division(u64);
+struct Epoch(u64);
 
-impl Division {
+impl Epoch {
     fn slot_nanos(self) -> u64 {
         self.0 & NANOS_MASK
     }
@@ -38,26 +39,27 @@ impl Division {
         self.0 >> NANOS_BITS
     }
 
-    /// The slot of a time, counted from the beginning; `None` while nobody watches.
+    /// Returns the slot index of a time, counted from the runtime's start; `None` while ages are
+    /// not tracked.
     fn index(self, at: Time) -> Option<u64> {
         at.as_nanos().checked_div(self.slot_nanos())
     }
 }
 
-/// Where a call is counted.
+/// The slot and the epoch that a call is counted in.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Seat {
+pub(crate) struct InFlightTicket {
     slot: usize,
-    kind: Kind,
+    kind: SlotEpoch,
 }
 
-impl Watch {
-    fn division(&self) -> Division {
-        Division(self.0.load(Ordering::Relaxed))
+impl AgeTracker {
+    fn division(&self) -> Epoch {
+        Epoch(self.0.load(Ordering::Relaxed))
     }
 
-    /// Watches for calls that are in flight for this long; `None` to watch no more. Calls that are
-    /// in flight when the length changes are not watched.
+    /// Tracks calls that are in flight for `slow_call` or longer; `None` ends the tracking. Calls
+    /// in flight when the length changes are not tracked.
     pub(crate) fn set(&self, slow_call: Option<Duration>) {
         let slot_nanos = slow_call.map_or(0, |span| {
             let nanos = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
@@ -70,7 +72,7 @@ impl Watch {
         }
     }
 
-    /// How often the rings should be looked at; `None` while nobody watches.
+    /// Returns the interval for checks of the rings; `None` while ages are not tracked.
     pub(crate) fn tick(&self) -> Option<Duration> {
         match self.division().slot_nanos() {
             0 => None,
@@ -78,29 +80,29 @@ impl Watch {
         }
     }
 
-    /// Where a call of the generation `tag` is counted that starts now.
+    /// Returns the ticket of a call of the generation `tag` that starts at `now`.
     #[inline(always)]
-    pub(crate) fn seat(&self, now: Time, tag: u64) -> Option<Seat> {
+    pub(crate) fn seat(&self, now: Time, tag: u64) -> Option<InFlightTicket> {
         let division = self.division();
-        Some(Seat {
+        Some(InFlightTicket {
             slot: slot(division.index(now)?),
-            kind: Kind::new(division, tag),
+            kind: SlotEpoch::new(division, tag),
         })
     }
 
-    /// Calls of the generation `tag` in flight that started a slow call ago or earlier, by the
-    /// rings of all threads.
+    /// Returns the number of calls in flight of the generation `tag` that started a slow call ago
+    /// or earlier, summed over the rings of all threads.
     pub(crate) fn overdue<'a>(
         &self,
         now: Time,
         tag: u64,
-        rings: impl Iterator<Item = &'a Ring> + Clone,
+        rings: impl Iterator<Item = &'a AgeRing> + Clone,
     ) -> u64 {
         let division = self.division();
         let Some(current) = division.index(now) else {
             return 0;
         };
-        let kind = Kind::new(division, tag);
+        let kind = SlotEpoch::new(division, tag);
         let young = |at: usize| {
             (0..=SLOTS_PER_SLOW_CALL).any(|back| {
                 current
@@ -121,27 +123,26 @@ fn slot(index: u64) -> usize {
     usize::try_from(index % SLOTS as u64).unwrap_or(0)
 }
 
-/// One thread's part of the calls in flight by the time they started at, in a ring of slots, for
-/// one generation and division at a time: those of an earlier one say nothing about the present.
+/// One thread's share of the calls in flight, by their start time, in a ring of slots. A slot
+/// counts one generation and epoch at a time: earlier ones say nothing about the present.
 ///
-/// A slot is an eighth of a slow call long, and the ring eight slow calls. A call that is in
-/// flight for longer shares its slot with new ones and is then taken for a young one for an eighth
-/// of the time; by then a hang has long been seen.
+/// A slot is an eighth of a slow call long, and the ring eight slow calls. A call in flight for
+/// longer shares its slot with new ones, and counts as young for an eighth of the time; a hang has
+/// been detected long before.
 #[derive(Debug)]
-pub(crate) struct Ring([AtomicU64; SLOTS]);
+pub(crate) struct AgeRing([AtomicU64; SLOTS]);
 
-/// What calls of a slot have in common: the division's number in 16 bits above the generation's
-/// tag in 20.
+/// The common key of a slot's calls: the epoch in 16 bits above the generation's tag in 20.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Kind(u64);
+struct SlotEpoch(u64);
 
 const TAG_BITS: u32 = 20;
-/// A slot's word: the kind, and below it the calls that started there less those that ended.
+/// Number of count bits in a slot's word, below the key: starts minus ends in that slot.
 const COUNT_BITS: u32 = 28;
 const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 
-impl Kind {
-    fn new(division: Division, tag: u64) -> Self {
+impl SlotEpoch {
+    fn new(division: Epoch, tag: u64) -> Self {
         Self(division.number() << TAG_BITS | tag_of(tag))
     }
 
@@ -149,7 +150,7 @@ impl Kind {
         Self(word >> COUNT_BITS)
     }
 
-    /// Whether it is later than another one, around the end of the numbers.
+    /// Returns true if it is later than `other`, with wraparound.
     fn is_later(self, other: Self) -> bool {
         let (number, tag) = (self.0 >> TAG_BITS, tag_of(self.0));
         let (other_number, other_tag) = (other.0 >> TAG_BITS, tag_of(other.0));
@@ -161,38 +162,38 @@ impl Kind {
     }
 }
 
-/// Whether one of two numbers of so many bits is the later one, around the end of the numbers.
+/// Returns true if `one` is later than `other`, as numbers of `bits` bits with wraparound.
 fn is_ahead(one: u64, other: u64, bits: u32) -> bool {
     let ahead = one.wrapping_sub(other) & ((1 << bits) - 1);
     ahead != 0 && ahead < 1 << (bits - 1)
 }
 
-impl Ring {
+impl AgeRing {
     pub(crate) fn new() -> Self {
         Self([const { AtomicU64::new(0) }; SLOTS])
     }
 
-    /// Counts a call that starts. Its own thread alone calls this, and [`Ring::end`].
+    /// Counts the start of a call. Only the ring's own thread calls this, and [`AgeRing::end`].
     #[inline(always)]
-    pub(crate) fn start(&self, seat: Seat) {
+    pub(crate) fn start(&self, seat: InFlightTicket) {
         self.add(seat, 1);
     }
 
-    /// Counts one that has ended.
+    /// Counts the end of a call.
     #[inline(always)]
-    pub(crate) fn end(&self, seat: Seat) {
+    pub(crate) fn end(&self, seat: InFlightTicket) {
         self.add(seat, COUNT_MASK);
     }
 
-    /// Adds in the bits of the count alone. One of an earlier kind than those in its slot is not
-    /// counted.
+    /// Adds in the count bits only. A ticket of an earlier epoch or generation than its slot's is
+    /// not counted.
     #[inline(always)]
-    fn add(&self, Seat { slot, kind }: Seat, count: u64) {
+    fn add(&self, InFlightTicket { slot, kind }: InFlightTicket, count: u64) {
         let Some(at) = self.0.get(slot) else {
             return;
         };
         let word = at.load(Ordering::Relaxed);
-        let before = Kind::of(word);
+        let before = SlotEpoch::of(word);
         let sum = if before == kind {
             word.wrapping_add(count) & COUNT_MASK
         } else if word & COUNT_MASK == 0 || kind.is_later(before) {
@@ -203,11 +204,11 @@ impl Ring {
         at.store(kind.0 << COUNT_BITS | sum, Ordering::Relaxed);
     }
 
-    /// What is counted of this kind; less than nothing where more ended than started.
-    fn count(&self, slot: usize, kind: Kind) -> i64 {
+    /// Returns the count of this epoch and generation; negative if more calls ended than started.
+    fn count(&self, slot: usize, kind: SlotEpoch) -> i64 {
         const ABOVE: u32 = u64::BITS - COUNT_BITS;
         let word = self.0[slot].load(Ordering::Relaxed);
-        if Kind::of(word) == kind {
+        if SlotEpoch::of(word) == kind {
             (word << ABOVE).cast_signed() >> ABOVE
         } else {
             0
@@ -219,19 +220,19 @@ impl Ring {
 mod tests {
     use super::*;
 
-    fn watch(millis: u64) -> Watch {
-        let watch = Watch::default();
+    fn watch(millis: u64) -> AgeTracker {
+        let watch = AgeTracker::default();
         watch.set(Some(Duration::from_millis(millis)));
         watch
     }
 
-    fn start(watch: &Watch, ring: &Ring, at: Time, tag: u64) -> Seat {
+    fn start(watch: &AgeTracker, ring: &AgeRing, at: Time, tag: u64) -> InFlightTicket {
         let seat = watch.seat(at, tag).unwrap();
         ring.start(seat);
         seat
     }
 
-    fn overdue(watch: &Watch, rings: &[Ring], millis: u64, tag: u64) -> u64 {
+    fn overdue(watch: &AgeTracker, rings: &[AgeRing], millis: u64, tag: u64) -> u64 {
         watch.overdue(Time::from_millis(millis), tag, rings.iter())
     }
 
@@ -239,7 +240,7 @@ mod tests {
 
     #[test]
     fn brk_9_a_call_is_overdue_after_a_slow_call_and_not_before() {
-        let (watch, rings) = (watch(800), [Ring::new()]);
+        let (watch, rings) = (watch(800), [AgeRing::new()]);
         let seat = start(&watch, &rings[0], BEGIN, 7);
         assert_eq!(overdue(&watch, &rings, 850, 7), 0);
         assert_eq!(overdue(&watch, &rings, 1_000, 7), 1);
@@ -249,7 +250,7 @@ mod tests {
 
     #[test]
     fn brk_9_a_call_may_end_on_another_thread_than_it_started_on() {
-        let (watch, rings) = (watch(800), [Ring::new(), Ring::new()]);
+        let (watch, rings) = (watch(800), [AgeRing::new(), AgeRing::new()]);
         let [here, there] = &rings;
         let one = start(&watch, here, BEGIN, 7);
         let other = start(&watch, here, BEGIN, 7);
@@ -263,7 +264,7 @@ mod tests {
 
     #[test]
     fn brk_9_an_earlier_generation_is_not_overdue() {
-        let (watch, rings) = (watch(800), [Ring::new(), Ring::new()]);
+        let (watch, rings) = (watch(800), [AgeRing::new(), AgeRing::new()]);
         let [here, there] = &rings;
         let old = start(&watch, here, BEGIN, 7);
         assert_eq!(overdue(&watch, &rings, 1_000, 8), 0);
@@ -281,7 +282,7 @@ mod tests {
 
     #[test]
     fn brk_9_a_call_under_another_division_is_nobodys() {
-        let (watch, rings) = (Watch::default(), [Ring::new()]);
+        let (watch, rings) = (AgeTracker::default(), [AgeRing::new()]);
         let span = |millis| Some(Duration::from_millis(millis));
         assert!(watch.seat(BEGIN, 7).is_none());
         watch.set(span(800));
@@ -305,8 +306,8 @@ mod tests {
 
     #[test]
     fn brk_9_each_length_of_a_slow_call_is_followed() {
-        let (watch, rings) = (Watch::default(), [Ring::new()]);
-        // More than there are numbers.
+        let (watch, rings) = (AgeTracker::default(), [AgeRing::new()]);
+        // More than the number of epochs.
         for change in 0..70_000_u64 {
             let millis = 400 + change % 2 * 400;
             watch.set(Some(Duration::from_millis(millis)));

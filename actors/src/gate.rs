@@ -1,9 +1,9 @@
-//! The gate: one atomic word that a breaker publishes, and the successes that nobody needs to
-//! tell it at once.
+//! The gate: one atomic word that a breaker publishes, and the successes that it learns of in
+//! batches.
 //!
-//! Only the breaker actor writes the word. Everyone may read it, and so refuse a call without a
-//! message. Each thread counts the successes of one generation and time bucket in a tally of its
-//! own; that never decides.
+//! Only the breaker actor writes the word. Every thread may read it, and so refuse a call without a
+//! message. Each thread counts the successes of one generation and time bucket in a counter of its
+//! own; that counter never decides anything.
 
 use super::sync::{AtomicU64, Mutex, MutexGuard, Ordering, PoisonError};
 
@@ -17,27 +17,27 @@ pub(crate) const BUCKET_MASK: u64 = (1 << BUCKET_BITS) - 1;
 const COUNT_BITS: u32 = 64 - GENERATION_BITS - BUCKET_BITS;
 const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 
-/// What the gate says to whoever wants to call.
+/// The rule that the gate publishes for callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// Go; a success needs no message.
+    /// Calls go out; a success needs no message.
     Closed,
-    /// Go; every outcome is reported, for a success could move the state.
-    Watchful,
-    /// No call before the published time; from then on ask the breaker.
+    /// Calls go out; every outcome is reported, because a success could change the state.
+    ClosedReportAll,
+    /// No call goes out before the published time; from then on, ask the breaker.
     Open,
     /// Ask the breaker for one of its few permits.
     HalfOpen,
-    /// No call, whatever the time.
+    /// No call goes out at any time.
     ForcedOpen,
-    /// Go, and tell nobody.
+    /// Calls go out, and no outcome is reported.
     Disabled,
 }
 
 impl Mode {
     pub(crate) const ALL: [Self; 6] = [
         Self::Closed,
-        Self::Watchful,
+        Self::ClosedReportAll,
         Self::Open,
         Self::HalfOpen,
         Self::ForcedOpen,
@@ -45,8 +45,8 @@ impl Mode {
     ];
 
     fn from_bits(bits: u64) -> Self {
-        // Only `GateWord::new` makes words, so the index is one of the six; a word that is not
-        // shuts the gate.
+        // Only `GateWord::new` makes words, so the index is one of the six; any other word refuses
+        // every call.
         usize::try_from(bits)
             .ok()
             .and_then(|index| Self::ALL.get(index))
@@ -55,7 +55,7 @@ impl Mode {
     }
 }
 
-/// The published word: mode, the low bits of the generation, and when to try again.
+/// The published word: mode, the low bits of the generation, and the time of the next try.
 ///
 /// # Units   `retry_at`: milliseconds since the runtime's start, rounded up, 41 bits (69 years).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +72,7 @@ impl GateWord {
         Mode::from_bits(self.0 & ((1 << MODE_BITS) - 1))
     }
 
-    /// The low bits of the generation, the same as [`tag_of`] gives.
+    /// The low bits of the generation, as [`tag_of`] returns them.
     pub(crate) fn tag(self) -> u64 {
         self.0 >> MODE_BITS & GENERATION_MASK
     }
@@ -84,16 +84,16 @@ impl GateWord {
 
 /// The part of a generation that fits into the gate.
 ///
-/// A call would have to be in flight during a million transitions to meet its own tag again.
+/// A call would meet its own tag again only if it were in flight during a million transitions.
 pub(crate) fn tag_of(generation: u64) -> u64 {
     generation & GENERATION_MASK
 }
 
-/// Successes that were counted without a message.
+/// A batch of successes that were counted without a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Successes(u64);
+pub(crate) struct SuccessBatch(u64);
 
-impl Successes {
+impl SuccessBatch {
     pub(crate) fn one(tag: u64, bucket: u64) -> Self {
         Self(tag << (BUCKET_BITS + COUNT_BITS) | (bucket & BUCKET_MASK) << COUNT_BITS | 1)
     }
@@ -112,8 +112,8 @@ impl Successes {
         self.0 >> COUNT_BITS & BUCKET_MASK
     }
 
-    /// The whole number of the bucket, given that of the present: the latest one that is not
-    /// later and has these low bits.
+    /// The full number of the bucket: the latest one that is not after `now_bucket` and has these
+    /// low bits.
     pub(crate) fn bucket_before(self, now_bucket: u64) -> u64 {
         let candidate = (now_bucket & !BUCKET_MASK) | self.bucket();
         if candidate > now_bucket {
@@ -131,7 +131,7 @@ impl Successes {
         self.count() == COUNT_MASK
     }
 
-    /// The same without those that were told before; `None` when there are no others.
+    /// Returns the batch without the successes already reported; `None` if there are no others.
     fn but(self, told: u64) -> Option<Self> {
         let left = self.count().saturating_sub(told);
         (left > 0).then_some(Self(self.0 & !COUNT_MASK | left))
@@ -140,7 +140,7 @@ impl Successes {
 
 /// The published word.
 ///
-/// # Source  DESIGN §1.
+/// # Source  Rule BRK-3; docs/architecture.md, "One call".
 #[derive(Debug)]
 pub(crate) struct Gate(AtomicU64);
 
@@ -149,32 +149,33 @@ impl Gate {
         Self(AtomicU64::new(word.0))
     }
 
-    /// What everyone reads before a call.
+    /// Reads the word, as each call does first.
     #[inline]
     pub(crate) fn read(&self) -> GateWord {
         GateWord(self.0.load(Ordering::Acquire))
     }
 
-    /// Publishes a new word. The breaker actor alone calls this.
+    /// Publishes a new word. Only the breaker actor calls this.
     pub(crate) fn publish(&self, word: GateWord) {
         self.0.store(word.0, Ordering::Release);
     }
 }
 
-/// The successes of one thread: it alone counts, so that needs no atomic addition; the breaker
-/// takes them when it likes.
+/// The successes of one thread. Only that thread counts, so no atomic addition is needed; the
+/// breaker takes them at any time.
 ///
-/// # Source  Rule CALL-3. Proved with loom in tests/gate_loom.rs: whatever the interleaving, each
+/// # Source  Rule CALL-3. Proved with loom in tests/gate_loom.rs: under every interleaving, each
 /// success is handed to the breaker exactly once, with its own generation.
 #[derive(Debug)]
-pub(crate) struct Tally {
-    /// [`Successes`] of the present kind; only their own thread writes them.
+pub(crate) struct SuccessCounter {
+    /// The [`SuccessBatch`] of the present generation and bucket; only the owning thread writes it.
     counted: AtomicU64,
-    /// How many of those the breaker has been told of. The kind changes under this lock alone.
+    /// Number of those already reported to the breaker. Generation and bucket change only under
+    /// this lock.
     told: Mutex<u64>,
 }
 
-impl Tally {
+impl SuccessCounter {
     pub(crate) fn new() -> Self {
         Self {
             counted: AtomicU64::new(0),
@@ -182,14 +183,15 @@ impl Tally {
         }
     }
 
-    /// Counts a success of the generation `tag` in a time bucket. Its own thread alone calls this.
+    /// Counts a success of the generation `tag` in a time bucket. Only the owning thread calls
+    /// this.
     ///
-    /// Returns what had been counted for another generation or bucket, and not told: the breaker
-    /// must hear of it.
+    /// Returns the successes counted for another generation or bucket and not yet reported: the
+    /// breaker must get them.
     #[inline(always)]
-    pub(crate) fn count(&self, tag: u64, bucket: u64) -> Option<Successes> {
-        let one = Successes::one(tag, bucket);
-        let seen = Successes(self.counted.load(Ordering::Relaxed));
+    pub(crate) fn count(&self, tag: u64, bucket: u64) -> Option<SuccessBatch> {
+        let one = SuccessBatch::one(tag, bucket);
+        let seen = SuccessBatch(self.counted.load(Ordering::Relaxed));
         if seen.same_kind(one) && !seen.is_full() {
             self.counted.store(seen.0 + 1, Ordering::Release);
             return None;
@@ -198,16 +200,16 @@ impl Tally {
     }
 
     #[cold]
-    fn begin_anew(&self, seen: Successes, one: Successes) -> Option<Successes> {
+    fn begin_anew(&self, seen: SuccessBatch, one: SuccessBatch) -> Option<SuccessBatch> {
         let mut told = self.lock();
         self.counted.store(one.0, Ordering::Release);
         seen.but(std::mem::take(&mut *told))
     }
 
-    /// Takes what was counted and not yet told.
-    pub(crate) fn take(&self) -> Option<Successes> {
+    /// Takes the successes not yet reported.
+    pub(crate) fn take(&self) -> Option<SuccessBatch> {
         let mut told = self.lock();
-        let seen = Successes(self.counted.load(Ordering::Acquire));
+        let seen = SuccessBatch(self.counted.load(Ordering::Acquire));
         seen.but(std::mem::replace(&mut *told, seen.count()))
     }
 

@@ -1,14 +1,14 @@
 //! The actor runtime of Breakerbox: supervised workers, breaker actors and fallbacks on actix.
 //!
-//! The modules stand in the order in which a call meets them. The kernel, `breakerbox-policy`,
-//! decides; this package carries out. It is the only place that knows actix.
+//! The modules are listed in the order in which a call passes them. The kernel,
+//! `breakerbox-policy`, decides; this package carries out. It is the only place that knows actix.
 
 #![expect(
     clippy::disallowed_methods,
-    reason = "this package's own bounds and reply guards stand in front of every do_send"
+    reason = "every do_send is behind this package's own bounds and reply guards"
 )]
 
-// a call's way
+// path of a call
 mod client;
 
 mod call;
@@ -57,7 +57,7 @@ mod chaos;
 
 mod fallback;
 
-// a crash's way
+// path of a crash
 mod supervisor;
 
 mod builder;
@@ -76,7 +76,7 @@ mod site;
 #[doc(hidden)]
 pub mod attribute;
 
-// what they speak of
+// shared types
 mod message;
 
 mod error;
@@ -100,7 +100,7 @@ mod clock;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-/// What the gate is made of, behind a name so that it can be compiled against loom's.
+/// The synchronization types of the gate, re-exported so that it can be compiled with loom's.
 mod sync {
     pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
     pub(crate) use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -110,20 +110,20 @@ pub use ambient::Entered;
 pub use breaker::Breaker;
 pub use builder::{DependencyBuilder, Eventually, Fallibly, IntoFactory, NewDependency, Plainly};
 pub use call::{CallOptions, Served, Streamed};
-pub use client::{Answer, Client, Source};
+pub use client::{Answer, AnswerSource, Client};
 pub use clock::Clock;
 pub use closures::{AnyClient, Closures};
 pub use counts::{CountsView, LatencyBuckets, RefusedBy};
-pub use dependency::{CallContext, Dependency, Late, TimeLimit, Verdict};
-pub use error::{Absence, CallError, Fault, Limit, Refused, StartError};
+pub use dependency::{CallContext, Dependency, TimeLimit, TimeLimitExceeded, Verdict};
+pub use error::{CallError, Fault, Limit, NotExecutedReason, Refused, StartError};
 pub use event::{EVENT_HISTORY, Event, EventKind};
 pub use fallback::{
-    ActorFallback, ByName, Fallback, FallbackCall, FallbackFuture, Fallen, Fixed, On, Rule,
-    StaleCache, Turn,
+    ActorFallback, ByName, Fallback, FallbackCall, FallbackFuture, FallbackOutcome, FallbackRule,
+    Fixed, RefreshGuard, ServeOn, StaleCache,
 };
 pub use message::Call;
-pub use notice::{Notice, SharedNotice};
-pub use record::{Ended, Record};
+pub use notice::{RefusalReason, SharedNotice};
+pub use record::{AttemptRecord, OutcomeRecorder};
 pub use redact::redact;
 pub use reload::{DependencyReload, ReloadReport};
 pub use runtime::{Runtime, RuntimeSettings};
@@ -131,6 +131,6 @@ pub use session::Session;
 pub use site::UnknownName;
 pub use status::{DependencyStatus, Health, KeyStatus, WorkerStatus};
 pub use supervisor::{
-    Child, ChildRef, ChildStatus, Group, GroupRef, Terminated, TreeNode, Watch, end_with,
+    Child, ChildRef, ChildStatus, DeathWatch, Group, GroupRef, Terminated, TreeNode, end_with,
 };
 pub use totals::{LatencyView, TotalsView};

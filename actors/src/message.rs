@@ -1,38 +1,40 @@
-//! The closed list of messages, grouped by hop. Reading this file is reading the actors' graph.
+//! The closed list of messages, grouped by hop: the graph of the actors.
 //!
-//! Work goes to a worker through its [queue](crate::queue), not through a mailbox.
+//! Work reaches a worker through its [queue](crate::queue), not through a mailbox.
 
 use std::sync::Arc;
 
 use actix::{Message, Recipient};
-use breakerbox_policy::{Command, DependencySettings, IllegalTransition, Outcome, Permit, Refusal};
+use breakerbox_policy::{
+    BreakerCommand, DependencySettings, IllegalTransition, Outcome, Permit, Refusal,
+};
 
 use crate::admission::Admission;
 use crate::call::CallOptions;
-use crate::circuit::Circuit;
+use crate::circuit::SharedBreaker;
 use crate::client::Answer;
 use crate::clock::Moment;
 use crate::deadline;
 use crate::dependency::{Dependency, Shared};
 use crate::error::CallError;
-use crate::gate::Successes;
+use crate::gate::SuccessBatch;
 
 // client → breaker
 
 /// Makes a call: any actor may send it to a dependency's breaker.
 ///
-/// Made while a dependency's or a fallback's work is polled, it takes over the deadline of that
-/// work, wherever it is sent from later.
+/// Created while a dependency's or a fallback's work is polled, it inherits the deadline of that
+/// work, even if it is sent from elsewhere later.
 pub struct Call<D: Dependency> {
     pub(crate) request: D::Request,
-    /// Its own; few calls have any.
+    /// The call's own options; few calls have any.
     pub(crate) options: Option<Box<CallOptions>>,
-    /// The deadline of the work around it: the breaker's own thread does not know it.
+    /// The deadline of the surrounding work, which is unknown on the breaker's own thread.
     pub(crate) around: Option<Moment>,
 }
 
 impl<D: Dependency> Call<D> {
-    /// A call with the dependency's own settings.
+    /// Creates a call with the dependency's own settings.
     pub fn new(request: D::Request) -> Self {
         Self {
             request,
@@ -41,7 +43,7 @@ impl<D: Dependency> Call<D> {
         }
     }
 
-    /// A call with settings of its own.
+    /// Creates a call with settings of its own.
     pub fn with(request: D::Request, options: CallOptions) -> Self {
         Self {
             options: Some(Box::new(options)),
@@ -54,23 +56,23 @@ impl<D: Dependency> Message for Call<D> {
     type Result = Result<Answer<D::Response>, CallError<D::Error>>;
 }
 
-/// Asks for a permit where the gate alone cannot give one.
+/// Asks for a permit if the gate alone cannot give one.
 #[derive(Message)]
 #[rtype(result = "Result<Admission<Arc<Shared>>, Refusal>")]
 pub(crate) struct Acquire {
-    /// The key's breaker; `None` for the dependency's, here and below.
-    pub(crate) circuit: Option<Arc<Circuit>>,
+    /// The key's breaker; `None` for the dependency's. The same holds for the messages below.
+    pub(crate) circuit: Option<Arc<SharedBreaker>>,
     pub(crate) deadline: Option<breakerbox_policy::Time>,
 }
 
 // worker, client → breaker
 
-/// The end of an attempt. What follows it runs after it was counted, or when nobody counts any
-/// more, so that no answer is lost with a message (rules CALL-1 and CALL-3).
+/// The end of an attempt. `then` runs once the attempt is counted, or if the breaker is gone, so
+/// that no answer is lost with a message (rules CALL-1 and CALL-3).
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Report {
-    pub(crate) circuit: Option<Arc<Circuit>>,
+    pub(crate) circuit: Option<Arc<SharedBreaker>>,
     pub(crate) permit: Option<Permit>,
     pub(crate) outcome: Outcome,
     pub(crate) then: Option<Box<dyn FnOnce() + Send>>,
@@ -88,7 +90,7 @@ impl Drop for Report {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Release {
-    pub(crate) circuit: Option<Arc<Circuit>>,
+    pub(crate) circuit: Option<Arc<SharedBreaker>>,
     pub(crate) permit: Permit,
 }
 
@@ -96,18 +98,18 @@ pub(crate) struct Release {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Flush {
-    pub(crate) circuit: Option<Arc<Circuit>>,
-    pub(crate) successes: Successes,
+    pub(crate) circuit: Option<Arc<SharedBreaker>>,
+    pub(crate) successes: SuccessBatch,
 }
 
 // breaker → itself
 
-/// Have a look at the calls in flight (rule BRK-9).
+/// Checks the calls in flight for overdue ones (rule BRK-9).
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct LookForOverdue;
 
-/// Forget the keys that were idle for too long.
+/// Removes the keys that were idle for too long.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct ForgetIdle;
@@ -118,13 +120,13 @@ pub(crate) struct ForgetIdle;
 #[derive(Message)]
 #[rtype(result = "Result<(), IllegalTransition>")]
 pub(crate) struct Operate {
-    pub(crate) circuit: Option<Arc<Circuit>>,
-    pub(crate) command: Command,
+    pub(crate) circuit: Option<Arc<SharedBreaker>>,
+    pub(crate) command: BreakerCommand,
 }
 
 impl Operate {
     /// A command for the dependency as a whole.
-    pub(crate) const fn all(command: Command) -> Self {
+    pub(crate) const fn all(command: BreakerCommand) -> Self {
         Self {
             circuit: None,
             command,
@@ -132,12 +134,12 @@ impl Operate {
     }
 }
 
-/// New settings; they hold from the next decision on (rule CFG-2).
+/// New settings; they apply from the next decision on (rule CFG-2).
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Reconfigure(pub(crate) Box<DependencySettings>);
 
-/// How a breaker actor is reached by those who do not care whose breaker it is.
+/// The breaker actor's addresses, for senders that do not know its dependency type.
 #[derive(Debug)]
 pub(crate) struct BreakerPort {
     pub(crate) acquire: Recipient<Acquire>,

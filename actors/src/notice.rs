@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 
 /// Whose breaker refuses, and why: made once for each transition.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Notice {
+pub struct RefusalReason {
     /// The dependency's name.
     pub dependency: Arc<str>,
     /// The key, when the breaker is that of one key.
@@ -23,36 +23,36 @@ pub struct Notice {
     pub reason: String,
 }
 
-/// A [`Notice`] that many refusals share; cheap to clone and to drop.
+/// A [`RefusalReason`] that many refusals share; cheap to clone and to drop.
 #[derive(Clone)]
 pub struct SharedNotice(Option<Arc<Numbered>>);
 
 /// A notice with a number that no other one has.
 struct Numbered {
     number: u64,
-    notice: Notice,
+    notice: RefusalReason,
 }
 
 impl Numbered {
-    fn new(notice: Notice) -> Arc<Self> {
+    fn new(notice: RefusalReason) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         Arc::new(Self { number, notice })
     }
 }
 
-impl From<Notice> for SharedNotice {
-    fn from(notice: Notice) -> Self {
+impl From<RefusalReason> for SharedNotice {
+    fn from(notice: RefusalReason) -> Self {
         Self(Some(Numbered::new(notice)))
     }
 }
 
 impl Deref for SharedNotice {
-    type Target = Notice;
+    type Target = RefusalReason;
 
-    fn deref(&self) -> &Notice {
+    fn deref(&self) -> &RefusalReason {
         // There is one until it is dropped.
-        static NONE: LazyLock<Notice> = LazyLock::new(|| Notice {
+        static NONE: LazyLock<RefusalReason> = LazyLock::new(|| RefusalReason {
             dependency: Arc::from(""),
             key: None,
             reason: String::new(),
@@ -100,14 +100,14 @@ impl Drop for SharedNotice {
 }
 
 /// Where a breaker's present notice hangs.
-pub(crate) struct Board {
+pub(crate) struct CurrentReason {
     present: ArcSwap<Numbered>,
     /// Its number.
     number: AtomicU64,
 }
 
-impl Board {
-    pub(crate) fn new(notice: Notice) -> Self {
+impl CurrentReason {
+    pub(crate) fn new(notice: RefusalReason) -> Self {
         let present = Numbered::new(notice);
         Self {
             number: AtomicU64::new(present.number),
@@ -116,9 +116,9 @@ impl Board {
     }
 
     /// Hangs up another one, with the reason of the last transition.
-    pub(crate) fn renew(&self, reason: String) {
+    pub(crate) fn replace(&self, reason: String) {
         let old = self.present.load();
-        let notice = Numbered::new(Notice {
+        let notice = Numbered::new(RefusalReason {
             dependency: Arc::clone(&old.notice.dependency),
             key: old.notice.key.clone(),
             reason,
@@ -142,7 +142,7 @@ impl Board {
     }
 }
 
-impl fmt::Debug for Board {
+impl fmt::Debug for CurrentReason {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let present = self.present.load();
         out.debug_tuple("Board").field(&present.notice).finish()
@@ -153,8 +153,8 @@ impl fmt::Debug for Board {
 mod tests {
     use super::*;
 
-    fn board(reason: &str) -> Board {
-        Board::new(Notice {
+    fn board(reason: &str) -> CurrentReason {
+        CurrentReason::new(RefusalReason {
             dependency: Arc::from("d"),
             key: None,
             reason: reason.to_owned(),
@@ -172,7 +172,7 @@ mod tests {
         drop(one.read());
         assert_eq!(spare(), 1);
         assert_eq!(other.read().reason, "other", "never another breaker's");
-        one.renew("anew".to_owned());
+        one.replace("anew".to_owned());
         assert_eq!(one.read().reason, "anew", "never those before it");
         assert_eq!((&*held.reason, &*held.dependency), ("one", "d"));
     }
@@ -191,7 +191,7 @@ mod tests {
         drop(held);
         assert_eq!((spare(), references()), (MOST_SPARE, MOST_SPARE));
         // Those of a notice that is gone make room.
-        board.renew("two".to_owned());
+        board.replace("two".to_owned());
         let held: Vec<_> = (0..100).map(|_| board.read()).collect();
         drop(held);
         assert_eq!((spare(), references()), (MOST_SPARE, MOST_SPARE));

@@ -12,20 +12,20 @@ use arc_swap::ArcSwapOption;
 use thread_local::ThreadLocal;
 
 /// A value that is replaced as a whole, or none.
-pub(crate) struct Published<T: Send + Sync> {
+pub(crate) struct ThreadCached<T: Send + Sync> {
     present: ArcSwapOption<T>,
     /// How often it was replaced.
     version: AtomicU64,
-    seen: ThreadLocal<RefCell<Seen<T>>>,
+    seen: ThreadLocal<RefCell<CachedValue<T>>>,
 }
 
 /// What a thread has seen last, and of which version; a thread that does not look keeps it.
-struct Seen<T> {
+struct CachedValue<T> {
     version: Option<u64>,
     value: Option<Arc<T>>,
 }
 
-impl<T: Send + Sync> Published<T> {
+impl<T: Send + Sync> ThreadCached<T> {
     pub(crate) fn new(value: Option<T>) -> Self {
         Self {
             present: ArcSwapOption::from_pointee(value),
@@ -43,7 +43,7 @@ impl<T: Send + Sync> Published<T> {
     #[inline]
     pub(crate) fn read<R>(&self, read: impl FnOnce(Option<&T>) -> R) -> R {
         let seen = self.seen.get_or(|| {
-            RefCell::new(Seen {
+            RefCell::new(CachedValue {
                 version: None,
                 value: None,
             })
@@ -53,7 +53,7 @@ impl<T: Send + Sync> Published<T> {
         let version = Some(self.version.load(Ordering::Acquire));
         if seen.version != version {
             let value = self.present.load_full();
-            *seen = Seen { version, value };
+            *seen = CachedValue { version, value };
         }
         read(seen.value.as_deref())
     }
@@ -64,7 +64,7 @@ impl<T: Send + Sync> Published<T> {
     }
 }
 
-impl<T: Send + Sync + fmt::Debug> fmt::Debug for Published<T> {
+impl<T: Send + Sync + fmt::Debug> fmt::Debug for ThreadCached<T> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_tuple("Published").field(&self.get()).finish()
     }
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn cfg_2_every_thread_reads_the_last_value() {
-        let published = Published::new(Some(1));
+        let published = ThreadCached::new(Some(1));
         let read = || published.read(|value| value.copied());
         assert_eq!((read(), read()), (Some(1), Some(1)));
         for value in [Some(2), None, Some(3)] {

@@ -1,6 +1,6 @@
-//! Calls that crash workers again and again.
+//! Quarantine of calls that crash workers repeatedly.
 //!
-//! It remembers fingerprints, never requests, and a bounded number of them (rule SUP-6).
+//! It stores fingerprints, never requests, and a bounded number of them (rule SUP-6).
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use breakerbox_policy::{QuarantineSettings, Time};
 
-/// Who crashed workers lately.
+/// Fingerprints of the calls that crashed workers recently.
 #[derive(Debug)]
 pub(crate) struct Quarantine {
     settings: QuarantineSettings,
@@ -31,7 +31,7 @@ impl Quarantine {
         }
     }
 
-    /// For how long this fingerprint is still refused.
+    /// Returns the time for which this fingerprint is still refused, if it is.
     pub(crate) fn refuses(&self, fingerprint: u64, now: Time) -> Option<Duration> {
         let suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
         let suspect = suspects.iter().find(|one| one.fingerprint == fingerprint)?;
@@ -40,7 +40,8 @@ impl Quarantine {
         refused.then(|| until.since(now))
     }
 
-    /// Notes a crash; says for how long the fingerprint is refused when this was one too many.
+    /// Records a crash. Returns the time for which the fingerprint is refused if this crash reached
+    /// the limit.
     pub(crate) fn note(&self, fingerprint: u64, now: Time) -> Option<Duration> {
         let ttl = self.settings.ttl;
         let mut suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);

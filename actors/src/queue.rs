@@ -1,8 +1,9 @@
-//! A worker's queue. It outlives the worker's incarnations; what waits in it still ends at its
-//! deadline, and with its caller, while no incarnation runs.
+//! The queue of a worker. It outlives the worker's incarnations. Jobs in it still end at their
+//! deadline, or when their caller goes, while no incarnation runs.
 //!
-//! actix's mailbox cannot be looked into: a call that waits there for a worker in backoff could
-//! be neither expired nor given up. So work has a queue of its own, bounded by the bulkhead.
+//! The contents of actix's mailbox are not accessible: a call in it could be neither expired nor
+//! abandoned while its worker is in backoff. So jobs have a queue of their own, bounded by the
+//! bulkhead.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,23 +15,23 @@ use breakerbox_policy::Time;
 use crate::dependency::{Dependency, Shared};
 use crate::reply::Timer;
 use crate::supervisor::{DriverQueue, caught};
-use crate::worker::Work;
+use crate::worker::QueuedJob;
 
-/// Work that waits for a worker.
+/// The jobs that wait for a worker.
 pub(crate) struct WorkQueue<D: Dependency> {
     shared: Arc<Shared>,
-    /// Whether the worker is watched for blocking its thread.
+    /// True if the worker is watched for blocking its thread.
     one_at_a_time: bool,
-    /// Whether it is open and nothing waits, for those who would lock it in vain.
+    /// True if the queue is open and empty; readable without the lock.
     is_idle: AtomicBool,
-    inner: Mutex<Inner<D>>,
+    inner: Mutex<QueueState<D>>,
 }
 
-struct Inner<D: Dependency> {
-    works: VecDeque<Work<D>>,
-    /// Who takes work out; woken once for all that comes until it looks again.
+struct QueueState<D: Dependency> {
+    works: VecDeque<QueuedJob<D>>,
+    /// Wakes the driver that takes jobs out, once for all jobs pushed until it polls again.
     driver: Option<Waker>,
-    /// When the first of those that wait has to be told that its time is over.
+    /// The earliest deadline of the waiting jobs, with its timer.
     timer: Option<(Time, Timer)>,
     closed: bool,
 }
@@ -41,7 +42,7 @@ impl<D: Dependency> WorkQueue<D> {
             one_at_a_time: shared.settings().workers.stuck_after.is_some(),
             shared,
             is_idle: AtomicBool::new(true),
-            inner: Mutex::new(Inner {
+            inner: Mutex::new(QueueState {
                 works: VecDeque::new(),
                 driver: None,
                 timer: None,
@@ -50,8 +51,8 @@ impl<D: Dependency> WorkQueue<D> {
         }
     }
 
-    /// Puts work at the end; into a closed queue it is not taken, and dropping it answers.
-    pub(crate) fn push(&self, work: Work<D>) {
+    /// Appends a job. A closed queue drops it instead, which answers its caller.
+    pub(crate) fn push(&self, work: QueuedJob<D>) {
         let driver = {
             let mut inner = self.lock();
             if inner.closed {
@@ -68,13 +69,12 @@ impl<D: Dependency> WorkQueue<D> {
         }
     }
 
-    /// Whether it takes work and nothing waits in it; what others put in at this very moment may
-    /// not be seen yet.
+    /// Returns true if the queue is open and empty; a concurrent push may not be visible yet.
     pub(crate) fn is_idle(&self) -> bool {
         self.is_idle.load(Ordering::Relaxed)
     }
 
-    /// Has the worker look at what it has to do.
+    /// Wakes the worker to poll its work.
     pub(crate) fn wake_worker(&self) {
         let driver = self.lock().driver.take();
         if let Some(driver) = driver {
@@ -82,15 +82,19 @@ impl<D: Dependency> WorkQueue<D> {
         }
     }
 
-    fn note(&self, inner: &Inner<D>) {
+    fn note(&self, inner: &QueueState<D>) {
         let is_idle = !inner.closed && inner.works.is_empty();
         self.is_idle.store(is_idle, Ordering::Relaxed);
     }
 
-    /// Takes everything out, into an empty batch, or notes who is to be woken when there is
-    /// something. Only the first one goes to a worker that may block: the others must stay where
-    /// the next incarnation finds them.
-    pub(crate) fn poll_take(&self, cx: &Context<'_>, batch: &mut VecDeque<Work<D>>) -> Poll<()> {
+    /// Takes all jobs out into an empty batch, or registers the waker for the next push. A worker
+    /// that may block gets only the first job: the others must stay where the next incarnation
+    /// finds them.
+    pub(crate) fn poll_take(
+        &self,
+        cx: &Context<'_>,
+        batch: &mut VecDeque<QueuedJob<D>>,
+    ) -> Poll<()> {
         let mut inner = self.lock();
         inner.wake_later(cx);
         if inner.works.is_empty() {
@@ -105,8 +109,8 @@ impl<D: Dependency> WorkQueue<D> {
         Poll::Ready(())
     }
 
-    /// Puts what was taken out and not begun in front of what has come since.
-    pub(crate) fn put_back(&self, mut batch: VecDeque<Work<D>>) {
+    /// Puts jobs that were taken out but not begun in front of the newer ones.
+    pub(crate) fn put_back(&self, mut batch: VecDeque<QueuedJob<D>>) {
         if batch.is_empty() {
             return;
         }
@@ -120,7 +124,7 @@ impl<D: Dependency> WorkQueue<D> {
             batch.append(&mut inner.works);
             inner.works = batch;
             self.note(&inner);
-            // It may be another driver by now, which knows nothing of this work.
+            // The registered driver may be a new one, which does not know of these jobs.
             inner.driver.take()
         };
         if let Some(driver) = driver {
@@ -128,13 +132,13 @@ impl<D: Dependency> WorkQueue<D> {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner<D>> {
-        // Nothing that panics runs under the lock.
+    fn lock(&self) -> MutexGuard<'_, QueueState<D>> {
+        // No code that panics runs under the lock.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes out what need not wait any longer.
-    fn take_overdue(&self, cx: &Context<'_>, now: Time) -> Vec<Work<D>> {
+    /// Takes out the jobs that are past their deadline or abandoned.
+    fn take_overdue(&self, cx: &Context<'_>, now: Time) -> Vec<QueuedJob<D>> {
         let mut inner = self.lock();
         inner.wake_later(cx);
         let mut overdue = Vec::new();
@@ -152,23 +156,23 @@ impl<D: Dependency> WorkQueue<D> {
     }
 }
 
-/// Drops work that will not be begun; each answers its caller.
-fn discard<D: Dependency>(works: impl IntoIterator<Item = Work<D>>) {
+/// Drops jobs that will not be begun; each answers its caller.
+fn discard<D: Dependency>(works: impl IntoIterator<Item = QueuedJob<D>>) {
     for work in works {
-        let Work { order, duty } = work;
+        let QueuedJob { order, duty } = work;
         drop(duty);
         disarm(order.request);
     }
 }
 
-/// Drops a request where a panic in it harms nobody else: two in one unwind abort the process.
+/// Drops a request and catches its panic: two panics in one unwind abort the process.
 fn disarm<T>(request: T) {
     if let Err(panic) = caught(|| drop(request)) {
         tracing::error!(%panic, "a request panicked while it was dropped");
     }
 }
 
-impl<D: Dependency> Inner<D> {
+impl<D: Dependency> QueueState<D> {
     fn wake_later(&mut self, cx: &Context<'_>) {
         match &mut self.driver {
             Some(waker) if waker.will_wake(cx.waker()) => {}
@@ -198,7 +202,7 @@ impl<D: Dependency> DriverQueue for WorkQueue<D> {
             self.note(&inner);
             works
         };
-        // Each answers its caller, outside of the lock.
+        // Each job answers its caller, outside of the lock.
         discard(works);
     }
 
@@ -211,7 +215,7 @@ impl<D: Dependency> DriverQueue for WorkQueue<D> {
         loop {
             let now = self.shared.clock.now();
             for work in self.take_overdue(cx, now) {
-                let Work { order, duty } = work;
+                let QueuedJob { order, duty } = work;
                 duty.expire(now);
                 disarm(order.request);
             }

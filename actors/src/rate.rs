@@ -1,7 +1,7 @@
-//! How many calls may go out in each interval, and in which order those wait that came too early.
+//! Rate limit: the number of calls that may go out in each interval, and the order of the waiters.
 //!
-//! The counting is governor's. Here stands what it does not do: who waits keeps its place, and
-//! nobody waits in vain.
+//! Governor does the counting. This module adds the queue: a waiter keeps its position, and no call
+//! waits in vain.
 
 use std::future::{Future, poll_fn};
 use std::num::NonZeroU32;
@@ -19,9 +19,9 @@ use governor::{NotUntil, Quota, RateLimiter};
 use tokio::sync::Semaphore;
 use tokio::task::unconstrained;
 
-use crate::clock::{Clock, Given, is_too_late, waking};
+use crate::clock::{CallerClock, Clock, is_too_late, waking};
 
-/// The longest time in which the units of a burst come back; more would not fit into the counting.
+/// Maximum time to replenish a burst; a longer one would overflow governor's arithmetic.
 const LONGEST: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 100);
 
 /// A dependency's rate limit.
@@ -29,48 +29,48 @@ const LONGEST: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 100);
 /// # Source  Rules LIM-2 and LIM-3 in docs/rules.md.
 #[derive(Debug)]
 pub(crate) struct RateLimit {
-    limiter: RateLimiter<NotKeyed, InMemoryState, Given, NoOpMiddleware<Nanos>>,
+    limiter: RateLimiter<NotKeyed, InMemoryState, CallerClock, NoOpMiddleware<Nanos>>,
     burst: NonZeroU32,
-    /// The time that one unit takes to come back.
+    /// Time to replenish one unit.
     unit: Duration,
     max_wait: Duration,
     clock: Clock,
-    line: Mutex<Line>,
-    /// Calls in the line, to be read without the lock.
+    line: Mutex<RateQueue>,
+    /// Number of waiters, readable without the lock.
     waiting: AtomicUsize,
-    /// Whoever is first in the line waits for its units; the others wait for their turn.
+    /// Held by the first waiter, which waits for its units; the others wait for this semaphore.
     turn: Semaphore,
 }
 
-/// What is known of those who wait.
+/// State of the waiters.
 #[derive(Debug, Default)]
-struct Line {
+struct RateQueue {
     calls: usize,
-    /// When everything will have come back that has gone out; true while anybody waits.
+    /// Time at which all units taken so far will be replenished; accurate while a call waits.
     full_at: Time,
-    /// How long the units of those who wait will take to come back after that.
+    /// Further time to replenish the units of the waiters.
     owed: Duration,
 }
 
-/// Why a call may not go out.
+/// Reason why a call may not go out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TooFast {
     /// Its turn would come too late: after its deadline, or after a longer wait than is allowed.
     NotBefore(Duration),
-    /// It weighs more than ever comes together.
+    /// Its weight exceeds the burst, so it could never go out.
     TooHeavy,
 }
 
 impl RateLimit {
     pub(crate) fn new(settings: &RateLimitSettings, clock: Clock) -> Self {
         let unit = unit_of(settings);
-        Given::set(clock.now());
+        CallerClock::set(clock.now());
         let quota = Quota::with_period(unit)
             // A unit is at least a nanosecond.
             .unwrap_or_else(|| Quota::per_second(NonZeroU32::MAX))
             .allow_burst(settings.burst);
         Self {
-            limiter: RateLimiter::direct_with_clock(quota, Given),
+            limiter: RateLimiter::direct_with_clock(quota, CallerClock),
             burst: settings.burst,
             unit,
             max_wait: settings.max_wait,
@@ -81,22 +81,23 @@ impl RateLimit {
         }
     }
 
-    /// The largest weight that can ever go out.
+    /// Maximum weight that can ever go out.
     pub(crate) fn burst(&self) -> NonZeroU32 {
         self.burst
     }
 
-    /// Takes `weight` units at once, if they are there and nobody waits.
+    /// Takes `weight` units at once, if they are available and no call waits.
     #[inline]
     pub(crate) fn try_enter(&self, weight: NonZeroU32, now: Time) -> bool {
         self.waiting.load(Ordering::Acquire) == 0 && matches!(self.take(weight, now), Ok(None))
     }
 
-    /// Waits for `weight` units, behind those who wait already.
+    /// Waits for `weight` units, behind the calls that already wait.
     ///
-    /// # Errors  [`TooFast`], at once and not after waiting; after waiting only where a thread was
-    /// held up for so long that the deadline would be missed.
-    /// # Cancel safety   Dropped while it waits, it takes no units, and those behind move up.
+    /// # Errors  [`TooFast`], at once and not after waiting; after waiting only if a thread was
+    /// delayed for so long that the deadline would be missed.
+    /// # Cancel safety   If the future is dropped while it waits, it takes no units, and the
+    /// waiters behind it move up.
     pub(crate) async fn enter(
         &self,
         weight: NonZeroU32,
@@ -105,7 +106,8 @@ impl RateLimit {
         let mut queued = pin!(unconstrained(self.turn.acquire()));
         let mut turn = None;
         let lined_up = poll_fn(|cx| {
-            // Both lines are joined under one lock, or two threads could do it crosswise.
+            // Both queues are joined under one lock; otherwise two threads could join them in
+            // opposite orders.
             let mut line = self.lock();
             let place = self.line_up(&mut line, weight, deadline);
             if let Ok(Some(_)) = place
@@ -141,14 +143,14 @@ impl RateLimit {
         Ok(())
     }
 
-    /// Takes the units if nobody waits and they are there; else a place at the end of the line,
-    /// unless that is too far back.
+    /// Takes the units if they are available and no call waits. Otherwise joins the end of the
+    /// queue, unless the wait would be too long.
     fn line_up(
         &self,
-        line: &mut Line,
+        line: &mut RateQueue,
         weight: NonZeroU32,
         deadline: Option<Time>,
-    ) -> Result<Option<Place<'_>>, TooFast> {
+    ) -> Result<Option<RateWaiter<'_>>, TooFast> {
         let now = self.clock.now();
         if line.calls == 0 {
             match self.take(weight, now)? {
@@ -164,31 +166,31 @@ impl RateLimit {
         if wait > self.max_wait || is_too_late(at.max(now), deadline) {
             return Err(TooFast::NotBefore(wait));
         }
-        // What a timer is late is lost where nothing has been spared for it.
+        // If the timer fires after the burst is full again, the units of the time between are lost.
         let begins = waking(at).max(now);
         let cost = full.max(begins).after(self.span(weight)).since(full);
         line.owed = line.owed.saturating_add(cost);
         line.calls += 1;
         self.waiting.store(line.calls, Ordering::Release);
-        Ok(Some(Place {
+        Ok(Some(RateWaiter {
             limit: self,
             weight,
             cost,
         }))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Line> {
+    fn lock(&self) -> MutexGuard<'_, RateQueue> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the units, or says when they are there.
+    /// Takes the units, or returns the time at which they will be available.
     fn take(&self, weight: NonZeroU32, now: Time) -> Result<Option<Time>, TooFast> {
         if weight > self.burst {
-            // Not for the counting to find out: it would overflow on its way there.
+            // Checked here, because governor's arithmetic would overflow.
             return Err(TooFast::TooHeavy);
         }
         let at = |not: NotUntil<Nanos>| Time::from_nanos(not.earliest_possible().as_u64());
-        Given::set(now);
+        CallerClock::set(now);
         match self.limiter.check_n(weight) {
             Ok(Ok(())) => Ok(None),
             Ok(Err(not)) => Ok(Some(at(not))),
@@ -196,40 +198,40 @@ impl RateLimit {
         }
     }
 
-    /// How long before everything has come back there is room for this weight.
+    /// Time by which this weight is available before the burst is full.
     fn spare(&self, weight: NonZeroU32) -> Duration {
         let units = self.burst.get().saturating_sub(weight.get());
         self.unit.saturating_mul(units)
     }
 
-    /// How long this weight takes to come back.
+    /// Time to replenish this weight.
     fn span(&self, weight: NonZeroU32) -> Duration {
         self.unit.saturating_mul(weight.get())
     }
 }
 
-/// A place in the line.
-struct Place<'a> {
+/// A waiter in the queue.
+struct RateWaiter<'a> {
     limit: &'a RateLimit,
     weight: NonZeroU32,
-    /// By how much those behind move up when it leaves.
+    /// Time by which the waiters behind it move up when it leaves.
     cost: Duration,
 }
 
-impl Place<'_> {
-    /// Notes the true time at which the first in the line will have its units.
+impl RateWaiter<'_> {
+    /// Records the true time at which the first waiter will have its units.
     fn will_be_served(&self, at: Time) {
         self.limit.lock().full_at = at.after(self.limit.spare(self.weight));
     }
 
-    /// Notes that the units have been taken just now.
+    /// Records that the units have just been taken.
     fn served(self) {
         let mut line = self.limit.lock();
         line.full_at = line.full_at.after(self.limit.span(self.weight));
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for RateWaiter<'_> {
     fn drop(&mut self) {
         let mut line = self.limit.lock();
         line.calls -= 1;

@@ -1,6 +1,6 @@
-//! Where the outcomes of calls go to be kept, for whoever wants to look at them later.
+//! Recording of call outcomes, for later analysis.
 //!
-//! It only hands them on. Without a recorder a call pays one branch for it.
+//! The runtime only passes them on. Without a recorder, a call pays one branch for it.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,49 +10,49 @@ use breakerbox_policy::{BreakerSettings, Outcome, PermitKind, Time};
 
 use crate::dependency::Shared;
 
-/// An attempt that has ended, as its breaker is told of it.
+/// An attempt that has ended, as reported to its breaker.
 #[derive(Debug, Clone, Copy)]
-pub struct Ended<'a> {
+pub struct AttemptRecord<'a> {
     /// The dependency's name.
     pub dependency: &'a Arc<str>,
-    /// When it ended, since the runtime's start.
+    /// Time at which it ended, since the runtime's start.
     pub at: Time,
-    /// How it ended, and how long it took without its waits.
+    /// Its result, and its duration without its waits.
     pub outcome: Outcome,
-    /// Under which kind of permit it ran.
+    /// The kind of permit under which it ran.
     pub permit: PermitKind,
 }
 
-/// Takes in what attempts came to; see [`crate::RuntimeSettings::recorder`].
+/// Receives the outcomes of attempts; see [`crate::RuntimeSettings::recorder`].
 ///
-/// It is told on the path of every call, by whichever thread the attempt ended on: it must never
-/// block. What the runtime refuses itself is no outcome and is not told (rule BRK-7). One that
-/// panics disturbs nobody.
-pub trait Record: Send + Sync + 'static {
-    /// Takes one outcome; each is told once, before its caller can see the answer.
-    fn record(&self, ended: Ended<'_>);
+/// It is called on the path of every call, on the thread where the attempt ended: it must never
+/// block. A refusal by the runtime itself is no outcome and is not recorded (rule BRK-7). A panic
+/// in a recorder affects no call.
+pub trait OutcomeRecorder: Send + Sync + 'static {
+    /// Takes one outcome. Each is reported once, before its caller can see the answer.
+    fn record(&self, ended: AttemptRecord<'_>);
 
-    /// Takes the breaker's settings that hold from this time on: once when a dependency starts,
-    /// and at each change.
+    /// Takes the breaker's settings in force from this time on: once when a dependency starts, and
+    /// at each change.
     fn settings(&self, dependency: &Arc<str>, at: Time, breaker: &BreakerSettings) {
         let _ = (dependency, at, breaker);
     }
 }
 
-impl fmt::Debug for dyn Record {
+impl fmt::Debug for dyn OutcomeRecorder {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Record").finish_non_exhaustive()
     }
 }
 
-/// Hands one outcome over. It may be told while a panic unwinds, so none may come out of here.
+/// Passes on one outcome. This may run while a panic unwinds, so no panic may escape from here.
 #[inline(never)]
-pub(crate) fn tell(recorder: &dyn Record, ended: Ended<'_>) {
+pub(crate) fn tell(recorder: &dyn OutcomeRecorder, ended: AttemptRecord<'_>) {
     guard(|| recorder.record(ended));
 }
 
 impl Shared {
-    /// Tells the recorder, where there is one, which settings hold from now on.
+    /// Reports the settings in force from now on to the recorder, if there is one.
     pub(crate) fn tell_settings(&self) {
         if let Some(recorder) = &self.recorder {
             let (at, settings) = (self.clock.now(), self.settings());

@@ -1,12 +1,12 @@
-//! Keeps what may be a secret out of texts that others wrote: error texts of client libraries hold
-//! whole addresses, and keys stand in their queries.
+//! Redaction of possible secrets in texts from other parties: error texts of client libraries
+//! contain whole URLs, with keys in their query.
 
 use std::borrow::Cow;
 
-/// What stands where something was taken out.
+/// The replacement for a masked part.
 const MASK: &str = "***";
 
-/// The text with the query, and user and password, of every address in it masked.
+/// Returns the text with the query, the user and the password of every URL masked.
 ///
 /// # Source  Rule SEC-1 in docs/rules.md.
 #[must_use]

@@ -1,7 +1,7 @@
-//! New settings for what runs already (rule CFG-2): checked before, taken over by each dependency
-//! as a whole, with its state and its counters kept.
+//! New settings for running dependencies (rule CFG-2). They are checked beforehand, and each
+//! dependency applies them as a whole, with its state and counters kept.
 //!
-//! What the program set in code stays; a section that it left alone follows the configuration.
+//! Sections that the program set in code stay; the others follow the configuration.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -12,41 +12,42 @@ use crate::dependency::Dependency;
 use crate::event::EventKind;
 use crate::message::Reconfigure;
 
-/// What a reload has changed.
+/// The changes made by a reload.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ReloadReport {
-    /// The dependencies that run by other settings now, by name.
+    /// The dependencies with changed settings, by name.
     pub changed: Vec<DependencyReload>,
-    /// Names that are configured and that nobody has started.
+    /// Names that are configured but not started.
     pub not_started: Vec<String>,
-    /// Names that run and are configured no more: they keep their settings. Take them out with
-    /// [`Runtime::remove`](crate::Runtime::remove).
+    /// Names that run but are not in the new configuration: they keep their settings. Remove them
+    /// with [`Runtime::remove`](crate::Runtime::remove).
     pub not_configured: Vec<String>,
 }
 
-/// What a reload has changed of one dependency.
+/// The changes that a reload made to one dependency.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DependencyReload {
     /// Its name.
     pub name: String,
-    /// A line a setting: `key: old -> new`.
+    /// One line for each changed setting: `key: old -> new`.
     pub changed: Vec<String>,
-    /// Those that hold only after the dependency was started anew.
+    /// The changes that take effect only when the dependency is started again.
     pub waits: Vec<String>,
 }
 
-/// The settings that the configuration gave a dependency, and what the program made of them.
+/// The settings that a dependency got from the configuration, and the same after the program's
+/// changes.
 #[derive(Debug, Clone)]
 pub(crate) struct Configured {
-    /// What the configuration said when they were last taken over.
+    /// The configuration's settings when they were last applied.
     given: DependencySettings,
-    /// What was made of it.
+    /// The same after the program's changes.
     made: DependencySettings,
 }
 
-/// Takes each section of `new` but those in which the program differs from what it was given.
+/// Takes each section of `new`, except those that the program has changed.
 macro_rules! merge {
     ($one:expr, $new:expr, [$($section:ident),* $(,)?]) => {
         DependencySettings {
@@ -60,12 +61,12 @@ macro_rules! merge {
 }
 
 impl Configured {
-    /// What the configuration gave, and what the program made of it.
+    /// Pairs the configuration's settings with the program's version of them.
     pub(crate) fn new(given: DependencySettings, made: DependencySettings) -> Self {
         Self { given, made }
     }
 
-    /// What holds once the configuration says `new`.
+    /// Returns the settings to apply when the configuration gives `new`.
     fn with(&self, new: &DependencySettings) -> DependencySettings {
         merge!(
             self,
@@ -89,7 +90,7 @@ impl Configured {
     }
 }
 
-/// Has a dependency take over what the configuration says now; `None` when that changes nothing.
+/// Applies the current configuration to a dependency. Returns `None` if nothing changes.
 pub(crate) async fn follow<D: Dependency>(
     core: &Core<D>,
     given: &DependencySettings,
@@ -105,7 +106,7 @@ pub(crate) async fn follow<D: Dependency>(
     take_over(core, &old, new, by).await
 }
 
-/// Has a dependency take over what the program says; `None` when that changes nothing.
+/// Applies the program's settings to a dependency. Returns `None` if nothing changes.
 pub(crate) async fn set<D: Dependency>(
     core: &Core<D>,
     new: DependencySettings,
@@ -115,7 +116,8 @@ pub(crate) async fn set<D: Dependency>(
     take_over(core, &old, new, by).await
 }
 
-/// Resolves when the new settings hold. What only a new start can change stays as it is.
+/// Resolves when the new settings are in effect. Settings that only a new start can change stay as
+/// they are.
 async fn take_over<D: Dependency>(
     core: &Core<D>,
     old: &DependencySettings,
@@ -132,7 +134,8 @@ async fn take_over<D: Dependency>(
     }
     let started = shared.settings().workers.clone();
     let new = DependencySettings {
-        // The tree is as it was started; only what calls look at follows.
+        // The tree keeps the settings it was started with; only the settings that calls read
+        // change.
         workers: WorkerSettings {
             while_restarting: new.workers.while_restarting,
             ..started
@@ -140,7 +143,7 @@ async fn take_over<D: Dependency>(
         fallback_only: shared.settings().fallback_only,
         ..new
     };
-    // A breaker that is gone has no settings any more.
+    // A breaker that is gone has no settings.
     let _ = core.breaker.addr.send(Reconfigure(Box::new(new))).await;
     let report = DependencyReload {
         name: shared.name.to_string(),

@@ -1,9 +1,8 @@
-//! The one place where a call's answer is handed over, and where both sides learn that the other
-//! is gone.
+//! Handover of a call's answer, and of the news that either side is gone.
 //!
 //! A oneshot channel would do for the answer. This one also knows whether the work has begun, so
-//! that an error can promise "not executed" (rule CALL-2), and it keeps the admission, so that
-//! worker, caller and clock cannot settle it twice (rule CALL-1).
+//! that an error can promise "not executed" (rule CALL-2). It also keeps the permit, so that
+//! worker, caller and deadline cannot settle it twice (rule CALL-1).
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,41 +13,41 @@ use std::time::Duration;
 use breakerbox_policy::{Executed, Pause, Symptom, Time};
 use tokio::time::Sleep;
 
-use crate::admission::{Admission, Held, Settled};
+use crate::admission::{Admission, PermitGuard, Settled};
 use crate::clock::Clock;
 use crate::dependency::{Shared, Verdict};
 use crate::error::Refused;
 
-/// How far a call has come.
+/// Progress of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// It waits in a worker's queue.
     Queued,
     /// A worker executes it.
     Begun,
-    /// Its outcome is being counted; the answer follows.
+    /// Its outcome is being recorded; the answer follows.
     Settling,
-    /// The answer is there.
+    /// The answer is available.
     Done,
     /// The caller is gone.
     Abandoned,
 }
 
-/// What caller and worker share.
-struct Cell<T> {
+/// The state shared by caller and worker.
+struct ReplyCell<T> {
     shared: Arc<Shared>,
     state: Mutex<State<T>>,
 }
 
 struct State<T> {
     phase: Phase,
-    admission: Option<Held>,
+    admission: Option<PermitGuard>,
     answer: Option<T>,
     caller: Option<Waker>,
     worker: Option<Waker>,
 }
 
-impl<T> Cell<T> {
+impl<T> ReplyCell<T> {
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         // No user code runs under the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -63,7 +62,7 @@ impl<T> Cell<T> {
 }
 
 impl<T> State<T> {
-    /// Puts the answer in, unless nobody waits.
+    /// Stores the answer, unless the caller is gone.
     fn finish(&mut self, answer: T) -> Option<Waker> {
         if self.phase == Phase::Abandoned {
             return None;
@@ -74,17 +73,17 @@ impl<T> State<T> {
     }
 }
 
-/// Makes the two ends for one attempt; `has_begun` is for one whose first turn is over.
+/// Makes both ends for one attempt; `has_begun` is true if its first poll is over.
 ///
-/// `own_timer` is for a worker on another thread: one on the caller's own thread cannot be late
-/// without the caller being late too, and sees to every deadline by itself.
+/// `own_timer` is true if the worker is on another thread. A worker on the caller's thread cannot
+/// be late without the caller being late too, and it checks every deadline itself.
 pub(crate) fn reply<T>(
     shared: Arc<Shared>,
-    admission: Held,
+    admission: PermitGuard,
     deadline: Option<Time>,
     (own_timer, has_begun): (bool, bool),
 ) -> (Replier<T>, Waiting<T>) {
-    let cell = Arc::new(Cell {
+    let cell = Arc::new(ReplyCell {
         shared,
         state: Mutex::new(State {
             phase: if has_begun {
@@ -107,21 +106,22 @@ pub(crate) fn reply<T>(
     (Replier { cell }, waiting)
 }
 
-/// Whether queued work may begin.
+/// Decision on whether queued work may begin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Begin {
     Go,
-    /// Nobody waits for it any more (rule CALL-4).
+    /// The caller is gone (rule CALL-4).
     Deserted,
-    /// The breaker has opened since; it is still to be refused.
+    /// The breaker has opened meanwhile; the work is still to be refused.
     Overtaken(Refused),
-    /// The dependency has asked for a pause since; it is still to be refused.
+    /// The dependency has asked for a pause meanwhile; the work is still to be refused.
     Paused(Pause),
 }
 
-/// The worker's end. It answers exactly once; whoever drops it unanswered must have said why.
+/// The worker's end. It answers exactly once; its owner gives a reason before dropping it
+/// unanswered.
 pub(crate) struct Replier<T> {
-    cell: Arc<Cell<T>>,
+    cell: Arc<ReplyCell<T>>,
 }
 
 impl<T: Send + 'static> Replier<T> {
@@ -129,15 +129,15 @@ impl<T: Send + 'static> Replier<T> {
         &self.cell.shared
     }
 
-    /// Notes that the work begins, if it still may.
+    /// Records that the work begins, if it still may.
     pub(crate) fn begin(&self, now: Time) -> Begin {
         let mut state = self.cell.lock();
         if state.phase != Phase::Queued {
             return Begin::Deserted;
         }
         if let Some(held) = &mut state.admission {
-            if held.is_overtaken(&self.cell.shared) {
-                return Begin::Overtaken(held.overtaken(&self.cell.shared, now));
+            if held.is_stale(&self.cell.shared) {
+                return Begin::Overtaken(held.stale_refusal(&self.cell.shared, now));
             }
             if let Some(pause) = self.cell.shared.pauses.now(now) {
                 return Begin::Paused(pause);
@@ -148,7 +148,7 @@ impl<T: Send + 'static> Replier<T> {
         Begin::Go
     }
 
-    /// Whether the caller has gone; the worker is woken when it goes.
+    /// Returns true if the caller is gone; else the worker is woken when it goes.
     pub(crate) fn poll_abandoned(&self, cx: &Context<'_>) -> bool {
         let mut state = self.cell.lock();
         if state.phase == Phase::Abandoned {
@@ -161,19 +161,19 @@ impl<T: Send + 'static> Replier<T> {
         false
     }
 
-    /// How long ago it was sent, if nobody has settled it yet.
+    /// Returns the time since the call was sent, or zero if it is settled already.
     pub(crate) fn waited(&self, now: Time) -> Duration {
         let state = self.cell.lock();
         let held = state.admission.as_ref();
         held.map_or(Duration::ZERO, |held| now.since(held.started()))
     }
 
-    /// Whether the work has begun.
+    /// Returns true if the work has begun.
     pub(crate) fn has_begun(&self) -> bool {
         self.cell.lock().phase != Phase::Queued
     }
 
-    /// Counts the outcome and then hands the answer over.
+    /// Records the outcome, then hands the answer over.
     pub(crate) fn settle(self, verdict: Verdict, now: Time, answer: T) {
         let mut state = self.cell.lock();
         if state.phase == Phase::Abandoned {
@@ -192,7 +192,7 @@ impl<T: Send + 'static> Replier<T> {
                     waker.wake();
                 }
             }
-            Settled::Owed(mut report) => {
+            Settled::NeedsReport(mut report) => {
                 state.phase = Phase::Settling;
                 drop(state);
                 let cell = Arc::clone(&self.cell);
@@ -212,27 +212,27 @@ impl<T: Send + 'static> Replier<T> {
     }
 }
 
-impl<T> Drop for Cell<T> {
+impl<T> Drop for ReplyCell<T> {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         if let Some(held) = state.admission.take() {
-            self.shared.forsake(held, false);
+            self.shared.abandon(held, false);
         }
     }
 }
 
-/// The caller's end: resolves with the answer, or with how far it had come at the deadline.
+/// The caller's end: resolves with the answer, or with the call's progress at the deadline.
 ///
-/// # Cancel safety   Dropped, it tells the worker, which drops the work; the outcome is
+/// # Cancel safety   Dropping it tells the worker, which drops the work; the outcome is
 /// `cancelled`.
 pub(crate) struct Waiting<T> {
-    cell: Arc<Cell<T>>,
+    cell: Arc<ReplyCell<T>>,
     timer: Timer,
     polled: bool,
     finished: bool,
 }
 
-/// When to stop waiting. Nothing is armed before it is polled.
+/// A deadline to wait for. Its sleep is created at the first poll.
 pub(crate) struct Timer {
     deadline: Option<Time>,
     sleep: Option<Pin<Box<Sleep>>>,
@@ -246,7 +246,7 @@ impl Timer {
         }
     }
 
-    /// Arms the timer at the first look and says whether the deadline has come.
+    /// Arms the timer at the first poll; ready when the deadline has passed.
     pub(crate) fn poll(&mut self, clock: &Clock, cx: &mut Context<'_>) -> Poll<()> {
         let Some(deadline) = self.deadline else {
             return Poll::Pending;
@@ -260,9 +260,9 @@ impl Timer {
 
 /// The deadline came first.
 pub(crate) struct TooLate {
-    /// Whether the work may have been done.
+    /// The possible execution of the work: `No` or `Maybe`.
     pub(crate) executed: Executed,
-    /// What is still to be counted; nobody else has counted it.
+    /// The permit, if its outcome is still to be recorded by the caller and not by the worker.
     pub(crate) admission: Option<Admission<Arc<Shared>>>,
 }
 
@@ -286,8 +286,8 @@ impl<T> Future for Waiting<T> {
             return Poll::Pending;
         }
         if !this.polled {
-            // Most calls have their answer by the next turn: no timer for those, for it would
-            // cost as much as the call.
+            // Most calls have their answer by the next poll. They get no timer, which would cost as
+            // much as the call.
             this.polled = true;
             cx.waker().wake_by_ref();
             return Poll::Pending;
@@ -339,8 +339,8 @@ impl<T> Drop for Waiting<T> {
             (state.admission.take(), state.worker.take())
         };
         if let Some(held) = admission {
-            // A panic that unwinds here is the caller's own: a worker's is caught.
-            self.cell.shared.forsake(held, false);
+            // A panic that unwinds here is the caller's own; a worker's panic is caught.
+            self.cell.shared.abandon(held, false);
         }
         if let Some(worker) = worker {
             worker.wake();
@@ -348,12 +348,12 @@ impl<T> Drop for Waiting<T> {
     }
 }
 
-/// The verdict on an attempt whose time is over.
+/// The verdict on an attempt that timed out.
 pub(crate) fn timed_out(shared: &Shared) -> Verdict {
     Verdict::from(Symptom::Timeout).judged(shared)
 }
 
-/// Work with a deadline, in the caller's own task: `None` when the deadline came first.
+/// Runs work with a deadline in the caller's own task; returns `None` if the deadline came first.
 pub(crate) async fn bounded<F: Future>(
     clock: &Clock,
     deadline: Option<Time>,

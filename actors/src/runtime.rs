@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 
 use actix::{Recipient, System};
 use breakerbox_policy::supervision::{CommandError, StopCause};
-use breakerbox_policy::{ChaosSettings, Command, DependencySettings, IllegalTransition};
+use breakerbox_policy::{BreakerCommand, ChaosSettings, DependencySettings, IllegalTransition};
 use futures_channel::mpsc;
 use futures_util::future::BoxFuture;
 use tokio::sync::{broadcast, oneshot, watch};
@@ -25,42 +25,42 @@ use crate::counts::LatencyBuckets;
 use crate::dependency::{Dependency, Route, Shared};
 use crate::error::StartError;
 use crate::event::{Event, EventBus, EventKind};
-use crate::fallback::{StandIn, circle};
+use crate::fallback::{ErasedFallback, circle};
 use crate::message::Operate;
-use crate::record::Record;
+use crate::record::OutcomeRecorder;
 use crate::reload::{self, DependencyReload};
 use crate::status::DependencyStatus;
 use crate::supervisor::{
-    Child, ChildRef, ChildStatus, DriverCommand, DriverNews, Group, GroupRef, Homes, Surroundings,
-    Tell, Watch, Watchers, remember_panics,
+    Child, ChildRef, ChildStatus, DeathWatch, DriverCommand, DriverNews, Group, GroupRef,
+    SupervisorContext, Tell, Threads, Watchers, remember_panics,
 };
 
-/// What a runtime is started with.
+/// The settings of a new runtime.
 #[derive(Debug, Clone, Default)]
 pub struct RuntimeSettings {
-    /// Settings of dependencies by name; one that is not here gets the defaults.
+    /// Settings of dependencies by name; a dependency that is not listed gets the defaults.
     pub dependencies: BTreeMap<String, DependencySettings>,
-    /// Threads that are made beside the runtime's own; workers are spread over all of them.
+    /// Number of threads to start besides the runtime's own; workers are spread over all of them.
     pub extra_threads: usize,
-    /// Threads of the program's own that workers are put on too: a caller there has a worker on
-    /// its own thread, and no call crosses threads. They must outlive the runtime.
+    /// Threads of the program that also get workers: a caller there has a worker on its own thread,
+    /// and its calls do not cross threads. They must outlive the runtime.
     pub arbiters: Vec<actix::ArbiterHandle>,
     /// The clock; `None` for the real one.
     pub clock: Option<Clock>,
-    /// Who keeps what attempts came to; `None` for nobody.
-    pub recorder: Option<Arc<dyn Record>>,
+    /// The recorder of attempt outcomes; `None` for no recorder.
+    pub recorder: Option<Arc<dyn OutcomeRecorder>>,
 }
 
 /// A running supervision tree. Cheap to clone; the tree lives until [`Runtime::shutdown`], or
 /// until the last clone is dropped, which kills it.
 #[derive(Clone)]
 pub struct Runtime {
-    inner: Arc<Inner>,
+    inner: Arc<RuntimeState>,
 }
 
-/// A runtime that is not kept alive by it.
+/// A weak reference to a runtime; it does not keep the runtime alive.
 #[derive(Clone)]
-pub(crate) struct WeakRuntime(Weak<Inner>);
+pub(crate) struct WeakRuntime(Weak<RuntimeState>);
 
 impl WeakRuntime {
     pub(crate) fn upgrade(&self) -> Option<Runtime> {
@@ -69,16 +69,16 @@ impl WeakRuntime {
     }
 }
 
-/// The way to the root's driver, until the tree has ended. Then the driver goes, and closes the
-/// root's mailbox behind it.
+/// The sender to the root's driver, `None` once the tree has ended. The driver then ends and closes
+/// the root's mailbox.
 type RootCommands = Arc<Mutex<Option<mpsc::UnboundedSender<DriverCommand>>>>;
 
-struct Inner {
-    /// Of no other runtime of this process.
+struct RuntimeState {
+    /// Unique in this process.
     id: u64,
-    around: Surroundings,
+    around: SupervisorContext,
     settings: Mutex<BTreeMap<String, DependencySettings>>,
-    /// One reload after the other.
+    /// Serializes reloads.
     reloading: tokio::sync::Mutex<()>,
     root: GroupRef,
     commands: RootCommands,
@@ -94,7 +94,7 @@ struct OwnThread {
     handle: JoinHandle<()>,
 }
 
-/// A dependency, whatever it is a dependency on.
+/// A dependency of any type.
 trait Registered: Send + Sync {
     fn client(&self) -> &dyn Any;
     fn shared(&self) -> &Arc<Shared>;
@@ -105,11 +105,12 @@ trait Registered: Send + Sync {
     fn stop(&self);
     fn operator(&self) -> Recipient<Operate>;
     fn set_chaos(&self, settings: Option<ChaosSettings>, by: &str);
-    /// How it is asked as a fallback, for whoever knows its requests and responses.
-    fn stand_in(&self) -> Box<dyn Any>;
+    /// Returns this dependency as a type-erased fallback, for callers that know its request and
+    /// response types.
+    fn erased_fallback(&self) -> Box<dyn Any>;
     fn falls_back_on(&self) -> Vec<String>;
     fn is_stopped(&self) -> bool;
-    /// Has it take over what the configuration says now.
+    /// Applies the current configuration.
     fn follow<'a>(
         &'a self,
         given: &'a DependencySettings,
@@ -156,8 +157,8 @@ impl<D: Dependency> Registered for Client<D> {
         Client::set_chaos(self, settings, by);
     }
 
-    fn stand_in(&self) -> Box<dyn Any> {
-        StandIn::of(self.clone())
+    fn erased_fallback(&self) -> Box<dyn Any> {
+        ErasedFallback::of(self.clone())
     }
 
     fn falls_back_on(&self) -> Vec<String> {
@@ -177,27 +178,27 @@ impl<D: Dependency> Registered for Client<D> {
     }
 }
 
-/// What a tree is planted in.
-struct Soil {
+/// The inputs for the start of a tree.
+struct StartContext {
     clock: Clock,
     extra_threads: usize,
     arbiters: Vec<actix::ArbiterHandle>,
-    recorder: Option<Arc<dyn Record>>,
+    recorder: Option<Arc<dyn OutcomeRecorder>>,
 }
 
-/// The parts of a tree that was just put on its thread.
+/// The parts of a tree that was just started on its thread.
 struct Planted {
-    around: Surroundings,
+    around: SupervisorContext,
     root: GroupRef,
     commands: RootCommands,
     end: watch::Receiver<Option<StopCause>>,
 }
 
 impl Runtime {
-    /// Starts an empty tree: on this thread where an actix system runs, else on a thread of its
-    /// own, so that it works in any tokio program too.
+    /// Starts an empty tree: on this thread if an actix system runs here, else on a thread of its
+    /// own, so that it also works in any tokio program.
     ///
-    /// # Errors  The threads cannot be made, or the program aborts on panics.
+    /// # Errors  The threads cannot be started, or the program aborts on panics.
     pub async fn start(settings: impl Into<RuntimeSettings>) -> Result<Self, StartError> {
         if cfg!(panic = "abort") {
             return Err(StartError::PanicAborts);
@@ -211,7 +212,7 @@ impl Runtime {
             recorder,
         } = settings.into();
         let clock = clock.unwrap_or_else(Clock::real);
-        let soil = Soil {
+        let soil = StartContext {
             clock,
             extra_threads,
             arbiters,
@@ -231,7 +232,7 @@ impl Runtime {
             end,
         } = planted;
         Ok(Self {
-            inner: Arc::new(Inner {
+            inner: Arc::new(RuntimeState {
                 id: ambient::new_id(),
                 around,
                 settings: Mutex::new(dependencies),
@@ -246,7 +247,7 @@ impl Runtime {
         })
     }
 
-    /// Begins to describe a dependency; its settings come from the configuration.
+    /// Begins the description of a dependency; its settings come from the configuration.
     pub fn dependency(&self, name: impl Into<String>) -> NewDependency {
         let name = name.into();
         let settings = lock(&self.inner.settings).get(&name).cloned();
@@ -259,9 +260,9 @@ impl Runtime {
         }
     }
 
-    /// Supervises an actix actor of yours and waits until it runs.
+    /// Supervises an actix actor of the program and waits until it runs.
     ///
-    /// # Errors  The name is taken, it did not start, or the runtime is going down.
+    /// # Errors  The name is taken, the actor did not start, or the runtime is shutting down.
     pub async fn supervise<A: actix::Actor<Context = actix::Context<A>>>(
         &self,
         child: Child<A>,
@@ -273,8 +274,8 @@ impl Runtime {
 
     /// Supervises a group of actors and waits until all of them run.
     ///
-    /// # Errors  Its specification contradicts itself, the name is taken, a child did not start,
-    /// or the runtime is going down.
+    /// # Errors  The group's specification contradicts itself, the name is taken, a child did not
+    /// start, or the runtime is shutting down.
     pub async fn supervise_group(&self, group: Group) -> Result<GroupRef, StartError> {
         group.check()?;
         let name = group.own.name.clone();
@@ -288,7 +289,7 @@ impl Runtime {
         Ok(group)
     }
 
-    /// The children at the top of the tree: dependencies, actors and groups.
+    /// The group at the top of the tree: dependencies, actors and groups.
     #[must_use]
     pub fn root(&self) -> GroupRef {
         self.inner.root.clone()
@@ -299,15 +300,15 @@ impl Runtime {
         self.inner.root.children().await
     }
 
-    /// Watches a child, named with the groups around it: `"vector_search/worker-1"`.
+    /// Watches a child, named by its path of groups: `"vector_search/worker-1"`.
     ///
-    /// One that has ended already, or never was, answers at once.
+    /// A child that has already ended, or never existed, is reported at once.
     #[must_use]
-    pub fn watch(&self, name: &str) -> Watch {
+    pub fn watch(&self, name: &str) -> DeathWatch {
         self.inner.around.watchers.watch(name)
     }
 
-    /// The handle of a running dependency; `None` when there is none of this name and type.
+    /// Returns the handle of a running dependency, or `None` if none has this name and type.
     #[must_use]
     pub fn client<D: Dependency>(&self, name: &str) -> Option<Client<D>> {
         self.registry()
@@ -315,53 +316,54 @@ impl Runtime {
             .and_then(|one| one.client().downcast_ref::<Client<D>>().cloned())
     }
 
-    /// How every dependency is, by name.
+    /// Returns the status of every dependency, ordered by name.
     #[must_use]
     pub fn statuses(&self) -> Vec<DependencyStatus> {
         let registry = self.registry();
         registry.values().map(|one| one.status()).collect()
     }
 
-    /// How one dependency is; `None` when there is none of this name.
+    /// Returns the status of one dependency, or `None` if none has this name.
     #[must_use]
     pub fn status(&self, name: &str) -> Option<DependencyStatus> {
         self.registry().get(name).map(|one| one.status())
     }
 
-    /// Closes every breaker, takes overrides off and sets the breakers' counters to zero.
+    /// Closes every breaker, removes overrides and sets the breakers' counters to zero.
     ///
     /// # Panics  Never.
     pub async fn reset_all(&self, reason: &str) {
         let names: Vec<String> = self.registry().keys().cloned().collect();
         for name in names {
             let reason = reason.to_owned();
-            // Reset is allowed in every state; one that is gone meanwhile needs none.
-            let _ = self.operate(&name, Command::Reset { reason }).await;
+            // Reset is allowed in every state. A breaker that is gone by then needs none.
+            let _ = self.operate(&name, BreakerCommand::Reset { reason }).await;
         }
     }
 
-    /// Carries an operator's command out on a breaker; `None` when there is none of this name.
+    /// Carries out an operator's command on a breaker. Returns `None` if no dependency has this
+    /// name.
     ///
     /// # Errors  The breaker's state does not allow it.
     pub async fn operate(
         &self,
         name: &str,
-        command: Command,
+        command: BreakerCommand,
     ) -> Option<Result<(), IllegalTransition>> {
         let operator = self.registry().get(name)?.operator();
-        // A breaker that is gone refuses every call; there is nothing to command.
+        // A breaker that is gone refuses every call; no command applies to it.
         Some(operator.send(Operate::all(command)).await.unwrap_or(Ok(())))
     }
 
-    /// Makes faults on purpose at a dependency, as [`Client::set_chaos`] does; false when there is
-    /// none of this name.
+    /// Injects faults at a dependency, as [`Client::set_chaos`] does. Returns false if none has
+    /// this name.
     pub fn chaos(&self, name: &str, settings: Option<ChaosSettings>, by: &str) -> bool {
         let one = self.registry().get(name).cloned();
-        // Whoever listens to the event may ask for a dependency: without the lock.
+        // An event listener may look up a dependency, so the lock must not be held.
         one.map(|one| one.set_chaos(settings, by)).is_some()
     }
 
-    /// The group of this name at the top of the tree; each dependency is one.
+    /// Returns the group of this name at the top of the tree; each dependency is a group.
     ///
     /// Restarting a child there revives a parked worker: `group.restart("worker-1")`.
     #[must_use]
@@ -369,25 +371,26 @@ impl Runtime {
         lock(&self.inner.groups).get(name).cloned()
     }
 
-    /// Calls a function for each event, on the thread where it happens: keep it short. One that
-    /// panics disturbs nobody.
+    /// Registers a listener that is called for each event, on the thread that emits it: keep it
+    /// short. A panic in a listener affects no other part.
     pub fn on_event(&self, listener: impl Fn(&Event) + Send + Sync + 'static) {
         self.inner.around.events.listen(listener);
     }
 
-    /// A stream of events from now on; a reader that is too slow is told how many it missed.
+    /// Returns a stream of events from now on. A reader that is too slow gets the number of events
+    /// it missed.
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<Event> {
         self.inner.around.events.subscribe()
     }
 
-    /// The latest events with an id above `after`, oldest first; 1024 are kept.
+    /// Returns the latest events with an id above `after`, oldest first; 1024 are kept.
     #[must_use]
     pub fn events_since(&self, after: u64) -> Vec<Event> {
         self.inner.around.events.since(after)
     }
 
-    /// Threads that were given up because a worker blocks them; each ends when that comes back.
+    /// Number of threads abandoned because a worker blocks them. Each ends when its worker returns.
     #[must_use]
     pub fn abandoned_threads(&self) -> usize {
         self.inner.around.homes.abandoned()
@@ -399,7 +402,7 @@ impl Runtime {
         &self.inner.around.clock
     }
 
-    /// Resolves when the tree has ended, with why: [`StopCause::GaveUp`] when a failure has
+    /// Resolves with the cause when the tree has ended: [`StopCause::GaveUp`] if a failure has
     /// escalated to the top.
     pub async fn ended(&self) -> StopCause {
         let mut end = self.inner.end.clone();
@@ -412,9 +415,9 @@ impl Runtime {
     /// Refuses new calls, lets those in flight finish within each dependency's drain time, stops
     /// everything in reverse order and joins the runtime's threads.
     ///
-    /// # Cancel safety   Dropped, the shutdown goes on; threads are not joined.
+    /// # Cancel safety   Dropped, the shutdown continues, but threads are not joined.
     pub async fn shutdown(&self) {
-        // Whoever listens to the events may ask for a dependency: without the lock.
+        // An event listener may look up a dependency, so the lock must not be held.
         let all: Vec<Arc<dyn Registered>> = self.registry().values().cloned().collect();
         for one in &all {
             one.drain();
@@ -439,21 +442,21 @@ impl Runtime {
                 let _ = handle.join();
             }
         };
-        // Joining blocks, so it goes to a thread that may. It fails only when the runtime around
-        // is being torn down.
+        // Joining blocks, so it runs on a thread that may block. This fails only while the
+        // surrounding runtime is being torn down.
         let _ = tokio::task::spawn_blocking(join).await;
     }
 
-    /// The same, for those that the runtime itself keeps.
+    /// Returns a weak reference, for parts that the runtime itself owns.
     pub(crate) fn downgrade(&self) -> WeakRuntime {
         WeakRuntime(Arc::downgrade(&self.inner))
     }
 
-    pub(crate) fn stand_in(&self, name: &str) -> Option<Box<dyn Any>> {
-        self.registry().get(name).map(|one| one.stand_in())
+    pub(crate) fn erased_fallback(&self, name: &str) -> Option<Box<dyn Any>> {
+        self.registry().get(name).map(|one| one.erased_fallback())
     }
 
-    pub(crate) fn surroundings(&self) -> &Surroundings {
+    pub(crate) fn surroundings(&self) -> &SupervisorContext {
         &self.inner.around
     }
 
@@ -503,18 +506,18 @@ fn start_error(child: String, error: CommandError) -> StartError {
     }
 }
 
-/// Puts the root supervisor on this thread.
-fn plant(soil: Soil) -> Result<Planted, String> {
-    let Soil {
+/// Starts the root supervisor on this thread.
+fn plant(soil: StartContext) -> Result<Planted, String> {
+    let StartContext {
         clock,
         extra_threads,
         arbiters,
         recorder,
     } = soil;
-    let around = Surroundings {
+    let around = SupervisorContext {
         events: EventBus::new(clock.clone()),
         clock: clock.clone(),
-        homes: Homes::new(extra_threads, arbiters)?,
+        homes: Threads::new(extra_threads, arbiters)?,
         watchers: Watchers::default(),
         recorder,
     };
@@ -526,7 +529,7 @@ fn plant(soil: Soil) -> Result<Planted, String> {
     };
     let (commands, inbox) = mpsc::unbounded();
     let (ended, end) = watch::channel(None);
-    // The driver is made below.
+    // The driver that receives it is spawned below.
     let _ = commands.unbounded_send(DriverCommand::Start { incarnation: 1 });
     let commands = Arc::new(Mutex::new(Some(commands)));
     let last_commands = Arc::clone(&commands);
@@ -546,13 +549,13 @@ fn plant(soil: Soil) -> Result<Planted, String> {
     })
 }
 
-/// Puts the root supervisor on a new thread with an actix system.
-async fn plant_elsewhere(soil: Soil) -> Result<(Planted, OwnThread), StartError> {
+/// Starts the root supervisor on a new thread with an actix system.
+async fn plant_elsewhere(soil: StartContext) -> Result<(Planted, OwnThread), StartError> {
     let (tell, told) = oneshot::channel();
     let (stop, stopped) = oneshot::channel::<()>();
     let run = move || {
         System::new().block_on(async move {
-            // Whoever started us is gone when this fails; then the tree goes too.
+            // Sending fails if the starting task is gone; the tree is then dropped too.
             if tell.send(plant(soil)).is_ok() {
                 let _ = stopped.await;
             }
@@ -567,14 +570,14 @@ async fn plant_elsewhere(soil: Soil) -> Result<(Planted, OwnThread), StartError>
     Ok((planted, OwnThread { stop, handle }))
 }
 
-impl Drop for Inner {
+impl Drop for RuntimeState {
     fn drop(&mut self) {
         for one in lock(&self.registry).values() {
             one.stop();
         }
-        // The root's driver ends, and with it everything.
+        // The root's driver ends, and the whole tree ends with it.
         drop(lock(&self.commands).take());
-        // Nobody is left to wait until they have ended.
+        // No caller is left to join the threads.
         drop(self.around.homes.stop());
     }
 }

@@ -1,12 +1,12 @@
-//! A bound on what one session may spend: an agent that asks in a loop is stopped here.
+//! Budget of one session: an agent that calls in a loop is stopped here.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What several calls may cost together; cheap to clone, all clones spend from one purse.
+/// Shared budget of several calls. Cheap to clone; all clones spend from the same budget.
 ///
-/// Each attempt at the dependency costs what it weighs, retries and hedges too; one that was not
-/// executed costs nothing, nor does an answer of a fallback.
+/// Each attempt at the dependency costs its weight, retries and hedges too. An attempt that was not
+/// executed costs nothing, and neither does an answer of a fallback.
 ///
 /// ```
 /// use breakerbox_actors::{CallOptions, Session};
@@ -17,49 +17,50 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// ```
 #[derive(Debug, Clone)]
 pub struct Session {
-    purse: Arc<Purse>,
+    budget: Arc<SessionBudget>,
 }
 
 #[derive(Debug)]
-struct Purse {
+struct SessionBudget {
     limit: u64,
     spent: AtomicU64,
 }
 
 impl Session {
-    /// A session that may spend so much: calls, or units of weight where requests have one.
+    /// Creates a session with a budget of `limit`: calls, or units of weight where requests have
+    /// one.
     #[must_use]
     pub fn new(limit: u64) -> Self {
         let spent = AtomicU64::new(0);
-        let purse = Arc::new(Purse { limit, spent });
-        Self { purse }
+        let budget = Arc::new(SessionBudget { limit, spent });
+        Self { budget }
     }
 
-    /// What it may spend in all.
+    /// The whole budget.
     #[must_use]
     pub fn limit(&self) -> u64 {
-        self.purse.limit
+        self.budget.limit
     }
 
-    /// What is left.
+    /// The budget that is left.
     #[must_use]
     pub fn left(&self) -> u64 {
-        let spent = self.purse.spent.load(Ordering::Acquire);
-        self.purse.limit.saturating_sub(spent)
+        let spent = self.budget.spent.load(Ordering::Acquire);
+        self.budget.limit.saturating_sub(spent)
     }
 
-    /// Spends so much, or nothing when not enough is left.
+    /// Spends `units`, or nothing if not enough is left. Returns true if it did.
     pub(crate) fn try_spend(&self, units: u64) -> bool {
-        let purse = &self.purse;
-        let spend = |spent: u64| spent.checked_add(units).filter(|sum| *sum <= purse.limit);
-        let spent = purse
+        let budget = &self.budget;
+        let spend = |spent: u64| spent.checked_add(units).filter(|sum| *sum <= budget.limit);
+        let spent = budget
             .spent
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, spend);
         spent.is_ok()
     }
 
-    /// Gives back what was spent on an attempt that was not executed.
+    /// Refunds the cost of an attempt that was not executed.
     pub(crate) fn give_back(&self, units: u64) {
-        self.purse.spent.fetch_sub(units, Ordering::AcqRel);
+        self.budget.spent.fetch_sub(units, Ordering::AcqRel);
     }
 }

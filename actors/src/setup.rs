@@ -1,7 +1,7 @@
-//! Whether a dependency takes our set-up: keys, names, models.
+//! Detection of a misconfiguration: the dependency refuses our keys, names or models.
 //!
-//! It opens no breaker and pauses nobody: whoever asks gets the dependency's own word. It is told
-//! once, since only a person can set it right.
+//! It opens no breaker and pauses no caller: each caller gets the dependency's own answer. The
+//! event is emitted once, since only a person can correct the configuration.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,27 +10,27 @@ use breakerbox_policy::Class;
 use crate::dependency::{Shared, Verdict};
 use crate::event::EventKind;
 
-/// What the last attempts said of it.
+/// Misconfiguration, as the latest attempts show it.
 #[derive(Debug, Default)]
-pub(crate) struct Setup {
+pub(crate) struct Misconfiguration {
     refused: AtomicBool,
 }
 
-impl Setup {
-    /// Whether it is refused, and nothing has succeeded since.
+impl Misconfiguration {
+    /// Returns true if the configuration was refused and no attempt has succeeded since.
     #[inline]
     pub(crate) fn is_refused(&self) -> bool {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Notes whether it is; true when that is new.
+    /// Records whether the configuration is refused. Returns true if that has changed.
     fn note(&self, refused: bool) -> bool {
         self.refused.swap(refused, Ordering::Relaxed) != refused
     }
 }
 
 impl Shared {
-    /// Takes in what an attempt said of our set-up (rule BRK-7).
+    /// Updates the misconfiguration by the result of an attempt (rule BRK-7).
     #[inline]
     pub(crate) fn note_setup(&self, verdict: &Verdict) {
         let symptom = verdict.symptom;

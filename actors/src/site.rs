@@ -1,8 +1,8 @@
-//! The places in a program where an attribute names a dependency.
+//! The call sites: places in a program where an attribute names a dependency.
 //!
-//! They register themselves before `main`, so that a name that nobody has configured is an error
-//! when the runtime is installed, not when its function is first called. A site finds its
-//! dependency's handle and keeps it, for one runtime at a time. It never starts one.
+//! They register themselves before `main`, so that a name that is not configured is an error when
+//! the runtime is installed, not when its function is first called. A call site looks up its
+//! dependency's handle and caches it, for one runtime at a time. It never starts a dependency.
 
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -12,35 +12,35 @@ use arc_swap::ArcSwapOption;
 use crate::ambient;
 use crate::closures::AnyClient;
 use crate::dependency::{Route, Shared};
-use crate::error::{Absence, CallError, StartError};
+use crate::error::{CallError, NotExecutedReason, StartError};
 use crate::runtime::Runtime;
 
-/// Where an attribute names a dependency.
+/// A place where an attribute names a dependency.
 #[derive(Debug)]
-pub struct Site {
+pub struct CallSite {
     name: &'static str,
     file: &'static str,
     line: u32,
-    /// Whether it names its runtime itself.
+    /// True if the attribute names its runtime.
     own_runtime: bool,
-    kept: ArcSwapOption<Kept>,
+    kept: ArcSwapOption<CachedHandle>,
 }
 
-/// What a site has found last. It keeps nothing alive.
+/// The handle that a call site found last. It keeps nothing alive.
 #[derive(Debug)]
-struct Kept {
+struct CachedHandle {
     runtime: u64,
     shared: Weak<Shared>,
 }
 
-/// A site, as it is collected.
+/// A call site, as it is collected.
 #[derive(Debug)]
-pub struct Collected(pub &'static Site);
+pub struct Collected(pub &'static CallSite);
 
 inventory::collect!(Collected);
 
-impl Site {
-    /// A site; made by the attribute, as a `static`.
+impl CallSite {
+    /// Creates a call site; used by the attribute, as a `static`.
     #[must_use]
     pub const fn new(name: &'static str, file: &'static str, line: u32, own_runtime: bool) -> Self {
         Self {
@@ -52,23 +52,23 @@ impl Site {
         }
     }
 
-    /// The handle in the runtime whose scope this is, or that is installed.
+    /// Returns the handle in the current scope's runtime, else in the installed one.
     ///
-    /// # Errors  There is none, or it has no dependency of this name.
+    /// # Errors  There is no runtime, or it has no dependency of this name.
     #[inline]
     pub fn client<E>(&self) -> Result<AnyClient, CallError<E>> {
         match self.kept(ambient::present_id()) {
             Some(shared) => Ok(AnyClient { shared }),
             None => match ambient::present() {
                 Some(runtime) => self.look_up(&runtime),
-                None => Err(self.absent(Absence::NoRuntime)),
+                None => Err(self.absent(NotExecutedReason::NoRuntime)),
             },
         }
     }
 
-    /// The handle in this runtime.
+    /// Returns the handle in this runtime.
     ///
-    /// # Errors  It has no dependency of this name.
+    /// # Errors  The runtime has no dependency of this name.
     #[inline]
     pub fn client_in<E>(&self, runtime: &Runtime) -> Result<AnyClient, CallError<E>> {
         match self.kept(runtime.id()) {
@@ -82,15 +82,15 @@ impl Site {
         let kept = self.kept.load();
         let shared = kept.as_ref().filter(|kept| kept.runtime == runtime)?;
         let shared = shared.shared.upgrade()?;
-        // One that was taken out may have come back by its name.
+        // A removed dependency may have been started again under its name.
         (shared.route() != Route::Stopped).then_some(shared)
     }
 
     #[cold]
     fn look_up<E>(&self, runtime: &Runtime) -> Result<AnyClient, CallError<E>> {
         let client = runtime.any_client(self.name);
-        let client = client.ok_or_else(|| self.absent(Absence::NotStarted))?;
-        self.kept.store(Some(Arc::new(Kept {
+        let client = client.ok_or_else(|| self.absent(NotExecutedReason::NotStarted))?;
+        self.kept.store(Some(Arc::new(CachedHandle {
             runtime: runtime.id(),
             shared: Arc::downgrade(&client.shared),
         })));
@@ -98,7 +98,7 @@ impl Site {
     }
 
     #[cold]
-    fn absent<E>(&self, reason: Absence) -> CallError<E> {
+    fn absent<E>(&self, reason: NotExecutedReason) -> CallError<E> {
         CallError::NotExecuted {
             dependency: Arc::from(self.name),
             reason,
@@ -107,14 +107,14 @@ impl Site {
     }
 }
 
-/// A name that an attribute gives and that nobody has configured.
+/// A name that an attribute gives and that is not configured.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct UnknownName {
     /// The name.
     pub name: String,
-    /// Where it stands: the file, as the compiler was given it, and the line.
+    /// The place of the attribute: the file, as passed to the compiler, and the line.
     pub place: String,
-    /// The known name that is most like it, if one is.
+    /// The most similar known name, if one is similar enough.
     pub near: Option<String>,
 }
 
@@ -128,7 +128,7 @@ impl fmt::Display for UnknownName {
     }
 }
 
-/// All of them in one line.
+/// Lists all of them in one line.
 pub(crate) fn list(names: &[UnknownName]) -> String {
     let each: Vec<String> = names.iter().map(UnknownName::to_string).collect();
     let are = if names.len() == 1 {
@@ -139,7 +139,7 @@ pub(crate) fn list(names: &[UnknownName]) -> String {
     format!("{are} neither configured nor started: {}", each.join("; "))
 }
 
-/// The word that was probably meant.
+/// Returns the most similar word, if one is similar enough.
 fn nearest<'w>(given: &str, words: impl Iterator<Item = &'w String>) -> Option<String> {
     let limit = 1 + given.len() / 4;
     let near = words.map(|word| (strsim::levenshtein(given, word), word));
@@ -148,14 +148,15 @@ fn nearest<'w>(given: &str, words: impl Iterator<Item = &'w String>) -> Option<S
 }
 
 impl Runtime {
-    /// Makes this runtime the one of the whole process: functions under the attribute go to it
-    /// from every thread, unless they are in the scope of another one ([`Runtime::enter`]) or name
-    /// one. Starts what [`Runtime::start_protected`] starts, for those functions.
+    /// Makes this runtime the implicit one of the whole process: functions under the attribute use
+    /// it from every thread, unless they are in the scope of another runtime ([`Runtime::enter`])
+    /// or name one. Starts the dependencies of those functions, as [`Runtime::start_protected`]
+    /// does.
     ///
-    /// Start the dependencies that have workers before. The process does not keep the runtime
-    /// alive; when it has gone another one may be installed.
+    /// Start the dependencies that have workers first. The process does not keep the runtime alive.
+    /// Once it is gone, another one may be installed.
     ///
-    /// # Errors  Another one is installed; or as [`Runtime::start_protected`].
+    /// # Errors  Another runtime is installed; or as [`Runtime::start_protected`].
     pub async fn install(&self) -> Result<(), StartError> {
         if ambient::is_taken() {
             return Err(StartError::AlreadyInstalled);
@@ -164,23 +165,23 @@ impl Runtime {
         ambient::install(self)
     }
 
-    /// Starts the dependencies that attributes of this program name, that are configured, and that
-    /// nobody has started yet: without workers, as
-    /// [`NewDependency::start`](crate::NewDependency::start) does. For programs that hand their
-    /// runtime around; others have [`Runtime::install`].
+    /// Starts, without workers, the dependencies that attributes of this program name, that are
+    /// configured, and that are not running yet, as
+    /// [`NewDependency::start`](crate::NewDependency::start) does. For programs that pass their
+    /// runtime around; others use [`Runtime::install`].
     ///
-    /// # Errors  A name is neither configured nor running; all of them are listed, with their
+    /// # Errors  A name is neither configured nor running: all such names are listed with their
     /// places, and nothing is started. Or as `NewDependency::start`.
     pub async fn start_protected(&self) -> Result<(), StartError> {
         self.start_sites(|_| true).await
     }
 
-    async fn start_sites(&self, counts: impl Fn(&Site) -> bool) -> Result<(), StartError> {
+    async fn start_sites(&self, counts: impl Fn(&CallSite) -> bool) -> Result<(), StartError> {
         let sites = inventory::iter::<Collected>.into_iter().map(|one| one.0);
         let running = self.running();
         let configured = self.configured();
         let is_known = |name: &str| running.contains(name) || configured.contains(name);
-        let (known, unknown): (Vec<&Site>, Vec<&Site>) = sites
+        let (known, unknown): (Vec<&CallSite>, Vec<&CallSite>) = sites
             .filter(|site| counts(site))
             .partition(|site| is_known(site.name));
         if !unknown.is_empty() {
@@ -202,7 +203,7 @@ impl Runtime {
         idle.retain(|name| !running.contains(*name));
         for name in idle {
             match self.dependency(name).start().await {
-                // Somebody was faster.
+                // Another task has started it meanwhile.
                 Ok(_) | Err(StartError::AlreadyRegistered { .. }) => {}
                 Err(error) => return Err(error),
             }

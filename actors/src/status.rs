@@ -1,4 +1,4 @@
-//! How a dependency is at one moment, for operators and tests. It changes nothing.
+//! The status of a dependency at one moment, for operators and tests. Reading it changes nothing.
 
 use std::fmt;
 use std::sync::atomic::Ordering;
@@ -6,83 +6,83 @@ use std::time::Duration;
 
 use breakerbox_policy::supervision::StopCause;
 use breakerbox_policy::{
-    ChaosSettings, Counts, HalfOpenView, Override, OverrideMode, PauseReason, State, Tally, Time,
-    View,
+    ChaosSettings, Counts, EndedPermits, HalfOpenView, Override, OverrideMode, PauseReason, State,
+    Time, View,
 };
 
-use crate::client::{Core, Slot};
+use crate::client::{Core, WorkerSlot};
 use crate::counts::CountsView;
 use crate::dependency::{Dependency, Route};
 use crate::supervisor::Condition;
 use crate::totals::{LatencyView, TotalsView};
 
-/// A dependency at one moment.
+/// The status of a dependency at one moment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DependencyStatus {
-    /// Its name.
+    /// The dependency's name.
     pub name: String,
     /// The breaker's automatic state.
     pub state: State,
-    /// What lies over it.
+    /// The manual override on top of it.
     pub overridden: Option<Override>,
     /// The breaker's generation.
     pub generation: u64,
-    /// When the state began.
+    /// Time at which the state began.
     pub since: Time,
-    /// Why it did.
+    /// The reason for the state.
     pub reason: String,
-    /// How long calls will be refused, if they are and it is known.
+    /// Time for which calls will be refused, if they are and it is known.
     pub retry_after: Option<Duration>,
-    /// What the window holds.
+    /// The contents of the window.
     pub window: Counts,
-    /// The half-open period, while there is one.
+    /// The current half-open period, if there is one.
     pub half_open: Option<HalfOpenView>,
-    /// What the breaker counted over its life.
-    pub tally: Tally,
-    /// What became of the calls.
+    /// The breaker's counters over its lifetime.
+    pub tally: EndedPermits,
+    /// The results of the calls.
     pub totals: TotalsView,
-    /// What became of the attempts, and why calls were refused.
+    /// The results of the attempts, and the reasons for refusals.
     pub counts: CountsView,
-    /// How long they took.
+    /// The latencies of the attempts.
     pub latency: LatencyView,
-    /// Calls at the dependency.
+    /// Calls in flight.
     pub in_flight: u32,
-    /// Calls that may be there at once now: `max_concurrent`, or less by an adaptive limit.
+    /// Current maximum of calls in flight: `max_concurrent`, or less if an adaptive limit is set.
     pub limit: u32,
-    /// Writes at the dependency.
+    /// Writes in flight.
     pub writes: u32,
-    /// Calls that wait for a place.
+    /// Calls that wait for a bulkhead slot.
     pub queued: u32,
     /// The workers, in order.
     pub workers: Vec<WorkerStatus>,
-    /// Fallbacks by name, and how often each answered.
+    /// Fallbacks by name, each with its number of answers.
     pub fallbacks: Vec<(String, u64)>,
-    /// Whether it is kept down after too many crashes.
+    /// True if the dependency is parked after too many crashes.
     pub parked: bool,
-    /// The pause that it asked for, while there is one, and how long it lasts.
+    /// The current pause that the dependency asked for, if there is one, with its remaining time.
     pub paused: Option<(PauseReason, Duration)>,
-    /// The breakers of its keys, by key.
+    /// The breakers of the dependency's keys, by key.
     pub keys: Vec<KeyStatus>,
-    /// Faults that are made on purpose now.
+    /// The faults injected at present.
     pub chaos: Option<ChaosSettings>,
-    /// How well it does, and why not better.
+    /// The dependency's health, with the reason if it is not `Ok`.
     pub health: Health,
 }
 
-/// How well a dependency does. Only its own answers make it `Ok`: what its fallbacks answer shows
-/// that callers are served, never that it works.
+/// The health of a dependency. Only its own answers make it `Ok`: answers of its fallbacks show
+/// that callers are served, never that the dependency works.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
-    /// It answers by itself.
+    /// The dependency itself answers.
     Ok,
-    /// Its callers are answered by fallbacks, or it is only being tried again.
+    /// Fallbacks answer the callers, or the dependency is only being probed.
     Degraded {
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// Its callers get errors.
+    /// The callers get errors.
     Down {
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }
@@ -97,20 +97,20 @@ impl fmt::Display for Health {
     }
 }
 
-/// A worker at one moment.
+/// The status of a worker at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerStatus {
-    /// Its number, from 1.
+    /// The worker's number, from 1.
     pub id: u32,
-    /// Whether it takes calls.
+    /// True if the worker takes calls.
     pub running: bool,
-    /// Which of its lives, from 1; 0 before the first.
+    /// The number of its incarnation, from 1; 0 before the first.
     pub incarnation: u64,
-    /// How often its supervisor started it again.
+    /// Number of restarts by its supervisor.
     pub restarts: u64,
-    /// How its latest life ended.
+    /// The cause of the latest incarnation's end.
     pub last_exit: Option<StopCause>,
-    /// When its next life begins, if that is known and it is down.
+    /// Wait until the next incarnation, if the worker is down and the time is known.
     pub back_in: Option<Duration>,
 }
 
@@ -120,7 +120,8 @@ impl DependencyStatus {
         let now = shared.clock.now();
         let circuit = &shared.circuit;
         let mut machine = circuit.lock();
-        // Counted at the gate, and not told yet. They cannot move the breaker.
+        // Counted at the gate, but not reported yet. These successes cannot change the breaker's
+        // state.
         crate::breaker::take_in_counted(&mut machine, circuit, now);
         let view = machine.view(now);
         let workers = core.workers.iter().zip(1..).map(|(slot, id)| {
@@ -167,23 +168,23 @@ impl DependencyStatus {
     }
 }
 
-/// The breaker of one key at one moment.
+/// The status of one key's breaker at one moment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KeyStatus {
     /// The key.
     pub key: String,
-    /// Its breaker's automatic state.
+    /// The breaker's automatic state.
     pub state: State,
-    /// What lies over it.
+    /// The manual override on top of it.
     pub overridden: Option<Override>,
-    /// Why it is in that state.
+    /// The reason for the state.
     pub reason: String,
-    /// How long its calls will be refused, if they are and it is known.
+    /// Time for which the key's calls will be refused, if they are and it is known.
     pub retry_after: Option<Duration>,
-    /// What its window holds.
+    /// The contents of the window.
     pub window: Counts,
-    /// What it counted since the key came, or came back.
-    pub tally: Tally,
+    /// The counters since the key was added, or added again.
+    pub tally: EndedPermits,
 }
 
 fn key_statuses<D: Dependency>(core: &Core<D>, now: Time) -> Vec<KeyStatus> {
@@ -205,10 +206,10 @@ fn key_statuses<D: Dependency>(core: &Core<D>, now: Time) -> Vec<KeyStatus> {
     all
 }
 
-/// What is wrong, the gravest first, and whether anybody stands in.
+/// Returns the health: the most serious problem first, rated by the presence of fallbacks.
 fn health<D: Dependency>(core: &Core<D>, view: &View<'_>) -> Health {
     let shared = &core.shared;
-    let running = |slot: &Slot<D>| slot.mail.health.condition() == Condition::Running;
+    let running = |slot: &WorkerSlot<D>| slot.mail.health.condition() == Condition::Running;
     let served = shared.outage.load(Ordering::Relaxed);
     let refused = match (view.overridden, view.state) {
         (Some(set), _) if set.mode == OverrideMode::ForcedOpen => Some(set.reason.clone()),
@@ -228,7 +229,7 @@ fn health<D: Dependency>(core: &Core<D>, view: &View<'_>) -> Health {
         }),
     };
     match wrong {
-        // Closures may have fallbacks of their own, which only show when they answer.
+        // Closures may have fallbacks of their own, which are known only once they answer.
         Some(reason)
             if core.fallbacks.is_empty() && served == 0 || shared.route() == Route::Stopped =>
         {

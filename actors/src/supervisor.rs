@@ -1,7 +1,7 @@
 //! The supervisor actor: starts, watches, restarts and stops children by OTP's rules.
 //!
-//! The rules are the kernel's [`Supervision`] machine; this actor carries its actions out and
-//! tells it what happened. No call queues here, and it never waits: every delay is a timer.
+//! The rules are the kernel's [`Supervision`] machine. This actor executes the machine's actions
+//! and reports events to it. No call queues here, and it never waits: every delay is a timer.
 
 mod driver;
 
@@ -28,7 +28,7 @@ use std::time::Duration;
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message, WrapFuture};
 use breakerbox_policy::Time;
 use breakerbox_policy::supervision::{
-    Action, ChildId, ChildSpec, ChildState, CommandError, Event, StopCause, Supervision, Ticket,
+    Action, ChildId, ChildSpec, ChildState, CommandError, CommandId, Event, StopCause, Supervision,
     TimerId,
 };
 use futures_channel::mpsc;
@@ -36,29 +36,31 @@ use tokio::sync::oneshot;
 
 use crate::clock::{Clock, random};
 use crate::event::{EventBus, EventKind};
-use crate::record::Record;
+use crate::record::OutcomeRecorder;
 
-pub(crate) use child::{ActorBody, Place};
+pub(crate) use child::{ActorBody, DriverPlacement};
 pub(crate) use child::{Body, ChildHooks};
 pub use child::{Child, ChildRef};
-pub(crate) use driver::{DriverCommand, DriverNews, DriverQueue, Mailslot, Manner, Plain, Tell};
+pub(crate) use driver::{
+    DriverCommand, DriverNews, DriverQueue, NoPollHook, PollHook, StableMailbox, Tell,
+};
 pub use group::{ChildStatus, Group, GroupRef};
 pub(crate) use health::Condition;
-pub(crate) use home::Homes;
-pub(crate) use life::{Life, Readiness, caught, panic_report, remember_panics};
+pub(crate) use home::Threads;
+pub(crate) use life::{Incarnation, Readiness, caught, panic_report, remember_panics};
 pub use tree::TreeNode;
 pub(crate) use watch::Watchers;
-pub use watch::{Terminated, Watch};
+pub use watch::{DeathWatch, Terminated};
 
 thread_local! {
     /// The cause that the actor being polled declared for its own end.
     static DECLARED: RefCell<Option<StopCause>> = const { RefCell::new(None) };
 }
 
-/// Ends the supervised actor of this context, for this cause.
+/// Ends the supervised actor of this context with this cause.
 ///
-/// `ctx.stop()` alone is a normal end. With [`StopCause::Failed`] an actor that cannot go on says
-/// so, and a transient child is restarted.
+/// `ctx.stop()` alone is a normal end. With [`StopCause::Failed`] an actor declares that it cannot
+/// go on, and a transient child is restarted.
 pub fn end_with<A: Actor<Context = Context<A>>>(ctx: &mut Context<A>, cause: StopCause) {
     DECLARED.with(|declared| *declared.borrow_mut() = Some(cause));
     ctx.stop();
@@ -68,7 +70,7 @@ fn take_declared_end() -> Option<StopCause> {
     DECLARED.with(|declared| declared.borrow_mut().take())
 }
 
-/// A child's name under those of the groups around it.
+/// Joins the path of the groups around a child and its name.
 fn join(path: &str, name: &str) -> Arc<str> {
     if path.is_empty() {
         Arc::from(name)
@@ -77,59 +79,59 @@ fn join(path: &str, name: &str) -> Arc<str> {
     }
 }
 
-/// What every supervisor of a runtime needs.
+/// The context that all supervisors of a runtime share.
 #[derive(Clone)]
-pub(crate) struct Surroundings {
+pub(crate) struct SupervisorContext {
     pub(crate) clock: Clock,
     pub(crate) events: EventBus,
-    pub(crate) homes: Homes,
+    pub(crate) homes: Threads,
     pub(crate) watchers: Watchers,
-    pub(crate) recorder: Option<Arc<dyn Record>>,
+    pub(crate) recorder: Option<Arc<dyn OutcomeRecorder>>,
 }
 
 /// One incarnation of a supervisor.
 pub(crate) struct Supervisor {
     name: Arc<str>,
-    around: Surroundings,
-    life: Rc<Life>,
+    around: SupervisorContext,
+    life: Rc<Incarnation>,
     machine: Supervision,
-    children: HashMap<ChildId, Entry>,
-    /// Children that were asked for and that the machine has not started yet. It may put them
-    /// off, and it may refuse them: the ticket says which is which.
+    children: HashMap<ChildId, ChildEntry>,
+    /// Children that were requested and that the machine has not started yet. The machine may
+    /// postpone or refuse a request; the command id in its reply identifies it.
     arriving: Vec<Arrival>,
-    tickets: HashMap<Ticket, oneshot::Sender<Result<Option<ChildId>, CommandError>>>,
+    tickets: HashMap<CommandId, oneshot::Sender<Result<Option<ChildId>, CommandError>>>,
     last_ticket: u64,
     stop_told: bool,
 }
 
-/// A child on its way in.
+/// A child that was requested and not started yet.
 struct Arrival {
-    ticket: Ticket,
+    ticket: CommandId,
     name: String,
     body: Arc<dyn Body>,
 }
 
-struct Entry {
+struct ChildEntry {
     subject: Arc<str>,
     body: Arc<dyn Body>,
     commands: Option<mpsc::UnboundedSender<DriverCommand>>,
     incarnation: u64,
-    /// When its next life begins, once that has been made known.
+    /// The announced start of its next incarnation.
     waits_until: Option<Time>,
-    /// How its latest life ended, until those who watch it have been told.
+    /// Cause of its latest end, until its watchers have been notified.
     last_end: Option<StopCause>,
 }
 
-/// Something a driver of a child tells.
+/// A report from a child's driver.
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Told {
+struct DriverReport {
     child: ChildId,
     incarnation: u64,
     news: DriverNews,
 }
 
-/// What may be asked of a supervisor.
+/// A request to a supervisor.
 pub(crate) enum Request {
     Add(ChildSpec, Arc<dyn Body>),
     Terminate(String),
@@ -137,7 +139,7 @@ pub(crate) enum Request {
     Delete(String),
 }
 
-/// A request with a way to answer it.
+/// A request, with the sender for its reply.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Ask {
@@ -145,18 +147,18 @@ pub(crate) struct Ask {
     pub(crate) reply: oneshot::Sender<Result<Option<ChildId>, CommandError>>,
 }
 
-/// Asks how the children are.
+/// Asks for the status of the children.
 #[derive(Message)]
 #[rtype(result = "Vec<ChildStatus>")]
-pub(crate) struct Survey;
+pub(crate) struct ListChildren;
 
 impl Supervisor {
     pub(crate) fn new(
         name: Arc<str>,
-        around: Surroundings,
+        around: SupervisorContext,
         machine: Supervision,
         bodies: impl IntoIterator<Item = (String, Arc<dyn Body>)>,
-        life: &Rc<Life>,
+        life: &Rc<Incarnation>,
     ) -> Self {
         life.set_readiness(Readiness::Starting);
         let mut supervisor = Self {
@@ -178,8 +180,8 @@ impl Supervisor {
         supervisor
     }
 
-    /// Enters a child that the machine starts for the first time. Requests for one name are
-    /// answered in their order, so the first that is left is the one that was granted.
+    /// Registers a child that the machine starts for the first time. Requests for the same name are
+    /// answered in order, so the first remaining one is the one that was granted.
     fn enter_arrival(&mut self, id: ChildId) {
         if self.children.contains_key(&id) {
             return;
@@ -194,7 +196,7 @@ impl Supervisor {
     }
 
     fn enter(&mut self, id: ChildId, name: &str, body: Arc<dyn Body>) {
-        let entry = Entry {
+        let entry = ChildEntry {
             subject: join(&self.name, name),
             body,
             commands: None,
@@ -205,7 +207,7 @@ impl Supervisor {
         self.children.insert(id, entry);
     }
 
-    /// Tells the machine and carries out what it answers.
+    /// Reports an event to the machine and executes the resulting actions.
     fn on(&mut self, event: Event, ctx: &mut Context<Self>) {
         let actions = self
             .machine
@@ -238,13 +240,13 @@ impl Supervisor {
             Action::Forget { child } => {
                 if let Some(mut entry) = self.children.remove(&child) {
                     entry.body.hooks().gone();
-                    entry.mourn(&self.around.watchers);
+                    entry.notify_watchers(&self.around.watchers);
                 }
             }
             Action::Reply { ticket, result } => {
                 self.arriving.retain(|arrival| arrival.ticket != ticket);
                 if let Some(reply) = self.tickets.remove(&ticket) {
-                    // Who asked may be gone.
+                    // The requester may be gone.
                     let _ = reply.send(result);
                 }
             }
@@ -259,7 +261,7 @@ impl Supervisor {
             return;
         };
         entry.incarnation = incarnation;
-        self.around.watchers.greet(&entry.subject);
+        self.around.watchers.mark_alive(&entry.subject);
         let alive = entry
             .commands
             .as_ref()
@@ -269,7 +271,7 @@ impl Supervisor {
                 Ok(commands) => entry.commands = Some(commands),
                 Err(why) => {
                     let news = DriverNews::StartFailed(StopCause::Failed(why));
-                    ctx.notify(Told {
+                    ctx.notify(DriverReport {
                         child,
                         incarnation,
                         news,
@@ -287,7 +289,7 @@ impl Supervisor {
             .get(&child)
             .and_then(|one| one.commands.as_ref());
         if let Some(commands) = commands {
-            // A driver that is gone has told its end already.
+            // A driver that is gone has reported its end already.
             let _ = commands.unbounded_send(command);
         }
     }
@@ -310,7 +312,7 @@ impl Supervisor {
         }
         for entry in self.children.values_mut() {
             entry.body.hooks().gone();
-            entry.mourn(&self.around.watchers);
+            entry.notify_watchers(&self.around.watchers);
         }
         if self.life.readiness() == Readiness::Starting && !cause.is_normal() {
             self.life.set_readiness(Readiness::Failed(cause));
@@ -319,8 +321,8 @@ impl Supervisor {
         }
     }
 
-    /// Tells those who watch a child that has ended for good (rule SUP-5), and everyone when a
-    /// child will be back.
+    /// Notifies the watchers of each child that has ended for good (rule SUP-5), and announces the
+    /// restart time of each child in backoff.
     fn announce(&mut self) {
         let now = self.around.clock.now();
         for child in self.machine.children() {
@@ -333,7 +335,7 @@ impl Supervisor {
                     if child.state == ChildState::Stopped && entry.last_end.is_some() {
                         entry.body.hooks().stopped();
                     }
-                    entry.mourn(&self.around.watchers);
+                    entry.notify_watchers(&self.around.watchers);
                 }
                 ChildState::Waiting { until } if entry.waits_until != Some(until) => {
                     entry.waits_until = Some(until);
@@ -347,7 +349,7 @@ impl Supervisor {
         }
     }
 
-    /// Looks for a child that blocks its thread, and gives its queue to a new driver.
+    /// Checks for a child that blocks its thread, and gives its queue to a new driver.
     fn look_for_stuck(&mut self, child: ChildId, ctx: &mut Context<Self>) {
         let Some(entry) = self.children.get_mut(&child) else {
             return;
@@ -376,19 +378,19 @@ impl Supervisor {
     }
 }
 
-/// Puts a child's driver where the child lives.
+/// Spawns a child's driver on the child's thread.
 fn spawn_driver(
-    homes: &Homes,
-    entry: &Entry,
+    homes: &Threads,
+    entry: &ChildEntry,
     child: ChildId,
     ctx: &mut Context<Supervisor>,
 ) -> Result<mpsc::UnboundedSender<DriverCommand>, String> {
     let (commands, inbox) = mpsc::unbounded();
-    // The address of this incarnation, not the stable one: the next incarnation of this
-    // supervisor numbers its children anew.
+    // The address of this incarnation, not the stable one: the next incarnation of this supervisor
+    // numbers its children anew.
     let me = ctx.address();
     let tell: Tell = Box::new(move |incarnation, news| {
-        me.do_send(Told {
+        me.do_send(DriverReport {
             child,
             incarnation,
             news,
@@ -415,11 +417,11 @@ impl Actor for Supervisor {
     }
 }
 
-impl Handler<Told> for Supervisor {
+impl Handler<DriverReport> for Supervisor {
     type Result = ();
 
-    fn handle(&mut self, told: Told, ctx: &mut Context<Self>) {
-        let Told {
+    fn handle(&mut self, told: DriverReport, ctx: &mut Context<Self>) {
+        let DriverReport {
             child,
             incarnation,
             news,
@@ -444,9 +446,9 @@ impl Handler<Told> for Supervisor {
     }
 }
 
-impl Entry {
-    /// Tells those who watch this child of its end, if it has not been told.
-    fn mourn(&mut self, watchers: &Watchers) {
+impl ChildEntry {
+    /// Notifies the watchers of this child's end, if not done yet.
+    fn notify_watchers(&mut self, watchers: &Watchers) {
         if let Some(cause) = self.last_end.take() {
             let notice = Terminated {
                 name: self.subject.to_string(),
@@ -457,7 +459,7 @@ impl Entry {
         }
     }
 
-    /// Makes events of what a driver told.
+    /// Emits the events of a driver's report.
     fn note(&mut self, events: &EventBus, incarnation: u64, news: &DriverNews) {
         match news {
             DriverNews::Started => {
@@ -480,7 +482,7 @@ impl Handler<Ask> for Supervisor {
 
     fn handle(&mut self, ask: Ask, ctx: &mut Context<Self>) {
         self.last_ticket += 1;
-        let ticket = Ticket(self.last_ticket);
+        let ticket = CommandId(self.last_ticket);
         self.tickets.insert(ticket, ask.reply);
         let event = match ask.request {
             Request::Add(spec, body) => {
@@ -499,20 +501,20 @@ impl Handler<Ask> for Supervisor {
     }
 }
 
-impl Handler<Survey> for Supervisor {
-    type Result = actix::MessageResult<Survey>;
+impl Handler<ListChildren> for Supervisor {
+    type Result = actix::MessageResult<ListChildren>;
 
-    fn handle(&mut self, _: Survey, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, _: ListChildren, _: &mut Context<Self>) -> Self::Result {
         let status = self.machine.children().map(ChildStatus::from).collect();
         actix::MessageResult(status)
     }
 }
 
-/// How a supervisor is driven: it stops its children before it stops.
+/// The poll hook of a supervisor: it stops its children before it stops.
 #[derive(Debug)]
 pub(crate) struct SupervisorManner;
 
-impl Manner<Supervisor> for SupervisorManner {
+impl PollHook<Supervisor> for SupervisorManner {
     const DRAINS: bool = true;
 
     fn poll(

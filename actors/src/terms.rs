@@ -12,7 +12,7 @@ use breakerbox_policy::{DependencySettings, WhenAllDown};
 /// # Units   Both timeouts in whole milliseconds of 25 bits, 9 hours; 0 for none. Settings that do
 /// not fit are looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Terms {
+pub(crate) struct CallSettings {
     pub(crate) attempt: Option<Duration>,
     pub(crate) total: Option<Duration>,
     pub(crate) max_attempts: u32,
@@ -37,7 +37,7 @@ const WAITS: u64 = 4 << FLAGS;
 /// The word of settings that do not fit: no call has 0 attempts.
 const DOES_NOT_FIT: u64 = 0;
 
-impl Terms {
+impl CallSettings {
     pub(crate) fn of(settings: &DependencySettings) -> Self {
         let retry = &settings.retry;
         Self {
@@ -115,7 +115,7 @@ mod tests {
             flags in any::<[bool; 3]>(),
         ) {
             let [is_hedged, last_resort, waits_on_open] = flags;
-            let terms = Terms {
+            let terms = CallSettings {
                 attempt, total, max_attempts, is_hedged, last_resort, waits_on_open,
             };
             let fits = |span: Option<Duration>| span.is_none_or(|span| {
@@ -123,21 +123,21 @@ mod tests {
                 span <= hours && span.subsec_nanos() % 1_000_000 == 0
             });
             let expected = fits(attempt) && fits(total) && max_attempts < 256;
-            prop_assert_eq!(Terms::from_word(terms.word()), expected.then_some(terms));
+            prop_assert_eq!(CallSettings::from_word(terms.word()), expected.then_some(terms));
         }
     }
 
     #[test]
     fn cfg_2_usual_settings_fit() {
-        let usual = Terms::of(&DependencySettings::default());
-        assert_eq!(Terms::from_word(usual.word()), Some(usual));
+        let usual = CallSettings::of(&DependencySettings::default());
+        assert_eq!(CallSettings::from_word(usual.word()), Some(usual));
         let longest = Some(Duration::from_millis(MILLIS_MASK));
-        let most = Terms {
+        let most = CallSettings {
             attempt: longest,
             total: longest,
             max_attempts: 255,
             ..usual
         };
-        assert_eq!(Terms::from_word(most.word()), Some(most));
+        assert_eq!(CallSettings::from_word(most.word()), Some(most));
     }
 }

@@ -36,9 +36,9 @@ use crate::runtime::{Runtime, RuntimeSettings};
 
 /// Runs a test on one thread with an actix system and with tokio's time paused.
 ///
-/// Time passes only when every task waits: a sleep of an hour takes no time.
+/// Time advances only when every task waits: a sleep of an hour takes no time.
 ///
-/// # Panics  When the test does, or when no runtime can be made.
+/// # Panics  If the test panics, or if no runtime can be built.
 pub fn run_paused<F: Future>(test: impl FnOnce() -> F) -> F::Output {
     let paused = || {
         tokio::runtime::Builder::new_current_thread()
@@ -50,7 +50,7 @@ pub fn run_paused<F: Future>(test: impl FnOnce() -> F) -> F::Output {
     System::with_tokio_rt(paused).block_on(test())
 }
 
-/// A runtime for a test, which [`TestRuntime::finish`] checks for leaks.
+/// A runtime for a test; [`TestRuntime::finish`] checks it for leaks.
 #[derive(Debug)]
 pub struct TestRuntime {
     runtime: Runtime,
@@ -58,17 +58,16 @@ pub struct TestRuntime {
 }
 
 impl TestRuntime {
-    /// A runtime on tokio's clock.
+    /// Starts a runtime on tokio's clock.
     ///
-    /// # Panics  When it cannot be started.
+    /// # Panics  If it cannot be started.
     pub async fn start() -> Self {
         Self::with(RuntimeSettings::default()).await
     }
 
-    /// A runtime with these settings, on tokio's clock: the one that they give, or one that starts
-    /// now.
+    /// Starts a runtime with these settings: on their clock, else on a tokio clock that starts now.
     ///
-    /// # Panics  When it cannot be started.
+    /// # Panics  If it cannot be started.
     pub async fn with(settings: RuntimeSettings) -> Self {
         let settings = RuntimeSettings {
             clock: settings.clock.or_else(|| Some(Clock::tokio())),
@@ -82,10 +81,10 @@ impl TestRuntime {
         }
     }
 
-    /// Shuts the runtime down and checks that nothing is left: every call has ended, and the
-    /// books add up (rule CALL-1).
+    /// Shuts the runtime down and checks for leaks: every call has ended, and the totals add up
+    /// (rule CALL-1).
     ///
-    /// # Panics  When something is left.
+    /// # Panics  If anything is left.
     pub async fn finish(mut self) {
         self.finished = true;
         self.runtime.shutdown().await;
@@ -102,7 +101,7 @@ impl TestRuntime {
         }
     }
 
-    /// The breaker's moves so far: dependency, from, to.
+    /// Returns the breakers' transitions so far: dependency, from, to.
     #[must_use]
     pub fn transitions(&self) -> Vec<(String, State, State)> {
         let moves = |event: Event| match event.kind {
@@ -115,9 +114,9 @@ impl TestRuntime {
         events.into_iter().filter_map(moves).collect()
     }
 
-    /// Waits for an event of this kind; it may have happened already.
+    /// Waits for an event that matches; it may already have happened.
     ///
-    /// # Panics  When a virtual hour passes without one.
+    /// # Panics  If a virtual hour passes without one.
     pub async fn event(&self, wanted: impl Fn(&Event) -> bool) -> Event {
         let mut stream = self.runtime.events();
         if let Some(found) = self.runtime.events_since(0).into_iter().find(&wanted) {
@@ -155,22 +154,22 @@ impl Drop for TestRuntime {
     }
 }
 
-/// What a scripted dependency does with a call.
+/// The reaction of a scripted dependency to a call.
 pub enum Reaction<T> {
-    /// It answers.
+    /// Answers.
     Answer(T),
-    /// It fails.
+    /// Fails.
     Fail(ScriptedError),
-    /// It waits, and then does something.
+    /// Waits, then reacts.
     After(Duration, Box<Reaction<T>>),
-    /// It never answers.
+    /// Never answers.
     Hang,
-    /// It panics.
+    /// Panics.
     Panic(&'static str),
 }
 
 impl<T> Reaction<T> {
-    /// The same, later.
+    /// Returns the same reaction after a wait.
     #[must_use]
     pub fn after(self, wait: Duration) -> Self {
         Self::After(wait, Box::new(self))
@@ -189,24 +188,24 @@ impl<T> fmt::Debug for Reaction<T> {
     }
 }
 
-/// An error of a scripted dependency, with what it counts for.
+/// An error of a scripted dependency, with its classification.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("{message}")]
 pub struct ScriptedError {
-    /// Its text.
+    /// The error text.
     pub message: String,
-    /// Its class.
+    /// The error's class.
     pub class: Class,
-    /// Its hint.
+    /// The hint on the wait before a retry.
     pub retry_after: Option<Duration>,
-    /// What went wrong; then the settings say what it counts for.
+    /// The symptom; if set, the settings decide its class.
     pub symptom: Option<Symptom>,
-    /// Whether it is a quota that is used up.
+    /// True if a quota is used up.
     pub quota_used_up: bool,
 }
 
 impl ScriptedError {
-    /// An error of this class.
+    /// Creates an error of this class.
     #[must_use]
     pub fn new(class: Class, message: impl Into<String>) -> Self {
         Self {
@@ -218,7 +217,7 @@ impl ScriptedError {
         }
     }
 
-    /// An error with this symptom.
+    /// Creates an error with this symptom.
     #[must_use]
     pub fn symptom(symptom: Symptom) -> Self {
         Self {
@@ -227,13 +226,13 @@ impl ScriptedError {
         }
     }
 
-    /// A throttle.
+    /// Creates a throttling error.
     #[must_use]
     pub fn throttled() -> Self {
         Self::new(Class::Throttled, "too many requests")
     }
 
-    /// A quota that is used up.
+    /// Creates an error for a used-up quota.
     #[must_use]
     pub fn quota_used_up() -> Self {
         Self {
@@ -242,7 +241,7 @@ impl ScriptedError {
         }
     }
 
-    /// The same, with a hint on how long to wait.
+    /// Returns the same error, with a hint on the wait before a retry.
     #[must_use]
     pub fn retry_after(self, wait: Duration) -> Self {
         Self {
@@ -251,7 +250,7 @@ impl ScriptedError {
         }
     }
 
-    /// A failure of the dependency.
+    /// Creates a failure of the dependency.
     #[must_use]
     pub fn failure(message: impl Into<String>) -> Self {
         Self::new(Class::Failure, message)
@@ -260,14 +259,14 @@ impl ScriptedError {
 
 type React<Q, T> = dyn Fn(Q, u64) -> Reaction<T> + Send + Sync;
 
-/// Says what a dependency does with each call, and counts the calls that reach it.
+/// The reactions of a dependency to its calls, and a counter of the calls that reach it.
 pub struct Script<Q, T> {
     react: Arc<React<Q, T>>,
     calls: Arc<AtomicU64>,
 }
 
 impl<Q, T> Script<Q, T> {
-    /// A script: given the request and the number of the call, from 1, what happens.
+    /// Creates a script from a function of the request and the number of the call, from 1.
     pub fn new(react: impl Fn(Q, u64) -> Reaction<T> + Send + Sync + 'static) -> Self {
         Self {
             react: Arc::new(react),
@@ -275,7 +274,7 @@ impl<Q, T> Script<Q, T> {
         }
     }
 
-    /// A dependency that follows it. All its dependencies count together.
+    /// Returns a dependency that follows the script. All its dependencies share one counter.
     #[must_use]
     pub fn dependency(&self) -> Scripted<Q, T> {
         Scripted {
@@ -283,7 +282,7 @@ impl<Q, T> Script<Q, T> {
         }
     }
 
-    /// Calls that have reached it.
+    /// Returns the number of calls that have reached it.
     #[must_use]
     pub fn calls(&self) -> u64 {
         self.calls.load(Ordering::Acquire)

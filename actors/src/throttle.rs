@@ -1,6 +1,6 @@
-//! The pause of a dependency that asked for less traffic, as all its callers see it.
+//! Pause of a dependency that asked for less traffic, shared by all its callers.
 //!
-//! The kernel decides how long it is (rule LIM-1). Here its end is one word that everyone reads.
+//! The kernel decides its length (rule LIM-1). This module publishes its end as one atomic word.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,20 +17,21 @@ use crate::dependency::{Shared, Verdict};
 use crate::error::{CallError, Limit};
 use crate::event::EventKind;
 
-/// A dependency's pauses.
+/// The pause of a dependency.
 #[derive(Debug, Default)]
-pub(crate) struct Pauses {
-    /// When the pause ends, in nanoseconds; 0 when there was none.
+pub(crate) struct PauseState {
+    /// End of the pause, in nanoseconds; 0 when there was none.
     until: AtomicU64,
-    /// Whether a success has something to forget.
+    /// True if the dependency asked for less since the last success, so that a success must reset
+    /// the kernel's streak.
     streak: AtomicBool,
     kernel: Mutex<Throttle>,
-    /// Told when the pause ends at another time than it was to.
+    /// Notified when the end of the pause changes.
     changed: Notify,
 }
 
-impl Pauses {
-    /// The pause, while there is one.
+impl PauseState {
+    /// The present pause, if there is one.
     #[inline]
     pub(crate) fn now(&self, now: Time) -> Option<Pause> {
         if self.until.load(Ordering::Acquire) <= now.as_nanos() {
@@ -39,10 +40,10 @@ impl Pauses {
         self.lock().paused(now)
     }
 
-    /// Waits until there is no pause, however often it is prolonged, as long as `may` allows the
-    /// one there is; who is not allowed to wait for it gets it back at once.
+    /// Waits until there is no pause, however often it is prolonged, while `may` permits the
+    /// present one. A pause that `may` does not permit is returned at once.
     ///
-    /// # Cancel safety   Dropped, it leaves nothing behind.
+    /// # Cancel safety   A dropped future leaves nothing behind.
     pub(crate) async fn wait_out(
         &self,
         clock: &Clock,
@@ -67,7 +68,7 @@ impl Pauses {
         self.kernel.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends the pause at an operator's word.
+    /// Ends the pause at an operator's request.
     pub(crate) fn lift(&self) {
         let mut kernel = self.lock();
         kernel.lift();
@@ -78,13 +79,13 @@ impl Pauses {
 }
 
 impl Shared {
-    /// Takes in what an attempt said about traffic.
+    /// Counts an attempt, and updates the pause by its result.
     #[inline]
     pub(crate) fn note_traffic(&self, verdict: &Verdict, began: Time, now: Time) {
         self.counts.attempt(verdict.class);
         match verdict.class {
             Class::Throttled => self.pause(verdict, now),
-            // What was on its way when the pause began does not say that the pause has helped.
+            // Only a success of an attempt begun after the pause shows that the pause has helped.
             Class::Success
                 if self.pauses.streak.load(Ordering::Relaxed)
                     && began.as_nanos() >= self.pauses.until.load(Ordering::Acquire) =>
@@ -96,7 +97,7 @@ impl Shared {
         }
     }
 
-    /// The error of a call that does not go out because of the pause.
+    /// The error of a call that is held back by the pause.
     pub(crate) fn paused<E>(&self, pause: Pause, now: Time) -> CallError<E> {
         CallError::RateLimited {
             dependency: Arc::clone(&self.name),
@@ -130,7 +131,7 @@ impl Shared {
             return;
         };
         self.pauses.changed.notify_waiters();
-        // A hundred answers to calls that were on their way are one pause, and one warning.
+        // A hundred throttled answers to calls in flight are one pause, and one warning.
         if before.is_none_or(|before| before.reason != pause.reason) {
             let kind = EventKind::Paused {
                 reason: pause.reason,
@@ -142,27 +143,26 @@ impl Shared {
     }
 }
 
-/// How long it is until the quota is full again.
+/// Time until the quota is full again.
 fn until_reset(reset: &QuotaReset, wall: Timestamp) -> Duration {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
     match reset {
         QuotaReset::After(span) => *span,
         QuotaReset::Daily { hour, minute, zone } => {
-            // A name that no database has is refused with the configuration; a day is the
-            // longest it can be.
+            // The configuration refuses an unknown zone name; a day is the longest possible wait.
             next_time_of_day(*hour, *minute, zone, wall).unwrap_or(DAY)
         }
     }
 }
 
-/// The span to the next time that clocks on the walls of that zone show this time.
+/// Time until local clocks in that zone next show this time of day.
 fn next_time_of_day(hour: u8, minute: u8, zone: &str, wall: Timestamp) -> Option<Duration> {
     let zone = TimeZone::get(zone).ok()?;
     let now = wall.to_zoned_datetime(zone.clone());
     let time = jiff::civil::time(i8::try_from(hour).ok()?, i8::try_from(minute).ok()?, 0, 0);
     let mut date = now.date();
     loop {
-        // Where the clocks are put forward over it, the time after the gap is taken.
+        // If a change of the clocks skips this time, the time after the gap is taken.
         let next = date
             .to_datetime(time)
             .to_zoned_datetime(zone.clone())

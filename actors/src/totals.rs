@@ -1,4 +1,4 @@
-//! The books of a dependency: what was submitted and what became of it.
+//! Totals of a dependency: the calls submitted, and their results.
 //!
 //! Counters only go up. They never decide anything.
 
@@ -15,37 +15,37 @@ use thread_local::ThreadLocal;
 
 use crate::dependency::Shared;
 
-/// A microsecond to over an hour in steps of at most 3 %.
+/// Range of the histogram: a microsecond to over an hour in steps of at most 3 %.
 const GROUPING_POWER: u8 = 5;
 const MAX_VALUE_POWER: u8 = 32;
 
-/// Live counters, those of each thread apart: a thread that counts alone needs no atomic addition,
-/// and does not take the counters away from another one's cache.
+/// Live counters, separate for each thread. A thread that counts alone needs no atomic addition,
+/// and does not take the counters away from another thread's cache.
 #[derive(Debug)]
 pub(crate) struct Totals {
-    shards: ThreadLocal<Shard>,
+    shards: ThreadLocal<TotalsShard>,
     pub(crate) restarts: AtomicU64,
     pub(crate) trips: AtomicU64,
     recent: Mutex<Recent>,
 }
 
-/// What one thread has counted. Nobody else writes it; a thread that comes after one that has ended
-/// may go on with its shard.
+/// The counters of one thread. No other thread writes them; a new thread may reuse those of a
+/// thread that has ended.
 #[derive(Debug)]
-struct Shard {
+struct TotalsShard {
     counters: [AtomicU64; Counter::ALL],
-    /// Microseconds of calls that ended with an answer or a failure of the dependency: the buckets
-    /// of a histogram, as [`bucket_of`] numbers them.
+    /// Latencies in microseconds of calls that ended with an answer or a failure of the dependency:
+    /// the buckets of a histogram, numbered by [`bucket_of`].
     latency: Box<[AtomicU64]>,
 }
 
-/// What is counted.
+/// The events that are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Counter {
-    /// Calls that were made; those that were refused at once are not among them.
+    /// Calls submitted, without those refused at once.
     Submitted,
-    /// Calls that were made and refused by an open breaker before anything else: counted once,
-    /// which is most of what such a refusal costs.
+    /// Calls refused by an open breaker before anything else. One addition counts both the call and
+    /// its refusal, since counting is most of the cost of such a refusal.
     RefusedAtOnce,
     Primary,
     Fallback,
@@ -53,7 +53,7 @@ enum Counter {
     Failed,
     Cancelled,
     Attempts,
-    /// Attempts among them that were sent beside another one.
+    /// Hedges among the attempts.
     Hedges,
 }
 
@@ -61,7 +61,7 @@ impl Counter {
     const ALL: usize = Self::Hedges as usize + 1;
 }
 
-impl Shard {
+impl TotalsShard {
     fn new() -> Self {
         let zero = || AtomicU64::new(0);
         Self {
@@ -76,15 +76,15 @@ impl Shard {
     }
 }
 
-/// Adds one to what this thread alone writes: no addition gets lost.
+/// Adds one to a counter that only this thread writes, so that no addition is lost.
 #[inline]
 fn bump(counter: &AtomicU64) {
     let next = counter.load(Ordering::Relaxed).wrapping_add(1);
     counter.store(next, Ordering::Release);
 }
 
-/// The bucket of a histogram's that a value is counted in: below twice the grouping each value has
-/// its own, above that each power of two is divided into as many as the grouping says.
+/// Index of the histogram bucket for a value. Below twice the grouping, each value has its own
+/// bucket; above, each power of two is divided into as many buckets as the grouping says.
 #[inline]
 const fn bucket_of(value: u64) -> usize {
     let power = GROUPING_POWER as u32;
@@ -92,28 +92,28 @@ const fn bucket_of(value: u64) -> usize {
     (((shift as u64) << power) + (value >> shift)) as usize
 }
 
-/// How many buckets there are.
+/// Number of buckets.
 const BUCKETS: usize = bucket_of(LONGEST) + 1;
-/// The longest that is told from what is longer, in microseconds.
+/// Longest latency in microseconds that is distinguished from longer ones.
 const LONGEST: u64 = (1 << MAX_VALUE_POWER) - 1;
 
-/// A quantile of the latest calls, looked up once in a while.
+/// A quantile of the latest calls, recomputed from time to time.
 #[derive(Debug, Default)]
 struct Recent {
     at: Time,
     value: Option<Duration>,
     quantile: Rate,
-    /// What had been counted when the span before the present one began; nothing at first.
+    /// Counts at the start of the previous span; `None` at first.
     before: Option<Histogram>,
-    /// What had been counted when the present span began.
+    /// Counts at the start of the present span.
     begin: Option<Histogram>,
     began: Time,
 }
 
-/// How long a quantile is taken for new.
+/// Time for which a computed quantile is reused.
 const FRESH: Duration = Duration::from_secs(1);
-/// The latest calls are those of the present span and of the one before it. A span is so long, or
-/// as long as it takes to have calls enough to tell anything.
+/// The latest calls are those of the present span and of the one before it. A span lasts this long,
+/// or until it has enough calls to be meaningful.
 const SPAN: Duration = Duration::from_secs(10);
 const FEWEST: u64 = 20;
 
@@ -128,8 +128,8 @@ impl Totals {
     }
 
     #[inline]
-    fn shard(&self) -> &Shard {
-        self.shards.get_or(Shard::new)
+    fn shard(&self) -> &TotalsShard {
+        self.shards.get_or(TotalsShard::new)
     }
 
     fn sum(&self, counter: Counter) -> u64 {
@@ -139,7 +139,7 @@ impl Totals {
             .sum()
     }
 
-    /// All latencies that were counted.
+    /// All latencies counted so far.
     fn latencies(&self) -> Option<Histogram> {
         let mut buckets = vec![0_u64; BUCKETS];
         for shard in self.shards.iter() {
@@ -150,8 +150,9 @@ impl Totals {
         Histogram::from_buckets(GROUPING_POWER, MAX_VALUE_POWER, buckets).ok()
     }
 
-    /// How long this share of the latest calls took: those of at most twenty seconds, or of as
-    /// long as it takes to have twenty of them; `None` before that.
+    /// Returns the duration within which this share of the latest calls ended. The latest calls are
+    /// those of at most twenty seconds, or of the time needed to have twenty of them; `None` before
+    /// that.
     pub(crate) fn recent(&self, quantile: Rate, now: Time) -> Option<Duration> {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         let is_fresh = recent.quantile == quantile && now.since(recent.at) < FRESH;
@@ -159,8 +160,8 @@ impl Totals {
             return recent.value;
         }
         let all = self.latencies()?;
-        // A span that is full ends before it is looked back on: else the calls of a silence
-        // would still count after it.
+        // A full span ends before the quantile is computed. Otherwise the calls from before a
+        // silence would still count after it.
         if now.since(recent.began) >= SPAN && count(&since(&all, recent.begin.as_ref())) >= FEWEST {
             recent.before = recent.begin.replace(all.clone());
             recent.began = now;
@@ -183,7 +184,7 @@ impl Totals {
         }
     }
 
-    /// Calls that were made.
+    /// Number of calls submitted.
     pub(crate) fn submitted(&self) -> u64 {
         self.sum(Counter::Submitted) + self.refused_at_once()
     }
@@ -192,28 +193,28 @@ impl Totals {
         self.sum(Counter::RefusedAtOnce)
     }
 
-    /// Counts a call that is made and refused in one.
+    /// Counts a call and its refusal in one.
     #[inline]
     pub(crate) fn refuse_at_once(&self) {
         self.shard().add_one(Counter::RefusedAtOnce);
     }
 
-    /// Counts an attempt that goes out, beside another one or not.
+    /// Counts an attempt that goes out, as a hedge or not.
     #[inline]
-    pub(crate) fn attempt(&self, is_beside: bool) {
+    pub(crate) fn attempt(&self, is_hedge: bool) {
         let shard = self.shard();
         shard.add_one(Counter::Attempts);
-        if is_beside {
+        if is_hedge {
             shard.add_one(Counter::Hedges);
         }
     }
 
-    /// Attempts that were sent beside another one.
+    /// Number of attempts sent as hedges.
     pub(crate) fn hedges(&self) -> u64 {
         self.sum(Counter::Hedges)
     }
 
-    /// The counters at one moment.
+    /// Snapshot of the counters.
     ///
     /// Ends are read before starts, so that a sum taken under load never exceeds `submitted`.
     pub(crate) fn read(&self) -> TotalsView {
@@ -239,7 +240,7 @@ impl Totals {
         }
     }
 
-    /// The latency below which these shares of the calls ended.
+    /// The latencies within which these shares of the calls ended.
     pub(crate) fn latency(&self) -> LatencyView {
         let all = self.latencies();
         let quantile = |share: f64| {
@@ -254,12 +255,12 @@ impl Totals {
     }
 }
 
-/// What became of the calls so far.
+/// Results of the calls so far.
 ///
 /// `submitted = primary + fallback + refused + failed + cancelled + in flight` (rule CALL-1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TotalsView {
-    /// Calls that were made.
+    /// Calls submitted.
     pub submitted: u64,
     /// Answered by the dependency.
     pub primary: u64,
@@ -271,42 +272,42 @@ pub struct TotalsView {
     pub failed: u64,
     /// Given up by the caller.
     pub cancelled: u64,
-    /// Times that work was sent to the dependency.
+    /// Attempts sent to the dependency.
     pub attempts: u64,
-    /// Attempts among them that were sent beside another one.
+    /// Hedges among the attempts.
     pub hedges: u64,
     /// Restarts of its workers.
     pub restarts: u64,
-    /// Times that its breaker opened.
+    /// Number of times that its breaker opened.
     pub trips: u64,
 }
 
 impl TotalsView {
-    /// Calls that ended, whatever way.
+    /// Number of calls that ended, in any way.
     #[must_use]
     pub fn ended(&self) -> u64 {
         self.primary + self.fallback + self.refused + self.failed + self.cancelled
     }
 
-    /// Calls that have not ended.
+    /// Number of calls that have not ended.
     #[must_use]
     pub fn in_flight(&self) -> u64 {
         self.submitted.saturating_sub(self.ended())
     }
 }
 
-/// Quantiles of how long calls took; `None` before the first one.
+/// Quantiles of the duration of calls; `None` before the first one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LatencyView {
     /// Half of the calls ended within this.
     pub p50: Option<Duration>,
-    /// Nine of ten.
+    /// Nine of ten calls ended within this.
     pub p90: Option<Duration>,
-    /// Ninety-nine of a hundred.
+    /// Ninety-nine of a hundred calls ended within this.
     pub p99: Option<Duration>,
 }
 
-/// What was counted after `before`.
+/// Counts added after `before`.
 fn since(all: &Histogram, before: Option<&Histogram>) -> Histogram {
     let latest = before.and_then(|before| all.wrapping_sub(before).ok());
     latest.unwrap_or_else(|| all.clone())
@@ -316,25 +317,25 @@ fn count(histogram: &Histogram) -> u64 {
     histogram.as_slice().iter().sum()
 }
 
-/// How a call ended, for the books.
+/// Result of a call, for the totals.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Ending {
+pub(crate) enum CallResult {
     Primary,
     Fallback,
     Refused,
     Failed,
 }
 
-/// One call in the books: counted when it is made, and once more when it ends.
+/// One call in the totals: counted when it is made, and once more when it ends.
 ///
-/// Dropped without an ending it is the caller who went away (rule CALL-1).
+/// Dropped without a result, it counts as cancelled by its caller (rule CALL-1).
 #[derive(Debug)]
-pub(crate) struct Entry<S: Deref<Target = Shared>> {
+pub(crate) struct CallRecord<S: Deref<Target = Shared>> {
     shared: S,
     ended: bool,
 }
 
-impl<S: Deref<Target = Shared>> Entry<S> {
+impl<S: Deref<Target = Shared>> CallRecord<S> {
     pub(crate) fn open(shared: S) -> Self {
         shared.totals.shard().add_one(Counter::Submitted);
         Self {
@@ -344,18 +345,18 @@ impl<S: Deref<Target = Shared>> Entry<S> {
     }
 
     #[inline]
-    pub(crate) fn close(mut self, ending: Ending) {
+    pub(crate) fn close(mut self, ending: CallResult) {
         self.ended = true;
         self.shared.totals.shard().add_one(match ending {
-            Ending::Primary => Counter::Primary,
-            Ending::Fallback => Counter::Fallback,
-            Ending::Refused => Counter::Refused,
-            Ending::Failed => Counter::Failed,
+            CallResult::Primary => Counter::Primary,
+            CallResult::Fallback => Counter::Fallback,
+            CallResult::Refused => Counter::Refused,
+            CallResult::Failed => Counter::Failed,
         });
     }
 }
 
-impl<S: Deref<Target = Shared>> Drop for Entry<S> {
+impl<S: Deref<Target = Shared>> Drop for CallRecord<S> {
     fn drop(&mut self) {
         if !self.ended {
             self.shared.totals.shard().add_one(Counter::Cancelled);
@@ -372,7 +373,8 @@ mod tests {
         Duration::from_millis(millis)
     }
 
-    /// Calls of this length, ten a second from `from` on, and what is known of them each second.
+    /// Makes ten calls of this length a second from `from` on. Returns the quantile after each
+    /// second.
     fn calls(totals: &Totals, from: u64, seconds: u64, took: u64) -> Vec<Option<Duration>> {
         let median = Rate::new(0.5).unwrap();
         let second = |second| {
@@ -434,7 +436,7 @@ mod tests {
     fn call_7_after_a_silence_the_latest_calls_count() {
         let totals = Totals::new();
         calls(&totals, 0, 30, 10);
-        // Nobody asked for an hour; then it takes as long as it takes to know enough.
+        // No call for an hour; then it takes a while to have enough of them.
         let known = calls(&totals, 3_600, 30, 500);
         assert!(known.iter().all(Option::is_some));
         assert!(known[20..].iter().all(|known| is(*known, 500)), "{known:?}");

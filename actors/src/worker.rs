@@ -1,8 +1,8 @@
-//! The worker actor: executes calls under a permit, one incarnation of the user's dependency at
-//! a time.
+//! The worker actor: executes calls under a permit, one incarnation of the user's dependency at a
+//! time.
 //!
-//! It never decides whether a call may go out, and it never outlives a panic: the driver throws
-//! it away and the factory makes a new one.
+//! It never decides whether a call may go out, and it never outlives a panic: the driver drops it
+//! and the factory makes a new one.
 
 pub(crate) mod hands;
 
@@ -28,45 +28,45 @@ use crate::dependency::{CallContext, Dependency, Route, Shared, Verdict};
 use crate::error::CallError;
 use crate::queue::WorkQueue;
 use crate::reply::{Begin, Replier, timed_out};
-use crate::supervisor::{DriverQueue, Life, Manner, Readiness, caught};
-use crate::worker::hands::{Hands, Lent};
-use end::Ending;
-pub(crate) use execution::Own;
+use crate::supervisor::{DriverQueue, Incarnation, PollHook, Readiness, caught};
+use crate::worker::hands::{InlineExecutor, InlineHandle};
+use end::ValueEnd;
+pub(crate) use execution::UserResult;
 use execution::{Attempt, Bounds, Execution};
 
-/// What a call comes to.
+/// The result of a call.
 pub(crate) type Reply<D> = Result<<D as Dependency>::Response, CallError<<D as Dependency>::Error>>;
 
-/// One attempt on its way to a worker, with its permit and its place.
+/// One attempt on its way to a worker, with its permit and its bulkhead slot.
 ///
 /// However it is dropped, its caller is answered (rule CALL-1).
-pub(crate) struct Work<D: Dependency> {
-    pub(crate) order: Order<D>,
-    pub(crate) duty: Duty<D>,
+pub(crate) struct QueuedJob<D: Dependency> {
+    pub(crate) order: Job<D>,
+    pub(crate) duty: Responder<D>,
 }
 
-/// What is to be done.
-pub(crate) struct Order<D: Dependency> {
+/// The request to execute, with its limits.
+pub(crate) struct Job<D: Dependency> {
     pub(crate) request: D::Request,
     pub(crate) context: CallContext,
-    /// How long it may take once it has begun.
+    /// Maximum time from its begin to its end.
     pub(crate) attempt: Option<Duration>,
     pub(crate) fingerprint: Option<u64>,
 }
 
-/// The duty to answer a caller, and to give its place at the dependency back.
-pub(crate) struct Duty<D: Dependency> {
+/// The obligation to answer a caller, and to give its bulkhead slot back.
+pub(crate) struct Responder<D: Dependency> {
     replier: Option<Replier<Reply<D>>>,
-    /// Its place, held until the work has ended, also when its caller is gone.
+    /// The bulkhead slot, held until the work has ended, even if the caller is gone.
     place: Option<Ticket>,
-    /// Why the incarnation that began the work went away.
+    /// Cause of the end of the incarnation that began the work.
     cause: Option<StopCause>,
-    /// Set when this is the call that panicked.
+    /// The panic, if this call is the one that panicked.
     poison: Option<PanicReport>,
 }
 
-impl<D: Dependency> Duty<D> {
-    /// A duty with a place that was [handed over](crate::bulkhead::Place::hand_over) to it.
+impl<D: Dependency> Responder<D> {
+    /// Makes a responder that takes over a slot, given up by `hand_over`.
     pub(crate) fn new(replier: Replier<Reply<D>>, place: Ticket) -> Self {
         Self {
             replier: Some(replier),
@@ -76,7 +76,7 @@ impl<D: Dependency> Duty<D> {
         }
     }
 
-    /// Takes the work on; false when there is nothing to do any more.
+    /// Starts the work; returns false if it must not begin.
     fn begin(&mut self, now: Time) -> bool {
         let begin = match &self.replier {
             Some(replier) => replier.begin(now),
@@ -91,7 +91,7 @@ impl<D: Dependency> Duty<D> {
         false
     }
 
-    /// Gives place and permit back: the work is not to be begun.
+    /// Gives slot and permit back: the work is not begun.
     fn refuse(&mut self, why: impl FnOnce(&Shared) -> CallError<D::Error>) {
         self.leave_place();
         if let Some(replier) = self.replier.take() {
@@ -100,13 +100,13 @@ impl<D: Dependency> Duty<D> {
         }
     }
 
-    /// Gives the place back without an answer: nobody waits for one.
+    /// Gives the slot back without an answer: the caller is gone.
     fn forget(&mut self) {
         self.leave_place();
         self.replier = None;
     }
 
-    /// Whether the caller has gone; the worker is woken when it goes.
+    /// Returns true if the caller is gone; else the worker is woken when it goes.
     pub(crate) fn poll_abandoned(&self, cx: &TaskContext<'_>) -> bool {
         let replier = self.replier.as_ref();
         replier.is_none_or(|replier| replier.poll_abandoned(cx))
@@ -121,7 +121,7 @@ impl<D: Dependency> Duty<D> {
     }
 
     fn answer(mut self, verdict: Verdict, now: Time, reply: Reply<D>) {
-        // The place first: who hears the answer may call again at once.
+        // The slot first: a caller that gets the answer may call again at once.
         self.leave_place();
         if let Some(replier) = self.replier.take() {
             replier.settle(verdict, now, reply);
@@ -142,7 +142,7 @@ impl<D: Dependency> Duty<D> {
         self.answer(verdict, now, Err(error));
     }
 
-    /// The error of a begun call whose worker went away.
+    /// The error of a begun call after its worker was lost.
     fn loss(&mut self, dependency: Arc<str>) -> CallError<D::Error> {
         if let Some(panic) = self.poison.take() {
             return CallError::WorkerCrashed { dependency, panic };
@@ -154,7 +154,7 @@ impl<D: Dependency> Duty<D> {
     }
 }
 
-impl<D: Dependency> Drop for Duty<D> {
+impl<D: Dependency> Drop for Responder<D> {
     fn drop(&mut self) {
         self.leave_place();
         let Some(replier) = self.replier.take() else {
@@ -163,7 +163,7 @@ impl<D: Dependency> Drop for Duty<D> {
         let shared = Arc::clone(replier.shared());
         let dependency = Arc::clone(&shared.name);
         if replier.has_begun() {
-            // A crash counts once for each call that it hit.
+            // A crash counts as one failure for each call that it ended.
             let error = self.loss(dependency);
             replier.settle(
                 Verdict::from(Class::Failure),
@@ -180,31 +180,31 @@ impl<D: Dependency> Drop for Duty<D> {
     }
 }
 
-/// Makes one incarnation's dependency; may take its time and may fail.
+/// Makes the dependency of one incarnation; asynchronous, and may fail.
 pub(crate) type Factory<D> = Arc<dyn Fn() -> StartFuture<D> + Send + Sync>;
 pub(crate) type StartFuture<D> = Pin<Box<dyn Future<Output = Result<D, String>>>>;
 
-/// One incarnation.
+/// One incarnation of a worker.
 pub(crate) struct Worker<D: Dependency> {
     shared: Arc<Shared>,
     queue: Arc<WorkQueue<D>>,
-    life: Rc<Life>,
+    life: Rc<Incarnation>,
     stage: Stage<D>,
     in_flight: FuturesUnordered<Execution<D>>,
-    /// How the value ends by itself.
-    ending: Ending,
+    /// The ends of the value other than a crash.
+    ending: ValueEnd,
     /// Taken out of the queue, but not begun.
-    batch: VecDeque<Work<D>>,
+    batch: VecDeque<QueuedJob<D>>,
     /// The call that panicked, kept until the driver has marked this worker down.
-    wreck: Rc<RefCell<Option<Duty<D>>>>,
-    /// Where callers on its thread find its hands.
-    lent: Arc<Lent>,
+    crashed_call: Rc<RefCell<Option<Responder<D>>>>,
+    /// Where callers on the worker's thread find its inline executor.
+    lent: Arc<InlineHandle>,
     drained: Pin<Box<dyn Future<Output = ()>>>,
 }
 
 enum Stage<D: Dependency> {
     Starting(StartFuture<D>),
-    Running(Rc<Hands<D>>),
+    Running(Rc<InlineExecutor<D>>),
     Gone,
 }
 
@@ -212,9 +212,9 @@ impl<D: Dependency> Worker<D> {
     pub(crate) fn new(
         shared: Arc<Shared>,
         queue: Arc<WorkQueue<D>>,
-        lent: Arc<Lent>,
+        lent: Arc<InlineHandle>,
         factory: &Factory<D>,
-        life: &Rc<Life>,
+        life: &Rc<Incarnation>,
     ) -> Self {
         life.set_readiness(Readiness::Starting);
         let drained = drained(Arc::clone(&shared));
@@ -224,9 +224,9 @@ impl<D: Dependency> Worker<D> {
             life: Rc::clone(life),
             stage: Stage::Starting(factory()),
             in_flight: FuturesUnordered::new(),
-            ending: Ending::default(),
+            ending: ValueEnd::default(),
             batch: VecDeque::new(),
-            wreck: Rc::default(),
+            crashed_call: Rc::default(),
             lent,
             drained: Box::pin(drained),
         }
@@ -239,9 +239,9 @@ impl<D: Dependency> Worker<D> {
         match start.as_mut().poll(cx) {
             Poll::Pending => {}
             Poll::Ready(Ok(dependency)) => {
-                let hands = Rc::new(Hands::new(self, dependency));
-                self.ending = Ending::of(&hands.dependency);
-                self.lent.lend(&hands);
+                let hands = Rc::new(InlineExecutor::new(self, dependency));
+                self.ending = ValueEnd::of(&hands.dependency);
+                self.lent.register(&hands);
                 self.stage = Stage::Running(hands);
                 self.life.set_readiness(Readiness::Ready);
             }
@@ -255,20 +255,20 @@ impl<D: Dependency> Worker<D> {
 }
 
 impl<D: Dependency> Worker<D> {
-    /// Whether the value has said that it can serve no more: then this life is over.
+    /// Returns true if the value has declared its end: this incarnation is then over.
     fn poll_ended(&mut self, cx: &mut TaskContext<'_>) -> bool {
         let Some(why) = self.ending.poll_ended(cx) else {
             return false;
         };
         self.take_begun();
-        // What it makes of the calls in flight says more than that they were interrupted.
+        // Polls the calls in flight once more: their own results say more than `Interrupted`.
         while let Poll::Ready(Some(())) = self.in_flight.poll_next_unpin(cx) {}
         let failed = Readiness::Failed(StopCause::Failed(why));
         self.life.set_readiness(failed);
         true
     }
 
-    /// Has the value say goodbye. Calls that come meanwhile wait for the next life.
+    /// Shuts the value down. Calls that arrive meanwhile wait for the next incarnation.
     fn poll_close(&mut self, ctx: &mut Context<Self>, cx: &mut TaskContext<'_>) {
         if let Stage::Running(hands) = &self.stage
             && self.ending.poll_close(&hands.dependency, cx).is_ready()
@@ -278,7 +278,7 @@ impl<D: Dependency> Worker<D> {
     }
 }
 
-/// Resolves when the dependency is not draining as a whole, or no call of it is pending.
+/// Resolves when the dependency as a whole is not draining, or has no pending call.
 pub(crate) async fn drained(shared: Arc<Shared>) {
     loop {
         let told = shared.drained.notified();
@@ -293,13 +293,13 @@ pub(crate) async fn drained(shared: Arc<Shared>) {
 
 impl<D: Dependency> Drop for Worker<D> {
     fn drop(&mut self) {
-        self.lent.take_back();
+        self.lent.unregister();
         self.queue.put_back(std::mem::take(&mut self.batch));
         self.ending.let_go(&self.life);
-        // To those that are in flight, whose destructors are caught one by one.
+        // Moves them to the calls in flight, where the panic of each destructor is caught.
         self.take_begun();
         let stage = std::mem::replace(&mut self.stage, Stage::Gone);
-        // The user's destructors, each on its own: two panics in one unwind abort the process.
+        // The user's destructors run one at a time: two panics in one unwind abort the process.
         if let Err(panic) = caught(|| drop(stage)) {
             self.life.note_second_panic(panic);
         }
@@ -312,11 +312,11 @@ impl<D: Dependency> Actor for Worker<D> {
 
 impl<D: Dependency> Unpin for Worker<D> {}
 
-/// Work that is begun before the neighbours get a turn.
+/// Maximum number of calls begun in one poll, so that other tasks of the thread get a turn.
 const BURST: u32 = 32;
 
 impl<D: Dependency> Worker<D> {
-    /// Begins what waits in the queue; true when nothing waits any more.
+    /// Begins the queued calls; returns true when the queue is empty.
     fn poll_queue(&mut self, cx: &mut TaskContext<'_>) -> bool {
         for _ in 0..BURST {
             if self.life.has_crashed() || self.life.is_fenced() {
@@ -336,7 +336,8 @@ impl<D: Dependency> Worker<D> {
         matches!(self.stage, Stage::Running(_))
     }
 
-    /// Goes on with what callers have begun, and tells them whether somebody waits.
+    /// Takes over the calls that were begun inline, and tells inline callers the size of the
+    /// backlog.
     fn take_begun(&mut self) {
         if let Stage::Running(hands) = &self.stage {
             hands.set_backlog(self.batch.len());
@@ -344,7 +345,7 @@ impl<D: Dependency> Worker<D> {
         }
     }
 
-    fn begin(&mut self, mut work: Work<D>) {
+    fn begin(&mut self, mut work: QueuedJob<D>) {
         let Stage::Running(hands) = &self.stage else {
             return;
         };
@@ -362,7 +363,7 @@ impl<D: Dependency> Worker<D> {
             return;
         }
         let mut execution = Execution::new(hands, work, now);
-        // Many calls end at once; only those that do not are worth a place in the set.
+        // Many calls end at their first poll; only the others are worth an entry in the set.
         let mut cx = TaskContext::from_waker(Waker::noop());
         if Pin::new(&mut execution).poll(&mut cx).is_pending() {
             self.in_flight.push(execution);
@@ -370,17 +371,17 @@ impl<D: Dependency> Worker<D> {
     }
 }
 
-/// How a worker is driven: it starts asynchronously, and finishes its calls before it stops.
+/// The poll hook of a worker: it starts asynchronously, and finishes its calls before it stops.
 #[derive(Debug)]
 pub(crate) struct WorkerManner;
 
-impl<D: Dependency> Manner<Worker<D>> for WorkerManner {
+impl<D: Dependency> PollHook<Worker<D>> for WorkerManner {
     const DRAINS: bool = true;
 
     fn poll(worker: &mut Worker<D>, ctx: &mut Context<Worker<D>>, cx: &mut TaskContext<'_>) {
         if !worker.is_running() {
-            // Work is begun from the next turn on, when the start has been told: a panic over the
-            // first call is no failed start.
+            // Calls begin only in the next poll, after the driver has reported the start: otherwise
+            // a panic in the first call would count as a failed start.
             worker.poll_start(cx);
             worker.queue.poll_idle(cx);
             return;

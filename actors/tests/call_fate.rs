@@ -12,10 +12,10 @@ use breakerbox_actors::testing::{
     Reaction, Script, Scripted, ScriptedError, TestRuntime, run_paused,
 };
 use breakerbox_actors::{
-    Absence, Call, CallContext, CallError, CallOptions, Child, Client, Dependency, Runtime,
-    RuntimeSettings, StartError, Verdict,
+    Call, CallContext, CallError, CallOptions, Child, Client, Dependency, NotExecutedReason,
+    Runtime, RuntimeSettings, StartError, Verdict,
 };
-use breakerbox_policy::{Command, DependencySettings, State};
+use breakerbox_policy::{BreakerCommand, DependencySettings, State};
 
 fn count(number: u32) -> NonZeroU32 {
     number.try_into().unwrap()
@@ -55,7 +55,7 @@ fn call_4_a_refused_run_does_not_even_make_its_future() {
         let script = Script::new(|(), _| Reaction::Answer(()));
         let client = patient(&runtime, &script, |_| {}).await;
         let reason = "maintenance".to_owned();
-        let open = Command::Open {
+        let open = BreakerCommand::Open {
             reason,
             until: None,
         };
@@ -99,7 +99,7 @@ fn call_1_a_command_to_a_breaker_that_is_gone_ends() {
         let script = Script::new(|(), _| Reaction::Answer(()));
         let client = patient(&runtime, &script, |_| {}).await;
         runtime.shutdown().await;
-        let reset = Command::Reset {
+        let reset = BreakerCommand::Reset {
             reason: "late".to_owned(),
         };
         soon(client.operate(reset)).await.unwrap();
@@ -245,7 +245,7 @@ fn sup_7_a_drain_takes_no_new_calls() {
             assert!(matches!(
                 client.ask(()).await,
                 Err(CallError::NotExecuted {
-                    reason: Absence::ShuttingDown,
+                    reason: NotExecutedReason::ShuttingDown,
                     ..
                 })
             ));
@@ -390,7 +390,7 @@ fn sup_8_requests_that_panic_while_they_are_dropped_abort_nothing() {
         };
         let (ended, ()) = tokio::join!(calls, stop);
         for one in ended {
-            let reason = Absence::ShuttingDown;
+            let reason = NotExecutedReason::ShuttingDown;
             assert!(
                 matches!(one, Err(CallError::NotExecuted { reason: why, .. }) if why == reason)
             );

@@ -20,10 +20,10 @@ mod sync {
 )]
 mod gate;
 
-use gate::{Gate, GateWord, Mode, Successes, Tally};
+use gate::{Gate, GateWord, Mode, SuccessBatch, SuccessCounter};
 
 /// Adds up successes by generation.
-fn by_generation(all: impl IntoIterator<Item = Option<Successes>>) -> [u64; 2] {
+fn by_generation(all: impl IntoIterator<Item = Option<SuccessBatch>>) -> [u64; 2] {
     let mut sums = [0, 0];
     for successes in all.into_iter().flatten() {
         sums[usize::try_from(successes.tag()).unwrap()] += successes.count();
@@ -34,7 +34,10 @@ fn by_generation(all: impl IntoIterator<Item = Option<Successes>>) -> [u64; 2] {
 #[test]
 fn call_3_every_success_reaches_the_breaker_once_with_its_own_generation() {
     loom::model(|| {
-        let gate = Arc::new((Gate::new(GateWord::new(Mode::Closed, 0, 0)), Tally::new()));
+        let gate = Arc::new((
+            Gate::new(GateWord::new(Mode::Closed, 0, 0)),
+            SuccessCounter::new(),
+        ));
         let caller = {
             let gate = Arc::clone(&gate);
             thread::spawn(move || {

@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use breakerbox_actors::testing::{Reaction, Script, TestRuntime, run_paused};
-use breakerbox_policy::Command;
+use breakerbox_policy::BreakerCommand;
 
 #[test]
 fn ops_1_a_listener_may_look_at_the_status() {
@@ -29,7 +29,7 @@ fn ops_1_a_listener_may_look_at_the_status() {
             });
             let reason = "test".to_owned();
             client
-                .operate(Command::Trip { reason, wait: None })
+                .operate(BreakerCommand::Trip { reason, wait: None })
                 .await
                 .unwrap();
             runtime.finish().await;

@@ -12,7 +12,7 @@ use breakerbox_actors::testing::ScriptedError;
 use breakerbox_actors::{
     CallContext, CallError, CallOptions, Child, Dependency, Runtime, RuntimeSettings,
 };
-use breakerbox_policy::{Command, Placement};
+use breakerbox_policy::{BreakerCommand, Placement};
 
 /// Tells when the thread that it was left on ends.
 struct Farewell(Sender<()>);
@@ -119,7 +119,7 @@ async fn lim_2_a_deadline_holds_while_the_breakers_thread_is_blocked() {
         .start()
         .await
         .unwrap();
-    let trip = Command::Trip {
+    let trip = BreakerCommand::Trip {
         reason: "test".to_owned(),
         wait: Some(Duration::from_millis(1)),
     };

@@ -261,7 +261,7 @@ pub(crate) fn refusal(n: u64) -> Duration {
         let reason = "measured".to_owned();
         let until = None;
         client
-            .operate(Command::Open { reason, until })
+            .operate(BreakerCommand::Open { reason, until })
             .await
             .expect("forced open");
         let start = Instant::now();

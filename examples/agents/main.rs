@@ -20,7 +20,7 @@ mod services;
 use std::error::Error;
 use std::time::Duration;
 
-use breakerbox::agents::fakes::{Fakes, Fault, Operation, memory};
+use breakerbox::agents::fakes::{FakeFault, Fakes, Operation, memory};
 use breakerbox::prelude::*;
 
 use researcher::{Report, Research, Researcher};
@@ -74,8 +74,8 @@ async fn research() -> Result<(), Box<dyn Error>> {
     let reports = round("Everything works:").await?;
     assert!(reports.iter().all(Report::is_primary));
 
-    fakes.set(Operation::Embed, Some(Fault::internal()));
-    fakes.set(Operation::CustomSearch, Some(Fault::QuotaOfTheDay));
+    fakes.set(Operation::Embed, Some(FakeFault::internal()));
+    fakes.set(Operation::CustomSearch, Some(FakeFault::QuotaOfTheDay));
     let reports = round("Embeddings fail, and Google's queries of the day are used up:").await?;
     assert!(reports.iter().all(Report::is_complete));
     assert!(

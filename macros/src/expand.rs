@@ -1,7 +1,8 @@
-//! Writes the function anew: its body becomes the work of a call.
+//! Expansion of the function: its body becomes the work of a call.
 //!
-//! The arguments move into the body where it runs once. Where it may run again, or somebody else
-//! may need them, each run has a copy. Names made here cannot meet the function's own.
+//! The arguments move into the body if it runs once. If it may run again, or the fallback may need
+//! them, each run gets a copy. Generated names are hygienic: they cannot clash with the function's
+//! own.
 
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
@@ -14,7 +15,7 @@ use syn::{
 
 use crate::parse::{Fallback, Function, Handle, Options};
 
-/// The function behind its dependency.
+/// Returns the function, with its calls routed through its dependency.
 pub(crate) fn expand(options: &Options, function: &Function) -> Result<TokenStream> {
     let output = check(&function.signature)?;
     let copies = options.idempotent.is_some() || options.fallback.is_some();
@@ -43,7 +44,7 @@ pub(crate) fn expand(options: &Options, function: &Function) -> Result<TokenStre
     })
 }
 
-/// What the function returns, if it can be protected at all.
+/// Returns the function's return type, or an error if it cannot be protected.
 fn check(signature: &Signature) -> Result<&Type> {
     let refuse = |tokens: &dyn quote::ToTokens, message| Err(Error::new_spanned(tokens, message));
     if let Some(abi) = &signature.abi {
@@ -66,7 +67,7 @@ fn check(signature: &Signature) -> Result<&Type> {
     }
 }
 
-/// What needs the arguments more than once, in words.
+/// Returns the reason, as text, for needing the arguments more than once.
 fn reason(options: &Options) -> &'static str {
     if options.idempotent.is_some() {
         "an idempotent function may run more than once"
@@ -93,11 +94,11 @@ fn check_receiver(receiver: Option<&Receiver>, options: &Options) -> Result<()> 
     Err(Error::new_spanned(receiver, message))
 }
 
-/// An argument that is there more than once.
+/// An argument that is used more than once.
 struct Argument {
-    /// What it is called in the signature.
+    /// Its name in the signature.
     name: Ident,
-    /// What the body calls it.
+    /// Its pattern in the body.
     pattern: Pat,
     ty: Type,
 }
@@ -109,7 +110,7 @@ impl Argument {
     }
 }
 
-/// Gives every argument a name of its own in the signature.
+/// Gives every argument its own name in the signature.
 fn name_arguments(signature: &mut Signature, options: &Options) -> Result<Vec<Argument>> {
     let mut arguments = Vec::new();
     for argument in &mut signature.inputs {
@@ -136,8 +137,8 @@ fn name_arguments(signature: &mut Signature, options: &Options) -> Result<Vec<Ar
     Ok(arguments)
 }
 
-/// `Result<T, E>` becomes `Result<T, CallError<E>>`; where the error does not stand there, as in
-/// `io::Result<T>`, the compiler looks it up.
+/// Rewrites `Result<T, E>` to `Result<T, CallError<E>>`. If the error type is not written out, as
+/// in `io::Result<T>`, the compiler looks it up.
 fn protected(output: &Type, options: &Options) -> ReturnType {
     let package = &options.package;
     if let Some(whole) = with_call_error(output, package) {
@@ -165,7 +166,7 @@ fn with_call_error(output: &Type, package: &syn::Path) -> Option<Type> {
     Some(output)
 }
 
-/// The body's own result as a type that may stand in a body: without `impl`.
+/// Returns the body's result type in a form that is legal inside a body: without `impl`.
 fn nameable(output: &Type) -> Type {
     struct Infer;
 
@@ -188,7 +189,7 @@ fn hidden(name: &str) -> Ident {
     Ident::new(name, Span::mixed_site())
 }
 
-/// The closure that begins an attempt.
+/// Returns the closure that begins an attempt.
 fn work(
     options: &Options,
     function: &Function,
@@ -199,7 +200,7 @@ fn work(
     let body = &function.body;
     let output = nameable(output);
     let result = hidden("result");
-    // Tells the compiler what the body returns, as a signature would.
+    // Gives the compiler the body's return type, as a signature would.
     let body = quote! {
         async move {
             if let ::core::option::Option::Some(#result) = ::core::option::Option::None::<#output> {
@@ -220,7 +221,7 @@ fn work(
     }
 }
 
-/// Looks the client up, or ends the call: without one there is nobody to stand in either.
+/// Looks up the client, or ends the call: without a client, no fallback can run either.
 fn client(options: &Options) -> TokenStream {
     let package = &options.package;
     let (client, error, site) = (hidden("client"), hidden("error"), hidden("SITE"));
@@ -230,7 +231,7 @@ fn client(options: &Options) -> TokenStream {
         Handle::Runtime(name, runtime) => (name, true, quote!(#site.client_in(&(#runtime)))),
     };
     quote! {
-        static #site: #package::attribute::Site = #package::attribute::Site::new(
+        static #site: #package::attribute::CallSite = #package::attribute::CallSite::new(
             #name,
             ::core::file!(),
             ::core::line!(),
@@ -282,7 +283,7 @@ fn call(
     };
     Ok(quote! {
         #begun
-        match #package::attribute::run_to_stand_in(&#client, #own, #judge, #begin).await {
+        match #package::attribute::run_with_fallback(&#client, #own, #judge, #begin).await {
             ::core::result::Result::Ok(#value) => ::core::result::Result::Ok(#value),
             ::core::result::Result::Err(#unanswered) => {
                 if !#unanswered.may_fall_back() {
@@ -324,7 +325,7 @@ fn settings(options: &Options) -> TokenStream {
     }
 }
 
-/// The fallback, asked with the arguments.
+/// Returns the call of the fallback with the arguments.
 fn asked(
     options: &Options,
     fallback: &Fallback,
@@ -341,7 +342,7 @@ fn asked(
                 quote!(#this,)
             });
             Ok(quote_spanned! {path.span()=>
-                #package::attribute::stand_in(#path, (#receiver #(#names,)*), #unanswered.why())
+                #package::attribute::call_fallback(#path, (#receiver #(#names,)*), #unanswered.why())
             })
         }
         Fallback::Closure(closure) => {
@@ -353,7 +354,7 @@ fn asked(
             let (apply, function) = (hidden("apply"), hidden("function"));
             let types: Vec<Ident> = (0..given.len()).map(|n| format_ident!("T{n}")).collect();
             let values: Vec<Ident> = (0..given.len()).map(|n| format_ident!("v{n}")).collect();
-            // A closure learns the types of what it is given from a signature.
+            // A closure infers the types of its parameters from a signature.
             Ok(quote! {{
                 fn #apply<#(#types,)* R>(
                     #(#values: #types,)*

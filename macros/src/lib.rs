@@ -1,8 +1,8 @@
-//! The attribute of Breakerbox, `#[protected]`. It is documented where it is used from: in the
-//! package `breakerbox`.
+//! The attribute of Breakerbox, `#[protected]`, documented in the package `breakerbox`, from which
+//! it is used.
 //!
-//! It reads a function (`parse`) and writes another one around its body (`expand`). It decides
-//! nothing about calls: the functions that the expansion calls are in `breakerbox-actors`.
+//! It parses a function (`parse`) and generates another one around its body (`expand`). It decides
+//! nothing about calls: the expansion calls functions of `breakerbox-actors`.
 
 mod expand;
 
@@ -12,7 +12,7 @@ use proc_macro::TokenStream;
 use quote::ToTokens;
 use syn::parse_macro_input;
 
-/// It is documented in the package `breakerbox`.
+/// Documented in the package `breakerbox`.
 #[proc_macro_attribute]
 pub fn protected(options: TokenStream, item: TokenStream) -> TokenStream {
     let function = parse_macro_input!(item as parse::Function);
@@ -20,7 +20,7 @@ pub fn protected(options: TokenStream, item: TokenStream) -> TokenStream {
     let expanded = options.and_then(|options| expand::expand(&options, &function));
     match expanded {
         Ok(tokens) => tokens.into(),
-        // With the function as it is, so that what uses it is not in error too.
+        // Keeps the function as it is, so that code that uses it gets no further errors.
         Err(error) => {
             let mut tokens = error.into_compile_error();
             function.to_tokens(&mut tokens);

@@ -1,7 +1,7 @@
-//! What stands in the attribute, and what it stands on.
+//! Parsing of the attribute, and of the function under it.
 //!
-//! Each mistake is an error at its own place, which says what is allowed. Whether function and
-//! options go together is not judged here.
+//! Each mistake is an error at its own position that lists the allowed values. The combination of
+//! function and options is not checked here.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ pub(crate) struct Function {
     pub(crate) attributes: Vec<Attribute>,
     pub(crate) visibility: Visibility,
     pub(crate) signature: Signature,
-    /// What stands between the braces.
+    /// Tokens between the braces.
     pub(crate) body: TokenStream,
 }
 
@@ -70,17 +70,17 @@ impl ToTokens for Function {
     }
 }
 
-/// What the calls go through.
+/// Source of the client that the calls go through.
 pub(crate) enum Handle {
-    /// The runtime that is there.
+    /// The ambient runtime, with the name of the dependency.
     Ambient(LitStr),
-    /// This runtime.
+    /// The given runtime, with the name of the dependency.
     Runtime(LitStr, Expr),
-    /// This client, whatever its name.
+    /// The given client, for its own dependency.
     Client(Expr),
 }
 
-/// Who stands in.
+/// Fallback of the function.
 pub(crate) enum Fallback {
     /// A function with the same arguments.
     Path(ExprPath),
@@ -97,7 +97,7 @@ impl Fallback {
     }
 }
 
-/// Everything that the attribute says.
+/// All options of the attribute.
 pub(crate) struct Options {
     pub(crate) handle: Handle,
     pub(crate) fallback: Option<Fallback>,
@@ -109,14 +109,14 @@ pub(crate) struct Options {
     pub(crate) key: Option<Expr>,
     pub(crate) weight: Option<Expr>,
     pub(crate) classify: Option<Expr>,
-    /// Under which name the package is known.
+    /// Path under which the package is known.
     pub(crate) package: Path,
 }
 
 const KNOWN: &str = "fallback, timeout, idempotent, write, priority, key, weight, classify, \
                      runtime, client, crate";
 
-/// What was read so far.
+/// Options that were read so far.
 #[derive(Default)]
 struct Draft {
     name: Option<LitStr>,
@@ -257,7 +257,7 @@ impl Draft {
     }
 }
 
-/// The rule is the configuration's, where the name must stand too.
+/// Checks the name by the configuration's rule, because it must appear there too.
 fn name(name: LitStr) -> Result<LitStr> {
     let text = name.value();
     let plain = |letter: char| {
@@ -328,7 +328,7 @@ fn duration(value: &Expr) -> Result<Duration> {
         .ok_or_else(|| Error::new_spanned(value, message))
 }
 
-/// Numbers with their units, as the configuration writes them.
+/// Parses numbers with units, in the configuration's format.
 fn span(text: &str) -> Option<Duration> {
     let mut sum: Option<Duration> = None;
     let mut rest = text.trim_start();

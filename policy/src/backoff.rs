@@ -1,22 +1,23 @@
-//! How long to wait: delays that grow, spread so that nobody comes back together.
+//! Delays that grow, spread at random so that callers do not retry together.
 //!
-//! It draws nothing itself: the random number is an argument.
+//! Nothing here draws a random number: it is an argument.
 
 use std::time::Duration;
 
 use crate::{BackoffSettings, OpenTime, Random, RetryJitter};
 
-/// The delay before the retry number `n`, 0 for the first.
+/// Returns the delay before retry number `n`, 0 for the first.
 ///
 /// # Units   Never longer than `max`, except by [`RetryJitter::Added`].
-/// # Source  Acceptance item 77: 100 ms, 200 ms, … at factor 2 without jitter.
+/// # Source  Rule LIM-1 in docs/rules.md: 100 ms, 200 ms, … at factor 2 without jitter.
 #[must_use]
 pub fn delay(settings: &BackoffSettings, n: u32, random: &mut dyn Random) -> Duration {
     delay_after(settings, n, None, random)
 }
 
-/// The delay before the retry number `n`, when `previous` is the delay before the one ahead of it:
-/// [`RetryJitter::Decorrelated`] goes on from there, the other kinds do not ask.
+/// Returns the delay before retry number `n`, given the delay before the retry ahead of it.
+///
+/// [`RetryJitter::Decorrelated`] continues from `previous`; the other kinds ignore it.
 #[must_use]
 pub fn delay_after(
     settings: &BackoffSettings,
@@ -28,10 +29,10 @@ pub fn delay_after(
     fixed.saturating_add(spread)
 }
 
-/// The delay before the retry number `n` when the dependency asked for one itself.
+/// Returns the delay before retry number `n` when the dependency requested one.
 ///
-/// The hint is never shortened, and the random part comes on top: callers who were given the
-/// same hint must not come back at the same instant.
+/// The hint is never shortened, and the random part is added on top: callers with the same hint
+/// must not return at the same instant.
 ///
 /// # Source  Rule LIM-1 in docs/rules.md.
 #[must_use]
@@ -45,8 +46,8 @@ pub fn delay_with_hint(
     fixed.max(hint).saturating_add(spread)
 }
 
-/// A pause that the dependency asked for: its own hint, whatever the backoff would say, with the
-/// backoff's random part on top.
+/// Returns a pause that the dependency requested: its hint, independent of the backoff's own delay,
+/// plus the backoff's random part.
 ///
 /// # Source  Rule LIM-1 in docs/rules.md.
 #[must_use]
@@ -60,7 +61,7 @@ pub fn hinted(
     hint.saturating_add(spread)
 }
 
-/// How long a breaker stays open that opened `attempt` times in a row before, 0 for the first.
+/// Returns the open time of a breaker that opened `attempt` times in a row before, 0 for the first.
 ///
 /// # Units   At least `min(base * factor^attempt, max)`: jitter only lengthens.
 /// # Source  Rule BRK-8 in docs/rules.md.
@@ -106,7 +107,7 @@ fn parts(
     Parts { fixed, spread }
 }
 
-/// `min(base * factor^n, max)`; a factor below one, or not a number, does not grow.
+/// Returns `min(base * factor^n, max)`; a factor below one, or not a number, does not grow.
 fn grown(base: Duration, factor: f64, max: Duration, n: u32) -> Duration {
     if n == 0 || factor <= 1.0 {
         return base.min(max);
@@ -116,7 +117,7 @@ fn grown(base: Duration, factor: f64, max: Duration, n: u32) -> Duration {
     grown.min(max)
 }
 
-/// A span times a number that is not negative, saturating.
+/// Multiplies a span by a number that is not negative, saturating.
 fn scaled(span: Duration, by: f64) -> Duration {
     Duration::try_from_secs_f64(span.as_secs_f64() * by).unwrap_or(if span.is_zero() {
         Duration::ZERO

@@ -1,10 +1,10 @@
-//! Decides whether a call may go out, by what became of the calls before it.
+//! The circuit breaker: admission of calls, based on the outcomes of earlier calls.
 //!
-//! Closed lets calls through and watches them, open refuses them until its time is over,
-//! half-open lets a few through to find out. What keeps it honest is the generation: each
-//! transition starts one, and an outcome counts only in the generation that gave its permit
-//! (BRK-3). It never waits, draws or spawns: the time and the random numbers are arguments, and
-//! whoever owns it calls [`Breaker::on_time`] at [`Breaker::next_deadline`].
+//! Closed lets calls through and counts their outcomes. Open refuses them until the open time is
+//! over. Half-open lets a few probes through. Each transition starts a new generation, and an
+//! outcome counts only in the generation that issued its permit (BRK-3). The breaker never waits,
+//! draws or spawns: the time and the random numbers are arguments, and its owner calls
+//! [`Breaker::on_time`] at [`Breaker::next_deadline`].
 //!
 //! ```text
 //!           a rule is broken                  the open time is over
@@ -30,14 +30,14 @@ use rules::Rules;
 
 pub use reason::{BreakerEvent, Cause, TripReason};
 pub use state::{
-    Author, Command, IllegalTransition, Override, OverrideMode, Recorded, Refusal, RefusalState,
-    State,
+    BreakerCommand, CommandSource, IllegalTransition, Override, OverrideMode, Recorded, Refusal,
+    RefusalState, State,
 };
-pub use view::{HalfOpenView, Tally, View};
+pub use view::{EndedPermits, HalfOpenView, View};
 
 use crate::{BreakerSettings, HalfOpenRule, Permit, PermitKind, Random, Time, Window};
 
-/// Events that wait to be fetched at most; the oldest is lost first.
+/// Maximum number of events that wait to be fetched; the oldest is lost first.
 const MAX_EVENTS: usize = 64;
 
 /// A circuit breaker, without a clock.
@@ -55,25 +55,25 @@ pub struct Breaker {
     open_until: Time,
     open_attempt: u32,
     overdue: u64,
-    /// An operator's override, and the supervisor's above it.
+    /// The operator's override, and the supervisor's, which takes precedence.
     operator: Option<Override>,
     parked: Option<Override>,
-    /// What the override that holds does.
+    /// Mode of the override in force.
     mode: Option<OverrideMode>,
-    /// Whether shadow mode said already that it would have tripped.
+    /// True if shadow mode has already reported that it would have tripped.
     warned: bool,
-    /// A random number for a lost probe that only an admission notices.
+    /// Random number for a lost probe that `admit` or `release` finds; they take no generator.
     spare: f64,
-    /// When time alone changes something; [`Time::MAX`] for never.
+    /// Time of the next change that needs no call; [`Time::MAX`] for never.
     deadline: Time,
     since: Time,
     cause: Cause,
-    tally: Tally,
+    tally: EndedPermits,
     events: VecDeque<BreakerEvent>,
 }
 
 impl Breaker {
-    /// A closed breaker of generation 0 that remembers nothing.
+    /// Returns a closed breaker of generation 0 with an empty window.
     #[must_use]
     pub fn new(settings: BreakerSettings, now: Time) -> Self {
         Self {
@@ -93,7 +93,7 @@ impl Breaker {
             deadline: Time::MAX,
             since: now,
             cause: Cause::Started,
-            tally: Tally::default(),
+            tally: EndedPermits::default(),
             events: VecDeque::new(),
             settings,
         }
@@ -101,8 +101,8 @@ impl Breaker {
 
     /// Decides whether one more call may go out now.
     ///
-    /// An open breaker whose time is over becomes half-open here too, at exactly that moment or
-    /// later, so that nothing depends on a timer.
+    /// An open breaker becomes half-open here too, at exactly the end of its open time or later, so
+    /// that nothing depends on a timer.
     ///
     /// # Errors  [`Refusal`]: the call must not reach the dependency.
     /// # Source  Rules BRK-3, BRK-4, BRK-10 and BRK-11.
@@ -139,18 +139,18 @@ impl Breaker {
         Some(Permit::new(self.generation, PermitKind::Probe(id), now))
     }
 
-    /// Whether a call of this length is slow.
+    /// Returns true if a call of this duration is slow.
     #[must_use]
     pub fn is_slow(&self, elapsed: Duration) -> bool {
         self.settings.slow_call.is_some_and(|slow| elapsed >= slow)
     }
 
-    /// Whether each success must be recorded by itself.
+    /// Returns true if each success must be recorded individually.
     ///
-    /// False only when no fast success can move the breaker, whatever their number. Then a gate
-    /// may count them by itself and bring them with [`Breaker::record_successes`]: before any
-    /// other record, and before a bucket of [`Breaker::success_bucket`] ends. The transitions are
-    /// the same as if each had been recorded.
+    /// False only when no number of fast successes can move the breaker. A gate may then count them
+    /// itself and pass them to [`Breaker::record_successes`]: before any other record, and before a
+    /// bucket of [`Breaker::success_bucket`] ends. The transitions are the same as if each had been
+    /// recorded.
     ///
     /// # Source  Rule CALL-3 in docs/rules.md.
     #[must_use]
@@ -167,25 +167,25 @@ impl Breaker {
         }
     }
 
-    /// The width of a bucket of the window, when it forgets by time; buckets begin at its multiples.
+    /// Returns the bucket width of a window of time; buckets begin at its multiples.
     #[must_use]
     pub fn success_bucket(&self) -> Option<Duration> {
         self.window.bucket()
     }
 
-    /// The settings.
+    /// Returns the settings.
     #[must_use]
     pub const fn settings(&self) -> &BreakerSettings {
         &self.settings
     }
 
-    /// The automatic state, whatever lies over it.
+    /// Returns the automatic state, without any override.
     #[must_use]
     pub const fn state(&self) -> State {
         self.state
     }
 
-    /// The override that holds: the supervisor's before the operator's.
+    /// Returns the override in force: the supervisor's takes precedence over the operator's.
     #[must_use]
     pub const fn overridden(&self) -> Option<&Override> {
         match &self.parked {
@@ -194,28 +194,29 @@ impl Breaker {
         }
     }
 
-    /// The generation; it only grows.
+    /// Returns the generation; it only grows.
     #[must_use]
     pub const fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// When [`Breaker::on_time`] has something to do; `None` while time alone changes nothing.
+    /// Returns the time at which [`Breaker::on_time`] has work to do; `None` while time alone
+    /// changes nothing.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
         (self.deadline != Time::MAX).then_some(self.deadline)
     }
 
-    /// Takes the oldest event that was not fetched yet.
+    /// Removes and returns the oldest event that was not fetched yet.
     ///
-    /// Events wait here until the transition is complete: a listener never sees half of one.
+    /// Events are queued until the transition is complete: a listener never sees half of one.
     ///
-    /// # Units   At most 64 wait; the oldest is lost first.
+    /// # Units   At most 64 events wait; the oldest is lost first.
     pub fn poll_event(&mut self) -> Option<BreakerEvent> {
         self.events.pop_front()
     }
 
-    /// Everything that can be seen of it.
+    /// Returns a view of its whole state.
     #[must_use]
     pub fn view(&self, now: Time) -> View<'_> {
         let state = if self.mode == Some(OverrideMode::ForcedOpen) {
@@ -243,7 +244,7 @@ impl Breaker {
         }
     }
 
-    /// What this generation counted so far.
+    /// Returns the counts of the current generation.
     fn counts(&self, now: Time) -> crate::Counts {
         if self.state == State::HalfOpen && self.mode != Some(OverrideMode::Shadow) {
             self.half_open.counts()
@@ -252,7 +253,7 @@ impl Breaker {
         }
     }
 
-    /// How long a refusal by `state` will last.
+    /// Returns the remaining time of a refusal by `state`.
     fn wait(&self, state: RefusalState, now: Time) -> Option<Duration> {
         match state {
             RefusalState::Open => Some(self.open_until.since(now)),

@@ -1,17 +1,17 @@
-//! Bounds how many retries a dependency's callers make together.
+//! The retry budget that all callers of a dependency share.
 //!
-//! Each call earns a fraction of a retry, which is worth something for ten seconds; a floor of
-//! retries a second is free. Without it, a dependency that fails is asked `max_attempts` times as
-//! much as one that works.
+//! Each call earns a fraction of a retry, which is valid for ten seconds; a floor of retries per
+//! second is free. Without the budget, a failing dependency gets `max_attempts` times the traffic
+//! of a working one.
 
 use std::time::Duration;
 
 use crate::{BudgetSettings, Time};
 
-/// A retry, in the unit of the tokens.
+/// One retry, in token units.
 const RETRY: u64 = 1_000_000;
 
-/// How many intervals an earned token lives.
+/// Number of intervals for which an earned token is valid.
 const LIFE: usize = 10;
 
 const SECOND: u64 = 1_000_000_000;
@@ -27,16 +27,16 @@ pub struct Budget {
     /// Earned tokens by the second in which they were earned.
     earned: [u64; LIFE],
     second: u64,
-    /// Free tokens, at most one second's.
+    /// Free tokens, at most one second's worth.
     free: u64,
     refilled: Time,
-    /// Whether there is no bound, and it only counts.
+    /// True if there is no bound and it only counts.
     unlimited: bool,
     granted: u64,
 }
 
 impl Budget {
-    /// A budget that has earned nothing and has one second's free retries.
+    /// Returns a budget that has earned nothing and has one second's free retries.
     #[must_use]
     #[expect(
         clippy::cast_possible_truncation,
@@ -57,7 +57,7 @@ impl Budget {
         }
     }
 
-    /// A budget that grants every retry, and counts them all the same.
+    /// Returns a budget that grants every retry, but still counts them.
     #[must_use]
     pub fn unlimited(now: Time) -> Self {
         let nothing = BudgetSettings {
@@ -70,13 +70,13 @@ impl Budget {
         }
     }
 
-    /// Retries that it has granted.
+    /// Returns the number of retries that it has granted.
     #[must_use]
     pub const fn granted(&self) -> u64 {
         self.granted
     }
 
-    /// Counts calls (not retries).
+    /// Adds the tokens earned by calls (not retries).
     pub fn deposit(&mut self, now: Time, calls: u64) {
         self.pass(now);
         let place = self.place(self.second);
@@ -84,7 +84,7 @@ impl Budget {
         self.earned[place] = self.earned[place].saturating_add(earned);
     }
 
-    /// Takes a retry out, or says that there is none.
+    /// Withdraws a retry; returns false if there is none.
     #[must_use]
     pub fn try_withdraw(&mut self, now: Time) -> bool {
         if self.unlimited {
@@ -96,7 +96,7 @@ impl Budget {
         if earned.saturating_add(self.free) < RETRY {
             return false;
         }
-        // What is lost first goes first.
+        // Spend the tokens that expire first.
         let mut due = RETRY;
         for age in (0..LIFE as u64).rev() {
             if let Some(second) = self.second.checked_sub(age) {
@@ -117,7 +117,7 @@ impl Budget {
             .fold(0, |sum, one| sum.saturating_add(*one))
     }
 
-    /// Whole retries that could be taken out now.
+    /// Returns the number of whole retries that could be withdrawn at `now`.
     #[must_use]
     pub fn balance(&mut self, now: Time) -> u64 {
         self.pass(now);
@@ -145,7 +145,8 @@ impl Budget {
             self.free = self.floor_per_second * RETRY;
             self.refilled = now;
         } else {
-            // Only the time that was paid out is over, or frequent calls would lose the rest.
+            // Advance only by the time that was paid out, or frequent calls would lose the
+            // remainder.
             let paid = (refill * u128::from(SECOND)).div_ceil(most);
             self.free += u64::try_from(refill).unwrap_or(0);
             self.refilled = self

@@ -1,46 +1,46 @@
-//! Bounds how many calls are at a dependency at once, and says who is next. How long one waits is
-//! kept by whoever asks.
+//! The limit on calls in flight at a dependency, and the order of its waiters. The caller enforces
+//! the maximum wait.
 
 mod line;
 
 use crate::{BulkheadSettings, Rate};
 
-pub use line::{Line, Turn};
+pub use line::{QueuePosition, WaitQueue};
 
-/// How much a call matters beside the others that wait with it. The greater goes first; the
-/// smaller makes room when the queue is full.
+/// Importance of a call relative to the other waiters. The higher goes first; the lower makes room
+/// when the queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Priority {
-    /// It can wait, and can be done without.
+    /// It can wait, and can be dropped.
     Low,
-    /// Like most.
+    /// Most calls.
     #[default]
     Normal,
-    /// Somebody waits for it.
+    /// A user waits for the result.
     High,
 }
 
-/// What a call asks a place for.
+/// A call's request for a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Ticket {
-    /// How much it matters.
+    /// Priority of the call.
     pub priority: Priority,
-    /// Whether it needs a place among the writes too (rule LIM-3).
+    /// True if it needs a slot among the writes too (rule LIM-3).
     pub write: bool,
 }
 
-/// Whether a call may go on.
+/// Decision on the entry of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Admission {
     /// It runs.
     Run,
-    /// It waits for a place.
+    /// It waits for a slot.
     Queue,
-    /// There is no room: it is refused.
+    /// Slots and queue are full: it is refused.
     Full,
 }
 
-/// The places of one dependency.
+/// The slots of one dependency.
 ///
 /// # Source  Rule CALL-6 in docs/rules.md.
 #[derive(Debug, Clone)]
@@ -52,7 +52,7 @@ pub struct Bulkhead {
 }
 
 impl Bulkhead {
-    /// An empty one.
+    /// Returns an empty bulkhead.
     #[must_use]
     pub const fn new(settings: &BulkheadSettings) -> Self {
         Self {
@@ -63,7 +63,7 @@ impl Bulkhead {
         }
     }
 
-    /// Takes a place, or one in the queue. Nobody overtakes those who wait.
+    /// Takes a slot, or a position in the queue. Waiters are never overtaken.
     #[must_use]
     pub const fn admit(&mut self) -> Admission {
         if self.running < self.max_concurrent && self.queued == 0 {
@@ -77,7 +77,7 @@ impl Bulkhead {
         }
     }
 
-    /// Gives the place of a running call back. True when the first of the queue has it now.
+    /// Frees the slot of a running call. Returns true if the first waiter took it over.
     #[must_use]
     pub const fn finish(&mut self) -> bool {
         debug_assert!(self.running > 0, "CALL-6: a place is given back once");
@@ -85,13 +85,13 @@ impl Bulkhead {
         self.promote()
     }
 
-    /// Gives a place in the queue up: the call waited too long, or its caller is gone.
+    /// Frees a position in the queue: the call waited too long, or its caller is gone.
     pub const fn leave_queue(&mut self) {
         debug_assert!(self.queued > 0, "CALL-6: a place is given back once");
         self.queued = self.queued.saturating_sub(1);
     }
 
-    /// Changes the bounds; calls that have a place keep it. Returns how many of the queue run now.
+    /// Changes the limits; admitted calls stay. Returns the number of waiters that run as a result.
     pub const fn resize(&mut self, settings: &BulkheadSettings) -> u32 {
         self.max_concurrent = settings.max_concurrent.get();
         self.max_queue = settings.max_queue;
@@ -102,13 +102,13 @@ impl Bulkhead {
         promoted
     }
 
-    /// Calls that run.
+    /// Returns the number of running calls.
     #[must_use]
     pub const fn running(&self) -> u32 {
         self.running
     }
 
-    /// Calls that wait.
+    /// Returns the number of waiting calls.
     #[must_use]
     pub const fn queued(&self) -> u32 {
         self.queued
@@ -126,8 +126,8 @@ impl Bulkhead {
 
 /// One limit divided among kinds of calls, each with a guaranteed share.
 ///
-/// A kind may use what is idle; another's guarantee is kept even then, so that together they may
-/// pass the limit for a while.
+/// A kind may use idle capacity. The guarantee of another kind holds even then, so the total may
+/// exceed the limit for a while.
 ///
 /// # Source  concurrency-limits, `AbstractPartitionedLimiter`.
 #[derive(Debug, Clone)]
@@ -156,7 +156,8 @@ impl Partitions {
         Self { limit, parts }
     }
 
-    /// Takes a place for a call of this partition; false when there is none, or no such partition.
+    /// Takes a slot for a call of this partition; returns false if there is none, or no such
+    /// partition.
     #[must_use]
     pub fn acquire(&mut self, partition: usize) -> bool {
         let total = self.total();
@@ -171,7 +172,7 @@ impl Partitions {
         granted
     }
 
-    /// Gives a place back.
+    /// Frees a slot.
     pub fn release(&mut self, partition: usize) {
         if let Some(part) = self.parts.get_mut(partition) {
             debug_assert!(part.in_flight > 0, "CALL-6: a place is given back once");
@@ -179,18 +180,18 @@ impl Partitions {
         }
     }
 
-    /// Changes the limit; the shares follow.
+    /// Changes the limit; the shares scale with it.
     pub const fn set_limit(&mut self, limit: u32) {
         self.limit = limit;
     }
 
-    /// Calls of this partition.
+    /// Returns the number of calls in flight in this partition.
     #[must_use]
     pub fn in_flight(&self, partition: usize) -> u32 {
         self.parts.get(partition).map_or(0, |part| part.in_flight)
     }
 
-    /// Calls of all partitions.
+    /// Returns the number of calls in flight in all partitions.
     #[must_use]
     pub fn total(&self) -> u32 {
         self.parts.iter().map(|part| part.in_flight).sum()
@@ -198,7 +199,7 @@ impl Partitions {
 }
 
 impl Part {
-    /// The guaranteed places: the share, rounded up, at least one.
+    /// Returns the number of guaranteed slots: the share, rounded up, at least one.
     fn guaranteed(&self, limit: u32) -> u32 {
         let places = self.share.least_part(u64::from(limit)).max(1);
         u32::try_from(places).unwrap_or(u32::MAX)

@@ -1,14 +1,14 @@
-//! Faults on purpose: which attempts are hit, and by what.
+//! Injected faults: which attempts are hit, and by which fault.
 //!
-//! It decides; whoever executes attempts carries the blow out.
+//! It decides; the code that executes attempts applies the fault.
 
 use std::time::Duration;
 
 use crate::{ChaosSettings, Random, Time};
 
-/// What happens to an attempt instead of the dependency's work.
+/// A fault that replaces the dependency's work in an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Blow {
+pub enum InjectedFault {
     /// It fails.
     Error,
     /// It never ends.
@@ -17,16 +17,16 @@ pub enum Blow {
     Panic,
 }
 
-/// What hits one attempt.
+/// Faults injected into one attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Strike {
-    /// It begins so much later.
+pub struct FaultInjection {
+    /// Delay before the attempt begins.
     pub delay: Duration,
-    /// And then this happens instead of the work.
-    pub blow: Option<Blow>,
+    /// Fault that then replaces the work.
+    pub blow: Option<InjectedFault>,
 }
 
-/// Chaos that was set at some time.
+/// Chaos settings, and the time at which they expire.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Chaos {
     settings: ChaosSettings,
@@ -34,38 +34,38 @@ pub struct Chaos {
 }
 
 impl Chaos {
-    /// Sets it now; it ends by itself when its settings say for how long it lasts.
+    /// Activates the settings at `now`; they expire by themselves if they give a duration.
     #[must_use]
     pub fn new(settings: ChaosSettings, now: Time) -> Self {
         let until = settings.lasts.map(|span| now.after(span));
         Self { settings, until }
     }
 
-    /// Whether it hits attempts now.
+    /// Returns true if attempts are hit at `now`.
     #[must_use]
     pub fn is_active(&self, now: Time) -> bool {
         self.until.is_none_or(|until| now < until)
     }
 
-    /// When it ends; `None` when nobody said so.
+    /// Returns the time at which it expires; `None` for never.
     #[must_use]
     pub const fn until(&self) -> Option<Time> {
         self.until
     }
 
-    /// The settings.
+    /// Returns the settings.
     #[must_use]
     pub const fn settings(&self) -> &ChaosSettings {
         &self.settings
     }
 
-    /// What hits an attempt that begins now.
+    /// Returns the faults for an attempt that begins at `now`.
     ///
-    /// The blows exclude each other; a rate is a share of all attempts, so that rates which sum
-    /// up to more than one cut the last ones (panics, then hangs).
-    pub fn strike(&self, now: Time, random: &mut dyn Random) -> Strike {
+    /// The faults exclude each other. A rate is a share of all attempts, so rates that sum to more
+    /// than one cut off the last kinds (panics, then hangs).
+    pub fn strike(&self, now: Time, random: &mut dyn Random) -> FaultInjection {
         if !self.is_active(now) {
-            return Strike::default();
+            return FaultInjection::default();
         }
         let ChaosSettings {
             latency_rate,
@@ -83,15 +83,15 @@ impl Chaos {
         let drawn = random.unit();
         let (error, hang) = (error_rate.as_f64(), hang_rate.as_f64());
         let blow = if drawn < error {
-            Some(Blow::Error)
+            Some(InjectedFault::Error)
         } else if drawn < error + hang {
-            Some(Blow::Hang)
+            Some(InjectedFault::Hang)
         } else if drawn < error + hang + panic_rate.as_f64() {
-            Some(Blow::Panic)
+            Some(InjectedFault::Panic)
         } else {
             None
         };
-        Strike { delay, blow }
+        FaultInjection { delay, blow }
     }
 }
 
@@ -114,17 +114,17 @@ mod tests {
         let chaos = Chaos::new(settings, Time::from_millis(500));
         let strike = |millis, unit: f64| chaos.strike(Time::from_millis(millis), &mut || unit);
         for (unit, delay, blow) in [
-            (0.09, 20, Some(Blow::Error)),
-            (0.1, 20, Some(Blow::Hang)),
-            (0.29, 20, Some(Blow::Hang)),
-            (0.49, 20, Some(Blow::Panic)),
-            (0.5, 0, Some(Blow::Panic)),
+            (0.09, 20, Some(InjectedFault::Error)),
+            (0.1, 20, Some(InjectedFault::Hang)),
+            (0.29, 20, Some(InjectedFault::Hang)),
+            (0.49, 20, Some(InjectedFault::Panic)),
+            (0.5, 0, Some(InjectedFault::Panic)),
             (0.601, 0, None),
         ] {
             let delay = Duration::from_millis(delay);
-            assert_eq!(strike(600, unit), Strike { delay, blow }, "{unit}");
+            assert_eq!(strike(600, unit), FaultInjection { delay, blow }, "{unit}");
         }
-        assert_eq!(strike(1_499, 0.0).blow, Some(Blow::Error));
-        assert_eq!(strike(1_500, 0.0), Strike::default(), "it is over");
+        assert_eq!(strike(1_499, 0.0).blow, Some(InjectedFault::Error));
+        assert_eq!(strike(1_500, 0.0), FaultInjection::default(), "it is over");
     }
 }

@@ -1,24 +1,24 @@
-//! What an attempt's symptoms count for: which status is a failure, which one a throttle.
+//! Classification of an attempt's symptoms: which status is a failure, which one a throttle.
 //!
-//! It knows no protocol; whoever speaks one names the symptom.
+//! It knows no protocol; the code that speaks one names the symptom.
 
 use std::fmt;
 
 use crate::Class;
 
-/// What went wrong with an attempt, as far as it can be said in general.
+/// A protocol-independent symptom of a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Symptom {
     /// This HTTP status, such as 429.
     Status(u16),
-    /// This hundred of HTTP statuses, such as 5 for `5xx`; as a pattern.
+    /// A class of HTTP statuses, such as 5 for `5xx`; used as a pattern.
     StatusClass(u16),
-    /// No connection could be made.
+    /// No connection could be established.
     Connect,
     /// The attempt took too long.
     Timeout,
-    /// The connection was lost before the answer was complete.
+    /// The connection was lost before the response was complete.
     Reset,
     /// The worker crashed.
     Crash,
@@ -42,7 +42,7 @@ impl fmt::Display for Symptom {
 pub struct Symptoms(pub Vec<Symptom>);
 
 impl Symptoms {
-    /// How exactly the set names this symptom: by itself, or only by its hundred.
+    /// Returns the match of a symptom with the set: by itself, or only by its status class.
     fn names(&self, symptom: Symptom) -> Option<Exactness> {
         if self.0.contains(&symptom) {
             return Some(Exactness::Itself);
@@ -55,7 +55,7 @@ impl Symptoms {
         }
     }
 
-    /// Whether the set holds this symptom.
+    /// Returns true if the set contains this symptom.
     #[must_use]
     pub fn contains(&self, symptom: Symptom) -> bool {
         self.names(symptom).is_some()
@@ -74,18 +74,18 @@ enum Exactness {
     Itself,
 }
 
-/// Which symptoms count as what. The more exact word wins; what nobody names is a failure.
+/// Symptoms of each class. The more exact pattern wins; a symptom without a match is a failure.
 ///
 /// # Source  Rule BRK-7.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClassifySettings {
-    /// The dependency is sick: feeds the breaker.
+    /// The dependency fails: feeds the breaker.
     pub failure: Symptoms,
-    /// It asks for less traffic.
+    /// The dependency asks for less traffic.
     pub throttled: Symptoms,
     /// The caller's own mistake.
     pub rejected: Symptoms,
-    /// Our set-up is wrong: a key, a retired model.
+    /// The configuration is wrong: a key, a retired model.
     pub misconfigured: Symptoms,
 }
 
@@ -106,7 +106,7 @@ impl Default for ClassifySettings {
 }
 
 impl ClassifySettings {
-    /// The class of an attempt with this symptom. A status below 400 is a success.
+    /// Returns the class of an attempt with this symptom. A status below 400 is a success.
     #[must_use]
     pub fn class_of(&self, symptom: Symptom) -> Class {
         if matches!(symptom, Symptom::Status(status) if status < 400) {

@@ -1,9 +1,9 @@
 //! The pure kernel of Breakerbox.
 //!
-//! Machines that decide: when a breaker opens, whether a call may be repeated, what a
-//! supervisor does after a crash. Nothing here reads a clock, draws a random number, spawns,
-//! sleeps or does IO: the time is an argument ([`Time`]), so is randomness ([`Random`]), and
-//! what should happen is a returned value. The actors of `breakerbox-actors` carry it out.
+//! State machines that decide when a breaker opens, whether a call may be repeated, and how a
+//! supervisor reacts to a crash. Nothing here reads a clock, draws a random number, spawns, sleeps
+//! or does IO. The time is an argument ([`Time`]), randomness is an argument ([`Random`]), and each
+//! decision is a returned value. The actors of `breakerbox-actors` carry it out.
 
 mod rate;
 mod time;
@@ -37,12 +37,13 @@ mod chaos;
 pub mod supervision;
 
 pub use breaker::{
-    Author, Breaker, BreakerEvent, Cause, Command, HalfOpenView, IllegalTransition, Override,
-    OverrideMode, Recorded, Refusal, RefusalState, State, Tally, TripReason, View,
+    Breaker, BreakerCommand, BreakerEvent, Cause, CommandSource, EndedPermits, HalfOpenView,
+    IllegalTransition, Override, OverrideMode, Recorded, Refusal, RefusalState, State, TripReason,
+    View,
 };
 pub use budget::Budget;
-pub use bulkhead::{Admission, Bulkhead, Line, Partitions, Priority, Ticket, Turn};
-pub use chaos::{Blow, Chaos, Strike};
+pub use bulkhead::{Admission, Bulkhead, Partitions, Priority, QueuePosition, Ticket, WaitQueue};
+pub use chaos::{Chaos, FaultInjection, InjectedFault};
 pub use classify::{ClassifySettings, Symptom, Symptoms};
 pub use limit::{AdaptiveLimit, AimdLimit, GradientLimit};
 pub use outcome::{Class, Executed, Outcome};

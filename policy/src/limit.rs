@@ -1,5 +1,5 @@
-//! Limits of calls in flight that find their own height. They decide how many; who gets the
-//! places, and who waits, is the bulkhead's.
+//! Adaptive limits on calls in flight. They decide the limit; the bulkhead decides which calls get
+//! the slots and which calls wait.
 
 mod aimd;
 
@@ -14,16 +14,16 @@ use crate::{AdaptiveRule, AdaptiveSettings, Time};
 pub use aimd::AimdLimit;
 pub use gradient::GradientLimit;
 
-/// A limit that learns from each call, and forgets what it learnt when there are none.
+/// A limit that learns from each call, and decays to its initial value when there are none.
 ///
-/// Without the forgetting a limit that had fallen to its bottom would meet the next rush there,
-/// and one that had grown would let a rush in that nobody has tried.
+/// Without the decay, a limit that had fallen to its minimum would still be there at the next
+/// burst, and a limit that had grown would admit an untested burst.
 #[derive(Debug, Clone)]
 pub struct AdaptiveLimit {
     rule: Rule,
     initial: u32,
     idle: Duration,
-    /// The last sample, or the last step that was forgotten.
+    /// Time of the last sample, or of the last decay step.
     last: Time,
 }
 
@@ -34,7 +34,7 @@ enum Rule {
 }
 
 impl AdaptiveLimit {
-    /// A limit at its beginning. `max` binds whatever the settings say.
+    /// Returns a limit at its initial value. `max` bounds it even if the settings say more.
     #[must_use]
     pub fn new(settings: &AdaptiveSettings, max: NonZeroU32) -> Self {
         let min = settings.min.min(max);
@@ -57,7 +57,7 @@ impl AdaptiveLimit {
 
     /// Learns from one call that has ended, and returns the limit.
     ///
-    /// # Units   `in_flight`: calls at the time of the sample, this one included.
+    /// # Units   `in_flight`: calls in flight at the time of the sample, this one included.
     pub fn sample(&mut self, now: Time, in_flight: u32, rtt: Duration, dropped: bool) -> u32 {
         self.forget(now);
         self.last = self.last.max(now);
@@ -67,14 +67,14 @@ impl AdaptiveLimit {
         }
     }
 
-    /// The limit at this time.
+    /// Returns the limit at this time.
     pub fn limit(&mut self, now: Time) -> u32 {
         self.forget(now);
         self.height()
     }
 
-    /// Takes new settings, and returns the limit. It keeps its height, within the new bounds;
-    /// with another rule it begins anew.
+    /// Applies new settings, and returns the limit. The current limit is kept, within the new
+    /// bounds; with a different rule it starts over.
     pub fn resize(&mut self, settings: &AdaptiveSettings, max: NonZeroU32) -> u32 {
         let old = std::mem::replace(self, Self::new(settings, max));
         self.last = old.last;
@@ -93,7 +93,7 @@ impl AdaptiveLimit {
         }
     }
 
-    /// Goes half of the way back to the beginning for each `idle` without a call.
+    /// Moves half of the way back to the initial value for each `idle` without a call.
     fn forget(&mut self, now: Time) {
         let idle = nanos(self.idle).max(1);
         let alone = nanos(now.since(self.last));
@@ -103,7 +103,7 @@ impl AdaptiveLimit {
         }
         self.last = Time::from_nanos(now.as_nanos() - alone % idle);
         let mut limit = self.height();
-        // Half of the way 32 times is all of any way.
+        // Halving 32 times covers any distance.
         for _ in 0..steps.min(32) {
             let half = limit.abs_diff(self.initial).div_ceil(2);
             limit = if limit < self.initial {

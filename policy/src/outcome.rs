@@ -1,40 +1,40 @@
-//! What an attempt came to. It never decides what follows from it.
+//! The outcome of an attempt. Nothing here decides what follows from it.
 
 use std::fmt;
 use std::time::Duration;
 
-/// The class in which an attempt ended.
+/// Class of an attempt's result.
 ///
-/// Only [`Class::Success`] and [`Class::Failure`] feed the breaker: counting a caller's bad
-/// request, a throttle or a wrong key would open it for everybody although the dependency works.
+/// Only [`Class::Success`] and [`Class::Failure`] feed the breaker. Counting a caller's bad
+/// request, a throttle or a wrong key would open it for all callers although the dependency works.
 ///
 /// # Source  Rule BRK-7 in docs/rules.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
     /// The dependency did its work.
     Success,
-    /// The dependency's fault: a 5xx answer, no connection, a timeout, a panic.
+    /// The dependency's fault: a 5xx response, no connection, a timeout, a panic.
     Failure,
     /// The dependency asked for less traffic (429, exhausted quota).
     Throttled,
     /// The caller's own mistake: 400, 404, a tool's own error.
     Rejected,
-    /// Our set-up is wrong: 401, 403, a retired model.
+    /// The configuration is wrong: 401, 403, a retired model.
     Misconfigured,
     /// The caller went away before the end.
     Cancelled,
 }
 
-/// Whether the dependency did the work of a call that ended without a good answer.
+/// Execution status of a call that ended without a good response: did the dependency do the work?
 ///
 /// # Source  Rule CALL-2 in docs/rules.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Executed {
-    /// It did not: the call is safe to repeat anywhere.
+    /// It was not executed: the call is safe to repeat anywhere.
     No,
-    /// Nobody knows.
+    /// It is unknown.
     Maybe,
-    /// It did.
+    /// It was executed.
     Yes,
 }
 
@@ -48,19 +48,19 @@ impl fmt::Display for Executed {
     }
 }
 
-/// The end of one attempt, as it is reported to the breaker.
+/// The end of one attempt, as reported to the breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
-    /// How it ended.
+    /// Class of the result.
     pub class: Class,
-    /// How long it took.
+    /// Duration of the attempt.
     pub elapsed: Duration,
-    /// The dependency's own wish for how long to wait (`Retry-After`).
+    /// Wait requested by the dependency (`Retry-After`).
     pub retry_after: Option<Duration>,
 }
 
 impl Outcome {
-    /// An outcome of this class without a hint.
+    /// Returns an outcome of this class without a hint.
     #[must_use]
     pub const fn new(class: Class, elapsed: Duration) -> Self {
         Self {

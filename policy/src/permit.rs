@@ -1,25 +1,25 @@
-//! Leave to make one call, as a value that its outcome must bring back.
+//! A permit for one call, as a value that is returned with the call's outcome.
 //!
-//! A permit remembers the generation that gave it, so that an outcome which comes late is
-//! recognised whatever happened in between.
+//! A permit carries the generation that issued it, so that a late outcome is recognised after any
+//! number of transitions.
 
 use crate::Time;
 
-/// What a permit's outcome counts for.
+/// Kind of a permit, which decides the effect of its outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PermitKind {
     /// A call through a closed breaker (or one in shadow mode).
     Normal,
-    /// A half-open breaker's trial call, by its number.
+    /// A trial call of a half-open breaker, with its number.
     Probe(u64),
-    /// A call that was let through while the breaker was disabled: its outcome counts nowhere.
+    /// A call admitted while the breaker was disabled: its outcome is not counted.
     Unrecorded,
 }
 
-/// Leave to make one call.
+/// Permission to make one call.
 ///
-/// It is spent by [`crate::Breaker::record`] or [`crate::Breaker::release`], once: it can be
-/// neither copied nor cloned. A probe that is forgotten instead is found by its lease.
+/// [`crate::Breaker::record`] or [`crate::Breaker::release`] consumes it once: it can be neither
+/// copied nor cloned. A probe that is dropped instead expires with its lease.
 ///
 /// # Source  Rule BRK-3 in docs/rules.md; gobreaker's generations.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,12 +31,12 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// A normal permit, for gates that admit without asking the breaker.
+    /// Returns a normal permit, for gates that admit without asking the breaker.
     pub const fn normal(generation: u64, started: Time) -> Self {
         Self::new(generation, PermitKind::Normal, started)
     }
 
-    /// A permit whose outcome counts nowhere, for gates of a disabled breaker.
+    /// Returns a permit for an uncounted call, for gates of a disabled breaker.
     pub const fn unrecorded(generation: u64, started: Time) -> Self {
         Self::new(generation, PermitKind::Unrecorded, started)
     }
@@ -49,25 +49,25 @@ impl Permit {
         }
     }
 
-    /// The generation that gave it.
+    /// Returns the generation that issued it.
     #[must_use]
     pub const fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// What its outcome counts for.
+    /// Returns its kind, which decides the effect of its outcome.
     #[must_use]
     pub const fn kind(&self) -> PermitKind {
         self.kind
     }
 
-    /// When it was given.
+    /// Returns the time at which it was issued.
     #[must_use]
     pub const fn started(&self) -> Time {
         self.started
     }
 
-    /// Whether it was given by a half-open breaker.
+    /// Returns true if a half-open breaker issued it.
     #[must_use]
     pub const fn is_probe(&self) -> bool {
         matches!(self.kind, PermitKind::Probe(_))

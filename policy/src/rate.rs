@@ -1,8 +1,8 @@
-//! Fractions that are compared in integers, and the door to randomness.
+//! Fractions that are compared as integers, and the source of randomness.
 
 use std::fmt;
 
-/// A fraction in [0, 1], kept in millionths so that comparisons are exact.
+/// A fraction in [0, 1], stored in millionths so that comparisons are exact.
 ///
 /// Floating-point rates drift: 49.6 % rounded to two digits reads as 50 % and opens a breaker
 /// that should have stayed closed.
@@ -15,17 +15,17 @@ pub struct Rate(u32);
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 #[error("{given} is not a fraction between 0 and 1")]
 pub struct RateError {
-    /// What was given.
+    /// The given value.
     pub given: f64,
 }
 
 impl Rate {
     const ONE: u32 = 1_000_000;
 
-    /// Nothing of it.
+    /// The rate zero.
     pub const ZERO: Self = Self(0);
 
-    /// Makes a rate of a fraction.
+    /// Converts a fraction to a rate.
     ///
     /// # Units   `fraction`: [0, 1], rounded to the nearest millionth.
     /// # Errors  [`RateError`] when the fraction is not a number in [0, 1].
@@ -38,27 +38,27 @@ impl Rate {
         }
     }
 
-    /// The fraction, in [0, 1].
+    /// Returns the fraction, in [0, 1].
     #[must_use]
     pub fn as_f64(self) -> f64 {
         f64::from(self.0) / f64::from(Self::ONE)
     }
 
-    /// Whether `part` of `whole` reaches this rate (`>=`). Nothing of nothing reaches no rate.
+    /// Returns true if `part` of `whole` reaches this rate (`>=`). Zero of zero reaches no rate.
     #[must_use]
     pub fn is_reached(self, part: u64, whole: u64) -> bool {
         whole > 0
             && u128::from(part) * u128::from(Self::ONE) >= u128::from(self.0) * u128::from(whole)
     }
 
-    /// The smallest number that reaches this rate of `whole`.
+    /// Returns the smallest part of `whole` that reaches this rate.
     #[must_use]
     pub fn least_part(self, whole: u64) -> u64 {
         let exact = u128::from(self.0) * u128::from(whole);
         u64::try_from(exact.div_ceil(u128::from(Self::ONE))).unwrap_or(u64::MAX)
     }
 
-    /// This share of `whole`, rounded down.
+    /// Returns this share of `whole`, rounded down.
     #[must_use]
     pub fn part_of(self, whole: u64) -> u64 {
         let exact = u128::from(self.0) * u128::from(whole);
@@ -72,11 +72,11 @@ impl fmt::Display for Rate {
     }
 }
 
-/// Where the kernel's random numbers come from.
+/// Source of the kernel's random numbers.
 ///
-/// The kernel draws none itself: tests pass a constant, the runtime its generator.
+/// The kernel draws none itself: tests pass a constant, the runtime passes its generator.
 pub trait Random {
-    /// A number in [0, 1).
+    /// Returns a number in [0, 1).
     fn unit(&mut self) -> f64;
 }
 

@@ -1,4 +1,4 @@
-//! Decides whether a call that failed is tried once more, and when.
+//! The decision whether, and when, a failed call is retried.
 //!
 //! It never retries by itself; one loop in the process asks it (LIM-4).
 
@@ -6,71 +6,71 @@ use std::time::Duration;
 
 use crate::{Budget, Class, Executed, Random, RetrySettings, Symptom, Time, backoff};
 
-/// How an attempt ended, as far as a retry is concerned.
+/// End of an attempt, as the retry rules see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AttemptEnd {
-    /// It came back in this class.
+    /// It ended in this class.
     Ended(Class),
     /// The breaker refused it.
     RefusedByBreaker,
-    /// Another layer of ours refused it: bulkhead, rate limit, quarantine.
+    /// Another local layer refused it: bulkhead, rate limit, quarantine.
     RefusedLocally,
 }
 
-/// One attempt that is over.
+/// One attempt that has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attempt {
     /// Its number, 1 for the first.
     pub number: u32,
-    /// How it ended.
+    /// Its end.
     pub end: AttemptEnd,
-    /// Whether the dependency did the work.
+    /// Execution status at the dependency.
     pub executed: Executed,
-    /// Whether doing the work twice does no harm.
+    /// True if executing it twice does no harm.
     pub idempotent: bool,
-    /// The dependency's own wish for how long to wait, or a refusal's.
+    /// Wait requested by the dependency, or by a refusal.
     pub retry_after: Option<Duration>,
-    /// What went wrong, where that is known.
+    /// Symptom of the failure, if known.
     pub symptom: Option<Symptom>,
-    /// The wait before it; `None` for the first.
+    /// Wait before it; `None` for the first.
     pub waited: Option<Duration>,
-    /// How long the dependency's pause still lasts, while there is one: earlier another attempt
-    /// would only be refused.
+    /// Remaining time of the dependency's pause, if there is one: an earlier attempt would only be
+    /// refused.
     pub paused: Option<Duration>,
 }
 
-/// What to do after an attempt.
+/// Decision after an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetryDecision {
-    /// Try again.
+    /// Retry.
     Again {
-        /// After this wait.
+        /// Wait before the next attempt.
         after: Duration,
     },
-    /// Give the caller what there is.
+    /// Return the current result to the caller.
     Stop(StopReason),
 }
 
-/// Why a call is not tried again.
+/// Reason why a call is not retried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StopReason {
     /// It succeeded.
     Succeeded,
     /// All attempts are used up.
     AttemptsUsedUp,
-    /// Another attempt cannot end otherwise: rejected, misconfigured, or the caller is gone.
+    /// Another attempt cannot end differently: rejected, misconfigured, or the caller is gone.
     Pointless,
-    /// The settings name the symptoms to retry, and this is none of them.
+    /// The settings list the symptoms to retry, and this one is not among them.
     NotNamed,
-    /// It may have been executed, and is not idempotent.
+    /// It may have been executed, and it is not idempotent.
     NotIdempotent,
     /// The breaker is open.
     BreakerOpen,
-    /// A layer of ours is full: a retry would only add to it.
+    /// A local layer is full: a retry would add to its load.
     Overloaded,
-    /// The wait would pass the deadline.
+    /// The wait would exceed the deadline.
     DeadlineTooClose,
-    /// The dependency's callers retry too much together.
+    /// The callers of the dependency have used up their retry budget.
     BudgetUsedUp,
 }
 
@@ -84,13 +84,14 @@ pub struct Retry<'a> {
 }
 
 impl<'a> Retry<'a> {
-    /// The rules for a call that must be over by `deadline`.
+    /// Returns the rules for a call that must end by `deadline`.
     #[must_use]
     pub const fn new(settings: &'a RetrySettings, deadline: Option<Time>) -> Self {
         Self { settings, deadline }
     }
 
-    /// Decides what follows an attempt; a token leaves the budget only for a retry that is made.
+    /// Decides whether to retry after an attempt. Only a retry that is made costs a token of the
+    /// budget.
     ///
     /// # Units   The wait is never shorter than a pause, nor than a hint that is respected.
     pub fn decide(
@@ -145,11 +146,11 @@ impl<'a> Retry<'a> {
     fn wait(&self, attempt: &Attempt, random: &mut dyn Random) -> Duration {
         let n = attempt.number.saturating_sub(1);
         let backoff = &self.settings.backoff;
-        // A refusal's hint says when it is of use to ask; polling more often is a choice.
+        // A breaker's hint says when asking is useful again; `on_open` chooses to poll more often.
         let respected =
             self.settings.respect_retry_after && attempt.end != AttemptEnd::RefusedByBreaker;
         let hint = attempt.retry_after.filter(|_| respected);
-        // All who wait for the same pause must not come back at its very end together.
+        // Callers that wait for the same pause must not all return at its end.
         match hint.max(attempt.paused) {
             Some(hint) => backoff::delay_with_hint(backoff, n, hint, random),
             None => backoff::delay_after(backoff, n, attempt.waited, random),

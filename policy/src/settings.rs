@@ -1,7 +1,7 @@
-//! The checked settings of one dependency, as the machines take them.
+//! Checked settings of one dependency, in the form the state machines take.
 //!
-//! Values that cannot work are unrepresentable where the type system can say so; the relations
-//! between fields are checked by whoever reads a configuration (rule CFG-1). Nothing here parses.
+//! Values that cannot work are unrepresentable where the type system can say so. Relations between
+//! fields are checked by the reader of the configuration (rule CFG-1). Nothing here parses.
 
 mod changes;
 
@@ -17,10 +17,10 @@ pub use limits::{
     QuotaReset, RateLimitSettings, ThrottleSettings, WhenAllDown,
 };
 
-/// One, as a number that is not zero.
+/// The number one, as a non-zero integer.
 const ONE: NonZeroU32 = NonZeroU32::MIN;
 
-/// Builds a non-zero constant; falls back to one, which no caller below asks for.
+/// Builds a non-zero constant. Zero becomes one; no caller below passes zero.
 const fn nonzero(number: u32) -> NonZeroU32 {
     match NonZeroU32::new(number) {
         Some(number) => number,
@@ -28,38 +28,38 @@ const fn nonzero(number: u32) -> NonZeroU32 {
     }
 }
 
-/// Everything that is set for one dependency.
+/// All settings of one dependency.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct DependencySettings {
-    /// When calls are refused.
+    /// Breaker: when calls are refused.
     pub breaker: BreakerSettings,
-    /// How long a call may take.
+    /// Time limits of a call.
     pub timeout: TimeoutSettings,
-    /// How often it is tried.
+    /// Retries of a failed call.
     pub retry: RetrySettings,
-    /// When a second attempt is sent beside a slow one; `None` for never.
+    /// Hedging: a second attempt beside a slow one; `None` for never.
     pub hedge: Option<HedgeSettings>,
-    /// How many may go out in each interval; `None` for no limit.
+    /// Maximum rate of calls; `None` for no limit.
     pub rate_limit: Option<RateLimitSettings>,
-    /// What follows when it asks for less.
+    /// Reaction when the dependency asks for less traffic.
     pub throttle: ThrottleSettings,
-    /// How many may run at once.
+    /// Bulkhead: limit on calls in flight.
     pub bulkhead: BulkheadSettings,
-    /// Who executes them, and what happens after a crash.
+    /// Workers that execute the calls, and their restart after a crash.
     pub workers: WorkerSettings,
-    /// What an attempt's symptoms count for.
+    /// Class of each symptom of an attempt.
     pub classify: ClassifySettings,
-    /// The breakers of its keys, where its requests have any.
+    /// Breakers of the request keys, if its requests have keys.
     pub keys: KeySettings,
-    /// What a call gets that nobody could answer.
+    /// Result of a call that the breaker refused and no fallback could answer.
     pub when_all_down: WhenAllDown,
-    /// Faults on purpose; `None` for none.
+    /// Injected faults; `None` for none.
     pub chaos: Option<ChaosSettings>,
-    /// Whether its fallbacks answer all calls, and it is never called itself.
+    /// True if its fallbacks answer all calls and the dependency itself is never called.
     pub fallback_only: bool,
 }
 
-/// The memory by which a closed breaker judges.
+/// Kind of window over which a closed breaker judges its calls.
 ///
 /// # Source  Rule BRK-2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,48 +68,48 @@ pub enum WindowKind {
     Consecutive,
     /// The last `size` outcomes.
     Count {
-        /// How many outcomes are remembered.
+        /// Number of outcomes in the window.
         size: NonZeroU32,
     },
-    /// The last `span` of time, forgotten a bucket at a time.
+    /// The last `span` of time; outcomes are forgotten one bucket at a time.
     Time {
-        /// How long an outcome is remembered; at exactly this age it is gone.
+        /// Age at which an outcome is forgotten; at exactly this age it is gone.
         span: Duration,
-        /// Into how many buckets the span is divided.
+        /// Number of buckets into which the span is divided.
         buckets: NonZeroU32,
     },
     /// Fixed intervals; the counts start from zero at each multiple of `span`.
     Tumbling {
-        /// The length of an interval.
+        /// Length of an interval.
         span: Duration,
     },
 }
 
-/// When a breaker opens, for how long, and how it closes again.
+/// Rules by which a breaker opens, its open time, and its recovery.
 ///
-/// The defaults are the acceptance list's item 2: five failures in a row open it for 30 s, one
-/// good probe closes it.
+/// By default, five failures in a row open it for 30 s, and one successful probe closes it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BreakerSettings {
-    /// What is remembered while closed.
+    /// Window of outcomes remembered while closed.
     pub window: WindowKind,
-    /// Failures in the window that open it; `None` leaves the rule out.
+    /// Number of failures in the window that opens it; `None` disables the rule.
     pub failure_threshold: Option<NonZeroU32>,
-    /// Failures in a row that open it, whatever the window; `None` leaves the rule out.
+    /// Number of failures in a row that opens it, for every kind of window; `None` disables the
+    /// rule.
     pub consecutive_failures: Option<NonZeroU32>,
-    /// Share of failures that opens it, judged from `minimum_calls` on.
+    /// Failure rate that opens it, judged from `minimum_calls` on.
     pub failure_rate: Option<Rate>,
-    /// Share of slow calls that opens it, judged from `minimum_calls` on; needs `slow_call`.
+    /// Rate of slow calls that opens it, judged from `minimum_calls` on; needs `slow_call`.
     pub slow_rate: Option<Rate>,
-    /// From how long on a call is slow (`>=`).
+    /// Duration from which a call is slow (`>=`).
     pub slow_call: Option<Duration>,
-    /// Outcomes that must be in the window before a rate is judged.
+    /// Minimum number of outcomes in the window before a rate is judged.
     pub minimum_calls: u32,
-    /// How long it stays open.
+    /// Time for which it stays open.
     pub open: OpenTime,
-    /// How it is tried again.
+    /// Probing of the dependency before it closes.
     pub half_open: HalfOpenSettings,
-    /// What a call counts for whose caller went away before its deadline.
+    /// Effect of a call that its caller cancelled before the deadline.
     pub cancelled: CancelledPolicy,
 }
 
@@ -130,19 +130,19 @@ impl Default for BreakerSettings {
     }
 }
 
-/// How long an open breaker stays open.
+/// Time for which a breaker stays open.
 ///
 /// The n-th time in a row (0 for the first, back to 0 after a close) it is
-/// `min(base * factor^n, max) * (1 + jitter * u)` with `u` in [0, 1): jitter only lengthens.
+/// `min(base * factor^n, max) * (1 + jitter * u)` with `u` in [0, 1): jitter only lengthens it.
 ///
 /// # Source  Rule BRK-8.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct OpenTime {
-    /// The first time, `recovery_timeout`.
+    /// The first open time, `recovery_timeout`.
     pub base: Duration,
-    /// Growth for each probe period that failed; 1.0 does not grow.
+    /// Growth factor for each failed half-open period; 1.0 does not grow.
     pub factor: f64,
-    /// The longest time before jitter; hints may be longer.
+    /// Maximum open time before jitter; hints may be longer.
     pub max: Duration,
     /// Largest random share that is added, in [0, 1].
     pub jitter: f64,
@@ -159,24 +159,25 @@ impl Default for OpenTime {
     }
 }
 
-/// How a half-open breaker finds out whether the dependency is back.
+/// Probing of the dependency by a half-open breaker.
 ///
 /// # Source  Rules BRK-4 and BRK-5.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HalfOpenSettings {
-    /// Probes at once.
+    /// Maximum number of probes in flight.
     pub max_calls: NonZeroU32,
-    /// Probes of one half-open period, in flight plus recorded; `None` for no such limit.
+    /// Maximum number of probes in one half-open period, in flight plus recorded; `None` for no
+    /// limit.
     pub max_admitted: Option<NonZeroU32>,
-    /// What decides.
+    /// Rule that closes or re-opens the breaker.
     pub rule: HalfOpenRule,
-    /// How long a probe may be silent.
+    /// Maximum time for a probe to report.
     pub probe_lease: Duration,
-    /// What a probe counts for that was silent for longer.
+    /// Effect of a probe that did not report within its lease.
     pub lost_probe: LostProbe,
-    /// Whether a probe whose caller went away opens the breaker again.
+    /// True if a probe that its caller cancelled opens the breaker again.
     pub cancelled_probe_reopens: bool,
-    /// The longest a half-open period may last, whatever its probes do; `None` for no limit.
+    /// Maximum duration of a half-open period, independent of its probes; `None` for no limit.
     pub limit: Option<HalfOpenLimit>,
 }
 
@@ -194,37 +195,37 @@ impl Default for HalfOpenSettings {
     }
 }
 
-/// The longest a half-open period may last.
+/// Maximum duration of a half-open period.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HalfOpenLimit {
-    /// Measured from the period's beginning.
+    /// Duration, measured from the start of the period.
     pub after: Duration,
-    /// Whether it closes then; otherwise it opens again, as after a failed probe.
+    /// True to close the breaker then; false to open it again, as after a failed probe.
     pub closes: bool,
 }
 
-/// What closes or re-opens a half-open breaker. A slow success is no success.
+/// Rule that closes or re-opens a half-open breaker. A slow success is not a success.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HalfOpenRule {
-    /// So many successes close it; any failure opens it.
+    /// This many successes close it; any failure opens it.
     Successes(NonZeroU32),
-    /// After so many results the closed state's rates are judged.
+    /// After this many results, the closed state's rates are judged.
     Rate {
-        /// Results to wait for.
+        /// Number of results to wait for.
         results: NonZeroU32,
     },
-    /// `needed` of `of` must succeed; decided as early as it is certain.
+    /// `needed` of `of` probes must succeed; decided as soon as the result is certain.
     KOfN {
-        /// Successes needed, at most `of`.
+        /// Number of successes needed, at most `of`.
         needed: NonZeroU32,
-        /// Results at most.
+        /// Maximum number of results.
         of: NonZeroU32,
     },
     /// No half-open state: it closes when the open time is over.
     AutoClose,
 }
 
-/// What becomes of a probe that did not report within its lease.
+/// Handling of a probe that did not report within its lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LostProbe {
     /// It counts as failed: the breaker opens again.
@@ -234,33 +235,35 @@ pub enum LostProbe {
     FreesItsSlot,
 }
 
-/// What a cancelled call counts for. Past its deadline it is a failure in any case (BRK-6).
+/// Effect of a cancelled call. Past its deadline, it always counts as a failure (BRK-6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CancelledPolicy {
-    /// Nothing.
+    /// It is ignored.
     #[default]
     Ignore,
-    /// A failure.
+    /// It counts as a failure.
     Failure,
-    /// Failures, once they reach this share of all outcomes in the window, cancelled ones included;
-    /// below it, nothing. In half-open a cancelled probe is no result.
+    /// Cancelled calls count as failures once they reach this share of all outcomes in the window,
+    /// cancelled ones included; below it, they are ignored. In half-open, a cancelled probe is not
+    /// a result.
     Rate(Rate),
 }
 
-/// How long a call may take.
+/// Time limits of a call.
 ///
 /// # Source  Rule CALL-5.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimeoutSettings {
-    /// Until a connection stands; kept by whoever connects. `None` for no limit, as below.
+    /// Until a connection is established; enforced by the code that connects. `None` for no limit,
+    /// as below.
     pub connect: Option<Duration>,
     /// One attempt in the worker.
     pub attempt: Option<Duration>,
-    /// The whole call with its retries and waits.
+    /// The whole call, with its retries and waits.
     pub total: Option<Duration>,
-    /// From the request to the first part of a streamed answer.
+    /// From the request to the first part of a streamed response.
     pub first_byte: Option<Duration>,
-    /// Between two parts of a streamed answer.
+    /// Between two parts of a streamed response.
     pub idle: Option<Duration>,
 }
 
@@ -276,20 +279,20 @@ impl Default for TimeoutSettings {
     }
 }
 
-/// How often, and how far apart, a failed call is tried again.
+/// Number of attempts of a failed call, and the waits between them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RetrySettings {
-    /// Attempts in all; 1 means no retry.
+    /// Maximum number of attempts; 1 means no retry.
     pub max_attempts: NonZeroU32,
-    /// The waits between them.
+    /// Waits between the attempts.
     pub backoff: BackoffSettings,
-    /// The share of calls that may be retries.
+    /// Share of calls that may be retries.
     pub budget: Option<BudgetSettings>,
-    /// Whether the dependency's `Retry-After` lengthens the wait.
+    /// True if the dependency's `Retry-After` lengthens the wait.
     pub respect_retry_after: bool,
-    /// Whether a refusal by the open breaker is tried again too. Off: retrying stops when it opens.
+    /// True if a refusal by an open breaker is retried too. If false, retrying stops when it opens.
     pub on_open: bool,
-    /// The symptoms after which it is tried again; `None` for every failure and throttle.
+    /// Symptoms that are retried; `None` for every failure and throttle.
     pub on: Option<Symptoms>,
 }
 
@@ -311,11 +314,11 @@ impl Default for RetrySettings {
 pub struct BackoffSettings {
     /// The first delay.
     pub base: Duration,
-    /// Growth from one delay to the next, at least 1.0.
+    /// Growth factor from one delay to the next, at least 1.0.
     pub factor: f64,
-    /// The longest delay.
+    /// Maximum delay.
     pub max: Duration,
-    /// How it is spread.
+    /// Random spread of the delay.
     pub jitter: RetryJitter,
 }
 
@@ -330,31 +333,31 @@ impl Default for BackoffSettings {
     }
 }
 
-/// How a delay is spread, so that callers who failed together do not come back together.
+/// Random spread of a delay, so that callers that failed together do not retry together.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum RetryJitter {
-    /// Not at all.
+    /// No spread.
     None,
     /// Uniform in [0, delay).
     #[default]
     Full,
     /// Half fixed, half uniform: [delay / 2, delay).
     Equal,
-    /// Uniform in [base, 3 * the delay before), at most the longest delay: each caller's delays
-    /// grow by a path of their own.
+    /// Uniform in [base, 3 * the previous delay), at most the maximum delay: each caller's delays
+    /// grow along a different path.
     Decorrelated,
-    /// Lengthened by a random share of at most this much, in [0, 1].
+    /// Lengthened by a random share of at most this value, in [0, 1].
     Added(f64),
 }
 
-/// How many retries a dependency's callers may make together.
+/// Retry budget that all callers of a dependency share.
 ///
 /// # Source  Rule LIM-4.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BudgetSettings {
     /// Retries per call, in [0, 1].
     pub ratio: f64,
-    /// Retries a second that are always allowed.
+    /// Retries per second that are always allowed.
     pub floor_per_second: u32,
 }
 
@@ -367,20 +370,21 @@ impl Default for BudgetSettings {
     }
 }
 
-/// How many calls may be at the dependency at once, and how many may wait.
+/// Limits on calls in flight and on waiting calls.
 ///
 /// # Source  Rule CALL-6.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BulkheadSettings {
-    /// Calls in flight.
+    /// Maximum number of calls in flight.
     pub max_concurrent: NonZeroU32,
-    /// Writes in flight, at most `max_concurrent`; `None` for no limit of their own (LIM-3).
+    /// Maximum number of writes in flight, at most `max_concurrent`; `None` for no separate limit
+    /// (LIM-3).
     pub max_concurrent_writes: Option<NonZeroU32>,
-    /// Calls that wait for a place.
+    /// Maximum number of calls that wait for a slot.
     pub max_queue: u32,
-    /// How long one waits at most.
+    /// Maximum wait of a call.
     pub max_wait: Duration,
-    /// A limit that finds its own height below `max_concurrent`; `None` for none.
+    /// Adaptive limit below `max_concurrent`; `None` for none.
     pub adaptive: Option<AdaptiveSettings>,
 }
 
@@ -396,30 +400,30 @@ impl Default for BulkheadSettings {
     }
 }
 
-/// Who executes the calls, and what happens after a crash.
+/// Workers that execute the calls, and their restart after a crash.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WorkerSettings {
-    /// How many workers.
+    /// Number of workers.
     pub count: NonZeroU32,
-    /// On which thread.
+    /// Thread on which a worker runs.
     pub placement: Placement,
-    /// When a worker that ended is started again.
+    /// Condition for restarting a worker that ended.
     pub restart: RestartType,
-    /// Restarts that are too many.
+    /// Restart intensity that is tolerated.
     pub intensity: Intensity,
-    /// The wait before a restart; the first after a healthy run is at once.
+    /// Wait before a restart; the first restart after a healthy run is immediate.
     pub backoff: BackoffSettings,
-    /// Healthy running time after which the backoff starts from the beginning.
+    /// Healthy running time after which the backoff starts over.
     pub reset_after: Duration,
-    /// What happens when the restarts were too many.
+    /// Action when the restart intensity is exceeded.
     pub give_up: GiveUp,
-    /// What becomes of calls while no worker runs.
+    /// Handling of calls while no worker runs.
     pub while_restarting: WhileRestarting,
-    /// How long a worker may finish its calls when it is stopped.
+    /// Maximum time for a stopping worker to finish its calls.
     pub drain: Duration,
-    /// From how long on a worker that blocks its thread is taken for stuck; dedicated ones only.
+    /// Time after which a worker that blocks its thread counts as stuck; dedicated workers only.
     pub stuck_after: Option<Duration>,
-    /// When a call that keeps crashing workers is refused.
+    /// Quarantine of calls that keep crashing workers.
     pub quarantine: Option<QuarantineSettings>,
 }
 
@@ -449,17 +453,17 @@ impl Default for WorkerSettings {
     }
 }
 
-/// On which thread an actor lives.
+/// Thread on which an actor runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Placement {
-    /// On one of the runtime's own threads.
+    /// One of the runtime's own threads.
     #[default]
     Shared,
-    /// On a thread of its own: for whatever may block.
+    /// A thread of its own, for work that may block.
     Dedicated,
 }
 
-/// When a child that ended is started again (OTP).
+/// Condition for restarting a child that ended (OTP).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RestartType {
     /// Always.
@@ -471,26 +475,26 @@ pub enum RestartType {
     Temporary,
 }
 
-/// Restarts that are too many: more than `max` within `within`.
+/// Restart intensity: more than `max` restarts within `within` are too many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Intensity {
-    /// Restarts that are still tolerated.
+    /// Maximum number of restarts that is tolerated.
     pub max: u32,
     /// The sliding window; a restart counts while it is younger than this.
     pub within: Duration,
 }
 
-/// What a supervisor does when the restarts were too many.
+/// Action of a supervisor when the restart intensity is exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum GiveUp {
     /// Stop the other children and fail upward.
     Escalate,
-    /// Keep the child down, force its breaker open, let the siblings live.
+    /// Keep the child down, force its breaker open, and let its siblings run.
     #[default]
     Park,
 }
 
-/// What becomes of calls while no worker runs.
+/// Handling of calls while no worker runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum WhileRestarting {
     /// They wait for the next incarnation, within the bulkhead's bound and their own deadline.
@@ -500,16 +504,16 @@ pub enum WhileRestarting {
     Reject,
 }
 
-/// When a call that keeps crashing workers is refused.
+/// Refusal of a call that keeps crashing workers.
 ///
 /// # Source  Rule SUP-6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QuarantineSettings {
-    /// Crashes by the same fingerprint that are too many.
+    /// Number of crashes by one fingerprint that is too many.
     pub crashes: NonZeroU32,
-    /// How long the fingerprint is refused, and how long a crash is remembered.
+    /// Time for which a fingerprint is refused, and for which a crash is remembered.
     pub ttl: Duration,
-    /// Fingerprints that are remembered at most; the oldest is forgotten first.
+    /// Maximum number of fingerprints remembered; the oldest is forgotten first.
     pub max_entries: NonZeroU32,
 }
 

@@ -1,34 +1,36 @@
-//! One supervisor as a pure machine: OTP's rules of starting, watching, restarting and stopping.
+//! One supervisor as a pure state machine: OTP's rules of starting, watching, restarting and
+//! stopping.
 //!
-//! It decides who is started, stopped and killed, in which order, after which wait, and when the
-//! failures were too many. It never starts anything: a shell carries out its [`Action`]s and
-//! tells it what came of them. It never waits, reads a clock or draws a random number. A nested
-//! supervisor is a child of kind [`ChildKind::Supervisor`] with a machine of its own, whose
-//! [`Action::Down`] becomes the [`Event::Ended`] of that child (cause: [`SupervisorEnd::cause`]).
+//! It decides which children are started, stopped and killed, in which order, after which wait, and
+//! when the failures were too many. It never starts anything: the runtime carries out its
+//! [`Action`]s and reports their results. It never waits, reads a clock or draws a random number. A
+//! nested supervisor is a child of kind [`ChildKind::Supervisor`] with a machine of its own. The
+//! [`Action::Down`] of that machine becomes the [`Event::Ended`] of that child (cause:
+//! [`SupervisorEnd::cause`]).
 //!
-//! # How it follows OTP (rules SUP-1 to SUP-4), and what OTP leaves open
+//! # OTP's rules (SUP-1 to SUP-4), and the cases that OTP leaves open
 //!
-//! - *Start*: in order, each when the one before is up. The first that fails rolls the others
+//! - *Start*: in order, each child when the one before is up. The first that fails rolls the others
 //!   back in reverse order, without a retry. A child that ends by itself meanwhile is judged
 //!   afterwards.
-//! - *Restart*: first the budgets, then the delay. A failed restart is a failure like any other:
-//!   it costs a unit and is tried again, whatever the child's restart type.
-//! - *Group round*: costs one unit. The affected children stop in reverse order, each with its
-//!   own deadline; when all are gone and the delay of the failed child is over they start in
-//!   order. Children that end while the group is being stopped are merged into the round.
-//!   Temporary ones are forgotten, finished ones are started again, children stopped by an
-//!   operator and parked ones stay down. Children that end by themselves while the group is being
-//!   started are judged when it is up; one that fails to start begins a new round at once.
-//! - *Delay in a group*: siblings stop at once, the wait runs from the failure. A failure that
-//!   comes during the wait widens the round; the later of the waits holds.
+//! - *Restart*: first the budgets, then the delay. A failed restart is a failure like any other: it
+//!   costs a unit and is tried again, for every restart type of the child.
+//! - *Group round*: costs one unit. The affected children stop in reverse order, each with its own
+//!   deadline. When all are gone and the delay of the failed child is over, they start in order.
+//!   Children that end while the group is being stopped are merged into the round. Temporary ones
+//!   are forgotten, finished ones are started again, children stopped by an operator and parked
+//!   ones stay down. Children that end by themselves while the group is being started are judged
+//!   when it is up; one that fails to start begins a new round at once.
+//! - *Delay in a group*: siblings stop at once; the wait runs from the failure. A failure during
+//!   the wait widens the round; the later of the waits applies.
 //! - *Give up*: [`GiveUp::Escalate`] stops the others in reverse order and ends the supervisor.
-//!   [`GiveUp::Park`] keeps that child down; siblings that its round had stopped are started.
-//!   A restart that is refused is not counted.
-//! - *Commands* never wait for a backoff. Terminate acts at once, also on a child that is
-//!   starting; the others wait while a round stops or starts children. Terminating a child that
-//!   a group waits for lets the others start.
+//!   [`GiveUp::Park`] keeps that child down; siblings that its round had stopped are started. A
+//!   refused restart is not counted.
+//! - *Commands* never wait for a backoff. Terminate acts at once, also on a child that is starting;
+//!   the others wait while a round stops or starts children. Terminating a child that a group waits
+//!   for lets the others start.
 //!
-//! Deviations: see [`OtpRules`]; the window's grain is a nanosecond, not a second.
+//! Deviations: see [`OtpRules`]; the window's resolution is a nanosecond, not a second.
 //!
 //! # Source  Rules SUP-1, SUP-2, SUP-3 and SUP-4 in docs/rules.md; OTP `supervisor`.
 
@@ -50,16 +52,16 @@ use std::collections::{HashMap, VecDeque};
 
 pub use cause::{PanicReport, StopCause, SupervisorEnd};
 pub use child::{ChildState, ChildView};
-pub use message::{Action, ChildId, CommandError, Event, Ticket, TimerId};
+pub use message::{Action, ChildId, CommandError, CommandId, Event, TimerId};
 pub use spec::{
     AutoShutdown, ChildKind, ChildSpec, OtpRules, RestartBackoff, Shutdown, SpecError, Strategy,
     SupervisorSpec,
 };
 
 use crate::{Random, Time};
-use budget::Window;
-use child::{Child, Life, Rest, Why};
-use command::Command;
+use budget::RestartWindow;
+use child::{Child, ChildPhase, StopRequest, StoppedReason};
+use command::PendingCommand;
 use round::{Round, Step};
 
 #[cfg(doc)]
@@ -74,22 +76,22 @@ pub struct Supervision {
     /// In start order, so ids ascend.
     children: Vec<Child>,
     names: HashMap<String, ChildId>,
-    /// Timers that are not due yet, and the child each is about.
+    /// Timers that are not due yet, and the child of each.
     timers: HashMap<TimerId, ChildId>,
     next_child: u64,
     next_timer: u64,
-    /// Restarts of all children together.
-    window: Window,
+    /// Restarts of all children.
+    window: RestartWindow,
     phase: Phase,
-    /// The initial start, or the group round under way. Rounds exist only in [`Phase::Up`].
+    /// The initial start, or the group round in progress. Rounds exist only in [`Phase::Up`].
     round: Option<Round>,
-    /// Children in [`Life::Ended`], in the order in which they ended.
+    /// Children in [`ChildPhase::Ended`], in the order in which they ended.
     failed: VecDeque<ChildId>,
     /// Commands that wait, in order.
-    deferred: VecDeque<Command>,
+    deferred: VecDeque<PendingCommand>,
 }
 
-/// The supervisor's own life.
+/// Phase of the supervisor itself.
 #[derive(Debug)]
 enum Phase {
     New,
@@ -98,15 +100,15 @@ enum Phase {
     Down,
 }
 
-/// What one event has at hand.
-struct Turn<'a> {
+/// Inputs and collected actions of one event.
+struct EventScope<'a> {
     now: Time,
     random: &'a mut dyn Random,
     out: Vec<Action>,
 }
 
 impl Supervision {
-    /// Makes a supervisor that has not started anything yet.
+    /// Creates a supervisor that has not started anything yet.
     ///
     /// # Errors  [`SpecError`]: the supervisor or a child cannot work as specified.
     pub fn new(spec: SupervisorSpec, children: Vec<ChildSpec>) -> Result<Self, SpecError> {
@@ -118,7 +120,7 @@ impl Supervision {
             timers: HashMap::new(),
             next_child: 1,
             next_timer: 1,
-            window: Window::default(),
+            window: RestartWindow::default(),
             phase: Phase::New,
             round: None,
             failed: VecDeque::new(),
@@ -134,12 +136,12 @@ impl Supervision {
         Ok(machine)
     }
 
-    /// Takes in what happened and says what to do about it.
+    /// Handles an event, and returns the actions to carry out.
     ///
     /// # Units   `now`: ns since runtime start, never decreasing.
     /// # Panics  Never.
     pub fn on(&mut self, now: Time, event: Event, random: &mut dyn Random) -> Vec<Action> {
-        let mut turn = Turn {
+        let mut turn = EventScope {
             now,
             random,
             out: Vec::new(),
@@ -158,15 +160,15 @@ impl Supervision {
                 cause,
             } => self.gone(child, incarnation, cause, &mut turn),
             Event::Timer(timer) => self.due(timer, &mut turn),
-            Event::Add { spec, ticket } => self.ask(Command::add(ticket, spec), &mut turn),
+            Event::Add { spec, ticket } => self.ask(PendingCommand::add(ticket, spec), &mut turn),
             Event::Terminate { child, ticket } => {
-                self.ask(Command::terminate(ticket, child), &mut turn);
+                self.ask(PendingCommand::terminate(ticket, child), &mut turn);
             }
             Event::Restart { child, ticket } => {
-                self.ask(Command::restart(ticket, child), &mut turn);
+                self.ask(PendingCommand::restart(ticket, child), &mut turn);
             }
             Event::Delete { child, ticket } => {
-                self.ask(Command::delete(ticket, child), &mut turn);
+                self.ask(PendingCommand::delete(ticket, child), &mut turn);
             }
             Event::Stop => self.begin_end(SupervisorEnd::Shutdown, &mut turn),
         }
@@ -174,30 +176,30 @@ impl Supervision {
         turn.out
     }
 
-    /// The children, in start order.
+    /// Returns the children, in start order.
     pub fn children(&self) -> impl Iterator<Item = ChildView<'_>> {
         self.children.iter().map(Child::view)
     }
 
-    /// The id of the child of this name.
+    /// Returns the id of the child with this name.
     #[must_use]
     pub fn child_id(&self, name: &str) -> Option<ChildId> {
         self.names.get(name).copied()
     }
 
-    /// The child of this id.
+    /// Returns the child with this id.
     #[must_use]
     pub fn child(&self, id: ChildId) -> Option<ChildView<'_>> {
         self.index(id).map(|index| self.children[index].view())
     }
 
-    /// The specification of the child of this id.
+    /// Returns the specification of the child with this id.
     #[must_use]
     pub fn child_spec(&self, id: ChildId) -> Option<&ChildSpec> {
         self.index(id).map(|index| &self.children[index].spec)
     }
 
-    /// Whether the supervisor has ended.
+    /// Returns true if the supervisor has ended.
     #[must_use]
     pub fn is_down(&self) -> bool {
         matches!(self.phase, Phase::Down)
@@ -211,8 +213,8 @@ impl Supervision {
         }
     }
 
-    /// Does whatever has become possible, until nothing is.
-    fn settle(&mut self, turn: &mut Turn<'_>) {
+    /// Takes every step that has become possible, until none is left.
+    fn settle(&mut self, turn: &mut EventScope<'_>) {
         loop {
             match self.phase {
                 Phase::New | Phase::Down => return,
@@ -237,7 +239,7 @@ impl Supervision {
         }
     }
 
-    /// Whether failures must wait: children are being started or stopped in order.
+    /// Returns true if failures must wait: children are being started or stopped in order.
     fn is_busy(&self) -> bool {
         let in_round = self
             .round
@@ -245,20 +247,20 @@ impl Supervision {
         in_round || (self.spec.strategy.is_group() && self.starts_by_command())
     }
 
-    /// Whether a start by command is under way.
+    /// Returns true if a start by command is in progress.
     fn starts_by_command(&self) -> bool {
         let mut children = self.children.iter();
-        children.any(|child| matches!(child.life, Life::Starting(Some(_))))
+        children.any(|child| matches!(child.life, ChildPhase::Starting(Some(_))))
     }
 
-    /// Where a child stands in the start order.
+    /// Returns the position of a child in the start order.
     fn index(&self, id: ChildId) -> Option<usize> {
         self.children
             .binary_search_by_key(&id, |child| child.id)
             .ok()
     }
 
-    /// Appends a child; it is up to the caller to start it.
+    /// Appends a child; the caller must start it.
     fn push(&mut self, spec: ChildSpec) -> usize {
         let id = ChildId(self.next_child);
         self.next_child += 1;
@@ -267,56 +269,56 @@ impl Supervision {
         self.children.len() - 1
     }
 
-    /// Removes a child and says so.
-    fn forget(&mut self, index: usize, turn: &mut Turn<'_>) {
+    /// Removes a child and reports it.
+    fn forget(&mut self, index: usize, turn: &mut EventScope<'_>) {
         let child = self.children.remove(index);
         debug_assert!(!child.is_live(), "SUP-1: a live child is never forgotten");
         self.names.remove(&child.spec.name);
         turn.out.push(Action::Forget { child: child.id });
     }
 
-    /// Lets a child rest; forgets it when its kind is not kept.
-    fn rest(&mut self, index: usize, rest: Rest, turn: &mut Turn<'_>) {
+    /// Marks a child as stopped; forgets it if children of its kind are not kept.
+    fn rest(&mut self, index: usize, rest: StoppedReason, turn: &mut EventScope<'_>) {
         let child = &mut self.children[index];
-        child.life = Life::Stopped(rest);
+        child.life = ChildPhase::Stopped(rest);
         if child.is_temporary() || self.spec.strategy == Strategy::Dynamic {
             self.forget(index, turn);
         }
     }
 
     /// Starts the next incarnation.
-    fn start(&mut self, index: usize, asked: Option<child::Asked>, turn: &mut Turn<'_>) {
+    fn start(&mut self, index: usize, asked: Option<child::Asked>, turn: &mut EventScope<'_>) {
         let child = &mut self.children[index];
         debug_assert!(!child.is_live(), "SUP-1: never two live incarnations");
         if asked.is_none() && child.incarnation > 0 {
             child.restarts += 1;
         }
         child.incarnation += 1;
-        child.life = Life::Starting(asked);
+        child.life = ChildPhase::Starting(asked);
         turn.out.push(Action::Start {
             child: child.id,
             incarnation: child.incarnation,
         });
     }
 
-    /// Notes that an incarnation is up.
-    fn started(&mut self, id: ChildId, incarnation: u64, turn: &mut Turn<'_>) {
+    /// Records that an incarnation is up.
+    fn started(&mut self, id: ChildId, incarnation: u64, turn: &mut EventScope<'_>) {
         let Some(index) = self.index(id) else { return };
         let child = &mut self.children[index];
         if child.incarnation != incarnation {
             return;
         }
-        if let Life::Starting(asked) = &mut child.life {
+        if let ChildPhase::Starting(asked) = &mut child.life {
             let asked = asked.take();
-            child.life = Life::Running { since: turn.now };
+            child.life = ChildPhase::Running { since: turn.now };
             if let Some(asked) = asked {
                 turn.reply(asked.ticket, Ok(Some(id)));
             }
         }
     }
 
-    /// Tells a starting or running child to go.
-    fn stop(&mut self, index: usize, why: Why, turn: &mut Turn<'_>) {
+    /// Asks a starting or running child to stop, or kills it.
+    fn stop(&mut self, index: usize, why: StopRequest, turn: &mut EventScope<'_>) {
         let child = &self.children[index];
         let (id, incarnation) = (child.id, child.incarnation);
         let shutdown = child.spec.shutdown;
@@ -334,11 +336,11 @@ impl Supervision {
             Shutdown::Within(span) => Some(self.set_timer(id, turn.now.after(span), turn)),
             Shutdown::Kill | Shutdown::Infinity => None,
         };
-        self.children[index].life = Life::Stopping { why, deadline };
+        self.children[index].life = ChildPhase::Stopping { why, deadline };
     }
 
-    /// Asks for a timer about a child.
-    fn set_timer(&mut self, child: ChildId, at: Time, turn: &mut Turn<'_>) -> TimerId {
+    /// Requests a timer for a child.
+    fn set_timer(&mut self, child: ChildId, at: Time, turn: &mut EventScope<'_>) -> TimerId {
         let timer = TimerId(self.next_timer);
         self.next_timer += 1;
         self.timers.insert(timer, child);
@@ -346,24 +348,24 @@ impl Supervision {
         timer
     }
 
-    /// A timer is due: a stop's deadline, or the end of a backoff. Others have lost their meaning.
-    fn due(&mut self, due: TimerId, turn: &mut Turn<'_>) {
+    /// Handles a timer: a stop's deadline, or the end of a backoff. Other timers are obsolete.
+    fn due(&mut self, due: TimerId, turn: &mut EventScope<'_>) {
         let child = self.timers.remove(&due);
         let Some(index) = child.and_then(|id| self.index(id)) else {
             return;
         };
         let child = &mut self.children[index];
         match &mut child.life {
-            Life::Stopping { deadline, .. } if *deadline == Some(due) => {
+            ChildPhase::Stopping { deadline, .. } if *deadline == Some(due) => {
                 *deadline = None;
                 turn.out.push(Action::Kill {
                     child: child.id,
                     incarnation: child.incarnation,
                 });
             }
-            Life::Waiting { timer, .. } if *timer == due => {
+            ChildPhase::Waiting { timer, .. } if *timer == due => {
                 if self.spec.strategy.is_group() {
-                    child.life = Life::Due;
+                    child.life = ChildPhase::Due;
                 } else {
                     self.start(index, None, turn);
                 }
@@ -373,9 +375,9 @@ impl Supervision {
     }
 }
 
-impl Turn<'_> {
+impl EventScope<'_> {
     /// Answers a command.
-    fn reply(&mut self, ticket: Ticket, result: Result<Option<ChildId>, CommandError>) {
+    fn reply(&mut self, ticket: CommandId, result: Result<Option<ChildId>, CommandError>) {
         self.out.push(Action::Reply { ticket, result });
     }
 }

@@ -1,19 +1,19 @@
-//! The pause that a dependency asked for, shared by all its callers.
+//! The pause that a dependency requested, shared by all its callers.
 //!
-//! It never touches the breaker: who throttles works. Quotas that are used up are pauses too, up
-//! to the time when they are full again.
+//! It never touches the breaker: a dependency that throttles works. A used-up quota is a pause too,
+//! until the quota is full again.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::{BackoffSettings, Random, Time, backoff};
 
-/// Why a dependency is paused.
+/// Reason for a pause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PauseReason {
-    /// It answered that it gets too much.
+    /// The dependency reported too much traffic.
     Throttled,
-    /// What it gives in a day, or another span, is used up.
+    /// Its quota for a day, or another span, is used up.
     QuotaUsedUp,
 }
 
@@ -26,32 +26,32 @@ impl fmt::Display for PauseReason {
     }
 }
 
-/// A pause, from now on.
+/// A pause that has begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pause {
-    /// When calls may go out again.
+    /// Time at which calls may go out again.
     pub until: Time,
-    /// Why they may not now.
+    /// Reason for the pause.
     pub reason: PauseReason,
 }
 
-/// The pauses of one dependency.
+/// Pause state of one dependency.
 ///
 /// # Source  Rule LIM-1 in docs/rules.md.
 #[derive(Debug, Clone, Default)]
 pub struct Throttle {
     pause: Option<Pause>,
-    /// Pauses in a row, without a success between them.
+    /// Number of pauses in a row without a success between them.
     streak: u32,
 }
 
 impl Throttle {
-    /// Takes in that an attempt was throttled, and gives back the pause when that makes it longer.
+    /// Records a throttled attempt; returns the pause if it became longer.
     ///
-    /// The largest hint wins: a shorter one that comes later never shortens a pause. Answers to
-    /// calls that were on their way when the pause began are one throttle, not many.
+    /// The largest hint wins: a later, shorter one never shortens a pause. Responses to calls that
+    /// were in flight when the pause began count as one throttle.
     ///
-    /// # Units   `hint`: how long to wait from `now`; jitter comes on top of it, never below.
+    /// # Units   `hint`: wait from `now`; jitter is added on top of it, never subtracted.
     pub fn throttled(
         &mut self,
         now: Time,
@@ -71,23 +71,23 @@ impl Throttle {
         self.pause_until(now, now.after(wait), PauseReason::Throttled)
     }
 
-    /// Takes in that the quota is used up until then.
+    /// Records that the quota is used up until `until`.
     pub fn quota_used_up(&mut self, now: Time, until: Time) -> Option<Pause> {
         self.pause_until(now, until, PauseReason::QuotaUsedUp)
     }
 
-    /// Takes in that an attempt succeeded: the next pause is a first one again.
+    /// Records a success: the next pause is a first one again.
     pub const fn succeeded(&mut self) {
         self.streak = 0;
     }
 
-    /// The pause, while there is one; at exactly its end there is none.
+    /// Returns the pause in effect, if any; at exactly its end there is none.
     #[must_use]
     pub fn paused(&self, now: Time) -> Option<Pause> {
         self.pause.filter(|pause| now < pause.until)
     }
 
-    /// Ends the pause at an operator's word.
+    /// Ends the pause at an operator's command.
     pub const fn lift(&mut self) {
         self.pause = None;
         self.streak = 0;

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
-/// A moment, in nanoseconds since the runtime's start.
+/// A point in time, in nanoseconds since the runtime's start.
 ///
 /// # Units   Nanoseconds; 64 bits last for 584 years.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -15,40 +15,40 @@ impl Time {
     /// The runtime's start.
     pub const ZERO: Self = Self(0);
 
-    /// The last representable moment: later than anything that happens.
+    /// The last representable time, later than any event.
     pub const MAX: Self = Self(u64::MAX);
 
-    /// The moment `nanos` nanoseconds after the start.
+    /// Returns the time `nanos` nanoseconds after the start.
     #[must_use]
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
     }
 
-    /// The moment `millis` milliseconds after the start, saturating.
+    /// Returns the time `millis` milliseconds after the start, saturating.
     #[must_use]
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis.saturating_mul(1_000_000))
     }
 
-    /// Nanoseconds since the start.
+    /// Returns the nanoseconds since the start.
     #[must_use]
     pub const fn as_nanos(self) -> u64 {
         self.0
     }
 
-    /// Whole milliseconds since the start, rounded down.
+    /// Returns the whole milliseconds since the start, rounded down.
     #[must_use]
     pub const fn as_millis(self) -> u64 {
         self.0 / 1_000_000
     }
 
-    /// The moment `span` later, saturating at [`Time::MAX`].
+    /// Returns the time `span` later, saturating at [`Time::MAX`].
     #[must_use]
     pub fn after(self, span: Duration) -> Self {
         Self(self.0.saturating_add(nanos(span)))
     }
 
-    /// How long it is since `earlier`; zero when `earlier` is later.
+    /// Returns the time since `earlier`; zero if `earlier` is later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
@@ -61,7 +61,7 @@ impl fmt::Display for Time {
     }
 }
 
-/// A span in nanoseconds, saturating at 584 years.
+/// Returns a span in nanoseconds, saturating at 584 years.
 pub(crate) fn nanos(span: Duration) -> u64 {
     u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }

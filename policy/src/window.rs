@@ -1,7 +1,7 @@
-//! What a closed breaker remembers, and when it forgets.
+//! The window of outcomes that a closed breaker remembers.
 //!
-//! All kinds forget exactly: a count window drops the oldest outcome for each new one, a time
-//! window drops whole buckets, none older than its span. A record costs O(1), amortised. It
+//! All kinds forget exactly: a count window drops the oldest outcome for each new one; a time
+//! window drops whole buckets and holds none older than its span. A record costs amortised O(1). It
 //! never judges; that is `breaker/rules.rs`.
 
 mod buckets;
@@ -15,32 +15,32 @@ use ring::Ring;
 use crate::time::nanos;
 use crate::{Time, WindowKind};
 
-/// What a window holds.
+/// Counts of the outcomes in a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
     /// Recorded outcomes, successes and failures.
     pub calls: u64,
-    /// Failures among them; in a [`WindowKind::Consecutive`] window the run of failures.
+    /// Failures among them; in a [`WindowKind::Consecutive`] window, the run of failures.
     pub failures: u64,
-    /// Slow ones among them, failed or not.
+    /// Slow calls among them, failed or not.
     pub slow: u64,
-    /// Cancelled calls, beside `calls`; kept only under [`crate::CancelledPolicy::Rate`].
+    /// Cancelled calls, not part of `calls`; kept only under [`crate::CancelledPolicy::Rate`].
     pub cancelled: u64,
-    /// Failures since the last success, whatever the window.
+    /// Failures since the last success, in every kind of window.
     pub consecutive_failures: u64,
-    /// The calls' durations together.
+    /// Sum of the calls' durations.
     pub elapsed_total: Duration,
 }
 
 impl Counts {
-    /// The share of failures, in [0, 1]; `None` of nothing.
+    /// Returns the share of failures, in [0, 1]; `None` without calls.
     #[must_use]
     #[expect(clippy::cast_precision_loss)]
     pub fn failure_rate(&self) -> Option<f64> {
         (self.calls > 0).then(|| self.failures as f64 / self.calls as f64)
     }
 
-    /// The share of slow calls, in [0, 1]; `None` of nothing.
+    /// Returns the share of slow calls, in [0, 1]; `None` without calls.
     #[must_use]
     #[expect(clippy::cast_precision_loss)]
     pub fn slow_rate(&self) -> Option<f64> {
@@ -48,7 +48,7 @@ impl Counts {
     }
 }
 
-/// Plain sums: of a window, of a bucket, of one outcome.
+/// Sums over a window, a bucket or one outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Sums {
     pub(crate) calls: u64,
@@ -122,7 +122,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// An empty window.
+    /// Returns an empty window.
     #[must_use]
     pub fn new(kind: WindowKind, now: Time) -> Self {
         let memory = match kind {
@@ -142,8 +142,8 @@ impl Window {
 
     /// Adds one outcome.
     ///
-    /// # Units   `now`: never decreasing. An earlier time is put where it belongs, and is lost when
-    /// that is forgotten already.
+    /// # Units   `now`: never decreasing. An outcome with an earlier time is added to the bucket of
+    /// that time, or lost if that bucket is already forgotten.
     pub fn record(&mut self, now: Time, failed: bool, slow: bool, elapsed: Duration) {
         if failed {
             self.run += 1;
@@ -153,15 +153,15 @@ impl Window {
         self.put(now, Sums::outcome(failed, slow, elapsed));
     }
 
-    /// Adds a cancelled call, which counts only once such calls are many.
+    /// Adds a cancelled call, which counts only once such calls reach their rate.
     pub fn record_cancelled(&mut self, now: Time) {
         self.run_cancelled += 1;
         self.put(now, Sums::CANCELLED);
     }
 
-    /// Adds `count` fast successes at once, as if one after the other.
+    /// Adds `count` fast successes at once, as if recorded one after the other.
     ///
-    /// # Units   `at`: when they ended; their durations are taken as zero.
+    /// # Units   `at`: the time at which they ended; their durations count as zero.
     pub fn record_successes(&mut self, at: Time, count: u64) {
         if count == 0 {
             return;
@@ -174,7 +174,7 @@ impl Window {
         }
     }
 
-    /// What it holds at `now`; reads only.
+    /// Returns the counts at `now`, without changing the window.
     #[must_use]
     pub fn counts(&self, now: Time) -> Counts {
         let sums = match &self.memory {
@@ -191,7 +191,7 @@ impl Window {
         }
     }
 
-    /// Forgets everything.
+    /// Empties the window.
     pub fn clear(&mut self, now: Time) {
         self.end_run();
         match &mut self.memory {
@@ -201,7 +201,7 @@ impl Window {
         }
     }
 
-    /// The width of a bucket, for windows of time.
+    /// Returns the width of a bucket, for windows of time.
     #[must_use]
     pub fn bucket(&self) -> Option<Duration> {
         match &self.memory {
@@ -210,7 +210,7 @@ impl Window {
         }
     }
 
-    /// What it held after the last record: no time passes here.
+    /// Returns the sums as of the last record; time does not advance here.
     pub(crate) fn sums(&self) -> Sums {
         match &self.memory {
             Memory::Everything(sums) => *sums,
@@ -219,14 +219,14 @@ impl Window {
         }
     }
 
-    /// Lets time pass, without a record.
+    /// Advances the window to `now`, without a record.
     pub(crate) fn forget(&mut self, now: Time) {
         if let Memory::Buckets(buckets) = &mut self.memory {
             buckets.slide(now);
         }
     }
 
-    /// The failures of these sums in this kind's sense.
+    /// Returns the failures in these sums, as this kind of window counts them.
     pub(crate) fn failures(&self, sums: &Sums) -> u64 {
         if self.is_consecutive() {
             self.run
@@ -239,7 +239,7 @@ impl Window {
         matches!(self.memory, Memory::Everything(_))
     }
 
-    /// Failures, and cancelled calls, since the last success.
+    /// Returns the failures and the cancelled calls since the last success.
     pub(crate) const fn run(&self) -> (u64, u64) {
         (self.run, self.run_cancelled)
     }

@@ -7,8 +7,8 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use breakerbox_policy::{
-    Breaker, BreakerEvent, BreakerSettings, Cause, Class, Command, HalfOpenRule, HalfOpenSettings,
-    LostProbe, OpenTime, Outcome, Permit, PermitKind, Recorded, State, Time,
+    Breaker, BreakerCommand, BreakerEvent, BreakerSettings, Cause, Class, HalfOpenRule,
+    HalfOpenSettings, LostProbe, OpenTime, Outcome, Permit, PermitKind, Recorded, State, Time,
 };
 
 const CALLERS: usize = 2;
@@ -137,14 +137,14 @@ impl World {
     fn order(&mut self, action: Action, now: Time) {
         let reason = String::from("explorer");
         let command = match action {
-            Action::Trip => Command::Trip { reason, wait: None },
-            Action::Probe => Command::Probe { reason },
-            Action::Close => Command::Close { reason },
-            Action::ForceOpen => Command::Open {
+            Action::Trip => BreakerCommand::Trip { reason, wait: None },
+            Action::Probe => BreakerCommand::Probe { reason },
+            Action::Close => BreakerCommand::Close { reason },
+            Action::ForceOpen => BreakerCommand::Open {
                 reason,
                 until: Some(now.after(Duration::from_secs(1))),
             },
-            _ => Command::Clear,
+            _ => BreakerCommand::Clear,
         };
         let generation = self.breaker.generation();
         match self.breaker.command(now, command, &mut unit) {

@@ -9,8 +9,8 @@ mod reference;
 use std::time::Duration;
 
 use breakerbox_policy::{
-    Breaker, BreakerEvent, BreakerSettings, Cause, Class, Command, Outcome, Permit, Rate, State,
-    Time,
+    Breaker, BreakerCommand, BreakerEvent, BreakerSettings, Cause, Class, Outcome, Permit, Rate,
+    State, Time,
 };
 use history::{Order, Step, settings, steps};
 use proptest::prelude::*;
@@ -150,31 +150,31 @@ impl Pair {
         let reason = String::from("history");
         let until = |wait: &Option<u64>| wait.map(|wait| self.now.after(tens(wait)));
         let command = match order {
-            Order::Open(wait) => Command::Open {
+            Order::Open(wait) => BreakerCommand::Open {
                 reason,
                 until: until(wait),
             },
-            Order::Disable(wait) => Command::Disable {
+            Order::Disable(wait) => BreakerCommand::Disable {
                 reason,
                 until: until(wait),
             },
-            Order::Shadow(wait) => Command::Shadow {
+            Order::Shadow(wait) => BreakerCommand::Shadow {
                 reason,
                 until: until(wait),
             },
-            Order::Clear => Command::Clear,
-            Order::Close => Command::Close { reason },
-            Order::Reset => Command::Reset { reason },
-            Order::Park => Command::Park { reason },
-            Order::Unpark => Command::Unpark,
-            Order::Trip(wait) => Command::Trip {
+            Order::Clear => BreakerCommand::Clear,
+            Order::Close => BreakerCommand::Close { reason },
+            Order::Reset => BreakerCommand::Reset { reason },
+            Order::Park => BreakerCommand::Park { reason },
+            Order::Unpark => BreakerCommand::Unpark,
+            Order::Trip(wait) => BreakerCommand::Trip {
                 reason,
                 wait: wait.map(tens),
             },
-            Order::Probe => Command::Probe { reason },
+            Order::Probe => BreakerCommand::Probe { reason },
         };
         let resets = command
-            == Command::Reset {
+            == BreakerCommand::Reset {
                 reason: "history".into(),
             };
         let allowed = self.reference.command(self.now, &command);
@@ -273,7 +273,7 @@ proptest! {
         for step in &steps {
             pair.step(step)?;
         }
-        pair.kernel.command(pair.now, Command::Clear, &mut unit).ok();
+        pair.kernel.command(pair.now, BreakerCommand::Clear, &mut unit).ok();
         let mut now = pair.now;
         // Nobody of before reports any more; good calls come in, ten a second.
         for call in 0..500 {

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use breakerbox_policy::supervision::{
-    Action, AutoShutdown, ChildId, ChildSpec, ChildState, Event, OtpRules, PanicReport,
-    RestartBackoff, Shutdown, StopCause, Strategy, Supervision, SupervisorSpec, Ticket, TimerId,
+    Action, AutoShutdown, ChildId, ChildSpec, ChildState, CommandId, Event, OtpRules, PanicReport,
+    RestartBackoff, Shutdown, StopCause, Strategy, Supervision, SupervisorSpec, TimerId,
 };
 use breakerbox_policy::{GiveUp, Intensity, RestartType, Time};
 use proptest::collection::vec;
@@ -400,10 +400,10 @@ impl World {
         Ok(())
     }
 
-    fn command(&mut self, event: impl FnOnce(Ticket) -> Event) -> Checked {
+    fn command(&mut self, event: impl FnOnce(CommandId) -> Event) -> Checked {
         self.asked += 1;
         self.open.insert(self.asked);
-        self.hear(event(Ticket(self.asked)))
+        self.hear(event(CommandId(self.asked)))
     }
 
     fn make(&mut self, next: Move) -> Checked {

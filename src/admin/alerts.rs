@@ -1,8 +1,8 @@
-//! Alerts: one for each episode in which a breaker was open, a dependency parked, or our set-up
-//! refused.
+//! Alerts: one for each episode of an open breaker, of a parked dependency, or of our own
+//! misconfiguration.
 //!
-//! active → acknowledged → cleared, by people; resolved, by the recovery. An episode lasts from
-//! the trip until the breaker has closed, however often it is tried again in between.
+//! An operator moves an alert from active to acknowledged to cleared; the recovery resolves it. A
+//! breaker's episode lasts from the trip until the breaker closes, including all probes in between.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,30 +16,30 @@ use serde::{Deserialize, Serialize};
 use super::events::{bad_query, dependency_of};
 use super::guard::{Peer, author};
 use super::operate::{Body, read};
-use super::problem::Problem;
-use super::{Admin, Inner};
+use super::problem::AdminProblem;
+use super::{Admin, AdminState};
 use crate::{Event, EventKind, Runtime, redact};
 
-/// Alerts that are kept; the oldest that are over are forgotten first.
+/// Maximum number of alerts; the oldest ended ones are removed first.
 const MAX_ALERTS: usize = 256;
 
-/// What is wrong.
+/// The condition that raised an alert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum AlertKind {
     BreakerOpen,
     Parked,
     Misconfigured,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum AlertStage {
     Active,
     Acknowledged,
     Cleared,
     Resolved,
 }
 
-impl Stage {
+impl AlertStage {
     const ALL: [Self; 4] = [
         Self::Active,
         Self::Acknowledged,
@@ -61,11 +61,11 @@ impl Stage {
 struct Alert {
     id: u64,
     subject: Arc<str>,
-    kind: Kind,
-    stage: Stage,
+    kind: AlertKind,
+    stage: AlertStage,
     message: String,
     raised: Time,
-    /// Whether what it is about still lasts, whatever people made of the alert.
+    /// True while the condition lasts, independent of the alert's stage.
     lasts: bool,
     over: Option<Time>,
     by: Option<String>,
@@ -77,12 +77,12 @@ struct Alert {
 pub(super) struct Alerts {
     last_id: u64,
     all: VecDeque<Alert>,
-    /// Events up to this one were taken from the history.
+    /// Id of the last event taken from the history.
     seen: u64,
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct View {
+pub(super) struct AlertView {
     id: u64,
     dependency: String,
     subject: String,
@@ -97,46 +97,46 @@ pub(super) struct View {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Wanted {
+pub(super) struct AlertFilter {
     state: Option<String>,
 }
 
 impl Alerts {
-    /// The alerts of this runtime, from what is known of its past on.
+    /// Collects the alerts of this runtime, beginning with its recorded events.
     pub(super) fn watch(runtime: &Runtime) -> Arc<Mutex<Self>> {
         let alerts = Arc::new(Mutex::new(Self::default()));
         let weak = Arc::downgrade(&alerts);
-        // Held until the past is taken in: what happens meanwhile waits for a moment.
+        // Held until the history is processed; new events wait for that moment.
         let mut past = alerts.lock().unwrap_or_else(PoisonError::into_inner);
         runtime.on_event(move |event| {
             if let Some(alerts) = weak.upgrade() {
                 let mut alerts = alerts.lock().unwrap_or_else(PoisonError::into_inner);
                 if event.id > alerts.seen {
-                    alerts.take_in(event);
+                    alerts.apply(event);
                 }
             }
         });
         for event in runtime.events_since(0) {
             past.seen = event.id;
-            past.take_in(&event);
+            past.apply(&event);
         }
         drop(past);
         alerts
     }
 
-    fn take_in(&mut self, event: &Event) {
+    fn apply(&mut self, event: &Event) {
         match &event.kind {
             EventKind::Breaker(BreakerEvent::Transition { to, cause, .. }) => match to {
-                Breaker::Open => self.raise(event, Kind::BreakerOpen, cause.to_string()),
+                Breaker::Open => self.raise(event, AlertKind::BreakerOpen, cause.to_string()),
                 Breaker::HalfOpen => {}
-                Breaker::Closed => self.resolve(event, Kind::BreakerOpen),
+                Breaker::Closed => self.resolve(event, AlertKind::BreakerOpen),
             },
-            EventKind::Parked { cause } => self.raise(event, Kind::Parked, cause.to_string()),
-            EventKind::Started { .. } => self.resolve(event, Kind::Parked),
+            EventKind::Parked { cause } => self.raise(event, AlertKind::Parked, cause.to_string()),
+            EventKind::Started { .. } => self.resolve(event, AlertKind::Parked),
             EventKind::Misconfigured { .. } => {
-                self.raise(event, Kind::Misconfigured, event.kind.to_string());
+                self.raise(event, AlertKind::Misconfigured, event.kind.to_string());
             }
-            EventKind::SetRight => self.resolve(event, Kind::Misconfigured),
+            EventKind::SetRight => self.resolve(event, AlertKind::Misconfigured),
             EventKind::Removed { .. } => {
                 let gone = |alert: &&mut Alert| dependency_of(&alert.subject) == &*event.subject;
                 for alert in self.all.iter_mut().filter(gone) {
@@ -147,14 +147,14 @@ impl Alerts {
         }
     }
 
-    fn raise(&mut self, event: &Event, kind: Kind, message: String) {
+    fn raise(&mut self, event: &Event, kind: AlertKind, message: String) {
         let same = |alert: &Alert| alert.is(event, kind) && alert.lasts;
         if self.all.iter().any(same) {
             return;
         }
         if self.all.len() == MAX_ALERTS {
             let over = self.all.iter().position(|alert| !alert.lasts);
-            // All of them last: the newest are the ones that nobody has seen.
+            // If all of them last, the oldest goes: the newest are the ones not seen yet.
             self.all.remove(over.unwrap_or(0));
         }
         self.last_id += 1;
@@ -162,7 +162,7 @@ impl Alerts {
             id: self.last_id,
             subject: Arc::clone(&event.subject),
             kind,
-            stage: Stage::Active,
+            stage: AlertStage::Active,
             message: redact(&message).into_owned(),
             raised: event.at,
             lasts: true,
@@ -172,21 +172,22 @@ impl Alerts {
         });
     }
 
-    fn resolve(&mut self, event: &Event, kind: Kind) {
+    fn resolve(&mut self, event: &Event, kind: AlertKind) {
         for alert in self.all.iter_mut().filter(|alert| alert.is(event, kind)) {
             alert.end(event.at);
         }
     }
 
-    /// Alerts that nobody has dealt with and that are not over, by dependency.
+    /// Returns the number of alerts that are neither cleared nor resolved, over all dependencies.
     pub(super) fn pending(&self) -> usize {
-        let pending = |alert: &&Alert| matches!(alert.stage, Stage::Active | Stage::Acknowledged);
+        let pending =
+            |alert: &&Alert| matches!(alert.stage, AlertStage::Active | AlertStage::Acknowledged);
         self.all.iter().filter(pending).count()
     }
 }
 
 impl Alert {
-    fn is(&self, event: &Event, kind: Kind) -> bool {
+    fn is(&self, event: &Event, kind: AlertKind) -> bool {
         self.kind == kind && self.subject == event.subject
     }
 
@@ -194,21 +195,21 @@ impl Alert {
         if self.lasts {
             self.lasts = false;
             self.over = Some(at);
-            if self.stage != Stage::Cleared {
-                self.stage = Stage::Resolved;
+            if self.stage != AlertStage::Cleared {
+                self.stage = AlertStage::Resolved;
             }
         }
     }
 
-    fn view(&self, inner: &Inner) -> View {
-        View {
+    fn view(&self, inner: &AdminState) -> AlertView {
+        AlertView {
             id: self.id,
             dependency: dependency_of(&self.subject).to_owned(),
             subject: self.subject.to_string(),
             kind: match self.kind {
-                Kind::BreakerOpen => "breaker_open",
-                Kind::Parked => "parked",
-                Kind::Misconfigured => "misconfigured",
+                AlertKind::BreakerOpen => "breaker_open",
+                AlertKind::Parked => "parked",
+                AlertKind::Misconfigured => "misconfigured",
             },
             state: self.stage.word(),
             message: self.message.clone(),
@@ -222,14 +223,16 @@ impl Alert {
 
 pub(super) async fn list(
     State(admin): State<Admin>,
-    wanted: Result<Query<Wanted>, QueryRejection>,
-) -> Result<Json<Vec<View>>, Problem> {
+    wanted: Result<Query<AlertFilter>, QueryRejection>,
+) -> Result<Json<Vec<AlertView>>, AdminProblem> {
     let Query(wanted) = wanted.map_err(|bad| bad_query(&bad))?;
-    let known = |word: &str| Stage::ALL.iter().any(|stage| stage.word() == word);
+    let known = |word: &str| AlertStage::ALL.iter().any(|stage| stage.word() == word);
     if let Some(state) = wanted.state.as_deref().filter(|state| !known(state)) {
-        return Err(Problem::new(400, "bad-query", "there is no such state")
-            .given(state)
-            .allowed("active, acknowledged, cleared, resolved"));
+        return Err(
+            AdminProblem::new(400, "bad-query", "there is no such state")
+                .given(state)
+                .allowed("active, acknowledged, cleared, resolved"),
+        );
     }
     let fits = |alert: &&Alert| {
         let state = wanted.state.as_deref();
@@ -246,13 +249,13 @@ pub(super) async fn acknowledge(
     Path(id): Path<String>,
     peer: Option<Extension<Peer>>,
     body: Body,
-) -> Result<Json<View>, Problem> {
+) -> Result<Json<AlertView>, AdminProblem> {
     let reason = read(body)?.reason;
     let by = author(peer.map(|peer| peer.0));
     deal_with(
         &admin,
         &id,
-        (Stage::Acknowledged, "acknowledge"),
+        (AlertStage::Acknowledged, "acknowledge"),
         &by,
         reason,
     )
@@ -263,19 +266,19 @@ pub(super) async fn clear(
     Path(id): Path<String>,
     peer: Option<Extension<Peer>>,
     body: Body,
-) -> Result<Json<View>, Problem> {
+) -> Result<Json<AlertView>, AdminProblem> {
     let reason = read(body)?.reason;
     let by = author(peer.map(|peer| peer.0));
-    deal_with(&admin, &id, (Stage::Cleared, "clear"), &by, reason)
+    deal_with(&admin, &id, (AlertStage::Cleared, "clear"), &by, reason)
 }
 
 fn deal_with(
     admin: &Admin,
     id: &str,
-    (stage, command): (Stage, &'static str),
+    (stage, command): (AlertStage, &'static str),
     by: &str,
     reason: String,
-) -> Result<Json<View>, Problem> {
+) -> Result<Json<AlertView>, AdminProblem> {
     let (view, subject) = {
         let mut alerts = admin.alerts();
         let found = alerts
@@ -283,17 +286,19 @@ fn deal_with(
             .iter_mut()
             .find(|alert| alert.id.to_string() == id);
         let Some(alert) = found else {
-            return Err(Problem::new(404, "unknown-alert", "no alert has this id")
-                .given(id)
-                .allowed("the ids that /api/alerts lists"));
+            return Err(
+                AdminProblem::new(404, "unknown-alert", "no alert has this id")
+                    .given(id)
+                    .allowed("the ids that /api/alerts lists"),
+            );
         };
         let may = match stage {
-            Stage::Acknowledged => alert.stage == Stage::Active,
-            _ => alert.stage != Stage::Cleared,
+            AlertStage::Acknowledged => alert.stage == AlertStage::Active,
+            _ => alert.stage != AlertStage::Cleared,
         };
         if !may {
             let detail = format!("an alert that is {} cannot do this", alert.stage.word());
-            return Err(Problem::new(409, "illegal-transition", detail)
+            return Err(AdminProblem::new(409, "illegal-transition", detail)
                 .given(command)
                 .allowed("active to acknowledged; any other than cleared to cleared"));
         }
@@ -302,7 +307,7 @@ fn deal_with(
         alert.note = Some(reason.clone());
         (alert.view(&admin.inner), Arc::clone(&alert.subject))
     };
-    // Whoever listens takes the lock too.
+    // Event listeners take the lock too.
     let name = dependency_of(&subject);
     admin.runtime().note_operation(name, command, by, &reason);
     Ok(Json(view))

@@ -1,6 +1,6 @@
-//! The dashboard: one page, its style and its scripts, all within the binary.
+//! The dashboard: one page, its style and its scripts, embedded in the binary.
 //!
-//! The page reads the same addresses as everybody else. It decides nothing and holds no data.
+//! The page uses the same API as every other client. It makes no decisions and contains no data.
 
 use axum::Router;
 use axum::extract::Path;
@@ -9,14 +9,14 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 
 use super::Admin;
-use super::problem::Problem;
+use super::problem::AdminProblem;
 
 const PAGE: &str = include_str!("dashboard/index.html");
 
 const STYLE: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// What the page loads: name, kind, content.
+/// Files that the page loads: name, media type, content.
 const FILES: [(&str, &str, &str); 11] = [
     ("style.css", STYLE, include_str!("dashboard/style.css")),
     ("app.js", SCRIPT, include_str!("dashboard/app.js")),
@@ -31,12 +31,12 @@ const FILES: [(&str, &str, &str); 11] = [
     ("words.js", SCRIPT, include_str!("dashboard/words.js")),
 ];
 
-/// What the page may load and reach: this server, and nothing that stands in the page itself. A
-/// name or a reason that holds a script stays a text (rule SEC-1).
+/// Content security policy of the page: it may load from this server only, and runs no inline
+/// script. A name or a reason that contains a script stays text (rule SEC-1).
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
                       img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 
-/// The page, and what it loads.
+/// Returns the routes of the page and its files.
 pub(super) fn routes() -> Router<Admin> {
     Router::new()
         .route("/", get(page))
@@ -47,11 +47,12 @@ async fn page() -> impl IntoResponse {
     answer("text/html; charset=utf-8", PAGE)
 }
 
-async fn file(Path(name): Path<String>) -> Result<impl IntoResponse, Problem> {
+async fn file(Path(name): Path<String>) -> Result<impl IntoResponse, AdminProblem> {
     let known = FILES.iter().find(|(known, _, _)| *known == name);
     let found = known.map(|(_, kind, content)| answer(kind, content));
-    found
-        .ok_or_else(|| Problem::new(404, "not-found", "the dashboard has no such file").given(name))
+    found.ok_or_else(|| {
+        AdminProblem::new(404, "not-found", "the dashboard has no such file").given(name)
+    })
 }
 
 fn answer(

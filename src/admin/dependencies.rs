@@ -1,4 +1,4 @@
-//! How the dependencies are, as JSON: the names of the fields are a contract.
+//! The state of the dependencies as JSON; the field names are a contract.
 
 use std::time::Duration;
 
@@ -10,17 +10,17 @@ use breakerbox_policy::{
 use serde::Serialize;
 
 use super::probes::word;
-use super::problem::Problem;
-use super::{Admin, Inner};
+use super::problem::AdminProblem;
+use super::{Admin, AdminState};
 use crate::config::DependencyKind;
 use crate::{DependencyStatus, Health, KeyStatus, WorkerStatus, redact};
 
-/// Keys that are shown of a dependency; it may have many more.
+/// Maximum number of keys shown of a dependency; it may have many more.
 const MAX_KEYS: usize = 100;
 
-/// A dependency, as everybody outside sees it.
+/// A dependency, as API clients see it.
 #[derive(Debug, Serialize)]
-pub(super) struct View {
+pub(super) struct DependencyView {
     name: String,
     kind: &'static str,
     state: &'static str,
@@ -30,16 +30,16 @@ pub(super) struct View {
     since: String,
     reason: String,
     retry_after_ms: Option<u64>,
-    /// When an open breaker lets its first probe through.
+    /// When an open breaker admits its first probe.
     next_probe_at: Option<String>,
-    half_open: Option<HalfOpen>,
-    window: Window,
+    half_open: Option<HalfOpenStatusView>,
+    window: WindowView,
     totals: Totals,
     latency_ms: Latency,
     in_flight: u32,
     queued: u32,
-    limits: Limits,
-    workers: Vec<Worker>,
+    limits: LimitsView,
+    workers: Vec<WorkerView>,
     fallbacks: Vec<Fallback>,
     health: &'static str,
     health_reason: Option<String>,
@@ -49,13 +49,13 @@ pub(super) struct View {
     chaos: Option<Chaos>,
     key_count: usize,
     keys: Vec<Key>,
-    /// The protocol's version that a server speaks MCP in, once it was reached.
+    /// Protocol version of an MCP server, once it was reached.
     protocol_version: Option<String>,
-    /// What the process of such a server wrote to its standard error last; only of one that was
-    /// asked for by its name.
+    /// Last lines that the process of an MCP server wrote to its standard error. Present only in
+    /// the view of a single dependency.
     #[serde(skip_serializing_if = "Option::is_none")]
     stderr: Option<Vec<String>>,
-    /// The same of the life before, which goes with `last_exit`.
+    /// The same of the previous incarnation, which ended with `last_exit`.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_stderr: Option<Vec<String>>,
 }
@@ -69,7 +69,7 @@ struct OverrideView {
 }
 
 #[derive(Debug, Serialize)]
-struct HalfOpen {
+struct HalfOpenStatusView {
     successes: u64,
     needed: u64,
     in_flight: u64,
@@ -77,7 +77,7 @@ struct HalfOpen {
 }
 
 #[derive(Debug, Serialize)]
-struct Window {
+struct WindowView {
     calls: u64,
     failures: u64,
     slow: u64,
@@ -107,15 +107,15 @@ struct Latency {
     p50: Option<f64>,
     p90: Option<f64>,
     p99: Option<f64>,
-    /// Attempts that have ended, and how long all of them took together: what came between two
-    /// looks has a mean of its own.
+    /// Number and total duration of finished attempts. The difference of two views gives the mean
+    /// between them.
     count: u64,
     sum: f64,
 }
 
 #[derive(Debug, Serialize)]
-struct Limits {
-    /// Calls that may be at the dependency now.
+struct LimitsView {
+    /// Current limit of concurrent calls.
     concurrent: u32,
     max_concurrent: u32,
     max_concurrent_writes: Option<u32>,
@@ -128,7 +128,7 @@ struct Limits {
 }
 
 #[derive(Debug, Serialize)]
-struct Worker {
+struct WorkerView {
     id: u32,
     state: &'static str,
     incarnation: u64,
@@ -174,24 +174,24 @@ struct Key {
     overridden: Option<OverrideView>,
     reason: String,
     retry_after_ms: Option<u64>,
-    window: Window,
+    window: WindowView,
 }
 
-pub(super) async fn list(State(admin): State<Admin>) -> Json<Vec<View>> {
+pub(super) async fn list(State(admin): State<Admin>) -> Json<Vec<DependencyView>> {
     Json(all(&admin))
 }
 
 pub(super) async fn one(
     State(admin): State<Admin>,
     Path(name): Path<String>,
-) -> Result<Json<View>, Problem> {
+) -> Result<Json<DependencyView>, AdminProblem> {
     let view = named(&admin, &name);
     view.map(Json)
-        .ok_or_else(|| Problem::unknown_dependency(&name))
+        .ok_or_else(|| AdminProblem::unknown_dependency(&name))
 }
 
-/// The dependency of this name.
-pub(super) fn named(admin: &Admin, name: &str) -> Option<View> {
+/// Returns the dependency of this name.
+pub(super) fn named(admin: &Admin, name: &str) -> Option<DependencyView> {
     let status = admin.runtime().status(name)?;
     let mut view = view(admin, status);
     if let Some(server) = admin.server(name) {
@@ -201,13 +201,13 @@ pub(super) fn named(admin: &Admin, name: &str) -> Option<View> {
     Some(view)
 }
 
-/// Every dependency, by name.
-pub(super) fn all(admin: &Admin) -> Vec<View> {
+/// Returns all dependencies, by name.
+pub(super) fn all(admin: &Admin) -> Vec<DependencyView> {
     let statuses = admin.runtime().statuses().into_iter();
     statuses.map(|one| view(admin, one)).collect()
 }
 
-fn view(admin: &Admin, status: DependencyStatus) -> View {
+fn view(admin: &Admin, status: DependencyStatus) -> DependencyView {
     let inner = &admin.inner;
     let settings = inner.runtime.settings(&status.name).unwrap_or_default();
     let kind = admin.kind_of(&status.name);
@@ -218,7 +218,7 @@ fn view(admin: &Admin, status: DependencyStatus) -> View {
     let key_count = status.keys.len();
     let server = admin.server(&status.name);
     let taken = inner.runtime.latency(&status.name).unwrap_or_default();
-    View {
+    DependencyView {
         kind: kind.map_or("library", kind_word),
         state: state_word(status.state),
         overridden: status.overridden.map(|set| over(inner, set)),
@@ -227,7 +227,7 @@ fn view(admin: &Admin, status: DependencyStatus) -> View {
         reason: redact(&status.reason).into_owned(),
         retry_after_ms: status.retry_after.map(millis),
         next_probe_at: opens_at.map(|wait| inner.stamps.of(now.after(wait))),
-        half_open: status.half_open.map(|period| HalfOpen {
+        half_open: status.half_open.map(|period| HalfOpenStatusView {
             successes: period.successes,
             needed: period.needed,
             in_flight: period.in_flight,
@@ -292,12 +292,12 @@ fn view(admin: &Admin, status: DependencyStatus) -> View {
     }
 }
 
-fn limits(concurrent: u32, settings: &DependencySettings) -> Limits {
+fn limits(concurrent: u32, settings: &DependencySettings) -> LimitsView {
     let DependencySettings {
         bulkhead, breaker, ..
     } = settings;
     let threshold = breaker.failure_threshold.or(breaker.consecutive_failures);
-    Limits {
+    LimitsView {
         concurrent,
         max_concurrent: bulkhead.max_concurrent.get(),
         max_concurrent_writes: bulkhead.max_concurrent_writes.map(u32::from),
@@ -310,14 +310,14 @@ fn limits(concurrent: u32, settings: &DependencySettings) -> Limits {
     }
 }
 
-fn worker(one: WorkerStatus) -> Worker {
+fn worker(one: WorkerStatus) -> WorkerView {
     let state = match (one.running, one.incarnation, one.back_in) {
         (true, _, _) => "running",
         (false, _, Some(_)) => "waiting",
         (false, 0, None) => "starting",
         (false, _, None) => "down",
     };
-    Worker {
+    WorkerView {
         id: one.id,
         state,
         incarnation: one.incarnation,
@@ -329,7 +329,7 @@ fn worker(one: WorkerStatus) -> Worker {
     }
 }
 
-fn key(inner: &Inner, one: KeyStatus) -> Key {
+fn key(inner: &AdminState, one: KeyStatus) -> Key {
     Key {
         key: one.key,
         state: state_word(one.state),
@@ -340,7 +340,7 @@ fn key(inner: &Inner, one: KeyStatus) -> Key {
     }
 }
 
-fn over(inner: &Inner, set: Override) -> OverrideView {
+fn over(inner: &AdminState, set: Override) -> OverrideView {
     OverrideView {
         mode: set.mode.to_string(),
         reason: redact(&set.reason).into_owned(),
@@ -349,8 +349,8 @@ fn over(inner: &Inner, set: Override) -> OverrideView {
     }
 }
 
-fn window(counts: &Counts) -> Window {
-    Window {
+fn window(counts: &Counts) -> WindowView {
+    WindowView {
         calls: counts.calls,
         failures: counts.failures,
         slow: counts.slow,
@@ -386,7 +386,7 @@ fn kind_word(kind: DependencyKind) -> &'static str {
     }
 }
 
-/// The name of a breaker's state, in the API and in metrics.
+/// Returns the name of a breaker's state, in the API and in metrics.
 pub(crate) fn state_word(state: Breaker) -> &'static str {
     match state {
         Breaker::Closed => "closed",
@@ -402,7 +402,7 @@ pub(crate) fn pause_word(reason: PauseReason) -> &'static str {
     }
 }
 
-/// A span in whole milliseconds, rounded up: nobody is told to come back too early.
+/// Converts to whole milliseconds, rounded up: no client is told to retry too early.
 pub(super) fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }

@@ -1,4 +1,4 @@
-//! What happened, as JSON: the bounded history with its filters.
+//! Recorded events as JSON: the bounded history with its filters.
 
 use std::time::Duration;
 
@@ -10,31 +10,31 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::dependencies::{millis, pause_word};
-use super::problem::Problem;
-use super::{Admin, Inner};
+use super::problem::AdminProblem;
+use super::{Admin, AdminState};
 use crate::{EVENT_HISTORY, Event, EventKind, redact};
 
-/// An event, as everybody outside sees it.
+/// An event, as API clients see it.
 #[derive(Debug, Serialize)]
-pub(super) struct View {
+pub(super) struct EventView {
     pub(super) id: u64,
     time: String,
-    /// Since the runtime's start.
+    /// Time since the runtime's start.
     at_ms: u64,
-    /// The dependency that it belongs to.
+    /// The dependency of the event.
     dependency: String,
-    /// That, or a key of it, or a child of its supervisor.
+    /// The dependency, one of its keys, or a child of its supervisor.
     subject: String,
     kind: &'static str,
     message: String,
-    /// What the kind of event has to say beside the words.
+    /// Fields of this kind of event.
     details: Map<String, Value>,
 }
 
-/// What a reader of the history asks for.
+/// Filter for the history.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Wanted {
+pub(super) struct EventFilter {
     since: Option<u64>,
     dependency: Option<String>,
     kind: Option<String>,
@@ -43,10 +43,10 @@ pub(super) struct Wanted {
 
 #[derive(Debug, Serialize)]
 pub(super) struct Page {
-    events: Vec<View>,
-    /// The last event there is; ask for those since it.
+    events: Vec<EventView>,
+    /// Id of the latest event, for the next `since`.
     last_id: u64,
-    /// Whether events after `since` are forgotten already.
+    /// True if events after `since` are already dropped from the history.
     incomplete: bool,
 }
 
@@ -60,22 +60,22 @@ pub(super) struct Days {
 pub(super) struct History {
     dependency: String,
     days: f64,
-    /// Events that are kept, of all dependencies together.
+    /// Capacity of the history, shared by all dependencies.
     kept: usize,
-    /// Whether events of this span are forgotten already.
+    /// True if events of this period are already dropped from the history.
     incomplete: bool,
-    events: Vec<View>,
+    events: Vec<EventView>,
 }
 
 pub(super) async fn list(
     State(admin): State<Admin>,
-    wanted: Result<Query<Wanted>, QueryRejection>,
-) -> Result<Json<Page>, Problem> {
+    wanted: Result<Query<EventFilter>, QueryRejection>,
+) -> Result<Json<Page>, AdminProblem> {
     let Query(wanted) = wanted.map_err(|bad| bad_query(&bad))?;
     let since = wanted.since.unwrap_or(0);
     let limit = wanted.limit.unwrap_or(EVENT_HISTORY);
     if !(1..=EVENT_HISTORY).contains(&limit) {
-        return Err(Problem::new(400, "bad-query", "limit is out of range")
+        return Err(AdminProblem::new(400, "bad-query", "limit is out of range")
             .given(limit.to_string())
             .allowed(format!("1 to {EVENT_HISTORY}")));
     }
@@ -92,7 +92,7 @@ pub(super) async fn list(
                 .is_none_or(|kind| kind == kind_of(&event.kind))
     };
     let fitting: Vec<&Event> = all.iter().filter(fits).collect();
-    // The latest ones are the ones to look at.
+    // The latest events are the relevant ones.
     let cut = fitting.len().saturating_sub(limit);
     let events = fitting[cut..].iter().map(|event| view(&admin.inner, event));
     Ok(Json(Page {
@@ -102,22 +102,22 @@ pub(super) async fn list(
     }))
 }
 
-/// The history of one dependency over so many days, as far as it is kept.
+/// Returns the history of one dependency over a number of days, as far as it is kept.
 pub(super) async fn of_days(
     State(admin): State<Admin>,
     Path(name): Path<String>,
     days: Result<Query<Days>, QueryRejection>,
-) -> Result<Json<History>, Problem> {
+) -> Result<Json<History>, AdminProblem> {
     const RANGE: std::ops::RangeInclusive<f64> = 0.001..=3650.0;
     let Query(days) = days.map_err(|bad| bad_query(&bad))?;
     let days = days.days.unwrap_or(1.0);
     if !RANGE.contains(&days) {
-        return Err(Problem::new(400, "bad-query", "days is out of range")
+        return Err(AdminProblem::new(400, "bad-query", "days is out of range")
             .given(days.to_string())
             .allowed("0.001 to 3650"));
     }
     if admin.runtime().status(&name).is_none() {
-        return Err(Problem::unknown_dependency(&name));
+        return Err(AdminProblem::unknown_dependency(&name));
     }
     let span = Duration::from_secs_f64(days * 24.0 * 3600.0);
     let begin = Time::ZERO.after(admin.inner.stamps.now().since(Time::ZERO.after(span)));
@@ -137,19 +137,19 @@ pub(super) async fn of_days(
     }))
 }
 
-pub(super) fn bad_query(bad: &QueryRejection) -> Problem {
-    Problem::new(400, "bad-query", bad.body_text())
+pub(super) fn bad_query(bad: &QueryRejection) -> AdminProblem {
+    AdminProblem::new(400, "bad-query", bad.body_text())
         .allowed("the parameters that /api/openapi.json describes")
 }
 
-/// The dependency that an event's subject belongs to: `web` of `web[key]` and of `web/worker-1`.
+/// Returns the dependency of an event's subject: `web` for `web[key]` and for `web/worker-1`.
 pub(crate) fn dependency_of(subject: &str) -> &str {
     let end = subject.find(['[', '/']).unwrap_or(subject.len());
     &subject[..end]
 }
 
-pub(super) fn view(inner: &Inner, event: &Event) -> View {
-    View {
+pub(super) fn view(inner: &AdminState, event: &Event) -> EventView {
+    EventView {
         id: event.id,
         time: inner.stamps.of(event.at),
         at_ms: event.at.as_millis(),
@@ -161,7 +161,7 @@ pub(super) fn view(inner: &Inner, event: &Event) -> View {
     }
 }
 
-/// The name of a kind of events, in the API and in metrics.
+/// Returns the name of an event kind, in the API and in metrics.
 pub(crate) fn kind_of(kind: &EventKind) -> &'static str {
     match kind {
         EventKind::Breaker(event) => match event {
@@ -194,7 +194,7 @@ pub(crate) fn kind_of(kind: &EventKind) -> &'static str {
     }
 }
 
-fn details(inner: &Inner, kind: &EventKind) -> Map<String, Value> {
+fn details(inner: &AdminState, kind: &EventKind) -> Map<String, Value> {
     let text = |text: &dyn std::fmt::Display| redact(&text.to_string()).into_owned();
     let details = match kind {
         EventKind::Breaker(event) => return breaker(inner, event),
@@ -245,7 +245,7 @@ fn details(inner: &Inner, kind: &EventKind) -> Map<String, Value> {
     object(details)
 }
 
-fn breaker(inner: &Inner, event: &BreakerEvent) -> Map<String, Value> {
+fn breaker(inner: &AdminState, event: &BreakerEvent) -> Map<String, Value> {
     let cause = |cause: &Cause| redact(&cause.to_string()).into_owned();
     object(match event {
         BreakerEvent::Transition {

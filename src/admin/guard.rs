@@ -1,7 +1,7 @@
-//! Who may change something, and what every response says to a browser.
+//! Authorization of changes, and security headers of every response.
 //!
-//! Reading is free to whoever reaches the address. A change needs the token, and must not come
-//! from a page that another site made a browser open.
+//! Reads need no authentication. Changes need the token, and are refused when the browser names
+//! another origin (CSRF).
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -16,16 +16,16 @@ use axum::response::Response;
 use subtle::ConstantTimeEq as _;
 
 use super::Admin;
-use super::problem::Problem;
+use super::problem::AdminProblem;
 
-/// The longest body that a change may have.
+/// Maximum body size of a change, in bytes.
 pub(super) const MAX_BODY: usize = 4 * 1024;
 
-/// Who is at the other end of a connection.
+/// The remote address of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Peer(pub(super) SocketAddr);
 
-/// Says who operates, for the record.
+/// Names the operator in the audit record.
 pub(super) fn author(peer: Option<Peer>) -> String {
     match peer {
         Some(Peer(address)) => format!("token holder at {}", address.ip()),
@@ -33,14 +33,14 @@ pub(super) fn author(peer: Option<Peer>) -> String {
     }
 }
 
-/// Lets a change through that is signed with the token.
+/// Admits a change that carries the token.
 ///
 /// # Source  Rule SEC-1 in docs/rules.md.
 pub(super) async fn authorise(
     State(admin): State<Admin>,
     request: Request,
     next: Next,
-) -> Result<Response, Problem> {
+) -> Result<Response, AdminProblem> {
     let checked = check_site(&admin, request.headers(), request.uri())
         .and_then(|()| check_token(&admin, request.headers()));
     if let Err(problem) = checked {
@@ -55,11 +55,11 @@ pub(super) async fn authorise(
     Ok(next.run(request).await)
 }
 
-fn check_token(admin: &Admin, headers: &HeaderMap) -> Result<(), Problem> {
+fn check_token(admin: &Admin, headers: &HeaderMap) -> Result<(), AdminProblem> {
     let Some(token) = &admin.inner.token else {
         let detail = "nothing can be changed, since no token is configured";
         return Err(
-            Problem::new(403, "no-token", detail).allowed("to set BREAKERBOX__ADMIN__TOKEN")
+            AdminProblem::new(403, "no-token", detail).allowed("to set BREAKERBOX__ADMIN__TOKEN")
         );
     };
     let given = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
@@ -68,26 +68,26 @@ fn check_token(admin: &Admin, headers: &HeaderMap) -> Result<(), Problem> {
         None => (&b""[..], &b""[..]),
     };
     let is_bearer = scheme.eq_ignore_ascii_case(b"Bearer ");
-    // Only the length can be told from how long this takes.
+    // Constant time: the duration reveals only the length.
     let is_equal = bool::from(given.ct_eq(token.expose().as_bytes()));
     if is_bearer && is_equal {
         return Ok(());
     }
     let detail = "a change needs the admin token";
-    Err(Problem::new(401, "unauthorised", detail)
+    Err(AdminProblem::new(401, "unauthorised", detail)
         .allowed("the header authorization: Bearer <token>"))
 }
 
-/// Refuses what a page of another site made a browser send: also where that site lets its own
-/// name point here (DNS rebinding), since nobody rebinds a bare address.
-fn check_site(admin: &Admin, headers: &HeaderMap, uri: &Uri) -> Result<(), Problem> {
+/// Refuses requests that a page of another site made the browser send. This includes a site that
+/// points its own host name here (DNS rebinding); a bare address cannot be rebound.
+fn check_site(admin: &Admin, headers: &HeaderMap, uri: &Uri) -> Result<(), AdminProblem> {
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let authority = uri.authority().map(axum::http::uri::Authority::as_str);
     let host = authority.or_else(|| text(HOST)).unwrap_or_default();
     let allowed = "an address, localhost, or a name of admin.hosts";
     if !is_known(admin, bare(host)) {
         let detail = "the request was made for another host";
-        return Err(Problem::new(403, "foreign-host", detail)
+        return Err(AdminProblem::new(403, "foreign-host", detail)
             .given(host)
             .allowed(allowed));
     }
@@ -100,12 +100,12 @@ fn check_site(admin: &Admin, headers: &HeaderMap, uri: &Uri) -> Result<(), Probl
         return Ok(());
     }
     let detail = "the request comes from a page of another site";
-    Err(Problem::new(403, "foreign-origin", detail)
+    Err(AdminProblem::new(403, "foreign-origin", detail)
         .given(origin)
         .allowed("pages of this server"))
 }
 
-/// A host without its port.
+/// Returns a host without its port.
 fn bare(host: &str) -> &str {
     match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
@@ -124,7 +124,7 @@ fn is_known(admin: &Admin, name: &str) -> bool {
     address.parse::<IpAddr>().is_ok() || names.any(|known| known.eq_ignore_ascii_case(name))
 }
 
-/// What every response tells a browser: keep nothing, guess nothing, load nothing.
+/// Adds headers that make the browser cache nothing, sniff no types, and load nothing.
 pub(super) async fn harden(request: Request, next: Next) -> Response {
     let headers = [
         (CACHE_CONTROL, "no-store"),
@@ -141,7 +141,7 @@ pub(super) async fn harden(request: Request, next: Next) -> Response {
     ];
     let mut response = next.run(request).await;
     for (name, value) in headers {
-        // A page says for itself what it may load.
+        // A page sets its own policy.
         let entry = response.headers_mut().entry(name);
         entry.or_insert(HeaderValue::from_static(value));
     }

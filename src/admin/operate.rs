@@ -1,4 +1,4 @@
-//! An operator's commands: each is checked, carried out, and kept on record with who gave it.
+//! Operator commands: each is validated, carried out, and recorded with its author.
 
 use std::time::Duration;
 
@@ -6,38 +6,38 @@ use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::{Extension, Json};
-use breakerbox_policy::Command;
+use breakerbox_policy::BreakerCommand;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::Admin;
 use super::dependencies;
 use super::guard::{MAX_BODY, Peer, author};
-use super::problem::Problem;
+use super::problem::AdminProblem;
 
-/// What can be done to a dependency.
+/// Operations on a dependency.
 const OPERATIONS: &str = "open, close, disable, shadow, reset, check";
 const MAX_REASON: usize = 500;
-/// A year.
+/// One year.
 const MAX_FOR_MS: u64 = 365 * 24 * 60 * 60 * 1000;
 
-/// What a change says of itself.
+/// The body of a change.
 #[derive(Debug)]
-pub(super) struct Order {
+pub(super) struct ChangeRequest {
     pub(super) reason: String,
     for_ms: Option<u64>,
 }
 
-/// How the dependency is after the change.
+/// The dependency after the change.
 #[derive(Debug, Serialize)]
-pub(super) struct Done {
+pub(super) struct ChangeResult {
     done: String,
-    /// What of the order means nothing with this operation, if anything.
+    /// A part of the request that this operation ignores, if any.
     note: Option<&'static str>,
-    dependency: dependencies::View,
+    dependency: dependencies::DependencyView,
 }
 
-/// What the parts of a request made of a body.
+/// A request body, or the error of reading it.
 pub(super) type Body = Result<Bytes, BytesRejection>;
 
 pub(super) async fn operate(
@@ -45,11 +45,13 @@ pub(super) async fn operate(
     Path((name, operation)): Path<(String, String)>,
     peer: Option<Extension<Peer>>,
     body: Body,
-) -> Result<Json<Done>, Problem> {
+) -> Result<Json<ChangeResult>, AdminProblem> {
     if !OPERATIONS.split(", ").any(|known| known == operation) {
-        return Err(Problem::new(404, "not-found", "there is no such operation")
-            .given(operation)
-            .allowed(OPERATIONS));
+        return Err(
+            AdminProblem::new(404, "not-found", "there is no such operation")
+                .given(operation)
+                .allowed(OPERATIONS),
+        );
     }
     let order = read(body)?;
     let lasts = matches!(&*operation, "open" | "disable" | "shadow");
@@ -58,44 +60,46 @@ pub(super) async fn operate(
     let command = command(&admin, &operation, order);
     let by = author(peer.map(|peer| peer.0));
     match admin.runtime().operate_by(&name, command, &by).await {
-        None => return Err(Problem::unknown_dependency(&name)),
+        None => return Err(AdminProblem::unknown_dependency(&name)),
         Some(Err(illegal)) => {
-            return Err(Problem::new(409, "illegal-transition", illegal.to_string())
-                .given(operation)
-                .allowed("check while the breaker is open or half-open"));
+            return Err(
+                AdminProblem::new(409, "illegal-transition", illegal.to_string())
+                    .given(operation)
+                    .allowed("check while the breaker is open or half-open"),
+            );
         }
         Some(Ok(())) => {}
     }
     let dependency = dependencies::named(&admin, &name);
-    let dependency = dependency.ok_or_else(|| Problem::unknown_dependency(&name))?;
-    Ok(Json(Done {
+    let dependency = dependency.ok_or_else(|| AdminProblem::unknown_dependency(&name))?;
+    Ok(Json(ChangeResult {
         done: operation,
         note,
         dependency,
     }))
 }
 
-fn command(admin: &Admin, operation: &str, order: Order) -> Command {
+fn command(admin: &Admin, operation: &str, order: ChangeRequest) -> BreakerCommand {
     let now = admin.inner.stamps.now();
     let until = order.for_ms.map(|ms| now.after(Duration::from_millis(ms)));
     let reason = order.reason;
     match operation {
-        "open" => Command::Open { reason, until },
-        "disable" => Command::Disable { reason, until },
-        "shadow" => Command::Shadow { reason, until },
-        "close" => Command::Close { reason },
-        "reset" => Command::Reset { reason },
-        _ => Command::Probe { reason },
+        "open" => BreakerCommand::Open { reason, until },
+        "disable" => BreakerCommand::Disable { reason, until },
+        "shadow" => BreakerCommand::Shadow { reason, until },
+        "close" => BreakerCommand::Close { reason },
+        "reset" => BreakerCommand::Reset { reason },
+        _ => BreakerCommand::Probe { reason },
     }
 }
 
-/// Reads `{"reason", "for_ms"}`, whatever type the body declares: it is the token that keeps
-/// other sites' forms out.
-pub(super) fn read(body: Body) -> Result<Order, Problem> {
+/// Parses `{"reason", "for_ms"}` of any declared content type: the token, not the type, keeps out
+/// the forms of other sites.
+pub(super) fn read(body: Body) -> Result<ChangeRequest, AdminProblem> {
     const ALLOWED: &str = "a JSON object {\"reason\": text, \"for_ms\": number or left out}";
-    let bad = |detail: &str| Problem::new(400, "bad-request", detail).allowed(ALLOWED);
+    let bad = |detail: &str| AdminProblem::new(400, "bad-request", detail).allowed(ALLOWED);
     let body = body.map_err(|_| {
-        Problem::new(413, "too-large", "the body is too long, or broke off")
+        AdminProblem::new(413, "too-large", "the body is too long, or broke off")
             .allowed(format!("at most {MAX_BODY} bytes"))
     })?;
     let given: Value = serde_json::from_slice(&body).map_err(|error| {
@@ -130,7 +134,7 @@ pub(super) fn read(body: Body) -> Result<Order, Problem> {
                 .allowed(format!("for_ms: a whole number from 1 to {MAX_FOR_MS}"))
         })
     });
-    Ok(Order {
+    Ok(ChangeRequest {
         reason: reason.to_owned(),
         for_ms: for_ms.transpose()?,
     })

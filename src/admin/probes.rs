@@ -1,7 +1,7 @@
-//! Whether the process lives, and whether it takes calls.
+//! Liveness and readiness of the process.
 //!
-//! A sick dependency is no reason to take the process out of service: it is here to stand that.
-//! It is told all the same (rule OPS-1).
+//! A failing dependency does not make the process unready: handling such failures is its purpose.
+//! The failure is reported all the same (rule OPS-1).
 
 use axum::Json;
 use axum::extract::State;
@@ -12,19 +12,19 @@ use serde::Serialize;
 use super::{Admin, Phase};
 use crate::{DependencyStatus, Health, redact};
 
-/// That somebody answers is all there is to say.
+/// Liveness: any answer means alive.
 pub(super) async fn live() -> &'static str {
     "ok\n"
 }
 
-/// How ready the process is.
+/// Readiness of the process.
 #[derive(Debug, Serialize)]
 pub(super) struct Readiness {
     /// `ready`, `degraded` (some dependency does not answer by itself), or `unready`.
     status: &'static str,
-    /// Why no calls are taken.
+    /// Reasons why no calls are accepted.
     reasons: Vec<&'static str>,
-    /// The dependencies that do not answer by themselves.
+    /// Dependencies that do not answer by themselves.
     dependencies: Vec<Sick>,
 }
 
@@ -72,7 +72,7 @@ fn sick(one: DependencyStatus) -> Option<Sick> {
     })
 }
 
-/// One word for how a dependency does.
+/// Returns a dependency's health as one word.
 pub(super) fn word(health: &Health) -> &'static str {
     match health {
         Health::Ok => "ok",

@@ -1,4 +1,4 @@
-//! An error of the admin side, as RFC 9457 has it: what was given, and what is allowed.
+//! Errors of the admin API in the format of RFC 9457, with the given and the allowed value.
 
 use axum::Json;
 use axum::http::header::{CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
@@ -6,9 +6,9 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-/// An `application/problem+json` document. It never holds a token or a header's value.
+/// An `application/problem+json` document. It never contains a token or a header value.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Problem {
+pub(super) struct AdminProblem {
     #[serde(rename = "type")]
     kind: String,
     title: &'static str,
@@ -20,8 +20,8 @@ pub(super) struct Problem {
     allowed: Option<String>,
 }
 
-impl Problem {
-    /// `code` becomes the type `urn:breakerbox:<code>`.
+impl AdminProblem {
+    /// Creates a problem. `code` becomes the type `urn:breakerbox:<code>`.
     pub(super) fn new(status: u16, code: &str, detail: impl Into<String>) -> Self {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         Self {
@@ -34,14 +34,14 @@ impl Problem {
         }
     }
 
-    /// A name that no dependency has.
+    /// Returns the problem of an unknown dependency name.
     pub(super) fn unknown_dependency(name: &str) -> Self {
         Self::new(404, "unknown-dependency", "no dependency has this name")
             .given(name)
             .allowed("the names that /api/dependencies lists")
     }
 
-    /// What was given, cut where it is long.
+    /// Sets the given value, cut if it is long.
     pub(super) fn given(mut self, given: impl Into<String>) -> Self {
         let given: String = given.into();
         self.given = Some(given.chars().take(200).collect());
@@ -54,7 +54,7 @@ impl Problem {
     }
 }
 
-impl IntoResponse for Problem {
+impl IntoResponse for AdminProblem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut headers = HeaderMap::new();

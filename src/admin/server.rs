@@ -1,6 +1,6 @@
-//! The admin server: a thread of its own, with bounds on everything that a client can take.
+//! The admin server, on its own thread, with limits on all resources that a client can use.
 //!
-//! Whatever its clients do, no thread that a protected call runs on waits for them.
+//! No thread that runs protected calls ever waits for its clients.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -19,23 +19,24 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio_io_timeout::TimeoutStream;
 
 use super::guard::Peer;
-use super::problem::Problem;
+use super::problem::AdminProblem;
 use super::{Admin, stream};
 
-/// What a client may take at most.
+/// Limits for clients.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Connections at once; more are closed at once.
+pub struct ServerLimits {
+    /// Maximum number of connections; further ones are closed immediately.
     pub connections: usize,
-    /// From the beginning of a request, or the end of the one before, to the end of its headers.
+    /// Limit from the start of a request, or from the end of the previous one, to the end of its
+    /// headers.
     pub header: Duration,
-    /// From there to the beginning of the response: the body of the request included.
+    /// Limit from there to the start of the response, including the request body.
     pub request: Duration,
-    /// For how long nothing of a response may be read.
+    /// Maximum time without progress while a response is written.
     pub write: Duration,
 }
 
-impl Default for Limits {
+impl Default for ServerLimits {
     fn default() -> Self {
         Self {
             connections: 256,
@@ -46,17 +47,17 @@ impl Default for Limits {
     }
 }
 
-/// The longest request line and headers together.
+/// Maximum size of the request line and the headers together, in bytes.
 const MAX_HEAD: usize = 32 * 1024;
 const MAX_HEADERS: usize = 64;
-/// The pause after the system has refused a connection, such as for want of descriptors.
+/// Pause after the system has refused a connection, for example for lack of file descriptors.
 const BREATH: Duration = Duration::from_millis(100);
 
-/// Why the admin side cannot be served.
+/// Reason why the admin side cannot be served.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
-    /// Everybody could change everything, or nobody anything, and it could be reached from afar.
+    /// A non-loopback address without a token: either every client could change settings, or none.
     #[error("the admin side is to listen on {0}, allowed: a loopback address, or to set a token")]
     Exposed(SocketAddr),
     /// The listener or the thread cannot be used.
@@ -64,7 +65,7 @@ pub enum ServeError {
     Io(#[from] io::Error),
 }
 
-/// The running server; it stops when this is dropped.
+/// The running server. Dropping it stops the server.
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
@@ -73,13 +74,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// The address that it listens on.
+    /// The address on which it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Closes every connection, and waits until the thread has ended.
+    /// Closes every connection, and waits for the thread to end.
     pub fn stop(mut self) {
         self.end();
     }
@@ -87,7 +88,7 @@ impl Server {
     fn end(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // One that panicked is gone too.
+            // A thread that panicked has ended too.
             let _ = thread.join();
         }
     }
@@ -100,17 +101,21 @@ impl Drop for Server {
 }
 
 impl Admin {
-    /// Serves the admin side on a thread of its own, with the usual [`Limits`].
+    /// Serves the admin side on its own thread, with default [`ServerLimits`].
     ///
     /// # Errors  [`ServeError`].
     pub fn serve(&self, listener: TcpListener) -> Result<Server, ServeError> {
-        self.serve_with(listener, Limits::default())
+        self.serve_with(listener, ServerLimits::default())
     }
 
-    /// Serves the admin side on a thread of its own.
+    /// Serves the admin side on its own thread.
     ///
     /// # Errors  [`ServeError`].
-    pub fn serve_with(&self, listener: TcpListener, limits: Limits) -> Result<Server, ServeError> {
+    pub fn serve_with(
+        &self,
+        listener: TcpListener,
+        limits: ServerLimits,
+    ) -> Result<Server, ServeError> {
         let address = listener.local_addr()?;
         if !address.ip().is_loopback() && self.inner.token.is_none() {
             return Err(ServeError::Exposed(address));
@@ -123,14 +128,14 @@ impl Admin {
         let admin = self.clone();
         let run = move || {
             runtime.block_on(async move {
-                // On its own, so that nothing that goes wrong in it ends the server.
+                // A separate task, so that no failure in it ends the server.
                 tokio::spawn(stream::look_around(admin.clone()));
                 tokio::select! {
                     () = accept(&admin, listener, limits) => {}
                     _ = stopped => {}
                 }
             });
-            // Connections and streams are dropped with it.
+            // This drops connections and streams.
             runtime.shutdown_background();
         };
         let thread = std::thread::Builder::new()
@@ -144,7 +149,7 @@ impl Admin {
     }
 }
 
-async fn accept(admin: &Admin, listener: TcpListener, limits: Limits) {
+async fn accept(admin: &Admin, listener: TcpListener, limits: ServerLimits) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {
@@ -177,9 +182,9 @@ async fn accept(admin: &Admin, listener: TcpListener, limits: Limits) {
     }
 }
 
-/// Serves one connection until its client leaves, or takes too long for anything.
-async fn serve_one(socket: TcpStream, router: Router, limits: Limits) {
-    // Without it small answers may wait for more; it is an optimisation only.
+/// Serves one connection until the client disconnects or exceeds a limit.
+async fn serve_one(socket: TcpStream, router: Router, limits: ServerLimits) {
+    // Without it small responses may be delayed (Nagle). It is only an optimisation.
     let _ = socket.set_nodelay(true);
     let mut socket = TimeoutStream::new(socket);
     socket.set_write_timeout(Some(limits.write));
@@ -192,7 +197,7 @@ async fn serve_one(socket: TcpStream, router: Router, limits: Limits) {
             TokioIo::new(Box::pin(socket)),
             TowerToHyperService::new(router),
         );
-    // How a connection ends is its client's affair.
+    // A broken connection concerns only its client.
     if let Err(error) = connection.await {
         tracing::debug!(%error, "a connection to the admin side broke off");
     }
@@ -202,10 +207,10 @@ async fn in_time(
     State(patience): State<Duration>,
     request: Request,
     next: Next,
-) -> Result<Response, Problem> {
+) -> Result<Response, AdminProblem> {
     let answered = tokio::time::timeout(patience, next.run(request)).await;
     answered.map_err(|_| {
-        Problem::new(408, "too-slow", "the request took too long to come")
+        AdminProblem::new(408, "too-slow", "the request took too long to come")
             .allowed(format!("{patience:?}"))
     })
 }

@@ -1,4 +1,4 @@
-//! The runtime's moments as times of the world.
+//! Conversion of runtime times to wall-clock timestamps.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -8,24 +8,24 @@ use jiff::{SignedDuration, Timestamp, Unit};
 
 use crate::{Clock, Runtime};
 
-/// How far the two may drift apart before all moments are told anew.
+/// Drift between the clocks above which the conversion is adjusted.
 const DRIFT: SignedDuration = SignedDuration::from_secs(1);
 
-/// Tells a moment always as the same time, as long as nobody sets the clocks of the world.
-pub(super) struct Stamps {
+/// Maps a runtime time always to the same timestamp, as long as the wall clock is not set.
+pub(super) struct Timestamps {
     clock: Clock,
-    /// When the runtime started.
+    /// Wall-clock time of the runtime's start.
     origin: Mutex<Timestamp>,
 }
 
-impl Stamps {
+impl Timestamps {
     pub(super) fn new(runtime: &Runtime) -> Self {
         let clock = runtime.clock().clone();
         let origin = Mutex::new(origin(&clock));
         Self { clock, origin }
     }
 
-    /// A moment in RFC 3339, to the millisecond.
+    /// Formats a time in RFC 3339, to the millisecond.
     pub(super) fn of(&self, moment: Time) -> String {
         let began = {
             let mut known = self.origin.lock().unwrap_or_else(PoisonError::into_inner);
@@ -38,7 +38,7 @@ impl Stamps {
         let at = began.checked_add(moment.since(Time::ZERO));
         let at = at.unwrap_or(Timestamp::MAX);
         let at = at.round(Unit::Millisecond).unwrap_or(at);
-        // Always as long, so that columns of them are straight.
+        // Fixed width, so that columns align.
         format!("{at:.3}")
     }
 

@@ -1,7 +1,7 @@
-//! What happens, as it happens: server-sent events.
+//! Live events as server-sent events.
 //!
-//! A reader has no queue of its own: it reads from the ring that all share, and one that is too
-//! slow is told how many events it missed, and goes on with the next.
+//! A reader has no queue of its own: all readers share one ring. A reader that is too slow is told
+//! the number of events it missed, and continues with the next.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -17,23 +17,23 @@ use serde_json::json;
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio::sync::watch;
 
-use super::problem::Problem;
+use super::problem::AdminProblem;
 use super::{Admin, dependencies, events};
 use crate::Event;
 
-/// Readers at once; there must be room for scrapers and operators beside them.
+/// Maximum number of readers; scrapers and operators need connections beside them.
 const MAX_READERS: usize = 64;
-/// How often everything is looked at for those who read the stream.
+/// Interval of status snapshots while there are readers.
 pub(super) const EVERY: Duration = Duration::from_secs(1);
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
-/// After how long a browser comes back.
+/// Reconnect delay for browsers.
 const COME_BACK: Duration = Duration::from_secs(1);
 
-/// What all readers share.
+/// State shared by all readers.
 #[derive(Debug)]
 pub(super) struct Streams {
     readers: Arc<AtomicUsize>,
-    /// All dependencies as JSON; renewed when something has changed.
+    /// All dependencies as JSON, replaced on each change.
     status: watch::Sender<Arc<str>>,
 }
 
@@ -52,16 +52,16 @@ impl Streams {
     }
 }
 
-/// One reader more, until it is dropped.
-struct Seat(Arc<AtomicUsize>);
+/// Counts one reader until dropped.
+struct StreamGuard(Arc<AtomicUsize>);
 
-impl Drop for Seat {
+impl Drop for StreamGuard {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Looks at all dependencies again and again while anybody reads, and tells when one has changed.
+/// Takes snapshots of all dependencies while there are readers, and notifies them of changes.
 pub(super) async fn look_around(admin: Admin) {
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -86,35 +86,34 @@ fn look(admin: &Admin) {
     });
 }
 
-/// A reader of the stream.
+/// One reader of the stream.
 struct Reader {
     admin: Admin,
     live: Receiver<Event>,
     status: watch::Receiver<Arc<str>>,
-    /// What is due before anything live.
+    /// Messages to send before live ones.
     due: VecDeque<Message>,
-    /// The last event that it was sent.
+    /// Id of the last event sent.
     last: u64,
-    _seat: Seat,
+    _seat: StreamGuard,
 }
 
 pub(super) async fn follow(
     State(admin): State<Admin>,
     headers: HeaderMap,
-) -> Result<Sse<impl Stream<Item = Result<Message, Infallible>>>, Problem> {
+) -> Result<Sse<impl Stream<Item = Result<Message, Infallible>>>, AdminProblem> {
     let readers = &admin.inner.streams.readers;
-    let seat = Seat(Arc::clone(readers));
+    let seat = StreamGuard(Arc::clone(readers));
     if readers.fetch_add(1, Ordering::Relaxed) >= MAX_READERS {
         let detail = "too many read the stream already";
-        return Err(
-            Problem::new(503, "too-many-readers", detail).allowed(format!("{MAX_READERS} at once"))
-        );
+        return Err(AdminProblem::new(503, "too-many-readers", detail)
+            .allowed(format!("{MAX_READERS} at once")));
     }
     let last = headers.get("last-event-id").map(|id| {
         let id = id.to_str().ok().and_then(|id| id.parse::<u64>().ok());
         id.ok_or_else(|| {
             let detail = "Last-Event-ID is no id of an event";
-            Problem::new(400, "bad-request", detail).allowed("a whole number")
+            AdminProblem::new(400, "bad-request", detail).allowed("a whole number")
         })
     });
     let reader = Reader::new(admin, last.transpose()?, seat);
@@ -127,14 +126,14 @@ pub(super) async fn follow(
 }
 
 impl Reader {
-    fn new(admin: Admin, resume: Option<u64>, seat: Seat) -> Self {
+    fn new(admin: Admin, resume: Option<u64>, seat: StreamGuard) -> Self {
         look(&admin);
         let mut status = admin.inner.streams.status.subscribe();
-        // First the live ones, then the past: what happens in between is in both, and sent once.
+        // Subscribe first, then read the history: an event in between is in both, and is sent once.
         let live = admin.runtime().events();
         let past = admin.runtime().events_since(0);
         let newest = past.last().map_or(0, |event| event.id);
-        // An id that is still to come is one of another run: the server was started anew.
+        // An id that is still to come is from a previous run: the server was restarted.
         let after = match resume {
             Some(last) if last <= newest => last,
             Some(_) => 0,
@@ -163,7 +162,7 @@ impl Reader {
         reader
     }
 
-    /// The next message; `None` when the runtime is gone.
+    /// Returns the next message; `None` when the runtime is gone.
     async fn next(&mut self) -> Option<Message> {
         loop {
             if let Some(message) = self.due.pop_front() {

@@ -8,10 +8,10 @@ use breakerbox_policy::supervision::ChildState;
 use serde::Serialize;
 
 use super::Admin;
-use super::problem::Problem;
+use super::problem::AdminProblem;
 use crate::{TreeNode, redact};
 
-/// How long a supervisor may take to answer; one that does not is shown without its children.
+/// Time limit for a supervisor to reply; one that does not is shown without its children.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Serialize)]
@@ -26,14 +26,14 @@ struct Node {
     incarnation: u64,
     restarts: u64,
     last_exit: Option<String>,
-    /// `null` where it is no group, or does not answer.
+    /// `null` if it is not a group, or does not reply.
     children: Option<Vec<Node>>,
 }
 
-pub(super) async fn show(State(admin): State<Admin>) -> Result<Json<Tree>, Problem> {
+pub(super) async fn show(State(admin): State<Admin>) -> Result<Json<Tree>, AdminProblem> {
     let Some(nodes) = admin.runtime().tree(PATIENCE).await else {
         let detail = "the root supervisor does not answer";
-        return Err(Problem::new(503, "no-tree", detail));
+        return Err(AdminProblem::new(503, "no-tree", detail));
     };
     let children = nodes.into_iter().map(Node::from).collect();
     Ok(Json(Tree { children }))

@@ -1,17 +1,17 @@
-//! How a service of an agent system fails: in words without secrets, and what that counts for.
+//! Errors of agent services: texts without secrets, and their classification.
 
 use crate::Verdict;
 use crate::config::Secret;
 use crate::policy::Class;
 
-/// The longest message of a service that is passed on.
+/// Maximum length of a service's message that is passed on, in characters.
 const MAX_SAID: usize = 300;
-/// So many letters of a key in a row are a part of it.
+/// Length of the fragments of a key that a text must not contain, in characters.
 const PART: usize = 5;
 
-/// An attempt that gave no answer that can be used.
+/// An attempt without a usable response.
 ///
-/// Its text never holds an address, a key, or a part of one.
+/// Its text never contains a URL, a key, or a part of one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
 pub struct ServiceError {
@@ -20,7 +20,7 @@ pub struct ServiceError {
 }
 
 impl ServiceError {
-    /// An error, with what it counts for.
+    /// Creates an error with its classification.
     #[must_use]
     pub fn new(verdict: Verdict, text: impl Into<String>) -> Self {
         Self {
@@ -29,19 +29,19 @@ impl ServiceError {
         }
     }
 
-    /// What it counts for.
+    /// Returns the classification.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         self.verdict
     }
 
-    /// Whether our own set-up is wrong: a key, a name, a model that is no more.
+    /// Returns true if our own configuration is wrong: a key, a name, a retired model.
     #[must_use]
     pub fn is_misconfigured(&self) -> bool {
         self.verdict.class == Class::Misconfigured
     }
 
-    /// The same without what others wrote into it, where that holds a part of this secret.
+    /// Replaces the text if it contains a fragment of `secret`.
     #[must_use]
     pub fn without(self, secret: &Secret) -> Self {
         if !holds_part_of(&self.text, secret.expose()) {
@@ -61,7 +61,7 @@ fn holds_part_of(text: &str, secret: &str) -> bool {
     parts.any(|part| text.contains(&part.iter().collect::<String>()))
 }
 
-/// What a service said, on one line and cut; a page for browsers is only named.
+/// Returns a service's message redacted, on one line and cut; HTML becomes a placeholder.
 pub(super) fn said(text: &str) -> String {
     let text = text.trim();
     if text.starts_with('<') {
@@ -74,15 +74,15 @@ pub(super) fn said(text: &str) -> String {
         .collect()
 }
 
-/// What a caller gave cannot be asked for. Nothing was called and nothing counted.
+/// An invalid argument of the caller. No call was made and no outcome recorded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}: given {given}, allowed {allowed}")]
 pub struct InvalidInput {
-    /// What it is about.
+    /// The argument.
     pub what: &'static str,
-    /// What was given.
+    /// The given value.
     pub given: String,
-    /// What is allowed.
+    /// The allowed values.
     pub allowed: String,
 }
 
@@ -100,20 +100,20 @@ impl InvalidInput {
     }
 }
 
-/// How a call of one of the clients ends without an answer.
+/// Errors of the agent clients.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AgentError {
-    /// The caller's own mistake, found before anything was called.
+    /// The caller's mistake, found before any call was made.
     #[error(transparent)]
     Invalid(#[from] InvalidInput),
-    /// Every other end: refused, failed, timed out and so on.
+    /// Any other end: refused, failed, timed out and so on.
     #[error(transparent)]
     Call(#[from] crate::CallError<ServiceError>),
 }
 
 impl AgentError {
-    /// The end of the call, where one was made.
+    /// Returns the error of the call; `None` if no call was made.
     #[must_use]
     pub fn call(&self) -> Option<&crate::CallError<ServiceError>> {
         match self {

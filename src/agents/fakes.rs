@@ -1,9 +1,9 @@
-//! Stand-ins for the services behind the clients, on loopback: for tests, examples and the demo.
+//! Fakes of the services behind the clients, on loopback: for tests, examples and the demo.
 //!
-//! They answer in the documented shapes, and search what was put into them, so that answers differ
-//! with the question. Each operation can be broken in every way that the clients must stand, for
-//! good or for the next requests only, and every request is kept for whoever wants to see it.
-//! They are no part of what a program in production needs.
+//! They respond in the documented shapes, and search the data put into them, so that responses
+//! depend on the query. Each operation can be given every fault that the clients must handle,
+//! permanently or for the next requests only. Every request is recorded for inspection. A program
+//! in production does not need them.
 
 mod answers;
 mod fault;
@@ -26,13 +26,13 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-pub use fault::Fault;
+pub use fault::FakeFault;
 
-/// What a fake does for its clients.
+/// An operation that the fakes serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Operation {
-    /// Gives access tokens out.
+    /// Issues access tokens.
     Token,
     /// Vertex AI's `:predict`.
     Embed,
@@ -44,66 +44,66 @@ pub enum Operation {
     Brave,
 }
 
-/// A request that came.
+/// A request that the fakes received.
 #[derive(Debug, Clone)]
-pub struct Seen {
-    /// Its method.
+pub struct FakeRequest {
+    /// The method.
     pub method: Method,
-    /// Path and query.
+    /// The path and query.
     pub target: String,
-    /// Its headers.
+    /// The headers.
     pub headers: HeaderMap,
-    /// Its body; `Null` where it is no JSON, a text where it is a form.
+    /// The body: JSON, a string for a form, or `Null` for anything else.
     pub body: Value,
 }
 
-/// The services, on one port; they end when this is dropped.
+/// All fake services, on one port; they stop when this is dropped.
 #[derive(Debug)]
 pub struct Fakes {
     address: SocketAddr,
-    shared: Arc<Shared>,
+    shared: Arc<FakeServer>,
     server: JoinHandle<()>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
-    inner: Mutex<Inner>,
+struct FakeServer {
+    inner: Mutex<FakeState>,
     tokens: AtomicU64,
-    /// Tokens up to this one are not taken any more.
+    /// Tokens up to this number are rejected.
     revoked: AtomicU64,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
-    seen: HashMap<Operation, Vec<Seen>>,
-    lasting: HashMap<Operation, Fault>,
-    next: HashMap<Operation, VecDeque<Fault>>,
+struct FakeState {
+    seen: HashMap<Operation, Vec<FakeRequest>>,
+    lasting: HashMap<Operation, FakeFault>,
+    next: HashMap<Operation, VecDeque<FakeFault>>,
     points: Vec<(String, String)>,
     pages: Vec<(String, String)>,
 }
 
-/// The search engine's id that custom search knows.
+/// The search engine id that custom search accepts.
 pub const ENGINE: &str = "engine-1";
-/// The index that is deployed.
+/// The id of the deployed index.
 pub const DEPLOYED_INDEX: &str = "deployed_1";
 
 impl Fakes {
-    /// Listens on a port that the system picks.
+    /// Starts the fakes on a port that the system picks.
     ///
-    /// # Errors  There is none to be had.
+    /// # Errors  No port is available.
     pub async fn start() -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
         let listener = listener.tap_io(|stream| {
-            // Without it small answers may wait for more; it is an optimisation only.
+            // Without it, small responses may be delayed; it is an optimisation only.
             let _ = stream.set_nodelay(true);
         });
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(FakeServer::default());
         let app = Router::new()
             .fallback(answer)
             .with_state(Arc::clone(&shared));
         let server = tokio::spawn(async move {
-            // It ends only by being aborted.
+            // It runs until it is aborted.
             let _ = axum::serve(listener, app).await;
         });
         Ok(Self {
@@ -113,19 +113,19 @@ impl Fakes {
         })
     }
 
-    /// Where all of them are.
+    /// Returns the base URL of all fakes.
     #[must_use]
     pub fn base(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Where tokens are given out.
+    /// Returns the URL of the token endpoint.
     #[must_use]
     pub fn token_url(&self) -> String {
         format!("{}/token", self.base())
     }
 
-    /// A vector search that is complete, and asks the fakes.
+    /// Returns a complete configuration of vector search that uses the fakes.
     #[must_use]
     pub fn vector_config(&self) -> super::VectorConfig {
         super::VectorConfig {
@@ -138,18 +138,19 @@ impl Fakes {
         }
     }
 
-    /// Puts a point into the index, as if this text had been embedded for it.
+    /// Adds a point to the index, with the embedding of this text.
     pub fn index(&self, id: impl Into<String>, text: impl Into<String>) {
         self.shared.lock().points.push((id.into(), text.into()));
     }
 
-    /// Puts a page into the web, for both providers: its address, and its words.
+    /// Adds a web page, given by URL and text, for both providers.
     pub fn publish(&self, url: impl Into<String>, text: impl Into<String>) {
         self.shared.lock().pages.push((url.into(), text.into()));
     }
 
-    /// Breaks an operation until it is told otherwise; `None` heals it, for the next requests too.
-    pub fn set(&self, operation: Operation, fault: Option<Fault>) {
+    /// Sets a lasting fault of an operation; `None` clears it. Faults for the next requests are
+    /// cleared in both cases.
+    pub fn set(&self, operation: Operation, fault: Option<FakeFault>) {
         let mut inner = self.shared.lock();
         inner.next.remove(&operation);
         match fault {
@@ -158,21 +159,21 @@ impl Fakes {
         };
     }
 
-    /// Breaks the next request of an operation that is not broken yet.
-    pub fn once(&self, operation: Operation, fault: Fault) {
+    /// Adds a fault for one request of an operation: the next one that has none yet.
+    pub fn once(&self, operation: Operation, fault: FakeFault) {
         let mut inner = self.shared.lock();
         inner.next.entry(operation).or_default().push_back(fault);
     }
 
-    /// Takes no token any more that was given out so far.
+    /// Revokes all tokens issued so far.
     pub fn revoke_tokens(&self) {
         let last = self.shared.tokens.load(Ordering::Acquire);
         self.shared.revoked.store(last, Ordering::Release);
     }
 
-    /// The requests for an operation, in order.
+    /// Returns the requests for an operation, in order.
     #[must_use]
-    pub fn seen(&self, operation: Operation) -> Vec<Seen> {
+    pub fn seen(&self, operation: Operation) -> Vec<FakeRequest> {
         self.shared
             .lock()
             .seen
@@ -181,7 +182,7 @@ impl Fakes {
             .unwrap_or_default()
     }
 
-    /// How many there were.
+    /// Returns the number of requests for an operation.
     #[must_use]
     pub fn calls(&self, operation: Operation) -> usize {
         self.shared.lock().seen.get(&operation).map_or(0, Vec::len)
@@ -194,13 +195,13 @@ impl Drop for Fakes {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+impl FakeServer {
+    fn lock(&self) -> MutexGuard<'_, FakeState> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a request, and says what is to go wrong with it.
-    fn take(&self, operation: Operation, seen: Seen) -> Option<Fault> {
+    /// Records a request, and returns the fault to inject into its response.
+    fn take(&self, operation: Operation, seen: FakeRequest) -> Option<FakeFault> {
         let mut inner = self.lock();
         inner.seen.entry(operation).or_default().push(seen);
         let next = inner.next.get_mut(&operation).and_then(VecDeque::pop_front);
@@ -223,10 +224,10 @@ fn operation(path: &str) -> Option<Operation> {
     }
 }
 
-/// The longest body that is read.
+/// Maximum size of a request body, in bytes.
 const MAX_BODY: usize = 16_000_000;
 
-async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+async fn answer(State(shared): State<Arc<FakeServer>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
     let Some(operation) = operation(head.uri.path()) else {
         return answers::nowhere();
@@ -234,7 +235,7 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     let body = to_bytes(body, MAX_BODY).await.unwrap_or_default();
     let text = || Value::from(String::from_utf8_lossy(&body).into_owned());
     let is_form = operation == Operation::Token && head.method == Method::POST;
-    let seen = Seen {
+    let seen = FakeRequest {
         method: head.method,
         target: head.uri.to_string(),
         headers: head.headers,

@@ -1,7 +1,7 @@
-//! How Google's services say that something went wrong, and what that counts for.
+//! Error responses of Google's services, and their classification.
 //!
-//! One envelope for all of them; front ends answer with pages for browsers instead. Nothing here
-//! decides what follows: it names class, symptom and hint.
+//! All services use one JSON envelope; front ends return HTML pages instead. This module names
+//! class, symptom and hint; it never decides what to do about them.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::ServiceError;
 use super::failure::said;
-use super::http::Said;
+use super::http::ServiceResponse;
 use crate::policy::{Class, Symptom};
 use crate::{Verdict, hint};
 
@@ -20,29 +20,29 @@ use crate::{Verdict, hint};
 /// # Source  `google.rpc.Status`, as the REST interfaces write it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GoogleError {
-    /// The status of the HTTP answer.
+    /// The HTTP status.
     pub http: u16,
     /// The canonical status, such as `RESOURCE_EXHAUSTED`.
     pub status: Option<String>,
-    /// The reason, such as `SERVICE_DISABLED`: of the details, else of the older list.
+    /// The reason, such as `SERVICE_DISABLED`: from `details`, else from the older `errors`.
     pub reason: Option<String>,
-    /// The words, on one line and without addresses' queries.
+    /// The message, on one line and without the query strings of URLs.
     pub message: String,
-    /// How long it asks to be left alone: the larger one of `Retry-After` and `RetryInfo`.
+    /// The wait that the service asks for: the larger of `Retry-After` and `RetryInfo`.
     pub retry_after: Option<Duration>,
-    /// Whether what is used up is a quota of a day.
+    /// True if the response names a daily quota.
     pub per_day: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
 struct Envelope {
     #[serde(default)]
-    error: Inner,
+    error: GoogleErrorBody,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Inner {
+struct GoogleErrorBody {
     message: String,
     status: Option<String>,
     errors: Vec<Older>,
@@ -55,19 +55,19 @@ struct Older {
     reason: Option<String>,
 }
 
-/// Reasons of a quota that is used up until tomorrow, in the older interfaces.
+/// Reasons for a quota that is used up until the next day, in the older APIs.
 const USED_UP: [&str; 3] = [
     "dailyLimitExceeded",
     "dailyLimitExceededUnreg",
     "quotaExceeded",
 ];
-/// Reasons of too much traffic, which older interfaces answer with 403.
+/// Reasons for too much traffic, which older APIs return with 403.
 const TOO_FAST: [&str; 2] = ["rateLimitExceeded", "userRateLimitExceeded"];
-/// Reasons of a wrong key, which comes as 400.
+/// Reasons for a wrong key, returned with 400.
 const WRONG_KEY: [&str; 2] = ["API_KEY_INVALID", "keyInvalid"];
 
 impl GoogleError {
-    /// Reads an answer that is no success.
+    /// Parses a response that is not a success.
     #[must_use]
     pub fn read(http: u16, headers: &HeaderMap, body: &[u8]) -> Self {
         let envelope: Option<Envelope> = serde_json::from_slice(body).ok();
@@ -106,9 +106,9 @@ impl GoogleError {
         }
     }
 
-    /// What it counts for.
+    /// Returns the classification of the error.
     ///
-    /// # Source  Rule BRK-7; the 5xx are the settings' own to judge.
+    /// # Source  Rule BRK-7; the settings classify the 5xx.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         let symptom = Symptom::Status(self.http);
@@ -122,7 +122,7 @@ impl GoogleError {
             429 => of(Class::Throttled),
             403 if TOO_FAST.contains(&reason) => of(Class::Throttled),
             400 if WRONG_KEY.contains(&reason) => of(Class::Misconfigured),
-            // A wrong name, and a model that is no more, are wrong for every call.
+            // A wrong name or a retired model fails every call.
             401 | 403 | 404 => of(Class::Misconfigured),
             408 | 499 => of(Class::Failure),
             400..=499 => of(Class::Rejected),
@@ -135,7 +135,8 @@ impl GoogleError {
     }
 }
 
-/// Such answers name a few seconds too, which end before the day does.
+/// Returns the verdict for a used-up quota. The response's hint of a few seconds is ignored: it
+/// ends before the day does.
 fn used_up(symptom: Symptom) -> Verdict {
     Verdict::quota_used_up().symptom(symptom)
 }
@@ -145,8 +146,8 @@ fn is(detail: &Value, kind: &str) -> bool {
     given.is_some_and(|given| given.ends_with(&format!("google.rpc.{kind}")))
 }
 
-impl From<&Said> for GoogleError {
-    fn from(answer: &Said) -> Self {
+impl From<&ServiceResponse> for GoogleError {
+    fn from(answer: &ServiceResponse) -> Self {
         Self::read(answer.status, &answer.headers, &answer.body)
     }
 }

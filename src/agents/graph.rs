@@ -1,8 +1,8 @@
-//! The knowledge graph: the tools of the server `@modelcontextprotocol/server-memory`, by name and
-//! type, over a supervised process.
+//! Typed client for the knowledge graph server `@modelcontextprotocol/server-memory`, which runs as
+//! a supervised process.
 //!
-//! Reads may be answered by the last good answer while the server is away; writes never are. The
-//! server loses writes that come at once, so they go one at a time.
+//! While the server is down, reads may be answered from a cache of its last good responses; writes
+//! never are. The server loses concurrent writes, so they are sent one at a time.
 
 use std::time::Duration;
 
@@ -14,23 +14,23 @@ use super::InvalidInput;
 use crate::mcp::{self, McpClient, McpError, McpSettings, ToolResult};
 use crate::{Answer, CallError, Runtime, StaleCache, StartError};
 
-/// How long, and how many, last good answers may stand in.
+/// Maximum age and number of cached responses for the fallback.
 const STALE: (Duration, usize) = (Duration::from_secs(3600), 1_000);
 
-/// A thing that is known.
+/// An entity of the graph.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Entity {
-    /// Its name, which is also its id.
+    /// The name, which is also the id.
     pub name: String,
-    /// What it is.
+    /// The type.
     pub entity_type: String,
-    /// What is known of it.
+    /// Facts about the entity.
     pub observations: Vec<String>,
 }
 
 impl Entity {
-    /// A thing of which this is known.
+    /// Creates an entity with these observations.
     #[must_use]
     pub fn new(
         name: impl Into<String>,
@@ -45,63 +45,63 @@ impl Entity {
     }
 }
 
-/// How two things belong together.
+/// A relation between two entities.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Relation {
-    /// The one.
+    /// Name of the source entity.
     pub from: String,
-    /// The other.
+    /// Name of the target entity.
     pub to: String,
-    /// How, in active voice.
+    /// The type, in active voice.
     pub relation_type: String,
 }
 
-/// Things, and how they belong together.
+/// Entities and the relations between them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(default)]
 pub struct Graph {
-    /// The things.
+    /// The entities.
     pub entities: Vec<Entity>,
-    /// How they belong together.
+    /// The relations.
     pub relations: Vec<Relation>,
 }
 
-/// How a call of the graph ends without an answer.
+/// Errors of the knowledge graph.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GraphError {
-    /// The caller's own mistake, found before anything was called.
+    /// The caller's mistake, found before any call was made.
     #[error(transparent)]
     Invalid(#[from] InvalidInput),
-    /// Every other end: refused, failed, timed out and so on.
+    /// Any other end: refused, failed, timed out and so on.
     #[error(transparent)]
     Call(#[from] CallError<McpError>),
-    /// The tool did not do it; the server is well.
+    /// The tool returned its own error; the server is healthy.
     #[error("the tool {tool} did not do it: {said}")]
     Tool {
-        /// Which tool.
+        /// The tool's name.
         tool: &'static str,
-        /// What it said.
+        /// The tool's error text.
         said: String,
     },
-    /// The answer is of another shape.
+    /// The response has an unexpected shape.
     #[error("the answer of {tool} is not what it should be")]
     Malformed {
-        /// Which tool.
+        /// The tool's name.
         tool: &'static str,
     },
 }
 
-/// The knowledge graph, protected. Cheap to clone.
+/// Protected client for the knowledge graph. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct KnowledgeGraph {
     client: McpClient,
 }
 
 impl KnowledgeGraph {
-    /// The official server, as npm has installed it below this folder (`node_modules`), with the
-    /// file that holds its graph.
+    /// Returns settings for the official server, installed by npm below `folder` (`node_modules`).
+    /// The graph is stored in `file`.
     #[must_use]
     pub fn installed(folder: &str, file: impl Into<String>) -> McpSettings {
         let script = "node_modules/@modelcontextprotocol/server-memory/dist/index.js";
@@ -109,8 +109,8 @@ impl KnowledgeGraph {
         server.env("MEMORY_FILE_PATH", file)
     }
 
-    /// Starts the server as a dependency of this name, whose settings are those of the runtime's
-    /// configuration, and waits until it serves.
+    /// Starts the server as a dependency named `name`, with settings from the runtime's
+    /// configuration, and waits until it is ready.
     ///
     /// # Errors  The server does not start, or the name is taken.
     pub async fn start(
@@ -124,7 +124,7 @@ impl KnowledgeGraph {
         Ok(Self { client })
     }
 
-    /// Creates things; the answer lists those that were not there before.
+    /// Creates entities; the answer lists the new ones.
     ///
     /// # Errors  [`GraphError`].
     pub async fn create_entities(
@@ -137,7 +137,7 @@ impl KnowledgeGraph {
             .await
     }
 
-    /// Creates relations; the answer lists those that were not there before.
+    /// Creates relations; the answer lists the new ones.
     ///
     /// # Errors  [`GraphError`].
     pub async fn create_relations(
@@ -150,9 +150,9 @@ impl KnowledgeGraph {
             .await
     }
 
-    /// Adds to what is known of a thing.
+    /// Adds observations to an entity.
     ///
-    /// # Errors  [`GraphError`]; [`GraphError::Tool`] when there is no such thing.
+    /// # Errors  [`GraphError`]; [`GraphError::Tool`] if there is no such entity.
     pub async fn add_observations(
         &self,
         entity: &str,
@@ -164,7 +164,7 @@ impl KnowledgeGraph {
             .await
     }
 
-    /// Deletes things with their relations; those that are not there are no error.
+    /// Deletes entities with their relations; unknown names are not an error.
     ///
     /// # Errors  [`GraphError`].
     pub async fn delete_entities(&self, names: &[String]) -> Result<Answer<()>, GraphError> {
@@ -173,7 +173,7 @@ impl KnowledgeGraph {
             .await
     }
 
-    /// Deletes some of what is known of a thing.
+    /// Deletes observations of an entity.
     ///
     /// # Errors  [`GraphError`].
     pub async fn delete_observations(
@@ -196,14 +196,14 @@ impl KnowledgeGraph {
             .await
     }
 
-    /// Everything.
+    /// Returns the whole graph.
     ///
     /// # Errors  [`GraphError`].
     pub async fn read_graph(&self) -> Result<Answer<Graph>, GraphError> {
         self.read("read_graph", json!({})).await
     }
 
-    /// The things in whose name, type or observations this stands.
+    /// Returns the entities that contain `query` in name, type or observations.
     ///
     /// # Errors  [`GraphError`].
     pub async fn search_nodes(&self, query: &str) -> Result<Answer<Graph>, GraphError> {
@@ -214,7 +214,7 @@ impl KnowledgeGraph {
         self.read("search_nodes", json!({ "query": query })).await
     }
 
-    /// The things of these names.
+    /// Returns the entities with these names.
     ///
     /// # Errors  [`GraphError`].
     pub async fn open_nodes(&self, names: &[String]) -> Result<Answer<Graph>, GraphError> {
@@ -222,13 +222,13 @@ impl KnowledgeGraph {
         self.read("open_nodes", json!({ "names": names })).await
     }
 
-    /// Its server, for whatever has no method here.
+    /// Returns the client of the server, for tools without a method here.
     #[must_use]
     pub fn server(&self) -> &McpClient {
         &self.client
     }
 
-    /// Calls a tool. Its own error is one here.
+    /// Calls a tool, and turns the tool's own error into a [`GraphError`].
     async fn call(
         &self,
         tool: &'static str,
@@ -248,7 +248,7 @@ impl KnowledgeGraph {
             let said = crate::redact(&content).chars().take(300).collect();
             return Err(GraphError::Tool { tool, said });
         }
-        // Older versions of the server only say it as a text.
+        // Older versions of the server return the value as text only.
         let value = structured.or_else(|| serde_json::from_str(&content).ok());
         Ok(Answer {
             value: value.unwrap_or(Value::Null),
@@ -277,7 +277,7 @@ impl KnowledgeGraph {
         graph.ok_or(GraphError::Malformed { tool })
     }
 
-    /// A list, by itself or under its key.
+    /// Calls a tool that returns a list, either bare or under `key`.
     async fn listed<T: DeserializeOwned>(
         &self,
         tool: &'static str,
@@ -303,7 +303,7 @@ fn some<T>(given: &[T], what: &'static str) -> Result<(), InvalidInput> {
     Ok(())
 }
 
-/// The same answer with another value, where there is one.
+/// Maps the value of an answer; `None` if `make` returns `None`.
 fn with<T>(answer: Answer<Value>, make: impl FnOnce(Value) -> Option<T>) -> Option<Answer<T>> {
     let Answer {
         value,

@@ -1,8 +1,8 @@
-//! Whether vector search works, asked past every fallback, with advice where it does not.
+//! Health checks of vector search that bypass every fallback, with advice on failures.
 //!
-//! A fallback that answers shows that callers are served, never that the service works; so nothing
-//! here asks one. A check goes under the service's own breaker: it neither adds to a flood nor
-//! hides from one. When it is made is its caller's business, or that of a supervised actor.
+//! An answer from a fallback shows that callers are served, not that the service works; so checks
+//! never use one. A check runs under the service's own breaker: it adds nothing to an overload, and
+//! its outcome counts. The caller, or a supervised actor, decides when to check.
 
 mod checks;
 mod monitor;
@@ -11,89 +11,96 @@ use serde::Serialize;
 
 pub use monitor::{CheckNow, HealthMonitor};
 
-/// How a check ended, and all of them together.
+/// Status of one check, or of all checks together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
-pub enum Mark {
-    /// As it should be.
+pub enum CheckStatus {
+    /// No problem.
     Ok,
-    /// It works, and something is not as it should be.
+    /// It works, but has a problem.
     Warn,
     /// It does not work.
     Error,
-    /// Nothing works and nothing can: neither the set-up nor the authentication is right.
+    /// Nothing can work: both the environment and the authentication checks failed.
     Critical,
 }
 
-/// One check.
+/// Result of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Check {
     /// `environment`, `authentication`, `embedding` or `search`.
     pub name: &'static str,
-    /// How it ended.
-    pub mark: Mark,
-    /// In words.
+    /// The status.
+    pub mark: CheckStatus,
+    /// A description for people.
     pub detail: String,
-    /// How long it took.
+    /// Duration in milliseconds.
     pub took_ms: u64,
 }
 
-/// What somebody should do.
+/// A recommended action for the operator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Advice {
     /// `high`, `medium` or `low`.
     pub priority: &'static str,
-    /// The check that it is about.
+    /// Name of the check.
     pub category: &'static str,
-    /// What is wrong.
+    /// The problem.
     pub title: String,
-    /// What to do.
+    /// The recommended action.
     pub action: String,
 }
 
-/// Whether it gets better.
+/// Change since the previous report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Trend {
-    /// Better than the time before.
+    /// Better than the previous report.
     Improving,
-    /// As the time before, or there was none.
+    /// As the previous report, or there is none.
     Stable,
-    /// Worse than the time before.
+    /// Worse than the previous report.
     Degrading,
 }
 
-/// All checks of one time.
+/// Results of one round of checks.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
-pub struct Report {
-    /// When, in the time of the world.
+pub struct HealthReport {
+    /// Wall-clock time of the round.
     pub at: String,
-    /// All together.
-    pub overall: Mark,
-    /// The share of checks that are ok, in percent.
+    /// The overall status.
+    pub overall: CheckStatus,
+    /// Share of checks with status `ok`, in percent.
     pub success_rate: u32,
-    /// Compared with the report before.
+    /// Change of the overall status since the previous report.
     pub trend: Trend,
-    /// Each of them.
+    /// Result of each check.
     pub checks: Vec<Check>,
-    /// What to do, the most urgent first.
+    /// Recommended actions, the most urgent first.
     pub advice: Vec<Advice>,
 }
 
-impl Report {
+impl HealthReport {
     fn of(at: jiff::Timestamp, checks: Vec<Check>, advice: Vec<Advice>) -> Self {
-        let good = checks.iter().filter(|one| one.mark == Mark::Ok).count();
+        let good = checks
+            .iter()
+            .filter(|one| one.mark == CheckStatus::Ok)
+            .count();
         let failed = |name| {
             let mut all = checks.iter();
-            all.any(|one| one.name == name && one.mark == Mark::Error)
+            all.any(|one| one.name == name && one.mark == CheckStatus::Error)
         };
-        let worst = checks.iter().map(|one| one.mark).max().unwrap_or(Mark::Ok);
+        let worst = checks
+            .iter()
+            .map(|one| one.mark)
+            .max()
+            .unwrap_or(CheckStatus::Ok);
         let overall = if failed("environment") && failed("authentication") {
-            Mark::Critical
+            CheckStatus::Critical
         } else {
             worst
         };
@@ -108,7 +115,7 @@ impl Report {
         }
     }
 
-    /// The same, compared with the one before.
+    /// Sets the trend by comparison with the previous report.
     fn after(mut self, before: Option<&Self>) -> Self {
         self.trend = match before.map(|before| before.overall.cmp(&self.overall)) {
             Some(std::cmp::Ordering::Less) => Trend::Degrading,
@@ -118,7 +125,7 @@ impl Report {
         self
     }
 
-    /// The check of this name.
+    /// Returns the result of the check with this name.
     #[must_use]
     pub fn check(&self, name: &str) -> Option<&Check> {
         self.checks.iter().find(|one| one.name == name)
@@ -129,7 +136,7 @@ impl Report {
 mod tests {
     use super::*;
 
-    fn report(marks: [Mark; 4]) -> Report {
+    fn report(marks: [CheckStatus; 4]) -> HealthReport {
         let names = ["environment", "authentication", "embedding", "search"];
         let checks = names.into_iter().zip(marks).map(|(name, mark)| Check {
             name,
@@ -137,12 +144,12 @@ mod tests {
             detail: String::new(),
             took_ms: 0,
         });
-        Report::of(jiff::Timestamp::UNIX_EPOCH, checks.collect(), Vec::new())
+        HealthReport::of(jiff::Timestamp::UNIX_EPOCH, checks.collect(), Vec::new())
     }
 
     #[test]
     fn item_51_the_overall_mark_follows_from_the_four() {
-        use Mark::{Critical, Error, Ok, Warn};
+        use CheckStatus::{Critical, Error, Ok, Warn};
         for (marks, overall, rate) in [
             ([Ok, Ok, Ok, Ok], Ok, 100),
             ([Ok, Ok, Ok, Warn], Warn, 75),
@@ -162,7 +169,10 @@ mod tests {
 
     #[test]
     fn item_51_the_trend_follows_from_the_last_two() {
-        let (good, bad) = (report([Mark::Ok; 4]), report([Mark::Error; 4]));
+        let (good, bad) = (
+            report([CheckStatus::Ok; 4]),
+            report([CheckStatus::Error; 4]),
+        );
         assert_eq!(good.clone().after(None).trend, Trend::Stable);
         assert_eq!(bad.clone().after(Some(&good)).trend, Trend::Degrading);
         assert_eq!(good.clone().after(Some(&bad)).trend, Trend::Improving);

@@ -1,7 +1,7 @@
-//! The way to a JSON service: one request, one answer.
+//! HTTP client for JSON services: one request, one response.
 //!
-//! It retries nothing (rule LIM-4) and judges nothing. Its errors hold no address and no header:
-//! keys stand in both.
+//! It never retries (rule LIM-4) and never classifies a response. Its errors contain no URL and no
+//! header: both may contain keys.
 
 use std::time::Duration;
 
@@ -19,43 +19,43 @@ use serde_json::Value;
 use super::ServiceError;
 use crate::config::Secret;
 use crate::policy::{Class, Symptom};
-use crate::{CallContext, Late, Verdict};
+use crate::{CallContext, TimeLimitExceeded, Verdict};
 
-/// The longest answer that is read.
+/// Maximum size of a response body, in bytes.
 const MAX_BODY: usize = 8_000_000;
-/// How long an unused connection is kept: shorter than servers do as a rule.
+/// Time for which an unused connection is kept: shorter than most servers keep it.
 const IDLE: Duration = Duration::from_secs(20);
 
-/// Connections to services, kept by one worker.
+/// HTTP connections of one worker to services.
 #[derive(Debug, Clone)]
-pub(super) struct Http {
+pub(super) struct HttpConnections {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
-/// What a service is asked for. Its `Debug` shows neither the address nor what is secret of it.
+/// A request to a service. Its `Debug` shows neither the URL nor secret headers.
 #[derive(Debug, Clone)]
-pub struct Asked {
+pub struct ServiceRequest {
     method: Method,
-    /// It may hold a key.
+    /// It may contain a key.
     url: Secret,
     headers: HeaderMap,
     body: Bytes,
 }
 
-/// What a service answered, whatever it is.
+/// A response of a service, with any status.
 #[derive(Debug)]
 #[non_exhaustive]
-pub struct Said {
+pub struct ServiceResponse {
     /// The HTTP status.
     pub status: u16,
-    /// Its headers.
+    /// The headers.
     pub headers: HeaderMap,
-    /// Its body, whole.
+    /// The complete body.
     pub body: Bytes,
 }
 
-impl Asked {
-    /// A GET of this address, in which a key may stand.
+impl ServiceRequest {
+    /// Creates a GET request for this URL, which may contain a key.
     #[must_use]
     pub fn get(url: impl Into<String>) -> Self {
         Self {
@@ -66,7 +66,7 @@ impl Asked {
         }
     }
 
-    /// A POST of this value.
+    /// Creates a POST request with this JSON body.
     #[must_use]
     pub fn post_json(url: impl Into<String>, body: &Value) -> Self {
         Self::post(url, "application/json", body.to_string())
@@ -82,9 +82,9 @@ impl Asked {
         asked
     }
 
-    /// The same with a header that no log line shows.
+    /// Adds a header that is never shown in logs.
     ///
-    /// # Errors  The value is none for a header.
+    /// # Errors  The value is not a valid header value.
     pub fn secret_header(mut self, name: HeaderName, value: &str) -> Result<Self, ServiceError> {
         let wrong = |_| {
             let verdict = Verdict::from(Class::Misconfigured);
@@ -99,9 +99,9 @@ impl Asked {
         Ok(self)
     }
 
-    /// The same with a header.
+    /// Adds a header.
     ///
-    /// # Panics  The name or the value is none for a header; the name is in lower case.
+    /// # Panics  The name or the value is not valid for a header; the name must be in lower case.
     #[must_use]
     pub fn header(mut self, name: &'static str, value: &'static str) -> Self {
         let name = HeaderName::from_static(name);
@@ -109,9 +109,9 @@ impl Asked {
         self
     }
 
-    /// The same with an access token.
+    /// Adds an access token.
     ///
-    /// # Errors  As [`Asked::secret_header`].
+    /// # Errors  As [`ServiceRequest::secret_header`].
     pub fn bearer(self, token: &Secret) -> Result<Self, ServiceError> {
         let token = format!("Bearer {}", token.expose());
         self.secret_header(AUTHORIZATION, &token)
@@ -132,8 +132,8 @@ impl Asked {
     }
 }
 
-impl Http {
-    /// `connect`: how long it may take to connect.
+impl HttpConnections {
+    /// Creates a client. `connect`: limit for connecting.
     pub(super) fn new(tls: ClientConfig, connect: Option<Duration>) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
@@ -144,8 +144,8 @@ impl Http {
             .https_or_http()
             .enable_all_versions()
             .wrap_connector(tcp);
-        // A request that a closing connection hands back untouched goes out on another one: it was
-        // never made.
+        // A request that a closing connection returns unsent goes out on another one: no attempt
+        // was made.
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .timer(TokioTimer::new())
@@ -154,15 +154,15 @@ impl Http {
         Self { client }
     }
 
-    /// Sends a request and reads the whole answer. The limits within an attempt are those of the
-    /// call that it is made for; without one, its caller's.
+    /// Sends a request and reads the whole response. The limits within the attempt are those of
+    /// `call`; without it, the caller sets the limits.
     ///
-    /// # Cancel safety   Dropped, the request is given up where it is.
+    /// # Cancel safety   Dropping the future aborts the request.
     pub(super) async fn send(
         &self,
-        asked: Asked,
+        asked: ServiceRequest,
         call: Option<&CallContext>,
-    ) -> Result<Said, ServiceError> {
+    ) -> Result<ServiceResponse, ServiceError> {
         let sending = self.client.request(asked.into_request()?);
         let answered = match call {
             Some(call) => call.first_byte(sending).await.map_err(late)?,
@@ -191,7 +191,7 @@ impl Http {
                 return Err(lost(Symptom::Reset, "its answer is too long"));
             }
         }
-        Ok(Said {
+        Ok(ServiceResponse {
             status: head.status.as_u16(),
             headers: head.headers,
             body: body.freeze(),
@@ -199,20 +199,20 @@ impl Http {
     }
 }
 
-impl Said {
-    /// An answer that has to be JSON of this shape.
+impl ServiceResponse {
+    /// Parses the body as JSON.
     ///
-    /// # Errors  It is none: that is a failure of the service, never an empty answer.
+    /// # Errors  The body has another shape: a failure of the service, never an empty answer.
     pub fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T, ServiceError> {
         serde_json::from_slice(&self.body).map_err(|error| {
-            // Where it went wrong, never what stood there.
+            // The position of the error, never the text there.
             let place = format!("line {}, column {}", error.line(), error.column());
             malformed(&format!("its answer is not what it should be ({place})"))
         })
     }
 }
 
-/// An answer that came whole and cannot be used.
+/// Returns the error for a complete response that cannot be used.
 pub(super) fn malformed(text: &str) -> ServiceError {
     ServiceError::new(Verdict::from(Class::Failure), text)
 }
@@ -221,6 +221,6 @@ fn lost(symptom: Symptom, text: &str) -> ServiceError {
     ServiceError::new(Verdict::from(symptom), text)
 }
 
-fn late(late: Late) -> ServiceError {
+fn late(late: TimeLimitExceeded) -> ServiceError {
     ServiceError::new(Verdict::from(late.symptom()), late.to_string())
 }

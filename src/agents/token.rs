@@ -1,7 +1,7 @@
-//! Access tokens: where they come from, how long they are kept, when they are renewed.
+//! Access tokens: their sources, caching and refresh.
 //!
-//! Whoever needs one asks [`Tokens`]; however many ask at once, one request goes out. Where a
-//! token comes from is a [`TokenSource`]'s affair.
+//! Callers ask [`Tokens`]; concurrent requests share one fetch. A [`TokenSource`] does the
+//! fetching.
 
 mod keeper;
 mod sources;
@@ -21,45 +21,45 @@ use crate::{Clock, Verdict};
 pub(super) use keeper::keep;
 pub use sources::{ServiceAccount, TokenEndpoint};
 
-/// The rights that are asked for: the only ones that vector search takes.
+/// The requested OAuth scope: the only one that vector search accepts.
 const SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
-/// How long before its end a token is renewed, so that none ends on its way.
+/// Time before its expiry at which a token is refreshed, so that none expires in transit.
 const MARGIN: Duration = Duration::from_secs(60);
-/// How long one request for a token may take.
+/// Limit for one token request.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// For how long a request that failed answers for the ones behind it.
+/// Time for which a failed fetch also answers the callers that waited behind it.
 const ECHO: Duration = Duration::from_millis(250);
 
-/// An access token. Its `Debug` does not show it.
+/// An access token. Its `Debug` does not show the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
-    /// What stands behind `Bearer`.
+    /// The text after `Bearer`.
     pub text: Secret,
-    /// How long it holds.
+    /// The time for which it is valid.
     pub lasts: Duration,
 }
 
-/// Somewhere that gives tokens out: one request, no retry, nothing kept.
+/// A source of tokens: one request per fetch, without retries or caching.
 pub trait TokenSource: Send + Sync + 'static {
-    /// Asks for a new one.
+    /// Requests a new token.
     fn fetch(&self) -> BoxFuture<'_, Result<Token, ServiceError>>;
 }
 
-/// The token that all workers of a program share.
+/// Cached token, shared by all workers of a program.
 pub struct Tokens {
     source: Arc<dyn TokenSource>,
     clock: Clock,
-    kept: Mutex<Kept>,
+    kept: Mutex<CachedToken>,
 }
 
 #[derive(Default)]
-struct Kept {
+struct CachedToken {
     token: Option<(Secret, Time)>,
     failed: Option<(ServiceError, Time)>,
 }
 
 impl Tokens {
-    /// None yet.
+    /// Creates an empty cache.
     #[must_use]
     pub fn new(source: Arc<dyn TokenSource>, clock: Clock) -> Self {
         Self {
@@ -69,9 +69,9 @@ impl Tokens {
         }
     }
 
-    /// A token that holds, asked for where none is kept.
+    /// Returns a valid token, fetched if none is cached.
     ///
-    /// # Errors  There is none to be had.
+    /// # Errors  No token could be fetched.
     pub async fn current(&self) -> Result<Secret, ServiceError> {
         let mut kept = self.kept.lock().await;
         let now = self.clock.now();
@@ -81,11 +81,11 @@ impl Tokens {
         }
     }
 
-    /// Another token than this one, which was not taken; asked for by the first of those who had
-    /// it.
+    /// Returns a token other than `refused`, which a service rejected. Of the callers that had it,
+    /// the first one fetches.
     ///
     /// # Errors  As [`Tokens::current`].
-    pub async fn renew(&self, refused: &Secret) -> Result<Secret, ServiceError> {
+    pub async fn refresh(&self, refused: &Secret) -> Result<Secret, ServiceError> {
         let mut kept = self.kept.lock().await;
         match &kept.token {
             Some((token, _)) if token != refused => Ok(token.clone()),
@@ -93,7 +93,7 @@ impl Tokens {
         }
     }
 
-    /// A new token, whatever is kept: whether there is one to be had at all.
+    /// Fetches a new token even if one is cached, to check the source.
     ///
     /// # Errors  As [`Tokens::current`].
     pub async fn check(&self) -> Result<(), ServiceError> {
@@ -102,7 +102,7 @@ impl Tokens {
         self.fetch(&mut kept).await.map(|_| ())
     }
 
-    /// Sees to it that a token is kept, and says how long it needs no more looking after.
+    /// Ensures that a token is cached, and returns the time until the next refresh.
     async fn tend(&self) -> Result<Duration, ServiceError> {
         self.current().await?;
         let kept = self.kept.lock().await;
@@ -110,7 +110,7 @@ impl Tokens {
         Ok(until.map_or(MARGIN, |until| until.since(self.clock.now())))
     }
 
-    async fn fetch(&self, kept: &mut Kept) -> Result<Secret, ServiceError> {
+    async fn fetch(&self, kept: &mut CachedToken) -> Result<Secret, ServiceError> {
         let now = self.clock.now();
         if let Some((error, at)) = &kept.failed
             && now.since(*at) < ECHO
@@ -128,7 +128,7 @@ impl Tokens {
         let now = self.clock.now();
         match asked {
             Ok(Token { text, lasts }) => {
-                // One that is gone in a moment is used in that moment.
+                // A short-lived token is used for half of its lifetime.
                 let lasts = lasts.saturating_sub(MARGIN).max(lasts / 2);
                 kept.token = Some((text.clone(), now.after(lasts)));
                 kept.failed = None;
@@ -159,7 +159,7 @@ mod tests {
 
     use super::*;
 
-    /// Numbers its tokens; the first `failing` requests fail.
+    /// A source that numbers its tokens; its first `failing` requests fail.
     struct Numbered {
         asked: Arc<AtomicU32>,
         failing: u32,
@@ -208,7 +208,7 @@ mod tests {
     async fn item_53_a_refused_token_is_renewed_once_however_many_had_it() {
         let (tokens, asked) = tokens(0);
         let refused = tokens.current().await.unwrap();
-        let all = join_all((0..50).map(|_| tokens.renew(&refused))).await;
+        let all = join_all((0..50).map(|_| tokens.refresh(&refused))).await;
         assert!(
             all.iter()
                 .all(|one| one.as_ref().unwrap().expose() == "token-2")

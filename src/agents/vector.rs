@@ -1,9 +1,9 @@
-//! Vector search: a text becomes an embedding, the index names its neighbours, the store knows
-//! what stands behind them.
+//! Vector search: a model embeds a text, the index finds its neighbours, and the store supplies
+//! their content.
 //!
-//! Embeddings and neighbours are two dependencies with two breakers. Where one of them does not
-//! answer, local embeddings and a local index do, and the answer says so. A local embedding never
-//! reaches the index: its numbers mean something else there.
+//! Embeddings and neighbours are two dependencies with two breakers. If one of them fails, local
+//! embeddings or a local index serve as fallback, and the answer names the fallback. A local
+//! embedding is never sent to the index: its values are not comparable with those of the model.
 
 mod config;
 mod input;
@@ -19,43 +19,45 @@ use serde_json::{Map, Value};
 
 use super::token::{Tokens, keep};
 use super::{AgentError, ServiceError};
-use crate::{Answer, CallError, Client, NewDependency, Rule, Runtime, Source, StartError, tls};
+use crate::{
+    Answer, AnswerSource, CallError, Client, FallbackRule, NewDependency, Runtime, StartError, tls,
+};
 
 pub use config::{Credentials, Missing, VectorConfig};
 use input::check_count;
 pub use local::{LOCAL_MODEL, LocalIndex, local_embedding};
-use service::{Embed, Find, Place, Texts, Wanted};
+use service::{Embed, Find, NeighborQuery, ServiceContext, Texts};
 pub use store::{ContentStore, Document};
 
-/// What a question is for, to the model.
+/// Task type of a query.
 const QUERY: &str = "RETRIEVAL_QUERY";
-/// What a text of the index is for.
+/// Task type of a document in the index.
 const DOCUMENT: &str = "RETRIEVAL_DOCUMENT";
-/// The name of the fallbacks, as answers and events give it.
+/// Names of the fallbacks in answers and events.
 const LOCAL_EMBEDDING: &str = "local_embedding";
 const LOCAL_INDEX: &str = "local_index";
 
-/// What a model makes of a text. Cheap to clone.
+/// Embedding of a text by a model. Cheap to clone.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Embedding {
-    /// Its numbers.
+    /// The vector.
     pub values: Arc<[f32]>,
-    /// The model; only embeddings of one model can be compared.
+    /// The model; only embeddings of the same model can be compared.
     pub model: Arc<str>,
-    /// Whether the text was too long, and its end was left out.
+    /// True if the text was too long and its end was left out.
     pub truncated: bool,
 }
 
-/// Something that was found.
+/// A search result.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Neighbor {
-    /// Its id.
+    /// The id.
     pub id: String,
-    /// How near it is: what the index measures, or the cosine of the local one.
+    /// Nearness, as measured by the index; the cosine for the local index.
     pub score: f64,
-    /// Its text; `None` where the store does not know the id.
+    /// The text; `None` if the store does not have the id.
     pub content: Option<String>,
-    /// What else is known of it.
+    /// Further data of the document.
     pub metadata: Map<String, Value>,
 }
 
@@ -69,18 +71,18 @@ impl Neighbor {
         }
     }
 
-    /// Whether the index knows it and the store does not: one of them is behind the other.
+    /// Returns true if the store does not have the id: the store or the index is out of date.
     #[must_use]
     pub fn is_orphan(&self) -> bool {
         self.content.is_none()
     }
 }
 
-/// Why vector search cannot be started.
+/// Errors of starting vector search.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum VectorStartError {
-    /// Something is missing, and nothing is to stand in for the service.
+    /// Settings are missing, and no fallback is enabled.
     #[error("vector search cannot be started: {}", list(.0))]
     NotConfigured(Vec<Missing>),
     /// TLS or the credentials cannot be used.
@@ -96,7 +98,7 @@ fn list(missing: &[Missing]) -> String {
     all.join(", ")
 }
 
-/// Vector search, protected. Cheap to clone.
+/// Protected client for vector search. Cheap to clone.
 #[derive(Clone)]
 pub struct VectorSearch {
     config: Arc<VectorConfig>,
@@ -104,17 +106,17 @@ pub struct VectorSearch {
     store: ContentStore,
     embed: Client<Embed>,
     find: Client<Find>,
-    find_place: Place,
-    embed_place: Place,
+    find_place: ServiceContext,
+    embed_place: ServiceContext,
 }
 
 impl VectorSearch {
-    /// Starts its dependencies, whose settings are those of the runtime's configuration.
+    /// Starts the dependencies, with settings from the runtime's configuration.
     ///
-    /// Where something is missing and `auto_fallback` is on, everything is answered locally, with
-    /// one warning that says why.
+    /// If settings are missing and `auto_fallback` is on, every search is answered locally, and one
+    /// warning gives the reason.
     ///
-    /// # Errors  Something is missing and nothing stands in, or a dependency did not start.
+    /// # Errors  Settings are missing and no fallback is enabled, or a dependency did not start.
     pub async fn start(
         runtime: &Runtime,
         config: VectorConfig,
@@ -142,7 +144,7 @@ impl VectorSearch {
         if !local_only {
             keep(runtime, &format!("{}_token", config.name), &tokens).await?;
         }
-        let embed_place = Place {
+        let embed_place = ServiceContext {
             url: config.embed_url(),
             model: Arc::from(config.model.as_str()),
             dimensions: config.dimensions,
@@ -150,7 +152,7 @@ impl VectorSearch {
             tokens,
             tls: tls::client().map_err(VectorStartError::Unusable)?,
         };
-        let find_place = Place {
+        let find_place = ServiceContext {
             url: config.find_url(),
             ..embed_place.clone()
         };
@@ -167,9 +169,9 @@ impl VectorSearch {
         })
     }
 
-    /// Finds what is near to a text.
+    /// Finds the nearest neighbours of a text.
     ///
-    /// # Errors  The input is none, or nobody could answer.
+    /// # Errors  The input is invalid, or neither the service nor a fallback answered.
     pub async fn search(
         &self,
         text: &str,
@@ -178,16 +180,16 @@ impl VectorSearch {
         let count = check_count(count)?;
         let embedded = self.embed(text).await?;
         if *embedded.value.model == *LOCAL_MODEL {
-            // Its numbers mean nothing to the index.
+            // Its values are not comparable with those of the index.
             return Ok(Answer {
                 value: self.store.nearest(text, count),
-                source: Source::Fallback(Arc::from(LOCAL_INDEX)),
+                source: AnswerSource::Fallback(Arc::from(LOCAL_INDEX)),
                 age: None,
                 attempts: embedded.attempts,
                 elapsed: embedded.elapsed,
             });
         }
-        let wanted = Wanted {
+        let wanted = NeighborQuery {
             text: Some(Arc::from(text)),
             vector: embedded.value,
             count,
@@ -195,10 +197,10 @@ impl VectorSearch {
         self.ask_index(wanted).await
     }
 
-    /// Finds what is near to an embedding of the index's model.
+    /// Finds the nearest neighbours of an embedding of the index's model.
     ///
-    /// # Errors  The embedding is of another model or another length, or nobody could answer: the
-    /// local index knows words only.
+    /// # Errors  The embedding is of another model or length, or the service did not answer: the
+    /// local index can search texts only.
     pub async fn find(
         &self,
         vector: Embedding,
@@ -206,7 +208,7 @@ impl VectorSearch {
     ) -> Result<Answer<Vec<Neighbor>>, AgentError> {
         self.find_place.check(&vector)?;
         let count = check_count(count)?;
-        let wanted = Wanted {
+        let wanted = NeighborQuery {
             text: None,
             vector,
             count,
@@ -214,15 +216,15 @@ impl VectorSearch {
         self.ask_index(wanted).await
     }
 
-    async fn ask_index(&self, wanted: Wanted) -> Result<Answer<Vec<Neighbor>>, AgentError> {
+    async fn ask_index(&self, wanted: NeighborQuery) -> Result<Answer<Vec<Neighbor>>, AgentError> {
         let mut answer = self.find.ask(wanted).await?;
         answer.value = self.store.join(answer.value);
         Ok(answer)
     }
 
-    /// The embedding of a question.
+    /// Returns the embedding of a query.
     ///
-    /// # Errors  The text is empty or too long, or nobody could answer.
+    /// # Errors  The text is empty or too long, or neither the service nor a fallback answered.
     pub async fn embed(&self, text: &str) -> Result<Answer<Embedding>, AgentError> {
         let texts = Texts::of(&self.config, &[text.to_owned()], QUERY)?;
         let answer = self.embed.ask(texts).await?;
@@ -244,10 +246,10 @@ impl VectorSearch {
         })
     }
 
-    /// The embeddings of documents, in as many requests as the limits of one make necessary.
+    /// Returns the embeddings of documents, split into requests within the limits.
     ///
-    /// # Errors  A text is empty or too long by itself, and nothing was asked; or nobody could
-    /// answer, and what was answered before is lost.
+    /// # Errors  A text is empty or too long by itself: no request was sent. Or a request failed:
+    /// the embeddings of earlier requests are lost.
     pub async fn embed_all(&self, texts: &[String]) -> Result<Vec<Embedding>, AgentError> {
         let batches = Texts::batches(&self.config, texts, DOCUMENT)?;
         let mut all = Vec::with_capacity(texts.len());
@@ -257,19 +259,19 @@ impl VectorSearch {
         Ok(all)
     }
 
-    /// Its content store: documents may be put in at any time.
+    /// Returns the content store, to which documents may be added at any time.
     #[must_use]
     pub fn store(&self) -> &ContentStore {
         &self.store
     }
 
-    /// What is missing, for want of which everything is answered locally.
+    /// Returns the missing settings. If there are any, every search is answered locally.
     #[must_use]
     pub fn missing(&self) -> &[Missing] {
         &self.missing
     }
 
-    /// The names of its dependencies: embeddings, neighbours.
+    /// Returns the names of the dependencies: embeddings, neighbours.
     #[must_use]
     pub fn names(&self) -> [&str; 2] {
         [self.embed.name(), self.find.name()]
@@ -279,7 +281,7 @@ impl VectorSearch {
         &self.config.credentials
     }
 
-    /// The index's model, and how long its vectors are.
+    /// Returns the index's model and the length of its vectors.
     pub(super) fn model(&self) -> (Arc<str>, usize) {
         (
             Arc::clone(&self.find_place.model),
@@ -298,7 +300,7 @@ impl fmt::Debug for VectorSearch {
     }
 }
 
-/// A dependency by its name, and how long a connection to it may take.
+/// Returns a dependency by its name, with its connect timeout.
 fn new(runtime: &Runtime, name: String) -> (NewDependency, Option<std::time::Duration>) {
     let mut connect = None;
     let new = runtime.dependency(name).configure(|settings| {
@@ -310,7 +312,7 @@ fn new(runtime: &Runtime, name: String) -> (NewDependency, Option<std::time::Dur
 async fn start_embed(
     runtime: &Runtime,
     config: &VectorConfig,
-    place: &Place,
+    place: &ServiceContext,
     local_only: bool,
 ) -> Result<Client<Embed>, StartError> {
     let (new, connect) = new(runtime, format!("{}_embed", config.name));
@@ -325,7 +327,7 @@ async fn start_embed(
                 .collect();
             std::future::ready(Ok::<Vec<Embedding>, ServiceError>(all))
         };
-        builder = builder.fallback_rule(Rule::new(local).named(LOCAL_EMBEDDING));
+        builder = builder.fallback_rule(FallbackRule::new(local).named(LOCAL_EMBEDDING));
     }
     if local_only {
         builder = builder.fallback_only(true);
@@ -336,7 +338,7 @@ async fn start_embed(
 async fn start_find(
     runtime: &Runtime,
     config: &VectorConfig,
-    place: &Place,
+    place: &ServiceContext,
     store: &ContentStore,
     local_only: bool,
 ) -> Result<Client<Find>, StartError> {
@@ -344,11 +346,11 @@ async fn start_find(
     let (place, store) = (place.clone(), store.clone());
     let mut builder = new.workers(move || Find::new(place.clone(), connect));
     if local_only || config.auto_fallback {
-        let local = move |wanted: Wanted, _: &CallError<ServiceError>| {
+        let local = move |wanted: NeighborQuery, _: &CallError<ServiceError>| {
             let found = wanted.text.map(|text| store.nearest(&text, wanted.count));
             std::future::ready(found.ok_or("the local index knows words only, no vectors"))
         };
-        builder = builder.fallback_rule(Rule::new(local).named(LOCAL_INDEX));
+        builder = builder.fallback_rule(FallbackRule::new(local).named(LOCAL_INDEX));
     }
     if local_only {
         builder = builder.fallback_only(true);

@@ -1,8 +1,8 @@
-//! Web search: one port, any number of providers behind it.
+//! Web search: one client over any number of providers.
 //!
-//! Each provider is a dependency of its own. The first one that answers does; a provider that is
-//! open, paused or out of quota is passed by without waiting, and is asked first again as soon as
-//! it answers again. Providers come and go: Google's closes in 2027.
+//! Each provider is its own dependency. They are tried in order until one answers. A provider that
+//! is open, paused or out of quota is skipped without waiting, and is tried in its turn again as
+//! soon as it recovers. Providers come and go: Google's closes in 2027.
 
 mod brave;
 mod google;
@@ -14,7 +14,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use rustls::ClientConfig;
 
-use super::http::{Asked, Http, Said};
+use super::http::{HttpConnections, ServiceRequest, ServiceResponse};
 use super::{AgentError, InvalidInput, ServiceError};
 use crate::policy::{Class, QuotaReset, ThrottleSettings};
 use crate::{
@@ -24,56 +24,60 @@ use crate::{
 pub use brave::Brave;
 pub use google::CustomSearch;
 
-/// Results in one request at most.
+/// Maximum number of results in one request.
 const MAX_COUNT: u32 = 10;
-/// How long, and how many, last good answers may stand in when no provider answers.
+/// Maximum age and number of cached responses for the case that no provider answers.
 const STALE: (Duration, usize) = (Duration::from_secs(3600), 1_000);
 
-/// What is looked for.
+/// A search query.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct WebQuery {
-    /// The words.
+    /// The search text.
     pub text: Arc<str>,
-    /// How many results are wanted, 1 to 10.
+    /// Number of results wanted, 1 to 10.
     pub count: u32,
 }
 
-/// Something that was found.
+/// A search result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hit {
-    /// Its title.
+    /// The title.
     pub title: String,
-    /// Where it is.
+    /// The URL.
     pub url: String,
-    /// A few words of it.
+    /// An excerpt of the page.
     pub snippet: String,
     /// The provider that found it.
     pub source: &'static str,
 }
 
-/// A worker's connections, over which a provider is asked.
+/// HTTP connections of a worker to its provider.
 #[derive(Debug)]
 pub struct WebPort {
-    http: Http,
+    http: HttpConnections,
 }
 
 impl WebPort {
-    /// Asks once and reads the whole answer, whatever it is, within the limits of the call.
+    /// Sends one request and reads the whole response, of any status, within the call's limits.
     ///
-    /// # Errors  There was none.
-    /// # Cancel safety   Dropped, the request is given up where it is.
-    pub async fn send(&self, asked: Asked, call: &CallContext) -> Result<Said, ServiceError> {
+    /// # Errors  There was no complete response.
+    /// # Cancel safety   Dropping the future aborts the request.
+    pub async fn send(
+        &self,
+        asked: ServiceRequest,
+        call: &CallContext,
+    ) -> Result<ServiceResponse, ServiceError> {
         self.http.send(asked, Some(call)).await
     }
 }
 
-/// A provider of web search: one attempt, and what it came to.
+/// A provider of web search: it makes one attempt and classifies the outcome.
 pub trait WebProvider: Send + Sync + 'static {
-    /// The name of its dependency, such as `web_google`.
+    /// Returns the name of its dependency, such as `web_google`.
     fn name(&self) -> &'static str;
 
-    /// Makes one attempt. Nothing found is no error.
+    /// Makes one attempt. An empty result is not an error.
     fn search<'a>(
         &'a self,
         query: &'a WebQuery,
@@ -81,19 +85,19 @@ pub trait WebProvider: Send + Sync + 'static {
         call: &'a CallContext,
     ) -> BoxFuture<'a, Result<Vec<Hit>, ServiceError>>;
 
-    /// When its quota is full again, where it does not say so and the settings do not either.
+    /// Returns the time of the quota reset, used if neither the response nor the settings give it.
     fn quota_reset(&self) -> Option<QuotaReset> {
         None
     }
 }
 
 /// A worker for one provider.
-pub(crate) struct Worker {
+pub(crate) struct ProviderWorker {
     provider: Arc<dyn WebProvider>,
     port: WebPort,
 }
 
-impl Dependency for Worker {
+impl Dependency for ProviderWorker {
     type Request = WebQuery;
     type Response = Vec<Hit>;
     type Error = ServiceError;
@@ -114,11 +118,11 @@ impl Dependency for Worker {
     }
 }
 
-/// Why web search cannot be started.
+/// Errors of starting web search.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WebStartError {
-    /// There is nobody to ask.
+    /// No provider was given.
     #[error("web search was given no provider, allowed: one or more")]
     NoProvider,
     /// TLS cannot be used.
@@ -129,16 +133,16 @@ pub enum WebStartError {
     Start(#[from] StartError),
 }
 
-/// Web search, protected. Cheap to clone.
+/// Protected client for web search. Cheap to clone.
 #[derive(Clone)]
 pub struct WebSearch {
-    first: Client<Worker>,
+    first: Client<ProviderWorker>,
     names: Arc<[&'static str]>,
 }
 
 impl WebSearch {
-    /// Starts a dependency for each provider, in the order in which they are asked. The last of
-    /// them falls back on answers of up to an hour ago.
+    /// Starts a dependency for each provider, in the order in which they are tried. The last one
+    /// falls back on cached responses of up to an hour ago.
     ///
     /// # Errors  There is no provider, or a dependency did not start.
     pub async fn start(
@@ -147,8 +151,8 @@ impl WebSearch {
     ) -> Result<Self, WebStartError> {
         let tls = tls::client().map_err(WebStartError::Unusable)?;
         let names: Vec<&'static str> = providers.iter().map(|one| one.name()).collect();
-        let mut next: Option<Client<Worker>> = None;
-        // The last one first: each falls back on the one behind it.
+        let mut next: Option<Client<ProviderWorker>> = None;
+        // The last one first: each falls back on the next one in the order.
         for provider in providers.into_iter().rev() {
             next = Some(start(runtime, provider, &tls, next).await?);
         }
@@ -158,10 +162,9 @@ impl WebSearch {
         })
     }
 
-    /// Looks for something. More than 10 results at once are not to be had: then there are 10, and
-    /// a warning.
+    /// Searches the web. The maximum is 10 results: a larger `count` returns 10 and logs a warning.
     ///
-    /// # Errors  The input is none, or nobody could answer.
+    /// # Errors  The input is invalid, or neither a provider nor the cache answered.
     pub async fn search(&self, text: &str, count: u32) -> Result<Answer<Vec<Hit>>, AgentError> {
         if text.trim().is_empty() {
             let invalid = InvalidInput::new("the query", "none", "a text that is not empty");
@@ -181,7 +184,7 @@ impl WebSearch {
         Ok(self.first.ask(query).await?)
     }
 
-    /// The names of its dependencies, in the order in which they are asked.
+    /// Returns the names of the dependencies, in the order in which they are tried.
     #[must_use]
     pub fn names(&self) -> &[&'static str] {
         &self.names
@@ -200,8 +203,8 @@ async fn start(
     runtime: &Runtime,
     provider: Arc<dyn WebProvider>,
     tls: &ClientConfig,
-    next: Option<Client<Worker>>,
-) -> Result<Client<Worker>, StartError> {
+    next: Option<Client<ProviderWorker>>,
+) -> Result<Client<ProviderWorker>, StartError> {
     let mut connect = None;
     let new = runtime.dependency(provider.name()).configure(|settings| {
         connect = settings.timeout.connect;
@@ -211,10 +214,10 @@ async fn start(
         }
     });
     let tls = tls.clone();
-    let builder = new.workers(move || Worker {
+    let builder = new.workers(move || ProviderWorker {
         provider: Arc::clone(&provider),
         port: WebPort {
-            http: Http::new(tls.clone(), connect),
+            http: HttpConnections::new(tls.clone(), connect),
         },
     });
     match next {
@@ -225,7 +228,7 @@ async fn start(
     .await
 }
 
-/// A text as a part of an address.
+/// Percent-encodes a text for a URL.
 fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {

@@ -1,4 +1,4 @@
-//! The section `breaker`: when calls are refused.
+//! The section `breaker`: the conditions under which calls are refused.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -9,18 +9,18 @@ use breakerbox_policy::{
 };
 
 use super::section::Section;
-use super::shape::{Shape, TICK, YEAR, duration, number, rate, truth, whole, word};
+use super::shape::{TICK, ValueType, YEAR, boolean, duration, integer, number, one_of, rate};
 
-/// More would only cost memory.
+/// Limit against needless memory use.
 const MOST_OUTCOMES: u32 = 1_000_000;
 
-/// A whole number from one on.
-pub(super) fn count(most: u32) -> Shape<'static, NonZeroU32> {
-    whole(1..=most).map(NonZeroU32::new, |count| count.get())
+/// Returns the type of an integer from 1 to `most`.
+pub(super) fn count(most: u32) -> ValueType<'static, NonZeroU32> {
+    integer(1..=most).map(NonZeroU32::new, |count| count.get())
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Window {
+enum WindowChoice {
     Consecutive,
     Count,
     Time,
@@ -28,18 +28,18 @@ enum Window {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Rule {
+enum ProbeRuleChoice {
     Successes,
     Rate,
     KOfN,
     AutoClose,
 }
 
-/// Reads the section; `attempt` is the attempt timeout, which a probe must be able to reach.
+/// Reads the section. `attempt`: the attempt timeout, which must fit into the probe lease.
 pub(super) fn read(mut section: Section<'_>, attempt: Option<Duration>) -> BreakerSettings {
     let default = BreakerSettings::default();
     let settings = BreakerSettings {
-        window: read_window(section.tagged("window")),
+        window: read_window(section.kind_table("window")),
         failure_threshold: section.get_or(
             "failure_threshold",
             &count(MOST_OUTCOMES).or_off(),
@@ -59,12 +59,12 @@ pub(super) fn read(mut section: Section<'_>, attempt: Option<Duration>) -> Break
         ),
         minimum_calls: section.get_or(
             "minimum_calls",
-            &whole(1..=MOST_OUTCOMES),
+            &integer(1..=MOST_OUTCOMES),
             default.minimum_calls,
         ),
         open: read_open_time(&mut section),
         half_open: read_half_open(&mut section, attempt),
-        cancelled: read_cancelled(section.tagged("cancelled")),
+        cancelled: read_cancelled(section.kind_table("cancelled")),
     };
     check(&section, &settings);
     section.finish();
@@ -72,15 +72,15 @@ pub(super) fn read(mut section: Section<'_>, attempt: Option<Duration>) -> Break
 }
 
 fn read_window(mut section: Section<'_>) -> WindowKind {
-    const KINDS: &[(&str, Window)] = &[
-        ("consecutive", Window::Consecutive),
-        ("count", Window::Count),
-        ("time", Window::Time),
-        ("tumbling", Window::Tumbling),
+    const KINDS: &[(&str, WindowChoice)] = &[
+        ("consecutive", WindowChoice::Consecutive),
+        ("count", WindowChoice::Count),
+        ("time", WindowChoice::Time),
+        ("tumbling", WindowChoice::Tumbling),
     ];
-    let kind = section.get("kind", &word(KINDS));
+    let kind = section.get("kind", &one_of(KINDS));
     if !section.present {
-        section.settle("kind", &word(KINDS), kind, Window::Consecutive);
+        section.default_to("kind", &one_of(KINDS), kind, WindowChoice::Consecutive);
     }
     let size = section.get("size", &count(MOST_OUTCOMES));
     let span = section.get("span", &duration(TICK..=YEAR));
@@ -99,24 +99,24 @@ fn read_window(mut section: Section<'_>) -> WindowKind {
         }
     };
     let (window, keys): (_, &[&str]) = match kind {
-        None | Some(Window::Consecutive) => (Some(WindowKind::Consecutive), &[]),
-        Some(Window::Count) => {
+        None | Some(WindowChoice::Consecutive) => (Some(WindowKind::Consecutive), &[]),
+        Some(WindowChoice::Count) => {
             missing("size", true);
             (size.map(|size| WindowKind::Count { size }), &["size"])
         }
-        Some(Window::Time) => {
+        Some(WindowChoice::Time) => {
             missing("span", true);
             let ten = NonZeroU32::new(10).unwrap_or(NonZeroU32::MIN);
-            let buckets = section.settle("buckets", &count(10_000), buckets, ten);
+            let buckets = section.default_to("buckets", &count(10_000), buckets, ten);
             let window = span.map(|span| WindowKind::Time { span, buckets });
             (window, &["span", "buckets"])
         }
-        Some(Window::Tumbling) => {
+        Some(WindowChoice::Tumbling) => {
             missing("span", true);
             (span.map(|span| WindowKind::Tumbling { span }), &["span"])
         }
     };
-    section.only("kind", keys);
+    section.reject_others("kind", keys);
     section.finish();
     window.unwrap_or(WindowKind::Consecutive)
 }
@@ -127,11 +127,11 @@ fn read_open_time(section: &mut Section<'_>) -> OpenTime {
     let base = section.get("recovery_timeout", &span);
     let mut growth = section.section("recovery_backoff");
     let max = growth.get("max", &span);
-    let base = section.settle("recovery_timeout", &span, base, default.base);
+    let base = section.default_to("recovery_timeout", &span, base, default.base);
     let open = OpenTime {
         base,
         factor: growth.get_or("factor", &number(1.0..=100.0), default.factor),
-        max: growth.settle("max", &span, max, default.max.max(base)),
+        max: growth.default_to("max", &span, max, default.max.max(base)),
         jitter: growth.get_or("jitter", &number(0.0..=1.0), default.jitter),
     };
     if open.base > open.max && !section.is_bad("recovery_timeout") {
@@ -162,10 +162,10 @@ fn read_half_open(section: &mut Section<'_>, attempt: Option<Duration>) -> HalfO
         ),
         rule: read_rule(section),
         probe_lease: section.get_or("probe_lease", &duration(TICK..=YEAR), long_enough),
-        lost_probe: section.get_or("lost_probe", &word(LOST), default.lost_probe),
+        lost_probe: section.get_or("lost_probe", &one_of(LOST), default.lost_probe),
         cancelled_probe_reopens: section.get_or(
             "cancelled_probe_reopens",
-            &truth(),
+            &boolean(),
             default.cancelled_probe_reopens,
         ),
         limit: section
@@ -199,7 +199,11 @@ fn read_half_open(section: &mut Section<'_>, attempt: Option<Duration>) -> HalfO
 
 fn read_limit(mut section: Section<'_>) -> Option<HalfOpenLimit> {
     let after = section.get("after", &duration(TICK..=YEAR));
-    let closes = section.get_or("then", &word(&[("opens", false), ("closes", true)]), false);
+    let closes = section.get_or(
+        "then",
+        &one_of(&[("opens", false), ("closes", true)]),
+        false,
+    );
     if section.present && !section.has("after") {
         section.conflict("after", "it is missing", "a duration");
     }
@@ -208,18 +212,18 @@ fn read_limit(mut section: Section<'_>) -> Option<HalfOpenLimit> {
 }
 
 fn read_rule(section: &mut Section<'_>) -> HalfOpenRule {
-    const RULES: &[(&str, Rule)] = &[
-        ("successes", Rule::Successes),
-        ("rate", Rule::Rate),
-        ("k_of_n", Rule::KOfN),
-        ("auto_close", Rule::AutoClose),
+    const RULES: &[(&str, ProbeRuleChoice)] = &[
+        ("successes", ProbeRuleChoice::Successes),
+        ("rate", ProbeRuleChoice::Rate),
+        ("k_of_n", ProbeRuleChoice::KOfN),
+        ("auto_close", ProbeRuleChoice::AutoClose),
     ];
     let limit = section.get_or("half_open_attempt_limit", &count(10_000), NonZeroU32::MIN);
     let limit_is_bad = section.is_bad("half_open_attempt_limit");
-    let mut rule = section.tagged("half_open_rule");
-    let kind = rule.get("kind", &word(RULES));
+    let mut rule = section.kind_table("half_open_rule");
+    let kind = rule.get("kind", &one_of(RULES));
     if !rule.present {
-        rule.settle("kind", &word(RULES), kind, Rule::Successes);
+        rule.default_to("kind", &one_of(RULES), kind, ProbeRuleChoice::Successes);
     }
     let of = rule.get("of", &count(10_000));
     if rule.present && !rule.has("kind") {
@@ -229,11 +233,11 @@ fn read_rule(section: &mut Section<'_>) -> HalfOpenRule {
             "successes, rate, k_of_n or auto_close",
         );
     }
-    let chosen = match kind.unwrap_or(Rule::Successes) {
-        Rule::Successes => HalfOpenRule::Successes(limit),
-        Rule::Rate => HalfOpenRule::Rate { results: limit },
-        Rule::AutoClose => HalfOpenRule::AutoClose,
-        Rule::KOfN => {
+    let chosen = match kind.unwrap_or(ProbeRuleChoice::Successes) {
+        ProbeRuleChoice::Successes => HalfOpenRule::Successes(limit),
+        ProbeRuleChoice::Rate => HalfOpenRule::Rate { results: limit },
+        ProbeRuleChoice::AutoClose => HalfOpenRule::AutoClose,
+        ProbeRuleChoice::KOfN => {
             if !rule.has("of") {
                 rule.conflict(
                     "kind",
@@ -252,9 +256,9 @@ fn read_rule(section: &mut Section<'_>) -> HalfOpenRule {
             HalfOpenRule::KOfN { needed: limit, of }
         }
     };
-    rule.only(
+    rule.reject_others(
         "kind",
-        if kind == Some(Rule::KOfN) {
+        if kind == Some(ProbeRuleChoice::KOfN) {
             &["of"]
         } else {
             &[]
@@ -276,15 +280,15 @@ fn read_cancelled(mut section: Section<'_>) -> CancelledPolicy {
         ("failure", Kind::Failure),
         ("rate", Kind::Rate),
     ];
-    let kind = section.get("kind", &word(KINDS));
+    let kind = section.get("kind", &one_of(KINDS));
     if !section.present {
-        section.settle("kind", &word(KINDS), kind, Kind::Ignore);
+        section.default_to("kind", &one_of(KINDS), kind, Kind::Ignore);
     }
     let share = section.get("rate", &rate());
     if section.present && !section.has("kind") {
         section.conflict("kind", "it is missing", "ignore, failure or rate");
     }
-    section.only(
+    section.reject_others(
         "kind",
         if kind == Some(Kind::Rate) {
             &["rate"]
@@ -309,7 +313,7 @@ fn read_cancelled(mut section: Section<'_>) -> CancelledPolicy {
     policy
 }
 
-/// Relations that could never trip, or never be judged.
+/// Reports combinations of settings that could never trip, or never be evaluated.
 fn check(section: &Section<'_>, settings: &BreakerSettings) {
     let rates = [
         ("failure_rate", settings.failure_rate),

@@ -1,13 +1,13 @@
-//! The section `classify`, and the words for what can go wrong with an attempt.
+//! The section `classify`, and the names of symptoms of an attempt.
 
 use breakerbox_policy::{ClassifySettings, Symptom, Symptoms};
 
 use super::section::Section;
-use super::shape::{Either, Shape, either, whole, word};
+use super::shape::{OneOfTwo, ValueType, either, integer, one_of};
 
 type Words = &'static [(&'static str, Symptom)];
 
-/// What may be classified; a crash always is a failure.
+/// Symptoms that can be classified; a crash is always a failure.
 const ANSWERS: Words = &[
     ("connect", Symptom::Connect),
     ("timeout", Symptom::Timeout),
@@ -25,20 +25,20 @@ const ALL: Words = &[
     ("5xx", Symptom::StatusClass(5)),
 ];
 
-/// A list of anything that can go wrong.
-pub(super) fn symptoms() -> Shape<'static, Symptoms> {
+/// Returns the type of a list of any symptoms.
+pub(super) fn symptoms() -> ValueType<'static, Symptoms> {
     list_of(ALL)
 }
 
-fn list_of(words: Words) -> Shape<'static, Symptoms> {
+fn list_of(words: Words) -> ValueType<'static, Symptoms> {
     let join = |given| match given {
-        Either::First(word) => word,
-        Either::Second(status) => Symptom::Status(status),
+        OneOfTwo::First(word) => word,
+        OneOfTwo::Second(status) => Symptom::Status(status),
     };
-    let status = whole(400..=599_u16).called("a status from 400 to 599");
-    let symptom = either(word(words), status, join, |symptom| match symptom {
-        Symptom::Status(status) => Either::Second(*status),
-        word => Either::First(*word),
+    let status = integer(400..=599_u16).described_as("a status from 400 to 599");
+    let symptom = either(one_of(words), status, join, |symptom| match symptom {
+        Symptom::Status(status) => OneOfTwo::Second(*status),
+        word => OneOfTwo::First(*word),
     });
     let list = symptom.list();
     list.map(|list| Some(Symptoms(list)), |symptoms| symptoms.0.clone())

@@ -1,7 +1,7 @@
-//! Checks the file of a service-account key before anything depends on it.
+//! Validation of a service-account key file at load time, before any use.
 //!
-//! Each thing that can be wrong has its own words. No part of the file is ever told: an error
-//! names the fields that are missing, not what stands in the others (rule SEC-1).
+//! Each problem has its own message. Messages never show contents of the file: they name missing
+//! fields, not the values of other fields (rule SEC-1).
 
 use std::fs::{self, Metadata};
 use std::io::ErrorKind;
@@ -9,10 +9,10 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-/// What a key file looks like, for whoever has to put another in its place.
+/// Allowed file, for error messages.
 pub(super) const ALLOWED: &str = "the JSON key file of a service account";
 
-/// What a service-account key must hold to sign with.
+/// Fields that a service-account key needs for signing.
 const FIELDS: [&str; 5] = [
     "project_id",
     "private_key_id",
@@ -21,69 +21,69 @@ const FIELDS: [&str; 5] = [
     "token_uri",
 ];
 
-/// Other files that look alike, and what they are.
+/// Other types of key files, and their descriptions.
 const OTHERS: [(&str, &str); 3] = [
     ("authorized_user", "the login of a user"),
     ("external_account", "a federated identity"),
     ("impersonated_service_account", "an impersonation"),
 ];
 
-/// Key files have some 2400 bytes; more is another file.
+/// Key files have about 2400 bytes; a longer one is another file.
 const MAX_BYTES: u64 = 64 * 1024;
 
-/// Why a file cannot be used as a service-account key.
+/// Reason why a file cannot be used as a service-account key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CredentialsError {
-    /// Nothing is there.
+    /// There is no file.
     #[error("there is no such file")]
     Missing,
-    /// It is a folder, a device or a pipe.
+    /// It is a directory, a device or a pipe.
     #[error("it is no file")]
     NotAFile,
     /// This process may not read it.
     #[error("it may not be read by this process")]
     Forbidden,
-    /// Reading failed in another way.
+    /// Reading failed for another reason.
     #[error("it cannot be read: {0}")]
     Unreadable(ErrorKind),
     /// It is far longer than any key.
     #[error("it is longer than {MAX_BYTES} bytes, which no key is")]
     TooLong,
-    /// It is no text, such as a key in the binary format P12.
+    /// It is not text; it may be a key in the binary format P12.
     #[error("it is not text in UTF-8")]
     NotText,
-    /// It is no JSON.
+    /// It is not JSON.
     #[error("it is not JSON (line {line}, column {column})")]
     NotJson {
-        /// Where reading stopped.
+        /// Line where parsing stopped.
         line: usize,
-        /// Where in the line.
+        /// Column where parsing stopped.
         column: usize,
     },
-    /// It is JSON of another kind.
+    /// It is JSON of another type.
     #[error("it is not the key of a service account{}", .0.map(|what| format!(" but {what}")).unwrap_or_default())]
     NotAServiceAccount(Option<&'static str>),
-    /// It lacks fields, or has them empty.
+    /// Fields are missing or empty.
     #[error("it lacks {}", .0.join(", "))]
     MissingFields(Vec<&'static str>),
-    /// The private key is not in the format PEM.
+    /// The private key is not in PEM format.
     #[error("its private_key is not in the format PEM")]
     NotPem,
 }
 
-/// A key file that others than its owner may read; it works all the same.
+/// A key file that is readable by users other than its owner; it works all the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("others than its owner may read it, its mode is {mode:03o} where 600 is enough")]
 #[non_exhaustive]
 pub struct Exposed {
-    /// The permission bits of Unix.
+    /// The Unix permission bits.
     pub mode: u32,
 }
 
-/// Checks a key file; `Some` when it can be used but others may read it too.
+/// Checks a key file. Returns `Some` if it is usable, but readable by other users.
 ///
-/// # Errors  [`CredentialsError`], a variant for each thing that can be wrong.
+/// # Errors  [`CredentialsError`], with one variant for each problem.
 pub fn check(path: &Path) -> Result<Option<Exposed>, CredentialsError> {
     let found = |error: std::io::Error| match error.kind() {
         ErrorKind::NotFound => CredentialsError::Missing,
@@ -91,7 +91,7 @@ pub fn check(path: &Path) -> Result<Option<Exposed>, CredentialsError> {
         other => CredentialsError::Unreadable(other),
     };
     let metadata = fs::metadata(path).map_err(found)?;
-    // Asked before it is opened: to open a pipe would wait for somebody to write.
+    // Checked before opening: opening a pipe would block until there is a writer.
     if !metadata.is_file() {
         return Err(CredentialsError::NotAFile);
     }
@@ -133,7 +133,7 @@ fn check_key(text: &str) -> Result<(), CredentialsError> {
     Ok(())
 }
 
-/// A text that is there and not empty.
+/// Returns a non-empty string field.
 fn field<'k>(key: &'k Map<String, Value>, name: &str) -> Option<&'k str> {
     let text = key.get(name)?.as_str()?.trim();
     (!text.is_empty()).then_some(text)
@@ -146,7 +146,7 @@ fn exposed(metadata: &Metadata) -> Option<Exposed> {
     (mode & 0o077 != 0).then_some(Exposed { mode })
 }
 
-/// Who may read a file is said in other ways there.
+/// Other systems have no Unix permission bits.
 #[cfg(not(unix))]
 fn exposed(_: &Metadata) -> Option<Exposed> {
     None

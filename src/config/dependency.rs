@@ -1,4 +1,4 @@
-//! One table under `dependencies`: what it is, and everything that is set for it.
+//! One table under `dependencies`: the kind of the dependency and all its settings.
 
 use std::path::PathBuf;
 
@@ -7,30 +7,30 @@ use breakerbox_policy::{DependencySettings, WhenAllDown};
 use super::fallback::{self, FallbackConfig};
 use super::mcp::{self, McpConfig};
 use super::section::Section;
-use super::shape::{line, truth, word};
+use super::shape::{boolean, one_of, string};
 use super::{breaker, classify, credentials, limits, policy};
 
-/// Everything that is configured for one dependency.
+/// The configuration of one dependency.
 #[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
 pub struct DependencyConfig {
-    /// Who speaks to it; `None` when the program brings its own code for it.
+    /// Client for the dependency; `None` if the program brings its own code.
     pub kind: Option<DependencyKind>,
-    /// Where it is; always given for [`DependencyKind::Http`] and [`DependencyKind::McpHttp`].
+    /// Address; always given for [`DependencyKind::Http`] and [`DependencyKind::McpHttp`].
     pub url: Option<String>,
-    /// Methods (or tools) that may be repeated after they may have been executed (CALL-7).
+    /// Methods (or tools) that may be repeated even if they may have been executed (CALL-7).
     pub idempotent: Vec<String>,
-    /// The service-account key that it is called with: a file that was checked.
+    /// Service-account key file for calls, validated.
     pub credentials: Option<PathBuf>,
-    /// How a server that speaks MCP is reached; `None` for other kinds.
+    /// Settings of an MCP server; `None` for other kinds.
     pub mcp: Option<McpConfig>,
-    /// The policy, as the machines of the kernel take it.
+    /// The policy, in the kernel's types.
     pub settings: DependencySettings,
-    /// Who answers instead, in this order (FBK-1).
+    /// Fallbacks, in this order (FBK-1).
     pub fallbacks: Vec<FallbackConfig>,
 }
 
-/// How a dependency is spoken to.
+/// Protocol of a dependency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DependencyKind {
@@ -40,7 +40,7 @@ pub enum DependencyKind {
     McpStdio,
     /// A Model Context Protocol server over streamable HTTP, at its `url`.
     McpHttp,
-    /// A server on loopback that `serve` or the demo starts itself.
+    /// A loopback server that `serve` or the demo starts itself.
     Simulated,
 }
 
@@ -52,8 +52,8 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
         ("mcp_http", DependencyKind::McpHttp),
         ("simulated", DependencyKind::Simulated),
     ];
-    let kind = section.get_if_set("kind", &word(KINDS));
-    let url = section.get_if_set("url", &line(URL, is_http_url));
+    let kind = section.get_if_set("kind", &one_of(KINDS));
+    let url = section.get_if_set("url", &string(URL, is_http_url));
     let needs_url = match kind {
         Some(DependencyKind::Http) => Some("kind = \"http\" needs it"),
         Some(DependencyKind::McpHttp) => Some("kind = \"mcp_http\" needs it"),
@@ -63,7 +63,7 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
         section.conflict("url", reason, URL);
     }
     let mcp = mcp::read(&mut section, kind);
-    let method = line("a method such as \"GET\", or a tool's name", is_name);
+    let method = string("a method such as \"GET\", or a tool's name", is_name);
     let idempotent = section.get_or("idempotent", &method.list(), Vec::new());
     let credentials = read_credentials(&mut section);
     let mut settings = read_settings(&mut section, environment, kind);
@@ -72,9 +72,9 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
         .into_iter()
         .filter_map(fallback::read)
         .collect();
-    let fallback_only = section.get_or("fallback_only", &truth(), false);
+    let fallback_only = section.get_or("fallback_only", &boolean(), false);
     settings.fallback_only = fallback_only;
-    // Without a kind it is the program that brings the code, and perhaps the fallbacks too.
+    // Without a kind the program brings the code, and perhaps the fallbacks too.
     if fallback_only && kind.is_some() && !section.has("fallback") {
         let allowed = "false, or a fallback";
         section.conflict("fallback_only", "nobody would answer", allowed);
@@ -96,7 +96,7 @@ fn read_settings(
     environment: &str,
     kind: Option<DependencyKind>,
 ) -> DependencySettings {
-    // Such servers keep their data in a file, and lose writes that come at once.
+    // Such servers keep their data in a file, and lose concurrent writes.
     let writes = u32::from(kind == Some(DependencyKind::McpStdio));
     const DOWN: &[(&str, WhenAllDown)] =
         &[("refuse", WhenAllDown::Refuse), ("try", WhenAllDown::Try)];
@@ -115,15 +115,15 @@ fn read_settings(
         workers: policy::workers(section.section("workers")),
         classify: classify::read(section.section("classify")),
         keys: limits::keys(section.section("keys")),
-        when_all_down: section.get_or("when_all_down", &word(DOWN), WhenAllDown::default()),
+        when_all_down: section.get_or("when_all_down", &one_of(DOWN), WhenAllDown::default()),
         chaos: chaos.and_then(|chaos| limits::chaos(chaos, environment)),
         fallback_only: false,
     }
 }
 
-/// A key that cannot be used is found now, and not when the first call needs it.
+/// Reads the credentials. An unusable key is found now, not at the first call.
 fn read_credentials(section: &mut Section<'_>) -> Option<PathBuf> {
-    let path = line("the path of a file", |path| !path.is_empty());
+    let path = string("the path of a file", |path| !path.is_empty());
     let path = PathBuf::from(section.get_if_set("credentials", &path)?);
     match credentials::check(&path) {
         Ok(None) => {}
@@ -133,10 +133,10 @@ fn read_credentials(section: &mut Section<'_>) -> Option<PathBuf> {
     Some(path)
 }
 
-/// What an address may look like.
+/// Allowed addresses.
 pub(super) const URL: &str = "an address such as \"http://127.0.0.1:9001\", without user and query";
 
-/// Whether it is an address as [`URL`] says.
+/// Returns true if the address is allowed by [`URL`].
 pub(super) fn is_http_url(url: &str) -> bool {
     let rest = url
         .strip_prefix("http://")

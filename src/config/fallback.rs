@@ -1,4 +1,4 @@
-//! The fallbacks of a dependency, and the relations between dependencies that they make.
+//! Fallbacks of dependencies, and validation of references between dependencies.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
@@ -7,37 +7,37 @@ use std::time::Duration;
 use super::breaker::count;
 use super::dependency::DependencyConfig;
 use super::section::{Section, nearest};
-use super::shape::{TICK, YEAR, bytes, duration, line, truth, whole, word};
+use super::shape::{TICK, YEAR, boolean, bytes, duration, integer, one_of, string};
 
-/// One way to answer without the dependency.
+/// A fallback of a dependency.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct FallbackConfig {
-    /// Where the answer comes from.
+    /// Source of the answer.
     pub kind: FallbackKind,
-    /// For which ends of a call it serves (FBK-2).
+    /// Results of a call for which it is used (FBK-2).
     pub on: Vec<FallbackOn>,
-    /// Whether it may answer a write.
+    /// True if it may answer writes.
     pub writes: bool,
 }
 
-/// Where a fallback's answer comes from.
+/// Source of a fallback's answer.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum FallbackKind {
-    /// The last good answer to the same request.
+    /// The last good answer to an equal request.
     StaleCache {
-        /// How old it may be.
+        /// Maximum age of an answer.
         max_age: Duration,
-        /// Answers that are kept at most.
+        /// Maximum number of cached answers.
         max_entries: NonZeroU32,
-        /// Whether the dependency is asked again in the background once one was served.
+        /// True to refresh an answer in the background after it was served.
         refresh: bool,
-        /// How long an answer may be to be kept; of HTTP dependencies.
+        /// Maximum size of a cached answer; for HTTP dependencies.
         ///
         /// # Units   Bytes.
         max_body: u64,
-        /// The request headers that make two requests different; of HTTP dependencies.
+        /// Request headers in the cache key; for HTTP dependencies.
         headers: Vec<String>,
     },
     /// Another dependency, with its own breaker.
@@ -45,7 +45,7 @@ pub enum FallbackKind {
         /// Its name.
         name: String,
     },
-    /// Always the same answer.
+    /// A fixed answer.
     Fixed {
         /// The HTTP status.
         status: u16,
@@ -56,40 +56,40 @@ pub enum FallbackKind {
     },
 }
 
-/// The ends of a call for which a fallback serves.
+/// Results of a call for which a fallback is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FallbackOn {
-    /// The call was not executed: open breaker, full, limited, shutting down.
+    /// The call was not executed: open breaker, bulkhead full, rate limited, shutting down.
     Refused,
-    /// It was tried and failed.
+    /// The call was executed and failed.
     Failed,
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Kind {
+enum FallbackTag {
     StaleCache,
     Dependency,
     Fixed,
 }
 
-/// Reads one of them; `None` when it could not be understood, which is noted.
+/// Reads one fallback. Returns `None`, and reports a problem, if it is invalid.
 pub(super) fn read(mut section: Section<'_>) -> Option<FallbackConfig> {
-    const KINDS: &[(&str, Kind)] = &[
-        ("stale_cache", Kind::StaleCache),
-        ("dependency", Kind::Dependency),
-        ("fixed", Kind::Fixed),
+    const KINDS: &[(&str, FallbackTag)] = &[
+        ("stale_cache", FallbackTag::StaleCache),
+        ("dependency", FallbackTag::Dependency),
+        ("fixed", FallbackTag::Fixed),
     ];
     const ENDS: &[(&str, FallbackOn)] = &[
         ("refused", FallbackOn::Refused),
         ("failed", FallbackOn::Failed),
     ];
-    let given = section.get("kind", &word(KINDS));
+    let given = section.get("kind", &one_of(KINDS));
     if !section.has("kind") {
         section.conflict("kind", "it is missing", "stale_cache, dependency or fixed");
     }
     let both = || vec![FallbackOn::Refused, FallbackOn::Failed];
-    let on = section.get_or("on", &word(ENDS).list(), both());
+    let on = section.get_or("on", &one_of(ENDS).list(), both());
     if on.is_empty() {
         section.conflict(
             "on",
@@ -97,34 +97,34 @@ pub(super) fn read(mut section: Section<'_>) -> Option<FallbackConfig> {
             "\"refused\", \"failed\" or both",
         );
     }
-    let writes = section.get_or("writes", &truth(), false);
+    let writes = section.get_or("writes", &boolean(), false);
     let (kind, own) = read_kind(&mut section, given);
     if given.is_some() {
-        section.only("kind", &[own, &["on", "writes"]].concat());
+        section.reject_others("kind", &[own, &["on", "writes"]].concat());
     }
     section.finish();
     let kind = kind?;
     Some(FallbackConfig { kind, on, writes })
 }
 
-/// Asks for the keys of every kind, and gives back the chosen one with the names of its own.
+/// Reads the keys of every kind. Returns the chosen kind with the names of its keys.
 fn read_kind(
     section: &mut Section<'_>,
-    given: Option<Kind>,
+    given: Option<FallbackTag>,
 ) -> (Option<FallbackKind>, &'static [&'static str]) {
     let span = duration(TICK..=YEAR);
     let entries = count(10_000_000);
-    let name = line("the name of a dependency", |name| !name.is_empty());
-    let code = whole(200..=599_u16);
+    let name = string("the name of a dependency", |name| !name.is_empty());
+    let code = integer(200..=599_u16);
     let printable = |text: &str| !text.is_empty() && text.chars().all(|c| !c.is_control());
-    let media = line("a media type", printable);
-    let text = line("a text", |_| true);
+    let media = string("a media type", printable);
+    let text = string("a text", |_| true);
     let max_age = section.get("max_age", &span);
     let max_entries = section.get("max_entries", &entries);
-    let refresh = section.get("refresh", &truth());
+    let refresh = section.get("refresh", &boolean());
     let size = bytes("\"64KB\", from 1 to 100MB", 1..=100_000_000);
     let max_body = section.get("max_body", &size);
-    let names = line("the name of a header, in lower case", is_header).list();
+    let names = string("the name of a header, in lower case", is_header).list();
     let headers = section.get("headers", &names);
     let other = section.get("name", &name);
     let status = section.get("status", &code);
@@ -132,20 +132,20 @@ fn read_kind(
     let body = section.get("body", &text);
     match given {
         None => (None, &[]),
-        Some(Kind::StaleCache) => {
+        Some(FallbackTag::StaleCache) => {
             let hour = Duration::from_secs(3600);
             let many = NonZeroU32::new(10_000).unwrap_or(NonZeroU32::MIN);
             let kind = FallbackKind::StaleCache {
-                max_age: section.settle("max_age", &span, max_age, hour),
-                max_entries: section.settle("max_entries", &entries, max_entries, many),
-                refresh: section.settle("refresh", &truth(), refresh, false),
-                max_body: section.settle("max_body", &size, max_body, 64_000),
-                headers: section.settle("headers", &names, headers, told_apart()),
+                max_age: section.default_to("max_age", &span, max_age, hour),
+                max_entries: section.default_to("max_entries", &entries, max_entries, many),
+                refresh: section.default_to("refresh", &boolean(), refresh, false),
+                max_body: section.default_to("max_body", &size, max_body, 64_000),
+                headers: section.default_to("headers", &names, headers, told_apart()),
             };
             let own = &["max_age", "max_entries", "refresh", "max_body", "headers"];
             (Some(kind), own)
         }
-        Some(Kind::Dependency) => {
+        Some(FallbackTag::Dependency) => {
             if !section.has("name") {
                 let needs = "kind = \"dependency\" needs it";
                 section.conflict("name", needs, "the name of a dependency");
@@ -153,20 +153,20 @@ fn read_kind(
             let kind = other.map(|name| FallbackKind::Dependency { name });
             (kind, &["name"])
         }
-        Some(Kind::Fixed) => {
+        Some(FallbackTag::Fixed) => {
             let json = "application/json".to_owned();
             let kind = FallbackKind::Fixed {
-                status: section.settle("status", &code, status, 200),
-                content_type: section.settle("content_type", &media, content_type, json),
-                body: section.settle("body", &text, body, String::new()),
+                status: section.default_to("status", &code, status, 200),
+                content_type: section.default_to("content_type", &media, content_type, json),
+                body: section.default_to("body", &text, body, String::new()),
             };
             (Some(kind), &["status", "content_type", "body"])
         }
     }
 }
 
-/// The headers by which answers differ as a rule. Whose answer it is is among them: nobody is
-/// given what was kept for somebody else.
+/// Request headers in the default cache key. They include credentials, so a response cached for one
+/// caller is never served to another.
 fn told_apart() -> Vec<String> {
     let names = [
         "accept",
@@ -186,7 +186,7 @@ fn is_header(name: &str) -> bool {
             .all(|letter| plain(letter) || "-_".contains(letter))
 }
 
-/// Notes fallbacks that name nobody, and circles of them.
+/// Reports fallbacks on unknown dependencies, and cycles.
 pub(super) fn check(dependencies: &BTreeMap<String, DependencyConfig>, table: &Section<'_>) {
     for (owner, config) in dependencies {
         for (index, name) in named_by(config) {
@@ -209,8 +209,8 @@ pub(super) fn check(dependencies: &BTreeMap<String, DependencyConfig>, table: &S
     }
 }
 
-/// Follows the fallbacks of the last name on `path`, each dependency once; a step back onto the
-/// path closes a circle.
+/// Follows the fallbacks of the last name on `path`, visiting each dependency once. A step back to
+/// a name on `path` is a cycle.
 fn walk<'a>(
     dependencies: &'a BTreeMap<String, DependencyConfig>,
     table: &Section<'_>,

@@ -1,4 +1,4 @@
-//! What a call meets around the breaker: `hedge`, `rate_limit`, `throttle`, `bulkhead.adaptive`,
+//! Limits of calls beside the breaker: `hedge`, `rate_limit`, `throttle`, `bulkhead.adaptive`,
 //! `keys` and `chaos`.
 
 use std::num::NonZeroU32;
@@ -14,9 +14,9 @@ use jiff::tz::TimeZone;
 use super::breaker::count;
 use super::policy::backoff;
 use super::section::Section;
-use super::shape::{Shape, TICK, YEAR, duration, line, number, rate, truth, word};
+use super::shape::{TICK, ValueType, YEAR, boolean, duration, number, one_of, rate, string};
 
-/// Reads `hedge`; `attempt` is the attempt timeout, after which nothing is left to hedge.
+/// Reads `hedge`. `attempt`: the attempt timeout, which must exceed the delay.
 pub(super) fn hedge(mut section: Section<'_>, attempt: Option<Duration>) -> Option<HedgeSettings> {
     let span = duration(TICK..=YEAR);
     let plain = duration(TICK..=YEAR).or_table("{ quantile = 0.95, at_least = \"20ms\" }");
@@ -61,7 +61,7 @@ pub(super) fn rate_limit(mut section: Section<'_>) -> Option<RateLimitSettings> 
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "it saturates"
+        reason = "the cast saturates"
     )]
     let one_interval = rate.and_then(|rate| NonZeroU32::new(rate.ceil() as u32));
     let one_interval = one_interval.unwrap_or(NonZeroU32::MIN);
@@ -104,7 +104,7 @@ fn quota_reset(section: &mut Section<'_>, default: QuotaReset) -> QuotaReset {
             }
         }
     } else if let QuotaReset::After(default) = default {
-        section.settle("quota_reset", &plain, after, default);
+        section.default_to("quota_reset", &plain, after, default);
     }
     daily.finish();
     match (after, at.zip(zone)) {
@@ -114,9 +114,9 @@ fn quota_reset(section: &mut Section<'_>, default: QuotaReset) -> QuotaReset {
     }
 }
 
-/// Hour and minute on a clock of 24 hours.
-fn time_of_day() -> Shape<'static, (u8, u8)> {
-    let text = line("a time of day such as \"00:00\"", |_| true);
+/// Returns the type of a time of day, as hour and minute of 24 hours.
+fn time_of_day() -> ValueType<'static, (u8, u8)> {
+    let text = string("a time of day such as \"00:00\"", |_| true);
     let parse = |text: String| {
         let time = Time::strptime("%H:%M", text.trim()).ok()?;
         Some((time.hour().try_into().ok()?, time.minute().try_into().ok()?))
@@ -124,14 +124,14 @@ fn time_of_day() -> Shape<'static, (u8, u8)> {
     text.map(parse, |(hour, minute)| format!("{hour:02}:{minute:02}"))
 }
 
-/// The name of a time zone, written as the database has it.
-fn zone() -> Shape<'static, String> {
+/// Returns the type of a time zone, named as in the IANA database.
+fn zone() -> ValueType<'static, String> {
     let allowed = "a time zone of the IANA database, such as \"America/Los_Angeles\"";
     let known = |text: String| Some(TimeZone::get(text.trim()).ok()?.iana_name()?.to_owned());
-    line(allowed, |_| true).map(known, String::clone)
+    string(allowed, |_| true).map(known, String::clone)
 }
 
-/// Reads `bulkhead.adaptive`; `most` is `max_concurrent`, where it could be read.
+/// Reads `bulkhead.adaptive`. `most`: `max_concurrent`, if it is valid.
 pub(super) fn adaptive(
     mut section: Section<'_>,
     most: Option<NonZeroU32>,
@@ -144,18 +144,18 @@ pub(super) fn adaptive(
     const KINDS: &[(&str, Kind)] = &[("aimd", Kind::Aimd), ("gradient", Kind::Gradient)];
     const MOST: u32 = 1_000_000;
     let default = AdaptiveSettings::default();
-    let kind = section.get_or("rule", &word(KINDS), Kind::Gradient);
+    let kind = section.get_or("rule", &one_of(KINDS), Kind::Gradient);
     let backoff = section.get("backoff", &rate());
     let tolerance = section.get("tolerance", &number(1.0..=100.0));
     let (rule, own) = match kind {
         Kind::Aimd => {
             let usual = Rate::new(0.9).unwrap_or(Rate::ZERO);
-            let backoff = section.settle("backoff", &rate(), backoff, usual);
+            let backoff = section.default_to("backoff", &rate(), backoff, usual);
             (AdaptiveRule::Aimd { backoff }, "backoff")
         }
         Kind::Gradient => {
             let shape = number(1.0..=100.0);
-            let tolerance = section.settle("tolerance", &shape, tolerance, 1.5);
+            let tolerance = section.default_to("tolerance", &shape, tolerance, 1.5);
             (AdaptiveRule::Gradient { tolerance }, "tolerance")
         }
     };
@@ -164,7 +164,7 @@ pub(super) fn adaptive(
     let initial = section.get("initial", &count(MOST));
     let lowest = default.min.min(initial.unwrap_or(ceiling));
     let min = section.get_or("min", &count(MOST), lowest);
-    let initial = section.settle("initial", &count(MOST), initial, ceiling.max(min));
+    let initial = section.default_to("initial", &count(MOST), initial, ceiling.max(min));
     let settings = AdaptiveSettings {
         rule,
         min,
@@ -177,7 +177,7 @@ pub(super) fn adaptive(
     given.then_some(settings)
 }
 
-/// `min <= initial <= max_concurrent`, said about the key that was given.
+/// Checks `min <= initial <= max_concurrent`, and reports the key that was given.
 fn check_heights(section: &Section<'_>, settings: &AdaptiveSettings, most: Option<NonZeroU32>) {
     let AdaptiveSettings { min, initial, .. } = *settings;
     if !section.present || section.is_bad("min") || section.is_bad("initial") {
@@ -215,7 +215,8 @@ pub(super) fn keys(mut section: Section<'_>) -> KeySettings {
     settings
 }
 
-/// Reads `chaos`. In production it must be allowed by name: a drill is planned, a leftover is not.
+/// Reads `chaos`. In production it needs `allow_in_production`, so that a leftover is not active by
+/// accident.
 pub(super) fn chaos(mut section: Section<'_>, environment: &str) -> Option<ChaosSettings> {
     let default = ChaosSettings::default();
     let settings = ChaosSettings {
@@ -226,10 +227,10 @@ pub(super) fn chaos(mut section: Section<'_>, environment: &str) -> Option<Chaos
         panic_rate: section.get_or("panic_rate", &rate(), default.panic_rate),
         lasts: section.get_or("lasts", &duration(TICK..=YEAR).or_off(), default.lasts),
     };
-    let is_allowed = section.get_or("allow_in_production", &truth(), false);
+    let is_allowed = section.get_or("allow_in_production", &boolean(), false);
     let blows = [settings.error_rate, settings.hang_rate, settings.panic_rate];
     let sum: f64 = blows.iter().map(|rate| rate.as_f64()).sum();
-    // Rates are exact to a millionth; their sum as floats is not.
+    // Each rate is exact to a millionth; their sum as floats is not.
     if sum > 1.0 + 1e-7 {
         section.conflict_here(
             &format!("error_rate, hang_rate and panic_rate make {sum:.2} together"),

@@ -1,24 +1,24 @@
-//! Collects the layers, has them merged, and reads the whole.
+//! Collects the layers, merges them, and reads the result.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use config::{Config, Environment, File, Map, Source as _, Value};
+use config::{Config, Environment as EnvironmentSource, File, Map, Source as _, Value};
 
 use super::problem::{ConfigError, Problem};
-use super::source::{Collected, LinedToml, One, Origin, Rank};
+use super::source::{Collected, LinedToml, Origin, Rank, SingleValue};
 use super::{Settings, otel, read};
 
-/// The prefix of variables that set a key.
+/// Prefix of variables that set a key.
 const PREFIX: &str = "BREAKERBOX__";
-/// The variable that names the environment.
+/// Variable that names the environment.
 const ENVIRONMENT: &str = "BREAKERBOX_ENV";
 
-/// Says where a configuration is read from.
+/// Reads a configuration from its layers.
 ///
-/// Without further words: `config/default.toml`, `config/{environment}.toml` and `.env`, each
-/// if it is there, then the process environment.
+/// By default: `config/default.toml`, `config/{environment}.toml` and `.env`, each if it exists,
+/// then the process environment.
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct Loader {
@@ -32,38 +32,38 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Takes nothing from the machine: no folder, no `.env`, no process environment. What is
-    /// handed in by [`Loader::toml`], [`Loader::env_vars`] and [`Loader::flag`] is all there is.
+    /// Reads nothing from the machine: no directory, no `.env`, no process environment. Only
+    /// [`Loader::toml`], [`Loader::env_vars`] and [`Loader::flag`] add values.
     pub fn bare(mut self) -> Self {
         self.bare = true;
         self
     }
 
-    /// The folder of the files; it must be there.
+    /// Sets the directory of the files; it must exist.
     pub fn dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.dir = Some(dir.into());
         self
     }
 
-    /// The environment, such as `production`; its file must be there. Wins over `BREAKERBOX_ENV`.
+    /// Sets the environment, such as `production`; its file must exist. Overrides `BREAKERBOX_ENV`.
     pub fn environment(mut self, name: impl Into<String>) -> Self {
         self.environment = Some(name.into());
         self
     }
 
-    /// The file to take for `.env`; it must be there.
+    /// Sets the file to read as `.env`; it must exist.
     pub fn dotenv(mut self, path: impl Into<PathBuf>) -> Self {
         self.dotenv = Some(path.into());
         self
     }
 
-    /// A text in TOML, above the files and below `.env`; may be given several times.
+    /// Adds TOML text, above the files and below `.env`. May be called several times.
     pub fn toml(mut self, text: impl Into<String>) -> Self {
         self.texts.push(text.into());
         self
     }
 
-    /// Variables to take instead of the process environment.
+    /// Sets the variables, instead of the process environment.
     pub fn env_vars<K, V>(mut self, variables: impl IntoIterator<Item = (K, V)>) -> Self
     where
         K: Into<String>,
@@ -75,15 +75,15 @@ impl Loader {
         self
     }
 
-    /// Sets one key, above everything else: `flag("gateway.bind", "127.0.0.1:8080")`.
+    /// Sets one key, above all other layers: `flag("gateway.bind", "127.0.0.1:8080")`.
     pub fn flag(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.flags.push((key.into(), value.into()));
         self
     }
 
-    /// Reads, merges and checks everything; may be called again when something has changed.
+    /// Reads, merges and validates everything. May be called again after changes.
     ///
-    /// # Errors  [`ConfigError`] with all problems at once; nothing is half applied.
+    /// # Errors  [`ConfigError`] with all problems at once; there is no partial result.
     /// # Source  Rule CFG-1 in docs/rules.md.
     pub fn load(&self) -> Result<Settings, ConfigError> {
         let mut problems = Vec::new();
@@ -103,7 +103,7 @@ impl Loader {
             let origin = Origin::new(Rank::Flag, format!("flag {key}"));
             if has_sane_indices(key) {
                 let (key, text) = (key.clone(), text.clone());
-                layers.push(One { key, text, origin }.collect());
+                layers.push(SingleValue { key, text, origin }.collect());
             } else {
                 let reason = "it has an index that is none";
                 problems.push(unreadable(reason, "an index from 0 to 999", &origin.place));
@@ -113,14 +113,14 @@ impl Loader {
         read(&root, &sources, problems)
     }
 
-    /// Where it would read now: the environment, and the files that count.
+    /// Returns the current sources: the environment and the files.
     #[must_use]
     pub fn sources(&self) -> Sources {
-        // Whatever is wrong is told by whoever loads.
+        // Loading reports all problems.
         self.sources_in(&self.surroundings(&mut Vec::new()))
     }
 
-    fn sources_in(&self, around: &Surroundings) -> Sources {
+    fn sources_in(&self, around: &Environment) -> Sources {
         let environment = around.named.clone();
         let environment = environment.unwrap_or_else(|| "development".to_owned());
         let mut files = Vec::new();
@@ -138,8 +138,8 @@ impl Loader {
         Sources { environment, files }
     }
 
-    /// What is not in the folder: variables, and the environment's name that they may hold.
-    fn surroundings(&self, problems: &mut Vec<Problem>) -> Surroundings {
+    /// Reads the variables, and the name of the environment if they contain it.
+    fn surroundings(&self, problems: &mut Vec<Problem>) -> Environment {
         let dotenv = self.read_dotenv(problems);
         let variables = match &self.variables {
             Some(variables) => variables.clone(),
@@ -156,7 +156,7 @@ impl Loader {
         let named = named
             .or_else(|| in_layer(&variables))
             .or_else(|| in_layer(&dotenv));
-        Surroundings {
+        Environment {
             dotenv,
             variables,
             named,
@@ -175,7 +175,7 @@ impl Loader {
         self.dotenv.clone().unwrap_or_else(|| PathBuf::from(".env"))
     }
 
-    /// Variables that are handed in stand for the whole surroundings; `.env` belongs to them.
+    /// Given variables replace the whole environment, including `.env`.
     fn has_dotenv(&self) -> bool {
         self.dotenv.is_some() || (self.variables.is_none() && !self.bare)
     }
@@ -209,7 +209,7 @@ impl Loader {
     fn read_files(
         &self,
         environment: &str,
-        around: &Surroundings,
+        around: &Environment,
         problems: &mut Vec<Problem>,
     ) -> Vec<Result<Map<String, Value>, config::ConfigError>> {
         let dir = self.folder();
@@ -247,39 +247,39 @@ impl Loader {
     }
 }
 
-/// Where a [`Loader`] reads.
+/// Sources of a [`Loader`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Sources {
     /// The environment, such as `production`.
     pub environment: String,
-    /// The files that count, the weakest layer first, whether they are there or not.
+    /// The relevant files, lowest layer first; they need not exist.
     pub files: Vec<PathBuf>,
 }
 
 impl Sources {
-    /// The files that are there.
+    /// Returns the files that exist.
     pub fn found(&self) -> impl Iterator<Item = &Path> {
         let files = self.files.iter().map(PathBuf::as_path);
         files.filter(|path| path.is_file())
     }
 }
 
-/// What a loader finds outside of the folder.
-struct Surroundings {
+/// Variables that a loader reads outside of the directory.
+struct Environment {
     dotenv: Vec<(String, String)>,
     variables: Vec<(String, String)>,
-    /// The environment, where anybody named one.
+    /// The environment, if it was named.
     named: Option<String>,
 }
 
-/// Whether a file can be called so, and lies in the folder.
+/// Returns true if the name is a valid file name within the directory.
 fn is_environment(name: &str) -> bool {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "_-".contains(letter);
     !name.is_empty() && name.chars().all(plain)
 }
 
-/// Whether every index in a key is small: an array is made as long as the index says.
+/// Returns true if every index in a key is small: an array gets the length of its index.
 fn has_sane_indices(key: &str) -> bool {
     let indices = key.split('[').skip(1).map(|rest| rest.split(']').next());
     let sane = |index: &str| index.len() <= 3 && index.parse::<u16>().is_ok();
@@ -287,7 +287,7 @@ fn has_sane_indices(key: &str) -> bool {
 }
 
 fn process_variables() -> Vec<(String, String)> {
-    // A value that is no text stays visible, as one that is not allowed.
+    // A value that is not text stays visible, as an invalid one.
     let text = |os: OsString| os.to_string_lossy().into_owned();
     std::env::vars_os()
         .map(|(name, value)| (text(name), text(value)))
@@ -298,7 +298,7 @@ fn variable(name: &str) -> String {
     format!("environment variable {name}")
 }
 
-/// What the variables of OpenTelemetry say, below every file.
+/// Returns the layer of OpenTelemetry's variables, below every file.
 fn standard(
     variables: &[(String, String)],
     place: impl Fn(&str) -> String,
@@ -307,13 +307,13 @@ fn standard(
     all.map(|(name, key, text)| {
         let origin = Origin::new(Rank::Standard, place(&name));
         let key = format!("otel.{key}");
-        One { key, text, origin }.collect()
+        SingleValue { key, text, origin }.collect()
     })
     .collect()
 }
 
-/// Turns variables into layers of one key each, in the order of their names, so that a result
-/// never depends on the order of an environment.
+/// Converts variables to layers of one key each, sorted by name. So the result does not depend on
+/// the order of the environment.
 fn variables_of(
     variables: Vec<(String, String)>,
     origin: impl Fn(&str) -> Origin,
@@ -324,12 +324,15 @@ fn variables_of(
         .filter(|(name, _)| name.starts_with(PREFIX));
     ours.map(|(name, text)| {
         let one = Map::from_iter([(name.clone(), text.clone())]);
-        let reader = Environment::with_prefix("BREAKERBOX")
+        let reader = EnvironmentSource::with_prefix("BREAKERBOX")
             .separator("__")
             .ignore_empty(true);
         let key = reader.source(Some(one)).collect()?.into_keys().next();
         let origin = origin(&name);
-        key.map_or_else(|| Ok(Map::new()), |key| One { key, text, origin }.collect())
+        key.map_or_else(
+            || Ok(Map::new()),
+            |key| SingleValue { key, text, origin }.collect(),
+        )
     })
     .collect()
 }
@@ -362,14 +365,14 @@ fn merge(
     }
 }
 
-/// A line of `.env`. The line itself is not shown: it may hold a secret.
+/// Describes an invalid line of `.env`. The line is not shown: it may contain a secret.
 fn bad_line(error: &dotenvy::Error, text: &str, file: &str) -> Problem {
     let allowed = "lines such as NAME=value";
     let dotenvy::Error::LineParse(line, column) = error else {
         return unreadable(error, allowed, file);
     };
     let reason = format!("a line cannot be read at column {column}");
-    // A value may go on over several lines; where it begins is the place.
+    // A value may continue over several lines; its first line is reported.
     let begin = line.lines().next().unwrap_or_default();
     match text.lines().position(|line| line == begin) {
         Some(before) => unreadable(reason, allowed, &format!("{file}:{}", before + 1)),

@@ -1,4 +1,4 @@
-//! The keys of a server that speaks MCP: how its process is started, or what is sent to it.
+//! Settings of an MCP server: the start of its process, or the headers of its requests.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -9,9 +9,9 @@ use super::breaker::count;
 use super::dependency::DependencyKind;
 use super::secret::Secret;
 use super::section::Section;
-use super::shape::{TICK, YEAR, bytes, duration, line, whole};
+use super::shape::{TICK, YEAR, bytes, duration, integer, string};
 
-/// How a server is reached, beside its address.
+/// Settings of an MCP server, beside its address.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct McpConfig {
@@ -19,19 +19,19 @@ pub struct McpConfig {
     pub command: String,
     /// Its arguments.
     pub args: Vec<String>,
-    /// Its variables.
+    /// Its environment variables.
     pub env: BTreeMap<String, Secret>,
-    /// The folder that it runs in.
+    /// Its working directory.
     pub cwd: Option<PathBuf>,
     /// Headers of every request, for [`DependencyKind::McpHttp`].
     pub headers: BTreeMap<String, Secret>,
-    /// How long it may take to start.
+    /// Time limit for the start.
     pub start_timeout: Duration,
-    /// After how many silent timeouts in a row it is replaced.
+    /// Number of consecutive timeouts without a message after which the server is replaced.
     pub hang_limit: Option<NonZeroU32>,
-    /// Lines of its standard error that are kept.
+    /// Number of lines kept of its standard error.
     pub stderr_lines: usize,
-    /// The longest message, in bytes.
+    /// Maximum size of a message, in bytes.
     pub max_line: u64,
 }
 
@@ -39,14 +39,15 @@ const STDIO_ONLY: [&str; 5] = ["command", "args", "env", "cwd", "stderr_lines"];
 const HTTP_ONLY: [&str; 1] = ["headers"];
 const BOTH: [&str; 3] = ["start_timeout", "hang_limit", "max_line"];
 
-/// Reads them; `None` for a dependency of another kind, which may have none of them.
+/// Reads the settings. Returns `None` for a dependency of another kind, which must have none of
+/// these keys.
 pub(super) fn read(section: &mut Section<'_>, kind: Option<DependencyKind>) -> Option<McpConfig> {
-    let text = || line("a text", |_| true);
-    let program = line("the name or the path of a program", |name| !name.is_empty());
-    let folder = line("the path of a folder", |path| !path.is_empty());
+    let text = || string("a text", |_| true);
+    let program = string("the name or the path of a program", |name| !name.is_empty());
+    let folder = string("the path of a folder", |path| !path.is_empty());
     let span = duration(TICK..=YEAR);
     let times = count(1000).or_off();
-    let lines = whole(0..=10_000_i64);
+    let lines = integer(0..=10_000_i64);
     let size = bytes("\"16MiB\", from 1KB to 1GB", 1000..=1_000_000_000);
     let command = section.get("command", &program);
     let args = section.get("args", &text().list());
@@ -76,8 +77,8 @@ pub(super) fn read(section: &mut Section<'_>, kind: Option<DependencyKind>) -> O
     }
     let limit = if is_stdio { THREE } else { NonZeroU32::MIN };
     if is_stdio {
-        section.settle("args", &text().list(), args.clone(), Vec::new());
-        section.settle("stderr_lines", &lines, stderr_lines, STDERR_LINES);
+        section.default_to("args", &text().list(), args.clone(), Vec::new());
+        section.default_to("stderr_lines", &lines, stderr_lines, STDERR_LINES);
     }
     Some(McpConfig {
         command: command.unwrap_or_default(),
@@ -88,10 +89,10 @@ pub(super) fn read(section: &mut Section<'_>, kind: Option<DependencyKind>) -> O
             .into_iter()
             .map(|(name, (value, _))| (name, value))
             .collect(),
-        start_timeout: section.settle("start_timeout", &span, start_timeout, TEN_SECONDS),
-        hang_limit: section.settle("hang_limit", &times, hang_limit, Some(limit)),
+        start_timeout: section.default_to("start_timeout", &span, start_timeout, TEN_SECONDS),
+        hang_limit: section.default_to("hang_limit", &times, hang_limit, Some(limit)),
         stderr_lines: usize::try_from(stderr_lines.unwrap_or(STDERR_LINES)).unwrap_or(0),
-        max_line: section.settle("max_line", &size, max_line, 16 << 20),
+        max_line: section.default_to("max_line", &size, max_line, 16 << 20),
     })
 }
 
@@ -99,8 +100,8 @@ const THREE: NonZeroU32 = NonZeroU32::new(3).expect("three is not zero");
 const STDERR_LINES: i64 = 50;
 const TEN_SECONDS: Duration = Duration::from_secs(10);
 
-/// Our own variables are read without regard to case, and so the names in them are lost; those of
-/// a server are upper-case as a rule.
+/// Variables of ours are read case-insensitively, so the case of names in them is lost. A server's
+/// variables are usually upper-case.
 fn upper_case(env: BTreeMap<String, (Secret, bool)>) -> BTreeMap<String, Secret> {
     let env = env.into_iter().map(|(name, (value, by_variable))| {
         if by_variable {

@@ -1,8 +1,8 @@
-//! The section `otel`: where traces and metrics are sent, and the standard variables below it.
+//! The section `otel`: export of traces and metrics, and the standard variables beneath it.
 //!
-//! It knows no exporter. Variables such as `OTEL_EXPORTER_OTLP_ENDPOINT` are a layer of their own,
-//! the weakest but for the built-in defaults, and each of them is read under the key that it stands
-//! for. A build without the feature `otel` reads none of them, and takes no endpoint.
+//! This module does not know the exporter. Variables such as `OTEL_EXPORTER_OTLP_ENDPOINT` form a
+//! layer directly above the built-in defaults; each is read as the corresponding key. A build
+//! without the feature `otel` reads none of them, and accepts no endpoint.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -12,32 +12,32 @@ use super::breaker::count;
 use super::dependency::{URL, is_http_url};
 use super::secret::Secret;
 use super::section::Section;
-use super::shape::{Shape, TICK, duration, line, number, truth};
+use super::shape::{TICK, ValueType, boolean, duration, number, string};
 
-/// Where the sidecar sends traces and metrics, by the OpenTelemetry protocol.
+/// Export of the sidecar's traces and metrics, by the OpenTelemetry protocol.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct OtelConfig {
-    /// The collector's address for OTLP over HTTP, without a path for one signal; `None` to send
+    /// The collector's address for OTLP over HTTP, without a path for one signal. `None` exports
     /// nothing.
     pub endpoint: Option<String>,
-    /// Headers that each export carries, such as a key of the collector's; their values are secrets.
+    /// Headers of each export, such as an API key of the collector; their values are secrets.
     pub headers: Vec<(String, Secret)>,
-    /// What this process is called there.
+    /// Service name of this process.
     pub service_name: String,
-    /// The share of traces that are kept where no caller has decided.
+    /// Share of traces that are sampled if the caller has not decided.
     ///
     /// # Units   [0, 1].
     pub sample_ratio: f64,
-    /// Whether traces are sent.
+    /// True to export traces.
     pub traces: bool,
-    /// Whether metrics are sent.
+    /// True to export metrics.
     pub metrics: bool,
-    /// How often metrics are sent.
+    /// Interval of metric exports.
     pub interval: Duration,
-    /// How long one export may take, and all that is left when the process ends.
+    /// Time limit for one export, and for the rest when the process ends.
     pub timeout: Duration,
-    /// Spans that wait to be sent; more are dropped and counted.
+    /// Maximum number of spans waiting for export; further ones are dropped and counted.
     pub max_queue: NonZeroU32,
 }
 
@@ -60,16 +60,16 @@ impl Default for OtelConfig {
 /// Reads `otel`.
 pub(super) fn read(mut section: Section<'_>) -> OtelConfig {
     let default = OtelConfig::default();
-    let endpoint = line(URL, is_http_url);
-    let headers = line(
+    let endpoint = string(URL, is_http_url);
+    let headers = string(
         "headers such as \"api-key=abc,tenant=7\", with %2C for a comma in a value",
         |text| parse_headers(text).is_some(),
     );
-    let headers = Shape {
+    let headers = ValueType {
         secret: true,
         ..headers
     };
-    let name = line("a text of 1 to 255 letters", |name| {
+    let name = string("a text of 1 to 255 letters", |name| {
         !name.trim().is_empty() && name.len() <= 255
     });
     let often = duration(Duration::from_millis(100)..=Duration::from_secs(3600));
@@ -82,8 +82,8 @@ pub(super) fn read(mut section: Section<'_>) -> OtelConfig {
             .unwrap_or_default(),
         service_name: section.get_or("service_name", &name, default.service_name),
         sample_ratio: section.get_or("sample_ratio", &number(0.0..=1.0), default.sample_ratio),
-        traces: section.get_or("traces", &truth(), default.traces),
-        metrics: section.get_or("metrics", &truth(), default.metrics),
+        traces: section.get_or("traces", &boolean(), default.traces),
+        metrics: section.get_or("metrics", &boolean(), default.metrics),
         interval: section.get_or("interval", &often, default.interval),
         timeout: section.get_or("timeout", &patience, default.timeout),
         max_queue: section.get_or("max_queue", &count(1_000_000), default.max_queue),
@@ -100,7 +100,7 @@ pub(super) fn read(mut section: Section<'_>) -> OtelConfig {
     settings
 }
 
-/// `name=value,name=value`, with `%XX` for letters of a value that would be read otherwise.
+/// Parses `name=value,name=value`, with `%XX` for special characters in a value.
 fn parse_headers(text: &str) -> Option<Vec<(String, Secret)>> {
     let parts = text.split(',').map(str::trim);
     let parts = parts.filter(|part| !part.is_empty());
@@ -132,8 +132,8 @@ fn parse_header(part: &str) -> Option<(String, Secret)> {
     Some((name.to_ascii_lowercase(), Secret::new(plain)))
 }
 
-/// What the standard variables say: the variable, the key it stands for, and the value as the key
-/// takes it. An empty one is as good as none.
+/// Converts the standard variables. Returns the variable, the corresponding key, and the value in
+/// the key's format. An empty variable counts as unset.
 pub(super) fn standard(variables: &[(String, String)]) -> Vec<(String, &'static str, String)> {
     if !cfg!(feature = "otel") {
         return Vec::new();
@@ -179,11 +179,11 @@ pub(super) fn standard(variables: &[(String, String)]) -> Vec<(String, &'static 
                 let ratio = given.get("OTEL_TRACES_SAMPLER_ARG").unwrap_or(&"1");
                 put("OTEL_TRACES_SAMPLER_ARG", "sample_ratio", plain(ratio));
             }
-            // Its name is no ratio, which is said as of any other value.
+            // Other names are no ratio; they are reported like any invalid value.
             other => put("OTEL_TRACES_SAMPLER", "sample_ratio", plain(other)),
         }
     }
-    // There is one protocol here; an address that was meant for another is of no use.
+    // Only one protocol is supported: an endpoint for another one cannot be used.
     if let Some(protocol) = given.get("OTEL_EXPORTER_OTLP_PROTOCOL")
         && *protocol != "http/protobuf"
         && given.contains_key("OTEL_EXPORTER_OTLP_ENDPOINT")
@@ -201,7 +201,7 @@ pub(super) fn standard(variables: &[(String, String)]) -> Vec<(String, &'static 
     all
 }
 
-/// These variables are numbers of milliseconds; what is none is shown as it is.
+/// Converts a number of milliseconds; an invalid value is shown as it is.
 fn of_millis(text: &str) -> String {
     match text.parse::<u64>() {
         Ok(millis) => format!("{millis}ms"),
@@ -209,7 +209,7 @@ fn of_millis(text: &str) -> String {
     }
 }
 
-/// Of the exporters that these variables can name, there is `otlp`.
+/// Converts the name of an exporter: only `otlp` and `none` are supported.
 fn of_exporter(text: &str) -> String {
     match text {
         "otlp" => "true",

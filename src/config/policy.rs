@@ -13,9 +13,11 @@ use super::breaker::count;
 use super::classify::symptoms;
 use super::limits;
 use super::section::Section;
-use super::shape::{Either, Shape, TICK, YEAR, duration, either, number, truth, whole, word};
+use super::shape::{
+    OneOfTwo, TICK, ValueType, YEAR, boolean, duration, either, integer, number, one_of,
+};
 
-/// Reads `timeout`. A limit that was left out gives way to the one that was given.
+/// Reads `timeout`. The default of a missing limit adapts to the one that was given.
 pub(super) fn timeout(mut section: Section<'_>) -> TimeoutSettings {
     let default = TimeoutSettings::default();
     let limit = duration(TICK..=YEAR).or_off();
@@ -23,8 +25,8 @@ pub(super) fn timeout(mut section: Section<'_>) -> TimeoutSettings {
     let total = section.get("total", &limit);
     let least = |one: Option<Duration>, other: Option<Duration>| one.into_iter().chain(other).min();
     let long_enough = attempt.map_or(default.total, |attempt| default.total.max(attempt));
-    let total = section.settle("total", &limit, total, long_enough);
-    let attempt = section.settle("attempt", &limit, attempt, least(default.attempt, total));
+    let total = section.default_to("total", &limit, total, long_enough);
+    let attempt = section.default_to("attempt", &limit, attempt, least(default.attempt, total));
     if let (Some(attempt), Some(total)) = (attempt, total)
         && attempt > total
     {
@@ -55,7 +57,7 @@ pub(super) fn retry(mut section: Section<'_>) -> RetrySettings {
             ratio: budget.get_or("ratio", &number(0.0..=1.0), default.ratio),
             floor_per_second: budget.get_or(
                 "floor_per_second",
-                &whole(0..=1_000_000),
+                &integer(0..=1_000_000),
                 default.floor_per_second,
             ),
         };
@@ -68,10 +70,10 @@ pub(super) fn retry(mut section: Section<'_>) -> RetrySettings {
         budget,
         respect_retry_after: section.get_or(
             "respect_retry_after",
-            &truth(),
+            &boolean(),
             default.respect_retry_after,
         ),
-        on_open: section.get_or("on_open", &truth(), default.on_open),
+        on_open: section.get_or("on_open", &boolean(), default.on_open),
         on: section.get_or("on", &symptoms().or_word("all"), default.on),
     };
     if settings.on.as_ref().is_some_and(|on| on.0.is_empty()) {
@@ -85,16 +87,16 @@ pub(super) fn retry(mut section: Section<'_>) -> RetrySettings {
     settings
 }
 
-/// Reads a table of a growing delay.
+/// Reads a table of backoff settings.
 pub(super) fn backoff(mut section: Section<'_>, default: BackoffSettings) -> BackoffSettings {
     let span = duration(TICK..=YEAR);
     let base = section.get("base", &span);
     let max = section.get("max", &span);
-    let base = section.settle("base", &span, base, default.base.min(max.unwrap_or(YEAR)));
+    let base = section.default_to("base", &span, base, default.base.min(max.unwrap_or(YEAR)));
     let settings = BackoffSettings {
         base,
         factor: section.get_or("factor", &number(1.0..=100.0), default.factor),
-        max: section.settle("max", &span, max, default.max.max(base)),
+        max: section.default_to("max", &span, max, default.max.max(base)),
         jitter: section.get_or("jitter", &jitter(), default.jitter),
     };
     if settings.base > settings.max {
@@ -109,29 +111,29 @@ pub(super) fn backoff(mut section: Section<'_>, default: BackoffSettings) -> Bac
     settings
 }
 
-fn jitter() -> Shape<'static, RetryJitter> {
-    let words = word(&[
+fn jitter() -> ValueType<'static, RetryJitter> {
+    let words = one_of(&[
         ("none", RetryJitter::None),
         ("full", RetryJitter::Full),
         ("equal", RetryJitter::Equal),
         ("decorrelated", RetryJitter::Decorrelated),
     ]);
     let join = |jitter| match jitter {
-        Either::First(word) => word,
-        Either::Second(share) => RetryJitter::Added(share),
+        OneOfTwo::First(word) => word,
+        OneOfTwo::Second(share) => RetryJitter::Added(share),
     };
     either(words, number(0.0..=1.0), join, |jitter| match jitter {
-        RetryJitter::Added(share) => Either::Second(*share),
-        word => Either::First(*word),
+        RetryJitter::Added(share) => OneOfTwo::Second(*share),
+        word => OneOfTwo::First(*word),
     })
 }
 
-/// Reads `bulkhead`. `writes`: how many of them at once where nothing is said, 0 for no own limit.
+/// Reads `bulkhead`. `writes`: default of `max_concurrent_writes`; 0 for no separate limit.
 pub(super) fn bulkhead(mut section: Section<'_>, writes: u32) -> BulkheadSettings {
     const MOST: u32 = 1_000_000;
     let default = BulkheadSettings::default();
     let most = section.get_or("max_concurrent", &count(MOST), default.max_concurrent);
-    let writes = section.get_or("max_concurrent_writes", &whole(0..=MOST), writes);
+    let writes = section.get_or("max_concurrent_writes", &integer(0..=MOST), writes);
     let is_bad = section.is_bad("max_concurrent");
     if writes > most.get() && !is_bad {
         section.conflict(
@@ -145,7 +147,7 @@ pub(super) fn bulkhead(mut section: Section<'_>, writes: u32) -> BulkheadSetting
     let settings = BulkheadSettings {
         max_concurrent: most,
         max_concurrent_writes: NonZeroU32::new(writes),
-        max_queue: section.get_or("max_queue", &whole(0..=MOST), default.max_queue),
+        max_queue: section.get_or("max_queue", &integer(0..=MOST), default.max_queue),
         max_wait: section.get_or("max_wait", &forever, default.max_wait),
         adaptive: adaptive.and_then(|section| limits::adaptive(section, (!is_bad).then_some(most))),
     };
@@ -172,8 +174,8 @@ pub(super) fn workers(mut section: Section<'_>) -> WorkerSettings {
     let default = WorkerSettings::default();
     let settings = WorkerSettings {
         count: section.get_or("count", &count(1024), default.count),
-        placement: section.get_or("placement", &word(PLACES), default.placement),
-        restart: section.get_or("restart", &word(RESTARTS), default.restart),
+        placement: section.get_or("placement", &one_of(PLACES), default.placement),
+        restart: section.get_or("restart", &one_of(RESTARTS), default.restart),
         intensity: intensity(section.section("intensity"), default.intensity),
         backoff: backoff(section.section("backoff"), default.backoff),
         reset_after: section.get_or(
@@ -181,10 +183,10 @@ pub(super) fn workers(mut section: Section<'_>) -> WorkerSettings {
             &duration(Duration::ZERO..=YEAR),
             default.reset_after,
         ),
-        give_up: section.get_or("give_up", &word(ENDS), default.give_up),
+        give_up: section.get_or("give_up", &one_of(ENDS), default.give_up),
         while_restarting: section.get_or(
             "while_restarting",
-            &word(MEANWHILE),
+            &one_of(MEANWHILE),
             default.while_restarting,
         ),
         drain: section.get_or("drain", &duration(Duration::ZERO..=YEAR), default.drain),
@@ -209,7 +211,7 @@ pub(super) fn workers(mut section: Section<'_>) -> WorkerSettings {
 
 fn intensity(mut section: Section<'_>, default: Intensity) -> Intensity {
     let settings = Intensity {
-        max: section.get_or("max", &whole(0..=1_000_000), default.max),
+        max: section.get_or("max", &integer(0..=1_000_000), default.max),
         within: section.get_or("within", &duration(TICK..=YEAR), default.within),
     };
     section.finish();

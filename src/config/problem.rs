@@ -1,10 +1,10 @@
-//! What is wrong with a configuration: every problem at once, each with its place.
+//! Problems of a configuration: all at once, each with its origin.
 
 use std::fmt;
 
 /// A configuration that cannot be used.
 ///
-/// It holds everything that is wrong, so that one look is enough to put it right.
+/// It contains all problems, so that they can be fixed in one pass.
 ///
 /// # Source  Rule CFG-1 in docs/rules.md.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,32 +12,32 @@ pub struct ConfigError {
     problems: Vec<Problem>,
 }
 
-/// One thing that is wrong.
+/// One problem.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub struct Problem {
-    /// The full key, such as `dependencies.web_search.breaker.slow_rate`; empty when a whole
-    /// layer could not be read.
+    /// The full key, such as `dependencies.web_search.breaker.slow_rate`; empty if a whole layer
+    /// could not be read.
     pub key: String,
-    /// The value as it was given; `None` when nothing was. Secrets are masked.
+    /// The given value; `None` if there was none. Secrets are masked.
     pub given: Option<String>,
-    /// What is wrong when the value alone does not show it.
+    /// The reason, if the value alone does not show it.
     pub reason: Option<String>,
-    /// What would be accepted instead.
+    /// The allowed values.
     pub allowed: String,
-    /// The layer it came from: `file:line`, a variable of the environment or of `.env`, a flag.
+    /// The layer of the value: `file:line`, a variable of the environment or of `.env`, a flag.
     pub origin: String,
 }
 
-/// One thing that can be used, but should be looked at.
+/// A value that is usable, but suspicious.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Warning {
     /// The full key.
     pub key: String,
-    /// What is odd about its value.
+    /// The reason for the warning.
     pub text: String,
-    /// The layer it came from.
+    /// The layer of the value.
     pub origin: String,
 }
 
@@ -55,7 +55,7 @@ impl ConfigError {
         Self { problems }
     }
 
-    /// Everything that is wrong, sorted by key.
+    /// All problems, sorted by key.
     #[must_use]
     pub fn problems(&self) -> &[Problem] {
         &self.problems

@@ -8,81 +8,82 @@ use std::time::Duration;
 use super::breaker::count;
 use super::secret::Secret;
 use super::section::Section;
-use super::shape::{Shape, TICK, YEAR, bytes, duration, line, truth};
+use super::shape::{TICK, ValueType, YEAR, boolean, bytes, duration, string};
 
-/// Where the sidecar takes calls.
+/// The data plane of the sidecar.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GatewayConfig {
-    /// The address to listen on.
+    /// Address to listen on.
     pub bind: SocketAddr,
-    /// Threads that take calls; `None` for one a processor.
+    /// Number of threads; `None` for one per processor.
     pub threads: Option<NonZeroU32>,
-    /// Connections of callers at once; more wait in the system's queue.
+    /// Maximum number of callers' connections; further ones wait in the system's backlog.
     pub max_connections: NonZeroU32,
-    /// How long a request's first line and headers may be.
+    /// Maximum size of a request's first line and headers.
     ///
     /// # Units   Bytes.
     pub max_head: u64,
-    /// How many headers a request may have.
+    /// Maximum number of headers of a request.
     pub max_headers: NonZeroU32,
-    /// How long a request's body may be.
+    /// Maximum size of a request's body.
     ///
     /// # Units   Bytes.
     pub max_body: u64,
-    /// How long a body may be to be kept until it is answered, so that it can be sent again.
+    /// Maximum size of a body that is buffered until it is answered, so that it can be sent again.
     ///
     /// # Units   Bytes.
     pub max_replay_body: u64,
-    /// How long a caller may take for the head of a request.
+    /// Time limit for a caller to send the head of a request.
     pub header_timeout: Duration,
-    /// How long a caller may take between two pieces of its body.
+    /// Maximum time between two pieces of a caller's body.
     pub body_timeout: Duration,
-    /// How long a caller may take to accept a piece of its answer.
+    /// Time limit for a caller to accept a piece of the response.
     pub send_timeout: Duration,
-    /// How long a connection may stay open without a request.
+    /// Maximum time that a connection stays open without a request.
     pub idle_timeout: Duration,
-    /// How long requests in flight may take to end when the process is stopped.
+    /// Time limit for requests in flight when the process stops.
     pub shutdown: Duration,
 }
 
-/// Where the sidecar is watched and operated.
+/// The admin side of the sidecar.
 ///
 /// # Source  Rule SEC-1 in docs/rules.md.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AdminConfig {
-    /// The address to listen on; loopback unless it is set.
+    /// Address to listen on; loopback by default.
     pub bind: SocketAddr,
-    /// What a change must be signed with; without it nothing can be changed.
+    /// Token that a change must carry; without it nothing can be changed.
     pub token: Option<Secret>,
-    /// Names under which a browser may reach it for a change, beside addresses and `localhost`.
+    /// Host names under which a browser may make changes, beside addresses and `localhost`.
     pub hosts: Vec<String>,
 }
 
-/// The file that every outcome is recorded in, for `breakerbox replay`.
+/// The recorder: a file of all outcomes, for `breakerbox replay`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RecorderConfig {
     /// The file; `None` to record nothing.
     pub path: Option<PathBuf>,
-    /// Records that wait to be written; more are dropped and counted.
+    /// Maximum number of records waiting to be written; further ones are dropped and counted.
     pub max_queue: NonZeroU32,
-    /// How long the file may become; then it is renamed to `<path>.1`, and a new one begun.
+    /// Maximum size of the file. At that size it is renamed to `<path>.1`, and a new one is
+    /// created.
     ///
     /// # Units   Bytes.
     pub max_bytes: u64,
 }
 
-/// When the configuration is read again while the program runs.
+/// Reloading of the configuration while the program runs.
 ///
 /// # Source  Rule CFG-2 in docs/rules.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReloadConfig {
-    /// Whether a change of a file is enough; a hangup signal always is.
+    /// True to reload after a change of a file; SIGHUP always reloads.
     pub watch: bool,
-    /// How long after a change it is read, at least: editors and deployments write more than once.
+    /// Minimum delay between a change and the reload: editors and deployments write several times.
     pub debounce: Duration,
 }
 
@@ -143,15 +144,15 @@ pub(super) fn servers(
     mut admin: Section<'_>,
 ) -> (GatewayConfig, AdminConfig) {
     let (here, there) = (GatewayConfig::default(), AdminConfig::default());
-    let token = Shape {
+    let token = ValueType {
         secret: true,
-        ..line("a text of at least 16 letters", |token| token.len() >= 16)
+        ..string("a text of at least 16 letters", |token| token.len() >= 16)
     };
     let is_name = |name: &str| {
         let plain = |letter: char| letter.is_ascii_alphanumeric() || ".-".contains(letter);
         !name.is_empty() && name.len() <= 253 && name.chars().all(plain)
     };
-    let hosts = line("a host name without a port", is_name).list();
+    let hosts = string("a host name without a port", is_name).list();
     let here = read_gateway(&mut gateway, &here);
     let there = AdminConfig {
         bind: admin.get_or("bind", &address(), there.bind),
@@ -208,16 +209,16 @@ fn read_gateway(section: &mut Section<'_>, default: &GatewayConfig) -> GatewayCo
     }
 }
 
-fn address() -> Shape<'static, SocketAddr> {
+fn address() -> ValueType<'static, SocketAddr> {
     let allowed = "an address with a port, such as \"127.0.0.1:7070\"";
-    let text = line(allowed, |_| true);
+    let text = string(allowed, |_| true);
     text.map(|text| text.trim().parse().ok(), SocketAddr::to_string)
 }
 
 /// Reads `recorder`.
 pub(super) fn recorder(mut section: Section<'_>) -> RecorderConfig {
     let default = RecorderConfig::default();
-    let path = line("the path of a file", |path| !path.is_empty());
+    let path = string("the path of a file", |path| !path.is_empty());
     let most = bytes("\"64MB\", from 1MB to 1TB", 1_000_000..=1_000_000_000_000);
     let settings = RecorderConfig {
         path: section.get_if_set("path", &path).map(PathBuf::from),
@@ -233,7 +234,7 @@ pub(super) fn reload(mut section: Section<'_>) -> ReloadConfig {
     let default = ReloadConfig::default();
     let moment = duration(Duration::from_millis(10)..=Duration::from_secs(60));
     let settings = ReloadConfig {
-        watch: section.get_or("watch", &truth(), default.watch),
+        watch: section.get_or("watch", &boolean(), default.watch),
         debounce: section.get_or("debounce", &moment, default.debounce),
     };
     section.finish();

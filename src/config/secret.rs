@@ -1,4 +1,4 @@
-//! A value that no log, error or page may show.
+//! A value that never appears in a log, an error or a page.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ impl Secret {
         Self(text.into())
     }
 
-    /// The secret itself, for the one place that compares or sends it.
+    /// Returns the secret, for the code that compares or sends it.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0

@@ -1,7 +1,7 @@
-//! Reads one table: each key is asked for once, what is left over is unknown.
+//! Reader of one table: each known key is read once, the remaining keys are unknown.
 //!
-//! serde would stop at the first error, and it does not know where a value came from. A section
-//! notes every problem and goes on with the default.
+//! serde would stop at the first error, and it does not know the origin of a value. A section
+//! reports every problem and continues with the default.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,44 +10,46 @@ use config::{Value, ValueKind};
 
 use super::problem::{Problem, Warning};
 use super::secret::Secret;
-use super::shape::{Shape, show};
+use super::shape::{ValueType, show};
 use super::source::{Origin, Rank};
 
-/// What reading came to, beside the settings.
+/// Result of reading, beside the settings.
 #[derive(Debug, Default)]
-pub(super) struct Report {
+pub(super) struct LoadReport {
     pub(super) problems: Vec<Problem>,
-    /// Every key that was asked for, given or not.
+    /// All known keys, given or not.
     pub(super) asked: BTreeSet<String>,
-    /// Every value that was given and used: as shown, and its origin.
+    /// All given and valid values, with their displayed form and origin.
     pub(super) given: BTreeMap<String, (String, Origin)>,
-    /// What holds where nothing was given: as shown.
+    /// Defaults of the other keys, in their displayed form.
     pub(super) defaults: BTreeMap<String, String>,
-    /// What can be used, but should be looked at.
+    /// Warnings about usable but suspicious values.
     pub(super) warnings: Vec<Warning>,
 }
 
-/// What stands in the place of a value that nobody gave and that has no default.
+/// Displayed form of a missing value without a default.
 const NOT_SET: &str = "(not set)";
 
 /// One table of the configuration.
 pub(super) struct Section<'a> {
     pub(super) path: String,
-    pub(super) report: &'a RefCell<Report>,
+    pub(super) report: &'a RefCell<LoadReport>,
     values: BTreeMap<String, Value>,
     known: BTreeSet<&'static str>,
-    /// Whether the table was given at all.
+    /// True if the table was given.
     pub(super) present: bool,
-    /// Whether its keys hold nothing, because the whole is left out: no default of theirs counts.
+    /// True if the table is left out as a whole: the defaults of its keys do not apply.
     idle: bool,
 }
 
 impl<'a> Section<'a> {
-    /// # Panics   Never; a value that is no table is a problem, and reads as an empty table.
+    /// Opens a table.
+    ///
+    /// # Panics   Never; a value that is not a table is a problem, and reads as an empty table.
     pub(super) fn new(
         path: impl Into<String>,
         value: Option<&Value>,
-        report: &'a RefCell<Report>,
+        report: &'a RefCell<LoadReport>,
     ) -> Self {
         let mut section = Self {
             path: path.into(),
@@ -65,8 +67,8 @@ impl<'a> Section<'a> {
         section
     }
 
-    /// A child table whose text form is short for `{ kind = "…" }`.
-    pub(super) fn tagged(&mut self, key: &'static str) -> Section<'a> {
+    /// Returns a child table; a string is short for `{ kind = "…" }`.
+    pub(super) fn kind_table(&mut self, key: &'static str) -> Section<'a> {
         self.known.insert(key);
         let value = self.values.get(key).cloned();
         let text = value.filter(|value| matches!(value.kind, ValueKind::String(_)));
@@ -80,7 +82,7 @@ impl<'a> Section<'a> {
         self.section(key)
     }
 
-    /// A child table.
+    /// Returns a child table.
     pub(super) fn section(&mut self, key: &'static str) -> Section<'a> {
         self.known.insert(key);
         let mut child = Section::new(self.path_of(key), self.values.get(key), self.report);
@@ -88,8 +90,8 @@ impl<'a> Section<'a> {
         child
     }
 
-    /// A child table that is left out unless it is given: then its keys have no defaults. `None`
-    /// for the word `"off"`.
+    /// Returns an optional child table; if it is not given, its keys have no defaults. Returns
+    /// `None` for the word `"off"`.
     pub(super) fn section_if_given(&mut self, key: &'static str) -> Option<Section<'a>> {
         let mut child = self.section_or_off(key)?;
         if !child.present {
@@ -99,11 +101,12 @@ impl<'a> Section<'a> {
         Some(child)
     }
 
-    /// A value that is plain or a table: the plain one, and the table, which is idle beside it.
+    /// Returns a value that is either plain or a table: the plain value, and the table, which is
+    /// idle unless it is given.
     pub(super) fn plain_or_table<T>(
         &mut self,
         key: &'static str,
-        shape: &Shape<'_, T>,
+        shape: &ValueType<'_, T>,
     ) -> (Option<T>, Section<'a>) {
         let table = |value: &Value| matches!(value.kind, ValueKind::Table(_));
         if self.values.get(key).is_some_and(table) {
@@ -117,7 +120,7 @@ impl<'a> Section<'a> {
         (plain, child)
     }
 
-    /// A child table, or the word `"off"`: then `None`.
+    /// Returns a child table, or `None` for the word `"off"`.
     pub(super) fn section_or_off(&mut self, key: &'static str) -> Option<Section<'a>> {
         let off = matches!(
             self.values.get(key).map(|value| &value.kind),
@@ -136,7 +139,7 @@ impl<'a> Section<'a> {
         Some(self.section(key))
     }
 
-    /// The child tables of an array.
+    /// Returns the child tables of an array.
     pub(super) fn sections(&mut self, key: &'static str) -> Vec<Section<'a>> {
         self.known.insert(key);
         let path = self.path_of(key);
@@ -158,18 +161,18 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// The names of the tables in this one; they are data, so none of them is unknown.
+    /// Returns the names of the tables in this one; they are data, so none of them is unknown.
     pub(super) fn names(&self) -> Vec<String> {
         self.values.keys().cloned().collect()
     }
 
-    /// The child table of a name that is data.
+    /// Returns the child table with a name that is data.
     pub(super) fn named(&self, name: &str) -> Section<'a> {
         Section::new(self.path_of(name), self.values.get(name), self.report)
     }
 
-    /// One value; `None` when it was not given or is not allowed, which is noted.
-    pub(super) fn get<T>(&mut self, key: &'static str, shape: &Shape<'_, T>) -> Option<T> {
+    /// Reads one value. Returns `None` if it is not given, or if it is invalid, which is reported.
+    pub(super) fn get<T>(&mut self, key: &'static str, shape: &ValueType<'_, T>) -> Option<T> {
         self.known.insert(key);
         let path = self.path_of(key);
         self.report.borrow_mut().asked.insert(path.clone());
@@ -188,8 +191,8 @@ impl<'a> Section<'a> {
         None
     }
 
-    /// A table of texts that nobody may see, whose keys are data; beside each, whether a variable
-    /// gave it.
+    /// Reads a table of secret strings with arbitrary keys. The flag beside each is true if a
+    /// variable set it.
     pub(super) fn secrets(
         &mut self,
         key: &'static str,
@@ -224,17 +227,22 @@ impl<'a> Section<'a> {
         secrets
     }
 
-    /// One value, or its default.
-    pub(super) fn get_or<T>(&mut self, key: &'static str, shape: &Shape<'_, T>, default: T) -> T {
+    /// Reads one value, or returns its default.
+    pub(super) fn get_or<T>(
+        &mut self,
+        key: &'static str,
+        shape: &ValueType<'_, T>,
+        default: T,
+    ) -> T {
         let given = self.get(key, shape);
-        self.settle(key, shape, given, default)
+        self.default_to(key, shape, given, default)
     }
 
-    /// The value that was got, or what holds because others were given.
-    pub(super) fn settle<T>(
+    /// Returns the given value, else a default that may depend on other keys.
+    pub(super) fn default_to<T>(
         &self,
         key: &str,
-        shape: &Shape<'_, T>,
+        shape: &ValueType<'_, T>,
         given: Option<T>,
         default: T,
     ) -> T {
@@ -244,8 +252,12 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// One value that has no default.
-    pub(super) fn get_if_set<T>(&mut self, key: &'static str, shape: &Shape<'_, T>) -> Option<T> {
+    /// Reads one value that has no default.
+    pub(super) fn get_if_set<T>(
+        &mut self,
+        key: &'static str,
+        shape: &ValueType<'_, T>,
+    ) -> Option<T> {
         let given = self.get(key, shape);
         if given.is_none() {
             self.default(key, NOT_SET.to_owned());
@@ -253,7 +265,7 @@ impl<'a> Section<'a> {
         given
     }
 
-    /// Notes what holds where nothing was given.
+    /// Records the default of a missing value.
     fn default(&self, key: &str, shown: String) {
         if !self.idle {
             let path = self.path_of(key);
@@ -261,7 +273,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Notes that a value can be used, but should be looked at.
+    /// Records a warning about a usable value.
     pub(super) fn warn(&self, key: &str, text: String) {
         let path = self.path_of(key);
         let mut report = self.report.borrow_mut();
@@ -274,17 +286,18 @@ impl<'a> Section<'a> {
         });
     }
 
-    /// Whether the key was given, rightly or wrongly.
+    /// Returns true if the key was given, valid or not.
     pub(super) fn has(&self, key: &str) -> bool {
         self.values.contains_key(key)
     }
 
-    /// Whether the key was given and could not be used: relations with it are not judged.
+    /// Returns true if the key was given and is invalid; its relations to other keys are then not
+    /// checked.
     pub(super) fn is_bad(&self, key: &str) -> bool {
         self.has(key) && !self.report.borrow().given.contains_key(&self.path_of(key))
     }
 
-    /// Notes that a value cannot stand beside another, or is missing.
+    /// Reports a value that conflicts with another, or is missing.
     pub(super) fn conflict(&self, key: &str, reason: impl Into<String>, allowed: &str) {
         let path = self.path_of(key);
         let given = self.report.borrow().given.get(&path).cloned();
@@ -295,31 +308,31 @@ impl<'a> Section<'a> {
         self.push(path, shown, Some(reason.into()), allowed, &origin);
     }
 
-    /// Notes that the section itself should not be there.
+    /// Reports that the section itself is not allowed.
     pub(super) fn conflict_here(&self, reason: &str, allowed: &str) {
         let path = self.path.clone();
         self.push(path, None, Some(reason.to_owned()), allowed, &self.origin());
     }
 
-    /// Where the section begins: the first of its values, in the weakest layer.
+    /// Returns the origin of the section: its first value in the lowest layer.
     pub(super) fn origin(&self) -> Origin {
         let table = self.values.clone().into_iter().collect();
         Origin::of(&Value::new(None, ValueKind::Table(table)))
     }
 
-    /// Notes keys that do not belong to the chosen kind. One from a weaker layer than the
-    /// choice itself is a leftover, and ignored.
-    pub(super) fn only(&self, chooser: &str, allowed: &[&str]) {
+    /// Reports keys that do not belong to the chosen kind. A key from a lower layer than the choice
+    /// itself is a leftover, and is ignored.
+    pub(super) fn reject_others(&self, chooser: &str, allowed: &[&str]) {
         let Some(chosen) = self.values.get(chooser) else {
             return;
         };
         self.only_in(chooser, &show(chosen), Origin::of(chosen).rank, allowed);
     }
 
-    /// The same where the kind has a default, so that nobody need have chosen.
+    /// Does the same for a kind with a default, which need not be given.
     pub(super) fn only_or(&self, chooser: &str, default: &str, allowed: &[&str]) {
         if self.has(chooser) {
-            self.only(chooser, allowed);
+            self.reject_others(chooser, allowed);
         } else {
             self.only_in(chooser, default, Rank::BuiltIn, allowed);
         }
@@ -342,7 +355,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Notes every key that nobody asked for.
+    /// Reports every unknown key.
     pub(super) fn finish(self) {
         for (key, value) in &self.values {
             if self.known.contains(key.as_str()) {
@@ -404,7 +417,7 @@ impl<'a> Section<'a> {
     }
 }
 
-/// Whether a value under a key that we do not know might be a secret all the same.
+/// Returns true if the value of an unknown key might be a secret.
 fn may_be_secret(path: &str, key: &str) -> bool {
     let sensitive = ["token", "secret", "passw", "key", "auth", "credential"];
     ["admin", "otel"]
@@ -413,14 +426,14 @@ fn may_be_secret(path: &str, key: &str) -> bool {
         || sensitive.iter().any(|word| key.contains(word))
 }
 
-/// The word that was probably meant.
+/// Returns the known word that was probably meant.
 pub(super) fn nearest<'w>(given: &str, words: impl Iterator<Item = &'w str>) -> Option<&'w str> {
     let limit = 1 + given.len() / 4;
     let near = words.map(|word| (distance(given, word), word)).min()?;
     (near.0 <= limit).then_some(near.1)
 }
 
-/// How many letters must be changed, added or taken away.
+/// Returns the edit distance: the number of characters to change, add or remove.
 fn distance(one: &str, other: &str) -> usize {
     let other: Vec<char> = other.chars().collect();
     let mut row: Vec<usize> = (0..=other.len()).collect();

@@ -1,4 +1,4 @@
-//! What a value may look like: how it is parsed, and the words for what is allowed.
+//! Types of values: parsing, display, and the text of allowed values.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -8,25 +8,25 @@ use breakerbox_policy::Rate;
 use bytesize::ByteSize;
 use config::{Value, ValueKind};
 
-/// The longest duration that makes sense anywhere.
+/// Maximum duration of any setting.
 pub(super) const YEAR: Duration = Duration::from_secs(31_557_600);
-/// The shortest duration where zero would mean nothing.
+/// Minimum duration of settings for which zero is meaningless.
 pub(super) const TICK: Duration = Duration::from_millis(1);
 
 type Parse<'a, T> = Box<dyn Fn(&Value) -> Option<T> + 'a>;
 type Show<'a, T> = Box<dyn Fn(&T) -> String + 'a>;
 
-/// A kind of value.
-pub(super) struct Shape<'a, T> {
+/// The type of a value.
+pub(super) struct ValueType<'a, T> {
     pub(super) allowed: String,
     pub(super) parse: Parse<'a, T>,
-    /// How a default is written, so that reading it again gives the same value.
+    /// Formats a default, such that parsing it again gives the same value.
     pub(super) show: Show<'a, T>,
-    /// Whether the value may be shown.
+    /// True if the value must not be shown.
     pub(super) secret: bool,
 }
 
-impl<'a, T: 'a> Shape<'a, T> {
+impl<'a, T: 'a> ValueType<'a, T> {
     pub(super) fn new(
         allowed: impl Into<String>,
         parse: impl Fn(&Value) -> Option<T> + 'a,
@@ -40,15 +40,15 @@ impl<'a, T: 'a> Shape<'a, T> {
         }
     }
 
-    /// The same value, or the word `"off"`.
-    pub(super) fn or_off(self) -> Shape<'a, Option<T>> {
+    /// Accepts the word `"off"` too, as `None`.
+    pub(super) fn or_off(self) -> ValueType<'a, Option<T>> {
         self.or_word("off")
     }
 
-    /// The same value, or a word that stands for none.
-    pub(super) fn or_word(self, word: &'static str) -> Shape<'a, Option<T>> {
+    /// Accepts a word too, as `None`.
+    pub(super) fn or_word(self, word: &'static str) -> ValueType<'a, Option<T>> {
         let (parse, show) = (self.parse, self.show);
-        Shape::new(
+        ValueType::new(
             format!("{}, or \"{word}\"", self.allowed),
             move |value| {
                 if text(value) == Some(word) {
@@ -61,36 +61,36 @@ impl<'a, T: 'a> Shape<'a, T> {
         )
     }
 
-    /// The same value, in other words.
-    pub(super) fn called(mut self, allowed: &str) -> Self {
+    /// Replaces the text of allowed values.
+    pub(super) fn described_as(mut self, allowed: &str) -> Self {
         allowed.clone_into(&mut self.allowed);
         self
     }
 
-    /// The same value where a table is allowed too, as this one.
+    /// Mentions in the text of allowed values that a table is accepted too.
     pub(super) fn or_table(mut self, example: &str) -> Self {
         self.allowed = format!("{}, or {example}", self.allowed);
         self
     }
 
-    /// The value as another type; `back` is for showing it.
+    /// Converts the value to another type; `back` converts it for display.
     pub(super) fn map<U: 'a>(
         self,
         map: impl Fn(T) -> Option<U> + 'a,
         back: impl Fn(&U) -> T + 'a,
-    ) -> Shape<'a, U> {
+    ) -> ValueType<'a, U> {
         let (parse, show) = (self.parse, self.show);
-        Shape::new(
+        ValueType::new(
             self.allowed,
             move |value| parse(value).and_then(&map),
             move |value| show(&back(value)),
         )
     }
 
-    /// Any number of them: an array, or one text with commas as variables have it.
-    pub(super) fn list(self) -> Shape<'a, Vec<T>> {
+    /// Accepts a list: an array, or one string with commas, as in variables.
+    pub(super) fn list(self) -> ValueType<'a, Vec<T>> {
         let (parse, show) = (self.parse, self.show);
-        Shape::new(
+        ValueType::new(
             format!("a list of: {}", self.allowed),
             move |value| match &value.kind {
                 ValueKind::Array(values) => values.iter().map(&parse).collect(),
@@ -119,7 +119,7 @@ fn text(value: &Value) -> Option<&str> {
 fn float(value: &Value) -> Option<f64> {
     #[expect(
         clippy::cast_precision_loss,
-        reason = "such large numbers are out of every range"
+        reason = "larger numbers are outside of every allowed range"
     )]
     let number = match &value.kind {
         ValueKind::Float(number) => *number,
@@ -130,8 +130,8 @@ fn float(value: &Value) -> Option<f64> {
     number.is_finite().then_some(number)
 }
 
-/// A whole number.
-pub(super) fn whole<T>(range: RangeInclusive<T>) -> Shape<'static, T>
+/// An integer.
+pub(super) fn integer<T>(range: RangeInclusive<T>) -> ValueType<'static, T>
 where
     T: TryFrom<i64> + PartialOrd + Display + Copy + 'static,
 {
@@ -146,23 +146,23 @@ where
             .ok()
             .filter(|number| range.contains(number))
     };
-    Shape::new(allowed, parse, T::to_string)
+    ValueType::new(allowed, parse, T::to_string)
 }
 
 /// A number with a fraction.
-pub(super) fn number(range: RangeInclusive<f64>) -> Shape<'static, f64> {
+pub(super) fn number(range: RangeInclusive<f64>) -> ValueType<'static, f64> {
     let allowed = format!("a number from {} to {}", range.start(), range.end());
     let parse = move |value: &Value| float(value).filter(|number| range.contains(number));
-    Shape::new(allowed, parse, |number| format!("{number:?}"))
+    ValueType::new(allowed, parse, |number| format!("{number:?}"))
 }
 
 /// A fraction.
-pub(super) fn rate() -> Shape<'static, Rate> {
+pub(super) fn rate() -> ValueType<'static, Rate> {
     number(0.0..=1.0).map(|fraction| Rate::new(fraction).ok(), |rate| rate.as_f64())
 }
 
 /// A duration: `"250ms"`, or a plain number of seconds.
-pub(super) fn duration(range: RangeInclusive<Duration>) -> Shape<'static, Duration> {
+pub(super) fn duration(range: RangeInclusive<Duration>) -> ValueType<'static, Duration> {
     let show = humantime::format_duration;
     let (least, most) = (show(*range.start()), show(*range.end()));
     let allowed =
@@ -174,11 +174,11 @@ pub(super) fn duration(range: RangeInclusive<Duration>) -> Shape<'static, Durati
         };
         duration.filter(|duration| range.contains(duration))
     };
-    Shape::new(allowed, parse, move |value| format!("\"{}\"", show(*value)))
+    ValueType::new(allowed, parse, move |value| format!("\"{}\"", show(*value)))
 }
 
-/// A number of bytes: plain, or with a unit. `example` gives one, and the range.
-pub(super) fn bytes(example: &str, range: RangeInclusive<u64>) -> Shape<'static, u64> {
+/// A number of bytes: plain, or with a unit. `example`: an example, and the range.
+pub(super) fn bytes(example: &str, range: RangeInclusive<u64>) -> ValueType<'static, u64> {
     let allowed = format!("a number of bytes, or a text such as {example}");
     let parse = move |value: &Value| {
         let bytes = match &value.kind {
@@ -188,20 +188,20 @@ pub(super) fn bytes(example: &str, range: RangeInclusive<u64>) -> Shape<'static,
         };
         range.contains(&bytes).then_some(bytes)
     };
-    Shape::new(allowed, parse, u64::to_string)
+    ValueType::new(allowed, parse, u64::to_string)
 }
 
-/// Yes or no.
-pub(super) fn truth() -> Shape<'static, bool> {
+/// A boolean.
+pub(super) fn boolean() -> ValueType<'static, bool> {
     let parse = |value: &Value| match &value.kind {
         ValueKind::Boolean(truth) => Some(*truth),
         _ => text(value)?.parse().ok(),
     };
-    Shape::new("true or false", parse, bool::to_string)
+    ValueType::new("true or false", parse, bool::to_string)
 }
 
 /// One of some words.
-pub(super) fn word<T>(words: &'static [(&'static str, T)]) -> Shape<'static, T>
+pub(super) fn one_of<T>(words: &'static [(&'static str, T)]) -> ValueType<'static, T>
 where
     T: Clone + PartialEq + 'static,
 {
@@ -216,51 +216,51 @@ where
             .find(|(word, _)| *word == given)
             .map(|(_, meaning)| meaning.clone())
     };
-    Shape::new(names.join(" or "), parse, |meaning| {
+    ValueType::new(names.join(" or "), parse, |meaning| {
         let named = words.iter().find(|(_, other)| other == meaning);
         format!("\"{}\"", named.map_or("", |(word, _)| word))
     })
 }
 
-/// Any text for which `good` holds.
-pub(super) fn line(allowed: &str, good: fn(&str) -> bool) -> Shape<'static, String> {
+/// A string that fulfils `good`.
+pub(super) fn string(allowed: &str, good: fn(&str) -> bool) -> ValueType<'static, String> {
     let parse = move |value: &Value| match &value.kind {
         ValueKind::String(text) if good(text) => Some(text.clone()),
         _ => None,
     };
-    Shape::new(allowed, parse, |text| format!("{text:?}"))
+    ValueType::new(allowed, parse, |text| format!("{text:?}"))
 }
 
-/// One of two shapes: the first that fits, told apart by `split` when it is shown.
+/// One of two types: the first that parses. `split` selects the type for display.
 pub(super) fn either<'a, A: 'a, B: 'a, T: 'a>(
-    first: Shape<'a, A>,
-    second: Shape<'a, B>,
-    join: impl Fn(Either<A, B>) -> T + 'a,
-    split: impl Fn(&T) -> Either<A, B> + 'a,
-) -> Shape<'a, T> {
+    first: ValueType<'a, A>,
+    second: ValueType<'a, B>,
+    join: impl Fn(OneOfTwo<A, B>) -> T + 'a,
+    split: impl Fn(&T) -> OneOfTwo<A, B> + 'a,
+) -> ValueType<'a, T> {
     let allowed = format!("{} or {}", first.allowed, second.allowed);
-    Shape::new(
+    ValueType::new(
         allowed,
         move |value| {
-            let found = (first.parse)(value).map(Either::First);
+            let found = (first.parse)(value).map(OneOfTwo::First);
             found
-                .or_else(|| (second.parse)(value).map(Either::Second))
+                .or_else(|| (second.parse)(value).map(OneOfTwo::Second))
                 .map(&join)
         },
         move |value| match split(value) {
-            Either::First(value) => (first.show)(&value),
-            Either::Second(value) => (second.show)(&value),
+            OneOfTwo::First(value) => (first.show)(&value),
+            OneOfTwo::Second(value) => (second.show)(&value),
         },
     )
 }
 
-/// A value of one of two shapes.
-pub(super) enum Either<A, B> {
+/// A value of one of two types.
+pub(super) enum OneOfTwo<A, B> {
     First(A),
     Second(B),
 }
 
-/// The value as its author wrote it, more or less.
+/// Formats a given value approximately as written, without credentials.
 pub(super) fn show(value: &Value) -> String {
     match &value.kind {
         ValueKind::String(text) => format!("{:?}", without_credentials(text)),
@@ -281,7 +281,7 @@ pub(super) fn show(value: &Value) -> String {
     }
 }
 
-/// An address without what may be a secret in it: the user, the query.
+/// Masks the parts of a URL that may be secret: the user and the query.
 fn without_credentials(text: &str) -> String {
     let Some((scheme, rest)) = text
         .split_once("://")

@@ -1,20 +1,20 @@
-//! Where values come from: files whose lines are known, variables and flags by their names.
+//! Origins of values: files with line numbers, variables and flags with names.
 //!
-//! The `config` crate reads and merges. It keeps one text per value, its origin; here that text
-//! gets the rank of the layer, the file and the line, or the name of the variable.
+//! The `config` crate reads and merges. It keeps one string per value as its origin. That string
+//! encodes the rank of the layer, and the file with the line or the name of the variable.
 
 use std::error::Error;
 
 use config::{ConfigError, FileStoredFormat, Format, Map, Source, Value, ValueKind};
 use toml::de::{DeTable, DeValue};
 
-type Failure = Box<dyn Error + Send + Sync>;
+type SourceError = Box<dyn Error + Send + Sync>;
 
-/// The layers, from the weakest to the strongest.
+/// The layers, from the lowest to the highest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Rank {
     BuiltIn,
-    /// The variables of a standard, whoever sets them for whatever programs.
+    /// Standard variables, which may be set for other programs.
     Standard,
     DefaultFile,
     EnvironmentFile,
@@ -35,7 +35,7 @@ const RANKS: [Rank; 8] = [
     Rank::Flag,
 ];
 
-/// The layer of a value, and the words for it.
+/// The layer of a value, and its description.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Origin {
     pub(super) rank: Rank,
@@ -52,7 +52,7 @@ impl Origin {
         Self::new(Rank::BuiltIn, "built-in")
     }
 
-    /// Reads what [`Origin::encode`] wrote. A table has no origin of its own.
+    /// Decodes the result of [`Origin::encode`]. A table has no origin of its own.
     pub(super) fn of(value: &Value) -> Self {
         if let ValueKind::Table(table) = &value.kind {
             return table
@@ -94,7 +94,7 @@ fn by_place(one: &Origin, other: &Origin) -> std::cmp::Ordering {
     key(one).cmp(&key(other))
 }
 
-/// TOML as the `config` crate reads it, but each value knows its line.
+/// TOML as the `config` crate reads it, with a line number for each value.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LinedToml(pub(super) Rank);
 
@@ -105,7 +105,7 @@ impl FileStoredFormat for LinedToml {
 }
 
 impl Format for LinedToml {
-    fn parse(&self, uri: Option<&String>, text: &str) -> Result<Map<String, Value>, Failure> {
+    fn parse(&self, uri: Option<&String>, text: &str) -> Result<Map<String, Value>, SourceError> {
         let file = File {
             rank: self.0,
             name: uri.map_or("the given text", String::as_str),
@@ -135,7 +135,7 @@ impl File<'_> {
         1 + before.filter(|byte| **byte == b'\n').count()
     }
 
-    fn table(&self, table: DeTable<'_>) -> Result<Map<String, Value>, Failure> {
+    fn table(&self, table: DeTable<'_>) -> Result<Map<String, Value>, SourceError> {
         let entries = table.into_iter().map(|(key, value)| {
             let line = self.line(key.span().start);
             Ok((
@@ -146,7 +146,7 @@ impl File<'_> {
         entries.collect()
     }
 
-    fn value(&self, line: usize, value: DeValue<'_>) -> Result<Value, Failure> {
+    fn value(&self, line: usize, value: DeValue<'_>) -> Result<Value, SourceError> {
         let kind = match value {
             DeValue::String(text) => ValueKind::String(text.into_owned()),
             DeValue::Integer(number) => {
@@ -170,15 +170,15 @@ impl File<'_> {
     }
 }
 
-/// One key set to one text: a variable, or a flag.
+/// A layer of one key and one string: a variable, or a flag.
 #[derive(Debug, Clone)]
-pub(super) struct One {
+pub(super) struct SingleValue {
     pub(super) key: String,
     pub(super) text: String,
     pub(super) origin: Origin,
 }
 
-impl Source for One {
+impl Source for SingleValue {
     fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
         Box::new(self.clone())
     }
@@ -190,7 +190,7 @@ impl Source for One {
     }
 }
 
-/// A layer that was read already.
+/// A layer that is already collected.
 #[derive(Debug, Clone)]
 pub(super) struct Collected(pub(super) Map<String, Value>);
 

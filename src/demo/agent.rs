@@ -1,6 +1,6 @@
-//! The agents: supervised actors that ask the three dependencies again and again.
+//! The agents: supervised actors that repeatedly call the three dependencies.
 //!
-//! They keep books of their own, against which the runtime's are checked at the end.
+//! They keep their own counters, which are compared with the runtime's at the end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use actix::prelude::*;
 use breakerbox::prelude::*;
 
-use super::service::{Found, Question, Service, ServiceError};
+use super::service::{LookupError, LookupResult, Question, ServiceConnection};
 
 const TOPICS: [&str; 12] = [
     "actors",
@@ -26,16 +26,16 @@ const TOPICS: [&str; 12] = [
     "clocks",
 ];
 
-/// What the agents did, by their own count; one for each dependency.
+/// The agents' own counters, for one dependency.
 #[derive(Debug, Default)]
-pub(crate) struct Ledger {
+pub(crate) struct CallTally {
     pub(crate) asked: AtomicU64,
     pub(crate) primary: AtomicU64,
     pub(crate) fallback: AtomicU64,
     pub(crate) errors: AtomicU64,
 }
 
-impl Ledger {
+impl CallTally {
     fn note(&self, answer: &Reply) {
         let counter = match answer {
             Ok(answer) if answer.is_primary() => &self.primary,
@@ -46,12 +46,12 @@ impl Ledger {
     }
 }
 
-type Reply = Result<Answer<Found>, CallError<ServiceError>>;
+type Reply = Result<Answer<LookupResult>, CallError<LookupError>>;
 
-/// What all agents work with.
+/// State shared by all agents.
 #[derive(Debug, Clone)]
-pub(crate) struct Desk {
-    pub(crate) services: Arc<[(Client<Service>, Ledger)]>,
+pub(crate) struct AgentContext {
+    pub(crate) services: Arc<[(Client<ServiceConnection>, CallTally)]>,
     pub(crate) pace: Duration,
     pub(crate) at_rest: Arc<AtomicBool>,
 }
@@ -61,11 +61,11 @@ pub(crate) struct Desk {
 pub(crate) struct Agent {
     number: u32,
     step: u32,
-    desk: Desk,
+    desk: AgentContext,
 }
 
 impl Agent {
-    pub(crate) fn new(number: u32, desk: Desk) -> Self {
+    pub(crate) fn new(number: u32, desk: AgentContext) -> Self {
         Self {
             number,
             step: 0,
@@ -73,9 +73,9 @@ impl Agent {
         }
     }
 
-    /// Asks every dependency one thing, all at once, and comes back a little later.
+    /// Calls every dependency once, all concurrently, and schedules the next round.
     fn think(&mut self, context: &mut Context<Self>) {
-        // It may be called back to work.
+        // Scheduled even while paused: the agent may have to continue later.
         context.run_later(self.desk.pace, Self::think);
         if self.desk.at_rest.load(Ordering::Acquire) {
             return;
@@ -95,8 +95,8 @@ impl Agent {
         self.step = self.step.wrapping_add(1);
     }
 
-    /// Mostly what was asked before, now and then something new; the last dependency is written
-    /// to as well.
+    /// Returns mostly a repeated question, sometimes a new one. The last dependency also gets
+    /// writes.
     fn question(&self, index: usize) -> Question {
         let count = TOPICS.len();
         let at = self.number as usize * 5 + self.step as usize;
@@ -113,9 +113,13 @@ impl Agent {
     }
 }
 
-/// Half of the agents send the breaker actor a message, the others use the handle: it is the same
-/// call. `None` when there is no breaker actor any more.
-async fn ask(client: &Client<Service>, question: Question, by_message: bool) -> Option<Reply> {
+/// Calls a dependency. Half of the agents send a message to the breaker actor, the others use the
+/// client: both make the same call. Returns `None` if the breaker actor is gone.
+async fn ask(
+    client: &Client<ServiceConnection>,
+    question: Question,
+    by_message: bool,
+) -> Option<Reply> {
     if by_message {
         client.breaker().send(Call::new(question)).await.ok()
     } else {
@@ -127,7 +131,7 @@ impl Actor for Agent {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Context<Self>) {
-        // Not all in the same moment.
+        // Staggers the agents.
         context.run_later(self.desk.pace / 4 * self.number, Self::think);
     }
 }

@@ -1,7 +1,7 @@
-//! The demo's doors: the gateway and the admin side, on loopback ports that the system picks.
+//! The demo's gateway and admin side, on loopback ports that the system picks.
 //!
-//! The agents do not come this way. It is for whoever watches: what a call through the gateway
-//! gets while the same servers break, and what the admin side tells of all of it.
+//! The agents do not use them. They are for the user: to call the same failing servers through the
+//! gateway, and to watch everything on the admin side.
 
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, TcpListener};
@@ -14,23 +14,23 @@ use breakerbox::gateway::Gateway;
 use super::DemoError;
 use crate::simulated::Site;
 
-/// Both, open.
+/// The running gateway and admin side.
 pub(crate) struct Doors {
     gateway: Gateway,
     admin: Admin,
     server: Server,
-    /// A path for a call through the gateway.
+    /// Path of an example call through the gateway.
     example: String,
 }
 
-/// The name under which callers reach a server through the gateway. The agents' own dependency has
-/// the server's name; this one has a breaker of its own.
+/// Returns the gateway's name for a server. The agents' dependency has the server's own name; the
+/// gateway's is separate and has its own breaker.
 fn through_the_gateway(name: &str) -> String {
     format!("{name}_http")
 }
 
 impl Doors {
-    /// Opens them, with what is behind the gateway.
+    /// Starts both, and the gateway's dependencies.
     pub(crate) async fn open(
         runtime: &Runtime,
         settings: &Settings,
@@ -55,17 +55,17 @@ impl Doors {
         })
     }
 
-    /// Tells where they are.
+    /// Prints their addresses.
     pub(crate) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         let (admin, gateway) = (self.server.address(), self.gateway.address());
         writeln!(out, "  admin            http://{admin}/")?;
         writeln!(out, "  gateway          http://{gateway}/{}", self.example)
     }
 
-    /// Closes them; requests in flight end first.
+    /// Stops them after the requests in flight.
     pub(crate) async fn close(self) {
         self.admin.set_phase(Phase::ShuttingDown);
-        // What had to be cut was cut.
+        // Requests over the time limit are cut off.
         let _ = self.gateway.shutdown().await;
         self.server.stop();
     }

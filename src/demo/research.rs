@@ -1,8 +1,8 @@
-//! `breakerbox demo --scenario agents`: an agent system for a minute. Fifty callers, vector search,
-//! web search and a knowledge graph; four things go wrong, some of them at once.
+//! `breakerbox demo --scenario agents`: an agent system for a minute. It has fifty callers, vector
+//! search, web search and a knowledge graph. Four things go wrong, some at the same time.
 //!
-//! Real sockets, a real process that is killed, a real file that is broken. It checks itself: the
-//! end is a failure when anything of what such a system may rely on did not hold.
+//! Sockets are real, a real process is killed, and a real file is broken. The demo checks itself:
+//! it fails if any guarantee did not hold.
 
 mod crew;
 mod findings;
@@ -25,33 +25,33 @@ use tokio::task::JoinHandle;
 
 use super::summary;
 use super::timeline::Timeline;
-use crate::End;
+use crate::ExitReason;
 use crew::{Crew, Services};
-use plot::Seen;
+use plot::Observations;
 
-/// How long a second of the story takes.
+/// Duration of one second of the scenario.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tempo(Duration);
 
-/// A minute.
+/// Tempo of one minute.
 pub(crate) const USUAL: Tempo = Tempo(Duration::from_secs(1));
-/// About 12 seconds.
+/// Tempo of about 12 seconds.
 pub(crate) const FAST: Tempo = Tempo(Duration::from_millis(200));
 
 impl Tempo {
-    /// So many seconds of the story.
+    /// Converts seconds of the scenario to real time.
     fn seconds(self, count: u32) -> Duration {
         self.0 * count
     }
 }
 
-/// The argument with which this program is the knowledge-graph server of the demo.
+/// Argument that makes this program the demo's knowledge-graph server.
 pub(crate) const MEMORY_SERVER: &str = "memory-server";
 const GRAPH: &str = "knowledge_graph";
 const CONFIG: &str = include_str!("research/agents.toml");
 const NO_VARIABLES: [(&str, &str); 0] = [];
 
-/// What is known and published, by topic.
+/// Contents of the services, by topic.
 const NOTES: [(&str, &str); 6] = [
     ("breakers", "circuit breakers open after failures in a row"),
     ("supervisors", "supervisors restart actors after a panic"),
@@ -69,7 +69,7 @@ const NOTES: [(&str, &str); 6] = [
 
 type Failed = Box<dyn std::error::Error>;
 
-/// A folder of this run's own, gone with it.
+/// A temporary directory of this run, removed when dropped.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -82,7 +82,7 @@ impl Folder {
         Ok(folder)
     }
 
-    /// Puts another configuration in the place of the one there is, whole at once.
+    /// Replaces the configuration file atomically.
     fn put(&self, text: &str) -> io::Result<()> {
         let beside = self.0.join("default.toml.new");
         std::fs::write(&beside, text)?;
@@ -97,13 +97,13 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // What stays behind is in the system's folder for such things.
+        // Files left behind are in the system's temporary directory.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
-/// What was started.
-struct Stage {
+/// The running parts of the scenario.
+struct ResearchRuntime {
     folder: Folder,
     fakes: Fakes,
     runtime: Runtime,
@@ -111,18 +111,18 @@ struct Stage {
     following: JoinHandle<()>,
 }
 
-/// Runs the scenario. Only a broken output is an error; whatever else goes wrong is told on `err`.
+/// Runs the scenario. Only a broken output is an error; all other errors are written to `err`.
 pub(crate) async fn run(
     tempo: Tempo,
     colour: bool,
     out: &mut dyn Write,
     err: &mut dyn Write,
-) -> io::Result<End> {
+) -> io::Result<ExitReason> {
     let stage = match start().await {
         Ok(stage) => stage,
         Err(error) => {
             writeln!(err, "breakerbox: {error}")?;
-            return Ok(End::Failed);
+            return Ok(ExitReason::Failed);
         }
     };
     let length = tempo.seconds(60).as_secs();
@@ -138,14 +138,14 @@ pub(crate) async fn run(
             Ok(()) => None,
             Err(error) => {
                 writeln!(err, "breakerbox: signals cannot be received: {error}")?;
-                return Ok(End::Failed);
+                return Ok(ExitReason::Failed);
             }
         }
     };
     let Some(seen) = played else {
         timeline.say("demo", "interrupted")?;
         stage.runtime.shutdown().await;
-        return Ok(End::Interrupted);
+        return Ok(ExitReason::Interrupted);
     };
     let rested = plot::rest(&stage, &mut timeline).await?;
     let story = timeline.into_events();
@@ -159,12 +159,12 @@ pub(crate) async fn run(
 }
 
 async fn end(
-    stage: Stage,
-    seen: &Seen,
+    stage: ResearchRuntime,
+    seen: &Observations,
     mut complaints: Vec<String>,
     out: &mut dyn Write,
     err: &mut dyn Write,
-) -> io::Result<End> {
+) -> io::Result<ExitReason> {
     stage.following.abort();
     stage.runtime.shutdown().await;
     complaints.extend(findings::of_the_processes(&seen.processes).await);
@@ -172,17 +172,17 @@ async fn end(
         writeln!(err, "breakerbox: {complaint}")?;
     }
     if !complaints.is_empty() {
-        return Ok(End::Failed);
+        return Ok(ExitReason::Failed);
     }
     writeln!(
         out,
         "\nNo call outlasted its deadline, no panic reached a caller, every fallback said that it was one,\n\
          the web search without quota was left alone, and no process is left."
     )?;
-    Ok(End::Done)
+    Ok(ExitReason::Done)
 }
 
-async fn start() -> Result<Stage, Failed> {
+async fn start() -> Result<ResearchRuntime, Failed> {
     let folder = Folder::new()?;
     let loader = folder.loader();
     let settings = loader.load()?;
@@ -192,7 +192,7 @@ async fn start() -> Result<Stage, Failed> {
     let watcher = Watcher::start(loader, debounce)?;
     let following = tokio::spawn(follow(runtime.clone(), watcher));
     let services = services(&runtime, &fakes, &folder.0).await?;
-    Ok(Stage {
+    Ok(ResearchRuntime {
         folder,
         fakes,
         crew: Crew::new(services),

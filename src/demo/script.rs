@@ -1,7 +1,6 @@
-//! What happens in the demo, and in which order: three scenes, each an outage and a recovery.
+//! The demo's script: three scenes, each an outage and a recovery.
 //!
-//! It waits for events, with deadlines that a slow machine keeps too; it never assumes how long
-//! something takes.
+//! It waits for events, with deadlines that a slow machine meets too. It assumes no durations.
 
 use std::io;
 use std::time::Duration;
@@ -10,19 +9,19 @@ use breakerbox::policy::{State, Time};
 use breakerbox::prelude::*;
 
 use super::timeline::Timeline;
-use crate::simulated::{Fault, Site};
+use crate::simulated::{SimulatedFault, Site};
 
-/// How long something may take that has to happen. Far longer than it takes.
+/// Time limit for expected effects, far above their usual duration.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Primary answers that show that a dependency is back.
+/// Number of primary answers that prove a recovery.
 const PROOF: u64 = 5;
 
-/// How long the parts of the script last that depend on nothing.
+/// Durations of the script's fixed parts.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pace {
     pub(crate) calm: Duration,
     pub(crate) outage: Duration,
-    /// The breakers' recovery timeout, where it is not the configured one.
+    /// Recovery timeout of the breakers, if not the configured one.
     pub(crate) recovery_timeout: Option<&'static str>,
     pub(crate) about: &'static str,
 }
@@ -30,28 +29,28 @@ pub(crate) struct Pace {
 /// One outage.
 #[derive(Debug, Clone, Copy)]
 struct Scene {
-    fault: Fault,
-    /// Whether the dependency's workers are to crash.
+    fault: SimulatedFault,
+    /// True if the dependency's workers are expected to crash.
     crashes: bool,
 }
 
 /// The scenes, in the order of the sites.
 const SCENES: [Scene; 3] = [
     Scene {
-        fault: Fault::Fails,
+        fault: SimulatedFault::Fails,
         crashes: false,
     },
     Scene {
-        fault: Fault::Hangs,
+        fault: SimulatedFault::Hangs,
         crashes: false,
     },
     Scene {
-        fault: Fault::Garbles,
+        fault: SimulatedFault::Garbles,
         crashes: true,
     },
 ];
 
-/// Breaks one site after the other. What did not happen as it should is in the list.
+/// Breaks one site after the other. Returns expectations that were not met.
 pub(crate) async fn play(
     runtime: &Runtime,
     sites: &[Site],
@@ -98,8 +97,8 @@ async fn outage(
     if opened {
         timeline.pass(pace.outage).await?;
     }
-    timeline.say(name, &format!("*** {} ***", Fault::None))?;
-    site.set(Fault::None);
+    timeline.say(name, &format!("*** {} ***", SimulatedFault::None))?;
+    site.set(SimulatedFault::None);
     if !opened {
         return Ok(Some(missed(name, "opened its breaker while it was broken")));
     }
@@ -112,7 +111,7 @@ async fn outage(
     Ok((!back).then(|| missed(name, "recovered after it was healed")))
 }
 
-/// Whether it opened, closed again after that, is closed now, and all its workers run.
+/// Returns true if the breaker opened, closed after that, is closed, and all workers run.
 fn is_back(runtime: &Runtime, timeline: &Timeline<'_>, name: &str, begin: Time) -> bool {
     let opened = timeline.moved(name, begin, State::Open);
     let closed = opened.and_then(|opened| timeline.moved(name, opened, State::Closed));

@@ -1,6 +1,6 @@
-//! How the demo calls its dependencies: HTTP by `reqwest`, answers judged by the configuration.
+//! The demo's client code: HTTP by `reqwest`, classified by the configuration.
 //!
-//! It retries nothing itself; that is the runtime's business (rule LIM-4).
+//! It does no retries: that is the runtime's task (rule LIM-4).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,51 +9,52 @@ use breakerbox::policy::{ClassifySettings, Symptom};
 use breakerbox::prelude::*;
 use serde_json::Value;
 
-/// This file: panics that come from here are part of the show.
+/// This file: panics in it are part of the demo.
 pub(crate) const FILE: &str = file!();
 
-/// What an agent asks.
+/// A request of an agent.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Question {
     pub(crate) topic: String,
-    /// Whether it adds something instead of looking it up.
+    /// True if it adds something instead of looking it up.
     pub(crate) write: bool,
 }
 
-/// What it gets.
+/// The response.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Found(pub(crate) Vec<String>);
+pub(crate) struct LookupResult(pub(crate) Vec<String>);
 
-/// An attempt that failed, with what it counts for.
+/// A failed attempt, with its verdict.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
-pub(crate) struct ServiceError {
+pub(crate) struct LookupError {
     text: String,
     verdict: Verdict,
 }
 
-/// Where a service is and how its answers are judged; each worker connects anew.
+/// The address of a service, and the classification of its responses; each worker makes its own
+/// connection.
 #[derive(Debug, Clone)]
-pub(crate) struct Place {
+pub(crate) struct ServiceAddress {
     pub(crate) url: String,
-    /// Under which key its answers hold what was found.
+    /// JSON key of the results in its responses.
     pub(crate) key: &'static str,
-    /// Whether its workers have the bug that the demo shows.
+    /// True if its workers have the bug that the demo shows.
     pub(crate) trusting: bool,
-    /// How long it may take to connect.
+    /// Time limit for connecting.
     pub(crate) connect: Option<Duration>,
     pub(crate) classify: Arc<ClassifySettings>,
 }
 
 /// One worker's connection to a service.
 #[derive(Debug)]
-pub(crate) struct Service {
+pub(crate) struct ServiceConnection {
     http: reqwest::Client,
-    place: Place,
+    place: ServiceAddress,
 }
 
-impl Service {
-    pub(crate) fn connect(place: Place) -> Result<Self, reqwest::Error> {
+impl ServiceConnection {
+    pub(crate) fn connect(place: ServiceAddress) -> Result<Self, reqwest::Error> {
         let mut http = reqwest::Client::builder()
             .no_proxy()
             .retry(reqwest::retry::never());
@@ -64,14 +65,14 @@ impl Service {
         Ok(Self { http, place })
     }
 
-    fn failed(&self, symptom: Symptom, text: impl Into<String>) -> ServiceError {
-        ServiceError {
+    fn failed(&self, symptom: Symptom, text: impl Into<String>) -> LookupError {
+        LookupError {
             text: text.into(),
             verdict: Verdict::from(self.place.classify.class_of(symptom)),
         }
     }
 
-    fn lost(&self, error: &reqwest::Error) -> ServiceError {
+    fn lost(&self, error: &reqwest::Error) -> LookupError {
         let (symptom, text) = if error.is_timeout() {
             (Symptom::Timeout, "no answer in time")
         } else if error.is_connect() {
@@ -83,12 +84,12 @@ impl Service {
     }
 }
 
-impl Dependency for Service {
+impl Dependency for ServiceConnection {
     type Request = Question;
-    type Response = Found;
-    type Error = ServiceError;
+    type Response = LookupResult;
+    type Error = LookupError;
 
-    async fn call(&self, question: Question, _: &CallContext) -> Result<Found, ServiceError> {
+    async fn call(&self, question: Question, _: &CallContext) -> Result<LookupResult, LookupError> {
         let url = format!("{}/{}", self.place.url, question.topic);
         let request = if question.write {
             self.http.post(url)
@@ -106,13 +107,13 @@ impl Dependency for Service {
         let body: Value = response.json().await.map_err(|error| self.lost(&error))?;
         match found(&body, self.place.key) {
             Some(found) => Ok(found),
-            // The bug: it trusts what comes from outside.
+            // The bug: it trusts input from outside.
             None if self.place.trusting => panic!("the answer has no {:?}", self.place.key),
             None => Err(self.failed(Symptom::Reset, "the answer is incomplete")),
         }
     }
 
-    fn classify(result: Result<&Found, &ServiceError>) -> Verdict {
+    fn classify(result: Result<&LookupResult, &LookupError>) -> Verdict {
         match result {
             Ok(_) => Verdict::from(Class::Success),
             Err(error) => error.verdict,
@@ -128,14 +129,14 @@ impl Dependency for Service {
     }
 }
 
-/// Reads an answer, or the body of a fixed fallback; `None` when it is not all there.
-pub(crate) fn found(body: &Value, key: &str) -> Option<Found> {
+/// Parses a response, or the body of a fixed fallback. Returns `None` if it is incomplete.
+pub(crate) fn found(body: &Value, key: &str) -> Option<LookupResult> {
     let items = body.get(key)?.as_array()?;
     let texts = items.iter().map(|item| item.as_str().map(str::to_owned));
-    texts.collect::<Option<_>>().map(Found)
+    texts.collect::<Option<_>>().map(LookupResult)
 }
 
-/// `Retry-After` in seconds; a date is not understood here.
+/// Reads `Retry-After` in seconds; dates are not supported here.
 fn retry_after(response: &reqwest::Response) -> Option<Duration> {
     let header = response.headers().get("retry-after")?.to_str().ok()?;
     header.trim().parse().ok().map(Duration::from_secs)
@@ -148,7 +149,7 @@ mod tests {
     #[test]
     fn an_answer_without_its_key_is_none() {
         let body = serde_json::json!({ "nodes": ["a", "b"] });
-        let both = Found(vec!["a".to_owned(), "b".to_owned()]);
+        let both = LookupResult(vec!["a".to_owned(), "b".to_owned()]);
         assert_eq!(found(&body, "nodes"), Some(both));
         assert_eq!(found(&body, "results"), None);
     }

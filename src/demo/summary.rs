@@ -1,6 +1,6 @@
-//! The end of the demo: the table, and whether everything in it is as it has to be.
+//! The end of the demo: the table of results, and checks of it.
 //!
-//! It believes nobody: the runtime's books must add up, and agree with the agents' own.
+//! It trusts no single source: the runtime's counters must add up, and agree with the agents' own.
 
 use std::io::{self, Write};
 use std::sync::atomic::Ordering;
@@ -10,9 +10,9 @@ use breakerbox::DependencyStatus;
 use breakerbox::policy::State;
 use comfy_table::{CellAlignment, Table};
 
-use super::agent::Ledger;
+use super::agent::CallTally;
 
-/// Writes the table, a row for each dependency and one for all of them.
+/// Writes the table, with a row for each dependency and one for all.
 pub(crate) fn write(statuses: &[DependencyStatus], out: &mut dyn Write) -> io::Result<()> {
     let any_cancelled = statuses.iter().any(|one| one.totals.cancelled > 0);
     let mut header = vec![
@@ -49,7 +49,7 @@ pub(crate) fn write(statuses: &[DependencyStatus], out: &mut dyn Write) -> io::R
     writeln!(out, "\n{}", table.trim_fmt())
 }
 
-/// Submitted, the five ends, trips, restarts.
+/// Returns submitted, the five results, trips and restarts.
 fn counts(status: &DependencyStatus) -> [u64; 8] {
     let totals = &status.totals;
     [
@@ -95,8 +95,8 @@ fn row(
     row
 }
 
-/// Everything about a dependency's books that is not as it has to be.
-pub(crate) fn audit(status: &DependencyStatus, ledger: &Ledger) -> Vec<String> {
+/// Reports all inconsistencies of a dependency's counters.
+pub(crate) fn audit(status: &DependencyStatus, ledger: &CallTally) -> Vec<String> {
     let (name, totals) = (&status.name, &status.totals);
     let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Acquire);
     let mut wrong = Vec::new();
@@ -125,7 +125,7 @@ pub(crate) fn audit(status: &DependencyStatus, ledger: &Ledger) -> Vec<String> {
     wrong
 }
 
-/// Everything about a dependency that did not go by the script.
+/// Reports all differences between a dependency's history and the script.
 pub(crate) fn review(status: &DependencyStatus, crashes: bool) -> Vec<String> {
     let (name, totals) = (&status.name, &status.totals);
     let facts = [

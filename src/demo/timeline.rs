@@ -1,7 +1,7 @@
-//! What the demo shows while it runs: one line for each thing that happens, as it happens.
+//! Live output of the demo: one line for each event of interest.
 //!
-//! It reads the runtime's events and remembers them all; which of them get a line is decided
-//! here. It never moves the cursor, so that a pipe gets the same lines.
+//! It reads the runtime's events, remembers all of them, and selects those to print. It never moves
+//! the cursor, so that a pipe gets the same lines.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -14,7 +14,7 @@ use breakerbox::prelude::*;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
-/// How often a condition that no event announces is looked at again.
+/// Polling interval for conditions without an event.
 const GLANCE: Duration = Duration::from_millis(20);
 
 /// Prints and remembers events.
@@ -27,19 +27,20 @@ pub(crate) struct Timeline<'w> {
     outages: BTreeMap<Arc<str>, Outage>,
 }
 
-/// What was told of a dependency since it last answered by itself with a closed breaker.
+/// Printed state of a dependency, since its last own answer with a closed breaker.
 #[derive(Debug, Default)]
 struct Outage {
     falling_back: bool,
     tripped: bool,
     closed: bool,
-    /// Whether the latest answer that an event tells of was the dependency's own.
+    /// True if the latest answer in an event was the dependency's own.
     over: bool,
     served: u64,
 }
 
 impl Outage {
-    /// The end of the outage, in words, once it is one. Single answers in between are none.
+    /// Returns the text for the end of the outage, once it has ended. Single own answers in between
+    /// do not end it.
     fn end(&mut self) -> Option<String> {
         let ended = self.over && self.closed && self.tripped;
         ended.then(|| {
@@ -49,7 +50,7 @@ impl Outage {
     }
 }
 
-/// The colours of a line, as a terminal takes them.
+/// Colours of a line, as ANSI codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Tone {
     Plain = 0,
@@ -71,28 +72,28 @@ impl<'w> Timeline<'w> {
         }
     }
 
-    /// Everything that it has told, and what it has left out.
+    /// Returns all events, printed or not.
     pub(crate) fn into_events(self) -> Vec<Event> {
         self.events
     }
 
-    /// The time since the runtime's start.
+    /// Returns the time since the runtime's start.
     pub(crate) fn now(&self) -> Time {
         self.runtime.clock().now()
     }
 
-    /// Prints a line of the script, behind everything that happened before.
+    /// Prints a line of the script, after all earlier events.
     pub(crate) fn say(&mut self, subject: &str, text: &str) -> io::Result<()> {
         self.catch_up()?;
         self.line(self.now(), subject, text, Tone::Scene)
     }
 
-    /// Prints what happens in this time.
+    /// Prints events for this time.
     pub(crate) async fn pass(&mut self, span: Duration) -> io::Result<()> {
         self.until(span, |_| false).await.map(|_| ())
     }
 
-    /// Prints what happens until something is so; false when that takes longer than `patience`.
+    /// Prints events until a condition holds. Returns false if that takes longer than `patience`.
     pub(crate) async fn until(
         &mut self,
         patience: Duration,
@@ -112,14 +113,14 @@ impl<'w> Timeline<'w> {
             match tokio::time::timeout_at(glance, self.stream.recv()).await {
                 Ok(Ok(event)) => self.take(event)?,
                 Ok(Err(RecvError::Lagged(_))) => self.read_up()?,
-                // The runtime keeps its own sender; without it, time passes all the same.
+                // The runtime keeps its own sender; if it is gone, time passes all the same.
                 Ok(Err(RecvError::Closed)) => tokio::time::sleep_until(glance).await,
                 Err(_elapsed) => {}
             }
         }
     }
 
-    /// Whether a breaker moved to this state at or after this time.
+    /// Returns the time when a breaker moved to this state, at or after `after`.
     pub(crate) fn moved(&self, subject: &str, after: Time, into: State) -> Option<Time> {
         let found = self.events.iter().find(|event| {
             let moved = matches!(&event.kind, EventKind::Breaker(BreakerEvent::Transition { to, .. }) if *to == into);
@@ -128,7 +129,7 @@ impl<'w> Timeline<'w> {
         found.map(|event| event.at)
     }
 
-    /// Crashes of a dependency's workers so far.
+    /// Returns the number of crashes of a dependency's workers so far.
     pub(crate) fn crashes(&self, subject: &str) -> usize {
         let crashed = |event: &&Event| {
             let of = event.subject.strip_prefix(subject);
@@ -139,7 +140,7 @@ impl<'w> Timeline<'w> {
         self.events.iter().filter(crashed).count()
     }
 
-    /// Takes in what has happened already.
+    /// Processes all events so far.
     fn catch_up(&mut self) -> io::Result<()> {
         loop {
             match self.stream.try_recv() {
@@ -150,7 +151,7 @@ impl<'w> Timeline<'w> {
         }
     }
 
-    /// Fetches from the history what the stream has dropped.
+    /// Reads events from the history that the stream has dropped.
     fn read_up(&mut self) -> io::Result<()> {
         let last = self.events.last().map_or(0, |event| event.id);
         for event in self.runtime.events_since(last) {
@@ -174,7 +175,7 @@ impl<'w> Timeline<'w> {
         Ok(())
     }
 
-    /// The line for an event, if it gets one.
+    /// Returns the line for an event, if it is printed.
     fn tell(&mut self, event: &Event) -> Option<(String, Tone)> {
         let plainly = |tone| Some((event.kind.to_string(), tone));
         match &event.kind {
@@ -216,7 +217,7 @@ impl<'w> Timeline<'w> {
 
     fn line(&mut self, at: Time, subject: &str, text: &str, tone: Tone) -> io::Result<()> {
         let seconds = at.since(Time::ZERO).as_secs_f64();
-        // Whatever a panic or a server says stays on one line.
+        // Text of a panic or of a server stays on one line.
         let text = text.replace(|letter: char| letter.is_control(), " ");
         if self.colour && tone != Tone::Plain {
             let tone = tone as u8;

@@ -1,7 +1,7 @@
-//! The bodies of answers: whole ones, and those that are passed on as they come.
+//! Response bodies: complete ones, and those that are streamed as they arrive.
 //!
-//! A body that breaks off is an error of the body, so that the caller's connection is broken off
-//! too: nobody takes a part for the whole.
+//! A body that breaks off is an error of the body. The caller's connection is then cut too, so that
+//! no caller takes a part for the whole.
 
 use std::future::Future as _;
 use std::pin::Pin;
@@ -13,62 +13,62 @@ use futures_util::Stream as _;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
 
-use super::cache::Keeping;
+use super::cache::CacheWriter;
 use super::connection::Waiting;
-use super::exchange::{Exchange, Piece};
-use super::pool::Arriving;
+use super::exchange::{Piece, ResponseStream};
+use super::pool::PooledBody;
 use super::trace::RequestSpan;
 use crate::Streamed;
 
-/// The body of an answer to a caller.
+/// The body of a response to a caller.
 pub(super) struct ReplyBody {
-    kind: Kind,
-    /// Tells the connection's watch how the caller gets on.
+    kind: BodyKind,
+    /// Reports the caller's progress to the connection's timer.
     waiting: Option<Waiting>,
-    /// It ends with the body.
+    /// The request's span, which ends with the body.
     span: Option<RequestSpan>,
 }
 
-enum Kind {
+enum BodyKind {
     Whole(Option<Bytes>),
     Relayed(Box<Relayed>),
-    Rest(Box<Rest>),
+    Rest(Box<RemainingBody>),
     Ours(Ours),
 }
 
-/// An answer that is made here, and can be a stream.
+/// A response made by the gateway itself, possibly a stream.
 type Ours = http_body_util::combinators::BoxBody<Bytes, std::convert::Infallible>;
 
-/// An answer broke off after its head had been sent.
+/// The response broke off after its head had been sent.
 #[derive(Debug, thiserror::Error)]
 #[error("the answer broke off: {0}")]
-pub(super) struct Cut(String);
+pub(super) struct TruncatedBody(String);
 
-/// An answer of the dependency, under its breaker.
+/// A response of the dependency, streamed under its breaker.
 struct Relayed {
-    stream: Streamed<Exchange>,
-    keeping: Option<Keeping>,
+    stream: Streamed<ResponseStream>,
+    keeping: Option<CacheWriter>,
     hint: SizeHint,
-    /// The last piece, which waits until it is counted what the whole came to (rule CALL-3).
+    /// The last piece, held back until the outcome of the call is recorded (rule CALL-3).
     last: Option<Frame<Bytes>>,
     ended: bool,
 }
 
-/// What an answer that is no success goes on with. Its outcome is counted already.
-struct Rest {
-    body: Arriving,
+/// The rest of an unsuccessful response. Its outcome is recorded already.
+struct RemainingBody {
+    body: PooledBody,
     idle: Option<Duration>,
     alarm: Option<Pin<Box<Sleep>>>,
 }
 
 impl ReplyBody {
     pub(super) fn whole(body: Bytes) -> Self {
-        Self::of(Kind::Whole((!body.is_empty()).then_some(body)))
+        Self::of(BodyKind::Whole((!body.is_empty()).then_some(body)))
     }
 
-    pub(super) fn relayed(stream: Streamed<Exchange>, keeping: Option<Keeping>) -> Self {
-        let hint = stream.get_ref().map(Exchange::size_hint);
-        Self::of(Kind::Relayed(Box::new(Relayed {
+    pub(super) fn relayed(stream: Streamed<ResponseStream>, keeping: Option<CacheWriter>) -> Self {
+        let hint = stream.get_ref().map(ResponseStream::size_hint);
+        Self::of(BodyKind::Relayed(Box::new(Relayed {
             stream,
             keeping,
             hint: hint.unwrap_or_default(),
@@ -77,8 +77,8 @@ impl ReplyBody {
         })))
     }
 
-    pub(super) fn rest(body: Arriving, idle: Option<Duration>) -> Self {
-        Self::of(Kind::Rest(Box::new(Rest {
+    pub(super) fn rest(body: PooledBody, idle: Option<Duration>) -> Self {
+        Self::of(BodyKind::Rest(Box::new(RemainingBody {
             body,
             idle,
             alarm: None,
@@ -86,10 +86,10 @@ impl ReplyBody {
     }
 
     pub(super) fn ours(body: Ours) -> Self {
-        Self::of(Kind::Ours(body))
+        Self::of(BodyKind::Ours(body))
     }
 
-    fn of(kind: Kind) -> Self {
+    fn of(kind: BodyKind) -> Self {
         Self {
             kind,
             waiting: None,
@@ -97,24 +97,24 @@ impl ReplyBody {
         }
     }
 
-    /// The same, with the span of its request.
+    /// Attaches the span of the request.
     pub(super) fn traced(mut self, span: RequestSpan) -> Self {
         self.span = Some(span);
         self
     }
 
-    /// The same, watched by its connection.
+    /// Attaches the connection's timer.
     pub(super) fn watched(mut self, waiting: Waiting) -> Self {
         self.waiting = Some(waiting);
         self
     }
 }
 
-type Polled = Poll<Option<Result<Frame<Bytes>, Cut>>>;
+type Polled = Poll<Option<Result<Frame<Bytes>, TruncatedBody>>>;
 
 impl Body for ReplyBody {
     type Data = Bytes;
-    type Error = Cut;
+    type Error = TruncatedBody;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
         let this = self.get_mut();
@@ -122,10 +122,10 @@ impl Body for ReplyBody {
             waiting.asked();
         }
         let frame = ready!(match &mut this.kind {
-            Kind::Whole(body) => Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
-            Kind::Relayed(relayed) => relayed.poll_frame(cx),
-            Kind::Rest(rest) => rest.poll_frame(cx),
-            Kind::Ours(ours) => Pin::new(ours)
+            BodyKind::Whole(body) => Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
+            BodyKind::Relayed(relayed) => relayed.poll_frame(cx),
+            BodyKind::Rest(rest) => rest.poll_frame(cx),
+            BodyKind::Ours(ours) => Pin::new(ours)
                 .poll_frame(cx)
                 .map(|frame| frame.map(|frame| frame.map_err(|never| match never {}))),
         });
@@ -140,19 +140,21 @@ impl Body for ReplyBody {
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
-            Kind::Whole(body) => body.is_none(),
-            Kind::Relayed(relayed) => relayed.ended && relayed.last.is_none(),
-            Kind::Rest(rest) => rest.body.is_end_stream(),
-            Kind::Ours(ours) => ours.is_end_stream(),
+            BodyKind::Whole(body) => body.is_none(),
+            BodyKind::Relayed(relayed) => relayed.ended && relayed.last.is_none(),
+            BodyKind::Rest(rest) => rest.body.is_end_stream(),
+            BodyKind::Ours(ours) => ours.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Whole(body) => SizeHint::with_exact(body.as_ref().map_or(0, Bytes::len) as u64),
-            Kind::Relayed(relayed) => relayed.hint,
-            Kind::Rest(rest) => rest.body.size_hint(),
-            Kind::Ours(ours) => ours.size_hint(),
+            BodyKind::Whole(body) => {
+                SizeHint::with_exact(body.as_ref().map_or(0, Bytes::len) as u64)
+            }
+            BodyKind::Relayed(relayed) => relayed.hint,
+            BodyKind::Rest(rest) => rest.body.size_hint(),
+            BodyKind::Ours(ours) => ours.size_hint(),
         }
     }
 }
@@ -172,13 +174,13 @@ impl Relayed {
                 Some(Ok(piece)) => {
                     let frame = match piece {
                         Piece::Frame(frame) => frame,
-                        // The head is taken before there is a body.
+                        // The head is taken before the body is read.
                         Piece::Head(_) => Frame::data(Bytes::new()),
                     };
                     if let (Some(keeping), Some(data)) = (&mut self.keeping, frame.data_ref()) {
                         keeping.add(data);
                     }
-                    let is_last = self.stream.get_ref().is_none_or(Exchange::is_over);
+                    let is_last = self.stream.get_ref().is_none_or(ResponseStream::is_over);
                     if !is_last {
                         return Poll::Ready(Some(Ok(frame)));
                     }
@@ -186,8 +188,8 @@ impl Relayed {
                 }
             }
         }
-        // Whoever knows the length asks for nothing behind the last piece, and would never hear
-        // what the whole came to.
+        // A reader that knows the length does not poll after the last piece. The end of the stream,
+        // and with it the outcome, would never be recorded.
         match ready!(Pin::new(&mut self.stream).poll_next(cx)) {
             None => {
                 self.end();
@@ -209,19 +211,19 @@ impl Relayed {
         }
     }
 
-    fn cut(&mut self, error: &crate::CallError<super::failure::HttpError>) -> Cut {
+    fn cut(&mut self, error: &crate::CallError<super::failure::HttpError>) -> TruncatedBody {
         self.ended = true;
         self.keeping = None;
         self.last = None;
-        Cut(error.to_string())
+        TruncatedBody(error.to_string())
     }
 }
 
-impl Rest {
+impl RemainingBody {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Polled {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
             self.alarm = None;
-            let cut = |_| Cut("the connection broke".to_owned());
+            let cut = |_| TruncatedBody("the connection broke".to_owned());
             return Poll::Ready(frame.map(|frame| frame.map_err(cut)));
         }
         let Some(idle) = self.idle else {
@@ -229,6 +231,8 @@ impl Rest {
         };
         let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep(idle)));
         ready!(alarm.as_mut().poll(cx));
-        Poll::Ready(Some(Err(Cut(format!("nothing came for {idle:?}")))))
+        Poll::Ready(Some(Err(TruncatedBody(format!(
+            "nothing came for {idle:?}"
+        )))))
     }
 }

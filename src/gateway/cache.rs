@@ -1,4 +1,4 @@
-//! The last good answers of an HTTP dependency: which of them are kept, and what tells them apart.
+//! The last good responses of an HTTP dependency: the rules for caching them, and their keys.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,21 +9,21 @@ use http::{HeaderMap, StatusCode};
 
 use breakerbox_policy::Time;
 
-use super::dependency::{Http, HttpReply, HttpRequest};
+use super::dependency::{HttpDependency, HttpReply, HttpRequest};
 use super::failure::HttpError;
-use crate::{CallError, Client, Fallback, FallbackFuture, StaleCache, Turn};
+use crate::{CallError, Client, Fallback, FallbackFuture, RefreshGuard, StaleCache};
 
-/// Which answers are kept.
+/// Rules for caching responses.
 #[derive(Debug, Clone)]
 pub(super) struct Rules {
     pub(super) max_body: usize,
-    /// The request headers that make two requests different.
+    /// Request headers that are part of the cache key.
     pub(super) headers: Vec<HeaderName>,
 }
 
 impl Rules {
-    /// Whether an answer with this head may be kept: a whole, good one to a reading request, that
-    /// nobody forbade to keep, and that differs by nothing but what requests are told apart by.
+    /// Returns true if a response with this head may be cached: a complete success to a read
+    /// request, without `no-store`, that varies only by headers of the cache key.
     fn may_keep(&self, request: &HttpRequest, status: StatusCode, headers: &HeaderMap) -> bool {
         let lines = |name| {
             let lines = headers.get_all(name).iter();
@@ -44,21 +44,21 @@ impl Rules {
 }
 
 /// The stale cache of an HTTP dependency.
-pub(super) struct Kept {
-    cache: StaleCache<Http>,
+pub(super) struct HttpCache {
+    cache: StaleCache<HttpDependency>,
     rules: Rules,
 }
 
-impl Kept {
+impl HttpCache {
     pub(super) fn new(max_age: Duration, max_entries: usize, refresh: bool, rules: Rules) -> Self {
         let cache = StaleCache::new(max_age, max_entries).refresh(refresh);
         Self { cache, rules }
     }
 }
 
-impl Fallback<Http> for Kept {
+impl Fallback<HttpDependency> for HttpCache {
     fn name(&self) -> &str {
-        Fallback::<Http>::name(&self.cache)
+        Fallback::<HttpDependency>::name(&self.cache)
     }
 
     fn answer(
@@ -76,7 +76,7 @@ impl Fallback<Http> for Kept {
         if is_short && self.rules.may_keep(request, reply.status, &reply.headers) {
             let request = request.keyed(&self.rules.headers);
             let mut reply = reply.clone();
-            // They are of one caller and of one moment.
+            // These headers belong to one caller and one moment.
             for name in [SET_COOKIE, AGE, CONTENT_LENGTH] {
                 reply.headers.remove(name);
             }
@@ -84,33 +84,33 @@ impl Fallback<Http> for Kept {
         }
     }
 
-    fn turn_to_renew(&self, request: &HttpRequest) -> Option<Turn> {
+    fn refresh_guard(&self, request: &HttpRequest) -> Option<RefreshGuard> {
         self.cache
-            .turn_to_renew(&request.keyed(&self.rules.headers))
+            .refresh_guard(&request.keyed(&self.rules.headers))
     }
 }
 
-impl fmt::Debug for Kept {
+impl fmt::Debug for HttpCache {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.cache.fmt(out)
     }
 }
 
-/// An answer that is gathered while it is passed on.
-pub(super) struct Keeping {
-    client: Client<Http>,
+/// A response that is collected for the cache while it is streamed.
+pub(super) struct CacheWriter {
+    client: Client<HttpDependency>,
     request: HttpRequest,
     status: StatusCode,
     headers: HeaderMap,
     pieces: Vec<Bytes>,
-    /// How much may still come; `None` once it was too much.
+    /// Bytes that may still arrive; `None` once there were too many.
     room: Option<usize>,
 }
 
-impl Keeping {
-    /// Begins with the head; `None` where no cache would take it.
+impl CacheWriter {
+    /// Begins with the head. Returns `None` if no cache would accept the response.
     pub(super) fn begin(
-        client: &Client<Http>,
+        client: &Client<HttpDependency>,
         caches: &[Rules],
         request: &HttpRequest,
         (status, headers): (StatusCode, &HeaderMap),
@@ -142,12 +142,12 @@ impl Keeping {
         }
     }
 
-    /// Hands it over when all of it has come.
+    /// Stores the response once it is complete.
     pub(super) fn keep(self) {
         if self.room.is_none() {
             return;
         }
-        // Copied, so that no larger buffer of a connection is held for it.
+        // Copied, so that the cache does not hold a connection's larger buffer.
         let mut body = BytesMut::with_capacity(self.pieces.iter().map(Bytes::len).sum());
         for piece in &self.pieces {
             body.extend_from_slice(piece);

@@ -1,7 +1,7 @@
-//! One connection of a caller: HTTP/1.1 or HTTP/2, and a watch over callers that are too slow.
+//! One connection of a caller, HTTP/1.1 or HTTP/2, with a timer for slow callers.
 //!
-//! hyper's own limit for a head runs while a connection is idle too, and it has none for callers
-//! that take no answer; the watch tells these apart.
+//! hyper's own limit for a request head also runs while a connection is idle, and hyper has no
+//! limit for callers that do not read the response. The timer tells these cases apart.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -27,27 +27,27 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::body::ReplyBody;
 use crate::config::GatewayConfig;
 
-/// Streams of one HTTP/2 connection at once.
+/// Maximum number of concurrent streams on an HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
-/// How long a connection that is asked to end may take before it is cut.
+/// Time that a connection has to end after a graceful shutdown before it is cut.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Runs HTTP/2's streams on the connection's own thread.
+/// Runs HTTP/2 streams on the connection's own thread.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Here;
+pub(super) struct LocalExecutor;
 
-impl<F: Future + 'static> Executor<F> for Here {
+impl<F: Future + 'static> Executor<F> for LocalExecutor {
     fn execute(&self, future: F) {
-        // It ends with its connection, whose task waits for it.
+        // The stream ends with its connection: the connection's task waits for it.
         drop(spawn_local(async move { drop(future.await) }));
     }
 }
 
-/// How connections are served.
-pub(super) fn builder(config: &GatewayConfig) -> Builder<Here> {
+/// Returns hyper's settings for connections.
+pub(super) fn builder(config: &GatewayConfig) -> Builder<LocalExecutor> {
     let whole = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     let head = whole(config.max_head);
-    let mut builder = Builder::new(Here);
+    let mut builder = Builder::new(LocalExecutor);
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -62,7 +62,7 @@ pub(super) fn builder(config: &GatewayConfig) -> Builder<Here> {
     builder
 }
 
-/// How slow a caller may be.
+/// Time limits for slow callers.
 #[derive(Debug, Clone, Copy)]
 struct Patience {
     head: Duration,
@@ -70,31 +70,31 @@ struct Patience {
     idle: Duration,
 }
 
-/// What a connection's caller is doing.
+/// Activity of a connection's caller.
 #[derive(Debug)]
 struct Activity {
     patience: Patience,
-    /// Requests that are not answered to the end.
+    /// Requests without a finished response.
     in_flight: Cell<u32>,
-    /// Since when there is none, or the head of one is read.
+    /// Start of the time without a request in flight, or of reading a head.
     since: Cell<Instant>,
     reading: Cell<bool>,
-    /// On HTTP/2 what comes between requests is no head of one.
+    /// On HTTP/2, bytes between requests are not necessarily a request head.
     is_http2: Cell<bool>,
-    /// Since when the socket takes nothing.
+    /// Start of the time in which the socket accepts no bytes.
     blocked: Cell<Option<Instant>>,
-    /// Whether an answer has left some of its request unread.
+    /// True if a response was sent before its request was fully read.
     unread: Cell<bool>,
-    /// Since when all is said, and the caller may still be sending.
+    /// When the response was finished while the request body was still arriving.
     said: Cell<Option<Instant>>,
-    /// The answers of which nobody asks for the next piece, since when.
+    /// Response bodies that the connection does not poll, each with the time it was last polled.
     untaken: RefCell<Vec<(u64, Instant)>>,
     next: Cell<u64>,
 }
 
-/// What is to be done when a time has come.
+/// Action to take when the timer fires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Then {
+enum TimerAction {
     Look,
     Close,
     Cut,
@@ -116,26 +116,26 @@ impl Activity {
         }
     }
 
-    /// When something is to be done, unless the caller moves before.
-    fn due(&self) -> (Instant, Then) {
+    /// Returns the next deadline and its action, unless the caller makes progress before.
+    fn due(&self) -> (Instant, TimerAction) {
         if let Some(since) = self.said.get() {
-            return (since + GRACE, Then::Cut);
+            return (since + GRACE, TimerAction::Cut);
         }
         let Patience { head, send, idle } = self.patience;
         let untaken = self.untaken.borrow();
         let oldest = untaken.iter().map(|(_, since)| *since).min();
         if let Some(since) = oldest.into_iter().chain(self.blocked.get()).min() {
-            return (since + send, Then::Cut);
+            return (since + send, TimerAction::Cut);
         }
         if self.in_flight.get() > 0 {
-            return (Instant::now() + send, Then::Look);
+            return (Instant::now() + send, TimerAction::Look);
         }
         let limit = if self.reading.get() { head } else { idle };
-        (self.since.get() + limit, Then::Close)
+        (self.since.get() + limit, TimerAction::Close)
     }
 }
 
-/// A request in flight, as its connection's watch sees it.
+/// A request in flight, as its connection's timer sees it.
 #[derive(Debug)]
 pub(super) struct Waiting {
     activity: Rc<Activity>,
@@ -156,7 +156,7 @@ impl Waiting {
         }
     }
 
-    /// The caller takes more.
+    /// Records that the connection polls for the next piece.
     pub(super) fn asked(&mut self) {
         if std::mem::take(&mut self.given) {
             let mut untaken = self.activity.untaken.borrow_mut();
@@ -164,7 +164,7 @@ impl Waiting {
         }
     }
 
-    /// The caller has something to take.
+    /// Records that a piece was handed to the connection.
     pub(super) fn given(&mut self) {
         self.given = true;
         let now = Instant::now();
@@ -184,7 +184,7 @@ impl Drop for Waiting {
     }
 }
 
-/// A caller's socket that tells the watch what moves.
+/// A caller's socket that reports its progress to the timer.
 struct Watched {
     stream: TcpStream,
     activity: Rc<Activity>,
@@ -247,8 +247,8 @@ impl AsyncWrite for Watched {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
-    /// Says that nothing follows, and takes what the caller still sends of a request, for a while: a
-    /// socket that is closed before that would take the answer away from it.
+    /// Sends the end of the stream, then reads the rest of the caller's request for up to `GRACE`.
+    /// If the socket were closed before that, the caller could lose the response.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let since = match self.activity.said.get() {
             Some(since) => since,
@@ -263,7 +263,7 @@ impl AsyncWrite for Watched {
             }
         };
         let mut unread = [0; 4096];
-        // The watch does not come to its turn while a caller sends as fast as it is taken.
+        // The timer is not polled while a caller sends as fast as this loop reads.
         while since.elapsed() < GRACE {
             let mut buffer = ReadBuf::new(&mut unread);
             ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
@@ -275,10 +275,10 @@ impl AsyncWrite for Watched {
     }
 }
 
-/// Serves a connection until it ends, or until it is idle once `stopping` says so.
+/// Serves a connection until it ends, or until it is idle once `stopping` is set.
 pub(super) async fn serve<F>(
     stream: TcpStream,
-    (builder, config): (&Builder<Here>, &GatewayConfig),
+    (builder, config): (&Builder<LocalExecutor>, &GatewayConfig),
     answer: impl Fn(Request<Incoming>) -> F + 'static,
     mut stopping: watch::Receiver<bool>,
 ) where
@@ -298,21 +298,21 @@ pub(super) async fn serve<F>(
         let waiting = Waiting::new(&seen);
         seen.is_http2.set(request.version() == Version::HTTP_2);
         let (answer, seen) = (Rc::clone(&answer), Rc::clone(&seen));
-        // On the heap: hyper moves it about, and an idle connection would keep room for it.
+        // On the heap: hyper moves the future, and an idle connection would reserve room for it.
         Box::pin(async move {
             let response = answer(request).await;
             let response = response.map(|body| body.watched(waiting));
-            // The only reason why an answer of ours ends its connection.
+            // The gateway sets this header only if a request was not fully read.
             seen.unread.set(response.headers().contains_key(CONNECTION));
             Ok::<_, std::convert::Infallible>(response)
         })
     });
     let mut connection = pin!(builder.serve_connection(io, service));
     let mut stop = pin!(async move {
-        // Whoever could say so is gone: then it is time too.
+        // A dropped sender means stopping too.
         let _ = stopping.wait_for(|stopping| *stopping).await;
     });
-    let mut watch = Watch::default();
+    let mut watch = ConnectionTimer::default();
     let mut is_ending = false;
     poll_fn(|cx| {
         if !is_ending && stop.as_mut().poll(cx).is_ready() {
@@ -320,13 +320,13 @@ pub(super) async fn serve<F>(
             connection.as_mut().graceful_shutdown();
         }
         loop {
-            // What goes wrong on a caller's connection is the caller's business.
+            // Errors on a caller's connection concern only the caller.
             if connection.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(());
             }
             match watch.poll(&activity, is_ending, cx) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Then::Cut) => return Poll::Ready(()),
+                Poll::Ready(TimerAction::Cut) => return Poll::Ready(()),
                 Poll::Ready(_) => {
                     is_ending = true;
                     connection.as_mut().graceful_shutdown();
@@ -337,18 +337,23 @@ pub(super) async fn serve<F>(
     .await;
 }
 
-/// The one timer of a connection. It is set anew only when it must ring earlier.
+/// The only timer of a connection. It is reset only if it must fire earlier.
 #[derive(Default)]
-struct Watch {
+struct ConnectionTimer {
     alarm: Option<(Instant, Pin<Box<Sleep>>)>,
 }
 
-impl Watch {
-    fn poll(&mut self, activity: &Activity, is_ending: bool, cx: &mut Context<'_>) -> Poll<Then> {
+impl ConnectionTimer {
+    fn poll(
+        &mut self,
+        activity: &Activity,
+        is_ending: bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<TimerAction> {
         loop {
             let (mut due, mut then) = activity.due();
-            if is_ending && then == Then::Close {
-                (due, then) = (due + GRACE, Then::Cut);
+            if is_ending && then == TimerAction::Close {
+                (due, then) = (due + GRACE, TimerAction::Cut);
             }
             match &mut self.alarm {
                 Some((at, alarm)) if *at <= due => {
@@ -356,7 +361,7 @@ impl Watch {
                         return Poll::Pending;
                     }
                     self.alarm = None;
-                    if then != Then::Look && Instant::now() >= due {
+                    if then != TimerAction::Look && Instant::now() >= due {
                         return Poll::Ready(then);
                     }
                 }

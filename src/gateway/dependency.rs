@@ -1,8 +1,9 @@
-//! An HTTP dependency as the runtime sees it: what it is asked, what it answers in one piece, and
-//! the worker that speaks to it.
+//! An HTTP dependency as the runtime sees it: its requests, its buffered responses, and the worker
+//! that sends them.
 //!
-//! Workers answer for the fallbacks of others, renew what is kept, and make last attempts. What a
-//! caller of the gateway asks goes the same way in the caller's own task, as a stream.
+//! Workers serve the fallbacks of other dependencies, refresh cached responses, and make
+//! last-resort attempts. A request of a gateway caller takes the same path in the caller's own
+//! task, as a stream.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -15,7 +16,7 @@ use http_body_util::BodyExt as _;
 
 use breakerbox_policy::{Class, Symptom};
 
-use super::failure::{Failure, HttpError, Said, SaidBody};
+use super::failure::{ErrorBody, ErrorResponse, HttpError, HttpFailure};
 use super::headers::strip_one_hop;
 use super::trace::{AttemptSpan, Attempts};
 use super::upload::Upload;
@@ -23,34 +24,34 @@ use super::upstream::Upstream;
 use crate::hint;
 use crate::{CallContext, Dependency, Verdict};
 
-/// The longest answer that is kept in one piece, where it is not streamed.
+/// Maximum size of a response that is buffered instead of streamed, in bytes.
 const MAX_REPLY: usize = 8_000_000;
 
-/// The type of an HTTP dependency; its clients are `Client<Http>`.
+/// The type of an HTTP dependency; its clients are `Client<HttpDependency>`.
 #[derive(Debug)]
-pub struct Http {
+pub struct HttpDependency {
     upstream: Upstream,
     attempts: Attempts,
 }
 
-/// What an HTTP dependency is asked. Cheap to clone.
+/// A request to an HTTP dependency. Cheap to clone.
 ///
-/// Two are the same when method, path, query and the chosen headers are.
+/// Two requests are equal if their method, path, query and chosen headers are equal.
 #[derive(Clone)]
-pub struct HttpRequest(Arc<Asked>);
+pub struct HttpRequest(Arc<RequestParts>);
 
-struct Asked {
+struct RequestParts {
     method: Method,
-    /// Path and query behind the dependency's own address.
+    /// Path and query relative to the dependency's own address.
     target: String,
     headers: HeaderMap,
-    /// `None` when it is passed on as it comes.
+    /// `None` if the body is streamed.
     body: Option<Bytes>,
     idempotent: bool,
     chosen: Vec<(HeaderName, Option<HeaderValue>)>,
 }
 
-/// What an HTTP dependency answered, in one piece.
+/// A buffered response of an HTTP dependency.
 #[derive(Debug, Clone)]
 pub struct HttpReply {
     pub(super) status: StatusCode,
@@ -65,7 +66,7 @@ impl HttpRequest {
         body: Option<Bytes>,
         idempotent: bool,
     ) -> Self {
-        Self(Arc::new(Asked {
+        Self(Arc::new(RequestParts {
             method,
             target,
             headers,
@@ -87,16 +88,16 @@ impl HttpRequest {
         &self.0.headers
     }
 
-    /// Whether it changes something, as far as its method tells.
+    /// Returns true if the method may change something.
     pub(super) fn is_write(&self) -> bool {
         let reads = [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE];
         !reads.contains(&self.0.method)
     }
 
-    /// The same with other headers.
+    /// Returns the same request with other headers.
     #[cfg(feature = "otel")]
     pub(super) fn with_headers(&self, headers: HeaderMap) -> Self {
-        Self(Arc::new(Asked {
+        Self(Arc::new(RequestParts {
             method: self.0.method.clone(),
             target: self.0.target.clone(),
             headers,
@@ -106,13 +107,13 @@ impl HttpRequest {
         }))
     }
 
-    /// The body to send, as often as it is there.
+    /// Returns the body to send, as often as needed if it was buffered.
     pub(super) fn upload(&self) -> Option<Upload> {
         let body = self.0.body.clone();
         body.map(|body| Upload::Whole(Some(body)))
     }
 
-    /// What is left of it for telling it apart from others.
+    /// Reduces the request to the parts of its cache key.
     pub(super) fn keyed(&self, headers: &[HeaderName]) -> Self {
         let value = |name: &HeaderName| {
             let mut values = self.0.headers.get_all(name).iter();
@@ -127,11 +128,11 @@ impl HttpRequest {
                 .iter()
                 .map(HeaderValue::as_bytes)
                 .collect();
-            // Valid parts make a valid line.
+            // Joined valid values form a valid value.
             HeaderValue::from_bytes(&all.join(&b", "[..])).ok()
         };
         let chosen = headers.iter().map(|name| (name.clone(), value(name)));
-        Self(Arc::new(Asked {
+        Self(Arc::new(RequestParts {
             method: self.0.method.clone(),
             target: self.0.target.clone(),
             headers: HeaderMap::new(),
@@ -160,7 +161,7 @@ impl Hash for HttpRequest {
     }
 }
 
-/// Without what may be a secret in it.
+/// Omits everything that may be a secret.
 impl fmt::Debug for HttpRequest {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("HttpRequest")
@@ -169,37 +170,41 @@ impl fmt::Debug for HttpRequest {
     }
 }
 
-impl Http {
+impl HttpDependency {
     pub(super) fn new(upstream: Upstream, attempts: Attempts) -> Self {
         Self { upstream, attempts }
     }
 }
 
-impl Dependency for Http {
+impl Dependency for HttpDependency {
     type Request = HttpRequest;
     type Response = HttpReply;
     type Error = HttpError;
 
     async fn call(&self, request: HttpRequest, call: &CallContext) -> Result<HttpReply, HttpError> {
-        let body = request.upload().ok_or(Failure::BodyGone)?;
+        let body = request.upload().ok_or(HttpFailure::BodyGone)?;
         let limit = || call.remaining();
         let mut span = self.attempts.begin(&request, call.attempt(), limit);
         let request = span.as_ref().map_or(request, AttemptSpan::request);
         let sending = self.upstream.send(&request, body, call.remaining());
         let answered = call.first_byte(sending).await;
-        let answered = answered.unwrap_or_else(|_| Err(Failure::Late.into()));
+        let answered = answered.unwrap_or_else(|_| Err(HttpFailure::Late.into()));
         if let Some(span) = &mut span {
             span.came_to(&answered);
         }
         let (mut head, mut rest) = answered?.into_parts();
         strip_one_hop(&mut head.headers);
         let mut body = BytesMut::new();
-        while let Some(frame) = call.idle(rest.frame()).await.map_err(|_| Failure::Late)? {
-            if let Ok(piece) = frame.map_err(|_| Failure::Reset)?.into_data() {
+        while let Some(frame) = call
+            .idle(rest.frame())
+            .await
+            .map_err(|_| HttpFailure::Late)?
+        {
+            if let Ok(piece) = frame.map_err(|_| HttpFailure::Reset)?.into_data() {
                 body.extend_from_slice(&piece);
             }
             if body.len() > MAX_REPLY {
-                return Err(Failure::TooLong.into());
+                return Err(HttpFailure::TooLong.into());
             }
         }
         let body = body.freeze();
@@ -211,11 +216,11 @@ impl Dependency for Http {
             });
         }
         Err(HttpError {
-            failure: Failure::Status(head.status.as_u16()),
+            failure: HttpFailure::Status(head.status.as_u16()),
             retry_after: hint::read(&head.headers, Some(&body)),
-            said: Some(Box::new(Said {
+            said: Some(Box::new(ErrorResponse {
                 head,
-                body: SaidBody::Whole(body),
+                body: ErrorBody::Whole(body),
             })),
         })
     }
@@ -236,7 +241,7 @@ impl Dependency for Http {
     }
 }
 
-/// What an answer counts for by its status; the settings have the last word.
+/// Returns the verdict for a response by its status; the settings may reclassify it.
 pub(super) fn of_status(status: StatusCode, retry_after: Option<Duration>) -> Verdict {
     if status.as_u16() < 400 {
         return Verdict::from(Class::Success);

@@ -1,8 +1,8 @@
-//! A server that speaks MCP, as callers of the gateway reach it: at `/{dependency}/mcp`, whatever
-//! way it is reached itself.
+//! The gateway's endpoint for an MCP server: `/{dependency}/mcp`, for any transport of the server
+//! itself.
 //!
-//! Callers have no sessions here, so that none is lost when the server, or the gateway, is started
-//! anew: each request stands for itself, in either dialect.
+//! The endpoint keeps no sessions, so none is lost when the server or the gateway restarts. Each
+//! request is self-contained, in either version of the protocol.
 
 use std::sync::Arc;
 
@@ -15,29 +15,29 @@ use serde_json::Value;
 
 use super::AddError;
 use super::body::ReplyBody;
-use super::host::Host;
+use super::host::McpHandler;
 use super::route::narrowed;
 use crate::config::{DependencyConfig, FallbackConfig, FallbackKind, GatewayConfig};
 use crate::mcp::{self, Mcp, McpClient, McpSettings, ToolResult};
-use crate::{ByName, Fixed, Rule, Runtime, StaleCache};
+use crate::{ByName, FallbackRule, Fixed, Runtime, StaleCache};
 
-/// One server that callers can reach.
-pub(super) struct Door {
+/// The endpoint of one MCP server.
+pub(super) struct McpEndpoint {
     pub(super) name: Arc<str>,
     pub(super) client: McpClient,
-    service: StreamableHttpService<Host, NeverSessionManager>,
-    /// What it was made of; a change of that makes another one.
-    made_of: MadeOf,
+    service: StreamableHttpService<McpHandler, NeverSessionManager>,
+    /// Its inputs; a change of them needs a new endpoint.
+    made_of: McpEndpointSpec,
 }
 
 #[derive(Debug, PartialEq)]
-struct MadeOf {
+struct McpEndpointSpec {
     settings: McpSettings,
     fallbacks: Vec<FallbackConfig>,
     fallback_only: bool,
 }
 
-impl Door {
+impl McpEndpoint {
     /// Starts the server.
     pub(super) async fn open(
         runtime: &Runtime,
@@ -51,13 +51,13 @@ impl Door {
             builder.fallback_rule(rule(runtime, fallback))
         });
         let client = builder.start().await?;
-        let host = Host::new(client.clone());
+        let host = McpHandler::new(client.clone());
         let own = StreamableHttpServerConfig::default()
             .with_legacy_session_mode(false)
             .with_json_response(true)
             .with_max_request_body_bytes(usize::try_from(gateway.max_body).unwrap_or(usize::MAX));
-        // On loopback a page in a browser is kept out that has our address under a name of its own;
-        // elsewhere nobody knows by which names we are called.
+        // On loopback this keeps out a browser page that resolves its own host name to our address
+        // (DNS rebinding). On other addresses our host names are unknown.
         let own = if gateway.bind.ip().is_loopback() {
             own
         } else {
@@ -72,24 +72,24 @@ impl Door {
             name: Arc::from(name),
             client,
             service,
-            made_of: MadeOf::of(config, settings),
+            made_of: McpEndpointSpec::of(config, settings),
         })
     }
 
-    /// Whether it can take a configuration over while it runs.
+    /// Returns true if it can take over a configuration while it runs.
     pub(super) fn fits(&self, config: &DependencyConfig) -> bool {
         let settings = McpSettings::of_config(config);
-        settings.is_some_and(|settings| self.made_of == MadeOf::of(config, settings))
+        settings.is_some_and(|settings| self.made_of == McpEndpointSpec::of(config, settings))
     }
 
-    /// Answers a request to its endpoint.
+    /// Responds to a request to the endpoint.
     pub(super) async fn answer(&self, head: Parts, body: Incoming) -> Response<ReplyBody> {
         let answered = self.service.handle(Request::from_parts(head, body)).await;
         answered.map(ReplyBody::ours)
     }
 }
 
-impl MadeOf {
+impl McpEndpointSpec {
     fn of(config: &DependencyConfig, settings: McpSettings) -> Self {
         Self {
             settings,
@@ -99,7 +99,7 @@ impl MadeOf {
     }
 }
 
-fn rule(runtime: &Runtime, config: &FallbackConfig) -> Rule<Mcp> {
+fn rule(runtime: &Runtime, config: &FallbackConfig) -> FallbackRule<Mcp> {
     let rule = match &config.kind {
         FallbackKind::StaleCache {
             max_age,
@@ -108,15 +108,15 @@ fn rule(runtime: &Runtime, config: &FallbackConfig) -> Rule<Mcp> {
             ..
         } => {
             let max_entries = usize::try_from(max_entries.get()).unwrap_or(usize::MAX);
-            Rule::new(StaleCache::new(*max_age, max_entries).refresh(*refresh))
+            FallbackRule::new(StaleCache::new(*max_age, max_entries).refresh(*refresh))
         }
-        FallbackKind::Dependency { name } => Rule::new(ByName::new(runtime, name)),
-        FallbackKind::Fixed { body, .. } => Rule::new(Fixed(fixed(body))),
+        FallbackKind::Dependency { name } => FallbackRule::new(ByName::new(runtime, name)),
+        FallbackKind::Fixed { body, .. } => FallbackRule::new(Fixed(fixed(body))),
     };
     narrowed(rule, config)
 }
 
-/// A JSON object or array is the answer's value, anything else its text.
+/// A JSON object or array becomes structured content, anything else text.
 fn fixed(body: &str) -> ToolResult {
     match serde_json::from_str(body) {
         Ok(value @ (Value::Object(_) | Value::Array(_))) => ToolResult::structured(value),

@@ -1,4 +1,4 @@
-//! One answer of an HTTP dependency as a stream: its head, then what follows.
+//! A response of an HTTP dependency as a stream: its head, then its body.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -13,38 +13,38 @@ use http_body_util::BodyExt as _;
 
 use breakerbox_policy::{Class, ClassifySettings, Symptom};
 
-use super::failure::{Failure, HttpError, Said, SaidBody};
+use super::failure::{ErrorBody, ErrorResponse, HttpError, HttpFailure};
 use super::headers::strip_one_hop;
-use super::pool::Arriving;
+use super::pool::PooledBody;
 use super::trace::AttemptSpan;
 use crate::hint;
 
-/// An answer that is no success is read as a whole up to here, so that its connection stays good
-/// and hints in it are found.
+/// Maximum size of an unsuccessful response that is buffered, in bytes. Reading it whole keeps its
+/// connection reusable and finds retry hints in the body.
 const MAX_SAID: u64 = 64_000;
 
-/// An answer as it comes.
-pub(super) struct Exchange {
+/// A response as it arrives.
+pub(super) struct ResponseStream {
     pub(super) status: StatusCode,
     pub(super) retry_after: Option<Duration>,
     head: Option<Parts>,
-    body: Arriving,
+    body: PooledBody,
     span: Option<AttemptSpan>,
 }
 
-/// A part of an answer.
+/// A part of a response.
 pub(super) enum Piece {
     Head(Parts),
     Frame(Frame<Bytes>),
 }
 
-impl Exchange {
-    /// Takes an answer whose head has come.
+impl ResponseStream {
+    /// Accepts a response once its head has arrived.
     ///
-    /// # Errors  It is one that may be tried again or that fallbacks may stand in for, by the
-    /// classes of the settings.
+    /// # Errors  The settings class the response as one that may be retried or answered by a
+    /// fallback.
     pub(super) async fn begin(
-        answered: Response<Arriving>,
+        answered: Response<PooledBody>,
         classify: impl FnOnce(Symptom) -> Class,
         span: Option<AttemptSpan>,
     ) -> Result<Self, HttpError> {
@@ -78,23 +78,23 @@ impl Exchange {
             .upper()
             .is_some_and(|most| most <= MAX_SAID);
         let body = if is_short {
-            let whole = body.collect().await.map_err(|_| Failure::Reset)?;
-            SaidBody::Whole(whole.to_bytes())
+            let whole = body.collect().await.map_err(|_| HttpFailure::Reset)?;
+            ErrorBody::Whole(whole.to_bytes())
         } else {
-            SaidBody::Rest(body)
+            ErrorBody::Rest(body)
         };
         let read = match &body {
-            SaidBody::Whole(body) => Some(&body[..]),
-            SaidBody::Rest(_) => None,
+            ErrorBody::Whole(body) => Some(&body[..]),
+            ErrorBody::Rest(_) => None,
         };
         Err(HttpError {
-            failure: Failure::Status(status.as_u16()),
+            failure: HttpFailure::Status(status.as_u16()),
             retry_after: hint::read(&head.headers, read),
-            said: Some(Box::new(Said { head, body })),
+            said: Some(Box::new(ErrorResponse { head, body })),
         })
     }
 
-    /// Whether nothing follows any more.
+    /// Returns true if nothing follows.
     pub(super) fn is_over(&self) -> bool {
         self.body.is_end_stream()
     }
@@ -104,7 +104,7 @@ impl Exchange {
     }
 }
 
-impl Stream for Exchange {
+impl Stream for ResponseStream {
     type Item = Result<Piece, HttpError>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -117,12 +117,16 @@ impl Stream for Exchange {
             if let (Err(_), Some(span)) = (&frame, &mut this.span) {
                 span.broke_off();
             }
-            Some(frame.map(Piece::Frame).map_err(|_| Failure::Reset.into()))
+            Some(
+                frame
+                    .map(Piece::Frame)
+                    .map_err(|_| HttpFailure::Reset.into()),
+            )
         })
     }
 }
 
-/// The classes as the settings have them.
+/// Classifies a symptom by the settings.
 pub(super) fn by(settings: &ClassifySettings) -> impl FnOnce(Symptom) -> Class + '_ {
     |symptom| settings.class_of(symptom)
 }

@@ -1,4 +1,4 @@
-//! How an attempt at an HTTP dependency fails, and what that counts for.
+//! Failures of attempts at an HTTP dependency, and their verdicts.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,30 +8,30 @@ use http::response::Parts;
 
 use breakerbox_policy::{Class, Symptom};
 
-use super::pool::Arriving;
+use super::pool::PooledBody;
 use crate::Verdict;
 
-/// An attempt that gave no answer that can be used.
+/// An attempt without a usable response.
 #[derive(Debug)]
 pub struct HttpError {
-    pub(super) failure: Failure,
-    /// What it said all the same: passed on when nobody else answers.
-    pub(super) said: Option<Box<Said>>,
+    pub(super) failure: HttpFailure,
+    /// The unsuccessful response, passed on if there is no other answer.
+    pub(super) said: Option<Box<ErrorResponse>>,
     pub(super) retry_after: Option<Duration>,
 }
 
-/// What went wrong.
+/// The reason for a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Failure {
-    /// It answered with this status.
+pub(super) enum HttpFailure {
+    /// It responded with this status.
     Status(u16),
-    /// There is no connection.
+    /// No connection could be made.
     Connect,
-    /// The connection broke, or what came was no HTTP.
+    /// The connection broke, or the response was not HTTP.
     Reset,
-    /// It took too long to begin its answer, or to go on with it.
+    /// The response did not begin, or did not continue, in time.
     Late,
-    /// Its answer is longer than what is kept in one piece.
+    /// The response is too long to be buffered.
     TooLong,
     /// The caller's body is longer than allowed.
     BodyTooLarge,
@@ -39,25 +39,25 @@ pub(super) enum Failure {
     BodyTooSlow,
     /// The caller did not send all of its body.
     BodyCut,
-    /// The body was passed on before, and there is none to send again.
+    /// The body was streamed before, and cannot be sent again.
     BodyGone,
 }
 
-/// An answer that is no success.
+/// An unsuccessful response.
 #[derive(Debug)]
-pub(super) struct Said {
+pub(super) struct ErrorResponse {
     pub(super) head: Parts,
-    pub(super) body: SaidBody,
+    pub(super) body: ErrorBody,
 }
 
 #[derive(Debug)]
-pub(super) enum SaidBody {
+pub(super) enum ErrorBody {
     Whole(Bytes),
-    Rest(Arriving),
+    Rest(PooledBody),
 }
 
-impl From<Failure> for HttpError {
-    fn from(failure: Failure) -> Self {
+impl From<HttpFailure> for HttpError {
+    fn from(failure: HttpFailure) -> Self {
         Self {
             failure,
             said: None,
@@ -67,16 +67,17 @@ impl From<Failure> for HttpError {
 }
 
 impl HttpError {
-    /// What it counts for. What the caller did wrong is nothing of the dependency's.
+    /// Returns the verdict. The caller's errors do not count against the dependency.
     pub(super) fn verdict(&self) -> Verdict {
         let verdict = match self.failure {
-            Failure::Status(status) => Verdict::from(Symptom::Status(status)),
-            Failure::Connect => Verdict::from(Symptom::Connect),
-            Failure::Late => Verdict::from(Symptom::Timeout),
-            Failure::Reset | Failure::TooLong => Verdict::from(Symptom::Reset),
-            Failure::BodyTooLarge | Failure::BodyTooSlow | Failure::BodyCut | Failure::BodyGone => {
-                Verdict::from(Class::Rejected)
-            }
+            HttpFailure::Status(status) => Verdict::from(Symptom::Status(status)),
+            HttpFailure::Connect => Verdict::from(Symptom::Connect),
+            HttpFailure::Late => Verdict::from(Symptom::Timeout),
+            HttpFailure::Reset | HttpFailure::TooLong => Verdict::from(Symptom::Reset),
+            HttpFailure::BodyTooLarge
+            | HttpFailure::BodyTooSlow
+            | HttpFailure::BodyCut
+            | HttpFailure::BodyGone => Verdict::from(Class::Rejected),
         };
         match self.retry_after {
             Some(wait) => verdict.retry_after(wait),
@@ -91,8 +92,8 @@ impl fmt::Display for HttpError {
     }
 }
 
-/// No address and no word of a message stands in it: they may hold secrets.
-impl fmt::Display for Failure {
+/// Contains no address and no part of a message: they may hold secrets.
+impl fmt::Display for HttpFailure {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Self::Status(status) => return write!(out, "it answered {status}"),
@@ -110,4 +111,4 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for HttpError {}
 
-impl std::error::Error for Failure {}
+impl std::error::Error for HttpFailure {}

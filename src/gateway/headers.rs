@@ -1,4 +1,4 @@
-//! What a proxy may pass on of a message's headers, and what it says of itself in them.
+//! Headers that a proxy may pass on, and headers that the gateway adds.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -9,20 +9,20 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue};
 
-/// Who answered.
+/// Name of the answer's source.
 pub(super) const SOURCE: HeaderName = HeaderName::from_static("breakerbox-source");
-/// How often the dependency was asked.
+/// Number of attempts at the dependency.
 pub(super) const ATTEMPTS: HeaderName = HeaderName::from_static("breakerbox-attempts");
-/// How much time is left.
+/// Time that is left, in milliseconds.
 pub(super) const DEADLINE: HeaderName = HeaderName::from_static("breakerbox-deadline-ms");
-/// How much a call matters.
+/// Priority of the call.
 pub(super) const PRIORITY: HeaderName = HeaderName::from_static("breakerbox-priority");
-/// Whose breaker a call goes by.
+/// Key that selects the breaker of the call.
 pub(super) const KEY: HeaderName = HeaderName::from_static("breakerbox-key");
-/// The caller's word that a request may be sent twice.
+/// Set by the caller if a request may be sent twice.
 pub(super) const IDEMPOTENCY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// They belong to one connection (RFC 9110, section 7.6.1).
+/// Headers that belong to one connection (RFC 9110, section 7.6.1).
 static ONE_HOP: [HeaderName; 9] = [
     CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -35,9 +35,9 @@ static ONE_HOP: [HeaderName; 9] = [
     UPGRADE,
 ];
 
-/// Takes out what belongs to one connection, with what `Connection` names beside.
+/// Removes the headers that belong to one connection, and those that `Connection` names.
 pub(super) fn strip_one_hop(headers: &mut HeaderMap) {
-    // As a rule there is none, and to look for each of them costs more.
+    // Most messages have none, and looking up each name costs more.
     if !headers.keys().any(|name| ONE_HOP.contains(name)) {
         return;
     }
@@ -57,7 +57,7 @@ pub(super) fn strip_one_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Says for whom a request is passed on (RFC 7239), behind what earlier proxies said.
+/// Appends the caller to `Forwarded` (RFC 7239), after the entries of earlier proxies.
 pub(super) fn append_forwarded(headers: &mut HeaderMap, peer: SocketAddr, host: Option<&str>) {
     let mut element = String::with_capacity(64);
     // Writing into a string cannot fail.
@@ -75,7 +75,7 @@ pub(super) fn append_forwarded(headers: &mut HeaderMap, peer: SocketAddr, host: 
     }
 }
 
-/// A token as it is, everything else in quotes.
+/// Writes a token as it is, everything else in quotes.
 fn quote(text: &str, out: &mut String) {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "-._".contains(letter);
     if !text.is_empty() && text.chars().all(plain) {

@@ -1,5 +1,5 @@
-//! What a server under supervision says to callers of the gateway: its own words where it has any,
-//! and the runtime's where it has none.
+//! Messages of a supervised MCP server to gateway callers: the server's own where it has any, else
+//! the runtime's.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,29 +18,30 @@ use rmcp::service::{Peer, RequestContext, RoleClient, RoleServer, ServiceError};
 use serde_json::{Value, json};
 
 use super::headers::{DEADLINE, KEY, PRIORITY};
-use super::problem::Problem;
+use super::problem::GatewayProblem;
 use crate::mcp::{McpClient, McpError, ToolResult};
-use crate::{Answer, CallError, CallOptions, Source};
+use crate::{Answer, AnswerSource, CallError, CallOptions};
 
-/// The code of every error of ours. Which one it is stands in its data, as `type`.
+/// Code of every error that the runtime raises. Its `data` names the kind, as `type`.
 const OURS: ErrorCode = ErrorCode(-32050);
-/// Where a result says who gave it.
+/// Key in a result's metadata for the source of the answer.
 const SOURCE: &str = "breakerbox/source";
-/// Where it says how old it is.
+/// Key in a result's metadata for the age of the answer.
 const AGE: &str = "breakerbox/age_ms";
 
-/// Speaks for one server.
+/// The MCP handler of one server.
 #[derive(Debug, Clone)]
-pub(super) struct Host {
+pub(super) struct McpHandler {
     client: McpClient,
 }
 
-impl Host {
+impl McpHandler {
     pub(super) fn new(client: McpClient) -> Self {
         Self { client }
     }
 
-    /// Asks what is no call of a tool, under the same breaker and limits. It changes nothing.
+    /// Passes on a request that is not a tool call, under the same breaker and limits. Such
+    /// requests change nothing.
     async fn pass<T, F>(
         &self,
         context: &RequestContext<RoleServer>,
@@ -57,10 +58,10 @@ impl Host {
         passed.map_err(|error| self.own(&error))
     }
 
-    /// An error as a caller sees it.
+    /// Converts an error for the caller.
     fn own(&self, error: &CallError<McpError>) -> ErrorData {
         let name = self.client.client().name();
-        let problem = Problem::of_mcp(error, name);
+        let problem = GatewayProblem::of_mcp(error, name);
         let problem = match error {
             CallError::Open(refused) => problem.state(refused.state),
             _ => problem.state(self.client.client().state()),
@@ -76,7 +77,7 @@ impl Host {
     }
 }
 
-/// What the caller says of its call, in the headers of its request.
+/// Reads the caller's call options from the headers of its request.
 fn options(context: &RequestContext<RoleServer>) -> CallOptions {
     let head = context.extensions.get::<Parts>();
     let text = |name| {
@@ -97,14 +98,14 @@ fn options(context: &RequestContext<RoleServer>) -> CallOptions {
     }
 }
 
-impl ServerHandler for Host {
+impl ServerHandler for McpHandler {
     fn get_info(&self) -> ServerConfig {
         let known = self.client.info();
         let own = known.as_ref().map(|info| &info.capabilities);
         let mut capabilities = ServerCapabilities::builder().enable_tools().build();
         capabilities.resources = own.and_then(|own| own.resources.clone());
         capabilities.prompts = own.and_then(|own| own.prompts.clone());
-        // Nobody is told of changes here: that would need a session.
+        // Callers get no change notifications: these would need a session.
         if let Some(resources) = &mut capabilities.resources {
             resources.subscribe = None;
             resources.list_changed = None;
@@ -129,7 +130,7 @@ impl ServerHandler for Host {
         if let Some(listed) = self.client.listed() {
             return Ok(ListToolsResult::with_all_items(listed));
         }
-        // It was never reached so far.
+        // The server was never reached so far.
         let listed = self.pass(&context, async |peer| peer.list_all_tools().await);
         Ok(ListToolsResult::with_all_items(listed.await?))
     }
@@ -226,7 +227,7 @@ impl ServerHandler for Host {
     }
 }
 
-/// The result as it is, or with a label where it is not the server's own.
+/// Returns the result, labelled if it is not the server's own.
 fn labelled(answer: Answer<ToolResult>) -> CallToolResult {
     let Answer {
         value, source, age, ..
@@ -235,9 +236,9 @@ fn labelled(answer: Answer<ToolResult>) -> CallToolResult {
     let result = serde_json::from_value(raw);
     let mut result: CallToolResult =
         result.unwrap_or_else(|_| CallToolResult::success(vec![ContentBlock::text(content)]));
-    // Servers of the older dialect do not say it; callers of the newer one need to hear it.
+    // Servers of the older protocol version omit it; callers of the newer one require it.
     result.result_type.get_or_insert(ResultType::COMPLETE);
-    if source != Source::Primary {
+    if source != AnswerSource::Primary {
         let meta = result.meta.get_or_insert_with(MetaObject::default);
         meta.insert(SOURCE.to_owned(), Value::from(source.to_string()));
         if let Some(age) = age {

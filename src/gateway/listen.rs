@@ -15,20 +15,20 @@ use tokio::task::spawn_local;
 
 use super::connection;
 use super::proxy;
-use super::route::Lane;
+use super::route::ThreadContext;
 
-/// How long to wait when the system has no room for another connection.
+/// Pause after a failed accept, when the system has no room for another connection.
 const NO_ROOM: Duration = Duration::from_millis(50);
 
-/// How many connections may wait to be accepted; the system may allow fewer. The standard library's
-/// 128 are soon used up by callers that come all at once: the system drops the others, which knock
-/// again after one second, after two more, after four more.
+/// Maximum number of connections that wait to be accepted; the system may allow fewer. The standard
+/// library's 128 fill up at once when many callers connect together. The system then drops the
+/// others, which retry one second later, two more seconds later, then four more.
 const MAX_WAITING: i32 = 4096;
 
-/// Begins to listen.
+/// Binds the listening socket.
 pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    // As everywhere: a new start need not wait for the last connections of the one before.
+    // As is usual: a restart need not wait for the last connections of the previous process.
     #[cfg(unix)]
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
@@ -37,35 +37,35 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// What a thread listens to, beside its socket.
+/// Signals to a thread.
 #[derive(Clone)]
-pub(super) struct Signals {
-    /// Takes no more connections, and ends those that are idle.
+pub(super) struct ListenerSignals {
+    /// Accept no more connections, and end idle ones.
     pub(super) stopping: watch::Receiver<bool>,
-    /// Ends the others too.
+    /// End all other connections too.
     pub(super) killing: watch::Receiver<bool>,
 }
 
-/// A thread at work.
+/// A running thread.
 pub(super) struct Thread {
     pub(super) handle: JoinHandle<()>,
-    /// Resolves when its last connection has ended.
+    /// Resolves when the thread's last connection has ended.
     pub(super) ended: oneshot::Receiver<()>,
 }
 
 /// Starts one thread.
 pub(super) fn spawn(
-    lane: Lane,
+    lane: ThreadContext,
     listener: TcpListener,
     places: Arc<Semaphore>,
-    signals: Signals,
+    signals: ListenerSignals,
 ) -> io::Result<Thread> {
     let (told, ended) = oneshot::channel();
     let name = format!("gateway-{}", lane.number + 1);
     let (built, is_built) = std::sync::mpsc::channel();
     let run = move || {
         let mut builder = Builder::new_current_thread();
-        // It stays on the thread that made it, so its tasks need no set of their own.
+        // The runtime stays on the thread that built it, so its tasks need no `LocalSet`.
         let runtime = match builder
             .enable_io()
             .enable_time()
@@ -74,7 +74,7 @@ pub(super) fn spawn(
             Ok(runtime) => runtime,
             Err(error) => return drop(built.send(Err(error))),
         };
-        // Whoever started the thread waits for this.
+        // The starting thread waits for this.
         let _ = built.send(Ok(()));
         let mut killing = signals.killing.clone();
         let work = async move {
@@ -84,9 +84,9 @@ pub(super) fn spawn(
             }
         };
         runtime.block_on(work);
-        // A name that is being looked up is nobody's any more, and not waited for.
+        // Name lookups in progress are of no use any more: the thread does not wait for them.
         runtime.shutdown_background();
-        // Nobody waits where the process is ending.
+        // The receiver is gone if the process is ending.
         let _ = told.send(());
     };
     let handle = std::thread::Builder::new().name(name).spawn(run)?;
@@ -97,9 +97,9 @@ pub(super) fn spawn(
     Ok(Thread { handle, ended })
 }
 
-/// Accepts until it is told to stop, then waits for the connections that it has.
+/// Accepts until `stopping` is set, then waits for the open connections.
 async fn take(
-    lane: Rc<Lane>,
+    lane: Rc<ThreadContext>,
     listener: TcpListener,
     places: Arc<Semaphore>,
     mut stopping: watch::Receiver<bool>,
@@ -115,7 +115,7 @@ async fn take(
             }
         };
         loop {
-            // Above the limit callers wait in the system's queue, which is bounded too.
+            // Above the limit, callers wait in the system's backlog, which is bounded too.
             let Ok(place) = Arc::clone(&places).acquire_owned().await else {
                 return;
             };
@@ -127,7 +127,7 @@ async fn take(
                     continue;
                 }
             };
-            // Without it small answers may wait for more; it is an optimisation only.
+            // Without it small responses may be delayed (Nagle). It is only an optimisation.
             let _ = stream.set_nodelay(true);
             let (lane, open, told) = (Rc::clone(&lane), open.clone(), told.clone());
             spawn_local(async move {
@@ -147,6 +147,6 @@ async fn take(
         _ = stopping.wait_for(|stopping| *stopping) => {}
     }
     drop(open);
-    // Nobody sends; it ends when the last connection has dropped its sender.
+    // No value is ever sent: this returns when the last connection has dropped its sender.
     let _ = all_closed.recv().await;
 }

@@ -1,7 +1,7 @@
-//! Connections to a server that speaks HTTP/1.1 without TLS, kept by one thread.
+//! Connections to a server that speaks HTTP/1.1 without TLS, pooled by one thread.
 //!
-//! A connection is kept when an answer has been read to its end, and closed when it has not. It
-//! does what hyper-util's pool does for everything else, without a task for each request.
+//! A connection returns to the pool if the response was read to its end, and is closed otherwise.
+//! In all else this works as hyper-util's pool does, without a task for each request.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -15,7 +15,7 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use tokio::time::{Instant, sleep};
 use tower_service::Service as _;
 
-use super::failure::Failure;
+use super::failure::HttpFailure;
 use super::upload::Upload;
 use super::upstream::{Connector, IDLE};
 
@@ -26,25 +26,25 @@ pub(super) struct Pool {
     idle: Arc<Idle>,
 }
 
-/// Those that nobody uses; the last one used is the first one used again.
+/// Idle connections, reused in LIFO order.
 #[derive(Default)]
-struct Idle(Mutex<Kept>);
+struct Idle(Mutex<IdleConnections>);
 
 #[derive(Default)]
-struct Kept {
+struct IdleConnections {
     connections: Vec<(SendRequest<Upload>, Instant)>,
-    /// Whether a task closes those that are kept for too long.
+    /// True if a task is running that closes connections idle for too long.
     is_swept: bool,
 }
 
 impl Idle {
-    fn lock(&self) -> MutexGuard<'_, Kept> {
+    fn lock(&self) -> MutexGuard<'_, IdleConnections> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn take(&self) -> Option<SendRequest<Upload>> {
         let connections = &mut self.lock().connections;
-        // One that still takes the rest of a request is not ready, and may be so later.
+        // A connection that still sends the rest of a request is not ready yet, but may be later.
         let found = connections.iter().rposition(|(one, _)| one.is_ready())?;
         let (connection, since) = connections.remove(found);
         (since.elapsed() < IDLE && !connection.is_closed()).then_some(connection)
@@ -59,7 +59,7 @@ impl Idle {
     }
 }
 
-/// Closes what nobody has used for long, as long as there is a pool.
+/// Closes connections idle for too long, as long as the pool exists.
 async fn sweep(idle: Weak<Idle>) {
     loop {
         sleep(IDLE).await;
@@ -72,7 +72,7 @@ async fn sweep(idle: Weak<Idle>) {
 }
 
 impl Pool {
-    /// `uri`: of the server.
+    /// Creates a pool. `uri`: of the server.
     pub(super) fn new(connector: Connector, uri: Uri) -> Self {
         Self {
             connector,
@@ -81,30 +81,30 @@ impl Pool {
         }
     }
 
-    /// Sends a request and waits for the head of its answer. One that a closing connection hands
-    /// back untouched goes out on another one: it was never made.
+    /// Sends a request and waits for the head of its response. If a closing connection returns the
+    /// request unsent, it is sent on another one: it was never made.
     pub(super) async fn request(
         &self,
         mut message: Request<Upload>,
-    ) -> Result<Response<Arriving>, Failure> {
+    ) -> Result<Response<PooledBody>, HttpFailure> {
         while let Some(mut connection) = self.idle.take() {
             match connection.try_send_request(message).await {
                 Ok(response) => return Ok(self.arriving(response, connection)),
-                Err(mut error) => message = error.take_message().ok_or(Failure::Reset)?,
+                Err(mut error) => message = error.take_message().ok_or(HttpFailure::Reset)?,
             }
         }
-        // On the heap: it is seldom needed.
+        // On the heap: it is rarely needed.
         let mut connection = Box::pin(self.connect()).await?;
         let sent = connection.try_send_request(message).await;
-        let response = sent.map_err(|_| Failure::Reset)?;
+        let response = sent.map_err(|_| HttpFailure::Reset)?;
         Ok(self.arriving(response, connection))
     }
 
-    async fn connect(&self) -> Result<SendRequest<Upload>, Failure> {
+    async fn connect(&self) -> Result<SendRequest<Upload>, HttpFailure> {
         let stream = self.connector.clone().call(self.uri.clone());
-        let stream = stream.await.map_err(|_| Failure::Connect)?;
-        let (connection, work) = handshake(stream).await.map_err(|_| Failure::Connect)?;
-        // Its end shows at the requests.
+        let stream = stream.await.map_err(|_| HttpFailure::Connect)?;
+        let (connection, work) = handshake(stream).await.map_err(|_| HttpFailure::Connect)?;
+        // The requests report its end.
         tokio::spawn(async move { drop(work.await) });
         Ok(connection)
     }
@@ -113,9 +113,9 @@ impl Pool {
         &self,
         response: Response<Incoming>,
         connection: SendRequest<Upload>,
-    ) -> Response<Arriving> {
+    ) -> Response<PooledBody> {
         response.map(|body| {
-            let mut arriving = Arriving {
+            let mut arriving = PooledBody {
                 body,
                 lease: Some((connection, Arc::clone(&self.idle))),
             };
@@ -127,15 +127,15 @@ impl Pool {
     }
 }
 
-/// The body of an answer as it arrives. At its end its connection is free for others; dropped
-/// before that, it is closed.
-pub(super) struct Arriving {
+/// A response body as it arrives. Read to its end, it returns its connection to the pool; dropped
+/// before that, it closes the connection.
+pub(super) struct PooledBody {
     body: Incoming,
     lease: Option<(SendRequest<Upload>, Arc<Idle>)>,
 }
 
-impl Arriving {
-    /// One whose connection is another's business.
+impl PooledBody {
+    /// Wraps a body that does not return its connection to this pool.
     pub(super) fn alone(body: Incoming) -> Self {
         Self { body, lease: None }
     }
@@ -147,13 +147,13 @@ impl Arriving {
     }
 }
 
-impl std::fmt::Debug for Arriving {
+impl std::fmt::Debug for PooledBody {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.body.fmt(out)
     }
 }
 
-impl Body for Arriving {
+impl Body for PooledBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -164,7 +164,7 @@ impl Body for Arriving {
         let this = self.get_mut();
         let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
         match &frame {
-            // It is of no use any more.
+            // After an error the connection cannot be reused.
             Some(Err(_)) => this.lease = None,
             Some(Ok(_)) if !this.body.is_end_stream() => {}
             _ => this.give_back(),

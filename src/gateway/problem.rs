@@ -1,5 +1,5 @@
-//! The gateway's own errors, as RFC 9457 has them: what happened, whether the work was done, and
-//! when to try again.
+//! The gateway's own errors in the format of RFC 9457: the reason, whether the work was done, and
+//! when to retry.
 
 use std::time::Duration;
 
@@ -12,15 +12,15 @@ use serde_json::Value;
 use breakerbox_policy::Executed;
 
 use super::body::ReplyBody;
-use super::failure::{Failure, HttpError};
+use super::failure::{HttpError, HttpFailure};
 use crate::mcp::McpError;
-use crate::{Absence, CallError};
+use crate::{CallError, NotExecutedReason};
 
-/// One kind of problem: its code, its status and its title.
+/// A kind of problem: its code, its status and its title.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Kind(&'static str, StatusCode, &'static str);
+pub(super) struct ProblemKind(&'static str, StatusCode, &'static str);
 
-impl Kind {
+impl ProblemKind {
     const OPEN: Self = Self(
         "breaker-open",
         StatusCode::SERVICE_UNAVAILABLE,
@@ -72,13 +72,13 @@ impl Kind {
         StatusCode::NOT_FOUND,
         "there is no such dependency",
     );
-    /// No such path behind the dependency's name.
+    /// No such path below the dependency's name.
     pub(super) const NO_PATH: Self = Self(
         "unknown-path",
         StatusCode::NOT_FOUND,
         "there is nothing at this path",
     );
-    /// The request itself is wrong.
+    /// The request itself is invalid.
     pub(super) const BAD_REQUEST: Self = Self(
         "bad-request",
         StatusCode::BAD_REQUEST,
@@ -96,16 +96,16 @@ impl Kind {
     );
 }
 
-/// A problem, before it is written.
+/// A problem to be serialized.
 #[derive(Debug, Serialize)]
-pub(super) struct Problem<'a> {
+pub(super) struct GatewayProblem<'a> {
     #[serde(rename = "type")]
     kind: String,
     title: &'static str,
     status: u16,
     detail: String,
     dependency: Option<&'a str>,
-    /// The breaker's, where there is one to ask.
+    /// The breaker's state, if there is a breaker.
     state: Option<String>,
     executed: &'static str,
     retry_after_ms: Option<u64>,
@@ -115,14 +115,18 @@ pub(super) struct Problem<'a> {
     wait: Option<Duration>,
 }
 
-impl<'a> Problem<'a> {
-    /// One that no call came to.
-    pub(super) fn of(kind: Kind, dependency: Option<&'a str>, detail: impl Into<String>) -> Self {
+impl<'a> GatewayProblem<'a> {
+    /// A problem found before any call was made.
+    pub(super) fn of(
+        kind: ProblemKind,
+        dependency: Option<&'a str>,
+        detail: impl Into<String>,
+    ) -> Self {
         Self::new(kind, dependency, detail.into(), Executed::No, None)
     }
 
-    /// A body that could not be read before anyone was asked.
-    pub(super) fn of_body(failure: Failure, dependency: &'a str) -> Self {
+    /// A request body that could not be read, before the dependency was called.
+    pub(super) fn of_body(failure: HttpFailure, dependency: &'a str) -> Self {
         Self::of(
             kind_of_failure(failure),
             Some(dependency),
@@ -130,7 +134,7 @@ impl<'a> Problem<'a> {
         )
     }
 
-    /// What a call came to.
+    /// The error of a call.
     pub(super) fn of_call(error: &CallError<HttpError>, dependency: &'a str) -> Self {
         let kind = kind_of(error, &|error| kind_of_failure(error.failure));
         let wait = error.retry_after();
@@ -143,11 +147,11 @@ impl<'a> Problem<'a> {
         )
     }
 
-    /// What a call of a server that speaks MCP came to.
+    /// The error of a call of an MCP server.
     pub(super) fn of_mcp(error: &CallError<McpError>, dependency: &'a str) -> Self {
         let late = |error: &McpError| match error {
-            McpError::Silent(_) => Kind::TIMED_OUT,
-            _ => Kind::FAILED,
+            McpError::Silent(_) => ProblemKind::TIMED_OUT,
+            _ => ProblemKind::FAILED,
         };
         let kind = kind_of(error, &late);
         let wait = error.retry_after();
@@ -155,14 +159,14 @@ impl<'a> Problem<'a> {
         Self::new(kind, Some(dependency), detail, error.executed(), wait)
     }
 
-    /// The same beside a message of another protocol.
+    /// Returns the problem as data for an error of another protocol.
     pub(super) fn into_data(self) -> Value {
-        // A struct of texts and numbers can always be written.
+        // A struct of strings and numbers always serializes.
         serde_json::to_value(&self).unwrap_or_default()
     }
 
     fn new(
-        Kind(code, status, title): Kind,
+        ProblemKind(code, status, title): ProblemKind,
         dependency: Option<&'a str>,
         detail: String,
         executed: Executed,
@@ -186,14 +190,14 @@ impl<'a> Problem<'a> {
         }
     }
 
-    /// The breaker's state.
+    /// Sets the breaker's state.
     pub(super) fn state(mut self, state: impl ToString) -> Self {
         self.state = Some(state.to_string());
         self
     }
 
     pub(super) fn into_response(self) -> Response<ReplyBody> {
-        // A struct of texts and numbers can always be written.
+        // A struct of strings and numbers always serializes.
         let body = serde_json::to_vec(&self).unwrap_or_default();
         let mut response = Response::new(ReplyBody::whole(Bytes::from(body)));
         *response.status_mut() = self.code;
@@ -208,17 +212,17 @@ impl<'a> Problem<'a> {
     }
 }
 
-/// In whole units of so many nanoseconds: nobody is told to come too early.
+/// Converts to whole units of `unit` nanoseconds, rounded up: no caller is told to retry too early.
 fn round_up(wait: Duration, unit: u128) -> u64 {
     u64::try_from(wait.as_nanos().div_ceil(unit)).unwrap_or(u64::MAX)
 }
 
-/// Whether the work was done, as far as an HTTP answer, or none, can tell.
+/// Returns whether the work was done, as far as an HTTP response, or its absence, can tell.
 fn executed(error: &CallError<HttpError>) -> Executed {
     match error {
         CallError::Failed { error, .. } => match error.failure {
-            Failure::Status(_) => Executed::Yes,
-            Failure::Connect => Executed::No,
+            HttpFailure::Status(_) => Executed::Yes,
+            HttpFailure::Connect => Executed::No,
             _ => Executed::Maybe,
         },
         CallError::FallbackFailed { cause, .. } => executed(cause),
@@ -226,38 +230,38 @@ fn executed(error: &CallError<HttpError>) -> Executed {
     }
 }
 
-/// `own`: what the dependency's own error is.
-fn kind_of<E>(error: &CallError<E>, own: &dyn Fn(&E) -> Kind) -> Kind {
+/// Returns the kind of an error. `own`: classifies the dependency's own error.
+fn kind_of<E>(error: &CallError<E>, own: &dyn Fn(&E) -> ProblemKind) -> ProblemKind {
     match error {
         CallError::Failed { error, .. } => own(error),
-        CallError::Open(_) => Kind::OPEN,
-        CallError::Overloaded { .. } => Kind::OVERLOADED,
-        CallError::TimedOut { .. } | CallError::Stalled { .. } => Kind::TIMED_OUT,
-        CallError::WorkerCrashed { .. } | CallError::Interrupted { .. } => Kind::CRASHED,
+        CallError::Open(_) => ProblemKind::OPEN,
+        CallError::Overloaded { .. } => ProblemKind::OVERLOADED,
+        CallError::TimedOut { .. } | CallError::Stalled { .. } => ProblemKind::TIMED_OUT,
+        CallError::WorkerCrashed { .. } | CallError::Interrupted { .. } => ProblemKind::CRASHED,
         CallError::NotExecuted { reason, .. } => match reason {
-            Absence::ShuttingDown => Kind::STOPPING,
-            // Whatever keeps its workers away.
-            _ => Kind::UNAVAILABLE,
+            NotExecutedReason::ShuttingDown => ProblemKind::STOPPING,
+            // Any other reason why no worker is available.
+            _ => ProblemKind::UNAVAILABLE,
         },
-        CallError::Quarantined { .. } => Kind::QUARANTINED,
-        CallError::RateLimited { .. } | CallError::SessionSpent { .. } => Kind::RATE_LIMITED,
+        CallError::Quarantined { .. } => ProblemKind::QUARANTINED,
+        CallError::RateLimited { .. } | CallError::SessionSpent { .. } => ProblemKind::RATE_LIMITED,
         CallError::FallbackFailed { cause, .. } => kind_of(cause, own),
-        // An attempt that chaos made fail, and whatever comes to be added.
-        _ => Kind::FAILED,
+        // An attempt that chaos made fail, and variants added later.
+        _ => ProblemKind::FAILED,
     }
 }
 
-fn kind_of_failure(failure: Failure) -> Kind {
+fn kind_of_failure(failure: HttpFailure) -> ProblemKind {
     match failure {
-        Failure::BodyTooLarge => Kind::BODY_TOO_LARGE,
-        Failure::BodyTooSlow => Kind::BODY_TOO_SLOW,
-        Failure::BodyCut => Kind::BAD_REQUEST,
-        Failure::Late => Kind::TIMED_OUT,
-        Failure::Status(_)
-        | Failure::Connect
-        | Failure::Reset
-        | Failure::TooLong
-        | Failure::BodyGone => Kind::FAILED,
+        HttpFailure::BodyTooLarge => ProblemKind::BODY_TOO_LARGE,
+        HttpFailure::BodyTooSlow => ProblemKind::BODY_TOO_SLOW,
+        HttpFailure::BodyCut => ProblemKind::BAD_REQUEST,
+        HttpFailure::Late => ProblemKind::TIMED_OUT,
+        HttpFailure::Status(_)
+        | HttpFailure::Connect
+        | HttpFailure::Reset
+        | HttpFailure::TooLong
+        | HttpFailure::BodyGone => ProblemKind::FAILED,
     }
 }
 
@@ -270,7 +274,7 @@ mod tests {
     use breakerbox_policy::{PauseReason, RefusalState};
 
     use super::*;
-    use crate::{Limit, Notice, Refused, SharedNotice};
+    use crate::{Limit, RefusalReason, Refused, SharedNotice};
 
     type Error = CallError<HttpError>;
 
@@ -279,8 +283,8 @@ mod tests {
     }
 
     fn shown(error: &Error) -> (&'static str, u16, &'static str, Option<u64>) {
-        let problem = Problem::of_call(error, "web");
-        let Kind(code, status, _) = kind_of(error, &|error| kind_of_failure(error.failure));
+        let problem = GatewayProblem::of_call(error, "web");
+        let ProblemKind(code, status, _) = kind_of(error, &|error| kind_of_failure(error.failure));
         assert_eq!(problem.kind, format!("urn:breakerbox:{code}"));
         assert_eq!(problem.status, status.as_u16());
         (
@@ -291,7 +295,7 @@ mod tests {
         )
     }
 
-    fn failed(failure: Failure) -> Error {
+    fn failed(failure: HttpFailure) -> Error {
         let (dependency, error) = (name(), failure.into());
         CallError::Failed {
             dependency,
@@ -300,7 +304,7 @@ mod tests {
         }
     }
 
-    fn absent(reason: Absence) -> Error {
+    fn absent(reason: NotExecutedReason) -> Error {
         CallError::NotExecuted {
             dependency: name(),
             reason,
@@ -313,7 +317,7 @@ mod tests {
             state: RefusalState::HalfOpen,
             retry_after: Some(Duration::from_secs(3)),
             executed: Executed::Yes,
-            notice: SharedNotice::from(Notice {
+            notice: SharedNotice::from(RefusalReason {
                 dependency: name(),
                 key: None,
                 reason: "it failed".to_owned(),
@@ -385,9 +389,12 @@ mod tests {
                 },
                 ("quarantined", 503, "no", Some(1000)),
             ),
-            (absent(Absence::Parked), ("unavailable", 503, "no", Some(2))),
             (
-                absent(Absence::ShuttingDown),
+                absent(NotExecutedReason::Parked),
+                ("unavailable", 503, "no", Some(2)),
+            ),
+            (
+                absent(NotExecutedReason::ShuttingDown),
                 ("shutting-down", 503, "no", Some(2)),
             ),
             (
@@ -395,7 +402,7 @@ mod tests {
                 ("upstream-failed", 502, "no", None),
             ),
             (
-                failed(Failure::Status(500)),
+                failed(HttpFailure::Status(500)),
                 ("upstream-failed", 502, "yes", None),
             ),
             (
@@ -403,7 +410,7 @@ mod tests {
                     dependency: name(),
                     fallback: name(),
                     message: "no".to_owned(),
-                    cause: Box::new(failed(Failure::Reset)),
+                    cause: Box::new(failed(HttpFailure::Reset)),
                 },
                 ("upstream-failed", 502, "maybe", None),
             ),
@@ -416,13 +423,13 @@ mod tests {
     #[test]
     fn call_2_what_the_caller_did_wrong_is_told_as_that() {
         for (failure, code, status) in [
-            (Failure::BodyTooLarge, "body-too-large", 413),
-            (Failure::BodyTooSlow, "request-timeout", 408),
-            (Failure::BodyCut, "bad-request", 400),
+            (HttpFailure::BodyTooLarge, "body-too-large", 413),
+            (HttpFailure::BodyTooSlow, "request-timeout", 408),
+            (HttpFailure::BodyCut, "bad-request", 400),
         ] {
             assert_eq!(shown(&failed(failure)), (code, status, "maybe", None));
         }
-        assert_eq!(shown(&failed(Failure::Connect)).2, "no");
-        assert_eq!(shown(&failed(Failure::Late)).0, "timed-out");
+        assert_eq!(shown(&failed(HttpFailure::Connect)).2, "no");
+        assert_eq!(shown(&failed(HttpFailure::Late)).0, "timed-out");
     }
 }

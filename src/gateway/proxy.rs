@@ -1,4 +1,4 @@
-//! One request of a caller: what it asks, how the runtime has it answered, what the caller gets.
+//! One request of a caller: reading its options, making the call, and building the response.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -16,30 +16,30 @@ use tokio::time::{Instant, sleep};
 use breakerbox_policy::Priority;
 
 use super::body::ReplyBody;
-use super::cache::Keeping;
+use super::cache::CacheWriter;
 use super::dependency::{HttpReply, HttpRequest, of_status};
-use super::door::Door;
-use super::exchange::{self, Exchange, Piece};
-use super::failure::{Failure, HttpError, Said, SaidBody};
+use super::door::McpEndpoint;
+use super::exchange::{self, Piece, ResponseStream};
+use super::failure::{ErrorBody, ErrorResponse, HttpError, HttpFailure};
 use super::headers::{
     ATTEMPTS, DEADLINE, IDEMPOTENCY, KEY, PRIORITY, SOURCE, append_forwarded, strip_one_hop,
 };
-use super::pool::Arriving;
-use super::problem::{Kind, Problem};
-use super::route::{Lane, Route, Way};
+use super::pool::PooledBody;
+use super::problem::{GatewayProblem, ProblemKind};
+use super::route::{HttpRoute, RouteKind, ThreadContext};
 use super::trace::{AttemptSpan, RequestSpan};
-use super::upload::{self, Limits, Passing, Read, Trace, Upload};
-use crate::{Answer, CallError, CallOptions, Served, Source, Streamed};
+use super::upload::{self, BodyLimits, Read, StreamedBody, Upload, UploadStatus};
+use crate::{Answer, AnswerSource, CallError, CallOptions, Served, Streamed};
 
-/// How much shorter a slow upload's own limit is than the attempt's: it has to be the first, so
-/// that the caller is blamed and not the dependency.
+/// Difference between the limit of a slow upload and the limit of the attempt. The upload's limit
+/// must expire first, so that the caller is blamed and not the dependency.
 const AHEAD: Duration = Duration::from_millis(10);
-/// How long a caller's key may be.
+/// Maximum length of a caller's key.
 const MAX_KEY: usize = 256;
 
-/// Answers a request, one way or another.
+/// Responds to a request in every case.
 pub(super) async fn answer(
-    lane: &Lane,
+    lane: &ThreadContext,
     peer: SocketAddr,
     request: Request<Incoming>,
 ) -> Response<ReplyBody> {
@@ -47,7 +47,8 @@ pub(super) async fn answer(
     let span = lane.tracing.begin(&request, peer);
     let (mut response, is_read) = answer_and_read(lane, peer, request, span.as_ref()).await;
     if !is_read && !is_http2 {
-        // Nobody may take the rest of this request for another one, nor wait for an answer to it.
+        // The rest of this request must not be read as another request, and the caller must not
+        // wait for a response to it.
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(CONNECTION, close);
     }
@@ -57,9 +58,9 @@ pub(super) async fn answer(
     }
 }
 
-/// Says beside the answer whether all of the request was read.
+/// Returns the response, and true if the whole request was read.
 async fn answer_and_read(
-    lane: &Lane,
+    lane: &ThreadContext,
     peer: SocketAddr,
     request: Request<Incoming>,
     span: Option<&RequestSpan>,
@@ -78,8 +79,8 @@ async fn answer_and_read(
     });
     drop(routes);
     let route = match found {
-        Some((Way::Http(route), length)) => Some((route, length)),
-        Some((Way::Mcp(door), length)) => {
+        Some((RouteKind::Http(route), length)) => Some((route, length)),
+        Some((RouteKind::Mcp(door), length)) => {
             return Box::pin(through(&door, length, head, body)).await;
         }
         None => None,
@@ -87,7 +88,7 @@ async fn answer_and_read(
     let Some((route, length)) = route else {
         let detail = "the first part of the path is the name of a dependency; / lists them";
         let asked = path.split('/').nth(1);
-        let problem = Problem::of(Kind::UNKNOWN, asked, detail);
+        let problem = GatewayProblem::of(ProblemKind::UNKNOWN, asked, detail);
         return (own(problem.into_response(), 0), is_empty);
     };
     if let Some(span) = span {
@@ -102,51 +103,51 @@ async fn answer_and_read(
     match call.terms(&head, length) {
         Ok(terms) => call.make(terms, head, body, peer).await,
         Err(detail) => {
-            let problem = Problem::of(Kind::BAD_REQUEST, Some(&route.name), detail);
+            let problem = GatewayProblem::of(ProblemKind::BAD_REQUEST, Some(&route.name), detail);
             let problem = problem.state(route.client.state());
             (own(problem.into_response(), 0), is_empty)
         }
     }
 }
 
-/// Answers a request to a server that speaks MCP: it has one path. `length`: of its name.
+/// Responds to a request to an MCP server, which has one path. `length`: of its name.
 async fn through(
-    door: &Door,
+    door: &McpEndpoint,
     length: usize,
     head: Parts,
     body: Incoming,
 ) -> (Response<ReplyBody>, bool) {
     let is_empty = body.is_end_stream();
     if head.uri.path()[1 + length..] == *"/mcp" {
-        // The whole of a request is read before it is answered, or it is refused by its head.
+        // The whole request is read before it is answered, unless it is refused by its head.
         let response = door.answer(head, body).await;
         let is_read = is_empty || response.status().is_success();
         return (response, is_read);
     }
     let name = &door.name;
     let detail = format!("a server that speaks MCP is reached by MCP, at /{name}/mcp");
-    let problem = Problem::of(Kind::NO_PATH, Some(name), detail);
+    let problem = GatewayProblem::of(ProblemKind::NO_PATH, Some(name), detail);
     let problem = problem.state(door.client.client().state());
     (own(problem.into_response(), 0), is_empty)
 }
 
-/// What the caller wants of the runtime.
-struct Terms {
+/// Options of a request.
+struct RequestOptions {
     target: String,
     options: CallOptions,
     is_idempotent: bool,
 }
 
 struct Call<'a> {
-    lane: &'a Lane,
-    route: &'a Arc<Route>,
+    lane: &'a ThreadContext,
+    route: &'a Arc<HttpRoute>,
     started: Instant,
     span: Option<&'a RequestSpan>,
 }
 
 impl Call<'_> {
-    /// Reads the caller's own words. `length`: of the dependency's name.
-    fn terms(&self, head: &Parts, length: usize) -> Result<Terms, &'static str> {
+    /// Reads the caller's options. `length`: of the dependency's name.
+    fn terms(&self, head: &Parts, length: usize) -> Result<RequestOptions, &'static str> {
         let path = &head.uri.path()[1 + length..];
         if path.split('/').any(is_dots) {
             return Err("the path has a part . or .., and would lead elsewhere");
@@ -175,7 +176,7 @@ impl Call<'_> {
         }
         let is_idempotent =
             self.route.idempotent.contains(&head.method) || head.headers.contains_key(IDEMPOTENCY);
-        Ok(Terms {
+        Ok(RequestOptions {
             target,
             is_idempotent,
             options: CallOptions {
@@ -189,29 +190,30 @@ impl Call<'_> {
 
     async fn make(
         &self,
-        terms: Terms,
+        terms: RequestOptions,
         mut head: Parts,
         body: Incoming,
         peer: SocketAddr,
     ) -> (Response<ReplyBody>, bool) {
-        let Terms {
+        let RequestOptions {
             target,
             mut options,
             is_idempotent,
         } = terms;
         let config = self.lane.config.load();
-        let limits = Limits {
+        let limits = BodyLimits {
             max_body: config.max_body,
             max_replay: config.max_replay_body,
             pause: config.body_timeout,
         };
         drop(config);
         let refuse = |failure| {
-            let problem = Problem::of_body(failure, &self.route.name);
+            let problem = GatewayProblem::of_body(failure, &self.route.name);
             let problem = problem.state(self.route.client.state());
             (own(problem.into_response(), 0), false)
         };
-        // On the heap, as all that few calls come to: it must not make every call's future larger.
+        // On the heap, as is everything that few calls need: it must not enlarge every call's
+        // future.
         let (kept, passing) = if body.is_end_stream() {
             (Some(Bytes::new()), None)
         } else {
@@ -230,7 +232,7 @@ impl Call<'_> {
         let own_time = options.timeout.map(|timeout| self.started + timeout);
         let until = self.ends(own_time);
         options.timeout = own_time.map(|end| end.saturating_duration_since(Instant::now()));
-        let trace = passing.as_ref().map(Passing::trace);
+        let trace = passing.as_ref().map(StreamedBody::trace);
         let passing = RefCell::new(passing.map(Box::new));
         let attempts = Cell::new(0);
         let open = || {
@@ -239,7 +241,7 @@ impl Call<'_> {
             let body = body.or_else(|| passing.borrow_mut().take().map(Upload::Passing));
             self.attempt(&request, body, (attempts.get(), until))
         };
-        let by_verdict = |result: Result<&Exchange, &HttpError>| match result {
+        let by_verdict = |result: Result<&ResponseStream, &HttpError>| match result {
             Ok(exchange) => of_status(exchange.status, exchange.retry_after),
             Err(error) => error.verdict(),
         };
@@ -258,21 +260,21 @@ impl Call<'_> {
         (response, trace.is_none_or(|trace| trace.has_ended()))
     }
 
-    /// When the call is over, as the dependency is told.
+    /// Returns the end of the call, as it is told to the dependency.
     fn ends(&self, own: Option<Instant>) -> Option<Instant> {
         let total = self.route.client.settings().timeout.total;
         let total = total.map(|total| self.started + total);
         own.into_iter().chain(total).min()
     }
 
-    /// Sends the request once, and waits for the head of the answer. `number`: of the attempt.
+    /// Sends the request once, and waits for the head of the response. `number`: of the attempt.
     async fn attempt(
         &self,
         request: &HttpRequest,
         body: Option<Upload>,
         (number, until): (u32, Option<Instant>),
-    ) -> Result<Exchange, HttpError> {
-        let body = body.ok_or(Failure::BodyGone)?;
+    ) -> Result<ResponseStream, HttpError> {
+        let body = body.ok_or(HttpFailure::BodyGone)?;
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         let trace = match &body {
             Upload::Passing(passing) => Some(passing.trace()),
@@ -296,25 +298,25 @@ impl Call<'_> {
         if let Some(span) = &mut span {
             span.came_to(&answered);
         }
-        Exchange::begin(answered?, exchange::by(&settings.classify), span).await
+        ResponseStream::begin(answered?, exchange::by(&settings.classify), span).await
     }
 
-    /// Passes the dependency's own answer on.
+    /// Streams the dependency's own response.
     async fn relay(
         &self,
-        mut stream: Streamed<Exchange>,
+        mut stream: Streamed<ResponseStream>,
         request: &HttpRequest,
         attempts: u32,
     ) -> Response<ReplyBody> {
         let mut head = match next(&mut stream).await {
             Some(Ok(Piece::Head(head))) => head,
             Some(Err(error)) => return self.fail(error, attempts),
-            // An exchange begins with its head.
+            // A response stream begins with its head.
             Some(Ok(Piece::Frame(_))) | None => Response::new(()).into_parts().0,
         };
         head.version = Version::HTTP_11;
-        let is_over = stream.get_ref().is_none_or(Exchange::is_over);
-        let length = stream.get_ref().map(Exchange::size_hint);
+        let is_over = stream.get_ref().is_none_or(ResponseStream::is_over);
+        let length = stream.get_ref().map(ResponseStream::size_hint);
         let caches = &self.route.caches;
         let mut keeping = if caches.is_empty() {
             None
@@ -322,10 +324,10 @@ impl Call<'_> {
             let client = &self.route.client;
             let seen = (head.status, &head.headers);
             let length = length.map_or(0, |length| length.lower());
-            Keeping::begin(client, caches, request, seen, length)
+            CacheWriter::begin(client, caches, request, seen, length)
         };
         let body = if is_over {
-            // Nobody reads a body that is empty, so nobody would hear how it ended.
+            // An empty body is never polled, so its outcome would not be recorded.
             if let Some(Err(error)) = next(&mut stream).await {
                 return self.fail(error, attempts);
             }
@@ -339,13 +341,17 @@ impl Call<'_> {
             }
             ReplyBody::relayed(stream, keeping)
         };
-        signed(Response::from_parts(head, body), &Source::Primary, attempts)
+        signed(
+            Response::from_parts(head, body),
+            &AnswerSource::Primary,
+            attempts,
+        )
     }
 
-    /// What the caller gets when there was no answer: the dependency's own words if it said any.
+    /// Builds the response of a failed call: the dependency's own if it sent one.
     fn fail(&self, error: CallError<HttpError>, attempts: u32) -> Response<ReplyBody> {
         let problem = {
-            let problem = Problem::of_call(&error, &self.route.name);
+            let problem = GatewayProblem::of_call(&error, &self.route.name);
             match &error {
                 CallError::Open(refused) => problem.state(refused.state),
                 _ => problem.state(self.route.client.state()),
@@ -354,26 +360,30 @@ impl Call<'_> {
         let Some(said) = said(error) else {
             return own(problem.into_response(), attempts);
         };
-        let Said { mut head, body } = *said;
+        let ErrorResponse { mut head, body } = *said;
         head.version = Version::HTTP_11;
         let body = match body {
-            SaidBody::Whole(body) => ReplyBody::whole(body),
-            SaidBody::Rest(body) => {
+            ErrorBody::Whole(body) => ReplyBody::whole(body),
+            ErrorBody::Rest(body) => {
                 let idle = self.route.client.settings().timeout.idle;
                 ReplyBody::rest(body, idle)
             }
         };
-        signed(Response::from_parts(head, body), &Source::Primary, attempts)
+        signed(
+            Response::from_parts(head, body),
+            &AnswerSource::Primary,
+            attempts,
+        )
     }
 }
 
-/// Waits for an answer while the body of its request is passed on; whoever is waited for at the
-/// end of the time, it is the caller's fault or the dependency's.
+/// Waits for the response while the request body is still streaming. On timeout, blames the caller
+/// if the upload has stalled, else the dependency.
 async fn or_blame(
-    sending: impl Future<Output = Result<Response<Arriving>, HttpError>>,
-    trace: &Trace,
+    sending: impl Future<Output = Result<Response<PooledBody>, HttpError>>,
+    trace: &UploadStatus,
     limit: Option<Duration>,
-) -> Result<Response<Arriving>, HttpError> {
+) -> Result<Response<PooledBody>, HttpError> {
     let mut sending = std::pin::pin!(sending);
     let Some(limit) = limit else {
         return sending.await;
@@ -383,7 +393,7 @@ async fn or_blame(
         answered = &mut sending => answered,
         () = sleep(limit.saturating_sub(AHEAD)) => {
             if trace.waits() {
-                return Err(Failure::BodyTooSlow.into());
+                return Err(HttpFailure::BodyTooSlow.into());
             }
             sending.await
         }
@@ -394,8 +404,8 @@ async fn next<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
     stream.next().await
 }
 
-/// What the dependency said, where its call failed by that.
-fn said(error: CallError<HttpError>) -> Option<Box<Said>> {
+/// Returns the dependency's unsuccessful response, if that made the call fail.
+fn said(error: CallError<HttpError>) -> Option<Box<ErrorResponse>> {
     match error {
         CallError::Failed { error, .. } => error.said,
         CallError::FallbackFailed { cause, .. } => said(*cause),
@@ -403,7 +413,7 @@ fn said(error: CallError<HttpError>) -> Option<Box<Said>> {
     }
 }
 
-/// Makes a caller's head one of ours.
+/// Turns a caller's head into the head of the gateway's request.
 fn rewrite(head: &mut Parts, peer: SocketAddr) {
     let host = match head.uri.authority() {
         Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
@@ -418,7 +428,7 @@ fn rewrite(head: &mut Parts, peer: SocketAddr) {
     append_forwarded(headers, peer, host);
 }
 
-/// Whether a part of a path is `.` or `..`, whatever way it is written.
+/// Returns true if a part of a path is `.` or `..`, percent-encoded or not.
 fn is_dots(part: &str) -> bool {
     if part.len() > 6 {
         return false;
@@ -434,8 +444,8 @@ fn is_event_stream(headers: &HeaderMap) -> bool {
     media.is_some_and(|media| media.starts_with("text/event-stream"))
 }
 
-/// The names of the dependencies, a line each.
-fn list(lane: &Lane) -> Response<ReplyBody> {
+/// Lists the names of the dependencies, one a line.
+fn list(lane: &ThreadContext) -> Response<ReplyBody> {
     let routes = lane.routes.load();
     let mut names: Vec<&str> = routes.keys().map(|name| &**name).collect();
     names.sort_unstable();
@@ -460,23 +470,27 @@ fn in_one_piece(answer: Answer<HttpReply>, attempts: u32) -> Response<ReplyBody>
     signed(response, &source, attempts)
 }
 
-/// An answer that is nobody's but ours.
+/// Labels a response of the gateway itself.
 fn own(response: Response<ReplyBody>, attempts: u32) -> Response<ReplyBody> {
     let source = HeaderValue::from_static("gateway");
     with_signs(response, source, attempts)
 }
 
-fn signed(response: Response<ReplyBody>, source: &Source, attempts: u32) -> Response<ReplyBody> {
+fn signed(
+    response: Response<ReplyBody>,
+    source: &AnswerSource,
+    attempts: u32,
+) -> Response<ReplyBody> {
     let source = match source {
-        Source::Primary => HeaderValue::from_static("primary"),
-        // The names of fallbacks are plain.
+        AnswerSource::Primary => HeaderValue::from_static("primary"),
+        // The names of fallbacks are plain ASCII.
         source => HeaderValue::try_from(source.to_string())
             .unwrap_or_else(|_| HeaderValue::from_static("fallback")),
     };
     with_signs(response, source, attempts)
 }
 
-/// Says who answered, and how often the dependency was asked for it.
+/// Adds the source of the answer and the number of attempts.
 fn with_signs(
     mut response: Response<ReplyBody>,
     source: HeaderValue,

@@ -8,29 +8,29 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::AddError;
-use super::cache::{Kept, Rules};
-use super::dependency::{Http, HttpReply};
-use super::door::Door;
+use super::cache::{HttpCache, Rules};
+use super::dependency::{HttpDependency, HttpReply};
+use super::door::McpEndpoint;
 use super::trace::{Attempts, Tracing};
-use super::upstream::{Place, Upstream};
+use super::upstream::{Upstream, UpstreamAddress};
 use crate::config::{DependencyConfig, FallbackConfig, FallbackKind, FallbackOn, GatewayConfig};
 use crate::mcp::McpSettings;
-use crate::{ByName, Client, Dependency, Fixed, On, Rule, Runtime};
+use crate::{ByName, Client, Dependency, FallbackRule, Fixed, Runtime, ServeOn};
 
-/// The ways of one moment.
-pub(super) type Routes = HashMap<Arc<str>, Way>;
+/// A snapshot of the routes.
+pub(super) type Routes = HashMap<Arc<str>, RouteKind>;
 
-/// How callers reach a dependency.
+/// Kind of a route.
 #[derive(Clone)]
-pub(super) enum Way {
+pub(super) enum RouteKind {
     /// Any request is passed on.
-    Http(Arc<Route>),
+    Http(Arc<HttpRoute>),
     /// Its tools are called.
-    Mcp(Arc<Door>),
+    Mcp(Arc<McpEndpoint>),
 }
 
-impl Way {
-    /// Whether it can take a configuration over while it runs.
+impl RouteKind {
+    /// Returns true if it can take over a configuration while it runs.
     pub(super) fn fits(&self, config: &DependencyConfig, url: &str) -> bool {
         match self {
             Self::Http(route) => route.fits(config, url),
@@ -38,7 +38,7 @@ impl Way {
         }
     }
 
-    /// Takes over what is not the runtime's.
+    /// Applies the settings that are not the runtime's.
     pub(super) fn follow(&self, config: &DependencyConfig) {
         if let Self::Http(route) = self {
             route.follow(config);
@@ -46,39 +46,39 @@ impl Way {
     }
 }
 
-/// What one thread of the gateway works with.
-pub(super) struct Lane {
+/// The state of one gateway thread.
+pub(super) struct ThreadContext {
     pub(super) number: usize,
     pub(super) routes: Arc<ArcSwap<Routes>>,
     pub(super) config: Arc<ArcSwap<GatewayConfig>>,
     pub(super) tracing: Tracing,
 }
 
-/// One dependency that callers can reach.
-pub(super) struct Route {
+/// One HTTP dependency that callers can reach.
+pub(super) struct HttpRoute {
     pub(super) name: Arc<str>,
-    pub(super) client: Client<Http>,
+    pub(super) client: Client<HttpDependency>,
     pub(super) idempotent: Vec<Method>,
-    /// What its caches keep.
+    /// Rules of its caches.
     pub(super) caches: Vec<Rules>,
-    /// What it was made of; a change of that makes another one.
-    made_of: MadeOf,
-    place: Arc<Place>,
+    /// Its inputs; a change of them needs a new route.
+    made_of: HttpRouteSpec,
+    place: Arc<UpstreamAddress>,
     pub(super) attempts: Attempts,
-    /// Each thread's own connections.
+    /// Connections of each thread.
     upstreams: Box<[OnceLock<Upstream>]>,
 }
 
-/// What only a new start can change.
+/// Settings that only a restart can change.
 #[derive(Debug, PartialEq)]
-struct MadeOf {
+struct HttpRouteSpec {
     url: String,
     idempotent: Vec<String>,
     fallbacks: Vec<FallbackConfig>,
     fallback_only: bool,
 }
 
-impl MadeOf {
+impl HttpRouteSpec {
     fn of(config: &DependencyConfig, url: &str) -> Self {
         Self {
             url: url.to_owned(),
@@ -89,7 +89,7 @@ impl MadeOf {
     }
 }
 
-impl Route {
+impl HttpRoute {
     /// Starts the dependency with its workers and fallbacks.
     pub(super) async fn start(
         runtime: &Runtime,
@@ -97,7 +97,7 @@ impl Route {
         (config, url): (&DependencyConfig, &str),
         (threads, tracing): (usize, &Tracing),
     ) -> Result<Self, AddError> {
-        let place = Place::new(url).map_err(|problem| AddError::Address {
+        let place = UpstreamAddress::new(url).map_err(|problem| AddError::Address {
             name: name.to_owned(),
             problem,
         })?;
@@ -108,7 +108,7 @@ impl Route {
         let new = runtime.dependency(name).settings(config.settings.clone());
         let mut builder = new.workers(move || {
             let upstream = Upstream::new(Arc::clone(&own));
-            Http::new(upstream, traced.clone())
+            HttpDependency::new(upstream, traced.clone())
         });
         let mut caches = Vec::new();
         for fallback in &config.fallbacks {
@@ -121,31 +121,35 @@ impl Route {
             client,
             idempotent: config.idempotent.iter().filter_map(method).collect(),
             caches,
-            made_of: MadeOf::of(config, url),
+            made_of: HttpRouteSpec::of(config, url),
             place,
             attempts,
             upstreams: (0..threads).map(|_| OnceLock::new()).collect(),
         })
     }
 
-    /// The connections of one thread, made with the first call.
+    /// Returns the connections of one thread, created with the first call.
     pub(super) fn upstream(&self, thread: usize) -> &Upstream {
         self.upstreams[thread].get_or_init(|| Upstream::new(Arc::clone(&self.place)))
     }
 
-    /// Whether it can take a configuration over while it runs.
+    /// Returns true if it can take over a configuration while it runs.
     fn fits(&self, config: &DependencyConfig, url: &str) -> bool {
         let is_http = McpSettings::of_config(config).is_none();
-        is_http && self.made_of == MadeOf::of(config, url)
+        is_http && self.made_of == HttpRouteSpec::of(config, url)
     }
 
-    /// Takes over what is not the runtime's.
+    /// Applies the settings that are not the runtime's.
     fn follow(&self, config: &DependencyConfig) {
         self.place.set_connect(config.settings.timeout.connect);
     }
 }
 
-fn rule(runtime: &Runtime, config: &FallbackConfig, caches: &mut Vec<Rules>) -> Rule<Http> {
+fn rule(
+    runtime: &Runtime,
+    config: &FallbackConfig,
+    caches: &mut Vec<Rules>,
+) -> FallbackRule<HttpDependency> {
     let rule = match &config.kind {
         FallbackKind::StaleCache {
             max_age,
@@ -161,9 +165,9 @@ fn rule(runtime: &Runtime, config: &FallbackConfig, caches: &mut Vec<Rules>) -> 
             };
             caches.push(rules.clone());
             let max_entries = usize::try_from(max_entries.get()).unwrap_or(usize::MAX);
-            Rule::new(Kept::new(*max_age, max_entries, *refresh, rules))
+            FallbackRule::new(HttpCache::new(*max_age, max_entries, *refresh, rules))
         }
-        FallbackKind::Dependency { name } => Rule::new(ByName::new(runtime, name)),
+        FallbackKind::Dependency { name } => FallbackRule::new(ByName::new(runtime, name)),
         FallbackKind::Fixed {
             status,
             content_type,
@@ -173,8 +177,8 @@ fn rule(runtime: &Runtime, config: &FallbackConfig, caches: &mut Vec<Rules>) -> 
             if let Ok(media) = HeaderValue::try_from(content_type) {
                 headers.insert(CONTENT_TYPE, media);
             }
-            Rule::new(Fixed(HttpReply {
-                // The configuration takes none that is not one.
+            FallbackRule::new(Fixed(HttpReply {
+                // The configuration accepts only valid statuses.
                 status: StatusCode::from_u16(*status).unwrap_or_default(),
                 headers,
                 body: body.clone().into(),
@@ -184,11 +188,14 @@ fn rule(runtime: &Runtime, config: &FallbackConfig, caches: &mut Vec<Rules>) -> 
     narrowed(rule, config)
 }
 
-/// The rule for what the configuration says that it serves.
-pub(super) fn narrowed<D: Dependency>(rule: Rule<D>, config: &FallbackConfig) -> Rule<D> {
+/// Restricts a rule to the cases that the configuration names.
+pub(super) fn narrowed<D: Dependency>(
+    rule: FallbackRule<D>,
+    config: &FallbackConfig,
+) -> FallbackRule<D> {
     let rule = match config.on[..] {
-        [FallbackOn::Refused] => rule.on(On::Refused),
-        [FallbackOn::Failed] => rule.on(On::Failed),
+        [FallbackOn::Refused] => rule.on(ServeOn::Refused),
+        [FallbackOn::Failed] => rule.on(ServeOn::Failed),
         _ => rule,
     };
     if config.writes { rule.writes() } else { rule }

@@ -1,8 +1,8 @@
-//! Spans of requests, and their place in the trace that a caller began (feature `otel`).
+//! Spans of requests, and their context in the caller's trace (feature `otel`).
 //!
-//! A request has one span, which ends with its answer; each attempt at a dependency has one below
-//! it, whose context the dependency is sent. Nobody here knows where spans go. What stands in them
-//! is bounded, and holds no query and no value of a header.
+//! A request has one span, which ends with its response. Each attempt at a dependency has a child
+//! span, and its context is sent to the dependency. This module does not know where spans are
+//! exported. Their attributes are bounded, and contain no query and no header values.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -22,25 +22,25 @@ use tokio::time::Instant;
 
 use super::body::ReplyBody;
 use super::dependency::HttpRequest;
-use super::failure::{Failure, HttpError};
+use super::failure::{HttpError, HttpFailure};
 use super::headers::{ATTEMPTS, SOURCE};
 
 static PARENT: HeaderName = HeaderName::from_static("traceparent");
 static STATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// How much of an address a span shows.
+/// Maximum length of an address in a span.
 const MAX_PATH: usize = 1024;
-/// Whoever keeps the limit of an attempt began to count a little earlier.
+/// Tolerance for the limit of an attempt: its timer started a little before the span.
 const EARLY: Duration = Duration::from_millis(1);
-/// How much of a method that nobody knows.
+/// Maximum length of an unknown method in a span.
 const MAX_METHOD: usize = 32;
 
-/// Makes spans of requests; by default none, and then what callers send passes through as it is.
+/// Makes spans of requests. The default makes none and passes the callers' trace headers through.
 #[derive(Clone, Default)]
 pub struct Tracing(Option<Arc<SdkTracer>>);
 
 impl Tracing {
-    /// With a tracer, whose provider decides what is kept and where it goes.
+    /// Uses a tracer; its provider does the sampling and the export.
     pub(crate) fn by(tracer: SdkTracer) -> Self {
         Self(Some(Arc::new(tracer)))
     }
@@ -71,7 +71,7 @@ impl Tracing {
         })))
     }
 
-    /// What makes spans of the attempts at a dependency.
+    /// Returns the factory for spans of attempts at a dependency.
     pub(super) fn attempts(&self, name: &str, url: &str) -> Attempts {
         let target = self.0.as_ref().map(|tracer| {
             let uri: Uri = url.parse().unwrap_or_default();
@@ -99,7 +99,7 @@ impl fmt::Debug for Tracing {
     }
 }
 
-/// The span of a request, until its answer has been given to the end.
+/// The span of a request, until its response has been delivered.
 pub(super) struct RequestSpan(Box<RequestSpanInner>);
 
 struct RequestSpanInner {
@@ -110,7 +110,7 @@ struct RequestSpanInner {
 }
 
 impl RequestSpan {
-    /// It is for this dependency.
+    /// Sets the dependency.
     pub(super) fn concerns(&self, dependency: &str) {
         let mut span = self.0.span.borrow_mut();
         if span.is_recording() {
@@ -121,7 +121,7 @@ impl RequestSpan {
         }
     }
 
-    /// The state in which the call left the breaker.
+    /// Sets the state of the breaker after the call.
     pub(super) fn left(&self, state: &'static str) {
         let mut span = self.0.span.borrow_mut();
         if span.is_recording() {
@@ -129,12 +129,12 @@ impl RequestSpan {
         }
     }
 
-    /// Has whoever gets these headers be below this span.
+    /// Makes this span the parent of the receiver's spans.
     pub(super) fn pass_on(&self, headers: &mut HeaderMap) {
         write(&self.0.context, headers);
     }
 
-    /// Notes the answer, and goes on with its body.
+    /// Records the response, and continues with its body.
     pub(super) fn answered(mut self, response: Response<ReplyBody>) -> Response<ReplyBody> {
         let inner = &mut *self.0;
         inner.is_answered = true;
@@ -157,7 +157,7 @@ impl RequestSpan {
         response.map(|body| body.traced(self))
     }
 
-    /// The answer broke off.
+    /// Records that the response broke off.
     pub(super) fn broke_off(&mut self) {
         note_error(self.0.span.get_mut(), "broke_off");
     }
@@ -166,7 +166,7 @@ impl RequestSpan {
 impl Drop for RequestSpanInner {
     fn drop(&mut self) {
         if !self.is_answered {
-            // The caller went away before there was an answer.
+            // The caller disconnected before there was a response.
             let span = self.span.get_mut();
             span.set_attribute(KeyValue::new("breakerbox.cancelled", true));
         }
@@ -180,15 +180,15 @@ pub(super) struct Attempts(Option<Arc<Target>>);
 struct Target {
     tracer: Arc<SdkTracer>,
     dependency: String,
-    /// Its address without the part that each request has of its own.
+    /// Its address without the path of the request.
     base: String,
     host: String,
     port: u16,
 }
 
 impl Attempts {
-    /// Begins the span of an attempt, below the one whose context the request carries. `number`: of
-    /// the attempt, from 1; `limit`: after how long it is given up.
+    /// Begins the span of an attempt, as a child of the context in the request. `number`: of the
+    /// attempt, from 1. `limit`: time limit of the attempt.
     pub(super) fn begin(
         &self,
         request: &HttpRequest,
@@ -235,24 +235,24 @@ impl fmt::Debug for Attempts {
     }
 }
 
-/// The span of an attempt, until its answer has come to the end.
+/// The span of an attempt, until its response has arrived.
 pub(super) struct AttemptSpan(Box<AttemptSpanInner>);
 
 struct AttemptSpanInner {
     span: Span,
     request: HttpRequest,
     due: Option<Instant>,
-    /// Whether it is known what came of it.
+    /// True if the result is recorded.
     is_over: bool,
 }
 
 impl AttemptSpan {
-    /// The request as it is sent: with the context of this span.
+    /// Returns the request to send, with the context of this span.
     pub(super) fn request(&self) -> HttpRequest {
         self.0.request.clone()
     }
 
-    /// Notes what came of it, as far as the head of the answer tells.
+    /// Records the result, as far as the head of the response tells.
     pub(super) fn came_to<B>(&mut self, answered: &Result<Response<B>, HttpError>) {
         self.0.is_over = true;
         let span = &mut self.0.span;
@@ -265,9 +265,9 @@ impl AttemptSpan {
         }
     }
 
-    /// The answer broke off.
+    /// Records that the response broke off.
     pub(super) fn broke_off(&mut self) {
-        note_error(&mut self.0.span, word_of(Failure::Reset));
+        note_error(&mut self.0.span, word_of(HttpFailure::Reset));
     }
 }
 
@@ -276,9 +276,9 @@ impl Drop for AttemptSpanInner {
         if self.is_over {
             return;
         }
-        // Whoever gave it up did not wait until now for nothing.
+        // Dropped after its limit, the attempt has timed out.
         if self.due.is_some_and(|due| Instant::now() >= due) {
-            note_error(&mut self.span, word_of(Failure::Late));
+            note_error(&mut self.span, word_of(HttpFailure::Late));
         } else {
             self.span
                 .set_attribute(KeyValue::new("breakerbox.cancelled", true));
@@ -302,20 +302,21 @@ fn note_error(span: &mut Span, kind: &'static str) {
     span.set_status(Status::error(""));
 }
 
-fn word_of(failure: Failure) -> &'static str {
+fn word_of(failure: HttpFailure) -> &'static str {
     match failure {
-        Failure::Status(_) => "status",
-        Failure::Connect => "connect",
-        Failure::Reset => "reset",
-        Failure::Late => "timeout",
-        Failure::TooLong => "too_long",
-        Failure::BodyTooLarge | Failure::BodyTooSlow | Failure::BodyCut | Failure::BodyGone => {
-            "request_body"
-        }
+        HttpFailure::Status(_) => "status",
+        HttpFailure::Connect => "connect",
+        HttpFailure::Reset => "reset",
+        HttpFailure::Late => "timeout",
+        HttpFailure::TooLong => "too_long",
+        HttpFailure::BodyTooLarge
+        | HttpFailure::BodyTooSlow
+        | HttpFailure::BodyCut
+        | HttpFailure::BodyGone => "request_body",
     }
 }
 
-/// A method by the convention: one of those that everybody knows, else `_OTHER` and what it was.
+/// Returns a method by the convention: a known method, else `_OTHER` and the original.
 fn method_of(method: &Method) -> (&'static str, Option<String>) {
     const KNOWN: [&str; 9] = [
         "GET", "POST", "PUT", "DELETE", "HEAD", "PATCH", "OPTIONS", "TRACE", "CONNECT",
@@ -326,7 +327,7 @@ fn method_of(method: &Method) -> (&'static str, Option<String>) {
     }
 }
 
-/// Addresses and methods have ASCII letters only; elsewhere nothing would be cut.
+/// Cuts a text. Addresses and methods are ASCII; other text would stay uncut.
 fn cut(text: &str, most: usize) -> String {
     text.get(..most).unwrap_or(text).to_owned()
 }
@@ -339,9 +340,9 @@ fn version<B>(request: &Request<B>) -> &'static str {
     }
 }
 
-/// The context that headers carry; none where they are not as the standard has them.
+/// Reads the context from headers; empty if they do not follow the standard.
 fn parent(headers: &HeaderMap) -> Context {
-    // Several lines of one list are the list; two parents are none.
+    // Several `tracestate` lines form one list. Two `traceparent` lines are invalid.
     let mut parents = headers.get_all(&PARENT).iter();
     let first = parents.next().and_then(|value| value.to_str().ok());
     let states = headers.get_all(&STATE).iter();
@@ -353,7 +354,7 @@ fn parent(headers: &HeaderMap) -> Context {
     TraceContextPropagator::new().extract_with_context(&Context::new(), &carried)
 }
 
-/// Whether each part is as long as it has to be, which the propagator takes on trust.
+/// Returns true if each part has its required length, which the propagator does not check.
 fn has_whole_ids(text: &str) -> bool {
     let mut parts = text.trim().split('-').map(str::len);
     [2, 32, 16, 2]
@@ -361,7 +362,7 @@ fn has_whole_ids(text: &str) -> bool {
         .all(|length| parts.next() == Some(length))
 }
 
-/// Writes a context in the place of the one that was there.
+/// Writes a context, replacing the one in the headers.
 fn write(context: &SpanContext, headers: &mut HeaderMap) {
     headers.remove(&PARENT);
     headers.remove(&STATE);
@@ -439,7 +440,7 @@ mod tests {
         let mut found = found;
         found.sort();
         assert_eq!(found, expected);
-        // What is no context is nobody's, and its state is nothing either.
+        // An invalid context is dropped, and its state with it.
         for bad in [
             "",
             "00-1-2-01",

@@ -1,4 +1,4 @@
-//! The place of `trace` in a build without the feature `otel`: no spans, and nothing to pay for.
+//! Replaces `trace` in a build without the feature `otel`: no spans, and no cost.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -10,7 +10,8 @@ use super::body::ReplyBody;
 use super::dependency::HttpRequest;
 use super::failure::HttpError;
 
-/// Makes spans of requests; in this build none, and what callers send passes through as it is.
+/// Makes spans of requests. In this build it makes none and passes the callers' trace headers
+/// through.
 #[derive(Debug, Clone, Default)]
 pub struct Tracing(());
 
@@ -24,7 +25,7 @@ impl Tracing {
     }
 }
 
-/// There is none.
+/// Never constructed.
 pub(super) struct RequestSpan(Infallible);
 
 impl RequestSpan {
@@ -49,7 +50,7 @@ impl RequestSpan {
     }
 }
 
-/// Makes none.
+/// Makes no spans.
 #[derive(Debug, Clone)]
 pub(super) struct Attempts(());
 
@@ -64,7 +65,7 @@ impl Attempts {
     }
 }
 
-/// There is none.
+/// Never constructed.
 pub(super) struct AttemptSpan(Infallible);
 
 impl AttemptSpan {

@@ -1,4 +1,4 @@
-//! A request's body on its way to the dependency: kept to be sent again, or passed on as it comes.
+//! A request's body on its way to the dependency: buffered to be sent again, or streamed once.
 
 use std::future::Future as _;
 use std::pin::Pin;
@@ -12,34 +12,38 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Sleep, sleep};
 
-use super::failure::Failure;
+use super::failure::HttpFailure;
 
-/// What is allowed of a body.
+/// Limits of a request body.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
+pub(super) struct BodyLimits {
     pub(super) max_body: u64,
     pub(super) max_replay: u64,
-    /// The longest time between two pieces.
+    /// Maximum time between two pieces.
     pub(super) pause: Duration,
 }
 
-/// A body, as far as it was read before the dependency is asked.
+/// A body, as far as it is read before the dependency is called.
 pub(super) enum Read {
-    /// All of it.
+    /// The complete body.
     Whole(Bytes),
-    /// It is passed on as it comes, once.
-    Passing(Passing),
+    /// A body that is streamed once.
+    Passing(StreamedBody),
 }
 
-/// Reads a body that is short enough to be kept, so that a slow caller holds no place of the
-/// dependency. `keep`: whether one of unknown length is to be kept if it turns out to be short.
-pub(super) async fn read(body: Incoming, keep: bool, limits: Limits) -> Result<Read, Failure> {
+/// Buffers a body that is short enough, so that a slow caller holds no slot of the dependency.
+/// `keep`: buffers a body of unknown length too, if it turns out to be short.
+pub(super) async fn read(
+    body: Incoming,
+    keep: bool,
+    limits: BodyLimits,
+) -> Result<Read, HttpFailure> {
     let hint = body.size_hint();
     if hint.lower() > limits.max_body {
-        return Err(Failure::BodyTooLarge);
+        return Err(HttpFailure::BodyTooLarge);
     }
     let is_short = hint.upper().is_some_and(|most| most <= limits.max_replay);
-    let mut passing = Passing::new(body, limits);
+    let mut passing = StreamedBody::new(body, limits);
     if !is_short && (!keep || hint.lower() > limits.max_replay) {
         return Ok(Read::Passing(passing));
     }
@@ -47,7 +51,7 @@ pub(super) async fn read(body: Incoming, keep: bool, limits: Limits) -> Result<R
     while let Some(frame) = next(&mut passing).await {
         match frame?.into_data() {
             Ok(piece) => kept.extend_from_slice(&piece),
-            // Trailers of a request are rare, and nobody's to keep.
+            // Request trailers are rare, and are not kept.
             Err(_trailers) => break,
         }
         if kept.len() as u64 > limits.max_replay {
@@ -58,60 +62,60 @@ pub(super) async fn read(body: Incoming, keep: bool, limits: Limits) -> Result<R
     Ok(Read::Whole(kept.freeze()))
 }
 
-async fn next(body: &mut Passing) -> Option<Result<Frame<Bytes>, Failure>> {
+async fn next(body: &mut StreamedBody) -> Option<Result<Frame<Bytes>, HttpFailure>> {
     std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await
 }
 
-/// A body on its way.
+/// A body to send.
 pub(super) enum Upload {
     Whole(Option<Bytes>),
-    Passing(Box<Passing>),
+    Passing(Box<StreamedBody>),
 }
 
-/// A body that is passed on as it comes, with back-pressure: the next piece is read when the one
-/// before has gone out.
-pub(super) struct Passing {
-    /// What was read already.
+/// A body that is streamed with back-pressure: the next piece is read once the previous one has
+/// been sent.
+pub(super) struct StreamedBody {
+    /// The part that was read before.
     before: Option<Bytes>,
     rest: Incoming,
     room: u64,
     pause: Duration,
     alarm: Option<Pin<Box<Sleep>>>,
-    trace: Arc<Trace>,
+    trace: Arc<UploadStatus>,
 }
 
-/// What others may know of a body that is passed on.
+/// Status of a streamed body, shared with other tasks.
 #[derive(Debug, Default)]
-pub(super) struct Trace {
+pub(super) struct UploadStatus {
     fault: AtomicU8,
     waits: AtomicBool,
     ended: AtomicBool,
 }
 
-impl Trace {
-    /// What went wrong with it on the caller's side.
-    pub(super) fn fault(&self) -> Option<Failure> {
+impl UploadStatus {
+    /// Returns the caller's error, if there was one.
+    pub(super) fn fault(&self) -> Option<HttpFailure> {
         match self.fault.load(Ordering::Acquire) {
-            1 => Some(Failure::BodyTooLarge),
-            2 => Some(Failure::BodyTooSlow),
-            3 => Some(Failure::BodyCut),
+            1 => Some(HttpFailure::BodyTooLarge),
+            2 => Some(HttpFailure::BodyTooSlow),
+            3 => Some(HttpFailure::BodyCut),
             _ => None,
         }
     }
 
-    /// Whether all of it has been read.
+    /// Returns true if the whole body has been read.
     pub(super) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
     }
 
-    /// Whether the caller is waited for.
+    /// Returns true while the body waits for the caller.
     pub(super) fn waits(&self) -> bool {
         self.waits.load(Ordering::Acquire)
     }
 }
 
-impl Passing {
-    fn new(rest: Incoming, limits: Limits) -> Self {
+impl StreamedBody {
+    fn new(rest: Incoming, limits: BodyLimits) -> Self {
         Self {
             before: None,
             rest,
@@ -122,27 +126,30 @@ impl Passing {
         }
     }
 
-    pub(super) fn trace(&self) -> Arc<Trace> {
+    pub(super) fn trace(&self) -> Arc<UploadStatus> {
         Arc::clone(&self.trace)
     }
 
-    fn fail(&self, failure: Failure) -> Failure {
+    fn fail(&self, failure: HttpFailure) -> HttpFailure {
         let number = match failure {
-            Failure::BodyTooLarge => 1,
-            Failure::BodyTooSlow => 2,
+            HttpFailure::BodyTooLarge => 1,
+            HttpFailure::BodyTooSlow => 2,
             _ => 3,
         };
         self.trace.fault.store(number, Ordering::Release);
         failure
     }
 
-    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+    fn poll_rest(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, HttpFailure>>> {
         let Poll::Ready(frame) = Pin::new(&mut self.rest).poll_frame(cx) else {
             self.trace.waits.store(true, Ordering::Release);
             let pause = self.pause;
             let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep(pause)));
             ready!(alarm.as_mut().poll(cx));
-            return Poll::Ready(Some(Err(self.fail(Failure::BodyTooSlow))));
+            return Poll::Ready(Some(Err(self.fail(HttpFailure::BodyTooSlow))));
         };
         self.trace.waits.store(false, Ordering::Release);
         self.alarm = None;
@@ -151,29 +158,29 @@ impl Passing {
                 self.trace.ended.store(true, Ordering::Release);
                 return Poll::Ready(None);
             }
-            Some(Err(_lost)) => return Poll::Ready(Some(Err(self.fail(Failure::BodyCut)))),
+            Some(Err(_lost)) => return Poll::Ready(Some(Err(self.fail(HttpFailure::BodyCut)))),
             Some(Ok(frame)) => frame,
         };
         let length = frame.data_ref().map_or(0, |piece| piece.len() as u64);
         let Some(room) = self.room.checked_sub(length) else {
-            return Poll::Ready(Some(Err(self.fail(Failure::BodyTooLarge))));
+            return Poll::Ready(Some(Err(self.fail(HttpFailure::BodyTooLarge))));
         };
         self.room = room;
-        // Whoever knows the length does not ask for an end.
+        // A reader that knows the length does not poll for the end.
         let has_ended = self.rest.is_end_stream();
         self.trace.ended.store(has_ended, Ordering::Release);
         Poll::Ready(Some(Ok(frame)))
     }
 }
 
-impl Body for Passing {
+impl Body for StreamedBody {
     type Data = Bytes;
-    type Error = Failure;
+    type Error = HttpFailure;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, HttpFailure>>> {
         let this = self.get_mut();
         match this.before.take() {
             Some(before) => Poll::Ready(Some(Ok(Frame::data(before)))),
@@ -199,12 +206,12 @@ impl Body for Passing {
 
 impl Body for Upload {
     type Data = Bytes;
-    type Error = Failure;
+    type Error = HttpFailure;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, HttpFailure>>> {
         match self.get_mut() {
             Self::Whole(body) => Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
             Self::Passing(body) => Pin::new(&mut **body).poll_frame(cx),

@@ -1,6 +1,6 @@
-//! The way to one HTTP dependency: its address, its connections, one request at a time.
+//! One HTTP dependency: its address, its connections, and the sending of single requests.
 //!
-//! It retries nothing (rule LIM-4) and judges nothing.
+//! It does no retries (rule LIM-4) and no classification.
 
 use std::fmt;
 use std::future::Future;
@@ -23,33 +23,33 @@ use tokio::net::TcpStream;
 use tower_service::Service;
 
 use super::dependency::HttpRequest;
-use super::failure::{Failure, HttpError};
+use super::failure::{HttpError, HttpFailure};
 use super::headers::DEADLINE;
-use super::pool::{Arriving, Pool};
+use super::pool::{Pool, PooledBody};
 use super::upload::Upload;
 use crate::tls;
 
-/// How long an unused connection is kept: shorter than servers do as a rule, so that it is seldom
-/// they who close one that is about to be used.
+/// Idle time after which a connection is closed. It is shorter than most servers' limit, so that
+/// servers seldom close a connection that is about to be used.
 pub(super) const IDLE: Duration = Duration::from_secs(20);
 
-/// Where a dependency is.
+/// The address of a dependency.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct UpstreamAddress {
     scheme: Scheme,
     authority: Authority,
-    /// Of the server; as a header too.
+    /// URI of the server; `host` is the same as a header.
     uri: Uri,
     host: HeaderValue,
-    /// What stands before every path; without a slash at its end.
+    /// Prefix of every path, without a slash at its end.
     prefix: String,
     tls: Option<ClientConfig>,
-    /// How long it may take to connect, in nanoseconds; 0 for no limit.
+    /// Limit for connecting, in nanoseconds; 0 for no limit.
     connect: AtomicU64,
 }
 
-impl Place {
-    /// Reads an address that the configuration has checked.
+impl UpstreamAddress {
+    /// Parses an address that the configuration has checked.
     pub(super) fn new(url: &str) -> Result<Self, String> {
         let uri: Uri = url.parse().map_err(|error| format!("{error}"))?;
         let parts = uri.into_parts();
@@ -95,7 +95,7 @@ impl Place {
         (nanos > 0).then(|| Duration::from_nanos(nanos))
     }
 
-    /// What is asked for, as a server is told it.
+    /// Returns the path to request, in origin form.
     fn path(&self, target: &str) -> Result<Uri, http::Error> {
         if self.prefix.is_empty() {
             return Ok(Uri::try_from(target)?);
@@ -103,7 +103,7 @@ impl Place {
         Ok(Uri::try_from(format!("{}{target}", self.prefix))?)
     }
 
-    /// The same with the server before it.
+    /// Returns the full URI, with scheme and authority.
     fn whole(&self, target: &str) -> Result<Uri, http::Error> {
         Uri::builder()
             .scheme(self.scheme.clone())
@@ -115,41 +115,41 @@ impl Place {
 
 /// Connections to one dependency, kept by one thread.
 pub(super) struct Upstream {
-    place: Arc<Place>,
-    way: Way,
+    place: Arc<UpstreamAddress>,
+    way: UpstreamTransport,
 }
 
-/// How requests go there.
-enum Way {
+/// Transport of the requests.
+enum UpstreamTransport {
     Plain(Pool),
-    /// HTTP/1.1 or HTTP/2, as the server likes.
+    /// HTTP/1.1 or HTTP/2, as negotiated.
     Tls(Negotiated<Connector, Upload>),
 }
 
 impl Upstream {
-    pub(super) fn new(place: Arc<Place>) -> Self {
+    pub(super) fn new(place: Arc<UpstreamAddress>) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         let connector = match &place.tls {
-            Some(tls) => Either::Tls(
+            Some(tls) => HttpConnectorKind::Tls(
                 HttpsConnectorBuilder::new()
                     .with_tls_config(tls.clone())
                     .https_only()
                     .enable_all_versions()
                     .wrap_connector(tcp),
             ),
-            None => Either::Plain(tcp),
+            None => HttpConnectorKind::Plain(tcp),
         };
         let connector = Connector {
             place: Arc::clone(&place),
             connector,
         };
         let way = match &place.tls {
-            None => Way::Plain(Pool::new(connector, place.uri.clone())),
-            // A request that a closing connection hands back untouched goes out on another one: it
-            // was never made.
-            Some(_) => Way::Tls(
+            None => UpstreamTransport::Plain(Pool::new(connector, place.uri.clone())),
+            // If a closing connection returns a request unsent, it is sent on another one: it was
+            // never made.
+            Some(_) => UpstreamTransport::Tls(
                 Negotiated::builder(TokioExecutor::new())
                     .pool_timer(TokioTimer::new())
                     .timer(TokioTimer::new())
@@ -160,13 +160,13 @@ impl Upstream {
         Self { place, way }
     }
 
-    /// Sends a request and waits for the head of its answer. `left`: the time that its call has.
+    /// Sends a request and waits for the head of its response. `left`: remaining time of the call.
     pub(super) async fn send(
         &self,
         request: &HttpRequest,
         body: Upload,
         left: Option<Duration>,
-    ) -> Result<Response<Arriving>, HttpError> {
+    ) -> Result<Response<PooledBody>, HttpError> {
         let trace = match &body {
             Upload::Passing(passing) => Some(passing.trace()),
             Upload::Whole(_) => None,
@@ -174,10 +174,10 @@ impl Upstream {
         let mut message = Request::new(body);
         *message.method_mut() = request.method().clone();
         let uri = match &self.way {
-            Way::Plain(_) => self.place.path(request.target()),
-            Way::Tls(_) => self.place.whole(request.target()),
+            UpstreamTransport::Plain(_) => self.place.path(request.target()),
+            UpstreamTransport::Tls(_) => self.place.whole(request.target()),
         };
-        *message.uri_mut() = uri.map_err(|_| Failure::Reset)?;
+        *message.uri_mut() = uri.map_err(|_| HttpFailure::Reset)?;
         let headers = message.headers_mut();
         headers.clone_from(request.headers());
         headers.remove(EXPECT);
@@ -186,14 +186,14 @@ impl Upstream {
             headers.insert(DEADLINE, HeaderValue::from(millis));
         }
         let sent = match &self.way {
-            Way::Plain(pool) => {
+            UpstreamTransport::Plain(pool) => {
                 headers.insert(HOST, self.place.host.clone());
                 pool.request(message).await
             }
-            Way::Tls(pool) => {
+            UpstreamTransport::Tls(pool) => {
                 headers.remove(HOST);
                 let sent = pool.request(message).await;
-                sent.map(|response| response.map(Arriving::alone))
+                sent.map(|response| response.map(PooledBody::alone))
                     .map_err(|error| lost(&error))
             }
         };
@@ -204,11 +204,11 @@ impl Upstream {
     }
 }
 
-fn lost(error: &hyper_util::client::legacy::Error) -> Failure {
+fn lost(error: &hyper_util::client::legacy::Error) -> HttpFailure {
     if error.is_connect() {
-        Failure::Connect
+        HttpFailure::Connect
     } else {
-        Failure::Reset
+        HttpFailure::Reset
     }
 }
 
@@ -218,15 +218,15 @@ impl fmt::Debug for Upstream {
     }
 }
 
-/// Makes connections: names, TCP and TLS together within one limit.
+/// Makes connections: name lookup, TCP and TLS within one limit.
 #[derive(Clone)]
 pub(super) struct Connector {
-    place: Arc<Place>,
-    connector: Either,
+    place: Arc<UpstreamAddress>,
+    connector: HttpConnectorKind,
 }
 
 #[derive(Clone)]
-enum Either {
+enum HttpConnectorKind {
     Plain(HttpConnector),
     Tls(HttpsConnector<HttpConnector>),
 }
@@ -249,11 +249,13 @@ impl Service<Uri> for Connector {
         Box::pin(async move {
             let connecting = async {
                 match connector {
-                    Either::Plain(mut tcp) => {
+                    HttpConnectorKind::Plain(mut tcp) => {
                         let stream = tcp.call(uri).await.map_err(io::Error::other)?;
                         Ok(MaybeHttpsStream::Http(stream))
                     }
-                    Either::Tls(mut tls) => tls.call(uri).await.map_err(io::Error::other),
+                    HttpConnectorKind::Tls(mut tls) => {
+                        tls.call(uri).await.map_err(io::Error::other)
+                    }
                 }
             };
             match limit {

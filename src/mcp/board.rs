@@ -1,6 +1,6 @@
-//! What all lives of one server have in common: its settings, and what is known of it.
+//! State shared by all incarnations of one server: its settings, and the facts learned from it.
 //!
-//! Whoever calls reads here; the present life writes.
+//! Callers read it; only the current incarnation writes it.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,33 +9,33 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use rmcp::model::ServerPeerInfo;
 use rmcp::service::ClientLifecycleMode;
 
-use super::call::{Nature, ToolCall};
-use super::link::Link;
+use super::call::{ToolCall, ToolTraits};
+use super::link::McpConnector;
 use super::settings::McpSettings;
 use super::tools::Toolbox;
-use super::words::Words;
+use super::words::StderrTail;
 
-/// One server's common side.
-pub(super) struct Board {
+/// Shared state of one server.
+pub(super) struct ServerState {
     pub(super) settings: McpSettings,
-    pub(super) words: Arc<Words>,
-    /// The tools of the present life, or of the last one.
+    pub(super) words: Arc<StderrTail>,
+    /// The tools of the current incarnation, or of the last one.
     pub(super) toolbox: ArcSwap<Toolbox>,
-    /// Whether they were ever listed.
+    /// True once the tools have been listed.
     pub(super) is_listed: AtomicBool,
-    /// What it said of itself last.
+    /// The server's latest description of itself.
     pub(super) info: ArcSwapOption<ServerPeerInfo>,
-    /// The way to it, for what is no call of a tool.
-    pub(super) link: ArcSwapOption<Link>,
-    /// The dialect that it was found to speak, so that the next life need not ask.
+    /// The connector, for requests other than tool calls.
+    pub(super) link: ArcSwapOption<McpConnector>,
+    /// The dialect of the server, so that the next incarnation need not detect it.
     pub(super) dialect: Mutex<Option<ClientLifecycleMode>>,
-    /// Tools' own errors in a row.
+    /// Number of consecutive tool errors.
     tool_errors: AtomicU32,
 }
 
-impl Board {
+impl ServerState {
     pub(super) fn new(settings: McpSettings) -> Self {
-        let words = Words::new(settings.stderr_lines, settings.secrets());
+        let words = StderrTail::new(settings.stderr_lines, settings.secrets());
         Self {
             words: Arc::new(words),
             settings,
@@ -48,18 +48,18 @@ impl Board {
         }
     }
 
-    /// What a call of this tool is.
-    pub(super) fn nature(&self, call: &ToolCall) -> Nature {
+    /// Returns the traits of the tool that is called.
+    pub(super) fn nature(&self, call: &ToolCall) -> ToolTraits {
         if let Some(nature) = self.toolbox.load().nature(&call.name) {
             return nature;
         }
-        Nature {
+        ToolTraits {
             idempotent: self.settings.idempotent.contains(&call.name),
-            ..Nature::UNKNOWN
+            ..ToolTraits::UNKNOWN
         }
     }
 
-    /// Takes over what a life has found out.
+    /// Stores the facts that an incarnation has learned.
     pub(super) fn learn(&self, info: Option<Arc<ServerPeerInfo>>, tools: Option<Toolbox>) {
         if let Some(tools) = tools {
             self.toolbox.store(Arc::new(tools));
@@ -78,17 +78,17 @@ impl Board {
         }
     }
 
-    /// The dialect to begin with. It is asked for only once where that fails.
+    /// Takes the dialect to begin with. If it fails, the next handshake detects the dialect.
     pub(super) fn take_dialect(&self) -> Option<ClientLifecycleMode> {
         self.lock_dialect().take()
     }
 
-    /// Counts how results are, and says how many tools' errors there were in a row.
+    /// Counts a result, and returns the number of consecutive tool errors.
     pub(super) fn count(&self, is_error: bool) -> u32 {
         if is_error {
             self.tool_errors.fetch_add(1, Ordering::Relaxed) + 1
         } else {
-            // Most calls find it so: then nothing is written.
+            // It is zero for most calls: then nothing is written.
             if self.tool_errors.load(Ordering::Relaxed) != 0 {
                 self.tool_errors.store(0, Ordering::Relaxed);
             }
@@ -101,7 +101,7 @@ impl Board {
     }
 }
 
-impl std::fmt::Debug for Board {
+impl std::fmt::Debug for ServerState {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.debug_struct("Board")
             .field("settings", &self.settings)

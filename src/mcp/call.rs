@@ -1,4 +1,4 @@
-//! What a tool is asked, and what it answers.
+//! Calls of tools, and their results.
 
 use std::fmt;
 
@@ -7,27 +7,27 @@ use serde_json::{Map, Value};
 
 /// One call of one tool.
 ///
-/// Two are the same when tool and arguments are.
+/// Two calls are equal if their tools and arguments are equal.
 #[derive(Clone)]
 pub struct ToolCall {
     /// The tool's name.
     pub name: String,
-    /// Its arguments, by name.
+    /// The arguments, by name.
     pub arguments: Map<String, Value>,
-    pub(super) nature: Nature,
+    pub(super) nature: ToolTraits,
 }
 
-/// What is known of a tool before it is called.
+/// Traits of a tool, known before it is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Nature {
-    /// Whether it changes something.
+pub(crate) struct ToolTraits {
+    /// True if it changes something.
     pub(crate) write: bool,
-    /// Whether it may be done twice without harm.
+    /// True if it may be repeated without harm.
     pub(crate) idempotent: bool,
 }
 
-impl Nature {
-    /// The worst that a tool can be, which is what one is that nobody knows.
+impl ToolTraits {
+    /// The worst case, assumed for an unknown tool.
     pub(crate) const UNKNOWN: Self = Self {
         write: true,
         idempotent: false,
@@ -35,13 +35,13 @@ impl Nature {
 }
 
 impl ToolCall {
-    /// A call of a tool of which nothing is known: a write, and not idempotent.
+    /// Creates a call of an unknown tool: a write, and not idempotent.
     #[must_use]
     pub fn new(name: impl Into<String>, arguments: Map<String, Value>) -> Self {
         Self {
             name: name.into(),
             arguments,
-            nature: Nature::UNKNOWN,
+            nature: ToolTraits::UNKNOWN,
         }
     }
 }
@@ -61,7 +61,7 @@ impl std::hash::Hash for ToolCall {
     }
 }
 
-/// The names of the arguments, and none of their values.
+/// Shows the names of the arguments, but not their values.
 impl fmt::Debug for ToolCall {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let arguments: Vec<&String> = self.arguments.keys().collect();
@@ -72,28 +72,29 @@ impl fmt::Debug for ToolCall {
     }
 }
 
-/// What a tool answered, its own error too: then the server is well, and the call was wrong.
+/// Result of a tool. It may be the tool's own error: then the server is healthy, and the call was
+/// wrong.
 #[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub struct ToolResult {
-    /// Whether this is the tool's own error (`isError`).
+    /// True if this is the tool's own error (`isError`).
     pub is_error: bool,
-    /// The texts of its content, a line break between two; images and the like are in `raw`.
+    /// The texts of its content, joined by line breaks; images and the like are in `raw`.
     pub content: String,
-    /// Its answer as a value, where the tool gives one.
+    /// The structured result, if the tool returns one.
     pub structured: Option<Value>,
-    /// The whole result as the protocol has it.
+    /// The whole result, in the protocol's form.
     pub raw: Value,
 }
 
 impl ToolResult {
-    /// A result of one text, as a fallback gives it.
+    /// Creates a result of one text, for a fallback.
     #[must_use]
     pub fn text(text: impl Into<String>) -> Self {
         Self::of(&CallToolResult::success(vec![ContentBlock::text(text)]))
     }
 
-    /// A result of one value, as a fallback gives it: its text is the value's JSON.
+    /// Creates a result of one value, for a fallback. Its text is the value's JSON.
     #[must_use]
     pub fn structured(value: Value) -> Self {
         Self::of(&CallToolResult::structured(value))
@@ -109,13 +110,13 @@ impl ToolResult {
             is_error: result.is_error.unwrap_or(false),
             content: texts.join("\n"),
             structured: result.structured_content.clone(),
-            // What was read as JSON can be written as JSON.
+            // It was read from JSON, so it can be written as JSON.
             raw: serde_json::to_value(result).unwrap_or_default(),
         }
     }
 }
 
-/// Whether it is an error, and how long it is; what it says may be a secret.
+/// Shows the error flag and the length, but not the content: it may be secret.
 impl fmt::Debug for ToolResult {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("ToolResult")

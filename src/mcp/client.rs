@@ -1,35 +1,35 @@
-//! The handle by which anybody calls the tools of a server: it knows what each tool is.
+//! Client for the tools of a server, with knowledge of each tool's traits.
 
 use std::future::Future;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::board::Board;
+use super::board::ServerState;
 use super::call::{ToolCall, ToolResult};
 use super::dependency::Mcp;
 use super::error::McpError;
 use super::tools::Tool;
 use crate::{Answer, CallError, CallOptions, Client};
 
-/// A server's handle: cheap to clone, good on any thread, the same after every restart.
+/// Client of a server: cheap to clone, usable on any thread, and valid across restarts.
 #[derive(Debug, Clone)]
 pub struct McpClient {
     client: Client<Mcp>,
-    pub(super) board: Arc<Board>,
+    pub(super) board: Arc<ServerState>,
 }
 
 impl McpClient {
-    pub(super) fn new(client: Client<Mcp>, board: Arc<Board>) -> Self {
+    pub(super) fn new(client: Client<Mcp>, board: Arc<ServerState>) -> Self {
         Self { client, board }
     }
 
-    /// Calls a tool. It is taken for a write, and not repeated after it may have been executed,
-    /// unless the settings or the tool itself say otherwise.
+    /// Calls a tool. The call counts as a write, and is not repeated after it may have been
+    /// executed, unless the settings or the tool's own hints allow it.
     ///
-    /// # Errors  [`CallError`], as of every dependency. A tool's own error is an answer, with
+    /// # Errors  [`CallError`], as for every dependency. A tool's own error is an answer, with
     /// [`ToolResult::is_error`].
-    /// # Cancel safety   As [`Client::ask`]; a server that has begun is told.
+    /// # Cancel safety   As [`Client::ask`]; a server that has begun is notified.
     pub fn call(
         &self,
         name: impl Into<String>,
@@ -38,8 +38,8 @@ impl McpClient {
         self.call_with(name, arguments, CallOptions::default())
     }
 
-    /// Calls a tool with settings of this call's own. What they say of writing and of repeating
-    /// goes before what is known of the tool.
+    /// Calls a tool with options for this call. Their `write` and `idempotent` take precedence over
+    /// the tool's traits.
     ///
     /// # Errors  As [`McpClient::call`].
     /// # Cancel safety   As [`McpClient::call`].
@@ -59,40 +59,40 @@ impl McpClient {
         self.client.ask_with(request, options)
     }
 
-    /// The server's tools, as they were last listed: after each start, and when it said that they
-    /// have changed.
+    /// Returns the server's tools as last listed: after each start, and after each change that the
+    /// server announced.
     #[must_use]
     pub fn tools(&self) -> Arc<[Tool]> {
         Arc::clone(&self.board.toolbox.load().tools)
     }
 
-    /// The version of the protocol that the server speaks, such as `2025-11-25`; `None` until it
-    /// was reached for the first time.
+    /// Returns the server's protocol version, such as `2025-11-25`; `None` until the first
+    /// handshake.
     #[must_use]
     pub fn protocol_version(&self) -> Option<String> {
         let info = self.board.info.load();
         info.as_ref().map(|info| info.protocol_version.to_string())
     }
 
-    /// The last lines that the server wrote to its standard error, in its present life.
+    /// Returns the last lines of standard error of the server's current incarnation.
     #[must_use]
     pub fn stderr(&self) -> Vec<String> {
         self.board.words.now()
     }
 
-    /// The last lines that it wrote in the life before, where there was one.
+    /// Returns the last lines of standard error of the previous incarnation, if there was one.
     #[must_use]
     pub fn last_words(&self) -> Vec<String> {
         self.board.words.before()
     }
 
-    /// What the server said of itself.
+    /// Returns the server's description of itself.
     #[cfg(feature = "cli")]
     pub(crate) fn info(&self) -> Option<Arc<rmcp::model::ServerPeerInfo>> {
         self.board.info.load_full()
     }
 
-    /// Its tools as it lists them; `None` until it was reached for the first time.
+    /// Returns the tools in the server's own form; `None` until they were listed.
     #[cfg(feature = "cli")]
     pub(crate) fn listed(&self) -> Option<Vec<rmcp::model::Tool>> {
         let is_listed = self
@@ -102,8 +102,8 @@ impl McpClient {
         is_listed.then(|| self.board.toolbox.load().listed.clone())
     }
 
-    /// Asks the server what is no call of a tool, in the caller's own task, under the same breaker
-    /// and limits.
+    /// Sends a request other than a tool call, in the caller's own task, under the same breaker and
+    /// limits.
     #[cfg(feature = "cli")]
     pub(crate) async fn pass<T, F>(
         &self,
@@ -129,8 +129,8 @@ impl McpClient {
         self.client.run_with(options, verdict, work).await
     }
 
-    /// The handle that every dependency has: its status, its breaker, and calls without what is
-    /// known of the tools.
+    /// Returns the client that every dependency has, for its status, its breaker, and calls that
+    /// ignore the tools' traits.
     #[must_use]
     pub fn client(&self) -> &Client<Mcp> {
         &self.client

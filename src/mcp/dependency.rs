@@ -1,4 +1,4 @@
-//! A server as the runtime sees it: one life of its process, or of the way to it.
+//! An MCP server as a dependency: one value for each incarnation of its process or connector.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,46 +6,46 @@ use std::time::Duration;
 use breakerbox_policy::Class;
 use tokio::time::timeout;
 
-use super::board::Board;
+use super::board::ServerState;
 use super::call::{ToolCall, ToolResult};
 use super::error::McpError;
-use super::link::{Link, WebLink};
-use super::pipe::Pipe;
+use super::link::{McpConnector, WebLink};
+use super::pipe::StdioTransport;
 use super::process::{Pipes, Process};
 use super::session::Session;
 use super::settings::McpServer;
-use super::signs::{End, Signs};
+use super::signs::{ConnectionEnd, Liveness};
 use crate::{CallContext, Dependency, Verdict, redact};
 
-/// How long the status of a process is waited for once it has closed its output.
+/// Limit for waiting for a process's exit status after it has closed its output.
 const STATUS: Duration = Duration::from_millis(30);
-/// So many results in a row that are tools' own errors are more than mistakes of callers.
+/// Number of consecutive tool errors that are more than mistakes of callers.
 const SICK: u32 = 3;
 
-/// The type of a dependency that speaks MCP; its clients are `Client<Mcp>`.
+/// Dependency that speaks MCP; its clients are `Client<Mcp>`.
 ///
-/// A value owns the server's process: dropped, the process is gone, with all that it has started.
+/// A value owns the server's process. Dropping it kills the process and all that it has started.
 pub struct Mcp {
-    link: Arc<Link>,
+    link: Arc<McpConnector>,
     process: Option<Process>,
-    signs: Arc<Signs>,
-    board: Arc<Board>,
+    signs: Arc<Liveness>,
+    board: Arc<ServerState>,
 }
 
 impl Mcp {
-    /// Begins a life: starts the process, has the handshake, and lists the tools.
+    /// Starts an incarnation: starts the process, performs the handshake, and lists the tools.
     ///
-    /// # Errors  [`McpError`]; what was started is gone again.
-    pub(super) async fn start(board: Arc<Board>) -> Result<Self, McpError> {
+    /// # Errors  [`McpError`]; a started process is killed.
+    pub(super) async fn start(board: Arc<ServerState>) -> Result<Self, McpError> {
         match board.settings.server {
             McpServer::Stdio { .. } => Self::start_process(board).await,
             McpServer::Http { .. } => Self::start_elsewhere(board).await,
         }
     }
 
-    /// A server elsewhere need not be there yet: its breaker deals with that.
-    async fn start_elsewhere(board: Arc<Board>) -> Result<Self, McpError> {
-        let link = Arc::new(Link::Web(Box::new(WebLink::new(&board)?)));
+    /// Connects to a remote server. It need not be reachable yet: its breaker deals with that.
+    async fn start_elsewhere(board: Arc<ServerState>) -> Result<Self, McpError> {
+        let link = Arc::new(McpConnector::Web(Box::new(WebLink::new(&board)?)));
         if let Err(error) = link.session().await {
             tracing::warn!(%error, "a server that speaks MCP cannot be reached yet");
         }
@@ -58,17 +58,17 @@ impl Mcp {
         })
     }
 
-    async fn start_process(board: Arc<Board>) -> Result<Self, McpError> {
+    async fn start_process(board: Arc<ServerState>) -> Result<Self, McpError> {
         let settings = &board.settings;
         let words = &board.words;
         let failed = |reason: String| McpError::StartFailed { reason };
         let started = Process::start(&settings.server, words);
         let (process, Pipes { stdin, stdout }) = started.map_err(|error| {
-            // The words of the system say nothing of the arguments.
+            // The system's error does not contain the arguments.
             failed(format!("its program cannot be run: {error}"))
         })?;
-        let signs = Arc::new(Signs::new(settings.hang_limit));
-        let pipe = Pipe::new((stdout, stdin), settings.max_line, &signs, words);
+        let signs = Arc::new(Liveness::new(settings.hang_limit));
+        let pipe = StdioTransport::new((stdout, stdin), settings.max_line, &signs, words);
         let opening = Session::open(pipe, Arc::clone(&signs), &board);
         let opened = match timeout(settings.start_timeout, opening).await {
             Ok(opened) => opened.map_err(McpError::at_start),
@@ -81,7 +81,7 @@ impl Mcp {
             Ok(session) => session,
             Err(error) => return Err(with_end(error, process).await),
         };
-        let link = Arc::new(Link::Process(Arc::new(session)));
+        let link = Arc::new(McpConnector::Process(Arc::new(session)));
         board.link.store(Some(Arc::clone(&link)));
         Ok(Self {
             link,
@@ -91,20 +91,20 @@ impl Mcp {
         })
     }
 
-    /// Why a process can serve no more, once its connection is over or it is gone.
+    /// Waits until the connection or the process has ended, and returns the reason.
     async fn ended_process(&self, process: &Process) -> String {
         let end = tokio::select! {
             end = self.signs.ended() => end,
-            _ = process.ended() => End::Closed,
+            _ = process.ended() => ConnectionEnd::Closed,
         };
         let what = match (end, self.signs.violation()) {
-            (End::Hung, _) => {
+            (ConnectionEnd::Hung, _) => {
                 process.kill();
                 let limit = self.signs.limit();
                 return format!("it hung: nothing came of it while {limit} calls timed out");
             }
             (_, Some(violation)) => {
-                // Nobody waits for more words of it: calls wait for the next life.
+                // Its remaining output is not awaited: calls wait for the next incarnation.
                 process.kill();
                 return format!("it broke the protocol: {violation}");
             }
@@ -120,7 +120,7 @@ impl Mcp {
     }
 }
 
-/// The begin of a text, as much as is worth a warning.
+/// Returns the first line of a text, cut for a warning.
 fn first_line(text: &str) -> &str {
     let line = text.lines().next().unwrap_or_default();
     line.char_indices()
@@ -135,7 +135,7 @@ fn with_words(what: String, last: Option<String>) -> String {
     }
 }
 
-/// Adds what a process that did not start had to say.
+/// Adds the exit status and the last output of a process that did not start.
 async fn with_end(error: McpError, process: Process) -> McpError {
     let status = timeout(STATUS, process.ended()).await;
     process.kill();
@@ -166,7 +166,7 @@ impl Dependency for Mcp {
                 return Err(error.because(why));
             }
             Err(error) => {
-                // Nothing more is asked on a connection on which nobody knows what was answered.
+                // The state of the connection is unknown, so no further call uses it.
                 if error.is_end() && self.process.is_none() {
                     session.signs.close(None);
                 }
@@ -206,7 +206,7 @@ impl Dependency for Mcp {
 
     fn classify(result: Result<&ToolResult, &McpError>) -> Verdict {
         match result {
-            // The server is well; the call was wrong.
+            // The server is healthy; the call was wrong.
             Ok(result) if result.is_error => Verdict::from(Class::Rejected),
             Ok(_) => Verdict::from(Class::Success),
             Err(error) => error.verdict(),
@@ -224,7 +224,7 @@ impl Dependency for Mcp {
 
 impl Drop for Mcp {
     fn drop(&mut self) {
-        // Another life may have begun already.
+        // The next incarnation may have started already.
         let published = self.board.link.load();
         if published
             .as_ref()

@@ -1,8 +1,7 @@
-//! How a call of a tool can fail, and what each failure counts for.
+//! Errors of tool calls, and their classification.
 //!
-//! The library that speaks the protocol says it in nested errors with texts of the server in them;
-//! here they become few kinds that a caller can go by. A tool's own error is none of them: it is
-//! an answer.
+//! The protocol library returns nested errors that contain texts of the server; here they become a
+//! few kinds that a caller can match. A tool's own error is not among them: it is an answer.
 
 use std::error::Error;
 use std::time::Duration;
@@ -14,71 +13,71 @@ use rmcp::transport::streamable_http_client::StreamableHttpError;
 
 use crate::{Verdict, redact};
 
-/// Why there is no result of a tool.
+/// Errors of a tool call without a result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum McpError {
     /// The server's process or connection went away before it answered.
     #[error("transport closed: {reason}")]
     TransportClosed {
-        /// What is known of it.
+        /// The known cause.
         reason: String,
     },
-    /// It cannot be reached: nothing was sent.
+    /// The server cannot be reached: nothing was sent.
     #[error("the server cannot be reached: {reason}")]
     Connect {
-        /// What is known of it.
+        /// The known cause.
         reason: String,
     },
-    /// Its process had just ended: nothing was sent.
+    /// The server's process had just ended: nothing was sent.
     #[error("the server is gone: {reason}")]
     Ended {
-        /// What is known of it.
+        /// The known cause.
         reason: String,
     },
-    /// It did not come up, or not in time.
+    /// The server did not start, or not in time.
     #[error("the server did not start: {reason}")]
     StartFailed {
-        /// Why not.
+        /// The cause.
         reason: String,
     },
-    /// It said something that is not of the protocol.
+    /// The server violated the protocol.
     #[error("the server broke the protocol: {reason}")]
     Protocol {
-        /// What it did.
+        /// The violation.
         reason: String,
     },
-    /// It answered with a status instead of a result.
+    /// The server responded with an HTTP status instead of a result.
     #[error("the server answered with HTTP status {status}")]
     Http {
         /// The status.
         status: u16,
-        /// How long it wants to be left alone.
+        /// The wait that the server asks for.
         retry_after: Option<Duration>,
     },
-    /// It does not let us in: a key is missing, or wrong.
+    /// The server rejected the credentials: a key is missing, or wrong.
     #[error("the server asks for other credentials: {reason}")]
     Auth {
-        /// What it said.
+        /// The response of the server.
         reason: String,
     },
-    /// It answered with a page, or something else that is no message.
+    /// The server responded with a page, or other content that is not a message.
     #[error("the server answered with content of type {}", .0.as_deref().unwrap_or("none"))]
     UnexpectedContentType(Option<String>),
-    /// It answered with an error of the protocol.
+    /// The server responded with an error of the protocol.
     #[error("the server answered with error {code}: {message}")]
     Server {
-        /// JSON-RPC's code.
+        /// The JSON-RPC code.
         code: i32,
-        /// Its words.
+        /// The server's message.
         message: String,
     },
-    /// It said nothing in the longest time that any call may take.
+    /// The server did not respond in the longest time that any call may take.
     #[error("the server said nothing for {0:?}")]
     Silent(Duration),
 }
 
-/// Errors by which a server says that the call itself is wrong.
+/// Error codes of a server for calls that are wrong themselves.
 const CALLERS: [ErrorCode; 4] = [
     ErrorCode::INVALID_PARAMS,
     ErrorCode::METHOD_NOT_FOUND,
@@ -87,7 +86,7 @@ const CALLERS: [ErrorCode; 4] = [
 ];
 
 impl McpError {
-    /// Whether the tool may have done its work.
+    /// Returns `No` if the tool was certainly not executed, else `Maybe`.
     #[must_use]
     pub fn executed(&self) -> Executed {
         match self {
@@ -143,7 +142,7 @@ impl McpError {
         }
     }
 
-    /// Whether it says that the connection is over.
+    /// Returns true if the error means that the connection has ended.
     pub(super) fn is_end(&self) -> bool {
         matches!(
             self,
@@ -151,7 +150,7 @@ impl McpError {
         )
     }
 
-    /// The same with what is known of the end by now.
+    /// Replaces the reason by the known cause of the end.
     pub(super) fn because(mut self, why: Option<String>) -> Self {
         if let (Self::TransportClosed { reason } | Self::Ended { reason }, Some(why)) =
             (&mut self, why)
@@ -161,7 +160,7 @@ impl McpError {
         self
     }
 
-    /// The same as the reason why it did not start, where it says nothing more telling.
+    /// Turns a closed transport into a failed start; other errors are more specific.
     pub(super) fn at_start(self) -> Self {
         match self {
             Self::TransportClosed { reason } => Self::StartFailed { reason },
@@ -213,7 +212,7 @@ impl From<ClientInitializeError> for McpError {
     }
 }
 
-/// Finds out what went wrong on the way, from the chain of causes.
+/// Finds the transport error in the chain of causes.
 fn of_transport(error: &(dyn Error + 'static)) -> McpError {
     let mut next = Some(error);
     while let Some(one) = next {

@@ -1,5 +1,5 @@
-//! The way to a server from one life of its worker: the connection to a process, or one over HTTP
-//! that is made when it is needed.
+//! Connector to a server, one for each incarnation of its worker: the connection to a process, or
+//! HTTP connections made on demand.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,25 +12,25 @@ use rmcp::transport::{StreamableHttpClientTransport, Transport};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use super::board::Board;
+use super::board::ServerState;
 use super::error::McpError;
 use super::session::Session;
 use super::settings::McpServer;
-use super::signs::{End, Signs};
-use super::web::Web;
+use super::signs::{ConnectionEnd, Liveness};
+use super::web::McpHttp;
 
-/// The way to a server.
-pub(super) enum Link {
+/// Connector to a server.
+pub(super) enum McpConnector {
     /// A connection that lives as long as the process behind it.
     Process(Arc<Session>),
-    /// Connections one after the other.
+    /// Consecutive connections.
     Web(Box<WebLink>),
 }
 
-impl Link {
-    /// The connection to use now.
+impl McpConnector {
+    /// Returns the current connection, or makes one.
     ///
-    /// # Errors  There is none, and none can be made.
+    /// # Errors  There is no connection, and none can be made.
     pub(super) async fn session(&self) -> Result<Arc<Session>, McpError> {
         match self {
             Self::Process(session) => Ok(Arc::clone(session)),
@@ -38,7 +38,7 @@ impl Link {
         }
     }
 
-    /// Says goodbye.
+    /// Closes the connection.
     pub(super) async fn close(&self) {
         match self {
             Self::Process(session) => session.close().await,
@@ -51,18 +51,20 @@ impl Link {
     }
 }
 
-/// A server elsewhere. A connection to it costs little: one that hangs or ended is let go of, and the
-/// next call makes another one. Calls that are under way on the old one may end.
+/// Connector to a remote server. A connection is cheap: one that hangs or has ended is dropped, and
+/// the next call makes another one. Calls in flight on the old one may complete.
 pub(super) struct WebLink {
-    web: Web,
+    web: McpHttp,
     config: StreamableHttpClientTransportConfig,
-    board: Arc<Board>,
+    board: Arc<ServerState>,
     now: Mutex<Option<Arc<Session>>>,
 }
 
 impl WebLink {
-    /// # Errors  The settings are for something else, or a header cannot be sent.
-    pub(super) fn new(board: &Arc<Board>) -> Result<Self, McpError> {
+    /// Creates a connector without a connection.
+    ///
+    /// # Errors  The settings are not for HTTP, or a header cannot be sent.
+    pub(super) fn new(board: &Arc<ServerState>) -> Result<Self, McpError> {
         let settings = &board.settings;
         let failed = |reason: String| McpError::StartFailed { reason };
         let McpServer::Http { url, headers } = &settings.server else {
@@ -81,9 +83,9 @@ impl WebLink {
         let mut config = StreamableHttpClientTransportConfig::with_uri(url.as_str());
         config.custom_headers = custom;
         config.retry_config = Arc::new(NeverRetry::default());
-        // The bulkhead says how many there are.
+        // The bulkhead limits them.
         config.max_concurrent_requests = 1 << 20;
-        let web = Web::new(settings.start_timeout, settings.max_line).map_err(failed)?;
+        let web = McpHttp::new(settings.start_timeout, settings.max_line).map_err(failed)?;
         Ok(Self {
             web,
             config,
@@ -92,15 +94,18 @@ impl WebLink {
         })
     }
 
-    /// One connection for all; whoever needs it first makes it.
+    /// Returns the shared connection; the first caller that needs it makes it.
     async fn session(&self) -> Result<Arc<Session>, McpError> {
         let mut now = self.now.lock().await;
-        if let Some(session) = now.as_ref().filter(|one| one.signs.end() == End::None) {
+        if let Some(session) = now
+            .as_ref()
+            .filter(|one| one.signs.end() == ConnectionEnd::None)
+        {
             return Ok(Arc::clone(session));
         }
         *now = None;
         let settings = &self.board.settings;
-        let signs = Arc::new(Signs::new(settings.hang_limit));
+        let signs = Arc::new(Liveness::new(settings.hang_limit));
         let transport =
             StreamableHttpClientTransport::with_client(self.web.clone(), self.config.clone());
         let heard = Heard {
@@ -120,10 +125,10 @@ impl WebLink {
     }
 }
 
-/// A transport that is listened to for signs of life.
+/// A transport that reports its messages to the liveness of the connection.
 struct Heard<T> {
     transport: T,
-    signs: Arc<Signs>,
+    signs: Arc<Liveness>,
 }
 
 impl<T: Transport<RoleClient>> Transport<RoleClient> for Heard<T> {

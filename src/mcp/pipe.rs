@@ -1,7 +1,7 @@
-//! Messages on a process's pipes, a line each, and never more of one in memory than is allowed.
+//! Transport over a process's pipes: one message per line, with a limit on its size in memory.
 //!
-//! The protocol's own reader drops what is too long and goes on, and so would wait for an answer
-//! that it has thrown away. Here that ends the connection: the process is replaced.
+//! The protocol library's reader drops a line that is too long and continues, and so would wait for
+//! a response that it has dropped. Here, such a line ends the connection: the process is replaced.
 
 use std::io;
 use std::sync::Arc;
@@ -13,30 +13,30 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::sync::Mutex;
 
-use super::signs::Signs;
-use super::words::Words;
+use super::signs::Liveness;
+use super::words::StderrTail;
 
-/// Lines in a row that are no messages. Some servers greet on their standard output; one that goes
-/// on so says nothing else.
+/// Maximum number of consecutive lines that are not messages. Some servers print a greeting to
+/// standard output; one that prints more does not speak the protocol.
 const MAX_STRAY: u32 = 16;
 
-/// A connection to a process of ours.
-pub(super) struct Pipe<R, W> {
+/// Transport to a child process.
+pub(super) struct StdioTransport<R, W> {
     reader: BufReader<R>,
     line: Vec<u8>,
     max_line: usize,
     stray: u32,
     writer: Arc<Mutex<Option<W>>>,
-    signs: Arc<Signs>,
-    words: Arc<Words>,
+    signs: Arc<Liveness>,
+    words: Arc<StderrTail>,
 }
 
-impl<R: AsyncRead + Unpin, W> Pipe<R, W> {
+impl<R: AsyncRead + Unpin, W> StdioTransport<R, W> {
     pub(super) fn new(
         (reader, writer): (R, W),
         max_line: usize,
-        signs: &Arc<Signs>,
-        words: &Arc<Words>,
+        signs: &Arc<Liveness>,
+        words: &Arc<StderrTail>,
     ) -> Self {
         Self {
             reader: BufReader::new(reader),
@@ -49,10 +49,10 @@ impl<R: AsyncRead + Unpin, W> Pipe<R, W> {
         }
     }
 
-    /// Reads on to the end of the line that was begun.
+    /// Reads to the end of the current line.
     ///
-    /// # Errors  There is no more, or it is too long.
-    /// # Cancel safety   What was read stays in `line`.
+    /// # Errors  The output has ended, or the line is too long.
+    /// # Cancel safety   The bytes already read stay in `line`.
     async fn read_line(&mut self) -> Result<(), Option<String>> {
         loop {
             let piece = match self.reader.fill_buf().await {
@@ -74,68 +74,68 @@ impl<R: AsyncRead + Unpin, W> Pipe<R, W> {
         }
     }
 
-    /// What the line says; `None` where nothing follows from it.
+    /// Takes the line; returns `None` if it is not a message to handle.
     fn take_line(&mut self) -> Result<Option<ServerJsonRpcMessage>, String> {
         let said = read(self.line.trim_ascii());
         match said {
-            Said::Nothing => {}
-            Said::Message(_) | Said::Unknown => self.stray = 0,
-            Said::Stray => {
+            LineKind::Nothing => {}
+            LineKind::Message(_) | LineKind::Unknown => self.stray = 0,
+            LineKind::Stray => {
                 self.words.keep(&[b"stdout: ", &self.line[..]].concat());
                 self.stray += 1;
             }
         }
         self.line.clear();
-        // What one long message took is not kept for the short ones.
+        // Free the memory of a long message.
         self.line.shrink_to(64 * 1024);
         if self.stray >= MAX_STRAY {
             return Err(format!("it wrote {MAX_STRAY} lines that are no messages"));
         }
         Ok(match said {
-            Said::Message(message) => Some(*message),
+            LineKind::Message(message) => Some(*message),
             _ => None,
         })
     }
 }
 
-/// What a line is.
-enum Said {
+/// Kind of a line.
+enum LineKind {
     Message(Box<ServerJsonRpcMessage>),
-    /// A message of a kind that we do not know, and that nobody waits for.
+    /// A message of an unknown kind that no caller waits for.
     Unknown,
-    /// No message at all.
+    /// Not a message.
     Stray,
     Nothing,
 }
 
-fn read(line: &[u8]) -> Said {
+fn read(line: &[u8]) -> LineKind {
     if line.is_empty() {
-        return Said::Nothing;
+        return LineKind::Nothing;
     }
     match serde_json::from_slice(line) {
-        Ok(message) => return Said::Message(Box::new(message)),
-        Err(error) if error.is_syntax() || error.is_eof() => return Said::Stray,
+        Ok(message) => return LineKind::Message(Box::new(message)),
+        Err(error) if error.is_syntax() || error.is_eof() => return LineKind::Stray,
         Err(_) => {}
     }
     let Ok(Value::Object(message)) = serde_json::from_slice(line) else {
-        return Said::Stray;
+        return LineKind::Stray;
     };
     if !message.contains_key("jsonrpc") {
-        return Said::Stray;
+        return LineKind::Stray;
     }
-    // An answer that cannot be read is an answer all the same: whoever waits for it hears so.
+    // An unreadable response is still a response: its caller gets an error.
     let id = message.get("id").cloned();
     let id = id.and_then(|id| serde_json::from_value::<RequestId>(id).ok());
     match id {
         Some(id) if !message.contains_key("method") => {
             let unreadable = ErrorData::internal_error("its answer cannot be read", None);
-            Said::Message(Box::new(JsonRpcMessage::error(unreadable, Some(id))))
+            LineKind::Message(Box::new(JsonRpcMessage::error(unreadable, Some(id))))
         }
-        _ => Said::Unknown,
+        _ => LineKind::Unknown,
     }
 }
 
-impl<R, W> Transport<RoleClient> for Pipe<R, W>
+impl<R, W> Transport<RoleClient> for StdioTransport<R, W>
 where
     R: AsyncRead + Unpin + Send,
     W: AsyncWrite + Unpin + Send + 'static,
@@ -185,8 +185,8 @@ where
     }
 }
 
-/// The last of a connection: from here on no call of it is answered.
-impl<R, W> Drop for Pipe<R, W> {
+/// Marks the connection as closed: its calls get no response after this.
+impl<R, W> Drop for StdioTransport<R, W> {
     fn drop(&mut self) {
         self.signs.close(None);
     }
@@ -199,10 +199,10 @@ mod tests {
 
     use tokio::io::ReadBuf;
 
-    use super::super::signs::End;
+    use super::super::signs::ConnectionEnd;
     use super::*;
 
-    /// So many letters, and no end of the line.
+    /// A reader of this many letters without a line end.
     struct Endless(usize);
 
     impl AsyncRead for Endless {
@@ -218,10 +218,13 @@ mod tests {
         }
     }
 
-    fn pipe<R: AsyncRead + Unpin>(reader: R, max: usize) -> (Pipe<R, tokio::io::Sink>, Arc<Signs>) {
-        let signs = Arc::new(Signs::default());
-        let words = Arc::new(Words::new(9, std::iter::empty()));
-        let pipe = Pipe::new((reader, tokio::io::sink()), max, &signs, &words);
+    fn pipe<R: AsyncRead + Unpin>(
+        reader: R,
+        max: usize,
+    ) -> (StdioTransport<R, tokio::io::Sink>, Arc<Liveness>) {
+        let signs = Arc::new(Liveness::default());
+        let words = Arc::new(StderrTail::new(9, std::iter::empty()));
+        let pipe = StdioTransport::new((reader, tokio::io::sink()), max, &signs, &words);
         (pipe, signs)
     }
 
@@ -232,7 +235,7 @@ mod tests {
         assert!(pipe.line.capacity() <= 200_000, "{}", pipe.line.capacity());
         let read = 50_000_000 - pipe.reader.get_ref().0;
         assert!(read <= 120_000, "{read} bytes were read");
-        assert_eq!(signs.end(), End::Closed);
+        assert_eq!(signs.end(), ConnectionEnd::Closed);
         assert!(
             signs
                 .violation()

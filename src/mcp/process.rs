@@ -1,7 +1,7 @@
-//! A server's process and all that it starts: one group, which is signalled, killed and reaped as
+//! Process group of a server: the process and all that it starts, signalled, killed and reaped as
 //! a whole.
 //!
-//! It decides nothing: a worker's value owns one, and it dies with it.
+//! It never decides anything: a worker's value owns it, and dropping the value kills it.
 
 use std::io;
 use std::process::{ExitStatus, Stdio};
@@ -17,10 +17,10 @@ use tokio::time::sleep;
 use tokio::time::timeout;
 
 use super::settings::McpServer;
-use super::words::{Words, listen};
+use super::words::{StderrTail, listen};
 
-/// The variables of ours that a process needs to find its programs and its files. All others may
-/// be secrets of ours or of other servers.
+/// Environment variables that a process inherits, to find its programs and files. All others may be
+/// secrets of ours or of other servers.
 const INHERITED: &[&str] = &[
     "PATH",
     "HOME",
@@ -45,34 +45,34 @@ const INHERITED: &[&str] = &[
     "USERNAME",
     "USERPROFILE",
 ];
-/// How long a server has to end by itself once nobody speaks to it, and again after it was asked.
+/// Time for a server to exit after its connection was closed, and again after SIGTERM.
 const GRACE: Duration = Duration::from_secs(1);
-/// How long the end of what it says is waited for.
+/// Limit for waiting for the end of its standard error.
 const LAST_WORDS: Duration = Duration::from_millis(30);
 
-/// A running server. Dropped, it is killed at once, with all that it has started.
+/// A running server. Dropping it kills the process and all that it has started, at once.
 #[derive(Debug)]
 pub(super) struct Process {
     group: Group,
     ended: watch::Receiver<Option<ExitStatus>>,
-    words: Arc<Words>,
+    words: Arc<StderrTail>,
     listener: AbortHandle,
-    /// Set when there is nothing more to hear.
+    /// True once its standard error has ended.
     silent: watch::Receiver<bool>,
 }
 
-/// The ends of its pipes.
+/// Our ends of its pipes.
 pub(super) struct Pipes {
     pub(super) stdin: ChildStdin,
     pub(super) stdout: ChildStdout,
 }
 
 impl Process {
-    /// Starts it.
+    /// Starts the process.
     ///
     /// # Errors  The program cannot be run.
     /// # Panics  Outside of a tokio runtime.
-    pub(super) fn start(server: &McpServer, words: &Arc<Words>) -> io::Result<(Self, Pipes)> {
+    pub(super) fn start(server: &McpServer, words: &Arc<StderrTail>) -> io::Result<(Self, Pipes)> {
         let McpServer::Stdio {
             command,
             args,
@@ -103,7 +103,7 @@ impl Process {
         let pipes = take_pipes(&mut *child);
         let group = Group::of(&*child);
         let (told, ended) = watch::channel(None);
-        // It ends with the process, which is killed when nobody waits for it any more.
+        // The task ends with the process. If the task is dropped, the process is killed.
         drop(tokio::spawn(keep(child, group, told)));
         let (pipes, stderr) = pipes?;
         words.turn_over();
@@ -123,14 +123,14 @@ impl Process {
         Ok((process, pipes))
     }
 
-    /// Kills it, and all that it has started. It is gone when [`Process::ended`] says so.
+    /// Kills the process and all that it has started. It is gone when [`Process::ended`] returns.
     pub(super) fn kill(&self) {
         if self.ended.borrow().is_none() {
-            self.group.signal(Stop::Kill);
+            self.group.signal(StopSteps::Kill);
         }
     }
 
-    /// Waits for its end, and tells it in words.
+    /// Waits for the end of the process, and returns a description of it.
     pub(super) async fn ended(&self) -> String {
         let mut ended = self.ended.clone();
         let status = match ended.wait_for(Option::is_some).await {
@@ -143,10 +143,10 @@ impl Process {
         }
     }
 
-    /// Waits for its end once nobody speaks to it any more; one that does not end is asked to, and
-    /// killed in the end.
+    /// Waits for the process to exit after its connection was closed. If it does not exit, sends
+    /// SIGTERM, then SIGKILL.
     pub(super) async fn stop(&self) {
-        for next in [Stop::Terminate, Stop::Kill] {
+        for next in [StopSteps::Terminate, StopSteps::Kill] {
             if timeout(GRACE, self.ended()).await.is_ok() {
                 return;
             }
@@ -157,10 +157,10 @@ impl Process {
         self.ended().await;
     }
 
-    /// The last line that it said, once it has ended.
+    /// Returns the last line of its standard error, once it has ended.
     pub(super) async fn last_words(&self) -> Option<String> {
         let mut silent = self.silent.clone();
-        // What is still in its pipe; a child of its child may hold that open for ever.
+        // Wait for the rest in the pipe, with a limit: a grandchild may hold it open for ever.
         let _ = timeout(LAST_WORDS, silent.wait_for(|silent| *silent)).await;
         self.words.last()
     }
@@ -173,10 +173,11 @@ impl Drop for Process {
     }
 }
 
-/// Has this process adopt what its children leave behind, so that it can be reaped: where the first
-/// process of a system or a container reaps nothing, the processes that a server had started stay
-/// as zombies. `breakerbox serve` does it. It holds for every child of the program, for good; a
-/// program of its own that starts other processes has to reap what they leave.
+/// Makes this process a child subreaper: it adopts the orphans of its children, and can reap them.
+///
+/// Where PID 1 of a system or a container reaps nothing, the processes that a server has started
+/// would stay as zombies. `breakerbox serve` calls it. It applies to every child of the program,
+/// permanently: a program that starts other processes has to reap their orphans.
 ///
 /// # Errors  The system does not allow it.
 #[cfg(target_os = "linux")]
@@ -184,11 +185,12 @@ pub fn adopt_orphans() -> io::Result<()> {
     nix::sys::prctl::set_child_subreaper(true).map_err(io::Error::from)
 }
 
-/// Waits for every child of this process, so that none is left as a zombie when it ends: those that
-/// were killed while their threads were ending, and orphans that it has adopted. For the very end of
-/// a program, as of `breakerbox serve`: whoever else waits for a child hears nothing any more.
+/// Reaps every child of this process, so that none is left as a zombie when it ends.
 ///
-/// # Units   `limit`: how long it waits for those that do not end.
+/// These are children that were killed while their threads were ending, and adopted orphans. Call
+/// it last, as `breakerbox serve` does: it reaps every child, so other waits on a child fail.
+///
+/// # Units   `limit`: maximum wait for children that do not end.
 #[cfg(target_os = "linux")]
 pub async fn reap_all(limit: Duration) {
     use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -197,7 +199,7 @@ pub async fn reap_all(limit: Duration) {
             match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
                 Ok(WaitStatus::StillAlive) => sleep(Duration::from_millis(5)).await,
                 Ok(_) => {}
-                // There is none.
+                // There is no child.
                 Err(_) => return,
             }
         }
@@ -207,14 +209,14 @@ pub async fn reap_all(limit: Duration) {
     }
 }
 
-/// Waits for a process, ends what it left behind, and leaves no zombie.
+/// Waits for a process, kills the rest of its group, and reaps it.
 async fn keep(
     mut child: Box<dyn ChildWrapper>,
     group: Group,
     told: watch::Sender<Option<ExitStatus>>,
 ) {
     let status = child.inner_mut().wait().await;
-    group.signal(Stop::Kill);
+    group.signal(StopSteps::Kill);
     told.send_replace(status.ok());
     if let Err(error) = child.wait().await {
         tracing::debug!(%error, "a process that has ended cannot be waited for");
@@ -229,9 +231,9 @@ fn take_pipes(child: &mut dyn ChildWrapper) -> io::Result<(Pipes, ChildStderr)> 
     Ok((Pipes { stdin, stdout }, stderr))
 }
 
-/// How a process is made to end.
+/// Steps to stop a process.
 #[derive(Debug, Clone, Copy)]
-enum Stop {
+enum StopSteps {
     Terminate,
     Kill,
 }
@@ -244,7 +246,7 @@ fn lead_a_group(command: &mut CommandWrap) {
 #[cfg(not(unix))]
 fn lead_a_group(_: &mut CommandWrap) {}
 
-/// The process and all that it has started.
+/// Process group: the process and all that it has started.
 #[cfg(unix)]
 #[derive(Debug, Clone, Copy)]
 struct Group(Option<nix::unistd::Pid>);
@@ -256,11 +258,11 @@ impl Group {
         Self(id.map(nix::unistd::Pid::from_raw))
     }
 
-    fn signal(self, stop: Stop) {
+    fn signal(self, stop: StopSteps) {
         use nix::sys::signal::{Signal, killpg};
         let signal = match stop {
-            Stop::Terminate => Signal::SIGTERM,
-            Stop::Kill => Signal::SIGKILL,
+            StopSteps::Terminate => Signal::SIGTERM,
+            StopSteps::Kill => Signal::SIGKILL,
         };
         if let Some(group) = self.0 {
             // It may be gone already: then there is nothing to do.
@@ -269,7 +271,7 @@ impl Group {
     }
 }
 
-/// Elsewhere there are no groups; the process itself is killed when it is dropped.
+/// No-op on systems without process groups; a drop kills the process itself.
 #[cfg(not(unix))]
 #[derive(Debug, Clone, Copy)]
 struct Group;
@@ -280,5 +282,5 @@ impl Group {
         Self
     }
 
-    fn signal(self, _: Stop) {}
+    fn signal(self, _: StopSteps) {}
 }

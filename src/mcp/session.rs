@@ -1,7 +1,7 @@
 //! One connection to a server, from the handshake to its end.
 //!
-//! Every call on it has a deadline that is not the client's: the library waits for ever for an
-//! answer that never comes, or that names no call.
+//! Every call on it has a deadline besides that of the client: the library waits for ever for a
+//! response that never comes, or that names no call.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,38 +19,38 @@ use rmcp::{ClientHandler, service::ServiceError};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use super::board::Board;
+use super::board::ServerState;
 use super::call::{ToolCall, ToolResult};
 use super::error::McpError;
-use super::signs::{End, Signs};
+use super::signs::{ConnectionEnd, Liveness};
 use super::tools::Toolbox;
 use crate::CallContext;
 
-/// The longest time that any call may take, also where the settings know no limit.
+/// Maximum duration of any call, even if the settings have no limit.
 const LONGEST: Duration = Duration::from_secs(600);
-/// How long a goodbye may take.
+/// Limit for closing a connection.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// A connection that has had its handshake.
+/// A connection after its handshake.
 pub(super) struct Session {
     peer: Peer<RoleClient>,
-    /// Dropped, the connection is closed.
-    running: Mutex<Option<RunningService<RoleClient, Ears>>>,
-    pub(super) signs: Arc<Signs>,
+    /// Dropping it closes the connection.
+    running: Mutex<Option<RunningService<RoleClient, ServerNotifications>>>,
+    pub(super) signs: Arc<Liveness>,
 }
 
 impl Session {
-    /// Speaks first, lists the tools, and has the board know.
+    /// Performs the handshake, lists the tools, and stores both in the server state.
     ///
-    /// # Errors  The server speaks no dialect of ours, or it ended. How long that may take is the
-    /// caller's to say.
+    /// # Errors  The server speaks no supported dialect, or it ended. The caller sets the time
+    /// limit.
     pub(super) async fn open(
         transport: impl Transport<RoleClient> + 'static,
-        signs: Arc<Signs>,
-        board: &Arc<Board>,
+        signs: Arc<Liveness>,
+        board: &Arc<ServerState>,
     ) -> Result<Self, McpError> {
         let dialect = board.take_dialect().unwrap_or_else(either_dialect);
-        let ears = Ears(Arc::clone(board));
+        let ears = ServerNotifications(Arc::clone(board));
         let running = ears.serve_with_lifecycle(transport, dialect).await;
         let running = running.map_err(|error| McpError::from(error).refined(&signs))?;
         let peer = running.peer().clone();
@@ -75,7 +75,7 @@ impl Session {
 
     /// Calls a tool.
     ///
-    /// # Cancel safety   Dropped, the server is told that nobody waits any more.
+    /// # Cancel safety   Dropping the future notifies the server of the cancellation.
     pub(super) async fn call(
         &self,
         request: ToolCall,
@@ -84,13 +84,13 @@ impl Session {
         let ToolCall {
             name, arguments, ..
         } = request;
-        if self.signs.end() != End::None {
+        if self.signs.end() != ConnectionEnd::None {
             return Err(McpError::Ended {
                 reason: "it has just ended".to_owned(),
             });
         }
         let params = CallToolRequestParams::new(name).with_arguments(arguments);
-        let _watch = Watch::new(&self.signs, call);
+        let _watch = CallTimer::new(&self.signs, call);
         let answered = timeout(LONGEST, self.peer.call_tool_once(params)).await;
         let answered = answered.unwrap_or(Err(ServiceError::Timeout { timeout: LONGEST }));
         match answered {
@@ -102,13 +102,13 @@ impl Session {
         }
     }
 
-    /// What else can be asked.
+    /// Returns the peer, for other requests.
     #[cfg(feature = "cli")]
     pub(super) fn peer(&self) -> &Peer<RoleClient> {
         &self.peer
     }
 
-    /// Says goodbye.
+    /// Closes the connection.
     pub(super) async fn close(&self) {
         if let Some(mut running) = self.running.lock().await.take()
             && let Err(error) = running.close_with_timeout(GOODBYE).await
@@ -119,14 +119,14 @@ impl Session {
 }
 
 impl McpError {
-    /// The same, with what is known of the connection's end.
-    pub(super) fn refined(self, signs: &Signs) -> Self {
+    /// Adds the known cause of the connection's end.
+    pub(super) fn refined(self, signs: &Liveness) -> Self {
         let Self::TransportClosed { .. } = &self else {
             return self;
         };
         match (signs.violation(), signs.end()) {
             (Some(reason), _) => Self::Protocol { reason },
-            (None, End::Hung) => Self::closed("it hung, and was given up"),
+            (None, ConnectionEnd::Hung) => Self::closed("it hung, and was given up"),
             (None, _) => self,
         }
     }
@@ -139,16 +139,16 @@ fn either_dialect() -> ClientLifecycleMode {
     }
 }
 
-/// Watches one call: one that is dropped when its time was over has heard nothing.
-struct Watch<'a> {
-    signs: &'a Signs,
+/// Timer of one call. Dropped after the deadline, it records a timeout without a message.
+struct CallTimer<'a> {
+    signs: &'a Liveness,
     call: &'a CallContext,
     since: u64,
     began: tokio::time::Instant,
 }
 
-impl<'a> Watch<'a> {
-    fn new(signs: &'a Signs, call: &'a CallContext) -> Self {
+impl<'a> CallTimer<'a> {
+    fn new(signs: &'a Liveness, call: &'a CallContext) -> Self {
         Self {
             signs,
             call,
@@ -158,9 +158,9 @@ impl<'a> Watch<'a> {
     }
 }
 
-impl Drop for Watch<'_> {
+impl Drop for CallTimer<'_> {
     fn drop(&mut self) {
-        // Whoever went away before may have been in a hurry.
+        // A caller that left before the deadline shows nothing about the server.
         let attempt = self.call.timeouts().attempt;
         let is_over = attempt.is_some_and(|limit| self.began.elapsed() >= limit);
         if is_over || self.call.remaining() == Some(Duration::ZERO) {
@@ -169,10 +169,10 @@ impl Drop for Watch<'_> {
     }
 }
 
-/// What the server says without being asked.
-struct Ears(Arc<Board>);
+/// Handler of notifications from the server.
+struct ServerNotifications(Arc<ServerState>);
 
-impl ClientHandler for Ears {
+impl ClientHandler for ServerNotifications {
     fn get_info(&self) -> ClientConfig {
         let own = Implementation::new("breakerbox", env!("CARGO_PKG_VERSION"));
         ClientConfig::new(ClientCapabilities::default(), own)

@@ -1,4 +1,4 @@
-//! How a server is reached: as a process of ours, or over HTTP.
+//! Settings of an MCP server: a child process, or a remote server over HTTP.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,54 +8,54 @@ use std::time::Duration;
 
 use crate::config::{DependencyConfig, DependencyKind, Secret};
 
-/// Everything that is set for one server, beside the policy that every dependency has.
+/// Settings of one server, besides the policy that every dependency has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct McpSettings {
-    /// Where it is.
+    /// The server.
     pub server: McpServer,
-    /// How long it may take from its start to the list of its tools.
+    /// Limit for the time from its start to the list of its tools.
     pub start_timeout: Duration,
-    /// After so many calls in a row that timed out while it said nothing at all, its process is
+    /// Number of consecutive calls that timed out without any message, after which its process is
     /// killed and replaced, or its connection made anew. `None`: never.
     pub hang_limit: Option<NonZeroU32>,
-    /// Lines of its standard error that are kept.
+    /// Number of lines of its standard error that are kept.
     pub stderr_lines: usize,
-    /// The longest message that it may send, in bytes.
+    /// Maximum size of a message from it, in bytes.
     pub max_line: usize,
-    /// Tools that may be repeated after they may have been executed, whatever they say of
-    /// themselves (rule CALL-7).
+    /// Tools that may be repeated after they may have been executed, regardless of their own hints
+    /// (rule CALL-7).
     pub idempotent: Vec<String>,
-    /// Whether its writes go one at a time where the policy does not say how many. So it is by
-    /// default for a process: such servers keep their data in a file.
+    /// True if its writes go one at a time unless the policy sets a limit. It is the default for a
+    /// process: such servers keep their data in a file.
     pub serial_writes: bool,
 }
 
-/// Where a server is.
+/// Location of a server.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum McpServer {
-    /// A process of ours, spoken to over its standard input and output.
+    /// A child process, reached over its standard input and output.
     Stdio {
         /// The program.
         command: String,
-        /// Its arguments.
+        /// The arguments.
         args: Vec<String>,
-        /// Its variables, beside the few that every process needs; of ours it gets no others.
+        /// Its environment variables. Of ours it inherits only the few that every process needs.
         env: BTreeMap<String, Secret>,
-        /// The folder that it runs in; ours when it is not given.
+        /// The working directory; ours if not given.
         cwd: Option<PathBuf>,
     },
-    /// A server somewhere, spoken to over streamable HTTP.
+    /// A remote server, reached over streamable HTTP.
     Http {
-        /// Its address.
+        /// The URL.
         url: String,
         /// Headers of every request, such as a key.
         headers: BTreeMap<String, Secret>,
     },
 }
 
-/// Without arguments, variables and headers, which may be secrets.
+/// Omits arguments, variables and headers, which may be secrets.
 impl fmt::Debug for McpServer {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -72,16 +72,16 @@ impl fmt::Debug for McpServer {
 }
 
 impl McpSettings {
-    /// How long a server may take to start, where nothing else is said.
+    /// Default limit for the start of a server.
     pub const START_TIMEOUT: Duration = Duration::from_secs(10);
-    /// After how many silent timeouts a process counts as hung, where nothing else is said.
+    /// Default number of silent timeouts after which a process counts as hung.
     pub const HANG_LIMIT: NonZeroU32 = NonZeroU32::new(3).expect("three is not zero");
-    /// How many lines of standard error are kept, where nothing else is said.
+    /// Default number of lines of standard error that are kept.
     pub const STDERR_LINES: usize = 50;
-    /// How long a message may be, where nothing else is said: 16 MiB.
+    /// Default maximum size of a message: 16 MiB.
     pub const MAX_LINE: usize = 16 << 20;
 
-    /// A process with these arguments.
+    /// Creates settings for a process with these arguments.
     #[must_use]
     pub fn stdio<A: Into<String>>(
         command: impl Into<String>,
@@ -96,8 +96,8 @@ impl McpSettings {
         Self::of(server, Self::HANG_LIMIT, true)
     }
 
-    /// A server at this address. Its connection costs little, so it is made anew after each
-    /// timeout.
+    /// Creates settings for a server at this URL. Its connection is cheap, so it is made anew after
+    /// each timeout.
     #[must_use]
     pub fn http(url: impl Into<String>) -> Self {
         let server = McpServer::Http {
@@ -107,7 +107,7 @@ impl McpSettings {
         Self::of(server, NonZeroU32::MIN, false)
     }
 
-    /// What the configuration says of a dependency; `None` where it is of another kind.
+    /// Returns the settings of a configured dependency; `None` if it is of another kind.
     #[must_use]
     pub fn of_config(config: &DependencyConfig) -> Option<Self> {
         let own = config.mcp.as_ref()?;
@@ -131,7 +131,7 @@ impl McpSettings {
             stderr_lines: own.stderr_lines,
             max_line: usize::try_from(own.max_line).unwrap_or(usize::MAX),
             idempotent: config.idempotent.clone(),
-            // The policy of the configuration says it, also where it says that there is no limit.
+            // The configured policy decides, even if it sets no limit.
             serial_writes: false,
         })
     }
@@ -148,8 +148,8 @@ impl McpSettings {
         }
     }
 
-    /// Gives a process a variable. Its value is never shown, nor kept of what the server writes.
-    /// A server elsewhere has none.
+    /// Sets an environment variable of a process. Its value is never shown, and is masked in the
+    /// kept output of the server. A remote server has none.
     #[must_use]
     pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         if let McpServer::Stdio { env, .. } = &mut self.server {
@@ -158,7 +158,7 @@ impl McpSettings {
         self
     }
 
-    /// Sets the folder that a process runs in.
+    /// Sets the working directory of a process.
     #[must_use]
     pub fn cwd(mut self, folder: impl Into<PathBuf>) -> Self {
         if let McpServer::Stdio { cwd, .. } = &mut self.server {
@@ -176,14 +176,14 @@ impl McpSettings {
         self
     }
 
-    /// Names tools that may be repeated.
+    /// Sets the tools that may be repeated.
     #[must_use]
     pub fn idempotent<T: Into<String>>(mut self, tools: impl IntoIterator<Item = T>) -> Self {
         self.idempotent = tools.into_iter().map(Into::into).collect();
         self
     }
 
-    /// What must not be seen in anything that the server writes.
+    /// Returns the secrets to mask in the output of the server.
     pub(super) fn secrets(&self) -> impl Iterator<Item = &str> {
         let of = match &self.server {
             McpServer::Stdio { env, .. } => env,

@@ -1,7 +1,7 @@
-//! Signs of life of one connection: what was heard on it, and how often a call heard nothing.
+//! Liveness of one connection: the messages received, and the calls that timed out without one.
 //!
-//! A server that answers one call and not another is slow, and the breaker's affair. One that says
-//! nothing to several calls in a row hangs, and has to be replaced.
+//! A server that answers one call and not another is slow, and left to the breaker. One that sends
+//! nothing during several consecutive calls hangs, and has to be replaced.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -10,34 +10,34 @@ use std::sync::{Mutex, PoisonError};
 use rmcp::model::{JsonRpcMessage, ServerJsonRpcMessage};
 use tokio::sync::watch;
 
-/// Where a connection stands.
+/// Liveness of a connection.
 #[derive(Debug, Default)]
-pub(super) struct Signs {
+pub(super) struct Liveness {
     limit: Option<NonZeroU32>,
-    /// Messages so far.
+    /// Number of messages received.
     heard: AtomicU64,
-    /// Calls in a row that timed out without one.
+    /// Number of consecutive calls that timed out without a message.
     silent: AtomicU32,
-    /// What the server did wrong, where that ended the connection.
+    /// The protocol violation that ended the connection, if any.
     violation: Mutex<Option<String>>,
-    end: watch::Sender<End>,
-    /// Why its life is over, once that is declared.
+    end: watch::Sender<ConnectionEnd>,
+    /// The reason for the end of the incarnation, once declared.
     over: watch::Sender<Option<String>>,
 }
 
-/// How a connection ended.
+/// End of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum End {
-    /// Not yet.
+pub(super) enum ConnectionEnd {
+    /// It has not ended.
     #[default]
     None,
-    /// It says nothing any more.
+    /// The server hangs.
     Hung,
     /// It is closed.
     Closed,
 }
 
-impl Signs {
+impl Liveness {
     pub(super) fn new(limit: Option<NonZeroU32>) -> Self {
         Self {
             limit,
@@ -45,7 +45,7 @@ impl Signs {
         }
     }
 
-    /// Notes a message. An error without the id of a call is no answer to anything.
+    /// Counts a message, except an error without a call id: it answers no call.
     pub(super) fn heard(&self, message: &ServerJsonRpcMessage) {
         if !matches!(message, JsonRpcMessage::Error(error) if error.id.is_none()) {
             self.heard.fetch_add(1, Ordering::Relaxed);
@@ -53,34 +53,34 @@ impl Signs {
         }
     }
 
-    /// How many messages there were when a call begins.
+    /// Returns the number of messages received, for a call to remember at its start.
     pub(super) fn so_far(&self) -> u64 {
         self.heard.load(Ordering::Relaxed)
     }
 
-    /// Notes a call whose time ran out. `since`: what [`Signs::so_far`] said when it began.
+    /// Counts a call that timed out. `since`: the result of [`Liveness::so_far`] at its start.
     pub(super) fn timed_out(&self, since: u64) {
         if self.so_far() != since {
             return;
         }
         let silent = self.silent.fetch_add(1, Ordering::Relaxed) + 1;
         if self.limit.is_some_and(|limit| silent >= limit.get()) {
-            self.end_as(End::Hung);
+            self.end_as(ConnectionEnd::Hung);
         }
     }
 
-    /// Ends the connection, and says what the server did wrong if it did.
+    /// Ends the connection, and stores the protocol violation, if any.
     pub(super) fn close(&self, violation: Option<String>) {
         if let Some(violation) = violation {
             *self.lock() = Some(violation);
         }
-        self.end_as(End::Closed);
+        self.end_as(ConnectionEnd::Closed);
     }
 
-    /// The first end counts.
-    fn end_as(&self, end: End) {
+    /// Sets the end, unless one is set already.
+    fn end_as(&self, end: ConnectionEnd) {
         self.end.send_if_modified(|now| {
-            let first = *now == End::None;
+            let first = *now == ConnectionEnd::None;
             if first {
                 *now = end;
             }
@@ -88,27 +88,27 @@ impl Signs {
         });
     }
 
-    pub(super) fn end(&self) -> End {
+    pub(super) fn end(&self) -> ConnectionEnd {
         *self.end.borrow()
     }
 
-    /// Waits for the end.
-    pub(super) async fn ended(&self) -> End {
+    /// Waits for the end of the connection.
+    pub(super) async fn ended(&self) -> ConnectionEnd {
         let mut end = self.end.subscribe();
-        match end.wait_for(|end| *end != End::None).await {
+        match end.wait_for(|end| *end != ConnectionEnd::None).await {
             Ok(end) => *end,
-            // The sender is here.
+            // Unreachable: `self` owns the sender.
             Err(_) => std::future::pending().await,
         }
     }
 
-    /// Declares the life over. Whoever waits for an answer hears of it in the same turn.
+    /// Declares the incarnation over, and wakes its callers in the same turn.
     pub(super) fn declare_over(&self, why: &str) {
         self.over.send_replace(Some(why.to_owned()));
     }
 
-    /// Waits until the life is declared over, and says why: who heard of it before would call again
-    /// at once, and find nobody.
+    /// Waits until the incarnation is declared over, and returns the reason. A caller that learned
+    /// of it earlier would call again at once, and find no server.
     pub(super) async fn over(&self) -> Option<String> {
         let mut over = self.over.subscribe();
         let over = over.wait_for(Option::is_some).await;

@@ -1,4 +1,4 @@
-//! The tools of a server, as it lists them, and what they say of themselves.
+//! Tools of a server as it lists them, and their hints.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,43 +6,43 @@ use std::sync::Arc;
 use rmcp::model;
 use serde_json::Value;
 
-use super::call::Nature;
+use super::call::ToolTraits;
 
 /// A tool of a server.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Tool {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// What it does, in the server's words.
+    /// The server's description of the tool.
     pub description: Option<String>,
     /// The JSON schema of its arguments.
     pub input_schema: Value,
-    /// Whether it changes nothing, by what it says.
+    /// True if it changes nothing, by its own hint.
     pub read_only: bool,
-    /// Whether it may be repeated: it says so, changes nothing, or the settings name it.
+    /// True if it may be repeated: by its own hint, as it is read-only, or by the settings.
     pub idempotent: bool,
 }
 
-/// All tools of a server, and what a call of each is.
+/// All tools of a server, with their traits.
 #[derive(Debug, Default)]
 pub(super) struct Toolbox {
     pub(super) tools: Arc<[Tool]>,
-    /// As the server has them.
+    /// The tools in the server's own form.
     #[cfg_attr(
         not(feature = "cli"),
-        expect(dead_code, reason = "the gateway passes them on")
+        expect(dead_code, reason = "only the gateway uses it")
     )]
     pub(super) listed: Vec<model::Tool>,
-    natures: HashMap<String, Nature>,
+    natures: HashMap<String, ToolTraits>,
 }
 
 impl Toolbox {
-    /// `idempotent`: the tools that the settings name.
+    /// Creates a toolbox. `idempotent`: the tools named in the settings.
     pub(super) fn new(listed: Vec<model::Tool>, idempotent: &[String]) -> Self {
         let tools: Arc<[Tool]> = listed.iter().map(|tool| read(tool, idempotent)).collect();
         let natures = tools.iter().map(|tool| {
-            let nature = Nature {
+            let nature = ToolTraits {
                 write: !tool.read_only,
                 idempotent: tool.idempotent,
             };
@@ -55,7 +55,7 @@ impl Toolbox {
         }
     }
 
-    pub(super) fn nature(&self, tool: &str) -> Option<Nature> {
+    pub(super) fn nature(&self, tool: &str) -> Option<ToolTraits> {
         self.natures.get(tool).copied()
     }
 }

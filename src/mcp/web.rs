@@ -1,7 +1,7 @@
-//! HTTP to a server elsewhere, on the stack that everything here is on.
+//! HTTP client for a remote server, on the same stack as the rest of the crate.
 //!
-//! The protocol's library keeps the sessions; this sends one request, and reads what comes within
-//! bounds. It retries nothing (rule LIM-4).
+//! The protocol library manages the sessions; this sends one request, and reads the response with a
+//! size limit. It never retries (rule LIM-4).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -33,18 +33,20 @@ const EVENTS: &str = "text/event-stream";
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 const LAST_EVENT: HeaderName = HeaderName::from_static("last-event-id");
 
-type Failure = StreamableHttpError<McpError>;
+type TransportError = StreamableHttpError<McpError>;
 
-/// The way to one server. Cheap to clone.
+/// HTTP client for one server. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Web {
+pub(super) struct McpHttp {
     http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
-    /// The longest message, in bytes.
+    /// Maximum size of a message, in bytes.
     max: usize,
 }
 
-impl Web {
-    /// # Errors  There is no TLS to be had.
+impl McpHttp {
+    /// Creates a client.
+    ///
+    /// # Errors  TLS cannot be set up.
     pub(super) fn new(connect: Duration, max: usize) -> Result<Self, String> {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
@@ -55,7 +57,7 @@ impl Web {
             .https_or_http()
             .enable_http1()
             .wrap_connector(tcp);
-        // No connection is kept: one that the server has closed meanwhile would be taken for a
+        // No idle connection is kept: one that the server has closed meanwhile would look like a
         // server that went away.
         let http = Client::builder(TokioExecutor::new())
             .pool_max_idle_per_host(0)
@@ -70,7 +72,7 @@ impl Web {
         body: Bytes,
         headers: &[(HeaderName, Option<&str>)],
         custom: HashMap<HeaderName, HeaderValue>,
-    ) -> Result<Response<Incoming>, Failure> {
+    ) -> Result<Response<Incoming>, TransportError> {
         let mut request = Request::builder()
             .method(method)
             .uri(uri)
@@ -99,7 +101,7 @@ impl Web {
         })
     }
 
-    async fn read(&self, body: Incoming) -> Result<Bytes, Failure> {
+    async fn read(&self, body: Incoming) -> Result<Bytes, TransportError> {
         match Limited::new(body, self.max).collect().await {
             Ok(read) => Ok(read.to_bytes()),
             Err(error) if error.is::<http_body_util::LengthLimitError>() => {
@@ -111,13 +113,13 @@ impl Web {
         }
     }
 
-    /// The events of an answer, none of them longer than is allowed.
+    /// Returns the events of a response, with the size limit for each.
     fn events(&self, body: Incoming) -> BoxStream<'static, Result<Sse, SseError>> {
         let max = self.max;
         let mut length = 0;
         let pieces = body.into_data_stream().map_err(std::io::Error::other);
         let pieces = pieces.and_then(move |piece: Bytes| {
-            // An event ends with an empty line; two ends of lines in one piece may be one.
+            // An event ends with an empty line: two adjacent line ends in one piece.
             let ends = piece
                 .windows(2)
                 .rposition(|pair| pair == b"\n\n" || pair == b"\n\r");
@@ -137,13 +139,13 @@ impl Web {
         SseStream::from_bytes_stream(pieces).boxed()
     }
 
-    /// An answer that is no success.
+    /// Handles a response that is not a success.
     async fn refused(
         &self,
         message: &ClientJsonRpcMessage,
         has_session: bool,
         response: Response<Incoming>,
-    ) -> Result<StreamableHttpPostResponse, Failure> {
+    ) -> Result<StreamableHttpPostResponse, TransportError> {
         let status = response.status();
         let headers = response.headers().clone();
         if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
@@ -176,8 +178,8 @@ impl Web {
                 let answer = JsonRpcMessage::Error(error);
                 Ok(StreamableHttpPostResponse::Json(answer, None))
             }
-            // Some servers say so that they have forgotten the session; nobody would ever hear of
-            // an error that names no call.
+            // Some servers report a forgotten session so; an error that names no call would reach
+            // no caller.
             None if has_session && status == StatusCode::BAD_REQUEST => {
                 Err(StreamableHttpError::SessionExpired)
             }
@@ -186,7 +188,8 @@ impl Web {
     }
 }
 
-/// A server of the older dialect refuses the newer one's first question; that is an answer to it.
+/// Turns an error into the response to a discovery: a server of the older dialect refuses this
+/// first request of the newer one.
 fn discovery(
     message: &ClientJsonRpcMessage,
     status: StatusCode,
@@ -210,7 +213,7 @@ fn discovery(
     Some(StreamableHttpPostResponse::Json(answer, None))
 }
 
-fn own(error: McpError) -> Failure {
+fn own(error: McpError) -> TransportError {
     StreamableHttpError::Client(error)
 }
 
@@ -230,7 +233,7 @@ fn is_media(headers: &HeaderMap, media: &str) -> bool {
     own.is_some_and(|own| own.trim().eq_ignore_ascii_case(media))
 }
 
-impl StreamableHttpClient for Web {
+impl StreamableHttpClient for McpHttp {
     type Error = McpError;
 
     async fn post_message(
@@ -240,7 +243,7 @@ impl StreamableHttpClient for Web {
         session: Option<Arc<str>>,
         _: Option<String>,
         custom: HashMap<HeaderName, HeaderValue>,
-    ) -> Result<StreamableHttpPostResponse, Failure> {
+    ) -> Result<StreamableHttpPostResponse, TransportError> {
         let body = serde_json::to_vec(&message)?;
         let headers = [(CONTENT_TYPE, Some(JSON)), (SESSION, session.as_deref())];
         let response = self
@@ -285,7 +288,7 @@ impl StreamableHttpClient for Web {
         session: Arc<str>,
         _: Option<String>,
         custom: HashMap<HeaderName, HeaderValue>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), TransportError> {
         let headers = [(SESSION, Some(&*session))];
         let sent = self.send(Method::DELETE, &uri, Bytes::new(), &headers, custom);
         match sent.await?.status() {
@@ -303,7 +306,7 @@ impl StreamableHttpClient for Web {
         last_event: Option<String>,
         _: Option<String>,
         custom: HashMap<HeaderName, HeaderValue>,
-    ) -> Result<BoxStream<'static, Result<Sse, SseError>>, Failure> {
+    ) -> Result<BoxStream<'static, Result<Sse, SseError>>, TransportError> {
         let headers = [
             (SESSION, session.as_deref()),
             (LAST_EVENT, last_event.as_deref()),

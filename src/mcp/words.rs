@@ -1,4 +1,4 @@
-//! The last words of a server: lines of its standard error, so many and no more.
+//! Tail of a server's standard error: a bounded number of lines.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,17 +7,17 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use crate::redact;
 
-/// How much of one line is kept, in bytes.
+/// Maximum length of a kept line, in bytes.
 const MAX_LINE: usize = 2048;
-/// Texts that are shorter are no secrets, and stand in every other line.
+/// Minimum length of a secret, in bytes: shorter texts are no secrets, and occur in many lines.
 const SHORTEST_SECRET: usize = 4;
 
-/// The lines, of the present life and of the one before.
+/// The lines of the current incarnation and of the previous one.
 #[derive(Debug)]
-pub(super) struct Words {
+pub(super) struct StderrTail {
     max: usize,
     secrets: Vec<String>,
-    /// How long the longest of them is.
+    /// Length of the longest secret.
     longest: usize,
     lines: Mutex<Lines>,
 }
@@ -28,8 +28,10 @@ struct Lines {
     before: Vec<String>,
 }
 
-impl Words {
-    /// # Units   `max`: lines that are kept.
+impl StderrTail {
+    /// Creates an empty tail.
+    ///
+    /// # Units   `max`: number of lines kept.
     pub(super) fn new<'a>(max: usize, secrets: impl Iterator<Item = &'a str>) -> Self {
         let secrets = secrets.filter(|secret| secret.len() >= SHORTEST_SECRET);
         let secrets: Vec<String> = secrets.map(str::to_owned).collect();
@@ -41,7 +43,7 @@ impl Words {
         }
     }
 
-    /// Keeps a line, without what must not be seen.
+    /// Keeps a line, with secrets masked.
     pub(super) fn keep(&self, line: &[u8]) {
         let room = self.room();
         let is_cut = line.len() >= room;
@@ -53,7 +55,7 @@ impl Words {
             }
         }
         if is_cut {
-            // At its end may stand the begin of a secret, which is none to be recognised.
+            // It may end with the first part of a secret, which cannot be recognised.
             let rest = line.len().saturating_sub(self.longest);
             while line.len() > rest {
                 line.pop();
@@ -69,29 +71,29 @@ impl Words {
         }
     }
 
-    /// How much of a line must be seen to know what may be kept of it.
+    /// Returns the number of bytes of a line needed to mask its kept part.
     fn room(&self) -> usize {
         MAX_LINE + self.longest
     }
 
-    /// Begins another life: what was said goes with the exit of the one before.
+    /// Begins the next incarnation: the current lines become those of the previous one.
     pub(super) fn turn_over(&self) {
         let mut lines = self.lock();
         let now = std::mem::take(&mut lines.now);
         lines.before = now.into();
     }
 
-    /// What the present life has said.
+    /// Returns the lines of the current incarnation.
     pub(super) fn now(&self) -> Vec<String> {
         self.lock().now.iter().cloned().collect()
     }
 
-    /// What the life before had said last.
+    /// Returns the last lines of the previous incarnation.
     pub(super) fn before(&self) -> Vec<String> {
         self.lock().before.clone()
     }
 
-    /// The last line, to go with the news of an end.
+    /// Returns the last line, for the report of an end.
     pub(super) fn last(&self) -> Option<String> {
         self.lock().now.back().cloned()
     }
@@ -101,8 +103,8 @@ impl Words {
     }
 }
 
-/// Reads lines until there are no more, in as much memory as one line takes.
-pub(super) async fn listen(mut from: impl AsyncRead + Unpin, words: &Words) {
+/// Reads lines until the end of the input, in the memory of one line.
+pub(super) async fn listen(mut from: impl AsyncRead + Unpin, words: &StderrTail) {
     let mut piece = [0; 4096];
     let mut line = Vec::new();
     loop {
@@ -130,7 +132,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_flood_leaves_the_last_lines_and_no_secret() {
-        let words = Words::new(3, ["hunter22", "abc"].into_iter());
+        let words = StderrTail::new(3, ["hunter22", "abc"].into_iter());
         let mut text = "x".repeat(100_000).into_bytes();
         for number in 0..1000 {
             text.extend_from_slice(format!("\nline {number} hunter22 abc").as_bytes());
@@ -149,7 +151,7 @@ mod tests {
     #[test]
     fn sec_1_no_part_of_a_secret_is_left_where_a_line_is_cut() {
         let secret = "s".repeat(100);
-        let words = Words::new(9, [secret.as_str()].into_iter());
+        let words = StderrTail::new(9, [secret.as_str()].into_iter());
         for before in MAX_LINE - 150..MAX_LINE + 150 {
             let line = "x".repeat(before) + &secret + &secret;
             words.keep(line.as_bytes());
@@ -159,7 +161,7 @@ mod tests {
 
     #[tokio::test]
     async fn none_are_kept_where_none_are_wanted() {
-        let words = Words::new(0, std::iter::empty());
+        let words = StderrTail::new(0, std::iter::empty());
         listen(&b"one\ntwo"[..], &words).await;
         assert!(words.now().is_empty());
     }

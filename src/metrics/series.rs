@@ -1,4 +1,4 @@
-//! Families of series, as the encoder takes them.
+//! Families of series, in the encoder's types.
 
 use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
@@ -12,7 +12,7 @@ pub(super) struct Family {
     series: Vec<Metric>,
 }
 
-/// A count as the format has it: exact up to 2^53.
+/// A count as a float, the format's only number type: exact up to 2^53.
 pub(super) trait Count {
     fn exact(self) -> f64;
 }
@@ -26,7 +26,7 @@ impl Count for u32 {
 impl Count for u64 {
     #[expect(
         clippy::cast_precision_loss,
-        reason = "the format has no other numbers"
+        reason = "floats are the only numbers of the format"
     )]
     fn exact(self) -> f64 {
         self as f64
@@ -92,7 +92,7 @@ impl Family {
         self.series.push(metric);
     }
 
-    /// The family as it is written; `None` where it has no series.
+    /// Returns the family for the encoder; `None` if it has no series.
     pub(super) fn build(mut self) -> Option<MetricFamily> {
         if self.series.is_empty() {
             return None;

@@ -1,4 +1,4 @@
-//! The way to the admin side of a running Breakerbox.
+//! HTTP client for the admin side of a running Breakerbox.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -10,31 +10,31 @@ use breakerbox::config::{AdminConfig, Secret};
 use reqwest::{Client, RequestBuilder, Response, Url};
 use serde_json::Value;
 
-use super::Where;
-use crate::End;
+use super::AdminTarget;
+use crate::ExitReason;
 
-/// How long a connection may take.
+/// Time limit for connecting.
 const CONNECT: Duration = Duration::from_secs(3);
-/// How long an answer may take.
+/// Time limit for a response.
 const ANSWER: Duration = Duration::from_secs(10);
 const TOKEN: &str = "BREAKERBOX__ADMIN__TOKEN";
 
-/// Why a command was not carried out.
+/// Reason why a command was not carried out.
 #[derive(Debug)]
-pub(super) enum Failure {
-    /// It was called in a way that cannot work, or the configuration cannot be used.
+pub(super) enum ClientError {
+    /// Wrong arguments, or an unusable configuration.
     Wrong(String),
-    /// Nobody answers there.
+    /// The server is not reachable.
     Away(String),
-    /// It was answered, but not as was hoped.
+    /// The server refused, or its response was unexpected.
     Refused(String),
 }
 
-impl Failure {
-    pub(super) fn end(&self) -> End {
+impl ClientError {
+    pub(super) fn end(&self) -> ExitReason {
         match self {
-            Self::Wrong(_) => End::WrongUse,
-            Self::Away(_) | Self::Refused(_) => End::Failed,
+            Self::Wrong(_) => ExitReason::WrongUse,
+            Self::Away(_) | Self::Refused(_) => ExitReason::Failed,
         }
     }
 
@@ -43,7 +43,7 @@ impl Failure {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for ClientError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (Self::Wrong(text) | Self::Away(text) | Self::Refused(text)) = self;
         out.write_str(text)
@@ -58,8 +58,8 @@ pub(super) struct Remote {
 }
 
 impl Remote {
-    /// Finds the address, and the token where one is needed.
-    pub(super) fn new(place: &Where, changes: bool) -> Result<Self, Failure> {
+    /// Determines the address, and the token if one is needed.
+    pub(super) fn new(place: &AdminTarget, changes: bool) -> Result<Self, ClientError> {
         let (url, token) = match &place.admin {
             Some(url) => (parse(url)?, variable()),
             None => configured(place)?,
@@ -69,7 +69,7 @@ impl Remote {
             None => token,
         };
         if changes && token.is_none() {
-            return Err(Failure::Wrong(format!(
+            return Err(ClientError::Wrong(format!(
                 "a change needs the admin token, allowed: to set {TOKEN}, or --token-file FILE"
             )));
         }
@@ -78,11 +78,11 @@ impl Remote {
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT)
             .build()
-            .map_err(|error| Failure::Wrong(format!("no client can be made: {error}")))?;
+            .map_err(|error| ClientError::Wrong(format!("no client can be made: {error}")))?;
         Ok(Self { url, token, client })
     }
 
-    pub(super) async fn get(&self, path: &[&str]) -> Result<Value, Failure> {
+    pub(super) async fn get(&self, path: &[&str]) -> Result<Value, ClientError> {
         self.get_with(path, &[]).await
     }
 
@@ -90,7 +90,7 @@ impl Remote {
         &self,
         path: &[&str],
         query: &[(&str, &str)],
-    ) -> Result<Value, Failure> {
+    ) -> Result<Value, ClientError> {
         let mut url = self.at(path);
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
@@ -98,13 +98,13 @@ impl Remote {
         self.json(self.client.get(url).timeout(ANSWER)).await
     }
 
-    pub(super) async fn post(&self, path: &[&str], body: &Value) -> Result<Value, Failure> {
+    pub(super) async fn post(&self, path: &[&str], body: &Value) -> Result<Value, ClientError> {
         let request = self.client.post(self.at(path)).timeout(ANSWER).json(body);
         self.json(self.signed(request)).await
     }
 
-    /// The stream of events, from after this one on.
-    pub(super) async fn stream(&self, after: Option<u64>) -> Result<Response, Failure> {
+    /// Opens the event stream after this event.
+    pub(super) async fn stream(&self, after: Option<u64>) -> Result<Response, ClientError> {
         let mut request = self.client.get(self.at(&["api", "events", "stream"]));
         if let Some(after) = after {
             request = request.header("last-event-id", after);
@@ -119,7 +119,8 @@ impl Remote {
         }
     }
 
-    /// The address of a resource; each part is one, whatever letters it has.
+    /// Returns the URL of a resource; each part becomes one path segment, with any characters
+    /// escaped.
     fn at(&self, path: &[&str]) -> Url {
         let mut url = self.url.clone();
         if let Ok(mut parts) = url.path_segments_mut() {
@@ -128,13 +129,13 @@ impl Remote {
         url
     }
 
-    async fn json(&self, request: RequestBuilder) -> Result<Value, Failure> {
+    async fn json(&self, request: RequestBuilder) -> Result<Value, ClientError> {
         let response = self.send(request).await?;
         let body = response.bytes().await.map_err(|error| self.away(&error))?;
         serde_json::from_slice(&body).map_err(|_| self.stranger())
     }
 
-    async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
+    async fn send(&self, request: RequestBuilder) -> Result<Response, ClientError> {
         let response = request.send().await.map_err(|error| self.away(&error))?;
         if response.status().is_success() {
             return Ok(response);
@@ -150,10 +151,10 @@ impl Remote {
         if let Some(allowed) = text("allowed") {
             told = format!("{told}, allowed: {allowed}");
         }
-        Err(Failure::Refused(told))
+        Err(ClientError::Refused(told))
     }
 
-    fn away(&self, error: &reqwest::Error) -> Failure {
+    fn away(&self, error: &reqwest::Error) -> ClientError {
         let why = if error.is_timeout() {
             "does not answer in time"
         } else if error.is_connect() {
@@ -162,20 +163,20 @@ impl Remote {
             "broke off"
         };
         let url = &self.url;
-        Failure::Away(format!(
+        ClientError::Away(format!(
             "the admin side at {url} {why}; is Breakerbox running there? See --admin and admin.bind"
         ))
     }
 
-    fn stranger(&self) -> Failure {
+    fn stranger(&self) -> ClientError {
         let url = &self.url;
-        Failure::Refused(format!(
+        ClientError::Refused(format!(
             "what answers at {url} is not the admin side of Breakerbox"
         ))
     }
 }
 
-fn parse(given: &str) -> Result<Url, Failure> {
+fn parse(given: &str) -> Result<Url, ClientError> {
     let text = if given.contains("://") {
         given.to_owned()
     } else {
@@ -185,14 +186,14 @@ fn parse(given: &str) -> Result<Url, Failure> {
     let good = |url: &Url| url.scheme() == "http" && url.has_host() && url.query().is_none();
     url.filter(good).ok_or_else(|| {
         let given = breakerbox::redact(given);
-        Failure::Wrong(format!(
+        ClientError::Wrong(format!(
             "--admin: given {given}, allowed: an address such as http://127.0.0.1:7071"
         ))
     })
 }
 
-/// What the configuration says, its variables among it.
-fn configured(place: &Where) -> Result<(Url, Option<Secret>), Failure> {
+/// Reads the address and the token from the configuration, including its environment variables.
+fn configured(place: &AdminTarget) -> Result<(Url, Option<Secret>), ClientError> {
     let mut loader = Settings::loader();
     if let Some(dir) = &place.config {
         loader = loader.dir(dir);
@@ -202,10 +203,10 @@ fn configured(place: &Where) -> Result<(Url, Option<Secret>), Failure> {
     }
     let settings = loader
         .load()
-        .map_err(|error| Failure::Wrong(error.to_string()))?;
+        .map_err(|error| ClientError::Wrong(error.to_string()))?;
     let AdminConfig { bind, token, .. } = settings.admin;
     if bind.port() == 0 {
-        return Err(Failure::Wrong(
+        return Err(ClientError::Wrong(
             "admin.bind has port 0, so only the running one knows it, allowed: to give --admin URL"
                 .to_owned(),
         ));
@@ -213,7 +214,7 @@ fn configured(place: &Where) -> Result<(Url, Option<Secret>), Failure> {
     Ok((parse(&reachable(bind).to_string())?, token))
 }
 
-/// An address to connect to, where one is given to listen on.
+/// Converts a listening address to one for connecting.
 fn reachable(bind: SocketAddr) -> SocketAddr {
     let ip = match bind.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -228,10 +229,10 @@ fn variable() -> Option<Secret> {
     token.map(Secret::new)
 }
 
-fn read_token(path: &Path) -> Result<Secret, Failure> {
+fn read_token(path: &Path) -> Result<Secret, ClientError> {
     let wrong = |why: &dyn fmt::Display| {
         let path = path.display();
-        Failure::Wrong(format!("the token of {path} cannot be used: {why}"))
+        ClientError::Wrong(format!("the token of {path} cannot be used: {why}"))
     };
     let text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
     let token = text.trim();

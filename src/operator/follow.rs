@@ -1,4 +1,4 @@
-//! `breakerbox events --follow`: reads the stream of events, and comes back when it breaks.
+//! `breakerbox events --follow`: reads the event stream, and reconnects when it breaks.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -6,13 +6,13 @@ use std::time::Duration;
 use reqwest::Response;
 use serde_json::Value;
 
-use super::client::{Failure, Remote};
+use super::client::{ClientError, Remote};
 use super::table::plain;
-use crate::End;
+use crate::ExitReason;
 
-/// The pause before another attempt.
+/// Pause before reconnecting.
 const AGAIN: Duration = Duration::from_secs(1);
-/// The longest line that is read; the list of all dependencies is one.
+/// Maximum length of a line; the list of all dependencies is one line.
 const MAX_LINE: usize = 16 * 1024 * 1024;
 
 /// Writes one event.
@@ -25,14 +25,14 @@ pub(super) fn write(event: &Value, json: bool, out: &mut dyn Write) -> io::Resul
     writeln!(out, "{time}  {:>5}  {subject:<20}  {message}", event["id"])
 }
 
-/// Writes events as they come, until it is interrupted.
+/// Writes events as they arrive, until interrupted.
 pub(super) async fn follow(
     remote: &Remote,
     since: Option<u64>,
     json: bool,
     out: &mut dyn Write,
     err: &mut dyn Write,
-) -> io::Result<End> {
+) -> io::Result<ExitReason> {
     let mut last = since;
     let mut met = false;
     loop {
@@ -47,16 +47,16 @@ pub(super) async fn follow(
         };
         let ended = tokio::select! {
             ended = read => ended?,
-            _ = tokio::signal::ctrl_c() => return Ok(End::Interrupted),
+            _ = tokio::signal::ctrl_c() => return Ok(ExitReason::Interrupted),
         };
         match ended {
-            // The first time it is the wrong place; later it is being restarted.
+            // At first the address is wrong; later the server may be restarting.
             Some(failure) if !met || !failure.is_away() => return super::tell(&failure, err),
             _ => writeln!(err, "breakerbox: the stream has ended; trying again")?,
         }
         tokio::select! {
             () = tokio::time::sleep(AGAIN) => {}
-            _ = tokio::signal::ctrl_c() => return Ok(End::Interrupted),
+            _ = tokio::signal::ctrl_c() => return Ok(ExitReason::Interrupted),
         }
     }
 }
@@ -68,14 +68,14 @@ async fn read(
     json: bool,
     out: &mut dyn Write,
     err: &mut dyn Write,
-) -> io::Result<Option<Failure>> {
+) -> io::Result<Option<ClientError>> {
     let mut lines = Vec::new();
     let mut message = Message::default();
     while let Ok(Some(chunk)) = response.chunk().await {
         lines.extend_from_slice(&chunk);
         if lines.len() > MAX_LINE {
             let why = "the stream holds a line that is too long".to_owned();
-            return Ok(Some(Failure::Refused(why)));
+            return Ok(Some(ClientError::Refused(why)));
         }
         while let Some(end) = lines.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = lines.drain(..=end).collect();
@@ -101,7 +101,7 @@ async fn read(
     Ok(None)
 }
 
-/// A server-sent event on its way in.
+/// A server-sent event, partially received.
 #[derive(Debug, Default)]
 struct Message {
     event: String,
@@ -109,7 +109,7 @@ struct Message {
 }
 
 impl Message {
-    /// Takes a line; gives the whole message at its end.
+    /// Adds a line; returns the message once it is complete.
     fn take(&mut self, line: &str) -> Option<Self> {
         if line.is_empty() {
             let whole = std::mem::take(self);

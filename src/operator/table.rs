@@ -1,11 +1,11 @@
-//! How dependencies are, as tables for people.
+//! Tables of dependencies, for operators.
 
 use std::io::{self, Write};
 
 use comfy_table::{Table, presets};
 use serde_json::Value;
 
-/// A row for each dependency.
+/// Writes a row for each dependency.
 pub(super) fn all(dependencies: &Value, out: &mut dyn Write) -> io::Result<()> {
     let mut table = new([
         "name",
@@ -42,7 +42,7 @@ pub(super) fn all(dependencies: &Value, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "{}", table.trim_fmt())
 }
 
-/// Everything of one dependency that fits on a screen.
+/// Writes the details of one dependency that fit on a screen.
 pub(super) fn one(dependency: &Value, out: &mut dyn Write) -> io::Result<()> {
     all(&Value::Array(vec![dependency.clone()]), out)?;
     let field = |name: &str| text(&dependency[name]);
@@ -85,7 +85,7 @@ fn new<const N: usize>(header: [&str; N]) -> Table {
     table
 }
 
-/// The state, and what lies over it.
+/// Returns the state, with the override if there is one.
 fn state(one: &Value) -> String {
     let state = text(&one["state"]);
     match one["override"]["mode"].as_str() {
@@ -94,7 +94,7 @@ fn state(one: &Value) -> String {
     }
 }
 
-/// What an operator wants to know of one that is not as it should be.
+/// Returns the reason why a dependency is not healthy.
 fn why(one: &Value) -> String {
     if one["override"].is_object() {
         return text(&one["override"]["reason"]);
@@ -108,7 +108,7 @@ fn why(one: &Value) -> String {
 
 #[expect(
     clippy::cast_precision_loss,
-    reason = "it is shown to a tenth of a second"
+    reason = "displayed to a tenth of a second only"
 )]
 fn seconds(millis: u64) -> f64 {
     millis as f64 / 1e3
@@ -127,7 +127,7 @@ fn text(value: &Value) -> String {
     }
 }
 
-/// A text that does nothing to a terminal: others wrote it.
+/// Replaces control characters, so that untrusted text cannot affect a terminal.
 pub(super) fn plain(text: &str) -> String {
     let clean = |letter: char| if letter.is_control() { ' ' } else { letter };
     text.chars().map(clean).collect()

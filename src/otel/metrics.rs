@@ -1,9 +1,9 @@
-//! What `GET /metrics` shows, as OTLP: the same families, read once for each report.
+//! Metrics of `GET /metrics` as OTLP: the same families, read once for each report.
 //!
-//! OpenTelemetry has no histogram that is observed, and its SDK none that can be filled from outside;
-//! so the figures are written down here, and not kept a second time in instruments. A name keeps its
-//! words: `breakerbox_attempt_duration_seconds` is `breakerbox.attempt_duration` in seconds, from
-//! which a collector makes the same name again for Prometheus.
+//! OpenTelemetry has no observable histogram, and its SDK has no histogram that can be filled from
+//! outside. So the data points are built here, and not kept a second time in instruments. Names are
+//! converted: `breakerbox_attempt_duration_seconds` becomes `breakerbox.attempt_duration` in
+//! seconds. A collector converts that back to the same name for Prometheus.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -33,7 +33,7 @@ use super::sender::Sender;
 use super::{Counts, scope};
 use crate::admin::Admin;
 
-/// Who speaks, as the collector sees it.
+/// User agent for the collector.
 const AGENT: &str = concat!("breakerbox/", env!("CARGO_PKG_VERSION"));
 
 /// Sends reports.
@@ -45,7 +45,7 @@ pub(super) struct Reporter {
 }
 
 impl Reporter {
-    /// Reports at each interval, and once more when the last one is asked for.
+    /// Reports at each interval, and once more after the signal `last`.
     pub(super) async fn run(self, every: Duration, mut last: oneshot::Receiver<()>) {
         let began = now();
         let mut times = interval_at(Instant::now() + every, every);
@@ -54,7 +54,7 @@ impl Reporter {
         let mut is_last = false;
         while !is_last {
             is_last = tokio::select! {
-                // Whoever could ask is gone: then it is time too.
+                // A dropped sender means the last report too.
                 _ = &mut last => true,
                 _ = times.tick() => false,
             };
@@ -82,7 +82,7 @@ impl Reporter {
             .body(Bytes::from(message.encode_to_vec()));
         let request = request.map_err(|error| error.to_string())?;
         let answer = self.sender.send(request).await;
-        // What the network says in detail is told nobody: it may name more than it should.
+        // The network error is not shown: it may contain more than it should.
         let answer = answer.map_err(|_| "the collector does not answer".to_owned())?;
         if answer.status().is_success() {
             return Ok(());
@@ -94,12 +94,14 @@ impl Reporter {
     }
 }
 
+/// Returns the current time.
+///
 /// # Units   Nanoseconds since 1970.
 fn now() -> u64 {
     u64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(0)
 }
 
-/// One report; its span of time are the beginning of all counters, and now.
+/// Builds one report. `time`: start of all counters, and now.
 fn message(
     families: &[MetricFamily],
     resource: &Resource,
@@ -156,7 +158,7 @@ fn metric(family: &MetricFamily, time: (u64, u64)) -> Metric {
     }
 }
 
-/// The name and the unit by OpenTelemetry's convention.
+/// Returns the name and the unit by OpenTelemetry's convention.
 fn named(name: &str) -> (String, &'static str) {
     let name = name.strip_suffix("_total").unwrap_or(name);
     let (name, unit) = match (name.strip_suffix("_seconds"), name.strip_suffix("_bytes")) {
@@ -177,7 +179,7 @@ fn point(series: &Series, value: f64, (began, now): (u64, u64)) -> NumberDataPoi
     }
 }
 
-/// A count for each bucket, where the family has sums of them.
+/// Converts the cumulative bucket counts of the family to a count for each bucket.
 fn histogram(series: &Series, (began, now): (u64, u64)) -> HistogramDataPoint {
     let taken = series.get_histogram();
     let buckets = taken.get_bucket().iter();

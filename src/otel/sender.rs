@@ -1,7 +1,7 @@
-//! The way to the collector: one thread, on which every export is sent, each within its time.
+//! Transport to the collector: one thread sends every export, each within its time limit.
 //!
-//! The exporters of the SDK run on threads of their own without a runtime; they hand their requests
-//! over and wait.
+//! The SDK's exporters run on their own threads without a runtime. They pass their requests to this
+//! thread and wait.
 
 use std::fmt;
 use std::future::Future;
@@ -27,10 +27,10 @@ use tokio::sync::oneshot;
 use super::ExporterError;
 use crate::config::OtelConfig;
 
-/// How long an answer of the collector may be.
+/// Maximum size of a collector's response, in bytes.
 const MAX_ANSWER: usize = 64_000;
 
-/// What the exporters may say about their requests; all else is the configuration's.
+/// Headers taken from the exporters' requests; all others come from the configuration.
 const KEPT: [HeaderName; 3] = [CONTENT_TYPE, CONTENT_ENCODING, USER_AGENT];
 
 /// Sends requests to the collector. Cheap to clone.
@@ -43,7 +43,7 @@ pub(super) struct Sender {
     timeout: Duration,
 }
 
-/// A thread that runs until the sender is dropped, and the runtime that it runs.
+/// Starts a thread that runs until the sender is dropped, and returns a handle of its runtime.
 pub(super) fn thread() -> io::Result<(oneshot::Sender<()>, JoinHandle<()>, Handle)> {
     let runtime = Builder::new_current_thread()
         .enable_io()
@@ -52,7 +52,7 @@ pub(super) fn thread() -> io::Result<(oneshot::Sender<()>, JoinHandle<()>, Handl
     let handle = runtime.handle().clone();
     let (stop, stopped) = oneshot::channel();
     let run = move || {
-        // Told to stop, or left alone: both are the end.
+        // A stop signal and a dropped sender both end the thread.
         let _ = runtime.block_on(stopped);
         runtime.shutdown_background();
     };
@@ -98,12 +98,12 @@ impl Sender {
         })
     }
 
-    /// Where a signal is sent.
+    /// Returns the URL for a signal.
     pub(super) fn address(&self, signal: &str) -> String {
         format!("{}/v1/{signal}", self.endpoint)
     }
 
-    /// Runs something on the thread.
+    /// Runs a future on the thread.
     pub(super) fn spawn<F>(&self, future: F) -> tokio::task::JoinHandle<F::Output>
     where
         F: Future<Output: Send> + Send + 'static,
@@ -111,7 +111,7 @@ impl Sender {
         self.runtime.spawn(future)
     }
 
-    /// Sends one request, from the thread itself.
+    /// Sends one request. Call it on the thread itself.
     pub(super) async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let (mut head, body) = request.into_parts();
         let mut headers = (*self.headers).clone();
@@ -131,7 +131,7 @@ impl Sender {
     }
 }
 
-/// The traits of others have their methods so.
+/// Future type that the `HttpClient` trait requires.
 type Sending<'a> = Pin<Box<dyn Future<Output = Result<Response<Bytes>, HttpError>> + Send + 'a>>;
 
 impl HttpClient for Sender {
@@ -146,7 +146,7 @@ impl HttpClient for Sender {
     }
 }
 
-/// Without its headers.
+/// Omits the headers.
 impl fmt::Debug for Sender {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Sender")
@@ -155,7 +155,7 @@ impl fmt::Debug for Sender {
     }
 }
 
-/// Certificate authorities are read only where they are needed.
+/// Loads the certificate authorities only for HTTPS.
 fn tls(endpoint: &str) -> Result<ClientConfig, String> {
     if endpoint.starts_with("https:") {
         return crate::tls::client();

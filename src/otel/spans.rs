@@ -1,8 +1,8 @@
-//! Finished spans on their way: a bounded queue, a thread that sends them in batches, and the count
-//! of those that were lost.
+//! Export of finished spans: a bounded queue, a thread that sends them in batches, and a count of
+//! lost spans.
 //!
-//! The queue is the SDK's. The bound is kept in front of it, because the SDK tells nobody how much
-//! it has dropped.
+//! The queue is the SDK's. The bound is enforced before the queue, because the SDK does not report
+//! the number of spans it dropped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,10 +21,10 @@ use super::sender::Sender;
 use super::{Counts, ExporterError};
 use crate::config::OtelConfig;
 
-/// Spans of one export, at most.
+/// Maximum number of spans in one export.
 const MAX_BATCH: usize = 512;
 
-/// The queue, and the thread behind it.
+/// Creates the queue, and the thread that drains it.
 pub(super) fn processor(
     sender: &Sender,
     config: &OtelConfig,
@@ -56,7 +56,8 @@ pub(super) fn processor(
     })
 }
 
-/// Makes spans: kept as the caller has decided, else by the ratio.
+/// Creates the provider of spans. The caller's sampling decision is kept; without one, the ratio
+/// decides.
 pub(super) fn provider(
     processor: Bounded,
     config: &OtelConfig,
@@ -70,7 +71,7 @@ pub(super) fn provider(
         .build()
 }
 
-/// A queue that drops what it has no room for, and counts it.
+/// A queue that drops spans when full, and counts them.
 #[derive(Debug)]
 pub(super) struct Bounded {
     queue: BatchSpanProcessor,
@@ -109,12 +110,12 @@ impl SpanProcessor for Bounded {
     }
 }
 
-/// Counts what was sent and what was not.
+/// Counts sent and failed spans.
 #[derive(Debug)]
 struct Counted<E> {
     exporter: E,
     counts: Arc<Counts>,
-    /// So that a collector that stays away fills no log.
+    /// True while exports fail, so that an unreachable collector does not flood the log.
     is_failing: AtomicBool,
 }
 

@@ -1,4 +1,4 @@
-//! The lines of a trace: a header, settings, outcomes. One JSON object each.
+//! Lines of a trace: header, settings, outcomes. Each is one JSON object.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -9,17 +9,17 @@ use serde::{Deserialize, Serialize};
 use super::millis::{self, optional};
 use super::settings;
 
-/// What this version writes and reads.
+/// The format that this version writes and reads.
 pub(super) const FORMAT: u32 = 1;
 
-/// An outcome, as the words for what is allowed show it.
+/// Example of an outcome line, for error messages.
 pub(super) const EXAMPLE: &str = r#"{"at_ms":12.345,"dependency":"web_search","duration_ms":3.2,"class":"success","retry_after_ms":null}"#;
 
-/// One attempt that ended.
+/// An attempt that has ended.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct OutcomeLine<'a> {
-    /// When it ended, since the runtime's start.
+    /// The time of its end, since the runtime's start.
     #[serde(rename = "at_ms", with = "millis")]
     pub(super) at: Duration,
     #[serde(borrow)]
@@ -30,7 +30,7 @@ pub(super) struct OutcomeLine<'a> {
     pub(super) class: Class,
     #[serde(rename = "retry_after_ms", with = "optional", default)]
     pub(super) retry_after: Option<Duration>,
-    /// Written only where it is true.
+    /// Written only if true.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) probe: bool,
 }
@@ -46,7 +46,7 @@ enum ClassName {
     Cancelled,
 }
 
-/// Every other kind of line, named by its only key.
+/// All other lines, tagged by their only key.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum OtherLine<'a> {
@@ -63,12 +63,12 @@ pub(super) struct HeaderLine<'a> {
     /// The version of the crate that wrote it.
     #[serde(borrow)]
     pub(super) version: Cow<'a, str>,
-    /// The clock on the wall when the recorder was made; the same in all files of one recorder.
+    /// Wall-clock time of the recorder's creation, equal in all files of one recorder.
     #[serde(borrow)]
     pub(super) started: Cow<'a, str>,
 }
 
-/// The breaker's settings that hold from this time on.
+/// The breaker's settings from this time on.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SettingsLine<'a> {
@@ -82,7 +82,7 @@ pub(super) struct SettingsLine<'a> {
 
 /// Appends a line.
 ///
-/// # Errors  Never in practice: nothing in a line has no form in JSON.
+/// # Errors  Never in practice: every field has a form in JSON.
 pub(super) fn append(buffer: &mut Vec<u8>, line: &impl Serialize) -> serde_json::Result<()> {
     let before = buffer.len();
     let written = serde_json::to_writer(&mut *buffer, line);

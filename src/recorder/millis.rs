@@ -1,13 +1,13 @@
-//! Spans as a trace has them: milliseconds with a fraction, exact to the nanosecond.
+//! Durations in a trace: milliseconds with a fraction, exact to the nanosecond.
 //!
-//! # Units   A JSON number holds 104 days exactly; a longer span is rounded to a few nanoseconds.
+//! # Units   A JSON number is exact up to 104 days; a longer one is rounded to a few nanoseconds.
 
 use std::time::Duration;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// About 317 years; the kernel's time ends later.
+/// Maximum number of milliseconds, about 317 years; the policy crate's `Time` ends later.
 const LONGEST: f64 = 1e13;
 
 #[expect(
@@ -40,7 +40,7 @@ pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration
     from_millis(f64::deserialize(from)?).map_err(D::Error::custom)
 }
 
-/// The same for a span that may be missing: `null`.
+/// The same for an optional duration: `None` is `null`.
 pub(super) mod optional {
     use super::{
         Deserialize, Deserializer, Duration, Serialize, Serializer, from_millis, to_millis,

@@ -1,7 +1,7 @@
-//! How a breaker's settings are written in a trace, so that they come back as they were.
+//! Lossless form of a breaker's settings in a trace.
 //!
-//! Exact where the configuration is not: a program may set what no file may. Spans are in
-//! milliseconds and shares in [0, 1], as everywhere in a trace.
+//! It covers more than the configuration: a program may set values that no file may. Durations are
+//! in milliseconds and rates in [0, 1], as everywhere in a trace.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use super::millis::{self, optional};
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "BreakerSettings", deny_unknown_fields)]
 pub(super) struct Breaker {
-    #[serde(with = "Window")]
+    #[serde(with = "WindowLine")]
     window: WindowKind,
     failure_threshold: Option<NonZeroU32>,
     consecutive_failures: Option<NonZeroU32>,
@@ -30,7 +30,7 @@ pub(super) struct Breaker {
     minimum_calls: u32,
     #[serde(with = "Open")]
     open: OpenTime,
-    #[serde(with = "HalfOpen")]
+    #[serde(with = "HalfOpenLine")]
     half_open: HalfOpenSettings,
     #[serde(with = "Cancelled")]
     cancelled: CancelledPolicy,
@@ -38,7 +38,7 @@ pub(super) struct Breaker {
 
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "WindowKind", rename_all = "snake_case", tag = "kind")]
-enum Window {
+enum WindowLine {
     Consecutive,
     Count {
         size: NonZeroU32,
@@ -67,10 +67,10 @@ struct Open {
 
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "HalfOpenSettings", deny_unknown_fields)]
-struct HalfOpen {
+struct HalfOpenLine {
     max_calls: NonZeroU32,
     max_admitted: Option<NonZeroU32>,
-    #[serde(with = "Rule")]
+    #[serde(with = "HalfOpenRuleLine")]
     rule: HalfOpenRule,
     #[serde(rename = "probe_lease_ms", with = "millis")]
     probe_lease: Duration,
@@ -83,7 +83,7 @@ struct HalfOpen {
 
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "HalfOpenRule", rename_all = "snake_case")]
-enum Rule {
+enum HalfOpenRuleLine {
     Successes(NonZeroU32),
     Rate { results: NonZeroU32 },
     KOfN { needed: NonZeroU32, of: NonZeroU32 },

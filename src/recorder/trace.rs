@@ -1,4 +1,4 @@
-//! Reads a trace back.
+//! Reader of traces.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,64 +10,64 @@ use breakerbox_policy::{BreakerSettings, Outcome, Time};
 
 use super::line::{EXAMPLE, FORMAT, OtherLine, OutcomeLine};
 
-/// No line that we write is nearly as long.
+/// Maximum length of a line, in bytes; no written line is nearly as long.
 const MAX_LINE: usize = 64 * 1024;
-/// How much of a bad line is shown.
+/// Maximum number of characters of a bad line that an error shows.
 const SHOWN: usize = 100;
 
-/// What a [`crate::recorder::Recorder`] wrote.
+/// A trace that a [`crate::recorder::Recorder`] wrote.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Trace {
-    /// The clock on the wall when it was begun, as RFC 3339.
+    /// Wall-clock time of its start, as RFC 3339.
     pub started: String,
-    /// What was recorded of each dependency, in the order in which they appeared.
+    /// The recording of each dependency, in the order of first appearance.
     pub recordings: Vec<Recording>,
-    /// Whether the last line was incomplete and was left out: its writer was killed.
+    /// True if the last line was incomplete and left out: its writer was killed.
     pub is_cut_off: bool,
 }
 
-/// What was recorded of one dependency.
+/// The recording of one dependency.
 #[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
 pub struct Recording {
-    /// The dependency.
+    /// Name of the dependency.
     pub name: String,
-    /// Its breaker's settings, each with the time from which on they held.
+    /// The breaker's settings, each with the time from which it applied.
     pub settings: Vec<(Time, BreakerSettings)>,
-    /// Its outcomes in the order of their ends.
+    /// The outcomes, sorted by the time of their ends.
     pub outcomes: Vec<RecordedOutcome>,
 }
 
-/// An attempt that was recorded.
+/// A recorded attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RecordedOutcome {
-    /// When it ended.
+    /// The time of its end.
     pub ended: Time,
-    /// How.
+    /// The outcome.
     pub outcome: Outcome,
-    /// Whether a half-open breaker had let it through.
+    /// True if a half-open breaker admitted it.
     pub probe: bool,
 }
 
 impl RecordedOutcome {
-    /// When it began.
+    /// Returns the time of its start.
     #[must_use]
     pub fn started(&self) -> Time {
         Time::ZERO.after(self.ended.since(Time::ZERO.after(self.outcome.elapsed)))
     }
 }
 
-/// A trace that cannot be read.
+/// Error of reading a trace.
 #[derive(Debug)]
 pub struct TraceError {
     place: String,
-    kind: Kind,
+    kind: LineTag,
 }
 
 #[derive(Debug)]
-enum Kind {
+enum LineTag {
     Io(io::Error),
     Line {
         number: u64,
@@ -78,12 +78,12 @@ enum Kind {
 }
 
 impl TraceError {
-    /// The number of the line that cannot be read, from 1; `None` when the file cannot.
+    /// Returns the number of the unreadable line, from 1; `None` if the file cannot be read.
     #[must_use]
     pub fn line(&self) -> Option<u64> {
         match &self.kind {
-            Kind::Io(_) => None,
-            Kind::Line { number, .. } => Some(*number),
+            LineTag::Io(_) => None,
+            LineTag::Line { number, .. } => Some(*number),
         }
     }
 }
@@ -92,8 +92,8 @@ impl fmt::Display for TraceError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let place = &self.place;
         match &self.kind {
-            Kind::Io(error) => write!(out, "{place} cannot be read: {error}"),
-            Kind::Line {
+            LineTag::Io(error) => write!(out, "{place} cannot be read: {error}"),
+            LineTag::Line {
                 number,
                 found,
                 reason,
@@ -109,35 +109,35 @@ impl fmt::Display for TraceError {
 impl std::error::Error for TraceError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.kind {
-            Kind::Io(error) => Some(error),
-            Kind::Line { .. } => None,
+            LineTag::Io(error) => Some(error),
+            LineTag::Line { .. } => None,
         }
     }
 }
 
 impl Trace {
-    /// Reads a file. Several files of one recorder may have been put together, the oldest first.
+    /// Reads a file. It may be a concatenation of files of one recorder, the oldest first.
     ///
-    /// # Errors  The file cannot be read, or a line of it; a last line that is incomplete is none.
+    /// # Errors  The file or one of its lines cannot be read; an incomplete last line is no error.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, TraceError> {
         let path = path.as_ref();
         let place = path.display().to_string();
         let file = File::open(path).map_err(|error| TraceError {
             place: place.clone(),
-            kind: Kind::Io(error),
+            kind: LineTag::Io(error),
         })?;
         let reader = BufReader::with_capacity(1 << 16, file);
         Self::from_reader(reader).map_err(|kind| TraceError { place, kind })
     }
 
-    fn from_reader(mut reader: impl BufRead) -> Result<Self, Kind> {
+    fn from_reader(mut reader: impl BufRead) -> Result<Self, LineTag> {
         let mut growing = Growing::default();
         let mut line = Vec::new();
         loop {
             line.clear();
             let most = MAX_LINE as u64 + 1;
             let mut limited = reader.by_ref().take(most);
-            if limited.read_until(b'\n', &mut line).map_err(Kind::Io)? == 0 {
+            if limited.read_until(b'\n', &mut line).map_err(LineTag::Io)? == 0 {
                 break;
             }
             growing.number += 1;
@@ -155,13 +155,13 @@ impl Trace {
     }
 }
 
-/// What is wrong with a line.
-struct Bad {
+/// Problem of a line.
+struct BadLine {
     reason: String,
     allowed: String,
 }
 
-impl Bad {
+impl BadLine {
     fn new(reason: impl Into<String>, allowed: impl Into<String>) -> Self {
         Self {
             reason: reason.into(),
@@ -169,7 +169,7 @@ impl Bad {
         }
     }
 
-    /// serde's words, without the line that it takes every line for.
+    /// Converts serde's error without its line number, which is the same for every line.
     fn of(error: &serde_json::Error) -> Self {
         let text = error.to_string();
         let place = format!(" at line {} column {}", error.line(), error.column());
@@ -180,13 +180,13 @@ impl Bad {
         Self::new(reason, EXAMPLE)
     }
 
-    fn at(self, number: u64, line: &[u8]) -> Kind {
+    fn at(self, number: u64, line: &[u8]) -> LineTag {
         let text = String::from_utf8_lossy(line);
         let mut found: String = text.chars().take(SHOWN).collect();
         if found.len() < text.len() {
             found.push('…');
         }
-        Kind::Line {
+        LineTag::Line {
             number,
             found,
             reason: self.reason,
@@ -195,23 +195,23 @@ impl Bad {
     }
 }
 
-/// A trace of which some lines were read.
+/// A trace that is being read.
 #[derive(Default)]
 struct Growing {
     number: u64,
     started: Option<String>,
     recordings: Vec<Recording>,
     places: HashMap<String, usize>,
-    /// Where the latest line belonged: most often the next one belongs there too.
+    /// Index of the latest line's recording: the next line most often belongs there, too.
     latest: usize,
     is_cut_off: bool,
 }
 
 impl Growing {
-    fn take(&mut self, line: &[u8]) -> Result<(), Bad> {
+    fn take(&mut self, line: &[u8]) -> Result<(), BadLine> {
         if line.len() > MAX_LINE {
             let allowed = format!("lines of at most {MAX_LINE} bytes");
-            return Err(Bad::new("the line is too long", allowed));
+            return Err(BadLine::new("the line is too long", allowed));
         }
         if self.started.is_some()
             && let Ok(outcome) = serde_json::from_slice::<OutcomeLine<'_>>(line)
@@ -221,7 +221,7 @@ impl Growing {
         }
         match serde_json::from_slice::<OtherLine<'_>>(line) {
             Ok(OtherLine::Header(header)) => self.header(header.format, &header.started),
-            _ if self.started.is_none() => Err(Bad::new(
+            _ if self.started.is_none() => Err(BadLine::new(
                 "it is not the header of a trace",
                 format!(
                     "{{\"header\":{{\"format\":{FORMAT},\"version\":\"…\",\"started\":\"…\"}}}}"
@@ -230,7 +230,7 @@ impl Growing {
             Ok(OtherLine::Settings(settings)) => {
                 let at = Time::ZERO.after(settings.at);
                 let known = &mut self.recording(&settings.dependency).settings;
-                // Each file begins with the settings that hold.
+                // Each file begins with the current settings.
                 if known
                     .last()
                     .is_none_or(|(_, last)| *last != settings.breaker)
@@ -239,19 +239,19 @@ impl Growing {
                 }
                 Ok(())
             }
-            Err(other) => Err(Bad::of(&wrong(line, other))),
+            Err(other) => Err(BadLine::of(&wrong(line, other))),
         }
     }
 
-    fn header(&mut self, format: u32, started: &str) -> Result<(), Bad> {
+    fn header(&mut self, format: u32, started: &str) -> Result<(), BadLine> {
         if format != FORMAT {
             let reason = format!("format {format} is unknown");
-            return Err(Bad::new(reason, format!("format {FORMAT}")));
+            return Err(BadLine::new(reason, format!("format {FORMAT}")));
         }
         match &self.started {
             None => self.started = Some(started.to_owned()),
             Some(first) if first != started => {
-                return Err(Bad::new(
+                return Err(BadLine::new(
                     format!("another trace begins; this one was started at {first}"),
                     "the files of one recorder, the oldest first",
                 ));
@@ -293,14 +293,14 @@ impl Growing {
         &mut self.recordings[self.latest]
     }
 
-    fn finish(self) -> Result<Trace, Kind> {
+    fn finish(self) -> Result<Trace, LineTag> {
         let Some(started) = self.started else {
-            let bad = Bad::new("it is empty", "a header at least");
+            let bad = BadLine::new("it is empty", "a header at least");
             return Err(bad.at(1, b""));
         };
         let mut recordings = self.recordings;
         for one in &mut recordings {
-            // Threads bring theirs in almost this order.
+            // The outcomes of several threads arrive almost in this order.
             one.outcomes.sort_by_key(|outcome| outcome.ended);
             one.settings.sort_by_key(|(at, _)| *at);
         }
@@ -312,7 +312,7 @@ impl Growing {
     }
 }
 
-/// Why a line cannot be read, in the words for the kind of line that it was meant to be.
+/// Returns the parse error for the kind of line that this was meant to be.
 fn wrong(line: &[u8], other: serde_json::Error) -> serde_json::Error {
     let value: Result<serde_json::Value, _> = serde_json::from_slice(line);
     let named = |key: &str| value.as_ref().is_ok_and(|value| value.get(key).is_some());

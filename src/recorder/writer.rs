@@ -1,4 +1,4 @@
-//! The thread that writes a trace: the only one that touches the file.
+//! Writer thread of a trace, the only one that touches the file.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -12,15 +12,15 @@ use std::time::Duration;
 
 use breakerbox_policy::{BreakerSettings, Outcome, Time};
 
-use super::Books;
+use super::RecorderState;
 use super::line::{FORMAT, HeaderLine, OtherLine, OutcomeLine, SettingsLine, append};
 
-/// How long the writer lets outcomes gather. While it does, nobody who brings one has to wake it.
+/// Time for which the writer lets outcomes accumulate; meanwhile, no sender has to wake it.
 const GATHER: Duration = Duration::from_millis(5);
-/// What is written at once, at least while there is more to come.
+/// Minimum size of a write while there are more entries, in bytes.
 const CHUNK: usize = 64 * 1024;
 
-/// What the writer is sent.
+/// A message to the writer.
 pub(super) enum Entry {
     Outcome {
         dependency: Arc<str>,
@@ -28,42 +28,42 @@ pub(super) enum Entry {
         outcome: Outcome,
         probe: bool,
     },
-    /// There are settings to be fetched.
+    /// New settings can be fetched.
     Look,
-    /// Write everything out, and say so.
+    /// Write everything out, then signal the sender.
     Flush(SyncSender<()>),
 }
 
-/// Settings that hold from a time on.
+/// Settings of a dependency from a time on.
 pub(super) type Known = (Arc<str>, Time, BreakerSettings);
 
 pub(super) struct Writer {
     path: PathBuf,
     max_bytes: u64,
     started: String,
-    books: Arc<Books>,
+    books: Arc<RecorderState>,
     file: File,
-    /// Bytes in the file, all of them whole lines.
+    /// Bytes in the file, in complete lines only.
     written: u64,
-    /// Whether the file has an outcome, or will.
+    /// True if the file or the buffer has an outcome.
     used: bool,
-    /// Lines that are not in the file yet.
+    /// Lines not yet in the file.
     buffer: Vec<u8>,
     lines: u64,
-    /// The settings that hold now, for the next file.
+    /// The current settings, for the next file.
     known: BTreeMap<Arc<str>, (Time, BreakerSettings)>,
-    /// Whether the file cannot be written any more.
+    /// True after the file has become unwritable.
     broken: bool,
     reported: bool,
 }
 
 impl Writer {
-    /// Begins the file, with its header in it.
+    /// Creates the file with its header.
     pub(super) fn create(
         path: &Path,
         max_bytes: u64,
         started: String,
-        books: Arc<Books>,
+        books: Arc<RecorderState>,
     ) -> io::Result<Self> {
         let mut writer = Self {
             path: path.to_owned(),
@@ -84,7 +84,7 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Writes until every sender is gone.
+    /// Writes until every sender is dropped.
     pub(super) fn run(mut self, receiver: &Receiver<Entry>) {
         while let Ok(first) = receiver.recv() {
             let urgent = !matches!(first, Entry::Outcome { .. });
@@ -120,7 +120,7 @@ impl Writer {
             Entry::Look => {}
             Entry::Flush(done) => {
                 self.write_out();
-                // Whoever asked may be gone.
+                // The caller of `flush` may be gone.
                 let _ = done.send(());
             }
         }
@@ -158,7 +158,7 @@ impl Writer {
         }
     }
 
-    /// The present file becomes the old one, and a new one begins.
+    /// Renames the current file to `<path>.1`, and begins a new one.
     fn turn_over(&mut self) {
         match begin(&self.path) {
             Ok(file) => {
@@ -168,14 +168,14 @@ impl Writer {
                 self.head();
             }
             Err(error) => {
-                // The old file must not outgrow its bound.
+                // The old file must not exceed its limit.
                 self.broken = true;
                 self.report(&error);
             }
         }
     }
 
-    /// What every file begins with.
+    /// Appends the first lines of every file.
     fn head(&mut self) {
         let header = OtherLine::Header(HeaderLine {
             format: FORMAT,
@@ -221,7 +221,7 @@ impl Writer {
                 Ok(()) => self.written += self.buffer.len() as u64,
                 Err(_) => {
                     self.lose(lines);
-                    // Half a line in the middle would make the whole trace unreadable.
+                    // A partial line in the middle would make the whole trace unreadable.
                     self.broken = self.file.set_len(self.written).is_err();
                 }
             }
@@ -243,7 +243,7 @@ impl Writer {
     }
 }
 
-/// Begins a file; one that is there already is kept as `<path>.1`.
+/// Creates a file; an existing one is renamed to `<path>.1`.
 fn begin(path: &Path) -> io::Result<File> {
     if path.try_exists()? {
         let mut old = path.as_os_str().to_owned();
@@ -260,7 +260,7 @@ mod tests {
     fn writer(name: &str) -> (PathBuf, Writer) {
         let name = format!("breakerbox-{name}-{}.jsonl", std::process::id());
         let path = std::env::temp_dir().join(name);
-        let books = Arc::new(Books::default());
+        let books = Arc::new(RecorderState::default());
         let writer = Writer::create(&path, 1 << 20, "today".to_owned(), books).unwrap();
         (path, writer)
     }
@@ -278,7 +278,7 @@ mod tests {
     fn what_cannot_be_written_is_counted_and_ends_nothing() {
         let (path, mut writer) = writer("failing");
         let whole = std::fs::read_to_string(&path).unwrap();
-        // Writing to it fails from now on, and so does shortening it.
+        // The file is read-only: writing and truncating it fail.
         writer.file = File::open(&path).unwrap();
         for _ in 0..2 {
             writer.take(outcome());

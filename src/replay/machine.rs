@@ -1,11 +1,11 @@
-//! One recording, one breaker, no clock: what it would have let through, and when it would have
-//! moved.
+//! Replay of one recording through one breaker, without a clock: the calls that it would have
+//! admitted, and its transitions.
 //!
-//! A recorded outcome starts at its end less its duration. The breaker is asked then, and told of
-//! the outcome at its end; a call that it refuses brings no outcome. Of what happens at the same
-//! moment, ends come before starts, as when one caller makes one call after the other. Nothing is
-//! drawn: an open time takes no jitter, so that it is the shortest one, and a probe that was let
-//! through in the recording is let through again.
+//! A recorded call starts at its end minus its duration. The breaker is asked for a permit at the
+//! start, and gets the outcome at the end; a refused call reports no outcome. At the same time,
+//! ends come before starts, as when one caller makes one call after the other. Nothing is random:
+//! open times have no jitter, so each is the shortest possible, and a probe that was admitted in
+//! the recording is admitted again.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -16,19 +16,19 @@ use breakerbox::policy::{
 };
 use breakerbox::recorder::{RecordedOutcome, Recording};
 
-/// What a breaker made of a recording.
+/// Result of replaying a recording through a breaker.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub(crate) struct Books {
-    /// Recorded outcomes, refused ones too.
+pub(crate) struct ReplayResult {
+    /// Recorded outcomes, including refused ones.
     pub(crate) calls: u64,
     pub(crate) failures: u64,
     pub(crate) trips: u64,
     pub(crate) refused: u64,
     pub(crate) refused_failures: u64,
     pub(crate) refused_successes: u64,
-    /// How long it was open.
+    /// Total time in the open state.
     pub(crate) open: Duration,
-    /// Its transitions.
+    /// The transitions.
     pub(crate) moves: Vec<Move>,
 }
 
@@ -39,11 +39,11 @@ pub(crate) struct Move {
     pub(crate) from: State,
     pub(crate) to: State,
     pub(crate) cause: Cause,
-    /// How long it stays open; `None` in the other states.
+    /// Duration of the open state; `None` in the other states.
     pub(crate) wait: Option<Duration>,
 }
 
-/// A recording, and its calls that took time in the order of their starts.
+/// A recording, and its calls of nonzero duration in the order of their starts.
 pub(crate) struct Tape<'t> {
     outcomes: &'t [RecordedOutcome],
     starts: Vec<usize>,
@@ -58,8 +58,8 @@ impl<'t> Tape<'t> {
         Self { outcomes, starts }
     }
 
-    /// Runs it through a breaker whose settings change at these times; there is at least one.
-    pub(crate) fn play(&self, plan: &[(Time, BreakerSettings)]) -> Books {
+    /// Replays it through a breaker with settings that change as in `plan`, which is not empty.
+    pub(crate) fn play(&self, plan: &[(Time, BreakerSettings)]) -> ReplayResult {
         let mut starts = self.starts.iter().copied().peekable();
         let mut begin = plan[0].0;
         if let Some(first) = self.outcomes.first() {
@@ -83,10 +83,10 @@ impl<'t> Tape<'t> {
     }
 }
 
-/// A call that was let through.
+/// An admitted call.
 struct Admitted {
     permit: Permit,
-    /// Whether it was counted among those that are slow while they run.
+    /// True if it was counted as slow while it was running.
     overdue: bool,
 }
 
@@ -95,14 +95,14 @@ struct Machine<'t> {
     breaker: Breaker,
     now: Time,
     changes: &'t [(Time, BreakerSettings)],
-    /// By the number of the outcome, while the call runs.
+    /// Running calls, by the index of their outcome.
     running: Vec<Option<Admitted>>,
-    /// When calls in flight become slow, the first one on top (rule BRK-9).
+    /// Times at which calls in flight become slow, the first one on top (rule BRK-9).
     slow: BinaryHeap<Reverse<(Time, usize)>>,
-    /// Calls of that generation that are slow and still run.
+    /// A generation, and its number of slow calls that are still running.
     overdue: (u64, u64),
     opened: Option<Time>,
-    books: Books,
+    books: ReplayResult,
 }
 
 impl<'t> Machine<'t> {
@@ -122,7 +122,7 @@ impl<'t> Machine<'t> {
             slow: BinaryHeap::new(),
             overdue: (0, 0),
             opened: None,
-            books: Books::default(),
+            books: ReplayResult::default(),
         }
     }
 
@@ -170,7 +170,7 @@ impl<'t> Machine<'t> {
         self.note_moves();
     }
 
-    /// Adds to the overdue calls of the present generation.
+    /// Adds to the overdue calls of the current generation, and returns their number.
     fn count_overdue(&mut self, more: u64) -> u64 {
         let generation = self.breaker.generation();
         if self.overdue.0 != generation {
@@ -180,7 +180,7 @@ impl<'t> Machine<'t> {
         self.overdue.1
     }
 
-    /// Lets time pass; what is due on the way is done at its own time.
+    /// Advances the time; each event due on the way is processed at its own time.
     fn pass_until(&mut self, now: Time) {
         while let Some(at) = self.next_moment().filter(|at| *at <= now) {
             self.now = at;
@@ -197,10 +197,10 @@ impl<'t> Machine<'t> {
         self.now = self.now.max(now);
     }
 
-    /// When something is due by itself.
+    /// Returns the time of the next event that is not the start or end of a call.
     fn next_moment(&mut self) -> Option<Time> {
         let now = self.now;
-        // What is due at this very moment, the breaker does by itself when it is asked.
+        // The breaker handles a deadline at this very time by itself, in the next call to it.
         let deadline = self.breaker.next_deadline().filter(|at| *at > now);
         let change = self.changes.first().map(|(at, _)| (*at).max(now));
         let slow = self.slow.peek().map(|Reverse((at, _))| (*at).max(now));
@@ -208,7 +208,7 @@ impl<'t> Machine<'t> {
         if self.count_overdue(0) == 0 || self.breaker.state() != State::Closed {
             return first;
         }
-        // Good calls that the window forgets can make the overdue ones too many.
+        // When successes leave the window, the overdue calls may exceed the threshold.
         let width = self.breaker.success_bucket();
         let forgets = width.filter(|_| self.breaker.view(now).counts.calls > 0);
         let forgets = forgets.and_then(|width| next_multiple(now, width));
@@ -265,7 +265,7 @@ impl<'t> Machine<'t> {
         }
     }
 
-    fn finish(mut self) -> Books {
+    fn finish(mut self) -> ReplayResult {
         if let Some(opened) = self.opened.take() {
             self.books.open += self.now.since(opened);
         }

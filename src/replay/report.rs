@@ -1,4 +1,4 @@
-//! What a replay prints: a table for people, one object for machines.
+//! Output of a replay: a table for people, or one JSON object for machines.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -8,22 +8,22 @@ use breakerbox::recorder::Trace;
 use comfy_table::{CellAlignment, Table};
 use serde_json::{Value, json};
 
-use super::machine::{Books, Move};
+use super::machine::{Move, ReplayResult};
 
-/// One dependency under several settings.
+/// One dependency under several settings, one run for each.
 pub(crate) struct Played {
     pub(crate) name: String,
     pub(crate) runs: Vec<Run>,
 }
 
-/// One dependency under one of them.
+/// One dependency under one set of settings.
 pub(crate) struct Run {
-    /// What the settings are called.
+    /// Label of the settings.
     pub(crate) label: String,
-    pub(crate) books: Books,
+    pub(crate) books: ReplayResult,
 }
 
-/// Writes what was read, a table with a row for each run, and every move in the order of time.
+/// Writes a summary of the trace, a table with a row per run, and all transitions by time.
 pub(crate) fn write(trace: &Trace, played: &[Played], out: &mut dyn Write) -> io::Result<()> {
     let calls: usize = trace.recordings.iter().map(|one| one.outcomes.len()).sum();
     let last = |one: &breakerbox::recorder::Recording| one.outcomes.last().map(|last| last.ended);
@@ -109,7 +109,7 @@ fn write_moves(played: &[Played], out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes the same as one object. Times are milliseconds since the runtime's start.
+/// Writes the same as one JSON object. Times are milliseconds since the runtime's start.
 pub(crate) fn write_json(trace: &Trace, played: &[Played], out: &mut dyn Write) -> io::Result<()> {
     let dependencies: Vec<Value> = played
         .iter()

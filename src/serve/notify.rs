@@ -1,21 +1,21 @@
-//! What a service manager such as systemd hears: that it is ready, that it lives, that it stops.
+//! Notifications to a service manager such as systemd: ready, alive, stopping.
 //!
-//! Where none asked for it (`NOTIFY_SOCKET`), nothing is sent.
+//! Without `NOTIFY_SOCKET` nothing is sent.
 
 #[cfg(unix)]
 use sd_notify::NotifyState;
 
-/// Says that it is ready. What is given back goes on saying that it lives, where that was asked
-/// for (`WATCHDOG_USEC`), until it is dropped.
+/// Notifies readiness. If the watchdog is enabled (`WATCHDOG_USEC`), the returned guard keeps it
+/// fed until dropped.
 ///
-/// It is said by the thread on which the breakers and the supervisors run: when that one is
-/// blocked, the watchdog barks.
+/// The watchdog task runs on the thread of the breakers and the supervisors. If that thread is
+/// blocked, the watchdog fires.
 #[cfg(unix)]
 pub(super) fn ready() -> Beats {
     say(NotifyState::Ready);
     let span = sd_notify::watchdog_enabled();
     let beats = span.map(|span| {
-        // Twice in each span, so that a late one is no death.
+        // Twice in each interval, so that a late notification is tolerated.
         let every = (span / 2).max(std::time::Duration::from_millis(1));
         tokio::spawn(async move {
             let mut beat = tokio::time::interval(every);
@@ -28,7 +28,7 @@ pub(super) fn ready() -> Beats {
     Beats(beats)
 }
 
-/// Says that it stops; requests in flight may still take their time.
+/// Notifies that it stops; requests in flight may still take some time.
 #[cfg(unix)]
 pub(super) fn stopping() {
     say(NotifyState::Stopping);
@@ -41,7 +41,7 @@ fn say(state: NotifyState<'_>) {
     }
 }
 
-/// Goes on telling that the process lives.
+/// Feeds the watchdog until dropped.
 #[cfg(unix)]
 pub(super) struct Beats(Option<tokio::task::JoinHandle<()>>);
 
@@ -54,7 +54,7 @@ impl Drop for Beats {
     }
 }
 
-/// Elsewhere there is nobody to tell.
+/// On other systems there is no service manager to notify.
 #[cfg(not(unix))]
 pub(super) struct Beats;
 

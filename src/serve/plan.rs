@@ -1,5 +1,5 @@
-//! What a configuration asks of `serve`: which dependencies are reached where, and what of it
-//! cannot be served.
+//! The dependencies that `serve` runs: their addresses, and parts of the configuration that it
+//! cannot serve.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,16 +7,16 @@ use std::net::SocketAddr;
 
 use breakerbox::config::{DependencyConfig, DependencyKind, Settings};
 
-use super::ServeError;
+use super::SidecarError;
 use crate::simulated::{SITES, Site};
 
-/// The addresses that are no words of the configuration: those of the simulated dependencies.
+/// Addresses that the configuration does not contain: those of the simulated dependencies.
 #[derive(Default)]
 pub(super) struct Plan {
     sites: BTreeMap<String, (Site, String)>,
 }
 
-/// What the configuration has that cannot be served, all of it at once.
+/// All parts of the configuration that cannot be served.
 #[derive(Debug)]
 pub(super) struct Unservable(Vec<String>);
 
@@ -31,8 +31,8 @@ impl fmt::Display for Unservable {
 impl std::error::Error for Unservable {}
 
 impl Plan {
-    /// Checks the whole, then starts the simulated dependencies that are new.
-    pub(super) async fn make(&mut self, settings: &Settings) -> Result<(), ServeError> {
+    /// Checks the whole configuration, then starts new simulated dependencies.
+    pub(super) async fn make(&mut self, settings: &Settings) -> Result<(), SidecarError> {
         check(settings)?;
         for (name, one) in &settings.dependencies {
             let simulated = one.kind == Some(DependencyKind::Simulated);
@@ -41,7 +41,7 @@ impl Plan {
                 let key = known.find(|(known, _)| known == name);
                 let key = key.map_or("results", |(_, key)| *key);
                 let site = Site::start(name, key).await;
-                let site = site.map_err(ServeError::Simulated)?;
+                let site = site.map_err(SidecarError::Simulated)?;
                 let url = site.url();
                 self.sites.insert(name.clone(), (site, url));
             }
@@ -49,7 +49,7 @@ impl Plan {
         Ok(())
     }
 
-    /// The dependencies with their addresses, by name.
+    /// Returns the dependencies with their addresses, by name.
     pub(super) fn wanted<'a>(
         &'a self,
         settings: &'a Settings,
@@ -73,13 +73,13 @@ impl Plan {
         Some(url)
     }
 
-    /// Where the simulated dependencies listen, by name.
+    /// Returns the listening addresses of the simulated dependencies, by name.
     pub(super) fn simulated(&self) -> impl Iterator<Item = (&str, SocketAddr)> {
         let sites = self.sites.iter();
         sites.map(|(name, (site, _))| (name.as_str(), site.address))
     }
 
-    /// Ends the simulated dependencies that are configured no more.
+    /// Stops simulated dependencies that are not configured any more.
     pub(super) fn forget_others(&mut self, settings: &Settings) {
         let simulated = |name: &String| {
             let one = settings.dependencies.get(name);

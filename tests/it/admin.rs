@@ -17,9 +17,9 @@ mod stream;
 use std::net::TcpListener;
 use std::time::Duration;
 
-use breakerbox::admin::{Admin, Limits, Phase, Server};
+use breakerbox::admin::{Admin, Phase, Server, ServerLimits};
 use breakerbox::config::Settings;
-use breakerbox::{Clock, Rule, RuntimeSettings};
+use breakerbox::{Clock, FallbackRule, RuntimeSettings};
 use breakerbox_actors::testing::TestRuntime;
 use breakerbox_policy::DependencySettings;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
@@ -42,14 +42,14 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) async fn start(configure: impl FnOnce(&mut DependencySettings)) -> Self {
-        Self::with(configure, Vec::new(), Some(TOKEN), Limits::default()).await
+        Self::with(configure, Vec::new(), Some(TOKEN), ServerLimits::default()).await
     }
 
     pub(crate) async fn with(
         configure: impl FnOnce(&mut DependencySettings),
-        rules: Vec<Rule<Dep>>,
+        rules: Vec<FallbackRule<Dep>>,
         token: Option<&str>,
-        limits: Limits,
+        limits: ServerLimits,
     ) -> Self {
         let settings = RuntimeSettings {
             clock: Some(Clock::real()),

@@ -1,4 +1,4 @@
-//! What agent systems depend on, over real sockets: items 43 to 63 of the acceptance list.
+//! Services of agent systems over real sockets: acceptance tests 43 to 63.
 //!
 //! The services are the fakes. Time is real while something is on its way, and is put forward
 //! where hours have to pass.

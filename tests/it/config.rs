@@ -123,7 +123,7 @@ fn is_named(text: &str, key: &str) -> bool {
 }
 
 #[test]
-fn item_02_nothing_configured_gives_the_defaults_of_the_acceptance_list() {
+fn item_02_nothing_configured_gives_the_documented_defaults() {
     let breaker = dependency("").settings.breaker;
     assert_eq!(breaker.window, WindowKind::Consecutive);
     assert_eq!(breaker.failure_threshold, Some(nonzero(5)));

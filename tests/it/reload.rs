@@ -9,8 +9,8 @@ use breakerbox::config::Settings;
 use breakerbox::reload::{Watcher, follow};
 use breakerbox_actors::testing::{Reaction, Script, TestRuntime, run_paused};
 use breakerbox_actors::{
-    CallError, CallOptions, Ended, Event, EventKind, Limit, Record, Runtime, RuntimeSettings,
-    StartError,
+    AttemptRecord, CallError, CallOptions, Event, EventKind, Limit, OutcomeRecorder, Runtime,
+    RuntimeSettings, StartError,
 };
 use breakerbox_policy::{
     BreakerSettings, BudgetSettings, ChaosSettings, DependencySettings, HedgeDelay, HedgeSettings,
@@ -297,8 +297,8 @@ fn cfg_2_calls_in_flight_are_watched_as_soon_as_slowness_counts() {
 #[derive(Default)]
 struct Thresholds(Mutex<Vec<Option<u32>>>);
 
-impl Record for Thresholds {
-    fn record(&self, _: Ended<'_>) {}
+impl OutcomeRecorder for Thresholds {
+    fn record(&self, _: AttemptRecord<'_>) {}
 
     fn settings(&self, _: &Arc<str>, _: Time, breaker: &BreakerSettings) {
         let threshold = breaker.failure_threshold.map(NonZeroU32::get);
@@ -310,7 +310,7 @@ impl Record for Thresholds {
 fn cfg_2_the_recorder_hears_of_new_settings() {
     run_paused(async || {
         let told = Arc::new(Thresholds::default());
-        let recorder: Arc<dyn Record> = told.clone();
+        let recorder: Arc<dyn OutcomeRecorder> = told.clone();
         let runtime = TestRuntime::with(RuntimeSettings {
             recorder: Some(recorder),
             ..RuntimeSettings::default()

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use breakerbox::recorder::{Recorder, RecorderOptions, Recording, Trace};
 use breakerbox_actors::testing::{Script, TestRuntime, run_paused};
-use breakerbox_actors::{Client, Ended, EventKind, Record, RuntimeSettings};
+use breakerbox_actors::{AttemptRecord, Client, EventKind, OutcomeRecorder, RuntimeSettings};
 use breakerbox_policy::{
     BreakerEvent, Class, DependencySettings, Outcome, PermitKind, Rate, State, Time, WindowKind,
 };
@@ -64,7 +64,7 @@ struct Live {
 
 impl Live {
     async fn start(
-        recorder: Arc<dyn Record>,
+        recorder: Arc<dyn OutcomeRecorder>,
         configure: impl FnOnce(&mut DependencySettings),
     ) -> Self {
         let settings = RuntimeSettings {
@@ -166,8 +166,8 @@ fn outcome(class: Class, millis: u64) -> Outcome {
 }
 
 /// Brings an outcome as the runtime does.
-fn bring(recorder: &dyn Record, dependency: &Arc<str>, at: u64, outcome: Outcome) {
-    recorder.record(Ended {
+fn bring(recorder: &dyn OutcomeRecorder, dependency: &Arc<str>, at: u64, outcome: Outcome) {
+    recorder.record(AttemptRecord {
         dependency,
         at: Time::from_millis(at),
         outcome,

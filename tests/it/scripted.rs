@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use actix::MailboxError;
 use breakerbox_actors::testing::{Reaction, Script, Scripted, ScriptedError, TestRuntime};
-use breakerbox_actors::{Answer, Call, CallError, Client, DependencyStatus, Rule};
+use breakerbox_actors::{Answer, Call, CallError, Client, DependencyStatus, FallbackRule};
 use breakerbox_policy::{Class, DependencySettings, State};
 
 /// What a request asks the dependency to do.
@@ -83,7 +83,7 @@ impl Bench {
 
     pub(crate) async fn with_fallbacks(
         configure: impl FnOnce(&mut DependencySettings),
-        rules: Vec<Rule<Dep>>,
+        rules: Vec<FallbackRule<Dep>>,
     ) -> Self {
         Self::on(TestRuntime::start().await, configure, rules).await
     }
@@ -92,7 +92,7 @@ impl Bench {
     pub(crate) async fn on(
         runtime: TestRuntime,
         configure: impl FnOnce(&mut DependencySettings),
-        rules: Vec<Rule<Dep>>,
+        rules: Vec<FallbackRule<Dep>>,
     ) -> Self {
         let script = Script::new(|told: Do, _| told.reaction());
         let client = start(&runtime, "dep", &script, configure, rules).await;
@@ -143,7 +143,7 @@ pub(crate) async fn start(
     name: &str,
     script: &Script<Do, u32>,
     configure: impl FnOnce(&mut DependencySettings),
-    rules: Vec<Rule<Dep>>,
+    rules: Vec<FallbackRule<Dep>>,
 ) -> Client<Dep> {
     let script = script.clone();
     let mut builder = runtime

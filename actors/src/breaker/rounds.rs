@@ -1,7 +1,7 @@
-//! What a breaker looks at again and again: calls that are overdue, keys that are idle.
+//! Periodic tasks of a breaker: the search for overdue calls, and the eviction of idle keys.
 //!
-//! Tasks beside the actor send it the time: what stands in its context would be polled with each
-//! of its messages.
+//! They run beside the actor and send it messages: a future in its context would be polled with
+//! each of its messages.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,44 +15,44 @@ use crate::dependency::{Dependency, Shared};
 use crate::gate::tag_of;
 use crate::message::{ForgetIdle, LookForOverdue};
 
-/// The rounds of one incarnation; dropped, they end.
+/// Periodic tasks of one incarnation; they end on drop.
 #[derive(Debug, Default)]
 pub(super) struct Rounds {
-    overdue: Option<Round>,
-    idle: Option<Round>,
+    overdue: Option<PeriodicTask>,
+    idle: Option<PeriodicTask>,
 }
 
 #[derive(Debug)]
-struct Round {
+struct PeriodicTask {
     every: Duration,
     task: JoinHandle<()>,
 }
 
-impl Drop for Round {
+impl Drop for PeriodicTask {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
 impl Rounds {
-    /// Goes by what the settings say now.
+    /// Sets the intervals from the present settings.
     pub(super) fn set<D: Dependency>(&mut self, shared: &Shared, breaker: &Addr<Breaker<D>>) {
         let tick = shared.circuit.watch.tick();
         let tick = tick.map(|tick| tick.max(Duration::from_millis(1)));
         let overdue = || breaker.clone().recipient();
-        renew(&mut self.overdue, tick, overdue, || LookForOverdue);
-        // Each key is forgotten after once to one and a half times its span.
+        restart_task(&mut self.overdue, tick, overdue, || LookForOverdue);
+        // Each key is evicted after 1 to 1.5 times its idle time.
         const OFTEN: Duration = Duration::from_secs(1);
         const SELDOM: Duration = Duration::from_secs(3600);
         let half = (shared.settings().keys.idle / 2).clamp(OFTEN, SELDOM);
         let idle = || breaker.clone().recipient();
-        renew(&mut self.idle, Some(half), idle, || ForgetIdle);
+        restart_task(&mut self.idle, Some(half), idle, || ForgetIdle);
     }
 }
 
-/// Begins a round anew where it is to be made at other times than before.
-fn renew<M>(
-    round: &mut Option<Round>,
+/// Restarts a task if its interval has changed.
+fn restart_task<M>(
+    round: &mut Option<PeriodicTask>,
     every: Option<Duration>,
     breaker: impl FnOnce() -> Recipient<M>,
     message: fn() -> M,
@@ -67,13 +67,13 @@ fn renew<M>(
         let task = actix_rt::spawn(async move {
             loop {
                 actix_rt::time::sleep(every).await;
-                // One at a time, however long the breaker is busy with others.
+                // One message at a time, however long the breaker is busy with others.
                 if breaker.send(message()).await.is_err() {
                     return;
                 }
             }
         });
-        Round { every, task }
+        PeriodicTask { every, task }
     });
 }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use actix::Message;
-use breakerbox_policy::{Class, Command};
+use breakerbox_policy::{BreakerCommand, Class};
 
 use super::{Actor, Breaker, Context, Dependency, Handler, State};
 use crate::call::CallOptions;
@@ -300,7 +300,7 @@ fn brk_12_a_new_supervisor_forgets_nothing() {
         let runtime = TestRuntime::start().await;
         let (client, _) = doubler(&runtime).await;
         let reason = "maintenance".to_owned();
-        let by_hand = Command::Open {
+        let by_hand = BreakerCommand::Open {
             reason,
             until: None,
         };
@@ -323,7 +323,7 @@ fn brk_12_a_new_supervisor_forgets_nothing() {
         let status = client.status();
         assert_eq!(status.state, State::Open);
         assert_eq!(status.overridden.unwrap().reason, "maintenance");
-        client.operate(Command::Clear).await.unwrap();
+        client.operate(BreakerCommand::Clear).await.unwrap();
         tokio::time::sleep(Duration::from_secs(30)).await;
         assert_eq!(client.ask(1).await.unwrap().value, 2);
         runtime.finish().await;

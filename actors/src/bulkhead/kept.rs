@@ -1,58 +1,59 @@
-//! Places that threads keep for their next calls.
+//! Slots that threads cache for their next calls.
 //!
-//! A place that is given back where nobody waits stays with the thread that gave it: its next call
-//! takes it again without a word to the other threads, whose caches then need not hand the count
-//! to and fro. It counts as taken, so no bound is ever passed; and whoever finds no free place
-//! calls in what the threads keep before waiting.
+//! A slot given back where no call waits stays with the thread that gave it back. The thread's next
+//! call takes it again without touching the shared counts, so their cache line does not move
+//! between threads. A cached slot counts as taken, so the bound is never exceeded. A call that
+//! finds no free slot reclaims the cached ones before it waits.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crossbeam_utils::CachePadded;
 
-/// Threads that keep a place of their own each; more than that share.
+/// Number of cache entries: so many threads have one each, further threads share.
 const LOCKERS: usize = 8;
 
 thread_local! {
-    /// Which of the lockers is this thread's.
+    /// Index of this thread's cache entry.
     static MINE: usize = {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         NEXT.fetch_add(1, Ordering::Relaxed) % LOCKERS
     };
 }
 
-/// One place, or none, in each locker; only of calls that are no writes.
+/// One slot or none in each entry; never the slot of a write.
 ///
-/// All changes are in one order with those of the count and of the limit: whoever keeps a place looks afterwards
-/// whether anybody waits, and whoever waits looks afterwards whether anybody keeps one.
+/// All changes are SeqCst, in one order with those of the counts and of the limit. The keeper
+/// stores, then reads `waiting`; the waiter stores, then reads the cache: one of them sees the
+/// other.
 #[derive(Debug, Default)]
-pub(super) struct Kept([CachePadded<AtomicBool>; LOCKERS]);
+pub(super) struct SlotCache([CachePadded<AtomicBool>; LOCKERS]);
 
-impl Kept {
+impl SlotCache {
     #[inline(always)]
     fn mine(&self) -> &AtomicBool {
         &self.0[MINE.with(|mine| *mine)]
     }
 
-    /// Whether this thread may keep one: its locker is empty.
+    /// Returns true if this thread's entry is empty, so that it may cache a slot.
     #[inline(always)]
     pub(super) fn has_room(&self) -> bool {
         !self.mine().load(Ordering::Relaxed)
     }
 
-    /// Keeps a place; false when another thread's has come into the locker.
+    /// Caches a slot; returns false if another thread has filled the entry meanwhile.
     #[inline(always)]
     pub(super) fn put(&self) -> bool {
         !self.mine().swap(true, Ordering::SeqCst)
     }
 
-    /// Takes the place out that this thread keeps.
+    /// Takes the slot that this thread cached, if there is one.
     #[inline(always)]
     pub(super) fn take(&self) -> bool {
         let mine = self.mine();
         mine.load(Ordering::Relaxed) && mine.swap(false, Ordering::SeqCst)
     }
 
-    /// Takes out what all threads keep, and does something after each; says how many that were.
+    /// Takes out the cached slots of all threads, and runs `then` after each. Returns their number.
     pub(super) fn take_each(&self, mut then: impl FnMut()) -> u32 {
         let mut taken = 0;
         for locker in &self.0 {
@@ -64,7 +65,7 @@ impl Kept {
         taken
     }
 
-    /// How many are kept.
+    /// Number of cached slots.
     pub(super) fn count(&self) -> u32 {
         let lockers = self.0.iter();
         let kept = lockers.filter(|locker| locker.load(Ordering::SeqCst));

@@ -1,26 +1,27 @@
-//! A seat in the queue: a future that comes to a place, or to nothing.
+//! Waiter in the bulkhead's queue: a future that ends with a slot or a refusal.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use breakerbox_policy::{Ticket, Turn};
+use breakerbox_policy::{QueuePosition, Ticket};
 
-use super::{Bulkhead, NoPlace, Place, Step};
+use super::{Bulkhead, BulkheadSlot, EntryDecision, NoSlot};
 
-/// A seat in the queue. A place comes to it by its turn being taken off the queue.
+/// A waiter in the queue. It gets its slot by the removal of its position from the queue.
 ///
-/// No waker is woken or dropped under the lock: it may be the last that keeps a task, and other
-/// seats with it.
+/// No waker is woken or dropped under the lock: a waker may be the last owner of a task, and so of
+/// other waiters.
 ///
-/// # Cancel safety   Dropped, it leaves nothing behind; a place that came to it goes to the next.
-pub(super) struct Seat<'a> {
+/// # Cancel safety   A dropped waiter leaves nothing behind; a slot already given to it goes to the
+/// next.
+pub(super) struct Waiter<'a> {
     bulkhead: &'a Bulkhead,
     ticket: Ticket,
-    turn: Option<Turn>,
+    turn: Option<QueuePosition>,
 }
 
-impl<'a> Seat<'a> {
+impl<'a> Waiter<'a> {
     pub(super) fn new(bulkhead: &'a Bulkhead, ticket: Ticket) -> Self {
         Self {
             bulkhead,
@@ -29,25 +30,25 @@ impl<'a> Seat<'a> {
         }
     }
 
-    fn place(&self) -> Place<'a> {
-        Place {
+    fn place(&self) -> BulkheadSlot<'a> {
+        BulkheadSlot {
             bulkhead: self.bulkhead,
             ticket: self.ticket,
         }
     }
 
-    fn sit_down(&mut self, cx: &Context<'_>) -> Poll<Result<Place<'a>, NoPlace>> {
-        self.bulkhead.call_in();
+    fn enqueue(&mut self, cx: &Context<'_>) -> Poll<Result<BulkheadSlot<'a>, NoSlot>> {
+        self.bulkhead.reclaim();
         let mut queue = self.bulkhead.lock();
         let shed = match self.bulkhead.place_or_seat(self.ticket) {
-            Step::Place => return Poll::Ready(Ok(self.place())),
-            Step::Seat => None,
-            Step::Nothing => match queue.line.shed_for(self.ticket.priority) {
+            EntryDecision::Place => return Poll::Ready(Ok(self.place())),
+            EntryDecision::Seat => None,
+            EntryDecision::Nothing => match queue.line.shed_for(self.ticket.priority) {
                 Some((turn, waker)) => {
                     queue.shed.insert(turn);
                     Some(waker)
                 }
-                None => return Poll::Ready(Err(NoPlace::Overloaded)),
+                None => return Poll::Ready(Err(NoSlot::Overloaded)),
             },
         };
         self.turn = Some(queue.line.join(self.ticket, cx.waker().clone()));
@@ -55,18 +56,18 @@ impl<'a> Seat<'a> {
         if let Some(waker) = shed {
             waker.wake();
         }
-        // A thread may have kept a place since, before it could see that anybody waits.
-        self.bulkhead.call_in();
+        // A thread may have cached a slot meanwhile, before it could see this waiter.
+        self.bulkhead.reclaim();
         Poll::Pending
     }
 }
 
-impl<'a> Future for Seat<'a> {
-    type Output = Result<Place<'a>, NoPlace>;
+impl<'a> Future for Waiter<'a> {
+    type Output = Result<BulkheadSlot<'a>, NoSlot>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(turn) = self.turn else {
-            return self.sit_down(cx);
+            return self.enqueue(cx);
         };
         let mut new = cx.waker().clone();
         let mut queue = self.bulkhead.lock();
@@ -79,14 +80,14 @@ impl<'a> Future for Seat<'a> {
         drop(queue);
         self.turn = None;
         Poll::Ready(if is_shed {
-            Err(NoPlace::Overloaded)
+            Err(NoSlot::Overloaded)
         } else {
             Ok(self.place())
         })
     }
 }
 
-impl Drop for Seat<'_> {
+impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         let Some(turn) = self.turn else {
             return;
@@ -94,12 +95,12 @@ impl Drop for Seat<'_> {
         let mut queue = self.bulkhead.lock();
         let waker = queue.line.leave(turn);
         if waker.is_some() {
-            self.bulkhead.change(|word| Some(word.get_up()));
+            self.bulkhead.change(|word| Some(word.remove_waiter()));
         }
         let has_place = waker.is_none() && !queue.shed.remove(&turn);
         drop(queue);
         if has_place {
-            // It came just now, and nobody will use it.
+            // The slot was given just now, and no call will use it.
             self.bulkhead.leave(self.ticket);
         }
     }

@@ -41,24 +41,24 @@ fn with_writes(places: u32, writes: u32, max_queue: u32) -> BulkheadSettings {
     }
 }
 
-fn enter(bulkhead: &Bulkhead, ticket: Ticket) -> Option<Place<'_>> {
+fn enter(bulkhead: &Bulkhead, ticket: Ticket) -> Option<BulkheadSlot<'_>> {
     bulkhead.try_enter(ticket, Time::ZERO)
 }
 
-type Seated<'a> = Pin<Box<Seat<'a>>>;
+type Seated<'a> = Pin<Box<Waiter<'a>>>;
 
-fn poll<'a>(seat: &mut Seated<'a>) -> Poll<Result<Place<'a>, NoPlace>> {
+fn poll<'a>(seat: &mut Seated<'a>) -> Poll<Result<BulkheadSlot<'a>, NoSlot>> {
     seat.as_mut().poll(&mut Context::from_waker(Waker::noop()))
 }
 
 /// A seat of somebody who has to wait.
 fn waiting(bulkhead: &Bulkhead, ticket: Ticket) -> Seated<'_> {
-    let mut seat = Box::pin(Seat::new(bulkhead, ticket));
+    let mut seat = Box::pin(Waiter::new(bulkhead, ticket));
     assert!(poll(&mut seat).is_pending());
     seat
 }
 
-fn has_place<'a>(seat: &mut Seated<'a>) -> Option<Place<'a>> {
+fn has_place<'a>(seat: &mut Seated<'a>) -> Option<BulkheadSlot<'a>> {
     match poll(seat) {
         Poll::Ready(Ok(place)) => Some(place),
         Poll::Ready(Err(_)) | Poll::Pending => None,
@@ -66,7 +66,7 @@ fn has_place<'a>(seat: &mut Seated<'a>) -> Option<Place<'a>> {
 }
 
 fn is_refused(seat: &mut Seated<'_>) -> bool {
-    matches!(poll(seat), Poll::Ready(Err(NoPlace::Overloaded)))
+    matches!(poll(seat), Poll::Ready(Err(NoSlot::Overloaded)))
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn call_6_places_and_seats_are_bounded_exactly() {
     let place = enter(&bulkhead, READ).unwrap();
     assert!(enter(&bulkhead, READ).is_none());
     let mut waits = waiting(&bulkhead, READ);
-    assert!(is_refused(&mut Box::pin(Seat::new(&bulkhead, READ))));
+    assert!(is_refused(&mut Box::pin(Waiter::new(&bulkhead, READ))));
     assert_eq!((bulkhead.in_flight(), bulkhead.queued()), (1, 1));
     drop(place);
     assert!(enter(&bulkhead, READ).is_none(), "who waited comes first");
@@ -124,7 +124,7 @@ fn call_6_nobody_slips_in_while_a_place_goes_to_the_next() {
     let ticket = place.hand_over();
     bulkhead.change(|word| Some(word.leave(ticket)));
     // No place may be dropped here: giving it back takes the lock.
-    let slipped_in = enter(&bulkhead, READ).map(Place::hand_over);
+    let slipped_in = enter(&bulkhead, READ).map(BulkheadSlot::hand_over);
     assert_eq!(slipped_in, None);
     assert!(bulkhead.seat_next(&mut queue).is_some());
     drop(queue);
@@ -138,7 +138,7 @@ fn call_6_the_youngest_of_the_lowest_makes_room_for_a_higher_priority() {
     let mut old = waiting(&bulkhead, ticket(Priority::Low));
     let mut young = waiting(&bulkhead, ticket(Priority::Low));
     let mut normal = waiting(&bulkhead, READ);
-    let refused = |priority| is_refused(&mut Box::pin(Seat::new(&bulkhead, ticket(priority))));
+    let refused = |priority| is_refused(&mut Box::pin(Waiter::new(&bulkhead, ticket(priority))));
     assert!(refused(Priority::Low), "nobody is lower");
     let mut high = waiting(&bulkhead, ticket(Priority::High));
     assert!(is_refused(&mut young), "at once");
@@ -183,7 +183,7 @@ fn call_6_a_thread_keeps_one_place_for_its_next_call() {
     let others = [(); 2].map(|()| enter(&bulkhead, READ).unwrap());
     assert!(enter(&bulkhead, READ).is_none(), "the bound is the bound");
     drop((place, others));
-    bulkhead.call_in();
+    bulkhead.reclaim();
     assert_eq!((bulkhead.in_flight(), taken(&bulkhead)), (0, 0));
 }
 
@@ -198,12 +198,12 @@ fn call_6_a_place_that_a_thread_keeps_is_whosever_needs_it() {
         std::thread::scope(|scope| {
             let newcomer = scope.spawn(move || {
                 let place = if seated {
-                    has_place(&mut Box::pin(Seat::new(bulkhead, ticket)))
+                    has_place(&mut Box::pin(Waiter::new(bulkhead, ticket)))
                 } else {
                     enter(bulkhead, ticket)
                 };
                 // Nor is it kept by two of them.
-                place.map(Place::hand_over)
+                place.map(BulkheadSlot::hand_over)
             });
             newcomer.join().unwrap()
         })
@@ -213,7 +213,7 @@ fn call_6_a_place_that_a_thread_keeps_is_whosever_needs_it() {
         let ticket = elsewhere(seated, ticket).expect("a place");
         assert!(enter(bulkhead, READ).is_none());
         bulkhead.leave(ticket);
-        bulkhead.call_in();
+        bulkhead.reclaim();
     }
     keep();
     drop(enter(bulkhead, WRITE).expect("on its own thread too"));
@@ -233,7 +233,7 @@ fn call_6_who_sits_down_while_a_place_is_being_put_away_gets_it() {
     let mut waits = waiting(&bulkhead, READ);
     assert!(bulkhead.kept.put());
     let _given_back_for_us = place.hand_over();
-    assert!(bulkhead.call_in());
+    assert!(bulkhead.reclaim());
     assert!(bulkhead.stays_kept(), "somebody else has given it back");
     assert!(has_place(&mut waits).is_some());
 }
@@ -269,9 +269,9 @@ fn lim_3_writes_have_places_of_their_own_and_hold_no_read_up() {
     let write = enter(&bulkhead, WRITE).unwrap();
     let mut second = waiting(&bulkhead, WRITE);
     // Somebody waits, so it is not the quick way; there is a place all the same.
-    let mut read = Box::pin(Seat::new(&bulkhead, READ));
+    let mut read = Box::pin(Waiter::new(&bulkhead, READ));
     let first_read = has_place(&mut read).unwrap();
-    let mut read = Box::pin(Seat::new(&bulkhead, READ));
+    let mut read = Box::pin(Waiter::new(&bulkhead, READ));
     let second_read = has_place(&mut read).unwrap();
     let mut third_read = waiting(&bulkhead, READ);
     drop(first_read);
@@ -315,7 +315,7 @@ fn cfg_2_new_bounds_take_nothing_away_and_let_in_who_fits() {
     let write = has_place(&mut write).unwrap();
     assert_eq!((bulkhead.writes(), bulkhead.max_concurrent()), (2, 3));
     assert_eq!((bulkhead.queued(), bulkhead.max_queue()), (1, 1));
-    assert!(is_refused(&mut Box::pin(Seat::new(&bulkhead, READ))));
+    assert!(is_refused(&mut Box::pin(Waiter::new(&bulkhead, READ))));
     drop((place, read, write));
     assert!(has_place(&mut late).is_some());
 }
@@ -325,7 +325,8 @@ fn call_6_without_a_bound_there_is_still_the_most_that_can_be_counted() {
     let bulkhead = Bulkhead::new(&settings(u32::MAX, u32::MAX));
     assert_eq!(bulkhead.max_concurrent(), MOST);
     assert_eq!(bulkhead.max_queue(), MOST);
-    let full = |count: u32| (0..count).fold(Word(0), |word, _| word.enter(WRITE).sit_down());
+    let full =
+        |count: u32| (0..count).fold(PackedCounts(0), |word, _| word.enter(WRITE).add_waiter());
     let word = full(MOST);
     assert_eq!(
         (word.running(), word.writes(), word.waiting()),

@@ -1,20 +1,20 @@
-//! Who is at a dependency and who waits for it, counted in one word: whoever changes it sees all
-//! of it, so bounds hold exactly.
+//! Counts of running and waiting calls, packed into one word. Each change sees all counts at once,
+//! so the bounds hold exactly.
 
 use breakerbox_policy::Ticket;
 
-/// Calls that run, writes among them, and calls that wait: 21 bits each.
+/// Running calls, writes among them, and waiting calls: 21 bits each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Word(pub(super) u64);
+pub(super) struct PackedCounts(pub(super) u64);
 
-/// The most that can be counted. Two million calls at once are as good as no bound.
+/// Maximum of each count. Two million calls at once are as good as no bound.
 pub(super) const MOST: u32 = (1 << 21) - 1;
 
 const RUNNING: u64 = 1 << 42;
 const WRITE: u64 = 1 << 21;
 const WAITING: u64 = 1;
 
-impl Word {
+impl PackedCounts {
     pub(super) const fn running(self) -> u32 {
         (self.0 / RUNNING) as u32
     }
@@ -39,11 +39,11 @@ impl Word {
         Self(self.0 - one(ticket))
     }
 
-    pub(super) const fn sit_down(self) -> Self {
+    pub(super) const fn add_waiter(self) -> Self {
         Self(self.0 + WAITING)
     }
 
-    pub(super) const fn get_up(self) -> Self {
+    pub(super) const fn remove_waiter(self) -> Self {
         Self(self.0 - WAITING)
     }
 }

@@ -1,30 +1,30 @@
-//! How a call gets leave to go out: from the breaker first, then from the limits, then from the
-//! bulkhead.
+//! Admission of one attempt: by the breaker first, then by the limits, then by the bulkhead.
 
 use std::sync::Arc;
 
 use breakerbox_policy::{Executed, Pause, Time};
 
-use super::Lost;
+use super::FailedAttempt;
 use super::plan::Plan;
-use crate::admission::{Admission, Held, Passage};
-use crate::bulkhead::{NoPlace, Place};
+use crate::admission::{Admission, GateDecision, PermitGuard};
+use crate::bulkhead::{BulkheadSlot, NoSlot};
 use crate::clock::is_too_late;
 use crate::dependency::{Route, Shared};
-use crate::error::{Absence, CallError, Limit};
+use crate::error::{CallError, Limit, NotExecutedReason};
 use crate::rate::{RateLimit, TooFast};
 use crate::reply::bounded;
 use crate::session::Session;
 
-/// What an attempt goes out with; empty before it is given.
+/// The permits of an attempt; empty until they are granted.
 #[derive(Debug)]
-pub(super) struct Leave<'a> {
-    /// Given back first: who hears of the other may call again at once.
-    pub(super) place: Option<Place<'a>>,
+pub(super) struct AttemptPermits<'a> {
+    /// Dropped before the admission: a caller that is notified by the report may call again at
+    /// once.
+    pub(super) place: Option<BulkheadSlot<'a>>,
     pub(super) admission: Admission<&'a Shared>,
 }
 
-impl<'a> Leave<'a> {
+impl<'a> AttemptPermits<'a> {
     #[inline(always)]
     pub(super) fn none(shared: &'a Shared) -> Self {
         Self {
@@ -34,19 +34,19 @@ impl<'a> Leave<'a> {
     }
 }
 
-/// The usual way in, for a call that nothing holds up: without a message and without a wait.
-/// False for every other one, which [`admit`] sees to.
+/// Admits a call that nothing delays: the fast path, without a message or a wait. Returns false for
+/// every other call, which [`admit`] handles.
 ///
-/// The leave is filled in where it is: to hand it on would cost more than to give it.
+/// The permits are filled in place: moving them would cost more than granting them.
 #[inline(always)]
 pub(super) fn at_once<'a>(
     shared: &'a Shared,
     plan: &Plan<'_>,
     now: Time,
-    leave: &mut Leave<'a>,
+    leave: &mut AttemptPermits<'a>,
 ) -> bool {
     let is_held_up = shared.route() == Route::Stopped
-        || !is_solvent(plan)
+        || !has_budget(plan)
         || plan.deadline.is_some_and(|deadline| deadline <= now)
         || shared.pauses.now(now).is_some();
     if is_held_up {
@@ -55,106 +55,122 @@ pub(super) fn at_once<'a>(
     let Some(permit) = shared.normal_permit(plan.circuit.as_ref(), now) else {
         return false;
     };
-    // The place first: a turn that was taken could not be given back.
+    // The bulkhead slot comes first: a turn at the rate limit could not be given back.
     let Some(place) = shared.bulkhead.try_enter(plan.ticket, now) else {
         return false;
     };
     if shared.is_rated() && !has_turn(shared, plan, now) {
         return false;
     }
-    let held = Held::new(plan.circuit.clone(), permit, now, plan.deadline);
-    leave.admission.set_off(held);
+    let held = PermitGuard::new(plan.circuit.clone(), permit, now, plan.deadline);
+    leave.admission.start_with(held);
     leave.place = Some(place);
     true
 }
 
-/// Takes a turn by the rate limit if it is this call's turn.
+/// Takes a turn at the rate limit if it is this call's turn.
 fn has_turn(shared: &Shared, plan: &Plan<'_>, now: Time) -> bool {
     let may_go = |rate: &RateLimit| rate.try_enter(plan.weight, now);
     shared.rate.read(|rate| rate.is_none_or(may_go))
 }
 
-/// Breaker, pause, rate limit, bulkhead. Whatever is refused further in gives the permit back.
+/// Passes the breaker, the pause, the rate limit and the bulkhead, in this order. A refusal by a
+/// later one gives the permit back.
 pub(super) async fn admit<'a, E>(
     shared: &'a Shared,
     plan: &Plan<'_>,
     asked: Time,
-) -> Result<Leave<'a>, Box<Lost<E>>> {
+) -> Result<AttemptPermits<'a>, Box<FailedAttempt<E>>> {
     if shared.route() == Route::Stopped {
-        return Err(Lost::refused(absent(shared, Absence::ShuttingDown)));
+        return Err(FailedAttempt::refused(absent(
+            shared,
+            NotExecutedReason::ShuttingDown,
+        )));
     }
     if plan.deadline.is_some_and(|deadline| deadline <= asked) {
-        // Before any work, and no outcome of the dependency (rule LIM-2).
-        return Err(Lost::refused(no_place(shared, asked, NoPlace::Deadline)));
+        // Refused before any work, so this is no outcome of the dependency (rule LIM-2).
+        return Err(FailedAttempt::refused(no_place(
+            shared,
+            asked,
+            NoSlot::Deadline,
+        )));
     }
-    let mut way = Way::new(asked);
+    let mut way = AdmissionProgress::new(asked);
     loop {
         let mut admission = permit(shared, plan, way.now).await?;
         let place = match way.enter(shared, plan).await {
             Ok(Some(place)) => place,
             Ok(None) => {
-                // Nobody holds one of the few probes while it waits out a pause.
+                // A call that waits out a pause must not hold one of the few probes.
                 admission.release();
-                way.wait_out(shared, plan).await.map_err(Lost::refused)?;
+                way.wait_out(shared, plan)
+                    .await
+                    .map_err(FailedAttempt::refused)?;
                 continue;
             }
             Err(error) => {
                 admission.release();
-                return Err(Lost::refused(error));
+                return Err(FailedAttempt::refused(error));
             }
         };
         if !way.waited {
-            admission.depart(None);
+            admission.mark_started(None);
             let place = Some(place);
-            return Ok(Leave { place, admission });
+            return Ok(AttemptPermits { place, admission });
         }
-        while admission.is_overtaken() {
+        while admission.is_stale() {
             admission.release();
             admission = permit(shared, plan, shared.clock.now()).await?;
         }
-        admission.depart(Some(shared.clock.now()));
+        admission.mark_started(Some(shared.clock.now()));
         let place = Some(place);
-        return Ok(Leave { place, admission });
+        return Ok(AttemptPermits { place, admission });
     }
 }
 
-/// Leave by the breaker, from the gate alone where that is possible.
+/// Acquires the breaker's permit, from the gate alone if possible.
 async fn permit<'a, E>(
     shared: &'a Shared,
     plan: &Plan<'_>,
     now: Time,
-) -> Result<Admission<&'a Shared>, Box<Lost<E>>> {
+) -> Result<Admission<&'a Shared>, Box<FailedAttempt<E>>> {
     let (circuit, deadline) = (plan.circuit.as_ref(), plan.deadline);
-    let refused = match shared.pass(circuit, now, deadline) {
-        Passage::Granted(held) => return Ok(Admission::new(shared, held)),
-        Passage::Refused(refused) => refused,
-        Passage::AskBreaker => {
-            // The breaker's thread may be blocked: the deadline holds all the same.
+    let refused = match shared.try_admit(circuit, now, deadline) {
+        GateDecision::Granted(held) => return Ok(Admission::new(shared, held)),
+        GateDecision::Refused(refused) => refused,
+        GateDecision::AskBreaker => {
+            // The breaker's thread may be blocked; the deadline applies all the same.
             let asking = shared.ask_for_permit(circuit, deadline);
             match bounded(&shared.clock, deadline, asking).await {
-                None => return Err(Lost::refused(no_place(shared, now, NoPlace::Deadline))),
+                None => {
+                    return Err(FailedAttempt::refused(no_place(
+                        shared,
+                        now,
+                        NoSlot::Deadline,
+                    )));
+                }
                 Some(Err(refused)) => refused,
                 Some(Ok(admission)) => match admission.into_held() {
                     Some(held) => return Ok(Admission::new(shared, held)),
-                    // An admission that was just given holds its permit.
-                    None => shared.overtaken(circuit, now),
+                    // Unreachable: an admission that was just granted holds its permit.
+                    None => shared.stale_refusal(circuit, now),
                 },
             }
         }
     };
-    Err(Lost::by_breaker(refused))
+    Err(FailedAttempt::by_breaker(refused))
 }
 
-/// How far an attempt has come on its way in.
-pub(super) struct Way {
+/// The progress of an attempt through the admission.
+pub(super) struct AdmissionProgress {
     asked: Time,
     now: Time,
-    /// Whether it has had its turn by the rate limit.
+    /// True once the rate limit has granted its turn.
     paced: bool,
     waited: bool,
 }
 
-impl Way {
+impl AdmissionProgress {
     pub(super) fn new(asked: Time) -> Self {
         Self {
             asked,
@@ -164,19 +180,20 @@ impl Way {
         }
     }
 
-    /// When it was last looked at the clock.
+    /// Returns the time of the last clock reading.
     pub(super) fn now(&self) -> Time {
         self.now
     }
 
-    /// Waits for a turn by the rate limit, and for a place. `None` while the dependency is paused,
-    /// also when that begins only now: no call goes out in a pause (rule LIM-1).
+    /// Waits for a turn at the rate limit, and for a bulkhead slot. Returns `None` while the
+    /// dependency is paused, also if the pause begins during the wait: no call goes out in a pause
+    /// (rule LIM-1).
     pub(super) async fn enter<'a, E>(
         &mut self,
         shared: &'a Shared,
         plan: &Plan<'_>,
-    ) -> Result<Option<Place<'a>>, CallError<E>> {
-        solvent(shared, plan)?;
+    ) -> Result<Option<BulkheadSlot<'a>>, CallError<E>> {
+        check_budget(shared, plan)?;
         if shared.pauses.now(self.now).is_some() {
             return Ok(None);
         }
@@ -200,7 +217,7 @@ impl Way {
         Ok(shared.pauses.now(self.now).is_none().then_some(place))
     }
 
-    /// Waits out a pause, where that is allowed and soon enough (rule LIM-2).
+    /// Waits out a pause, if that is allowed and soon enough (rule LIM-2).
     pub(super) async fn wait_out<E>(
         &mut self,
         shared: &Shared,
@@ -216,7 +233,7 @@ impl Way {
     }
 }
 
-/// Waits for the turn by the rate limit, where that is soon enough (rule LIM-2). True when it
+/// Waits for the turn at the rate limit, if that is soon enough (rule LIM-2). Returns true if it
 /// waited.
 async fn take_turn<E>(shared: &Shared, plan: &Plan<'_>) -> Result<bool, CallError<E>> {
     if has_turn(shared, plan, shared.clock.now()) {
@@ -242,45 +259,45 @@ async fn take_turn<E>(shared: &Shared, plan: &Plan<'_>) -> Result<bool, CallErro
     })
 }
 
-/// Refuses before anything is taken what its session could not pay for.
-fn solvent<E>(shared: &Shared, plan: &Plan<'_>) -> Result<(), CallError<E>> {
+/// Refuses a call that its session cannot pay for, before anything is taken.
+fn check_budget<E>(shared: &Shared, plan: &Plan<'_>) -> Result<(), CallError<E>> {
     match plan.session {
-        Some(session) if !is_solvent(plan) => Err(spent(shared, session)),
+        Some(session) if !has_budget(plan) => Err(budget_exhausted(shared, session)),
         _ => Ok(()),
     }
 }
 
-fn is_solvent(plan: &Plan<'_>) -> bool {
+fn has_budget(plan: &Plan<'_>) -> bool {
     let weight = u64::from(plan.weight.get());
     plan.session.is_none_or(|session| session.left() >= weight)
 }
 
-/// Takes what an attempt weighs out of the session's purse, now that it may go out.
-pub(super) fn pay<E>(shared: &Shared, plan: &Plan<'_>) -> Result<(), CallError<E>> {
+/// Charges the attempt's weight to the session's budget, once the attempt may go out.
+pub(super) fn charge<E>(shared: &Shared, plan: &Plan<'_>) -> Result<(), CallError<E>> {
     match plan.session {
         Some(session) if !session.try_spend(u64::from(plan.weight.get())) => {
-            Err(spent(shared, session))
+            Err(budget_exhausted(shared, session))
         }
         _ => Ok(()),
     }
 }
 
-fn spent<E>(shared: &Shared, session: &Session) -> CallError<E> {
+fn budget_exhausted<E>(shared: &Shared, session: &Session) -> CallError<E> {
     CallError::SessionSpent {
         dependency: Arc::clone(&shared.name),
         limit: session.limit(),
     }
 }
 
-pub(super) fn no_place<E>(shared: &Shared, asked: Time, reason: NoPlace) -> CallError<E> {
+pub(super) fn no_place<E>(shared: &Shared, asked: Time, reason: NoSlot) -> CallError<E> {
     let dependency = Arc::clone(&shared.name);
     match reason {
-        NoPlace::Overloaded => CallError::Overloaded {
+        NoSlot::Overloaded => CallError::Overloaded {
             dependency,
             max_concurrent: shared.bulkhead.max_concurrent(),
             max_queue: shared.bulkhead.max_queue(),
         },
-        NoPlace::Deadline => CallError::TimedOut {
+        NoSlot::Deadline => CallError::TimedOut {
             dependency,
             after: shared.clock.now().since(asked),
             executed: Executed::No,
@@ -288,7 +305,7 @@ pub(super) fn no_place<E>(shared: &Shared, asked: Time, reason: NoPlace) -> Call
     }
 }
 
-pub(super) fn absent<E>(shared: &Shared, reason: Absence) -> CallError<E> {
+pub(super) fn absent<E>(shared: &Shared, reason: NotExecutedReason) -> CallError<E> {
     CallError::NotExecuted {
         dependency: Arc::clone(&shared.name),
         reason,

@@ -13,17 +13,17 @@ use std::sync::Arc;
 
 use breakerbox_policy::{Class, Executed, Symptom, Time};
 
-use super::admit::{Leave, absent, pay};
-use super::hedge::Race;
+use super::admit::{AttemptPermits, absent, charge};
+use super::hedge::HedgeMember;
 use super::plan::Plan;
-use super::{Attempted, Done, Lost};
+use super::{Attempted, Completed, FailedAttempt};
 use crate::admission::Settled;
-use crate::client::{Core, Slot};
+use crate::client::{Core, WorkerSlot};
 use crate::dependency::{CallContext, Dependency, Shared, Verdict};
-use crate::error::{Absence, CallError};
+use crate::error::{CallError, NotExecutedReason};
 use crate::reply::{TooLate, Waiting, reply, timed_out};
-use crate::worker::hands::First;
-use crate::worker::{Duty, Order, Reply, Work};
+use crate::worker::hands::FirstPoll;
+use crate::worker::{Job, QueuedJob, Reply, Responder};
 
 /// One attempt by a worker.
 pub(super) fn attempt<D: Dependency>(
@@ -31,15 +31,15 @@ pub(super) fn attempt<D: Dependency>(
     request: D::Request,
     plan: &Plan<'_>,
     (number, sent): (u32, Time),
-    mut race: Race,
+    mut race: HedgeMember,
 ) -> impl Future<Output = Attempted<D>> {
     async move {
         let shared = &core.shared;
         // A call that is begun in this very turn may end in it: without this a caller that asks in a
         // loop would let nobody else on its thread have a turn.
         tokio::task::coop::consume_budget().await;
-        quarantine(shared, plan.fingerprint).map_err(Lost::refused)?;
-        let mut leave = Leave::none(shared);
+        quarantine(shared, plan.fingerprint).map_err(FailedAttempt::refused)?;
+        let mut leave = AttemptPermits::none(shared);
         if !race.at_once(shared, plan, sent, &mut leave) {
             // On the heap: what few calls come to must not make every call's future larger.
             leave = Box::pin(race.admit(shared, plan, sent)).await?;
@@ -54,7 +54,7 @@ pub(super) fn send<D: Dependency>(
     request: D::Request,
     plan: &Plan<'_>,
     (number, sent): (u32, Time),
-    leave: &mut Leave<'_>,
+    leave: &mut AttemptPermits<'_>,
 ) -> impl Future<Output = Attempted<D>> {
     async move {
         let shared = &core.shared;
@@ -66,15 +66,15 @@ pub(super) fn send<D: Dependency>(
             leave.admission.release();
             let reason = shared.absence();
             let wait = core.back_in(shared.clock.now());
-            return Err(Lost::refused(CallError::NotExecuted {
+            return Err(FailedAttempt::refused(CallError::NotExecuted {
                 dependency: Arc::clone(&shared.name),
                 reason,
-                retry_after: wait.filter(|_| reason == Absence::Restarting),
+                retry_after: wait.filter(|_| reason == NotExecutedReason::Restarting),
             }));
         };
-        if let Err(error) = pay(shared, plan) {
+        if let Err(error) = charge(shared, plan) {
             leave.admission.release();
-            return Err(Lost::refused(error));
+            return Err(FailedAttempt::refused(error));
         }
         count_attempt(shared, leave.admission.race_of());
         let context = CallContext {
@@ -82,7 +82,7 @@ pub(super) fn send<D: Dependency>(
             attempt: number,
             deadline: plan.deadline,
         };
-        let order = Order {
+        let order = Job {
             request,
             context,
             attempt: plan.attempt,
@@ -93,24 +93,24 @@ pub(super) fn send<D: Dependency>(
                 // The place first: who hears the answer may call again at once.
                 leave.place = None;
                 let mut now = shared.clock.now();
-                if let Settled::Owed(report) = leave.admission.settle(&verdict, now) {
+                if let Settled::NeedsReport(report) = leave.admission.settle(&verdict, now) {
                     Box::pin(shared.report_and_wait(report)).await;
                     now = shared.clock.now();
                 }
                 match result {
-                    Ok(value) => return Ok(Done { value, at: now }),
-                    Err(error) => Lost::failed(failed(shared, error, &verdict), &verdict),
+                    Ok(value) => return Ok(Completed { value, at: now }),
+                    Err(error) => FailedAttempt::failed(failed(shared, error, &verdict), &verdict),
                 }
             }
             Begun::Waits(waiting) => match waiting.await {
                 Ok(Ok(value)) => {
                     let at = shared.clock.now();
-                    return Ok(Done { value, at });
+                    return Ok(Completed { value, at });
                 }
                 Ok(Err(error)) => lost_by::<D>(shared, error),
                 Err(too_late) => Box::pin(give_up(shared, too_late, sent)).await,
             },
-            Begun::Absent => Lost::refused(absent(shared, shared.absence())),
+            Begun::Absent => FailedAttempt::refused(absent(shared, shared.absence())),
         };
         if let Some(session) = plan.session
             && lost.error.executed() == Executed::No
@@ -148,9 +148,9 @@ enum Begun<D: Dependency> {
 /// worker's queue.
 fn begin<D: Dependency>(
     shared: &Arc<Shared>,
-    worker: &Slot<D>,
-    order: Order<D>,
-    leave: &mut Leave<'_>,
+    worker: &WorkerSlot<D>,
+    order: Job<D>,
+    leave: &mut AttemptPermits<'_>,
 ) -> Begun<D> {
     let deadline = order.context.deadline;
     let Some(hands) = worker.hands() else {
@@ -158,16 +158,16 @@ fn begin<D: Dependency>(
         let Some((duty, waiting)) = hand_over(shared, leave, deadline, (own_timer, false)) else {
             return Begun::Absent;
         };
-        worker.queue.push(Work { order, duty });
+        worker.queue.push(QueuedJob { order, duty });
         return Begun::Waits(waiting);
     };
-    let Some(began) = leave.admission.departed_at() else {
+    let Some(began) = leave.admission.started_at() else {
         return Begun::Absent;
     };
     match hands.begin(order, began) {
-        First::Ended(result, verdict) => Begun::Ended(result.map_err(Some), verdict),
-        First::Injected => Begun::Ended(Err(None), Verdict::from(Class::Failure)),
-        First::Unfinished(unfinished) => {
+        FirstPoll::Ended(result, verdict) => Begun::Ended(result.map_err(Some), verdict),
+        FirstPoll::Injected => Begun::Ended(Err(None), Verdict::from(Class::Failure)),
+        FirstPoll::Unfinished(unfinished) => {
             let Some((duty, waiting)) = hand_over(shared, leave, deadline, (false, true)) else {
                 return Begun::Absent;
             };
@@ -180,19 +180,21 @@ fn begin<D: Dependency>(
 /// Has somebody else owe the answer, with all that the attempt went out with.
 fn hand_over<D: Dependency>(
     shared: &Arc<Shared>,
-    leave: &mut Leave<'_>,
+    leave: &mut AttemptPermits<'_>,
     deadline: Option<Time>,
     (own_timer, has_begun): (bool, bool),
-) -> Option<(Duty<D>, Waiting<Reply<D>>)> {
+) -> Option<(Responder<D>, Waiting<Reply<D>>)> {
     let place = leave.place.take()?;
     let held = leave.admission.take_held()?;
     let (replier, waiting) = reply(Arc::clone(shared), held, deadline, (own_timer, has_begun));
-    Some((Duty::new(replier, place.hand_over()), waiting))
+    Some((Responder::new(replier, place.hand_over()), waiting))
 }
 
 /// Counts an attempt that goes out now.
-pub(super) fn count_attempt(shared: &Shared, race: Option<&Race>) {
-    shared.totals.attempt(race.is_some_and(Race::is_beside));
+pub(super) fn count_attempt(shared: &Shared, race: Option<&HedgeMember>) {
+    shared
+        .totals
+        .attempt(race.is_some_and(HedgeMember::is_hedge));
 }
 
 pub(super) fn quarantine<E>(shared: &Shared, fingerprint: Option<u64>) -> Result<(), CallError<E>> {
@@ -209,10 +211,10 @@ pub(super) fn quarantine<E>(shared: &Shared, fingerprint: Option<u64>) -> Result
 }
 
 /// The caller's clock ran out: counted, like every outcome, before anyone hears of it.
-async fn give_up<E>(shared: &Arc<Shared>, too_late: TooLate, sent: Time) -> Box<Lost<E>> {
+async fn give_up<E>(shared: &Arc<Shared>, too_late: TooLate, sent: Time) -> Box<FailedAttempt<E>> {
     let now = shared.clock.now();
     if let Some(mut admission) = too_late.admission
-        && let Settled::Owed(report) = admission.settle(&timed_out(shared), now)
+        && let Settled::NeedsReport(report) = admission.settle(&timed_out(shared), now)
     {
         shared.report_and_wait(report).await;
     }
@@ -221,20 +223,23 @@ async fn give_up<E>(shared: &Arc<Shared>, too_late: TooLate, sent: Time) -> Box<
         after: now.since(sent),
         executed: too_late.executed,
     };
-    Lost::failed(error, &timed_out(shared))
+    FailedAttempt::failed(error, &timed_out(shared))
 }
 
 pub(super) fn lost_by<D: Dependency>(
     shared: &Shared,
     error: CallError<D::Error>,
-) -> Box<Lost<D::Error>> {
+) -> Box<FailedAttempt<D::Error>> {
     let verdict = match &error {
-        CallError::Open(refused) => return Lost::by_breaker(refused.clone()),
+        CallError::Open(refused) => return FailedAttempt::by_breaker(refused.clone()),
         CallError::RateLimited { .. }
         | CallError::NotExecuted {
-            reason: Absence::Parked | Absence::ShuttingDown | Absence::FallbackOnly,
+            reason:
+                NotExecutedReason::Parked
+                | NotExecutedReason::ShuttingDown
+                | NotExecutedReason::FallbackOnly,
             ..
-        } => return Lost::refused(error),
+        } => return FailedAttempt::refused(error),
         CallError::Failed { error: own, .. } => D::classify(Err(own)).judged(shared),
         CallError::TimedOut { .. } => timed_out(shared),
         CallError::WorkerCrashed { .. } | CallError::Interrupted { .. } => {
@@ -242,5 +247,5 @@ pub(super) fn lost_by<D: Dependency>(
         }
         _ => Verdict::from(Class::Failure),
     };
-    Lost::failed(error, &verdict)
+    FailedAttempt::failed(error, &verdict)
 }

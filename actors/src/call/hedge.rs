@@ -1,9 +1,9 @@
-//! A second attempt beside a slow one: the first good answer wins, the other attempt is dropped
-//! and counts for nothing.
+//! Hedging: a second attempt in parallel with a slow one. The first good answer wins; the other
+//! attempt is dropped and does not count.
 //!
-//! Only idempotent calls are hedged (rule CALL-7), only while the breaker is closed, and only as
-//! far as the budget that retries share with them allows (rule LIM-4). An attempt that still waits
-//! for a place of ours is not slow, and another one beside it takes a free place or none.
+//! Only idempotent calls are hedged (rule CALL-7), only while the breaker is closed, and only
+//! within the budget shared with retries (rule LIM-4). An attempt that still waits for a bulkhead
+//! slot is not slow, and a hedge takes a free slot or none.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -17,62 +17,62 @@ use futures_util::future::Either;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::Notify;
 
-use super::Lost;
-use super::admit::{Leave, admit, at_once, no_place};
+use super::FailedAttempt;
+use super::admit::{AttemptPermits, admit, at_once, no_place};
 use super::plan::Plan;
 use super::retry::withdraw;
 use crate::admission::Admission;
-use crate::bulkhead::NoPlace;
-use crate::client::{Core, Slot};
+use crate::bulkhead::NoSlot;
+use crate::client::{Core, WorkerSlot};
 use crate::dependency::{Dependency, Shared};
 use crate::gate::Mode;
 use crate::supervisor::Condition;
 
-/// An attempt's part in a race, where there is one. A permit carries it: it is small.
+/// An attempt's membership in a hedge group, if it has one. Each permit carries it, so it is small.
 #[derive(Debug, Default)]
-pub(crate) struct Race(Option<Part>);
+pub(crate) struct HedgeMember(Option<Membership>);
 
 #[derive(Debug)]
-struct Part {
-    track: Arc<Track>,
-    /// Whether it was sent beside another one.
-    beside: bool,
+struct Membership {
+    track: Arc<HedgeGroup>,
+    /// True if the attempt was sent in parallel with another one.
+    is_hedge: bool,
 }
 
-/// What the attempts of one race share.
+/// The state shared by the attempts of one group.
 #[derive(Debug, Default)]
-struct Track {
-    /// Whether one has won it: then the loss of the others says nothing.
+struct HedgeGroup {
+    /// True once an attempt has won; the losses of the others then mean nothing.
     won: AtomicBool,
-    /// Attempts that have their places.
+    /// Number of attempts that have their slots.
     away: AtomicUsize,
     told: Notify,
     /// Workers that have one of the attempts.
     taken: Mutex<Vec<usize>>,
 }
 
-impl Race {
-    /// Whether another attempt has won it.
+impl HedgeMember {
+    /// Returns true if another attempt has won.
     pub(crate) fn is_lost(&self) -> bool {
         let part = self.0.as_ref();
         part.is_some_and(|part| part.track.won.load(Ordering::Acquire))
     }
 
-    /// Whether the attempt was sent beside another one.
-    pub(crate) fn is_beside(&self) -> bool {
-        self.0.as_ref().is_some_and(|part| part.beside)
+    /// Returns true if the attempt was sent in parallel with another one.
+    pub(crate) fn is_hedge(&self) -> bool {
+        self.0.as_ref().is_some_and(|part| part.is_hedge)
     }
 
-    /// Leave for an attempt that nothing holds up; false for every other one.
+    /// Admits an attempt that nothing delays; returns false for every other one.
     #[inline(always)]
     pub(super) fn at_once<'a>(
         &mut self,
         shared: &'a Shared,
         plan: &Plan<'_>,
         now: Time,
-        leave: &mut Leave<'a>,
+        leave: &mut AttemptPermits<'a>,
     ) -> bool {
-        if self.is_beside() || !at_once(shared, plan, now, leave) {
+        if self.is_hedge() || !at_once(shared, plan, now, leave) {
             return false;
         }
         if self.0.is_some() {
@@ -81,20 +81,20 @@ impl Race {
         true
     }
 
-    /// Leave for the attempt, as [`admit`] gives it. Beside another attempt it is there at once or
-    /// not at all: it must not wait in front of calls that have no attempt yet, nor be the probe of
-    /// a breaker that moves meanwhile.
+    /// Acquires the attempt's permits, as [`admit`] does. A hedge gets them at once or not at all:
+    /// it must not wait ahead of calls without any attempt, nor become the probe of a breaker that
+    /// changes state meanwhile.
     pub(super) async fn admit<'a, E>(
         self,
         shared: &'a Shared,
         plan: &Plan<'_>,
         now: Time,
-    ) -> Result<Leave<'a>, Box<Lost<E>>> {
+    ) -> Result<AttemptPermits<'a>, Box<FailedAttempt<E>>> {
         let admitting = admit(shared, plan, now);
-        let mut leave = if self.is_beside() {
-            let no_place = || no_place(shared, now, NoPlace::Overloaded);
+        let mut leave = if self.is_hedge() {
+            let no_place = || no_place(shared, now, NoSlot::Overloaded);
             let admitted = admitting.now_or_never();
-            admitted.unwrap_or_else(|| Err(Lost::refused(no_place())))?
+            admitted.unwrap_or_else(|| Err(FailedAttempt::refused(no_place())))?
         } else {
             admitting.await?
         };
@@ -102,7 +102,7 @@ impl Race {
         Ok(leave)
     }
 
-    /// Notes that the attempt has its place, and whose loss it would be.
+    /// Notes that the attempt has its slot, and stores the membership with its permit.
     fn join(self, admission: &mut Admission<&Shared>) {
         if let Some(part) = &self.0 {
             part.track.away.fetch_add(1, Ordering::Release);
@@ -111,9 +111,9 @@ impl Race {
         }
     }
 
-    /// The worker for the attempt: another one than those that have one of the race already, if
-    /// there is one that runs.
-    pub(super) fn pick<'a, D: Dependency>(&self, core: &'a Core<D>) -> Option<&'a Slot<D>> {
+    /// Returns the worker for the attempt: if possible a running one that has no attempt of the
+    /// group.
+    pub(super) fn pick<'a, D: Dependency>(&self, core: &'a Core<D>) -> Option<&'a WorkerSlot<D>> {
         let chosen = core.pick()?;
         let Some(part) = &self.0 else {
             return Some(chosen);
@@ -137,31 +137,31 @@ impl Race {
     }
 }
 
-/// Makes one attempt, and others beside it where the plan says so.
+/// Makes one attempt, and hedges in parallel if the plan allows.
 ///
-/// # Cancel safety   As the attempts': dropped, all of them are dropped.
+/// # Cancel safety   As for the attempts: dropped, all of them are dropped.
 pub(super) async fn hedged<T, E, F>(
     shared: &Shared,
     plan: &Plan<'_>,
-    mut attempt: impl FnMut(Race) -> Option<F>,
-) -> Option<Result<T, Box<Lost<E>>>>
+    mut attempt: impl FnMut(HedgeMember) -> Option<F>,
+) -> Option<Result<T, Box<FailedAttempt<E>>>>
 where
-    F: Future<Output = Result<T, Box<Lost<E>>>>,
+    F: Future<Output = Result<T, Box<FailedAttempt<E>>>>,
 {
     let hedge = plan.is_hedged.then(|| shared.settings().hedge);
     let Some(hedge) = hedge.flatten() else {
-        return match attempt(Race::default()) {
+        return match attempt(HedgeMember::default()) {
             Some(attempt) => Some(attempt.await),
             None => None,
         };
     };
-    let track = Arc::new(Track::default());
-    let race = |beside| {
+    let track = Arc::new(HedgeGroup::default());
+    let race = |is_hedge| {
         let track = Arc::clone(&track);
-        Race(Some(Part { track, beside }))
+        HedgeMember(Some(Membership { track, is_hedge }))
     };
     let mut first = pin!(attempt(race(false))?);
-    // Most are over by then, and need nothing of what follows.
+    // Most attempts have ended by then, and need none of the following.
     if let Some(ended) = first.as_mut().now_or_never() {
         track.won.store(ended.is_ok(), Ordering::Release);
         return Some(ended);
@@ -170,25 +170,25 @@ where
     Box::pin(against(shared, plan, &hedge, &track, first, more)).await
 }
 
-/// Sends others beside the first attempt as long as none has answered.
+/// Sends hedges in parallel with the first attempt as long as no attempt has answered.
 async fn against<T, E, F>(
     shared: &Shared,
     plan: &Plan<'_>,
     hedge: &HedgeSettings,
-    track: &Track,
+    track: &HedgeGroup,
     first: Pin<&mut F>,
     mut one_more: impl FnMut() -> Option<F>,
-) -> Option<Result<T, Box<Lost<E>>>>
+) -> Option<Result<T, Box<FailedAttempt<E>>>>
 where
-    F: Future<Output = Result<T, Box<Lost<E>>>>,
+    F: Future<Output = Result<T, Box<FailedAttempt<E>>>>,
 {
     let mut attempts = FuturesUnordered::new();
     attempts.push(Either::Left(first));
     let mut sent = 1;
     let mut left = hedge.max_hedges.get();
-    let mut lost: Option<Box<Lost<E>>> = None;
+    let mut lost: Option<Box<FailedAttempt<E>>> = None;
     loop {
-        // Begun anew only after another attempt was sent, or when there will be none.
+        // Restarted only after another attempt was sent, or when there will be none.
         let silence = async {
             if left == 0 {
                 return std::future::pending().await;
@@ -207,8 +207,8 @@ where
                     return Some(Ok(value));
                 }
                 Some(Err(one)) => {
-                    lost = Some(weightier(lost, one));
-                    // What failed is for the retries; only a slow attempt is hedged.
+                    lost = Some(stronger_evidence(lost, one));
+                    // A failed attempt is for the retries; only a slow one is hedged.
                     left = 0;
                 }
                 None => return lost.map(Err),
@@ -228,11 +228,14 @@ where
     }
 }
 
-/// What a race without a winner came to: an attempt that reached the dependency says more than one
-/// that was refused here, and the one that is likelier to have been executed more than the other
-/// (rule CALL-2).
-fn weightier<E>(one: Option<Box<Lost<E>>>, other: Box<Lost<E>>) -> Box<Lost<E>> {
-    let weight = |lost: &Lost<E>| {
+/// Returns the error that carries more evidence, for a group without a winner: the attempt that is
+/// likelier to have been executed, then the one that reached the dependency rather than one refused
+/// locally (rule CALL-2).
+fn stronger_evidence<E>(
+    one: Option<Box<FailedAttempt<E>>>,
+    other: Box<FailedAttempt<E>>,
+) -> Box<FailedAttempt<E>> {
+    let weight = |lost: &FailedAttempt<E>| {
         let executed = match lost.error.executed() {
             Executed::No => 0,
             Executed::Maybe => 1,
@@ -248,7 +251,10 @@ fn weightier<E>(one: Option<Box<Lost<E>>>, other: Box<Lost<E>>) -> Box<Lost<E>> 
 
 fn may_hedge(shared: &Shared, plan: &Plan<'_>) -> bool {
     let (_, word) = shared.word(plan.circuit.as_ref());
-    let is_closed = matches!(word.mode(), Mode::Closed | Mode::Watchful | Mode::Disabled);
+    let is_closed = matches!(
+        word.mode(),
+        Mode::Closed | Mode::ClosedReportAll | Mode::Disabled
+    );
     is_closed && withdraw(shared)
 }
 

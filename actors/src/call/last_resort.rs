@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use breakerbox_policy::{Executed, Permit, Time};
 
-use super::admit::{Leave, Way};
+use super::admit::{AdmissionProgress, AttemptPermits};
 use super::attempt::{quarantine, send};
 use super::plan::Plan;
-use super::{Attempted, Done, Lost};
-use crate::admission::{Admission, Held, Shut};
+use super::{Attempted, Completed, FailedAttempt};
+use crate::admission::{Admission, PermitGuard, RefusingGate};
 use crate::client::Core;
 use crate::dependency::{Dependency, Shared};
 use crate::error::CallError;
@@ -20,7 +20,7 @@ use crate::error::CallError;
 /// by its own judgement, and the work was not executed.
 pub(super) fn request<D: Dependency>(
     plan: &Plan<'_>,
-    lost: &Lost<D::Error>,
+    lost: &FailedAttempt<D::Error>,
     kept: Option<&D::Request>,
 ) -> Option<D::Request> {
     let CallError::Open(refused) = &lost.error else {
@@ -42,7 +42,7 @@ pub(super) async fn answer<D: Dependency>(
     };
     let kept = (!core.fallbacks.is_empty()).then(|| request.clone());
     match attempt(core, request, plan).await {
-        Ok(Done { value, at }) => {
+        Ok(Completed { value, at }) => {
             if let Some(request) = &kept {
                 core.fallbacks.remember(request, &value, at);
             }
@@ -59,7 +59,7 @@ async fn attempt<D: Dependency>(
     plan: &Plan<'_>,
 ) -> Attempted<D> {
     let shared = &core.shared;
-    quarantine(shared, plan.fingerprint).map_err(Lost::refused)?;
+    quarantine(shared, plan.fingerprint).map_err(FailedAttempt::refused)?;
     let now = shared.clock.now();
     let mut leave = past_the_breaker(shared, plan, now).await?;
     send(core, request, plan, (1, now), &mut leave).await
@@ -70,32 +70,34 @@ async fn past_the_breaker<'a, E>(
     shared: &'a Shared,
     plan: &Plan<'_>,
     now: Time,
-) -> Result<Leave<'a>, Box<Lost<E>>> {
-    let mut way = Way::new(now);
+) -> Result<AttemptPermits<'a>, Box<FailedAttempt<E>>> {
+    let mut way = AdmissionProgress::new(now);
     loop {
         // An operator may have closed the way meanwhile.
         let shut = shared.refuses(plan.circuit.as_ref());
-        if let Some(shut) = shut.filter(Shut::is_forced) {
-            return Err(Lost::by_breaker(shut.refusal()));
+        if let Some(shut) = shut.filter(RefusingGate::is_forced) {
+            return Err(FailedAttempt::by_breaker(shut.refusal()));
         }
         let now = shared.clock.now();
         let circuit = plan.circuit.as_deref().unwrap_or(&shared.circuit);
         let permit = Permit::unrecorded(circuit.gate.read().tag(), now);
-        let held = Held::new(plan.circuit.clone(), permit, now, plan.deadline);
+        let held = PermitGuard::new(plan.circuit.clone(), permit, now, plan.deadline);
         let mut admission = Admission::new(shared, held);
         match way.enter(shared, plan).await {
             Ok(Some(place)) => {
-                admission.depart(Some(way.now()));
+                admission.mark_started(Some(way.now()));
                 let place = Some(place);
-                return Ok(Leave { place, admission });
+                return Ok(AttemptPermits { place, admission });
             }
             Ok(None) => {
                 admission.release();
-                way.wait_out(shared, plan).await.map_err(Lost::refused)?;
+                way.wait_out(shared, plan)
+                    .await
+                    .map_err(FailedAttempt::refused)?;
             }
             Err(error) => {
                 admission.release();
-                return Err(Lost::refused(error));
+                return Err(FailedAttempt::refused(error));
             }
         }
     }

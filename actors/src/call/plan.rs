@@ -1,6 +1,6 @@
-//! What one call goes by, looked up once when it is made.
+//! The settings of one call, looked up once when it is made.
 //!
-//! A reload in the middle of a call changes nothing of it but how long it waits between attempts.
+//! A reload during a call affects only its waits between attempts.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -9,36 +9,36 @@ use std::time::Duration;
 use breakerbox_policy::{Ticket, Time};
 
 use super::CallOptions;
-use crate::circuit::Circuit;
+use crate::circuit::SharedBreaker;
 use crate::deadline;
 use crate::dependency::{Dependency, Shared};
 use crate::session::Session;
 
-/// One call's own terms.
+/// The settings of one call.
 pub(crate) struct Plan<'a> {
     pub(super) started: Time,
-    /// When it must be over, fallbacks left out.
+    /// Deadline of the call, without its fallbacks.
     pub(super) deadline: Option<Time>,
-    /// When whoever made it wants to have heard, of a fallback too.
+    /// The caller's own deadline, which also bounds a fallback.
     pub(super) callers: Option<Time>,
     pub(super) max_attempts: u32,
-    /// How long one attempt may take.
+    /// Maximum duration of one attempt.
     pub(super) attempt: Option<Duration>,
-    /// Whether it is hedged; only what is idempotent is (rule CALL-7).
+    /// True if the call is hedged; only idempotent calls are (rule CALL-7).
     pub(super) is_hedged: bool,
-    /// Whether it may go past the breaker when nobody could answer it.
+    /// True if the call may bypass the breaker when no fallback could answer it.
     pub(super) last_resort: bool,
     pub(super) idempotent: bool,
     pub(super) fingerprint: Option<u64>,
-    /// The breaker of its key; `None` for the dependency's.
-    pub(super) circuit: Option<Arc<Circuit>>,
+    /// The breaker of the call's key; `None` for the dependency's.
+    pub(super) circuit: Option<Arc<SharedBreaker>>,
     pub(super) ticket: Ticket,
     pub(super) weight: NonZeroU32,
     pub(super) session: Option<&'a Session>,
 }
 
 impl<'a> Plan<'a> {
-    /// The terms of a request to a worker: what the options leave open, the dependency says.
+    /// Returns the plan of a request to a worker; options left open are taken from the dependency.
     pub(super) fn of_request<D: Dependency>(
         shared: &Shared,
         options: &'a CallOptions,
@@ -65,7 +65,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// The terms of a closure, of which only the options tell.
+    /// Returns the plan of a closure, from the options alone.
     #[inline(always)]
     pub(super) fn of_closure(shared: &Shared, options: &'a CallOptions) -> Self {
         let mut plan = Self::looked_up(shared, options);
@@ -112,13 +112,13 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// When an attempt that begins now must be over.
+    /// Returns the deadline of an attempt that begins now.
     pub(super) fn attempt_ends(&self, began: Time) -> Option<Time> {
         least(self.attempt.map(|span| began.after(span)), self.deadline)
     }
 }
 
-/// The smaller one of those that are there.
+/// Returns the smaller of the values that are present.
 pub(crate) fn least<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.min(other)),

@@ -10,14 +10,17 @@ use breakerbox_policy::{
 };
 
 use super::plan::Plan;
-use super::{Lost, nothing_left};
+use super::{FailedAttempt, nothing_left};
 use crate::clock::{is_too_late, random};
 use crate::dependency::Shared;
 use crate::error::{CallError, Refused};
 
 /// What a call came to that was tried more than once: what was refused in the end may have been
 /// executed before, and its error must not promise anything else (rule CALL-2).
-fn most_telling<E>(before: Option<Box<Lost<E>>>, mut last: Box<Lost<E>>) -> Box<Lost<E>> {
+fn merge_executed<E>(
+    before: Option<Box<FailedAttempt<E>>>,
+    mut last: Box<FailedAttempt<E>>,
+) -> Box<FailedAttempt<E>> {
     let Some(before) = before else {
         return last;
     };
@@ -35,14 +38,14 @@ fn most_telling<E>(before: Option<Box<Lost<E>>>, mut last: Box<Lost<E>>) -> Box<
 }
 
 /// Where a call stands between its attempts.
-pub(super) struct Tries<E> {
+pub(super) struct RetryState<E> {
     number: u32,
     began: Time,
     waited: Option<Duration>,
-    before: Option<Box<Lost<E>>>,
+    before: Option<Box<FailedAttempt<E>>>,
 }
 
-impl<E> Tries<E> {
+impl<E> RetryState<E> {
     pub(super) fn new(now: Time) -> Self {
         Self {
             number: 1,
@@ -73,11 +76,11 @@ impl<E> Tries<E> {
         &mut self,
         shared: &Shared,
         plan: &Plan<'_>,
-        lost: Option<Box<Lost<E>>>,
-    ) -> Result<(), Box<Lost<E>>> {
+        lost: Option<Box<FailedAttempt<E>>>,
+    ) -> Result<(), Box<FailedAttempt<E>>> {
         let before = self.before.take();
         let lost = match lost {
-            Some(lost) => most_telling(before, lost),
+            Some(lost) => merge_executed(before, lost),
             None => nothing_left(shared, before),
         };
         match wait_before_next(shared, plan, (self.number, self.waited), &lost) {
@@ -87,7 +90,10 @@ impl<E> Tries<E> {
             }
             Next::Stop => return Err(lost),
             Next::Opened(refused) => {
-                return Err(most_telling(Some(lost), Lost::by_breaker(refused)));
+                return Err(merge_executed(
+                    Some(lost),
+                    FailedAttempt::by_breaker(refused),
+                ));
             }
         }
         self.before = Some(lost);
@@ -112,7 +118,7 @@ fn wait_before_next<E>(
     shared: &Shared,
     plan: &Plan<'_>,
     (number, waited): (u32, Option<Duration>),
-    lost: &Lost<E>,
+    lost: &FailedAttempt<E>,
 ) -> Next {
     if plan.max_attempts == 1 {
         return Next::Stop;

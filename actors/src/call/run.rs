@@ -12,19 +12,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use breakerbox_policy::{Class, Executed, Time};
 
-use super::admit::{Leave, absent, pay};
+use super::admit::{AttemptPermits, absent, charge};
 use super::attempt::count_attempt;
-use super::hedge::{Race, hedged};
+use super::hedge::{HedgeMember, hedged};
 use super::plan::Plan;
-use super::retry::Tries;
-use super::{CallOptions, Lost, closed_to_new, end_outage, refuse_at_once};
+use super::retry::RetryState;
+use super::{CallOptions, FailedAttempt, closed_to_new, end_outage, refuse_at_once};
 use crate::admission::Settled;
 use crate::chaos::{Injected, struck};
 use crate::deadline;
 use crate::dependency::{Shared, Verdict};
 use crate::error::CallError;
 use crate::reply::{bounded, timed_out};
-use crate::totals::{Ending, Entry};
+use crate::totals::{CallRecord, CallResult};
 
 /// Runs a closure under the same breaker and limits, in the caller's own task.
 ///
@@ -46,11 +46,11 @@ where
         if let Some(refused) = refuse_at_once(shared, options.key.is_some()) {
             return Err(CallError::Open(refused));
         }
-        let entry = Entry::open(&**shared);
+        let entry = CallRecord::open(&**shared);
         let plan = Plan::of_closure(shared, options);
         match primary(shared, &plan, &classify, &mut work).await {
             Ok(value) => {
-                entry.close(Ending::Primary);
+                entry.close(CallResult::Primary);
                 Ok(value)
             }
             Err(lost) => Err(give_up(shared, entry, lost.error)),
@@ -66,16 +66,16 @@ pub(super) async fn run_or_lose<'a, T, E, F>(
     options: &CallOptions,
     classify: impl Fn(&Result<T, E>) -> Verdict,
     mut work: impl FnMut() -> F,
-) -> Result<T, (Box<Lost<E>>, Entry<&'a Shared>)>
+) -> Result<T, (Box<FailedAttempt<E>>, CallRecord<&'a Shared>)>
 where
     F: Future<Output = Result<T, E>>,
 {
-    let entry = Entry::open(&**shared);
+    let entry = CallRecord::open(&**shared);
     let plan = Plan::of_closure(shared, options);
     match primary(shared, &plan, &classify, &mut work).await {
         Ok(value) => {
             end_outage(shared);
-            entry.close(Ending::Primary);
+            entry.close(CallResult::Primary);
             Ok(value)
         }
         Err(lost) => {
@@ -86,15 +86,15 @@ where
 }
 
 /// Ends a call in the books that nobody has answered.
-pub(super) fn end<E>(entry: Entry<&Shared>, error: &CallError<E>) {
+pub(super) fn end<E>(entry: CallRecord<&Shared>, error: &CallError<E>) {
     entry.close(if error.is_refusal() {
-        Ending::Refused
+        CallResult::Refused
     } else {
-        Ending::Failed
+        CallResult::Failed
     });
 }
 
-fn give_up<E>(shared: &Shared, entry: Entry<&Shared>, error: CallError<E>) -> CallError<E> {
+fn give_up<E>(shared: &Shared, entry: CallRecord<&Shared>, error: CallError<E>) -> CallError<E> {
     shared.counts.refuse(&error);
     end(entry, &error);
     error
@@ -106,24 +106,24 @@ fn primary<'a, T, E, F, C, W>(
     plan: &'a Plan<'_>,
     classify: &'a C,
     work: &'a mut W,
-) -> impl Future<Output = Result<T, Box<Lost<E>>>>
+) -> impl Future<Output = Result<T, Box<FailedAttempt<E>>>>
 where
     F: Future<Output = Result<T, E>>,
     C: Fn(&Result<T, E>) -> Verdict,
     W: FnMut() -> F,
 {
     async move {
-        let mut tries = Tries::new(plan.started);
+        let mut tries = RetryState::new(plan.started);
         loop {
             let now = tries.began();
             if let Some(reason) = closed_to_new(shared).filter(|_| tries.is_first()) {
-                return Err(Lost::refused(absent(shared, reason)));
+                return Err(FailedAttempt::refused(absent(shared, reason)));
             }
             let ended = if plan.is_hedged {
                 let work = Mutex::new(&mut *work);
                 let begin = || work.lock().unwrap_or_else(PoisonError::into_inner)();
-                let one_more = |race: Race| {
-                    let now = if race.is_beside() {
+                let one_more = |race: HedgeMember| {
+                    let now = if race.is_hedge() {
                         shared.clock.now()
                     } else {
                         now
@@ -132,7 +132,17 @@ where
                 };
                 Box::pin(hedged(shared, plan, one_more)).await
             } else {
-                Some(once(shared, plan, now, Race::default(), classify, &mut *work).await)
+                Some(
+                    once(
+                        shared,
+                        plan,
+                        now,
+                        HedgeMember::default(),
+                        classify,
+                        &mut *work,
+                    )
+                    .await,
+                )
             };
             let lost = match ended {
                 Some(Ok(value)) => return Ok(value),
@@ -150,24 +160,24 @@ fn once<'a, T, E, F, C, B>(
     shared: &'a Arc<Shared>,
     plan: &'a Plan<'_>,
     now: Time,
-    mut race: Race,
+    mut race: HedgeMember,
     classify: &'a C,
     begin: B,
-) -> impl Future<Output = Result<T, Box<Lost<E>>>>
+) -> impl Future<Output = Result<T, Box<FailedAttempt<E>>>>
 where
     F: Future<Output = Result<T, E>>,
     C: Fn(&Result<T, E>) -> Verdict,
     B: FnOnce() -> F,
 {
     async move {
-        let mut leave = Leave::none(shared);
+        let mut leave = AttemptPermits::none(shared);
         if !race.at_once(shared, plan, now, &mut leave) {
             // On the heap: what few calls come to must not make every call's future larger.
             leave = Box::pin(race.admit(shared, plan, now)).await?;
         }
-        if let Err(error) = pay(shared, plan) {
+        if let Err(error) = charge(shared, plan) {
             leave.admission.release();
-            return Err(Lost::refused(error));
+            return Err(FailedAttempt::refused(error));
         }
         count_attempt(shared, leave.admission.race_of());
         let began = leave.admission.begin().unwrap_or(now);
@@ -193,7 +203,7 @@ where
             Some(Ok(result)) => classify(result).judged(shared),
         };
         leave.place = None;
-        if let Settled::Owed(report) = leave.admission.settle(&verdict, now) {
+        if let Settled::NeedsReport(report) = leave.admission.settle(&verdict, now) {
             Box::pin(shared.report_and_wait(report)).await;
         }
         let dependency = || Arc::clone(&shared.name);
@@ -213,6 +223,6 @@ where
                 executed: Executed::Maybe,
             },
         };
-        Err(Lost::failed(error, &verdict))
+        Err(FailedAttempt::failed(error, &verdict))
     }
 }

@@ -1,6 +1,6 @@
-//! A streamed call with fallbacks: they answer where the stream could not be opened.
+//! Streamed calls with fallbacks, which answer if the stream could not be opened.
 //!
-//! From the first item on nobody stands in for it: what was delivered stays delivered.
+//! From the first item on, no fallback replaces the stream: delivered items stay delivered.
 
 use std::fmt;
 use std::future::Future;
@@ -12,20 +12,20 @@ use super::attempt::lost_by;
 use super::plan::Plan;
 use super::stream::{Unopened, open_stream};
 use super::{CallOptions, Streamed, end_outage, last_resort, may_fall_back, refuse_at_once};
-use crate::client::{Answer, Client, Core, Source};
+use crate::client::{Answer, AnswerSource, Client, Core};
 use crate::dependency::{Dependency, Verdict};
 use crate::error::CallError;
-use crate::totals::{Ending, Entry};
+use crate::totals::{CallRecord, CallResult};
 
-/// What came of a streamed call, by [`Client::stream_or_answer`].
+/// The result of a streamed call, by [`Client::stream_or_answer`].
 #[expect(
     clippy::large_enum_variant,
-    reason = "the large one is the usual one, and a box would be an allocation for each call"
+    reason = "the large variant is the usual one, and a box would cost an allocation per call"
 )]
 pub enum Served<S: TryStream, T> {
-    /// The dependency's own answer, as it comes.
+    /// The dependency's own answer, as a stream.
     Stream(Streamed<S>),
-    /// An answer in one piece: a fallback's, or a worker's as the last resort.
+    /// A whole answer: a fallback's, or a worker's as the last resort.
     Answer(Answer<T>),
 }
 
@@ -39,16 +39,16 @@ impl<S: TryStream, T: fmt::Debug> fmt::Debug for Served<S, T> {
 }
 
 impl<D: Dependency> Client<D> {
-    /// Opens a stream as [`Client::run_stream_with`] does, in the caller's own task; where that
-    /// ends without a first item, the fallbacks answer `request`, by the rules of
-    /// [`Client::ask_with`]. In the books it is one call.
+    /// Opens a stream as [`Client::run_stream_with`] does, in the caller's own task. If that ends
+    /// without a first item, the fallbacks answer `request`, by the rules of [`Client::ask_with`].
+    /// All of it is counted as one call.
     ///
-    /// What the options leave open, the dependency says of `request`. The last attempt of
-    /// `when_all_down = "try"` is a worker's.
+    /// Options left open are derived from `request` by the dependency. The last attempt of
+    /// `when_all_down = "try"` runs on a worker.
     ///
     /// # Errors  As [`Client::ask_with`].
     /// # Panics  As [`Client::run_stream`].
-    /// # Cancel safety   As [`Client::run_stream`]; a fallback at work is dropped too.
+    /// # Cancel safety   As [`Client::run_stream`]; a running fallback is dropped too.
     /// # Source  Rules FBK-1 to FBK-3 in docs/rules.md.
     pub async fn stream_or_answer<S, F>(
         &self,
@@ -64,9 +64,9 @@ impl<D: Dependency> Client<D> {
         serve(&self.core, request, options, classify, open).await
     }
 
-    /// Shows the fallbacks a good answer of the dependency that came as a stream, for those who
-    /// keep such answers. Answers of workers they are shown anyway; one of a fallback must not be
-    /// (rule FBK-3).
+    /// Passes a good answer of the dependency that came as a stream to the fallbacks, for those
+    /// that cache such answers. They get answers of workers anyway. Never pass the answer of a
+    /// fallback (rule FBK-3).
     pub fn remember(&self, request: &D::Request, response: &D::Response) {
         let now = self.core.shared.clock.now();
         self.core.fallbacks.remember(request, response, now);
@@ -92,7 +92,7 @@ where
             return Err(CallError::Open(refused));
         }
     }
-    let entry = Entry::open(Arc::clone(shared));
+    let entry = CallRecord::open(Arc::clone(shared));
     let plan = Plan::of_request::<D>(shared, &options, &request);
     let Unopened {
         error,
@@ -124,16 +124,16 @@ where
     };
     let error = match served {
         Ok(fallback) => {
-            entry.close(Ending::Fallback);
-            let source = Source::Fallback(fallback.name);
+            entry.close(CallResult::Fallback);
+            let source = AnswerSource::Fallback(fallback.name);
             return Ok(answer(fallback.value, source, fallback.age, attempts));
         }
         Err(error) => error,
     };
     match last_resort::answer(core, last, &plan, error).await {
         Ok(value) => {
-            entry.close(Ending::Primary);
-            Ok(answer(value, Source::Primary, None, attempts + 1))
+            entry.close(CallResult::Primary);
+            Ok(answer(value, AnswerSource::Primary, None, attempts + 1))
         }
         Err(error) => Err(Unopened {
             error,

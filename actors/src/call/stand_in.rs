@@ -1,8 +1,8 @@
-//! A closure's way with somebody to stand in for it: what the attribute's `fallback` goes by.
+//! Closure calls with a fallback, for the attribute's `fallback`.
 //!
-//! It keeps to the rules of [`ask`](super::ask) for fallbacks, in the caller's own task: whom they
-//! serve, how long they may take, how they are booked. It does not know how the fallback is
-//! called; only the attribute knows that.
+//! The rules of [`ask`](super::ask) for fallbacks apply, in the caller's own task: which errors
+//! they serve, their time limit, and their accounting. Only the attribute knows how to call the
+//! fallback.
 
 use std::fmt;
 use std::future::Future;
@@ -16,12 +16,12 @@ use crate::deadline::{self, Within};
 use crate::dependency::{Shared, Verdict};
 use crate::error::CallError;
 use crate::fallback::{note_outage, patience};
-use crate::totals::{Ending, Entry};
+use crate::totals::{CallRecord, CallResult};
 
-/// Runs a closure; without an answer, the caller has somebody else asked, or gives up.
+/// Runs a closure. Without an answer, the caller asks the fallback or gives up.
 ///
 /// # Cancel safety   Dropped, the closure's future is dropped; counted as cancelled.
-pub(crate) async fn run_to_stand_in<T, E, F>(
+pub(crate) async fn run_with_fallback<T, E, F>(
     shared: &Arc<Shared>,
     options: CallOptions,
     classify: impl Fn(&Result<T, E>) -> Verdict,
@@ -40,29 +40,29 @@ where
     })
 }
 
-/// A call that has no answer yet. Dropped, it is the caller who went away.
+/// A call that has no answer yet. Dropped, it counts as cancelled by the caller.
 #[must_use = "it ends with `end` or `give_up`"]
 pub struct Unanswered<'a, E> {
     error: CallError<E>,
     may_fall_back: bool,
-    entry: Entry<&'a Shared>,
+    entry: CallRecord<&'a Shared>,
     patience: Patience<'a>,
 }
 
 impl<'a, E> Unanswered<'a, E> {
-    /// Whether somebody may stand in: never for the caller's own mistakes (rule FBK-2).
+    /// Returns true if a fallback may answer: never for the caller's own mistakes (rule FBK-2).
     #[must_use]
     pub fn may_fall_back(&self) -> bool {
         self.may_fall_back
     }
 
-    /// Why there is no answer.
+    /// The reason why there is no answer.
     #[must_use]
     pub fn why(&self) -> &CallError<E> {
         &self.error
     }
 
-    /// How long the one who stands in may take.
+    /// The time limit of the fallback.
     #[must_use]
     pub fn patience(&self) -> Patience<'a> {
         self.patience
@@ -74,7 +74,7 @@ impl<'a, E> Unanswered<'a, E> {
         self.error
     }
 
-    /// Ends the call with what the fallback of this name came to.
+    /// Ends the call with the result of the fallback of this name.
     ///
     /// # Errors  The fallback has failed too.
     pub fn end<T>(self, name: &str, answer: Result<T, String>) -> Result<T, CallError<E>>
@@ -87,7 +87,7 @@ impl<'a, E> Unanswered<'a, E> {
         match answer {
             Ok(value) => {
                 note_outage(shared, &fallback, &error);
-                entry.close(Ending::Fallback);
+                entry.close(CallResult::Fallback);
                 Ok(value)
             }
             Err(message) => {
@@ -112,7 +112,8 @@ impl<E: fmt::Debug> fmt::Debug for Unanswered<'_, E> {
     }
 }
 
-/// How long a fallback may take: the time of an attempt, and no longer than the work around it has.
+/// The time limit of a fallback: that of an attempt, and at most the time left for the surrounding
+/// work.
 #[derive(Clone, Copy)]
 pub struct Patience<'a> {
     shared: &'a Shared,
@@ -120,11 +121,11 @@ pub struct Patience<'a> {
 }
 
 impl Patience<'_> {
-    /// Has the fallback begin, and waits for it so long. Nothing of `begin` is kept: an error that
-    /// may not be looked at from other threads does not keep the call on its own.
+    /// Starts the fallback and waits for it up to the limit. The future keeps nothing of `begin`,
+    /// so it is `Send` even if the error that `begin` borrows is not `Sync`.
     ///
-    /// # Errors  It failed, or took too long.
-    /// # Panics  When the fallback does.
+    /// # Errors  The fallback failed, or took too long.
+    /// # Panics  If the fallback panics.
     pub fn wait<T, X, W>(self, begin: impl FnOnce() -> W) -> impl Future<Output = Result<T, String>>
     where
         X: fmt::Display,

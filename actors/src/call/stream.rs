@@ -17,21 +17,21 @@ use futures_util::TryStream;
 
 pub use streamed::Streamed;
 
-use super::admit::{Leave, absent, pay};
+use super::admit::{AttemptPermits, absent, charge};
 use super::attempt::count_attempt;
-use super::hedge::{Race, hedged};
+use super::hedge::{HedgeMember, hedged};
 use super::plan::{Plan, least};
-use super::retry::Tries;
-use super::{CallOptions, Lost, closed_to_new, refuse_at_once};
+use super::retry::RetryState;
+use super::{CallOptions, FailedAttempt, closed_to_new, refuse_at_once};
 use crate::admission::Settled;
-use crate::bulkhead::Place;
+use crate::bulkhead::BulkheadSlot;
 use crate::chaos::{Injected, struck};
 use crate::clock::Moment;
 use crate::deadline::{self, Within};
 use crate::dependency::{Shared, Verdict};
 use crate::error::CallError;
 use crate::reply::{bounded, timed_out};
-use crate::totals::{Ending, Entry};
+use crate::totals::{CallRecord, CallResult};
 use hold::Hold;
 
 /// A stream that was opened, its first item, and what it holds; `None` for an empty one, which is
@@ -54,7 +54,7 @@ where
     if let Some(refused) = refuse_at_once(shared, options.key.is_some()) {
         return Err(CallError::Open(refused));
     }
-    let entry = Entry::open(Arc::clone(shared));
+    let entry = CallRecord::open(Arc::clone(shared));
     let plan = Plan::of_closure(shared, &options);
     let opened = open_stream(shared, &plan, entry, classify, open).await;
     opened.map_err(Unopened::give_up)
@@ -65,16 +65,16 @@ pub(super) struct Unopened<E> {
     pub(super) error: CallError<E>,
     /// How many attempts there were, refusals included.
     pub(super) attempts: u32,
-    pub(super) entry: Entry<Arc<Shared>>,
+    pub(super) entry: CallRecord<Arc<Shared>>,
 }
 
 impl<E> Unopened<E> {
     /// Books what the caller hears.
     pub(super) fn give_up(self) -> CallError<E> {
         self.entry.close(if self.error.is_refusal() {
-            Ending::Refused
+            CallResult::Refused
         } else {
-            Ending::Failed
+            CallResult::Failed
         });
         self.error
     }
@@ -84,7 +84,7 @@ impl<E> Unopened<E> {
 pub(super) async fn open_stream<S, F>(
     shared: &Arc<Shared>,
     plan: &Plan<'_>,
-    entry: Entry<Arc<Shared>>,
+    entry: CallRecord<Arc<Shared>>,
     classify: impl Fn(Result<&S, &S::Error>) -> Verdict + Send + Sync + 'static,
     open: impl FnMut() -> F,
 ) -> Result<Streamed<S>, Unopened<S::Error>>
@@ -94,7 +94,7 @@ where
 {
     let open = Mutex::new(open);
     let begin = || open.lock().unwrap_or_else(PoisonError::into_inner)();
-    let mut tries = Tries::new(plan.started);
+    let mut tries = RetryState::new(plan.started);
     let error = loop {
         if let Some(reason) = closed_to_new(shared).filter(|_| tries.is_first()) {
             break absent(shared, reason);
@@ -107,7 +107,7 @@ where
                 return Ok(Streamed::begun(stream, first, classify, hold, entry));
             }
             Some(Ok(None)) => {
-                entry.close(Ending::Primary);
+                entry.close(CallResult::Primary);
                 return Ok(Streamed::empty(Box::new(classify)));
             }
             Some(Err(lost)) => Some(lost),
@@ -147,22 +147,22 @@ async fn open_once<S, F>(
     shared: &Arc<Shared>,
     plan: &Plan<'_>,
     now: Time,
-    mut race: Race,
+    mut race: HedgeMember,
     classify: &impl Fn(Result<&S, &S::Error>) -> Verdict,
     begin: impl FnOnce() -> F,
-) -> Result<Opened<S>, Box<Lost<S::Error>>>
+) -> Result<Opened<S>, Box<FailedAttempt<S::Error>>>
 where
     F: Future<Output = Result<S, S::Error>>,
     S: TryStream,
 {
-    let mut leave = Leave::none(shared);
+    let mut leave = AttemptPermits::none(shared);
     if !race.at_once(shared, plan, now, &mut leave) {
         // On the heap: what few calls come to must not make every call's future larger.
         leave = Box::pin(race.admit(shared, plan, now)).await?;
     }
-    if let Err(error) = pay(shared, plan) {
+    if let Err(error) = charge(shared, plan) {
         leave.admission.release();
-        return Err(Lost::refused(error));
+        return Err(FailedAttempt::refused(error));
     }
     count_attempt(shared, leave.admission.race_of());
     let began = leave.admission.begin().unwrap_or(now);
@@ -186,7 +186,7 @@ where
             let hold = Hold::new(
                 shared,
                 leave.admission.take_held(),
-                leave.place.take().map(Place::hand_over),
+                leave.place.take().map(BulkheadSlot::hand_over),
                 (began, now),
                 plan,
                 timeout.idle,
@@ -218,8 +218,10 @@ where
         ),
     };
     leave.place = None;
-    if let Settled::Owed(report) = leave.admission.settle(&verdict, now) {
+    if let Settled::NeedsReport(report) = leave.admission.settle(&verdict, now) {
         shared.report_and_wait(report).await;
     }
-    error.map_or(Ok(None), |error| Err(Lost::failed(error, &verdict)))
+    error.map_or(Ok(None), |error| {
+        Err(FailedAttempt::failed(error, &verdict))
+    })
 }

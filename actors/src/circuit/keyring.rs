@@ -1,6 +1,6 @@
-//! Which keys of a dependency have a breaker of their own, and which one is forgotten next.
+//! Breakers of a dependency's keys, and the choice of the next one to evict.
 //!
-//! It never forgets a breaker that refuses, that somebody has set, or that anybody still holds.
+//! It never evicts a breaker that refuses, has an override of its own, or is still referenced.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -9,40 +9,40 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use arc_swap::ArcSwapOption;
 use breakerbox_policy::{KeySettings, Override, Time};
 
-use super::Circuit;
+use super::SharedBreaker;
 
-/// Breakers that are looked at to find one that may go, so that a ring full of others costs a new
-/// key little.
+/// Upper bound on breakers inspected per eviction, so that inserting a key stays cheap when few can
+/// be evicted.
 const LOOKS: usize = 64;
 
 /// The breakers of a dependency's keys.
 ///
-/// Whoever holds a circuit keeps it: a call from when it is made until it is counted, and so every
-/// message on its way to the breaker actor.
+/// A held `Arc` protects a breaker from eviction. A call holds one from its start until it is
+/// counted, and so does every message to the breaker actor.
 #[derive(Debug, Default)]
-pub(crate) struct Keyring {
-    ring: RwLock<Ring>,
-    /// What lies over the dependency, where its keys must have it too.
+pub(crate) struct KeyedBreakers {
+    ring: RwLock<LruTable>,
+    /// The dependency's shadow override, which its keys must have too.
     shadow: ArcSwapOption<Override>,
 }
 
 #[derive(Debug, Default)]
-struct Ring {
-    circuits: HashMap<Arc<str>, Arc<Circuit>>,
-    /// Each key once, the one that was idle longest first. The times are those of the last look:
-    /// a key that was used since moves back when its turn has come.
+struct LruTable {
+    circuits: HashMap<Arc<str>, Arc<SharedBreaker>>,
+    /// Each key once, the longest idle first. The times are those of the last eviction check: a key
+    /// used since then moves back when it is checked next.
     order: BinaryHeap<Reverse<(Time, Arc<str>)>>,
 }
 
-impl Keyring {
-    /// The circuit of this key; `None` when there is no room for another one.
+impl KeyedBreakers {
+    /// Returns the breaker of this key, made if needed; `None` if there is no room for another one.
     pub(crate) fn get(
         &self,
         key: &str,
         settings: &KeySettings,
         now: Time,
-        make: impl FnOnce(Arc<str>) -> Circuit,
-    ) -> Option<Arc<Circuit>> {
+        make: impl FnOnce(Arc<str>) -> SharedBreaker,
+    ) -> Option<Arc<SharedBreaker>> {
         if let Some(circuit) = self.find(key) {
             circuit.use_now(now);
             return Some(circuit);
@@ -68,14 +68,14 @@ impl Keyring {
         Some(circuit)
     }
 
-    /// The circuit of this key, where it is known.
-    pub(crate) fn find(&self, key: &str) -> Option<Arc<Circuit>> {
+    /// The breaker of this key, if it is known.
+    pub(crate) fn find(&self, key: &str) -> Option<Arc<SharedBreaker>> {
         self.read().circuits.get(key).cloned()
     }
 
-    /// Does something with each circuit, by key. Only one is held at a time, or a new key would
-    /// find no room meanwhile.
-    pub(crate) fn each(&self, mut what: impl FnMut(Arc<Circuit>)) {
+    /// Visits each breaker, sorted by key. Only one `Arc` is held at a time: held breakers cannot
+    /// be evicted, and a new key would find no room.
+    pub(crate) fn each(&self, mut what: impl FnMut(Arc<SharedBreaker>)) {
         let mut keys: Vec<_> = self.read().circuits.keys().cloned().collect();
         keys.sort_unstable();
         for circuit in keys.iter().filter_map(|key| self.find(key)) {
@@ -83,8 +83,8 @@ impl Keyring {
         }
     }
 
-    /// Takes over what lies over the dependency, for keys that come later; false when that is
-    /// nothing new.
+    /// Stores the dependency's shadow override for keys that come later. Returns false if it is
+    /// unchanged.
     pub(crate) fn set_shadow(&self, shadow: Option<&Override>) -> bool {
         let old = self.shadow.load();
         if old.as_deref() == shadow {
@@ -94,49 +94,50 @@ impl Keyring {
         true
     }
 
-    /// Forgets the keys that were idle for too long.
+    /// Evicts the keys that were idle for too long.
     pub(crate) fn forget_idle(&self, settings: &KeySettings, now: Time) {
         if !self.read().circuits.is_empty() {
             self.write().forget_idle(settings, now);
         }
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, Ring> {
+    fn read(&self) -> RwLockReadGuard<'_, LruTable> {
         self.ring.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Ring> {
+    fn write(&self) -> RwLockWriteGuard<'_, LruTable> {
         self.ring.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What a look at a key came to.
-enum Look {
+/// Result of an eviction check.
+enum EvictionCheck {
     Forgotten,
-    /// It was used since the last look.
+    /// It was used since the last check.
     Used(Time),
     Kept,
 }
 
-impl Ring {
-    /// Forgets a key if it was not used since `seen` and may go.
-    fn look_at(&mut self, key: &Arc<str>, seen: Time, now: Time) -> Look {
+impl LruTable {
+    /// Evicts a key if it was not used since `seen` and nothing protects it.
+    fn look_at(&mut self, key: &Arc<str>, seen: Time, now: Time) -> EvictionCheck {
         let Some(circuit) = self.circuits.get(key) else {
-            return Look::Forgotten;
+            return EvictionCheck::Forgotten;
         };
         let used = circuit.used();
         if used > seen {
-            return Look::Used(used);
+            return EvictionCheck::Used(used);
         }
-        // Under the write lock nobody can come by a circuit that only the ring holds.
+        // Under the write lock, no thread can clone an `Arc` that only the table holds.
         if Arc::strong_count(circuit) == 1 && circuit.is_forgettable(now) {
             self.circuits.remove(key);
-            return Look::Forgotten;
+            return EvictionCheck::Forgotten;
         }
-        Look::Kept
+        EvictionCheck::Kept
     }
 
-    /// Forgets who was idle longest until there is room for one more; false when there is none.
+    /// Evicts the longest idle keys until there is room for one more. Returns false if there is
+    /// none.
     fn make_room(&mut self, most: usize, now: Time) -> bool {
         let mut kept = Vec::new();
         while self.circuits.len() >= most && kept.len() < LOOKS {
@@ -144,10 +145,10 @@ impl Ring {
                 break;
             };
             match self.look_at(&key, seen, now) {
-                Look::Forgotten => {}
-                Look::Used(used) => self.order.push(Reverse((used, key))),
-                // Others are looked at before it is again.
-                Look::Kept => kept.push(Reverse((now, key))),
+                EvictionCheck::Forgotten => {}
+                EvictionCheck::Used(used) => self.order.push(Reverse((used, key))),
+                // It is checked again only after the others.
+                EvictionCheck::Kept => kept.push(Reverse((now, key))),
             }
         }
         self.order.extend(kept);
@@ -163,9 +164,9 @@ impl Ring {
                 break;
             };
             match self.look_at(&key, seen, now) {
-                Look::Forgotten => {}
-                Look::Used(used) => self.order.push(Reverse((used, key))),
-                Look::Kept => kept.push(Reverse((now, key))),
+                EvictionCheck::Forgotten => {}
+                EvictionCheck::Used(used) => self.order.push(Reverse((used, key))),
+                EvictionCheck::Kept => kept.push(Reverse((now, key))),
             }
         }
         self.order.extend(kept);
@@ -189,18 +190,19 @@ mod tests {
         }
     }
 
-    fn get(keyring: &Keyring, key: &str, most: u32, now: Time) -> Option<Arc<Circuit>> {
-        let make = |key| Circuit::new(Arc::from("d"), Some(key), &BreakerSettings::default(), now);
+    fn get(keyring: &KeyedBreakers, key: &str, most: u32, now: Time) -> Option<Arc<SharedBreaker>> {
+        let make =
+            |key| SharedBreaker::new(Arc::from("d"), Some(key), &BreakerSettings::default(), now);
         keyring.get(key, &room(most), now, make)
     }
 
-    fn order(keyring: &Keyring) -> usize {
+    fn order(keyring: &KeyedBreakers) -> usize {
         keyring.read().order.len()
     }
 
     #[test]
     fn brk_12_who_holds_a_circuit_holds_the_registered_one() {
-        let keyring = Keyring::default();
+        let keyring = KeyedBreakers::default();
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             for thread in 0..2 {
@@ -237,7 +239,7 @@ mod tests {
 
     #[test]
     fn call_6_each_key_is_in_the_order_once() {
-        let keyring = Keyring::default();
+        let keyring = KeyedBreakers::default();
         let mut held = Vec::new();
         for turn in 0..10_000_u64 {
             let now = Time::from_millis(turn);
@@ -254,13 +256,13 @@ mod tests {
 
     #[test]
     fn brk_12_among_many_that_must_stay_the_one_that_may_go_is_found() {
-        let keyring = Keyring::default();
+        let keyring = KeyedBreakers::default();
         let mut held = Vec::new();
         for number in 0..1_000 {
             held.push(get(&keyring, &format!("held-{number}"), 1_001, Time::ZERO));
         }
         drop(get(&keyring, "free", 1_001, Time::from_millis(1)));
-        // A look at each of them takes some turns, and no turn looks at all of them.
+        // Checking each of them takes several insertions, and no insertion checks all of them.
         let turns =
             (2..).find(|turn| get(&keyring, "new", 1_001, Time::from_millis(*turn)).is_some());
         assert!((3..40).contains(&turns.unwrap()), "{turns:?}");
@@ -269,7 +271,7 @@ mod tests {
 
     #[test]
     fn call_6_a_lower_cap_is_kept_to_at_the_next_key() {
-        let keyring = Keyring::default();
+        let keyring = KeyedBreakers::default();
         for number in 0..30 {
             get(
                 &keyring,
@@ -285,7 +287,7 @@ mod tests {
 
     #[test]
     fn brk_12_an_open_breaker_is_kept_until_its_open_time_is_over() {
-        let keyring = Keyring::default();
+        let keyring = KeyedBreakers::default();
         let sick = get(&keyring, "sick", 10, Time::ZERO).unwrap();
         let over = {
             let mut machine = sick.lock();

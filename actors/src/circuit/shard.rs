@@ -1,75 +1,75 @@
-//! What one thread has counted of a circuit: nobody else writes it, so that no call waits for
+//! Counters of one thread for one breaker. No other thread writes them, so no call waits for
 //! another thread's cache.
 
 use std::sync::OnceLock;
 
 use breakerbox_policy::Time;
 
-use super::Circuit;
-use crate::flight::{Ring, Seat};
-use crate::gate::{Successes, Tally};
+use super::SharedBreaker;
+use crate::flight::{AgeRing, InFlightTicket};
+use crate::gate::{SuccessBatch, SuccessCounter};
 
-/// One thread's part. A thread that comes after one that has ended may go on with its part.
+/// The counters of one thread. A new thread may reuse those of a thread that has ended.
 #[derive(Debug)]
-pub(super) struct Shard {
-    successes: Tally,
-    /// Only where somebody watches: it is large.
-    in_flight: OnceLock<Box<Ring>>,
+pub(super) struct ThreadCounters {
+    successes: SuccessCounter,
+    /// Made only where ages are tracked: it is large.
+    in_flight: OnceLock<Box<AgeRing>>,
 }
 
-impl Shard {
-    /// On the heap: room is made for several threads at a time.
+impl ThreadCounters {
+    /// Boxed, because room is made for several threads at a time.
     fn new() -> Box<Self> {
         Box::new(Self {
-            successes: Tally::new(),
+            successes: SuccessCounter::new(),
             in_flight: OnceLock::new(),
         })
     }
 
     #[inline]
-    fn in_flight(&self) -> &Ring {
-        self.in_flight.get_or_init(|| Box::new(Ring::new()))
+    fn in_flight(&self) -> &AgeRing {
+        self.in_flight.get_or_init(|| Box::new(AgeRing::new()))
     }
 }
 
-impl Circuit {
+impl SharedBreaker {
     #[inline]
-    fn shard(&self) -> &Shard {
-        self.shards.get_or(Shard::new)
+    fn shard(&self) -> &ThreadCounters {
+        self.shards.get_or(ThreadCounters::new)
     }
 
-    /// Counts a call of the generation `tag` as in flight, if anybody watches those.
+    /// Counts a call of the generation `tag` as in flight, if ages are tracked.
     #[inline(always)]
-    pub(crate) fn start(&self, now: Time, tag: u64) -> Option<Seat> {
+    pub(crate) fn start(&self, now: Time, tag: u64) -> Option<InFlightTicket> {
         let seat = self.watch.seat(now, tag)?;
         self.shard().in_flight().start(seat);
         Some(seat)
     }
 
-    /// Counts it as ended; on whatever thread that is.
+    /// Counts a call as ended, on any thread.
     #[inline(always)]
-    pub(crate) fn end(&self, seat: Seat) {
+    pub(crate) fn end(&self, seat: InFlightTicket) {
         self.shard().in_flight().end(seat);
     }
 
-    /// Calls of the generation `tag` that are in flight for too long (rule BRK-9).
+    /// Number of calls of the generation `tag` that are in flight for too long (rule BRK-9).
     pub(crate) fn overdue(&self, now: Time, tag: u64) -> u64 {
         let shards = self.shards.iter();
-        let rings: Vec<&Ring> = shards
+        let rings: Vec<&AgeRing> = shards
             .filter_map(|shard| shard.in_flight.get().map(|ring| &**ring))
             .collect();
         self.watch.overdue(now, tag, rings.iter().copied())
     }
 
-    /// Counts a success of the generation `tag`; what is given back must be told to the breaker.
-    /// See [`Tally::count`].
+    /// Counts a success of the generation `tag`. A returned batch must be reported to the breaker;
+    /// see [`SuccessCounter::count`].
     #[inline(always)]
-    pub(crate) fn count_success(&self, tag: u64, now: Time) -> Option<Successes> {
+    pub(crate) fn count_success(&self, tag: u64, now: Time) -> Option<SuccessBatch> {
         self.shard().successes.count(tag, self.bucket(now))
     }
 
-    /// Takes what all threads have counted and not told.
-    pub(crate) fn take_successes(&self) -> impl Iterator<Item = Successes> {
+    /// Takes the successes of all threads that were not yet reported.
+    pub(crate) fn take_successes(&self) -> impl Iterator<Item = SuccessBatch> {
         self.shards
             .iter()
             .filter_map(|shard| shard.successes.take())

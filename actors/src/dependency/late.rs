@@ -1,5 +1,5 @@
-//! The limits within an attempt, for those who implement a dependency: the runtime cannot see a
-//! connection stand, or a byte come.
+//! Time limits within an attempt, for implementors of a dependency: the runtime cannot see a
+//! connection being established, or a byte arriving.
 
 use std::fmt;
 use std::future::Future;
@@ -10,29 +10,29 @@ use breakerbox_policy::{Symptom, TimeoutSettings};
 use super::CallContext;
 use crate::reply::bounded;
 
-/// What took too long within an attempt.
+/// The limit that was exceeded within an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TimeLimit {
-    /// Until a connection stands (`timeout.connect`).
+    /// Until a connection is established (`timeout.connect`).
     Connect,
     /// Until the answer begins (`timeout.first_byte`).
     FirstByte,
-    /// Until the answer goes on (`timeout.idle`).
+    /// Until the answer continues (`timeout.idle`).
     Idle,
 }
 
-/// Something did not come in time.
+/// The error of an exceeded time limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Late {
-    /// What it was.
+pub struct TimeLimitExceeded {
+    /// The limit.
     pub limit: TimeLimit,
-    /// How long it was waited for.
+    /// Time waited.
     pub after: Duration,
 }
 
-impl Late {
-    /// What it is to [`Dependency::classify`](crate::Dependency::classify).
+impl TimeLimitExceeded {
+    /// Returns the symptom for [`Dependency::classify`](crate::Dependency::classify).
     #[must_use]
     pub fn symptom(&self) -> Symptom {
         match self.limit {
@@ -42,7 +42,7 @@ impl Late {
     }
 }
 
-impl fmt::Display for Late {
+impl fmt::Display for TimeLimitExceeded {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = match self.limit {
             TimeLimit::Connect => "no connection",
@@ -53,35 +53,38 @@ impl fmt::Display for Late {
     }
 }
 
-impl std::error::Error for Late {}
+impl std::error::Error for TimeLimitExceeded {}
 
 impl CallContext {
-    /// How long things may take, by the settings of this moment.
+    /// Returns the time limits of the present settings.
     #[must_use]
     pub fn timeouts(&self) -> TimeoutSettings {
         self.shared.settings().timeout
     }
 
-    /// Waits for a connection, for as long as `timeout.connect` allows.
+    /// Waits for a connection, at most for `timeout.connect`.
     ///
     /// # Errors  It took longer; the future is dropped.
-    pub async fn connect<F: Future>(&self, connecting: F) -> Result<F::Output, Late> {
+    pub async fn connect<F: Future>(&self, connecting: F) -> Result<F::Output, TimeLimitExceeded> {
         let limit = self.timeouts().connect;
         self.within(TimeLimit::Connect, limit, connecting).await
     }
 
-    /// Waits for the begin of the answer, for as long as `timeout.first_byte` allows.
+    /// Waits for the begin of the answer, at most for `timeout.first_byte`.
     ///
     /// # Errors  As [`CallContext::connect`].
-    pub async fn first_byte<F: Future>(&self, answering: F) -> Result<F::Output, Late> {
+    pub async fn first_byte<F: Future>(
+        &self,
+        answering: F,
+    ) -> Result<F::Output, TimeLimitExceeded> {
         let limit = self.timeouts().first_byte;
         self.within(TimeLimit::FirstByte, limit, answering).await
     }
 
-    /// Waits for the next part of the answer, for as long as `timeout.idle` allows.
+    /// Waits for the next part of the answer, at most for `timeout.idle`.
     ///
     /// # Errors  As [`CallContext::connect`].
-    pub async fn idle<F: Future>(&self, reading: F) -> Result<F::Output, Late> {
+    pub async fn idle<F: Future>(&self, reading: F) -> Result<F::Output, TimeLimitExceeded> {
         let limit = self.timeouts().idle;
         self.within(TimeLimit::Idle, limit, reading).await
     }
@@ -91,13 +94,15 @@ impl CallContext {
         limit: TimeLimit,
         span: Option<Duration>,
         work: F,
-    ) -> Result<F::Output, Late> {
+    ) -> Result<F::Output, TimeLimitExceeded> {
         let clock = &self.shared.clock;
         let began = clock.now();
         let until = span.map(|span| began.after(span));
-        bounded(clock, until, work).await.ok_or_else(|| Late {
-            limit,
-            after: clock.now().since(began),
-        })
+        bounded(clock, until, work)
+            .await
+            .ok_or_else(|| TimeLimitExceeded {
+                limit,
+                after: clock.now().since(began),
+            })
     }
 }

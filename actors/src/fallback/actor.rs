@@ -1,6 +1,6 @@
 //! The actor that asks a dependency's fallbacks, one after the other.
 //!
-//! It answers the caller first, and renews what was answered from memory after that.
+//! It answers the caller first, and refreshes a cached answer after that.
 
 use std::fmt;
 use std::future::Future;
@@ -15,46 +15,46 @@ use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{Semaphore, oneshot};
 
-use super::{FallbackAnswer, Fallen, Rule};
+use super::{FallbackAnswer, FallbackOutcome, FallbackRule};
 use crate::call;
 use crate::client::Core;
 use crate::deadline::Within;
 use crate::dependency::{Dependency, Shared};
 use crate::error::CallError;
 use crate::event::EventKind;
-use crate::supervisor::{Manner, panic_report};
+use crate::supervisor::{PollHook, panic_report};
 
-/// Answers of one dependency that are renewed at once, whatever the number of its requests.
+/// Maximum number of concurrent refreshes for one dependency, regardless of its number of requests.
 const RENEWALS: usize = 16;
 
-/// What the fallbacks came to.
-type Served<D> =
+/// Result of asking all fallbacks.
+type FallbackReply<D> =
     Result<FallbackAnswer<<D as Dependency>::Response>, CallError<<D as Dependency>::Error>>;
 
 /// One request for the fallbacks.
 pub(crate) struct Serve<D: Dependency> {
     pub(super) request: D::Request,
     pub(super) write: bool,
-    /// The caller's own.
+    /// The caller's own deadline.
     pub(super) deadline: Option<Time>,
-    pub(super) debt: Debt<D>,
+    pub(super) debt: PendingReply<D>,
 }
 
-/// The duty to answer: dropped unanswered, the call ends with its own error (rule CALL-1).
-pub(super) struct Debt<D: Dependency> {
+/// The obligation to answer: dropped unanswered, it ends the call with its own error (rule CALL-1).
+pub(super) struct PendingReply<D: Dependency> {
     pub(super) why: Option<CallError<D::Error>>,
-    pub(super) reply: Option<oneshot::Sender<Served<D>>>,
+    pub(super) reply: Option<oneshot::Sender<FallbackReply<D>>>,
 }
 
-impl<D: Dependency> Debt<D> {
-    fn pay(mut self, answer: FallbackAnswer<D::Response>) {
+impl<D: Dependency> PendingReply<D> {
+    fn send_reply(mut self, answer: FallbackAnswer<D::Response>) {
         if let Some(reply) = self.reply.take() {
-            // The caller may have gone just now.
+            // The caller may just have gone.
             let _ = reply.send(Ok(answer));
         }
     }
 
-    /// The last fallback that failed is what the caller hears of.
+    /// Records the failure of a fallback: the caller gets the last one.
     fn note_failure(&mut self, shared: &Shared, fallback: &Arc<str>, message: String) {
         self.why = self.why.take().map(|cause| CallError::FallbackFailed {
             dependency: Arc::clone(&shared.name),
@@ -65,7 +65,7 @@ impl<D: Dependency> Debt<D> {
     }
 }
 
-impl<D: Dependency> Drop for Debt<D> {
+impl<D: Dependency> Drop for PendingReply<D> {
     fn drop(&mut self) {
         if let (Some(why), Some(reply)) = (self.why.take(), self.reply.take()) {
             let _ = reply.send(Err(why));
@@ -115,29 +115,29 @@ impl<D: Dependency> Handler<Serve<D>> for FallbackActor<D> {
             } = serve;
             let served = answer(&core.shared, &rules, &request, (write, deadline), debt).await;
             if let Some(rule) = served.filter(|_| !write) {
-                renew(&core, rule, request, &renewals).await;
+                refresh(&core, rule, request, &renewals).await;
             }
         }));
     }
 }
 
-/// Asks one fallback after the other until one answers, and says which one it was; the last
-/// failure is what the caller gets.
+/// Asks one fallback after the other and returns the first that answers; if none does, the caller
+/// gets the last failure.
 async fn answer<'a, D: Dependency>(
     shared: &Shared,
-    rules: &'a [Rule<D>],
+    rules: &'a [FallbackRule<D>],
     request: &D::Request,
     (write, deadline): (bool, Option<Time>),
-    mut debt: Debt<D>,
-) -> Option<&'a Rule<D>> {
+    mut debt: PendingReply<D>,
+) -> Option<&'a FallbackRule<D>> {
     let mut failure = None;
-    let serves = |rule: &&Rule<D>| {
+    let serves = |rule: &&FallbackRule<D>| {
         let why = debt.why.as_ref();
         why.is_some_and(|why| rule.serves(why, write))
     };
-    let chosen: Vec<&Rule<D>> = rules.iter().filter(serves).collect();
+    let chosen: Vec<&FallbackRule<D>> = rules.iter().filter(serves).collect();
     for rule in chosen {
-        let Debt {
+        let PendingReply {
             why: Some(why),
             reply: Some(reply),
         } = &mut debt
@@ -145,29 +145,29 @@ async fn answer<'a, D: Dependency>(
             return None;
         };
         let now = shared.clock.now();
-        // What it asks further in keeps to the caller's own time too.
+        // Calls that the fallback makes inherit the caller's deadline.
         let scope = deadline.map(|end| shared.clock.moment(end));
         let fallen = {
             let asked = pin!(async { rule.fallback.answer(request.clone(), why, now).await });
             let asked = AssertUnwindSafe(Within::new(scope, asked));
             tokio::select! {
                 biased;
-                // Nobody waits any more.
+                // The caller is gone.
                 () = reply.closed() => return None,
                 fallen = asked.catch_unwind() => fallen,
-                impatience = patience(shared, now, deadline) => Ok(Fallen::Failed(impatience)),
+                impatience = patience(shared, now, deadline) => Ok(FallbackOutcome::Failed(impatience)),
             }
         };
         match fallen {
-            Ok(Fallen::Answer(value, age)) => {
+            Ok(FallbackOutcome::Answer(value, age)) => {
                 rule.served.fetch_add(1, Ordering::Relaxed);
                 note_outage(shared, &rule.name, why);
                 let name = Arc::clone(&rule.name);
-                debt.pay(FallbackAnswer { value, name, age });
+                debt.send_reply(FallbackAnswer { value, name, age });
                 return Some(rule);
             }
-            Ok(Fallen::Nothing) => {}
-            Ok(Fallen::Failed(message)) => failure = Some((&rule.name, message)),
+            Ok(FallbackOutcome::Nothing) => {}
+            Ok(FallbackOutcome::Failed(message)) => failure = Some((&rule.name, message)),
             Err(payload) => {
                 let panic = panic_report(payload);
                 tracing::error!(dependency = &*shared.name, fallback = &*rule.name, %panic, "a fallback panicked");
@@ -181,8 +181,8 @@ async fn answer<'a, D: Dependency>(
     None
 }
 
-/// Resolves when a fallback has had its time, the time of an attempt, or the caller has none left;
-/// says which.
+/// Resolves, with the reason as text, when a fallback has used up the time of an attempt or the
+/// caller's deadline has passed.
 pub(crate) async fn patience(shared: &Shared, now: Time, deadline: Option<Time>) -> String {
     let own = shared
         .settings()
@@ -202,11 +202,11 @@ pub(crate) async fn patience(shared: &Shared, now: Time, deadline: Option<Time>)
     }
 }
 
-/// Asks the dependency itself for a newer answer than the one that `rule` has just given, if it
-/// wants one. A panic in it harms nobody else.
-async fn renew<D: Dependency>(
+/// Refreshes the answer that `rule` has just given by a call to the dependency itself, if the
+/// fallback asks for it. A panic is caught.
+async fn refresh<D: Dependency>(
     core: &Arc<Core<D>>,
-    rule: &Rule<D>,
+    rule: &FallbackRule<D>,
     request: D::Request,
     renewals: &Semaphore,
 ) {
@@ -214,8 +214,8 @@ async fn renew<D: Dependency>(
         let Ok(_place) = renewals.try_acquire() else {
             return;
         };
-        if let Some(_turn) = rule.fallback.turn_to_renew(&request) {
-            call::renew(core, request).await;
+        if let Some(_turn) = rule.fallback.refresh_guard(&request) {
+            call::refresh(core, request).await;
         }
     });
     if let Err(payload) = work.catch_unwind().await {
@@ -224,7 +224,7 @@ async fn renew<D: Dependency>(
     }
 }
 
-/// Counts the answer; the first one of an outage is an event, the others are a number.
+/// Counts a fallback's answer; only the first of an outage emits an event.
 pub(crate) fn note_outage(shared: &Shared, fallback: &Arc<str>, why: &impl fmt::Display) {
     let now = shared.clock.now().as_nanos();
     shared.last_fallback.store(now, Ordering::Relaxed);
@@ -239,11 +239,11 @@ pub(crate) fn note_outage(shared: &Shared, fallback: &Arc<str>, why: &impl fmt::
     }
 }
 
-/// How the fallback actor is driven.
+/// The poll hook of the fallback actor.
 #[derive(Debug)]
 pub(crate) struct FallbackManner;
 
-impl<D: Dependency> Manner<FallbackActor<D>> for FallbackManner {
+impl<D: Dependency> PollHook<FallbackActor<D>> for FallbackManner {
     fn poll(
         actor: &mut FallbackActor<D>,
         _: &mut Context<FallbackActor<D>>,

@@ -1,4 +1,4 @@
-//! The last good answers, for a while.
+//! A cache of the last good answers, each kept for a limited time.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -10,13 +10,13 @@ use std::time::Duration;
 use breakerbox_policy::Time;
 use quick_cache::sync::Cache;
 
-use super::{Fallback, FallbackFuture, Fallen, Turn};
+use super::{Fallback, FallbackFuture, FallbackOutcome, RefreshGuard};
 use crate::dependency::Dependency;
 use crate::error::CallError;
 
-/// Answers with the last good answer to the same request, while it is not too old.
+/// Fallback that answers with the last good answer to the same request, until it is too old.
 ///
-/// Only the dependency's own answers are kept, never those of a fallback (rule FBK-3).
+/// Only the dependency's own answers are cached, never those of a fallback (rule FBK-3).
 pub struct StaleCache<D: Dependency> {
     kept: Cache<D::Request, (D::Response, Time)>,
     max_age: Duration,
@@ -25,21 +25,21 @@ pub struct StaleCache<D: Dependency> {
     of: PhantomData<fn() -> D>,
 }
 
-/// The requests whose answers are being renewed.
+/// The requests with a refresh in progress.
 type Renewed<Q> = Arc<Mutex<HashSet<Q>>>;
 
 fn lock<Q>(renewed: &Renewed<Q>) -> MutexGuard<'_, HashSet<Q>> {
-    // What a panicking `Hash` or `Eq` leaves behind is a set all the same.
+    // A panic in `Hash` or `Eq` leaves a set that is still usable.
     renewed.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// One of them, until it is dropped.
-struct OneTurn<Q: Eq + Hash> {
+/// Guard of one request's refresh: removes the request from the set when dropped.
+struct KeyRefreshGuard<Q: Eq + Hash> {
     renewed: Renewed<Q>,
     request: Q,
 }
 
-impl<Q: Eq + Hash> Drop for OneTurn<Q> {
+impl<Q: Eq + Hash> Drop for KeyRefreshGuard<Q> {
     fn drop(&mut self) {
         lock(&self.renewed).remove(&self.request);
     }
@@ -53,8 +53,8 @@ where
 {
     /// An empty cache.
     ///
-    /// # Units   `max_age`: at exactly this age an answer is still served. `max_entries`: answers
-    /// that are kept; the least used goes first.
+    /// # Units   `max_age`: an answer of exactly this age is still served. `max_entries`: maximum
+    /// number of cached answers; the least used is evicted first.
     #[must_use]
     pub fn new(max_age: Duration, max_entries: usize) -> Self {
         Self {
@@ -66,9 +66,9 @@ where
         }
     }
 
-    /// Whether each stale answer is followed by one call in the background that renews it, never
-    /// two for the same request. While the breaker is open that call waits for the end of its
-    /// open time: then the dependency is tried by it, and not at a caller's expense.
+    /// Sets whether each stale answer is followed by one background call that refreshes it; one
+    /// request never has two at a time. While the breaker is open, that call waits for the end of
+    /// the open time, so that it tries the dependency at no caller's expense.
     #[must_use]
     pub fn refresh(self, refresh: bool) -> Self {
         Self { refresh, ..self }
@@ -93,9 +93,9 @@ where
     ) -> FallbackFuture<D::Response> {
         let fallen = match self.kept.get(&request) {
             Some((response, at)) if now.since(at) <= self.max_age => {
-                Fallen::Answer(response, Some(now.since(at)))
+                FallbackOutcome::Answer(response, Some(now.since(at)))
             }
-            _ => Fallen::Nothing,
+            _ => FallbackOutcome::Nothing,
         };
         Box::pin(std::future::ready(fallen))
     }
@@ -106,12 +106,12 @@ where
         }
     }
 
-    fn turn_to_renew(&self, request: &D::Request) -> Option<Turn> {
+    fn refresh_guard(&self, request: &D::Request) -> Option<RefreshGuard> {
         let wanted = self.refresh && !D::is_write(request);
         if !wanted || !lock(&self.renewed).insert(request.clone()) {
             return None;
         }
-        Some(Box::new(OneTurn {
+        Some(Box::new(KeyRefreshGuard {
             renewed: Arc::clone(&self.renewed),
             request: request.clone(),
         }))

@@ -6,12 +6,12 @@ use std::future::Future;
 use actix::{Message, Recipient};
 use breakerbox_policy::Time;
 
-use super::{Fallback, FallbackFuture, Fallen};
+use super::{Fallback, FallbackFuture, FallbackOutcome};
 use crate::client::Client;
 use crate::dependency::Dependency;
 use crate::error::CallError;
 
-/// Always the same answer.
+/// Fallback that always gives the same answer.
 #[derive(Debug, Clone)]
 pub struct Fixed<T>(pub T);
 
@@ -29,7 +29,7 @@ where
         _: &CallError<D::Error>,
         _: Time,
     ) -> FallbackFuture<D::Response> {
-        let fallen = Fallen::Answer(self.0.clone(), None);
+        let fallen = FallbackOutcome::Answer(self.0.clone(), None);
         Box::pin(std::future::ready(fallen))
     }
 }
@@ -54,14 +54,14 @@ where
         let answer = self(request, why);
         Box::pin(async move {
             match answer.await {
-                Ok(value) => Fallen::Answer(value, None),
-                Err(error) => Fallen::Failed(error.to_string()),
+                Ok(value) => FallbackOutcome::Answer(value, None),
+                Err(error) => FallbackOutcome::Failed(error.to_string()),
             }
         })
     }
 }
 
-/// Another dependency with the same requests and responses stands in, under its own breaker.
+/// Another dependency with the same requests and responses as a fallback, under its own breaker.
 impl<D, O> Fallback<D> for Client<O>
 where
     D: Dependency,
@@ -85,25 +85,26 @@ where
     }
 }
 
-/// The other one's answer, whoever gave it there, with its age (rule FBK-3).
+/// Asks the other dependency. The answer keeps its age, even if a fallback of the other one gave it
+/// (rule FBK-3).
 pub(super) fn ask_other<O: Dependency>(
     other: Client<O>,
     request: O::Request,
 ) -> FallbackFuture<O::Response> {
     Box::pin(async move {
         match other.ask(request).await {
-            Ok(answer) => Fallen::Answer(answer.value, answer.age),
-            Err(error) => Fallen::Failed(error.to_string()),
+            Ok(answer) => FallbackOutcome::Answer(answer.value, answer.age),
+            Err(error) => FallbackOutcome::Failed(error.to_string()),
         }
     })
 }
 
-/// What a user's fallback actor is asked.
+/// The message to a user's fallback actor.
 #[derive(Debug)]
 pub struct FallbackCall<D: Dependency> {
     /// The request that got no primary answer.
     pub request: D::Request,
-    /// Why, in words.
+    /// The reason, as text.
     pub why: String,
 }
 
@@ -111,14 +112,14 @@ impl<D: Dependency> Message for FallbackCall<D> {
     type Result = Result<D::Response, String>;
 }
 
-/// A user's own actor stands in.
+/// A user's own actor as a fallback.
 pub struct ActorFallback<D: Dependency> {
     name: String,
     actor: Recipient<FallbackCall<D>>,
 }
 
 impl<D: Dependency> ActorFallback<D> {
-    /// An actor, under the name that answers and events give it.
+    /// Makes a fallback from an actor, under the name shown in answers and events.
     #[must_use]
     pub fn new(name: impl Into<String>, actor: Recipient<FallbackCall<D>>) -> Self {
         Self {
@@ -143,9 +144,9 @@ impl<D: Dependency> Fallback<D> for ActorFallback<D> {
         let asked = self.actor.send(FallbackCall { request, why });
         Box::pin(async move {
             match asked.await {
-                Ok(Ok(value)) => Fallen::Answer(value, None),
-                Ok(Err(message)) => Fallen::Failed(message),
-                Err(_closed) => Fallen::Failed("the fallback actor is gone".to_owned()),
+                Ok(Ok(value)) => FallbackOutcome::Answer(value, None),
+                Ok(Err(message)) => FallbackOutcome::Failed(message),
+                Err(_closed) => FallbackOutcome::Failed("the fallback actor is gone".to_owned()),
             }
         })
     }

@@ -1,4 +1,4 @@
-//! Another dependency that stands in, found by its name when it is needed.
+//! Another dependency as a fallback, looked up by its name at each call.
 
 use std::any::Any;
 use std::fmt;
@@ -6,29 +6,30 @@ use std::fmt;
 use breakerbox_policy::Time;
 
 use super::kinds::ask_other;
-use super::{Fallback, FallbackFuture, Fallen};
+use super::{Fallback, FallbackFuture, FallbackOutcome};
 use crate::client::Client;
 use crate::dependency::Dependency;
 use crate::error::CallError;
 use crate::runtime::{Runtime, WeakRuntime};
 
-/// Another dependency of the same runtime stands in, under its own breaker and with its own
-/// fallbacks; it needs the same requests and responses.
+/// Another dependency of the same runtime as a fallback, under its own breaker and with its own
+/// fallbacks. Its requests and responses must have the same types.
 ///
-/// It is looked for at each call: it may be started later than whoever falls back on it. Until it
-/// is there, this fallback fails.
+/// It is looked up at each call, because it may be started later than the dependency that falls
+/// back on it. Until it is started, this fallback fails.
 #[derive(Clone)]
 pub struct ByName {
     name: String,
-    /// It is kept by a dependency of this very runtime.
+    /// Weak: a dependency of the same runtime owns this fallback.
     runtime: WeakRuntime,
 }
 
-/// How a dependency of these requests and responses is asked, whatever else it is.
-pub(crate) struct StandIn<Q, R>(Box<dyn FnOnce(Q) -> FallbackFuture<R>>);
+/// A dependency with its own type erased: only its request and response types are known.
+pub(crate) struct ErasedFallback<Q, R>(Box<dyn FnOnce(Q) -> FallbackFuture<R>>);
 
-impl<Q: 'static, R: 'static> StandIn<Q, R> {
-    /// A dependency's, for those who know what it is asked and answers.
+impl<Q: 'static, R: 'static> ErasedFallback<Q, R> {
+    /// Erases the type of a dependency; the result can be downcast by its request and response
+    /// types.
     pub(crate) fn of<O: Dependency<Request = Q, Response = R>>(other: Client<O>) -> Box<dyn Any> {
         Box::new(Self(Box::new(|request| ask_other(other, request))))
     }
@@ -44,10 +45,11 @@ impl ByName {
         }
     }
 
-    /// The dependency, if there is one; it may be asked other things than we need.
-    fn find<Q: 'static, R: 'static>(&self) -> Option<Result<StandIn<Q, R>, String>> {
-        let found = self.runtime.upgrade()?.stand_in(&self.name)?;
-        let fits = found.downcast::<StandIn<Q, R>>();
+    /// Returns the dependency, if it is started, or an error if its request or response type
+    /// differs.
+    fn find<Q: 'static, R: 'static>(&self) -> Option<Result<ErasedFallback<Q, R>, String>> {
+        let found = self.runtime.upgrade()?.erased_fallback(&self.name)?;
+        let fits = found.downcast::<ErasedFallback<Q, R>>();
         Some(fits.map(|fitting| *fitting).map_err(|_other| {
             let name = &self.name;
             format!("{name} takes other requests, or gives other responses")
@@ -67,11 +69,11 @@ impl<D: Dependency> Fallback<D> for ByName {
         _: Time,
     ) -> FallbackFuture<D::Response> {
         let problem = match self.find::<D::Request, D::Response>() {
-            Some(Ok(StandIn(ask))) => return ask(request),
+            Some(Ok(ErasedFallback(ask))) => return ask(request),
             Some(Err(problem)) => problem,
             None => format!("there is no dependency {}", self.name),
         };
-        Box::pin(std::future::ready(Fallen::Failed(problem)))
+        Box::pin(std::future::ready(FallbackOutcome::Failed(problem)))
     }
 
     fn depends_on(&self) -> Option<&str> {
@@ -91,8 +93,8 @@ impl fmt::Debug for ByName {
     }
 }
 
-/// The way on which `name` comes back to itself, as `a->b->a`, when it falls back on `first` and
-/// the others on whom `falls_back_on` says.
+/// Returns the cycle of fallbacks from `name` back to itself, such as `a->b->a`, if there is one.
+/// `name` falls back on `first`; `falls_back_on` returns the fallbacks of the others.
 pub(crate) fn circle(
     name: &str,
     first: Vec<String>,

@@ -16,7 +16,7 @@ fn brk_11_a_word_keeps_mode_generation_and_time() {
 
 #[test]
 fn brk_3_successes_of_different_generations_are_never_mixed() {
-    let tally = Tally::new();
+    let tally = SuccessCounter::new();
     assert_eq!(tally.count(1, 7), None);
     assert_eq!(tally.count(1, 7), None);
     let old = tally.count(2, 7).expect("two of generation 1");
@@ -33,8 +33,8 @@ fn brk_3_successes_of_different_generations_are_never_mixed() {
 
 #[test]
 fn a_bucket_number_is_completed_from_the_present() {
-    let wrapped = Successes::one(0, BUCKET_MASK);
+    let wrapped = SuccessBatch::one(0, BUCKET_MASK);
     assert_eq!(wrapped.bucket_before(BUCKET_MASK + 3), BUCKET_MASK);
-    assert_eq!(Successes::one(0, 5).bucket_before(6), 5);
-    assert_eq!(Successes::one(0, 5).bucket_before(5), 5);
+    assert_eq!(SuccessBatch::one(0, 5).bucket_before(6), 5);
+    assert_eq!(SuccessBatch::one(0, 5).bucket_before(5), 5);
 }

@@ -1,7 +1,7 @@
 //! Work that comes after the end. Only from in here can it come so late: a client looks at the
 //! worker's health first.
 
-use crate::error::{Absence, CallError};
+use crate::error::{CallError, NotExecutedReason};
 use crate::supervisor::DriverQueue;
 use crate::testing::{Reaction, Script, TestRuntime, run_paused};
 
@@ -21,7 +21,7 @@ fn call_1_work_for_a_closed_queue_is_answered_at_once_and_not_executed() {
             CallError::NotExecuted { reason, .. } => reason,
             other => panic!("{other}"),
         };
-        assert_eq!(reason, Absence::Restarting);
+        assert_eq!(reason, NotExecutedReason::Restarting);
         assert_eq!(runtime.clock().now(), begun);
         assert_eq!(script.calls(), 0);
         client.core.workers[0].queue.open();

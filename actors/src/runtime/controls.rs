@@ -1,10 +1,9 @@
-//! What somebody at the controls sees of a running tree, and how an order of theirs is kept on
-//! record (rule OPS-1).
+//! The operator's view of a running tree, and the record of operator commands (rule OPS-1).
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use breakerbox_policy::{Command, DependencySettings, IllegalTransition};
+use breakerbox_policy::{BreakerCommand, DependencySettings, IllegalTransition};
 
 use super::Runtime;
 use crate::counts::LatencyBuckets;
@@ -12,27 +11,27 @@ use crate::event::EventKind;
 use crate::supervisor::TreeNode;
 
 impl Runtime {
-    /// The settings by which a dependency goes now; `None` when there is none of this name.
+    /// Returns a dependency's current settings, or `None` if none has this name.
     #[must_use]
     pub fn settings(&self, name: &str) -> Option<Arc<DependencySettings>> {
         self.registry().get(name).map(|one| one.settings())
     }
 
-    /// How long a dependency's attempts took; `None` when there is none of this name.
+    /// Returns the latencies of a dependency's attempts, or `None` if none has this name.
     #[must_use]
     pub fn latency(&self, name: &str) -> Option<LatencyBuckets> {
         self.registry().get(name).map(|one| one.latency())
     }
 
-    /// The whole supervision tree; `None` where its root does not answer within `patience`, as
-    /// [`GroupRef::tree`](crate::GroupRef::tree) says.
+    /// Returns the whole supervision tree, or `None` if its root does not answer within `patience`,
+    /// as in [`GroupRef::tree`](crate::GroupRef::tree).
     ///
     /// # Panics  Outside of a tokio runtime with time.
     pub async fn tree(&self, patience: Duration) -> Option<Vec<TreeNode>> {
         self.inner.root.tree(patience).await
     }
 
-    /// Keeps on record what somebody did at the controls that is no command to a breaker.
+    /// Records an operator's action that is not a breaker command.
     ///
     /// # Source  Rule OPS-1 in docs/rules.md.
     pub fn note_operation(&self, name: &str, command: &'static str, by: &str, reason: &str) {
@@ -45,14 +44,14 @@ impl Runtime {
         self.inner.around.events.emit(&Arc::from(name), kind);
     }
 
-    /// Carries out a command as [`Runtime::operate`] does, and keeps on record who gave it.
+    /// Carries out a command as [`Runtime::operate`] does, and records its author.
     ///
-    /// # Errors  The breaker's state does not allow it; then nothing is recorded.
+    /// # Errors  The breaker's state does not allow it; nothing is then recorded.
     /// # Source  Rule OPS-1 in docs/rules.md.
     pub async fn operate_by(
         &self,
         name: &str,
-        command: Command,
+        command: BreakerCommand,
         by: &str,
     ) -> Option<Result<(), IllegalTransition>> {
         let kind = order(&command, by);
@@ -64,18 +63,18 @@ impl Runtime {
     }
 }
 
-fn order(command: &Command, by: &str) -> EventKind {
+fn order(command: &BreakerCommand, by: &str) -> EventKind {
     let (name, reason, until) = match command {
-        Command::Open { reason, until } => ("open", &**reason, *until),
-        Command::Disable { reason, until } => ("disable", &**reason, *until),
-        Command::Shadow { reason, until } => ("shadow", &**reason, *until),
-        Command::Clear => ("clear", "", None),
-        Command::Close { reason } => ("close", &**reason, None),
-        Command::Reset { reason } => ("reset", &**reason, None),
-        Command::Park { reason } => ("park", &**reason, None),
-        Command::Unpark => ("unpark", "", None),
-        Command::Trip { reason, .. } => ("trip", &**reason, None),
-        Command::Probe { reason } => ("probe", &**reason, None),
+        BreakerCommand::Open { reason, until } => ("open", &**reason, *until),
+        BreakerCommand::Disable { reason, until } => ("disable", &**reason, *until),
+        BreakerCommand::Shadow { reason, until } => ("shadow", &**reason, *until),
+        BreakerCommand::Clear => ("clear", "", None),
+        BreakerCommand::Close { reason } => ("close", &**reason, None),
+        BreakerCommand::Reset { reason } => ("reset", &**reason, None),
+        BreakerCommand::Park { reason } => ("park", &**reason, None),
+        BreakerCommand::Unpark => ("unpark", "", None),
+        BreakerCommand::Trip { reason, .. } => ("trip", &**reason, None),
+        BreakerCommand::Probe { reason } => ("probe", &**reason, None),
     };
     EventKind::Operated {
         command: name,

@@ -1,4 +1,4 @@
-//! What changes while the runtime runs: settings (rule CFG-2), and dependencies that come and go.
+//! Changes to a running runtime: new settings (rule CFG-2) and the removal of dependencies.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,14 +9,15 @@ use crate::event::EventKind;
 use crate::reload::ReloadReport;
 
 impl Runtime {
-    /// Gives new settings to the dependencies that run; those that are started later get them too.
-    /// Only `dependencies` is looked at.
+    /// Gives new settings to the running dependencies; those started later get them too. Only
+    /// `dependencies` is read.
     ///
-    /// Each dependency takes its settings over as a whole, with its state and its counters kept;
-    /// calls in flight go on by those they began with. What the program set in code stays. `by` is
-    /// who or what brought them: it stands in the events.
+    /// Each dependency applies its settings as a whole, and keeps its state and counters. Calls in
+    /// flight keep the settings they began with. Settings that the program set in code stay. `by`
+    /// is the origin of the settings; it appears in the events.
     ///
-    /// # Cancel safety   Dropped, the dependencies that have not been reached keep the old ones.
+    /// # Cancel safety   Dropped, the dependencies that have not been reached keep their old
+    /// settings.
     /// # Source  Rule CFG-2 in docs/rules.md.
     pub async fn reload(&self, settings: impl Into<RuntimeSettings>, by: &str) -> ReloadReport {
         let _one_at_a_time = self.inner.reloading.lock().await;
@@ -42,7 +43,7 @@ impl Runtime {
         report
     }
 
-    /// Tells everyone who listens that new settings were refused and the old ones hold.
+    /// Emits the event that new settings were refused and the old ones stay in effect.
     pub fn refuse_reload(&self, by: &str, problems: &str) {
         let kind = EventKind::ReloadRefused {
             by: by.to_owned(),
@@ -51,17 +52,17 @@ impl Runtime {
         self.inner.around.events.emit(&Arc::from("runtime"), kind);
     }
 
-    /// Takes a dependency out while the others go on: refuses its new calls, lets those in flight
-    /// finish within its drain time, stops it, and frees its name. False when there is none of
+    /// Removes a dependency while the others keep running: refuses its new calls, lets those in
+    /// flight finish within its drain time, stops it, and frees its name. Returns false if none has
     /// this name.
     ///
-    /// # Cancel safety   Dropped, it goes on draining; call it again to free the name.
+    /// # Cancel safety   Dropped, the drain continues; call it again to free the name.
     pub async fn remove(&self, name: &str, by: &str) -> bool {
         let Some(one) = self.registry().get(name).cloned() else {
             return false;
         };
         one.drain();
-        // It may have ended by itself, or been taken out of the tree by hand.
+        // It may have ended by itself, or been removed from the tree by the program.
         let _ = self.inner.root.terminate(name).await;
         let _ = self.inner.root.delete(name).await;
         one.stop();
@@ -76,27 +77,27 @@ impl Runtime {
         true
     }
 
-    /// The number of this runtime, which no other one has.
+    /// The id of this runtime, unique in the process.
     #[inline]
     pub(crate) fn id(&self) -> u64 {
         self.inner.id
     }
 
-    /// What the actors around a dependency share, by its name.
+    /// Returns the state shared by the actors around a dependency, by its name.
     pub(crate) fn shared(&self, name: &str) -> Option<Arc<Shared>> {
         self.registry()
             .get(name)
             .map(|one| Arc::clone(one.shared()))
     }
 
-    /// The names of what runs.
+    /// Returns the names of the running dependencies.
     pub(crate) fn running(&self) -> BTreeSet<String> {
         let registry = self.registry();
         let running = registry.iter().filter(|(_, one)| !one.is_stopped());
         running.map(|(name, _)| name.clone()).collect()
     }
 
-    /// The names that the configuration has.
+    /// Returns the names of the configured dependencies.
     pub(crate) fn configured(&self) -> BTreeSet<String> {
         lock(&self.inner.settings).keys().cloned().collect()
     }

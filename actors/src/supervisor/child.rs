@@ -15,51 +15,52 @@ use futures_channel::mpsc;
 
 use super::Supervisor;
 use super::driver::{
-    Driver, DriverCommand, DriverParts, DriverQueue, Mailslot, Make, Manner, Plain, Tell,
+    Driver, DriverCommand, DriverParts, DriverQueue, Make, NoPollHook, PollHook, StableMailbox,
+    Tell,
 };
-use super::health::{Condition, Health};
-use super::home::{Home, Homes};
-use super::life::Life;
+use super::health::{Condition, ConditionWord};
+use super::home::{ThreadHandle, Threads};
+use super::life::Incarnation;
 use crate::clock::Clock;
 
-/// The bound of a user's actor, as actix sets it by default.
+/// Mailbox capacity of a user's actor; actix's default.
 const DEFAULT_CAPACITY: usize = 16;
 
-/// What a supervisor needs of a child beyond its specification.
+/// The part of a child that its supervisor needs beyond the specification.
 pub(crate) trait Body: Send + Sync {
-    /// Puts a driver for it where it lives. Called again after its thread was lost.
+    /// Spawns a driver for it on its thread. Called again after that thread was lost.
     fn spawn(
         &self,
-        homes: &Homes,
+        homes: &Threads,
         commands: mpsc::UnboundedReceiver<DriverCommand>,
         tell: Tell,
     ) -> Result<(), String>;
 
-    fn health(&self) -> &Health;
+    fn health(&self) -> &ConditionWord;
 
-    /// From how long on it is taken for stuck.
+    /// Returns the duration of one poll after which it is considered stuck.
     fn stuck_after(&self) -> Option<Duration> {
         None
     }
 
-    /// Fences its present driver off, which is blocked, and gives its thread up.
-    fn abandon(&self, homes: &Homes);
+    /// Fences off its present driver, which is blocked, and gives up that thread.
+    fn abandon(&self, homes: &Threads);
 
     fn hooks(&self) -> &dyn ChildHooks {
         &NoHooks
     }
 
-    /// How it is reached, where it is a supervisor itself.
+    /// Returns its address if it is a supervisor itself.
     fn supervisor(&self) -> Option<Addr<Supervisor>>;
 }
 
-/// What else happens when a child comes and goes.
+/// Hooks for the start and the end of a child.
 pub(crate) trait ChildHooks: Send + Sync {
     fn running(&self, incarnation: u64) {
         let _ = incarnation;
     }
 
-    /// It waits for its next life until then.
+    /// Called when it waits until `until` for its next incarnation.
     fn waits(&self, until: Time) {
         let _ = until;
     }
@@ -68,10 +69,10 @@ pub(crate) trait ChildHooks: Send + Sync {
         let _ = cause;
     }
 
-    /// It ended, and runs again only when somebody restarts it by hand.
+    /// Called when it has ended and runs again only after a manual restart.
     fn stopped(&self) {}
 
-    /// It will not run again.
+    /// Called when it will not run again.
     fn gone(&self) {}
 }
 
@@ -81,38 +82,38 @@ impl ChildHooks for NoHooks {}
 
 /// The body of one actor.
 pub(crate) struct ActorBody<A: Actor<Context = Context<A>>, M> {
-    pub(crate) slot: Mailslot<A>,
+    pub(crate) slot: StableMailbox<A>,
     pub(crate) make: Make<A>,
     pub(crate) clock: Clock,
-    pub(crate) place: Place,
+    pub(crate) place: DriverPlacement,
     pub(crate) queue: Option<Arc<dyn DriverQueue>>,
     pub(crate) clear_on_crash: bool,
     pub(crate) stuck_after: Option<Duration>,
     pub(crate) hooks: Box<dyn ChildHooks>,
-    /// The number of the dedicated thread that its present driver is on; 0 for none.
+    /// Number of the dedicated thread of its present driver; 0 for none.
     thread: AtomicU64,
     pub(crate) manner: PhantomData<fn() -> M>,
 }
 
-/// Where an actor's drivers go.
+/// The thread of an actor's drivers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// On the supervisor's own thread.
+pub(crate) enum DriverPlacement {
+    /// The supervisor's own thread.
     Beside,
-    /// On the n-th of the runtime's threads.
+    /// The n-th of the runtime's threads.
     Shared(usize),
-    /// On a thread of its own; another one for each driver.
+    /// A dedicated thread; a new one for each driver.
     Dedicated,
 }
 
-impl<A: Actor<Context = Context<A>>, M: Manner<A>> ActorBody<A, M> {
-    /// A body without hooks beside its supervisor.
-    pub(crate) fn beside(slot: Mailslot<A>, make: Make<A>, clock: Clock) -> Self {
+impl<A: Actor<Context = Context<A>>, M: PollHook<A>> ActorBody<A, M> {
+    /// A body without hooks on its supervisor's thread.
+    pub(crate) fn beside(slot: StableMailbox<A>, make: Make<A>, clock: Clock) -> Self {
         Self {
             slot,
             make,
             clock,
-            place: Place::Beside,
+            place: DriverPlacement::Beside,
             queue: None,
             clear_on_crash: false,
             stuck_after: None,
@@ -123,17 +124,17 @@ impl<A: Actor<Context = Context<A>>, M: Manner<A>> ActorBody<A, M> {
     }
 }
 
-impl<A: Actor<Context = Context<A>>, M: Manner<A>> Body for ActorBody<A, M> {
+impl<A: Actor<Context = Context<A>>, M: PollHook<A>> Body for ActorBody<A, M> {
     fn spawn(
         &self,
-        homes: &Homes,
+        homes: &Threads,
         commands: mpsc::UnboundedReceiver<DriverCommand>,
         tell: Tell,
     ) -> Result<(), String> {
         let home = match self.place {
-            Place::Beside => Home::Here,
-            Place::Shared(index) => homes.shared(index),
-            Place::Dedicated => {
+            DriverPlacement::Beside => ThreadHandle::Here,
+            DriverPlacement::Shared(index) => homes.shared(index),
+            DriverPlacement::Dedicated => {
                 let (number, home) = homes.dedicated()?;
                 self.thread.store(number, Ordering::Relaxed);
                 home
@@ -151,7 +152,7 @@ impl<A: Actor<Context = Context<A>>, M: Manner<A>> Body for ActorBody<A, M> {
         home.spawn(move || Driver::<A, M>::new(parts))
     }
 
-    fn health(&self) -> &Health {
+    fn health(&self) -> &ConditionWord {
         &self.slot.health
     }
 
@@ -159,8 +160,8 @@ impl<A: Actor<Context = Context<A>>, M: Manner<A>> Body for ActorBody<A, M> {
         self.stuck_after
     }
 
-    fn abandon(&self, homes: &Homes) {
-        // A new owner that owns nothing: the blocked driver is fenced off from now on.
+    fn abandon(&self, homes: &Threads) {
+        // The new owner is dropped at once: its only effect is to fence off the blocked driver.
         let health = &self.slot.health;
         drop(health.new_owner());
         health.leave();
@@ -178,19 +179,19 @@ impl<A: Actor<Context = Context<A>>, M: Manner<A>> Body for ActorBody<A, M> {
     }
 }
 
-/// An actix actor of a user's, to be supervised.
+/// A user's actix actor, to be supervised.
 ///
-/// After a panic the factory makes a new value; the address and the messages that wait stay. A
-/// context's own `ctx.address()` belongs to one life only: give others [`Child::addr`].
+/// After a panic the factory makes a new value; the address and the queued messages stay.
+/// `ctx.address()` belongs to one incarnation only: share [`Child::addr`] instead.
 ///
-/// It is up when its `started` has returned; one that calls `ctx.wait` there is up when that is
-/// over, and has failed to start when it ends before.
+/// It is running once its `started` has returned. If `started` calls `ctx.wait`, it is running once
+/// that wait is over; if it ends before, its start has failed.
 ///
 /// # Source  Rules SUP-1 and SUP-8 in docs/rules.md.
 pub struct Child<A: Actor<Context = Context<A>>> {
     pub(crate) spec: ChildSpec,
     factory: Arc<dyn Fn() -> A + Send + Sync>,
-    slot: Mailslot<A>,
+    slot: StableMailbox<A>,
     placement: Placement,
     stuck_after: Option<Duration>,
 }
@@ -207,13 +208,13 @@ impl<A: Actor<Context = Context<A>>> Child<A> {
         Self {
             spec,
             factory: Arc::new(factory),
-            slot: Mailslot::bounded(DEFAULT_CAPACITY),
+            slot: StableMailbox::bounded(DEFAULT_CAPACITY),
             placement: Placement::Shared,
             stuck_after: None,
         }
     }
 
-    /// A child that is always started again.
+    /// A child that is always restarted.
     pub fn permanent(
         name: impl Into<String>,
         factory: impl Fn() -> A + Send + Sync + 'static,
@@ -221,7 +222,7 @@ impl<A: Actor<Context = Context<A>>> Child<A> {
         Self::new(name, RestartType::Permanent, factory)
     }
 
-    /// A child that is started again after an abnormal end.
+    /// A child that is restarted after an abnormal end.
     pub fn transient(
         name: impl Into<String>,
         factory: impl Fn() -> A + Send + Sync + 'static,
@@ -229,7 +230,7 @@ impl<A: Actor<Context = Context<A>>> Child<A> {
         Self::new(name, RestartType::Transient, factory)
     }
 
-    /// A child that is never started again.
+    /// A child that is never restarted.
     pub fn temporary(
         name: impl Into<String>,
         factory: impl Fn() -> A + Send + Sync + 'static,
@@ -237,21 +238,21 @@ impl<A: Actor<Context = Context<A>>> Child<A> {
         Self::new(name, RestartType::Temporary, factory)
     }
 
-    /// How it is stopped; by default within five seconds.
+    /// Sets the way it is stopped; by default within five seconds.
     #[must_use]
     pub fn shutdown(mut self, shutdown: Shutdown) -> Self {
         self.spec.shutdown = shutdown;
         self
     }
 
-    /// What happens when it was restarted too often; by default its supervisor gives up.
+    /// Sets the consequence of too many restarts; by default its supervisor gives up.
     #[must_use]
     pub fn give_up(mut self, give_up: GiveUp) -> Self {
         self.spec.give_up = give_up;
         self
     }
 
-    /// A restart budget of its own, beside its supervisor's.
+    /// Sets a restart budget of its own, in addition to its supervisor's.
     #[must_use]
     pub fn intensity(mut self, intensity: Intensity) -> Self {
         self.spec.intensity = Some(intensity);
@@ -265,22 +266,22 @@ impl<A: Actor<Context = Context<A>>> Child<A> {
         self
     }
 
-    /// On which thread it lives; by default beside its supervisor.
+    /// Sets its thread; by default its supervisor's.
     #[must_use]
     pub fn placement(mut self, placement: Placement) -> Self {
         self.placement = placement;
         self
     }
 
-    /// Takes it for stuck when one turn lasts this long, and replaces it on a new thread. Only
-    /// for [`Placement::Dedicated`]: a shared thread cannot be left.
+    /// Considers it stuck when one poll lasts this long, and replaces it on a new thread. Only for
+    /// [`Placement::Dedicated`]: a shared thread cannot be given up.
     #[must_use]
     pub fn stuck_after(mut self, patience: Duration) -> Self {
         self.stuck_after = Some(patience);
         self
     }
 
-    /// Its address, which stays the same in every life.
+    /// Returns its address, which is the same for all incarnations.
     #[must_use]
     pub fn addr(&self) -> Addr<A> {
         self.slot.addr.clone()
@@ -299,10 +300,10 @@ impl<A: Actor<Context = Context<A>>> Child<A> {
             addr: slot.addr.clone(),
             health: Arc::clone(&slot.health),
         };
-        let make: Make<A> = Arc::new(move |_: &Rc<Life>| factory());
-        let mut body = ActorBody::<A, Plain>::beside(slot, make, clock.clone());
+        let make: Make<A> = Arc::new(move |_: &Rc<Incarnation>| factory());
+        let mut body = ActorBody::<A, NoPollHook>::beside(slot, make, clock.clone());
         if placement == Placement::Dedicated {
-            body.place = Place::Dedicated;
+            body.place = DriverPlacement::Dedicated;
             body.stuck_after = stuck_after;
         }
         (spec, Arc::new(body), handle)
@@ -319,33 +320,33 @@ impl<A: Actor<Context = Context<A>>> fmt::Debug for Child<A> {
 
 /// A supervised actor's handle.
 ///
-/// It has no part in the mailbox, which closes when the actor will never run again.
+/// It does not keep the mailbox open: the mailbox closes when the actor will never run again.
 pub struct ChildRef<A: Actor> {
     name: String,
     addr: Addr<A>,
-    health: Arc<Health>,
+    health: Arc<ConditionWord>,
 }
 
 impl<A: Actor<Context = Context<A>>> ChildRef<A> {
-    /// Its name.
+    /// Returns its name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its address, which stays the same in every life.
+    /// Returns its address, which is the same for all incarnations.
     #[must_use]
     pub fn addr(&self) -> Addr<A> {
         self.addr.clone()
     }
 
-    /// Whether it takes messages now; those sent meanwhile wait.
+    /// Returns true if it takes messages now; until then they wait.
     #[must_use]
     pub fn is_running(&self) -> bool {
         self.health.condition() == Condition::Running
     }
 
-    /// Which of its lives this is, from 1.
+    /// Returns the number of its present incarnation, from 1.
     #[must_use]
     pub fn incarnation(&self) -> u64 {
         self.health.incarnation()

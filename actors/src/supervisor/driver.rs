@@ -1,11 +1,11 @@
-//! The driver: the future that polls one supervised actor, life after life.
+//! The driver: the future that polls one supervised actor, one incarnation after the other.
 //!
 //! actix restarts nothing after a panic, keeps the panicked value where it does restart, and
 //! answers every queued message with the same `Closed`. So the queue lives here, outside of the
 //! incarnation: a pump inside of each incarnation takes messages from it. After a panic the whole
-//! incarnation is thrown away, and the next one goes on with the same queue and the same address.
+//! incarnation is dropped, and the next one goes on with the same queue and the same address.
 //!
-//! It never decides whether there is a next one; the supervisor does.
+//! It never decides whether there is a next incarnation; the supervisor does.
 
 use std::future::Future;
 use std::marker::PhantomData;
@@ -22,41 +22,42 @@ use breakerbox_policy::supervision::StopCause;
 use futures_channel::mpsc;
 use futures_util::{Stream, StreamExt};
 
-use super::health::{Condition, Fence, Health};
-use super::life::{Life, Readiness, caught};
+use super::health::{Condition, ConditionWord, Fence};
+use super::life::{Incarnation, Readiness, caught};
 use crate::clock::Clock;
 
-/// Messages that one actor handles before its neighbours get a turn.
+/// Maximum number of messages that one actor handles in one poll, so that other tasks of the thread
+/// get a turn.
 ///
 /// actix's own mailbox loop has no such bound: one flooded actor starves its thread.
 const BURST: u32 = 32;
 
-/// How a kind of actor differs from a plain one.
-pub(crate) trait Manner<A: Actor<Context = Context<A>>>: 'static {
-    /// Whether a stop lets the actor finish first; otherwise its context is stopped at once.
+/// The poll hook of one kind of actor.
+pub(crate) trait PollHook<A: Actor<Context = Context<A>>>: 'static {
+    /// True if the actor may finish before it stops; otherwise its context is stopped at once.
     const DRAINS: bool = false;
 
-    /// Called at each turn, after the messages.
+    /// Called at each poll, after the messages.
     fn poll(actor: &mut A, ctx: &mut Context<A>, cx: &mut TaskContext<'_>) {
         let _ = (actor, ctx, cx);
     }
 }
 
-/// A user's own actor: nothing special.
+/// No poll hook: a user's own actor.
 #[derive(Debug)]
-pub(crate) struct Plain;
+pub(crate) struct NoPollHook;
 
-impl<A: Actor<Context = Context<A>>> Manner<A> for Plain {}
+impl<A: Actor<Context = Context<A>>> PollHook<A> for NoPollHook {}
 
 /// The queue of a supervised actor, and its stable address. It outlives every incarnation.
-pub(crate) struct Mailslot<A: Actor> {
+pub(crate) struct StableMailbox<A: Actor> {
     pub(crate) addr: Addr<A>,
-    pub(crate) health: Arc<Health>,
+    pub(crate) health: Arc<ConditionWord>,
     /// `None` once it is closed for good.
     queue: Arc<Mutex<Option<AddressReceiver<A>>>>,
 }
 
-impl<A: Actor> Clone for Mailslot<A> {
+impl<A: Actor> Clone for StableMailbox<A> {
     fn clone(&self) -> Self {
         Self {
             addr: self.addr.clone(),
@@ -66,14 +67,14 @@ impl<A: Actor> Clone for Mailslot<A> {
     }
 }
 
-impl<A: Actor<Context = Context<A>>> Mailslot<A> {
-    /// A queue without a bound of its own: whoever sends bounds it (rule CALL-6), for actix's
+impl<A: Actor<Context = Context<A>>> StableMailbox<A> {
+    /// A queue without a bound of its own: its senders limit it (rule CALL-6), because actix's
     /// bound does not hold.
     pub(crate) fn new() -> Self {
         Self::bounded(0)
     }
 
-    /// A queue with actix's bound, for actors of the user's.
+    /// A queue with actix's bound, for a user's actor.
     pub(crate) fn bounded(capacity: usize) -> Self {
         let (sender, receiver) = actix::dev::channel::channel(capacity);
         Self {
@@ -83,7 +84,7 @@ impl<A: Actor<Context = Context<A>>> Mailslot<A> {
         }
     }
 
-    /// Closes the queue for good: what waits is dropped, and so is whatever is sent from now on.
+    /// Closes the queue for good: queued messages and all later ones are dropped.
     ///
     /// Without it a message to an actor that will never run again would wait for ever.
     pub(crate) fn close(&self) {
@@ -96,8 +97,8 @@ impl<A: Actor<Context = Context<A>>> Mailslot<A> {
     }
 
     fn poll_next(&self, cx: &mut TaskContext<'_>) -> Poll<Option<actix::dev::Envelope<A>>> {
-        // The lock is held for the pop alone, so that a new driver can take over from one whose
-        // thread is blocked in a handler.
+        // The lock is held for the pop alone, so that a new driver can take over while the thread
+        // of the old one is blocked in a handler.
         match &mut *self.lock() {
             Some(queue) => Pin::new(queue).poll_next(cx),
             None => Poll::Ready(None),
@@ -105,22 +106,22 @@ impl<A: Actor<Context = Context<A>>> Mailslot<A> {
     }
 }
 
-/// A queue beside the mailbox, which the driver looks after while no incarnation runs.
+/// A queue beside the mailbox, polled by the driver while no incarnation runs.
 pub(crate) trait DriverQueue: Send + Sync {
-    /// Takes new entries from now on.
+    /// Accepts new entries from now on.
     fn open(&self);
 
-    /// Drops what waits; each entry answers for itself.
+    /// Drops the queued entries; each entry answers its own caller.
     fn clear(&self);
 
-    /// Drops what waits and takes nothing more.
+    /// Drops the queued entries and accepts no more.
     fn close(&self);
 
-    /// Ends what need not wait any longer, and wakes the driver for the next such moment.
+    /// Ends the entries that are overdue, and wakes the driver at the next deadline.
     fn poll_idle(&self, cx: &mut TaskContext<'_>);
 }
 
-/// What the supervisor asks of a driver.
+/// A command of the supervisor to a driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum DriverCommand {
     Start { incarnation: u64 },
@@ -128,7 +129,7 @@ pub(crate) enum DriverCommand {
     Kill { incarnation: u64 },
 }
 
-/// What a driver tells its supervisor.
+/// A driver's report to its supervisor.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum DriverNews {
     Started,
@@ -136,27 +137,27 @@ pub(crate) enum DriverNews {
     Ended(StopCause),
 }
 
-/// Tells the supervisor; the number is the incarnation's.
+/// Sends a report to the supervisor; the number is the incarnation's.
 pub(crate) type Tell = Box<dyn Fn(u64, DriverNews) + Send>;
 
 /// Makes an incarnation.
-pub(crate) type Make<A> = Arc<dyn Fn(&Rc<Life>) -> A + Send + Sync>;
+pub(crate) type Make<A> = Arc<dyn Fn(&Rc<Incarnation>) -> A + Send + Sync>;
 
-/// What a driver needs for its whole life.
+/// The parts that a driver keeps for its whole life.
 pub(crate) struct DriverParts<A: Actor> {
-    pub(crate) slot: Mailslot<A>,
+    pub(crate) slot: StableMailbox<A>,
     pub(crate) make: Make<A>,
     pub(crate) commands: mpsc::UnboundedReceiver<DriverCommand>,
     pub(crate) tell: Tell,
-    /// Set when somebody watches how long a turn takes.
+    /// Set if the duration of each poll is watched.
     pub(crate) watched: Option<Clock>,
     pub(crate) queue: Option<Arc<dyn DriverQueue>>,
-    /// Whether what waits fails with the incarnation instead of waiting for the next.
+    /// True if queued entries fail with the incarnation instead of waiting for the next one.
     pub(crate) clear_on_crash: bool,
 }
 
 /// Polls one child of a supervisor.
-pub(crate) struct Driver<A: Actor<Context = Context<A>>, M: Manner<A>> {
+pub(crate) struct Driver<A: Actor<Context = Context<A>>, M: PollHook<A>> {
     parts: DriverParts<A>,
     fence: Fence,
     current: Option<Current<A>>,
@@ -165,14 +166,14 @@ pub(crate) struct Driver<A: Actor<Context = Context<A>>, M: Manner<A>> {
 
 struct Current<A: Actor<Context = Context<A>>> {
     incarnation: u64,
-    life: Rc<Life>,
+    life: Rc<Incarnation>,
     future: ContextFut<A, Context<A>>,
     announced: bool,
 }
 
-impl<A: Actor<Context = Context<A>>, M: Manner<A>> Unpin for Driver<A, M> {}
+impl<A: Actor<Context = Context<A>>, M: PollHook<A>> Unpin for Driver<A, M> {}
 
-impl<A: Actor<Context = Context<A>>, M: Manner<A>> Driver<A, M> {
+impl<A: Actor<Context = Context<A>>, M: PollHook<A>> Driver<A, M> {
     pub(crate) fn new(parts: DriverParts<A>) -> Self {
         let fence = parts.slot.health.new_owner();
         Self {
@@ -187,7 +188,7 @@ impl<A: Actor<Context = Context<A>>, M: Manner<A>> Driver<A, M> {
         if let Some(queue) = &self.parts.queue {
             queue.open();
         }
-        let life = Rc::new(Life::new(self.fence.clone()));
+        let life = Rc::new(Incarnation::new(self.fence.clone()));
         match caught(|| (self.parts.make)(&life)) {
             Err(panic) => {
                 let cause = StopCause::Crashed(panic);
@@ -221,7 +222,7 @@ impl<A: Actor<Context = Context<A>>, M: Manner<A>> Driver<A, M> {
         }
     }
 
-    /// Ends the incarnation: marked down first, dropped second, told last.
+    /// Ends the incarnation: marks it down, then drops it, then reports its end.
     fn end(&mut self, cause: StopCause) {
         let Some(Current {
             incarnation,
@@ -258,7 +259,7 @@ impl<A: Actor<Context = Context<A>>, M: Manner<A>> Driver<A, M> {
         (self.parts.tell)(incarnation, DriverNews::Ended(cause));
     }
 
-    /// Carries the supervisor's commands out; `Ready` when there is no supervisor any more.
+    /// Executes the supervisor's commands; `Ready` if the supervisor is gone.
     fn poll_commands(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
         loop {
             match std::task::ready!(self.parts.commands.poll_next_unpin(cx)) {
@@ -284,7 +285,7 @@ impl<A: Actor<Context = Context<A>>, M: Manner<A>> Driver<A, M> {
             .is_some_and(|current| current.incarnation == incarnation)
     }
 
-    /// Polls the incarnation; `Some` when it has ended.
+    /// Polls the incarnation; `Some` if it has ended.
     fn poll_current(&mut self, cx: &mut TaskContext<'_>) -> Option<StopCause> {
         let current = self.current.as_mut()?;
         let health = &self.parts.slot.health;
@@ -325,14 +326,15 @@ impl<A: Actor<Context = Context<A>>, M: Manner<A>> Driver<A, M> {
     }
 }
 
-impl<A: Actor<Context = Context<A>>, M: Manner<A>> Future for Driver<A, M> {
+impl<A: Actor<Context = Context<A>>, M: PollHook<A>> Future for Driver<A, M> {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
         let this = self.get_mut();
         loop {
             if this.fence.is_passed() {
-                // Somebody took over while this thread was blocked; nobody listens here.
+                // Another driver took over while this thread was blocked; no supervisor listens to
+                // this one.
                 this.parts.tell = Box::new(|_, _| {});
                 this.end_quietly();
                 return Poll::Ready(());
@@ -341,7 +343,7 @@ impl<A: Actor<Context = Context<A>>, M: Manner<A>> Future for Driver<A, M> {
                 return Poll::Ready(());
             }
             match this.poll_current(cx) {
-                // What comes next is the supervisor's decision; its command wakes us.
+                // The supervisor decides the next step; its command wakes this driver.
                 Some(cause) if !this.fence.is_passed() => this.end(cause),
                 Some(_) => {}
                 None => {
@@ -355,8 +357,8 @@ impl<A: Actor<Context = Context<A>>, M: Manner<A>> Future for Driver<A, M> {
     }
 }
 
-impl<A: Actor<Context = Context<A>>, M: Manner<A>> Driver<A, M> {
-    /// Drops the incarnation without touching what the new owner has published.
+impl<A: Actor<Context = Context<A>>, M: PollHook<A>> Driver<A, M> {
+    /// Drops the incarnation without changing the state that the new owner has published.
     fn end_quietly(&mut self) {
         if let Some(Current {
             life, mut future, ..
@@ -371,7 +373,7 @@ impl<A: Actor<Context = Context<A>>, M: Manner<A>> Driver<A, M> {
     }
 }
 
-impl<A: Actor<Context = Context<A>>, M: Manner<A>> Drop for Driver<A, M> {
+impl<A: Actor<Context = Context<A>>, M: PollHook<A>> Drop for Driver<A, M> {
     fn drop(&mut self) {
         if self.fence.is_passed() {
             self.end_quietly();
@@ -384,16 +386,16 @@ impl<A: Actor<Context = Context<A>>, M: Manner<A>> Drop for Driver<A, M> {
     }
 }
 
-/// The part of a driver that lives inside of an incarnation and hands it its messages.
+/// The part of a driver that lives inside of an incarnation and passes messages to it.
 struct Pump<A: Actor, M> {
-    slot: Mailslot<A>,
-    life: Rc<Life>,
+    slot: StableMailbox<A>,
+    life: Rc<Incarnation>,
     manner: PhantomData<M>,
 }
 
 impl<A: Actor, M> Unpin for Pump<A, M> {}
 
-impl<A: Actor<Context = Context<A>>, M: Manner<A>> ActorFuture<A> for Pump<A, M> {
+impl<A: Actor<Context = Context<A>>, M: PollHook<A>> ActorFuture<A> for Pump<A, M> {
     type Output = ();
 
     fn poll(
@@ -403,9 +405,9 @@ impl<A: Actor<Context = Context<A>>, M: Manner<A>> ActorFuture<A> for Pump<A, M>
         cx: &mut TaskContext<'_>,
     ) -> Poll<()> {
         if !self.life.is_settled() {
-            // actix polls nothing of a context that waits: an actor that called `ctx.wait` in its
-            // `started` is up when that is over. Messages come when that has been told, or a
-            // panic over the first of them would pass for a failed start.
+            // actix polls nothing in a context that waits: an actor that called `ctx.wait` in its
+            // `started` is up when that wait is over. Messages are handled only after the start was
+            // reported, or a panic in the first of them would count as a failed start.
             self.life.settle();
             M::poll(actor, ctx, cx);
             cx.waker().wake_by_ref();
@@ -431,7 +433,8 @@ impl<A: Actor<Context = Context<A>>, M: Manner<A>> ActorFuture<A> for Pump<A, M>
             let was_ready = self.life.is_ready();
             M::poll(actor, ctx, cx);
             if self.life.is_ready() != was_ready {
-                // Ready now: the messages that waited for it are next.
+                // The actor has just become ready: poll again for the messages that waited for
+                // this.
                 cx.waker().wake_by_ref();
             }
         }

@@ -14,31 +14,31 @@ use breakerbox_policy::{GiveUp, Intensity, RestartType};
 use tokio::sync::oneshot;
 
 use super::child::{ActorBody, Body, Child, ChildHooks, ChildRef};
-use super::driver::{Mailslot, Make};
-use super::life::Life;
-use super::{Ask, Request, Supervisor, SupervisorManner, Surroundings, Survey};
+use super::driver::{Make, StableMailbox};
+use super::life::Incarnation;
+use super::{Ask, ListChildren, Request, Supervisor, SupervisorContext, SupervisorManner};
 use crate::clock::Clock;
 use crate::error::StartError;
 
-/// Children that share a fate: a supervisor's specification.
+/// Children that are supervised together: a supervisor's specification.
 ///
-/// A group can stand in another group: when it gives up, that is the end of one child there.
+/// A group can be a child of another group: when it gives up, that is the end of one child there.
 pub struct Group {
     pub(crate) spec: SupervisorSpec,
     pub(crate) own: ChildSpec,
-    pub(crate) slot: Mailslot<Supervisor>,
+    pub(crate) slot: StableMailbox<Supervisor>,
     children: Vec<ChildSpec>,
     bodies: Vec<Part>,
     pub(crate) hooks: Option<Box<dyn ChildHooks>>,
-    /// What is wrong with a group inside of it.
+    /// The error of a nested group.
     bad: Option<StartError>,
 }
 
-/// A child whose body needs the runtime's surroundings to be made.
+/// A child and the function that makes its body.
 type Part = (String, MakeBody);
 
-/// Makes a body, given the path of the group that it is in.
-pub(crate) type MakeBody = Box<dyn FnOnce(&Surroundings, &str) -> Arc<dyn Body> + Send>;
+/// Makes a body from the supervisor context and the path of the group around it.
+pub(crate) type MakeBody = Box<dyn FnOnce(&SupervisorContext, &str) -> Arc<dyn Body> + Send>;
 
 impl Group {
     /// An empty group: one-for-one, permanent, five restarts in thirty seconds.
@@ -49,7 +49,7 @@ impl Group {
         Self {
             spec: SupervisorSpec::default(),
             own,
-            slot: Mailslot::new(),
+            slot: StableMailbox::new(),
             children: Vec::new(),
             bodies: Vec::new(),
             hooks: None,
@@ -57,28 +57,28 @@ impl Group {
         }
     }
 
-    /// Who else is restarted when one crashes.
+    /// Sets which other children are restarted when one crashes.
     #[must_use]
     pub fn strategy(mut self, strategy: Strategy) -> Self {
         self.spec.strategy = strategy;
         self
     }
 
-    /// Restarts that are too many.
+    /// Sets the restart intensity: with more restarts than this, the group gives up.
     #[must_use]
     pub fn intensity(mut self, intensity: Intensity) -> Self {
         self.spec.intensity = intensity;
         self
     }
 
-    /// The wait before a restart; by default none.
+    /// Sets the wait before a restart; none by default.
     #[must_use]
     pub fn backoff(mut self, backoff: RestartBackoff) -> Self {
         self.spec.backoff = Some(backoff);
         self
     }
 
-    /// Whether the group ends when its significant children have.
+    /// Sets whether the group ends with its significant children.
     #[must_use]
     pub fn auto_shutdown(mut self, auto_shutdown: AutoShutdown) -> Self {
         self.spec.auto_shutdown = auto_shutdown;
@@ -92,7 +92,7 @@ impl Group {
         self
     }
 
-    /// When the group itself is started again.
+    /// Sets the restart type of the group itself.
     #[must_use]
     pub fn restart(mut self, restart: RestartType) -> Self {
         self.own.restart = restart;
@@ -106,28 +106,28 @@ impl Group {
         self
     }
 
-    /// How the group is stopped; by default it gets the time that its children need.
+    /// Sets the way the group is stopped; by default it gets the time that its children need.
     #[must_use]
     pub fn shutdown(mut self, shutdown: breakerbox_policy::supervision::Shutdown) -> Self {
         self.own.shutdown = shutdown;
         self
     }
 
-    /// Adds a child behind the others.
+    /// Adds a child after the others.
     #[must_use]
     pub fn child<A: Actor<Context = Context<A>>>(mut self, child: Child<A>) -> Self {
         let spec = child.spec.clone();
-        let make = move |around: &Surroundings, _: &str| child.into_parts(&around.clock).1;
+        let make = move |around: &SupervisorContext, _: &str| child.into_parts(&around.clock).1;
         self.push(spec, Box::new(make));
         self
     }
 
-    /// Adds a group behind the others.
+    /// Adds a group after the others.
     #[must_use]
     pub fn group(mut self, group: Group) -> Self {
         self.bad = self.bad.or(group.check().err());
         let spec = group.own.clone();
-        let make = move |around: &Surroundings, path: &str| group.into_body(path, around);
+        let make = move |around: &SupervisorContext, path: &str| group.into_body(path, around);
         self.push(spec, Box::new(make));
         self
     }
@@ -150,8 +150,8 @@ impl Group {
             })
     }
 
-    /// Makes the body, under the names of the groups around it.
-    pub(crate) fn into_body(self, path: &str, around: &Surroundings) -> Arc<dyn Body> {
+    /// Makes the body, under the path of the groups around it.
+    pub(crate) fn into_body(self, path: &str, around: &SupervisorContext) -> Arc<dyn Body> {
         let name = super::join(path, &self.own.name);
         let bodies: Vec<(String, Arc<dyn Body>)> = self
             .bodies
@@ -159,7 +159,7 @@ impl Group {
             .map(|(child, make)| (child, make(around, &name)))
             .collect();
         let (spec, children, surroundings) = (self.spec, self.children, around.clone());
-        let make: Make<Supervisor> = Arc::new(move |life: &Rc<Life>| {
+        let make: Make<Supervisor> = Arc::new(move |life: &Rc<Incarnation>| {
             let machine = Supervision::new(spec.clone(), children.clone())
                 .expect("the specification was checked when the group was accepted");
             let bodies = bodies.clone();
@@ -193,18 +193,18 @@ impl fmt::Debug for Group {
     }
 }
 
-/// How a child is.
+/// The status of a child.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ChildStatus {
     /// Its name.
     pub name: String,
-    /// What it does.
+    /// Its present state.
     pub state: ChildState,
-    /// Which of its lives, from 1; 0 before the first.
+    /// Number of its incarnation, from 1; 0 before the first.
     pub incarnation: u64,
-    /// How often it was restarted.
+    /// Number of its restarts.
     pub restarts: u64,
-    /// How its latest life ended.
+    /// Cause of its latest end.
     pub last_exit: Option<breakerbox_policy::supervision::StopCause>,
 }
 
@@ -229,7 +229,7 @@ pub struct GroupRef {
 }
 
 impl GroupRef {
-    /// Its name.
+    /// Returns its name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -237,7 +237,7 @@ impl GroupRef {
 
     /// Starts one more child and waits until it runs.
     ///
-    /// # Errors  The name is taken, the start failed, or the group is going down.
+    /// # Errors  The name is taken, the start failed, or the group is stopping.
     pub async fn add<A: Actor<Context = Context<A>>>(
         &self,
         child: Child<A>,
@@ -250,7 +250,7 @@ impl GroupRef {
     pub(crate) async fn add_group(
         &self,
         group: Group,
-        around: &Surroundings,
+        around: &SupervisorContext,
         path: &str,
     ) -> Result<GroupRef, CommandError> {
         let handle = GroupRef {
@@ -280,16 +280,16 @@ impl GroupRef {
         self.ask(Request::Restart(child.to_owned())).await.map(drop)
     }
 
-    /// Forgets a child that is stopped.
+    /// Removes a child that is stopped.
     ///
     /// # Errors  It runs, or no child has this name.
     pub async fn delete(&self, child: &str) -> Result<(), CommandError> {
         self.ask(Request::Delete(child.to_owned())).await.map(drop)
     }
 
-    /// How the children are, in start order; nothing when the group is down.
+    /// Returns the status of the children, in start order; empty if the group is down.
     pub async fn children(&self) -> Vec<ChildStatus> {
-        self.addr.send(Survey).await.unwrap_or_default()
+        self.addr.send(ListChildren).await.unwrap_or_default()
     }
 
     async fn ask(&self, request: Request) -> Result<Option<ChildId>, CommandError> {

@@ -1,5 +1,5 @@
-//! What everyone may read of a supervised actor: whether it runs, which life it is in, and how
-//! long it has been busy. The driver alone writes it, before anyone hears of a crash.
+//! The published state of a supervised actor: its condition, its incarnation, and the time it has
+//! been busy. The driver publishes a crash here before it is reported.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,36 +8,36 @@ use std::time::Duration;
 use breakerbox_policy::Time;
 use breakerbox_policy::supervision::StopCause;
 
-/// Whether a supervised actor takes calls.
+/// Readiness of a supervised actor to take calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Condition {
     /// No incarnation, or one that has not started yet.
     Down,
     /// It takes calls.
     Running,
-    /// It finishes what it has.
+    /// It finishes its pending calls.
     Stopping,
-    /// It will not run again, unless somebody restarts it by hand.
+    /// It will not run again, except after a manual restart.
     Gone,
 }
 
-/// Condition and incarnation in one word.
+/// Condition and incarnation, packed into one `u64`, and further published state.
 #[derive(Debug, Default)]
-pub(crate) struct Health {
+pub(crate) struct ConditionWord {
     word: AtomicU64,
-    /// When the present poll began, in nanoseconds; 0 while it is not being polled.
+    /// Start of the present poll, in nanoseconds; 0 while it is not being polled.
     busy_since: AtomicU64,
-    /// When its next life begins, in nanoseconds; 0 when that is not known.
+    /// Start of its next incarnation, in nanoseconds; 0 if it is not known.
     back_at: AtomicU64,
     /// The driver that owns the queue; older ones are fenced off.
     owner: AtomicU64,
-    /// What its supervisor counted.
+    /// Number of restarts, as its supervisor counts them.
     restarts: AtomicU64,
-    /// How its latest life ended.
+    /// Cause of its latest end.
     last_exit: Mutex<Option<StopCause>>,
 }
 
-impl Health {
+impl ConditionWord {
     pub(crate) fn condition(&self) -> Condition {
         match self.word.load(Ordering::Acquire) & 3 {
             1 => Condition::Running,
@@ -70,7 +70,7 @@ impl Health {
         self.busy_since.store(0, Ordering::Relaxed);
     }
 
-    /// How long the present poll has lasted.
+    /// Returns the duration of the present poll.
     pub(crate) fn busy_for(&self, now: Time) -> Option<Duration> {
         match self.busy_since.load(Ordering::Relaxed) {
             0 => None,
@@ -78,18 +78,18 @@ impl Health {
         }
     }
 
-    /// Publishes when its next life begins.
+    /// Publishes the start of its next incarnation.
     pub(crate) fn set_back_at(&self, at: Time) {
         self.back_at.store(at.as_nanos(), Ordering::Relaxed);
     }
 
-    /// When its next life begins, if that is known and still to come.
+    /// Returns the time until its next incarnation, if it is known and still to come.
     pub(crate) fn back_in(&self, now: Time) -> Option<Duration> {
         let at = Time::from_nanos(self.back_at.load(Ordering::Relaxed));
         (at > now).then(|| at.since(now))
     }
 
-    /// Publishes how often its supervisor started it again.
+    /// Publishes the number of its restarts.
     pub(crate) fn set_restarts(&self, restarts: u64) {
         self.restarts.store(restarts, Ordering::Relaxed);
     }
@@ -98,7 +98,7 @@ impl Health {
         self.restarts.load(Ordering::Relaxed)
     }
 
-    /// Publishes how a life of it ended.
+    /// Publishes the cause of its latest end.
     pub(crate) fn note_exit(&self, cause: StopCause) {
         *self.exit() = Some(cause);
     }
@@ -113,7 +113,7 @@ impl Health {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes a new owner of the queue; whoever owned it before is fenced off.
+    /// Makes a new owner of the queue; the former owner is fenced off.
     pub(crate) fn new_owner(self: &Arc<Self>) -> Fence {
         Fence {
             health: Arc::clone(self),
@@ -125,12 +125,12 @@ impl Health {
 /// A driver's claim on its queue.
 #[derive(Debug, Clone)]
 pub(crate) struct Fence {
-    health: Arc<Health>,
+    health: Arc<ConditionWord>,
     owner: u64,
 }
 
 impl Fence {
-    /// Whether somebody else owns the queue now.
+    /// Returns true if another driver owns the queue now.
     pub(crate) fn is_passed(&self) -> bool {
         self.health.owner.load(Ordering::Acquire) != self.owner
     }

@@ -1,4 +1,4 @@
-//! On which thread an actor lives.
+//! The threads that actors run on.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use actix::{Arbiter, ArbiterHandle, System};
 
-/// A thread that actors can be put on.
+/// A thread that can run actors.
 #[derive(Debug, Clone)]
-pub(crate) enum Home {
-    /// The thread of whoever puts something there.
+pub(crate) enum ThreadHandle {
+    /// The thread that calls `spawn`.
     Here,
     /// One of the runtime's other threads.
     Arbiter(ArbiterHandle),
@@ -17,7 +17,7 @@ pub(crate) enum Home {
     Own(ArbiterHandle),
 }
 
-/// Stops a thread when the one future that it was made for has ended, whatever way.
+/// Guard that stops a dedicated thread when its only future has ended or is dropped.
 struct LastOne(ArbiterHandle);
 
 impl Drop for LastOne {
@@ -26,7 +26,7 @@ impl Drop for LastOne {
     }
 }
 
-impl Home {
+impl ThreadHandle {
     /// Makes a future on that thread and runs it there.
     pub(crate) fn spawn<F>(&self, make: impl FnOnce() -> F + Send + 'static) -> Result<(), String>
     where
@@ -71,12 +71,12 @@ where
 
 /// The runtime's threads.
 #[derive(Debug, Clone)]
-pub(crate) struct Homes {
-    shared: Arc<[Home]>,
+pub(crate) struct Threads {
+    shared: Arc<[ThreadHandle]>,
     made: Arc<Mutex<Made>>,
 }
 
-/// The threads that were made, by number from 1.
+/// The threads made by the runtime, by number from 1.
 #[derive(Debug, Default)]
 struct Made {
     last: u64,
@@ -84,35 +84,35 @@ struct Made {
     abandoned: usize,
 }
 
-impl Homes {
-    /// The present thread, so many more, and some that somebody else looks after.
+impl Threads {
+    /// Collects the current thread, `more` new ones, and the `given` ones, which their owner stops.
     ///
-    /// # Errors  When a thread is asked for where no actix system runs.
+    /// # Errors  A new thread is needed, and no actix system runs.
     pub(crate) fn new(more: usize, given: Vec<ArbiterHandle>) -> Result<Self, String> {
         let homes = Self {
-            shared: Arc::from([Home::Here]),
+            shared: Arc::from([ThreadHandle::Here]),
             made: Arc::default(),
         };
-        let mut shared = vec![Home::Here];
+        let mut shared = vec![ThreadHandle::Here];
         for _ in 0..more {
-            shared.push(Home::Arbiter(homes.thread()?.1));
+            shared.push(ThreadHandle::Arbiter(homes.thread()?.1));
         }
-        shared.extend(given.into_iter().map(Home::Arbiter));
+        shared.extend(given.into_iter().map(ThreadHandle::Arbiter));
         Ok(Self {
             shared: shared.into(),
             ..homes
         })
     }
 
-    /// The home of the n-th of several that share the runtime's threads.
-    pub(crate) fn shared(&self, index: usize) -> Home {
+    /// Returns the thread of the n-th actor among those that share the runtime's threads.
+    pub(crate) fn shared(&self, index: usize) -> ThreadHandle {
         self.shared[index % self.shared.len()].clone()
     }
 
-    /// A new thread for one future, with its number.
-    pub(crate) fn dedicated(&self) -> Result<(u64, Home), String> {
+    /// Makes a new thread for one future, and returns it with its number.
+    pub(crate) fn dedicated(&self) -> Result<(u64, ThreadHandle), String> {
         let (number, arbiter) = self.thread()?;
-        Ok((number, Home::Own(arbiter)))
+        Ok((number, ThreadHandle::Own(arbiter)))
     }
 
     fn thread(&self) -> Result<(u64, ArbiterHandle), String> {
@@ -132,7 +132,7 @@ impl Homes {
         Ok((number, handle))
     }
 
-    /// Gives a thread up that is blocked: it ends when it comes back, and nobody waits for that.
+    /// Gives up a blocked thread: it ends once it is no longer blocked, and is not joined.
     pub(crate) fn abandon(&self, number: u64) {
         let mut made = self.lock();
         if let Some(arbiter) = made.arbiters.remove(&number) {
@@ -141,12 +141,12 @@ impl Homes {
         }
     }
 
-    /// How many threads were given up.
+    /// Returns the number of threads that were given up.
     pub(crate) fn abandoned(&self) -> usize {
         self.lock().abandoned
     }
 
-    /// Stops the threads that were made, and gives them back to be joined.
+    /// Stops the threads made by the runtime, and returns them to be joined.
     pub(crate) fn stop(&self) -> Vec<Arbiter> {
         let made = std::mem::take(&mut self.lock().arbiters);
         for arbiter in made.values() {

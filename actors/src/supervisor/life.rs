@@ -1,4 +1,4 @@
-//! What the driver and the actor of one incarnation know of each other.
+//! The state that the driver and the actor of one incarnation share.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -9,30 +9,30 @@ use breakerbox_policy::supervision::{PanicReport, StopCause};
 
 use super::health::Fence;
 
-/// Whether an incarnation may take messages.
+/// Readiness of an incarnation to take messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Readiness {
     /// Not yet.
     Starting,
-    /// It may.
+    /// It may take messages.
     Ready,
     /// Its start failed, for this reason.
     Failed(StopCause),
 }
 
-/// One incarnation's notes, shared by its driver and by actors that care.
+/// The state of one incarnation, shared by its driver and by actors that use it.
 #[derive(Debug)]
-pub(crate) struct Life {
+pub(crate) struct Incarnation {
     fence: Fence,
     readiness: RefCell<Readiness>,
-    /// Whether `started` has returned and its context waits for nothing.
+    /// True if `started` has returned and its context waits for nothing.
     settled: Cell<bool>,
     stopping: Cell<bool>,
     crash: RefCell<Option<PanicReport>>,
     death: RefCell<Option<StopCause>>,
 }
 
-impl Life {
+impl Incarnation {
     pub(crate) fn new(fence: Fence) -> Self {
         Self {
             fence,
@@ -89,7 +89,7 @@ impl Life {
         self.crash.borrow_mut().take()
     }
 
-    /// Why this incarnation ended; set before anything of it is dropped.
+    /// Returns the cause of this incarnation's end; set before any part of it is dropped.
     pub(crate) fn death(&self) -> Option<StopCause> {
         self.death.borrow().clone()
     }
@@ -109,7 +109,7 @@ impl Life {
         }
     }
 
-    /// Whether another driver has taken this one's queue over.
+    /// Returns true if another driver has taken over this one's queue.
     pub(crate) fn is_fenced(&self) -> bool {
         self.fence.is_passed()
     }
@@ -122,24 +122,24 @@ fn append(first: &mut PanicReport, panic: PanicReport) {
     }
 }
 
-/// Runs something of the user's and turns a panic into a report.
+/// Runs user code and turns a panic into a report.
 pub(crate) fn caught<T>(run: impl FnOnce() -> T) -> Result<T, PanicReport> {
     catch_unwind(AssertUnwindSafe(run)).map_err(panic_report)
 }
 
 thread_local! {
-    /// Where the latest panic of this thread happened; the payload does not say.
+    /// The location of this thread's latest panic; the payload does not contain it.
     static LATEST: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Chains a hook in front of the present one that remembers where a panic happened.
+/// Installs a panic hook that records the location of a panic and then calls the previous hook.
 pub(crate) fn remember_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
             let place = info.location().map(ToString::to_string);
-            // A panic inside of this thread-local's destructor has nothing to remember.
+            // A panic inside of this thread-local's destructor cannot be recorded.
             let _ = LATEST.try_with(|latest| {
                 if let Ok(mut latest) = latest.try_borrow_mut() {
                     *latest = place;
@@ -150,14 +150,14 @@ pub(crate) fn remember_panics() {
     });
 }
 
-/// What a caught panic said, and where.
+/// Makes a report of a caught panic: its message and its location.
 pub(crate) fn panic_report(payload: Box<dyn Any + Send>) -> PanicReport {
     let message = payload
         .downcast_ref::<String>()
         .cloned()
         .or_else(|| payload.downcast_ref::<&str>().map(ToString::to_string))
         .unwrap_or_else(|| "a panic without a message".to_owned());
-    // A payload of the user's may panic when it is dropped; it is not worth a second fault.
+    // A user's payload may panic when it is dropped; that is logged and not reported.
     if catch_unwind(AssertUnwindSafe(|| drop(payload))).is_err() {
         tracing::error!("a panic's own payload panicked while it was dropped");
     }

@@ -1,4 +1,4 @@
-//! The whole tree as it is now, for whoever looks at it.
+//! A snapshot of the whole supervision tree.
 
 use std::time::Duration;
 
@@ -7,16 +7,16 @@ use futures_util::future::{BoxFuture, FutureExt as _, join_all};
 
 use super::{ChildStatus, GroupRef, Supervisor};
 
-/// A child, and the children below it where it is a group.
+/// A child, and the children below it if it is a group.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TreeNode {
-    /// How it is.
+    /// Its status.
     pub child: ChildStatus,
-    /// Those below it; `None` where it is no group, or does not answer.
+    /// The children below it; `None` if it is no group, or does not answer.
     pub children: Option<Vec<TreeNode>>,
 }
 
-/// Asks a supervisor for its children, with the way to those that are supervisors.
+/// Asks a supervisor for its children, with the addresses of those that are supervisors.
 #[derive(Message)]
 #[rtype(result = "Vec<(ChildStatus, Option<Addr<Supervisor>>)>")]
 struct Branches;
@@ -33,8 +33,8 @@ impl Handler<Branches> for Supervisor {
 }
 
 impl GroupRef {
-    /// The children with all that is below them; `None` where nobody answers within `patience`,
-    /// such as a supervisor on a thread that something blocks.
+    /// Returns the children and all their descendants; `None` if the supervisor does not answer
+    /// within `patience`, such as one on a blocked thread.
     ///
     /// # Panics  Outside of a tokio runtime with time.
     /// # Cancel safety   Nothing is lost.

@@ -1,6 +1,7 @@
-//! Death watch: whoever watches a child is told once, truthfully, when it is gone for good.
+//! Death watch: each watcher of a child is notified once, with the true cause, when the child is
+//! gone for good.
 //!
-//! A restart is no death. The notice is sent after everything of the child has been dropped.
+//! A restart is no death. The notice is sent after every part of the child has been dropped.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::Future;
@@ -11,16 +12,16 @@ use std::task::{Context, Poll};
 use breakerbox_policy::supervision::StopCause;
 use tokio::sync::oneshot;
 
-/// A child ended and will not be started again.
+/// Notice that a child ended and will not be started again.
 ///
 /// # Source  Rule SUP-5 in docs/rules.md.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Terminated {
-    /// The child, with the names of its supervisors in front.
+    /// The child's name, after the names of its supervisors.
     pub name: String,
-    /// Which of its lives was the last; 0 when it never lived.
+    /// Number of its last incarnation; 0 if it was never started.
     pub incarnation: u64,
-    /// Why it ended.
+    /// Cause of its end.
     pub cause: StopCause,
 }
 
@@ -28,12 +29,12 @@ pub struct Terminated {
 ///
 /// # Cancel safety   Nothing is lost by polling it later.
 #[derive(Debug)]
-pub struct Watch {
+pub struct DeathWatch {
     name: String,
     notice: oneshot::Receiver<Terminated>,
 }
 
-impl Future for Watch {
+impl Future for DeathWatch {
     type Output = Terminated;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Terminated> {
@@ -47,25 +48,25 @@ impl Future for Watch {
     }
 }
 
-/// Last notices that are kept for whoever asks late (rule CALL-6).
+/// Maximum number of notices kept for late watchers (rule CALL-6).
 const KEPT: usize = 1024;
 
-/// Who watches whom. Unbounded on purpose: a notice must not be pushed out by others.
+/// The watchers of all children. Unbounded on purpose: no notice may be evicted by others.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Watchers(Arc<Mutex<Inner>>);
+pub(crate) struct Watchers(Arc<Mutex<WatchTable>>);
 
 #[derive(Debug, Default)]
-struct Inner {
+struct WatchTable {
     alive: HashSet<String>,
     waiting: HashMap<String, Vec<oneshot::Sender<Terminated>>>,
-    /// The latest notice of each child that is gone and may still be asked for.
+    /// The latest notice of each dead child, for late watchers.
     dead: HashMap<String, Terminated>,
-    /// Their names, the oldest first.
+    /// The names of the dead children, the oldest first.
     dead_since: VecDeque<String>,
 }
 
-impl Inner {
-    fn bury(&mut self, name: &str, notice: Terminated) {
+impl WatchTable {
+    fn keep_notice(&mut self, name: &str, notice: Terminated) {
         if self.dead.insert(name.to_owned(), notice).is_some() {
             return;
         }
@@ -77,7 +78,7 @@ impl Inner {
         }
     }
 
-    fn exhume(&mut self, name: &str) {
+    fn forget_notice(&mut self, name: &str) {
         if self.dead.remove(name).is_some() {
             self.dead_since.retain(|one| one != name);
         }
@@ -85,9 +86,9 @@ impl Inner {
 }
 
 impl Watchers {
-    /// Watches a child; one that is gone already, or never was, answers at once. So does one that
-    /// is gone for so long that its notice is not kept any more: as lost.
-    pub(crate) fn watch(&self, name: &str) -> Watch {
+    /// Watches a child. The watch of a child that is dead or was never started resolves at once. If
+    /// the notice of a dead child is not kept any more, its cause is `Lost`.
+    pub(crate) fn watch(&self, name: &str) -> DeathWatch {
         let (sender, notice) = oneshot::channel();
         let mut inner = self.lock();
         if inner.alive.contains(name) {
@@ -101,36 +102,36 @@ impl Watchers {
                 cause: StopCause::Lost,
             };
             let dead = inner.dead.get(name).cloned().unwrap_or_else(never_lived);
-            // The receiver is right here.
+            // The receiver is in scope, so the send succeeds.
             let _ = sender.send(dead);
         }
-        Watch {
+        DeathWatch {
             name: name.to_owned(),
             notice,
         }
     }
 
-    /// Tells everyone who watches, once.
+    /// Notifies all watchers of a child, once.
     pub(crate) fn tell(&self, name: &str, notice: Terminated) {
         let mut inner = self.lock();
         inner.alive.remove(name);
         for watcher in inner.waiting.remove(name).into_iter().flatten() {
-            // Who does not wait any more need not know.
+            // A watcher that was dropped needs no notice.
             let _ = watcher.send(notice.clone());
         }
-        inner.bury(name, notice);
+        inner.keep_notice(name, notice);
     }
 
-    /// The child lives, or lives again.
-    pub(crate) fn greet(&self, name: &str) {
+    /// Marks the child as alive, also after a death.
+    pub(crate) fn mark_alive(&self, name: &str) {
         let mut inner = self.lock();
-        inner.exhume(name);
+        inner.forget_notice(name);
         if !inner.alive.contains(name) {
             inner.alive.insert(name.to_owned());
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, WatchTable> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -152,10 +153,10 @@ mod tests {
         let watchers = Watchers::default();
         for number in 0..=KEPT {
             let name = format!("agent-{number}");
-            watchers.greet(&name);
+            watchers.mark_alive(&name);
             watchers.tell(&name, notice(&name));
-            // Dying again takes no second place.
-            watchers.greet(&name);
+            // A second death takes no second entry.
+            watchers.mark_alive(&name);
             watchers.tell(&name, notice(&name));
         }
         let kept = {

@@ -1,4 +1,4 @@
-//! The histogram of latencies, as those count it who scrape metrics.
+//! Histogram of latencies, in the form that metrics scrapers expect.
 
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ const BOUNDS: [u64; 15] = [
 ];
 
 impl Totals {
-    /// Attempts whose latency was counted: all that have ended.
+    /// Number of attempts with a counted latency: all that have ended.
     pub(crate) fn observed(&self) -> u64 {
         let histogram = self.latencies();
         histogram.map_or(0, |histogram| super::count(&histogram))
     }
 
-    /// A bucket of the histogram that a bound divides counts above it: never fewer attempts are
-    /// told to be slow than were.
+    /// Returns the latencies as cumulative buckets. A histogram bucket that a bound divides counts
+    /// as above the bound, so the number of slow attempts is never too low.
     pub(crate) fn latency_buckets(&self) -> LatencyBuckets {
         let mut buckets: Vec<(Duration, u64)> = BOUNDS
             .iter()

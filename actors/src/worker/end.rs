@@ -1,5 +1,5 @@
-//! The two ends of a user's value beside a crash: it says itself that it can serve no more, or it
-//! is asked to say goodbye. What follows from either is not decided here.
+//! The two ends of a user's value other than a crash: the value declares that it can serve no more,
+//! or it is asked to shut down. The consequences of either are not decided here.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -7,18 +7,19 @@ use std::rc::Rc;
 use std::task::{Context as TaskContext, Poll};
 
 use crate::dependency::Dependency;
-use crate::supervisor::{Life, caught};
+use crate::supervisor::{Incarnation, caught};
 
-/// Watches one value. Each of its futures holds the value, so they are let go of with it.
+/// The futures that watch one value for its end. Each of them holds the value, so they are dropped
+/// together with it.
 #[derive(Default)]
-pub(super) struct Ending {
-    /// Resolves when the value can serve no more; polled once for each turn of the worker.
+pub(super) struct ValueEnd {
+    /// Resolves when the value can serve no more; polled once for each poll of the worker.
     ended: Option<Pin<Box<dyn Future<Output = String>>>>,
-    /// The value's goodbye, once it was asked for.
+    /// The value's shutdown, once requested.
     closing: Option<Pin<Box<dyn Future<Output = ()>>>>,
 }
 
-impl Ending {
+impl ValueEnd {
     pub(super) fn of<D: Dependency>(dependency: &Rc<D>) -> Self {
         let dependency = Rc::clone(dependency);
         Self {
@@ -27,7 +28,7 @@ impl Ending {
         }
     }
 
-    /// Why the value can serve no more, when it has just said so.
+    /// Returns the reason once, when the value has declared that it can serve no more.
     #[inline]
     pub(super) fn poll_ended(&mut self, cx: &mut TaskContext<'_>) -> Option<String> {
         match self.ended.as_mut()?.as_mut().poll(cx) {
@@ -39,12 +40,12 @@ impl Ending {
         }
     }
 
-    /// Whether it is saying goodbye: it takes no calls any more.
+    /// Returns true while the value shuts down: it then takes no calls.
     pub(super) fn is_closing(&self) -> bool {
         self.closing.is_some()
     }
 
-    /// Says goodbye. From then on the value's end is what was asked for, and no failure.
+    /// Shuts the value down. From then on its end is a requested stop, not a failure.
     pub(super) fn poll_close<D: Dependency>(
         &mut self,
         dependency: &Rc<D>,
@@ -58,8 +59,8 @@ impl Ending {
         closing.as_mut().poll(cx)
     }
 
-    /// Lets go of the value; a panic in one of the futures spoils nothing else.
-    pub(super) fn let_go(&mut self, life: &Life) {
+    /// Drops the futures; a panic in one of them does not affect the rest.
+    pub(super) fn let_go(&mut self, life: &Incarnation) {
         let (ended, closing) = (self.ended.take(), self.closing.take());
         for dropped in [caught(|| drop(ended)), caught(|| drop(closing))] {
             if let Err(panic) = dropped {

@@ -1,7 +1,7 @@
-//! A call being executed: the user's future with its deadline, and what it comes to.
+//! A call being executed: the user's future, its deadline and its outcome.
 //!
-//! It answers once, whatever ends it. It restarts nothing: a panic is its worker's crash, of which
-//! the driver hears.
+//! It answers exactly once, for every way to end. It restarts nothing: a panic is a crash of its
+//! worker, which is reported to the driver.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -14,8 +14,8 @@ use std::task::{Context as TaskContext, Poll};
 use breakerbox_policy::supervision::{PanicReport, StopCause};
 use breakerbox_policy::{Class, Executed, Time};
 
-use super::hands::Hands;
-use super::{Duty, Order, Work};
+use super::hands::InlineExecutor;
+use super::{Job, QueuedJob, Responder};
 use crate::call::least;
 use crate::chaos::Injected;
 use crate::clock::Moment;
@@ -24,25 +24,26 @@ use crate::dependency::{Dependency, Shared, Verdict};
 use crate::error::CallError;
 use crate::event::EventKind;
 use crate::reply::{Timer, timed_out};
-use crate::supervisor::{Life, caught};
+use crate::supervisor::{Incarnation, caught};
 
-/// The user's own future.
-pub(super) type Attempt<D> = Pin<Box<dyn Future<Output = Result<Own<D>, Injected>>>>;
-/// The user's own result.
-pub(crate) type Own<D> = Result<<D as Dependency>::Response, <D as Dependency>::Error>;
+/// The user's future.
+pub(super) type Attempt<D> = Pin<Box<dyn Future<Output = Result<UserResult<D>, Injected>>>>;
+/// The user's result.
+pub(crate) type UserResult<D> = Result<<D as Dependency>::Response, <D as Dependency>::Error>;
 
-/// What a call that begins is bounded by, and known by when it crashes its worker.
+/// The time limits of a call that begins, and the fingerprint that identifies it if it crashes its
+/// worker.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
     began: Time,
     until: Option<Time>,
-    /// What the calls that it makes must keep to.
+    /// Deadline of the calls that it makes.
     pub(super) scope: Option<Moment>,
     fingerprint: Option<u64>,
 }
 
 impl Bounds {
-    pub(super) fn of<D: Dependency>(hands: &Hands<D>, order: &Order<D>, now: Time) -> Self {
+    pub(super) fn of<D: Dependency>(hands: &InlineExecutor<D>, order: &Job<D>, now: Time) -> Self {
         let total = order.context.deadline;
         Self {
             began: now,
@@ -57,20 +58,24 @@ impl Bounds {
 pub(crate) struct Execution<D: Dependency> {
     shared: Arc<Shared>,
     future: Option<Attempt<D>>,
-    pub(super) duty: Option<Duty<D>>,
-    /// The attempt's deadline; looked at from the second poll on.
+    pub(super) duty: Option<Responder<D>>,
+    /// The attempt's deadline; checked from the second poll on.
     timer: Timer,
     began: Time,
     polled: bool,
     fingerprint: Option<u64>,
-    /// What the calls that it makes must keep to.
+    /// Deadline of the calls that it makes.
     scope: Option<Moment>,
-    life: Rc<Life>,
-    wreck: Rc<RefCell<Option<Duty<D>>>>,
+    life: Rc<Incarnation>,
+    crashed_call: Rc<RefCell<Option<Responder<D>>>>,
 }
 
 impl<D: Dependency> Execution<D> {
-    pub(super) fn new(hands: &Hands<D>, Work { order, duty }: Work<D>, now: Time) -> Self {
+    pub(super) fn new(
+        hands: &InlineExecutor<D>,
+        QueuedJob { order, duty }: QueuedJob<D>,
+        now: Time,
+    ) -> Self {
         let bounds = Bounds::of(hands, &order, now);
         let future = hands.attempt(order.request, order.context, now);
         let mut execution = Self::begun(hands, Some(future), bounds);
@@ -79,8 +84,12 @@ impl<D: Dependency> Execution<D> {
         execution
     }
 
-    /// One that was polled once, and whose answer nobody owes yet.
-    pub(super) fn begun(hands: &Hands<D>, future: Option<Attempt<D>>, bounds: Bounds) -> Self {
+    /// Makes an execution that was polled once already, and that has no responder yet.
+    pub(super) fn begun(
+        hands: &InlineExecutor<D>,
+        future: Option<Attempt<D>>,
+        bounds: Bounds,
+    ) -> Self {
         Self {
             shared: Arc::clone(&hands.shared),
             future,
@@ -91,12 +100,12 @@ impl<D: Dependency> Execution<D> {
             fingerprint: bounds.fingerprint,
             scope: bounds.scope,
             life: Rc::clone(&hands.life),
-            wreck: Rc::clone(&hands.wreck),
+            crashed_call: Rc::clone(&hands.crashed_call),
         }
     }
 
     /// Ends the call with the dependency's own result.
-    fn finish(&mut self, result: Own<D>) {
+    fn finish(&mut self, result: UserResult<D>) {
         self.drop_future();
         let verdict = match caught(|| D::classify(result.as_ref())) {
             Ok(verdict) => verdict.judged(&self.shared),
@@ -106,7 +115,7 @@ impl<D: Dependency> Execution<D> {
             return;
         };
         if self.life.is_fenced() {
-            // Another incarnation has taken over since: this result comes from the past.
+            // Another incarnation has taken over, so this result is stale.
             duty.cause = Some(StopCause::Lost);
             return;
         }
@@ -132,7 +141,7 @@ impl<D: Dependency> Execution<D> {
         }
     }
 
-    /// Ends a call that was made to fail.
+    /// Ends a call with its injected failure.
     fn inject(&mut self) {
         self.drop_future();
         if let Some(duty) = self.duty.take() {
@@ -144,7 +153,8 @@ impl<D: Dependency> Execution<D> {
         }
     }
 
-    /// The call panicked: nobody hears of it before the driver has marked the worker down.
+    /// Handles a panic of the call. The caller is not answered before the driver has marked the
+    /// worker down.
     pub(super) fn crash(&mut self, panic: PanicReport) {
         self.drop_future();
         let Some(mut duty) = self.duty.take() else {
@@ -159,10 +169,10 @@ impl<D: Dependency> Execution<D> {
         }
         self.life.crash(panic.clone());
         duty.poison = Some(panic);
-        *self.wreck.borrow_mut() = Some(duty);
+        *self.crashed_call.borrow_mut() = Some(duty);
     }
 
-    /// Drops the user's future where a panic in it harms nobody else.
+    /// Drops the user's future, and catches a panic of its destructor.
     fn drop_future(&mut self) {
         let future = self.future.take();
         if let Err(panic) = caught(|| drop(future)) {

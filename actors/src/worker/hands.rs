@@ -1,10 +1,9 @@
-//! A running worker's hands, lent to callers on its own thread.
+//! Inline execution: a caller on the worker's thread runs the first poll of its call itself.
 //!
-//! A call that comes from the worker's own thread is begun in its caller's turn: most calls to
-//! what answers at once need no queue, no cell and no second turn then. Whatever does not end at
-//! once is handed to the worker, which goes on with it as with everything that came through its
-//! queue. The worker owns the value, the life and the wreck all the same: a panic here is its crash,
-//! and the driver hears of it before the caller does.
+//! Most calls to a dependency that answers at once then need no queue, no reply cell and no second
+//! poll. A call that is pending after its first poll is handed to the worker, which continues it
+//! like a call from its queue. The worker still owns the value, the incarnation and the crashed
+//! call: a panic here is a crash of the worker, and the driver learns of it before the caller does.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -18,45 +17,45 @@ use breakerbox_policy::Time;
 use breakerbox_policy::supervision::PanicReport;
 use slab::Slab;
 
-use super::{Attempt, Bounds, Duty, Execution, Order, Own, Worker};
+use super::{Attempt, Bounds, Execution, Job, Responder, UserResult, Worker};
 use crate::chaos::{Injected, struck};
 use crate::deadline;
 use crate::dependency::{CallContext, Dependency, Shared, Verdict};
 use crate::queue::WorkQueue;
-use crate::supervisor::{Life, caught};
+use crate::supervisor::{Incarnation, caught};
 
-/// How many begins may stand in one another on a thread's stack: a dependency that calls itself is
-/// bounded by its places, which are more than a stack has room for.
+/// Maximum nesting of inline calls. Without it, a dependency that calls itself is limited by
+/// `max_concurrent` alone, which may allow more than a stack holds.
 const MAX_NESTED: u32 = 8;
 
 thread_local! {
-    /// This thread; asking the standard library each time costs four times as much.
+    /// The id of this thread; `std::thread::current` costs four times as much for each read.
     static HERE: ThreadId = std::thread::current().id();
-    /// What the workers of this thread lend.
+    /// The inline executors of this thread's workers.
     static HANDS: RefCell<Slab<Rc<dyn Any>>> = const { RefCell::new(Slab::new()) };
     static NESTED: Cell<u32> = const { Cell::new(0) };
 }
 
-/// What it takes to begin a call of one incarnation.
-pub(crate) struct Hands<D: Dependency> {
+/// The state needed to begin a call of one incarnation.
+pub(crate) struct InlineExecutor<D: Dependency> {
     pub(super) shared: Arc<Shared>,
     pub(super) dependency: Rc<D>,
-    pub(super) life: Rc<Life>,
-    pub(super) wreck: Rc<RefCell<Option<Duty<D>>>>,
+    pub(super) life: Rc<Incarnation>,
+    pub(super) crashed_call: Rc<RefCell<Option<Responder<D>>>>,
     queue: Arc<WorkQueue<D>>,
-    /// Begun by callers; the worker takes them over in its next turn.
+    /// Begun by callers; the worker takes them over in its next poll.
     begun: RefCell<Vec<Execution<D>>>,
-    /// What the worker has taken out of its queue and not begun.
+    /// Number of jobs that the worker has taken out of its queue and not begun.
     backlog: Cell<usize>,
 }
 
-/// What the first turn of a call came to.
-pub(crate) enum First<D: Dependency> {
-    /// It is over, with the dependency's own result and what that counts for.
-    Ended(Own<D>, Verdict),
-    /// It was made to fail.
+/// Result of the first poll of a call.
+pub(crate) enum FirstPoll<D: Dependency> {
+    /// The call has ended, with the dependency's own result and its verdict.
+    Ended(UserResult<D>, Verdict),
+    /// A failure was injected.
     Injected,
-    /// It goes on, and somebody has to owe its answer: [`Hands::go_on`].
+    /// The call needs a responder to go on: [`InlineExecutor::go_on`].
     Unfinished(Box<Unfinished<D>>),
 }
 
@@ -66,22 +65,22 @@ pub(crate) enum Unfinished<D: Dependency> {
     Crashed(Execution<D>, PanicReport),
 }
 
-impl<D: Dependency> Hands<D> {
+impl<D: Dependency> InlineExecutor<D> {
     pub(super) fn new(worker: &Worker<D>, dependency: D) -> Self {
         Self {
             shared: Arc::clone(&worker.shared),
             dependency: Rc::new(dependency),
             life: Rc::clone(&worker.life),
-            wreck: Rc::clone(&worker.wreck),
+            crashed_call: Rc::clone(&worker.crashed_call),
             queue: Arc::clone(&worker.queue),
             begun: RefCell::default(),
             backlog: Cell::new(0),
         }
     }
 
-    /// Whether a call may be begun before the worker's next turn: nobody waits for that one, and
-    /// the worker will have it.
-    fn are_free(&self) -> bool {
+    /// Returns true if a call may begin before the worker's next poll: the worker takes calls, and
+    /// no other call waits for that poll.
+    fn is_available(&self) -> bool {
         let life = &self.life;
         let is_up = life.is_ready() && !life.has_crashed();
         is_up
@@ -91,7 +90,7 @@ impl<D: Dependency> Hands<D> {
             && NESTED.get() < MAX_NESTED
     }
 
-    /// The user's own future for a call that begins now.
+    /// Makes the user's future for a call that begins at `now`.
     pub(super) fn attempt(
         &self,
         request: D::Request,
@@ -108,27 +107,30 @@ impl<D: Dependency> Hands<D> {
         }
     }
 
-    /// Begins a call in its caller's turn. Whoever begins it has its place and its permit.
-    pub(crate) fn begin(&self, order: Order<D>, now: Time) -> First<D> {
+    /// Runs the first poll of a call on the caller's stack. The caller holds its slot and its
+    /// permit.
+    pub(crate) fn begin(&self, order: Job<D>, now: Time) -> FirstPoll<D> {
         let bounds = Bounds::of(self, &order, now);
         let mut attempt = self.attempt(order.request, order.context, now);
         let polled = {
-            let _deeper = Deeper::go();
-            // Whoever wakes it has the worker look; see `go_on`.
+            let _deeper = NestingGuard::go();
+            // A wake-up during this poll is not lost: `go_on` makes the worker poll the call again.
             let mut cx = TaskContext::from_waker(Waker::noop());
             caught(|| deadline::within(bounds.scope, || attempt.as_mut().poll(&mut cx)))
         };
         let panic = match polled {
             Ok(Poll::Pending) => {
                 let execution = Execution::begun(self, Some(attempt), bounds);
-                return First::Unfinished(Box::new(Unfinished::Pending(execution)));
+                return FirstPoll::Unfinished(Box::new(Unfinished::Pending(execution)));
             }
             Ok(Poll::Ready(ended)) => {
                 self.drop_caught(attempt);
                 match ended {
-                    Err(Injected) => return First::Injected,
+                    Err(Injected) => return FirstPoll::Injected,
                     Ok(result) => match caught(|| D::classify(result.as_ref())) {
-                        Ok(verdict) => return First::Ended(result, verdict.judged(&self.shared)),
+                        Ok(verdict) => {
+                            return FirstPoll::Ended(result, verdict.judged(&self.shared));
+                        }
                         Err(panic) => panic,
                     },
                 }
@@ -139,11 +141,11 @@ impl<D: Dependency> Hands<D> {
             }
         };
         let execution = Execution::begun(self, None, bounds);
-        First::Unfinished(Box::new(Unfinished::Crashed(execution, panic)))
+        FirstPoll::Unfinished(Box::new(Unfinished::Crashed(execution, panic)))
     }
 
-    /// Leaves a call to the worker, which answers for it from now on.
-    pub(crate) fn go_on(&self, unfinished: Box<Unfinished<D>>, duty: Duty<D>) {
+    /// Hands a call to the worker, which answers it from then on.
+    pub(crate) fn go_on(&self, unfinished: Box<Unfinished<D>>, duty: Responder<D>) {
         match *unfinished {
             Unfinished::Pending(mut execution) => {
                 execution.duty = Some(duty);
@@ -165,7 +167,8 @@ impl<D: Dependency> Hands<D> {
         self.backlog.set(waiting);
     }
 
-    /// Drops the user's future; a panic in that is the worker's crash, and not this call's.
+    /// Drops the user's future; a panic of its destructor is a crash of the worker, not of this
+    /// call.
     fn drop_caught(&self, attempt: Attempt<D>) {
         if let Err(panic) = caught(|| drop(attempt)) {
             self.life.crash(panic);
@@ -174,33 +177,33 @@ impl<D: Dependency> Hands<D> {
     }
 }
 
-/// Counts how deep the thread's stack is in calls.
-struct Deeper;
+/// Guard that counts the nesting of calls on this thread's stack.
+struct NestingGuard;
 
-impl Deeper {
+impl NestingGuard {
     fn go() -> Self {
         NESTED.set(NESTED.get() + 1);
         Self
     }
 }
 
-impl Drop for Deeper {
+impl Drop for NestingGuard {
     fn drop(&mut self) {
         NESTED.set(NESTED.get() - 1);
     }
 }
 
-/// Where a worker's hands are, for callers that come from its thread: only a worker that lives on
-/// one thread for all its lives lends them.
+/// Handle by which callers on the worker's thread find its inline executor. Only a worker that
+/// stays on one thread through all its incarnations registers one.
 #[derive(Debug)]
-pub(crate) struct Lent {
+pub(crate) struct InlineHandle {
     thread: OnceLock<ThreadId>,
     key: AtomicUsize,
 }
 
 const NOWHERE: usize = usize::MAX;
 
-impl Default for Lent {
+impl Default for InlineHandle {
     fn default() -> Self {
         Self {
             thread: OnceLock::new(),
@@ -209,45 +212,46 @@ impl Default for Lent {
     }
 }
 
-impl Lent {
-    /// Notes that the worker lives here, in each of its lives.
+impl InlineHandle {
+    /// Records that the worker runs on this thread in all its incarnations.
     pub(crate) fn settle_here(&self) {
         let _ = self.thread.set(HERE.with(|here| *here));
     }
 
-    /// Whether the worker is on the thread that asks.
+    /// Returns true if the worker runs on the current thread.
     pub(crate) fn is_here(&self) -> bool {
         self.thread.get() == Some(&HERE.with(|here| *here))
     }
 
-    pub(super) fn lend<D: Dependency>(&self, hands: &Rc<Hands<D>>) {
+    pub(super) fn register<D: Dependency>(&self, hands: &Rc<InlineExecutor<D>>) {
         if self.is_here() {
-            let hands: Rc<dyn Any> = Rc::<Hands<D>>::clone(hands);
+            let hands: Rc<dyn Any> = Rc::<InlineExecutor<D>>::clone(hands);
             let key = HANDS.with(|all| all.borrow_mut().insert(hands));
             self.key.store(key, Ordering::Relaxed);
         }
     }
 
-    pub(super) fn take_back(&self) {
+    pub(super) fn unregister(&self) {
         if !self.is_here() {
             return;
         }
         let key = self.key.swap(NOWHERE, Ordering::Relaxed);
-        // Dropped only outside of the borrow; a thread that ends has dropped them already.
+        // Dropped outside of the borrow. The thread-local of a thread that exits has dropped it
+        // already.
         let hands = HANDS.try_with(|all| all.borrow_mut().try_remove(key));
         drop(hands);
     }
 
-    /// The hands, where they are on this thread and free.
+    /// Returns the inline executor if it is on this thread and available.
     #[inline]
-    pub(crate) fn hands<D: Dependency>(&self) -> Option<Rc<Hands<D>>> {
+    pub(crate) fn hands<D: Dependency>(&self) -> Option<Rc<InlineExecutor<D>>> {
         if !self.is_here() {
             return None;
         }
         let key = self.key.load(Ordering::Relaxed);
         let hands = HANDS.with(|all| all.borrow().get(key).cloned())?;
-        let hands = hands.downcast::<Hands<D>>().ok()?;
-        hands.are_free().then_some(hands)
+        let hands = hands.downcast::<InlineExecutor<D>>().ok()?;
+        hands.is_available().then_some(hands)
     }
 }
 

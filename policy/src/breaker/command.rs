@@ -1,61 +1,63 @@
-//! What operators, the supervisor and a reload do to a breaker.
+//! Commands of operators, the supervisor and a reload.
 
 use super::{
-    Author, Breaker, BreakerEvent, BreakerSettings, Cause, Command, Duration, IllegalTransition,
-    Override, OverrideMode, Random, Rules, State, Tally, Time, TripReason, Window,
+    Breaker, BreakerCommand, BreakerEvent, BreakerSettings, Cause, CommandSource, Duration,
+    EndedPermits, IllegalTransition, Override, OverrideMode, Random, Rules, State, Time,
+    TripReason, Window,
 };
 use crate::backoff;
 
 impl Breaker {
-    /// Carries out an order.
+    /// Executes a command.
     ///
-    /// # Errors  [`IllegalTransition`] when a closed breaker is to become half-open; nothing changed.
+    /// # Errors  [`IllegalTransition`] if a closed breaker should become half-open; nothing
+    /// changed.
     /// # Source  Rules BRK-3 and BRK-10.
     pub fn command(
         &mut self,
         now: Time,
-        command: Command,
+        command: BreakerCommand,
         random: &mut dyn Random,
     ) -> Result<(), IllegalTransition> {
         self.on_time(now, random);
         match command {
-            Command::Open { reason, until } => {
+            BreakerCommand::Open { reason, until } => {
                 self.operate(now, OverrideMode::ForcedOpen, reason, until);
             }
-            Command::Disable { reason, until } => {
+            BreakerCommand::Disable { reason, until } => {
                 self.operate(now, OverrideMode::Disabled, reason, until);
             }
-            Command::Shadow { reason, until } => {
+            BreakerCommand::Shadow { reason, until } => {
                 self.operate(now, OverrideMode::Shadow, reason, until);
             }
-            Command::Clear => self.clear_overrides(now, "the override was taken off"),
-            Command::Close { reason } => self.close_by_command(now, reason),
-            Command::Reset { reason } => {
+            BreakerCommand::Clear => self.clear_overrides(now, "the override was taken off"),
+            BreakerCommand::Close { reason } => self.close_by_command(now, reason),
+            BreakerCommand::Reset { reason } => {
                 self.close_by_command(now, reason);
                 self.empty_window(now);
-                self.tally = Tally::default();
+                self.tally = EndedPermits::default();
             }
-            Command::Park { reason } => self.set_override(
+            BreakerCommand::Park { reason } => self.set_override(
                 now,
                 Override {
                     mode: OverrideMode::ForcedOpen,
                     reason,
-                    by: Author::Supervisor,
+                    by: CommandSource::Supervisor,
                     until: None,
                 },
             ),
-            Command::Unpark => {
+            BreakerCommand::Unpark => {
                 let cause = Cause::Commanded("unparked".into());
-                self.remove_override(now, Author::Supervisor, &cause);
+                self.remove_override(now, CommandSource::Supervisor, &cause);
             }
-            Command::Trip { reason, wait } => self.trip(now, reason, wait, random),
-            Command::Probe { reason } => return self.probe(now, reason),
+            BreakerCommand::Trip { reason, wait } => self.trip(now, reason, wait, random),
+            BreakerCommand::Probe { reason } => return self.probe(now, reason),
         }
         Ok(())
     }
 
     fn operate(&mut self, now: Time, mode: OverrideMode, reason: String, until: Option<Time>) {
-        let by = Author::Operator;
+        let by = CommandSource::Operator;
         self.set_override(
             now,
             Override {
@@ -69,8 +71,8 @@ impl Breaker {
 
     fn clear_overrides(&mut self, now: Time, reason: &str) {
         let cause = Cause::Commanded(reason.into());
-        let parked = self.remove_override(now, Author::Supervisor, &cause);
-        let operated = self.remove_override(now, Author::Operator, &cause);
+        let parked = self.remove_override(now, CommandSource::Supervisor, &cause);
+        let operated = self.remove_override(now, CommandSource::Operator, &cause);
         if !parked && !operated {
             self.start_generation(now);
         }
@@ -111,10 +113,10 @@ impl Breaker {
         Ok(())
     }
 
-    /// Takes new settings over; state, open time and overrides are kept.
+    /// Applies new settings; state, open time and overrides are kept.
     ///
-    /// Another window, or another way to probe in the middle of a half-open period, starts a
-    /// generation; the counters are kept otherwise, and judged with the next outcome.
+    /// A different window, or different half-open settings during a half-open period, start a
+    /// generation. Otherwise the counters are kept, and judged at the next outcome.
     ///
     /// # Source  Rules BRK-3 and CFG-2.
     pub fn reconfigure(&mut self, now: Time, settings: BreakerSettings) {
@@ -132,7 +134,7 @@ impl Breaker {
         self.set_deadline();
     }
 
-    /// Begins anew after a crash of whoever owned it: its permits are lost, its verdict is not.
+    /// Restores the breaker after a crash of its owner: the permits are lost, the state is not.
     ///
     /// The window is emptied and the probes are forgotten; state, override and open time are kept.
     ///

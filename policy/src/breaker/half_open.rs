@@ -1,4 +1,4 @@
-//! One half-open period: who probes, what came back, and what that decides (BRK-4, BRK-5).
+//! One half-open period: its probes, their results, and the decision (BRK-4, BRK-5).
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::reason::TripReason;
 use crate::{BreakerSettings, Counts, HalfOpenRule, HalfOpenSettings, Time};
 
-/// How a probe ended.
+/// End of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ProbeEnd {
     Good,
@@ -16,7 +16,7 @@ pub(super) enum ProbeEnd {
     Lost,
 }
 
-/// What a period's results come to.
+/// Decision after a result of a period.
 #[derive(Debug, PartialEq)]
 pub(super) enum Decision {
     Undecided,
@@ -24,12 +24,12 @@ pub(super) enum Decision {
     Reopen(TripReason),
 }
 
-/// The books of one period; the numbers of probes go on through all periods.
+/// State of one period; the numbers of probes continue across all periods.
 #[derive(Debug, Clone, Default)]
 pub(super) struct HalfOpen {
     entered: Time,
     next: u64,
-    /// In the order in which they were given.
+    /// In the order in which they were issued.
     in_flight: Vec<(u64, Time)>,
     calls: u64,
     successes: u64,
@@ -39,7 +39,7 @@ pub(super) struct HalfOpen {
 }
 
 impl HalfOpen {
-    /// Begins a period: nobody probes, nothing came back.
+    /// Begins a period without probes or results.
     pub(super) fn begin(&mut self, now: Time) {
         self.in_flight.clear();
         self.entered = now;
@@ -77,7 +77,7 @@ impl HalfOpen {
         }
     }
 
-    /// Gives a probe, when one is free.
+    /// Issues a probe, if one is free.
     pub(super) fn admit(&mut self, now: Time, settings: &HalfOpenSettings) -> Option<u64> {
         if !self.has_slot(settings) {
             return None;
@@ -98,7 +98,7 @@ impl HalfOpen {
             })
     }
 
-    /// Takes a probe off the books; false when it is not there any more.
+    /// Removes a probe; returns false if it is already gone.
     pub(super) fn take(&mut self, id: u64) -> bool {
         let place = self.in_flight.iter().position(|&(probe, _)| probe == id);
         if let Some(place) = place {
@@ -107,13 +107,13 @@ impl HalfOpen {
         place.is_some()
     }
 
-    /// When the oldest probe's lease ends.
+    /// Returns the end of the oldest probe's lease.
     pub(super) fn lease_end(&self, settings: &HalfOpenSettings) -> Option<Time> {
         let &(_, started) = self.in_flight.first()?;
         Some(started.after(settings.probe_lease))
     }
 
-    /// Takes the oldest probe off the books when its lease is over.
+    /// Removes the oldest probe if its lease is over; returns true if it did.
     pub(super) fn take_lost(&mut self, now: Time, settings: &HalfOpenSettings) -> bool {
         let lost = self.lease_end(settings).is_some_and(|end| end <= now);
         if lost {
@@ -175,7 +175,8 @@ impl HalfOpen {
         }
     }
 
-    /// The closed state's rates over this period's results; without any, no failure is tolerated.
+    /// Judges this period's results by the closed state's rates; without any, no failure is
+    /// tolerated.
     fn decide_rates(&self, settings: &BreakerSettings) -> Decision {
         let (calls, failures, slow) = (self.calls, self.failures, self.slow);
         let rate = settings.failure_rate;
@@ -218,7 +219,7 @@ impl HalfOpen {
     }
 }
 
-/// Successes (or, for rates, results) that close it.
+/// Returns the number of successes (or, for rates, results) that close it.
 pub(super) fn needed(rule: HalfOpenRule) -> u64 {
     u64::from(match rule {
         HalfOpenRule::Successes(needed) => needed.get(),
@@ -228,7 +229,7 @@ pub(super) fn needed(rule: HalfOpenRule) -> u64 {
     })
 }
 
-/// Results that a decision may have to wait for.
+/// Returns the number of results that a decision may have to wait for.
 fn most_results(rule: HalfOpenRule) -> u64 {
     match rule {
         HalfOpenRule::KOfN { of, .. } => u64::from(of.get()),

@@ -1,13 +1,13 @@
-//! Why a breaker moved, in words and figures, and the events that tell of it.
+//! Reasons for a breaker's transitions, with figures, and the events that report them.
 
 use std::fmt;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::state::{Author, OverrideMode, State};
+use super::state::{CommandSource, OverrideMode, State};
 use crate::{Counts, Rate, Time};
 
-/// The rule that opened a breaker, with the figures that it saw.
+/// The rule that opened a breaker, with the figures it was judged by.
 ///
 /// # Source  Rule BRK-11 in docs/rules.md.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,14 +16,14 @@ pub enum TripReason {
     FailureThreshold {
         /// Failures in the window.
         failures: u64,
-        /// The setting.
+        /// Configured threshold.
         threshold: NonZeroU32,
     },
     /// Too many failures in a row.
     Consecutive {
         /// Failures since the last success.
         failures: u64,
-        /// The setting.
+        /// Configured threshold.
         threshold: NonZeroU32,
     },
     /// Too large a share of failures.
@@ -32,25 +32,25 @@ pub enum TripReason {
         failures: u64,
         /// Calls in the window.
         calls: u64,
-        /// The setting.
+        /// Configured rate.
         rate: Rate,
     },
     /// Too large a share of slow calls.
     SlowRate {
         /// Slow calls in the window.
         slow: u64,
-        /// Calls in flight that are slow already.
+        /// Calls in flight that are already slow.
         overdue: u64,
-        /// Calls in the window, and the overdue ones.
+        /// Calls in the window, plus the overdue ones.
         calls: u64,
-        /// The setting.
+        /// Configured rate.
         rate: Rate,
     },
     /// A probe failed.
     ProbeFailed,
     /// A probe succeeded, but slowly.
     ProbeSlow {
-        /// How long it took.
+        /// Duration of the probe.
         elapsed: Duration,
     },
     /// A probe did not report within its lease.
@@ -66,7 +66,7 @@ pub enum TripReason {
         failures: u64,
         /// Reported probes.
         calls: u64,
-        /// The setting; `None` when no failure is tolerated.
+        /// Configured rate; `None` when no failure is tolerated.
         rate: Option<Rate>,
     },
     /// Too large a share of slow probes.
@@ -75,24 +75,24 @@ pub enum TripReason {
         slow: u64,
         /// Reported probes.
         calls: u64,
-        /// The setting.
+        /// Configured rate.
         rate: Rate,
     },
-    /// The probes that remain cannot bring enough successes any more.
+    /// The remaining probes can no longer bring enough successes.
     HalfOpenCertain {
         /// Failed or slow probes.
         failures: u64,
         /// Successes needed.
         needed: NonZeroU32,
-        /// Of so many probes.
+        /// Total number of probes.
         of: NonZeroU32,
     },
-    /// Half-open came to no decision in its time.
+    /// Half-open reached no decision in its time.
     HalfOpenTooLong {
-        /// The limit.
+        /// Configured limit.
         after: Duration,
     },
-    /// By command, with its reason.
+    /// A command, with its reason.
     Commanded(String),
 }
 
@@ -172,10 +172,10 @@ impl fmt::Display for TripReason {
     }
 }
 
-/// Why a breaker is in its state, or in its generation.
+/// Reason for a breaker's state, or for its generation.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Cause {
-    /// It was made so.
+    /// It was created.
     Started,
     /// A rule opened it.
     Tripped(TripReason),
@@ -183,14 +183,14 @@ pub enum Cause {
     OpenTimeOver,
     /// Probes succeeded.
     Recovered {
-        /// How many.
+        /// Number of successes.
         successes: u64,
     },
-    /// Half-open came to no decision in its time, and closes then.
+    /// Half-open reached no decision in its time, and its settings close it then.
     HalfOpenTimeOver,
-    /// By command, with its reason.
+    /// A command, with its reason.
     Commanded(String),
-    /// An override came to its end.
+    /// An override expired.
     OverrideExpired,
     /// Its actor was restarted.
     Restarted,
@@ -214,31 +214,31 @@ impl fmt::Display for Cause {
     }
 }
 
-/// Something that happened to a breaker.
+/// An event of a breaker.
 #[derive(Debug, Clone, PartialEq)]
 pub enum BreakerEvent {
-    /// It changed its automatic state.
+    /// The automatic state changed.
     Transition {
-        /// The state before.
+        /// State before the transition.
         from: State,
-        /// The state now.
+        /// State after the transition.
         to: State,
-        /// When.
+        /// Time of the event.
         at: Time,
         /// The generation that begins.
         generation: u64,
-        /// Why.
+        /// Reason.
         cause: Cause,
-        /// How long it stays open; `None` in the other states.
+        /// Time for which it stays open; `None` in the other states.
         retry_after: Option<Duration>,
-        /// What the generation that ends had counted.
+        /// Counts of the generation that ends.
         counts: Counts,
     },
     /// A probe succeeded, and more are needed.
     HalfOpenProgress {
-        /// When.
+        /// Time of the event.
         at: Time,
-        /// The half-open period.
+        /// Generation of the half-open period.
         generation: u64,
         /// Successes so far.
         successes: u64,
@@ -247,46 +247,46 @@ pub enum BreakerEvent {
     },
     /// An override was set.
     Overridden {
-        /// When.
+        /// Time of the event.
         at: Time,
         /// The generation that begins.
         generation: u64,
-        /// What it does.
+        /// Effect of the override.
         mode: OverrideMode,
-        /// Why.
+        /// Reason.
         reason: String,
-        /// Who set it.
-        by: Author,
-        /// When it ends by itself.
+        /// Source of the override.
+        by: CommandSource,
+        /// Time at which it expires.
         until: Option<Time>,
     },
-    /// An override was taken off.
+    /// An override was removed.
     OverrideRemoved {
-        /// When.
+        /// Time of the event.
         at: Time,
         /// The generation that begins.
         generation: u64,
-        /// What it did.
+        /// Effect of the removed override.
         mode: OverrideMode,
-        /// Who had set it.
-        by: Author,
+        /// Source of the removed override.
+        by: CommandSource,
         /// [`Cause::Commanded`] or [`Cause::OverrideExpired`].
         cause: Cause,
     },
-    /// It would have opened now, but for shadow mode; told once until its window is emptied.
+    /// It would have opened, but for shadow mode; reported once until its window is emptied.
     WouldTrip {
-        /// When.
+        /// Time of the event.
         at: Time,
-        /// Which rule.
+        /// The broken rule.
         reason: TripReason,
     },
     /// A generation began without a transition: [`Cause::Restarted`] or [`Cause::Reconfigured`].
     Renewed {
-        /// When.
+        /// Time of the event.
         at: Time,
         /// The generation that begins.
         generation: u64,
-        /// Why.
+        /// Reason.
         cause: Cause,
     },
 }

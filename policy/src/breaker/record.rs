@@ -1,4 +1,4 @@
-//! What an outcome does to a breaker.
+//! Effect of an outcome on a breaker.
 
 use super::half_open::{Decision, ProbeEnd, needed};
 use super::{
@@ -7,19 +7,19 @@ use super::{
 };
 use crate::{CancelledPolicy, Class, Outcome};
 
-/// What a class means to the breaker.
-enum Meaning {
+/// Effect of an outcome's class.
+enum BreakerEffect {
     Success,
     Failure,
     Nothing,
-    /// It counts once such calls are many.
+    /// It counts once such calls reach their rate.
     Cancelled,
 }
 
 impl Breaker {
-    /// Counts an outcome, and moves when a rule says so.
+    /// Records an outcome, and changes the state if a rule is broken.
     ///
-    /// # Units   `outcome.elapsed`: the attempt's own time, waits before it left out.
+    /// # Units   `outcome.elapsed`: duration of the attempt itself, without waits before it.
     /// # Source  Rules BRK-1, BRK-3 and BRK-7.
     pub fn record(
         &mut self,
@@ -72,10 +72,10 @@ impl Breaker {
 
     fn count_normal(&mut self, now: Time, outcome: &Outcome, random: &mut dyn Random) -> Recorded {
         let failed = match self.meaning(outcome.class) {
-            Meaning::Success => false,
-            Meaning::Failure => true,
-            Meaning::Nothing => return Recorded::Neutral,
-            Meaning::Cancelled => {
+            BreakerEffect::Success => false,
+            BreakerEffect::Failure => true,
+            BreakerEffect::Nothing => return Recorded::Neutral,
+            BreakerEffect::Cancelled => {
                 self.window.record_cancelled(now);
                 let counts = self.rules.counts_cancelled(&self.window);
                 if counts {
@@ -99,9 +99,9 @@ impl Breaker {
 
     fn count_probe(&mut self, now: Time, outcome: &Outcome, random: &mut dyn Random) -> Recorded {
         let failed = match self.meaning(outcome.class) {
-            Meaning::Success => false,
-            Meaning::Failure => true,
-            Meaning::Nothing | Meaning::Cancelled => {
+            BreakerEffect::Success => false,
+            BreakerEffect::Failure => true,
+            BreakerEffect::Nothing | BreakerEffect::Cancelled => {
                 if outcome.class == Class::Cancelled
                     && self.settings.half_open.cancelled_probe_reopens
                 {
@@ -133,17 +133,17 @@ impl Breaker {
         Recorded::Counted
     }
 
-    fn meaning(&mut self, class: Class) -> Meaning {
+    fn meaning(&mut self, class: Class) -> BreakerEffect {
         match class {
-            Class::Success => Meaning::Success,
-            Class::Failure => Meaning::Failure,
-            Class::Throttled | Class::Rejected | Class::Misconfigured => Meaning::Nothing,
+            Class::Success => BreakerEffect::Success,
+            Class::Failure => BreakerEffect::Failure,
+            Class::Throttled | Class::Rejected | Class::Misconfigured => BreakerEffect::Nothing,
             Class::Cancelled => {
                 self.tally.cancelled += 1;
                 match self.settings.cancelled {
-                    CancelledPolicy::Ignore => Meaning::Nothing,
-                    CancelledPolicy::Failure => Meaning::Failure,
-                    CancelledPolicy::Rate(_) => Meaning::Cancelled,
+                    CancelledPolicy::Ignore => BreakerEffect::Nothing,
+                    CancelledPolicy::Failure => BreakerEffect::Failure,
+                    CancelledPolicy::Rate(_) => BreakerEffect::Cancelled,
                 }
             }
         }
@@ -158,7 +158,7 @@ impl Breaker {
         self.tally.slow += u64::from(slow);
     }
 
-    /// Opens when the window breaks a rule; in shadow mode only says so.
+    /// Opens if the window breaks a rule; in shadow mode, only reports it.
     fn judge(&mut self, now: Time, hint: Option<Duration>, random: &mut dyn Random) {
         let Some(reason) = self.rules.judge(&self.settings, &self.window, self.overdue) else {
             return;
@@ -171,7 +171,7 @@ impl Breaker {
         }
     }
 
-    /// Takes a permit back that was not used: an inner layer refused the call.
+    /// Takes back an unused permit: an inner layer refused the call.
     ///
     /// # Source  Rule BRK-6; Sentinel's `testMultipleHalfOpenedBreakers`.
     pub fn release(&mut self, now: Time, permit: Permit) {
@@ -188,13 +188,12 @@ impl Breaker {
         }
     }
 
-    /// Counts successes that a gate counted by itself, in one go.
+    /// Records a batch of successes that a gate counted itself.
     ///
-    /// The gate brings them before any other record that came after them. See
-    /// [`Breaker::needs_every_success`].
+    /// The gate passes them before any later record. See [`Breaker::needs_every_success`].
     ///
-    /// # Units   `at`: when they ended, or any moment of the same bucket; `generation`: the one
-    /// that admitted them. All were fast.
+    /// # Units   `at`: the time at which they ended, or any time in the same bucket; `generation`:
+    /// the one that admitted them. All were fast.
     /// # Source  Rule CALL-3.
     pub fn record_successes(
         &mut self,
@@ -235,10 +234,10 @@ impl Breaker {
         self.tally.late += left;
     }
 
-    /// Sets how many calls of this generation are in flight and slow already.
+    /// Sets the number of calls of this generation that are in flight and already slow.
     ///
     /// Judged with `slow_rate` as `(slow + overdue) / (calls + overdue)`, so that a dependency that
-    /// only hangs opens its breaker before any call ends. Each new generation sets it to zero.
+    /// only hangs opens its breaker before any call ends. Each new generation resets it to zero.
     ///
     /// # Source  Rule BRK-9.
     pub fn set_overdue(&mut self, now: Time, calls: u64, random: &mut dyn Random) {

@@ -1,23 +1,23 @@
-//! Judges a window: which rule, if any, is broken (BRK-1, BRK-9).
+//! Judgement of a window: which rule, if any, is broken (BRK-1, BRK-9).
 
 use super::reason::TripReason;
 use crate::window::Window;
 use crate::{BreakerSettings, CancelledPolicy, Rate, WindowKind};
 
-/// What the settings come to, worked out once: the record path must not divide.
+/// Values derived from the settings, computed once: the record path must not divide.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rules {
-    /// Calls from which rates are judged.
+    /// Number of calls from which rates are judged.
     minimum: u64,
-    /// The fewest failures that can ever reach the failure rate.
+    /// Minimum number of failures that can ever reach the failure rate.
     failure_floor: Option<u64>,
-    /// The fewest slow calls that can ever reach the slow rate.
+    /// Minimum number of slow calls that can ever reach the slow rate.
     slow_floor: Option<u64>,
-    /// From which share on cancelled calls are failures.
+    /// Share from which cancelled calls count as failures.
     cancelled: Option<Rate>,
 }
 
-/// A window's figures, with cancelled calls added where the policy says so.
+/// Figures of a window, with cancelled calls added where the policy says so.
 struct Figures {
     calls: u64,
     failures: u64,
@@ -44,7 +44,7 @@ impl Rules {
         }
     }
 
-    /// The first rule that the window breaks.
+    /// Returns the first rule that the window breaks.
     pub(super) fn judge(
         &self,
         settings: &BreakerSettings,
@@ -56,7 +56,7 @@ impl Rules {
             .or_else(|| self.judge_slow(settings, &figures, overdue))
     }
 
-    /// Whether a success that nobody sees could change what [`Rules::judge`] says.
+    /// Returns true if an unrecorded success could change the result of [`Rules::judge`].
     pub(super) fn needs_every_success(
         &self,
         settings: &BreakerSettings,
@@ -68,14 +68,15 @@ impl Rules {
         self.cancelled.is_some()
             || reached(self.failure_floor, sums.failures)
             || reached(self.slow_floor, sums.slow + overdue)
-            // Only after a reload: else it had opened already.
+            // Only after a reload: otherwise it would have opened already.
             || (!window.is_consecutive()
                 && settings
                     .failure_threshold
                     .is_some_and(|most| sums.failures >= u64::from(most.get())))
     }
 
-    /// Whether cancelled calls are so many in this window that they count as failures.
+    /// Returns true if the cancelled calls in this window reach the rate at which they are
+    /// failures.
     pub(super) fn counts_cancelled(&self, window: &Window) -> bool {
         let sums = window.sums();
         sums.cancelled > 0

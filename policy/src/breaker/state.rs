@@ -1,18 +1,18 @@
-//! The words of a breaker: its states, what may be commanded, what is refused.
+//! States, overrides, commands and refusals of a breaker.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::Time;
 
-/// What a breaker does by itself, without an [`Override`].
+/// Automatic state of a breaker, without an [`Override`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
     /// Calls go through.
     Closed,
     /// Calls are refused until the open time is over.
     Open,
-    /// A few calls go through, to find out.
+    /// A few probes go through.
     HalfOpen,
 }
 
@@ -26,7 +26,7 @@ impl fmt::Display for State {
     }
 }
 
-/// What an override does.
+/// Effect of an override.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum OverrideMode {
     /// Refuses everything.
@@ -47,16 +47,16 @@ impl fmt::Display for OverrideMode {
     }
 }
 
-/// Who set an override.
+/// Source of an override.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Author {
-    /// Somebody at the controls.
+pub enum CommandSource {
+    /// An operator.
     Operator,
     /// The supervisor, which parked the dependency.
     Supervisor,
 }
 
-impl fmt::Display for Author {
+impl fmt::Display for CommandSource {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Self::Operator => "operator",
@@ -65,74 +65,74 @@ impl fmt::Display for Author {
     }
 }
 
-/// A will that lies over the automatic state; taking it off shows the true state.
+/// A manual override. Removing it reveals the automatic state underneath.
 ///
 /// # Source  Rule BRK-10 in docs/rules.md.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Override {
-    /// What it does.
+    /// Its effect.
     pub mode: OverrideMode,
-    /// Why it was set.
+    /// Reason for it.
     pub reason: String,
-    /// Who set it.
-    pub by: Author,
-    /// When it ends by itself; `None` for never.
+    /// Source of it.
+    pub by: CommandSource,
+    /// Time at which it expires; `None` for never.
     pub until: Option<Time>,
 }
 
-/// An order from outside. Each one that is carried out starts a new generation.
+/// A command from outside. Each executed command starts a new generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Command {
+pub enum BreakerCommand {
     /// Refuse everything ([`OverrideMode::ForcedOpen`]).
     Open {
-        /// Why.
+        /// Reason.
         reason: String,
-        /// When it ends by itself.
+        /// Time at which it expires.
         until: Option<Time>,
     },
     /// Admit everything and record nothing ([`OverrideMode::Disabled`]).
     Disable {
-        /// Why.
+        /// Reason.
         reason: String,
-        /// When it ends by itself.
+        /// Time at which it expires.
         until: Option<Time>,
     },
     /// Admit everything and only measure ([`OverrideMode::Shadow`]).
     Shadow {
-        /// Why.
+        /// Reason.
         reason: String,
-        /// When it ends by itself.
+        /// Time at which it expires.
         until: Option<Time>,
     },
-    /// Take any override off, the supervisor's too: the true state shows.
+    /// Remove any override, the supervisor's too: the automatic state shows.
     Clear,
-    /// Close it, and take any override off.
+    /// Close it, and remove any override.
     Close {
-        /// Why.
+        /// Reason.
         reason: String,
     },
-    /// Close it, take any override off, and set all counters to zero.
+    /// Close it, remove any override, and set all counters to zero.
     Reset {
-        /// Why.
+        /// Reason.
         reason: String,
     },
-    /// Force it open on the supervisor's behalf; an operator's override lies below.
+    /// Force it open on the supervisor's behalf, above an operator's override.
     Park {
-        /// Why.
+        /// Reason.
         reason: String,
     },
-    /// Take the supervisor's own override off; without one, nothing happens.
+    /// Remove the supervisor's own override; without one, nothing happens.
     Unpark,
-    /// Open it as if a rule had tripped. Open already, the wait can only become longer.
+    /// Open it as if a rule had tripped. If it is already open, the wait can only become longer.
     Trip {
-        /// Why.
+        /// Reason.
         reason: String,
-        /// How long it stays open; `None` for its own open time.
+        /// Time for which it stays open; `None` for its own open time.
         wait: Option<Duration>,
     },
-    /// Make an open breaker half-open now, or begin its half-open period anew.
+    /// Make an open breaker half-open now, or restart its half-open period.
     Probe {
-        /// Why.
+        /// Reason.
         reason: String,
     },
 }
@@ -141,31 +141,31 @@ pub enum Command {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a breaker that is {from} cannot become {to}")]
 pub struct IllegalTransition {
-    /// The state it is in.
+    /// The current state.
     pub from: State,
-    /// The state that was asked for.
+    /// The requested state.
     pub to: State,
 }
 
-/// A call that may not go out now.
+/// Refusal of a call.
 ///
 /// # Source  Rule BRK-11 in docs/rules.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {
-    /// What refused it.
+    /// Source of the refusal.
     pub state: RefusalState,
-    /// How long to wait before asking again is of use, where that is known.
+    /// Wait until asking again is useful, if known.
     pub retry_after: Option<Duration>,
     /// The generation that refused it.
     pub generation: u64,
 }
 
-/// What refused a call.
+/// Source of a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RefusalState {
     /// The breaker is open.
     Open,
-    /// The breaker is half-open and has no free probe; the wait is until the oldest one's lease ends.
+    /// The breaker is half-open without a free probe; the wait ends with the oldest probe's lease.
     HalfOpen,
     /// An override forces it open.
     ForcedOpen,
@@ -181,7 +181,7 @@ impl fmt::Display for RefusalState {
     }
 }
 
-/// What a reported outcome counted for.
+/// Effect of a reported outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Recorded {
     /// It was counted as a success or a failure.

@@ -104,7 +104,7 @@ impl Bench {
         self.breaker.state()
     }
 
-    fn command(&mut self, millis: u64, command: Command) {
+    fn command(&mut self, millis: u64, command: BreakerCommand) {
         let unit = self.unit;
         self.breaker
             .command(at(millis), command, &mut || unit)
@@ -146,12 +146,12 @@ fn reason() -> String {
     "a test".into()
 }
 
-fn probe() -> Command {
-    Command::Probe { reason: reason() }
+fn probe() -> BreakerCommand {
+    BreakerCommand::Probe { reason: reason() }
 }
 
-fn trip(wait: Option<Duration>) -> Command {
-    Command::Trip {
+fn trip(wait: Option<Duration>) -> BreakerCommand {
+    BreakerCommand::Trip {
         reason: reason(),
         wait,
     }

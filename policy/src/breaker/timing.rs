@@ -1,14 +1,14 @@
-//! What time alone does to a breaker, and the transitions themselves.
+//! Changes of a breaker by time alone, and the transitions themselves.
 
 use super::half_open::{Decision, ProbeEnd};
 use super::{
-    Author, Breaker, BreakerEvent, Cause, Duration, HalfOpenRule, Override, OverrideMode, Random,
-    State, Time, TripReason,
+    Breaker, BreakerEvent, Cause, CommandSource, Duration, HalfOpenRule, Override, OverrideMode,
+    Random, State, Time, TripReason,
 };
 use crate::{LostProbe, backoff};
 
 impl Breaker {
-    /// Carries out what is due: ended overrides, lost probes, the end of the open time.
+    /// Makes the changes that are due: expired overrides, lost probes, the end of the open time.
     ///
     /// # Source  Rules BRK-5, BRK-8 and BRK-10.
     pub fn on_time(&mut self, now: Time, random: &mut dyn Random) {
@@ -17,7 +17,7 @@ impl Breaker {
         }
     }
 
-    /// One pass in a fixed order, so that spans of zero cannot make it go round for ever.
+    /// Makes one pass in a fixed order, so that zero spans cannot make it loop for ever.
     pub(super) fn advance(&mut self, now: Time, random: &mut dyn Random) {
         self.expire_overrides(now);
         if self.state == State::HalfOpen {
@@ -43,7 +43,7 @@ impl Breaker {
                 .and_then(|set| set.until)
                 .is_some_and(|until| until <= now)
         };
-        for author in [Author::Supervisor, Author::Operator] {
+        for author in [CommandSource::Supervisor, CommandSource::Operator] {
             if over(self.slot(author)) {
                 self.remove_override(now, author, &Cause::OverrideExpired);
             }
@@ -78,7 +78,7 @@ impl Breaker {
         }
     }
 
-    /// Carries out what a half-open period decided.
+    /// Applies the decision of a half-open period.
     pub(super) fn decide(
         &mut self,
         now: Time,
@@ -101,7 +101,7 @@ impl Breaker {
         self.transition(now, State::Closed, cause, None);
     }
 
-    /// Opens for the open time, or for the hint when that is longer.
+    /// Opens for the open time, or for the hint if that is longer.
     pub(super) fn open(
         &mut self,
         now: Time,
@@ -126,7 +126,7 @@ impl Breaker {
         self.transition(now, State::Open, Cause::Tripped(reason), Some(wait));
     }
 
-    /// Enters a state: empties the window, starts a generation, tells of it.
+    /// Enters a state: empties the window, starts a generation, emits the event.
     fn transition(&mut self, now: Time, to: State, cause: Cause, retry_after: Option<Duration>) {
         let counts = self.counts(now);
         let from = std::mem::replace(&mut self.state, to);
@@ -146,12 +146,12 @@ impl Breaker {
         });
     }
 
-    /// A transition by command.
+    /// Makes a transition by command.
     pub(super) fn command_transition(&mut self, now: Time, to: State, reason: String) {
         self.transition(now, to, Cause::Commanded(reason), None);
     }
 
-    /// From here on, outcomes of the permits given so far are late.
+    /// Starts a generation: outcomes of the permits issued so far are late.
     pub(super) fn start_generation(&mut self, now: Time) {
         self.generation += 1;
         self.overdue = 0;
@@ -181,8 +181,8 @@ impl Breaker {
         });
     }
 
-    /// Takes one author's override off; false when there is none.
-    pub(super) fn remove_override(&mut self, now: Time, by: Author, cause: &Cause) -> bool {
+    /// Removes the override of one source; returns false if there is none.
+    pub(super) fn remove_override(&mut self, now: Time, by: CommandSource, cause: &Cause) -> bool {
         let Some(Override { mode, .. }) = self.slot_mut(by).take() else {
             return false;
         };
@@ -199,21 +199,21 @@ impl Breaker {
         true
     }
 
-    fn slot(&self, by: Author) -> &Option<Override> {
+    fn slot(&self, by: CommandSource) -> &Option<Override> {
         match by {
-            Author::Operator => &self.operator,
-            Author::Supervisor => &self.parked,
+            CommandSource::Operator => &self.operator,
+            CommandSource::Supervisor => &self.parked,
         }
     }
 
-    fn slot_mut(&mut self, by: Author) -> &mut Option<Override> {
+    fn slot_mut(&mut self, by: CommandSource) -> &mut Option<Override> {
         match by {
-            Author::Operator => &mut self.operator,
-            Author::Supervisor => &mut self.parked,
+            CommandSource::Operator => &mut self.operator,
+            CommandSource::Supervisor => &mut self.parked,
         }
     }
 
-    /// Works out when time alone changes something.
+    /// Computes the time of the next change that needs no call.
     pub(super) fn set_deadline(&mut self) {
         let mut deadline = Time::MAX;
         for set in [&self.operator, &self.parked].into_iter().flatten() {

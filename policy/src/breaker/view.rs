@@ -1,4 +1,4 @@
-//! What can be seen of a breaker.
+//! Snapshots of a breaker's state.
 
 use std::time::Duration;
 
@@ -6,28 +6,28 @@ use super::reason::Cause;
 use super::state::{Override, State};
 use crate::{Counts, Time};
 
-/// Totals over a breaker's life; only a reset sets them to zero.
+/// Totals over a breaker's lifetime; only a reset sets them to zero.
 ///
 /// Each permit ends in exactly one of `recorded`, `neutral`, `late`, `unrecorded` and `released`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Tally {
+pub struct EndedPermits {
     /// Outcomes that were counted: successes and failures.
     pub recorded: u64,
     /// Successes among them.
     pub successes: u64,
     /// Failures among them.
     pub failures: u64,
-    /// Slow ones among them.
+    /// Slow calls among them.
     pub slow: u64,
-    /// Outcomes of an earlier generation, or of a probe that had been given up.
+    /// Outcomes of an earlier generation, or of a probe after its lease.
     pub late: u64,
     /// Outcomes that say nothing about the dependency.
     pub neutral: u64,
-    /// Cancelled calls, whatever they counted for; late ones are left out.
+    /// Cancelled calls, under every policy; late ones are left out.
     pub cancelled: u64,
     /// Outcomes of calls that were admitted while disabled.
     pub unrecorded: u64,
-    /// Permits that were given back unused.
+    /// Permits that were returned unused.
     pub released: u64,
     /// Refused admissions.
     pub refused: u64,
@@ -42,25 +42,25 @@ pub struct Tally {
 pub struct View<'a> {
     /// The automatic state.
     pub state: State,
-    /// What lies over it.
+    /// Override in force.
     pub overridden: Option<&'a Override>,
     /// The generation.
     pub generation: u64,
-    /// When the automatic state began.
+    /// Time at which the automatic state began.
     pub since: Time,
-    /// Why it did.
+    /// Reason for the automatic state.
     pub cause: &'a Cause,
-    /// How long calls will be refused; `None` when they are not, or nobody knows.
+    /// Time for which calls will be refused; `None` if they are admitted, or if it is unknown.
     pub retry_after: Option<Duration>,
-    /// What the window holds; in half-open, the results of the probes.
+    /// Counts of the window; in half-open, the results of the probes.
     pub counts: Counts,
-    /// The half-open period, while there is one.
+    /// The half-open period, if there is one.
     pub half_open: Option<HalfOpenView>,
-    /// Calls in flight that are slow already.
+    /// Calls in flight that are already slow.
     pub overdue: u64,
-    /// Totals over its life.
-    pub tally: &'a Tally,
-    /// How many half-open periods in a row have failed.
+    /// Totals over its lifetime.
+    pub tally: &'a EndedPermits,
+    /// Number of half-open periods in a row that have failed.
     pub open_attempt: u32,
 }
 
@@ -69,7 +69,7 @@ pub struct View<'a> {
 pub struct HalfOpenView {
     /// Probes that succeeded.
     pub successes: u64,
-    /// Successes (or, judged by rates, results) that are needed.
+    /// Successes (or results, when judged by rates) that are needed.
     pub needed: u64,
     /// Probes without a result yet.
     pub in_flight: u64,

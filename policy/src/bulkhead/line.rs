@@ -1,21 +1,21 @@
-//! Who waits for a place, and whose turn it is.
+//! The queue of calls that wait for a slot, and their order.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use super::{Priority, Ticket};
 
-/// A seat in a [`Line`]. The smallest is served first: the highest priority, then the longest
-/// wait.
+/// A position in a [`WaitQueue`]. The smallest is served first: the highest priority, then the
+/// longest wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Turn {
+pub struct QueuePosition {
     priority: Reverse<Priority>,
     number: u64,
     write: bool,
 }
 
-impl Turn {
-    /// What it is waited for.
+impl QueuePosition {
+    /// Returns the request of this waiter.
     #[must_use]
     pub const fn ticket(self) -> Ticket {
         Ticket {
@@ -25,21 +25,21 @@ impl Turn {
     }
 }
 
-/// Those who wait, in the order of their turns.
+/// The waiters, in the order in which they are served.
 ///
-/// Reads and writes stand side by side: a write whose turn it is, but which has to wait for
-/// another write, holds no read up.
+/// Reads and writes are queued separately: a write that is next, but must wait for another write,
+/// does not delay reads.
 ///
 /// # Source  Rules CALL-6 and LIM-3.
 #[derive(Debug)]
-pub struct Line<T> {
+pub struct WaitQueue<T> {
     next: u64,
-    reads: BTreeMap<Turn, T>,
-    writes: BTreeMap<Turn, T>,
+    reads: BTreeMap<QueuePosition, T>,
+    writes: BTreeMap<QueuePosition, T>,
 }
 
-impl<T> Line<T> {
-    /// An empty one.
+impl<T> WaitQueue<T> {
+    /// Returns an empty queue.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -49,9 +49,9 @@ impl<T> Line<T> {
         }
     }
 
-    /// Takes a seat, behind all of the same priority.
-    pub fn join(&mut self, ticket: Ticket, who: T) -> Turn {
-        let turn = Turn {
+    /// Joins the queue, behind all waiters of the same priority.
+    pub fn join(&mut self, ticket: Ticket, who: T) -> QueuePosition {
+        let turn = QueuePosition {
             priority: Reverse(ticket.priority),
             number: self.next,
             write: ticket.write,
@@ -61,18 +61,18 @@ impl<T> Line<T> {
         turn
     }
 
-    /// Who sits there; `None` once the seat was given up.
-    pub fn get_mut(&mut self, turn: Turn) -> Option<&mut T> {
+    /// Returns the waiter at this position; `None` once it has left.
+    pub fn get_mut(&mut self, turn: QueuePosition) -> Option<&mut T> {
         self.side(turn).get_mut(&turn)
     }
 
-    /// Gives a seat up. Returns who sat there, if anybody did.
-    pub fn leave(&mut self, turn: Turn) -> Option<T> {
+    /// Removes and returns the waiter at this position, if it is still there.
+    pub fn leave(&mut self, turn: QueuePosition) -> Option<T> {
         self.side(turn).remove(&turn)
     }
 
-    /// Takes out whose turn it is; of the reads alone where no write may run.
-    pub fn take_next(&mut self, writes: bool) -> Option<(Turn, T)> {
+    /// Removes and returns the next waiter; with `writes` false, the next read.
+    pub fn take_next(&mut self, writes: bool) -> Option<(QueuePosition, T)> {
         let read = self.reads.first_key_value().map(|(turn, _)| *turn);
         let write = self.writes.first_key_value().map(|(turn, _)| *turn);
         let first = match (read, write.filter(|_| writes)) {
@@ -82,16 +82,16 @@ impl<T> Line<T> {
         self.leave(first).map(|who| (first, who))
     }
 
-    /// Takes out who has to make room for a newcomer of this priority: the youngest of the lowest
-    /// priority, if that is lower.
-    pub fn shed_for(&mut self, newcomer: Priority) -> Option<(Turn, T)> {
+    /// Removes and returns the waiter that makes room for a newcomer of this priority: the youngest
+    /// of the lowest priority, if that is lower.
+    pub fn shed_for(&mut self, newcomer: Priority) -> Option<(QueuePosition, T)> {
         let read = self.reads.last_key_value().map(|(turn, _)| *turn);
         let write = self.writes.last_key_value().map(|(turn, _)| *turn);
         let last = read.max(write).filter(|last| last.priority.0 < newcomer)?;
         self.leave(last).map(|who| (last, who))
     }
 
-    const fn side(&mut self, turn: Turn) -> &mut BTreeMap<Turn, T> {
+    const fn side(&mut self, turn: QueuePosition) -> &mut BTreeMap<QueuePosition, T> {
         if turn.write {
             &mut self.writes
         } else {
@@ -100,7 +100,7 @@ impl<T> Line<T> {
     }
 }
 
-impl<T> Default for Line<T> {
+impl<T> Default for WaitQueue<T> {
     fn default() -> Self {
         Self::new()
     }

@@ -64,7 +64,7 @@ fn ticket(priority: Priority, write: bool) -> Ticket {
 
 #[test]
 fn call_6_the_highest_priority_is_next_and_within_it_the_longest_wait() {
-    let mut line = Line::new();
+    let mut line = WaitQueue::new();
     let asked = [
         (Priority::Normal, "b"),
         (Priority::Low, "d"),
@@ -81,7 +81,7 @@ fn call_6_the_highest_priority_is_next_and_within_it_the_longest_wait() {
 
 #[test]
 fn call_6_the_youngest_of_the_lowest_makes_room_for_a_higher_one_alone() {
-    let mut line = Line::new();
+    let mut line = WaitQueue::new();
     line.join(ticket(Priority::Low, false), "old low");
     line.join(ticket(Priority::Low, true), "young low");
     line.join(ticket(Priority::Normal, false), "normal");
@@ -96,7 +96,7 @@ fn call_6_the_youngest_of_the_lowest_makes_room_for_a_higher_one_alone() {
 
 #[test]
 fn lim_3_a_write_that_may_not_run_lets_reads_by_and_keeps_its_turn() {
-    let mut line = Line::new();
+    let mut line = WaitQueue::new();
     let write = line.join(ticket(Priority::Normal, true), "write");
     line.join(ticket(Priority::Normal, false), "read");
     line.join(ticket(Priority::Normal, false), "later read");

@@ -1,11 +1,10 @@
-//! More by one, less by a share.
+//! Additive increase, multiplicative decrease.
 
 use std::num::NonZeroU32;
 
 use crate::Rate;
 
-/// A limit that finds its own height: one more while it is used and all is well, a share less
-/// at a drop.
+/// A limit that grows by one while it is used and calls succeed, and falls by a share at a drop.
 ///
 /// # Source  concurrency-limits, `AIMDLimit`.
 #[derive(Debug, Clone)]
@@ -17,9 +16,9 @@ pub struct AimdLimit {
 }
 
 impl AimdLimit {
-    /// A limit that starts at `initial`, within `min` and `max`.
+    /// Returns a limit that starts at `initial`, within `min` and `max`.
     ///
-    /// # Units   `backoff`: the share that is left after a drop, in [0, 1].
+    /// # Units   `backoff`: share of the limit that remains after a drop, in [0, 1].
     #[must_use]
     pub fn new(initial: u32, min: NonZeroU32, max: NonZeroU32, backoff: Rate) -> Self {
         let max = max.max(min);
@@ -33,7 +32,7 @@ impl AimdLimit {
 
     /// Learns from one call, and returns the limit.
     ///
-    /// # Units   `in_flight`: calls at the time of the sample, this one included.
+    /// # Units   `in_flight`: calls in flight at the time of the sample, this one included.
     pub fn sample(&mut self, in_flight: u32, dropped: bool) -> u32 {
         if dropped {
             let left = self.backoff.part_of(u64::from(self.limit));
@@ -45,13 +44,13 @@ impl AimdLimit {
         self.limit
     }
 
-    /// The limit.
+    /// Returns the limit.
     #[must_use]
     pub const fn limit(&self) -> u32 {
         self.limit
     }
 
-    /// Goes on from here, within its bounds.
+    /// Continues from this limit, within its bounds.
     pub(super) fn set(&mut self, limit: u32) {
         self.limit = limit.clamp(self.min.get(), self.max.get());
     }

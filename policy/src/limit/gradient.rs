@@ -1,26 +1,26 @@
-//! By how much longer calls take now than they took in the long run.
+//! A limit that follows the ratio of long-run to current latency.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-/// How many calls the present average goes back, roughly. One call alone says little: a
-/// dependency with quick and slow requests would never look steady.
+/// Approximate number of calls in the current average. One call alone says little: a dependency
+/// with fast and slow requests would never look steady.
 const SHORT_RUN: f64 = 10.0;
 
-/// How many calls the average goes back to which the present one is compared.
+/// Approximate number of calls in the long-run average, to which the current one is compared.
 const LONG_RUN: f64 = 600.0;
 
-/// How much of the way to its goal a limit goes with one call.
+/// Fraction of the distance to its goal that a limit moves per call.
 const SMOOTHING: f64 = 0.2;
 
-/// A limit never aims below this share of itself, so that one outlier sheds few calls.
+/// Minimum of the goal as a share of the limit, so that one outlier sheds few calls.
 const STEEPEST: f64 = 0.5;
 
-/// A limit that falls while calls take longer than usual, and grows while they do not.
+/// A limit that falls while calls take longer than usual, and grows otherwise.
 ///
-/// Its goal is itself, times how much quicker the usual call was, plus room for a queue: the
-/// square root of itself. It learns from the time of calls only while it is used, so that idle
-/// callers do not raise it to the sky. A drop is as bad as calls can get.
+/// Its goal is the limit times the ratio of usual to current latency, plus room for a queue: the
+/// square root of the limit. Latency moves the limit only while the limit is used, so that idle
+/// callers do not raise it without bound. A drop has the effect of the worst latency.
 ///
 /// # Source  concurrency-limits, `Gradient2Limit`.
 #[derive(Debug, Clone)]
@@ -34,9 +34,10 @@ pub struct GradientLimit {
 }
 
 impl GradientLimit {
-    /// A limit that starts at `initial`, within `min` and `max`.
+    /// Returns a limit that starts at `initial`, within `min` and `max`.
     ///
-    /// # Units   `tolerance`: how many times as long is still as good as usual; at least 1.
+    /// # Units   `tolerance`: factor by which latency may exceed its usual value without a
+    /// decrease; at least 1.
     #[must_use]
     pub fn new(initial: u32, min: NonZeroU32, max: NonZeroU32, tolerance: f64) -> Self {
         let max = max.max(min);
@@ -52,8 +53,8 @@ impl GradientLimit {
 
     /// Learns from one call, and returns the limit.
     ///
-    /// # Units   `in_flight`: calls at the time of the sample, this one included. `rtt`: how long
-    /// the call took; of a drop it is not looked at, and zero tells nothing about the dependency.
+    /// # Units   `in_flight`: calls in flight at the time of the sample, this one included. `rtt`:
+    /// duration of the call; ignored for a drop, and zero says nothing about the dependency.
     pub fn sample(&mut self, in_flight: u32, rtt: Duration, dropped: bool) -> u32 {
         if dropped {
             self.approach(self.limit * STEEPEST);
@@ -66,7 +67,7 @@ impl GradientLimit {
         self.limit()
     }
 
-    /// The limit.
+    /// Returns the limit.
     #[must_use]
     pub const fn limit(&self) -> u32 {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
@@ -74,14 +75,14 @@ impl GradientLimit {
         whole
     }
 
-    /// Forgets how long calls took, and goes on from this limit, within its bounds.
+    /// Forgets the latencies, and continues from this limit, within its bounds.
     pub(super) fn restart(&mut self, limit: u32) {
         self.now = Average::over(SHORT_RUN);
         self.usual = Average::over(LONG_RUN);
         self.set(f64::from(limit));
     }
 
-    /// Goes on from what another one has learnt, within its own bounds.
+    /// Continues from the state of another limit, within its own bounds.
     pub(super) fn go_on_from(&mut self, other: Self) {
         self.now = other.now;
         self.usual = other.usual;
@@ -92,7 +93,7 @@ impl GradientLimit {
         let seconds = rtt.as_secs_f64();
         if seconds > 0.0 {
             let now = self.now.add(seconds);
-            // After a long time of trouble what was usual then is quickly forgotten.
+            // After a long disturbance, the raised long-run average decays quickly.
             if self.usual.add(seconds) > 2.0 * now {
                 self.usual.mean *= 0.95;
             }
@@ -113,10 +114,10 @@ impl GradientLimit {
     }
 }
 
-/// An exponential average, and a plain one until it has seen enough for that.
+/// An exponential average, and a plain average until it has enough values.
 #[derive(Debug, Clone)]
 struct Average {
-    /// What a new value counts for at least.
+    /// Minimum weight of a new value.
     share: f64,
     seen: u32,
     mean: f64,

@@ -1,4 +1,4 @@
-//! What is different between two sets of settings, in words and by section.
+//! Differences between two sets of settings, as text by section.
 
 use std::fmt::Debug;
 
@@ -8,7 +8,7 @@ use super::{
 };
 
 /// Compares two structs of one type field by field. Every field must be named, or it does not
-/// compile: a setting that is forgotten here would be changed in silence.
+/// compile: a change of a forgotten setting would not be reported.
 macro_rules! compare {
     ($found:expr, $section:literal, $type:ident, $old:expr, $new:expr, [$($field:ident),* $(,)?]) => {{
         let $type { $($field),* } = $old;
@@ -22,7 +22,7 @@ macro_rules! compare {
 }
 
 impl DependencySettings {
-    /// What would change if these gave way to `new`: a line a setting, `key: old -> new`.
+    /// Lists the changes from these settings to `new`, one line per setting: `key: old -> new`.
     #[must_use]
     pub fn changes(&self, new: &Self) -> Vec<String> {
         let mut found = Vec::new();
@@ -117,7 +117,7 @@ impl DependencySettings {
         found
     }
 
-    /// What would change that only a new start of the dependency can do: its workers.
+    /// Lists the changes that need a restart of the dependency: its workers, and `fallback_only`.
     #[must_use]
     pub fn worker_changes(&self, new: &Self) -> Vec<String> {
         let mut found = Vec::new();

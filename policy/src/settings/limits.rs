@@ -1,4 +1,5 @@
-//! The settings of what a call meets around the breaker: rates, pauses, places, second tries.
+//! Settings of the layers around the breaker: hedging, rate limit, throttle, adaptive limit, keys,
+//! chaos.
 //!
 //! Plain values; nothing here decides.
 
@@ -8,58 +9,58 @@ use std::time::Duration;
 use super::{BackoffSettings, ONE, RetryJitter, nonzero};
 use crate::Rate;
 
-/// When an idempotent call is sent a second time although the first has not failed.
+/// Hedging: a second attempt of an idempotent call before the first has failed.
 ///
 /// # Source  Dean and Barroso, "The tail at scale"; rule CALL-7.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct HedgeSettings {
-    /// How long the first attempt may be silent.
+    /// Time without a response before a hedge is sent.
     pub delay: HedgeDelay,
-    /// Attempts beside the first one, each after another delay.
+    /// Maximum number of attempts beside the first one, each after another delay.
     pub max_hedges: NonZeroU32,
 }
 
-/// How long an attempt may be silent before another one is sent beside it.
+/// Time without a response before another attempt is sent beside it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum HedgeDelay {
-    /// Always so long.
+    /// A constant time.
     Fixed(Duration),
-    /// As long as this share of the calls took lately.
+    /// Duration within which this share of recent calls finished.
     Quantile {
         /// The share, such as 0.95.
         quantile: Rate,
-        /// Never sooner than this; also the delay before enough calls are known.
+        /// Minimum delay; also the delay before enough calls are known.
         at_least: Duration,
     },
 }
 
-/// How many calls may go out in each interval.
+/// Maximum number of calls in each interval.
 ///
 /// # Source  Rules LIM-2 and LIM-3.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RateLimitSettings {
-    /// Calls, or units of weight, in each `per`.
+    /// Number of calls, or units of weight, in each `per`.
     pub rate: f64,
     /// The interval.
     pub per: Duration,
-    /// Units that may come at once after a quiet time.
+    /// Units that may be used at once after an idle time.
     pub burst: NonZeroU32,
-    /// How long a call may wait for its turn; one that would wait longer is refused at once.
+    /// Maximum wait of a call for its turn; a call that would wait longer is refused at once.
     pub max_wait: Duration,
 }
 
-/// What follows when a dependency asks for less traffic.
+/// Reaction when a dependency asks for less traffic.
 ///
 /// # Source  Rule LIM-1.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ThrottleSettings {
-    /// The pause where the dependency gives no hint, by how often it throttled in a row; its
-    /// jitter is added on top of hints too.
+    /// Pause when the dependency gives no hint, by the number of throttles in a row. Its jitter is
+    /// added on top of hints too.
     pub backoff: BackoffSettings,
-    /// How long a call may wait for the end of a pause, prolongations included; one that would
-    /// wait longer is refused at once. Retries wait for it as long as their call has time.
+    /// Maximum wait of a call for the end of a pause, prolongations included. A call that would
+    /// wait longer is refused at once. Retries wait as long as their call has time.
     pub max_wait: Duration,
-    /// Until when it is left alone once its quota is used up and it does not say so itself.
+    /// End of the pause for a used-up quota, when the dependency does not give one itself.
     pub quota_reset: QuotaReset,
 }
 
@@ -78,12 +79,12 @@ impl Default for ThrottleSettings {
     }
 }
 
-/// When a used-up quota is full again.
+/// Time at which a used-up quota is full again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum QuotaReset {
-    /// So long after it was found used up.
+    /// This long after it was found used up.
     After(Duration),
-    /// Every day at this time of the clock on the wall.
+    /// Every day at this wall-clock time.
     Daily {
         /// Hour, 0 to 23.
         hour: u8,
@@ -94,16 +95,16 @@ pub enum QuotaReset {
     },
 }
 
-/// A limit of calls in flight that finds its own height below `max_concurrent`.
+/// An adaptive limit on calls in flight, below `max_concurrent`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdaptiveSettings {
-    /// How it learns.
+    /// Learning rule.
     pub rule: AdaptiveRule,
-    /// It never falls below this.
+    /// Minimum of the limit.
     pub min: NonZeroU32,
-    /// It begins here, and comes back here after `idle`.
+    /// Initial limit, to which it returns after `idle`.
     pub initial: NonZeroU32,
-    /// After so long without a call what was learnt is forgotten, step by step.
+    /// Time without a call after which the limit moves back to `initial`, step by step.
     pub idle: Duration,
 }
 
@@ -118,29 +119,29 @@ impl Default for AdaptiveSettings {
     }
 }
 
-/// How an adaptive limit learns.
+/// Learning rule of an adaptive limit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum AdaptiveRule {
-    /// One more while it is used and all is well; a share less at a failure or a throttle.
+    /// Grows by one while it is used and calls succeed; falls by a share at a failure or a
+    /// throttle.
     Aimd {
-        /// The share that is left, in [0, 1].
+        /// Share of the limit that remains after a decrease, in [0, 1].
         backoff: Rate,
     },
-    /// By how much longer calls take now than they took in the long run.
+    /// Follows the ratio of long-run to current latency.
     Gradient {
-        /// How many times as long is still as good as usual; at least 1.
+        /// Factor by which latency may exceed its usual value without a decrease; at least 1.
         tolerance: f64,
     },
 }
 
-/// One breaker for each key of a dependency's requests: a tenant, a model, a credential.
+/// Separate breakers for the keys of a dependency's requests: a tenant, a model, a credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeySettings {
-    /// Keys that have a breaker of their own at most; the ones that were idle longest make room,
-    /// and without room a call goes by the dependency's own breaker.
+    /// Maximum number of keys with a breaker of their own. The keys that were idle longest make
+    /// room; without room, a call uses the dependency's own breaker.
     pub max_entries: NonZeroU32,
-    /// A key that was not used for so long is forgotten, unless its breaker is open or calls are
-    /// in flight.
+    /// Idle time after which a key is forgotten, unless its breaker is open or calls are in flight.
     pub idle: Duration,
 }
 
@@ -153,22 +154,22 @@ impl Default for KeySettings {
     }
 }
 
-/// What a call gets that the breaker refused and that no fallback could answer.
+/// Result of a call that the breaker refused and no fallback could answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum WhenAllDown {
     /// The error.
     #[default]
     Refuse,
-    /// One attempt all the same, past the breaker: better a slow answer than none.
+    /// One attempt past the breaker: a slow answer is better than none.
     Try,
 }
 
-/// Faults that are made on purpose, for tests and drills.
+/// Injected faults, for tests and drills.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ChaosSettings {
     /// Share of attempts that are delayed.
     pub latency_rate: Rate,
-    /// By how much.
+    /// Length of the delay.
     pub latency: Duration,
     /// Share of attempts that fail without reaching the dependency.
     pub error_rate: Rate,
@@ -176,7 +177,7 @@ pub struct ChaosSettings {
     pub hang_rate: Rate,
     /// Share of attempts that panic.
     pub panic_rate: Rate,
-    /// For how long, from when it was set; `None` until it is taken off.
+    /// Time for which the faults stay active after they were set; `None` until they are removed.
     pub lasts: Option<Duration>,
 }
 

@@ -1,4 +1,4 @@
-//! How many restarts are too many, and how long to wait before one.
+//! Restart intensity, and the wait before a restart.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -6,18 +6,19 @@ use std::time::Duration;
 use super::spec::RestartBackoff;
 use crate::{Intensity, Random, Time, backoff};
 
-/// The restarts of the last while: a true sliding window.
+/// Recent restarts, in a true sliding window.
 ///
 /// A restart at `t` counts while `now - t < within`; at exactly `within` it is forgotten.
 ///
 /// # Source  Rule SUP-2.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Window {
+pub(super) struct RestartWindow {
     restarts: VecDeque<Time>,
 }
 
-impl Window {
-    /// Whether one more restart at `now` is tolerated. Forgets those that have left the window.
+impl RestartWindow {
+    /// Returns true if one more restart at `now` is tolerated. Forgets restarts that left the
+    /// window.
     pub(super) fn has_room(&mut self, intensity: Intensity, now: Time) -> bool {
         while let Some(first) = self.restarts.front() {
             if now.since(*first) < intensity.within {
@@ -33,13 +34,13 @@ impl Window {
         self.restarts.push_back(now);
     }
 
-    /// Forgets all of them.
+    /// Forgets all restarts.
     pub(super) fn clear(&mut self) {
         self.restarts.clear();
     }
 }
 
-/// The wait before the restart that follows the `streak`-th failure in a row (from 1).
+/// Returns the wait before the restart that follows the `streak`-th failure in a row (from 1).
 ///
 /// # Source  Rule SUP-3.
 pub(super) fn delay(

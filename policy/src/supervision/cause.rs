@@ -1,22 +1,22 @@
-//! Why something ended: a child, or the supervisor itself. It never decides what follows.
+//! Reasons for the end of a child, or of the supervisor. Nothing here decides what follows.
 
 use std::fmt;
 
-/// What a panic left behind.
+/// Record of a panic.
 ///
 /// # Source  Rules SUP-5 and SUP-8.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PanicReport {
-    /// The panic's message; empty when its payload was no text.
+    /// The panic's message; empty if its payload was not text.
     pub message: String,
-    /// File, line and column, where known.
+    /// File, line and column, if known.
     pub location: Option<String>,
-    /// A second panic, while what the first had left was dropped.
+    /// A second panic, raised while the state left by the first was dropped.
     pub also: Option<Box<PanicReport>>,
 }
 
 impl PanicReport {
-    /// A report of which only the message is known.
+    /// Returns a report with only a message.
     #[must_use]
     pub fn new(message: impl Into<String>) -> Self {
         Self {
@@ -40,12 +40,12 @@ impl fmt::Display for PanicReport {
     }
 }
 
-/// Why an incarnation of a child ended, or did not start.
+/// Reason why an incarnation of a child ended, or did not start.
 ///
-/// # Source  Rule C4 in the research notes; SUP-5.
+/// # Source  Rule SUP-5 in docs/rules.md.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum StopCause {
-    /// It had done its work.
+    /// It finished its work.
     Normal,
     /// It was asked to stop, or stopped itself in an orderly way.
     Shutdown,
@@ -57,20 +57,20 @@ pub enum StopCause {
     Killed,
     /// Its thread is gone.
     Lost,
-    /// It is a supervisor whose restarts were too many.
+    /// It is a supervisor that exceeded its restart intensity.
     ///
-    /// OTP ends such a supervisor with `shutdown`, so that a transient one vanishes silently; here
+    /// OTP ends such a supervisor with `shutdown`, so that a transient one vanishes silently. Here
     /// it is an abnormal end (see [`OtpRules`](super::OtpRules)).
     GaveUp {
         /// The child that could not be kept alive.
         child: String,
-        /// Why that child ended last.
+        /// Reason for that child's last end.
         last: Box<StopCause>,
     },
 }
 
 impl StopCause {
-    /// Whether a transient child that ended so is finished.
+    /// Returns true if a transient child that ended this way is finished.
     #[must_use]
     pub const fn is_normal(&self) -> bool {
         matches!(self, Self::Normal | Self::Shutdown)
@@ -91,29 +91,29 @@ impl fmt::Display for StopCause {
     }
 }
 
-/// How a supervisor ended.
+/// End of a supervisor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SupervisorEnd {
-    /// It was asked to, or a significant child had finished.
+    /// It was asked to stop, or a significant child had finished.
     Shutdown,
     /// A child did not start when the supervisor itself started; the others were rolled back.
     StartError {
         /// The child that did not start.
         child: String,
-        /// Why not.
+        /// Reason why it did not start.
         cause: StopCause,
     },
-    /// The restarts were too many; the other children were stopped.
+    /// The restart intensity was exceeded; the other children were stopped.
     GaveUp {
         /// The child that could not be kept alive.
         child: String,
-        /// Why it ended last.
+        /// Reason for its last end.
         last: StopCause,
     },
 }
 
 impl SupervisorEnd {
-    /// What the supervisor above is told about its child that ended so.
+    /// Returns the cause that the supervisor above receives for this end of its child.
     #[must_use]
     pub fn cause(&self) -> StopCause {
         match self {

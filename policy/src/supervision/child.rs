@@ -1,8 +1,8 @@
-//! One child as the machine remembers it, and as others may see it.
+//! One child's state, and its public view.
 
-use super::budget::Window;
+use super::budget::RestartWindow;
 use super::cause::StopCause;
-use super::message::{ChildId, Ticket, TimerId};
+use super::message::{ChildId, CommandId, TimerId};
 use super::spec::ChildSpec;
 use crate::{RestartType, Time};
 
@@ -11,69 +11,72 @@ use crate::{RestartType, Time};
 pub(super) struct Child {
     pub(super) id: ChildId,
     pub(super) spec: ChildSpec,
-    pub(super) life: Life,
+    pub(super) life: ChildPhase,
     pub(super) incarnation: u64,
     pub(super) restarts: u64,
     pub(super) last_end: Option<StopCause>,
     /// Failures in a row without a healthy run.
     pub(super) streak: u32,
     /// The child's own restart budget.
-    pub(super) window: Window,
+    pub(super) window: RestartWindow,
 }
 
-/// Where a child is between two events.
+/// Phase of a child between two events.
 #[derive(Debug)]
-pub(super) enum Life {
-    /// Down, and nothing will start it but a command, or a round where it is [`Rest::Finished`].
-    Stopped(Rest),
-    /// Down, and the present round (or the initial start) will start it in its turn.
+pub(super) enum ChildPhase {
+    /// Down. Only a command starts it, or a round if it is [`StoppedReason::Finished`].
+    Stopped(StoppedReason),
+    /// Down; the current round (or the initial start) starts it in its turn.
     Due,
-    /// Down by itself; not yet judged because a round is under way.
+    /// Ended by itself; not yet judged because a round is in progress.
     Ended { cause: StopCause, at_start: bool },
     /// Down until its backoff is over.
     Waiting { until: Time, timer: TimerId },
-    /// Down for good, until an operator revives it.
+    /// Down until an operator revives it.
     Parked,
-    /// Asked to start; by a command when there is a ticket.
+    /// Asked to start; by a command if there is a value.
     Starting(Option<Asked>),
     /// Up.
     Running { since: Time },
     /// Asked to stop, or killed. The timer is the deadline's.
-    Stopping { why: Why, deadline: Option<TimerId> },
+    Stopping {
+        why: StopRequest,
+        deadline: Option<TimerId>,
+    },
 }
 
-/// Why a child rests.
+/// Reason why a child is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rest {
-    /// It had done its work: a group round starts it again (S28).
+pub(super) enum StoppedReason {
+    /// It finished its work: a group round starts it again (S28).
     Finished,
     /// An operator stopped it: it stays stopped (S27).
     Operator,
 }
 
-/// Why a child is being stopped.
+/// Reason why a child is being stopped.
 #[derive(Debug)]
-pub(super) enum Why {
+pub(super) enum StopRequest {
     /// A sibling failed.
     Round,
-    /// Operators asked for it, and wait for the answer.
-    Operator(Vec<Ticket>),
+    /// Operators asked for it, and wait for the reply.
+    Operator(Vec<CommandId>),
     /// The supervisor ends.
     End,
 }
 
-/// A start that somebody waits for.
+/// A start by a command that waits for the reply.
 #[derive(Debug)]
 pub(super) struct Asked {
-    pub(super) ticket: Ticket,
-    pub(super) otherwise: Otherwise,
+    pub(super) ticket: CommandId,
+    pub(super) otherwise: OnStartFailure,
 }
 
-/// What becomes of a child whose start by command fails.
+/// Handling of a child when its start by command fails.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Otherwise {
+pub(super) enum OnStartFailure {
     Forget,
-    Rest(Rest),
+    Rest(StoppedReason),
     Park,
 }
 
@@ -82,26 +85,26 @@ impl Child {
         Self {
             id,
             spec,
-            life: Life::Due,
+            life: ChildPhase::Due,
             incarnation: 0,
             restarts: 0,
             last_end: None,
             streak: 0,
-            window: Window::default(),
+            window: RestartWindow::default(),
         }
     }
 
-    /// Whether an incarnation exists, in whatever condition.
+    /// Returns true if an incarnation exists: starting, running or stopping.
     pub(super) const fn is_live(&self) -> bool {
         matches!(
             self.life,
-            Life::Starting(_) | Life::Running { .. } | Life::Stopping { .. }
+            ChildPhase::Starting(_) | ChildPhase::Running { .. } | ChildPhase::Stopping { .. }
         )
     }
 
-    /// Whether nothing but a command or a round will start it.
+    /// Returns true if only a command or a round will start it.
     pub(super) const fn rests(&self) -> bool {
-        matches!(self.life, Life::Stopped(_) | Life::Parked)
+        matches!(self.life, ChildPhase::Stopped(_) | ChildPhase::Parked)
     }
 
     pub(super) fn is_temporary(&self) -> bool {
@@ -113,13 +116,13 @@ impl Child {
             id: self.id,
             name: &self.spec.name,
             state: match self.life {
-                Life::Stopped(_) => ChildState::Stopped,
-                Life::Due | Life::Ended { .. } => ChildState::Pending,
-                Life::Waiting { until, .. } => ChildState::Waiting { until },
-                Life::Parked => ChildState::Parked,
-                Life::Starting(_) => ChildState::Starting,
-                Life::Running { .. } => ChildState::Running,
-                Life::Stopping { .. } => ChildState::Stopping,
+                ChildPhase::Stopped(_) => ChildState::Stopped,
+                ChildPhase::Due | ChildPhase::Ended { .. } => ChildState::Pending,
+                ChildPhase::Waiting { until, .. } => ChildState::Waiting { until },
+                ChildPhase::Parked => ChildState::Parked,
+                ChildPhase::Starting(_) => ChildState::Starting,
+                ChildPhase::Running { .. } => ChildState::Running,
+                ChildPhase::Stopping { .. } => ChildState::Stopping,
             },
             incarnation: self.incarnation,
             restarts: self.restarts,
@@ -128,12 +131,12 @@ impl Child {
     }
 }
 
-/// What a child is doing.
+/// State of a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChildState {
     /// Finished, or stopped by an operator.
     Stopped,
-    /// Down, and about to be started in its turn.
+    /// Down, and due to be started in its turn.
     Pending,
     /// Asked to start.
     Starting,
@@ -143,26 +146,26 @@ pub enum ChildState {
     Stopping,
     /// Down until the wait before its restart is over.
     Waiting {
-        /// When that is.
+        /// End of the wait.
         until: Time,
     },
     /// Given up; an operator can revive it.
     Parked,
 }
 
-/// A child as others may see it.
+/// Public view of a child.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ChildView<'a> {
     /// Its id.
     pub id: ChildId,
     /// Its name.
     pub name: &'a str,
-    /// What it is doing.
+    /// Its state.
     pub state: ChildState,
-    /// The present or last incarnation; 0 before the first.
+    /// The current or last incarnation; 0 before the first.
     pub incarnation: u64,
-    /// Times that the supervisor started it again, alone or in a round; commands do not count.
+    /// Number of restarts by the supervisor, alone or in a round; commands do not count.
     pub restarts: u64,
-    /// Why the last incarnation ended, or did not start.
+    /// Reason why the last incarnation ended, or did not start.
     pub last_end: Option<&'a StopCause>,
 }

@@ -1,42 +1,42 @@
 //! Commands of operators and programs: add, terminate, restart, delete.
 //!
-//! Each is answered exactly once. It never lets one overtake another for the same child.
+//! Each gets exactly one reply. A command never overtakes another one for the same child.
 
 use std::collections::HashSet;
 
-use super::child::{Asked, Life, Otherwise, Rest, Why};
-use super::message::{CommandError, Ticket};
+use super::child::{Asked, ChildPhase, OnStartFailure, StopRequest, StoppedReason};
+use super::message::{CommandError, CommandId};
 use super::round::Step;
 use super::spec::{ChildSpec, Strategy};
-use super::{Phase, StopCause, Supervision, Turn};
+use super::{EventScope, Phase, StopCause, Supervision};
 
-/// A command that has not been carried out yet.
+/// A command that has not been executed yet.
 #[derive(Debug)]
-pub(super) struct Command {
-    pub(super) ticket: Ticket,
+pub(super) struct PendingCommand {
+    pub(super) ticket: CommandId,
     child: String,
-    what: What,
+    what: CommandKind,
 }
 
 #[derive(Debug)]
-enum What {
+enum CommandKind {
     Add(ChildSpec),
     Terminate,
     Restart,
     Delete,
 }
 
-impl Command {
-    pub(super) fn add(ticket: Ticket, spec: ChildSpec) -> Self {
+impl PendingCommand {
+    pub(super) fn add(ticket: CommandId, spec: ChildSpec) -> Self {
         Self {
             ticket,
             child: spec.name.clone(),
-            what: What::Add(spec),
+            what: CommandKind::Add(spec),
         }
     }
 
-    pub(super) const fn terminate(ticket: Ticket, child: String) -> Self {
-        let what = What::Terminate;
+    pub(super) const fn terminate(ticket: CommandId, child: String) -> Self {
+        let what = CommandKind::Terminate;
         Self {
             ticket,
             child,
@@ -44,8 +44,8 @@ impl Command {
         }
     }
 
-    pub(super) const fn restart(ticket: Ticket, child: String) -> Self {
-        let what = What::Restart;
+    pub(super) const fn restart(ticket: CommandId, child: String) -> Self {
+        let what = CommandKind::Restart;
         Self {
             ticket,
             child,
@@ -53,8 +53,8 @@ impl Command {
         }
     }
 
-    pub(super) const fn delete(ticket: Ticket, child: String) -> Self {
-        let what = What::Delete;
+    pub(super) const fn delete(ticket: CommandId, child: String) -> Self {
+        let what = CommandKind::Delete;
         Self {
             ticket,
             child,
@@ -64,8 +64,8 @@ impl Command {
 }
 
 impl Supervision {
-    /// Takes a command in, or refuses it because the supervisor ends.
-    pub(super) fn ask(&mut self, command: Command, turn: &mut Turn<'_>) {
+    /// Queues a command, or refuses it because the supervisor is ending.
+    pub(super) fn ask(&mut self, command: PendingCommand, turn: &mut EventScope<'_>) {
         if matches!(self.phase, Phase::New | Phase::Up) {
             self.deferred.push_back(command);
         } else {
@@ -73,8 +73,8 @@ impl Supervision {
         }
     }
 
-    /// Carries out the first command that need not wait; says whether there was one.
-    pub(super) fn run_deferred(&mut self, turn: &mut Turn<'_>) -> bool {
+    /// Executes the first command that need not wait; returns false if there is none.
+    pub(super) fn run_deferred(&mut self, turn: &mut EventScope<'_>) -> bool {
         let mut waiting = HashSet::new();
         let ready = self.deferred.iter().position(|command| {
             !waiting.contains(command.child.as_str())
@@ -83,25 +83,25 @@ impl Supervision {
         let Some(command) = ready.and_then(|index| self.deferred.remove(index)) else {
             return false;
         };
-        let Command {
+        let PendingCommand {
             ticket,
             child,
             what,
         } = command;
         match (what, self.child_id(&child).and_then(|id| self.index(id))) {
-            (What::Add(spec), index) => self.add(ticket, spec, index, turn),
+            (CommandKind::Add(spec), index) => self.add(ticket, spec, index, turn),
             (_, None) => turn.reply(ticket, Err(CommandError::NotFound)),
-            (What::Terminate, Some(index)) => self.terminate(ticket, index, turn),
-            (What::Restart, Some(index)) => self.restart(ticket, index, turn),
-            (What::Delete, Some(index)) => self.delete(ticket, index, turn),
+            (CommandKind::Terminate, Some(index)) => self.terminate(ticket, index, turn),
+            (CommandKind::Restart, Some(index)) => self.restart(ticket, index, turn),
+            (CommandKind::Delete, Some(index)) => self.delete(ticket, index, turn),
         }
         true
     }
 
-    /// Whether a command waits: for a round's stops and starts, or for its child to be gone or up.
-    /// Never for a backoff.
-    fn must_wait(&self, command: &Command) -> bool {
-        if matches!(command.what, What::Terminate) {
+    /// Returns true if a command must wait: for a round's stops and starts, or for its child to be
+    /// gone or up. It never waits for a backoff.
+    fn must_wait(&self, command: &PendingCommand) -> bool {
+        if matches!(command.what, CommandKind::Terminate) {
             return false;
         }
         let in_round = self
@@ -114,17 +114,17 @@ impl Supervision {
         index.is_some_and(|index| {
             matches!(
                 self.children[index].life,
-                Life::Stopping { .. } | Life::Starting(Some(_))
+                ChildPhase::Stopping { .. } | ChildPhase::Starting(Some(_))
             )
         })
     }
 
     fn add(
         &mut self,
-        ticket: Ticket,
+        ticket: CommandId,
         spec: ChildSpec,
         present: Option<usize>,
-        turn: &mut Turn<'_>,
+        turn: &mut EventScope<'_>,
     ) {
         if let Err(error) = self.spec.check_child(&spec) {
             return turn.reply(ticket, Err(error.into()));
@@ -138,54 +138,56 @@ impl Supervision {
             return turn.reply(ticket, Err(error));
         }
         let index = self.push(spec);
-        let otherwise = Otherwise::Forget;
+        let otherwise = OnStartFailure::Forget;
         self.start(index, Some(Asked { ticket, otherwise }), turn);
     }
 
-    fn terminate(&mut self, ticket: Ticket, index: usize, turn: &mut Turn<'_>) {
+    fn terminate(&mut self, ticket: CommandId, index: usize, turn: &mut EventScope<'_>) {
         let keeps_parked = self.spec.strategy != Strategy::Dynamic;
         let child = &mut self.children[index];
         match &mut child.life {
-            Life::Stopping { why, .. } => match why {
-                Why::Operator(tickets) => tickets.push(ticket),
-                Why::Round | Why::End => *why = Why::Operator(vec![ticket]),
+            ChildPhase::Stopping { why, .. } => match why {
+                StopRequest::Operator(tickets) => tickets.push(ticket),
+                StopRequest::Round | StopRequest::End => *why = StopRequest::Operator(vec![ticket]),
             },
-            Life::Starting(asked) => {
+            ChildPhase::Starting(asked) => {
                 if let Some(asked) = asked.take() {
                     let error = CommandError::StartFailed(StopCause::Shutdown);
                     turn.reply(asked.ticket, Err(error));
                 }
-                self.stop(index, Why::Operator(vec![ticket]), turn);
+                self.stop(index, StopRequest::Operator(vec![ticket]), turn);
             }
-            Life::Running { .. } => self.stop(index, Why::Operator(vec![ticket]), turn),
-            Life::Parked if keeps_parked => turn.reply(ticket, Ok(None)),
-            Life::Parked
-            | Life::Stopped(_)
-            | Life::Due
-            | Life::Ended { .. }
-            | Life::Waiting { .. } => {
-                self.rest(index, Rest::Operator, turn);
+            ChildPhase::Running { .. } => {
+                self.stop(index, StopRequest::Operator(vec![ticket]), turn)
+            }
+            ChildPhase::Parked if keeps_parked => turn.reply(ticket, Ok(None)),
+            ChildPhase::Parked
+            | ChildPhase::Stopped(_)
+            | ChildPhase::Due
+            | ChildPhase::Ended { .. }
+            | ChildPhase::Waiting { .. } => {
+                self.rest(index, StoppedReason::Operator, turn);
                 turn.reply(ticket, Ok(None));
             }
         }
     }
 
-    fn restart(&mut self, ticket: Ticket, index: usize, turn: &mut Turn<'_>) {
+    fn restart(&mut self, ticket: CommandId, index: usize, turn: &mut EventScope<'_>) {
         let child = &mut self.children[index];
         let otherwise = match child.life {
-            Life::Stopped(rest) => Otherwise::Rest(rest),
-            Life::Parked => Otherwise::Park,
+            ChildPhase::Stopped(rest) => OnStartFailure::Rest(rest),
+            ChildPhase::Parked => OnStartFailure::Park,
             _ => return turn.reply(ticket, Err(self.not_down(index))),
         };
         child.streak = 0;
         child.window.clear();
-        if matches!(otherwise, Otherwise::Park) {
+        if matches!(otherwise, OnStartFailure::Park) {
             self.window.clear();
         }
         self.start(index, Some(Asked { ticket, otherwise }), turn);
     }
 
-    fn delete(&mut self, ticket: Ticket, index: usize, turn: &mut Turn<'_>) {
+    fn delete(&mut self, ticket: CommandId, index: usize, turn: &mut EventScope<'_>) {
         if self.children[index].rests() {
             self.forget(index, turn);
             turn.reply(ticket, Ok(None));
@@ -194,10 +196,10 @@ impl Supervision {
         }
     }
 
-    /// The error for a child that would have to be down.
+    /// Returns the error for a command that needs the child to be down.
     fn not_down(&self, index: usize) -> CommandError {
         match self.children[index].life {
-            Life::Running { .. } => CommandError::Running,
+            ChildPhase::Running { .. } => CommandError::Running,
             _ => CommandError::Restarting,
         }
     }

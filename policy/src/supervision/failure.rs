@@ -1,23 +1,23 @@
-//! What a child's end means: finished, restart, or one failure too many.
+//! Consequences of a child's end: finished, restarted, or one failure too many.
 
 use std::mem;
 
 use super::budget::delay;
-use super::child::{Asked, Life, Otherwise, Rest, Why};
+use super::child::{Asked, ChildPhase, OnStartFailure, StopRequest, StoppedReason};
 use super::message::{Action, ChildId};
 use super::round::Step;
 use super::spec::AutoShutdown;
-use super::{CommandError, Phase, StopCause, Supervision, SupervisorEnd, Turn};
+use super::{CommandError, EventScope, Phase, StopCause, Supervision, SupervisorEnd};
 use crate::{GiveUp, RestartType};
 
 impl Supervision {
-    /// An incarnation is completely gone, or did not come up.
+    /// Handles an incarnation that is completely gone, or did not come up.
     pub(super) fn gone(
         &mut self,
         id: ChildId,
         incarnation: u64,
         cause: StopCause,
-        turn: &mut Turn<'_>,
+        turn: &mut EventScope<'_>,
     ) {
         let Some(index) = self.index(id) else { return };
         let child = &mut self.children[index];
@@ -25,29 +25,32 @@ impl Supervision {
             return;
         }
         child.last_end = Some(cause.clone());
-        if let (Life::Running { since }, Some(backoff)) = (&child.life, &self.spec.backoff)
+        if let (ChildPhase::Running { since }, Some(backoff)) = (&child.life, &self.spec.backoff)
             && turn.now.since(*since) >= backoff.reset_after
         {
             child.streak = 0;
         }
-        match mem::replace(&mut child.life, Life::Stopped(Rest::Finished)) {
-            Life::Stopping { why, .. } => self.stopped(index, why, turn),
-            Life::Starting(Some(asked)) => self.not_started(index, asked, cause, turn),
-            Life::Starting(None) => self.ended(index, cause, true, turn),
+        match mem::replace(
+            &mut child.life,
+            ChildPhase::Stopped(StoppedReason::Finished),
+        ) {
+            ChildPhase::Stopping { why, .. } => self.stopped(index, why, turn),
+            ChildPhase::Starting(Some(asked)) => self.not_started(index, asked, cause, turn),
+            ChildPhase::Starting(None) => self.ended(index, cause, true, turn),
             _ => self.ended(index, cause, false, turn),
         }
     }
 
-    /// A child that was told to go is gone.
-    fn stopped(&mut self, index: usize, why: Why, turn: &mut Turn<'_>) {
+    /// Handles the end of a child that was asked to stop.
+    fn stopped(&mut self, index: usize, why: StopRequest, turn: &mut EventScope<'_>) {
         match why {
-            Why::End => {}
-            Why::Round if self.children[index].is_temporary() => {
-                self.rest(index, Rest::Finished, turn);
+            StopRequest::End => {}
+            StopRequest::Round if self.children[index].is_temporary() => {
+                self.rest(index, StoppedReason::Finished, turn);
             }
-            Why::Round => self.children[index].life = Life::Due,
-            Why::Operator(tickets) => {
-                self.rest(index, Rest::Operator, turn);
+            StopRequest::Round => self.children[index].life = ChildPhase::Due,
+            StopRequest::Operator(tickets) => {
+                self.rest(index, StoppedReason::Operator, turn);
                 for ticket in tickets {
                     turn.reply(ticket, Ok(None));
                 }
@@ -55,18 +58,25 @@ impl Supervision {
         }
     }
 
-    /// A start by command failed: no retry, no cost, everything as before.
-    fn not_started(&mut self, index: usize, asked: Asked, cause: StopCause, turn: &mut Turn<'_>) {
+    /// Handles a failed start by command: no retry, no cost, the state as before.
+    fn not_started(
+        &mut self,
+        index: usize,
+        asked: Asked,
+        cause: StopCause,
+        turn: &mut EventScope<'_>,
+    ) {
         match asked.otherwise {
-            Otherwise::Forget => self.forget(index, turn),
-            Otherwise::Rest(rest) => self.children[index].life = Life::Stopped(rest),
-            Otherwise::Park => self.children[index].life = Life::Parked,
+            OnStartFailure::Forget => self.forget(index, turn),
+            OnStartFailure::Rest(rest) => self.children[index].life = ChildPhase::Stopped(rest),
+            OnStartFailure::Park => self.children[index].life = ChildPhase::Parked,
         }
         turn.reply(asked.ticket, Err(CommandError::StartFailed(cause)));
     }
 
-    /// A child ended by itself, or did not come up: now, in this round, or to be judged later.
-    fn ended(&mut self, index: usize, cause: StopCause, at_start: bool, turn: &mut Turn<'_>) {
+    /// Handles a child that ended by itself or did not come up: now, in this round, or judged
+    /// later.
+    fn ended(&mut self, index: usize, cause: StopCause, at_start: bool, turn: &mut EventScope<'_>) {
         if !matches!(self.phase, Phase::Up) {
             return;
         }
@@ -77,22 +87,22 @@ impl Supervision {
             }
             let affected = self.affected(round.trigger);
             if round.step == Step::Stopping && affected.contains(&index) {
-                return self.stopped(index, Why::Round, turn);
+                return self.stopped(index, StopRequest::Round, turn);
             }
             if round.step == Step::Starting && at_start {
                 self.round = None;
             }
         }
         let child = &mut self.children[index];
-        child.life = Life::Ended { cause, at_start };
+        child.life = ChildPhase::Ended { cause, at_start };
         self.failed.push_back(child.id);
     }
 
-    /// Decides what an end means.
-    pub(super) fn judge(&mut self, id: ChildId, turn: &mut Turn<'_>) {
+    /// Decides the consequence of a child's end.
+    pub(super) fn judge(&mut self, id: ChildId, turn: &mut EventScope<'_>) {
         let Some(index) = self.index(id) else { return };
         let child = &mut self.children[index];
-        let Life::Ended { cause, at_start } = &child.life else {
+        let ChildPhase::Ended { cause, at_start } = &child.life else {
             return;
         };
         let (cause, at_start) = (cause.clone(), *at_start);
@@ -107,14 +117,14 @@ impl Supervision {
             return self.fail(index, cause, turn);
         }
         let significant = child.spec.significant;
-        self.rest(index, Rest::Finished, turn);
+        self.rest(index, StoppedReason::Finished, turn);
         if significant {
             self.shut_down_after_significant(turn);
         }
     }
 
-    /// A significant child has finished.
-    fn shut_down_after_significant(&mut self, turn: &mut Turn<'_>) {
+    /// Ends the supervisor after a significant child has finished, if the specification says so.
+    fn shut_down_after_significant(&mut self, turn: &mut EventScope<'_>) {
         let ends = match self.spec.auto_shutdown {
             AutoShutdown::Never => false,
             AutoShutdown::AnySignificant => true,
@@ -128,10 +138,10 @@ impl Supervision {
         }
     }
 
-    /// A child has failed: the budgets first, then the delay, then the restart.
+    /// Handles a failure: first the budgets, then the delay, then the restart.
     ///
     /// # Source  Rules SUP-2, SUP-3 and SUP-4.
-    fn fail(&mut self, index: usize, cause: StopCause, turn: &mut Turn<'_>) {
+    fn fail(&mut self, index: usize, cause: StopCause, turn: &mut EventScope<'_>) {
         let child = &mut self.children[index];
         child.streak = child.streak.saturating_add(1);
         let (id, streak) = (child.id, child.streak);
@@ -140,11 +150,11 @@ impl Supervision {
         }
         let wait = delay(self.spec.backoff.as_ref(), streak, turn.random);
         let life = if wait.is_zero() {
-            Life::Due
+            ChildPhase::Due
         } else {
             let until = turn.now.after(wait);
             let timer = self.set_timer(id, until, turn);
-            Life::Waiting { until, timer }
+            ChildPhase::Waiting { until, timer }
         };
         self.children[index].life = life;
         if self.spec.strategy.is_group() {
@@ -154,8 +164,8 @@ impl Supervision {
         }
     }
 
-    /// Whether one more restart is tolerated by all limits; counts it if so.
-    fn is_affordable(&mut self, index: usize, turn: &Turn<'_>) -> bool {
+    /// Returns true if all limits tolerate one more restart, and if so counts it.
+    fn is_affordable(&mut self, index: usize, turn: &EventScope<'_>) -> bool {
         let child = &mut self.children[index];
         let in_a_row = self.spec.backoff.and_then(|backoff| backoff.max_in_a_row);
         let own = child.spec.intensity;
@@ -171,12 +181,12 @@ impl Supervision {
         affordable
     }
 
-    /// The failures were too many.
-    fn give_up(&mut self, index: usize, cause: StopCause, turn: &mut Turn<'_>) {
+    /// Parks the child, or escalates: the failures were too many.
+    fn give_up(&mut self, index: usize, cause: StopCause, turn: &mut EventScope<'_>) {
         let child = &mut self.children[index];
         match child.spec.give_up {
             GiveUp::Park => {
-                child.life = Life::Parked;
+                child.life = ChildPhase::Parked;
                 turn.out.push(Action::Park {
                     child: child.id,
                     cause,

@@ -1,4 +1,4 @@
-//! What the machine hears and what it says; ids. It decides nothing.
+//! Events, actions and ids of the supervision machine. Nothing here decides.
 
 use std::fmt;
 
@@ -6,9 +6,9 @@ use super::cause::{StopCause, SupervisorEnd};
 use super::spec::{ChildSpec, SpecError};
 use crate::Time;
 
-/// One child of one supervisor, through all of its incarnations.
+/// Id of one child of one supervisor, across all of its incarnations.
 ///
-/// Unique under its supervisor and never used again, not even for a child of the same name.
+/// Unique under its supervisor and never reused, not even for a child of the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChildId(pub(super) u64);
 
@@ -18,7 +18,7 @@ impl fmt::Display for ChildId {
     }
 }
 
-/// A timer that the machine asked for; never used again.
+/// Id of a timer that the machine requested; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TimerId(pub(super) u64);
 
@@ -28,16 +28,16 @@ impl fmt::Display for TimerId {
     }
 }
 
-/// A command's number, chosen by the caller; its one [`Action::Reply`] carries it.
+/// Id of a command, chosen by the caller; its one [`Action::Reply`] carries it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Ticket(pub u64);
+pub struct CommandId(pub u64);
 
-/// What the machine is told.
+/// Input of the machine.
 ///
-/// Events about an incarnation other than the present one are ignored, so late ones do no harm.
+/// Events about an incarnation other than the current one are ignored, so late ones do no harm.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// Start the children, in order. Once; commands that come before it wait.
+    /// Start the children, in order. Sent once; commands that come before it wait.
     Start,
     /// An incarnation is up.
     Started {
@@ -52,7 +52,7 @@ pub enum Event {
         child: ChildId,
         /// Its incarnation.
         incarnation: u64,
-        /// Why.
+        /// Reason.
         cause: StopCause,
     },
     /// An incarnation is completely gone, by itself or after a stop or kill.
@@ -63,7 +63,7 @@ pub enum Event {
         child: ChildId,
         /// Its incarnation.
         incarnation: u64,
-        /// Why.
+        /// Reason.
         cause: StopCause,
     },
     /// A timer is due.
@@ -72,38 +72,38 @@ pub enum Event {
     Add {
         /// The child.
         spec: ChildSpec,
-        /// Answered when it is up, or did not come up and is forgotten.
-        ticket: Ticket,
+        /// Replied to when it is up, or did not come up and is forgotten.
+        ticket: CommandId,
     },
-    /// Command: stop a child and keep it down. Repeating it is no error.
+    /// Command: stop a child and keep it down. Repeating it is not an error.
     Terminate {
         /// Its name.
         child: String,
-        /// Answered when it is gone; at once when it waits for a restart, which is called off.
-        ticket: Ticket,
+        /// Replied to when it is gone; at once when it waits for a restart, which is cancelled.
+        ticket: CommandId,
     },
     /// Command: start a child that is stopped or parked. It costs no unit of any restart budget.
     ///
-    /// Its own budget and backoff begin anew; reviving a parked child empties the supervisor's
-    /// budget too, or its next failure would park it again at once.
+    /// Its own budget and backoff start over. Reviving a parked child empties the supervisor's
+    /// budget too; otherwise its next failure would park it again at once.
     Restart {
         /// Its name.
         child: String,
-        /// Answered when it is up, or did not come up and is down as before.
-        ticket: Ticket,
+        /// Replied to when it is up, or did not come up and is down as before.
+        ticket: CommandId,
     },
     /// Command: forget a child that is stopped or parked.
     Delete {
         /// Its name.
         child: String,
-        /// Answered at once.
-        ticket: Ticket,
+        /// Replied to at once.
+        ticket: CommandId,
     },
     /// Stop the children in reverse order, then end.
     Stop,
 }
 
-/// What the machine wants done, in this order.
+/// Output of the machine, to be carried out in this order.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     /// Start an incarnation; answer with [`Event::Started`] or [`Event::StartFailed`].
@@ -129,19 +129,18 @@ pub enum Action {
         /// Its incarnation.
         incarnation: u64,
     },
-    /// Send [`Event::Timer`] then. Timers are never taken back; one that lost its meaning is
-    /// ignored.
+    /// Send [`Event::Timer`] at that time. Timers are never cancelled; an obsolete one is ignored.
     SetTimer {
         /// The timer.
         timer: TimerId,
-        /// When it is due.
+        /// Time at which it is due.
         at: Time,
     },
-    /// A child is given up: it stays down until an [`Event::Restart`], its siblings live on.
+    /// A child is given up: it stays down until an [`Event::Restart`]; its siblings keep running.
     Park {
         /// The child.
         child: ChildId,
-        /// Why it ended last.
+        /// Reason for its last end.
         cause: StopCause,
     },
     /// A child is no longer known: a temporary or dynamic one that ended, or a deleted one.
@@ -149,20 +148,20 @@ pub enum Action {
         /// The child.
         child: ChildId,
     },
-    /// The one answer to a command; with the child's id for [`Event::Add`] and [`Event::Restart`].
+    /// The one reply to a command; with the child's id for [`Event::Add`] and [`Event::Restart`].
     Reply {
-        /// The command's ticket.
-        ticket: Ticket,
-        /// Its answer.
+        /// The command's id.
+        ticket: CommandId,
+        /// Result of the command.
         result: Result<Option<ChildId>, CommandError>,
     },
     /// The initial start is complete.
     Up,
-    /// The supervisor has ended and no child is left. Nothing follows but refusals of late commands.
+    /// The supervisor has ended and no child is left. Only refusals of late commands follow.
     Down(SupervisorEnd),
 }
 
-/// Why a command was not carried out. The names are OTP's where it has one.
+/// Reason why a command was not executed. The names are OTP's where it has one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
     /// There is no child of this name.
@@ -183,7 +182,7 @@ pub enum CommandError {
     /// The supervisor is ending or has ended.
     #[error("the supervisor is stopping")]
     StoppingSupervisor,
-    /// The child did not come up; it is not tried again.
+    /// The child did not come up; its start is not retried.
     #[error("the child did not start: {0}")]
     StartFailed(StopCause),
     /// The child's specification cannot work.

@@ -1,10 +1,10 @@
-//! What a supervisor is told about itself and its children, and which of it cannot work.
+//! Specification of a supervisor and of its children, and the checks of both.
 
 use std::time::Duration;
 
 use crate::{BackoffSettings, GiveUp, Intensity, RestartType, RetryJitter};
 
-/// Who is restarted when one child fails.
+/// Children that are restarted when one child fails.
 ///
 /// # Source  Rule SUP-1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -12,30 +12,30 @@ pub enum Strategy {
     /// Only that child.
     #[default]
     OneForOne,
-    /// All of them: stopped in reverse order, started in order.
+    /// All children: stopped in reverse order, started in order.
     OneForAll,
-    /// It and those that were started after it.
+    /// That child and the children that were started after it.
     RestForOne,
-    /// Only that child; children come and go, and are stopped at the same time (OTP's
-    /// `simple_one_for_one`). A child that is terminated or finished is forgotten.
+    /// Only that child. Children are added and removed while it runs, and are stopped at the same
+    /// time (OTP's `simple_one_for_one`). A child that is terminated or finished is forgotten.
     Dynamic,
 }
 
 impl Strategy {
-    /// Whether siblings are restarted too.
+    /// Returns true if siblings are restarted too.
     pub(super) const fn is_group(self) -> bool {
         matches!(self, Self::OneForAll | Self::RestForOne)
     }
 }
 
-/// How a child is stopped.
+/// Way in which a child is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shutdown {
-    /// At once and without any clean-up.
+    /// It is dropped at once, without any clean-up.
     Kill,
-    /// It is asked, and killed when it is not gone after this long.
+    /// It is asked to stop, and killed if it is not gone after this time.
     Within(Duration),
-    /// It is asked, and waited for as long as it takes. For supervisors.
+    /// It is asked to stop, without a deadline. For supervisors.
     Infinity,
 }
 
@@ -45,51 +45,52 @@ impl Default for Shutdown {
     }
 }
 
-/// What a child is. It decides nothing but the default of [`ChildSpec::shutdown`].
+/// Kind of a child. It decides only the default of [`ChildSpec::shutdown`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ChildKind {
-    /// It works.
+    /// A child that works.
     #[default]
     Worker,
-    /// It supervises.
+    /// A child that supervises.
     Supervisor,
 }
 
-/// Whether a supervisor ends when its significant children have.
+/// End of a supervisor after the end of its significant children.
 ///
-/// Only ends by themselves count: a normal end of a transient child, any end of a temporary one.
+/// Only children that end by themselves count: a normal end of a transient child, any end of a
+/// temporary one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AutoShutdown {
-    /// No.
+    /// The supervisor does not end.
     #[default]
     Never,
-    /// As soon as one of them has.
+    /// It ends as soon as one of them has ended.
     AnySignificant,
-    /// When none of them is left.
+    /// It ends when none of them is left.
     AllSignificant,
 }
 
-/// One child, as its supervisor knows it.
+/// Specification of one child.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChildSpec {
-    /// Unique under its supervisor.
+    /// Name, unique under its supervisor.
     pub name: String,
-    /// When it is started again.
+    /// Condition for restarting it.
     pub restart: RestartType,
-    /// How it is stopped.
+    /// Way in which it is stopped.
     pub shutdown: Shutdown,
-    /// What it is.
+    /// Its kind.
     pub kind: ChildKind,
-    /// Whether its end counts for [`AutoShutdown`].
+    /// True if its end counts for [`AutoShutdown`].
     pub significant: bool,
-    /// What happens when its failure is one too many.
+    /// Action when its failure is one too many.
     pub give_up: GiveUp,
     /// Its own restart budget, in addition to the supervisor's.
     pub intensity: Option<Intensity>,
 }
 
 impl ChildSpec {
-    /// A permanent worker that is given 5 s to stop and whose exhausted budget escalates (OTP).
+    /// Returns a permanent worker with 5 s to stop; its exhausted budget escalates (OTP).
     #[must_use]
     pub fn worker(name: impl Into<String>) -> Self {
         Self {
@@ -103,7 +104,7 @@ impl ChildSpec {
         }
     }
 
-    /// A permanent supervisor that is given all the time it needs to stop.
+    /// Returns a permanent supervisor with unlimited time to stop.
     #[must_use]
     pub fn supervisor(name: impl Into<String>) -> Self {
         Self {
@@ -114,22 +115,22 @@ impl ChildSpec {
     }
 }
 
-/// The wait before a restart.
+/// Wait before a restart.
 ///
 /// It grows with the failures in a row: `first`, then `delay.base`, then
 /// `delay.base * delay.factor` and so on up to `delay.max`, spread by `delay.jitter`. Delays can
-/// keep a child out of reach of the restart intensity for ever, so there is a limit in a row too.
+/// keep a child below the restart intensity for ever, so there is a limit in a row too.
 ///
 /// # Source  Rule SUP-3; R11 in the scenario files.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RestartBackoff {
-    /// Before the first restart after a healthy run.
+    /// Wait before the first restart after a healthy run.
     pub first: Duration,
-    /// Before the following ones.
+    /// Waits before the following restarts.
     pub delay: BackoffSettings,
-    /// Running time of one incarnation after which the next failure is a first one (`>=`).
+    /// Running time of an incarnation after which the next failure counts as the first (`>=`).
     pub reset_after: Duration,
-    /// Restarts without a healthy run that are still made; `None` for no such limit.
+    /// Maximum number of restarts in a row without a healthy run; `None` for no limit.
     pub max_in_a_row: Option<u32>,
 }
 
@@ -149,29 +150,29 @@ impl Default for RestartBackoff {
     }
 }
 
-/// Where OTP is followed although this runtime deliberately differs by default.
+/// OTP rules from which this runtime deliberately differs by default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct OtpRules {
-    /// A supervisor that gave up counts as a normal end: a transient one is not restarted (S25).
+    /// True if a supervisor that gave up ended normally: a transient one is not restarted (S25).
     pub gave_up_is_normal: bool,
-    /// A group round also starts children that an operator had stopped (S27).
+    /// True if a group round also starts children that an operator had stopped (S27).
     pub rounds_revive_stopped: bool,
 }
 
-/// One supervisor.
+/// Specification of one supervisor.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SupervisorSpec {
-    /// Who is restarted when one child fails.
+    /// Children that are restarted when one child fails.
     pub strategy: Strategy,
-    /// Restarts of all children together that are too many.
+    /// Restart intensity of all children together.
     ///
     /// Budgets multiply by level: a supervisor above tolerates its own number of ends of this one.
     pub intensity: Intensity,
-    /// Whether it ends when its significant children have.
+    /// End of the supervisor after the end of its significant children.
     pub auto_shutdown: AutoShutdown,
     /// The wait before a restart; `None` for none.
     pub backoff: Option<RestartBackoff>,
-    /// Where OTP is followed to the letter.
+    /// OTP rules to follow exactly.
     pub otp: OtpRules,
 }
 
@@ -199,7 +200,7 @@ pub enum SpecError {
         /// The name.
         name: String,
     },
-    /// A significant child whose end could never shut the supervisor down.
+    /// A significant child that could never shut the supervisor down.
     #[error(
         "child {name} is significant, which needs restart transient or temporary and an auto shutdown other than never"
     )]
@@ -207,7 +208,7 @@ pub enum SpecError {
         /// The child.
         name: String,
     },
-    /// A restart window of no length, in which nothing is ever too many.
+    /// A restart window of zero length, in which no number of restarts is too many.
     #[error("restart window is 0 s, it must be longer")]
     EmptyWindow,
     /// A backoff that shrinks, or is not a number.
@@ -216,7 +217,7 @@ pub enum SpecError {
 }
 
 impl SupervisorSpec {
-    /// Checks the supervisor's own part.
+    /// Checks the supervisor's own settings.
     pub(super) fn check(&self) -> Result<(), SpecError> {
         check_window(self.intensity)?;
         let usable = self.backoff.is_none_or(|backoff| {
@@ -248,7 +249,7 @@ impl SupervisorSpec {
     }
 }
 
-/// Checks that restarts can be too many.
+/// Checks that the restart window is not empty.
 fn check_window(intensity: Intensity) -> Result<(), SpecError> {
     if intensity.within.is_zero() {
         Err(SpecError::EmptyWindow)

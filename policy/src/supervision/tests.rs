@@ -154,22 +154,22 @@ impl Rig {
     }
 
     fn add(&mut self, spec: ChildSpec, ticket: u64) -> Vec<String> {
-        let ticket = Ticket(ticket);
+        let ticket = CommandId(ticket);
         self.on(Event::Add { spec, ticket })
     }
 
     fn terminate(&mut self, name: &str, ticket: u64) -> Vec<String> {
-        let (child, ticket) = (name.to_owned(), Ticket(ticket));
+        let (child, ticket) = (name.to_owned(), CommandId(ticket));
         self.on(Event::Terminate { child, ticket })
     }
 
     fn restart(&mut self, name: &str, ticket: u64) -> Vec<String> {
-        let (child, ticket) = (name.to_owned(), Ticket(ticket));
+        let (child, ticket) = (name.to_owned(), CommandId(ticket));
         self.on(Event::Restart { child, ticket })
     }
 
     fn delete(&mut self, name: &str, ticket: u64) -> Vec<String> {
-        let (child, ticket) = (name.to_owned(), Ticket(ticket));
+        let (child, ticket) = (name.to_owned(), CommandId(ticket));
         self.on(Event::Delete { child, ticket })
     }
 }

@@ -1,8 +1,8 @@
-//! The last T of time, in buckets that are aligned to multiples of their width.
+//! The last span of time, in buckets aligned to multiples of their width.
 //!
-//! The bucket of a moment depends on the moment alone, so outcomes that are counted elsewhere
-//! and brought in one go land where they would have landed one by one. An outcome is forgotten
-//! with its bucket: never later than at its own time plus the span.
+//! The bucket of an outcome depends on its time alone. Outcomes counted elsewhere and added in one
+//! batch therefore land in the same buckets as if added one by one. An outcome is forgotten with
+//! its bucket: never later than its own time plus the span.
 
 use std::time::Duration;
 
@@ -39,10 +39,10 @@ impl Buckets {
         &self.sums
     }
 
-    /// Adds to the bucket of `at`; what is older than the span is lost.
+    /// Adds to the bucket of `at`; an outcome older than the span is lost.
     pub(super) fn add(&mut self, at: Time, outcome: Sums) {
         self.slide(at);
-        // The head's own bucket is the usual one; spares a division.
+        // Most outcomes belong to the head bucket; this saves a division.
         let start = self.head * self.width;
         let number = if at.as_nanos() >= start {
             self.head
@@ -56,7 +56,7 @@ impl Buckets {
         }
     }
 
-    /// Forgets what is older than the span at `now`.
+    /// Forgets outcomes older than the span at `now`.
     pub(super) fn slide(&mut self, now: Time) {
         let offset = now.as_nanos().saturating_sub(self.head * self.width);
         if offset < self.width {
@@ -76,7 +76,7 @@ impl Buckets {
         self.head = head;
     }
 
-    /// The sums as they would be after sliding to `now`.
+    /// Returns the sums as they would be after sliding to `now`.
     pub(super) fn sums_at(&self, now: Time) -> Sums {
         let count = self.buckets.len() as u64;
         let gone = (now.as_nanos() / self.width)
@@ -95,7 +95,7 @@ impl Buckets {
         self.head = self.head.max(now.as_nanos() / self.width);
     }
 
-    /// Where a bucket lives: numbers that differ by the ring's length share a place.
+    /// Returns the index of a bucket; numbers that differ by the ring's length share a slot.
     #[expect(clippy::cast_possible_truncation)]
     fn slot(&self, number: u64) -> usize {
         (number % self.buckets.len() as u64) as usize

@@ -1,8 +1,8 @@
-//! The last N outcomes, an integer each.
+//! The last N outcomes, packed into one integer each.
 
 use super::Sums;
 
-/// Longest ring whose memory is taken at once; longer ones grow as they fill.
+/// Longest ring that is allocated at once; longer ones grow as they fill.
 const RESERVED: u32 = 1 << 16;
 
 const FAILED: u64 = 1;
@@ -10,7 +10,7 @@ const SLOW: u64 = 2;
 const CANCELLED: u64 = 4;
 const FLAGS: u32 = 3;
 
-/// A ring of outcomes: the duration in the upper 61 bits, three flags in the lower.
+/// A ring of outcomes: the duration in the upper 61 bits, three flags in the lower bits.
 #[derive(Debug, Clone)]
 pub(super) struct Ring {
     size: usize,
@@ -69,7 +69,7 @@ impl Ring {
         self.sums.add(unpack(entry));
     }
 
-    /// Pushes successes of no duration; more than the ring holds change nothing further.
+    /// Pushes successes of zero duration; more than the ring's size change nothing further.
     pub(super) fn push_successes(&mut self, count: u64) {
         for _ in 0..count.min(self.size as u64) {
             self.push(Sums::successes(1));

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use breakerbox_policy::{
-    BreakerSettings, CancelledPolicy, Class, Command, HalfOpenRule, LostProbe, OverrideMode, Rate,
-    Recorded, RefusalState, State, Time, WindowKind,
+    BreakerCommand, BreakerSettings, CancelledPolicy, Class, HalfOpenRule, LostProbe, OverrideMode,
+    Rate, Recorded, RefusalState, State, Time, WindowKind,
 };
 
 /// The random number of all draws.
@@ -438,48 +438,48 @@ impl Reference {
         }
     }
 
-    pub(crate) fn command(&mut self, now: Time, command: &Command) -> bool {
+    pub(crate) fn command(&mut self, now: Time, command: &BreakerCommand) -> bool {
         self.pass_time(now);
         let mode = match command {
-            Command::Open { .. } => Some(OverrideMode::ForcedOpen),
-            Command::Disable { .. } => Some(OverrideMode::Disabled),
-            Command::Shadow { .. } => Some(OverrideMode::Shadow),
+            BreakerCommand::Open { .. } => Some(OverrideMode::ForcedOpen),
+            BreakerCommand::Disable { .. } => Some(OverrideMode::Disabled),
+            BreakerCommand::Shadow { .. } => Some(OverrideMode::Shadow),
             _ => None,
         };
         match command {
-            Command::Open { until, .. }
-            | Command::Disable { until, .. }
-            | Command::Shadow { until, .. } => {
+            BreakerCommand::Open { until, .. }
+            | BreakerCommand::Disable { until, .. }
+            | BreakerCommand::Shadow { until, .. } => {
                 self.operator = mode.map(|mode| (mode, *until));
                 self.new_epoch(now);
             }
-            Command::Clear => self.take_overrides_off(now),
-            Command::Close { .. } | Command::Reset { .. } => {
+            BreakerCommand::Clear => self.take_overrides_off(now),
+            BreakerCommand::Close { .. } | BreakerCommand::Reset { .. } => {
                 self.take_overrides_off(now);
                 self.attempt = 0;
                 if self.state != State::Closed {
                     self.close(now);
                 }
-                if matches!(command, Command::Reset { .. }) {
+                if matches!(command, BreakerCommand::Reset { .. }) {
                     self.log.clear();
                 }
             }
-            Command::Park { .. } => {
+            BreakerCommand::Park { .. } => {
                 self.parked = true;
                 self.new_epoch(now);
             }
-            Command::Unpark => {
+            BreakerCommand::Unpark => {
                 if self.parked {
                     self.parked = false;
                     self.new_epoch(now);
                 }
             }
-            Command::Trip { wait, .. } if self.state == State::Open => {
+            BreakerCommand::Trip { wait, .. } if self.state == State::Open => {
                 self.until = self.until.max(now.after(wait.unwrap_or_default()));
                 self.new_epoch(now);
             }
-            Command::Trip { wait, .. } => self.open(now, wait.unwrap_or(self.own_wait())),
-            Command::Probe { .. } => match self.state {
+            BreakerCommand::Trip { wait, .. } => self.open(now, wait.unwrap_or(self.own_wait())),
+            BreakerCommand::Probe { .. } => match self.state {
                 State::Closed => return false,
                 State::Open => self.go(State::HalfOpen, now),
                 State::HalfOpen => self.new_epoch(now),

@@ -1,4 +1,5 @@
-// Puts the page together: what comes from the server goes into the model, and from there onto the page.
+// Connects the parts of the page: messages of the server update the model, and the model updates
+// the page.
 
 import { Card } from "./card.js";
 import { arrange, find, icon, make, say, set, show } from "./dom.js";
@@ -9,7 +10,7 @@ import { Desk } from "./operate.js";
 import { Tree } from "./tree.js";
 import { count, rate, share, time, word } from "./words.js";
 
-/** More dependencies than this are shown as rows. */
+/** Above this number, dependencies are shown as rows. */
 const MANY = 12;
 const TILES = {
   open: ["open", "Open"],
@@ -45,7 +46,7 @@ const world = () => ({
   small: small.matches,
 });
 
-// the page
+// page
 
 const tiles = new Map(GROUPS.map((group) => {
   const [shape, text] = TILES[group];
@@ -100,12 +101,12 @@ function summarise(all) {
   if (document.title !== title) document.title = title;
 }
 
-/** Many events often come together. */
+/** Batches rendering: events often arrive in bursts. */
 function renderSoon() {
   due ??= setTimeout(() => { due = null; render(); events.render(); }, 100);
 }
 
-// what is read out: a few words at a time, never a flood
+// screen reader announcements: a few words at a time
 
 const news = new Map();
 let speaking = null;
@@ -131,21 +132,21 @@ function tellEvent({ kind, subject, dependency, details }) {
   if (kind === "override_removed") tell(subject, `no longer ${word(details.mode).toLowerCase()}`);
 }
 
-// what comes
+// server messages
 
-/** Fetches what happened before, and between two streams. */
+/** Fetches earlier events, and those between two streams. */
 async function catchUp(since) {
   try {
     const asked = Date.now();
     const answer = await fetch(`api/events?since=${since}`, { cache: "no-store" });
-    // The header tells whole seconds: less than that is no difference.
+    // The header has whole seconds: a smaller difference means none.
     const ahead = Date.parse(answer.headers.get("date")) - (asked + Date.now()) / 2;
     model.ahead = Math.abs(ahead) > 2_000 ? ahead : 0;
     const page = await answer.json();
     for (const event of page.events) model.add(event, performance.now());
     renderSoon();
   } catch {
-    // The stream breaks too then, and the next hello asks again.
+    // The stream breaks then too, and the next hello fetches again.
   }
 }
 
@@ -158,7 +159,7 @@ function link(state, words) {
 
 follow({
   hello({ version, started_at: started }) {
-    // A server that was started anew counts its events from one again.
+    // A restarted server counts its events from one again.
     if (run !== null && run !== started) model.forget();
     run = started;
     model.started = Date.parse(started);
@@ -192,7 +193,7 @@ follow({
   },
 });
 
-// Countdowns go on between two messages.
+// Countdowns continue between messages.
 setInterval(() => {
   if (document.hidden) return;
   const now = world();

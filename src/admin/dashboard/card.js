@@ -1,4 +1,4 @@
-// One dependency: a line that always shows, and below it what is known besides.
+// One dependency: a line that is always visible, and its details below.
 
 import { icon, make, rebuild, say, set, show } from "./dom.js";
 import { Band, Figure } from "./spark.js";
@@ -60,7 +60,7 @@ export class Card {
     ];
   }
 
-  /** Cards are open and rows are closed, unless somebody chose otherwise. */
+  /** Cards are expanded and rows collapsed, unless the user chose otherwise. */
   open(spacious) {
     this.expanded = this.chosen ?? spacious;
     set(this.toggle, "aria-expanded", this.expanded);
@@ -69,16 +69,16 @@ export class Card {
 
   update(one, world) {
     const { view, shown } = one;
-    // A small screen has room for the sick ones.
+    // On a small screen only the failing ones are expanded.
     this.open(world.wide && (!world.small || one.group !== "closed"));
     set(this.node, "data-group", one.group);
     set(this.node, "data-state", shown);
-    // A closed breaker is no sign of health by itself.
+    // A closed breaker alone does not mean health.
     const shape = one.group === "degraded" ? "degraded" : shown;
     if (this.icon.firstChild?.dataset.shape !== shape) this.icon.replaceChildren(icon(shape));
     say(this.word, word(shown));
     say(this.reason, reason(one));
-    // What lies over a state has no beginning that is told.
+    // The start of an override or a degradation is not known.
     say(this.since, view.override || one.group === "degraded" ? "" : `since ${time(view.since)}`);
     set(this.since, "datetime", view.since);
     this.tick(one, world);
@@ -89,7 +89,7 @@ export class Card {
     if (this.expanded) this.#details(one, world);
   }
 
-  /** What changes with time alone. */
+  /** Updates the parts that change with time alone. */
   tick(one, { now, serverNow }) {
     const { view, shown, until, wait: whole } = one;
     const over = view.override;
@@ -156,7 +156,7 @@ export class Card {
   }
 }
 
-/** How much of a limit is used. */
+/** Used part of a limit. */
 class Gauge {
   constructor(name) {
     this.words = make("span", { class: "value" });
@@ -180,7 +180,7 @@ class Gauge {
 function reason({ view, group }) {
   if (view.override) return `By ${view.override.by === "supervisor" ? "the supervisor" : "an operator"}: ${view.override.reason}`;
   if (group === "degraded") return sentence(view.health_reason ?? "");
-  // It was closed from the beginning.
+  // It was closed from the start.
   if (view.state === "closed" && view.reason === "started") return "Closed";
   return sentence(view.reason);
 }

@@ -1,10 +1,10 @@
-// Makes and changes nodes. Texts come from outside: they only ever become text nodes.
+// Creates and changes nodes. Texts are untrusted: they only ever become text nodes.
 
 const SVG = "http://www.w3.org/2000/svg";
 
 export const find = (id) => document.getElementById(id);
 
-/** An element with attributes and children; `on…` are listeners, `text` is its text. */
+/** Creates an element with attributes and children; `on…` are listeners, `text` is its text. */
 export function make(tag, attributes = {}, ...children) {
   return fill(document.createElement(tag), attributes, children);
 }
@@ -23,7 +23,7 @@ function fill(node, attributes, children) {
   return node;
 }
 
-/** Sets a text only where it differs, so that nothing is drawn or read out anew. */
+/** Sets a text only if it differs, to avoid needless redrawing and announcements. */
 export function say(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
@@ -37,7 +37,7 @@ export function show(node, visible) {
   if (node.hidden === visible) node.hidden = !visible;
 }
 
-/** Has a parent hold these children in this order, moves only what must, and keeps the focus. */
+/** Gives a parent these children in this order, with the fewest moves, and keeps the focus. */
 export function arrange(parent, wanted) {
   const focused = document.activeElement;
   const keep = new Set(wanted);
@@ -50,7 +50,7 @@ export function arrange(parent, wanted) {
   if (focused !== document.activeElement && parent.contains(focused)) focused.focus({ preventScroll: true });
 }
 
-/** Rebuilds children only when what they show has changed. */
+/** Rebuilds children only if their data has changed. */
 export function rebuild(parent, shown, children) {
   const key = JSON.stringify(shown);
   if (parent.shown === key) return;
@@ -58,7 +58,7 @@ export function rebuild(parent, shown, children) {
   parent.replaceChildren(...children());
 }
 
-// Every state has a shape of its own: none is told by its colour alone.
+// Every state has its own shape, so that colour alone never distinguishes states.
 const SHAPES = {
   closed: ["M8 1.5a6.5 6.5 0 1 0 0 13a6.5 6.5 0 0 0 0-13Z", "M4.9 8.2l2.2 2.2l4-4.4"],
   open: ["M5.3 1.5h5.4l3.8 3.8v5.4l-3.8 3.8H5.3l-3.8-3.8V5.3Z", "M5 8h6"],

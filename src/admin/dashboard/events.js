@@ -4,7 +4,7 @@ import { arrange, find, make, say, show } from "./dom.js";
 import { time } from "./words.js";
 
 const STEP = 60;
-/** What a person should see: it stands out. */
+/** Event kinds that are highlighted for the operator. */
 const GRAVE = new Set(["ended", "parked", "gave_up", "stuck", "fallback_serving", "quarantined", "paused", "misconfigured", "reload_refused", "chaos", "operated"]);
 
 export class Events {
@@ -41,7 +41,7 @@ export class Events {
     show(find("events-more"), fitting.length > shown.length);
   }
 
-  /** Offers each kind and each dependency that there is. */
+  /** Fills the filters with the kinds and dependencies that occur. */
   #choices(all) {
     for (const name of ["kind", "dependency"]) {
       const known = this.known[name];

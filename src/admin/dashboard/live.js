@@ -1,10 +1,10 @@
-// The stream of what happens. It comes back by itself, whatever became of the server.
+// The event stream. It reconnects by itself, even after the server was restarted.
 
-/** A stream that says nothing for so long may be dead without anybody having told. */
+/** Silence after which a stream may be dead unnoticed, in milliseconds. */
 const SILENCE = 30_000;
 const LONGEST = 8_000;
 
-/** Calls `on.hello`, `on.event`, `on.status`, `on.lagged` with what comes, and `on.lost` when it breaks off. */
+/** Calls `on.hello`, `on.event`, `on.status`, `on.lagged` for each message, and `on.lost` when the stream breaks. */
 export function follow(on) {
   let source = null;
   let silent = null;
@@ -31,7 +31,7 @@ export function follow(on) {
     mine.onerror = () => {
       if (source !== mine) return;
       on.lost();
-      // A browser tries again after a broken connection, and gives up after any other answer.
+      // A browser retries after a broken connection, but gives up after an error response.
       if (mine.readyState !== EventSource.CLOSED) return;
       clearTimeout(silent);
       silent = setTimeout(open, pause);

@@ -1,17 +1,17 @@
-// What the page knows: how each dependency is, how it was in the last minutes, and what happened.
-// It draws nothing.
+// The data of the page: the state of each dependency, its last minutes, and the events. It draws
+// nothing.
 
 /** Seconds that a sparkline shows. */
 export const SAMPLES = 120;
-/** Seconds that a figure is taken over. */
+/** Seconds over which a figure is averaged. */
 const RECENT = 5;
-/** As many as the server keeps. */
+/** Same as the capacity of the server's history. */
 const MAX_EVENTS = 1024;
 
-/** Milliseconds for which one that is well again stays where it was, so that nothing jumps to and fro. */
+/** Milliseconds for which a recovered dependency keeps its place, so that the order stays calm. */
 const CALM = 5_000;
 
-/** The gravest first. */
+/** Most severe first. */
 export const GROUPS = ["open", "half_open", "degraded", "override", "closed"];
 
 export class Dependency {
@@ -27,7 +27,7 @@ export class Dependency {
     this.rankedAt = -Infinity;
   }
 
-  /** Takes a status over; one that is older than what an event told keeps its state. */
+  /** Applies a status; if an event has already shown a newer state, the newer state stays. */
   take(view, now) {
     const known = this.view;
     if (known && view.generation < known.generation) {
@@ -40,7 +40,7 @@ export class Dependency {
     this.#countDown(view.retry_after_ms, now);
   }
 
-  /** An event tells a transition before the next status does. */
+  /** Applies a transition from an event, ahead of the next status. */
   move(event, now) {
     const { from, to, generation, cause, retry_after_ms } = event.details;
     const known = this.view;
@@ -60,7 +60,7 @@ export class Dependency {
     }
   }
 
-  /** What callers meet: the operator's word, or else the breaker's own state. */
+  /** The effective state: the operator's override, else the breaker's own state. */
   get shown() {
     return this.view.override?.mode ?? this.view.state;
   }
@@ -73,7 +73,7 @@ export class Dependency {
     return shown === "closed" ? "closed" : "override";
   }
 
-  /** Its place in the order: up at once, down when it has been well for a while. */
+  /** Rank in the order: it rises at once, and falls after a calm period. */
   ranked(now) {
     const rank = GROUPS.indexOf(this.group);
     if (rank <= this.rank || now - this.rankedAt > CALM) {
@@ -83,7 +83,7 @@ export class Dependency {
     return this.rank;
   }
 
-  /** Counts what came since the last sample. The server sends counters; rates are made here. */
+  /** Records the increase since the last sample. The server sends counters; rates are computed here. */
   sample(now) {
     const { totals, latency_ms: taken } = this.view;
     const counters = {
@@ -97,7 +97,7 @@ export class Dependency {
     };
     const before = this.before;
     this.before = counters;
-    // Counters that fall are those of another life of the server.
+    // Falling counters mean that the server was restarted.
     if (!before || counters.submitted < before.submitted || counters.attempts < before.attempts) {
       this.samples = [];
       return;
@@ -110,7 +110,7 @@ export class Dependency {
     if (this.samples.length > SAMPLES) this.samples.shift();
   }
 
-  /** What the last seconds up to a sample sum up to. */
+  /** Sum over the last seconds up to a sample. */
   #sum(end, name) {
     let sum = 0;
     for (let at = Math.max(0, end - RECENT); at < end; at += 1) sum += this.samples[at][name];
@@ -149,13 +149,13 @@ export class Model {
     this.events = new Map();
     this.sampled = 0;
     this.missed = 0;
-    /** How much later it is at the server than here. */
+    /** Lead of the server's clock over this one, in milliseconds. */
     this.ahead = 0;
-    /** When the server's runtime started. */
+    /** Start time of the server's runtime. */
     this.started = -Infinity;
   }
 
-  /** Another run of the server: its events, generations and counters begin anew. */
+  /** Resets the data after a server restart: events, generations and counters begin anew. */
   forget() {
     this.events.clear();
     this.missed = 0;
@@ -167,7 +167,7 @@ export class Model {
     }
   }
 
-  /** All dependencies, as the server sends them. */
+  /** Applies the full list of dependencies from the server. */
   takeAll(views, now) {
     const names = new Set(views.map((view) => view.name));
     for (const name of this.dependencies.keys()) if (!names.has(name)) this.dependencies.delete(name);
@@ -185,7 +185,7 @@ export class Model {
     one.take(view, now);
   }
 
-  /** Nothing is sent while nothing changes: then the counters stand still. */
+  /** Samples without a message: while nothing changes, the server sends none. */
   tick(now) {
     if (now - this.sampled >= 1400) this.sample(now);
   }
@@ -195,11 +195,11 @@ export class Model {
     for (const one of this.dependencies.values()) one.sample(now);
   }
 
-  /** Takes an event in once; tells whether it was news. */
+  /** Adds an event once; returns true if it is new. */
   add(event, now) {
     if (this.events.has(event.id)) return false;
     this.events.set(event.id, event);
-    // Histories may come after live events: the oldest is the one with the lowest id.
+    // Histories may arrive after live events: the oldest event is the one with the lowest id.
     if (this.events.size > MAX_EVENTS) this.events.delete(Math.min(...this.events.keys()));
     const one = this.dependencies.get(event.dependency);
     if (one && isMove(event, one.name)) {
@@ -215,7 +215,7 @@ export class Model {
     return this.events.size === 0 ? 0 : Math.max(...this.events.keys());
   }
 
-  /** The sick ones first. */
+  /** Failing dependencies first. */
   sorted(now) {
     const all = [...this.dependencies.values()];
     for (const one of all) one.ranked(now);
@@ -223,12 +223,12 @@ export class Model {
   }
 }
 
-/** Whether an event says what the breaker of the dependency itself, not of a key, shows from then on. */
+/** Returns true if an event changes the shown state of the dependency's own breaker, not of a key's. */
 function isMove(event, name) {
   return event.subject === name && ["transition", "override_set", "override_removed"].includes(event.kind);
 }
 
-/** The stretches of time in which each state was shown: `{state, from, to}`. */
+/** Periods of each shown state: `{state, from, to}`. */
 export function stretches(one, begin, end) {
   let state = null;
   let mode = null;

@@ -1,4 +1,5 @@
-// An operator's orders: a reason, an end, and the token, which never leaves this tab but in a header.
+// Operator commands: a reason, an end, and the token. The token leaves this tab only in a request
+// header.
 
 import { find, say, show } from "./dom.js";
 import { span, wait } from "./words.js";
@@ -17,7 +18,7 @@ const EFFECTS = {
 const TITLES = { open: "Open", close: "Close", disable: "Disable", shadow: "Shadow", reset: "Reset", check: "Check" };
 
 export class Desk {
-  /** `done` is told how the dependency is after an order. */
+  /** `done` is called with the state of the dependency after an order. */
   constructor(done) {
     this.done = done;
     this.dialog = find("order");

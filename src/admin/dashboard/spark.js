@@ -1,4 +1,4 @@
-// Small drawings: a line for the last minutes of a figure, and a band for the states of a breaker.
+// Small charts: a line for the last minutes of a figure, and a band for the states of a breaker.
 
 import { draw, make, say, set } from "./dom.js";
 import { SAMPLES, stretches } from "./model.js";
@@ -7,7 +7,7 @@ import { time, word } from "./words.js";
 const WIDTH = 120;
 const HEIGHT = 28;
 
-/** A figure with its line: a term and its description. */
+/** A figure with its sparkline, as a term and its description. */
 export class Figure {
   constructor(name, hint) {
     this.value = make("span", { class: "value", text: "–" });
@@ -18,7 +18,7 @@ export class Figure {
     this.node = make("div", { class: "figure" }, make("dt", { text: name, title: hint }), make("dd", {}, this.value, spark));
   }
 
-  /** Shows a value, and its course; null is a gap. `least` is the height that the line has at least. */
+  /** Shows a value and its series; null is a gap. `least` is the minimum range of the axis. */
   show(text, series, least) {
     say(this.value, text);
     let top = least;
@@ -52,7 +52,7 @@ export class Figure {
 /** Minutes that a band shows. */
 const MINUTES = 15;
 const BAND = 300;
-// A state that keeps calls away stands high: it is told by its height too.
+// A state that blocks calls is drawn higher, so that height shows it too.
 const HEIGHTS = { closed: 4, shadow: 4, disabled: 4, half_open: 10, open: 18, forced_open: 18 };
 
 export class Band {
@@ -63,7 +63,7 @@ export class Band {
     this.drawn = "";
   }
 
-  /** Shows the minutes up to `end`; before `started` there was nothing. */
+  /** Shows the minutes up to `end`; empty before `started`. */
   show(one, started, end) {
     const span = MINUTES * 60_000;
     const begin = end - span;

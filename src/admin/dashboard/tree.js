@@ -1,9 +1,9 @@
-// The supervision tree: asked for again when a child came or went.
+// The supervision tree, fetched again when a child starts or stops.
 
 import { find, make, rebuild, say } from "./dom.js";
 import { count } from "./words.js";
 
-/** More groups than this begin closed, unless something in them is wrong. */
+/** Above this number, groups start collapsed, unless a child in them is failing. */
 const FEW = 8;
 const CHANGES = new Set(["started", "ended", "restart_scheduled", "parked", "gave_up", "stuck", "removed", "draining"]);
 
@@ -13,7 +13,7 @@ export class Tree {
     this.opened = new Map();
   }
 
-  /** Several children often go together: one question for all of them. */
+  /** Batches requests: several children often stop together. */
   refresh(kind) {
     if (kind !== undefined && !CHANGES.has(kind)) return;
     this.due ??= setTimeout(() => { this.due = null; this.#load(); }, 300);
@@ -27,7 +27,7 @@ export class Tree {
       say(find("tree-note"), "");
       this.#show(told.children);
     } catch {
-      // The stream tells when the server is away; the tree is asked for when it is back.
+      // The stream reports a lost server; the tree is fetched again after it returns.
     }
   }
 

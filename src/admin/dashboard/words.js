@@ -1,4 +1,4 @@
-// Figures and states as words.
+// Formatting of figures and states.
 
 const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
@@ -14,14 +14,14 @@ export const STATES = {
 
 export const word = (name) => STATES[name] ?? String(name);
 
-/** The time of day, with the day where it is not today. */
+/** Time of day, with the date if it is not today. */
 export function time(moment) {
   const at = new Date(moment);
   const today = at.toDateString() === new Date().toDateString();
   return today ? clock.format(at) : `${day.format(at)} ${clock.format(at)}`;
 }
 
-/** A wait, rounded up: nobody is told that it is over too early. */
+/** A wait, rounded up, so that it never ends later than shown. */
 export function wait(ms) {
   const all = Math.max(0, Math.ceil(ms / 1000));
   const [days, hours] = [Math.floor(all / 86400), Math.floor(all / 3600) % 24];
@@ -59,7 +59,7 @@ export const count = (number, one, many) => `${number} ${number === 1 ? one : ma
 
 const UNITS = { ms: 1, s: 1e3, m: 6e4, min: 6e4, h: 36e5, d: 864e5 };
 
-/** Milliseconds of `1h 30m`; null where it is empty, NaN where it is no span. */
+/** Milliseconds of a span such as `1h 30m`; null if empty, NaN if invalid. */
 export function span(text) {
   const parts = text.trim().toLowerCase();
   if (parts === "") return null;

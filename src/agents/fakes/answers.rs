@@ -1,4 +1,4 @@
-//! What the fakes answer when nothing is wrong with them.
+//! Responses of the fakes without a fault.
 
 use std::sync::atomic::Ordering;
 
@@ -8,13 +8,13 @@ use http::header::AUTHORIZATION;
 use serde_json::{Value, json};
 
 use super::fault::google;
-use super::{DEPLOYED_INDEX, ENGINE, Seen, Shared};
+use super::{DEPLOYED_INDEX, ENGINE, FakeRequest, FakeServer};
 use crate::agents::vector::local_embedding;
 
 const DIMENSIONS: usize = 768;
 
-/// Another model than the local one: its numbers are turned round, so that whoever mixes them up
-/// finds something else.
+/// Returns an embedding of another model than the local one: the values are reversed, so that
+/// mixing up the models gives wrong results.
 fn embedding(text: &str) -> Vec<f32> {
     let mut values = local_embedding(text).values.to_vec();
     values.reverse();
@@ -29,7 +29,7 @@ pub(super) fn nowhere() -> Response {
     )
 }
 
-pub(super) fn token(shared: &Shared, seen: &Seen) -> Response {
+pub(super) fn token(shared: &FakeServer, seen: &FakeRequest) -> Response {
     let by_grant = seen.body.as_str().is_some_and(|form| {
         form.contains("grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer")
             && form.contains("assertion=")
@@ -48,8 +48,8 @@ pub(super) fn token(shared: &Shared, seen: &Seen) -> Response {
         .into_response()
 }
 
-/// Whether the token was given out here, and holds.
-fn is_known(shared: &Shared, seen: &Seen) -> bool {
+/// Returns true if the token was issued here and is not revoked.
+fn is_known(shared: &FakeServer, seen: &FakeRequest) -> bool {
     let given = seen
         .headers
         .get(AUTHORIZATION)
@@ -71,7 +71,7 @@ fn invalid(message: &str) -> Response {
     google(400, "INVALID_ARGUMENT", message)
 }
 
-pub(super) fn embed(shared: &Shared, seen: &Seen) -> Response {
+pub(super) fn embed(shared: &FakeServer, seen: &FakeRequest) -> Response {
     if !is_known(shared, seen) {
         return unauthenticated();
     }
@@ -96,7 +96,7 @@ pub(super) fn embed(shared: &Shared, seen: &Seen) -> Response {
         .into_response()
 }
 
-pub(super) fn find(shared: &Shared, seen: &Seen) -> Response {
+pub(super) fn find(shared: &FakeServer, seen: &FakeRequest) -> Response {
     if !is_known(shared, seen) {
         return unauthenticated();
     }
@@ -131,8 +131,8 @@ pub(super) fn find(shared: &Shared, seen: &Seen) -> Response {
     Json(json!({ "nearestNeighbors": [nearest] })).into_response()
 }
 
-/// A part of the query, with its escapes undone.
-fn argument(seen: &Seen, name: &str) -> Option<String> {
+/// Returns a parameter of the query string, percent-decoded.
+fn argument(seen: &FakeRequest, name: &str) -> Option<String> {
     let (_, query) = seen.target.split_once('?')?;
     let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
     let (_, value) = pairs.find(|(key, _)| *key == name)?;
@@ -149,8 +149,8 @@ fn argument(seen: &Seen, name: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// The pages that share a word with the query: address and words.
-fn pages(shared: &Shared, query: &str, count: usize) -> Vec<(String, String)> {
+/// Returns the URL and text of the pages that share a word with the query.
+fn pages(shared: &FakeServer, query: &str, count: usize) -> Vec<(String, String)> {
     let words: Vec<String> = query
         .to_lowercase()
         .split_whitespace()
@@ -167,7 +167,7 @@ fn pages(shared: &Shared, query: &str, count: usize) -> Vec<(String, String)> {
         .collect()
 }
 
-pub(super) fn custom_search(shared: &Shared, seen: &Seen) -> Response {
+pub(super) fn custom_search(shared: &FakeServer, seen: &FakeRequest) -> Response {
     if argument(seen, "key").is_none_or(|key| key.is_empty()) {
         let message = "Method doesn't allow unregistered callers.";
         return google(403, "PERMISSION_DENIED", message);
@@ -195,7 +195,7 @@ pub(super) fn custom_search(shared: &Shared, seen: &Seen) -> Response {
     Json(body).into_response()
 }
 
-pub(super) fn brave(shared: &Shared, seen: &Seen) -> Response {
+pub(super) fn brave(shared: &FakeServer, seen: &FakeRequest) -> Response {
     if !seen.headers.contains_key("x-subscription-token") {
         let error = json!({ "code": "SUBSCRIPTION_TOKEN_INVALID", "status": 422,
             "detail": "The provided subscription token is invalid." });

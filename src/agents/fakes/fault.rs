@@ -1,4 +1,4 @@
-//! What can be wrong with a fake.
+//! Faults of the fakes.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -10,36 +10,36 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
-use super::Seen;
+use super::FakeRequest;
 
-/// Something that goes wrong with a request.
+/// A fault in the response to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Fault {
-    /// An error in Google's envelope: HTTP status, canonical status, words.
+pub enum FakeFault {
+    /// An error in Google's envelope: HTTP status, canonical status, message.
     Google(u16, &'static str, &'static str),
-    /// A page for browsers, as front ends answer.
+    /// An HTML page, as front ends return.
     Html(u16),
-    /// Too much traffic, with or without hints: `Retry-After` in seconds, `RetryInfo`.
+    /// A throttled request, with or without retry hints.
     Throttled {
         /// `Retry-After`, in seconds.
         retry_after: Option<u64>,
         /// `RetryInfo`.
         retry_info: Option<Duration>,
     },
-    /// The queries of the day are used up.
+    /// The daily query quota is used up.
     QuotaOfTheDay,
-    /// The same in the older form, a 403.
+    /// A used-up daily quota in the older form, a 403.
     QuotaOfTheDayOlder,
-    /// A good status, and no JSON.
+    /// A success status, and a body that is not JSON.
     Malformed,
-    /// A good status, and JSON of another kind.
+    /// A success status, and JSON of another shape.
     OtherShape,
-    /// The answer begins, and the connection is closed.
+    /// A response that begins, then the connection is closed.
     CutOff,
-    /// It takes the request and never answers.
+    /// A request that is accepted and never answered.
     Hang,
-    /// It answers with an error that repeats what it was sent, keys and all.
+    /// An error that repeats the request, including its keys.
     Echo(u16),
 }
 
@@ -52,19 +52,19 @@ fn reply(status: u16, body: Value) -> Response {
     (status, Json(body)).into_response()
 }
 
-/// An error in Google's envelope.
+/// Returns an error in Google's envelope.
 pub(super) fn google(code: u16, status: &str, message: &str) -> Response {
     reply(code, envelope(code, status, message))
 }
 
-impl Fault {
-    /// A failure of the service.
+impl FakeFault {
+    /// Returns an internal error of the service.
     #[must_use]
     pub const fn internal() -> Self {
         Self::Google(500, "INTERNAL", "Internal error encountered.")
     }
 
-    pub(super) async fn answer(self, seen: &Seen) -> Response {
+    pub(super) async fn answer(self, seen: &FakeRequest) -> Response {
         match self {
             Self::Google(code, status, message) => google(code, status, message),
             Self::Html(code) => {
@@ -94,7 +94,7 @@ impl Fault {
             Self::CutOff => {
                 let begin = Ok::<_, Infallible>(Bytes::from_static(b"{\"items\":"));
                 let body = Body::from_stream(stream::iter([begin]));
-                // More than comes: the server notices, and closes.
+                // Longer than the body: the server notices, and closes the connection.
                 ([(CONTENT_LENGTH, "1000")], body).into_response()
             }
             Self::Hang => std::future::pending().await,
@@ -106,8 +106,8 @@ impl Fault {
     }
 }
 
-/// What may be a key in the headers of a request, whatever hides it from logs.
-fn keys(seen: &Seen) -> Vec<String> {
+/// Returns all header values of a request, also those hidden from logs: each may be a key.
+fn keys(seen: &FakeRequest) -> Vec<String> {
     let values = seen.headers.values().map(HeaderValue::as_bytes);
     values
         .map(|value| String::from_utf8_lossy(value).into_owned())

@@ -1,7 +1,7 @@
-//! A stand-in for the knowledge-graph server where node is not installed: the same tools over the
-//! same protocol, on standard input and output, with the graph in a file.
+//! Fake of the knowledge graph server, for machines without Node.js: the same tools over the same
+//! protocol, on standard input and output, with the graph in a file.
 //!
-//! It has one tool more, `process_id`, for those who want to end it from outside.
+//! It adds one tool, `process_id`, so that the process can be killed from outside.
 
 use std::fs;
 use std::io::{self, BufRead, Write};
@@ -9,17 +9,17 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-/// The version of the protocol that it speaks.
+/// The protocol version of the fake.
 const VERSION: &str = "2025-11-25";
 
-/// Serves one client until its input ends. The graph is read from the file and kept in it.
+/// Serves one client until its input ends. The graph is read from the file and stored in it.
 ///
-/// # Errors  The output or the file cannot be used.
+/// # Errors  The input, the output or the file cannot be used.
 pub fn serve(input: impl BufRead, mut output: impl Write, file: &Path) -> io::Result<()> {
     let mut memory = Memory::open(file)?;
     for line in input.lines() {
         let Ok(message) = serde_json::from_str::<Value>(&line?) else {
-            // As the real one: a line that is no JSON has no answer at all.
+            // Like the real server: a line that is not JSON gets no response.
             continue;
         };
         let Some(id) = message.get("id").cloned() else {
@@ -45,7 +45,7 @@ struct Memory {
     relations: Vec<Value>,
 }
 
-/// A tool's answer, or its own error in words.
+/// A tool's result, or the text of its own error.
 type Told = Result<Value, String>;
 
 impl Memory {
@@ -71,7 +71,7 @@ impl Memory {
         Ok(memory)
     }
 
-    /// Into another file first: whenever the process is killed, one of them is whole.
+    /// Saves the graph, first to another file: a kill at any time leaves one file complete.
     fn save(&self) -> io::Result<()> {
         let typed = |item: &Value, kind: &str| {
             let mut item = item.clone();
@@ -187,7 +187,7 @@ impl Memory {
         Ok(json!({ "results": results }))
     }
 
-    /// These things, and the relations between them.
+    /// Returns the entities wanted, and the relations between them.
     fn graph(&self, wanted: impl Fn(&Value) -> bool) -> Value {
         let entities: Vec<&Value> = self.entities.iter().filter(|one| wanted(one)).collect();
         let has = |name: &Value| entities.iter().any(|one| one["name"] == *name);
@@ -209,7 +209,7 @@ fn done() -> Value {
     json!({ "success": true, "message": "done" })
 }
 
-/// Adds what is not there yet, by these fields, and gives it back.
+/// Adds the items that are new by the fields in `key`, and returns them.
 fn add(all: &mut Vec<Value>, given: Vec<Value>, key: &[&str]) -> Vec<Value> {
     let mut new = Vec::new();
     for one in given {
@@ -236,7 +236,7 @@ fn is_read(name: &str) -> bool {
     ["read_graph", "search_nodes", "open_nodes", "process_id"].contains(&name)
 }
 
-/// The tools, with the hints that the real one gives.
+/// Returns the tools, with the hints of the real server.
 fn tools() -> Vec<Value> {
     let names = [
         "create_entities",

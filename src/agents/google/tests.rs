@@ -1,4 +1,4 @@
-//! The table of what Google's answers count for, a row a case.
+//! Table tests of the classification of Google's error responses.
 
 use http::HeaderValue;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
@@ -36,7 +36,7 @@ fn brk_7_each_status_counts_for_what_it_means() {
         let verdict = read(http, &envelope(http, status, "no")).verdict();
         let symptom = Symptom::Status(http);
         assert_eq!(verdict.symptom, Some(symptom), "{http}");
-        // The 5xx leave it to the settings; without them they are failures too.
+        // The settings classify the 5xx; by default they are failures.
         assert_eq!(verdict.class, class, "{http} {status}");
         if http >= 500 {
             assert_eq!(settings.class_of(symptom), class);

@@ -1,20 +1,20 @@
-//! The four checks, and what to do when one does not end well.
+//! The four health checks, and the advice when one fails.
 
 use std::sync::Arc;
 
-use super::{Advice, Check, Mark, Report};
+use super::{Advice, Check, CheckStatus, HealthReport};
 use crate::agents::vector::{Credentials, Embedding, VectorSearch};
 use crate::config::credentials;
 use crate::{CallError, Clock, redact};
 
-/// What the checks ask for.
+/// The text that the checks embed.
 const QUESTION: &str = "is anybody there";
 
 impl VectorSearch {
-    /// Checks environment, authentication, embedding and search, each past every fallback.
+    /// Checks environment, authentication, embedding and search, bypassing every fallback.
     ///
-    /// It costs a token, an embedding and a search.
-    pub async fn check_health(&self, clock: &Clock) -> Report {
+    /// Each round costs one token request, one embedding and one search.
+    pub async fn check_health(&self, clock: &Clock) -> HealthReport {
         let mut round = Round {
             clock,
             checks: Vec::new(),
@@ -27,11 +27,11 @@ impl VectorSearch {
         let order = ["high", "medium", "low"];
         let urgency = |one: &Advice| order.iter().position(|word| *word == one.priority);
         round.advice.sort_by_key(urgency);
-        Report::of(clock.wall(), round.checks, round.advice)
+        HealthReport::of(clock.wall(), round.checks, round.advice)
     }
 }
 
-/// The checks of one time, as far as they have come.
+/// A round of checks in progress.
 struct Round<'c> {
     clock: &'c Clock,
     checks: Vec<Check>,
@@ -39,7 +39,13 @@ struct Round<'c> {
 }
 
 impl Round<'_> {
-    fn end(&mut self, name: &'static str, began: crate::policy::Time, mark: Mark, detail: String) {
+    fn end(
+        &mut self,
+        name: &'static str,
+        began: crate::policy::Time,
+        mark: CheckStatus,
+        detail: String,
+    ) {
         let took = self.clock.now().since(began).as_millis();
         self.checks.push(Check {
             name,
@@ -74,23 +80,28 @@ impl Round<'_> {
                 let action = format!("set {}, and start the program again", one.variable);
                 self.advise("high", NAME, one.problem.clone(), action);
             }
-            return self.end(NAME, began, Mark::Error, all.join(", "));
+            return self.end(NAME, began, CheckStatus::Error, all.join(", "));
         }
         if let Credentials::KeyFile(path) = search.credentials()
             && let Ok(Some(exposed)) = credentials::check(path)
         {
             let action = "take the rights of others off the key file (chmod 600)";
             self.advise("low", NAME, "the key file is open to others", action);
-            return self.end(NAME, began, Mark::Warn, exposed.to_string());
+            return self.end(NAME, began, CheckStatus::Warn, exposed.to_string());
         }
-        self.end(NAME, began, Mark::Ok, "nothing is missing".to_owned());
+        self.end(
+            NAME,
+            began,
+            CheckStatus::Ok,
+            "nothing is missing".to_owned(),
+        );
     }
 
     async fn authentication(&mut self, search: &VectorSearch) {
         const NAME: &str = "authentication";
         let began = self.clock.now();
         match search.probe_token().await {
-            Ok(()) => self.end(NAME, began, Mark::Ok, "a token was given".to_owned()),
+            Ok(()) => self.end(NAME, began, CheckStatus::Ok, "a token was given".to_owned()),
             Err(error) => {
                 let action = if error.is_misconfigured() {
                     "check the key file and its account; make a new key if it was deleted"
@@ -98,7 +109,7 @@ impl Round<'_> {
                     "see whether the token endpoint can be reached from here"
                 };
                 self.advise("high", NAME, "no access token is to be had", action);
-                self.end(NAME, began, Mark::Error, error.to_string());
+                self.end(NAME, began, CheckStatus::Error, error.to_string());
             }
         }
     }
@@ -117,10 +128,10 @@ impl Round<'_> {
                         title,
                         "see whether a mock answers at this address",
                     );
-                    self.end(NAME, began, Mark::Warn, title.to_owned());
+                    self.end(NAME, began, CheckStatus::Warn, title.to_owned());
                 } else {
                     let detail = format!("{} numbers", embedding.values.len());
-                    self.end(NAME, began, Mark::Ok, detail);
+                    self.end(NAME, began, CheckStatus::Ok, detail);
                 }
                 Some(embedding)
             }
@@ -128,7 +139,7 @@ impl Round<'_> {
                 let action = advice_on(&error, "the model's name and region");
                 self.advise("high", NAME, "no embeddings are to be had", action);
                 let detail = redact(&error.to_string()).into_owned();
-                self.end(NAME, began, Mark::Error, detail);
+                self.end(NAME, began, CheckStatus::Error, detail);
                 None
             }
         }
@@ -147,9 +158,9 @@ impl Round<'_> {
                     title,
                     "see whether the index has been filled",
                 );
-                self.end(NAME, began, Mark::Warn, title.to_owned());
+                self.end(NAME, began, CheckStatus::Warn, title.to_owned());
             }
-            Ok(found) => self.end(NAME, began, Mark::Ok, format!("{found} found")),
+            Ok(found) => self.end(NAME, began, CheckStatus::Ok, format!("{found} found")),
             Err(error) => {
                 let action = advice_on(
                     &error,
@@ -157,13 +168,13 @@ impl Round<'_> {
                 );
                 self.advise("high", NAME, "the index does not answer", action);
                 let detail = redact(&error.to_string()).into_owned();
-                self.end(NAME, began, Mark::Error, detail);
+                self.end(NAME, began, CheckStatus::Error, detail);
             }
         }
     }
 }
 
-/// What to do about an error of the service.
+/// Returns the recommended action for an error of the service.
 fn advice_on(error: &CallError<crate::agents::ServiceError>, names: &str) -> String {
     match error {
         CallError::Failed { error, .. } if error.is_misconfigured() => {
@@ -179,7 +190,7 @@ fn advice_on(error: &CallError<crate::agents::ServiceError>, names: &str) -> Str
 }
 
 impl VectorSearch {
-    /// A vector that the index takes, for whoever only wants to know whether it answers.
+    /// Returns a valid vector for the index, for a check that only needs a response.
     fn any_vector(&self) -> Embedding {
         let (model, dimensions) = self.model();
         let mut values = vec![0.0; dimensions];

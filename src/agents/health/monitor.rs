@@ -1,6 +1,6 @@
-//! The monitor: a supervised actor that checks now and then, and whenever it is asked to.
+//! Supervised actor that checks health at an interval and on request.
 //!
-//! It remembers the last reports, which outlive its crashes. It operates nothing.
+//! It keeps the last reports, which survive its crashes. It never operates a breaker.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -9,31 +9,31 @@ use std::time::Duration;
 
 use actix::prelude::*;
 
-use super::Report;
+use super::HealthReport;
 use crate::agents::vector::VectorSearch;
 use crate::{Child, Clock, Runtime, StartError};
 
-/// Reports that are kept.
+/// Number of reports kept.
 const KEPT: usize = 10;
 
-/// Asks for a check now.
+/// Requests a check now.
 #[derive(Debug, Message)]
-#[rtype(result = "Report")]
+#[rtype(result = "HealthReport")]
 pub struct CheckNow;
 
-/// The handle of a monitor. Cheap to clone, good on any thread.
+/// Handle of a monitor. Cheap to clone, and usable on any thread.
 #[derive(Clone)]
 pub struct HealthMonitor {
     name: Arc<str>,
-    reports: Arc<Mutex<VecDeque<Report>>>,
+    reports: Arc<Mutex<VecDeque<HealthReport>>>,
     actor: Addr<Checker>,
 }
 
 impl HealthMonitor {
-    /// Has a supervised actor of this name check a vector search, at once and then each time this
-    /// long after the last one; without an interval only when it is asked.
+    /// Starts a supervised actor that checks a vector search: at once, and then one `interval`
+    /// after each check. Without an interval it checks on request only.
     ///
-    /// # Errors  The name is taken, or the runtime is going down.
+    /// # Errors  The name is taken, or the runtime is shutting down.
     pub async fn start(
         runtime: &Runtime,
         name: &str,
@@ -56,21 +56,21 @@ impl HealthMonitor {
         })
     }
 
-    /// Its name.
+    /// Returns the name of the monitor.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The last reports, the newest first.
+    /// Returns the last reports, the newest first.
     #[must_use]
-    pub fn reports(&self) -> Vec<Report> {
+    pub fn reports(&self) -> Vec<HealthReport> {
         let reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
         reports.iter().cloned().collect()
     }
 
-    /// Checks now; `None` when the monitor is gone.
-    pub async fn check(&self) -> Option<Report> {
+    /// Checks now. Returns `None` if the monitor has stopped.
+    pub async fn check(&self) -> Option<HealthReport> {
         self.actor.send(CheckNow).await.ok()
     }
 }
@@ -87,17 +87,17 @@ struct Checker {
     search: VectorSearch,
     clock: Clock,
     interval: Option<Duration>,
-    reports: Arc<Mutex<VecDeque<Report>>>,
+    reports: Arc<Mutex<VecDeque<HealthReport>>>,
 }
 
 impl Checker {
-    fn check(&self) -> ResponseActFuture<Self, Report> {
+    fn check(&self) -> ResponseActFuture<Self, HealthReport> {
         let (search, clock) = (self.search.clone(), self.clock.clone());
         let checked = async move { search.check_health(&clock).await }.into_actor(self);
         Box::pin(checked.map(|report, actor, _| actor.keep(report)))
     }
 
-    fn keep(&self, report: Report) -> Report {
+    fn keep(&self, report: HealthReport) -> HealthReport {
         let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
         let report = report.after(reports.front());
         reports.push_front(report.clone());
@@ -125,7 +125,7 @@ impl Actor for Checker {
 }
 
 impl Handler<CheckNow> for Checker {
-    type Result = ResponseActFuture<Self, Report>;
+    type Result = ResponseActFuture<Self, HealthReport>;
 
     fn handle(&mut self, _: CheckNow, _: &mut Context<Self>) -> Self::Result {
         self.check()

@@ -1,7 +1,7 @@
-//! The keeper: a supervised actor that has a token ready before anybody needs it.
+//! Supervised actor that caches a token before a call needs it.
 //!
-//! It asks once and ends when that fails; when it asks again is the supervisor's business. Calls
-//! do not wait for it.
+//! It fetches once and ends on failure; the supervisor decides when to restart it. Calls never wait
+//! for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +13,13 @@ use crate::policy::supervision::{RestartBackoff, StopCause};
 use crate::policy::{BackoffSettings, Intensity, RetryJitter};
 use crate::{Child, Group, Runtime, StartError, end_with};
 
-/// It never gives up: the endpoint may be away for hours, and comes back.
+/// Restart intensity that never escalates: the endpoint may be down for hours.
 const INTENSITY: Intensity = Intensity {
     max: u32::MAX,
     within: Duration::from_secs(60),
 };
 
-/// Has a supervised keeper look after the tokens, under this name.
+/// Starts a supervised keeper for the tokens, under this name.
 pub(in crate::agents) async fn keep(
     runtime: &Runtime,
     name: &str,
@@ -55,7 +55,7 @@ impl Keeper {
         let tending = async move { tokens.tend().await }.into_actor(self);
         let tended = tending.map(|tended, _, context| match tended {
             Ok(rest) => {
-                // Not at the very end: then somebody else may have asked already.
+                // At least 10 ms: close to the expiry, a caller may be fetching already.
                 let rest = rest.max(Duration::from_millis(10));
                 context.run_later(rest, Self::tend);
             }

@@ -1,4 +1,4 @@
-//! Where tokens come from: a service account's key file, or an endpoint on the same machine.
+//! Token sources: a service account's key file, or an endpoint on the same machine.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,34 +15,34 @@ use serde_json::{Value, json};
 use super::{SCOPE, Token, TokenSource};
 use crate::agents::ServiceError;
 use crate::agents::failure::said;
-use crate::agents::http::{Asked, Http, Said, malformed};
+use crate::agents::http::{HttpConnections, ServiceRequest, ServiceResponse, malformed};
 use crate::config::Secret;
 use crate::config::credentials;
 use crate::policy::{Class, Symptom};
 use crate::{Verdict, hint, tls};
 
-/// The longest that Google lets a claim hold.
+/// Maximum lifetime of a claim that Google allows.
 const CLAIM: Duration = Duration::from_secs(3600);
 
-/// An endpoint that gives tokens to whoever reaches it, as the metadata server of a machine in
-/// Google's cloud does.
+/// An endpoint that gives tokens to every client that reaches it, as the metadata server of a
+/// machine in Google Cloud does.
 #[derive(Debug)]
 pub struct TokenEndpoint {
     url: String,
-    http: Http,
+    http: HttpConnections,
 }
 
 /// A service account: its key signs a claim, and the claim is exchanged for a token.
 #[derive(Debug)]
 pub struct ServiceAccount {
     path: PathBuf,
-    http: Http,
+    http: HttpConnections,
 }
 
 impl TokenEndpoint {
-    /// The endpoint at this address.
+    /// Creates a source for the endpoint at this URL.
     ///
-    /// # Errors  TLS cannot be used.
+    /// # Errors  TLS cannot be set up.
     pub fn new(url: impl Into<String>) -> Result<Self, ServiceError> {
         Ok(Self {
             url: url.into(),
@@ -52,10 +52,10 @@ impl TokenEndpoint {
 }
 
 impl ServiceAccount {
-    /// The account whose key is in this file. It is read again for each token, so that a key may
-    /// be replaced while the program runs.
+    /// Creates a source for the account with this key file. The file is read again for each token,
+    /// so that a key may be replaced while the program runs.
     ///
-    /// # Errors  The file is not there, or is no such key.
+    /// # Errors  The file is missing, or is not such a key; or TLS cannot be set up.
     pub fn new(path: impl Into<PathBuf>) -> Result<Self, ServiceError> {
         let path = path.into();
         if let Some(exposed) = credentials::check(&path).map_err(misconfigured)? {
@@ -70,7 +70,7 @@ impl ServiceAccount {
 
 impl TokenSource for TokenEndpoint {
     fn fetch(&self) -> BoxFuture<'_, Result<Token, ServiceError>> {
-        let asked = Asked::get(self.url.clone()).header("metadata-flavor", "Google");
+        let asked = ServiceRequest::get(self.url.clone()).header("metadata-flavor", "Google");
         async move { token(&self.http.send(asked, None).await?) }.boxed()
     }
 }
@@ -79,10 +79,10 @@ impl TokenSource for ServiceAccount {
     fn fetch(&self) -> BoxFuture<'_, Result<Token, ServiceError>> {
         async move {
             let (assertion, url) = claim(&self.path)?;
-            // Both are of letters that need no escape in a form but the colons.
+            // Only the colons need escaping in a form; they are escaped here.
             let grant = "urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer";
             let form = format!("grant_type={grant}&assertion={}", assertion.expose());
-            let asked = Asked::post(url, "application/x-www-form-urlencoded", form);
+            let asked = ServiceRequest::post(url, "application/x-www-form-urlencoded", form);
             let answer = self.http.send(asked, None).await?;
             token(&answer).map_err(|error| error.without(&assertion))
         }
@@ -90,9 +90,9 @@ impl TokenSource for ServiceAccount {
     }
 }
 
-fn http() -> Result<Http, ServiceError> {
+fn http() -> Result<HttpConnections, ServiceError> {
     let tls = tls::client().map_err(misconfigured)?;
-    Ok(Http::new(tls, Some(Duration::from_secs(3))))
+    Ok(HttpConnections::new(tls, Some(Duration::from_secs(3))))
 }
 
 fn misconfigured(error: impl std::fmt::Display) -> ServiceError {
@@ -100,8 +100,8 @@ fn misconfigured(error: impl std::fmt::Display) -> ServiceError {
     ServiceError::new(Verdict::from(Class::Misconfigured), text)
 }
 
-/// A signed claim, and where it is exchanged. `gcp_auth` reads the key and signs; its own exchange
-/// is not used, since it tries four times and hides the status (rule LIM-4).
+/// Returns a signed claim and the URL of its exchange. `gcp_auth` reads the key and signs; its own
+/// exchange is not used, since it tries four times and hides the status (rule LIM-4).
 fn claim(path: &Path) -> Result<(Secret, String), ServiceError> {
     credentials::check(path).map_err(misconfigured)?;
     let text = std::fs::read_to_string(path).map_err(|error| misconfigured(error.kind()))?;
@@ -117,7 +117,7 @@ fn claim(path: &Path) -> Result<(Secret, String), ServiceError> {
     let encode = |part: &[u8]| URL_SAFE_NO_PAD.encode(part);
     let signed = [header, claims].map(|part| encode(part.to_string().as_bytes()));
     let signed = signed.join(".");
-    // What the crate says of a key is not passed on: it may quote it.
+    // The crate's error is not passed on: it may quote the key.
     let unusable = |_| misconfigured("its private_key cannot be used to sign");
     let account = CustomServiceAccount::from_json(&text).map_err(unusable)?;
     let signature = account.signer().sign(signed.as_bytes()).map_err(unusable)?;
@@ -126,12 +126,12 @@ fn claim(path: &Path) -> Result<(Secret, String), ServiceError> {
 }
 
 #[derive(Deserialize)]
-struct Given {
+struct TokenResponse {
     access_token: String,
     expires_in: u64,
 }
 
-/// What OAuth endpoints say when they refuse.
+/// Error response of an OAuth endpoint.
 #[derive(Deserialize)]
 struct Refused {
     error: String,
@@ -139,10 +139,10 @@ struct Refused {
     error_description: String,
 }
 
-fn token(answer: &Said) -> Result<Token, ServiceError> {
+fn token(answer: &ServiceResponse) -> Result<Token, ServiceError> {
     let status = answer.status;
     if status == 200 {
-        let given: Given = answer.json()?;
+        let given: TokenResponse = answer.json()?;
         if given.access_token.is_empty() {
             return Err(malformed("its answer holds no token"));
         }
@@ -154,7 +154,7 @@ fn token(answer: &Said) -> Result<Token, ServiceError> {
     let symptom = Symptom::Status(status);
     let verdict = match status {
         429 => Verdict::from(Class::Throttled).symptom(symptom),
-        // A key that is no more, a clock that is wrong: nobody gets in with it.
+        // A deleted key or a wrong clock fails every request.
         400..=499 => Verdict::from(Class::Misconfigured).symptom(symptom),
         _ => Verdict::from(symptom),
     };

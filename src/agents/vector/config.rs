@@ -1,4 +1,4 @@
-//! What vector search needs to know, and what of it is missing.
+//! Configuration of vector search, and the check for missing settings.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::agents::{ServiceAccount, ServiceError, TokenEndpoint, TokenSource};
 use crate::config::credentials;
 
-/// Where vector search is, as whom it is asked, and what happens when it does not answer.
+/// Configuration of vector search: the service, its credentials, and the fallbacks.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct VectorConfig {
@@ -17,44 +17,44 @@ pub struct VectorConfig {
     pub location: String,
     /// The index endpoint's id, `VECTOR_SEARCH_ENDPOINT_ID`.
     pub index_endpoint: Option<String>,
-    /// The index endpoint's own public domain, `VECTOR_SEARCH_ENDPOINT_DOMAIN`: it answers
-    /// `:findNeighbors`, the region's own host does not.
+    /// The index endpoint's public domain, `VECTOR_SEARCH_ENDPOINT_DOMAIN`: it serves
+    /// `:findNeighbors`, the region's host does not.
     pub endpoint_domain: Option<String>,
     /// The index deployed there, `DEPLOYED_INDEX_ID`.
     pub deployed_index: Option<String>,
-    /// As whom it is asked, `GOOGLE_APPLICATION_CREDENTIALS`.
+    /// The credentials, `GOOGLE_APPLICATION_CREDENTIALS`.
     pub credentials: Credentials,
     /// The model of the embeddings; the index must have been made with it.
     pub model: String,
-    /// How long an embedding is.
+    /// Length of an embedding.
     pub dimensions: usize,
-    /// Texts in one request at most; `gemini-` models take one.
+    /// Maximum number of texts in one request; `gemini-` models always take one.
     pub max_texts: usize,
-    /// Tokens in one request at most.
+    /// Maximum number of tokens in one request.
     pub max_tokens: u32,
-    /// Another address than Google's for embeddings and for neighbours, such as that of a fake.
+    /// Base URL for embeddings and neighbours in place of Google's, such as that of a fake.
     pub base: Option<String>,
-    /// Whether local embeddings and the local index answer when the service does not. Without it
+    /// True if local embeddings and the local index answer when the service does not. Otherwise
     /// the error reaches the caller.
     pub auto_fallback: bool,
-    /// Whether they answer always, and the service is never asked.
+    /// True if the local fallbacks always answer, and the service is never called.
     pub fallback_only: bool,
-    /// What the names of the dependencies begin with: `vector` makes `vector_embed`,
-    /// `vector_find` and `vector_token`.
+    /// Prefix of the dependencies' names: `vector` makes `vector_embed`, `vector_find` and
+    /// `vector_token`.
     pub name: String,
 }
 
-/// As whom a service is asked.
+/// Credentials for a service.
 #[derive(Clone, Default)]
 pub enum Credentials {
-    /// As nobody: none were given.
+    /// None were given.
     #[default]
     Missing,
-    /// As a service account, whose key is in this file.
+    /// The key file of a service account.
     KeyFile(PathBuf),
-    /// As whoever this machine is; a token endpoint says so.
+    /// URL of a token endpoint, which gives tokens for the identity of this machine.
     Endpoint(String),
-    /// As a source of the program's own says.
+    /// A token source of the program itself.
     Source(Arc<dyn TokenSource>),
 }
 
@@ -69,12 +69,12 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// Something that vector search cannot do without.
+/// A required setting that is missing or unusable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Missing {
-    /// The variable that would give it.
+    /// The environment variable of the setting.
     pub variable: &'static str,
-    /// What it is, and what is wrong with it.
+    /// The setting and its problem.
     pub problem: String,
 }
 
@@ -106,7 +106,7 @@ impl Default for VectorConfig {
 }
 
 impl VectorConfig {
-    /// What the variables of the environment say, read by this function; an empty one is none.
+    /// Reads the configuration from environment variables by `read`; empty ones count as unset.
     pub fn from_variables(read: impl Fn(&str) -> Option<String>) -> Self {
         let read = |name: &str| read(name).filter(|value| !value.trim().is_empty());
         let file = read("GOOGLE_APPLICATION_CREDENTIALS");
@@ -124,7 +124,7 @@ impl VectorConfig {
         }
     }
 
-    /// Everything that is missing, or cannot be used.
+    /// Returns all settings that are missing or unusable.
     #[must_use]
     pub fn missing(&self) -> Vec<Missing> {
         let mut all = Vec::new();
@@ -161,7 +161,7 @@ impl VectorConfig {
 
     pub(super) fn source(&self) -> Result<Arc<dyn TokenSource>, ServiceError> {
         Ok(match &self.credentials {
-            Credentials::Missing => Arc::new(Nobody),
+            Credentials::Missing => Arc::new(NoCredentials),
             Credentials::KeyFile(path) => Arc::new(ServiceAccount::new(path)?),
             Credentials::Endpoint(url) => Arc::new(TokenEndpoint::new(url)?),
             Credentials::Source(source) => Arc::clone(source),
@@ -195,10 +195,10 @@ impl VectorConfig {
     }
 }
 
-/// A source that has none to give.
-struct Nobody;
+/// Token source without credentials: every fetch fails.
+struct NoCredentials;
 
-impl TokenSource for Nobody {
+impl TokenSource for NoCredentials {
     fn fetch(
         &self,
     ) -> futures_util::future::BoxFuture<'_, Result<crate::agents::Token, ServiceError>> {

@@ -1,4 +1,4 @@
-//! What may be asked for, checked before anything is: an error here is the caller's, and no call.
+//! Validation of inputs before any call: an error here is the caller's mistake, and no call.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -7,11 +7,11 @@ use super::config::VectorConfig;
 use super::service::Texts;
 use crate::agents::InvalidInput;
 
-/// Neighbours that may be asked for at once.
+/// Maximum number of neighbours in one search.
 const MAX_COUNT: u32 = 1_000;
 
 impl Texts {
-    /// One request for these texts, where they keep to its limits.
+    /// Creates one request for these texts, if they are within its limits.
     pub(super) fn of(
         config: &VectorConfig,
         texts: &[String],
@@ -35,7 +35,7 @@ impl Texts {
         })
     }
 
-    /// As many requests for these texts as the limits of one make necessary.
+    /// Splits these texts into requests within the limits.
     pub(super) fn batches(
         config: &VectorConfig,
         texts: &[String],
@@ -61,7 +61,8 @@ impl Texts {
     }
 }
 
-/// Google's pages do not agree on how many texts a `gemini-` model takes; it takes one.
+/// Returns the maximum number of texts in one request. Google's pages disagree on the number for
+/// `gemini-` models; it is one.
 fn max_texts(config: &VectorConfig) -> usize {
     if config.model.starts_with("gemini-") {
         return 1;
@@ -69,7 +70,7 @@ fn max_texts(config: &VectorConfig) -> usize {
     config.max_texts.max(1)
 }
 
-/// About how many tokens a text has: one for four letters of ASCII, one for each other letter.
+/// Estimates the tokens of a text: one per four ASCII characters, one per other character.
 fn tokens_of(text: &str) -> u32 {
     let ascii = text.chars().filter(char::is_ascii).count();
     let others = text.chars().count() - ascii;

@@ -1,23 +1,24 @@
-//! Embeddings and an index that need nobody: what search falls back on.
+//! Local embeddings and a local index: the fallbacks of vector search, which need no service.
 //!
 //! A local embedding counts words, it does not understand them. It is never sent to an index of a
-//! model's embeddings, and no model's embedding is compared with it.
+//! model's embeddings, and never compared with a model's embedding.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::{Embedding, Neighbor};
 
-/// The model's name that local embeddings bear.
+/// Model name of local embeddings.
 pub const LOCAL_MODEL: &str = "local";
-/// How long local embeddings are, as those of the models that they stand in for.
+/// Length of local embeddings, equal to that of the models that they replace.
 const DIMENSIONS: usize = 768;
 
-/// The local embedding of a text: its words and pairs of neighbouring words, hashed into 768
-/// sums, of length one. The same text has the same one on every machine and in every version.
+/// Returns the local embedding of a text: its words and pairs of adjacent words, hashed into 768
+/// sums and normalised to length one. A text has the same embedding on every machine and in every
+/// version.
 ///
-/// Words are runs of letters and digits, in lower case. Each is hashed by FNV-1a (64 bit); the
-/// remainder by 768 says where it counts, the highest bit whether up or down. A pair counts half.
-/// A text without words has only zeros.
+/// Words are runs of letters and digits, in lower case. Each is hashed by FNV-1a (64 bit); the hash
+/// modulo 768 selects the sum, and the highest bit the sign. A pair has weight one half. A text
+/// without words gives only zeros.
 #[must_use]
 pub fn local_embedding(text: &str) -> Embedding {
     let text = text.to_lowercase();
@@ -56,20 +57,20 @@ fn count(values: &mut [f32], bytes: impl Iterator<Item = u8>, weight: f32) {
     values[place] += if hash >> 63 == 0 { weight } else { -weight };
 }
 
-/// The cosine of two local embeddings: both are of length one.
+/// Returns the cosine of two local embeddings, both of length one.
 fn cosine(one: &[f32], other: &[f32]) -> f32 {
     one.iter().zip(other).map(|(one, other)| one * other).sum()
 }
 
-/// A flat index: every text is compared. Below some 50,000 texts nothing is faster than that.
-/// Cheap to clone; all clones are one.
+/// A flat index: a search compares every text. Below about 50,000 texts nothing is faster. Cheap to
+/// clone; all clones share one index.
 #[derive(Debug, Clone, Default)]
 pub struct LocalIndex {
     texts: Arc<RwLock<Vec<(String, Embedding)>>>,
 }
 
 impl LocalIndex {
-    /// Puts a text under an id, in place of the one that was there.
+    /// Stores a text under an id, in place of an earlier one.
     pub fn put(&self, id: &str, text: &str) {
         let embedding = local_embedding(text);
         let mut texts = self.texts.write().unwrap_or_else(PoisonError::into_inner);
@@ -79,8 +80,8 @@ impl LocalIndex {
         }
     }
 
-    /// The ids of the texts that have most in common with this one, the best first; those that
-    /// have nothing in common are left out.
+    /// Returns the ids of the texts that have most in common with this one, the best first. Texts
+    /// with nothing in common are left out.
     #[must_use]
     pub fn nearest(&self, text: &str, count: u32) -> Vec<Neighbor> {
         let wanted = local_embedding(text);
@@ -90,7 +91,7 @@ impl LocalIndex {
             Neighbor::bare(id.clone(), f64::from(score))
         });
         let mut scored: Vec<Neighbor> = scored.filter(|one| one.score > 0.0).collect();
-        // Equal scores by id, so that the same question has the same answer.
+        // Equal scores are sorted by id, so that the same query has the same result.
         scored.sort_by(|one, other| {
             let by_score = other.score.total_cmp(&one.score);
             by_score.then_with(|| one.id.cmp(&other.id))
@@ -109,7 +110,7 @@ mod tests {
         let one = local_embedding("Rust actors, supervised");
         assert_eq!(one, local_embedding("rust ACTORS supervised!"));
         assert_eq!(one.values.len(), 768);
-        // Fixed by the first version: kept embeddings of others must stay comparable.
+        // Fixed since the first version: stored embeddings must stay comparable.
         let places: Vec<usize> = (0..768).filter(|at| one.values[*at] != 0.0).collect();
         assert_eq!(places, [295, 299, 319, 667, 747]);
         let length: f32 = one.values.iter().map(|value| value * value).sum();

@@ -1,20 +1,20 @@
-//! Whether the service itself answers: under its breaker and limits, and past every fallback.
+//! Checks of the service itself, under its breaker and limits, bypassing every fallback.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use super::service::{Embed, Find, Texts, Wanted, verdict};
+use super::service::{Embed, Find, NeighborQuery, Texts, verdict};
 use super::{Embedding, QUERY, VectorSearch, local_embedding};
 use crate::agents::ServiceError;
 use crate::{CallError, CallOptions};
 
 impl VectorSearch {
-    /// Whether a token is to be had, past what is kept.
+    /// Checks that a token can be fetched, bypassing the cache.
     pub(in crate::agents) async fn probe_token(&self) -> Result<(), ServiceError> {
         self.embed_place.tokens.check().await
     }
 
-    /// The service's own embedding, under its breaker and past every fallback.
+    /// Returns the service's own embedding, under its breaker and bypassing every fallback.
     pub(in crate::agents) async fn probe_embedding(
         &self,
         text: &str,
@@ -32,17 +32,18 @@ impl VectorSearch {
             || async move { Embed::new(place.clone(), connect).ask(texts, None).await },
         );
         let mut embeddings = asked.await?.into_iter();
-        // As many come as were asked for, or it is an error.
+        // `ask` returns as many embeddings as texts, or an error.
         Ok(embeddings.next().unwrap_or_else(|| local_embedding(text)))
     }
 
-    /// The index's own neighbours, under its breaker and past every fallback.
+    /// Returns the number of neighbours from the index itself, under its breaker and bypassing
+    /// every fallback.
     pub(in crate::agents) async fn probe_index(
         &self,
         vector: Embedding,
     ) -> Result<usize, CallError<ServiceError>> {
         let (place, connect) = (&self.find_place, self.find.settings().timeout.connect);
-        let wanted = Wanted {
+        let wanted = NeighborQuery {
             text: None,
             vector,
             count: 1,

@@ -1,5 +1,5 @@
-//! The two operations of vector search, as a worker carries them out: Vertex AI's `:predict` for
-//! embeddings, and `:findNeighbors`.
+//! Workers for the two operations of vector search: Vertex AI's `:predict` for embeddings, and
+//! `:findNeighbors`.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -12,34 +12,34 @@ use serde_json::{Value, json};
 
 use super::{Embedding, Neighbor};
 use crate::agents::google::GoogleError;
-use crate::agents::http::{Asked, Http, malformed};
+use crate::agents::http::{HttpConnections, ServiceRequest, malformed};
 use crate::agents::token::Tokens;
 use crate::agents::{InvalidInput, ServiceError};
 use crate::config::Secret;
 use crate::policy::Class;
 use crate::{CallContext, Dependency, Verdict};
 
-/// Texts for embeddings, in one request; they weigh what their tokens are.
+/// Texts of one embedding request, weighted by their tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Texts {
     pub(super) texts: Arc<[String]>,
-    /// What they are for, such as `RETRIEVAL_QUERY`.
+    /// Task type, such as `RETRIEVAL_QUERY`.
     pub(super) task: &'static str,
     pub(super) tokens: NonZeroU32,
 }
 
-/// Whose neighbours are looked for.
+/// Query for the neighbours of a vector.
 #[derive(Debug, Clone)]
-pub(crate) struct Wanted {
-    /// What the vector stands for, where that is known: a local index knows words only.
+pub(crate) struct NeighborQuery {
+    /// The text of the vector, if known: the local index can search texts only.
     pub(super) text: Option<Arc<str>>,
     pub(super) vector: Embedding,
     pub(super) count: u32,
 }
 
-/// What both have in common: the address, connections, tokens.
+/// Context of an operation: URL, model, index, tokens and TLS.
 #[derive(Debug, Clone)]
-pub(super) struct Place {
+pub(super) struct ServiceContext {
     pub(super) url: String,
     pub(super) model: Arc<str>,
     pub(super) dimensions: usize,
@@ -50,25 +50,25 @@ pub(super) struct Place {
 
 /// A worker for embeddings.
 #[derive(Debug)]
-pub(crate) struct Embed(Service);
+pub(crate) struct Embed(VectorHttp);
 
 /// A worker for neighbours.
 #[derive(Debug)]
-pub(crate) struct Find(Service);
+pub(crate) struct Find(VectorHttp);
 
 #[derive(Debug)]
-struct Service {
-    place: Place,
-    http: Http,
+struct VectorHttp {
+    place: ServiceContext,
+    http: HttpConnections,
 }
 
-impl Service {
-    fn new(place: Place, connect: Option<Duration>) -> Self {
-        let http = Http::new(place.tls.clone(), connect);
+impl VectorHttp {
+    fn new(place: ServiceContext, connect: Option<Duration>) -> Self {
+        let http = HttpConnections::new(place.tls.clone(), connect);
         Self { place, http }
     }
 
-    /// Asks with a token; where that is refused, once more with a new one.
+    /// Sends a request with a token; if that is rejected, once more with a new one.
     async fn ask<T: DeserializeOwned>(
         &self,
         body: &Value,
@@ -77,12 +77,12 @@ impl Service {
         let tokens = &self.place.tokens;
         let mut token = tokens.current().await?;
         let ask = async |token: &Secret| {
-            let asked = Asked::post_json(self.place.url.clone(), body).bearer(token)?;
+            let asked = ServiceRequest::post_json(self.place.url.clone(), body).bearer(token)?;
             self.http.send(asked, call).await
         };
         let mut answer = ask(&token).await?;
         if answer.status == 401 {
-            let renewed = tokens.renew(&token).await?;
+            let renewed = tokens.refresh(&token).await?;
             answer = ask(&renewed).await?;
             token = renewed;
         }
@@ -119,8 +119,8 @@ struct Statistics {
 }
 
 impl Embed {
-    pub(super) fn new(place: Place, connect: Option<Duration>) -> Self {
-        Self(Service::new(place, connect))
+    pub(super) fn new(place: ServiceContext, connect: Option<Duration>) -> Self {
+        Self(VectorHttp::new(place, connect))
     }
 
     pub(super) async fn ask(
@@ -175,7 +175,7 @@ impl Dependency for Embed {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Answers {
-    /// Left out when there are none, as in all of Google's answers.
+    /// Omitted when empty, as in all of Google's responses.
     #[serde(default)]
     nearest_neighbors: Vec<Nearest>,
 }
@@ -200,13 +200,13 @@ struct Point {
 }
 
 impl Find {
-    pub(super) fn new(place: Place, connect: Option<Duration>) -> Self {
-        Self(Service::new(place, connect))
+    pub(super) fn new(place: ServiceContext, connect: Option<Duration>) -> Self {
+        Self(VectorHttp::new(place, connect))
     }
 
     pub(super) async fn ask(
         &self,
-        wanted: &Wanted,
+        wanted: &NeighborQuery,
         call: Option<&CallContext>,
     ) -> Result<Vec<Neighbor>, ServiceError> {
         let place = &self.0.place;
@@ -229,8 +229,8 @@ impl Find {
     }
 }
 
-impl Place {
-    /// Whether this vector may be compared with those of the index.
+impl ServiceContext {
+    /// Checks that this vector is comparable with those of the index.
     pub(super) fn check(&self, vector: &Embedding) -> Result<(), InvalidInput> {
         let Embedding { values, model, .. } = vector;
         if *model != self.model {
@@ -254,13 +254,13 @@ impl Place {
 }
 
 impl Dependency for Find {
-    type Request = Wanted;
+    type Request = NeighborQuery;
     type Response = Vec<Neighbor>;
     type Error = ServiceError;
 
     async fn call(
         &self,
-        wanted: Wanted,
+        wanted: NeighborQuery,
         call: &CallContext,
     ) -> Result<Vec<Neighbor>, ServiceError> {
         self.ask(&wanted, Some(call)).await
@@ -270,7 +270,7 @@ impl Dependency for Find {
         verdict(result)
     }
 
-    fn is_idempotent(_: &Wanted) -> bool {
+    fn is_idempotent(_: &NeighborQuery) -> bool {
         true
     }
 }

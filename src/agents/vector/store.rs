@@ -1,4 +1,4 @@
-//! What stands behind an id: the index keeps none of it.
+//! Store of documents by id: the index keeps no content.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,19 +11,19 @@ use serde_json::{Map, Value};
 use super::Neighbor;
 use super::local::LocalIndex;
 
-/// A text with its id and whatever is known of it.
+/// A text with its id and metadata.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Document {
-    /// Its id, the same as in the index.
+    /// The id, the same as in the index.
     pub id: String,
-    /// Its text.
+    /// The text.
     pub content: String,
-    /// Anything else.
+    /// Further data.
     #[serde(default)]
     pub metadata: Map<String, Value>,
 }
 
-/// The documents by id, and the local index over them. Cheap to clone; all clones are one.
+/// Documents by id, and the local index over them. Cheap to clone; all clones share one store.
 #[derive(Clone, Default)]
 pub struct ContentStore {
     documents: Arc<RwLock<HashMap<String, Document>>>,
@@ -31,7 +31,7 @@ pub struct ContentStore {
 }
 
 impl ContentStore {
-    /// Puts a document in, in place of the one of that id.
+    /// Stores a document, in place of an earlier one with its id.
     pub fn put(&self, document: Document) {
         self.index.put(&document.id, &document.content);
         let mut documents = self
@@ -41,9 +41,9 @@ impl ContentStore {
         documents.insert(document.id.clone(), document);
     }
 
-    /// Reads documents, one JSON object a line; empty lines are passed over.
+    /// Reads documents, one JSON object per line, and returns their number. Skips empty lines.
     ///
-    /// # Errors  A line cannot be read, or is no document; those before it are in.
+    /// # Errors  A line cannot be read, or is not a document; those before it are stored.
     pub fn load(&self, lines: impl BufRead) -> io::Result<usize> {
         let mut count = 0;
         for (number, line) in lines.lines().enumerate() {
@@ -64,7 +64,7 @@ impl ContentStore {
         Ok(count)
     }
 
-    /// The document of an id.
+    /// Returns the document with this id.
     #[must_use]
     pub fn get(&self, id: &str) -> Option<Document> {
         let documents = self
@@ -74,7 +74,7 @@ impl ContentStore {
         documents.get(id).cloned()
     }
 
-    /// How many there are.
+    /// Returns the number of documents.
     #[must_use]
     pub fn len(&self) -> usize {
         self.documents
@@ -83,13 +83,13 @@ impl ContentStore {
             .len()
     }
 
-    /// Whether there is none.
+    /// Returns true if there are no documents.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Adds what is known of each id; an id that is not known stays without, and says so.
+    /// Adds text and metadata to each neighbour; those with an unknown id remain orphans.
     pub(super) fn join(&self, mut found: Vec<Neighbor>) -> Vec<Neighbor> {
         for neighbor in &mut found {
             if let Some(document) = self.get(&neighbor.id) {
@@ -100,7 +100,7 @@ impl ContentStore {
         found
     }
 
-    /// What the local index has for a text.
+    /// Returns the local index's results for a text.
     #[must_use]
     pub fn nearest(&self, text: &str, count: u32) -> Vec<Neighbor> {
         self.join(self.index.nearest(text, count))

@@ -1,4 +1,4 @@
-//! Brave's web search: JSON with the key in a header.
+//! Brave's web search API: JSON, with the key in a header.
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{Hit, WebPort, WebProvider, WebQuery, escaped};
 use crate::agents::ServiceError;
 use crate::agents::failure::said;
-use crate::agents::http::{Asked, Said};
+use crate::agents::http::{ServiceRequest, ServiceResponse};
 use crate::config::Secret;
 use crate::policy::{Class, Symptom};
 use crate::{CallContext, Verdict, hint};
@@ -18,7 +18,7 @@ const BASE: &str = "https://api.search.brave.com";
 const NAME: &str = "web_brave";
 const KEY: HeaderName = HeaderName::from_static("x-subscription-token");
 
-/// Brave, by a key.
+/// Provider for Brave's web search.
 #[derive(Debug, Clone)]
 pub struct Brave {
     base: String,
@@ -26,7 +26,7 @@ pub struct Brave {
 }
 
 impl Brave {
-    /// The search, for whoever has this key.
+    /// Creates a provider with this key.
     #[must_use]
     pub fn new(key: Secret) -> Self {
         Self {
@@ -35,7 +35,7 @@ impl Brave {
         }
     }
 
-    /// The same elsewhere, such as at a fake.
+    /// Sets another base URL, such as that of a fake.
     #[must_use]
     pub fn at(self, base: impl Into<String>) -> Self {
         Self {
@@ -46,22 +46,22 @@ impl Brave {
 }
 
 #[derive(Deserialize)]
-struct Answer {
-    /// Says that it is an answer at all: `web` is left out when nothing was found.
+struct BraveResponse {
+    /// Marks the JSON as a search response: `web` is omitted when nothing was found.
     #[serde(rename = "type")]
     _kind: String,
     #[serde(default)]
-    web: Option<Web>,
+    web: Option<BraveResults>,
 }
 
 #[derive(Deserialize)]
-struct Web {
+struct BraveResults {
     #[serde(default)]
-    results: Vec<Found>,
+    results: Vec<BraveResult>,
 }
 
 #[derive(Deserialize)]
-struct Found {
+struct BraveResult {
     #[serde(default)]
     title: String,
     url: String,
@@ -69,8 +69,8 @@ struct Found {
     description: String,
 }
 
-impl From<Found> for Hit {
-    fn from(found: Found) -> Self {
+impl From<BraveResult> for Hit {
+    fn from(found: BraveResult) -> Self {
         Self {
             title: found.title,
             url: found.url,
@@ -80,8 +80,8 @@ impl From<Found> for Hit {
     }
 }
 
-/// What an answer counts for that is no success.
-fn failed(answer: &Said) -> ServiceError {
+/// Returns the error for a response that is not a success.
+fn failed(answer: &ServiceResponse) -> ServiceError {
     let status = answer.status;
     let symptom = Symptom::Status(status);
     let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
@@ -92,7 +92,7 @@ fn failed(answer: &Said) -> ServiceError {
     };
     let code = text("/error/code");
     let verdict = match status {
-        // The plan's quota, not the pace of one second.
+        // The plan's quota, not the limit per second.
         429 if code == "QUOTA_LIMITED" => Verdict::quota_used_up().symptom(symptom),
         429 => Verdict::from(Class::Throttled).symptom(symptom),
         401 | 403 | 404 => Verdict::from(Class::Misconfigured).symptom(symptom),
@@ -126,14 +126,14 @@ impl WebProvider for Brave {
         async move {
             let (text, count) = (escaped(&query.text), query.count);
             let url = format!("{}/res/v1/web/search?q={text}&count={count}", self.base);
-            let asked = Asked::get(url)
+            let asked = ServiceRequest::get(url)
                 .header("accept", "application/json")
                 .secret_header(KEY, self.key.expose())?;
             let answer = port.send(asked, call).await?;
             if answer.status != 200 {
                 return Err(failed(&answer).without(&self.key));
             }
-            let answer: Answer = answer.json()?;
+            let answer: BraveResponse = answer.json()?;
             let found = answer.web.map(|web| web.results).unwrap_or_default();
             Ok(found.into_iter().map(Hit::from).collect())
         }

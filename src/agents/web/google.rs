@@ -1,5 +1,5 @@
-//! Google's Custom Search JSON API. Its key stands in the address, so no address ever leaves this
-//! file. Closed to new customers; it ends for all on 2027-01-01.
+//! Google's Custom Search JSON API. The key is part of the URL, so no URL ever leaves this file.
+//! The API is closed to new customers; it ends for all on 2027-01-01.
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -9,14 +9,14 @@ use super::{Hit, WebPort, WebProvider, WebQuery, escaped};
 use crate::CallContext;
 use crate::agents::ServiceError;
 use crate::agents::google::GoogleError;
-use crate::agents::http::Asked;
+use crate::agents::http::ServiceRequest;
 use crate::config::Secret;
 use crate::policy::QuotaReset;
 
 const BASE: &str = "https://customsearch.googleapis.com";
 const NAME: &str = "web_google";
 
-/// Google, by a key and a search engine's id.
+/// Provider for Google's custom search.
 #[derive(Debug, Clone)]
 pub struct CustomSearch {
     base: String,
@@ -25,7 +25,7 @@ pub struct CustomSearch {
 }
 
 impl CustomSearch {
-    /// The search engine of this id.
+    /// Creates a provider with this key and search engine id.
     #[must_use]
     pub fn new(key: Secret, engine: impl Into<String>) -> Self {
         Self {
@@ -35,7 +35,7 @@ impl CustomSearch {
         }
     }
 
-    /// The same elsewhere, such as at a fake.
+    /// Sets another base URL, such as that of a fake.
     #[must_use]
     pub fn at(self, base: impl Into<String>) -> Self {
         Self {
@@ -53,8 +53,8 @@ impl CustomSearch {
 }
 
 #[derive(Deserialize)]
-struct Answer {
-    /// Says that it is an answer at all: `items` is left out when nothing was found.
+struct GoogleResponse {
+    /// Marks the JSON as a search response: `items` is omitted when nothing was found.
     kind: String,
     #[serde(default)]
     items: Vec<Item>,
@@ -91,14 +91,14 @@ impl WebProvider for CustomSearch {
         port: &'a WebPort,
         call: &'a CallContext,
     ) -> BoxFuture<'a, Result<Vec<Hit>, ServiceError>> {
-        let asked = Asked::get(self.url(query));
+        let asked = ServiceRequest::get(self.url(query));
         async move {
             let answer = port.send(asked, call).await?;
             if answer.status != 200 {
                 let error = ServiceError::from(GoogleError::from(&answer));
                 return Err(error.without(&self.key));
             }
-            let Answer { kind, items } = answer.json()?;
+            let GoogleResponse { kind, items } = answer.json()?;
             if !kind.starts_with("customsearch#") {
                 return Err(crate::agents::http::malformed(
                     "its answer is of another kind",
@@ -109,7 +109,7 @@ impl WebProvider for CustomSearch {
         .boxed()
     }
 
-    /// Its quota is one of a day, and a day begins at midnight in California.
+    /// Returns a daily reset: the day of the quota begins at midnight in California.
     fn quota_reset(&self) -> Option<QuotaReset> {
         Some(QuotaReset::Daily {
             hour: 0,

@@ -1,5 +1,5 @@
-//! The fifty callers: supervised actors that ask one service after the other, and count what they
-//! got. They handle no outage.
+//! The fifty callers: supervised actors that call one service after the other, and count their
+//! results. They contain no failure handling.
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
@@ -16,12 +16,12 @@ use futures_util::FutureExt as _;
 use super::NOTES;
 
 pub(crate) const CALLERS: u32 = 50;
-/// The pause of a caller between two calls.
+/// Pause of a caller between two calls.
 const PACE: Duration = Duration::from_millis(150);
-/// What a call may take: the settings' total time, and that of a fallback behind it.
+/// Time limit of a call: the total timeout of the settings, and that of a fallback after it.
 pub(super) const DEADLINE: Duration = Duration::from_secs(2);
 
-/// What the callers work with.
+/// The clients of the services.
 #[derive(Clone)]
 pub(super) struct Services {
     pub(super) vector: VectorSearch,
@@ -29,7 +29,7 @@ pub(super) struct Services {
     pub(super) graph: KnowledgeGraph,
 }
 
-/// What callers ask for, in turn.
+/// Tasks of the callers, in turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Task {
     Vector,
@@ -53,28 +53,28 @@ impl fmt::Display for Task {
     }
 }
 
-/// What came of one kind of calls, by the callers' own count.
+/// Results of one kind of task, counted by the callers.
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
+pub(super) struct TaskTally {
     pub(super) asked: AtomicU64,
     pub(super) primary: AtomicU64,
     pub(super) fallback: AtomicU64,
     pub(super) errors: AtomicU64,
     pub(super) late: AtomicU64,
     pub(super) panics: AtomicU64,
-    /// The begin of the latest call that the service itself has answered, in nanoseconds.
+    /// Start of the latest call that the service itself answered, in nanoseconds.
     answered: AtomicU64,
 }
 
-/// How a call ended.
+/// Outcome of a call.
 enum Outcome {
     Primary,
     Fallback,
     Error,
 }
 
-impl Ledger {
-    /// Whether the service itself has answered a call that began then or later.
+impl TaskTally {
+    /// Returns true if the service itself answered a call that started at `then` or later.
     pub(super) fn answered_since(&self, then: Time) -> bool {
         self.answered.load(Ordering::Acquire) >= then.as_nanos()
     }
@@ -101,11 +101,11 @@ impl Ledger {
     }
 }
 
-/// What all callers share.
+/// State shared by all callers.
 #[derive(Clone)]
 pub(super) struct Crew {
     pub(super) services: Services,
-    pub(super) ledgers: Arc<[Ledger; 4]>,
+    pub(super) ledgers: Arc<[TaskTally; 4]>,
     pub(super) at_rest: Arc<AtomicBool>,
 }
 
@@ -118,11 +118,11 @@ impl Crew {
         }
     }
 
-    pub(super) fn ledger(&self, task: Task) -> &Ledger {
+    pub(super) fn ledger(&self, task: Task) -> &TaskTally {
         &self.ledgers[task as usize]
     }
 
-    /// Has the callers begin.
+    /// Starts the callers.
     pub(super) async fn begin(&self, runtime: &Runtime) -> Result<(), breakerbox::StartError> {
         let clock = runtime.clock().clone();
         for number in 1..=CALLERS {
@@ -179,7 +179,7 @@ struct Caller {
 }
 
 impl Caller {
-    /// Makes one call, and the next one a little later.
+    /// Makes one call, and schedules the next one.
     fn work(&mut self, context: &mut Context<Self>) {
         if self.crew.at_rest.load(Ordering::Acquire) {
             return;
@@ -214,7 +214,7 @@ impl Actor for Caller {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Context<Self>) {
-        // Not all in the same moment.
+        // Staggers the callers.
         context.run_later(PACE / CALLERS * self.number, Self::work);
     }
 }

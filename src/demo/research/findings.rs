@@ -1,4 +1,4 @@
-//! Whether the scenario went as it must, by the books, the events, the services and the system.
+//! Checks of the scenario's result, by the counters, the events, the services and the system.
 
 use std::io::{self, Write};
 use std::sync::atomic::Ordering;
@@ -11,18 +11,17 @@ use breakerbox::prelude::*;
 use comfy_table::Table;
 
 use super::crew::{Crew, DEADLINE, Task};
-use super::plot::Seen;
-use super::{GRAPH, Stage};
+use super::plot::Observations;
+use super::{GRAPH, ResearchRuntime};
 
-/// How long the index may take to be back: its breaker's open time with the jitter on top, and a
-/// probe.
+/// Time limit for the recovery of the index: its breaker's open time with jitter, and a probe.
 const INDEX_BACK: Duration = Duration::from_millis(2_000);
-/// How long the graph may take to answer again.
+/// Time limit until the graph answers again.
 const GRAPH_BACK: Duration = Duration::from_secs(2);
-/// How long a process may take to be gone.
+/// Time limit for a process to end.
 const PROCESS_GONE: Duration = Duration::from_secs(3);
 
-/// Ends a process at once, whatever it does.
+/// Kills a process immediately.
 #[cfg(unix)]
 pub(super) fn kill(process: u32) -> io::Result<()> {
     use nix::sys::signal::{Signal, kill};
@@ -31,7 +30,7 @@ pub(super) fn kill(process: u32) -> io::Result<()> {
     kill(Pid::from_raw(process), Signal::SIGKILL).map_err(io::Error::from)
 }
 
-/// Processes are not killed that way there.
+/// Unsupported on other systems.
 #[cfg(not(unix))]
 pub(super) fn kill(_: u32) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
@@ -49,7 +48,7 @@ fn is_there(_: u32) -> bool {
     false
 }
 
-/// The processes that are left, where there should be none.
+/// Reports processes that are left over.
 pub(super) async fn of_the_processes(processes: &[u32]) -> Vec<String> {
     let deadline = tokio::time::Instant::now() + PROCESS_GONE;
     while processes.iter().any(|one| is_there(*one)) {
@@ -66,14 +65,14 @@ pub(super) async fn of_the_processes(processes: &[u32]) -> Vec<String> {
     Vec::new()
 }
 
-/// One step of the story: what is looked for, and where.
+/// One step of the story: an expected event and its subject.
 struct Step {
     what: &'static str,
     subject: &'static str,
     is: fn(&EventKind) -> bool,
 }
 
-/// The story as the events must tell it, in this order.
+/// The expected events, in this order.
 const STORY: [Step; 6] = [
     Step {
         what: "the index's breaker opens",
@@ -111,8 +110,8 @@ fn moved(kind: &EventKind, into: State) -> bool {
     matches!(kind, EventKind::Breaker(BreakerEvent::Transition { to, .. }) if *to == into)
 }
 
-/// What the events do not tell, or tell too late.
-pub(super) fn of_the_story(seen: &Seen, story: &[Event]) -> Vec<String> {
+/// Reports expected events that are missing or late.
+pub(super) fn of_the_story(seen: &Observations, story: &[Event]) -> Vec<String> {
     let mut wrong = seen.missed.clone();
     let mut events = story.iter();
     for step in STORY {
@@ -157,8 +156,8 @@ pub(super) fn of_the_story(seen: &Seen, story: &[Event]) -> Vec<String> {
     wrong
 }
 
-/// What the books of the runtime, of the callers and of the services say otherwise.
-pub(super) fn of_the_books(stage: &Stage, seen: &Seen) -> Vec<String> {
+/// Reports differences between the counters of the runtime, the callers and the services.
+pub(super) fn of_the_books(stage: &ResearchRuntime, seen: &Observations) -> Vec<String> {
     let mut wrong = Vec::new();
     for status in stage.runtime.statuses() {
         let totals = &status.totals;
@@ -183,7 +182,7 @@ pub(super) fn of_the_books(stage: &Stage, seen: &Seen) -> Vec<String> {
                 "{task}: {late} calls took longer than {DEADLINE:?}, {panics} panics reached callers"
             ));
         }
-        // Writes have nobody to stand in for them.
+        // Writes have no fallback.
         let errors = read(&ledger.errors);
         if task != Task::Write && errors * 100 > asked {
             wrong.push(format!(
@@ -208,8 +207,9 @@ pub(super) fn of_the_books(stage: &Stage, seen: &Seen) -> Vec<String> {
     wrong
 }
 
-/// Whether as many answers said that they are a fallback's as fallbacks gave.
-fn labels(stage: &Stage) -> Vec<String> {
+/// Reports a difference between the fallback answers that callers saw and those that fallbacks
+/// gave.
+fn labels(stage: &ResearchRuntime) -> Vec<String> {
     let fallbacks = |name: &str| {
         let status = stage.runtime.status(name);
         status.map_or(0, |status| status.totals.fallback)
@@ -222,7 +222,7 @@ fn labels(stage: &Stage) -> Vec<String> {
     ] {
         let given: u64 = names.iter().map(|name| fallbacks(name)).sum();
         let told = stage.crew.ledger(task).fallback.load(Ordering::Acquire);
-        // The graph's server may be back before anybody had to be answered in its place.
+        // The graph's server may be back before a fallback was needed.
         let some = told > 0 || task == Task::Read;
         if given != told || !some {
             wrong.push(format!(
@@ -233,7 +233,7 @@ fn labels(stage: &Stage) -> Vec<String> {
     wrong
 }
 
-/// The callers' own table.
+/// Writes the callers' table.
 pub(super) fn write(crew: &Crew, out: &mut dyn Write) -> io::Result<()> {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::ASCII_MARKDOWN);

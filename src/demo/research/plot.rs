@@ -1,50 +1,51 @@
-//! What happens in the scenario, and when; and what was seen on the way.
+//! The scenario's script: its faults with their times, and observations on the way.
 
 use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use breakerbox::agents::fakes::{Fault, Operation};
+use breakerbox::agents::fakes::{FakeFault, Operation};
 use breakerbox::agents::{GraphError, KnowledgeGraph};
 use breakerbox::policy::{PauseReason, Time};
 use serde_json::{Map, Value};
 
 use super::crew::Task;
-use super::{CONFIG, GRAPH, Stage, Tempo};
+use super::{CONFIG, GRAPH, ResearchRuntime, Tempo};
 use crate::demo::timeline::Timeline;
 
-/// How long something may take that has to happen soon.
+/// Time limit for expected effects.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long the last calls may take; every one of them has a deadline long before.
+/// Time limit for the last calls; each has a much earlier deadline.
 const LAST_CALLS: Duration = Duration::from_secs(10);
 
-/// What was seen on the way, for the findings.
+/// Observations for the checks.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct Observations {
     /// When the index began to fail, and when it was healed.
     pub(super) broken: Option<Time>,
     pub(super) healed: Option<Time>,
-    /// When the graph's server was killed, and how long it was until it answered again.
+    /// When the graph's server was killed, and the time until it answered again.
     pub(super) killed: Option<Time>,
     pub(super) graph_back: Option<Duration>,
-    /// When the quota was used up; requests to that provider when its last one had ended.
+    /// When the quota was exhausted, and the number of requests to that provider once its last call
+    /// had ended.
     pub(super) quota: Option<Time>,
     pub(super) asked_before: Option<usize>,
     /// When the configuration was broken.
     pub(super) config: Option<Time>,
     /// Processes of the graph's server.
     pub(super) processes: Vec<u32>,
-    /// What did not even begin.
+    /// Steps that could not be carried out.
     pub(super) missed: Vec<String>,
 }
 
-/// Plays it, from the first call to the last minute.
+/// Plays the scenario, from the first call to the end.
 pub(super) async fn play(
-    stage: &Stage,
+    stage: &ResearchRuntime,
     tempo: Tempo,
     timeline: &mut Timeline<'_>,
-) -> io::Result<Seen> {
-    let mut seen = Seen::default();
+) -> io::Result<Observations> {
+    let mut seen = Observations::default();
     seen.processes.extend(process(stage).await);
     if let Err(error) = stage.crew.begin(&stage.runtime).await {
         seen.missed.push(error.to_string());
@@ -56,7 +57,9 @@ pub(super) async fn play(
     until(timeline, begin, tempo.seconds(10)).await?;
     timeline.say("vector_find", "*** the index answers 500 from now on ***")?;
     seen.broken = Some(timeline.now());
-    stage.fakes.set(Operation::Find, Some(Fault::internal()));
+    stage
+        .fakes
+        .set(Operation::Find, Some(FakeFault::internal()));
 
     until(timeline, begin, tempo.seconds(20)).await?;
     kill(stage, &mut seen, timeline).await?;
@@ -69,7 +72,7 @@ pub(super) async fn play(
     seen.quota = Some(timeline.now());
     stage
         .fakes
-        .set(Operation::CustomSearch, Some(Fault::QuotaOfTheDay));
+        .set(Operation::CustomSearch, Some(FakeFault::QuotaOfTheDay));
     left_alone(stage, &mut seen, timeline).await?;
 
     until(timeline, begin, tempo.seconds(45)).await?;
@@ -94,9 +97,12 @@ async fn until(timeline: &mut Timeline<'_>, begin: Time, then: Duration) -> io::
     timeline.pass(left).await
 }
 
-/// Kills the graph's server as the system does when it has no memory left, and waits until it
-/// answers again.
-async fn kill(stage: &Stage, seen: &mut Seen, timeline: &mut Timeline<'_>) -> io::Result<()> {
+/// Kills the graph's server as the kernel's OOM killer does, and waits until it answers again.
+async fn kill(
+    stage: &ResearchRuntime,
+    seen: &mut Observations,
+    timeline: &mut Timeline<'_>,
+) -> io::Result<()> {
     timeline.say(GRAPH, "*** its server is killed ***")?;
     let then = timeline.now();
     seen.killed = Some(then);
@@ -114,8 +120,12 @@ async fn kill(stage: &Stage, seen: &mut Seen, timeline: &mut Timeline<'_>) -> io
     Ok(())
 }
 
-/// Waits until the provider without quota is left alone and its last call has ended.
-async fn left_alone(stage: &Stage, seen: &mut Seen, timeline: &mut Timeline<'_>) -> io::Result<()> {
+/// Waits until the provider without quota is paused and its last call has ended.
+async fn left_alone(
+    stage: &ResearchRuntime,
+    seen: &mut Observations,
+    timeline: &mut Timeline<'_>,
+) -> io::Result<()> {
     let alone = |_: &Timeline<'_>| {
         stage.runtime.status("web_google").is_some_and(|status| {
             let used_up = status.paused.map(|(reason, _)| reason) == Some(PauseReason::QuotaUsedUp);
@@ -128,9 +138,9 @@ async fn left_alone(stage: &Stage, seen: &mut Seen, timeline: &mut Timeline<'_>)
     Ok(())
 }
 
-/// The process that the graph's server is now; callers ask all the while, so it is asked again
-/// where there was no place.
-async fn process(stage: &Stage) -> Option<u32> {
+/// Returns the current process of the graph's server. Callers keep the server busy, so a refused
+/// request is repeated.
+async fn process(stage: &ResearchRuntime) -> Option<u32> {
     for _ in 0..20 {
         if let Ok(Some(process)) = ask_process(&stage.crew.services.graph).await {
             return Some(process);
@@ -143,14 +153,17 @@ async fn ask_process(graph: &KnowledgeGraph) -> Result<Option<u32>, GraphError> 
     let answer = graph.server().call("process_id", Map::new()).await?;
     let told = answer.value.structured.unwrap_or_default();
     let number = told.get("process_id").and_then(Value::as_u64);
-    let own = answer.source == breakerbox::Source::Primary;
+    let own = answer.source == breakerbox::AnswerSource::Primary;
     Ok(number
         .filter(|_| own)
         .and_then(|number| u32::try_from(number).ok()))
 }
 
-/// Sends the callers to rest, and lets the last calls end.
-pub(super) async fn rest(stage: &Stage, timeline: &mut Timeline<'_>) -> io::Result<Vec<String>> {
+/// Pauses the callers, and waits for the last calls.
+pub(super) async fn rest(
+    stage: &ResearchRuntime,
+    timeline: &mut Timeline<'_>,
+) -> io::Result<Vec<String>> {
     stage.crew.at_rest.store(true, Ordering::Release);
     timeline.say("demo", "the callers rest; the last calls end")?;
     let crew = &stage.crew;

@@ -4,7 +4,7 @@ use super::*;
 
 const HEADER: &str = r#"{"header":{"format":1,"version":"0.1.0","started":"today"}}"#;
 
-fn read(text: &str) -> Result<Trace, Kind> {
+fn read(text: &str) -> Result<Trace, LineTag> {
     Trace::from_reader(text.as_bytes())
 }
 

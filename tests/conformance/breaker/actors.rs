@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use breakerbox_actors::testing::{TestRuntime, run_paused};
 use breakerbox_actors::{
-    Answer, CallContext, CallError, CallOptions, Client, Dependency, Fixed, Source, Verdict,
+    Answer, AnswerSource, CallContext, CallError, CallOptions, Client, Dependency, Fixed, Verdict,
 };
 use breakerbox_policy::{
     BackoffSettings, Class, DependencySettings, Intensity, OverrideMode, RetryJitter, State, Time,
@@ -475,7 +475,7 @@ impl Happened {
         let refused = reply.as_ref().err().is_some_and(CallError::is_refusal);
         self.admitted = Some(!refused);
         self.words = match reply {
-            Ok(answer) if answer.source == Source::Primary => {
+            Ok(answer) if answer.source == AnswerSource::Primary => {
                 vec!["success", "dependency_success"]
             }
             Ok(_) => vec!["fallback"],

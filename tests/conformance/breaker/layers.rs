@@ -4,9 +4,9 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use breakerbox_policy::{
-    BackoffSettings, Breaker, BreakerEvent, BreakerSettings, Bulkhead, BulkheadSettings, Cause,
-    Class, Command, Counts, Outcome as Reported, OverrideMode, Permit, Refusal, RetryJitter,
-    RetrySettings, State, Time, TripReason,
+    BackoffSettings, Breaker, BreakerCommand, BreakerEvent, BreakerSettings, Bulkhead,
+    BulkheadSettings, Cause, Class, Counts, Outcome as Reported, OverrideMode, Permit, Refusal,
+    RetryJitter, RetrySettings, State, Time, TripReason,
 };
 use serde_json::Value;
 
@@ -271,7 +271,7 @@ impl Guard {
             .map(|wait| now.after(wait))
             .or_else(|| span(&step["until_ms"]).map(|until| Time::ZERO.after(until)));
         let word = text(step, "command")?;
-        let trip = |wait| Command::Trip {
+        let trip = |wait| BreakerCommand::Trip {
             reason: reason.clone(),
             wait,
         };
@@ -279,26 +279,26 @@ impl Guard {
         let automatic = ["open", "open_for", "open_until", "half_open"].contains(&word);
         let overridden = self.breaker.overridden().is_some();
         if automatic && overridden {
-            self.order(now, Command::Clear);
+            self.order(now, BreakerCommand::Clear);
             if word == "half_open" {
                 self.order(now, trip(None));
             }
         }
         let command = match word {
             "open" | "open_for" | "open_until" => trip(until.map(|until| until.since(now))),
-            "close" | "closed" => Command::Close { reason },
-            "half_open" => Command::Probe { reason },
-            "reset" => Command::Reset { reason },
-            "force_open" | "forced_open" | "isolate" => Command::Open { reason, until },
-            "disable" | "disabled" => Command::Disable { reason, until },
-            "metrics_only" | "shadow" => Command::Shadow { reason, until },
-            "enable" | "clear" | "release" | "unforce" => Command::Clear,
+            "close" | "closed" => BreakerCommand::Close { reason },
+            "half_open" => BreakerCommand::Probe { reason },
+            "reset" => BreakerCommand::Reset { reason },
+            "force_open" | "forced_open" | "isolate" => BreakerCommand::Open { reason, until },
+            "disable" | "disabled" => BreakerCommand::Disable { reason, until },
+            "metrics_only" | "shadow" => BreakerCommand::Shadow { reason, until },
+            "enable" | "clear" | "release" | "unforce" => BreakerCommand::Clear,
             word => return Err(unknown("command", word)),
         };
         Ok(self.order(now, command))
     }
 
-    fn order(&mut self, now: Time, command: Command) -> bool {
+    fn order(&mut self, now: Time, command: BreakerCommand) -> bool {
         self.breaker.command(now, command, &mut middle).is_err()
     }
 

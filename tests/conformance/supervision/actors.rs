@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use breakerbox_actors::testing::{TestRuntime, run_paused};
-use breakerbox_actors::{Group, GroupRef, StartError, Watch};
+use breakerbox_actors::{DeathWatch, Group, GroupRef, StartError};
 use breakerbox_policy::RestartType;
 use breakerbox_policy::supervision::{ChildState, CommandError, StopCause, Supervision};
 
@@ -90,7 +90,7 @@ impl Replay<'_> {
             Step::End { child, how, .. } => self.notebook.end(child, *how),
             Step::Wait(span) => tokio::time::sleep(*span).await,
             Step::StopSupervisor => {
-                let end: Watch = self.runtime.watch(TOP);
+                let end: DeathWatch = self.runtime.watch(TOP);
                 // One that is gone already needs no stop.
                 let _ = self.runtime.root().terminate(TOP).await;
                 end.await;

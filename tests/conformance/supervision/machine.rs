@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use breakerbox_policy::supervision::{
-    Action, ChildId, ChildState, CommandError, Event, SpecError, StopCause, Supervision,
-    SupervisorEnd, Ticket, TimerId,
+    Action, ChildId, ChildState, CommandError, CommandId, Event, SpecError, StopCause, Supervision,
+    SupervisorEnd, TimerId,
 };
 use breakerbox_policy::{PanicReport, Time};
 
@@ -231,10 +231,10 @@ impl World {
     }
 
     /// Sends a command to the top and waits for its answer.
-    fn command(&mut self, name: &'static str, event: impl FnOnce(Ticket) -> Event) {
+    fn command(&mut self, name: &'static str, event: impl FnOnce(CommandId) -> Event) {
         let ticket = self.tickets.len() as u64;
         self.tickets.insert(ticket, name);
-        self.plan(Duration::ZERO, Due::Hear(0, event(Ticket(ticket))));
+        self.plan(Duration::ZERO, Due::Hear(0, event(CommandId(ticket))));
         let goal = self.answered + 1;
         self.run_until(|world| world.answered == goal);
         assert_eq!(self.answered, goal, "{name} was never answered");

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use breakerbox_actors::testing::{Script, ScriptedError, TestRuntime, run_paused};
 use breakerbox_actors::{CallError, EventKind, StartError};
 use breakerbox_policy::{
-    BreakerEvent, Class, Command, DependencySettings, HalfOpenRule, RefusalState, State, Time,
-    WindowKind,
+    BreakerCommand, BreakerEvent, Class, DependencySettings, HalfOpenRule, RefusalState, State,
+    Time, WindowKind,
 };
 
 use crate::scripted::{Bench, Dep, Do, Error, ms, nonzero, opens_after, pass, refused_connection};
@@ -188,8 +188,8 @@ fn is_trip(kind: &EventKind) -> bool {
     matches!(kind, EventKind::Breaker(BreakerEvent::Transition { to, .. }) if *to == State::Open)
 }
 
-fn reset() -> Command {
-    Command::Reset {
+fn reset() -> BreakerCommand {
+    BreakerCommand::Reset {
         reason: "by hand".to_owned(),
     }
 }

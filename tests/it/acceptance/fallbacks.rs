@@ -7,8 +7,8 @@ use breakerbox_actors::testing::{
     Reaction, Script, Scripted, ScriptedError, TestRuntime, run_paused,
 };
 use breakerbox_actors::{
-    Absence, Answer, CallContext, CallError, Client, Dependency, EventKind, Fixed, Health, On,
-    Rule, Source, StaleCache, StartError,
+    Answer, AnswerSource, CallContext, CallError, Client, Dependency, EventKind, FallbackRule,
+    Fixed, Health, NotExecutedReason, ServeOn, StaleCache, StartError,
 };
 use breakerbox_policy::{DependencySettings, State};
 
@@ -17,23 +17,23 @@ use crate::scripted::{Bench, Dep, Do, Error, ms, opens_after, pass, refused_conn
 
 const MINUTE: u64 = 60_000;
 
-fn fixed() -> Rule<Dep> {
-    Rule::new(Fixed(77)).named("F")
+fn fixed() -> FallbackRule<Dep> {
+    FallbackRule::new(Fixed(77)).named("F")
 }
 
-fn failing() -> Rule<Dep> {
+fn failing() -> FallbackRule<Dep> {
     let fails = |_: Do, _: &Error| std::future::ready(Err::<u32, _>("index missing"));
-    Rule::new(fails).named("broken")
+    FallbackRule::new(fails).named("broken")
 }
 
 fn is_from(answer: &Answer<u32>, name: &str) -> bool {
-    answer.source == Source::Fallback(Arc::from(name))
+    answer.source == AnswerSource::Fallback(Arc::from(name))
 }
 
 #[test]
 fn item_31_on_refused_leaves_the_first_failure_to_the_caller() {
     run_paused(async || {
-        let rules = vec![fixed().on(On::Refused)];
+        let rules = vec![fixed().on(ServeOn::Refused)];
         let bench = Bench::with_fallbacks(opens_after(1, ms(60_000)), rules).await;
         let error = bench.ask(Do::Fail).await.unwrap_err();
         assert_eq!(error.into_failed(), Some(refused_connection()));
@@ -152,8 +152,8 @@ impl Chain {
             .configure(opens_after(1, ms(10 * MINUTE)))
             .workers(move || script.dependency())
             .fallback(StaleCache::new(ms(60 * MINUTE), 100))
-            .fallback_rule(Rule::new(alternative).named("alternative"))
-            .fallback_rule(Rule::new(Fixed(0)).named("default"))
+            .fallback_rule(FallbackRule::new(alternative).named("alternative"))
+            .fallback_rule(FallbackRule::new(Fixed(0)).named("default"))
             .start()
             .await
             .unwrap();
@@ -279,20 +279,20 @@ impl Dependency for Store {
 fn item_39_a_write_is_never_reported_as_stored_by_a_fallback() {
     run_paused(async || {
         let runtime = TestRuntime::start().await;
-        let start = async |name: &str, rule: Rule<Store>| {
+        let start = async |name: &str, rule: FallbackRule<Store>| {
             let builder = runtime
                 .dependency(name)
                 .configure(opens_after(1, ms(60_000)));
             let builder = builder.workers(|| Store).fallback_rule(rule);
             builder.start().await.unwrap()
         };
-        let store = start("store", Rule::new(Fixed("kept"))).await;
+        let store = start("store", FallbackRule::new(Fixed("kept"))).await;
         let error = store.ask(Op::Write).await.unwrap_err();
         assert_eq!(error.into_failed(), Some("disk full"));
         let error = store.ask(Op::Write).await.unwrap_err();
         assert!(matches!(error, CallError::Open(_)), "{error}");
         assert_eq!(store.ask(Op::Read).await.unwrap().value, "kept");
-        let queue = start("queue", Rule::new(Fixed("queued")).writes()).await;
+        let queue = start("queue", FallbackRule::new(Fixed("queued")).writes()).await;
         assert_eq!(queue.ask(Op::Write).await.unwrap().value, "queued");
         runtime.finish().await;
     });
@@ -304,10 +304,10 @@ fn item_39_a_fallback_serves_exactly_what_it_declares() {
     run_paused(async || {
         let runtime = TestRuntime::start().await;
         let both = [false, true];
-        for on in [On::Any, On::Refused, On::Failed] {
+        for on in [ServeOn::Any, ServeOn::Refused, ServeOn::Failed] {
             for (writes, write) in both.into_iter().flat_map(|one| both.map(|two| (one, two))) {
                 let case = format!("{on:?} writes={writes} write={write}");
-                let rule = Rule::new(Fixed("kept")).on(on);
+                let rule = FallbackRule::new(Fixed("kept")).on(on);
                 let rule = if writes { rule.writes() } else { rule };
                 let builder = runtime.dependency(case.clone());
                 let builder = builder.configure(opens_after(1, ms(60_000)));
@@ -318,13 +318,13 @@ fn item_39_a_fallback_serves_exactly_what_it_declares() {
                 let failed = store.ask(op.clone()).await;
                 assert_eq!(
                     failed.is_ok(),
-                    allowed && on != On::Refused,
+                    allowed && on != ServeOn::Refused,
                     "{case}: failed"
                 );
                 let refused = store.ask(op).await;
                 assert_eq!(
                     refused.is_ok(),
-                    allowed && on != On::Failed,
+                    allowed && on != ServeOn::Failed,
                     "{case}: refused"
                 );
                 assert_eq!(store.status().totals.attempts, 1, "{case}");
@@ -467,7 +467,7 @@ fn item_42_fallback_only_never_calls_the_dependency() {
                 factory_ran.store(true, Ordering::Relaxed);
                 worker.dependency()
             })
-            .fallback_rule(Rule::new(Fixed(5)).named("mock_data"))
+            .fallback_rule(FallbackRule::new(Fixed(5)).named("mock_data"))
             .fallback_only(true)
             .start()
             .await
@@ -478,7 +478,7 @@ fn item_42_fallback_only_never_calls_the_dependency() {
             assert_eq!(answer.source.to_string(), "fallback:mock_data");
         }
         let ran = client.run(async || Ok::<_, String>(1)).await.unwrap_err();
-        let absence = |reason: &Absence| *reason == Absence::FallbackOnly;
+        let absence = |reason: &NotExecutedReason| *reason == NotExecutedReason::FallbackOnly;
         assert!(matches!(ran, CallError::NotExecuted { reason, .. } if absence(&reason)));
         assert_eq!(script.calls(), 0);
         assert!(!made.load(Ordering::Relaxed), "no worker was made");

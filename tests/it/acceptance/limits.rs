@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use breakerbox_actors::testing::{ScriptedError, TestRuntime, run_paused};
 use breakerbox_actors::{
-    CallContext, CallError, CallOptions, Clock, Dependency, Fault, Limit, Rule, RuntimeSettings,
-    Session, Source, StaleCache,
+    AnswerSource, CallContext, CallError, CallOptions, Clock, Dependency, FallbackRule, Fault,
+    Limit, RuntimeSettings, Session, StaleCache,
 };
 use breakerbox_policy::{
     BackoffSettings, DependencySettings, Executed, PauseReason, QuotaReset, RateLimitSettings,
@@ -424,7 +424,7 @@ fn item_88_a_cached_answer_costs_nothing() {
             1 => breakerbox_actors::testing::Reaction::Answer(1),
             _ => breakerbox_actors::testing::Reaction::Fail(ScriptedError::failure("down")),
         });
-        let rules = vec![Rule::new(StaleCache::new(ms(HOUR), 10))];
+        let rules = vec![FallbackRule::new(StaleCache::new(ms(HOUR), 10))];
         let client = start(&runtime, "dep", &script, opens_after(1, ms(HOUR)), rules).await;
         let session = Session::new(10);
         let ask = async || client.ask_with(Do::Answer(1), paid_by(&session)).await;
@@ -437,7 +437,7 @@ fn item_88_a_cached_answer_costs_nothing() {
         );
         for _ in 0..20 {
             let answer = ask().await.unwrap();
-            assert!(matches!(answer.source, Source::Fallback(_)));
+            assert!(matches!(answer.source, AnswerSource::Fallback(_)));
         }
         assert_eq!((session.left(), script.calls()), (8, 2));
         runtime.finish().await;

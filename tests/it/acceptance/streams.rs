@@ -5,7 +5,7 @@ use std::future::pending;
 
 use breakerbox_actors::testing::{TestRuntime, run_paused};
 use breakerbox_actors::{
-    CallContext, CallError, CallOptions, Client, Dependency, Late, TimeLimit, Verdict,
+    CallContext, CallError, CallOptions, Client, Dependency, TimeLimit, TimeLimitExceeded, Verdict,
 };
 use breakerbox_policy::{Class, DependencySettings, Executed, State};
 use tokio::time::Instant;
@@ -25,7 +25,7 @@ enum Host {
 }
 
 #[derive(Debug)]
-struct Lost(Late);
+struct Lost(TimeLimitExceeded);
 
 impl fmt::Display for Lost {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -33,8 +33,8 @@ impl fmt::Display for Lost {
     }
 }
 
-impl From<Late> for Lost {
-    fn from(late: Late) -> Self {
+impl From<TimeLimitExceeded> for Lost {
+    fn from(late: TimeLimitExceeded) -> Self {
         Self(late)
     }
 }

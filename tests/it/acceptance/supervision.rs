@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use breakerbox_actors::testing::run_paused;
 use breakerbox_actors::{
-    Absence, CallContext, CallError, Dependency, EventKind, Health, Runtime, RuntimeSettings,
+    CallContext, CallError, Dependency, EventKind, Health, NotExecutedReason, Runtime,
+    RuntimeSettings,
 };
 use breakerbox_policy::supervision::StopCause;
 use breakerbox_policy::{
@@ -161,7 +162,7 @@ fn item_91_a_shutdown_lets_calls_finish_within_its_grace() {
         let CallError::NotExecuted { reason, .. } = &error else {
             panic!("{error}");
         };
-        assert_eq!(*reason, Absence::ShuttingDown);
+        assert_eq!(*reason, NotExecutedReason::ShuttingDown);
         let ran = bench.client.run(async || Ok::<_, String>(1)).await;
         assert!(matches!(ran, Err(CallError::NotExecuted { .. })), "{ran:?}");
         for (number, call) in (1..).zip(join_all(calls).await) {

@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use breakerbox::admin::{Admin, Limits, ServeError};
+use breakerbox::admin::{Admin, ServeError, ServerLimits};
 use breakerbox::config::Settings;
 use reqwest::Method;
 use serde_json::json;
@@ -47,7 +47,7 @@ async fn item_101_a_change_needs_the_token_and_says_so() {
 
 #[tokio::test]
 async fn sec_1_without_a_token_nothing_can_be_changed() {
-    let rig = Rig::with(|_| {}, Vec::new(), None, Limits::default()).await;
+    let rig = Rig::with(|_| {}, Vec::new(), None, ServerLimits::default()).await;
     let order = json!({ "reason": "a drill" });
     for token in ["", TOKEN] {
         let request = rig
@@ -233,7 +233,7 @@ async fn sec_1_a_page_of_another_site_changes_nothing() {
 
 #[tokio::test]
 async fn sec_1_no_start_away_from_loopback_without_a_token() {
-    let rig = Rig::with(|_| {}, Vec::new(), None, Limits::default()).await;
+    let rig = Rig::with(|_| {}, Vec::new(), None, ServerLimits::default()).await;
     let everywhere = || TcpListener::bind("0.0.0.0:0").unwrap();
     let refused = rig.admin.serve(everywhere()).unwrap_err();
     assert!(matches!(refused, ServeError::Exposed(_)), "{refused}");

@@ -11,7 +11,7 @@ use std::net::{SocketAddr, TcpListener};
 
 use breakerbox::admin::{Admin, Phase, Server};
 use breakerbox::config::Settings;
-use breakerbox::{Clock, Fixed, Rule, RuntimeSettings};
+use breakerbox::{Clock, FallbackRule, Fixed, RuntimeSettings};
 use breakerbox_actors::Client;
 use breakerbox_actors::testing::{Script, TestRuntime};
 use breakerbox_policy::{DependencySettings, HalfOpenRule, State};
@@ -129,7 +129,7 @@ async fn run(
     for name in names {
         // Only this one has somebody to stand in for it.
         let rules = match *name {
-            "covered" => vec![Rule::new(Fixed(7))],
+            "covered" => vec![FallbackRule::new(Fixed(7))],
             _ => Vec::new(),
         };
         clients.push(scripted::start(&runtime, name, &script, &configure, rules).await);

@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
-use breakerbox::admin::Limits;
+use breakerbox::admin::ServerLimits;
 use reqwest::Method;
 
 use super::{LONG, Rig, TOKEN, read_until};
@@ -29,8 +29,8 @@ fn read_to_end(mut socket: TcpStream) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-fn limits(change: impl FnOnce(&mut Limits)) -> Limits {
-    let mut limits = Limits::default();
+fn limits(change: impl FnOnce(&mut ServerLimits)) -> ServerLimits {
+    let mut limits = ServerLimits::default();
     change(&mut limits);
     limits
 }
@@ -105,14 +105,14 @@ async fn item_103_readers_that_read_nothing_hold_no_call_up_and_are_dropped() {
         let reason = format!("{turn} {long}");
         rig.bench
             .client
-            .operate(breakerbox_policy::Command::Reset {
+            .operate(breakerbox_policy::BreakerCommand::Reset {
                 reason: reason.clone(),
             })
             .await
             .unwrap();
         rig.bench
             .client
-            .operate(breakerbox_policy::Command::Open {
+            .operate(breakerbox_policy::BreakerCommand::Open {
                 reason,
                 until: None,
             })
@@ -120,7 +120,7 @@ async fn item_103_readers_that_read_nothing_hold_no_call_up_and_are_dropped() {
             .unwrap();
         rig.bench
             .client
-            .operate(breakerbox_policy::Command::Clear)
+            .operate(breakerbox_policy::BreakerCommand::Clear)
             .await
             .unwrap();
         calls_go_on(&rig, 1).await;

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use breakerbox::admin::Limits;
-use breakerbox_actors::{CallOptions, Fixed, Rule};
+use breakerbox::admin::ServerLimits;
+use breakerbox_actors::{CallOptions, FallbackRule, Fixed};
 use prometheus_parse::{Scrape, Value};
 use reqwest::Method;
 
@@ -41,7 +41,7 @@ fn value(scrape: &Scrape, metric: &str, labels: &[(&str, &str)]) -> f64 {
 #[tokio::test]
 async fn item_99_a_scrape_after_a_full_cycle_tells_it() {
     let configure = |settings: &mut _| opens_after(2, ms(60_000))(settings);
-    let rules = vec![Rule::new(Fixed(7)).named("spare")];
+    let rules = vec![FallbackRule::new(Fixed(7)).named("spare")];
     let rig = Rig::with(
         |settings| {
             configure(settings);
@@ -50,7 +50,7 @@ async fn item_99_a_scrape_after_a_full_cycle_tells_it() {
         },
         rules,
         Some(TOKEN),
-        Limits::default(),
+        ServerLimits::default(),
     )
     .await;
     rig.bench.ask(Do::Answer(1)).await.unwrap();
@@ -240,8 +240,8 @@ async fn item_99_label_values_are_bounded_whatever_callers_do() {
 
 #[tokio::test]
 async fn item_99_names_follow_the_convention_and_are_all_explained() {
-    let rules = vec![Rule::new(Fixed(7))];
-    let rig = Rig::with(|_| {}, rules, Some(TOKEN), Limits::default()).await;
+    let rules = vec![FallbackRule::new(Fixed(7))];
+    let rig = Rig::with(|_| {}, rules, Some(TOKEN), ServerLimits::default()).await;
     rig.bench.ask(Do::Answer(1)).await.unwrap();
     rig.operate("open").await;
     let text = text(&rig).await;

@@ -1,7 +1,7 @@
 //! Whether the process lives and takes calls, whatever its dependencies do.
 
-use breakerbox::admin::{Limits, Phase};
-use breakerbox_actors::{Fixed, Rule};
+use breakerbox::admin::{Phase, ServerLimits};
+use breakerbox_actors::{FallbackRule, Fixed};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -15,12 +15,12 @@ async fn ready(rig: &Rig) -> (u16, Value) {
 
 #[tokio::test]
 async fn item_38_readiness_is_degraded_while_fallbacks_answer() {
-    let rules = vec![Rule::new(Fixed(7))];
+    let rules = vec![FallbackRule::new(Fixed(7))];
     let rig = Rig::with(
         opens_after(1, ms(60_000)),
         rules,
         Some(TOKEN),
-        Limits::default(),
+        ServerLimits::default(),
     )
     .await;
     assert_eq!(

@@ -1,8 +1,8 @@
 //! SEC-1: what may be a secret is nowhere to be seen.
 
-use breakerbox::admin::Limits;
+use breakerbox::admin::ServerLimits;
 use breakerbox_actors::testing::{ScriptedError, run_paused};
-use breakerbox_actors::{Fixed, Rule};
+use breakerbox_actors::{FallbackRule, Fixed};
 use breakerbox_policy::Class;
 use reqwest::Method;
 
@@ -36,7 +36,7 @@ async fn make_every_error(bench: &Bench) {
         let _ = bench.ask(failure(class)).await;
         bench
             .client
-            .operate(breakerbox_policy::Command::Reset {
+            .operate(breakerbox_policy::BreakerCommand::Reset {
                 reason: "next".to_owned(),
             })
             .await
@@ -52,12 +52,12 @@ async fn make_every_error(bench: &Bench) {
 
 #[tokio::test]
 async fn item_62_no_admin_route_shows_a_key_or_the_token() {
-    let rules = vec![Rule::new(Fixed(7))];
+    let rules = vec![FallbackRule::new(Fixed(7))];
     let rig = Rig::with(
         opens_after(2, ms(60_000)),
         rules,
         Some(TOKEN),
-        Limits::default(),
+        ServerLimits::default(),
     )
     .await;
     make_every_error(&rig.bench).await;
@@ -91,7 +91,7 @@ async fn item_62_no_admin_route_shows_a_key_or_the_token() {
 fn item_62_no_log_line_shows_a_key() {
     run_paused(async || {
         let log = Log::capture_all();
-        let rules = vec![Rule::new(Fixed(7))];
+        let rules = vec![FallbackRule::new(Fixed(7))];
         let bench = Bench::with_fallbacks(opens_after(2, ms(60_000)), rules).await;
         make_every_error(&bench).await;
         let lines = log.lines("");

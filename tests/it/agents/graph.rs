@@ -148,7 +148,7 @@ fn item_39_reads_are_answered_from_before_while_the_server_is_away_and_writes_ar
         graph.create_entities(&ada).await.unwrap();
         graph.search_nodes("ada").await.unwrap();
         let reason = "it is being upgraded".to_owned();
-        let open = breakerbox_policy::Command::Open {
+        let open = breakerbox_policy::BreakerCommand::Open {
             reason,
             until: None,
         };

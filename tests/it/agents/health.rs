@@ -1,21 +1,21 @@
 //! Items 38 and 51: health is asked past every fallback.
 
 use breakerbox::Health;
-use breakerbox::agents::fakes::{Fault, Operation};
-use breakerbox::agents::health::{HealthMonitor, Mark, Report, Trend};
+use breakerbox::agents::fakes::{FakeFault, Operation};
+use breakerbox::agents::health::{CheckStatus, HealthMonitor, HealthReport, Trend};
 use breakerbox::agents::{ContentStore, VectorConfig, VectorSearch};
 
 use super::{Rig, run};
 use crate::scripted::nonzero;
 
-fn marks(report: &Report) -> [Mark; 4] {
+fn marks(report: &HealthReport) -> [CheckStatus; 4] {
     ["environment", "authentication", "embedding", "search"]
         .map(|name| report.check(name).unwrap().mark)
 }
 
 #[test]
 fn item_51_each_check_tells_of_its_own_trouble() {
-    use Mark::{Error, Ok, Warn};
+    use CheckStatus::{Error, Ok, Warn};
     run(async || {
         let rig = Rig::start(|_| {}).await;
         let vector = rig.vector(|_| {}).await;
@@ -25,7 +25,7 @@ fn item_51_each_check_tells_of_its_own_trouble() {
         assert_eq!((report.overall, report.success_rate), (Ok, 100));
         assert_eq!(report.advice, Vec::new());
 
-        rig.fakes.set(Operation::Embed, Some(Fault::internal()));
+        rig.fakes.set(Operation::Embed, Some(FakeFault::internal()));
         let report = vector.check_health(&clock).await;
         assert_eq!(marks(&report), [Ok, Ok, Error, Ok]);
         assert_eq!((report.overall, report.success_rate), (Error, 75));
@@ -86,8 +86,11 @@ fn item_51_nothing_set_up_is_critical_and_what_is_missing_is_named() {
         .await
         .unwrap();
         let report = vector.check_health(rig.runtime.clock()).await;
-        assert_eq!(marks(&report), [Mark::Error; 4]);
-        assert_eq!((report.overall, report.success_rate), (Mark::Critical, 0));
+        assert_eq!(marks(&report), [CheckStatus::Error; 4]);
+        assert_eq!(
+            (report.overall, report.success_rate),
+            (CheckStatus::Critical, 0)
+        );
         let named = &report.check("environment").unwrap().detail;
         for variable in [
             "GOOGLE_CLOUD_PROJECT",
@@ -117,13 +120,13 @@ fn item_38_a_health_check_never_asks_a_fallback() {
         })
         .await;
         let vector = rig.vector(|_| {}).await;
-        rig.fakes.set(Operation::Find, Some(Fault::internal()));
+        rig.fakes.set(Operation::Find, Some(FakeFault::internal()));
         let found = vector.search("breakers", 3).await.unwrap();
         assert!(!found.value.is_empty() && !found.is_primary());
         let served = rig.status("vector_find").totals.fallback;
         let report = vector.check_health(rig.runtime.clock()).await;
         let search = report.check("search").unwrap();
-        assert_eq!(search.mark, Mark::Error);
+        assert_eq!(search.mark, CheckStatus::Error);
         assert!(search.detail.contains("is open"), "{}", search.detail);
         let status = rig.status("vector_find");
         assert_eq!(status.totals.fallback, served, "no fallback was asked");
@@ -145,9 +148,12 @@ fn item_51_the_last_ten_are_kept_and_the_trend_is_told() {
         let monitor = monitor.await.unwrap();
         assert_eq!(monitor.reports(), Vec::new());
         assert_eq!(monitor.check().await.unwrap().trend, Trend::Stable);
-        rig.fakes.set(Operation::Token, Some(Fault::internal()));
+        rig.fakes.set(Operation::Token, Some(FakeFault::internal()));
         let worse = monitor.check().await.unwrap();
-        assert_eq!(worse.check("authentication").unwrap().mark, Mark::Error);
+        assert_eq!(
+            worse.check("authentication").unwrap().mark,
+            CheckStatus::Error
+        );
         assert_eq!(worse.trend, Trend::Degrading);
         assert_eq!(monitor.check().await.unwrap().trend, Trend::Stable);
         rig.fakes.set(Operation::Token, None);
@@ -176,7 +182,12 @@ fn item_51_a_monitor_checks_by_itself_and_goes_on_after_it() {
         let monitor = HealthMonitor::start(&rig.runtime, "vector_health", vector, often);
         let monitor = monitor.await.unwrap();
         super::until(|| monitor.reports().len() >= 3).await;
-        assert!(monitor.reports().iter().all(|one| one.overall == Mark::Ok));
+        assert!(
+            monitor
+                .reports()
+                .iter()
+                .all(|one| one.overall == CheckStatus::Ok)
+        );
         rig.finish().await;
     });
 }

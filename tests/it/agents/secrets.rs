@@ -4,9 +4,9 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use breakerbox::admin::{Admin, Phase};
-use breakerbox::agents::fakes::{Fault, Operation};
+use breakerbox::agents::fakes::{FakeFault, Operation};
 use breakerbox::config::Settings;
-use breakerbox_policy::Command;
+use breakerbox_policy::BreakerCommand;
 use serde_json::Value;
 
 use super::{BRAVE_KEY, KEY, Rig, run};
@@ -23,31 +23,31 @@ fn leak(text: &str) -> Option<String> {
     })
 }
 
-fn every_fault() -> Vec<Fault> {
+fn every_fault() -> Vec<FakeFault> {
     vec![
-        Fault::internal(),
-        Fault::Google(
+        FakeFault::internal(),
+        FakeFault::Google(
             400,
             "INVALID_ARGUMENT",
             "Request contains an invalid argument.",
         ),
-        Fault::Google(401, "UNAUTHENTICATED", "Invalid credentials."),
-        Fault::Google(403, "PERMISSION_DENIED", "The caller has no permission."),
-        Fault::Google(404, "NOT_FOUND", "Not found."),
-        Fault::Html(502),
-        Fault::Throttled {
+        FakeFault::Google(401, "UNAUTHENTICATED", "Invalid credentials."),
+        FakeFault::Google(403, "PERMISSION_DENIED", "The caller has no permission."),
+        FakeFault::Google(404, "NOT_FOUND", "Not found."),
+        FakeFault::Html(502),
+        FakeFault::Throttled {
             retry_after: Some(7),
             retry_info: None,
         },
-        Fault::QuotaOfTheDay,
-        Fault::QuotaOfTheDayOlder,
-        Fault::Malformed,
-        Fault::OtherShape,
-        Fault::CutOff,
-        Fault::Hang,
-        Fault::Echo(500),
-        Fault::Echo(400),
-        Fault::Echo(403),
+        FakeFault::QuotaOfTheDay,
+        FakeFault::QuotaOfTheDayOlder,
+        FakeFault::Malformed,
+        FakeFault::OtherShape,
+        FakeFault::CutOff,
+        FakeFault::Hang,
+        FakeFault::Echo(500),
+        FakeFault::Echo(400),
+        FakeFault::Echo(403),
     ]
 }
 
@@ -71,14 +71,14 @@ async fn gather(rig: &Rig) -> Vec<String> {
             for name in ["vector_embed", "vector_find", "web_google", "web_brave"] {
                 let reason = "the next fault".to_owned();
                 rig.runtime
-                    .operate(name, Command::Reset { reason })
+                    .operate(name, BreakerCommand::Reset { reason })
                     .await
                     .unwrap()
                     .unwrap();
             }
             if operation == Operation::Brave {
                 rig.fakes
-                    .set(Operation::CustomSearch, Some(Fault::internal()));
+                    .set(Operation::CustomSearch, Some(FakeFault::internal()));
             }
             if operation == Operation::Token {
                 rig.fakes.revoke_tokens();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use breakerbox::agents::Credentials;
-use breakerbox::agents::fakes::{Fault, Operation};
+use breakerbox::agents::fakes::{FakeFault, Operation};
 use breakerbox::{EventKind, Health};
 use breakerbox_policy::State;
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ fn waits(rig: &Rig) -> Vec<Duration> {
 fn item_52_a_token_endpoint_that_is_down_is_tried_again_by_the_supervisor() {
     run(async || {
         let rig = Rig::start(|_| {}).await;
-        let down = Fault::Google(503, "UNAVAILABLE", "The service is down.");
+        let down = FakeFault::Google(503, "UNAVAILABLE", "The service is down.");
         rig.fakes.set(Operation::Token, Some(down));
         let vector = rig.vector(|_| {}).await;
         let web = rig.web(vec![rig.brave()]).await;
@@ -92,7 +92,7 @@ fn item_53_a_refused_token_is_renewed_once_and_the_request_repeated_once() {
         assert_eq!((status.counts.misconfigured, status.counts.failure), (0, 0));
 
         // Whatever the token, it is refused.
-        let refused = Fault::Google(401, "UNAUTHENTICATED", "Invalid credentials.");
+        let refused = FakeFault::Google(401, "UNAUTHENTICATED", "Invalid credentials.");
         rig.fakes.set(Operation::Embed, Some(refused));
         let error = service_error(vector.search("breakers", 3).await.unwrap_err());
         assert!(error.is_misconfigured(), "{error}");
@@ -111,7 +111,7 @@ fn item_53_a_refused_token_is_renewed_once_and_the_request_repeated_once() {
 fn item_53_what_the_token_endpoint_refuses_is_misconfigured_too() {
     run(async || {
         let rig = Rig::start(|_| {}).await;
-        let gone = Fault::Google(400, "INVALID_ARGUMENT", "invalid_grant");
+        let gone = FakeFault::Google(400, "INVALID_ARGUMENT", "invalid_grant");
         rig.fakes.set(Operation::Token, Some(gone));
         let vector = rig.vector(|config| config.auto_fallback = false).await;
         let error = service_error(vector.search("breakers", 3).await.unwrap_err());

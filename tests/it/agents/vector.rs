@@ -4,7 +4,7 @@ use std::io::Cursor;
 use std::sync::Arc;
 use std::time::Duration;
 
-use breakerbox::agents::fakes::{Fault, Operation};
+use breakerbox::agents::fakes::{FakeFault, Operation};
 use breakerbox::agents::{
     AgentError, ContentStore, Credentials, Embedding, LOCAL_MODEL, VectorConfig, VectorStartError,
     local_embedding,
@@ -82,7 +82,7 @@ fn item_45_what_the_service_refuses_is_misconfigured_told_once_and_not_retried()
         let mut searches = 0;
         for fault in [
             None,
-            Some(Fault::Google(403, "PERMISSION_DENIED", "No rights.")),
+            Some(FakeFault::Google(403, "PERMISSION_DENIED", "No rights.")),
         ] {
             rig.fakes.set(Operation::Find, fault);
             for _ in 0..2 {
@@ -133,7 +133,7 @@ fn item_46_without_embeddings_the_local_index_answers_and_the_service_is_not_mix
     run(async || {
         let rig = Rig::start(|_| {}).await;
         let vector = rig.vector(|_| {}).await;
-        rig.fakes.set(Operation::Embed, Some(Fault::internal()));
+        rig.fakes.set(Operation::Embed, Some(FakeFault::internal()));
         let found = vector.search("supervisors restart", 3).await.unwrap();
         assert_eq!(found.value[0].id, "supervisors");
         assert_eq!(source(&found), "fallback:local_index");
@@ -159,7 +159,7 @@ fn item_47_each_operation_has_its_own_breaker() {
         };
         let rig = Rig::start(opens).await;
         let vector = rig.vector(|_| {}).await;
-        rig.fakes.set(Operation::Find, Some(Fault::internal()));
+        rig.fakes.set(Operation::Find, Some(FakeFault::internal()));
         for _ in 0..2 {
             let found = vector.search("calls in flight", 3).await.unwrap();
             assert_eq!(found.value[0].id, "bulkheads");
@@ -235,7 +235,7 @@ fn item_50_a_success_then_failures_up_to_the_threshold_then_the_open_error() {
         let vector = rig.vector(|config| config.auto_fallback = false).await;
         let found = vector.search("breakers", 3).await.unwrap();
         assert!(found.is_primary() && !found.value.is_empty());
-        rig.fakes.set(Operation::Find, Some(Fault::internal()));
+        rig.fakes.set(Operation::Find, Some(FakeFault::internal()));
         for _ in 0..3 {
             let error = service_error(vector.search("breakers", 3).await.unwrap_err());
             assert_eq!(
@@ -353,12 +353,12 @@ fn item_58_what_is_no_answer_is_an_error_or_a_labelled_fallback() {
     run(async || {
         for operation in [Operation::Embed, Operation::Find] {
             for fault in [
-                Fault::internal(),
-                Fault::Html(502),
-                Fault::Malformed,
-                Fault::OtherShape,
-                Fault::CutOff,
-                Fault::Hang,
+                FakeFault::internal(),
+                FakeFault::Html(502),
+                FakeFault::Malformed,
+                FakeFault::OtherShape,
+                FakeFault::CutOff,
+                FakeFault::Hang,
             ] {
                 let rig = Rig::start(|settings| {
                     settings.timeout.attempt = Some(Duration::from_millis(100));
@@ -368,7 +368,7 @@ fn item_58_what_is_no_answer_is_an_error_or_a_labelled_fallback() {
                 rig.fakes.set(operation, Some(fault.clone()));
                 let found = vector.search("breakers", 3).await.unwrap();
                 // An object without neighbours is what Google sends when there are none.
-                let none_found = operation == Operation::Find && fault == Fault::OtherShape;
+                let none_found = operation == Operation::Find && fault == FakeFault::OtherShape;
                 assert_eq!(found.is_primary(), none_found, "{operation:?} {fault:?}");
                 assert_eq!(found.value.is_empty(), none_found);
                 rig.finish().await;

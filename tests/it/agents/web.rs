@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use breakerbox::agents::fakes::{Fault, Operation};
+use breakerbox::agents::fakes::{FakeFault, Operation};
 use breakerbox::agents::{
     AgentError, Hit, ServiceError, WebPort, WebProvider, WebQuery, WebSearch,
 };
@@ -77,7 +77,7 @@ fn item_57_an_answer_without_items_found_nothing() {
         assert!(found.is_primary() && found.value.is_empty());
         assert_eq!(rig.fakes.calls(Operation::Brave), 0, "it is an answer");
         rig.fakes
-            .set(Operation::CustomSearch, Some(Fault::internal()));
+            .set(Operation::CustomSearch, Some(FakeFault::internal()));
         let found = web.search("zebras", 3).await.unwrap();
         assert_eq!(found.source.to_string(), "fallback:web_brave");
         assert!(found.value.is_empty());
@@ -92,12 +92,12 @@ fn item_58_what_is_no_answer_is_never_an_empty_success() {
     run(async || {
         for operation in [Operation::CustomSearch, Operation::Brave] {
             for fault in [
-                Fault::internal(),
-                Fault::Html(502),
-                Fault::Malformed,
-                Fault::OtherShape,
-                Fault::CutOff,
-                Fault::Hang,
+                FakeFault::internal(),
+                FakeFault::Html(502),
+                FakeFault::Malformed,
+                FakeFault::OtherShape,
+                FakeFault::CutOff,
+                FakeFault::Hang,
             ] {
                 let rig = Rig::start(|settings| {
                     settings.timeout.attempt = Some(Duration::from_millis(100));
@@ -132,7 +132,7 @@ fn item_58_what_is_no_answer_is_never_an_empty_success() {
 #[test]
 fn item_59_a_used_up_quota_is_left_alone_until_midnight_in_california() {
     run(async || {
-        for quota in [Fault::QuotaOfTheDay, Fault::QuotaOfTheDayOlder] {
+        for quota in [FakeFault::QuotaOfTheDay, FakeFault::QuotaOfTheDayOlder] {
             let rig = Rig::start(opens_at_once).await;
             let web = rig.web(vec![rig.google(), rig.brave()]).await;
             rig.fakes.set(Operation::CustomSearch, Some(quota));
@@ -167,7 +167,7 @@ fn item_60_nobody_asks_before_the_larger_one_of_the_hints_is_over() {
             [(Some(7), Some(3500)), (None, Some(7000)), (Some(7), None)]
         {
             let (rig, web) = google_alone(opens_at_once).await;
-            let throttled = Fault::Throttled {
+            let throttled = FakeFault::Throttled {
                 retry_after,
                 retry_info: retry_info.map(Duration::from_millis),
             };
@@ -196,7 +196,7 @@ fn item_60_nobody_asks_before_the_larger_one_of_the_hints_is_over() {
 fn item_61_without_a_hint_the_pauses_grow_and_hold_for_all() {
     run(async || {
         let (rig, web) = google_alone(opens_at_once).await;
-        let throttled = Fault::Throttled {
+        let throttled = FakeFault::Throttled {
             retry_after: None,
             retry_info: None,
         };
@@ -234,8 +234,8 @@ fn item_63_the_second_provider_answers_at_once_and_the_first_is_taken_back() {
         );
         assert_eq!(found.value[0].url, "https://example.org/breakers");
         let faults = [
-            Fault::internal(),
-            Fault::Throttled {
+            FakeFault::internal(),
+            FakeFault::Throttled {
                 retry_after: Some(30),
                 retry_info: None,
             },

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use breakerbox_actors::testing::{Reaction, Script, ScriptedError, TestRuntime, run_paused};
 use breakerbox_actors::{
-    Absence, Answer, Call, CallError, CallOptions, Clock, Fault, Fixed, Runtime, RuntimeSettings,
+    Answer, Call, CallError, CallOptions, Clock, Fault, Fixed, NotExecutedReason, Runtime,
+    RuntimeSettings,
 };
 use breakerbox_policy::{
-    Command, DependencySettings, Executed, Intensity, QuarantineSettings, RetryJitter, State,
-    WhileRestarting,
+    BreakerCommand, DependencySettings, Executed, Intensity, QuarantineSettings, RetryJitter,
+    State, WhileRestarting,
 };
 use futures_util::future::join_all;
 
@@ -186,7 +187,7 @@ fn call_1_after_the_end_every_way_to_ask_is_answered() {
                 let error = client.ask(1).await.unwrap_err();
                 assert_eq!(error.executed(), Executed::No, "{error}");
                 assert!(client.breaker().send(Call::new(1)).await.is_err());
-                let reset = Command::Clear;
+                let reset = BreakerCommand::Clear;
                 client.operate(reset).await.unwrap();
             };
             let patience = tokio::time::timeout(ms(3_600_000), whole).await;
@@ -244,7 +245,7 @@ fn call_2_the_neighbours_of_a_crash_may_have_been_executed_and_the_queue_was_not
         let CallError::NotExecuted { reason, .. } = &queued else {
             panic!("{queued}");
         };
-        assert_eq!(*reason, Absence::Restarting);
+        assert_eq!(*reason, NotExecutedReason::Restarting);
         let executed = [hit, poison, queued].map(|error| error.executed());
         assert_eq!(executed, [Executed::Maybe, Executed::Maybe, Executed::No]);
         bench.finish().await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use breakerbox_actors::testing::{TestRuntime, run_paused};
 use breakerbox_actors::{
-    Call, CallContext, CallOptions, Client, Dependency, Rule, Runtime, RuntimeSettings,
+    Call, CallContext, CallOptions, Client, Dependency, FallbackRule, Runtime, RuntimeSettings,
 };
 
 use crate::scripted::{ms, pass};
@@ -121,7 +121,7 @@ async fn outer(runtime: &Runtime, inner: &Client<Clockwork>) -> Client<Outer> {
         .workers(move || Outer {
             inner: inside.clone(),
         })
-        .fallback_rule(Rule::new(fallback))
+        .fallback_rule(FallbackRule::new(fallback))
         .start()
         .await
         .unwrap()

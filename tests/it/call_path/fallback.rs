@@ -3,8 +3,8 @@
 use actix::{Actor, Context, Handler};
 use breakerbox_actors::testing::{Reaction, Script, run_paused};
 use breakerbox_actors::{
-    ActorFallback, CallError, Child, Fallback, FallbackCall, FallbackFuture, Fixed, On, Rule,
-    StaleCache,
+    ActorFallback, CallError, Child, Fallback, FallbackCall, FallbackFuture, FallbackRule, Fixed,
+    ServeOn, StaleCache,
 };
 use breakerbox_policy::{Class, DependencySettings, State, Time};
 
@@ -34,14 +34,17 @@ impl Fallback<Dep> for Panicking {
 fn fbk_1_a_fallback_that_panics_is_passed_over() {
     run_paused(async || {
         for at_once in [false, true] {
-            let rules = vec![Rule::new(Panicking { at_once }), Rule::new(Fixed(77))];
+            let rules = vec![
+                FallbackRule::new(Panicking { at_once }),
+                FallbackRule::new(Fixed(77)),
+            ];
             let bench = Bench::with_fallbacks(settings(), rules).await;
             for _ in 0..3 {
                 let answer = bench.ask(Do::Fail).await.unwrap();
                 assert_eq!(answer.source.to_string(), "fallback:fixed");
             }
             bench.finish().await;
-            let rules = vec![Rule::new(Panicking { at_once })];
+            let rules = vec![FallbackRule::new(Panicking { at_once })];
             let bench = Bench::with_fallbacks(settings(), rules).await;
             let error = bench.ask(Do::Fail).await.unwrap_err();
             let CallError::FallbackFailed {
@@ -61,7 +64,7 @@ fn fbk_1_a_fallback_that_panics_is_passed_over() {
 fn fbk_1_a_fallback_that_hangs_gets_the_time_of_an_attempt() {
     run_paused(async || {
         let hangs = |_: Do, _: &Error| std::future::pending::<Result<u32, String>>();
-        let rules = vec![Rule::new(hangs), Rule::new(Fixed(77))];
+        let rules = vec![FallbackRule::new(hangs), FallbackRule::new(Fixed(77))];
         let configure = |all: &mut DependencySettings| all.timeout.attempt = Some(ms(1_000));
         let bench = Bench::with_fallbacks(configure, rules).await;
         let answer = bench.ask(Do::Fail).await.unwrap();
@@ -85,7 +88,10 @@ fn fbk_1_another_dependency_stands_in_under_its_own_breaker() {
         .await;
         let third = Script::new(|_: Do, _| Reaction::Answer(3));
         let third = start(&runtime, "third", &third, settings(), Vec::new()).await;
-        let rules = vec![Rule::new(second.clone()), Rule::new(third.clone())];
+        let rules = vec![
+            FallbackRule::new(second.clone()),
+            FallbackRule::new(third.clone()),
+        ];
         let first = Script::new(|_: Do, _| Reaction::Fail(crate::scripted::refused_connection()));
         let client = start(&runtime, "first", &first, settings(), rules).await;
         for _ in 0..10 {
@@ -129,7 +135,7 @@ impl Handler<FallbackCall<Dep>> for Local {
 fn fbk_1_an_actor_of_the_users_stands_in() {
     run_paused(async || {
         let child = Child::permanent("local", || Local);
-        let rules = vec![Rule::new(ActorFallback::new(
+        let rules = vec![FallbackRule::new(ActorFallback::new(
             "local",
             child.addr().recipient(),
         ))];
@@ -153,11 +159,11 @@ fn fbk_1_an_actor_of_the_users_stands_in() {
 fn fbk_2_a_fallback_serves_what_it_says() {
     run_paused(async || {
         for (on, failed, refused) in [
-            (On::Any, true, true),
-            (On::Refused, false, true),
-            (On::Failed, true, false),
+            (ServeOn::Any, true, true),
+            (ServeOn::Refused, false, true),
+            (ServeOn::Failed, true, false),
         ] {
-            let rules = vec![Rule::new(Fixed(77)).on(on)];
+            let rules = vec![FallbackRule::new(Fixed(77)).on(on)];
             let bench = Bench::with_fallbacks(settings(), rules).await;
             assert_eq!(bench.ask(Do::Fail).await.is_ok(), failed, "{on:?}, failed");
             assert_eq!(bench.state(), State::Open);
@@ -175,7 +181,7 @@ fn fbk_2_a_fallback_serves_what_it_says() {
 #[test]
 fn fbk_2_a_callers_own_mistake_is_never_covered_up() {
     run_paused(async || {
-        let bench = Bench::with_fallbacks(settings(), vec![Rule::new(Fixed(77))]).await;
+        let bench = Bench::with_fallbacks(settings(), vec![FallbackRule::new(Fixed(77))]).await;
         let error = bench.ask(Do::End(Class::Rejected)).await.unwrap_err();
         assert!(matches!(error, CallError::Failed { .. }), "{error}");
         assert_eq!(bench.status().totals.fallback, 0);
@@ -190,8 +196,8 @@ fn fbk_3_what_a_fallback_answers_is_neither_kept_nor_a_success() {
             opens_after(3, ms(60_000))(all);
         };
         let rules = vec![
-            Rule::new(StaleCache::<Dep>::new(ms(3_600_000), 10)),
-            Rule::new(Fixed(77)),
+            FallbackRule::new(StaleCache::<Dep>::new(ms(3_600_000), 10)),
+            FallbackRule::new(Fixed(77)),
         ];
         let bench = Bench::with_fallbacks(configure, rules).await;
         for failures in 1..=3 {
@@ -213,7 +219,8 @@ fn fbk_3_what_a_fallback_answers_is_neither_kept_nor_a_success() {
 #[test]
 fn fbk_3_an_answer_says_who_gave_it_and_how_old_it_is() {
     run_paused(async || {
-        let rules = vec![Rule::new(StaleCache::<Dep>::new(ms(3_600_000), 10)).named("yesterday")];
+        let rules =
+            vec![FallbackRule::new(StaleCache::<Dep>::new(ms(3_600_000), 10)).named("yesterday")];
         let bench = Bench::with_fallbacks(settings(), rules).await;
         let first = bench.ask(Do::Answer(5)).await.unwrap();
         assert!(first.is_primary() && first.age.is_none());
@@ -234,7 +241,7 @@ fn fbk_3_an_answer_says_who_gave_it_and_how_old_it_is() {
 fn call_1_a_caller_may_leave_while_a_fallback_works() {
     run_paused(async || {
         let hangs = |_: Do, _: &Error| std::future::pending::<Result<u32, String>>();
-        let bench = Bench::with_fallbacks(settings(), vec![Rule::new(hangs)]).await;
+        let bench = Bench::with_fallbacks(settings(), vec![FallbackRule::new(hangs)]).await;
         for _ in 0..200 {
             let left = tokio::time::timeout(ms(10), bench.ask(Do::Fail));
             left.await.unwrap_err();

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use breakerbox_actors::testing::{Reaction, Script, TestRuntime, run_paused};
-use breakerbox_actors::{ByName, CallError, Client, Fixed, On, Rule, StaleCache, StartError};
+use breakerbox_actors::{
+    ByName, CallError, Client, FallbackRule, Fixed, ServeOn, StaleCache, StartError,
+};
 use breakerbox_policy::{DependencySettings, State};
 
 use crate::scripted::{
@@ -115,8 +117,8 @@ fn fbk_1_a_name_may_be_narrowed_like_every_fallback() {
     run_paused(async || {
         let runtime = TestRuntime::start().await;
         start(&runtime, "second", &answers(2), settings(), Vec::new()).await;
-        let rule = Rule::new(ByName::new(&runtime, "second"))
-            .on(On::Refused)
+        let rule = FallbackRule::new(ByName::new(&runtime, "second"))
+            .on(ServeOn::Refused)
             .named("spare");
         let first = start(&runtime, "first", &broken(), settings(), vec![rule]).await;
         let error = first.ask(Do::Answer(1)).await.unwrap_err();
@@ -174,7 +176,7 @@ fn fbk_1_a_circle_through_a_handle_is_refused_too() {
         let runtime = TestRuntime::start().await;
         let a = on_names(&runtime, "a", &["b"]).await;
         let b = runtime.dependency("b").workers(|| broken().dependency());
-        let b = b.fallback_rule(Rule::new(a).named("other"));
+        let b = b.fallback_rule(FallbackRule::new(a).named("other"));
         is_circle(b.start().await, "b->a->b");
         runtime.finish().await;
     });
@@ -240,14 +242,14 @@ fn fbk_3_an_answer_from_the_others_cache_keeps_its_age_and_the_callers_name_for_
             }
         });
         let cache = || StaleCache::<Dep>::new(ms(3_600_000), 10);
-        let rules = vec![Rule::new(cache()).named("yesterday")];
+        let rules = vec![FallbackRule::new(cache()).named("yesterday")];
         let second = start(&runtime, "second", &second, settings(), rules).await;
         let rules = vec![
-            Rule::new(cache()),
-            Rule::new(ByName::new(&runtime, "second")).named("spare"),
+            FallbackRule::new(cache()),
+            FallbackRule::new(ByName::new(&runtime, "second")).named("spare"),
         ];
         let by_name = start(&runtime, "by_name", &broken(), settings(), rules).await;
-        let rules = vec![Rule::new(second.clone())];
+        let rules = vec![FallbackRule::new(second.clone())];
         let by_handle = start(&runtime, "by_handle", &broken(), settings(), rules).await;
 
         // A good answer of the other one is none of the first one's: its cache stays empty.
@@ -278,8 +280,8 @@ fn fbk_1_a_chain_that_fails_says_why() {
         let (said, _) = message(first.ask(Do::Answer(1)).await);
         assert!(said.contains("there is no dependency third"), "{said}");
         let rules = vec![
-            Rule::new(ByName::new(&runtime, "second")),
-            Rule::new(Fixed(9)),
+            FallbackRule::new(ByName::new(&runtime, "second")),
+            FallbackRule::new(Fixed(9)),
         ];
         let covered = start(&runtime, "covered", &broken(), settings(), rules).await;
         assert_eq!(
@@ -296,7 +298,7 @@ fn fbk_2_a_callers_own_mistake_does_not_reach_the_next_in_the_chain() {
         let spare = answers(2);
         let bench = Bench::start(settings()).await;
         let second = start(&bench.runtime, "spare", &spare, settings(), Vec::new()).await;
-        let rules = vec![Rule::new(second)];
+        let rules = vec![FallbackRule::new(second)];
         let script = Script::new(|_: Do, _| {
             let class = breakerbox_policy::Class::Rejected;
             Reaction::Fail(breakerbox_actors::testing::ScriptedError::new(class, "bad"))

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use breakerbox_actors::testing::run_paused;
-use breakerbox_actors::{CallError, CallOptions, Fixed, Rule};
+use breakerbox_actors::{CallError, CallOptions, FallbackRule, Fixed};
 use breakerbox_policy::{DependencySettings, Executed};
 
 use crate::scripted::{Bench, Dep, Do, Error, ms};
@@ -16,12 +16,12 @@ fn within(millis: u64) -> CallOptions {
 }
 
 /// A fallback that takes its time.
-fn takes(millis: u64) -> Rule<Dep> {
+fn takes(millis: u64) -> FallbackRule<Dep> {
     let slow = move |_: Do, _: &Error| async move {
         tokio::time::sleep(ms(millis)).await;
         Ok::<_, String>(7)
     };
-    Rule::new(slow).named("slow")
+    FallbackRule::new(slow).named("slow")
 }
 
 fn no_attempt_timeout(settings: &mut DependencySettings) {
@@ -85,7 +85,7 @@ fn call_5_the_dependencys_total_time_does_not_bound_a_fallback() {
 #[test]
 fn call_5_after_the_callers_deadline_only_an_answer_at_once_counts() {
     run_paused(async || {
-        let rules = vec![takes(10), Rule::new(Fixed(77))];
+        let rules = vec![takes(10), FallbackRule::new(Fixed(77))];
         let bench = Bench::with_fallbacks(no_attempt_timeout, rules).await;
         // The dependency is still at work when the caller's time is over.
         let (ended, took) = ask(&bench, within(500)).await;
@@ -108,7 +108,7 @@ fn call_5_the_patience_of_an_attempt_holds_within_the_callers_time() {
         let configure = |settings: &mut DependencySettings| {
             settings.timeout.attempt = Some(ms(1_200));
         };
-        let rules = vec![takes(60_000), Rule::new(Fixed(77))];
+        let rules = vec![takes(60_000), FallbackRule::new(Fixed(77))];
         let bench = Bench::with_fallbacks(configure, rules).await;
         let (ended, took) = ask(&bench, within(10_000)).await;
         assert_eq!((ended.unwrap(), took), (77, ms(1_000 + 1_200)));

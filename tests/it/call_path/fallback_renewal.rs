@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use breakerbox_actors::testing::{Reaction, Script, TestRuntime, run_paused};
 use breakerbox_actors::{
-    CallContext, Client, Dependency, Fallback, FallbackFuture, Fallen, Rule, StaleCache, Turn,
+    CallContext, Client, Dependency, Fallback, FallbackFuture, FallbackOutcome, FallbackRule,
+    RefreshGuard, StaleCache,
 };
-use breakerbox_policy::{Command, DependencySettings, State, Time};
+use breakerbox_policy::{BreakerCommand, DependencySettings, State, Time};
 use futures_util::future::join_all;
 
 use crate::scripted::{Bench, Dep, Do, ms, nonzero, opens_after, pass, refused_connection, start};
@@ -53,7 +54,7 @@ impl Fresh {
             "fresh",
             &script,
             configure,
-            vec![Rule::new(cache)],
+            vec![FallbackRule::new(cache)],
         )
         .await;
         Self {
@@ -214,7 +215,7 @@ fn call_6_renewals_of_many_requests_are_bounded() {
 #[test]
 fn fbk_1_without_refresh_nothing_is_asked_in_the_background() {
     run_paused(async || {
-        let rules = vec![Rule::new(StaleCache::<Dep>::new(ms(HOUR), 10))];
+        let rules = vec![FallbackRule::new(StaleCache::<Dep>::new(ms(HOUR), 10))];
         let bench = Bench::with_fallbacks(brittle, rules).await;
         bench.ask(Do::Answer(1)).await.unwrap();
         bench.ask(Do::Fail).await.unwrap_err();
@@ -230,7 +231,7 @@ fn brk_10_a_breaker_that_an_operator_opened_is_left_alone_by_renewals() {
     run_paused(async || {
         let fresh = Fresh::start(brittle).await;
         fresh.age(1).await;
-        let command = Command::Open {
+        let command = BreakerCommand::Open {
             reason: "maintenance".to_owned(),
             until: None,
         };
@@ -300,10 +301,10 @@ impl<D: Dependency<Response = u32>> Fallback<D> for OwnCache {
         _: &breakerbox_actors::CallError<D::Error>,
         _: Time,
     ) -> FallbackFuture<u32> {
-        Box::pin(std::future::ready(Fallen::Answer(7, None)))
+        Box::pin(std::future::ready(FallbackOutcome::Answer(7, None)))
     }
 
-    fn turn_to_renew(&self, _: &D::Request) -> Option<Turn> {
+    fn refresh_guard(&self, _: &D::Request) -> Option<RefreshGuard> {
         assert!(!self.panics, "no turn");
         self.asked.fetch_add(1, Ordering::Relaxed);
         Some(Box::new(GiveBack(Arc::clone(&self.given_back))))
@@ -323,7 +324,7 @@ fn fbk_1_a_cache_of_the_users_own_is_renewed_and_may_panic() {
             let unbreakable = |settings: &mut DependencySettings| {
                 settings.breaker.failure_threshold = None;
             };
-            let rules: Vec<Rule<Dep>> = vec![Rule::new(own)];
+            let rules: Vec<FallbackRule<Dep>> = vec![FallbackRule::new(own)];
             let bench = Bench::with_fallbacks(unbreakable, rules).await;
             for _ in 0..3 {
                 assert_eq!(bench.ask(Do::Fail).await.unwrap().value, 7);
@@ -370,7 +371,7 @@ fn fbk_2_a_write_is_never_repeated_in_the_background() {
         let ledger = runtime
             .dependency("ledger")
             .workers(move || Ledger(Arc::clone(&disk)))
-            .fallback_rule(Rule::new(own).writes())
+            .fallback_rule(FallbackRule::new(own).writes())
             .start()
             .await
             .unwrap();

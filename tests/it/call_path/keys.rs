@@ -9,10 +9,11 @@ use std::borrow::Cow;
 
 use breakerbox_actors::testing::run_paused;
 use breakerbox_actors::{
-    CallContext, CallError, CallOptions, Dependency, EventKind, Fixed, KeyStatus, Rule,
+    CallContext, CallError, CallOptions, Dependency, EventKind, FallbackRule, Fixed, KeyStatus,
 };
 use breakerbox_policy::{
-    BreakerEvent, Class, Command, DependencySettings, RefusalState, State, WhenAllDown, WindowKind,
+    BreakerCommand, BreakerEvent, Class, DependencySettings, RefusalState, State, WhenAllDown,
+    WindowKind,
 };
 use futures_util::future::join_all;
 
@@ -83,7 +84,7 @@ fn brk_1_one_key_opens_and_the_others_go_on() {
 #[test]
 fn brk_1_the_dependencys_own_breaker_is_for_calls_without_a_key() {
     run_paused(async || {
-        for rules in [Vec::new(), vec![Rule::new(Fixed(9))]] {
+        for rules in [Vec::new(), vec![FallbackRule::new(Fixed(9))]] {
             let bench = Bench::with_fallbacks(opens_after(1, ms(30_000)), rules).await;
             bench.ask_of("a", Do::Answer(1)).await.unwrap();
             let _ = bench.ask(Do::Fail).await;
@@ -235,12 +236,12 @@ fn brk_9_what_runs_while_the_dependency_is_disabled_is_not_overdue() {
     run_paused(async || {
         let bench = Bench::start(slow_rate).await;
         let (reason, until) = ("drill".to_owned(), None);
-        let disable = Command::Disable { reason, until };
+        let disable = BreakerCommand::Disable { reason, until };
         // The key's generation is that of the dependency: only by chance are they told apart.
         bench.client.operate(disable).await.unwrap();
         bench.ask_of("a", Do::Answer(1)).await.unwrap();
         let reason = String::new();
-        let close = Command::Close { reason };
+        let close = BreakerCommand::Close { reason };
         bench.client.operate_key("a", close).await.unwrap().unwrap();
         let hanging = join_all((0..3).map(|_| bench.ask_of("a", Do::Hang)));
         let hung = tokio::time::timeout(ms(1_500), hanging).await;

@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use breakerbox_actors::testing::{TestRuntime, run_paused};
-use breakerbox_actors::{CallContext, CallError, CallOptions, Dependency, Fixed, Rule, StaleCache};
-use breakerbox_policy::{Command, DependencySettings, Executed, State, WhenAllDown};
+use breakerbox_actors::{
+    CallContext, CallError, CallOptions, Dependency, FallbackRule, Fixed, StaleCache,
+};
+use breakerbox_policy::{BreakerCommand, DependencySettings, Executed, State, WhenAllDown};
 use futures_util::future::join_all;
 
 use crate::scripted::{Bench, Dep, Do, Error, let_others_run, ms, nonzero, opens_after, pass};
@@ -16,12 +18,15 @@ fn tries(settings: &mut DependencySettings) {
     settings.when_all_down = WhenAllDown::Try;
 }
 
-fn failing() -> Rule<Dep> {
+fn failing() -> FallbackRule<Dep> {
     let fails = |_: Do, _: &Error| std::future::ready(Err::<u32, _>("it is down too"));
-    Rule::new(fails).named("broken")
+    FallbackRule::new(fails).named("broken")
 }
 
-async fn sick(configure: impl FnOnce(&mut DependencySettings), rules: Vec<Rule<Dep>>) -> Bench {
+async fn sick(
+    configure: impl FnOnce(&mut DependencySettings),
+    rules: Vec<FallbackRule<Dep>>,
+) -> Bench {
     let bench = Bench::with_fallbacks(configure, rules).await;
     bench.ask(Do::Fail).await.unwrap_err();
     assert_eq!((bench.state(), bench.script.calls()), (State::Open, 1));
@@ -72,7 +77,7 @@ fn call_5_when_all_is_down_one_attempt_goes_past_the_breaker() {
 #[test]
 fn call_5_who_is_answered_by_a_fallback_does_not_go_past_the_breaker() {
     run_paused(async || {
-        let rules = vec![failing(), Rule::new(Fixed(77))];
+        let rules = vec![failing(), FallbackRule::new(Fixed(77))];
         let bench = Bench::with_fallbacks(tries, rules).await;
         for _ in 0..5 {
             assert_eq!(bench.ask(Do::Fail).await.unwrap().value, 77);
@@ -114,7 +119,7 @@ fn call_5_a_call_that_was_tried_is_not_tried_past_the_breaker() {
 fn brk_10_nobody_passes_a_breaker_that_an_operator_opened() {
     run_paused(async || {
         let bench = Bench::with_fallbacks(tries, vec![failing()]).await;
-        let command = Command::Open {
+        let command = BreakerCommand::Open {
             reason: "maintenance".to_owned(),
             until: None,
         };
@@ -133,10 +138,10 @@ fn brk_10_an_operator_may_close_the_way_while_fallbacks_are_asked() {
             tokio::time::sleep(ms(1_000)).await;
             Err::<u32, _>("late and down")
         };
-        let bench = sick(tries, vec![Rule::new(slow)]).await;
+        let bench = sick(tries, vec![FallbackRule::new(slow)]).await;
         let operate = async {
             pass(500).await;
-            let command = Command::Open {
+            let command = BreakerCommand::Open {
                 reason: "maintenance".to_owned(),
                 until: None,
             };
@@ -214,7 +219,7 @@ fn call_6_the_bulkhead_and_the_deadlines_hold_past_the_breaker() {
 fn fbk_3_an_answer_from_past_the_breaker_is_kept_as_a_good_one() {
     run_paused(async || {
         let cache = StaleCache::<Dep>::new(ms(3_600_000), 10);
-        let bench = sick(tries, vec![Rule::new(cache)]).await;
+        let bench = sick(tries, vec![FallbackRule::new(cache)]).await;
         assert!(bench.ask(Do::Answer(5)).await.unwrap().is_primary());
         pass(1_000).await;
         let kept = bench.ask(Do::Answer(5)).await.unwrap();
@@ -286,7 +291,7 @@ fn sup_6_a_call_that_was_quarantined_meanwhile_does_not_go_past_the_breaker() {
             tokio::time::sleep(ms(1_000)).await;
             Err::<u32, _>("late and down")
         };
-        let bench = sick(tries, vec![Rule::new(slow)]).await;
+        let bench = sick(tries, vec![FallbackRule::new(slow)]).await;
         let options = CallOptions {
             fingerprint: Some(7),
             ..CallOptions::default()

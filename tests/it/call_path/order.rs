@@ -2,8 +2,10 @@
 //! breaker, bulkhead, attempt timeout, worker.
 
 use breakerbox_actors::testing::run_paused;
-use breakerbox_actors::{CallError, CallOptions, Fixed, Rule};
-use breakerbox_policy::{Command, DependencySettings, Executed, RefusalState, RetryJitter, State};
+use breakerbox_actors::{CallError, CallOptions, FallbackRule, Fixed};
+use breakerbox_policy::{
+    BreakerCommand, DependencySettings, Executed, RefusalState, RetryJitter, State,
+};
 
 use crate::scripted::{Asked, Bench, Do, let_others_run, ms, nonzero, opens_after, pass};
 
@@ -14,8 +16,8 @@ fn idempotent() -> CallOptions {
     }
 }
 
-fn trip() -> Command {
-    Command::Trip {
+fn trip() -> BreakerCommand {
+    BreakerCommand::Trip {
         reason: "for the test".to_owned(),
         wait: None,
     }
@@ -146,7 +148,7 @@ fn brk_4_a_call_that_waited_since_before_is_no_probe() {
         let second = begin(&bench, Do::Hang).await;
         let third = begin(&bench, Do::Answer(3)).await;
         bench.client.operate(trip()).await.unwrap();
-        let probe = Command::Probe {
+        let probe = BreakerCommand::Probe {
             reason: "for the test".to_owned(),
         };
         bench.client.operate(probe).await.unwrap();
@@ -266,7 +268,7 @@ fn call_5_the_fallback_stands_outside_of_everything() {
             settings.bulkhead.max_concurrent = nonzero(1);
             settings.bulkhead.max_queue = 0;
         };
-        let bench = Bench::with_fallbacks(configure, vec![Rule::new(Fixed(77))]).await;
+        let bench = Bench::with_fallbacks(configure, vec![FallbackRule::new(Fixed(77))]).await;
         let late = begin(&bench, Do::Hang).await;
         let overloaded = bench.ask(Do::Answer(1)).await.unwrap();
         assert_eq!(overloaded.source.to_string(), "fallback:fixed");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use breakerbox_actors::testing::{Reaction, Script, ScriptedError, TestRuntime, run_paused};
 use breakerbox_actors::{CallError, CallOptions, Client, Limit};
 use breakerbox_policy::{
-    BudgetSettings, Command, DependencySettings, Executed, PauseReason, RateLimitSettings,
+    BreakerCommand, BudgetSettings, DependencySettings, Executed, PauseReason, RateLimitSettings,
     RetryJitter,
 };
 use futures_util::future::join_all;
@@ -148,7 +148,7 @@ fn lim_1_who_waits_goes_out_when_the_pause_is_lifted() {
         let lift = async {
             pass(500).await;
             let reason = "we asked them".to_owned();
-            bench.client.operate(Command::Reset { reason }).await
+            bench.client.operate(BreakerCommand::Reset { reason }).await
         };
         let call = timed(&bench, Do::Answer(1), CallOptions::default());
         let ((asked, at), lifted) = tokio::join!(call, lift);
@@ -406,7 +406,7 @@ fn lim_4_a_retry_that_a_pause_leaves_no_time_for_costs_the_budget_nothing() {
         let reason = "for the test".to_owned();
         bench
             .client
-            .operate(Command::Reset { reason })
+            .operate(BreakerCommand::Reset { reason })
             .await
             .unwrap();
         let calls = bench.script.calls();

@@ -1,7 +1,7 @@
 //! LIM-2 and LIM-3 on a call's way: whom a rate limit refuses, and what that costs.
 
 use breakerbox_actors::testing::run_paused;
-use breakerbox_actors::{CallError, CallOptions, Fixed, Limit, Rule, Session};
+use breakerbox_actors::{CallError, CallOptions, FallbackRule, Fixed, Limit, Session};
 use breakerbox_policy::{DependencySettings, Executed, RateLimitSettings, RetryJitter, State};
 use futures_util::future::join_all;
 use tokio::time::Instant;
@@ -64,7 +64,7 @@ fn lim_2_a_refusal_by_the_rate_limit_is_no_outcome_is_not_retried_and_tells_when
 #[test]
 fn lim_2_a_fallback_serves_what_came_too_fast_but_not_what_is_too_heavy() {
     run_paused(async || {
-        let bench = Bench::with_fallbacks(rate(1, 0), vec![Rule::new(Fixed(77))]).await;
+        let bench = Bench::with_fallbacks(rate(1, 0), vec![FallbackRule::new(Fixed(77))]).await;
         bench.ask(Do::Answer(1)).await.unwrap();
         assert_eq!(bench.ask(Do::Answer(1)).await.unwrap().value, 77);
         let heavy = CallOptions {
@@ -154,7 +154,7 @@ fn lim_2_who_leaves_its_turn_takes_nothing_from_the_others() {
 #[test]
 fn lim_3_a_spent_session_takes_nothing_from_the_others_and_no_fallback_pays_for_it() {
     run_paused(async || {
-        let bench = Bench::with_fallbacks(rate(2, 0), vec![Rule::new(Fixed(77))]).await;
+        let bench = Bench::with_fallbacks(rate(2, 0), vec![FallbackRule::new(Fixed(77))]).await;
         let session = Session::new(1);
         let paid = || CallOptions {
             session: Some(session.clone()),

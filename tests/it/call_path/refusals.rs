@@ -1,8 +1,8 @@
 //! OPS-1: refusals are counted by who refused, each call once.
 
 use breakerbox_actors::testing::run_paused;
-use breakerbox_actors::{CallOptions, Fixed, RefusedBy, Rule, Session};
-use breakerbox_policy::{Class, Command, RateLimitSettings};
+use breakerbox_actors::{CallOptions, FallbackRule, Fixed, RefusedBy, Session};
+use breakerbox_policy::{BreakerCommand, Class, RateLimitSettings};
 
 use crate::scripted::{Bench, Do, let_others_run, ms, nonzero};
 
@@ -15,7 +15,7 @@ fn refused(bench: &Bench) -> Vec<(RefusedBy, u64)> {
 
 async fn open(bench: &Bench) {
     let (reason, until) = ("a drill".to_owned(), None);
-    let command = Command::Open { reason, until };
+    let command = BreakerCommand::Open { reason, until };
     bench.client.operate(command).await.unwrap();
 }
 
@@ -88,7 +88,7 @@ fn ops_1_each_refused_call_is_counted_once_by_who_refused_it() {
 #[test]
 fn ops_1_a_refused_call_that_a_fallback_answers_is_counted_all_the_same() {
     run_paused(async || {
-        let rules = vec![Rule::new(Fixed(7))];
+        let rules = vec![FallbackRule::new(Fixed(7))];
         let bench = Bench::with_fallbacks(|_| {}, rules).await;
         open(&bench).await;
         for _ in 0..3 {

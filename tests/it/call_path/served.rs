@@ -2,7 +2,7 @@
 
 use breakerbox_actors::testing::{ScriptedError, run_paused};
 use breakerbox_actors::{
-    CallError, CallOptions, Dependency, Fixed, Rule, Served, Source, StaleCache,
+    AnswerSource, CallError, CallOptions, Dependency, FallbackRule, Fixed, Served, StaleCache,
 };
 use breakerbox_policy::{Class, DependencySettings, State, WhenAllDown};
 use futures_util::StreamExt;
@@ -37,19 +37,19 @@ async fn items(served: Asked) -> Vec<u32> {
     }
 }
 
-fn source(served: Asked) -> (u32, Source) {
+fn source(served: Asked) -> (u32, AnswerSource) {
     match served.expect("an answer") {
         Served::Answer(answer) => (answer.value, answer.source),
         Served::Stream(_) => panic!("a stream"),
     }
 }
 
-fn fixed() -> Vec<Rule<Dep>> {
-    vec![Rule::new(Fixed(7))]
+fn fixed() -> Vec<FallbackRule<Dep>> {
+    vec![FallbackRule::new(Fixed(7))]
 }
 
-fn by_fixed() -> (u32, Source) {
-    (7, Source::Fallback("fixed".into()))
+fn by_fixed() -> (u32, AnswerSource) {
+    (7, AnswerSource::Fallback("fixed".into()))
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn fbk_1_a_stream_that_breaks_later_is_its_caller_s() {
 #[test]
 fn fbk_3_what_is_shown_is_kept_and_given_with_its_age() {
     run_paused(async || {
-        let cache = Rule::new(StaleCache::new(ms(60_000), 10));
+        let cache = FallbackRule::new(StaleCache::new(ms(60_000), 10));
         let bench = Bench::with_fallbacks(|_| {}, vec![cache]).await;
         let request = Do::Answer(0);
         assert_eq!(
@@ -153,7 +153,7 @@ fn call_5_the_last_resort_of_a_stream_is_a_worker() {
             "{failing:?}"
         );
         let last = stream(&bench, Do::Answer(3), Ok(vec![1])).await;
-        assert_eq!(source(last), (3, Source::Primary));
+        assert_eq!(source(last), (3, AnswerSource::Primary));
         assert_eq!(bench.script.calls(), 1, "the stream was not opened");
         let totals = bench.status().totals;
         assert_eq!((totals.primary, totals.failed), (1, 1));

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use breakerbox_actors::testing::run_paused;
 use breakerbox_actors::{CallError, CallOptions, Streamed, Verdict};
-use breakerbox_policy::{Class, Command, DependencySettings, Symptom};
+use breakerbox_policy::{BreakerCommand, Class, DependencySettings, Symptom};
 use futures_util::{FutureExt, StreamExt};
 use tokio::time::Instant;
 
@@ -190,7 +190,7 @@ fn brk_7_the_callers_word_counts_for_errors_and_for_good_ends() {
 fn call_5_no_stream_is_opened_that_the_breaker_refuses() {
     run_paused(async || {
         let bench = Bench::start(lenient).await;
-        let shut = Command::Open {
+        let shut = BreakerCommand::Open {
             reason: "closed for the night".to_owned(),
             until: None,
         };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use breakerbox_actors::Verdict;
 use breakerbox_actors::testing::{Reaction, Script, ScriptedError, TestRuntime, run_paused};
-use breakerbox_policy::{Class, ClassifySettings, Symptom, Symptoms, Tally};
+use breakerbox_policy::{Class, ClassifySettings, EndedPermits, Symptom, Symptoms};
 
 use crate::scripted::{Bench, nonzero};
 
@@ -13,7 +13,7 @@ async fn tally(
     classify: &ClassifySettings,
     symptom: Symptom,
     by_worker: bool,
-) -> (Tally, Option<Duration>) {
+) -> (EndedPermits, Option<Duration>) {
     let runtime = TestRuntime::start().await;
     let script =
         Script::<(), ()>::new(move |(), _| Reaction::Fail(ScriptedError::symptom(symptom)));

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use breakerbox_actors::testing::{ScriptedError, TestRuntime, run_paused};
 use breakerbox_actors::{
-    ByName, CallError, EventKind, Fixed, Health, Limit, Rule, Source, StaleCache,
+    AnswerSource, ByName, CallError, EventKind, FallbackRule, Fixed, Health, Limit, StaleCache,
 };
 use breakerbox_policy::{
-    Command, DependencySettings, PauseReason, QuotaReset, RetryJitter, State, WhenAllDown,
+    BreakerCommand, DependencySettings, PauseReason, QuotaReset, RetryJitter, State, WhenAllDown,
 };
 use futures_util::future::join_all;
 
@@ -110,7 +110,7 @@ fn lim_1_a_second_provider_is_used_without_waiting_and_the_first_is_taken_back()
             breakerbox_actors::testing::Reaction::Answer(2)
         });
         start(&runtime, "spare", &spare, |_| {}, Vec::new()).await;
-        let rules = vec![Rule::new(ByName::new(&runtime, "spare"))];
+        let rules = vec![FallbackRule::new(ByName::new(&runtime, "spare"))];
         let configure = |settings: &mut DependencySettings| {
             exact(settings);
             // More attempts would be made, but not of a quota that is used up.
@@ -129,7 +129,7 @@ fn lim_1_a_second_provider_is_used_without_waiting_and_the_first_is_taken_back()
             pass(1_000).await;
         }
         for answer in &answers {
-            assert_eq!(answer.source, Source::Fallback(Arc::from("spare")));
+            assert_eq!(answer.source, AnswerSource::Fallback(Arc::from("spare")));
             assert_eq!((answer.value, answer.elapsed), (2, ms(0)));
         }
         assert_eq!((bench.script.calls(), spare.calls()), (1, 8));
@@ -142,7 +142,7 @@ fn lim_1_a_second_provider_is_used_without_waiting_and_the_first_is_taken_back()
 #[test]
 fn lim_1_with_somebody_to_stand_in_a_paused_dependency_is_degraded() {
     run_paused(async || {
-        let bench = Bench::with_fallbacks(exact, vec![Rule::new(Fixed(7))]).await;
+        let bench = Bench::with_fallbacks(exact, vec![FallbackRule::new(Fixed(7))]).await;
         bench.ask(throttled_for(7_000)).await.unwrap();
         let reason = "it is paused, for it asked for less traffic".to_owned();
         assert_eq!(bench.status().health, Health::Degraded { reason });
@@ -168,8 +168,8 @@ fn lim_1_a_pause_survives_a_crash_of_the_worker() {
     });
 }
 
-fn reset() -> Command {
-    Command::Reset {
+fn reset() -> BreakerCommand {
+    BreakerCommand::Reset {
         reason: "it is well again".to_owned(),
     }
 }
@@ -288,7 +288,7 @@ fn lim_1_the_last_resort_keeps_to_the_pause_too() {
 fn lim_1_stale_answers_are_not_renewed_in_a_pause() {
     run_paused(async || {
         let cache = StaleCache::new(ms(600_000), 10).refresh(true);
-        let bench = Bench::with_fallbacks(exact, vec![Rule::new(cache)]).await;
+        let bench = Bench::with_fallbacks(exact, vec![FallbackRule::new(cache)]).await;
         bench.ask(Do::Answer(1)).await.unwrap();
         bench.ask(throttled_for(7_000)).await.unwrap_err();
         for _ in 0..10 {

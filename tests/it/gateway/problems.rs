@@ -1,6 +1,6 @@
 //! The gateway's own errors: one document for each way a call can end without an answer.
 
-use breakerbox::prelude::Command;
+use breakerbox::prelude::BreakerCommand;
 use tokio::sync::Notify;
 
 use super::*;
@@ -41,7 +41,7 @@ async fn an_operator_s_word_is_the_state() {
     let upstream = Upstream::of(async |_| "ok").await;
     let bed = Bed::new(&upstream.url(), "").await;
     let reason = "maintenance".to_owned();
-    let command = Command::Open {
+    let command = BreakerCommand::Open {
         reason,
         until: None,
     };

@@ -9,9 +9,9 @@ const README: &str = include_str!("../../../README.md");
 /// The lines of the section's shell blocks, without comments, a list for each block.
 fn blocks() -> Vec<Vec<&'static str>> {
     let (_, section) = README
-        .split_once("\n## The first five minutes\n")
+        .split_once("\n### The first five minutes\n")
         .expect("the section");
-    let section = section.split("\n## ").next().unwrap_or(section);
+    let section = section.split("\n### ").next().unwrap_or(section);
     let blocks = section.split("```sh\n").skip(1).map(|rest| {
         let block = rest.split("```").next().unwrap_or(rest);
         let lines = block

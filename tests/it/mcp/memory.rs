@@ -1,7 +1,7 @@
 //! The knowledge graph as its callers see it: items 64, 65, 69, 71 and 76, and 39 for its writes.
 
 use breakerbox::mcp::ToolCall;
-use breakerbox::policy::{Command, Executed, State};
+use breakerbox::policy::{BreakerCommand, Executed, State};
 use breakerbox::{Fixed, Health};
 use futures_util::future::join_all;
 use tokio::time::Instant;
@@ -77,7 +77,7 @@ async fn item_39_a_write_to_an_open_graph_is_refused_and_never_faked() {
     let server = mcp::dependency(&runtime, "kg", &settings)
         .fallback(Fixed(ToolResult::text("from the fallback")));
     let server = server.start().await.unwrap();
-    let open = Command::Open {
+    let open = BreakerCommand::Open {
         reason: "a drill".to_owned(),
         until: None,
     };

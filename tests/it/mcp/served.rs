@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use breakerbox::Settings;
 use breakerbox::gateway::Gateway;
-use breakerbox::policy::Command as Operate;
+use breakerbox::policy::BreakerCommand as Operate;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 

@@ -1,7 +1,7 @@
 //! Dependencies without workers.
 
 use breakerbox_actors::testing::{TestRuntime, run_paused};
-use breakerbox_actors::{Absence, CallError, Health, StartError};
+use breakerbox_actors::{CallError, Health, NotExecutedReason, StartError};
 
 use super::start;
 use crate::scripted::{let_others_run, ms, pass};
@@ -54,7 +54,7 @@ fn sup_7_a_drain_waits_for_the_closures_of_a_dependency_without_workers() {
         let CallError::NotExecuted { reason, .. } = error else {
             panic!("{error}");
         };
-        assert_eq!(reason, Absence::ShuttingDown);
+        assert_eq!(reason, NotExecutedReason::ShuttingDown);
         runtime.finish().await;
     });
 }

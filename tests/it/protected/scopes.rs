@@ -5,7 +5,7 @@ use std::sync::{Arc, Barrier};
 use breakerbox::protected;
 use breakerbox_actors::testing::{Scripted, TestRuntime, run_paused};
 use breakerbox_actors::{
-    Absence, AnyClient, CallError, Client, Closures, Runtime, RuntimeSettings,
+    AnyClient, CallError, Client, Closures, NotExecutedReason, Runtime, RuntimeSettings,
 };
 use breakerbox_policy::Executed;
 
@@ -25,7 +25,7 @@ async fn stand_in(fails: bool) -> Result<&'static str, &'static str> {
     }
 }
 
-fn absent(result: Result<&'static str, CallError<&'static str>>) -> Absence {
+fn absent(result: Result<&'static str, CallError<&'static str>>) -> NotExecutedReason {
     match result.unwrap_err() {
         CallError::NotExecuted {
             reason, dependency, ..
@@ -47,14 +47,18 @@ fn without_a_runtime_the_attribute_gives_an_error() {
         let runtime = TestRuntime::start().await;
         {
             let _here = runtime.enter();
-            assert_eq!(absent(told(false).await), Absence::NotStarted);
+            assert_eq!(absent(told(false).await), NotExecutedReason::NotStarted);
             let _client = start(&runtime, "dep", |_| {}).await;
             assert_eq!(told(false).await, Ok("primary"));
         }
-        assert_eq!(absent(told(false).await), Absence::NoRuntime);
+        assert_eq!(absent(told(false).await), NotExecutedReason::NoRuntime);
         let _here = runtime.enter();
         runtime.finish().await;
-        assert_eq!(absent(told(false).await), Absence::NoRuntime, "it has gone");
+        assert_eq!(
+            absent(told(false).await),
+            NotExecutedReason::NoRuntime,
+            "it has gone"
+        );
     });
 }
 
@@ -79,7 +83,7 @@ fn scopes_lie_within_each_other_whatever_order_they_end_in() {
         told(false).await.unwrap();
         assert_eq!((calls(&first), calls(&second)), (2, 2));
         drop(again);
-        assert_eq!(absent(told(false).await), Absence::NoRuntime);
+        assert_eq!(absent(told(false).await), NotExecutedReason::NoRuntime);
         one.finish().await;
         other.finish().await;
     });
@@ -149,7 +153,7 @@ fn a_dependency_that_was_taken_out_comes_back_by_its_name() {
         let _here = runtime.enter();
         told(false).await.unwrap();
         runtime.remove("dep", "test").await;
-        assert_eq!(absent(told(false).await), Absence::NotStarted);
+        assert_eq!(absent(told(false).await), NotExecutedReason::NotStarted);
         let second = start(&runtime, "dep", |_| {}).await;
         told(false).await.unwrap();
         assert_eq!(second.status().totals.primary, 1);

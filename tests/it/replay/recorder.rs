@@ -54,7 +54,7 @@ fn what_the_runtime_refuses_is_not_recorded_and_what_it_cuts_short_is() {
         for _ in 0..5 {
             live.client.ask(Do::Answer(1)).await.expect_err("refused");
         }
-        let command = breakerbox_policy::Command::Disable {
+        let command = breakerbox_policy::BreakerCommand::Disable {
             reason: "test".to_owned(),
             until: None,
         };
@@ -172,8 +172,8 @@ fn call_6_a_file_that_is_full_is_kept_once_and_a_new_one_begins() {
 #[test]
 fn a_recorder_that_panics_disturbs_nobody() {
     struct Panics;
-    impl Record for Panics {
-        fn record(&self, _: Ended<'_>) {
+    impl OutcomeRecorder for Panics {
+        fn record(&self, _: AttemptRecord<'_>) {
             panic!("told to");
         }
         fn settings(&self, _: &Arc<str>, _: Time, _: &breakerbox_policy::BreakerSettings) {

@@ -1,13 +1,13 @@
 //! The breaker among all this: routing, lost probes, late results.
 
 use breakerbox::testing::{TestRuntime, run_paused};
-use breakerbox::{CallError, Source};
-use breakerbox_policy::{Command, DependencySettings, State};
+use breakerbox::{AnswerSource, CallError};
+use breakerbox_policy::{BreakerCommand, DependencySettings, State};
 
 use super::{Do, Log, dependency, millis, number, standby};
 
-fn trip() -> Command {
-    Command::Trip {
+fn trip() -> BreakerCommand {
+    BreakerCommand::Trip {
         reason: "test".into(),
         wait: None,
     }
@@ -32,7 +32,7 @@ fn r05_an_open_breaker_sends_calls_to_the_fallback() {
         client.operate(trip()).await.unwrap();
         for _ in 0..10 {
             let answer = client.ask(Do::Answer(1)).await.unwrap();
-            assert_eq!(answer.source, Source::Fallback("fixed".into()));
+            assert_eq!(answer.source, AnswerSource::Fallback("fixed".into()));
         }
         let status = client.status();
         assert_eq!(status.totals.fallback, 10);

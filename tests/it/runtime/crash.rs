@@ -1,7 +1,7 @@
 //! Crashes: who gets which error, what waits, what is quarantined, what is parked.
 
 use breakerbox::testing::{TestRuntime, run_paused};
-use breakerbox::{Absence, CallContext, CallError, Dependency, EventKind, Source};
+use breakerbox::{AnswerSource, CallContext, CallError, Dependency, EventKind, NotExecutedReason};
 use breakerbox_policy::supervision::StopCause;
 use breakerbox_policy::{DependencySettings, Executed, Intensity, OverrideMode, WhileRestarting};
 
@@ -103,7 +103,7 @@ fn r03_calls_during_the_backoff_are_rejected() {
             let CallError::NotExecuted { reason, .. } = &error else {
                 panic!("{error}");
             };
-            assert_eq!(*reason, Absence::Restarting);
+            assert_eq!(*reason, NotExecutedReason::Restarting);
             assert_eq!(error.executed(), Executed::No);
             assert_eq!(error.retry_after(), Some(millis(190)));
         }
@@ -136,7 +136,7 @@ fn r03_calls_during_the_backoff_go_to_the_fallback() {
         log.take();
         for _ in 0..3 {
             let answer = client.ask(Do::Answer(1)).await.unwrap();
-            assert_eq!(answer.source, Source::Fallback("fixed".into()));
+            assert_eq!(answer.source, AnswerSource::Fallback("fixed".into()));
         }
         assert_eq!(log.take(), Vec::<String>::new(), "the worker is untouched");
         runtime.finish().await;
@@ -312,7 +312,7 @@ fn r15_an_exhausted_budget_parks_the_child_alone() {
         assert_eq!(status.overridden.unwrap().mode, OverrideMode::ForcedOpen);
         log.take();
         let answer = client.ask(Do::Answer(1)).await.unwrap();
-        assert_eq!(answer.source, Source::Fallback("fixed".into()));
+        assert_eq!(answer.source, AnswerSource::Fallback("fixed".into()));
         assert_eq!(log.take(), Vec::<String>::new());
         let parked = |kind: &EventKind| matches!(kind, EventKind::Parked { .. });
         assert_eq!(happened(&runtime, "d/worker-1", parked), 1);

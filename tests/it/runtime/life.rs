@@ -1,7 +1,7 @@
 //! Drains, death watch and backoff.
 
 use breakerbox::testing::{TestRuntime, run_paused};
-use breakerbox::{Absence, CallError, Child, EventKind, Group};
+use breakerbox::{CallError, Child, EventKind, Group, NotExecutedReason};
 use breakerbox_policy::supervision::{ChildState, RestartBackoff, StopCause};
 use breakerbox_policy::{DependencySettings, Executed, Intensity};
 
@@ -50,7 +50,7 @@ fn r09_a_graceful_drain_keeps_its_deadline() {
         let CallError::NotExecuted { reason, .. } = &error else {
             panic!("{error}");
         };
-        assert_eq!(*reason, Absence::ShuttingDown);
+        assert_eq!(*reason, NotExecutedReason::ShuttingDown);
         assert_eq!(error.executed(), Executed::No);
         assert!(
             (millis(300)..=millis(400)).contains(&elapsed),

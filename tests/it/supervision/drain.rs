@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use breakerbox::testing::{Reaction, Script, TestRuntime, run_paused};
-use breakerbox::{Absence, CallError, Runtime, RuntimeSettings};
+use breakerbox::{CallError, NotExecutedReason, Runtime, RuntimeSettings};
 use breakerbox_policy::supervision::StopCause;
 use breakerbox_policy::{DependencySettings, Placement, WhileRestarting};
 
@@ -38,7 +38,7 @@ fn sup_7_accepted_calls_are_served_while_draining_even_with_reject() {
         let (one, two, ()) = tokio::join!(client.ask(1), client.ask(2), drain);
         assert_eq!((one.unwrap().value, two.unwrap().value), (1, 2));
         let error = client.ask(3).await.unwrap_err();
-        let down = Absence::ShuttingDown;
+        let down = NotExecutedReason::ShuttingDown;
         assert!(
             matches!(&error, CallError::NotExecuted { reason, .. } if *reason == down),
             "{error}"

@@ -121,10 +121,10 @@ impl Reference {
     }
 }
 
-fn look<'a>(seat: &mut Seated<'a>, expected: Fate) -> Option<Place<'a>> {
+fn look<'a>(seat: &mut Seated<'a>, expected: Fate) -> Option<BulkheadSlot<'a>> {
     match (poll(seat), expected) {
         (Poll::Ready(Ok(place)), Fate::Runs) => Some(place),
-        (Poll::Ready(Err(NoPlace::Overloaded)), Fate::Refused) | (Poll::Pending, Fate::Waits) => {
+        (Poll::Ready(Err(NoSlot::Overloaded)), Fate::Refused) | (Poll::Pending, Fate::Waits) => {
             None
         }
         (got, expected) => panic!("{got:?} instead of {expected:?}"),
@@ -138,14 +138,14 @@ fn replay(first: BulkheadSettings, history: Vec<Op>) {
         bounds: first,
         all: Vec::new(),
     };
-    let mut inside: Vec<(u32, Place<'_>)> = Vec::new();
+    let mut inside: Vec<(u32, BulkheadSlot<'_>)> = Vec::new();
     let mut outside: Vec<(u32, Seated<'_>)> = Vec::new();
     for (name, op) in (0..).zip(history) {
         match op {
             Op::Ask(ticket, quick) => {
                 reference.ask(name, ticket);
                 let place = quick.then(|| enter(&bulkhead, ticket)).flatten();
-                let mut seat = Box::pin(Seat::new(&bulkhead, ticket));
+                let mut seat = Box::pin(Waiter::new(&bulkhead, ticket));
                 match place.or_else(|| look(&mut seat, reference.fate(name))) {
                     Some(place) => inside.push((name, place)),
                     None if reference.fate(name) == Fate::Waits => outside.push((name, seat)),
@@ -185,7 +185,7 @@ fn replay(first: BulkheadSettings, history: Vec<Op>) {
         reference.remove(name);
     }
     drop(inside);
-    bulkhead.call_in();
+    bulkhead.reclaim();
     assert_eq!(bulkhead.word.load(Ordering::Acquire), 0);
     assert!(bulkhead.lock().shed.is_empty());
 }

@@ -1,4 +1,4 @@
-//! What an open stream holds of its dependency, and how long the dependency may keep it waiting.
+//! The permit and slot that an open stream holds at its dependency, and the limits of its waits.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -10,42 +10,41 @@ use breakerbox_policy::{Class, Executed, Ticket, Time};
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
-use crate::admission::{Held, Settled};
+use crate::admission::{PermitGuard, Settled};
 use crate::call::plan::{Plan, least};
 use crate::clock::Moment;
 use crate::dependency::{Shared, Verdict};
 use crate::error::CallError;
 use crate::message::Report;
 
-/// The permit and the place of an open stream, and its clock.
+/// The permit, the bulkhead slot and the clock of an open stream.
 ///
-/// The clock runs while the dependency is waited for, and stands while the caller is busy with
-/// what it has: one that reads slowly must not open the breaker for everybody.
+/// The clock runs while the stream waits for the dependency, and stops while the caller processes
+/// an item: a slow reader must not open the breaker for all callers.
 pub(super) struct Hold {
     shared: Arc<Shared>,
-    /// Gone once the outcome is settled.
-    held: Option<Held>,
+    /// `None` once the outcome is settled.
+    held: Option<PermitGuard>,
     place: Option<Ticket>,
     began: Time,
-    /// How long it took until the first item: what it counts for.
+    /// Time until the first item: the duration that counts for the breaker.
     elapsed: Duration,
-    /// How long one wait may be.
+    /// Maximum duration of one wait.
     idle: Option<Duration>,
-    /// How long all waits from now on may be together; `None` for no limit.
+    /// Time left for all further waits together; `None` for no limit.
     attempt: Option<Duration>,
-    /// When all is over, whoever is waited for.
+    /// Deadline of the whole stream, whether it waits for the dependency or for the caller.
     deadline: Option<Time>,
-    /// Since when the dependency is waited for; `None` while the caller is.
+    /// Start of the current wait for the dependency; `None` while the stream waits for the caller.
     asked: Option<Time>,
     alarm: Option<(Time, Pin<Box<Sleep>>)>,
 }
 
 impl Hold {
-    /// Takes over from an attempt that `began` at the first of the times, and had its first item
-    /// at the second.
+    /// Takes over from an attempt; the times are its start and the arrival of its first item.
     pub(super) fn new(
         shared: &Arc<Shared>,
-        mut held: Option<Held>,
+        mut held: Option<PermitGuard>,
         place: Option<Ticket>,
         (began, now): (Time, Time),
         plan: &Plan<'_>,
@@ -74,14 +73,14 @@ impl Hold {
         &self.shared
     }
 
-    /// What calls that are made meanwhile must keep to.
+    /// Returns the deadline for calls that the stream makes.
     pub(super) fn scope(&self) -> Option<Moment> {
         let deadline = self.deadline;
         deadline.map(|end| self.shared.clock.moment(end))
     }
 
-    /// Takes the attempt's limit off. A probe has told what it was sent for: it would be lost by
-    /// the end of its lease (rule BRK-5).
+    /// Removes the attempt's limit. A probe is reported at once: it has its result, and its lease
+    /// would expire before the stream ends (rule BRK-5).
     pub(super) fn live_long(&mut self, verdict: impl FnOnce() -> Verdict) {
         self.attempt = None;
         if let Some(held) = self.held.take_if(|held| held.is_probe()) {
@@ -92,13 +91,14 @@ impl Hold {
         }
     }
 
-    /// Whether the time was over before the caller asked for more.
+    /// Returns true if the deadline passed before the caller polled again.
     pub(super) fn is_too_late(&self) -> bool {
         let too_late = |deadline| self.shared.clock.now() > deadline;
         self.asked.is_none() && self.deadline.is_some_and(too_late)
     }
 
-    /// The dependency has nothing yet: ready with an error when it has had its time.
+    /// Checks the limits while the dependency has no item: ready with an error once its time is
+    /// over.
     pub(super) fn poll_wait<E>(&mut self, cx: &mut Context<'_>) -> Poll<CallError<E>> {
         let asked = *self.asked.get_or_insert_with(|| self.shared.clock.now());
         let silence = self.idle.map(|idle| asked.after(idle));
@@ -125,7 +125,7 @@ impl Hold {
         }
     }
 
-    /// One timer for all the waits: it is set anew only when it is due, not for each item.
+    /// Polls the one timer of all waits. It is set again only when it is due, not for each item.
     fn poll_alarm(&mut self, until: Time, cx: &mut Context<'_>) -> Poll<()> {
         let clock = &self.shared.clock;
         loop {
@@ -144,15 +144,15 @@ impl Hold {
         }
     }
 
-    /// The dependency has sent something.
+    /// Ends the wait for the dependency, which has sent something.
     pub(super) fn go_on(&mut self) {
         if let (Some(asked), Some(left)) = (self.asked.take(), &mut self.attempt) {
             *left = left.saturating_sub(self.shared.clock.now().since(asked));
         }
     }
 
-    /// Gives the place back and the outcome to the breaker; what comes back resolves when it is
-    /// counted (rule CALL-3), and is `None` when it is already.
+    /// Gives the slot back and reports the outcome to the breaker. Returns a receiver that resolves
+    /// once it is counted (rule CALL-3), or `None` if it already is.
     pub(super) fn settle(mut self, verdict: Verdict) -> Option<oneshot::Receiver<()>> {
         self.leave();
         let held = self.held.take()?;
@@ -163,18 +163,18 @@ impl Hold {
         Some(counted)
     }
 
-    /// The stream panicked.
+    /// Settles the outcome of a stream that panicked.
     pub(super) fn crash(self) {
-        // Nobody hears of it by us, so nobody waits until it is counted.
+        // The caller gets the panic instead of a result, so there is no wait until it is counted.
         drop(self.settle(Verdict::from(Class::Failure)));
     }
 
-    fn owed(&self, held: Held, verdict: Verdict) -> Option<Box<Report>> {
+    fn owed(&self, held: PermitGuard, verdict: Verdict) -> Option<Box<Report>> {
         let now = self.shared.clock.now();
         let settled = self.shared.settle_after(held, self.elapsed, &verdict, now);
         match settled {
             Settled::Counted => None,
-            Settled::Owed(report) => Some(report),
+            Settled::NeedsReport(report) => Some(report),
         }
     }
 
@@ -185,8 +185,8 @@ impl Hold {
     }
 }
 
-/// The caller left (rule BRK-6). After the deadline it is the dependency's fault only where that
-/// was waited for.
+/// Reports that the caller left (rule BRK-6). After the deadline this is the dependency's failure
+/// only if the stream was waiting for the dependency.
 impl Drop for Hold {
     fn drop(&mut self) {
         self.leave();

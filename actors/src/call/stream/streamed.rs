@@ -1,4 +1,4 @@
-//! A stream in its caller's hands.
+//! An open stream, polled by its caller.
 
 use std::fmt;
 use std::future::Future;
@@ -17,42 +17,41 @@ use crate::deadline;
 use crate::dependency::{Shared, Verdict};
 use crate::error::CallError;
 use crate::reply::timed_out;
-use crate::totals::{Ending, Entry};
+use crate::totals::{CallRecord, CallResult};
 
-/// What a stream counts for, by its error or by how it was when it ended well.
+/// Classifies a stream: by its error, or by the stream itself if it ended normally.
 pub(super) type Classify<S> =
     Box<dyn Fn(Result<&S, &<S as TryStream>::Error>) -> Verdict + Send + Sync>;
 
 /// A streamed answer under the breaker, by [`Client::run_stream`](crate::Client::run_stream).
 ///
-/// It keeps its place at the dependency until it has ended or is dropped. An error is its last
-/// item; by then it is counted (rule CALL-3). To the breaker it has taken as long as its first
-/// item.
+/// It holds its bulkhead slot until it has ended or is dropped. An error is its last item, and is
+/// counted by then (rule CALL-3). For the breaker, its duration is the time until its first item.
 ///
-/// The limits hold while it is polled. Time that the caller takes between two items is the
-/// caller's own: only `timeout.total` and the caller's deadline go on, and when they are over
-/// then, that is not the dependency's failure.
+/// The limits apply while it is polled. Time that the caller spends between two items counts only
+/// against `timeout.total` and the caller's deadline. If these expire meanwhile, that is not the
+/// dependency's failure.
 ///
-/// # Cancel safety   Dropped before its end, it is counted as cancelled; as a failure when the
-/// dependency was waited for after the deadline (rule BRK-6).
+/// # Cancel safety   Dropped before its end, it is counted as cancelled, or as a failure if it was
+/// waiting for the dependency after the deadline (rule BRK-6).
 pub struct Streamed<S: TryStream> {
-    /// Gone when it has ended. Dropped before the place is given back.
+    /// `None` once it has ended. Dropped before the slot is given back.
     stream: Option<Pin<Box<S>>>,
     first: Option<S::Ok>,
     classify: Classify<S>,
-    /// What calls that the stream makes must keep to.
+    /// The deadline for calls that the stream makes.
     scope: Option<Moment>,
-    /// Gone when the outcome is settled.
+    /// `None` once the outcome is settled.
     hold: Option<Hold>,
     /// Resolves when the outcome is counted.
     counted: Option<oneshot::Receiver<()>>,
     error: Option<CallError<S::Error>>,
-    /// Gone when the caller knows the end.
-    entry: Option<Entry<Arc<Shared>>>,
+    /// `None` once the caller knows the end.
+    entry: Option<CallRecord<Arc<Shared>>>,
 }
 
-/// What a look at the stream showed.
-enum Seen<S: TryStream> {
+/// The result of polling the stream.
+enum NextItem<S: TryStream> {
     Item(S::Ok),
     End(Verdict, Option<CallError<S::Error>>),
 }
@@ -63,7 +62,7 @@ impl<S: TryStream> Streamed<S> {
         first: S::Ok,
         classify: Classify<S>,
         hold: Hold,
-        entry: Entry<Arc<Shared>>,
+        entry: CallRecord<Arc<Shared>>,
     ) -> Self {
         Self {
             stream: Some(stream),
@@ -88,11 +87,11 @@ impl<S: TryStream> Streamed<S> {
         }
     }
 
-    /// Declares that the answer is meant to go on for longer than an attempt may take, such as
-    /// events that are followed: from now on only `timeout.idle` and the total time bound it.
+    /// Declares that the answer may last longer than an attempt, such as a followed event stream:
+    /// from then on only `timeout.idle` and the total time bound it.
     ///
-    /// As a probe of a half-open breaker it is a success by its first item then, so that the
-    /// breaker need not wait for its end; what becomes of it later, the breaker is not told.
+    /// As a probe of a half-open breaker it then succeeds with its first item, so that the breaker
+    /// need not wait for its end. The breaker is not notified of its later result.
     #[must_use]
     pub fn long_lived(mut self) -> Self {
         if let (Some(stream), Some(hold)) = (&self.stream, &mut self.hold) {
@@ -101,30 +100,30 @@ impl<S: TryStream> Streamed<S> {
         self
     }
 
-    /// What was opened, such as a response with its head; `None` when it has ended.
+    /// The opened stream, such as a response with its head; `None` once it has ended.
     #[must_use]
     pub fn get_ref(&self) -> Option<&S> {
         self.stream.as_deref()
     }
 
-    /// Looks at the stream; whoever is waited for, the time holds.
-    fn look(&mut self, cx: &mut Context<'_>) -> Poll<Option<Seen<S>>> {
+    /// Polls the stream within its limits, whether it waits for the dependency or for the caller.
+    fn look(&mut self, cx: &mut Context<'_>) -> Poll<Option<NextItem<S>>> {
         let (Some(stream), Some(hold)) = (&mut self.stream, &mut self.hold) else {
             return Poll::Ready(None);
         };
         if hold.is_too_late() {
             let verdict = Verdict::from(Class::Cancelled);
-            return Poll::Ready(Some(Seen::End(verdict, Some(hold.timed_out()))));
+            return Poll::Ready(Some(NextItem::End(verdict, Some(hold.timed_out()))));
         }
         let polled = deadline::within(self.scope, || stream.as_mut().try_poll_next(cx));
         let Poll::Ready(next) = polled else {
             let error = ready!(hold.poll_wait(cx));
             let verdict = timed_out(hold.shared());
-            return Poll::Ready(Some(Seen::End(verdict, Some(error))));
+            return Poll::Ready(Some(NextItem::End(verdict, Some(error))));
         };
         hold.go_on();
         let (verdict, error) = match next {
-            Some(Ok(item)) => return Poll::Ready(Some(Seen::Item(item))),
+            Some(Ok(item)) => return Poll::Ready(Some(NextItem::Item(item))),
             None => ((self.classify)(Ok(&**stream)), None),
             Some(Err(error)) => {
                 let dependency = Arc::clone(&hold.shared().name);
@@ -139,7 +138,7 @@ impl<S: TryStream> Streamed<S> {
             }
         };
         let verdict = verdict.judged(hold.shared());
-        Poll::Ready(Some(Seen::End(verdict, error)))
+        Poll::Ready(Some(NextItem::End(verdict, error)))
     }
 
     fn advance(&mut self, cx: &mut Context<'_>) -> Poll<Option<<Self as Stream>::Item>> {
@@ -147,8 +146,8 @@ impl<S: TryStream> Streamed<S> {
             return Poll::Ready(Some(Ok(first)));
         }
         match ready!(self.look(cx)) {
-            Some(Seen::Item(item)) => return Poll::Ready(Some(Ok(item))),
-            Some(Seen::End(verdict, error)) => {
+            Some(NextItem::Item(item)) => return Poll::Ready(Some(Ok(item))),
+            Some(NextItem::End(verdict, error)) => {
                 self.stream = None;
                 self.error = error;
                 self.counted = self.hold.take().and_then(|hold| hold.settle(verdict));
@@ -156,15 +155,15 @@ impl<S: TryStream> Streamed<S> {
             None => {}
         }
         if let Some(counted) = &mut self.counted {
-            // Whether it was counted, or nobody counts any more.
+            // Either the outcome was counted, or the breaker is gone.
             let _ = ready!(Pin::new(counted).poll(cx));
             self.counted = None;
         }
         let error = self.error.take();
         if let Some(entry) = self.entry.take() {
             entry.close(match error {
-                None => Ending::Primary,
-                Some(_) => Ending::Failed,
+                None => CallResult::Primary,
+                Some(_) => CallResult::Failed,
             });
         }
         Poll::Ready(error.map(Err))
@@ -190,7 +189,7 @@ impl<S: TryStream> Stream for Streamed<S> {
     }
 }
 
-/// Nothing in it is pinned but what has a box of its own.
+/// Nothing in it is pinned except through its own box.
 impl<S: TryStream> Unpin for Streamed<S> {}
 
 impl<S: TryStream> fmt::Debug for Streamed<S> {

@@ -1,29 +1,29 @@
 use super::*;
 use State::{Closed, HalfOpen, Open};
 
-fn open(until: Option<Time>) -> Command {
-    Command::Open {
+fn open(until: Option<Time>) -> BreakerCommand {
+    BreakerCommand::Open {
         reason: reason(),
         until,
     }
 }
 
-fn disable() -> Command {
-    Command::Disable {
+fn disable() -> BreakerCommand {
+    BreakerCommand::Disable {
         reason: reason(),
         until: None,
     }
 }
 
-fn shadow(until: Option<Time>) -> Command {
-    Command::Shadow {
+fn shadow(until: Option<Time>) -> BreakerCommand {
+    BreakerCommand::Shadow {
         reason: reason(),
         until,
     }
 }
 
-fn reset() -> Command {
-    Command::Reset { reason: reason() }
+fn reset() -> BreakerCommand {
+    BreakerCommand::Reset { reason: reason() }
 }
 
 #[test]
@@ -34,7 +34,7 @@ fn brk_10_forced_open_refuses_and_taking_it_off_shows_the_true_state() {
     assert_eq!(refusal.state, RefusalState::ForcedOpen);
     assert_eq!(refusal.retry_after, None);
     assert_eq!(bench.breaker.state(), Closed);
-    bench.command(0, Command::Clear);
+    bench.command(0, BreakerCommand::Clear);
     assert!(!bench.admit(0).is_probe());
     assert_eq!(bench.moves(), [], "the automatic state never moved");
 }
@@ -69,7 +69,7 @@ fn brk_10_disabled_admits_everything_and_records_nothing() {
     }
     assert_eq!(bench.counts(0), Counts::default());
     let late = bench.admit(0);
-    bench.command(0, Command::Clear);
+    bench.command(0, BreakerCommand::Clear);
     assert_eq!(bench.report(0, late, Class::Failure), Recorded::Unrecorded);
 }
 
@@ -95,7 +95,7 @@ fn brk_10_shadow_over_an_open_breaker_lets_its_time_run_on() {
     assert_eq!(bench.call(10, Class::Failure), Open);
     bench.tick(1_000);
     assert_eq!(bench.call(1_000, Class::Failure), HalfOpen);
-    bench.command(1_000, Command::Clear);
+    bench.command(1_000, BreakerCommand::Clear);
     assert!(bench.admit(1_000).is_probe());
 }
 
@@ -103,14 +103,14 @@ fn brk_10_shadow_over_an_open_breaker_lets_its_time_run_on() {
 fn brk_10_the_supervisors_park_lies_over_the_operators_will() {
     let mut bench = Bench::new(settings());
     bench.command(0, disable());
-    bench.command(0, Command::Park { reason: reason() });
+    bench.command(0, BreakerCommand::Park { reason: reason() });
     bench.refuse(0);
     let by = bench.breaker.overridden().map(|set| set.by);
-    assert_eq!(by, Some(Author::Supervisor));
-    bench.command(0, Command::Unpark);
+    assert_eq!(by, Some(CommandSource::Supervisor));
+    bench.command(0, BreakerCommand::Unpark);
     assert_eq!(bench.admit(0).kind(), PermitKind::Unrecorded);
     let generation = bench.breaker.generation();
-    bench.command(0, Command::Unpark);
+    bench.command(0, BreakerCommand::Unpark);
     assert_eq!(
         bench.breaker.generation(),
         generation,
@@ -124,12 +124,12 @@ fn brk_3_every_command_starts_a_generation() {
         open(None),
         disable(),
         shadow(None),
-        Command::Clear,
-        Command::Clear,
-        Command::Close { reason: reason() },
+        BreakerCommand::Clear,
+        BreakerCommand::Clear,
+        BreakerCommand::Close { reason: reason() },
         reset(),
-        Command::Park { reason: reason() },
-        Command::Unpark,
+        BreakerCommand::Park { reason: reason() },
+        BreakerCommand::Unpark,
         trip(None),
         trip(None),
         probe(),
@@ -190,7 +190,7 @@ fn brk_10_reset_closes_and_sets_every_counter_to_zero() {
     bench.command(0, reset());
     let view = bench.breaker.view(at(0));
     assert_eq!((view.state, view.overridden), (Closed, None));
-    assert_eq!(*view.tally, Tally::default());
+    assert_eq!(*view.tally, EndedPermits::default());
     assert_eq!(bench.moves(), [(Closed, Open), (Open, Closed)]);
     bench.fail(0, 2);
     bench.command(0, reset());
@@ -202,7 +202,7 @@ fn brk_10_reset_closes_and_sets_every_counter_to_zero() {
 fn brk_10_close_keeps_the_totals() {
     let mut bench = Bench::new(settings());
     bench.fail(0, 3);
-    bench.command(0, Command::Close { reason: reason() });
+    bench.command(0, BreakerCommand::Close { reason: reason() });
     assert_eq!(bench.breaker.state(), Closed);
     assert_eq!(bench.breaker.view(at(0)).tally.failures, 3);
 }

@@ -101,7 +101,7 @@ async fn item_100_every_text_can_be_read_and_fits_on_a_phone() {
     stage.open(1).await;
     stage.ask(Do::Panic).await;
     let reason = "x".repeat(300);
-    let command = breakerbox_policy::Command::Shadow {
+    let command = breakerbox_policy::BreakerCommand::Shadow {
         reason,
         until: None,
     };

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use breakerbox_actors::testing::run_paused;
-use breakerbox_policy::{Class, Command, DependencySettings, State};
+use breakerbox_policy::{BreakerCommand, Class, DependencySettings, State};
 
 use super::{Bench, Do, let_others_run, ms, nonzero, of, opens_after, pass};
 
@@ -53,7 +53,7 @@ fn brk_12_who_refuses_or_was_set_is_not_forgotten() {
         }
         bench.use_all(&["set"]).await;
         let (reason, until) = ("measure".to_owned(), None);
-        let shadow = Command::Shadow { reason, until };
+        let shadow = BreakerCommand::Shadow { reason, until };
         bench
             .client
             .operate_key("set", shadow)

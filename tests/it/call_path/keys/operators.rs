@@ -2,7 +2,9 @@
 
 use breakerbox_actors::EventKind;
 use breakerbox_actors::testing::run_paused;
-use breakerbox_policy::{BreakerEvent, Class, Command, OverrideMode, RefusalState, State, Time};
+use breakerbox_policy::{
+    BreakerCommand, BreakerEvent, Class, OverrideMode, RefusalState, State, Time,
+};
 
 use super::{Bench, CallError, Do, let_others_run, ms, nonzero, of, opens_after, pass};
 
@@ -10,21 +12,21 @@ fn why() -> String {
     "maintenance".to_owned()
 }
 
-fn open(until: Option<Time>) -> Command {
+fn open(until: Option<Time>) -> BreakerCommand {
     let reason = why();
-    Command::Open { reason, until }
+    BreakerCommand::Open { reason, until }
 }
 
-fn shadow(until: Option<Time>) -> Command {
+fn shadow(until: Option<Time>) -> BreakerCommand {
     let reason = why();
-    Command::Shadow { reason, until }
+    BreakerCommand::Shadow { reason, until }
 }
 
-async fn operate(bench: &Bench, command: Command) {
+async fn operate(bench: &Bench, command: BreakerCommand) {
     bench.client.operate(command).await.unwrap();
 }
 
-async fn operate_key(bench: &Bench, key: &str, command: Command) {
+async fn operate_key(bench: &Bench, key: &str, command: BreakerCommand) {
     let told = bench.client.operate_key(key, command).await;
     told.expect("a known key").unwrap();
 }
@@ -45,7 +47,7 @@ fn brk_10_forced_open_and_disabled_hold_for_every_key() {
             assert!(error.to_string().contains("maintenance"), "{error}");
         }
         let (reason, until) = (why(), None);
-        operate(&bench, Command::Disable { reason, until }).await;
+        operate(&bench, BreakerCommand::Disable { reason, until }).await;
         for key in ["sick", "well", "new"] {
             bench.ask_of(key, Do::Fail).await.unwrap_err();
             bench.ask_of(key, Do::Answer(1)).await.unwrap();
@@ -77,10 +79,10 @@ fn brk_10_an_override_that_ends_by_itself_shows_each_keys_true_state() {
 fn brk_10_close_and_reset_reach_every_key() {
     run_paused(async || {
         for command in [
-            Command::Close { reason: why() },
-            Command::Reset { reason: why() },
+            BreakerCommand::Close { reason: why() },
+            BreakerCommand::Reset { reason: why() },
         ] {
-            let resets = matches!(command, Command::Reset { .. });
+            let resets = matches!(command, BreakerCommand::Reset { .. });
             let bench = Bench::start(opens_after(1, ms(60_000))).await;
             bench.ask_of("a", Do::Fail).await.unwrap_err();
             bench.ask_of("b", Do::Answer(1)).await.unwrap();
@@ -102,7 +104,7 @@ fn brk_10_clear_takes_overrides_off_every_key_and_no_more() {
         bench.ask_of("sick", Do::Fail).await.unwrap_err();
         bench.ask_of("well", Do::Answer(1)).await.unwrap();
         operate_key(&bench, "well", open(None)).await;
-        operate(&bench, Command::Clear).await;
+        operate(&bench, BreakerCommand::Clear).await;
         assert_eq!(bench.refused_by("sick").await.as_deref(), Some("sick"));
         assert_eq!(bench.refused_by("well").await, None);
         bench.finish().await;
@@ -139,7 +141,7 @@ fn brk_10_a_dependency_in_shadow_mode_refuses_no_key() {
             .map(|event| &*event.subject)
             .collect();
         assert_eq!(told, ["dep"], "one event, not one for each key");
-        operate(&bench, Command::Clear).await;
+        operate(&bench, BreakerCommand::Clear).await;
         assert_eq!(bench.refused_by("open").await.as_deref(), Some("open"));
         assert_eq!(bench.refused_by("new").await, None, "it was never closed");
         bench.finish().await;
@@ -169,17 +171,20 @@ fn brk_10_a_shadow_that_ends_or_gives_way_ends_for_the_keys_too() {
 fn brk_10_an_operator_may_mean_one_key() {
     run_paused(async || {
         let bench = Bench::start(opens_after(1, ms(60_000))).await;
-        assert_eq!(bench.client.operate_key("a", Command::Clear).await, None);
+        assert_eq!(
+            bench.client.operate_key("a", BreakerCommand::Clear).await,
+            None
+        );
         bench.ask_of("a", Do::Answer(1)).await.unwrap();
         bench.ask_of("b", Do::Answer(1)).await.unwrap();
         operate_key(&bench, "a", open(None)).await;
         assert_eq!(bench.refused_by("a").await.as_deref(), Some("a"));
         assert_eq!(bench.refused_by("b").await, None);
         bench.ask(Do::Answer(1)).await.unwrap();
-        let probe = Command::Probe { reason: why() };
+        let probe = BreakerCommand::Probe { reason: why() };
         let told = bench.client.operate_key("b", probe).await;
         assert!(told.unwrap().is_err(), "a closed one cannot be tried");
-        operate_key(&bench, "a", Command::Clear).await;
+        operate_key(&bench, "a", BreakerCommand::Clear).await;
         assert_eq!(bench.refused_by("a").await, None);
         bench.finish().await;
     });
@@ -190,11 +195,11 @@ fn sup_4_a_parked_dependency_is_parked_for_every_key() {
     run_paused(async || {
         let bench = Bench::start(|_| {}).await;
         bench.ask_of("a", Do::Answer(1)).await.unwrap();
-        operate(&bench, Command::Park { reason: why() }).await;
+        operate(&bench, BreakerCommand::Park { reason: why() }).await;
         for key in ["a", "new"] {
             assert_eq!(bench.refused_by(key).await.as_deref(), Some(""), "{key}");
         }
-        operate(&bench, Command::Unpark).await;
+        operate(&bench, BreakerCommand::Unpark).await;
         for key in ["a", "new"] {
             assert_eq!(bench.refused_by(key).await, None, "{key}");
         }
