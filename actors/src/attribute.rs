@@ -1,19 +1,22 @@
 //! Functions called by the expansion of `#[protected]`. Not part of the public interface: they may
 //! change with any version of the attribute.
 
+pub(crate) mod call_site;
+
 use std::future::Future;
 use std::marker::PhantomData;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use crate::call;
-use crate::closures::AnyClient;
-use crate::dependency::Verdict;
 use crate::error::CallError;
+use crate::runtime::closures::AnyClient;
+use crate::verdict::Verdict;
 
-pub use crate::call::{CallOptions, Patience, Unanswered};
-pub use crate::site::{CallSite, Collected};
+pub use crate::call::{Patience, Unanswered};
+pub use crate::call_options::CallOptions;
 pub use breakerbox_policy::Priority;
+pub use call_site::{CallSite, Collected};
 pub use inventory;
 
 /// The return type of a function, and the type that its callers get.

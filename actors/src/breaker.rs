@@ -3,15 +3,35 @@
 //! It receives calls, permits and outcomes, feeds the kernel's state machine, publishes the gate,
 //! and emits events for the changes. It executes nothing and decides nothing by itself.
 
-mod rounds;
+pub(crate) mod admission;
+
+pub(crate) mod gate;
+
+pub(crate) mod gate_decision;
+
+#[cfg(test)]
+mod gate_tests;
+
+pub(crate) mod hedge_member;
+
+pub(crate) mod in_flight;
+
+pub(crate) mod keyed;
+
+pub(crate) mod message;
+
+mod periodic;
+
+pub(crate) mod shared;
+
+mod thread_counters;
 
 use std::collections::HashMap;
-use std::future::{Future as _, poll_fn};
 use std::sync::Arc;
 
+use actix::MessageResult;
 use actix::dev::{MessageResponse, OneshotSender};
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, SpawnHandle, WrapFuture};
-use actix::{MessageResult, ResponseFuture};
 use breakerbox_policy::{
     BreakerCommand, BreakerEvent, Cause, Class, IllegalTransition, Override, OverrideMode, Permit,
     PermitKind, State, Time,
@@ -20,26 +40,29 @@ use breakerbox_policy::{
 use futures_util::FutureExt as _;
 use tracing::Level;
 
-use crate::admission::{Admission, PermitGuard};
-use crate::call::{self, CallOptions};
-use crate::circuit::SharedBreaker;
-use crate::client::Core;
+use crate::breaker::admission::{Admission, PermitGuard};
+use crate::breaker::gate::tag_of;
+use crate::breaker::message::{
+    Acquire, AnswerFuture, Call, CallAnswer, CallMaker, Flush, Operate, Reconfigure, Release,
+    Report,
+};
+use crate::breaker::shared::{SharedBreaker, generation_of, record_batch, record_counted, word_of};
 use crate::clock::random;
-use crate::deadline;
-use crate::dependency::{Dependency, Shared};
+use crate::dependency::Dependency;
 use crate::event::EventKind;
-use crate::gate::{GateWord, Mode, SuccessBatch, tag_of};
-use crate::message::{Acquire, Call, Flush, Operate, Reconfigure, Release, Report};
-use rounds::Rounds;
+use crate::state::Shared;
+use periodic::PeriodicTasks;
 
 /// The actor of one dependency's breaker; any actor may send it a [`Call`].
 ///
 /// # Source  Rules BRK-3, BRK-12 and CALL-3 in docs/rules.md.
 pub struct Breaker<D: Dependency> {
-    core: Arc<Core<D>>,
+    shared: Arc<Shared>,
+    /// Makes the calls that arrive as messages.
+    calls: Arc<dyn CallMaker<D>>,
     /// The next deadline of each breaker that has one, by its key.
     timers: HashMap<Option<Arc<str>>, (Time, SpawnHandle)>,
-    rounds: Rounds,
+    periodic: PeriodicTasks,
 }
 
 /// The breaker of one key; `None` is the dependency's own.
@@ -51,42 +74,14 @@ impl<D: Dependency> std::fmt::Debug for Breaker<D> {
     }
 }
 
-/// The gate word for the present state of this machine.
-pub(crate) fn word_of(machine: &breakerbox_policy::Breaker, now: Time) -> GateWord {
-    let go = || {
-        if machine.needs_every_success() {
-            Mode::ClosedReportAll
-        } else {
-            Mode::Closed
-        }
-    };
-    let mode = match (machine.overridden().map(|one| one.mode), machine.state()) {
-        (Some(OverrideMode::ForcedOpen), _) => Mode::ForcedOpen,
-        (Some(OverrideMode::Disabled), _) => Mode::Disabled,
-        (Some(OverrideMode::Shadow), _) | (None, State::Closed) => go(),
-        (None, State::Open) => Mode::Open,
-        (None, State::HalfOpen) => Mode::HalfOpen,
-    };
-    let wait = match mode {
-        Mode::Open | Mode::ForcedOpen => machine.view(now).retry_after,
-        _ => None,
-    };
-    // Rounded up, so that no caller asks early.
-    let retry_at = wait.map_or(0, |wait| now.after(wait).as_nanos().div_ceil(1_000_000));
-    GateWord::new(mode, machine.generation(), retry_at)
-}
-
 impl<D: Dependency> Breaker<D> {
-    pub(crate) fn new(core: Arc<Core<D>>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, calls: Arc<dyn CallMaker<D>>) -> Self {
         Self {
-            core,
+            shared,
+            calls,
             timers: HashMap::new(),
-            rounds: Rounds::default(),
+            periodic: PeriodicTasks::default(),
         }
-    }
-
-    fn shared(&self) -> &Arc<Shared> {
-        &self.core.shared
     }
 
     /// Applies a change to a machine, and publishes the result.
@@ -97,12 +92,12 @@ impl<D: Dependency> Breaker<D> {
         change: impl FnOnce(&mut breakerbox_policy::Breaker, Time) -> T,
     ) -> T {
         let (result, shadow) = self.change(which, ctx, change);
-        if which.is_none() && self.shared().keys.set_shadow(shadow.as_ref()) {
+        if which.is_none() && self.shared.keys.set_shadow(shadow.as_ref()) {
             // A shadow (measured, never tripped) holds for each key too (rule BRK-10).
             self.each_key(|breaker, key| {
-                let circuit = Arc::clone(&key);
+                let target = Arc::clone(&key);
                 breaker.change(&Some(key), ctx, |machine, now| {
-                    circuit.follow(machine, shadow.as_ref(), now);
+                    target.follow(machine, shadow.as_ref(), now);
                 });
             });
         }
@@ -116,25 +111,25 @@ impl<D: Dependency> Breaker<D> {
         ctx: &mut Context<Self>,
         change: impl FnOnce(&mut breakerbox_policy::Breaker, Time) -> T,
     ) -> (T, Option<Override>) {
-        let shared = Arc::clone(self.shared());
-        let circuit = which.as_deref().unwrap_or(&shared.circuit);
+        let shared = Arc::clone(&self.shared);
+        let target = which.as_deref().unwrap_or(&shared.breaker);
         let now = shared.clock.now();
-        let mut machine = circuit.lock();
-        take_in_counted(&mut machine, circuit, now);
+        let mut machine = target.lock();
+        record_counted(&mut machine, target, now);
         let result = change(&mut machine, now);
-        let moved = publish(&shared, circuit, &mut machine, now);
+        let moved = publish(&shared, target, &mut machine, now);
         let deadline = machine.next_deadline();
         let shadow = machine.overridden().filter(|set| is_shadow(set)).cloned();
         drop(machine);
         // Without the lock: a listener may ask for the status.
-        tell(&shared, circuit, moved);
+        tell(&shared, target, moved);
         self.arm(which, deadline, ctx);
         (result, shadow)
     }
 
     /// Sets the one timer of a breaker to its machine's next deadline.
     fn arm(&mut self, which: &BreakerScope, deadline: Option<Time>, ctx: &mut Context<Self>) {
-        let key = which.as_ref().and_then(|circuit| circuit.key.clone());
+        let key = which.as_ref().and_then(|target| target.key.clone());
         if self.timers.get(&key).map(|(at, _)| *at) == deadline {
             return;
         }
@@ -142,12 +137,12 @@ impl<D: Dependency> Breaker<D> {
             ctx.cancel_future(handle);
         }
         if let Some(at) = deadline {
-            let sleep = self.shared().clock.sleep_until(at);
+            let sleep = self.shared.clock.sleep_until(at);
             let of = key.clone();
             let fire = sleep.into_actor(self).map(move |(), breaker, ctx| {
                 breaker.timers.remove(&of);
                 // Looked up by its key, since a timer must not protect a key from eviction.
-                let which = of.as_deref().map(|key| breaker.shared().keys.find(key));
+                let which = of.as_deref().map(|key| breaker.shared.keys.find(key));
                 if which.as_ref().is_some_and(Option::is_none) {
                     return;
                 }
@@ -161,7 +156,7 @@ impl<D: Dependency> Breaker<D> {
 
     /// Visits the breaker of each key, one after the other.
     fn each_key(&mut self, mut what: impl FnMut(&mut Self, Arc<SharedBreaker>)) {
-        let shared = Arc::clone(self.shared());
+        let shared = Arc::clone(&self.shared);
         shared.keys.each(|key| what(self, key));
     }
 
@@ -171,9 +166,8 @@ impl<D: Dependency> Breaker<D> {
         self.each_key(|breaker, key| what(breaker, &Some(key)));
     }
 
-    fn make_rounds(&mut self) {
-        let Self { core, rounds, .. } = self;
-        rounds.set(&core.shared, &core.breaker.addr);
+    fn restart_periodic(&mut self, ctx: &Context<Self>) {
+        self.periodic.set(&self.shared, &ctx.address());
     }
 }
 
@@ -191,8 +185,8 @@ fn failures_so_far(machine: &breakerbox_policy::Breaker, now: Time) -> Option<(u
 }
 
 /// Name of this breaker in events and log lines.
-fn subject(shared: &Shared, circuit: &SharedBreaker) -> Arc<str> {
-    match &circuit.key {
+fn subject(shared: &Shared, target: &SharedBreaker) -> Arc<str> {
+    match &target.key {
         None => Arc::clone(&shared.name),
         Some(key) => Arc::from(format!("{}[{key}]", shared.name)),
     }
@@ -200,96 +194,56 @@ fn subject(shared: &Shared, circuit: &SharedBreaker) -> Arc<str> {
 
 /// Emits the events of a change. An override passed down to a key is left out: it was already
 /// reported for the dependency.
-fn tell(shared: &Shared, circuit: &SharedBreaker, moved: Vec<BreakerEvent>) {
+fn tell(shared: &Shared, target: &SharedBreaker, moved: Vec<BreakerEvent>) {
     if moved.is_empty() {
         return;
     }
-    let subject = subject(shared, circuit);
+    let subject = subject(shared, target);
     let handed_down = |event: &BreakerEvent| {
         let of_override = matches!(
             event,
             BreakerEvent::Overridden { .. } | BreakerEvent::OverrideRemoved { .. }
         );
-        of_override && circuit.follows()
+        of_override && target.follows()
     };
     for event in moved.into_iter().filter(|event| !handed_down(event)) {
         shared.events.emit(&subject, EventKind::Breaker(event));
     }
 }
 
-/// Records the successes counted at the gate so far.
-pub(crate) fn take_in_counted(
-    machine: &mut breakerbox_policy::Breaker,
-    circuit: &SharedBreaker,
-    now: Time,
-) {
-    for successes in circuit.take_successes() {
-        record_batch(machine, circuit, successes, now);
-    }
-}
-
-/// Records a batch of successes for the time and generation in which it was counted.
-fn record_batch(
-    machine: &mut breakerbox_policy::Breaker,
-    circuit: &SharedBreaker,
-    successes: SuccessBatch,
-    now: Time,
-) {
-    let at = match circuit.bucket_nanos() {
-        0 => now,
-        width => {
-            let bucket = successes.bucket_before(now.as_nanos() / width);
-            Time::from_nanos(bucket.saturating_mul(width))
-        }
-    };
-    let generation = generation_of(machine, successes.tag());
-    machine.record_successes(at, generation, successes.count(), &mut random());
-}
-
-/// Returns the generation of a gate's tag; `u64::MAX` for any other than the present one, which is
-/// late.
-fn generation_of(machine: &breakerbox_policy::Breaker, tag: u64) -> u64 {
-    let present = machine.generation();
-    if tag_of(present) == tag {
-        present
-    } else {
-        u64::MAX
-    }
-}
-
 /// Publishes the gate, and returns the events to emit.
 fn publish(
     shared: &Shared,
-    circuit: &SharedBreaker,
+    target: &SharedBreaker,
     machine: &mut breakerbox_policy::Breaker,
     now: Time,
 ) -> Vec<BreakerEvent> {
     let word = word_of(machine, now);
-    if word != circuit.gate.read() {
-        circuit.gate.publish(word);
+    if word != target.gate.read() {
+        target.gate.publish(word);
     }
     let mut moved = Vec::new();
     while let Some(event) = machine.poll_event() {
-        note(shared, circuit, &event);
+        note(shared, target, &event);
         moved.push(event);
     }
     moved
 }
 
 /// Stores the reason for refusals, and counts trips.
-fn note(shared: &Shared, circuit: &SharedBreaker, event: &BreakerEvent) {
+fn note(shared: &Shared, target: &SharedBreaker, event: &BreakerEvent) {
     use std::sync::atomic::Ordering;
     match event {
         BreakerEvent::Transition { to, cause, .. } => {
             if *to == State::Open {
                 shared.totals.trips.fetch_add(1, Ordering::Relaxed);
-                circuit.set_notice(cause.to_string());
+                target.set_reason(cause.to_string());
             } else if !matches!(cause, Cause::OpenTimeOver) {
-                circuit.set_notice(cause.to_string());
+                target.set_reason(cause.to_string());
             }
         }
         BreakerEvent::Overridden { reason, by, .. } => {
-            circuit.set_notice(format!("set by {by}: {reason}"));
+            target.set_reason(format!("set by {by}: {reason}"));
         }
         _ => {}
     }
@@ -299,9 +253,9 @@ impl<D: Dependency> Actor for Breaker<D> {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
-        let shared = Arc::clone(self.shared());
+        let shared = Arc::clone(&self.shared);
         self.each_circuit(|breaker, which| {
-            let machine = &which.as_deref().unwrap_or(&shared.circuit).machine;
+            let machine = &which.as_deref().unwrap_or(&shared.breaker).machine;
             let crashed = machine.is_poisoned();
             machine.clear_poison();
             breaker.with_machine(which, ctx, |machine, now| {
@@ -311,7 +265,7 @@ impl<D: Dependency> Actor for Breaker<D> {
                 machine.on_time(now, &mut random());
             });
         });
-        self.make_rounds();
+        self.restart_periodic(ctx);
     }
 }
 
@@ -321,25 +275,16 @@ impl<D: Dependency> Handler<Call<D>> for Breaker<D> {
     type Result = Answering<D>;
 
     fn handle(&mut self, call: Call<D>, _: &mut Context<Self>) -> Self::Result {
-        let core = Arc::clone(&self.core);
-        Answering(Box::pin(async move {
-            let options = call.options.as_deref().unwrap_or(CallOptions::usual());
-            let mut asked = std::pin::pin!(call::ask(&core, call.request, options));
-            poll_fn(|cx| deadline::within(call.around, || asked.as_mut().poll(cx))).await
-        }))
+        Answering(Arc::clone(&self.calls).make(call))
     }
 }
 
 /// A call in progress. Unlike actix's own response, it ends when its caller goes away (rule
 /// CALL-4).
-pub struct Answering<D: Dependency>(ResponseFuture<<Call<D> as actix::Message>::Result>);
+pub struct Answering<D: Dependency>(AnswerFuture<D>);
 
 impl<D: Dependency> MessageResponse<Breaker<D>, Call<D>> for Answering<D> {
-    fn handle(
-        self,
-        _: &mut Context<Breaker<D>>,
-        caller: Option<OneshotSender<<Call<D> as actix::Message>::Result>>,
-    ) {
+    fn handle(self, _: &mut Context<Breaker<D>>, caller: Option<OneshotSender<CallAnswer<D>>>) {
         let Self(mut answering) = self;
         // Many calls end at their first poll; only the others are worth a task. A caller that has
         // gone needs no answer.
@@ -379,17 +324,17 @@ impl<D: Dependency> Handler<Acquire> for Breaker<D> {
     type Result = MessageResult<Acquire>;
 
     fn handle(&mut self, acquire: Acquire, ctx: &mut Context<Self>) -> Self::Result {
-        let Acquire { circuit, deadline } = acquire;
+        let Acquire { key, deadline } = acquire;
         let admit = |machine: &mut breakerbox_policy::Breaker, now| (machine.admit(now), now);
-        let (admitted, now) = self.with_machine(&circuit, ctx, admit);
+        let (admitted, now) = self.with_machine(&key, ctx, admit);
         MessageResult(admitted.map(|permit| {
             // The same as the gate grants, so that there is one kind of normal permit.
             let permit = match permit.kind() {
                 PermitKind::Normal => Permit::normal(tag_of(permit.generation()), now),
                 PermitKind::Probe(_) | PermitKind::Unrecorded => permit,
             };
-            let shared = Arc::clone(self.shared());
-            let held = PermitGuard::new(circuit, permit, now, deadline);
+            let shared = Arc::clone(&self.shared);
+            let held = PermitGuard::new(key, permit, now, deadline);
             Admission::new(shared, held)
         }))
     }
@@ -400,8 +345,8 @@ impl<D: Dependency> Handler<Report> for Breaker<D> {
 
     fn handle(&mut self, mut report: Report, ctx: &mut Context<Self>) {
         if let Some(permit) = report.permit.take() {
-            let (outcome, circuit) = (report.outcome, report.circuit.take());
-            let failures = self.with_machine(&circuit, ctx, |machine, now| {
+            let (outcome, key) = (report.outcome, report.key.take());
+            let failures = self.with_machine(&key, ctx, |machine, now| {
                 let permit = match permit.kind() {
                     PermitKind::Normal => {
                         let generation = generation_of(machine, permit.generation());
@@ -414,9 +359,9 @@ impl<D: Dependency> Handler<Report> for Breaker<D> {
                 told.then(|| failures_so_far(machine, now)).flatten()
             });
             if let Some((failures, threshold)) = failures {
-                let shared = self.shared();
+                let shared = &self.shared;
                 tracing::debug!(
-                    dependency = &*subject(shared, circuit.as_deref().unwrap_or(&shared.circuit)),
+                    dependency = &*subject(shared, key.as_deref().unwrap_or(&shared.breaker)),
                     "call failed, {failures}/{threshold}"
                 );
             }
@@ -430,8 +375,8 @@ impl<D: Dependency> Handler<Release> for Breaker<D> {
     type Result = ();
 
     fn handle(&mut self, release: Release, ctx: &mut Context<Self>) {
-        let Release { circuit, permit } = release;
-        self.with_machine(&circuit, ctx, |machine, now| machine.release(now, permit));
+        let Release { key, permit } = release;
+        self.with_machine(&key, ctx, |machine, now| machine.release(now, permit));
     }
 }
 
@@ -439,11 +384,11 @@ impl<D: Dependency> Handler<Flush> for Breaker<D> {
     type Result = ();
 
     fn handle(&mut self, flush: Flush, ctx: &mut Context<Self>) {
-        let shared = Arc::clone(self.shared());
-        let Flush { circuit, successes } = flush;
-        let of = circuit.as_deref().unwrap_or(&shared.circuit);
-        self.with_machine(&circuit, ctx, |machine, now| {
-            record_batch(machine, of, successes, now);
+        let shared = Arc::clone(&self.shared);
+        let Flush { key, successes } = flush;
+        let target = key.as_deref().unwrap_or(&shared.breaker);
+        self.with_machine(&key, ctx, |machine, now| {
+            record_batch(machine, target, successes, now);
         });
     }
 }
@@ -452,28 +397,28 @@ impl<D: Dependency> Handler<Operate> for Breaker<D> {
     type Result = Result<(), IllegalTransition>;
 
     fn handle(&mut self, operate: Operate, ctx: &mut Context<Self>) -> Self::Result {
-        let Operate { circuit, command } = operate;
+        let Operate { key, command } = operate;
         let closes = matches!(
             command,
             BreakerCommand::Close { .. } | BreakerCommand::Reset { .. } | BreakerCommand::Clear
         );
-        if circuit.is_none() && closes {
+        if key.is_none() && closes {
             // Closing or resetting a dependency applies to its keys too.
-            self.each_key(|breaker, key| {
+            self.each_key(|breaker, each| {
                 let command = command.clone();
                 // None of the three commands is ever refused.
-                let _ = breaker.with_machine(&Some(key), ctx, |machine, now| {
+                let _ = breaker.with_machine(&Some(each), ctx, |machine, now| {
                     machine.command(now, command, &mut random())
                 });
             });
         }
-        if let Some(key) = &circuit {
+        if let Some(key) = &key {
             key.stand_alone();
         }
-        if circuit.is_none() && matches!(command, BreakerCommand::Reset { .. }) {
-            self.shared().pauses.lift();
+        if key.is_none() && matches!(command, BreakerCommand::Reset { .. }) {
+            self.shared.pauses.lift();
         }
-        self.with_machine(&circuit, ctx, |machine, now| {
+        self.with_machine(&key, ctx, |machine, now| {
             machine.command(now, command, &mut random())
         })
     }
@@ -483,21 +428,21 @@ impl<D: Dependency> Handler<Reconfigure> for Breaker<D> {
     type Result = ();
 
     fn handle(&mut self, Reconfigure(settings): Reconfigure, ctx: &mut Context<Self>) {
-        let shared = Arc::clone(self.shared());
+        let shared = Arc::clone(&self.shared);
         let old = shared.settings().breaker.clone();
         let breaker = settings.breaker.clone();
         shared.reconfigure(*settings);
         if old != breaker {
             shared.tell_settings();
             self.each_circuit(|actor, which| {
-                let circuit = which.as_deref().unwrap_or(&shared.circuit);
+                let target = which.as_deref().unwrap_or(&shared.breaker);
                 actor.with_machine(which, ctx, |machine, now| {
                     machine.reconfigure(now, breaker.clone());
-                    circuit.measure_by(machine);
+                    target.measure_by(machine);
                 });
             });
         }
-        self.make_rounds();
+        self.restart_periodic(ctx);
     }
 }
 

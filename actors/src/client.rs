@@ -3,177 +3,33 @@
 //! It refuses a call by itself when the gate does not admit it, and otherwise sends the work
 //! straight to a worker. It keeps no state of its own.
 
+mod as_fallback;
+
 use std::fmt;
 use std::future::Future;
-use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::Arc;
 
 use actix::Addr;
-use breakerbox_policy::{BreakerCommand, Class, DependencySettings, IllegalTransition, Time};
+use breakerbox_policy::{
+    BreakerCommand, ChaosSettings, Class, DependencySettings, IllegalTransition,
+};
 use futures_util::TryStream;
 
+use crate::answer::Answer;
 use crate::breaker::Breaker;
-use crate::call::{self, CallOptions, Streamed};
-use crate::dependency::{Dependency, PerWorker, Route, Shared, Verdict};
+use crate::breaker::gate::Mode;
+use crate::breaker::message::Operate;
+use crate::call::core::Core;
+use crate::call::{self, Served, Streamed};
+use crate::call_options::CallOptions;
+use crate::dependency::Dependency;
 use crate::error::CallError;
-use crate::fallback::{FallbackAnswer, Fallbacks};
-use crate::gate::Mode;
-use crate::message::Operate;
-use crate::queue::WorkQueue;
-use crate::reload::{self, Configured, DependencyReload};
-use crate::status::DependencyStatus;
-use crate::supervisor::{Condition, DriverQueue, StableMailbox};
-use crate::worker::Worker;
-use crate::worker::hands::{InlineExecutor, InlineHandle};
+use crate::runtime::closures::AnyClient;
+use crate::runtime::reload::{self, DependencyReload};
+use crate::runtime::status::DependencyStatus;
+use crate::verdict::Verdict;
 
-/// The source of an answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AnswerSource {
-    /// The dependency itself.
-    Primary,
-    /// A fallback, by its name.
-    Fallback(Arc<str>),
-}
-
-impl fmt::Display for AnswerSource {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Primary => out.write_str("primary"),
-            Self::Fallback(name) => write!(out, "fallback:{name}"),
-        }
-    }
-}
-
-/// An answer, with its source (rule FBK-3).
-#[derive(Debug, Clone, PartialEq)]
-pub struct Answer<T> {
-    /// The response.
-    pub value: T,
-    /// The source of the answer.
-    pub source: AnswerSource,
-    /// Age of the answer, if it was kept from an earlier call.
-    pub age: Option<Duration>,
-    /// Number of attempts at the dependency, refusals included.
-    pub attempts: u32,
-    /// Duration of the call.
-    pub elapsed: Duration,
-}
-
-impl<T> Answer<T> {
-    /// Returns true if the dependency itself answered.
-    #[must_use]
-    pub fn is_primary(&self) -> bool {
-        self.source == AnswerSource::Primary
-    }
-}
-
-/// The state around one dependency that a call needs.
-pub(crate) struct Core<D: Dependency> {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) breaker: StableMailbox<Breaker<D>>,
-    pub(crate) workers: Box<[WorkerSlot<D>]>,
-    pub(crate) next: AtomicUsize,
-    pub(crate) fallbacks: Fallbacks<D>,
-    pub(crate) configured: Mutex<Configured>,
-}
-
-/// A worker's queue, and its inline executor for callers on its own thread.
-pub(crate) struct WorkerSlot<D: Dependency> {
-    pub(crate) shared: Arc<PerWorker>,
-    pub(crate) queue: Arc<WorkQueue<D>>,
-    pub(crate) mail: StableMailbox<Worker<D>>,
-    pub(crate) lent: Arc<InlineHandle>,
-}
-
-impl<D: Dependency> WorkerSlot<D> {
-    /// Answers all waiters and takes no more work: the worker is gone for good.
-    pub(crate) fn leave(&self) {
-        let health = &self.mail.health;
-        health.set(Condition::Gone, health.incarnation());
-        self.queue.close();
-    }
-
-    /// Returns the worker's inline executor, if the caller can run the first poll of its call
-    /// itself.
-    #[inline]
-    pub(crate) fn hands(&self) -> Option<Rc<InlineExecutor<D>>> {
-        let is_running = self.mail.health.condition() == Condition::Running;
-        is_running.then(|| self.lent.hands()).flatten()
-    }
-
-    /// Returns true if the worker is on the caller's thread.
-    pub(crate) fn is_here(&self) -> bool {
-        self.lent.is_here()
-    }
-}
-
-impl<D: Dependency> Core<D> {
-    /// Returns the worker for the next call: a running one, on the caller's own thread if there is
-    /// one.
-    ///
-    /// Without a running worker the call waits for the next incarnation, if the settings allow it.
-    pub(crate) fn pick(&self) -> Option<&WorkerSlot<D>> {
-        let alive = |slot: &WorkerSlot<D>| slot.mail.health.condition() != Condition::Gone;
-        // During a drain, only calls that were accepted before it arrive here.
-        let drains = self.shared.route() == Route::Draining;
-        let may_hold = |slot: &WorkerSlot<D>| alive(slot) && (drains || call::holds(&self.shared));
-        let running = |slot: &WorkerSlot<D>| slot.mail.health.condition() == Condition::Running;
-        if let [only] = &*self.workers {
-            return (running(only) || may_hold(only)).then_some(only);
-        }
-        // With one worker for each thread, the shared round-robin counter is not needed.
-        let mut here = self
-            .workers
-            .iter()
-            .filter(|slot| running(slot) && slot.is_here());
-        if let (Some(only), None) = (here.next(), here.next()) {
-            return Some(only);
-        }
-        let first = self.next.fetch_add(1, Ordering::Relaxed);
-        let count = self.workers.len();
-        let in_turn = || (0..count).map(|step| &self.workers[first.wrapping_add(step) % count]);
-        in_turn()
-            .find(|slot| running(slot) && slot.is_here())
-            .or_else(|| in_turn().find(|slot| running(slot)))
-            .or_else(|| in_turn().find(|slot| may_hold(slot)))
-    }
-
-    /// Returns the wait until the first worker is back, if it is known.
-    pub(crate) fn back_in(&self, now: Time) -> Option<Duration> {
-        let workers = self.workers.iter();
-        workers
-            .filter_map(|slot| slot.mail.health.back_in(now))
-            .min()
-    }
-
-    /// Ends everything for good: calls are refused, and callers that wait for one of the actors
-    /// learn that it is gone (rule CALL-1). The workers end first, because the breaker's queue
-    /// answers their reports.
-    pub(crate) fn stop(&self) {
-        self.shared.set_route(Route::Stopped);
-        for slot in &self.workers {
-            slot.leave();
-            slot.mail.close();
-        }
-        self.fallbacks.mail.close();
-        self.breaker.close();
-    }
-
-    pub(crate) async fn fall_back(
-        &self,
-        (request, write): (D::Request, bool),
-        why: CallError<D::Error>,
-        deadline: Option<Time>,
-    ) -> Result<FallbackAnswer<D::Response>, CallError<D::Error>> {
-        let Self {
-            shared, fallbacks, ..
-        } = self;
-        let asked = (request, write);
-        fallbacks.answer(shared, asked, why, deadline).await
-    }
-}
+pub(crate) use as_fallback::erased;
 
 /// A dependency's handle: cheap to clone, usable on any thread, the same after every restart.
 pub struct Client<D: Dependency> {
@@ -326,7 +182,7 @@ impl<D: Dependency> Client<D> {
     /// more detail.
     #[must_use]
     pub fn state(&self) -> &'static str {
-        match self.core.shared.circuit.gate.read().mode() {
+        match self.core.shared.breaker.gate.read().mode() {
             Mode::Closed | Mode::ClosedReportAll => "closed",
             Mode::Open => "open",
             Mode::HalfOpen => "half_open",
@@ -363,9 +219,60 @@ impl<D: Dependency> Client<D> {
         key: &str,
         command: BreakerCommand,
     ) -> Option<Result<(), IllegalTransition>> {
-        let circuit = Some(self.core.shared.keys.find(key)?);
-        let operate = Operate { circuit, command };
+        let key = Some(self.core.shared.keys.find(key)?);
+        let operate = Operate { key, command };
         Some(self.core.breaker.addr.send(operate).await.unwrap_or(Ok(())))
+    }
+}
+
+impl<D: Dependency> Client<D> {
+    /// Opens a stream as [`Client::run_stream_with`] does, in the caller's own task. If that ends
+    /// without a first item, the fallbacks answer `request`, by the rules of [`Client::ask_with`].
+    /// All of it is counted as one call.
+    ///
+    /// Options left open are derived from `request` by the dependency. The last attempt of
+    /// `when_all_down = "try"` runs on a worker.
+    ///
+    /// # Errors  As [`Client::ask_with`].
+    /// # Panics  As [`Client::run_stream`].
+    /// # Cancel safety   As [`Client::run_stream`]; a running fallback is dropped too.
+    /// # Source  Rules FBK-1 to FBK-3 in docs/rules.md.
+    pub async fn stream_or_answer<S, F>(
+        &self,
+        request: D::Request,
+        options: CallOptions,
+        classify: impl Fn(Result<&S, &D::Error>) -> Verdict + Send + Sync + 'static,
+        open: impl FnMut() -> F,
+    ) -> Result<Served<S, D::Response>, CallError<D::Error>>
+    where
+        F: Future<Output = Result<S, D::Error>>,
+        S: TryStream<Error = D::Error>,
+    {
+        call::stream_or_answer(&self.core, request, options, classify, open).await
+    }
+
+    /// Passes a good answer of the dependency that came as a stream to the fallbacks, for those
+    /// that cache such answers. They get answers of workers anyway. Never pass the answer of a
+    /// fallback (rule FBK-3).
+    pub fn remember(&self, request: &D::Request, response: &D::Response) {
+        let now = self.core.shared.clock.now();
+        self.core.fallbacks.remember(request, response, now);
+    }
+
+    /// Injects faults from now on, regardless of the settings; `None` ends them. `by` is the author
+    /// of the change, for the event.
+    ///
+    /// Running attempts are not affected. A reload changes this only if it brings different chaos.
+    pub fn set_chaos(&self, settings: Option<ChaosSettings>, by: &str) {
+        self.core.shared.set_chaos(settings, by);
+    }
+
+    /// Returns a handle of the same dependency for closures only, without its request type.
+    #[must_use]
+    pub fn any(&self) -> AnyClient {
+        AnyClient {
+            shared: Arc::clone(&self.core.shared),
+        }
     }
 }
 

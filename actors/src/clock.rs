@@ -164,3 +164,11 @@ impl governor::clock::Clock for CallerClock {
 pub(crate) fn random() -> impl FnMut() -> f64 {
     fastrand::f64
 }
+
+/// Returns the smaller of the values that are present.
+pub(crate) fn earliest<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}

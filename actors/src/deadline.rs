@@ -3,6 +3,8 @@
 //! While a dependency's work is polled, its deadline is in a thread-local; a call made meanwhile
 //! inherits it. A task that the work spawns is polled by itself, and inherits none.
 
+mod timer;
+
 use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
@@ -11,6 +13,8 @@ use std::task::{Context, Poll};
 use breakerbox_policy::Time;
 
 use crate::clock::{Clock, Moment};
+
+pub(crate) use timer::{Timer, bounded};
 
 thread_local! {
     static AROUND: Cell<Option<Moment>> = const { Cell::new(None) };

@@ -8,8 +8,7 @@ use std::time::Duration;
 use breakerbox_policy::supervision::{PanicReport, StopCause};
 use breakerbox_policy::{Executed, PauseReason, RefusalState};
 
-use crate::notice::{RefusalReason, SharedNotice};
-use crate::site::{UnknownName, list};
+use crate::refusal_reason::RefusalReason;
 
 /// The reason why a call got no primary answer.
 ///
@@ -155,7 +154,7 @@ impl fmt::Display for Limit {
     }
 }
 
-/// A refusal by the breaker. It costs no allocation: the text is shared.
+/// A refusal by the breaker. It costs no allocation: all refusals since a transition share its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
     /// The breaker's state.
@@ -165,8 +164,26 @@ pub struct Refused {
     /// Execution state of an earlier attempt of the same call: the breaker may open during a call,
     /// which ends its retries.
     pub executed: Executed,
-    /// The breaker's dependency and key, and the reason for its state.
-    pub notice: SharedNotice,
+    pub(crate) reason: Arc<RefusalReason>,
+}
+
+impl Refused {
+    /// Makes a refusal, for tests of code that handles one.
+    #[must_use]
+    pub fn new(state: RefusalState, retry_after: Option<Duration>, reason: RefusalReason) -> Self {
+        Self {
+            state,
+            retry_after,
+            executed: Executed::No,
+            reason: Arc::new(reason),
+        }
+    }
+
+    /// Returns the breaker's dependency and key, and the reason for its state.
+    #[must_use]
+    pub fn reason(&self) -> &RefusalReason {
+        &self.reason
+    }
 }
 
 /// The reason why no worker can begin a call.
@@ -213,6 +230,15 @@ pub enum Fault {
 }
 
 impl<E> CallError<E> {
+    /// The error of a call whose time was over.
+    pub(crate) fn timed_out(dependency: Arc<str>, after: Duration, executed: Executed) -> Self {
+        Self::TimedOut {
+            dependency,
+            after,
+            executed,
+        }
+    }
+
     /// The dependency's name.
     #[must_use]
     pub fn dependency(&self) -> &str {
@@ -229,7 +255,7 @@ impl<E> CallError<E> {
             | Self::SessionSpent { dependency, .. }
             | Self::Injected { dependency }
             | Self::FallbackFailed { dependency, .. } => dependency,
-            Self::Open(refused) => &refused.notice.dependency,
+            Self::Open(refused) => &refused.reason.dependency,
         }
     }
 
@@ -408,14 +434,14 @@ impl fmt::Display for Refused {
         let Self {
             state,
             retry_after,
-            notice,
+            reason,
             ..
         } = self;
         let RefusalReason {
             dependency,
             key,
             reason,
-        } = &**notice;
+        } = &**reason;
         write!(out, "the breaker of {dependency}")?;
         if let Some(key) = key {
             write!(out, " for {key}")?;
@@ -490,4 +516,36 @@ pub enum StartError {
         /// The contradiction.
         reason: String,
     },
+}
+
+/// A name that an attribute gives and that is not configured.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UnknownName {
+    /// The name.
+    pub name: String,
+    /// The place of the attribute: the file, as passed to the compiler, and the line.
+    pub place: String,
+    /// The most similar known name, if one is similar enough.
+    pub near: Option<String>,
+}
+
+impl fmt::Display for UnknownName {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "\"{}\" at {}", self.name, self.place)?;
+        match &self.near {
+            Some(near) => write!(out, ", did you mean \"{near}\"?"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Lists all of them in one line.
+fn list(names: &[UnknownName]) -> String {
+    let each: Vec<String> = names.iter().map(UnknownName::to_string).collect();
+    let are = if names.len() == 1 {
+        "a dependency that an attribute names is"
+    } else {
+        "dependencies that attributes name are"
+    };
+    format!("{are} neither configured nor started: {}", each.join("; "))
 }

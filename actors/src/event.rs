@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use breakerbox_policy::supervision::StopCause;
@@ -16,6 +16,7 @@ use tokio::sync::broadcast;
 
 use crate::clock::Clock;
 use crate::redact::redact;
+use crate::sync::LockExt;
 
 /// Number of past events kept for late readers.
 pub const EVENT_HISTORY: usize = 1024;
@@ -347,7 +348,7 @@ impl EventBus {
 
     fn lock(&self) -> MutexGuard<'_, EventLog> {
         // Only an allocation could panic while the lock is held; the data stays consistent.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.acquire()
     }
 }
 

@@ -19,8 +19,9 @@ use breakerbox_policy::Time;
 use breakerbox_policy::supervision::StopCause;
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::dependency::{Dependency, Shared};
+use crate::dependency::Dependency;
 use crate::error::CallError;
+use crate::state::Shared;
 use crate::supervisor::StableMailbox;
 
 pub(crate) use actor::{FallbackActor, FallbackManner, note_outage, patience};
@@ -28,7 +29,7 @@ use actor::{PendingReply, Serve};
 pub use cache::StaleCache;
 pub use kinds::{ActorFallback, FallbackCall, Fixed};
 pub use named::ByName;
-pub(crate) use named::{ErasedFallback, circle};
+pub(crate) use named::{ErasedFallback, FallbackDirectory, circle};
 
 /// Result of a fallback.
 pub enum FallbackOutcome<T> {

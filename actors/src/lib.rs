@@ -8,129 +8,83 @@
     reason = "every do_send is behind this package's own bounds and reply guards"
 )]
 
-// path of a call
-mod client;
+// floors, from the ground up: each module knows only those above it in this list
+mod sync;
 
-mod call;
-
-mod gate;
-
-#[cfg(test)]
-#[path = "gate/tests.rs"]
-mod gate_tests;
-
-mod admission;
-
-mod terms;
-
-mod throttle;
-
-mod rate;
-
-mod session;
-
-mod setup;
-
-mod bulkhead;
-
-mod quarantine;
-
-mod queue;
-
-mod reply;
-
-mod dependency;
-
-mod circuit;
-
-mod breaker;
-
-mod record;
-
-mod flight;
-
-mod worker;
-
-mod deadline;
-
-mod chaos;
-
-mod fallback;
-
-// path of a crash
-mod supervisor;
-
-mod builder;
-
-mod closures;
-
-mod runtime;
-
-mod reload;
-
-// functions under the attribute
-mod ambient;
-
-mod site;
-
-#[doc(hidden)]
-pub mod attribute;
-
-// shared types
-mod message;
-
-mod error;
-
-mod notice;
-
-mod event;
+mod clock;
 
 mod redact;
 
-mod published;
+mod refusal_reason;
 
-mod status;
+mod error;
 
-mod totals;
+mod event;
 
-mod counts;
+mod deadline;
 
-mod clock;
+mod verdict;
+
+mod answer;
+
+mod limits;
+
+mod call_options;
+
+mod state;
+
+mod breaker;
+
+mod dependency;
+
+mod supervisor;
+
+mod worker;
+
+mod fallback;
+
+mod call;
+
+mod client;
+
+mod runtime;
+
+// functions under the attribute
+#[doc(hidden)]
+pub mod attribute;
 
 #[cfg(feature = "testing")]
 pub mod testing;
 
-/// The synchronization types of the gate, re-exported so that it can be compiled with loom's.
-mod sync {
-    pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
-    pub(crate) use std::sync::{Mutex, MutexGuard, PoisonError};
-}
-
-pub use ambient::Entered;
+pub use answer::{Answer, AnswerSource};
 pub use breaker::Breaker;
-pub use builder::{DependencyBuilder, Eventually, Fallibly, IntoFactory, NewDependency, Plainly};
-pub use call::{CallOptions, Served, Streamed};
-pub use client::{Answer, AnswerSource, Client};
+pub use breaker::message::Call;
+pub use call::{Served, Streamed};
+pub use call_options::CallOptions;
+pub use client::Client;
 pub use clock::Clock;
-pub use closures::{AnyClient, Closures};
-pub use counts::{CountsView, LatencyBuckets, RefusedBy};
-pub use dependency::{CallContext, Dependency, TimeLimit, TimeLimitExceeded, Verdict};
-pub use error::{CallError, Fault, Limit, NotExecutedReason, Refused, StartError};
+pub use dependency::{CallContext, Dependency, TimeLimit, TimeLimitExceeded};
+pub use error::{CallError, Fault, Limit, NotExecutedReason, Refused, StartError, UnknownName};
 pub use event::{EVENT_HISTORY, Event, EventKind};
 pub use fallback::{
     ActorFallback, ByName, Fallback, FallbackCall, FallbackFuture, FallbackOutcome, FallbackRule,
     Fixed, RefreshGuard, ServeOn, StaleCache,
 };
-pub use message::Call;
-pub use notice::{RefusalReason, SharedNotice};
-pub use record::{AttemptRecord, OutcomeRecorder};
+pub use limits::session::Session;
 pub use redact::redact;
-pub use reload::{DependencyReload, ReloadReport};
+pub use refusal_reason::RefusalReason;
+pub use runtime::builder::{
+    DependencyBuilder, Eventually, Fallibly, IntoFactory, NewDependency, Plainly,
+};
+pub use runtime::closures::{AnyClient, Closures};
+pub use runtime::reload::{DependencyReload, ReloadReport};
+pub use runtime::scope::Entered;
+pub use runtime::status::{DependencyStatus, Health, KeyStatus, WorkerStatus};
 pub use runtime::{Runtime, RuntimeSettings};
-pub use session::Session;
-pub use site::UnknownName;
-pub use status::{DependencyStatus, Health, KeyStatus, WorkerStatus};
+pub use state::counts::{CountsView, LatencyBuckets, RefusedBy};
+pub use state::recorder::{AttemptRecord, OutcomeRecorder};
+pub use state::totals::{LatencyView, TotalsView};
 pub use supervisor::{
     Child, ChildRef, ChildStatus, DeathWatch, Group, GroupRef, Terminated, TreeNode, end_with,
 };
-pub use totals::{LatencyView, TotalsView};
+pub use verdict::Verdict;

@@ -1,13 +1,27 @@
 //! The runtime: one supervision tree, its threads, and the dependencies by name.
 
+pub(crate) mod builder;
+
+pub(crate) mod closures;
+
 mod controls;
 
+mod fallback_directory;
+
 mod live;
+
+mod protected;
+
+pub(crate) mod reload;
+
+pub(crate) mod scope;
+
+pub(crate) mod status;
 
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::thread::JoinHandle;
 
 use actix::{Recipient, System};
@@ -17,23 +31,24 @@ use futures_channel::mpsc;
 use futures_util::future::BoxFuture;
 use tokio::sync::{broadcast, oneshot, watch};
 
-use crate::ambient;
-use crate::builder::NewDependency;
-use crate::client::Client;
+use crate::breaker::message::Operate;
+use crate::client::{self, Client};
 use crate::clock::Clock;
-use crate::counts::LatencyBuckets;
-use crate::dependency::{Dependency, Route, Shared};
+use crate::dependency::Dependency;
 use crate::error::StartError;
 use crate::event::{Event, EventBus, EventKind};
-use crate::fallback::{ErasedFallback, circle};
-use crate::message::Operate;
-use crate::record::OutcomeRecorder;
-use crate::reload::{self, DependencyReload};
-use crate::status::DependencyStatus;
+use crate::fallback::circle;
+use crate::state::counts::LatencyBuckets;
+use crate::state::recorder::OutcomeRecorder;
+use crate::state::{Route, Shared};
 use crate::supervisor::{
     Child, ChildRef, ChildStatus, DeathWatch, DriverCommand, DriverNews, Group, GroupRef,
     SupervisorContext, Tell, Threads, Watchers, remember_panics,
 };
+use crate::sync::LockExt;
+use builder::NewDependency;
+use reload::DependencyReload;
+use status::DependencyStatus;
 
 /// The settings of a new runtime.
 #[derive(Debug, Clone, Default)]
@@ -85,6 +100,7 @@ struct RuntimeState {
     end: watch::Receiver<Option<StopCause>>,
     registry: Mutex<BTreeMap<String, Arc<dyn Registered>>>,
     groups: Mutex<BTreeMap<String, GroupRef>>,
+    recorder: Option<Arc<dyn OutcomeRecorder>>,
     thread: Mutex<Option<OwnThread>>,
 }
 
@@ -158,7 +174,7 @@ impl<D: Dependency> Registered for Client<D> {
     }
 
     fn erased_fallback(&self) -> Box<dyn Any> {
-        ErasedFallback::of(self.clone())
+        client::erased(self.clone())
     }
 
     fn falls_back_on(&self) -> Vec<String> {
@@ -183,7 +199,6 @@ struct StartContext {
     clock: Clock,
     extra_threads: usize,
     arbiters: Vec<actix::ArbiterHandle>,
-    recorder: Option<Arc<dyn OutcomeRecorder>>,
 }
 
 /// The parts of a tree that was just started on its thread.
@@ -212,17 +227,16 @@ impl Runtime {
             recorder,
         } = settings.into();
         let clock = clock.unwrap_or_else(Clock::real);
-        let soil = StartContext {
+        let context = StartContext {
             clock,
             extra_threads,
             arbiters,
-            recorder,
         };
         let (planted, thread) = if System::is_registered() {
-            let planted = plant(soil).map_err(StartError::Thread)?;
+            let planted = plant(context).map_err(StartError::Thread)?;
             (planted, None)
         } else {
-            let (planted, thread) = plant_elsewhere(soil).await?;
+            let (planted, thread) = plant_elsewhere(context).await?;
             (planted, Some(thread))
         };
         let Planted {
@@ -233,7 +247,7 @@ impl Runtime {
         } = planted;
         Ok(Self {
             inner: Arc::new(RuntimeState {
-                id: ambient::new_id(),
+                id: scope::new_id(),
                 around,
                 settings: Mutex::new(dependencies),
                 reloading: tokio::sync::Mutex::default(),
@@ -242,6 +256,7 @@ impl Runtime {
                 end,
                 registry: Mutex::default(),
                 groups: Mutex::default(),
+                recorder,
                 thread: Mutex::new(thread),
             }),
         })
@@ -250,7 +265,7 @@ impl Runtime {
     /// Begins the description of a dependency; its settings come from the configuration.
     pub fn dependency(&self, name: impl Into<String>) -> NewDependency {
         let name = name.into();
-        let settings = lock(&self.inner.settings).get(&name).cloned();
+        let settings = self.inner.settings.acquire().get(&name).cloned();
         let settings = settings.unwrap_or_default();
         NewDependency {
             runtime: self.clone(),
@@ -285,7 +300,7 @@ impl Runtime {
             .add_group(group, &self.inner.around, "")
             .await;
         let group = added.map_err(|error| start_error(name.clone(), error))?;
-        lock(&self.inner.groups).insert(name, group.clone());
+        self.inner.groups.acquire().insert(name, group.clone());
         Ok(group)
     }
 
@@ -368,7 +383,7 @@ impl Runtime {
     /// Restarting a child there revives a parked worker: `group.restart("worker-1")`.
     #[must_use]
     pub fn group(&self, name: &str) -> Option<GroupRef> {
-        lock(&self.inner.groups).get(name).cloned()
+        self.inner.groups.acquire().get(name).cloned()
     }
 
     /// Registers a listener that is called for each event, on the thread that emits it: keep it
@@ -423,7 +438,7 @@ impl Runtime {
             one.drain();
         }
         // A root that is gone has ended already.
-        if let Some(commands) = &*lock(&self.inner.commands) {
+        if let Some(commands) = &*self.inner.commands.acquire() {
             let _ = commands.unbounded_send(DriverCommand::Stop { incarnation: 1 });
         }
         self.ended().await;
@@ -431,7 +446,7 @@ impl Runtime {
             one.stop();
         }
         let arbiters = self.inner.around.homes.stop();
-        let thread = lock(&self.inner.thread).take();
+        let thread = self.inner.thread.acquire().take();
         let join = move || {
             for arbiter in arbiters {
                 // A thread that panicked is gone too.
@@ -479,17 +494,17 @@ impl Runtime {
         self.registry().remove(name);
     }
 
+    pub(crate) fn recorder(&self) -> Option<Arc<dyn OutcomeRecorder>> {
+        self.inner.recorder.clone()
+    }
+
     pub(crate) async fn add_group(&self, group: Group) -> Result<(), StartError> {
         self.supervise_group(group).await.map(drop)
     }
 
     fn registry(&self) -> MutexGuard<'_, BTreeMap<String, Arc<dyn Registered>>> {
-        lock(&self.inner.registry)
+        self.inner.registry.acquire()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn start_error(child: String, error: CommandError) -> StartError {
@@ -507,19 +522,17 @@ fn start_error(child: String, error: CommandError) -> StartError {
 }
 
 /// Starts the root supervisor on this thread.
-fn plant(soil: StartContext) -> Result<Planted, String> {
+fn plant(context: StartContext) -> Result<Planted, String> {
     let StartContext {
         clock,
         extra_threads,
         arbiters,
-        recorder,
-    } = soil;
+    } = context;
     let around = SupervisorContext {
         events: EventBus::new(clock.clone()),
         clock: clock.clone(),
         homes: Threads::new(extra_threads, arbiters)?,
         watchers: Watchers::default(),
-        recorder,
     };
     let root = Group::new("");
     let handle = GroupRef {
@@ -535,7 +548,7 @@ fn plant(soil: StartContext) -> Result<Planted, String> {
     let last_commands = Arc::clone(&commands);
     let tell: Tell = Box::new(move |_, news| {
         if let DriverNews::Ended(cause) | DriverNews::StartFailed(cause) = news {
-            drop(lock(&last_commands).take());
+            drop(last_commands.acquire().take());
             ended.send_replace(Some(cause));
         }
     });
@@ -550,13 +563,13 @@ fn plant(soil: StartContext) -> Result<Planted, String> {
 }
 
 /// Starts the root supervisor on a new thread with an actix system.
-async fn plant_elsewhere(soil: StartContext) -> Result<(Planted, OwnThread), StartError> {
+async fn plant_elsewhere(context: StartContext) -> Result<(Planted, OwnThread), StartError> {
     let (tell, told) = oneshot::channel();
     let (stop, stopped) = oneshot::channel::<()>();
     let run = move || {
         System::new().block_on(async move {
             // Sending fails if the starting task is gone; the tree is then dropped too.
-            if tell.send(plant(soil)).is_ok() {
+            if tell.send(plant(context)).is_ok() {
                 let _ = stopped.await;
             }
         });
@@ -572,11 +585,11 @@ async fn plant_elsewhere(soil: StartContext) -> Result<(Planted, OwnThread), Sta
 
 impl Drop for RuntimeState {
     fn drop(&mut self) {
-        for one in lock(&self.registry).values() {
+        for one in self.registry.acquire().values() {
             one.stop();
         }
         // The root's driver ends, and the whole tree ends with it.
-        drop(lock(&self.commands).take());
+        drop(self.commands.acquire().take());
         // No caller is left to join the threads.
         drop(self.around.homes.stop());
     }

@@ -7,9 +7,9 @@ mod driver;
 
 mod health;
 
-mod life;
+mod incarnation;
 
-mod home;
+mod threads;
 
 mod child;
 
@@ -36,7 +36,6 @@ use tokio::sync::oneshot;
 
 use crate::clock::{Clock, random};
 use crate::event::{EventBus, EventKind};
-use crate::record::OutcomeRecorder;
 
 pub(crate) use child::{ActorBody, DriverPlacement};
 pub(crate) use child::{Body, ChildHooks};
@@ -46,8 +45,8 @@ pub(crate) use driver::{
 };
 pub use group::{ChildStatus, Group, GroupRef};
 pub(crate) use health::Condition;
-pub(crate) use home::Threads;
-pub(crate) use life::{Incarnation, Readiness, caught, panic_report, remember_panics};
+pub(crate) use incarnation::{Incarnation, Readiness, caught, panic_report, remember_panics};
+pub(crate) use threads::Threads;
 pub use tree::TreeNode;
 pub(crate) use watch::Watchers;
 pub use watch::{DeathWatch, Terminated};
@@ -86,7 +85,6 @@ pub(crate) struct SupervisorContext {
     pub(crate) events: EventBus,
     pub(crate) homes: Threads,
     pub(crate) watchers: Watchers,
-    pub(crate) recorder: Option<Arc<dyn OutcomeRecorder>>,
 }
 
 /// One incarnation of a supervisor.

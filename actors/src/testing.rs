@@ -30,9 +30,10 @@ use actix::System;
 use breakerbox_policy::{Class, State, Symptom};
 
 use crate::clock::Clock;
-use crate::dependency::{CallContext, Dependency, Verdict};
+use crate::dependency::{CallContext, Dependency};
 use crate::event::{Event, EventKind};
 use crate::runtime::{Runtime, RuntimeSettings};
+use crate::verdict::Verdict;
 
 /// Runs a test on one thread with an actix system and with tokio's time paused.
 ///

@@ -4,9 +4,13 @@
 //! It never decides whether a call may go out, and it never outlives a panic: the driver drops it
 //! and the factory makes a new one.
 
-pub(crate) mod hands;
+pub(crate) mod inline;
 
-mod end;
+mod value_end;
+
+pub(crate) mod queue;
+
+pub(crate) mod reply;
 
 mod execution;
 
@@ -24,15 +28,16 @@ use breakerbox_policy::supervision::{PanicReport, StopCause};
 use breakerbox_policy::{Class, Executed, Ticket, Time};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
-use crate::dependency::{CallContext, Dependency, Route, Shared, Verdict};
+use crate::dependency::{CallContext, Dependency};
 use crate::error::CallError;
-use crate::queue::WorkQueue;
-use crate::reply::{Begin, Replier, timed_out};
+use crate::state::{Route, Shared};
 use crate::supervisor::{DriverQueue, Incarnation, PollHook, Readiness, caught};
-use crate::worker::hands::{InlineExecutor, InlineHandle};
-use end::ValueEnd;
-pub(crate) use execution::UserResult;
+use crate::verdict::Verdict;
+use crate::worker::inline::{InlineExecutor, InlineHandle};
+use crate::worker::queue::WorkQueue;
+use crate::worker::reply::{Begin, Replier};
 use execution::{Attempt, Bounds, Execution};
+use value_end::ValueEnd;
 
 /// The result of a call.
 pub(crate) type Reply<D> = Result<<D as Dependency>::Response, CallError<<D as Dependency>::Error>>;
@@ -41,8 +46,8 @@ pub(crate) type Reply<D> = Result<<D as Dependency>::Response, CallError<<D as D
 ///
 /// However it is dropped, its caller is answered (rule CALL-1).
 pub(crate) struct QueuedJob<D: Dependency> {
-    pub(crate) order: Job<D>,
-    pub(crate) duty: Responder<D>,
+    pub(crate) job: Job<D>,
+    pub(crate) responder: Responder<D>,
 }
 
 /// The request to execute, with its limits.
@@ -58,7 +63,7 @@ pub(crate) struct Job<D: Dependency> {
 pub(crate) struct Responder<D: Dependency> {
     replier: Option<Replier<Reply<D>>>,
     /// The bulkhead slot, held until the work has ended, even if the caller is gone.
-    place: Option<Ticket>,
+    slot: Option<Ticket>,
     /// Cause of the end of the incarnation that began the work.
     cause: Option<StopCause>,
     /// The panic, if this call is the one that panicked.
@@ -67,10 +72,10 @@ pub(crate) struct Responder<D: Dependency> {
 
 impl<D: Dependency> Responder<D> {
     /// Makes a responder that takes over a slot, given up by `hand_over`.
-    pub(crate) fn new(replier: Replier<Reply<D>>, place: Ticket) -> Self {
+    pub(crate) fn new(replier: Replier<Reply<D>>, slot: Ticket) -> Self {
         Self {
             replier: Some(replier),
-            place: Some(place),
+            slot: Some(slot),
             cause: None,
             poison: None,
         }
@@ -93,7 +98,7 @@ impl<D: Dependency> Responder<D> {
 
     /// Gives slot and permit back: the work is not begun.
     fn refuse(&mut self, why: impl FnOnce(&Shared) -> CallError<D::Error>) {
-        self.leave_place();
+        self.leave_slot();
         if let Some(replier) = self.replier.take() {
             let error = why(replier.shared());
             replier.refuse(Err(error));
@@ -102,7 +107,7 @@ impl<D: Dependency> Responder<D> {
 
     /// Gives the slot back without an answer: the caller is gone.
     fn forget(&mut self) {
-        self.leave_place();
+        self.leave_slot();
         self.replier = None;
     }
 
@@ -112,17 +117,17 @@ impl<D: Dependency> Responder<D> {
         replier.is_none_or(|replier| replier.poll_abandoned(cx))
     }
 
-    fn leave_place(&mut self) {
+    fn leave_slot(&mut self) {
         if let Some(replier) = &self.replier
-            && let Some(place) = self.place.take()
+            && let Some(slot) = self.slot.take()
         {
-            replier.shared().bulkhead.leave(place);
+            replier.shared().bulkhead.leave(slot);
         }
     }
 
     fn answer(mut self, verdict: Verdict, now: Time, reply: Reply<D>) {
         // The slot first: a caller that gets the answer may call again at once.
-        self.leave_place();
+        self.leave_slot();
         if let Some(replier) = self.replier.take() {
             replier.settle(verdict, now, reply);
         }
@@ -133,12 +138,18 @@ impl<D: Dependency> Responder<D> {
         let Some(replier) = &self.replier else {
             return;
         };
-        let error = CallError::TimedOut {
-            dependency: Arc::clone(&replier.shared().name),
-            after: replier.waited(now),
-            executed: Executed::No,
+        let after = replier.waited(now);
+        self.time_out(now, after, Executed::No);
+    }
+
+    /// Ends a call whose time is over.
+    pub(crate) fn time_out(self, now: Time, after: Duration, executed: Executed) {
+        let Some(replier) = &self.replier else {
+            return;
         };
-        let verdict = timed_out(replier.shared());
+        let shared = replier.shared();
+        let error = CallError::timed_out(Arc::clone(&shared.name), after, executed);
+        let verdict = shared.timed_out();
         self.answer(verdict, now, Err(error));
     }
 
@@ -156,7 +167,7 @@ impl<D: Dependency> Responder<D> {
 
 impl<D: Dependency> Drop for Responder<D> {
     fn drop(&mut self) {
-        self.leave_place();
+        self.leave_slot();
         let Some(replier) = self.replier.take() else {
             return;
         };
@@ -198,7 +209,7 @@ pub(crate) struct Worker<D: Dependency> {
     /// The call that panicked, kept until the driver has marked this worker down.
     crashed_call: Rc<RefCell<Option<Responder<D>>>>,
     /// Where callers on the worker's thread find its inline executor.
-    lent: Arc<InlineHandle>,
+    inline: Arc<InlineHandle>,
     drained: Pin<Box<dyn Future<Output = ()>>>,
 }
 
@@ -212,7 +223,7 @@ impl<D: Dependency> Worker<D> {
     pub(crate) fn new(
         shared: Arc<Shared>,
         queue: Arc<WorkQueue<D>>,
-        lent: Arc<InlineHandle>,
+        inline: Arc<InlineHandle>,
         factory: &Factory<D>,
         life: &Rc<Incarnation>,
     ) -> Self {
@@ -227,7 +238,7 @@ impl<D: Dependency> Worker<D> {
             ending: ValueEnd::default(),
             batch: VecDeque::new(),
             crashed_call: Rc::default(),
-            lent,
+            inline,
             drained: Box::pin(drained),
         }
     }
@@ -239,10 +250,10 @@ impl<D: Dependency> Worker<D> {
         match start.as_mut().poll(cx) {
             Poll::Pending => {}
             Poll::Ready(Ok(dependency)) => {
-                let hands = Rc::new(InlineExecutor::new(self, dependency));
-                self.ending = ValueEnd::of(&hands.dependency);
-                self.lent.register(&hands);
-                self.stage = Stage::Running(hands);
+                let inline = Rc::new(InlineExecutor::new(self, dependency));
+                self.ending = ValueEnd::of(&inline.dependency);
+                self.inline.register(&inline);
+                self.stage = Stage::Running(inline);
                 self.life.set_readiness(Readiness::Ready);
             }
             Poll::Ready(Err(why)) => {
@@ -270,8 +281,8 @@ impl<D: Dependency> Worker<D> {
 
     /// Shuts the value down. Calls that arrive meanwhile wait for the next incarnation.
     fn poll_close(&mut self, ctx: &mut Context<Self>, cx: &mut TaskContext<'_>) {
-        if let Stage::Running(hands) = &self.stage
-            && self.ending.poll_close(&hands.dependency, cx).is_ready()
+        if let Stage::Running(inline) = &self.stage
+            && self.ending.poll_close(&inline.dependency, cx).is_ready()
         {
             ctx.stop();
         }
@@ -293,7 +304,7 @@ pub(crate) async fn drained(shared: Arc<Shared>) {
 
 impl<D: Dependency> Drop for Worker<D> {
     fn drop(&mut self) {
-        self.lent.unregister();
+        self.inline.unregister();
         self.queue.put_back(std::mem::take(&mut self.batch));
         self.ending.let_go(&self.life);
         // Moves them to the calls in flight, where the panic of each destructor is caught.
@@ -339,30 +350,30 @@ impl<D: Dependency> Worker<D> {
     /// Takes over the calls that were begun inline, and tells inline callers the size of the
     /// backlog.
     fn take_begun(&mut self) {
-        if let Stage::Running(hands) = &self.stage {
-            hands.set_backlog(self.batch.len());
-            self.in_flight.extend(hands.take_begun());
+        if let Stage::Running(inline) = &self.stage {
+            inline.set_backlog(self.batch.len());
+            self.in_flight.extend(inline.take_begun());
         }
     }
 
     fn begin(&mut self, mut work: QueuedJob<D>) {
-        let Stage::Running(hands) = &self.stage else {
+        let Stage::Running(inline) = &self.stage else {
             return;
         };
         let now = self.shared.clock.now();
         if work
-            .order
+            .job
             .context
             .deadline
             .is_some_and(|deadline| deadline <= now)
         {
-            work.duty.expire(now);
+            work.responder.expire(now);
             return;
         }
-        if !work.duty.begin(now) {
+        if !work.responder.begin(now) {
             return;
         }
-        let mut execution = Execution::new(hands, work, now);
+        let mut execution = Execution::new(inline, work, now);
         // Many calls end at their first poll; only the others are worth an entry in the set.
         let mut cx = TaskContext::from_waker(Waker::noop());
         if Pin::new(&mut execution).poll(&mut cx).is_pending() {

@@ -7,13 +7,21 @@ use loom::sync::Arc;
 use loom::thread;
 
 mod sync {
-    pub(crate) use std::sync::PoisonError;
-
     pub(crate) use loom::sync::atomic::{AtomicU64, Ordering};
     pub(crate) use loom::sync::{Mutex, MutexGuard};
+
+    pub(crate) trait LockExt<T> {
+        fn acquire(&self) -> MutexGuard<'_, T>;
+    }
+
+    impl<T> LockExt<T> for Mutex<T> {
+        fn acquire(&self) -> MutexGuard<'_, T> {
+            self.lock().unwrap()
+        }
+    }
 }
 
-#[path = "../src/gate.rs"]
+#[path = "../src/breaker/gate.rs"]
 #[allow(
     dead_code,
     reason = "the rest of the module is used by the package itself"

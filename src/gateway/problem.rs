@@ -274,7 +274,7 @@ mod tests {
     use breakerbox_policy::{PauseReason, RefusalState};
 
     use super::*;
-    use crate::{Limit, RefusalReason, Refused, SharedNotice};
+    use crate::{Limit, RefusalReason, Refused};
 
     type Error = CallError<HttpError>;
 
@@ -313,16 +313,11 @@ mod tests {
     }
 
     fn refused() -> Error {
-        CallError::Open(Refused {
-            state: RefusalState::HalfOpen,
-            retry_after: Some(Duration::from_secs(3)),
-            executed: Executed::Yes,
-            notice: SharedNotice::from(RefusalReason {
-                dependency: name(),
-                key: None,
-                reason: "it failed".to_owned(),
-            }),
-        })
+        let reason = RefusalReason::new(name(), None, "it failed");
+        let wait = Some(Duration::from_secs(3));
+        let mut refused = Refused::new(RefusalState::HalfOpen, wait, reason);
+        refused.executed = Executed::Yes;
+        CallError::Open(refused)
     }
 
     fn limited(limit: Limit) -> Error {

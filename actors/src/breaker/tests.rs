@@ -7,12 +7,12 @@ use actix::Message;
 use breakerbox_policy::{BreakerCommand, Class};
 
 use super::{Actor, Breaker, Context, Dependency, Handler, State};
-use crate::call::CallOptions;
+use crate::call_options::CallOptions;
 use crate::client::Client;
-use crate::dependency::Verdict;
 use crate::error::CallError;
 use crate::event::EventKind;
 use crate::testing::{Reaction, Script, Scripted, ScriptedError, TestRuntime, run_paused};
+use crate::verdict::Verdict;
 
 /// Makes the breaker actor panic.
 #[derive(Message)]
@@ -33,11 +33,11 @@ where
 
     fn handle(&mut self, crash: Crash, _: &mut Context<Self>) {
         let key = match crash {
-            Crash::InTheMachineOf(key) => self.shared().keys.find(key),
+            Crash::InTheMachineOf(key) => self.shared.keys.find(key),
             Crash::Outside | Crash::InTheMachine => None,
         };
-        let circuit = key.as_deref().unwrap_or(&self.shared().circuit);
-        let _held = (!matches!(crash, Crash::Outside)).then(|| circuit.lock());
+        let breaker = key.as_deref().unwrap_or(&self.shared.breaker);
+        let _held = (!matches!(crash, Crash::Outside)).then(|| breaker.lock());
         panic!("the breaker actor was told to crash");
     }
 }

@@ -6,21 +6,24 @@ use breakerbox_policy::{Executed, Pause, Time};
 
 use super::FailedAttempt;
 use super::plan::Plan;
-use crate::admission::{Admission, GateDecision, PermitGuard};
-use crate::bulkhead::{BulkheadSlot, NoSlot};
+use crate::breaker::admission::{Admission, PermitGuard};
+use crate::breaker::gate_decision::{
+    GateDecision, ask_for_permit, normal_permit, stale_refusal, try_admit,
+};
 use crate::clock::is_too_late;
-use crate::dependency::{Route, Shared};
+use crate::deadline::bounded;
 use crate::error::{CallError, Limit, NotExecutedReason};
-use crate::rate::{RateLimit, TooFast};
-use crate::reply::bounded;
-use crate::session::Session;
+use crate::limits::bulkhead::{BulkheadSlot, NoSlot};
+use crate::limits::rate::{RateLimit, TooFast};
+use crate::limits::session::Session;
+use crate::state::{Route, Shared};
 
 /// The permits of an attempt; empty until they are granted.
 #[derive(Debug)]
 pub(super) struct AttemptPermits<'a> {
     /// Dropped before the admission: a caller that is notified by the report may call again at
     /// once.
-    pub(super) place: Option<BulkheadSlot<'a>>,
+    pub(super) slot: Option<BulkheadSlot<'a>>,
     pub(super) admission: Admission<&'a Shared>,
 }
 
@@ -28,7 +31,7 @@ impl<'a> AttemptPermits<'a> {
     #[inline(always)]
     pub(super) fn none(shared: &'a Shared) -> Self {
         Self {
-            place: None,
+            slot: None,
             admission: Admission::none(shared),
         }
     }
@@ -39,39 +42,41 @@ impl<'a> AttemptPermits<'a> {
 ///
 /// The permits are filled in place: moving them would cost more than granting them.
 #[inline(always)]
-pub(super) fn at_once<'a>(
+pub(super) fn admit_at_once<'a>(
     shared: &'a Shared,
     plan: &Plan<'_>,
     now: Time,
-    leave: &mut AttemptPermits<'a>,
+    permits: &mut AttemptPermits<'a>,
 ) -> bool {
-    let is_held_up = shared.route() == Route::Stopped
+    let is_delayed = shared.route() == Route::Stopped
         || !has_budget(plan)
         || plan.deadline.is_some_and(|deadline| deadline <= now)
         || shared.pauses.now(now).is_some();
-    if is_held_up {
+    if is_delayed {
         return false;
     }
-    let Some(permit) = shared.normal_permit(plan.circuit.as_ref(), now) else {
+    let Some(permit) = normal_permit(shared, plan.key.as_ref(), now) else {
         return false;
     };
     // The bulkhead slot comes first: a turn at the rate limit could not be given back.
-    let Some(place) = shared.bulkhead.try_enter(plan.ticket, now) else {
+    let Some(slot) = shared.bulkhead.try_enter(plan.ticket, now) else {
         return false;
     };
-    if shared.is_rated() && !has_turn(shared, plan, now) {
+    if plan.is_rated && !has_turn(shared, plan, now) {
         return false;
     }
-    let held = PermitGuard::new(plan.circuit.clone(), permit, now, plan.deadline);
-    leave.admission.start_with(held);
-    leave.place = Some(place);
+    let permit = PermitGuard::new(plan.key.clone(), permit, now, plan.deadline);
+    permits.admission.start_with(permit);
+    permits.slot = Some(slot);
     true
 }
 
 /// Takes a turn at the rate limit if it is this call's turn.
 fn has_turn(shared: &Shared, plan: &Plan<'_>, now: Time) -> bool {
     let may_go = |rate: &RateLimit| rate.try_enter(plan.weight, now);
-    shared.rate.read(|rate| rate.is_none_or(may_go))
+    shared
+        .rate
+        .read(|rate| (**rate).as_ref().is_none_or(may_go))
 }
 
 /// Passes the breaker, the pause, the rate limit and the bulkhead, in this order. A refusal by a
@@ -89,21 +94,22 @@ pub(super) async fn admit<'a, E>(
     }
     if plan.deadline.is_some_and(|deadline| deadline <= asked) {
         // Refused before any work, so this is no outcome of the dependency (rule LIM-2).
-        return Err(FailedAttempt::refused(no_place(
+        return Err(FailedAttempt::refused(no_slot(
             shared,
             asked,
             NoSlot::Deadline,
         )));
     }
-    let mut way = AdmissionProgress::new(asked);
+    let mut progress = AdmissionProgress::new(asked);
     loop {
-        let mut admission = permit(shared, plan, way.now).await?;
-        let place = match way.enter(shared, plan).await {
-            Ok(Some(place)) => place,
+        let mut admission = permit(shared, plan, progress.now).await?;
+        let slot = match progress.enter(shared, plan).await {
+            Ok(Some(slot)) => slot,
             Ok(None) => {
                 // A call that waits out a pause must not hold one of the few probes.
                 admission.release();
-                way.wait_out(shared, plan)
+                progress
+                    .wait_out(shared, plan)
                     .await
                     .map_err(FailedAttempt::refused)?;
                 continue;
@@ -113,18 +119,18 @@ pub(super) async fn admit<'a, E>(
                 return Err(FailedAttempt::refused(error));
             }
         };
-        if !way.waited {
+        if !progress.waited {
             admission.mark_started(None);
-            let place = Some(place);
-            return Ok(AttemptPermits { place, admission });
+            let slot = Some(slot);
+            return Ok(AttemptPermits { slot, admission });
         }
         while admission.is_stale() {
             admission.release();
             admission = permit(shared, plan, shared.clock.now()).await?;
         }
         admission.mark_started(Some(shared.clock.now()));
-        let place = Some(place);
-        return Ok(AttemptPermits { place, admission });
+        let slot = Some(slot);
+        return Ok(AttemptPermits { slot, admission });
     }
 }
 
@@ -134,26 +140,26 @@ async fn permit<'a, E>(
     plan: &Plan<'_>,
     now: Time,
 ) -> Result<Admission<&'a Shared>, Box<FailedAttempt<E>>> {
-    let (circuit, deadline) = (plan.circuit.as_ref(), plan.deadline);
-    let refused = match shared.try_admit(circuit, now, deadline) {
-        GateDecision::Granted(held) => return Ok(Admission::new(shared, held)),
+    let (key, deadline) = (plan.key.as_ref(), plan.deadline);
+    let refused = match try_admit(shared, key, now, deadline) {
+        GateDecision::Granted(permit) => return Ok(Admission::new(shared, permit)),
         GateDecision::Refused(refused) => refused,
         GateDecision::AskBreaker => {
             // The breaker's thread may be blocked; the deadline applies all the same.
-            let asking = shared.ask_for_permit(circuit, deadline);
+            let asking = ask_for_permit(shared, key, deadline);
             match bounded(&shared.clock, deadline, asking).await {
                 None => {
-                    return Err(FailedAttempt::refused(no_place(
+                    return Err(FailedAttempt::refused(no_slot(
                         shared,
                         now,
                         NoSlot::Deadline,
                     )));
                 }
                 Some(Err(refused)) => refused,
-                Some(Ok(admission)) => match admission.into_held() {
-                    Some(held) => return Ok(Admission::new(shared, held)),
+                Some(Ok(admission)) => match admission.into_permit() {
+                    Some(permit) => return Ok(Admission::new(shared, permit)),
                     // Unreachable: an admission that was just granted holds its permit.
-                    None => shared.stale_refusal(circuit, now),
+                    None => stale_refusal(shared, key, now),
                 },
             }
         }
@@ -203,18 +209,18 @@ impl AdmissionProgress {
         }
         let bulkhead = &shared.bulkhead;
         if !self.waited
-            && let Some(place) = bulkhead.try_enter(plan.ticket, self.now)
+            && let Some(slot) = bulkhead.try_enter(plan.ticket, self.now)
         {
-            return Ok(Some(place));
+            return Ok(Some(slot));
         }
         let entered = bulkhead.enter(&shared.clock, plan.deadline, plan.ticket);
-        let place = match entered.await {
-            Ok(place) => place,
-            Err(reason) => return Err(no_place(shared, self.asked, reason)),
+        let slot = match entered.await {
+            Ok(slot) => slot,
+            Err(reason) => return Err(no_slot(shared, self.asked, reason)),
         };
         self.waited = true;
         self.now = shared.clock.now();
-        Ok(shared.pauses.now(self.now).is_none().then_some(place))
+        Ok(shared.pauses.now(self.now).is_none().then_some(slot))
     }
 
     /// Waits out a pause, if that is allowed and soon enough (rule LIM-2).
@@ -239,7 +245,8 @@ async fn take_turn<E>(shared: &Shared, plan: &Plan<'_>) -> Result<bool, CallErro
     if has_turn(shared, plan, shared.clock.now()) {
         return Ok(false);
     }
-    let Some(rate) = shared.rate.get() else {
+    let rate = shared.rate.read(Arc::clone);
+    let Some(rate) = &*rate else {
         return Ok(false);
     };
     let entered = rate.enter(plan.weight, plan.deadline).await;
@@ -289,7 +296,7 @@ fn budget_exhausted<E>(shared: &Shared, session: &Session) -> CallError<E> {
     }
 }
 
-pub(super) fn no_place<E>(shared: &Shared, asked: Time, reason: NoSlot) -> CallError<E> {
+pub(super) fn no_slot<E>(shared: &Shared, asked: Time, reason: NoSlot) -> CallError<E> {
     let dependency = Arc::clone(&shared.name);
     match reason {
         NoSlot::Overloaded => CallError::Overloaded {
@@ -297,11 +304,10 @@ pub(super) fn no_place<E>(shared: &Shared, asked: Time, reason: NoSlot) -> CallE
             max_concurrent: shared.bulkhead.max_concurrent(),
             max_queue: shared.bulkhead.max_queue(),
         },
-        NoSlot::Deadline => CallError::TimedOut {
-            dependency,
-            after: shared.clock.now().since(asked),
-            executed: Executed::No,
-        },
+        NoSlot::Deadline => {
+            let after = shared.clock.now().since(asked);
+            CallError::timed_out(dependency, after, Executed::No)
+        }
     }
 }
 

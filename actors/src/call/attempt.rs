@@ -1,7 +1,7 @@
-//! One attempt by a worker: it is begun in its caller's own turn where that can be, else it waits
-//! in the worker's queue.
+//! One attempt by a worker: its first poll runs in the caller's task if that is possible, else it
+//! waits in the worker's queue.
 //!
-//! Everything that it went out with comes back from here, or goes on with who owes its answer.
+//! All permits of the attempt are returned here, or passed on to the worker that answers.
 
 #![allow(
     clippy::manual_async_fn,
@@ -11,193 +11,152 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use breakerbox_policy::{Class, Executed, Symptom, Time};
+use breakerbox_policy::{Class, Symptom, Time};
 
-use super::admit::{AttemptPermits, absent, charge};
-use super::hedge::HedgeMember;
+use super::admit::{AttemptPermits, absent};
+use super::core::{Core, WorkerSlot};
+use super::drive::{begin_attempt, count_attempt, end_attempt, refund};
+use super::hedge::pick_worker;
 use super::plan::Plan;
 use super::{Attempted, Completed, FailedAttempt};
-use crate::admission::Settled;
-use crate::client::{Core, WorkerSlot};
-use crate::dependency::{CallContext, Dependency, Shared, Verdict};
+use crate::breaker::admission::Admission;
+use crate::breaker::hedge_member::HedgeMember;
+use crate::dependency::{CallContext, Dependency};
 use crate::error::{CallError, NotExecutedReason};
-use crate::reply::{TooLate, Waiting, reply, timed_out};
-use crate::worker::hands::FirstPoll;
+use crate::state::Shared;
+use crate::verdict::{AttemptResult, Verdict};
+use crate::worker::inline::FirstPoll;
+use crate::worker::reply::{Waiting, reply};
 use crate::worker::{Job, QueuedJob, Reply, Responder};
 
-/// One attempt by a worker.
+/// Makes one attempt by a worker. `number` counts from 1.
 pub(super) fn attempt<D: Dependency>(
     core: &Arc<Core<D>>,
     request: D::Request,
     plan: &Plan<'_>,
     (number, sent): (u32, Time),
-    mut race: HedgeMember,
+    member: HedgeMember,
 ) -> impl Future<Output = Attempted<D>> {
     async move {
         let shared = &core.shared;
-        // A call that is begun in this very turn may end in it: without this a caller that asks in a
-        // loop would let nobody else on its thread have a turn.
+        // An inline call may end in this very poll: without a budget, a caller that asks in a loop
+        // would starve the other tasks of its thread.
         tokio::task::coop::consume_budget().await;
-        quarantine(shared, plan.fingerprint).map_err(FailedAttempt::refused)?;
-        let mut leave = AttemptPermits::none(shared);
-        if !race.at_once(shared, plan, sent, &mut leave) {
-            // On the heap: what few calls come to must not make every call's future larger.
-            leave = Box::pin(race.admit(shared, plan, sent)).await?;
-        }
-        send(core, request, plan, (number, sent), &mut leave).await
+        check_quarantine(shared, plan.fingerprint).map_err(FailedAttempt::refused)?;
+        let mut permits = AttemptPermits::none(shared);
+        begin_attempt(shared, plan, member, sent, &mut permits).await?;
+        send(core, request, plan, (number, sent), &mut permits).await
     }
 }
 
-/// Hands an attempt that may go out to a worker, and waits for what comes of it.
-pub(super) fn send<D: Dependency>(
-    core: &Arc<Core<D>>,
+/// Sends an admitted attempt to a worker, and waits for its end.
+pub(super) fn send<'a, D: Dependency>(
+    core: &'a Arc<Core<D>>,
     request: D::Request,
     plan: &Plan<'_>,
     (number, sent): (u32, Time),
-    leave: &mut AttemptPermits<'_>,
+    permits: &mut AttemptPermits<'a>,
 ) -> impl Future<Output = Attempted<D>> {
     async move {
         let shared = &core.shared;
-        let worker = match leave.admission.race_of() {
-            Some(race) => race.pick(core),
-            None => core.pick(),
-        };
-        let Some(worker) = worker else {
-            leave.admission.release();
-            let reason = shared.absence();
-            let wait = core.back_in(shared.clock.now());
-            return Err(FailedAttempt::refused(CallError::NotExecuted {
-                dependency: Arc::clone(&shared.name),
-                reason,
-                retry_after: wait.filter(|_| reason == NotExecutedReason::Restarting),
-            }));
-        };
-        if let Err(error) = charge(shared, plan) {
-            leave.admission.release();
+        let Some(worker) = pick_worker(permits.admission.hedge_member(), core) else {
+            permits.admission.release();
+            let error = no_worker(core);
+            refund(plan, &error);
             return Err(FailedAttempt::refused(error));
-        }
-        count_attempt(shared, leave.admission.race_of());
-        let context = CallContext {
-            shared: Arc::clone(&worker.shared),
-            attempt: number,
-            deadline: plan.deadline,
         };
-        let order = Job {
+        count_attempt(shared, permits);
+        let job = Job {
             request,
-            context,
+            context: CallContext {
+                shared: Arc::clone(&worker.shared),
+                attempt: number,
+                deadline: plan.deadline,
+            },
             attempt: plan.attempt,
             fingerprint: plan.fingerprint,
         };
-        let lost = match begin(shared, worker, order, leave) {
-            Begun::Ended(result, verdict) => {
-                // The place first: who hears the answer may call again at once.
-                leave.place = None;
-                let mut now = shared.clock.now();
-                if let Settled::NeedsReport(report) = leave.admission.settle(&verdict, now) {
-                    Box::pin(shared.report_and_wait(report)).await;
-                    now = shared.clock.now();
-                }
-                match result {
-                    Ok(value) => return Ok(Completed { value, at: now }),
-                    Err(error) => FailedAttempt::failed(failed(shared, error, &verdict), &verdict),
-                }
+        let error = match begin(shared, worker, job, permits) {
+            FirstPoll::Ended(result) => {
+                return end_attempt(shared, plan, permits, result, sent).await;
             }
-            Begun::Waits(waiting) => match waiting.await {
+            FirstPoll::Waits(waiting) => match waiting.await {
                 Ok(Ok(value)) => {
                     let at = shared.clock.now();
                     return Ok(Completed { value, at });
                 }
-                Ok(Err(error)) => lost_by::<D>(shared, error),
-                Err(too_late) => Box::pin(give_up(shared, too_late, sent)).await,
+                Ok(Err(error)) => error,
+                Err(too_late) => {
+                    if let Some(permit) = too_late.permit {
+                        permits.admission = Admission::new(shared, permit);
+                    }
+                    let result = AttemptResult::TimedOut(too_late.executed);
+                    return Box::pin(end_attempt(shared, plan, permits, result, sent)).await;
+                }
             },
-            Begun::Absent => FailedAttempt::refused(absent(shared, shared.absence())),
+            FirstPoll::Absent => absent(shared, shared.absence()),
         };
-        if let Some(session) = plan.session
-            && lost.error.executed() == Executed::No
-        {
-            session.give_back(u64::from(plan.weight.get()));
-        }
-        Err(lost)
+        refund(plan, &error);
+        Err(failed_by_worker::<D>(shared, error))
     }
 }
 
-/// What a dependency's own error makes of a call; without one it was made to fail.
-fn failed<E>(shared: &Shared, error: Option<E>, verdict: &Verdict) -> CallError<E> {
-    let dependency = Arc::clone(&shared.name);
-    match error {
-        Some(error) => CallError::Failed {
-            dependency,
-            error,
-            executed: verdict.executed,
-        },
-        None => CallError::Injected { dependency },
-    }
-}
-
-/// How far an attempt has come at once.
-enum Begun<D: Dependency> {
-    /// It is over, and still to be counted; see [`failed`].
-    Ended(Result<D::Response, Option<D::Error>>, Verdict),
-    /// A worker has it, and what it went out with.
-    Waits(Waiting<Reply<D>>),
-    /// It cannot be begun.
-    Absent,
-}
-
-/// Begins an attempt in this very turn where its worker is on this thread, else puts it into the
-/// worker's queue.
+/// Begins an attempt: polls it on the caller's stack if its worker is on this thread, else puts it
+/// into the worker's queue.
 fn begin<D: Dependency>(
     shared: &Arc<Shared>,
     worker: &WorkerSlot<D>,
-    order: Job<D>,
-    leave: &mut AttemptPermits<'_>,
-) -> Begun<D> {
-    let deadline = order.context.deadline;
-    let Some(hands) = worker.hands() else {
+    job: Job<D>,
+    permits: &mut AttemptPermits<'_>,
+) -> FirstPoll<D> {
+    let deadline = job.context.deadline;
+    let Some(inline) = worker.inline_executor() else {
         let own_timer = !worker.is_here();
-        let Some((duty, waiting)) = hand_over(shared, leave, deadline, (own_timer, false)) else {
-            return Begun::Absent;
+        let handed = hand_over(shared, permits, deadline, (own_timer, false));
+        let Some((responder, waiting)) = handed else {
+            return FirstPoll::Absent;
         };
-        worker.queue.push(QueuedJob { order, duty });
-        return Begun::Waits(waiting);
+        worker.queue.push(QueuedJob { job, responder });
+        return FirstPoll::Waits(waiting);
     };
-    let Some(began) = leave.admission.started_at() else {
-        return Begun::Absent;
+    let Some(began) = permits.admission.started_at() else {
+        return FirstPoll::Absent;
     };
-    match hands.begin(order, began) {
-        FirstPoll::Ended(result, verdict) => Begun::Ended(result.map_err(Some), verdict),
-        FirstPoll::Injected => Begun::Ended(Err(None), Verdict::from(Class::Failure)),
-        FirstPoll::Unfinished(unfinished) => {
-            let Some((duty, waiting)) = hand_over(shared, leave, deadline, (false, true)) else {
-                return Begun::Absent;
-            };
-            hands.go_on(unfinished, duty);
-            Begun::Waits(waiting)
-        }
-    }
+    inline.begin(job, began, || {
+        hand_over(shared, permits, deadline, (false, true))
+    })
 }
 
-/// Has somebody else owe the answer, with all that the attempt went out with.
+/// Passes the attempt's permits to the responder that will answer.
 fn hand_over<D: Dependency>(
     shared: &Arc<Shared>,
-    leave: &mut AttemptPermits<'_>,
+    permits: &mut AttemptPermits<'_>,
     deadline: Option<Time>,
     (own_timer, has_begun): (bool, bool),
 ) -> Option<(Responder<D>, Waiting<Reply<D>>)> {
-    let place = leave.place.take()?;
-    let held = leave.admission.take_held()?;
-    let (replier, waiting) = reply(Arc::clone(shared), held, deadline, (own_timer, has_begun));
-    Some((Responder::new(replier, place.hand_over()), waiting))
+    let slot = permits.slot.take()?;
+    let permit = permits.admission.take_permit()?;
+    let (replier, waiting) = reply(Arc::clone(shared), permit, deadline, (own_timer, has_begun));
+    Some((Responder::new(replier, slot.hand_over()), waiting))
 }
 
-/// Counts an attempt that goes out now.
-pub(super) fn count_attempt(shared: &Shared, race: Option<&HedgeMember>) {
-    shared
-        .totals
-        .attempt(race.is_some_and(HedgeMember::is_hedge));
+/// The error of an attempt for which there is no worker.
+fn no_worker<D: Dependency>(core: &Core<D>) -> CallError<D::Error> {
+    let reason = core.shared.absence();
+    let wait = core.back_in(core.shared.clock.now());
+    CallError::NotExecuted {
+        dependency: Arc::clone(&core.shared.name),
+        reason,
+        retry_after: wait.filter(|_| reason == NotExecutedReason::Restarting),
+    }
 }
 
-pub(super) fn quarantine<E>(shared: &Shared, fingerprint: Option<u64>) -> Result<(), CallError<E>> {
+/// Refuses a call whose fingerprint has crashed workers too often.
+pub(super) fn check_quarantine<E>(
+    shared: &Shared,
+    fingerprint: Option<u64>,
+) -> Result<(), CallError<E>> {
+    // SUP-6: a poison call is refused, never replayed.
     let refused = fingerprint
         .zip(shared.quarantine.as_ref())
         .and_then(|(fingerprint, table)| table.refuses(fingerprint, shared.clock.now()));
@@ -210,23 +169,8 @@ pub(super) fn quarantine<E>(shared: &Shared, fingerprint: Option<u64>) -> Result
     }
 }
 
-/// The caller's clock ran out: counted, like every outcome, before anyone hears of it.
-async fn give_up<E>(shared: &Arc<Shared>, too_late: TooLate, sent: Time) -> Box<FailedAttempt<E>> {
-    let now = shared.clock.now();
-    if let Some(mut admission) = too_late.admission
-        && let Settled::NeedsReport(report) = admission.settle(&timed_out(shared), now)
-    {
-        shared.report_and_wait(report).await;
-    }
-    let error = CallError::TimedOut {
-        dependency: Arc::clone(&shared.name),
-        after: now.since(sent),
-        executed: too_late.executed,
-    };
-    FailedAttempt::failed(error, &timed_out(shared))
-}
-
-pub(super) fn lost_by<D: Dependency>(
+/// Classifies the error with which a worker, or a stream, has ended an attempt.
+pub(super) fn failed_by_worker<D: Dependency>(
     shared: &Shared,
     error: CallError<D::Error>,
 ) -> Box<FailedAttempt<D::Error>> {
@@ -240,8 +184,8 @@ pub(super) fn lost_by<D: Dependency>(
                 | NotExecutedReason::FallbackOnly,
             ..
         } => return FailedAttempt::refused(error),
-        CallError::Failed { error: own, .. } => D::classify(Err(own)).judged(shared),
-        CallError::TimedOut { .. } => timed_out(shared),
+        CallError::Failed { error: own, .. } => shared.judge(D::classify(Err(own))),
+        CallError::TimedOut { .. } => shared.timed_out(),
         CallError::WorkerCrashed { .. } | CallError::Interrupted { .. } => {
             Verdict::from(Class::Failure).symptom(Symptom::Crash)
         }

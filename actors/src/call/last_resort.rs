@@ -1,36 +1,38 @@
-//! What is left when the breaker refuses and nobody could stand in: one attempt past the breaker,
-//! where the settings want it.
+//! The last resort of a call that the breaker refuses and no fallback answers: one attempt past the
+//! breaker, if the settings allow it (`when_all_down = "try"`).
 //!
-//! The breaker is not asked and learns nothing. Everything further in holds.
+//! The breaker is not asked and does not count the attempt. All inner layers apply.
 
 use std::sync::Arc;
 
 use breakerbox_policy::{Executed, Permit, Time};
 
 use super::admit::{AdmissionProgress, AttemptPermits};
-use super::attempt::{quarantine, send};
+use super::attempt::{check_quarantine, send};
 use super::plan::Plan;
 use super::{Attempted, Completed, FailedAttempt};
-use crate::admission::{Admission, PermitGuard, RefusingGate};
-use crate::client::Core;
-use crate::dependency::{Dependency, Shared};
+use crate::breaker::admission::{Admission, PermitGuard};
+use crate::breaker::gate_decision::{RefusingGate, refusing_gate};
+use crate::call::core::Core;
+use crate::dependency::Dependency;
 use crate::error::CallError;
+use crate::state::Shared;
 
-/// The request again, if this end of its call leaves room for a last resort: the breaker refused
-/// by its own judgement, and the work was not executed.
+/// Returns the request if a last resort is allowed: the breaker refused by its own judgement, and
+/// the work was not executed.
 pub(super) fn request<D: Dependency>(
     plan: &Plan<'_>,
-    lost: &FailedAttempt<D::Error>,
+    failed: &FailedAttempt<D::Error>,
     kept: Option<&D::Request>,
 ) -> Option<D::Request> {
-    let CallError::Open(refused) = &lost.error else {
+    let CallError::Open(refused) = &failed.error else {
         return None;
     };
     let may = plan.last_resort && refused.executed == Executed::No;
     kept.filter(|_| may).cloned()
 }
 
-/// Makes the one attempt; where it was not executed, the call ends with the error it had.
+/// Makes the one attempt. If it was not executed either, the call ends with the error it had.
 pub(super) async fn answer<D: Dependency>(
     core: &Arc<Core<D>>,
     request: Option<D::Request>,
@@ -48,8 +50,8 @@ pub(super) async fn answer<D: Dependency>(
             }
             Ok(value)
         }
-        Err(lost) if lost.error.executed() == Executed::No => Err(error),
-        Err(lost) => Err(lost.error),
+        Err(failed) if failed.error.executed() == Executed::No => Err(error),
+        Err(failed) => Err(failed.error),
     }
 }
 
@@ -59,39 +61,40 @@ async fn attempt<D: Dependency>(
     plan: &Plan<'_>,
 ) -> Attempted<D> {
     let shared = &core.shared;
-    quarantine(shared, plan.fingerprint).map_err(FailedAttempt::refused)?;
+    check_quarantine(shared, plan.fingerprint).map_err(FailedAttempt::refused)?;
     let now = shared.clock.now();
-    let mut leave = past_the_breaker(shared, plan, now).await?;
-    send(core, request, plan, (1, now), &mut leave).await
+    let mut permits = past_the_breaker(shared, plan, now).await?;
+    send(core, request, plan, (1, now), &mut permits).await
 }
 
-/// Leave without the breaker's: under a permit that nobody measures, in a place of the bulkhead.
+/// Acquires permits without the breaker: one that is not recorded, and a slot of the bulkhead.
 async fn past_the_breaker<'a, E>(
     shared: &'a Shared,
     plan: &Plan<'_>,
     now: Time,
 ) -> Result<AttemptPermits<'a>, Box<FailedAttempt<E>>> {
-    let mut way = AdmissionProgress::new(now);
+    let mut progress = AdmissionProgress::new(now);
     loop {
-        // An operator may have closed the way meanwhile.
-        let shut = shared.refuses(plan.circuit.as_ref());
-        if let Some(shut) = shut.filter(RefusingGate::is_forced) {
-            return Err(FailedAttempt::by_breaker(shut.refusal()));
+        // An operator may have forced the breaker open meanwhile.
+        let refusing = refusing_gate(shared, plan.key.as_ref());
+        if let Some(refusing) = refusing.filter(RefusingGate::is_forced) {
+            return Err(FailedAttempt::by_breaker(refusing.refusal()));
         }
         let now = shared.clock.now();
-        let circuit = plan.circuit.as_deref().unwrap_or(&shared.circuit);
-        let permit = Permit::unrecorded(circuit.gate.read().tag(), now);
-        let held = PermitGuard::new(plan.circuit.clone(), permit, now, plan.deadline);
-        let mut admission = Admission::new(shared, held);
-        match way.enter(shared, plan).await {
-            Ok(Some(place)) => {
-                admission.mark_started(Some(way.now()));
-                let place = Some(place);
-                return Ok(AttemptPermits { place, admission });
+        let breaker = plan.key.as_deref().unwrap_or(&shared.breaker);
+        let unrecorded = Permit::unrecorded(breaker.gate.read().tag(), now);
+        let permit = PermitGuard::new(plan.key.clone(), unrecorded, now, plan.deadline);
+        let mut admission = Admission::new(shared, permit);
+        match progress.enter(shared, plan).await {
+            Ok(Some(slot)) => {
+                admission.mark_started(Some(progress.now()));
+                let slot = Some(slot);
+                return Ok(AttemptPermits { slot, admission });
             }
             Ok(None) => {
                 admission.release();
-                way.wait_out(shared, plan)
+                progress
+                    .wait_out(shared, plan)
                     .await
                     .map_err(FailedAttempt::refused)?;
             }

@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use breakerbox_policy::{Ticket, Time};
 
-use super::CallOptions;
-use crate::circuit::SharedBreaker;
+use crate::breaker::shared::SharedBreaker;
+use crate::call_options::CallOptions;
+use crate::clock::earliest;
 use crate::deadline;
-use crate::dependency::{Dependency, Shared};
-use crate::session::Session;
+use crate::dependency::Dependency;
+use crate::limits::session::Session;
+use crate::state::Shared;
 
 /// The settings of one call.
 pub(crate) struct Plan<'a> {
@@ -26,12 +28,14 @@ pub(crate) struct Plan<'a> {
     pub(super) attempt: Option<Duration>,
     /// True if the call is hedged; only idempotent calls are (rule CALL-7).
     pub(super) is_hedged: bool,
+    /// True if there is a rate limit.
+    pub(super) is_rated: bool,
     /// True if the call may bypass the breaker when no fallback could answer it.
     pub(super) last_resort: bool,
     pub(super) idempotent: bool,
     pub(super) fingerprint: Option<u64>,
     /// The breaker of the call's key; `None` for the dependency's.
-    pub(super) circuit: Option<Arc<SharedBreaker>>,
+    pub(super) key: Option<Arc<SharedBreaker>>,
     pub(super) ticket: Ticket,
     pub(super) weight: NonZeroU32,
     pub(super) session: Option<&'a Session>,
@@ -51,7 +55,7 @@ impl<'a> Plan<'a> {
         let has_key = options.key.is_some();
         let mut plan = Self::looked_up(shared, options);
         if !has_key && let Some(key) = D::key(request) {
-            plan.circuit = shared.circuit_of(&key, plan.started);
+            plan.key = shared.breaker_of_key(&key, plan.started);
         }
         plan.idempotent = idempotent.unwrap_or_else(|| {
             (plan.max_attempts > 1 || plan.is_hedged) && D::is_idempotent(request)
@@ -86,23 +90,24 @@ impl<'a> Plan<'a> {
             session,
         } = options;
         let started = shared.clock.now();
-        let circuit = key.as_ref();
-        let circuit = circuit.and_then(|key| shared.circuit_of(key, started));
-        let terms = shared.terms();
-        let total = terms.total.map(|span| started.after(span));
+        let key = key.as_ref();
+        let key = key.and_then(|key| shared.breaker_of_key(key, started));
+        let settings = shared.call_settings();
+        let total = settings.total.map(|span| started.after(span));
         let own = timeout.map(|span| started.after(span));
-        let callers = least(own, deadline::around(&shared.clock));
+        let callers = earliest(own, deadline::around(&shared.clock));
         Self {
             started,
-            deadline: least(total, callers),
+            deadline: earliest(total, callers),
             callers,
-            max_attempts: terms.max_attempts,
-            attempt: terms.attempt,
-            is_hedged: terms.is_hedged,
-            last_resort: terms.last_resort,
+            max_attempts: settings.max_attempts,
+            attempt: settings.attempt,
+            is_hedged: settings.is_hedged,
+            is_rated: settings.is_rated,
+            last_resort: settings.last_resort,
             idempotent: idempotent.unwrap_or(false),
             fingerprint: *fingerprint,
-            circuit,
+            key,
             ticket: Ticket {
                 priority: *priority,
                 write: write.unwrap_or(false),
@@ -114,14 +119,6 @@ impl<'a> Plan<'a> {
 
     /// Returns the deadline of an attempt that begins now.
     pub(super) fn attempt_ends(&self, began: Time) -> Option<Time> {
-        least(self.attempt.map(|span| began.after(span)), self.deadline)
-    }
-}
-
-/// Returns the smaller of the values that are present.
-pub(crate) fn least<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
-    match (one, other) {
-        (Some(one), Some(other)) => Some(one.min(other)),
-        (one, other) => one.or(other),
+        earliest(self.attempt.map(|span| began.after(span)), self.deadline)
     }
 }

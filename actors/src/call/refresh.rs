@@ -1,29 +1,31 @@
-//! A background call that refreshes an answer cached by the fallbacks.
+//! A call without a waiting caller: it refreshes the answers that the fallbacks cache.
 
 use std::sync::Arc;
 
+use super::core::Core;
 use super::plan::Plan;
 use super::retry::sleep;
-use super::{CallOptions, Completed, closed_to_new, end_outage, primary};
-use crate::client::Core;
+use super::{Completed, ask_workers, closed_to_new, end_outage};
+use crate::breaker::gate_decision::refusing_gate;
+use crate::call_options::CallOptions;
 use crate::dependency::Dependency;
-use crate::totals::{CallRecord, CallResult};
+use crate::state::call_record::{CallRecord, CallResult};
 
-/// Calls the dependency once more, through every layer but the fallbacks. It is counted as a call
-/// of its own.
+/// Asks the dependency once more, with every layer but the fallbacks. It is counted as a call of
+/// its own.
 ///
-/// Waits while the breaker is open: this call is then the breaker's probe, so that no caller pays
-/// for the probe with a slow or failed call.
+/// It waits for an open breaker, and is then the call that probes the dependency, so that no
+/// caller pays for the probe with a slow or a failed call.
 ///
-/// # Cancel safety   Dropped while it waits, the call was never made. Dropped later, it is counted
-/// as cancelled.
+/// # Cancel safety   Dropped while it waits, it was never made; dropped later, it is counted as
+/// cancelled.
 pub(crate) async fn refresh<D: Dependency>(core: &Arc<Core<D>>, request: D::Request) {
     let shared = &core.shared;
     let options = CallOptions::default();
     let plan = |request| Plan::of_request::<D>(shared, &options, request);
-    let circuit = plan(&request).circuit;
-    while let Some(shut) = shared.refuses(circuit.as_ref()) {
-        let Some(wait) = shut.retry_after() else {
+    let key = plan(&request).key;
+    while let Some(refusing) = refusing_gate(shared, key.as_ref()) {
+        let Some(wait) = refusing.retry_after() else {
             // Forced open, for an unknown time.
             return;
         };
@@ -33,19 +35,17 @@ pub(crate) async fn refresh<D: Dependency>(core: &Arc<Core<D>>, request: D::Requ
     if is_paused || closed_to_new(shared).is_some() {
         return;
     }
-    let entry = CallRecord::open(&**shared);
+    let record = CallRecord::open(&**shared);
     let plan = plan(&request);
     let mut kept = Some(request.clone());
-    let (result, _) = primary(core, request, &mut kept, &plan).await;
-    entry.close(match result {
+    match ask_workers(core, request, &mut kept, &plan).await.0 {
         Ok(Completed { value, at }) => {
             if let Some(request) = &kept {
                 core.fallbacks.remember(request, &value, at);
             }
             end_outage(shared);
-            CallResult::Primary
+            record.close(CallResult::Primary);
         }
-        Err(lost) if lost.error.is_refusal() => CallResult::Refused,
-        Err(_) => CallResult::Failed,
-    });
+        Err(failed) => record.close_failed(&failed.error),
+    }
 }

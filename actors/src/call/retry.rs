@@ -1,22 +1,24 @@
-//! Whether a call is tried again, and what it ends with when it is not.
+//! The state of a call between its attempts, and the decision on another one.
 //!
-//! The kernel decides (rules CALL-7 and LIM-4); here it is asked, in one place for all calls.
+//! The kernel decides (rules CALL-7 and LIM-4); this is the one place that asks it.
 
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use breakerbox_policy::{
     Attempt, Budget, Executed, Pause, PauseReason, Retry, RetryDecision, Time,
 };
 
+use super::FailedAttempt;
+use super::admit::absent;
 use super::plan::Plan;
-use super::{FailedAttempt, nothing_left};
+use crate::breaker::gate_decision::refusing_gate;
 use crate::clock::{is_too_late, random};
-use crate::dependency::Shared;
 use crate::error::{CallError, Refused};
+use crate::state::Shared;
+use crate::sync::LockExt;
 
-/// What a call came to that was tried more than once: what was refused in the end may have been
-/// executed before, and its error must not promise anything else (rule CALL-2).
+/// Returns the result of a call with several attempts. A call that is refused in the end may have
+/// been executed before, and its error must not promise anything else (rule CALL-2).
 fn merge_executed<E>(
     before: Option<Box<FailedAttempt<E>>>,
     mut last: Box<FailedAttempt<E>>,
@@ -37,7 +39,7 @@ fn merge_executed<E>(
     last
 }
 
-/// Where a call stands between its attempts.
+/// The state of a call between its attempts.
 pub(super) struct RetryState<E> {
     number: u32,
     began: Time,
@@ -55,61 +57,54 @@ impl<E> RetryState<E> {
         }
     }
 
-    pub(super) fn is_first(&self) -> bool {
-        self.number == 1
-    }
-
-    /// How many attempts there were, refusals included.
-    pub(super) fn number(&self) -> u32 {
-        self.number
-    }
-
-    /// When the present attempt was asked for.
+    /// Time at which the present attempt was asked for.
     pub(super) fn began(&self) -> Time {
         self.began
     }
 
-    /// Waits for the next attempt after one that was lost.
+    /// Waits for the next attempt after a failed one.
     ///
-    /// # Errors  There is none; this is what the call ends with.
+    /// # Errors  No other attempt is made, and the call ends with this one.
     pub(super) async fn next(
         &mut self,
         shared: &Shared,
         plan: &Plan<'_>,
-        lost: Option<Box<FailedAttempt<E>>>,
+        failed: Option<Box<FailedAttempt<E>>>,
     ) -> Result<(), Box<FailedAttempt<E>>> {
         let before = self.before.take();
-        let lost = match lost {
-            Some(lost) => merge_executed(before, lost),
-            None => nothing_left(shared, before),
+        let failed = match failed {
+            Some(failed) => merge_executed(before, failed),
+            None => {
+                before.unwrap_or_else(|| FailedAttempt::refused(absent(shared, shared.absence())))
+            }
         };
-        match wait_before_next(shared, plan, (self.number, self.waited), &lost) {
+        match wait_before_next(shared, plan, (self.number, self.waited), &failed) {
             Next::After(wait) => {
                 rest(shared, plan, wait).await;
                 self.waited = Some(wait);
             }
-            Next::Stop => return Err(lost),
+            Next::Stop => return Err(failed),
             Next::Opened(refused) => {
                 return Err(merge_executed(
-                    Some(lost),
+                    Some(failed),
                     FailedAttempt::by_breaker(refused),
                 ));
             }
         }
-        self.before = Some(lost);
+        self.before = Some(failed);
         self.number += 1;
         self.began = shared.clock.now();
         Ok(())
     }
 }
 
-/// What follows an attempt that gave no answer.
+/// The step after a failed attempt.
 enum Next {
-    /// Another one, after this wait.
+    /// Another attempt, after this wait.
     After(Duration),
-    /// Nothing.
+    /// The call ends.
     Stop,
-    /// Nothing, for the breaker has opened: waiting would be for nothing.
+    /// The call ends: the breaker has opened, and another attempt would be refused.
     Opened(Refused),
 }
 
@@ -118,7 +113,7 @@ fn wait_before_next<E>(
     shared: &Shared,
     plan: &Plan<'_>,
     (number, waited): (u32, Option<Duration>),
-    lost: &FailedAttempt<E>,
+    failed: &FailedAttempt<E>,
 ) -> Next {
     if plan.max_attempts == 1 {
         return Next::Stop;
@@ -132,11 +127,11 @@ fn wait_before_next<E>(
     }
     let attempt = Attempt {
         number,
-        end: lost.end,
-        executed: lost.error.executed(),
+        end: failed.end,
+        executed: failed.error.executed(),
         idempotent: plan.idempotent,
-        retry_after: lost.retry_after,
-        symptom: lost.symptom,
+        retry_after: failed.retry_after,
+        symptom: failed.symptom,
         waited,
         paused: pause.map(|pause| pause.until.since(now)),
     };
@@ -144,16 +139,16 @@ fn wait_before_next<E>(
     let decision = with_budget(shared, now, |budget| {
         retry.decide(now, &attempt, budget, &mut random())
     });
-    match (decision, shared.refuses(plan.circuit.as_ref())) {
+    match (decision, refusing_gate(shared, plan.key.as_ref())) {
         (RetryDecision::Stop(_), _) => Next::Stop,
-        (RetryDecision::Again { .. }, Some(shut)) if !settings.on_open => {
-            Next::Opened(shut.refusal())
+        (RetryDecision::Again { .. }, Some(refusing)) if !settings.on_open => {
+            Next::Opened(refusing.refusal())
         }
         (RetryDecision::Again { after }, _) => Next::After(after),
     }
 }
 
-/// Takes a token for an attempt beside another one out of the budget; false when there is none.
+/// Withdraws a token for a hedge from the budget; returns false if there is none.
 pub(super) fn withdraw(shared: &Shared) -> bool {
     let now = shared.clock.now();
     with_budget(shared, now, |budget| {
@@ -161,9 +156,9 @@ pub(super) fn withdraw(shared: &Shared) -> bool {
     })
 }
 
-/// The dependency's one budget, with all calls so far paid in.
+/// Passes the dependency's retry budget to `ask`, after all calls so far are paid in.
 fn with_budget<T>(shared: &Shared, now: Time, ask: impl FnOnce(Option<&mut Budget>) -> T) -> T {
-    let mut budget = shared.budget.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut budget = shared.budget.acquire();
     if let Some(budget) = budget.as_mut() {
         let submitted = shared.totals.submitted();
         let calls = submitted.saturating_sub(budget.deposited);
@@ -173,8 +168,8 @@ fn with_budget<T>(shared: &Shared, now: Time, ask: impl FnOnce(Option<&mut Budge
     ask(budget.as_mut().map(|budget| &mut budget.kernel))
 }
 
-/// Waits before another attempt, and on while the dependency has prolonged its pause meanwhile.
-/// What cannot wait that long is left to be refused.
+/// Waits before another attempt, and longer if the dependency has prolonged its pause meanwhile. A
+/// call that cannot wait that long is refused by its next attempt.
 async fn rest(shared: &Shared, plan: &Plan<'_>, wait: Duration) {
     sleep(shared, wait).await;
     let may = |pause: &Pause| {

@@ -1,8 +1,8 @@
-//! The way of a streamed answer: the layers of a closure, with the place and the permit held
-//! until the stream has ended.
+//! A streamed call: the layers of a closure call, with the slot and the permit held until the
+//! stream has ended.
 //!
-//! Before the first item it is an attempt like any other, and may be tried again. From then on it
-//! is the caller's, and nothing repeats it: what was delivered stays delivered.
+//! Before the first item it is an attempt like any other, and may be retried. From then on the
+//! stream belongs to the caller and is never repeated: delivered items stay delivered.
 
 mod hold;
 
@@ -10,37 +10,38 @@ mod streamed;
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use breakerbox_policy::{Class, Executed, Time};
+use breakerbox_policy::{Executed, Time};
 use futures_util::TryStream;
 
 pub use streamed::Streamed;
 
-use super::admit::{AttemptPermits, absent, charge};
-use super::attempt::count_attempt;
-use super::hedge::{HedgeMember, hedged};
-use super::plan::{Plan, least};
-use super::retry::RetryState;
-use super::{CallOptions, FailedAttempt, closed_to_new, refuse_at_once};
-use crate::admission::Settled;
-use crate::bulkhead::BulkheadSlot;
-use crate::chaos::{Injected, struck};
-use crate::clock::Moment;
+use super::admit::AttemptPermits;
+use super::drive::{begin_attempt, count_attempt, drive, end_attempt};
+use super::plan::Plan;
+use super::{FailedAttempt, refuse_at_once};
+use crate::breaker::hedge_member::HedgeMember;
+use crate::call_options::CallOptions;
+use crate::clock::{Moment, earliest};
+use crate::deadline::bounded;
 use crate::deadline::{self, Within};
-use crate::dependency::{Shared, Verdict};
 use crate::error::CallError;
-use crate::reply::{bounded, timed_out};
-use crate::totals::{CallRecord, CallResult};
+use crate::limits::bulkhead::BulkheadSlot;
+use crate::limits::chaos::{Injected, apply_fault};
+use crate::state::Shared;
+use crate::state::call_record::{CallRecord, CallResult};
+use crate::sync::{LockExt, Mutex};
+use crate::verdict::{AttemptResult, Verdict};
 use hold::Hold;
 
-/// A stream that was opened, its first item, and what it holds; `None` for an empty one, which is
-/// counted.
+/// An open stream, its first item, and the permits that it holds; `None` for an empty stream, whose
+/// end is counted already.
 type Opened<S> = Option<(Pin<Box<S>>, <S as TryStream>::Ok, Hold)>;
 
 /// Opens a stream under the same breaker and limits as a closure.
 ///
-/// # Cancel safety   Dropped, what was opened is dropped; counted as cancelled.
+/// # Cancel safety   Dropped, the opened stream is dropped; counted as cancelled.
 pub(crate) async fn run_stream<S, F>(
     shared: &Arc<Shared>,
     options: CallOptions,
@@ -54,79 +55,65 @@ where
     if let Some(refused) = refuse_at_once(shared, options.key.is_some()) {
         return Err(CallError::Open(refused));
     }
-    let entry = CallRecord::open(Arc::clone(shared));
+    let record = CallRecord::open(Arc::clone(shared));
     let plan = Plan::of_closure(shared, &options);
-    let opened = open_stream(shared, &plan, entry, classify, open).await;
-    opened.map_err(Unopened::give_up)
+    let opened = open_stream(shared, &plan, record, classify, open).await;
+    opened.map_err(UnopenedStream::give_up)
 }
 
-/// A stream that could not be opened. Nobody has been answered yet.
-pub(super) struct Unopened<E> {
+/// A stream that could not be opened. Its caller has no answer yet.
+pub(super) struct UnopenedStream<E> {
     pub(super) error: CallError<E>,
-    /// How many attempts there were, refusals included.
+    /// Number of attempts, refusals included.
     pub(super) attempts: u32,
-    pub(super) entry: CallRecord<Arc<Shared>>,
+    pub(super) record: CallRecord<Arc<Shared>>,
 }
 
-impl<E> Unopened<E> {
-    /// Books what the caller hears.
+impl<E> UnopenedStream<E> {
+    /// Ends the call with its error.
     pub(super) fn give_up(self) -> CallError<E> {
-        self.entry.close(if self.error.is_refusal() {
-            CallResult::Refused
-        } else {
-            CallResult::Failed
-        });
+        self.record.close_failed(&self.error);
         self.error
     }
 }
 
-/// Opens a stream for a call that is in the books already.
+/// Opens a stream for a call that is open in the totals already.
 pub(super) async fn open_stream<S, F>(
     shared: &Arc<Shared>,
     plan: &Plan<'_>,
-    entry: CallRecord<Arc<Shared>>,
+    record: CallRecord<Arc<Shared>>,
     classify: impl Fn(Result<&S, &S::Error>) -> Verdict + Send + Sync + 'static,
     open: impl FnMut() -> F,
-) -> Result<Streamed<S>, Unopened<S::Error>>
+) -> Result<Streamed<S>, UnopenedStream<S::Error>>
 where
     F: Future<Output = Result<S, S::Error>>,
     S: TryStream,
 {
     let open = Mutex::new(open);
-    let begin = || open.lock().unwrap_or_else(PoisonError::into_inner)();
-    let mut tries = RetryState::new(plan.started);
-    let error = loop {
-        if let Some(reason) = closed_to_new(shared).filter(|_| tries.is_first()) {
-            break absent(shared, reason);
+    let begin = || open.acquire()();
+    let attempt = |member, _, began| Some(open_once(shared, plan, began, member, &classify, begin));
+    let (result, attempts) = drive(shared, plan, attempt).await;
+    match result {
+        Ok(Some((stream, first, hold))) => {
+            let classify = Box::new(classify);
+            Ok(Streamed::begun(stream, first, classify, hold, record))
         }
-        let now = tries.began();
-        let one_more = |race| Some(open_once(shared, plan, now, race, &classify, begin));
-        let lost = match hedged(shared, plan, one_more).await {
-            Some(Ok(Some((stream, first, hold)))) => {
-                let classify = Box::new(classify);
-                return Ok(Streamed::begun(stream, first, classify, hold, entry));
-            }
-            Some(Ok(None)) => {
-                entry.close(CallResult::Primary);
-                return Ok(Streamed::empty(Box::new(classify)));
-            }
-            Some(Err(lost)) => Some(lost),
-            None => None,
-        };
-        if let Err(lost) = tries.next(shared, plan, lost).await {
-            break lost.error;
+        Ok(None) => {
+            record.close(CallResult::Primary);
+            Ok(Streamed::empty(Box::new(classify)))
         }
-    };
-    shared.counts.refuse(&error);
-    let attempts = tries.number();
-    Err(Unopened {
-        error,
-        attempts,
-        entry,
-    })
+        Err(failed) => {
+            shared.counts.refuse(&failed.error);
+            Err(UnopenedStream {
+                error: failed.error,
+                attempts,
+                record,
+            })
+        }
+    }
 }
 
-/// Opens a stream and waits for its first item; without one it was empty.
+/// Opens a stream and waits for its first item; `None` if the stream is empty.
 async fn until_first<S, F>(
     scope: Option<Moment>,
     begin: impl FnOnce() -> F,
@@ -142,12 +129,13 @@ where
     Ok((stream, first))
 }
 
-/// One attempt, which is over with the first item. The closure is not called before it may go out.
+/// One attempt, which ends with the first item. The closure is not called before the call may go
+/// out.
 async fn open_once<S, F>(
     shared: &Arc<Shared>,
     plan: &Plan<'_>,
     now: Time,
-    mut race: HedgeMember,
+    member: HedgeMember,
     classify: &impl Fn(Result<&S, &S::Error>) -> Verdict,
     begin: impl FnOnce() -> F,
 ) -> Result<Opened<S>, Box<FailedAttempt<S::Error>>>
@@ -155,73 +143,44 @@ where
     F: Future<Output = Result<S, S::Error>>,
     S: TryStream,
 {
-    let mut leave = AttemptPermits::none(shared);
-    if !race.at_once(shared, plan, now, &mut leave) {
-        // On the heap: what few calls come to must not make every call's future larger.
-        leave = Box::pin(race.admit(shared, plan, now)).await?;
-    }
-    if let Err(error) = charge(shared, plan) {
-        leave.admission.release();
-        return Err(FailedAttempt::refused(error));
-    }
-    count_attempt(shared, leave.admission.race_of());
-    let began = leave.admission.begin().unwrap_or(now);
+    let mut permits = AttemptPermits::none(shared);
+    begin_attempt(shared, plan, member, now, &mut permits).await?;
+    count_attempt(shared, &permits);
+    let began = permits.admission.begin().unwrap_or(now);
     let timeout = shared.settings().timeout;
-    let until = least(
+    let until = earliest(
         timeout.first_byte.map(|span| began.after(span)),
         plan.attempt_ends(began),
     );
     let scope = plan.deadline.map(|end| shared.clock.moment(end));
     let work = async {
-        if let Some(strike) = shared.strike_closure(began) {
-            struck(shared, strike).await?;
+        if let Some(fault) = shared.chaos.draw_for_closure(began) {
+            apply_fault(&shared.clock, fault).await?;
         }
         Ok::<_, Injected>(until_first(scope, begin).await)
     };
-    let result = bounded(&shared.clock, until, work).await;
-    let now = shared.clock.now();
-    let dependency = Arc::clone(&shared.name);
-    let (verdict, error) = match result {
+    let result = match bounded(&shared.clock, until, work).await {
         Some(Ok(Ok((stream, Some(first))))) => {
             let hold = Hold::new(
                 shared,
-                leave.admission.take_held(),
-                leave.place.take().map(BulkheadSlot::hand_over),
-                (began, now),
+                permits.admission.take_permit(),
+                permits.slot.take().map(BulkheadSlot::hand_over),
+                (began, shared.clock.now()),
                 plan,
                 timeout.idle,
             );
             return Ok(Some((stream, first, hold)));
         }
-        Some(Ok(Ok((stream, None)))) => (classify(Ok(&stream)).judged(shared), None),
+        Some(Ok(Ok((stream, None)))) => {
+            AttemptResult::Answered(Ok(None), shared.judge(classify(Ok(&stream))))
+        }
         Some(Ok(Err(error))) => {
-            let verdict = classify(Err(&error)).judged(shared);
-            let executed = verdict.executed;
-            let failed = CallError::Failed {
-                dependency,
-                error,
-                executed,
-            };
-            (verdict, Some(failed))
+            let verdict = shared.judge(classify(Err(&error)));
+            AttemptResult::Answered(Err(error), verdict)
         }
-        Some(Err(Injected)) => {
-            let failure = Class::Failure.into();
-            (failure, Some(CallError::Injected { dependency }))
-        }
-        None => (
-            timed_out(shared),
-            Some(CallError::TimedOut {
-                dependency,
-                after: now.since(began),
-                executed: Executed::Maybe,
-            }),
-        ),
+        Some(Err(Injected)) => AttemptResult::Injected,
+        None => AttemptResult::TimedOut(Executed::Maybe),
     };
-    leave.place = None;
-    if let Settled::NeedsReport(report) = leave.admission.settle(&verdict, now) {
-        shared.report_and_wait(report).await;
-    }
-    error.map_or(Ok(None), |error| {
-        Err(FailedAttempt::failed(error, &verdict))
-    })
+    let ended = end_attempt(shared, plan, &mut permits, result, began).await;
+    ended.map(|done| done.value)
 }

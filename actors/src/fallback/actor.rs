@@ -17,11 +17,12 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::{FallbackAnswer, FallbackOutcome, FallbackRule};
 use crate::call;
-use crate::client::Core;
+use crate::call::core::Core;
 use crate::deadline::Within;
-use crate::dependency::{Dependency, Shared};
+use crate::dependency::Dependency;
 use crate::error::CallError;
 use crate::event::EventKind;
+use crate::state::Shared;
 use crate::supervisor::{PollHook, panic_report};
 
 /// Maximum number of concurrent refreshes for one dependency, regardless of its number of requests.
@@ -228,7 +229,7 @@ async fn refresh<D: Dependency>(
 pub(crate) fn note_outage(shared: &Shared, fallback: &Arc<str>, why: &impl fmt::Display) {
     let now = shared.clock.now().as_nanos();
     shared.last_fallback.store(now, Ordering::Relaxed);
-    let tag = shared.circuit.gate.read().tag();
+    let tag = shared.breaker.gate.read().tag();
     shared.last_fallback_tag.store(tag, Ordering::Relaxed);
     if shared.outage.fetch_add(1, Ordering::Relaxed) == 0 {
         let kind = EventKind::FallbackServing {

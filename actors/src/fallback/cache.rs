@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::hash::Hash;
 use std::marker::PhantomData;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use breakerbox_policy::Time;
@@ -13,6 +13,7 @@ use quick_cache::sync::Cache;
 use super::{Fallback, FallbackFuture, FallbackOutcome, RefreshGuard};
 use crate::dependency::Dependency;
 use crate::error::CallError;
+use crate::sync::LockExt;
 
 /// Fallback that answers with the last good answer to the same request, until it is too old.
 ///
@@ -30,7 +31,7 @@ type Renewed<Q> = Arc<Mutex<HashSet<Q>>>;
 
 fn lock<Q>(renewed: &Renewed<Q>) -> MutexGuard<'_, HashSet<Q>> {
     // A panic in `Hash` or `Eq` leaves a set that is still usable.
-    renewed.lock().unwrap_or_else(PoisonError::into_inner)
+    renewed.acquire()
 }
 
 /// Guard of one request's refresh: removes the request from the set when dropped.

@@ -1,4 +1,4 @@
-//! The other kinds of fallbacks: a fixed value, a function, another dependency, a user's actor.
+//! The other kinds of fallbacks: a fixed value, a function, a user's actor.
 
 use std::fmt;
 use std::future::Future;
@@ -7,7 +7,6 @@ use actix::{Message, Recipient};
 use breakerbox_policy::Time;
 
 use super::{Fallback, FallbackFuture, FallbackOutcome};
-use crate::client::Client;
 use crate::dependency::Dependency;
 use crate::error::CallError;
 
@@ -59,44 +58,6 @@ where
             }
         })
     }
-}
-
-/// Another dependency with the same requests and responses as a fallback, under its own breaker.
-impl<D, O> Fallback<D> for Client<O>
-where
-    D: Dependency,
-    O: Dependency<Request = D::Request, Response = D::Response>,
-{
-    fn name(&self) -> &str {
-        Client::name(self)
-    }
-
-    fn answer(
-        &self,
-        request: D::Request,
-        _: &CallError<D::Error>,
-        _: Time,
-    ) -> FallbackFuture<D::Response> {
-        ask_other(self.clone(), request)
-    }
-
-    fn depends_on(&self) -> Option<&str> {
-        Some(Client::name(self))
-    }
-}
-
-/// Asks the other dependency. The answer keeps its age, even if a fallback of the other one gave it
-/// (rule FBK-3).
-pub(super) fn ask_other<O: Dependency>(
-    other: Client<O>,
-    request: O::Request,
-) -> FallbackFuture<O::Response> {
-    Box::pin(async move {
-        match other.ask(request).await {
-            Ok(answer) => FallbackOutcome::Answer(answer.value, answer.age),
-            Err(error) => FallbackOutcome::Failed(error.to_string()),
-        }
-    })
 }
 
 /// The message to a user's fallback actor.

@@ -2,15 +2,13 @@
 
 use std::any::Any;
 use std::fmt;
+use std::sync::Arc;
 
 use breakerbox_policy::Time;
 
-use super::kinds::ask_other;
 use super::{Fallback, FallbackFuture, FallbackOutcome};
-use crate::client::Client;
 use crate::dependency::Dependency;
 use crate::error::CallError;
-use crate::runtime::{Runtime, WeakRuntime};
 
 /// Another dependency of the same runtime as a fallback, under its own breaker and with its own
 /// fallbacks. Its requests and responses must have the same types.
@@ -20,35 +18,34 @@ use crate::runtime::{Runtime, WeakRuntime};
 #[derive(Clone)]
 pub struct ByName {
     name: String,
-    /// Weak: a dependency of the same runtime owns this fallback.
-    runtime: WeakRuntime,
+    /// Holds its runtime weakly: a dependency of the same runtime owns this fallback.
+    directory: Arc<dyn FallbackDirectory>,
 }
 
 /// A dependency with its own type erased: only its request and response types are known.
 pub(crate) struct ErasedFallback<Q, R>(Box<dyn FnOnce(Q) -> FallbackFuture<R>>);
 
 impl<Q: 'static, R: 'static> ErasedFallback<Q, R> {
-    /// Erases the type of a dependency; the result can be downcast by its request and response
-    /// types.
-    pub(crate) fn of<O: Dependency<Request = Q, Response = R>>(other: Client<O>) -> Box<dyn Any> {
-        Box::new(Self(Box::new(|request| ask_other(other, request))))
+    pub(crate) fn new(ask: impl FnOnce(Q) -> FallbackFuture<R> + 'static) -> Self {
+        Self(Box::new(ask))
     }
 }
 
+/// Finds the dependencies of a runtime by their names, as fallbacks.
+pub(crate) trait FallbackDirectory: Send + Sync {
+    /// Returns the running dependency of this name as an [`ErasedFallback`].
+    fn find(&self, name: &str) -> Option<Box<dyn Any>>;
+}
+
 impl ByName {
-    /// The dependency of this name in `runtime`.
-    #[must_use]
-    pub fn new(runtime: &Runtime, name: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            runtime: runtime.downgrade(),
-        }
+    pub(crate) fn of(directory: Arc<dyn FallbackDirectory>, name: String) -> Self {
+        Self { name, directory }
     }
 
     /// Returns the dependency, if it is started, or an error if its request or response type
     /// differs.
     fn find<Q: 'static, R: 'static>(&self) -> Option<Result<ErasedFallback<Q, R>, String>> {
-        let found = self.runtime.upgrade()?.erased_fallback(&self.name)?;
+        let found = self.directory.find(&self.name)?;
         let fits = found.downcast::<ErasedFallback<Q, R>>();
         Some(fits.map(|fitting| *fitting).map_err(|_other| {
             let name = &self.name;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use breakerbox_policy::{BreakerCommand, DependencySettings, IllegalTransition};
 
 use super::Runtime;
-use crate::counts::LatencyBuckets;
 use crate::event::EventKind;
+use crate::state::counts::LatencyBuckets;
 use crate::supervisor::TreeNode;
 
 impl Runtime {

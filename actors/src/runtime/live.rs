@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Runtime, RuntimeSettings, lock};
-use crate::dependency::Shared;
+use super::{Runtime, RuntimeSettings};
 use crate::event::EventKind;
-use crate::reload::ReloadReport;
+use crate::runtime::reload::ReloadReport;
+use crate::state::Shared;
+use crate::sync::LockExt;
 
 impl Runtime {
     /// Gives new settings to the running dependencies; those started later get them too. Only
@@ -22,7 +23,7 @@ impl Runtime {
     pub async fn reload(&self, settings: impl Into<RuntimeSettings>, by: &str) -> ReloadReport {
         let _one_at_a_time = self.inner.reloading.lock().await;
         let new = settings.into().dependencies;
-        let old = std::mem::replace(&mut *lock(&self.inner.settings), new.clone());
+        let old = std::mem::replace(&mut *self.inner.settings.acquire(), new.clone());
         let running: Vec<_> = {
             let registry = self.registry();
             let all = registry.iter();
@@ -66,7 +67,7 @@ impl Runtime {
         let _ = self.inner.root.terminate(name).await;
         let _ = self.inner.root.delete(name).await;
         one.stop();
-        lock(&self.inner.groups).remove(name);
+        self.inner.groups.acquire().remove(name);
         let mut registry = self.registry();
         if registry.get(name).is_some_and(|now| Arc::ptr_eq(now, &one)) {
             registry.remove(name);
@@ -99,6 +100,6 @@ impl Runtime {
 
     /// Returns the names of the configured dependencies.
     pub(crate) fn configured(&self) -> BTreeSet<String> {
-        lock(&self.inner.settings).keys().cloned().collect()
+        self.inner.settings.acquire().keys().cloned().collect()
     }
 }

@@ -19,8 +19,8 @@ use super::driver::{
     Tell,
 };
 use super::health::{Condition, ConditionWord};
-use super::home::{ThreadHandle, Threads};
-use super::life::Incarnation;
+use super::incarnation::Incarnation;
+use super::threads::{ThreadHandle, Threads};
 use crate::clock::Clock;
 
 /// Mailbox capacity of a user's actor; actix's default.

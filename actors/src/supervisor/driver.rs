@@ -11,7 +11,7 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context as TaskContext, Poll};
 
 use actix::dev::channel::AddressReceiver;
@@ -23,8 +23,9 @@ use futures_channel::mpsc;
 use futures_util::{Stream, StreamExt};
 
 use super::health::{Condition, ConditionWord, Fence};
-use super::life::{Incarnation, Readiness, caught};
+use super::incarnation::{Incarnation, Readiness, caught};
 use crate::clock::Clock;
+use crate::sync::LockExt;
 
 /// Maximum number of messages that one actor handles in one poll, so that other tasks of the thread
 /// get a turn.
@@ -93,7 +94,7 @@ impl<A: Actor<Context = Context<A>>> StableMailbox<A> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<AddressReceiver<A>>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.acquire()
     }
 
     fn poll_next(&self, cx: &mut TaskContext<'_>) -> Poll<Option<actix::dev::Envelope<A>>> {

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use super::child::{ActorBody, Body, Child, ChildHooks, ChildRef};
 use super::driver::{Make, StableMailbox};
-use super::life::Incarnation;
+use super::incarnation::Incarnation;
 use super::{Ask, ListChildren, Request, Supervisor, SupervisorContext, SupervisorManner};
 use crate::clock::Clock;
 use crate::error::StartError;

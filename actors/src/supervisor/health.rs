@@ -2,11 +2,13 @@
 //! been busy. The driver publishes a crash here before it is reported.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use breakerbox_policy::Time;
 use breakerbox_policy::supervision::StopCause;
+
+use crate::sync::LockExt;
 
 /// Readiness of a supervised actor to take calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,9 +110,7 @@ impl ConditionWord {
     }
 
     fn exit(&self) -> std::sync::MutexGuard<'_, Option<StopCause>> {
-        self.last_exit
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.last_exit.acquire()
     }
 
     /// Makes a new owner of the queue; the former owner is fenced off.

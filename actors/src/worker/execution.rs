@@ -14,17 +14,18 @@ use std::task::{Context as TaskContext, Poll};
 use breakerbox_policy::supervision::{PanicReport, StopCause};
 use breakerbox_policy::{Class, Executed, Time};
 
-use super::hands::InlineExecutor;
+use super::inline::InlineExecutor;
 use super::{Job, QueuedJob, Responder};
-use crate::call::least;
-use crate::chaos::Injected;
 use crate::clock::Moment;
-use crate::deadline;
-use crate::dependency::{Dependency, Shared, Verdict};
+use crate::clock::earliest;
+use crate::deadline::{self, Timer};
+use crate::dependency::Dependency;
 use crate::error::CallError;
 use crate::event::EventKind;
-use crate::reply::{Timer, timed_out};
+use crate::limits::chaos::Injected;
+use crate::state::Shared;
 use crate::supervisor::{Incarnation, caught};
+use crate::verdict::Verdict;
 
 /// The user's future.
 pub(super) type Attempt<D> = Pin<Box<dyn Future<Output = Result<UserResult<D>, Injected>>>>;
@@ -43,13 +44,13 @@ pub(super) struct Bounds {
 }
 
 impl Bounds {
-    pub(super) fn of<D: Dependency>(hands: &InlineExecutor<D>, order: &Job<D>, now: Time) -> Self {
-        let total = order.context.deadline;
+    pub(super) fn of<D: Dependency>(inline: &InlineExecutor<D>, job: &Job<D>, now: Time) -> Self {
+        let total = job.context.deadline;
         Self {
             began: now,
-            until: least(order.attempt.map(|span| now.after(span)), total),
-            scope: total.map(|end| hands.shared.clock.moment(end)),
-            fingerprint: order.fingerprint,
+            until: earliest(job.attempt.map(|span| now.after(span)), total),
+            scope: total.map(|end| inline.shared.clock.moment(end)),
+            fingerprint: job.fingerprint,
         }
     }
 }
@@ -58,7 +59,7 @@ impl Bounds {
 pub(crate) struct Execution<D: Dependency> {
     shared: Arc<Shared>,
     future: Option<Attempt<D>>,
-    pub(super) duty: Option<Responder<D>>,
+    pub(super) responder: Option<Responder<D>>,
     /// The attempt's deadline; checked from the second poll on.
     timer: Timer,
     began: Time,
@@ -72,35 +73,35 @@ pub(crate) struct Execution<D: Dependency> {
 
 impl<D: Dependency> Execution<D> {
     pub(super) fn new(
-        hands: &InlineExecutor<D>,
-        QueuedJob { order, duty }: QueuedJob<D>,
+        inline: &InlineExecutor<D>,
+        QueuedJob { job, responder }: QueuedJob<D>,
         now: Time,
     ) -> Self {
-        let bounds = Bounds::of(hands, &order, now);
-        let future = hands.attempt(order.request, order.context, now);
-        let mut execution = Self::begun(hands, Some(future), bounds);
-        execution.duty = Some(duty);
+        let bounds = Bounds::of(inline, &job, now);
+        let future = inline.attempt(job.request, job.context, now);
+        let mut execution = Self::begun(inline, Some(future), bounds);
+        execution.responder = Some(responder);
         execution.polled = false;
         execution
     }
 
     /// Makes an execution that was polled once already, and that has no responder yet.
     pub(super) fn begun(
-        hands: &InlineExecutor<D>,
+        inline: &InlineExecutor<D>,
         future: Option<Attempt<D>>,
         bounds: Bounds,
     ) -> Self {
         Self {
-            shared: Arc::clone(&hands.shared),
+            shared: Arc::clone(&inline.shared),
             future,
-            duty: None,
+            responder: None,
             timer: Timer::new(bounds.until),
             began: bounds.began,
             polled: true,
             fingerprint: bounds.fingerprint,
             scope: bounds.scope,
-            life: Rc::clone(&hands.life),
-            crashed_call: Rc::clone(&hands.crashed_call),
+            life: Rc::clone(&inline.life),
+            crashed_call: Rc::clone(&inline.crashed_call),
         }
     }
 
@@ -108,15 +109,15 @@ impl<D: Dependency> Execution<D> {
     fn finish(&mut self, result: UserResult<D>) {
         self.drop_future();
         let verdict = match caught(|| D::classify(result.as_ref())) {
-            Ok(verdict) => verdict.judged(&self.shared),
+            Ok(verdict) => self.shared.judge(verdict),
             Err(panic) => return self.crash(panic),
         };
-        let Some(mut duty) = self.duty.take() else {
+        let Some(mut responder) = self.responder.take() else {
             return;
         };
         if self.life.is_fenced() {
             // Another incarnation has taken over, so this result is stale.
-            duty.cause = Some(StopCause::Lost);
+            responder.cause = Some(StopCause::Lost);
             return;
         }
         let now = self.shared.clock.now();
@@ -125,31 +126,26 @@ impl<D: Dependency> Execution<D> {
             error,
             executed: verdict.executed,
         });
-        duty.answer(verdict, now, reply);
+        responder.answer(verdict, now, reply);
     }
 
     fn time_out(&mut self) {
         self.drop_future();
-        if let Some(duty) = self.duty.take() {
+        if let Some(responder) = self.responder.take() {
             let now = self.shared.clock.now();
-            let error = CallError::TimedOut {
-                dependency: Arc::clone(&self.shared.name),
-                after: now.since(self.began),
-                executed: Executed::Maybe,
-            };
-            duty.answer(timed_out(&self.shared), now, Err(error));
+            responder.time_out(now, now.since(self.began), Executed::Maybe);
         }
     }
 
     /// Ends a call with its injected failure.
     fn inject(&mut self) {
         self.drop_future();
-        if let Some(duty) = self.duty.take() {
+        if let Some(responder) = self.responder.take() {
             let error = CallError::Injected {
                 dependency: Arc::clone(&self.shared.name),
             };
             let now = self.shared.clock.now();
-            duty.answer(Verdict::from(Class::Failure), now, Err(error));
+            responder.answer(Verdict::from(Class::Failure), now, Err(error));
         }
     }
 
@@ -157,7 +153,7 @@ impl<D: Dependency> Execution<D> {
     /// worker down.
     pub(super) fn crash(&mut self, panic: PanicReport) {
         self.drop_future();
-        let Some(mut duty) = self.duty.take() else {
+        let Some(mut responder) = self.responder.take() else {
             return;
         };
         let shared = &self.shared;
@@ -168,8 +164,8 @@ impl<D: Dependency> Execution<D> {
             shared.events.emit(&shared.name, kind);
         }
         self.life.crash(panic.clone());
-        duty.poison = Some(panic);
-        *self.crashed_call.borrow_mut() = Some(duty);
+        responder.poison = Some(panic);
+        *self.crashed_call.borrow_mut() = Some(responder);
     }
 
     /// Drops the user's future, and catches a panic of its destructor.
@@ -187,8 +183,8 @@ impl<D: Dependency> Execution<D> {
 impl<D: Dependency> Drop for Execution<D> {
     fn drop(&mut self) {
         self.drop_future();
-        if let Some(duty) = &mut self.duty {
-            duty.cause = self.life.death();
+        if let Some(responder) = &mut self.responder {
+            responder.cause = self.life.death();
         }
     }
 }
@@ -200,7 +196,7 @@ impl<D: Dependency> Future for Execution<D> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
         let this = self.get_mut();
-        let (Some(future), Some(duty)) = (&mut this.future, &this.duty) else {
+        let (Some(future), Some(responder)) = (&mut this.future, &this.responder) else {
             return Poll::Ready(());
         };
         let scope = this.scope;
@@ -228,10 +224,10 @@ impl<D: Dependency> Future for Execution<D> {
             this.time_out();
             return Poll::Ready(());
         }
-        if duty.poll_abandoned(cx) {
+        if responder.poll_abandoned(cx) {
             this.drop_future();
-            if let Some(duty) = &mut this.duty {
-                duty.forget();
+            if let Some(responder) = &mut this.responder {
+                responder.forget();
             }
             return Poll::Ready(());
         }

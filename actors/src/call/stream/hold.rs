@@ -10,12 +10,13 @@ use breakerbox_policy::{Class, Executed, Ticket, Time};
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
-use crate::admission::{PermitGuard, Settled};
-use crate::call::plan::{Plan, least};
-use crate::clock::Moment;
-use crate::dependency::{Shared, Verdict};
+use crate::breaker::admission::{PermitGuard, Settled, send_report};
+use crate::breaker::message::Report;
+use crate::call::plan::Plan;
+use crate::clock::{Moment, earliest};
 use crate::error::CallError;
-use crate::message::Report;
+use crate::state::Shared;
+use crate::verdict::Verdict;
 
 /// The permit, the bulkhead slot and the clock of an open stream.
 ///
@@ -24,8 +25,8 @@ use crate::message::Report;
 pub(super) struct Hold {
     shared: Arc<Shared>,
     /// `None` once the outcome is settled.
-    held: Option<PermitGuard>,
-    place: Option<Ticket>,
+    permit: Option<PermitGuard>,
+    slot: Option<Ticket>,
     began: Time,
     /// Time until the first item: the duration that counts for the breaker.
     elapsed: Duration,
@@ -44,21 +45,21 @@ impl Hold {
     /// Takes over from an attempt; the times are its start and the arrival of its first item.
     pub(super) fn new(
         shared: &Arc<Shared>,
-        mut held: Option<PermitGuard>,
-        place: Option<Ticket>,
+        mut permit: Option<PermitGuard>,
+        slot: Option<Ticket>,
         (began, now): (Time, Time),
         plan: &Plan<'_>,
         idle: Option<Duration>,
     ) -> Self {
-        if let Some(held) = &mut held {
-            held.answered(shared);
+        if let Some(permit) = &mut permit {
+            permit.answered(shared);
         }
         let elapsed = now.since(began);
         let left = |attempt: Duration| attempt.saturating_sub(elapsed);
         Self {
             shared: Arc::clone(shared),
-            held,
-            place,
+            permit,
+            slot,
             began,
             elapsed,
             idle,
@@ -83,10 +84,10 @@ impl Hold {
     /// would expire before the stream ends (rule BRK-5).
     pub(super) fn live_long(&mut self, verdict: impl FnOnce() -> Verdict) {
         self.attempt = None;
-        if let Some(held) = self.held.take_if(|held| held.is_probe()) {
-            let verdict = verdict().judged(&self.shared);
-            if let Some(report) = self.owed(held, verdict) {
-                self.shared.report(*report);
+        if let Some(permit) = self.permit.take_if(|permit| permit.is_probe()) {
+            let verdict = self.shared.judge(verdict());
+            if let Some(report) = self.record(permit, verdict) {
+                send_report(&self.shared, *report);
             }
         }
     }
@@ -102,8 +103,8 @@ impl Hold {
     pub(super) fn poll_wait<E>(&mut self, cx: &mut Context<'_>) -> Poll<CallError<E>> {
         let asked = *self.asked.get_or_insert_with(|| self.shared.clock.now());
         let silence = self.idle.map(|idle| asked.after(idle));
-        let end = least(self.attempt.map(|left| asked.after(left)), self.deadline);
-        let Some(until) = least(silence, end) else {
+        let end = earliest(self.attempt.map(|left| asked.after(left)), self.deadline);
+        let Some(until) = earliest(silence, end) else {
             return Poll::Pending;
         };
         ready!(self.poll_alarm(until, cx));
@@ -118,11 +119,8 @@ impl Hold {
     }
 
     pub(super) fn timed_out<E>(&self) -> CallError<E> {
-        CallError::TimedOut {
-            dependency: Arc::clone(&self.shared.name),
-            after: self.shared.clock.now().since(self.began),
-            executed: Executed::Maybe,
-        }
+        let after = self.shared.clock.now().since(self.began);
+        CallError::timed_out(Arc::clone(&self.shared.name), after, Executed::Maybe)
     }
 
     /// Polls the one timer of all waits. It is set again only when it is due, not for each item.
@@ -155,11 +153,11 @@ impl Hold {
     /// once it is counted (rule CALL-3), or `None` if it already is.
     pub(super) fn settle(mut self, verdict: Verdict) -> Option<oneshot::Receiver<()>> {
         self.leave();
-        let held = self.held.take()?;
-        let mut report = self.owed(held, verdict)?;
+        let permit = self.permit.take()?;
+        let mut report = self.record(permit, verdict)?;
         let (counting, counted) = oneshot::channel::<()>();
         report.then = Some(Box::new(move || drop(counting)));
-        self.shared.report(*report);
+        send_report(&self.shared, *report);
         Some(counted)
     }
 
@@ -169,9 +167,9 @@ impl Hold {
         drop(self.settle(Verdict::from(Class::Failure)));
     }
 
-    fn owed(&self, held: PermitGuard, verdict: Verdict) -> Option<Box<Report>> {
+    fn record(&self, permit: PermitGuard, verdict: Verdict) -> Option<Box<Report>> {
         let now = self.shared.clock.now();
-        let settled = self.shared.settle_after(held, self.elapsed, &verdict, now);
+        let settled = permit.settle_after(&self.shared, self.elapsed, &verdict, now);
         match settled {
             Settled::Counted => None,
             Settled::NeedsReport(report) => Some(report),
@@ -179,8 +177,8 @@ impl Hold {
     }
 
     fn leave(&mut self) {
-        if let Some(place) = self.place.take() {
-            self.shared.bulkhead.leave(place);
+        if let Some(slot) = self.slot.take() {
+            self.shared.bulkhead.leave(slot);
         }
     }
 }
@@ -190,7 +188,7 @@ impl Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         self.leave();
-        let Some(held) = self.held.take() else {
+        let Some(permit) = self.permit.take() else {
             return;
         };
         let now = self.shared.clock.now();
@@ -200,8 +198,8 @@ impl Drop for Hold {
         } else {
             Class::Cancelled
         };
-        if let Some(report) = self.owed(held, Verdict::from(class)) {
-            self.shared.report(*report);
+        if let Some(report) = self.record(permit, Verdict::from(class)) {
+            send_report(&self.shared, *report);
         }
     }
 }

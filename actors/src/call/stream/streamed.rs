@@ -14,10 +14,10 @@ use tokio::sync::oneshot;
 use super::hold::Hold;
 use crate::clock::Moment;
 use crate::deadline;
-use crate::dependency::{Shared, Verdict};
 use crate::error::CallError;
-use crate::reply::timed_out;
-use crate::totals::{CallRecord, CallResult};
+use crate::state::Shared;
+use crate::state::call_record::{CallRecord, CallResult};
+use crate::verdict::Verdict;
 
 /// Classifies a stream: by its error, or by the stream itself if it ended normally.
 pub(super) type Classify<S> =
@@ -47,7 +47,7 @@ pub struct Streamed<S: TryStream> {
     counted: Option<oneshot::Receiver<()>>,
     error: Option<CallError<S::Error>>,
     /// `None` once the caller knows the end.
-    entry: Option<CallRecord<Arc<Shared>>>,
+    record: Option<CallRecord<Arc<Shared>>>,
 }
 
 /// The result of polling the stream.
@@ -62,14 +62,14 @@ impl<S: TryStream> Streamed<S> {
         first: S::Ok,
         classify: Classify<S>,
         hold: Hold,
-        entry: CallRecord<Arc<Shared>>,
+        record: CallRecord<Arc<Shared>>,
     ) -> Self {
         Self {
             stream: Some(stream),
             first: Some(first),
             scope: hold.scope(),
             hold: Some(hold),
-            entry: Some(entry),
+            record: Some(record),
             ..Self::empty(classify)
         }
     }
@@ -83,7 +83,7 @@ impl<S: TryStream> Streamed<S> {
             hold: None,
             counted: None,
             error: None,
-            entry: None,
+            record: None,
         }
     }
 
@@ -118,7 +118,7 @@ impl<S: TryStream> Streamed<S> {
         let polled = deadline::within(self.scope, || stream.as_mut().try_poll_next(cx));
         let Poll::Ready(next) = polled else {
             let error = ready!(hold.poll_wait(cx));
-            let verdict = timed_out(hold.shared());
+            let verdict = hold.shared().timed_out();
             return Poll::Ready(Some(NextItem::End(verdict, Some(error))));
         };
         hold.go_on();
@@ -137,7 +137,7 @@ impl<S: TryStream> Streamed<S> {
                 (verdict, Some(failed))
             }
         };
-        let verdict = verdict.judged(hold.shared());
+        let verdict = hold.shared().judge(verdict);
         Poll::Ready(Some(NextItem::End(verdict, error)))
     }
 
@@ -160,8 +160,8 @@ impl<S: TryStream> Streamed<S> {
             self.counted = None;
         }
         let error = self.error.take();
-        if let Some(entry) = self.entry.take() {
-            entry.close(match error {
+        if let Some(record) = self.record.take() {
+            record.close(match error {
                 None => CallResult::Primary,
                 Some(_) => CallResult::Failed,
             });
@@ -181,7 +181,7 @@ impl<S: TryStream> Stream for Streamed<S> {
                 if let Some(hold) = this.hold.take() {
                     hold.crash();
                 }
-                this.entry = None;
+                this.record = None;
                 this.stream = None;
                 resume_unwind(panic)
             }
@@ -195,7 +195,7 @@ impl<S: TryStream> Unpin for Streamed<S> {}
 impl<S: TryStream> fmt::Debug for Streamed<S> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Streamed")
-            .field("has_ended", &self.entry.is_none())
+            .field("has_ended", &self.record.is_none())
             .finish_non_exhaustive()
     }
 }

@@ -1,0 +1,398 @@
+//! Permits for one call, and the obligation to report its outcome.
+//!
+//! Each permit is returned exactly once, on every path.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use breakerbox_policy::{Class, Outcome, Permit, PermitKind, Time};
+
+use super::gate::{Mode, tag_of};
+use super::gate_decision::{deciding_gate, stale_refusal};
+use super::hedge_member::HedgeMember;
+use super::in_flight::InFlightTicket;
+use super::message::{Flush, Release, Report};
+use super::shared::SharedBreaker;
+use crate::error::Refused;
+use crate::state::Shared;
+use crate::state::recorder::{AttemptRecord, tell};
+use crate::verdict::Verdict;
+
+/// A permit, and the obligation to return it: the owner must settle, release or abandon it.
+#[derive(Debug)]
+#[must_use = "a permit has to go back"]
+pub(crate) struct PermitGuard {
+    permit: Permit,
+    started: Time,
+    /// [`Time::MAX`] if there is none.
+    deadline: Time,
+    /// The ticket under which the call is counted while it is in flight.
+    ticket: Option<InFlightTicket>,
+    /// The key's breaker that granted it; `None` for the dependency's own.
+    key: Option<Arc<SharedBreaker>>,
+    /// The attempt's membership in a hedge group.
+    member: HedgeMember,
+}
+
+impl PermitGuard {
+    pub(crate) fn new(
+        key: Option<Arc<SharedBreaker>>,
+        permit: Permit,
+        started: Time,
+        deadline: Option<Time>,
+    ) -> Self {
+        Self {
+            permit,
+            started,
+            deadline: deadline.unwrap_or(Time::MAX),
+            ticket: None,
+            key,
+            member: HedgeMember::default(),
+        }
+    }
+
+    /// The breaker that granted it.
+    fn breaker<'a>(&'a self, shared: &'a Shared) -> &'a SharedBreaker {
+        self.key.as_deref().unwrap_or(&shared.breaker)
+    }
+
+    /// Time at which the permit was granted, or the call went out if that was later.
+    pub(crate) fn started(&self) -> Time {
+        self.started
+    }
+
+    /// Notes that the call has its bulkhead slot and goes out to the dependency. From this time on
+    /// it can be overdue (rule BRK-9).
+    pub(crate) fn mark_started(&mut self, shared: &Shared, now: Time) {
+        self.started = now;
+        self.ticket = self.ticket(shared, now);
+    }
+
+    /// Counts the call as in flight from `now` on.
+    #[inline(always)]
+    fn ticket(&self, shared: &Shared, now: Time) -> Option<InFlightTicket> {
+        // An unrecorded call belongs to no generation, so it cannot be overdue in one.
+        if matches!(self.permit.kind(), PermitKind::Unrecorded) {
+            return None;
+        }
+        let tag = tag_of(self.permit.generation());
+        self.breaker(shared).start(now, tag)
+    }
+
+    /// Returns true if the breaker has changed state since it granted the permit, and admits only
+    /// probes or no call at all. A call that has not begun by then must not reach a dependency that
+    /// is known to be sick.
+    pub(crate) fn is_stale(&self, shared: &Shared) -> bool {
+        let (_, word) = deciding_gate(shared, self.key.as_ref());
+        match word.mode() {
+            // No permit is ever granted in this mode.
+            Mode::ForcedOpen => true,
+            Mode::Open | Mode::HalfOpen => tag_of(self.permit.generation()) != word.tag(),
+            Mode::Closed | Mode::ClosedReportAll | Mode::Disabled => false,
+        }
+    }
+
+    /// The refusal of a call with a stale permit.
+    pub(crate) fn stale_refusal(&self, shared: &Shared, now: Time) -> Refused {
+        stale_refusal(shared, self.key.as_ref(), now)
+    }
+
+    /// Notes that the first part of the answer has arrived. The time that later parts take does not
+    /// count as slow (rule BRK-9).
+    pub(crate) fn answered(&mut self, shared: &Shared) {
+        if let Some(ticket) = self.ticket.take() {
+            self.breaker(shared).end(ticket);
+        }
+    }
+
+    /// Returns true if the permit is a probe: the breaker waits for its outcome to decide.
+    pub(crate) fn is_probe(&self) -> bool {
+        self.permit.is_probe()
+    }
+
+    /// The report of the call's end to the breaker.
+    #[cold]
+    fn report(self, elapsed: Duration, verdict: &Verdict) -> Box<Report> {
+        Box::new(Report {
+            key: self.key,
+            permit: Some(self.permit),
+            outcome: outcome(elapsed, verdict),
+            then: None,
+        })
+    }
+
+    /// Sets the start of the call to `now`: time spent waiting for a slot is not the dependency's.
+    pub(crate) fn begin(&mut self, now: Time) {
+        self.started = now;
+    }
+
+    /// Returns the permit unused: an inner layer refused the call, and the dependency was not
+    /// asked.
+    pub(crate) fn release(self, shared: &Shared) {
+        self.untrack(shared);
+        // BRK-6: the breaker reserves nothing for a permit from the gate; a probe frees its slot.
+        if self.permit.is_probe()
+            && let Some(port) = shared.breaker_port.get()
+        {
+            port.release.do_send(Release {
+                permit: self.permit,
+                key: self.key,
+            });
+        }
+    }
+
+    /// Ends an attempt without an answer from the dependency. The class is `cancelled`, which
+    /// counts for nothing, if the caller left early. It is a failure if the deadline had passed or
+    /// the work panicked (rule BRK-6).
+    pub(crate) fn abandon(self, shared: &Shared, panicked: bool) {
+        if self.member.is_lost() && !panicked {
+            return self.release(shared);
+        }
+        let now = shared.clock.now();
+        // BRK-6: a dropped permit is neutral while its caller still had time.
+        let too_late = now >= self.deadline;
+        let class = if too_late || panicked {
+            Class::Failure
+        } else {
+            Class::Cancelled
+        };
+        if let Settled::NeedsReport(report) = self.settle(shared, &Verdict::from(class), now) {
+            send_report(shared, *report);
+        }
+    }
+
+    /// Counts a fast success at the gate. Every other outcome must be reported to the breaker.
+    pub(crate) fn settle(self, shared: &Shared, verdict: &Verdict, now: Time) -> Settled {
+        let elapsed = now.since(self.started);
+        self.settle_after(shared, elapsed, verdict, now)
+    }
+
+    /// Settles an attempt that is to count as one that took `elapsed`.
+    pub(crate) fn settle_after(
+        self,
+        shared: &Shared,
+        elapsed: Duration,
+        verdict: &Verdict,
+        now: Time,
+    ) -> Settled {
+        if self.record(shared, elapsed, verdict, now) {
+            return Settled::Counted;
+        }
+        Settled::NeedsReport(self.report(elapsed, verdict))
+    }
+
+    /// Records the end of an attempt. Returns false if the breaker needs a report too.
+    #[inline]
+    fn record(&self, shared: &Shared, elapsed: Duration, verdict: &Verdict, now: Time) -> bool {
+        self.untrack(shared);
+        shared.totals.observe(elapsed);
+        shared.note_traffic(verdict, self.started, now);
+        shared.note_configuration(verdict);
+        shared.bulkhead.sample(now, elapsed, verdict.class);
+        let kind = self.permit.kind();
+        if let Some(recorder) = &shared.recorder {
+            let ended = AttemptRecord {
+                dependency: &shared.name,
+                at: now,
+                outcome: outcome(elapsed, verdict),
+                permit: kind,
+            };
+            tell(&**recorder, ended);
+        }
+        if matches!(kind, PermitKind::Unrecorded) {
+            return true;
+        }
+        let of = self.breaker(shared);
+        if of.key.is_some() {
+            of.use_now(now);
+        }
+        // CALL-3: only a fast success of a closed breaker is counted without its actor.
+        let is_quiet = verdict.class == Class::Success
+            && !of.is_slow(elapsed)
+            && matches!(kind, PermitKind::Normal)
+            && of.gate.read().mode() == Mode::Closed;
+        if is_quiet {
+            let flushed = of.count_success(self.permit.generation(), now);
+            if let (Some(successes), Some(port)) = (flushed, shared.breaker_port.get()) {
+                port.flush.do_send(Flush {
+                    successes,
+                    key: self.key.clone(),
+                });
+            }
+        }
+        is_quiet
+    }
+
+    #[inline(always)]
+    fn untrack(&self, shared: &Shared) {
+        if let Some(ticket) = self.ticket {
+            self.breaker(shared).end(ticket);
+        }
+    }
+}
+
+/// A permit that is returned on drop: released if the call has not gone out, else abandoned.
+#[derive(Debug)]
+pub(crate) struct Admission<S: Deref<Target = Shared>> {
+    shared: S,
+    permit: Option<PermitGuard>,
+    /// True once the call has gone out to the dependency.
+    sent: bool,
+    /// True once the work itself runs under the permit, in this task.
+    begun: bool,
+}
+
+impl<S: Deref<Target = Shared>> Admission<S> {
+    pub(crate) fn new(shared: S, permit: PermitGuard) -> Self {
+        Self {
+            shared,
+            permit: Some(permit),
+            sent: false,
+            begun: false,
+        }
+    }
+
+    /// An admission without a permit so far.
+    #[inline(always)]
+    pub(crate) fn none(shared: S) -> Self {
+        Self {
+            shared,
+            permit: None,
+            sent: false,
+            begun: false,
+        }
+    }
+
+    /// Takes a permit for a call that goes out at the moment it was granted; see
+    /// [`PermitGuard::mark_started`].
+    #[inline(always)]
+    pub(crate) fn start_with(&mut self, permit: PermitGuard) {
+        let ticket = permit.ticket(&self.shared, permit.started);
+        self.permit = Some(PermitGuard { ticket, ..permit });
+        self.sent = true;
+    }
+
+    /// Takes the permit out, and with it the obligation to return it.
+    pub(crate) fn into_permit(mut self) -> Option<PermitGuard> {
+        self.take_permit()
+    }
+
+    /// See [`Admission::into_permit`].
+    pub(crate) fn take_permit(&mut self) -> Option<PermitGuard> {
+        self.permit.take()
+    }
+
+    /// Notes that the work runs under the permit from now on, in this task. Returns the time at
+    /// which the call went out, which is just before.
+    pub(crate) fn begin(&mut self) -> Option<Time> {
+        self.begun = true;
+        self.permit.as_ref().map(PermitGuard::started)
+    }
+
+    /// Time at which the call went out.
+    pub(crate) fn started_at(&self) -> Option<Time> {
+        self.permit.as_ref().map(PermitGuard::started)
+    }
+
+    /// See [`PermitGuard::mark_started`]. Without a time, the call goes out at the moment the
+    /// permit was granted.
+    pub(crate) fn mark_started(&mut self, now: Option<Time>) {
+        self.sent = true;
+        if let Some(permit) = &mut self.permit {
+            let now = now.unwrap_or(permit.started());
+            permit.mark_started(&self.shared, now);
+        }
+    }
+
+    /// See [`PermitGuard::is_stale`].
+    pub(crate) fn is_stale(&self) -> bool {
+        let permit = self.permit.as_ref();
+        permit.is_some_and(|permit| permit.is_stale(&self.shared))
+    }
+
+    /// Records the attempt's membership in a hedge group. When another attempt of the group wins,
+    /// this permit is returned as if it had not been used.
+    pub(crate) fn join_group(&mut self, member: HedgeMember) {
+        if let Some(permit) = &mut self.permit {
+            permit.member = member;
+        }
+    }
+
+    /// The attempt's membership in a hedge group.
+    pub(crate) fn hedge_member(&self) -> Option<&HedgeMember> {
+        self.permit.as_ref().map(|permit| &permit.member)
+    }
+
+    pub(crate) fn release(&mut self) {
+        if let Some(permit) = self.permit.take() {
+            permit.release(&self.shared);
+        }
+    }
+
+    /// See [`PermitGuard::settle`].
+    #[inline(always)]
+    pub(crate) fn settle(&mut self, verdict: &Verdict, now: Time) -> Settled {
+        let Some(permit) = &self.permit else {
+            return Settled::Counted;
+        };
+        let elapsed = now.since(permit.started);
+        if permit.record(&self.shared, elapsed, verdict, now) {
+            self.permit = None;
+            return Settled::Counted;
+        }
+        let report = self
+            .permit
+            .take()
+            .map(|permit| permit.report(elapsed, verdict));
+        report.map_or(Settled::Counted, Settled::NeedsReport)
+    }
+}
+
+impl<S: Deref<Target = Shared>> Drop for Admission<S> {
+    fn drop(&mut self) {
+        if let Some(permit) = self.permit.take() {
+            if !self.sent {
+                // The call was waiting for a slot, and the dependency has not seen it (rule
+                // CALL-4).
+                return permit.release(&self.shared);
+            }
+            let panicked = self.begun && std::thread::panicking();
+            permit.abandon(&self.shared, panicked);
+        }
+    }
+}
+
+/// Result of settling an admission.
+pub(crate) enum Settled {
+    /// The outcome is counted.
+    Counted,
+    /// The breaker must count the outcome before the caller learns of it. Boxed, because few calls
+    /// need a report and all of them pass this value on.
+    NeedsReport(Box<Report>),
+}
+
+/// Sends a report. Its follow-up runs even if the breaker is gone.
+pub(crate) fn send_report(shared: &Shared, report: Report) {
+    if let Some(port) = shared.breaker_port.get() {
+        port.report.do_send(report);
+    }
+}
+
+/// Sends a report and waits until it is counted (rule CALL-3).
+///
+/// # Cancel safety   If the future is dropped while it waits, the report is still counted.
+pub(crate) async fn report_and_wait(shared: &Shared, report: Box<Report>) {
+    if let Some(port) = shared.breaker_port.get() {
+        // A closed mailbox means that there is no breaker to count it.
+        let _ = port.report.send(*report).await;
+    }
+}
+
+fn outcome(elapsed: Duration, verdict: &Verdict) -> Outcome {
+    Outcome {
+        class: verdict.class,
+        elapsed,
+        retry_after: verdict.retry_after,
+    }
+}

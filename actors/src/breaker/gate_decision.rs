@@ -1,0 +1,181 @@
+//! Admission by the gate: whether a call may go out, must ask the breaker actor, or is refused.
+//!
+//! Nothing here sends a message, except [`ask_for_permit`], which asks the breaker actor.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use breakerbox_policy::{Executed, Permit, RefusalState, Time};
+
+use super::admission::{Admission, PermitGuard};
+use super::gate::{GateWord, Mode};
+use super::message::Acquire;
+use super::shared::SharedBreaker;
+use crate::error::Refused;
+use crate::state::Shared;
+
+/// The gate's decision on one call.
+pub(crate) enum GateDecision {
+    /// The call may go out.
+    Granted(PermitGuard),
+    /// Only the breaker actor can decide.
+    AskBreaker,
+    /// The call is refused.
+    Refused(Refused),
+}
+
+/// Returns the gate that decides on a call. A state set by an operator or the supervisor for the
+/// whole dependency takes precedence over the key's own breaker.
+#[inline]
+pub(crate) fn deciding_gate<'a>(
+    shared: &'a Shared,
+    key: Option<&'a Arc<SharedBreaker>>,
+) -> (&'a SharedBreaker, GateWord) {
+    // BRK-10: an override of the dependency holds for each of its keys.
+    let whole = shared.breaker.gate.read();
+    match key {
+        Some(key) if !matches!(whole.mode(), Mode::ForcedOpen | Mode::Disabled) => {
+            (key, key.gate.read())
+        }
+        _ => (&shared.breaker, whole),
+    }
+}
+
+/// Returns a permit from the gate itself, if the gate lets every call through. Sends no message
+/// and never waits.
+#[inline(always)]
+pub(crate) fn normal_permit(
+    shared: &Shared,
+    key: Option<&Arc<SharedBreaker>>,
+    now: Time,
+) -> Option<Permit> {
+    let (_, word) = deciding_gate(shared, key);
+    match word.mode() {
+        Mode::Closed | Mode::ClosedReportAll => Some(Permit::normal(word.tag(), now)),
+        Mode::Disabled => Some(Permit::unrecorded(word.tag(), now)),
+        Mode::Open | Mode::HalfOpen | Mode::ForcedOpen => None,
+    }
+}
+
+/// Decides by the gate alone. Sends no message and never waits.
+pub(crate) fn try_admit(
+    shared: &Shared,
+    key: Option<&Arc<SharedBreaker>>,
+    now: Time,
+    deadline: Option<Time>,
+) -> GateDecision {
+    if let Some(permit) = normal_permit(shared, key, now) {
+        return GateDecision::Granted(PermitGuard::new(key.cloned(), permit, now, deadline));
+    }
+    let (of, word) = deciding_gate(shared, key);
+    match word.mode() {
+        // Half-open, or the gate began to let calls through after the first read: the breaker
+        // decides.
+        Mode::Closed | Mode::ClosedReportAll | Mode::Disabled | Mode::HalfOpen => {
+            GateDecision::AskBreaker
+        }
+        Mode::Open if retry_at(word) <= now => GateDecision::AskBreaker,
+        Mode::Open | Mode::ForcedOpen => {
+            GateDecision::Refused(RefusingGate { of, word, now }.refusal())
+        }
+    }
+}
+
+/// Returns the gate, if it refuses calls at present; `None` if it lets calls through, or the
+/// breaker must be asked. The clock is read only where the time matters.
+#[inline]
+pub(crate) fn refusing_gate<'a>(
+    shared: &'a Shared,
+    key: Option<&'a Arc<SharedBreaker>>,
+) -> Option<RefusingGate<'a>> {
+    let (of, word) = deciding_gate(shared, key);
+    let now = match word.mode() {
+        Mode::Closed | Mode::ClosedReportAll | Mode::Disabled | Mode::HalfOpen => return None,
+        Mode::ForcedOpen if word.retry_at_ms() == 0 => Time::ZERO,
+        Mode::Open | Mode::ForcedOpen => shared.clock.now(),
+    };
+    let is_over = word.mode() == Mode::Open && retry_at(word) <= now;
+    (!is_over).then_some(RefusingGate { of, word, now })
+}
+
+/// Returns the refusal of a call that got its permit before the breaker changed state.
+pub(crate) fn stale_refusal(
+    shared: &Shared,
+    key: Option<&Arc<SharedBreaker>>,
+    now: Time,
+) -> Refused {
+    let (of, word) = deciding_gate(shared, key);
+    RefusingGate { of, word, now }.refusal()
+}
+
+/// Asks the breaker actor for a permit.
+///
+/// # Cancel safety   If the future is dropped while it waits, a granted permit is returned.
+pub(crate) async fn ask_for_permit(
+    shared: &Shared,
+    key: Option<&Arc<SharedBreaker>>,
+    deadline: Option<Time>,
+) -> Result<Admission<Arc<Shared>>, Refused> {
+    let (of, _) = deciding_gate(shared, key);
+    let gone = || refused(of, RefusalState::Open, None);
+    let port = shared.breaker_port.get().ok_or_else(gone)?;
+    let key = key.cloned();
+    match port.acquire.send(Acquire { key, deadline }).await {
+        Ok(Ok(admission)) => Ok(admission),
+        Ok(Err(refusal)) => Err(refused(of, refusal.state, refusal.retry_after)),
+        Err(_closed) => Err(gone()),
+    }
+}
+
+fn retry_at(word: GateWord) -> Time {
+    Time::from_millis(word.retry_at_ms())
+}
+
+/// A gate that refuses a call.
+pub(crate) struct RefusingGate<'a> {
+    of: &'a SharedBreaker,
+    word: GateWord,
+    now: Time,
+}
+
+impl RefusingGate<'_> {
+    /// Returns true if an override holds it open, rather than the breaker's own judgement.
+    pub(crate) fn is_forced(&self) -> bool {
+        self.word.mode() == Mode::ForcedOpen
+    }
+
+    /// Returns the time until it may let calls through, if that is known.
+    #[inline]
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        let until = retry_at(self.word);
+        let is_known = self.state() == RefusalState::Open || until > self.now;
+        is_known.then(|| until.since(self.now))
+    }
+
+    /// Returns the refusal of a call.
+    #[inline(always)]
+    pub(crate) fn refusal(&self) -> Refused {
+        refused(self.of, self.state(), self.retry_after())
+    }
+
+    fn state(&self) -> RefusalState {
+        match self.word.mode() {
+            Mode::ForcedOpen => RefusalState::ForcedOpen,
+            Mode::HalfOpen => RefusalState::HalfOpen,
+            Mode::Open | Mode::Closed | Mode::ClosedReportAll | Mode::Disabled => {
+                RefusalState::Open
+            }
+        }
+    }
+}
+
+// BRK-11: each refusal carries the dependency, the state, the reason and the time to wait.
+#[inline(always)]
+fn refused(of: &SharedBreaker, state: RefusalState, retry_after: Option<Duration>) -> Refused {
+    Refused {
+        state,
+        retry_after,
+        executed: Executed::No,
+        reason: of.reason(),
+    }
+}

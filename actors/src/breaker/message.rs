@@ -1,0 +1,163 @@
+//! The closed list of messages, grouped by hop: the graph of the actors.
+//!
+//! Work reaches a worker through its [queue](crate::worker::queue), not through a mailbox.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use actix::{Message, Recipient};
+use breakerbox_policy::{
+    BreakerCommand, DependencySettings, IllegalTransition, Outcome, Permit, Refusal,
+};
+
+use crate::answer::Answer;
+use crate::breaker::admission::Admission;
+use crate::breaker::gate::SuccessBatch;
+use crate::breaker::shared::SharedBreaker;
+use crate::call_options::CallOptions;
+use crate::clock::Moment;
+use crate::deadline;
+use crate::dependency::Dependency;
+use crate::error::CallError;
+use crate::state::Shared;
+
+// client → breaker
+
+/// Makes a call: any actor may send it to a dependency's breaker.
+///
+/// Created while a dependency's or a fallback's work is polled, it inherits the deadline of that
+/// work, even if it is sent from elsewhere later.
+pub struct Call<D: Dependency> {
+    pub(crate) request: D::Request,
+    /// The call's own options; few calls have any.
+    pub(crate) options: Option<Box<CallOptions>>,
+    /// The deadline of the surrounding work, which is unknown on the breaker's own thread.
+    pub(crate) around: Option<Moment>,
+}
+
+impl<D: Dependency> Call<D> {
+    /// Creates a call with the dependency's own settings.
+    pub fn new(request: D::Request) -> Self {
+        Self {
+            request,
+            options: None,
+            around: deadline::present(),
+        }
+    }
+
+    /// Creates a call with settings of its own.
+    pub fn with(request: D::Request, options: CallOptions) -> Self {
+        Self {
+            options: Some(Box::new(options)),
+            ..Self::new(request)
+        }
+    }
+}
+
+/// The future of a call's answer.
+pub(crate) type AnswerFuture<D> = Pin<Box<dyn Future<Output = CallAnswer<D>>>>;
+/// A call's answer, or the way in which it ended without one.
+pub(crate) type CallAnswer<D> =
+    Result<Answer<<D as Dependency>::Response>, CallError<<D as Dependency>::Error>>;
+
+/// Makes a [`Call`] with all layers around it. The breaker actor hands its calls to it, so that it
+/// need not know workers and fallbacks.
+pub(crate) trait CallMaker<D: Dependency>: Send + Sync {
+    /// Makes the call in the task that polls the future.
+    fn make(self: Arc<Self>, call: Call<D>) -> AnswerFuture<D>;
+}
+
+impl<D: Dependency> Message for Call<D> {
+    type Result = CallAnswer<D>;
+}
+
+/// Asks for a permit if the gate alone cannot give one.
+#[derive(Message)]
+#[rtype(result = "Result<Admission<Arc<Shared>>, Refusal>")]
+pub(crate) struct Acquire {
+    /// The key's breaker; `None` for the dependency's. The same holds for the messages below.
+    pub(crate) key: Option<Arc<SharedBreaker>>,
+    pub(crate) deadline: Option<breakerbox_policy::Time>,
+}
+
+// worker, client → breaker
+
+/// The end of an attempt. `then` runs once the attempt is counted, or if the breaker is gone, so
+/// that no answer is lost with a message (rules CALL-1 and CALL-3).
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Report {
+    pub(crate) key: Option<Arc<SharedBreaker>>,
+    pub(crate) permit: Option<Permit>,
+    pub(crate) outcome: Outcome,
+    pub(crate) then: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        if let Some(then) = self.then.take() {
+            then();
+        }
+    }
+}
+
+/// A permit that was not used.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Release {
+    pub(crate) key: Option<Arc<SharedBreaker>>,
+    pub(crate) permit: Permit,
+}
+
+/// Successes that were counted at the gate.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Flush {
+    pub(crate) key: Option<Arc<SharedBreaker>>,
+    pub(crate) successes: SuccessBatch,
+}
+
+// breaker → itself
+
+/// Checks the calls in flight for overdue ones (rule BRK-9).
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct LookForOverdue;
+
+/// Removes the keys that were idle for too long.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct ForgetIdle;
+
+// operator, supervisor → breaker
+
+/// An operator's or the supervisor's command.
+#[derive(Message)]
+#[rtype(result = "Result<(), IllegalTransition>")]
+pub(crate) struct Operate {
+    pub(crate) key: Option<Arc<SharedBreaker>>,
+    pub(crate) command: BreakerCommand,
+}
+
+impl Operate {
+    /// A command for the dependency as a whole.
+    pub(crate) const fn all(command: BreakerCommand) -> Self {
+        Self { key: None, command }
+    }
+}
+
+/// New settings; they apply from the next decision on (rule CFG-2).
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Reconfigure(pub(crate) Box<DependencySettings>);
+
+/// The breaker actor's addresses, for senders that do not know its dependency type.
+#[derive(Debug)]
+pub(crate) struct BreakerPort {
+    pub(crate) acquire: Recipient<Acquire>,
+    pub(crate) report: Recipient<Report>,
+    pub(crate) release: Recipient<Release>,
+    pub(crate) flush: Recipient<Flush>,
+    pub(crate) operate: Recipient<Operate>,
+}

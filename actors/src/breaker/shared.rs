@@ -1,0 +1,240 @@
+//! Shared side of one breaker: its gate, its machine, and its measurements.
+//!
+//! A dependency has one, and one more for each key of its requests if they have keys. Only the
+//! breaker actor changes the machine.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use breakerbox_policy::{BreakerCommand, BreakerSettings, Override, OverrideMode, State, Time};
+use thread_local::ThreadLocal;
+
+pub(crate) use crate::sync::LockExt;
+
+use crate::breaker::gate::{Gate, GateWord, Mode, SuccessBatch, tag_of};
+use crate::breaker::in_flight::AgeTracker;
+use crate::breaker::thread_counters::ThreadCounters;
+use crate::clock::random;
+use crate::refusal_reason::RefusalReason;
+use crate::state::thread_cached::ThreadCached;
+
+/// The shared side of one breaker.
+#[derive(Debug)]
+pub(crate) struct SharedBreaker {
+    /// The key it belongs to; `None` for the dependency as a whole.
+    pub(crate) key: Option<Arc<str>>,
+    pub(crate) gate: Gate,
+    /// The kernel's breaker. It is stored here so that a restarted actor does not forget that the
+    /// dependency is sick (rule BRK-12).
+    pub(crate) machine: Mutex<breakerbox_policy::Breaker>,
+    /// Reason for its present state, in words; replaced at each transition.
+    reason: ThreadCached<RefusalReason>,
+    /// Ages of the calls in flight.
+    pub(crate) watch: AgeTracker,
+    /// Counters of each thread.
+    pub(super) shards: ThreadLocal<Box<ThreadCounters>>,
+    /// Duration in nanoseconds from which a call is slow; `u64::MAX` if none is.
+    slow_nanos: AtomicU64,
+    /// Width of a time bucket of the window, in nanoseconds; 0 when it has none.
+    bucket_nanos: AtomicU64,
+    /// Time in nanoseconds at which it was last looked up for a call or got an outcome.
+    used: AtomicU64,
+    /// True if the override of a key's breaker was passed down from the whole dependency.
+    follows: AtomicBool,
+}
+
+impl SharedBreaker {
+    pub(crate) fn new(
+        dependency: Arc<str>,
+        key: Option<Arc<str>>,
+        settings: &BreakerSettings,
+        now: Time,
+    ) -> Self {
+        let machine = breakerbox_policy::Breaker::new(settings.clone(), now);
+        let reason = ThreadCached::new(RefusalReason {
+            dependency,
+            key: key.clone(),
+            reason: "started".to_owned(),
+        });
+        let breaker = Self {
+            key,
+            gate: Gate::new(word_of(&machine, now)),
+            reason,
+            watch: AgeTracker::default(),
+            shards: ThreadLocal::new(),
+            slow_nanos: AtomicU64::new(u64::MAX),
+            bucket_nanos: AtomicU64::new(0),
+            used: AtomicU64::new(now.as_nanos()),
+            follows: AtomicBool::new(false),
+            machine: Mutex::new(machine),
+        };
+        breaker.measure_by(&breaker.lock());
+        breaker
+    }
+
+    /// Takes over the measurement settings of the machine.
+    pub(crate) fn measure_by(&self, machine: &breakerbox_policy::Breaker) {
+        let settings = machine.settings();
+        let nanos = |span: Duration| u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+        let slow = settings.slow_call.map_or(u64::MAX, nanos);
+        self.slow_nanos.store(slow, Ordering::Relaxed);
+        let bucket = machine.success_bucket().map_or(0, nanos);
+        self.bucket_nanos.store(bucket, Ordering::Relaxed);
+        self.watch.set(settings.slow_rate.and(settings.slow_call));
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, breakerbox_policy::Breaker> {
+        // Poisoned means that the actor crashed; its next incarnation repairs the machine.
+        self.machine.acquire()
+    }
+
+    pub(crate) fn is_slow(&self, elapsed: Duration) -> bool {
+        elapsed.as_nanos() >= u128::from(self.slow_nanos.load(Ordering::Relaxed))
+    }
+
+    /// Number of the window's time bucket for successes; 0 when it has none.
+    pub(super) fn bucket(&self, now: Time) -> u64 {
+        match self.bucket_nanos() {
+            0 => 0,
+            width => now.as_nanos() / width,
+        }
+    }
+
+    pub(crate) fn bucket_nanos(&self) -> u64 {
+        self.bucket_nanos.load(Ordering::Relaxed)
+    }
+
+    /// The reason for its present state. All refusals since the last transition share it.
+    #[inline(always)]
+    pub(crate) fn reason(&self) -> Arc<RefusalReason> {
+        self.reason.read(Arc::clone)
+    }
+
+    pub(crate) fn set_reason(&self, reason: String) {
+        let old = self.reason.load();
+        self.reason.replace(RefusalReason {
+            dependency: Arc::clone(&old.dependency),
+            key: old.key.clone(),
+            reason,
+        });
+    }
+
+    /// Notes that its key is in use.
+    pub(crate) fn use_now(&self, now: Time) {
+        self.used.fetch_max(now.as_nanos(), Ordering::Relaxed);
+    }
+
+    pub(super) fn used(&self) -> Time {
+        Time::from_nanos(self.used.load(Ordering::Relaxed))
+    }
+
+    /// Returns true if its override was passed down from the dependency.
+    pub(crate) fn follows(&self) -> bool {
+        self.follows.load(Ordering::Relaxed)
+    }
+
+    /// Marks its override as its own from here on.
+    pub(crate) fn stand_alone(&self) {
+        self.follows.store(false, Ordering::Relaxed);
+    }
+
+    /// Applies the dependency's shadow to a key's breaker, or removes it. An override set on the
+    /// key itself stays.
+    pub(crate) fn follow(
+        &self,
+        machine: &mut breakerbox_policy::Breaker,
+        shadow: Option<&Override>,
+        now: Time,
+    ) {
+        if machine.overridden().is_some() && !self.follows() {
+            return;
+        }
+        let command = match shadow {
+            Some(shadow) => BreakerCommand::Shadow {
+                reason: shadow.reason.clone(),
+                until: shadow.until,
+            },
+            None if machine.overridden().is_some() => BreakerCommand::Clear,
+            None => return,
+        };
+        self.follows.store(true, Ordering::Relaxed);
+        // Neither command depends on the state.
+        let _ = machine.command(now, command, &mut random());
+    }
+
+    /// Returns true if eviction loses nothing: it has no override of its own, and is not refusing.
+    pub(super) fn is_forgettable(&self, now: Time) -> bool {
+        let machine = self.lock();
+        let refuses = machine.state() == State::Open && {
+            let wait = machine.view(now).retry_after;
+            wait.is_none_or(|wait| !wait.is_zero())
+        };
+        !refuses && (machine.overridden().is_none() || self.follows())
+    }
+}
+
+/// The gate word for the present state of this machine.
+pub(crate) fn word_of(machine: &breakerbox_policy::Breaker, now: Time) -> GateWord {
+    let go = || {
+        if machine.needs_every_success() {
+            Mode::ClosedReportAll
+        } else {
+            Mode::Closed
+        }
+    };
+    let mode = match (machine.overridden().map(|one| one.mode), machine.state()) {
+        (Some(OverrideMode::ForcedOpen), _) => Mode::ForcedOpen,
+        (Some(OverrideMode::Disabled), _) => Mode::Disabled,
+        (Some(OverrideMode::Shadow), _) | (None, State::Closed) => go(),
+        (None, State::Open) => Mode::Open,
+        (None, State::HalfOpen) => Mode::HalfOpen,
+    };
+    let wait = match mode {
+        Mode::Open | Mode::ForcedOpen => machine.view(now).retry_after,
+        _ => None,
+    };
+    // Rounded up, so that no caller asks early.
+    let retry_at = wait.map_or(0, |wait| now.after(wait).as_nanos().div_ceil(1_000_000));
+    GateWord::new(mode, machine.generation(), retry_at)
+}
+
+/// Records the successes counted at the gate so far.
+pub(crate) fn record_counted(
+    machine: &mut breakerbox_policy::Breaker,
+    target: &SharedBreaker,
+    now: Time,
+) {
+    for successes in target.take_successes() {
+        record_batch(machine, target, successes, now);
+    }
+}
+
+/// Records a batch of successes for the time and generation in which it was counted.
+pub(super) fn record_batch(
+    machine: &mut breakerbox_policy::Breaker,
+    target: &SharedBreaker,
+    successes: SuccessBatch,
+    now: Time,
+) {
+    let at = match target.bucket_nanos() {
+        0 => now,
+        width => {
+            let bucket = successes.bucket_before(now.as_nanos() / width);
+            Time::from_nanos(bucket.saturating_mul(width))
+        }
+    };
+    let generation = generation_of(machine, successes.tag());
+    machine.record_successes(at, generation, successes.count(), &mut random());
+}
+
+/// Returns the generation of a gate's tag; `u64::MAX` for any other than the present one, which is
+/// late.
+pub(super) fn generation_of(machine: &breakerbox_policy::Breaker, tag: u64) -> u64 {
+    let present = machine.generation();
+    if tag_of(present) == tag {
+        present
+    } else {
+        u64::MAX
+    }
+}

@@ -1,0 +1,158 @@
+//! Closure calls with a fallback, for the attribute's `fallback`.
+//!
+//! The rules of [`ask`](super::ask) for fallbacks apply, in the caller's own task: which errors
+//! they serve, their time limit, and their accounting. Only the attribute knows how to call the
+//! fallback.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
+use breakerbox_policy::Time;
+
+use super::may_fall_back;
+use super::run::run_or_fail;
+use crate::call_options::CallOptions;
+use crate::deadline::{self, Within};
+use crate::error::CallError;
+use crate::fallback::{note_outage, patience};
+use crate::state::Shared;
+use crate::state::call_record::{CallRecord, CallResult};
+use crate::verdict::Verdict;
+
+/// Runs a closure. Without an answer, the caller asks the fallback or gives up.
+///
+/// # Cancel safety   Dropped, the closure's future is dropped; counted as cancelled.
+pub(crate) async fn run_with_fallback<T, E, F>(
+    shared: &Arc<Shared>,
+    options: CallOptions,
+    classify: impl Fn(&Result<T, E>) -> Verdict,
+    work: impl FnMut() -> F,
+) -> Result<T, Unanswered<'_, E>>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    let around = deadline::around(&shared.clock);
+    let ended = run_or_fail(shared, &options, classify, work).await;
+    ended.map_err(|(failed, record)| Unanswered {
+        may_fall_back: may_fall_back(&failed),
+        error: failed.error,
+        record,
+        patience: Patience { shared, around },
+    })
+}
+
+/// A call that has no answer yet. Dropped, it counts as cancelled by the caller.
+#[must_use = "it ends with `end` or `give_up`"]
+pub struct Unanswered<'a, E> {
+    error: CallError<E>,
+    may_fall_back: bool,
+    record: CallRecord<&'a Shared>,
+    patience: Patience<'a>,
+}
+
+impl<'a, E> Unanswered<'a, E> {
+    /// Returns true if a fallback may answer: never for the caller's own mistakes (rule FBK-2).
+    #[must_use]
+    pub fn may_fall_back(&self) -> bool {
+        self.may_fall_back
+    }
+
+    /// The reason why there is no answer.
+    #[must_use]
+    pub fn why(&self) -> &CallError<E> {
+        &self.error
+    }
+
+    /// The time limit of the fallback.
+    #[must_use]
+    pub fn patience(&self) -> Patience<'a> {
+        self.patience
+    }
+
+    /// Ends the call with its own error.
+    pub fn give_up(self) -> CallError<E> {
+        self.record.close_failed(&self.error);
+        self.error
+    }
+
+    /// Ends the call with the result of the fallback of this name.
+    ///
+    /// # Errors  The fallback has failed too.
+    pub fn end<T>(self, name: &str, answer: Result<T, String>) -> Result<T, CallError<E>>
+    where
+        E: fmt::Display,
+    {
+        let Self { error, record, .. } = self;
+        let shared = self.patience.shared;
+        let fallback = Arc::from(name);
+        match answer {
+            Ok(value) => {
+                note_outage(shared, &fallback, &error);
+                record.close(CallResult::Fallback);
+                Ok(value)
+            }
+            Err(message) => {
+                let error = CallError::FallbackFailed {
+                    dependency: Arc::clone(&shared.name),
+                    fallback,
+                    message,
+                    cause: Box::new(error),
+                };
+                record.close_failed(&error);
+                Err(error)
+            }
+        }
+    }
+}
+
+impl<E: fmt::Debug> fmt::Debug for Unanswered<'_, E> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Unanswered")
+            .field("error", &self.error)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The time limit of a fallback: that of an attempt, and at most the time left for the surrounding
+/// work.
+#[derive(Clone, Copy)]
+pub struct Patience<'a> {
+    shared: &'a Shared,
+    around: Option<Time>,
+}
+
+impl Patience<'_> {
+    /// Starts the fallback and waits for it up to the limit. The future keeps nothing of `begin`,
+    /// so it is `Send` even if the error that `begin` borrows is not `Sync`.
+    ///
+    /// # Errors  The fallback failed, or took too long.
+    /// # Panics  If the fallback panics.
+    pub fn wait<T, X, W>(self, begin: impl FnOnce() -> W) -> impl Future<Output = Result<T, String>>
+    where
+        X: fmt::Display,
+        W: Future<Output = Result<T, X>>,
+    {
+        let Self { shared, around } = self;
+        let now = shared.clock.now();
+        let scope = around.map(|end| shared.clock.moment(end));
+        let work = deadline::within(scope, begin);
+        async move {
+            let work = std::pin::pin!(work);
+            let work = Within::new(scope, work);
+            tokio::select! {
+                biased;
+                answer = work => answer.map_err(|error| error.to_string()),
+                impatience = patience(shared, now, around) => Err(impatience),
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Patience<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Patience")
+            .field("around", &self.around)
+            .finish_non_exhaustive()
+    }
+}

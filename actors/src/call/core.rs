@@ -1,0 +1,125 @@
+//! The parts around one dependency that its calls need: shared state, breaker, workers, fallbacks.
+
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use breakerbox_policy::Time;
+
+use crate::breaker::Breaker;
+use crate::dependency::Dependency;
+use crate::error::CallError;
+use crate::fallback::{FallbackAnswer, Fallbacks};
+use crate::state::configured::Configured;
+use crate::state::{PerWorker, Route, Shared};
+use crate::supervisor::{Condition, DriverQueue, StableMailbox};
+use crate::worker::Worker;
+use crate::worker::inline::{InlineExecutor, InlineHandle};
+use crate::worker::queue::WorkQueue;
+
+/// The state around one dependency that a call needs.
+pub(crate) struct Core<D: Dependency> {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) breaker: StableMailbox<Breaker<D>>,
+    pub(crate) workers: Box<[WorkerSlot<D>]>,
+    pub(crate) next: AtomicUsize,
+    pub(crate) fallbacks: Fallbacks<D>,
+    pub(crate) configured: Mutex<Configured>,
+}
+
+/// A worker's queue, and its inline executor for callers on its own thread.
+pub(crate) struct WorkerSlot<D: Dependency> {
+    pub(crate) shared: Arc<PerWorker>,
+    pub(crate) queue: Arc<WorkQueue<D>>,
+    pub(crate) mail: StableMailbox<Worker<D>>,
+    pub(crate) inline: Arc<InlineHandle>,
+}
+
+impl<D: Dependency> WorkerSlot<D> {
+    /// Answers all waiters and takes no more work: the worker is gone for good.
+    pub(crate) fn leave(&self) {
+        let health = &self.mail.health;
+        health.set(Condition::Gone, health.incarnation());
+        self.queue.close();
+    }
+
+    /// Returns the worker's inline executor, if the caller can run the first poll of its call
+    /// itself.
+    #[inline]
+    pub(crate) fn inline_executor(&self) -> Option<Rc<InlineExecutor<D>>> {
+        let is_running = self.mail.health.condition() == Condition::Running;
+        is_running.then(|| self.inline.executor()).flatten()
+    }
+
+    /// Returns true if the worker is on the caller's thread.
+    pub(crate) fn is_here(&self) -> bool {
+        self.inline.is_here()
+    }
+}
+
+impl<D: Dependency> Core<D> {
+    /// Returns the worker for the next call: a running one, on the caller's own thread if there is
+    /// one.
+    ///
+    /// Without a running worker the call waits for the next incarnation, if the settings allow it.
+    pub(crate) fn pick(&self) -> Option<&WorkerSlot<D>> {
+        let alive = |slot: &WorkerSlot<D>| slot.mail.health.condition() != Condition::Gone;
+        // During a drain, only calls that were accepted before it arrive here.
+        let drains = self.shared.route() == Route::Draining;
+        let may_hold = |slot: &WorkerSlot<D>| alive(slot) && (drains || super::holds(&self.shared));
+        let running = |slot: &WorkerSlot<D>| slot.mail.health.condition() == Condition::Running;
+        if let [only] = &*self.workers {
+            return (running(only) || may_hold(only)).then_some(only);
+        }
+        // With one worker for each thread, the shared round-robin counter is not needed.
+        let mut here = self
+            .workers
+            .iter()
+            .filter(|slot| running(slot) && slot.is_here());
+        if let (Some(only), None) = (here.next(), here.next()) {
+            return Some(only);
+        }
+        let first = self.next.fetch_add(1, Ordering::Relaxed);
+        let count = self.workers.len();
+        let in_turn = || (0..count).map(|step| &self.workers[first.wrapping_add(step) % count]);
+        in_turn()
+            .find(|slot| running(slot) && slot.is_here())
+            .or_else(|| in_turn().find(|slot| running(slot)))
+            .or_else(|| in_turn().find(|slot| may_hold(slot)))
+    }
+
+    /// Returns the wait until the first worker is back, if it is known.
+    pub(crate) fn back_in(&self, now: Time) -> Option<Duration> {
+        let workers = self.workers.iter();
+        workers
+            .filter_map(|slot| slot.mail.health.back_in(now))
+            .min()
+    }
+
+    /// Ends everything for good: calls are refused, and callers that wait for one of the actors
+    /// learn that it is gone (rule CALL-1). The workers end first, because the breaker's queue
+    /// answers their reports.
+    pub(crate) fn stop(&self) {
+        self.shared.set_route(Route::Stopped);
+        for slot in &self.workers {
+            slot.leave();
+            slot.mail.close();
+        }
+        self.fallbacks.mail.close();
+        self.breaker.close();
+    }
+
+    pub(crate) async fn fall_back(
+        &self,
+        (request, write): (D::Request, bool),
+        why: CallError<D::Error>,
+        deadline: Option<Time>,
+    ) -> Result<FallbackAnswer<D::Response>, CallError<D::Error>> {
+        let Self {
+            shared, fallbacks, ..
+        } = self;
+        let asked = (request, write);
+        fallbacks.answer(shared, asked, why, deadline).await
+    }
+}

@@ -1,0 +1,191 @@
+//! Pause of a dependency that asked for less traffic, shared by all its callers.
+//!
+//! The kernel decides its length (rule LIM-1). This module publishes its end as one atomic word.
+
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+use breakerbox_policy::{Pause, QuotaReset, Throttle, ThrottleSettings, Time};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use tokio::sync::Notify;
+
+use crate::clock::{Clock, random};
+use crate::sync::LockExt;
+use crate::verdict::Verdict;
+
+/// The pause of a dependency.
+#[derive(Debug, Default)]
+pub(crate) struct PauseState {
+    /// End of the pause, in nanoseconds; 0 when there was none.
+    until: AtomicU64,
+    /// True if the dependency asked for less since the last success, so that a success must reset
+    /// the kernel's streak.
+    streak: AtomicBool,
+    kernel: Mutex<Throttle>,
+    /// Notified when the end of the pause changes.
+    changed: Notify,
+}
+
+impl PauseState {
+    /// The present pause, if there is one.
+    #[inline]
+    pub(crate) fn now(&self, now: Time) -> Option<Pause> {
+        if self.until.load(Ordering::Acquire) <= now.as_nanos() {
+            return None;
+        }
+        self.lock().paused(now)
+    }
+
+    /// Waits until there is no pause, however often it is prolonged, while `may` permits the
+    /// present one. A pause that `may` does not permit is returned at once.
+    ///
+    /// # Cancel safety   A dropped future leaves nothing behind.
+    pub(crate) async fn wait_out(
+        &self,
+        clock: &Clock,
+        may: impl Fn(&Pause) -> bool,
+    ) -> Result<(), Pause> {
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            match self.now(clock.now()) {
+                None => return Ok(()),
+                Some(pause) if !may(&pause) => return Err(pause),
+                Some(pause) => tokio::select! {
+                    biased;
+                    () = changed => {}
+                    () = clock.sleep_until(pause.until) => {}
+                },
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Throttle> {
+        self.kernel.acquire()
+    }
+
+    /// Ends the pause at an operator's request.
+    pub(crate) fn lift(&self) {
+        let mut kernel = self.lock();
+        kernel.lift();
+        self.until.store(0, Ordering::Release);
+        drop(kernel);
+        self.changed.notify_waiters();
+    }
+}
+
+impl PauseState {
+    /// Notes a success of an attempt that began at `began`.
+    #[inline]
+    pub(crate) fn note_success(&self, began: Time) {
+        // An attempt from before the pause does not show that the pause has helped.
+        if self.streak.load(Ordering::Relaxed)
+            && began.as_nanos() >= self.until.load(Ordering::Acquire)
+        {
+            self.streak.store(false, Ordering::Relaxed);
+            self.lock().succeeded();
+        }
+    }
+
+    /// Begins or prolongs a pause after a throttled attempt. Returns it if it is a new one: a
+    /// hundred throttled calls that were in flight are one pause, and one warning.
+    pub(crate) fn begin(
+        &self,
+        verdict: &Verdict,
+        settings: &ThrottleSettings,
+        now: Time,
+        wall: Timestamp,
+    ) -> Option<Pause> {
+        let (before, pause) = {
+            let mut kernel = self.lock();
+            let before = kernel.paused(now);
+            let pause = if verdict.quota_used_up {
+                let reset = || until_reset(&settings.quota_reset, wall);
+                let wait = verdict.retry_after.unwrap_or_else(reset);
+                kernel.quota_used_up(now, now.after(wait))
+            } else {
+                // LIM-1: the pause is never shorter than the hint.
+                let hint = verdict.retry_after;
+                kernel.throttled(now, hint, &settings.backoff, &mut random())
+            };
+            if let Some(pause) = pause {
+                self.until.store(pause.until.as_nanos(), Ordering::Release);
+            }
+            self.streak.store(true, Ordering::Relaxed);
+            (before, pause)
+        };
+        let pause = pause?;
+        self.changed.notify_waiters();
+        let is_new = before.is_none_or(|before| before.reason != pause.reason);
+        is_new.then_some(pause)
+    }
+}
+
+/// Time until the quota is full again.
+fn until_reset(reset: &QuotaReset, wall: Timestamp) -> Duration {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    match reset {
+        QuotaReset::After(span) => *span,
+        QuotaReset::Daily { hour, minute, zone } => {
+            // The configuration refuses an unknown zone name; a day is the longest possible wait.
+            next_time_of_day(*hour, *minute, zone, wall).unwrap_or(DAY)
+        }
+    }
+}
+
+/// Time until local clocks in that zone next show this time of day.
+fn next_time_of_day(hour: u8, minute: u8, zone: &str, wall: Timestamp) -> Option<Duration> {
+    let zone = TimeZone::get(zone).ok()?;
+    let now = wall.to_zoned_datetime(zone.clone());
+    let time = jiff::civil::time(i8::try_from(hour).ok()?, i8::try_from(minute).ok()?, 0, 0);
+    let mut date = now.date();
+    loop {
+        // If a change of the clocks skips this time, the time after the gap is taken.
+        let next = date
+            .to_datetime(time)
+            .to_zoned_datetime(zone.clone())
+            .ok()?;
+        if next > now {
+            let span = next.timestamp().duration_since(wall);
+            return Duration::try_from(span).ok();
+        }
+        date = date.tomorrow().ok()?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn midnight_pacific(wall: &str) -> Duration {
+        let reset = QuotaReset::Daily {
+            hour: 0,
+            minute: 0,
+            zone: "America/Los_Angeles".to_owned(),
+        };
+        until_reset(&reset, wall.parse().unwrap())
+    }
+
+    #[test]
+    fn lim_1_a_quota_is_full_again_at_a_time_of_day_in_its_zone() {
+        let hours = |count: u64| Duration::from_secs(count * 3600);
+        // Pacific Standard Time, and a second before midnight.
+        assert_eq!(midnight_pacific("2026-01-10T20:00:00Z"), hours(12));
+        let second = Duration::from_secs(1);
+        assert_eq!(midnight_pacific("2026-01-10T07:59:59Z"), second);
+        assert_eq!(midnight_pacific("2026-01-10T08:00:00Z"), hours(24));
+        // The night the clocks are put forward has 23 hours.
+        assert_eq!(midnight_pacific("2026-03-08T08:00:00Z"), hours(23));
+        assert_eq!(midnight_pacific("2026-11-01T07:00:00Z"), hours(25));
+    }
+
+    #[test]
+    fn lim_1_a_quota_may_be_full_again_after_a_span() {
+        let reset = QuotaReset::After(Duration::from_secs(90));
+        let wall = Timestamp::UNIX_EPOCH;
+        assert_eq!(until_reset(&reset, wall), Duration::from_secs(90));
+    }
+}

@@ -1,0 +1,107 @@
+//! Quarantine of calls that crash workers repeatedly.
+//!
+//! It stores fingerprints, never requests, and a bounded number of them (rule SUP-6).
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use crate::sync::LockExt;
+use breakerbox_policy::{QuarantineSettings, Time};
+
+/// Fingerprints of the calls that crashed workers recently.
+#[derive(Debug)]
+pub(crate) struct Quarantine {
+    settings: QuarantineSettings,
+    /// Oldest first, at most `max_entries`.
+    suspects: Mutex<VecDeque<Suspect>>,
+}
+
+#[derive(Debug)]
+struct Suspect {
+    fingerprint: u64,
+    crashes: u32,
+    last: Time,
+}
+
+impl Quarantine {
+    pub(crate) fn new(settings: QuarantineSettings) -> Self {
+        Self {
+            settings,
+            suspects: Mutex::new(VecDeque::new()),
+        }
+    }
+
+    /// Returns the time for which this fingerprint is still refused, if it is.
+    pub(crate) fn refuses(&self, fingerprint: u64, now: Time) -> Option<Duration> {
+        let suspects = self.suspects.acquire();
+        let suspect = suspects.iter().find(|one| one.fingerprint == fingerprint)?;
+        let until = suspect.last.after(self.settings.ttl);
+        let refused = suspect.crashes >= self.settings.crashes.get() && now < until;
+        refused.then(|| until.since(now))
+    }
+
+    /// Records a crash. Returns the time for which the fingerprint is refused if this crash reached
+    /// the limit.
+    pub(crate) fn note(&self, fingerprint: u64, now: Time) -> Option<Duration> {
+        let ttl = self.settings.ttl;
+        let mut suspects = self.suspects.acquire();
+        let before = suspects
+            .iter()
+            .position(|one| one.fingerprint == fingerprint)
+            .and_then(|index| suspects.remove(index))
+            .filter(|one| now.since(one.last) < ttl);
+        let crashes = before.map_or(1, |one| one.crashes.saturating_add(1));
+        if suspects.len() >= usize::try_from(self.settings.max_entries.get()).unwrap_or(usize::MAX)
+        {
+            suspects.pop_front();
+        }
+        suspects.push_back(Suspect {
+            fingerprint,
+            crashes,
+            last: now,
+        });
+        (crashes == self.settings.crashes.get()).then_some(ttl)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+
+    use super::*;
+
+    fn quarantine(crashes: u32, max_entries: u32) -> Quarantine {
+        Quarantine::new(QuarantineSettings {
+            crashes: NonZeroU32::new(crashes).unwrap(),
+            ttl: Duration::from_secs(60),
+            max_entries: NonZeroU32::new(max_entries).unwrap(),
+        })
+    }
+
+    #[test]
+    fn sup_6_the_second_crash_quarantines_until_its_ttl_is_over() {
+        let quarantine = quarantine(2, 8);
+        let at = Time::from_millis;
+        assert_eq!(quarantine.note(7, at(0)), None);
+        assert_eq!(quarantine.refuses(7, at(1)), None);
+        assert!(quarantine.note(7, at(1_000)).is_some());
+        assert_eq!(
+            quarantine.refuses(7, at(60_999)),
+            Some(Duration::from_millis(1))
+        );
+        assert_eq!(quarantine.refuses(7, at(61_000)), None);
+        assert_eq!(quarantine.refuses(8, at(1_000)), None);
+    }
+
+    #[test]
+    fn sup_6_the_table_is_bounded_and_forgets_the_oldest() {
+        let quarantine = quarantine(1, 2);
+        for fingerprint in 0..3 {
+            quarantine.note(fingerprint, Time::ZERO);
+        }
+        assert_eq!(quarantine.refuses(0, Time::ZERO), None);
+        assert!(quarantine.refuses(1, Time::ZERO).is_some());
+        assert!(quarantine.refuses(2, Time::ZERO).is_some());
+    }
+}

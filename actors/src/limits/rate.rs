@@ -1,0 +1,251 @@
+//! Rate limit: the number of calls that may go out in each interval, and the order of the waiters.
+//!
+//! Governor does the counting. This module adds the queue: a waiter keeps its position, and no call
+//! waits in vain.
+
+use std::future::{Future, poll_fn};
+use std::num::NonZeroU32;
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard};
+use std::task::Poll;
+use std::time::Duration;
+
+use breakerbox_policy::{RateLimitSettings, Time};
+use governor::middleware::NoOpMiddleware;
+use governor::nanos::Nanos;
+use governor::state::{InMemoryState, NotKeyed};
+use governor::{NotUntil, Quota, RateLimiter};
+use tokio::sync::Semaphore;
+use tokio::task::unconstrained;
+
+use crate::clock::{CallerClock, Clock, is_too_late, waking};
+use crate::sync::LockExt;
+
+/// Maximum time to replenish a burst; a longer one would overflow governor's arithmetic.
+const LONGEST: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 100);
+
+/// A dependency's rate limit.
+///
+/// # Source  Rules LIM-2 and LIM-3 in docs/rules.md.
+#[derive(Debug)]
+pub(crate) struct RateLimit {
+    limiter: RateLimiter<NotKeyed, InMemoryState, CallerClock, NoOpMiddleware<Nanos>>,
+    burst: NonZeroU32,
+    /// Time to replenish one unit.
+    unit: Duration,
+    max_wait: Duration,
+    clock: Clock,
+    line: Mutex<RateQueue>,
+    /// Number of waiters, readable without the lock.
+    waiting: AtomicUsize,
+    /// Held by the first waiter, which waits for its units; the others wait for this semaphore.
+    turn: Semaphore,
+}
+
+/// State of the waiters.
+#[derive(Debug, Default)]
+struct RateQueue {
+    calls: usize,
+    /// Time at which all units taken so far will be replenished; accurate while a call waits.
+    full_at: Time,
+    /// Further time to replenish the units of the waiters.
+    owed: Duration,
+}
+
+/// Reason why a call may not go out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TooFast {
+    /// Its turn would come too late: after its deadline, or after a longer wait than is allowed.
+    NotBefore(Duration),
+    /// Its weight exceeds the burst, so it could never go out.
+    TooHeavy,
+}
+
+impl RateLimit {
+    pub(crate) fn new(settings: &RateLimitSettings, clock: Clock) -> Self {
+        let unit = unit_of(settings);
+        CallerClock::set(clock.now());
+        let quota = Quota::with_period(unit)
+            // A unit is at least a nanosecond.
+            .unwrap_or_else(|| Quota::per_second(NonZeroU32::MAX))
+            .allow_burst(settings.burst);
+        Self {
+            limiter: RateLimiter::direct_with_clock(quota, CallerClock),
+            burst: settings.burst,
+            unit,
+            max_wait: settings.max_wait,
+            clock,
+            line: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            turn: Semaphore::new(1),
+        }
+    }
+
+    /// Maximum weight that can ever go out.
+    pub(crate) fn burst(&self) -> NonZeroU32 {
+        self.burst
+    }
+
+    /// Takes `weight` units at once, if they are available and no call waits.
+    #[inline]
+    pub(crate) fn try_enter(&self, weight: NonZeroU32, now: Time) -> bool {
+        self.waiting.load(Ordering::Acquire) == 0 && matches!(self.take(weight, now), Ok(None))
+    }
+
+    /// Waits for `weight` units, behind the calls that already wait.
+    ///
+    /// # Errors  [`TooFast`], at once and not after waiting; after waiting only if a thread was
+    /// delayed for so long that the deadline would be missed.
+    /// # Cancel safety   If the future is dropped while it waits, it takes no units, and the
+    /// waiters behind it move up.
+    pub(crate) async fn enter(
+        &self,
+        weight: NonZeroU32,
+        deadline: Option<Time>,
+    ) -> Result<(), TooFast> {
+        let mut queued = pin!(unconstrained(self.turn.acquire()));
+        let mut turn = None;
+        let lined_up = poll_fn(|cx| {
+            // Both queues are joined under one lock; otherwise two threads could join them in
+            // opposite orders.
+            let mut line = self.lock();
+            let place = self.line_up(&mut line, weight, deadline);
+            if let Ok(Some(_)) = place
+                && let Poll::Ready(first) = queued.as_mut().poll(cx)
+            {
+                turn = Some(first);
+            }
+            Poll::Ready(place)
+        });
+        let Some(place) = lined_up.await? else {
+            return Ok(());
+        };
+        // The semaphore is never closed.
+        let _turn = match turn {
+            Some(first) => first,
+            None => queued.await,
+        };
+        loop {
+            let now = self.clock.now();
+            if deadline.is_some_and(|deadline| now >= deadline) {
+                return Err(TooFast::NotBefore(Duration::ZERO));
+            }
+            let Some(at) = self.take(weight, now)? else {
+                break;
+            };
+            place.will_be_served(at);
+            if is_too_late(at, deadline) {
+                return Err(TooFast::NotBefore(at.since(now)));
+            }
+            self.clock.sleep_until(at).await;
+        }
+        place.served();
+        Ok(())
+    }
+
+    /// Takes the units if they are available and no call waits. Otherwise joins the end of the
+    /// queue, unless the wait would be too long.
+    fn line_up(
+        &self,
+        line: &mut RateQueue,
+        weight: NonZeroU32,
+        deadline: Option<Time>,
+    ) -> Result<Option<RateWaiter<'_>>, TooFast> {
+        let now = self.clock.now();
+        if line.calls == 0 {
+            match self.take(weight, now)? {
+                None => return Ok(None),
+                Some(at) => line.full_at = at.after(self.spare(weight)),
+            }
+        } else if weight > self.burst {
+            return Err(TooFast::TooHeavy);
+        }
+        let full = line.full_at.after(line.owed);
+        let at = Time::ZERO.after(full.since(Time::ZERO.after(self.spare(weight))));
+        let wait = at.since(now);
+        if wait > self.max_wait || is_too_late(at.max(now), deadline) {
+            return Err(TooFast::NotBefore(wait));
+        }
+        // If the timer fires after the burst is full again, the units of the time between are lost.
+        let begins = waking(at).max(now);
+        let cost = full.max(begins).after(self.span(weight)).since(full);
+        line.owed = line.owed.saturating_add(cost);
+        line.calls += 1;
+        self.waiting.store(line.calls, Ordering::Release);
+        Ok(Some(RateWaiter {
+            limit: self,
+            weight,
+            cost,
+        }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, RateQueue> {
+        self.line.acquire()
+    }
+
+    /// Takes the units, or returns the time at which they will be available.
+    fn take(&self, weight: NonZeroU32, now: Time) -> Result<Option<Time>, TooFast> {
+        if weight > self.burst {
+            // Checked here, because governor's arithmetic would overflow.
+            return Err(TooFast::TooHeavy);
+        }
+        let at = |not: NotUntil<Nanos>| Time::from_nanos(not.earliest_possible().as_u64());
+        CallerClock::set(now);
+        match self.limiter.check_n(weight) {
+            Ok(Ok(())) => Ok(None),
+            Ok(Err(not)) => Ok(Some(at(not))),
+            Err(_more_than_the_burst) => Err(TooFast::TooHeavy),
+        }
+    }
+
+    /// Time by which this weight is available before the burst is full.
+    fn spare(&self, weight: NonZeroU32) -> Duration {
+        let units = self.burst.get().saturating_sub(weight.get());
+        self.unit.saturating_mul(units)
+    }
+
+    /// Time to replenish this weight.
+    fn span(&self, weight: NonZeroU32) -> Duration {
+        self.unit.saturating_mul(weight.get())
+    }
+}
+
+/// A waiter in the queue.
+struct RateWaiter<'a> {
+    limit: &'a RateLimit,
+    weight: NonZeroU32,
+    /// Time by which the waiters behind it move up when it leaves.
+    cost: Duration,
+}
+
+impl RateWaiter<'_> {
+    /// Records the true time at which the first waiter will have its units.
+    fn will_be_served(&self, at: Time) {
+        self.limit.lock().full_at = at.after(self.limit.spare(self.weight));
+    }
+
+    /// Records that the units have just been taken.
+    fn served(self) {
+        let mut line = self.limit.lock();
+        line.full_at = line.full_at.after(self.limit.span(self.weight));
+    }
+}
+
+impl Drop for RateWaiter<'_> {
+    fn drop(&mut self) {
+        let mut line = self.limit.lock();
+        line.calls -= 1;
+        line.owed = line.owed.saturating_sub(self.cost);
+        self.limit.waiting.store(line.calls, Ordering::Release);
+    }
+}
+
+fn unit_of(settings: &RateLimitSettings) -> Duration {
+    let seconds = settings.per.as_secs_f64() / settings.rate;
+    let unit = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+    unit.clamp(Duration::from_nanos(1), LONGEST / settings.burst.get())
+}
+
+#[cfg(test)]
+mod tests;

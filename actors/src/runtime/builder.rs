@@ -1,0 +1,472 @@
+//! Construction of a dependency: its shared state, its actors and their supervisor.
+
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::rc::Rc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex};
+
+use breakerbox_policy::supervision::{ChildSpec, RestartBackoff, Shutdown, StopCause, Strategy};
+use breakerbox_policy::{
+    BreakerCommand, DependencySettings, GiveUp, Placement, RestartType, Time, WhileRestarting,
+};
+use crossbeam_utils::CachePadded;
+
+use crate::breaker::Breaker;
+use crate::breaker::message::{BreakerPort, CallMaker, Operate};
+use crate::call::core::{Core, WorkerSlot};
+use crate::client::Client;
+use crate::dependency::Dependency;
+use crate::error::StartError;
+use crate::fallback::{ByName, Fallback, FallbackActor, FallbackManner, FallbackRule, Fallbacks};
+use crate::redact::redact;
+use crate::runtime::Runtime;
+use crate::runtime::closures::{Closures, DrainPollHook, DrainWaiter};
+use crate::state::configured::Configured;
+use crate::state::{Route, Shared};
+use crate::supervisor::{
+    ActorBody, Body, ChildHooks, DriverPlacement, Group, Incarnation, NoPollHook, StableMailbox,
+    SupervisorContext,
+};
+use crate::worker::queue::WorkQueue;
+use crate::worker::{Factory, StartFuture, Worker, WorkerManner};
+
+/// Makes the dependency's value for each incarnation of a worker.
+///
+/// Implemented by closures that return the value, a `Result`, or a future of a `Result`.
+pub trait IntoFactory<D, Kind>: Send + Sync + 'static {
+    /// Makes one value.
+    fn make(&self) -> StartFuture<D>;
+}
+
+/// A closure that returns a value.
+#[derive(Debug)]
+pub struct Plainly;
+
+/// A closure that returns a result.
+#[derive(Debug)]
+pub struct Fallibly<E>(PhantomData<E>);
+
+/// A closure that returns a future of a result.
+#[derive(Debug)]
+pub struct Eventually<F, E>(PhantomData<(F, E)>);
+
+impl<D: Dependency, F: Fn() -> D + Send + Sync + 'static> IntoFactory<D, Plainly> for F {
+    fn make(&self) -> StartFuture<D> {
+        Box::pin(std::future::ready(Ok(self())))
+    }
+}
+
+impl<D, E, F> IntoFactory<D, Fallibly<E>> for F
+where
+    D: Dependency,
+    E: fmt::Display,
+    F: Fn() -> Result<D, E> + Send + Sync + 'static,
+{
+    fn make(&self) -> StartFuture<D> {
+        let made = self().map_err(|error| error.to_string());
+        Box::pin(std::future::ready(made))
+    }
+}
+
+impl<D, E, W, F> IntoFactory<D, Eventually<W, E>> for F
+where
+    D: Dependency,
+    E: fmt::Display,
+    W: Future<Output = Result<D, E>> + 'static,
+    F: Fn() -> W + Send + Sync + 'static,
+{
+    fn make(&self) -> StartFuture<D> {
+        let made = self();
+        Box::pin(async move { made.await.map_err(|error| error.to_string()) })
+    }
+}
+
+/// A dependency with a name and settings, and without workers so far.
+#[derive(Debug)]
+#[must_use = "nothing is started before `start`"]
+pub struct NewDependency {
+    pub(crate) runtime: Runtime,
+    pub(crate) name: String,
+    /// The settings given by the configuration.
+    pub(crate) given: DependencySettings,
+    pub(crate) settings: DependencySettings,
+}
+
+impl NewDependency {
+    /// Replaces the dependency's settings from the configuration.
+    pub fn settings(mut self, settings: DependencySettings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Changes some of the dependency's settings.
+    pub fn configure(mut self, change: impl FnOnce(&mut DependencySettings)) -> Self {
+        change(&mut self.settings);
+        self
+    }
+
+    /// Starts the dependency without workers: for closures, and for functions under the attribute.
+    /// Closures can also use a dependency that has workers.
+    ///
+    /// # Errors  The name is taken, or the runtime is shutting down.
+    pub async fn start(self) -> Result<Client<Closures>, StartError> {
+        start(self, None, Vec::new()).await
+    }
+
+    /// Sets the factory of a worker's value. It is called again for each restart, on the worker's
+    /// thread.
+    pub fn workers<D: Dependency, Kind>(
+        self,
+        factory: impl IntoFactory<D, Kind>,
+    ) -> DependencyBuilder<D> {
+        DependencyBuilder {
+            new: self,
+            factory: Arc::new(move || factory.make()),
+            fallbacks: Vec::new(),
+        }
+    }
+}
+
+/// A dependency that is ready to be started.
+#[must_use = "nothing is started before `start`"]
+pub struct DependencyBuilder<D: Dependency> {
+    new: NewDependency,
+    factory: Factory<D>,
+    fallbacks: Vec<FallbackRule<D>>,
+}
+
+impl<D: Dependency> fmt::Debug for DependencyBuilder<D> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("DependencyBuilder")
+            .field("new", &self.new)
+            .field("fallbacks", &self.fallbacks)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<D: Dependency> DependencyBuilder<D> {
+    /// Appends a fallback that serves refusals and failures, but not writes.
+    pub fn fallback(self, fallback: impl Fallback<D>) -> Self {
+        self.fallback_rule(FallbackRule::new(fallback))
+    }
+
+    /// Appends another dependency of this runtime as a fallback, by its name; it may be started
+    /// later. To give it a rule of its own, use [`ByName`].
+    pub fn fallback_to(self, name: impl Into<String>) -> Self {
+        let other = ByName::new(&self.new.runtime, name);
+        self.fallback(other)
+    }
+
+    /// Appends a fallback with its own rule for when it serves.
+    pub fn fallback_rule(mut self, rule: FallbackRule<D>) -> Self {
+        self.fallbacks.push(rule);
+        self
+    }
+
+    /// Changes some of the dependency's settings.
+    pub fn configure(mut self, change: impl FnOnce(&mut DependencySettings)) -> Self {
+        self.new = self.new.configure(change);
+        self
+    }
+
+    /// Answers from the fallbacks only: no worker is started and the dependency is never called.
+    /// For a demonstration, or while the credentials are missing. Answers name their source.
+    pub fn fallback_only(mut self, only: bool) -> Self {
+        self.new.settings.fallback_only = only;
+        self
+    }
+
+    /// Starts the breaker, the fallbacks and the workers, and waits until they run.
+    ///
+    /// # Errors  The name is taken, a worker did not start, there is no worker and no fallback to
+    /// answer, the fallbacks form a cycle, or the runtime is shutting down. Parts already started
+    /// are stopped again.
+    pub async fn start(self) -> Result<Client<D>, StartError> {
+        let Self {
+            new,
+            factory,
+            fallbacks,
+        } = self;
+        if new.settings.fallback_only && fallbacks.is_empty() {
+            let reason = "it answers from its fallbacks only and has none".to_owned();
+            let name = new.name;
+            return Err(StartError::BadSpec { name, reason });
+        }
+        start(new, Some(factory), fallbacks).await
+    }
+}
+
+/// Starts a dependency; without a factory it has no workers.
+async fn start<D: Dependency>(
+    new: NewDependency,
+    factory: Option<Factory<D>>,
+    fallbacks: Vec<FallbackRule<D>>,
+) -> Result<Client<D>, StartError> {
+    let NewDependency {
+        runtime,
+        name,
+        given,
+        settings,
+    } = new;
+    if let Some(reason) = fallbacks.iter().find_map(FallbackRule::problem) {
+        return Err(StartError::BadSpec { name, reason });
+    }
+    let fallback_only = settings.fallback_only;
+    let configured = Configured::new(given, settings.clone());
+    let around = runtime.surroundings().clone();
+    let name: Arc<str> = Arc::from(name);
+    let shared = Arc::new(Shared::new(
+        name,
+        settings,
+        around.clock.clone(),
+        around.events.clone(),
+        runtime.recorder(),
+    ));
+    if fallback_only {
+        shared.set_route(Route::FallbackOnly);
+    }
+    let workers = match &factory {
+        Some(_) if !fallback_only => shared.settings().workers.count.get(),
+        _ => 0,
+    };
+    let core = Arc::new(core(shared, workers, fallbacks, configured));
+    // Set only once, here.
+    let _ = core.shared.breaker_port.set(port(&core));
+    let client = Client {
+        core: Arc::clone(&core),
+    };
+    runtime.register(&client)?;
+    core.shared.tell_settings();
+    let started = runtime.add_group(group(&core, factory)).await;
+    if started.is_err() {
+        runtime.unregister(&core.shared.name);
+        core.shared.set_route(Route::Stopped);
+    }
+    started.map(|()| client)
+}
+
+fn core<D: Dependency>(
+    shared: Arc<Shared>,
+    workers: u32,
+    fallbacks: Vec<FallbackRule<D>>,
+    configured: Configured,
+) -> Core<D> {
+    let slot = |_| WorkerSlot {
+        shared: Arc::new(CachePadded::new(Arc::clone(&shared))),
+        queue: Arc::new(WorkQueue::new(Arc::clone(&shared))),
+        mail: StableMailbox::new(),
+        inline: Arc::default(),
+    };
+    let bulkhead = shared.settings().bulkhead;
+    let at_once = u64::from(bulkhead.max_concurrent.get()) + u64::from(bulkhead.max_queue);
+    Core {
+        breaker: StableMailbox::new(),
+        workers: (0..workers).map(slot).collect(),
+        next: AtomicUsize::new(0),
+        fallbacks: Fallbacks::new(fallbacks, usize::try_from(at_once).unwrap_or(usize::MAX)),
+        configured: Mutex::new(configured),
+        shared: Arc::clone(&shared),
+    }
+}
+
+fn port<D: Dependency>(core: &Core<D>) -> BreakerPort {
+    let addr = &core.breaker.addr;
+    BreakerPort {
+        acquire: addr.clone().recipient(),
+        report: addr.clone().recipient(),
+        release: addr.clone().recipient(),
+        flush: addr.clone().recipient(),
+        operate: addr.clone().recipient(),
+    }
+}
+
+/// Builds the dependency's supervisor: the breaker comes first, so that it stops last.
+fn group<D: Dependency>(core: &Arc<Core<D>>, factory: Option<Factory<D>>) -> Group {
+    let settings = core.shared.settings().workers.clone();
+    let mut group = Group::new(&*core.shared.name)
+        .strategy(Strategy::OneForOne)
+        .restart(RestartType::Permanent)
+        .intensity(settings.intensity)
+        .backoff(RestartBackoff {
+            delay: settings.backoff,
+            reset_after: settings.reset_after,
+            ..RestartBackoff::default()
+        });
+    group.hooks = Some(Box::new(DependencyHooks {
+        core: Arc::clone(core),
+    }));
+    group.push(child("breaker"), breaker_body(core));
+    if !core.fallbacks.is_empty() {
+        group.push(child("fallback"), fallback_body(core));
+    }
+    let Some(factory) = factory else {
+        let spec = ChildSpec {
+            shutdown: Shutdown::Within(settings.drain),
+            ..child("closures")
+        };
+        group.push(spec, last_body(core));
+        return group;
+    };
+    for index in 0..core.workers.len() {
+        let spec = ChildSpec {
+            restart: settings.restart,
+            shutdown: Shutdown::Within(settings.drain),
+            give_up: settings.give_up,
+            ..ChildSpec::worker(format!("worker-{}", index + 1))
+        };
+        group.push(spec, worker_body(core, &factory, index));
+    }
+    group
+}
+
+fn child(name: &str) -> ChildSpec {
+    ChildSpec {
+        give_up: GiveUp::Escalate,
+        ..ChildSpec::worker(name)
+    }
+}
+
+type MakeBody = Box<dyn FnOnce(&SupervisorContext, &str) -> Arc<dyn Body> + Send>;
+
+fn breaker_body<D: Dependency>(core: &Arc<Core<D>>) -> MakeBody {
+    let core = Arc::clone(core);
+    Box::new(move |around, _| {
+        let slot = core.breaker.clone();
+        let shared = Arc::clone(&core.shared);
+        let calls: Arc<dyn CallMaker<D>> = core;
+        let make = Arc::new(move |_: &Rc<Incarnation>| {
+            Breaker::new(Arc::clone(&shared), Arc::clone(&calls))
+        });
+        Arc::new(ActorBody::<_, NoPollHook>::beside(
+            slot,
+            make,
+            around.clock.clone(),
+        ))
+    })
+}
+
+fn fallback_body<D: Dependency>(core: &Arc<Core<D>>) -> MakeBody {
+    let core = Arc::clone(core);
+    Box::new(move |around, _| {
+        let slot = core.fallbacks.mail.clone();
+        let make = Arc::new(move |_: &Rc<Incarnation>| FallbackActor::new(Arc::clone(&core)));
+        Arc::new(ActorBody::<_, FallbackManner>::beside(
+            slot,
+            make,
+            around.clock.clone(),
+        ))
+    })
+}
+
+fn last_body<D: Dependency>(core: &Arc<Core<D>>) -> MakeBody {
+    let shared = Arc::clone(&core.shared);
+    Box::new(move |around, _| {
+        let make =
+            Arc::new(move |life: &Rc<Incarnation>| DrainWaiter::new(Arc::clone(&shared), life));
+        Arc::new(ActorBody::<_, DrainPollHook>::beside(
+            StableMailbox::new(),
+            make,
+            around.clock.clone(),
+        ))
+    })
+}
+
+fn worker_body<D: Dependency>(core: &Arc<Core<D>>, factory: &Factory<D>, index: usize) -> MakeBody {
+    let (core, factory) = (Arc::clone(core), Arc::clone(factory));
+    Box::new(move |around, _| {
+        let shared = Arc::clone(&core.shared);
+        let settings = core.shared.settings().workers.clone();
+        let slot = core.workers[index].mail.clone();
+        let queue = Arc::clone(&core.workers[index].queue);
+        let inline = Arc::clone(&core.workers[index].inline);
+        let is_shared = settings.placement == Placement::Shared;
+        let make = Arc::new(move |life: &Rc<Incarnation>| {
+            if is_shared {
+                // The same thread in every incarnation.
+                inline.settle_here();
+            }
+            let (queue, inline) = (Arc::clone(&queue), Arc::clone(&inline));
+            Worker::new(Arc::clone(&shared), queue, inline, &factory, life)
+        });
+        let queue = Arc::clone(&core.workers[index].queue);
+        let mut body = ActorBody::<_, WorkerManner>::beside(slot, make, around.clock.clone());
+        body.place = match settings.placement {
+            Placement::Shared => DriverPlacement::Shared(index),
+            Placement::Dedicated => DriverPlacement::Dedicated,
+        };
+        body.stuck_after = match settings.placement {
+            Placement::Shared => None,
+            Placement::Dedicated => settings.stuck_after,
+        };
+        body.queue = Some(queue);
+        body.clear_on_crash = settings.while_restarting == WhileRestarting::Reject;
+        body.hooks = Box::new(WorkerHooks { core, index });
+        Arc::new(body)
+    })
+}
+
+/// The effects of a worker's start and end on its dependency.
+struct WorkerHooks<D: Dependency> {
+    core: Arc<Core<D>>,
+    index: usize,
+}
+
+impl<D: Dependency> WorkerHooks<D> {
+    fn leave(&self) {
+        self.core.workers[self.index].leave();
+    }
+
+    fn operate(&self, command: BreakerCommand) {
+        if let Some(port) = self.core.shared.breaker_port.get() {
+            port.operate.do_send(Operate::all(command));
+        }
+    }
+}
+
+impl<D: Dependency> ChildHooks for WorkerHooks<D> {
+    fn running(&self, incarnation: u64) {
+        use std::sync::atomic::Ordering;
+        let shared = &self.core.shared;
+        if incarnation > 1 {
+            shared.totals.restarts.fetch_add(1, Ordering::Relaxed);
+        }
+        if shared.route() == Route::Parked {
+            shared.set_route(Route::Workers);
+            self.operate(BreakerCommand::Unpark);
+        }
+    }
+
+    fn waits(&self, until: Time) {
+        self.core.workers[self.index].mail.health.set_back_at(until);
+    }
+
+    fn parked(&self, cause: &StopCause) {
+        let shared = &self.core.shared;
+        shared.set_route(Route::Parked);
+        self.operate(BreakerCommand::Park {
+            reason: redact(&format!("worker-{} is parked: {cause}", self.index + 1)).into_owned(),
+        });
+        self.leave();
+    }
+
+    fn stopped(&self) {
+        self.leave();
+    }
+
+    fn gone(&self) {
+        self.leave();
+    }
+}
+
+/// The effects of the end of a dependency's supervisor.
+struct DependencyHooks<D: Dependency> {
+    core: Arc<Core<D>>,
+}
+
+impl<D: Dependency> ChildHooks for DependencyHooks<D> {
+    fn gone(&self) {
+        self.core.stop();
+    }
+}

@@ -1,0 +1,100 @@
+//! New settings for running dependencies (rule CFG-2). They are checked beforehand, and each
+//! dependency applies them as a whole, with its state and counters kept.
+//!
+//! Sections that the program set in code stay; the others follow the configuration.
+
+use breakerbox_policy::{DependencySettings, WorkerSettings};
+
+use crate::breaker::message::Reconfigure;
+use crate::call::core::Core;
+use crate::dependency::Dependency;
+use crate::event::EventKind;
+use crate::sync::LockExt;
+
+/// The changes made by a reload.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct ReloadReport {
+    /// The dependencies with changed settings, by name.
+    pub changed: Vec<DependencyReload>,
+    /// Names that are configured but not started.
+    pub not_started: Vec<String>,
+    /// Names that run but are not in the new configuration: they keep their settings. Remove them
+    /// with [`Runtime::remove`](crate::Runtime::remove).
+    pub not_configured: Vec<String>,
+}
+
+/// The changes that a reload made to one dependency.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DependencyReload {
+    /// Its name.
+    pub name: String,
+    /// One line for each changed setting: `key: old -> new`.
+    pub changed: Vec<String>,
+    /// The changes that take effect only when the dependency is started again.
+    pub waits: Vec<String>,
+}
+
+/// Applies the current configuration to a dependency. Returns `None` if nothing changes.
+pub(crate) async fn follow<D: Dependency>(
+    core: &Core<D>,
+    given: &DependencySettings,
+    by: &str,
+) -> Option<DependencyReload> {
+    let (old, new) = core.configured.acquire().follow(given);
+    take_over(core, &old, new, by).await
+}
+
+/// Applies the program's settings to a dependency. Returns `None` if nothing changes.
+pub(crate) async fn set<D: Dependency>(
+    core: &Core<D>,
+    new: DependencySettings,
+    by: &str,
+) -> Option<DependencyReload> {
+    let old = core.configured.acquire().set(new.clone());
+    take_over(core, &old, new, by).await
+}
+
+/// Resolves when the new settings are in effect. Settings that only a new start can change stay as
+/// they are.
+async fn take_over<D: Dependency>(
+    core: &Core<D>,
+    old: &DependencySettings,
+    new: DependencySettings,
+    by: &str,
+) -> Option<DependencyReload> {
+    let shared = &core.shared;
+    let at_once = |line: &String| line.starts_with("workers.while_restarting:");
+    let workers = old.worker_changes(&new).into_iter();
+    let (now, waits): (Vec<_>, Vec<_>) = workers.partition(at_once);
+    let changed = [old.changes(&new), now].concat();
+    if changed.is_empty() && waits.is_empty() {
+        return None;
+    }
+    let started = shared.settings().workers.clone();
+    let new = DependencySettings {
+        // The tree keeps the settings it was started with; only the settings that calls read
+        // change.
+        workers: WorkerSettings {
+            while_restarting: new.workers.while_restarting,
+            ..started
+        },
+        fallback_only: shared.settings().fallback_only,
+        ..new
+    };
+    // A breaker that is gone has no settings.
+    let _ = core.breaker.addr.send(Reconfigure(Box::new(new))).await;
+    let report = DependencyReload {
+        name: shared.name.to_string(),
+        changed,
+        waits,
+    };
+    let kind = EventKind::Reloaded {
+        by: by.to_owned(),
+        changed: report.changed.clone(),
+        waits: report.waits.clone(),
+    };
+    shared.events.emit(&shared.name, kind);
+    Some(report)
+}

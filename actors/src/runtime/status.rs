@@ -1,0 +1,261 @@
+//! The status of a dependency at one moment, for operators and tests. Reading it changes nothing.
+
+use std::fmt;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use breakerbox_policy::supervision::StopCause;
+use breakerbox_policy::{
+    ChaosSettings, Counts, EndedPermits, HalfOpenView, Override, OverrideMode, PauseReason, State,
+    Time, View,
+};
+
+use crate::call::core::{Core, WorkerSlot};
+use crate::dependency::Dependency;
+use crate::state::Route;
+use crate::state::counts::CountsView;
+use crate::state::totals::{LatencyView, TotalsView};
+use crate::supervisor::Condition;
+
+/// The status of a dependency at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DependencyStatus {
+    /// The dependency's name.
+    pub name: String,
+    /// The breaker's automatic state.
+    pub state: State,
+    /// The manual override on top of it.
+    pub overridden: Option<Override>,
+    /// The breaker's generation.
+    pub generation: u64,
+    /// Time at which the state began.
+    pub since: Time,
+    /// The reason for the state.
+    pub reason: String,
+    /// Time for which calls will be refused, if they are and it is known.
+    pub retry_after: Option<Duration>,
+    /// The contents of the window.
+    pub window: Counts,
+    /// The current half-open period, if there is one.
+    pub half_open: Option<HalfOpenView>,
+    /// The breaker's counters over its lifetime.
+    pub tally: EndedPermits,
+    /// The results of the calls.
+    pub totals: TotalsView,
+    /// The results of the attempts, and the reasons for refusals.
+    pub counts: CountsView,
+    /// The latencies of the attempts.
+    pub latency: LatencyView,
+    /// Calls in flight.
+    pub in_flight: u32,
+    /// Current maximum of calls in flight: `max_concurrent`, or less if an adaptive limit is set.
+    pub limit: u32,
+    /// Writes in flight.
+    pub writes: u32,
+    /// Calls that wait for a bulkhead slot.
+    pub queued: u32,
+    /// The workers, in order.
+    pub workers: Vec<WorkerStatus>,
+    /// Fallbacks by name, each with its number of answers.
+    pub fallbacks: Vec<(String, u64)>,
+    /// True if the dependency is parked after too many crashes.
+    pub parked: bool,
+    /// The current pause that the dependency asked for, if there is one, with its remaining time.
+    pub paused: Option<(PauseReason, Duration)>,
+    /// The breakers of the dependency's keys, by key.
+    pub keys: Vec<KeyStatus>,
+    /// The faults injected at present.
+    pub chaos: Option<ChaosSettings>,
+    /// The dependency's health, with the reason if it is not `Ok`.
+    pub health: Health,
+}
+
+/// The health of a dependency. Only its own answers make it `Ok`: answers of its fallbacks show
+/// that callers are served, never that the dependency works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// The dependency itself answers.
+    Ok,
+    /// Fallbacks answer the callers, or the dependency is only being probed.
+    Degraded {
+        /// The reason.
+        reason: String,
+    },
+    /// The callers get errors.
+    Down {
+        /// The reason.
+        reason: String,
+    },
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ok => out.write_str("ok"),
+            Self::Degraded { reason } => write!(out, "degraded: {reason}"),
+            Self::Down { reason } => write!(out, "down: {reason}"),
+        }
+    }
+}
+
+/// The status of a worker at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerStatus {
+    /// The worker's number, from 1.
+    pub id: u32,
+    /// True if the worker takes calls.
+    pub running: bool,
+    /// The number of its incarnation, from 1; 0 before the first.
+    pub incarnation: u64,
+    /// Number of restarts by its supervisor.
+    pub restarts: u64,
+    /// The cause of the latest incarnation's end.
+    pub last_exit: Option<StopCause>,
+    /// Wait until the next incarnation, if the worker is down and the time is known.
+    pub back_in: Option<Duration>,
+}
+
+impl DependencyStatus {
+    pub(crate) fn of<D: Dependency>(core: &Core<D>) -> Self {
+        let shared = &core.shared;
+        let now = shared.clock.now();
+        let circuit = &shared.breaker;
+        let mut machine = circuit.lock();
+        // Counted at the gate, but not reported yet. These successes cannot change the breaker's
+        // state.
+        crate::breaker::shared::record_counted(&mut machine, circuit, now);
+        let view = machine.view(now);
+        let workers = core.workers.iter().zip(1..).map(|(slot, id)| {
+            let health = &slot.mail.health;
+            let running = health.condition() == Condition::Running;
+            WorkerStatus {
+                id,
+                running,
+                incarnation: health.incarnation(),
+                restarts: health.restarts(),
+                last_exit: health.last_exit(),
+                back_in: health.back_in(now).filter(|_| !running),
+            }
+        });
+        Self {
+            name: shared.name.to_string(),
+            state: view.state,
+            overridden: view.overridden.cloned(),
+            generation: view.generation,
+            since: view.since,
+            reason: view.cause.to_string(),
+            retry_after: view.retry_after,
+            window: view.counts,
+            half_open: view.half_open,
+            tally: *view.tally,
+            totals: shared.totals.read(),
+            counts: CountsView::of(shared),
+            latency: shared.totals.latency(),
+            in_flight: shared.bulkhead.in_flight(),
+            limit: shared.bulkhead.limit(now),
+            writes: shared.bulkhead.writes(),
+            queued: shared.bulkhead.queued(),
+            workers: workers.collect(),
+            fallbacks: core.fallbacks.served(),
+            parked: shared.route() == Route::Parked,
+            paused: shared
+                .pauses
+                .now(now)
+                .map(|pause| (pause.reason, pause.until.since(now))),
+            keys: key_statuses(core, now),
+            chaos: shared.chaos.active(now).map(|chaos| *chaos.settings()),
+            health: health(core, &view),
+        }
+    }
+}
+
+/// The status of one key's breaker at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KeyStatus {
+    /// The key.
+    pub key: String,
+    /// The breaker's automatic state.
+    pub state: State,
+    /// The manual override on top of it.
+    pub overridden: Option<Override>,
+    /// The reason for the state.
+    pub reason: String,
+    /// Time for which the key's calls will be refused, if they are and it is known.
+    pub retry_after: Option<Duration>,
+    /// The contents of the window.
+    pub window: Counts,
+    /// The counters since the key was added, or added again.
+    pub tally: EndedPermits,
+}
+
+fn key_statuses<D: Dependency>(core: &Core<D>, now: Time) -> Vec<KeyStatus> {
+    let mut all = Vec::new();
+    core.shared.keys.each(|circuit| {
+        let mut machine = circuit.lock();
+        crate::breaker::shared::record_counted(&mut machine, &circuit, now);
+        let view = machine.view(now);
+        all.push(KeyStatus {
+            key: circuit.key.as_deref().unwrap_or_default().to_owned(),
+            state: view.state,
+            overridden: view.overridden.cloned(),
+            reason: view.cause.to_string(),
+            retry_after: view.retry_after,
+            window: view.counts,
+            tally: *view.tally,
+        });
+    });
+    all
+}
+
+/// Returns the health: the most serious problem first, rated by the presence of fallbacks.
+fn health<D: Dependency>(core: &Core<D>, view: &View<'_>) -> Health {
+    let shared = &core.shared;
+    let running = |slot: &WorkerSlot<D>| slot.mail.health.condition() == Condition::Running;
+    let served = shared.outage.load(Ordering::Relaxed);
+    let refused = match (view.overridden, view.state) {
+        (Some(set), _) if set.mode == OverrideMode::ForcedOpen => Some(set.reason.clone()),
+        (None, State::Open) => Some(format!("its breaker is open: {}", view.cause)),
+        _ => None,
+    };
+    let wrong = match shared.route() {
+        Route::Draining | Route::Stopped | Route::FallbackOnly | Route::Parked => {
+            Some(shared.absence().to_string())
+        }
+        Route::Workers if !core.workers.is_empty() && !core.workers.iter().any(running) => {
+            Some("no worker runs".to_owned())
+        }
+        Route::Workers => refused.or_else(|| {
+            let pause = shared.pauses.now(shared.clock.now())?;
+            Some(format!("it is paused, for {}", pause.reason))
+        }),
+    };
+    match wrong {
+        // Closures may have fallbacks of their own, which are known only once they answer.
+        Some(reason)
+            if core.fallbacks.is_empty() && served == 0 || shared.route() == Route::Stopped =>
+        {
+            Health::Down { reason }
+        }
+        Some(reason) => Health::Degraded { reason },
+        None if view.overridden.is_none() && view.state == State::HalfOpen => Health::Degraded {
+            reason: "it is being tried again".to_owned(),
+        },
+        None if shared.misconfiguration.is_refused() => {
+            let reason = "it refuses our set-up".to_owned();
+            if core.fallbacks.is_empty() {
+                Health::Down { reason }
+            } else {
+                Health::Degraded { reason }
+            }
+        }
+        None if served > 0 => Health::Degraded {
+            reason: format!("fallbacks answered {served} calls just now"),
+        },
+        None => match &*shared.complaint.load() {
+            Some(complaint) => Health::Degraded {
+                reason: complaint.to_string(),
+            },
+            None => Health::Ok,
+        },
+    }
+}

@@ -1,0 +1,330 @@
+//! The state shared by the actors around one dependency, and its books.
+//!
+//! It makes no policy decision of its own: the breaker judges, the bulkhead counts, and the route
+//! selects the source of answers.
+
+pub(crate) mod call_record;
+
+pub(crate) mod call_settings;
+
+pub(crate) mod configured;
+
+pub(crate) mod counts;
+
+pub(crate) mod misconfiguration;
+
+pub(crate) mod recorder;
+
+pub(crate) mod thread_cached;
+
+pub(crate) mod totals;
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use arc_swap::{ArcSwapOption, Guard};
+use breakerbox_policy::{
+    Budget, ChaosSettings, Class, DependencySettings, Pause, RetrySettings, Symptom, Time,
+};
+use crossbeam_utils::CachePadded;
+use tokio::sync::Notify;
+
+use crate::breaker::keyed::KeyedBreakers;
+use crate::breaker::message::BreakerPort;
+use crate::breaker::shared::SharedBreaker;
+use crate::clock::Clock;
+use crate::error::{CallError, Limit, NotExecutedReason};
+use crate::event::{EventBus, EventKind};
+use crate::limits::bulkhead::Bulkhead;
+use crate::limits::chaos::ChaosSwitch;
+use crate::limits::pause::PauseState;
+use crate::limits::quarantine::Quarantine;
+use crate::limits::rate::RateLimit;
+use crate::sync::{LockExt, Mutex};
+use crate::verdict::Verdict;
+use call_settings::CallSettings;
+use counts::Counts;
+use misconfiguration::Misconfiguration;
+use recorder::OutcomeRecorder;
+use thread_cached::ThreadCached;
+use totals::Totals;
+
+/// The shared state, with a separate reference count for each worker's calls: a single count would
+/// be contended by all threads.
+pub(crate) type PerWorker = CachePadded<Arc<Shared>>;
+
+/// The source of answers at present. Written by the supervisor, read by all callers.
+///
+/// # Source  docs/architecture.md, "One crash": the supervisor owns each dependency's route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// The workers.
+    Workers = 0,
+    /// None: too many crashes.
+    Parked = 1,
+    /// The workers, for calls that were accepted before.
+    Draining = 2,
+    /// None: stopped for good.
+    Stopped = 3,
+    /// The fallbacks, always; there are no workers.
+    FallbackOnly = 4,
+}
+
+/// The state shared by all actors around one dependency, independent of its type.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) name: Arc<str>,
+    /// Replaced as a whole by a reload (rule CFG-2).
+    settings: ThreadCached<DependencySettings>,
+    pub(crate) clock: Clock,
+    /// The breaker of the dependency as a whole.
+    pub(crate) breaker: SharedBreaker,
+    /// The breakers of its keys.
+    pub(crate) keys: KeyedBreakers,
+    /// The retry budget of all callers together.
+    pub(crate) budget: Mutex<Option<RetryBudget>>,
+    /// Number of fallback answers in the present outage.
+    pub(crate) outage: AtomicU64,
+    /// Time of the latest fallback answer, in nanoseconds.
+    pub(crate) last_fallback: AtomicU64,
+    /// The breaker's generation at that time.
+    pub(crate) last_fallback_tag: AtomicU64,
+    /// The problem that the dependency reports, though it answers.
+    pub(crate) complaint: ArcSwapOption<String>,
+    /// The address of the breaker actor.
+    pub(crate) breaker_port: OnceLock<BreakerPort>,
+    /// The rate limit, if there is one.
+    pub(crate) rate: ThreadCached<Option<RateLimit>>,
+    /// The pauses that the dependency asked for.
+    pub(crate) pauses: PauseState,
+    /// The state of our configuration at the dependency: refused or not.
+    pub(crate) misconfiguration: Misconfiguration,
+    /// Fault injection.
+    pub(crate) chaos: ChaosSwitch,
+    pub(crate) bulkhead: Bulkhead,
+    pub(crate) quarantine: Option<Quarantine>,
+    pub(crate) totals: Totals,
+    pub(crate) counts: Counts,
+    pub(crate) events: EventBus,
+    /// Receives the outcomes of attempts.
+    pub(crate) recorder: Option<Arc<dyn OutcomeRecorder>>,
+    route: AtomicU8,
+    /// Notified when a call ends while draining.
+    pub(crate) drained: Notify,
+}
+
+/// The kernel's budget, and the number of calls paid into it.
+///
+/// Calls are paid in only when a retry wants to withdraw: a call that succeeds at once never
+/// touches the budget.
+#[derive(Debug)]
+pub(crate) struct RetryBudget {
+    pub(crate) kernel: Budget,
+    pub(crate) deposited: u64,
+    /// Attempts granted by the budgets before this one.
+    granted_before: u64,
+}
+
+impl RetryBudget {
+    /// Returns the number of granted attempts beyond the first, hedges included.
+    pub(crate) fn granted(&self) -> u64 {
+        self.granted_before + self.kernel.granted()
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(
+        name: Arc<str>,
+        settings: DependencySettings,
+        clock: Clock,
+        events: EventBus,
+        recorder: Option<Arc<dyn OutcomeRecorder>>,
+    ) -> Self {
+        let now = clock.now();
+        let retry = settings.retry.clone();
+        let breaker = SharedBreaker::new(Arc::clone(&name), None, &settings.breaker, now);
+        let rate = |rate| RateLimit::new(rate, clock.clone());
+        let shared = Self {
+            breaker,
+            keys: KeyedBreakers::default(),
+            name,
+            budget: Mutex::new(None),
+            outage: AtomicU64::new(0),
+            last_fallback: AtomicU64::new(0),
+            last_fallback_tag: AtomicU64::new(0),
+            complaint: ArcSwapOption::empty(),
+            breaker_port: OnceLock::new(),
+            rate: ThreadCached::new(settings.rate_limit.as_ref().map(rate)),
+            pauses: PauseState::default(),
+            misconfiguration: Misconfiguration::default(),
+            chaos: ChaosSwitch::default(),
+            bulkhead: Bulkhead::new(&settings.bulkhead),
+            quarantine: settings.workers.quarantine.map(Quarantine::new),
+            totals: Totals::new(),
+            counts: Counts::default(),
+            events,
+            recorder,
+            route: AtomicU8::new(Route::Workers as u8),
+            drained: Notify::new(),
+            settings: ThreadCached::new(settings),
+            clock,
+        };
+        let budget = shared.new_budget(&retry);
+        *shared.budget.acquire() = budget;
+        shared.chaos.set(shared.settings().chaos, now);
+        shared
+    }
+
+    /// Returns the present settings; hold the guard only for the time of one decision.
+    #[inline]
+    pub(crate) fn settings(&self) -> Guard<Arc<DependencySettings>> {
+        self.settings.load()
+    }
+
+    /// Returns the settings of a call that is made at this moment.
+    #[inline]
+    pub(crate) fn call_settings(&self) -> CallSettings {
+        self.settings.read(|settings| CallSettings::of(settings))
+    }
+
+    /// Replaces the settings, except those of the breakers. Counters and learned values are kept.
+    ///
+    /// # Source  Rule CFG-2.
+    pub(crate) fn reconfigure(&self, settings: DependencySettings) {
+        // CFG-2: a call reads the old settings or the new ones, never a mixture.
+        let old = self.settings.replace(settings);
+        let new = self.settings();
+        if old.retry.budget != new.retry.budget {
+            let mut budget = self.budget.acquire();
+            let granted = budget.as_ref().map_or(0, RetryBudget::granted);
+            *budget = self.new_budget(&new.retry).map(|new| RetryBudget {
+                granted_before: granted,
+                ..new
+            });
+        }
+        if old.rate_limit != new.rate_limit {
+            let rate = new.rate_limit.as_ref();
+            let rate = rate.map(|rate| RateLimit::new(rate, self.clock.clone()));
+            self.rate.replace(rate);
+        }
+        if old.bulkhead != new.bulkhead {
+            self.bulkhead.resize(&new.bulkhead);
+        }
+        if old.chaos != new.chaos {
+            self.chaos.set(new.chaos, self.clock.now());
+        }
+    }
+
+    fn new_budget(&self, settings: &RetrySettings) -> Option<RetryBudget> {
+        let now = self.clock.now();
+        let budget = settings.budget.as_ref();
+        Some(RetryBudget {
+            kernel: budget
+                .map_or_else(|| Budget::unlimited(now), |budget| Budget::new(budget, now)),
+            deposited: self.totals.submitted(),
+            granted_before: 0,
+        })
+    }
+
+    /// Returns the breaker for a call with this key: the key's own if there is room for it, else
+    /// `None` for the dependency's.
+    pub(crate) fn breaker_of_key(&self, key: &str, now: Time) -> Option<Arc<SharedBreaker>> {
+        let room = self.settings().keys;
+        self.keys.get(key, &room, now, |key| {
+            // Loaded here, because older settings, from before a reload, would stay with the key.
+            let breaker = &self.settings().breaker;
+            SharedBreaker::new(Arc::clone(&self.name), Some(key), breaker, now)
+        })
+    }
+
+    #[inline]
+    pub(crate) fn route(&self) -> Route {
+        match self.route.load(Ordering::Acquire) {
+            0 => Route::Workers,
+            1 => Route::Parked,
+            2 => Route::Draining,
+            4 => Route::FallbackOnly,
+            _ => Route::Stopped,
+        }
+    }
+
+    /// Changes the route; `Stopped` is final.
+    pub(crate) fn set_route(&self, route: Route) {
+        let _ = self
+            .route
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| {
+                (now != Route::Stopped as u8).then_some(route as u8)
+            });
+        self.drained.notify_waiters();
+    }
+
+    /// Returns the reason why a call that was not begun will not be executed.
+    pub(crate) fn absence(&self) -> NotExecutedReason {
+        match self.route() {
+            Route::Workers => NotExecutedReason::Restarting,
+            Route::FallbackOnly => NotExecutedReason::FallbackOnly,
+            Route::Parked => NotExecutedReason::Parked,
+            Route::Draining | Route::Stopped => NotExecutedReason::ShuttingDown,
+        }
+    }
+
+    /// Tells the drain that one call less is pending.
+    pub(crate) fn call_ended(&self) {
+        if self.route.load(Ordering::Relaxed) == Route::Draining as u8 {
+            self.drained.notify_waiters();
+        }
+    }
+
+    /// Returns the verdict with its class decided by the settings, if that is left to them.
+    pub(crate) fn judge(&self, verdict: Verdict) -> Verdict {
+        verdict.judged(|symptom| self.settings().classify.class_of(symptom))
+    }
+
+    /// The verdict on an attempt that timed out.
+    pub(crate) fn timed_out(&self) -> Verdict {
+        self.judge(Verdict::from(Symptom::Timeout))
+    }
+
+    /// Notes what an attempt has shown of the dependency's load: a throttle begins a pause.
+    #[inline]
+    pub(crate) fn note_traffic(&self, verdict: &Verdict, began: Time, now: Time) {
+        self.counts.attempt(verdict.class);
+        match verdict.class {
+            Class::Throttled => self.begin_pause(verdict, now),
+            Class::Success => self.pauses.note_success(began),
+            _ => {}
+        }
+    }
+
+    fn begin_pause(&self, verdict: &Verdict, now: Time) {
+        let settings = self.settings();
+        let begun = self
+            .pauses
+            .begin(verdict, &settings.throttle, now, self.clock.wall());
+        if let Some(pause) = begun {
+            let kind = EventKind::Paused {
+                reason: pause.reason,
+                for_: pause.until.since(now),
+                hint: verdict.retry_after,
+            };
+            self.events.emit(&self.name, kind);
+        }
+    }
+
+    /// The error of a call that does not go out because of the pause.
+    pub(crate) fn paused<E>(&self, pause: Pause, now: Time) -> CallError<E> {
+        CallError::RateLimited {
+            dependency: Arc::clone(&self.name),
+            limit: Limit::Pause(pause.reason),
+            retry_after: Some(pause.until.since(now)),
+        }
+    }
+
+    /// Injects faults from now on; `None` ends them.
+    pub(crate) fn set_chaos(&self, settings: Option<ChaosSettings>, by: &str) {
+        self.chaos.set(settings, self.clock.now());
+        let by = by.to_owned();
+        self.events
+            .emit(&self.name, EventKind::Chaos { by, settings });
+    }
+}

@@ -1,0 +1,72 @@
+//! The settings that a dependency got from the configuration, and those that the program set.
+
+use breakerbox_policy::DependencySettings;
+
+/// The settings that a dependency got from the configuration, and the same after the program's
+/// changes.
+#[derive(Debug, Clone)]
+pub(crate) struct Configured {
+    /// The configuration's settings when they were last applied.
+    given: DependencySettings,
+    /// The same after the program's changes.
+    made: DependencySettings,
+}
+
+/// Takes each section of `new`, except those that the program has changed.
+macro_rules! merge {
+    ($one:expr, $new:expr, [$($section:ident),* $(,)?]) => {
+        DependencySettings {
+            $($section: if $one.given.$section == $one.made.$section {
+                $new.$section.clone()
+            } else {
+                $one.made.$section.clone()
+            }),*
+        }
+    };
+}
+
+impl Configured {
+    /// Pairs the configuration's settings with the program's version of them.
+    pub(crate) fn new(given: DependencySettings, made: DependencySettings) -> Self {
+        Self { given, made }
+    }
+
+    /// Takes new settings of the configuration. Returns the settings before, and those to apply.
+    pub(crate) fn follow(
+        &mut self,
+        given: &DependencySettings,
+    ) -> (DependencySettings, DependencySettings) {
+        let made = self.with(given);
+        let old = std::mem::replace(&mut self.made, made.clone());
+        self.given = given.clone();
+        (old, made)
+    }
+
+    /// Takes the program's settings, and returns those before.
+    pub(crate) fn set(&mut self, made: DependencySettings) -> DependencySettings {
+        std::mem::replace(&mut self.made, made)
+    }
+
+    /// Returns the settings to apply when the configuration gives `new`.
+    fn with(&self, new: &DependencySettings) -> DependencySettings {
+        merge!(
+            self,
+            new,
+            [
+                breaker,
+                timeout,
+                retry,
+                hedge,
+                rate_limit,
+                throttle,
+                bulkhead,
+                workers,
+                classify,
+                keys,
+                when_all_down,
+                chaos,
+                fallback_only,
+            ]
+        )
+    }
+}

@@ -1,0 +1,320 @@
+//! Handover of a call's answer, and of the news that either side is gone.
+//!
+//! A oneshot channel would do for the answer. This one also knows whether the work has begun, so
+//! that an error can promise "not executed" (rule CALL-2). It also keeps the permit, so that
+//! worker, caller and deadline cannot settle it twice (rule CALL-1).
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use breakerbox_policy::{Executed, Pause, Time};
+
+use crate::breaker::admission::{PermitGuard, Settled, send_report};
+use crate::deadline::Timer;
+use crate::error::Refused;
+use crate::state::Shared;
+use crate::sync::LockExt;
+use crate::verdict::Verdict;
+
+/// Progress of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// It waits in a worker's queue.
+    Queued,
+    /// A worker executes it.
+    Begun,
+    /// Its outcome is being recorded; the answer follows.
+    Settling,
+    /// The answer is available.
+    Done,
+    /// The caller is gone.
+    Abandoned,
+}
+
+/// The state shared by caller and worker.
+struct ReplyCell<T> {
+    shared: Arc<Shared>,
+    state: Mutex<State<T>>,
+}
+
+struct State<T> {
+    phase: Phase,
+    permit: Option<PermitGuard>,
+    answer: Option<T>,
+    caller: Option<Waker>,
+    worker: Option<Waker>,
+}
+
+impl<T> ReplyCell<T> {
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        // No user code runs under the lock.
+        self.state.acquire()
+    }
+
+    fn hand_over(&self, answer: T) {
+        let waker = self.lock().finish(answer);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl<T> State<T> {
+    /// Stores the answer, unless the caller is gone.
+    fn finish(&mut self, answer: T) -> Option<Waker> {
+        if self.phase == Phase::Abandoned {
+            return None;
+        }
+        self.phase = Phase::Done;
+        self.answer = Some(answer);
+        self.caller.take()
+    }
+}
+
+/// Makes both ends for one attempt; `has_begun` is true if its first poll is over.
+///
+/// `own_timer` is true if the worker is on another thread. A worker on the caller's thread cannot
+/// be late without the caller being late too, and it checks every deadline itself.
+pub(crate) fn reply<T>(
+    shared: Arc<Shared>,
+    permit: PermitGuard,
+    deadline: Option<Time>,
+    (own_timer, has_begun): (bool, bool),
+) -> (Replier<T>, Waiting<T>) {
+    let cell = Arc::new(ReplyCell {
+        shared,
+        state: Mutex::new(State {
+            phase: if has_begun {
+                Phase::Begun
+            } else {
+                Phase::Queued
+            },
+            permit: Some(permit),
+            answer: None,
+            caller: None,
+            worker: None,
+        }),
+    });
+    let waiting = Waiting {
+        cell: Arc::clone(&cell),
+        timer: Timer::new(deadline.filter(|_| own_timer)),
+        polled: false,
+        finished: false,
+    };
+    (Replier { cell }, waiting)
+}
+
+/// Decision on whether queued work may begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Begin {
+    Go,
+    /// The caller is gone (rule CALL-4).
+    Deserted,
+    /// The breaker has opened meanwhile; the work is still to be refused.
+    Overtaken(Refused),
+    /// The dependency has asked for a pause meanwhile; the work is still to be refused.
+    Paused(Pause),
+}
+
+/// The worker's end. It answers exactly once; its owner gives a reason before dropping it
+/// unanswered.
+pub(crate) struct Replier<T> {
+    cell: Arc<ReplyCell<T>>,
+}
+
+impl<T: Send + 'static> Replier<T> {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.cell.shared
+    }
+
+    /// Records that the work begins, if it still may.
+    pub(crate) fn begin(&self, now: Time) -> Begin {
+        let mut state = self.cell.lock();
+        if state.phase != Phase::Queued {
+            return Begin::Deserted;
+        }
+        if let Some(permit) = &mut state.permit {
+            if permit.is_stale(&self.cell.shared) {
+                return Begin::Overtaken(permit.stale_refusal(&self.cell.shared, now));
+            }
+            if let Some(pause) = self.cell.shared.pauses.now(now) {
+                return Begin::Paused(pause);
+            }
+            permit.begin(now);
+        }
+        state.phase = Phase::Begun;
+        Begin::Go
+    }
+
+    /// Returns true if the caller is gone; else the worker is woken when it goes.
+    pub(crate) fn poll_abandoned(&self, cx: &Context<'_>) -> bool {
+        let mut state = self.cell.lock();
+        if state.phase == Phase::Abandoned {
+            return true;
+        }
+        match &mut state.worker {
+            Some(waker) if waker.will_wake(cx.waker()) => {}
+            waker => *waker = Some(cx.waker().clone()),
+        }
+        false
+    }
+
+    /// Returns the time since the call was sent, or zero if it is settled already.
+    pub(crate) fn waited(&self, now: Time) -> Duration {
+        let state = self.cell.lock();
+        let permit = state.permit.as_ref();
+        permit.map_or(Duration::ZERO, |permit| now.since(permit.started()))
+    }
+
+    /// Returns true if the work has begun.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.cell.lock().phase != Phase::Queued
+    }
+
+    /// Records the outcome, then hands the answer over.
+    pub(crate) fn settle(self, verdict: Verdict, now: Time, answer: T) {
+        let mut state = self.cell.lock();
+        if state.phase == Phase::Abandoned {
+            return;
+        }
+        let shared = &self.cell.shared;
+        let settled = match state.permit.take() {
+            Some(permit) => permit.settle(shared, &verdict, now),
+            None => Settled::Counted,
+        };
+        match settled {
+            Settled::Counted => {
+                let waker = state.finish(answer);
+                drop(state);
+                if let Some(waker) = waker {
+                    waker.wake();
+                }
+            }
+            Settled::NeedsReport(mut report) => {
+                state.phase = Phase::Settling;
+                drop(state);
+                let cell = Arc::clone(&self.cell);
+                report.then = Some(Box::new(move || cell.hand_over(answer)));
+                send_report(shared, *report);
+            }
+        }
+    }
+
+    /// Gives the permit back unused and hands the answer over: the work was not begun.
+    pub(crate) fn refuse(self, answer: T) {
+        let permit = self.cell.lock().permit.take();
+        if let Some(permit) = permit {
+            permit.release(&self.cell.shared);
+        }
+        self.cell.hand_over(answer);
+    }
+}
+
+impl<T> Drop for ReplyCell<T> {
+    fn drop(&mut self) {
+        let state = self.state.exclusive();
+        if let Some(permit) = state.permit.take() {
+            permit.abandon(&self.shared, false);
+        }
+    }
+}
+
+/// The caller's end: resolves with the answer, or with the call's progress at the deadline.
+///
+/// # Cancel safety   Dropping it tells the worker, which drops the work; the outcome is
+/// `cancelled`.
+pub(crate) struct Waiting<T> {
+    cell: Arc<ReplyCell<T>>,
+    timer: Timer,
+    polled: bool,
+    finished: bool,
+}
+
+/// The deadline came first.
+pub(crate) struct TooLate {
+    /// The possible execution of the work: `No` or `Maybe`.
+    pub(crate) executed: Executed,
+    /// The permit, if its outcome is still to be recorded by the caller and not by the worker.
+    pub(crate) permit: Option<PermitGuard>,
+}
+
+impl<T> Future for Waiting<T> {
+    type Output = Result<T, TooLate>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        {
+            let mut state = this.cell.lock();
+            if let Some(answer) = state.answer.take() {
+                this.finished = true;
+                return Poll::Ready(Ok(answer));
+            }
+            match &mut state.caller {
+                Some(waker) if waker.will_wake(cx.waker()) => {}
+                waker => *waker = Some(cx.waker().clone()),
+            }
+        }
+        if this.timer.deadline.is_none() {
+            return Poll::Pending;
+        }
+        if !this.polled {
+            // Most calls have their answer by the next poll. They get no timer, which would cost as
+            // much as the call.
+            this.polled = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        match this.timer.poll(&this.cell.shared.clock, cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(()) => Poll::Ready(this.give_up()),
+        }
+    }
+}
+
+impl<T> Waiting<T> {
+    fn give_up(&mut self) -> Result<T, TooLate> {
+        self.finished = true;
+        let (executed, permit, worker) = {
+            let mut state = self.cell.lock();
+            if let Some(answer) = state.answer.take() {
+                return Ok(answer);
+            }
+            let executed = match state.phase {
+                Phase::Queued => Executed::No,
+                _ => Executed::Maybe,
+            };
+            state.phase = Phase::Abandoned;
+            (executed, state.permit.take(), state.worker.take())
+        };
+        if let Some(worker) = worker {
+            worker.wake();
+        }
+        Err(TooLate { executed, permit })
+    }
+}
+
+impl<T> Drop for Waiting<T> {
+    fn drop(&mut self) {
+        if self.finished {
+            return;
+        }
+        let (permit, worker) = {
+            let mut state = self.cell.lock();
+            if matches!(state.phase, Phase::Done | Phase::Abandoned) {
+                return;
+            }
+            state.phase = Phase::Abandoned;
+            (state.permit.take(), state.worker.take())
+        };
+        if let Some(permit) = permit {
+            // A panic that unwinds here is the caller's own; a worker's panic is caught.
+            permit.abandon(&self.cell.shared, false);
+        }
+        if let Some(worker) = worker {
+            worker.wake();
+        }
+    }
+}
