@@ -1,7 +1,7 @@
 //! Performance budgets as ratios within one run: `cargo bench --bench budgets`.
 //!
-//! Every case runs in every round, one after the other, so that a noisy machine disturbs all of
-//! them; a ratio is the median over the rounds of (case / yardstick in the same round).
+//! Every case runs in every round, so that noise of the machine affects all cases alike. A ratio is
+//! the median over the rounds of (case / yardstick in the same round).
 
 #![allow(clippy::print_stdout, reason = "the table is the result")]
 #![allow(dead_code, reason = "criterion uses the other cases")]
@@ -16,7 +16,7 @@ mod rounds;
 use cases::Layers;
 use rounds::{line, median, run};
 
-/// What a path may take at most, in nanoseconds.
+/// Maximum cost of each path, in nanoseconds.
 const ABSOLUTE: [(&str, f64); 5] = [
     ("kernel: admit + record", 20.0),
     ("refusal while open", 15.0),

@@ -1,8 +1,8 @@
-//! The gateway beside nginx and HAProxy: `cargo bench --bench gateway`.
+//! The gateway compared with nginx and HAProxy: `cargo bench --bench gateway`.
 //!
-//! Each proxy runs in every round, one after the other, on one core; callers and upstream share the
-//! other. The callers' core may be the first to be full, so what counts is the CPU that a proxy
-//! takes for a request; a ratio is the median over the rounds of (proxy / nginx in the same round).
+//! Every proxy runs in every round, alone on one core; callers and upstream share the other core.
+//! The callers' core may saturate first, so the measure is the CPU time per request. A ratio is the
+//! median over the rounds of (proxy / nginx in the same round).
 
 #![allow(clippy::print_stdout, reason = "the table is the result")]
 
@@ -22,14 +22,14 @@ const SAMPLE: Duration = Duration::from_millis(1_000);
 const CONNECTIONS: usize = 32;
 const MANY: usize = 1_000;
 
-/// What was measured of one proxy, or without any.
+/// The measurements of one proxy, or of the upstream without a proxy.
 struct Line {
     name: &'static str,
     target: Target,
     proxy: Option<usize>,
-    /// Requests a second, by round.
+    /// Requests per second, by round.
     rates: Vec<f64>,
-    /// Microseconds of CPU a request, by round.
+    /// Microseconds of CPU per request, by round.
     costs: Vec<f64>,
 }
 
@@ -66,7 +66,7 @@ fn median(values: &[f64]) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// The median of the ratios of the same rounds.
+/// The median of the ratios within the same round.
 fn ratio(case: &[f64], yardstick: &[f64]) -> f64 {
     let each = case.iter().zip(yardstick);
     median(&each.map(|(case, other)| case / other).collect::<Vec<_>>())
@@ -77,7 +77,7 @@ fn say(what: &str, figure: f64, budget: f64) {
     println!("{what}: {figure:.2} (<= {budget:.2}) {verdict}");
 }
 
-/// Runs every case in every round, each time beginning with another one.
+/// Runs every case in every round, each round beginning with another case.
 async fn rounds(lines: &mut [Line], proxies: &[Proxy]) -> Result<(), String> {
     for round in 0..ROUNDS {
         for step in 0..lines.len() {
@@ -114,7 +114,7 @@ fn print(title: &str, lines: &[Line]) {
     }
 }
 
-/// Those that are installed.
+/// Starts the proxies that are installed.
 fn start(
     folder: &std::path::Path,
     upstream: std::net::SocketAddr,
@@ -133,7 +133,7 @@ fn start(
     Ok(all)
 }
 
-/// Idle, and under 1,000 connections that ask without a pause.
+/// Measures memory when idle, and under 1,000 connections that call without a pause.
 async fn memory(lines: &[Line], proxies: &[Proxy], idle: &[f64]) -> Result<Vec<f64>, String> {
     println!("\n{:<24} {:>10} {:>8}", "memory, MiB", "idle", "busy");
     let mut busy = Vec::new();
@@ -196,7 +196,7 @@ async fn compare() -> Result<(), String> {
 }
 
 fn main() -> Result<(), String> {
-    // A thousand connections have two ends here.
+    // This process holds both ends of a thousand connections.
     rlimit::increase_nofile_limit(u64::MAX).map_err(|error| error.to_string())?;
     proxies::pin_self().map_err(|error| error.to_string())?;
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -1,7 +1,7 @@
-//! What each layer of a call costs: `cargo bench --bench layers`.
+//! The cost of each layer of a call: `cargo bench --bench layers`.
 //!
-//! The breaker alone is the yardstick; each case puts one layer around it, the last one all of
-//! them. The price is the median over the rounds of (case - breaker only) in the same round.
+//! The breaker alone is the yardstick. Each case adds one layer, the last one all of them. The cost
+//! is the median over the rounds of (case - breaker only) in the same round.
 
 #![allow(clippy::print_stdout, reason = "the table is the result")]
 #![allow(dead_code, reason = "the other benchmarks use the rest")]
@@ -20,7 +20,7 @@ fn with(name: &'static str, layer: Layer) -> Line {
     line(name, move |n| cases::run_closed(Layers::With(layer), n))
 }
 
-/// A layer that only a call itself can ask for.
+/// A layer that only the options of a call can request.
 fn asked(name: &'static str, layers: Layers, options: CallOptions) -> Line {
     line(name, move |n| cases::run_with(layers, &options, n))
 }

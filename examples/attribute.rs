@@ -1,9 +1,10 @@
-//! An async function whose calls are protected: the same breaker, limits and fallback rules, and
-//! no worker and no handle.
+//! The `#[protected]` attribute: an async function as a protected call.
+//!
+//! It gets the same breaker, limits and fallback rules as a client, without workers or a handle.
 //!
 //! `cargo run --example attribute`
 
-#![allow(clippy::print_stdout, reason = "an example shows what it does")]
+#![allow(clippy::print_stdout, reason = "an example prints its results")]
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,10 +12,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use breakerbox::policy::State;
 use breakerbox::prelude::*;
 
-/// Stands for an index somewhere else.
+/// Simulates an outage of a remote index.
 static DOWN: AtomicBool = AtomicBool::new(false);
 
-/// It is written as it would be without the attribute; its callers get a `CallError<io::Error>`.
+/// The body is written as without the attribute. Callers get a `CallError<io::Error>`.
 #[protected("vector_search", timeout = "2s", idempotent, fallback = local_index)]
 async fn vector_search(query: &str, limit: usize) -> Result<Vec<String>, io::Error> {
     if DOWN.load(Ordering::Acquire) {
@@ -23,7 +24,7 @@ async fn vector_search(query: &str, limit: usize) -> Result<Vec<String>, io::Err
     Ok(vec![format!("the best match for {query:?}"); limit])
 }
 
-/// Stands in: the same arguments, and why it is asked.
+/// The fallback. It takes the same arguments and the error of the call.
 async fn local_index(
     query: &str,
     _limit: usize,
@@ -37,7 +38,7 @@ async fn local_index(
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // As `Settings::load()` reads it from the files.
+    // A program would load these with `Settings::load()`.
     let mut settings = RuntimeSettings::default();
     let vectors = DependencySettings::default();
     settings
@@ -45,7 +46,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .insert("vector_search".to_owned(), vectors);
 
     let runtime = Runtime::start(settings).await?;
-    // From here on every thread has it. A name that is not configured is an error here.
+    // Makes this runtime available on every thread. Fails if an attribute names a dependency that
+    // is not configured.
     runtime.install().await?;
 
     println!("{:?}", vector_search("rust actors", 2).await?);

@@ -1,9 +1,10 @@
-//! Who answers when the dependency does not: fallbacks in their order, and how an answer says
-//! where it came from.
+//! Fallbacks: answers for callers while the dependency fails.
+//!
+//! The runtime tries the fallbacks in order, and each answer names its source.
 //!
 //! `cargo run --example fallbacks`
 
-#![allow(clippy::print_stdout, reason = "an example shows what it does")]
+#![allow(clippy::print_stdout, reason = "an example prints its results")]
 
 use std::io;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use breakerbox::prelude::*;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Query {
     text: &'static str,
-    /// Changes something, so no fallback may pretend that it was done.
+    /// True for a change of data. No fallback may answer it, since nothing would be changed.
     write: bool,
 }
 
@@ -22,7 +23,7 @@ fn query(text: &'static str) -> Query {
     Query { text, write: false }
 }
 
-/// A search, here or elsewhere.
+/// A search service, on the web or local.
 struct Search {
     place: &'static str,
     down: Arc<AtomicBool>,
@@ -45,7 +46,7 @@ impl Dependency for Search {
     }
 }
 
-/// Knows one topic only; for everything else the next fallback is asked.
+/// A function as a fallback. On an error the runtime tries the next fallback.
 async fn encyclopedia(query: Query) -> Result<String, String> {
     match query.text {
         "actors" => Ok("the encyclopedia on actors".to_owned()),
@@ -68,7 +69,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     };
 
-    // A dependency of its own, with its own breaker, that stands in for the other one.
+    // The local index is a dependency of its own, with its own breaker; below it becomes a fallback
+    // of the web search.
     let local = runtime
         .dependency("local_index")
         .workers(worker("the local index", &local_down))

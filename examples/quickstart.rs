@@ -1,9 +1,9 @@
-//! The first program: a dependency, its workers, a breaker, an answer, and what happens when the
-//! dependency fails.
+//! A first program: a dependency with a worker, a breaker and a fallback, before, during and after
+//! an outage.
 //!
 //! `cargo run --example quickstart`
 
-#![allow(clippy::print_stdout, reason = "an example shows what it does")]
+#![allow(clippy::print_stdout, reason = "an example prints its results")]
 
 use std::io;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use breakerbox::policy::State;
 use breakerbox::prelude::*;
 
-/// Stands for a client of something outside. Each worker owns one.
+/// A client of some remote service. Each worker owns one.
 struct VectorSearch {
     down: Arc<AtomicBool>,
 }
@@ -22,7 +22,7 @@ impl Dependency for VectorSearch {
     type Response = Vec<String>;
     type Error = io::Error;
 
-    // One attempt. How often, how long and how many at once is the runtime's business.
+    // Makes one attempt. Retries, timeouts and limits are the runtime's task.
     async fn call(&self, query: String, _: &CallContext) -> Result<Vec<String>, io::Error> {
         if self.down.load(Ordering::Acquire) {
             return Err(io::Error::other("the index is down"));

@@ -1,19 +1,20 @@
-//! Actix actors of your own under supervision: one that crashes, a group that shares its fate, and
-//! a watch that tells of an end.
+//! Supervision of your own actix actors: one that crashes, a group that restarts together, and a
+//! watch that reports the end of an actor.
 //!
 //! `cargo run --example supervise_your_own`
 
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "an example shows what it does"
+    reason = "an example prints its results"
 )]
 
 use actix::prelude::*;
 use breakerbox::policy::supervision::{StopCause, Strategy};
 use breakerbox::prelude::*;
 
-/// Counts what it planned. The count is gone after a crash: state of a panic is never kept.
+/// Counts the plans it has made. A crash discards the count: a supervisor never reuses the state of
+/// an actor that panicked.
 #[derive(Default)]
 struct Planner {
     planned: u32,
@@ -39,7 +40,7 @@ impl Handler<Plan> for Planner {
 
 #[actix::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // One line instead of a backtrace: here, panics are part of the show.
+    // Prints a panic as one line instead of a backtrace: the panics here are intended.
     std::panic::set_hook(Box::new(|panic| {
         eprintln!("({})", panic.to_string().replace('\n', " "));
     }));
@@ -51,7 +52,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// After a panic there is a new value behind the same address.
+/// After a panic, a new actor serves the same address.
 async fn one_actor(runtime: &Runtime) -> Result<(), Box<dyn std::error::Error>> {
     let child = Child::permanent("planner", Planner::default);
     let planner = runtime.supervise(child).await?;
@@ -63,7 +64,7 @@ async fn one_actor(runtime: &Runtime) -> Result<(), Box<dyn std::error::Error>> 
         poison.is_err(),
         "the message that crashed it has no answer, but an error"
     );
-    assert_eq!(addr.send(Plan(3)).await?, 1, "a new life begins anew");
+    assert_eq!(addr.send(Plan(3)).await?, 1, "a new actor, a new count");
     assert_eq!(planner.incarnation(), 2);
     println!(
         "planner: crashed on plan 13, same address, life {}",
@@ -72,7 +73,7 @@ async fn one_actor(runtime: &Runtime) -> Result<(), Box<dyn std::error::Error>> 
     Ok(())
 }
 
-/// One-for-all: when one of them crashes, both begin anew.
+/// One-for-all: when one actor of the group crashes, both restart.
 async fn a_group(runtime: &Runtime) -> Result<(), Box<dyn std::error::Error>> {
     let reader = Child::permanent("reader", Planner::default);
     let writer = Child::permanent("writer", Planner::default);
@@ -86,7 +87,7 @@ async fn a_group(runtime: &Runtime) -> Result<(), Box<dyn std::error::Error>> {
     assert_eq!(reads.send(Plan(2)).await?, 2);
     let poison = writes.send(Plan(13)).await;
     assert!(poison.is_err());
-    // The events tell when the round is over.
+    // Events show when both have restarted.
     let mut events = runtime.events();
     let crew = |name: &str| {
         let lives = runtime.events_since(0).into_iter();
@@ -106,7 +107,7 @@ async fn a_group(runtime: &Runtime) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Who watches is told once, with the true cause. A temporary child is not restarted.
+/// A watch resolves once, with the true cause. A temporary child is not restarted.
 async fn a_watch(runtime: &Runtime) -> Result<(), Box<dyn std::error::Error>> {
     let errand = runtime
         .supervise(Child::temporary("errand", Planner::default))

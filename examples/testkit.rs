@@ -1,10 +1,10 @@
-//! Testing with the testkit: virtual time, a scripted dependency, and a mock.
+//! Tests with the testkit: virtual time, a scripted dependency, and a mock.
 //!
-//! Each function is a test as you would write it below `#[test]`.
+//! Each function below could be a `#[test]` of yours.
 //!
 //! `cargo run --example testkit --features testing`
 
-#![allow(clippy::print_stdout, reason = "an example shows what it does")]
+#![allow(clippy::print_stdout, reason = "an example prints its results")]
 
 use breakerbox::policy::State;
 use breakerbox::prelude::*;
@@ -19,7 +19,8 @@ fn main() {
     println!("mockall: two attempts for one call");
 }
 
-/// The whole story of an outage. Nothing sleeps for real: time passes when everybody waits.
+/// A whole outage. The clock is virtual: it advances when all tasks wait, so the 30 seconds take no
+/// real time.
 fn an_outage_of_half_a_minute_takes_no_time() {
     run_paused(async || {
         let runtime = TestRuntime::start().await;
@@ -50,7 +51,7 @@ fn an_outage_of_half_a_minute_takes_no_time() {
         let moves = runtime.transitions();
         let states: Vec<State> = moves.into_iter().map(|(_, _, to)| to).collect();
         assert_eq!(states, [State::Open, State::HalfOpen, State::Closed]);
-        // Checks that no call is pending and nothing is leaked.
+        // Panics if a call is still pending or an actor has leaked.
         runtime.finish().await;
     });
 }
@@ -78,7 +79,7 @@ fn a_worker_that_panics_is_replaced() {
         );
         assert_eq!(error.executed(), Executed::Maybe);
         assert_eq!(
-            client.ask(()).await.expect("the next life answers").value,
+            client.ask(()).await.expect("the new worker answers").value,
             2
         );
         runtime
@@ -101,10 +102,10 @@ mockall::mock! {
     }
 }
 
-/// The mock checks what it is asked; how often, the runtime's books tell.
+/// The mock checks the arguments of each call; the runtime counts the calls.
 fn a_mock_sees_what_the_runtime_asks() {
     run_paused(async || {
-        // Static functions of a trait are mocked for the whole process, while this lives.
+        // A mocked static function applies to the whole process while this guard lives.
         let idempotent = MockSearch::is_idempotent_context();
         idempotent.expect().return_const(true);
         let runtime = TestRuntime::start().await;

@@ -1,11 +1,11 @@
-//! The one runtime of a process: a program of its own, for there is only one such runtime in it.
+//! The installed runtime, tested in a program of its own: a process has at most one.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests may unwrap")]
 
 use breakerbox::prelude::*;
 use breakerbox::{NotExecutedReason, StartError};
 
-/// Configured, and started by nobody but the runtime.
+/// Configured; only the runtime starts it.
 #[protected("configured")]
 async fn configured() -> Result<u32, String> {
     Ok(1)
@@ -17,7 +17,7 @@ async fn with_workers(number: u32) -> Result<u32, String> {
     Ok(number)
 }
 
-/// Goes to no installed runtime, so its name is no matter of theirs.
+/// Uses a runtime given by its argument, so the installed runtime does not check its name.
 #[protected("elsewhere", runtime = runtime)]
 async fn elsewhere(runtime: &Runtime) -> Result<u32, String> {
     Ok(2)

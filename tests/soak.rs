@@ -1,7 +1,7 @@
-//! Hours in a nutshell: random faults, reloads every second, 200 callers, and at the end every call
-//! has one answer and the memory is where it was.
+//! A soak test: random faults, reloads every second and 200 callers. At the end every call has one
+//! answer, and memory has not grown.
 //!
-//! `BREAKERBOX_SOAK_SECONDS` says how long, 3 by default; the gate runs five minutes.
+//! `BREAKERBOX_SOAK_SECONDS` sets the duration, 3 by default; the gate runs five minutes.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ const CALLERS: usize = 200;
 const ON_PURPOSE: &str = "soaked";
 const NAMES: [&str; 3] = ["vector", "web", "graph"];
 
-/// A dependency whose requests have keys and weights and are all repeatable.
+/// A dependency with keys, fingerprints, writes and mostly repeatable requests.
 struct Flaky(Scripted<u32, u32>);
 
 impl Dependency for Flaky {
@@ -65,7 +65,7 @@ fn ms(most: u64) -> Duration {
     Duration::from_micros(fastrand::u64(0..most.max(1) * 1_000))
 }
 
-/// What the dependency does: mostly its work, and now and then everything else.
+/// The reaction of the dependency: mostly a success, and rarely each other kind of outcome.
 fn reaction(request: u32) -> Reaction<u32> {
     let end = match fastrand::u32(0..1_000) {
         0..880 => Reaction::Answer(request + 1),
@@ -80,7 +80,7 @@ fn reaction(request: u32) -> Reaction<u32> {
     if chance(0.3) { end.after(ms(5)) } else { end }
 }
 
-/// Settings as somebody might write them, other ones each time.
+/// Random but valid settings, as a user might write them.
 fn settings() -> DependencySettings {
     let mut settings = DependencySettings::default();
     let number = |range: std::ops::Range<u32>| fastrand::u32(range).try_into().expect("not zero");
@@ -165,7 +165,7 @@ async fn start(runtime: &Runtime, name: &str) -> Client<Flaky> {
         .expect("it starts")
 }
 
-/// What the callers have counted by themselves.
+/// The callers' own counts.
 #[derive(Default)]
 struct Count {
     made: AtomicU64,
@@ -183,7 +183,7 @@ fn options() -> CallOptions {
     }
 }
 
-/// One call, by one of the ways there are.
+/// One call, by one of the possible ways.
 async fn call(client: &Client<Flaky>) {
     let request = fastrand::u32(1..2_000);
     match fastrand::u32(0..4) {
@@ -212,7 +212,7 @@ async fn call_on(clients: Rc<[Client<Flaky>]>, count: Arc<Count>, stop: Arc<Atom
         let client = &clients[fastrand::usize(..clients.len())];
         count.made.fetch_add(1, Ordering::Relaxed);
         if chance(0.05) {
-            // A caller who loses patience.
+            // A caller that gives up early.
             match tokio::time::timeout(ms(3), call(client)).await {
                 Ok(()) => count.answered.fetch_add(1, Ordering::Relaxed),
                 Err(_) => count.left.fetch_add(1, Ordering::Relaxed),
@@ -225,7 +225,7 @@ async fn call_on(clients: Rc<[Client<Flaky>]>, count: Arc<Count>, stop: Arc<Atom
     }
 }
 
-/// Reloads every second; an operator's hand, and a guest that comes and goes.
+/// Reloads every second, operates breakers, and adds and removes a guest dependency.
 async fn disturb(runtime: Runtime, clients: Rc<[Client<Flaky>]>, stop: Arc<AtomicBool>) -> u64 {
     let mut reloads = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -260,7 +260,7 @@ async fn disturb(runtime: Runtime, clients: Rc<[Client<Flaky>]>, stop: Arc<Atomi
     reloads
 }
 
-/// Kilobytes that the process has in memory; `None` where nobody tells.
+/// Resident memory of the process in kB; `None` if the system does not report it.
 fn resident() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
@@ -272,7 +272,7 @@ fn resident() -> Option<u64> {
 fn call_1_every_call_is_answered_once_through_faults_and_reloads_in_flat_memory() {
     let seconds = std::env::var("BREAKERBOX_SOAK_SECONDS");
     let seconds: u64 = seconds.map_or(3, |text| text.parse().expect("a number of seconds"));
-    // What panics on purpose is told in the books; its thousand backtraces are of no use.
+    // Panics on purpose are counted by the runtime; thousands of backtraces would hide the rest.
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         if panic.payload_as_str() != Some(ON_PURPOSE) {
@@ -300,7 +300,7 @@ async fn soak(seconds: u64) {
         .collect();
     let disturbing = disturb(runtime.clone(), Rc::clone(&clients), Arc::clone(&stop));
     let disturbing = actix::spawn(disturbing);
-    // By then everything has its usual size: caches, queues, histories, arenas.
+    // By then caches, queues, histories and arenas have their usual size.
     tokio::time::sleep(Duration::from_secs(seconds) / 3).await;
     let early = resident();
     tokio::time::sleep(Duration::from_secs(seconds) * 2 / 3).await;
@@ -335,7 +335,8 @@ async fn soak(seconds: u64) {
         faults += totals.trips + totals.restarts;
     }
     assert!(faults > 0, "no fault has hit");
-    // Those who left at once were perhaps never made; renewals are calls of their own.
+    // A call that its caller gave up at once may never have been submitted; cache refreshes are
+    // calls too.
     assert!(
         submitted + load(&count.left) >= made,
         "{submitted} of {made}"

@@ -16,7 +16,7 @@ use crate::verdict::Verdict;
 pub use crate::call::{Patience, Unanswered};
 pub use crate::call_options::CallOptions;
 pub use breakerbox_policy::Priority;
-pub use call_site::{CallSite, Collected};
+pub use call_site::{CallSite, CollectedSite};
 pub use inventory;
 
 /// The return type of a function, and the type that its callers get.
@@ -24,12 +24,12 @@ pub use inventory;
     message = "a function under `protected` must return a `Result`, and `{Self}` is none",
     label = "not a `Result`"
 )]
-pub trait Outcome {
+pub trait ProtectedReturn {
     /// The same result, with the other ways in which a call can end.
     type Protected;
 }
 
-impl<T, E> Outcome for Result<T, E> {
+impl<T, E> ProtectedReturn for Result<T, E> {
     type Protected = Result<T, CallError<E>>;
 }
 
@@ -88,7 +88,7 @@ where
 
 /// A fallback that takes only the arguments.
 #[derive(Debug)]
-pub struct Alone;
+pub struct ArgumentsOnly;
 
 /// A fallback that takes the arguments and the reason for the call.
 #[derive(Debug)]
@@ -117,7 +117,7 @@ where
 
 macro_rules! stand_ins {
     ($(($($argument:ident $value:ident),*))*) => {$(
-        impl<F, R, W, $($argument),*> FallbackFn<($($argument,)*), W, Alone> for F
+        impl<F, R, W, $($argument),*> FallbackFn<($($argument,)*), W, ArgumentsOnly> for F
         where
             F: FnOnce($($argument),*) -> R,
         {

@@ -43,8 +43,8 @@ use tracing::Level;
 use crate::breaker::admission::{Admission, PermitGuard};
 use crate::breaker::gate::tag_of;
 use crate::breaker::message::{
-    Acquire, AnswerFuture, Call, CallAnswer, CallMaker, Flush, Operate, Reconfigure, Release,
-    Report,
+    Acquire, AnswerFuture, Call, CallAnswer, CallMaker, FlushSuccesses, OperateBreaker,
+    Reconfigure, Release, Report,
 };
 use crate::breaker::shared::{SharedBreaker, generation_of, record_batch, record_counted, word_of};
 use crate::clock::random;
@@ -161,7 +161,7 @@ impl<D: Dependency> Breaker<D> {
     }
 
     /// Visits every breaker, the dependency's own first.
-    fn each_circuit(&mut self, mut what: impl FnMut(&mut Self, &BreakerScope)) {
+    fn each_breaker(&mut self, mut what: impl FnMut(&mut Self, &BreakerScope)) {
         what(self, &None);
         self.each_key(|breaker, key| what(breaker, &Some(key)));
     }
@@ -254,7 +254,7 @@ impl<D: Dependency> Actor for Breaker<D> {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         let shared = Arc::clone(&self.shared);
-        self.each_circuit(|breaker, which| {
+        self.each_breaker(|breaker, which| {
             let machine = &which.as_deref().unwrap_or(&shared.breaker).machine;
             let crashed = machine.is_poisoned();
             machine.clear_poison();
@@ -272,22 +272,23 @@ impl<D: Dependency> Actor for Breaker<D> {
 impl<D: Dependency> Unpin for Breaker<D> {}
 
 impl<D: Dependency> Handler<Call<D>> for Breaker<D> {
-    type Result = Answering<D>;
+    type Result = AnswerInProgress<D>;
 
     fn handle(&mut self, call: Call<D>, _: &mut Context<Self>) -> Self::Result {
-        Answering(Arc::clone(&self.calls).make(call))
+        AnswerInProgress(Arc::clone(&self.calls).make(call))
     }
 }
 
 /// A call in progress. Unlike actix's own response, it ends when its caller goes away (rule
 /// CALL-4).
-pub struct Answering<D: Dependency>(AnswerFuture<D>);
+pub struct AnswerInProgress<D: Dependency>(AnswerFuture<D>);
 
-impl<D: Dependency> MessageResponse<Breaker<D>, Call<D>> for Answering<D> {
+impl<D: Dependency> MessageResponse<Breaker<D>, Call<D>> for AnswerInProgress<D> {
     fn handle(self, _: &mut Context<Breaker<D>>, caller: Option<OneshotSender<CallAnswer<D>>>) {
         let Self(mut answering) = self;
         // Many calls end at their first poll; only the others are worth a task. A caller that has
         // gone needs no answer.
+        // CALL-4: a caller that is gone costs the dependency nothing.
         let is_gone = caller.as_ref().is_some_and(OneshotSender::is_closed);
         if is_gone {
             return;
@@ -314,7 +315,7 @@ impl<D: Dependency> MessageResponse<Breaker<D>, Call<D>> for Answering<D> {
     }
 }
 
-impl<D: Dependency> std::fmt::Debug for Answering<D> {
+impl<D: Dependency> std::fmt::Debug for AnswerInProgress<D> {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.debug_struct("Answering").finish_non_exhaustive()
     }
@@ -380,12 +381,12 @@ impl<D: Dependency> Handler<Release> for Breaker<D> {
     }
 }
 
-impl<D: Dependency> Handler<Flush> for Breaker<D> {
+impl<D: Dependency> Handler<FlushSuccesses> for Breaker<D> {
     type Result = ();
 
-    fn handle(&mut self, flush: Flush, ctx: &mut Context<Self>) {
+    fn handle(&mut self, flush: FlushSuccesses, ctx: &mut Context<Self>) {
         let shared = Arc::clone(&self.shared);
-        let Flush { key, successes } = flush;
+        let FlushSuccesses { key, successes } = flush;
         let target = key.as_deref().unwrap_or(&shared.breaker);
         self.with_machine(&key, ctx, |machine, now| {
             record_batch(machine, target, successes, now);
@@ -393,11 +394,11 @@ impl<D: Dependency> Handler<Flush> for Breaker<D> {
     }
 }
 
-impl<D: Dependency> Handler<Operate> for Breaker<D> {
+impl<D: Dependency> Handler<OperateBreaker> for Breaker<D> {
     type Result = Result<(), IllegalTransition>;
 
-    fn handle(&mut self, operate: Operate, ctx: &mut Context<Self>) -> Self::Result {
-        let Operate { key, command } = operate;
+    fn handle(&mut self, operate: OperateBreaker, ctx: &mut Context<Self>) -> Self::Result {
+        let OperateBreaker { key, command } = operate;
         let closes = matches!(
             command,
             BreakerCommand::Close { .. } | BreakerCommand::Reset { .. } | BreakerCommand::Clear
@@ -434,7 +435,7 @@ impl<D: Dependency> Handler<Reconfigure> for Breaker<D> {
         shared.reconfigure(*settings);
         if old != breaker {
             shared.tell_settings();
-            self.each_circuit(|actor, which| {
+            self.each_breaker(|actor, which| {
                 let target = which.as_deref().unwrap_or(&shared.breaker);
                 actor.with_machine(which, ctx, |machine, now| {
                     machine.reconfigure(now, breaker.clone());

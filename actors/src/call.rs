@@ -54,9 +54,9 @@ pub(crate) use stream::run_stream;
 pub use stream_fallback::Served;
 pub(crate) use stream_fallback::stream_or_answer;
 
-use self::core::Core;
+use self::core::DependencyCore;
 use crate::answer::{Answer, AnswerSource};
-use crate::breaker::gate::Mode;
+use crate::breaker::gate::GateMode;
 use crate::breaker::gate_decision::refusing_gate;
 use crate::breaker::message::{AnswerFuture, Call, CallMaker};
 use crate::call_options::CallOptions;
@@ -69,7 +69,7 @@ use crate::state::{Route, Shared};
 use crate::verdict::Verdict;
 use attempt::attempt;
 use drive::drive;
-use plan::Plan;
+use plan::CallPlan;
 
 /// An attempt without an answer.
 struct FailedAttempt<E> {
@@ -111,21 +111,23 @@ impl<E> FailedAttempt<E> {
 }
 
 /// A dependency's answer, and the time at which it was counted.
-struct Completed<T> {
+struct CompletedCall<T> {
     value: T,
     at: Time,
 }
 
 /// Result of one attempt, or of all of them.
-type Attempted<D> =
-    Result<Completed<<D as Dependency>::Response>, Box<FailedAttempt<<D as Dependency>::Error>>>;
+type Attempted<D> = Result<
+    CompletedCall<<D as Dependency>::Response>,
+    Box<FailedAttempt<<D as Dependency>::Error>>,
+>;
 
 /// Makes a call and answers it.
 ///
 /// # Cancel safety   Dropped before a worker began, it costs the dependency nothing; dropped
 /// later, the work is dropped too. Either way it is counted as cancelled.
 pub(crate) fn ask<D: Dependency, O: Borrow<CallOptions>>(
-    core: &Arc<Core<D>>,
+    core: &Arc<DependencyCore<D>>,
     request: D::Request,
     options: O,
 ) -> impl Future<Output = Result<Answer<D::Response>, CallError<D::Error>>> {
@@ -138,12 +140,12 @@ pub(crate) fn ask<D: Dependency, O: Borrow<CallOptions>>(
             }
         }
         let record = CallRecord::open(&**shared);
-        let plan = Plan::of_request::<D>(shared, options.borrow(), &request);
+        let plan = CallPlan::of_request::<D>(shared, options.borrow(), &request);
         let again = plan.max_attempts > 1 || plan.is_hedged || plan.last_resort;
         let mut kept = (again || !core.fallbacks.is_empty()).then(|| request.clone());
         let (result, attempts) = ask_workers(core, request, &mut kept, &plan).await;
         match result {
-            Ok(Completed { value, at }) => {
+            Ok(CompletedCall { value, at }) => {
                 if let Some(request) = kept.as_ref().filter(|_| !plan.ticket.write) {
                     core.fallbacks.remember(request, &value, at);
                 }
@@ -176,8 +178,8 @@ pub(crate) fn ask<D: Dependency, O: Borrow<CallOptions>>(
 /// Ends a call without a primary answer: by a fallback, by one attempt past the breaker, or with
 /// its error.
 async fn answer_otherwise<D: Dependency, S: std::ops::Deref<Target = Shared>>(
-    core: &Arc<Core<D>>,
-    plan: &Plan<'_>,
+    core: &Arc<DependencyCore<D>>,
+    plan: &CallPlan<'_>,
     kept: Option<D::Request>,
     (failed, attempts): (Box<FailedAttempt<D::Error>>, u32),
     record: CallRecord<S>,
@@ -218,7 +220,7 @@ async fn answer_otherwise<D: Dependency, S: std::ops::Deref<Target = Shared>>(
     }
 }
 
-impl<D: Dependency> CallMaker<D> for Core<D> {
+impl<D: Dependency> CallMaker<D> for DependencyCore<D> {
     fn make(self: Arc<Self>, call: Call<D>) -> AnswerFuture<D> {
         Box::pin(async move {
             let options = call.options.as_deref().unwrap_or(CallOptions::usual());
@@ -271,7 +273,7 @@ fn end_outage(shared: &Shared) {
     if shared.outage.load(Ordering::Relaxed) != 0 {
         let last = Time::from_nanos(shared.last_fallback.load(Ordering::Relaxed));
         let gate = shared.breaker.gate.read();
-        let has_closed = matches!(gate.mode(), Mode::Closed | Mode::ClosedReportAll)
+        let has_closed = matches!(gate.mode(), GateMode::Closed | GateMode::ClosedReportAll)
             && gate.tag() != shared.last_fallback_tag.load(Ordering::Relaxed);
         if !has_closed && shared.clock.now().since(last) < QUIET {
             return;
@@ -289,10 +291,10 @@ fn end_outage(shared: &Shared) {
 ///
 /// `kept` is there whenever there may be more than one attempt.
 fn ask_workers<'a, D: Dependency>(
-    core: &'a Arc<Core<D>>,
+    core: &'a Arc<DependencyCore<D>>,
     request: D::Request,
     kept: &'a mut Option<D::Request>,
-    plan: &'a Plan<'_>,
+    plan: &'a CallPlan<'_>,
 ) -> impl Future<Output = (Attempted<D>, u32)> {
     async move {
         let mut first = Some(request);

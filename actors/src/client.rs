@@ -17,9 +17,9 @@ use futures_util::TryStream;
 
 use crate::answer::Answer;
 use crate::breaker::Breaker;
-use crate::breaker::gate::Mode;
-use crate::breaker::message::Operate;
-use crate::call::core::Core;
+use crate::breaker::gate::GateMode;
+use crate::breaker::message::OperateBreaker;
+use crate::call::core::DependencyCore;
 use crate::call::{self, Served, Streamed};
 use crate::call_options::CallOptions;
 use crate::dependency::Dependency;
@@ -33,7 +33,7 @@ pub(crate) use as_fallback::erased;
 
 /// A dependency's handle: cheap to clone, usable on any thread, the same after every restart.
 pub struct Client<D: Dependency> {
-    pub(crate) core: Arc<Core<D>>,
+    pub(crate) core: Arc<DependencyCore<D>>,
 }
 
 impl<D: Dependency> Client<D> {
@@ -183,11 +183,11 @@ impl<D: Dependency> Client<D> {
     #[must_use]
     pub fn state(&self) -> &'static str {
         match self.core.shared.breaker.gate.read().mode() {
-            Mode::Closed | Mode::ClosedReportAll => "closed",
-            Mode::Open => "open",
-            Mode::HalfOpen => "half_open",
-            Mode::ForcedOpen => "forced_open",
-            Mode::Disabled => "disabled",
+            GateMode::Closed | GateMode::ClosedReportAll => "closed",
+            GateMode::Open => "open",
+            GateMode::HalfOpen => "half_open",
+            GateMode::ForcedOpen => "forced_open",
+            GateMode::Disabled => "disabled",
         }
     }
 
@@ -204,7 +204,7 @@ impl<D: Dependency> Client<D> {
         self.core
             .breaker
             .addr
-            .send(Operate::all(command))
+            .send(OperateBreaker::all(command))
             .await
             // A breaker that is gone refuses every call; no command applies to it.
             .unwrap_or(Ok(()))
@@ -220,7 +220,7 @@ impl<D: Dependency> Client<D> {
         command: BreakerCommand,
     ) -> Option<Result<(), IllegalTransition>> {
         let key = Some(self.core.shared.keys.find(key)?);
-        let operate = Operate { key, command };
+        let operate = OperateBreaker { key, command };
         Some(self.core.breaker.addr.send(operate).await.unwrap_or(Ok(())))
     }
 }

@@ -49,18 +49,18 @@ pub(crate) fn within<T>(deadline: Option<Moment>, poll: impl FnOnce() -> T) -> T
 }
 
 /// A future that is always polled under a deadline.
-pub(crate) struct Within<F> {
+pub(crate) struct DeadlineScope<F> {
     deadline: Option<Moment>,
     future: F,
 }
 
-impl<F> Within<F> {
+impl<F> DeadlineScope<F> {
     pub(crate) fn new(deadline: Option<Moment>, future: F) -> Self {
         Self { deadline, future }
     }
 }
 
-impl<F: Future + Unpin> Future for Within<F> {
+impl<F: Future + Unpin> Future for DeadlineScope<F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
@@ -115,8 +115,8 @@ mod tests {
         };
         let (one, other) = (std::pin::pin!(work(1)), std::pin::pin!(work(2)));
         let (one, other) = (
-            Within::new(at(&clock, 1), one),
-            Within::new(at(&clock, 2), other),
+            DeadlineScope::new(at(&clock, 1), one),
+            DeadlineScope::new(at(&clock, 2), other),
         );
         let nobodys = async {
             for _ in 0..5 {

@@ -311,6 +311,7 @@ impl EventBus {
             if inner.history.len() == EVENT_HISTORY {
                 inner.history.pop_front();
             }
+            // OPS-1: every event goes into the bounded history, to the streams, to the log and to listeners.
             inner.history.push_back(event.clone());
             // An event without readers is not an error.
             let _ = inner.stream.send(event.clone());

@@ -24,12 +24,12 @@ use crate::error::CallError;
 use crate::state::Shared;
 use crate::supervisor::StableMailbox;
 
-pub(crate) use actor::{FallbackActor, FallbackManner, note_outage, patience};
-use actor::{PendingReply, Serve};
+pub(crate) use actor::{FallbackActor, FallbackPollHook, note_outage, patience};
+use actor::{PendingReply, ServeFallback};
 pub use cache::StaleCache;
 pub use kinds::{ActorFallback, FallbackCall, Fixed};
 pub use named::ByName;
-pub(crate) use named::{ErasedFallback, FallbackDirectory, circle};
+pub(crate) use named::{ErasedFallback, FallbackDirectory, find_cycle};
 
 /// Result of a fallback.
 pub enum FallbackOutcome<T> {
@@ -157,6 +157,7 @@ impl<D: Dependency> FallbackRule<D> {
             ServeOn::Refused => why.is_refusal(),
             ServeOn::Failed => !why.is_refusal(),
         };
+        // FBK-2: a fallback serves the errors it is set up for, and a write only if it says so.
         wanted && (self.writes || !write)
     }
 }
@@ -225,6 +226,7 @@ impl<D: Dependency> Fallbacks<D> {
             return;
         }
         for rule in &*self.rules {
+            // FBK-3: only answers of the dependency itself come here, never those of a fallback.
             rule.fallback.remember(request, response, now);
         }
     }
@@ -246,7 +248,7 @@ impl<D: Dependency> Fallbacks<D> {
             return Err(why);
         };
         let (reply, answer) = oneshot::channel();
-        self.mail.addr.do_send(Serve {
+        self.mail.addr.do_send(ServeFallback {
             request,
             write,
             deadline,

@@ -74,11 +74,11 @@ pub use limits::session::Session;
 pub use redact::redact;
 pub use refusal_reason::RefusalReason;
 pub use runtime::builder::{
-    DependencyBuilder, Eventually, Fallibly, IntoFactory, NewDependency, Plainly,
+    AsyncFactory, DependencyBuilder, FallibleFactory, IntoFactory, NewDependency, PlainFactory,
 };
 pub use runtime::closures::{AnyClient, Closures};
 pub use runtime::reload::{DependencyReload, ReloadReport};
-pub use runtime::scope::Entered;
+pub use runtime::scope::ScopeGuard;
 pub use runtime::status::{DependencyStatus, Health, KeyStatus, WorkerStatus};
 pub use runtime::{Runtime, RuntimeSettings};
 pub use state::counts::{CountsView, LatencyBuckets, RefusedBy};

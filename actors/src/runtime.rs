@@ -31,13 +31,13 @@ use futures_channel::mpsc;
 use futures_util::future::BoxFuture;
 use tokio::sync::{broadcast, oneshot, watch};
 
-use crate::breaker::message::Operate;
+use crate::breaker::message::OperateBreaker;
 use crate::client::{self, Client};
 use crate::clock::Clock;
 use crate::dependency::Dependency;
 use crate::error::StartError;
 use crate::event::{Event, EventBus, EventKind};
-use crate::fallback::circle;
+use crate::fallback::find_cycle;
 use crate::state::counts::LatencyBuckets;
 use crate::state::recorder::OutcomeRecorder;
 use crate::state::{Route, Shared};
@@ -98,7 +98,7 @@ struct RuntimeState {
     root: GroupRef,
     commands: RootCommands,
     end: watch::Receiver<Option<StopCause>>,
-    registry: Mutex<BTreeMap<String, Arc<dyn Registered>>>,
+    registry: Mutex<BTreeMap<String, Arc<dyn AnyDependency>>>,
     groups: Mutex<BTreeMap<String, GroupRef>>,
     recorder: Option<Arc<dyn OutcomeRecorder>>,
     thread: Mutex<Option<OwnThread>>,
@@ -111,7 +111,7 @@ struct OwnThread {
 }
 
 /// A dependency of any type.
-trait Registered: Send + Sync {
+trait AnyDependency: Send + Sync {
     fn client(&self) -> &dyn Any;
     fn shared(&self) -> &Arc<Shared>;
     fn status(&self) -> DependencyStatus;
@@ -119,7 +119,7 @@ trait Registered: Send + Sync {
     fn latency(&self) -> LatencyBuckets;
     fn drain(&self);
     fn stop(&self);
-    fn operator(&self) -> Recipient<Operate>;
+    fn operator(&self) -> Recipient<OperateBreaker>;
     fn set_chaos(&self, settings: Option<ChaosSettings>, by: &str);
     /// Returns this dependency as a type-erased fallback, for callers that know its request and
     /// response types.
@@ -134,7 +134,7 @@ trait Registered: Send + Sync {
     ) -> BoxFuture<'a, Option<DependencyReload>>;
 }
 
-impl<D: Dependency> Registered for Client<D> {
+impl<D: Dependency> AnyDependency for Client<D> {
     fn client(&self) -> &dyn Any {
         self
     }
@@ -165,7 +165,7 @@ impl<D: Dependency> Registered for Client<D> {
         self.core.stop();
     }
 
-    fn operator(&self) -> Recipient<Operate> {
+    fn operator(&self) -> Recipient<OperateBreaker> {
         self.breaker().recipient()
     }
 
@@ -202,7 +202,7 @@ struct StartContext {
 }
 
 /// The parts of a tree that was just started on its thread.
-struct Planted {
+struct StartedTree {
     around: SupervisorContext,
     root: GroupRef,
     commands: RootCommands,
@@ -232,19 +232,19 @@ impl Runtime {
             extra_threads,
             arbiters,
         };
-        let (planted, thread) = if System::is_registered() {
-            let planted = plant(context).map_err(StartError::Thread)?;
-            (planted, None)
+        let (tree, thread) = if System::is_registered() {
+            let tree = start_tree(context).map_err(StartError::Thread)?;
+            (tree, None)
         } else {
-            let (planted, thread) = plant_elsewhere(context).await?;
-            (planted, Some(thread))
+            let (tree, thread) = start_tree_on_thread(context).await?;
+            (tree, Some(thread))
         };
-        let Planted {
+        let StartedTree {
             around,
             root,
             commands,
             end,
-        } = planted;
+        } = tree;
         Ok(Self {
             inner: Arc::new(RuntimeState {
                 id: scope::new_id(),
@@ -367,7 +367,12 @@ impl Runtime {
     ) -> Option<Result<(), IllegalTransition>> {
         let operator = self.registry().get(name)?.operator();
         // A breaker that is gone refuses every call; no command applies to it.
-        Some(operator.send(Operate::all(command)).await.unwrap_or(Ok(())))
+        Some(
+            operator
+                .send(OperateBreaker::all(command))
+                .await
+                .unwrap_or(Ok(())),
+        )
     }
 
     /// Injects faults at a dependency, as [`Client::set_chaos`] does. Returns false if none has
@@ -408,7 +413,7 @@ impl Runtime {
     /// Number of threads abandoned because a worker blocks them. Each ends when its worker returns.
     #[must_use]
     pub fn abandoned_threads(&self) -> usize {
-        self.inner.around.homes.abandoned()
+        self.inner.around.threads.abandoned()
     }
 
     /// The runtime's clock.
@@ -433,8 +438,9 @@ impl Runtime {
     /// # Cancel safety   Dropped, the shutdown continues, but threads are not joined.
     pub async fn shutdown(&self) {
         // An event listener may look up a dependency, so the lock must not be held.
-        let all: Vec<Arc<dyn Registered>> = self.registry().values().cloned().collect();
+        let all: Vec<Arc<dyn AnyDependency>> = self.registry().values().cloned().collect();
         for one in &all {
+            // SUP-7: no new calls, then a drain in reverse order with a deadline, then the threads end.
             one.drain();
         }
         // A root that is gone has ended already.
@@ -445,11 +451,12 @@ impl Runtime {
         for one in &all {
             one.stop();
         }
-        let arbiters = self.inner.around.homes.stop();
+        let arbiters = self.inner.around.threads.stop();
         let thread = self.inner.thread.acquire().take();
         let join = move || {
             for arbiter in arbiters {
                 // A thread that panicked is gone too.
+                // SUP-7: after the drain every thread is joined.
                 let _ = arbiter.join();
             }
             if let Some(OwnThread { stop, handle }) = thread {
@@ -471,7 +478,7 @@ impl Runtime {
         self.registry().get(name).map(|one| one.erased_fallback())
     }
 
-    pub(crate) fn surroundings(&self) -> &SupervisorContext {
+    pub(crate) fn supervisor_context(&self) -> &SupervisorContext {
         &self.inner.around
     }
 
@@ -483,7 +490,7 @@ impl Runtime {
         }
         let beyond = |name: &str| registry.get(name).map(|one| one.falls_back_on());
         let beyond = |name: &str| beyond(name).unwrap_or_default();
-        if let Some(circle) = circle(&name, client.falls_back_on(), beyond) {
+        if let Some(circle) = find_cycle(&name, client.falls_back_on(), beyond) {
             return Err(StartError::FallbackCycle { name, circle });
         }
         registry.insert(name, Arc::new(client.clone()));
@@ -502,7 +509,7 @@ impl Runtime {
         self.supervise_group(group).await.map(drop)
     }
 
-    fn registry(&self) -> MutexGuard<'_, BTreeMap<String, Arc<dyn Registered>>> {
+    fn registry(&self) -> MutexGuard<'_, BTreeMap<String, Arc<dyn AnyDependency>>> {
         self.inner.registry.acquire()
     }
 }
@@ -522,7 +529,7 @@ fn start_error(child: String, error: CommandError) -> StartError {
 }
 
 /// Starts the root supervisor on this thread.
-fn plant(context: StartContext) -> Result<Planted, String> {
+fn start_tree(context: StartContext) -> Result<StartedTree, String> {
     let StartContext {
         clock,
         extra_threads,
@@ -531,7 +538,7 @@ fn plant(context: StartContext) -> Result<Planted, String> {
     let around = SupervisorContext {
         events: EventBus::new(clock.clone()),
         clock: clock.clone(),
-        homes: Threads::new(extra_threads, arbiters)?,
+        threads: Threads::new(extra_threads, arbiters)?,
         watchers: Watchers::default(),
     };
     let root = Group::new("");
@@ -553,8 +560,8 @@ fn plant(context: StartContext) -> Result<Planted, String> {
         }
     });
     let body = root.into_body("", &around);
-    body.spawn(&around.homes, inbox, tell)?;
-    Ok(Planted {
+    body.spawn(&around.threads, inbox, tell)?;
+    Ok(StartedTree {
         around,
         root: handle,
         commands,
@@ -563,13 +570,15 @@ fn plant(context: StartContext) -> Result<Planted, String> {
 }
 
 /// Starts the root supervisor on a new thread with an actix system.
-async fn plant_elsewhere(context: StartContext) -> Result<(Planted, OwnThread), StartError> {
+async fn start_tree_on_thread(
+    context: StartContext,
+) -> Result<(StartedTree, OwnThread), StartError> {
     let (tell, told) = oneshot::channel();
     let (stop, stopped) = oneshot::channel::<()>();
     let run = move || {
         System::new().block_on(async move {
             // Sending fails if the starting task is gone; the tree is then dropped too.
-            if tell.send(plant(context)).is_ok() {
+            if tell.send(start_tree(context)).is_ok() {
                 let _ = stopped.await;
             }
         });
@@ -579,8 +588,8 @@ async fn plant_elsewhere(context: StartContext) -> Result<(Planted, OwnThread), 
         .spawn(run)
         .map_err(|error| StartError::Thread(error.to_string()))?;
     let gone = |_| StartError::Thread("it ended while it started".to_owned());
-    let planted = told.await.map_err(gone)?.map_err(StartError::Thread)?;
-    Ok((planted, OwnThread { stop, handle }))
+    let tree = told.await.map_err(gone)?.map_err(StartError::Thread)?;
+    Ok((tree, OwnThread { stop, handle }))
 }
 
 impl Drop for RuntimeState {
@@ -591,7 +600,7 @@ impl Drop for RuntimeState {
         // The root's driver ends, and the whole tree ends with it.
         drop(self.commands.acquire().take());
         // No caller is left to join the threads.
-        drop(self.around.homes.stop());
+        drop(self.around.threads.stop());
     }
 }
 

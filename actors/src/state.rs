@@ -43,8 +43,8 @@ use crate::limits::rate::RateLimit;
 use crate::sync::{LockExt, Mutex};
 use crate::verdict::Verdict;
 use call_settings::CallSettings;
-use counts::Counts;
-use misconfiguration::Misconfiguration;
+use counts::MetricCounts;
+use misconfiguration::MisconfigurationState;
 use recorder::OutcomeRecorder;
 use thread_cached::ThreadCached;
 use totals::Totals;
@@ -98,13 +98,13 @@ pub(crate) struct Shared {
     /// The pauses that the dependency asked for.
     pub(crate) pauses: PauseState,
     /// The state of our configuration at the dependency: refused or not.
-    pub(crate) misconfiguration: Misconfiguration,
+    pub(crate) misconfiguration: MisconfigurationState,
     /// Fault injection.
     pub(crate) chaos: ChaosSwitch,
     pub(crate) bulkhead: Bulkhead,
     pub(crate) quarantine: Option<Quarantine>,
     pub(crate) totals: Totals,
-    pub(crate) counts: Counts,
+    pub(crate) counts: MetricCounts,
     pub(crate) events: EventBus,
     /// Receives the outcomes of attempts.
     pub(crate) recorder: Option<Arc<dyn OutcomeRecorder>>,
@@ -156,12 +156,12 @@ impl Shared {
             breaker_port: OnceLock::new(),
             rate: ThreadCached::new(settings.rate_limit.as_ref().map(rate)),
             pauses: PauseState::default(),
-            misconfiguration: Misconfiguration::default(),
+            misconfiguration: MisconfigurationState::default(),
             chaos: ChaosSwitch::default(),
             bulkhead: Bulkhead::new(&settings.bulkhead),
             quarantine: settings.workers.quarantine.map(Quarantine::new),
             totals: Totals::new(),
-            counts: Counts::default(),
+            counts: MetricCounts::default(),
             events,
             recorder,
             route: AtomicU8::new(Route::Workers as u8),

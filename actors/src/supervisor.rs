@@ -38,8 +38,8 @@ use crate::clock::{Clock, random};
 use crate::event::{EventBus, EventKind};
 
 pub(crate) use child::{ActorBody, DriverPlacement};
-pub(crate) use child::{Body, ChildHooks};
 pub use child::{Child, ChildRef};
+pub(crate) use child::{ChildBody, ChildHooks};
 pub(crate) use driver::{
     DriverCommand, DriverNews, DriverQueue, NoPollHook, PollHook, StableMailbox, Tell,
 };
@@ -83,7 +83,7 @@ fn join(path: &str, name: &str) -> Arc<str> {
 pub(crate) struct SupervisorContext {
     pub(crate) clock: Clock,
     pub(crate) events: EventBus,
-    pub(crate) homes: Threads,
+    pub(crate) threads: Threads,
     pub(crate) watchers: Watchers,
 }
 
@@ -96,22 +96,22 @@ pub(crate) struct Supervisor {
     children: HashMap<ChildId, ChildEntry>,
     /// Children that were requested and that the machine has not started yet. The machine may
     /// postpone or refuse a request; the command id in its reply identifies it.
-    arriving: Vec<Arrival>,
+    arriving: Vec<PendingStart>,
     tickets: HashMap<CommandId, oneshot::Sender<Result<Option<ChildId>, CommandError>>>,
     last_ticket: u64,
     stop_told: bool,
 }
 
 /// A child that was requested and not started yet.
-struct Arrival {
+struct PendingStart {
     ticket: CommandId,
     name: String,
-    body: Arc<dyn Body>,
+    body: Arc<dyn ChildBody>,
 }
 
 struct ChildEntry {
     subject: Arc<str>,
-    body: Arc<dyn Body>,
+    body: Arc<dyn ChildBody>,
     commands: Option<mpsc::UnboundedSender<DriverCommand>>,
     incarnation: u64,
     /// The announced start of its next incarnation.
@@ -130,8 +130,8 @@ struct DriverReport {
 }
 
 /// A request to a supervisor.
-pub(crate) enum Request {
-    Add(ChildSpec, Arc<dyn Body>),
+pub(crate) enum SupervisorRequest {
+    Add(ChildSpec, Arc<dyn ChildBody>),
     Terminate(String),
     Restart(String),
     Delete(String),
@@ -140,8 +140,8 @@ pub(crate) enum Request {
 /// A request, with the sender for its reply.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct Ask {
-    pub(crate) request: Request,
+pub(crate) struct RequestMessage {
+    pub(crate) request: SupervisorRequest,
     pub(crate) reply: oneshot::Sender<Result<Option<ChildId>, CommandError>>,
 }
 
@@ -155,7 +155,7 @@ impl Supervisor {
         name: Arc<str>,
         around: SupervisorContext,
         machine: Supervision,
-        bodies: impl IntoIterator<Item = (String, Arc<dyn Body>)>,
+        bodies: impl IntoIterator<Item = (String, Arc<dyn ChildBody>)>,
         life: &Rc<Incarnation>,
     ) -> Self {
         life.set_readiness(Readiness::Starting);
@@ -180,7 +180,7 @@ impl Supervisor {
 
     /// Registers a child that the machine starts for the first time. Requests for the same name are
     /// answered in order, so the first remaining one is the one that was granted.
-    fn enter_arrival(&mut self, id: ChildId) {
+    fn start_pending(&mut self, id: ChildId) {
         if self.children.contains_key(&id) {
             return;
         }
@@ -193,7 +193,7 @@ impl Supervisor {
         }
     }
 
-    fn enter(&mut self, id: ChildId, name: &str, body: Arc<dyn Body>) {
+    fn enter(&mut self, id: ChildId, name: &str, body: Arc<dyn ChildBody>) {
         let entry = ChildEntry {
             subject: join(&self.name, name),
             body,
@@ -254,7 +254,7 @@ impl Supervisor {
     }
 
     fn start(&mut self, child: ChildId, incarnation: u64, ctx: &mut Context<Self>) {
-        self.enter_arrival(child);
+        self.start_pending(child);
         let Some(entry) = self.children.get_mut(&child) else {
             return;
         };
@@ -265,7 +265,7 @@ impl Supervisor {
             .as_ref()
             .is_some_and(|commands| !commands.is_closed());
         if !alive {
-            match spawn_driver(&self.around.homes, entry, child, ctx) {
+            match spawn_driver(&self.around.threads, entry, child, ctx) {
                 Ok(commands) => entry.commands = Some(commands),
                 Err(why) => {
                     let news = DriverNews::StartFailed(StopCause::Failed(why));
@@ -365,7 +365,7 @@ impl Supervisor {
         let kind = EventKind::Stuck { incarnation, for_ };
         self.around.events.emit(&entry.subject, kind);
         entry.commands = None;
-        entry.body.abandon(&self.around.homes);
+        entry.body.abandon(&self.around.threads);
         let cause = StopCause::Failed(format!("it blocked its thread for {for_:?}"));
         let event = Event::Ended {
             child,
@@ -378,7 +378,7 @@ impl Supervisor {
 
 /// Spawns a child's driver on the child's thread.
 fn spawn_driver(
-    homes: &Threads,
+    threads: &Threads,
     entry: &ChildEntry,
     child: ChildId,
     ctx: &mut Context<Supervisor>,
@@ -394,7 +394,7 @@ fn spawn_driver(
             news,
         });
     });
-    entry.body.spawn(homes, inbox, tell)?;
+    entry.body.spawn(threads, inbox, tell)?;
     if let Some(patience) = entry.body.stuck_after() {
         schedule_watchdog(child, patience, ctx);
     }
@@ -453,6 +453,7 @@ impl ChildEntry {
                 incarnation: self.incarnation,
                 cause,
             };
+            // SUP-5: one notice for each end, with its true cause; `take` above makes it the only one.
             watchers.tell(&self.subject, notice);
         }
     }
@@ -475,25 +476,25 @@ impl ChildEntry {
     }
 }
 
-impl Handler<Ask> for Supervisor {
+impl Handler<RequestMessage> for Supervisor {
     type Result = ();
 
-    fn handle(&mut self, ask: Ask, ctx: &mut Context<Self>) {
+    fn handle(&mut self, ask: RequestMessage, ctx: &mut Context<Self>) {
         self.last_ticket += 1;
         let ticket = CommandId(self.last_ticket);
         self.tickets.insert(ticket, ask.reply);
         let event = match ask.request {
-            Request::Add(spec, body) => {
-                self.arriving.push(Arrival {
+            SupervisorRequest::Add(spec, body) => {
+                self.arriving.push(PendingStart {
                     ticket,
                     name: spec.name.clone(),
                     body,
                 });
                 Event::Add { spec, ticket }
             }
-            Request::Terminate(child) => Event::Terminate { child, ticket },
-            Request::Restart(child) => Event::Restart { child, ticket },
-            Request::Delete(child) => Event::Delete { child, ticket },
+            SupervisorRequest::Terminate(child) => Event::Terminate { child, ticket },
+            SupervisorRequest::Restart(child) => Event::Restart { child, ticket },
+            SupervisorRequest::Delete(child) => Event::Delete { child, ticket },
         };
         self.on(event, ctx);
     }
@@ -510,9 +511,9 @@ impl Handler<ListChildren> for Supervisor {
 
 /// The poll hook of a supervisor: it stops its children before it stops.
 #[derive(Debug)]
-pub(crate) struct SupervisorManner;
+pub(crate) struct SupervisorPollHook;
 
-impl PollHook<Supervisor> for SupervisorManner {
+impl PollHook<Supervisor> for SupervisorPollHook {
     const DRAINS: bool = true;
 
     fn poll(

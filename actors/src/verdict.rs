@@ -16,20 +16,29 @@ pub struct Verdict {
     pub symptom: Option<Symptom>,
     /// True if the throttled call has used up a quota, which stays used up until its reset.
     pub quota_used_up: bool,
-    /// Execution of a failed attempt's work; `Yes` by default.
+    /// Execution of a failed attempt's work. By default it follows from the symptom: see
+    /// [`Verdict::executed`].
     pub executed: Executed,
+    /// True if `executed` was set, so that a symptom does not change it.
+    executed_is_set: bool,
     /// True if the settings decide the class of the symptom.
     by_settings: bool,
 }
 
 impl From<Class> for Verdict {
     fn from(class: Class) -> Self {
+        // CALL-2: without a symptom, only a class that takes an answer tells that one came.
+        let executed = match class {
+            Class::Failure | Class::Cancelled => Executed::Maybe,
+            _ => Executed::Yes,
+        };
         Self {
             class,
             retry_after: None,
             symptom: None,
             quota_used_up: false,
-            executed: Executed::Yes,
+            executed,
+            executed_is_set: false,
             by_settings: false,
         }
     }
@@ -39,10 +48,20 @@ impl From<Class> for Verdict {
 impl From<Symptom> for Verdict {
     fn from(symptom: Symptom) -> Self {
         Self {
-            symptom: Some(symptom),
             by_settings: true,
-            ..Self::from(Class::Failure)
+            ..Self::from(Class::Failure).symptom(symptom)
         }
+    }
+}
+
+/// Returns the execution that a symptom tells of, where the symptom is seen.
+fn executed_by(symptom: Symptom) -> Executed {
+    // CALL-2: what never reached the dependency is safe to repeat, an answer tells that it was
+    // executed, and everything else is unknown.
+    match symptom {
+        Symptom::Connect => Executed::No,
+        Symptom::Status(_) | Symptom::StatusClass(_) => Executed::Yes,
+        _ => Executed::Maybe,
     }
 }
 
@@ -81,19 +100,31 @@ impl Verdict {
     }
 
     /// Adds a symptom and keeps the class, even if the settings classify the symptom otherwise.
+    /// Unless [`Verdict::executed`] was called, the execution follows from the symptom.
     #[must_use]
     pub fn symptom(self, symptom: Symptom) -> Self {
+        let executed = if self.executed_is_set {
+            self.executed
+        } else {
+            executed_by(symptom)
+        };
         Self {
             symptom: Some(symptom),
+            executed,
             ..self
         }
     }
 
-    /// Sets whether the work was executed: `No` permits a repetition anywhere; `Maybe` is for an
-    /// answer that was lost (rule CALL-2).
+    /// Sets whether the work was executed: `No` permits a repetition anywhere, whatever the
+    /// request; `Maybe` is for an answer that was lost (rule CALL-2). By default a verdict without a
+    /// connection says `No`, one with a status `Yes`, and a failure without either `Maybe`.
     #[must_use]
     pub fn executed(self, executed: Executed) -> Self {
-        Self { executed, ..self }
+        Self {
+            executed,
+            executed_is_set: true,
+            ..self
+        }
     }
 
     /// Sets the `retry_after` hint.
@@ -115,4 +146,29 @@ pub(crate) enum AttemptResult<T, E> {
     Injected,
     /// A limit of time was over first. The work may have been executed.
     TimedOut(Executed),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn call_2_the_execution_follows_from_the_symptom() {
+        let executed = |symptom| Verdict::from(symptom).executed;
+        assert_eq!(executed(Symptom::Connect), Executed::No);
+        assert_eq!(executed(Symptom::Status(503)), Executed::Yes);
+        for unknown in [Symptom::Timeout, Symptom::Reset, Symptom::Crash] {
+            assert_eq!(executed(unknown), Executed::Maybe);
+        }
+        assert_eq!(Verdict::from(Class::Failure).executed, Executed::Maybe);
+        assert_eq!(Verdict::from(Class::Rejected).executed, Executed::Yes);
+    }
+
+    #[test]
+    fn call_2_an_execution_that_was_said_outlasts_a_symptom() {
+        let said = Verdict::from(Class::Failure).executed(Executed::Yes);
+        assert_eq!(said.symptom(Symptom::Connect).executed, Executed::Yes);
+        let unsaid = Verdict::from(Class::Failure).symptom(Symptom::Connect);
+        assert_eq!(unsaid.executed, Executed::No);
+    }
 }

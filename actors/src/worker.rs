@@ -35,8 +35,8 @@ use crate::supervisor::{DriverQueue, Incarnation, PollHook, Readiness, caught};
 use crate::verdict::Verdict;
 use crate::worker::inline::{InlineExecutor, InlineHandle};
 use crate::worker::queue::WorkQueue;
-use crate::worker::reply::{Begin, Replier};
-use execution::{Attempt, Bounds, Execution};
+use crate::worker::reply::{BeginDecision, ReplySender};
+use execution::{Attempt, CallBounds, Execution};
 use value_end::ValueEnd;
 
 /// The result of a call.
@@ -46,12 +46,12 @@ pub(crate) type Reply<D> = Result<<D as Dependency>::Response, CallError<<D as D
 ///
 /// However it is dropped, its caller is answered (rule CALL-1).
 pub(crate) struct QueuedJob<D: Dependency> {
-    pub(crate) job: Job<D>,
+    pub(crate) job: WorkerJob<D>,
     pub(crate) responder: Responder<D>,
 }
 
 /// The request to execute, with its limits.
-pub(crate) struct Job<D: Dependency> {
+pub(crate) struct WorkerJob<D: Dependency> {
     pub(crate) request: D::Request,
     pub(crate) context: CallContext,
     /// Maximum time from its begin to its end.
@@ -61,7 +61,7 @@ pub(crate) struct Job<D: Dependency> {
 
 /// The obligation to answer a caller, and to give its bulkhead slot back.
 pub(crate) struct Responder<D: Dependency> {
-    replier: Option<Replier<Reply<D>>>,
+    replier: Option<ReplySender<Reply<D>>>,
     /// The bulkhead slot, held until the work has ended, even if the caller is gone.
     slot: Option<Ticket>,
     /// Cause of the end of the incarnation that began the work.
@@ -72,7 +72,7 @@ pub(crate) struct Responder<D: Dependency> {
 
 impl<D: Dependency> Responder<D> {
     /// Makes a responder that takes over a slot, given up by `hand_over`.
-    pub(crate) fn new(replier: Replier<Reply<D>>, slot: Ticket) -> Self {
+    pub(crate) fn new(replier: ReplySender<Reply<D>>, slot: Ticket) -> Self {
         Self {
             replier: Some(replier),
             slot: Some(slot),
@@ -85,13 +85,13 @@ impl<D: Dependency> Responder<D> {
     fn begin(&mut self, now: Time) -> bool {
         let begin = match &self.replier {
             Some(replier) => replier.begin(now),
-            None => Begin::Deserted,
+            None => BeginDecision::Deserted,
         };
         match begin {
-            Begin::Go => return true,
-            Begin::Deserted => self.forget(),
-            Begin::Overtaken(refused) => self.refuse(|_| CallError::Open(refused)),
-            Begin::Paused(pause) => self.refuse(|shared| shared.paused(pause, now)),
+            BeginDecision::Go => return true,
+            BeginDecision::Deserted => self.forget(),
+            BeginDecision::Overtaken(refused) => self.refuse(|_| CallError::Open(refused)),
+            BeginDecision::Paused(pause) => self.refuse(|shared| shared.paused(pause, now)),
         }
         false
     }
@@ -200,7 +200,7 @@ pub(crate) struct Worker<D: Dependency> {
     shared: Arc<Shared>,
     queue: Arc<WorkQueue<D>>,
     life: Rc<Incarnation>,
-    stage: Stage<D>,
+    stage: WorkerStage<D>,
     in_flight: FuturesUnordered<Execution<D>>,
     /// The ends of the value other than a crash.
     ending: ValueEnd,
@@ -213,7 +213,7 @@ pub(crate) struct Worker<D: Dependency> {
     drained: Pin<Box<dyn Future<Output = ()>>>,
 }
 
-enum Stage<D: Dependency> {
+enum WorkerStage<D: Dependency> {
     Starting(StartFuture<D>),
     Running(Rc<InlineExecutor<D>>),
     Gone,
@@ -233,7 +233,7 @@ impl<D: Dependency> Worker<D> {
             shared,
             queue,
             life: Rc::clone(life),
-            stage: Stage::Starting(factory()),
+            stage: WorkerStage::Starting(factory()),
             in_flight: FuturesUnordered::new(),
             ending: ValueEnd::default(),
             batch: VecDeque::new(),
@@ -244,7 +244,7 @@ impl<D: Dependency> Worker<D> {
     }
 
     fn poll_start(&mut self, cx: &mut TaskContext<'_>) {
-        let Stage::Starting(start) = &mut self.stage else {
+        let WorkerStage::Starting(start) = &mut self.stage else {
             return;
         };
         match start.as_mut().poll(cx) {
@@ -253,11 +253,11 @@ impl<D: Dependency> Worker<D> {
                 let inline = Rc::new(InlineExecutor::new(self, dependency));
                 self.ending = ValueEnd::of(&inline.dependency);
                 self.inline.register(&inline);
-                self.stage = Stage::Running(inline);
+                self.stage = WorkerStage::Running(inline);
                 self.life.set_readiness(Readiness::Ready);
             }
             Poll::Ready(Err(why)) => {
-                self.stage = Stage::Gone;
+                self.stage = WorkerStage::Gone;
                 self.life
                     .set_readiness(Readiness::Failed(StopCause::Failed(why)));
             }
@@ -281,7 +281,7 @@ impl<D: Dependency> Worker<D> {
 
     /// Shuts the value down. Calls that arrive meanwhile wait for the next incarnation.
     fn poll_close(&mut self, ctx: &mut Context<Self>, cx: &mut TaskContext<'_>) {
-        if let Stage::Running(inline) = &self.stage
+        if let WorkerStage::Running(inline) = &self.stage
             && self.ending.poll_close(&inline.dependency, cx).is_ready()
         {
             ctx.stop();
@@ -309,7 +309,7 @@ impl<D: Dependency> Drop for Worker<D> {
         self.ending.let_go(&self.life);
         // Moves them to the calls in flight, where the panic of each destructor is caught.
         self.take_begun();
-        let stage = std::mem::replace(&mut self.stage, Stage::Gone);
+        let stage = std::mem::replace(&mut self.stage, WorkerStage::Gone);
         // The user's destructors run one at a time: two panics in one unwind abort the process.
         if let Err(panic) = caught(|| drop(stage)) {
             self.life.note_second_panic(panic);
@@ -344,20 +344,20 @@ impl<D: Dependency> Worker<D> {
     }
 
     fn is_running(&self) -> bool {
-        matches!(self.stage, Stage::Running(_))
+        matches!(self.stage, WorkerStage::Running(_))
     }
 
     /// Takes over the calls that were begun inline, and tells inline callers the size of the
     /// backlog.
     fn take_begun(&mut self) {
-        if let Stage::Running(inline) = &self.stage {
+        if let WorkerStage::Running(inline) = &self.stage {
             inline.set_backlog(self.batch.len());
             self.in_flight.extend(inline.take_begun());
         }
     }
 
     fn begin(&mut self, mut work: QueuedJob<D>) {
-        let Stage::Running(inline) = &self.stage else {
+        let WorkerStage::Running(inline) = &self.stage else {
             return;
         };
         let now = self.shared.clock.now();
@@ -384,9 +384,9 @@ impl<D: Dependency> Worker<D> {
 
 /// The poll hook of a worker: it starts asynchronously, and finishes its calls before it stops.
 #[derive(Debug)]
-pub(crate) struct WorkerManner;
+pub(crate) struct WorkerPollHook;
 
-impl<D: Dependency> PollHook<Worker<D>> for WorkerManner {
+impl<D: Dependency> PollHook<Worker<D>> for WorkerPollHook {
     const DRAINS: bool = true;
 
     fn poll(worker: &mut Worker<D>, ctx: &mut Context<Worker<D>>, cx: &mut TaskContext<'_>) {

@@ -1,4 +1,5 @@
-//! CALL-1 to CALL-4 and SUP-7: what becomes of calls where something around them goes away.
+//! CALL-1 to CALL-4 and SUP-7: outcomes of calls when a caller, worker, breaker or runtime goes
+//! away.
 
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "a test")]
@@ -21,14 +22,14 @@ fn count(number: u32) -> NonZeroU32 {
     number.try_into().unwrap()
 }
 
-/// What the future comes to; a call that hangs for ever fails here and not at CI's end.
+/// Awaits a future with a time limit, so that a call that hangs fails here and not in CI.
 async fn soon<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(600), what)
         .await
         .expect("it ends")
 }
 
-/// A dependency without any deadline, so that nothing but an answer ends a call.
+/// A dependency without timeouts, so that only a reply ends a call.
 async fn patient<Q: Clone + Send + 'static, T: Send + 'static>(
     runtime: &Runtime,
     script: &Script<Q, T>,
@@ -111,7 +112,7 @@ fn call_1_a_command_to_a_breaker_that_is_gone_ends() {
     });
 }
 
-/// An actor that takes nothing in but a question.
+/// An actor that handles a single message.
 struct Idle;
 
 impl actix::Actor for Idle {
@@ -304,7 +305,7 @@ fn call_4_a_caller_of_the_breaker_actor_that_is_gone_costs_nothing() {
     });
 }
 
-/// A dependency whose judgement panics.
+/// A dependency that panics in `classify`.
 struct Misjudging;
 
 impl Dependency for Misjudging {
@@ -349,7 +350,7 @@ fn sup_6_a_panic_in_the_judgement_is_the_calls_own_crash() {
     });
 }
 
-/// A request that is dangerous to drop.
+/// A request that panics when it is dropped.
 #[derive(Clone)]
 struct Bomb {
     live: bool,
@@ -371,7 +372,7 @@ fn sup_8_requests_that_panic_while_they_are_dropped_abort_nothing() {
             settings.workers.backoff.max = Duration::from_secs(3600);
         })
         .await;
-        // The first restart is at once.
+        // The first restart is immediate.
         for _ in 0..2 {
             let crash = soon(client.ask(Bomb { live: false })).await;
             assert!(matches!(crash, Err(CallError::WorkerCrashed { .. })));

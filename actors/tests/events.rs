@@ -1,4 +1,4 @@
-//! OPS-1: what happens to a child is told, each thing once and in its order.
+//! OPS-1: events of a child are published, each once and in order.
 
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "a test")]
@@ -9,8 +9,8 @@ use breakerbox_actors::EventKind;
 use breakerbox_actors::testing::{Reaction, Script, TestRuntime, run_paused};
 use breakerbox_policy::RetryJitter;
 
-/// The end, the wait and the next life of a worker that crashes twice: the first restart is at
-/// once, the second one waits and says for how long.
+/// The events of a worker that crashes twice: the first restart is immediate, the second one waits,
+/// and its event gives the delay.
 #[test]
 fn ops_1_a_restart_with_a_wait_is_announced() {
     run_paused(async || {

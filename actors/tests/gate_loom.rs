@@ -1,5 +1,5 @@
-//! Loom runs every interleaving of the gate: a thread that counts successes while the breaker actor
-//! publishes a new generation and takes what was counted.
+//! Loom runs every interleaving of the gate: a thread counts successes while the breaker actor
+//! publishes a new generation and takes the counted successes.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -28,9 +28,9 @@ mod sync {
 )]
 mod gate;
 
-use gate::{Gate, GateWord, Mode, SuccessBatch, SuccessCounter};
+use gate::{Gate, GateMode, GateWord, SuccessBatch, SuccessCounter};
 
-/// Adds up successes by generation.
+/// Sums successes by generation.
 fn by_generation(all: impl IntoIterator<Item = Option<SuccessBatch>>) -> [u64; 2] {
     let mut sums = [0, 0];
     for successes in all.into_iter().flatten() {
@@ -43,7 +43,7 @@ fn by_generation(all: impl IntoIterator<Item = Option<SuccessBatch>>) -> [u64; 2
 fn call_3_every_success_reaches_the_breaker_once_with_its_own_generation() {
     loom::model(|| {
         let gate = Arc::new((
-            Gate::new(GateWord::new(Mode::Closed, 0, 0)),
+            Gate::new(GateWord::new(GateMode::Closed, 0, 0)),
             SuccessCounter::new(),
         ));
         let caller = {
@@ -58,7 +58,7 @@ fn call_3_every_success_reaches_the_breaker_once_with_its_own_generation() {
         };
         let (word, tally) = &*gate;
         let mut told = vec![tally.take()];
-        word.publish(GateWord::new(Mode::Closed, 1, 0));
+        word.publish(GateWord::new(GateMode::Closed, 1, 0));
         told.push(tally.take());
         let mut counted = [0, 0];
         for (tag, flushed) in caller.join().unwrap() {
@@ -73,14 +73,14 @@ fn call_3_every_success_reaches_the_breaker_once_with_its_own_generation() {
 #[test]
 fn brk_3_a_reader_sees_a_whole_word() {
     loom::model(|| {
-        let gate = Arc::new(Gate::new(GateWord::new(Mode::Closed, 1, 0)));
+        let gate = Arc::new(Gate::new(GateWord::new(GateMode::Closed, 1, 0)));
         let reader = {
             let gate = Arc::clone(&gate);
             thread::spawn(move || gate.read())
         };
-        gate.publish(GateWord::new(Mode::Open, 2, 30_000));
+        gate.publish(GateWord::new(GateMode::Open, 2, 30_000));
         let seen = reader.join().unwrap();
-        let whole = [(Mode::Closed, 1, 0), (Mode::Open, 2, 30_000)];
+        let whole = [(GateMode::Closed, 1, 0), (GateMode::Open, 2, 30_000)];
         assert!(whole.contains(&(seen.mode(), seen.tag(), seen.retry_at_ms())));
     });
 }

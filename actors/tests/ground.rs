@@ -1,7 +1,7 @@
-//! The ground: what actix 0.13.5 does, pinned fact by fact.
+//! Facts about actix 0.13.5 that the runtime relies on, one test each.
 //!
-//! The runtime stands on these facts. When an update of actix changes one, the test here says
-//! which decision of the design falls with it. Nothing of Breakerbox itself is tested.
+//! If an update of actix breaks a test, the design decision after "Basis of" has to be
+//! reconsidered. Breakerbox itself is not tested here.
 
 #![expect(
     clippy::disallowed_methods,
@@ -22,7 +22,7 @@ use actix::dev::{ContextFut, EnvelopeProxy as _};
 use actix::prelude::*;
 use futures_util::{StreamExt as _, future::join_all, poll};
 
-/// What happened, in order; shared by actors, messages and the test.
+/// A log of events in order, shared by actors, messages and the test.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<String>>>);
 
@@ -36,7 +36,7 @@ impl Log {
     }
 }
 
-/// Notes its own drop, and whether the thread was unwinding then.
+/// Logs its own drop, and whether the thread was unwinding.
 struct Guard(&'static str, Log);
 
 impl Drop for Guard {
@@ -53,7 +53,7 @@ impl Drop for Guard {
 #[derive(Default)]
 struct Worker {
     log: Log,
-    /// Yields to the neighbours after so many messages; 0 for never.
+    /// Number of messages after which it yields; 0 for never.
     burst: usize,
     handled: usize,
     _guard: Option<Guard>,
@@ -108,7 +108,7 @@ impl Handler<Number> for Worker {
     }
 }
 
-/// Panics in the named place.
+/// A message that panics in the named place.
 #[derive(Message)]
 #[rtype(result = "()")]
 enum Boom {
@@ -133,7 +133,7 @@ impl Handler<Boom> for Worker {
     }
 }
 
-/// Panics in the future of its own answer.
+/// A message that panics in the future of its response.
 #[derive(Message)]
 #[rtype(result = "()")]
 struct BoomInAnswer;
@@ -146,7 +146,7 @@ impl Handler<BoomInAnswer> for Worker {
     }
 }
 
-/// Takes an hour, in a future of the actor.
+/// A message that takes an hour, in a future of the actor.
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Slow(Option<Guard>);
@@ -164,7 +164,7 @@ impl Handler<Slow> for Worker {
     }
 }
 
-/// Runs on one arbiter with a paused clock.
+/// Runs a test on one arbiter with a paused clock.
 fn on_one_arbiter<F: Future>(test: F) -> F::Output {
     let runtime = || {
         tokio::runtime::Builder::new_current_thread()
@@ -189,7 +189,7 @@ fn poll_by_hand<F: Future + Unpin>(future: &mut F) -> std::thread::Result<Poll<F
     catch_unwind(AssertUnwindSafe(|| Pin::new(future).poll(&mut task)))
 }
 
-/// An actor that nobody polls yet.
+/// An actor that is not polled yet.
 fn incarnation(worker: Worker) -> (Addr<Worker>, ContextFut<Worker, Context<Worker>>) {
     let ctx = Context::<Worker>::new();
     let addr = ctx.address();
@@ -200,7 +200,8 @@ fn is_closed<T>(answer: &Result<T, MailboxError>) -> bool {
     matches!(answer, Err(MailboxError::Closed))
 }
 
-// Falls: the reply guard with a phase. `Closed` cannot say whether a call ran, so we answer.
+// Basis of the reply guard with a phase: `Closed` does not tell if a call ran, so we reply
+// ourselves.
 #[test]
 fn a_panic_in_a_handler_closes_every_queued_caller_alike() {
     on_one_arbiter(async {
@@ -215,7 +216,7 @@ fn a_panic_in_a_handler_closes_every_queued_caller_alike() {
     });
 }
 
-// Falls: several workers and breakers may share an arbiter.
+// Basis of sharing an arbiter between several workers and breakers.
 #[test]
 fn a_panic_leaves_the_neighbours_alone() {
     on_one_arbiter(async {
@@ -225,7 +226,7 @@ fn a_panic_leaves_the_neighbours_alone() {
     });
 }
 
-// Falls: a driver of our own instead of `actix::Supervisor`.
+// Basis of our own driver instead of `actix::Supervisor`.
 #[test]
 fn the_supervisor_of_actix_does_not_restart_after_a_panic() {
     on_one_arbiter(async {
@@ -238,7 +239,7 @@ fn the_supervisor_of_actix_does_not_restart_after_a_panic() {
     });
 }
 
-// Falls: calls run as tasks of ours whose panic is carried to the driver; no `ResponseFuture`.
+// Basis of running calls as our own tasks, with panics passed to the driver; no `ResponseFuture`.
 #[test]
 fn a_panic_in_a_plain_response_future_is_invisible_to_the_actor() {
     on_one_arbiter(async {
@@ -250,7 +251,7 @@ fn a_panic_in_a_plain_response_future_is_invisible_to_the_actor() {
     });
 }
 
-// Falls: whatever the context polls is covered by the driver's one `catch_unwind`.
+// Basis of the driver's single `catch_unwind`, which covers everything that the context polls.
 #[test]
 fn a_panic_in_a_future_of_the_actor_kills_it() {
     on_one_arbiter(async {
@@ -262,7 +263,7 @@ fn a_panic_in_a_future_of_the_actor_kills_it() {
     });
 }
 
-// Falls: our own bound in front of every mailbox (CALL-6).
+// Basis of our own bound in front of every mailbox (CALL-6).
 #[test]
 fn the_capacity_of_a_mailbox_binds_one_address_only() {
     on_one_arbiter(async {
@@ -274,7 +275,7 @@ fn the_capacity_of_a_mailbox_binds_one_address_only() {
     });
 }
 
-// Falls: the same bound; neither `do_send` nor many `send`s are held back.
+// Basis of the same bound: neither `do_send` nor many `send`s are held back.
 #[test]
 fn a_full_mailbox_takes_every_do_send_and_every_polled_send() {
     on_one_arbiter(async {
@@ -291,7 +292,7 @@ fn a_full_mailbox_takes_every_do_send_and_every_polled_send() {
     });
 }
 
-// Falls: order is promised by our own queue, not by the mailbox.
+// Basis of ordering by our own queue, not by the mailbox.
 #[test]
 fn sends_that_were_not_polled_are_overtaken() {
     on_one_arbiter(async {
@@ -307,7 +308,7 @@ fn sends_that_were_not_polled_are_overtaken() {
     });
 }
 
-/// Floods one worker and asks its neighbour: how many of the flood came first?
+/// Returns the number of flood messages that one worker handles before its neighbour answers.
 fn handled_before_the_neighbour(burst: usize) -> usize {
     on_one_arbiter(async {
         let (flood, neighbour) = (Log::default(), Log::default());
@@ -320,19 +321,19 @@ fn handled_before_the_neighbour(burst: usize) -> usize {
     })
 }
 
-// Falls: workers yield after a burst; without it one dependency starves the others.
+// Basis of workers that yield after a burst: otherwise one dependency starves the others.
 #[test]
 fn a_flooded_mailbox_is_emptied_before_a_neighbour_gets_its_turn() {
     assert_eq!(handled_before_the_neighbour(0), 10_000);
 }
 
-// Falls: `ctx.wait(yield_now())` as the cure.
+// Basis of `ctx.wait(yield_now())` as the remedy.
 #[test]
 fn a_wait_for_a_yield_lets_the_neighbour_in() {
     assert!(handled_before_the_neighbour(16) <= 64);
 }
 
-// Falls: CALL-4, for callers that go through an address.
+// Basis of CALL-4, for callers that use an address.
 #[test]
 fn a_send_that_is_dropped_before_its_turn_is_skipped() {
     on_one_arbiter(async {
@@ -344,7 +345,7 @@ fn a_send_that_is_dropped_before_its_turn_is_skipped() {
     });
 }
 
-// Falls: a call that began holds its permit to its end, whoever went away.
+// Basis of permits held to the end of a started call, even if its caller goes away.
 #[test]
 fn a_send_that_is_dropped_after_its_start_runs_to_the_end() {
     on_one_arbiter(async {
@@ -359,7 +360,7 @@ fn a_send_that_is_dropped_after_its_start_runs_to_the_end() {
     });
 }
 
-// Falls: restart in place; the address stays and the queue is served by the next incarnation.
+// Basis of restart in place: the address stays, and the next incarnation serves the queue.
 #[test]
 fn a_restart_by_hand_keeps_the_queue_and_calls_restarting() {
     on_one_arbiter(async {
@@ -375,7 +376,7 @@ fn a_restart_by_hand_keeps_the_queue_and_calls_restarting() {
     });
 }
 
-// Falls: the driver keeps an address, or a crash without callers would end the child for good.
+// Basis of the address kept by the driver: a crash without callers would end the child for good.
 #[test]
 fn a_restart_fails_when_no_address_is_left() {
     on_one_arbiter(async {
@@ -387,7 +388,7 @@ fn a_restart_fails_when_no_address_is_left() {
     });
 }
 
-// Falls: "marked down before anyone hears": between panic and restart no caller knows yet.
+// Basis of marking a child down before callers are notified: they learn of it at the restart.
 #[test]
 fn calls_in_flight_hear_of_a_caught_panic_only_at_the_restart() {
     on_one_arbiter(async {
@@ -402,7 +403,8 @@ fn calls_in_flight_hear_of_a_caught_panic_only_at_the_restart() {
     });
 }
 
-// Falls: the worker is rebuilt at a restart, so that no handle of an earlier life survives.
+// Basis of rebuilding the worker at a restart, so that no handle of an earlier incarnation
+// survives.
 #[test]
 fn a_restart_gives_out_the_same_spawn_handles_again() {
     on_one_arbiter(async {
@@ -415,7 +417,7 @@ fn a_restart_gives_out_the_same_spawn_handles_again() {
     });
 }
 
-// Falls: a dropped incarnation needs `terminate` first, or its hooks run in our `drop`.
+// Basis of `terminate` before an incarnation is dropped: otherwise its hooks run in our `drop`.
 #[test]
 fn dropping_an_incarnation_runs_its_hooks() {
     on_one_arbiter(async {
@@ -427,7 +429,7 @@ fn dropping_an_incarnation_runs_its_hooks() {
     });
 }
 
-// Falls: how the driver throws a crashed incarnation away without running more of its code.
+// Basis of discarding a crashed incarnation without running more of its code.
 #[test]
 fn a_terminated_incarnation_is_dropped_without_its_hooks() {
     on_one_arbiter(async {
@@ -442,7 +444,7 @@ fn a_terminated_incarnation_is_dropped_without_its_hooks() {
 
 type Queue = Rc<RefCell<actix::dev::channel::AddressReceiver<Worker>>>;
 
-/// Feeds an actor from a queue that is not its own.
+/// Feeds an actor from an external queue.
 struct Feed(Queue);
 
 impl ActorFuture<Worker> for Feed {
@@ -471,7 +473,7 @@ fn fed_from(queue: &Queue, log: &Log) -> ContextFut<Worker, Context<Worker>> {
     ctx.into_future(Worker::new(log))
 }
 
-// Falls: the queue lives in the driver, outside of the incarnation, and survives its drop.
+// Basis of the queue in the driver: outside of the incarnation, it survives the drop.
 #[test]
 fn a_queue_outside_of_the_context_feeds_one_incarnation_after_another() {
     on_one_arbiter(async {
@@ -494,7 +496,7 @@ fn a_queue_outside_of_the_context_feeds_one_incarnation_after_another() {
     });
 }
 
-// Falls: the testkit's virtual time.
+// Basis of the testkit's virtual time.
 #[test]
 fn a_paused_clock_moves_by_itself_and_exactly() {
     on_one_arbiter(async {
@@ -505,7 +507,7 @@ fn a_paused_clock_moves_by_itself_and_exactly() {
     });
 }
 
-// Falls: the end of a child is told after its task is joined; a drop guard would be too early.
+// Basis of reporting the end of a child after joining its task: a drop guard would be too early.
 #[test]
 fn the_join_result_comes_after_actor_queue_and_futures_are_gone() {
     on_one_arbiter(async {
@@ -530,7 +532,7 @@ fn the_join_result_comes_after_actor_queue_and_futures_are_gone() {
     });
 }
 
-// Falls: the driver catches the panic itself; left to tokio, hooks and drops run in the unwind,
+// Basis of catching panics in the driver. Left to tokio, hooks and drops would run while unwinding,
 // where a second panic aborts the process.
 #[test]
 fn an_uncaught_panic_runs_hooks_and_drops_while_unwinding() {

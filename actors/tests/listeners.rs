@@ -1,4 +1,4 @@
-//! OPS-1: a listener may ask the runtime whatever it likes, for no lock is held while it runs.
+//! OPS-1: a listener may query the runtime, since no lock is held while it runs.
 
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "a test")]

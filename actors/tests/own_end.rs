@@ -1,4 +1,4 @@
-//! SUP-5 and SUP-7: a value that says itself that it can serve no more, and one that says goodbye.
+//! SUP-5 and SUP-7: a value that reports its own end, and one with an asynchronous `close`.
 
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "a test")]
@@ -15,16 +15,16 @@ use breakerbox_policy::{DependencySettings, Executed, GiveUp, Intensity};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-/// What the test and all lives of one value share.
+/// State shared by the test and all incarnations of one value.
 #[derive(Default)]
 struct World {
     lives: AtomicU32,
-    /// Told when the present life is to end.
+    /// Notified to end the current incarnation.
     end: Notify,
-    /// Whether the calls in flight notice the end themselves.
+    /// True if the calls in flight fail by themselves at the end.
     calls_notice: AtomicBool,
     noticed: Notify,
-    /// How long a goodbye takes, in milliseconds.
+    /// Duration of `close`, in milliseconds.
     goodbye: AtomicU32,
     said_goodbye: AtomicU32,
     dropped: AtomicU32,
@@ -56,7 +56,7 @@ impl Dependency for Mortal {
 
     async fn close(&self) {
         let wait = self.world.goodbye.load(Ordering::Relaxed);
-        // An end in the middle of a goodbye is no failure.
+        // An end during `close` is no failure.
         self.world.end.notify_one();
         sleep(Duration::from_millis(wait.into())).await;
         self.world.said_goodbye.fetch_add(1, Ordering::Relaxed);
@@ -109,7 +109,7 @@ fn sup_5_a_value_that_ends_by_itself_is_a_failed_life_and_a_restart() {
         let next = async {
             sleep(Duration::from_millis(1)).await;
             world.end.notify_one();
-            // The worker hears of it in its next turn.
+            // The worker observes it in its next turn.
             sleep(Duration::from_millis(1)).await;
             client.ask(Duration::ZERO).await.unwrap().value
         };
@@ -118,7 +118,7 @@ fn sup_5_a_value_that_ends_by_itself_is_a_failed_life_and_a_restart() {
         let expected = StopCause::Failed("it has gone".to_owned());
         assert!(matches!(&cut, CallError::Interrupted { cause, .. } if *cause == expected));
         assert_eq!(cut.executed(), Executed::Maybe);
-        assert_eq!(served_by, 2, "whoever waited is served by the next life");
+        assert_eq!(served_by, 2, "the next incarnation serves the waiting call");
         assert_eq!(world.dropped.load(Ordering::Relaxed), 1);
         assert_eq!(
             world.said_goodbye.load(Ordering::Relaxed),

@@ -1,4 +1,4 @@
-//! A worker that blocks its thread, in real time: what it had taken goes to the next one.
+//! A worker that blocks its thread, in real time: its queued calls go to the next worker.
 
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "a test")]

@@ -1,5 +1,5 @@
-//! SUP-7: a runtime's threads end with it, and a driver's own thread with the driver. What blocks one
-//! thread does not hold callers on another.
+//! SUP-7: a runtime's threads end with it, and a driver's own thread ends with the driver. A
+//! blocked thread does not delay callers on another.
 
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, reason = "a test")]
@@ -14,7 +14,7 @@ use breakerbox_actors::{
 };
 use breakerbox_policy::{BreakerCommand, Placement};
 
-/// Tells when the thread that it was left on ends.
+/// Sends a message when the thread that holds it ends.
 struct Farewell(Sender<()>);
 
 impl Drop for Farewell {
@@ -91,7 +91,7 @@ fn sup_7_a_thread_that_was_given_up_ends_when_it_comes_back() {
     });
 }
 
-/// Blocks the thread that it is on.
+/// An actor that blocks its thread.
 struct Blocker;
 
 impl actix::Actor for Blocker {

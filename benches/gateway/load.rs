@@ -1,7 +1,7 @@
-//! Both ends of the wire, on one thread: a server that answers at once, and callers that ask again as
-//! soon as they have their answer.
+//! Both ends of the wire, on one thread: a server that answers at once, and callers that repeat
+//! their request as soon as they have the response.
 //!
-//! They speak just enough HTTP to cost little, so that it is the proxy that is busy.
+//! They speak just enough HTTP to stay cheap, so that the proxy is the bottleneck.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,11 +11,11 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-/// How long the body of an answer is.
+/// Length of a response body, in bytes.
 const BODY: usize = 200;
-/// How long callers run before they are counted.
+/// Warm-up of the callers before requests are counted.
 const WARM_UP: Duration = Duration::from_millis(150);
-/// How long a proxy may take to answer as it should for the first time.
+/// Maximum time until a proxy first answers with the expected status.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Starts the server.
@@ -33,7 +33,7 @@ pub(crate) async fn upstream() -> std::io::Result<SocketAddr> {
     Ok(address)
 }
 
-/// Answers each request of a connection. They have no bodies.
+/// Answers each request of a connection. Requests have no bodies.
 async fn answer_all(mut stream: TcpStream, answer: Arc<str>) {
     let _ = stream.set_nodelay(true);
     let mut buffer = [0; 4096];
@@ -53,7 +53,7 @@ async fn answer_all(mut stream: TcpStream, answer: Arc<str>) {
     }
 }
 
-/// Where to ask, and what is to come.
+/// An address to call, and the expected response.
 #[derive(Clone, Copy)]
 pub(crate) struct Target {
     pub(crate) address: SocketAddr,
@@ -61,10 +61,10 @@ pub(crate) struct Target {
     pub(crate) status: u16,
 }
 
-/// Asks over so many connections for so long. `mark` is called when the counting begins, and when it
-/// ends; it gives the requests answered between, and what `mark` gave.
+/// Calls over so many connections for so long. `mark` is called at the begin and at the end of the
+/// measurement. Returns the number of requests answered between, and the results of `mark`.
 ///
-/// # Errors  An answer of another status, or a connection that ended.
+/// # Errors  A response with another status, or a connection that ended.
 pub(crate) async fn drive<M>(
     target: Target,
     connections: usize,
@@ -100,9 +100,9 @@ pub(crate) async fn drive<M>(
     Ok((end.0 - begin.0, begin.1, end.1))
 }
 
-/// Asks until the answer has the right status: then a proxy is up, or its breaker open.
+/// Calls until the response has the expected status: then a proxy is up, or its breaker open.
 ///
-/// # Errors  It never had it.
+/// # Errors  The expected status did not occur in time.
 pub(crate) async fn until_right(target: Target) -> Result<(), String> {
     let asking = async {
         loop {
@@ -138,7 +138,7 @@ impl Caller {
         })
     }
 
-    /// Sends a request and takes the whole answer; its status.
+    /// Sends a request and reads the whole response; returns its status.
     async fn ask(&mut self) -> Result<u16, String> {
         let sent = self.stream.write_all(self.request.as_bytes()).await;
         sent.map_err(|error| error.to_string())?;

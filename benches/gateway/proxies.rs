@@ -1,6 +1,6 @@
-//! The proxies that are compared, each a process on a core of its own, and what they use.
+//! The proxies under comparison, each a process on a core of its own, and their resource use.
 //!
-//! All of them have timeouts, keep connections to the upstream and write no access log.
+//! All of them have timeouts, keep connections to the upstream alive and write no access log.
 
 use std::fs;
 use std::io;
@@ -8,14 +8,14 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-/// The core of both ends of the wire, and that of the proxies.
+/// The core of both ends of the wire, and the core of the proxies.
 pub(crate) const CORES: [&str; 2] = ["0", "1"];
 
-/// A proxy at work; killed when it is dropped.
+/// A running proxy; killed on drop.
 pub(crate) struct Proxy {
     pub(crate) name: &'static str,
     pub(crate) address: SocketAddr,
-    /// What it says when it does not ask an upstream that is gone.
+    /// The status of a refusal, without a request to the dead upstream.
     pub(crate) refusal: u16,
     child: Child,
 }
@@ -28,7 +28,7 @@ impl Drop for Proxy {
     }
 }
 
-/// Binds this process to its core; threads made from now on too.
+/// Binds this process to its core, including threads started later.
 pub(crate) fn pin_self() -> io::Result<()> {
     let me = std::process::id().to_string();
     let pinned = Command::new("taskset")
@@ -41,7 +41,7 @@ pub(crate) fn pin_self() -> io::Result<()> {
     Err(io::Error::other("taskset failed: two cores are needed"))
 }
 
-/// An address that nobody listens on.
+/// An address without a listener.
 pub(crate) fn unused() -> io::Result<SocketAddr> {
     TcpListener::bind("127.0.0.1:0")?.local_addr()
 }
@@ -118,7 +118,7 @@ pub(crate) fn ours(folder: &Path, upstream: SocketAddr, dead: SocketAddr) -> io:
 pub(crate) fn nginx(folder: &Path, upstream: SocketAddr, dead: SocketAddr) -> io::Result<Proxy> {
     let address = unused()?;
     let own = folder.display();
-    // A lone server is asked for ever, so the dead one stands there twice.
+    // nginx never stops using a lone server, so the dead one is listed twice.
     let text = format!(
         r#"
         daemon off;
@@ -197,7 +197,7 @@ backend dead
     start(("haproxy", 503), address, &found("haproxy")?, &arguments)
 }
 
-/// Where a program is; Debian's folder for servers is on the path of root alone.
+/// The path of a program; Debian's folder for servers is in the search path of root only.
 fn found(program: &str) -> io::Result<String> {
     let path = std::env::var("PATH").unwrap_or_default();
     let mut folders = path.split(':').chain(["/usr/sbin", "/usr/local/sbin"]);
@@ -209,7 +209,7 @@ fn found(program: &str) -> io::Result<String> {
 }
 
 impl Proxy {
-    /// The time that its threads have spent on their core.
+    /// The CPU time of its threads.
     ///
     /// # Units   Nanoseconds.
     pub(crate) fn cpu(&self) -> u64 {
@@ -223,7 +223,7 @@ impl Proxy {
             .sum()
     }
 
-    /// The memory that it holds.
+    /// The resident memory.
     ///
     /// # Units   MiB.
     pub(crate) fn memory(&self) -> f64 {

@@ -1,5 +1,5 @@
-//! The paths that are measured, and the yardsticks beside them. Each case runs `n` operations and
-//! says how long they took; what is set up before is not timed.
+//! The measured paths and their yardsticks. Each case runs `n` operations and returns their
+//! duration; its setup is not timed.
 
 use std::future::Future;
 use std::hint::black_box;
@@ -14,8 +14,8 @@ use breakerbox::policy::{
 use breakerbox::prelude::*;
 use quanta::Instant;
 
-/// Runs something on this thread with an actix system, in a spawned task: the future of
-/// `block_on` itself is woken more slowly than tasks are.
+/// Runs a future on this thread with an actix system, in a spawned task: the future of `block_on`
+/// itself is woken more slowly than tasks.
 pub(crate) fn on_system<T: 'static>(work: impl Future<Output = T> + 'static) -> T {
     let runtime = || {
         tokio::runtime::Builder::new_current_thread()
@@ -30,12 +30,12 @@ pub(crate) fn on_system<T: 'static>(work: impl Future<Output = T> + 'static) -> 
     })
 }
 
-/// Asks [`Echo`] to panic.
+/// Makes [`Echo`] panic.
 const PANIC: u64 = u64::MAX;
-/// Asks [`Echo`] to answer only after another turn.
+/// Makes [`Echo`] answer in the next turn only.
 const PENDS: u64 = u64::MAX - 1;
 
-/// A dependency that does nothing, or waits a turn, or panics on request.
+/// A dependency that answers at once, or after a turn, or panics on request.
 struct Echo;
 
 impl Dependency for Echo {
@@ -53,18 +53,18 @@ impl Dependency for Echo {
     }
 }
 
-/// Which layers are on.
+/// The layers of a case.
 #[derive(Clone, Copy)]
 pub(crate) enum Layers {
-    /// Breaker with a count window; no timeouts.
+    /// The breaker with a count window; no timeouts.
     BreakerOnly,
-    /// Timeouts, retry budget, slow calls, bulkhead, books and histogram.
+    /// The default layers: timeouts, retry budget, slow calls, bulkhead, totals and histogram.
     Usual,
-    /// Those and a rate limit: the layers of a call in their order.
+    /// The default layers and a rate limit: all layers of a call in their order.
     All,
-    /// The breaker, and this layer.
+    /// The breaker and this layer.
     With(Layer),
-    /// Every layer there is, those that are left out by default too.
+    /// Every layer, including those that are off by default.
     Everything,
 }
 
@@ -162,7 +162,7 @@ fn put_on(settings: &mut DependencySettings, layer: Layer) {
     }
 }
 
-/// A runtime with a worker on this thread, and on another one if there is one.
+/// A runtime with a worker on this thread, and one on another thread if given.
 async fn started(layers: Layers, other: Option<&Arbiter>) -> (Runtime, Client<Echo>) {
     let mut settings = settings(layers);
     let count = if other.is_some() { 2 } else { 1 };
@@ -183,7 +183,7 @@ async fn started(layers: Layers, other: Option<&Arbiter>) -> (Runtime, Client<Ec
     (runtime, client)
 }
 
-/// The kernel alone: admit and record.
+/// The policy kernel alone: admit and record.
 pub(crate) fn kernel(n: u64) -> Duration {
     let mut breaker = Breaker::new(settings(Layers::All).breaker, Time::ZERO);
     let outcome = Outcome::new(Class::Success, Duration::from_micros(5));
@@ -203,7 +203,7 @@ async fn echo(request: u64) -> Result<u64, &'static str> {
     Ok(black_box(request))
 }
 
-/// The same as [`run_closed`] under the attribute, in the installed runtime.
+/// As [`run_closed`], with the attribute and the installed runtime.
 #[cfg(feature = "macros")]
 pub(crate) fn run_protected(layers: Layers, n: u64) -> Duration {
     on_system(async move {
@@ -236,7 +236,7 @@ pub(crate) fn run_closed(layers: Layers, n: u64) -> Duration {
     })
 }
 
-/// `run_with` through a closed breaker, with what only a call itself can ask for.
+/// `run_with` through a closed breaker, with options of the call.
 pub(crate) fn run_with(layers: Layers, options: &CallOptions, n: u64) -> Duration {
     let options = options.clone();
     on_system(async move {
@@ -267,7 +267,7 @@ pub(crate) fn refusal(n: u64) -> Duration {
         let start = Instant::now();
         for i in 0..n {
             let refused = client.run(|| async move { Ok::<_, &str>(i) }).await;
-            // Looked at where it is: what moving it costs is whose it is.
+            // Inspected in place: moving the result is a cost of the caller.
             assert!(black_box(&refused).is_err(), "a refusal");
         }
         let took = start.elapsed();
@@ -276,12 +276,12 @@ pub(crate) fn refusal(n: u64) -> Duration {
     })
 }
 
-/// `callers` tasks on one thread that ask `n` times in all.
+/// `callers` tasks on one thread that make `n` calls in all.
 pub(crate) fn ask(layers: Layers, callers: u64, n: u64) -> Duration {
     ask_for(None, layers, callers, n)
 }
 
-/// The same with calls that are all in flight together.
+/// The same, with all calls in flight at once.
 pub(crate) fn ask_pending(callers: u64, n: u64) -> Duration {
     ask_for(Some(PENDS), Layers::All, callers, n)
 }
@@ -327,11 +327,11 @@ pub(crate) fn call_message(n: u64) -> Duration {
     })
 }
 
-/// Callers on two threads with a worker each, under one breaker: `n` asks in all.
+/// Callers on two threads, each with a worker, under one breaker: `n` calls in all.
 pub(crate) fn ask_on_two_threads(callers: u64, n: u64) -> Duration {
     on_system(async move {
         let other = Arbiter::new();
-        // Without a rate limit, which is one count for everybody by its nature.
+        // Without a rate limit, which by its nature is one counter for all threads.
         let (runtime, client) = started(Layers::Usual, Some(&other)).await;
         let each = n.div_ceil(callers * 2);
         let work = move |client: Client<Echo>| async move {
@@ -367,7 +367,7 @@ pub(crate) fn ask_on_two_threads(callers: u64, n: u64) -> Duration {
     })
 }
 
-/// From a panic to the next answer of the next incarnation, `n` times.
+/// The time from a panic to the first answer of the next incarnation, `n` times.
 pub(crate) fn crash_to_running(n: u64) -> Duration {
     std::panic::set_hook(Box::new(|_| {}));
     let took = on_system(async move {
@@ -401,7 +401,7 @@ pub(crate) fn crash_to_running(n: u64) -> Duration {
     took
 }
 
-// yardsticks
+// Yardsticks.
 
 struct Plain;
 
@@ -421,7 +421,7 @@ impl Handler<Ask> for Plain {
     }
 }
 
-/// A bare actix ask.
+/// A bare actix request.
 pub(crate) fn actix_ask(n: u64) -> Duration {
     on_system(async move {
         let actor = Plain.start();
@@ -448,7 +448,7 @@ impl Handler<Ask> for Relay {
     }
 }
 
-/// Two bare actix asks in a row.
+/// Two bare actix requests in a row.
 pub(crate) fn two_actix_asks(n: u64) -> Duration {
     on_system(async move {
         let relay = Relay(Rc::new(Plain.start())).start();
@@ -481,7 +481,7 @@ impl Handler<Tell> for Relay {
     }
 }
 
-/// Two forwarded `do_send` hops with a oneshot of one's own.
+/// Two forwarded `do_send` hops with a oneshot reply.
 #[expect(clippy::disallowed_methods, reason = "the yardstick is a bare do_send")]
 pub(crate) fn two_forwarded_hops(n: u64) -> Duration {
     on_system(async move {
@@ -496,7 +496,7 @@ pub(crate) fn two_forwarded_hops(n: u64) -> Duration {
     })
 }
 
-/// `callers` tasks that ask an actor made of a tokio mpsc and a oneshot.
+/// `callers` tasks that call an actor built from a tokio mpsc and a oneshot.
 pub(crate) fn mpsc_oneshot(callers: u64, n: u64) -> Duration {
     on_system(async move {
         type Mail = (u64, tokio::sync::oneshot::Sender<u64>);
@@ -527,8 +527,8 @@ pub(crate) fn mpsc_oneshot(callers: u64, n: u64) -> Duration {
     })
 }
 
-/// Bytes of resident memory that each of `count` idle things takes: supervised actors, and
-/// dependencies with two workers.
+/// Resident memory per idle item, in bytes, with `count` items: supervised actors, and dependencies
+/// with two workers.
 pub(crate) fn memory(count: u32) -> (u64, u64) {
     on_system(async move {
         let runtime = Runtime::start(RuntimeSettings::default())
@@ -558,7 +558,7 @@ pub(crate) fn memory(count: u32) -> (u64, u64) {
     })
 }
 
-/// The process's resident memory in bytes; 0 where there is no /proc.
+/// The resident memory of the process, in bytes; 0 without /proc.
 fn resident() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages = statm.split_whitespace().nth(1);

@@ -1,4 +1,4 @@
-//! What others take for the same: the libraries of the field, with the settings that come closest.
+//! The same work in other libraries, with the settings that come closest.
 
 use std::fmt;
 use std::hint::black_box;
@@ -13,7 +13,7 @@ use tower_resilience_retry::RetryLayer;
 
 use crate::cases::on_system;
 
-/// An error of theirs has to be one of the standard library's.
+/// An error that implements `std::error::Error`, as these libraries require.
 #[derive(Debug, Clone)]
 pub(crate) struct Failed;
 
@@ -52,7 +52,7 @@ pub(crate) fn recloser_closed(n: u64) -> Duration {
     })
 }
 
-/// Its refusal.
+/// Recloser's refusal.
 pub(crate) fn recloser_open(n: u64) -> Duration {
     on_system(async move {
         let breaker = recloser();
@@ -84,7 +84,7 @@ pub(crate) fn failsafe_closed(n: u64) -> Duration {
     })
 }
 
-/// Asks a service `n` times.
+/// Calls a service `n` times.
 async fn ask<S, E: fmt::Debug>(mut service: S, n: u64) -> Duration
 where
     S: Service<u64, Response = u64, Error = E>,
@@ -108,7 +108,7 @@ pub(crate) fn tower_breaker(n: u64) -> Duration {
     })
 }
 
-/// Tower's layers for the same as ours: timeout, places, rate, breaker and retries.
+/// Tower's layers for the same features: timeout, concurrency, rate, breaker and retries.
 pub(crate) fn tower_stack(n: u64) -> Duration {
     on_system(async move {
         let breaker = CircuitBreakerLayer::builder()

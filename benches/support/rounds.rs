@@ -1,18 +1,18 @@
-//! Cases that run one after the other, round after round: a noisy machine disturbs all of them.
+//! Cases that run in rounds, so that noise of the machine affects all of them alike.
 
 use std::time::Duration;
 
 const ROUNDS: usize = 11;
 const SAMPLE: Duration = Duration::from_millis(40);
 
-/// Runs so many operations, and says how long they took.
+/// Runs so many operations and returns their duration.
 pub(crate) type Case = Box<dyn Fn(u64) -> Duration>;
 
-/// One path, and what it took in each round.
+/// One path, and its cost in each round.
 pub(crate) struct Line {
     pub(crate) name: &'static str,
     case: Case,
-    /// Nanoseconds an operation, by round.
+    /// Nanoseconds per operation, by round.
     pub(crate) nanos: Vec<f64>,
     operations: u64,
 }
@@ -32,7 +32,7 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
 }
 
 impl Line {
-    /// Finds how many operations fill a sample.
+    /// Finds the number of operations that fills a sample.
     fn calibrate(&mut self) {
         let mut operations = 2_048;
         loop {
@@ -53,7 +53,7 @@ impl Line {
     }
 }
 
-/// Runs every case in every round, and prints what each took.
+/// Runs every case in every round, and prints the costs.
 pub(crate) fn run(lines: &mut [Line]) {
     for line in lines.iter_mut() {
         line.calibrate();

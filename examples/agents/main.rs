@@ -1,17 +1,17 @@
-//! An agent system: researchers, which are supervised actors, work with vector search, web search
-//! and a knowledge graph, while these fail, run out of quota and die.
+//! An agent system during outages: supervised researcher actors use vector search, web search and a
+//! knowledge graph. The services fail and run out of quota, and each call still gets an answer.
 //!
 //! `cargo run --example agents`
 //!
-//! Nothing of it needs a network: the services are the fakes of `breakerbox::agents::fakes`. The
-//! knowledge graph is the official server where it is installed
-//! (`npm install @modelcontextprotocol/server-memory`, in the folder this is run in), else a
-//! stand-in, which is this program once more.
+//! The example needs no network: the services are the fakes of `breakerbox::agents::fakes`. The
+//! knowledge graph is the official server if it is installed in the current folder
+//! (`npm install @modelcontextprotocol/server-memory`), else a stand-in: a second process of this
+//! program.
 
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "an example shows what it does"
+    reason = "an example prints its results"
 )]
 
 mod researcher;
@@ -47,7 +47,7 @@ async fn research() -> Result<(), Box<dyn Error>> {
     let runtime = Runtime::start(services::settings()).await?;
     let services = Services::start(&runtime, &fakes, folder.path()).await?;
 
-    // A researcher that panics is replaced, and its address stays good.
+    // The supervisor replaces a researcher that panics; its address stays valid.
     let mut researchers = Vec::new();
     for number in 1..=TOPICS.len() {
         let own = services.clone();
@@ -90,8 +90,8 @@ async fn research() -> Result<(), Box<dyn Error>> {
     );
 
     fakes.set(Operation::Embed, None);
-    // The breaker of the embeddings lets one call try again, and all others when that was good. The
-    // quota is full again tomorrow.
+    // The breaker of the embeddings admits one probe, and closes when the probe succeeds. The quota
+    // is used up until tomorrow.
     tokio::time::sleep(services::RECOVERY + Duration::from_millis(100)).await;
     assert!(services.vector.embed("is it back").await?.is_primary());
     let reports = round("Embeddings work again, the quota stays used up:").await?;

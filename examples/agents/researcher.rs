@@ -1,6 +1,7 @@
-//! One agent: an actor that looks a topic up in what is known, on the web, and keeps what it found.
+//! One agent: an actor that researches a topic in stored memories and on the web, and saves the
+//! result to a knowledge graph.
 //!
-//! It handles no outage. It only asks, and looks who answered.
+//! It does not handle outages: it makes its calls, and reports the source of each answer.
 
 use std::fmt;
 
@@ -10,14 +11,14 @@ use breakerbox::agents::Entity;
 
 use crate::services::Services;
 
-/// The task of an agent.
+/// A task for an agent: research this topic.
 #[derive(Message)]
 #[rtype(result = "Report")]
 pub(crate) struct Research {
     pub(crate) topic: String,
 }
 
-/// What came of it.
+/// The result of a task, step by step.
 pub(crate) struct Report {
     topic: String,
     pub(crate) memories: Step,
@@ -25,7 +26,7 @@ pub(crate) struct Report {
     pub(crate) kept: Step,
 }
 
-/// One step: who answered, and how much, or why nobody did.
+/// One step: the source of the answer and its number of items, or the error.
 pub(crate) struct Step(Result<(String, usize), String>);
 
 impl Step {

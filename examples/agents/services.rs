@@ -1,4 +1,4 @@
-//! The three services of the agents, each protected: what a program writes once.
+//! The three services that the agents use, each protected. A program writes this part once.
 
 use std::error::Error;
 use std::path::Path;
@@ -15,13 +15,13 @@ use breakerbox::policy::DependencySettings;
 use breakerbox::prelude::*;
 use serde_json::Map;
 
-/// The argument with which this program is the stand-in of the knowledge-graph server.
+/// The argument that makes this program serve as the stand-in knowledge-graph server.
 pub(crate) const MEMORY_SERVER: &str = "memory-server";
 
-/// How long a breaker stays open here; 30 seconds is what a service is given otherwise.
+/// Open time of the breaker in this example; the default is 30 seconds.
 pub(crate) const RECOVERY: Duration = Duration::from_millis(500);
 
-/// What the agents already know; the index has it too.
+/// Notes that the agents know from the start; the vector index holds them too.
 const NOTES: [(&str, &str); 3] = [
     (
         "note-1",
@@ -31,7 +31,7 @@ const NOTES: [(&str, &str); 3] = [
     ("note-3", "bulkheads bound how many calls are in flight"),
 ];
 
-/// What all agents work with. Cheap to clone.
+/// Clients of all three services. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Services {
     pub(crate) vector: VectorSearch,
@@ -39,7 +39,7 @@ pub(crate) struct Services {
     pub(crate) graph: KnowledgeGraph,
 }
 
-/// Policies of the program's own; usually they stand in the configuration.
+/// Settings in code, for the example; usually they come from configuration files.
 pub(crate) fn settings() -> RuntimeSettings {
     let mut embed = DependencySettings::default();
     embed.breaker.failure_threshold = std::num::NonZeroU32::new(2);
@@ -83,7 +83,7 @@ impl Services {
     }
 }
 
-/// The official server where it is installed, else the stand-in.
+/// The official server if it is installed, else the stand-in.
 fn server(folder: &Path) -> Result<McpSettings, Box<dyn Error>> {
     let file = folder.join("memory.jsonl").display().to_string();
     let here = std::env::current_dir()?;

@@ -144,7 +144,7 @@ fn protected(output: &Type, options: &Options) -> ReturnType {
     if let Some(whole) = with_call_error(output, package) {
         return parse_quote!(-> #whole);
     }
-    parse_quote_spanned!(output.span()=> -> <#output as #package::attribute::Outcome>::Protected)
+    parse_quote_spanned!(output.span()=> -> <#output as #package::attribute::ProtectedReturn>::Protected)
 }
 
 fn with_call_error(output: &Type, package: &syn::Path) -> Option<Type> {
@@ -238,7 +238,7 @@ fn client(options: &Options) -> TokenStream {
             #own_runtime,
         );
         #package::attribute::inventory::submit! {
-            #package::attribute::Collected(&#site)
+            #package::attribute::CollectedSite(&#site)
         }
         let #client = match #found {
             ::core::result::Result::Ok(#client) => #client,

@@ -1,6 +1,6 @@
 //! Every interleaving of two callers, time and commands, to a bounded depth and through three
-//! generations: each state that can be reached is visited once, by a shortest way, and the
-//! invariants hold in all of them.
+//! generations. Each reachable state is visited once, by a shortest path, and the invariants hold
+//! in all of them.
 
 use std::collections::{HashSet, VecDeque};
 use std::num::NonZeroU32;
@@ -13,7 +13,7 @@ use breakerbox_policy::{
 
 const CALLERS: usize = 2;
 
-/// Histories end here: three generations are over, or time is, or there were so many actions.
+/// Bounds of a history: generations, seconds and number of actions.
 const LAST_GENERATION: u64 = 3;
 const LAST_SECOND: u64 = 5;
 const LONGEST: usize = 12;
@@ -24,9 +24,9 @@ enum Action {
     Finish(usize, Class),
     Forget(usize),
     Release(usize),
-    /// A second passes, and the timer goes off when it is due.
+    /// A second passes, and a due timer fires.
     Second,
-    /// A second passes, and nobody looks.
+    /// A second passes, and the breaker is not polled.
     SilentSecond,
     Trip,
     Probe,
@@ -90,7 +90,8 @@ impl World {
         Time::from_millis(self.second * 1_000)
     }
 
-    /// Does it, and checks what must hold at each step; false when it cannot be done here.
+    /// Performs the action and checks each step's invariants; returns false if it is impossible
+    /// here.
     fn act(&mut self, action: Action) -> bool {
         let now = self.now();
         match action {
@@ -169,7 +170,7 @@ impl World {
                     PermitKind::Normal => {
                         assert!(state == State::Closed || self.breaker.overridden().is_some());
                     }
-                    PermitKind::Unrecorded => unreachable!("nobody disables it here"),
+                    PermitKind::Unrecorded => unreachable!("no action disables it"),
                 }
                 self.callers[caller] = Some(permit);
             }
@@ -177,7 +178,7 @@ impl World {
         }
     }
 
-    /// Callers that hold a probe of this generation whose lease is not over.
+    /// Number of callers with a probe of this generation and an unexpired lease.
     fn probing(&self, now: Time) -> usize {
         let lease = self.breaker.settings().half_open.probe_lease;
         let holds = |permit: &&Permit| {
@@ -237,7 +238,7 @@ impl World {
         assert_eq!(tally.successes + tally.failures, tally.recorded);
     }
 
-    /// Whatever decides how it goes on.
+    /// Everything that determines the further behavior.
     fn fingerprint(&self) -> String {
         let view = self.breaker.view(self.now());
         let mode = view.overridden.map(|set| (set.mode, set.until));
@@ -259,7 +260,7 @@ impl World {
         self.second >= LAST_SECOND || self.breaker.generation() >= LAST_GENERATION
     }
 
-    /// From any state, silence and one good call after another lead back to closed.
+    /// Checks that from any state, time and successful calls lead back to closed.
     fn recovers(mut self, path: &[Action]) {
         self.act(Action::Clear);
         for _ in 0..20 {
@@ -284,7 +285,7 @@ fn walk(settings: &BreakerSettings, path: &[Action]) -> World {
     world
 }
 
-/// Visits every state once, by the shortest way.
+/// Visits every state once, by a shortest path.
 fn explore(settings: &BreakerSettings) -> usize {
     let all = actions();
     let mut seen = HashSet::from([World::new(settings).fingerprint()]);

@@ -1,5 +1,5 @@
-//! Random histories of everything that can happen to a breaker, against a naive reference, with
-//! the invariants that no history may break.
+//! Random histories of a breaker, compared with a naive reference, and the invariants that no
+//! history may break.
 
 #[path = "breaker_model/history.rs"]
 mod history;
@@ -24,19 +24,19 @@ fn tens(number: u64) -> Duration {
     Duration::from_millis(number * 10)
 }
 
-/// The kernel and the reference, side by side.
+/// The kernel and the reference, run in parallel.
 struct Pair {
     kernel: Breaker,
     reference: Reference,
     now: Time,
     permits: Vec<(Permit, Pass)>,
-    /// Permits that were given and have not ended, lost callers included.
+    /// Number of permits issued and not ended, lost ones included.
     admitted: u64,
     forgotten: u64,
     batched: u64,
     refused: u64,
     moves: Vec<(State, State, Time)>,
-    /// When the present open period must not end before, unless by command.
+    /// Earliest end of the current open period, unless a command ends it.
     open_until: Option<Time>,
     last_generation: u64,
 }
@@ -181,7 +181,7 @@ impl Pair {
         let done = self.kernel.command(self.now, command, &mut unit);
         prop_assert_eq!(done.is_ok(), allowed);
         if resets {
-            // The totals begin anew; what is outstanding still ends.
+            // The totals are reset; outstanding permits still end.
             self.admitted = self.permits.len() as u64;
             self.forgotten = 0;
             self.batched = 0;
@@ -275,7 +275,7 @@ proptest! {
         }
         pair.kernel.command(pair.now, BreakerCommand::Clear, &mut unit).ok();
         let mut now = pair.now;
-        // Nobody of before reports any more; good calls come in, ten a second.
+        // Earlier permits are never reported; good calls arrive, ten a second.
         for call in 0..500 {
             if call % 10 == 0 {
                 now = now.after(Duration::from_secs(1));
@@ -288,7 +288,7 @@ proptest! {
                 break;
             }
         }
-        // A rate of zero is reached by any result, and a lease of zero by any probe.
+        // Any result reaches a rate of zero, and a lease of zero expires at once.
         let zero = |rate: Option<Rate>| rate.is_some_and(|rate| rate.as_f64() == 0.0);
         let settings = pair.kernel.settings();
         let hopeless = zero(settings.failure_rate)
@@ -326,7 +326,7 @@ proptest! {
         let moves = |breaker: &mut Breaker| {
             let mut events: Vec<_> = std::iter::from_fn(|| breaker.poll_event()).collect();
             for event in &mut events {
-                // Successes that were brought in one go have no duration.
+                // Successes recorded in a batch have no duration.
                 if let BreakerEvent::Transition { counts, .. } = event {
                     counts.elapsed_total = Duration::ZERO;
                 }
@@ -338,7 +338,7 @@ proptest! {
     }
 }
 
-/// A gate that counts successes by itself while it may.
+/// A gate that counts successes itself while this is permitted.
 struct Gate {
     breaker: Breaker,
     waiting: u64,

@@ -1,6 +1,6 @@
-//! Random supervisors, random children, random events: what must hold whatever happens.
+//! Random supervisors, children and events, checked against the invariants of every history.
 //!
-//! The world below carries out what the machine says, in random order and with random results.
+//! The world below carries out the machine's actions, in random order and with random results.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -14,23 +14,23 @@ use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy as Generator, any, prop_oneof};
 use proptest::{prop_assert, prop_assert_eq, proptest};
 
-/// The names that commands choose from.
+/// Names used by commands.
 const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
-/// A random thing to do next.
+/// A random step.
 #[derive(Debug, Clone)]
 enum Move {
-    /// Let one of the pending starts, stops and kills come to its end; the start may fail.
+    /// Completes one of the pending starts, stops and kills; a start may fail.
     Settle {
         which: usize,
         fails: bool,
     },
-    /// Let a live child end by itself.
+    /// Ends a live child from within.
     End {
         which: usize,
         normal: bool,
     },
-    /// Repeat an event about an incarnation of the past.
+    /// Repeats an event of a past incarnation.
     Stale {
         which: usize,
     },
@@ -135,7 +135,7 @@ fn specs() -> impl Generator<Value = SupervisorSpec> {
     })
 }
 
-/// How far an incarnation is.
+/// The phase of an incarnation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Life {
     Starting,
@@ -144,7 +144,7 @@ enum Life {
     Killed,
 }
 
-/// The world that carries the actions out, and what it has seen.
+/// Carries out the machine's actions, and records its observations.
 struct World {
     machine: Supervision,
     spec: SupervisorSpec,
@@ -152,16 +152,16 @@ struct World {
     lives: BTreeMap<ChildId, (u64, Life)>,
     past: Vec<(ChildId, u64)>,
     timers: BTreeSet<(Time, TimerId)>,
-    /// The tickets of commands that have not been answered.
+    /// Ids of commands that have not been answered.
     open: BTreeSet<u64>,
     asked: u64,
-    /// Names that an operator had stopped at any time: their stops keep no order.
+    /// Names that an operator has stopped at some time: their stops follow no order.
     terminated: BTreeSet<&'static str>,
-    /// Children that ended by themselves or did not start, since their last start.
+    /// Children that ended from within or failed to start, since their last start.
     failed: BTreeSet<ChildId>,
-    /// How often each was restarted, to tell restarts from starts by command.
+    /// Number of restarts per child, to tell restarts from starts by command.
     counted: HashMap<ChildId, u64>,
-    /// When there were restarts.
+    /// Times of restarts.
     restarts: Vec<Time>,
     parked: BTreeSet<ChildId>,
     up: bool,
@@ -257,7 +257,7 @@ impl World {
         Ok(())
     }
 
-    /// A start by the machine itself comes in order, after all stops, within the budget.
+    /// Checks a start by the machine itself: in order, after all stops, and within the budget.
     fn may_start(&mut self, child: ChildId, incarnation: u64) -> Checked {
         let restarts = self.machine.child(child).map_or(0, |view| view.restarts);
         let restarted = restarts > self.counted.insert(child, restarts).unwrap_or(0);
@@ -302,7 +302,7 @@ impl World {
         view.is_some_and(|view| self.terminated.contains(view.name))
     }
 
-    /// A child that is not stopped by an operator is the last live one.
+    /// Checks that a child is the last live one, unless an operator stops it.
     fn stops_in_reverse(&self, child: ChildId) -> Checked {
         if self.spec.strategy != Strategy::Dynamic && !self.is_terminated(child) {
             let later = self.lives.keys().find(|other| **other > child);
@@ -311,7 +311,7 @@ impl World {
         Ok(())
     }
 
-    /// What the machine shows is what there is.
+    /// Checks that the machine's view matches the world.
     fn agree(&mut self) -> Checked {
         prop_assert_eq!(self.machine.is_down(), self.down);
         let mut seen = 0;
@@ -333,7 +333,7 @@ impl World {
         Ok(())
     }
 
-    /// Makes a pending start, stop or kill come to its end.
+    /// Completes a pending start, stop or kill.
     fn settle(&mut self, which: usize, fails: bool) -> Checked {
         let pending = self
             .lives
@@ -462,7 +462,7 @@ impl World {
         }
     }
 
-    /// Lets everything that is pending come to its end.
+    /// Completes everything that is pending.
     fn rest(&mut self) -> Checked {
         for _ in 0..10_000 {
             let pending = self.lives.values().any(|(_, life)| *life != Life::Running);
@@ -480,9 +480,9 @@ impl World {
 }
 
 proptest! {
-    /// SUP-1 to SUP-4, whatever happens: never two live incarnations of a child, starts in order
-    /// and after all stops, stops in reverse, no window exceeded, every command answered exactly
-    /// once, late events without effect, parked at most once, nothing after the end.
+    /// SUP-1 to SUP-4 in every history: never two live incarnations of a child, starts in order and
+    /// after all stops, stops in reverse order, no window exceeded, every command answered exactly
+    /// once, no effect of late events, parked at most once, nothing after the end.
     #[test]
     fn sup_1_the_rules_hold_in_every_history(
         spec in specs(),
@@ -512,7 +512,7 @@ proptest! {
         prop_assert!(world.down, "it never ended");
     }
 
-    /// The end comes in every history too, however early it is asked for.
+    /// Every history reaches the end, however early the stop is requested.
     #[test]
     fn sup_1_a_stop_at_any_moment_ends_it(
         spec in specs(),

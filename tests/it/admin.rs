@@ -1,6 +1,6 @@
-//! The admin side over real sockets: what is seen, what is changed, and what cannot be disturbed.
+//! The admin side over real sockets: its views, its changes, and its isolation from calls.
 //!
-//! Time is real here, since a server is; nothing waits but for what happens.
+//! Time is real because the server is real; tests wait for conditions, never for a span of time.
 
 mod alerts;
 mod api;
@@ -29,10 +29,10 @@ use crate::scripted::{Bench, Dep};
 
 pub(crate) const TOKEN: &str = "a token of the tests";
 
-/// The longest that anything here may take.
+/// Maximum time of one step.
 const LONG: Duration = Duration::from_secs(20);
 
-/// A runtime with one dependency `dep`, and its admin side.
+/// Runtime with one dependency `dep`, and its admin side.
 pub(crate) struct Rig {
     pub(crate) bench: Bench,
     pub(crate) admin: Admin,
@@ -93,7 +93,7 @@ impl Rig {
         response.text().await.unwrap()
     }
 
-    /// The status and the document of a request that was refused.
+    /// Returns the status and the problem document of a refused request.
     pub(crate) async fn problem(&self, request: RequestBuilder) -> (u16, Value) {
         let response = request.send().await.unwrap();
         let kind = response.headers()["content-type"].to_str().unwrap();
@@ -125,7 +125,7 @@ impl Rig {
     }
 }
 
-/// Reads what comes until it holds these words.
+/// Reads the response until it contains these words.
 pub(crate) async fn read_until(response: &mut Response, words: &str) -> String {
     let mut text = String::new();
     let reading = async {

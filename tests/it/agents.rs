@@ -1,7 +1,7 @@
 //! Services of agent systems over real sockets: acceptance tests 43 to 63.
 //!
-//! The services are the fakes. Time is real while something is on its way, and is put forward
-//! where hours have to pass.
+//! The services are the fakes. Time is real while a request is in flight, and is advanced where
+//! hours have to pass.
 
 #[cfg(feature = "cli")]
 mod graph;
@@ -27,28 +27,28 @@ use breakerbox_actors::testing::TestRuntime;
 use breakerbox_policy::DependencySettings;
 use serde_json::Map;
 
-/// A key as Google's look.
+/// Key in the format of Google's keys.
 const KEY: &str = "AIzaSyQx7-Wv3PkZ";
-/// A key as Brave's look.
+/// Key in the format of Brave's keys.
 const BRAVE_KEY: &str = "BSAq9Zt-41xLmE";
 
 /// Noon in California, in winter.
 const NOON: &str = "2026-01-10T20:00:00Z";
 
-/// Runs a test on one thread with an actix system, in real time. Every call has a deadline of its
-/// own; nothing else is waited for but by [`until`].
+/// Runs a test on one thread with an actix system, in real time. Every call has its own deadline;
+/// all other waiting goes through [`until`].
 fn run<F: Future>(test: impl FnOnce() -> F) -> F::Output {
     actix::System::new().block_on(test())
 }
 
-/// Puts time forward; what is on its way is not waited for.
+/// Advances the time without waiting for requests in flight.
 async fn jump(span: Duration) {
     tokio::time::pause();
     tokio::time::advance(span).await;
     tokio::time::resume();
 }
 
-/// Looks again until it is so, 20 seconds at most.
+/// Polls until the condition is true, for at most 20 seconds.
 async fn until(mut wanted: impl FnMut() -> bool) {
     for _ in 0..10_000 {
         if wanted() {
@@ -59,21 +59,21 @@ async fn until(mut wanted: impl FnMut() -> bool) {
     panic!("it did not come to pass");
 }
 
-/// Three documents that the store and the index know.
+/// Three documents in the store and in the index.
 const DOCUMENTS: [(&str, &str); 3] = [
     ("breakers", "circuit breakers open after failures in a row"),
     ("supervisors", "supervisors restart actors after a panic"),
     ("bulkheads", "bulkheads bound the calls in flight"),
 ];
 
-/// The fakes, a runtime, and the two searches as a test wants them.
+/// The fakes, a runtime, and the two searches, configured by the test.
 struct Rig {
     fakes: Fakes,
     runtime: TestRuntime,
 }
 
 impl Rig {
-    /// All dependencies have these settings.
+    /// Starts with these settings for every dependency.
     async fn start(configure: impl Fn(&mut DependencySettings)) -> Self {
         let mut settings = DependencySettings::default();
         configure(&mut settings);
@@ -135,7 +135,7 @@ impl Rig {
         self.runtime.status(name).unwrap()
     }
 
-    /// Requests of all kinds so far.
+    /// Returns the number of requests of all kinds so far.
     fn calls(&self) -> usize {
         let all = [
             Operation::Token,
@@ -152,7 +152,7 @@ impl Rig {
     }
 }
 
-/// The service's own error, with which a call ended.
+/// Returns the service's own error that ended a call.
 fn service_error(error: AgentError) -> ServiceError {
     match error {
         AgentError::Call(CallError::Failed { error, .. }) => error,

@@ -1,4 +1,4 @@
-//! The rules of a call's way (CALL-1 to CALL-7, LIM-1 to LIM-4, BRK-9, FBK-1 to FBK-3), through the
+//! Rules of the call path (CALL-1 to CALL-7, LIM-1 to LIM-4, BRK-9, FBK-1 to FBK-3), through the
 //! public interface.
 
 mod answers;

@@ -1,4 +1,4 @@
-//! CFG-1: layers, defaults, and every problem at once.
+//! CFG-1: layers, defaults, and all problems at once.
 
 #[cfg(feature = "cli")]
 mod check;
@@ -101,7 +101,7 @@ fn cfg_1_the_default_file_names_every_key() {
     assert!(Settings::keys().len() > 60);
 }
 
-/// Whether a section of the file has the key, plain, in an inline table, or in a comment.
+/// Returns true if a section of the file has the key: plain, in an inline table, or in a comment.
 fn is_named(text: &str, key: &str) -> bool {
     let mut section = String::new();
     text.lines().any(|line| {
@@ -113,7 +113,7 @@ fn is_named(text: &str, key: &str) -> bool {
         let Some(rest) = key.strip_prefix(&format!("{section}.")) else {
             return false;
         };
-        // A word stands for a table with only a kind.
+        // A plain string may replace a table with only a kind.
         let rest = rest.trim_end_matches(".kind");
         let last = format!("{} =", rest.split('.').next_back().unwrap_or(rest));
         let is_word = |letter: char| letter.is_alphanumeric() || letter == '_';
@@ -270,7 +270,7 @@ kind = "fixed"
 status = 204
 "#;
 
-/// A folder with these files, that goes away with the test.
+/// A folder with these files; it is removed with the test.
 fn folder_with(files: &[(&str, &str)]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder for the test");
     for (name, text) in files {

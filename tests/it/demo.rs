@@ -1,11 +1,11 @@
-//! The command as its users meet it: exit codes, streams, the demo's story and its table.
+//! The `breakerbox` command as a user sees it: exit codes, output streams, the demo and its table.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 const NAMES: [&str; 3] = ["vector_search", "web_search", "knowledge_graph"];
 
-/// The built command, away from the files and variables of whoever runs the tests.
+/// The built command, isolated from the caller's configuration files and `BREAKERBOX_` variables.
 pub(crate) fn breakerbox(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_breakerbox"));
     command
@@ -28,7 +28,7 @@ pub(crate) fn run(arguments: &[&str]) -> (Output, String, String) {
     (output, out, err)
 }
 
-/// The table's rows: a name, and its cells by column.
+/// Parses the table into rows: a name, and its cells by column.
 fn table(out: &str) -> Vec<(String, Vec<(String, String)>)> {
     let cells = |line: &str| -> Vec<String> {
         let inner = line.trim().trim_matches('|');
@@ -60,7 +60,7 @@ fn count(row: &[(String, String)], column: &str) -> u64 {
     cell.map_or(0, |(_, text)| text.parse().expect("a count"))
 }
 
-/// Every row is the sum of its ends, and the last row the sum of the others.
+/// Checks that each row equals the sum of its results, and the last row the sum of the others.
 fn check_sums(out: &str) -> Vec<(String, Vec<(String, String)>)> {
     let rows = table(out);
     let names: Vec<&str> = rows.iter().map(|(name, _)| name.as_str()).collect();
@@ -88,7 +88,7 @@ fn check_table(out: &str) {
     assert!(restarts > 0, "no worker was restarted:\n{out}");
 }
 
-/// Finds the lines one behind the other.
+/// Checks that the lines occur in this order.
 fn check_order(out: &str, name: &str, steps: &[&str]) {
     let mut lines = out.lines();
     for step in steps {
@@ -149,7 +149,7 @@ fn the_demo_tells_its_story_and_its_table_adds_up() {
         check_order(&out, name, &[&[breaks], &moves[..]].concat());
         check_order(&out, name, &[breaks, "falling back to ", "works again"]);
     }
-    // The last one's outage may not have been over for long enough when the demo ends.
+    // The last outage may still be too recent when the demo ends.
     for (name, breaks) in NAMES.iter().zip(breaks).take(2) {
         check_order(&out, name, &[breaks, "answering by itself again after "]);
     }
@@ -186,7 +186,7 @@ fn an_interrupted_demo_ends_its_calls_and_shows_its_books() {
     check_sums(&text);
 }
 
-/// The address behind a word, at the beginning of a line.
+/// The address after a word at the beginning of a line.
 #[cfg(unix)]
 fn address<'t>(text: &'t str, word: &str) -> &'t str {
     let mut lines = text.lines().map(str::trim);
@@ -212,7 +212,7 @@ async fn a_demo_that_stays_is_open_to_calls_and_goes_on_until_it_is_interrupted(
         let read = out.read_line(&mut text).expect("a line");
         assert!(read > 0, "it ended too early:\n{text}");
     }
-    // It writes on, and somebody has to read.
+    // The demo keeps writing, so a thread must drain the pipe.
     let rest = std::thread::spawn(move || std::io::read_to_string(out).expect("the rest"));
     check_table(&text);
     let (admin, gateway) = (address(&text, "admin"), address(&text, "gateway"));
@@ -230,17 +230,17 @@ async fn a_demo_that_stays_is_open_to_calls_and_goes_on_until_it_is_interrupted(
         let seen = tokio::time::timeout(LONG, look).await;
         assert!(seen.is_ok(), "{}", dependency(name).await);
     };
-    // The agents go on.
+    // The agents keep working.
     let before = dependency("vector_search").await["totals"]["primary"].as_u64();
     until("vector_search", &|one| {
         one["totals"]["primary"].as_u64() > before
     })
     .await;
-    // Callers come in.
+    // The gateway serves callers.
     let url = format!("http://{gateway}/vector_search_http/actors");
     let answer = http.get(&url).send().await.unwrap();
     assert_eq!(answer.headers()["breakerbox-source"], "primary");
-    // One is broken by hand, as it says.
+    // Breaks one dependency with the command that the demo prints.
     let (_, switch) = text.split_once("curl -X PUT '").expect("the switch");
     let switch = switch.split('\'').next().unwrap_or(switch);
     let broken = http.put(switch).send().await.unwrap();
@@ -297,7 +297,7 @@ fn a_bad_log_filter_ends_with_2() {
     assert!(err.contains("RUST_LOG is \"breakerbox=loud\""), "{err}");
 }
 
-/// A folder that is gone when the test ends.
+/// A folder that is removed when the test ends.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -311,7 +311,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // Left behind, it only takes room in target/.
+        // A leftover folder only takes space in target/.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }

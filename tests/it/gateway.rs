@@ -1,4 +1,4 @@
-//! The gateway through real sockets: an upstream of the test's own, the gateway on loopback, and a
+//! The gateway through real sockets: an upstream of the test, the gateway on loopback, and a
 //! caller.
 
 mod callers;
@@ -37,10 +37,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// How long something may take that has to happen. Far longer than it takes.
+/// Time limit for a step; far longer than any step takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A server of the test's own; it ends with the test.
+/// A server of the test; it ends with the test.
 struct Upstream {
     address: SocketAddr,
     hits: Arc<AtomicUsize>,
@@ -48,7 +48,7 @@ struct Upstream {
 }
 
 impl Upstream {
-    /// A server that answers every request by a function.
+    /// A server that answers every request with a function.
     async fn of<F, W, R>(answer: F) -> Self
     where
         F: Fn(Request) -> W + Clone + Send + Sync + 'static,
@@ -71,7 +71,7 @@ impl Upstream {
         }
     }
 
-    /// A server that speaks bytes: a function for each connection.
+    /// A server at byte level: a function handles each connection.
     async fn raw<F, W>(talk: F) -> Self
     where
         F: Fn(TcpStream, usize) -> W + Send + Sync + 'static,
@@ -118,13 +118,13 @@ struct Bed {
 }
 
 impl Bed {
-    /// One dependency, `web`, at an address; `text` are more lines of its table.
+    /// One dependency, `web`, at an address; `text` holds more lines of its table.
     async fn new(url: &str, text: &str) -> Self {
         let text = format!("[dependencies.web]\nkind = \"http\"\nurl = \"{url}\"\n{text}");
         Self::of(&text).await
     }
 
-    /// A whole configuration.
+    /// A gateway with a whole configuration.
     async fn of(text: &str) -> Self {
         let own = "[gateway]\nbind = \"127.0.0.1:0\"\nthreads = 2\n";
         let loader = Settings::loader().bare().toml(own).toml(text);
@@ -170,7 +170,7 @@ impl Bed {
         self.runtime.status("web").unwrap()
     }
 
-    /// Waits until the books say so.
+    /// Waits until the status meets a condition.
     async fn until(&self, what: &str, is_so: impl Fn(&DependencyStatus) -> bool) {
         let look = async {
             while !is_so(&self.status()) {
@@ -192,7 +192,7 @@ fn header<'r>(response: &'r reqwest::Response, name: &str) -> &'r str {
     value.map_or("", |value| value.to_str().unwrap())
 }
 
-/// A problem document, checked for what all of them have.
+/// A problem document, after checking the fields common to all.
 async fn problem(response: reqwest::Response, status: u16, code: &str) -> serde_json::Value {
     assert_eq!(response.status().as_u16(), status);
     assert_eq!(
@@ -220,7 +220,7 @@ async fn problem(response: reqwest::Response, status: u16, code: &str) -> serde_
     problem
 }
 
-/// Reads from a socket until a text has come; gives all that came.
+/// Reads from a socket until a text arrives; returns everything read.
 async fn read_until(stream: &mut TcpStream, text: &str) -> String {
     let mut all = Vec::new();
     let reading = async {
@@ -238,7 +238,7 @@ async fn read_until(stream: &mut TcpStream, text: &str) -> String {
     all
 }
 
-/// Reads to the end; an end by a reset is one too.
+/// Reads to the end; a reset counts as the end.
 async fn read_to_end(stream: &mut TcpStream) -> String {
     let mut all = Vec::new();
     let ended = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut all)).await;

@@ -1,4 +1,4 @@
-//! What is logged on this thread.
+//! Capture of the current thread's log.
 
 use std::io::Write;
 use std::sync::{Arc, LazyLock, Mutex};
@@ -7,7 +7,7 @@ use tracing::subscriber::DefaultGuard;
 use tracing::{Dispatch, Level};
 use tracing_subscriber::fmt::MakeWriter;
 
-/// The lines that are logged on this thread while it lives.
+/// The lines logged on this thread while the value lives.
 pub(crate) struct Log {
     text: Text,
     _guard: DefaultGuard,
@@ -34,9 +34,9 @@ impl MakeWriter<'_> for Text {
     }
 }
 
-/// A second reader for the whole process: while there is only one, a place that logs for the first
-/// time asks the reader of its own thread, and another test's thread has none. Then the place
-/// would be silent for everybody.
+/// A second subscriber for the whole process. With a single one, tracing caches the interest of a
+/// callsite from the first thread that reaches it; another test's thread has no subscriber, so the
+/// callsite would stay disabled for all threads.
 static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(tracing_subscriber::registry()));
 
 impl Log {
@@ -44,7 +44,7 @@ impl Log {
         Self::from(Level::INFO)
     }
 
-    /// The same with what is only of use for those who look for something.
+    /// The same, including debug lines.
     pub(crate) fn capture_all() -> Self {
         Self::from(Level::DEBUG)
     }
@@ -63,7 +63,7 @@ impl Log {
         }
     }
 
-    /// The lines with these words.
+    /// The lines that contain this text.
     pub(crate) fn lines(&self, words: &str) -> Vec<String> {
         let text = self.text.0.lock().unwrap();
         let text = String::from_utf8_lossy(&text);

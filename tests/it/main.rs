@@ -1,4 +1,4 @@
-//! The tests of the whole: one binary, a module for each subject.
+//! The integration tests: one binary, with a module for each subject.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests may unwrap")]
 
@@ -24,7 +24,7 @@ mod runtime;
 mod supervision;
 mod tidy;
 
-// what they share
+// Helpers shared by several modules.
 mod log;
 
 mod scripted;

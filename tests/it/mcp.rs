@@ -1,5 +1,6 @@
-//! MCP servers under supervision (items 64 to 76): the real knowledge-graph server of npm, and a
-//! scripted one for what that never does. In real time, for these are real processes.
+//! MCP servers under supervision (items 64 to 76): npm's real knowledge-graph server, and a
+//! scripted server for faults that the real one never shows. They run in real time, as real
+//! processes.
 
 mod install;
 mod scripted;
@@ -21,7 +22,7 @@ use breakerbox::policy::DependencySettings;
 use breakerbox::{Answer, CallError, EventKind, Runtime, RuntimeSettings};
 use serde_json::{Map, Value, json};
 
-/// How long something may take that has to happen. Far longer than it takes.
+/// Time limit for a step; far longer than any step takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 const MOMENT: Duration = Duration::from_millis(5);
 
@@ -35,8 +36,7 @@ struct Bed {
 }
 
 impl Bed {
-    /// The knowledge-graph server, with its file in a folder of its own. `None` where the machine
-    /// has no node.
+    /// The knowledge-graph server with its file in its own folder. `None` if Node is not installed.
     async fn memory(change: impl FnOnce(&mut DependencySettings)) -> Option<Self> {
         let folder = folder();
         let settings = memory(folder.path())?;
@@ -73,12 +73,12 @@ impl Bed {
         self.server.call(tool, object(arguments)).await
     }
 
-    /// The processes of the server's present life: those that have its folder in a variable.
+    /// The processes of the server's current incarnation: those with its folder in a variable.
     fn processes(&self) -> Vec<u32> {
         processes(self.folder.path())
     }
 
-    /// The one process of the server.
+    /// The server's only process.
     fn process(&self) -> u32 {
         match self.processes()[..] {
             [process] => process,
@@ -86,7 +86,7 @@ impl Bed {
         }
     }
 
-    /// How many lives there were.
+    /// Number of incarnations so far.
     fn lives(&self) -> u64 {
         self.server.client().status().workers[0].incarnation
     }
@@ -97,7 +97,7 @@ impl Bed {
         exit.map(ToString::to_string).unwrap_or_default()
     }
 
-    /// Waits until it is so.
+    /// Waits until the condition holds.
     async fn until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
         let look = async {
             while !is_so(self) {
@@ -109,7 +109,7 @@ impl Bed {
         assert!(seen.is_ok(), "{what}: {status:#?}");
     }
 
-    /// Waits until the server has begun a life, and serves.
+    /// Waits until this incarnation of the server is running.
     async fn until_life(&self, number: u64) {
         let running = |bed: &Self| {
             let worker = &bed.server.client().status().workers[0];
@@ -118,12 +118,12 @@ impl Bed {
         self.until(&format!("life {number}"), running).await;
     }
 
-    /// Stops everything, and sees that nothing is left: no process of the server, and no zombie.
+    /// Stops everything, and checks that no process of the server remains, not even a zombie.
     async fn end(self) {
         let last = self.processes();
         self.runtime.shutdown().await;
         gone(&last);
-        // One that had just begun to start is killed too, which takes a moment.
+        // A process that had just been started is killed too, which takes a moment.
         gone(&self.processes());
     }
 }
@@ -155,7 +155,7 @@ fn entity(name: &str) -> Value {
     json!({ "entities": [{ "name": name, "entityType": "person", "observations": ["wrote"] }] })
 }
 
-/// The processes that have this folder in their variables.
+/// The processes with this folder in their environment.
 fn processes(folder: &Path) -> Vec<u32> {
     let folder = folder.to_string_lossy().into_owned();
     let has_it = |process: &u32| {
@@ -170,20 +170,20 @@ fn all_processes() -> impl Iterator<Item = u32> {
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
 }
 
-/// Sees that none of these processes runs any more, whoever has to reap it.
+/// Checks that none of these processes is running; zombies are permitted.
 fn dead(processes: &[u32]) {
     wait_for(processes, |process| {
         state(*process).is_some_and(|state| state != 'Z')
     });
 }
 
-/// What a process does, by one letter; `None` when there is none.
+/// The state letter of a process; `None` if it does not exist.
 fn state(process: u32) -> Option<char> {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     stat.rsplit(')').next()?.trim_start().chars().next()
 }
 
-/// Sees that none of these processes is there any more, not even as a zombie.
+/// Checks that none of these processes exists, not even as a zombie.
 fn gone(processes: &[u32]) {
     wait_for(processes, |process| state(*process).is_some());
 }

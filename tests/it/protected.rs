@@ -1,4 +1,4 @@
-//! The attribute: functions that are calls.
+//! The `#[protected]` attribute: functions that are calls.
 
 mod closures;
 

@@ -1,4 +1,4 @@
-//! Settings change while the runtime runs (rule CFG-2), and dependencies come and go.
+//! Changes of settings at run time (rule CFG-2); dependencies that are added and removed.
 
 use std::fs;
 use std::num::NonZeroU32;
@@ -68,7 +68,7 @@ fn cfg_2_a_reload_keeps_state_and_counters_and_is_told() {
         assert_eq!(bench.status().totals.failed, 3);
         bench.ask(Do::Fail).await.unwrap_err();
         assert_eq!(bench.state(), State::Open, "the fourth failure in a row");
-        // The same once more is none.
+        // The same settings again are not a change.
         let again = bench
             .runtime
             .reload(configured("dep", stricter), "a test")
@@ -293,7 +293,7 @@ fn cfg_2_calls_in_flight_are_watched_as_soon_as_slowness_counts() {
     });
 }
 
-/// What the recorder was told of thresholds.
+/// The thresholds that the recorder has received.
 #[derive(Default)]
 struct Thresholds(Mutex<Vec<Option<u32>>>);
 
@@ -411,7 +411,7 @@ fn cfg_2_a_removed_dependency_drains_and_its_name_is_free() {
             bench.ask(Do::Answer(1)).await
         };
         let (slow, stuck, took, late) = tokio::join!(slow, stuck, remove, late);
-        assert_eq!(slow.unwrap().value, 7, "what was in flight may finish");
+        assert_eq!(slow.unwrap().value, 7, "a call in flight may finish");
         assert!(
             matches!(stuck, Err(CallError::Interrupted { .. })),
             "{stuck:?}"
@@ -449,7 +449,7 @@ fn cfg_2_a_name_is_taken_while_its_dependency_lives() {
     });
 }
 
-/// Real files, a real watcher and the real clock: an event is waited for, nothing is slept for.
+/// Real files, a real watcher and the real clock. The test waits for an event, and never sleeps.
 #[test]
 fn item_96_a_changed_file_holds_within_two_seconds_and_a_broken_one_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! What is recorded of calls, and what `breakerbox replay` makes of it.
+//! Recording of calls, and their replay by `breakerbox replay`.
 
 mod command;
 mod recorder;
@@ -16,13 +16,13 @@ use breakerbox_policy::{
 
 use crate::scripted::{Dep, Do, ms, nonzero, pass, start};
 
-/// A folder of its own for each test, gone at its end.
+/// A folder for each test, removed at its end.
 struct Folder(PathBuf);
 
 impl Folder {
     fn new(name: &str) -> Self {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        // Left behind by a run that was killed.
+        // May remain from a run that was killed.
         let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir_all(&path).expect("a folder for the test");
         Self(path)
@@ -43,7 +43,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // Left behind, it only takes room in target/.
+        // A leftover folder only takes space in target/.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
@@ -52,10 +52,10 @@ fn recorder(path: &Path) -> Arc<Recorder> {
     Arc::new(Recorder::create(path, RecorderOptions::default()).expect("it can be written"))
 }
 
-/// One move of a breaker: milliseconds, from, to, why.
+/// One transition of a breaker: milliseconds, from, to, cause.
 type Moved = (f64, String, String, String);
 
-/// A runtime that records, with one dependency `dep` that does as it is told.
+/// A recording runtime with one dependency `dep` that follows its requests.
 struct Live {
     runtime: TestRuntime,
     client: Client<Dep>,
@@ -102,7 +102,8 @@ impl Live {
     }
 }
 
-/// The n-th of a script that has everything in it: good, bad, slow, throttled; two outages.
+/// The n-th request of a script with every kind of outcome (good, bad, slow, throttled) and two
+/// outages.
 fn told(number: u32) -> Do {
     match number {
         40..70 | 120..150 => Do::Fail.after(u64::from(number % 3)),
@@ -114,7 +115,7 @@ fn told(number: u32) -> Do {
     }
 }
 
-/// Opens by a rate, and closes after two of three probes.
+/// Opens by failure rate, and closes after two of three probes.
 fn lively(settings: &mut DependencySettings) {
     let breaker = &mut settings.breaker;
     breaker.window = WindowKind::Time {
@@ -133,14 +134,14 @@ fn lively(settings: &mut DependencySettings) {
     };
 }
 
-/// Makes calls until 200 of them have reached the dependency, and gives back how the breaker moved.
+/// Makes calls until 200 have reached the dependency; returns the breaker's transitions.
 fn record_200(path: &Path, configure: impl FnOnce(&mut DependencySettings)) -> Vec<Moved> {
     run_paused(async || {
         let kept = recorder(path);
         let live = Live::start(kept.clone(), configure).await;
         while live.script.calls() < 200 {
             let number = u32::try_from(live.script.calls()).expect("it is small");
-            // What becomes of it is in the trace.
+            // The result is in the trace.
             let _ = live.client.ask(told(number)).await;
             pass(10).await;
         }
@@ -165,7 +166,7 @@ fn outcome(class: Class, millis: u64) -> Outcome {
     Outcome::new(class, Duration::from_millis(millis))
 }
 
-/// Brings an outcome as the runtime does.
+/// Records an outcome as the runtime does.
 fn bring(recorder: &dyn OutcomeRecorder, dependency: &Arc<str>, at: u64, outcome: Outcome) {
     recorder.record(AttemptRecord {
         dependency,

@@ -1,4 +1,4 @@
-//! What becomes of calls in crashes, drains and floods: one test for each prose scenario of
+//! Outcomes of calls in crashes, drains and floods: one test for each prose scenario of
 //! `tests/scenarios/runtime.json`, named by its id.
 
 mod breaker;
@@ -18,24 +18,24 @@ use breakerbox_policy::{BackoffSettings, DependencySettings, RetryJitter};
 
 use crate::supervision::Log;
 
-/// What a call asks of the worker.
+/// The behavior that a request asks of the worker.
 #[derive(Debug, Clone)]
 enum Do {
-    /// Answer with this number.
+    /// Answers with this number.
     Answer(u32),
-    /// Answer with this number, later.
+    /// Answers with this number after so many milliseconds.
     Later(u64, u32),
-    /// Fail, later.
+    /// Fails after so many milliseconds.
     FailLater(u64),
-    /// Never answer.
+    /// Never answers.
     Hang,
-    /// Panic.
+    /// Panics.
     Panic,
-    /// Panic, and have a fingerprint.
+    /// Panics; the request has this fingerprint.
     Poison(u64),
 }
 
-/// An answer: the number, and the life of the worker that gave it.
+/// A response: the number, and the incarnation of the worker that gave it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Served {
     number: u32,
@@ -44,7 +44,7 @@ struct Served {
 
 type Reply = Result<Answer<Served>, CallError<String>>;
 
-/// A dependency that does what it is asked.
+/// A dependency that follows its requests.
 struct Worker {
     life: u32,
     log: Log,
@@ -83,7 +83,7 @@ impl Dependency for Worker {
     }
 }
 
-/// A dependency named `d` that is not started yet, with a backoff without jitter.
+/// A dependency named `d`, not started yet, with a backoff without jitter.
 fn dependency(
     runtime: &TestRuntime,
     log: &Log,
@@ -124,7 +124,7 @@ fn life(reply: &Reply) -> u32 {
     reply.as_ref().expect("an answer").value.life
 }
 
-/// Crashes the worker once, so that its next restart waits: the first one is at once.
+/// Crashes the worker once, so that the next restart waits: the first restart is immediate.
 async fn crash(client: &Client<Worker>) {
     let error = client.ask(Do::Panic).await.expect_err("a crash");
     assert!(matches!(error, CallError::WorkerCrashed { .. }), "{error}");
@@ -133,7 +133,7 @@ async fn crash(client: &Client<Worker>) {
     }
 }
 
-/// How often something of this kind happened to a subject.
+/// Number of events of this kind on a subject.
 fn happened(runtime: &TestRuntime, subject: &str, kind: impl Fn(&EventKind) -> bool) -> usize {
     let events = runtime.events_since(0).into_iter();
     events

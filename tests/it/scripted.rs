@@ -1,5 +1,5 @@
-//! A dependency that does what each request says, and one client of it: the bench of the tests of
-//! calls.
+//! A dependency with requests that script its behavior, and one client: the fixture of the tests
+//! of calls.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use breakerbox_actors::testing::{Reaction, Script, Scripted, ScriptedError, Test
 use breakerbox_actors::{Answer, Call, CallError, Client, DependencyStatus, FallbackRule};
 use breakerbox_policy::{Class, DependencySettings, State};
 
-/// What a request asks the dependency to do.
+/// The behavior that a request asks of the dependency.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Do {
     Answer(u32),
@@ -58,7 +58,7 @@ pub(crate) fn refused_connection() -> ScriptedError {
     ScriptedError::failure("ConnectionError")
 }
 
-/// Settings of a breaker that opens after so many failures, for so long.
+/// Configures a breaker that opens after so many failures, for so long.
 pub(crate) fn opens_after(
     failures: u32,
     recovery_timeout: Duration,
@@ -69,7 +69,7 @@ pub(crate) fn opens_after(
     }
 }
 
-/// A dependency `dep` that does as it is told, its client and its runtime.
+/// A dependency `dep` that follows its requests, with its client and its runtime.
 pub(crate) struct Bench {
     pub(crate) runtime: TestRuntime,
     pub(crate) client: Client<Dep>,
@@ -88,7 +88,7 @@ impl Bench {
         Self::on(TestRuntime::start().await, configure, rules).await
     }
 
-    /// The same in a runtime of the test's own.
+    /// As [`Bench::with_fallbacks`], in a given runtime.
     pub(crate) async fn on(
         runtime: TestRuntime,
         configure: impl FnOnce(&mut DependencySettings),
@@ -120,12 +120,12 @@ impl Bench {
         self.status().state
     }
 
-    /// Failures that the window holds.
+    /// Number of failures in the window.
     pub(crate) fn failures(&self) -> u64 {
         self.status().window.failures
     }
 
-    /// Opens the breaker as a failing dependency does.
+    /// Fails calls until the breaker opens.
     pub(crate) async fn fail_until_open(&self) {
         while self.state() == State::Closed {
             self.ask(Do::Fail).await.expect_err("it fails");
@@ -137,7 +137,7 @@ impl Bench {
     }
 }
 
-/// Starts one more dependency.
+/// Starts a further dependency.
 pub(crate) async fn start(
     runtime: &TestRuntime,
     name: &str,
@@ -156,7 +156,7 @@ pub(crate) async fn start(
     builder.start().await.expect("it starts")
 }
 
-/// Lets virtual time pass.
+/// Advances virtual time.
 pub(crate) async fn pass(millis: u64) {
     tokio::time::sleep(ms(millis)).await;
 }

@@ -8,7 +8,7 @@ use futures_util::stream::{BoxStream, unfold};
 
 use crate::scripted::pass;
 
-/// What a stream does next. After the last step it ends.
+/// One step of a stream. After the last step it ends.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Step {
     Item(u32),
@@ -45,7 +45,7 @@ pub(crate) fn play(steps: impl Into<Vec<Step>>) -> Items {
     unfold(steps.into_iter(), next).boxed()
 }
 
-/// Scripts of the attempts of a call, one after the other; the last one is repeated.
+/// Scripts for the attempts of a call, in order; the last one is repeated.
 pub(crate) struct Scripts {
     scripts: Vec<Vec<Step>>,
     opened: AtomicU32,
@@ -59,7 +59,7 @@ impl Scripts {
         }
     }
 
-    /// Opens the next one.
+    /// Opens a stream of the next script.
     pub(crate) async fn open(&self) -> Result<Items, &'static str> {
         let number = self.opened.fetch_add(1, Ordering::Relaxed) as usize;
         let number = number.min(self.scripts.len() - 1);
@@ -71,7 +71,7 @@ impl Scripts {
     }
 }
 
-/// Reads a stream to its end: its items, and its error.
+/// Reads a stream to its end; returns its items and its error.
 pub(crate) async fn read(mut stream: Streamed<Items>) -> (Vec<u32>, Option<Error>) {
     let mut items = Vec::new();
     while let Some(next) = stream.next().await {

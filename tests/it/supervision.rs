@@ -1,4 +1,4 @@
-//! What supervisors promise, on real actors (rules SUP-1 to SUP-8).
+//! Guarantees of supervisors, on real actors (rules SUP-1 to SUP-8).
 
 mod actors;
 

@@ -1,9 +1,9 @@
-//! Programs that some tests need besides Rust.
+//! Programs besides Rust that some tests need.
 
 use std::path::PathBuf;
 
-/// The first of these programs that there is. Without one the test says so and passes by, unless
-/// the environment has `BREAKERBOX_TEST_REQUIRE_ALL=1`, as the gate does.
+/// The first of these programs that is installed. If none is, prints a note and returns `None`, so
+/// that the test is skipped; with `BREAKERBOX_TEST_REQUIRE_ALL=1`, as the gate sets it, panics.
 #[expect(clippy::print_stderr, reason = "a test that passes by says so")]
 pub(crate) fn find(names: &[&str]) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();

@@ -34,9 +34,9 @@ struct CachedHandle {
 
 /// A call site, as it is collected.
 #[derive(Debug)]
-pub struct Collected(pub &'static CallSite);
+pub struct CollectedSite(pub &'static CallSite);
 
-inventory::collect!(Collected);
+inventory::collect!(CollectedSite);
 
 impl CallSite {
     /// Creates a call site; used by the attribute, as a `static`.

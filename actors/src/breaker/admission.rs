@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use breakerbox_policy::{Class, Outcome, Permit, PermitKind, Time};
 
-use super::gate::{Mode, tag_of};
+use super::gate::{GateMode, tag_of};
 use super::gate_decision::{deciding_gate, stale_refusal};
 use super::hedge_member::HedgeMember;
 use super::in_flight::InFlightTicket;
-use super::message::{Flush, Release, Report};
+use super::message::{FlushSuccesses, Release, Report};
 use super::shared::SharedBreaker;
 use crate::error::Refused;
 use crate::state::Shared;
@@ -87,9 +87,9 @@ impl PermitGuard {
         let (_, word) = deciding_gate(shared, self.key.as_ref());
         match word.mode() {
             // No permit is ever granted in this mode.
-            Mode::ForcedOpen => true,
-            Mode::Open | Mode::HalfOpen => tag_of(self.permit.generation()) != word.tag(),
-            Mode::Closed | Mode::ClosedReportAll | Mode::Disabled => false,
+            GateMode::ForcedOpen => true,
+            GateMode::Open | GateMode::HalfOpen => tag_of(self.permit.generation()) != word.tag(),
+            GateMode::Closed | GateMode::ClosedReportAll | GateMode::Disabled => false,
         }
     }
 
@@ -211,11 +211,11 @@ impl PermitGuard {
         let is_quiet = verdict.class == Class::Success
             && !of.is_slow(elapsed)
             && matches!(kind, PermitKind::Normal)
-            && of.gate.read().mode() == Mode::Closed;
+            && of.gate.read().mode() == GateMode::Closed;
         if is_quiet {
             let flushed = of.count_success(self.permit.generation(), now);
             if let (Some(successes), Some(port)) = (flushed, shared.breaker_port.get()) {
-                port.flush.do_send(Flush {
+                port.flush.do_send(FlushSuccesses {
                     successes,
                     key: self.key.clone(),
                 });

@@ -19,7 +19,7 @@ const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 
 /// The rule that the gate publishes for callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mode {
+pub(crate) enum GateMode {
     /// Calls go out; a success needs no message.
     Closed,
     /// Calls go out; every outcome is reported, because a success could change the state.
@@ -34,7 +34,7 @@ pub(crate) enum Mode {
     Disabled,
 }
 
-impl Mode {
+impl GateMode {
     pub(crate) const ALL: [Self; 6] = [
         Self::Closed,
         Self::ClosedReportAll,
@@ -62,14 +62,14 @@ impl Mode {
 pub(crate) struct GateWord(u64);
 
 impl GateWord {
-    pub(crate) fn new(mode: Mode, generation: u64, retry_at_ms: u64) -> Self {
+    pub(crate) fn new(mode: GateMode, generation: u64, retry_at_ms: u64) -> Self {
         let generation = generation & GENERATION_MASK;
         let retry = retry_at_ms.min(RETRY_MASK);
         Self(mode as u64 | generation << MODE_BITS | retry << (MODE_BITS + GENERATION_BITS))
     }
 
-    pub(crate) fn mode(self) -> Mode {
-        Mode::from_bits(self.0 & ((1 << MODE_BITS) - 1))
+    pub(crate) fn mode(self) -> GateMode {
+        GateMode::from_bits(self.0 & ((1 << MODE_BITS) - 1))
     }
 
     /// The low bits of the generation, as [`tag_of`] returns them.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use breakerbox_policy::{Executed, Permit, RefusalState, Time};
 
 use super::admission::{Admission, PermitGuard};
-use super::gate::{GateWord, Mode};
+use super::gate::{GateMode, GateWord};
 use super::message::Acquire;
 use super::shared::SharedBreaker;
 use crate::error::Refused;
@@ -34,7 +34,7 @@ pub(crate) fn deciding_gate<'a>(
     // BRK-10: an override of the dependency holds for each of its keys.
     let whole = shared.breaker.gate.read();
     match key {
-        Some(key) if !matches!(whole.mode(), Mode::ForcedOpen | Mode::Disabled) => {
+        Some(key) if !matches!(whole.mode(), GateMode::ForcedOpen | GateMode::Disabled) => {
             (key, key.gate.read())
         }
         _ => (&shared.breaker, whole),
@@ -51,9 +51,9 @@ pub(crate) fn normal_permit(
 ) -> Option<Permit> {
     let (_, word) = deciding_gate(shared, key);
     match word.mode() {
-        Mode::Closed | Mode::ClosedReportAll => Some(Permit::normal(word.tag(), now)),
-        Mode::Disabled => Some(Permit::unrecorded(word.tag(), now)),
-        Mode::Open | Mode::HalfOpen | Mode::ForcedOpen => None,
+        GateMode::Closed | GateMode::ClosedReportAll => Some(Permit::normal(word.tag(), now)),
+        GateMode::Disabled => Some(Permit::unrecorded(word.tag(), now)),
+        GateMode::Open | GateMode::HalfOpen | GateMode::ForcedOpen => None,
     }
 }
 
@@ -71,11 +71,11 @@ pub(crate) fn try_admit(
     match word.mode() {
         // Half-open, or the gate began to let calls through after the first read: the breaker
         // decides.
-        Mode::Closed | Mode::ClosedReportAll | Mode::Disabled | Mode::HalfOpen => {
+        GateMode::Closed | GateMode::ClosedReportAll | GateMode::Disabled | GateMode::HalfOpen => {
             GateDecision::AskBreaker
         }
-        Mode::Open if retry_at(word) <= now => GateDecision::AskBreaker,
-        Mode::Open | Mode::ForcedOpen => {
+        GateMode::Open if retry_at(word) <= now => GateDecision::AskBreaker,
+        GateMode::Open | GateMode::ForcedOpen => {
             GateDecision::Refused(RefusingGate { of, word, now }.refusal())
         }
     }
@@ -90,11 +90,13 @@ pub(crate) fn refusing_gate<'a>(
 ) -> Option<RefusingGate<'a>> {
     let (of, word) = deciding_gate(shared, key);
     let now = match word.mode() {
-        Mode::Closed | Mode::ClosedReportAll | Mode::Disabled | Mode::HalfOpen => return None,
-        Mode::ForcedOpen if word.retry_at_ms() == 0 => Time::ZERO,
-        Mode::Open | Mode::ForcedOpen => shared.clock.now(),
+        GateMode::Closed | GateMode::ClosedReportAll | GateMode::Disabled | GateMode::HalfOpen => {
+            return None;
+        }
+        GateMode::ForcedOpen if word.retry_at_ms() == 0 => Time::ZERO,
+        GateMode::Open | GateMode::ForcedOpen => shared.clock.now(),
     };
-    let is_over = word.mode() == Mode::Open && retry_at(word) <= now;
+    let is_over = word.mode() == GateMode::Open && retry_at(word) <= now;
     (!is_over).then_some(RefusingGate { of, word, now })
 }
 
@@ -141,7 +143,7 @@ pub(crate) struct RefusingGate<'a> {
 impl RefusingGate<'_> {
     /// Returns true if an override holds it open, rather than the breaker's own judgement.
     pub(crate) fn is_forced(&self) -> bool {
-        self.word.mode() == Mode::ForcedOpen
+        self.word.mode() == GateMode::ForcedOpen
     }
 
     /// Returns the time until it may let calls through, if that is known.
@@ -160,9 +162,9 @@ impl RefusingGate<'_> {
 
     fn state(&self) -> RefusalState {
         match self.word.mode() {
-            Mode::ForcedOpen => RefusalState::ForcedOpen,
-            Mode::HalfOpen => RefusalState::HalfOpen,
-            Mode::Open | Mode::Closed | Mode::ClosedReportAll | Mode::Disabled => {
+            GateMode::ForcedOpen => RefusalState::ForcedOpen,
+            GateMode::HalfOpen => RefusalState::HalfOpen,
+            GateMode::Open | GateMode::Closed | GateMode::ClosedReportAll | GateMode::Disabled => {
                 RefusalState::Open
             }
         }

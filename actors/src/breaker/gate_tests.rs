@@ -4,13 +4,13 @@ use super::gate::*;
 
 #[test]
 fn brk_11_a_word_keeps_mode_generation_and_time() {
-    for mode in Mode::ALL {
+    for mode in GateMode::ALL {
         let word = GateWord::new(mode, 0x0123_4567_89ab, 1 << 40);
         assert_eq!(word.mode(), mode);
         assert_eq!(word.tag(), tag_of(0x0123_4567_89ab));
         assert_eq!(word.retry_at_ms(), 1 << 40);
     }
-    let far = GateWord::new(Mode::Open, 0, u64::MAX);
+    let far = GateWord::new(GateMode::Open, 0, u64::MAX);
     assert_eq!(far.retry_at_ms(), RETRY_MASK, "clamped, not wrapped");
 }
 

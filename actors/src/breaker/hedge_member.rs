@@ -12,10 +12,10 @@ use crate::sync::{LockExt, Mutex};
 
 /// An attempt's membership in a hedge group, if it has one. Each permit carries it, so it is small.
 #[derive(Debug, Default)]
-pub(crate) struct HedgeMember(Option<Membership>);
+pub(crate) struct HedgeMember(Option<GroupMembership>);
 
 #[derive(Debug)]
-struct Membership {
+struct GroupMembership {
     group: Arc<HedgeGroup>,
     /// True if the attempt was sent in parallel with another one.
     is_hedge: bool,
@@ -37,7 +37,7 @@ impl HedgeGroup {
     /// Makes a member: the first attempt, or a hedge in parallel with it.
     pub(crate) fn member(self: &Arc<Self>, is_hedge: bool) -> HedgeMember {
         let group = Arc::clone(self);
-        HedgeMember(Some(Membership { group, is_hedge }))
+        HedgeMember(Some(GroupMembership { group, is_hedge }))
     }
 
     /// Records that an attempt has answered.

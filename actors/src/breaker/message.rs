@@ -113,7 +113,7 @@ pub(crate) struct Release {
 /// Successes that were counted at the gate.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct Flush {
+pub(crate) struct FlushSuccesses {
     pub(crate) key: Option<Arc<SharedBreaker>>,
     pub(crate) successes: SuccessBatch,
 }
@@ -135,12 +135,12 @@ pub(crate) struct ForgetIdle;
 /// An operator's or the supervisor's command.
 #[derive(Message)]
 #[rtype(result = "Result<(), IllegalTransition>")]
-pub(crate) struct Operate {
+pub(crate) struct OperateBreaker {
     pub(crate) key: Option<Arc<SharedBreaker>>,
     pub(crate) command: BreakerCommand,
 }
 
-impl Operate {
+impl OperateBreaker {
     /// A command for the dependency as a whole.
     pub(crate) const fn all(command: BreakerCommand) -> Self {
         Self { key: None, command }
@@ -158,6 +158,6 @@ pub(crate) struct BreakerPort {
     pub(crate) acquire: Recipient<Acquire>,
     pub(crate) report: Recipient<Report>,
     pub(crate) release: Recipient<Release>,
-    pub(crate) flush: Recipient<Flush>,
-    pub(crate) operate: Recipient<Operate>,
+    pub(crate) flush: Recipient<FlushSuccesses>,
+    pub(crate) operate: Recipient<OperateBreaker>,
 }

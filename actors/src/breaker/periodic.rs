@@ -83,7 +83,7 @@ impl<D: Dependency> Handler<LookForOverdue> for Breaker<D> {
 
     fn handle(&mut self, _: LookForOverdue, ctx: &mut Context<Self>) {
         let shared = Arc::clone(&self.shared);
-        self.each_circuit(|breaker, which| {
+        self.each_breaker(|breaker, which| {
             let target = which.as_deref().unwrap_or(&shared.breaker);
             breaker.with_machine(which, ctx, |machine, now| {
                 let overdue = target.overdue(now, tag_of(machine.generation()));

@@ -12,7 +12,7 @@ use thread_local::ThreadLocal;
 
 pub(crate) use crate::sync::LockExt;
 
-use crate::breaker::gate::{Gate, GateWord, Mode, SuccessBatch, tag_of};
+use crate::breaker::gate::{Gate, GateMode, GateWord, SuccessBatch, tag_of};
 use crate::breaker::in_flight::AgeTracker;
 use crate::breaker::thread_counters::ThreadCounters;
 use crate::clock::random;
@@ -178,20 +178,20 @@ impl SharedBreaker {
 pub(crate) fn word_of(machine: &breakerbox_policy::Breaker, now: Time) -> GateWord {
     let go = || {
         if machine.needs_every_success() {
-            Mode::ClosedReportAll
+            GateMode::ClosedReportAll
         } else {
-            Mode::Closed
+            GateMode::Closed
         }
     };
     let mode = match (machine.overridden().map(|one| one.mode), machine.state()) {
-        (Some(OverrideMode::ForcedOpen), _) => Mode::ForcedOpen,
-        (Some(OverrideMode::Disabled), _) => Mode::Disabled,
+        (Some(OverrideMode::ForcedOpen), _) => GateMode::ForcedOpen,
+        (Some(OverrideMode::Disabled), _) => GateMode::Disabled,
         (Some(OverrideMode::Shadow), _) | (None, State::Closed) => go(),
-        (None, State::Open) => Mode::Open,
-        (None, State::HalfOpen) => Mode::HalfOpen,
+        (None, State::Open) => GateMode::Open,
+        (None, State::HalfOpen) => GateMode::HalfOpen,
     };
     let wait = match mode {
-        Mode::Open | Mode::ForcedOpen => machine.view(now).retry_after,
+        GateMode::Open | GateMode::ForcedOpen => machine.view(now).retry_after,
         _ => None,
     };
     // Rounded up, so that no caller asks early.

@@ -1,5 +1,5 @@
-//! A breaker actor that crashes does not forget (rule BRK-12). Only from in here can it be made
-//! to crash: nothing that its mailbox takes panics.
+//! State that survives a crash of the breaker actor (rule BRK-12). Only a test inside the crate can
+//! crash it: none of its regular messages panics.
 
 use std::time::Duration;
 
@@ -19,9 +19,9 @@ use crate::verdict::Verdict;
 #[rtype(result = "()")]
 enum Crash {
     Outside,
-    /// While it changes the machine.
+    /// During a change of the policy machine.
     InTheMachine,
-    /// While it changes that of a key.
+    /// During a change of a key's policy machine.
     InTheMachineOf(&'static str),
 }
 
@@ -60,7 +60,7 @@ async fn doubler(runtime: &TestRuntime) -> (Doubler, Script<u32, u32>) {
     (client, script)
 }
 
-/// Crashes the breaker actor, and waits until it is back.
+/// Crashes the breaker actor, and waits for its restart.
 async fn crash(client: &Doubler, how: Crash) {
     let before = client.core.breaker.health.incarnation();
     let told = client.breaker().send(how).await;
@@ -89,7 +89,7 @@ fn brk_12_a_crash_of_the_breaker_actor_forgets_nothing() {
         assert!(matches!(error, CallError::Open(_)), "{error}");
         assert_eq!(error.retry_after(), Some(Duration::from_secs(20)));
         assert_eq!(script.calls(), 5);
-        // The timer of its open time is set anew.
+        // The timer of the open period is set again.
         tokio::time::sleep(Duration::from_secs(20)).await;
         assert_eq!(client.ask(1).await.unwrap().value, 2);
         assert_eq!(client.status().state, State::Closed);
@@ -133,7 +133,7 @@ fn brk_12_a_crash_of_the_breaker_actor_forgets_no_key() {
             State::Open,
             "the fifth in a row"
         );
-        // The timers of the open times are set anew, without a call.
+        // The timers of the open periods are set again, without a call.
         tokio::time::sleep(Duration::from_secs(21)).await;
         assert_eq!(state_of(&client, "sick").0, State::HalfOpen);
         assert_eq!(client.ask_with(1, of("sick")).await.unwrap().value, 2);
@@ -183,7 +183,7 @@ fn call_6_no_timer_is_left_of_a_key_that_is_forgotten() {
     });
 }
 
-/// Asks for the number of timers that are set.
+/// Requests the number of pending timers.
 #[derive(Message)]
 #[rtype(result = "usize")]
 struct Timers;
@@ -251,13 +251,13 @@ fn brk_12_a_crash_in_the_middle_of_a_change_begins_with_an_empty_window() {
         }
         let before = client.status().generation;
         crash(&client, Crash::InTheMachine).await;
-        // What the change left behind in the window is worth nothing.
+        // The window's contents after the interrupted change are discarded.
         let _ = client.ask(0).await;
         let status = client.status();
         assert_eq!((status.state, status.window.failures), (State::Closed, 1));
         assert!(
             status.generation > before,
-            "what comes late is seen to be late"
+            "a late outcome is seen to be late"
         );
         runtime.finish().await;
     });

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use breakerbox_policy::{Executed, Pause, Time};
 
 use super::FailedAttempt;
-use super::plan::Plan;
+use super::plan::CallPlan;
 use crate::breaker::admission::{Admission, PermitGuard};
 use crate::breaker::gate_decision::{
     GateDecision, ask_for_permit, normal_permit, stale_refusal, try_admit,
@@ -44,7 +44,7 @@ impl<'a> AttemptPermits<'a> {
 #[inline(always)]
 pub(super) fn admit_at_once<'a>(
     shared: &'a Shared,
-    plan: &Plan<'_>,
+    plan: &CallPlan<'_>,
     now: Time,
     permits: &mut AttemptPermits<'a>,
 ) -> bool {
@@ -72,7 +72,7 @@ pub(super) fn admit_at_once<'a>(
 }
 
 /// Takes a turn at the rate limit if it is this call's turn.
-fn has_turn(shared: &Shared, plan: &Plan<'_>, now: Time) -> bool {
+fn has_turn(shared: &Shared, plan: &CallPlan<'_>, now: Time) -> bool {
     let may_go = |rate: &RateLimit| rate.try_enter(plan.weight, now);
     shared
         .rate
@@ -83,7 +83,7 @@ fn has_turn(shared: &Shared, plan: &Plan<'_>, now: Time) -> bool {
 /// later one gives the permit back.
 pub(super) async fn admit<'a, E>(
     shared: &'a Shared,
-    plan: &Plan<'_>,
+    plan: &CallPlan<'_>,
     asked: Time,
 ) -> Result<AttemptPermits<'a>, Box<FailedAttempt<E>>> {
     if shared.route() == Route::Stopped {
@@ -137,7 +137,7 @@ pub(super) async fn admit<'a, E>(
 /// Acquires the breaker's permit, from the gate alone if possible.
 async fn permit<'a, E>(
     shared: &'a Shared,
-    plan: &Plan<'_>,
+    plan: &CallPlan<'_>,
     now: Time,
 ) -> Result<Admission<&'a Shared>, Box<FailedAttempt<E>>> {
     let (key, deadline) = (plan.key.as_ref(), plan.deadline);
@@ -197,7 +197,7 @@ impl AdmissionProgress {
     pub(super) async fn enter<'a, E>(
         &mut self,
         shared: &'a Shared,
-        plan: &Plan<'_>,
+        plan: &CallPlan<'_>,
     ) -> Result<Option<BulkheadSlot<'a>>, CallError<E>> {
         check_budget(shared, plan)?;
         if shared.pauses.now(self.now).is_some() {
@@ -227,7 +227,7 @@ impl AdmissionProgress {
     pub(super) async fn wait_out<E>(
         &mut self,
         shared: &Shared,
-        plan: &Plan<'_>,
+        plan: &CallPlan<'_>,
     ) -> Result<(), CallError<E>> {
         let patience = self.asked.after(shared.settings().throttle.max_wait);
         let may =
@@ -241,7 +241,7 @@ impl AdmissionProgress {
 
 /// Waits for the turn at the rate limit, if that is soon enough (rule LIM-2). Returns true if it
 /// waited.
-async fn take_turn<E>(shared: &Shared, plan: &Plan<'_>) -> Result<bool, CallError<E>> {
+async fn take_turn<E>(shared: &Shared, plan: &CallPlan<'_>) -> Result<bool, CallError<E>> {
     if has_turn(shared, plan, shared.clock.now()) {
         return Ok(false);
     }
@@ -267,20 +267,20 @@ async fn take_turn<E>(shared: &Shared, plan: &Plan<'_>) -> Result<bool, CallErro
 }
 
 /// Refuses a call that its session cannot pay for, before anything is taken.
-fn check_budget<E>(shared: &Shared, plan: &Plan<'_>) -> Result<(), CallError<E>> {
+fn check_budget<E>(shared: &Shared, plan: &CallPlan<'_>) -> Result<(), CallError<E>> {
     match plan.session {
         Some(session) if !has_budget(plan) => Err(budget_exhausted(shared, session)),
         _ => Ok(()),
     }
 }
 
-fn has_budget(plan: &Plan<'_>) -> bool {
+fn has_budget(plan: &CallPlan<'_>) -> bool {
     let weight = u64::from(plan.weight.get());
     plan.session.is_none_or(|session| session.left() >= weight)
 }
 
 /// Charges the attempt's weight to the session's budget, once the attempt may go out.
-pub(super) fn charge<E>(shared: &Shared, plan: &Plan<'_>) -> Result<(), CallError<E>> {
+pub(super) fn charge<E>(shared: &Shared, plan: &CallPlan<'_>) -> Result<(), CallError<E>> {
     match plan.session {
         Some(session) if !session.try_spend(u64::from(plan.weight.get())) => {
             Err(budget_exhausted(shared, session))

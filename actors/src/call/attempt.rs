@@ -14,11 +14,11 @@ use std::sync::Arc;
 use breakerbox_policy::{Class, Symptom, Time};
 
 use super::admit::{AttemptPermits, absent};
-use super::core::{Core, WorkerSlot};
+use super::core::{DependencyCore, WorkerSlot};
 use super::drive::{begin_attempt, count_attempt, end_attempt, refund};
 use super::hedge::pick_worker;
-use super::plan::Plan;
-use super::{Attempted, Completed, FailedAttempt};
+use super::plan::CallPlan;
+use super::{Attempted, CompletedCall, FailedAttempt};
 use crate::breaker::admission::Admission;
 use crate::breaker::hedge_member::HedgeMember;
 use crate::dependency::{CallContext, Dependency};
@@ -26,14 +26,14 @@ use crate::error::{CallError, NotExecutedReason};
 use crate::state::Shared;
 use crate::verdict::{AttemptResult, Verdict};
 use crate::worker::inline::FirstPoll;
-use crate::worker::reply::{Waiting, reply};
-use crate::worker::{Job, QueuedJob, Reply, Responder};
+use crate::worker::reply::{ReplyReceiver, reply};
+use crate::worker::{QueuedJob, Reply, Responder, WorkerJob};
 
 /// Makes one attempt by a worker. `number` counts from 1.
 pub(super) fn attempt<D: Dependency>(
-    core: &Arc<Core<D>>,
+    core: &Arc<DependencyCore<D>>,
     request: D::Request,
-    plan: &Plan<'_>,
+    plan: &CallPlan<'_>,
     (number, sent): (u32, Time),
     member: HedgeMember,
 ) -> impl Future<Output = Attempted<D>> {
@@ -51,9 +51,9 @@ pub(super) fn attempt<D: Dependency>(
 
 /// Sends an admitted attempt to a worker, and waits for its end.
 pub(super) fn send<'a, D: Dependency>(
-    core: &'a Arc<Core<D>>,
+    core: &'a Arc<DependencyCore<D>>,
     request: D::Request,
-    plan: &Plan<'_>,
+    plan: &CallPlan<'_>,
     (number, sent): (u32, Time),
     permits: &mut AttemptPermits<'a>,
 ) -> impl Future<Output = Attempted<D>> {
@@ -66,7 +66,7 @@ pub(super) fn send<'a, D: Dependency>(
             return Err(FailedAttempt::refused(error));
         };
         count_attempt(shared, permits);
-        let job = Job {
+        let job = WorkerJob {
             request,
             context: CallContext {
                 shared: Arc::clone(&worker.shared),
@@ -83,7 +83,7 @@ pub(super) fn send<'a, D: Dependency>(
             FirstPoll::Waits(waiting) => match waiting.await {
                 Ok(Ok(value)) => {
                     let at = shared.clock.now();
-                    return Ok(Completed { value, at });
+                    return Ok(CompletedCall { value, at });
                 }
                 Ok(Err(error)) => error,
                 Err(too_late) => {
@@ -106,7 +106,7 @@ pub(super) fn send<'a, D: Dependency>(
 fn begin<D: Dependency>(
     shared: &Arc<Shared>,
     worker: &WorkerSlot<D>,
-    job: Job<D>,
+    job: WorkerJob<D>,
     permits: &mut AttemptPermits<'_>,
 ) -> FirstPoll<D> {
     let deadline = job.context.deadline;
@@ -133,7 +133,7 @@ fn hand_over<D: Dependency>(
     permits: &mut AttemptPermits<'_>,
     deadline: Option<Time>,
     (own_timer, has_begun): (bool, bool),
-) -> Option<(Responder<D>, Waiting<Reply<D>>)> {
+) -> Option<(Responder<D>, ReplyReceiver<Reply<D>>)> {
     let slot = permits.slot.take()?;
     let permit = permits.admission.take_permit()?;
     let (replier, waiting) = reply(Arc::clone(shared), permit, deadline, (own_timer, has_begun));
@@ -141,7 +141,7 @@ fn hand_over<D: Dependency>(
 }
 
 /// The error of an attempt for which there is no worker.
-fn no_worker<D: Dependency>(core: &Core<D>) -> CallError<D::Error> {
+fn no_worker<D: Dependency>(core: &DependencyCore<D>) -> CallError<D::Error> {
     let reason = core.shared.absence();
     let wait = core.back_in(core.shared.clock.now());
     CallError::NotExecuted {

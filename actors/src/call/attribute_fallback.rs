@@ -13,7 +13,7 @@ use breakerbox_policy::Time;
 use super::may_fall_back;
 use super::run::run_or_fail;
 use crate::call_options::CallOptions;
-use crate::deadline::{self, Within};
+use crate::deadline::{self, DeadlineScope};
 use crate::error::CallError;
 use crate::fallback::{note_outage, patience};
 use crate::state::Shared;
@@ -139,7 +139,7 @@ impl Patience<'_> {
         let work = deadline::within(scope, begin);
         async move {
             let work = std::pin::pin!(work);
-            let work = Within::new(scope, work);
+            let work = DeadlineScope::new(scope, work);
             tokio::select! {
                 biased;
                 answer = work => answer.map_err(|error| error.to_string()),

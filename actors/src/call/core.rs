@@ -11,7 +11,7 @@ use crate::breaker::Breaker;
 use crate::dependency::Dependency;
 use crate::error::CallError;
 use crate::fallback::{FallbackAnswer, Fallbacks};
-use crate::state::configured::Configured;
+use crate::state::configured::ConfiguredSettings;
 use crate::state::{PerWorker, Route, Shared};
 use crate::supervisor::{Condition, DriverQueue, StableMailbox};
 use crate::worker::Worker;
@@ -19,13 +19,13 @@ use crate::worker::inline::{InlineExecutor, InlineHandle};
 use crate::worker::queue::WorkQueue;
 
 /// The state around one dependency that a call needs.
-pub(crate) struct Core<D: Dependency> {
+pub(crate) struct DependencyCore<D: Dependency> {
     pub(crate) shared: Arc<Shared>,
     pub(crate) breaker: StableMailbox<Breaker<D>>,
     pub(crate) workers: Box<[WorkerSlot<D>]>,
     pub(crate) next: AtomicUsize,
     pub(crate) fallbacks: Fallbacks<D>,
-    pub(crate) configured: Mutex<Configured>,
+    pub(crate) configured: Mutex<ConfiguredSettings>,
 }
 
 /// A worker's queue, and its inline executor for callers on its own thread.
@@ -58,7 +58,7 @@ impl<D: Dependency> WorkerSlot<D> {
     }
 }
 
-impl<D: Dependency> Core<D> {
+impl<D: Dependency> DependencyCore<D> {
     /// Returns the worker for the next call: a running one, on the caller's own thread if there is
     /// one.
     ///

@@ -15,9 +15,9 @@ use breakerbox_policy::{Class, Executed, Time};
 
 use super::admit::{AttemptPermits, absent, admit, admit_at_once, charge};
 use super::hedge::{admit_hedge, hedged, join_group};
-use super::plan::Plan;
+use super::plan::CallPlan;
 use super::retry::RetryState;
-use super::{Completed, FailedAttempt, closed_to_new};
+use super::{CompletedCall, FailedAttempt, closed_to_new};
 use crate::breaker::admission::{Settled, report_and_wait};
 use crate::breaker::hedge_member::HedgeMember;
 use crate::error::CallError;
@@ -30,7 +30,7 @@ use crate::verdict::{AttemptResult, Verdict};
 /// `attempt` makes one attempt, which began at the given time; `None` if there is none to make.
 pub(super) fn drive<'a, T, E, F>(
     shared: &'a Shared,
-    plan: &'a Plan<'_>,
+    plan: &'a CallPlan<'_>,
     mut attempt: impl FnMut(HedgeMember, u32, Time) -> Option<F>,
 ) -> impl Future<Output = (Result<T, Box<FailedAttempt<E>>>, u32)>
 where
@@ -80,12 +80,13 @@ where
 #[inline(always)]
 pub(super) fn begin_attempt<'a, E>(
     shared: &'a Shared,
-    plan: &Plan<'_>,
+    plan: &CallPlan<'_>,
     mut member: HedgeMember,
     now: Time,
     permits: &mut AttemptPermits<'a>,
 ) -> impl Future<Output = Result<(), Box<FailedAttempt<E>>>> {
     async move {
+        // CALL-5: breaker, pause, rate limit and bulkhead admit in this order; the worker comes last.
         let at_once = !member.is_hedge() && admit_at_once(shared, plan, now, permits);
         if !at_once {
             // Boxed: the future of every call would be larger for what few calls need.
@@ -116,11 +117,11 @@ pub(super) fn count_attempt(shared: &Shared, permits: &AttemptPermits<'_>) {
 /// Ends an attempt: gives its slot back, records its outcome, and makes its error.
 pub(super) fn end_attempt<'a, T, E>(
     shared: &'a Shared,
-    plan: &'a Plan<'_>,
+    plan: &'a CallPlan<'_>,
     permits: &'a mut AttemptPermits<'_>,
     result: AttemptResult<T, E>,
     began: Time,
-) -> impl Future<Output = Result<Completed<T>, Box<FailedAttempt<E>>>> {
+) -> impl Future<Output = Result<CompletedCall<T>, Box<FailedAttempt<E>>>> {
     async move {
         let verdict = result.verdict(shared);
         // The slot first: a caller that gets the answer may call again at once.
@@ -134,7 +135,7 @@ pub(super) fn end_attempt<'a, T, E>(
         }
         let dependency = || Arc::clone(&shared.name);
         let error = match result {
-            AttemptResult::Answered(Ok(value), _) => return Ok(Completed { value, at }),
+            AttemptResult::Answered(Ok(value), _) => return Ok(CompletedCall { value, at }),
             AttemptResult::Answered(Err(error), _) => CallError::Failed {
                 dependency: dependency(),
                 error,
@@ -153,7 +154,7 @@ pub(super) fn end_attempt<'a, T, E>(
 }
 
 /// Gives the session back what an attempt cost that was not executed.
-pub(super) fn refund<E>(plan: &Plan<'_>, error: &CallError<E>) {
+pub(super) fn refund<E>(plan: &CallPlan<'_>, error: &CallError<E>) {
     if let Some(session) = plan.session
         && error.executed() == Executed::No
     {

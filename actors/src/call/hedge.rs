@@ -17,11 +17,11 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use super::FailedAttempt;
 use super::admit::{AttemptPermits, admit, no_slot};
-use super::core::{Core, WorkerSlot};
-use super::plan::Plan;
+use super::core::{DependencyCore, WorkerSlot};
+use super::plan::CallPlan;
 use super::retry::withdraw;
 use crate::breaker::admission::Admission;
-use crate::breaker::gate::Mode;
+use crate::breaker::gate::GateMode;
 use crate::breaker::gate_decision::deciding_gate;
 use crate::breaker::hedge_member::{HedgeGroup, HedgeMember};
 use crate::dependency::Dependency;
@@ -33,7 +33,7 @@ use crate::supervisor::Condition;
 /// any attempt, nor become the probe of a breaker that changes state meanwhile.
 pub(super) async fn admit_hedge<'a, E>(
     shared: &'a Shared,
-    plan: &Plan<'_>,
+    plan: &CallPlan<'_>,
     now: Time,
 ) -> Result<AttemptPermits<'a>, Box<FailedAttempt<E>>> {
     let no_slot = || no_slot(shared, now, NoSlot::Overloaded);
@@ -50,7 +50,7 @@ pub(super) fn join_group(member: HedgeMember, admission: &mut Admission<&Shared>
 /// Returns the worker for the attempt: if possible a running one that has no attempt of its group.
 pub(super) fn pick_worker<'a, D: Dependency>(
     member: Option<&HedgeMember>,
-    core: &'a Core<D>,
+    core: &'a DependencyCore<D>,
 ) -> Option<&'a WorkerSlot<D>> {
     let chosen = core.pick()?;
     let Some(member) = member.filter(|member| member.has_group()) else {
@@ -74,7 +74,7 @@ pub(super) fn pick_worker<'a, D: Dependency>(
 /// # Cancel safety   As for the attempts: dropped, all of them are dropped.
 pub(super) async fn hedged<T, E, F>(
     shared: &Shared,
-    plan: &Plan<'_>,
+    plan: &CallPlan<'_>,
     mut attempt: impl FnMut(HedgeMember) -> Option<F>,
 ) -> Option<Result<T, Box<FailedAttempt<E>>>>
 where
@@ -103,7 +103,7 @@ where
 /// Sends hedges in parallel with the first attempt as long as no attempt has answered.
 async fn send_hedges<T, E, F>(
     shared: &Shared,
-    plan: &Plan<'_>,
+    plan: &CallPlan<'_>,
     hedge: &HedgeSettings,
     group: &HedgeGroup,
     first: Pin<&mut F>,
@@ -177,12 +177,12 @@ fn stronger_evidence<E>(
     }
 }
 
-fn may_hedge(shared: &Shared, plan: &Plan<'_>) -> bool {
+fn may_hedge(shared: &Shared, plan: &CallPlan<'_>) -> bool {
     let (_, word) = deciding_gate(shared, plan.key.as_ref());
     // CALL-7 and LIM-4: hedges go out only while the breaker is closed, and from the retry budget.
     let is_closed = matches!(
         word.mode(),
-        Mode::Closed | Mode::ClosedReportAll | Mode::Disabled
+        GateMode::Closed | GateMode::ClosedReportAll | GateMode::Disabled
     );
     is_closed && withdraw(shared)
 }

@@ -9,11 +9,11 @@ use breakerbox_policy::{Executed, Permit, Time};
 
 use super::admit::{AdmissionProgress, AttemptPermits};
 use super::attempt::{check_quarantine, send};
-use super::plan::Plan;
-use super::{Attempted, Completed, FailedAttempt};
+use super::plan::CallPlan;
+use super::{Attempted, CompletedCall, FailedAttempt};
 use crate::breaker::admission::{Admission, PermitGuard};
 use crate::breaker::gate_decision::{RefusingGate, refusing_gate};
-use crate::call::core::Core;
+use crate::call::core::DependencyCore;
 use crate::dependency::Dependency;
 use crate::error::CallError;
 use crate::state::Shared;
@@ -21,7 +21,7 @@ use crate::state::Shared;
 /// Returns the request if a last resort is allowed: the breaker refused by its own judgement, and
 /// the work was not executed.
 pub(super) fn request<D: Dependency>(
-    plan: &Plan<'_>,
+    plan: &CallPlan<'_>,
     failed: &FailedAttempt<D::Error>,
     kept: Option<&D::Request>,
 ) -> Option<D::Request> {
@@ -34,9 +34,9 @@ pub(super) fn request<D: Dependency>(
 
 /// Makes the one attempt. If it was not executed either, the call ends with the error it had.
 pub(super) async fn answer<D: Dependency>(
-    core: &Arc<Core<D>>,
+    core: &Arc<DependencyCore<D>>,
     request: Option<D::Request>,
-    plan: &Plan<'_>,
+    plan: &CallPlan<'_>,
     error: CallError<D::Error>,
 ) -> Result<D::Response, CallError<D::Error>> {
     let Some(request) = request else {
@@ -44,7 +44,7 @@ pub(super) async fn answer<D: Dependency>(
     };
     let kept = (!core.fallbacks.is_empty()).then(|| request.clone());
     match attempt(core, request, plan).await {
-        Ok(Completed { value, at }) => {
+        Ok(CompletedCall { value, at }) => {
             if let Some(request) = &kept {
                 core.fallbacks.remember(request, &value, at);
             }
@@ -56,9 +56,9 @@ pub(super) async fn answer<D: Dependency>(
 }
 
 async fn attempt<D: Dependency>(
-    core: &Arc<Core<D>>,
+    core: &Arc<DependencyCore<D>>,
     request: D::Request,
-    plan: &Plan<'_>,
+    plan: &CallPlan<'_>,
 ) -> Attempted<D> {
     let shared = &core.shared;
     check_quarantine(shared, plan.fingerprint).map_err(FailedAttempt::refused)?;
@@ -70,7 +70,7 @@ async fn attempt<D: Dependency>(
 /// Acquires permits without the breaker: one that is not recorded, and a slot of the bulkhead.
 async fn past_the_breaker<'a, E>(
     shared: &'a Shared,
-    plan: &Plan<'_>,
+    plan: &CallPlan<'_>,
     now: Time,
 ) -> Result<AttemptPermits<'a>, Box<FailedAttempt<E>>> {
     let mut progress = AdmissionProgress::new(now);

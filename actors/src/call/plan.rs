@@ -17,7 +17,7 @@ use crate::limits::session::Session;
 use crate::state::Shared;
 
 /// The settings of one call.
-pub(crate) struct Plan<'a> {
+pub(crate) struct CallPlan<'a> {
     pub(super) started: Time,
     /// Deadline of the call, without its fallbacks.
     pub(super) deadline: Option<Time>,
@@ -41,7 +41,7 @@ pub(crate) struct Plan<'a> {
     pub(super) session: Option<&'a Session>,
 }
 
-impl<'a> Plan<'a> {
+impl<'a> CallPlan<'a> {
     /// Returns the plan of a request to a worker; options left open are taken from the dependency.
     pub(super) fn of_request<D: Dependency>(
         shared: &Shared,

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::core::Core;
-use super::plan::Plan;
+use super::core::DependencyCore;
+use super::plan::CallPlan;
 use super::retry::sleep;
-use super::{Completed, ask_workers, closed_to_new, end_outage};
+use super::{CompletedCall, ask_workers, closed_to_new, end_outage};
 use crate::breaker::gate_decision::refusing_gate;
 use crate::call_options::CallOptions;
 use crate::dependency::Dependency;
@@ -19,10 +19,10 @@ use crate::state::call_record::{CallRecord, CallResult};
 ///
 /// # Cancel safety   Dropped while it waits, it was never made; dropped later, it is counted as
 /// cancelled.
-pub(crate) async fn refresh<D: Dependency>(core: &Arc<Core<D>>, request: D::Request) {
+pub(crate) async fn refresh<D: Dependency>(core: &Arc<DependencyCore<D>>, request: D::Request) {
     let shared = &core.shared;
     let options = CallOptions::default();
-    let plan = |request| Plan::of_request::<D>(shared, &options, request);
+    let plan = |request| CallPlan::of_request::<D>(shared, &options, request);
     let key = plan(&request).key;
     while let Some(refusing) = refusing_gate(shared, key.as_ref()) {
         let Some(wait) = refusing.retry_after() else {
@@ -39,7 +39,7 @@ pub(crate) async fn refresh<D: Dependency>(core: &Arc<Core<D>>, request: D::Requ
     let plan = plan(&request);
     let mut kept = Some(request.clone());
     match ask_workers(core, request, &mut kept, &plan).await.0 {
-        Ok(Completed { value, at }) => {
+        Ok(CompletedCall { value, at }) => {
             if let Some(request) = &kept {
                 core.fallbacks.remember(request, &value, at);
             }

@@ -10,7 +10,7 @@ use breakerbox_policy::{
 
 use super::FailedAttempt;
 use super::admit::absent;
-use super::plan::Plan;
+use super::plan::CallPlan;
 use crate::breaker::gate_decision::refusing_gate;
 use crate::clock::{is_too_late, random};
 use crate::error::{CallError, Refused};
@@ -68,7 +68,7 @@ impl<E> RetryState<E> {
     pub(super) async fn next(
         &mut self,
         shared: &Shared,
-        plan: &Plan<'_>,
+        plan: &CallPlan<'_>,
         failed: Option<Box<FailedAttempt<E>>>,
     ) -> Result<(), Box<FailedAttempt<E>>> {
         let before = self.before.take();
@@ -79,12 +79,12 @@ impl<E> RetryState<E> {
             }
         };
         match wait_before_next(shared, plan, (self.number, self.waited), &failed) {
-            Next::After(wait) => {
+            RetryStep::After(wait) => {
                 rest(shared, plan, wait).await;
                 self.waited = Some(wait);
             }
-            Next::Stop => return Err(failed),
-            Next::Opened(refused) => {
+            RetryStep::Stop => return Err(failed),
+            RetryStep::Opened(refused) => {
                 return Err(merge_executed(
                     Some(failed),
                     FailedAttempt::by_breaker(refused),
@@ -99,7 +99,7 @@ impl<E> RetryState<E> {
 }
 
 /// The step after a failed attempt.
-enum Next {
+enum RetryStep {
     /// Another attempt, after this wait.
     After(Duration),
     /// The call ends.
@@ -111,19 +111,19 @@ enum Next {
 /// Decides whether there is another attempt (rule LIM-4), and how long to wait for it.
 fn wait_before_next<E>(
     shared: &Shared,
-    plan: &Plan<'_>,
+    plan: &CallPlan<'_>,
     (number, waited): (u32, Option<Duration>),
     failed: &FailedAttempt<E>,
-) -> Next {
+) -> RetryStep {
     if plan.max_attempts == 1 {
-        return Next::Stop;
+        return RetryStep::Stop;
     }
     let settings = shared.settings();
     let settings = &settings.retry;
     let now = shared.clock.now();
     let pause = shared.pauses.now(now);
     if pause.is_some_and(|pause| pause.reason == PauseReason::QuotaUsedUp) {
-        return Next::Stop;
+        return RetryStep::Stop;
     }
     let attempt = Attempt {
         number,
@@ -136,15 +136,16 @@ fn wait_before_next<E>(
         paused: pause.map(|pause| pause.until.since(now)),
     };
     let retry = Retry::new(settings, plan.deadline);
+    // LIM-4: the one place that asks for another attempt, from the one budget of the dependency.
     let decision = with_budget(shared, now, |budget| {
         retry.decide(now, &attempt, budget, &mut random())
     });
     match (decision, refusing_gate(shared, plan.key.as_ref())) {
-        (RetryDecision::Stop(_), _) => Next::Stop,
+        (RetryDecision::Stop(_), _) => RetryStep::Stop,
         (RetryDecision::Again { .. }, Some(refusing)) if !settings.on_open => {
-            Next::Opened(refusing.refusal())
+            RetryStep::Opened(refusing.refusal())
         }
-        (RetryDecision::Again { after }, _) => Next::After(after),
+        (RetryDecision::Again { after }, _) => RetryStep::After(after),
     }
 }
 
@@ -170,7 +171,7 @@ fn with_budget<T>(shared: &Shared, now: Time, ask: impl FnOnce(Option<&mut Budge
 
 /// Waits before another attempt, and longer if the dependency has prolonged its pause meanwhile. A
 /// call that cannot wait that long is refused by its next attempt.
-async fn rest(shared: &Shared, plan: &Plan<'_>, wait: Duration) {
+async fn rest(shared: &Shared, plan: &CallPlan<'_>, wait: Duration) {
     sleep(shared, wait).await;
     let may = |pause: &Pause| {
         pause.reason != PauseReason::QuotaUsedUp && !is_too_late(pause.until, plan.deadline)

@@ -14,14 +14,14 @@ use breakerbox_policy::{Executed, Time};
 
 use super::admit::AttemptPermits;
 use super::drive::{begin_attempt, count_attempt, drive, end_attempt};
-use super::plan::Plan;
-use super::{Completed, FailedAttempt, end_outage, refuse_at_once};
+use super::plan::CallPlan;
+use super::{CompletedCall, FailedAttempt, end_outage, refuse_at_once};
 use crate::breaker::hedge_member::HedgeMember;
 use crate::call_options::CallOptions;
 use crate::deadline;
 use crate::deadline::bounded;
 use crate::error::CallError;
-use crate::limits::chaos::{Injected, apply_fault};
+use crate::limits::chaos::{InjectedFailure, apply_fault};
 use crate::state::Shared;
 use crate::state::call_record::{CallRecord, CallResult};
 use crate::sync::{LockExt, Mutex};
@@ -48,7 +48,7 @@ where
             return Err(CallError::Open(refused));
         }
         let record = CallRecord::open(&**shared);
-        let plan = Plan::of_closure(shared, options);
+        let plan = CallPlan::of_closure(shared, options);
         match run_closure(shared, &plan, &classify, &mut work).await {
             Ok(done) => {
                 record.close(CallResult::Primary);
@@ -77,7 +77,7 @@ where
     F: Future<Output = Result<T, E>>,
 {
     let record = CallRecord::open(&**shared);
-    let plan = Plan::of_closure(shared, options);
+    let plan = CallPlan::of_closure(shared, options);
     match run_closure(shared, &plan, &classify, &mut work).await {
         Ok(done) => {
             end_outage(shared);
@@ -94,10 +94,10 @@ where
 /// Runs the closure as often as the settings allow.
 fn run_closure<'a, T, E, F, C, W>(
     shared: &'a Arc<Shared>,
-    plan: &'a Plan<'_>,
+    plan: &'a CallPlan<'_>,
     classify: &'a C,
     work: &'a mut W,
-) -> impl Future<Output = Result<Completed<T>, Box<FailedAttempt<E>>>>
+) -> impl Future<Output = Result<CompletedCall<T>, Box<FailedAttempt<E>>>>
 where
     F: Future<Output = Result<T, E>>,
     C: Fn(&Result<T, E>) -> Verdict,
@@ -116,12 +116,12 @@ where
 /// before its future is polled.
 fn once<'a, T, E, F, C, B>(
     shared: &'a Arc<Shared>,
-    plan: &'a Plan<'_>,
+    plan: &'a CallPlan<'_>,
     now: Time,
     member: HedgeMember,
     classify: &'a C,
     begin: B,
-) -> impl Future<Output = Result<Completed<T>, Box<FailedAttempt<E>>>>
+) -> impl Future<Output = Result<CompletedCall<T>, Box<FailedAttempt<E>>>>
 where
     F: Future<Output = Result<T, E>>,
     C: Fn(&Result<T, E>) -> Verdict,
@@ -153,7 +153,7 @@ where
                     None => AttemptResult::TimedOut(Executed::Maybe),
                 }
             }
-            Some(Err(Injected)) => AttemptResult::Injected,
+            Some(Err(InjectedFailure)) => AttemptResult::Injected,
             None => AttemptResult::TimedOut(Executed::No),
         };
         end_attempt(shared, plan, &mut permits, result, began).await

@@ -19,25 +19,25 @@ pub use streamed::Streamed;
 
 use super::admit::AttemptPermits;
 use super::drive::{begin_attempt, count_attempt, drive, end_attempt};
-use super::plan::Plan;
+use super::plan::CallPlan;
 use super::{FailedAttempt, refuse_at_once};
 use crate::breaker::hedge_member::HedgeMember;
 use crate::call_options::CallOptions;
 use crate::clock::{Moment, earliest};
 use crate::deadline::bounded;
-use crate::deadline::{self, Within};
+use crate::deadline::{self, DeadlineScope};
 use crate::error::CallError;
 use crate::limits::bulkhead::BulkheadSlot;
-use crate::limits::chaos::{Injected, apply_fault};
+use crate::limits::chaos::{InjectedFailure, apply_fault};
 use crate::state::Shared;
 use crate::state::call_record::{CallRecord, CallResult};
 use crate::sync::{LockExt, Mutex};
 use crate::verdict::{AttemptResult, Verdict};
-use hold::Hold;
+use hold::StreamHold;
 
 /// An open stream, its first item, and the permits that it holds; `None` for an empty stream, whose
 /// end is counted already.
-type Opened<S> = Option<(Pin<Box<S>>, <S as TryStream>::Ok, Hold)>;
+type Opened<S> = Option<(Pin<Box<S>>, <S as TryStream>::Ok, StreamHold)>;
 
 /// Opens a stream under the same breaker and limits as a closure.
 ///
@@ -56,7 +56,7 @@ where
         return Err(CallError::Open(refused));
     }
     let record = CallRecord::open(Arc::clone(shared));
-    let plan = Plan::of_closure(shared, &options);
+    let plan = CallPlan::of_closure(shared, &options);
     let opened = open_stream(shared, &plan, record, classify, open).await;
     opened.map_err(UnopenedStream::give_up)
 }
@@ -80,7 +80,7 @@ impl<E> UnopenedStream<E> {
 /// Opens a stream for a call that is open in the totals already.
 pub(super) async fn open_stream<S, F>(
     shared: &Arc<Shared>,
-    plan: &Plan<'_>,
+    plan: &CallPlan<'_>,
     record: CallRecord<Arc<Shared>>,
     classify: impl Fn(Result<&S, &S::Error>) -> Verdict + Send + Sync + 'static,
     open: impl FnMut() -> F,
@@ -123,9 +123,9 @@ where
     S: TryStream,
 {
     let opening = deadline::within(scope, begin);
-    let mut stream = Box::pin(Within::new(scope, std::pin::pin!(opening)).await?);
+    let mut stream = Box::pin(DeadlineScope::new(scope, std::pin::pin!(opening)).await?);
     let first = poll_fn(|cx| stream.as_mut().try_poll_next(cx));
-    let first = Within::new(scope, first).await.transpose()?;
+    let first = DeadlineScope::new(scope, first).await.transpose()?;
     Ok((stream, first))
 }
 
@@ -133,7 +133,7 @@ where
 /// out.
 async fn open_once<S, F>(
     shared: &Arc<Shared>,
-    plan: &Plan<'_>,
+    plan: &CallPlan<'_>,
     now: Time,
     member: HedgeMember,
     classify: &impl Fn(Result<&S, &S::Error>) -> Verdict,
@@ -157,11 +157,11 @@ where
         if let Some(fault) = shared.chaos.draw_for_closure(began) {
             apply_fault(&shared.clock, fault).await?;
         }
-        Ok::<_, Injected>(until_first(scope, begin).await)
+        Ok::<_, InjectedFailure>(until_first(scope, begin).await)
     };
     let result = match bounded(&shared.clock, until, work).await {
         Some(Ok(Ok((stream, Some(first))))) => {
-            let hold = Hold::new(
+            let hold = StreamHold::new(
                 shared,
                 permits.admission.take_permit(),
                 permits.slot.take().map(BulkheadSlot::hand_over),
@@ -178,7 +178,7 @@ where
             let verdict = shared.judge(classify(Err(&error)));
             AttemptResult::Answered(Err(error), verdict)
         }
-        Some(Err(Injected)) => AttemptResult::Injected,
+        Some(Err(InjectedFailure)) => AttemptResult::Injected,
         None => AttemptResult::TimedOut(Executed::Maybe),
     };
     let ended = end_attempt(shared, plan, &mut permits, result, began).await;

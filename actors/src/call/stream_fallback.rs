@@ -9,8 +9,8 @@ use std::sync::Arc;
 use futures_util::TryStream;
 
 use super::attempt::failed_by_worker;
-use super::core::Core;
-use super::plan::Plan;
+use super::core::DependencyCore;
+use super::plan::CallPlan;
 use super::stream::{UnopenedStream, open_stream};
 use super::{Streamed, answer_otherwise, end_outage, refuse_at_once};
 use crate::answer::Answer;
@@ -44,7 +44,7 @@ impl<S: TryStream, T: fmt::Debug> fmt::Debug for Served<S, T> {
 /// Opens a stream, or has the fallbacks answer; see
 /// [`Client::stream_or_answer`](crate::Client::stream_or_answer).
 pub(crate) async fn stream_or_answer<D, S, F>(
-    core: &Arc<Core<D>>,
+    core: &Arc<DependencyCore<D>>,
     request: D::Request,
     options: CallOptions,
     classify: impl Fn(Result<&S, &D::Error>) -> Verdict + Send + Sync + 'static,
@@ -63,7 +63,7 @@ where
         }
     }
     let record = CallRecord::open(Arc::clone(shared));
-    let plan = Plan::of_request::<D>(shared, &options, &request);
+    let plan = CallPlan::of_request::<D>(shared, &options, &request);
     let UnopenedStream {
         error,
         attempts,

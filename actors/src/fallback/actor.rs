@@ -17,8 +17,8 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::{FallbackAnswer, FallbackOutcome, FallbackRule};
 use crate::call;
-use crate::call::core::Core;
-use crate::deadline::Within;
+use crate::call::core::DependencyCore;
+use crate::deadline::DeadlineScope;
 use crate::dependency::Dependency;
 use crate::error::CallError;
 use crate::event::EventKind;
@@ -33,7 +33,7 @@ type FallbackReply<D> =
     Result<FallbackAnswer<<D as Dependency>::Response>, CallError<<D as Dependency>::Error>>;
 
 /// One request for the fallbacks.
-pub(crate) struct Serve<D: Dependency> {
+pub(crate) struct ServeFallback<D: Dependency> {
     pub(super) request: D::Request,
     pub(super) write: bool,
     /// The caller's own deadline.
@@ -74,19 +74,19 @@ impl<D: Dependency> Drop for PendingReply<D> {
     }
 }
 
-impl<D: Dependency> Message for Serve<D> {
+impl<D: Dependency> Message for ServeFallback<D> {
     type Result = ();
 }
 
 /// Asks a dependency's fallbacks in their order.
 pub(crate) struct FallbackActor<D: Dependency> {
-    core: Arc<Core<D>>,
+    core: Arc<DependencyCore<D>>,
     renewals: Arc<Semaphore>,
     at_work: FuturesUnordered<Pin<Box<dyn Future<Output = ()>>>>,
 }
 
 impl<D: Dependency> FallbackActor<D> {
-    pub(crate) fn new(core: Arc<Core<D>>) -> Self {
+    pub(crate) fn new(core: Arc<DependencyCore<D>>) -> Self {
         Self {
             core,
             renewals: Arc::new(Semaphore::new(RENEWALS)),
@@ -101,14 +101,14 @@ impl<D: Dependency> Actor for FallbackActor<D> {
 
 impl<D: Dependency> Unpin for FallbackActor<D> {}
 
-impl<D: Dependency> Handler<Serve<D>> for FallbackActor<D> {
+impl<D: Dependency> Handler<ServeFallback<D>> for FallbackActor<D> {
     type Result = ();
 
-    fn handle(&mut self, serve: Serve<D>, _: &mut Context<Self>) {
+    fn handle(&mut self, serve: ServeFallback<D>, _: &mut Context<Self>) {
         let (core, renewals) = (Arc::clone(&self.core), Arc::clone(&self.renewals));
         self.at_work.push(Box::pin(async move {
             let rules = core.fallbacks.rules();
-            let Serve {
+            let ServeFallback {
                 request,
                 write,
                 deadline,
@@ -136,6 +136,7 @@ async fn answer<'a, D: Dependency>(
         let why = debt.why.as_ref();
         why.is_some_and(|why| rule.serves(why, write))
     };
+    // FBK-1: the fallbacks that serve this error are tried in their configured order.
     let chosen: Vec<&FallbackRule<D>> = rules.iter().filter(serves).collect();
     for rule in chosen {
         let PendingReply {
@@ -150,7 +151,7 @@ async fn answer<'a, D: Dependency>(
         let scope = deadline.map(|end| shared.clock.moment(end));
         let fallen = {
             let asked = pin!(async { rule.fallback.answer(request.clone(), why, now).await });
-            let asked = AssertUnwindSafe(Within::new(scope, asked));
+            let asked = AssertUnwindSafe(DeadlineScope::new(scope, asked));
             tokio::select! {
                 biased;
                 // The caller is gone.
@@ -206,7 +207,7 @@ pub(crate) async fn patience(shared: &Shared, now: Time, deadline: Option<Time>)
 /// Refreshes the answer that `rule` has just given by a call to the dependency itself, if the
 /// fallback asks for it. A panic is caught.
 async fn refresh<D: Dependency>(
-    core: &Arc<Core<D>>,
+    core: &Arc<DependencyCore<D>>,
     rule: &FallbackRule<D>,
     request: D::Request,
     renewals: &Semaphore,
@@ -242,9 +243,9 @@ pub(crate) fn note_outage(shared: &Shared, fallback: &Arc<str>, why: &impl fmt::
 
 /// The poll hook of the fallback actor.
 #[derive(Debug)]
-pub(crate) struct FallbackManner;
+pub(crate) struct FallbackPollHook;
 
-impl<D: Dependency> PollHook<FallbackActor<D>> for FallbackManner {
+impl<D: Dependency> PollHook<FallbackActor<D>> for FallbackPollHook {
     fn poll(
         actor: &mut FallbackActor<D>,
         _: &mut Context<FallbackActor<D>>,

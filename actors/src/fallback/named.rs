@@ -92,7 +92,7 @@ impl fmt::Debug for ByName {
 
 /// Returns the cycle of fallbacks from `name` back to itself, such as `a->b->a`, if there is one.
 /// `name` falls back on `first`; `falls_back_on` returns the fallbacks of the others.
-pub(crate) fn circle(
+pub(crate) fn find_cycle(
     name: &str,
     first: Vec<String>,
     falls_back_on: impl Fn(&str) -> Vec<String>,

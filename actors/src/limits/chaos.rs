@@ -59,13 +59,16 @@ impl ChaosSwitch {
 
 /// Failure of an attempt by an injected fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Injected;
+pub(crate) struct InjectedFailure;
 
 /// Applies a fault to an attempt before it reaches the dependency.
 ///
-/// # Errors  [`Injected`] if the fault is an error.
+/// # Errors  [`InjectedFailure`] if the fault is an error.
 /// # Panics  If the fault is a panic.
-pub(crate) async fn apply_fault(clock: &Clock, fault: FaultInjection) -> Result<(), Injected> {
+pub(crate) async fn apply_fault(
+    clock: &Clock,
+    fault: FaultInjection,
+) -> Result<(), InjectedFailure> {
     let FaultInjection { delay, blow } = fault;
     if !delay.is_zero() {
         let until = clock.now().after(delay);
@@ -73,7 +76,7 @@ pub(crate) async fn apply_fault(clock: &Clock, fault: FaultInjection) -> Result<
     }
     match blow {
         None => Ok(()),
-        Some(InjectedFault::Error) => Err(Injected),
+        Some(InjectedFault::Error) => Err(InjectedFailure),
         Some(InjectedFault::Hang) => std::future::pending().await,
         Some(InjectedFault::Panic) => panic!("chaos: this attempt was made to panic"),
     }

@@ -14,11 +14,11 @@ use breakerbox_policy::{QuarantineSettings, Time};
 pub(crate) struct Quarantine {
     settings: QuarantineSettings,
     /// Oldest first, at most `max_entries`.
-    suspects: Mutex<VecDeque<Suspect>>,
+    suspects: Mutex<VecDeque<CrashRecord>>,
 }
 
 #[derive(Debug)]
-struct Suspect {
+struct CrashRecord {
     fingerprint: u64,
     crashes: u32,
     last: Time,
@@ -56,7 +56,7 @@ impl Quarantine {
         {
             suspects.pop_front();
         }
-        suspects.push_back(Suspect {
+        suspects.push_back(CrashRecord {
             fingerprint,
             crashes,
             last: now,

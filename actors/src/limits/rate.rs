@@ -90,6 +90,7 @@ impl RateLimit {
     /// Takes `weight` units at once, if they are available and no call waits.
     #[inline]
     pub(crate) fn try_enter(&self, weight: NonZeroU32, now: Time) -> bool {
+        // LIM-3: a call takes the units of its weight.
         self.waiting.load(Ordering::Acquire) == 0 && matches!(self.take(weight, now), Ok(None))
     }
 

@@ -14,23 +14,23 @@ use breakerbox_policy::{
 use crossbeam_utils::CachePadded;
 
 use crate::breaker::Breaker;
-use crate::breaker::message::{BreakerPort, CallMaker, Operate};
-use crate::call::core::{Core, WorkerSlot};
+use crate::breaker::message::{BreakerPort, CallMaker, OperateBreaker};
+use crate::call::core::{DependencyCore, WorkerSlot};
 use crate::client::Client;
 use crate::dependency::Dependency;
 use crate::error::StartError;
-use crate::fallback::{ByName, Fallback, FallbackActor, FallbackManner, FallbackRule, Fallbacks};
+use crate::fallback::{ByName, Fallback, FallbackActor, FallbackPollHook, FallbackRule, Fallbacks};
 use crate::redact::redact;
 use crate::runtime::Runtime;
 use crate::runtime::closures::{Closures, DrainPollHook, DrainWaiter};
-use crate::state::configured::Configured;
+use crate::state::configured::ConfiguredSettings;
 use crate::state::{Route, Shared};
 use crate::supervisor::{
-    ActorBody, Body, ChildHooks, DriverPlacement, Group, Incarnation, NoPollHook, StableMailbox,
-    SupervisorContext,
+    ActorBody, ChildBody, ChildHooks, DriverPlacement, Group, Incarnation, NoPollHook,
+    StableMailbox, SupervisorContext,
 };
 use crate::worker::queue::WorkQueue;
-use crate::worker::{Factory, StartFuture, Worker, WorkerManner};
+use crate::worker::{Factory, StartFuture, Worker, WorkerPollHook};
 
 /// Makes the dependency's value for each incarnation of a worker.
 ///
@@ -42,23 +42,23 @@ pub trait IntoFactory<D, Kind>: Send + Sync + 'static {
 
 /// A closure that returns a value.
 #[derive(Debug)]
-pub struct Plainly;
+pub struct PlainFactory;
 
 /// A closure that returns a result.
 #[derive(Debug)]
-pub struct Fallibly<E>(PhantomData<E>);
+pub struct FallibleFactory<E>(PhantomData<E>);
 
 /// A closure that returns a future of a result.
 #[derive(Debug)]
-pub struct Eventually<F, E>(PhantomData<(F, E)>);
+pub struct AsyncFactory<F, E>(PhantomData<(F, E)>);
 
-impl<D: Dependency, F: Fn() -> D + Send + Sync + 'static> IntoFactory<D, Plainly> for F {
+impl<D: Dependency, F: Fn() -> D + Send + Sync + 'static> IntoFactory<D, PlainFactory> for F {
     fn make(&self) -> StartFuture<D> {
         Box::pin(std::future::ready(Ok(self())))
     }
 }
 
-impl<D, E, F> IntoFactory<D, Fallibly<E>> for F
+impl<D, E, F> IntoFactory<D, FallibleFactory<E>> for F
 where
     D: Dependency,
     E: fmt::Display,
@@ -70,7 +70,7 @@ where
     }
 }
 
-impl<D, E, W, F> IntoFactory<D, Eventually<W, E>> for F
+impl<D, E, W, F> IntoFactory<D, AsyncFactory<W, E>> for F
 where
     D: Dependency,
     E: fmt::Display,
@@ -214,8 +214,8 @@ async fn start<D: Dependency>(
         return Err(StartError::BadSpec { name, reason });
     }
     let fallback_only = settings.fallback_only;
-    let configured = Configured::new(given, settings.clone());
-    let around = runtime.surroundings().clone();
+    let configured = ConfiguredSettings::new(given, settings.clone());
+    let around = runtime.supervisor_context().clone();
     let name: Arc<str> = Arc::from(name);
     let shared = Arc::new(Shared::new(
         name,
@@ -251,8 +251,8 @@ fn core<D: Dependency>(
     shared: Arc<Shared>,
     workers: u32,
     fallbacks: Vec<FallbackRule<D>>,
-    configured: Configured,
-) -> Core<D> {
+    configured: ConfiguredSettings,
+) -> DependencyCore<D> {
     let slot = |_| WorkerSlot {
         shared: Arc::new(CachePadded::new(Arc::clone(&shared))),
         queue: Arc::new(WorkQueue::new(Arc::clone(&shared))),
@@ -261,7 +261,7 @@ fn core<D: Dependency>(
     };
     let bulkhead = shared.settings().bulkhead;
     let at_once = u64::from(bulkhead.max_concurrent.get()) + u64::from(bulkhead.max_queue);
-    Core {
+    DependencyCore {
         breaker: StableMailbox::new(),
         workers: (0..workers).map(slot).collect(),
         next: AtomicUsize::new(0),
@@ -271,7 +271,7 @@ fn core<D: Dependency>(
     }
 }
 
-fn port<D: Dependency>(core: &Core<D>) -> BreakerPort {
+fn port<D: Dependency>(core: &DependencyCore<D>) -> BreakerPort {
     let addr = &core.breaker.addr;
     BreakerPort {
         acquire: addr.clone().recipient(),
@@ -283,7 +283,7 @@ fn port<D: Dependency>(core: &Core<D>) -> BreakerPort {
 }
 
 /// Builds the dependency's supervisor: the breaker comes first, so that it stops last.
-fn group<D: Dependency>(core: &Arc<Core<D>>, factory: Option<Factory<D>>) -> Group {
+fn group<D: Dependency>(core: &Arc<DependencyCore<D>>, factory: Option<Factory<D>>) -> Group {
     let settings = core.shared.settings().workers.clone();
     let mut group = Group::new(&*core.shared.name)
         .strategy(Strategy::OneForOne)
@@ -306,7 +306,7 @@ fn group<D: Dependency>(core: &Arc<Core<D>>, factory: Option<Factory<D>>) -> Gro
             shutdown: Shutdown::Within(settings.drain),
             ..child("closures")
         };
-        group.push(spec, last_body(core));
+        group.push(spec, drain_body(core));
         return group;
     };
     for index in 0..core.workers.len() {
@@ -328,9 +328,9 @@ fn child(name: &str) -> ChildSpec {
     }
 }
 
-type MakeBody = Box<dyn FnOnce(&SupervisorContext, &str) -> Arc<dyn Body> + Send>;
+type MakeBody = Box<dyn FnOnce(&SupervisorContext, &str) -> Arc<dyn ChildBody> + Send>;
 
-fn breaker_body<D: Dependency>(core: &Arc<Core<D>>) -> MakeBody {
+fn breaker_body<D: Dependency>(core: &Arc<DependencyCore<D>>) -> MakeBody {
     let core = Arc::clone(core);
     Box::new(move |around, _| {
         let slot = core.breaker.clone();
@@ -347,12 +347,12 @@ fn breaker_body<D: Dependency>(core: &Arc<Core<D>>) -> MakeBody {
     })
 }
 
-fn fallback_body<D: Dependency>(core: &Arc<Core<D>>) -> MakeBody {
+fn fallback_body<D: Dependency>(core: &Arc<DependencyCore<D>>) -> MakeBody {
     let core = Arc::clone(core);
     Box::new(move |around, _| {
         let slot = core.fallbacks.mail.clone();
         let make = Arc::new(move |_: &Rc<Incarnation>| FallbackActor::new(Arc::clone(&core)));
-        Arc::new(ActorBody::<_, FallbackManner>::beside(
+        Arc::new(ActorBody::<_, FallbackPollHook>::beside(
             slot,
             make,
             around.clock.clone(),
@@ -360,7 +360,7 @@ fn fallback_body<D: Dependency>(core: &Arc<Core<D>>) -> MakeBody {
     })
 }
 
-fn last_body<D: Dependency>(core: &Arc<Core<D>>) -> MakeBody {
+fn drain_body<D: Dependency>(core: &Arc<DependencyCore<D>>) -> MakeBody {
     let shared = Arc::clone(&core.shared);
     Box::new(move |around, _| {
         let make =
@@ -373,7 +373,11 @@ fn last_body<D: Dependency>(core: &Arc<Core<D>>) -> MakeBody {
     })
 }
 
-fn worker_body<D: Dependency>(core: &Arc<Core<D>>, factory: &Factory<D>, index: usize) -> MakeBody {
+fn worker_body<D: Dependency>(
+    core: &Arc<DependencyCore<D>>,
+    factory: &Factory<D>,
+    index: usize,
+) -> MakeBody {
     let (core, factory) = (Arc::clone(core), Arc::clone(factory));
     Box::new(move |around, _| {
         let shared = Arc::clone(&core.shared);
@@ -391,7 +395,7 @@ fn worker_body<D: Dependency>(core: &Arc<Core<D>>, factory: &Factory<D>, index: 
             Worker::new(Arc::clone(&shared), queue, inline, &factory, life)
         });
         let queue = Arc::clone(&core.workers[index].queue);
-        let mut body = ActorBody::<_, WorkerManner>::beside(slot, make, around.clock.clone());
+        let mut body = ActorBody::<_, WorkerPollHook>::beside(slot, make, around.clock.clone());
         body.place = match settings.placement {
             Placement::Shared => DriverPlacement::Shared(index),
             Placement::Dedicated => DriverPlacement::Dedicated,
@@ -409,7 +413,7 @@ fn worker_body<D: Dependency>(core: &Arc<Core<D>>, factory: &Factory<D>, index: 
 
 /// The effects of a worker's start and end on its dependency.
 struct WorkerHooks<D: Dependency> {
-    core: Arc<Core<D>>,
+    core: Arc<DependencyCore<D>>,
     index: usize,
 }
 
@@ -420,7 +424,7 @@ impl<D: Dependency> WorkerHooks<D> {
 
     fn operate(&self, command: BreakerCommand) {
         if let Some(port) = self.core.shared.breaker_port.get() {
-            port.operate.do_send(Operate::all(command));
+            port.operate.do_send(OperateBreaker::all(command));
         }
     }
 }
@@ -434,6 +438,7 @@ impl<D: Dependency> ChildHooks for WorkerHooks<D> {
         }
         if shared.route() == Route::Parked {
             shared.set_route(Route::Workers);
+            // SUP-4: the breaker stays forced open only while no worker is left.
             self.operate(BreakerCommand::Unpark);
         }
     }
@@ -462,7 +467,7 @@ impl<D: Dependency> ChildHooks for WorkerHooks<D> {
 
 /// The effects of the end of a dependency's supervisor.
 struct DependencyHooks<D: Dependency> {
-    core: Arc<Core<D>>,
+    core: Arc<DependencyCore<D>>,
 }
 
 impl<D: Dependency> ChildHooks for DependencyHooks<D> {

@@ -1,7 +1,7 @@
 //! The dependencies that attributes name: started together with the runtime.
 
 use super::{Runtime, scope};
-use crate::attribute::call_site::{CallSite, Collected};
+use crate::attribute::call_site::{CallSite, CollectedSite};
 use crate::error::{StartError, UnknownName};
 
 /// Returns the most similar word, if one is similar enough.
@@ -42,7 +42,9 @@ impl Runtime {
     }
 
     async fn start_sites(&self, counts: impl Fn(&CallSite) -> bool) -> Result<(), StartError> {
-        let sites = inventory::iter::<Collected>.into_iter().map(|one| one.0);
+        let sites = inventory::iter::<CollectedSite>
+            .into_iter()
+            .map(|one| one.0);
         let running = self.running();
         let configured = self.configured();
         let is_known = |name: &str| running.contains(name) || configured.contains(name);

@@ -6,7 +6,7 @@
 use breakerbox_policy::{DependencySettings, WorkerSettings};
 
 use crate::breaker::message::Reconfigure;
-use crate::call::core::Core;
+use crate::call::core::DependencyCore;
 use crate::dependency::Dependency;
 use crate::event::EventKind;
 use crate::sync::LockExt;
@@ -38,7 +38,7 @@ pub struct DependencyReload {
 
 /// Applies the current configuration to a dependency. Returns `None` if nothing changes.
 pub(crate) async fn follow<D: Dependency>(
-    core: &Core<D>,
+    core: &DependencyCore<D>,
     given: &DependencySettings,
     by: &str,
 ) -> Option<DependencyReload> {
@@ -48,7 +48,7 @@ pub(crate) async fn follow<D: Dependency>(
 
 /// Applies the program's settings to a dependency. Returns `None` if nothing changes.
 pub(crate) async fn set<D: Dependency>(
-    core: &Core<D>,
+    core: &DependencyCore<D>,
     new: DependencySettings,
     by: &str,
 ) -> Option<DependencyReload> {
@@ -59,7 +59,7 @@ pub(crate) async fn set<D: Dependency>(
 /// Resolves when the new settings are in effect. Settings that only a new start can change stay as
 /// they are.
 async fn take_over<D: Dependency>(
-    core: &Core<D>,
+    core: &DependencyCore<D>,
     old: &DependencySettings,
     new: DependencySettings,
     by: &str,

@@ -22,14 +22,14 @@ pub(crate) const NOBODY: u64 = 0;
 thread_local! {
     /// The id of the innermost scope's runtime: every call reads it.
     static HERE: Cell<u64> = const { Cell::new(NOBODY) };
-    static SCOPES: RefCell<Vec<Scope>> = const { RefCell::new(Vec::new()) };
+    static SCOPES: RefCell<Vec<RuntimeScope>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The id of the installed runtime: every call outside of a scope reads it.
 static INSTALLED: AtomicU64 = AtomicU64::new(NOBODY);
 static INSTALLED_RUNTIME: Mutex<Option<WeakRuntime>> = Mutex::new(None);
 
-struct Scope {
+struct RuntimeScope {
     number: u64,
     id: u64,
     runtime: WeakRuntime,
@@ -91,7 +91,7 @@ impl Runtime {
     ///
     /// Other threads are not affected, and the scope does not keep the runtime alive. To cover one
     /// future on any thread, use [`Runtime::scope`].
-    pub fn enter(&self) -> Entered {
+    pub fn enter(&self) -> ScopeGuard {
         enter(self.id(), self.downgrade())
     }
 
@@ -110,10 +110,10 @@ impl Runtime {
     }
 }
 
-fn enter(id: u64, runtime: WeakRuntime) -> Entered {
+fn enter(id: u64, runtime: WeakRuntime) -> ScopeGuard {
     let number = SCOPES.with_borrow_mut(|scopes| {
         let number = scopes.last().map_or(0, |scope| scope.number + 1);
-        scopes.push(Scope {
+        scopes.push(RuntimeScope {
             number,
             id,
             runtime,
@@ -121,7 +121,7 @@ fn enter(id: u64, runtime: WeakRuntime) -> Entered {
         number
     });
     HERE.set(id);
-    Entered {
+    ScopeGuard {
         number,
         here: PhantomData,
     }
@@ -129,13 +129,13 @@ fn enter(id: u64, runtime: WeakRuntime) -> Entered {
 
 /// The scope of a runtime on this thread, until it is dropped: [`Runtime::enter`].
 #[must_use = "the scope ends when it is dropped"]
-pub struct Entered {
+pub struct ScopeGuard {
     number: u64,
     /// Makes the guard `!Send`, so that it stays on its thread.
     here: PhantomData<*const ()>,
 }
 
-impl Drop for Entered {
+impl Drop for ScopeGuard {
     fn drop(&mut self) {
         // The thread may be ending, and its scopes with it.
         let _ = SCOPES.try_with(|scopes| {
@@ -146,7 +146,7 @@ impl Drop for Entered {
     }
 }
 
-impl fmt::Debug for Entered {
+impl fmt::Debug for ScopeGuard {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Entered").finish_non_exhaustive()
     }

@@ -10,7 +10,7 @@ use breakerbox_policy::{
     Time, View,
 };
 
-use crate::call::core::{Core, WorkerSlot};
+use crate::call::core::{DependencyCore, WorkerSlot};
 use crate::dependency::Dependency;
 use crate::state::Route;
 use crate::state::counts::CountsView;
@@ -116,7 +116,7 @@ pub struct WorkerStatus {
 }
 
 impl DependencyStatus {
-    pub(crate) fn of<D: Dependency>(core: &Core<D>) -> Self {
+    pub(crate) fn of<D: Dependency>(core: &DependencyCore<D>) -> Self {
         let shared = &core.shared;
         let now = shared.clock.now();
         let circuit = &shared.breaker;
@@ -188,7 +188,7 @@ pub struct KeyStatus {
     pub tally: EndedPermits,
 }
 
-fn key_statuses<D: Dependency>(core: &Core<D>, now: Time) -> Vec<KeyStatus> {
+fn key_statuses<D: Dependency>(core: &DependencyCore<D>, now: Time) -> Vec<KeyStatus> {
     let mut all = Vec::new();
     core.shared.keys.each(|circuit| {
         let mut machine = circuit.lock();
@@ -208,7 +208,7 @@ fn key_statuses<D: Dependency>(core: &Core<D>, now: Time) -> Vec<KeyStatus> {
 }
 
 /// Returns the health: the most serious problem first, rated by the presence of fallbacks.
-fn health<D: Dependency>(core: &Core<D>, view: &View<'_>) -> Health {
+fn health<D: Dependency>(core: &DependencyCore<D>, view: &View<'_>) -> Health {
     let shared = &core.shared;
     let running = |slot: &WorkerSlot<D>| slot.mail.health.condition() == Condition::Running;
     let served = shared.outage.load(Ordering::Relaxed);

@@ -3,7 +3,7 @@
 use std::ops::Deref;
 
 use super::Shared;
-use super::totals::Counter;
+use super::totals::TotalsCounter;
 use crate::error::CallError;
 
 /// Result of a call, for the totals.
@@ -26,7 +26,7 @@ pub(crate) struct CallRecord<S: Deref<Target = Shared>> {
 
 impl<S: Deref<Target = Shared>> CallRecord<S> {
     pub(crate) fn open(shared: S) -> Self {
-        shared.totals.shard().add_one(Counter::Submitted);
+        shared.totals.shard().add_one(TotalsCounter::Submitted);
         Self {
             shared,
             ended: false,
@@ -37,10 +37,10 @@ impl<S: Deref<Target = Shared>> CallRecord<S> {
     pub(crate) fn close(mut self, result: CallResult) {
         self.ended = true;
         self.shared.totals.shard().add_one(match result {
-            CallResult::Primary => Counter::Primary,
-            CallResult::Fallback => Counter::Fallback,
-            CallResult::Refused => Counter::Refused,
-            CallResult::Failed => Counter::Failed,
+            CallResult::Primary => TotalsCounter::Primary,
+            CallResult::Fallback => TotalsCounter::Fallback,
+            CallResult::Refused => TotalsCounter::Refused,
+            CallResult::Failed => TotalsCounter::Failed,
         });
     }
 
@@ -59,7 +59,7 @@ impl<S: Deref<Target = Shared>> Drop for CallRecord<S> {
     fn drop(&mut self) {
         if !self.ended {
             // CALL-1: a call that was dropped has ended too.
-            self.shared.totals.shard().add_one(Counter::Cancelled);
+            self.shared.totals.shard().add_one(TotalsCounter::Cancelled);
         }
         self.shared.call_ended();
     }

@@ -5,7 +5,7 @@ use breakerbox_policy::DependencySettings;
 /// The settings that a dependency got from the configuration, and the same after the program's
 /// changes.
 #[derive(Debug, Clone)]
-pub(crate) struct Configured {
+pub(crate) struct ConfiguredSettings {
     /// The configuration's settings when they were last applied.
     given: DependencySettings,
     /// The same after the program's changes.
@@ -25,7 +25,7 @@ macro_rules! merge {
     };
 }
 
-impl Configured {
+impl ConfiguredSettings {
     /// Pairs the configuration's settings with the program's version of them.
     pub(crate) fn new(given: DependencySettings, made: DependencySettings) -> Self {
         Self { given, made }

@@ -95,7 +95,7 @@ impl RefusedBy {
 
 /// Live counters.
 #[derive(Debug, Default)]
-pub(crate) struct Counts {
+pub(crate) struct MetricCounts {
     refused: [AtomicU64; RefusedBy::ALL.len()],
     /// Ended attempts by class, without the successes.
     throttled: AtomicU64,
@@ -109,7 +109,7 @@ pub(crate) struct Counts {
     retried: AtomicU64,
 }
 
-impl Counts {
+impl MetricCounts {
     /// Counts a call that was not executed, whether or not a fallback answers it.
     pub(crate) fn refuse<E>(&self, error: &CallError<E>) {
         if let Some(refuser) = RefusedBy::of(error) {

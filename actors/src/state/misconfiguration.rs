@@ -13,11 +13,11 @@ use crate::verdict::Verdict;
 
 /// Misconfiguration, as the latest attempts show it.
 #[derive(Debug, Default)]
-pub(crate) struct Misconfiguration {
+pub(crate) struct MisconfigurationState {
     refused: AtomicBool,
 }
 
-impl Misconfiguration {
+impl MisconfigurationState {
     /// Returns true if the configuration was refused and no attempt has succeeded since.
     #[inline]
     pub(crate) fn is_refused(&self) -> bool {

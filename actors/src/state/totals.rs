@@ -25,14 +25,14 @@ pub(crate) struct Totals {
     shards: ThreadLocal<TotalsShard>,
     pub(crate) restarts: AtomicU64,
     pub(crate) trips: AtomicU64,
-    recent: Mutex<Recent>,
+    recent: Mutex<RecentLatency>,
 }
 
 /// The counters of one thread. No other thread writes them; a new thread may reuse those of a
 /// thread that has ended.
 #[derive(Debug)]
 pub(super) struct TotalsShard {
-    counters: [AtomicU64; Counter::ALL],
+    counters: [AtomicU64; TotalsCounter::ALL],
     /// Latencies in microseconds of calls that ended with an answer or a failure of the dependency:
     /// the buckets of a histogram, numbered by [`bucket_of`].
     latency: Box<[AtomicU64]>,
@@ -40,7 +40,7 @@ pub(super) struct TotalsShard {
 
 /// The events that are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Counter {
+pub(super) enum TotalsCounter {
     /// Calls submitted, without those refused at once.
     Submitted,
     /// Calls refused by an open breaker before anything else. One addition counts both the call and
@@ -56,7 +56,7 @@ pub(super) enum Counter {
     Hedges,
 }
 
-impl Counter {
+impl TotalsCounter {
     const ALL: usize = Self::Hedges as usize + 1;
 }
 
@@ -70,7 +70,7 @@ impl TotalsShard {
     }
 
     #[inline]
-    pub(super) fn add_one(&self, counter: Counter) {
+    pub(super) fn add_one(&self, counter: TotalsCounter) {
         bump(&self.counters[counter as usize]);
     }
 }
@@ -98,7 +98,7 @@ const LONGEST: u64 = (1 << MAX_VALUE_POWER) - 1;
 
 /// A quantile of the latest calls, recomputed from time to time.
 #[derive(Debug, Default)]
-struct Recent {
+struct RecentLatency {
     at: Time,
     value: Option<Duration>,
     quantile: Rate,
@@ -131,7 +131,7 @@ impl Totals {
         self.shards.get_or(TotalsShard::new)
     }
 
-    fn sum(&self, counter: Counter) -> u64 {
+    fn sum(&self, counter: TotalsCounter) -> u64 {
         let shards = self.shards.iter();
         shards
             .map(|shard| shard.counters[counter as usize].load(Ordering::Acquire))
@@ -185,32 +185,32 @@ impl Totals {
 
     /// Number of calls submitted.
     pub(crate) fn submitted(&self) -> u64 {
-        self.sum(Counter::Submitted) + self.refused_at_once()
+        self.sum(TotalsCounter::Submitted) + self.refused_at_once()
     }
 
     pub(crate) fn refused_at_once(&self) -> u64 {
-        self.sum(Counter::RefusedAtOnce)
+        self.sum(TotalsCounter::RefusedAtOnce)
     }
 
     /// Counts a call and its refusal in one.
     #[inline]
     pub(crate) fn refuse_at_once(&self) {
-        self.shard().add_one(Counter::RefusedAtOnce);
+        self.shard().add_one(TotalsCounter::RefusedAtOnce);
     }
 
     /// Counts an attempt that goes out, as a hedge or not.
     #[inline]
     pub(crate) fn attempt(&self, is_hedge: bool) {
         let shard = self.shard();
-        shard.add_one(Counter::Attempts);
+        shard.add_one(TotalsCounter::Attempts);
         if is_hedge {
-            shard.add_one(Counter::Hedges);
+            shard.add_one(TotalsCounter::Hedges);
         }
     }
 
     /// Number of attempts sent as hedges.
     pub(crate) fn hedges(&self) -> u64 {
-        self.sum(Counter::Hedges)
+        self.sum(TotalsCounter::Hedges)
     }
 
     /// Snapshot of the counters.
@@ -219,20 +219,20 @@ impl Totals {
     pub(crate) fn read(&self) -> TotalsView {
         let at_once = self.refused_at_once();
         let (primary, fallback, refused, failed, cancelled) = (
-            self.sum(Counter::Primary),
-            self.sum(Counter::Fallback),
-            self.sum(Counter::Refused),
-            self.sum(Counter::Failed),
-            self.sum(Counter::Cancelled),
+            self.sum(TotalsCounter::Primary),
+            self.sum(TotalsCounter::Fallback),
+            self.sum(TotalsCounter::Refused),
+            self.sum(TotalsCounter::Failed),
+            self.sum(TotalsCounter::Cancelled),
         );
         TotalsView {
-            submitted: self.sum(Counter::Submitted) + at_once,
+            submitted: self.sum(TotalsCounter::Submitted) + at_once,
             primary,
             fallback,
             refused: refused + at_once,
             failed,
             cancelled,
-            attempts: self.sum(Counter::Attempts),
+            attempts: self.sum(TotalsCounter::Attempts),
             hedges: self.hedges(),
             restarts: self.restarts.load(Ordering::Acquire),
             trips: self.trips.load(Ordering::Acquire),

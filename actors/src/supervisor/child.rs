@@ -27,11 +27,11 @@ use crate::clock::Clock;
 const DEFAULT_CAPACITY: usize = 16;
 
 /// The part of a child that its supervisor needs beyond the specification.
-pub(crate) trait Body: Send + Sync {
+pub(crate) trait ChildBody: Send + Sync {
     /// Spawns a driver for it on its thread. Called again after that thread was lost.
     fn spawn(
         &self,
-        homes: &Threads,
+        threads: &Threads,
         commands: mpsc::UnboundedReceiver<DriverCommand>,
         tell: Tell,
     ) -> Result<(), String>;
@@ -44,7 +44,7 @@ pub(crate) trait Body: Send + Sync {
     }
 
     /// Fences off its present driver, which is blocked, and gives up that thread.
-    fn abandon(&self, homes: &Threads);
+    fn abandon(&self, threads: &Threads);
 
     fn hooks(&self) -> &dyn ChildHooks {
         &NoHooks
@@ -124,18 +124,18 @@ impl<A: Actor<Context = Context<A>>, M: PollHook<A>> ActorBody<A, M> {
     }
 }
 
-impl<A: Actor<Context = Context<A>>, M: PollHook<A>> Body for ActorBody<A, M> {
+impl<A: Actor<Context = Context<A>>, M: PollHook<A>> ChildBody for ActorBody<A, M> {
     fn spawn(
         &self,
-        homes: &Threads,
+        threads: &Threads,
         commands: mpsc::UnboundedReceiver<DriverCommand>,
         tell: Tell,
     ) -> Result<(), String> {
         let home = match self.place {
             DriverPlacement::Beside => ThreadHandle::Here,
-            DriverPlacement::Shared(index) => homes.shared(index),
+            DriverPlacement::Shared(index) => threads.shared(index),
             DriverPlacement::Dedicated => {
-                let (number, home) = homes.dedicated()?;
+                let (number, home) = threads.dedicated()?;
                 self.thread.store(number, Ordering::Relaxed);
                 home
             }
@@ -160,13 +160,13 @@ impl<A: Actor<Context = Context<A>>, M: PollHook<A>> Body for ActorBody<A, M> {
         self.stuck_after
     }
 
-    fn abandon(&self, homes: &Threads) {
+    fn abandon(&self, threads: &Threads) {
         // The new owner is dropped at once: its only effect is to fence off the blocked driver.
         let health = &self.slot.health;
         drop(health.new_owner());
         health.leave();
         health.set(Condition::Down, health.incarnation());
-        homes.abandon(self.thread.load(Ordering::Relaxed));
+        threads.abandon(self.thread.load(Ordering::Relaxed));
     }
 
     fn hooks(&self) -> &dyn ChildHooks {
@@ -287,7 +287,7 @@ impl<A: Actor<Context = Context<A>>> Child<A> {
         self.slot.addr.clone()
     }
 
-    pub(crate) fn into_parts(self, clock: &Clock) -> (ChildSpec, Arc<dyn Body>, ChildRef<A>) {
+    pub(crate) fn into_parts(self, clock: &Clock) -> (ChildSpec, Arc<dyn ChildBody>, ChildRef<A>) {
         let Self {
             spec,
             factory,

@@ -22,7 +22,7 @@ use breakerbox_policy::supervision::StopCause;
 use futures_channel::mpsc;
 use futures_util::{Stream, StreamExt};
 
-use super::health::{Condition, ConditionWord, Fence};
+use super::health::{Condition, ConditionWord, QueueFence};
 use super::incarnation::{Incarnation, Readiness, caught};
 use crate::clock::Clock;
 use crate::sync::LockExt;
@@ -160,12 +160,12 @@ pub(crate) struct DriverParts<A: Actor> {
 /// Polls one child of a supervisor.
 pub(crate) struct Driver<A: Actor<Context = Context<A>>, M: PollHook<A>> {
     parts: DriverParts<A>,
-    fence: Fence,
-    current: Option<Current<A>>,
+    fence: QueueFence,
+    current: Option<RunningActor<A>>,
     manner: PhantomData<M>,
 }
 
-struct Current<A: Actor<Context = Context<A>>> {
+struct RunningActor<A: Actor<Context = Context<A>>> {
     incarnation: u64,
     life: Rc<Incarnation>,
     future: ContextFut<A, Context<A>>,
@@ -197,12 +197,12 @@ impl<A: Actor<Context = Context<A>>, M: PollHook<A>> Driver<A, M> {
             }
             Ok(actor) => {
                 let mut ctx = Context::new();
-                ctx.spawn(Pump::<A, M> {
+                ctx.spawn(MessagePump::<A, M> {
                     slot: self.parts.slot.clone(),
                     life: Rc::clone(&life),
                     manner: PhantomData,
                 });
-                self.current = Some(Current {
+                self.current = Some(RunningActor {
                     incarnation,
                     life,
                     future: ctx.into_future(actor),
@@ -225,7 +225,7 @@ impl<A: Actor<Context = Context<A>>, M: PollHook<A>> Driver<A, M> {
 
     /// Ends the incarnation: marks it down, then drops it, then reports its end.
     fn end(&mut self, cause: StopCause) {
-        let Some(Current {
+        let Some(RunningActor {
             incarnation,
             life,
             mut future,
@@ -361,7 +361,7 @@ impl<A: Actor<Context = Context<A>>, M: PollHook<A>> Future for Driver<A, M> {
 impl<A: Actor<Context = Context<A>>, M: PollHook<A>> Driver<A, M> {
     /// Drops the incarnation without changing the state that the new owner has published.
     fn end_quietly(&mut self) {
-        if let Some(Current {
+        if let Some(RunningActor {
             life, mut future, ..
         }) = self.current.take()
         {
@@ -388,15 +388,15 @@ impl<A: Actor<Context = Context<A>>, M: PollHook<A>> Drop for Driver<A, M> {
 }
 
 /// The part of a driver that lives inside of an incarnation and passes messages to it.
-struct Pump<A: Actor, M> {
+struct MessagePump<A: Actor, M> {
     slot: StableMailbox<A>,
     life: Rc<Incarnation>,
     manner: PhantomData<M>,
 }
 
-impl<A: Actor, M> Unpin for Pump<A, M> {}
+impl<A: Actor, M> Unpin for MessagePump<A, M> {}
 
-impl<A: Actor<Context = Context<A>>, M: PollHook<A>> ActorFuture<A> for Pump<A, M> {
+impl<A: Actor<Context = Context<A>>, M: PollHook<A>> ActorFuture<A> for MessagePump<A, M> {
     type Output = ();
 
     fn poll(

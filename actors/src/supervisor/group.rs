@@ -13,10 +13,13 @@ use breakerbox_policy::supervision::{
 use breakerbox_policy::{GiveUp, Intensity, RestartType};
 use tokio::sync::oneshot;
 
-use super::child::{ActorBody, Body, Child, ChildHooks, ChildRef};
+use super::child::{ActorBody, Child, ChildBody, ChildHooks, ChildRef};
 use super::driver::{Make, StableMailbox};
 use super::incarnation::Incarnation;
-use super::{Ask, ListChildren, Request, Supervisor, SupervisorContext, SupervisorManner};
+use super::{
+    ListChildren, RequestMessage, Supervisor, SupervisorContext, SupervisorPollHook,
+    SupervisorRequest,
+};
 use crate::clock::Clock;
 use crate::error::StartError;
 
@@ -38,7 +41,7 @@ pub struct Group {
 type Part = (String, MakeBody);
 
 /// Makes a body from the supervisor context and the path of the group around it.
-pub(crate) type MakeBody = Box<dyn FnOnce(&SupervisorContext, &str) -> Arc<dyn Body> + Send>;
+pub(crate) type MakeBody = Box<dyn FnOnce(&SupervisorContext, &str) -> Arc<dyn ChildBody> + Send>;
 
 impl Group {
     /// An empty group: one-for-one, permanent, five restarts in thirty seconds.
@@ -151,27 +154,27 @@ impl Group {
     }
 
     /// Makes the body, under the path of the groups around it.
-    pub(crate) fn into_body(self, path: &str, around: &SupervisorContext) -> Arc<dyn Body> {
+    pub(crate) fn into_body(self, path: &str, around: &SupervisorContext) -> Arc<dyn ChildBody> {
         let name = super::join(path, &self.own.name);
-        let bodies: Vec<(String, Arc<dyn Body>)> = self
+        let bodies: Vec<(String, Arc<dyn ChildBody>)> = self
             .bodies
             .into_iter()
             .map(|(child, make)| (child, make(around, &name)))
             .collect();
-        let (spec, children, surroundings) = (self.spec, self.children, around.clone());
+        let (spec, children, supervisor_context) = (self.spec, self.children, around.clone());
         let make: Make<Supervisor> = Arc::new(move |life: &Rc<Incarnation>| {
             let machine = Supervision::new(spec.clone(), children.clone())
                 .expect("the specification was checked when the group was accepted");
             let bodies = bodies.clone();
             Supervisor::new(
                 Arc::clone(&name),
-                surroundings.clone(),
+                supervisor_context.clone(),
                 machine,
                 bodies,
                 life,
             )
         });
-        let mut body = ActorBody::<Supervisor, SupervisorManner>::beside(
+        let mut body = ActorBody::<Supervisor, SupervisorPollHook>::beside(
             self.slot,
             make,
             around.clock.clone(),
@@ -243,7 +246,7 @@ impl GroupRef {
         child: Child<A>,
     ) -> Result<ChildRef<A>, CommandError> {
         let (spec, body, handle) = child.into_parts(&self.clock);
-        self.ask(Request::Add(spec, body)).await?;
+        self.ask(SupervisorRequest::Add(spec, body)).await?;
         Ok(handle)
     }
 
@@ -260,7 +263,7 @@ impl GroupRef {
         };
         let spec = group.own.clone();
         let body = group.into_body(path, around);
-        self.ask(Request::Add(spec, body)).await?;
+        self.ask(SupervisorRequest::Add(spec, body)).await?;
         Ok(handle)
     }
 
@@ -268,7 +271,7 @@ impl GroupRef {
     ///
     /// # Errors  No child has this name.
     pub async fn terminate(&self, child: &str) -> Result<(), CommandError> {
-        self.ask(Request::Terminate(child.to_owned()))
+        self.ask(SupervisorRequest::Terminate(child.to_owned()))
             .await
             .map(drop)
     }
@@ -277,14 +280,18 @@ impl GroupRef {
     ///
     /// # Errors  It runs already, its start failed, or no child has this name.
     pub async fn restart(&self, child: &str) -> Result<(), CommandError> {
-        self.ask(Request::Restart(child.to_owned())).await.map(drop)
+        self.ask(SupervisorRequest::Restart(child.to_owned()))
+            .await
+            .map(drop)
     }
 
     /// Removes a child that is stopped.
     ///
     /// # Errors  It runs, or no child has this name.
     pub async fn delete(&self, child: &str) -> Result<(), CommandError> {
-        self.ask(Request::Delete(child.to_owned())).await.map(drop)
+        self.ask(SupervisorRequest::Delete(child.to_owned()))
+            .await
+            .map(drop)
     }
 
     /// Returns the status of the children, in start order; empty if the group is down.
@@ -292,10 +299,13 @@ impl GroupRef {
         self.addr.send(ListChildren).await.unwrap_or_default()
     }
 
-    async fn ask(&self, request: Request) -> Result<Option<ChildId>, CommandError> {
+    async fn ask(&self, request: SupervisorRequest) -> Result<Option<ChildId>, CommandError> {
         let (reply, answer) = oneshot::channel();
         let gone = |_| CommandError::StoppingSupervisor;
-        self.addr.send(Ask { request, reply }).await.map_err(gone)?;
+        self.addr
+            .send(RequestMessage { request, reply })
+            .await
+            .map_err(gone)?;
         answer
             .await
             .unwrap_or(Err(CommandError::StoppingSupervisor))

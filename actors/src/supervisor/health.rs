@@ -114,8 +114,8 @@ impl ConditionWord {
     }
 
     /// Makes a new owner of the queue; the former owner is fenced off.
-    pub(crate) fn new_owner(self: &Arc<Self>) -> Fence {
-        Fence {
+    pub(crate) fn new_owner(self: &Arc<Self>) -> QueueFence {
+        QueueFence {
             health: Arc::clone(self),
             owner: self.owner.fetch_add(1, Ordering::AcqRel) + 1,
         }
@@ -124,12 +124,12 @@ impl ConditionWord {
 
 /// A driver's claim on its queue.
 #[derive(Debug, Clone)]
-pub(crate) struct Fence {
+pub(crate) struct QueueFence {
     health: Arc<ConditionWord>,
     owner: u64,
 }
 
-impl Fence {
+impl QueueFence {
     /// Returns true if another driver owns the queue now.
     pub(crate) fn is_passed(&self) -> bool {
         self.health.owner.load(Ordering::Acquire) != self.owner

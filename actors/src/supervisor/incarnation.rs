@@ -7,7 +7,7 @@ use std::sync::Once;
 
 use breakerbox_policy::supervision::{PanicReport, StopCause};
 
-use super::health::Fence;
+use super::health::QueueFence;
 
 /// Readiness of an incarnation to take messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub(crate) enum Readiness {
 /// The state of one incarnation, shared by its driver and by actors that use it.
 #[derive(Debug)]
 pub(crate) struct Incarnation {
-    fence: Fence,
+    fence: QueueFence,
     readiness: RefCell<Readiness>,
     /// True if `started` has returned and its context waits for nothing.
     settled: Cell<bool>,
@@ -33,7 +33,7 @@ pub(crate) struct Incarnation {
 }
 
 impl Incarnation {
-    pub(crate) fn new(fence: Fence) -> Self {
+    pub(crate) fn new(fence: QueueFence) -> Self {
         Self {
             fence,
             readiness: RefCell::new(Readiness::Ready),
@@ -124,6 +124,7 @@ fn append(first: &mut PanicReport, panic: PanicReport) {
 
 /// Runs user code and turns a panic into a report.
 pub(crate) fn caught<T>(run: impl FnOnce() -> T) -> Result<T, PanicReport> {
+    // SUP-8: user code, destructors too, is run here one at a time, so that no panic meets another.
     catch_unwind(AssertUnwindSafe(run)).map_err(panic_report)
 }
 

@@ -75,12 +75,12 @@ where
 #[derive(Debug, Clone)]
 pub(crate) struct Threads {
     shared: Arc<[ThreadHandle]>,
-    made: Arc<Mutex<Made>>,
+    made: Arc<Mutex<ThreadTable>>,
 }
 
 /// The threads made by the runtime, by number from 1.
 #[derive(Debug, Default)]
-struct Made {
+struct ThreadTable {
     last: u64,
     arbiters: BTreeMap<u64, Arbiter>,
     abandoned: usize,
@@ -91,18 +91,18 @@ impl Threads {
     ///
     /// # Errors  A new thread is needed, and no actix system runs.
     pub(crate) fn new(more: usize, given: Vec<ArbiterHandle>) -> Result<Self, String> {
-        let homes = Self {
+        let threads = Self {
             shared: Arc::from([ThreadHandle::Here]),
             made: Arc::default(),
         };
         let mut shared = vec![ThreadHandle::Here];
         for _ in 0..more {
-            shared.push(ThreadHandle::Arbiter(homes.thread()?.1));
+            shared.push(ThreadHandle::Arbiter(threads.thread()?.1));
         }
         shared.extend(given.into_iter().map(ThreadHandle::Arbiter));
         Ok(Self {
             shared: shared.into(),
-            ..homes
+            ..threads
         })
     }
 
@@ -157,7 +157,7 @@ impl Threads {
         made.into_values().collect()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Made> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, ThreadTable> {
         self.made.acquire()
     }
 }

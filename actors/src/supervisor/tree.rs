@@ -19,12 +19,12 @@ pub struct TreeNode {
 /// Asks a supervisor for its children, with the addresses of those that are supervisors.
 #[derive(Message)]
 #[rtype(result = "Vec<(ChildStatus, Option<Addr<Supervisor>>)>")]
-struct Branches;
+struct ListBranches;
 
-impl Handler<Branches> for Supervisor {
-    type Result = actix::MessageResult<Branches>;
+impl Handler<ListBranches> for Supervisor {
+    type Result = actix::MessageResult<ListBranches>;
 
-    fn handle(&mut self, _: Branches, _: &mut actix::Context<Self>) -> Self::Result {
+    fn handle(&mut self, _: ListBranches, _: &mut actix::Context<Self>) -> Self::Result {
         let below = |id| self.children.get(&id)?.body.supervisor();
         let children = self.machine.children();
         let branches = children.map(|child| (ChildStatus::from(child), below(child.id)));
@@ -48,7 +48,7 @@ fn branch(
     patience: Duration,
 ) -> BoxFuture<'static, Option<Vec<TreeNode>>> {
     async move {
-        let asked = supervisor.send(Branches);
+        let asked = supervisor.send(ListBranches);
         let children = tokio::time::timeout(patience, asked).await.ok()?.ok()?;
         let nodes = children.into_iter().map(async |(child, below)| TreeNode {
             child,

@@ -15,27 +15,27 @@ use breakerbox_policy::supervision::{PanicReport, StopCause};
 use breakerbox_policy::{Class, Executed, Time};
 
 use super::inline::InlineExecutor;
-use super::{Job, QueuedJob, Responder};
+use super::{QueuedJob, Responder, WorkerJob};
 use crate::clock::Moment;
 use crate::clock::earliest;
 use crate::deadline::{self, Timer};
 use crate::dependency::Dependency;
 use crate::error::CallError;
 use crate::event::EventKind;
-use crate::limits::chaos::Injected;
+use crate::limits::chaos::InjectedFailure;
 use crate::state::Shared;
 use crate::supervisor::{Incarnation, caught};
 use crate::verdict::Verdict;
 
 /// The user's future.
-pub(super) type Attempt<D> = Pin<Box<dyn Future<Output = Result<UserResult<D>, Injected>>>>;
+pub(super) type Attempt<D> = Pin<Box<dyn Future<Output = Result<UserResult<D>, InjectedFailure>>>>;
 /// The user's result.
 pub(crate) type UserResult<D> = Result<<D as Dependency>::Response, <D as Dependency>::Error>;
 
 /// The time limits of a call that begins, and the fingerprint that identifies it if it crashes its
 /// worker.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds {
+pub(super) struct CallBounds {
     began: Time,
     until: Option<Time>,
     /// Deadline of the calls that it makes.
@@ -43,8 +43,12 @@ pub(super) struct Bounds {
     fingerprint: Option<u64>,
 }
 
-impl Bounds {
-    pub(super) fn of<D: Dependency>(inline: &InlineExecutor<D>, job: &Job<D>, now: Time) -> Self {
+impl CallBounds {
+    pub(super) fn of<D: Dependency>(
+        inline: &InlineExecutor<D>,
+        job: &WorkerJob<D>,
+        now: Time,
+    ) -> Self {
         let total = job.context.deadline;
         Self {
             began: now,
@@ -77,7 +81,7 @@ impl<D: Dependency> Execution<D> {
         QueuedJob { job, responder }: QueuedJob<D>,
         now: Time,
     ) -> Self {
-        let bounds = Bounds::of(inline, &job, now);
+        let bounds = CallBounds::of(inline, &job, now);
         let future = inline.attempt(job.request, job.context, now);
         let mut execution = Self::begun(inline, Some(future), bounds);
         execution.responder = Some(responder);
@@ -89,7 +93,7 @@ impl<D: Dependency> Execution<D> {
     pub(super) fn begun(
         inline: &InlineExecutor<D>,
         future: Option<Attempt<D>>,
-        bounds: Bounds,
+        bounds: CallBounds,
     ) -> Self {
         Self {
             shared: Arc::clone(&inline.shared),
@@ -206,7 +210,7 @@ impl<D: Dependency> Future for Execution<D> {
                 this.finish(result);
                 return Poll::Ready(());
             }
-            Ok(Poll::Ready(Err(Injected))) => {
+            Ok(Poll::Ready(Err(InjectedFailure))) => {
                 this.inject();
                 return Poll::Ready(());
             }

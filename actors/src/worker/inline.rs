@@ -17,15 +17,15 @@ use breakerbox_policy::Time;
 use breakerbox_policy::supervision::PanicReport;
 use slab::Slab;
 
-use super::{Attempt, Bounds, Execution, Job, Reply, Responder, Worker};
+use super::{Attempt, CallBounds, Execution, Reply, Responder, Worker, WorkerJob};
 use crate::deadline;
 use crate::dependency::{CallContext, Dependency};
-use crate::limits::chaos::{Injected, apply_fault};
+use crate::limits::chaos::{InjectedFailure, apply_fault};
 use crate::state::Shared;
 use crate::supervisor::{Incarnation, caught};
 use crate::verdict::AttemptResult;
 use crate::worker::queue::WorkQueue;
-use crate::worker::reply::Waiting;
+use crate::worker::reply::ReplyReceiver;
 
 /// Maximum nesting of inline calls. Without it, a dependency that calls itself is limited by
 /// `max_concurrent` alone, which may allow more than a stack holds.
@@ -57,7 +57,7 @@ pub(crate) enum FirstPoll<D: Dependency> {
     /// The attempt has ended in its first poll, and is still to be recorded.
     Ended(AttemptResult<D::Response, D::Error>),
     /// A worker answers, and holds the attempt's permits.
-    Waits(Waiting<Reply<D>>),
+    Waits(ReplyReceiver<Reply<D>>),
     /// There is no worker any more.
     Absent,
 }
@@ -108,11 +108,11 @@ impl<D: Dependency> InlineExecutor<D> {
     /// crashed the worker, is answered by the worker: `hand_over` passes the permits on.
     pub(crate) fn begin(
         &self,
-        job: Job<D>,
+        job: WorkerJob<D>,
         now: Time,
-        hand_over: impl FnOnce() -> Option<(Responder<D>, Waiting<Reply<D>>)>,
+        hand_over: impl FnOnce() -> Option<(Responder<D>, ReplyReceiver<Reply<D>>)>,
     ) -> FirstPoll<D> {
-        let bounds = Bounds::of(self, &job, now);
+        let bounds = CallBounds::of(self, &job, now);
         let mut attempt = self.attempt(job.request, job.context, now);
         let polled = {
             let _nested = NestingGuard::enter();
@@ -128,7 +128,7 @@ impl<D: Dependency> InlineExecutor<D> {
             Ok(Poll::Ready(ended)) => {
                 self.drop_caught(attempt);
                 match ended {
-                    Err(Injected) => return FirstPoll::Ended(AttemptResult::Injected),
+                    Err(InjectedFailure) => return FirstPoll::Ended(AttemptResult::Injected),
                     Ok(result) => match caught(|| D::classify(result.as_ref())) {
                         Ok(verdict) => {
                             let verdict = self.shared.judge(verdict);
@@ -153,7 +153,7 @@ impl<D: Dependency> InlineExecutor<D> {
         &self,
         mut execution: Execution<D>,
         panic: Option<PanicReport>,
-        hand_over: impl FnOnce() -> Option<(Responder<D>, Waiting<Reply<D>>)>,
+        hand_over: impl FnOnce() -> Option<(Responder<D>, ReplyReceiver<Reply<D>>)>,
     ) -> FirstPoll<D> {
         let Some((responder, waiting)) = hand_over() else {
             return FirstPoll::Absent;

@@ -21,7 +21,7 @@ use crate::verdict::Verdict;
 
 /// Progress of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum CallPhase {
     /// It waits in a worker's queue.
     Queued,
     /// A worker executes it.
@@ -37,11 +37,11 @@ enum Phase {
 /// The state shared by caller and worker.
 struct ReplyCell<T> {
     shared: Arc<Shared>,
-    state: Mutex<State<T>>,
+    state: Mutex<ReplyState<T>>,
 }
 
-struct State<T> {
-    phase: Phase,
+struct ReplyState<T> {
+    phase: CallPhase,
     permit: Option<PermitGuard>,
     answer: Option<T>,
     caller: Option<Waker>,
@@ -49,7 +49,7 @@ struct State<T> {
 }
 
 impl<T> ReplyCell<T> {
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
+    fn lock(&self) -> MutexGuard<'_, ReplyState<T>> {
         // No user code runs under the lock.
         self.state.acquire()
     }
@@ -62,13 +62,13 @@ impl<T> ReplyCell<T> {
     }
 }
 
-impl<T> State<T> {
+impl<T> ReplyState<T> {
     /// Stores the answer, unless the caller is gone.
     fn finish(&mut self, answer: T) -> Option<Waker> {
-        if self.phase == Phase::Abandoned {
+        if self.phase == CallPhase::Abandoned {
             return None;
         }
-        self.phase = Phase::Done;
+        self.phase = CallPhase::Done;
         self.answer = Some(answer);
         self.caller.take()
     }
@@ -83,14 +83,14 @@ pub(crate) fn reply<T>(
     permit: PermitGuard,
     deadline: Option<Time>,
     (own_timer, has_begun): (bool, bool),
-) -> (Replier<T>, Waiting<T>) {
+) -> (ReplySender<T>, ReplyReceiver<T>) {
     let cell = Arc::new(ReplyCell {
         shared,
-        state: Mutex::new(State {
+        state: Mutex::new(ReplyState {
             phase: if has_begun {
-                Phase::Begun
+                CallPhase::Begun
             } else {
-                Phase::Queued
+                CallPhase::Queued
             },
             permit: Some(permit),
             answer: None,
@@ -98,18 +98,18 @@ pub(crate) fn reply<T>(
             worker: None,
         }),
     });
-    let waiting = Waiting {
+    let waiting = ReplyReceiver {
         cell: Arc::clone(&cell),
         timer: Timer::new(deadline.filter(|_| own_timer)),
         polled: false,
         finished: false,
     };
-    (Replier { cell }, waiting)
+    (ReplySender { cell }, waiting)
 }
 
 /// Decision on whether queued work may begin.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Begin {
+pub(crate) enum BeginDecision {
     Go,
     /// The caller is gone (rule CALL-4).
     Deserted,
@@ -121,38 +121,38 @@ pub(crate) enum Begin {
 
 /// The worker's end. It answers exactly once; its owner gives a reason before dropping it
 /// unanswered.
-pub(crate) struct Replier<T> {
+pub(crate) struct ReplySender<T> {
     cell: Arc<ReplyCell<T>>,
 }
 
-impl<T: Send + 'static> Replier<T> {
+impl<T: Send + 'static> ReplySender<T> {
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.cell.shared
     }
 
     /// Records that the work begins, if it still may.
-    pub(crate) fn begin(&self, now: Time) -> Begin {
+    pub(crate) fn begin(&self, now: Time) -> BeginDecision {
         let mut state = self.cell.lock();
-        if state.phase != Phase::Queued {
-            return Begin::Deserted;
+        if state.phase != CallPhase::Queued {
+            return BeginDecision::Deserted;
         }
         if let Some(permit) = &mut state.permit {
             if permit.is_stale(&self.cell.shared) {
-                return Begin::Overtaken(permit.stale_refusal(&self.cell.shared, now));
+                return BeginDecision::Overtaken(permit.stale_refusal(&self.cell.shared, now));
             }
             if let Some(pause) = self.cell.shared.pauses.now(now) {
-                return Begin::Paused(pause);
+                return BeginDecision::Paused(pause);
             }
             permit.begin(now);
         }
-        state.phase = Phase::Begun;
-        Begin::Go
+        state.phase = CallPhase::Begun;
+        BeginDecision::Go
     }
 
     /// Returns true if the caller is gone; else the worker is woken when it goes.
     pub(crate) fn poll_abandoned(&self, cx: &Context<'_>) -> bool {
         let mut state = self.cell.lock();
-        if state.phase == Phase::Abandoned {
+        if state.phase == CallPhase::Abandoned {
             return true;
         }
         match &mut state.worker {
@@ -171,13 +171,13 @@ impl<T: Send + 'static> Replier<T> {
 
     /// Returns true if the work has begun.
     pub(crate) fn has_begun(&self) -> bool {
-        self.cell.lock().phase != Phase::Queued
+        self.cell.lock().phase != CallPhase::Queued
     }
 
     /// Records the outcome, then hands the answer over.
     pub(crate) fn settle(self, verdict: Verdict, now: Time, answer: T) {
         let mut state = self.cell.lock();
-        if state.phase == Phase::Abandoned {
+        if state.phase == CallPhase::Abandoned {
             return;
         }
         let shared = &self.cell.shared;
@@ -194,7 +194,7 @@ impl<T: Send + 'static> Replier<T> {
                 }
             }
             Settled::NeedsReport(mut report) => {
-                state.phase = Phase::Settling;
+                state.phase = CallPhase::Settling;
                 drop(state);
                 let cell = Arc::clone(&self.cell);
                 report.then = Some(Box::new(move || cell.hand_over(answer)));
@@ -226,7 +226,7 @@ impl<T> Drop for ReplyCell<T> {
 ///
 /// # Cancel safety   Dropping it tells the worker, which drops the work; the outcome is
 /// `cancelled`.
-pub(crate) struct Waiting<T> {
+pub(crate) struct ReplyReceiver<T> {
     cell: Arc<ReplyCell<T>>,
     timer: Timer,
     polled: bool,
@@ -241,7 +241,7 @@ pub(crate) struct TooLate {
     pub(crate) permit: Option<PermitGuard>,
 }
 
-impl<T> Future for Waiting<T> {
+impl<T> Future for ReplyReceiver<T> {
     type Output = Result<T, TooLate>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -274,7 +274,7 @@ impl<T> Future for Waiting<T> {
     }
 }
 
-impl<T> Waiting<T> {
+impl<T> ReplyReceiver<T> {
     fn give_up(&mut self) -> Result<T, TooLate> {
         self.finished = true;
         let (executed, permit, worker) = {
@@ -283,10 +283,10 @@ impl<T> Waiting<T> {
                 return Ok(answer);
             }
             let executed = match state.phase {
-                Phase::Queued => Executed::No,
+                CallPhase::Queued => Executed::No,
                 _ => Executed::Maybe,
             };
-            state.phase = Phase::Abandoned;
+            state.phase = CallPhase::Abandoned;
             (executed, state.permit.take(), state.worker.take())
         };
         if let Some(worker) = worker {
@@ -296,17 +296,17 @@ impl<T> Waiting<T> {
     }
 }
 
-impl<T> Drop for Waiting<T> {
+impl<T> Drop for ReplyReceiver<T> {
     fn drop(&mut self) {
         if self.finished {
             return;
         }
         let (permit, worker) = {
             let mut state = self.cell.lock();
-            if matches!(state.phase, Phase::Done | Phase::Abandoned) {
+            if matches!(state.phase, CallPhase::Done | CallPhase::Abandoned) {
                 return;
             }
-            state.phase = Phase::Abandoned;
+            state.phase = CallPhase::Abandoned;
             (state.permit.take(), state.worker.take())
         };
         if let Some(permit) = permit {

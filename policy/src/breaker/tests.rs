@@ -27,7 +27,7 @@ fn at(millis: u64) -> Time {
     Time::from_millis(millis)
 }
 
-/// Three failures in a row open it for a second; one good probe closes it.
+/// Three consecutive failures open the breaker for a second; one successful probe closes it.
 fn settings() -> BreakerSettings {
     BreakerSettings {
         failure_threshold: Some(n(3)),
@@ -53,7 +53,7 @@ fn rates(size: u32, minimum_calls: u32) -> BreakerSettings {
     }
 }
 
-/// A breaker with short words.
+/// A breaker with short helper methods.
 struct Bench {
     breaker: Breaker,
     unit: f64,
@@ -119,7 +119,7 @@ impl Bench {
         std::iter::from_fn(|| self.breaker.poll_event()).collect()
     }
 
-    /// From and to of the transitions since the last look.
+    /// The transitions since the last call, as from and to.
     fn moves(&mut self) -> Vec<(State, State)> {
         self.events()
             .into_iter()

@@ -151,7 +151,7 @@ fn an_idle_limit_goes_back_to_its_beginning_step_by_step() {
         }
         assert_eq!(limit.limit(at(29)), 74, "{rule:?}");
         assert_eq!(limit.limit(at(30)), 42, "{rule:?}");
-        // A call begins the time anew, and it learns from where the limit is by then.
+        // A call restarts the idle period, and learns from the limit at that time.
         let after = limit.sample(at(60), 0, ms(1), false);
         assert_eq!((after, limit.limit(at(89))), (26, 26), "{rule:?}");
         assert_eq!(limit.limit(Time::MAX), 10, "{rule:?}");

@@ -185,7 +185,7 @@ fn lim_4_a_retry_takes_a_token_and_a_stop_takes_none() {
     assert_eq!(decide(1, &mut budget), none_left);
 }
 
-/// Only the symptoms that `retry.on` names are tried again.
+/// Only the symptoms listed in `retry.on` are retried.
 #[test]
 fn item_80_only_named_symptoms_are_tried_again() {
     let settings = RetrySettings {

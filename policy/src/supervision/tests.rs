@@ -10,13 +10,13 @@ mod commands;
 mod limits;
 mod order;
 
-/// A machine, and what it said in words.
+/// A machine, with its actions rendered as text.
 struct Rig {
     machine: Supervision,
     now: Time,
-    /// Every name there ever was.
+    /// The names of all children so far.
     names: HashMap<ChildId, String>,
-    /// Timers that are not due yet.
+    /// Pending timers.
     timers: Vec<(Time, TimerId)>,
     unit: f64,
 }
@@ -32,7 +32,7 @@ impl Rig {
         }
     }
 
-    /// A rig whose children are all up.
+    /// A rig with all children running.
     fn up(spec: SupervisorSpec, children: Vec<ChildSpec>) -> Self {
         let mut rig = Self::new(spec, children);
         let mut said = rig.on(Event::Start);
@@ -90,7 +90,7 @@ impl Rig {
         self.now = self.now.after(Duration::from_millis(millis));
     }
 
-    /// Goes to the next timer and lets it fire.
+    /// Advances to the next timer and fires it.
     fn fire(&mut self) -> Vec<String> {
         self.timers.sort();
         let (at, timer) = self.timers.remove(0);
@@ -140,7 +140,7 @@ impl Rig {
         self.ended(name, StopCause::Crashed(PanicReport::new("boom")))
     }
 
-    /// A child that was asked to stop has done so.
+    /// Reports the end of a child that was asked to stop.
     fn gone(&mut self, name: &str) -> Vec<String> {
         self.ended(name, StopCause::Shutdown)
     }
@@ -186,7 +186,7 @@ fn spec(strategy: Strategy, max: u32) -> SupervisorSpec {
     }
 }
 
-/// The same with the backoff of R11: 100 ms, doubled, at most 1 s, forgotten after 5 s.
+/// The same with the backoff of R11: 100 ms, doubled, at most 1 s, reset after 5 s.
 fn patient(strategy: Strategy) -> SupervisorSpec {
     SupervisorSpec {
         backoff: Some(RestartBackoff {
@@ -204,7 +204,7 @@ fn patient(strategy: Strategy) -> SupervisorSpec {
     }
 }
 
-/// The same, waiting before the first restart too.
+/// The same with a wait before the first restart too.
 fn hesitant(strategy: Strategy) -> SupervisorSpec {
     let mut spec = patient(strategy);
     if let Some(backoff) = &mut spec.backoff {
@@ -213,7 +213,7 @@ fn hesitant(strategy: Strategy) -> SupervisorSpec {
     spec
 }
 
-/// Permanent workers that are stopped without a deadline, so that no timers stand in the way.
+/// Permanent workers that are stopped without a deadline, so that no stop timers interfere.
 fn workers(names: &[&str]) -> Vec<ChildSpec> {
     names.iter().map(|name| worker(name)).collect()
 }

@@ -77,7 +77,7 @@ fn brk_2_an_earlier_time_lands_in_its_own_bucket() {
     assert_eq!(read(&window, 11_000), (1, 0));
     put(&mut window, 30_000, false);
     put(&mut window, 1_000, true);
-    assert_eq!(read(&window, 30_000), (1, 0), "what is forgotten stays so");
+    assert_eq!(read(&window, 30_000), (1, 0), "not remembered");
 }
 
 #[test]

@@ -10,13 +10,13 @@ use breakerbox_policy::{
 use proptest::option;
 use proptest::prelude::*;
 
-/// Something that may happen to a breaker.
+/// A random step in the history of a breaker.
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     Admit,
-    /// Which of the outstanding permits, how, how long in tens of milliseconds, with which hint.
+    /// The index of a permit, its class, its duration in tens of milliseconds, and a retry hint.
     Finish(usize, Class, u32, Option<u32>),
-    /// A caller that never reports.
+    /// Drops a permit without a report.
     Forget(usize),
     Release(usize),
     Successes {

@@ -1,5 +1,5 @@
-//! A breaker as naive as can be: plain lists of everything that happened, looked through anew at
-//! each question. It shares no code with the kernel but the settings.
+//! A naive reference breaker: plain lists of all events, evaluated anew for each query. It shares
+//! only the settings with the kernel.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use breakerbox_policy::{
     Rate, Recorded, RefusalState, State, Time, WindowKind,
 };
 
-/// The random number of all draws.
+/// The fixed random number of all draws.
 pub(crate) const UNIT: f64 = 0.5;
 
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -25,7 +25,7 @@ struct Entry {
     slow: bool,
 }
 
-/// A permit as the reference sees it.
+/// A permit of the reference.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Pass {
     Normal { epoch: u64 },
@@ -208,7 +208,7 @@ impl Reference {
         }
     }
 
-    /// Takes a probe off the list; false when it is not there.
+    /// Removes a probe from the list; returns false if it is missing.
     fn take(&mut self, id: u64) -> bool {
         let before = self.probes.len();
         self.probes.retain(|&(probe, _)| probe != id);
@@ -274,7 +274,7 @@ impl Reference {
         }
     }
 
-    /// A probe's result.
+    /// Records a probe's result.
     fn result(&mut self, now: Time, what: What, slow: bool, hint: Duration) {
         self.results.push(Entry {
             at: now,
@@ -345,7 +345,7 @@ impl Reference {
         }
     }
 
-    /// What the window, or the half-open period, holds.
+    /// Figures of the window, or of the half-open period.
     pub(crate) fn seen(&self, now: Time) -> Figures {
         if self.state == State::HalfOpen && self.mode() != Some(OverrideMode::Shadow) {
             return Figures {

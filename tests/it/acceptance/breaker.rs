@@ -1,4 +1,5 @@
-//! Items 1 to 10, 18 to 22 and 25 to 30: what opens a breaker, what it counts, who hears of it.
+//! Items 1 to 10, 18 to 22 and 25 to 30: conditions that open a breaker, its counts and its
+//! listeners.
 
 use std::sync::{Arc, Mutex};
 
@@ -23,7 +24,7 @@ fn is_own(error: &Error) -> bool {
 fn item_01_a_new_breaker_is_closed_and_can_be_read_back() {
     run_paused(async || {
         let runtime = TestRuntime::start().await;
-        let script = Script::new(|_: u32, _| unreachable!("nobody calls"));
+        let script = Script::new(|_: u32, _| unreachable!("no call is made"));
         let worker = script.clone();
         let client = runtime
             .dependency("x")
@@ -212,7 +213,7 @@ fn item_18_a_reset_closes_it_and_empties_the_counters() {
 
 type Moves = Arc<Mutex<Vec<(String, State, State)>>>;
 
-/// Notes each transition that it is told of.
+/// Records each transition event.
 fn note_moves(runtime: &TestRuntime) -> Moves {
     let moves = Moves::default();
     let noted = Arc::clone(&moves);
@@ -277,7 +278,7 @@ fn item_21_a_guarded_closure_behaves_like_a_call() {
         let before = bench.runtime.clock().now();
         let mut made = 0;
         let work = || {
-            // A closure that begins its work before its future is polled.
+            // A closure that starts its work before its future is polled.
             made += 1;
             std::future::ready(Ok::<u32, String>(made))
         };
@@ -325,8 +326,8 @@ fn item_22_a_time_window_forgets_and_a_run_does_not() {
     });
 }
 
-/// No clock but the runtime's own decides anything, and that one cannot be set: the kernel is
-/// given the time, and the actors read it in one place, from a monotonic counter.
+/// Only the runtime's clock is used, and it cannot be set: the kernel receives the time as an
+/// argument, and the actors read it in one place, from a monotonic counter.
 #[test]
 fn item_25_a_jump_of_the_wall_clock_has_no_effect() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -439,8 +440,8 @@ fn item_29_a_callers_own_mistakes_do_not_count() {
     });
 }
 
-/// Which answers of an HTTP service are failures is the gateway's table; here each kind of error
-/// that a dependency classifies as its own failure opens, and so does silence.
+/// The gateway's table decides which HTTP responses are failures. Here each error that a dependency
+/// classifies as its own failure opens the breaker, and so does a timeout.
 #[test]
 fn item_30_each_transient_error_alone_opens() {
     let kinds = [

@@ -1,4 +1,4 @@
-//! Item 85: a dependency that is full takes nothing from its neighbour.
+//! Item 85: a full dependency takes nothing from its neighbour.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 
 use crate::scripted::{Asked, Bench, Dep, Do, let_others_run, ms, nonzero, start};
 
-/// Ten callers at once: how each one ended, and after how long.
+/// Makes ten calls at once; returns the result and the duration of each.
 async fn ten_calls(client: &Client<Dep>, told: Do) -> Vec<(Asked, Duration)> {
     let calls = (0..10).map(|_| async {
         let began = tokio::time::Instant::now();

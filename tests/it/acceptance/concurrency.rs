@@ -1,4 +1,4 @@
-//! Item 24: many callers on several threads, on the real clock.
+//! Item 24: concurrent callers on several threads, on the real clock.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,12 +15,12 @@ const CALLERS: u64 = 32;
 const CALLS: u64 = 10_000;
 const PROBES: u32 = 2;
 
-/// Fails at random and watches who is let through.
+/// Dependency that fails at random and counts its concurrent probes.
 #[derive(Clone, Default)]
 struct Flaky {
     client: Arc<OnceLock<Client<Flaky>>>,
     calls: Arc<AtomicU64>,
-    /// By generation: calls inside that began in half-open, and the most there were.
+    /// By generation: the probes in flight, and their maximum.
     probes: Arc<Mutex<BTreeMap<u64, (u32, u32)>>>,
 }
 
@@ -32,7 +32,7 @@ impl Dependency for Flaky {
     async fn call(&self, (good, yields): (bool, bool), _: &CallContext) -> Result<(), String> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         let status = self.client.get().map(Client::status);
-        // The breaker lives on this thread too, so what it says holds until the next await.
+        // The breaker runs on this thread too, so its status holds until the next await.
         let probe = status.filter(|status| status.state == State::HalfOpen);
         if let Some(status) = &probe {
             let mut probes = self.probes.lock().unwrap();
@@ -68,7 +68,7 @@ async fn start(flaky: &Flaky) -> (Runtime, Client<Flaky>) {
     (runtime, client)
 }
 
-/// Makes one caller's share of the calls; gives back what it saw: good, failed, refused.
+/// Makes one caller's share of the calls; returns its counts of good, failed and refused calls.
 async fn call_on(client: Client<Flaky>, caller: u64) -> [u64; 3] {
     let mut random = fastrand::Rng::with_seed(caller);
     let mut seen = [0; 3];
@@ -97,7 +97,7 @@ fn is_legal(from: State, to: State) -> bool {
     )
 }
 
-/// Every transition, as it happened.
+/// Records every transition in order.
 fn note_moves(runtime: &Runtime) -> Arc<Mutex<Vec<(State, State)>>> {
     let moves = Arc::new(Mutex::new(Vec::new()));
     let noted = Arc::clone(&moves);

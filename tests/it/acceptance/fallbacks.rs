@@ -1,4 +1,4 @@
-//! Items 31 to 42: who answers when the dependency does not, and how that shows.
+//! Items 31 to 42: fallbacks for a dependency that does not answer, and their visibility.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -65,11 +65,11 @@ fn item_33_without_a_fallback_the_open_error_names_the_cause() {
         let CallError::Open(refused) = &error else {
             panic!("{error}");
         };
-        assert_eq!(refused.notice.reason, bench.status().reason);
+        assert_eq!(refused.reason().reason, bench.status().reason);
         assert!(
-            refused.notice.reason.contains("failed"),
+            refused.reason().reason.contains("failed"),
             "{}",
-            refused.notice.reason
+            refused.reason().reason
         );
         bench.finish().await;
     });
@@ -117,7 +117,7 @@ fn item_35_a_failed_fallback_is_the_error_and_the_open_breaker_its_cause() {
     });
 }
 
-/// A dependency that can be made sick, with a cache, an alternative and a default behind it.
+/// Dependency that can be made sick, with a cache, an alternative and a default as fallbacks.
 struct Chain {
     runtime: TestRuntime,
     client: Client<Scripted<u32, u32>>,
@@ -165,7 +165,7 @@ impl Chain {
         }
     }
 
-    /// Value, source and age of the answer.
+    /// Returns value, source and age in minutes of the answer.
     async fn ask(&self, request: u32) -> (u32, String, Option<u64>) {
         let answer = self.client.ask(request).await.unwrap();
         let age = answer.age.map(|age| age.as_secs() / 60);
@@ -225,7 +225,8 @@ fn item_38_health_is_degraded_while_fallbacks_answer() {
             chain.client.status().fallbacks[0],
             ("stale_cache".to_owned(), 100)
         );
-        // The probe asks the dependency, and is not judged by what the fallback says.
+        // The probe asks the dependency; the fallback's answer does not count as the probe's
+        // outcome.
         pass(10 * MINUTE).await;
         assert_eq!(chain.ask(1).await.1, fallback("stale_cache"));
         assert_eq!(chain.client.status().state, State::Open);
@@ -252,7 +253,7 @@ fn item_38_without_fallbacks_an_open_breaker_is_down() {
     });
 }
 
-/// A store with reads and writes.
+/// Store with reads and writes.
 struct Store;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -298,7 +299,7 @@ fn item_39_a_write_is_never_reported_as_stored_by_a_fallback() {
     });
 }
 
-/// Whether a fallback serves, for each way to declare it, each kind of request and each end.
+/// Covers each way to declare a fallback, each kind of request and each end of a call.
 #[test]
 fn item_39_a_fallback_serves_exactly_what_it_declares() {
     run_paused(async || {
@@ -350,7 +351,7 @@ fn item_40_several_fallbacks_in_one_outage_are_one_warning() {
             chain.alternative_is_up.store(false, Ordering::Relaxed);
             assert_eq!(chain.ask(2).await.1, fallback("default"));
         }
-        // A probe in between that fails begins no second outage.
+        // A failed probe in between does not start a second outage.
         pass(11 * MINUTE).await;
         chain.ask(2).await;
         assert_eq!(log.lines("falling back to").len(), 1);

@@ -14,7 +14,7 @@ fn needs(successes: u32) -> impl Fn(&mut DependencySettings) {
     }
 }
 
-/// Successes so far, and how many are needed.
+/// Returns the successes so far, and the number needed.
 fn progress(status: &DependencyStatus) -> Option<(u64, u64)> {
     status.half_open.map(|view| (view.successes, view.needed))
 }
@@ -114,7 +114,7 @@ fn item_14_a_silent_probe_opens_it_again_and_the_next_one_is_admitted() {
     });
 }
 
-/// What a late outcome must not change.
+/// Returns the fields that a late outcome must not change.
 fn verdict(status: &DependencyStatus) -> impl PartialEq + std::fmt::Debug {
     (
         status.state,

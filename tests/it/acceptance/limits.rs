@@ -1,4 +1,4 @@
-//! Items 59 to 61 as far as the library keeps them, and 86 to 88: throttles, rates, weights,
+//! Items 59 to 61 as far as the library implements them, and 86 to 88: throttles, rates, weights,
 //! sessions.
 
 use std::num::NonZeroU32;
@@ -20,7 +20,7 @@ use crate::scripted::{Bench, Do, Error, ms, nonzero, opens_after, pass, start};
 
 const HOUR: u64 = 3_600_000;
 
-/// The reason and the time of a refusal in a pause.
+/// Returns the reason and the remaining wait of a refusal during a pause.
 fn pause_of(error: &Error) -> (PauseReason, Duration) {
     assert_eq!(error.executed(), Executed::No);
     match error {
@@ -100,7 +100,7 @@ fn lim_1_item_59_a_quota_is_full_again_after_a_span_or_when_it_says() {
     });
 }
 
-/// Asks in each of the ways there are; none of them may reach the dependency.
+/// Calls in every available way; no call may reach the dependency.
 async fn nobody_gets_through(bench: &Bench) {
     let calls = bench.script.calls();
     pause_of(&bench.ask(Do::Answer(1)).await.unwrap_err());
@@ -129,7 +129,7 @@ fn lim_1_item_60_the_larger_of_two_hints_holds_for_every_caller() {
             nobody_gets_through(&bench).await;
             pass(70).await;
         }
-        // With jitter on top: a fifth of two seconds at most, for it is the second throttle.
+        // Plus jitter: at most a fifth of two seconds, because it is the second throttle.
         let calls = bench.script.calls();
         while bench.ask(Do::Answer(1)).await.is_err() {
             pass(1).await;
@@ -202,7 +202,8 @@ fn five_a_second(max_wait: u64) -> impl Fn(&mut DependencySettings) {
     }
 }
 
-/// Twenty calls at once: when each began, or was refused, in milliseconds.
+/// Makes twenty calls at once; returns for each whether it ran, and at which millisecond it started
+/// or was refused.
 async fn twenty(bench: &Bench, timeout: Option<Duration>) -> Vec<(bool, u128)> {
     let began = Instant::now();
     let calls = (0..20).map(|_| async {
@@ -243,14 +244,14 @@ fn item_86_a_burst_goes_out_the_rest_is_paced_and_the_late_are_refused_at_once()
         assert_eq!(bench.script.calls(), 10);
         bench.finish().await;
         let bench = Bench::start(five_a_second(60_000)).await;
-        // At the deadline itself it is too late.
+        // A start exactly at the deadline is too late.
         assert_eq!(twenty(&bench, Some(ms(1_000))).await, expected(4));
         assert_eq!(bench.status().totals.refused, 11);
         bench.finish().await;
     });
 }
 
-/// Embeds texts; each text weighs its tokens.
+/// Dependency that embeds texts; the weight of a text is its number of tokens.
 struct Embedding;
 
 impl Dependency for Embedding {
@@ -310,7 +311,7 @@ fn item_87_a_batch_that_is_too_heavy_is_refused_here_and_can_be_split() {
             let answer = client.ask(part.to_vec()).await.unwrap();
             embedded.push((answer.value, began.elapsed()));
         }
-        // 20,000 tokens at once, 20,000 when they have come back, 10,000 half a second later.
+        // 20,000 tokens at once, 20,000 once they are refilled, 10,000 half a second later.
         let expected = [(100, ms(0)), (100, ms(1_000)), (50, ms(1_500))];
         assert_eq!(embedded, expected);
         runtime.finish().await;
@@ -385,7 +386,7 @@ fn item_88_the_call_that_a_session_cannot_pay_for_is_refused_before_it_is_made()
             "dep was not called: the session has spent all of its 10"
         );
         assert_eq!(bench.script.calls(), 10);
-        // Others go on.
+        // Calls outside the session continue.
         bench.ask(Do::Answer(1)).await.unwrap();
         bench.finish().await;
     });
@@ -404,7 +405,7 @@ fn item_88_retries_are_paid_for_too() {
         let mut left = Vec::new();
         for _ in 0..3 {
             let error = ask().await.unwrap_err();
-            // The third call is cut off in its retries, and tells what it came to until then.
+            // The session cuts off the third call's retries; the error reports the result so far.
             assert!(matches!(error, CallError::Failed { .. }), "{error}");
             left.push(session.left());
         }

@@ -1,4 +1,4 @@
-//! Items 77 to 82: what is tried again, when, and how often all callers together do it.
+//! Items 77 to 82: failures that are retried, the delays, and the budget shared by all callers.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -21,7 +21,7 @@ fn idempotent() -> CallOptions {
     }
 }
 
-/// Three attempts, 100 and 200 ms apart.
+/// Sets three attempts, 100 and 200 ms apart.
 fn three(settings: &mut DependencySettings) {
     settings.retry.max_attempts = nonzero(3);
     settings.retry.backoff.base = ms(100);
@@ -129,7 +129,7 @@ fn item_80_only_what_is_named_is_retried() {
             let asked = bench.client.ask_with(told.clone(), idempotent()).await;
             asked.unwrap_err();
             assert_eq!(bench.script.calls() - before, attempts, "{told:?}");
-            // The pause after 429 would hold the next one back.
+            // The pause after a 429 would hold the next call back.
             tokio::time::sleep(ms(60_000)).await;
         }
         bench.finish().await;
@@ -152,7 +152,7 @@ fn item_81_what_may_have_been_executed_and_is_not_idempotent_is_made_once() {
     });
 }
 
-/// A hundred callers that fail at the same instant: when their second attempts were made.
+/// Makes a hundred calls that fail at the same instant; returns the times of their second attempts.
 async fn second_attempts(budget: Option<BudgetSettings>) -> Vec<Duration> {
     let runtime = TestRuntime::start().await;
     let began = Instant::now();
@@ -183,7 +183,7 @@ async fn second_attempts(budget: Option<BudgetSettings>) -> Vec<Duration> {
 #[test]
 fn item_82_second_attempts_are_spread_and_bounded_together() {
     run_paused(async || {
-        // The runtime draws from this thread's generator: the same numbers in each run.
+        // The runtime draws from this thread's generator: each run has the same numbers.
         fastrand::seed(82);
         let times = second_attempts(None).await;
         assert_eq!(times.len(), 100);

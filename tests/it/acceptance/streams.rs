@@ -1,4 +1,4 @@
-//! Items 83 and 84: the limits within an attempt, and those of a streamed answer.
+//! Items 83 and 84: time limits within an attempt, and of a streamed answer.
 
 use std::fmt;
 use std::future::pending;
@@ -13,14 +13,14 @@ use tokio::time::Instant;
 use crate::scripted::{Bench, let_others_run, ms, nonzero, opens_after, pass};
 use crate::streamed::{LOST, Scripts, Step, play, read};
 
-/// A host as a client sees it, on virtual time.
+/// Host behaviour as a client sees it, on virtual time.
 #[derive(Debug, Clone, Copy)]
 enum Host {
-    /// Packets vanish.
+    /// Drops all packets.
     Unroutable,
-    /// It takes the connection and says nothing.
+    /// Accepts the connection and sends nothing.
     Silent,
-    /// A byte every 300 ms, without an end.
+    /// Sends a byte every 300 ms, without an end.
     Trickling,
 }
 
@@ -39,7 +39,7 @@ impl From<TimeLimitExceeded> for Lost {
     }
 }
 
-/// A client of such hosts, which keeps to the limits by what its context gives it.
+/// Client of such hosts, which enforces the limits through its [`CallContext`].
 struct Transport;
 
 impl Dependency for Transport {
@@ -108,7 +108,7 @@ async fn transport(
     builder.workers(|| Transport).start().await.unwrap()
 }
 
-/// The error of one call, and how many milliseconds it took.
+/// Returns the error of one call and the milliseconds it took.
 async fn ask(client: &Client<Transport>, host: Host) -> (CallError<Lost>, u128) {
     let began = Instant::now();
     let error = client.ask_with(host, due()).await.unwrap_err();
@@ -163,7 +163,7 @@ fn item_83_retries_never_pass_the_callers_deadline() {
         let runtime = TestRuntime::start().await;
         let client = transport(&runtime, "host", retrying(100)).await;
         for (host, attempts) in [
-            // The eighth is cut short.
+            // The deadline cuts the eighth attempt short.
             (Host::Unroutable, 8),
             (Host::Silent, 4),
             (Host::Trickling, 2),
@@ -181,7 +181,7 @@ fn item_83_retries_never_pass_the_callers_deadline() {
     });
 }
 
-/// The same for a body that is streamed: there the runtime itself keeps the limits.
+/// Same limits for a streamed body, where the runtime itself enforces them.
 #[test]
 fn item_83_a_streamed_body_keeps_to_the_limits() {
     run_paused(async || {
@@ -336,7 +336,8 @@ fn item_84_a_dropped_stream_is_cancelled_and_gives_its_place_back() {
     });
 }
 
-/// Nothing is half-open for ever (rule BRK-5), whatever a probe's caller does with its stream.
+/// Rule BRK-5: a probe's caller cannot keep the breaker half-open for ever, however it uses its
+/// stream.
 #[test]
 fn item_84_an_idle_stream_keeps_no_probe_beyond_its_lease() {
     run_paused(async || {

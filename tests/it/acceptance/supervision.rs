@@ -37,8 +37,8 @@ fn item_89_a_panic_costs_one_call_and_one_incarnation() {
             (status.workers[0].incarnation, status.totals.restarts),
             (2, 1)
         );
-        assert_eq!(status.totals.submitted, 3, "the books go on");
-        // An open breaker is still open after a crash, for the time that was left.
+        assert_eq!(status.totals.submitted, 3, "the totals go on");
+        // A breaker that is open when its worker crashes stays open for its remaining time.
         let client = bench.client.clone();
         let late = tokio::spawn(async move { client.ask(Do::Panic.after(1_000)).await });
         let_others_run().await;
@@ -59,7 +59,7 @@ fn item_89_a_panic_costs_one_call_and_one_incarnation() {
     });
 }
 
-/// Blocks its thread until it is let go.
+/// Dependency that blocks its thread until it is released.
 struct Blocking(Arc<AtomicBool>);
 
 impl Dependency for Blocking {
@@ -87,8 +87,8 @@ impl Dependency for Quick {
     }
 }
 
-/// On real threads: the blocked one is let go only after a thousand calls of the other
-/// dependency have been answered, so nobody waited for it.
+/// Uses real threads. The blocked thread is released only after a thousand calls of the other
+/// dependency have been answered, so no call waited for it.
 #[test]
 fn item_90_a_blocked_thread_slows_nobody_else_and_is_reported() {
     let callers = tokio::runtime::Builder::new_multi_thread()
@@ -135,7 +135,7 @@ fn item_90_a_blocked_thread_slows_nobody_else_and_is_reported() {
         };
         tokio::time::timeout(Duration::from_secs(60), test).await
     });
-    whole.expect("nobody waits for a blocked thread");
+    whole.expect("no call waits for a blocked thread");
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn item_91_a_shutdown_lets_calls_finish_within_its_grace() {
         let begin = bench.runtime.clock().now();
         let calls = (1..=20).map(|number| {
             let client = bench.client.clone();
-            // Ten end in time, ten do not.
+            // Ten calls end in time, ten do not.
             tokio::spawn(async move {
                 client
                     .ask(Do::Answer(number).after(195 * u64::from(number)))

@@ -1,4 +1,4 @@
-//! Alerts: one for each episode, dealt with by people, resolved by the recovery.
+//! Alerts: one for each episode, handled by operators, resolved by recovery.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -29,7 +29,7 @@ async fn item_102_an_episode_raises_one_alert_and_the_recovery_resolves_it() {
         (&raised[0]["dependency"], &raised[0]["kind"]),
         (&json!("dep"), &json!("breaker_open"))
     );
-    // Tried again in vain, twice: the same episode.
+    // Two failed probes belong to the same episode.
     for _ in 0..2 {
         rig.operate("check").await;
         rig.bench.ask(Do::Fail).await.unwrap_err();
@@ -45,7 +45,7 @@ async fn item_102_an_episode_raises_one_alert_and_the_recovery_resolves_it() {
     rig.operate("check").await;
     rig.bench.ask(Do::Answer(1)).await.unwrap();
     assert_eq!(states(&alerts(&rig).await), ["resolved"]);
-    // The next episode is another alert.
+    // The next episode gets a new alert.
     rig.bench.fail_until_open().await;
     let two = alerts(&rig).await;
     assert_eq!(states(&two), ["active", "resolved"]);

@@ -1,4 +1,4 @@
-//! What is told: the fields that are a contract, the document that describes them, and histories.
+//! Contract of the API: its fields, the document that describes them, and histories.
 
 use breakerbox::agents::fakes::Fakes;
 use breakerbox::agents::health::HealthMonitor;
@@ -103,7 +103,7 @@ async fn item_101_history_of_days_says_what_it_has_forgotten() {
         kinds.iter().filter(|kind| **kind == "transition").count(),
         1
     );
-    // More than are kept: the first are forgotten, and it is said.
+    // More events than are kept: the oldest are dropped, and the response says so.
     for _ in 0..700 {
         rig.bench.runtime.reset_all("again").await;
         rig.bench.ask(Do::Fail).await.unwrap_err();
@@ -157,7 +157,7 @@ async fn ops_1_events_are_filtered_and_bounded() {
     rig.finish().await;
 }
 
-/// The part of the document that describes this answer.
+/// Returns the document's description of this response.
 fn described(document: &Value, path: &str, method: &str, status: u16) -> Value {
     let answer = &document["paths"][path][method]["responses"][status.to_string()];
     assert!(
@@ -176,7 +176,7 @@ fn validator(document: &Value, schema: &Value) -> Validator {
         .unwrap()
 }
 
-/// What is asked of each documented address: path, method, address, body, token, statuses.
+/// Returns a request for each documented path: path, method, address, body, token, status.
 fn requests() -> Vec<(&'static str, &'static str, String, Value, bool, u16)> {
     let reason = json!({ "reason": "to try it" });
     let mut all = Vec::new();
@@ -239,7 +239,7 @@ fn requests() -> Vec<(&'static str, &'static str, String, Value, bool, u16)> {
         post(path, address, &json!([]), true, 400);
     }
     post(ack, "/api/alerts/99/ack", &reason, true, 404);
-    // Its episode is over by now.
+    // The alert's episode is over at this point.
     post(ack, "/api/alerts/1/ack", &reason, true, 409);
     post(clear, "/api/alerts/1/clear", &reason, true, 200);
     post(clear, "/api/alerts/1/clear", &reason, true, 409);
@@ -299,7 +299,7 @@ async fn item_101_the_server_answers_as_its_document_says() {
     rig.finish().await;
 }
 
-/// A vector search whose health is checked, with the services that it asks.
+/// Starts a vector search with a health monitor, and the fakes of its services.
 async fn checked(runtime: &breakerbox::Runtime) -> (Fakes, HealthMonitor) {
     let fakes = Fakes::start().await.unwrap();
     let store = ContentStore::default();
@@ -322,7 +322,7 @@ async fn item_51_the_admin_side_shows_reports_and_checks_at_a_word() {
         &json!({ "reason": "I wonder" }),
     );
     let report: Value = order.send().await.unwrap().json().await.unwrap();
-    // The index is empty, and says so.
+    // The index is empty, and the report says so.
     assert_eq!(
         (&report["overall"], &report["success_rate"]),
         (&json!("warn"), &json!(75))

@@ -1,4 +1,4 @@
-//! Who may change something, what is wrong with a change, and what is left of it.
+//! Changes: permission, validation, and the record of each.
 
 use std::net::TcpListener;
 
@@ -84,7 +84,7 @@ async fn item_101_every_change_is_kept_on_record_with_who_and_why() {
         assert_eq!(event["details"]["reason"], "a test");
         assert_eq!(event["dependency"], "dep");
     }
-    // What was refused changed nothing, and is no event.
+    // A refused command changes nothing and is not an event.
     let before = rig.get("/api/events").await["last_id"].clone();
     let order = rig.order("/api/dependencies/dep/check", &json!({ "reason": "now" }));
     let (status, problem) = rig.problem(order).await;
@@ -197,7 +197,7 @@ async fn sec_1_a_page_of_another_site_changes_nothing() {
     let rig = Rig::start(|_| {}).await;
     let order = || rig.order(OPEN, &json!({ "reason": "from a page" }));
     let port = rig.server.address().port();
-    // The name of the attacker's site now points to this machine.
+    // The attacker's host name resolves to this machine.
     for host in [
         "evil.example",
         "localhost.evil.example",

@@ -1,4 +1,4 @@
-//! The operator's commands, as a user runs them against a running Breakerbox.
+//! Operator commands, run as a user runs them against a running Breakerbox.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Output, Stdio};
@@ -26,7 +26,7 @@ impl From<Output> for Ran {
     }
 }
 
-/// Runs the command beside the server.
+/// Runs the command on a blocking thread, beside the server.
 async fn run(mut command: Command) -> Ran {
     let ran = tokio::task::spawn_blocking(move || command.output().unwrap());
     tokio::time::timeout(LONG, ran)

@@ -1,6 +1,6 @@
-//! The dashboard in a real browser: what is seen, what is done, and by whom.
+//! The dashboard in a real browser: its views, its actions, and its users.
 //!
-//! Nothing here waits for time to pass: a page is looked at until it shows what is expected.
+//! No test waits for a span of time: it polls the page until the expected content shows.
 
 mod browser;
 mod figures;
@@ -21,7 +21,7 @@ use self::browser::{Complaint, Page};
 use super::{Rig, TOKEN};
 use crate::scripted::{self, Dep, Do, ms, opens_after};
 
-/// Some dependencies, their admin server, and a page.
+/// Several dependencies, their admin server, and a page.
 struct Stage {
     runtime: TestRuntime,
     script: Script<Do, u32>,
@@ -32,7 +32,7 @@ struct Stage {
 }
 
 impl Stage {
-    /// `None` where there is no browser and that is allowed.
+    /// Returns `None` if there is no browser and that is permitted.
     async fn start(names: &[&str], configure: impl Fn(&mut DependencySettings)) -> Option<Self> {
         let page = Page::start().await?;
         let (runtime, script, clients) = run(names, configure).await;
@@ -64,7 +64,7 @@ impl Stage {
     }
 
     async fn ask(&self, told: Do) {
-        // What becomes of it is seen in the page.
+        // The page shows the result.
         let _ = self.clients[0].ask(told).await;
     }
 
@@ -74,14 +74,15 @@ impl Stage {
         }
     }
 
-    /// Events of this kind, as the API tells them.
+    /// Returns the events of this kind from the API.
     async fn events(&self, kind: &str) -> Value {
         let url = format!("http://{}/api/events?kind={kind}", self.server.address());
         let told = reqwest::get(url).await.unwrap();
         told.json::<Value>().await.unwrap()["events"].take()
     }
 
-    /// Ends everything; nothing may have gone wrong in the page but what `expected` names.
+    /// Shuts everything down; fails on every error of the page except those that `expected`
+    /// accepts.
     async fn finish(self, expected: impl Fn(&Complaint) -> bool) {
         let complaints = self.page.complaints().await;
         let bad = complaints.iter().filter(|one| !expected(one));
@@ -97,7 +98,7 @@ impl Stage {
 
 const LIVE: &str = "document.querySelector('#link').innerText === 'Live'";
 
-/// The state that the page shows of a dependency, as it stands there.
+/// Returns the expression for a dependency's state as the page shows it.
 fn state(name: &str) -> String {
     format!("document.querySelector('[data-name=\"{name}\"] .state').innerText.trim()")
 }
@@ -110,7 +111,7 @@ fn nothing(_: &Complaint) -> bool {
     false
 }
 
-/// A browser writes each request that fails into its console.
+/// Returns true for the console message that a browser writes for a failed request.
 fn network(complaint: &Complaint) -> bool {
     complaint.source == "network"
 }
@@ -127,7 +128,7 @@ async fn run(
     let script = Script::new(|told: Do, _| told.reaction());
     let mut clients = Vec::new();
     for name in names {
-        // Only this one has somebody to stand in for it.
+        // Only this dependency has a fallback.
         let rules = match *name {
             "covered" => vec![FallbackRule::new(Fixed(7))],
             _ => Vec::new(),
@@ -156,7 +157,7 @@ async fn item_100_the_dashboard_shows_open_countdown_half_open_closed_and_reconn
         return;
     };
     let page = &stage.page;
-    // A page that is loaded anew does not know it any more.
+    // A reloaded page would lose this mark.
     page.value("window.mark = 'same page'").await;
     page.until(&format!("{} === 'CLOSED'", state("search")))
         .await;
@@ -167,7 +168,7 @@ async fn item_100_the_dashboard_shows_open_countdown_half_open_closed_and_reconn
         part("search", ".why")
     ))
     .await;
-    // The countdown goes down by itself.
+    // The countdown decreases by itself.
     let left = format!(
         "Number(/^Next probe in (\\d+) s$/.exec({}.innerText)[1])",
         part("search", ".left")
@@ -176,7 +177,7 @@ async fn item_100_the_dashboard_shows_open_countdown_half_open_closed_and_reconn
     let first = page.value(&left).await.as_u64().unwrap();
     assert!((1..=6).contains(&first), "{first}");
     page.until(&format!("{left} < {first}")).await;
-    // The sick one comes first, and the summary counts it.
+    // The failing dependency comes first, and the summary counts it.
     assert_eq!(page.value(FIRST).await, "search");
     assert_eq!(page.value(&tile("open")).await, "1");
     page.until(&format!("{} === 'HALF-OPEN'", state("search")))
@@ -196,7 +197,8 @@ async fn item_100_the_dashboard_shows_open_countdown_half_open_closed_and_reconn
     page.until(&format!("{moves}.innerText.startsWith('3 transitions')"))
         .await;
 
-    // The server goes, and the page says so; it comes back on the same port, and so does the page.
+    // The server stops, and the page says so; once it is back on the same port, the page
+    // reconnects.
     let address = stage.server.address();
     stage.server.stop();
     page.until("document.querySelector('#link').innerText === 'Connection lost, trying again'")
@@ -233,7 +235,7 @@ async fn item_100_a_server_that_begins_anew_is_shown_as_it_is_now() {
     let address = stage.server.address();
     stage.server.stop();
     stage.runtime.finish().await;
-    // Its events are counted from one again, more of them than before; one dependency is gone.
+    // The new runtime numbers its events from 1 again and has more of them; one dependency is gone.
     (stage.runtime, stage.script, stage.clients) =
         run(&["graph", "other"], opens_after(1, ms(600_000))).await;
     for _ in 0..20 {
@@ -257,7 +259,7 @@ async fn item_100_a_server_that_begins_anew_is_shown_as_it_is_now() {
     stage.finish(network).await;
 }
 
-/// Whether the list shows an event of this kind of this dependency.
+/// Returns the expression that is true if the list shows this kind of event for this dependency.
 fn event_of(name: &str, kind: &str) -> String {
     format!(
         "[...document.querySelectorAll('#events li')].some((row) => \
@@ -300,7 +302,7 @@ async fn sec_1_the_page_and_its_files_may_load_nothing_from_elsewhere() {
             assert!(rules.contains(&rule), "{path}: {policy}");
         }
     }
-    // The picture of the icon names its language; nothing is loaded by that.
+    // The icon's SVG names its namespace; the browser loads nothing from there.
     let page = page.replace("xmlns='http://www.w3.org/2000/svg'", "");
     for word in elsewhere {
         assert!(!page.contains(word), "{word}");

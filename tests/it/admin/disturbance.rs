@@ -1,4 +1,4 @@
-//! Nothing that happens on the admin side holds a protected call up.
+//! Isolation of protected calls: no traffic on the admin side delays them.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
@@ -16,11 +16,11 @@ fn connect(rig: &Rig) -> TcpStream {
     socket
 }
 
-/// Waits until the other side has closed it, and gives what came before.
+/// Waits until the peer closes the connection, and returns the text read before.
 fn read_to_end(mut socket: TcpStream) -> String {
     let mut bytes = Vec::new();
     let read = socket.read_to_end(&mut bytes);
-    // Closed with something unread, it is reset.
+    // Closing with unread data resets the connection.
     let closed = read.as_ref().map_or_else(
         |error| error.kind() == std::io::ErrorKind::ConnectionReset,
         |_| true,
@@ -70,7 +70,7 @@ async fn item_103_calls_go_on_when_the_admin_side_is_killed() {
         assert_eq!(bench.ask(Do::Answer(number)).await.unwrap().value, number);
     }
     stopped.await.unwrap();
-    // The stream ends, and the runtime does not mind that nobody listens any more.
+    // The stream ends, and the runtime continues without a reader.
     while let Ok(Some(_)) = stream.chunk().await {}
     drop(admin);
     bench.ask(Do::Answer(1)).await.unwrap();
@@ -90,7 +90,7 @@ async fn item_103_readers_that_read_nothing_hold_no_call_up_and_are_dropped() {
         })
         .collect();
     let mut scraper = connect(&rig);
-    // Many scrapes at once on one connection, and no answer is ever read.
+    // Many pipelined scrapes on one connection, and no response is ever read.
     for _ in 0..2_000 {
         if scraper
             .write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n")
@@ -99,7 +99,7 @@ async fn item_103_readers_that_read_nothing_hold_no_call_up_and_are_dropped() {
             break;
         }
     }
-    // As much happens as no buffer holds, while calls are made.
+    // More events than any buffer holds, while calls are made.
     let long = "x".repeat(8_000);
     for turn in 0..1_500 {
         let reason = format!("{turn} {long}");
@@ -126,7 +126,7 @@ async fn item_103_readers_that_read_nothing_hold_no_call_up_and_are_dropped() {
         calls_go_on(&rig, 1).await;
     }
     let readers = async {
-        // Asked by a client that does read; it is served all the while.
+        // Polled by a client that does read; it is served throughout.
         while !rig
             .get_text("/metrics")
             .await
@@ -157,7 +157,7 @@ async fn sec_1_connections_are_bounded_and_slow_ones_are_closed() {
             .write_all(b"GET /livez HTTP/1.1\r\nx-slow: ")
             .unwrap();
     }
-    // There is no place for a fifth one: it is closed without a word.
+    // A fifth connection is over the limit: it is closed without a response.
     let fifth = tokio::task::spawn_blocking({
         let fifth = connect(&rig);
         move || read_to_end(fifth)
@@ -172,7 +172,7 @@ async fn sec_1_connections_are_bounded_and_slow_ones_are_closed() {
         closed.iter().all(|text| !text.contains("200 OK")),
         "{closed:?}"
     );
-    // A body that never comes ends too, with words.
+    // A request with a body that never arrives is ended too, with a response.
     let mut body = connect(&rig);
     let head = format!(
         "POST /api/dependencies/dep/open HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {TOKEN}\r\n\
@@ -202,7 +202,7 @@ async fn sec_1_what_is_no_http_or_too_much_of_it_is_closed() {
     ];
     for bytes in cases {
         let mut socket = connect(&rig);
-        // It may be closed before all of it is sent.
+        // The server may close the socket before everything is sent.
         let _ = socket.write_all(bytes.as_bytes());
         let _ = socket.shutdown(Shutdown::Write);
         let answer = tokio::task::spawn_blocking(move || read_to_end(socket))

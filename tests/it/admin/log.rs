@@ -1,4 +1,4 @@
-//! What one cycle of a breaker leaves in the log.
+//! Log lines of one cycle of a breaker.
 
 use breakerbox_actors::testing::run_paused;
 use breakerbox_policy::HalfOpenRule;
@@ -58,7 +58,7 @@ fn item_98_one_record_for_each_step_of_a_full_cycle() {
                 "{line}"
             );
         }
-        // The third is the transition.
+        // The third failure is logged as the transition.
         assert_eq!(failed.len(), 2, "{failed:#?}");
         let probes = log.lines("probe succeeded, ");
         assert_eq!(probes.len(), 2, "{probes:#?}");

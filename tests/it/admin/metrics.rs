@@ -1,4 +1,4 @@
-//! `GET /metrics`, read by a parser of others: what is there, what it says, and that it is bounded.
+//! `GET /metrics`, read by a third-party parser: its series, their values, and their bounds.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +22,7 @@ fn parse(text: &str) -> Scrape {
     Scrape::parse(text.lines().map(|line| Ok(line.to_owned()))).unwrap()
 }
 
-/// A counter or a gauge with these labels beside the dependency's.
+/// Returns the value of a counter or gauge with these labels besides the dependency's.
 fn value(scrape: &Scrape, metric: &str, labels: &[(&str, &str)]) -> f64 {
     let mut found = scrape.samples.iter().filter(|sample| {
         let fits = |(name, value): &(&str, &str)| sample.labels.get(name) == Some(*value);
@@ -59,7 +59,7 @@ async fn item_99_a_scrape_after_a_full_cycle_tells_it() {
         idempotent: Some(true),
         ..CallOptions::default()
     };
-    // Fails and is tried again in vain, which opens it; a fallback answers.
+    // The attempt and its retry fail, which opens the breaker; a fallback answers.
     let answer = rig
         .bench
         .client
@@ -179,7 +179,7 @@ async fn item_99_retries_are_counted_with_and_without_a_budget() {
     }
 }
 
-/// Names and label values of all series.
+/// Returns the label names of all series, with their values.
 fn labels(scrape: &Scrape) -> BTreeMap<String, BTreeSet<String>> {
     let mut all = BTreeMap::<String, BTreeSet<String>>::new();
     for sample in &scrape.samples {
@@ -210,7 +210,7 @@ async fn item_99_label_values_are_bounded_whatever_callers_do() {
     }
     let scrape = parse(&text(&rig).await);
     assert_eq!(value(&scrape, "breakerbox_keys", &[]), 200.0);
-    // Some kinds of events are new.
+    // Some kinds of events occur for the first time.
     assert!(
         scrape.samples.len() <= few + 5,
         "{} of {few}",

@@ -1,4 +1,4 @@
-//! Whether the process lives and takes calls, whatever its dependencies do.
+//! Liveness and readiness of the process, independent of its dependencies.
 
 use breakerbox::admin::{Phase, ServerLimits};
 use breakerbox_actors::{FallbackRule, Fixed};
@@ -30,7 +30,7 @@ async fn item_38_readiness_is_degraded_while_fallbacks_answer() {
             json!({ "status": "ready", "reasons": [], "dependencies": [] })
         )
     );
-    // Each of them is answered, and none of them well.
+    // Each call is answered, but none by the dependency.
     for _ in 0..3 {
         let answer = rig.bench.ask(Do::Fail).await.unwrap();
         assert!(!answer.is_primary());

@@ -1,4 +1,4 @@
-//! SEC-1: what may be a secret is nowhere to be seen.
+//! SEC-1: a possible secret is never shown.
 
 use breakerbox::admin::ServerLimits;
 use breakerbox_actors::testing::{ScriptedError, run_paused};
@@ -12,14 +12,14 @@ use crate::scripted::{Bench, Do, ms, opens_after};
 
 const KEY: &str = "AIzaSyQx7-Wv3PkZ";
 
-/// An error as an HTTP client makes it.
+/// Returns an error with the text of an HTTP client.
 fn failure(class: Class) -> Do {
     let text =
         format!("error sending request for url (https://search.example/v1?key={KEY}&q=rust)");
     Do::Error(ScriptedError::new(class, text))
 }
 
-/// The key, and every part of five letters.
+/// Returns a part of the key, five characters long, that the text contains.
 fn leaks(text: &str) -> Option<&'static str> {
     let parts = (0..=KEY.len() - 5).map(|at| &KEY[at..at + 5]);
     parts.into_iter().find(|part| text.contains(part))
@@ -80,7 +80,7 @@ async fn item_62_no_admin_route_shows_a_key_or_the_token() {
         .request(Method::GET, "/api/events/stream")
         .header("last-event-id", "0");
     let text = read_until(&mut stream.send().await.unwrap(), "event: status").await;
-    // The words around it are there: something was to be masked.
+    // The surrounding words are there, so a secret was masked.
     assert!(text.contains("https://search.example/v1?***"), "{text}");
     assert_eq!(leaks(&text), None, "{text}");
     assert!(!format!("{:?}", rig.admin).contains(TOKEN));

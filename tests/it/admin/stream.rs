@@ -1,4 +1,4 @@
-//! The stream of events: resumed, kept alive by itself, and bounded for those who do not read.
+//! Event stream: resumable, with keep-alives, and bounded for clients that do not read.
 
 use breakerbox_policy::State;
 use reqwest::{Method, Response};
@@ -18,13 +18,13 @@ async fn follow(rig: &Rig, last: Option<u64>) -> Response {
     response
 }
 
-/// The ids of the events in a piece of the stream.
+/// Returns the ids of the events in a piece of the stream.
 fn ids(text: &str) -> Vec<u64> {
     let ids = text.lines().filter_map(|line| line.strip_prefix("id: "));
     ids.map(|id| id.parse().unwrap()).collect()
 }
 
-/// What the messages of this kind hold.
+/// Returns the data of the messages of this kind.
 fn data(text: &str, kind: &str) -> Vec<Value> {
     let messages = text.split("\n\n").filter(|message| {
         let mut lines = message.lines();
@@ -63,7 +63,7 @@ async fn ops_1_a_reader_that_comes_back_gets_each_event_once() {
     let mut stream = follow(&rig, Some(before)).await;
     let text = read_until(&mut stream, "event: status").await;
     assert_eq!(ids(&text), (before + 1..=last).collect::<Vec<_>>());
-    // An id that is still to come is one of the server's former life: everything is news.
+    // A future id comes from a previous process of the server, so every event is sent.
     let mut stream = follow(&rig, Some(last + 1_000)).await;
     let text = read_until(&mut stream, "event: status").await;
     assert_eq!(ids(&text), (1..=last).collect::<Vec<_>>());
@@ -92,7 +92,7 @@ async fn item_100_the_status_of_all_comes_by_the_same_stream_when_it_changes() {
 #[tokio::test]
 async fn ops_1_a_reader_that_missed_events_is_told_how_many() {
     let rig = Rig::start(opens_after(1, ms(60_000))).await;
-    // More than are kept, before it comes back.
+    // More events than are kept, before the reader reconnects.
     for _ in 0..700 {
         rig.bench.ask(Do::Fail).await.unwrap_err();
         rig.bench.runtime.reset_all("again").await;

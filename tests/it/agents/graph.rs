@@ -1,5 +1,5 @@
-//! The knowledge graph by name and type: over the official server of npm, and over the stand-in,
-//! which is this very command.
+//! Knowledge graph by name and type, over npm's official server and over its fake, which is this
+//! program itself.
 
 use std::path::Path;
 use std::process::Command;
@@ -12,12 +12,12 @@ use futures_util::future::join_all;
 use super::{Rig, run};
 use crate::tools;
 
-/// The version that the stand-in was made after.
+/// Version of the official server that the fake imitates.
 const OFFICIAL: &str = "@modelcontextprotocol/server-memory@2026.8.31";
 
-/// The official server, installed once into the target folder. `None` where that is not possible:
-/// then the test passes by.
-#[expect(clippy::print_stderr, reason = "a test that passes by says so")]
+/// Installs the official server once into the target folder. Returns `None` if that is not
+/// possible; the test is then skipped.
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
 fn official(folder: &tempfile::TempDir) -> Option<McpSettings> {
     tools::find(&["node"])?;
     let npm = tools::find(&["npm"])?;
@@ -129,7 +129,7 @@ fn every_tool(server: &McpSettings) {
         ] {
             assert!(matches!(error, GraphError::Invalid(_)), "{error}");
         }
-        // A tool's own error is none of the server.
+        // A tool's own error is not a failure of the server.
         let status = rig.status("kg");
         assert_eq!((status.state, status.counts.failure), (State::Closed, 0));
         rig.finish().await;

@@ -1,4 +1,4 @@
-//! Items 38 and 51: health is asked past every fallback.
+//! Items 38 and 51: health checks bypass every fallback.
 
 use breakerbox::Health;
 use breakerbox::agents::fakes::{FakeFault, Operation};
@@ -33,7 +33,7 @@ fn item_51_each_check_tells_of_its_own_trouble() {
         assert_eq!((advice.priority, advice.category), ("high", "embedding"));
         rig.fakes.set(Operation::Embed, None);
 
-        // The index answers and knows nothing.
+        // The index answers but is empty.
         let nothing = rig.fakes.vector_config();
         let empty = breakerbox::agents::fakes::Fakes::start().await.unwrap();
         let other = VectorConfig::from_variables(|name| {
@@ -55,7 +55,7 @@ fn item_51_each_check_tells_of_its_own_trouble() {
     });
 }
 
-/// A complete configuration under another name, at another place.
+/// Complete configuration under another name, at another address.
 struct VectorConfigParts {
     from: VectorConfig,
     name: &'static str,
@@ -106,7 +106,7 @@ fn item_51_nothing_set_up_is_critical_and_what_is_missing_is_named() {
                 .any(|one| one.action.contains(variable));
             assert!(advised, "{variable}");
         }
-        // Callers are served all the while.
+        // Callers are still served meanwhile.
         assert!(!vector.search("breakers", 3).await.unwrap().value.is_empty());
         rig.finish().await;
     });

@@ -1,4 +1,4 @@
-//! Item 62: no key, no token, and no part of one is to be seen anywhere.
+//! Item 62: no key, no token, and no part of one is visible anywhere.
 
 use std::net::TcpListener;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use serde_json::Value;
 use super::{BRAVE_KEY, KEY, Rig, run};
 use crate::log::Log;
 
-/// What the fakes' tokens have in common; their numbers are no secret.
+/// Common prefix of the fakes' tokens; their numbers are not secret.
 const TOKEN: &str = "ya29.Kq7xZt4-";
 
-/// A part of five letters of any of them.
+/// Returns a part of one of the secrets, five characters long, that the text contains.
 fn leak(text: &str) -> Option<String> {
     [KEY, BRAVE_KEY, TOKEN].into_iter().find_map(|secret| {
         let mut parts = (0..=secret.len() - 5).map(|at| &secret[at..at + 5]);
@@ -51,7 +51,7 @@ fn every_fault() -> Vec<FakeFault> {
     ]
 }
 
-/// Makes every error there is, and gathers what callers are told and shown.
+/// Provokes every error, and collects the texts that callers receive and see.
 async fn gather(rig: &Rig) -> Vec<String> {
     let vector = rig.vector(|config| config.auto_fallback = false).await;
     let google = rig.web(vec![rig.google(), rig.brave()]).await;
@@ -122,7 +122,7 @@ fn item_62_no_key_is_to_be_seen_whatever_goes_wrong() {
         let mut shown = gather(&rig).await;
         let errors = shown.len();
         assert!(errors > 150, "{errors}");
-        // The services did see them: something was to be hidden.
+        // The services did receive the secrets, so there was something to hide.
         let asked = &rig.fakes.seen(Operation::CustomSearch)[0];
         assert!(asked.target.contains(KEY));
         let withheld = shown

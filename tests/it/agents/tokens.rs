@@ -1,4 +1,4 @@
-//! Items 52 and 53: where tokens come from, and what happens when there is none.
+//! Items 52 and 53: sources of tokens, and the behaviour without a token.
 
 use std::process::Command;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::tools;
 
 const KEEPER: &str = "vector_token/keeper";
 
-/// How long the keeper's restarts were put off, one after the other.
+/// Returns the delays of the keeper's restarts, in order.
 fn waits(rig: &Rig) -> Vec<Duration> {
     let events = rig.runtime.events_since(0).into_iter();
     events
@@ -44,7 +44,7 @@ fn item_52_a_token_endpoint_that_is_down_is_tried_again_by_the_supervisor() {
             web.search("breakers", 3).await.unwrap().is_primary(),
             "others serve"
         );
-        // Nobody asks, and it is tried again and again, ever more slowly.
+        // Without a caller, the keeper still retries, with growing delays.
         for number in 1..=4 {
             until(|| waits(&rig).len() >= number).await;
             jump(Duration::from_secs(10)).await;
@@ -91,7 +91,7 @@ fn item_53_a_refused_token_is_renewed_once_and_the_request_repeated_once() {
         let status = rig.status("vector_embed");
         assert_eq!((status.counts.misconfigured, status.counts.failure), (0, 0));
 
-        // Whatever the token, it is refused.
+        // The service refuses every token.
         let refused = FakeFault::Google(401, "UNAUTHENTICATED", "Invalid credentials.");
         rig.fakes.set(Operation::Embed, Some(refused));
         let error = service_error(vector.search("breakers", 3).await.unwrap_err());
@@ -122,7 +122,7 @@ fn item_53_what_the_token_endpoint_refuses_is_misconfigured_too() {
     });
 }
 
-/// A part of a claim.
+/// Decodes one part of a signed claim.
 fn decoded(part: &str) -> Value {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
 }

@@ -1,4 +1,4 @@
-//! Items 43 to 50, 54, 55 and 87: vector search and what stands in for it.
+//! Items 43 to 50, 54, 55 and 87: vector search and its fallbacks.
 
 use std::io::Cursor;
 use std::sync::Arc;
@@ -21,7 +21,8 @@ fn source<T>(answer: &Answer<T>) -> String {
     answer.source.to_string()
 }
 
-/// Without what this change takes away it answers locally and says why, or does not start.
+/// Checks a configuration that `break_it` made incomplete: the search answers locally and says why,
+/// or does not start.
 async fn item_43_or_44(break_it: impl Fn(&mut VectorConfig), why: &str, variable: &str) {
     let log = Log::capture();
     let rig = Rig::start(|_| {}).await;
@@ -76,7 +77,7 @@ fn item_44_without_credentials_it_starts_in_fallback_or_not_at_all() {
 fn item_45_what_the_service_refuses_is_misconfigured_told_once_and_not_retried() {
     run(async || {
         let rig = Rig::start(|settings| settings.retry.max_attempts = nonzero(3)).await;
-        // A 404 by the service's own judgement.
+        // A 404 from the service's own check.
         let wrong = |config: &mut VectorConfig| config.deployed_index = Some("other".to_owned());
         let vector = rig.vector(wrong).await;
         let mut searches = 0;
@@ -137,7 +138,7 @@ fn item_46_without_embeddings_the_local_index_answers_and_the_service_is_not_mix
         let found = vector.search("supervisors restart", 3).await.unwrap();
         assert_eq!(found.value[0].id, "supervisors");
         assert_eq!(source(&found), "fallback:local_index");
-        // A local embedding means nothing to the index.
+        // A local embedding is meaningless to the index.
         assert_eq!(rig.fakes.calls(Operation::Find), 0);
         let local = vector.embed("supervisors").await.unwrap();
         assert_eq!(&*local.value.model, LOCAL_MODEL);
@@ -276,7 +277,7 @@ fn item_54_ids_are_joined_with_what_the_store_knows() {
                 .unwrap()
                 .ends_with("in a row")
         );
-        // The service was asked in its own words.
+        // The request has the service's own format.
         let asked = &rig.fakes.seen(Operation::Find)[0];
         assert_eq!(
             asked.target,
@@ -367,7 +368,7 @@ fn item_58_what_is_no_answer_is_an_error_or_a_labelled_fallback() {
                 let vector = rig.vector(|_| {}).await;
                 rig.fakes.set(operation, Some(fault.clone()));
                 let found = vector.search("breakers", 3).await.unwrap();
-                // An object without neighbours is what Google sends when there are none.
+                // Google sends an object without neighbours if there are none.
                 let none_found = operation == Operation::Find && fault == FakeFault::OtherShape;
                 assert_eq!(found.is_primary(), none_found, "{operation:?} {fault:?}");
                 assert_eq!(found.value.is_empty(), none_found);

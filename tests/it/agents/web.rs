@@ -1,4 +1,4 @@
-//! Items 56 to 61 and 63: web search, its quotas and throttles, and who answers instead.
+//! Items 56 to 61 and 63: web search, its quotas and throttles, and its fallbacks.
 
 use std::future::ready;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -30,7 +30,7 @@ fn opens_at_once(settings: &mut DependencySettings) {
     settings.breaker.failure_threshold = Some(nonzero(1));
 }
 
-/// The reason and the rest of the pause that an error tells of.
+/// Returns the reason and the remaining time of the pause that an error reports.
 fn pause(error: &AgentError) -> (PauseReason, Duration) {
     match error.call() {
         Some(CallError::RateLimited {
@@ -55,7 +55,7 @@ fn item_56_more_than_ten_results_are_ten_and_a_warning_and_none_is_refused() {
             "{target}"
         );
         assert_eq!(log.lines("50 web results were asked for").len(), 1);
-        // Fewer than none cannot be said.
+        // The type excludes negative numbers.
         let error = web.search("breakers", 0).await.unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -118,7 +118,7 @@ fn item_58_what_is_no_answer_is_never_an_empty_success() {
                 );
                 rig.fakes.set(operation, None);
                 web.search("breakers", 3).await.unwrap();
-                // From here on the last good answer stands in, and says so.
+                // From here on the cache serves the last good answer, and says so.
                 rig.fakes.set(operation, Some(fault));
                 let found = web.search("breakers", 3).await.unwrap();
                 assert_eq!(found.source.to_string(), "fallback:stale_cache");
@@ -183,7 +183,7 @@ fn item_60_nobody_asks_before_the_larger_one_of_the_hints_is_over() {
                 }
             }
             assert_eq!(rig.fakes.calls(Operation::CustomSearch), 1);
-            // Jitter comes on top of the hint.
+            // Jitter is added to the hint.
             jump(Duration::from_millis(301)).await;
             assert!(web.search("breakers", 3).await.unwrap().is_primary());
             assert_eq!(rig.status("web_google").state, State::Closed);
@@ -280,7 +280,7 @@ fn a_search_without_providers_does_not_start() {
     });
 }
 
-/// A provider of the program's own: it does what it is told, and asks nobody.
+/// Custom provider that returns prepared answers, without a network request.
 struct Told {
     answers: Mutex<Vec<Result<Vec<Hit>, ServiceError>>>,
     asked: Arc<AtomicU32>,

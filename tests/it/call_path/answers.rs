@@ -1,4 +1,4 @@
-//! CALL-1 and CALL-2: one answer for each call, and what it promises.
+//! CALL-1 and CALL-2: one answer for each call, and the guarantees of that answer.
 
 use std::time::Duration;
 
@@ -15,15 +15,15 @@ use futures_util::future::join_all;
 
 use crate::scripted::{Asked, Bench, Do, let_others_run, ms, nonzero, opens_after, pass};
 
-/// Pages that this process holds in memory, where the system tells.
+/// Returns the resident memory of this process in KiB, if the system reports it.
 fn resident_kib() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = text.split_whitespace().nth(1)?.parse().ok()?;
     Some(pages * 4)
 }
 
-/// Runs a test of this binary in a process of its own: whatever else runs here would show in its
-/// memory, and an abort would take everything down.
+/// Runs a test of this binary in its own process: other tests would show in its memory, and an
+/// abort would end them all.
 fn is_alone(test: &str) -> bool {
     const ALONE: &str = "BREAKERBOX_TEST_ALONE";
     if std::env::var_os(ALONE).is_some() {
@@ -42,7 +42,7 @@ fn is_alone(test: &str) -> bool {
     false
 }
 
-/// Leaves the reports of the panics out that are part of the test.
+/// Suppresses the reports of panics that are part of the test.
 fn without_reports_of(panic: &'static str) {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
@@ -67,10 +67,10 @@ fn never_opens(settings: &mut DependencySettings) {
 
 const CALLS: u64 = 100_000;
 const WARM: u64 = 10_000;
-/// A call that left a hundred bytes behind would leave 9 MB.
+/// A leak of a hundred bytes per call would be 9 MB.
 const MAX_GROWTH_KIB: u64 = 2 * 1024;
 
-/// Good answers, crashes, and calls that a neighbour's crash hit.
+/// Counts of good answers, of crashes, and of calls that a neighbour's crash interrupted.
 #[derive(Default)]
 struct Seen {
     good: u64,
@@ -82,7 +82,7 @@ impl Seen {
     fn note(&mut self, number: u64, answer: Result<Answer<u64>, CallError<ScriptedError>>) {
         match answer {
             Ok(answer) => {
-                assert_eq!(answer.value, number, "somebody else's answer");
+                assert_eq!(answer.value, number, "the answer to another call");
                 self.good += 1;
             }
             Err(CallError::WorkerCrashed { .. }) => self.crashed += 1,
@@ -140,7 +140,7 @@ fn call_1_a_hundred_thousand_calls_with_panics_are_all_answered_in_flat_memory()
     });
 }
 
-/// Shuts a runtime down in every way and asks afterwards, in every way.
+/// Shuts a runtime down in every way, then calls it in every way.
 #[test]
 fn call_1_after_the_end_every_way_to_ask_is_answered() {
     run_paused(async || {
@@ -160,7 +160,8 @@ fn call_1_after_the_end_every_way_to_ask_is_answered() {
                 .start()
                 .await
                 .unwrap();
-            // In flight while it ends, in the caller's own task: nobody can interrupt that.
+            // In flight during the shutdown, in the caller's own task: the runtime cannot interrupt
+            // it.
             let running = tokio::spawn({
                 let client = client.clone();
                 async move {
@@ -182,7 +183,7 @@ fn call_1_after_the_end_every_way_to_ask_is_answered() {
             drop(runtime);
             let whole = async {
                 assert!(running.await.unwrap().is_err());
-                // Interrupted; the fallback may have been there still.
+                // Interrupted, or answered by the fallback if that was still there.
                 let _ = asked.await.unwrap();
                 let error = client.ask(1).await.unwrap_err();
                 assert_eq!(error.executed(), Executed::No, "{error}");
@@ -191,7 +192,7 @@ fn call_1_after_the_end_every_way_to_ask_is_answered() {
                 client.operate(reset).await.unwrap();
             };
             let patience = tokio::time::timeout(ms(3_600_000), whole).await;
-            patience.expect("somebody waits for ever");
+            patience.expect("a caller waits for ever");
             let totals = client.status().totals;
             assert_eq!(totals.submitted, totals.ended(), "{totals:?}");
         }
@@ -258,8 +259,8 @@ fn retries(settings: &mut DependencySettings) {
     settings.retry.backoff.jitter = RetryJitter::None;
 }
 
-/// The first attempt timed out and may have been executed; that the second was refused must not
-/// make the error promise "not executed".
+/// The first attempt timed out and may have been executed. The refusal of the second must not make
+/// the error promise "not executed".
 #[test]
 fn call_2_a_refused_retry_does_not_hide_an_attempt_that_may_have_been_executed() {
     run_paused(async || {

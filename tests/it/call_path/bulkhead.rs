@@ -1,5 +1,5 @@
-//! CALL-6 and LIM-3: who gets a place before whom, writes with places of their own, and a limit
-//! that finds its own height.
+//! CALL-6 and LIM-3: the order of waiters for a slot, separate slots for writes, and an adaptive
+//! limit.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -30,7 +30,7 @@ fn with(priority: Priority) -> CallOptions {
     }
 }
 
-/// Asks after some time; says how it ended, and when since the beginning of all.
+/// Makes a call after `at` milliseconds; returns its result and the time since `began`.
 async fn ask_at(bench: &Bench, at: u64, priority: Priority, began: Instant) -> (Asked, Duration) {
     pass(at).await;
     let told = Do::Answer(1).after(100);
@@ -94,14 +94,14 @@ fn call_6_a_full_queue_sheds_the_low_for_the_high_at_once() {
     });
 }
 
-/// Says itself what a write is.
+/// Dependency that classifies its own requests as reads or writes.
 struct Files;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum File {
     Read,
     Write,
-    /// A write that panics.
+    /// Write that panics.
     Spoil,
 }
 
@@ -130,7 +130,7 @@ async fn files(runtime: &TestRuntime) -> Client<Files> {
     builder.workers(|| Files).start().await.unwrap()
 }
 
-/// When each of these calls ended that were made at once, in milliseconds.
+/// Makes these calls at once; returns the milliseconds until each ended.
 async fn ends(client: &Client<Files>, calls: &[(File, CallOptions)]) -> Vec<u128> {
     let began = Instant::now();
     let calls = calls.iter().map(|(file, options)| async {
@@ -148,7 +148,7 @@ fn lim_3_two_writes_run_one_after_another_while_reads_pass() {
         let plain = |file| (file, CallOptions::default());
         let both = [File::Write, File::Write, File::Read, File::Read].map(plain);
         assert_eq!(ends(&client, &both).await, [100, 200, 100, 100]);
-        // A third read finds no place; the write that waits since before comes first.
+        // A third read finds no slot; the write has waited for longer and comes first.
         let more = [File::Write, File::Write, File::Read, File::Read, File::Read].map(plain);
         assert_eq!(ends(&client, &more).await, [100, 200, 100, 100, 200]);
         runtime.finish().await;
@@ -226,7 +226,7 @@ fn adaptive(rule: AdaptiveRule) -> impl Fn(&mut DependencySettings) {
     }
 }
 
-/// The most calls that are let in of many that come at once.
+/// Returns the maximum number of calls in flight when many start at once.
 async fn most_at_once(bench: &Bench, told: Do) -> u32 {
     let most = AtomicU32::new(0);
     let calls = join_all((0..100).map(|_| async {
@@ -264,7 +264,7 @@ fn call_6_an_adaptive_limit_falls_under_failures_and_never_passes_the_cap() {
                 assert_eq!((status.in_flight, status.queued), (1, 5), "{rule:?}");
             };
             tokio::join!(calls, watch);
-            // After a rest it begins where it began.
+            // After a rest the limit starts from its initial value.
             pass(600_000).await;
             let rush = join_all((0..10).map(|_| bench.ask(good.clone())));
             let watch = async {

@@ -1,5 +1,5 @@
-//! Faults on purpose: each does what it says, to as many attempts as it says, for as long as it
-//! says (OPS-1, CALL-2, BRK-7).
+//! Injected faults (OPS-1, CALL-2, BRK-7): each has its configured effect, on its configured share
+//! of attempts, for its configured time.
 
 use std::cell::Cell;
 
@@ -50,7 +50,7 @@ async fn bench(chaos: ChaosSettings) -> Bench {
     bench
 }
 
-/// What becomes of a closure, and how often it was called.
+/// Returns the result of a closure, and the number of times it was called.
 async fn run(bench: &Bench) -> (Result<u32, CallError<String>>, u32) {
     let begun = Cell::new(0);
     let ran = bench.client.run(|| {
@@ -300,7 +300,7 @@ fn ops_1_the_settings_may_begin_with_chaos() {
         };
         let bench = Bench::start(configure).await;
         bench.ask(Do::Answer(1)).await.unwrap_err();
-        // Ten minutes, unless the settings say otherwise.
+        // Ten minutes is the default.
         pass(600_000).await;
         let_others_run().await;
         bench.ask(Do::Answer(1)).await.unwrap();

@@ -1,5 +1,5 @@
-//! LIM-2 and CALL-5: a caller's deadline holds for everything that is called for it, and what
-//! cannot begin before it is refused before any work.
+//! LIM-2 and CALL-5: a caller's deadline also bounds every nested call, and a call that cannot
+//! begin before its deadline is refused before any work.
 
 mod too_late;
 
@@ -12,7 +12,7 @@ use breakerbox_actors::{
 
 use crate::scripted::{ms, pass};
 
-/// Answers with how much time its call has left.
+/// Dependency that answers with the time its call has left.
 struct Clockwork;
 
 impl Dependency for Clockwork {
@@ -25,7 +25,7 @@ impl Dependency for Clockwork {
     }
 }
 
-/// How the outer dependency asks the inner one.
+/// Way in which the outer dependency asks the inner one.
 #[derive(Debug, Clone, Copy)]
 enum Via {
     Ask,
@@ -34,11 +34,11 @@ enum Via {
     SendLater,
     Closure,
     Spawn,
-    /// Not at all: it fails, and its fallback asks.
+    /// No ask by the dependency: it fails, and its fallback asks.
     Fallback,
 }
 
-/// Asks another dependency, after a while of its own.
+/// Dependency that asks another one after `WHILE` milliseconds of its own.
 struct Outer {
     inner: Client<Clockwork>,
 }
@@ -97,7 +97,7 @@ fn within(millis: u64) -> CallOptions {
     }
 }
 
-/// The inner dependency has a minute for a call.
+/// Starts the inner dependency, with a total time of a minute for a call.
 async fn inner(runtime: &Runtime) -> Client<Clockwork> {
     runtime
         .dependency("inner")
@@ -108,7 +108,7 @@ async fn inner(runtime: &Runtime) -> Client<Clockwork> {
         .unwrap()
 }
 
-/// The outer one has two seconds, and falls back on asking the inner one.
+/// Starts the outer dependency, with two seconds and a fallback that asks the inner one.
 async fn outer(runtime: &Runtime, inner: &Client<Clockwork>) -> Client<Outer> {
     let (inside, beside) = (inner.clone(), inner.clone());
     let fallback = move |_: Via, _: &breakerbox_actors::CallError<String>| {
@@ -141,7 +141,7 @@ fn lim_2_what_is_called_for_a_call_has_the_time_that_is_left() {
             (Via::Send, within(1_000), 1_000 - WHILE),
             (Via::SendLater, within(1_000), 1_000 - WHILE),
             (Via::Closure, within(1_000), 1_000 - WHILE),
-            // A task of its own is nobody's.
+            // A spawned task inherits no deadline.
             (Via::Spawn, within(1_000), 60_000),
             (Via::Fallback, within(1_000), 1_000 - WHILE),
             // The total time of a dependency does not bound its fallbacks.
@@ -231,7 +231,7 @@ fn lim_2_the_deadline_is_understood_between_real_clocks() {
         };
         let beside = runtime.dependency("d").workers(|| Clockwork).start().await;
         let left = asks_within(&beside.unwrap()).await;
-        // The dependency's own total of 15 s is less.
+        // The dependency's own total time of 15 s is shorter.
         assert!(left > ms(5_000) && left <= ms(15_000), "{left:?}");
         runtime.shutdown().await;
         elsewhere.shutdown().await;

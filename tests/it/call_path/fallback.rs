@@ -1,4 +1,4 @@
-//! FBK-1 to FBK-3: who stands in, for what, and how it shows.
+//! FBK-1 to FBK-3: the fallback that serves, the calls it serves, and its visibility.
 
 use actix::{Actor, Context, Handler};
 use breakerbox_actors::testing::{Reaction, Script, run_paused};
@@ -14,7 +14,7 @@ fn settings() -> impl Fn(&mut DependencySettings) {
     opens_after(1, ms(60_000))
 }
 
-/// Panics when it is asked, or in its answer.
+/// Fallback that panics when it is called, or when its future is polled.
 struct Panicking {
     at_once: bool,
 }
@@ -112,7 +112,7 @@ fn fbk_1_another_dependency_stands_in_under_its_own_breaker() {
     });
 }
 
-/// Answers with how long the question is.
+/// Actor that serves as a fallback: it answers one kind of request, and fails for the others.
 struct Local;
 
 impl Actor for Local {
@@ -236,7 +236,7 @@ fn fbk_3_an_answer_says_who_gave_it_and_how_old_it_is() {
     });
 }
 
-/// A caller who leaves while a fallback works leaves nothing behind.
+/// A caller that cancels while a fallback works leaves no state behind.
 #[test]
 fn call_1_a_caller_may_leave_while_a_fallback_works() {
     run_paused(async || {

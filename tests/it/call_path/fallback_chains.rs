@@ -1,5 +1,5 @@
-//! FBK-1 and FBK-3 across dependencies: found by name, never in a circle, each with its own word
-//! on how old an answer is.
+//! FBK-1 and FBK-3 across dependencies: fallbacks found by name, never in a circle, each with its
+//! own limit on an answer's age.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ fn answers(value: u32) -> Script<Do, u32> {
     Script::new(move |_: Do, _| Reaction::Answer(value))
 }
 
-/// A dependency that falls back on others, by their names.
+/// Starts a dependency that falls back on others, by their names.
 async fn on_names(runtime: &TestRuntime, name: &str, others: &[&str]) -> Client<Dep> {
     try_names(runtime, name, others).await.unwrap()
 }
@@ -46,13 +46,13 @@ fn try_names(
     others.iter().fold(builder, add).start()
 }
 
-/// Value and source.
+/// Returns value and source.
 fn from(asked: Asked) -> (u32, String) {
     let answer = asked.unwrap();
     (answer.value, answer.source.to_string())
 }
 
-/// What the fallback said that failed.
+/// Returns the message of the fallback that failed, and the error behind it.
 fn message(asked: Asked) -> (String, Error) {
     match asked.unwrap_err() {
         CallError::FallbackFailed { message, cause, .. } => (message, *cause),
@@ -69,7 +69,7 @@ fn fbk_1_a_dependency_is_found_by_its_name_when_it_is_needed() {
         assert_eq!(said, "there is no dependency second");
         assert!(matches!(cause, CallError::Failed { .. }), "{cause}");
 
-        // One that did not start leaves its name free, and no trace.
+        // A dependency that failed to start leaves its name free, and no trace.
         let never = runtime.dependency("second").configure(settings());
         let never = never.workers(|| Err::<breakerbox_actors::testing::Scripted<Do, u32>, _>("no"));
         never.start().await.unwrap_err();
@@ -148,7 +148,7 @@ fn fbk_1_a_start_that_closes_a_circle_is_refused_and_shows_it() {
         on_names(&runtime, "a", &["x", "b", "y"]).await;
         on_names(&runtime, "b", &["c"]).await;
         is_circle(try_names(&runtime, "c", &["d", "a"]).await, "c->a->b->c");
-        // What was refused is not there: the name is free, and its fallbacks lead nowhere.
+        // A refused dependency does not exist: its name is free, and its fallbacks lead nowhere.
         assert!(runtime.status("c").is_none());
         on_names(&runtime, "c", &["d"]).await;
         is_circle(try_names(&runtime, "d", &["a"]).await, "d->a->b->c->d");
@@ -169,7 +169,7 @@ fn fbk_1_two_ways_to_the_same_dependency_are_no_circle() {
     });
 }
 
-/// A handle as a fallback leads on just like a name.
+/// A handle as a fallback counts for a circle like a name.
 #[test]
 fn fbk_1_a_circle_through_a_handle_is_refused_too() {
     run_paused(async || {
@@ -195,7 +195,7 @@ fn fbk_1_a_dependency_that_is_asked_other_things_cannot_stand_in() {
         let wanted = "texts takes other requests, or gives other responses";
         let (said, _) = message(first.ask(Do::Answer(1)).await);
         assert_eq!(said, wanted);
-        // Where it is known before, nobody has to wait for an outage to hear of it.
+        // A mismatch that is known at the start is an error there, before any outage.
         let Err(StartError::BadSpec { name, reason }) =
             try_names(&runtime, "second", &["texts"]).await
         else {
@@ -208,7 +208,8 @@ fn fbk_1_a_dependency_that_is_asked_other_things_cannot_stand_in() {
     });
 }
 
-/// A runtime whose dependencies fall back on each other by name still goes with its last handle.
+/// A runtime with dependencies that fall back on each other by name still ends with its last
+/// handle.
 #[test]
 fn fbk_1_a_name_does_not_keep_the_runtime_alive() {
     run_paused(async || {
@@ -252,7 +253,7 @@ fn fbk_3_an_answer_from_the_others_cache_keeps_its_age_and_the_callers_name_for_
         let rules = vec![FallbackRule::new(second.clone())];
         let by_handle = start(&runtime, "by_handle", &broken(), settings(), rules).await;
 
-        // A good answer of the other one is none of the first one's: its cache stays empty.
+        // A good answer of the other dependency does not enter the first one's cache.
         for _ in 0..2 {
             let good = by_name.ask(Do::Answer(1)).await.unwrap();
             assert_eq!((good.value, good.age), (2, None));
@@ -270,7 +271,7 @@ fn fbk_3_an_answer_from_the_others_cache_keeps_its_age_and_the_callers_name_for_
     });
 }
 
-/// What fails behind a name is told, and the next fallback is asked.
+/// A failure behind a name is reported, and the next fallback is asked.
 #[test]
 fn fbk_1_a_chain_that_fails_says_why() {
     run_paused(async || {

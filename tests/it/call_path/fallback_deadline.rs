@@ -1,4 +1,5 @@
-//! CALL-5 around fallbacks: the dependency's total time does not bound them, the caller's own does.
+//! CALL-5 around fallbacks: the caller's own time bounds them, the dependency's total time does
+//! not.
 
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ fn within(millis: u64) -> CallOptions {
     }
 }
 
-/// A fallback that takes its time.
+/// Returns a fallback that answers after this many milliseconds.
 fn takes(millis: u64) -> FallbackRule<Dep> {
     let slow = move |_: Do, _: &Error| async move {
         tokio::time::sleep(ms(millis)).await;
@@ -29,7 +30,7 @@ fn no_attempt_timeout(settings: &mut DependencySettings) {
     settings.timeout.total = Some(ms(2_000));
 }
 
-/// Asks for what the dependency fails at after a second.
+/// Makes a call that the dependency fails after a second.
 async fn ask(bench: &Bench, options: CallOptions) -> (Result<u32, Error>, Duration) {
     let started = tokio::time::Instant::now();
     let asked = bench.client.ask_with(Do::Fail.after(1_000), options).await;
@@ -87,7 +88,7 @@ fn call_5_after_the_callers_deadline_only_an_answer_at_once_counts() {
     run_paused(async || {
         let rules = vec![takes(10), FallbackRule::new(Fixed(77))];
         let bench = Bench::with_fallbacks(no_attempt_timeout, rules).await;
-        // The dependency is still at work when the caller's time is over.
+        // The dependency is still working when the caller's time is over.
         let (ended, took) = ask(&bench, within(500)).await;
         assert_eq!((ended.unwrap(), took), (77, ms(500)));
         bench.finish().await;

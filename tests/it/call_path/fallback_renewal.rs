@@ -1,4 +1,4 @@
-//! FBK-1, the cache that renews itself: one call in the background for each stale answer, one at
+//! FBK-1, the cache that refreshes itself: one call in the background for each stale answer, one at
 //! a time for each request.
 
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::scripted::{Bench, Dep, Do, ms, nonzero, opens_after, pass, refused_co
 
 const HOUR: u64 = 3_600_000;
 
-/// What the dependency does now.
+/// Behaviour of the dependency.
 #[derive(Clone, Copy, PartialEq)]
 enum Mood {
     Well = 0,
@@ -26,7 +26,7 @@ enum Mood {
     Hanging = 3,
 }
 
-/// A dependency with a mood, and with a cache that renews itself.
+/// Dependency with a mood, and with a cache that refreshes itself.
 struct Fresh {
     runtime: TestRuntime,
     client: Client<Dep>,
@@ -69,7 +69,7 @@ impl Fresh {
         self.mood.store(mood as u32, Ordering::Relaxed);
     }
 
-    /// Age in seconds of the answer to this request; `None` for the dependency's own.
+    /// Returns the age in seconds of the answer to this request; `None` for the dependency's own.
     async fn age(&self, request: u32) -> Option<u64> {
         let answer = self.client.ask(Do::Answer(request)).await.unwrap();
         answer.age.map(|age| age.as_secs())
@@ -105,7 +105,7 @@ fn fbk_1_the_dependency_is_tried_again_by_the_renewal_and_not_by_a_caller() {
         fresh.be(Mood::Well);
         pass(1_100).await;
         assert_eq!((fresh.state(), fresh.script.calls()), (State::Closed, 3));
-        // What it brought is kept, as young as it is.
+        // The refreshed answer is kept, with its own age.
         pass(5_000).await;
         fresh.be(Mood::Sick);
         let stale = fresh.client.ask(Do::Answer(1)).await.unwrap();
@@ -180,7 +180,7 @@ fn fbk_1_fifty_callers_of_one_request_have_one_renewal_at_a_time() {
             (totals.submitted, totals.primary, totals.fallback),
             (52, 2, 50)
         );
-        // It is over: the next stale answer has one of its own.
+        // The refresh is over: the next stale answer starts a new one.
         fresh.client.ask_with(Do::Answer(1), options).await.unwrap();
         pass(2_000).await;
         assert_eq!(fresh.client.status().totals.primary, 3);
@@ -250,7 +250,7 @@ fn brk_10_a_breaker_that_an_operator_opened_is_left_alone_by_renewals() {
     });
 }
 
-/// Both renewals that wait for the breaker and those at the dependency end with the runtime.
+/// Shutdown ends both the refreshes that wait for the breaker and those at the dependency.
 #[test]
 fn sup_7_a_shutdown_ends_renewals() {
     run_paused(async || {
@@ -275,7 +275,7 @@ fn sup_7_a_shutdown_ends_renewals() {
     });
 }
 
-/// Notes, counts and hands out turns like a cache of a user's own; it also gives turns for writes.
+/// Custom cache that counts its refresh guards; it gives one for a write too.
 struct OwnCache {
     asked: Arc<AtomicU64>,
     given_back: Arc<AtomicU64>,
@@ -339,7 +339,7 @@ fn fbk_1_a_cache_of_the_users_own_is_renewed_and_may_panic() {
     });
 }
 
-/// Every request changes something.
+/// Dependency with only writes.
 struct Ledger(Arc<AtomicU64>);
 
 impl Dependency for Ledger {

@@ -33,8 +33,7 @@ fn repeatable() -> CallOptions {
     }
 }
 
-/// A dependency that does with each attempt what stands in its place in the list, the last for
-/// all that follow.
+/// Dependency with a plan: its n-th attempt does the n-th step, and all later ones do the last.
 struct Race {
     runtime: TestRuntime,
     client: Client<Dep>,
@@ -57,7 +56,7 @@ impl Race {
         }
     }
 
-    /// One idempotent call; what it came to, and after how many milliseconds.
+    /// Makes one idempotent call; returns its result and the milliseconds it took.
     async fn ask(&self) -> (Result<u32, crate::scripted::Error>, u128) {
         let began = tokio::time::Instant::now();
         let asked = self.client.ask_with(Do::Hang, repeatable()).await;
@@ -67,7 +66,7 @@ impl Race {
         )
     }
 
-    /// Attempts that reached the dependency, and hedges among them.
+    /// Returns the attempts that reached the dependency, and the hedges among them.
     fn made(&self) -> (u64, u64) {
         let totals = self.client.status().totals;
         assert_eq!(totals.attempts, self.script.calls());
@@ -85,7 +84,7 @@ impl Race {
 #[test]
 fn call_7_a_second_attempt_goes_out_after_exactly_the_delay() {
     run_paused(async || {
-        // The first answers a millisecond before and after it.
+        // The first attempt answers a millisecond before the delay, then a millisecond after it.
         for (took, made) in [(DELAY - 1, (1, 0)), (DELAY + 1, (2, 1))] {
             let race = Race::start(hedged, vec![Do::Answer(1).after(took), Do::Hang]).await;
             let (ended, after) = race.ask().await;
@@ -142,7 +141,7 @@ fn call_6_a_hedge_takes_a_free_place_or_none() {
             assert_eq!(
                 race.client.status().queued,
                 0,
-                "it keeps nobody from a seat"
+                "it keeps no call from a slot"
             );
         };
         let ((ended, after), ()) = tokio::join!(race.ask(), watch);
@@ -225,7 +224,7 @@ fn lim_4_hedges_and_retries_are_paid_from_one_budget() {
             ended.unwrap();
         }
         assert_eq!(race.made(), (55, 5), "a tenth of fifty calls");
-        // No token is left for a retry either.
+        // No budget is left for a retry either.
         let by_result = |_: &Result<(), ()>| Class::Failure.into();
         let mut runs = 0;
         let work = || {
@@ -247,12 +246,13 @@ fn call_7_a_hedge_has_the_time_of_a_whole_attempt() {
             settings.timeout.attempt = Some(ms(500));
             settings.breaker.slow_call = Some(ms(450));
         };
-        // By worker and as a closure: the hedge takes longer than is left of the first's time.
+        // By worker and as a closure: the hedge takes longer than the rest of the first attempt's
+        // time.
         let race = Race::start(configure, vec![Do::Hang, Do::Answer(2).after(440)]).await;
         let (ended, after) = race.ask().await;
         assert_eq!((ended.unwrap(), after), (2, 540));
         let tally = race.client.status().tally;
-        // The first one timed out, and was slow; the hedge was not.
+        // The first attempt timed out and was slow; the hedge was not.
         assert_eq!((tally.failures, tally.slow, tally.successes), (1, 1, 1));
         let runs = AtomicU32::new(0);
         let by_result = |result: &Result<u32, ()>| match result {
@@ -381,7 +381,7 @@ fn call_7_waiting_for_a_place_is_not_slow() {
             race.ask().await
         };
         let (_, (ended, after)) = tokio::join!(holders, waiter);
-        // It has its place at 500, and from then on it is slow for so long.
+        // The call gets its slot at 500 ms, and the hedge delay starts then.
         assert_eq!((ended.unwrap(), after), (2, 500 + 100 + 50));
         assert_eq!(race.made(), (4, 1));
         race.finish().await;

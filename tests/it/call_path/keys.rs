@@ -40,11 +40,11 @@ impl Bench {
         self.key(key).expect("a known key").state
     }
 
-    /// The key whose breaker refuses the call.
+    /// Returns the key of the breaker that refuses the call.
     async fn refused_by(&self, key: &str) -> Option<String> {
         match self.ask_of(key, Do::Answer(1)).await {
             Err(CallError::Open(refused)) => {
-                Some(refused.notice.key.as_deref().unwrap_or("").to_owned())
+                Some(refused.reason().key.as_deref().unwrap_or("").to_owned())
             }
             Ok(_) => None,
             Err(other) => panic!("{other}"),
@@ -99,7 +99,7 @@ fn brk_1_the_dependencys_own_breaker_is_for_calls_without_a_key() {
     });
 }
 
-/// A dependency that names the keys of its requests itself.
+/// Dependency that derives the key from the request itself.
 struct Tenants;
 
 impl Dependency for Tenants {
@@ -190,7 +190,7 @@ fn brk_11_events_refusals_and_the_status_name_the_key() {
             "{}",
             keys[1].reason
         );
-        // The timer of a key's open time moves it without a call.
+        // The timer of a key's open time moves its breaker without a call.
         pass(1_000).await;
         let_others_run().await;
         assert_eq!(bench.state_of("tenant-1"), State::HalfOpen);
@@ -237,7 +237,8 @@ fn brk_9_what_runs_while_the_dependency_is_disabled_is_not_overdue() {
         let bench = Bench::start(slow_rate).await;
         let (reason, until) = ("drill".to_owned(), None);
         let disable = BreakerCommand::Disable { reason, until };
-        // The key's generation is that of the dependency: only by chance are they told apart.
+        // The key and the dependency have the same generation, so the number does not tell them
+        // apart.
         bench.client.operate(disable).await.unwrap();
         bench.ask_of("a", Do::Answer(1)).await.unwrap();
         let reason = String::new();

@@ -1,4 +1,4 @@
-//! When everything is down: the error, or one attempt past the breaker (`when_all_down`).
+//! Calls when everything is down: the error, or one attempt past the breaker (`when_all_down`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -87,7 +87,7 @@ fn call_5_who_is_answered_by_a_fallback_does_not_go_past_the_breaker() {
     });
 }
 
-/// The failure of an attempt is the call's end: the policy is for those whom the breaker refused.
+/// A failed attempt ends the call: the policy is only for calls that the breaker refused.
 #[test]
 fn call_5_a_call_that_was_tried_is_not_tried_past_the_breaker() {
     run_paused(async || {
@@ -130,7 +130,7 @@ fn brk_10_nobody_passes_a_breaker_that_an_operator_opened() {
     });
 }
 
-/// The operator's word counts when it is given while the fallbacks are asked, too.
+/// An operator's command also counts when it is given while the fallbacks are asked.
 #[test]
 fn brk_10_an_operator_may_close_the_way_while_fallbacks_are_asked() {
     run_paused(async || {
@@ -170,7 +170,7 @@ fn call_5_a_full_half_open_breaker_is_passed_and_its_probe_decides_alone() {
             let answer = bench.ask(Do::Answer(2)).await.unwrap();
             assert!(answer.is_primary());
             bench.ask(Do::Fail).await.unwrap_err();
-            assert_eq!(bench.state(), State::HalfOpen, "nobody measured them");
+            assert_eq!(bench.state(), State::HalfOpen, "they are not counted");
         };
         let (probed, ()) = tokio::join!(probe, others);
         probed.unwrap();
@@ -214,7 +214,7 @@ fn call_6_the_bulkhead_and_the_deadlines_hold_past_the_breaker() {
     });
 }
 
-/// It is the dependency's own answer, so it is kept like any other.
+/// The answer is the dependency's own, so it is cached like any other.
 #[test]
 fn fbk_3_an_answer_from_past_the_breaker_is_kept_as_a_good_one() {
     run_paused(async || {
@@ -229,7 +229,7 @@ fn fbk_3_an_answer_from_past_the_breaker_is_kept_as_a_good_one() {
     });
 }
 
-/// Fails once, then writes.
+/// Dependency that fails once, then writes.
 struct Disk(Arc<AtomicU64>);
 
 impl Dependency for Disk {
@@ -283,7 +283,8 @@ fn sup_7_nobody_goes_past_the_breaker_of_a_runtime_that_has_gone() {
     });
 }
 
-/// A call waits for its fallback while two like it crash the worker past the breaker.
+/// While a call waits for its fallback, two calls with its fingerprint crash the worker past the
+/// breaker.
 #[test]
 fn sup_6_a_call_that_was_quarantined_meanwhile_does_not_go_past_the_breaker() {
     run_paused(async || {

@@ -1,4 +1,4 @@
-//! CALL-1 and CALL-4: callers that go away at every point, and what they leave behind: nothing.
+//! CALL-1 and CALL-4: callers that cancel at every point leave nothing behind.
 
 use std::pin::pin;
 
@@ -9,7 +9,8 @@ use futures_util::poll;
 
 use crate::scripted::{Bench, Do, let_others_run, ms, nonzero, opens_after, pass};
 
-/// Polls so often, lets the others run in between, and goes away. Whether it got that far.
+/// Polls the call `polls` times, awaits `between` after each poll, and drops the call. Returns true
+/// if the call was still pending.
 async fn leave_after<F: Future>(polls: u32, call: F, between: impl AsyncFn()) -> bool {
     let mut call = pin!(call);
     for _ in 0..polls {
@@ -21,7 +22,7 @@ async fn leave_after<F: Future>(polls: u32, call: F, between: impl AsyncFn()) ->
     true
 }
 
-/// Nothing of the calls so far is left, and the next one is served.
+/// Asserts that the calls so far left nothing behind, and that the next one is served.
 async fn assert_nothing_left(bench: &Bench, polls: u32) {
     let_others_run().await;
     pass(10_000).await;
@@ -100,7 +101,7 @@ fn call_1_a_prober_may_leave_at_every_point() {
                 pass(100).await;
                 leave_after(polls, bench.ask(told), yield_once).await;
                 let_others_run().await;
-                // Its place is free at once, not when its lease is over.
+                // The probe is free at once, not when its lease is over.
                 let before = bench.runtime.clock().now();
                 assert_eq!(bench.ask(Do::Answer(1)).await.unwrap().value, 1);
                 assert_eq!(bench.runtime.clock().now(), before);
@@ -170,7 +171,7 @@ fn call_4_a_caller_who_leaves_while_no_worker_runs_costs_the_dependency_nothing(
         };
         let bench = Bench::start(configure).await;
         for polls in 0..6 {
-            // The second crash in a row: the next life begins after a wait.
+            // After the second crash in a row, the next incarnation starts after a backoff.
             bench.ask(Do::Panic).await.unwrap_err();
             bench.ask(Do::Panic).await.unwrap_err();
             assert!(!bench.status().workers[0].running);

@@ -1,4 +1,4 @@
-//! CALL-6, CALL-7 and LIM-4: bounds that hold, repeats that are allowed, and one budget for them.
+//! CALL-6, CALL-7 and LIM-4: limits on calls, permitted retries, and one budget for the retries.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -71,7 +71,7 @@ fn call_6_who_waits_too_long_for_a_place_is_refused_and_served_in_turn() {
     });
 }
 
-/// Counts who is inside.
+/// Dependency that counts the calls inside it, and their maximum.
 struct Crowd {
     now: Arc<AtomicU32>,
     most: Arc<AtomicU32>,
@@ -143,7 +143,7 @@ fn call_6_the_bounds_hold_on_several_threads() {
         assert_eq!(good.sum::<u64>(), totals.primary);
         assert_eq!(totals.primary + totals.refused, totals.submitted);
         assert!(most.load(Ordering::SeqCst) <= PLACES);
-        assert!(totals.refused > 0, "nobody was refused: nothing was tested");
+        assert!(totals.refused > 0, "none was refused: nothing was tested");
         runtime.shutdown().await;
     });
 }
@@ -178,7 +178,7 @@ fn call_7_only_what_is_idempotent_is_repeated() {
             (Do::End(Class::Throttled), true, 3),
             (Do::End(Class::Throttled), false, 1),
         ] {
-            // A throttle before this one would still hold calls back.
+            // The pause of an earlier throttle would still hold calls back.
             pass(60_000).await;
             let before = bench.script.calls();
             let options = repeatable(idempotent);

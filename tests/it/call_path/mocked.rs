@@ -1,4 +1,4 @@
-//! A user's dependency can be mocked.
+//! Mock of a user's dependency.
 
 use breakerbox_actors::testing::{TestRuntime, run_paused};
 use breakerbox_actors::{CallContext, Dependency};

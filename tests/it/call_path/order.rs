@@ -1,5 +1,5 @@
-//! CALL-5: the one order of the layers, from the outside in: fallback, total deadline, retry,
-//! breaker, bulkhead, attempt timeout, worker.
+//! CALL-5: the order of the layers, from the outside in: fallback, total deadline, retry, breaker,
+//! bulkhead, attempt timeout, worker.
 
 use breakerbox_actors::testing::run_paused;
 use breakerbox_actors::{CallError, CallOptions, FallbackRule, Fixed};
@@ -23,7 +23,7 @@ fn trip() -> BreakerCommand {
     }
 }
 
-/// Starts a call in a task of its own and lets it get as far as it can.
+/// Starts a call in its own task and lets it run until it waits.
 async fn begin(bench: &Bench, told: Do) -> tokio::task::JoinHandle<Asked> {
     let client = bench.client.clone();
     let call = tokio::spawn(async move { client.ask(told).await });
@@ -75,7 +75,7 @@ fn call_5_the_breaker_is_asked_before_the_bulkhead() {
     });
 }
 
-/// What waits when the breaker opens must not reach a dependency that is known to be sick.
+/// A call that waits when the breaker opens must not reach a dependency that is known to be sick.
 #[test]
 fn call_5_a_call_that_waits_for_a_place_is_refused_when_the_breaker_opens() {
     run_paused(async || {
@@ -101,7 +101,7 @@ fn call_5_a_call_that_waits_for_a_place_is_refused_when_the_breaker_opens() {
     });
 }
 
-/// Two crashes open the breaker; what is held for the next life is refused and not replayed.
+/// Two crashes open the breaker; calls held for the next incarnation are refused, not replayed.
 #[test]
 fn call_5_a_call_that_waits_for_a_worker_is_refused_when_the_breaker_opens() {
     run_paused(async || {
@@ -135,7 +135,7 @@ fn call_5_a_call_that_waits_for_a_worker_is_refused_when_the_breaker_opens() {
     });
 }
 
-/// More than the probes would reach a dependency that is being tried again.
+/// Otherwise a dependency that is being probed would receive more calls than the probes.
 #[test]
 fn brk_4_a_call_that_waited_since_before_is_no_probe() {
     run_paused(async || {
@@ -154,7 +154,7 @@ fn brk_4_a_call_that_waited_since_before_is_no_probe() {
         bench.client.operate(probe).await.unwrap();
         first.await.unwrap().unwrap();
         pass(1_000).await;
-        // The second one became the probe; the third one still waits for its place.
+        // The second call became the probe; the third still waits for its slot.
         let view = bench.status().half_open.unwrap();
         assert_eq!((view.in_flight, bench.script.calls()), (1, 2));
         let error = second.await.unwrap().unwrap_err();
@@ -185,11 +185,11 @@ fn call_5_the_total_deadline_covers_attempts_and_the_waits_between() {
         let begin = bench.runtime.clock().now();
         let told = Do::Fail.after(310);
         let error = bench.client.ask_with(told, idempotent()).await.unwrap_err();
-        // 310 of work, 400 of waiting, 290 of work: the end.
+        // 310 ms of work, 400 ms of waiting, 290 ms of work, then the deadline.
         assert_eq!(bench.runtime.clock().now().since(begin), ms(1_000));
         assert_eq!(bench.script.calls(), 2);
         assert_eq!(error.executed(), Executed::Maybe, "{error}");
-        // A wait that would pass the deadline is not begun.
+        // A wait past the deadline is not begun.
         let told = Do::Fail.after(650);
         let begin = bench.runtime.clock().now();
         bench.client.ask_with(told, idempotent()).await.unwrap_err();
@@ -237,7 +237,7 @@ fn call_5_the_total_deadline_covers_the_wait_for_a_place() {
         assert_eq!(
             bench.status().tally.failures,
             0,
-            "nobody asked the dependency"
+            "no call asked the dependency"
         );
         bench.finish().await;
     });

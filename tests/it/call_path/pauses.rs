@@ -1,5 +1,6 @@
-//! LIM-1 and LIM-2 for those who wait: for the end of a pause, or for something else when one
-//! begins. Nobody goes out in a pause, wherever it waited.
+//! LIM-1 and LIM-2 for waiting calls: those that wait for a pause to end, and those that wait for
+//! something else when a pause begins. No call goes out during a pause, regardless of where it
+//! waited.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,7 +20,7 @@ fn throttled_for(millis: u64) -> Do {
     Do::Error(ScriptedError::throttled().retry_after(ms(millis)))
 }
 
-/// The wait that a refusal in a pause names.
+/// Returns the wait that a refusal during a pause names.
 fn paused_for(error: &Error) -> Duration {
     assert_eq!(error.executed(), Executed::No);
     match error {
@@ -32,7 +33,8 @@ fn paused_for(error: &Error) -> Duration {
     }
 }
 
-/// Pauses as long as the dependency says, and calls that wait so long for their end.
+/// Sets pauses exactly as long as the dependency asks, and calls that wait at most `max_wait`
+/// milliseconds for their end.
 fn waits(max_wait: u64) -> impl Fn(&mut DependencySettings) {
     move |settings| {
         settings.throttle.backoff.jitter = RetryJitter::None;
@@ -41,7 +43,7 @@ fn waits(max_wait: u64) -> impl Fn(&mut DependencySettings) {
     }
 }
 
-/// Asks, and says when that ended.
+/// Makes a call; returns its result and the milliseconds it took.
 async fn timed(bench: &Bench, told: Do, options: CallOptions) -> (Asked, u128) {
     let began = Instant::now();
     let asked = bench.client.ask_with(told, options).await;
@@ -158,8 +160,8 @@ fn lim_1_who_waits_goes_out_when_the_pause_is_lifted() {
     });
 }
 
-/// A pause begins 10 ms after the beginning, while `who` waits for something else; returns how
-/// that ended, and after how many milliseconds.
+/// Starts a pause after 10 ms, while `who` waits for something else; returns the result of `who`,
+/// and the milliseconds it took.
 async fn pause_meanwhile(bench: &Bench, who: impl Future<Output = (Asked, u128)>) -> (Asked, u128) {
     let throttled = bench.ask(throttled_for(7_000).after(10));
     let who = async {
@@ -229,7 +231,7 @@ fn lim_1_what_waits_for_a_worker_does_not_go_out_in_a_pause_that_begins_meanwhil
             settings.workers.quarantine = None;
         })
         .await;
-        // The first crash is followed by a restart at once, the second by one after a second.
+        // The worker restarts at once after the first crash, and a second after the second.
         bench.ask(Do::Panic).await.unwrap_err();
         pass(10).await;
         bench.ask(Do::Panic).await.unwrap_err();
@@ -257,7 +259,8 @@ fn lim_1_what_waits_for_a_worker_does_not_go_out_in_a_pause_that_begins_meanwhil
     });
 }
 
-/// Fails the first calls as told, and answers from then on. Notes when it was called.
+/// Starts a dependency that fails the first calls as told, and answers from then on. Returns its
+/// client, and the start time of each call.
 async fn sequel(
     runtime: &TestRuntime,
     first: Vec<Do>,
@@ -308,7 +311,7 @@ fn lim_1_retries_do_not_all_come_back_at_the_very_end_of_a_pause() {
         fastrand::seed(1);
         let runtime = TestRuntime::start().await;
         let configure = |settings: &mut DependencySettings| {
-            // The pause has a long jitter of its own, which is the same for all.
+            // The pause has its own long jitter, the same for all callers.
             settings.throttle.backoff.jitter = RetryJitter::Added(1.0);
             settings.throttle.backoff.base = ms(5_000);
             settings.retry.max_attempts = nonzero(2);
@@ -395,7 +398,7 @@ fn lim_4_a_retry_that_a_pause_leaves_no_time_for_costs_the_budget_nothing() {
             });
         })
         .await;
-        // Its own error has no hint, and the pause is longer than it has time.
+        // The call's own error has no hint, and the pause is longer than the time it has left.
         let short = CallOptions {
             timeout: Some(ms(2_000)),
             ..again()

@@ -1,4 +1,5 @@
-//! LIM-2 and LIM-3 on a call's way: whom a rate limit refuses, and what that costs.
+//! LIM-2 and LIM-3 on the call path: the calls that a rate limit refuses, and the cost of a
+//! refusal.
 
 use breakerbox_actors::testing::run_paused;
 use breakerbox_actors::{CallError, CallOptions, FallbackRule, Fixed, Limit, Session};
@@ -191,7 +192,8 @@ fn lim_3_a_session_pays_by_weight_and_not_for_what_was_not_executed() {
         let ask = async || bench.client.ask_with(Do::Answer(1), paid()).await;
         ask().await.unwrap();
         assert_eq!(session.left(), 6);
-        // The second crash is followed by a restart after five seconds: nobody executes the call.
+        // After the second crash the restart waits for five seconds, so no worker executes the
+        // call.
         bench.ask(Do::Panic).await.unwrap_err();
         pass(10).await;
         bench.ask(Do::Panic).await.unwrap_err();

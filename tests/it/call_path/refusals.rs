@@ -1,4 +1,4 @@
-//! OPS-1: refusals are counted by who refused, each call once.
+//! OPS-1: refusals are counted by their source, each call once.
 
 use breakerbox_actors::testing::run_paused;
 use breakerbox_actors::{CallOptions, FallbackRule, Fixed, RefusedBy, Session};
@@ -6,7 +6,7 @@ use breakerbox_policy::{BreakerCommand, Class, RateLimitSettings};
 
 use crate::scripted::{Bench, Do, let_others_run, ms, nonzero};
 
-/// What has refused calls so far, each with its count.
+/// Returns the sources of the refusals so far, each with its count.
 fn refused(bench: &Bench) -> Vec<(RefusedBy, u64)> {
     let counts = bench.status().counts;
     let all = RefusedBy::ALL.map(|by| (by, counts.refused(by)));

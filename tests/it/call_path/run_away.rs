@@ -1,4 +1,4 @@
-//! CALL-3 and BRK-9: nobody gets past a breaker that should have opened, however fast they call,
+//! CALL-3 and BRK-9: no caller gets past a breaker that should have opened, however fast it calls,
 //! and silence opens it too.
 
 use std::sync::Arc;
@@ -43,8 +43,8 @@ fn call_3_an_ask_that_fails_in_a_loop_is_stopped_by_the_rule() {
     });
 }
 
-/// Asks from a task of its own, which is woken by the answer alone: a test's outermost future is
-/// looked at last, and would find everything counted by then.
+/// Asks from its own task, which only the answer wakes: a test's outermost future is polled last,
+/// and would find every outcome counted by then.
 #[test]
 fn call_3_an_outcome_is_counted_before_its_caller_sees_it() {
     run_paused(async || {
@@ -68,7 +68,7 @@ fn call_3_an_outcome_is_counted_before_its_caller_sees_it() {
     });
 }
 
-/// Successes are counted without a message; the failures between them are not lost for it.
+/// Successes are counted without a message; the failures between them must not get lost.
 #[test]
 fn call_3_a_rate_is_judged_with_every_success_that_came_before() {
     run_paused(async || {
@@ -96,7 +96,7 @@ fn call_3_a_rate_is_judged_with_every_success_that_came_before() {
 const CALLERS: u64 = 64;
 
 /// The success that completes `minimum_calls` is judged like any other outcome (rule BRK-1), so
-/// it is not merely counted at the gate.
+/// counting it at the gate is not enough.
 #[test]
 fn call_3_a_success_that_opens_the_breaker_is_not_kept_from_it() {
     run_paused(async || {
@@ -272,7 +272,7 @@ fn brk_9_calls_that_ended_in_time_are_never_overdue() {
             bench.ask(Do::Answer(call)).await.unwrap();
             bench.ask(Do::End(Class::Rejected)).await.unwrap_err();
         }
-        // As long as it takes until a call in flight would be slow, and longer.
+        // Longer than a call in flight may take before it is slow.
         pass(3_000).await;
         let status = bench.status();
         assert_eq!(status.state, State::Closed, "{}", status.reason);

@@ -1,4 +1,5 @@
-//! Streams with fallbacks (rules FBK-1 to FBK-3): they answer while nothing was delivered.
+//! Streams with fallbacks (rules FBK-1 to FBK-3): a fallback answers only while nothing was
+//! delivered.
 
 use breakerbox_actors::testing::{ScriptedError, run_paused};
 use breakerbox_actors::{
@@ -13,7 +14,7 @@ use crate::scripted::{Bench, Dep, Do, Error, ms, opens_after, refused_connection
 type Items = BoxStream<'static, Result<u32, ScriptedError>>;
 type Asked = Result<Served<Items, u32>, Error>;
 
-/// Streams what is told, or fails to open.
+/// Makes a call that opens a stream of these items, or fails to open it.
 async fn stream(bench: &Bench, request: Do, opens: Result<Vec<u32>, ScriptedError>) -> Asked {
     let open = || {
         let items = opens.clone();

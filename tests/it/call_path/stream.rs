@@ -1,5 +1,5 @@
-//! Streams under the rules of a call's way (CALL-1 to CALL-6, BRK-7, SUP-7): when they are counted,
-//! and what for.
+//! Streams under the rules of the call path (CALL-1 to CALL-6, BRK-7, SUP-7): the time at which a
+//! stream is counted, and its outcome.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +16,7 @@ use crate::streamed::{Items, LOST, Scripts, Step, play, read};
 pub(super) const TWO: [Step; 2] = [Step::Item(1), Step::Item(2)];
 pub(super) const HANGS: [Step; 2] = [Step::Item(1), Step::Hang];
 
-/// A breaker that only counts.
+/// Sets a breaker that counts and never opens.
 pub(super) fn lenient(settings: &mut DependencySettings) {
     settings.breaker.failure_threshold = None;
 }
@@ -78,7 +78,7 @@ fn call_1_a_stream_that_is_not_opened_is_cancelled() {
     });
 }
 
-/// Reads in a task of its own, which is woken by the stream alone.
+/// Reads in its own task, which only the stream wakes.
 #[test]
 fn call_3_the_error_of_a_stream_is_counted_before_its_caller_sees_it() {
     run_paused(async || {
@@ -222,7 +222,7 @@ fn sup_7_a_drain_waits_for_open_streams_and_opens_no_new_ones() {
     });
 }
 
-/// Nobody counts any more; the caller hears the end all the same.
+/// The end is not counted any more; the caller still receives it.
 #[test]
 fn call_1_a_stream_that_outlives_the_runtime_is_answered() {
     run_paused(async || {
@@ -235,14 +235,14 @@ fn call_1_a_stream_that_outlives_the_runtime_is_answered() {
             let stream = open(&bench, &[Step::Item(1), Step::Wait(1_000), last]).await;
             let whole = async { tokio::join!(read(stream), bench.runtime.shutdown()) };
             let whole = tokio::time::timeout(ms(3_600_000), whole).await;
-            let ((items, error), ()) = whole.expect("somebody waits for ever");
+            let ((items, error), ()) = whole.expect("a caller waits for ever");
             assert_eq!((items.len(), error.is_some()), (1, true));
             bench.finish().await;
         }
     });
 }
 
-/// Counts the streams that are open, and the most there were.
+/// Counters of the open streams, and of their maximum.
 #[derive(Clone, Default)]
 struct Lines(Arc<(AtomicU64, AtomicU64)>);
 
@@ -263,7 +263,7 @@ impl Drop for Line {
     }
 }
 
-/// However streams end: whoever comes next finds the connection closed.
+/// For each kind of end, a stream's connection is closed before the next caller opens one.
 #[test]
 fn call_6_there_are_never_more_streams_open_than_places() {
     run_paused(async || {

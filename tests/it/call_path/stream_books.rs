@@ -1,4 +1,4 @@
-//! CALL-1 for streams: whatever they do, and whatever their callers do, the books add up.
+//! CALL-1 for streams: the totals add up for every stream and every behaviour of its caller.
 
 use std::panic::AssertUnwindSafe;
 
@@ -47,13 +47,13 @@ fn any_settings(random: &mut Rng) -> impl FnOnce(&mut DependencySettings) + use<
     }
 }
 
-/// What its caller saw of one call.
+/// End of one call as its caller saw it.
 #[derive(Debug, PartialEq)]
 enum Seen {
     Good,
     Refused,
     Failed,
-    /// Left by the caller, who may have panicked with the stream.
+    /// Dropped by the caller, which may have panicked with the stream.
     Left,
 }
 
@@ -71,7 +71,7 @@ fn classify(result: Result<&Items, &&str>) -> Verdict {
     })
 }
 
-/// One call, whose caller reads as it likes.
+/// Makes one call and reads its stream at random.
 async fn call(client: Client<Dep>, mut random: Rng) -> Seen {
     let options = CallOptions {
         idempotent: Some(random.bool()),
@@ -110,19 +110,19 @@ async fn call(client: Client<Dep>, mut random: Rng) -> Seen {
     Seen::Left
 }
 
-/// Looks at the books again and again, until it is dropped.
+/// Checks the totals repeatedly, until it is dropped.
 async fn watch(client: &Client<Dep>) {
     loop {
         let status = client.status();
         assert!(status.totals.ended() <= status.totals.submitted);
-        // Without hedges beside it a call has one place at most.
+        // A call without hedges has one slot at most.
         let attempts = status.totals.in_flight() * 3;
         assert!(u64::from(status.in_flight) <= attempts, "{status:?}");
         pass(7).await;
     }
 }
 
-/// Everything comes from the round's number: one that fails can be run by itself.
+/// All randomness comes from the round's number, so a failed round can be run by itself.
 #[test]
 fn call_1_the_books_of_streams_add_up_whatever_happens() {
     let mut all = TotalsView::default();

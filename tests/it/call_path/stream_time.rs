@@ -1,4 +1,5 @@
-//! Whose time a stream takes (CALL-5, CALL-7, BRK-6, BRK-9): the dependency's, or its caller's.
+//! Accounting of a stream's time (CALL-5, CALL-7, BRK-6, BRK-9): to the dependency, or to its
+//! caller.
 
 use breakerbox_actors::testing::run_paused;
 use breakerbox_actors::{CallContext, CallError, CallOptions, Dependency, Verdict};
@@ -21,7 +22,7 @@ fn by_result(result: Result<&Items, &&str>) -> Verdict {
     Verdict::from(result.map_or(Class::Failure, |_| Class::Success))
 }
 
-/// Whoever reads slowly must not open the breaker for everybody.
+/// A slow reader must not open the breaker for other callers.
 #[test]
 fn brk_6_time_that_the_caller_takes_is_not_the_dependencys() {
     run_paused(async || {
@@ -83,8 +84,8 @@ fn brk_6_a_stream_that_is_dropped_after_its_deadline_is_a_failure_where_it_was_w
     });
 }
 
-/// A stream counts for as long as its first item took: events that are followed for an hour are
-/// not slow.
+/// The latency of a stream is the time to its first item: a stream of events that is followed for
+/// an hour is not slow.
 #[test]
 fn brk_9_a_stream_that_goes_on_is_neither_slow_nor_overdue() {
     run_paused(async || {
@@ -103,7 +104,7 @@ fn brk_9_a_stream_that_goes_on_is_neither_slow_nor_overdue() {
         let status = bench.status();
         assert_eq!((status.state, status.tally.slow), (State::Closed, 0));
         assert!(status.latency.p99.unwrap() < ms(1));
-        // Slow is one whose first item is.
+        // A stream is slow if its first item is.
         let stream = open(&bench, &[Step::Wait(1_000), Step::Item(1)]).await;
         assert_eq!(read(stream).await, (vec![1], None));
         assert_eq!(bench.status().tally.slow, 1);
@@ -130,7 +131,7 @@ fn call_5_a_long_lived_stream_is_bound_by_idle_and_total_alone() {
     });
 }
 
-/// Answers with how many milliseconds its call has left.
+/// Dependency that answers with the milliseconds its call has left.
 struct Left;
 
 impl Dependency for Left {
@@ -199,7 +200,7 @@ fn call_7_the_first_of_two_streams_to_begin_wins_and_is_counted_alone() {
         assert_eq!((status.tally.recorded, status.tally.neutral), (1, 0));
         assert_eq!((status.totals.primary, status.totals.hedges), (1, 1));
 
-        // The winner's own end still counts: it lost no race.
+        // The winner's own end still counts: the winner lost no race.
         let scripts = Scripts::new([&[Step::Hang], &HANGS]);
         let open = || scripts.open();
         let run = bench.client.run_stream_with(idempotent(), by_result, open);

@@ -1,4 +1,4 @@
-//! BRK-7: the settings say what a symptom counts for, and a class that was named stays.
+//! BRK-7: the settings map a symptom to a class, and an explicit class stays.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use breakerbox_policy::{Class, ClassifySettings, EndedPermits, Symptom, Symptoms
 
 use crate::scripted::{Bench, nonzero};
 
-/// What one call with this symptom, by a worker or by a closure, does to the tally.
+/// Returns the tally and the pause after one call with this symptom, by a worker or by a closure.
 async fn tally(
     classify: &ClassifySettings,
     symptom: Symptom,

@@ -1,4 +1,4 @@
-//! LIM-1: what a pause leaves alone, what it outlives, what ends it, and where it shows.
+//! LIM-1: calls that a pause does not affect, events that it survives, its end, and its visibility.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ fn is_paused(error: &Error) -> bool {
     matches!(error, CallError::RateLimited { limit, .. } if *limit == paused)
 }
 
-/// Pauses as long as the dependency says, to the millisecond.
+/// Sets pauses exactly as long as the dependency asks.
 fn exact(settings: &mut DependencySettings) {
     settings.throttle.backoff.jitter = RetryJitter::None;
 }
@@ -113,7 +113,7 @@ fn lim_1_a_second_provider_is_used_without_waiting_and_the_first_is_taken_back()
         let rules = vec![FallbackRule::new(ByName::new(&runtime, "spare"))];
         let configure = |settings: &mut DependencySettings| {
             exact(settings);
-            // More attempts would be made, but not of a quota that is used up.
+            // More attempts are permitted, but not against a used-up quota.
             settings.retry.max_attempts = nonzero(3);
             settings.timeout.total = None;
         };
@@ -229,7 +229,7 @@ fn lim_1_brk_7_a_probe_that_is_throttled_decides_nothing_and_frees_its_place() {
             assert_eq!(status.state, State::HalfOpen);
             let view = status.half_open.unwrap();
             assert_eq!((view.in_flight, view.successes, view.results), (0, 0, 0));
-            // Refused by the pause, each with a probe in its hand.
+            // The pause refuses each call, although each has a probe permit.
             for _ in 0..3 {
                 assert!(is_paused(&bench.ask(Do::Answer(1)).await.unwrap_err()));
             }

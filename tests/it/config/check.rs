@@ -1,11 +1,11 @@
-//! `breakerbox check`, as a user runs it.
+//! `breakerbox check` as a user runs it.
 
 use std::path::Path;
 use std::process::Command;
 
 use super::folder_with;
 
-/// What the command says in a folder of its own: its exit code, its results, its errors.
+/// Runs the command in its own folder: exit code, standard output, standard error.
 fn check(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_breakerbox"));
     command.arg("check").args(arguments).current_dir(folder);
@@ -21,7 +21,7 @@ fn check(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> (i32,
     (code, text(output.stdout), text(output.stderr))
 }
 
-/// The value and the origin that are shown for a key.
+/// The displayed value and origin of a key.
 fn shown<'o>(out: &'o str, key: &str) -> (&'o str, &'o str) {
     let line = out.lines().find(|line| line.split(' ').next() == Some(key));
     let line = line.unwrap_or_else(|| panic!("{key} is not shown:\n{out}"));

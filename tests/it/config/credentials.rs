@@ -1,4 +1,4 @@
-//! Item 95: what can be wrong with a service-account key, each in its own words.
+//! Item 95: each defect of a service-account key has its own message.
 
 use std::path::Path;
 
@@ -7,12 +7,12 @@ use breakerbox::config::credentials::{CredentialsError, check};
 
 use super::{folder_with, of_text};
 
-/// Never to be seen anywhere.
+/// A secret that must never be displayed.
 pub(super) const SECRET: &str = "hunter2";
 
-/// A key with every field, in which `change` replaces what it names.
+/// A key with every field; `change` replaces some of them.
 pub(super) fn key(change: &[(&str, &str)]) -> String {
-    // Put together here, so that no scanner takes it for a real one.
+    // Assembled here, so that secret scanners do not report it.
     let pem = format!("-----BEGIN {} KEY-----\n{SECRET}\n", "PRIVATE");
     let mut fields = serde_json::json!({
         "type": "service_account",

@@ -1,4 +1,4 @@
-//! CFG-1: the later layer wins, and what holds can be shown with its layer.
+//! CFG-1: the later layer wins, and each effective value can be shown with its layer.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -91,7 +91,7 @@ fn cfg_1_a_choice_hides_leftovers_of_weaker_layers() {
     assert!(load(&[("__SPAN", "1m")]).is_err());
 }
 
-/// A value as it is shown, written as a variable has it.
+/// A displayed value, as it would be written in a variable.
 fn as_variable(shown: &str) -> String {
     let plain = shown.trim_start_matches('[').trim_end_matches(']');
     plain.replace('"', "").replace(", ", ",")
@@ -101,7 +101,7 @@ fn as_variable(shown: &str) -> String {
 fn item_93_every_value_can_be_overridden_in_each_layer_and_says_so() {
     let file = of_text(&format!("[dependencies.web]\n{EVERYTHING}"));
     let of_file = file.load().unwrap_or_else(|error| panic!("{error}"));
-    // Nobody writes an array of tables in variables, and what is not set has no text.
+    // Variables cannot hold an array of tables, and an unset key has no text.
     let settable = |one: &&EffectiveValue| !one.key.contains('[') && one.value != "(not set)";
     let values: Vec<&EffectiveValue> = of_file.effective().iter().filter(settable).collect();
     assert!(values.len() > 90, "{}", values.len());
@@ -150,13 +150,13 @@ fn item_93_every_key_has_an_effective_value() {
         .iter()
         .map(|one| one.key.as_str())
         .collect();
-    // Either the key itself, or a section above it that is off or has another kind.
+    // The key itself, or a section above it that is off or of another kind.
     let is_shown = |key: &str| {
         let above = key.match_indices('.').map(|(at, _)| &key[..at]);
         above.chain([key]).any(|key| shown.contains(&key))
     };
     let of_other_kinds = ["window.", "half_open_rule.", "cancelled.", "quota_reset."];
-    // Those of servers that speak MCP.
+    // Keys of MCP servers.
     let of_servers = [
         "command",
         "args",

@@ -1,4 +1,4 @@
-//! CFG-1: the settings around the breaker, their defaults and what cannot stand together.
+//! CFG-1: the settings around the breaker, their defaults, and combinations that are refused.
 
 use std::time::Duration;
 
@@ -102,7 +102,7 @@ fn cfg_1_short_forms_have_the_documented_defaults() {
         Some(AdaptiveSettings::default())
     );
     assert_eq!(adaptive("bulkhead.adaptive = \"off\""), None);
-    // The defaults make room for what was given.
+    // The defaults adapt to the given values.
     let low = adaptive("bulkhead = { max_concurrent = 4, adaptive = {} }").unwrap();
     assert_eq!((low.min, low.initial), (nonzero(1), nonzero(4)));
     let high = adaptive("bulkhead.adaptive.min = 20").unwrap();
@@ -114,7 +114,7 @@ fn cfg_1_short_forms_have_the_documented_defaults() {
         reset("throttle.quota_reset = \"2h\""),
         QuotaReset::After(seconds(7200))
     );
-    // Names of zones are known in any case, and kept as the database has them.
+    // Zone names are matched in any case, and stored as the database spells them.
     let daily = reset("throttle.quota_reset = { at = \"7:05\", zone = \"europe/berlin\" }");
     let QuotaReset::Daily { hour, minute, zone } = daily else {
         panic!("{daily:?}");

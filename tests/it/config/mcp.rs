@@ -1,4 +1,4 @@
-//! The keys of servers that speak MCP.
+//! The keys of MCP servers.
 
 use std::num::NonZeroU32;
 use std::time::Duration;

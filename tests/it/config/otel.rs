@@ -1,4 +1,4 @@
-//! `[otel]`: checked as all else, and the standard's own variables below every file.
+//! `[otel]`: validated like all sections; the standard variables rank below every file.
 
 #[cfg(feature = "otel")]
 use std::time::Duration;
@@ -43,7 +43,7 @@ fn cfg_1_a_build_without_the_exporter_says_so() {
                     the feature otel, and cannot send there, allowed: to leave it out, or a build \
                     with --features otel (the given text:2)";
     assert_eq!(found, [expected]);
-    // What others set for all programs of a machine is no business of this one.
+    // Variables set for all programs of a machine do not affect this one.
     let around = [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318"),
         ("OTEL_TRACES_SAMPLER", "nonsense"),
@@ -52,7 +52,7 @@ fn cfg_1_a_build_without_the_exporter_says_so() {
     assert_eq!(settings.otel, Settings::default().otel);
 }
 
-/// The value and the origin of a key, as they are shown.
+/// The displayed value and origin of a key.
 #[cfg(feature = "otel")]
 fn shown(settings: &Settings, key: &str) -> (String, String) {
     let mut all = settings.effective().iter();
@@ -143,7 +143,7 @@ fn cfg_1_a_standard_variable_that_cannot_be_used_is_named() {
     let all = found.concat();
     assert!(all.contains("grpc is not http/protobuf"), "{all}");
     assert!(!all.contains("hidden-word"), "{all}");
-    // Where a stronger layer says better, nobody minds.
+    // A bad variable does no harm if a stronger layer sets the key.
     let better = "[otel]\nendpoint = \"http://127.0.0.1:4318\"\nheaders = \"\"\ntraces = true\n\
                   interval = \"1m\"\nsample_ratio = 1\n";
     assert_eq!(problems_or_none(better, &around), Vec::<String>::new());

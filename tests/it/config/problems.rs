@@ -1,4 +1,4 @@
-//! CFG-1: everything that is wrong is reported at once, in words that help.
+//! CFG-1: all problems are reported at once, with advice.
 
 use breakerbox::config::Settings;
 
@@ -249,7 +249,7 @@ fn cfg_1_no_value_of_any_key_is_too_odd() {
     for key in Settings::keys() {
         let key = key.replace('*', "web");
         for value in odd {
-            // Either it can be used, or the problem names the flag, or a key beside it.
+            // The value is valid, or the problem names the flag or a related key.
             let Err(error) = of_text("").flag(&key, value).load() else {
                 continue;
             };

@@ -1,4 +1,4 @@
-//! CFG-2: the configuration is read again when its files change, or at a hangup signal.
+//! CFG-2: the configuration is reloaded when its files change, or at SIGHUP.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,10 +12,10 @@ use tokio::sync::{Mutex, MutexGuard};
 use super::{NO_VARIABLES, folder_with, nonzero};
 
 const DEBOUNCE: Duration = Duration::from_millis(20);
-/// Far longer than any change takes to be noticed.
+/// Far longer than a change takes to be noticed.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// A signal goes to every watcher of the process: one test at a time.
+/// A signal reaches every watcher of the process, so these tests run one at a time.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
 struct Bench {
@@ -52,12 +52,12 @@ impl Bench {
         self.folder.path().join(name)
     }
 
-    /// Writes into the file, so that for a moment it is empty.
+    /// Writes in place, so that the file is empty for a moment.
     fn write(&self, name: &str, text: &str) {
         std::fs::write(self.path(name), text).expect("a file for the test");
     }
 
-    /// Puts another file in its place, as most editors do.
+    /// Replaces the file by another one, as most editors do.
     fn put(&self, name: &str, text: &str) {
         self.write("new", text);
         std::fs::rename(self.path("new"), self.path(name)).expect("a file for the test");
@@ -68,7 +68,7 @@ impl Bench {
         next.await.expect("nothing was noticed")
     }
 
-    /// Waits for this file to have changed; what is half written on the way does not count.
+    /// Waits for a change of this file; half-written versions do not count.
     async fn changed(&mut self, name: &str, good: impl Fn(&BreakerSettings) -> bool) {
         loop {
             let (trigger, settings) = self.next().await;
@@ -108,7 +108,7 @@ async fn cfg_2_a_file_that_takes_the_place_of_another_comes_or_goes_is_noticed()
     bench.changed("config/development.toml", has(3)).await;
 }
 
-/// As Kubernetes mounts a ConfigMap: only a hidden link is exchanged.
+/// As Kubernetes mounts a ConfigMap: only a hidden symlink is exchanged.
 #[cfg(unix)]
 #[tokio::test]
 async fn cfg_2_a_link_that_leads_elsewhere_is_followed() {
@@ -163,7 +163,7 @@ async fn cfg_2_other_files_and_mere_reading_are_nothing() {
     bench.write("config/production.toml", &text(9));
     bench.put("config/default.toml", &text(1));
     std::fs::read(bench.path("config/default.toml")).unwrap();
-    // Long enough for each of them to be noticed, had it counted.
+    // Long enough to notice each of them, had it counted.
     let nothing = tokio::time::timeout(15 * DEBOUNCE, bench.watcher.next()).await;
     assert!(nothing.is_err(), "{nothing:?}");
     bench.write("config/default.toml", &text(2));
@@ -192,7 +192,8 @@ async fn cfg_2_a_hangup_signal_reads_again() {
     assert_eq!((trigger, settings.is_err()), (Trigger::Signal, true));
 }
 
-/// A reason that came while nobody waited, or whose waiter went away, is not lost.
+/// A reload is not lost if it is requested while no caller waits, or if the waiting future is
+/// dropped.
 #[tokio::test]
 async fn cfg_2_a_change_waits_for_whoever_asks_next() {
     let mut bench = Bench::new().await;

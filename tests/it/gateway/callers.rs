@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// A bed whose gateway is less patient.
+/// A test gateway with shorter limits.
 async fn impatient(upstream: &Upstream, keys: &str) -> Bed {
     let text = format!(
         "[dependencies.web]\nkind = \"http\"\nurl = \"{}\"\n\
@@ -34,7 +34,7 @@ async fn sec_1_a_body_that_is_too_long_is_refused() {
     assert_eq!(upstream.hits(), 0, "its length was told before");
     let fits = bed.post("/web/a", vec![b'x'; 100_000]).await;
     assert_eq!(fits.bytes().await.unwrap().len(), 100_000);
-    // One that does not tell its length.
+    // The second body does not declare its length.
     let mut caller = bed.connect().await;
     let head = "POST /web/a HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
     caller.write_all(head.as_bytes()).await.unwrap();
@@ -51,7 +51,7 @@ async fn sec_1_a_body_that_is_too_long_is_refused() {
     bed.end().await;
 }
 
-/// The answer comes before the body has: it must not be lost for that.
+/// The response is sent before the body has arrived: the caller must still receive it.
 #[tokio::test]
 async fn an_answer_reaches_a_caller_who_is_still_sending() {
     let upstream = echo().await;
@@ -96,7 +96,7 @@ async fn sec_1_a_head_that_does_not_end_ends_its_connection() {
     let mut silent = bed.connect().await;
     let mut slow = bed.connect().await;
     slow.write_all(b"GET /web/a HTTP/1.1\r\nx-").await.unwrap();
-    // One that was served already, and begins a second request.
+    // A connection that was served once and then begins a second request.
     let mut second = bed.connect().await;
     second
         .write_all(b"GET /web/a HTTP/1.1\r\nhost: a\r\n\r\n")
@@ -123,7 +123,7 @@ async fn sec_1_a_connection_without_a_request_is_closed_after_a_while_only() {
             .await
             .unwrap();
         read_until(&mut caller, "\r\n\r\n").await;
-        // Longer than a head may take, shorter than it may be idle.
+        // Longer than `header_timeout`, shorter than `idle_timeout`.
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
     assert_eq!(read_to_end(&mut caller).await, "");
@@ -134,7 +134,7 @@ async fn sec_1_a_connection_without_a_request_is_closed_after_a_while_only() {
 async fn sec_1_a_body_that_does_not_go_on_is_the_caller_s_fault() {
     let upstream = echo().await;
     let bed = impatient(&upstream, "body_timeout = \"150ms\"\nmax_replay_body = 100").await;
-    // A short one is read before anyone is asked, a long one while the dependency is asked.
+    // A short body is read before the dependency is called, a long one during the call.
     for length in [50, 5000] {
         let mut caller = bed.connect().await;
         let head =
@@ -228,8 +228,8 @@ async fn a_caller_who_goes_away_before_the_answer_is_cancelled() {
     bed.end().await;
 }
 
-/// A queue that is full drops them instead: they knock again a second later, then ever more seldom,
-/// and some of them do not come in while it matters.
+/// A full queue would drop connections: the clients retry after a second, then ever more rarely,
+/// and some do not connect in time.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn many_callers_at_once_wait_in_the_systems_queue() {
@@ -245,7 +245,7 @@ async fn many_callers_at_once_wait_in_the_systems_queue() {
     let request = b"GET /web/a HTTP/1.1\r\nhost: a\r\n\r\n";
     first.write_all(request).await.unwrap();
     read_until(&mut first, "good").await;
-    // Nobody else is taken now, so none of them can have made room for another one.
+    // The gateway accepts no further connection, so none of these can have made room for another.
     let all = futures_util::future::join_all((0..MANY).map(|_| bed.connect()));
     let waiting = tokio::time::timeout(PATIENCE, all).await;
     let waiting = waiting.expect("each of them has its place in the queue");

@@ -1,4 +1,4 @@
-//! Who answers when the dependency does not, and that the caller is told.
+//! Answers by fallbacks, and the headers that say so to the caller.
 
 use std::sync::atomic::AtomicBool;
 
@@ -6,7 +6,7 @@ use breakerbox::{EventKind, Health};
 
 use super::*;
 
-/// A server with a switch: it answers with its text, or 500.
+/// An upstream with a switch: it answers with its text, or 500.
 async fn switched() -> (Upstream, Arc<AtomicBool>) {
     let broken = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&broken);

@@ -1,4 +1,4 @@
-//! More callers than there are places, and none of them means well.
+//! More connections than the gateway allows, all of them hostile.
 
 use std::io;
 use std::sync::atomic::AtomicBool;
@@ -11,16 +11,18 @@ use super::*;
 
 const BAD: usize = 10_000;
 const PLACES: usize = 2_000;
-/// Bad ones at once: more than there are places. All of them fit into the system's queue too, into
-/// which they may come back before those that they were have been noticed to be gone.
+/// Hostile connections open at once: more than the limit. They also fit into the system's listen
+/// queue, since a client may reconnect before the gateway has noticed the end of its last
+/// connection.
 const AT_ONCE: usize = PLACES + 100;
-/// What the process may come to hold for each place, in bytes: a head at its limit, hyper's and the
-/// gateway's own. Without limits a single caller could fill more than all of that.
+/// Maximum memory per connection, in bytes: a head at its limit, and the buffers of hyper and the
+/// gateway. Without limits a single caller could use more than the sum.
 const A_PLACE: usize = 40_000;
-/// How long a good caller who is connected may wait for an answer. Bad ones are given a second.
+/// Maximum wait of a well-behaved, connected caller for an answer. Hostile ones are cut off after a
+/// second.
 const AT_MOST: Duration = Duration::from_secs(5);
 
-/// What a bad caller does until it is shown the door.
+/// Misbehaves until the gateway closes the connection.
 async fn misbehave(number: usize, address: SocketAddr) -> io::Result<()> {
     let mut stream = TcpStream::connect(address).await?;
     match number % 5 {
@@ -37,11 +39,11 @@ async fn misbehave(number: usize, address: SocketAddr) -> io::Result<()> {
     stream.read_to_end(&mut said).await.map(drop)
 }
 
-/// A head that comes a byte at a time, and never to its end.
+/// Sends a head byte by byte, and never finishes it.
 async fn trickle(stream: &mut TcpStream) -> io::Result<()> {
     stream.write_all(b"GET /web/slow HTTP/1.1\r\nx: ").await?;
     loop {
-        // It is the other side that has to end this.
+        // The gateway has to end this.
         tokio::time::sleep(Duration::from_millis(200)).await;
         let mut end = [0];
         if matches!(stream.try_read(&mut end), Ok(0)) {
@@ -51,7 +53,7 @@ async fn trickle(stream: &mut TcpStream) -> io::Result<()> {
     }
 }
 
-/// A head that comes as fast as it is taken, and never to its end.
+/// Sends an endless head as fast as it is accepted.
 async fn endless_head(stream: &mut TcpStream) -> io::Result<()> {
     stream.write_all(b"GET /web/long HTTP/1.1\r\n").await?;
     let line = format!("x: {}\r\n", "x".repeat(4_000));
@@ -60,7 +62,7 @@ async fn endless_head(stream: &mut TcpStream) -> io::Result<()> {
     }
 }
 
-/// Has all of the bad ones come; how many were not shown the door in time.
+/// Runs all hostile connections; returns the number that the gateway did not close in time.
 async fn flood(address: SocketAddr) -> usize {
     let places = Arc::new(Semaphore::new(AT_ONCE));
     let mut all = JoinSet::new();
@@ -68,7 +70,7 @@ async fn flood(address: SocketAddr) -> usize {
         let place = Arc::clone(&places).acquire_owned().await.unwrap();
         all.spawn(async move {
             let _place = place;
-            // An end by a reset is one too.
+            // A reset ends the connection too.
             let ended = tokio::time::timeout(PATIENCE, misbehave(number, address)).await;
             ended.is_err()
         });
@@ -77,7 +79,7 @@ async fn flood(address: SocketAddr) -> usize {
     stayed.into_iter().filter(|stayed| *stayed).count()
 }
 
-/// Asks again and again over one connection; how often it was answered.
+/// Calls repeatedly over one connection; returns the number of answers.
 async fn behave(url: String, over: Arc<AtomicBool>) -> usize {
     let http = serve::http();
     let mut answered = 0;
@@ -92,12 +94,13 @@ async fn behave(url: String, over: Arc<AtomicBool>) -> usize {
     answered
 }
 
-/// Asks again and again, each time over a connection of its own: it has to wait for a place.
+/// Calls repeatedly over new connections, each of which has to wait for a free slot.
 async fn arrive(url: String, over: Arc<AtomicBool>) -> usize {
     let mut answered = 0;
     while !over.load(Ordering::SeqCst) {
         let asking = async {
-            // Nobody's word that there is room: the system may drop what it has no room for.
+            // No timeout of its own: the system may drop a connection attempt while its queue is
+            // full.
             let response = serve::http().get(&url).send().await.expect("an answer");
             assert_eq!(response.status().as_u16(), 200);
         };
@@ -109,7 +112,7 @@ async fn arrive(url: String, over: Arc<AtomicBool>) -> usize {
     answered
 }
 
-/// The memory that a process holds, in bytes.
+/// The resident memory of a process, in bytes.
 fn memory(process: u32) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let mut lines = status.lines();
@@ -120,7 +123,7 @@ fn memory(process: u32) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_slow_or_malformed_connections_neither_exhaust_memory_nor_stop_good_traffic() {
-    // Both processes hold an end of each connection.
+    // Each connection has one end in this process and one in the sidecar.
     let room = rlimit::increase_nofile_limit(u64::MAX).unwrap();
     assert!(room > 2 * AT_ONCE as u64, "only {room} files may be open");
     let upstream = Upstream::of(|_| async { answer(200, "good") }).await;
@@ -159,7 +162,7 @@ async fn ten_thousand_slow_or_malformed_connections_neither_exhaust_memory_nor_s
     let stayed = flood(address).await;
     over.store(true, Ordering::SeqCst);
     let most = watching.await.unwrap();
-    assert_eq!(stayed, 0, "bad callers who could stay");
+    assert_eq!(stayed, 0, "hostile connections left open");
     for one in good {
         let answered = one.await.expect("good traffic goes on");
         assert!(answered > 1, "{answered}");

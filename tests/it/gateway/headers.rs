@@ -1,8 +1,8 @@
-//! What is passed on of a message's head, and what is not.
+//! Headers that the gateway forwards, and those that it removes.
 
 use super::*;
 
-/// What the upstream was sent.
+/// An upstream that answers with the request it received.
 async fn echo() -> Upstream {
     Upstream::of(|request: Request| async move {
         let mut text = format!("{} {}\n", request.method(), request.uri());
@@ -124,8 +124,8 @@ async fn a_path_that_leads_elsewhere_is_refused() {
     bed.end().await;
 }
 
-/// A length beside a transfer coding: the coding counts, the length is not passed on, and what
-/// follows is no request of the caller's that the dependency could take for another one.
+/// Content-Length beside Transfer-Encoding: the transfer coding counts and the length is not
+/// forwarded, so the rest cannot be taken for a second request (request smuggling).
 #[tokio::test]
 async fn two_lengths_smuggle_nothing() {
     let upstream = Upstream::raw(|mut stream, _| async move {

@@ -1,4 +1,4 @@
-//! HTTP/2 without TLS, for callers that know that it is spoken here.
+//! HTTP/2 without TLS, with prior knowledge.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};

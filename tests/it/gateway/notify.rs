@@ -1,14 +1,14 @@
-//! What a service manager hears of the sidecar, as systemd would hear it.
+//! Notifications of the sidecar to a service manager, received as systemd would.
 
 use std::os::unix::net::UnixDatagram;
 
 use super::serve::{Sidecar, command, folder};
 use super::*;
 
-/// The unit that ships.
+/// The unit file that ships.
 const UNIT: &str = include_str!("../../../packaging/breakerbox.service");
 
-/// Hears until this comes; gives all that came.
+/// Receives until this message arrives; returns all messages.
 fn hear_until(socket: &UnixDatagram, wanted: &str) -> Vec<String> {
     let mut all = Vec::new();
     let mut buffer = [0; 256];

@@ -1,5 +1,5 @@
-//! Traces and metrics as a collector gets them: the real sidecar, and a receiver of the test's own
-//! that reads the protocol with the messages of OpenTelemetry.
+//! Traces and metrics as a collector receives them. The sidecar is real; the test's receiver
+//! decodes the protocol with OpenTelemetry's own messages.
 
 mod lost;
 
@@ -23,7 +23,7 @@ use super::*;
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CALLER: &str = "b7ad6b7169203331";
 
-/// Everything that came to the collector.
+/// Everything that the collector has received.
 #[derive(Default)]
 struct Got {
     spans: Vec<Span>,
@@ -85,7 +85,7 @@ impl Collector {
         }
     }
 
-    /// Waits until what came is enough.
+    /// Waits until the received data meet a condition.
     async fn until(&self, what: &str, is_so: impl Fn(&Got) -> bool) {
         let look = async {
             while !is_so(&self.got.lock().unwrap()) {
@@ -100,7 +100,7 @@ impl Collector {
         );
     }
 
-    /// The spans of one trace, by their beginning.
+    /// The spans of one trace, by start time.
     async fn trace(&self, id: &str, count: usize) -> Vec<Span> {
         let of = |got: &Got| {
             let spans = got.spans.iter().filter(|span| hex(&span.trace_id) == id);
@@ -125,7 +125,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// An attribute as a text; empty where there is none.
+/// An attribute as text; empty if it is missing.
 fn word(attributes: &[KeyValue], key: &str) -> String {
     let found = attributes.iter().find(|one| one.key == key);
     let value = found.and_then(|one| one.value.as_ref()?.value.as_ref());
@@ -147,7 +147,7 @@ fn is_error(span: &Span) -> bool {
     span.status.as_ref().is_some_and(|status| status.code == 2)
 }
 
-/// The sidecar with this collector, dependencies and lines of `[otel]`.
+/// The sidecar with these dependencies and lines of `[otel]`.
 fn sidecar(folder: &tempfile::TempDir, otel: &str, dependencies: &str) -> Sidecar {
     configured(folder.path(), &format!("[otel]\n{otel}\n{dependencies}"));
     let mut command = command(folder.path());
@@ -160,7 +160,7 @@ fn http_dependency(name: &str, upstream: &Upstream, more: &str) -> String {
     format!("[dependencies.{name}]\nkind = \"http\"\nurl = \"{url}/base\"\n{more}\n")
 }
 
-/// Calls with a context of this number's; its trace.
+/// Makes a call with a trace context of this number; returns the trace id and the response.
 async fn call(
     sidecar: &Sidecar,
     path: &str,
@@ -173,7 +173,7 @@ async fn call(
     (trace, request.send().await.unwrap())
 }
 
-/// Says what context it was given, after the status that the path asks for.
+/// An upstream that echoes its trace context, with the status that the path names.
 async fn told() -> Upstream {
     Upstream::of(async |request: Request| {
         let of = |name: &str| {
@@ -272,14 +272,14 @@ async fn a_call_has_its_place_in_the_trace_that_its_caller_began() {
     }
     assert!(client.end_time_unix_nano <= server.end_time_unix_nano);
 
-    // The dependency was sent the context of the attempt, and all else as it was.
+    // The dependency receives the context of the attempt; other headers are unchanged.
     let own = format!(
         "00-{TRACE}-{}-01 a=1,b=2 user=hidden-user",
         hex(&client.span_id)
     );
     assert_eq!(told, own);
 
-    // Metrics come too, each time with the key.
+    // Metrics arrive too, each request with the API key.
     collector
         .until("a report", |got| !got.reports.is_empty())
         .await;
@@ -336,7 +336,7 @@ async fn each_attempt_and_each_refusal_shows_what_became_of_it() {
         "breakerbox.cancelled",
     ];
 
-    // Tried twice in vain, which opens the breaker.
+    // Two failed attempts open the breaker.
     let (trace, response) = call(&sidecar, "/retried/503", 1, "01").await;
     assert_eq!(response.status(), 503);
     drop(response);
@@ -360,14 +360,14 @@ async fn each_attempt_and_each_refusal_shows_what_became_of_it() {
         assert!(is_error(attempt));
     }
 
-    // Refused: nobody was asked.
+    // Refused: no attempt was made.
     let (trace, response) = call(&sidecar, "/retried/503", 2, "01").await;
     assert_eq!(response.status(), 503);
     drop(response);
     let server = &collector.trace(&trace, 1).await[0];
     assert_eq!(words(server, keys), ["open", "0", "gateway"]);
 
-    // Too slow, so that another dependency answers.
+    // The attempt times out, so another dependency answers.
     let (trace, response) = call(&sidecar, "/spared/200", 3, "01").await;
     assert_eq!(header(&response, "breakerbox-source"), "fallback:web");
     let told = response.text().await.unwrap();
@@ -389,7 +389,7 @@ async fn each_attempt_and_each_refusal_shows_what_became_of_it() {
         "{told}"
     );
 
-    // Broken off in the middle.
+    // The response breaks off in the middle.
     let (trace, response) = call(&sidecar, "/torn/", 4, "01").await;
     assert!(response.bytes().await.is_err());
     let spans = collector.trace(&trace, 2).await;
@@ -397,7 +397,7 @@ async fn each_attempt_and_each_refusal_shows_what_became_of_it() {
     assert_eq!(words(&spans[1], outcome), ["200", "reset", ""]);
     assert!(is_error(&spans[0]) && is_error(&spans[1]));
 
-    // The caller goes away.
+    // The caller disconnects.
     let trace = format!("{}05", &TRACE[2..]);
     let head =
         format!("GET /hung/ HTTP/1.1\r\nhost: a\r\ntraceparent: 00-{trace}-{CALLER}-01\r\n\r\n");
@@ -414,7 +414,7 @@ async fn each_attempt_and_each_refusal_shows_what_became_of_it() {
         assert_eq!(words(span, outcome), ["", "", "true"]);
     }
 
-    // Nobody's name, and a method that nobody knows.
+    // An unknown dependency and an unknown method.
     let (trace, _) = call(&sidecar, "/nobody/200", 6, "01").await;
     let server = &collector.trace(&trace, 1).await[0];
     assert_eq!(words(server, outcome), ["404", "", ""]);
@@ -431,7 +431,7 @@ async fn callers_decide_what_is_kept_and_where_there_is_none_the_ratio_does() {
         collector.address
     );
     let sidecar = sidecar(&folder, &otel, &http_dependency("web", &upstream, ""));
-    // Not kept, but the trace goes on.
+    // The trace is not sampled, but its context is passed on.
     let (trace, response) = call(&sidecar, "/web/", 1, "00").await;
     let told = response.text().await.unwrap();
     assert!(
@@ -439,7 +439,7 @@ async fn callers_decide_what_is_kept_and_where_there_is_none_the_ratio_does() {
         "{told}"
     );
     assert!(told.contains("-00 "), "{told}");
-    // None began before: one begins here, and is not kept. What is no context is none.
+    // Without a valid context, a new trace begins; it is not sampled.
     for parent in ["", "00-nonsense"] {
         let request = http().get(sidecar.url("/web/"));
         let request = request
@@ -473,7 +473,7 @@ async fn what_is_left_is_sent_before_the_process_ends_and_metrics_are_those_of_a
     let folder = folder();
     configured(folder.path(), &http_dependency("web", &upstream, ""));
     let mut command = command(folder.path());
-    // The standard's own variables are enough.
+    // The standard variables suffice.
     command
         .env(
             "OTEL_EXPORTER_OTLP_ENDPOINT",
@@ -555,7 +555,7 @@ async fn what_is_left_is_sent_before_the_process_ends_and_metrics_are_those_of_a
         Some(Data::Gauge(_))
     ));
 
-    // Each metric of the scrape is there, and no other.
+    // Each metric of the scrape is exported, and no other.
     let types = scraped
         .lines()
         .filter_map(|line| line.strip_prefix("# TYPE "));

@@ -5,7 +5,7 @@ use tokio::sync::Notify;
 
 use super::*;
 
-/// An address that nobody listens on.
+/// An address without a listener.
 async fn nobody() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     format!("http://{}", listener.local_addr().unwrap())
@@ -21,7 +21,7 @@ async fn an_open_breaker_tells_when_to_come_back() {
     .await;
     for _ in 0..2 {
         let failed = problem(bed.get("/web/a").await, 502, "upstream-failed").await;
-        assert_eq!(failed["executed"], "no", "nobody was there: {failed}");
+        assert_eq!(failed["executed"], "no", "never sent: {failed}");
         assert_eq!(failed["dependency"], "web");
     }
     let open = bed.get("/web/a").await;
@@ -91,7 +91,8 @@ async fn a_connection_that_breaks_may_have_done_the_work() {
     bed.end().await;
 }
 
-/// A failure that has an answer of its own is passed on, and is a failure all the same.
+/// A failure with a response of its own: the response is forwarded, and the breaker counts a
+/// failure.
 #[tokio::test]
 async fn the_dependency_s_own_words_are_passed_on() {
     let upstream = Upstream::of(async |request: Request| match request.uri().path() {
@@ -133,7 +134,7 @@ async fn what_nobody_knows_is_not_told_more_than_that() {
         "unknown-dependency",
     )
     .await;
-    assert_eq!(unknown["dependency"], "wep", "what was asked for");
+    assert_eq!(unknown["dependency"], "wep", "the requested name");
     assert_eq!(unknown["state"], serde_json::Value::Null);
     assert!(!unknown.to_string().contains("s3cret"), "{unknown}");
     assert_eq!(bed.get("/").await.text().await.unwrap(), "/web/\n");

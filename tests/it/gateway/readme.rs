@@ -6,7 +6,7 @@ use super::serve::{Sidecar, command, folder, is_missing};
 
 const README: &str = include_str!("../../../README.md");
 
-/// The lines of the section's shell blocks, without comments, a list for each block.
+/// The lines of the section's shell blocks, without comments, as one list per block.
 fn blocks() -> Vec<Vec<&'static str>> {
     let (_, section) = README
         .split_once("\n### The first five minutes\n")
@@ -23,7 +23,7 @@ fn blocks() -> Vec<Vec<&'static str>> {
     blocks.collect()
 }
 
-/// A command line without what is said about it.
+/// A command line without its trailing comment.
 fn bare(line: &str) -> &str {
     line.split("  #").next().unwrap_or(line).trim()
 }
@@ -34,7 +34,7 @@ fn the_first_five_minutes_go_as_the_readme_says() {
         return;
     }
     let [start, commands] = &blocks()[..] else {
-        panic!("two blocks: how it is started, and what is asked of it");
+        panic!("two blocks: the start, and the requests");
     };
     let [export, serve] = start[..] else {
         panic!("the token and the command: {start:?}");
@@ -48,7 +48,7 @@ fn the_first_five_minutes_go_as_the_readme_says() {
     let mut started = command(folder.path());
     started.env(name, token);
     let sidecar = Sidecar::start(started, 4);
-    // The usual ports may be taken here.
+    // The default ports may be in use here.
     let (gateway, admin) = (sidecar.url(""), sidecar.admin(""));
     let binary = std::path::Path::new(env!("CARGO_BIN_EXE_breakerbox"));
     let mut path = binary.parent().expect("its folder").as_os_str().to_owned();
@@ -111,7 +111,7 @@ fn the_first_five_minutes_go_as_the_readme_says() {
 
     let opened = run(opens);
     assert!(opened.starts_with("open: done\n"), "{opened}");
-    // What the section shows of a refusal.
+    // The refusal that the section shows.
     let graph = "curl -s -i http://127.0.0.1:7070/knowledge_graph/rust";
     let refused = run(graph);
     for text in [

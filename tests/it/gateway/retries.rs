@@ -1,8 +1,8 @@
-//! What is sent again, and what never is.
+//! Requests that are retried, and those that never are.
 
 use super::*;
 
-/// A server that fails so many times, then answers with the body that it was sent.
+/// An upstream that fails so many times, then echoes the request body.
 async fn failing(times: usize) -> Upstream {
     let left = Arc::new(AtomicUsize::new(times));
     Upstream::of(move |request: Request| {

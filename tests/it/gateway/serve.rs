@@ -1,4 +1,4 @@
-//! `breakerbox serve`, as a user runs it: a process, its addresses, its signals.
+//! `breakerbox serve` as a user runs it: a process, its addresses, its signals.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
@@ -6,10 +6,10 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use super::*;
 
-/// A running sidecar in a folder of its own; killed when it is dropped.
+/// A running sidecar in its own folder; killed on drop.
 pub(crate) struct Sidecar {
     child: Child,
-    /// What it printed: a word and an address a line.
+    /// The lines it printed: a word and an address each.
     lines: Vec<String>,
 }
 
@@ -35,12 +35,12 @@ pub(crate) fn command(folder: &Path) -> Command {
 }
 
 impl Sidecar {
-    /// Starts it, and waits until it has told where it is: `lines` lines and the admin side's.
+    /// Starts it, and waits for its addresses: `lines` lines, and the admin side's.
     pub(crate) fn start(command: Command, lines: usize) -> Self {
         Self::start_logged(command, lines, Stdio::piped())
     }
 
-    /// The same, with a place for its log.
+    /// As `start`, with a destination for the log.
     pub(crate) fn start_logged(mut command: Command, lines: usize, log: Stdio) -> Self {
         let mut child = command
             .stdout(Stdio::piped())
@@ -61,7 +61,7 @@ impl Sidecar {
             }
             told.push(line.trim().to_owned());
         }
-        // Nobody reads what it logs: it must not wait for that.
+        // The test does not read the log; the sidecar must not wait for a reader.
         drop(child.stderr.take());
         Self { child, lines: told }
     }
@@ -80,7 +80,7 @@ impl Sidecar {
         format!("{}{path}", url.expect("an address"))
     }
 
-    /// Its number.
+    /// Its process id.
     pub(super) fn process(&self) -> u32 {
         self.child.id()
     }
@@ -120,7 +120,7 @@ pub(super) fn folder() -> tempfile::TempDir {
 
 pub(crate) fn configured(folder: &Path, text: &str) {
     std::fs::create_dir_all(folder.join("config")).unwrap();
-    // At once, as a deployment does it: nobody reads half of it.
+    // Atomically, as a deployment does, so that no reader sees half of the file.
     let new = folder.join("config/new");
     std::fs::write(&new, text).unwrap();
     std::fs::rename(new, folder.join("config/default.toml")).unwrap();
@@ -130,8 +130,8 @@ pub(crate) fn http() -> reqwest::Client {
     reqwest::Client::builder().no_proxy().build().unwrap()
 }
 
-/// Whether this machine lacks a tool, so that a test passes over; where all of them have to be
-/// there, it fails.
+/// Returns true if this machine lacks a tool, so that the test is skipped. Panics if all tools are
+/// required.
 pub(super) fn is_missing(tool: &str) -> bool {
     if Command::new(tool).arg("--version").output().is_ok() {
         return false;
@@ -140,12 +140,12 @@ pub(super) fn is_missing(tool: &str) -> bool {
         std::env::var_os("BREAKERBOX_TEST_REQUIRE_ALL").is_none(),
         "{tool} is missing"
     );
-    // Only said: where nobody reads it, the test passes over all the same.
+    // Only information: without a reader the test is skipped all the same.
     let _ = writeln!(std::io::stderr(), "{tool} is missing: passed over");
     true
 }
 
-/// Asks until the answer is as it should be.
+/// Repeats the request until the response meets a condition.
 async fn until(url: &str, is_so: impl Fn(u16, &str) -> bool) {
     let http = http();
     let mut last = String::new();
@@ -239,7 +239,7 @@ async fn sup_7_a_request_in_flight_ends_before_the_process_does() {
     let in_flight = tokio::spawn(http().get(sidecar.url("/web/a")).send());
     asked.notified().await;
     sidecar.signal("TERM");
-    // Nobody new is taken, which shows that the signal has come.
+    // New connections are refused, which shows that the signal has arrived.
     let address = sidecar.url("").replace("http://", "");
     let refused = async {
         while TcpStream::connect(&address).await.is_ok() {
@@ -293,7 +293,7 @@ async fn cfg_2_a_hangup_takes_changes_over() {
     let sidecar = Sidecar::start(command(folder.path()), 1);
     until(&sidecar.url("/"), |_, text| text == "/a/\n/b/\n").await;
     until(&sidecar.url("/a/"), |_, text| text == "one").await;
-    // One goes, one comes, one moves.
+    // One dependency is removed, one is added, one gets another address.
     configured(
         folder.path(),
         &format!("{only_signals}{}{}", table("a", &two), table("c", &one)),
@@ -303,7 +303,7 @@ async fn cfg_2_a_hangup_takes_changes_over() {
     until(&sidecar.url("/a/"), |_, text| text == "two").await;
     until(&sidecar.url("/c/"), |_, text| text == "one").await;
     until(&sidecar.url("/b/"), |status, _| status == 404).await;
-    // What cannot be used changes nothing, and what comes after it does again.
+    // An invalid configuration changes nothing; the next valid one is applied.
     configured(
         folder.path(),
         &format!("{only_signals}[dependencies.a]\nkind = 3\n"),

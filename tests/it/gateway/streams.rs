@@ -1,4 +1,5 @@
-//! Bodies both ways: piece by piece, with back-pressure, and never a part for the whole.
+//! Streaming bodies in both directions: in pieces, with back-pressure, and never a truncated body
+//! as a complete one.
 
 use std::sync::Mutex;
 
@@ -64,7 +65,7 @@ async fn a_piece_of_a_request_arrives_before_the_next_is_sent() {
     bed.end().await;
 }
 
-/// What the upstream could send before it was held up.
+/// Bytes that the upstream could send before back-pressure stopped it.
 async fn settled(made: &AtomicUsize) -> usize {
     let mut before = usize::MAX;
     loop {
@@ -144,7 +145,7 @@ async fn item_84_a_stalled_stream_keeps_its_items_and_is_not_retried() {
     assert_eq!(items, b"onetwothree");
     assert!(end.is_err(), "a part must not be taken for the whole");
     bed.until("a failure", |one| one.totals.failed == 1).await;
-    assert_eq!(upstream.hits(), 1, "what was delivered is never repeated");
+    assert_eq!(upstream.hits(), 1, "a delivered response is never repeated");
     assert_eq!(bed.status().window.failures, 1);
     bed.end().await;
 }
@@ -185,7 +186,7 @@ async fn a_cut_answer_is_cut_for_the_caller_too() {
         assert!(response.bytes().await.is_err(), "{head}");
         bed.until("a failure", |one| one.totals.failed == 1).await;
         assert_eq!(upstream.hits(), 1);
-        // Nothing was kept of it.
+        // The response was not cached.
         drop(upstream);
         problem(bed.get("/web/cut").await, 502, "upstream-failed").await;
         bed.end().await;

@@ -1,4 +1,4 @@
-//! Limits of time and of rate, through real sockets.
+//! Timeouts and rate limits through real sockets.
 
 use tokio::time::Instant;
 
@@ -10,7 +10,7 @@ async fn timed(bed: &Bed, path: &str) -> (reqwest::Response, Duration) {
     (response, began.elapsed())
 }
 
-/// Far above what it takes, far below what it would take without the limit.
+/// Far above the expected time, far below the time without the limit.
 const SLACK: Duration = Duration::from_secs(3);
 
 fn within(took: Duration, limit: u64) {
@@ -24,7 +24,8 @@ const LIMITS: &str = "timeout = { connect = \"200ms\", first_byte = \"400ms\", i
 
 #[tokio::test]
 async fn item_83_a_host_without_a_way_is_no_connection_in_time() {
-    // Nobody takes connections of a full queue: there, one more hangs as with a host without a way.
+    // The kernel accepts no connection into a full queue: connecting hangs as with an unreachable
+    // host.
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let listener = socket.listen(0).unwrap();

@@ -1,5 +1,5 @@
-//! Dependencies behind TLS: HTTP/2 where they speak it, HTTP/1.1 where not, and no connection to
-//! one whose certificate nobody vouches for.
+//! Dependencies behind TLS: HTTP/2 if they offer it, else HTTP/1.1, and no connection if the
+//! certificate is not trusted.
 
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -20,7 +20,7 @@ pub(super) fn issuer() -> Issuer {
     CertifiedIssuer::self_signed(params, key).unwrap()
 }
 
-/// A server that tells which version of HTTP it was asked in.
+/// A server that answers with the HTTP version of the request.
 pub(super) async fn upstream(issuer: &Issuer, speaks: &[&str]) -> Upstream {
     let key = KeyPair::generate().unwrap();
     let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();

@@ -1,4 +1,4 @@
-//! Whatever happens to the admin side, protected calls get the answers they would have got.
+//! Faults of the admin side leave the answers of protected calls unchanged.
 
 use std::net::TcpListener as Listener;
 
@@ -7,10 +7,10 @@ use breakerbox::admin::Admin;
 use super::serve::{Sidecar, command, configured, folder, http};
 use super::*;
 
-/// Calls of one round: good ones, ones that a fallback answers, ones that fail.
+/// Calls of one round: a success, an answer from a fallback, a failure.
 const PATHS: [&str; 3] = ["/good/a", "/stale/a", "/bad/a"];
 
-/// A service that answers, one that does not since it was asked once, and one that never does.
+/// Three services: one answers; one answers its first request only; one always fails.
 async fn services() -> (Upstream, String) {
     let upstream = Upstream::of(async |request: Request| {
         let path = request.uri().path().to_owned();
@@ -21,7 +21,7 @@ async fn services() -> (Upstream, String) {
         }
     })
     .await;
-    // Nothing here opens, so that every round gets the same.
+    // No breaker opens, so every round gets the same answers.
     let rest = "breaker = { failure_threshold = \"off\" }\n";
     let table = |name: &str| {
         let url = upstream.url();
@@ -32,7 +32,8 @@ async fn services() -> (Upstream, String) {
     (upstream, text)
 }
 
-/// What the callers get, so many times each; all of it within a time that nothing held up needs.
+/// The answers of all calls in so many rounds. The timeout is generous, but fails if calls are held
+/// up.
 async fn answers(gateway: &str, rounds: usize) -> Vec<(u16, String, String)> {
     let http = http();
     let asking = async {
@@ -51,7 +52,7 @@ async fn answers(gateway: &str, rounds: usize) -> Vec<(u16, String, String)> {
     came.expect("calls are held up")
 }
 
-/// The answers when nobody disturbs.
+/// The answers without any disturbance.
 async fn usual(gateway: &str, rounds: usize) -> Vec<(u16, String, String)> {
     let fill = http().get(format!("{gateway}/stale/a"));
     let filled = fill.header("x-first", "1").send().await.unwrap();
@@ -62,10 +63,10 @@ async fn usual(gateway: &str, rounds: usize) -> Vec<(u16, String, String)> {
     usual
 }
 
-/// Sends this, and never reads what comes back.
+/// Sends the bytes, and never reads the response.
 async fn stuck(address: &str, bytes: &[u8]) -> TcpStream {
     let mut socket = TcpStream::connect(address).await.unwrap();
-    // It may be closed before all of it is sent, or take no more.
+    // The server may close the connection before all is sent, or stop reading.
     let sending = socket.write_all(bytes);
     let _ = tokio::time::timeout(Duration::from_millis(200), sending).await;
     socket
@@ -102,7 +103,7 @@ async fn item_103_stuck_clients_and_garbage_on_the_admin_side_touch_no_call() {
             disturbing.push(stuck(&address, bytes).await);
         }
     }
-    // By now it has no place for anybody, and a caller does not notice.
+    // The admin side has no free connection left; calls are unaffected.
     assert_eq!(answers(&gateway, ROUNDS).await, usual);
     drop(disturbing);
     let lives = async {
@@ -135,7 +136,7 @@ async fn item_103_calls_through_the_gateway_go_on_when_the_admin_thread_is_gone(
     )
     .await;
     read_until(&mut reader, "event: status").await;
-    // It is stopped while calls are under way.
+    // The admin side is stopped while calls are in flight.
     let stopped = tokio::task::spawn_blocking(move || server.stop());
     assert_eq!(answers(&gateway, ROUNDS).await, usual);
     stopped.await.unwrap();

@@ -1,5 +1,5 @@
-//! The whole sidecar as a user has it: a process with a folder of its own, real clients, and a
-//! service that dies and comes back.
+//! The whole sidecar as a user runs it: a process with its own folder, real clients, and a service
+//! that dies and comes back.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::serve::{Sidecar, command, configured, folder, is_missing};
 use super::*;
 
-/// A service that can be killed as a process is: its listener and its connections go at once.
+/// A service that can be killed like a process: its listener and connections close at once.
 struct Service {
     address: SocketAddr,
     life: Option<tokio::runtime::Runtime>,
@@ -17,7 +17,8 @@ struct Service {
 
 impl Service {
     fn start() -> Self {
-        // An address whose ports nobody takes meanwhile: clients on loopback come from 127.0.0.1.
+        // Loopback clients connect from 127.0.0.1, so on this address no client takes the port
+        // meanwhile.
         let host = if cfg!(target_os = "linux") {
             [127, 0, 71, 3]
         } else {
@@ -51,7 +52,7 @@ impl Service {
     }
 }
 
-/// What a client saw; names of headers in small letters.
+/// A response as a client received it; header names in lower case.
 #[derive(Debug)]
 struct Seen {
     status: u64,
@@ -70,7 +71,7 @@ impl Seen {
         (self.status, self.header("breakerbox-source"), &*self.body) == (200, source, body)
     }
 
-    /// The code of a problem document, checked for what every one has; else nothing.
+    /// The code of a problem document, after checking its common fields; empty for other responses.
     fn problem(&self) -> String {
         if self.header("content-type") != "application/problem+json" {
             return String::new();
@@ -133,7 +134,7 @@ fn fetch(url: &str) -> Seen {
     }
 }
 
-/// Asks until the answer is as it should be, and gives it.
+/// Repeats the request until the response meets a condition, and returns it.
 fn until(ask: fn(&str) -> Seen, url: &str, is_so: impl Fn(&Seen) -> bool) -> Seen {
     let begin = tokio::time::Instant::now();
     loop {
@@ -145,7 +146,7 @@ fn until(ask: fn(&str) -> Seen, url: &str, is_so: impl Fn(&Seen) -> bool) -> See
     }
 }
 
-/// Kills and revives the service, and looks at what one kind of client sees of it.
+/// Kills and revives the service, and checks the responses of one kind of client.
 fn cycle(ask: fn(&str) -> Seen) {
     let mut service = Service::start();
     let folder = folder();
@@ -170,7 +171,7 @@ fn cycle(ask: fn(&str) -> Seen) {
         assert_eq!(seen.header("age"), "", "{seen:?}");
     }
     service.kill();
-    // Without a fallback the first failures are told as they are, then it is refused.
+    // Without a fallback the first failures are passed on, then the breaker refuses.
     for _ in 0..2 {
         let failed = ask(&web);
         assert_eq!(
@@ -186,7 +187,7 @@ fn cycle(ask: fn(&str) -> Seen) {
         );
         code == "breaker-open"
     });
-    // With one nobody is refused.
+    // With a fallback no call is refused.
     for _ in 0..4 {
         let stale = ask(&index);
         assert!(stale.is("fallback:stale_cache", "first life"), "{stale:?}");

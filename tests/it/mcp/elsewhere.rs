@@ -1,5 +1,5 @@
-//! Servers over HTTP: items 73 to 75, against fakes with the shapes that real ones have, and
-//! against two real ones.
+//! Servers over HTTP: items 73 to 75, against fakes that answer as real servers do, and against two
+//! real ones.
 
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -20,19 +20,20 @@ use tokio::time::Instant;
 
 use super::*;
 
-/// What a fake does with a call of a tool.
+/// The reaction of a fake server to a tool call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mood {
     Well,
-    /// Sessions of before are unknown: 404, as the specification has it.
+    /// Earlier sessions are unknown: 404, as the specification has it.
     Forgot404,
-    /// The same as a 400 with an error that names no call, as the TypeScript SDK has it.
+    /// Earlier sessions are unknown: a 400 with an error without a call id, as in the TypeScript
+    /// SDK.
     Forgot400,
-    /// It takes the call and says nothing.
+    /// It accepts the call and never answers.
     Accepts,
-    /// It answers another call than was made.
+    /// It answers with the id of another call.
     WrongId,
-    /// An error that names no call, with a good status.
+    /// An error without a call id, with a success status.
     NoId,
     Unavailable,
     Throttled,
@@ -42,12 +43,12 @@ enum Mood {
     Cut,
 }
 
-/// A server of the handshake dialect, in one process with the test.
+/// A server of the handshake dialect, in the test's process.
 #[derive(Clone)]
 struct Fake {
     address: SocketAddr,
     mood: Arc<Mutex<Mood>>,
-    /// How many sessions were begun.
+    /// Number of sessions begun.
     sessions: Arc<AtomicUsize>,
     calls: Arc<AtomicUsize>,
 }
@@ -179,7 +180,7 @@ async fn item_73_a_server_that_was_restarted_is_used_again() {
         bed.call("echo", json!({})).await.unwrap().value.content,
         "well"
     );
-    // (i), and (ii) as it is said with an error that names no call: the call itself recovers.
+    // Cases (i) and (ii), the latter with an error without a call id: the call itself recovers.
     for mood in [Mood::Forgot404, Mood::Forgot400] {
         let before = fake.sessions.load(Ordering::SeqCst);
         fake.is(mood);
@@ -192,8 +193,8 @@ async fn item_73_a_server_that_was_restarted_is_used_again() {
         );
         assert_eq!(fake.sessions.load(Ordering::SeqCst), before + 1, "{mood:?}");
     }
-    // (iii), and whatever else is no answer to this call: its deadline comes, and then another
-    // connection is made.
+    // Case (iii), and a response to another call: the call times out, and the next one uses another
+    // connection.
     for mood in [Mood::Accepts, Mood::WrongId] {
         let before = fake.sessions.load(Ordering::SeqCst);
         fake.is(mood);
@@ -227,7 +228,7 @@ fn own(error: &CallError<McpError>) -> &McpError {
     }
 }
 
-/// Whether an error is what it should be.
+/// A predicate for an expected error.
 type IsSo<'a> = &'a dyn Fn(&McpError) -> bool;
 
 #[tokio::test]
@@ -316,7 +317,7 @@ fn free_address() -> SocketAddr {
     listener.local_addr().unwrap()
 }
 
-/// A real server, killed when it is dropped.
+/// A real server, killed on drop.
 struct Real(Child);
 
 impl Real {
@@ -382,7 +383,7 @@ async fn item_75_servers_of_both_dialects_are_used_side_by_side() {
     let sum = object(json!({ "a": 2, "b": 3 }));
     let sum = new_one.call("add", sum).await.unwrap().value;
     assert_eq!(sum.content, "5");
-    // The real thing forgets its sessions with a 400 whose error names no call.
+    // The real server rejects forgotten sessions with a 400 and an error without a call id.
     drop(everything);
     let _everything = Real::everything(&modules, old).await;
     let said = old_one.call("echo", echo).await.unwrap().value;

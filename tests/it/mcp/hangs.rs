@@ -1,4 +1,4 @@
-//! A server that says nothing any more: item 68.
+//! A server that stops answering: item 68.
 
 use breakerbox::CallOptions;
 use breakerbox::policy::Executed;

@@ -1,4 +1,4 @@
-//! Packages of npm and PyPI that the tests speak to: installed once, into the target folder.
+//! Packages of npm and PyPI that the tests use: installed once, into the target folder.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -7,17 +7,16 @@ use std::sync::OnceLock;
 
 use crate::tools;
 
-/// What is installed from npm, with its versions: what the tests say of these servers holds for
-/// them.
+/// The npm packages with their versions; the tests depend on the behavior of these versions.
 const NPM: &[&str] = &[
     "@modelcontextprotocol/server-memory@2026.8.31",
     "@modelcontextprotocol/server-everything@2026.8.31",
     "@modelcontextprotocol/sdk@1.32.2",
 ];
-/// The same from PyPI.
+/// The PyPI packages.
 const PYPI: &[&str] = &["mcp==2.3.0", "fastmcp==4.1.2"];
 
-/// The folder of npm's packages. `None` where the machine has no node: then the test passes over.
+/// The folder of npm's packages. `None` if Node is not installed: then the test is skipped.
 pub(super) fn node_modules() -> Option<PathBuf> {
     static INSTALLED: OnceLock<Option<PathBuf>> = OnceLock::new();
     INSTALLED.get_or_init(install_npm).clone()
@@ -36,7 +35,7 @@ fn install_npm() -> Option<PathBuf> {
     Some(folder.join("node_modules"))
 }
 
-/// A Python that has the packages.
+/// A Python interpreter with the packages.
 pub(super) fn python() -> Option<PathBuf> {
     static INSTALLED: OnceLock<Option<PathBuf>> = OnceLock::new();
     INSTALLED.get_or_init(install_pypi).clone()
@@ -57,8 +56,8 @@ fn install_pypi() -> Option<PathBuf> {
     Some(folder.join("bin/python"))
 }
 
-/// A folder in which a command was run once, by whichever test came first. Without a network it may
-/// not be possible: then the tests pass over, unless they must not.
+/// A folder in which a command was run once, by the first test that needs it. Without a network the
+/// command may fail: then the tests are skipped, unless they are required.
 #[expect(clippy::print_stderr, reason = "a test that passes by says so")]
 fn installed(
     name: &str,
@@ -75,7 +74,7 @@ fn installed(
     if fs::read_to_string(&done).is_ok_and(|list| list == packages.join("\n")) {
         return Some(folder);
     }
-    // Half of an earlier try, or other versions.
+    // Remains of an interrupted installation, or other versions.
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).unwrap();
     let output = install(&folder).output().unwrap();

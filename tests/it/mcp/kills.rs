@@ -49,7 +49,7 @@ async fn item_66_who_waits_for_an_answer_hears_of_the_end_within_a_moment() {
     let Some(bed) = Bed::scripted(|_| {}, |_| {}).await else {
         return;
     };
-    // One more tool than it starts with: it lists them anew, or this one stays.
+    // Adds a tool to those at its start; a new incarnation has to list them again.
     bed.call("grow", json!({})).await.unwrap();
     let grown = |bed: &Bed| bed.server.tools().iter().any(|tool| tool.name == "grown");
     bed.until("the list follows", grown).await;
@@ -68,7 +68,7 @@ async fn item_66_who_waits_for_an_answer_hears_of_the_end_within_a_moment() {
     assert!(took < Duration::from_millis(100), "{took:?}");
     let answer = bed.call("echo", json!({ "text": "again" })).await.unwrap();
     assert_eq!(answer.value.content, "again");
-    assert!(!grown(&bed), "the tools are those of the present life");
+    assert!(!grown(&bed), "the tools are listed anew");
     assert!(bed.last_exit().contains("signal: 9"), "{}", bed.last_exit());
     bed.end().await;
 }
@@ -111,7 +111,7 @@ async fn item_67_what_may_be_repeated_is_in_the_next_life() {
     let thrice = |policy: &mut DependencySettings| {
         policy.retry.max_attempts = 3.try_into().unwrap();
     };
-    // Once by the tool's own word, once by the settings'.
+    // Repeatable once by the tool's annotation, once by the settings.
     for tool in ["delete", "once"] {
         let name = |server: &mut McpSettings| *server = server.clone().idempotent(["once"]);
         let Some(bed) = Bed::scripted(name, thrice).await else {
@@ -165,7 +165,7 @@ async fn item_72_one_that_greets_and_leaves_is_given_up() {
             _ => None,
         })
         .collect();
-    // The first one is at once.
+    // The first restart is immediate.
     let expected = [40, 80].map(Duration::from_millis);
     let about = |(wait, expected): (&Duration, Duration)| {
         *wait <= expected && *wait > expected - Duration::from_millis(20)

@@ -86,7 +86,7 @@ async fn item_39_a_write_to_an_open_graph_is_refused_and_never_faked() {
     let refused = write.unwrap_err();
     assert!(matches!(refused, CallError::Open(_)), "{refused}");
     assert_eq!(refused.executed(), Executed::No);
-    // What nobody knows may be a write.
+    // An unknown tool may be a write.
     server.call("unheard_of", Map::new()).await.unwrap_err();
     let raw = server.client().ask(ToolCall::new("read_graph", Map::new()));
     raw.await.unwrap_err();
@@ -96,7 +96,7 @@ async fn item_39_a_write_to_an_open_graph_is_refused_and_never_faked() {
     runtime.shutdown().await;
 }
 
-/// The real server, below npx and whatever that starts.
+/// The real server, started by npx through further processes.
 async fn through_npx() -> Option<Bed> {
     let folder = folder();
     let modules = install::node_modules()?;
@@ -127,10 +127,10 @@ async fn item_69_a_tree_whose_head_was_cut_off_is_replaced_as_a_whole() {
         return;
     };
     let tree = bed.processes();
-    // The head is the eldest.
+    // The first process is the root of the tree.
     signal(tree[0], "KILL");
     bed.until_life(2).await;
-    // The children of the dead head are another's to reap, unless the program adopts orphans.
+    // The orphans are reaped by another process, unless the program adopts orphans.
     dead(&tree);
     bed.call("create_entities", entity("Ada")).await.unwrap();
     let exit = bed.last_exit();

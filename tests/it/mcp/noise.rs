@@ -1,4 +1,4 @@
-//! A server that talks too much, or nonsense: item 70.
+//! A server that writes too much, or nonsense: item 70.
 
 use super::*;
 
@@ -19,7 +19,7 @@ async fn item_70_garbage_where_messages_belong_costs_it_its_life() {
         return;
     };
     let first = bed.process();
-    // A slip of the pen is overlooked, and told beside what it writes to standard error.
+    // A few bad lines are tolerated, and kept among its standard-error lines.
     let answer = bed.call("garbage", json!({ "lines": 3 })).await.unwrap();
     assert_eq!(answer.value.content, "garbage");
     assert!(
@@ -53,7 +53,7 @@ async fn item_70_a_line_of_fifty_megabytes_costs_it_its_life() {
     bed.call("echo", json!({})).await.unwrap();
     assert_eq!(bed.lives(), 2);
     gone(&[first]);
-    // A long one is read all the same.
+    // A long line within the limit is read.
     let long = bed.call("long_line", json!({ "bytes": 1_000_000 })).await;
     assert_eq!(long.unwrap().value.content.len(), 1_000_000);
     bed.end().await;

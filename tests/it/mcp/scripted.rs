@@ -1,4 +1,4 @@
-//! A server of the test's own, which misbehaves when it is asked to.
+//! A scripted server that misbehaves on request.
 
 use std::path::{Path, PathBuf};
 
@@ -6,16 +6,16 @@ use breakerbox::mcp::McpSettings;
 
 use crate::tools;
 
-/// What a call of each tool does, beside answering.
+/// The effect of each tool of the server, besides answering.
 ///
-/// - `echo`: answers with its text, after `wait` milliseconds where that is given.
+/// - `echo`: answers with its text, after `wait` milliseconds if given.
 /// - `hang`: never answers.
 /// - `exit`: ends the process with a status, before it answers.
-/// - `delete`, `once`: end the process the first time, and answer when they are called again.
+/// - `delete`, `once`: end the process on the first call, and answer later ones.
 /// - `garbage`: writes so many lines that are no messages, then answers.
 /// - `long_line`: answers with so many bytes.
 /// - `flood`: writes so many lines to standard error, then answers.
-/// - `grow`: lists one more tool from now on, and says so.
+/// - `grow`: adds a tool to the list, and announces the change.
 const SERVER: &str = r#"
 import { createInterface } from "node:readline";
 import { appendFileSync, existsSync } from "node:fs";
@@ -97,7 +97,7 @@ else {
 }
 "#;
 
-/// Its settings. `None` where the machine has no node.
+/// The settings of the server. `None` if Node is not installed.
 pub(super) fn server(folder: &Path) -> Option<McpSettings> {
     tools::find(&["node"])?;
     let program: PathBuf = folder.join("server.mjs");
@@ -106,7 +106,7 @@ pub(super) fn server(folder: &Path) -> Option<McpSettings> {
     Some(settings.env("FOLDER", folder.to_string_lossy()))
 }
 
-/// What it noted, a line each.
+/// The lines that the server noted.
 pub(super) fn notes(folder: &Path) -> Vec<String> {
     let notes = std::fs::read_to_string(folder.join("notes")).unwrap_or_default();
     notes.lines().map(str::to_owned).collect()

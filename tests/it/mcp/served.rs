@@ -1,5 +1,5 @@
-//! MCP servers behind `breakerbox serve` and the gateway: real clients of other languages talk to the
-//! knowledge graph at `/{dependency}/mcp`, and its death is not theirs.
+//! MCP servers behind `breakerbox serve` and the gateway: real clients in other languages use the
+//! knowledge graph at `/{dependency}/mcp`, and survive its death.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, Command, Stdio};
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::gateway::serve::{Sidecar, command, configured, http};
 
-/// A table of the knowledge graph with its file in this folder.
+/// The configuration of the knowledge graph, with its file in this folder.
 fn graph(folder: &Path, more: &str) -> Option<String> {
     let program =
         install::node_modules()?.join("@modelcontextprotocol/server-memory/dist/index.js");
@@ -24,8 +24,8 @@ fn graph(folder: &Path, more: &str) -> Option<String> {
     ))
 }
 
-/// A client in another language. It says a word when it comes to where the server is to be killed,
-/// and goes on when it is told.
+/// A client in another language. It prints a line when the test should kill the server, and waits
+/// for the test before it goes on.
 struct Talk {
     child: Child,
     out: BufReader<std::process::ChildStdout>,
@@ -114,10 +114,9 @@ await client.close();
 process.exit(0);
 "#;
 
-/// Talks to the graph through the sidecar, and kills the graph in the middle.
+/// Talks to the graph through the sidecar, and kills the graph meanwhile.
 ///
-/// What is asked in the very moment of the death may be lost with it: whoever wants reads to be
-/// repeated says so.
+/// A request that is in flight at the kill may fail, so the configuration lets reads be repeated.
 async fn talk(folder: &Path, table: &str, program: impl FnOnce(&str) -> Command) {
     let repeats = "retry = { max_attempts = 2 }\n";
     configured(folder, &format!("{table}{repeats}"));
@@ -138,7 +137,7 @@ async fn talk(folder: &Path, table: &str, program: impl FnOnce(&str) -> Command)
     gone(&[second]);
 }
 
-/// The graph's process: its file is in a variable of its own, and not in the sidecar's.
+/// The graph's process: only its environment names the file, not the sidecar's.
 fn graph_process(folder: &Path) -> u32 {
     let file = memory_file(folder);
     match processes(&file)[..] {
@@ -287,7 +286,7 @@ async fn cfg_2_a_reload_replaces_a_server_that_changed_and_ends_one_that_went() 
     follow(&limited, &|now| now.len() == 1).await;
 }
 
-/// A gateway in the test's own process.
+/// A gateway in the test's process.
 struct Doors {
     runtime: Runtime,
     gateway: Gateway,
@@ -465,7 +464,7 @@ async fn item_91_a_stop_with_twenty_calls_in_flight_ends_within_its_grace() {
     let took = began.elapsed();
     assert_eq!(status.code(), Some(0));
     assert!(took < Duration::from_secs(6), "{took:?}");
-    // Each of them has ended, one way or another.
+    // Each call has ended, with a response or an error.
     hanging.await.unwrap();
     gone(&server);
 }

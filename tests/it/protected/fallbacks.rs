@@ -1,4 +1,4 @@
-//! Who stands in for a function under the attribute, by the rules of all fallbacks (FBK-1 to 3).
+//! Fallbacks of functions under the attribute, by the rules of all fallbacks (FBK-1 to FBK-3).
 
 use std::future::pending;
 
@@ -131,7 +131,7 @@ fn the_attributes_fallback_has_the_time_of_an_attempt_after_the_timeout() {
         };
         assert_eq!(message, "it took too long");
         assert!(matches!(*cause, CallError::TimedOut { .. }));
-        // Whoever calls it in turn wants to have heard within three seconds.
+        // The enclosing call has a limit of three seconds.
         let before = runtime.clock().now();
         let error = around.run(async || hangs(2_000).await).await.unwrap_err();
         assert_eq!(runtime.clock().now().since(before), ms(3_000));

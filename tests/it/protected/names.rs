@@ -1,4 +1,4 @@
-//! Names of attributes that nobody knows are errors at the start.
+//! Unknown names in attributes are errors at the start.
 
 use breakerbox::protected;
 use breakerbox_actors::StartError;
@@ -13,7 +13,7 @@ async fn misspelt() -> Result<(), String> {
 struct Never<T>(T);
 
 impl<T> Never<T> {
-    /// Nobody calls it, and it is generic: its name must be right all the same.
+    /// Generic and never called; its name is checked all the same.
     #[protected("nobody_knows_it")]
     async fn called(&self) -> Result<(), String> {
         Ok(())

@@ -1,5 +1,5 @@
-//! How often a body runs: once, or as often as its dependency's settings say where that is safe
-//! (rule CALL-7).
+//! Number of runs of a body: one, or as many as the dependency's settings permit if repeating is
+//! safe (rule CALL-7).
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

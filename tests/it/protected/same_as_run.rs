@@ -1,4 +1,4 @@
-//! A function under the attribute ends as a closure does that is run by hand (item 21).
+//! A function under the attribute ends as a closure under `run` does (item 21).
 
 use std::future::pending;
 use std::sync::atomic::{AtomicU32, Ordering};

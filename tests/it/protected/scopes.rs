@@ -1,4 +1,4 @@
-//! Which runtime a function under the attribute goes to, without a handle and with one.
+//! The runtime that a function under the attribute uses, with and without a handle.
 
 use std::sync::{Arc, Barrier};
 

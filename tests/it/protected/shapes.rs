@@ -1,4 +1,4 @@
-//! What a function may look like under the attribute: everything about it is kept.
+//! Signatures permitted under the attribute: each part of the function is preserved.
 
 use std::fmt::Display;
 use std::io;
@@ -11,7 +11,7 @@ use tokio::task::yield_now;
 
 use super::start;
 
-/// Its documentation stays.
+/// A doc comment, which the attribute preserves.
 #[must_use]
 #[protected("dep", idempotent, fallback = whole_of)]
 pub(crate) async fn whole<'a, T, const N: usize>(
@@ -94,7 +94,7 @@ impl Notes {
 }
 
 trait Search {
-    /// What its callers get stands here.
+    /// Declares the type that callers get.
     async fn search(&self, query: &str) -> Result<String, CallError<io::Error>>;
 
     #[protected("dep")]
@@ -122,7 +122,7 @@ async fn aliased(fails: bool) -> Shared<u32> {
     Ok(1)
 }
 
-/// The body's own errors may be those of a call.
+/// The body's own error type may be a `CallError`.
 #[protected("dep")]
 async fn nested() -> Result<u32, CallError<Arc<io::Error>>> {
     aliased(true).await
@@ -197,7 +197,7 @@ fn a_panic_in_the_body_is_the_callers_and_counts_as_a_failure() {
     });
 }
 
-/// Compiles: the future of a body that may change threads may too.
+/// A compile-time check: if the body's future is `Send`, so is the protected one.
 #[test]
 fn a_future_under_the_attribute_may_change_threads_where_its_body_may() {
     fn may_change_threads(_: impl Future + Send) {}
@@ -211,7 +211,7 @@ fn a_future_under_the_attribute_may_change_threads_where_its_body_may() {
         }
     }
 
-    /// Its error may be sent, but not be looked at from another thread.
+    /// The error is `Send`, but not `Sync`.
     #[protected("dep", fallback = without, timeout = 1.5)]
     async fn with(text: &str) -> Result<usize, Alone> {
         yield_now().await;

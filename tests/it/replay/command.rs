@@ -1,4 +1,4 @@
-//! `breakerbox replay`: what it judges, what it prints, how it fails.
+//! `breakerbox replay`: its results, its output and its errors.
 
 use serde_json::Value;
 
@@ -7,7 +7,7 @@ use crate::demo::run;
 
 const HEADER: &str = r#"{"header":{"format":1,"version":"0.1.0","started":"today"}}"#;
 
-/// Runs the command, which must work, and parses what it prints.
+/// Runs the command, which must succeed, and parses its output.
 fn replay(trace: &Path, config: &Path, more: &[&str]) -> Value {
     let (trace, config) = (text(trace), text(config));
     let arguments = [&["replay", &trace, "--config", &config, "--json"], more].concat();
@@ -22,7 +22,7 @@ fn text(path: &Path) -> String {
 
 type Configure = fn(&mut DependencySettings);
 
-/// The run of these settings of the only dependency.
+/// The run with these settings, by position, of the only dependency.
 fn run_of(value: &Value, place: usize) -> &Value {
     &value["dependencies"][0]["runs"][place]
 }
@@ -85,7 +85,7 @@ fn the_settings_of_the_recording_move_the_breaker_as_they_did() {
         );
         let replayed = moves_of(recorded);
         if name == "jitter" {
-            // Only the end of an open time is spread.
+            // Jitter changes only the end of an open period.
             let others = |moves: &[Moved]| -> Vec<Moved> {
                 let others = moves.iter().filter(|one| one.2 != "half_open");
                 others.cloned().collect()
@@ -141,7 +141,7 @@ fn brk_9_a_hang_opens_the_breaker_in_the_replay_too() {
     assert!((200.0..202.0).contains(&replayed[0].0), "{replayed:?}");
 }
 
-/// A trace of `(at, class)`, each taking a millisecond.
+/// A trace of `(at, class)`; each call takes a millisecond.
 fn trace(outcomes: &[(u64, &str)]) -> String {
     let line = |(at, class): &(u64, &str)| {
         format!(
@@ -210,14 +210,15 @@ fn brk_3_a_call_in_flight_when_the_breaker_moves_is_late() {
     let long = |at: u64, duration: u64, class: &str| {
         format!(r#"{{"at_ms":{at},"dependency":"dep","duration_ms":{duration},"class":"{class}"}}"#)
     };
-    // The second failure comes when the first has opened it and a probe has closed it again.
+    // The second failure ends after the first has opened the breaker and a probe has closed it
+    // again.
     let lines = [
         HEADER.to_owned(),
         long(10, 10, "failure"),
         long(112, 1, "success"),
         long(200, 195, "failure"),
         long(210, 0, "failure"),
-        // Of several calls at once one is the probe.
+        // Of several concurrent calls one is the probe.
         long(320, 8, "success"),
         long(320, 6, "success"),
     ];

@@ -1,4 +1,4 @@
-//! The recorder: everything once, in bounds, and never in the way.
+//! The recorder: each outcome once, within bounds, and never blocking a call.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! The breaker among all this: routing, lost probes, late results.
+//! The breaker during crashes and timeouts: routing, lost probes, late results.
 
 use breakerbox::testing::{TestRuntime, run_paused};
 use breakerbox::{AnswerSource, CallError};
@@ -13,7 +13,7 @@ fn trip() -> BreakerCommand {
     }
 }
 
-/// Opens for 100 ms, then lets one probe through with a lease of 500 ms.
+/// The breaker opens for 100 ms, then admits one probe with a lease of 500 ms.
 fn short(settings: &mut DependencySettings) {
     settings.breaker.open.base = millis(100);
     settings.breaker.half_open.probe_lease = millis(500);
@@ -120,7 +120,7 @@ fn r07_a_late_result_of_an_older_epoch_does_not_move_the_breaker() {
             tokio::time::sleep(millis(10)).await;
             let before = client.status();
             assert_eq!(before.state, State::HalfOpen);
-            // The caller hears its own result all the same.
+            // The caller still gets its own result.
             let _ = old.await.unwrap();
             let after = client.status();
             assert_eq!(after.state, State::HalfOpen, "unchanged by it");

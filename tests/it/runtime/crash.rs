@@ -1,4 +1,4 @@
-//! Crashes: who gets which error, what waits, what is quarantined, what is parked.
+//! Crashes: the error of each caller, queued calls, quarantine and parking.
 
 use breakerbox::testing::{TestRuntime, run_paused};
 use breakerbox::{AnswerSource, CallContext, CallError, Dependency, EventKind, NotExecutedReason};
@@ -128,7 +128,7 @@ fn r03_calls_during_the_backoff_go_to_the_fallback() {
             .await
             .unwrap();
         for _ in 0..2 {
-            // The fallback covers the crash itself, too.
+            // The fallback also answers the call that crashes.
             client.ask(Do::Panic).await.unwrap();
             tokio::time::sleep(millis(10)).await;
         }
@@ -232,7 +232,7 @@ fn r08_a_poison_message_is_quarantined() {
     });
 }
 
-/// Panics in the call and again while it is dropped.
+/// Panics in the call, and again in `drop`.
 struct DoubleFault;
 
 impl Dependency for DoubleFault {
@@ -325,7 +325,7 @@ fn r15_an_exhausted_budget_parks_the_child_alone() {
         let revived = client.ask(Do::Answer(2)).await.unwrap();
         assert_eq!(revived.value, Served { number: 2, life: 4 });
         assert!(revived.is_primary() && !client.status().parked);
-        // Its budget is new: it may crash twice again.
+        // The restart budget is new: two more crashes are tolerated.
         for _ in 0..2 {
             client.ask(Do::Panic).await.unwrap();
             tokio::time::sleep(millis(1_000)).await;

@@ -74,7 +74,7 @@ fn r10_death_watch_tells_everyone_once() {
         let (first, second) = (runtime.watch("a"), runtime.watch("a"));
         let unwatched = runtime.watch("a");
         drop(unwatched);
-        // Tasks of their own: they run in the order in which they were told.
+        // Separate tasks: they run in the order in which they were woken.
         let noted = log.clone();
         let told = tokio::task::spawn_local(async move {
             let notice = first.await;
@@ -102,7 +102,7 @@ fn r10_death_watch_tells_everyone_once() {
             "after the last reply: {order:?}"
         );
         assert!(place("told") > place("a dropped"), "{order:?}");
-        // Dead already: one immediate notice.
+        // The child is dead already, so the watch completes at once.
         let begun = runtime.clock().now();
         assert_eq!(runtime.watch("a").await, notice);
         assert_eq!(runtime.clock().now(), begun);

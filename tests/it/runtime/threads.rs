@@ -1,6 +1,6 @@
-//! Real threads: a worker that blocks one, and an actor that is flooded from another.
+//! Real threads: a worker that blocks its thread, and an actor flooded from another thread.
 //!
-//! Nothing here waits by sleeping; what takes time on a busy machine is bounded generously.
+//! No test waits by sleeping. Bounds on real time are generous, for busy machines.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -14,10 +14,10 @@ use breakerbox_policy::{Executed, Placement};
 
 use super::millis;
 
-/// Longer than any of this takes.
+/// Longer than any step takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A dependency that blocks its thread when it is asked to, until it is let go.
+/// A dependency that blocks its thread on request, until the test releases it.
 struct Blocking {
     life: u32,
     gate: Arc<Mutex<mpsc::Receiver<()>>>,
@@ -30,8 +30,8 @@ impl Dependency for Blocking {
 
     async fn call(&self, blocks: bool, _: &CallContext) -> Result<u32, String> {
         if blocks {
-            let gate = self.gate.lock().expect("nobody panics under it");
-            // The test lets it go; if it does not, this must not hang for ever.
+            let gate = self.gate.lock().expect("no holder panics");
+            // The test releases it; the timeout keeps a failing test from hanging.
             let _ = gate.recv_timeout(PATIENCE);
         }
         Ok(self.life)
@@ -64,7 +64,8 @@ fn r13_a_worker_that_blocks_its_thread_is_replaced() {
         let stuck = client.clone();
         let stuck = tokio::task::spawn_local(async move { stuck.ask(true).await });
         tokio::task::yield_now().await;
-        // Some are there before it blocks: a worker must not sit on what it has not begun.
+        // These calls arrive before the worker blocks: it must not hold back calls that it has not
+        // started.
         let others = (client.ask(false), client.ask(false));
         let others = async { tokio::join!(others.0, others.1) };
         let (one, two) = tokio::time::timeout(PATIENCE, others).await.unwrap();
@@ -77,12 +78,12 @@ fn r13_a_worker_that_blocks_its_thread_is_replaced() {
                 break for_;
             }
         };
-        // 250 ms at the latest on an idle machine; a busy one may look late.
+        // At most 250 ms on an idle machine; a busy one may detect it later.
         assert!(
             (millis(200)..millis(2_000)).contains(&detected),
             "{detected:?}"
         );
-        // It comes back: its result is from the past.
+        // The blocked call returns; its incarnation is over, so its result is discarded.
         open.send(()).unwrap();
         let late = tokio::time::timeout(PATIENCE, stuck).await.unwrap();
         let error = late.unwrap().unwrap_err();
@@ -93,7 +94,7 @@ fn r13_a_worker_that_blocks_its_thread_is_replaced() {
     });
 }
 
-/// A thread that never comes back must not keep the program from ending.
+/// A thread that never returns must not keep the program from ending.
 #[test]
 fn r13_a_shutdown_does_not_wait_for_a_blocked_thread() {
     System::new().block_on(async {
@@ -133,7 +134,7 @@ struct Drip;
 #[rtype(result = "u64")]
 struct Ping;
 
-/// Counts what it handles, and how often its timer runs.
+/// Counts the messages that it handles and the runs of its timer.
 struct Counter {
     handled: Arc<AtomicU64>,
     ticks: Arc<AtomicU64>,
@@ -184,7 +185,7 @@ fn counter(name: &str, handled: &Arc<AtomicU64>, ticks: &Arc<AtomicU64>) -> Chil
 )]
 fn r16_a_flooded_actor_does_not_starve_its_neighbours() {
     const FLOOD: u64 = 100_000;
-    /// Turns of 32 messages that A may have between a ping and its answer.
+    /// Maximum messages, in turns of 32, that A may handle between a ping and its answer.
     const FAIR: u64 = 32 * 8;
     System::new().block_on(async {
         let runtime = Runtime::start(RuntimeSettings::default()).await.unwrap();
@@ -197,10 +198,10 @@ fn r16_a_flooded_actor_does_not_starve_its_neighbours() {
             .await
             .unwrap();
         let flood = move || (0..FLOOD).for_each(|_| flooded.do_send(Drip));
-        // All of it is there before A sees the first.
+        // The whole flood is queued before A handles the first message.
         std::thread::spawn(flood).join().unwrap();
         let clock = runtime.clock().clone();
-        // A task like the actors' own: the outermost future gets fewer turns than they do.
+        // A task like the actors' tasks: the outermost future gets fewer turns.
         let watch = async move {
             let done = || handled.load(Ordering::Relaxed);
             let (mut pings, mut worst, mut longest) = (0, 0, Duration::ZERO);

@@ -1,4 +1,4 @@
-//! Users' actors for the tests: they do what they are told, and write down what happens to them.
+//! Users' actors for the tests: they follow their messages, and log their callbacks.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -6,7 +6,7 @@ use actix::{Actor, ActorContext, Context, Handler, Message, Running};
 use breakerbox::end_with;
 use breakerbox_policy::supervision::StopCause;
 
-/// What happened, in order; shared by actors and the test.
+/// A log of callbacks in order, shared by the actors and the test.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<String>>>);
 
@@ -15,7 +15,7 @@ impl Log {
         self.lock().push(line.into());
     }
 
-    /// Everything so far; from now on it is empty.
+    /// Returns everything so far, and empties the log.
     pub(crate) fn take(&self) -> Vec<String> {
         std::mem::take(&mut self.lock())
     }
@@ -29,29 +29,29 @@ impl Log {
     }
 }
 
-/// What a probe does with a message.
+/// The reaction of a probe to a message.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "u32")]
 pub(crate) enum Behave {
-    /// Answers with this.
+    /// Answers with this number.
     Answer(u32),
     /// Panics.
     Panic,
-    /// Answers, and ends by itself.
+    /// Answers, and stops by itself.
     Stop,
-    /// Answers, and declares itself failed.
+    /// Answers, and reports itself as failed.
     Fail,
-    /// Answers, and does not heed a request to stop from now on.
+    /// Answers, and refuses later requests to stop.
     RefuseToStop,
 }
 
-/// A user's actor. It counts the messages of its present life and writes its callbacks down.
+/// A user's actor that counts the messages of its incarnation and logs its callbacks.
 pub(crate) struct Probe {
     name: &'static str,
     log: Log,
     handled: u32,
     refuses: bool,
-    /// Panics again while it is dropped after a panic.
+    /// Panics again when it is dropped after a panic.
     pub(crate) panics_in_drop: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Draining and the end of everything (rule SUP-7).
+//! Draining and shutdown (rule SUP-7).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,7 +11,7 @@ use breakerbox_policy::{DependencySettings, Placement, WhileRestarting};
 
 use super::{Log, probe};
 
-/// Calls that wait for a place were accepted: `reject` is about restarts, not about draining.
+/// Calls that wait for a slot were accepted: `reject` concerns restarts, not draining.
 #[test]
 fn sup_7_accepted_calls_are_served_while_draining_even_with_reject() {
     run_paused(async || {
@@ -74,7 +74,7 @@ fn sup_7_everything_stops_in_reverse_order() {
     });
 }
 
-/// Notes the drop of its thread's locals, which happens when the thread ends.
+/// Counts its drop among its thread's locals, which happens when the thread ends.
 struct Witness(Arc<AtomicU32>);
 
 impl Drop for Witness {
@@ -87,7 +87,7 @@ thread_local! {
     static WITNESS: std::cell::RefCell<Option<Witness>> = const { std::cell::RefCell::new(None) };
 }
 
-/// A tokio program without actix: the runtime makes its own thread, and joins all it made.
+/// A tokio program without actix: the runtime makes its own threads, and joins all of them.
 #[test]
 fn sup_7_a_plain_tokio_program_can_start_it_and_every_thread_is_joined() {
     let tokio = tokio::runtime::Builder::new_multi_thread()
@@ -130,7 +130,7 @@ fn sup_7_a_plain_tokio_program_can_start_it_and_every_thread_is_joined() {
     });
 }
 
-/// The last handle that is dropped kills the tree; nobody waits for ever.
+/// Dropping the last handle kills the tree; no caller waits for ever.
 #[test]
 fn sup_7_a_runtime_that_is_dropped_answers_what_is_pending() {
     run_paused(async || {

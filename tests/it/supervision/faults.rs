@@ -1,4 +1,4 @@
-//! Users' actors and workers that go wrong in every place (rule SUP-8).
+//! Faults of users' actors and workers in every place (rule SUP-8).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -86,7 +86,7 @@ fn sup_8_a_stop_in_a_handler_is_a_normal_end_and_failed_is_not() {
     });
 }
 
-/// Panics in `started` as often as it is told.
+/// Panics in `started` so many times.
 struct Shy(Arc<AtomicU32>);
 
 impl Actor for Shy {
@@ -122,7 +122,7 @@ fn sup_8_a_panic_in_started_is_a_failed_start() {
             panic!("{error}");
         };
         assert_eq!((&*child, &*panic.message), ("shy", "too shy to start"));
-        // Nothing of it is left: the name is free.
+        // The failed child is removed, so its name is free.
         let child = runtime.supervise(shy()).await.unwrap();
         assert!(child.is_running());
         runtime.finish().await;
@@ -137,7 +137,7 @@ fn sup_8_a_factory_that_panics_is_a_failed_start() {
         let log = Log::default();
         let (own, count) = (log.clone(), Arc::clone(&made));
         let child = Child::permanent("a", move || {
-            // The second life cannot be made at the first try.
+            // The first attempt to make the second incarnation panics.
             assert!(count.fetch_add(1, Ordering::Relaxed) != 1, "no second life");
             Probe::new("a", &own)
         });
@@ -189,7 +189,7 @@ fn sup_8_a_worker_that_hangs_at_its_start_can_be_stopped() {
         runtime.root().terminate("d").await.unwrap();
         let error = start.await.unwrap().unwrap_err();
         assert!(matches!(error, StartError::Failed { .. }), "{error}");
-        assert_eq!(runtime.clock().now(), begun, "nobody waits for it");
+        assert_eq!(runtime.clock().now(), begun, "no caller waits for it");
         runtime.finish().await;
     });
 }

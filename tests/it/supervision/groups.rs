@@ -1,4 +1,4 @@
-//! Groups: strategies, names, nesting, and who gives up.
+//! Groups: strategies, names, nesting and escalation.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use breakerbox_policy::supervision::{ChildState, CommandError, Shutdown, StopCau
 
 use super::{Behave, Log, MOMENT, probe};
 
-/// Found by the replay of scenarios: the newcomer's body took the place of the running one.
+/// Found by the replay of scenarios: the new child's body replaced the running one.
 #[test]
 fn sup_1_a_newcomer_of_a_taken_name_harms_nobody() {
     run_paused(async || {
@@ -26,8 +26,8 @@ fn sup_1_a_newcomer_of_a_taken_name_harms_nobody() {
     });
 }
 
-/// Found while reading: the newcomer was forgotten when the group was busy with a round, and the
-/// group waited for its start for ever.
+/// Found in review: a child added during a restart of the group was forgotten, and the group waited
+/// for its start for ever.
 #[test]
 fn sup_1_a_child_that_is_added_during_a_round_starts_after_it() {
     run_paused(async || {
@@ -41,7 +41,7 @@ fn sup_1_a_child_that_is_added_during_a_round_starts_after_it() {
             .supervise_group(group.child(a).child(slow))
             .await
             .unwrap();
-        // b refuses to stop until it is killed, so the round takes 100 ms.
+        // b refuses to stop until it is killed, so the group's restart takes 100 ms.
         b_addr.try_send(Behave::RefuseToStop).unwrap();
         a_addr.try_send(Behave::Panic).unwrap();
         tokio::time::sleep(MOMENT).await;

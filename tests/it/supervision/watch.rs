@@ -61,7 +61,7 @@ fn sup_5_each_watcher_is_told_once_and_one_that_left_is_not() {
         let (one, two) = (runtime.watch("g/a"), runtime.watch("g/a"));
         group.terminate("a").await.unwrap();
         assert_eq!(one.await, two.await);
-        // Revived, it is alive for those who watch from now on.
+        // After the restart, new watches see the child alive.
         group.restart("a").await.unwrap();
         let watch = runtime.watch("g/a");
         group.terminate("a").await.unwrap();

@@ -12,7 +12,7 @@ use tokio::time::Sleep;
 
 use crate::breaker::admission::{PermitGuard, Settled, send_report};
 use crate::breaker::message::Report;
-use crate::call::plan::Plan;
+use crate::call::plan::CallPlan;
 use crate::clock::{Moment, earliest};
 use crate::error::CallError;
 use crate::state::Shared;
@@ -22,7 +22,7 @@ use crate::verdict::Verdict;
 ///
 /// The clock runs while the stream waits for the dependency, and stops while the caller processes
 /// an item: a slow reader must not open the breaker for all callers.
-pub(super) struct Hold {
+pub(super) struct StreamHold {
     shared: Arc<Shared>,
     /// `None` once the outcome is settled.
     permit: Option<PermitGuard>,
@@ -41,14 +41,14 @@ pub(super) struct Hold {
     alarm: Option<(Time, Pin<Box<Sleep>>)>,
 }
 
-impl Hold {
+impl StreamHold {
     /// Takes over from an attempt; the times are its start and the arrival of its first item.
     pub(super) fn new(
         shared: &Arc<Shared>,
         mut permit: Option<PermitGuard>,
         slot: Option<Ticket>,
         (began, now): (Time, Time),
-        plan: &Plan<'_>,
+        plan: &CallPlan<'_>,
         idle: Option<Duration>,
     ) -> Self {
         if let Some(permit) = &mut permit {
@@ -185,7 +185,7 @@ impl Hold {
 
 /// Reports that the caller left (rule BRK-6). After the deadline this is the dependency's failure
 /// only if the stream was waiting for the dependency.
-impl Drop for Hold {
+impl Drop for StreamHold {
     fn drop(&mut self) {
         self.leave();
         let Some(permit) = self.permit.take() else {

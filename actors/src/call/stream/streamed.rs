@@ -11,7 +11,7 @@ use breakerbox_policy::Class;
 use futures_util::{Stream, TryStream};
 use tokio::sync::oneshot;
 
-use super::hold::Hold;
+use super::hold::StreamHold;
 use crate::clock::Moment;
 use crate::deadline;
 use crate::error::CallError;
@@ -42,7 +42,7 @@ pub struct Streamed<S: TryStream> {
     /// The deadline for calls that the stream makes.
     scope: Option<Moment>,
     /// `None` once the outcome is settled.
-    hold: Option<Hold>,
+    hold: Option<StreamHold>,
     /// Resolves when the outcome is counted.
     counted: Option<oneshot::Receiver<()>>,
     error: Option<CallError<S::Error>>,
@@ -61,7 +61,7 @@ impl<S: TryStream> Streamed<S> {
         stream: Pin<Box<S>>,
         first: S::Ok,
         classify: Classify<S>,
-        hold: Hold,
+        hold: StreamHold,
         record: CallRecord<Arc<Shared>>,
     ) -> Self {
         Self {

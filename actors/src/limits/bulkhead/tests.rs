@@ -51,7 +51,7 @@ fn poll<'a>(seat: &mut Seated<'a>) -> Poll<Result<BulkheadSlot<'a>, NoSlot>> {
     seat.as_mut().poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// A seat of somebody who has to wait.
+/// A waiter that has to wait.
 fn waiting(bulkhead: &Bulkhead, ticket: Ticket) -> Seated<'_> {
     let mut seat = Box::pin(Waiter::new(bulkhead, ticket));
     assert!(poll(&mut seat).is_pending());
@@ -78,7 +78,7 @@ fn call_6_places_and_seats_are_bounded_exactly() {
     assert!(is_refused(&mut Box::pin(Waiter::new(&bulkhead, READ))));
     assert_eq!((bulkhead.in_flight(), bulkhead.queued()), (1, 1));
     drop(place);
-    assert!(enter(&bulkhead, READ).is_none(), "who waited comes first");
+    assert!(enter(&bulkhead, READ).is_none(), "the waiter comes first");
     assert!(has_place(&mut waits).is_some());
     assert_eq!((bulkhead.in_flight(), bulkhead.queued()), (0, 0));
 }
@@ -91,7 +91,7 @@ fn call_6_who_leaves_the_queue_leaves_nothing_behind() {
     let second = waiting(&bulkhead, READ);
     drop(first);
     drop(place);
-    // The place is the second one's now; it goes before it looked.
+    // The slot now belongs to the second waiter, which is dropped before it is polled.
     drop(second);
     assert_eq!((bulkhead.in_flight(), bulkhead.queued()), (0, 0));
     assert!(enter(&bulkhead, READ).is_some());
@@ -107,7 +107,7 @@ fn call_6_a_place_that_nobody_looked_at_goes_to_the_next() {
     drop(first);
     let place = has_place(&mut second).unwrap();
     assert_eq!((bulkhead.in_flight(), bulkhead.writes()), (1, 1));
-    // Someone else gives it back, once.
+    // Another owner gives it back, once.
     let ticket = place.hand_over();
     assert_eq!((bulkhead.in_flight(), bulkhead.writes()), (1, 1));
     bulkhead.leave(ticket);
@@ -123,7 +123,7 @@ fn call_6_nobody_slips_in_while_a_place_goes_to_the_next() {
     let mut queue = bulkhead.lock();
     let ticket = place.hand_over();
     bulkhead.change(|word| Some(word.leave(ticket)));
-    // No place may be dropped here: giving it back takes the lock.
+    // No slot may be dropped here: returning it takes the lock.
     let slipped_in = enter(&bulkhead, READ).map(BulkheadSlot::hand_over);
     assert_eq!(slipped_in, None);
     assert!(bulkhead.seat_next(&mut queue).is_some());
@@ -139,11 +139,11 @@ fn call_6_the_youngest_of_the_lowest_makes_room_for_a_higher_priority() {
     let mut young = waiting(&bulkhead, ticket(Priority::Low));
     let mut normal = waiting(&bulkhead, READ);
     let refused = |priority| is_refused(&mut Box::pin(Waiter::new(&bulkhead, ticket(priority))));
-    assert!(refused(Priority::Low), "nobody is lower");
+    assert!(refused(Priority::Low), "no waiter has a lower priority");
     let mut high = waiting(&bulkhead, ticket(Priority::High));
     assert!(is_refused(&mut young), "at once");
     let unseen = waiting(&bulkhead, READ);
-    assert!(refused(Priority::Normal), "nobody lower is left");
+    assert!(refused(Priority::Normal), "no lower waiter is left");
     assert!(is_refused(&mut old));
     assert_eq!(bulkhead.queued(), 3);
     drop(place);
@@ -167,7 +167,7 @@ fn call_6_who_is_shed_and_goes_before_it_looked_takes_nothing_along() {
     assert_eq!((bulkhead.in_flight(), bulkhead.queued()), (0, 0));
 }
 
-/// What is counted as taken, kept places too.
+/// Number of slots counted as taken, including cached ones.
 fn taken(bulkhead: &Bulkhead) -> u32 {
     bulkhead.read().running()
 }
@@ -202,7 +202,7 @@ fn call_6_a_place_that_a_thread_keeps_is_whosever_needs_it() {
                 } else {
                     enter(bulkhead, ticket)
                 };
-                // Nor is it kept by two of them.
+                // The slot is not cached by this thread as well.
                 place.map(BulkheadSlot::hand_over)
             });
             newcomer.join().unwrap()
@@ -225,7 +225,7 @@ fn call_6_who_sits_down_while_a_place_is_being_put_away_gets_it() {
     let bulkhead = Bulkhead::new(&settings(1, 1));
     let place = enter(&bulkhead, READ).unwrap();
     let mut waits = waiting(&bulkhead, READ);
-    // As if that had been after the first look and before the place was put away.
+    // As if the waiter had queued after the first check and before the slot was cached.
     assert!(bulkhead.kept.put());
     assert!(!bulkhead.stays_kept(), "it is still to be given back");
     bulkhead.give_back(place.hand_over());
@@ -234,7 +234,7 @@ fn call_6_who_sits_down_while_a_place_is_being_put_away_gets_it() {
     assert!(bulkhead.kept.put());
     let _given_back_for_us = place.hand_over();
     assert!(bulkhead.reclaim());
-    assert!(bulkhead.stays_kept(), "somebody else has given it back");
+    assert!(bulkhead.stays_kept(), "another thread has given it back");
     assert!(has_place(&mut waits).is_some());
 }
 
@@ -247,20 +247,20 @@ fn call_6_no_place_is_kept_while_anybody_waits_or_too_many_are_taken() {
     );
     let mut waits = waiting(&bulkhead, READ);
     drop(one);
-    let one = has_place(&mut waits).expect("the one who waited");
+    let one = has_place(&mut waits).expect("the waiter gets it");
     bulkhead.resize(&settings(1, 1));
     drop(one);
     assert_eq!((bulkhead.in_flight(), taken(&bulkhead)), (1, 1));
     drop(other);
     assert_eq!((bulkhead.in_flight(), taken(&bulkhead)), (0, 1), "kept");
-    // The middle of a change to a lower limit: the place is above it by the time it is used.
+    // The middle of a change to a lower limit: the cached slot exceeds it when it is used.
     bulkhead.limit.store(0, Ordering::Release);
     assert!(enter(&bulkhead, READ).is_none());
     assert_eq!(taken(&bulkhead), 0);
     bulkhead.resize(&settings(2, 1));
     drop(enter(&bulkhead, READ).unwrap());
     bulkhead.resize(&settings(1, 1));
-    assert_eq!(taken(&bulkhead), 0, "new bounds call in what is kept");
+    assert_eq!(taken(&bulkhead), 0, "new bounds reclaim cached slots");
 }
 
 #[test]
@@ -268,7 +268,7 @@ fn lim_3_writes_have_places_of_their_own_and_hold_no_read_up() {
     let bulkhead = Bulkhead::new(&with_writes(3, 1, 4));
     let write = enter(&bulkhead, WRITE).unwrap();
     let mut second = waiting(&bulkhead, WRITE);
-    // Somebody waits, so it is not the quick way; there is a place all the same.
+    // With a waiter in the queue the fast path is closed; a slot is free all the same.
     let mut read = Box::pin(Waiter::new(&bulkhead, READ));
     let first_read = has_place(&mut read).unwrap();
     let mut read = Box::pin(Waiter::new(&bulkhead, READ));
@@ -373,7 +373,7 @@ fn an_adaptive_limit_falls_under_failures_and_grows_to_the_cap_and_no_further() 
             .drain(..2)
             .map(|mut seat| has_place(&mut seat))
             .collect();
-        assert!(more.iter().all(Option::is_some), "who fits was let in");
+        assert!(more.iter().all(Option::is_some), "those that fit run");
         for class in [Class::Failure, Class::Throttled].repeat(50) {
             bulkhead.sample(Time::ZERO, MS, class);
         }

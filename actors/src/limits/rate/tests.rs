@@ -1,4 +1,4 @@
-//! Rules LIM-2 and LIM-3, at the rate limit itself.
+//! Rules LIM-2 and LIM-3, tested on the rate limit itself.
 
 use super::*;
 
@@ -105,7 +105,7 @@ fn lim_3_the_slowest_rate_is_no_panic() {
 
 #[tokio::test(start_paused = true)]
 async fn lim_2_what_timers_are_late_adds_up_in_the_forecast_too() {
-    // A unit of a third of a second, and a timer that goes by milliseconds.
+    // A unit of a third of a second, and a timer with millisecond resolution.
     let limit = limit(3.0, 1, 60_000);
     assert!(limit.try_enter(ONE, limit.clock.now()));
     let deadline = Some(limit.clock.now().after(Duration::from_secs(10)));
@@ -139,7 +139,7 @@ async fn lim_2_a_thread_that_was_held_up_makes_nobody_start_after_its_deadline()
     let refused = TooFast::NotBefore(Duration::from_secs(1));
     assert_eq!(second.await, Err(refused), "it would be 2,499, and late");
     assert_eq!(limit.waiting.load(Ordering::Relaxed), 0);
-    // What it did not take is there for the next one.
+    // The units it did not take are available to the next caller.
     let third = limit.enter(ONE, at(1_001));
     assert_eq!(third.await, Ok(()));
 }

@@ -1,4 +1,4 @@
-//! What callers on the worker's own thread see of its hands.
+//! Inline execution as observed by callers on the worker's own thread.
 
 use std::sync::{Arc, OnceLock};
 
@@ -10,7 +10,7 @@ use crate::error::CallError;
 use crate::supervisor::Condition;
 use crate::testing::{Reaction, Script, Scripted, TestRuntime, run_paused};
 
-/// A scripted dependency with its worker beside the test, and its client.
+/// A scripted dependency with a worker on the test's thread, and its client.
 async fn started(
     runtime: &TestRuntime,
     answer: impl Fn(u32) -> Reaction<u32> + Send + Sync + 'static,
@@ -42,13 +42,13 @@ fn a_caller_that_asks_in_a_loop_lets_others_have_their_turns() {
         while !others.is_finished() {
             client.ask(1).await.expect("an answer");
             calls += 1;
-            assert!(calls < 10_000, "nobody else has had a turn");
+            assert!(calls < 10_000, "no other task has had a turn");
         }
         runtime.finish().await;
     });
 }
 
-/// Whoever waits for the worker's next turn goes first.
+/// Calls that wait for the worker's next turn go first.
 #[test]
 fn a_call_does_not_overtake_what_waits_in_the_queue() {
     run_paused(async || {
@@ -56,7 +56,7 @@ fn a_call_does_not_overtake_what_waits_in_the_queue() {
         let client = started(&runtime, Reaction::Answer).await;
         let inline = &client.core.workers[0].inline;
         let inline = || inline.executor::<Scripted<u32, u32>>();
-        let free = inline().expect("nobody waits");
+        let free = inline().expect("no call waits");
         free.set_backlog(1);
         let mut second = Box::pin(client.ask(2));
         assert!(second.as_mut().now_or_never().is_none(), "it waits too");
@@ -71,7 +71,7 @@ fn a_call_does_not_overtake_what_waits_in_the_queue() {
     });
 }
 
-/// Its crash is the worker's: the driver marks it down, and only then the caller hears of it.
+/// The crash counts as the worker's: the driver marks it down before the caller gets the error.
 #[test]
 fn sup_5_a_panic_in_the_callers_turn_is_the_workers_crash() {
     run_paused(async || {
@@ -84,19 +84,19 @@ fn sup_5_a_panic_in_the_callers_turn_is_the_workers_crash() {
         let mut poison = Box::pin(client.ask(0));
         assert!(poison.as_mut().now_or_never().is_none(), "not yet");
         let mut next = Box::pin(client.ask(1));
-        assert!(next.as_mut().now_or_never().is_none(), "no inline are free");
+        assert!(next.as_mut().now_or_never().is_none(), "it is busy");
         let error = poison.await.expect_err("a crash");
         assert!(matches!(error, CallError::WorkerCrashed { .. }), "{error}");
         let health = &client.core.workers[0].mail.health;
         let life = (health.condition(), health.incarnation());
         assert_ne!(life, (Condition::Running, 1), "marked down before");
-        assert_eq!(next.await.expect("by the next life").value, 1);
+        assert_eq!(next.await.expect("by the next incarnation").value, 1);
         assert_eq!(client.status().workers[0].restarts, 1);
         runtime.finish().await;
     });
 }
 
-/// Calls itself, as deep as it is asked to.
+/// Calls itself to the requested depth.
 struct Deep(Arc<OnceLock<Client<Deep>>>);
 
 impl Dependency for Deep {

@@ -1,5 +1,5 @@
-//! Work that comes after the end. Only from in here can it come so late: a client looks at the
-//! worker's health first.
+//! Jobs that arrive after the end of a worker. A client checks the worker's health first, so only a
+//! test inside the crate can send one so late.
 
 use crate::error::{CallError, NotExecutedReason};
 use crate::supervisor::DriverQueue;
@@ -16,7 +16,7 @@ fn call_1_work_for_a_closed_queue_is_answered_at_once_and_not_executed() {
         let client = started.expect("it starts");
         client.core.workers[0].queue.close();
         let begun = runtime.clock().now();
-        let error = client.ask(1).await.expect_err("nobody takes it");
+        let error = client.ask(1).await.expect_err("no worker takes it");
         let reason = match error {
             CallError::NotExecuted { reason, .. } => reason,
             other => panic!("{other}"),

@@ -1,7 +1,7 @@
 use super::*;
 use State::{Closed, HalfOpen, Open};
 
-/// Half-open at 1,000 ms, by this rule.
+/// A breaker that is half-open at 1,000 ms, with this rule.
 fn half_open(max_calls: u32, rule: HalfOpenRule) -> Bench {
     half_open_with(BreakerSettings {
         half_open: HalfOpenSettings {

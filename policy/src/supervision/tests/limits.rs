@@ -108,7 +108,7 @@ fn sup_3_only_a_healthy_run_of_one_incarnation_resets_the_backoff() {
     rig.wait(4999);
     assert_eq!(rig.crash("a"), ["timer 100"]);
     rig.fire();
-    // Time spent in starting, or by an earlier incarnation, is no running time.
+    // Time spent in starting, or by an earlier incarnation, does not count as running time.
     rig.wait(10_000);
     rig.started("a");
     rig.wait(1);
@@ -179,7 +179,7 @@ fn sup_3_a_group_stops_at_once_and_starts_when_the_delay_is_over() {
     assert_eq!(rig.fire(), ["start a#2"]);
     assert_eq!(rig.started("a"), ["start b#2"]);
 
-    // The delay is over before the last sibling is gone.
+    // The delay ends before the last sibling has stopped.
     rig.started("b");
     rig.wait(60_000);
     assert_eq!(rig.crash("a"), ["timer 10000", "stop b#2"]);

@@ -1,4 +1,4 @@
-//! A real Chromium without a window, spoken to by its own protocol.
+//! Driver of a real headless Chromium, over its DevTools protocol.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -22,17 +22,17 @@ use crate::tools;
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// The longest that anything in a page may take; the machine may be busy.
+/// Maximum time of one step in a page; the machine may be busy.
 const LONG: Duration = Duration::from_secs(60);
-/// Between two looks at a page.
+/// Interval between two polls of a page.
 const BREATH: Duration = Duration::from_millis(30);
 
-/// What counts what goes wrong in a page, before any of its own scripts run.
+/// Script that records CSP violations; it runs before the page's own scripts.
 const WATCH: &str = "window.violations = []; \
     addEventListener('securitypolicyviolation', (event) => \
         violations.push(`${event.violatedDirective} ${event.blockedURI}`));";
 
-/// One page in a browser of its own.
+/// One page in its own browser.
 pub(super) struct Page {
     commands: Turn<SplitSink<Socket, Message>>,
     shared: Arc<Shared>,
@@ -48,16 +48,16 @@ struct Shared {
     complaints: Mutex<Vec<Complaint>>,
 }
 
-/// Something that a person would find in the browser's console.
+/// Message that a user would find in the browser's console.
 #[derive(Debug, Clone)]
 pub(super) struct Complaint {
-    /// Such as `network` or `security`.
+    /// Category of the message, such as `network` or `security`.
     pub(super) source: String,
     pub(super) text: String,
 }
 
 impl Page {
-    /// An empty page; `None` where there is no Chromium and that is allowed.
+    /// Opens an empty page. Returns `None` if there is no Chromium and that is permitted.
     pub(super) async fn start() -> Option<Self> {
         let chromium = tools::find(&["chromium", "chromium-browser", "google-chrome"])?;
         let profile = tempfile::tempdir().unwrap();
@@ -112,7 +112,7 @@ impl Page {
         self.tell("Page.navigate", json!({ "url": url })).await;
     }
 
-    /// The window's size.
+    /// Sets the window's size.
     ///
     /// # Units  CSS pixels.
     pub(super) async fn size(&self, width: u32, height: u32) {
@@ -122,7 +122,7 @@ impl Page {
         self.tell("Emulation.setDeviceMetricsOverride", size).await;
     }
 
-    /// `light` or `dark`.
+    /// Sets the colour scheme, `light` or `dark`.
     pub(super) async fn scheme(&self, scheme: &str) {
         let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
         self.tell(
@@ -132,7 +132,7 @@ impl Page {
         .await;
     }
 
-    /// What an expression is in the page.
+    /// Returns the value of an expression in the page.
     pub(super) async fn value(&self, expression: &str) -> Value {
         let params = json!({
             "expression": expression, "returnByValue": true, "awaitPromise": true,
@@ -148,9 +148,9 @@ impl Page {
         value.as_str().unwrap_or_default().to_owned()
     }
 
-    /// Looks again and again until an expression is true in the page.
+    /// Polls until an expression is true in the page.
     pub(super) async fn until(&self, expression: &str) {
-        // A page that is just being loaded has less than the expression asks for.
+        // While a page loads, the expression may refer to elements that do not exist yet.
         let guarded = format!(
             "(() => {{ try {{ return Boolean({expression}) }} catch {{ return false }} }})()"
         );
@@ -185,12 +185,12 @@ impl Page {
         self.tell("Input.dispatchKeyEvent", event).await;
     }
 
-    /// Types a text where the focus is.
+    /// Types a text into the focused element.
     pub(super) async fn write(&self, text: &str) {
         self.tell("Input.insertText", json!({ "text": text })).await;
     }
 
-    /// What the console holds, and what the page was not allowed to do.
+    /// Returns the console's messages and the page's CSP violations.
     pub(super) async fn complaints(&self) -> Vec<Complaint> {
         let mut all = self.shared.complaints.lock().unwrap().clone();
         let violations = self.value("window.violations ?? []").await;
@@ -211,12 +211,12 @@ impl Page {
     }
 }
 
-/// Starts a browser, and reads where it listens.
+/// Starts a browser, and reads the address of its debugging socket.
 async fn launch(chromium: PathBuf, profile: &TempDir) -> (Child, String) {
     let mut process = Command::new(chromium)
         .args([
             "--headless=new",
-            // A container has no place for it, and only our own page is loaded.
+            // The sandbox does not work in a container, and only our own page is loaded.
             "--no-sandbox",
             "--disable-gpu",
             "--disable-dev-shm-usage",
@@ -250,12 +250,12 @@ async fn launch(chromium: PathBuf, profile: &TempDir) -> (Child, String) {
     let address = tokio::time::timeout(LONG, listening).await;
     let address = address.unwrap_or_default();
     let address = address.unwrap_or_else(|| panic!("the browser did not start:\n{told}"));
-    // What it says besides must not fill the pipe.
+    // The rest of the output is drained, so that it does not fill the pipe.
     tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
     (process, address)
 }
 
-/// Hands answers to whoever waits for them, and keeps what went wrong.
+/// Delivers answers to their waiting commands, and records the page's errors.
 async fn listen(mut answers: SplitStream<Socket>, shared: Arc<Shared>) {
     while let Some(Ok(message)) = answers.next().await {
         let Ok(mut message) = serde_json::from_str::<Value>(message.to_text().unwrap_or("")) else {
@@ -263,7 +263,7 @@ async fn listen(mut answers: SplitStream<Socket>, shared: Arc<Shared>) {
         };
         if let Some(id) = message["id"].as_u64() {
             let waiting = shared.waiting.lock().unwrap().remove(&id);
-            // Whoever asked may have given up.
+            // The waiting command may have been dropped.
             let _ = waiting.map(|waiting| waiting.send(message));
             continue;
         }

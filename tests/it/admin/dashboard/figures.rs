@@ -1,4 +1,4 @@
-//! What the page shows besides states: workers, the tree, events, limits, and many dependencies.
+//! Page content besides states: workers, the tree, events, limits, and many dependencies.
 
 use breakerbox_policy::{Class, DependencySettings};
 
@@ -63,7 +63,7 @@ async fn item_100_fallbacks_pauses_and_limits_of_each_dependency_are_shown() {
     for _ in 0..3 {
         assert_eq!(stage.clients[1].ask(Do::Answer(1)).await.unwrap().value, 7);
     }
-    // The one that opened it, and these.
+    // The call that opened the breaker, and these three.
     let facts = part("covered", ".facts");
     page.until(&format!("{facts}.innerText.includes('fixed 4')"))
         .await;
@@ -72,7 +72,7 @@ async fn item_100_fallbacks_pauses_and_limits_of_each_dependency_are_shown() {
     page.until(&format!("/^Paused for \\d+ min/.test({paused}.innerText)"))
         .await;
     assert_eq!(page.text(&state("throttled")).await, "CLOSED");
-    // Calls that hang are in flight, and the figure of calls rises.
+    // Hanging calls are in flight, and the count of calls rises.
     let busy = stage.clients[0].clone();
     let hanging = tokio::spawn(async move {
         let three = (0..3).map(|_| busy.ask(Do::Hang));
@@ -121,7 +121,7 @@ async fn item_100_a_hundred_dependencies_are_rows_with_the_sick_ones_first() {
     let height = page.value(tall).await.as_f64().unwrap();
     assert!(height < 60.0, "a row is {height} pixels high");
     assert_eq!(page.value("document.title").await, "2 open – Breakerbox");
-    // Only those that are open; then only those of a name.
+    // Filters the list: first the open ones, then those of one name.
     page.value("document.querySelector('.tile[data-group=\"open\"]').click()")
         .await;
     page.until("document.querySelectorAll('#grid > article').length === 2")
@@ -130,7 +130,7 @@ async fn item_100_a_hundred_dependencies_are_rows_with_the_sick_ones_first() {
         .await;
     page.until("document.querySelectorAll('#grid > article').length === 100")
         .await;
-    // A row that is opened shows the rest, and stays open.
+    // An expanded row shows the details, and stays expanded.
     let body = part("service_41", ".body");
     assert_eq!(page.value(&format!("{body}.hidden")).await, true);
     page.value(&format!("{}.click()", part("service_41", ".name")))

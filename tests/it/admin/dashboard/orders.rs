@@ -1,4 +1,4 @@
-//! What an operator does through the page, and what is kept of it.
+//! Operator actions through the page, and their record.
 
 use serde_json::json;
 
@@ -8,7 +8,7 @@ use crate::scripted::{ms, opens_after};
 const PROBLEM: &str = "document.querySelector('#order-problem').innerText";
 const DIALOG: &str = "document.querySelector('#order').open";
 
-/// Writes into a field as a person does.
+/// Types into a field as a user does.
 async fn fill(stage: &Stage, id: &str, text: &str) {
     let field = format!("document.getElementById('{id}')");
     stage.page.value(&format!("{field}.select()")).await;
@@ -34,7 +34,7 @@ async fn item_101_an_order_through_the_page_is_carried_out_and_kept_on_record() 
             .await,
         "Open search"
     );
-    // What is missing is said, and nothing is sent.
+    // The page names the missing field and sends nothing.
     click(&stage, go).await;
     page.until(&format!("{PROBLEM} === 'A reason is missing.'"))
         .await;
@@ -45,7 +45,7 @@ async fn item_101_an_order_through_the_page_is_carried_out_and_kept_on_record() 
     page.until(&format!("{PROBLEM}.startsWith('That is no span of time')"))
         .await;
     fill(&stage, "order-for", "1h 30m").await;
-    // A wrong token: the server's own words are shown, and the token is not kept.
+    // With a wrong token, the page shows the server's message and does not keep the token.
     fill(&stage, "order-token", "a wrong token").await;
     click(&stage, go).await;
     page.until(&format!(
@@ -64,7 +64,7 @@ async fn item_101_an_order_through_the_page_is_carried_out_and_kept_on_record() 
         part("search", ".left")
     ))
     .await;
-    // The reason is a text everywhere, and the record has all of it.
+    // The reason is shown as text everywhere, and the record has all of it.
     let shown = page
         .text(&format!("{}.innerText", part("search", ".why")))
         .await;
@@ -81,7 +81,7 @@ async fn item_101_an_order_through_the_page_is_carried_out_and_kept_on_record() 
     assert_eq!(details["reason"], reason);
     assert_eq!(details["command"], "open");
     assert!(details["until"].is_string());
-    // The token stays in this tab, and goes when it is told to.
+    // The token stays in this tab, and is removed on request.
     assert_eq!(
         page.value("[...Object.values(sessionStorage)]").await,
         json!([TOKEN])

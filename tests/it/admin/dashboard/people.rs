@@ -1,11 +1,11 @@
-//! Those who use no mouse, see no colours, see nothing, or have a small screen.
+//! Accessibility: no mouse, no colours, screen readers, and small screens.
 
 use super::{Stage, TOKEN, nothing, part, state};
 use crate::scripted::{Do, ms, opens_after};
 
 const FOCUS: &str = "(document.activeElement.id || document.activeElement.dataset.order || '')";
 
-/// Goes on by `Tab` until the focus is at this.
+/// Presses `Tab` until this element has the focus.
 async fn tab_to(stage: &Stage, wanted: &str) {
     for _ in 0..60 {
         stage.page.press("Tab").await;
@@ -28,7 +28,7 @@ async fn item_100_the_page_is_operated_by_keyboard_alone() {
         return;
     };
     let page = &stage.page;
-    // The first way leads past everything to the dependencies.
+    // The first link skips to the dependencies.
     page.press("Tab").await;
     assert_eq!(
         page.text("document.activeElement.innerText").await,
@@ -40,7 +40,7 @@ async fn item_100_the_page_is_operated_by_keyboard_alone() {
     page.press("Enter").await;
     page.until("document.querySelector('#order').open").await;
     page.until(&format!("{FOCUS} === 'order-reason'")).await;
-    // Escape leads back to where it began.
+    // Escape returns the focus to the button that opened the dialog.
     page.press("Escape").await;
     page.until(&format!(
         "!document.querySelector('#order').open && {FOCUS} === 'disable'"
@@ -57,14 +57,14 @@ async fn item_100_the_page_is_operated_by_keyboard_alone() {
     page.press("Enter").await;
     page.until(&format!("{} === 'DISABLED'", state("search")))
         .await;
-    // The card has changed; whoever gave the order is where they were.
+    // The card has changed, and the focus stays on the same button.
     page.until(&format!("{FOCUS} === 'disable'")).await;
     page.until("document.querySelector('#announce').textContent.includes('disabled')")
         .await;
     stage.finish(nothing).await;
 }
 
-/// Each pair of a text and what is behind it, where it is too faint to read.
+/// Script that lists each text that has too little contrast to its background.
 const FAINT: &str = r"
 (() => {
   const context = Object.assign(document.createElement('canvas'), { width: 1, height: 1 }).getContext('2d', { willReadFrequently: true });
@@ -163,14 +163,14 @@ async fn item_100_everything_has_a_role_and_a_name_for_a_screen_reader() {
         levels.windows(2).all(|two| two[1] <= two[0] + 1),
         "{levels:?}"
     );
-    // Nobody finds the same name twice for different things, or a name that is no reference.
+    // Every id is unique, so a reference has one target.
     let double = "(() => { const ids = [...document.querySelectorAll('[id]')].map((one) => one.id); \
         return ids.filter((id, at) => ids.indexOf(id) !== at); })()";
     assert_eq!(page.value(double).await, serde_json::json!([]));
     stage.finish(nothing).await;
 }
 
-/// What the browser tells a screen reader: these roles are there, and what can be used has a name.
+/// Checks the accessibility tree: these roles exist, and every control has a name.
 async fn check(stage: &Stage, roles: &[&str]) {
     const NAMED: [&str; 9] = [
         "button",

@@ -1,4 +1,4 @@
-//! LIM-2 at each layer: a deadline that has passed, or that would pass meanwhile.
+//! LIM-2 at each layer: a deadline that has passed, or that would pass during a wait.
 
 use std::cell::Cell;
 use std::num::NonZeroU32;
@@ -20,7 +20,7 @@ fn assert_too_late(asked: Asked) {
     assert_eq!(executed, Executed::No);
 }
 
-/// What the settings put in the way of a call.
+/// Settings of the layers that a call passes, the first without any.
 fn layers() -> [fn(&mut DependencySettings); 4] {
     [
         |_| {},

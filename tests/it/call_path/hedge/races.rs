@@ -1,4 +1,4 @@
-//! CALL-2 and LIM-4: races that nobody wins, and races between workers.
+//! CALL-2 and LIM-4: hedged calls without a winner, and hedges between workers.
 
 use breakerbox_actors::{CallContext, Dependency};
 use breakerbox_policy::Executed;
@@ -148,7 +148,7 @@ fn call_2_the_error_is_that_of_the_attempt_that_was_executed_for_sure() {
     });
 }
 
-/// Its first value hangs, and knows only that of itself.
+/// Dependency that hangs in its first worker value only.
 struct Sticky {
     hangs: bool,
 }
@@ -187,8 +187,8 @@ fn sup_1_a_worker_that_hangs_is_beaten_by_the_other() {
             .start()
             .await
             .unwrap();
-        // Whatever the others take meanwhile: the hedge goes to the worker that has not got the
-        // call yet.
+        // For every number of other calls in between, the hedge goes to the worker that has not got
+        // the call yet.
         for between in 0..4 {
             let other = async {
                 pass(DELAY - 1).await;

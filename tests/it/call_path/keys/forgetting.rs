@@ -1,4 +1,5 @@
-//! BRK-12 and CALL-6: the keys of a dependency are bounded, and none is forgotten that matters.
+//! BRK-12 and CALL-6: the number of a dependency's keys is bounded, and no key that matters is
+//! evicted.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -23,7 +24,7 @@ impl Bench {
         keys.into_iter().map(|one| one.key).collect()
     }
 
-    /// A good call of each of these keys, a millisecond after the other.
+    /// Makes a good call of each of these keys, a millisecond after the other.
     async fn use_all(&self, keys: &[&str]) {
         for key in keys {
             self.ask_of(key, Do::Answer(1)).await.unwrap();
@@ -62,7 +63,7 @@ fn brk_12_who_refuses_or_was_set_is_not_forgotten() {
             .unwrap();
         bench.use_all(&["x", "y", "z"]).await;
         assert_eq!(bench.keys(), ["open", "set", "z"]);
-        // Its open time is over, and nobody has come since: it is the one that was idle longest.
+        // Its open time is over and no call has come since, so it is the key that was idle longest.
         pass(30_000).await;
         assert_eq!(bench.state_of("open"), State::HalfOpen);
         bench.use_all(&["z", "last"]).await;
@@ -136,7 +137,7 @@ fn call_6_idle_keys_are_forgotten_without_a_new_one() {
         assert_eq!(
             bench.keys(),
             ["a", "b", "sick"],
-            "nobody was idle for so long"
+            "no key was idle for so long"
         );
         for _ in 0..100 {
             if bench.keys().len() > 1 {
@@ -187,7 +188,7 @@ fn call_6_a_hundred_thousand_keys_take_no_more_room_than_the_cap() {
         let fails = |bad: bool| async move { if bad { Err("no") } else { Ok(()) } };
         for number in 0..100_000_u32 {
             let options = of(&format!("key-{number}"));
-            // Some of them open, and their timers go with them.
+            // Some of the breakers open, and their timers end with them.
             let bad = number % 50 == 0;
             let by_result = |result: &Result<(), &str>| match result {
                 Ok(()) => Class::Success.into(),

@@ -1,5 +1,5 @@
-//! BRK-3 for each key: a dependency with keys behaves as that many breakers of the kernel do, and
-//! several threads lose no outcome.
+//! BRK-3 for each key: a dependency with keys behaves like one kernel breaker per key, and
+//! concurrent threads lose no outcome.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! BRK-10 and SUP-4: what is said of the dependency as a whole holds for each of its keys.
+//! BRK-10 and SUP-4: a command for the whole dependency holds for each of its keys.
 
 use breakerbox_actors::EventKind;
 use breakerbox_actors::testing::run_paused;

@@ -1,8 +1,8 @@
-//! A collector that is slow, or gone: calls go on, and what is lost is counted.
+//! A slow or unreachable collector: calls go on, and lost spans are counted.
 
 use super::*;
 
-/// How many spans came to this, by the sidecar's own metrics.
+/// Number of spans with this result, from the sidecar's metrics.
 async fn count(sidecar: &Sidecar, result: &str) -> u64 {
     let scraped = http().get(sidecar.admin("/metrics")).send().await.unwrap();
     let text = scraped.text().await.unwrap();
@@ -35,12 +35,12 @@ async fn a_collector_that_hangs_holds_up_no_call_and_costs_no_memory() {
     );
     let sidecar = sidecar(&folder, &otel, &http_dependency("web", &upstream, ""));
     calls(&sidecar, 1).await;
-    // Its two spans are on their way for a minute.
+    // The first call's two spans are stuck in an export for a minute.
     while collector.hits() == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     calls(&sidecar, 50).await;
-    // Two more have found room, all others none.
+    // Two more spans fit into the queue; all others are dropped.
     let all_ended = async {
         while count(&sidecar, "dropped").await < 98 {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -65,14 +65,14 @@ async fn a_collector_that_hangs_does_not_keep_the_process_from_ending() {
     let sidecar = sidecar(&folder, &otel, &http_dependency("web", &upstream, ""));
     calls(&sidecar, 3).await;
     sidecar.signal("TERM");
-    // `ended` has a bound of its own, far below that of an export without one.
+    // `ended` has its own time limit, far below that of an export without a timeout.
     assert_eq!(sidecar.ended().await.code(), Some(0));
 }
 
 #[tokio::test]
 async fn a_collector_that_is_gone_is_missed_by_no_call() {
     let upstream = told().await;
-    // A port where nobody listens.
+    // A port without a listener.
     let reserved = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = reserved.local_addr().unwrap();
     drop(reserved);

@@ -1,4 +1,4 @@
-//! Histories at random, beside a reference that is too simple to be wrong.
+//! Random histories, compared with a simple reference.
 
 use proptest::prelude::*;
 
@@ -6,13 +6,13 @@ use super::*;
 
 #[derive(Debug, Clone)]
 enum Op {
-    /// Somebody asks: by the quick way first, as calls do, or for a seat at once.
+    /// A call arrives: by the fast path first, as calls do, or as a waiter at once.
     Ask(Ticket, bool),
-    /// One of those inside leaves.
+    /// A running call ends.
     Leave(prop::sample::Index),
-    /// One of those outside looks.
+    /// A waiter is polled.
     Look(prop::sample::Index),
-    /// One of those outside goes.
+    /// A waiter is dropped.
     Go(prop::sample::Index),
     Resize(BulkheadSettings),
 }
@@ -45,7 +45,7 @@ enum Fate {
     Refused,
 }
 
-/// Everybody who is there, in the order of their coming.
+/// All callers, in order of arrival.
 struct Reference {
     bounds: BulkheadSettings,
     all: Vec<(u32, Ticket, Fate)>,
@@ -90,7 +90,7 @@ impl Reference {
             let lower = lower.filter(|(_, other, fate)| {
                 *fate == Fate::Waits && other.priority < ticket.priority
             });
-            // The first of equals; by their age in reverse, so the youngest.
+            // The first of equals in reverse order of arrival, so the youngest.
             if let Some((_, _, shed)) = lower.min_by_key(|(_, other, _)| other.priority) {
                 *shed = Fate::Refused;
                 fate = Fate::Waits;
@@ -131,7 +131,7 @@ fn look<'a>(seat: &mut Seated<'a>, expected: Fate) -> Option<BulkheadSlot<'a>> {
     }
 }
 
-/// Runs a history on both; panics where they differ.
+/// Runs a history on both; panics if they differ.
 fn replay(first: BulkheadSettings, history: Vec<Op>) {
     let bulkhead = Bulkhead::new(&first);
     let mut reference = Reference {

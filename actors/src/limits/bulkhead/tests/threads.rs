@@ -1,4 +1,4 @@
-//! Many threads at once: bounds hold at every moment, and nobody is forgotten.
+//! Many threads at once: the bounds hold at every moment, and no waiter is forgotten.
 
 use std::sync::Arc;
 use std::task::Wake;
@@ -12,7 +12,7 @@ const MOST_PLACES: u32 = 3;
 const MOST_WRITES: u32 = 2;
 const SEATS: u32 = 4;
 
-/// Nobody waits for so long whom somebody will wake.
+/// Far longer than a waiter waits for its wake-up.
 const FORGOTTEN: Duration = Duration::from_secs(30);
 
 struct Unpark(Thread);
@@ -23,7 +23,7 @@ impl Wake for Unpark {
     }
 }
 
-/// Who is inside, as they count themselves.
+/// Number of running calls, counted by themselves.
 #[derive(Default)]
 struct Inside {
     all: AtomicU32,
@@ -31,7 +31,7 @@ struct Inside {
 }
 
 impl Inside {
-    /// Something that takes its time.
+    /// Simulates work, and checks the bounds.
     fn work(&self, ticket: Ticket) {
         let all = self.all.fetch_add(1, Ordering::SeqCst) + 1;
         assert!(all <= MOST_PLACES, "{all} at once");
@@ -47,7 +47,7 @@ impl Inside {
     }
 }
 
-/// Waits until the seat comes to something, or gives up after so many looks.
+/// Polls a waiter until it resolves, or gives up after so many polls.
 fn wait<'a>(
     mut seat: Seated<'a>,
     mut looks: Option<u32>,
@@ -67,13 +67,13 @@ fn wait<'a>(
             None => {
                 let before = clock.now();
                 thread::park_timeout(FORGOTTEN);
-                assert!(clock.now().since(before) < FORGOTTEN, "nobody wakes it");
+                assert!(clock.now().since(before) < FORGOTTEN, "no thread wakes it");
             }
         }
     }
 }
 
-/// Makes one thread's calls; gives back how many got a place, were refused, and gave up.
+/// Makes one thread's calls; returns how many got a slot, were refused, and gave up.
 fn call(bulkhead: &Bulkhead, inside: &Inside, caller: u32) -> [u32; 3] {
     let mut random = fastrand::Rng::with_seed(caller.into());
     let mut ends = [0; 3];

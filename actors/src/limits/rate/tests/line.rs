@@ -1,5 +1,5 @@
-//! The line of those who wait, compared with a model that is too simple to be wrong: it steps
-//! through time a millisecond at a time.
+//! The queue of waiting calls, compared with a simple model that advances one millisecond at a
+//! time.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -10,7 +10,7 @@ use tokio::task::LocalSet;
 
 use super::*;
 
-/// Calls come at multiples of this; who leaves does it in between, each at a time of its own.
+/// Calls arrive at multiples of this. A caller gives up in between, each at a distinct time.
 const GRID: u64 = 100;
 
 #[derive(Debug, Clone, Copy)]
@@ -23,23 +23,24 @@ struct Call {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// It went out.
+    /// It was admitted.
     Out(u64),
     Refused(u64),
     TooHeavy,
-    /// It left the line.
+    /// Its caller gave up while it waited.
     Left(u64),
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Rules {
-    /// Nanoseconds in which a unit comes back.
+    /// Nanoseconds until a unit comes back.
     unit: u64,
     burst: u32,
     max_wait: u64,
 }
 
-/// So many at most in so many moments, each with a deadline that is at most so many milliseconds away.
+/// At most `most` calls in so many moments. Each deadline is less than `deadline` milliseconds
+/// away.
 fn calls(most: usize, moments: u64, deadline: u64) -> impl Strategy<Value = Vec<Call>> {
     let call = (
         0..moments,
@@ -62,7 +63,7 @@ fn calls(most: usize, moments: u64, deadline: u64) -> impl Strategy<Value = Vec<
     })
 }
 
-/// What becomes of the calls at the limit itself.
+/// The results of the calls on the real limit.
 fn real(rules: Rules, calls: &[Call]) -> Vec<End> {
     let paused = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -119,12 +120,12 @@ async fn one(limit: &RateLimit, call: Call) -> End {
     }
 }
 
-/// A bucket that fills up, and a line in front of it.
+/// A token bucket, with a queue in front of it.
 #[derive(Clone)]
 struct Model {
     rules: Rules,
     now: u64,
-    /// Nanoseconds of filling that are there.
+    /// Fill level, in nanoseconds of refill.
     level: u64,
     line: VecDeque<(usize, u32)>,
 }
@@ -139,14 +140,14 @@ impl Model {
         }
     }
 
-    /// Lets a millisecond pass.
+    /// Advances time by a millisecond.
     fn step(&mut self) {
         let full = self.rules.unit * u64::from(self.rules.burst);
         self.level = full.min(self.level + 1_000_000);
         self.now += 1;
     }
 
-    /// Those who go out now.
+    /// Returns the calls that are admitted now.
     fn out(&mut self) -> Vec<usize> {
         let mut out = Vec::new();
         while let Some((number, weight)) = self.line.front().copied() {
@@ -161,7 +162,7 @@ impl Model {
         out
     }
 
-    /// When the last in the line goes out if nobody leaves it.
+    /// Returns the admission time of the last waiter if none gives up.
     fn forecast(&self) -> u64 {
         let mut future = self.clone();
         loop {
@@ -216,7 +217,7 @@ impl Model {
     }
 }
 
-/// What holds whatever the model says.
+/// Checks the invariants that do not depend on the model.
 fn check(rules: Rules, calls: &[Call], ends: &[End]) -> Result<(), TestCaseError> {
     let out: Vec<(u64, u32)> = calls
         .iter()
@@ -267,8 +268,8 @@ proptest! {
         prop_assert_eq!(ends, Model::new(rules).run(&calls));
     }
 
-    /// Units that are no whole milliseconds: timers are late, and nobody is accepted in vain as
-    /// long as nobody leaves.
+    /// Units that are no whole milliseconds: timers fire late. No accepted call misses its deadline
+    /// as long as no caller gives up.
     #[test]
     fn lim_2_and_lim_3_the_line_holds_what_it_promises_on_coarse_timers(
         calls in calls(90, 3, 100),
