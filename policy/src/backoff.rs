@@ -10,16 +10,14 @@ use crate::{BackoffSettings, OpenTime, Random, RetryJitter};
 ///
 /// # Units   Never longer than `max`, except by [`RetryJitter::Added`].
 /// # Source  Rule LIM-1 in docs/rules.md: 100 ms, 200 ms, … at factor 2 without jitter.
-#[must_use]
-pub fn delay(settings: &BackoffSettings, n: u32, random: &mut dyn Random) -> Duration {
+pub(crate) fn delay(settings: &BackoffSettings, n: u32, random: &mut dyn Random) -> Duration {
     delay_after(settings, n, None, random)
 }
 
 /// Returns the delay before retry number `n`, given the delay before the retry ahead of it.
 ///
 /// [`RetryJitter::Decorrelated`] continues from `previous`; the other kinds ignore it.
-#[must_use]
-pub fn delay_after(
+pub(crate) fn delay_after(
     settings: &BackoffSettings,
     n: u32,
     previous: Option<Duration>,
@@ -35,8 +33,7 @@ pub fn delay_after(
 /// must not return at the same instant.
 ///
 /// # Source  Rule LIM-1 in docs/rules.md.
-#[must_use]
-pub fn delay_with_hint(
+pub(crate) fn delay_with_hint(
     settings: &BackoffSettings,
     n: u32,
     hint: Duration,
@@ -50,8 +47,7 @@ pub fn delay_with_hint(
 /// plus the backoff's random part.
 ///
 /// # Source  Rule LIM-1 in docs/rules.md.
-#[must_use]
-pub fn hinted(
+pub(crate) fn hinted(
     settings: &BackoffSettings,
     n: u32,
     hint: Duration,
@@ -65,8 +61,7 @@ pub fn hinted(
 ///
 /// # Units   At least `min(base * factor^attempt, max)`: jitter only lengthens.
 /// # Source  Rule BRK-8 in docs/rules.md.
-#[must_use]
-pub fn open_time(settings: &OpenTime, attempt: u32, random: &mut dyn Random) -> Duration {
+pub(crate) fn open_time(settings: &OpenTime, attempt: u32, random: &mut dyn Random) -> Duration {
     let nominal = grown(settings.base, settings.factor, settings.max, attempt);
     let share = settings.jitter.clamp(0.0, 1.0) * random.unit();
     nominal.saturating_add(scaled(nominal, share))

@@ -18,7 +18,7 @@ mod window;
 
 mod permit;
 
-pub mod backoff;
+mod backoff;
 
 mod breaker;
 
@@ -42,10 +42,10 @@ pub use breaker::{
     View,
 };
 pub use budget::Budget;
-pub use bulkhead::{Admission, Bulkhead, Partitions, Priority, QueuePosition, Ticket, WaitQueue};
+pub use bulkhead::{Priority, QueuePosition, Ticket, WaitQueue};
 pub use chaos::{Chaos, FaultInjection, InjectedFault};
 pub use classify::{ClassifySettings, Symptom, Symptoms};
-pub use limit::{AdaptiveLimit, AimdLimit, GradientLimit};
+pub use limit::AdaptiveLimit;
 pub use outcome::{Class, Executed, Outcome};
 pub use permit::{Permit, PermitKind};
 pub use rate::{Random, Rate, RateError};

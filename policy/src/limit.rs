@@ -11,8 +11,8 @@ use std::time::Duration;
 use crate::time::nanos;
 use crate::{AdaptiveRule, AdaptiveSettings, Time};
 
-pub use aimd::AimdLimit;
-pub use gradient::GradientLimit;
+use aimd::AimdLimit;
+use gradient::GradientLimit;
 
 /// A limit that learns from each call, and decays to its initial value when there are none.
 ///

@@ -45,22 +45,19 @@ impl Rate {
     }
 
     /// Returns true if `part` of `whole` reaches this rate (`>=`). Zero of zero reaches no rate.
-    #[must_use]
-    pub fn is_reached(self, part: u64, whole: u64) -> bool {
+    pub(crate) fn is_reached(self, part: u64, whole: u64) -> bool {
         whole > 0
             && u128::from(part) * u128::from(Self::ONE) >= u128::from(self.0) * u128::from(whole)
     }
 
     /// Returns the smallest part of `whole` that reaches this rate.
-    #[must_use]
-    pub fn least_part(self, whole: u64) -> u64 {
+    pub(crate) fn least_part(self, whole: u64) -> u64 {
         let exact = u128::from(self.0) * u128::from(whole);
         u64::try_from(exact.div_ceil(u128::from(Self::ONE))).unwrap_or(u64::MAX)
     }
 
     /// Returns this share of `whole`, rounded down.
-    #[must_use]
-    pub fn part_of(self, whole: u64) -> u64 {
+    pub(crate) fn part_of(self, whole: u64) -> u64 {
         let exact = u128::from(self.0) * u128::from(whole);
         u64::try_from(exact / u128::from(Self::ONE)).unwrap_or(u64::MAX)
     }

@@ -193,18 +193,6 @@ impl Supervision {
         self.index(id).map(|index| self.children[index].view())
     }
 
-    /// Returns the specification of the child with this id.
-    #[must_use]
-    pub fn child_spec(&self, id: ChildId) -> Option<&ChildSpec> {
-        self.index(id).map(|index| &self.children[index].spec)
-    }
-
-    /// Returns true if the supervisor has ended.
-    #[must_use]
-    pub fn is_down(&self) -> bool {
-        matches!(self.phase, Phase::Down)
-    }
-
     /// Begins the initial start.
     fn begin(&mut self) {
         if matches!(self.phase, Phase::New) {

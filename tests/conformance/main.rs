@@ -14,12 +14,20 @@ use std::path::{Path, PathBuf};
 use report::{Tally, Verdict};
 use serde_json::Value;
 
+/// Scenarios of this repository that ask for something that the product does not have. The replay
+/// names the word; any other one that is skipped fails.
+const WITHOUT_COUNTERPART: [&str; 2] = [
+    // A window that is judged only at the result after the one that filled it.
+    "rec-01",
+    // A limit divided among kinds of calls.
+    "ncl-03",
+];
+
 #[test]
 fn every_scenario_file_is_replayed_without_a_failure() {
-    let folder = std::env::var_os("BREAKERBOX_SCENARIOS").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios"),
-        PathBuf::from,
-    );
+    let elsewhere = std::env::var_os("BREAKERBOX_SCENARIOS").map(PathBuf::from);
+    let own = || Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
+    let folder = elsewhere.clone().unwrap_or_else(own);
     let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)
         .unwrap_or_else(|error| panic!("cannot read {}: {error}", folder.display()))
         .map(|entry| entry.expect("a readable folder entry").path())
@@ -34,8 +42,15 @@ fn every_scenario_file_is_replayed_without_a_failure() {
         "no scenario file in {}",
         folder.display()
     );
-    let failed: u32 = files.iter().map(|file| replay_file(file).failed).sum();
+    let tallies: Vec<Tally> = files.iter().map(|file| replay_file(file)).collect();
+    let failed: u32 = tallies.iter().map(|tally| tally.failed).sum();
     assert_eq!(failed, 0, "scenarios failed; their lines stand above");
+    let unread = tallies.iter().flat_map(|tally| &tally.without_counterpart);
+    let unread: Vec<&String> = unread.collect();
+    assert!(
+        elsewhere.is_some() || unread == WITHOUT_COUNTERPART,
+        "skipped: {unread:?}"
+    );
 }
 
 /// Replays one file and prints its lines.
@@ -61,7 +76,7 @@ fn replay(scenario: &Value) -> Verdict {
         } else if scenario.get("area").is_some() {
             breaker::replay(scenario)
         } else {
-            Verdict::Skip("prose: stands as a test of its own, named by its id".into())
+            Verdict::Prose
         }
     });
     std::panic::catch_unwind(run).unwrap_or_else(|panic| {

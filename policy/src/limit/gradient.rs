@@ -24,7 +24,7 @@ const STEEPEST: f64 = 0.5;
 ///
 /// # Source  concurrency-limits, `Gradient2Limit`.
 #[derive(Debug, Clone)]
-pub struct GradientLimit {
+pub(super) struct GradientLimit {
     limit: f64,
     min: NonZeroU32,
     max: NonZeroU32,
@@ -38,8 +38,7 @@ impl GradientLimit {
     ///
     /// # Units   `tolerance`: factor by which latency may exceed its usual value without a
     /// decrease; at least 1.
-    #[must_use]
-    pub fn new(initial: u32, min: NonZeroU32, max: NonZeroU32, tolerance: f64) -> Self {
+    pub(super) fn new(initial: u32, min: NonZeroU32, max: NonZeroU32, tolerance: f64) -> Self {
         let max = max.max(min);
         Self {
             limit: f64::from(initial.clamp(min.get(), max.get())),
@@ -55,7 +54,7 @@ impl GradientLimit {
     ///
     /// # Units   `in_flight`: calls in flight at the time of the sample, this one included. `rtt`:
     /// duration of the call; ignored for a drop, and zero says nothing about the dependency.
-    pub fn sample(&mut self, in_flight: u32, rtt: Duration, dropped: bool) -> u32 {
+    pub(super) fn sample(&mut self, in_flight: u32, rtt: Duration, dropped: bool) -> u32 {
         if dropped {
             self.approach(self.limit * STEEPEST);
             return self.limit();
@@ -68,8 +67,7 @@ impl GradientLimit {
     }
 
     /// Returns the limit.
-    #[must_use]
-    pub const fn limit(&self) -> u32 {
+    pub(super) const fn limit(&self) -> u32 {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let whole = self.limit as u32;
         whole

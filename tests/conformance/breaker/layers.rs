@@ -4,12 +4,12 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use breakerbox_policy::{
-    BackoffSettings, Breaker, BreakerCommand, BreakerEvent, BreakerSettings, Bulkhead,
-    BulkheadSettings, Cause, Class, Counts, Outcome as Reported, OverrideMode, Permit, Refusal,
+    BackoffSettings, Breaker, BreakerCommand, BreakerEvent, BreakerSettings, Cause, Class, Counts, Outcome as Reported, OverrideMode, Permit, Refusal,
     RetryJitter, RetrySettings, State, Time, TripReason,
 };
 use serde_json::Value;
 
+use super::slots::Slots;
 use super::words::{any_number, number, only_keys, span, text, unknown};
 use super::{Outcome, config};
 use crate::report::Verdict;
@@ -21,7 +21,7 @@ pub(super) fn middle() -> f64 {
 
 pub(super) enum Layer {
     Breaker(Box<Guard>),
-    Bulkhead(Bulkhead),
+    Bulkhead(Slots),
     Retry(RetryLayer),
     Timeout(Duration),
     Fallback,
@@ -40,14 +40,10 @@ impl Layer {
                     "bulkhead's word",
                     &["max_concurrent", "queue", "max_queue"],
                 )?;
-                Self::Bulkhead(Bulkhead::new(&BulkheadSettings {
-                    max_concurrent: config::count(number(config, "max_concurrent")?)?,
-                    max_queue: any_number(config, &["queue", "max_queue"])
-                        .and_then(|queue| u32::try_from(queue).ok())
-                        .unwrap_or(0),
-                    max_wait: Duration::MAX,
-                    ..BulkheadSettings::default()
-                }))
+                let queue = any_number(config, &["queue", "max_queue"]);
+                let queue = queue.and_then(|queue| u32::try_from(queue).ok());
+                let slots = config::count(number(config, "max_concurrent")?)?;
+                Self::Bulkhead(Slots::new(slots.get(), queue.unwrap_or(0)))
             }
             "retry" => Self::Retry(RetryLayer::new(config)?),
             "timeout" => {
