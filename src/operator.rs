@@ -87,7 +87,11 @@ pub(crate) struct Events {
 }
 
 /// Runs `status`.
-pub(crate) fn status(status: &Status, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<ExitReason> {
+pub(crate) fn status(
+    status: &Status,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> io::Result<ExitReason> {
     run(err, async |err| {
         let remote = match Remote::new(&status.place, false) {
             Ok(remote) => remote,
@@ -191,7 +195,11 @@ pub(crate) fn operate(
 }
 
 /// Runs `events`.
-pub(crate) fn events(events: &Events, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<ExitReason> {
+pub(crate) fn events(
+    events: &Events,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> io::Result<ExitReason> {
     run(err, async |err| {
         let remote = match Remote::new(&events.place, false) {
             Ok(remote) => remote,

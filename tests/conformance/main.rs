@@ -12,14 +12,13 @@ mod supervision;
 use std::path::{Path, PathBuf};
 
 use report::{Tally, Verdict};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Scenarios of this repository that ask for something that the product does not have. The replay
 /// names the word; any other one that is skipped fails.
 const WITHOUT_COUNTERPART: [&str; 2] = [
     // A window that is judged only at the result after the one that filled it.
-    "rec-01",
-    // A limit divided among kinds of calls.
+    "rec-01", // A limit divided among kinds of calls.
     "ncl-03",
 ];
 
@@ -87,4 +86,44 @@ fn replay(scenario: &Value) -> Verdict {
             .unwrap_or_default();
         Verdict::fail(0, "no panic", message)
     })
+}
+
+#[test]
+fn a_permit_that_is_given_back_in_a_later_step_is_no_execution() {
+    let scenario = json!({
+        "id": "own-01",
+        "area": "breaker",
+        "config": { "trip_any_of": [{ "rule": "consecutive_failures", "count": 1 }] },
+        "steps": [
+            { "t": 0, "op": "start", "id": "a", "expect": { "executions": 1 } },
+            {
+                "t": 0, "op": "finish", "id": "a", "outcome": "released",
+                "expect": { "executions": 0, "state": "closed" },
+            },
+        ],
+    });
+    assert_eq!(replay(&scenario), Verdict::Ok);
+}
+
+#[test]
+fn a_call_that_leaves_the_queue_was_no_execution_and_takes_no_slot() {
+    let scenario = json!({
+        "id": "own-02",
+        "area": "breaker",
+        "config": {
+            "order": ["bulkhead"],
+            "bulkhead": { "max_concurrent": 1, "queue": 1 },
+        },
+        "steps": [
+            { "t": 0, "op": "start", "id": "a", "expect": { "propagates": "running" } },
+            { "t": 0, "op": "start", "id": "b", "expect": { "propagates": "queued" } },
+            {
+                "t": 0, "op": "finish", "id": "b", "outcome": "released",
+                "expect": { "executions": 1 },
+            },
+            { "t": 0, "op": "finish", "id": "a", "outcome": "success" },
+            { "t": 0, "op": "start", "id": "c", "expect": { "propagates": "running" } },
+        ],
+    });
+    assert_eq!(replay(&scenario), Verdict::Ok);
 }

@@ -4,8 +4,9 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use breakerbox_policy::{
-    BackoffSettings, Breaker, BreakerCommand, BreakerEvent, BreakerSettings, Cause, Class, Counts, Outcome as Reported, OverrideMode, Permit, Refusal,
-    RetryJitter, RetrySettings, State, Time, TripReason,
+    BackoffSettings, Breaker, BreakerCommand, BreakerEvent, BreakerSettings, Cause, Class, Counts,
+    Outcome as Reported, OverrideMode, Permit, Refusal, RetryJitter, RetrySettings, State, Time,
+    TripReason,
 };
 use serde_json::Value;
 

@@ -40,6 +40,11 @@ impl Slots {
         }
     }
 
+    /// Frees a position in the queue: its caller is gone.
+    pub(super) fn give_up(&mut self) {
+        self.queued -= 1;
+    }
+
     /// Frees a slot; returns true if the first waiter took it over.
     pub(super) fn leave(&mut self) -> bool {
         self.running -= 1;

@@ -3,9 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use breakerbox_policy::{
-    Attempt, AttemptEnd, Class, Executed, Permit, Retry, RetryDecision, Time,
-};
+use breakerbox_policy::{Attempt, AttemptEnd, Class, Executed, Permit, Retry, RetryDecision, Time};
 use serde_json::{Value, json};
 
 use super::layers::{Guard, Layer, middle};
@@ -185,7 +183,9 @@ impl Stack {
             "observe" => {}
             op => return Err(unknown("op", op)),
         }
-        happened.executions = self.executions - executed;
+        // A permit that an earlier step took may be given back in this one: a call fewer, and no
+        // execution of this step.
+        happened.executions = self.executions.saturating_sub(executed);
         Ok(happened)
     }
 
@@ -263,7 +263,12 @@ impl Stack {
     fn finish(&mut self, id: &str, step: &Value, happened: &mut Happened) -> Outcome {
         let flight = self.flights.remove(id).ok_or_else(|| unknown("id", id))?;
         let word = text(step, "outcome")?;
-        if word == "released" {
+        if let Some(position) = self.queue.iter().position(|waiter| waiter == id) {
+            self.queue.remove(position);
+            if let Some(Layer::Bulkhead(slots)) = self.layers.get_mut(flight.next - 1) {
+                slots.give_up();
+            }
+        } else if word == "released" {
             self.executions -= 1;
         }
         if matches!(word, "failure" | "panic" | "timeout") {
