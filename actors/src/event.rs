@@ -163,7 +163,7 @@ impl EventKind {
             Self::FallbackServing { why, .. } => clean(why),
             Self::ReloadRefused { problems, .. } => clean(problems),
             Self::Ended { cause, .. } | Self::Parked { cause } | Self::GaveUp { cause } => {
-                clean_cause(cause);
+                cause.visit_texts(&mut clean);
             }
             _ => {}
         }
@@ -174,21 +174,6 @@ impl EventKind {
 fn clean(text: &mut String) {
     if let Cow::Owned(clean) = redact(text) {
         *text = clean;
-    }
-}
-
-fn clean_cause(cause: &mut StopCause) {
-    match cause {
-        StopCause::Failed(error) => clean(error),
-        StopCause::Crashed(report) => {
-            let mut next = Some(report);
-            while let Some(report) = next {
-                clean(&mut report.message);
-                next = report.also.as_deref_mut();
-            }
-        }
-        StopCause::GaveUp { last, .. } => clean_cause(last),
-        StopCause::Normal | StopCause::Shutdown | StopCause::Killed | StopCause::Lost => {}
     }
 }
 

@@ -7,6 +7,8 @@ use std::time::Duration;
 use crate::{ChaosSettings, Random, Time};
 
 /// A fault that replaces the dependency's work in an attempt.
+///
+/// Exhaustive on purpose: the code that executes attempts must apply each fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum InjectedFault {
     /// It fails.

@@ -53,6 +53,7 @@ pub enum RetryDecision {
 
 /// Reason why a call is not retried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum StopReason {
     /// It succeeded.
     Succeeded,

@@ -10,6 +10,7 @@ use crate::{BackoffSettings, Random, Time, backoff};
 
 /// Reason for a pause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum PauseReason {
     /// The dependency reported too much traffic.
     Throttled,

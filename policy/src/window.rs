@@ -17,6 +17,7 @@ use crate::{Time, WindowKind};
 
 /// Counts of the outcomes in a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Counts {
     /// Recorded outcomes, successes and failures.
     pub calls: u64,

@@ -399,6 +399,7 @@ pub(crate) fn pause_word(reason: PauseReason) -> &'static str {
     match reason {
         PauseReason::Throttled => "throttled",
         PauseReason::QuotaUsedUp => "quota_used_up",
+        _ => "other",
     }
 }
 

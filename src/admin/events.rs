@@ -171,6 +171,7 @@ pub(crate) fn kind_of(kind: &EventKind) -> &'static str {
             BreakerEvent::OverrideRemoved { .. } => "override_removed",
             BreakerEvent::WouldTrip { .. } => "would_trip",
             BreakerEvent::Renewed { .. } => "renewed",
+            _ => "other",
         },
         EventKind::Started { .. } => "started",
         EventKind::Ended { .. } => "ended",
@@ -292,6 +293,7 @@ fn breaker(inner: &AdminState, event: &BreakerEvent) -> Map<String, Value> {
             cause: why,
             ..
         } => json!({ "generation": generation, "cause": cause(why) }),
+        _ => Value::Null,
     })
 }
 

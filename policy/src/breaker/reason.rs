@@ -11,6 +11,7 @@ use crate::{Counts, Rate, Time};
 ///
 /// # Source  Rule BRK-11 in docs/rules.md.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum TripReason {
     /// Too many failures in the window.
     FailureThreshold {
@@ -174,6 +175,7 @@ impl fmt::Display for TripReason {
 
 /// Reason for a breaker's state, or for its generation.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum Cause {
     /// It was created.
     Started,
@@ -216,6 +218,7 @@ impl fmt::Display for Cause {
 
 /// An event of a breaker.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum BreakerEvent {
     /// The automatic state changed.
     Transition {

@@ -10,6 +10,7 @@ use crate::{Counts, Time};
 ///
 /// Each permit ends in exactly one of `recorded`, `neutral`, `late`, `unrecorded` and `released`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct EndedPermits {
     /// Outcomes that were counted: successes and failures.
     pub recorded: u64,
@@ -39,6 +40,7 @@ pub struct EndedPermits {
 
 /// A breaker's state at one moment.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct View<'a> {
     /// The automatic state.
     pub state: State,
@@ -66,6 +68,7 @@ pub struct View<'a> {
 
 /// A half-open period at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct HalfOpenView {
     /// Probes that succeeded.
     pub successes: u64,

@@ -48,9 +48,9 @@ pub(super) enum ChildPhase {
 /// Reason why a child is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StoppedReason {
-    /// It finished its work: a group round starts it again (S28).
+    /// It finished its work: a group round starts it again (scenario S28).
     Finished,
-    /// An operator stopped it: it stays stopped (S27).
+    /// An operator stopped it: it stays stopped (scenario S27).
     Operator,
 }
 
@@ -132,6 +132,8 @@ impl Child {
 }
 
 /// State of a child.
+///
+/// Exhaustive: these are the states of the chart, and each needs a word for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChildState {
     /// Finished, or stopped by an operator.
@@ -155,6 +157,7 @@ pub enum ChildState {
 
 /// Public view of a child.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct ChildView<'a> {
     /// Its id.
     pub id: ChildId,

@@ -104,6 +104,8 @@ pub enum Event {
 }
 
 /// Output of the machine, to be carried out in this order.
+///
+/// Exhaustive on purpose: the runtime must carry out each action.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     /// Start an incarnation; answer with [`Event::Started`] or [`Event::StartFailed`].
@@ -163,6 +165,7 @@ pub enum Action {
 
 /// Reason why a command was not executed. The names are OTP's where it has one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum CommandError {
     /// There is no child of this name.
     #[error("no such child")]

@@ -186,7 +186,7 @@ fn spec(strategy: Strategy, max: u32) -> SupervisorSpec {
     }
 }
 
-/// The same with the backoff of R11: 100 ms, doubled, at most 1 s, forgotten after 5 s.
+/// The same with the backoff of scenario R11: 100 ms, doubled, at most 1 s, forgotten after 5 s.
 fn patient(strategy: Strategy) -> SupervisorSpec {
     SupervisorSpec {
         backoff: Some(RestartBackoff {

@@ -484,6 +484,7 @@ impl Reference {
                 State::Open => self.go(State::HalfOpen, now),
                 State::HalfOpen => self.new_epoch(now),
             },
+            other => panic!("a command without a model: {other:?}"),
         }
         true
     }

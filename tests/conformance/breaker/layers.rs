@@ -319,9 +319,7 @@ impl Guard {
                 }
                 BreakerEvent::Overridden { .. } => self.events.overridden += 1,
                 BreakerEvent::WouldTrip { reason, .. } => self.note(&reason),
-                BreakerEvent::OverrideRemoved { .. }
-                | BreakerEvent::HalfOpenProgress { .. }
-                | BreakerEvent::Renewed { .. } => {}
+                _ => {}
             }
         }
     }

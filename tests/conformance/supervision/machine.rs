@@ -110,6 +110,7 @@ pub(super) fn spec_error(error: &SpecError) -> &'static str {
         SpecError::DuplicateName { .. } => "duplicate_child_name",
         SpecError::EmptyWindow => "bad_period",
         SpecError::BadBackoff => "bad_backoff",
+        _ => "bad_spec",
     }
 }
 
@@ -123,6 +124,7 @@ pub(super) fn command_error(error: &CommandError) -> &'static str {
         CommandError::StoppingSupervisor => "stopping",
         CommandError::StartFailed(_) => "start_failed",
         CommandError::BadSpec(error) => spec_error(error),
+        _ => "refused",
     }
 }
 
@@ -447,7 +449,7 @@ impl World {
         seen.supervisor = match &top.end {
             None => "alive".into(),
             Some(SupervisorEnd::StartError { child, .. }) => format!("start_error:{child}"),
-            Some(SupervisorEnd::Shutdown | SupervisorEnd::GaveUp { .. }) => "dead:shutdown".into(),
+            Some(_) => "dead:shutdown".into(),
         };
         if top.end.is_none() {
             seen.children = top.states();
