@@ -35,6 +35,8 @@ pub struct DependencyStatus {
     pub retry_after: Option<Duration>,
     /// The contents of the window.
     pub window: Counts,
+    /// Number of outcomes in the window from which a rate is shown (rule BRK-14).
+    pub minimum_calls: u64,
     /// The current half-open period, if there is one.
     pub half_open: Option<HalfOpenView>,
     /// The breaker's counters over its lifetime.
@@ -145,6 +147,7 @@ impl DependencyStatus {
             reason: view.cause.to_string(),
             retry_after: view.retry_after,
             window: view.counts,
+            minimum_calls: view.minimum_calls,
             half_open: view.half_open,
             tally: *view.tally,
             totals: shared.totals.read(),
@@ -183,6 +186,8 @@ pub struct KeyStatus {
     pub retry_after: Option<Duration>,
     /// The contents of the window.
     pub window: Counts,
+    /// Number of outcomes in the window from which a rate is shown (rule BRK-14).
+    pub minimum_calls: u64,
     /// The counters since the key was added, or added again.
     pub tally: EndedPermits,
 }
@@ -200,6 +205,7 @@ fn key_statuses<D: Dependency>(core: &Core<D>, now: Time) -> Vec<KeyStatus> {
             reason: view.cause.to_string(),
             retry_after: view.retry_after,
             window: view.counts,
+            minimum_calls: view.minimum_calls,
             tally: *view.tally,
         });
     });

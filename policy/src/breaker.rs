@@ -232,6 +232,7 @@ impl Breaker {
             cause: &self.cause,
             retry_after: state.and_then(|state| self.wait(state, now)),
             counts: self.counts(now),
+            minimum_calls: self.minimum_calls(),
             half_open: (self.state == State::HalfOpen).then(|| HalfOpenView {
                 successes: self.half_open.successes(),
                 needed: half_open::needed(self.settings.half_open.rule),
@@ -244,9 +245,22 @@ impl Breaker {
         }
     }
 
+    /// Returns true if the counts are those of a half-open period.
+    fn counts_probes(&self) -> bool {
+        self.state == State::HalfOpen && self.mode != Some(OverrideMode::Shadow)
+    }
+
+    /// Returns the number of outcomes from which a rate of the current counts is judged.
+    fn minimum_calls(&self) -> u64 {
+        match self.settings.half_open.rule {
+            HalfOpenRule::Rate { results } if self.counts_probes() => u64::from(results.get()),
+            _ => self.rules.minimum_calls(),
+        }
+    }
+
     /// Returns the counts of the current generation.
     fn counts(&self, now: Time) -> crate::Counts {
-        if self.state == State::HalfOpen && self.mode != Some(OverrideMode::Shadow) {
+        if self.counts_probes() {
             self.half_open.counts()
         } else {
             self.window.counts(now)

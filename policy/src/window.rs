@@ -34,18 +34,26 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Returns the share of failures, in [0, 1]; `None` without calls.
+    /// Returns the share of failures, in [0, 1]; `None` before `minimum_calls` outcomes.
+    ///
+    /// # Source  Rule BRK-14 in docs/rules.md.
     #[must_use]
-    #[expect(clippy::cast_precision_loss)]
-    pub fn failure_rate(&self) -> Option<f64> {
-        (self.calls > 0).then(|| self.failures as f64 / self.calls as f64)
+    pub fn failure_rate(&self, minimum_calls: u64) -> Option<f64> {
+        self.share(self.failures, minimum_calls)
     }
 
-    /// Returns the share of slow calls, in [0, 1]; `None` without calls.
+    /// Returns the share of slow calls, in [0, 1]; `None` before `minimum_calls` outcomes.
+    ///
+    /// # Source  Rule BRK-14 in docs/rules.md.
     #[must_use]
+    pub fn slow_rate(&self, minimum_calls: u64) -> Option<f64> {
+        self.share(self.slow, minimum_calls)
+    }
+
     #[expect(clippy::cast_precision_loss)]
-    pub fn slow_rate(&self) -> Option<f64> {
-        (self.calls > 0).then(|| self.slow as f64 / self.calls as f64)
+    fn share(&self, part: u64, minimum_calls: u64) -> Option<f64> {
+        // BRK-14: a rate of fewer outcomes than `minimum_calls` is not told.
+        (self.calls >= minimum_calls.max(1)).then(|| part as f64 / self.calls as f64)
     }
 }
 

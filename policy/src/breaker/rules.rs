@@ -44,6 +44,11 @@ impl Rules {
         }
     }
 
+    /// Returns the number of outcomes from which rates are judged.
+    pub(super) const fn minimum_calls(&self) -> u64 {
+        self.minimum
+    }
+
     /// Returns the first rule that the window breaks.
     pub(super) fn judge(
         &self,

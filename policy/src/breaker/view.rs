@@ -56,6 +56,8 @@ pub struct View<'a> {
     pub retry_after: Option<Duration>,
     /// Counts of the window; in half-open, the results of the probes.
     pub counts: Counts,
+    /// Number of outcomes in `counts` from which a rate is judged and shown (BRK-14).
+    pub minimum_calls: u64,
     /// The half-open period, if there is one.
     pub half_open: Option<HalfOpenView>,
     /// Calls in flight that are already slow.

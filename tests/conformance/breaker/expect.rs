@@ -52,8 +52,8 @@ pub(super) fn counts(step: usize, word: &str, expected: &Value, counts: &Counts)
             same(step, word, expected, counts.calls - counts.failures)
         }
         "slow" | "slow_total" => same(step, word, expected, counts.slow),
-        "failure_rate" => same(step, word, expected, rate(counts.failure_rate())),
-        "slow_rate" => same(step, word, expected, rate(counts.slow_rate())),
+        "failure_rate" => same(step, word, expected, rate(counts.failure_rate(1))),
+        "slow_rate" => same(step, word, expected, rate(counts.slow_rate(1))),
         "consecutive_failures" => same(step, word, expected, counts.consecutive_failures),
         "total_took_ms" => {
             let total = counts.elapsed_total.as_secs_f64() * 1000.0;
