@@ -6,6 +6,7 @@
 //! decision is a returned value. The actors of `breakerbox-actors` carry it out.
 
 mod rate;
+mod text;
 mod time;
 
 mod outcome;
@@ -59,6 +60,7 @@ pub use settings::{
     WindowKind, WorkerSettings,
 };
 pub use supervision::{PanicReport, StopCause};
+pub use text::RoundedDuration;
 pub use throttle::{Pause, PauseReason, Throttle};
 pub use time::Time;
 pub use window::{Counts, Window};

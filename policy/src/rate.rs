@@ -8,7 +8,7 @@ use std::fmt;
 /// that should have stayed closed.
 ///
 /// # Source  Rule BRK-1 in docs/rules.md.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Rate(u32);
 
 /// A rate outside of [0, 1].
@@ -60,6 +60,13 @@ impl Rate {
     pub(crate) fn part_of(self, whole: u64) -> u64 {
         let exact = u128::from(self.0) * u128::from(whole);
         u64::try_from(exact / u128::from(Self::ONE)).unwrap_or(u64::MAX)
+    }
+}
+
+/// The fraction, so that settings that contain a rate show it as it was written.
+impl fmt::Debug for Rate {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, out)
     }
 }
 

@@ -5,7 +5,8 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::state::{CommandSource, OverrideMode, State};
-use crate::{Counts, Rate, Time};
+use crate::text::CountedNoun;
+use crate::{Counts, Rate, RoundedDuration, Time};
 
 /// The rule that opened a breaker, with the figures it was judged by.
 ///
@@ -99,76 +100,97 @@ pub enum TripReason {
 
 impl fmt::Display for TripReason {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
+        match *self {
             Self::FailureThreshold {
                 failures,
                 threshold,
-            } => write!(
-                out,
-                "{failures} calls in the window failed, at or above {threshold}"
-            ),
+            } => {
+                let calls = CountedNoun(failures, "call");
+                write!(out, "{calls} in the window failed, at or above {threshold}")
+            }
             Self::Consecutive {
                 failures,
                 threshold,
-            } => write!(
-                out,
-                "{failures} calls in a row failed, at or above {threshold}"
-            ),
+            } => {
+                let calls = CountedNoun(failures, "call");
+                write!(out, "{calls} in a row failed, at or above {threshold}")
+            }
             Self::FailureRate {
                 failures,
                 calls,
                 rate,
-            } => write!(
-                out,
-                "{failures} of {calls} calls failed, at or above {rate}"
-            ),
+            } => {
+                let calls = CountedNoun(calls, "call");
+                write!(out, "{failures} of {calls} failed, at or above {rate}")
+            }
             Self::SlowRate {
                 slow,
                 overdue,
                 calls,
                 rate,
-            } => write!(
-                out,
-                "{} of {calls} calls were slow ({overdue} still running), at or above {rate}",
-                slow + overdue
-            ),
-            Self::ProbeFailed => out.write_str("a probe failed"),
+            } => {
+                let (slow, calls) = (slow + overdue, CountedNoun(calls, "call"));
+                write!(out, "{slow} of {calls} were slow ")?;
+                write!(out, "({overdue} still running), at or above {rate}")
+            }
+            Self::Commanded(ref reason) => write!(out, "by command: {reason}"),
+            Self::ProbeFailed
+            | Self::ProbeSlow { .. }
+            | Self::ProbeLost { .. }
+            | Self::ProbeCancelled
+            | Self::HalfOpenRate { .. }
+            | Self::HalfOpenSlowRate { .. }
+            | Self::HalfOpenCertain { .. }
+            | Self::HalfOpenTooLong { .. } => self.write_half_open(out),
+        }
+    }
+}
+
+impl TripReason {
+    /// Writes the reason of a half-open period.
+    fn write_half_open(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
             Self::ProbeSlow { elapsed } => {
-                write!(out, "a probe was slow: it took {elapsed:?}")
+                let took = RoundedDuration(elapsed);
+                write!(out, "a probe was slow: it took {took}")
             }
             Self::ProbeLost { lease } => {
-                write!(out, "a probe did not report within its lease of {lease:?}")
+                let lease = RoundedDuration(lease);
+                write!(out, "a probe did not report within its lease of {lease}")
             }
             Self::ProbeCancelled => out.write_str("a probe's caller went away"),
             Self::HalfOpenRate {
                 failures,
                 calls,
-                rate: Some(rate),
-            } => write!(
-                out,
-                "{failures} of {calls} probes failed, at or above {rate}"
-            ),
-            Self::HalfOpenRate {
-                failures, calls, ..
-            } => write!(out, "{failures} of {calls} probes failed, and none may"),
+                rate,
+            } => {
+                let probes = CountedNoun(calls, "probe");
+                write!(out, "{failures} of {probes} failed, ")?;
+                match rate {
+                    Some(rate) => write!(out, "at or above {rate}"),
+                    None => out.write_str("and none may"),
+                }
+            }
             Self::HalfOpenSlowRate { slow, calls, rate } => {
-                write!(
-                    out,
-                    "{slow} of {calls} probes were slow, at or above {rate}"
-                )
+                let probes = CountedNoun(calls, "probe");
+                write!(out, "{slow} of {probes} were slow, at or above {rate}")
             }
             Self::HalfOpenCertain {
                 failures,
                 needed,
                 of,
-            } => write!(
-                out,
-                "{failures} probes failed, so {needed} of {of} cannot succeed any more"
-            ),
-            Self::HalfOpenTooLong { after } => {
-                write!(out, "half-open came to no decision within {after:?}")
+            } => {
+                let probes = CountedNoun(failures, "probe");
+                write!(
+                    out,
+                    "{probes} failed, so {needed} of {of} cannot succeed any more"
+                )
             }
-            Self::Commanded(reason) => write!(out, "by command: {reason}"),
+            Self::HalfOpenTooLong { after } => {
+                let after = RoundedDuration(after);
+                write!(out, "half-open came to no decision within {after}")
+            }
+            _ => out.write_str("a probe failed"),
         }
     }
 }
@@ -206,7 +228,9 @@ impl fmt::Display for Cause {
             Self::Started => out.write_str("started"),
             Self::Tripped(reason) => reason.fmt(out),
             Self::OpenTimeOver => out.write_str("the open time is over"),
-            Self::Recovered { successes } => write!(out, "{successes} probes succeeded"),
+            Self::Recovered { successes } => {
+                write!(out, "{} succeeded", CountedNoun(*successes, "probe"))
+            }
             Self::HalfOpenTimeOver => out.write_str("the half-open time is over"),
             Self::Commanded(reason) => write!(out, "by command: {reason}"),
             Self::OverrideExpired => out.write_str("the override came to its end"),
@@ -306,7 +330,7 @@ impl fmt::Display for BreakerEvent {
             } => {
                 write!(out, "{from} -> {to}: {cause}")?;
                 match retry_after {
-                    Some(wait) => write!(out, "; next try in {wait:?}"),
+                    Some(wait) => write!(out, "; next try in {}", RoundedDuration(*wait)),
                     None => Ok(()),
                 }
             }
