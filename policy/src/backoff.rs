@@ -54,6 +54,7 @@ pub(crate) fn hinted(
     random: &mut dyn Random,
 ) -> Duration {
     let Parts { spread, .. } = parts(settings, n, None, random);
+    // LIM-1: never shorter than asked, with jitter on top.
     hint.saturating_add(spread)
 }
 

@@ -125,6 +125,7 @@ impl Breaker {
         };
         permit.map_err(|state| {
             self.tally.refused += 1;
+            // BRK-11: a refusal says which state refused, and for how long.
             Refusal {
                 state,
                 retry_after: self.wait(state, now),
@@ -280,6 +281,7 @@ impl Breaker {
     }
 
     fn push(&mut self, event: BreakerEvent) {
+        // CALL-6: the queue of events is bounded; the oldest is lost first.
         if self.events.len() == MAX_EVENTS {
             self.events.pop_front();
         }

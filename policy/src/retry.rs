@@ -110,8 +110,10 @@ impl<'a> Retry<'a> {
             .deadline
             .is_some_and(|deadline| now.after(after) >= deadline)
         {
+            // LIM-2: a retry that could not begin before the deadline is not waited for.
             return RetryDecision::Stop(StopReason::DeadlineTooClose);
         }
+        // LIM-4: every retry is paid from the one budget of its dependency.
         if budget.is_some_and(|budget| !budget.try_withdraw(now)) {
             return RetryDecision::Stop(StopReason::BudgetUsedUp);
         }
@@ -130,6 +132,8 @@ impl<'a> Retry<'a> {
             AttemptEnd::RefusedLocally => Some(StopReason::Overloaded),
             AttemptEnd::RefusedByBreaker => used_up,
             AttemptEnd::Ended(Class::Failure | Class::Throttled) => {
+                // CALL-7: what may have been executed is repeated only if it is idempotent. CALL-2: what was
+                // not executed is repeated in any case.
                 let unsafe_to_repeat = attempt.executed != Executed::No && !attempt.idempotent;
                 unsafe_to_repeat
                     .then_some(StopReason::NotIdempotent)

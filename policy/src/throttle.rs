@@ -96,6 +96,7 @@ impl Throttle {
 
     fn pause_until(&mut self, now: Time, until: Time, reason: PauseReason) -> Option<Pause> {
         let present = self.paused(now);
+        // LIM-1: the longest pause applies; a later hint never shortens it.
         if until <= now || present.is_some_and(|pause| pause.until >= until) {
             return None;
         }

@@ -124,6 +124,7 @@ impl Breaker {
         self.rules = Rules::new(&self.settings);
         let window = old.window != self.settings.window;
         let probing = self.state == State::HalfOpen && old.half_open != self.settings.half_open;
+        // CFG-2: a reload keeps the counters, unless they belong to another kind of window.
         if window {
             self.window = Window::new(self.settings.window, now);
             self.warned = false;
@@ -140,6 +141,7 @@ impl Breaker {
     ///
     /// # Source  Rule BRK-12.
     pub fn recover(&mut self, now: Time) {
+        // BRK-12: only the outcomes and the permits are lost; an open breaker stays open.
         self.empty_window(now);
         self.renew(now, Cause::Restarted);
     }

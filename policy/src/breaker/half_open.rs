@@ -90,6 +90,7 @@ impl HalfOpen {
 
     fn has_slot(&self, settings: &HalfOpenSettings) -> bool {
         let in_flight = self.in_flight();
+        // BRK-4: never more probes at once than `half_open_max_calls`.
         in_flight < u64::from(settings.max_calls.get())
             && settings.max_admitted.is_none_or(|most| {
                 // Fewer permits than results to wait for would leave it stuck.

@@ -50,6 +50,7 @@ impl Breaker {
     ) -> Recorded {
         match permit.kind() {
             PermitKind::Unrecorded => Recorded::Unrecorded,
+            // BRK-3: an outcome of another generation changes nothing.
             _ if permit.generation() != self.generation => Recorded::Late,
             PermitKind::Normal => match (self.mode, self.state) {
                 (None, State::Closed) | (Some(OverrideMode::Shadow), _) => {
@@ -137,6 +138,7 @@ impl Breaker {
         match class {
             Class::Success => BreakerEffect::Success,
             Class::Failure => BreakerEffect::Failure,
+            // BRK-7: only successes and failures reach the breaker.
             Class::Throttled | Class::Rejected | Class::Misconfigured => BreakerEffect::Nothing,
             Class::Cancelled => {
                 self.tally.cancelled += 1;
@@ -182,6 +184,7 @@ impl Breaker {
         self.tally.released += 1;
         if let PermitKind::Probe(id) = permit.kind()
             && permit.generation() == self.generation
+            // BRK-6: a permit that is given back unused frees its slot.
             && self.half_open.take(id)
         {
             self.set_deadline();
@@ -224,6 +227,7 @@ impl Breaker {
         }
         let mut left = count;
         while left > 0 && generation == self.generation {
+            // CALL-3: successes that a gate counted are judged as if each had been recorded in its turn.
             let step = if self.needs_every_success() { 1 } else { left };
             self.window.record_successes(at, step);
             self.tally.successes += step;

@@ -56,6 +56,7 @@ impl Rules {
         window: &Window,
         overdue: u64,
     ) -> Option<TripReason> {
+        // BRK-1: any one rule is enough to open it, and each recorded outcome is judged, a success too.
         let figures = self.figures(window);
         self.judge_failures(settings, window, &figures)
             .or_else(|| self.judge_slow(settings, &figures, overdue))
@@ -147,6 +148,7 @@ impl Rules {
             });
         }
         let rate = settings.failure_rate?;
+        // BRK-1: a rate needs its minimum of outcomes, and is compared in integers.
         (calls >= self.minimum && rate.is_reached(failures, calls)).then_some(
             TripReason::FailureRate {
                 failures,
@@ -163,6 +165,7 @@ impl Rules {
         overdue: u64,
     ) -> Option<TripReason> {
         let rate = settings.slow_rate?;
+        // BRK-9: a call in flight that is already slow counts as one that ended slowly.
         let calls = figures.calls + overdue;
         let slow = figures.slow;
         (calls >= self.minimum && rate.is_reached(slow + overdue, calls)).then_some(

@@ -55,6 +55,7 @@ impl Breaker {
             && self.half_open.take_lost(now, &self.settings.half_open)
         {
             self.tally.lost_probes += 1;
+            // BRK-5: a probe without a report within its lease counts as failed.
             if self.settings.half_open.lost_probe == LostProbe::Fails {
                 let lease = self.settings.half_open.probe_lease;
                 let decision = self.half_open.count(ProbeEnd::Lost, lease, &self.settings);
@@ -110,6 +111,7 @@ impl Breaker {
         random: &mut dyn Random,
     ) {
         let own = backoff::open_time(&self.settings.open, self.open_attempt, random);
+        // BRK-8: the open time never ends before the hint.
         self.open_for(now, reason, own.max(hint.unwrap_or_default()), random);
     }
 
@@ -123,6 +125,7 @@ impl Breaker {
         self.spare = random.unit();
         self.open_until = now.after(wait);
         self.tally.trips += 1;
+        // BRK-11: a trip is recorded with its rule and its figures.
         self.transition(now, State::Open, Cause::Tripped(reason), Some(wait));
     }
 
@@ -132,6 +135,7 @@ impl Breaker {
         let from = std::mem::replace(&mut self.state, to);
         self.since = now;
         self.cause = cause.clone();
+        // BRK-2 and BRK-3: each transition empties the window and starts a generation.
         self.empty_window(now);
         self.start_generation(now);
         let generation = self.generation;
@@ -167,6 +171,7 @@ impl Breaker {
     pub(super) fn set_override(&mut self, now: Time, set: Override) {
         self.warned = false;
         let (mode, by, until, reason) = (set.mode, set.by, set.until, set.reason.clone());
+        // BRK-10: an override is kept beside the automatic state, which goes on underneath.
         *self.slot_mut(by) = Some(set);
         self.mode = self.overridden().map(|set| set.mode);
         self.start_generation(now);

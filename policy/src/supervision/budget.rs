@@ -26,6 +26,7 @@ impl RestartWindow {
             }
             self.restarts.pop_front();
         }
+        // SUP-2: more than `max` restarts within the sliding window are too many.
         self.restarts.len() < intensity.max as usize
     }
 

@@ -21,6 +21,7 @@ impl Supervision {
     ) {
         let Some(index) = self.index(id) else { return };
         let child = &mut self.children[index];
+        // SUP-5: the end of an incarnation is taken once; a late or repeated report changes nothing.
         if child.incarnation != incarnation || !child.is_live() {
             return;
         }
@@ -83,6 +84,7 @@ impl Supervision {
         if let Some(round) = self.round {
             if round.initial && at_start {
                 let child = self.children[index].spec.name.clone();
+                // SUP-1: a failed first start rolls back the children that had started.
                 return self.begin_end(SupervisorEnd::StartError { child, cause }, turn);
             }
             let affected = self.affected(round.trigger);
@@ -108,6 +110,7 @@ impl Supervision {
         let (cause, at_start) = (cause.clone(), *at_start);
         let normal = cause.is_normal()
             || (self.spec.otp.gave_up_is_normal && matches!(cause, StopCause::GaveUp { .. }));
+        // SUP-1: the restart type says which ends are final.
         let finished = match child.spec.restart {
             RestartType::Permanent => false,
             RestartType::Transient => normal,
@@ -153,6 +156,7 @@ impl Supervision {
             ChildPhase::Due
         } else {
             let until = turn.now.after(wait);
+            // SUP-3: a timer ends the wait, so the supervisor goes on with its other children.
             let timer = self.set_timer(id, until, turn);
             ChildPhase::Waiting { until, timer }
         };
@@ -173,6 +177,7 @@ impl Supervision {
             && own.is_none_or(|intensity| child.window.has_room(intensity, turn.now))
             && self.window.has_room(self.spec.intensity, turn.now);
         if affordable {
+            // SUP-2: a failed restart costs one unit, and so does the restart of a whole group.
             self.window.count(turn.now);
             if own.is_some() {
                 child.window.count(turn.now);
@@ -184,6 +189,7 @@ impl Supervision {
     /// Parks the child, or escalates: the failures were too many.
     fn give_up(&mut self, index: usize, cause: StopCause, turn: &mut EventScope<'_>) {
         let child = &mut self.children[index];
+        // SUP-4: giving up parks the child and lets its siblings run, or fails upward.
         match child.spec.give_up {
             GiveUp::Park => {
                 child.life = ChildPhase::Parked;

@@ -49,6 +49,7 @@ impl Supervision {
         let Some(index) = trigger.and_then(|id| self.index(id)) else {
             return len..len;
         };
+        // SUP-1: the strategy says which siblings of a failed child are restarted with it.
         match self.spec.strategy {
             Strategy::OneForAll => 0..len,
             Strategy::RestForOne => index..len,
@@ -139,6 +140,7 @@ impl Supervision {
             return false;
         }
         let due = |child: &super::Child| matches!(child.life, ChildPhase::Due);
+        // SUP-1: children start in order, each when the one before is up.
         let Some(index) = self.children.iter().position(due) else {
             return true;
         };
@@ -154,6 +156,7 @@ impl Supervision {
         why: impl FnOnce() -> StopRequest,
         turn: &mut EventScope<'_>,
     ) -> bool {
+        // SUP-1: children stop in reverse order, one after the other.
         let last = range.rev().find(|index| self.children[*index].is_live());
         let Some(index) = last else { return true };
         if !matches!(self.children[index].life, ChildPhase::Stopping { .. }) {

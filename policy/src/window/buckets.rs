@@ -69,6 +69,7 @@ impl Buckets {
         } else {
             for number in self.head + 1..=head {
                 let slot = self.slot(number);
+                // BRK-2: the window slides by one bucket, and forgets what was in it.
                 let old = std::mem::take(&mut self.buckets[slot]);
                 self.sums.subtract(old);
             }

@@ -59,6 +59,7 @@ impl Ring {
         if self.entries.len() < self.size {
             self.entries.push(entry);
         } else {
+            // BRK-2: the oldest of the last N outcomes makes room for the new one.
             self.sums.subtract(unpack(self.entries[self.next]));
             self.entries[self.next] = entry;
             self.next += 1;
