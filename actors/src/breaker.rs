@@ -13,8 +13,8 @@ use actix::dev::{MessageResponse, OneshotSender};
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, SpawnHandle, WrapFuture};
 use actix::{MessageResult, ResponseFuture};
 use breakerbox_policy::{
-    BreakerCommand, BreakerEvent, Cause, Class, IllegalTransition, Override, OverrideMode, Permit,
-    PermitKind, State, Time,
+    BreakerCause, BreakerCommand, BreakerEvent, Class, IllegalTransition, Override, OverrideMode,
+    Permit, PermitKind, State, Time,
 };
 
 use futures_util::FutureExt as _;
@@ -284,7 +284,7 @@ fn note(shared: &Shared, circuit: &SharedBreaker, event: &BreakerEvent) {
             if *to == State::Open {
                 shared.totals.trips.fetch_add(1, Ordering::Relaxed);
                 circuit.set_notice(cause.to_string());
-            } else if !matches!(cause, Cause::OpenTimeOver) {
+            } else if !matches!(cause, BreakerCause::OpenTimeOver) {
                 circuit.set_notice(cause.to_string());
             }
         }

@@ -11,7 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use breakerbox_policy::supervision::StopCause;
-use breakerbox_policy::{BreakerEvent, Cause, ChaosSettings, PauseReason, State, Symptom, Time};
+use breakerbox_policy::{
+    BreakerCause, BreakerEvent, ChaosSettings, PauseReason, State, Symptom, Time,
+};
 use tokio::sync::broadcast;
 
 use crate::clock::Clock;
@@ -360,7 +362,7 @@ fn log(event: &Event) {
             let retry_after_ms = retry_after.map(|wait| wait.as_secs_f64() * 1e3);
             // The last successful probe of a recovery has no record of its own.
             let probes = match cause {
-                Cause::Recovered { successes } => Some(format!("{successes}/{calls}")),
+                BreakerCause::Recovered { successes } => Some(format!("{successes}/{calls}")),
                 _ => None,
             };
             if *to == State::Open {

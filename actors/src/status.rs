@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use breakerbox_policy::supervision::StopCause;
 use breakerbox_policy::{
-    ChaosSettings, Counts, EndedPermits, HalfOpenView, Override, OverrideMode, PauseReason, State,
-    Time, View,
+    BreakerView, ChaosSettings, EndedPermits, HalfOpenView, Override, OverrideMode, PauseReason,
+    State, Time, WindowCounts,
 };
 
 use crate::client::{Core, WorkerSlot};
@@ -34,7 +34,7 @@ pub struct DependencyStatus {
     /// Time for which calls will be refused, if they are and it is known.
     pub retry_after: Option<Duration>,
     /// The contents of the window.
-    pub window: Counts,
+    pub window: WindowCounts,
     /// Number of outcomes in the window from which a rate is shown (rule BRK-14).
     pub minimum_calls: u64,
     /// The current half-open period, if there is one.
@@ -185,7 +185,7 @@ pub struct KeyStatus {
     /// Time for which the key's calls will be refused, if they are and it is known.
     pub retry_after: Option<Duration>,
     /// The contents of the window.
-    pub window: Counts,
+    pub window: WindowCounts,
     /// Number of outcomes in the window from which a rate is shown (rule BRK-14).
     pub minimum_calls: u64,
     /// The counters since the key was added, or added again.
@@ -213,7 +213,7 @@ fn key_statuses<D: Dependency>(core: &Core<D>, now: Time) -> Vec<KeyStatus> {
 }
 
 /// Returns the health: the most serious problem first, rated by the presence of fallbacks.
-fn health<D: Dependency>(core: &Core<D>, view: &View<'_>) -> Health {
+fn health<D: Dependency>(core: &Core<D>, view: &BreakerView<'_>) -> Health {
     let shared = &core.shared;
     let running = |slot: &WorkerSlot<D>| slot.mail.health.condition() == Condition::Running;
     let served = shared.outage.load(Ordering::Relaxed);

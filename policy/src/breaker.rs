@@ -26,16 +26,16 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use half_open::HalfOpen;
-use rules::Rules;
+use rules::TripRules;
 
-pub use reason::{BreakerEvent, Cause, TripReason};
+pub use reason::{BreakerCause, BreakerEvent, TripReason};
 pub use state::{
-    BreakerCommand, CommandSource, IllegalTransition, Override, OverrideMode, Recorded, Refusal,
-    RefusalState, State,
+    BreakerCommand, CommandSource, IllegalTransition, Override, OverrideMode, RecordResult,
+    Refusal, RefusalState, State,
 };
-pub use view::{EndedPermits, HalfOpenView, View};
+pub use view::{BreakerView, EndedPermits, HalfOpenView};
 
-use crate::{BreakerSettings, HalfOpenRule, Permit, PermitKind, Random, Time, Window};
+use crate::{BreakerSettings, HalfOpenRule, Permit, PermitKind, RandomSource, Time, Window};
 
 /// Maximum number of events that wait to be fetched; the oldest is lost first.
 const MAX_EVENTS: usize = 64;
@@ -47,7 +47,7 @@ const MAX_EVENTS: usize = 64;
 #[derive(Debug, Clone)]
 pub struct Breaker {
     settings: BreakerSettings,
-    rules: Rules,
+    rules: TripRules,
     state: State,
     generation: u64,
     window: Window,
@@ -67,7 +67,7 @@ pub struct Breaker {
     /// Time of the next change that needs no call; [`Time::MAX`] for never.
     deadline: Time,
     since: Time,
-    cause: Cause,
+    cause: BreakerCause,
     tally: EndedPermits,
     events: VecDeque<BreakerEvent>,
 }
@@ -77,7 +77,7 @@ impl Breaker {
     #[must_use]
     pub fn new(settings: BreakerSettings, now: Time) -> Self {
         Self {
-            rules: Rules::new(&settings),
+            rules: TripRules::new(&settings),
             state: State::Closed,
             generation: 0,
             window: Window::new(settings.window, now),
@@ -92,7 +92,7 @@ impl Breaker {
             spare: 0.0,
             deadline: Time::MAX,
             since: now,
-            cause: Cause::Started,
+            cause: BreakerCause::Started,
             tally: EndedPermits::default(),
             events: VecDeque::new(),
             settings,
@@ -219,13 +219,13 @@ impl Breaker {
 
     /// Returns a view of its whole state.
     #[must_use]
-    pub fn view(&self, now: Time) -> View<'_> {
+    pub fn view(&self, now: Time) -> BreakerView<'_> {
         let state = if self.mode == Some(OverrideMode::ForcedOpen) {
             Some(RefusalState::ForcedOpen)
         } else {
             (self.state == State::Open).then_some(RefusalState::Open)
         };
-        View {
+        BreakerView {
             state: self.state,
             overridden: self.overridden(),
             generation: self.generation,
@@ -260,7 +260,7 @@ impl Breaker {
     }
 
     /// Returns the counts of the current generation.
-    fn counts(&self, now: Time) -> crate::Counts {
+    fn counts(&self, now: Time) -> crate::WindowCounts {
         if self.counts_probes() {
             self.half_open.counts()
         } else {

@@ -2,7 +2,7 @@
 //!
 //! State machines that decide when a breaker opens, whether a call may be repeated, and how a
 //! supervisor reacts to a crash. Nothing here reads a clock, draws a random number, spawns, sleeps
-//! or does IO. The time is an argument ([`Time`]), randomness is an argument ([`Random`]), and each
+//! or does IO. The time is an argument ([`Time`]), randomness is an argument ([`RandomSource`]), and each
 //! decision is a returned value. The actors of `breakerbox-actors` carry it out.
 
 mod rate;
@@ -38,9 +38,9 @@ mod chaos;
 pub mod supervision;
 
 pub use breaker::{
-    Breaker, BreakerCommand, BreakerEvent, Cause, CommandSource, EndedPermits, HalfOpenView,
-    IllegalTransition, Override, OverrideMode, Recorded, Refusal, RefusalState, State, TripReason,
-    View,
+    Breaker, BreakerCause, BreakerCommand, BreakerEvent, BreakerView, CommandSource, EndedPermits,
+    HalfOpenView, IllegalTransition, Override, OverrideMode, RecordResult, Refusal, RefusalState,
+    State, TripReason,
 };
 pub use budget::Budget;
 pub use bulkhead::{Priority, QueuePosition, Ticket, WaitQueue};
@@ -49,7 +49,7 @@ pub use classify::{ClassifySettings, Symptom, Symptoms};
 pub use limit::AdaptiveLimit;
 pub use outcome::{Class, Executed, Outcome};
 pub use permit::{Permit, PermitKind};
-pub use rate::{Random, Rate, RateError};
+pub use rate::{RandomSource, Rate, RateError};
 pub use retry::{Attempt, AttemptEnd, Retry, RetryDecision, StopReason};
 pub use settings::{
     AdaptiveRule, AdaptiveSettings, BackoffSettings, BreakerSettings, BudgetSettings,
@@ -63,4 +63,4 @@ pub use supervision::{PanicReport, StopCause};
 pub use text::RoundedDuration;
 pub use throttle::{Pause, PauseReason, Throttle};
 pub use time::Time;
-pub use window::{Counts, Window};
+pub use window::{Window, WindowCounts};

@@ -79,12 +79,12 @@ impl fmt::Display for Rate {
 /// Source of the kernel's random numbers.
 ///
 /// The kernel draws none itself: tests pass a constant, the runtime passes its generator.
-pub trait Random {
+pub trait RandomSource {
     /// Returns a number in [0, 1).
     fn unit(&mut self) -> f64;
 }
 
-impl<F: FnMut() -> f64> Random for F {
+impl<F: FnMut() -> f64> RandomSource for F {
     fn unit(&mut self) -> f64 {
         self()
     }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::{Budget, Class, Executed, Random, RetrySettings, Symptom, Time, backoff};
+use crate::{Budget, Class, Executed, RandomSource, RetrySettings, Symptom, Time, backoff};
 
 /// End of an attempt, as the retry rules see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -100,7 +100,7 @@ impl<'a> Retry<'a> {
         now: Time,
         attempt: &Attempt,
         budget: Option<&mut Budget>,
-        random: &mut dyn Random,
+        random: &mut dyn RandomSource,
     ) -> RetryDecision {
         if let Some(reason) = self.forbidden(attempt) {
             return RetryDecision::Stop(reason);
@@ -148,7 +148,7 @@ impl<'a> Retry<'a> {
         on.is_none_or(|on| attempt.symptom.is_some_and(|symptom| on.contains(symptom)))
     }
 
-    fn wait(&self, attempt: &Attempt, random: &mut dyn Random) -> Duration {
+    fn wait(&self, attempt: &Attempt, random: &mut dyn RandomSource) -> Duration {
         let n = attempt.number.saturating_sub(1);
         let backoff = &self.settings.backoff;
         // A breaker's hint says when asking is useful again; `on_open` chooses to poll more often.

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::{BackoffSettings, Random, Time, backoff};
+use crate::{BackoffSettings, RandomSource, Time, backoff};
 
 /// Reason for a pause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -58,7 +58,7 @@ impl Throttle {
         now: Time,
         hint: Option<Duration>,
         settings: &BackoffSettings,
-        random: &mut dyn Random,
+        random: &mut dyn RandomSource,
     ) -> Option<Pause> {
         let is_new = self.paused(now).is_none();
         if !is_new && hint.is_none() {

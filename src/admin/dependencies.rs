@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Path, State};
 use breakerbox_policy::{
-    ChaosSettings, Counts, DependencySettings, Override, PauseReason, State as Breaker,
+    ChaosSettings, DependencySettings, Override, PauseReason, State as Breaker, WindowCounts,
 };
 use serde::Serialize;
 
@@ -351,7 +351,7 @@ fn over(inner: &AdminState, set: Override) -> OverrideView {
     }
 }
 
-fn window(counts: &Counts, minimum_calls: u64) -> WindowView {
+fn window(counts: &WindowCounts, minimum_calls: u64) -> WindowView {
     WindowView {
         calls: counts.calls,
         failures: counts.failures,

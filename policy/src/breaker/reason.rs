@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::state::{CommandSource, OverrideMode, State};
 use crate::text::CountedNoun;
-use crate::{Counts, Rate, RoundedDuration, Time};
+use crate::{Rate, RoundedDuration, Time, WindowCounts};
 
 /// The rule that opened a breaker, with the figures it was judged by.
 ///
@@ -198,7 +198,7 @@ impl TripReason {
 /// Reason for a breaker's state, or for its generation.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
-pub enum Cause {
+pub enum BreakerCause {
     /// It was created.
     Started,
     /// A rule opened it.
@@ -222,7 +222,7 @@ pub enum Cause {
     Reconfigured,
 }
 
-impl fmt::Display for Cause {
+impl fmt::Display for BreakerCause {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Started => out.write_str("started"),
@@ -255,11 +255,11 @@ pub enum BreakerEvent {
         /// The generation that begins.
         generation: u64,
         /// Reason.
-        cause: Cause,
+        cause: BreakerCause,
         /// Time for which it stays open; `None` in the other states.
         retry_after: Option<Duration>,
         /// Counts of the generation that ends.
-        counts: Counts,
+        counts: WindowCounts,
     },
     /// A probe succeeded, and more are needed.
     HalfOpenProgress {
@@ -297,8 +297,8 @@ pub enum BreakerEvent {
         mode: OverrideMode,
         /// Source of the removed override.
         by: CommandSource,
-        /// [`Cause::Commanded`] or [`Cause::OverrideExpired`].
-        cause: Cause,
+        /// [`BreakerCause::Commanded`] or [`BreakerCause::OverrideExpired`].
+        cause: BreakerCause,
     },
     /// It would have opened, but for shadow mode; reported once until its window is emptied.
     WouldTrip {
@@ -307,14 +307,14 @@ pub enum BreakerEvent {
         /// The broken rule.
         reason: TripReason,
     },
-    /// A generation began without a transition: [`Cause::Restarted`] or [`Cause::Reconfigured`].
+    /// A generation began without a transition: [`BreakerCause::Restarted`] or [`BreakerCause::Reconfigured`].
     Renewed {
         /// Time of the event.
         at: Time,
         /// The generation that begins.
         generation: u64,
         /// Reason.
-        cause: Cause,
+        cause: BreakerCause,
     },
 }
 

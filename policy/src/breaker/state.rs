@@ -238,7 +238,7 @@ impl fmt::Display for RefusalState {
 /// Effect of a reported outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Recorded {
+pub enum RecordResult {
     /// It was counted as a success or a failure.
     Counted,
     /// It says nothing about the dependency.

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::reason::Cause;
+use super::reason::BreakerCause;
 use super::state::{Override, State};
-use crate::{Counts, Time};
+use crate::{Time, WindowCounts};
 
 /// Totals over a breaker's lifetime; only a reset sets them to zero.
 ///
@@ -41,7 +41,7 @@ pub struct EndedPermits {
 /// A breaker's state at one moment.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
-pub struct View<'a> {
+pub struct BreakerView<'a> {
     /// The automatic state.
     pub state: State,
     /// Override in force.
@@ -51,11 +51,11 @@ pub struct View<'a> {
     /// Time at which the automatic state began.
     pub since: Time,
     /// Reason for the automatic state.
-    pub cause: &'a Cause,
+    pub cause: &'a BreakerCause,
     /// Time for which calls will be refused; `None` if they are admitted, or if it is unknown.
     pub retry_after: Option<Duration>,
     /// Counts of the window; in half-open, the results of the probes.
-    pub counts: Counts,
+    pub counts: WindowCounts,
     /// Number of outcomes in `counts` from which a rate is judged and shown (BRK-14).
     pub minimum_calls: u64,
     /// The half-open period, if there is one.

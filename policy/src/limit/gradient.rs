@@ -29,8 +29,8 @@ pub(super) struct GradientLimit {
     min: NonZeroU32,
     max: NonZeroU32,
     tolerance: f64,
-    now: Average,
-    usual: Average,
+    now: LatencyAverage,
+    usual: LatencyAverage,
 }
 
 impl GradientLimit {
@@ -45,8 +45,8 @@ impl GradientLimit {
             min,
             max,
             tolerance: tolerance.max(1.0),
-            now: Average::over(SHORT_RUN),
-            usual: Average::over(LONG_RUN),
+            now: LatencyAverage::over(SHORT_RUN),
+            usual: LatencyAverage::over(LONG_RUN),
         }
     }
 
@@ -75,8 +75,8 @@ impl GradientLimit {
 
     /// Forgets the latencies, and continues from this limit, within its bounds.
     pub(super) fn restart(&mut self, limit: u32) {
-        self.now = Average::over(SHORT_RUN);
-        self.usual = Average::over(LONG_RUN);
+        self.now = LatencyAverage::over(SHORT_RUN);
+        self.usual = LatencyAverage::over(LONG_RUN);
         self.set(f64::from(limit));
     }
 
@@ -114,14 +114,14 @@ impl GradientLimit {
 
 /// An exponential average, and a plain average until it has enough values.
 #[derive(Debug, Clone)]
-struct Average {
+struct LatencyAverage {
     /// Minimum weight of a new value.
     share: f64,
     seen: u32,
     mean: f64,
 }
 
-impl Average {
+impl LatencyAverage {
     fn over(run: f64) -> Self {
         Self {
             share: 2.0 / (run + 1.0),

@@ -8,7 +8,7 @@ use crate::{RestartType, Time};
 
 /// A child with its history.
 #[derive(Debug)]
-pub(super) struct Child {
+pub(super) struct ChildRecord {
     pub(super) id: ChildId,
     pub(super) spec: ChildSpec,
     pub(super) life: ChildPhase,
@@ -35,7 +35,7 @@ pub(super) enum ChildPhase {
     /// Down until an operator revives it.
     Parked,
     /// Asked to start; by a command if there is a value.
-    Starting(Option<Asked>),
+    Starting(Option<CommandedStart>),
     /// Up.
     Running { since: Time },
     /// Asked to stop, or killed. The timer is the deadline's.
@@ -67,7 +67,7 @@ pub(super) enum StopRequest {
 
 /// A start by a command that waits for the reply.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct CommandedStart {
     pub(super) ticket: CommandId,
     pub(super) otherwise: OnStartFailure,
 }
@@ -80,7 +80,7 @@ pub(super) enum OnStartFailure {
     Park,
 }
 
-impl Child {
+impl ChildRecord {
     pub(super) fn new(id: ChildId, spec: ChildSpec) -> Self {
         Self {
             id,

@@ -3,11 +3,11 @@
 use std::mem;
 
 use super::budget::delay;
-use super::child::{Asked, ChildPhase, OnStartFailure, StopRequest, StoppedReason};
-use super::message::{Action, ChildId};
-use super::round::Step;
+use super::child::{ChildPhase, CommandedStart, OnStartFailure, StopRequest, StoppedReason};
+use super::message::{ChildId, SupervisorAction};
+use super::round::RoundStep;
 use super::spec::AutoShutdown;
-use super::{CommandError, EventScope, Phase, StopCause, Supervision, SupervisorEnd};
+use super::{CommandError, EventScope, StopCause, Supervision, SupervisorEnd, SupervisorPhase};
 use crate::{GiveUp, RestartType};
 
 impl Supervision {
@@ -63,7 +63,7 @@ impl Supervision {
     fn not_started(
         &mut self,
         index: usize,
-        asked: Asked,
+        asked: CommandedStart,
         cause: StopCause,
         turn: &mut EventScope<'_>,
     ) {
@@ -78,7 +78,7 @@ impl Supervision {
     /// Handles a child that ended by itself or did not come up: now, in this round, or judged
     /// later.
     fn ended(&mut self, index: usize, cause: StopCause, at_start: bool, turn: &mut EventScope<'_>) {
-        if !matches!(self.phase, Phase::Up) {
+        if !matches!(self.phase, SupervisorPhase::Up) {
             return;
         }
         if let Some(round) = self.round {
@@ -88,10 +88,10 @@ impl Supervision {
                 return self.begin_end(SupervisorEnd::StartError { child, cause }, turn);
             }
             let affected = self.affected(round.trigger);
-            if round.step == Step::Stopping && affected.contains(&index) {
+            if round.step == RoundStep::Stopping && affected.contains(&index) {
                 return self.stopped(index, StopRequest::Round, turn);
             }
-            if round.step == Step::Starting && at_start {
+            if round.step == RoundStep::Starting && at_start {
                 self.round = None;
             }
         }
@@ -193,7 +193,7 @@ impl Supervision {
         match child.spec.give_up {
             GiveUp::Park => {
                 child.life = ChildPhase::Parked;
-                turn.out.push(Action::Park {
+                turn.out.push(SupervisorAction::Park {
                     child: child.id,
                     cause,
                 });

@@ -4,9 +4,9 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use breakerbox_policy::{
-    BackoffSettings, Breaker, BreakerCommand, BreakerEvent, BreakerSettings, Cause, Class, Counts,
+    BackoffSettings, Breaker, BreakerCause, BreakerCommand, BreakerEvent, BreakerSettings, Class,
     Outcome as Reported, OverrideMode, Permit, Refusal, RetryJitter, RetrySettings, State, Time,
-    TripReason,
+    TripReason, WindowCounts,
 };
 use serde_json::Value;
 
@@ -139,7 +139,7 @@ pub(super) struct Guard {
     ignored: Vec<String>,
     timeout: Option<Duration>,
     pub(super) events: EventTotals,
-    pub(super) at_trip: Option<Counts>,
+    pub(super) at_trip: Option<WindowCounts>,
     pub(super) refusal: Option<Refusal>,
 }
 
@@ -313,7 +313,7 @@ impl Guard {
                             self.at_trip = Some(counts);
                         }
                     }
-                    if let Cause::Tripped(reason) = cause {
+                    if let BreakerCause::Tripped(reason) = cause {
                         self.note(&reason);
                     }
                 }

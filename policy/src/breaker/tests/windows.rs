@@ -152,14 +152,17 @@ fn cfg_2_a_reload_keeps_the_counters_unless_the_window_changes() {
             ..settings()
         },
     );
-    assert_eq!(bench.report(0, permit, Class::Failure), Recorded::Counted);
+    assert_eq!(
+        bench.report(0, permit, Class::Failure),
+        RecordResult::Counted
+    );
     assert_eq!(bench.counts(0).failures, 3);
     let generation = bench.breaker.generation();
     let permit = bench.admit(0);
     bench.breaker.reconfigure(at(0), rates(10, 4));
     assert_eq!(bench.breaker.generation(), generation + 1);
-    assert_eq!(bench.report(0, permit, Class::Failure), Recorded::Late);
-    assert_eq!(bench.counts(0), Counts::default());
+    assert_eq!(bench.report(0, permit, Class::Failure), RecordResult::Late);
+    assert_eq!(bench.counts(0), WindowCounts::default());
 }
 
 #[test]
