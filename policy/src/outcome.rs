@@ -8,7 +8,7 @@ use std::time::Duration;
 /// Only [`Class::Success`] and [`Class::Failure`] feed the breaker. Counting a caller's bad
 /// request, a throttle or a wrong key would open it for all callers although the dependency works.
 ///
-/// Exhaustive on purpose: whatever counts attempts must say where it counts each class.
+/// Exhaustive on purpose: code that counts attempts must count each class somewhere.
 ///
 /// # Source  Rule BRK-7 in docs/rules.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

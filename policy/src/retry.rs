@@ -132,8 +132,8 @@ impl<'a> Retry<'a> {
             AttemptEnd::RefusedLocally => Some(StopReason::Overloaded),
             AttemptEnd::RefusedByBreaker => used_up,
             AttemptEnd::Ended(Class::Failure | Class::Throttled) => {
-                // CALL-7: what may have been executed is repeated only if it is idempotent. CALL-2: what was
-                // not executed is repeated in any case.
+                // CALL-7: an attempt that may have been executed is repeated only if it is
+                // idempotent. CALL-2: one that was not executed is repeated in any case.
                 let unsafe_to_repeat = attempt.executed != Executed::No && !attempt.idempotent;
                 unsafe_to_repeat
                     .then_some(StopReason::NotIdempotent)

@@ -69,7 +69,7 @@ impl TimeBuckets {
         } else {
             for number in self.head + 1..=head {
                 let slot = self.slot(number);
-                // BRK-2: the window slides by one bucket, and forgets what was in it.
+                // BRK-2: the window slides by one bucket, and forgets its outcomes.
                 let old = std::mem::take(&mut self.buckets[slot]);
                 self.sums.subtract(old);
             }
