@@ -33,8 +33,8 @@ use actix::MessageResult;
 use actix::dev::{MessageResponse, OneshotSender};
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, SpawnHandle, WrapFuture};
 use breakerbox_policy::{
-    BreakerCommand, BreakerEvent, Cause, Class, IllegalTransition, Override, OverrideMode, Permit,
-    PermitKind, State, Time,
+    BreakerCause, BreakerCommand, BreakerEvent, Class, IllegalTransition, Override, OverrideMode,
+    Permit, PermitKind, State, Time,
 };
 
 use futures_util::FutureExt as _;
@@ -238,7 +238,7 @@ fn note(shared: &Shared, target: &SharedBreaker, event: &BreakerEvent) {
             if *to == State::Open {
                 shared.totals.trips.fetch_add(1, Ordering::Relaxed);
                 target.set_reason(cause.to_string());
-            } else if !matches!(cause, Cause::OpenTimeOver) {
+            } else if !matches!(cause, BreakerCause::OpenTimeOver) {
                 target.set_reason(cause.to_string());
             }
         }

@@ -11,7 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use breakerbox_policy::supervision::StopCause;
-use breakerbox_policy::{BreakerEvent, Cause, ChaosSettings, PauseReason, State, Symptom, Time};
+use breakerbox_policy::{
+    BreakerCause, BreakerEvent, ChaosSettings, PauseReason, State, Symptom, Time,
+};
 use tokio::sync::broadcast;
 
 use crate::clock::Clock;
@@ -164,7 +166,7 @@ impl EventKind {
             Self::FallbackServing { why, .. } => clean(why),
             Self::ReloadRefused { problems, .. } => clean(problems),
             Self::Ended { cause, .. } | Self::Parked { cause } | Self::GaveUp { cause } => {
-                clean_cause(cause);
+                cause.visit_texts(&mut clean);
             }
             _ => {}
         }
@@ -175,21 +177,6 @@ impl EventKind {
 fn clean(text: &mut String) {
     if let Cow::Owned(clean) = redact(text) {
         *text = clean;
-    }
-}
-
-fn clean_cause(cause: &mut StopCause) {
-    match cause {
-        StopCause::Failed(error) => clean(error),
-        StopCause::Crashed(report) => {
-            let mut next = Some(report);
-            while let Some(report) = next {
-                clean(&mut report.message);
-                next = report.also.as_deref_mut();
-            }
-        }
-        StopCause::GaveUp { last, .. } => clean_cause(last),
-        StopCause::Normal | StopCause::Shutdown | StopCause::Killed | StopCause::Lost => {}
     }
 }
 
@@ -377,7 +364,7 @@ fn log(event: &Event) {
             let retry_after_ms = retry_after.map(|wait| wait.as_secs_f64() * 1e3);
             // The last successful probe of a recovery has no record of its own.
             let probes = match cause {
-                Cause::Recovered { successes } => Some(format!("{successes}/{calls}")),
+                BreakerCause::Recovered { successes } => Some(format!("{successes}/{calls}")),
                 _ => None,
             };
             if *to == State::Open {

@@ -28,8 +28,8 @@ use std::time::Duration;
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message, WrapFuture};
 use breakerbox_policy::Time;
 use breakerbox_policy::supervision::{
-    Action, ChildId, ChildSpec, ChildState, CommandError, CommandId, Event, StopCause, Supervision,
-    TimerId,
+    ChildId, ChildSpec, ChildState, CommandError, CommandId, StopCause, Supervision,
+    SupervisorAction, SupervisorEvent, TimerId,
 };
 use futures_channel::mpsc;
 use tokio::sync::oneshot;
@@ -206,7 +206,7 @@ impl Supervisor {
     }
 
     /// Reports an event to the machine and executes the resulting actions.
-    fn on(&mut self, event: Event, ctx: &mut Context<Self>) {
+    fn on(&mut self, event: SupervisorEvent, ctx: &mut Context<Self>) {
         let actions = self
             .machine
             .on(self.around.clock.now(), event, &mut random());
@@ -216,17 +216,17 @@ impl Supervisor {
         self.announce();
     }
 
-    fn carry_out(&mut self, action: Action, ctx: &mut Context<Self>) {
+    fn carry_out(&mut self, action: SupervisorAction, ctx: &mut Context<Self>) {
         match action {
-            Action::Start { child, incarnation } => self.start(child, incarnation, ctx),
-            Action::Stop { child, incarnation } => {
+            SupervisorAction::Start { child, incarnation } => self.start(child, incarnation, ctx),
+            SupervisorAction::Stop { child, incarnation } => {
                 self.command(child, DriverCommand::Stop { incarnation });
             }
-            Action::Kill { child, incarnation } => {
+            SupervisorAction::Kill { child, incarnation } => {
                 self.command(child, DriverCommand::Kill { incarnation });
             }
-            Action::SetTimer { timer, at } => self.set_timer(timer, at, ctx),
-            Action::Park { child, cause } => {
+            SupervisorAction::SetTimer { timer, at } => self.set_timer(timer, at, ctx),
+            SupervisorAction::Park { child, cause } => {
                 if let Some(entry) = self.children.get(&child) {
                     let kind = EventKind::Parked {
                         cause: cause.clone(),
@@ -235,21 +235,21 @@ impl Supervisor {
                     entry.body.hooks().parked(&cause);
                 }
             }
-            Action::Forget { child } => {
+            SupervisorAction::Forget { child } => {
                 if let Some(mut entry) = self.children.remove(&child) {
                     entry.body.hooks().gone();
                     entry.notify_watchers(&self.around.watchers);
                 }
             }
-            Action::Reply { ticket, result } => {
+            SupervisorAction::Reply { ticket, result } => {
                 self.arriving.retain(|arrival| arrival.ticket != ticket);
                 if let Some(reply) = self.tickets.remove(&ticket) {
                     // The requester may be gone.
                     let _ = reply.send(result);
                 }
             }
-            Action::Up => self.life.set_readiness(Readiness::Ready),
-            Action::Down(end) => self.down(end.cause(), ctx),
+            SupervisorAction::Up => self.life.set_readiness(Readiness::Ready),
+            SupervisorAction::Down(end) => self.down(end.cause(), ctx),
         }
     }
 
@@ -296,7 +296,7 @@ impl Supervisor {
         use actix::ActorFutureExt as _;
         let sleep = self.around.clock.sleep_until(at);
         let fire = sleep.into_actor(self).map(move |(), supervisor, ctx| {
-            supervisor.on(Event::Timer(timer), ctx);
+            supervisor.on(SupervisorEvent::Timer(timer), ctx);
         });
         ctx.spawn(fire);
     }
@@ -367,7 +367,7 @@ impl Supervisor {
         entry.commands = None;
         entry.body.abandon(&self.around.threads);
         let cause = StopCause::Failed(format!("it blocked its thread for {for_:?}"));
-        let event = Event::Ended {
+        let event = SupervisorEvent::Ended {
             child,
             incarnation,
             cause,
@@ -411,7 +411,7 @@ impl Actor for Supervisor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
-        self.on(Event::Start, ctx);
+        self.on(SupervisorEvent::Start, ctx);
     }
 }
 
@@ -428,13 +428,13 @@ impl Handler<DriverReport> for Supervisor {
             entry.note(&self.around.events, incarnation, &news);
         }
         let event = match news {
-            DriverNews::Started => Event::Started { child, incarnation },
-            DriverNews::StartFailed(cause) => Event::StartFailed {
+            DriverNews::Started => SupervisorEvent::Started { child, incarnation },
+            DriverNews::StartFailed(cause) => SupervisorEvent::StartFailed {
                 child,
                 incarnation,
                 cause,
             },
-            DriverNews::Ended(cause) => Event::Ended {
+            DriverNews::Ended(cause) => SupervisorEvent::Ended {
                 child,
                 incarnation,
                 cause,
@@ -490,11 +490,11 @@ impl Handler<RequestMessage> for Supervisor {
                     name: spec.name.clone(),
                     body,
                 });
-                Event::Add { spec, ticket }
+                SupervisorEvent::Add { spec, ticket }
             }
-            SupervisorRequest::Terminate(child) => Event::Terminate { child, ticket },
-            SupervisorRequest::Restart(child) => Event::Restart { child, ticket },
-            SupervisorRequest::Delete(child) => Event::Delete { child, ticket },
+            SupervisorRequest::Terminate(child) => SupervisorEvent::Terminate { child, ticket },
+            SupervisorRequest::Restart(child) => SupervisorEvent::Restart { child, ticket },
+            SupervisorRequest::Delete(child) => SupervisorEvent::Delete { child, ticket },
         };
         self.on(event, ctx);
     }
@@ -523,7 +523,7 @@ impl PollHook<Supervisor> for SupervisorPollHook {
     ) {
         if supervisor.life.is_stopping() && !supervisor.stop_told {
             supervisor.stop_told = true;
-            supervisor.on(Event::Stop, ctx);
+            supervisor.on(SupervisorEvent::Stop, ctx);
         }
     }
 }

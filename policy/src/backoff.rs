@@ -4,28 +4,26 @@
 
 use std::time::Duration;
 
-use crate::{BackoffSettings, OpenTime, Random, RetryJitter};
+use crate::{BackoffSettings, OpenTime, RandomSource, RetryJitter};
 
 /// Returns the delay before retry number `n`, 0 for the first.
 ///
 /// # Units   Never longer than `max`, except by [`RetryJitter::Added`].
 /// # Source  Rule LIM-1 in docs/rules.md: 100 ms, 200 ms, … at factor 2 without jitter.
-#[must_use]
-pub fn delay(settings: &BackoffSettings, n: u32, random: &mut dyn Random) -> Duration {
+pub(crate) fn delay(settings: &BackoffSettings, n: u32, random: &mut dyn RandomSource) -> Duration {
     delay_after(settings, n, None, random)
 }
 
 /// Returns the delay before retry number `n`, given the delay before the retry ahead of it.
 ///
 /// [`RetryJitter::Decorrelated`] continues from `previous`; the other kinds ignore it.
-#[must_use]
-pub fn delay_after(
+pub(crate) fn delay_after(
     settings: &BackoffSettings,
     n: u32,
     previous: Option<Duration>,
-    random: &mut dyn Random,
+    random: &mut dyn RandomSource,
 ) -> Duration {
-    let Parts { fixed, spread } = parts(settings, n, previous, random);
+    let DelayParts { fixed, spread } = parts(settings, n, previous, random);
     fixed.saturating_add(spread)
 }
 
@@ -35,14 +33,13 @@ pub fn delay_after(
 /// must not return at the same instant.
 ///
 /// # Source  Rule LIM-1 in docs/rules.md.
-#[must_use]
-pub fn delay_with_hint(
+pub(crate) fn delay_with_hint(
     settings: &BackoffSettings,
     n: u32,
     hint: Duration,
-    random: &mut dyn Random,
+    random: &mut dyn RandomSource,
 ) -> Duration {
-    let Parts { fixed, spread } = parts(settings, n, None, random);
+    let DelayParts { fixed, spread } = parts(settings, n, None, random);
     fixed.max(hint).saturating_add(spread)
 }
 
@@ -50,14 +47,14 @@ pub fn delay_with_hint(
 /// plus the backoff's random part.
 ///
 /// # Source  Rule LIM-1 in docs/rules.md.
-#[must_use]
-pub fn hinted(
+pub(crate) fn hinted(
     settings: &BackoffSettings,
     n: u32,
     hint: Duration,
-    random: &mut dyn Random,
+    random: &mut dyn RandomSource,
 ) -> Duration {
-    let Parts { spread, .. } = parts(settings, n, None, random);
+    let DelayParts { spread, .. } = parts(settings, n, None, random);
+    // LIM-1: never shorter than asked, with jitter on top.
     hint.saturating_add(spread)
 }
 
@@ -65,14 +62,17 @@ pub fn hinted(
 ///
 /// # Units   At least `min(base * factor^attempt, max)`: jitter only lengthens.
 /// # Source  Rule BRK-8 in docs/rules.md.
-#[must_use]
-pub fn open_time(settings: &OpenTime, attempt: u32, random: &mut dyn Random) -> Duration {
+pub(crate) fn open_time(
+    settings: &OpenTime,
+    attempt: u32,
+    random: &mut dyn RandomSource,
+) -> Duration {
     let nominal = grown(settings.base, settings.factor, settings.max, attempt);
     let share = settings.jitter.clamp(0.0, 1.0) * random.unit();
     nominal.saturating_add(scaled(nominal, share))
 }
 
-struct Parts {
+struct DelayParts {
     fixed: Duration,
     spread: Duration,
 }
@@ -81,8 +81,8 @@ fn parts(
     settings: &BackoffSettings,
     n: u32,
     previous: Option<Duration>,
-    random: &mut dyn Random,
-) -> Parts {
+    random: &mut dyn RandomSource,
+) -> DelayParts {
     let nominal = grown(settings.base, settings.factor, settings.max, n);
     let (fixed, widest) = match settings.jitter {
         RetryJitter::None => (nominal, Duration::ZERO),
@@ -104,7 +104,7 @@ fn parts(
     } else {
         scaled(widest, random.unit())
     };
-    Parts { fixed, spread }
+    DelayParts { fixed, spread }
 }
 
 /// Returns `min(base * factor^n, max)`; a factor below one, or not a number, does not grow.

@@ -26,16 +26,16 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use half_open::HalfOpen;
-use rules::Rules;
+use rules::TripRules;
 
-pub use reason::{BreakerEvent, Cause, TripReason};
+pub use reason::{BreakerCause, BreakerEvent, TripReason};
 pub use state::{
-    BreakerCommand, CommandSource, IllegalTransition, Override, OverrideMode, Recorded, Refusal,
-    RefusalState, State,
+    BreakerCommand, CommandSource, IllegalTransition, Override, OverrideMode, RecordResult,
+    Refusal, RefusalState, State,
 };
-pub use view::{EndedPermits, HalfOpenView, View};
+pub use view::{BreakerView, EndedPermits, HalfOpenView};
 
-use crate::{BreakerSettings, HalfOpenRule, Permit, PermitKind, Random, Time, Window};
+use crate::{BreakerSettings, HalfOpenRule, Permit, PermitKind, RandomSource, Time, Window};
 
 /// Maximum number of events that wait to be fetched; the oldest is lost first.
 const MAX_EVENTS: usize = 64;
@@ -47,7 +47,7 @@ const MAX_EVENTS: usize = 64;
 #[derive(Debug, Clone)]
 pub struct Breaker {
     settings: BreakerSettings,
-    rules: Rules,
+    rules: TripRules,
     state: State,
     generation: u64,
     window: Window,
@@ -67,7 +67,7 @@ pub struct Breaker {
     /// Time of the next change that needs no call; [`Time::MAX`] for never.
     deadline: Time,
     since: Time,
-    cause: Cause,
+    cause: BreakerCause,
     tally: EndedPermits,
     events: VecDeque<BreakerEvent>,
 }
@@ -77,7 +77,7 @@ impl Breaker {
     #[must_use]
     pub fn new(settings: BreakerSettings, now: Time) -> Self {
         Self {
-            rules: Rules::new(&settings),
+            rules: TripRules::new(&settings),
             state: State::Closed,
             generation: 0,
             window: Window::new(settings.window, now),
@@ -92,7 +92,7 @@ impl Breaker {
             spare: 0.0,
             deadline: Time::MAX,
             since: now,
-            cause: Cause::Started,
+            cause: BreakerCause::Started,
             tally: EndedPermits::default(),
             events: VecDeque::new(),
             settings,
@@ -125,6 +125,7 @@ impl Breaker {
         };
         permit.map_err(|state| {
             self.tally.refused += 1;
+            // BRK-11: a refusal says which state refused, and for how long.
             Refusal {
                 state,
                 retry_after: self.wait(state, now),
@@ -218,13 +219,13 @@ impl Breaker {
 
     /// Returns a view of its whole state.
     #[must_use]
-    pub fn view(&self, now: Time) -> View<'_> {
+    pub fn view(&self, now: Time) -> BreakerView<'_> {
         let state = if self.mode == Some(OverrideMode::ForcedOpen) {
             Some(RefusalState::ForcedOpen)
         } else {
             (self.state == State::Open).then_some(RefusalState::Open)
         };
-        View {
+        BreakerView {
             state: self.state,
             overridden: self.overridden(),
             generation: self.generation,
@@ -232,6 +233,7 @@ impl Breaker {
             cause: &self.cause,
             retry_after: state.and_then(|state| self.wait(state, now)),
             counts: self.counts(now),
+            minimum_calls: self.minimum_calls(),
             half_open: (self.state == State::HalfOpen).then(|| HalfOpenView {
                 successes: self.half_open.successes(),
                 needed: half_open::needed(self.settings.half_open.rule),
@@ -244,9 +246,22 @@ impl Breaker {
         }
     }
 
+    /// Returns true if the counts are those of a half-open period.
+    fn counts_probes(&self) -> bool {
+        self.state == State::HalfOpen && self.mode != Some(OverrideMode::Shadow)
+    }
+
+    /// Returns the number of outcomes from which a rate of the current counts is judged.
+    fn minimum_calls(&self) -> u64 {
+        match self.settings.half_open.rule {
+            HalfOpenRule::Rate { results } if self.counts_probes() => u64::from(results.get()),
+            _ => self.rules.minimum_calls(),
+        }
+    }
+
     /// Returns the counts of the current generation.
-    fn counts(&self, now: Time) -> crate::Counts {
-        if self.state == State::HalfOpen && self.mode != Some(OverrideMode::Shadow) {
+    fn counts(&self, now: Time) -> crate::WindowCounts {
+        if self.counts_probes() {
             self.half_open.counts()
         } else {
             self.window.counts(now)
@@ -266,6 +281,7 @@ impl Breaker {
     }
 
     fn push(&mut self, event: BreakerEvent) {
+        // CALL-6: the queue of events is bounded; the oldest is lost first.
         if self.events.len() == MAX_EVENTS {
             self.events.pop_front();
         }

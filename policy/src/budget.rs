@@ -117,13 +117,6 @@ impl Budget {
             .fold(0, |sum, one| sum.saturating_add(*one))
     }
 
-    /// Returns the number of whole retries that could be withdrawn at `now`.
-    #[must_use]
-    pub fn balance(&mut self, now: Time) -> u64 {
-        self.pass(now);
-        (self.earned().saturating_add(self.free)) / RETRY
-    }
-
     fn pass(&mut self, now: Time) {
         let second = now.as_nanos() / SECOND;
         if second > self.second {
@@ -185,7 +178,6 @@ mod tests {
         for _ in 0..100 {
             budget.deposit(Time::ZERO, 1);
         }
-        assert_eq!(budget.balance(Time::ZERO), 30);
         assert_eq!(withdrawals(&mut budget, Time::ZERO), 30);
         assert_eq!(withdrawals(&mut budget, Time::from_millis(99)), 0);
         assert_eq!(withdrawals(&mut budget, Time::from_millis(100)), 1);

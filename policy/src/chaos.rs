@@ -4,9 +4,11 @@
 
 use std::time::Duration;
 
-use crate::{ChaosSettings, Random, Time};
+use crate::{ChaosSettings, RandomSource, Time};
 
 /// A fault that replaces the dependency's work in an attempt.
+///
+/// Exhaustive on purpose: the code that executes attempts must apply each fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum InjectedFault {
     /// It fails.
@@ -63,7 +65,7 @@ impl Chaos {
     ///
     /// The faults exclude each other. A rate is a share of all attempts, so rates that sum to more
     /// than one cut off the last kinds (panics, then hangs).
-    pub fn strike(&self, now: Time, random: &mut dyn Random) -> FaultInjection {
+    pub fn strike(&self, now: Time, random: &mut dyn RandomSource) -> FaultInjection {
         if !self.is_active(now) {
             return FaultInjection::default();
         }

@@ -43,13 +43,13 @@ pub struct Symptoms(pub Vec<Symptom>);
 
 impl Symptoms {
     /// Returns the match of a symptom with the set: by itself, or only by its status class.
-    fn names(&self, symptom: Symptom) -> Option<Exactness> {
+    fn names(&self, symptom: Symptom) -> Option<MatchExactness> {
         if self.0.contains(&symptom) {
-            return Some(Exactness::Itself);
+            return Some(MatchExactness::Itself);
         }
         match symptom {
             Symptom::Status(status) if self.0.contains(&Symptom::StatusClass(status / 100)) => {
-                Some(Exactness::Hundred)
+                Some(MatchExactness::Hundred)
             }
             _ => None,
         }
@@ -69,7 +69,7 @@ impl<const N: usize> From<[Symptom; N]> for Symptoms {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Exactness {
+enum MatchExactness {
     Hundred,
     Itself,
 }

@@ -2,10 +2,11 @@
 //!
 //! State machines that decide when a breaker opens, whether a call may be repeated, and how a
 //! supervisor reacts to a crash. Nothing here reads a clock, draws a random number, spawns, sleeps
-//! or does IO. The time is an argument ([`Time`]), randomness is an argument ([`Random`]), and each
+//! or does IO. The time is an argument ([`Time`]), randomness is an argument ([`RandomSource`]), and each
 //! decision is a returned value. The actors of `breakerbox-actors` carry it out.
 
 mod rate;
+mod text;
 mod time;
 
 mod outcome;
@@ -18,7 +19,7 @@ mod window;
 
 mod permit;
 
-pub mod backoff;
+mod backoff;
 
 mod breaker;
 
@@ -37,18 +38,18 @@ mod chaos;
 pub mod supervision;
 
 pub use breaker::{
-    Breaker, BreakerCommand, BreakerEvent, Cause, CommandSource, EndedPermits, HalfOpenView,
-    IllegalTransition, Override, OverrideMode, Recorded, Refusal, RefusalState, State, TripReason,
-    View,
+    Breaker, BreakerCause, BreakerCommand, BreakerEvent, BreakerView, CommandSource, EndedPermits,
+    HalfOpenView, IllegalTransition, Override, OverrideMode, RecordResult, Refusal, RefusalState,
+    State, TripReason,
 };
 pub use budget::Budget;
-pub use bulkhead::{Admission, Bulkhead, Partitions, Priority, QueuePosition, Ticket, WaitQueue};
+pub use bulkhead::{Priority, QueuePosition, Ticket, WaitQueue};
 pub use chaos::{Chaos, FaultInjection, InjectedFault};
 pub use classify::{ClassifySettings, Symptom, Symptoms};
-pub use limit::{AdaptiveLimit, AimdLimit, GradientLimit};
+pub use limit::AdaptiveLimit;
 pub use outcome::{Class, Executed, Outcome};
 pub use permit::{Permit, PermitKind};
-pub use rate::{Random, Rate, RateError};
+pub use rate::{RandomSource, Rate, RateError};
 pub use retry::{Attempt, AttemptEnd, Retry, RetryDecision, StopReason};
 pub use settings::{
     AdaptiveRule, AdaptiveSettings, BackoffSettings, BreakerSettings, BudgetSettings,
@@ -59,6 +60,7 @@ pub use settings::{
     WindowKind, WorkerSettings,
 };
 pub use supervision::{PanicReport, StopCause};
+pub use text::RoundedDuration;
 pub use throttle::{Pause, PauseReason, Throttle};
 pub use time::Time;
-pub use window::{Counts, Window};
+pub use window::{Window, WindowCounts};

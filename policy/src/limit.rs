@@ -11,8 +11,8 @@ use std::time::Duration;
 use crate::time::nanos;
 use crate::{AdaptiveRule, AdaptiveSettings, Time};
 
-pub use aimd::AimdLimit;
-pub use gradient::GradientLimit;
+use aimd::AimdLimit;
+use gradient::GradientLimit;
 
 /// A limit that learns from each call, and decays to its initial value when there are none.
 ///
@@ -20,7 +20,7 @@ pub use gradient::GradientLimit;
 /// burst, and a limit that had grown would admit an untested burst.
 #[derive(Debug, Clone)]
 pub struct AdaptiveLimit {
-    rule: Rule,
+    rule: LimitAlgorithm,
     initial: u32,
     idle: Duration,
     /// Time of the last sample, or of the last decay step.
@@ -28,7 +28,7 @@ pub struct AdaptiveLimit {
 }
 
 #[derive(Debug, Clone)]
-enum Rule {
+enum LimitAlgorithm {
     Aimd(AimdLimit),
     Gradient(GradientLimit),
 }
@@ -41,10 +41,10 @@ impl AdaptiveLimit {
         let initial = settings.initial.clamp(min, max).get();
         let rule = match settings.rule {
             AdaptiveRule::Aimd { backoff } => {
-                Rule::Aimd(AimdLimit::new(initial, min, max, backoff))
+                LimitAlgorithm::Aimd(AimdLimit::new(initial, min, max, backoff))
             }
             AdaptiveRule::Gradient { tolerance } => {
-                Rule::Gradient(GradientLimit::new(initial, min, max, tolerance))
+                LimitAlgorithm::Gradient(GradientLimit::new(initial, min, max, tolerance))
             }
         };
         Self {
@@ -62,8 +62,8 @@ impl AdaptiveLimit {
         self.forget(now);
         self.last = self.last.max(now);
         match &mut self.rule {
-            Rule::Aimd(limit) => limit.sample(in_flight, dropped),
-            Rule::Gradient(limit) => limit.sample(in_flight, rtt, dropped),
+            LimitAlgorithm::Aimd(limit) => limit.sample(in_flight, dropped),
+            LimitAlgorithm::Gradient(limit) => limit.sample(in_flight, rtt, dropped),
         }
     }
 
@@ -79,8 +79,10 @@ impl AdaptiveLimit {
         let old = std::mem::replace(self, Self::new(settings, max));
         self.last = old.last;
         match (&mut self.rule, old.rule) {
-            (Rule::Aimd(limit), Rule::Aimd(old)) => limit.set(old.limit()),
-            (Rule::Gradient(limit), Rule::Gradient(old)) => limit.go_on_from(old),
+            (LimitAlgorithm::Aimd(limit), LimitAlgorithm::Aimd(old)) => limit.set(old.limit()),
+            (LimitAlgorithm::Gradient(limit), LimitAlgorithm::Gradient(old)) => {
+                limit.go_on_from(old)
+            }
             _ => {}
         }
         self.height()
@@ -88,8 +90,8 @@ impl AdaptiveLimit {
 
     const fn height(&self) -> u32 {
         match &self.rule {
-            Rule::Aimd(limit) => limit.limit(),
-            Rule::Gradient(limit) => limit.limit(),
+            LimitAlgorithm::Aimd(limit) => limit.limit(),
+            LimitAlgorithm::Gradient(limit) => limit.limit(),
         }
     }
 
@@ -113,8 +115,8 @@ impl AdaptiveLimit {
             };
         }
         match &mut self.rule {
-            Rule::Aimd(rule) => rule.set(limit),
-            Rule::Gradient(rule) => rule.restart(limit),
+            LimitAlgorithm::Aimd(rule) => rule.set(limit),
+            LimitAlgorithm::Gradient(rule) => rule.restart(limit),
         }
     }
 }

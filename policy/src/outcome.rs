@@ -8,6 +8,8 @@ use std::time::Duration;
 /// Only [`Class::Success`] and [`Class::Failure`] feed the breaker. Counting a caller's bad
 /// request, a throttle or a wrong key would open it for all callers although the dependency works.
 ///
+/// Exhaustive on purpose: code that counts attempts must count each class somewhere.
+///
 /// # Source  Rule BRK-7 in docs/rules.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
@@ -26,6 +28,8 @@ pub enum Class {
 }
 
 /// Execution status of a call that ended without a good response: did the dependency do the work?
+///
+/// Exhaustive: there is no fourth answer.
 ///
 /// # Source  Rule CALL-2 in docs/rules.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -6,6 +6,8 @@
 use crate::Time;
 
 /// Kind of a permit, which decides the effect of its outcome.
+///
+/// Exhaustive on purpose: a gate that admits by itself must know each kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PermitKind {
     /// A call through a closed breaker (or one in shadow mode).

@@ -8,7 +8,7 @@ use std::fmt;
 /// that should have stayed closed.
 ///
 /// # Source  Rule BRK-1 in docs/rules.md.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Rate(u32);
 
 /// A rate outside of [0, 1].
@@ -45,24 +45,28 @@ impl Rate {
     }
 
     /// Returns true if `part` of `whole` reaches this rate (`>=`). Zero of zero reaches no rate.
-    #[must_use]
-    pub fn is_reached(self, part: u64, whole: u64) -> bool {
+    pub(crate) fn is_reached(self, part: u64, whole: u64) -> bool {
         whole > 0
             && u128::from(part) * u128::from(Self::ONE) >= u128::from(self.0) * u128::from(whole)
     }
 
     /// Returns the smallest part of `whole` that reaches this rate.
-    #[must_use]
-    pub fn least_part(self, whole: u64) -> u64 {
+    pub(crate) fn least_part(self, whole: u64) -> u64 {
         let exact = u128::from(self.0) * u128::from(whole);
         u64::try_from(exact.div_ceil(u128::from(Self::ONE))).unwrap_or(u64::MAX)
     }
 
     /// Returns this share of `whole`, rounded down.
-    #[must_use]
-    pub fn part_of(self, whole: u64) -> u64 {
+    pub(crate) fn part_of(self, whole: u64) -> u64 {
         let exact = u128::from(self.0) * u128::from(whole);
         u64::try_from(exact / u128::from(Self::ONE)).unwrap_or(u64::MAX)
+    }
+}
+
+/// The fraction, so that settings that contain a rate show it as it was written.
+impl fmt::Debug for Rate {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, out)
     }
 }
 
@@ -75,12 +79,12 @@ impl fmt::Display for Rate {
 /// Source of the kernel's random numbers.
 ///
 /// The kernel draws none itself: tests pass a constant, the runtime passes its generator.
-pub trait Random {
+pub trait RandomSource {
     /// Returns a number in [0, 1).
     fn unit(&mut self) -> f64;
 }
 
-impl<F: FnMut() -> f64> Random for F {
+impl<F: FnMut() -> f64> RandomSource for F {
     fn unit(&mut self) -> f64 {
         self()
     }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::{Budget, Class, Executed, Random, RetrySettings, Symptom, Time, backoff};
+use crate::{Budget, Class, Executed, RandomSource, RetrySettings, Symptom, Time, backoff};
 
 /// End of an attempt, as the retry rules see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -53,6 +53,7 @@ pub enum RetryDecision {
 
 /// Reason why a call is not retried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum StopReason {
     /// It succeeded.
     Succeeded,
@@ -99,7 +100,7 @@ impl<'a> Retry<'a> {
         now: Time,
         attempt: &Attempt,
         budget: Option<&mut Budget>,
-        random: &mut dyn Random,
+        random: &mut dyn RandomSource,
     ) -> RetryDecision {
         if let Some(reason) = self.forbidden(attempt) {
             return RetryDecision::Stop(reason);
@@ -109,8 +110,10 @@ impl<'a> Retry<'a> {
             .deadline
             .is_some_and(|deadline| now.after(after) >= deadline)
         {
+            // LIM-2: a retry that could not begin before the deadline is not waited for.
             return RetryDecision::Stop(StopReason::DeadlineTooClose);
         }
+        // LIM-4: every retry is paid from the one budget of its dependency.
         if budget.is_some_and(|budget| !budget.try_withdraw(now)) {
             return RetryDecision::Stop(StopReason::BudgetUsedUp);
         }
@@ -129,6 +132,8 @@ impl<'a> Retry<'a> {
             AttemptEnd::RefusedLocally => Some(StopReason::Overloaded),
             AttemptEnd::RefusedByBreaker => used_up,
             AttemptEnd::Ended(Class::Failure | Class::Throttled) => {
+                // CALL-7: an attempt that may have been executed is repeated only if it is
+                // idempotent. CALL-2: one that was not executed is repeated in any case.
                 let unsafe_to_repeat = attempt.executed != Executed::No && !attempt.idempotent;
                 unsafe_to_repeat
                     .then_some(StopReason::NotIdempotent)
@@ -143,7 +148,7 @@ impl<'a> Retry<'a> {
         on.is_none_or(|on| attempt.symptom.is_some_and(|symptom| on.contains(symptom)))
     }
 
-    fn wait(&self, attempt: &Attempt, random: &mut dyn Random) -> Duration {
+    fn wait(&self, attempt: &Attempt, random: &mut dyn RandomSource) -> Duration {
         let n = attempt.number.saturating_sub(1);
         let backoff = &self.settings.backoff;
         // A breaker's hint says when asking is useful again; `on_open` chooses to poll more often.

@@ -3,9 +3,9 @@
 //!
 //! It decides which children are started, stopped and killed, in which order, after which wait, and
 //! when the failures were too many. It never starts anything: the runtime carries out its
-//! [`Action`]s and reports their results. It never waits, reads a clock or draws a random number. A
+//! [`SupervisorAction`]s and reports their results. It never waits, reads a clock or draws a random number. A
 //! nested supervisor is a child of kind [`ChildKind::Supervisor`] with a machine of its own. The
-//! [`Action::Down`] of that machine becomes the [`Event::Ended`] of that child (cause:
+//! [`SupervisorAction::Down`] of that machine becomes the [`SupervisorEvent::Ended`] of that child (cause:
 //! [`SupervisorEnd::cause`]).
 //!
 //! # OTP's rules (SUP-1 to SUP-4), and the cases that OTP leaves open
@@ -52,17 +52,17 @@ use std::collections::{HashMap, VecDeque};
 
 pub use cause::{PanicReport, StopCause, SupervisorEnd};
 pub use child::{ChildState, ChildView};
-pub use message::{Action, ChildId, CommandError, CommandId, Event, TimerId};
+pub use message::{ChildId, CommandError, CommandId, SupervisorAction, SupervisorEvent, TimerId};
 pub use spec::{
     AutoShutdown, ChildKind, ChildSpec, OtpRules, RestartBackoff, Shutdown, SpecError, Strategy,
     SupervisorSpec,
 };
 
-use crate::{Random, Time};
+use crate::{RandomSource, Time};
 use budget::RestartWindow;
-use child::{Child, ChildPhase, StopRequest, StoppedReason};
+use child::{ChildPhase, ChildRecord, StopRequest, StoppedReason};
 use command::PendingCommand;
-use round::{Round, Step};
+use round::{RoundStep, SupervisionRound};
 
 #[cfg(doc)]
 use crate::GiveUp;
@@ -74,7 +74,7 @@ use crate::GiveUp;
 pub struct Supervision {
     spec: SupervisorSpec,
     /// In start order, so ids ascend.
-    children: Vec<Child>,
+    children: Vec<ChildRecord>,
     names: HashMap<String, ChildId>,
     /// Timers that are not due yet, and the child of each.
     timers: HashMap<TimerId, ChildId>,
@@ -82,9 +82,9 @@ pub struct Supervision {
     next_timer: u64,
     /// Restarts of all children.
     window: RestartWindow,
-    phase: Phase,
-    /// The initial start, or the group round in progress. Rounds exist only in [`Phase::Up`].
-    round: Option<Round>,
+    phase: SupervisorPhase,
+    /// The initial start, or the group round in progress. Rounds exist only in [`SupervisorPhase::Up`].
+    round: Option<SupervisionRound>,
     /// Children in [`ChildPhase::Ended`], in the order in which they ended.
     failed: VecDeque<ChildId>,
     /// Commands that wait, in order.
@@ -93,7 +93,7 @@ pub struct Supervision {
 
 /// Phase of the supervisor itself.
 #[derive(Debug)]
-enum Phase {
+enum SupervisorPhase {
     New,
     Up,
     Ending(SupervisorEnd),
@@ -103,8 +103,8 @@ enum Phase {
 /// Inputs and collected actions of one event.
 struct EventScope<'a> {
     now: Time,
-    random: &'a mut dyn Random,
-    out: Vec<Action>,
+    random: &'a mut dyn RandomSource,
+    out: Vec<SupervisorAction>,
 }
 
 impl Supervision {
@@ -121,7 +121,7 @@ impl Supervision {
             next_child: 1,
             next_timer: 1,
             window: RestartWindow::default(),
-            phase: Phase::New,
+            phase: SupervisorPhase::New,
             round: None,
             failed: VecDeque::new(),
             deferred: VecDeque::new(),
@@ -140,37 +140,46 @@ impl Supervision {
     ///
     /// # Units   `now`: ns since runtime start, never decreasing.
     /// # Panics  Never.
-    pub fn on(&mut self, now: Time, event: Event, random: &mut dyn Random) -> Vec<Action> {
+    pub fn on(
+        &mut self,
+        now: Time,
+        event: SupervisorEvent,
+        random: &mut dyn RandomSource,
+    ) -> Vec<SupervisorAction> {
         let mut turn = EventScope {
             now,
             random,
             out: Vec::new(),
         };
         match event {
-            Event::Start => self.begin(),
-            Event::Started { child, incarnation } => self.started(child, incarnation, &mut turn),
-            Event::StartFailed {
+            SupervisorEvent::Start => self.begin(),
+            SupervisorEvent::Started { child, incarnation } => {
+                self.started(child, incarnation, &mut turn)
+            }
+            SupervisorEvent::StartFailed {
                 child,
                 incarnation,
                 cause,
             }
-            | Event::Ended {
+            | SupervisorEvent::Ended {
                 child,
                 incarnation,
                 cause,
             } => self.gone(child, incarnation, cause, &mut turn),
-            Event::Timer(timer) => self.due(timer, &mut turn),
-            Event::Add { spec, ticket } => self.ask(PendingCommand::add(ticket, spec), &mut turn),
-            Event::Terminate { child, ticket } => {
+            SupervisorEvent::Timer(timer) => self.due(timer, &mut turn),
+            SupervisorEvent::Add { spec, ticket } => {
+                self.ask(PendingCommand::add(ticket, spec), &mut turn)
+            }
+            SupervisorEvent::Terminate { child, ticket } => {
                 self.ask(PendingCommand::terminate(ticket, child), &mut turn);
             }
-            Event::Restart { child, ticket } => {
+            SupervisorEvent::Restart { child, ticket } => {
                 self.ask(PendingCommand::restart(ticket, child), &mut turn);
             }
-            Event::Delete { child, ticket } => {
+            SupervisorEvent::Delete { child, ticket } => {
                 self.ask(PendingCommand::delete(ticket, child), &mut turn);
             }
-            Event::Stop => self.begin_end(SupervisorEnd::Shutdown, &mut turn),
+            SupervisorEvent::Stop => self.begin_end(SupervisorEnd::Shutdown, &mut turn),
         }
         self.settle(&mut turn);
         turn.out
@@ -178,7 +187,7 @@ impl Supervision {
 
     /// Returns the children, in start order.
     pub fn children(&self) -> impl Iterator<Item = ChildView<'_>> {
-        self.children.iter().map(Child::view)
+        self.children.iter().map(ChildRecord::view)
     }
 
     /// Returns the id of the child with this name.
@@ -193,23 +202,11 @@ impl Supervision {
         self.index(id).map(|index| self.children[index].view())
     }
 
-    /// Returns the specification of the child with this id.
-    #[must_use]
-    pub fn child_spec(&self, id: ChildId) -> Option<&ChildSpec> {
-        self.index(id).map(|index| &self.children[index].spec)
-    }
-
-    /// Returns true if the supervisor has ended.
-    #[must_use]
-    pub fn is_down(&self) -> bool {
-        matches!(self.phase, Phase::Down)
-    }
-
     /// Begins the initial start.
     fn begin(&mut self) {
-        if matches!(self.phase, Phase::New) {
-            self.phase = Phase::Up;
-            self.round = Some(Round::initial());
+        if matches!(self.phase, SupervisorPhase::New) {
+            self.phase = SupervisorPhase::Up;
+            self.round = Some(SupervisionRound::initial());
         }
     }
 
@@ -217,9 +214,9 @@ impl Supervision {
     fn settle(&mut self, turn: &mut EventScope<'_>) {
         loop {
             match self.phase {
-                Phase::New | Phase::Down => return,
-                Phase::Ending(_) => return self.advance_end(turn),
-                Phase::Up => {}
+                SupervisorPhase::New | SupervisorPhase::Down => return,
+                SupervisorPhase::Ending(_) => return self.advance_end(turn),
+                SupervisorPhase::Up => {}
             }
             if self.advance_round(turn) {
                 continue;
@@ -243,7 +240,7 @@ impl Supervision {
     fn is_busy(&self) -> bool {
         let in_round = self
             .round
-            .is_some_and(|round| matches!(round.step, Step::Stopping | Step::Starting));
+            .is_some_and(|round| matches!(round.step, RoundStep::Stopping | RoundStep::Starting));
         in_round || (self.spec.strategy.is_group() && self.starts_by_command())
     }
 
@@ -265,7 +262,7 @@ impl Supervision {
         let id = ChildId(self.next_child);
         self.next_child += 1;
         self.names.insert(spec.name.clone(), id);
-        self.children.push(Child::new(id, spec));
+        self.children.push(ChildRecord::new(id, spec));
         self.children.len() - 1
     }
 
@@ -274,7 +271,7 @@ impl Supervision {
         let child = self.children.remove(index);
         debug_assert!(!child.is_live(), "SUP-1: a live child is never forgotten");
         self.names.remove(&child.spec.name);
-        turn.out.push(Action::Forget { child: child.id });
+        turn.out.push(SupervisorAction::Forget { child: child.id });
     }
 
     /// Marks a child as stopped; forgets it if children of its kind are not kept.
@@ -287,7 +284,12 @@ impl Supervision {
     }
 
     /// Starts the next incarnation.
-    fn start(&mut self, index: usize, asked: Option<child::Asked>, turn: &mut EventScope<'_>) {
+    fn start(
+        &mut self,
+        index: usize,
+        asked: Option<child::CommandedStart>,
+        turn: &mut EventScope<'_>,
+    ) {
         let child = &mut self.children[index];
         debug_assert!(!child.is_live(), "SUP-1: never two live incarnations");
         if asked.is_none() && child.incarnation > 0 {
@@ -295,7 +297,7 @@ impl Supervision {
         }
         child.incarnation += 1;
         child.life = ChildPhase::Starting(asked);
-        turn.out.push(Action::Start {
+        turn.out.push(SupervisorAction::Start {
             child: child.id,
             incarnation: child.incarnation,
         });
@@ -323,15 +325,16 @@ impl Supervision {
         let (id, incarnation) = (child.id, child.incarnation);
         let shutdown = child.spec.shutdown;
         turn.out.push(match shutdown {
-            Shutdown::Kill => Action::Kill {
+            Shutdown::Kill => SupervisorAction::Kill {
                 child: id,
                 incarnation,
             },
-            Shutdown::Within(_) | Shutdown::Infinity => Action::Stop {
+            Shutdown::Within(_) | Shutdown::Infinity => SupervisorAction::Stop {
                 child: id,
                 incarnation,
             },
         });
+        // SUP-7: each child that is asked to stop has its own deadline.
         let deadline = match shutdown {
             Shutdown::Within(span) => Some(self.set_timer(id, turn.now.after(span), turn)),
             Shutdown::Kill | Shutdown::Infinity => None,
@@ -344,7 +347,7 @@ impl Supervision {
         let timer = TimerId(self.next_timer);
         self.next_timer += 1;
         self.timers.insert(timer, child);
-        turn.out.push(Action::SetTimer { timer, at });
+        turn.out.push(SupervisorAction::SetTimer { timer, at });
         timer
     }
 
@@ -357,8 +360,9 @@ impl Supervision {
         let child = &mut self.children[index];
         match &mut child.life {
             ChildPhase::Stopping { deadline, .. } if *deadline == Some(due) => {
+                // SUP-7: a child that is not gone at its deadline is killed.
                 *deadline = None;
-                turn.out.push(Action::Kill {
+                turn.out.push(SupervisorAction::Kill {
                     child: child.id,
                     incarnation: child.incarnation,
                 });
@@ -378,6 +382,6 @@ impl Supervision {
 impl EventScope<'_> {
     /// Answers a command.
     fn reply(&mut self, ticket: CommandId, result: Result<Option<ChildId>, CommandError>) {
-        self.out.push(Action::Reply { ticket, result });
+        self.out.push(SupervisorAction::Reply { ticket, result });
     }
 }

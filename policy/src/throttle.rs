@@ -6,10 +6,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::{BackoffSettings, Random, Time, backoff};
+use crate::{BackoffSettings, RandomSource, Time, backoff};
 
 /// Reason for a pause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum PauseReason {
     /// The dependency reported too much traffic.
     Throttled,
@@ -57,7 +58,7 @@ impl Throttle {
         now: Time,
         hint: Option<Duration>,
         settings: &BackoffSettings,
-        random: &mut dyn Random,
+        random: &mut dyn RandomSource,
     ) -> Option<Pause> {
         let is_new = self.paused(now).is_none();
         if !is_new && hint.is_none() {
@@ -95,6 +96,7 @@ impl Throttle {
 
     fn pause_until(&mut self, now: Time, until: Time, reason: PauseReason) -> Option<Pause> {
         let present = self.paused(now);
+        // LIM-1: the longest pause applies; a later hint never shortens it.
         if until <= now || present.is_some_and(|pause| pause.until >= until) {
             return None;
         }

@@ -9,15 +9,16 @@ mod ring;
 
 use std::time::Duration;
 
-use buckets::Buckets;
-use ring::Ring;
+use buckets::TimeBuckets;
+use ring::OutcomeRing;
 
 use crate::time::nanos;
 use crate::{Time, WindowKind};
 
 /// Counts of the outcomes in a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts {
+#[non_exhaustive]
+pub struct WindowCounts {
     /// Recorded outcomes, successes and failures.
     pub calls: u64,
     /// Failures among them; in a [`WindowKind::Consecutive`] window, the run of failures.
@@ -32,25 +33,33 @@ pub struct Counts {
     pub elapsed_total: Duration,
 }
 
-impl Counts {
-    /// Returns the share of failures, in [0, 1]; `None` without calls.
+impl WindowCounts {
+    /// Returns the share of failures, in [0, 1]; `None` before `minimum_calls` outcomes.
+    ///
+    /// # Source  Rule BRK-14 in docs/rules.md.
     #[must_use]
-    #[expect(clippy::cast_precision_loss)]
-    pub fn failure_rate(&self) -> Option<f64> {
-        (self.calls > 0).then(|| self.failures as f64 / self.calls as f64)
+    pub fn failure_rate(&self, minimum_calls: u64) -> Option<f64> {
+        self.share(self.failures, minimum_calls)
     }
 
-    /// Returns the share of slow calls, in [0, 1]; `None` without calls.
+    /// Returns the share of slow calls, in [0, 1]; `None` before `minimum_calls` outcomes.
+    ///
+    /// # Source  Rule BRK-14 in docs/rules.md.
     #[must_use]
+    pub fn slow_rate(&self, minimum_calls: u64) -> Option<f64> {
+        self.share(self.slow, minimum_calls)
+    }
+
     #[expect(clippy::cast_precision_loss)]
-    pub fn slow_rate(&self) -> Option<f64> {
-        (self.calls > 0).then(|| self.slow as f64 / self.calls as f64)
+    fn share(&self, part: u64, minimum_calls: u64) -> Option<f64> {
+        // BRK-14: a rate of fewer outcomes than `minimum_calls` is not told.
+        (self.calls >= minimum_calls.max(1)).then(|| part as f64 / self.calls as f64)
     }
 }
 
 /// Sums over a window, a bucket or one outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Sums {
+pub(crate) struct WindowSums {
     pub(crate) calls: u64,
     pub(crate) failures: u64,
     pub(crate) slow: u64,
@@ -58,7 +67,7 @@ pub(crate) struct Sums {
     pub(crate) elapsed: u64,
 }
 
-impl Sums {
+impl WindowSums {
     fn outcome(failed: bool, slow: bool, elapsed: Duration) -> Self {
         Self {
             calls: 1,
@@ -105,10 +114,10 @@ impl Sums {
 }
 
 #[derive(Debug, Clone)]
-enum Memory {
-    Everything(Sums),
-    Ring(Ring),
-    Buckets(Buckets),
+enum WindowMemory {
+    Everything(WindowSums),
+    Ring(OutcomeRing),
+    Buckets(TimeBuckets),
 }
 
 /// A breaker's memory of outcomes.
@@ -116,7 +125,7 @@ enum Memory {
 /// # Source  Rule BRK-2 in docs/rules.md.
 #[derive(Debug, Clone)]
 pub struct Window {
-    memory: Memory,
+    memory: WindowMemory,
     run: u64,
     run_cancelled: u64,
 }
@@ -126,12 +135,12 @@ impl Window {
     #[must_use]
     pub fn new(kind: WindowKind, now: Time) -> Self {
         let memory = match kind {
-            WindowKind::Consecutive => Memory::Everything(Sums::default()),
-            WindowKind::Count { size } => Memory::Ring(Ring::new(size.get())),
+            WindowKind::Consecutive => WindowMemory::Everything(WindowSums::default()),
+            WindowKind::Count { size } => WindowMemory::Ring(OutcomeRing::new(size.get())),
             WindowKind::Time { span, buckets } => {
-                Memory::Buckets(Buckets::new(span, buckets.get(), now))
+                WindowMemory::Buckets(TimeBuckets::new(span, buckets.get(), now))
             }
-            WindowKind::Tumbling { span } => Memory::Buckets(Buckets::new(span, 1, now)),
+            WindowKind::Tumbling { span } => WindowMemory::Buckets(TimeBuckets::new(span, 1, now)),
         };
         Self {
             memory,
@@ -150,13 +159,13 @@ impl Window {
         } else {
             self.end_run();
         }
-        self.put(now, Sums::outcome(failed, slow, elapsed));
+        self.put(now, WindowSums::outcome(failed, slow, elapsed));
     }
 
     /// Adds a cancelled call, which counts only once such calls reach their rate.
     pub fn record_cancelled(&mut self, now: Time) {
         self.run_cancelled += 1;
-        self.put(now, Sums::CANCELLED);
+        self.put(now, WindowSums::CANCELLED);
     }
 
     /// Adds `count` fast successes at once, as if recorded one after the other.
@@ -168,20 +177,20 @@ impl Window {
         }
         self.end_run();
         match &mut self.memory {
-            Memory::Everything(sums) => sums.add(Sums::successes(count)),
-            Memory::Ring(ring) => ring.push_successes(count),
-            Memory::Buckets(buckets) => buckets.add(at, Sums::successes(count)),
+            WindowMemory::Everything(sums) => sums.add(WindowSums::successes(count)),
+            WindowMemory::Ring(ring) => ring.push_successes(count),
+            WindowMemory::Buckets(buckets) => buckets.add(at, WindowSums::successes(count)),
         }
     }
 
     /// Returns the counts at `now`, without changing the window.
     #[must_use]
-    pub fn counts(&self, now: Time) -> Counts {
+    pub fn counts(&self, now: Time) -> WindowCounts {
         let sums = match &self.memory {
-            Memory::Buckets(buckets) => buckets.sums_at(now),
+            WindowMemory::Buckets(buckets) => buckets.sums_at(now),
             _ => self.sums(),
         };
-        Counts {
+        WindowCounts {
             calls: sums.calls,
             failures: self.failures(&sums),
             slow: sums.slow,
@@ -195,9 +204,9 @@ impl Window {
     pub fn clear(&mut self, now: Time) {
         self.end_run();
         match &mut self.memory {
-            Memory::Everything(sums) => *sums = Sums::default(),
-            Memory::Ring(ring) => ring.clear(),
-            Memory::Buckets(buckets) => buckets.clear(now),
+            WindowMemory::Everything(sums) => *sums = WindowSums::default(),
+            WindowMemory::Ring(ring) => ring.clear(),
+            WindowMemory::Buckets(buckets) => buckets.clear(now),
         }
     }
 
@@ -205,29 +214,29 @@ impl Window {
     #[must_use]
     pub fn bucket(&self) -> Option<Duration> {
         match &self.memory {
-            Memory::Buckets(buckets) => Some(buckets.width()),
+            WindowMemory::Buckets(buckets) => Some(buckets.width()),
             _ => None,
         }
     }
 
     /// Returns the sums as of the last record; time does not advance here.
-    pub(crate) fn sums(&self) -> Sums {
+    pub(crate) fn sums(&self) -> WindowSums {
         match &self.memory {
-            Memory::Everything(sums) => *sums,
-            Memory::Ring(ring) => *ring.sums(),
-            Memory::Buckets(buckets) => *buckets.sums(),
+            WindowMemory::Everything(sums) => *sums,
+            WindowMemory::Ring(ring) => *ring.sums(),
+            WindowMemory::Buckets(buckets) => *buckets.sums(),
         }
     }
 
     /// Advances the window to `now`, without a record.
     pub(crate) fn forget(&mut self, now: Time) {
-        if let Memory::Buckets(buckets) = &mut self.memory {
+        if let WindowMemory::Buckets(buckets) = &mut self.memory {
             buckets.slide(now);
         }
     }
 
     /// Returns the failures in these sums, as this kind of window counts them.
-    pub(crate) fn failures(&self, sums: &Sums) -> u64 {
+    pub(crate) fn failures(&self, sums: &WindowSums) -> u64 {
         if self.is_consecutive() {
             self.run
         } else {
@@ -236,7 +245,7 @@ impl Window {
     }
 
     pub(crate) const fn is_consecutive(&self) -> bool {
-        matches!(self.memory, Memory::Everything(_))
+        matches!(self.memory, WindowMemory::Everything(_))
     }
 
     /// Returns the failures and the cancelled calls since the last success.
@@ -249,11 +258,11 @@ impl Window {
         self.run_cancelled = 0;
     }
 
-    fn put(&mut self, at: Time, outcome: Sums) {
+    fn put(&mut self, at: Time, outcome: WindowSums) {
         match &mut self.memory {
-            Memory::Everything(sums) => sums.add(outcome),
-            Memory::Ring(ring) => ring.push(outcome),
-            Memory::Buckets(buckets) => buckets.add(at, outcome),
+            WindowMemory::Everything(sums) => sums.add(outcome),
+            WindowMemory::Ring(ring) => ring.push(outcome),
+            WindowMemory::Buckets(buckets) => buckets.add(at, outcome),
         }
     }
 }

@@ -7,8 +7,8 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use breakerbox_policy::{
-    Breaker, BreakerCommand, BreakerEvent, BreakerSettings, Cause, Class, HalfOpenRule,
-    HalfOpenSettings, LostProbe, OpenTime, Outcome, Permit, PermitKind, Recorded, State, Time,
+    Breaker, BreakerCause, BreakerCommand, BreakerEvent, BreakerSettings, Class, HalfOpenRule,
+    HalfOpenSettings, LostProbe, OpenTime, Outcome, Permit, PermitKind, RecordResult, State, Time,
 };
 
 const CALLERS: usize = 2;
@@ -196,7 +196,7 @@ impl World {
         let outcome = Outcome::new(class, Duration::ZERO);
         let recorded = self.breaker.record(now, permit, &outcome, &mut unit);
         if stale {
-            assert_eq!(recorded, Recorded::Late, "BRK-3");
+            assert_eq!(recorded, RecordResult::Late, "BRK-3");
             let after = (self.breaker.state(), self.breaker.generation());
             assert_eq!(before, after, "BRK-3: a late outcome moved it");
         }
@@ -215,7 +215,7 @@ impl World {
             else {
                 continue;
             };
-            let commanded = matches!(cause, Cause::Commanded(_));
+            let commanded = matches!(cause, BreakerCause::Commanded(_));
             let edge = (from, to);
             assert!(
                 commanded || edge != (State::Closed, State::HalfOpen),

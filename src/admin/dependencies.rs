@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Path, State};
 use breakerbox_policy::{
-    ChaosSettings, Counts, DependencySettings, Override, PauseReason, State as Breaker,
+    ChaosSettings, DependencySettings, Override, PauseReason, State as Breaker, WindowCounts,
 };
 use serde::Serialize;
 
@@ -81,8 +81,10 @@ struct WindowView {
     calls: u64,
     failures: u64,
     slow: u64,
+    /// `None` before `minimum_calls` calls, as below.
     failure_rate: Option<f64>,
     slow_rate: Option<f64>,
+    minimum_calls: u64,
     consecutive_failures: u64,
 }
 
@@ -233,7 +235,7 @@ fn view(admin: &Admin, status: DependencyStatus) -> DependencyView {
             in_flight: period.in_flight,
             results: period.results,
         }),
-        window: window(&status.window),
+        window: window(&status.window, status.minimum_calls),
         totals: Totals {
             submitted: totals.submitted,
             primary: totals.primary,
@@ -336,7 +338,7 @@ fn key(inner: &AdminState, one: KeyStatus) -> Key {
         overridden: one.overridden.map(|set| over(inner, set)),
         reason: redact(&one.reason).into_owned(),
         retry_after_ms: one.retry_after.map(millis),
-        window: window(&one.window),
+        window: window(&one.window, one.minimum_calls),
     }
 }
 
@@ -349,13 +351,14 @@ fn over(inner: &AdminState, set: Override) -> OverrideView {
     }
 }
 
-fn window(counts: &Counts) -> WindowView {
+fn window(counts: &WindowCounts, minimum_calls: u64) -> WindowView {
     WindowView {
         calls: counts.calls,
         failures: counts.failures,
         slow: counts.slow,
-        failure_rate: counts.failure_rate(),
-        slow_rate: counts.slow_rate(),
+        failure_rate: counts.failure_rate(minimum_calls),
+        slow_rate: counts.slow_rate(minimum_calls),
+        minimum_calls,
         consecutive_failures: counts.consecutive_failures,
     }
 }
@@ -399,6 +402,7 @@ pub(crate) fn pause_word(reason: PauseReason) -> &'static str {
     match reason {
         PauseReason::Throttled => "throttled",
         PauseReason::QuotaUsedUp => "quota_used_up",
+        _ => "other",
     }
 }
 

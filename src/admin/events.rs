@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
-use breakerbox_policy::{BreakerEvent, Cause, Time};
+use breakerbox_policy::{BreakerCause, BreakerEvent, Time};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -171,6 +171,7 @@ pub(crate) fn kind_of(kind: &EventKind) -> &'static str {
             BreakerEvent::OverrideRemoved { .. } => "override_removed",
             BreakerEvent::WouldTrip { .. } => "would_trip",
             BreakerEvent::Renewed { .. } => "renewed",
+            _ => "other",
         },
         EventKind::Started { .. } => "started",
         EventKind::Ended { .. } => "ended",
@@ -246,7 +247,7 @@ fn details(inner: &AdminState, kind: &EventKind) -> Map<String, Value> {
 }
 
 fn breaker(inner: &AdminState, event: &BreakerEvent) -> Map<String, Value> {
-    let cause = |cause: &Cause| redact(&cause.to_string()).into_owned();
+    let cause = |cause: &BreakerCause| redact(&cause.to_string()).into_owned();
     object(match event {
         BreakerEvent::Transition {
             from,
@@ -292,6 +293,7 @@ fn breaker(inner: &AdminState, event: &BreakerEvent) -> Map<String, Value> {
             cause: why,
             ..
         } => json!({ "generation": generation, "cause": cause(why) }),
+        _ => Value::Null,
     })
 }
 

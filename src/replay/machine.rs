@@ -12,7 +12,7 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use breakerbox::policy::{
-    Breaker, BreakerEvent, BreakerSettings, Cause, Class, Permit, State, Time,
+    Breaker, BreakerCause, BreakerEvent, BreakerSettings, Class, Permit, State, Time,
 };
 use breakerbox::recorder::{RecordedOutcome, Recording};
 
@@ -38,7 +38,7 @@ pub(crate) struct Move {
     pub(crate) at: Time,
     pub(crate) from: State,
     pub(crate) to: State,
-    pub(crate) cause: Cause,
+    pub(crate) cause: BreakerCause,
     /// Duration of the open state; `None` in the other states.
     pub(crate) wait: Option<Duration>,
 }

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use breakerbox::policy::Time;
+use breakerbox::policy::{RoundedDuration, Time};
 use breakerbox::recorder::Trace;
 use comfy_table::{CellAlignment, Table};
 use serde_json::{Value, json};
@@ -102,7 +102,7 @@ fn write_moves(played: &[Played], out: &mut dyn Write) -> io::Result<()> {
             "{at:>10.3} s  {name:names$}  {label:labels$}  {from} -> {to}: {cause}"
         )?;
         match moved.wait {
-            Some(wait) => writeln!(out, "; next try in {wait:?}")?,
+            Some(wait) => writeln!(out, "; next try in {}", RoundedDuration(wait))?,
             None => writeln!(out)?,
         }
     }

@@ -10,6 +10,7 @@ mod expect;
 mod layers;
 mod limiter;
 mod memory;
+mod slots;
 mod stack;
 mod words;
 

@@ -16,6 +16,8 @@ pub(crate) enum Verdict {
     },
     /// A word of its configuration has no counterpart; says which.
     Skip(String),
+    /// It is prose: a test of its own, named by its id, stands for it.
+    Prose,
 }
 
 impl Verdict {
@@ -51,6 +53,8 @@ pub(crate) struct Tally {
     passed: u32,
     pub(crate) failed: u32,
     skipped: u32,
+    /// Ids of the scenarios of which a word has no counterpart.
+    pub(crate) without_counterpart: Vec<String>,
 }
 
 impl Tally {
@@ -71,7 +75,12 @@ impl Tally {
             }
             Verdict::Skip(reason) => {
                 self.skipped += 1;
+                self.without_counterpart.push(id.to_owned());
                 println!("skip {id} {reason}");
+            }
+            Verdict::Prose => {
+                self.skipped += 1;
+                println!("skip {id} prose: stands as a test of its own, named by its id");
             }
         }
     }

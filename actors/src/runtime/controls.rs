@@ -64,22 +64,10 @@ impl Runtime {
 }
 
 fn order(command: &BreakerCommand, by: &str) -> EventKind {
-    let (name, reason, until) = match command {
-        BreakerCommand::Open { reason, until } => ("open", &**reason, *until),
-        BreakerCommand::Disable { reason, until } => ("disable", &**reason, *until),
-        BreakerCommand::Shadow { reason, until } => ("shadow", &**reason, *until),
-        BreakerCommand::Clear => ("clear", "", None),
-        BreakerCommand::Close { reason } => ("close", &**reason, None),
-        BreakerCommand::Reset { reason } => ("reset", &**reason, None),
-        BreakerCommand::Park { reason } => ("park", &**reason, None),
-        BreakerCommand::Unpark => ("unpark", "", None),
-        BreakerCommand::Trip { reason, .. } => ("trip", &**reason, None),
-        BreakerCommand::Probe { reason } => ("probe", &**reason, None),
-    };
     EventKind::Operated {
-        command: name,
+        command: command.name(),
         by: by.to_owned(),
-        reason: reason.to_owned(),
-        until,
+        reason: command.reason().to_owned(),
+        until: command.until(),
     }
 }

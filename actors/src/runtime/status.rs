@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use breakerbox_policy::supervision::StopCause;
 use breakerbox_policy::{
-    ChaosSettings, Counts, EndedPermits, HalfOpenView, Override, OverrideMode, PauseReason, State,
-    Time, View,
+    BreakerView, ChaosSettings, EndedPermits, HalfOpenView, Override, OverrideMode, PauseReason,
+    State, Time, WindowCounts,
 };
 
 use crate::call::core::{DependencyCore, WorkerSlot};
@@ -35,7 +35,9 @@ pub struct DependencyStatus {
     /// Time for which calls will be refused, if they are and it is known.
     pub retry_after: Option<Duration>,
     /// The contents of the window.
-    pub window: Counts,
+    pub window: WindowCounts,
+    /// Number of outcomes in the window from which a rate is shown (rule BRK-14).
+    pub minimum_calls: u64,
     /// The current half-open period, if there is one.
     pub half_open: Option<HalfOpenView>,
     /// The breaker's counters over its lifetime.
@@ -146,6 +148,7 @@ impl DependencyStatus {
             reason: view.cause.to_string(),
             retry_after: view.retry_after,
             window: view.counts,
+            minimum_calls: view.minimum_calls,
             half_open: view.half_open,
             tally: *view.tally,
             totals: shared.totals.read(),
@@ -183,7 +186,9 @@ pub struct KeyStatus {
     /// Time for which the key's calls will be refused, if they are and it is known.
     pub retry_after: Option<Duration>,
     /// The contents of the window.
-    pub window: Counts,
+    pub window: WindowCounts,
+    /// Number of outcomes in the window from which a rate is shown (rule BRK-14).
+    pub minimum_calls: u64,
     /// The counters since the key was added, or added again.
     pub tally: EndedPermits,
 }
@@ -201,6 +206,7 @@ fn key_statuses<D: Dependency>(core: &DependencyCore<D>, now: Time) -> Vec<KeySt
             reason: view.cause.to_string(),
             retry_after: view.retry_after,
             window: view.counts,
+            minimum_calls: view.minimum_calls,
             tally: *view.tally,
         });
     });
@@ -208,7 +214,7 @@ fn key_statuses<D: Dependency>(core: &DependencyCore<D>, now: Time) -> Vec<KeySt
 }
 
 /// Returns the health: the most serious problem first, rated by the presence of fallbacks.
-fn health<D: Dependency>(core: &DependencyCore<D>, view: &View<'_>) -> Health {
+fn health<D: Dependency>(core: &DependencyCore<D>, view: &BreakerView<'_>) -> Health {
     let shared = &core.shared;
     let running = |slot: &WorkerSlot<D>| slot.mail.health.condition() == Condition::Running;
     let served = shared.outage.load(Ordering::Relaxed);

@@ -1,9 +1,9 @@
 //! Commands of operators, the supervisor and a reload.
 
 use super::{
-    Breaker, BreakerCommand, BreakerEvent, BreakerSettings, Cause, CommandSource, Duration,
-    EndedPermits, IllegalTransition, Override, OverrideMode, Random, Rules, State, Time,
-    TripReason, Window,
+    Breaker, BreakerCause, BreakerCommand, BreakerEvent, BreakerSettings, CommandSource, Duration,
+    EndedPermits, IllegalTransition, Override, OverrideMode, RandomSource, State, Time, TripReason,
+    TripRules, Window,
 };
 use crate::backoff;
 
@@ -17,7 +17,7 @@ impl Breaker {
         &mut self,
         now: Time,
         command: BreakerCommand,
-        random: &mut dyn Random,
+        random: &mut dyn RandomSource,
     ) -> Result<(), IllegalTransition> {
         self.on_time(now, random);
         match command {
@@ -47,7 +47,7 @@ impl Breaker {
                 },
             ),
             BreakerCommand::Unpark => {
-                let cause = Cause::Commanded("unparked".into());
+                let cause = BreakerCause::Commanded("unparked".into());
                 self.remove_override(now, CommandSource::Supervisor, &cause);
             }
             BreakerCommand::Trip { reason, wait } => self.trip(now, reason, wait, random),
@@ -70,7 +70,7 @@ impl Breaker {
     }
 
     fn clear_overrides(&mut self, now: Time, reason: &str) {
-        let cause = Cause::Commanded(reason.into());
+        let cause = BreakerCause::Commanded(reason.into());
         let parked = self.remove_override(now, CommandSource::Supervisor, &cause);
         let operated = self.remove_override(now, CommandSource::Operator, &cause);
         if !parked && !operated {
@@ -86,7 +86,13 @@ impl Breaker {
         }
     }
 
-    fn trip(&mut self, now: Time, reason: String, wait: Option<Duration>, random: &mut dyn Random) {
+    fn trip(
+        &mut self,
+        now: Time,
+        reason: String,
+        wait: Option<Duration>,
+        random: &mut dyn RandomSource,
+    ) {
         if self.state == State::Open {
             let until = wait.map_or(Time::ZERO, |wait| now.after(wait));
             self.open_until = self.open_until.max(until);
@@ -121,15 +127,16 @@ impl Breaker {
     /// # Source  Rules BRK-3 and CFG-2.
     pub fn reconfigure(&mut self, now: Time, settings: BreakerSettings) {
         let old = std::mem::replace(&mut self.settings, settings);
-        self.rules = Rules::new(&self.settings);
+        self.rules = TripRules::new(&self.settings);
         let window = old.window != self.settings.window;
         let probing = self.state == State::HalfOpen && old.half_open != self.settings.half_open;
+        // CFG-2: a reload keeps the counters, unless they belong to another kind of window.
         if window {
             self.window = Window::new(self.settings.window, now);
             self.warned = false;
         }
         if window || probing {
-            self.renew(now, Cause::Reconfigured);
+            self.renew(now, BreakerCause::Reconfigured);
         }
         self.set_deadline();
     }
@@ -140,11 +147,12 @@ impl Breaker {
     ///
     /// # Source  Rule BRK-12.
     pub fn recover(&mut self, now: Time) {
+        // BRK-12: only the outcomes and the permits are lost; an open breaker stays open.
         self.empty_window(now);
-        self.renew(now, Cause::Restarted);
+        self.renew(now, BreakerCause::Restarted);
     }
 
-    fn renew(&mut self, now: Time, cause: Cause) {
+    fn renew(&mut self, now: Time, cause: BreakerCause) {
         self.start_generation(now);
         let generation = self.generation;
         self.push(BreakerEvent::Renewed {

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::reason::TripReason;
-use crate::{BreakerSettings, Counts, HalfOpenRule, HalfOpenSettings, Time};
+use crate::{BreakerSettings, HalfOpenRule, HalfOpenSettings, Time, WindowCounts};
 
 /// End of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub(super) enum ProbeEnd {
 
 /// Decision after a result of a period.
 #[derive(Debug, PartialEq)]
-pub(super) enum Decision {
+pub(super) enum HalfOpenDecision {
     Undecided,
     Close { successes: u64 },
     Reopen(TripReason),
@@ -66,8 +66,8 @@ impl HalfOpen {
         self.in_flight.len() as u64
     }
 
-    pub(super) const fn counts(&self) -> Counts {
-        Counts {
+    pub(super) const fn counts(&self) -> WindowCounts {
+        WindowCounts {
             calls: self.calls,
             failures: self.failures,
             slow: self.slow,
@@ -90,6 +90,7 @@ impl HalfOpen {
 
     fn has_slot(&self, settings: &HalfOpenSettings) -> bool {
         let in_flight = self.in_flight();
+        // BRK-4: never more probes at once than `half_open_max_calls`.
         in_flight < u64::from(settings.max_calls.get())
             && settings.max_admitted.is_none_or(|most| {
                 // Fewer permits than results to wait for would leave it stuck.
@@ -128,7 +129,7 @@ impl HalfOpen {
         end: ProbeEnd,
         elapsed: Duration,
         settings: &BreakerSettings,
-    ) -> Decision {
+    ) -> HalfOpenDecision {
         self.calls += 1;
         self.elapsed = self.elapsed.saturating_add(elapsed);
         match end {
@@ -150,7 +151,7 @@ impl HalfOpen {
             HalfOpenRule::Rate { results } if self.calls >= u64::from(results.get()) => {
                 self.decide_rates(settings)
             }
-            HalfOpenRule::Rate { .. } => Decision::Undecided,
+            HalfOpenRule::Rate { .. } => HalfOpenDecision::Undecided,
             HalfOpenRule::KOfN { needed, of } => self.decide_certain(needed.min(of), of),
         }
     }
@@ -161,15 +162,19 @@ impl HalfOpen {
         elapsed: Duration,
         needed: NonZeroU32,
         settings: &BreakerSettings,
-    ) -> Decision {
+    ) -> HalfOpenDecision {
         match end {
-            ProbeEnd::Good if self.successes >= u64::from(needed.get()) => Decision::Close {
-                successes: self.successes,
-            },
-            ProbeEnd::Good => Decision::Undecided,
-            ProbeEnd::Slow => Decision::Reopen(TripReason::ProbeSlow { elapsed }),
-            ProbeEnd::Failed | ProbeEnd::FailedSlowly => Decision::Reopen(TripReason::ProbeFailed),
-            ProbeEnd::Lost => Decision::Reopen(TripReason::ProbeLost {
+            ProbeEnd::Good if self.successes >= u64::from(needed.get()) => {
+                HalfOpenDecision::Close {
+                    successes: self.successes,
+                }
+            }
+            ProbeEnd::Good => HalfOpenDecision::Undecided,
+            ProbeEnd::Slow => HalfOpenDecision::Reopen(TripReason::ProbeSlow { elapsed }),
+            ProbeEnd::Failed | ProbeEnd::FailedSlowly => {
+                HalfOpenDecision::Reopen(TripReason::ProbeFailed)
+            }
+            ProbeEnd::Lost => HalfOpenDecision::Reopen(TripReason::ProbeLost {
                 lease: settings.half_open.probe_lease,
             }),
         }
@@ -177,7 +182,7 @@ impl HalfOpen {
 
     /// Judges this period's results by the closed state's rates; without any, no failure is
     /// tolerated.
-    fn decide_rates(&self, settings: &BreakerSettings) -> Decision {
+    fn decide_rates(&self, settings: &BreakerSettings) -> HalfOpenDecision {
         let (calls, failures, slow) = (self.calls, self.failures, self.slow);
         let rate = settings.failure_rate;
         let failed = match rate {
@@ -185,7 +190,7 @@ impl HalfOpen {
             None => settings.slow_rate.is_none() && failures > 0,
         };
         if failed {
-            return Decision::Reopen(TripReason::HalfOpenRate {
+            return HalfOpenDecision::Reopen(TripReason::HalfOpenRate {
                 failures,
                 calls,
                 rate,
@@ -193,28 +198,28 @@ impl HalfOpen {
         }
         match settings.slow_rate {
             Some(rate) if rate.is_reached(slow, calls) => {
-                Decision::Reopen(TripReason::HalfOpenSlowRate { slow, calls, rate })
+                HalfOpenDecision::Reopen(TripReason::HalfOpenSlowRate { slow, calls, rate })
             }
-            _ => Decision::Close {
+            _ => HalfOpenDecision::Close {
                 successes: self.successes,
             },
         }
     }
 
-    fn decide_certain(&self, needed: NonZeroU32, of: NonZeroU32) -> Decision {
+    fn decide_certain(&self, needed: NonZeroU32, of: NonZeroU32) -> HalfOpenDecision {
         let failures = self.calls - self.successes;
         if self.successes >= u64::from(needed.get()) {
-            Decision::Close {
+            HalfOpenDecision::Close {
                 successes: self.successes,
             }
         } else if failures > u64::from(of.get() - needed.get()) {
-            Decision::Reopen(TripReason::HalfOpenCertain {
+            HalfOpenDecision::Reopen(TripReason::HalfOpenCertain {
                 failures,
                 needed,
                 of,
             })
         } else {
-            Decision::Undecided
+            HalfOpenDecision::Undecided
         }
     }
 }

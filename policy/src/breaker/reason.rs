@@ -5,12 +5,14 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::state::{CommandSource, OverrideMode, State};
-use crate::{Counts, Rate, Time};
+use crate::text::CountedNoun;
+use crate::{Rate, RoundedDuration, Time, WindowCounts};
 
 /// The rule that opened a breaker, with the figures it was judged by.
 ///
 /// # Source  Rule BRK-11 in docs/rules.md.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum TripReason {
     /// Too many failures in the window.
     FailureThreshold {
@@ -98,83 +100,105 @@ pub enum TripReason {
 
 impl fmt::Display for TripReason {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
+        match *self {
             Self::FailureThreshold {
                 failures,
                 threshold,
-            } => write!(
-                out,
-                "{failures} calls in the window failed, at or above {threshold}"
-            ),
+            } => {
+                let calls = CountedNoun(failures, "call");
+                write!(out, "{calls} in the window failed, at or above {threshold}")
+            }
             Self::Consecutive {
                 failures,
                 threshold,
-            } => write!(
-                out,
-                "{failures} calls in a row failed, at or above {threshold}"
-            ),
+            } => {
+                let calls = CountedNoun(failures, "call");
+                write!(out, "{calls} in a row failed, at or above {threshold}")
+            }
             Self::FailureRate {
                 failures,
                 calls,
                 rate,
-            } => write!(
-                out,
-                "{failures} of {calls} calls failed, at or above {rate}"
-            ),
+            } => {
+                let calls = CountedNoun(calls, "call");
+                write!(out, "{failures} of {calls} failed, at or above {rate}")
+            }
             Self::SlowRate {
                 slow,
                 overdue,
                 calls,
                 rate,
-            } => write!(
-                out,
-                "{} of {calls} calls were slow ({overdue} still running), at or above {rate}",
-                slow + overdue
-            ),
-            Self::ProbeFailed => out.write_str("a probe failed"),
+            } => {
+                let (slow, calls) = (slow + overdue, CountedNoun(calls, "call"));
+                write!(out, "{slow} of {calls} were slow ")?;
+                write!(out, "({overdue} still running), at or above {rate}")
+            }
+            Self::Commanded(ref reason) => write!(out, "by command: {reason}"),
+            Self::ProbeFailed
+            | Self::ProbeSlow { .. }
+            | Self::ProbeLost { .. }
+            | Self::ProbeCancelled
+            | Self::HalfOpenRate { .. }
+            | Self::HalfOpenSlowRate { .. }
+            | Self::HalfOpenCertain { .. }
+            | Self::HalfOpenTooLong { .. } => self.write_half_open(out),
+        }
+    }
+}
+
+impl TripReason {
+    /// Writes the reason of a half-open period.
+    fn write_half_open(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
             Self::ProbeSlow { elapsed } => {
-                write!(out, "a probe was slow: it took {elapsed:?}")
+                let took = RoundedDuration(elapsed);
+                write!(out, "a probe was slow: it took {took}")
             }
             Self::ProbeLost { lease } => {
-                write!(out, "a probe did not report within its lease of {lease:?}")
+                let lease = RoundedDuration(lease);
+                write!(out, "a probe did not report within its lease of {lease}")
             }
             Self::ProbeCancelled => out.write_str("a probe's caller went away"),
             Self::HalfOpenRate {
                 failures,
                 calls,
-                rate: Some(rate),
-            } => write!(
-                out,
-                "{failures} of {calls} probes failed, at or above {rate}"
-            ),
-            Self::HalfOpenRate {
-                failures, calls, ..
-            } => write!(out, "{failures} of {calls} probes failed, and none may"),
+                rate,
+            } => {
+                let probes = CountedNoun(calls, "probe");
+                write!(out, "{failures} of {probes} failed, ")?;
+                match rate {
+                    Some(rate) => write!(out, "at or above {rate}"),
+                    None => out.write_str("and none may"),
+                }
+            }
             Self::HalfOpenSlowRate { slow, calls, rate } => {
-                write!(
-                    out,
-                    "{slow} of {calls} probes were slow, at or above {rate}"
-                )
+                let probes = CountedNoun(calls, "probe");
+                write!(out, "{slow} of {probes} were slow, at or above {rate}")
             }
             Self::HalfOpenCertain {
                 failures,
                 needed,
                 of,
-            } => write!(
-                out,
-                "{failures} probes failed, so {needed} of {of} cannot succeed any more"
-            ),
-            Self::HalfOpenTooLong { after } => {
-                write!(out, "half-open came to no decision within {after:?}")
+            } => {
+                let probes = CountedNoun(failures, "probe");
+                write!(
+                    out,
+                    "{probes} failed, so {needed} of {of} cannot succeed any more"
+                )
             }
-            Self::Commanded(reason) => write!(out, "by command: {reason}"),
+            Self::HalfOpenTooLong { after } => {
+                let after = RoundedDuration(after);
+                write!(out, "half-open came to no decision within {after}")
+            }
+            _ => out.write_str("a probe failed"),
         }
     }
 }
 
 /// Reason for a breaker's state, or for its generation.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Cause {
+#[non_exhaustive]
+pub enum BreakerCause {
     /// It was created.
     Started,
     /// A rule opened it.
@@ -198,13 +222,15 @@ pub enum Cause {
     Reconfigured,
 }
 
-impl fmt::Display for Cause {
+impl fmt::Display for BreakerCause {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Started => out.write_str("started"),
             Self::Tripped(reason) => reason.fmt(out),
             Self::OpenTimeOver => out.write_str("the open time is over"),
-            Self::Recovered { successes } => write!(out, "{successes} probes succeeded"),
+            Self::Recovered { successes } => {
+                write!(out, "{} succeeded", CountedNoun(*successes, "probe"))
+            }
             Self::HalfOpenTimeOver => out.write_str("the half-open time is over"),
             Self::Commanded(reason) => write!(out, "by command: {reason}"),
             Self::OverrideExpired => out.write_str("the override came to its end"),
@@ -216,6 +242,7 @@ impl fmt::Display for Cause {
 
 /// An event of a breaker.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum BreakerEvent {
     /// The automatic state changed.
     Transition {
@@ -228,11 +255,11 @@ pub enum BreakerEvent {
         /// The generation that begins.
         generation: u64,
         /// Reason.
-        cause: Cause,
+        cause: BreakerCause,
         /// Time for which it stays open; `None` in the other states.
         retry_after: Option<Duration>,
         /// Counts of the generation that ends.
-        counts: Counts,
+        counts: WindowCounts,
     },
     /// A probe succeeded, and more are needed.
     HalfOpenProgress {
@@ -270,8 +297,8 @@ pub enum BreakerEvent {
         mode: OverrideMode,
         /// Source of the removed override.
         by: CommandSource,
-        /// [`Cause::Commanded`] or [`Cause::OverrideExpired`].
-        cause: Cause,
+        /// [`BreakerCause::Commanded`] or [`BreakerCause::OverrideExpired`].
+        cause: BreakerCause,
     },
     /// It would have opened, but for shadow mode; reported once until its window is emptied.
     WouldTrip {
@@ -280,14 +307,14 @@ pub enum BreakerEvent {
         /// The broken rule.
         reason: TripReason,
     },
-    /// A generation began without a transition: [`Cause::Restarted`] or [`Cause::Reconfigured`].
+    /// A generation began without a transition: [`BreakerCause::Restarted`] or [`BreakerCause::Reconfigured`].
     Renewed {
         /// Time of the event.
         at: Time,
         /// The generation that begins.
         generation: u64,
         /// Reason.
-        cause: Cause,
+        cause: BreakerCause,
     },
 }
 
@@ -303,7 +330,7 @@ impl fmt::Display for BreakerEvent {
             } => {
                 write!(out, "{from} -> {to}: {cause}")?;
                 match retry_after {
-                    Some(wait) => write!(out, "; next try in {wait:?}"),
+                    Some(wait) => write!(out, "; next try in {}", RoundedDuration(*wait)),
                     None => Ok(()),
                 }
             }

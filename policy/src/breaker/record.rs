@@ -1,9 +1,9 @@
 //! Effect of an outcome on a breaker.
 
-use super::half_open::{Decision, ProbeEnd, needed};
+use super::half_open::{HalfOpenDecision, ProbeEnd, needed};
 use super::{
-    Breaker, BreakerEvent, Duration, OverrideMode, Permit, PermitKind, Random, Recorded, State,
-    Time,
+    Breaker, BreakerEvent, Duration, OverrideMode, Permit, PermitKind, RandomSource, RecordResult,
+    State, Time,
 };
 use crate::{CancelledPolicy, Class, Outcome};
 
@@ -26,17 +26,17 @@ impl Breaker {
         now: Time,
         permit: Permit,
         outcome: &Outcome,
-        random: &mut dyn Random,
-    ) -> Recorded {
+        random: &mut dyn RandomSource,
+    ) -> RecordResult {
         if self.deadline <= now {
             self.advance(now, random);
         }
         let recorded = self.count(now, &permit, outcome, random);
         match recorded {
-            Recorded::Counted => self.tally.recorded += 1,
-            Recorded::Neutral => self.tally.neutral += 1,
-            Recorded::Late => self.tally.late += 1,
-            Recorded::Unrecorded => self.tally.unrecorded += 1,
+            RecordResult::Counted => self.tally.recorded += 1,
+            RecordResult::Neutral => self.tally.neutral += 1,
+            RecordResult::Late => self.tally.late += 1,
+            RecordResult::Unrecorded => self.tally.unrecorded += 1,
         }
         recorded
     }
@@ -46,17 +46,18 @@ impl Breaker {
         now: Time,
         permit: &Permit,
         outcome: &Outcome,
-        random: &mut dyn Random,
-    ) -> Recorded {
+        random: &mut dyn RandomSource,
+    ) -> RecordResult {
         match permit.kind() {
-            PermitKind::Unrecorded => Recorded::Unrecorded,
-            _ if permit.generation() != self.generation => Recorded::Late,
+            PermitKind::Unrecorded => RecordResult::Unrecorded,
+            // BRK-3: an outcome of another generation changes nothing.
+            _ if permit.generation() != self.generation => RecordResult::Late,
             PermitKind::Normal => match (self.mode, self.state) {
                 (None, State::Closed) | (Some(OverrideMode::Shadow), _) => {
                     self.count_normal(now, outcome, random)
                 }
-                (Some(OverrideMode::Disabled), _) => Recorded::Unrecorded,
-                _ => Recorded::Late,
+                (Some(OverrideMode::Disabled), _) => RecordResult::Unrecorded,
+                _ => RecordResult::Late,
             },
             PermitKind::Probe(id) => {
                 if self.half_open.take(id) {
@@ -64,17 +65,22 @@ impl Breaker {
                     self.set_deadline();
                     recorded
                 } else {
-                    Recorded::Late
+                    RecordResult::Late
                 }
             }
         }
     }
 
-    fn count_normal(&mut self, now: Time, outcome: &Outcome, random: &mut dyn Random) -> Recorded {
+    fn count_normal(
+        &mut self,
+        now: Time,
+        outcome: &Outcome,
+        random: &mut dyn RandomSource,
+    ) -> RecordResult {
         let failed = match self.meaning(outcome.class) {
             BreakerEffect::Success => false,
             BreakerEffect::Failure => true,
-            BreakerEffect::Nothing => return Recorded::Neutral,
+            BreakerEffect::Nothing => return RecordResult::Neutral,
             BreakerEffect::Cancelled => {
                 self.window.record_cancelled(now);
                 let counts = self.rules.counts_cancelled(&self.window);
@@ -83,9 +89,9 @@ impl Breaker {
                 }
                 self.judge(now, None, random);
                 return if counts {
-                    Recorded::Counted
+                    RecordResult::Counted
                 } else {
-                    Recorded::Neutral
+                    RecordResult::Neutral
                 };
             }
         };
@@ -94,10 +100,15 @@ impl Breaker {
         self.window.record(now, failed, slow, outcome.elapsed);
         let hint = if failed { outcome.retry_after } else { None };
         self.judge(now, hint, random);
-        Recorded::Counted
+        RecordResult::Counted
     }
 
-    fn count_probe(&mut self, now: Time, outcome: &Outcome, random: &mut dyn Random) -> Recorded {
+    fn count_probe(
+        &mut self,
+        now: Time,
+        outcome: &Outcome,
+        random: &mut dyn RandomSource,
+    ) -> RecordResult {
         let failed = match self.meaning(outcome.class) {
             BreakerEffect::Success => false,
             BreakerEffect::Failure => true,
@@ -106,9 +117,9 @@ impl Breaker {
                     && self.settings.half_open.cancelled_probe_reopens
                 {
                     let reason = super::TripReason::ProbeCancelled;
-                    self.decide(now, Decision::Reopen(reason), None, random);
+                    self.decide(now, HalfOpenDecision::Reopen(reason), None, random);
                 }
-                return Recorded::Neutral;
+                return RecordResult::Neutral;
             }
         };
         let slow = self.is_slow(outcome.elapsed);
@@ -120,7 +131,7 @@ impl Breaker {
             (true, true) => ProbeEnd::FailedSlowly,
         };
         let decision = self.half_open.count(end, outcome.elapsed, &self.settings);
-        if decision == Decision::Undecided && end == ProbeEnd::Good {
+        if decision == HalfOpenDecision::Undecided && end == ProbeEnd::Good {
             self.push(BreakerEvent::HalfOpenProgress {
                 at: now,
                 generation: self.generation,
@@ -130,13 +141,14 @@ impl Breaker {
         }
         let hint = if failed { outcome.retry_after } else { None };
         self.decide(now, decision, hint, random);
-        Recorded::Counted
+        RecordResult::Counted
     }
 
     fn meaning(&mut self, class: Class) -> BreakerEffect {
         match class {
             Class::Success => BreakerEffect::Success,
             Class::Failure => BreakerEffect::Failure,
+            // BRK-7: only successes and failures reach the breaker.
             Class::Throttled | Class::Rejected | Class::Misconfigured => BreakerEffect::Nothing,
             Class::Cancelled => {
                 self.tally.cancelled += 1;
@@ -159,7 +171,7 @@ impl Breaker {
     }
 
     /// Opens if the window breaks a rule; in shadow mode, only reports it.
-    fn judge(&mut self, now: Time, hint: Option<Duration>, random: &mut dyn Random) {
+    fn judge(&mut self, now: Time, hint: Option<Duration>, random: &mut dyn RandomSource) {
         let Some(reason) = self.rules.judge(&self.settings, &self.window, self.overdue) else {
             return;
         };
@@ -182,6 +194,7 @@ impl Breaker {
         self.tally.released += 1;
         if let PermitKind::Probe(id) = permit.kind()
             && permit.generation() == self.generation
+            // BRK-6: a permit that is given back unused frees its slot.
             && self.half_open.take(id)
         {
             self.set_deadline();
@@ -200,7 +213,7 @@ impl Breaker {
         at: Time,
         generation: u64,
         count: u64,
-        random: &mut dyn Random,
+        random: &mut dyn RandomSource,
     ) {
         if count == 0 {
             return;
@@ -224,6 +237,7 @@ impl Breaker {
         }
         let mut left = count;
         while left > 0 && generation == self.generation {
+            // CALL-3: successes that a gate counted are judged as if each had been recorded in its turn.
             let step = if self.needs_every_success() { 1 } else { left };
             self.window.record_successes(at, step);
             self.tally.successes += step;
@@ -240,7 +254,7 @@ impl Breaker {
     /// only hangs opens its breaker before any call ends. Each new generation resets it to zero.
     ///
     /// # Source  Rule BRK-9.
-    pub fn set_overdue(&mut self, now: Time, calls: u64, random: &mut dyn Random) {
+    pub fn set_overdue(&mut self, now: Time, calls: u64, random: &mut dyn RandomSource) {
         if self.deadline <= now {
             self.advance(now, random);
         }

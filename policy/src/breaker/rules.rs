@@ -6,7 +6,7 @@ use crate::{BreakerSettings, CancelledPolicy, Rate, WindowKind};
 
 /// Values derived from the settings, computed once: the record path must not divide.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Rules {
+pub(super) struct TripRules {
     /// Number of calls from which rates are judged.
     minimum: u64,
     /// Minimum number of failures that can ever reach the failure rate.
@@ -18,14 +18,14 @@ pub(super) struct Rules {
 }
 
 /// Figures of a window, with cancelled calls added where the policy says so.
-struct Figures {
+struct WindowFigures {
     calls: u64,
     failures: u64,
     slow: u64,
     run: u64,
 }
 
-impl Rules {
+impl TripRules {
     pub(super) fn new(settings: &BreakerSettings) -> Self {
         let minimum = match settings.window {
             // A minimum that the window cannot hold would never be reached.
@@ -44,6 +44,11 @@ impl Rules {
         }
     }
 
+    /// Returns the number of outcomes from which rates are judged.
+    pub(super) const fn minimum_calls(&self) -> u64 {
+        self.minimum
+    }
+
     /// Returns the first rule that the window breaks.
     pub(super) fn judge(
         &self,
@@ -51,12 +56,13 @@ impl Rules {
         window: &Window,
         overdue: u64,
     ) -> Option<TripReason> {
+        // BRK-1: any one rule is enough to open it, and each recorded outcome is judged, a success too.
         let figures = self.figures(window);
         self.judge_failures(settings, window, &figures)
             .or_else(|| self.judge_slow(settings, &figures, overdue))
     }
 
-    /// Returns true if an unrecorded success could change the result of [`Rules::judge`].
+    /// Returns true if an unrecorded success could change the result of [`TripRules::judge`].
     pub(super) fn needs_every_success(
         &self,
         settings: &BreakerSettings,
@@ -85,10 +91,10 @@ impl Rules {
                 .is_some_and(|rate| rate.is_reached(sums.cancelled, sums.calls + sums.cancelled))
     }
 
-    fn figures(&self, window: &Window) -> Figures {
+    fn figures(&self, window: &Window) -> WindowFigures {
         let sums = window.sums();
         let (run, run_cancelled) = window.run();
-        let mut figures = Figures {
+        let mut figures = WindowFigures {
             calls: sums.calls,
             failures: window.failures(&sums),
             slow: sums.slow,
@@ -110,9 +116,9 @@ impl Rules {
         &self,
         settings: &BreakerSettings,
         window: &Window,
-        figures: &Figures,
+        figures: &WindowFigures,
     ) -> Option<TripReason> {
-        let &Figures {
+        let &WindowFigures {
             calls,
             failures,
             run,
@@ -142,6 +148,7 @@ impl Rules {
             });
         }
         let rate = settings.failure_rate?;
+        // BRK-1: a rate needs its minimum of outcomes, and is compared in integers.
         (calls >= self.minimum && rate.is_reached(failures, calls)).then_some(
             TripReason::FailureRate {
                 failures,
@@ -154,10 +161,11 @@ impl Rules {
     fn judge_slow(
         &self,
         settings: &BreakerSettings,
-        figures: &Figures,
+        figures: &WindowFigures,
         overdue: u64,
     ) -> Option<TripReason> {
         let rate = settings.slow_rate?;
+        // BRK-9: a call in flight that is already slow counts as one that ended slowly.
         let calls = figures.calls + overdue;
         let slow = figures.slow;
         (calls >= self.minimum && rate.is_reached(slow + overdue, calls)).then_some(

@@ -6,6 +6,8 @@ use std::time::Duration;
 use crate::Time;
 
 /// Automatic state of a breaker, without an [`Override`].
+///
+/// Exhaustive: a circuit breaker has these three states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
     /// Calls go through.
@@ -27,6 +29,8 @@ impl fmt::Display for State {
 }
 
 /// Effect of an override.
+///
+/// Exhaustive on purpose: a gate must publish each mode to the callers that read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum OverrideMode {
     /// Refuses everything.
@@ -49,6 +53,7 @@ impl fmt::Display for OverrideMode {
 
 /// Source of an override.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum CommandSource {
     /// An operator.
     Operator,
@@ -82,6 +87,7 @@ pub struct Override {
 
 /// A command from outside. Each executed command starts a new generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum BreakerCommand {
     /// Refuse everything ([`OverrideMode::ForcedOpen`]).
     Open {
@@ -137,6 +143,52 @@ pub enum BreakerCommand {
     },
 }
 
+impl BreakerCommand {
+    /// Returns its name in events and logs.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Open { .. } => "open",
+            Self::Disable { .. } => "disable",
+            Self::Shadow { .. } => "shadow",
+            Self::Clear => "clear",
+            Self::Close { .. } => "close",
+            Self::Reset { .. } => "reset",
+            Self::Park { .. } => "park",
+            Self::Unpark => "unpark",
+            Self::Trip { .. } => "trip",
+            Self::Probe { .. } => "probe",
+        }
+    }
+
+    /// Returns its reason; empty for a command without one.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Open { reason, .. }
+            | Self::Disable { reason, .. }
+            | Self::Shadow { reason, .. }
+            | Self::Close { reason }
+            | Self::Reset { reason }
+            | Self::Park { reason }
+            | Self::Trip { reason, .. }
+            | Self::Probe { reason } => reason,
+            Self::Clear | Self::Unpark => "",
+        }
+    }
+
+    /// Returns the time at which its override expires.
+    #[must_use]
+    pub const fn until(&self) -> Option<Time> {
+        match self {
+            Self::Open { until, .. } | Self::Disable { until, .. } | Self::Shadow { until, .. } => {
+                *until
+            }
+            _ => None,
+        }
+    }
+}
+
 /// A command that the state does not allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a breaker that is {from} cannot become {to}")]
@@ -151,6 +203,7 @@ pub struct IllegalTransition {
 ///
 /// # Source  Rule BRK-11 in docs/rules.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Refusal {
     /// Source of the refusal.
     pub state: RefusalState,
@@ -162,6 +215,7 @@ pub struct Refusal {
 
 /// Source of a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum RefusalState {
     /// The breaker is open.
     Open,
@@ -183,7 +237,8 @@ impl fmt::Display for RefusalState {
 
 /// Effect of a reported outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Recorded {
+#[non_exhaustive]
+pub enum RecordResult {
     /// It was counted as a success or a failure.
     Counted,
     /// It says nothing about the dependency.

@@ -9,7 +9,7 @@ use std::num::NonZeroU32;
 
 use super::*;
 use crate::{
-    CancelledPolicy, Class, Counts, HalfOpenSettings, LostProbe, OpenTime, Outcome, Rate,
+    CancelledPolicy, Class, HalfOpenSettings, LostProbe, OpenTime, Outcome, Rate, WindowCounts,
     WindowKind,
 };
 
@@ -75,11 +75,11 @@ impl Bench {
         self.breaker.admit(at(millis)).unwrap_err()
     }
 
-    fn report(&mut self, millis: u64, permit: Permit, class: Class) -> Recorded {
+    fn report(&mut self, millis: u64, permit: Permit, class: Class) -> RecordResult {
         self.finish(millis, permit, &Outcome::new(class, MS))
     }
 
-    fn finish(&mut self, millis: u64, permit: Permit, outcome: &Outcome) -> Recorded {
+    fn finish(&mut self, millis: u64, permit: Permit, outcome: &Outcome) -> RecordResult {
         let unit = self.unit;
         self.breaker
             .record(at(millis), permit, outcome, &mut || unit)
@@ -111,7 +111,7 @@ impl Bench {
             .unwrap();
     }
 
-    fn counts(&self, millis: u64) -> Counts {
+    fn counts(&self, millis: u64) -> WindowCounts {
         self.breaker.view(at(millis)).counts
     }
 
@@ -133,7 +133,7 @@ impl Bench {
     fn trip_reason(&mut self) -> TripReason {
         let trip = self.events().into_iter().find_map(|event| match event {
             BreakerEvent::Transition {
-                cause: Cause::Tripped(reason),
+                cause: BreakerCause::Tripped(reason),
                 ..
             } => Some(reason),
             _ => None,

@@ -1,9 +1,9 @@
 //! Changes of a breaker by time alone, and the transitions themselves.
 
-use super::half_open::{Decision, ProbeEnd};
+use super::half_open::{HalfOpenDecision, ProbeEnd};
 use super::{
-    Breaker, BreakerEvent, Cause, CommandSource, Duration, HalfOpenRule, Override, OverrideMode,
-    Random, State, Time, TripReason,
+    Breaker, BreakerCause, BreakerEvent, CommandSource, Duration, HalfOpenRule, Override,
+    OverrideMode, RandomSource, State, Time, TripReason,
 };
 use crate::{LostProbe, backoff};
 
@@ -11,14 +11,14 @@ impl Breaker {
     /// Makes the changes that are due: expired overrides, lost probes, the end of the open time.
     ///
     /// # Source  Rules BRK-5, BRK-8 and BRK-10.
-    pub fn on_time(&mut self, now: Time, random: &mut dyn Random) {
+    pub fn on_time(&mut self, now: Time, random: &mut dyn RandomSource) {
         if self.deadline <= now {
             self.advance(now, random);
         }
     }
 
     /// Makes one pass in a fixed order, so that zero spans cannot make it loop for ever.
-    pub(super) fn advance(&mut self, now: Time, random: &mut dyn Random) {
+    pub(super) fn advance(&mut self, now: Time, random: &mut dyn RandomSource) {
         self.expire_overrides(now);
         if self.state == State::HalfOpen {
             self.expire_probes(now, random);
@@ -29,9 +29,9 @@ impl Breaker {
         if self.state == State::Open && self.open_until <= now {
             let auto_close = self.settings.half_open.rule == HalfOpenRule::AutoClose;
             if auto_close {
-                self.close(now, Cause::OpenTimeOver);
+                self.close(now, BreakerCause::OpenTimeOver);
             } else {
-                self.transition(now, State::HalfOpen, Cause::OpenTimeOver, None);
+                self.transition(now, State::HalfOpen, BreakerCause::OpenTimeOver, None);
             }
         }
         self.set_deadline();
@@ -45,16 +45,17 @@ impl Breaker {
         };
         for author in [CommandSource::Supervisor, CommandSource::Operator] {
             if over(self.slot(author)) {
-                self.remove_override(now, author, &Cause::OverrideExpired);
+                self.remove_override(now, author, &BreakerCause::OverrideExpired);
             }
         }
     }
 
-    fn expire_probes(&mut self, now: Time, random: &mut dyn Random) {
+    fn expire_probes(&mut self, now: Time, random: &mut dyn RandomSource) {
         while self.state == State::HalfOpen
             && self.half_open.take_lost(now, &self.settings.half_open)
         {
             self.tally.lost_probes += 1;
+            // BRK-5: a probe without a report within its lease counts as failed.
             if self.settings.half_open.lost_probe == LostProbe::Fails {
                 let lease = self.settings.half_open.probe_lease;
                 let decision = self.half_open.count(ProbeEnd::Lost, lease, &self.settings);
@@ -63,7 +64,7 @@ impl Breaker {
         }
     }
 
-    fn expire_half_open(&mut self, now: Time, random: &mut dyn Random) {
+    fn expire_half_open(&mut self, now: Time, random: &mut dyn RandomSource) {
         let Some(limit) = self.settings.half_open.limit else {
             return;
         };
@@ -71,10 +72,10 @@ impl Breaker {
             return;
         }
         if limit.closes {
-            self.close(now, Cause::HalfOpenTimeOver);
+            self.close(now, BreakerCause::HalfOpenTimeOver);
         } else {
             let reason = TripReason::HalfOpenTooLong { after: limit.after };
-            self.decide(now, Decision::Reopen(reason), None, random);
+            self.decide(now, HalfOpenDecision::Reopen(reason), None, random);
         }
     }
 
@@ -82,21 +83,23 @@ impl Breaker {
     pub(super) fn decide(
         &mut self,
         now: Time,
-        decision: Decision,
+        decision: HalfOpenDecision,
         hint: Option<Duration>,
-        random: &mut dyn Random,
+        random: &mut dyn RandomSource,
     ) {
         match decision {
-            Decision::Undecided => {}
-            Decision::Close { successes } => self.close(now, Cause::Recovered { successes }),
-            Decision::Reopen(reason) => {
+            HalfOpenDecision::Undecided => {}
+            HalfOpenDecision::Close { successes } => {
+                self.close(now, BreakerCause::Recovered { successes })
+            }
+            HalfOpenDecision::Reopen(reason) => {
                 self.open_attempt = self.open_attempt.saturating_add(1);
                 self.open(now, reason, hint, random);
             }
         }
     }
 
-    pub(super) fn close(&mut self, now: Time, cause: Cause) {
+    pub(super) fn close(&mut self, now: Time, cause: BreakerCause) {
         self.open_attempt = 0;
         self.transition(now, State::Closed, cause, None);
     }
@@ -107,9 +110,10 @@ impl Breaker {
         now: Time,
         reason: TripReason,
         hint: Option<Duration>,
-        random: &mut dyn Random,
+        random: &mut dyn RandomSource,
     ) {
         let own = backoff::open_time(&self.settings.open, self.open_attempt, random);
+        // BRK-8: the open time never ends before the hint.
         self.open_for(now, reason, own.max(hint.unwrap_or_default()), random);
     }
 
@@ -118,20 +122,28 @@ impl Breaker {
         now: Time,
         reason: TripReason,
         wait: Duration,
-        random: &mut dyn Random,
+        random: &mut dyn RandomSource,
     ) {
         self.spare = random.unit();
         self.open_until = now.after(wait);
         self.tally.trips += 1;
-        self.transition(now, State::Open, Cause::Tripped(reason), Some(wait));
+        // BRK-11: a trip is recorded with its rule and its figures.
+        self.transition(now, State::Open, BreakerCause::Tripped(reason), Some(wait));
     }
 
     /// Enters a state: empties the window, starts a generation, emits the event.
-    fn transition(&mut self, now: Time, to: State, cause: Cause, retry_after: Option<Duration>) {
+    fn transition(
+        &mut self,
+        now: Time,
+        to: State,
+        cause: BreakerCause,
+        retry_after: Option<Duration>,
+    ) {
         let counts = self.counts(now);
         let from = std::mem::replace(&mut self.state, to);
         self.since = now;
         self.cause = cause.clone();
+        // BRK-2 and BRK-3: each transition empties the window and starts a generation.
         self.empty_window(now);
         self.start_generation(now);
         let generation = self.generation;
@@ -148,7 +160,7 @@ impl Breaker {
 
     /// Makes a transition by command.
     pub(super) fn command_transition(&mut self, now: Time, to: State, reason: String) {
-        self.transition(now, to, Cause::Commanded(reason), None);
+        self.transition(now, to, BreakerCause::Commanded(reason), None);
     }
 
     /// Starts a generation: outcomes of the permits issued so far are late.
@@ -167,6 +179,7 @@ impl Breaker {
     pub(super) fn set_override(&mut self, now: Time, set: Override) {
         self.warned = false;
         let (mode, by, until, reason) = (set.mode, set.by, set.until, set.reason.clone());
+        // BRK-10: an override is kept beside the automatic state, which goes on underneath.
         *self.slot_mut(by) = Some(set);
         self.mode = self.overridden().map(|set| set.mode);
         self.start_generation(now);
@@ -182,7 +195,12 @@ impl Breaker {
     }
 
     /// Removes the override of one source; returns false if there is none.
-    pub(super) fn remove_override(&mut self, now: Time, by: CommandSource, cause: &Cause) -> bool {
+    pub(super) fn remove_override(
+        &mut self,
+        now: Time,
+        by: CommandSource,
+        cause: &BreakerCause,
+    ) -> bool {
         let Some(Override { mode, .. }) = self.slot_mut(by).take() else {
             return false;
         };

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use super::reason::Cause;
+use super::reason::BreakerCause;
 use super::state::{Override, State};
-use crate::{Counts, Time};
+use crate::{Time, WindowCounts};
 
 /// Totals over a breaker's lifetime; only a reset sets them to zero.
 ///
 /// Each permit ends in exactly one of `recorded`, `neutral`, `late`, `unrecorded` and `released`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct EndedPermits {
     /// Outcomes that were counted: successes and failures.
     pub recorded: u64,
@@ -39,7 +40,8 @@ pub struct EndedPermits {
 
 /// A breaker's state at one moment.
 #[derive(Debug, Clone, PartialEq)]
-pub struct View<'a> {
+#[non_exhaustive]
+pub struct BreakerView<'a> {
     /// The automatic state.
     pub state: State,
     /// Override in force.
@@ -49,11 +51,13 @@ pub struct View<'a> {
     /// Time at which the automatic state began.
     pub since: Time,
     /// Reason for the automatic state.
-    pub cause: &'a Cause,
+    pub cause: &'a BreakerCause,
     /// Time for which calls will be refused; `None` if they are admitted, or if it is unknown.
     pub retry_after: Option<Duration>,
     /// Counts of the window; in half-open, the results of the probes.
-    pub counts: Counts,
+    pub counts: WindowCounts,
+    /// Number of outcomes in `counts` from which a rate is judged and shown (BRK-14).
+    pub minimum_calls: u64,
     /// The half-open period, if there is one.
     pub half_open: Option<HalfOpenView>,
     /// Calls in flight that are already slow.
@@ -66,6 +70,7 @@ pub struct View<'a> {
 
 /// A half-open period at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct HalfOpenView {
     /// Probes that succeeded.
     pub successes: u64,

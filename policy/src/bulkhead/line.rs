@@ -76,6 +76,8 @@ impl<T> WaitQueue<T> {
         let read = self.reads.first_key_value().map(|(turn, _)| *turn);
         let write = self.writes.first_key_value().map(|(turn, _)| *turn);
         let first = match (read, write.filter(|_| writes)) {
+            // LIM-3: a write that may not run yet is left out, and delays no read. When both may run, the
+            // older goes first, so that reads cannot starve a write.
             (Some(read), Some(write)) => read.min(write),
             (one, other) => one.or(other)?,
         };
@@ -87,6 +89,7 @@ impl<T> WaitQueue<T> {
     pub fn shed_for(&mut self, newcomer: Priority) -> Option<(QueuePosition, T)> {
         let read = self.reads.last_key_value().map(|(turn, _)| *turn);
         let write = self.writes.last_key_value().map(|(turn, _)| *turn);
+        // CALL-6: a full queue makes room only for a more important call.
         let last = read.max(write).filter(|last| last.priority.0 < newcomer)?;
         self.leave(last).map(|who| (last, who))
     }

@@ -8,7 +8,7 @@ use crate::Rate;
 ///
 /// # Source  concurrency-limits, `AIMDLimit`.
 #[derive(Debug, Clone)]
-pub struct AimdLimit {
+pub(super) struct AimdLimit {
     limit: u32,
     min: NonZeroU32,
     max: NonZeroU32,
@@ -19,8 +19,7 @@ impl AimdLimit {
     /// Returns a limit that starts at `initial`, within `min` and `max`.
     ///
     /// # Units   `backoff`: share of the limit that remains after a drop, in [0, 1].
-    #[must_use]
-    pub fn new(initial: u32, min: NonZeroU32, max: NonZeroU32, backoff: Rate) -> Self {
+    pub(super) fn new(initial: u32, min: NonZeroU32, max: NonZeroU32, backoff: Rate) -> Self {
         let max = max.max(min);
         Self {
             limit: initial.clamp(min.get(), max.get()),
@@ -33,7 +32,7 @@ impl AimdLimit {
     /// Learns from one call, and returns the limit.
     ///
     /// # Units   `in_flight`: calls in flight at the time of the sample, this one included.
-    pub fn sample(&mut self, in_flight: u32, dropped: bool) -> u32 {
+    pub(super) fn sample(&mut self, in_flight: u32, dropped: bool) -> u32 {
         if dropped {
             let left = self.backoff.part_of(u64::from(self.limit));
             self.limit = u32::try_from(left).unwrap_or(u32::MAX);
@@ -45,8 +44,7 @@ impl AimdLimit {
     }
 
     /// Returns the limit.
-    #[must_use]
-    pub const fn limit(&self) -> u32 {
+    pub(super) const fn limit(&self) -> u32 {
         self.limit
     }
 

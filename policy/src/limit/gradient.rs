@@ -24,13 +24,13 @@ const STEEPEST: f64 = 0.5;
 ///
 /// # Source  concurrency-limits, `Gradient2Limit`.
 #[derive(Debug, Clone)]
-pub struct GradientLimit {
+pub(super) struct GradientLimit {
     limit: f64,
     min: NonZeroU32,
     max: NonZeroU32,
     tolerance: f64,
-    now: Average,
-    usual: Average,
+    now: LatencyAverage,
+    usual: LatencyAverage,
 }
 
 impl GradientLimit {
@@ -38,16 +38,15 @@ impl GradientLimit {
     ///
     /// # Units   `tolerance`: factor by which latency may exceed its usual value without a
     /// decrease; at least 1.
-    #[must_use]
-    pub fn new(initial: u32, min: NonZeroU32, max: NonZeroU32, tolerance: f64) -> Self {
+    pub(super) fn new(initial: u32, min: NonZeroU32, max: NonZeroU32, tolerance: f64) -> Self {
         let max = max.max(min);
         Self {
             limit: f64::from(initial.clamp(min.get(), max.get())),
             min,
             max,
             tolerance: tolerance.max(1.0),
-            now: Average::over(SHORT_RUN),
-            usual: Average::over(LONG_RUN),
+            now: LatencyAverage::over(SHORT_RUN),
+            usual: LatencyAverage::over(LONG_RUN),
         }
     }
 
@@ -55,7 +54,7 @@ impl GradientLimit {
     ///
     /// # Units   `in_flight`: calls in flight at the time of the sample, this one included. `rtt`:
     /// duration of the call; ignored for a drop, and zero says nothing about the dependency.
-    pub fn sample(&mut self, in_flight: u32, rtt: Duration, dropped: bool) -> u32 {
+    pub(super) fn sample(&mut self, in_flight: u32, rtt: Duration, dropped: bool) -> u32 {
         if dropped {
             self.approach(self.limit * STEEPEST);
             return self.limit();
@@ -68,8 +67,7 @@ impl GradientLimit {
     }
 
     /// Returns the limit.
-    #[must_use]
-    pub const fn limit(&self) -> u32 {
+    pub(super) const fn limit(&self) -> u32 {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let whole = self.limit as u32;
         whole
@@ -77,8 +75,8 @@ impl GradientLimit {
 
     /// Forgets the latencies, and continues from this limit, within its bounds.
     pub(super) fn restart(&mut self, limit: u32) {
-        self.now = Average::over(SHORT_RUN);
-        self.usual = Average::over(LONG_RUN);
+        self.now = LatencyAverage::over(SHORT_RUN);
+        self.usual = LatencyAverage::over(LONG_RUN);
         self.set(f64::from(limit));
     }
 
@@ -116,14 +114,14 @@ impl GradientLimit {
 
 /// An exponential average, and a plain average until it has enough values.
 #[derive(Debug, Clone)]
-struct Average {
+struct LatencyAverage {
     /// Minimum weight of a new value.
     share: f64,
     seen: u32,
     mean: f64,
 }
 
-impl Average {
+impl LatencyAverage {
     fn over(run: f64) -> Self {
         Self {
             share: 2.0 / (run + 1.0),

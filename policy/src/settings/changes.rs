@@ -15,10 +15,43 @@ macro_rules! compare {
         $(
             if *$field != $new.$field {
                 let key = concat!($section, stringify!($field));
-                $found.push(format!("{key}: {:?} -> {:?}", $field, $new.$field));
+                $found.push(line(key, $field, &$new.$field));
             }
         )*
     }};
+}
+
+/// Returns the line of one change: `key: old -> new`.
+fn line(key: &str, old: &dyn Debug, new: &dyn Debug) -> String {
+    format!("{key}: {} -> {}", plain(old), plain(new))
+}
+
+/// Returns a value as people read it: an absent one is `off`, a present one stands by itself.
+fn plain(value: &dyn Debug) -> String {
+    let debug = format!("{value:?}");
+    let mut text = String::with_capacity(debug.len());
+    // One entry for each open parenthesis; true if it belongs to a `Some`.
+    let mut open = Vec::new();
+    let mut rest = debug.as_str();
+    while let Some(letter) = rest.chars().next() {
+        let begins_word = !text.ends_with(|before: char| before.is_alphanumeric() || before == '_');
+        let (taken, shown) = match letter {
+            _ if begins_word && rest.starts_with("Some(") => {
+                open.push(true);
+                ("Some(".len(), "")
+            }
+            _ if begins_word && rest.starts_with("None") => ("None".len(), "off"),
+            '(' => {
+                open.push(false);
+                (1, "(")
+            }
+            ')' if open.pop() == Some(true) => (1, ""),
+            _ => (letter.len_utf8(), &rest[..letter.len_utf8()]),
+        };
+        text.push_str(shown);
+        rest = &rest[taken..];
+    }
+    text
 }
 
 impl DependencySettings {
@@ -42,70 +75,15 @@ impl DependencySettings {
             fallback_only: _,
         } = self;
         compare_breaker(&mut found, breaker, &new.breaker);
-        compare!(
-            found,
-            "timeout.",
-            TimeoutSettings,
-            timeout,
-            new.timeout,
-            [connect, attempt, total, first_byte, idle,]
-        );
-        compare!(
-            found,
-            "retry.",
-            RetrySettings,
-            retry,
-            new.retry,
-            [
-                max_attempts,
-                backoff,
-                budget,
-                respect_retry_after,
-                on_open,
-                on,
-            ]
-        );
-        compare!(
-            found,
-            "throttle.",
-            ThrottleSettings,
-            throttle,
-            new.throttle,
-            [backoff, max_wait, quota_reset,]
-        );
-        compare!(
-            found,
-            "bulkhead.",
-            BulkheadSettings,
-            bulkhead,
-            new.bulkhead,
-            [
-                max_concurrent,
-                max_concurrent_writes,
-                max_queue,
-                max_wait,
-                adaptive,
-            ]
-        );
-        compare!(
-            found,
-            "classify.",
-            ClassifySettings,
-            classify,
-            new.classify,
-            [failure, throttled, rejected, misconfigured,]
-        );
-        compare!(
-            found,
-            "keys.",
-            KeySettings,
-            keys,
-            new.keys,
-            [max_entries, idle]
-        );
+        compare_timeout(&mut found, timeout, &new.timeout);
+        compare_retry(&mut found, retry, &new.retry);
+        compare_throttle(&mut found, throttle, &new.throttle);
+        compare_bulkhead(&mut found, bulkhead, &new.bulkhead);
+        compare_classify(&mut found, classify, &new.classify);
+        compare_keys(&mut found, keys, &new.keys);
         let mut whole = |key: &str, old: &dyn Debug, now: &dyn Debug, same: bool| {
             if !same {
-                found.push(format!("{key}: {old:?} -> {now:?}"));
+                found.push(line(key, old, now));
             }
         };
         whole("hedge", hedge, &new.hedge, *hedge == new.hedge);
@@ -171,6 +149,78 @@ fn compare_breaker(found: &mut Vec<String>, old: &BreakerSettings, new: &Breaker
     );
 }
 
+fn compare_timeout(found: &mut Vec<String>, old: &TimeoutSettings, new: &TimeoutSettings) {
+    compare!(
+        found,
+        "timeout.",
+        TimeoutSettings,
+        old,
+        new,
+        [connect, attempt, total, first_byte, idle]
+    );
+}
+
+fn compare_retry(found: &mut Vec<String>, old: &RetrySettings, new: &RetrySettings) {
+    compare!(
+        found,
+        "retry.",
+        RetrySettings,
+        old,
+        new,
+        [
+            max_attempts,
+            backoff,
+            budget,
+            respect_retry_after,
+            on_open,
+            on
+        ]
+    );
+}
+
+fn compare_throttle(found: &mut Vec<String>, old: &ThrottleSettings, new: &ThrottleSettings) {
+    compare!(
+        found,
+        "throttle.",
+        ThrottleSettings,
+        old,
+        new,
+        [backoff, max_wait, quota_reset]
+    );
+}
+
+fn compare_bulkhead(found: &mut Vec<String>, old: &BulkheadSettings, new: &BulkheadSettings) {
+    compare!(
+        found,
+        "bulkhead.",
+        BulkheadSettings,
+        old,
+        new,
+        [
+            max_concurrent,
+            max_concurrent_writes,
+            max_queue,
+            max_wait,
+            adaptive
+        ]
+    );
+}
+
+fn compare_classify(found: &mut Vec<String>, old: &ClassifySettings, new: &ClassifySettings) {
+    compare!(
+        found,
+        "classify.",
+        ClassifySettings,
+        old,
+        new,
+        [failure, throttled, rejected, misconfigured]
+    );
+}
+
+fn compare_keys(found: &mut Vec<String>, old: &KeySettings, new: &KeySettings) {
+    compare!(found, "keys.", KeySettings, old, new, [max_entries, idle]);
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -189,10 +239,24 @@ mod tests {
         assert_eq!(
             old.changes(&new),
             [
-                "breaker.failure_threshold: Some(5) -> Some(3)",
-                "timeout.attempt: Some(5s) -> Some(1s)"
+                "breaker.failure_threshold: 5 -> 3",
+                "timeout.attempt: 5s -> 1s"
             ]
         );
         assert_eq!(old.worker_changes(&new), ["workers.count: 1 -> 2"]);
+    }
+
+    #[test]
+    fn a_value_that_is_off_says_so() {
+        let old = DependencySettings::default();
+        let mut new = old.clone();
+        new.breaker.failure_rate = crate::Rate::new(0.5).ok();
+        new.timeout.total = None;
+        new.breaker.half_open.max_admitted = Some(nonzero(4));
+        let changes = old.changes(&new);
+        assert_eq!(changes[0], "breaker.failure_rate: off -> 0.5");
+        let limit = |line: &String| line.contains("max_admitted: 4, rule: Successes(1)");
+        assert!(changes.iter().any(limit), "{changes:?}");
+        assert_eq!(changes[2], "timeout.total: 15s -> off");
     }
 }

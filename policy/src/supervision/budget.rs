@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::spec::RestartBackoff;
-use crate::{Intensity, Random, Time, backoff};
+use crate::{Intensity, RandomSource, Time, backoff};
 
 /// Recent restarts, in a true sliding window.
 ///
@@ -26,6 +26,7 @@ impl RestartWindow {
             }
             self.restarts.pop_front();
         }
+        // SUP-2: more than `max` restarts within the sliding window are too many.
         self.restarts.len() < intensity.max as usize
     }
 
@@ -46,7 +47,7 @@ impl RestartWindow {
 pub(super) fn delay(
     restarts: Option<&RestartBackoff>,
     streak: u32,
-    random: &mut dyn Random,
+    random: &mut dyn RandomSource,
 ) -> Duration {
     match restarts {
         None => Duration::ZERO,

@@ -44,6 +44,7 @@ impl fmt::Display for PanicReport {
 ///
 /// # Source  Rule SUP-5 in docs/rules.md.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum StopCause {
     /// It finished its work.
     Normal,
@@ -75,6 +76,22 @@ impl StopCause {
     pub const fn is_normal(&self) -> bool {
         matches!(self, Self::Normal | Self::Shutdown)
     }
+
+    /// Visits each text that came from user code, for example to remove secrets from it.
+    pub fn visit_texts(&mut self, visit: &mut dyn FnMut(&mut String)) {
+        match self {
+            Self::Failed(error) => visit(error),
+            Self::Crashed(report) => {
+                let mut next = Some(report);
+                while let Some(report) = next {
+                    visit(&mut report.message);
+                    next = report.also.as_deref_mut();
+                }
+            }
+            Self::GaveUp { last, .. } => last.visit_texts(visit),
+            Self::Normal | Self::Shutdown | Self::Killed | Self::Lost => {}
+        }
+    }
 }
 
 impl fmt::Display for StopCause {
@@ -93,6 +110,7 @@ impl fmt::Display for StopCause {
 
 /// End of a supervisor.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SupervisorEnd {
     /// It was asked to stop, or a significant child had finished.
     Shutdown,

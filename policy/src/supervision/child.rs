@@ -8,7 +8,7 @@ use crate::{RestartType, Time};
 
 /// A child with its history.
 #[derive(Debug)]
-pub(super) struct Child {
+pub(super) struct ChildRecord {
     pub(super) id: ChildId,
     pub(super) spec: ChildSpec,
     pub(super) life: ChildPhase,
@@ -35,7 +35,7 @@ pub(super) enum ChildPhase {
     /// Down until an operator revives it.
     Parked,
     /// Asked to start; by a command if there is a value.
-    Starting(Option<Asked>),
+    Starting(Option<CommandedStart>),
     /// Up.
     Running { since: Time },
     /// Asked to stop, or killed. The timer is the deadline's.
@@ -48,9 +48,9 @@ pub(super) enum ChildPhase {
 /// Reason why a child is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StoppedReason {
-    /// It finished its work: a group round starts it again (S28).
+    /// It finished its work: a group round starts it again (scenario S28).
     Finished,
-    /// An operator stopped it: it stays stopped (S27).
+    /// An operator stopped it: it stays stopped (scenario S27).
     Operator,
 }
 
@@ -67,7 +67,7 @@ pub(super) enum StopRequest {
 
 /// A start by a command that waits for the reply.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct CommandedStart {
     pub(super) ticket: CommandId,
     pub(super) otherwise: OnStartFailure,
 }
@@ -80,7 +80,7 @@ pub(super) enum OnStartFailure {
     Park,
 }
 
-impl Child {
+impl ChildRecord {
     pub(super) fn new(id: ChildId, spec: ChildSpec) -> Self {
         Self {
             id,
@@ -132,6 +132,8 @@ impl Child {
 }
 
 /// State of a child.
+///
+/// Exhaustive: these are the states of the chart, and each needs a word for people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChildState {
     /// Finished, or stopped by an operator.
@@ -155,6 +157,7 @@ pub enum ChildState {
 
 /// Public view of a child.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct ChildView<'a> {
     /// Its id.
     pub id: ChildId,

@@ -4,11 +4,11 @@
 
 use std::collections::HashSet;
 
-use super::child::{Asked, ChildPhase, OnStartFailure, StopRequest, StoppedReason};
+use super::child::{ChildPhase, CommandedStart, OnStartFailure, StopRequest, StoppedReason};
 use super::message::{CommandError, CommandId};
-use super::round::Step;
+use super::round::RoundStep;
 use super::spec::{ChildSpec, Strategy};
-use super::{EventScope, Phase, StopCause, Supervision};
+use super::{EventScope, StopCause, Supervision, SupervisorPhase};
 
 /// A command that has not been executed yet.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl PendingCommand {
 impl Supervision {
     /// Queues a command, or refuses it because the supervisor is ending.
     pub(super) fn ask(&mut self, command: PendingCommand, turn: &mut EventScope<'_>) {
-        if matches!(self.phase, Phase::New | Phase::Up) {
+        if matches!(self.phase, SupervisorPhase::New | SupervisorPhase::Up) {
             self.deferred.push_back(command);
         } else {
             turn.reply(command.ticket, Err(CommandError::StoppingSupervisor));
@@ -106,7 +106,7 @@ impl Supervision {
         }
         let in_round = self
             .round
-            .is_some_and(|round| matches!(round.step, Step::Stopping | Step::Starting));
+            .is_some_and(|round| matches!(round.step, RoundStep::Stopping | RoundStep::Starting));
         if in_round || (self.spec.strategy.is_group() && self.starts_by_command()) {
             return true;
         }
@@ -139,7 +139,7 @@ impl Supervision {
         }
         let index = self.push(spec);
         let otherwise = OnStartFailure::Forget;
-        self.start(index, Some(Asked { ticket, otherwise }), turn);
+        self.start(index, Some(CommandedStart { ticket, otherwise }), turn);
     }
 
     fn terminate(&mut self, ticket: CommandId, index: usize, turn: &mut EventScope<'_>) {
@@ -184,7 +184,7 @@ impl Supervision {
         if matches!(otherwise, OnStartFailure::Park) {
             self.window.clear();
         }
-        self.start(index, Some(Asked { ticket, otherwise }), turn);
+        self.start(index, Some(CommandedStart { ticket, otherwise }), turn);
     }
 
     fn delete(&mut self, ticket: CommandId, index: usize, turn: &mut EventScope<'_>) {

@@ -3,11 +3,11 @@
 use std::mem;
 
 use super::budget::delay;
-use super::child::{Asked, ChildPhase, OnStartFailure, StopRequest, StoppedReason};
-use super::message::{Action, ChildId};
-use super::round::Step;
+use super::child::{ChildPhase, CommandedStart, OnStartFailure, StopRequest, StoppedReason};
+use super::message::{ChildId, SupervisorAction};
+use super::round::RoundStep;
 use super::spec::AutoShutdown;
-use super::{CommandError, EventScope, Phase, StopCause, Supervision, SupervisorEnd};
+use super::{CommandError, EventScope, StopCause, Supervision, SupervisorEnd, SupervisorPhase};
 use crate::{GiveUp, RestartType};
 
 impl Supervision {
@@ -21,6 +21,7 @@ impl Supervision {
     ) {
         let Some(index) = self.index(id) else { return };
         let child = &mut self.children[index];
+        // SUP-5: the end of an incarnation is taken once; a late or repeated report changes nothing.
         if child.incarnation != incarnation || !child.is_live() {
             return;
         }
@@ -62,7 +63,7 @@ impl Supervision {
     fn not_started(
         &mut self,
         index: usize,
-        asked: Asked,
+        asked: CommandedStart,
         cause: StopCause,
         turn: &mut EventScope<'_>,
     ) {
@@ -77,19 +78,20 @@ impl Supervision {
     /// Handles a child that ended by itself or did not come up: now, in this round, or judged
     /// later.
     fn ended(&mut self, index: usize, cause: StopCause, at_start: bool, turn: &mut EventScope<'_>) {
-        if !matches!(self.phase, Phase::Up) {
+        if !matches!(self.phase, SupervisorPhase::Up) {
             return;
         }
         if let Some(round) = self.round {
             if round.initial && at_start {
                 let child = self.children[index].spec.name.clone();
+                // SUP-1: a failed first start rolls back the children that had started.
                 return self.begin_end(SupervisorEnd::StartError { child, cause }, turn);
             }
             let affected = self.affected(round.trigger);
-            if round.step == Step::Stopping && affected.contains(&index) {
+            if round.step == RoundStep::Stopping && affected.contains(&index) {
                 return self.stopped(index, StopRequest::Round, turn);
             }
-            if round.step == Step::Starting && at_start {
+            if round.step == RoundStep::Starting && at_start {
                 self.round = None;
             }
         }
@@ -108,6 +110,7 @@ impl Supervision {
         let (cause, at_start) = (cause.clone(), *at_start);
         let normal = cause.is_normal()
             || (self.spec.otp.gave_up_is_normal && matches!(cause, StopCause::GaveUp { .. }));
+        // SUP-1: the restart type says which ends are final.
         let finished = match child.spec.restart {
             RestartType::Permanent => false,
             RestartType::Transient => normal,
@@ -153,6 +156,7 @@ impl Supervision {
             ChildPhase::Due
         } else {
             let until = turn.now.after(wait);
+            // SUP-3: a timer ends the wait, so the supervisor goes on with its other children.
             let timer = self.set_timer(id, until, turn);
             ChildPhase::Waiting { until, timer }
         };
@@ -173,6 +177,7 @@ impl Supervision {
             && own.is_none_or(|intensity| child.window.has_room(intensity, turn.now))
             && self.window.has_room(self.spec.intensity, turn.now);
         if affordable {
+            // SUP-2: a failed restart costs one unit, and so does the restart of a whole group.
             self.window.count(turn.now);
             if own.is_some() {
                 child.window.count(turn.now);
@@ -184,10 +189,11 @@ impl Supervision {
     /// Parks the child, or escalates: the failures were too many.
     fn give_up(&mut self, index: usize, cause: StopCause, turn: &mut EventScope<'_>) {
         let child = &mut self.children[index];
+        // SUP-4: giving up parks the child and lets its siblings run, or fails upward.
         match child.spec.give_up {
             GiveUp::Park => {
                 child.life = ChildPhase::Parked;
-                turn.out.push(Action::Park {
+                turn.out.push(SupervisorAction::Park {
                     child: child.id,
                     cause,
                 });

@@ -28,7 +28,7 @@ impl fmt::Display for TimerId {
     }
 }
 
-/// Id of a command, chosen by the caller; its one [`Action::Reply`] carries it.
+/// Id of a command, chosen by the caller; its one [`SupervisorAction::Reply`] carries it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CommandId(pub u64);
 
@@ -36,7 +36,7 @@ pub struct CommandId(pub u64);
 ///
 /// Events about an incarnation other than the current one are ignored, so late ones do no harm.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Event {
+pub enum SupervisorEvent {
     /// Start the children, in order. Sent once; commands that come before it wait.
     Start,
     /// An incarnation is up.
@@ -57,7 +57,7 @@ pub enum Event {
     },
     /// An incarnation is completely gone, by itself or after a stop or kill.
     ///
-    /// One that was asked to stop while it was starting reports this or [`Event::StartFailed`].
+    /// One that was asked to stop while it was starting reports this or [`SupervisorEvent::StartFailed`].
     Ended {
         /// The child.
         child: ChildId,
@@ -104,16 +104,18 @@ pub enum Event {
 }
 
 /// Output of the machine, to be carried out in this order.
+///
+/// Exhaustive on purpose: the runtime must carry out each action.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Action {
-    /// Start an incarnation; answer with [`Event::Started`] or [`Event::StartFailed`].
+pub enum SupervisorAction {
+    /// Start an incarnation; answer with [`SupervisorEvent::Started`] or [`SupervisorEvent::StartFailed`].
     Start {
         /// The child.
         child: ChildId,
         /// The incarnation to start; each attempt has the next number.
         incarnation: u64,
     },
-    /// Ask an incarnation to stop; answer with [`Event::Ended`] when it is completely gone.
+    /// Ask an incarnation to stop; answer with [`SupervisorEvent::Ended`] when it is completely gone.
     ///
     /// The machine sets the deadline's timer itself. The incarnation may still be starting.
     Stop {
@@ -122,21 +124,21 @@ pub enum Action {
         /// Its incarnation.
         incarnation: u64,
     },
-    /// Drop an incarnation now; answer with [`Event::Ended`].
+    /// Drop an incarnation now; answer with [`SupervisorEvent::Ended`].
     Kill {
         /// The child.
         child: ChildId,
         /// Its incarnation.
         incarnation: u64,
     },
-    /// Send [`Event::Timer`] at that time. Timers are never cancelled; an obsolete one is ignored.
+    /// Send [`SupervisorEvent::Timer`] at that time. Timers are never cancelled; an obsolete one is ignored.
     SetTimer {
         /// The timer.
         timer: TimerId,
         /// Time at which it is due.
         at: Time,
     },
-    /// A child is given up: it stays down until an [`Event::Restart`]; its siblings keep running.
+    /// A child is given up: it stays down until an [`SupervisorEvent::Restart`]; its siblings keep running.
     Park {
         /// The child.
         child: ChildId,
@@ -148,7 +150,7 @@ pub enum Action {
         /// The child.
         child: ChildId,
     },
-    /// The one reply to a command; with the child's id for [`Event::Add`] and [`Event::Restart`].
+    /// The one reply to a command; with the child's id for [`SupervisorEvent::Add`] and [`SupervisorEvent::Restart`].
     Reply {
         /// The command's id.
         ticket: CommandId,
@@ -163,6 +165,7 @@ pub enum Action {
 
 /// Reason why a command was not executed. The names are OTP's where it has one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum CommandError {
     /// There is no child of this name.
     #[error("no such child")]

@@ -6,23 +6,23 @@ use std::mem;
 use std::ops::Range;
 
 use super::child::{ChildPhase, StopRequest, StoppedReason};
-use super::message::{Action, ChildId};
+use super::message::{ChildId, SupervisorAction};
 use super::spec::Strategy;
-use super::{CommandError, EventScope, Phase, Supervision, SupervisorEnd};
+use super::{CommandError, EventScope, Supervision, SupervisorEnd, SupervisorPhase};
 
 /// A pass over the children.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Round {
+pub(super) struct SupervisionRound {
     /// The first failed child in start order; `None` when no child is to be stopped.
     pub(super) trigger: Option<ChildId>,
     /// True if it is the supervisor's own start.
     pub(super) initial: bool,
-    pub(super) step: Step,
+    pub(super) step: RoundStep,
 }
 
 /// Step of a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum RoundStep {
     /// Affected children stop, the last one first.
     Stopping,
     /// All are gone; a backoff is still running.
@@ -31,13 +31,13 @@ pub(super) enum Step {
     Starting,
 }
 
-impl Round {
+impl SupervisionRound {
     /// Returns the round of the supervisor's own start.
     pub(super) const fn initial() -> Self {
         Self {
             trigger: None,
             initial: true,
-            step: Step::Starting,
+            step: RoundStep::Starting,
         }
     }
 }
@@ -49,6 +49,7 @@ impl Supervision {
         let Some(index) = trigger.and_then(|id| self.index(id)) else {
             return len..len;
         };
+        // SUP-1: the strategy says which siblings of a failed child are restarted with it.
         match self.spec.strategy {
             Strategy::OneForAll => 0..len,
             Strategy::RestForOne => index..len,
@@ -81,21 +82,21 @@ impl Supervision {
                 _ => {}
             }
         }
-        self.round = Some(Round {
+        self.round = Some(SupervisionRound {
             trigger: Some(trigger),
             initial: false,
-            step: Step::Stopping,
+            step: RoundStep::Stopping,
         });
     }
 
     /// Starts the siblings that a round left down when its child was parked.
     pub(super) fn resume(&mut self) -> bool {
-        let due = |child: &super::Child| matches!(child.life, ChildPhase::Due);
+        let due = |child: &super::ChildRecord| matches!(child.life, ChildPhase::Due);
         let any = self.spec.strategy.is_group() && self.children.iter().any(due);
         if any {
-            self.round = Some(Round {
+            self.round = Some(SupervisionRound {
                 initial: false,
-                ..Round::initial()
+                ..SupervisionRound::initial()
             });
         }
         any
@@ -107,26 +108,27 @@ impl Supervision {
             return false;
         };
         let complete = match round.step {
-            Step::Stopping => {
+            RoundStep::Stopping => {
                 let affected = self.affected(round.trigger);
                 self.stop_last(affected, || StopRequest::Round, turn)
             }
-            Step::Waiting => {
+            RoundStep::Waiting => {
                 let affected = self.affected(round.trigger);
-                let waits = |child: &super::Child| matches!(child.life, ChildPhase::Waiting { .. });
+                let waits =
+                    |child: &super::ChildRecord| matches!(child.life, ChildPhase::Waiting { .. });
                 !self.children[affected].iter().any(waits)
             }
-            Step::Starting => self.start_next(turn),
+            RoundStep::Starting => self.start_next(turn),
         };
         if complete {
             let next = match round.step {
-                Step::Stopping => Some(Step::Waiting),
-                Step::Waiting => Some(Step::Starting),
-                Step::Starting => None,
+                RoundStep::Stopping => Some(RoundStep::Waiting),
+                RoundStep::Waiting => Some(RoundStep::Starting),
+                RoundStep::Starting => None,
             };
-            self.round = next.map(|step| Round { step, ..round });
+            self.round = next.map(|step| SupervisionRound { step, ..round });
             if next.is_none() && round.initial {
-                turn.out.push(Action::Up);
+                turn.out.push(SupervisorAction::Up);
             }
         }
         complete
@@ -134,11 +136,12 @@ impl Supervision {
 
     /// Starts the first child that is due, unless one is starting; returns true if all are up.
     fn start_next(&mut self, turn: &mut EventScope<'_>) -> bool {
-        let starting = |child: &super::Child| matches!(child.life, ChildPhase::Starting(_));
+        let starting = |child: &super::ChildRecord| matches!(child.life, ChildPhase::Starting(_));
         if self.children.iter().any(starting) {
             return false;
         }
-        let due = |child: &super::Child| matches!(child.life, ChildPhase::Due);
+        let due = |child: &super::ChildRecord| matches!(child.life, ChildPhase::Due);
+        // SUP-1: children start in order, each when the one before is up.
         let Some(index) = self.children.iter().position(due) else {
             return true;
         };
@@ -154,6 +157,7 @@ impl Supervision {
         why: impl FnOnce() -> StopRequest,
         turn: &mut EventScope<'_>,
     ) -> bool {
+        // SUP-1: children stop in reverse order, one after the other.
         let last = range.rev().find(|index| self.children[*index].is_live());
         let Some(index) = last else { return true };
         if !matches!(self.children[index].life, ChildPhase::Stopping { .. }) {
@@ -164,10 +168,10 @@ impl Supervision {
 
     /// Begins the supervisor's end. Only the first reason to end is reported.
     pub(super) fn begin_end(&mut self, end: SupervisorEnd, turn: &mut EventScope<'_>) {
-        if !matches!(self.phase, Phase::New | Phase::Up) {
+        if !matches!(self.phase, SupervisorPhase::New | SupervisorPhase::Up) {
             return;
         }
-        self.phase = Phase::Ending(end);
+        self.phase = SupervisorPhase::Ending(end);
         self.round = None;
         self.failed.clear();
         for child in &mut self.children {
@@ -195,12 +199,15 @@ impl Supervision {
             for index in all.clone().rev() {
                 self.stop_last(index..index + 1, || StopRequest::End, turn);
             }
-            !self.children.iter().any(super::Child::is_live)
+            !self.children.iter().any(super::ChildRecord::is_live)
         } else {
             self.stop_last(all, || StopRequest::End, turn)
         };
-        if nobody_lives && let Phase::Ending(end) = mem::replace(&mut self.phase, Phase::Down) {
-            turn.out.push(Action::Down(end));
+        if nobody_lives
+            && let SupervisorPhase::Ending(end) =
+                mem::replace(&mut self.phase, SupervisorPhase::Down)
+        {
+            turn.out.push(SupervisorAction::Down(end));
         }
     }
 }

@@ -121,7 +121,7 @@ impl ChildSpec {
 /// `delay.base * delay.factor` and so on up to `delay.max`, spread by `delay.jitter`. Delays can
 /// keep a child below the restart intensity for ever, so there is a limit in a row too.
 ///
-/// # Source  Rule SUP-3; R11 in the scenario files.
+/// # Source  Rule SUP-3 in docs/rules.md; scenario R11 in tests/scenarios.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RestartBackoff {
     /// Wait before the first restart after a healthy run.
@@ -153,9 +153,10 @@ impl Default for RestartBackoff {
 /// OTP rules from which this runtime deliberately differs by default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct OtpRules {
-    /// True if a supervisor that gave up ended normally: a transient one is not restarted (S25).
+    /// True if a supervisor that gave up ended normally: a transient one is not restarted (scenario
+    /// S25).
     pub gave_up_is_normal: bool,
-    /// True if a group round also starts children that an operator had stopped (S27).
+    /// True if a group round also starts children that an operator had stopped (scenario S27).
     pub rounds_revive_stopped: bool,
 }
 
@@ -193,6 +194,7 @@ impl Default for SupervisorSpec {
 
 /// A specification that cannot work; nothing is started.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum SpecError {
     /// Two children of one supervisor have the same name.
     #[error("child name {name} is given twice, names must be unique under their supervisor")]

@@ -35,7 +35,7 @@ impl Rig {
     /// A rig with all children running.
     fn up(spec: SupervisorSpec, children: Vec<ChildSpec>) -> Self {
         let mut rig = Self::new(spec, children);
-        let mut said = rig.on(Event::Start);
+        let mut said = rig.on(SupervisorEvent::Start);
         while said.last().is_some_and(|line| line != "up") {
             let start = said.last().unwrap();
             let name = start.strip_prefix("start ").unwrap();
@@ -45,7 +45,7 @@ impl Rig {
         rig
     }
 
-    fn on(&mut self, event: Event) -> Vec<String> {
+    fn on(&mut self, event: SupervisorEvent) -> Vec<String> {
         let unit = self.unit;
         self.note_names();
         let actions = self.machine.on(self.now, event, &mut || unit);
@@ -62,27 +62,35 @@ impl Rig {
         }
     }
 
-    fn words(&mut self, action: Action) -> String {
+    fn words(&mut self, action: SupervisorAction) -> String {
         let label = |child: ChildId, incarnation: u64| {
             let name = self.names.get(&child).map_or("?", String::as_str);
             format!("{name}#{incarnation}")
         };
         match action {
-            Action::Start { child, incarnation } => format!("start {}", label(child, incarnation)),
-            Action::Stop { child, incarnation } => format!("stop {}", label(child, incarnation)),
-            Action::Kill { child, incarnation } => format!("kill {}", label(child, incarnation)),
-            Action::SetTimer { timer, at } => {
+            SupervisorAction::Start { child, incarnation } => {
+                format!("start {}", label(child, incarnation))
+            }
+            SupervisorAction::Stop { child, incarnation } => {
+                format!("stop {}", label(child, incarnation))
+            }
+            SupervisorAction::Kill { child, incarnation } => {
+                format!("kill {}", label(child, incarnation))
+            }
+            SupervisorAction::SetTimer { timer, at } => {
                 self.timers.push((at, timer));
                 format!("timer {}", at.since(self.now).as_millis())
             }
-            Action::Park { child, cause } => format!("park {}: {cause}", self.names[&child]),
-            Action::Forget { child } => format!("forget {}", self.names[&child]),
-            Action::Reply { ticket, result } => match result {
+            SupervisorAction::Park { child, cause } => {
+                format!("park {}: {cause}", self.names[&child])
+            }
+            SupervisorAction::Forget { child } => format!("forget {}", self.names[&child]),
+            SupervisorAction::Reply { ticket, result } => match result {
                 Ok(_) => format!("reply {} ok", ticket.0),
                 Err(error) => format!("reply {} {error}", ticket.0),
             },
-            Action::Up => "up".into(),
-            Action::Down(end) => format!("down: {end}"),
+            SupervisorAction::Up => "up".into(),
+            SupervisorAction::Down(end) => format!("down: {end}"),
         }
     }
 
@@ -95,7 +103,7 @@ impl Rig {
         self.timers.sort();
         let (at, timer) = self.timers.remove(0);
         self.now = self.now.max(at);
-        self.on(Event::Timer(timer))
+        self.on(SupervisorEvent::Timer(timer))
     }
 
     fn view(&self, name: &str) -> ChildView<'_> {
@@ -114,13 +122,13 @@ impl Rig {
 
     fn started(&mut self, name: &str) -> Vec<String> {
         let (child, incarnation) = self.present(name);
-        self.on(Event::Started { child, incarnation })
+        self.on(SupervisorEvent::Started { child, incarnation })
     }
 
     fn not_started(&mut self, name: &str) -> Vec<String> {
         let (child, incarnation) = self.present(name);
         let cause = StopCause::Failed("no port".into());
-        self.on(Event::StartFailed {
+        self.on(SupervisorEvent::StartFailed {
             child,
             incarnation,
             cause,
@@ -129,7 +137,7 @@ impl Rig {
 
     fn ended(&mut self, name: &str, cause: StopCause) -> Vec<String> {
         let (child, incarnation) = self.present(name);
-        self.on(Event::Ended {
+        self.on(SupervisorEvent::Ended {
             child,
             incarnation,
             cause,
@@ -155,22 +163,22 @@ impl Rig {
 
     fn add(&mut self, spec: ChildSpec, ticket: u64) -> Vec<String> {
         let ticket = CommandId(ticket);
-        self.on(Event::Add { spec, ticket })
+        self.on(SupervisorEvent::Add { spec, ticket })
     }
 
     fn terminate(&mut self, name: &str, ticket: u64) -> Vec<String> {
         let (child, ticket) = (name.to_owned(), CommandId(ticket));
-        self.on(Event::Terminate { child, ticket })
+        self.on(SupervisorEvent::Terminate { child, ticket })
     }
 
     fn restart(&mut self, name: &str, ticket: u64) -> Vec<String> {
         let (child, ticket) = (name.to_owned(), CommandId(ticket));
-        self.on(Event::Restart { child, ticket })
+        self.on(SupervisorEvent::Restart { child, ticket })
     }
 
     fn delete(&mut self, name: &str, ticket: u64) -> Vec<String> {
         let (child, ticket) = (name.to_owned(), CommandId(ticket));
-        self.on(Event::Delete { child, ticket })
+        self.on(SupervisorEvent::Delete { child, ticket })
     }
 }
 
@@ -186,7 +194,7 @@ fn spec(strategy: Strategy, max: u32) -> SupervisorSpec {
     }
 }
 
-/// The same with the backoff of R11: 100 ms, doubled, at most 1 s, reset after 5 s.
+/// The same with the backoff of scenario R11: 100 ms, doubled, at most 1 s, reset after 5 s.
 fn patient(strategy: Strategy) -> SupervisorSpec {
     SupervisorSpec {
         backoff: Some(RestartBackoff {

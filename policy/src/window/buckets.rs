@@ -6,28 +6,28 @@
 
 use std::time::Duration;
 
-use super::Sums;
+use super::WindowSums;
 use crate::Time;
 use crate::time::nanos;
 
 /// A ring of buckets; the head is the newest.
 #[derive(Debug, Clone)]
-pub(super) struct Buckets {
+pub(super) struct TimeBuckets {
     width: u64,
-    buckets: Box<[Sums]>,
+    buckets: Box<[WindowSums]>,
     /// Number of the newest bucket: its start divided by the width.
     head: u64,
-    sums: Sums,
+    sums: WindowSums,
 }
 
-impl Buckets {
+impl TimeBuckets {
     pub(super) fn new(span: Duration, count: u32, now: Time) -> Self {
         let width = (nanos(span) / u64::from(count)).max(1);
         Self {
             width,
-            buckets: vec![Sums::default(); count as usize].into_boxed_slice(),
+            buckets: vec![WindowSums::default(); count as usize].into_boxed_slice(),
             head: now.as_nanos() / width,
-            sums: Sums::default(),
+            sums: WindowSums::default(),
         }
     }
 
@@ -35,12 +35,12 @@ impl Buckets {
         Duration::from_nanos(self.width)
     }
 
-    pub(super) const fn sums(&self) -> &Sums {
+    pub(super) const fn sums(&self) -> &WindowSums {
         &self.sums
     }
 
     /// Adds to the bucket of `at`; an outcome older than the span is lost.
-    pub(super) fn add(&mut self, at: Time, outcome: Sums) {
+    pub(super) fn add(&mut self, at: Time, outcome: WindowSums) {
         self.slide(at);
         // Most outcomes belong to the head bucket; this saves a division.
         let start = self.head * self.width;
@@ -64,11 +64,12 @@ impl Buckets {
         }
         let head = self.head + offset / self.width;
         if head - self.head >= self.buckets.len() as u64 {
-            self.buckets.fill(Sums::default());
-            self.sums = Sums::default();
+            self.buckets.fill(WindowSums::default());
+            self.sums = WindowSums::default();
         } else {
             for number in self.head + 1..=head {
                 let slot = self.slot(number);
+                // BRK-2: the window slides by one bucket, and forgets its outcomes.
                 let old = std::mem::take(&mut self.buckets[slot]);
                 self.sums.subtract(old);
             }
@@ -77,7 +78,7 @@ impl Buckets {
     }
 
     /// Returns the sums as they would be after sliding to `now`.
-    pub(super) fn sums_at(&self, now: Time) -> Sums {
+    pub(super) fn sums_at(&self, now: Time) -> WindowSums {
         let count = self.buckets.len() as u64;
         let gone = (now.as_nanos() / self.width)
             .saturating_sub(self.head)
@@ -90,8 +91,8 @@ impl Buckets {
     }
 
     pub(super) fn clear(&mut self, now: Time) {
-        self.buckets.fill(Sums::default());
-        self.sums = Sums::default();
+        self.buckets.fill(WindowSums::default());
+        self.sums = WindowSums::default();
         self.head = self.head.max(now.as_nanos() / self.width);
     }
 

@@ -1,6 +1,6 @@
 //! The last N outcomes, packed into one integer each.
 
-use super::Sums;
+use super::WindowSums;
 
 /// Longest ring that is allocated at once; longer ones grow as they fill.
 const RESERVED: u32 = 1 << 16;
@@ -12,14 +12,14 @@ const FLAGS: u32 = 3;
 
 /// A ring of outcomes: the duration in the upper 61 bits, three flags in the lower bits.
 #[derive(Debug, Clone)]
-pub(super) struct Ring {
+pub(super) struct OutcomeRing {
     size: usize,
     entries: Vec<u64>,
     next: usize,
-    sums: Sums,
+    sums: WindowSums,
 }
 
-fn pack(outcome: Sums) -> u64 {
+fn pack(outcome: WindowSums) -> u64 {
     let mut entry = outcome.elapsed.min(u64::MAX >> FLAGS) << FLAGS;
     for (flag, set) in [
         (FAILED, outcome.failures),
@@ -33,9 +33,9 @@ fn pack(outcome: Sums) -> u64 {
     entry
 }
 
-fn unpack(entry: u64) -> Sums {
+fn unpack(entry: u64) -> WindowSums {
     let cancelled = u64::from(entry & CANCELLED != 0);
-    Sums {
+    WindowSums {
         calls: 1 - cancelled,
         failures: u64::from(entry & FAILED != 0),
         slow: u64::from(entry & SLOW != 0),
@@ -44,21 +44,22 @@ fn unpack(entry: u64) -> Sums {
     }
 }
 
-impl Ring {
+impl OutcomeRing {
     pub(super) fn new(size: u32) -> Self {
         Self {
             size: size as usize,
             entries: Vec::with_capacity(size.min(RESERVED) as usize),
             next: 0,
-            sums: Sums::default(),
+            sums: WindowSums::default(),
         }
     }
 
-    pub(super) fn push(&mut self, outcome: Sums) {
+    pub(super) fn push(&mut self, outcome: WindowSums) {
         let entry = pack(outcome);
         if self.entries.len() < self.size {
             self.entries.push(entry);
         } else {
+            // BRK-2: the oldest of the last N outcomes makes room for the new one.
             self.sums.subtract(unpack(self.entries[self.next]));
             self.entries[self.next] = entry;
             self.next += 1;
@@ -72,17 +73,17 @@ impl Ring {
     /// Pushes successes of zero duration; more than the ring's size change nothing further.
     pub(super) fn push_successes(&mut self, count: u64) {
         for _ in 0..count.min(self.size as u64) {
-            self.push(Sums::successes(1));
+            self.push(WindowSums::successes(1));
         }
     }
 
-    pub(super) const fn sums(&self) -> &Sums {
+    pub(super) const fn sums(&self) -> &WindowSums {
         &self.sums
     }
 
     pub(super) fn clear(&mut self) {
         self.entries.clear();
         self.next = 0;
-        self.sums = Sums::default();
+        self.sums = WindowSums::default();
     }
 }

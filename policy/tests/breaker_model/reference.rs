@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use breakerbox_policy::{
     BreakerCommand, BreakerSettings, CancelledPolicy, Class, HalfOpenRule, LostProbe, OverrideMode,
-    Rate, Recorded, RefusalState, State, Time, WindowKind,
+    Rate, RecordResult, RefusalState, State, Time, WindowKind,
 };
 
 /// The fixed random number of all draws.
@@ -231,15 +231,15 @@ impl Reference {
         class: Class,
         elapsed: Duration,
         hint: Option<Duration>,
-    ) -> Recorded {
+    ) -> RecordResult {
         self.pass_time(now);
         let (epoch, probe) = match pass {
-            Pass::Unrecorded => return Recorded::Unrecorded,
+            Pass::Unrecorded => return RecordResult::Unrecorded,
             Pass::Normal { epoch } => (epoch, None),
             Pass::Probe { epoch, id } => (epoch, Some(id)),
         };
         if epoch != self.epoch || probe.is_some_and(|id| !self.take(id)) {
-            return Recorded::Late;
+            return RecordResult::Late;
         }
         let slow = self.settings.slow_call.is_some_and(|slow| elapsed >= slow);
         let what = match (class, self.settings.cancelled) {
@@ -251,13 +251,13 @@ impl Reference {
                 if class == Class::Cancelled && probe.is_some() && reopens {
                     self.reopen(now, Duration::ZERO);
                 }
-                return Recorded::Neutral;
+                return RecordResult::Neutral;
             }
         };
         let hint = hint.filter(|_| what == What::Bad).unwrap_or_default();
         if probe.is_some() {
             self.result(now, what, slow, hint);
-            return Recorded::Counted;
+            return RecordResult::Counted;
         }
         let slow = slow && what != What::Cancelled;
         self.log.push(Entry {
@@ -268,9 +268,9 @@ impl Reference {
         let counts = what != What::Cancelled || self.cancelled_count(&self.figures(now));
         self.judge(now, hint);
         if counts {
-            Recorded::Counted
+            RecordResult::Counted
         } else {
-            Recorded::Neutral
+            RecordResult::Neutral
         }
     }
 
@@ -484,6 +484,7 @@ impl Reference {
                 State::Open => self.go(State::HalfOpen, now),
                 State::HalfOpen => self.new_epoch(now),
             },
+            other => panic!("a command without a model: {other:?}"),
         }
         true
     }

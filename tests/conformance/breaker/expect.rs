@@ -1,6 +1,6 @@
 //! Compares what happened with what a scenario asks for.
 
-use breakerbox_policy::{Counts, Time};
+use breakerbox_policy::{Time, WindowCounts};
 use serde_json::{Value, json};
 
 use super::Outcome;
@@ -37,7 +37,7 @@ fn differs(step: usize, word: &str, expected: &Value, got: &Value) -> Verdict {
 }
 
 /// Words about what a window holds.
-pub(super) fn counts(step: usize, word: &str, expected: &Value, counts: &Counts) -> Outcome {
+pub(super) fn counts(step: usize, word: &str, expected: &Value, counts: &WindowCounts) -> Outcome {
     let rate = |rate: Option<f64>| rate.map_or(Value::Null, Value::from);
     match word {
         "counts" | "at_trip" | "window" => {
@@ -52,8 +52,8 @@ pub(super) fn counts(step: usize, word: &str, expected: &Value, counts: &Counts)
             same(step, word, expected, counts.calls - counts.failures)
         }
         "slow" | "slow_total" => same(step, word, expected, counts.slow),
-        "failure_rate" => same(step, word, expected, rate(counts.failure_rate())),
-        "slow_rate" => same(step, word, expected, rate(counts.slow_rate())),
+        "failure_rate" => same(step, word, expected, rate(counts.failure_rate(1))),
+        "slow_rate" => same(step, word, expected, rate(counts.slow_rate(1))),
         "consecutive_failures" => same(step, word, expected, counts.consecutive_failures),
         "total_took_ms" => {
             let total = counts.elapsed_total.as_secs_f64() * 1000.0;

@@ -4,12 +4,13 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use breakerbox_policy::{
-    BackoffSettings, Breaker, BreakerCommand, BreakerEvent, BreakerSettings, Bulkhead,
-    BulkheadSettings, Cause, Class, Counts, Outcome as Reported, OverrideMode, Permit, Refusal,
-    RetryJitter, RetrySettings, State, Time, TripReason,
+    BackoffSettings, Breaker, BreakerCause, BreakerCommand, BreakerEvent, BreakerSettings, Class,
+    Outcome as Reported, OverrideMode, Permit, Refusal, RetryJitter, RetrySettings, State, Time,
+    TripReason, WindowCounts,
 };
 use serde_json::Value;
 
+use super::slots::Slots;
 use super::words::{any_number, number, only_keys, span, text, unknown};
 use super::{Outcome, config};
 use crate::report::Verdict;
@@ -21,7 +22,7 @@ pub(super) fn middle() -> f64 {
 
 pub(super) enum Layer {
     Breaker(Box<Guard>),
-    Bulkhead(Bulkhead),
+    Bulkhead(Slots),
     Retry(RetryLayer),
     Timeout(Duration),
     Fallback,
@@ -40,14 +41,10 @@ impl Layer {
                     "bulkhead's word",
                     &["max_concurrent", "queue", "max_queue"],
                 )?;
-                Self::Bulkhead(Bulkhead::new(&BulkheadSettings {
-                    max_concurrent: config::count(number(config, "max_concurrent")?)?,
-                    max_queue: any_number(config, &["queue", "max_queue"])
-                        .and_then(|queue| u32::try_from(queue).ok())
-                        .unwrap_or(0),
-                    max_wait: Duration::MAX,
-                    ..BulkheadSettings::default()
-                }))
+                let queue = any_number(config, &["queue", "max_queue"]);
+                let queue = queue.and_then(|queue| u32::try_from(queue).ok());
+                let slots = config::count(number(config, "max_concurrent")?)?;
+                Self::Bulkhead(Slots::new(slots.get(), queue.unwrap_or(0)))
             }
             "retry" => Self::Retry(RetryLayer::new(config)?),
             "timeout" => {
@@ -142,7 +139,7 @@ pub(super) struct Guard {
     ignored: Vec<String>,
     timeout: Option<Duration>,
     pub(super) events: EventTotals,
-    pub(super) at_trip: Option<Counts>,
+    pub(super) at_trip: Option<WindowCounts>,
     pub(super) refusal: Option<Refusal>,
 }
 
@@ -316,15 +313,13 @@ impl Guard {
                             self.at_trip = Some(counts);
                         }
                     }
-                    if let Cause::Tripped(reason) = cause {
+                    if let BreakerCause::Tripped(reason) = cause {
                         self.note(&reason);
                     }
                 }
                 BreakerEvent::Overridden { .. } => self.events.overridden += 1,
                 BreakerEvent::WouldTrip { reason, .. } => self.note(&reason),
-                BreakerEvent::OverrideRemoved { .. }
-                | BreakerEvent::HalfOpenProgress { .. }
-                | BreakerEvent::Renewed { .. } => {}
+                _ => {}
             }
         }
     }

@@ -1,18 +1,21 @@
 //! Replays limiter and budget scenarios.
 
 use std::num::NonZeroU32;
+use std::time::Duration;
 
-use breakerbox_policy::{AimdLimit, Budget, BudgetSettings, Partitions, Rate, Time};
+use breakerbox_policy::{
+    AdaptiveLimit, AdaptiveRule, AdaptiveSettings, Budget, BudgetSettings, Rate, Time,
+};
 use serde_json::Value;
 
-use super::words::{any_number, fraction, number, only_keys, steps, text, time, unknown};
+use super::words::{any_number, fraction, number, only_keys, span, steps, text, time, unknown};
 use super::{Outcome, config, expect};
 
 pub(super) fn replay(scenario: &Value) -> Outcome {
     let config = &scenario["config"];
     match text(config, "kind")? {
         "aimd" => aimd(config),
-        "partitioned" => partitioned(scenario),
+        // The runtime divides no limit among kinds of calls: priorities order its waiters (CALL-6).
         kind => Err(unknown("limiter", kind)),
     }
 }
@@ -44,73 +47,18 @@ fn aimd(config: &Value) -> Outcome {
                 .or_else(|| any_number(config, &[key]))
                 .map_or(Ok(default), config::count)
         };
-        let initial = config::count(number(case, "initial")?)?.get();
-        let min = bound("min", NonZeroU32::MIN)?;
-        let mut limit = AimdLimit::new(initial, min, bound("max", NonZeroU32::MAX)?, backoff);
-        let in_flight = u32::try_from(number(&case["sample"], "inflight")?).unwrap_or(u32::MAX);
-        let after = limit.sample(
-            in_flight,
-            case["sample"]["dropped"].as_bool().unwrap_or(false),
-        );
-        expect::same(index + 1, "limit_after", &case["limit_after"], after)?;
-    }
-    Ok(())
-}
-
-fn partitioned(scenario: &Value) -> Outcome {
-    let config = &scenario["config"];
-    only_keys(config, "configuration", &["kind", "limit", "partitions"])?;
-    let mut names = Vec::new();
-    let mut shares = Vec::new();
-    for (name, share) in config["partitions"].as_object().into_iter().flatten() {
-        names.push(name.as_str());
-        shares.push(rate(share.as_f64().unwrap_or(-1.0))?);
-    }
-    let limit = u32::try_from(number(config, "limit")?).unwrap_or(u32::MAX);
-    let fresh = || Partitions::new(limit, &shares);
-    let mut partitions = fresh();
-    for (step_number, step) in steps(scenario) {
-        let partition = || {
-            let name = text(step, "partition")?;
-            let place = names.iter().position(|known| *known == name);
-            place.ok_or_else(|| unknown("partition", name))
+        let settings = AdaptiveSettings {
+            rule: AdaptiveRule::Aimd { backoff },
+            min: bound("min", NonZeroU32::MIN)?,
+            initial: config::count(number(case, "initial")?)?,
+            idle: Duration::MAX,
         };
-        let count = any_number(step, &["count"]).unwrap_or(1);
-        let mut granted = 0;
-        match text(step, "op")? {
-            "acquire" | "try_acquire" => {
-                let partition = partition()?;
-                for _ in 0..count {
-                    granted += u64::from(partitions.acquire(partition));
-                }
-            }
-            "release" => {
-                let partition = partition()?;
-                for _ in 0..count {
-                    partitions.release(partition);
-                }
-            }
-            "fresh" => partitions = fresh(),
-            "set" => {
-                let limit = number(step, "limit")?;
-                partitions.set_limit(u32::try_from(limit).unwrap_or(u32::MAX));
-            }
-            "observe" => {}
-            op => return Err(unknown("op", op)),
-        }
-        for (word, expected) in step["expect"].as_object().into_iter().flatten() {
-            match word.as_str() {
-                "granted" => expect::same(step_number, word, expected, granted)?,
-                "inflight" => {
-                    let own = partitions.in_flight(partition()?);
-                    expect::same(step_number, word, expected, own)?;
-                }
-                "total_inflight" => {
-                    expect::same(step_number, word, expected, partitions.total())?;
-                }
-                word => return Err(unknown("expectation", word)),
-            }
-        }
+        let mut limit = AdaptiveLimit::new(&settings, bound("max", NonZeroU32::MAX)?);
+        let in_flight = u32::try_from(number(&case["sample"], "inflight")?).unwrap_or(u32::MAX);
+        let dropped = case["sample"]["dropped"].as_bool().unwrap_or(false);
+        let rtt = span(&case["sample"]["rtt_ms"]).unwrap_or_default();
+        let after = limit.sample(Time::ZERO, in_flight, rtt, dropped);
+        expect::same(index + 1, "limit_after", &case["limit_after"], after)?;
     }
     Ok(())
 }
@@ -150,7 +98,11 @@ pub(super) fn replay_budget(scenario: &Value) -> Outcome {
                 }
                 ("granted", None) => expect::same(step_number, word, expected, granted)?,
                 ("balance", _) => {
-                    expect::same(step_number, word, expected, budget.balance(now))?;
+                    // As many as a copy of it would grant.
+                    let mut copy = budget.clone();
+                    let left = std::iter::repeat_with(|| copy.try_withdraw(now));
+                    let left = left.take_while(|granted| *granted).count() as u64;
+                    expect::same(step_number, word, expected, left)?;
                 }
                 (word, _) => return Err(unknown("expectation", word)),
             }

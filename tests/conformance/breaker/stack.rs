@@ -3,12 +3,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use breakerbox_policy::{
-    Admission, Attempt, AttemptEnd, Class, Executed, Permit, Retry, RetryDecision, Time,
-};
+use breakerbox_policy::{Attempt, AttemptEnd, Class, Executed, Permit, Retry, RetryDecision, Time};
 use serde_json::{Value, json};
 
 use super::layers::{Guard, Layer, middle};
+use super::slots::SlotEntry;
 use super::words::{span, steps, text, time, unknown};
 use super::{Outcome, expect};
 use crate::report::Verdict;
@@ -184,7 +183,9 @@ impl Stack {
             "observe" => {}
             op => return Err(unknown("op", op)),
         }
-        happened.executions = self.executions - executed;
+        // A permit that an earlier step took may be given back in this one: a call fewer, and no
+        // execution of this step.
+        happened.executions = self.executions.saturating_sub(executed);
         Ok(happened)
     }
 
@@ -234,17 +235,17 @@ impl Stack {
                     }
                     None => End::BreakerRejected,
                 },
-                Layer::Bulkhead(bulkhead) => match bulkhead.admit() {
-                    Admission::Run => {
+                Layer::Bulkhead(slots) => match slots.enter() {
+                    SlotEntry::Runs => {
                         flight.held.push(Held::Place(index));
                         continue;
                     }
-                    Admission::Queue => {
+                    SlotEntry::Queued => {
                         self.flights.insert(id.into(), flight);
                         self.queue.push_back(id.into());
                         return Ok(End::Queued);
                     }
-                    Admission::Full => End::BulkheadRejected,
+                    SlotEntry::Full => End::BulkheadRejected,
                 },
                 Layer::Timeout(_) => continue,
                 Layer::Retry(_) => return Err(unknown("layer of a call in parts", "retry")),
@@ -262,7 +263,12 @@ impl Stack {
     fn finish(&mut self, id: &str, step: &Value, happened: &mut Happened) -> Outcome {
         let flight = self.flights.remove(id).ok_or_else(|| unknown("id", id))?;
         let word = text(step, "outcome")?;
-        if word == "released" {
+        if let Some(position) = self.queue.iter().position(|waiter| waiter == id) {
+            self.queue.remove(position);
+            if let Some(Layer::Bulkhead(slots)) = self.layers.get_mut(flight.next - 1) {
+                slots.give_up();
+            }
+        } else if word == "released" {
             self.executions -= 1;
         }
         if matches!(word, "failure" | "panic" | "timeout") {
@@ -289,8 +295,8 @@ impl Stack {
                     }
                 }
                 Held::Place(index) => {
-                    if let Layer::Bulkhead(bulkhead) = &mut self.layers[index] {
-                        promoted |= bulkhead.finish();
+                    if let Layer::Bulkhead(slots) = &mut self.layers[index] {
+                        promoted |= slots.leave();
                         if promoted {
                             self.promote(index)?;
                         }
@@ -326,14 +332,14 @@ impl Stack {
         match self.layers.get_mut(index) {
             None => self.execute(script, deadline, happened),
             Some(Layer::Breaker(_)) => self.guarded(index, script, deadline, happened),
-            Some(Layer::Bulkhead(bulkhead)) => {
-                if bulkhead.admit() != Admission::Run {
+            Some(Layer::Bulkhead(slots)) => {
+                if slots.enter() != SlotEntry::Runs {
                     self.rejected += 1;
                     return Ok(End::BulkheadRejected);
                 }
                 let end = self.call_through(index + 1, script, deadline, happened)?;
-                if let Some(Layer::Bulkhead(bulkhead)) = self.layers.get_mut(index)
-                    && bulkhead.finish()
+                if let Some(Layer::Bulkhead(slots)) = self.layers.get_mut(index)
+                    && slots.leave()
                 {
                     self.promote(index)?;
                 }

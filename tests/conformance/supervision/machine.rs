@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use breakerbox_policy::supervision::{
-    Action, ChildId, ChildState, CommandError, CommandId, Event, SpecError, StopCause, Supervision,
-    SupervisorEnd, TimerId,
+    ChildId, ChildState, CommandError, CommandId, SpecError, StopCause, Supervision,
+    SupervisorAction, SupervisorEnd, SupervisorEvent, TimerId,
 };
 use breakerbox_policy::{PanicReport, Time};
 
@@ -61,7 +61,7 @@ struct Process {
 
 enum Due {
     /// The machine hears something.
-    Hear(Place, Event),
+    Hear(Place, SupervisorEvent),
     /// A worker is up, or is not.
     Up(Place, ChildId, u64, bool),
     /// A worker has done its clean-up.
@@ -110,6 +110,7 @@ pub(super) fn spec_error(error: &SpecError) -> &'static str {
         SpecError::DuplicateName { .. } => "duplicate_child_name",
         SpecError::EmptyWindow => "bad_period",
         SpecError::BadBackoff => "bad_backoff",
+        _ => "bad_spec",
     }
 }
 
@@ -123,6 +124,7 @@ pub(super) fn command_error(error: &CommandError) -> &'static str {
         CommandError::StoppingSupervisor => "stopping",
         CommandError::StartFailed(_) => "start_failed",
         CommandError::BadSpec(error) => spec_error(error),
+        _ => "refused",
     }
 }
 
@@ -147,7 +149,7 @@ impl World {
             end: None,
         });
         let place = self.supervisors.len() - 1;
-        self.plan(Duration::ZERO, Due::Hear(place, Event::Start));
+        self.plan(Duration::ZERO, Due::Hear(place, SupervisorEvent::Start));
         Ok(place)
     }
 
@@ -195,23 +197,29 @@ impl World {
             Step::End { child, how, .. } => self.end(child, *how),
             Step::Wait(span) => self.run_for(*span),
             Step::StopSupervisor => {
-                self.plan(Duration::ZERO, Due::Hear(0, Event::Stop));
+                self.plan(Duration::ZERO, Due::Hear(0, SupervisorEvent::Stop));
                 self.run_until(|world| world.supervisors[0].end.is_some());
             }
             Step::Terminate(child) => {
                 let child = child.clone();
-                self.command("terminate_child", |ticket| Event::Terminate {
+                self.command("terminate_child", |ticket| SupervisorEvent::Terminate {
                     child,
                     ticket,
                 });
             }
             Step::Restart(child) => {
                 let child = child.clone();
-                self.command("restart_child", |ticket| Event::Restart { child, ticket });
+                self.command("restart_child", |ticket| SupervisorEvent::Restart {
+                    child,
+                    ticket,
+                });
             }
             Step::Delete(child) => {
                 let child = child.clone();
-                self.command("delete_child", |ticket| Event::Delete { child, ticket });
+                self.command("delete_child", |ticket| SupervisorEvent::Delete {
+                    child,
+                    ticket,
+                });
             }
             Step::StartChild(node) => self.start_child(node.as_ref().clone()),
             Step::Add(argument) => {
@@ -227,11 +235,14 @@ impl World {
         let spec = node.spec.clone();
         let nodes = &mut self.supervisors[0].nodes;
         nodes.entry(spec.name.clone()).or_insert(node);
-        self.command("start_child", |ticket| Event::Add { spec, ticket });
+        self.command("start_child", |ticket| SupervisorEvent::Add {
+            spec,
+            ticket,
+        });
     }
 
     /// Sends a command to the top and waits for its answer.
-    fn command(&mut self, name: &'static str, event: impl FnOnce(CommandId) -> Event) {
+    fn command(&mut self, name: &'static str, event: impl FnOnce(CommandId) -> SupervisorEvent) {
         let ticket = self.tickets.len() as u64;
         self.tickets.insert(ticket, name);
         self.plan(Duration::ZERO, Due::Hear(0, event(CommandId(ticket))));
@@ -268,7 +279,7 @@ impl World {
     }
 
     fn ended(&mut self, place: Place, child: ChildId, incarnation: u64, cause: StopCause) {
-        let event = Event::Ended {
+        let event = SupervisorEvent::Ended {
             child,
             incarnation,
             cause,
@@ -309,7 +320,7 @@ impl World {
                 let stops = process.stops_when_up.then_some(process.stop_delay);
                 let (line, event) = if fails {
                     let cause = StopCause::Failed("start".into());
-                    let event = Event::StartFailed {
+                    let event = SupervisorEvent::StartFailed {
                         child,
                         incarnation,
                         cause,
@@ -318,7 +329,7 @@ impl World {
                 } else {
                     (
                         format!("start {label}"),
-                        Event::Started { child, incarnation },
+                        SupervisorEvent::Started { child, incarnation },
                     )
                 };
                 self.trace.push(line);
@@ -344,30 +355,32 @@ impl World {
         (process.alive && process.incarnation == incarnation).then_some(process)
     }
 
-    fn act(&mut self, place: Place, action: Action) {
+    fn act(&mut self, place: Place, action: SupervisorAction) {
         match action {
-            Action::Start { child, incarnation } => self.start(place, child, incarnation),
-            Action::Stop { child, incarnation } => {
+            SupervisorAction::Start { child, incarnation } => self.start(place, child, incarnation),
+            SupervisorAction::Stop { child, incarnation } => {
                 let Some(process) = self.live(place, child, incarnation) else {
                     return;
                 };
                 let (below, delay) = (process.below, process.stop_delay);
                 match below {
-                    Some(below) => self.plan(Duration::ZERO, Due::Hear(below, Event::Stop)),
+                    Some(below) => {
+                        self.plan(Duration::ZERO, Due::Hear(below, SupervisorEvent::Stop))
+                    }
                     None if process.up => {
                         self.plan(delay, Due::Stopped(place, child, incarnation));
                     }
                     None => process.stops_when_up = true,
                 }
             }
-            Action::Kill { child, incarnation } => {
+            SupervisorAction::Kill { child, incarnation } => {
                 if self.live(place, child, incarnation).is_some() {
                     self.lose(place, child);
                     self.ended(place, child, incarnation, StopCause::Killed);
                 }
             }
-            Action::SetTimer { timer, at } => self.plan_timer(place, timer, at),
-            Action::Reply { ticket, result } => {
+            SupervisorAction::SetTimer { timer, at } => self.plan_timer(place, timer, at),
+            SupervisorAction::Reply { ticket, result } => {
                 let name = self.tickets[&ticket.0];
                 self.answered += 1;
                 self.trace.push(match result {
@@ -375,20 +388,20 @@ impl World {
                     Err(error) => format!("reply {name} error {}", command_error(&error)),
                 });
             }
-            Action::Up => {
+            SupervisorAction::Up => {
                 self.supervisors[place].up = true;
                 if let Some((above, child, incarnation)) = self.supervisors[place].above {
-                    let event = Event::Started { child, incarnation };
+                    let event = SupervisorEvent::Started { child, incarnation };
                     self.plan(Duration::ZERO, Due::Hear(above, event));
                 }
             }
-            Action::Down(end) => self.down(place, end),
-            Action::Park { .. } | Action::Forget { .. } => {}
+            SupervisorAction::Down(end) => self.down(place, end),
+            SupervisorAction::Park { .. } | SupervisorAction::Forget { .. } => {}
         }
     }
 
     fn plan_timer(&mut self, place: Place, timer: TimerId, at: Time) {
-        self.plan_at(at, Due::Hear(place, Event::Timer(timer)));
+        self.plan_at(at, Due::Hear(place, SupervisorEvent::Timer(timer)));
     }
 
     fn start(&mut self, place: Place, child: ChildId, incarnation: u64) {
@@ -447,7 +460,7 @@ impl World {
         seen.supervisor = match &top.end {
             None => "alive".into(),
             Some(SupervisorEnd::StartError { child, .. }) => format!("start_error:{child}"),
-            Some(SupervisorEnd::Shutdown | SupervisorEnd::GaveUp { .. }) => "dead:shutdown".into(),
+            Some(_) => "dead:shutdown".into(),
         };
         if top.end.is_none() {
             seen.children = top.states();

@@ -32,7 +32,14 @@ async fn ops_1_a_dependency_has_the_fields_of_the_contract() {
     let open = next.duration_since(since).as_millis();
     assert!((59_990..=60_010).contains(&open), "{open}");
     let window = &one["window"];
-    for field in ["calls", "failures", "slow", "failure_rate", "slow_rate"] {
+    for field in [
+        "calls",
+        "failures",
+        "slow",
+        "failure_rate",
+        "slow_rate",
+        "minimum_calls",
+    ] {
         assert!(window.get(field).is_some(), "window.{field}");
     }
     let totals = &one["totals"];
@@ -55,6 +62,28 @@ async fn ops_1_a_dependency_has_the_fields_of_the_contract() {
     assert_eq!(one["workers"], json!([worker]));
     assert_eq!(one["fallbacks"], json!([]));
     assert_eq!(rig.get("/api/dependencies").await[0]["name"], "dep");
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn brk_14_a_rate_is_null_until_the_window_has_its_minimum_of_calls() {
+    let rig = Rig::start(|settings| settings.breaker.minimum_calls = 2).await;
+    let window = async || {
+        let window = rig.dependency().await["window"].clone();
+        let rates = [&window["failure_rate"], &window["slow_rate"]].map(Value::as_f64);
+        (
+            window["calls"].clone(),
+            window["minimum_calls"].clone(),
+            rates,
+        )
+    };
+    assert_eq!(window().await, (json!(0), json!(2), [None, None]));
+    rig.bench.ask(Do::Fail).await.unwrap_err();
+    assert_eq!(window().await, (json!(1), json!(2), [None, None]));
+    rig.bench.ask(Do::Answer(1)).await.unwrap();
+    let (calls, _, rates) = window().await;
+    assert_eq!(calls, json!(2));
+    assert!(rates.iter().all(Option::is_some), "{rates:?}");
     rig.finish().await;
 }
 

@@ -186,7 +186,7 @@ fn brk_11_events_refusals_and_the_status_name_the_key() {
             (1, Some(ms(1_000)))
         );
         assert!(
-            keys[1].reason.contains("1 calls in a row failed"),
+            keys[1].reason.contains("1 call in a row failed"),
             "{}",
             keys[1].reason
         );

@@ -197,7 +197,7 @@ fn refused_calls_are_counted_by_what_they_would_have_come_to() {
             "2 calls in a row failed, at or above 2",
         ),
         (120.0, "open", "half_open", "the open time is over"),
-        (122.0, "half_open", "closed", "1 probes succeeded"),
+        (122.0, "half_open", "closed", "1 probe succeeded"),
     ];
     let expected = expected.map(|(at, from, to, why)| (at, from.into(), to.into(), why.into()));
     assert_eq!(moves_of(run), expected);

@@ -46,7 +46,7 @@ fn brk_4_half_open_closes_after_a_good_probe() {
     let mut bench = Bench::new(settings());
     bench.fail(0, 3);
     assert_eq!(bench.call(1_000, Class::Success), Closed);
-    assert_eq!(bench.counts(1_000), Counts::default());
+    assert_eq!(bench.counts(1_000), WindowCounts::default());
     let moves = [(Closed, Open), (Open, HalfOpen), (HalfOpen, Closed)];
     assert_eq!(bench.moves(), moves);
 }
@@ -111,14 +111,17 @@ fn brk_3_a_late_outcome_is_counted_and_changes_nothing() {
     let mut bench = Bench::new(settings());
     let (slow, slower) = (bench.admit(0), bench.admit(0));
     bench.fail(0, 3);
-    assert_eq!(bench.report(10, slow, Class::Failure), Recorded::Late);
+    assert_eq!(bench.report(10, slow, Class::Failure), RecordResult::Late);
     assert_eq!(
         bench.refuse(10).retry_after,
         Some(990 * MS),
         "the time stands"
     );
     assert_eq!(bench.tick(1_000), HalfOpen);
-    assert_eq!(bench.report(1_000, slower, Class::Success), Recorded::Late);
+    assert_eq!(
+        bench.report(1_000, slower, Class::Success),
+        RecordResult::Late
+    );
     assert_eq!(bench.breaker.state(), HalfOpen);
     assert!(bench.admit(1_000).is_probe(), "no probe was used up");
     assert_eq!(bench.breaker.view(at(1_000)).tally.late, 2);
@@ -131,7 +134,7 @@ fn brk_3_an_outcome_of_an_earlier_closed_period_is_late_in_the_next() {
     bench.fail(0, 3);
     bench.call(1_000, Class::Success);
     bench.fail(1_000, 2);
-    assert_eq!(bench.report(1_000, old, Class::Failure), Recorded::Late);
+    assert_eq!(bench.report(1_000, old, Class::Failure), RecordResult::Late);
     assert_eq!(bench.breaker.state(), Closed);
 }
 
@@ -148,7 +151,7 @@ fn brk_3_a_probe_of_an_earlier_period_is_late_in_the_next() {
     let old = bench.admit(1_000);
     bench.call(1_000, Class::Failure);
     assert_eq!(bench.tick(2_000), HalfOpen);
-    assert_eq!(bench.report(2_000, old, Class::Success), Recorded::Late);
+    assert_eq!(bench.report(2_000, old, Class::Success), RecordResult::Late);
     assert_eq!(bench.breaker.state(), HalfOpen);
 }
 
@@ -163,11 +166,11 @@ fn brk_7_only_success_and_failure_feed_the_breaker() {
     ] {
         for _ in 0..100 {
             let permit = bench.admit(0);
-            assert_eq!(bench.report(0, permit, class), Recorded::Neutral);
+            assert_eq!(bench.report(0, permit, class), RecordResult::Neutral);
         }
     }
     assert_eq!(bench.breaker.state(), Closed);
-    assert_eq!(bench.counts(0), Counts::default());
+    assert_eq!(bench.counts(0), WindowCounts::default());
     assert_eq!(bench.breaker.view(at(0)).tally.neutral, 400);
 }
 
@@ -274,10 +277,13 @@ fn brk_12_a_crash_of_its_actor_keeps_the_verdict_and_forgets_the_permits() {
     bench.breaker.recover(at(1_010));
     assert_eq!(bench.breaker.state(), HalfOpen);
     let fresh = bench.admit(1_010);
-    assert_eq!(bench.report(1_010, lost, Class::Failure), Recorded::Late);
+    assert_eq!(
+        bench.report(1_010, lost, Class::Failure),
+        RecordResult::Late
+    );
     assert_eq!(
         bench.report(1_010, fresh, Class::Success),
-        Recorded::Counted
+        RecordResult::Counted
     );
     assert_eq!(bench.breaker.state(), Closed);
 }

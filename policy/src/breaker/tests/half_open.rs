@@ -132,7 +132,10 @@ fn brk_5_a_silent_probe_counts_as_failed_when_its_lease_ends() {
         bench.trip_reason(),
         TripReason::ProbeLost { lease: 500 * MS }
     );
-    assert_eq!(bench.report(1_500, lost, Class::Success), Recorded::Late);
+    assert_eq!(
+        bench.report(1_500, lost, Class::Success),
+        RecordResult::Late
+    );
     assert!(bench.admit(2_500).is_probe());
 }
 
@@ -147,7 +150,10 @@ fn brk_5_an_admission_finds_a_lost_probe_without_a_timer() {
 fn brk_5_a_probe_that_reports_at_its_leases_end_is_too_late() {
     let mut bench = half_open(1, HalfOpenRule::Successes(n(1)));
     let probe = bench.admit(1_000);
-    assert_eq!(bench.report(1_500, probe, Class::Success), Recorded::Late);
+    assert_eq!(
+        bench.report(1_500, probe, Class::Success),
+        RecordResult::Late
+    );
     assert_eq!(bench.breaker.state(), Open);
 }
 
@@ -164,8 +170,14 @@ fn brk_5_a_lost_probe_may_free_its_slot_instead() {
     let lost = bench.admit(1_000);
     bench.refuse(1_499);
     let next = bench.admit(1_500);
-    assert_eq!(bench.report(1_500, lost, Class::Failure), Recorded::Late);
-    assert_eq!(bench.report(1_500, next, Class::Success), Recorded::Counted);
+    assert_eq!(
+        bench.report(1_500, lost, Class::Failure),
+        RecordResult::Late
+    );
+    assert_eq!(
+        bench.report(1_500, next, Class::Success),
+        RecordResult::Counted
+    );
     assert_eq!(bench.breaker.view(at(1_500)).tally.lost_probes, 1);
     assert_eq!(bench.breaker.state(), Closed);
 }
@@ -223,6 +235,6 @@ fn brk_3_a_reload_that_changes_how_it_probes_begins_the_period_anew() {
     let generation = bench.breaker.generation();
     bench.breaker.reconfigure(at(1_000), settings());
     assert_eq!(bench.breaker.generation(), generation + 1);
-    assert_eq!(bench.report(1_000, old, Class::Failure), Recorded::Late);
+    assert_eq!(bench.report(1_000, old, Class::Failure), RecordResult::Late);
     assert_eq!(bench.call(1_000, Class::Success), Closed);
 }

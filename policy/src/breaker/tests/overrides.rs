@@ -50,7 +50,7 @@ fn brk_10_an_override_ends_by_itself_at_its_time() {
     assert!(matches!(
         events.last(),
         Some(BreakerEvent::OverrideRemoved {
-            cause: Cause::OverrideExpired,
+            cause: BreakerCause::OverrideExpired,
             ..
         })
     ));
@@ -64,13 +64,16 @@ fn brk_10_disabled_admits_everything_and_records_nothing() {
         let permit = bench.admit(0);
         assert_eq!(
             bench.report(0, permit, Class::Failure),
-            Recorded::Unrecorded
+            RecordResult::Unrecorded
         );
     }
-    assert_eq!(bench.counts(0), Counts::default());
+    assert_eq!(bench.counts(0), WindowCounts::default());
     let late = bench.admit(0);
     bench.command(0, BreakerCommand::Clear);
-    assert_eq!(bench.report(0, late, Class::Failure), Recorded::Unrecorded);
+    assert_eq!(
+        bench.report(0, late, Class::Failure),
+        RecordResult::Unrecorded
+    );
 }
 
 #[test]
@@ -164,8 +167,11 @@ fn brk_10_a_probe_by_command_begins_a_period_of_its_own() {
     bench.refuse(0);
     bench.command(0, probe());
     let fresh = bench.admit(0);
-    assert_eq!(bench.report(0, old, Class::Failure), Recorded::Late);
-    assert_eq!(bench.report(0, fresh, Class::Success), Recorded::Counted);
+    assert_eq!(bench.report(0, old, Class::Failure), RecordResult::Late);
+    assert_eq!(
+        bench.report(0, fresh, Class::Success),
+        RecordResult::Counted
+    );
     assert_eq!(bench.breaker.state(), Closed);
 }
 
@@ -194,7 +200,7 @@ fn brk_10_reset_closes_and_sets_every_counter_to_zero() {
     assert_eq!(bench.moves(), [(Closed, Open), (Open, Closed)]);
     bench.fail(0, 2);
     bench.command(0, reset());
-    assert_eq!(bench.counts(0), Counts::default());
+    assert_eq!(bench.counts(0), WindowCounts::default());
     assert_eq!(bench.moves(), []);
 }
 

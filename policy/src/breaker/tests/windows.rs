@@ -19,6 +19,48 @@ fn brk_1_a_rate_waits_for_its_minimum_and_is_judged_on_a_success_too() {
 }
 
 #[test]
+fn brk_14_a_rate_is_told_from_its_minimum_on_and_before_that_how_many_of_how_many() {
+    let mut bench = Bench::new(BreakerSettings {
+        slow_call: Some(100 * MS),
+        ..rates(10, 4)
+    });
+    let told = |bench: &Bench| {
+        let view = bench.breaker.view(at(0));
+        let (counts, minimum) = (view.counts, view.minimum_calls);
+        let rates = (counts.failure_rate(minimum), counts.slow_rate(minimum));
+        (counts.calls, minimum, rates)
+    };
+    assert_eq!(told(&bench), (0, 4, (None, None)));
+    bench.fail(0, 1);
+    bench.call(0, Class::Success);
+    bench.call(0, Class::Success);
+    assert_eq!(told(&bench), (3, 4, (None, None)));
+    bench.call(0, Class::Success);
+    assert_eq!(told(&bench), (4, 4, (Some(0.25), Some(0.0))));
+}
+
+#[test]
+fn brk_14_the_minimum_of_a_small_window_is_its_size_and_of_probes_the_results_they_wait_for() {
+    let small = Bench::new(rates(4, 100));
+    assert_eq!(small.breaker.view(at(0)).minimum_calls, 4);
+    let mut bench = Bench::new(BreakerSettings {
+        half_open: HalfOpenSettings {
+            max_calls: n(3),
+            rule: crate::HalfOpenRule::Rate { results: n(3) },
+            ..settings().half_open
+        },
+        ..rates(4, 4)
+    });
+    assert_eq!(bench.fail(0, 4), Open);
+    assert_eq!(bench.breaker.view(at(0)).counts.failure_rate(4), None);
+    let probe = bench.admit(1_000);
+    bench.report(1_000, probe, Class::Success);
+    let view = bench.breaker.view(at(1_000));
+    assert_eq!((view.counts.calls, view.minimum_calls), (1, 3));
+    assert_eq!(view.counts.failure_rate(view.minimum_calls), None);
+}
+
+#[test]
 fn brk_1_a_rate_just_below_does_not_open() {
     let mut bench = Bench::new(rates(1_000, 1_000));
     for _ in 0..501 {
@@ -110,14 +152,17 @@ fn cfg_2_a_reload_keeps_the_counters_unless_the_window_changes() {
             ..settings()
         },
     );
-    assert_eq!(bench.report(0, permit, Class::Failure), Recorded::Counted);
+    assert_eq!(
+        bench.report(0, permit, Class::Failure),
+        RecordResult::Counted
+    );
     assert_eq!(bench.counts(0).failures, 3);
     let generation = bench.breaker.generation();
     let permit = bench.admit(0);
     bench.breaker.reconfigure(at(0), rates(10, 4));
     assert_eq!(bench.breaker.generation(), generation + 1);
-    assert_eq!(bench.report(0, permit, Class::Failure), Recorded::Late);
-    assert_eq!(bench.counts(0), Counts::default());
+    assert_eq!(bench.report(0, permit, Class::Failure), RecordResult::Late);
+    assert_eq!(bench.counts(0), WindowCounts::default());
 }
 
 #[test]

@@ -86,7 +86,7 @@ fn sup_1_a_restart_waits_for_the_stop_before_it() {
 fn sup_1_commands_before_the_start_wait_for_it() {
     let mut rig = Rig::new(spec(Strategy::OneForOne, 0), workers(&["a"]));
     assert_eq!(rig.add(worker("b"), 1), NOTHING);
-    assert_eq!(rig.on(Event::Start), ["start a#1"]);
+    assert_eq!(rig.on(SupervisorEvent::Start), ["start a#1"]);
     assert_eq!(rig.started("a"), ["up", "start b#1"]);
     assert_eq!(rig.started("b"), ["reply 1 ok"]);
 }
@@ -128,7 +128,7 @@ fn sup_1_a_stopping_supervisor_refuses_commands_and_pending_ones_too() {
     let mut rig = Rig::up(spec(Strategy::OneForOne, 9), workers(&["a"]));
     rig.add(worker("b"), 1);
     assert_eq!(
-        rig.on(Event::Stop),
+        rig.on(SupervisorEvent::Stop),
         ["reply 1 the supervisor is stopping", "stop b#1"]
     );
     assert_eq!(

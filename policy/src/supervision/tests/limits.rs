@@ -205,7 +205,7 @@ fn sup_3_a_failure_during_the_delay_widens_the_round() {
 fn sup_3_a_stop_during_the_delay_starts_nothing_more() {
     let mut rig = Rig::up(hesitant(Strategy::OneForOne), workers(&["a"]));
     rig.crash("a");
-    assert_eq!(rig.on(Event::Stop), ["down: shutdown"]);
+    assert_eq!(rig.on(SupervisorEvent::Stop), ["down: shutdown"]);
     assert_eq!(rig.fire(), NOTHING);
 }
 
@@ -259,11 +259,11 @@ fn sup_4_a_child_parked_in_a_round_lets_its_siblings_start() {
 fn sup_4_escalation_stops_the_others_in_reverse_and_says_who_and_why() {
     let mut rig = Rig::up(spec(Strategy::OneForOne, 0), workers(&["a", "b", "c"]));
     assert_eq!(rig.crash("b"), ["stop c#1"]);
-    assert_eq!(rig.on(Event::Stop), NOTHING);
+    assert_eq!(rig.on(SupervisorEvent::Stop), NOTHING);
     assert_eq!(rig.gone("c"), ["stop a#1"]);
     let (child, incarnation) = rig.present("a");
     let cause = StopCause::Shutdown;
-    let ended = Event::Ended {
+    let ended = SupervisorEvent::Ended {
         child,
         incarnation,
         cause,
@@ -273,7 +273,7 @@ fn sup_4_escalation_stops_the_others_in_reverse_and_says_who_and_why() {
     let child = "b".to_owned();
     let end = SupervisorEnd::GaveUp { child, last };
     assert!(!end.cause().is_normal());
-    assert_eq!(actions, [Action::Down(end)]);
+    assert_eq!(actions, [SupervisorAction::Down(end)]);
 }
 
 #[test]

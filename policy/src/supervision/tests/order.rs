@@ -5,28 +5,28 @@ use super::*;
 #[test]
 fn sup_1_children_start_in_order_each_when_the_one_before_is_up() {
     let mut rig = Rig::new(spec(Strategy::OneForOne, 1), workers(&["a", "b"]));
-    assert_eq!(rig.on(Event::Start), ["start a#1"]);
-    assert_eq!(rig.on(Event::Start), NOTHING);
+    assert_eq!(rig.on(SupervisorEvent::Start), ["start a#1"]);
+    assert_eq!(rig.on(SupervisorEvent::Start), NOTHING);
     assert_eq!(rig.started("a"), ["start b#1"]);
     assert_eq!(rig.started("b"), ["up"]);
-    assert_eq!(rig.on(Event::Stop), ["stop b#1"]);
+    assert_eq!(rig.on(SupervisorEvent::Stop), ["stop b#1"]);
     assert_eq!(rig.gone("b"), ["stop a#1"]);
     assert_eq!(rig.gone("a"), ["down: shutdown"]);
-    assert!(rig.machine.is_down());
+    assert!(matches!(rig.machine.phase, SupervisorPhase::Down));
 }
 
 #[test]
 fn sup_1_a_supervisor_without_children_is_up_at_once() {
     let mut rig = Rig::new(SupervisorSpec::default(), Vec::new());
-    assert_eq!(rig.on(Event::Start), ["up"]);
-    assert_eq!(rig.on(Event::Stop), ["down: shutdown"]);
-    assert_eq!(rig.on(Event::Stop), NOTHING);
+    assert_eq!(rig.on(SupervisorEvent::Start), ["up"]);
+    assert_eq!(rig.on(SupervisorEvent::Stop), ["down: shutdown"]);
+    assert_eq!(rig.on(SupervisorEvent::Stop), NOTHING);
 }
 
 #[test]
 fn sup_1_a_failed_initial_start_rolls_back_in_reverse_without_a_retry() {
     let mut rig = Rig::new(spec(Strategy::OneForOne, 9), workers(&["a", "b", "c"]));
-    rig.on(Event::Start);
+    rig.on(SupervisorEvent::Start);
     rig.started("a");
     rig.started("b");
     assert_eq!(rig.not_started("c"), ["stop b#1"]);
@@ -40,7 +40,7 @@ fn sup_1_a_failed_initial_start_rolls_back_in_reverse_without_a_retry() {
 #[test]
 fn sup_1_a_crash_during_the_initial_start_is_judged_when_all_are_up() {
     let mut rig = Rig::new(spec(Strategy::OneForOne, 9), workers(&["a", "b"]));
-    rig.on(Event::Start);
+    rig.on(SupervisorEvent::Start);
     rig.started("a");
     assert_eq!(rig.crash("a"), NOTHING);
     assert_eq!(rig.started("b"), ["up", "start a#2"]);
@@ -49,9 +49,9 @@ fn sup_1_a_crash_during_the_initial_start_is_judged_when_all_are_up() {
 #[test]
 fn sup_1_a_stop_during_the_initial_start_also_stops_the_starting_child() {
     let mut rig = Rig::new(spec(Strategy::OneForOne, 9), workers(&["a", "b"]));
-    rig.on(Event::Start);
+    rig.on(SupervisorEvent::Start);
     rig.started("a");
-    assert_eq!(rig.on(Event::Stop), ["stop b#1"]);
+    assert_eq!(rig.on(SupervisorEvent::Stop), ["stop b#1"]);
     assert_eq!(rig.started("b"), NOTHING);
     assert_eq!(rig.gone("b"), ["stop a#1"]);
     assert_eq!(rig.crash("a"), ["down: shutdown"]);
@@ -64,7 +64,7 @@ fn sup_1_each_stop_has_its_own_deadline_and_is_killed_after_it() {
     children[1].shutdown = Shutdown::Kill;
     children[2].shutdown = Shutdown::Within(Duration::from_millis(100));
     let mut rig = Rig::up(spec(Strategy::OneForOne, 1), children);
-    assert_eq!(rig.on(Event::Stop), ["stop c#1", "timer 100"]);
+    assert_eq!(rig.on(SupervisorEvent::Stop), ["stop c#1", "timer 100"]);
     assert_eq!(rig.fire(), ["kill c#1"]);
     assert_eq!(rig.ended("c", StopCause::Killed), ["kill b#1"]);
     assert_eq!(rig.ended("b", StopCause::Killed), ["stop a#1", "timer 150"]);
@@ -224,9 +224,12 @@ fn sup_1_events_of_earlier_incarnations_are_ignored() {
     let (child, incarnation) = rig.present("a");
     rig.crash_and_restart("a");
     let cause = StopCause::Killed;
-    assert_eq!(rig.on(Event::Started { child, incarnation }), NOTHING);
     assert_eq!(
-        rig.on(Event::Ended {
+        rig.on(SupervisorEvent::Started { child, incarnation }),
+        NOTHING
+    );
+    assert_eq!(
+        rig.on(SupervisorEvent::Ended {
             child,
             incarnation,
             cause
@@ -248,7 +251,7 @@ fn sup_1_an_end_that_is_reported_twice_counts_once() {
 fn sup_1_a_stop_during_a_round_ends_it() {
     let mut rig = Rig::up(spec(Strategy::OneForAll, 9), workers(&["a", "b", "c"]));
     assert_eq!(rig.crash("b"), ["stop c#1"]);
-    assert_eq!(rig.on(Event::Stop), NOTHING);
+    assert_eq!(rig.on(SupervisorEvent::Stop), NOTHING);
     assert_eq!(rig.gone("c"), ["stop a#1"]);
     assert_eq!(rig.gone("a"), ["down: shutdown"]);
 }
@@ -262,7 +265,7 @@ fn sup_1_dynamic_children_stop_at_the_same_time_and_are_forgotten_when_finished(
     }
     assert_eq!(rig.crash("b"), ["start b#2"]);
     assert_eq!(rig.ended("a", StopCause::Normal), ["forget a"]);
-    assert_eq!(rig.on(Event::Stop), ["stop c#1", "stop b#2"]);
+    assert_eq!(rig.on(SupervisorEvent::Stop), ["stop c#1", "stop b#2"]);
     assert_eq!(rig.gone("b"), NOTHING);
     assert_eq!(rig.gone("c"), ["down: shutdown"]);
 }
