@@ -9,7 +9,7 @@ mod loader;
 mod source;
 
 mod section;
-mod shape;
+mod value_type;
 
 mod process;
 

@@ -17,24 +17,17 @@ pub mod recorder;
 #[cfg(feature = "agents")]
 pub mod agents;
 
-#[cfg(feature = "cli")]
-pub mod admin;
-#[cfg(feature = "cli")]
-pub mod gateway;
 #[cfg(feature = "mcp")]
 pub mod mcp;
 #[cfg(feature = "cli")]
-mod metrics;
-#[cfg(feature = "otel")]
-pub mod otel;
-#[cfg(feature = "cli")]
 pub mod reload;
+
 #[cfg(feature = "cli")]
-pub mod telemetry;
+mod sidecar;
 
 // shared by the HTTP clients
 #[cfg(feature = "mcp")]
-mod hint;
+mod retry_after;
 
 #[cfg(feature = "mcp")]
 mod tls;
@@ -45,6 +38,15 @@ pub use breakerbox_actors::*;
 pub use breakerbox_macros::protected;
 pub use breakerbox_policy as policy;
 pub use config::Settings;
+#[cfg(feature = "otel")]
+pub use sidecar::observe::otel;
+#[cfg(feature = "cli")]
+pub use sidecar::observe::telemetry;
+#[cfg(feature = "cli")]
+pub use sidecar::{admin, gateway};
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub use sidecar::{serve, simulated};
 
 /// Items that most programs need: `use breakerbox::prelude::*;`.
 pub mod prelude {

@@ -34,23 +34,23 @@ mod error;
 // the server
 mod settings;
 
-mod board;
+mod server_state;
 
 mod dependency;
 
-mod link;
+mod connector;
 
 mod session;
 
-mod signs;
+mod liveness;
 
-mod pipe;
+mod stdio;
 
-mod web;
+mod http;
 
 mod process;
 
-mod words;
+mod stderr_tail;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -67,7 +67,7 @@ pub use settings::{McpServer, McpSettings};
 pub use tools::Tool;
 
 use crate::{DependencyBuilder, Fallback, FallbackRule, Runtime, StartError};
-use board::ServerState;
+use server_state::ServerState;
 
 /// Starts a server as a dependency named `name`, with the policy from the runtime's settings, and
 /// waits until it is ready.

@@ -13,7 +13,7 @@ use super::ServiceError;
 use super::failure::said;
 use super::http::ServiceResponse;
 use crate::policy::{Class, Symptom};
-use crate::{Verdict, hint};
+use crate::{Verdict, retry_after};
 
 /// An error of a Google service.
 ///
@@ -77,7 +77,7 @@ impl GoogleError {
                 status: None,
                 reason: None,
                 message: said(&String::from_utf8_lossy(body)),
-                retry_after: hint::read(headers, None),
+                retry_after: retry_after::read(headers, None),
                 per_day: false,
             };
         };
@@ -101,7 +101,7 @@ impl GoogleError {
             reason: text("reason").or_else(older),
             status: error.status,
             message: said(&error.message),
-            retry_after: hint::read(headers, Some(body)),
+            retry_after: retry_after::read(headers, Some(body)),
             per_day,
         }
     }

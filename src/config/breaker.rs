@@ -9,7 +9,7 @@ use breakerbox_policy::{
 };
 
 use super::section::Section;
-use super::shape::{TICK, ValueType, YEAR, boolean, duration, integer, number, one_of, rate};
+use super::value_type::{TICK, ValueType, YEAR, boolean, duration, integer, number, one_of, rate};
 
 /// Limit against needless memory use.
 const MOST_OUTCOMES: u32 = 1_000_000;

@@ -7,7 +7,7 @@ use breakerbox_policy::{DependencySettings, WhenAllDown};
 use super::fallback::{self, FallbackConfig};
 use super::mcp::{self, McpConfig};
 use super::section::Section;
-use super::shape::{boolean, one_of, string};
+use super::value_type::{boolean, one_of, string};
 use super::{breaker, classify, credentials, limits, policy};
 
 /// The configuration of one dependency.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::breaker::count;
 use super::dependency::DependencyConfig;
 use super::section::{Section, nearest};
-use super::shape::{TICK, YEAR, boolean, bytes, duration, integer, one_of, string};
+use super::value_type::{TICK, YEAR, boolean, bytes, duration, integer, one_of, string};
 
 /// A fallback of a dependency.
 #[derive(Debug, Clone, PartialEq)]

@@ -14,7 +14,7 @@ use jiff::tz::TimeZone;
 use super::breaker::count;
 use super::policy::backoff;
 use super::section::Section;
-use super::shape::{TICK, ValueType, YEAR, boolean, duration, number, one_of, rate, string};
+use super::value_type::{TICK, ValueType, YEAR, boolean, duration, number, one_of, rate, string};
 
 /// Reads `hedge`. `attempt`: the attempt timeout, which must exceed the delay.
 pub(super) fn hedge(mut section: Section<'_>, attempt: Option<Duration>) -> Option<HedgeSettings> {

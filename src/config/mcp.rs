@@ -9,7 +9,7 @@ use super::breaker::count;
 use super::dependency::DependencyKind;
 use super::secret::Secret;
 use super::section::Section;
-use super::shape::{TICK, YEAR, bytes, duration, integer, string};
+use super::value_type::{TICK, YEAR, bytes, duration, integer, string};
 
 /// Settings of an MCP server, beside its address.
 #[derive(Debug, Clone, PartialEq)]

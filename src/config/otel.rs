@@ -12,7 +12,7 @@ use super::breaker::count;
 use super::dependency::{URL, is_http_url};
 use super::secret::Secret;
 use super::section::Section;
-use super::shape::{TICK, ValueType, boolean, duration, number, string};
+use super::value_type::{TICK, ValueType, boolean, duration, number, string};
 
 /// Export of the sidecar's traces and metrics, by the OpenTelemetry protocol.
 #[derive(Debug, Clone, PartialEq)]

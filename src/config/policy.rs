@@ -13,7 +13,7 @@ use super::breaker::count;
 use super::classify::symptoms;
 use super::limits;
 use super::section::Section;
-use super::shape::{
+use super::value_type::{
     OneOfTwo, TICK, ValueType, YEAR, boolean, duration, either, integer, number, one_of,
 };
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::breaker::count;
 use super::secret::Secret;
 use super::section::Section;
-use super::shape::{TICK, ValueType, YEAR, boolean, bytes, duration, string};
+use super::value_type::{TICK, ValueType, YEAR, boolean, bytes, duration, string};
 
 /// The data plane of the sidecar.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,8 +10,8 @@ use config::{Value, ValueKind};
 
 use super::problem::{Problem, Warning};
 use super::secret::Secret;
-use super::shape::{ValueType, show};
 use super::source::{Origin, Rank};
+use super::value_type::{ValueType, show};
 
 /// Result of reading, beside the settings.
 #[derive(Debug, Default)]

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::board::ServerState;
 use super::call::{ToolCall, ToolResult};
 use super::dependency::Mcp;
 use super::error::McpError;
+use super::server_state::ServerState;
 use super::tools::Tool;
 use crate::{Answer, CallError, CallOptions, Client};
 

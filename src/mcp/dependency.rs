@@ -6,15 +6,15 @@ use std::time::Duration;
 use breakerbox_policy::Class;
 use tokio::time::timeout;
 
-use super::board::ServerState;
 use super::call::{ToolCall, ToolResult};
+use super::connector::{McpConnector, WebLink};
 use super::error::McpError;
-use super::link::{McpConnector, WebLink};
-use super::pipe::StdioTransport;
+use super::liveness::{ConnectionEnd, Liveness};
 use super::process::{Pipes, Process};
+use super::server_state::ServerState;
 use super::session::Session;
 use super::settings::McpServer;
-use super::signs::{ConnectionEnd, Liveness};
+use super::stdio::StdioTransport;
 use crate::{CallContext, Dependency, Verdict, redact};
 
 /// Limit for waiting for a process's exit status after it has closed its output.

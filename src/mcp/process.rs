@@ -17,7 +17,7 @@ use tokio::time::sleep;
 use tokio::time::timeout;
 
 use super::settings::McpServer;
-use super::words::{StderrTail, listen};
+use super::stderr_tail::{StderrTail, listen};
 
 /// Environment variables that a process inherits, to find its programs and files. All others may be
 /// secrets of ours or of other servers.

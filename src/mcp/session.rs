@@ -19,10 +19,10 @@ use rmcp::{ClientHandler, service::ServiceError};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use super::board::ServerState;
 use super::call::{ToolCall, ToolResult};
 use super::error::McpError;
-use super::signs::{ConnectionEnd, Liveness};
+use super::liveness::{ConnectionEnd, Liveness};
+use super::server_state::ServerState;
 use super::tools::Toolbox;
 use crate::CallContext;
 

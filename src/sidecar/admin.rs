@@ -1,0 +1,240 @@
+//! The admin side: observes and operates the runtime over HTTP.
+//!
+//! It runs on its own thread, reads the state that the runtime publishes, and sends operator
+//! commands to the runtime. No protected call passes through it, and nothing in it can delay a
+//! call.
+
+mod server;
+
+mod auth;
+mod problem;
+
+mod alerts;
+mod dashboard;
+mod dependencies;
+mod events;
+mod health;
+mod operate;
+mod probes;
+mod stream;
+mod tree;
+
+mod timestamps;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::header::CONTENT_TYPE;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::IntoResponse;
+use axum::routing::{get, post};
+
+use crate::Runtime;
+use crate::agents::health::HealthMonitor;
+use crate::config::{DependencyKind, Secret, Settings};
+use crate::mcp::McpClient;
+use crate::sidecar::gateway::Servers;
+use crate::sidecar::observe::metrics::Metrics;
+
+pub use server::{ServeError, Server, ServerLimits};
+
+pub(crate) use dependencies::{pause_word, state_word};
+pub(crate) use events::{dependency_of, kind_of};
+
+use alerts::Alerts;
+use problem::AdminProblem;
+use timestamps::Timestamps;
+
+/// The OpenAPI description of this API.
+const OPENAPI: &str = include_str!("admin/openapi.json");
+
+/// Phase of the process, for readiness probes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Phase {
+    /// Not everything is running yet.
+    #[default]
+    Starting = 0,
+    /// Calls are accepted.
+    Ready = 1,
+    /// Calls are not accepted any more.
+    ShuttingDown = 2,
+}
+
+/// The admin side of one runtime. Cheap to clone.
+///
+/// # Source  Rules OPS-1 and SEC-1 in docs/rules.md.
+#[derive(Clone)]
+pub struct Admin {
+    inner: Arc<AdminState>,
+}
+
+struct AdminState {
+    runtime: Runtime,
+    token: Option<Secret>,
+    hosts: Vec<String>,
+    kinds: Mutex<BTreeMap<String, DependencyKind>>,
+    servers: OnceLock<Servers>,
+    phase: AtomicU8,
+    alerts: Arc<Mutex<Alerts>>,
+    /// Health checks that the program has registered, by name.
+    health: Mutex<BTreeMap<String, HealthMonitor>>,
+    metrics: Metrics,
+    stamps: Timestamps,
+    streams: stream::Streams,
+    /// Number of events that slow readers of the stream missed.
+    missed: AtomicU64,
+}
+
+fn kinds(settings: &Settings) -> BTreeMap<String, DependencyKind> {
+    let all = settings.dependencies.iter();
+    all.filter_map(|(name, one)| Some((name.clone(), one.kind?)))
+        .collect()
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Admin {
+    /// Creates the admin side of this runtime, with the token and the dependency kinds of these
+    /// settings. It is in [`Phase::Starting`] until [`Admin::set_phase`] is called.
+    #[must_use]
+    pub fn new(runtime: Runtime, settings: &Settings) -> Self {
+        Self {
+            inner: Arc::new(AdminState {
+                token: settings.admin.token.clone(),
+                hosts: settings.admin.hosts.clone(),
+                kinds: Mutex::new(kinds(settings)),
+                servers: OnceLock::new(),
+                phase: AtomicU8::new(Phase::Starting as u8),
+                alerts: Alerts::watch(&runtime),
+                health: Mutex::default(),
+                metrics: Metrics::watch(&runtime),
+                stamps: Timestamps::new(&runtime),
+                streams: stream::Streams::default(),
+                missed: AtomicU64::new(0),
+                runtime,
+            }),
+        }
+    }
+
+    /// Applies the dependency kinds after a reload. The token and this host's names stay as they
+    /// were.
+    pub fn follow(&self, settings: &Settings) {
+        *locked(&self.inner.kinds) = kinds(settings);
+    }
+
+    /// Adds the state of MCP servers to the views. Only the first call counts.
+    pub fn show(&self, servers: Servers) {
+        // A second one would belong to another gateway.
+        let _ = self.inner.servers.set(servers);
+    }
+
+    fn server(&self, name: &str) -> Option<McpClient> {
+        self.inner.servers.get()?.get(name)
+    }
+
+    fn kind_of(&self, name: &str) -> Option<DependencyKind> {
+        locked(&self.inner.kinds).get(name).copied()
+    }
+
+    /// Sets the phase of the process.
+    pub fn set_phase(&self, phase: Phase) {
+        self.inner.phase.store(phase as u8, Ordering::Release);
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        match self.inner.phase.load(Ordering::Acquire) {
+            0 => Phase::Starting,
+            1 => Phase::Ready,
+            _ => Phase::ShuttingDown,
+        }
+    }
+
+    fn alerts(&self) -> MutexGuard<'_, Alerts> {
+        locked(&self.inner.alerts)
+    }
+
+    /// Returns all routes, for a program that does not use [`Admin::serve`].
+    pub fn router(&self) -> Router {
+        let changes = Router::new()
+            .route(
+                "/api/dependencies/{name}/{operation}",
+                post(operate::operate),
+            )
+            .route("/api/health/{name}/check", post(health::check))
+            .route("/api/alerts/{id}/ack", post(alerts::acknowledge))
+            .route("/api/alerts/{id}/clear", post(alerts::clear))
+            .layer(DefaultBodyLimit::max(auth::MAX_BODY))
+            .layer(from_fn_with_state(self.clone(), auth::authorise));
+        let reads = Router::new()
+            .route("/livez", get(probes::live))
+            .route("/readyz", get(probes::ready))
+            .route("/metrics", get(crate::sidecar::observe::metrics::scrape))
+            .route("/api/openapi.json", get(openapi))
+            .route("/api/dependencies", get(dependencies::list))
+            .route("/api/dependencies/{name}", get(dependencies::one))
+            .route("/api/dependencies/{name}/history", get(events::of_days))
+            .route("/api/events", get(events::list))
+            .route("/api/events/stream", get(stream::follow))
+            .route("/api/tree", get(tree::show))
+            .route("/api/health", get(health::list))
+            .route("/api/health/{name}", get(health::one))
+            .route("/api/alerts", get(alerts::list));
+        reads
+            .merge(changes)
+            .merge(dashboard::routes())
+            .fallback(nowhere)
+            .method_not_allowed_fallback(not_so)
+            .layer(from_fn(auth::harden))
+            .with_state(self.clone())
+    }
+}
+
+impl fmt::Debug for Admin {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Admin").finish_non_exhaustive()
+    }
+}
+
+impl Admin {
+    pub(crate) fn runtime(&self) -> &Runtime {
+        &self.inner.runtime
+    }
+
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    pub(crate) fn pending_alerts(&self) -> usize {
+        self.alerts().pending()
+    }
+
+    /// Returns the number of events that stream readers missed, and the number of current readers.
+    pub(crate) fn stream_counts(&self) -> (u64, usize) {
+        let missed = self.inner.missed.load(Ordering::Relaxed);
+        (missed, self.inner.streams.readers())
+    }
+}
+
+async fn openapi() -> impl IntoResponse {
+    ([(CONTENT_TYPE, "application/json")], OPENAPI)
+}
+
+async fn nowhere() -> AdminProblem {
+    AdminProblem::new(404, "not-found", "there is nothing at this address")
+        .allowed("the addresses that /api/openapi.json describes")
+}
+
+async fn not_so() -> AdminProblem {
+    AdminProblem::new(
+        405,
+        "method-not-allowed",
+        "this address does not take this method",
+    )
+    .allowed("the methods that /api/openapi.json describes")
+}

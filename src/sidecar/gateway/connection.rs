@@ -1,0 +1,372 @@
+//! One connection of a caller, HTTP/1.1 or HTTP/2, with a timer for slow callers.
+//!
+//! hyper's own limit for a request head also runs while a connection is idle, and hyper has no
+//! limit for callers that do not read the response. The timer tells these cases apart.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use http::header::CONNECTION;
+use http::{Request, Response, Version};
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::task::spawn_local;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::http::body::ReplyBody;
+use crate::config::GatewayConfig;
+
+/// Maximum number of concurrent streams on an HTTP/2 connection.
+const MAX_STREAMS: u32 = 256;
+/// Time that a connection has to end after a graceful shutdown before it is cut.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Runs HTTP/2 streams on the connection's own thread.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LocalExecutor;
+
+impl<F: Future + 'static> Executor<F> for LocalExecutor {
+    fn execute(&self, future: F) {
+        // The stream ends with its connection: the connection's task waits for it.
+        drop(spawn_local(async move { drop(future.await) }));
+    }
+}
+
+/// Returns hyper's settings for connections.
+pub(super) fn builder(config: &GatewayConfig) -> Builder<LocalExecutor> {
+    let whole = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    let head = whole(config.max_head);
+    let mut builder = Builder::new(LocalExecutor);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .max_headers(whole(config.max_headers.get().into()))
+        .max_buf_size(head);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX));
+    builder
+}
+
+/// Time limits for slow callers.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    head: Duration,
+    send: Duration,
+    idle: Duration,
+}
+
+/// Activity of a connection's caller.
+#[derive(Debug)]
+struct Activity {
+    patience: Patience,
+    /// Requests without a finished response.
+    in_flight: Cell<u32>,
+    /// Start of the time without a request in flight, or of reading a head.
+    since: Cell<Instant>,
+    reading: Cell<bool>,
+    /// On HTTP/2, bytes between requests are not necessarily a request head.
+    is_http2: Cell<bool>,
+    /// Start of the time in which the socket accepts no bytes.
+    blocked: Cell<Option<Instant>>,
+    /// True if a response was sent before its request was fully read.
+    unread: Cell<bool>,
+    /// When the response was finished while the request body was still arriving.
+    said: Cell<Option<Instant>>,
+    /// Response bodies that the connection does not poll, each with the time it was last polled.
+    untaken: RefCell<Vec<(u64, Instant)>>,
+    next: Cell<u64>,
+}
+
+/// Action to take when the timer fires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum TimerAction {
+    Look,
+    Close,
+    Cut,
+}
+
+impl Activity {
+    fn new(patience: Patience) -> Self {
+        Self {
+            patience,
+            in_flight: Cell::new(0),
+            since: Cell::new(Instant::now()),
+            reading: Cell::new(true),
+            is_http2: Cell::new(false),
+            blocked: Cell::new(None),
+            unread: Cell::new(false),
+            said: Cell::new(None),
+            untaken: RefCell::default(),
+            next: Cell::new(0),
+        }
+    }
+
+    /// Returns the next deadline and its action, unless the caller makes progress before.
+    fn due(&self) -> (Instant, TimerAction) {
+        if let Some(since) = self.said.get() {
+            return (since + GRACE, TimerAction::Cut);
+        }
+        let Patience { head, send, idle } = self.patience;
+        let untaken = self.untaken.borrow();
+        let oldest = untaken.iter().map(|(_, since)| *since).min();
+        if let Some(since) = oldest.into_iter().chain(self.blocked.get()).min() {
+            return (since + send, TimerAction::Cut);
+        }
+        if self.in_flight.get() > 0 {
+            return (Instant::now() + send, TimerAction::Look);
+        }
+        let limit = if self.reading.get() { head } else { idle };
+        (self.since.get() + limit, TimerAction::Close)
+    }
+}
+
+/// A request in flight, as its connection's timer sees it.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    activity: Rc<Activity>,
+    number: u64,
+    given: bool,
+}
+
+impl Waiting {
+    fn new(activity: &Rc<Activity>) -> Self {
+        let number = activity.next.get();
+        activity.next.set(number.wrapping_add(1));
+        activity.in_flight.set(activity.in_flight.get() + 1);
+        activity.reading.set(false);
+        Self {
+            activity: Rc::clone(activity),
+            number,
+            given: false,
+        }
+    }
+
+    /// Records that the connection polls for the next piece.
+    pub(super) fn asked(&mut self) {
+        if std::mem::take(&mut self.given) {
+            let mut untaken = self.activity.untaken.borrow_mut();
+            untaken.retain(|(number, _)| *number != self.number);
+        }
+    }
+
+    /// Records that a piece was handed to the connection.
+    pub(super) fn given(&mut self) {
+        self.given = true;
+        let now = Instant::now();
+        let mut untaken = self.activity.untaken.borrow_mut();
+        untaken.push((self.number, now));
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.asked();
+        let activity = &self.activity;
+        activity.in_flight.set(activity.in_flight.get() - 1);
+        if activity.in_flight.get() == 0 {
+            activity.since.set(Instant::now());
+        }
+    }
+}
+
+/// A caller's socket that reports its progress to the timer.
+struct Watched {
+    stream: TcpStream,
+    activity: Rc<Activity>,
+}
+
+impl Watched {
+    fn written<T>(&self, written: Poll<T>) -> Poll<T> {
+        let blocked = &self.activity.blocked;
+        if written.is_ready() {
+            blocked.set(None);
+        } else if blocked.get().is_none() {
+            blocked.set(Some(Instant::now()));
+        }
+        written
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let activity = &self.activity;
+        let is_idle = activity.in_flight.get() == 0 && !activity.reading.get();
+        if is_idle && !activity.is_http2.get() && buffer.filled().len() > before {
+            activity.reading.set(true);
+            activity.since.set(Instant::now());
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.written(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.written(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    /// Sends the end of the stream, then reads the rest of the caller's request for up to `GRACE`.
+    /// If the socket were closed before that, the caller could lose the response.
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let since = match self.activity.said.get() {
+            Some(since) => since,
+            None => {
+                ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+                if !self.activity.unread.get() && !self.activity.reading.get() {
+                    return Poll::Ready(Ok(()));
+                }
+                let now = Instant::now();
+                self.activity.said.set(Some(now));
+                now
+            }
+        };
+        let mut unread = [0; 4096];
+        // The timer is not polled while a caller sends as fast as this loop reads.
+        while since.elapsed() < GRACE {
+            let mut buffer = ReadBuf::new(&mut unread);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+            if buffer.filled().is_empty() {
+                break;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Serves a connection until it ends, or until it is idle once `stopping` is set.
+pub(super) async fn serve<F>(
+    stream: TcpStream,
+    (builder, config): (&Builder<LocalExecutor>, &GatewayConfig),
+    answer: impl Fn(Request<Incoming>) -> F + 'static,
+    mut stopping: watch::Receiver<bool>,
+) where
+    F: Future<Output = Response<ReplyBody>> + 'static,
+{
+    let activity = Rc::new(Activity::new(Patience {
+        head: config.header_timeout,
+        send: config.send_timeout,
+        idle: config.idle_timeout,
+    }));
+    let io = TokioIo::new(Watched {
+        stream,
+        activity: Rc::clone(&activity),
+    });
+    let (seen, answer) = (Rc::clone(&activity), Rc::new(answer));
+    let service = service_fn(move |request: Request<Incoming>| {
+        let waiting = Waiting::new(&seen);
+        seen.is_http2.set(request.version() == Version::HTTP_2);
+        let (answer, seen) = (Rc::clone(&answer), Rc::clone(&seen));
+        // On the heap: hyper moves the future, and an idle connection would reserve room for it.
+        Box::pin(async move {
+            let response = answer(request).await;
+            let response = response.map(|body| body.watched(waiting));
+            // The gateway sets this header only if a request was not fully read.
+            seen.unread.set(response.headers().contains_key(CONNECTION));
+            Ok::<_, std::convert::Infallible>(response)
+        })
+    });
+    let mut connection = pin!(builder.serve_connection(io, service));
+    let mut stop = pin!(async move {
+        // A dropped sender means stopping too.
+        let _ = stopping.wait_for(|stopping| *stopping).await;
+    });
+    let mut watch = ConnectionTimer::default();
+    let mut is_ending = false;
+    poll_fn(|cx| {
+        if !is_ending && stop.as_mut().poll(cx).is_ready() {
+            is_ending = true;
+            connection.as_mut().graceful_shutdown();
+        }
+        loop {
+            // Errors on a caller's connection concern only the caller.
+            if connection.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            match watch.poll(&activity, is_ending, cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(TimerAction::Cut) => return Poll::Ready(()),
+                Poll::Ready(_) => {
+                    is_ending = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+        }
+    })
+    .await;
+}
+
+/// The only timer of a connection. It is reset only if it must fire earlier.
+#[derive(Default)]
+struct ConnectionTimer {
+    alarm: Option<(Instant, Pin<Box<Sleep>>)>,
+}
+
+impl ConnectionTimer {
+    fn poll(
+        &mut self,
+        activity: &Activity,
+        is_ending: bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<TimerAction> {
+        loop {
+            let (mut due, mut then) = activity.due();
+            if is_ending && then == TimerAction::Close {
+                (due, then) = (due + GRACE, TimerAction::Cut);
+            }
+            match &mut self.alarm {
+                Some((at, alarm)) if *at <= due => {
+                    if alarm.as_mut().poll(cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                    self.alarm = None;
+                    if then != TimerAction::Look && Instant::now() >= due {
+                        return Poll::Ready(then);
+                    }
+                }
+                _ => self.alarm = Some((due, Box::pin(sleep_until(due)))),
+            }
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! Metrics in the Prometheus text format.
+//!
+//! No state is kept here that a call would have to update: each scrape reads the runtime's own
+//! counters, on the admin side's thread. Labels are names of dependencies and of their fallbacks,
+//! and values of closed lists: never keys, requests or errors.
+
+mod series;
+
+use std::collections::BTreeMap;
+#[cfg(feature = "otel")]
+use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use breakerbox_policy::{OverrideMode, PauseReason, State as Breaker};
+use prometheus::core::Collector as _;
+use prometheus::proto::MetricFamily;
+use prometheus::{Encoder as _, TextEncoder};
+
+use crate::sidecar::admin::{Admin, Phase, dependency_of, kind_of, pause_word, state_word};
+use crate::{DependencyStatus, Health, RefusedBy, Runtime};
+use series::Family;
+
+/// Maximum number of counters by dependency and kind of event; further events are counted without a
+/// dependency.
+const MAX_SUBJECTS: usize = 1024;
+
+/// Counters of events, beside the runtime's own.
+#[derive(Clone, Default)]
+pub(crate) struct Metrics {
+    events: Arc<Mutex<EventCounts>>,
+    #[cfg(feature = "otel")]
+    exports: Arc<OnceLock<Arc<crate::sidecar::observe::otel::Counts>>>,
+}
+
+/// Number of events by dependency and kind.
+type EventCounts = BTreeMap<(String, &'static str), u64>;
+
+impl Metrics {
+    /// Counts this runtime's events from this call on.
+    pub(crate) fn watch(runtime: &Runtime) -> Self {
+        let metrics = Self::default();
+        let weak = Arc::downgrade(&metrics.events);
+        runtime.on_event(move |event| {
+            let Some(events) = weak.upgrade() else {
+                return;
+            };
+            let mut events = events.lock().unwrap_or_else(PoisonError::into_inner);
+            let kind = kind_of(&event.kind);
+            let mut key = (dependency_of(&event.subject).to_owned(), kind);
+            if events.len() >= MAX_SUBJECTS && !events.contains_key(&key) {
+                key.0 = String::new();
+            }
+            *events.entry(key).or_default() += 1;
+        });
+        metrics
+    }
+
+    /// Adds the counters of exported traces and metrics. Only the first call counts.
+    #[cfg(feature = "otel")]
+    pub(crate) fn count_exports(&self, counts: &Arc<crate::sidecar::observe::otel::Counts>) {
+        // The first exporter is the one counted.
+        let _ = self.exports.set(Arc::clone(counts));
+    }
+}
+
+/// Handles `GET /metrics`.
+pub(crate) async fn scrape(State(admin): State<Admin>) -> Response {
+    let encoder = TextEncoder::new();
+    let mut text = Vec::new();
+    // Encoding fails only for families without series, and those are left out.
+    if let Err(error) = encoder.encode(&families(&admin), &mut text) {
+        tracing::error!(%error, "metrics cannot be written");
+    }
+    ([(CONTENT_TYPE, encoder.format_type().to_owned())], text).into_response()
+}
+
+/// Returns all families, read once.
+pub(crate) fn families(admin: &Admin) -> Vec<MetricFamily> {
+    let runtime = admin.runtime();
+    let statuses = runtime.statuses();
+    let mut all = Vec::new();
+    all.extend(of_breakers(&statuses));
+    all.extend(of_calls(&statuses));
+    all.extend(of_attempts(&statuses));
+    all.extend(of_limits(&statuses));
+    all.extend(of_workers(runtime, &statuses));
+    all.push(latency(runtime, &statuses));
+    all.extend(of_events(admin, &statuses));
+    all.extend(of_process(admin));
+    #[cfg(feature = "otel")]
+    all.extend(of_exports(admin));
+    let mut families: Vec<MetricFamily> = all.into_iter().filter_map(Family::build).collect();
+    families.extend(prometheus::process_collector::ProcessCollector::for_self().collect());
+    families
+}
+
+fn of_breakers(statuses: &[DependencyStatus]) -> [Family; 4] {
+    let mut state = Family::gauge(
+        "breakerbox_breaker_state",
+        "1 for the state that the breaker is in by itself, 0 for the others.",
+    );
+    let mut over = Family::gauge(
+        "breakerbox_breaker_override",
+        "1 for what lies over the breaker's state, 0 for what does not.",
+    );
+    let mut health = Family::gauge(
+        "breakerbox_dependency_health",
+        "1 for how the dependency does, 0 for how it does not.",
+    );
+    let mut trips = Family::counter(
+        "breakerbox_breaker_trips_total",
+        "Times that the breaker opened.",
+    );
+    for one in statuses {
+        let name = ("dependency", &*one.name);
+        for known in [Breaker::Closed, Breaker::Open, Breaker::HalfOpen] {
+            let labels = [name, ("state", state_word(known))];
+            state.add(&labels, truth(one.state == known));
+        }
+        let modes = [
+            (OverrideMode::ForcedOpen, "forced_open"),
+            (OverrideMode::Disabled, "disabled"),
+            (OverrideMode::Shadow, "shadow"),
+        ];
+        for (mode, word) in modes {
+            let set = one.overridden.as_ref().is_some_and(|set| set.mode == mode);
+            over.add(&[name, ("mode", word)], truth(set));
+        }
+        let is = [
+            ("ok", one.health == Health::Ok),
+            ("degraded", matches!(one.health, Health::Degraded { .. })),
+            ("down", matches!(one.health, Health::Down { .. })),
+        ];
+        for (word, is) in is {
+            health.add(&[name, ("health", word)], truth(is));
+        }
+        trips.add(&[name], one.totals.trips);
+    }
+    [state, over, health, trips]
+}
+
+fn of_calls(statuses: &[DependencyStatus]) -> [Family; 4] {
+    let mut submitted =
+        Family::counter("breakerbox_calls_submitted_total", "Calls that were made.");
+    let mut calls = Family::counter(
+        "breakerbox_calls_total",
+        "Calls that ended, by what they ended with.",
+    );
+    let mut refusals = Family::counter(
+        "breakerbox_refusals_total",
+        "Calls that were refused here, by the layer that refused.",
+    );
+    let mut fallbacks = Family::counter(
+        "breakerbox_fallback_answers_total",
+        "Answers of each fallback.",
+    );
+    for one in statuses {
+        let name = ("dependency", &*one.name);
+        let (totals, counts) = (&one.totals, &one.counts);
+        submitted.add(&[name], totals.submitted);
+        let ends = [
+            ("primary", totals.primary),
+            ("fallback", totals.fallback),
+            ("refused", totals.refused),
+            ("failed", totals.failed),
+            ("cancelled", totals.cancelled),
+        ];
+        for (result, count) in ends {
+            calls.add(&[name, ("result", result)], count);
+        }
+        for by in RefusedBy::ALL {
+            refusals.add(&[name, ("reason", by.as_str())], counts.refused(by));
+        }
+        for (fallback, served) in &one.fallbacks {
+            fallbacks.add(&[name, ("fallback", fallback)], *served);
+        }
+    }
+    [submitted, calls, refusals, fallbacks]
+}
+
+fn of_attempts(statuses: &[DependencyStatus]) -> [Family; 5] {
+    let mut attempts = Family::counter(
+        "breakerbox_attempts_total",
+        "Times that work was sent to the dependency.",
+    );
+    let mut outcomes = Family::counter(
+        "breakerbox_attempt_outcomes_total",
+        "Attempts that ended, by the class of their outcome.",
+    );
+    let mut retries = Family::counter(
+        "breakerbox_retries_total",
+        "Attempts after the first that were granted.",
+    );
+    let mut hedges = Family::counter(
+        "breakerbox_hedges_total",
+        "Attempts that were sent beside another one.",
+    );
+    let mut late = Family::counter(
+        "breakerbox_late_outcomes_total",
+        "Outcomes of an earlier generation, which changed nothing.",
+    );
+    for one in statuses {
+        let name = ("dependency", &*one.name);
+        let counts = &one.counts;
+        attempts.add(&[name], one.totals.attempts);
+        let classes = [
+            ("success", counts.success),
+            ("failure", counts.failure),
+            ("throttled", counts.throttled),
+            ("rejected", counts.rejected),
+            ("misconfigured", counts.misconfigured),
+            ("cancelled", counts.cancelled),
+        ];
+        for (class, count) in classes {
+            outcomes.add(&[name, ("class", class)], count);
+        }
+        retries.add(&[name], counts.retries);
+        hedges.add(&[name], one.totals.hedges);
+        late.add(&[name], one.tally.late);
+    }
+    [attempts, outcomes, retries, hedges, late]
+}
+
+fn of_limits(statuses: &[DependencyStatus]) -> [Family; 6] {
+    let mut in_flight = Family::gauge("breakerbox_in_flight", "Calls at the dependency.");
+    let mut limit = Family::gauge(
+        "breakerbox_in_flight_limit",
+        "Calls that may be at the dependency at once now.",
+    );
+    let mut writes = Family::gauge("breakerbox_writes_in_flight", "Writes at the dependency.");
+    let mut queue = Family::gauge("breakerbox_queue_depth", "Calls that wait for a place.");
+    let mut paused = Family::gauge(
+        "breakerbox_paused",
+        "1 while the dependency is left alone, for this reason.",
+    );
+    let mut left = Family::gauge(
+        "breakerbox_pause_seconds",
+        "How long the pause still lasts; 0 when there is none.",
+    );
+    for one in statuses {
+        let name = ("dependency", &*one.name);
+        in_flight.add(&[name], one.in_flight);
+        limit.add(&[name], one.limit);
+        writes.add(&[name], one.writes);
+        queue.add(&[name], one.queued);
+        for reason in [PauseReason::Throttled, PauseReason::QuotaUsedUp] {
+            let is = one.paused.is_some_and(|(why, _)| why == reason);
+            paused.add(&[name, ("reason", pause_word(reason))], truth(is));
+        }
+        let wait = one.paused.map_or(0.0, |(_, left)| left.as_secs_f64());
+        left.add_exact(&[name], wait);
+    }
+    [in_flight, limit, writes, queue, paused, left]
+}
+
+fn of_workers(runtime: &Runtime, statuses: &[DependencyStatus]) -> [Family; 6] {
+    let mut restarts = Family::counter("breakerbox_restarts_total", "Restarts of workers.");
+    let mut running = Family::gauge("breakerbox_workers_running", "Workers that take calls.");
+    let mut workers = Family::gauge("breakerbox_workers", "Workers in all.");
+    let mut parked = Family::gauge(
+        "breakerbox_parked",
+        "1 while the dependency is kept down after too many crashes.",
+    );
+    let mut queue_limit =
+        Family::gauge("breakerbox_queue_limit", "Calls that may wait for a place.");
+    let mut keys = Family::gauge("breakerbox_keys", "Keys with a breaker of their own.");
+    for one in statuses {
+        let name = ("dependency", &*one.name);
+        restarts.add(&[name], one.totals.restarts);
+        let up = one.workers.iter().filter(|worker| worker.running).count();
+        running.add(&[name], whole(up));
+        workers.add(&[name], whole(one.workers.len()));
+        parked.add(&[name], truth(one.parked));
+        let settings = runtime.settings(&one.name).unwrap_or_default();
+        queue_limit.add(&[name], settings.bulkhead.max_queue);
+        keys.add(&[name], whole(one.keys.len()));
+    }
+    [restarts, running, workers, parked, queue_limit, keys]
+}
+
+fn latency(runtime: &Runtime, statuses: &[DependencyStatus]) -> Family {
+    let mut latency = Family::histogram(
+        "breakerbox_attempt_duration_seconds",
+        "How long attempts took, without their waits. The sum is within 3 %.",
+    );
+    for one in statuses {
+        let taken = runtime.latency(&one.name).unwrap_or_default();
+        latency.add_histogram(&[("dependency", &one.name)], &taken);
+    }
+    latency
+}
+
+fn of_events(admin: &Admin, statuses: &[DependencyStatus]) -> [Family; 4] {
+    let mut events = Family::counter(
+        "breakerbox_events_total",
+        "Events by kind; those of no dependency have none.",
+    );
+    let mut known: EventCounts = BTreeMap::new();
+    {
+        let counted = &admin.metrics().events;
+        let counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
+        for ((subject, kind), count) in &*counted {
+            let is_one = statuses.iter().any(|one| one.name == *subject);
+            let name = if is_one {
+                subject.clone()
+            } else {
+                String::new()
+            };
+            *known.entry((name, kind)).or_default() += count;
+        }
+    }
+    for ((name, kind), count) in &known {
+        events.add(&[("dependency", name), ("kind", kind)], *count);
+    }
+    let (missed, readers) = admin.stream_counts();
+    let mut dropped = Family::counter(
+        "breakerbox_stream_events_dropped_total",
+        "Events that a reader of the event stream was too slow for.",
+    );
+    dropped.add(&[], missed);
+    let mut reading = Family::gauge("breakerbox_stream_readers", "Readers of the event stream.");
+    reading.add(&[], whole(readers));
+    let mut alerts = Family::gauge(
+        "breakerbox_alerts_pending",
+        "Alerts that are active or acknowledged.",
+    );
+    alerts.add(&[], whole(admin.pending_alerts()));
+    [events, dropped, reading, alerts]
+}
+
+fn of_process(admin: &Admin) -> [Family; 3] {
+    let mut info = Family::gauge(
+        "breakerbox_build_info",
+        "Always 1; the label tells the version.",
+    );
+    info.add(&[("version", env!("CARGO_PKG_VERSION"))], 1_u32);
+    let mut ready = Family::gauge("breakerbox_ready", "1 while the process takes calls.");
+    ready.add(&[], truth(admin.phase() == Phase::Ready));
+    let mut threads = Family::gauge(
+        "breakerbox_abandoned_threads",
+        "Threads that were given up because a worker blocks them.",
+    );
+    threads.add(&[], whole(admin.runtime().abandoned_threads()));
+    [info, ready, threads]
+}
+
+/// Counters of the exports to the collector, if there are exports.
+#[cfg(feature = "otel")]
+fn of_exports(admin: &Admin) -> [Family; 2] {
+    let mut spans = Family::counter(
+        "breakerbox_otel_spans_total",
+        "Spans that ended, by what became of them.",
+    );
+    let mut reports = Family::counter(
+        "breakerbox_otel_reports_total",
+        "Reports of metrics, by what became of them.",
+    );
+    if let Some(counts) = admin.metrics().exports.get() {
+        for (result, count) in counts.spans() {
+            spans.add(&[("result", result)], count);
+        }
+        for (result, count) in counts.reports() {
+            reports.add(&[("result", result)], count);
+        }
+    }
+    [spans, reports]
+}
+
+fn truth(is: bool) -> u32 {
+    u32::from(is)
+}
+
+fn whole(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
