@@ -25,6 +25,10 @@ pub mod reload;
 #[cfg(feature = "cli")]
 mod sidecar;
 
+// shared by all of them
+#[cfg(any(feature = "mcp", feature = "recorder"))]
+mod lock;
+
 // shared by the HTTP clients
 #[cfg(feature = "mcp")]
 mod retry_after;

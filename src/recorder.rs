@@ -26,7 +26,7 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use breakerbox_actors::{AttemptRecord, OutcomeRecorder};
@@ -35,6 +35,8 @@ use breakerbox_policy::{BreakerSettings, Time};
 pub use trace::{RecordedOutcome, Recording, Trace, TraceError};
 
 use writer::{Entry, Known, Writer};
+
+use crate::lock::LockExt as _;
 
 /// Limits of a [`Recorder`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,11 +177,7 @@ impl OutcomeRecorder for Recorder {
 
     fn settings(&self, dependency: &Arc<str>, at: Time, breaker: &BreakerSettings) {
         let known = (Arc::clone(dependency), at, breaker.clone());
-        self.books
-            .settings
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(known);
+        self.books.settings.acquire().push(known);
         // If the queue is full, the writer is awake and fetches the settings by itself.
         self.offer(Entry::Look);
     }

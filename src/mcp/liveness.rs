@@ -4,11 +4,13 @@
 //! nothing during several consecutive calls hangs, and has to be replaced.
 
 use std::num::NonZeroU32;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use rmcp::model::{JsonRpcMessage, ServerJsonRpcMessage};
 use tokio::sync::watch;
+
+use crate::lock::LockExt as _;
 
 /// Liveness of a connection.
 #[derive(Debug, Default)]
@@ -72,7 +74,7 @@ impl Liveness {
     /// Ends the connection, and stores the protocol violation, if any.
     pub(super) fn close(&self, violation: Option<String>) {
         if let Some(violation) = violation {
-            *self.lock() = Some(violation);
+            *self.violation.acquire() = Some(violation);
         }
         self.end_as(ConnectionEnd::Closed);
     }
@@ -116,16 +118,10 @@ impl Liveness {
     }
 
     pub(super) fn violation(&self) -> Option<String> {
-        self.lock().clone()
+        self.violation.acquire().clone()
     }
 
     pub(super) fn limit(&self) -> u32 {
         self.limit.map_or(0, NonZeroU32::get)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<String>> {
-        self.violation
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -3,7 +3,7 @@
 //! Callers read it; only the current incarnation writes it.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use rmcp::model::ServerPeerInfo;
@@ -14,6 +14,8 @@ use super::connector::McpConnector;
 use super::settings::McpSettings;
 use super::stderr_tail::StderrTail;
 use super::tools::Toolbox;
+
+use crate::lock::LockExt as _;
 
 /// Shared state of one server.
 pub(super) struct ServerState {
@@ -73,14 +75,14 @@ impl ServerState {
                     preferred_versions: vec![info.protocol_version.clone()],
                 }
             };
-            *self.lock_dialect() = Some(dialect);
+            *self.dialect.acquire() = Some(dialect);
             self.info.store(Some(info));
         }
     }
 
     /// Takes the dialect to begin with. If it fails, the next handshake detects the dialect.
     pub(super) fn take_dialect(&self) -> Option<ClientLifecycleMode> {
-        self.lock_dialect().take()
+        self.dialect.acquire().take()
     }
 
     /// Counts a result, and returns the number of consecutive tool errors.
@@ -94,10 +96,6 @@ impl ServerState {
             }
             0
         }
-    }
-
-    fn lock_dialect(&self) -> std::sync::MutexGuard<'_, Option<ClientLifecycleMode>> {
-        self.dialect.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,10 +1,11 @@
 //! Tail of a server's standard error: a bounded number of lines.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
+use crate::lock::LockExt as _;
 use crate::redact;
 
 /// Maximum length of a kept line, in bytes.
@@ -62,7 +63,7 @@ impl StderrTail {
             }
         }
         let line = redact(&line).into_owned();
-        let mut lines = self.lock();
+        let mut lines = self.lines.acquire();
         if lines.now.len() >= self.max {
             lines.now.pop_front();
         }
@@ -78,28 +79,24 @@ impl StderrTail {
 
     /// Begins the next incarnation: the current lines become those of the previous one.
     pub(super) fn turn_over(&self) {
-        let mut lines = self.lock();
+        let mut lines = self.lines.acquire();
         let now = std::mem::take(&mut lines.now);
         lines.before = now.into();
     }
 
     /// Returns the lines of the current incarnation.
     pub(super) fn now(&self) -> Vec<String> {
-        self.lock().now.iter().cloned().collect()
+        self.lines.acquire().now.iter().cloned().collect()
     }
 
     /// Returns the last lines of the previous incarnation.
     pub(super) fn before(&self) -> Vec<String> {
-        self.lock().before.clone()
+        self.lines.acquire().before.clone()
     }
 
     /// Returns the last line, for the report of an end.
     pub(super) fn last(&self) -> Option<String> {
-        self.lock().now.back().cloned()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Lines> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lines.acquire().now.back().cloned()
     }
 }
 

@@ -5,15 +5,17 @@ use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender};
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use breakerbox_policy::{BreakerSettings, Outcome, Time};
 
 use super::RecorderState;
 use super::line::{FORMAT, HeaderLine, OtherLine, OutcomeLine, SettingsLine, append};
+
+use crate::lock::LockExt as _;
 
 /// Time for which the writer lets outcomes accumulate; meanwhile, no sender has to wake it.
 const GATHER: Duration = Duration::from_millis(5);
@@ -144,13 +146,7 @@ impl Writer {
     }
 
     fn fetch_settings(&mut self) {
-        let news = std::mem::take(
-            &mut *self
-                .books
-                .settings
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        let news = std::mem::take(&mut *self.books.settings.acquire());
         for (dependency, at, breaker) in news {
             self.known
                 .insert(Arc::clone(&dependency), (at, breaker.clone()));

@@ -24,7 +24,7 @@ mod timestamps;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -36,6 +36,7 @@ use axum::routing::{get, post};
 use crate::Runtime;
 use crate::agents::health::HealthMonitor;
 use crate::config::{DependencyKind, Secret, Settings};
+use crate::lock::LockExt as _;
 use crate::mcp::McpClient;
 use crate::sidecar::gateway::Servers;
 use crate::sidecar::observe::metrics::Metrics;
@@ -95,10 +96,6 @@ fn kinds(settings: &Settings) -> BTreeMap<String, DependencyKind> {
         .collect()
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Admin {
     /// Creates the admin side of this runtime, with the token and the dependency kinds of these
     /// settings. It is in [`Phase::Starting`] until [`Admin::set_phase`] is called.
@@ -125,7 +122,7 @@ impl Admin {
     /// Applies the dependency kinds after a reload. The token and this host's names stay as they
     /// were.
     pub fn follow(&self, settings: &Settings) {
-        *locked(&self.inner.kinds) = kinds(settings);
+        *self.inner.kinds.acquire() = kinds(settings);
     }
 
     /// Adds the state of MCP servers to the views. Only the first call counts.
@@ -139,7 +136,7 @@ impl Admin {
     }
 
     fn kind_of(&self, name: &str) -> Option<DependencyKind> {
-        locked(&self.inner.kinds).get(name).copied()
+        self.inner.kinds.acquire().get(name).copied()
     }
 
     /// Sets the phase of the process.
@@ -156,7 +153,7 @@ impl Admin {
     }
 
     fn alerts(&self) -> MutexGuard<'_, Alerts> {
-        locked(&self.inner.alerts)
+        self.inner.alerts.acquire()
     }
 
     /// Returns all routes, for a program that does not use [`Admin::serve`].

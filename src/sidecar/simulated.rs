@@ -8,7 +8,7 @@ use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
@@ -21,6 +21,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+
+use crate::lock::LockExt as _;
 
 /// Fault of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -82,11 +84,11 @@ struct Broken {
 
 impl SiteState {
     fn set(&self, broken: Broken) {
-        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = broken;
+        *self.fault.acquire() = broken;
     }
 
     fn fault(&self) -> SimulatedFault {
-        let broken = *self.fault.lock().unwrap_or_else(PoisonError::into_inner);
+        let broken = *self.fault.acquire();
         let over = broken.until.is_some_and(|until| Instant::now() >= until);
         if over {
             SimulatedFault::None

@@ -5,7 +5,7 @@
 //! breaker's episode lasts from the trip until the breaker closes, including all probes in between.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
@@ -18,6 +18,7 @@ use super::events::{bad_query, dependency_of};
 use super::operate::{Body, read};
 use super::problem::AdminProblem;
 use super::{Admin, AdminState};
+use crate::lock::LockExt as _;
 use crate::{Event, EventKind, Runtime, redact};
 
 /// Maximum number of alerts; the oldest ended ones are removed first.
@@ -107,10 +108,10 @@ impl Alerts {
         let alerts = Arc::new(Mutex::new(Self::default()));
         let weak = Arc::downgrade(&alerts);
         // Held until the history is processed; new events wait for that moment.
-        let mut past = alerts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut past = alerts.acquire();
         runtime.on_event(move |event| {
             if let Some(alerts) = weak.upgrade() {
-                let mut alerts = alerts.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut alerts = alerts.acquire();
                 if event.id > alerts.seen {
                     alerts.apply(event);
                 }

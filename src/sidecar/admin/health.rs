@@ -7,11 +7,12 @@ use axum::extract::{Path, State};
 use axum::{Extension, Json};
 use serde::Serialize;
 
+use super::Admin;
 use super::auth::{Peer, author};
 use super::operate::{Body, read};
 use super::problem::AdminProblem;
-use super::{Admin, locked};
 use crate::agents::health::{HealthMonitor, HealthReport};
+use crate::lock::LockExt as _;
 
 /// Reports of one service, newest first.
 #[derive(Debug, Serialize)]
@@ -33,11 +34,11 @@ impl Admin {
     /// Registers a monitor, replacing one of the same name.
     pub fn show_health(&self, monitor: HealthMonitor) {
         let name = monitor.name().to_owned();
-        locked(&self.inner.health).insert(name, monitor);
+        self.inner.health.acquire().insert(name, monitor);
     }
 
     fn health_of(&self, name: &str) -> Result<HealthMonitor, AdminProblem> {
-        let found = locked(&self.inner.health).get(name).cloned();
+        let found = self.inner.health.acquire().get(name).cloned();
         found.ok_or_else(|| {
             AdminProblem::new(404, "unknown-health", "no health check has this name")
                 .given(name)
@@ -47,7 +48,7 @@ impl Admin {
 }
 
 pub(super) async fn list(State(admin): State<Admin>) -> Json<Vec<ServiceHealthView>> {
-    let monitors = locked(&admin.inner.health);
+    let monitors = admin.inner.health.acquire();
     Json(monitors.values().map(ServiceHealthView::of).collect())
 }
 

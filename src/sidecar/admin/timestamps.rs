@@ -1,11 +1,11 @@
 //! Conversion of runtime times to wall-clock timestamps.
 
 use std::sync::Mutex;
-use std::sync::PoisonError;
 
 use breakerbox_policy::Time;
 use jiff::{SignedDuration, Timestamp, Unit};
 
+use crate::lock::LockExt as _;
 use crate::{Clock, Runtime};
 
 /// Drift between the clocks above which the conversion is adjusted.
@@ -28,7 +28,7 @@ impl Timestamps {
     /// Formats a time in RFC 3339, to the millisecond.
     pub(super) fn of(&self, moment: Time) -> String {
         let began = {
-            let mut known = self.origin.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut known = self.origin.acquire();
             let now = origin(&self.clock);
             if now.duration_since(*known).abs() > DRIFT {
                 *known = now;

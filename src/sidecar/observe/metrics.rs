@@ -9,7 +9,7 @@ mod series;
 use std::collections::BTreeMap;
 #[cfg(feature = "otel")]
 use std::sync::OnceLock;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
@@ -19,6 +19,7 @@ use prometheus::core::Collector as _;
 use prometheus::proto::MetricFamily;
 use prometheus::{Encoder as _, TextEncoder};
 
+use crate::lock::LockExt as _;
 use crate::sidecar::admin::{Admin, Phase, dependency_of, kind_of, pause_word, state_word};
 use crate::{DependencyStatus, Health, RefusedBy, Runtime};
 use series::Family;
@@ -47,7 +48,7 @@ impl Metrics {
             let Some(events) = weak.upgrade() else {
                 return;
             };
-            let mut events = events.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut events = events.acquire();
             let kind = kind_of(&event.kind);
             let mut key = (dependency_of(&event.subject).to_owned(), kind);
             if events.len() >= MAX_SUBJECTS && !events.contains_key(&key) {
@@ -301,7 +302,7 @@ fn of_events(admin: &Admin, statuses: &[DependencyStatus]) -> [Family; 4] {
     let mut known: EventCounts = BTreeMap::new();
     {
         let counted = &admin.metrics().events;
-        let counted = counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let counted = counted.acquire();
         for ((subject, kind), count) in &*counted {
             let is_one = statuses.iter().any(|one| one.name == *subject);
             let name = if is_one {
