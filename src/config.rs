@@ -8,6 +8,7 @@
 mod loader;
 mod source;
 
+mod nearest;
 mod section;
 mod value_type;
 
@@ -41,7 +42,8 @@ pub use problem::{ConfigError, Problem, Warning};
 pub use process::{AdminConfig, GatewayConfig, RecorderConfig, ReloadConfig};
 pub use secret::Secret;
 
-use section::{LoadReport, Section, nearest};
+use nearest::nearest;
+use section::{LoadReport, Section};
 use source::Rank;
 
 /// A validated configuration.

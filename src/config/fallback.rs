@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::breaker::count;
 use super::dependency::DependencyConfig;
-use super::section::{Section, nearest};
+use super::nearest::nearest;
+use super::section::Section;
 use super::value_type::{TICK, YEAR, boolean, bytes, duration, integer, one_of, string};
 
 /// A fallback of a dependency.

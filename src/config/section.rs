@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use config::{Value, ValueKind};
 
+use super::nearest::nearest;
 use super::problem::{Problem, Warning};
 use super::secret::Secret;
 use super::source::{Origin, Rank};
@@ -424,27 +425,4 @@ fn may_be_secret(path: &str, key: &str) -> bool {
         .iter()
         .any(|word| path == *word || key == *word)
         || sensitive.iter().any(|word| key.contains(word))
-}
-
-/// Returns the known word that was probably meant.
-pub(super) fn nearest<'w>(given: &str, words: impl Iterator<Item = &'w str>) -> Option<&'w str> {
-    let limit = 1 + given.len() / 4;
-    let near = words.map(|word| (distance(given, word), word)).min()?;
-    (near.0 <= limit).then_some(near.1)
-}
-
-/// Returns the edit distance: the number of characters to change, add or remove.
-fn distance(one: &str, other: &str) -> usize {
-    let other: Vec<char> = other.chars().collect();
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (line, letter) in one.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = line + 1;
-        for column in 0..other.len() {
-            let change = diagonal + usize::from(other[column] != letter);
-            diagonal = row[column + 1];
-            row[column + 1] = change.min(diagonal + 1).min(row[column] + 1);
-        }
-    }
-    row[other.len()]
 }
