@@ -10,6 +10,8 @@ mod listen;
 
 mod connection;
 
+mod activity;
+
 mod proxy;
 
 mod headers;
@@ -23,6 +25,10 @@ mod trace;
 // dependencies
 mod route;
 
+mod fallback;
+
+mod message;
+
 mod http;
 
 mod mcp;
@@ -33,19 +39,21 @@ mod problem;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, watch};
 
-pub use http::dependency::{HttpDependency, HttpReply, HttpRequest};
-pub use http::error::HttpError;
+pub use self::http::dependency::HttpDependency;
+pub use self::http::error::HttpError;
+pub use self::message::{HttpReply, HttpRequest};
 use listen::{ListenerSignals, Thread};
 use mcp::endpoint::McpEndpoint;
 use route::{HttpRoute, RouteKind, Routes, ThreadContext};
 pub use trace::Tracing;
 
 use crate::config::{DependencyConfig, GatewayConfig};
+use crate::lock::LockExt as _;
 use crate::mcp::{McpClient, McpSettings};
 use crate::{Runtime, StartError};
 
@@ -141,7 +149,7 @@ impl Gateway {
                 killing: gateway.killing.subscribe(),
             };
             let thread = listen::spawn(lane, listener.try_clone()?, Arc::clone(&places), signals)?;
-            lock(&gateway.threads).push(thread);
+            gateway.threads.acquire().push(thread);
         }
         Ok(gateway)
     }
@@ -242,7 +250,7 @@ impl Gateway {
     /// # Cancel safety   If dropped, calls in flight may go on until the gateway is dropped.
     pub async fn shutdown(&self) -> bool {
         self.stopping.send_replace(true);
-        let threads = std::mem::take(&mut *lock(&self.threads));
+        let threads = std::mem::take(&mut *self.threads.acquire());
         let (handles, ended): (Vec<_>, Vec<_>) = threads
             .into_iter()
             .map(|thread| (thread.handle, thread.ended))
@@ -317,8 +325,4 @@ impl std::fmt::Debug for Gateway {
             .field("dependencies", &self.names())
             .finish_non_exhaustive()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,13 +3,11 @@
 //! hyper's own limit for a request head also runs while a connection is idle, and hyper has no
 //! limit for callers that do not read the response. The timer tells these cases apart.
 
-use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use http::header::CONNECTION;
 use http::{Request, Response, Version};
@@ -24,13 +22,12 @@ use tokio::sync::watch;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::activity::{Activity, GRACE, Patience, TimerAction, Waiting};
 use super::http::body::ReplyBody;
 use crate::config::GatewayConfig;
 
 /// Maximum number of concurrent streams on an HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
-/// Time that a connection has to end after a graceful shutdown before it is cut.
-const GRACE: Duration = Duration::from_secs(1);
 
 /// Runs HTTP/2 streams on the connection's own thread.
 #[derive(Debug, Clone, Copy)]
@@ -60,128 +57,6 @@ pub(super) fn builder(config: &GatewayConfig) -> Builder<LocalExecutor> {
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX));
     builder
-}
-
-/// Time limits for slow callers.
-#[derive(Debug, Clone, Copy)]
-struct Patience {
-    head: Duration,
-    send: Duration,
-    idle: Duration,
-}
-
-/// Activity of a connection's caller.
-#[derive(Debug)]
-struct Activity {
-    patience: Patience,
-    /// Requests without a finished response.
-    in_flight: Cell<u32>,
-    /// Start of the time without a request in flight, or of reading a head.
-    since: Cell<Instant>,
-    reading: Cell<bool>,
-    /// On HTTP/2, bytes between requests are not necessarily a request head.
-    is_http2: Cell<bool>,
-    /// Start of the time in which the socket accepts no bytes.
-    blocked: Cell<Option<Instant>>,
-    /// True if a response was sent before its request was fully read.
-    unread: Cell<bool>,
-    /// When the response was finished while the request body was still arriving.
-    said: Cell<Option<Instant>>,
-    /// Response bodies that the connection does not poll, each with the time it was last polled.
-    untaken: RefCell<Vec<(u64, Instant)>>,
-    next: Cell<u64>,
-}
-
-/// Action to take when the timer fires.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum TimerAction {
-    Look,
-    Close,
-    Cut,
-}
-
-impl Activity {
-    fn new(patience: Patience) -> Self {
-        Self {
-            patience,
-            in_flight: Cell::new(0),
-            since: Cell::new(Instant::now()),
-            reading: Cell::new(true),
-            is_http2: Cell::new(false),
-            blocked: Cell::new(None),
-            unread: Cell::new(false),
-            said: Cell::new(None),
-            untaken: RefCell::default(),
-            next: Cell::new(0),
-        }
-    }
-
-    /// Returns the next deadline and its action, unless the caller makes progress before.
-    fn due(&self) -> (Instant, TimerAction) {
-        if let Some(since) = self.said.get() {
-            return (since + GRACE, TimerAction::Cut);
-        }
-        let Patience { head, send, idle } = self.patience;
-        let untaken = self.untaken.borrow();
-        let oldest = untaken.iter().map(|(_, since)| *since).min();
-        if let Some(since) = oldest.into_iter().chain(self.blocked.get()).min() {
-            return (since + send, TimerAction::Cut);
-        }
-        if self.in_flight.get() > 0 {
-            return (Instant::now() + send, TimerAction::Look);
-        }
-        let limit = if self.reading.get() { head } else { idle };
-        (self.since.get() + limit, TimerAction::Close)
-    }
-}
-
-/// A request in flight, as its connection's timer sees it.
-#[derive(Debug)]
-pub(super) struct Waiting {
-    activity: Rc<Activity>,
-    number: u64,
-    given: bool,
-}
-
-impl Waiting {
-    fn new(activity: &Rc<Activity>) -> Self {
-        let number = activity.next.get();
-        activity.next.set(number.wrapping_add(1));
-        activity.in_flight.set(activity.in_flight.get() + 1);
-        activity.reading.set(false);
-        Self {
-            activity: Rc::clone(activity),
-            number,
-            given: false,
-        }
-    }
-
-    /// Records that the connection polls for the next piece.
-    pub(super) fn asked(&mut self) {
-        if std::mem::take(&mut self.given) {
-            let mut untaken = self.activity.untaken.borrow_mut();
-            untaken.retain(|(number, _)| *number != self.number);
-        }
-    }
-
-    /// Records that a piece was handed to the connection.
-    pub(super) fn given(&mut self) {
-        self.given = true;
-        let now = Instant::now();
-        let mut untaken = self.activity.untaken.borrow_mut();
-        untaken.push((self.number, now));
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.asked();
-        let activity = &self.activity;
-        activity.in_flight.set(activity.in_flight.get() - 1);
-        if activity.in_flight.get() == 0 {
-            activity.since.set(Instant::now());
-        }
-    }
 }
 
 /// A caller's socket that reports its progress to the timer.

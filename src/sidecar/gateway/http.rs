@@ -8,6 +8,8 @@ pub(super) mod dependency;
 
 pub(super) mod upstream;
 
+pub(super) mod connector;
+
 pub(super) mod pool;
 
 pub(super) mod error;

@@ -12,7 +12,8 @@ use serde_json::Value;
 use breakerbox_policy::Executed;
 
 use super::http::body::ReplyBody;
-use super::http::error::{HttpError, HttpFailure};
+use super::http::error::HttpError;
+use super::message::HttpFailure;
 use crate::mcp::McpError;
 use crate::{CallError, NotExecutedReason};
 

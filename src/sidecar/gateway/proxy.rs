@@ -20,14 +20,13 @@ use super::headers::{
 };
 use super::http::body::ReplyBody;
 use super::http::cache::CacheWriter;
-use super::http::dependency::{HttpReply, HttpRequest, of_status};
-use super::http::error::{ErrorBody, ErrorResponse, HttpError, HttpFailure};
+use super::http::dependency::of_status;
+use super::http::error::{ErrorBody, ErrorResponse, HttpError};
 use super::http::pool::PooledBody;
-use super::http::request_body;
-use super::http::request_body::{BodyLimits, Read, StreamedBody, Upload, UploadStatus};
-use super::http::response_stream;
-use super::http::response_stream::{Piece, ResponseStream};
+use super::http::request_body::{self, BodyLimits, Read, StreamedBody, Upload, UploadStatus};
+use super::http::response_stream::{self, Piece, ResponseStream};
 use super::mcp::endpoint::McpEndpoint;
+use super::message::{HttpFailure, HttpReply, HttpRequest};
 use super::problem::{GatewayProblem, ProblemKind};
 use super::route::{HttpRoute, RouteKind, ThreadContext};
 use super::trace::{AttemptSpan, RequestSpan};
@@ -55,7 +54,10 @@ pub(super) async fn answer(
         response.headers_mut().insert(CONNECTION, close);
     }
     match span {
-        Some(span) => span.answered(response),
+        Some(mut span) => {
+            span.answered(&response);
+            response.map(|body| body.traced(span))
+        }
         None => response,
     }
 }
@@ -239,7 +241,7 @@ impl Call<'_> {
         let attempts = Cell::new(0);
         let open = || {
             attempts.set(attempts.get() + 1);
-            let body = request.upload();
+            let body = Upload::of(&request);
             let body = body.or_else(|| passing.borrow_mut().take().map(Upload::Passing));
             self.attempt(&request, body, (attempts.get(), until))
         };
@@ -298,7 +300,12 @@ impl Call<'_> {
             Some(trace) => Box::pin(or_blame(sending, &trace, limit())).await,
         };
         if let Some(span) = &mut span {
-            span.came_to(&answered);
+            span.came_to(
+                answered
+                    .as_ref()
+                    .map(Response::status)
+                    .map_err(HttpError::failure),
+            );
         }
         ResponseStream::begin(answered?, response_stream::by(&settings.classify), span).await
     }

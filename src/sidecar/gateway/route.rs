@@ -8,14 +8,17 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::AddError;
+use super::fallback::narrowed;
 use super::http::cache::{HttpCache, Rules};
-use super::http::dependency::{HttpDependency, HttpReply};
-use super::http::upstream::{Upstream, UpstreamAddress};
+use super::http::connector::UpstreamAddress;
+use super::http::dependency::HttpDependency;
+use super::http::upstream::Upstream;
 use super::mcp::endpoint::McpEndpoint;
+use super::message::HttpReply;
 use super::trace::{Attempts, Tracing};
-use crate::config::{DependencyConfig, FallbackConfig, FallbackKind, FallbackOn, GatewayConfig};
+use crate::config::{DependencyConfig, FallbackConfig, FallbackKind, GatewayConfig};
 use crate::mcp::McpSettings;
-use crate::{ByName, Client, Dependency, FallbackRule, Fixed, Runtime, ServeOn};
+use crate::{ByName, Client, FallbackRule, Fixed, Runtime};
 
 /// A snapshot of the routes.
 pub(super) type Routes = HashMap<Arc<str>, RouteKind>;
@@ -186,17 +189,4 @@ fn rule(
         }
     };
     narrowed(rule, config)
-}
-
-/// Restricts a rule to the cases that the configuration names.
-pub(super) fn narrowed<D: Dependency>(
-    rule: FallbackRule<D>,
-    config: &FallbackConfig,
-) -> FallbackRule<D> {
-    let rule = match config.on[..] {
-        [FallbackOn::Refused] => rule.on(ServeOn::Refused),
-        [FallbackOn::Failed] => rule.on(ServeOn::Failed),
-        _ => rule,
-    };
-    if config.writes { rule.writes() } else { rule }
 }

@@ -10,7 +10,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
+};
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator as _};
 use opentelemetry::trace::{
     Span as _, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt as _, Tracer as _,
@@ -21,9 +23,7 @@ use opentelemetry_sdk::trace::{SdkTracer, Span};
 use tokio::time::Instant;
 
 use super::headers::{ATTEMPTS, SOURCE};
-use super::http::body::ReplyBody;
-use super::http::dependency::HttpRequest;
-use super::http::error::{HttpError, HttpFailure};
+use super::message::{HttpFailure, HttpRequest};
 
 static PARENT: HeaderName = HeaderName::from_static("traceparent");
 static STATE: HeaderName = HeaderName::from_static("tracestate");
@@ -134,8 +134,8 @@ impl RequestSpan {
         write(&self.0.context, headers);
     }
 
-    /// Records the response, and continues with its body.
-    pub(super) fn answered(mut self, response: Response<ReplyBody>) -> Response<ReplyBody> {
+    /// Records the response. The span goes on with its body.
+    pub(super) fn answered<B>(&mut self, response: &Response<B>) {
         let inner = &mut *self.0;
         inner.is_answered = true;
         let span = inner.span.get_mut();
@@ -154,7 +154,6 @@ impl RequestSpan {
                 span.set_attribute(KeyValue::new("breakerbox.attempts", attempts));
             }
         }
-        response.map(|body| body.traced(self))
     }
 
     /// Records that the response broke off.
@@ -253,15 +252,15 @@ impl AttemptSpan {
     }
 
     /// Records the result, as far as the head of the response tells.
-    pub(super) fn came_to<B>(&mut self, answered: &Result<Response<B>, HttpError>) {
+    pub(super) fn came_to(&mut self, answered: Result<StatusCode, HttpFailure>) {
         self.0.is_over = true;
         let span = &mut self.0.span;
         match answered {
-            Ok(response) => {
-                let status = response.status().as_u16();
+            Ok(status) => {
+                let status = status.as_u16();
                 note_status(span, status, status >= 400);
             }
-            Err(error) => note_error(span, word_of(error.failure)),
+            Err(failure) => note_error(span, word_of(failure)),
         }
     }
 

@@ -17,7 +17,7 @@ use super::cache::CacheWriter;
 use super::pool::PooledBody;
 use super::response_stream::{Piece, ResponseStream};
 use crate::Streamed;
-use crate::sidecar::gateway::connection::Waiting;
+use crate::sidecar::gateway::activity::Waiting;
 use crate::sidecar::gateway::trace::RequestSpan;
 
 /// The body of a response to a caller.

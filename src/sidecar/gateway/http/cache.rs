@@ -9,8 +9,9 @@ use http::{HeaderMap, StatusCode};
 
 use breakerbox_policy::Time;
 
-use super::dependency::{HttpDependency, HttpReply, HttpRequest};
+use super::dependency::HttpDependency;
 use super::error::HttpError;
+use crate::sidecar::gateway::message::{HttpReply, HttpRequest};
 use crate::{CallError, Client, Fallback, FallbackFuture, RefreshGuard, StaleCache};
 
 /// Rules for caching responses.

@@ -10,6 +10,7 @@ use breakerbox_policy::{Class, Symptom};
 
 use super::pool::PooledBody;
 use crate::Verdict;
+use crate::sidecar::gateway::message::HttpFailure;
 
 /// An attempt without a usable response.
 #[derive(Debug)]
@@ -18,29 +19,6 @@ pub struct HttpError {
     /// The unsuccessful response, passed on if there is no other answer.
     pub(crate) said: Option<Box<ErrorResponse>>,
     pub(crate) retry_after: Option<Duration>,
-}
-
-/// The reason for a failed attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum HttpFailure {
-    /// It responded with this status.
-    Status(u16),
-    /// No connection could be made.
-    Connect,
-    /// The connection broke, or the response was not HTTP.
-    Reset,
-    /// The response did not begin, or did not continue, in time.
-    Late,
-    /// The response is too long to be buffered.
-    TooLong,
-    /// The caller's body is longer than allowed.
-    BodyTooLarge,
-    /// The caller sent its body too slowly.
-    BodyTooSlow,
-    /// The caller did not send all of its body.
-    BodyCut,
-    /// The body was streamed before, and cannot be sent again.
-    BodyGone,
 }
 
 /// An unsuccessful response.
@@ -67,6 +45,11 @@ impl From<HttpFailure> for HttpError {
 }
 
 impl HttpError {
+    /// Returns the reason.
+    pub(crate) fn failure(&self) -> HttpFailure {
+        self.failure
+    }
+
     /// Returns the verdict. The caller's errors do not count against the dependency.
     pub(crate) fn verdict(&self) -> Verdict {
         let verdict = match self.failure {
@@ -92,23 +75,4 @@ impl fmt::Display for HttpError {
     }
 }
 
-/// Contains no address and no part of a message: they may hold secrets.
-impl fmt::Display for HttpFailure {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Self::Status(status) => return write!(out, "it answered {status}"),
-            Self::Connect => "no connection",
-            Self::Reset => "the connection broke",
-            Self::Late => "nothing came in time",
-            Self::TooLong => "its answer is too long to be kept in one piece",
-            Self::BodyTooLarge => "the request's body is longer than allowed",
-            Self::BodyTooSlow => "the request's body came too slowly",
-            Self::BodyCut => "the request's body was cut off",
-            Self::BodyGone => "the request's body was passed on and cannot be sent again",
-        })
-    }
-}
-
 impl std::error::Error for HttpError {}
-
-impl std::error::Error for HttpFailure {}

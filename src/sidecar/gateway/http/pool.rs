@@ -4,7 +4,7 @@
 //! In all else this works as hyper-util's pool does, without a task for each request.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -15,9 +15,11 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use tokio::time::{Instant, sleep};
 use tower_service::Service as _;
 
-use super::error::HttpFailure;
+use super::connector::{Connector, IDLE};
 use super::request_body::Upload;
-use super::upstream::{Connector, IDLE};
+use crate::sidecar::gateway::message::HttpFailure;
+
+use crate::lock::LockExt as _;
 
 /// Connections to one server.
 pub(crate) struct Pool {
@@ -39,7 +41,7 @@ struct IdleConnections {
 
 impl Idle {
     fn lock(&self) -> MutexGuard<'_, IdleConnections> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.acquire()
     }
 
     fn take(&self) -> Option<SendRequest<Upload>> {

@@ -12,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Sleep, sleep};
 
-use super::error::HttpFailure;
+use crate::sidecar::gateway::message::{HttpFailure, HttpRequest};
 
 /// Limits of a request body.
 #[derive(Debug, Clone, Copy)]
@@ -70,6 +70,13 @@ async fn next(body: &mut StreamedBody) -> Option<Result<Frame<Bytes>, HttpFailur
 pub(crate) enum Upload {
     Whole(Option<Bytes>),
     Passing(Box<StreamedBody>),
+}
+
+impl Upload {
+    /// Returns the body of a request, as often as needed; `None` if it is not buffered.
+    pub(crate) fn of(request: &HttpRequest) -> Option<Self> {
+        request.body().cloned().map(|body| Self::Whole(Some(body)))
+    }
 }
 
 /// A body that is streamed with back-pressure: the next piece is read once the previous one has

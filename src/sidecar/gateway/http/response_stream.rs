@@ -13,10 +13,11 @@ use http_body_util::BodyExt as _;
 
 use breakerbox_policy::{Class, ClassifySettings, Symptom};
 
-use super::error::{ErrorBody, ErrorResponse, HttpError, HttpFailure};
+use super::error::{ErrorBody, ErrorResponse, HttpError};
 use super::pool::PooledBody;
 use crate::retry_after;
 use crate::sidecar::gateway::headers::strip_one_hop;
+use crate::sidecar::gateway::message::HttpFailure;
 use crate::sidecar::gateway::trace::AttemptSpan;
 
 /// Maximum size of an unsuccessful response that is buffered, in bytes. Reading it whole keeps its

@@ -17,8 +17,8 @@ use super::handler::McpHandler;
 use crate::config::{DependencyConfig, FallbackConfig, FallbackKind, GatewayConfig};
 use crate::mcp::{self, Mcp, McpClient, McpSettings, ToolResult};
 use crate::sidecar::gateway::AddError;
+use crate::sidecar::gateway::fallback::narrowed;
 use crate::sidecar::gateway::http::body::ReplyBody;
-use crate::sidecar::gateway::route::narrowed;
 use crate::{ByName, FallbackRule, Fixed, Runtime, StaleCache};
 
 /// The endpoint of one MCP server.
