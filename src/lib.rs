@@ -22,11 +22,11 @@ pub mod mcp;
 #[cfg(feature = "cli")]
 pub mod reload;
 
-#[cfg(feature = "cli")]
+#[cfg(any(feature = "admin", feature = "gateway"))]
 mod sidecar;
 
 // shared by all of them
-#[cfg(any(feature = "mcp", feature = "recorder"))]
+#[cfg(any(feature = "admin", feature = "mcp", feature = "recorder"))]
 mod lock;
 
 // shared by the HTTP clients
@@ -42,12 +42,14 @@ pub use breakerbox_actors::*;
 pub use breakerbox_macros::protected;
 pub use breakerbox_policy as policy;
 pub use config::Settings;
+#[cfg(feature = "admin")]
+pub use sidecar::admin;
+#[cfg(feature = "gateway")]
+pub use sidecar::gateway;
 #[cfg(feature = "otel")]
 pub use sidecar::observe::otel;
 #[cfg(feature = "cli")]
 pub use sidecar::observe::telemetry;
-#[cfg(feature = "cli")]
-pub use sidecar::{admin, gateway};
 #[cfg(feature = "cli")]
 #[doc(hidden)]
 pub use sidecar::{serve, simulated};

@@ -3,14 +3,18 @@
 //!
 //! It builds on the library and adds no policy of its own. Each part is public at the crate's root.
 
-#[cfg(feature = "cli")]
+#[cfg(feature = "gateway")]
 pub mod gateway;
 
-#[cfg(feature = "cli")]
+#[cfg(feature = "admin")]
 pub mod admin;
 
-#[cfg(feature = "cli")]
+#[cfg(feature = "admin")]
 pub(crate) mod observe;
+
+// shared by the admin side and the metrics
+#[cfg(feature = "admin")]
+mod names;
 
 #[cfg(feature = "cli")]
 pub mod serve;

@@ -87,13 +87,13 @@ impl McpClient {
     }
 
     /// Returns the server's description of itself.
-    #[cfg(feature = "cli")]
+    #[cfg(feature = "gateway")]
     pub(crate) fn info(&self) -> Option<Arc<rmcp::model::ServerPeerInfo>> {
         self.board.info.load_full()
     }
 
     /// Returns the tools in the server's own form; `None` until they were listed.
-    #[cfg(feature = "cli")]
+    #[cfg(feature = "gateway")]
     pub(crate) fn listed(&self) -> Option<Vec<rmcp::model::Tool>> {
         let is_listed = self
             .board
@@ -104,7 +104,7 @@ impl McpClient {
 
     /// Sends a request other than a tool call, in the caller's own task, under the same breaker and
     /// limits.
-    #[cfg(feature = "cli")]
+    #[cfg(feature = "gateway")]
     pub(crate) async fn pass<T, F>(
         &self,
         options: CallOptions,

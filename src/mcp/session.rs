@@ -103,7 +103,7 @@ impl Session {
     }
 
     /// Returns the peer, for other requests.
-    #[cfg(feature = "cli")]
+    #[cfg(feature = "gateway")]
     pub(super) fn peer(&self) -> &Peer<RoleClient> {
         &self.peer
     }

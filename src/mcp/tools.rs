@@ -30,7 +30,7 @@ pub(super) struct Toolbox {
     pub(super) tools: Arc<[Tool]>,
     /// The tools in the server's own form.
     #[cfg_attr(
-        not(feature = "cli"),
+        not(feature = "gateway"),
         expect(dead_code, reason = "only the gateway uses it")
     )]
     pub(super) listed: Vec<model::Tool>,

@@ -13,6 +13,7 @@ mod alerts;
 mod dashboard;
 mod dependencies;
 mod events;
+#[cfg(feature = "agents")]
 mod health;
 mod operate;
 mod probes;
@@ -23,28 +24,28 @@ mod timestamps;
 
 use std::collections::BTreeMap;
 use std::fmt;
+#[cfg(feature = "mcp")]
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 
 use crate::Runtime;
+#[cfg(feature = "agents")]
 use crate::agents::health::HealthMonitor;
 use crate::config::{DependencyKind, Secret, Settings};
 use crate::lock::LockExt as _;
+#[cfg(feature = "mcp")]
 use crate::mcp::McpClient;
-use crate::sidecar::gateway::Servers;
-use crate::sidecar::observe::metrics::Metrics;
+use crate::sidecar::observe::metrics::{AdminFigures, Metrics, encode};
 
 pub use server::{ServeError, Server, ServerLimits};
-
-pub(crate) use dependencies::{pause_word, state_word};
-pub(crate) use events::{dependency_of, kind_of};
 
 use alerts::Alerts;
 use problem::AdminProblem;
@@ -73,15 +74,21 @@ pub struct Admin {
     inner: Arc<AdminState>,
 }
 
+/// Returns the MCP server of a name, while there is one.
+#[cfg(feature = "mcp")]
+type FindServer = dyn Fn(&str) -> Option<McpClient> + Send + Sync;
+
 struct AdminState {
     runtime: Runtime,
     token: Option<Secret>,
     hosts: Vec<String>,
     kinds: Mutex<BTreeMap<String, DependencyKind>>,
-    servers: OnceLock<Servers>,
+    #[cfg(feature = "mcp")]
+    servers: OnceLock<Box<FindServer>>,
     phase: AtomicU8,
     alerts: Arc<Mutex<Alerts>>,
     /// Health checks that the program has registered, by name.
+    #[cfg(feature = "agents")]
     health: Mutex<BTreeMap<String, HealthMonitor>>,
     metrics: Metrics,
     stamps: Timestamps,
@@ -106,9 +113,11 @@ impl Admin {
                 token: settings.admin.token.clone(),
                 hosts: settings.admin.hosts.clone(),
                 kinds: Mutex::new(kinds(settings)),
+                #[cfg(feature = "mcp")]
                 servers: OnceLock::new(),
                 phase: AtomicU8::new(Phase::Starting as u8),
                 alerts: Alerts::watch(&runtime),
+                #[cfg(feature = "agents")]
                 health: Mutex::default(),
                 metrics: Metrics::watch(&runtime),
                 stamps: Timestamps::new(&runtime),
@@ -125,14 +134,17 @@ impl Admin {
         *self.inner.kinds.acquire() = kinds(settings);
     }
 
-    /// Adds the state of MCP servers to the views. Only the first call counts.
-    pub fn show(&self, servers: Servers) {
+    /// Adds the state of MCP servers to the views. `find`: returns the server of a name, while there
+    /// is one. Only the first call counts.
+    #[cfg(feature = "mcp")]
+    pub fn show(&self, find: impl Fn(&str) -> Option<McpClient> + Send + Sync + 'static) {
         // A second one would belong to another gateway.
-        let _ = self.inner.servers.set(servers);
+        let _ = self.inner.servers.set(Box::new(find));
     }
 
+    #[cfg(feature = "mcp")]
     fn server(&self, name: &str) -> Option<McpClient> {
-        self.inner.servers.get()?.get(name)
+        self.inner.servers.get()?(name)
     }
 
     fn kind_of(&self, name: &str) -> Option<DependencyKind> {
@@ -144,7 +156,7 @@ impl Admin {
         self.inner.phase.store(phase as u8, Ordering::Release);
     }
 
-    pub(crate) fn phase(&self) -> Phase {
+    fn phase(&self) -> Phase {
         match self.inner.phase.load(Ordering::Acquire) {
             0 => Phase::Starting,
             1 => Phase::Ready,
@@ -163,15 +175,17 @@ impl Admin {
                 "/api/dependencies/{name}/{operation}",
                 post(operate::operate),
             )
-            .route("/api/health/{name}/check", post(health::check))
             .route("/api/alerts/{id}/ack", post(alerts::acknowledge))
-            .route("/api/alerts/{id}/clear", post(alerts::clear))
+            .route("/api/alerts/{id}/clear", post(alerts::clear));
+        #[cfg(feature = "agents")]
+        let changes = changes.merge(health::changes());
+        let changes = changes
             .layer(DefaultBodyLimit::max(auth::MAX_BODY))
             .layer(from_fn_with_state(self.clone(), auth::authorise));
         let reads = Router::new()
             .route("/livez", get(probes::live))
             .route("/readyz", get(probes::ready))
-            .route("/metrics", get(crate::sidecar::observe::metrics::scrape))
+            .route("/metrics", get(scrape))
             .route("/api/openapi.json", get(openapi))
             .route("/api/dependencies", get(dependencies::list))
             .route("/api/dependencies/{name}", get(dependencies::one))
@@ -179,9 +193,9 @@ impl Admin {
             .route("/api/events", get(events::list))
             .route("/api/events/stream", get(stream::follow))
             .route("/api/tree", get(tree::show))
-            .route("/api/health", get(health::list))
-            .route("/api/health/{name}", get(health::one))
             .route("/api/alerts", get(alerts::list));
+        #[cfg(feature = "agents")]
+        let reads = reads.merge(health::reads());
         reads
             .merge(changes)
             .merge(dashboard::routes())
@@ -199,23 +213,34 @@ impl fmt::Debug for Admin {
 }
 
 impl Admin {
-    pub(crate) fn runtime(&self) -> &Runtime {
+    fn runtime(&self) -> &Runtime {
         &self.inner.runtime
     }
 
-    pub(crate) fn metrics(&self) -> &Metrics {
-        &self.inner.metrics
+    /// Returns the metrics for an exporter.
+    #[cfg(feature = "otel")]
+    #[must_use]
+    pub fn metrics(&self) -> crate::otel::MetricsSource {
+        let (metrics, admin) = (self.inner.metrics.clone(), self.clone());
+        crate::otel::MetricsSource::new(metrics, move || admin.families())
     }
 
-    pub(crate) fn pending_alerts(&self) -> usize {
-        self.alerts().pending()
+    /// Reads all metrics once.
+    fn families(&self) -> Vec<prometheus::proto::MetricFamily> {
+        let figures = AdminFigures {
+            is_ready: self.phase() == Phase::Ready,
+            pending_alerts: self.alerts().pending(),
+            missed_events: self.inner.missed.load(Ordering::Relaxed),
+            stream_readers: self.inner.streams.readers(),
+        };
+        self.inner.metrics.families(self.runtime(), figures)
     }
+}
 
-    /// Returns the number of events that stream readers missed, and the number of current readers.
-    pub(crate) fn stream_counts(&self) -> (u64, usize) {
-        let missed = self.inner.missed.load(Ordering::Relaxed);
-        (missed, self.inner.streams.readers())
-    }
+/// Handles `GET /metrics`.
+async fn scrape(State(admin): State<Admin>) -> impl IntoResponse {
+    let (media, text) = encode(&admin.families());
+    ([(CONTENT_TYPE, media)], text)
 }
 
 async fn openapi() -> impl IntoResponse {

@@ -223,7 +223,8 @@ async fn open(
     let address = settings.gateway.bind;
     let gateway = export.gateway(&settings.gateway, runtime);
     let gateway = gateway.map_err(|cause| SidecarError::Listen { address, cause })?;
-    admin.show(gateway.servers());
+    let servers = gateway.servers();
+    admin.show(move |name| servers.get(name));
     for (name, one, url) in plan.wanted(settings) {
         if let Err(error) = gateway.put(name, one, url, "the start").await {
             gateway.shutdown().await;

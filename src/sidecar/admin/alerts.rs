@@ -14,11 +14,12 @@ use breakerbox_policy::{BreakerEvent, State as Breaker, Time};
 use serde::{Deserialize, Serialize};
 
 use super::auth::{Peer, author};
-use super::events::{bad_query, dependency_of};
+use super::events::bad_query;
 use super::operate::{Body, read};
 use super::problem::AdminProblem;
 use super::{Admin, AdminState};
 use crate::lock::LockExt as _;
+use crate::sidecar::names::dependency_of;
 use crate::{Event, EventKind, Runtime, redact};
 
 /// Maximum number of alerts; the oldest ended ones are removed first.

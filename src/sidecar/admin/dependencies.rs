@@ -4,15 +4,13 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use breakerbox_policy::{
-    ChaosSettings, Counts, DependencySettings, Override, PauseReason, State as Breaker,
-};
+use breakerbox_policy::{ChaosSettings, Counts, DependencySettings, Override, State as Breaker};
 use serde::Serialize;
 
-use super::probes::word;
 use super::problem::AdminProblem;
 use super::{Admin, AdminState};
 use crate::config::DependencyKind;
+use crate::sidecar::names::{health_name, pause_name, state_name};
 use crate::{DependencyStatus, Health, KeyStatus, WorkerStatus, redact};
 
 /// Maximum number of keys shown of a dependency; it may have many more.
@@ -193,10 +191,14 @@ pub(super) async fn one(
 /// Returns the dependency of this name.
 pub(super) fn named(admin: &Admin, name: &str) -> Option<DependencyView> {
     let status = admin.runtime().status(name)?;
-    let mut view = view(admin, status);
+    let view = view(admin, status);
+    #[cfg(feature = "mcp")]
     if let Some(server) = admin.server(name) {
-        view.stderr = Some(server.stderr());
-        view.last_stderr = Some(server.last_words());
+        return Some(DependencyView {
+            stderr: Some(server.stderr()),
+            last_stderr: Some(server.last_words()),
+            ..view
+        });
     }
     Some(view)
 }
@@ -213,14 +215,12 @@ fn view(admin: &Admin, status: DependencyStatus) -> DependencyView {
     let kind = admin.kind_of(&status.name);
     let now = inner.stamps.now();
     let opens_at = status.retry_after.filter(|_| status.state == Breaker::Open);
-    let (health, health_reason) = (word(&status.health), reason_of(&status.health));
-    let totals = status.totals;
+    let (health, health_reason) = (health_name(&status.health), reason_of(&status.health));
     let key_count = status.keys.len();
-    let server = admin.server(&status.name);
-    let taken = inner.runtime.latency(&status.name).unwrap_or_default();
+    let (totals, latency_ms) = (totals(&status), latency(inner, &status));
     DependencyView {
         kind: kind.map_or("library", kind_word),
-        state: state_word(status.state),
+        state: state_name(status.state),
         overridden: status.overridden.map(|set| over(inner, set)),
         generation: status.generation,
         since: inner.stamps.of(status.since),
@@ -234,27 +234,8 @@ fn view(admin: &Admin, status: DependencyStatus) -> DependencyView {
             results: period.results,
         }),
         window: window(&status.window),
-        totals: Totals {
-            submitted: totals.submitted,
-            primary: totals.primary,
-            fallback: totals.fallback,
-            refused: totals.refused,
-            failed: totals.failed,
-            late: status.tally.late,
-            cancelled: totals.cancelled,
-            attempts: totals.attempts,
-            retries: status.counts.retries,
-            hedges: totals.hedges,
-            restarts: totals.restarts,
-            trips: totals.trips,
-        },
-        latency_ms: Latency {
-            p50: status.latency.p50.map(exact_millis),
-            p90: status.latency.p90.map(exact_millis),
-            p99: status.latency.p99.map(exact_millis),
-            count: taken.count,
-            sum: exact_millis(taken.sum),
-        },
+        totals,
+        latency_ms,
         in_flight: status.in_flight,
         queued: status.queued,
         limits: limits(status.limit, &settings),
@@ -268,7 +249,7 @@ fn view(admin: &Admin, status: DependencyStatus) -> DependencyView {
         health_reason,
         parked: status.parked,
         pause: status.paused.map(|(reason, left)| Pause {
-            reason: pause_word(reason),
+            reason: pause_name(reason),
             ends_in_ms: millis(left),
         }),
         rate_limit: settings.rate_limit.map(|limit| RateLimit {
@@ -285,11 +266,50 @@ fn view(admin: &Admin, status: DependencyStatus) -> DependencyView {
             .take(MAX_KEYS)
             .map(|one| key(inner, one))
             .collect(),
-        protocol_version: server.and_then(|server| server.protocol_version()),
+        protocol_version: protocol_version(admin, &status.name),
         stderr: None,
         last_stderr: None,
         name: status.name,
     }
+}
+
+fn totals(status: &DependencyStatus) -> Totals {
+    let totals = &status.totals;
+    Totals {
+        submitted: totals.submitted,
+        primary: totals.primary,
+        fallback: totals.fallback,
+        refused: totals.refused,
+        failed: totals.failed,
+        late: status.tally.late,
+        cancelled: totals.cancelled,
+        attempts: totals.attempts,
+        retries: status.counts.retries,
+        hedges: totals.hedges,
+        restarts: totals.restarts,
+        trips: totals.trips,
+    }
+}
+
+fn latency(inner: &AdminState, status: &DependencyStatus) -> Latency {
+    let taken = inner.runtime.latency(&status.name).unwrap_or_default();
+    Latency {
+        p50: status.latency.p50.map(exact_millis),
+        p90: status.latency.p90.map(exact_millis),
+        p99: status.latency.p99.map(exact_millis),
+        count: taken.count,
+        sum: exact_millis(taken.sum),
+    }
+}
+
+#[cfg(feature = "mcp")]
+fn protocol_version(admin: &Admin, name: &str) -> Option<String> {
+    admin.server(name)?.protocol_version()
+}
+
+#[cfg(not(feature = "mcp"))]
+fn protocol_version(_: &Admin, _: &str) -> Option<String> {
+    None
 }
 
 fn limits(concurrent: u32, settings: &DependencySettings) -> LimitsView {
@@ -332,7 +352,7 @@ fn worker(one: WorkerStatus) -> WorkerView {
 fn key(inner: &AdminState, one: KeyStatus) -> Key {
     Key {
         key: one.key,
-        state: state_word(one.state),
+        state: state_name(one.state),
         overridden: one.overridden.map(|set| over(inner, set)),
         reason: redact(&one.reason).into_owned(),
         retry_after_ms: one.retry_after.map(millis),
@@ -383,22 +403,6 @@ fn kind_word(kind: DependencyKind) -> &'static str {
         DependencyKind::McpStdio => "mcp_stdio",
         DependencyKind::McpHttp => "mcp_http",
         DependencyKind::Simulated => "simulated",
-    }
-}
-
-/// Returns the name of a breaker's state, in the API and in metrics.
-pub(crate) fn state_word(state: Breaker) -> &'static str {
-    match state {
-        Breaker::Closed => "closed",
-        Breaker::Open => "open",
-        Breaker::HalfOpen => "half_open",
-    }
-}
-
-pub(crate) fn pause_word(reason: PauseReason) -> &'static str {
-    match reason {
-        PauseReason::Throttled => "throttled",
-        PauseReason::QuotaUsedUp => "quota_used_up",
     }
 }
 

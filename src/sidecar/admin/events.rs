@@ -9,9 +9,10 @@ use breakerbox_policy::{BreakerEvent, Cause, Time};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::dependencies::{millis, pause_word};
+use super::dependencies::millis;
 use super::problem::AdminProblem;
 use super::{Admin, AdminState};
+use crate::sidecar::names::{dependency_of, event_kind, pause_name};
 use crate::{EVENT_HISTORY, Event, EventKind, redact};
 
 /// An event, as API clients see it.
@@ -89,7 +90,7 @@ pub(super) async fn list(
             && wanted
                 .kind
                 .as_deref()
-                .is_none_or(|kind| kind == kind_of(&event.kind))
+                .is_none_or(|kind| kind == event_kind(&event.kind))
     };
     let fitting: Vec<&Event> = all.iter().filter(fits).collect();
     // The latest events are the relevant ones.
@@ -142,12 +143,6 @@ pub(super) fn bad_query(bad: &QueryRejection) -> AdminProblem {
         .allowed("the parameters that /api/openapi.json describes")
 }
 
-/// Returns the dependency of an event's subject: `web` for `web[key]` and for `web/worker-1`.
-pub(crate) fn dependency_of(subject: &str) -> &str {
-    let end = subject.find(['[', '/']).unwrap_or(subject.len());
-    &subject[..end]
-}
-
 pub(super) fn view(inner: &AdminState, event: &Event) -> EventView {
     EventView {
         id: event.id,
@@ -155,42 +150,9 @@ pub(super) fn view(inner: &AdminState, event: &Event) -> EventView {
         at_ms: event.at.as_millis(),
         dependency: dependency_of(&event.subject).to_owned(),
         subject: event.subject.to_string(),
-        kind: kind_of(&event.kind),
+        kind: event_kind(&event.kind),
         message: redact(&event.kind.to_string()).into_owned(),
         details: details(inner, &event.kind),
-    }
-}
-
-/// Returns the name of an event kind, in the API and in metrics.
-pub(crate) fn kind_of(kind: &EventKind) -> &'static str {
-    match kind {
-        EventKind::Breaker(event) => match event {
-            BreakerEvent::Transition { .. } => "transition",
-            BreakerEvent::HalfOpenProgress { .. } => "probe_succeeded",
-            BreakerEvent::Overridden { .. } => "override_set",
-            BreakerEvent::OverrideRemoved { .. } => "override_removed",
-            BreakerEvent::WouldTrip { .. } => "would_trip",
-            BreakerEvent::Renewed { .. } => "renewed",
-        },
-        EventKind::Started { .. } => "started",
-        EventKind::Ended { .. } => "ended",
-        EventKind::RestartScheduled { .. } => "restart_scheduled",
-        EventKind::Parked { .. } => "parked",
-        EventKind::GaveUp { .. } => "gave_up",
-        EventKind::Stuck { .. } => "stuck",
-        EventKind::FallbackServing { .. } => "fallback_serving",
-        EventKind::FallbackOver { .. } => "fallback_over",
-        EventKind::Quarantined { .. } => "quarantined",
-        EventKind::Paused { .. } => "paused",
-        EventKind::Misconfigured { .. } => "misconfigured",
-        EventKind::SetRight => "set_right",
-        EventKind::Reloaded { .. } => "reloaded",
-        EventKind::ReloadRefused { .. } => "reload_refused",
-        EventKind::Chaos { .. } => "chaos",
-        EventKind::Operated { .. } => "operated",
-        EventKind::Removed { .. } => "removed",
-        EventKind::Draining => "draining",
-        _ => "other",
     }
 }
 
@@ -217,7 +179,7 @@ fn details(inner: &AdminState, kind: &EventKind) -> Map<String, Value> {
             json!({ "fingerprint": format!("{fingerprint:#x}"), "ttl_ms": millis(*ttl) })
         }
         EventKind::Paused { reason, for_, hint } => json!({
-            "reason": pause_word(*reason),
+            "reason": pause_name(*reason),
             "for_ms": millis(*for_),
             "hint_ms": hint.map(millis),
         }),

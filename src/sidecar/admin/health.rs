@@ -4,7 +4,8 @@
 //! Reading makes no request. A check calls the service, at the service's cost, and needs the token.
 
 use axum::extract::{Path, State};
-use axum::{Extension, Json};
+use axum::routing::{get, post};
+use axum::{Extension, Json, Router};
 use serde::Serialize;
 
 use super::Admin;
@@ -30,6 +31,18 @@ impl ServiceHealthView {
     }
 }
 
+/// Returns the routes of the reports.
+pub(super) fn reads() -> Router<Admin> {
+    Router::new()
+        .route("/api/health", get(list))
+        .route("/api/health/{name}", get(one))
+}
+
+/// Returns the route of a check.
+pub(super) fn changes() -> Router<Admin> {
+    Router::new().route("/api/health/{name}/check", post(check))
+}
+
 impl Admin {
     /// Registers a monitor, replacing one of the same name.
     pub fn show_health(&self, monitor: HealthMonitor) {
@@ -47,19 +60,19 @@ impl Admin {
     }
 }
 
-pub(super) async fn list(State(admin): State<Admin>) -> Json<Vec<ServiceHealthView>> {
+async fn list(State(admin): State<Admin>) -> Json<Vec<ServiceHealthView>> {
     let monitors = admin.inner.health.acquire();
     Json(monitors.values().map(ServiceHealthView::of).collect())
 }
 
-pub(super) async fn one(
+async fn one(
     State(admin): State<Admin>,
     Path(name): Path<String>,
 ) -> Result<Json<ServiceHealthView>, AdminProblem> {
     Ok(Json(ServiceHealthView::of(&admin.health_of(&name)?)))
 }
 
-pub(super) async fn check(
+async fn check(
     State(admin): State<Admin>,
     Path(name): Path<String>,
     peer: Option<Extension<Peer>>,

@@ -10,6 +10,7 @@ use axum::response::IntoResponse;
 use serde::Serialize;
 
 use super::{Admin, Phase};
+use crate::sidecar::names::health_name;
 use crate::{DependencyStatus, Health, redact};
 
 /// Liveness: any answer means alive.
@@ -61,7 +62,7 @@ pub(super) async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
 }
 
 fn sick(one: DependencyStatus) -> Option<Sick> {
-    let health = word(&one.health);
+    let health = health_name(&one.health);
     let (Health::Degraded { reason } | Health::Down { reason }) = one.health else {
         return None;
     };
@@ -70,13 +71,4 @@ fn sick(one: DependencyStatus) -> Option<Sick> {
         health,
         reason: redact(&reason).into_owned(),
     })
-}
-
-/// Returns a dependency's health as one word.
-pub(super) fn word(health: &Health) -> &'static str {
-    match health {
-        Health::Ok => "ok",
-        Health::Degraded { .. } => "degraded",
-        Health::Down { .. } => "down",
-    }
 }

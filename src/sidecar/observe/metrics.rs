@@ -11,18 +11,18 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::sync::{Arc, Mutex};
 
-use axum::extract::State;
-use axum::http::header::CONTENT_TYPE;
-use axum::response::{IntoResponse, Response};
 use breakerbox_policy::{OverrideMode, PauseReason, State as Breaker};
 use prometheus::core::Collector as _;
 use prometheus::proto::MetricFamily;
 use prometheus::{Encoder as _, TextEncoder};
 
 use crate::lock::LockExt as _;
-use crate::sidecar::admin::{Admin, Phase, dependency_of, kind_of, pause_word, state_word};
+use crate::sidecar::names::{dependency_of, event_kind, pause_name, state_name};
 use crate::{DependencyStatus, Health, RefusedBy, Runtime};
 use series::Family;
+
+#[cfg(feature = "otel")]
+use super::export_counts::ExportCounts;
 
 /// Maximum number of counters by dependency and kind of event; further events are counted without a
 /// dependency.
@@ -33,7 +33,7 @@ const MAX_SUBJECTS: usize = 1024;
 pub(crate) struct Metrics {
     events: Arc<Mutex<EventCounts>>,
     #[cfg(feature = "otel")]
-    exports: Arc<OnceLock<Arc<crate::sidecar::observe::otel::Counts>>>,
+    exports: Arc<OnceLock<Arc<ExportCounts>>>,
 }
 
 /// Number of events by dependency and kind.
@@ -49,7 +49,7 @@ impl Metrics {
                 return;
             };
             let mut events = events.acquire();
-            let kind = kind_of(&event.kind);
+            let kind = event_kind(&event.kind);
             let mut key = (dependency_of(&event.subject).to_owned(), kind);
             if events.len() >= MAX_SUBJECTS && !events.contains_key(&key) {
                 key.0 = String::new();
@@ -61,41 +61,101 @@ impl Metrics {
 
     /// Adds the counters of exported traces and metrics. Only the first call counts.
     #[cfg(feature = "otel")]
-    pub(crate) fn count_exports(&self, counts: &Arc<crate::sidecar::observe::otel::Counts>) {
+    pub(crate) fn count_exports(&self, counts: &Arc<ExportCounts>) {
         // The first exporter is the one counted.
         let _ = self.exports.set(Arc::clone(counts));
     }
 }
 
-/// Handles `GET /metrics`.
-pub(crate) async fn scrape(State(admin): State<Admin>) -> Response {
+/// Figures of the admin side, beside those of its runtime.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AdminFigures {
+    pub(crate) is_ready: bool,
+    /// Alerts that are active or acknowledged.
+    pub(crate) pending_alerts: usize,
+    /// Events that readers of the stream were too slow for.
+    pub(crate) missed_events: u64,
+    pub(crate) stream_readers: usize,
+}
+
+/// Encodes families as text. Returns its media type, too.
+pub(crate) fn encode(families: &[MetricFamily]) -> (String, Vec<u8>) {
     let encoder = TextEncoder::new();
     let mut text = Vec::new();
     // Encoding fails only for families without series, and those are left out.
-    if let Err(error) = encoder.encode(&families(&admin), &mut text) {
+    if let Err(error) = encoder.encode(families, &mut text) {
         tracing::error!(%error, "metrics cannot be written");
     }
-    ([(CONTENT_TYPE, encoder.format_type().to_owned())], text).into_response()
+    (encoder.format_type().to_owned(), text)
 }
 
-/// Returns all families, read once.
-pub(crate) fn families(admin: &Admin) -> Vec<MetricFamily> {
-    let runtime = admin.runtime();
-    let statuses = runtime.statuses();
-    let mut all = Vec::new();
-    all.extend(of_breakers(&statuses));
-    all.extend(of_calls(&statuses));
-    all.extend(of_attempts(&statuses));
-    all.extend(of_limits(&statuses));
-    all.extend(of_workers(runtime, &statuses));
-    all.push(latency(runtime, &statuses));
-    all.extend(of_events(admin, &statuses));
-    all.extend(of_process(admin));
+impl Metrics {
+    /// Returns all families, read once.
+    pub(crate) fn families(&self, runtime: &Runtime, figures: AdminFigures) -> Vec<MetricFamily> {
+        let statuses = runtime.statuses();
+        let mut all = Vec::new();
+        all.extend(of_breakers(&statuses));
+        all.extend(of_calls(&statuses));
+        all.extend(of_attempts(&statuses));
+        all.extend(of_limits(&statuses));
+        all.extend(of_workers(runtime, &statuses));
+        all.push(latency(runtime, &statuses));
+        all.push(self.of_events(&statuses));
+        all.extend(of_admin(figures));
+        all.extend(of_process(runtime, figures));
+        #[cfg(feature = "otel")]
+        all.extend(self.of_exports());
+        let mut families: Vec<MetricFamily> = all.into_iter().filter_map(Family::build).collect();
+        families.extend(prometheus::process_collector::ProcessCollector::for_self().collect());
+        families
+    }
+
+    fn of_events(&self, statuses: &[DependencyStatus]) -> Family {
+        let mut events = Family::counter(
+            "breakerbox_events_total",
+            "Events by kind; those of no dependency have none.",
+        );
+        let mut known: EventCounts = BTreeMap::new();
+        {
+            let counted = &self.events;
+            let counted = counted.acquire();
+            for ((subject, kind), count) in &*counted {
+                let is_one = statuses.iter().any(|one| one.name == *subject);
+                let name = if is_one {
+                    subject.clone()
+                } else {
+                    String::new()
+                };
+                *known.entry((name, kind)).or_default() += count;
+            }
+        }
+        for ((name, kind), count) in &known {
+            events.add(&[("dependency", name), ("kind", kind)], *count);
+        }
+        events
+    }
+
+    /// Counters of the exports to the collector, if there are exports.
     #[cfg(feature = "otel")]
-    all.extend(of_exports(admin));
-    let mut families: Vec<MetricFamily> = all.into_iter().filter_map(Family::build).collect();
-    families.extend(prometheus::process_collector::ProcessCollector::for_self().collect());
-    families
+    fn of_exports(&self) -> [Family; 2] {
+        let mut spans = Family::counter(
+            "breakerbox_otel_spans_total",
+            "Spans that ended, by what became of them.",
+        );
+        let mut reports = Family::counter(
+            "breakerbox_otel_reports_total",
+            "Reports of metrics, by what became of them.",
+        );
+        if let Some(counts) = self.exports.get() {
+            for (result, count) in counts.spans() {
+                spans.add(&[("result", result)], count);
+            }
+            for (result, count) in counts.reports() {
+                reports.add(&[("result", result)], count);
+            }
+        }
+        [spans, reports]
+    }
 }
 
 fn of_breakers(statuses: &[DependencyStatus]) -> [Family; 4] {
@@ -118,7 +178,7 @@ fn of_breakers(statuses: &[DependencyStatus]) -> [Family; 4] {
     for one in statuses {
         let name = ("dependency", &*one.name);
         for known in [Breaker::Closed, Breaker::Open, Breaker::HalfOpen] {
-            let labels = [name, ("state", state_word(known))];
+            let labels = [name, ("state", state_name(known))];
             state.add(&labels, truth(one.state == known));
         }
         let modes = [
@@ -249,7 +309,7 @@ fn of_limits(statuses: &[DependencyStatus]) -> [Family; 6] {
         queue.add(&[name], one.queued);
         for reason in [PauseReason::Throttled, PauseReason::QuotaUsedUp] {
             let is = one.paused.is_some_and(|(why, _)| why == reason);
-            paused.add(&[name, ("reason", pause_word(reason))], truth(is));
+            paused.add(&[name, ("reason", pause_name(reason))], truth(is));
         }
         let wait = one.paused.map_or(0.0, |(_, left)| left.as_secs_f64());
         left.add_exact(&[name], wait);
@@ -294,80 +354,36 @@ fn latency(runtime: &Runtime, statuses: &[DependencyStatus]) -> Family {
     latency
 }
 
-fn of_events(admin: &Admin, statuses: &[DependencyStatus]) -> [Family; 4] {
-    let mut events = Family::counter(
-        "breakerbox_events_total",
-        "Events by kind; those of no dependency have none.",
-    );
-    let mut known: EventCounts = BTreeMap::new();
-    {
-        let counted = &admin.metrics().events;
-        let counted = counted.acquire();
-        for ((subject, kind), count) in &*counted {
-            let is_one = statuses.iter().any(|one| one.name == *subject);
-            let name = if is_one {
-                subject.clone()
-            } else {
-                String::new()
-            };
-            *known.entry((name, kind)).or_default() += count;
-        }
-    }
-    for ((name, kind), count) in &known {
-        events.add(&[("dependency", name), ("kind", kind)], *count);
-    }
-    let (missed, readers) = admin.stream_counts();
+fn of_admin(figures: AdminFigures) -> [Family; 3] {
     let mut dropped = Family::counter(
         "breakerbox_stream_events_dropped_total",
         "Events that a reader of the event stream was too slow for.",
     );
-    dropped.add(&[], missed);
+    dropped.add(&[], figures.missed_events);
     let mut reading = Family::gauge("breakerbox_stream_readers", "Readers of the event stream.");
-    reading.add(&[], whole(readers));
+    reading.add(&[], whole(figures.stream_readers));
     let mut alerts = Family::gauge(
         "breakerbox_alerts_pending",
         "Alerts that are active or acknowledged.",
     );
-    alerts.add(&[], whole(admin.pending_alerts()));
-    [events, dropped, reading, alerts]
+    alerts.add(&[], whole(figures.pending_alerts));
+    [dropped, reading, alerts]
 }
 
-fn of_process(admin: &Admin) -> [Family; 3] {
+fn of_process(runtime: &Runtime, figures: AdminFigures) -> [Family; 3] {
     let mut info = Family::gauge(
         "breakerbox_build_info",
         "Always 1; the label tells the version.",
     );
     info.add(&[("version", env!("CARGO_PKG_VERSION"))], 1_u32);
     let mut ready = Family::gauge("breakerbox_ready", "1 while the process takes calls.");
-    ready.add(&[], truth(admin.phase() == Phase::Ready));
+    ready.add(&[], truth(figures.is_ready));
     let mut threads = Family::gauge(
         "breakerbox_abandoned_threads",
         "Threads that were given up because a worker blocks them.",
     );
-    threads.add(&[], whole(admin.runtime().abandoned_threads()));
+    threads.add(&[], whole(runtime.abandoned_threads()));
     [info, ready, threads]
-}
-
-/// Counters of the exports to the collector, if there are exports.
-#[cfg(feature = "otel")]
-fn of_exports(admin: &Admin) -> [Family; 2] {
-    let mut spans = Family::counter(
-        "breakerbox_otel_spans_total",
-        "Spans that ended, by what became of them.",
-    );
-    let mut reports = Family::counter(
-        "breakerbox_otel_reports_total",
-        "Reports of metrics, by what became of them.",
-    );
-    if let Some(counts) = admin.metrics().exports.get() {
-        for (result, count) in counts.spans() {
-            spans.add(&[("result", result)], count);
-        }
-        for (result, count) in counts.reports() {
-            reports.add(&[("result", result)], count);
-        }
-    }
-    [spans, reports]
 }
 
 fn truth(is: bool) -> u32 {

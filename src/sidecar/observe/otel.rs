@@ -12,7 +12,6 @@ mod spans;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -20,12 +19,15 @@ use opentelemetry::trace::{TraceId, TracerProvider as _};
 use opentelemetry::{InstrumentationScope, Key, KeyValue};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{IdGenerator as _, RandomIdGenerator, SdkTracerProvider};
+use prometheus::proto::MetricFamily;
 use tokio::sync::oneshot;
 
 use crate::config::OtelConfig;
-use crate::sidecar::admin::Admin;
 use crate::sidecar::gateway::Tracing;
 use sender::Sender;
+
+use super::export_counts::ExportCounts;
+use super::metrics::Metrics;
 
 /// Time that ending all exports may take beyond the limit of one export.
 const MARGIN: Duration = Duration::from_secs(1);
@@ -36,7 +38,7 @@ pub struct Exporter {
     resource: Resource,
     sender: Sender,
     provider: Option<SdkTracerProvider>,
-    counts: Arc<Counts>,
+    counts: Arc<ExportCounts>,
     reports: Option<Reports>,
     /// Ends the thread when dropped.
     stop: Option<oneshot::Sender<()>>,
@@ -61,36 +63,30 @@ pub enum ExporterError {
     Unusable(String),
 }
 
-/// Counters of spans and metric reports, by result.
-#[derive(Debug, Default)]
-pub(crate) struct Counts {
-    /// Spans not sent yet.
-    waiting: AtomicUsize,
-    sent: AtomicU64,
-    dropped: AtomicU64,
-    failed: AtomicU64,
-    reported: AtomicU64,
-    unreported: AtomicU64,
+/// Source of the metrics to export: the admin side whose `GET /metrics` shows the same. Cheap to
+/// clone.
+#[derive(Clone)]
+pub struct MetricsSource {
+    metrics: Metrics,
+    read: Arc<dyn Fn() -> Vec<MetricFamily> + Send + Sync>,
 }
 
-impl Counts {
-    /// Number of spans by result.
-    pub(crate) fn spans(&self) -> [(&'static str, u64); 3] {
-        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        [
-            ("sent", read(&self.sent)),
-            ("dropped", read(&self.dropped)),
-            ("failed", read(&self.failed)),
-        ]
+impl MetricsSource {
+    /// Creates a source. `read`: reads all families once.
+    pub(crate) fn new(
+        metrics: Metrics,
+        read: impl Fn() -> Vec<MetricFamily> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            metrics,
+            read: Arc::new(read),
+        }
     }
+}
 
-    /// Number of metric reports by result.
-    pub(crate) fn reports(&self) -> [(&'static str, u64); 2] {
-        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        [
-            ("sent", read(&self.reported)),
-            ("failed", read(&self.unreported)),
-        ]
+impl fmt::Debug for MetricsSource {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("MetricsSource").finish_non_exhaustive()
     }
 }
 
@@ -133,16 +129,16 @@ impl Exporter {
         }
     }
 
-    /// Exports the metrics of `GET /metrics` at each interval, and adds the counters of spans and
-    /// reports to them.
-    pub fn report(&mut self, admin: &Admin) {
-        admin.metrics().count_exports(&self.counts);
+    /// Exports the metrics of the source at each interval, and adds the counters of spans and reports
+    /// to them.
+    pub fn report(&mut self, source: MetricsSource) {
+        source.metrics.count_exports(&self.counts);
         if !self.config.metrics || self.reports.is_some() {
             return;
         }
         let (last, is_last) = oneshot::channel();
         let reporter = metrics::Reporter {
-            admin: admin.clone(),
+            source,
             sender: self.sender.clone(),
             resource: self.resource.clone(),
             counts: Arc::clone(&self.counts),

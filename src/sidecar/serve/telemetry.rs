@@ -50,7 +50,7 @@ impl Export {
     /// Starts exporting metrics.
     pub(super) fn report(&mut self, admin: &Admin) {
         if let Some(exporter) = &mut self.0 {
-            exporter.report(admin);
+            exporter.report(admin.metrics());
         }
     }
 

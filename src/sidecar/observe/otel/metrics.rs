@@ -30,18 +30,17 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::sender::Sender;
-use super::{Counts, scope};
-use crate::sidecar::admin::Admin;
+use super::{ExportCounts, MetricsSource, scope};
 
 /// User agent for the collector.
 const AGENT: &str = concat!("breakerbox/", env!("CARGO_PKG_VERSION"));
 
 /// Sends reports.
 pub(super) struct Reporter {
-    pub(super) admin: Admin,
+    pub(super) source: MetricsSource,
     pub(super) sender: Sender,
     pub(super) resource: Resource,
-    pub(super) counts: Arc<Counts>,
+    pub(super) counts: Arc<ExportCounts>,
 }
 
 impl Reporter {
@@ -74,7 +73,7 @@ impl Reporter {
     }
 
     async fn report(&self, began: u64) -> Result<(), String> {
-        let families = crate::sidecar::observe::metrics::families(&self.admin);
+        let families = (self.source.read)();
         let message = message(&families, &self.resource, (began, now()));
         let request = Request::post(self.sender.address("metrics"))
             .header(CONTENT_TYPE, "application/x-protobuf")

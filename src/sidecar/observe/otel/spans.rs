@@ -18,7 +18,7 @@ use opentelemetry_sdk::trace::{
 };
 
 use super::sender::Sender;
-use super::{Counts, ExporterError};
+use super::{ExportCounts, ExporterError};
 use crate::config::OtelConfig;
 
 /// Maximum number of spans in one export.
@@ -28,7 +28,7 @@ const MAX_BATCH: usize = 512;
 pub(super) fn processor(
     sender: &Sender,
     config: &OtelConfig,
-    counts: &Arc<Counts>,
+    counts: &Arc<ExportCounts>,
 ) -> Result<Bounded, ExporterError> {
     let exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_http()
@@ -76,7 +76,7 @@ pub(super) fn provider(
 pub(super) struct Bounded {
     queue: BatchSpanProcessor,
     most: usize,
-    counts: Arc<Counts>,
+    counts: Arc<ExportCounts>,
 }
 
 impl SpanProcessor for Bounded {
@@ -110,11 +110,11 @@ impl SpanProcessor for Bounded {
     }
 }
 
-/// Counts sent and failed spans.
+/// ExportCounts sent and failed spans.
 #[derive(Debug)]
 struct Counted<E> {
     exporter: E,
-    counts: Arc<Counts>,
+    counts: Arc<ExportCounts>,
     /// True while exports fail, so that an unreachable collector does not flood the log.
     is_failing: AtomicBool,
 }
