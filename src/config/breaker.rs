@@ -9,15 +9,10 @@ use breakerbox_policy::{
 };
 
 use super::section::Section;
-use super::value_type::{TICK, ValueType, YEAR, boolean, duration, integer, number, one_of, rate};
+use super::value_type::{TICK, YEAR, boolean, count, duration, integer, number, one_of, rate};
 
 /// Limit against needless memory use.
 const MOST_OUTCOMES: u32 = 1_000_000;
-
-/// Returns the type of an integer from 1 to `most`.
-pub(super) fn count(most: u32) -> ValueType<'static, NonZeroU32> {
-    integer(1..=most).map(NonZeroU32::new, |count| count.get())
-}
 
 #[derive(Clone, Copy, PartialEq)]
 enum WindowChoice {

@@ -5,11 +5,10 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::breaker::count;
-use super::dependency::DependencyKind;
+use super::kind::DependencyKind;
 use super::secret::Secret;
 use super::section::Section;
-use super::value_type::{TICK, YEAR, bytes, duration, integer, string};
+use super::value_type::{TICK, YEAR, bytes, count, duration, integer, string};
 
 /// Settings of an MCP server, beside its address.
 #[derive(Debug, Clone, PartialEq)]

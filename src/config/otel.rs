@@ -8,11 +8,10 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::breaker::count;
-use super::dependency::{URL, is_http_url};
 use super::secret::Secret;
 use super::section::Section;
-use super::value_type::{TICK, ValueType, boolean, duration, number, string};
+use super::url::{URL, is_http_url};
+use super::value_type::{TICK, ValueType, boolean, count, duration, number, string};
 
 /// Export of the sidecar's traces and metrics, by the OpenTelemetry protocol.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,6 +1,8 @@
 //! Types of values: parsing, display, and the text of allowed values.
 
 use std::fmt::Display;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -149,6 +151,11 @@ where
     ValueType::new(allowed, parse, T::to_string)
 }
 
+/// An integer from 1 to `most`.
+pub(super) fn count(most: u32) -> ValueType<'static, NonZeroU32> {
+    integer(1..=most).map(NonZeroU32::new, |count| count.get())
+}
+
 /// A number with a fraction.
 pub(super) fn number(range: RangeInclusive<f64>) -> ValueType<'static, f64> {
     let allowed = format!("a number from {} to {}", range.start(), range.end());
@@ -229,6 +236,13 @@ pub(super) fn string(allowed: &str, good: fn(&str) -> bool) -> ValueType<'static
         _ => None,
     };
     ValueType::new(allowed, parse, |text| format!("{text:?}"))
+}
+
+/// An address to listen on.
+pub(super) fn address() -> ValueType<'static, SocketAddr> {
+    let allowed = "an address with a port, such as \"127.0.0.1:7070\"";
+    let text = string(allowed, |_| true);
+    text.map(|text| text.trim().parse().ok(), SocketAddr::to_string)
 }
 
 /// One of two types: the first that parses. `split` selects the type for display.
