@@ -61,10 +61,11 @@ pub use call::{ToolCall, ToolResult};
 pub use client::McpClient;
 pub use dependency::Mcp;
 pub use error::McpError;
-#[cfg(target_os = "linux")]
-pub use process::{adopt_orphans, reap_all};
 pub use settings::{McpServer, McpSettings};
 pub use tools::Tool;
+
+#[cfg(all(target_os = "linux", feature = "cli"))]
+pub(crate) use process::{adopt_orphans, reap_all};
 
 use crate::{DependencyBuilder, Fallback, FallbackRule, Runtime, StartError};
 use server_state::ServerState;

@@ -67,7 +67,7 @@ pub(super) fn said(text: &str) -> String {
     if text.starts_with('<') {
         return "(a page for browsers)".to_owned();
     }
-    let clean = crate::redact(text);
+    let clean = breakerbox_actors::redact(text);
     let letters = clean.chars().take(MAX_SAID);
     letters
         .map(|letter| if letter.is_control() { ' ' } else { letter })
@@ -77,6 +77,7 @@ pub(super) fn said(text: &str) -> String {
 /// An invalid argument of the caller. No call was made and no outcome recorded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}: given {given}, allowed {allowed}")]
+#[non_exhaustive]
 pub struct InvalidInput {
     /// The argument.
     pub what: &'static str,

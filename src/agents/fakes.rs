@@ -48,6 +48,7 @@ pub enum Operation {
 
 /// A request that the fakes received.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct FakeRequest {
     /// The method.
     pub method: Method,

@@ -19,6 +19,7 @@ use crate::{Verdict, retry_after};
 ///
 /// # Source  `google.rpc.Status`, as the REST interfaces write it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct GoogleError {
     /// The HTTP status.
     pub http: u16,

@@ -60,6 +60,7 @@ pub struct Relation {
 /// Entities and the relations between them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(default)]
+#[non_exhaustive]
 pub struct Graph {
     /// The entities.
     pub entities: Vec<Entity>,
@@ -245,7 +246,10 @@ impl KnowledgeGraph {
             ..
         } = answer.value;
         if is_error {
-            let said = crate::redact(&content).chars().take(300).collect();
+            let said = breakerbox_actors::redact(&content)
+                .chars()
+                .take(300)
+                .collect();
             return Err(GraphError::Tool { tool, said });
         }
         // Older versions of the server return the value as text only.

@@ -50,6 +50,7 @@ pub struct Embedding {
 
 /// A search result.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Neighbor {
     /// The id.
     pub id: String,

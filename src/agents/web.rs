@@ -41,6 +41,7 @@ pub struct WebQuery {
 
 /// A search result.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Hit {
     /// The title.
     pub title: String,

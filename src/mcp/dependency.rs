@@ -15,7 +15,8 @@ use super::server_state::ServerState;
 use super::session::Session;
 use super::settings::McpServer;
 use super::stdio::StdioTransport;
-use crate::{CallContext, Dependency, Verdict, redact};
+use crate::{CallContext, Dependency, Verdict};
+use breakerbox_actors::redact;
 
 /// Limit for waiting for a process's exit status after it has closed its output.
 const STATUS: Duration = Duration::from_millis(30);

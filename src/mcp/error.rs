@@ -11,7 +11,8 @@ use rmcp::model::{ErrorCode, ErrorData};
 use rmcp::service::{ClientInitializeError, ServiceError};
 use rmcp::transport::streamable_http_client::StreamableHttpError;
 
-use crate::{Verdict, redact};
+use crate::Verdict;
+use breakerbox_actors::redact;
 
 /// Errors of a tool call without a result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

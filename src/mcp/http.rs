@@ -25,8 +25,8 @@ use rmcp::transport::streamable_http_client::{
 use sse_stream::{Sse, SseStream};
 
 use super::error::McpError;
-use crate::redact;
 use crate::retry_after::retry_after;
+use breakerbox_actors::redact;
 
 const JSON: &str = "application/json";
 const EVENTS: &str = "text/event-stream";

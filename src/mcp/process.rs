@@ -12,7 +12,7 @@ use process_wrap::tokio::{ChildWrapper, CommandWrap, KillOnDrop};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "cli"))]
 use tokio::time::sleep;
 use tokio::time::timeout;
 
@@ -180,8 +180,8 @@ impl Drop for Process {
 /// permanently: a program that starts other processes has to reap their orphans.
 ///
 /// # Errors  The system does not allow it.
-#[cfg(target_os = "linux")]
-pub fn adopt_orphans() -> io::Result<()> {
+#[cfg(all(target_os = "linux", feature = "cli"))]
+pub(crate) fn adopt_orphans() -> io::Result<()> {
     nix::sys::prctl::set_child_subreaper(true).map_err(io::Error::from)
 }
 
@@ -191,8 +191,8 @@ pub fn adopt_orphans() -> io::Result<()> {
 /// it last, as `breakerbox serve` does: it reaps every child, so other waits on a child fail.
 ///
 /// # Units   `limit`: maximum wait for children that do not end.
-#[cfg(target_os = "linux")]
-pub async fn reap_all(limit: Duration) {
+#[cfg(all(target_os = "linux", feature = "cli"))]
+pub(crate) async fn reap_all(limit: Duration) {
     use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
     let reaping = async {
         loop {

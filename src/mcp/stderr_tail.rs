@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use crate::lock::LockExt as _;
-use crate::redact;
+use breakerbox_actors::redact;
 
 /// Maximum length of a kept line, in bytes.
 const MAX_LINE: usize = 2048;

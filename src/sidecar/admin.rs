@@ -56,6 +56,7 @@ const OPENAPI: &str = include_str!("admin/openapi.json");
 
 /// Phase of the process, for readiness probes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Phase {
     /// Not everything is running yet.
     #[default]

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::{Advice, Check, CheckStatus, HealthReport};
 use crate::agents::vector::{Credentials, Embedding, VectorSearch};
 use crate::config::credentials;
-use crate::{CallError, Clock, redact};
+use crate::{CallError, Clock};
+use breakerbox_actors::redact;
 
 /// The text that the checks embed.
 const QUESTION: &str = "is anybody there";

@@ -185,7 +185,7 @@ fn parse(given: &str) -> Result<Url, ClientError> {
     let url = Url::parse(&text).ok();
     let good = |url: &Url| url.scheme() == "http" && url.has_host() && url.query().is_none();
     url.filter(good).ok_or_else(|| {
-        let given = breakerbox::redact(given);
+        let given = breakerbox_actors::redact(given);
         ClientError::Wrong(format!(
             "--admin: given {given}, allowed: an address such as http://127.0.0.1:7071"
         ))

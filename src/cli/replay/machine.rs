@@ -11,10 +11,10 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use breakerbox::policy::{
+use breakerbox::recorder::{RecordedOutcome, Recording};
+use breakerbox_policy::{
     Breaker, BreakerEvent, BreakerSettings, Cause, Class, Permit, State, Time,
 };
-use breakerbox::recorder::{RecordedOutcome, Recording};
 
 /// Result of replaying a recording through a breaker.
 #[derive(Debug, Clone, PartialEq, Default)]

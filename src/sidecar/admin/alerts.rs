@@ -20,7 +20,8 @@ use super::problem::AdminProblem;
 use super::{Admin, AdminState};
 use crate::lock::LockExt as _;
 use crate::sidecar::names::dependency_of;
-use crate::{Event, EventKind, Runtime, redact};
+use crate::{Event, EventKind, Runtime};
+use breakerbox_actors::redact;
 
 /// Maximum number of alerts; the oldest ended ones are removed first.
 const MAX_ALERTS: usize = 256;

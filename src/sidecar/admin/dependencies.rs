@@ -11,7 +11,8 @@ use super::problem::AdminProblem;
 use super::{Admin, AdminState};
 use crate::config::DependencyKind;
 use crate::sidecar::names::{health_name, pause_name, state_name};
-use crate::{DependencyStatus, Health, KeyStatus, WorkerStatus, redact};
+use crate::{DependencyStatus, Health, KeyStatus, WorkerStatus};
+use breakerbox_actors::redact;
 
 /// Maximum number of keys shown of a dependency; it may have many more.
 const MAX_KEYS: usize = 100;

@@ -13,7 +13,8 @@ use super::dependencies::millis;
 use super::problem::AdminProblem;
 use super::{Admin, AdminState};
 use crate::sidecar::names::{dependency_of, event_kind, pause_name};
-use crate::{EVENT_HISTORY, Event, EventKind, redact};
+use crate::{Event, EventKind};
+use breakerbox_actors::{EVENT_HISTORY, redact};
 
 /// An event, as API clients see it.
 #[derive(Debug, Serialize)]

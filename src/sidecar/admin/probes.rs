@@ -11,7 +11,8 @@ use serde::Serialize;
 
 use super::{Admin, Phase};
 use crate::sidecar::names::health_name;
-use crate::{DependencyStatus, Health, redact};
+use crate::{DependencyStatus, Health};
+use breakerbox_actors::redact;
 
 /// Liveness: any answer means alive.
 pub(super) async fn live() -> &'static str {

@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use super::Admin;
 use super::problem::AdminProblem;
-use crate::{TreeNode, redact};
+use crate::TreeNode;
+use breakerbox_actors::redact;
 
 /// Time limit for a supervisor to reply; one that does not is shown without its children.
 const PATIENCE: Duration = Duration::from_secs(1);

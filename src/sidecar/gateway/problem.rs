@@ -275,7 +275,8 @@ mod tests {
     use breakerbox_policy::{PauseReason, RefusalState};
 
     use super::*;
-    use crate::{Limit, RefusalReason, Refused, SharedNotice};
+    use crate::{Limit, RefusalReason, Refused};
+    use breakerbox_actors::SharedNotice;
 
     type Error = CallError<HttpError>;
 

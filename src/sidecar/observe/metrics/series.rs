@@ -4,7 +4,7 @@ use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
 };
 
-use crate::LatencyBuckets;
+use breakerbox_actors::LatencyBuckets;
 
 /// A metric with its series.
 pub(super) struct Family {
