@@ -13,6 +13,11 @@ pub(crate) mod serve;
 
 use std::process::ExitCode;
 
+/// Returns a count with its noun, such as `1 event`.
+pub(crate) fn counted(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
 /// Result of a command, as exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ExitReason {

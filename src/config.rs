@@ -249,7 +249,7 @@ fn read_dependencies(table: &Section<'_>, environment: &str) -> BTreeMap<String,
         if !is_dependency_name(name) {
             let allowed =
                 "a name of at most 64 lower-case letters, digits, _ and -, a letter first";
-            table.conflict(name, "it cannot be called so", allowed);
+            table.conflict(name, "this name is not allowed", allowed);
         } else if section.origin().rank >= Rank::DotEnv && !section.has("kind") {
             // Most likely a typo in a variable: the new dependency would protect no calls.
             let others = names

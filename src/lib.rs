@@ -87,6 +87,9 @@ mod lock;
 mod retry_after;
 
 #[cfg(feature = "mcp")]
+mod rounded;
+
+#[cfg(feature = "mcp")]
 mod tls;
 
 #[doc(hidden)]

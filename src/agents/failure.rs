@@ -48,8 +48,7 @@ impl ServiceError {
             return self;
         }
         Self {
-            text: "it answered with words that hold a part of our key; they are left out"
-                .to_owned(),
+            text: "its message is left out: it contains a part of the API key".to_owned(),
             ..self
         }
     }

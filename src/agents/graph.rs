@@ -79,7 +79,7 @@ pub enum GraphError {
     #[error(transparent)]
     Call(#[from] CallError<McpError>),
     /// The tool returned its own error; the server is healthy.
-    #[error("the tool {tool} did not do it: {said}")]
+    #[error("the tool {tool} failed: {said}")]
     Tool {
         /// The tool's name.
         tool: &'static str,
@@ -87,7 +87,7 @@ pub enum GraphError {
         said: String,
     },
     /// The response has an unexpected shape.
-    #[error("the answer of {tool} is not what it should be")]
+    #[error("the response of {tool} is invalid")]
     Malformed {
         /// The tool's name.
         tool: &'static str,

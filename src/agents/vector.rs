@@ -349,7 +349,7 @@ async fn start_find(
     if local_only || config.auto_fallback {
         let local = move |wanted: NeighborQuery, _: &CallError<ServiceError>| {
             let found = wanted.text.map(|text| store.nearest(&text, wanted.count));
-            std::future::ready(found.ok_or("the local index knows words only, no vectors"))
+            std::future::ready(found.ok_or("the local index supports text only, not vectors"))
         };
         builder = builder.fallback_rule(FallbackRule::new(local).named(LOCAL_INDEX));
     }

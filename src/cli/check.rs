@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use breakerbox::Settings;
 
-use crate::cli::ExitReason;
+use crate::cli::{ExitReason, counted};
 
 /// Reads the layers as every other command does, and prints the result.
 pub(crate) fn run(
@@ -43,8 +43,8 @@ pub(crate) fn run(
     let set = values.iter().filter(|one| !one.is_default).count();
     writeln!(
         out,
-        "the configuration is valid: {} dependencies, {set} of {} values set",
-        settings.dependencies.len(),
+        "the configuration is valid: {}, {set} of {} values set",
+        counted(settings.dependencies.len(), "dependency", "dependencies"),
         values.len(),
     )?;
     Ok(ExitReason::Done)

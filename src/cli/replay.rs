@@ -78,7 +78,7 @@ pub(crate) fn run(
         let known = known.join(", ");
         writeln!(
             err,
-            "breakerbox: {path}: --dependency {name} is not in it, allowed: {known}"
+            "breakerbox: {path}: it has no dependency {name}, allowed: {known}"
         )?;
         return Ok(ExitReason::WrongUse);
     }

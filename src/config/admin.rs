@@ -49,7 +49,7 @@ pub(super) fn read(mut section: Section<'_>, gateway: &GatewayConfig) -> AdminCo
         hosts: section.get_if_set("hosts", &hosts).unwrap_or_default(),
     };
     if settings.token.is_none() && !section.is_bad("token") && !settings.bind.ip().is_loopback() {
-        let reason = "it can be reached from afar, and there is no token";
+        let reason = "other machines can reach it, and there is no token";
         let allowed = "a loopback address, or to set admin.token too";
         section.conflict("bind", reason, allowed);
     }

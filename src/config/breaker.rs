@@ -326,7 +326,7 @@ fn check(section: &Section<'_>, settings: &BreakerSettings) {
     {
         section.conflict(
             "slow_rate",
-            "nothing is slow without slow_call",
+            "no call is slow without slow_call",
             "to set slow_call too",
         );
     }
@@ -334,7 +334,7 @@ fn check(section: &Section<'_>, settings: &BreakerSettings) {
         if rate.is_some() && settings.window == WindowKind::Consecutive && window_is_sound {
             section.conflict(
                 key,
-                "a run of failures has no rate",
+                "a consecutive window has no rate",
                 "a window of kind count, time or tumbling",
             );
         }
@@ -346,7 +346,7 @@ fn check(section: &Section<'_>, settings: &BreakerSettings) {
     {
         section.conflict(
             "half_open_rule",
-            "the rule rate has nothing to judge by",
+            "the rule rate needs a threshold",
             "to set failure_rate or slow_rate too",
         );
     }

@@ -68,7 +68,7 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
     // Without a kind the program brings the code, and perhaps the fallbacks too.
     if fallback_only && kind.is_some() && !section.has("fallback") {
         let allowed = "false, or a fallback";
-        section.conflict("fallback_only", "nobody would answer", allowed);
+        section.conflict("fallback_only", "there would be no answer", allowed);
     }
     section.finish();
     DependencyConfig {

@@ -22,7 +22,7 @@ pub(super) fn read(mut section: Section<'_>, attempt: Option<Duration>) -> Optio
     let too_late = |delay: Duration| attempt.filter(|attempt| *attempt <= delay);
     let reason = |attempt| {
         let attempt = humantime::format_duration(attempt);
-        let reason = format!("no attempt is silent for so long, timeout.attempt is {attempt}");
+        let reason = format!("every attempt ends before, timeout.attempt is {attempt}");
         (reason, format!("a duration of less than {attempt}"))
     };
     if let Some((reason, allowed)) = fixed.and_then(too_late).map(reason) {

@@ -105,7 +105,7 @@ impl Loader {
                 let (key, text) = (key.clone(), text.clone());
                 layers.push(SingleValue { key, text, origin }.collect());
             } else {
-                let reason = "it has an index that is none";
+                let reason = "its index is invalid";
                 problems.push(unreadable(reason, "an index from 0 to 999", &origin.place));
             }
         }
@@ -218,7 +218,7 @@ impl Loader {
             problems.push(unreadable("there is no such folder", "a folder", &place));
         }
         if !is_environment(environment) {
-            let reason = format!("{environment:?} is no name of an environment");
+            let reason = format!("{environment:?} is not a name of an environment");
             let allowed = "letters, digits, _ and -";
             problems.push(unreadable(reason, allowed, ENVIRONMENT));
             return Vec::new();

@@ -63,7 +63,7 @@ pub(super) fn read(section: &mut Section<'_>, kind: Option<DependencyKind>) -> O
     let alien = alien.chain(HTTP_ONLY.iter().filter(|_| !is_http));
     for key in alien.chain(BOTH.iter().filter(|_| !is_stdio && !is_http)) {
         if section.has(key) {
-            let reason = "it is for servers that speak MCP, of another kind than this";
+            let reason = "it applies to MCP servers of another kind";
             section.conflict(key, reason, "to leave it out");
         }
     }

@@ -345,7 +345,7 @@ impl<'a> Section<'a> {
                 && self.known.contains(key.as_str())
                 && !allowed.contains(&key.as_str());
             if alien && Origin::of(value).rank >= rank {
-                let reason = format!("it means nothing with {chooser} = {chosen}");
+                let reason = format!("it does not apply with {chooser} = {chosen}");
                 self.note(
                     &self.path_of(key),
                     Some(value),

@@ -56,7 +56,7 @@ pub(super) fn read(mut section: Section<'_>) -> WorkerSettings {
     if settings.stuck_after.is_some() && shared {
         section.conflict(
             "stuck_after",
-            "a shared thread blocks for many reasons",
+            "a shared thread cannot be watched for one worker",
             "\"off\", or placement = \"dedicated\"",
         );
     }

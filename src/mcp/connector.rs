@@ -18,6 +18,7 @@ use super::liveness::{ConnectionEnd, Liveness};
 use super::server_state::ServerState;
 use super::session::Session;
 use super::settings::McpServer;
+use crate::rounded::RoundedDuration;
 
 /// Connector to a server.
 pub(super) enum McpConnector {
@@ -68,7 +69,7 @@ impl WebLink {
         let settings = &board.settings;
         let failed = |reason: String| McpError::StartFailed { reason };
         let McpServer::Http { url, headers } = &settings.server else {
-            return Err(failed("a process is not reached over HTTP".to_owned()));
+            return Err(failed("a process is not an HTTP server".to_owned()));
         };
         let mut custom = HashMap::new();
         for (name, value) in headers {
@@ -116,7 +117,7 @@ impl WebLink {
         let opening = Session::open(heard, signs, &self.board);
         let opened = timeout(limit, opening).await;
         let opened = opened.unwrap_or_else(|_| {
-            let reason = format!("no handshake within {limit:?}");
+            let reason = format!("no handshake within {}", RoundedDuration(limit));
             Err(McpError::Connect { reason })
         });
         let session = Arc::new(opened?);

@@ -15,6 +15,7 @@ use super::server_state::ServerState;
 use super::session::Session;
 use super::settings::McpServer;
 use super::stdio::StdioTransport;
+use crate::rounded::RoundedDuration;
 use crate::{CallContext, Dependency, Verdict};
 use breakerbox_actors::redact;
 
@@ -48,7 +49,7 @@ impl Mcp {
     async fn start_elsewhere(board: Arc<ServerState>) -> Result<Self, McpError> {
         let link = Arc::new(McpConnector::Web(Box::new(WebLink::new(&board)?)));
         if let Err(error) = link.session().await {
-            tracing::warn!(%error, "a server that speaks MCP cannot be reached yet");
+            tracing::warn!(%error, "an MCP server cannot be reached yet");
         }
         board.link.store(Some(Arc::clone(&link)));
         Ok(Self {
@@ -66,7 +67,7 @@ impl Mcp {
         let started = Process::start(&settings.server, words);
         let (process, Pipes { stdin, stdout }) = started.map_err(|error| {
             // The system's error does not contain the arguments.
-            failed(format!("its program cannot be run: {error}"))
+            failed(format!("its program cannot be started: {error}"))
         })?;
         let signs = Arc::new(Liveness::new(settings.hang_limit));
         let pipe = StdioTransport::new((stdout, stdin), settings.max_line, &signs, words);
@@ -75,7 +76,10 @@ impl Mcp {
             Ok(opened) => opened.map_err(McpError::at_start),
             Err(_) => {
                 let limit = settings.start_timeout;
-                Err(failed(format!("no handshake within {limit:?}")))
+                Err(failed(format!(
+                    "no handshake within {}",
+                    RoundedDuration(limit)
+                )))
             }
         };
         let session = match opened {
@@ -101,8 +105,11 @@ impl Mcp {
         let what = match (end, self.signs.violation()) {
             (ConnectionEnd::Hung, _) => {
                 process.kill();
-                let limit = self.signs.limit();
-                return format!("it hung: nothing came of it while {limit} calls timed out");
+                let calls = match self.signs.limit() {
+                    1 => "1 call".to_owned(),
+                    limit => format!("{limit} calls"),
+                };
+                return format!("it hung: it sent nothing while {calls} timed out");
             }
             (_, Some(violation)) => {
                 // Its remaining output is not awaited: calls wait for the next incarnation.
@@ -131,7 +138,7 @@ fn first_line(text: &str) -> &str {
 
 fn with_words(what: String, last: Option<String>) -> String {
     match last {
-        Some(last) => format!("{what}; it said last: {last}"),
+        Some(last) => format!("{what}; its last line on standard error: {last}"),
         None => what,
     }
 }
@@ -178,7 +185,7 @@ impl Dependency for Mcp {
             0 => call.complain(None),
             SICK => {
                 let text = redact(first_line(&result.content)).into_owned();
-                let what = format!("its tools answer with nothing but errors: {tool}: {text}");
+                let what = format!("all its tools return errors: {tool}: {text}");
                 tracing::warn!(dependency = call.dependency(), "{what}");
                 call.complain(Some(what));
             }

@@ -106,10 +106,10 @@ impl McpHttp {
             Ok(read) => Ok(read.to_bytes()),
             Err(error) if error.is::<http_body_util::LengthLimitError>() => {
                 let max = self.max;
-                let reason = format!("its answer is longer than {max} bytes");
+                let reason = format!("its response is longer than {max} bytes");
                 Err(own(McpError::protocol(reason)))
             }
-            Err(_) => Err(own(McpError::closed("its answer broke off"))),
+            Err(_) => Err(own(McpError::closed("its response broke off"))),
         }
     }
 
@@ -274,11 +274,11 @@ impl StreamableHttpClient for McpHttp {
         let body = self.read(body).await?;
         match serde_json::from_slice::<ServerJsonRpcMessage>(&body) {
             Ok(JsonRpcMessage::Error(error)) if error.id.is_none() => {
-                let reason = format!("an error that names no call: {}", error.error.message);
+                let reason = format!("an error without a call id: {}", error.error.message);
                 Err(own(McpError::protocol(redact(&reason))))
             }
             Ok(answer) => Ok(StreamableHttpPostResponse::Json(answer, session)),
-            Err(_) => Err(own(McpError::protocol("its answer is no message"))),
+            Err(_) => Err(own(McpError::protocol("its response is not a message"))),
         }
     }
 

@@ -80,7 +80,7 @@ impl Process {
             cwd,
         } = server
         else {
-            let reason = "a server elsewhere is no process of ours";
+            let reason = "a remote server has no process here";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
         };
         let mut own = Command::new(command);
@@ -205,7 +205,7 @@ pub(crate) async fn reap_all(limit: Duration) {
         }
     };
     if timeout(limit, reaping).await.is_err() {
-        tracing::warn!("a process that a server left behind is still there");
+        tracing::warn!("a process that a server started is still running");
     }
 }
 
@@ -219,7 +219,7 @@ async fn keep(
     group.signal(StopSteps::Kill);
     told.send_replace(status.ok());
     if let Err(error) = child.wait().await {
-        tracing::debug!(%error, "a process that has ended cannot be waited for");
+        tracing::debug!(%error, "an ended process cannot be reaped");
     }
 }
 

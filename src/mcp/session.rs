@@ -96,7 +96,7 @@ impl Session {
         match answered {
             Ok(CallToolResponse::Complete(result)) => Ok(ToolResult::of(&result)),
             Ok(_) => Err(McpError::protocol(
-                "it asks for something before it answers, and nobody here can give it",
+                "it asks for input during the call, which is not supported",
             )),
             Err(error) => Err(McpError::from(error).refined(&self.signs)),
         }
@@ -126,7 +126,7 @@ impl McpError {
         };
         match (signs.violation(), signs.end()) {
             (Some(reason), _) => Self::Protocol { reason },
-            (None, ConnectionEnd::Hung) => Self::closed("it hung, and was given up"),
+            (None, ConnectionEnd::Hung) => Self::closed("it hung, and is replaced"),
             (None, _) => self,
         }
     }

@@ -64,7 +64,7 @@ impl<R: AsyncRead + Unpin, W> StdioTransport<R, W> {
             let taken = end.map_or(piece.len(), |end| end + 1);
             if self.line.len() + taken > self.max_line {
                 let max = self.max_line;
-                return Err(Some(format!("a line of its is longer than {max} bytes")));
+                return Err(Some(format!("it wrote a line of more than {max} bytes")));
             }
             self.line.extend_from_slice(&piece[..taken]);
             self.reader.consume(taken);
@@ -89,7 +89,7 @@ impl<R: AsyncRead + Unpin, W> StdioTransport<R, W> {
         // Free the memory of a long message.
         self.line.shrink_to(64 * 1024);
         if self.stray >= MAX_STRAY {
-            return Err(format!("it wrote {MAX_STRAY} lines that are no messages"));
+            return Err(format!("it wrote {MAX_STRAY} lines that are not messages"));
         }
         Ok(match said {
             LineKind::Message(message) => Some(*message),

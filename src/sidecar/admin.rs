@@ -257,7 +257,7 @@ async fn not_so() -> AdminProblem {
     AdminProblem::new(
         405,
         "method-not-allowed",
-        "this address does not take this method",
+        "this address does not support this method",
     )
     .allowed("the methods that /api/openapi.json describes")
 }

@@ -135,7 +135,7 @@ pub async fn run(
 ) -> io::Result<ServeEnd> {
     #[cfg(target_os = "linux")]
     if let Err(error) = crate::mcp::adopt_orphans() {
-        tracing::debug!(%error, "what servers leave behind is another's to reap");
+        tracing::debug!(%error, "orphans of servers are left to the parent process");
     }
     let mut sidecar = match start(Source::new(dir, environment)).await {
         Ok(sidecar) => sidecar,
@@ -166,7 +166,7 @@ pub async fn run(
         }
     };
     if !sidecar.gateway.shutdown().await {
-        tracing::warn!("requests in flight were cut: gateway.shutdown was over");
+        tracing::warn!("requests in flight were cut off after gateway.shutdown");
     }
     // The counters are final, and can still be read.
     sidecar.export.end().await;
@@ -280,7 +280,7 @@ impl Sidecar {
         {
             tracing::warn!(
                 "gateway.bind, gateway.threads, gateway.max_connections, admin, recorder and otel \
-                 hold only after a new start"
+                 apply only after a restart"
             );
         }
         self.gateway.configure(&settings.gateway);
@@ -331,7 +331,7 @@ impl ProcessSignals {
         let loader = source.loader.clone();
         let reload = Watcher::on_signals(loader.clone());
         if let Err(error) = &reload {
-            tracing::warn!(%error, "changes are taken over only by a new start");
+            tracing::warn!(%error, "changes of the configuration apply only after a restart");
         }
         Ok(Self {
             stop: StopSignal::new().map_err(SidecarError::Signals)?,
@@ -347,7 +347,9 @@ impl ProcessSignals {
         }
         match Watcher::start(self.loader.clone(), settings.reload.debounce) {
             Ok(watcher) => self.reload = Some(watcher),
-            Err(error) => tracing::warn!(%error, "changes are taken over only on SIGHUP"),
+            Err(error) => {
+                tracing::warn!(%error, "changes of the configuration apply only on SIGHUP")
+            }
         }
     }
 }

@@ -42,9 +42,9 @@ impl fmt::Display for SimulatedFault {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Self::None => "works again",
-            Self::Fails => "answers 500 from now on",
-            Self::Hangs => "hangs from now on: it takes requests and never answers",
-            Self::Garbles => "garbles every second answer from now on",
+            Self::Fails => "responds with 500 from now on",
+            Self::Hangs => "hangs from now on: it accepts requests and never responds",
+            Self::Garbles => "garbles every second response from now on",
         })
     }
 }

@@ -9,7 +9,7 @@ use crate::{CallError, Clock};
 use breakerbox_actors::redact;
 
 /// The text that the checks embed.
-const QUESTION: &str = "is anybody there";
+const QUESTION: &str = "a short test text";
 
 impl VectorSearch {
     /// Checks environment, authentication, embedding and search, bypassing every fallback.
@@ -109,7 +109,7 @@ impl Round<'_> {
                 } else {
                     "see whether the token endpoint can be reached from here"
                 };
-                self.advise("high", NAME, "no access token is to be had", action);
+                self.advise("high", NAME, "no access token could be obtained", action);
                 self.end(NAME, began, CheckStatus::Error, error.to_string());
             }
         }
@@ -138,7 +138,7 @@ impl Round<'_> {
             }
             Err(error) => {
                 let action = advice_on(&error, "the model's name and region");
-                self.advise("high", NAME, "no embeddings are to be had", action);
+                self.advise("high", NAME, "no embeddings could be obtained", action);
                 let detail = redact(&error.to_string()).into_owned();
                 self.end(NAME, began, CheckStatus::Error, detail);
                 None

@@ -138,7 +138,7 @@ impl Embed {
         let right = |one: &Prediction| one.embeddings.values.len() == place.dimensions;
         if predictions.len() != asked.texts.len() || !predictions.iter().all(right) {
             return Err(malformed(
-                "its embeddings are not as many, or not as long, as asked for",
+                "the number or the length of its embeddings is not as requested",
             ));
         }
         let embedding = |one: Prediction| Embedding {

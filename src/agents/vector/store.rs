@@ -52,7 +52,7 @@ impl ContentStore {
             }
             let document = serde_json::from_str(&line).map_err(|error| {
                 let text = format!(
-                    "line {} is no document: {error}, allowed: {{\"id\", \"content\", \"metadata\"}}",
+                    "line {} is not a document: {error}, allowed: {{\"id\", \"content\", \"metadata\"}}",
                     number + 1
                 );
                 io::Error::new(io::ErrorKind::InvalidData, text)

@@ -101,7 +101,7 @@ impl WebProvider for CustomSearch {
             let GoogleResponse { kind, items } = answer.json()?;
             if !kind.starts_with("customsearch#") {
                 return Err(crate::agents::http::malformed(
-                    "its answer is of another kind",
+                    "its response has another format",
                 ));
             }
             Ok(items.into_iter().map(Hit::from).collect())

@@ -78,7 +78,9 @@ impl Remote {
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT)
             .build()
-            .map_err(|error| ClientError::Wrong(format!("no client can be made: {error}")))?;
+            .map_err(|error| {
+                ClientError::Wrong(format!("the HTTP client cannot be created: {error}"))
+            })?;
         Ok(Self { url, token, client })
     }
 
@@ -164,15 +166,13 @@ impl Remote {
         };
         let url = &self.url;
         ClientError::Away(format!(
-            "the admin side at {url} {why}; is Breakerbox running there? See --admin and admin.bind"
+            "the admin side at {url} {why}; is Breakerbox running? See --admin and admin.bind"
         ))
     }
 
     fn stranger(&self) -> ClientError {
         let url = &self.url;
-        ClientError::Refused(format!(
-            "what answers at {url} is not the admin side of Breakerbox"
-        ))
+        ClientError::Refused(format!("{url} is not the admin side of a Breakerbox"))
     }
 }
 
@@ -207,8 +207,7 @@ fn configured(place: &AdminTarget) -> Result<(Url, Option<Secret>), ClientError>
     let AdminConfig { bind, token, .. } = settings.admin;
     if bind.port() == 0 {
         return Err(ClientError::Wrong(
-            "admin.bind has port 0, so only the running one knows it, allowed: to give --admin URL"
-                .to_owned(),
+            "admin.bind has port 0, so the port is not known, allowed: --admin URL".to_owned(),
         ));
     }
     Ok((parse(&reachable(bind).to_string())?, token))

@@ -9,6 +9,7 @@ use comfy_table::{CellAlignment, Table};
 use serde_json::{Value, json};
 
 use super::machine::{Move, ReplayResult};
+use crate::cli::counted;
 
 /// One dependency under several settings, one run for each.
 pub(crate) struct Played {
@@ -30,9 +31,10 @@ pub(crate) fn write(trace: &Trace, played: &[Played], out: &mut dyn Write) -> io
     let end = trace.recordings.iter().filter_map(last).max();
     writeln!(
         out,
-        "started at {}: {calls} outcomes of {} dependencies, the last one at {:.2} s",
+        "started at {}: {} of {}, the last one at {:.2} s",
         trace.started,
-        trace.recordings.len(),
+        counted(calls, "outcome", "outcomes"),
+        counted(trace.recordings.len(), "dependency", "dependencies"),
         seconds(end.unwrap_or_default()),
     )?;
     let mut table = Table::new();

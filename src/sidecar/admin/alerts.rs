@@ -300,7 +300,10 @@ fn deal_with(
             _ => alert.stage != AlertStage::Cleared,
         };
         if !may {
-            let detail = format!("an alert that is {} cannot do this", alert.stage.word());
+            let detail = format!(
+                "an alert in the state {} does not allow this",
+                alert.stage.word()
+            );
             return Err(AdminProblem::new(409, "illegal-transition", detail)
                 .given(command)
                 .allowed("active to acknowledged; any other than cleared to cleared"));

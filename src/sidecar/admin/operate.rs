@@ -56,7 +56,7 @@ pub(super) async fn operate(
     let order = read(body)?;
     let lasts = matches!(&*operation, "open" | "disable" | "shadow");
     let note = (order.for_ms.is_some() && !lasts)
-        .then_some("only open, disable and shadow last: for_ms was left out");
+        .then_some("for_ms was ignored: it applies to open, disable and shadow");
     let command = command(&admin, &operation, order);
     let by = author(peer.map(|peer| peer.0));
     match admin.runtime().operate_by(&name, command, &by).await {
@@ -109,12 +109,12 @@ pub(super) fn read(body: Body) -> Result<ChangeRequest, AdminProblem> {
         ))
     })?;
     let Value::Object(mut fields) = given else {
-        return Err(bad("the body is JSON, but no object"));
+        return Err(bad("the body is JSON, but not an object"));
     };
     let reason = fields.remove("reason");
     let for_ms = fields.remove("for_ms").filter(|value| !value.is_null());
     if let Some((unknown, _)) = fields.into_iter().next() {
-        return Err(bad("the body has a field that nobody knows").given(unknown));
+        return Err(bad("the body has an unknown field").given(unknown));
     }
     let shown = reason
         .as_ref()

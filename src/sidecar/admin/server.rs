@@ -58,7 +58,9 @@ const BREATH: Duration = Duration::from_millis(100);
 #[non_exhaustive]
 pub enum ServeError {
     /// A non-loopback address without a token: either every client could change settings, or none.
-    #[error("the admin side is to listen on {0}, allowed: a loopback address, or to set a token")]
+    #[error(
+        "the admin side cannot listen on {0} without a token, allowed: a loopback address, or to set a token"
+    )]
     Exposed(SocketAddr),
     /// The listener or the thread cannot be used.
     #[error("the admin side cannot be served: {0}")]
@@ -165,7 +167,7 @@ async fn accept(admin: &Admin, listener: TcpListener, limits: ServerLimits) {
         let (socket, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "a connection to the admin side was not taken");
+                tracing::warn!(%error, "a connection to the admin side could not be accepted");
                 tokio::time::sleep(BREATH).await;
                 continue;
             }
@@ -210,7 +212,7 @@ async fn in_time(
 ) -> Result<Response, AdminProblem> {
     let answered = tokio::time::timeout(patience, next.run(request)).await;
     answered.map_err(|_| {
-        AdminProblem::new(408, "too-slow", "the request took too long to come")
+        AdminProblem::new(408, "too-slow", "the request took too long")
             .allowed(format!("{patience:?}"))
     })
 }

@@ -105,14 +105,14 @@ pub(super) async fn follow(
     let readers = &admin.inner.streams.readers;
     let seat = StreamGuard(Arc::clone(readers));
     if readers.fetch_add(1, Ordering::Relaxed) >= MAX_READERS {
-        let detail = "too many read the stream already";
+        let detail = "the stream has too many readers";
         return Err(AdminProblem::new(503, "too-many-readers", detail)
             .allowed(format!("{MAX_READERS} at once")));
     }
     let last = headers.get("last-event-id").map(|id| {
         let id = id.to_str().ok().and_then(|id| id.parse::<u64>().ok());
         id.ok_or_else(|| {
-            let detail = "Last-Event-ID is no id of an event";
+            let detail = "Last-Event-ID is not an event id";
             AdminProblem::new(400, "bad-request", detail).allowed("a whole number")
         })
     });

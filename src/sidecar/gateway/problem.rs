@@ -25,7 +25,7 @@ impl ProblemKind {
     const OPEN: Self = Self(
         "breaker-open",
         StatusCode::SERVICE_UNAVAILABLE,
-        "the breaker lets no calls through",
+        "the breaker refuses calls",
     );
     const OVERLOADED: Self = Self(
         "overloaded",
@@ -35,7 +35,7 @@ impl ProblemKind {
     const RATE_LIMITED: Self = Self(
         "rate-limited",
         StatusCode::TOO_MANY_REQUESTS,
-        "the call came too fast",
+        "the rate limit is exceeded",
     );
     const TIMED_OUT: Self = Self(
         "timed-out",
@@ -50,22 +50,22 @@ impl ProblemKind {
     const CRASHED: Self = Self(
         "worker-crashed",
         StatusCode::BAD_GATEWAY,
-        "a worker went away during the call",
+        "the worker crashed during the call",
     );
     const UNAVAILABLE: Self = Self(
         "unavailable",
         StatusCode::SERVICE_UNAVAILABLE,
-        "nobody is there to make the call",
+        "no worker is available",
     );
     const STOPPING: Self = Self(
         "shutting-down",
         StatusCode::SERVICE_UNAVAILABLE,
-        "no new calls are taken",
+        "the process is shutting down",
     );
     const QUARANTINED: Self = Self(
         "quarantined",
         StatusCode::SERVICE_UNAVAILABLE,
-        "such calls crashed workers",
+        "calls with this content have crashed workers",
     );
     /// No dependency of that name.
     pub(super) const UNKNOWN: Self = Self(

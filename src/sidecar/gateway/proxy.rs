@@ -129,7 +129,7 @@ async fn through(
         return (response, is_read);
     }
     let name = &door.name;
-    let detail = format!("a server that speaks MCP is reached by MCP, at /{name}/mcp");
+    let detail = format!("an MCP server is reached at /{name}/mcp");
     let problem = GatewayProblem::of(ProblemKind::NO_PATH, Some(name), detail);
     let problem = problem.state(door.client.client().state());
     (own(problem.into_response(), 0), is_empty)
@@ -154,7 +154,7 @@ impl Call<'_> {
     fn terms(&self, head: &Parts, length: usize) -> Result<RequestOptions, &'static str> {
         let path = &head.uri.path()[1 + length..];
         if path.split('/').any(is_dots) {
-            return Err("the path has a part . or .., and would lead elsewhere");
+            return Err("the path contains a segment . or ..");
         }
         let mut target = if path.is_empty() { "/" } else { path }.to_owned();
         if let Some(query) = head.uri.query() {
@@ -167,16 +167,17 @@ impl Call<'_> {
         };
         let timeout = text(DEADLINE).map(|text| text.parse().map(Duration::from_millis));
         let timeout = timeout.transpose();
-        let timeout = timeout.map_err(|_| "breakerbox-deadline-ms is no number of milliseconds")?;
+        let timeout =
+            timeout.map_err(|_| "breakerbox-deadline-ms is not a number of milliseconds")?;
         let priority = match text(PRIORITY) {
             None | Some("normal") => Priority::Normal,
             Some("low") => Priority::Low,
             Some("high") => Priority::High,
-            Some(_) => return Err("breakerbox-priority is none of low, normal and high"),
+            Some(_) => return Err("breakerbox-priority is not low, normal or high"),
         };
         let key = text(KEY);
         if key.is_some_and(|key| key.is_empty() || key.len() > MAX_KEY) {
-            return Err("breakerbox-key is not between 1 and 256 letters long");
+            return Err("breakerbox-key does not have 1 to 256 characters");
         }
         let is_idempotent =
             self.route.idempotent.contains(&head.method) || head.headers.contains_key(IDEMPOTENCY);

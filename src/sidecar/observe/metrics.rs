@@ -140,11 +140,11 @@ impl Metrics {
     fn of_exports(&self) -> [Family; 2] {
         let mut spans = Family::counter(
             "breakerbox_otel_spans_total",
-            "Spans that ended, by what became of them.",
+            "Spans that ended, by result.",
         );
         let mut reports = Family::counter(
             "breakerbox_otel_reports_total",
-            "Reports of metrics, by what became of them.",
+            "Metric reports, by result.",
         );
         if let Some(counts) = self.exports.get() {
             for (result, count) in counts.spans() {
@@ -161,15 +161,15 @@ impl Metrics {
 fn of_breakers(statuses: &[DependencyStatus]) -> [Family; 4] {
     let mut state = Family::gauge(
         "breakerbox_breaker_state",
-        "1 for the state that the breaker is in by itself, 0 for the others.",
+        "1 for the breaker's own state, 0 for the others.",
     );
     let mut over = Family::gauge(
         "breakerbox_breaker_override",
-        "1 for what lies over the breaker's state, 0 for what does not.",
+        "1 for the override that is set, 0 for the others.",
     );
     let mut health = Family::gauge(
         "breakerbox_dependency_health",
-        "1 for how the dependency does, 0 for how it does not.",
+        "1 for the health of the dependency, 0 for the others.",
     );
     let mut trips = Family::counter(
         "breakerbox_breaker_trips_total",
@@ -208,7 +208,7 @@ fn of_calls(statuses: &[DependencyStatus]) -> [Family; 4] {
         Family::counter("breakerbox_calls_submitted_total", "Calls that were made.");
     let mut calls = Family::counter(
         "breakerbox_calls_total",
-        "Calls that ended, by what they ended with.",
+        "Calls that ended, by their result.",
     );
     let mut refusals = Family::counter(
         "breakerbox_refusals_total",
@@ -245,7 +245,7 @@ fn of_calls(statuses: &[DependencyStatus]) -> [Family; 4] {
 fn of_attempts(statuses: &[DependencyStatus]) -> [Family; 5] {
     let mut attempts = Family::counter(
         "breakerbox_attempts_total",
-        "Times that work was sent to the dependency.",
+        "Attempts that were sent to the dependency.",
     );
     let mut outcomes = Family::counter(
         "breakerbox_attempt_outcomes_total",
@@ -286,20 +286,26 @@ fn of_attempts(statuses: &[DependencyStatus]) -> [Family; 5] {
 }
 
 fn of_limits(statuses: &[DependencyStatus]) -> [Family; 6] {
-    let mut in_flight = Family::gauge("breakerbox_in_flight", "Calls at the dependency.");
+    let mut in_flight = Family::gauge("breakerbox_in_flight", "Calls in flight at the dependency.");
     let mut limit = Family::gauge(
         "breakerbox_in_flight_limit",
-        "Calls that may be at the dependency at once now.",
+        "Current limit of calls in flight.",
     );
-    let mut writes = Family::gauge("breakerbox_writes_in_flight", "Writes at the dependency.");
-    let mut queue = Family::gauge("breakerbox_queue_depth", "Calls that wait for a place.");
+    let mut writes = Family::gauge(
+        "breakerbox_writes_in_flight",
+        "Writes in flight at the dependency.",
+    );
+    let mut queue = Family::gauge(
+        "breakerbox_queue_depth",
+        "Calls that wait for a bulkhead slot.",
+    );
     let mut paused = Family::gauge(
         "breakerbox_paused",
-        "1 while the dependency is left alone, for this reason.",
+        "1 while calls are paused for this reason.",
     );
     let mut left = Family::gauge(
         "breakerbox_pause_seconds",
-        "How long the pause still lasts; 0 when there is none.",
+        "Remaining time of the pause; 0 without a pause.",
     );
     for one in statuses {
         let name = ("dependency", &*one.name);
@@ -319,14 +325,16 @@ fn of_limits(statuses: &[DependencyStatus]) -> [Family; 6] {
 
 fn of_workers(runtime: &Runtime, statuses: &[DependencyStatus]) -> [Family; 6] {
     let mut restarts = Family::counter("breakerbox_restarts_total", "Restarts of workers.");
-    let mut running = Family::gauge("breakerbox_workers_running", "Workers that take calls.");
-    let mut workers = Family::gauge("breakerbox_workers", "Workers in all.");
+    let mut running = Family::gauge("breakerbox_workers_running", "Workers that accept calls.");
+    let mut workers = Family::gauge("breakerbox_workers", "All workers.");
     let mut parked = Family::gauge(
         "breakerbox_parked",
-        "1 while the dependency is kept down after too many crashes.",
+        "1 while the workers are parked after too many crashes.",
     );
-    let mut queue_limit =
-        Family::gauge("breakerbox_queue_limit", "Calls that may wait for a place.");
+    let mut queue_limit = Family::gauge(
+        "breakerbox_queue_limit",
+        "Limit of calls that wait for a bulkhead slot.",
+    );
     let mut keys = Family::gauge("breakerbox_keys", "Keys with a breaker of their own.");
     for one in statuses {
         let name = ("dependency", &*one.name);
@@ -345,7 +353,7 @@ fn of_workers(runtime: &Runtime, statuses: &[DependencyStatus]) -> [Family; 6] {
 fn latency(runtime: &Runtime, statuses: &[DependencyStatus]) -> Family {
     let mut latency = Family::histogram(
         "breakerbox_attempt_duration_seconds",
-        "How long attempts took, without their waits. The sum is within 3 %.",
+        "Duration of attempts without waits. The sum is exact to 3 %.",
     );
     for one in statuses {
         let taken = runtime.latency(&one.name).unwrap_or_default();
@@ -357,7 +365,7 @@ fn latency(runtime: &Runtime, statuses: &[DependencyStatus]) -> Family {
 fn of_admin(figures: AdminFigures) -> [Family; 3] {
     let mut dropped = Family::counter(
         "breakerbox_stream_events_dropped_total",
-        "Events that a reader of the event stream was too slow for.",
+        "Events that slow readers of the event stream missed.",
     );
     dropped.add(&[], figures.missed_events);
     let mut reading = Family::gauge("breakerbox_stream_readers", "Readers of the event stream.");
@@ -376,11 +384,11 @@ fn of_process(runtime: &Runtime, figures: AdminFigures) -> [Family; 3] {
         "Always 1; the label tells the version.",
     );
     info.add(&[("version", env!("CARGO_PKG_VERSION"))], 1_u32);
-    let mut ready = Family::gauge("breakerbox_ready", "1 while the process takes calls.");
+    let mut ready = Family::gauge("breakerbox_ready", "1 while the process accepts calls.");
     ready.add(&[], truth(figures.is_ready));
     let mut threads = Family::gauge(
         "breakerbox_abandoned_threads",
-        "Threads that were given up because a worker blocks them.",
+        "Threads that were abandoned because a worker blocks them.",
     );
     threads.add(&[], whole(runtime.abandoned_threads()));
     [info, ready, threads]

@@ -96,7 +96,7 @@ fn check(settings: &Settings) -> Result<(), Unservable> {
         }
         let key = format!("dependencies.{name}.kind");
         Some(format!(
-            "{key}: it is missing, and only a program can bring its own code, allowed: \"http\", \
+            "{key}: it is missing; only a program with its own code may leave it out, allowed: \"http\", \
              \"mcp_stdio\", \"mcp_http\" or \"simulated\""
         ))
     };

@@ -26,13 +26,13 @@ enum Mood {
     Well,
     /// Sessions of before are unknown: 404, as the specification has it.
     Forgot404,
-    /// The same as a 400 with an error that names no call, as the TypeScript SDK has it.
+    /// The same as a 400 with an error that without a call id, as the TypeScript SDK has it.
     Forgot400,
     /// It takes the call and says nothing.
     Accepts,
     /// It answers another call than was made.
     WrongId,
-    /// An error that names no call, with a good status.
+    /// An error that without a call id, with a good status.
     NoId,
     Unavailable,
     Throttled,
@@ -179,7 +179,7 @@ async fn item_73_a_server_that_was_restarted_is_used_again() {
         bed.call("echo", json!({})).await.unwrap().value.content,
         "well"
     );
-    // (i), and (ii) as it is said with an error that names no call: the call itself recovers.
+    // (i), and (ii) as it is said with an error that without a call id: the call itself recovers.
     for mood in [Mood::Forgot404, Mood::Forgot400] {
         let before = fake.sessions.load(Ordering::SeqCst);
         fake.is(mood);
@@ -214,7 +214,7 @@ async fn item_73_a_server_that_was_restarted_is_used_again() {
     fake.is(Mood::NoId);
     let error = bed.call("echo", json!({})).await.unwrap_err();
     let own = own(&error);
-    assert!(matches!(own, McpError::Protocol { reason } if reason.contains("names no call")));
+    assert!(matches!(own, McpError::Protocol { reason } if reason.contains("without a call id")));
     fake.is(Mood::Well);
     bed.call("echo", json!({})).await.unwrap();
     bed.runtime.shutdown().await;
@@ -382,7 +382,7 @@ async fn item_75_servers_of_both_dialects_are_used_side_by_side() {
     let sum = object(json!({ "a": 2, "b": 3 }));
     let sum = new_one.call("add", sum).await.unwrap().value;
     assert_eq!(sum.content, "5");
-    // The real thing forgets its sessions with a 400 whose error names no call.
+    // The real thing forgets its sessions with a 400 whose error without a call id.
     drop(everything);
     let _everything = Real::everything(&modules, old).await;
     let said = old_one.call("echo", echo).await.unwrap().value;

@@ -55,7 +55,10 @@ pub(super) async fn play(
     timeline.say("demo", "everything works; the callers begin")?;
 
     until(timeline, begin, tempo.seconds(10)).await?;
-    timeline.say("vector_find", "*** the index answers 500 from now on ***")?;
+    timeline.say(
+        "vector_find",
+        "*** the index responds with 500 from now on ***",
+    )?;
     seen.broken = Some(timeline.now());
     stage
         .fakes
@@ -110,7 +113,7 @@ async fn kill(
         Some(process) => super::findings::kill(*process)?,
         None => seen
             .missed
-            .push("the graph's server did not say which process it is".to_owned()),
+            .push("the graph's server did not report its process id".to_owned()),
     }
     let ledger = stage.crew.ledger(Task::Read);
     let back = |_: &Timeline<'_>| ledger.answered_since(then);

@@ -26,7 +26,7 @@ const events = new Events(model);
 const tree = new Tree();
 const desk = new Desk((view, operation, span) => {
   model.take(view, performance.now());
-  announce(`${view.name}: ${operation}${span} is done.`);
+  announce(`${view.name}: ${operation}${span} done.`);
   render();
 });
 
@@ -78,7 +78,7 @@ function render() {
   summarise(all);
   say(find("shown"), wanted.length === all.length ? String(all.length) : `${wanted.length} of ${all.length}`);
   show(find("none"), wanted.length === 0);
-  say(find("none"), all.length === 0 ? "No dependency has been started yet." : "No dependency is like that.");
+  say(find("none"), all.length === 0 ? "No dependency has been started yet." : "No dependency matches.");
 }
 
 function summarise(all) {
@@ -188,8 +188,8 @@ follow({
   },
   lost() {
     link("lost", "Connection lost, trying again");
-    const seen = lastHeard === null ? "" : ` What you see is from ${time(lastHeard)}.`;
-    say(find("lost"), `The server does not answer.${seen} This page goes on by itself when it is back.`);
+    const seen = lastHeard === null ? "" : ` The figures shown are from ${time(lastHeard)}.`;
+    say(find("lost"), `The server does not respond.${seen} This page continues when the server is back.`);
   },
 });
 

@@ -23,12 +23,12 @@ export class Card {
     this.rest = make("span", { class: "rest" });
     this.waiting = make("p", { class: "waiting" }, this.timer, make("span", { class: "track", "aria-hidden": "true" }, this.rest));
     this.rate = new Figure("Calls", "Calls made each second, over the last seconds");
-    this.errors = new Figure("Errors", "Share of the calls that ended with an error or a refusal and no fallback answered");
-    this.latency = new Figure("Latency", "How long an attempt takes, the mean of the last seconds");
+    this.errors = new Figure("Errors", "Share of the calls that ended with an error or a refusal, without a fallback's answer");
+    this.latency = new Figure("Latency", "Mean duration of an attempt over the last seconds");
     this.body = make("div", { class: "body", id }, ...this.#parts());
     this.actions = new Map(ORDERS.map(([operation, text]) => [operation, make("button", { type: "button", class: "order", "data-order": operation, onclick: () => order(name, operation) },
       text, make("span", { class: "hidden", text: ` ${name}` }))]));
-    this.body.append(make("div", { class: "orders", role: "group", "aria-label": `Orders for ${name}` }, ...this.actions.values()));
+    this.body.append(make("div", { class: "orders", role: "group", "aria-label": `Operations on ${name}` }, ...this.actions.values()));
     this.node = make("article", { class: "dependency", "data-name": name, "aria-label": name },
       make("header", { class: "head" }, make("h3", {}, this.toggle), make("p", { class: "state" }, this.icon, this.word)),
       make("div", { class: "said" }, this.why, this.waiting),
@@ -96,7 +96,7 @@ export class Card {
     let text = "";
     let part = null;
     if (over?.until) text = `Ends in ${wait(Date.parse(over.until) - serverNow)}`;
-    else if (over) text = "Until it is taken off";
+    else if (over) text = "Until it is removed";
     else if (shown === "open" && until !== null) {
       const left = until - now;
       text = left > 0 ? `Next probe in ${wait(left)}` : "Next probe with the next call";
@@ -189,10 +189,10 @@ const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
 function notesOf({ view, group }) {
   const notes = [];
-  if (view.override) notes.push(`By itself it would be ${word(view.state).toLowerCase()}: ${view.reason}`);
-  if (view.parked) notes.push("Parked: kept down after too many crashes");
+  if (view.override) notes.push(`Without the override it would be ${word(view.state).toLowerCase()}: ${view.reason}`);
+  if (view.parked) notes.push("Parked after too many crashes");
   if (view.pause) notes.push(view.pause.reason === "quota_used_up" ? "Its quota is used up" : "It asked for less traffic");
-  if (view.health_reason && group !== "degraded" && !view.override && view.health === "down") notes.push("Nobody stands in: callers get errors");
+  if (view.health_reason && group !== "degraded" && !view.override && view.health === "down") notes.push("No fallback: callers get errors");
   if (view.chaos) notes.push(`Faults on purpose: ${chaos(view.chaos)}`);
   return notes;
 }
@@ -204,7 +204,7 @@ function chaos(set) {
 
 function factsOf(view) {
   const { totals, window, latency_ms: taken, limits } = view;
-  const facts = [["Answered", `${short(totals.primary)} by itself, ${short(totals.fallback)} by fallbacks`],
+  const facts = [["Answered", `${short(totals.primary)} by the dependency, ${short(totals.fallback)} by fallbacks`],
     ["Not answered", `${short(totals.failed)} failed, ${short(totals.refused)} refused, ${short(totals.cancelled)} cancelled`]];
   if (view.fallbacks.length > 0) facts.push(["Fallbacks", view.fallbacks.map((one) => `${one.name} ${short(one.served)}`).join(", ")]);
   facts.push(["Window", `${count(window.calls, "call", "calls")}, ${window.failures} failed, ${window.slow} slow`]);
@@ -220,7 +220,7 @@ function threshold({ failure_threshold: failures, failure_rate: failed, slow_rat
   if (failures !== null) rules.push(count(failures, "failure", "failures"));
   if (failed !== null) rules.push(`${share(failed)} failed`);
   if (slow !== null) rules.push(`${share(slow)} slow`);
-  return rules.join(", ") || "never by itself";
+  return rules.join(", ") || "never automatically";
 }
 
 function workerLine({ id, state, incarnation, restarts, back_in_ms: back }) {

@@ -8,12 +8,12 @@ const KEY = "breakerbox.token";
 const ENDS = new Set(["open", "disable", "shadow"]);
 const EFFECTS = {
   open: "Forces the breaker open. No call goes to the dependency; its fallbacks answer, or callers are refused.",
-  close: "Takes every order off and closes the breaker. Calls go to the dependency again.",
-  disable: "Switches the breaker off: every call goes to the dependency, whatever becomes of it.",
-  shadow: "Lets every call through, goes on measuring, and only tells when the breaker would have opened.",
-  reset: "Takes every order off, closes the breaker, ends a pause and sets its counters to zero.",
+  close: "Removes any override and closes the breaker. Calls go to the dependency again.",
+  disable: "Disables the breaker: every call goes to the dependency, and nothing is recorded.",
+  shadow: "Admits every call and only measures: an event reports when the breaker would have opened.",
+  reset: "Removes any override, closes the breaker, ends a pause and sets its counters to zero.",
   check: "Ends the wait of the open breaker: the next call is its probe.",
-  sign: "Orders need the admin token of this server. Reading does not.",
+  sign: "Changes need the admin token of this server. Reading does not.",
 };
 const TITLES = { open: "Open", close: "Close", disable: "Disable", shadow: "Shadow", reset: "Reset", check: "Check" };
 
@@ -85,7 +85,7 @@ export class Desk {
     const reason = find("order-reason").value.trim();
     if (reason === "") return this.#problem("A reason is missing.", "order-reason");
     const for_ms = ENDS.has(operation) ? span(find("order-for").value) : null;
-    if (Number.isNaN(for_ms) || for_ms === 0) return this.#problem("That is no span of time, such as 90s, 15m or 1h 30m.", "order-for");
+    if (Number.isNaN(for_ms) || for_ms === 0) return this.#problem("This is not a duration such as 90s, 15m or 1h 30m.", "order-for");
     if (token === "") return this.#problem("The token is missing.", "order-token");
     this.busy = true;
     find("order-do").disabled = true;
@@ -110,7 +110,7 @@ export class Desk {
       });
       told = await answer.json();
     } catch {
-      return this.#problem(answer ? "The server's answer cannot be read." : "The server cannot be reached. Nothing was changed, as far as is known here.");
+      return this.#problem(answer ? "The server's response cannot be read." : "The server cannot be reached. The change may not have been made.");
     }
     if (answer.ok) {
       sessionStorage.setItem(KEY, token);

@@ -17,6 +17,7 @@ use super::cache::CacheWriter;
 use super::pool::PooledBody;
 use super::response_stream::{Piece, ResponseStream};
 use crate::Streamed;
+use crate::rounded::RoundedDuration;
 use crate::sidecar::gateway::activity::Waiting;
 use crate::sidecar::gateway::trace::RequestSpan;
 
@@ -232,7 +233,8 @@ impl RemainingBody {
         let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep(idle)));
         ready!(alarm.as_mut().poll(cx));
         Poll::Ready(Some(Err(TruncatedBody(format!(
-            "nothing came for {idle:?}"
+            "nothing arrived for {}",
+            RoundedDuration(idle)
         )))))
     }
 }

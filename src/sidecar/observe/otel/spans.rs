@@ -110,7 +110,7 @@ impl SpanProcessor for Bounded {
     }
 }
 
-/// ExportCounts sent and failed spans.
+/// Counts sent and failed spans.
 #[derive(Debug)]
 struct Counted<E> {
     exporter: E,
