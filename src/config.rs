@@ -67,7 +67,7 @@ pub use secret::Secret;
 
 use nearest::nearest;
 use section::{LoadReport, Section};
-use source::Rank;
+use source::LayerRank;
 
 /// A validated configuration.
 ///
@@ -250,11 +250,11 @@ fn read_dependencies(table: &Section<'_>, environment: &str) -> BTreeMap<String,
             let allowed =
                 "a name of at most 64 lower-case letters, digits, _ and -, a letter first";
             table.conflict(name, "this name is not allowed", allowed);
-        } else if section.origin().rank >= Rank::DotEnv && !section.has("kind") {
+        } else if section.origin().rank >= LayerRank::DotEnv && !section.has("kind") {
             // Most likely a typo in a variable: the new dependency would protect no calls.
-            let others = names
-                .iter()
-                .filter(|other| *other != name && table.named(other).origin().rank < Rank::DotEnv);
+            let others = names.iter().filter(|other| {
+                *other != name && table.named(other).origin().rank < LayerRank::DotEnv
+            });
             if let Some(near) = nearest(name, others.map(String::as_str)) {
                 let reason = format!("no file has this dependency, did you mean {near}?");
                 section.conflict_here(&reason, "a dependency of the files, or to set its kind too");

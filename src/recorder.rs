@@ -34,7 +34,7 @@ use breakerbox_policy::{BreakerSettings, Time};
 
 pub use trace::{RecordedOutcome, Recording, Trace, TraceError};
 
-use writer::{Entry, Known, Writer};
+use writer::{KnownSettings, Writer, WriterEntry};
 
 use crate::lock::LockExt as _;
 
@@ -82,7 +82,7 @@ impl Default for RecorderOptions {
 #[derive(Debug)]
 pub struct Recorder {
     /// `Some` until the drop.
-    sender: Option<SyncSender<Entry>>,
+    sender: Option<SyncSender<WriterEntry>>,
     writer: Option<JoinHandle<()>>,
     books: Arc<RecorderState>,
 }
@@ -94,7 +94,7 @@ struct RecorderState {
     failed: AtomicU64,
     /// Settings waiting to be written. They bypass the queue of the outcomes: a trace without them
     /// would be replayed wrongly, so none may be dropped.
-    settings: Mutex<Vec<Known>>,
+    settings: Mutex<Vec<KnownSettings>>,
 }
 
 impl Recorder {
@@ -135,7 +135,7 @@ impl Recorder {
     pub fn flush(&self) {
         let (done, told) = sync_channel(1);
         if let Some(sender) = &self.sender
-            && sender.send(Entry::Flush(done)).is_ok()
+            && sender.send(WriterEntry::Flush(done)).is_ok()
         {
             self.hurry();
             // A writer that has ended writes nothing more.
@@ -144,7 +144,7 @@ impl Recorder {
     }
 
     /// Queues an entry if there is room, and returns true if it did.
-    fn offer(&self, entry: Entry) -> bool {
+    fn offer(&self, entry: WriterEntry) -> bool {
         let Some(sender) = &self.sender else {
             return false;
         };
@@ -164,7 +164,7 @@ impl Recorder {
 
 impl OutcomeRecorder for Recorder {
     fn record(&self, ended: AttemptRecord<'_>) {
-        let kept = self.offer(Entry::Outcome {
+        let kept = self.offer(WriterEntry::Outcome {
             dependency: Arc::clone(ended.dependency),
             at: ended.at,
             outcome: ended.outcome,
@@ -179,7 +179,7 @@ impl OutcomeRecorder for Recorder {
         let known = (Arc::clone(dependency), at, breaker.clone());
         self.books.settings.acquire().push(known);
         // If the queue is full, the writer is awake and fetches the settings by itself.
-        self.offer(Entry::Look);
+        self.offer(WriterEntry::Look);
     }
 }
 

@@ -36,7 +36,7 @@ pub struct GoogleError {
 }
 
 #[derive(Debug, Default, Deserialize)]
-struct Envelope {
+struct GoogleEnvelope {
     #[serde(default)]
     error: GoogleErrorBody,
 }
@@ -46,13 +46,13 @@ struct Envelope {
 struct GoogleErrorBody {
     message: String,
     status: Option<String>,
-    errors: Vec<Older>,
+    errors: Vec<OlderErrorBody>,
     details: Vec<Value>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Older {
+struct OlderErrorBody {
     reason: Option<String>,
 }
 
@@ -71,8 +71,8 @@ impl GoogleError {
     /// Parses a response that is not a success.
     #[must_use]
     pub fn read(http: u16, headers: &HeaderMap, body: &[u8]) -> Self {
-        let envelope: Option<Envelope> = serde_json::from_slice(body).ok();
-        let Some(Envelope { error }) = envelope else {
+        let envelope: Option<GoogleEnvelope> = serde_json::from_slice(body).ok();
+        let Some(GoogleEnvelope { error }) = envelope else {
             return Self {
                 http,
                 status: None,

@@ -26,7 +26,7 @@ use crate::{
 pub use config::{Credentials, Missing, VectorConfig};
 use input::check_count;
 pub use local::{LOCAL_MODEL, LocalIndex, local_embedding};
-use service::{Embed, Find, NeighborQuery, ServiceContext, Texts};
+use service::{EmbeddingWorker, NeighborQuery, NeighborWorker, ServiceContext, Texts};
 pub use store::{ContentStore, Document};
 
 /// Task type of a query.
@@ -105,8 +105,8 @@ pub struct VectorSearch {
     config: Arc<VectorConfig>,
     missing: Arc<[Missing]>,
     store: ContentStore,
-    embed: Client<Embed>,
-    find: Client<Find>,
+    embed: Client<EmbeddingWorker>,
+    find: Client<NeighborWorker>,
     find_place: ServiceContext,
     embed_place: ServiceContext,
 }
@@ -315,10 +315,10 @@ async fn start_embed(
     config: &VectorConfig,
     place: &ServiceContext,
     local_only: bool,
-) -> Result<Client<Embed>, StartError> {
+) -> Result<Client<EmbeddingWorker>, StartError> {
     let (new, connect) = new(runtime, format!("{}_embed", config.name));
     let place = place.clone();
-    let mut builder = new.workers(move || Embed::new(place.clone(), connect));
+    let mut builder = new.workers(move || EmbeddingWorker::new(place.clone(), connect));
     if local_only || config.auto_fallback {
         let local = |texts: Texts, _: &CallError<ServiceError>| {
             let all = texts
@@ -342,10 +342,10 @@ async fn start_find(
     place: &ServiceContext,
     store: &ContentStore,
     local_only: bool,
-) -> Result<Client<Find>, StartError> {
+) -> Result<Client<NeighborWorker>, StartError> {
     let (new, connect) = new(runtime, format!("{}_find", config.name));
     let (place, store) = (place.clone(), store.clone());
-    let mut builder = new.workers(move || Find::new(place.clone(), connect));
+    let mut builder = new.workers(move || NeighborWorker::new(place.clone(), connect));
     if local_only || config.auto_fallback {
         let local = move |wanted: NeighborQuery, _: &CallError<ServiceError>| {
             let found = wanted.text.map(|text| store.nearest(&text, wanted.count));

@@ -30,11 +30,15 @@ pub(crate) fn run(
             writeln!(err, "breakerbox: {error}")?;
             let sources = loader.sources();
             let files: Vec<PathBuf> = sources.found().map(Path::to_owned).collect();
-            write!(err, "{}", Origins(&sources.environment, &files))?;
+            write!(err, "{}", ConfigOrigins(&sources.environment, &files))?;
             return Ok(ExitReason::WrongUse);
         }
     };
-    write!(out, "{}", Origins(&settings.environment, settings.files()))?;
+    write!(
+        out,
+        "{}",
+        ConfigOrigins(&settings.environment, settings.files())
+    )?;
     write_values(&settings, out)?;
     for warning in settings.warnings() {
         writeln!(err, "breakerbox: warning: {warning}")?;
@@ -51,9 +55,9 @@ pub(crate) fn run(
 }
 
 /// The environment and the files, one a line.
-struct Origins<'a>(&'a str, &'a [PathBuf]);
+struct ConfigOrigins<'a>(&'a str, &'a [PathBuf]);
 
-impl fmt::Display for Origins<'_> {
+impl fmt::Display for ConfigOrigins<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(environment, files) = self;
         writeln!(out, "environment {environment}")?;

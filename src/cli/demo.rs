@@ -31,7 +31,7 @@ use breakerbox::{DependencyStatus, StartError};
 use crate::cli::ExitReason;
 use agent::{Agent, AgentContext, CallTally};
 use script::Pace;
-use servers::Doors;
+use servers::DemoServers;
 use service::{LookupError, LookupResult, Question, ServiceAddress, ServiceConnection};
 use timeline::Timeline;
 
@@ -84,7 +84,7 @@ struct DemoRuntime {
     sites: Vec<Site>,
     runtime: Runtime,
     desk: AgentContext,
-    doors: Doors,
+    doors: DemoServers,
 }
 
 /// Scenarios of the demo.
@@ -323,7 +323,7 @@ async fn start(pace: Pace) -> Result<DemoRuntime, DemoError> {
         sites.push(site);
         services.push((client, CallTally::default()));
     }
-    let doors = Doors::open(&runtime, &settings, &sites).await?;
+    let doors = DemoServers::open(&runtime, &settings, &sites).await?;
     let desk = AgentContext {
         services: services.into(),
         pace: ROUND,

@@ -17,7 +17,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::cli::ExitReason;
-use client::{ClientError, Remote};
+use client::{ClientError, RemoteAdmin};
 
 /// Refresh interval of `--watch`.
 const EVERY: Duration = Duration::from_secs(1);
@@ -93,7 +93,7 @@ pub(crate) fn status(
     err: &mut dyn Write,
 ) -> io::Result<ExitReason> {
     run(err, async |err| {
-        let remote = match Remote::new(&status.place, false) {
+        let remote = match RemoteAdmin::new(&status.place, false) {
             Ok(remote) => remote,
             Err(failure) => return tell(&failure, err),
         };
@@ -107,7 +107,7 @@ pub(crate) fn status(
     })
 }
 
-async fn ask(status: &Status, remote: &Remote) -> Result<Value, ClientError> {
+async fn ask(status: &Status, remote: &RemoteAdmin) -> Result<Value, ClientError> {
     match &status.name {
         Some(name) => remote.get(&["api", "dependencies", name]).await,
         None => remote.get(&["api", "dependencies"]).await,
@@ -130,7 +130,7 @@ fn show(status: &Status, answer: &Value, out: &mut dyn Write) -> io::Result<()> 
 /// Shows the status repeatedly, and waits for a server that is away for a while.
 async fn watch(
     status: &Status,
-    remote: &Remote,
+    remote: &RemoteAdmin,
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> io::Result<ExitReason> {
@@ -171,7 +171,7 @@ pub(crate) fn operate(
     err: &mut dyn Write,
 ) -> io::Result<ExitReason> {
     run(err, async |err| {
-        let remote = match Remote::new(&order.place, true) {
+        let remote = match RemoteAdmin::new(&order.place, true) {
             Ok(remote) => remote,
             Err(failure) => return tell(&failure, err),
         };
@@ -201,7 +201,7 @@ pub(crate) fn events(
     err: &mut dyn Write,
 ) -> io::Result<ExitReason> {
     run(err, async |err| {
-        let remote = match Remote::new(&events.place, false) {
+        let remote = match RemoteAdmin::new(&events.place, false) {
             Ok(remote) => remote,
             Err(failure) => return tell(&failure, err),
         };

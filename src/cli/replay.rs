@@ -16,7 +16,7 @@ use breakerbox::recorder::{Recording, Trace};
 
 use crate::cli::ExitReason;
 use machine::Tape;
-use report::{Played, Run};
+use report::{PlayedDependency, ReplayRun};
 
 /// Arguments of `breakerbox replay`.
 #[derive(Debug, clap::Args)]
@@ -41,7 +41,7 @@ pub(crate) struct ReplayArgs {
 }
 
 /// A configuration with its label in the output.
-struct Candidate {
+struct CandidateSettings {
     label: String,
     settings: Settings,
 }
@@ -85,7 +85,7 @@ pub(crate) fn run(
     let mut played = Vec::new();
     for recording in recordings {
         let name = &recording.name;
-        for Candidate { label, settings } in &candidates {
+        for CandidateSettings { label, settings } in &candidates {
             if !settings.dependencies.contains_key(name) {
                 writeln!(
                     err,
@@ -104,7 +104,10 @@ pub(crate) fn run(
 }
 
 /// Reads the configurations. Returns `None` if one is invalid, after printing all errors.
-fn load_all(arguments: &ReplayArgs, err: &mut dyn Write) -> io::Result<Option<Vec<Candidate>>> {
+fn load_all(
+    arguments: &ReplayArgs,
+    err: &mut dyn Write,
+) -> io::Result<Option<Vec<CandidateSettings>>> {
     let environment = arguments.env.as_deref();
     let mut loaded = vec![load(arguments.config.as_deref(), environment)];
     if let Some(dir) = &arguments.against {
@@ -113,11 +116,11 @@ fn load_all(arguments: &ReplayArgs, err: &mut dyn Write) -> io::Result<Option<Ve
     for error in loaded.iter().filter_map(|one| one.as_ref().err()) {
         writeln!(err, "breakerbox: {error}")?;
     }
-    let usable: Result<Vec<Candidate>, _> = loaded.into_iter().collect();
+    let usable: Result<Vec<CandidateSettings>, _> = loaded.into_iter().collect();
     Ok(usable.ok())
 }
 
-fn load(dir: Option<&Path>, environment: Option<&str>) -> Result<Candidate, ConfigError> {
+fn load(dir: Option<&Path>, environment: Option<&str>) -> Result<CandidateSettings, ConfigError> {
     let mut loader = Settings::loader();
     let mut label = "config".to_owned();
     if let Some(dir) = dir {
@@ -128,15 +131,15 @@ fn load(dir: Option<&Path>, environment: Option<&str>) -> Result<Candidate, Conf
         loader = loader.environment(environment);
     }
     let settings = loader.load()?;
-    Ok(Candidate { label, settings })
+    Ok(CandidateSettings { label, settings })
 }
 
 /// Replays one dependency's calls under its recorded settings and under each candidate.
-fn play(recording: &Recording, candidates: &[Candidate]) -> Played {
+fn play(recording: &Recording, candidates: &[CandidateSettings]) -> PlayedDependency {
     let tape = Tape::new(recording);
     let mut runs = Vec::new();
     if !recording.settings.is_empty() {
-        runs.push(Run {
+        runs.push(ReplayRun {
             label: "recorded".to_owned(),
             books: tape.play(&recording.settings),
         });
@@ -145,12 +148,12 @@ fn play(recording: &Recording, candidates: &[Candidate]) -> Played {
         let found = candidate.settings.dependencies.get(&recording.name);
         let breaker =
             found.map_or_else(BreakerSettings::default, |one| one.settings.breaker.clone());
-        runs.push(Run {
+        runs.push(ReplayRun {
             label: candidate.label.clone(),
             books: tape.play(&[(Time::ZERO, breaker)]),
         });
     }
-    Played {
+    PlayedDependency {
         name: recording.name.clone(),
         runs,
     }

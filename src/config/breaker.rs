@@ -265,19 +265,19 @@ fn read_rule(section: &mut Section<'_>) -> HalfOpenRule {
 
 fn read_cancelled(mut section: Section<'_>) -> CancelledPolicy {
     #[derive(Clone, Copy, PartialEq)]
-    enum Kind {
+    enum CancelledKind {
         Ignore,
         Failure,
         Rate,
     }
-    const KINDS: &[(&str, Kind)] = &[
-        ("ignore", Kind::Ignore),
-        ("failure", Kind::Failure),
-        ("rate", Kind::Rate),
+    const KINDS: &[(&str, CancelledKind)] = &[
+        ("ignore", CancelledKind::Ignore),
+        ("failure", CancelledKind::Failure),
+        ("rate", CancelledKind::Rate),
     ];
     let kind = section.get("kind", &one_of(KINDS));
     if !section.present {
-        section.default_to("kind", &one_of(KINDS), kind, Kind::Ignore);
+        section.default_to("kind", &one_of(KINDS), kind, CancelledKind::Ignore);
     }
     let share = section.get("rate", &rate());
     if section.present && !section.has("kind") {
@@ -285,16 +285,16 @@ fn read_cancelled(mut section: Section<'_>) -> CancelledPolicy {
     }
     section.reject_others(
         "kind",
-        if kind == Some(Kind::Rate) {
+        if kind == Some(CancelledKind::Rate) {
             &["rate"]
         } else {
             &[]
         },
     );
     let policy = match (kind, share) {
-        (Some(Kind::Failure), _) => CancelledPolicy::Failure,
-        (Some(Kind::Rate), Some(share)) => CancelledPolicy::Rate(share),
-        (Some(Kind::Rate), None) if !section.has("rate") => {
+        (Some(CancelledKind::Failure), _) => CancelledPolicy::Failure,
+        (Some(CancelledKind::Rate), Some(share)) => CancelledPolicy::Rate(share),
+        (Some(CancelledKind::Rate), None) if !section.has("rate") => {
             section.conflict(
                 "kind",
                 "this kind needs rate",

@@ -38,23 +38,26 @@ pub(super) fn read(mut section: Section<'_>, writes: u32) -> BulkheadSettings {
 /// Reads `bulkhead.adaptive`. `most`: `max_concurrent`, if it is valid.
 fn read_adaptive(mut section: Section<'_>, most: Option<NonZeroU32>) -> Option<AdaptiveSettings> {
     #[derive(Clone, Copy, PartialEq)]
-    enum Kind {
+    enum AdaptiveKind {
         Aimd,
         Gradient,
     }
-    const KINDS: &[(&str, Kind)] = &[("aimd", Kind::Aimd), ("gradient", Kind::Gradient)];
+    const KINDS: &[(&str, AdaptiveKind)] = &[
+        ("aimd", AdaptiveKind::Aimd),
+        ("gradient", AdaptiveKind::Gradient),
+    ];
     const MOST: u32 = 1_000_000;
     let default = AdaptiveSettings::default();
-    let kind = section.get_or("rule", &one_of(KINDS), Kind::Gradient);
+    let kind = section.get_or("rule", &one_of(KINDS), AdaptiveKind::Gradient);
     let backoff = section.get("backoff", &rate());
     let tolerance = section.get("tolerance", &number(1.0..=100.0));
     let (rule, own) = match kind {
-        Kind::Aimd => {
+        AdaptiveKind::Aimd => {
             let usual = Rate::new(0.9).unwrap_or(Rate::ZERO);
             let backoff = section.default_to("backoff", &rate(), backoff, usual);
             (AdaptiveRule::Aimd { backoff }, "backoff")
         }
-        Kind::Gradient => {
+        AdaptiveKind::Gradient => {
             let shape = number(1.0..=100.0);
             let tolerance = section.default_to("tolerance", &shape, tolerance, 1.5);
             (AdaptiveRule::Gradient { tolerance }, "tolerance")

@@ -11,7 +11,7 @@ use config::{Value, ValueKind};
 use super::nearest::nearest;
 use super::problem::{Problem, Warning};
 use super::secret::Secret;
-use super::source::{Origin, Rank};
+use super::source::{LayerRank, ValueOrigin};
 use super::value_type::{ValueType, show};
 
 /// Result of reading, beside the settings.
@@ -21,7 +21,7 @@ pub(super) struct LoadReport {
     /// All known keys, given or not.
     pub(super) asked: BTreeSet<String>,
     /// All given and valid values, with their displayed form and origin.
-    pub(super) given: BTreeMap<String, (String, Origin)>,
+    pub(super) given: BTreeMap<String, (String, ValueOrigin)>,
     /// Defaults of the other keys, in their displayed form.
     pub(super) defaults: BTreeMap<String, String>,
     /// Warnings about usable but suspicious values.
@@ -130,7 +130,7 @@ impl<'a> Section<'a> {
         if off {
             self.known.insert(key);
             let path = self.path_of(key);
-            let origin = Origin::of(&self.values[key]);
+            let origin = ValueOrigin::of(&self.values[key]);
             self.report
                 .borrow_mut()
                 .given
@@ -184,11 +184,17 @@ impl<'a> Section<'a> {
             show(value)
         };
         if let Some(parsed) = (shape.parse)(value) {
-            let given = (shown, Origin::of(value));
+            let given = (shown, ValueOrigin::of(value));
             self.report.borrow_mut().given.insert(path, given);
             return Some(parsed);
         }
-        self.push(path, Some(shown), None, &shape.allowed, &Origin::of(value));
+        self.push(
+            path,
+            Some(shown),
+            None,
+            &shape.allowed,
+            &ValueOrigin::of(value),
+        );
         None
     }
 
@@ -207,17 +213,17 @@ impl<'a> Section<'a> {
             None => return secrets,
             Some(ValueKind::Table(table)) => table.clone(),
             Some(_) => {
-                let origin = Origin::of(&self.values[key]);
+                let origin = ValueOrigin::of(&self.values[key]);
                 self.push(path, Some("***".to_owned()), None, allowed, &origin);
                 return secrets;
             }
         };
         for (name, value) in table {
-            let origin = Origin::of(&value);
+            let origin = ValueOrigin::of(&value);
             let path = format!("{path}.{name}");
             match value.kind {
                 ValueKind::String(text) => {
-                    let by_variable = origin.rank >= Rank::DotEnv;
+                    let by_variable = origin.rank >= LayerRank::DotEnv;
                     secrets.insert(name, (Secret::new(text), by_variable));
                     let given = ("***".to_owned(), origin);
                     self.report.borrow_mut().given.insert(path, given);
@@ -279,7 +285,7 @@ impl<'a> Section<'a> {
         let path = self.path_of(key);
         let mut report = self.report.borrow_mut();
         let origin = report.given.get(&path).map(|(_, origin)| origin.clone());
-        let origin = origin.unwrap_or_else(Origin::built_in).place;
+        let origin = origin.unwrap_or_else(ValueOrigin::built_in).place;
         report.warnings.push(Warning {
             key: path,
             text,
@@ -316,9 +322,9 @@ impl<'a> Section<'a> {
     }
 
     /// Returns the origin of the section: its first value in the lowest layer.
-    pub(super) fn origin(&self) -> Origin {
+    pub(super) fn origin(&self) -> ValueOrigin {
         let table = self.values.clone().into_iter().collect();
-        Origin::of(&Value::new(None, ValueKind::Table(table)))
+        ValueOrigin::of(&Value::new(None, ValueKind::Table(table)))
     }
 
     /// Reports keys that do not belong to the chosen kind. A key from a lower layer than the choice
@@ -327,7 +333,12 @@ impl<'a> Section<'a> {
         let Some(chosen) = self.values.get(chooser) else {
             return;
         };
-        self.only_in(chooser, &show(chosen), Origin::of(chosen).rank, allowed);
+        self.only_in(
+            chooser,
+            &show(chosen),
+            ValueOrigin::of(chosen).rank,
+            allowed,
+        );
     }
 
     /// Does the same for a kind with a default, which need not be given.
@@ -335,16 +346,16 @@ impl<'a> Section<'a> {
         if self.has(chooser) {
             self.reject_others(chooser, allowed);
         } else {
-            self.only_in(chooser, default, Rank::BuiltIn, allowed);
+            self.only_in(chooser, default, LayerRank::BuiltIn, allowed);
         }
     }
 
-    fn only_in(&self, chooser: &str, chosen: &str, rank: Rank, allowed: &[&str]) {
+    fn only_in(&self, chooser: &str, chosen: &str, rank: LayerRank, allowed: &[&str]) {
         for (key, value) in &self.values {
             let alien = key != chooser
                 && self.known.contains(key.as_str())
                 && !allowed.contains(&key.as_str());
-            if alien && Origin::of(value).rank >= rank {
+            if alien && ValueOrigin::of(value).rank >= rank {
                 let reason = format!("it does not apply with {chooser} = {chosen}");
                 self.note(
                     &self.path_of(key),
@@ -374,7 +385,7 @@ impl<'a> Section<'a> {
                 Some(given.unwrap_or_else(|| show(value))),
                 Some(reason),
                 &known.join(", "),
-                &Origin::of(value),
+                &ValueOrigin::of(value),
             );
         }
     }
@@ -388,7 +399,7 @@ impl<'a> Section<'a> {
     }
 
     fn note(&self, path: &str, value: Option<&Value>, reason: Option<String>, allowed: &str) {
-        let origin = value.map_or_else(Origin::built_in, Origin::of);
+        let origin = value.map_or_else(ValueOrigin::built_in, ValueOrigin::of);
         let secret = may_be_secret("", path);
         let shown = value.map(|value| {
             if secret {
@@ -406,7 +417,7 @@ impl<'a> Section<'a> {
         given: Option<String>,
         reason: Option<String>,
         allowed: &str,
-        origin: &Origin,
+        origin: &ValueOrigin,
     ) {
         self.report.borrow_mut().problems.push(Problem {
             key,

@@ -15,15 +15,15 @@ pub(super) const YEAR: Duration = Duration::from_secs(31_557_600);
 /// Minimum duration of settings for which zero is meaningless.
 pub(super) const TICK: Duration = Duration::from_millis(1);
 
-type Parse<'a, T> = Box<dyn Fn(&Value) -> Option<T> + 'a>;
-type Show<'a, T> = Box<dyn Fn(&T) -> String + 'a>;
+type ParseFn<'a, T> = Box<dyn Fn(&Value) -> Option<T> + 'a>;
+type ShowFn<'a, T> = Box<dyn Fn(&T) -> String + 'a>;
 
 /// The type of a value.
 pub(super) struct ValueType<'a, T> {
     pub(super) allowed: String,
-    pub(super) parse: Parse<'a, T>,
+    pub(super) parse: ParseFn<'a, T>,
     /// Formats a default, such that parsing it again gives the same value.
-    pub(super) show: Show<'a, T>,
+    pub(super) show: ShowFn<'a, T>,
     /// True if the value must not be shown.
     pub(super) secret: bool,
 }

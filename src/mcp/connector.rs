@@ -109,7 +109,7 @@ impl WebLink {
         let signs = Arc::new(Liveness::new(settings.hang_limit));
         let transport =
             StreamableHttpClientTransport::with_client(self.web.clone(), self.config.clone());
-        let heard = Heard {
+        let heard = ObservedTransport {
             transport,
             signs: Arc::clone(&signs),
         };
@@ -127,12 +127,12 @@ impl WebLink {
 }
 
 /// A transport that reports its messages to the liveness of the connection.
-struct Heard<T> {
+struct ObservedTransport<T> {
     transport: T,
     signs: Arc<Liveness>,
 }
 
-impl<T: Transport<RoleClient>> Transport<RoleClient> for Heard<T> {
+impl<T: Transport<RoleClient>> Transport<RoleClient> for ObservedTransport<T> {
     type Error = T::Error;
 
     fn send(
@@ -156,7 +156,7 @@ impl<T: Transport<RoleClient>> Transport<RoleClient> for Heard<T> {
     }
 }
 
-impl<T> Drop for Heard<T> {
+impl<T> Drop for ObservedTransport<T> {
     fn drop(&mut self) {
         self.signs.close(None);
     }

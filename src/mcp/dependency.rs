@@ -10,7 +10,7 @@ use super::call::{ToolCall, ToolResult};
 use super::connector::{McpConnector, WebLink};
 use super::error::McpError;
 use super::liveness::{ConnectionEnd, Liveness};
-use super::process::{Pipes, Process};
+use super::process::{ServerPipes, ServerProcess};
 use super::server_state::ServerState;
 use super::session::Session;
 use super::settings::McpServer;
@@ -29,7 +29,7 @@ const SICK: u32 = 3;
 /// A value owns the server's process. Dropping it kills the process and all that it has started.
 pub struct Mcp {
     link: Arc<McpConnector>,
-    process: Option<Process>,
+    process: Option<ServerProcess>,
     signs: Arc<Liveness>,
     board: Arc<ServerState>,
 }
@@ -64,8 +64,8 @@ impl Mcp {
         let settings = &board.settings;
         let words = &board.words;
         let failed = |reason: String| McpError::StartFailed { reason };
-        let started = Process::start(&settings.server, words);
-        let (process, Pipes { stdin, stdout }) = started.map_err(|error| {
+        let started = ServerProcess::start(&settings.server, words);
+        let (process, ServerPipes { stdin, stdout }) = started.map_err(|error| {
             // The system's error does not contain the arguments.
             failed(format!("its program cannot be started: {error}"))
         })?;
@@ -97,7 +97,7 @@ impl Mcp {
     }
 
     /// Waits until the connection or the process has ended, and returns the reason.
-    async fn ended_process(&self, process: &Process) -> String {
+    async fn ended_process(&self, process: &ServerProcess) -> String {
         let end = tokio::select! {
             end = self.signs.ended() => end,
             _ = process.ended() => ConnectionEnd::Closed,
@@ -144,7 +144,7 @@ fn with_words(what: String, last: Option<String>) -> String {
 }
 
 /// Adds the exit status and the last output of a process that did not start.
-async fn with_end(error: McpError, process: Process) -> McpError {
+async fn with_end(error: McpError, process: ServerProcess) -> McpError {
     let status = timeout(STATUS, process.ended()).await;
     process.kill();
     let McpError::StartFailed { reason } = error else {

@@ -52,8 +52,8 @@ const LAST_WORDS: Duration = Duration::from_millis(30);
 
 /// A running server. Dropping it kills the process and all that it has started, at once.
 #[derive(Debug)]
-pub(super) struct Process {
-    group: Group,
+pub(super) struct ServerProcess {
+    group: ProcessGroup,
     ended: watch::Receiver<Option<ExitStatus>>,
     words: Arc<StderrTail>,
     listener: AbortHandle,
@@ -62,17 +62,20 @@ pub(super) struct Process {
 }
 
 /// Our ends of its pipes.
-pub(super) struct Pipes {
+pub(super) struct ServerPipes {
     pub(super) stdin: ChildStdin,
     pub(super) stdout: ChildStdout,
 }
 
-impl Process {
+impl ServerProcess {
     /// Starts the process.
     ///
     /// # Errors  The program cannot be run.
     /// # Panics  Outside of a tokio runtime.
-    pub(super) fn start(server: &McpServer, words: &Arc<StderrTail>) -> io::Result<(Self, Pipes)> {
+    pub(super) fn start(
+        server: &McpServer,
+        words: &Arc<StderrTail>,
+    ) -> io::Result<(Self, ServerPipes)> {
         let McpServer::Stdio {
             command,
             args,
@@ -101,7 +104,7 @@ impl Process {
         lead_a_group(&mut own);
         let mut child = own.spawn()?;
         let pipes = take_pipes(&mut *child);
-        let group = Group::of(&*child);
+        let group = ProcessGroup::of(&*child);
         let (told, ended) = watch::channel(None);
         // The task ends with the process. If the task is dropped, the process is killed.
         drop(tokio::spawn(keep(child, group, told)));
@@ -123,7 +126,7 @@ impl Process {
         Ok((process, pipes))
     }
 
-    /// Kills the process and all that it has started. It is gone when [`Process::ended`] returns.
+    /// Kills the process and all that it has started. It is gone when [`ServerProcess::ended`] returns.
     pub(super) fn kill(&self) {
         if self.ended.borrow().is_none() {
             self.group.signal(StopSteps::Kill);
@@ -166,7 +169,7 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
         self.kill();
         self.listener.abort();
@@ -212,7 +215,7 @@ pub(crate) async fn reap_all(limit: Duration) {
 /// Waits for a process, kills the rest of its group, and reaps it.
 async fn keep(
     mut child: Box<dyn ChildWrapper>,
-    group: Group,
+    group: ProcessGroup,
     told: watch::Sender<Option<ExitStatus>>,
 ) {
     let status = child.inner_mut().wait().await;
@@ -223,12 +226,12 @@ async fn keep(
     }
 }
 
-fn take_pipes(child: &mut dyn ChildWrapper) -> io::Result<(Pipes, ChildStderr)> {
+fn take_pipes(child: &mut dyn ChildWrapper) -> io::Result<(ServerPipes, ChildStderr)> {
     let missing = || io::Error::other("a pipe to it is missing");
     let stdin = child.stdin().take().ok_or_else(missing)?;
     let stdout = child.stdout().take().ok_or_else(missing)?;
     let stderr = child.stderr().take().ok_or_else(missing)?;
-    Ok((Pipes { stdin, stdout }, stderr))
+    Ok((ServerPipes { stdin, stdout }, stderr))
 }
 
 /// Steps to stop a process.
@@ -249,10 +252,10 @@ fn lead_a_group(_: &mut CommandWrap) {}
 /// Process group: the process and all that it has started.
 #[cfg(unix)]
 #[derive(Debug, Clone, Copy)]
-struct Group(Option<nix::unistd::Pid>);
+struct ProcessGroup(Option<nix::unistd::Pid>);
 
 #[cfg(unix)]
-impl Group {
+impl ProcessGroup {
     fn of(child: &dyn ChildWrapper) -> Self {
         let id = child.id().and_then(|id| i32::try_from(id).ok());
         Self(id.map(nix::unistd::Pid::from_raw))
@@ -274,10 +277,10 @@ impl Group {
 /// No-op on systems without process groups; a drop kills the process itself.
 #[cfg(not(unix))]
 #[derive(Debug, Clone, Copy)]
-struct Group;
+struct ProcessGroup;
 
 #[cfg(not(unix))]
-impl Group {
+impl ProcessGroup {
     fn of(_: &dyn ChildWrapper) -> Self {
         Self
     }

@@ -13,7 +13,7 @@ use super::call::{ToolCall, ToolTraits};
 use super::connector::McpConnector;
 use super::settings::McpSettings;
 use super::stderr_tail::StderrTail;
-use super::tools::Toolbox;
+use super::tools::ToolTable;
 
 use crate::lock::LockExt as _;
 
@@ -22,7 +22,7 @@ pub(super) struct ServerState {
     pub(super) settings: McpSettings,
     pub(super) words: Arc<StderrTail>,
     /// The tools of the current incarnation, or of the last one.
-    pub(super) toolbox: ArcSwap<Toolbox>,
+    pub(super) toolbox: ArcSwap<ToolTable>,
     /// True once the tools have been listed.
     pub(super) is_listed: AtomicBool,
     /// The server's latest description of itself.
@@ -62,7 +62,7 @@ impl ServerState {
     }
 
     /// Stores the facts that an incarnation has learned.
-    pub(super) fn learn(&self, info: Option<Arc<ServerPeerInfo>>, tools: Option<Toolbox>) {
+    pub(super) fn learn(&self, info: Option<Arc<ServerPeerInfo>>, tools: Option<ToolTable>) {
         if let Some(tools) = tools {
             self.toolbox.store(Arc::new(tools));
             self.is_listed.store(true, Ordering::Release);

@@ -23,7 +23,7 @@ use super::call::{ToolCall, ToolResult};
 use super::error::McpError;
 use super::liveness::{ConnectionEnd, Liveness};
 use super::server_state::ServerState;
-use super::tools::Toolbox;
+use super::tools::ToolTable;
 use crate::CallContext;
 
 /// Maximum duration of any call, even if the settings have no limit.
@@ -64,7 +64,7 @@ impl Session {
         } else {
             Vec::new()
         };
-        let toolbox = Toolbox::new(listed, &board.settings.idempotent);
+        let toolbox = ToolTable::new(listed, &board.settings.idempotent);
         board.learn(info, Some(toolbox));
         Ok(Self {
             peer,
@@ -181,7 +181,7 @@ impl ClientHandler for ServerNotifications {
     async fn on_tool_list_changed(&self, context: NotificationContext<RoleClient>) {
         match context.peer.list_all_tools().await {
             Ok(listed) => {
-                let toolbox = Toolbox::new(listed, &self.0.settings.idempotent);
+                let toolbox = ToolTable::new(listed, &self.0.settings.idempotent);
                 self.0.learn(None, Some(toolbox));
             }
             Err(error) => tracing::warn!(

@@ -20,11 +20,11 @@ pub(super) struct StderrTail {
     secrets: Vec<String>,
     /// Length of the longest secret.
     longest: usize,
-    lines: Mutex<Lines>,
+    lines: Mutex<TailLines>,
 }
 
 #[derive(Debug, Default)]
-struct Lines {
+struct TailLines {
     now: VecDeque<String>,
     before: Vec<String>,
 }

@@ -23,7 +23,7 @@ const GATHER: Duration = Duration::from_millis(5);
 const CHUNK: usize = 64 * 1024;
 
 /// A message to the writer.
-pub(super) enum Entry {
+pub(super) enum WriterEntry {
     Outcome {
         dependency: Arc<str>,
         at: Time,
@@ -37,7 +37,7 @@ pub(super) enum Entry {
 }
 
 /// Settings of a dependency from a time on.
-pub(super) type Known = (Arc<str>, Time, BreakerSettings);
+pub(super) type KnownSettings = (Arc<str>, Time, BreakerSettings);
 
 pub(super) struct Writer {
     path: PathBuf,
@@ -87,9 +87,9 @@ impl Writer {
     }
 
     /// Writes until every sender is dropped.
-    pub(super) fn run(mut self, receiver: &Receiver<Entry>) {
+    pub(super) fn run(mut self, receiver: &Receiver<WriterEntry>) {
         while let Ok(first) = receiver.recv() {
-            let urgent = !matches!(first, Entry::Outcome { .. });
+            let urgent = !matches!(first, WriterEntry::Outcome { .. });
             self.take(first);
             if !urgent {
                 std::thread::park_timeout(GATHER);
@@ -103,10 +103,10 @@ impl Writer {
         self.write_out();
     }
 
-    fn take(&mut self, entry: Entry) {
+    fn take(&mut self, entry: WriterEntry) {
         self.fetch_settings();
         match entry {
-            Entry::Outcome {
+            WriterEntry::Outcome {
                 dependency,
                 at,
                 outcome,
@@ -119,8 +119,8 @@ impl Writer {
                 retry_after: outcome.retry_after,
                 probe,
             }),
-            Entry::Look => {}
-            Entry::Flush(done) => {
+            WriterEntry::Look => {}
+            WriterEntry::Flush(done) => {
                 self.write_out();
                 // The caller of `flush` may be gone.
                 let _ = done.send(());
@@ -261,8 +261,8 @@ mod tests {
         (path, writer)
     }
 
-    fn outcome() -> Entry {
-        Entry::Outcome {
+    fn outcome() -> WriterEntry {
+        WriterEntry::Outcome {
             dependency: Arc::from("dep"),
             at: Time::ZERO,
             outcome: Outcome::new(breakerbox_policy::Class::Success, Duration::ZERO),

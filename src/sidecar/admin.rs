@@ -43,11 +43,11 @@ use crate::config::{DependencyKind, Secret, Settings};
 use crate::lock::LockExt as _;
 #[cfg(feature = "mcp")]
 use crate::mcp::McpClient;
-use crate::sidecar::observe::metrics::{AdminFigures, Metrics, encode};
+use crate::sidecar::observe::metrics::{AdminFigures, MetricsReader, encode};
 
 pub use server::{ServeError, Server, ServerLimits};
 
-use alerts::Alerts;
+use alerts::AlertLog;
 use problem::AdminProblem;
 use timestamps::Timestamps;
 
@@ -87,13 +87,13 @@ struct AdminState {
     #[cfg(feature = "mcp")]
     servers: OnceLock<Box<FindServer>>,
     phase: AtomicU8,
-    alerts: Arc<Mutex<Alerts>>,
+    alerts: Arc<Mutex<AlertLog>>,
     /// Health checks that the program has registered, by name.
     #[cfg(feature = "agents")]
     health: Mutex<BTreeMap<String, HealthMonitor>>,
-    metrics: Metrics,
+    metrics: MetricsReader,
     stamps: Timestamps,
-    streams: stream::Streams,
+    streams: stream::EventStreams,
     /// Number of events that slow readers of the stream missed.
     missed: AtomicU64,
 }
@@ -117,12 +117,12 @@ impl Admin {
                 #[cfg(feature = "mcp")]
                 servers: OnceLock::new(),
                 phase: AtomicU8::new(Phase::Starting as u8),
-                alerts: Alerts::watch(&runtime),
+                alerts: AlertLog::watch(&runtime),
                 #[cfg(feature = "agents")]
                 health: Mutex::default(),
-                metrics: Metrics::watch(&runtime),
+                metrics: MetricsReader::watch(&runtime),
                 stamps: Timestamps::new(&runtime),
-                streams: stream::Streams::default(),
+                streams: stream::EventStreams::default(),
                 missed: AtomicU64::new(0),
                 runtime,
             }),
@@ -165,7 +165,7 @@ impl Admin {
         }
     }
 
-    fn alerts(&self) -> MutexGuard<'_, Alerts> {
+    fn alerts(&self) -> MutexGuard<'_, AlertLog> {
         self.inner.alerts.acquire()
     }
 

@@ -47,9 +47,9 @@ use tokio::sync::{Semaphore, watch};
 pub use self::http::dependency::HttpDependency;
 pub use self::http::error::HttpError;
 pub use self::message::{HttpReply, HttpRequest};
-use listen::{ListenerSignals, Thread};
+use listen::{GatewayThread, ListenerSignals};
 use mcp::endpoint::McpEndpoint;
-use route::{HttpRoute, RouteKind, Routes, ThreadContext};
+use route::{HttpRoute, RouteKind, RouteTable, ThreadContext};
 pub use trace::Tracing;
 
 use crate::config::{DependencyConfig, GatewayConfig};
@@ -61,12 +61,12 @@ use crate::{Runtime, StartError};
 pub struct Gateway {
     runtime: Runtime,
     address: SocketAddr,
-    routes: Arc<ArcSwap<Routes>>,
+    routes: Arc<ArcSwap<RouteTable>>,
     config: Arc<ArcSwap<GatewayConfig>>,
     tracing: Tracing,
     stopping: watch::Sender<bool>,
     killing: watch::Sender<bool>,
-    threads: Mutex<Vec<Thread>>,
+    threads: Mutex<Vec<GatewayThread>>,
     /// Number of threads.
     lanes: usize,
     /// Serializes changes of the routes.
@@ -284,8 +284,8 @@ impl Gateway {
         found
     }
 
-    fn change(&self, change: impl FnOnce(&mut Routes)) {
-        let mut routes = Routes::clone(&self.routes.load());
+    fn change(&self, change: impl FnOnce(&mut RouteTable)) {
+        let mut routes = RouteTable::clone(&self.routes.load());
         change(&mut routes);
         self.routes.store(Arc::new(routes));
     }
@@ -293,7 +293,7 @@ impl Gateway {
 
 /// A live view of the MCP servers, which follows changes of the routes. Cheap to clone.
 #[derive(Clone)]
-pub struct Servers(Arc<ArcSwap<Routes>>);
+pub struct Servers(Arc<ArcSwap<RouteTable>>);
 
 impl Servers {
     /// Returns the server of this name, while it is reachable.

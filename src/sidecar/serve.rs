@@ -18,8 +18,8 @@ use crate::reload::Watcher;
 use crate::sidecar::admin::{self, Admin, Phase};
 use crate::sidecar::gateway::{AddOutcome, Gateway};
 
-use dependencies::{Plan, Unservable};
-use telemetry::Export;
+use dependencies::{ServicePlan, UnservableConfig};
+use telemetry::SidecarExport;
 
 /// Default configuration of `serve`, used without any configuration.
 const EMBEDDED: &str = include_str!("../../config/default.toml");
@@ -42,7 +42,7 @@ enum SidecarError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
-    Unservable(#[from] Unservable),
+    Unservable(#[from] UnservableConfig),
     #[error("{address} cannot be listened on: {cause}")]
     Listen {
         address: std::net::SocketAddr,
@@ -80,24 +80,24 @@ const REAPING: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// The running sidecar.
 struct Sidecar {
-    source: Source,
+    source: ConfigSource,
     settings: Settings,
-    plan: Plan,
+    plan: ServicePlan,
     runtime: Runtime,
     gateway: Gateway,
     admin: Admin,
     /// Closes the admin side when dropped.
     admin_server: admin::Server,
-    export: Export,
+    export: SidecarExport,
     signals: ProcessSignals,
 }
 
 /// Source of the configuration.
-struct Source {
+struct ConfigSource {
     loader: Loader,
 }
 
-impl Source {
+impl ConfigSource {
     fn new(dir: Option<PathBuf>, environment: Option<String>) -> Self {
         let mut loader = Settings::loader();
         if let Some(dir) = dir {
@@ -137,7 +137,7 @@ pub async fn run(
     if let Err(error) = crate::mcp::adopt_orphans() {
         tracing::debug!(%error, "orphans of servers are left to the parent process");
     }
-    let mut sidecar = match start(Source::new(dir, environment)).await {
+    let mut sidecar = match start(ConfigSource::new(dir, environment)).await {
         Ok(sidecar) => sidecar,
         Err(error) => {
             writeln!(err, "breakerbox: {error}")?;
@@ -177,10 +177,10 @@ pub async fn run(
     Ok(end)
 }
 
-async fn start(source: Source) -> Result<Sidecar, SidecarError> {
+async fn start(source: ConfigSource) -> Result<Sidecar, SidecarError> {
     let signals = ProcessSignals::new(&source)?;
     let settings = source.read()?;
-    let mut plan = Plan::default();
+    let mut plan = ServicePlan::default();
     plan.make(&settings).await?;
     let started = settings.clone().into_runtime();
     let runtime = Runtime::start(started.map_err(SidecarError::Recorder)?).await?;
@@ -211,10 +211,10 @@ async fn start(source: Source) -> Result<Sidecar, SidecarError> {
 /// so that it never delays a call.
 async fn open(
     settings: &Settings,
-    plan: &Plan,
+    plan: &ServicePlan,
     runtime: &Runtime,
-) -> Result<(Gateway, Admin, admin::Server, Export), SidecarError> {
-    let mut export = Export::start(settings)?;
+) -> Result<(Gateway, Admin, admin::Server, SidecarExport), SidecarError> {
+    let mut export = SidecarExport::start(settings)?;
     let admin = Admin::new(runtime.clone(), settings);
     let address = settings.admin.bind;
     let listener = TcpListener::bind(address);
@@ -327,7 +327,7 @@ struct ProcessSignals {
 
 impl ProcessSignals {
     /// Installs the signal handlers early, before other processes can know that it runs.
-    fn new(source: &Source) -> Result<Self, SidecarError> {
+    fn new(source: &ConfigSource) -> Result<Self, SidecarError> {
         let loader = source.loader.clone();
         let reload = Watcher::on_signals(loader.clone());
         if let Err(error) = &reload {

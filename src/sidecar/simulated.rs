@@ -71,19 +71,19 @@ pub struct Site {
 struct SiteState {
     /// Key of the results in its responses.
     key: String,
-    fault: Mutex<Broken>,
+    fault: Mutex<ActiveFault>,
     answers: AtomicU64,
 }
 
 /// The current fault and its end.
 #[derive(Debug, Clone, Copy)]
-struct Broken {
+struct ActiveFault {
     fault: SimulatedFault,
     until: Option<Instant>,
 }
 
 impl SiteState {
-    fn set(&self, broken: Broken) {
+    fn set(&self, broken: ActiveFault) {
         *self.fault.acquire() = broken;
     }
 
@@ -105,7 +105,7 @@ impl Site {
         let address = listener.local_addr()?;
         let shared = Arc::new(SiteState {
             key: key.to_owned(),
-            fault: Mutex::new(Broken {
+            fault: Mutex::new(ActiveFault {
                 fault: SimulatedFault::None,
                 until: None,
             }),
@@ -137,7 +137,7 @@ impl Site {
 
     /// Sets or clears the fault.
     pub fn set(&self, fault: SimulatedFault) {
-        self.shared.set(Broken { fault, until: None });
+        self.shared.set(ActiveFault { fault, until: None });
     }
 }
 
@@ -150,20 +150,20 @@ impl Drop for Site {
 /// Query of a request that sets the fault: the fault and its duration.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Switch {
+struct FaultQuery {
     is: SimulatedFault,
     #[serde(rename = "for")]
     for_: Option<String>,
 }
 
-impl Switch {
-    fn broken(&self) -> Result<Broken, String> {
+impl FaultQuery {
+    fn broken(&self) -> Result<ActiveFault, String> {
         let given = self.for_.as_deref().map(humantime::parse_duration);
         let span = given.transpose();
         let span = span.map_err(|error| format!("for: {error}, allowed: such as 30s or 1m\n"))?;
         // An end beyond the range of the clock counts as none.
         let until = span.and_then(|span| Instant::now().checked_add(span));
-        Ok(Broken {
+        Ok(ActiveFault {
             fault: self.is,
             until,
         })
@@ -171,7 +171,7 @@ impl Switch {
 }
 
 fn switch(site: &SiteState, uri: &Uri) -> Response {
-    let asked = Query::<Switch>::try_from_uri(uri).map_err(|error| format!("{error}\n"));
+    let asked = Query::<FaultQuery>::try_from_uri(uri).map_err(|error| format!("{error}\n"));
     match asked.and_then(|Query(switch)| switch.broken()) {
         Ok(broken) => {
             site.set(broken);

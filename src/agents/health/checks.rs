@@ -16,7 +16,7 @@ impl VectorSearch {
     ///
     /// Each round costs one token request, one embedding and one search.
     pub async fn check_health(&self, clock: &Clock) -> HealthReport {
-        let mut round = Round {
+        let mut round = CheckRound {
             clock,
             checks: Vec::new(),
             advice: Vec::new(),
@@ -33,13 +33,13 @@ impl VectorSearch {
 }
 
 /// A round of checks in progress.
-struct Round<'c> {
+struct CheckRound<'c> {
     clock: &'c Clock,
     checks: Vec<Check>,
     advice: Vec<Advice>,
 }
 
-impl Round<'_> {
+impl CheckRound<'_> {
     fn end(
         &mut self,
         name: &'static str,

@@ -133,7 +133,7 @@ struct TokenResponse {
 
 /// Error response of an OAuth endpoint.
 #[derive(Deserialize)]
-struct Refused {
+struct TokenRefusal {
     error: String,
     #[serde(default)]
     error_description: String,
@@ -164,7 +164,7 @@ fn token(answer: &ServiceResponse) -> Result<Token, ServiceError> {
     };
     let why = serde_json::from_slice(&answer.body).map_or_else(
         |_| String::new(),
-        |Refused {
+        |TokenRefusal {
              error,
              error_description,
          }| { format!(": {} {}", said(&error), said(&error_description)) },

@@ -57,11 +57,11 @@ struct GoogleResponse {
     /// Marks the JSON as a search response: `items` is omitted when nothing was found.
     kind: String,
     #[serde(default)]
-    items: Vec<Item>,
+    items: Vec<GoogleItem>,
 }
 
 #[derive(Deserialize)]
-struct Item {
+struct GoogleItem {
     #[serde(default)]
     title: String,
     link: String,
@@ -69,8 +69,8 @@ struct Item {
     snippet: String,
 }
 
-impl From<Item> for Hit {
-    fn from(item: Item) -> Self {
+impl From<GoogleItem> for Hit {
+    fn from(item: GoogleItem) -> Self {
         Self {
             title: item.title,
             url: item.link,

@@ -82,12 +82,12 @@ pub(crate) fn serve_memory(err: &mut dyn Write) -> io::Result<ExitReason> {
     Ok(ExitReason::Done)
 }
 
-type Failed = Box<dyn std::error::Error>;
+type BoxedError = Box<dyn std::error::Error>;
 
 /// A temporary directory of this run, removed when dropped.
-struct Folder(PathBuf);
+struct DemoFolder(PathBuf);
 
-impl Folder {
+impl DemoFolder {
     fn new() -> io::Result<Self> {
         let name = format!("breakerbox-demo-{}", std::process::id());
         let path = std::env::temp_dir().join(name);
@@ -110,7 +110,7 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for DemoFolder {
     fn drop(&mut self) {
         // Files left behind are in the system's temporary directory.
         let _ = std::fs::remove_dir_all(&self.0);
@@ -119,7 +119,7 @@ impl Drop for Folder {
 
 /// The running parts of the scenario.
 struct ResearchRuntime {
-    folder: Folder,
+    folder: DemoFolder,
     fakes: Fakes,
     runtime: Runtime,
     crew: Crew,
@@ -197,8 +197,8 @@ async fn end(
     Ok(ExitReason::Done)
 }
 
-async fn start() -> Result<ResearchRuntime, Failed> {
-    let folder = Folder::new()?;
+async fn start() -> Result<ResearchRuntime, BoxedError> {
+    let folder = DemoFolder::new()?;
     let loader = folder.loader();
     let settings = loader.load()?;
     let debounce = settings.reload.debounce;
@@ -216,7 +216,7 @@ async fn start() -> Result<ResearchRuntime, Failed> {
     })
 }
 
-async fn services(runtime: &Runtime, fakes: &Fakes, folder: &Path) -> Result<Services, Failed> {
+async fn services(runtime: &Runtime, fakes: &Fakes, folder: &Path) -> Result<Services, BoxedError> {
     let store = ContentStore::default();
     for (id, text) in NOTES {
         fakes.index(id, text);

@@ -28,23 +28,23 @@ pub(crate) struct Pace {
 
 /// One outage.
 #[derive(Debug, Clone, Copy)]
-struct Scene {
+struct OutageScene {
     fault: SimulatedFault,
     /// True if the dependency's workers are expected to crash.
     crashes: bool,
 }
 
 /// The scenes, in the order of the sites.
-const SCENES: [Scene; 3] = [
-    Scene {
+const SCENES: [OutageScene; 3] = [
+    OutageScene {
         fault: SimulatedFault::Fails,
         crashes: false,
     },
-    Scene {
+    OutageScene {
         fault: SimulatedFault::Hangs,
         crashes: false,
     },
-    Scene {
+    OutageScene {
         fault: SimulatedFault::Garbles,
         crashes: true,
     },
@@ -80,7 +80,7 @@ pub(crate) async fn play(
 async fn outage(
     runtime: &Runtime,
     site: &Site,
-    scene: Scene,
+    scene: OutageScene,
     pace: Pace,
     timeline: &mut Timeline<'_>,
 ) -> io::Result<Option<String>> {

@@ -15,7 +15,7 @@ use super::DemoError;
 use breakerbox::simulated::Site;
 
 /// The running gateway and admin side.
-pub(crate) struct Doors {
+pub(crate) struct DemoServers {
     gateway: Gateway,
     admin: Admin,
     server: Server,
@@ -29,7 +29,7 @@ fn through_the_gateway(name: &str) -> String {
     format!("{name}_http")
 }
 
-impl Doors {
+impl DemoServers {
     /// Starts both, and the gateway's dependencies.
     pub(crate) async fn open(
         runtime: &Runtime,

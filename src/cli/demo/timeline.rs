@@ -24,12 +24,12 @@ pub(crate) struct Timeline<'w> {
     runtime: Runtime,
     stream: Receiver<Event>,
     events: Vec<Event>,
-    outages: BTreeMap<Arc<str>, Outage>,
+    outages: BTreeMap<Arc<str>, ShownOutage>,
 }
 
 /// Printed state of a dependency, since its last own answer with a closed breaker.
 #[derive(Debug, Default)]
-struct Outage {
+struct ShownOutage {
     falling_back: bool,
     tripped: bool,
     closed: bool,
@@ -38,7 +38,7 @@ struct Outage {
     served: u64,
 }
 
-impl Outage {
+impl ShownOutage {
     /// Returns the text for the end of the outage, once it has ended. Single own answers in between
     /// do not end it.
     fn end(&mut self) -> Option<String> {
@@ -168,7 +168,7 @@ impl<'w> Timeline<'w> {
             self.line(event.at, &event.subject, &text, tone)?;
         }
         let outage = self.outages.get_mut(&event.subject);
-        if let Some(end) = outage.and_then(Outage::end) {
+        if let Some(end) = outage.and_then(ShownOutage::end) {
             self.line(event.at, &event.subject, &end, Tone::Good)?;
         }
         self.events.push(event);

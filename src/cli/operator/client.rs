@@ -51,13 +51,13 @@ impl fmt::Display for ClientError {
 }
 
 /// A running Breakerbox.
-pub(super) struct Remote {
+pub(super) struct RemoteAdmin {
     url: Url,
     token: Option<Secret>,
     client: Client,
 }
 
-impl Remote {
+impl RemoteAdmin {
     /// Determines the address, and the token if one is needed.
     pub(super) fn new(place: &AdminTarget, changes: bool) -> Result<Self, ClientError> {
         let (url, token) = match &place.admin {

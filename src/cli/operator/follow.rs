@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest::Response;
 use serde_json::Value;
 
-use super::client::{ClientError, Remote};
+use super::client::{ClientError, RemoteAdmin};
 use super::table::plain;
 use crate::cli::ExitReason;
 
@@ -27,7 +27,7 @@ pub(super) fn write(event: &Value, json: bool, out: &mut dyn Write) -> io::Resul
 
 /// Writes events as they arrive, until interrupted.
 pub(super) async fn follow(
-    remote: &Remote,
+    remote: &RemoteAdmin,
     since: Option<u64>,
     json: bool,
     out: &mut dyn Write,
@@ -70,7 +70,7 @@ async fn read(
     err: &mut dyn Write,
 ) -> io::Result<Option<ClientError>> {
     let mut lines = Vec::new();
-    let mut message = Message::default();
+    let mut message = StreamMessage::default();
     while let Ok(Some(chunk)) = response.chunk().await {
         lines.extend_from_slice(&chunk);
         if lines.len() > MAX_LINE {
@@ -103,12 +103,12 @@ async fn read(
 
 /// A server-sent event, partially received.
 #[derive(Debug, Default)]
-struct Message {
+struct StreamMessage {
     event: String,
     data: String,
 }
 
-impl Message {
+impl StreamMessage {
     /// Adds a line; returns the message once it is complete.
     fn take(&mut self, line: &str) -> Option<Self> {
         if line.is_empty() {

@@ -29,12 +29,12 @@ pub(crate) struct ReplayResult {
     /// Total time in the open state.
     pub(crate) open: Duration,
     /// The transitions.
-    pub(crate) moves: Vec<Move>,
+    pub(crate) moves: Vec<ReplayMove>,
 }
 
 /// One transition.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Move {
+pub(crate) struct ReplayMove {
     pub(crate) at: Time,
     pub(crate) from: State,
     pub(crate) to: State,
@@ -68,7 +68,7 @@ impl<'t> Tape<'t> {
         if let Some(first) = starts.peek() {
             begin = begin.min(self.outcomes[*first].started());
         }
-        let mut machine = Machine::new(self.outcomes, plan, begin);
+        let mut machine = ReplayMachine::new(self.outcomes, plan, begin);
         for (index, one) in self.outcomes.iter().enumerate() {
             let is_before = |next: &usize| self.outcomes[*next].started() < one.ended;
             while let Some(next) = starts.next_if(is_before) {
@@ -84,19 +84,19 @@ impl<'t> Tape<'t> {
 }
 
 /// An admitted call.
-struct Admitted {
+struct AdmittedCall {
     permit: Permit,
     /// True if it was counted as slow while it was running.
     overdue: bool,
 }
 
-struct Machine<'t> {
+struct ReplayMachine<'t> {
     outcomes: &'t [RecordedOutcome],
     breaker: Breaker,
     now: Time,
     changes: &'t [(Time, BreakerSettings)],
     /// Running calls, by the index of their outcome.
-    running: Vec<Option<Admitted>>,
+    running: Vec<Option<AdmittedCall>>,
     /// Times at which calls in flight become slow, the first one on top (rule BRK-9).
     slow: BinaryHeap<Reverse<(Time, usize)>>,
     /// A generation, and its number of slow calls that are still running.
@@ -105,7 +105,7 @@ struct Machine<'t> {
     books: ReplayResult,
 }
 
-impl<'t> Machine<'t> {
+impl<'t> ReplayMachine<'t> {
     fn new(
         outcomes: &'t [RecordedOutcome],
         plan: &'t [(Time, BreakerSettings)],
@@ -134,7 +134,7 @@ impl<'t> Machine<'t> {
         self.books.failures += u64::from(class == Class::Failure);
         match self.breaker.admit(started) {
             Ok(permit) => {
-                self.running[index] = Some(Admitted {
+                self.running[index] = Some(AdmittedCall {
                     permit,
                     overdue: false,
                 });
@@ -157,7 +157,7 @@ impl<'t> Machine<'t> {
     fn end(&mut self, index: usize) {
         let one = &self.outcomes[index];
         self.pass_until(one.ended);
-        let Some(Admitted { permit, overdue }) = self.running[index].take() else {
+        let Some(AdmittedCall { permit, overdue }) = self.running[index].take() else {
             return;
         };
         if overdue && permit.generation() == self.breaker.generation() {
@@ -255,7 +255,7 @@ impl<'t> Machine<'t> {
                 self.opened = Some(at);
                 self.books.trips += 1;
             }
-            self.books.moves.push(Move {
+            self.books.moves.push(ReplayMove {
                 at,
                 from,
                 to,

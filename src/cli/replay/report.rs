@@ -8,24 +8,28 @@ use breakerbox::recorder::Trace;
 use comfy_table::{CellAlignment, Table};
 use serde_json::{Value, json};
 
-use super::machine::{Move, ReplayResult};
+use super::machine::{ReplayMove, ReplayResult};
 use crate::cli::counted;
 
 /// One dependency under several settings, one run for each.
-pub(crate) struct Played {
+pub(crate) struct PlayedDependency {
     pub(crate) name: String,
-    pub(crate) runs: Vec<Run>,
+    pub(crate) runs: Vec<ReplayRun>,
 }
 
 /// One dependency under one set of settings.
-pub(crate) struct Run {
+pub(crate) struct ReplayRun {
     /// Label of the settings.
     pub(crate) label: String,
     pub(crate) books: ReplayResult,
 }
 
 /// Writes a summary of the trace, a table with a row per run, and all transitions by time.
-pub(crate) fn write(trace: &Trace, played: &[Played], out: &mut dyn Write) -> io::Result<()> {
+pub(crate) fn write(
+    trace: &Trace,
+    played: &[PlayedDependency],
+    out: &mut dyn Write,
+) -> io::Result<()> {
     let calls: usize = trace.recordings.iter().map(|one| one.outcomes.len()).sum();
     let last = |one: &breakerbox::recorder::Recording| one.outcomes.last().map(|last| last.ended);
     let end = trace.recordings.iter().filter_map(last).max();
@@ -79,8 +83,8 @@ pub(crate) fn write(trace: &Trace, played: &[Played], out: &mut dyn Write) -> io
     write_moves(played, out)
 }
 
-fn write_moves(played: &[Played], out: &mut dyn Write) -> io::Result<()> {
-    let mut moves: Vec<(&str, &str, &Move)> = each(played)
+fn write_moves(played: &[PlayedDependency], out: &mut dyn Write) -> io::Result<()> {
+    let mut moves: Vec<(&str, &str, &ReplayMove)> = each(played)
         .flat_map(|(one, run)| {
             let named = |moved| (&*one.name, &*run.label, moved);
             run.books.moves.iter().map(named)
@@ -96,7 +100,7 @@ fn write_moves(played: &[Played], out: &mut dyn Write) -> io::Result<()> {
     writeln!(out)?;
     for (name, label, moved) in moves {
         let at = seconds(moved.at);
-        let Move {
+        let ReplayMove {
             from, to, cause, ..
         } = moved;
         write!(
@@ -112,7 +116,11 @@ fn write_moves(played: &[Played], out: &mut dyn Write) -> io::Result<()> {
 }
 
 /// Writes the same as one JSON object. Times are milliseconds since the runtime's start.
-pub(crate) fn write_json(trace: &Trace, played: &[Played], out: &mut dyn Write) -> io::Result<()> {
+pub(crate) fn write_json(
+    trace: &Trace,
+    played: &[PlayedDependency],
+    out: &mut dyn Write,
+) -> io::Result<()> {
     let dependencies: Vec<Value> = played
         .iter()
         .map(|one| {
@@ -128,7 +136,7 @@ pub(crate) fn write_json(trace: &Trace, played: &[Played], out: &mut dyn Write) 
     writeln!(out, "{object}")
 }
 
-fn run_to_json(run: &Run) -> Value {
+fn run_to_json(run: &ReplayRun) -> Value {
     let books = &run.books;
     let moves = books.moves.iter().map(|moved| {
         json!({
@@ -152,7 +160,7 @@ fn run_to_json(run: &Run) -> Value {
     })
 }
 
-fn each(played: &[Played]) -> impl Iterator<Item = (&Played, &Run)> {
+fn each(played: &[PlayedDependency]) -> impl Iterator<Item = (&PlayedDependency, &ReplayRun)> {
     played
         .iter()
         .flat_map(|one| one.runs.iter().map(move |run| (one, run)))

@@ -13,9 +13,9 @@ use axum::{Extension, Json};
 use breakerbox_policy::{BreakerEvent, State as Breaker, Time};
 use serde::{Deserialize, Serialize};
 
-use super::auth::{Peer, author};
+use super::auth::{PeerAddress, author};
 use super::events::bad_query;
-use super::operate::{Body, read};
+use super::operate::{ChangeBody, read};
 use super::problem::AdminProblem;
 use super::{Admin, AdminState};
 use crate::lock::LockExt as _;
@@ -61,7 +61,7 @@ impl AlertStage {
 }
 
 #[derive(Debug, Clone)]
-struct Alert {
+struct AlertRecord {
     id: u64,
     subject: Arc<str>,
     kind: AlertKind,
@@ -77,9 +77,9 @@ struct Alert {
 
 /// The alerts of one runtime.
 #[derive(Debug, Default)]
-pub(super) struct Alerts {
+pub(super) struct AlertLog {
     last_id: u64,
-    all: VecDeque<Alert>,
+    all: VecDeque<AlertRecord>,
     /// Id of the last event taken from the history.
     seen: u64,
 }
@@ -104,7 +104,7 @@ pub(super) struct AlertFilter {
     state: Option<String>,
 }
 
-impl Alerts {
+impl AlertLog {
     /// Collects the alerts of this runtime, beginning with its recorded events.
     pub(super) fn watch(runtime: &Runtime) -> Arc<Mutex<Self>> {
         let alerts = Arc::new(Mutex::new(Self::default()));
@@ -141,7 +141,8 @@ impl Alerts {
             }
             EventKind::SetRight => self.resolve(event, AlertKind::Misconfigured),
             EventKind::Removed { .. } => {
-                let gone = |alert: &&mut Alert| dependency_of(&alert.subject) == &*event.subject;
+                let gone =
+                    |alert: &&mut AlertRecord| dependency_of(&alert.subject) == &*event.subject;
                 for alert in self.all.iter_mut().filter(gone) {
                     alert.end(event.at);
                 }
@@ -151,7 +152,7 @@ impl Alerts {
     }
 
     fn raise(&mut self, event: &Event, kind: AlertKind, message: String) {
-        let same = |alert: &Alert| alert.is(event, kind) && alert.lasts;
+        let same = |alert: &AlertRecord| alert.is(event, kind) && alert.lasts;
         if self.all.iter().any(same) {
             return;
         }
@@ -161,7 +162,7 @@ impl Alerts {
             self.all.remove(over.unwrap_or(0));
         }
         self.last_id += 1;
-        self.all.push_back(Alert {
+        self.all.push_back(AlertRecord {
             id: self.last_id,
             subject: Arc::clone(&event.subject),
             kind,
@@ -183,13 +184,14 @@ impl Alerts {
 
     /// Returns the number of alerts that are neither cleared nor resolved, over all dependencies.
     pub(super) fn pending(&self) -> usize {
-        let pending =
-            |alert: &&Alert| matches!(alert.stage, AlertStage::Active | AlertStage::Acknowledged);
+        let pending = |alert: &&AlertRecord| {
+            matches!(alert.stage, AlertStage::Active | AlertStage::Acknowledged)
+        };
         self.all.iter().filter(pending).count()
     }
 }
 
-impl Alert {
+impl AlertRecord {
     fn is(&self, event: &Event, kind: AlertKind) -> bool {
         self.kind == kind && self.subject == event.subject
     }
@@ -237,7 +239,7 @@ pub(super) async fn list(
                 .allowed("active, acknowledged, cleared, resolved"),
         );
     }
-    let fits = |alert: &&Alert| {
+    let fits = |alert: &&AlertRecord| {
         let state = wanted.state.as_deref();
         state.is_none_or(|state| state == alert.stage.word())
     };
@@ -250,8 +252,8 @@ pub(super) async fn list(
 pub(super) async fn acknowledge(
     State(admin): State<Admin>,
     Path(id): Path<String>,
-    peer: Option<Extension<Peer>>,
-    body: Body,
+    peer: Option<Extension<PeerAddress>>,
+    body: ChangeBody,
 ) -> Result<Json<AlertView>, AdminProblem> {
     let reason = read(body)?.reason;
     let by = author(peer.map(|peer| peer.0));
@@ -267,8 +269,8 @@ pub(super) async fn acknowledge(
 pub(super) async fn clear(
     State(admin): State<Admin>,
     Path(id): Path<String>,
-    peer: Option<Extension<Peer>>,
-    body: Body,
+    peer: Option<Extension<PeerAddress>>,
+    body: ChangeBody,
 ) -> Result<Json<AlertView>, AdminProblem> {
     let reason = read(body)?.reason;
     let by = author(peer.map(|peer| peer.0));

@@ -23,12 +23,12 @@ pub(super) const MAX_BODY: usize = 4 * 1024;
 
 /// The remote address of a connection.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Peer(pub(super) SocketAddr);
+pub(super) struct PeerAddress(pub(super) SocketAddr);
 
 /// Names the operator in the audit record.
-pub(super) fn author(peer: Option<Peer>) -> String {
+pub(super) fn author(peer: Option<PeerAddress>) -> String {
     match peer {
-        Some(Peer(address)) => format!("token holder at {}", address.ip()),
+        Some(PeerAddress(address)) => format!("token holder at {}", address.ip()),
         None => "token holder".to_owned(),
     }
 }
@@ -44,7 +44,7 @@ pub(super) async fn authorise(
     let checked = check_site(&admin, request.headers(), request.uri())
         .and_then(|()| check_token(&admin, request.headers()));
     if let Err(problem) = checked {
-        let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
+        let peer = request.extensions().get::<PeerAddress>().map(|peer| peer.0);
         tracing::warn!(
             ?peer,
             path = request.uri().path(),

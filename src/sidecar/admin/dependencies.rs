@@ -33,21 +33,21 @@ pub(super) struct DependencyView {
     next_probe_at: Option<String>,
     half_open: Option<HalfOpenStatusView>,
     window: WindowView,
-    totals: Totals,
-    latency_ms: Latency,
+    totals: CallTotals,
+    latency_ms: LatencyMillis,
     in_flight: u32,
     queued: u32,
     limits: LimitsView,
     workers: Vec<WorkerView>,
-    fallbacks: Vec<Fallback>,
+    fallbacks: Vec<FallbackView>,
     health: &'static str,
     health_reason: Option<String>,
     parked: bool,
-    pause: Option<Pause>,
-    rate_limit: Option<RateLimit>,
-    chaos: Option<Chaos>,
+    pause: Option<PauseView>,
+    rate_limit: Option<RateLimitView>,
+    chaos: Option<ChaosView>,
     key_count: usize,
-    keys: Vec<Key>,
+    keys: Vec<KeyView>,
     /// Protocol version of an MCP server, once it was reached.
     protocol_version: Option<String>,
     /// Last lines that the process of an MCP server wrote to its standard error. Present only in
@@ -86,7 +86,7 @@ struct WindowView {
 }
 
 #[derive(Debug, Serialize)]
-struct Totals {
+struct CallTotals {
     submitted: u64,
     primary: u64,
     fallback: u64,
@@ -102,7 +102,7 @@ struct Totals {
 }
 
 #[derive(Debug, Serialize)]
-struct Latency {
+struct LatencyMillis {
     p50: Option<f64>,
     p90: Option<f64>,
     p99: Option<f64>,
@@ -137,19 +137,19 @@ struct WorkerView {
 }
 
 #[derive(Debug, Serialize)]
-struct Fallback {
+struct FallbackView {
     name: String,
     served: u64,
 }
 
 #[derive(Debug, Serialize)]
-struct Pause {
+struct PauseView {
     reason: &'static str,
     ends_in_ms: u64,
 }
 
 #[derive(Debug, Serialize)]
-struct RateLimit {
+struct RateLimitView {
     rate: f64,
     per_ms: u64,
     burst: u32,
@@ -157,7 +157,7 @@ struct RateLimit {
 }
 
 #[derive(Debug, Serialize)]
-struct Chaos {
+struct ChaosView {
     latency_rate: f64,
     latency_ms: u64,
     error_rate: f64,
@@ -166,7 +166,7 @@ struct Chaos {
 }
 
 #[derive(Debug, Serialize)]
-struct Key {
+struct KeyView {
     key: String,
     state: &'static str,
     #[serde(rename = "override")]
@@ -244,16 +244,16 @@ fn view(admin: &Admin, status: DependencyStatus) -> DependencyView {
         fallbacks: status
             .fallbacks
             .into_iter()
-            .map(|(name, served)| Fallback { name, served })
+            .map(|(name, served)| FallbackView { name, served })
             .collect(),
         health,
         health_reason,
         parked: status.parked,
-        pause: status.paused.map(|(reason, left)| Pause {
+        pause: status.paused.map(|(reason, left)| PauseView {
             reason: pause_name(reason),
             ends_in_ms: millis(left),
         }),
-        rate_limit: settings.rate_limit.map(|limit| RateLimit {
+        rate_limit: settings.rate_limit.map(|limit| RateLimitView {
             rate: limit.rate,
             per_ms: millis(limit.per),
             burst: limit.burst.get(),
@@ -274,9 +274,9 @@ fn view(admin: &Admin, status: DependencyStatus) -> DependencyView {
     }
 }
 
-fn totals(status: &DependencyStatus) -> Totals {
+fn totals(status: &DependencyStatus) -> CallTotals {
     let totals = &status.totals;
-    Totals {
+    CallTotals {
         submitted: totals.submitted,
         primary: totals.primary,
         fallback: totals.fallback,
@@ -292,9 +292,9 @@ fn totals(status: &DependencyStatus) -> Totals {
     }
 }
 
-fn latency(inner: &AdminState, status: &DependencyStatus) -> Latency {
+fn latency(inner: &AdminState, status: &DependencyStatus) -> LatencyMillis {
     let taken = inner.runtime.latency(&status.name).unwrap_or_default();
-    Latency {
+    LatencyMillis {
         p50: status.latency.p50.map(exact_millis),
         p90: status.latency.p90.map(exact_millis),
         p99: status.latency.p99.map(exact_millis),
@@ -350,8 +350,8 @@ fn worker(one: WorkerStatus) -> WorkerView {
     }
 }
 
-fn key(inner: &AdminState, one: KeyStatus) -> Key {
-    Key {
+fn key(inner: &AdminState, one: KeyStatus) -> KeyView {
+    KeyView {
         key: one.key,
         state: state_name(one.state),
         overridden: one.overridden.map(|set| over(inner, set)),
@@ -381,8 +381,8 @@ fn window(counts: &Counts) -> WindowView {
     }
 }
 
-fn chaos(set: &ChaosSettings) -> Chaos {
-    Chaos {
+fn chaos(set: &ChaosSettings) -> ChaosView {
+    ChaosView {
         latency_rate: set.latency_rate.as_f64(),
         latency_ms: millis(set.latency),
         error_rate: set.error_rate.as_f64(),

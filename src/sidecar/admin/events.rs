@@ -44,7 +44,7 @@ pub(super) struct EventFilter {
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct Page {
+pub(super) struct EventPage {
     events: Vec<EventView>,
     /// Id of the latest event, for the next `since`.
     last_id: u64,
@@ -54,12 +54,12 @@ pub(super) struct Page {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Days {
+pub(super) struct DaysQuery {
     days: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
-pub(super) struct History {
+pub(super) struct EventHistory {
     dependency: String,
     days: f64,
     /// Capacity of the history, shared by all dependencies.
@@ -72,7 +72,7 @@ pub(super) struct History {
 pub(super) async fn list(
     State(admin): State<Admin>,
     wanted: Result<Query<EventFilter>, QueryRejection>,
-) -> Result<Json<Page>, AdminProblem> {
+) -> Result<Json<EventPage>, AdminProblem> {
     let Query(wanted) = wanted.map_err(|bad| bad_query(&bad))?;
     let since = wanted.since.unwrap_or(0);
     let limit = wanted.limit.unwrap_or(EVENT_HISTORY);
@@ -97,7 +97,7 @@ pub(super) async fn list(
     // The latest events are the relevant ones.
     let cut = fitting.len().saturating_sub(limit);
     let events = fitting[cut..].iter().map(|event| view(&admin.inner, event));
-    Ok(Json(Page {
+    Ok(Json(EventPage {
         events: events.collect(),
         last_id,
         incomplete: since + 1 < first,
@@ -108,8 +108,8 @@ pub(super) async fn list(
 pub(super) async fn of_days(
     State(admin): State<Admin>,
     Path(name): Path<String>,
-    days: Result<Query<Days>, QueryRejection>,
-) -> Result<Json<History>, AdminProblem> {
+    days: Result<Query<DaysQuery>, QueryRejection>,
+) -> Result<Json<EventHistory>, AdminProblem> {
     const RANGE: std::ops::RangeInclusive<f64> = 0.001..=3650.0;
     let Query(days) = days.map_err(|bad| bad_query(&bad))?;
     let days = days.days.unwrap_or(1.0);
@@ -130,7 +130,7 @@ pub(super) async fn of_days(
     let wanted = |event: &&Event| event.at >= begin && dependency_of(&event.subject) == name;
     let events = all.iter().filter(wanted);
     let events = events.map(|event| view(&admin.inner, event)).collect();
-    Ok(Json(History {
+    Ok(Json(EventHistory {
         dependency: name,
         days,
         kept: EVENT_HISTORY,

@@ -9,8 +9,8 @@ use axum::{Extension, Json, Router};
 use serde::Serialize;
 
 use super::Admin;
-use super::auth::{Peer, author};
-use super::operate::{Body, read};
+use super::auth::{PeerAddress, author};
+use super::operate::{ChangeBody, read};
 use super::problem::AdminProblem;
 use crate::agents::health::{HealthMonitor, HealthReport};
 use crate::lock::LockExt as _;
@@ -75,8 +75,8 @@ async fn one(
 async fn check(
     State(admin): State<Admin>,
     Path(name): Path<String>,
-    peer: Option<Extension<Peer>>,
-    body: Body,
+    peer: Option<Extension<PeerAddress>>,
+    body: ChangeBody,
 ) -> Result<Json<HealthReport>, AdminProblem> {
     let reason = read(body)?.reason;
     let monitor = admin.health_of(&name)?;

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Admin;
-use super::auth::{MAX_BODY, Peer, author};
+use super::auth::{MAX_BODY, PeerAddress, author};
 use super::dependencies;
 use super::problem::AdminProblem;
 
@@ -38,13 +38,13 @@ pub(super) struct ChangeResult {
 }
 
 /// A request body, or the error of reading it.
-pub(super) type Body = Result<Bytes, BytesRejection>;
+pub(super) type ChangeBody = Result<Bytes, BytesRejection>;
 
 pub(super) async fn operate(
     State(admin): State<Admin>,
     Path((name, operation)): Path<(String, String)>,
-    peer: Option<Extension<Peer>>,
-    body: Body,
+    peer: Option<Extension<PeerAddress>>,
+    body: ChangeBody,
 ) -> Result<Json<ChangeResult>, AdminProblem> {
     if !OPERATIONS.split(", ").any(|known| known == operation) {
         return Err(
@@ -95,7 +95,7 @@ fn command(admin: &Admin, operation: &str, order: ChangeRequest) -> BreakerComma
 
 /// Parses `{"reason", "for_ms"}` of any declared content type: the token, not the type, keeps out
 /// the forms of other sites.
-pub(super) fn read(body: Body) -> Result<ChangeRequest, AdminProblem> {
+pub(super) fn read(body: ChangeBody) -> Result<ChangeRequest, AdminProblem> {
     const ALLOWED: &str = "a JSON object {\"reason\": text, \"for_ms\": number or left out}";
     let bad = |detail: &str| AdminProblem::new(400, "bad-request", detail).allowed(ALLOWED);
     let body = body.map_err(|_| {

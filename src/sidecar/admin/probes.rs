@@ -21,17 +21,17 @@ pub(super) async fn live() -> &'static str {
 
 /// Readiness of the process.
 #[derive(Debug, Serialize)]
-pub(super) struct Readiness {
+pub(super) struct ReadinessView {
     /// `ready`, `degraded` (some dependency does not answer by itself), or `unready`.
     status: &'static str,
     /// Reasons why no calls are accepted.
     reasons: Vec<&'static str>,
     /// Dependencies that do not answer by themselves.
-    dependencies: Vec<Sick>,
+    dependencies: Vec<SickDependency>,
 }
 
 #[derive(Debug, Serialize)]
-struct Sick {
+struct SickDependency {
     name: String,
     health: &'static str,
     reason: String,
@@ -43,7 +43,7 @@ pub(super) async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
         Phase::Ready => Vec::new(),
         Phase::ShuttingDown => vec!["shutting down"],
     };
-    let dependencies: Vec<Sick> = admin
+    let dependencies: Vec<SickDependency> = admin
         .runtime()
         .statuses()
         .into_iter()
@@ -54,7 +54,7 @@ pub(super) async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
         (true, false) => (StatusCode::OK, "degraded"),
         (true, true) => (StatusCode::OK, "ready"),
     };
-    let readiness = Readiness {
+    let readiness = ReadinessView {
         status,
         reasons,
         dependencies,
@@ -62,12 +62,12 @@ pub(super) async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
     (code, Json(readiness))
 }
 
-fn sick(one: DependencyStatus) -> Option<Sick> {
+fn sick(one: DependencyStatus) -> Option<SickDependency> {
     let health = health_name(&one.health);
     let (Health::Degraded { reason } | Health::Down { reason }) = one.health else {
         return None;
     };
-    Some(Sick {
+    Some(SickDependency {
         name: one.name,
         health,
         reason: redact(&reason).into_owned(),

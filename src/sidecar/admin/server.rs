@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, oneshot};
 use tokio_io_timeout::TimeoutStream;
 
-use super::auth::Peer;
+use super::auth::PeerAddress;
 use super::problem::AdminProblem;
 use super::{Admin, stream};
 
@@ -176,7 +176,7 @@ async fn accept(admin: &Admin, listener: TcpListener, limits: ServerLimits) {
             drop(socket);
             continue;
         };
-        let router = router.clone().layer(Extension(Peer(peer)));
+        let router = router.clone().layer(Extension(PeerAddress(peer)));
         tokio::spawn(async move {
             serve_one(socket, router, limits).await;
             drop(place);

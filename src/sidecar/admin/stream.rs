@@ -31,13 +31,13 @@ const COME_BACK: Duration = Duration::from_secs(1);
 
 /// State shared by all readers.
 #[derive(Debug)]
-pub(super) struct Streams {
+pub(super) struct EventStreams {
     readers: Arc<AtomicUsize>,
     /// All dependencies as JSON, replaced on each change.
     status: watch::Sender<Arc<str>>,
 }
 
-impl Default for Streams {
+impl Default for EventStreams {
     fn default() -> Self {
         Self {
             readers: Arc::default(),
@@ -46,7 +46,7 @@ impl Default for Streams {
     }
 }
 
-impl Streams {
+impl EventStreams {
     pub(super) fn readers(&self) -> usize {
         self.readers.load(Ordering::Relaxed)
     }
@@ -87,7 +87,7 @@ fn look(admin: &Admin) {
 }
 
 /// One reader of the stream.
-struct Reader {
+struct StreamReader {
     admin: Admin,
     live: Receiver<Event>,
     status: watch::Receiver<Arc<str>>,
@@ -116,7 +116,7 @@ pub(super) async fn follow(
             AdminProblem::new(400, "bad-request", detail).allowed("a whole number")
         })
     });
-    let reader = Reader::new(admin, last.transpose()?, seat);
+    let reader = StreamReader::new(admin, last.transpose()?, seat);
     let stream = unfold(reader, async |mut reader| {
         let message = reader.next().await?;
         Some((Ok(message), reader))
@@ -125,7 +125,7 @@ pub(super) async fn follow(
     Ok(Sse::new(stream).keep_alive(alive))
 }
 
-impl Reader {
+impl StreamReader {
     fn new(admin: Admin, resume: Option<u64>, seat: StreamGuard) -> Self {
         look(&admin);
         let mut status = admin.inner.streams.status.subscribe();

@@ -16,31 +16,31 @@ use breakerbox_actors::redact;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Serialize)]
-pub(super) struct Tree {
-    children: Vec<Node>,
+pub(super) struct TreeView {
+    children: Vec<TreeNodeView>,
 }
 
 #[derive(Debug, Serialize)]
-struct Node {
+struct TreeNodeView {
     name: String,
     state: &'static str,
     incarnation: u64,
     restarts: u64,
     last_exit: Option<String>,
     /// `null` if it is not a group, or does not reply.
-    children: Option<Vec<Node>>,
+    children: Option<Vec<TreeNodeView>>,
 }
 
-pub(super) async fn show(State(admin): State<Admin>) -> Result<Json<Tree>, AdminProblem> {
+pub(super) async fn show(State(admin): State<Admin>) -> Result<Json<TreeView>, AdminProblem> {
     let Some(nodes) = admin.runtime().tree(PATIENCE).await else {
         let detail = "the root supervisor does not answer";
         return Err(AdminProblem::new(503, "no-tree", detail));
     };
-    let children = nodes.into_iter().map(Node::from).collect();
-    Ok(Json(Tree { children }))
+    let children = nodes.into_iter().map(TreeNodeView::from).collect();
+    Ok(Json(TreeView { children }))
 }
 
-impl From<TreeNode> for Node {
+impl From<TreeNode> for TreeNodeView {
     fn from(node: TreeNode) -> Self {
         let below = node.children;
         let exit = node.child.last_exit;

@@ -11,7 +11,7 @@ pub(super) const GRACE: Duration = Duration::from_secs(1);
 
 /// Time limits for slow callers.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
+pub(super) struct CallerLimits {
     pub(super) head: Duration,
     pub(super) send: Duration,
     pub(super) idle: Duration,
@@ -19,8 +19,8 @@ pub(super) struct Patience {
 
 /// Activity of a connection's caller.
 #[derive(Debug)]
-pub(super) struct Activity {
-    patience: Patience,
+pub(super) struct CallerActivity {
+    patience: CallerLimits,
     /// Requests without a finished response.
     pub(super) in_flight: Cell<u32>,
     /// Start of the time without a request in flight, or of reading a head.
@@ -47,8 +47,8 @@ pub(super) enum TimerAction {
     Cut,
 }
 
-impl Activity {
-    pub(super) fn new(patience: Patience) -> Self {
+impl CallerActivity {
+    pub(super) fn new(patience: CallerLimits) -> Self {
         Self {
             patience,
             in_flight: Cell::new(0),
@@ -68,7 +68,7 @@ impl Activity {
         if let Some(since) = self.said.get() {
             return (since + GRACE, TimerAction::Cut);
         }
-        let Patience { head, send, idle } = self.patience;
+        let CallerLimits { head, send, idle } = self.patience;
         let untaken = self.untaken.borrow();
         let oldest = untaken.iter().map(|(_, since)| *since).min();
         if let Some(since) = oldest.into_iter().chain(self.blocked.get()).min() {
@@ -84,14 +84,14 @@ impl Activity {
 
 /// A request in flight, as its connection's timer sees it.
 #[derive(Debug)]
-pub(super) struct Waiting {
-    activity: Rc<Activity>,
+pub(super) struct RequestActivity {
+    activity: Rc<CallerActivity>,
     number: u64,
     given: bool,
 }
 
-impl Waiting {
-    pub(super) fn new(activity: &Rc<Activity>) -> Self {
+impl RequestActivity {
+    pub(super) fn new(activity: &Rc<CallerActivity>) -> Self {
         let number = activity.next.get();
         activity.next.set(number.wrapping_add(1));
         activity.in_flight.set(activity.in_flight.get() + 1);
@@ -120,7 +120,7 @@ impl Waiting {
     }
 }
 
-impl Drop for Waiting {
+impl Drop for RequestActivity {
     fn drop(&mut self) {
         self.asked();
         let activity = &self.activity;

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::activity::{Activity, GRACE, Patience, TimerAction, Waiting};
+use super::activity::{CallerActivity, CallerLimits, GRACE, RequestActivity, TimerAction};
 use super::http::body::ReplyBody;
 use crate::config::GatewayConfig;
 
@@ -60,12 +60,12 @@ pub(super) fn builder(config: &GatewayConfig) -> Builder<LocalExecutor> {
 }
 
 /// A caller's socket that reports its progress to the timer.
-struct Watched {
+struct WatchedSocket {
     stream: TcpStream,
-    activity: Rc<Activity>,
+    activity: Rc<CallerActivity>,
 }
 
-impl Watched {
+impl WatchedSocket {
     fn written<T>(&self, written: Poll<T>) -> Poll<T> {
         let blocked = &self.activity.blocked;
         if written.is_ready() {
@@ -77,7 +77,7 @@ impl Watched {
     }
 }
 
-impl AsyncRead for Watched {
+impl AsyncRead for WatchedSocket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -95,7 +95,7 @@ impl AsyncRead for Watched {
     }
 }
 
-impl AsyncWrite for Watched {
+impl AsyncWrite for WatchedSocket {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -159,18 +159,18 @@ pub(super) async fn serve<F>(
 ) where
     F: Future<Output = Response<ReplyBody>> + 'static,
 {
-    let activity = Rc::new(Activity::new(Patience {
+    let activity = Rc::new(CallerActivity::new(CallerLimits {
         head: config.header_timeout,
         send: config.send_timeout,
         idle: config.idle_timeout,
     }));
-    let io = TokioIo::new(Watched {
+    let io = TokioIo::new(WatchedSocket {
         stream,
         activity: Rc::clone(&activity),
     });
     let (seen, answer) = (Rc::clone(&activity), Rc::new(answer));
     let service = service_fn(move |request: Request<Incoming>| {
-        let waiting = Waiting::new(&seen);
+        let waiting = RequestActivity::new(&seen);
         seen.is_http2.set(request.version() == Version::HTTP_2);
         let (answer, seen) = (Rc::clone(&answer), Rc::clone(&seen));
         // On the heap: hyper moves the future, and an idle connection would reserve room for it.
@@ -221,7 +221,7 @@ struct ConnectionTimer {
 impl ConnectionTimer {
     fn poll(
         &mut self,
-        activity: &Activity,
+        activity: &CallerActivity,
         is_ending: bool,
         cx: &mut Context<'_>,
     ) -> Poll<TimerAction> {

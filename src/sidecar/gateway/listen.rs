@@ -47,7 +47,7 @@ pub(super) struct ListenerSignals {
 }
 
 /// A running thread.
-pub(super) struct Thread {
+pub(super) struct GatewayThread {
     pub(super) handle: JoinHandle<()>,
     /// Resolves when the thread's last connection has ended.
     pub(super) ended: oneshot::Receiver<()>,
@@ -59,7 +59,7 @@ pub(super) fn spawn(
     listener: TcpListener,
     places: Arc<Semaphore>,
     signals: ListenerSignals,
-) -> io::Result<Thread> {
+) -> io::Result<GatewayThread> {
     let (told, ended) = oneshot::channel();
     let name = format!("gateway-{}", lane.number + 1);
     let (built, is_built) = std::sync::mpsc::channel();
@@ -94,7 +94,7 @@ pub(super) fn spawn(
         Ok(built) => built?,
         Err(gone) => return Err(io::Error::other(gone)),
     }
-    Ok(Thread { handle, ended })
+    Ok(GatewayThread { handle, ended })
 }
 
 /// Accepts until `stopping` is set, then waits for the open connections.

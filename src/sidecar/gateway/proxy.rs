@@ -23,8 +23,8 @@ use super::http::cache::CacheWriter;
 use super::http::dependency::of_status;
 use super::http::error::{ErrorBody, ErrorResponse, HttpError};
 use super::http::pool::PooledBody;
-use super::http::request_body::{self, BodyLimits, Read, StreamedBody, Upload, UploadStatus};
-use super::http::response_stream::{self, Piece, ResponseStream};
+use super::http::request_body::{self, BodyLimits, ReadBody, StreamedBody, Upload, UploadStatus};
+use super::http::response_stream::{self, ResponsePiece, ResponseStream};
 use super::mcp::endpoint::McpEndpoint;
 use super::message::{HttpFailure, HttpReply, HttpRequest};
 use super::problem::{GatewayProblem, ProblemKind};
@@ -98,7 +98,7 @@ async fn answer_and_read(
     if let Some(span) = span {
         span.concerns(&route.name);
     }
-    let call = Call {
+    let call = ProxiedCall {
         lane,
         route: &route,
         started,
@@ -142,14 +142,14 @@ struct RequestOptions {
     is_idempotent: bool,
 }
 
-struct Call<'a> {
+struct ProxiedCall<'a> {
     lane: &'a ThreadContext,
     route: &'a Arc<HttpRoute>,
     started: Instant,
     span: Option<&'a RequestSpan>,
 }
 
-impl Call<'_> {
+impl ProxiedCall<'_> {
     /// Reads the caller's options. `length`: of the dependency's name.
     fn terms(&self, head: &Parts, length: usize) -> Result<RequestOptions, &'static str> {
         let path = &head.uri.path()[1 + length..];
@@ -223,8 +223,8 @@ impl Call<'_> {
             (Some(Bytes::new()), None)
         } else {
             match Box::pin(request_body::read(body, is_idempotent, limits)).await {
-                Ok(Read::Whole(body)) => (Some(body), None),
-                Ok(Read::Passing(body)) => (None, Some(body)),
+                Ok(ReadBody::Whole(body)) => (Some(body), None),
+                Ok(ReadBody::Passing(body)) => (None, Some(body)),
                 Err(failure) => return refuse(failure),
             }
         };
@@ -319,10 +319,10 @@ impl Call<'_> {
         attempts: u32,
     ) -> Response<ReplyBody> {
         let mut head = match next(&mut stream).await {
-            Some(Ok(Piece::Head(head))) => head,
+            Some(Ok(ResponsePiece::Head(head))) => head,
             Some(Err(error)) => return self.fail(error, attempts),
             // A response stream begins with its head.
-            Some(Ok(Piece::Frame(_))) | None => Response::new(()).into_parts().0,
+            Some(Ok(ResponsePiece::Frame(_))) | None => Response::new(()).into_parts().0,
         };
         head.version = Version::HTTP_11;
         let is_over = stream.get_ref().is_none_or(ResponseStream::is_over);

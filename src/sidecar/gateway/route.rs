@@ -9,19 +9,19 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::AddError;
 use super::fallback::narrowed;
-use super::http::cache::{HttpCache, Rules};
+use super::http::cache::{CacheRules, HttpCache};
 use super::http::connector::UpstreamAddress;
 use super::http::dependency::HttpDependency;
-use super::http::upstream::Upstream;
+use super::http::upstream::UpstreamClient;
 use super::mcp::endpoint::McpEndpoint;
 use super::message::HttpReply;
-use super::trace::{Attempts, Tracing};
+use super::trace::{AttemptTracer, Tracing};
 use crate::config::{DependencyConfig, FallbackConfig, FallbackKind, GatewayConfig};
 use crate::mcp::McpSettings;
 use crate::{ByName, Client, FallbackRule, Fixed, Runtime};
 
 /// A snapshot of the routes.
-pub(super) type Routes = HashMap<Arc<str>, RouteKind>;
+pub(super) type RouteTable = HashMap<Arc<str>, RouteKind>;
 
 /// Kind of a route.
 #[derive(Clone)]
@@ -52,7 +52,7 @@ impl RouteKind {
 /// The state of one gateway thread.
 pub(super) struct ThreadContext {
     pub(super) number: usize,
-    pub(super) routes: Arc<ArcSwap<Routes>>,
+    pub(super) routes: Arc<ArcSwap<RouteTable>>,
     pub(super) config: Arc<ArcSwap<GatewayConfig>>,
     pub(super) tracing: Tracing,
 }
@@ -63,13 +63,13 @@ pub(super) struct HttpRoute {
     pub(super) client: Client<HttpDependency>,
     pub(super) idempotent: Vec<Method>,
     /// Rules of its caches.
-    pub(super) caches: Vec<Rules>,
+    pub(super) caches: Vec<CacheRules>,
     /// Its inputs; a change of them needs a new route.
     made_of: HttpRouteSpec,
     place: Arc<UpstreamAddress>,
-    pub(super) attempts: Attempts,
+    pub(super) attempts: AttemptTracer,
     /// Connections of each thread.
-    upstreams: Box<[OnceLock<Upstream>]>,
+    upstreams: Box<[OnceLock<UpstreamClient>]>,
 }
 
 /// Settings that only a restart can change.
@@ -110,7 +110,7 @@ impl HttpRoute {
         let (own, traced) = (Arc::clone(&place), attempts.clone());
         let new = runtime.dependency(name).settings(config.settings.clone());
         let mut builder = new.workers(move || {
-            let upstream = Upstream::new(Arc::clone(&own));
+            let upstream = UpstreamClient::new(Arc::clone(&own));
             HttpDependency::new(upstream, traced.clone())
         });
         let mut caches = Vec::new();
@@ -132,8 +132,8 @@ impl HttpRoute {
     }
 
     /// Returns the connections of one thread, created with the first call.
-    pub(super) fn upstream(&self, thread: usize) -> &Upstream {
-        self.upstreams[thread].get_or_init(|| Upstream::new(Arc::clone(&self.place)))
+    pub(super) fn upstream(&self, thread: usize) -> &UpstreamClient {
+        self.upstreams[thread].get_or_init(|| UpstreamClient::new(Arc::clone(&self.place)))
     }
 
     /// Returns true if it can take over a configuration while it runs.
@@ -151,7 +151,7 @@ impl HttpRoute {
 fn rule(
     runtime: &Runtime,
     config: &FallbackConfig,
-    caches: &mut Vec<Rules>,
+    caches: &mut Vec<CacheRules>,
 ) -> FallbackRule<HttpDependency> {
     let rule = match &config.kind {
         FallbackKind::StaleCache {
@@ -162,7 +162,7 @@ fn rule(
             headers,
         } => {
             let name = |name: &String| HeaderName::try_from(name).ok();
-            let rules = Rules {
+            let rules = CacheRules {
                 max_body: usize::try_from(*max_body).unwrap_or(usize::MAX),
                 headers: headers.iter().filter_map(name).collect(),
             };

@@ -72,7 +72,7 @@ impl Tracing {
     }
 
     /// Returns the factory for spans of attempts at a dependency.
-    pub(super) fn attempts(&self, name: &str, url: &str) -> Attempts {
+    pub(super) fn attempts(&self, name: &str, url: &str) -> AttemptTracer {
         let target = self.0.as_ref().map(|tracer| {
             let uri: Uri = url.parse().unwrap_or_default();
             let scheme = uri.scheme_str().unwrap_or("http");
@@ -80,7 +80,7 @@ impl Tracing {
             let port = port.unwrap_or(if scheme == "https" { 443 } else { 80 });
             let host = uri.host().unwrap_or_default();
             let prefix = uri.path().trim_end_matches('/');
-            Arc::new(Target {
+            Arc::new(AttemptTarget {
                 tracer: Arc::clone(tracer),
                 dependency: name.to_owned(),
                 base: format!("{scheme}://{host}:{port}{prefix}"),
@@ -88,7 +88,7 @@ impl Tracing {
                 port,
             })
         });
-        Attempts(target)
+        AttemptTracer(target)
     }
 }
 
@@ -174,9 +174,9 @@ impl Drop for RequestSpanInner {
 
 /// Makes spans of the attempts at one dependency. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Attempts(Option<Arc<Target>>);
+pub(super) struct AttemptTracer(Option<Arc<AttemptTarget>>);
 
-struct Target {
+struct AttemptTarget {
     tracer: Arc<SdkTracer>,
     dependency: String,
     /// Its address without the path of the request.
@@ -185,7 +185,7 @@ struct Target {
     port: u16,
 }
 
-impl Attempts {
+impl AttemptTracer {
     /// Begins the span of an attempt, as a child of the context in the request. `number`: of the
     /// attempt, from 1. `limit`: time limit of the attempt.
     pub(super) fn begin(
@@ -227,7 +227,7 @@ impl Attempts {
     }
 }
 
-impl fmt::Debug for Attempts {
+impl fmt::Debug for AttemptTracer {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.0.as_ref().map(|target| &target.dependency);
         out.debug_tuple("Attempts").field(&name).finish()
@@ -346,7 +346,7 @@ fn parent(headers: &HeaderMap) -> Context {
     let first = parents.next().and_then(|value| value.to_str().ok());
     let states = headers.get_all(&STATE).iter();
     let states: Vec<&str> = states.filter_map(|value| value.to_str().ok()).collect();
-    let carried = Carried {
+    let carried = ParentHeaders {
         parent: first.filter(|text| parents.next().is_none() && has_whole_ids(text)),
         state: (!states.is_empty()).then(|| states.join(",")),
     };
@@ -366,15 +366,15 @@ fn write(context: &SpanContext, headers: &mut HeaderMap) {
     headers.remove(&PARENT);
     headers.remove(&STATE);
     let context = Context::new().with_remote_span_context(context.clone());
-    TraceContextPropagator::new().inject_context(&context, &mut Carrier(headers));
+    TraceContextPropagator::new().inject_context(&context, &mut HeaderInjector(headers));
 }
 
-struct Carried<'a> {
+struct ParentHeaders<'a> {
     parent: Option<&'a str>,
     state: Option<String>,
 }
 
-impl Extractor for Carried<'_> {
+impl Extractor for ParentHeaders<'_> {
     fn get(&self, key: &str) -> Option<&str> {
         if key == PARENT.as_str() {
             self.parent
@@ -390,9 +390,9 @@ impl Extractor for Carried<'_> {
     }
 }
 
-struct Carrier<'a>(&'a mut HeaderMap);
+struct HeaderInjector<'a>(&'a mut HeaderMap);
 
-impl Injector for Carrier<'_> {
+impl Injector for HeaderInjector<'_> {
     fn set(&mut self, key: &str, value: String) {
         let value = HeaderValue::try_from(value);
         let value = value.ok().filter(|value| !value.is_empty());

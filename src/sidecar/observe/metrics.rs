@@ -19,7 +19,7 @@ use prometheus::{Encoder as _, TextEncoder};
 use crate::lock::LockExt as _;
 use crate::sidecar::names::{dependency_of, event_kind, pause_name, state_name};
 use crate::{DependencyStatus, Health, RefusedBy, Runtime};
-use series::Family;
+use series::SeriesFamily;
 
 #[cfg(feature = "otel")]
 use super::export_counts::ExportCounts;
@@ -30,7 +30,7 @@ const MAX_SUBJECTS: usize = 1024;
 
 /// Counters of events, beside the runtime's own.
 #[derive(Clone, Default)]
-pub(crate) struct Metrics {
+pub(crate) struct MetricsReader {
     events: Arc<Mutex<EventCounts>>,
     #[cfg(feature = "otel")]
     exports: Arc<OnceLock<Arc<ExportCounts>>>,
@@ -39,7 +39,7 @@ pub(crate) struct Metrics {
 /// Number of events by dependency and kind.
 type EventCounts = BTreeMap<(String, &'static str), u64>;
 
-impl Metrics {
+impl MetricsReader {
     /// Counts this runtime's events from this call on.
     pub(crate) fn watch(runtime: &Runtime) -> Self {
         let metrics = Self::default();
@@ -89,7 +89,7 @@ pub(crate) fn encode(families: &[MetricFamily]) -> (String, Vec<u8>) {
     (encoder.format_type().to_owned(), text)
 }
 
-impl Metrics {
+impl MetricsReader {
     /// Returns all families, read once.
     pub(crate) fn families(&self, runtime: &Runtime, figures: AdminFigures) -> Vec<MetricFamily> {
         let statuses = runtime.statuses();
@@ -105,13 +105,14 @@ impl Metrics {
         all.extend(of_process(runtime, figures));
         #[cfg(feature = "otel")]
         all.extend(self.of_exports());
-        let mut families: Vec<MetricFamily> = all.into_iter().filter_map(Family::build).collect();
+        let mut families: Vec<MetricFamily> =
+            all.into_iter().filter_map(SeriesFamily::build).collect();
         families.extend(prometheus::process_collector::ProcessCollector::for_self().collect());
         families
     }
 
-    fn of_events(&self, statuses: &[DependencyStatus]) -> Family {
-        let mut events = Family::counter(
+    fn of_events(&self, statuses: &[DependencyStatus]) -> SeriesFamily {
+        let mut events = SeriesFamily::counter(
             "breakerbox_events_total",
             "Events by kind; those of no dependency have none.",
         );
@@ -137,12 +138,12 @@ impl Metrics {
 
     /// Counters of the exports to the collector, if there are exports.
     #[cfg(feature = "otel")]
-    fn of_exports(&self) -> [Family; 2] {
-        let mut spans = Family::counter(
+    fn of_exports(&self) -> [SeriesFamily; 2] {
+        let mut spans = SeriesFamily::counter(
             "breakerbox_otel_spans_total",
             "Spans that ended, by result.",
         );
-        let mut reports = Family::counter(
+        let mut reports = SeriesFamily::counter(
             "breakerbox_otel_reports_total",
             "Metric reports, by result.",
         );
@@ -158,20 +159,20 @@ impl Metrics {
     }
 }
 
-fn of_breakers(statuses: &[DependencyStatus]) -> [Family; 4] {
-    let mut state = Family::gauge(
+fn of_breakers(statuses: &[DependencyStatus]) -> [SeriesFamily; 4] {
+    let mut state = SeriesFamily::gauge(
         "breakerbox_breaker_state",
         "1 for the breaker's own state, 0 for the others.",
     );
-    let mut over = Family::gauge(
+    let mut over = SeriesFamily::gauge(
         "breakerbox_breaker_override",
         "1 for the override that is set, 0 for the others.",
     );
-    let mut health = Family::gauge(
+    let mut health = SeriesFamily::gauge(
         "breakerbox_dependency_health",
         "1 for the health of the dependency, 0 for the others.",
     );
-    let mut trips = Family::counter(
+    let mut trips = SeriesFamily::counter(
         "breakerbox_breaker_trips_total",
         "Times that the breaker opened.",
     );
@@ -203,18 +204,18 @@ fn of_breakers(statuses: &[DependencyStatus]) -> [Family; 4] {
     [state, over, health, trips]
 }
 
-fn of_calls(statuses: &[DependencyStatus]) -> [Family; 4] {
+fn of_calls(statuses: &[DependencyStatus]) -> [SeriesFamily; 4] {
     let mut submitted =
-        Family::counter("breakerbox_calls_submitted_total", "Calls that were made.");
-    let mut calls = Family::counter(
+        SeriesFamily::counter("breakerbox_calls_submitted_total", "Calls that were made.");
+    let mut calls = SeriesFamily::counter(
         "breakerbox_calls_total",
         "Calls that ended, by their result.",
     );
-    let mut refusals = Family::counter(
+    let mut refusals = SeriesFamily::counter(
         "breakerbox_refusals_total",
         "Calls that were refused here, by the layer that refused.",
     );
-    let mut fallbacks = Family::counter(
+    let mut fallbacks = SeriesFamily::counter(
         "breakerbox_fallback_answers_total",
         "Answers of each fallback.",
     );
@@ -242,24 +243,24 @@ fn of_calls(statuses: &[DependencyStatus]) -> [Family; 4] {
     [submitted, calls, refusals, fallbacks]
 }
 
-fn of_attempts(statuses: &[DependencyStatus]) -> [Family; 5] {
-    let mut attempts = Family::counter(
+fn of_attempts(statuses: &[DependencyStatus]) -> [SeriesFamily; 5] {
+    let mut attempts = SeriesFamily::counter(
         "breakerbox_attempts_total",
         "Attempts that were sent to the dependency.",
     );
-    let mut outcomes = Family::counter(
+    let mut outcomes = SeriesFamily::counter(
         "breakerbox_attempt_outcomes_total",
         "Attempts that ended, by the class of their outcome.",
     );
-    let mut retries = Family::counter(
+    let mut retries = SeriesFamily::counter(
         "breakerbox_retries_total",
         "Attempts after the first that were granted.",
     );
-    let mut hedges = Family::counter(
+    let mut hedges = SeriesFamily::counter(
         "breakerbox_hedges_total",
         "Attempts that were sent beside another one.",
     );
-    let mut late = Family::counter(
+    let mut late = SeriesFamily::counter(
         "breakerbox_late_outcomes_total",
         "Outcomes of an earlier generation, which changed nothing.",
     );
@@ -285,25 +286,26 @@ fn of_attempts(statuses: &[DependencyStatus]) -> [Family; 5] {
     [attempts, outcomes, retries, hedges, late]
 }
 
-fn of_limits(statuses: &[DependencyStatus]) -> [Family; 6] {
-    let mut in_flight = Family::gauge("breakerbox_in_flight", "Calls in flight at the dependency.");
-    let mut limit = Family::gauge(
+fn of_limits(statuses: &[DependencyStatus]) -> [SeriesFamily; 6] {
+    let mut in_flight =
+        SeriesFamily::gauge("breakerbox_in_flight", "Calls in flight at the dependency.");
+    let mut limit = SeriesFamily::gauge(
         "breakerbox_in_flight_limit",
         "Current limit of calls in flight.",
     );
-    let mut writes = Family::gauge(
+    let mut writes = SeriesFamily::gauge(
         "breakerbox_writes_in_flight",
         "Writes in flight at the dependency.",
     );
-    let mut queue = Family::gauge(
+    let mut queue = SeriesFamily::gauge(
         "breakerbox_queue_depth",
         "Calls that wait for a bulkhead slot.",
     );
-    let mut paused = Family::gauge(
+    let mut paused = SeriesFamily::gauge(
         "breakerbox_paused",
         "1 while calls are paused for this reason.",
     );
-    let mut left = Family::gauge(
+    let mut left = SeriesFamily::gauge(
         "breakerbox_pause_seconds",
         "Remaining time of the pause; 0 without a pause.",
     );
@@ -323,19 +325,20 @@ fn of_limits(statuses: &[DependencyStatus]) -> [Family; 6] {
     [in_flight, limit, writes, queue, paused, left]
 }
 
-fn of_workers(runtime: &Runtime, statuses: &[DependencyStatus]) -> [Family; 6] {
-    let mut restarts = Family::counter("breakerbox_restarts_total", "Restarts of workers.");
-    let mut running = Family::gauge("breakerbox_workers_running", "Workers that accept calls.");
-    let mut workers = Family::gauge("breakerbox_workers", "All workers.");
-    let mut parked = Family::gauge(
+fn of_workers(runtime: &Runtime, statuses: &[DependencyStatus]) -> [SeriesFamily; 6] {
+    let mut restarts = SeriesFamily::counter("breakerbox_restarts_total", "Restarts of workers.");
+    let mut running =
+        SeriesFamily::gauge("breakerbox_workers_running", "Workers that accept calls.");
+    let mut workers = SeriesFamily::gauge("breakerbox_workers", "All workers.");
+    let mut parked = SeriesFamily::gauge(
         "breakerbox_parked",
         "1 while the workers are parked after too many crashes.",
     );
-    let mut queue_limit = Family::gauge(
+    let mut queue_limit = SeriesFamily::gauge(
         "breakerbox_queue_limit",
         "Limit of calls that wait for a bulkhead slot.",
     );
-    let mut keys = Family::gauge("breakerbox_keys", "Keys with a breaker of their own.");
+    let mut keys = SeriesFamily::gauge("breakerbox_keys", "Keys with a breaker of their own.");
     for one in statuses {
         let name = ("dependency", &*one.name);
         restarts.add(&[name], one.totals.restarts);
@@ -350,8 +353,8 @@ fn of_workers(runtime: &Runtime, statuses: &[DependencyStatus]) -> [Family; 6] {
     [restarts, running, workers, parked, queue_limit, keys]
 }
 
-fn latency(runtime: &Runtime, statuses: &[DependencyStatus]) -> Family {
-    let mut latency = Family::histogram(
+fn latency(runtime: &Runtime, statuses: &[DependencyStatus]) -> SeriesFamily {
+    let mut latency = SeriesFamily::histogram(
         "breakerbox_attempt_duration_seconds",
         "Duration of attempts without waits. The sum is exact to 3 %.",
     );
@@ -362,15 +365,16 @@ fn latency(runtime: &Runtime, statuses: &[DependencyStatus]) -> Family {
     latency
 }
 
-fn of_admin(figures: AdminFigures) -> [Family; 3] {
-    let mut dropped = Family::counter(
+fn of_admin(figures: AdminFigures) -> [SeriesFamily; 3] {
+    let mut dropped = SeriesFamily::counter(
         "breakerbox_stream_events_dropped_total",
         "Events that slow readers of the event stream missed.",
     );
     dropped.add(&[], figures.missed_events);
-    let mut reading = Family::gauge("breakerbox_stream_readers", "Readers of the event stream.");
+    let mut reading =
+        SeriesFamily::gauge("breakerbox_stream_readers", "Readers of the event stream.");
     reading.add(&[], whole(figures.stream_readers));
-    let mut alerts = Family::gauge(
+    let mut alerts = SeriesFamily::gauge(
         "breakerbox_alerts_pending",
         "Alerts that are active or acknowledged.",
     );
@@ -378,15 +382,15 @@ fn of_admin(figures: AdminFigures) -> [Family; 3] {
     [dropped, reading, alerts]
 }
 
-fn of_process(runtime: &Runtime, figures: AdminFigures) -> [Family; 3] {
-    let mut info = Family::gauge(
+fn of_process(runtime: &Runtime, figures: AdminFigures) -> [SeriesFamily; 3] {
+    let mut info = SeriesFamily::gauge(
         "breakerbox_build_info",
         "Always 1; the label tells the version.",
     );
     info.add(&[("version", env!("CARGO_PKG_VERSION"))], 1_u32);
-    let mut ready = Family::gauge("breakerbox_ready", "1 while the process accepts calls.");
+    let mut ready = SeriesFamily::gauge("breakerbox_ready", "1 while the process accepts calls.");
     ready.add(&[], truth(figures.is_ready));
-    let mut threads = Family::gauge(
+    let mut threads = SeriesFamily::gauge(
         "breakerbox_abandoned_threads",
         "Threads that were abandoned because a worker blocks them.",
     );

@@ -24,10 +24,10 @@ use tokio::sync::oneshot;
 
 use crate::config::OtelConfig;
 use crate::sidecar::gateway::Tracing;
-use sender::Sender;
+use sender::OtlpSender;
 
 use super::export_counts::ExportCounts;
-use super::metrics::Metrics;
+use super::metrics::MetricsReader;
 
 /// Time that ending all exports may take beyond the limit of one export.
 const MARGIN: Duration = Duration::from_secs(1);
@@ -36,17 +36,17 @@ const MARGIN: Duration = Duration::from_secs(1);
 pub struct Exporter {
     config: OtelConfig,
     resource: Resource,
-    sender: Sender,
+    sender: OtlpSender,
     provider: Option<SdkTracerProvider>,
     counts: Arc<ExportCounts>,
-    reports: Option<Reports>,
+    reports: Option<ReportTask>,
     /// Ends the thread when dropped.
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 /// The task that exports metrics.
-struct Reports {
+struct ReportTask {
     last: oneshot::Sender<()>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -67,14 +67,14 @@ pub enum ExporterError {
 /// clone.
 #[derive(Clone)]
 pub struct MetricsSource {
-    metrics: Metrics,
+    metrics: MetricsReader,
     read: Arc<dyn Fn() -> Vec<MetricFamily> + Send + Sync>,
 }
 
 impl MetricsSource {
     /// Creates a source. `read`: reads all families once.
     pub(crate) fn new(
-        metrics: Metrics,
+        metrics: MetricsReader,
         read: impl Fn() -> Vec<MetricFamily> + Send + Sync + 'static,
     ) -> Self {
         Self {
@@ -101,7 +101,7 @@ impl Exporter {
         };
         let (stop, thread, runtime) = sender::thread()?;
         let endpoint = endpoint.trim_end_matches('/');
-        let sender = Sender::new(endpoint, config, runtime)?;
+        let sender = OtlpSender::new(endpoint, config, runtime)?;
         let mut exporter = Self {
             config: config.clone(),
             resource: resource(config),
@@ -137,14 +137,14 @@ impl Exporter {
             return;
         }
         let (last, is_last) = oneshot::channel();
-        let reporter = metrics::Reporter {
+        let reporter = metrics::MetricsReporter {
             source,
             sender: self.sender.clone(),
             resource: self.resource.clone(),
             counts: Arc::clone(&self.counts),
         };
         let task = reporter.run(self.config.interval, is_last);
-        self.reports = Some(Reports {
+        self.reports = Some(ReportTask {
             last,
             task: self.sender.spawn(task),
         });
@@ -157,7 +157,7 @@ impl Exporter {
         let limit = self.config.timeout;
         let reports = self.reports.take();
         let reported = async {
-            let Some(Reports { last, task }) = reports else {
+            let Some(ReportTask { last, task }) = reports else {
                 return true;
             };
             // If the task is gone, awaiting it reports that.

@@ -12,15 +12,15 @@ use crate::sidecar::simulated::{SITES, Site};
 
 /// Addresses that the configuration does not contain: those of the simulated dependencies.
 #[derive(Default)]
-pub(super) struct Plan {
+pub(super) struct ServicePlan {
     sites: BTreeMap<String, (Site, String)>,
 }
 
 /// All parts of the configuration that cannot be served.
 #[derive(Debug)]
-pub(super) struct Unservable(Vec<String>);
+pub(super) struct UnservableConfig(Vec<String>);
 
-impl fmt::Display for Unservable {
+impl fmt::Display for UnservableConfig {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plural = if self.0.len() == 1 { "" } else { "s" };
         write!(out, "{} problem{plural} in the configuration", self.0.len())?;
@@ -28,9 +28,9 @@ impl fmt::Display for Unservable {
     }
 }
 
-impl std::error::Error for Unservable {}
+impl std::error::Error for UnservableConfig {}
 
-impl Plan {
+impl ServicePlan {
     /// Checks the whole configuration, then starts new simulated dependencies.
     pub(super) async fn make(&mut self, settings: &Settings) -> Result<(), SidecarError> {
         check(settings)?;
@@ -89,7 +89,7 @@ impl Plan {
     }
 }
 
-fn check(settings: &Settings) -> Result<(), Unservable> {
+fn check(settings: &Settings) -> Result<(), UnservableConfig> {
     let problem = |(name, one): (&String, &DependencyConfig)| {
         if one.kind.is_some() {
             return None;
@@ -104,6 +104,6 @@ fn check(settings: &Settings) -> Result<(), Unservable> {
     if problems.is_empty() {
         Ok(())
     } else {
-        Err(Unservable(problems))
+        Err(UnservableConfig(problems))
     }
 }

@@ -11,7 +11,7 @@ use sd_notify::NotifyState;
 /// The watchdog task runs on the thread of the breakers and the supervisors. If that thread is
 /// blocked, the watchdog fires.
 #[cfg(unix)]
-pub(super) fn ready() -> Beats {
+pub(super) fn ready() -> WatchdogFeed {
     say(NotifyState::Ready);
     let span = sd_notify::watchdog_enabled();
     let beats = span.map(|span| {
@@ -25,7 +25,7 @@ pub(super) fn ready() -> Beats {
             }
         })
     });
-    Beats(beats)
+    WatchdogFeed(beats)
 }
 
 /// Notifies that it stops; requests in flight may still take some time.
@@ -43,10 +43,10 @@ fn say(state: NotifyState<'_>) {
 
 /// Feeds the watchdog until dropped.
 #[cfg(unix)]
-pub(super) struct Beats(Option<tokio::task::JoinHandle<()>>);
+pub(super) struct WatchdogFeed(Option<tokio::task::JoinHandle<()>>);
 
 #[cfg(unix)]
-impl Drop for Beats {
+impl Drop for WatchdogFeed {
     fn drop(&mut self) {
         if let Some(beats) = &self.0 {
             beats.abort();
@@ -56,11 +56,11 @@ impl Drop for Beats {
 
 /// On other systems there is no service manager to notify.
 #[cfg(not(unix))]
-pub(super) struct Beats;
+pub(super) struct WatchdogFeed;
 
 #[cfg(not(unix))]
-pub(super) fn ready() -> Beats {
-    Beats
+pub(super) fn ready() -> WatchdogFeed {
+    WatchdogFeed
 }
 
 #[cfg(not(unix))]

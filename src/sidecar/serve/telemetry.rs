@@ -9,10 +9,10 @@ use crate::sidecar::gateway::Gateway;
 
 /// The exporter: none in this build.
 #[cfg(not(feature = "otel"))]
-pub(super) struct Export(());
+pub(super) struct SidecarExport(());
 
 #[cfg(not(feature = "otel"))]
-impl Export {
+impl SidecarExport {
     pub(super) fn start(_: &Settings) -> Result<Self, super::SidecarError> {
         Ok(Self(()))
     }
@@ -28,10 +28,10 @@ impl Export {
 
 /// The exporter, if an endpoint is configured.
 #[cfg(feature = "otel")]
-pub(super) struct Export(Option<crate::sidecar::observe::otel::Exporter>);
+pub(super) struct SidecarExport(Option<crate::sidecar::observe::otel::Exporter>);
 
 #[cfg(feature = "otel")]
-impl Export {
+impl SidecarExport {
     pub(super) fn start(settings: &Settings) -> Result<Self, super::SidecarError> {
         Ok(Self(crate::sidecar::observe::otel::Exporter::start(
             &settings.otel,

@@ -67,7 +67,7 @@ pub(super) struct TaskTally {
 }
 
 /// Outcome of a call.
-enum Outcome {
+enum CallOutcome {
     Primary,
     Fallback,
     Error,
@@ -84,14 +84,14 @@ impl TaskTally {
         all.iter().map(|count| count.load(Ordering::Acquire)).sum()
     }
 
-    fn note(&self, outcome: Option<Outcome>, began: Time, took: Duration) {
+    fn note(&self, outcome: Option<CallOutcome>, began: Time, took: Duration) {
         let count = match outcome {
-            Some(Outcome::Primary) => {
+            Some(CallOutcome::Primary) => {
                 self.answered.fetch_max(began.as_nanos(), Ordering::AcqRel);
                 &self.primary
             }
-            Some(Outcome::Fallback) => &self.fallback,
-            Some(Outcome::Error) => &self.errors,
+            Some(CallOutcome::Fallback) => &self.fallback,
+            Some(CallOutcome::Error) => &self.errors,
             None => &self.panics,
         };
         count.fetch_add(1, Ordering::AcqRel);
@@ -138,7 +138,7 @@ impl Crew {
         Ok(())
     }
 
-    async fn ask(&self, task: Task, number: u32, step: u32) -> Outcome {
+    async fn ask(&self, task: Task, number: u32, step: u32) -> CallOutcome {
         let (topic, text) = NOTES[step as usize % NOTES.len()];
         let Services { vector, web, graph } = &self.services;
         match task {
@@ -160,13 +160,13 @@ impl Ended for AgentError {}
 
 impl Ended for GraphError {}
 
-fn outcome<T>(end: Result<Answer<T>, impl Ended>) -> Outcome {
+fn outcome<T>(end: Result<Answer<T>, impl Ended>) -> CallOutcome {
     match end {
-        Ok(answer) if answer.is_primary() => Outcome::Primary,
-        Ok(_) => Outcome::Fallback,
+        Ok(answer) if answer.is_primary() => CallOutcome::Primary,
+        Ok(_) => CallOutcome::Fallback,
         Err(error) => {
             tracing::debug!("a caller got an error: {error}");
-            Outcome::Error
+            CallOutcome::Error
         }
     }
 }

@@ -15,30 +15,30 @@ use tokio::time::{Sleep, sleep};
 
 use super::cache::CacheWriter;
 use super::pool::PooledBody;
-use super::response_stream::{Piece, ResponseStream};
+use super::response_stream::{ResponsePiece, ResponseStream};
 use crate::Streamed;
 use crate::rounded::RoundedDuration;
-use crate::sidecar::gateway::activity::Waiting;
+use crate::sidecar::gateway::activity::RequestActivity;
 use crate::sidecar::gateway::trace::RequestSpan;
 
 /// The body of a response to a caller.
 pub(crate) struct ReplyBody {
     kind: BodyKind,
     /// Reports the caller's progress to the connection's timer.
-    waiting: Option<Waiting>,
+    waiting: Option<RequestActivity>,
     /// The request's span, which ends with the body.
     span: Option<RequestSpan>,
 }
 
 enum BodyKind {
     Whole(Option<Bytes>),
-    Relayed(Box<Relayed>),
+    Relayed(Box<RelayedBody>),
     Rest(Box<RemainingBody>),
-    Ours(Ours),
+    Ours(OwnBody),
 }
 
 /// A response made by the gateway itself, possibly a stream.
-type Ours = http_body_util::combinators::BoxBody<Bytes, std::convert::Infallible>;
+type OwnBody = http_body_util::combinators::BoxBody<Bytes, std::convert::Infallible>;
 
 /// The response broke off after its head had been sent.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +46,7 @@ type Ours = http_body_util::combinators::BoxBody<Bytes, std::convert::Infallible
 pub(crate) struct TruncatedBody(String);
 
 /// A response of the dependency, streamed under its breaker.
-struct Relayed {
+struct RelayedBody {
     stream: Streamed<ResponseStream>,
     keeping: Option<CacheWriter>,
     hint: SizeHint,
@@ -69,7 +69,7 @@ impl ReplyBody {
 
     pub(crate) fn relayed(stream: Streamed<ResponseStream>, keeping: Option<CacheWriter>) -> Self {
         let hint = stream.get_ref().map(ResponseStream::size_hint);
-        Self::of(BodyKind::Relayed(Box::new(Relayed {
+        Self::of(BodyKind::Relayed(Box::new(RelayedBody {
             stream,
             keeping,
             hint: hint.unwrap_or_default(),
@@ -86,7 +86,7 @@ impl ReplyBody {
         })))
     }
 
-    pub(crate) fn ours(body: Ours) -> Self {
+    pub(crate) fn ours(body: OwnBody) -> Self {
         Self::of(BodyKind::Ours(body))
     }
 
@@ -105,19 +105,19 @@ impl ReplyBody {
     }
 
     /// Attaches the connection's timer.
-    pub(crate) fn watched(mut self, waiting: Waiting) -> Self {
+    pub(crate) fn watched(mut self, waiting: RequestActivity) -> Self {
         self.waiting = Some(waiting);
         self
     }
 }
 
-type Polled = Poll<Option<Result<Frame<Bytes>, TruncatedBody>>>;
+type PolledFrame = Poll<Option<Result<Frame<Bytes>, TruncatedBody>>>;
 
 impl Body for ReplyBody {
     type Data = Bytes;
     type Error = TruncatedBody;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Polled {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> PolledFrame {
         let this = self.get_mut();
         if let Some(waiting) = &mut this.waiting {
             waiting.asked();
@@ -160,8 +160,8 @@ impl Body for ReplyBody {
     }
 }
 
-impl Relayed {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Polled {
+impl RelayedBody {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> PolledFrame {
         if self.ended {
             return Poll::Ready(self.last.take().map(Ok));
         }
@@ -174,9 +174,9 @@ impl Relayed {
                 Some(Err(error)) => return Poll::Ready(Some(Err(self.cut(&error)))),
                 Some(Ok(piece)) => {
                     let frame = match piece {
-                        Piece::Frame(frame) => frame,
+                        ResponsePiece::Frame(frame) => frame,
                         // The head is taken before the body is read.
-                        Piece::Head(_) => Frame::data(Bytes::new()),
+                        ResponsePiece::Head(_) => Frame::data(Bytes::new()),
                     };
                     if let (Some(keeping), Some(data)) = (&mut self.keeping, frame.data_ref()) {
                         keeping.add(data);
@@ -197,11 +197,11 @@ impl Relayed {
                 Poll::Ready(self.last.take().map(Ok))
             }
             Some(Err(error)) => Poll::Ready(Some(Err(self.cut(&error)))),
-            Some(Ok(Piece::Frame(next))) => {
+            Some(Ok(ResponsePiece::Frame(next))) => {
                 let frame = self.last.replace(next);
                 Poll::Ready(frame.map(Ok))
             }
-            Some(Ok(Piece::Head(_))) => Poll::Ready(self.last.take().map(Ok)),
+            Some(Ok(ResponsePiece::Head(_))) => Poll::Ready(self.last.take().map(Ok)),
         }
     }
 
@@ -221,7 +221,7 @@ impl Relayed {
 }
 
 impl RemainingBody {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Polled {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> PolledFrame {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
             self.alarm = None;
             let cut = |_| TruncatedBody("the connection broke".to_owned());

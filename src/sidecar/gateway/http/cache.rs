@@ -16,13 +16,13 @@ use crate::{CallError, Client, Fallback, FallbackFuture, RefreshGuard, StaleCach
 
 /// Rules for caching responses.
 #[derive(Debug, Clone)]
-pub(crate) struct Rules {
+pub(crate) struct CacheRules {
     pub(crate) max_body: usize,
     /// Request headers that are part of the cache key.
     pub(crate) headers: Vec<HeaderName>,
 }
 
-impl Rules {
+impl CacheRules {
     /// Returns true if a response with this head may be cached: a complete success to a read
     /// request, without `no-store`, that varies only by headers of the cache key.
     fn may_keep(&self, request: &HttpRequest, status: StatusCode, headers: &HeaderMap) -> bool {
@@ -47,11 +47,16 @@ impl Rules {
 /// The stale cache of an HTTP dependency.
 pub(crate) struct HttpCache {
     cache: StaleCache<HttpDependency>,
-    rules: Rules,
+    rules: CacheRules,
 }
 
 impl HttpCache {
-    pub(crate) fn new(max_age: Duration, max_entries: usize, refresh: bool, rules: Rules) -> Self {
+    pub(crate) fn new(
+        max_age: Duration,
+        max_entries: usize,
+        refresh: bool,
+        rules: CacheRules,
+    ) -> Self {
         let cache = StaleCache::new(max_age, max_entries).refresh(refresh);
         Self { cache, rules }
     }
@@ -112,7 +117,7 @@ impl CacheWriter {
     /// Begins with the head. Returns `None` if no cache would accept the response.
     pub(crate) fn begin(
         client: &Client<HttpDependency>,
-        caches: &[Rules],
+        caches: &[CacheRules],
         request: &HttpRequest,
         (status, headers): (StatusCode, &HeaderMap),
         length: u64,

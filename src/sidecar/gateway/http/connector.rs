@@ -105,12 +105,12 @@ impl UpstreamAddress {
 
 /// Makes connections: name lookup, TCP and TLS within one limit.
 #[derive(Clone)]
-pub(crate) struct Connector {
+pub(crate) struct UpstreamConnector {
     place: Arc<UpstreamAddress>,
     connector: HttpConnectorKind,
 }
 
-impl Connector {
+impl UpstreamConnector {
     /// Creates a connector to an address.
     pub(crate) fn new(place: Arc<UpstreamAddress>) -> Self {
         let mut tcp = HttpConnector::new();
@@ -136,19 +136,19 @@ enum HttpConnectorKind {
     Tls(HttpsConnector<HttpConnector>),
 }
 
-pub(crate) type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
-pub(crate) type Connecting = Pin<Box<dyn Future<Output = io::Result<Stream>> + Send>>;
+pub(crate) type UpstreamStream = MaybeHttpsStream<TokioIo<TcpStream>>;
+pub(crate) type ConnectFuture = Pin<Box<dyn Future<Output = io::Result<UpstreamStream>> + Send>>;
 
-impl Service<Uri> for Connector {
-    type Response = Stream;
+impl Service<Uri> for UpstreamConnector {
+    type Response = UpstreamStream;
     type Error = io::Error;
-    type Future = Connecting;
+    type Future = ConnectFuture;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, uri: Uri) -> Connecting {
+    fn call(&mut self, uri: Uri) -> ConnectFuture {
         let limit = self.place.connect();
         let connector = self.connector.clone();
         Box::pin(async move {

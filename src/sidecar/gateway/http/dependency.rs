@@ -14,11 +14,11 @@ use breakerbox_policy::{Class, Symptom};
 
 use super::error::{ErrorBody, ErrorResponse, HttpError};
 use super::request_body::Upload;
-use super::upstream::Upstream;
+use super::upstream::UpstreamClient;
 use crate::retry_after;
 use crate::sidecar::gateway::headers::strip_one_hop;
 use crate::sidecar::gateway::message::{HttpFailure, HttpReply, HttpRequest};
-use crate::sidecar::gateway::trace::{AttemptSpan, Attempts};
+use crate::sidecar::gateway::trace::{AttemptSpan, AttemptTracer};
 use crate::{CallContext, Dependency, Verdict};
 
 /// Maximum size of a response that is buffered instead of streamed, in bytes.
@@ -27,12 +27,15 @@ const MAX_REPLY: usize = 8_000_000;
 /// The type of an HTTP dependency; its clients are `Client<HttpDependency>`.
 #[derive(Debug)]
 pub struct HttpDependency {
-    upstream: Upstream,
-    attempts: Attempts,
+    upstream: UpstreamClient,
+    attempts: AttemptTracer,
 }
 
 impl HttpDependency {
-    pub(in crate::sidecar::gateway) fn new(upstream: Upstream, attempts: Attempts) -> Self {
+    pub(in crate::sidecar::gateway) fn new(
+        upstream: UpstreamClient,
+        attempts: AttemptTracer,
+    ) -> Self {
         Self { upstream, attempts }
     }
 }

@@ -15,22 +15,22 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use tokio::time::{Instant, sleep};
 use tower_service::Service as _;
 
-use super::connector::{Connector, IDLE};
+use super::connector::{IDLE, UpstreamConnector};
 use super::request_body::Upload;
 use crate::sidecar::gateway::message::HttpFailure;
 
 use crate::lock::LockExt as _;
 
 /// Connections to one server.
-pub(crate) struct Pool {
-    connector: Connector,
+pub(crate) struct ConnectionPool {
+    connector: UpstreamConnector,
     uri: Uri,
-    idle: Arc<Idle>,
+    idle: Arc<IdlePool>,
 }
 
 /// Idle connections, reused in LIFO order.
 #[derive(Default)]
-struct Idle(Mutex<IdleConnections>);
+struct IdlePool(Mutex<IdleConnections>);
 
 #[derive(Default)]
 struct IdleConnections {
@@ -39,7 +39,7 @@ struct IdleConnections {
     is_swept: bool,
 }
 
-impl Idle {
+impl IdlePool {
     fn lock(&self) -> MutexGuard<'_, IdleConnections> {
         self.0.acquire()
     }
@@ -62,7 +62,7 @@ impl Idle {
 }
 
 /// Closes connections idle for too long, as long as the pool exists.
-async fn sweep(idle: Weak<Idle>) {
+async fn sweep(idle: Weak<IdlePool>) {
     loop {
         sleep(IDLE).await;
         let Some(idle) = idle.upgrade() else { return };
@@ -73,9 +73,9 @@ async fn sweep(idle: Weak<Idle>) {
     }
 }
 
-impl Pool {
+impl ConnectionPool {
     /// Creates a pool. `uri`: of the server.
-    pub(crate) fn new(connector: Connector, uri: Uri) -> Self {
+    pub(crate) fn new(connector: UpstreamConnector, uri: Uri) -> Self {
         Self {
             connector,
             uri,
@@ -133,7 +133,7 @@ impl Pool {
 /// before that, it closes the connection.
 pub(crate) struct PooledBody {
     body: Incoming,
-    lease: Option<(SendRequest<Upload>, Arc<Idle>)>,
+    lease: Option<(SendRequest<Upload>, Arc<IdlePool>)>,
 }
 
 impl PooledBody {

@@ -24,7 +24,7 @@ pub(crate) struct BodyLimits {
 }
 
 /// A body, as far as it is read before the dependency is called.
-pub(crate) enum Read {
+pub(crate) enum ReadBody {
     /// The complete body.
     Whole(Bytes),
     /// A body that is streamed once.
@@ -37,7 +37,7 @@ pub(crate) async fn read(
     body: Incoming,
     keep: bool,
     limits: BodyLimits,
-) -> Result<Read, HttpFailure> {
+) -> Result<ReadBody, HttpFailure> {
     let hint = body.size_hint();
     if hint.lower() > limits.max_body {
         return Err(HttpFailure::BodyTooLarge);
@@ -45,7 +45,7 @@ pub(crate) async fn read(
     let is_short = hint.upper().is_some_and(|most| most <= limits.max_replay);
     let mut passing = StreamedBody::new(body, limits);
     if !is_short && (!keep || hint.lower() > limits.max_replay) {
-        return Ok(Read::Passing(passing));
+        return Ok(ReadBody::Passing(passing));
     }
     let mut kept = BytesMut::new();
     while let Some(frame) = next(&mut passing).await {
@@ -56,10 +56,10 @@ pub(crate) async fn read(
         }
         if kept.len() as u64 > limits.max_replay {
             passing.before = Some(kept.freeze());
-            return Ok(Read::Passing(passing));
+            return Ok(ReadBody::Passing(passing));
         }
     }
-    Ok(Read::Whole(kept.freeze()))
+    Ok(ReadBody::Whole(kept.freeze()))
 }
 
 async fn next(body: &mut StreamedBody) -> Option<Result<Frame<Bytes>, HttpFailure>> {

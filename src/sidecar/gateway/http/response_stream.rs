@@ -34,7 +34,7 @@ pub(crate) struct ResponseStream {
 }
 
 /// A part of a response.
-pub(crate) enum Piece {
+pub(crate) enum ResponsePiece {
     Head(Parts),
     Frame(Frame<Bytes>),
 }
@@ -106,12 +106,12 @@ impl ResponseStream {
 }
 
 impl Stream for ResponseStream {
-    type Item = Result<Piece, HttpError>;
+    type Item = Result<ResponsePiece, HttpError>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
         if let Some(head) = this.head.take() {
-            return Poll::Ready(Some(Ok(Piece::Head(head))));
+            return Poll::Ready(Some(Ok(ResponsePiece::Head(head))));
         }
         Pin::new(&mut this.body).poll_frame(cx).map(|frame| {
             let frame = frame?;
@@ -120,7 +120,7 @@ impl Stream for ResponseStream {
             }
             Some(
                 frame
-                    .map(Piece::Frame)
+                    .map(ResponsePiece::Frame)
                     .map_err(|_| HttpFailure::Reset.into()),
             )
         })

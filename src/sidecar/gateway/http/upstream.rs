@@ -11,31 +11,31 @@ use http::{HeaderValue, Request, Response};
 use hyper_util::client::legacy::Client as Negotiated;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
-use super::connector::{Connector, IDLE, UpstreamAddress};
+use super::connector::{IDLE, UpstreamAddress, UpstreamConnector};
 use super::error::HttpError;
-use super::pool::{Pool, PooledBody};
+use super::pool::{ConnectionPool, PooledBody};
 use super::request_body::Upload;
 use crate::sidecar::gateway::headers::DEADLINE;
 use crate::sidecar::gateway::message::{HttpFailure, HttpRequest};
 
 /// Connections to one dependency, kept by one thread.
-pub(crate) struct Upstream {
+pub(crate) struct UpstreamClient {
     place: Arc<UpstreamAddress>,
     way: UpstreamTransport,
 }
 
 /// Transport of the requests.
 enum UpstreamTransport {
-    Plain(Pool),
+    Plain(ConnectionPool),
     /// HTTP/1.1 or HTTP/2, as negotiated.
-    Tls(Negotiated<Connector, Upload>),
+    Tls(Negotiated<UpstreamConnector, Upload>),
 }
 
-impl Upstream {
+impl UpstreamClient {
     pub(crate) fn new(place: Arc<UpstreamAddress>) -> Self {
-        let connector = Connector::new(Arc::clone(&place));
+        let connector = UpstreamConnector::new(Arc::clone(&place));
         let way = match &place.tls {
-            None => UpstreamTransport::Plain(Pool::new(connector, place.uri.clone())),
+            None => UpstreamTransport::Plain(ConnectionPool::new(connector, place.uri.clone())),
             // If a closing connection returns a request unsent, it is sent on another one: it was
             // never made.
             Some(_) => UpstreamTransport::Tls(
@@ -101,7 +101,7 @@ fn lost(error: &hyper_util::client::legacy::Error) -> HttpFailure {
     }
 }
 
-impl fmt::Debug for Upstream {
+impl fmt::Debug for UpstreamClient {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Upstream").finish_non_exhaustive()
     }

@@ -18,8 +18,8 @@ impl Tracing {
         None
     }
 
-    pub(super) fn attempts(&self, _: &str, _: &str) -> Attempts {
-        Attempts(())
+    pub(super) fn attempts(&self, _: &str, _: &str) -> AttemptTracer {
+        AttemptTracer(())
     }
 }
 
@@ -50,9 +50,9 @@ impl RequestSpan {
 
 /// Makes no spans.
 #[derive(Debug, Clone)]
-pub(super) struct Attempts(());
+pub(super) struct AttemptTracer(());
 
-impl Attempts {
+impl AttemptTracer {
     pub(super) fn begin(
         &self,
         _: &HttpRequest,

@@ -7,23 +7,23 @@ use prometheus::proto::{
 use breakerbox_actors::LatencyBuckets;
 
 /// A metric with its series.
-pub(super) struct Family {
+pub(super) struct SeriesFamily {
     family: MetricFamily,
     series: Vec<Metric>,
 }
 
 /// A count as a float, the format's only number type: exact up to 2^53.
-pub(super) trait Count {
+pub(super) trait FloatCount {
     fn exact(self) -> f64;
 }
 
-impl Count for u32 {
+impl FloatCount for u32 {
     fn exact(self) -> f64 {
         f64::from(self)
     }
 }
 
-impl Count for u64 {
+impl FloatCount for u64 {
     #[expect(
         clippy::cast_precision_loss,
         reason = "floats are the only numbers of the format"
@@ -33,7 +33,7 @@ impl Count for u64 {
     }
 }
 
-impl Family {
+impl SeriesFamily {
     pub(super) fn counter(name: &str, help: &str) -> Self {
         Self::new(name, help, MetricType::COUNTER)
     }
@@ -58,7 +58,7 @@ impl Family {
     }
 
     /// Adds a series.
-    pub(super) fn add(&mut self, labels: &[(&str, &str)], value: impl Count) {
+    pub(super) fn add(&mut self, labels: &[(&str, &str)], value: impl FloatCount) {
         self.add_exact(labels, value.exact());
     }
 

@@ -29,21 +29,21 @@ use prost::Message as _;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use super::sender::Sender;
+use super::sender::OtlpSender;
 use super::{ExportCounts, MetricsSource, scope};
 
 /// User agent for the collector.
 const AGENT: &str = concat!("breakerbox/", env!("CARGO_PKG_VERSION"));
 
 /// Sends reports.
-pub(super) struct Reporter {
+pub(super) struct MetricsReporter {
     pub(super) source: MetricsSource,
-    pub(super) sender: Sender,
+    pub(super) sender: OtlpSender,
     pub(super) resource: Resource,
     pub(super) counts: Arc<ExportCounts>,
 }
 
-impl Reporter {
+impl MetricsReporter {
     /// Reports at each interval, and once more after the signal `last`.
     pub(super) async fn run(self, every: Duration, mut last: oneshot::Receiver<()>) {
         let began = now();

@@ -35,7 +35,7 @@ const KEPT: [HeaderName; 3] = [CONTENT_TYPE, CONTENT_ENCODING, USER_AGENT];
 
 /// Sends requests to the collector. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Sender {
+pub(super) struct OtlpSender {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     runtime: Handle,
     endpoint: Arc<str>,
@@ -61,7 +61,7 @@ pub(super) fn thread() -> io::Result<(oneshot::Sender<()>, JoinHandle<()>, Handl
     Ok((stop, thread, handle))
 }
 
-impl Sender {
+impl OtlpSender {
     pub(super) fn new(
         endpoint: &str,
         config: &OtelConfig,
@@ -134,7 +134,7 @@ impl Sender {
 /// Future type that the `HttpClient` trait requires.
 type Sending<'a> = Pin<Box<dyn Future<Output = Result<Response<Bytes>, HttpError>> + Send + 'a>>;
 
-impl HttpClient for Sender {
+impl HttpClient for OtlpSender {
     fn send_bytes<'a, 'b>(&'a self, request: Request<Bytes>) -> Sending<'b>
     where
         'a: 'b,
@@ -147,7 +147,7 @@ impl HttpClient for Sender {
 }
 
 /// Omits the headers.
-impl fmt::Debug for Sender {
+impl fmt::Debug for OtlpSender {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Sender")
             .field("endpoint", &self.endpoint)

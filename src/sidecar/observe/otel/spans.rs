@@ -17,7 +17,7 @@ use opentelemetry_sdk::trace::{
     SpanExporter, SpanProcessor,
 };
 
-use super::sender::Sender;
+use super::sender::OtlpSender;
 use super::{ExportCounts, ExporterError};
 use crate::config::OtelConfig;
 
@@ -26,10 +26,10 @@ const MAX_BATCH: usize = 512;
 
 /// Creates the queue, and the thread that drains it.
 pub(super) fn processor(
-    sender: &Sender,
+    sender: &OtlpSender,
     config: &OtelConfig,
     counts: &Arc<ExportCounts>,
-) -> Result<Bounded, ExporterError> {
+) -> Result<BoundedQueue, ExporterError> {
     let exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_http()
         .with_http_client(sender.clone())
@@ -38,7 +38,7 @@ pub(super) fn processor(
         .with_timeout(config.timeout)
         .build();
     let exporter = exporter.map_err(|error| ExporterError::Unusable(error.to_string()))?;
-    let exporter = Counted {
+    let exporter = CountedExporter {
         exporter,
         counts: Arc::clone(counts),
         is_failing: AtomicBool::new(false),
@@ -49,7 +49,7 @@ pub(super) fn processor(
         .with_max_export_batch_size(most.min(MAX_BATCH))
         .build();
     let queue = BatchSpanProcessor::builder(exporter);
-    Ok(Bounded {
+    Ok(BoundedQueue {
         queue: queue.with_batch_config(batches).build(),
         most,
         counts: Arc::clone(counts),
@@ -59,7 +59,7 @@ pub(super) fn processor(
 /// Creates the provider of spans. The caller's sampling decision is kept; without one, the ratio
 /// decides.
 pub(super) fn provider(
-    processor: Bounded,
+    processor: BoundedQueue,
     config: &OtelConfig,
     resource: Resource,
 ) -> SdkTracerProvider {
@@ -73,13 +73,13 @@ pub(super) fn provider(
 
 /// A queue that drops spans when full, and counts them.
 #[derive(Debug)]
-pub(super) struct Bounded {
+pub(super) struct BoundedQueue {
     queue: BatchSpanProcessor,
     most: usize,
     counts: Arc<ExportCounts>,
 }
 
-impl SpanProcessor for Bounded {
+impl SpanProcessor for BoundedQueue {
     fn on_start(&self, span: &mut Span, context: &Context) {
         self.queue.on_start(span, context);
     }
@@ -112,14 +112,14 @@ impl SpanProcessor for Bounded {
 
 /// Counts sent and failed spans.
 #[derive(Debug)]
-struct Counted<E> {
+struct CountedExporter<E> {
     exporter: E,
     counts: Arc<ExportCounts>,
     /// True while exports fail, so that an unreachable collector does not flood the log.
     is_failing: AtomicBool,
 }
 
-impl<E: SpanExporter> SpanExporter for Counted<E> {
+impl<E: SpanExporter> SpanExporter for CountedExporter<E> {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let length = batch.len();
         let result = self.exporter.export(batch).await;
