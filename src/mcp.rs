@@ -84,7 +84,7 @@ pub async fn start(
 
 /// Returns a builder for a server, to set its policy and fallbacks before it starts.
 pub fn dependency(runtime: &Runtime, name: &str, settings: &McpSettings) -> McpBuilder {
-    let board = Arc::new(ServerState::new(settings.clone()));
+    let server_state = Arc::new(ServerState::new(settings.clone()));
     let serial = settings.serial_writes;
     let new = runtime.dependency(name).configure(|policy| {
         let writes = &mut policy.bulkhead.max_concurrent_writes;
@@ -92,10 +92,10 @@ pub fn dependency(runtime: &Runtime, name: &str, settings: &McpSettings) -> McpB
             *writes = Some(NonZeroU32::MIN);
         }
     });
-    let own = Arc::clone(&board);
+    let own = Arc::clone(&server_state);
     McpBuilder {
         builder: new.workers(move || Mcp::start(Arc::clone(&own))),
-        board,
+        server_state,
     }
 }
 
@@ -104,7 +104,7 @@ pub fn dependency(runtime: &Runtime, name: &str, settings: &McpSettings) -> McpB
 #[must_use = "nothing is started before `start`"]
 pub struct McpBuilder {
     builder: DependencyBuilder<Mcp>,
-    board: Arc<ServerState>,
+    server_state: Arc<ServerState>,
 }
 
 impl McpBuilder {
@@ -131,6 +131,6 @@ impl McpBuilder {
     /// # Errors  As [`start`].
     pub async fn start(self) -> Result<McpClient, StartError> {
         let client = self.builder.start().await?;
-        Ok(McpClient::new(client, self.board))
+        Ok(McpClient::new(client, self.server_state))
     }
 }

@@ -57,7 +57,7 @@ impl McpConnector {
 pub(super) struct WebLink {
     web: McpHttp,
     config: StreamableHttpClientTransportConfig,
-    board: Arc<ServerState>,
+    server_state: Arc<ServerState>,
     now: Mutex<Option<Arc<Session>>>,
 }
 
@@ -65,8 +65,8 @@ impl WebLink {
     /// Creates a connector without a connection.
     ///
     /// # Errors  The settings are not for HTTP, or a header cannot be sent.
-    pub(super) fn new(board: &Arc<ServerState>) -> Result<Self, McpError> {
-        let settings = &board.settings;
+    pub(super) fn new(server_state: &Arc<ServerState>) -> Result<Self, McpError> {
+        let settings = &server_state.settings;
         let failed = |reason: String| McpError::StartFailed { reason };
         let McpServer::Http { url, headers } = &settings.server else {
             return Err(failed("a process is not an HTTP server".to_owned()));
@@ -90,7 +90,7 @@ impl WebLink {
         Ok(Self {
             web,
             config,
-            board: Arc::clone(board),
+            server_state: Arc::clone(server_state),
             now: Mutex::new(None),
         })
     }
@@ -100,21 +100,21 @@ impl WebLink {
         let mut now = self.now.lock().await;
         if let Some(session) = now
             .as_ref()
-            .filter(|one| one.signs.end() == ConnectionEnd::None)
+            .filter(|one| one.liveness.end() == ConnectionEnd::None)
         {
             return Ok(Arc::clone(session));
         }
         *now = None;
-        let settings = &self.board.settings;
-        let signs = Arc::new(Liveness::new(settings.hang_limit));
+        let settings = &self.server_state.settings;
+        let liveness = Arc::new(Liveness::new(settings.hang_limit));
         let transport =
             StreamableHttpClientTransport::with_client(self.web.clone(), self.config.clone());
         let heard = ObservedTransport {
             transport,
-            signs: Arc::clone(&signs),
+            liveness: Arc::clone(&liveness),
         };
         let limit = settings.start_timeout;
-        let opening = Session::open(heard, signs, &self.board);
+        let opening = Session::open(heard, liveness, &self.server_state);
         let opened = timeout(limit, opening).await;
         let opened = opened.unwrap_or_else(|_| {
             let reason = format!("no handshake within {}", RoundedDuration(limit));
@@ -129,7 +129,7 @@ impl WebLink {
 /// A transport that reports its messages to the liveness of the connection.
 struct ObservedTransport<T> {
     transport: T,
-    signs: Arc<Liveness>,
+    liveness: Arc<Liveness>,
 }
 
 impl<T: Transport<RoleClient>> Transport<RoleClient> for ObservedTransport<T> {
@@ -145,8 +145,8 @@ impl<T: Transport<RoleClient>> Transport<RoleClient> for ObservedTransport<T> {
     async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleClient>> {
         let message = self.transport.receive().await;
         match &message {
-            Some(message) => self.signs.heard(message),
-            None => self.signs.close(None),
+            Some(message) => self.liveness.heard(message),
+            None => self.liveness.close(None),
         }
         message
     }
@@ -158,6 +158,6 @@ impl<T: Transport<RoleClient>> Transport<RoleClient> for ObservedTransport<T> {
 
 impl<T> Drop for ObservedTransport<T> {
     fn drop(&mut self) {
-        self.signs.close(None);
+        self.liveness.close(None);
     }
 }

@@ -55,7 +55,7 @@ const LAST_WORDS: Duration = Duration::from_millis(30);
 pub(super) struct ServerProcess {
     group: ProcessGroup,
     ended: watch::Receiver<Option<ExitStatus>>,
-    words: Arc<StderrTail>,
+    stderr_tail: Arc<StderrTail>,
     listener: AbortHandle,
     /// True once its standard error has ended.
     silent: watch::Receiver<bool>,
@@ -74,7 +74,7 @@ impl ServerProcess {
     /// # Panics  Outside of a tokio runtime.
     pub(super) fn start(
         server: &McpServer,
-        words: &Arc<StderrTail>,
+        stderr_tail: &Arc<StderrTail>,
     ) -> io::Result<(Self, ServerPipes)> {
         let McpServer::Stdio {
             command,
@@ -109,8 +109,8 @@ impl ServerProcess {
         // The task ends with the process. If the task is dropped, the process is killed.
         drop(tokio::spawn(keep(child, group, told)));
         let (pipes, stderr) = pipes?;
-        words.turn_over();
-        let own_words = Arc::clone(words);
+        stderr_tail.turn_over();
+        let own_words = Arc::clone(stderr_tail);
         let (fell_silent, silent) = watch::channel(false);
         let listener = tokio::spawn(async move {
             listen(stderr, &own_words).await;
@@ -119,7 +119,7 @@ impl ServerProcess {
         let process = Self {
             group,
             ended,
-            words: Arc::clone(words),
+            stderr_tail: Arc::clone(stderr_tail),
             listener: listener.abort_handle(),
             silent,
         };
@@ -165,7 +165,7 @@ impl ServerProcess {
         let mut silent = self.silent.clone();
         // Wait for the rest in the pipe, with a limit: a grandchild may hold it open for ever.
         let _ = timeout(LAST_WORDS, silent.wait_for(|silent| *silent)).await;
-        self.words.last()
+        self.stderr_tail.last()
     }
 }
 

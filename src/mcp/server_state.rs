@@ -20,7 +20,7 @@ use crate::lock::LockExt as _;
 /// Shared state of one server.
 pub(super) struct ServerState {
     pub(super) settings: McpSettings,
-    pub(super) words: Arc<StderrTail>,
+    pub(super) stderr_tail: Arc<StderrTail>,
     /// The tools of the current incarnation, or of the last one.
     pub(super) toolbox: ArcSwap<ToolTable>,
     /// True once the tools have been listed.
@@ -28,7 +28,7 @@ pub(super) struct ServerState {
     /// The server's latest description of itself.
     pub(super) info: ArcSwapOption<ServerPeerInfo>,
     /// The connector, for requests other than tool calls.
-    pub(super) link: ArcSwapOption<McpConnector>,
+    pub(super) connector: ArcSwapOption<McpConnector>,
     /// The dialect of the server, so that the next incarnation need not detect it.
     pub(super) dialect: Mutex<Option<ClientLifecycleMode>>,
     /// Number of consecutive tool errors.
@@ -37,14 +37,14 @@ pub(super) struct ServerState {
 
 impl ServerState {
     pub(super) fn new(settings: McpSettings) -> Self {
-        let words = StderrTail::new(settings.stderr_lines, settings.secrets());
+        let stderr_tail = StderrTail::new(settings.stderr_lines, settings.secrets());
         Self {
-            words: Arc::new(words),
+            stderr_tail: Arc::new(stderr_tail),
             settings,
             toolbox: ArcSwap::default(),
             is_listed: AtomicBool::new(false),
             info: ArcSwapOption::empty(),
-            link: ArcSwapOption::empty(),
+            connector: ArcSwapOption::empty(),
             dialect: Mutex::default(),
             tool_errors: AtomicU32::new(0),
         }

@@ -101,7 +101,7 @@ impl StderrTail {
 }
 
 /// Reads lines until the end of the input, in the memory of one line.
-pub(super) async fn listen(mut from: impl AsyncRead + Unpin, words: &StderrTail) {
+pub(super) async fn listen(mut from: impl AsyncRead + Unpin, stderr_tail: &StderrTail) {
     let mut piece = [0; 4096];
     let mut line = Vec::new();
     loop {
@@ -110,16 +110,16 @@ pub(super) async fn listen(mut from: impl AsyncRead + Unpin, words: &StderrTail)
             Ok(length) => length,
         };
         for part in piece[..length].split_inclusive(|byte| *byte == b'\n') {
-            let room = words.room().saturating_sub(line.len());
+            let room = stderr_tail.room().saturating_sub(line.len());
             line.extend_from_slice(&part[..part.len().min(room)]);
             if part.ends_with(b"\n") {
-                words.keep(&line);
+                stderr_tail.keep(&line);
                 line.clear();
             }
         }
     }
     if !line.is_empty() {
-        words.keep(&line);
+        stderr_tail.keep(&line);
     }
 }
 
@@ -129,37 +129,39 @@ mod tests {
 
     #[tokio::test]
     async fn a_flood_leaves_the_last_lines_and_no_secret() {
-        let words = StderrTail::new(3, ["hunter22", "abc"].into_iter());
+        let stderr_tail = StderrTail::new(3, ["hunter22", "abc"].into_iter());
         let mut text = "x".repeat(100_000).into_bytes();
         for number in 0..1000 {
             text.extend_from_slice(format!("\nline {number} hunter22 abc").as_bytes());
         }
-        listen(&text[..], &words).await;
+        listen(&text[..], &stderr_tail).await;
         assert_eq!(
-            words.now(),
+            stderr_tail.now(),
             [997, 998, 999].map(|number| format!("line {number} *** abc"))
         );
-        assert!(text.len() > 100_000 && words.now().iter().all(|line| line.len() <= MAX_LINE));
-        words.turn_over();
-        assert!(words.now().is_empty());
-        assert_eq!(words.before().len(), 3);
+        assert!(
+            text.len() > 100_000 && stderr_tail.now().iter().all(|line| line.len() <= MAX_LINE)
+        );
+        stderr_tail.turn_over();
+        assert!(stderr_tail.now().is_empty());
+        assert_eq!(stderr_tail.before().len(), 3);
     }
 
     #[test]
     fn sec_1_no_part_of_a_secret_is_left_where_a_line_is_cut() {
         let secret = "s".repeat(100);
-        let words = StderrTail::new(9, [secret.as_str()].into_iter());
+        let stderr_tail = StderrTail::new(9, [secret.as_str()].into_iter());
         for before in MAX_LINE - 150..MAX_LINE + 150 {
             let line = "x".repeat(before) + &secret + &secret;
-            words.keep(line.as_bytes());
-            assert!(!words.last().unwrap().contains('s'), "after {before}");
+            stderr_tail.keep(line.as_bytes());
+            assert!(!stderr_tail.last().unwrap().contains('s'), "after {before}");
         }
     }
 
     #[tokio::test]
     async fn none_are_kept_where_none_are_wanted() {
-        let words = StderrTail::new(0, std::iter::empty());
-        listen(&b"one\ntwo"[..], &words).await;
-        assert!(words.now().is_empty());
+        let stderr_tail = StderrTail::new(0, std::iter::empty());
+        listen(&b"one\ntwo"[..], &stderr_tail).await;
+        assert!(stderr_tail.now().is_empty());
     }
 }

@@ -27,16 +27,16 @@ pub(super) struct StdioTransport<R, W> {
     max_line: usize,
     stray: u32,
     writer: Arc<Mutex<Option<W>>>,
-    signs: Arc<Liveness>,
-    words: Arc<StderrTail>,
+    liveness: Arc<Liveness>,
+    stderr_tail: Arc<StderrTail>,
 }
 
 impl<R: AsyncRead + Unpin, W> StdioTransport<R, W> {
     pub(super) fn new(
         (reader, writer): (R, W),
         max_line: usize,
-        signs: &Arc<Liveness>,
-        words: &Arc<StderrTail>,
+        liveness: &Arc<Liveness>,
+        stderr_tail: &Arc<StderrTail>,
     ) -> Self {
         Self {
             reader: BufReader::new(reader),
@@ -44,8 +44,8 @@ impl<R: AsyncRead + Unpin, W> StdioTransport<R, W> {
             max_line,
             stray: 0,
             writer: Arc::new(Mutex::new(Some(writer))),
-            signs: Arc::clone(signs),
-            words: Arc::clone(words),
+            liveness: Arc::clone(liveness),
+            stderr_tail: Arc::clone(stderr_tail),
         }
     }
 
@@ -81,7 +81,8 @@ impl<R: AsyncRead + Unpin, W> StdioTransport<R, W> {
             LineKind::Nothing => {}
             LineKind::Message(_) | LineKind::Unknown => self.stray = 0,
             LineKind::Stray => {
-                self.words.keep(&[b"stdout: ", &self.line[..]].concat());
+                self.stderr_tail
+                    .keep(&[b"stdout: ", &self.line[..]].concat());
                 self.stray += 1;
             }
         }
@@ -168,11 +169,11 @@ where
             match taken {
                 Ok(None) => {}
                 Ok(Some(message)) => {
-                    self.signs.heard(&message);
+                    self.liveness.heard(&message);
                     return Some(message);
                 }
                 Err(violation) => {
-                    self.signs.close(violation);
+                    self.liveness.close(violation);
                     return None;
                 }
             }
@@ -188,7 +189,7 @@ where
 /// Marks the connection as closed: its calls get no response after this.
 impl<R, W> Drop for StdioTransport<R, W> {
     fn drop(&mut self) {
-        self.signs.close(None);
+        self.liveness.close(None);
     }
 }
 
@@ -222,22 +223,22 @@ mod tests {
         reader: R,
         max: usize,
     ) -> (StdioTransport<R, tokio::io::Sink>, Arc<Liveness>) {
-        let signs = Arc::new(Liveness::default());
-        let words = Arc::new(StderrTail::new(9, std::iter::empty()));
-        let pipe = StdioTransport::new((reader, tokio::io::sink()), max, &signs, &words);
-        (pipe, signs)
+        let liveness = Arc::new(Liveness::default());
+        let stderr_tail = Arc::new(StderrTail::new(9, std::iter::empty()));
+        let pipe = StdioTransport::new((reader, tokio::io::sink()), max, &liveness, &stderr_tail);
+        (pipe, liveness)
     }
 
     #[tokio::test]
     async fn item_70_a_line_without_end_takes_no_more_memory_than_is_allowed() {
-        let (mut pipe, signs) = pipe(Endless(50_000_000), 100_000);
+        let (mut pipe, liveness) = pipe(Endless(50_000_000), 100_000);
         assert!(pipe.receive().await.is_none());
         assert!(pipe.line.capacity() <= 200_000, "{}", pipe.line.capacity());
         let read = 50_000_000 - pipe.reader.get_ref().0;
         assert!(read <= 120_000, "{read} bytes were read");
-        assert_eq!(signs.end(), ConnectionEnd::Closed);
+        assert_eq!(liveness.end(), ConnectionEnd::Closed);
         assert!(
-            signs
+            liveness
                 .violation()
                 .unwrap()
                 .contains("longer than 100000 bytes")

@@ -196,8 +196,12 @@ impl Gateway {
         let (name, way) = match McpSettings::of_config(config) {
             Some(settings) => {
                 let own = self.config.load_full();
-                let door = McpEndpoint::open(&self.runtime, name, (config, settings), &own).await?;
-                (Arc::clone(&door.name), RouteKind::Mcp(Arc::new(door)))
+                let endpoint =
+                    McpEndpoint::open(&self.runtime, name, (config, settings), &own).await?;
+                (
+                    Arc::clone(&endpoint.name),
+                    RouteKind::Mcp(Arc::new(endpoint)),
+                )
             }
             None => {
                 let (made_of, own) = ((config, url), (self.lanes, &self.tracing));
@@ -300,7 +304,7 @@ impl Servers {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<McpClient> {
         match self.0.load().get(name)? {
-            RouteKind::Mcp(door) => Some(door.client.clone()),
+            RouteKind::Mcp(endpoint) => Some(endpoint.client.clone()),
             RouteKind::Http(_) => None,
         }
     }

@@ -84,8 +84,8 @@ async fn answer_and_read(
     drop(routes);
     let route = match found {
         Some((RouteKind::Http(route), length)) => Some((route, length)),
-        Some((RouteKind::Mcp(door), length)) => {
-            return Box::pin(through(&door, length, head, body)).await;
+        Some((RouteKind::Mcp(endpoint), length)) => {
+            return Box::pin(through(&endpoint, length, head, body)).await;
         }
         None => None,
     };
@@ -116,7 +116,7 @@ async fn answer_and_read(
 
 /// Responds to a request to an MCP server, which has one path. `length`: of its name.
 async fn through(
-    door: &McpEndpoint,
+    endpoint: &McpEndpoint,
     length: usize,
     head: Parts,
     body: Incoming,
@@ -124,14 +124,14 @@ async fn through(
     let is_empty = body.is_end_stream();
     if head.uri.path()[1 + length..] == *"/mcp" {
         // The whole request is read before it is answered, unless it is refused by its head.
-        let response = door.answer(head, body).await;
+        let response = endpoint.answer(head, body).await;
         let is_read = is_empty || response.status().is_success();
         return (response, is_read);
     }
-    let name = &door.name;
+    let name = &endpoint.name;
     let detail = format!("an MCP server is reached at /{name}/mcp");
     let problem = GatewayProblem::of(ProblemKind::NO_PATH, Some(name), detail);
-    let problem = problem.state(door.client.client().state());
+    let problem = problem.state(endpoint.client.client().state());
     (own(problem.into_response(), 0), is_empty)
 }
 

@@ -37,7 +37,7 @@ impl RouteKind {
     pub(super) fn fits(&self, config: &DependencyConfig, url: &str) -> bool {
         match self {
             Self::Http(route) => route.fits(config, url),
-            Self::Mcp(door) => door.fits(config),
+            Self::Mcp(endpoint) => endpoint.fits(config),
         }
     }
 
@@ -65,8 +65,8 @@ pub(super) struct HttpRoute {
     /// Rules of its caches.
     pub(super) caches: Vec<CacheRules>,
     /// Its inputs; a change of them needs a new route.
-    made_of: HttpRouteSpec,
-    place: Arc<UpstreamAddress>,
+    spec: HttpRouteSpec,
+    address: Arc<UpstreamAddress>,
     pub(super) attempts: AttemptTracer,
     /// Connections of each thread.
     upstreams: Box<[OnceLock<UpstreamClient>]>,
@@ -100,14 +100,14 @@ impl HttpRoute {
         (config, url): (&DependencyConfig, &str),
         (threads, tracing): (usize, &Tracing),
     ) -> Result<Self, AddError> {
-        let place = UpstreamAddress::new(url).map_err(|problem| AddError::Address {
+        let address = UpstreamAddress::new(url).map_err(|problem| AddError::Address {
             name: name.to_owned(),
             problem,
         })?;
-        place.set_connect(config.settings.timeout.connect);
-        let place = Arc::new(place);
+        address.set_connect(config.settings.timeout.connect);
+        let address = Arc::new(address);
         let attempts = tracing.attempts(name, url);
-        let (own, traced) = (Arc::clone(&place), attempts.clone());
+        let (own, traced) = (Arc::clone(&address), attempts.clone());
         let new = runtime.dependency(name).settings(config.settings.clone());
         let mut builder = new.workers(move || {
             let upstream = UpstreamClient::new(Arc::clone(&own));
@@ -124,8 +124,8 @@ impl HttpRoute {
             client,
             idempotent: config.idempotent.iter().filter_map(method).collect(),
             caches,
-            made_of: HttpRouteSpec::of(config, url),
-            place,
+            spec: HttpRouteSpec::of(config, url),
+            address,
             attempts,
             upstreams: (0..threads).map(|_| OnceLock::new()).collect(),
         })
@@ -133,18 +133,18 @@ impl HttpRoute {
 
     /// Returns the connections of one thread, created with the first call.
     pub(super) fn upstream(&self, thread: usize) -> &UpstreamClient {
-        self.upstreams[thread].get_or_init(|| UpstreamClient::new(Arc::clone(&self.place)))
+        self.upstreams[thread].get_or_init(|| UpstreamClient::new(Arc::clone(&self.address)))
     }
 
     /// Returns true if it can take over a configuration while it runs.
     fn fits(&self, config: &DependencyConfig, url: &str) -> bool {
         let is_http = McpSettings::of_config(config).is_none();
-        is_http && self.made_of == HttpRouteSpec::of(config, url)
+        is_http && self.spec == HttpRouteSpec::of(config, url)
     }
 
     /// Applies the settings that are not the runtime's.
     fn follow(&self, config: &DependencyConfig) {
-        self.place.set_connect(config.settings.timeout.connect);
+        self.address.set_connect(config.settings.timeout.connect);
     }
 }
 

@@ -106,17 +106,17 @@ impl UpstreamAddress {
 /// Makes connections: name lookup, TCP and TLS within one limit.
 #[derive(Clone)]
 pub(crate) struct UpstreamConnector {
-    place: Arc<UpstreamAddress>,
+    address: Arc<UpstreamAddress>,
     connector: HttpConnectorKind,
 }
 
 impl UpstreamConnector {
     /// Creates a connector to an address.
-    pub(crate) fn new(place: Arc<UpstreamAddress>) -> Self {
+    pub(crate) fn new(address: Arc<UpstreamAddress>) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
-        let connector = match &place.tls {
+        let connector = match &address.tls {
             Some(tls) => HttpConnectorKind::Tls(
                 HttpsConnectorBuilder::new()
                     .with_tls_config(tls.clone())
@@ -126,7 +126,7 @@ impl UpstreamConnector {
             ),
             None => HttpConnectorKind::Plain(tcp),
         };
-        Self { place, connector }
+        Self { address, connector }
     }
 }
 
@@ -149,7 +149,7 @@ impl Service<Uri> for UpstreamConnector {
     }
 
     fn call(&mut self, uri: Uri) -> ConnectFuture {
-        let limit = self.place.connect();
+        let limit = self.address.connect();
         let connector = self.connector.clone();
         Box::pin(async move {
             let connecting = async {

@@ -20,8 +20,8 @@ use crate::sidecar::gateway::message::{HttpFailure, HttpRequest};
 
 /// Connections to one dependency, kept by one thread.
 pub(crate) struct UpstreamClient {
-    place: Arc<UpstreamAddress>,
-    way: UpstreamTransport,
+    address: Arc<UpstreamAddress>,
+    transport: UpstreamTransport,
 }
 
 /// Transport of the requests.
@@ -32,10 +32,10 @@ enum UpstreamTransport {
 }
 
 impl UpstreamClient {
-    pub(crate) fn new(place: Arc<UpstreamAddress>) -> Self {
-        let connector = UpstreamConnector::new(Arc::clone(&place));
-        let way = match &place.tls {
-            None => UpstreamTransport::Plain(ConnectionPool::new(connector, place.uri.clone())),
+    pub(crate) fn new(address: Arc<UpstreamAddress>) -> Self {
+        let connector = UpstreamConnector::new(Arc::clone(&address));
+        let transport = match &address.tls {
+            None => UpstreamTransport::Plain(ConnectionPool::new(connector, address.uri.clone())),
             // If a closing connection returns a request unsent, it is sent on another one: it was
             // never made.
             Some(_) => UpstreamTransport::Tls(
@@ -46,7 +46,7 @@ impl UpstreamClient {
                     .build(connector),
             ),
         };
-        Self { place, way }
+        Self { address, transport }
     }
 
     /// Sends a request and waits for the head of its response. `left`: remaining time of the call.
@@ -62,9 +62,9 @@ impl UpstreamClient {
         };
         let mut message = Request::new(body);
         *message.method_mut() = request.method().clone();
-        let uri = match &self.way {
-            UpstreamTransport::Plain(_) => self.place.path(request.target()),
-            UpstreamTransport::Tls(_) => self.place.whole(request.target()),
+        let uri = match &self.transport {
+            UpstreamTransport::Plain(_) => self.address.path(request.target()),
+            UpstreamTransport::Tls(_) => self.address.whole(request.target()),
         };
         *message.uri_mut() = uri.map_err(|_| HttpFailure::Reset)?;
         let headers = message.headers_mut();
@@ -74,9 +74,9 @@ impl UpstreamClient {
             let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
             headers.insert(DEADLINE, HeaderValue::from(millis));
         }
-        let sent = match &self.way {
+        let sent = match &self.transport {
             UpstreamTransport::Plain(pool) => {
-                headers.insert(HOST, self.place.host.clone());
+                headers.insert(HOST, self.address.host.clone());
                 pool.request(message).await
             }
             UpstreamTransport::Tls(pool) => {

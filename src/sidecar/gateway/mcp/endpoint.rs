@@ -27,7 +27,7 @@ pub(crate) struct McpEndpoint {
     pub(crate) client: McpClient,
     service: StreamableHttpService<McpHandler, NeverSessionManager>,
     /// Its inputs; a change of them needs a new endpoint.
-    made_of: McpEndpointSpec,
+    spec: McpEndpointSpec,
 }
 
 #[derive(Debug, PartialEq)]
@@ -51,7 +51,7 @@ impl McpEndpoint {
             builder.fallback_rule(rule(runtime, fallback))
         });
         let client = builder.start().await?;
-        let host = McpHandler::new(client.clone());
+        let handler = McpHandler::new(client.clone());
         let own = StreamableHttpServerConfig::default()
             .with_legacy_session_mode(false)
             .with_json_response(true)
@@ -64,7 +64,7 @@ impl McpEndpoint {
             own.disable_allowed_hosts()
         };
         let service = StreamableHttpService::new(
-            move || Ok(host.clone()),
+            move || Ok(handler.clone()),
             Arc::new(NeverSessionManager::default()),
             own,
         );
@@ -72,14 +72,14 @@ impl McpEndpoint {
             name: Arc::from(name),
             client,
             service,
-            made_of: McpEndpointSpec::of(config, settings),
+            spec: McpEndpointSpec::of(config, settings),
         })
     }
 
     /// Returns true if it can take over a configuration while it runs.
     pub(crate) fn fits(&self, config: &DependencyConfig) -> bool {
         let settings = McpSettings::of_config(config);
-        settings.is_some_and(|settings| self.made_of == McpEndpointSpec::of(config, settings))
+        settings.is_some_and(|settings| self.spec == McpEndpointSpec::of(config, settings))
     }
 
     /// Responds to a request to the endpoint.
