@@ -5,22 +5,42 @@
 //! (`BREAKERBOX__SECTION__KEY`), flags. All problems are reported at once, each with its key, its
 //! value, the allowed values and the layer (rule CFG-1). Nothing here starts anything.
 
+// layers
 mod loader;
 mod source;
 
+// values
+mod nearest;
 mod section;
-mod shape;
+mod url;
+mod value_type;
 
-mod process;
-
-mod breaker;
-mod classify;
-mod dependency;
-mod fallback;
-mod limits;
-mod mcp;
+// sections of the process
+mod admin;
+mod gateway;
 mod otel;
-mod policy;
+mod recorder;
+mod reload;
+
+// sections of a dependency
+mod dependency;
+mod kind;
+mod mcp;
+
+mod backoff;
+mod breaker;
+mod bulkhead;
+mod chaos;
+mod classify;
+mod fallback;
+mod fallback_targets;
+mod hedge;
+mod keys;
+mod rate_limit;
+mod retry;
+mod throttle;
+mod timeout;
+mod workers;
 
 pub mod credentials;
 mod problem;
@@ -32,17 +52,22 @@ use std::path::{Path, PathBuf};
 
 use ::config::Value;
 
-pub use dependency::{DependencyConfig, DependencyKind};
+pub use admin::AdminConfig;
+pub use dependency::DependencyConfig;
 pub use fallback::{FallbackConfig, FallbackKind, FallbackOn};
+pub use gateway::GatewayConfig;
+pub use kind::DependencyKind;
 pub use loader::{Loader, Sources};
 pub use mcp::McpConfig;
 pub use otel::OtelConfig;
 pub use problem::{ConfigError, Problem, Warning};
-pub use process::{AdminConfig, GatewayConfig, RecorderConfig, ReloadConfig};
+pub use recorder::RecorderConfig;
+pub use reload::ReloadConfig;
 pub use secret::Secret;
 
-use section::{LoadReport, Section, nearest};
-use source::Rank;
+use nearest::nearest;
+use section::{LoadReport, Section};
+use source::LayerRank;
 
 /// A validated configuration.
 ///
@@ -201,12 +226,13 @@ fn effective(report: LoadReport) -> Vec<EffectiveValue> {
 
 fn read_root(root: &Value, environment: &str, report: &RefCell<LoadReport>) -> Settings {
     let mut section = Section::new("", Some(root), report);
-    let (gateway, admin) = process::servers(section.section("gateway"), section.section("admin"));
+    let gateway = gateway::read(section.section("gateway"));
+    let admin = admin::read(section.section("admin"), &gateway);
     let settings = Settings {
         gateway,
         admin,
-        recorder: process::recorder(section.section("recorder")),
-        reload: process::reload(section.section("reload")),
+        recorder: recorder::read(section.section("recorder")),
+        reload: reload::read(section.section("reload")),
         otel: otel::read(section.section("otel")),
         dependencies: read_dependencies(&section.section("dependencies"), environment),
         ..Settings::default()
@@ -223,12 +249,12 @@ fn read_dependencies(table: &Section<'_>, environment: &str) -> BTreeMap<String,
         if !is_dependency_name(name) {
             let allowed =
                 "a name of at most 64 lower-case letters, digits, _ and -, a letter first";
-            table.conflict(name, "it cannot be called so", allowed);
-        } else if section.origin().rank >= Rank::DotEnv && !section.has("kind") {
+            table.conflict(name, "this name is not allowed", allowed);
+        } else if section.origin().rank >= LayerRank::DotEnv && !section.has("kind") {
             // Most likely a typo in a variable: the new dependency would protect no calls.
-            let others = names
-                .iter()
-                .filter(|other| *other != name && table.named(other).origin().rank < Rank::DotEnv);
+            let others = names.iter().filter(|other| {
+                *other != name && table.named(other).origin().rank < LayerRank::DotEnv
+            });
             if let Some(near) = nearest(name, others.map(String::as_str)) {
                 let reason = format!("no file has this dependency, did you mean {near}?");
                 section.conflict_here(&reason, "a dependency of the files, or to set its kind too");
@@ -236,7 +262,7 @@ fn read_dependencies(table: &Section<'_>, environment: &str) -> BTreeMap<String,
         }
         dependencies.insert(name.clone(), dependency::read(section, environment));
     }
-    fallback::check(&dependencies, table);
+    fallback_targets::check(&dependencies, table);
     dependencies
 }
 

@@ -4,10 +4,62 @@
 //! Every external dependency gets its own breaker actor, its own supervised workers and its own
 //! fallbacks, so that one failing dependency can neither hang, overload nor crash the rest.
 //!
-//! The attribute `#[protected("name")]` protects an async function (feature `macros`).
+//! ```
+//! use std::io;
 //!
-//! This crate is the facade. It contains configuration and log output; the runtime is in
-//! `breakerbox-actors`, the state machines are in `breakerbox-policy`.
+//! use breakerbox::prelude::*;
+//!
+//! struct Search; // owns the connection; each worker has one
+//!
+//! impl Dependency for Search {
+//!     type Request = String;
+//!     type Response = Vec<String>;
+//!     type Error = io::Error;
+//!
+//!     // one attempt; retries, time limits and concurrency belong to the runtime
+//!     async fn call(&self, query: String, _: &CallContext) -> Result<Vec<String>, io::Error> {
+//!         Ok(vec![format!("the best match for {query:?}")])
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let runtime = Runtime::start(RuntimeSettings::default()).await?;
+//! let search = runtime
+//!     .dependency("search")
+//!     .workers(|| Search) // the factory, called again for each restart
+//!     .fallback(StaleCache::new(Duration::from_secs(3600), 1000))
+//!     .start()
+//!     .await?;
+//! let answer = search.ask("actors".to_owned()).await?;
+//! assert_eq!(answer.source, AnswerSource::Primary);
+//! runtime.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! An async function needs no type of its own: the attribute `#[protected("name")]` protects it.
+//!
+//! # Features
+//!
+//! | feature | contents | default |
+//! | --- | --- | --- |
+//! | `macros` | the attribute `#[protected]` | yes |
+//! | `cli` | the command `breakerbox`, its log output, reloads; enables `admin`, `agents`, `gateway`, `recorder` | yes |
+//! | `admin` | the admin side for a program of one's own: dashboard, metrics, API | by `cli` |
+//! | `gateway` | the gateway for callers in any language; enables `mcp` | by `cli` |
+//! | `agents` | vector search, web search, a knowledge graph; enables `mcp` | by `cli` |
+//! | `mcp` | servers that speak the Model Context Protocol | by `cli` |
+//! | `recorder` | a file of all outcomes, for `breakerbox replay` | by `cli` |
+//! | `otel` | traces and metrics for an OpenTelemetry collector; enables `admin`, `gateway` | no |
+//! | `testing` | virtual time and scripted dependencies | no |
+//!
+//! The library alone: `default-features = false, features = ["macros"]`.
+//!
+//! # Packages
+//!
+//! This crate is the facade. The runtime is in `breakerbox-actors`. The state machines are in
+//! `breakerbox-policy`; this crate exports their settings, commands and views, not the machines.
 
 pub mod config;
 
@@ -17,34 +69,76 @@ pub mod recorder;
 #[cfg(feature = "agents")]
 pub mod agents;
 
-#[cfg(feature = "cli")]
-pub mod admin;
-#[cfg(feature = "cli")]
-pub mod gateway;
 #[cfg(feature = "mcp")]
 pub mod mcp;
-#[cfg(feature = "cli")]
-mod metrics;
-#[cfg(feature = "otel")]
-pub mod otel;
+
 #[cfg(feature = "cli")]
 pub mod reload;
-#[cfg(feature = "cli")]
-pub mod telemetry;
+
+#[cfg(any(feature = "admin", feature = "gateway"))]
+mod sidecar;
+
+// shared by all of them
+#[cfg(any(feature = "admin", feature = "mcp", feature = "recorder"))]
+mod lock;
 
 // shared by the HTTP clients
 #[cfg(feature = "mcp")]
-mod hint;
+mod retry_after;
+
+#[cfg(feature = "mcp")]
+mod rounded;
 
 #[cfg(feature = "mcp")]
 mod tls;
 
-pub use breakerbox_actors::*;
+#[doc(hidden)]
+pub use breakerbox_actors::attribute;
+#[cfg(feature = "testing")]
+pub use breakerbox_actors::testing;
+pub use breakerbox_actors::{
+    ActorFallback, Answer, AnswerSource, AnyClient, AttemptRecord, Breaker, ByName, Call,
+    CallContext, CallError, CallOptions, Child, ChildRef, ChildStatus, Client, Clock, Closures,
+    CountsView, DeathWatch, Dependency, DependencyBuilder, DependencyReload, DependencyStatus,
+    Event, EventKind, Fallback, FallbackCall, FallbackFuture, FallbackOutcome, FallbackRule, Fault,
+    Fixed, Group, GroupRef, Health, IntoFactory, KeyStatus, LatencyView, Limit, NewDependency,
+    NotExecutedReason, OutcomeRecorder, RefreshGuard, RefusalReason, Refused, RefusedBy,
+    ReloadReport, Runtime, RuntimeSettings, ScopeGuard, ServeOn, Served, Session, StaleCache,
+    StartError, Streamed, Terminated, TimeLimit, TimeLimitExceeded, TotalsView, TreeNode,
+    UnknownName, Verdict, WorkerStatus, end_with,
+};
 #[cfg(feature = "macros")]
 #[doc = include_str!("protected.md")]
 pub use breakerbox_macros::protected;
-pub use breakerbox_policy as policy;
 pub use config::Settings;
+#[cfg(feature = "admin")]
+pub use sidecar::admin;
+#[cfg(feature = "gateway")]
+pub use sidecar::gateway;
+#[cfg(feature = "otel")]
+pub use sidecar::observe::otel;
+#[cfg(feature = "cli")]
+pub use sidecar::observe::telemetry;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub use sidecar::{serve, simulated};
+
+/// Settings, commands, views and events of the kernel. Its machines are in `breakerbox-policy`.
+pub mod policy {
+    pub use breakerbox_policy::supervision;
+    pub use breakerbox_policy::{
+        AdaptiveRule, AdaptiveSettings, BackoffSettings, BreakerCause, BreakerCommand,
+        BreakerEvent, BreakerSettings, BudgetSettings, BulkheadSettings, CancelledPolicy,
+        ChaosSettings, Class, ClassifySettings, CommandSource, DependencySettings, EndedPermits,
+        Executed, GiveUp, HalfOpenLimit, HalfOpenRule, HalfOpenSettings, HalfOpenView, HedgeDelay,
+        HedgeSettings, IllegalTransition, Intensity, KeySettings, LostProbe, OpenTime, Outcome,
+        Override, OverrideMode, PanicReport, PauseReason, PermitKind, Placement, Priority,
+        QuarantineSettings, QuotaReset, Rate, RateError, RateLimitSettings, RefusalState,
+        RestartType, RetryJitter, RetrySettings, RoundedDuration, State, StopCause, Symptom,
+        Symptoms, ThrottleSettings, Time, TimeoutSettings, TripReason, WhenAllDown,
+        WhileRestarting, WindowCounts, WindowKind, WorkerSettings,
+    };
+}
 
 /// Items that most programs need: `use breakerbox::prelude::*;`.
 pub mod prelude {

@@ -3,24 +3,15 @@
 //! Exit codes: 0 done, 1 failed, 2 wrong use or configuration, 130 interrupted. Results go to
 //! standard output, errors to standard error.
 
-mod check;
+mod cli;
 
-mod demo;
-
-mod operator;
-
-mod replay;
-
-mod serve;
-
-mod simulated;
-
-use std::io::{IsTerminal as _, Write, stderr, stdout};
+use std::io::{self, Write, stderr, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use breakerbox::telemetry::{Format, Telemetry};
 use clap::{CommandFactory as _, Parser, Subcommand};
+use cli::demo::Scenario;
+use cli::{ExitReason, check, demo, operator, replay, serve};
 
 /// Actor-based supervision for the calls that a program makes to things it does not control.
 #[derive(Debug, Parser)]
@@ -105,31 +96,6 @@ enum Command {
     },
 }
 
-/// Scenarios of the demo.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Scenario {
-    /// Three dependencies break one after the other, and all recover
-    Outages,
-    /// An agent system with fifty callers: a failing index, a killed server, an exhausted quota,
-    /// and a broken configuration
-    Agents,
-}
-
-/// Result of a command, as exit code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ExitReason {
-    Done = 0,
-    Failed = 1,
-    WrongUse = 2,
-    Interrupted = 130,
-}
-
-impl From<ExitReason> for ExitCode {
-    fn from(end: ExitReason) -> Self {
-        Self::from(end as u8)
-    }
-}
-
 fn main() -> ExitCode {
     let arguments = match Cli::try_parse() {
         Ok(arguments) => arguments,
@@ -151,9 +117,9 @@ fn main() -> ExitCode {
             scenario,
             fast,
             stay,
-        } => start_demo(scenario, fast, stay, &mut out, &mut err),
-        Command::MemoryServer => serve_memory(&mut err),
-        Command::Serve { config, env } => start_serve(config, env, &mut out, &mut err),
+        } => demo::run(scenario, fast, stay, &mut out, &mut err),
+        Command::MemoryServer => demo::research::serve_memory(&mut err),
+        Command::Serve { config, env } => serve::run(config, env, &mut out, &mut err),
         Command::Check { config, env } => check::run(config, env, &mut out, &mut err),
         Command::Replay(arguments) => replay::run(&arguments, &mut out, &mut err),
         Command::Status(status) => operator::status(&status, &mut out, &mut err),
@@ -172,7 +138,7 @@ fn main() -> ExitCode {
     };
     let end = end.unwrap_or_else(|error| {
         // A closed pipe means that its reader has read enough: no error message.
-        if error.kind() != std::io::ErrorKind::BrokenPipe {
+        if error.kind() != io::ErrorKind::BrokenPipe {
             // Standard error may be closed too.
             let _ = writeln!(
                 err,
@@ -184,57 +150,12 @@ fn main() -> ExitCode {
     end.into()
 }
 
-/// Serves on standard input and output; standard output belongs to the protocol.
-fn serve_memory(err: &mut dyn Write) -> std::io::Result<ExitReason> {
-    let Some(file) = std::env::var_os("MEMORY_FILE_PATH") else {
-        writeln!(
-            err,
-            "breakerbox: MEMORY_FILE_PATH is not set, allowed: the path of a file"
-        )?;
-        return Ok(ExitReason::WrongUse);
-    };
-    let input = std::io::stdin().lock();
-    breakerbox::agents::fakes::memory::serve(input, stdout().lock(), file.as_ref())?;
-    Ok(ExitReason::Done)
-}
-
-fn start_demo(
-    scenario: Scenario,
-    fast: bool,
-    stay: bool,
-    out: &mut dyn Write,
-    err: &mut dyn Write,
-) -> std::io::Result<ExitReason> {
-    let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    if set("RUST_LOG")
-        && let Err(error) = Telemetry::init(Format::Auto)
-    {
-        writeln!(err, "breakerbox: {error}")?;
-        return Ok(ExitReason::WrongUse);
-    }
-    let colour = stdout().is_terminal() && !set("NO_COLOR");
-    if scenario == Scenario::Agents {
-        if stay {
-            writeln!(err, "breakerbox: --stay is for the scenario outages only")?;
-            return Ok(ExitReason::WrongUse);
-        }
-        let tempo = if fast {
-            demo::research::FAST
-        } else {
-            demo::research::USUAL
-        };
-        return actix::System::new().block_on(demo::research::run(tempo, colour, out, err));
-    }
-    let pace = if fast { demo::FAST } else { demo::USUAL };
-    actix::System::new().block_on(demo::run(pace, stay, colour, out, err))
-}
-
 /// Writes the man page of the whole command, or that of one subcommand.
 fn write_man_page(
     command: Option<&str>,
     out: &mut dyn Write,
     err: &mut dyn Write,
-) -> std::io::Result<ExitReason> {
+) -> io::Result<ExitReason> {
     let mut all = Cli::command();
     // Sets the full name of each subcommand.
     all.build();
@@ -252,17 +173,4 @@ fn write_man_page(
     clap_mangen::Man::new(page).render(&mut text)?;
     out.write_all(&text)?;
     Ok(ExitReason::Done)
-}
-
-fn start_serve(
-    config: Option<PathBuf>,
-    env: Option<String>,
-    out: &mut dyn Write,
-    err: &mut dyn Write,
-) -> std::io::Result<ExitReason> {
-    if let Err(error) = Telemetry::init(Format::Auto) {
-        writeln!(err, "breakerbox: {error}")?;
-        return Ok(ExitReason::WrongUse);
-    }
-    actix::System::new().block_on(serve::run(config, env, out, err))
 }

@@ -34,23 +34,23 @@ mod error;
 // the server
 mod settings;
 
-mod board;
+mod server_state;
 
 mod dependency;
 
-mod link;
+mod connector;
 
 mod session;
 
-mod signs;
+mod liveness;
 
-mod pipe;
+mod stdio;
 
-mod web;
+mod http;
 
 mod process;
 
-mod words;
+mod stderr_tail;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -61,13 +61,14 @@ pub use call::{ToolCall, ToolResult};
 pub use client::McpClient;
 pub use dependency::Mcp;
 pub use error::McpError;
-#[cfg(target_os = "linux")]
-pub use process::{adopt_orphans, reap_all};
 pub use settings::{McpServer, McpSettings};
 pub use tools::Tool;
 
+#[cfg(all(target_os = "linux", feature = "cli"))]
+pub(crate) use process::{adopt_orphans, reap_all};
+
 use crate::{DependencyBuilder, Fallback, FallbackRule, Runtime, StartError};
-use board::ServerState;
+use server_state::ServerState;
 
 /// Starts a server as a dependency named `name`, with the policy from the runtime's settings, and
 /// waits until it is ready.
@@ -83,7 +84,7 @@ pub async fn start(
 
 /// Returns a builder for a server, to set its policy and fallbacks before it starts.
 pub fn dependency(runtime: &Runtime, name: &str, settings: &McpSettings) -> McpBuilder {
-    let board = Arc::new(ServerState::new(settings.clone()));
+    let server_state = Arc::new(ServerState::new(settings.clone()));
     let serial = settings.serial_writes;
     let new = runtime.dependency(name).configure(|policy| {
         let writes = &mut policy.bulkhead.max_concurrent_writes;
@@ -91,10 +92,10 @@ pub fn dependency(runtime: &Runtime, name: &str, settings: &McpSettings) -> McpB
             *writes = Some(NonZeroU32::MIN);
         }
     });
-    let own = Arc::clone(&board);
+    let own = Arc::clone(&server_state);
     McpBuilder {
         builder: new.workers(move || Mcp::start(Arc::clone(&own))),
-        board,
+        server_state,
     }
 }
 
@@ -103,7 +104,7 @@ pub fn dependency(runtime: &Runtime, name: &str, settings: &McpSettings) -> McpB
 #[must_use = "nothing is started before `start`"]
 pub struct McpBuilder {
     builder: DependencyBuilder<Mcp>,
-    board: Arc<ServerState>,
+    server_state: Arc<ServerState>,
 }
 
 impl McpBuilder {
@@ -130,6 +131,6 @@ impl McpBuilder {
     /// # Errors  As [`start`].
     pub async fn start(self) -> Result<McpClient, StartError> {
         let client = self.builder.start().await?;
-        Ok(McpClient::new(client, self.board))
+        Ok(McpClient::new(client, self.server_state))
     }
 }

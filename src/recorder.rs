@@ -26,7 +26,7 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use breakerbox_actors::{AttemptRecord, OutcomeRecorder};
@@ -34,7 +34,9 @@ use breakerbox_policy::{BreakerSettings, Time};
 
 pub use trace::{RecordedOutcome, Recording, Trace, TraceError};
 
-use writer::{Entry, Known, Writer};
+use writer::{KnownSettings, Writer, WriterEntry};
+
+use crate::lock::LockExt as _;
 
 /// Limits of a [`Recorder`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +82,7 @@ impl Default for RecorderOptions {
 #[derive(Debug)]
 pub struct Recorder {
     /// `Some` until the drop.
-    sender: Option<SyncSender<Entry>>,
+    sender: Option<SyncSender<WriterEntry>>,
     writer: Option<JoinHandle<()>>,
     books: Arc<RecorderState>,
 }
@@ -92,7 +94,7 @@ struct RecorderState {
     failed: AtomicU64,
     /// Settings waiting to be written. They bypass the queue of the outcomes: a trace without them
     /// would be replayed wrongly, so none may be dropped.
-    settings: Mutex<Vec<Known>>,
+    settings: Mutex<Vec<KnownSettings>>,
 }
 
 impl Recorder {
@@ -133,7 +135,7 @@ impl Recorder {
     pub fn flush(&self) {
         let (done, told) = sync_channel(1);
         if let Some(sender) = &self.sender
-            && sender.send(Entry::Flush(done)).is_ok()
+            && sender.send(WriterEntry::Flush(done)).is_ok()
         {
             self.hurry();
             // A writer that has ended writes nothing more.
@@ -142,7 +144,7 @@ impl Recorder {
     }
 
     /// Queues an entry if there is room, and returns true if it did.
-    fn offer(&self, entry: Entry) -> bool {
+    fn offer(&self, entry: WriterEntry) -> bool {
         let Some(sender) = &self.sender else {
             return false;
         };
@@ -162,7 +164,7 @@ impl Recorder {
 
 impl OutcomeRecorder for Recorder {
     fn record(&self, ended: AttemptRecord<'_>) {
-        let kept = self.offer(Entry::Outcome {
+        let kept = self.offer(WriterEntry::Outcome {
             dependency: Arc::clone(ended.dependency),
             at: ended.at,
             outcome: ended.outcome,
@@ -175,13 +177,9 @@ impl OutcomeRecorder for Recorder {
 
     fn settings(&self, dependency: &Arc<str>, at: Time, breaker: &BreakerSettings) {
         let known = (Arc::clone(dependency), at, breaker.clone());
-        self.books
-            .settings
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(known);
+        self.books.settings.acquire().push(known);
         // If the queue is full, the writer is awake and fetches the settings by itself.
-        self.offer(Entry::Look);
+        self.offer(WriterEntry::Look);
     }
 }
 

@@ -64,7 +64,7 @@ pub enum WatchError {
 pub struct Watcher {
     loader: Loader,
     changes: mpsc::Receiver<PathBuf>,
-    hangups: Hangups,
+    hangups: HangupSignal,
     /// Held only for its drop, which stops the watching.
     _files: Option<Debouncer<RecommendedWatcher, RecommendedCache>>,
 }
@@ -81,18 +81,18 @@ impl Watcher {
     /// # Errors  [`WatchError`]; the program can go on with [`Watcher::on_signals`].
     /// # Panics  Outside of a tokio runtime.
     pub fn start(loader: Loader, debounce: Duration) -> Result<Self, WatchError> {
-        let hangups = Hangups::new().map_err(WatchError::Signal)?;
+        let hangups = HangupSignal::new().map_err(WatchError::Signal)?;
         // One slot is enough: a reload after a change sees the earlier changes, too.
         let (sender, changes) = mpsc::channel(1);
         let folders = folders_of(&loader);
-        let mut seen = Contents::of(&loader);
+        let mut seen = ContentHashes::of(&loader);
         let own = loader.clone();
         let on_events = move |events: DebounceEventResult| {
             // Otherwise, reading the files here would be the next event.
             if events.is_ok_and(|events| events.iter().all(is_reading)) {
                 return;
             }
-            if let Some(path) = seen.replaced_by(Contents::of(&own)) {
+            if let Some(path) = seen.replaced_by(ContentHashes::of(&own)) {
                 // Full: a reload is already pending.
                 let _ = sender.try_send(path);
             }
@@ -116,7 +116,7 @@ impl Watcher {
     /// # Errors  [`WatchError::Signal`].
     /// # Panics  Outside of a tokio runtime.
     pub fn on_signals(loader: Loader) -> Result<Self, WatchError> {
-        let hangups = Hangups::new().map_err(WatchError::Signal)?;
+        let hangups = HangupSignal::new().map_err(WatchError::Signal)?;
         let (_, changes) = mpsc::channel(1);
         Ok(Self {
             loader,
@@ -182,9 +182,9 @@ fn is_reading(event: &DebouncedEvent) -> bool {
 
 /// Hashes of the contents of the files, which may hold secrets.
 #[derive(Debug)]
-struct Contents(BTreeMap<PathBuf, u64>);
+struct ContentHashes(BTreeMap<PathBuf, u64>);
 
-impl Contents {
+impl ContentHashes {
     fn of(loader: &Loader) -> Self {
         let hash = |path: &Path| {
             let mut hasher = DefaultHasher::new();
@@ -206,10 +206,10 @@ impl Contents {
 /// SIGHUP, by which an operator requests a reload.
 #[cfg(unix)]
 #[derive(Debug)]
-struct Hangups(tokio::signal::unix::Signal);
+struct HangupSignal(tokio::signal::unix::Signal);
 
 #[cfg(unix)]
-impl Hangups {
+impl HangupSignal {
     fn new() -> io::Result<Self> {
         let kind = tokio::signal::unix::SignalKind::hangup();
         tokio::signal::unix::signal(kind).map(Self)
@@ -225,10 +225,10 @@ impl Hangups {
 /// No-op on systems without SIGHUP.
 #[cfg(not(unix))]
 #[derive(Debug)]
-struct Hangups;
+struct HangupSignal;
 
 #[cfg(not(unix))]
-impl Hangups {
+impl HangupSignal {
     fn new() -> io::Result<Self> {
         Ok(Self)
     }

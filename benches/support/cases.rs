@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use breakerbox::policy::{
-    AdaptiveSettings, Breaker, BreakerSettings, ChaosSettings, Class, DependencySettings,
-    HedgeDelay, HedgeSettings, Outcome, RateLimitSettings, Time, WindowKind,
+    AdaptiveSettings, BreakerSettings, ChaosSettings, Class, DependencySettings, HedgeDelay,
+    HedgeSettings, Outcome, RateLimitSettings, Time, WindowKind,
 };
 use breakerbox::prelude::*;
+use breakerbox_policy::Breaker;
 use quanta::Instant;
 
 /// Runs a future on this thread with an actix system, in a spawned task: the future of `block_on`

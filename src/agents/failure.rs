@@ -48,8 +48,7 @@ impl ServiceError {
             return self;
         }
         Self {
-            text: "it answered with words that hold a part of our key; they are left out"
-                .to_owned(),
+            text: "its message is left out: it contains a part of the API key".to_owned(),
             ..self
         }
     }
@@ -67,7 +66,7 @@ pub(super) fn said(text: &str) -> String {
     if text.starts_with('<') {
         return "(a page for browsers)".to_owned();
     }
-    let clean = crate::redact(text);
+    let clean = breakerbox_actors::redact(text);
     let letters = clean.chars().take(MAX_SAID);
     letters
         .map(|letter| if letter.is_control() { ' ' } else { letter })
@@ -77,6 +76,7 @@ pub(super) fn said(text: &str) -> String {
 /// An invalid argument of the caller. No call was made and no outcome recorded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}: given {given}, allowed {allowed}")]
+#[non_exhaustive]
 pub struct InvalidInput {
     /// The argument.
     pub what: &'static str,

@@ -14,7 +14,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use axum::Router;
 use axum::body::to_bytes;
@@ -25,6 +25,8 @@ use http::{HeaderMap, Method};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+
+use crate::lock::LockExt as _;
 
 pub use fault::FakeFault;
 
@@ -46,6 +48,7 @@ pub enum Operation {
 
 /// A request that the fakes received.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct FakeRequest {
     /// The method.
     pub method: Method,
@@ -197,7 +200,7 @@ impl Drop for Fakes {
 
 impl FakeServer {
     fn lock(&self) -> MutexGuard<'_, FakeState> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.acquire()
     }
 
     /// Records a request, and returns the fault to inject into its response.

@@ -13,12 +13,13 @@ use super::ServiceError;
 use super::failure::said;
 use super::http::ServiceResponse;
 use crate::policy::{Class, Symptom};
-use crate::{Verdict, hint};
+use crate::{Verdict, retry_after};
 
 /// An error of a Google service.
 ///
 /// # Source  `google.rpc.Status`, as the REST interfaces write it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct GoogleError {
     /// The HTTP status.
     pub http: u16,
@@ -35,7 +36,7 @@ pub struct GoogleError {
 }
 
 #[derive(Debug, Default, Deserialize)]
-struct Envelope {
+struct GoogleEnvelope {
     #[serde(default)]
     error: GoogleErrorBody,
 }
@@ -45,13 +46,13 @@ struct Envelope {
 struct GoogleErrorBody {
     message: String,
     status: Option<String>,
-    errors: Vec<Older>,
+    errors: Vec<OlderErrorBody>,
     details: Vec<Value>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Older {
+struct OlderErrorBody {
     reason: Option<String>,
 }
 
@@ -70,14 +71,14 @@ impl GoogleError {
     /// Parses a response that is not a success.
     #[must_use]
     pub fn read(http: u16, headers: &HeaderMap, body: &[u8]) -> Self {
-        let envelope: Option<Envelope> = serde_json::from_slice(body).ok();
-        let Some(Envelope { error }) = envelope else {
+        let envelope: Option<GoogleEnvelope> = serde_json::from_slice(body).ok();
+        let Some(GoogleEnvelope { error }) = envelope else {
             return Self {
                 http,
                 status: None,
                 reason: None,
                 message: said(&String::from_utf8_lossy(body)),
-                retry_after: hint::read(headers, None),
+                retry_after: retry_after::read(headers, None),
                 per_day: false,
             };
         };
@@ -101,7 +102,7 @@ impl GoogleError {
             reason: text("reason").or_else(older),
             status: error.status,
             message: said(&error.message),
-            retry_after: hint::read(headers, Some(body)),
+            retry_after: retry_after::read(headers, Some(body)),
             per_day,
         }
     }

@@ -60,6 +60,7 @@ pub struct Relation {
 /// Entities and the relations between them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(default)]
+#[non_exhaustive]
 pub struct Graph {
     /// The entities.
     pub entities: Vec<Entity>,
@@ -78,7 +79,7 @@ pub enum GraphError {
     #[error(transparent)]
     Call(#[from] CallError<McpError>),
     /// The tool returned its own error; the server is healthy.
-    #[error("the tool {tool} did not do it: {said}")]
+    #[error("the tool {tool} failed: {said}")]
     Tool {
         /// The tool's name.
         tool: &'static str,
@@ -86,7 +87,7 @@ pub enum GraphError {
         said: String,
     },
     /// The response has an unexpected shape.
-    #[error("the answer of {tool} is not what it should be")]
+    #[error("the response of {tool} is invalid")]
     Malformed {
         /// The tool's name.
         tool: &'static str,
@@ -245,7 +246,10 @@ impl KnowledgeGraph {
             ..
         } = answer.value;
         if is_error {
-            let said = crate::redact(&content).chars().take(300).collect();
+            let said = breakerbox_actors::redact(&content)
+                .chars()
+                .take(300)
+                .collect();
             return Err(GraphError::Tool { tool, said });
         }
         // Older versions of the server return the value as text only.

@@ -57,6 +57,7 @@ pub struct Advice {
 /// Change since the previous report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Trend {
     /// Better than the previous report.
     Improving,

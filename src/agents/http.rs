@@ -90,7 +90,7 @@ impl ServiceRequest {
             let verdict = Verdict::from(Class::Misconfigured);
             ServiceError::new(
                 verdict,
-                format!("what was given for the header {name} is none"),
+                format!("the given value of the header {name} is invalid"),
             )
         };
         let mut value = HeaderValue::from_str(value).map_err(wrong)?;
@@ -123,7 +123,7 @@ impl ServiceRequest {
             .uri(self.url.expose());
         let request = request.body(Full::new(self.body)).map_err(|_| {
             let verdict = Verdict::from(Class::Misconfigured);
-            ServiceError::new(verdict, "the address of the service is none")
+            ServiceError::new(verdict, "the address of the service is invalid")
         });
         request.map(|mut request| {
             request.headers_mut().extend(self.headers);
@@ -207,7 +207,7 @@ impl ServiceResponse {
         serde_json::from_slice(&self.body).map_err(|error| {
             // The position of the error, never the text there.
             let place = format!("line {}, column {}", error.line(), error.column());
-            malformed(&format!("its answer is not what it should be ({place})"))
+            malformed(&format!("its response is invalid ({place})"))
         })
     }
 }

@@ -160,12 +160,12 @@ mod tests {
     use super::*;
 
     /// A source that numbers its tokens; its first `failing` requests fail.
-    struct Numbered {
+    struct NumberedToken {
         asked: Arc<AtomicU32>,
         failing: u32,
     }
 
-    impl TokenSource for Numbered {
+    impl TokenSource for NumberedToken {
         fn fetch(&self) -> BoxFuture<'_, Result<Token, ServiceError>> {
             let number = self.asked.fetch_add(1, Ordering::Relaxed) + 1;
             async move {
@@ -184,7 +184,7 @@ mod tests {
 
     fn tokens(failing: u32) -> (Tokens, Arc<AtomicU32>) {
         let asked = Arc::new(AtomicU32::new(0));
-        let source = Numbered {
+        let source = NumberedToken {
             asked: Arc::clone(&asked),
             failing,
         };

@@ -26,7 +26,7 @@ use crate::{
 pub use config::{Credentials, Missing, VectorConfig};
 use input::check_count;
 pub use local::{LOCAL_MODEL, LocalIndex, local_embedding};
-use service::{Embed, Find, NeighborQuery, ServiceContext, Texts};
+use service::{EmbeddingWorker, NeighborQuery, NeighborWorker, ServiceContext, Texts};
 pub use store::{ContentStore, Document};
 
 /// Task type of a query.
@@ -50,6 +50,7 @@ pub struct Embedding {
 
 /// A search result.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Neighbor {
     /// The id.
     pub id: String,
@@ -104,8 +105,8 @@ pub struct VectorSearch {
     config: Arc<VectorConfig>,
     missing: Arc<[Missing]>,
     store: ContentStore,
-    embed: Client<Embed>,
-    find: Client<Find>,
+    embed: Client<EmbeddingWorker>,
+    find: Client<NeighborWorker>,
     find_place: ServiceContext,
     embed_place: ServiceContext,
 }
@@ -314,10 +315,10 @@ async fn start_embed(
     config: &VectorConfig,
     place: &ServiceContext,
     local_only: bool,
-) -> Result<Client<Embed>, StartError> {
+) -> Result<Client<EmbeddingWorker>, StartError> {
     let (new, connect) = new(runtime, format!("{}_embed", config.name));
     let place = place.clone();
-    let mut builder = new.workers(move || Embed::new(place.clone(), connect));
+    let mut builder = new.workers(move || EmbeddingWorker::new(place.clone(), connect));
     if local_only || config.auto_fallback {
         let local = |texts: Texts, _: &CallError<ServiceError>| {
             let all = texts
@@ -341,14 +342,14 @@ async fn start_find(
     place: &ServiceContext,
     store: &ContentStore,
     local_only: bool,
-) -> Result<Client<Find>, StartError> {
+) -> Result<Client<NeighborWorker>, StartError> {
     let (new, connect) = new(runtime, format!("{}_find", config.name));
     let (place, store) = (place.clone(), store.clone());
-    let mut builder = new.workers(move || Find::new(place.clone(), connect));
+    let mut builder = new.workers(move || NeighborWorker::new(place.clone(), connect));
     if local_only || config.auto_fallback {
         let local = move |wanted: NeighborQuery, _: &CallError<ServiceError>| {
             let found = wanted.text.map(|text| store.nearest(&text, wanted.count));
-            std::future::ready(found.ok_or("the local index knows words only, no vectors"))
+            std::future::ready(found.ok_or("the local index supports text only, not vectors"))
         };
         builder = builder.fallback_rule(FallbackRule::new(local).named(LOCAL_INDEX));
     }

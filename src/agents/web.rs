@@ -41,6 +41,7 @@ pub struct WebQuery {
 
 /// A search result.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Hit {
     /// The title.
     pub title: String,
@@ -175,7 +176,7 @@ impl WebSearch {
             return Err(invalid.into());
         }
         if count > MAX_COUNT {
-            tracing::warn!("{count} web results were asked for; at most {MAX_COUNT} are to be had");
+            tracing::warn!("{count} web results were requested; the maximum is {MAX_COUNT}");
         }
         let query = WebQuery {
             text: Arc::from(text.trim()),

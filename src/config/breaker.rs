@@ -9,15 +9,10 @@ use breakerbox_policy::{
 };
 
 use super::section::Section;
-use super::shape::{TICK, ValueType, YEAR, boolean, duration, integer, number, one_of, rate};
+use super::value_type::{TICK, YEAR, boolean, count, duration, integer, number, one_of, rate};
 
 /// Limit against needless memory use.
 const MOST_OUTCOMES: u32 = 1_000_000;
-
-/// Returns the type of an integer from 1 to `most`.
-pub(super) fn count(most: u32) -> ValueType<'static, NonZeroU32> {
-    integer(1..=most).map(NonZeroU32::new, |count| count.get())
-}
 
 #[derive(Clone, Copy, PartialEq)]
 enum WindowChoice {
@@ -270,19 +265,19 @@ fn read_rule(section: &mut Section<'_>) -> HalfOpenRule {
 
 fn read_cancelled(mut section: Section<'_>) -> CancelledPolicy {
     #[derive(Clone, Copy, PartialEq)]
-    enum Kind {
+    enum CancelledKind {
         Ignore,
         Failure,
         Rate,
     }
-    const KINDS: &[(&str, Kind)] = &[
-        ("ignore", Kind::Ignore),
-        ("failure", Kind::Failure),
-        ("rate", Kind::Rate),
+    const KINDS: &[(&str, CancelledKind)] = &[
+        ("ignore", CancelledKind::Ignore),
+        ("failure", CancelledKind::Failure),
+        ("rate", CancelledKind::Rate),
     ];
     let kind = section.get("kind", &one_of(KINDS));
     if !section.present {
-        section.default_to("kind", &one_of(KINDS), kind, Kind::Ignore);
+        section.default_to("kind", &one_of(KINDS), kind, CancelledKind::Ignore);
     }
     let share = section.get("rate", &rate());
     if section.present && !section.has("kind") {
@@ -290,16 +285,16 @@ fn read_cancelled(mut section: Section<'_>) -> CancelledPolicy {
     }
     section.reject_others(
         "kind",
-        if kind == Some(Kind::Rate) {
+        if kind == Some(CancelledKind::Rate) {
             &["rate"]
         } else {
             &[]
         },
     );
     let policy = match (kind, share) {
-        (Some(Kind::Failure), _) => CancelledPolicy::Failure,
-        (Some(Kind::Rate), Some(share)) => CancelledPolicy::Rate(share),
-        (Some(Kind::Rate), None) if !section.has("rate") => {
+        (Some(CancelledKind::Failure), _) => CancelledPolicy::Failure,
+        (Some(CancelledKind::Rate), Some(share)) => CancelledPolicy::Rate(share),
+        (Some(CancelledKind::Rate), None) if !section.has("rate") => {
             section.conflict(
                 "kind",
                 "this kind needs rate",
@@ -331,7 +326,7 @@ fn check(section: &Section<'_>, settings: &BreakerSettings) {
     {
         section.conflict(
             "slow_rate",
-            "nothing is slow without slow_call",
+            "no call is slow without slow_call",
             "to set slow_call too",
         );
     }
@@ -339,7 +334,7 @@ fn check(section: &Section<'_>, settings: &BreakerSettings) {
         if rate.is_some() && settings.window == WindowKind::Consecutive && window_is_sound {
             section.conflict(
                 key,
-                "a run of failures has no rate",
+                "a consecutive window has no rate",
                 "a window of kind count, time or tumbling",
             );
         }
@@ -351,7 +346,7 @@ fn check(section: &Section<'_>, settings: &BreakerSettings) {
     {
         section.conflict(
             "half_open_rule",
-            "the rule rate has nothing to judge by",
+            "the rule rate needs a threshold",
             "to set failure_rate or slow_rate too",
         );
     }

@@ -3,7 +3,7 @@
 use breakerbox_policy::{ClassifySettings, Symptom, Symptoms};
 
 use super::section::Section;
-use super::shape::{OneOfTwo, ValueType, either, integer, one_of};
+use super::value_type::{OneOfTwo, ValueType, either, integer, one_of};
 
 type Words = &'static [(&'static str, Symptom)];
 

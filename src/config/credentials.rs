@@ -39,7 +39,7 @@ pub enum CredentialsError {
     #[error("there is no such file")]
     Missing,
     /// It is a directory, a device or a pipe.
-    #[error("it is no file")]
+    #[error("it is not a file")]
     NotAFile,
     /// This process may not read it.
     #[error("it may not be read by this process")]
@@ -48,7 +48,7 @@ pub enum CredentialsError {
     #[error("it cannot be read: {0}")]
     Unreadable(ErrorKind),
     /// It is far longer than any key.
-    #[error("it is longer than {MAX_BYTES} bytes, which no key is")]
+    #[error("it is longer than {MAX_BYTES} bytes")]
     TooLong,
     /// It is not text; it may be a key in the binary format P12.
     #[error("it is not text in UTF-8")]

@@ -5,10 +5,15 @@ use std::path::PathBuf;
 use breakerbox_policy::{DependencySettings, WhenAllDown};
 
 use super::fallback::{self, FallbackConfig};
+use super::kind::DependencyKind;
 use super::mcp::{self, McpConfig};
 use super::section::Section;
-use super::shape::{boolean, one_of, string};
-use super::{breaker, classify, credentials, limits, policy};
+use super::url::{URL, is_http_url};
+use super::value_type::{boolean, one_of, string};
+use super::{
+    breaker, bulkhead, chaos, classify, credentials, hedge, keys, rate_limit, retry, throttle,
+    timeout, workers,
+};
 
 /// The configuration of one dependency.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -28,20 +33,6 @@ pub struct DependencyConfig {
     pub settings: DependencySettings,
     /// Fallbacks, in this order (FBK-1).
     pub fallbacks: Vec<FallbackConfig>,
-}
-
-/// Protocol of a dependency.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum DependencyKind {
-    /// HTTP, at its `url`.
-    Http,
-    /// A Model Context Protocol server on standard input and output.
-    McpStdio,
-    /// A Model Context Protocol server over streamable HTTP, at its `url`.
-    McpHttp,
-    /// A loopback server that `serve` or the demo starts itself.
-    Simulated,
 }
 
 /// Reads the table of one dependency.
@@ -77,7 +68,7 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
     // Without a kind the program brings the code, and perhaps the fallbacks too.
     if fallback_only && kind.is_some() && !section.has("fallback") {
         let allowed = "false, or a fallback";
-        section.conflict("fallback_only", "nobody would answer", allowed);
+        section.conflict("fallback_only", "there would be no answer", allowed);
     }
     section.finish();
     DependencyConfig {
@@ -100,23 +91,23 @@ fn read_settings(
     let writes = u32::from(kind == Some(DependencyKind::McpStdio));
     const DOWN: &[(&str, WhenAllDown)] =
         &[("refuse", WhenAllDown::Refuse), ("try", WhenAllDown::Try)];
-    let timeout = policy::timeout(section.section("timeout"));
+    let timeout = timeout::read(section.section("timeout"));
     let hedge = section.section_if_given("hedge");
     let rate_limit = section.section_if_given("rate_limit");
     let chaos = section.section_if_given("chaos");
     DependencySettings {
         breaker: breaker::read(section.section("breaker"), timeout.attempt),
         timeout,
-        retry: policy::retry(section.section("retry")),
-        hedge: hedge.and_then(|hedge| limits::hedge(hedge, timeout.attempt)),
-        rate_limit: rate_limit.and_then(limits::rate_limit),
-        throttle: limits::throttle(section.section("throttle")),
-        bulkhead: policy::bulkhead(section.section("bulkhead"), writes),
-        workers: policy::workers(section.section("workers")),
+        retry: retry::read(section.section("retry")),
+        hedge: hedge.and_then(|hedge| hedge::read(hedge, timeout.attempt)),
+        rate_limit: rate_limit.and_then(rate_limit::read),
+        throttle: throttle::read(section.section("throttle")),
+        bulkhead: bulkhead::read(section.section("bulkhead"), writes),
+        workers: workers::read(section.section("workers")),
         classify: classify::read(section.section("classify")),
-        keys: limits::keys(section.section("keys")),
+        keys: keys::read(section.section("keys")),
         when_all_down: section.get_or("when_all_down", &one_of(DOWN), WhenAllDown::default()),
-        chaos: chaos.and_then(|chaos| limits::chaos(chaos, environment)),
+        chaos: chaos.and_then(|chaos| chaos::read(chaos, environment)),
         fallback_only: false,
     }
 }
@@ -131,29 +122,6 @@ fn read_credentials(section: &mut Section<'_>) -> Option<PathBuf> {
         Err(error) => section.conflict("credentials", error.to_string(), credentials::ALLOWED),
     }
     Some(path)
-}
-
-/// Allowed addresses.
-pub(super) const URL: &str = "an address such as \"http://127.0.0.1:9001\", without user and query";
-
-/// Returns true if the address is allowed by [`URL`].
-pub(super) fn is_http_url(url: &str) -> bool {
-    let rest = url
-        .strip_prefix("http://")
-        .or_else(|| url.strip_prefix("https://"));
-    let authority = rest
-        .and_then(|rest| rest.split(['/', '?', '#']).next())
-        .unwrap_or("");
-    let plain = |letter: char| letter.is_ascii_graphic() && !"@\"<>\\^`{|}".contains(letter);
-    let (host, port) = match authority.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, port),
-        _ => (authority, "0"),
-    };
-    let sound = |text: &str| {
-        text.chars()
-            .all(|letter| plain(letter) && !"?#".contains(letter))
-    };
-    !host.is_empty() && port.parse::<u16>().is_ok() && sound(url)
 }
 
 fn is_name(name: &str) -> bool {

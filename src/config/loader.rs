@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use config::{Config, Environment as EnvironmentSource, File, Map, Source as _, Value};
 
 use super::problem::{ConfigError, Problem};
-use super::source::{Collected, LinedToml, Origin, Rank, SingleValue};
+use super::source::{CollectedValues, LayerRank, LinedToml, SingleValue, ValueOrigin};
 use super::{Settings, otel, read};
 
 /// Prefix of variables that set a key.
@@ -95,17 +95,17 @@ impl Loader {
         let mut layers = standard(&around.dotenv, place);
         layers.extend(standard(&around.variables, variable));
         layers.extend(self.read_files(&sources.environment, &around, &mut problems));
-        let place = |name: &str| Origin::new(Rank::DotEnv, place(name));
+        let place = |name: &str| ValueOrigin::new(LayerRank::DotEnv, place(name));
         layers.extend(variables_of(around.dotenv, place));
-        let place = |name: &str| Origin::new(Rank::Environment, variable(name));
+        let place = |name: &str| ValueOrigin::new(LayerRank::Environment, variable(name));
         layers.extend(variables_of(around.variables, place));
         for (key, text) in &self.flags {
-            let origin = Origin::new(Rank::Flag, format!("flag {key}"));
+            let origin = ValueOrigin::new(LayerRank::Flag, format!("flag {key}"));
             if has_sane_indices(key) {
                 let (key, text) = (key.clone(), text.clone());
                 layers.push(SingleValue { key, text, origin }.collect());
             } else {
-                let reason = "it has an index that is none";
+                let reason = "its index is invalid";
                 problems.push(unreadable(reason, "an index from 0 to 999", &origin.place));
             }
         }
@@ -218,7 +218,7 @@ impl Loader {
             problems.push(unreadable("there is no such folder", "a folder", &place));
         }
         if !is_environment(environment) {
-            let reason = format!("{environment:?} is no name of an environment");
+            let reason = format!("{environment:?} is not a name of an environment");
             let allowed = "letters, digits, _ and -";
             problems.push(unreadable(reason, allowed, ENVIRONMENT));
             return Vec::new();
@@ -234,15 +234,15 @@ impl Loader {
             ));
         }
         let files = [
-            (dir.join("default.toml"), Rank::DefaultFile),
-            (own, Rank::EnvironmentFile),
+            (dir.join("default.toml"), LayerRank::DefaultFile),
+            (own, LayerRank::EnvironmentFile),
         ];
         let files = files
             .into_iter()
             .filter(|(path, _)| self.has_folder() && path.is_file())
             .map(|(path, rank)| File::new(&path.to_string_lossy(), LinedToml(rank)).collect());
         let texts = self.texts.iter();
-        let texts = texts.map(|text| File::from_str(text, LinedToml(Rank::Text)).collect());
+        let texts = texts.map(|text| File::from_str(text, LinedToml(LayerRank::Text)).collect());
         files.chain(texts).collect()
     }
 }
@@ -305,7 +305,7 @@ fn standard(
 ) -> Vec<Result<Map<String, Value>, config::ConfigError>> {
     let all = otel::standard(variables).into_iter();
     all.map(|(name, key, text)| {
-        let origin = Origin::new(Rank::Standard, place(&name));
+        let origin = ValueOrigin::new(LayerRank::Standard, place(&name));
         let key = format!("otel.{key}");
         SingleValue { key, text, origin }.collect()
     })
@@ -316,7 +316,7 @@ fn standard(
 /// the order of the environment.
 fn variables_of(
     variables: Vec<(String, String)>,
-    origin: impl Fn(&str) -> Origin,
+    origin: impl Fn(&str) -> ValueOrigin,
 ) -> Vec<Result<Map<String, Value>, config::ConfigError>> {
     let sorted: BTreeMap<String, String> = variables.into_iter().collect();
     let ours = sorted
@@ -344,7 +344,7 @@ fn merge(
     let mut builder = Config::builder();
     for layer in layers {
         match layer {
-            Ok(values) => builder = builder.add_source(Collected(values)),
+            Ok(values) => builder = builder.add_source(CollectedValues(values)),
             Err(config::ConfigError::FileParse { uri, cause }) => {
                 let place = uri.unwrap_or_else(|| "the given text".to_owned());
                 problems.push(unreadable(cause, "TOML", &place));

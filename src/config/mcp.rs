@@ -5,11 +5,10 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::breaker::count;
-use super::dependency::DependencyKind;
+use super::kind::DependencyKind;
 use super::secret::Secret;
 use super::section::Section;
-use super::shape::{TICK, YEAR, bytes, duration, integer, string};
+use super::value_type::{TICK, YEAR, bytes, count, duration, integer, string};
 
 /// Settings of an MCP server, beside its address.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,7 +63,7 @@ pub(super) fn read(section: &mut Section<'_>, kind: Option<DependencyKind>) -> O
     let alien = alien.chain(HTTP_ONLY.iter().filter(|_| !is_http));
     for key in alien.chain(BOTH.iter().filter(|_| !is_stdio && !is_http)) {
         if section.has(key) {
-            let reason = "it is for servers that speak MCP, of another kind than this";
+            let reason = "it applies to MCP servers of another kind";
             section.conflict(key, reason, "to leave it out");
         }
     }

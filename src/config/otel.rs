@@ -8,11 +8,10 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::breaker::count;
-use super::dependency::{URL, is_http_url};
 use super::secret::Secret;
 use super::section::Section;
-use super::shape::{TICK, ValueType, boolean, duration, number, string};
+use super::url::{URL, is_http_url};
+use super::value_type::{TICK, ValueType, boolean, count, duration, number, string};
 
 /// Export of the sidecar's traces and metrics, by the OpenTelemetry protocol.
 #[derive(Debug, Clone, PartialEq)]
@@ -89,7 +88,7 @@ pub(super) fn read(mut section: Section<'_>) -> OtelConfig {
         max_queue: section.get_or("max_queue", &count(1_000_000), default.max_queue),
     };
     if settings.endpoint.is_some() && !cfg!(feature = "otel") {
-        let reason = "this program was built without the feature otel, and cannot send there";
+        let reason = "this program was built without the feature otel";
         section.conflict(
             "endpoint",
             reason,
@@ -188,7 +187,7 @@ pub(super) fn standard(variables: &[(String, String)]) -> Vec<(String, &'static 
         && *protocol != "http/protobuf"
         && given.contains_key("OTEL_EXPORTER_OTLP_ENDPOINT")
     {
-        let value = format!("{protocol} is not http/protobuf");
+        let value = format!("{protocol} is not supported, only http/protobuf is");
         put("OTEL_EXPORTER_OTLP_PROTOCOL", "endpoint", value);
     }
     if given

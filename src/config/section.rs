@@ -8,10 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use config::{Value, ValueKind};
 
+use super::nearest::nearest;
 use super::problem::{Problem, Warning};
 use super::secret::Secret;
-use super::shape::{ValueType, show};
-use super::source::{Origin, Rank};
+use super::source::{LayerRank, ValueOrigin};
+use super::value_type::{ValueType, show};
 
 /// Result of reading, beside the settings.
 #[derive(Debug, Default)]
@@ -20,7 +21,7 @@ pub(super) struct LoadReport {
     /// All known keys, given or not.
     pub(super) asked: BTreeSet<String>,
     /// All given and valid values, with their displayed form and origin.
-    pub(super) given: BTreeMap<String, (String, Origin)>,
+    pub(super) given: BTreeMap<String, (String, ValueOrigin)>,
     /// Defaults of the other keys, in their displayed form.
     pub(super) defaults: BTreeMap<String, String>,
     /// Warnings about usable but suspicious values.
@@ -129,7 +130,7 @@ impl<'a> Section<'a> {
         if off {
             self.known.insert(key);
             let path = self.path_of(key);
-            let origin = Origin::of(&self.values[key]);
+            let origin = ValueOrigin::of(&self.values[key]);
             self.report
                 .borrow_mut()
                 .given
@@ -183,11 +184,17 @@ impl<'a> Section<'a> {
             show(value)
         };
         if let Some(parsed) = (shape.parse)(value) {
-            let given = (shown, Origin::of(value));
+            let given = (shown, ValueOrigin::of(value));
             self.report.borrow_mut().given.insert(path, given);
             return Some(parsed);
         }
-        self.push(path, Some(shown), None, &shape.allowed, &Origin::of(value));
+        self.push(
+            path,
+            Some(shown),
+            None,
+            &shape.allowed,
+            &ValueOrigin::of(value),
+        );
         None
     }
 
@@ -206,17 +213,17 @@ impl<'a> Section<'a> {
             None => return secrets,
             Some(ValueKind::Table(table)) => table.clone(),
             Some(_) => {
-                let origin = Origin::of(&self.values[key]);
+                let origin = ValueOrigin::of(&self.values[key]);
                 self.push(path, Some("***".to_owned()), None, allowed, &origin);
                 return secrets;
             }
         };
         for (name, value) in table {
-            let origin = Origin::of(&value);
+            let origin = ValueOrigin::of(&value);
             let path = format!("{path}.{name}");
             match value.kind {
                 ValueKind::String(text) => {
-                    let by_variable = origin.rank >= Rank::DotEnv;
+                    let by_variable = origin.rank >= LayerRank::DotEnv;
                     secrets.insert(name, (Secret::new(text), by_variable));
                     let given = ("***".to_owned(), origin);
                     self.report.borrow_mut().given.insert(path, given);
@@ -278,7 +285,7 @@ impl<'a> Section<'a> {
         let path = self.path_of(key);
         let mut report = self.report.borrow_mut();
         let origin = report.given.get(&path).map(|(_, origin)| origin.clone());
-        let origin = origin.unwrap_or_else(Origin::built_in).place;
+        let origin = origin.unwrap_or_else(ValueOrigin::built_in).place;
         report.warnings.push(Warning {
             key: path,
             text,
@@ -315,9 +322,9 @@ impl<'a> Section<'a> {
     }
 
     /// Returns the origin of the section: its first value in the lowest layer.
-    pub(super) fn origin(&self) -> Origin {
+    pub(super) fn origin(&self) -> ValueOrigin {
         let table = self.values.clone().into_iter().collect();
-        Origin::of(&Value::new(None, ValueKind::Table(table)))
+        ValueOrigin::of(&Value::new(None, ValueKind::Table(table)))
     }
 
     /// Reports keys that do not belong to the chosen kind. A key from a lower layer than the choice
@@ -326,7 +333,12 @@ impl<'a> Section<'a> {
         let Some(chosen) = self.values.get(chooser) else {
             return;
         };
-        self.only_in(chooser, &show(chosen), Origin::of(chosen).rank, allowed);
+        self.only_in(
+            chooser,
+            &show(chosen),
+            ValueOrigin::of(chosen).rank,
+            allowed,
+        );
     }
 
     /// Does the same for a kind with a default, which need not be given.
@@ -334,17 +346,17 @@ impl<'a> Section<'a> {
         if self.has(chooser) {
             self.reject_others(chooser, allowed);
         } else {
-            self.only_in(chooser, default, Rank::BuiltIn, allowed);
+            self.only_in(chooser, default, LayerRank::BuiltIn, allowed);
         }
     }
 
-    fn only_in(&self, chooser: &str, chosen: &str, rank: Rank, allowed: &[&str]) {
+    fn only_in(&self, chooser: &str, chosen: &str, rank: LayerRank, allowed: &[&str]) {
         for (key, value) in &self.values {
             let alien = key != chooser
                 && self.known.contains(key.as_str())
                 && !allowed.contains(&key.as_str());
-            if alien && Origin::of(value).rank >= rank {
-                let reason = format!("it means nothing with {chooser} = {chosen}");
+            if alien && ValueOrigin::of(value).rank >= rank {
+                let reason = format!("it does not apply with {chooser} = {chosen}");
                 self.note(
                     &self.path_of(key),
                     Some(value),
@@ -373,7 +385,7 @@ impl<'a> Section<'a> {
                 Some(given.unwrap_or_else(|| show(value))),
                 Some(reason),
                 &known.join(", "),
-                &Origin::of(value),
+                &ValueOrigin::of(value),
             );
         }
     }
@@ -387,7 +399,7 @@ impl<'a> Section<'a> {
     }
 
     fn note(&self, path: &str, value: Option<&Value>, reason: Option<String>, allowed: &str) {
-        let origin = value.map_or_else(Origin::built_in, Origin::of);
+        let origin = value.map_or_else(ValueOrigin::built_in, ValueOrigin::of);
         let secret = may_be_secret("", path);
         let shown = value.map(|value| {
             if secret {
@@ -405,7 +417,7 @@ impl<'a> Section<'a> {
         given: Option<String>,
         reason: Option<String>,
         allowed: &str,
-        origin: &Origin,
+        origin: &ValueOrigin,
     ) {
         self.report.borrow_mut().problems.push(Problem {
             key,
@@ -424,27 +436,4 @@ fn may_be_secret(path: &str, key: &str) -> bool {
         .iter()
         .any(|word| path == *word || key == *word)
         || sensitive.iter().any(|word| key.contains(word))
-}
-
-/// Returns the known word that was probably meant.
-pub(super) fn nearest<'w>(given: &str, words: impl Iterator<Item = &'w str>) -> Option<&'w str> {
-    let limit = 1 + given.len() / 4;
-    let near = words.map(|word| (distance(given, word), word)).min()?;
-    (near.0 <= limit).then_some(near.1)
-}
-
-/// Returns the edit distance: the number of characters to change, add or remove.
-fn distance(one: &str, other: &str) -> usize {
-    let other: Vec<char> = other.chars().collect();
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (line, letter) in one.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = line + 1;
-        for column in 0..other.len() {
-            let change = diagonal + usize::from(other[column] != letter);
-            diagonal = row[column + 1];
-            row[column + 1] = change.min(diagonal + 1).min(row[column] + 1);
-        }
-    }
-    row[other.len()]
 }

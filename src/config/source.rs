@@ -12,7 +12,7 @@ type SourceError = Box<dyn Error + Send + Sync>;
 
 /// The layers, from the lowest to the highest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Rank {
+pub(super) enum LayerRank {
     BuiltIn,
     /// Standard variables, which may be set for other programs.
     Standard,
@@ -24,35 +24,35 @@ pub(super) enum Rank {
     Flag,
 }
 
-const RANKS: [Rank; 8] = [
-    Rank::BuiltIn,
-    Rank::Standard,
-    Rank::DefaultFile,
-    Rank::EnvironmentFile,
-    Rank::Text,
-    Rank::DotEnv,
-    Rank::Environment,
-    Rank::Flag,
+const RANKS: [LayerRank; 8] = [
+    LayerRank::BuiltIn,
+    LayerRank::Standard,
+    LayerRank::DefaultFile,
+    LayerRank::EnvironmentFile,
+    LayerRank::Text,
+    LayerRank::DotEnv,
+    LayerRank::Environment,
+    LayerRank::Flag,
 ];
 
 /// The layer of a value, and its description.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Origin {
-    pub(super) rank: Rank,
+pub(super) struct ValueOrigin {
+    pub(super) rank: LayerRank,
     pub(super) place: String,
 }
 
-impl Origin {
-    pub(super) fn new(rank: Rank, place: impl Into<String>) -> Self {
+impl ValueOrigin {
+    pub(super) fn new(rank: LayerRank, place: impl Into<String>) -> Self {
         let place = place.into();
         Self { rank, place }
     }
 
     pub(super) fn built_in() -> Self {
-        Self::new(Rank::BuiltIn, "built-in")
+        Self::new(LayerRank::BuiltIn, "built-in")
     }
 
-    /// Decodes the result of [`Origin::encode`]. A table has no origin of its own.
+    /// Decodes the result of [`ValueOrigin::encode`]. A table has no origin of its own.
     pub(super) fn of(value: &Value) -> Self {
         if let ValueKind::Table(table) = &value.kind {
             return table
@@ -72,7 +72,7 @@ impl Origin {
                 .parse()
                 .ok()
                 .and_then(|index: usize| RANKS.get(index).copied());
-            Self::new(rank.unwrap_or(Rank::BuiltIn), place)
+            Self::new(rank.unwrap_or(LayerRank::BuiltIn), place)
         })
     }
 
@@ -82,8 +82,8 @@ impl Origin {
 }
 
 /// Orders by layer, then by file, then by line.
-fn by_place(one: &Origin, other: &Origin) -> std::cmp::Ordering {
-    let key = |origin: &Origin| {
+fn by_place(one: &ValueOrigin, other: &ValueOrigin) -> std::cmp::Ordering {
+    let key = |origin: &ValueOrigin| {
         let (file, line) = origin.place.rsplit_once(':').unwrap_or((&origin.place, ""));
         (
             origin.rank,
@@ -96,7 +96,7 @@ fn by_place(one: &Origin, other: &Origin) -> std::cmp::Ordering {
 
 /// TOML as the `config` crate reads it, with a line number for each value.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct LinedToml(pub(super) Rank);
+pub(super) struct LinedToml(pub(super) LayerRank);
 
 impl FileStoredFormat for LinedToml {
     fn file_extensions(&self) -> &'static [&'static str] {
@@ -124,7 +124,7 @@ impl Format for LinedToml {
 }
 
 struct File<'a> {
-    rank: Rank,
+    rank: LayerRank,
     name: &'a str,
     text: &'a str,
 }
@@ -165,7 +165,7 @@ impl File<'_> {
                 ValueKind::Array(values.collect::<Result<_, _>>()?)
             }
         };
-        let place = Origin::new(self.rank, format!("{}:{line}", self.name));
+        let place = ValueOrigin::new(self.rank, format!("{}:{line}", self.name));
         Ok(Value::new(Some(&place.encode()), kind))
     }
 }
@@ -175,7 +175,7 @@ impl File<'_> {
 pub(super) struct SingleValue {
     pub(super) key: String,
     pub(super) text: String,
-    pub(super) origin: Origin,
+    pub(super) origin: ValueOrigin,
 }
 
 impl Source for SingleValue {
@@ -192,9 +192,9 @@ impl Source for SingleValue {
 
 /// A layer that is already collected.
 #[derive(Debug, Clone)]
-pub(super) struct Collected(pub(super) Map<String, Value>);
+pub(super) struct CollectedValues(pub(super) Map<String, Value>);
 
-impl Source for Collected {
+impl Source for CollectedValues {
     fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
         Box::new(self.clone())
     }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::board::ServerState;
 use super::call::{ToolCall, ToolResult};
 use super::dependency::Mcp;
 use super::error::McpError;
+use super::server_state::ServerState;
 use super::tools::Tool;
 use crate::{Answer, CallError, CallOptions, Client};
 
@@ -16,12 +16,15 @@ use crate::{Answer, CallError, CallOptions, Client};
 #[derive(Debug, Clone)]
 pub struct McpClient {
     client: Client<Mcp>,
-    pub(super) board: Arc<ServerState>,
+    pub(super) server_state: Arc<ServerState>,
 }
 
 impl McpClient {
-    pub(super) fn new(client: Client<Mcp>, board: Arc<ServerState>) -> Self {
-        Self { client, board }
+    pub(super) fn new(client: Client<Mcp>, server_state: Arc<ServerState>) -> Self {
+        Self {
+            client,
+            server_state,
+        }
     }
 
     /// Calls a tool. The call counts as a write, and is not repeated after it may have been
@@ -50,7 +53,7 @@ impl McpClient {
         options: CallOptions,
     ) -> impl Future<Output = Result<Answer<ToolResult>, CallError<McpError>>> {
         let mut request = ToolCall::new(name, arguments);
-        request.nature = self.board.nature(&request);
+        request.nature = self.server_state.nature(&request);
         let options = CallOptions {
             idempotent: options.idempotent.or(Some(request.nature.idempotent)),
             write: options.write.or(Some(request.nature.write)),
@@ -63,48 +66,48 @@ impl McpClient {
     /// server announced.
     #[must_use]
     pub fn tools(&self) -> Arc<[Tool]> {
-        Arc::clone(&self.board.toolbox.load().tools)
+        Arc::clone(&self.server_state.toolbox.load().tools)
     }
 
     /// Returns the server's protocol version, such as `2025-11-25`; `None` until the first
     /// handshake.
     #[must_use]
     pub fn protocol_version(&self) -> Option<String> {
-        let info = self.board.info.load();
+        let info = self.server_state.info.load();
         info.as_ref().map(|info| info.protocol_version.to_string())
     }
 
     /// Returns the last lines of standard error of the server's current incarnation.
     #[must_use]
     pub fn stderr(&self) -> Vec<String> {
-        self.board.words.now()
+        self.server_state.stderr_tail.now()
     }
 
     /// Returns the last lines of standard error of the previous incarnation, if there was one.
     #[must_use]
     pub fn last_words(&self) -> Vec<String> {
-        self.board.words.before()
+        self.server_state.stderr_tail.before()
     }
 
     /// Returns the server's description of itself.
-    #[cfg(feature = "cli")]
+    #[cfg(feature = "gateway")]
     pub(crate) fn info(&self) -> Option<Arc<rmcp::model::ServerPeerInfo>> {
-        self.board.info.load_full()
+        self.server_state.info.load_full()
     }
 
     /// Returns the tools in the server's own form; `None` until they were listed.
-    #[cfg(feature = "cli")]
+    #[cfg(feature = "gateway")]
     pub(crate) fn listed(&self) -> Option<Vec<rmcp::model::Tool>> {
         let is_listed = self
-            .board
+            .server_state
             .is_listed
             .load(std::sync::atomic::Ordering::Acquire);
-        is_listed.then(|| self.board.toolbox.load().listed.clone())
+        is_listed.then(|| self.server_state.toolbox.load().listed.clone())
     }
 
     /// Sends a request other than a tool call, in the caller's own task, under the same breaker and
     /// limits.
-    #[cfg(feature = "cli")]
+    #[cfg(feature = "gateway")]
     pub(crate) async fn pass<T, F>(
         &self,
         options: CallOptions,
@@ -118,13 +121,13 @@ impl McpClient {
             Err(error) => error.verdict(),
         };
         let work = || async {
-            let link = self.board.link.load_full();
-            let link = link.ok_or_else(|| McpError::Ended {
+            let connector = self.server_state.connector.load_full();
+            let connector = connector.ok_or_else(|| McpError::Ended {
                 reason: "it is being started".to_owned(),
             })?;
-            let session = link.session().await?;
+            let session = connector.session().await?;
             let answered = ask(session.peer().clone()).await;
-            answered.map_err(|error| McpError::from(error).refined(&session.signs))
+            answered.map_err(|error| McpError::from(error).refined(&session.liveness))
         };
         self.client.run_with(options, verdict, work).await
     }

@@ -6,16 +6,18 @@ use std::time::Duration;
 use breakerbox_policy::Class;
 use tokio::time::timeout;
 
-use super::board::ServerState;
 use super::call::{ToolCall, ToolResult};
+use super::connector::{McpConnector, WebLink};
 use super::error::McpError;
-use super::link::{McpConnector, WebLink};
-use super::pipe::StdioTransport;
-use super::process::{Pipes, Process};
+use super::liveness::{ConnectionEnd, Liveness};
+use super::process::{ServerPipes, ServerProcess};
+use super::server_state::ServerState;
 use super::session::Session;
 use super::settings::McpServer;
-use super::signs::{ConnectionEnd, Liveness};
-use crate::{CallContext, Dependency, Verdict, redact};
+use super::stdio::StdioTransport;
+use crate::rounded::RoundedDuration;
+use crate::{CallContext, Dependency, Verdict};
+use breakerbox_actors::redact;
 
 /// Limit for waiting for a process's exit status after it has closed its output.
 const STATUS: Duration = Duration::from_millis(30);
@@ -26,82 +28,88 @@ const SICK: u32 = 3;
 ///
 /// A value owns the server's process. Dropping it kills the process and all that it has started.
 pub struct Mcp {
-    link: Arc<McpConnector>,
-    process: Option<Process>,
-    signs: Arc<Liveness>,
-    board: Arc<ServerState>,
+    connector: Arc<McpConnector>,
+    process: Option<ServerProcess>,
+    liveness: Arc<Liveness>,
+    server_state: Arc<ServerState>,
 }
 
 impl Mcp {
     /// Starts an incarnation: starts the process, performs the handshake, and lists the tools.
     ///
     /// # Errors  [`McpError`]; a started process is killed.
-    pub(super) async fn start(board: Arc<ServerState>) -> Result<Self, McpError> {
-        match board.settings.server {
-            McpServer::Stdio { .. } => Self::start_process(board).await,
-            McpServer::Http { .. } => Self::start_elsewhere(board).await,
+    pub(super) async fn start(server_state: Arc<ServerState>) -> Result<Self, McpError> {
+        match server_state.settings.server {
+            McpServer::Stdio { .. } => Self::start_process(server_state).await,
+            McpServer::Http { .. } => Self::start_elsewhere(server_state).await,
         }
     }
 
     /// Connects to a remote server. It need not be reachable yet: its breaker deals with that.
-    async fn start_elsewhere(board: Arc<ServerState>) -> Result<Self, McpError> {
-        let link = Arc::new(McpConnector::Web(Box::new(WebLink::new(&board)?)));
-        if let Err(error) = link.session().await {
-            tracing::warn!(%error, "a server that speaks MCP cannot be reached yet");
+    async fn start_elsewhere(server_state: Arc<ServerState>) -> Result<Self, McpError> {
+        let connector = Arc::new(McpConnector::Web(Box::new(WebLink::new(&server_state)?)));
+        if let Err(error) = connector.session().await {
+            tracing::warn!(%error, "an MCP server cannot be reached yet");
         }
-        board.link.store(Some(Arc::clone(&link)));
+        server_state.connector.store(Some(Arc::clone(&connector)));
         Ok(Self {
-            link,
+            connector,
             process: None,
-            signs: Arc::default(),
-            board,
+            liveness: Arc::default(),
+            server_state,
         })
     }
 
-    async fn start_process(board: Arc<ServerState>) -> Result<Self, McpError> {
-        let settings = &board.settings;
-        let words = &board.words;
+    async fn start_process(server_state: Arc<ServerState>) -> Result<Self, McpError> {
+        let settings = &server_state.settings;
+        let stderr_tail = &server_state.stderr_tail;
         let failed = |reason: String| McpError::StartFailed { reason };
-        let started = Process::start(&settings.server, words);
-        let (process, Pipes { stdin, stdout }) = started.map_err(|error| {
+        let started = ServerProcess::start(&settings.server, stderr_tail);
+        let (process, ServerPipes { stdin, stdout }) = started.map_err(|error| {
             // The system's error does not contain the arguments.
-            failed(format!("its program cannot be run: {error}"))
+            failed(format!("its program cannot be started: {error}"))
         })?;
-        let signs = Arc::new(Liveness::new(settings.hang_limit));
-        let pipe = StdioTransport::new((stdout, stdin), settings.max_line, &signs, words);
-        let opening = Session::open(pipe, Arc::clone(&signs), &board);
+        let liveness = Arc::new(Liveness::new(settings.hang_limit));
+        let pipe = StdioTransport::new((stdout, stdin), settings.max_line, &liveness, stderr_tail);
+        let opening = Session::open(pipe, Arc::clone(&liveness), &server_state);
         let opened = match timeout(settings.start_timeout, opening).await {
             Ok(opened) => opened.map_err(McpError::at_start),
             Err(_) => {
                 let limit = settings.start_timeout;
-                Err(failed(format!("no handshake within {limit:?}")))
+                Err(failed(format!(
+                    "no handshake within {}",
+                    RoundedDuration(limit)
+                )))
             }
         };
         let session = match opened {
             Ok(session) => session,
             Err(error) => return Err(with_end(error, process).await),
         };
-        let link = Arc::new(McpConnector::Process(Arc::new(session)));
-        board.link.store(Some(Arc::clone(&link)));
+        let connector = Arc::new(McpConnector::Process(Arc::new(session)));
+        server_state.connector.store(Some(Arc::clone(&connector)));
         Ok(Self {
-            link,
+            connector,
             process: Some(process),
-            signs,
-            board,
+            liveness,
+            server_state,
         })
     }
 
     /// Waits until the connection or the process has ended, and returns the reason.
-    async fn ended_process(&self, process: &Process) -> String {
+    async fn ended_process(&self, process: &ServerProcess) -> String {
         let end = tokio::select! {
-            end = self.signs.ended() => end,
+            end = self.liveness.ended() => end,
             _ = process.ended() => ConnectionEnd::Closed,
         };
-        let what = match (end, self.signs.violation()) {
+        let what = match (end, self.liveness.violation()) {
             (ConnectionEnd::Hung, _) => {
                 process.kill();
-                let limit = self.signs.limit();
-                return format!("it hung: nothing came of it while {limit} calls timed out");
+                let calls = match self.liveness.limit() {
+                    1 => "1 call".to_owned(),
+                    limit => format!("{limit} calls"),
+                };
+                return format!("it hung: it sent nothing while {calls} timed out");
             }
             (_, Some(violation)) => {
                 // Its remaining output is not awaited: calls wait for the next incarnation.
@@ -130,13 +138,13 @@ fn first_line(text: &str) -> &str {
 
 fn with_words(what: String, last: Option<String>) -> String {
     match last {
-        Some(last) => format!("{what}; it said last: {last}"),
+        Some(last) => format!("{what}; its last line on standard error: {last}"),
         None => what,
     }
 }
 
 /// Adds the exit status and the last output of a process that did not start.
-async fn with_end(error: McpError, process: Process) -> McpError {
+async fn with_end(error: McpError, process: ServerProcess) -> McpError {
     let status = timeout(STATUS, process.ended()).await;
     process.kill();
     let McpError::StartFailed { reason } = error else {
@@ -158,26 +166,26 @@ impl Dependency for Mcp {
 
     async fn call(&self, request: ToolCall, call: &CallContext) -> Result<ToolResult, McpError> {
         let tool = request.name.clone();
-        let session = self.link.session().await?;
+        let session = self.connector.session().await?;
         let result = match session.call(request, call).await {
             Ok(result) => result,
             Err(error) if error.is_end() && self.process.is_some() => {
-                let why = session.signs.over().await;
+                let why = session.liveness.over().await;
                 return Err(error.because(why));
             }
             Err(error) => {
                 // The state of the connection is unknown, so no further call uses it.
                 if error.is_end() && self.process.is_none() {
-                    session.signs.close(None);
+                    session.liveness.close(None);
                 }
                 return Err(error);
             }
         };
-        match self.board.count(result.is_error) {
+        match self.server_state.count(result.is_error) {
             0 => call.complain(None),
             SICK => {
                 let text = redact(first_line(&result.content)).into_owned();
-                let what = format!("its tools answer with nothing but errors: {tool}: {text}");
+                let what = format!("all its tools return errors: {tool}: {text}");
                 tracing::warn!(dependency = call.dependency(), "{what}");
                 call.complain(Some(what));
             }
@@ -190,7 +198,7 @@ impl Dependency for Mcp {
         match &self.process {
             Some(process) => {
                 let why = self.ended_process(process).await;
-                self.signs.declare_over(&why);
+                self.liveness.declare_over(&why);
                 why
             }
             None => std::future::pending().await,
@@ -198,7 +206,7 @@ impl Dependency for Mcp {
     }
 
     async fn close(&self) {
-        self.link.close().await;
+        self.connector.close().await;
         if let Some(process) = &self.process {
             process.stop().await;
         }
@@ -225,12 +233,14 @@ impl Dependency for Mcp {
 impl Drop for Mcp {
     fn drop(&mut self) {
         // The next incarnation may have started already.
-        let published = self.board.link.load();
+        let published = self.server_state.connector.load();
         if published
             .as_ref()
-            .is_some_and(|link| Arc::ptr_eq(link, &self.link))
+            .is_some_and(|connector| Arc::ptr_eq(connector, &self.connector))
         {
-            self.board.link.compare_and_swap(&*published, None);
+            self.server_state
+                .connector
+                .compare_and_swap(&*published, None);
         }
     }
 }

@@ -11,7 +11,9 @@ use rmcp::model::{ErrorCode, ErrorData};
 use rmcp::service::{ClientInitializeError, ServiceError};
 use rmcp::transport::streamable_http_client::StreamableHttpError;
 
-use crate::{Verdict, redact};
+use crate::Verdict;
+use crate::rounded::RoundedDuration;
+use breakerbox_actors::redact;
 
 /// Errors of a tool call without a result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,7 +58,7 @@ pub enum McpError {
         retry_after: Option<Duration>,
     },
     /// The server rejected the credentials: a key is missing, or wrong.
-    #[error("the server asks for other credentials: {reason}")]
+    #[error("the server rejects the credentials: {reason}")]
     Auth {
         /// The response of the server.
         reason: String,
@@ -73,7 +75,7 @@ pub enum McpError {
         message: String,
     },
     /// The server did not respond in the longest time that any call may take.
-    #[error("the server said nothing for {0:?}")]
+    #[error("the server sent nothing for {}", RoundedDuration(*.0))]
     Silent(Duration),
 }
 
@@ -187,11 +189,11 @@ impl From<ServiceError> for McpError {
         match error {
             ServiceError::McpError(error) => error.into(),
             ServiceError::TransportSend(error) => of_transport(&*error.error),
-            ServiceError::TransportClosed => Self::closed("it ended before the answer"),
+            ServiceError::TransportClosed => Self::closed("it ended before its response"),
             ServiceError::Timeout { timeout } => Self::Silent(timeout),
             ServiceError::Cancelled { .. } => Self::closed("the server cancelled the call"),
             ServiceError::UnexpectedResponse => {
-                Self::protocol("its answer is none to a call of a tool")
+                Self::protocol("its response does not belong to a tool call")
             }
             other => Self::protocol(redact(&other.to_string()).into_owned()),
         }

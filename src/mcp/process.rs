@@ -12,12 +12,12 @@ use process_wrap::tokio::{ChildWrapper, CommandWrap, KillOnDrop};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", feature = "cli"))]
 use tokio::time::sleep;
 use tokio::time::timeout;
 
 use super::settings::McpServer;
-use super::words::{StderrTail, listen};
+use super::stderr_tail::{StderrTail, listen};
 
 /// Environment variables that a process inherits, to find its programs and files. All others may be
 /// secrets of ours or of other servers.
@@ -52,27 +52,30 @@ const LAST_WORDS: Duration = Duration::from_millis(30);
 
 /// A running server. Dropping it kills the process and all that it has started, at once.
 #[derive(Debug)]
-pub(super) struct Process {
-    group: Group,
+pub(super) struct ServerProcess {
+    group: ProcessGroup,
     ended: watch::Receiver<Option<ExitStatus>>,
-    words: Arc<StderrTail>,
+    stderr_tail: Arc<StderrTail>,
     listener: AbortHandle,
     /// True once its standard error has ended.
     silent: watch::Receiver<bool>,
 }
 
 /// Our ends of its pipes.
-pub(super) struct Pipes {
+pub(super) struct ServerPipes {
     pub(super) stdin: ChildStdin,
     pub(super) stdout: ChildStdout,
 }
 
-impl Process {
+impl ServerProcess {
     /// Starts the process.
     ///
     /// # Errors  The program cannot be run.
     /// # Panics  Outside of a tokio runtime.
-    pub(super) fn start(server: &McpServer, words: &Arc<StderrTail>) -> io::Result<(Self, Pipes)> {
+    pub(super) fn start(
+        server: &McpServer,
+        stderr_tail: &Arc<StderrTail>,
+    ) -> io::Result<(Self, ServerPipes)> {
         let McpServer::Stdio {
             command,
             args,
@@ -80,7 +83,7 @@ impl Process {
             cwd,
         } = server
         else {
-            let reason = "a server elsewhere is no process of ours";
+            let reason = "a remote server has no process here";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
         };
         let mut own = Command::new(command);
@@ -101,13 +104,13 @@ impl Process {
         lead_a_group(&mut own);
         let mut child = own.spawn()?;
         let pipes = take_pipes(&mut *child);
-        let group = Group::of(&*child);
+        let group = ProcessGroup::of(&*child);
         let (told, ended) = watch::channel(None);
         // The task ends with the process. If the task is dropped, the process is killed.
         drop(tokio::spawn(keep(child, group, told)));
         let (pipes, stderr) = pipes?;
-        words.turn_over();
-        let own_words = Arc::clone(words);
+        stderr_tail.turn_over();
+        let own_words = Arc::clone(stderr_tail);
         let (fell_silent, silent) = watch::channel(false);
         let listener = tokio::spawn(async move {
             listen(stderr, &own_words).await;
@@ -116,14 +119,14 @@ impl Process {
         let process = Self {
             group,
             ended,
-            words: Arc::clone(words),
+            stderr_tail: Arc::clone(stderr_tail),
             listener: listener.abort_handle(),
             silent,
         };
         Ok((process, pipes))
     }
 
-    /// Kills the process and all that it has started. It is gone when [`Process::ended`] returns.
+    /// Kills the process and all that it has started. It is gone when [`ServerProcess::ended`] returns.
     pub(super) fn kill(&self) {
         if self.ended.borrow().is_none() {
             self.group.signal(StopSteps::Kill);
@@ -162,11 +165,11 @@ impl Process {
         let mut silent = self.silent.clone();
         // Wait for the rest in the pipe, with a limit: a grandchild may hold it open for ever.
         let _ = timeout(LAST_WORDS, silent.wait_for(|silent| *silent)).await;
-        self.words.last()
+        self.stderr_tail.last()
     }
 }
 
-impl Drop for Process {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
         self.kill();
         self.listener.abort();
@@ -180,8 +183,8 @@ impl Drop for Process {
 /// permanently: a program that starts other processes has to reap their orphans.
 ///
 /// # Errors  The system does not allow it.
-#[cfg(target_os = "linux")]
-pub fn adopt_orphans() -> io::Result<()> {
+#[cfg(all(target_os = "linux", feature = "cli"))]
+pub(crate) fn adopt_orphans() -> io::Result<()> {
     nix::sys::prctl::set_child_subreaper(true).map_err(io::Error::from)
 }
 
@@ -191,8 +194,8 @@ pub fn adopt_orphans() -> io::Result<()> {
 /// it last, as `breakerbox serve` does: it reaps every child, so other waits on a child fail.
 ///
 /// # Units   `limit`: maximum wait for children that do not end.
-#[cfg(target_os = "linux")]
-pub async fn reap_all(limit: Duration) {
+#[cfg(all(target_os = "linux", feature = "cli"))]
+pub(crate) async fn reap_all(limit: Duration) {
     use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
     let reaping = async {
         loop {
@@ -205,30 +208,30 @@ pub async fn reap_all(limit: Duration) {
         }
     };
     if timeout(limit, reaping).await.is_err() {
-        tracing::warn!("a process that a server left behind is still there");
+        tracing::warn!("a process that a server started is still running");
     }
 }
 
 /// Waits for a process, kills the rest of its group, and reaps it.
 async fn keep(
     mut child: Box<dyn ChildWrapper>,
-    group: Group,
+    group: ProcessGroup,
     told: watch::Sender<Option<ExitStatus>>,
 ) {
     let status = child.inner_mut().wait().await;
     group.signal(StopSteps::Kill);
     told.send_replace(status.ok());
     if let Err(error) = child.wait().await {
-        tracing::debug!(%error, "a process that has ended cannot be waited for");
+        tracing::debug!(%error, "an ended process cannot be reaped");
     }
 }
 
-fn take_pipes(child: &mut dyn ChildWrapper) -> io::Result<(Pipes, ChildStderr)> {
+fn take_pipes(child: &mut dyn ChildWrapper) -> io::Result<(ServerPipes, ChildStderr)> {
     let missing = || io::Error::other("a pipe to it is missing");
     let stdin = child.stdin().take().ok_or_else(missing)?;
     let stdout = child.stdout().take().ok_or_else(missing)?;
     let stderr = child.stderr().take().ok_or_else(missing)?;
-    Ok((Pipes { stdin, stdout }, stderr))
+    Ok((ServerPipes { stdin, stdout }, stderr))
 }
 
 /// Steps to stop a process.
@@ -249,10 +252,10 @@ fn lead_a_group(_: &mut CommandWrap) {}
 /// Process group: the process and all that it has started.
 #[cfg(unix)]
 #[derive(Debug, Clone, Copy)]
-struct Group(Option<nix::unistd::Pid>);
+struct ProcessGroup(Option<nix::unistd::Pid>);
 
 #[cfg(unix)]
-impl Group {
+impl ProcessGroup {
     fn of(child: &dyn ChildWrapper) -> Self {
         let id = child.id().and_then(|id| i32::try_from(id).ok());
         Self(id.map(nix::unistd::Pid::from_raw))
@@ -274,10 +277,10 @@ impl Group {
 /// No-op on systems without process groups; a drop kills the process itself.
 #[cfg(not(unix))]
 #[derive(Debug, Clone, Copy)]
-struct Group;
+struct ProcessGroup;
 
 #[cfg(not(unix))]
-impl Group {
+impl ProcessGroup {
     fn of(_: &dyn ChildWrapper) -> Self {
         Self
     }

@@ -19,11 +19,11 @@ use rmcp::{ClientHandler, service::ServiceError};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use super::board::ServerState;
 use super::call::{ToolCall, ToolResult};
 use super::error::McpError;
-use super::signs::{ConnectionEnd, Liveness};
-use super::tools::Toolbox;
+use super::liveness::{ConnectionEnd, Liveness};
+use super::server_state::ServerState;
+use super::tools::ToolTable;
 use crate::CallContext;
 
 /// Maximum duration of any call, even if the settings have no limit.
@@ -36,7 +36,7 @@ pub(super) struct Session {
     peer: Peer<RoleClient>,
     /// Dropping it closes the connection.
     running: Mutex<Option<RunningService<RoleClient, ServerNotifications>>>,
-    pub(super) signs: Arc<Liveness>,
+    pub(super) liveness: Arc<Liveness>,
 }
 
 impl Session {
@@ -46,13 +46,13 @@ impl Session {
     /// limit.
     pub(super) async fn open(
         transport: impl Transport<RoleClient> + 'static,
-        signs: Arc<Liveness>,
-        board: &Arc<ServerState>,
+        liveness: Arc<Liveness>,
+        server_state: &Arc<ServerState>,
     ) -> Result<Self, McpError> {
-        let dialect = board.take_dialect().unwrap_or_else(either_dialect);
-        let ears = ServerNotifications(Arc::clone(board));
+        let dialect = server_state.take_dialect().unwrap_or_else(either_dialect);
+        let ears = ServerNotifications(Arc::clone(server_state));
         let running = ears.serve_with_lifecycle(transport, dialect).await;
-        let running = running.map_err(|error| McpError::from(error).refined(&signs))?;
+        let running = running.map_err(|error| McpError::from(error).refined(&liveness))?;
         let peer = running.peer().clone();
         let info = peer.peer_info();
         let has_tools = info
@@ -60,16 +60,16 @@ impl Session {
             .is_some_and(|info| info.capabilities.tools.is_some());
         let listed = if has_tools {
             let listed = peer.list_all_tools().await;
-            listed.map_err(|error| McpError::from(error).refined(&signs))?
+            listed.map_err(|error| McpError::from(error).refined(&liveness))?
         } else {
             Vec::new()
         };
-        let toolbox = Toolbox::new(listed, &board.settings.idempotent);
-        board.learn(info, Some(toolbox));
+        let toolbox = ToolTable::new(listed, &server_state.settings.idempotent);
+        server_state.learn(info, Some(toolbox));
         Ok(Self {
             peer,
             running: Mutex::new(Some(running)),
-            signs,
+            liveness,
         })
     }
 
@@ -84,26 +84,26 @@ impl Session {
         let ToolCall {
             name, arguments, ..
         } = request;
-        if self.signs.end() != ConnectionEnd::None {
+        if self.liveness.end() != ConnectionEnd::None {
             return Err(McpError::Ended {
                 reason: "it has just ended".to_owned(),
             });
         }
         let params = CallToolRequestParams::new(name).with_arguments(arguments);
-        let _watch = CallTimer::new(&self.signs, call);
+        let _watch = CallTimer::new(&self.liveness, call);
         let answered = timeout(LONGEST, self.peer.call_tool_once(params)).await;
         let answered = answered.unwrap_or(Err(ServiceError::Timeout { timeout: LONGEST }));
         match answered {
             Ok(CallToolResponse::Complete(result)) => Ok(ToolResult::of(&result)),
             Ok(_) => Err(McpError::protocol(
-                "it asks for something before it answers, and nobody here can give it",
+                "it asks for input during the call, which is not supported",
             )),
-            Err(error) => Err(McpError::from(error).refined(&self.signs)),
+            Err(error) => Err(McpError::from(error).refined(&self.liveness)),
         }
     }
 
     /// Returns the peer, for other requests.
-    #[cfg(feature = "cli")]
+    #[cfg(feature = "gateway")]
     pub(super) fn peer(&self) -> &Peer<RoleClient> {
         &self.peer
     }
@@ -120,13 +120,13 @@ impl Session {
 
 impl McpError {
     /// Adds the known cause of the connection's end.
-    pub(super) fn refined(self, signs: &Liveness) -> Self {
+    pub(super) fn refined(self, liveness: &Liveness) -> Self {
         let Self::TransportClosed { .. } = &self else {
             return self;
         };
-        match (signs.violation(), signs.end()) {
+        match (liveness.violation(), liveness.end()) {
             (Some(reason), _) => Self::Protocol { reason },
-            (None, ConnectionEnd::Hung) => Self::closed("it hung, and was given up"),
+            (None, ConnectionEnd::Hung) => Self::closed("it hung, and is replaced"),
             (None, _) => self,
         }
     }
@@ -141,18 +141,18 @@ fn either_dialect() -> ClientLifecycleMode {
 
 /// Timer of one call. Dropped after the deadline, it records a timeout without a message.
 struct CallTimer<'a> {
-    signs: &'a Liveness,
+    liveness: &'a Liveness,
     call: &'a CallContext,
     since: u64,
     began: tokio::time::Instant,
 }
 
 impl<'a> CallTimer<'a> {
-    fn new(signs: &'a Liveness, call: &'a CallContext) -> Self {
+    fn new(liveness: &'a Liveness, call: &'a CallContext) -> Self {
         Self {
-            signs,
+            liveness,
             call,
-            since: signs.so_far(),
+            since: liveness.so_far(),
             began: tokio::time::Instant::now(),
         }
     }
@@ -164,7 +164,7 @@ impl Drop for CallTimer<'_> {
         let attempt = self.call.timeouts().attempt;
         let is_over = attempt.is_some_and(|limit| self.began.elapsed() >= limit);
         if is_over || self.call.remaining() == Some(Duration::ZERO) {
-            self.signs.timed_out(self.since);
+            self.liveness.timed_out(self.since);
         }
     }
 }
@@ -181,7 +181,7 @@ impl ClientHandler for ServerNotifications {
     async fn on_tool_list_changed(&self, context: NotificationContext<RoleClient>) {
         match context.peer.list_all_tools().await {
             Ok(listed) => {
-                let toolbox = Toolbox::new(listed, &self.0.settings.idempotent);
+                let toolbox = ToolTable::new(listed, &self.0.settings.idempotent);
                 self.0.learn(None, Some(toolbox));
             }
             Err(error) => tracing::warn!(

@@ -26,18 +26,18 @@ pub struct Tool {
 
 /// All tools of a server, with their traits.
 #[derive(Debug, Default)]
-pub(super) struct Toolbox {
+pub(super) struct ToolTable {
     pub(super) tools: Arc<[Tool]>,
     /// The tools in the server's own form.
     #[cfg_attr(
-        not(feature = "cli"),
+        not(feature = "gateway"),
         expect(dead_code, reason = "only the gateway uses it")
     )]
     pub(super) listed: Vec<model::Tool>,
     natures: HashMap<String, ToolTraits>,
 }
 
-impl Toolbox {
+impl ToolTable {
     /// Creates a toolbox. `idempotent`: the tools named in the settings.
     pub(super) fn new(listed: Vec<model::Tool>, idempotent: &[String]) -> Self {
         let tools: Arc<[Tool]> = listed.iter().map(|tool| read(tool, idempotent)).collect();
@@ -96,7 +96,7 @@ mod tests {
             listed("silent", json!({})),
             listed("named", json!({})),
         ];
-        let toolbox = Toolbox::new(all, &["named".to_owned()]);
+        let toolbox = ToolTable::new(all, &["named".to_owned()]);
         let nature = |tool| {
             let nature = toolbox.nature(tool);
             nature.map(|nature| (nature.write, nature.idempotent))

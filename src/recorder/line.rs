@@ -76,7 +76,7 @@ pub(super) struct SettingsLine<'a> {
     pub(super) at: Duration,
     #[serde(borrow)]
     pub(super) dependency: Cow<'a, str>,
-    #[serde(with = "settings::Breaker")]
+    #[serde(with = "settings::BreakerLine")]
     pub(super) breaker: BreakerSettings,
 }
 

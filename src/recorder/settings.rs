@@ -16,7 +16,7 @@ use super::millis::{self, optional};
 
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "BreakerSettings", deny_unknown_fields)]
-pub(super) struct Breaker {
+pub(super) struct BreakerLine {
     #[serde(with = "WindowLine")]
     window: WindowKind,
     failure_threshold: Option<NonZeroU32>,
@@ -28,11 +28,11 @@ pub(super) struct Breaker {
     #[serde(rename = "slow_call_ms", with = "optional")]
     slow_call: Option<Duration>,
     minimum_calls: u32,
-    #[serde(with = "Open")]
+    #[serde(with = "OpenLine")]
     open: OpenTime,
     #[serde(with = "HalfOpenLine")]
     half_open: HalfOpenSettings,
-    #[serde(with = "Cancelled")]
+    #[serde(with = "CancelledLine")]
     cancelled: CancelledPolicy,
 }
 
@@ -56,7 +56,7 @@ enum WindowLine {
 
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "OpenTime", deny_unknown_fields)]
-struct Open {
+struct OpenLine {
     #[serde(rename = "base_ms", with = "millis")]
     base: Duration,
     factor: f64,
@@ -74,7 +74,7 @@ struct HalfOpenLine {
     rule: HalfOpenRule,
     #[serde(rename = "probe_lease_ms", with = "millis")]
     probe_lease: Duration,
-    #[serde(with = "Lost")]
+    #[serde(with = "LostProbeLine")]
     lost_probe: LostProbe,
     cancelled_probe_reopens: bool,
     #[serde(with = "optional_limit")]
@@ -92,14 +92,14 @@ enum HalfOpenRuleLine {
 
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "LostProbe", rename_all = "snake_case")]
-enum Lost {
+enum LostProbeLine {
     Fails,
     FreesItsSlot,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "CancelledPolicy", rename_all = "snake_case")]
-enum Cancelled {
+enum CancelledLine {
     Ignore,
     Failure,
     Rate(#[serde(with = "share")] Rate),
@@ -107,7 +107,7 @@ enum Cancelled {
 
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "HalfOpenLimit", deny_unknown_fields)]
-struct Limit {
+struct LimitLine {
     #[serde(rename = "after_ms", with = "millis")]
     after: Duration,
     closes: bool,
@@ -142,10 +142,10 @@ mod optional_share {
 }
 
 mod optional_limit {
-    use super::{Deserialize, Deserializer, HalfOpenLimit, Limit, Serialize, Serializer};
+    use super::{Deserialize, Deserializer, HalfOpenLimit, LimitLine, Serialize, Serializer};
 
     #[derive(Serialize, Deserialize)]
-    struct Wrapped(#[serde(with = "Limit")] HalfOpenLimit);
+    struct Wrapped(#[serde(with = "LimitLine")] HalfOpenLimit);
 
     pub(super) fn serialize<S: Serializer>(
         limit: &Option<HalfOpenLimit>,
@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[derive(Serialize, Deserialize)]
-    struct Whole(#[serde(with = "Breaker")] BreakerSettings);
+    struct Whole(#[serde(with = "BreakerLine")] BreakerSettings);
 
     fn round_trip(settings: &BreakerSettings) -> BreakerSettings {
         let text = serde_json::to_string(&Whole(settings.clone())).unwrap();

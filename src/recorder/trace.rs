@@ -131,7 +131,7 @@ impl Trace {
     }
 
     fn from_reader(mut reader: impl BufRead) -> Result<Self, LineTag> {
-        let mut growing = Growing::default();
+        let mut growing = RecordingBuilder::default();
         let mut line = Vec::new();
         loop {
             line.clear();
@@ -197,7 +197,7 @@ impl BadLine {
 
 /// A trace that is being read.
 #[derive(Default)]
-struct Growing {
+struct RecordingBuilder {
     number: u64,
     started: Option<String>,
     recordings: Vec<Recording>,
@@ -207,7 +207,7 @@ struct Growing {
     is_cut_off: bool,
 }
 
-impl Growing {
+impl RecordingBuilder {
     fn take(&mut self, line: &[u8]) -> Result<(), BadLine> {
         if line.len() > MAX_LINE {
             let allowed = format!("lines of at most {MAX_LINE} bytes");

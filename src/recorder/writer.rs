@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender};
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use breakerbox_policy::{BreakerSettings, Outcome, Time};
@@ -15,13 +15,15 @@ use breakerbox_policy::{BreakerSettings, Outcome, Time};
 use super::RecorderState;
 use super::line::{FORMAT, HeaderLine, OtherLine, OutcomeLine, SettingsLine, append};
 
+use crate::lock::LockExt as _;
+
 /// Time for which the writer lets outcomes accumulate; meanwhile, no sender has to wake it.
 const GATHER: Duration = Duration::from_millis(5);
 /// Minimum size of a write while there are more entries, in bytes.
 const CHUNK: usize = 64 * 1024;
 
 /// A message to the writer.
-pub(super) enum Entry {
+pub(super) enum WriterEntry {
     Outcome {
         dependency: Arc<str>,
         at: Time,
@@ -35,7 +37,7 @@ pub(super) enum Entry {
 }
 
 /// Settings of a dependency from a time on.
-pub(super) type Known = (Arc<str>, Time, BreakerSettings);
+pub(super) type KnownSettings = (Arc<str>, Time, BreakerSettings);
 
 pub(super) struct Writer {
     path: PathBuf,
@@ -85,9 +87,9 @@ impl Writer {
     }
 
     /// Writes until every sender is dropped.
-    pub(super) fn run(mut self, receiver: &Receiver<Entry>) {
+    pub(super) fn run(mut self, receiver: &Receiver<WriterEntry>) {
         while let Ok(first) = receiver.recv() {
-            let urgent = !matches!(first, Entry::Outcome { .. });
+            let urgent = !matches!(first, WriterEntry::Outcome { .. });
             self.take(first);
             if !urgent {
                 std::thread::park_timeout(GATHER);
@@ -101,10 +103,10 @@ impl Writer {
         self.write_out();
     }
 
-    fn take(&mut self, entry: Entry) {
+    fn take(&mut self, entry: WriterEntry) {
         self.fetch_settings();
         match entry {
-            Entry::Outcome {
+            WriterEntry::Outcome {
                 dependency,
                 at,
                 outcome,
@@ -117,8 +119,8 @@ impl Writer {
                 retry_after: outcome.retry_after,
                 probe,
             }),
-            Entry::Look => {}
-            Entry::Flush(done) => {
+            WriterEntry::Look => {}
+            WriterEntry::Flush(done) => {
                 self.write_out();
                 // The caller of `flush` may be gone.
                 let _ = done.send(());
@@ -144,13 +146,7 @@ impl Writer {
     }
 
     fn fetch_settings(&mut self) {
-        let news = std::mem::take(
-            &mut *self
-                .books
-                .settings
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        let news = std::mem::take(&mut *self.books.settings.acquire());
         for (dependency, at, breaker) in news {
             self.known
                 .insert(Arc::clone(&dependency), (at, breaker.clone()));
@@ -265,8 +261,8 @@ mod tests {
         (path, writer)
     }
 
-    fn outcome() -> Entry {
-        Entry::Outcome {
+    fn outcome() -> WriterEntry {
+        WriterEntry::Outcome {
             dependency: Arc::from("dep"),
             at: Time::ZERO,
             outcome: Outcome::new(breakerbox_policy::Class::Success, Duration::ZERO),

@@ -140,9 +140,9 @@ fn the_demo_tells_its_story_and_its_table_adds_up() {
     );
     check_table(&out);
     let breaks = [
-        "answers 500 from now on",
+        "responds with 500 from now on",
         "hangs from now on",
-        "garbles every second answer",
+        "garbles every second response",
     ];
     for (name, breaks) in NAMES.iter().zip(breaks) {
         let moves = ["-> open: ", "-> half_open", "-> closed: "];

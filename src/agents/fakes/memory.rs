@@ -16,7 +16,7 @@ const VERSION: &str = "2025-11-25";
 ///
 /// # Errors  The input, the output or the file cannot be used.
 pub fn serve(input: impl BufRead, mut output: impl Write, file: &Path) -> io::Result<()> {
-    let mut memory = Memory::open(file)?;
+    let mut memory = MemoryGraph::open(file)?;
     for line in input.lines() {
         let Ok(message) = serde_json::from_str::<Value>(&line?) else {
             // Like the real server: a line that is not JSON gets no response.
@@ -39,7 +39,7 @@ pub fn serve(input: impl BufRead, mut output: impl Write, file: &Path) -> io::Re
     Ok(())
 }
 
-struct Memory {
+struct MemoryGraph {
     file: PathBuf,
     entities: Vec<Value>,
     relations: Vec<Value>,
@@ -48,7 +48,7 @@ struct Memory {
 /// A tool's result, or the text of its own error.
 type Told = Result<Value, String>;
 
-impl Memory {
+impl MemoryGraph {
     fn open(file: &Path) -> io::Result<Self> {
         let mut memory = Self {
             file: file.to_owned(),

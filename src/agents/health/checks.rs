@@ -5,17 +5,18 @@ use std::sync::Arc;
 use super::{Advice, Check, CheckStatus, HealthReport};
 use crate::agents::vector::{Credentials, Embedding, VectorSearch};
 use crate::config::credentials;
-use crate::{CallError, Clock, redact};
+use crate::{CallError, Clock};
+use breakerbox_actors::redact;
 
 /// The text that the checks embed.
-const QUESTION: &str = "is anybody there";
+const QUESTION: &str = "a short test text";
 
 impl VectorSearch {
     /// Checks environment, authentication, embedding and search, bypassing every fallback.
     ///
     /// Each round costs one token request, one embedding and one search.
     pub async fn check_health(&self, clock: &Clock) -> HealthReport {
-        let mut round = Round {
+        let mut round = CheckRound {
             clock,
             checks: Vec::new(),
             advice: Vec::new(),
@@ -32,13 +33,13 @@ impl VectorSearch {
 }
 
 /// A round of checks in progress.
-struct Round<'c> {
+struct CheckRound<'c> {
     clock: &'c Clock,
     checks: Vec<Check>,
     advice: Vec<Advice>,
 }
 
-impl Round<'_> {
+impl CheckRound<'_> {
     fn end(
         &mut self,
         name: &'static str,
@@ -108,7 +109,7 @@ impl Round<'_> {
                 } else {
                     "see whether the token endpoint can be reached from here"
                 };
-                self.advise("high", NAME, "no access token is to be had", action);
+                self.advise("high", NAME, "no access token could be obtained", action);
                 self.end(NAME, began, CheckStatus::Error, error.to_string());
             }
         }
@@ -137,7 +138,7 @@ impl Round<'_> {
             }
             Err(error) => {
                 let action = advice_on(&error, "the model's name and region");
-                self.advise("high", NAME, "no embeddings are to be had", action);
+                self.advise("high", NAME, "no embeddings could be obtained", action);
                 let detail = redact(&error.to_string()).into_owned();
                 self.end(NAME, began, CheckStatus::Error, detail);
                 None

@@ -4,13 +4,14 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix::prelude::*;
 
 use super::HealthReport;
 use crate::agents::vector::VectorSearch;
+use crate::lock::LockExt as _;
 use crate::{Child, Clock, Runtime, StartError};
 
 /// Number of reports kept.
@@ -65,7 +66,7 @@ impl HealthMonitor {
     /// Returns the last reports, the newest first.
     #[must_use]
     pub fn reports(&self) -> Vec<HealthReport> {
-        let reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        let reports = self.reports.acquire();
         reports.iter().cloned().collect()
     }
 
@@ -98,7 +99,7 @@ impl Checker {
     }
 
     fn keep(&self, report: HealthReport) -> HealthReport {
-        let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reports = self.reports.acquire();
         let report = report.after(reports.front());
         reports.push_front(report.clone());
         reports.truncate(KEPT);

@@ -37,7 +37,7 @@ pub(in crate::agents) async fn keep(
         max_in_a_row: None,
     };
     let tokens = Arc::clone(tokens);
-    let keeper = Child::permanent("keeper", move || Keeper {
+    let keeper = Child::permanent("keeper", move || TokenKeeper {
         tokens: Arc::clone(&tokens),
     });
     let group = Group::new(name).intensity(INTENSITY).backoff(backoff);
@@ -45,11 +45,11 @@ pub(in crate::agents) async fn keep(
     Ok(())
 }
 
-struct Keeper {
+struct TokenKeeper {
     tokens: Arc<Tokens>,
 }
 
-impl Keeper {
+impl TokenKeeper {
     fn tend(&mut self, context: &mut Context<Self>) {
         let tokens = Arc::clone(&self.tokens);
         let tending = async move { tokens.tend().await }.into_actor(self);
@@ -65,7 +65,7 @@ impl Keeper {
     }
 }
 
-impl Actor for Keeper {
+impl Actor for TokenKeeper {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Context<Self>) {

@@ -19,7 +19,7 @@ use crate::agents::http::{HttpConnections, ServiceRequest, ServiceResponse, malf
 use crate::config::Secret;
 use crate::config::credentials;
 use crate::policy::{Class, Symptom};
-use crate::{Verdict, hint, tls};
+use crate::{Verdict, retry_after, tls};
 
 /// Maximum lifetime of a claim that Google allows.
 const CLAIM: Duration = Duration::from_secs(3600);
@@ -133,7 +133,7 @@ struct TokenResponse {
 
 /// Error response of an OAuth endpoint.
 #[derive(Deserialize)]
-struct Refused {
+struct TokenRefusal {
     error: String,
     #[serde(default)]
     error_description: String,
@@ -158,13 +158,13 @@ fn token(answer: &ServiceResponse) -> Result<Token, ServiceError> {
         400..=499 => Verdict::from(Class::Misconfigured).symptom(symptom),
         _ => Verdict::from(symptom),
     };
-    let verdict = match hint::read(&answer.headers, Some(&answer.body)) {
+    let verdict = match retry_after::read(&answer.headers, Some(&answer.body)) {
         Some(wait) => verdict.retry_after(wait),
         None => verdict,
     };
     let why = serde_json::from_slice(&answer.body).map_or_else(
         |_| String::new(),
-        |Refused {
+        |TokenRefusal {
              error,
              error_description,
          }| { format!(": {} {}", said(&error), said(&error_description)) },

@@ -46,6 +46,7 @@ pub struct VectorConfig {
 
 /// Credentials for a service.
 #[derive(Clone, Default)]
+#[non_exhaustive]
 pub enum Credentials {
     /// None were given.
     #[default]
@@ -71,6 +72,7 @@ impl fmt::Debug for Credentials {
 
 /// A required setting that is missing or unusable.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Missing {
     /// The environment variable of the setting.
     pub variable: &'static str,

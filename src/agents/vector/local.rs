@@ -3,9 +3,11 @@
 //! A local embedding counts words, it does not understand them. It is never sent to an index of a
 //! model's embeddings, and never compared with a model's embedding.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 
 use super::{Embedding, Neighbor};
+
+use crate::lock::RwLockExt as _;
 
 /// Model name of local embeddings.
 pub const LOCAL_MODEL: &str = "local";
@@ -73,7 +75,7 @@ impl LocalIndex {
     /// Stores a text under an id, in place of an earlier one.
     pub fn put(&self, id: &str, text: &str) {
         let embedding = local_embedding(text);
-        let mut texts = self.texts.write().unwrap_or_else(PoisonError::into_inner);
+        let mut texts = self.texts.acquire_write();
         match texts.iter_mut().find(|(known, _)| known == id) {
             Some((_, old)) => *old = embedding,
             None => texts.push((id.to_owned(), embedding)),
@@ -85,7 +87,7 @@ impl LocalIndex {
     #[must_use]
     pub fn nearest(&self, text: &str, count: u32) -> Vec<Neighbor> {
         let wanted = local_embedding(text);
-        let texts = self.texts.read().unwrap_or_else(PoisonError::into_inner);
+        let texts = self.texts.acquire_read();
         let scored = texts.iter().map(|(id, embedding)| {
             let score = cosine(&wanted.values, &embedding.values);
             Neighbor::bare(id.clone(), f64::from(score))

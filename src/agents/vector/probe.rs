@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use super::service::{Embed, Find, NeighborQuery, Texts, verdict};
+use super::service::{EmbeddingWorker, NeighborQuery, NeighborWorker, Texts, verdict};
 use super::{Embedding, QUERY, VectorSearch, local_embedding};
 use crate::agents::ServiceError;
 use crate::{CallError, CallOptions};
@@ -29,7 +29,11 @@ impl VectorSearch {
         let asked = self.embed.run_with(
             CallOptions::default(),
             |result| verdict(result.as_ref()),
-            || async move { Embed::new(place.clone(), connect).ask(texts, None).await },
+            || async move {
+                EmbeddingWorker::new(place.clone(), connect)
+                    .ask(texts, None)
+                    .await
+            },
         );
         let mut embeddings = asked.await?.into_iter();
         // `ask` returns as many embeddings as texts, or an error.
@@ -52,7 +56,11 @@ impl VectorSearch {
         let asked = self.find.run_with(
             CallOptions::default(),
             |result| verdict(result.as_ref()),
-            || async move { Find::new(place.clone(), connect).ask(wanted, None).await },
+            || async move {
+                NeighborWorker::new(place.clone(), connect)
+                    .ask(wanted, None)
+                    .await
+            },
         );
         Ok(asked.await?.len())
     }

@@ -50,11 +50,11 @@ pub(super) struct ServiceContext {
 
 /// A worker for embeddings.
 #[derive(Debug)]
-pub(crate) struct Embed(VectorHttp);
+pub(crate) struct EmbeddingWorker(VectorHttp);
 
 /// A worker for neighbours.
 #[derive(Debug)]
-pub(crate) struct Find(VectorHttp);
+pub(crate) struct NeighborWorker(VectorHttp);
 
 #[derive(Debug)]
 struct VectorHttp {
@@ -96,17 +96,17 @@ impl VectorHttp {
 }
 
 #[derive(Deserialize)]
-struct Predictions {
-    predictions: Vec<Prediction>,
+struct PredictionsResponse {
+    predictions: Vec<EmbeddingPrediction>,
 }
 
 #[derive(Deserialize)]
-struct Prediction {
-    embeddings: Values,
+struct EmbeddingPrediction {
+    embeddings: EmbeddingValues,
 }
 
 #[derive(Deserialize)]
-struct Values {
+struct EmbeddingValues {
     values: Vec<f32>,
     #[serde(default)]
     statistics: Statistics,
@@ -118,7 +118,7 @@ struct Statistics {
     truncated: bool,
 }
 
-impl Embed {
+impl EmbeddingWorker {
     pub(super) fn new(place: ServiceContext, connect: Option<Duration>) -> Self {
         Self(VectorHttp::new(place, connect))
     }
@@ -134,14 +134,14 @@ impl Embed {
             "instances": asked.texts.iter().map(instance).collect::<Vec<_>>(),
             "parameters": { "autoTruncate": true, "outputDimensionality": place.dimensions },
         });
-        let Predictions { predictions } = self.0.ask(&body, call).await?;
-        let right = |one: &Prediction| one.embeddings.values.len() == place.dimensions;
+        let PredictionsResponse { predictions } = self.0.ask(&body, call).await?;
+        let right = |one: &EmbeddingPrediction| one.embeddings.values.len() == place.dimensions;
         if predictions.len() != asked.texts.len() || !predictions.iter().all(right) {
             return Err(malformed(
-                "its embeddings are not as many, or not as long, as asked for",
+                "the number or the length of its embeddings is not as requested",
             ));
         }
-        let embedding = |one: Prediction| Embedding {
+        let embedding = |one: EmbeddingPrediction| Embedding {
             values: Arc::from(one.embeddings.values),
             model: Arc::clone(&place.model),
             truncated: one.embeddings.statistics.truncated,
@@ -150,7 +150,7 @@ impl Embed {
     }
 }
 
-impl Dependency for Embed {
+impl Dependency for EmbeddingWorker {
     type Request = Texts;
     type Response = Vec<Embedding>;
     type Error = ServiceError;
@@ -174,32 +174,32 @@ impl Dependency for Embed {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Answers {
+struct NeighborsResponse {
     /// Omitted when empty, as in all of Google's responses.
     #[serde(default)]
-    nearest_neighbors: Vec<Nearest>,
+    nearest_neighbors: Vec<NearestNeighbors>,
 }
 
 #[derive(Deserialize)]
-struct Nearest {
+struct NearestNeighbors {
     #[serde(default)]
-    neighbors: Vec<Near>,
+    neighbors: Vec<FoundNeighbor>,
 }
 
 #[derive(Deserialize)]
-struct Near {
-    datapoint: Point,
+struct FoundNeighbor {
+    datapoint: DatapointId,
     #[serde(default)]
     distance: f64,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Point {
+struct DatapointId {
     datapoint_id: String,
 }
 
-impl Find {
+impl NeighborWorker {
     pub(super) fn new(place: ServiceContext, connect: Option<Duration>) -> Self {
         Self(VectorHttp::new(place, connect))
     }
@@ -221,7 +221,7 @@ impl Find {
             }],
             "returnFullDatapoint": false,
         });
-        let Answers { nearest_neighbors } = self.0.ask(&body, call).await?;
+        let NeighborsResponse { nearest_neighbors } = self.0.ask(&body, call).await?;
         let near = nearest_neighbors.into_iter().flat_map(|one| one.neighbors);
         Ok(near
             .map(|near| Neighbor::bare(near.datapoint.datapoint_id, near.distance))
@@ -253,7 +253,7 @@ impl ServiceContext {
     }
 }
 
-impl Dependency for Find {
+impl Dependency for NeighborWorker {
     type Request = NeighborQuery;
     type Response = Vec<Neighbor>;
     type Error = ServiceError;

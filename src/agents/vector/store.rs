@@ -3,13 +3,15 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, BufRead};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::Neighbor;
 use super::local::LocalIndex;
+
+use crate::lock::RwLockExt as _;
 
 /// A text with its id and metadata.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -34,10 +36,7 @@ impl ContentStore {
     /// Stores a document, in place of an earlier one with its id.
     pub fn put(&self, document: Document) {
         self.index.put(&document.id, &document.content);
-        let mut documents = self
-            .documents
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut documents = self.documents.acquire_write();
         documents.insert(document.id.clone(), document);
     }
 
@@ -53,7 +52,7 @@ impl ContentStore {
             }
             let document = serde_json::from_str(&line).map_err(|error| {
                 let text = format!(
-                    "line {} is no document: {error}, allowed: {{\"id\", \"content\", \"metadata\"}}",
+                    "line {} is not a document: {error}, allowed: {{\"id\", \"content\", \"metadata\"}}",
                     number + 1
                 );
                 io::Error::new(io::ErrorKind::InvalidData, text)
@@ -67,20 +66,14 @@ impl ContentStore {
     /// Returns the document with this id.
     #[must_use]
     pub fn get(&self, id: &str) -> Option<Document> {
-        let documents = self
-            .documents
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
+        let documents = self.documents.acquire_read();
         documents.get(id).cloned()
     }
 
     /// Returns the number of documents.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.documents
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .len()
+        self.documents.acquire_read().len()
     }
 
     /// Returns true if there are no documents.

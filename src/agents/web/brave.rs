@@ -12,7 +12,7 @@ use crate::agents::failure::said;
 use crate::agents::http::{ServiceRequest, ServiceResponse};
 use crate::config::Secret;
 use crate::policy::{Class, Symptom};
-use crate::{CallContext, Verdict, hint};
+use crate::{CallContext, Verdict, retry_after};
 
 const BASE: &str = "https://api.search.brave.com";
 const NAME: &str = "web_brave";
@@ -100,7 +100,7 @@ fn failed(answer: &ServiceResponse) -> ServiceError {
         400..=499 => Verdict::from(Class::Rejected).symptom(symptom),
         _ => Verdict::from(symptom),
     };
-    let verdict = match hint::read(&answer.headers, None) {
+    let verdict = match retry_after::read(&answer.headers, None) {
         Some(wait) => verdict.retry_after(wait),
         None => verdict,
     };

@@ -57,11 +57,11 @@ struct GoogleResponse {
     /// Marks the JSON as a search response: `items` is omitted when nothing was found.
     kind: String,
     #[serde(default)]
-    items: Vec<Item>,
+    items: Vec<GoogleItem>,
 }
 
 #[derive(Deserialize)]
-struct Item {
+struct GoogleItem {
     #[serde(default)]
     title: String,
     link: String,
@@ -69,8 +69,8 @@ struct Item {
     snippet: String,
 }
 
-impl From<Item> for Hit {
-    fn from(item: Item) -> Self {
+impl From<GoogleItem> for Hit {
+    fn from(item: GoogleItem) -> Self {
         Self {
             title: item.title,
             url: item.link,
@@ -101,7 +101,7 @@ impl WebProvider for CustomSearch {
             let GoogleResponse { kind, items } = answer.json()?;
             if !kind.starts_with("customsearch#") {
                 return Err(crate::agents::http::malformed(
-                    "its answer is of another kind",
+                    "its response has another format",
                 ));
             }
             Ok(items.into_iter().map(Hit::from).collect())

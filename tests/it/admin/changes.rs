@@ -161,7 +161,7 @@ async fn sec_1_a_change_that_cannot_be_read_says_what_is_allowed() {
         ("{\"reason\":\"  \"}", "needs a reason"),
         ("{\"reason\":7}", "needs a reason"),
         (&long, "needs a reason"),
-        ("{\"reason\":\"r\",\"for\":1}", "nobody knows"),
+        ("{\"reason\":\"r\",\"for\":1}", "unknown field"),
         ("{\"reason\":\"r\",\"for_ms\":0}", "for_ms is out of range"),
         ("{\"reason\":\"r\",\"for_ms\":-5}", "for_ms is out of range"),
         (

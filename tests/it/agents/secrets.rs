@@ -127,7 +127,7 @@ fn item_62_no_key_is_to_be_seen_whatever_goes_wrong() {
         assert!(asked.target.contains(KEY));
         let withheld = shown
             .iter()
-            .filter(|one| one.contains("part of our key"))
+            .filter(|one| one.contains("part of the API key"))
             .count();
         assert!(withheld > 4, "{withheld}");
 

@@ -63,7 +63,7 @@ fn item_93_check_shows_every_value_and_who_gave_it() {
     assert!(keys.is_sorted() && keys.len() > 80, "{out}");
     let last = out.lines().last().expect("a summary");
     let expected = format!(
-        "the configuration is valid: 1 dependencies, 4 of {} values set",
+        "the configuration is valid: 1 dependency, 4 of {} values set",
         keys.len()
     );
     assert_eq!(last, expected);

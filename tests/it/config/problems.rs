@@ -42,7 +42,7 @@ name = "webb"
         "dependencies.web.breaker.half_open_rule.of: given 3, 4 of 3 cannot succeed, half_open_attempt_limit is 4, allowed: a whole number of at least 4 (the given text:14)".to_owned(),
         "dependencies.web.breaker.minimum_calls: 20 calls never fit into a window of 10, allowed: a whole number from 1 to 10, or a larger window.size (the given text:7)".to_owned(),
         format!("dependencies.web.breaker.recovery_timeout: given \"-3s\", allowed: {duration} (the given text:11)"),
-        "dependencies.web.breaker.slow_rate: given 0.5, nothing is slow without slow_call, allowed: to set slow_call too (the given text:10)".to_owned(),
+        "dependencies.web.breaker.slow_rate: given 0.5, no call is slow without slow_call, allowed: to set slow_call too (the given text:10)".to_owned(),
         "dependencies.web.fallback[0].name: given \"webb\", there is no such dependency, did you mean web?, allowed: one of web (the given text:21)".to_owned(),
         "dependencies.web.retry.backoff.base: given \"5s\", it is longer than max, which is 1s, allowed: a duration of at most 1s (the given text:18)".to_owned(),
         format!("dependencies.web.timeout.attempt: given \"soon\", allowed: {duration}, or \"off\" (the given text:16)"),

@@ -215,7 +215,7 @@ async fn item_73_a_server_that_was_restarted_is_used_again() {
     fake.is(Mood::NoId);
     let error = bed.call("echo", json!({})).await.unwrap_err();
     let own = own(&error);
-    assert!(matches!(own, McpError::Protocol { reason } if reason.contains("names no call")));
+    assert!(matches!(own, McpError::Protocol { reason } if reason.contains("without a call id")));
     fake.is(Mood::Well);
     bed.call("echo", json!({})).await.unwrap();
     bed.runtime.shutdown().await;

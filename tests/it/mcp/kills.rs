@@ -213,7 +213,7 @@ async fn one_that_does_not_come_up_says_why() {
     let runtime = Runtime::start(RuntimeSettings::default()).await.unwrap();
     let nothing = McpSettings::stdio("/no/such/program", Vec::<String>::new());
     let error = mcp::start(&runtime, "nothing", &nothing).await.unwrap_err();
-    assert!(error.to_string().contains("cannot be run"), "{error}");
+    assert!(error.to_string().contains("cannot be started"), "{error}");
     let dies = McpSettings::stdio("sh", ["-c", "echo no key >&2; exit 3"]);
     let error = mcp::start(&runtime, "dies", &dies).await.unwrap_err();
     let text = error.to_string();

@@ -29,7 +29,7 @@ async fn item_70_garbage_where_messages_belong_costs_it_its_life() {
     );
     broke(
         bed.call("garbage", json!({ "lines": 100 })).await,
-        "no messages",
+        "are not messages",
     );
     bed.call("echo", json!({})).await.unwrap();
     assert_eq!(bed.lives(), 2);

@@ -207,7 +207,10 @@ async fn the_admin_side_tells_the_protocol_and_the_last_words() {
     let shown = tokio::time::timeout(PATIENCE, restarted).await.unwrap();
     let exit = shown["workers"][0]["last_exit"].as_str().unwrap();
     assert!(exit.contains("signal: 9"), "{shown}");
-    assert!(exit.contains("it said last: Knowledge Graph"), "{shown}");
+    assert!(
+        exit.contains("its last line on standard error: Knowledge Graph"),
+        "{shown}"
+    );
     for life in ["stderr", "last_stderr"] {
         let line = shown[life][0].as_str().unwrap();
         assert!(line.contains("running on stdio"), "{shown}");

@@ -41,7 +41,7 @@ async fn item_100_workers_the_tree_and_the_filter_of_events_follow_what_happens(
     page.until(&format!("{rows}.length === 1")).await;
     page.value(&choose("filter-text", "no such words")).await;
     page.until(&format!(
-        "{rows}.length === 0 && document.querySelector('#events-none').innerText === 'No event is like that.'"
+        "{rows}.length === 0 && document.querySelector('#events-none').innerText === 'No event matches.'"
     ))
     .await;
     stage.finish(nothing).await;

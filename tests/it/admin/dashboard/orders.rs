@@ -42,7 +42,7 @@ async fn item_101_an_order_through_the_page_is_carried_out_and_kept_on_record() 
     fill(&stage, "order-reason", reason).await;
     fill(&stage, "order-for", "soon").await;
     click(&stage, go).await;
-    page.until(&format!("{PROBLEM}.startsWith('That is no span of time')"))
+    page.until(&format!("{PROBLEM}.startsWith('This is not a duration')"))
         .await;
     fill(&stage, "order-for", "1h 30m").await;
     // With a wrong token, the page shows the server's message and does not keep the token.

@@ -1,0 +1,34 @@
+//! The command's own modules: one for each subcommand.
+
+// without a network
+pub(crate) mod check;
+pub(crate) mod replay;
+
+// of a running Breakerbox
+pub(crate) mod operator;
+
+// what runs
+pub(crate) mod demo;
+pub(crate) mod serve;
+
+use std::process::ExitCode;
+
+/// Returns a count with its noun, such as `1 event`.
+pub(crate) fn counted(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
+/// Result of a command, as exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ExitReason {
+    Done = 0,
+    Failed = 1,
+    WrongUse = 2,
+    Interrupted = 130,
+}
+
+impl From<ExitReason> for ExitCode {
+    fn from(end: ExitReason) -> Self {
+        Self::from(end as u8)
+    }
+}

@@ -1,0 +1,242 @@
+//! HTTP client for the admin side of a running Breakerbox.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use breakerbox::Settings;
+use breakerbox::config::{AdminConfig, Secret};
+use reqwest::{Client, RequestBuilder, Response, Url};
+use serde_json::Value;
+
+use super::AdminTarget;
+use crate::cli::ExitReason;
+
+/// Time limit for connecting.
+const CONNECT: Duration = Duration::from_secs(3);
+/// Time limit for a response.
+const ANSWER: Duration = Duration::from_secs(10);
+const TOKEN: &str = "BREAKERBOX__ADMIN__TOKEN";
+
+/// Reason why a command was not carried out.
+#[derive(Debug)]
+pub(super) enum ClientError {
+    /// Wrong arguments, or an unusable configuration.
+    Wrong(String),
+    /// The server is not reachable.
+    Away(String),
+    /// The server refused, or its response was unexpected.
+    Refused(String),
+}
+
+impl ClientError {
+    pub(super) fn end(&self) -> ExitReason {
+        match self {
+            Self::Wrong(_) => ExitReason::WrongUse,
+            Self::Away(_) | Self::Refused(_) => ExitReason::Failed,
+        }
+    }
+
+    pub(super) fn is_away(&self) -> bool {
+        matches!(self, Self::Away(_))
+    }
+}
+
+impl fmt::Display for ClientError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Wrong(text) | Self::Away(text) | Self::Refused(text)) = self;
+        out.write_str(text)
+    }
+}
+
+/// A running Breakerbox.
+pub(super) struct RemoteAdmin {
+    url: Url,
+    token: Option<Secret>,
+    client: Client,
+}
+
+impl RemoteAdmin {
+    /// Determines the address, and the token if one is needed.
+    pub(super) fn new(place: &AdminTarget, changes: bool) -> Result<Self, ClientError> {
+        let (url, token) = match &place.admin {
+            Some(url) => (parse(url)?, variable()),
+            None => configured(place)?,
+        };
+        let token = match &place.token_file {
+            Some(path) => Some(read_token(path)?),
+            None => token,
+        };
+        if changes && token.is_none() {
+            return Err(ClientError::Wrong(format!(
+                "a change needs the admin token, allowed: to set {TOKEN}, or --token-file FILE"
+            )));
+        }
+        let client = Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT)
+            .build()
+            .map_err(|error| {
+                ClientError::Wrong(format!("the HTTP client cannot be created: {error}"))
+            })?;
+        Ok(Self { url, token, client })
+    }
+
+    pub(super) async fn get(&self, path: &[&str]) -> Result<Value, ClientError> {
+        self.get_with(path, &[]).await
+    }
+
+    pub(super) async fn get_with(
+        &self,
+        path: &[&str],
+        query: &[(&str, &str)],
+    ) -> Result<Value, ClientError> {
+        let mut url = self.at(path);
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        self.json(self.client.get(url).timeout(ANSWER)).await
+    }
+
+    pub(super) async fn post(&self, path: &[&str], body: &Value) -> Result<Value, ClientError> {
+        let request = self.client.post(self.at(path)).timeout(ANSWER).json(body);
+        self.json(self.signed(request)).await
+    }
+
+    /// Opens the event stream after this event.
+    pub(super) async fn stream(&self, after: Option<u64>) -> Result<Response, ClientError> {
+        let mut request = self.client.get(self.at(&["api", "events", "stream"]));
+        if let Some(after) = after {
+            request = request.header("last-event-id", after);
+        }
+        self.send(request).await
+    }
+
+    fn signed(&self, request: RequestBuilder) -> RequestBuilder {
+        match &self.token {
+            Some(token) => request.bearer_auth(token.expose()),
+            None => request,
+        }
+    }
+
+    /// Returns the URL of a resource; each part becomes one path segment, with any characters
+    /// escaped.
+    fn at(&self, path: &[&str]) -> Url {
+        let mut url = self.url.clone();
+        if let Ok(mut parts) = url.path_segments_mut() {
+            parts.pop_if_empty().extend(path);
+        }
+        url
+    }
+
+    async fn json(&self, request: RequestBuilder) -> Result<Value, ClientError> {
+        let response = self.send(request).await?;
+        let body = response.bytes().await.map_err(|error| self.away(&error))?;
+        serde_json::from_slice(&body).map_err(|_| self.stranger())
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response, ClientError> {
+        let response = request.send().await.map_err(|error| self.away(&error))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status();
+        let body = response.bytes().await.unwrap_or_default();
+        let problem: Value = serde_json::from_slice(&body).map_err(|_| self.stranger())?;
+        let text = |field: &str| problem[field].as_str().map(str::to_owned);
+        let mut told = text("detail").unwrap_or_else(|| status.to_string());
+        if let Some(given) = text("given") {
+            told = format!("{told}: given {given}");
+        }
+        if let Some(allowed) = text("allowed") {
+            told = format!("{told}, allowed: {allowed}");
+        }
+        Err(ClientError::Refused(told))
+    }
+
+    fn away(&self, error: &reqwest::Error) -> ClientError {
+        let why = if error.is_timeout() {
+            "does not answer in time"
+        } else if error.is_connect() {
+            "cannot be reached"
+        } else {
+            "broke off"
+        };
+        let url = &self.url;
+        ClientError::Away(format!(
+            "the admin side at {url} {why}; is Breakerbox running? See --admin and admin.bind"
+        ))
+    }
+
+    fn stranger(&self) -> ClientError {
+        let url = &self.url;
+        ClientError::Refused(format!("{url} is not the admin side of a Breakerbox"))
+    }
+}
+
+fn parse(given: &str) -> Result<Url, ClientError> {
+    let text = if given.contains("://") {
+        given.to_owned()
+    } else {
+        format!("http://{given}")
+    };
+    let url = Url::parse(&text).ok();
+    let good = |url: &Url| url.scheme() == "http" && url.has_host() && url.query().is_none();
+    url.filter(good).ok_or_else(|| {
+        let given = breakerbox_actors::redact(given);
+        ClientError::Wrong(format!(
+            "--admin: given {given}, allowed: an address such as http://127.0.0.1:7071"
+        ))
+    })
+}
+
+/// Reads the address and the token from the configuration, including its environment variables.
+fn configured(place: &AdminTarget) -> Result<(Url, Option<Secret>), ClientError> {
+    let mut loader = Settings::loader();
+    if let Some(dir) = &place.config {
+        loader = loader.dir(dir);
+    }
+    if let Some(environment) = &place.env {
+        loader = loader.environment(environment);
+    }
+    let settings = loader
+        .load()
+        .map_err(|error| ClientError::Wrong(error.to_string()))?;
+    let AdminConfig { bind, token, .. } = settings.admin;
+    if bind.port() == 0 {
+        return Err(ClientError::Wrong(
+            "admin.bind has port 0, so the port is not known, allowed: --admin URL".to_owned(),
+        ));
+    }
+    Ok((parse(&reachable(bind).to_string())?, token))
+}
+
+/// Converts a listening address to one for connecting.
+fn reachable(bind: SocketAddr) -> SocketAddr {
+    let ip = match bind.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, bind.port())
+}
+
+fn variable() -> Option<Secret> {
+    let token = std::env::var(TOKEN).ok().filter(|token| !token.is_empty());
+    token.map(Secret::new)
+}
+
+fn read_token(path: &Path) -> Result<Secret, ClientError> {
+    let wrong = |why: &dyn fmt::Display| {
+        let path = path.display();
+        ClientError::Wrong(format!("the token of {path} cannot be used: {why}"))
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
+    let token = text.trim();
+    if token.is_empty() {
+        return Err(wrong(&"the file is empty"));
+    }
+    Ok(Secret::new(token))
+}

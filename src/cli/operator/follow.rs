@@ -1,0 +1,132 @@
+//! `breakerbox events --follow`: reads the event stream, and reconnects when it breaks.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use reqwest::Response;
+use serde_json::Value;
+
+use super::client::{ClientError, RemoteAdmin};
+use super::table::plain;
+use crate::cli::ExitReason;
+
+/// Pause before reconnecting.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Maximum length of a line; the list of all dependencies is one line.
+const MAX_LINE: usize = 16 * 1024 * 1024;
+
+/// Writes one event.
+pub(super) fn write(event: &Value, json: bool, out: &mut dyn Write) -> io::Result<()> {
+    if json {
+        return writeln!(out, "{event}");
+    }
+    let text = |field: &str| plain(event[field].as_str().unwrap_or_default());
+    let (time, subject, message) = (text("time"), text("subject"), text("message"));
+    writeln!(out, "{time}  {:>5}  {subject:<20}  {message}", event["id"])
+}
+
+/// Writes events as they arrive, until interrupted.
+pub(super) async fn follow(
+    remote: &RemoteAdmin,
+    since: Option<u64>,
+    json: bool,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> io::Result<ExitReason> {
+    let mut last = since;
+    let mut met = false;
+    loop {
+        let read = async {
+            match remote.stream(last).await {
+                Ok(response) => {
+                    met = true;
+                    read(response, &mut last, json, out, err).await
+                }
+                Err(failure) => Ok(Some(failure)),
+            }
+        };
+        let ended = tokio::select! {
+            ended = read => ended?,
+            _ = tokio::signal::ctrl_c() => return Ok(ExitReason::Interrupted),
+        };
+        match ended {
+            // At first the address is wrong; later the server may be restarting.
+            Some(failure) if !met || !failure.is_away() => return super::tell(&failure, err),
+            _ => writeln!(err, "breakerbox: the stream has ended; trying again")?,
+        }
+        tokio::select! {
+            () = tokio::time::sleep(AGAIN) => {}
+            _ = tokio::signal::ctrl_c() => return Ok(ExitReason::Interrupted),
+        }
+    }
+}
+
+/// Reads one stream to its end.
+async fn read(
+    mut response: Response,
+    last: &mut Option<u64>,
+    json: bool,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> io::Result<Option<ClientError>> {
+    let mut lines = Vec::new();
+    let mut message = StreamMessage::default();
+    while let Ok(Some(chunk)) = response.chunk().await {
+        lines.extend_from_slice(&chunk);
+        if lines.len() > MAX_LINE {
+            let why = "the stream holds a line that is too long".to_owned();
+            return Ok(Some(ClientError::Refused(why)));
+        }
+        while let Some(end) = lines.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = lines.drain(..=end).collect();
+            let line = String::from_utf8_lossy(&line);
+            let Some(message) = message.take(line.trim_end_matches(['\r', '\n'])) else {
+                continue;
+            };
+            let data: Value = serde_json::from_str(&message.data).unwrap_or_default();
+            match &*message.event {
+                "event" => {
+                    *last = data["id"].as_u64().or(*last);
+                    write(&data, json, out)?;
+                    out.flush()?;
+                }
+                "lagged" => {
+                    let missed = &data["missed"];
+                    writeln!(err, "breakerbox: {missed} events were missed")?;
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// A server-sent event, partially received.
+#[derive(Debug, Default)]
+struct StreamMessage {
+    event: String,
+    data: String,
+}
+
+impl StreamMessage {
+    /// Adds a line; returns the message once it is complete.
+    fn take(&mut self, line: &str) -> Option<Self> {
+        if line.is_empty() {
+            let whole = std::mem::take(self);
+            return (!whole.data.is_empty()).then_some(whole);
+        }
+        let (field, value) = line.split_once(':').unwrap_or((line, ""));
+        let value = value.strip_prefix(' ').unwrap_or(value);
+        match field {
+            "event" => value.clone_into(&mut self.event),
+            "data" => {
+                if !self.data.is_empty() {
+                    self.data.push('\n');
+                }
+                self.data.push_str(value);
+            }
+            _ => {}
+        }
+        None
+    }
+}

@@ -1,0 +1,160 @@
+//! `breakerbox replay`: simulation of recorded calls under other settings.
+//!
+//! It reads the whole trace before it evaluates any settings. It never starts a runtime.
+
+mod machine;
+
+mod report;
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use breakerbox::Settings;
+use breakerbox::config::ConfigError;
+use breakerbox::policy::{BreakerSettings, Time};
+use breakerbox::recorder::{Recording, Trace};
+
+use crate::cli::ExitReason;
+use machine::Tape;
+use report::{PlayedDependency, ReplayRun};
+
+/// Arguments of `breakerbox replay`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ReplayArgs {
+    /// The file that a recorder wrote
+    trace: PathBuf,
+    /// The folder of the configuration [default: config, if it is there]
+    #[arg(long, value_name = "DIR")]
+    config: Option<PathBuf>,
+    /// The environment, such as production [default: $BREAKERBOX_ENV or development]
+    #[arg(long, value_name = "NAME")]
+    env: Option<String>,
+    /// The folder of a second configuration to compare with
+    #[arg(long, value_name = "DIR")]
+    against: Option<PathBuf>,
+    /// Only this dependency
+    #[arg(long, value_name = "NAME")]
+    dependency: Option<String>,
+    /// Prints one JSON object instead of tables
+    #[arg(long)]
+    json: bool,
+}
+
+/// A configuration with its label in the output.
+struct CandidateSettings {
+    label: String,
+    settings: Settings,
+}
+
+/// Reads configurations and trace, replays the trace, and prints the results.
+pub(crate) fn run(
+    arguments: &ReplayArgs,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> io::Result<ExitReason> {
+    let candidates = load_all(arguments, err)?;
+    let trace = match Trace::read(&arguments.trace) {
+        Ok(trace) => trace,
+        Err(error) => {
+            writeln!(err, "breakerbox: {error}")?;
+            return Ok(ExitReason::WrongUse);
+        }
+    };
+    let Some(candidates) = candidates else {
+        return Ok(ExitReason::WrongUse);
+    };
+    let path = arguments.trace.display();
+    if trace.is_cut_off {
+        writeln!(
+            err,
+            "breakerbox: {path}: the last line is incomplete and was left out"
+        )?;
+    }
+    let only = arguments.dependency.as_ref();
+    let wanted = |one: &&Recording| only.is_none_or(|name| *name == one.name);
+    let recordings: Vec<&Recording> = trace.recordings.iter().filter(wanted).collect();
+    if let (Some(name), true) = (only, recordings.is_empty()) {
+        let known: Vec<&str> = trace.recordings.iter().map(|one| &*one.name).collect();
+        let known = known.join(", ");
+        writeln!(
+            err,
+            "breakerbox: {path}: it has no dependency {name}, allowed: {known}"
+        )?;
+        return Ok(ExitReason::WrongUse);
+    }
+    let mut played = Vec::new();
+    for recording in recordings {
+        let name = &recording.name;
+        for CandidateSettings { label, settings } in &candidates {
+            if !settings.dependencies.contains_key(name) {
+                writeln!(
+                    err,
+                    "breakerbox: {label} does not name {name}: it gets the defaults"
+                )?;
+            }
+        }
+        played.push(play(recording, &candidates));
+    }
+    if arguments.json {
+        report::write_json(&trace, &played, out)?;
+    } else {
+        report::write(&trace, &played, out)?;
+    }
+    Ok(ExitReason::Done)
+}
+
+/// Reads the configurations. Returns `None` if one is invalid, after printing all errors.
+fn load_all(
+    arguments: &ReplayArgs,
+    err: &mut dyn Write,
+) -> io::Result<Option<Vec<CandidateSettings>>> {
+    let environment = arguments.env.as_deref();
+    let mut loaded = vec![load(arguments.config.as_deref(), environment)];
+    if let Some(dir) = &arguments.against {
+        loaded.push(load(Some(dir), environment));
+    }
+    for error in loaded.iter().filter_map(|one| one.as_ref().err()) {
+        writeln!(err, "breakerbox: {error}")?;
+    }
+    let usable: Result<Vec<CandidateSettings>, _> = loaded.into_iter().collect();
+    Ok(usable.ok())
+}
+
+fn load(dir: Option<&Path>, environment: Option<&str>) -> Result<CandidateSettings, ConfigError> {
+    let mut loader = Settings::loader();
+    let mut label = "config".to_owned();
+    if let Some(dir) = dir {
+        label = dir.display().to_string();
+        loader = loader.dir(dir);
+    }
+    if let Some(environment) = environment {
+        loader = loader.environment(environment);
+    }
+    let settings = loader.load()?;
+    Ok(CandidateSettings { label, settings })
+}
+
+/// Replays one dependency's calls under its recorded settings and under each candidate.
+fn play(recording: &Recording, candidates: &[CandidateSettings]) -> PlayedDependency {
+    let tape = Tape::new(recording);
+    let mut runs = Vec::new();
+    if !recording.settings.is_empty() {
+        runs.push(ReplayRun {
+            label: "recorded".to_owned(),
+            books: tape.play(&recording.settings),
+        });
+    }
+    for candidate in candidates {
+        let found = candidate.settings.dependencies.get(&recording.name);
+        let breaker =
+            found.map_or_else(BreakerSettings::default, |one| one.settings.breaker.clone());
+        runs.push(ReplayRun {
+            label: candidate.label.clone(),
+            books: tape.play(&[(Time::ZERO, breaker)]),
+        });
+    }
+    PlayedDependency {
+        name: recording.name.clone(),
+        runs,
+    }
+}

@@ -1,0 +1,28 @@
+//! `breakerbox serve`: runs the library's sidecar, with log output.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use breakerbox::serve::{self, ServeEnd};
+use breakerbox::telemetry::{Format, Telemetry};
+
+use super::ExitReason;
+
+/// Runs the sidecar until told to stop.
+pub(crate) fn run(
+    config: Option<PathBuf>,
+    env: Option<String>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> io::Result<ExitReason> {
+    if let Err(error) = Telemetry::init(Format::Auto) {
+        writeln!(err, "breakerbox: {error}")?;
+        return Ok(ExitReason::WrongUse);
+    }
+    let end = actix::System::new().block_on(serve::run(config, env, out, err))?;
+    Ok(match end {
+        ServeEnd::Stopped => ExitReason::Done,
+        ServeEnd::WrongUse => ExitReason::WrongUse,
+        _ => ExitReason::Failed,
+    })
+}

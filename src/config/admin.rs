@@ -1,0 +1,62 @@
+//! The section `admin`.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use super::gateway::GatewayConfig;
+use super::secret::Secret;
+use super::section::Section;
+use super::value_type::{ValueType, address, string};
+
+/// The admin side of the sidecar.
+///
+/// # Source  Rule SEC-1 in docs/rules.md.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AdminConfig {
+    /// Address to listen on; loopback by default.
+    pub bind: SocketAddr,
+    /// Token that a change must carry; without it nothing can be changed.
+    pub token: Option<Secret>,
+    /// Host names under which a browser may make changes, beside addresses and `localhost`.
+    pub hosts: Vec<String>,
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self {
+            bind: SocketAddr::from((Ipv4Addr::LOCALHOST, 7071)),
+            token: None,
+            hosts: Vec::new(),
+        }
+    }
+}
+
+/// Reads `admin`, which cannot share the gateway's address.
+pub(super) fn read(mut section: Section<'_>, gateway: &GatewayConfig) -> AdminConfig {
+    let default = AdminConfig::default();
+    let token = ValueType {
+        secret: true,
+        ..string("a text of at least 16 letters", |token| token.len() >= 16)
+    };
+    let is_name = |name: &str| {
+        let plain = |letter: char| letter.is_ascii_alphanumeric() || ".-".contains(letter);
+        !name.is_empty() && name.len() <= 253 && name.chars().all(plain)
+    };
+    let hosts = string("a host name without a port", is_name).list();
+    let settings = AdminConfig {
+        bind: section.get_or("bind", &address(), default.bind),
+        token: section.get_if_set("token", &token).map(Secret::new),
+        hosts: section.get_if_set("hosts", &hosts).unwrap_or_default(),
+    };
+    if settings.token.is_none() && !section.is_bad("token") && !settings.bind.ip().is_loopback() {
+        let reason = "other machines can reach it, and there is no token";
+        let allowed = "a loopback address, or to set admin.token too";
+        section.conflict("bind", reason, allowed);
+    }
+    if gateway.bind == settings.bind && settings.bind.port() != 0 {
+        let reason = "the gateway listens there already";
+        section.conflict("bind", reason, "an address other than gateway.bind");
+    }
+    section.finish();
+    settings
+}

@@ -1,0 +1,72 @@
+//! Validation of the dependencies that are fallbacks of others.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::dependency::DependencyConfig;
+use super::fallback::FallbackKind;
+use super::nearest::nearest;
+use super::section::Section;
+
+/// Reports fallbacks on unknown dependencies, and cycles.
+pub(super) fn check(dependencies: &BTreeMap<String, DependencyConfig>, table: &Section<'_>) {
+    for (owner, config) in dependencies {
+        for (index, name) in named_by(config) {
+            if dependencies.contains_key(name) {
+                continue;
+            }
+            let near = nearest(name, dependencies.keys().map(String::as_str));
+            let hint = near.map_or(String::new(), |near| format!(", did you mean {near}?"));
+            let names: Vec<&str> = dependencies.keys().map(String::as_str).collect();
+            table.conflict(
+                &format!("{owner}.fallback[{index}].name"),
+                format!("there is no such dependency{hint}"),
+                &format!("one of {}", names.join(", ")),
+            );
+        }
+    }
+    let mut done = BTreeSet::new();
+    for start in dependencies.keys() {
+        walk(dependencies, table, &mut vec![start], &mut done);
+    }
+}
+
+/// Follows the fallbacks of the last name on `path`, visiting each dependency once. A step back to
+/// a name on `path` is a cycle.
+fn walk<'a>(
+    dependencies: &'a BTreeMap<String, DependencyConfig>,
+    table: &Section<'_>,
+    path: &mut Vec<&'a str>,
+    done: &mut BTreeSet<&'a str>,
+) {
+    let Some(owner) = path.last().copied() else {
+        return;
+    };
+    let Some(config) = dependencies.get(owner) else {
+        return;
+    };
+    if !done.insert(owner) {
+        return;
+    }
+    for (index, next) in named_by(config) {
+        if let Some(begin) = path.iter().position(|name| *name == next) {
+            let circle = path[begin..].join("->");
+            table.conflict(
+                &format!("{owner}.fallback[{index}].name"),
+                format!("a circle, {circle}->{next}"),
+                "dependencies that do not fall back on each other",
+            );
+        } else {
+            path.push(next);
+            walk(dependencies, table, path, done);
+            path.pop();
+        }
+    }
+}
+
+fn named_by(config: &DependencyConfig) -> impl Iterator<Item = (usize, &str)> {
+    let fallbacks = config.fallbacks.iter().enumerate();
+    fallbacks.filter_map(|(index, fallback)| match &fallback.kind {
+        FallbackKind::Dependency { name } => Some((index, name.as_str())),
+        _ => None,
+    })
+}

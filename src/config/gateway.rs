@@ -1,0 +1,104 @@
+//! The section `gateway`.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use super::section::Section;
+use super::value_type::{TICK, YEAR, address, bytes, count, duration};
+
+/// The data plane of the sidecar.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GatewayConfig {
+    /// Address to listen on.
+    pub bind: SocketAddr,
+    /// Number of threads; `None` for one per processor.
+    pub threads: Option<NonZeroU32>,
+    /// Maximum number of callers' connections; further ones wait in the system's backlog.
+    pub max_connections: NonZeroU32,
+    /// Maximum size of a request's first line and headers.
+    ///
+    /// # Units   Bytes.
+    pub max_head: u64,
+    /// Maximum number of headers of a request.
+    pub max_headers: NonZeroU32,
+    /// Maximum size of a request's body.
+    ///
+    /// # Units   Bytes.
+    pub max_body: u64,
+    /// Maximum size of a body that is buffered until it is answered, so that it can be sent again.
+    ///
+    /// # Units   Bytes.
+    pub max_replay_body: u64,
+    /// Time limit for a caller to send the head of a request.
+    pub header_timeout: Duration,
+    /// Maximum time between two pieces of a caller's body.
+    pub body_timeout: Duration,
+    /// Time limit for a caller to accept a piece of the response.
+    pub send_timeout: Duration,
+    /// Maximum time that a connection stays open without a request.
+    pub idle_timeout: Duration,
+    /// Time limit for requests in flight when the process stops.
+    pub shutdown: Duration,
+}
+
+impl Default for GatewayConfig {
+    fn default() -> Self {
+        let number = |number| NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN);
+        Self {
+            bind: SocketAddr::from((Ipv4Addr::LOCALHOST, 7070)),
+            threads: None,
+            max_connections: number(10_000),
+            max_head: 64_000,
+            max_headers: number(100),
+            max_body: 100_000_000,
+            max_replay_body: 64_000,
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            send_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(75),
+            shutdown: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Reads `gateway`.
+pub(super) fn read(mut section: Section<'_>) -> GatewayConfig {
+    let default = GatewayConfig::default();
+    let threads = count(1024).or_word("auto");
+    let span = duration(TICK..=YEAR);
+    let mut within = |key, default| section.get_or(key, &span, default);
+    let (header, body) = (
+        within("header_timeout", default.header_timeout),
+        within("body_timeout", default.body_timeout),
+    );
+    let (send, idle) = (
+        within("send_timeout", default.send_timeout),
+        within("idle_timeout", default.idle_timeout),
+    );
+    let whole_body = bytes("\"100MB\", from 1KB to 1TB", 1_000..=1_000_000_000_000);
+    let kept_body = bytes("\"64KB\", from 0 to 100MB", 0..=100_000_000);
+    let head = bytes("\"64KB\", from 8192 to 1MB", 8192..=1_000_000);
+    let pause = duration(Duration::ZERO..=YEAR);
+    let settings = GatewayConfig {
+        bind: section.get_or("bind", &address(), default.bind),
+        threads: section.get_or("threads", &threads, default.threads),
+        max_connections: section.get_or(
+            "max_connections",
+            &count(1_000_000),
+            default.max_connections,
+        ),
+        max_head: section.get_or("max_head", &head, default.max_head),
+        max_headers: section.get_or("max_headers", &count(1000), default.max_headers),
+        max_body: section.get_or("max_body", &whole_body, default.max_body),
+        max_replay_body: section.get_or("max_replay_body", &kept_body, default.max_replay_body),
+        header_timeout: header,
+        body_timeout: body,
+        send_timeout: send,
+        idle_timeout: idle,
+        shutdown: section.get_or("shutdown", &pause, default.shutdown),
+    };
+    section.finish();
+    settings
+}

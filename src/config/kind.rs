@@ -1,0 +1,15 @@
+//! The kinds of dependencies that the sidecar has a client for.
+
+/// Protocol of a dependency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DependencyKind {
+    /// HTTP, at its `url`.
+    Http,
+    /// A Model Context Protocol server on standard input and output.
+    McpStdio,
+    /// A Model Context Protocol server over streamable HTTP, at its `url`.
+    McpHttp,
+    /// A loopback server that `serve` or the demo starts itself.
+    Simulated,
+}

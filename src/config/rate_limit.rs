@@ -1,0 +1,36 @@
+//! The section `rate_limit`.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use breakerbox_policy::RateLimitSettings;
+
+use super::section::Section;
+use super::value_type::{TICK, YEAR, count, duration, number};
+
+/// Reads `rate_limit`.
+pub(super) fn read(mut section: Section<'_>) -> Option<RateLimitSettings> {
+    let rate = section.get("rate", &number(0.001..=1e9));
+    if section.present && !section.has("rate") {
+        let allowed = "a number of calls for each interval";
+        section.conflict("rate", "it is missing", allowed);
+    }
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the cast saturates"
+    )]
+    let one_interval = rate.and_then(|rate| NonZeroU32::new(rate.ceil() as u32));
+    let one_interval = one_interval.unwrap_or(NonZeroU32::MIN);
+    let per = section.get_or("per", &duration(TICK..=YEAR), Duration::from_secs(1));
+    let burst = section.get_or("burst", &count(u32::MAX), one_interval);
+    let wait = duration(Duration::ZERO..=YEAR);
+    let max_wait = section.get_or("max_wait", &wait, Duration::ZERO);
+    section.finish();
+    rate.map(|rate| RateLimitSettings {
+        rate,
+        per,
+        burst,
+        max_wait,
+    })
+}

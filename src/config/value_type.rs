@@ -1,0 +1,313 @@
+//! Types of values: parsing, display, and the text of allowed values.
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use breakerbox_policy::Rate;
+use bytesize::ByteSize;
+use config::{Value, ValueKind};
+
+/// Maximum duration of any setting.
+pub(super) const YEAR: Duration = Duration::from_secs(31_557_600);
+/// Minimum duration of settings for which zero is meaningless.
+pub(super) const TICK: Duration = Duration::from_millis(1);
+
+type ParseFn<'a, T> = Box<dyn Fn(&Value) -> Option<T> + 'a>;
+type ShowFn<'a, T> = Box<dyn Fn(&T) -> String + 'a>;
+
+/// The type of a value.
+pub(super) struct ValueType<'a, T> {
+    pub(super) allowed: String,
+    pub(super) parse: ParseFn<'a, T>,
+    /// Formats a default, such that parsing it again gives the same value.
+    pub(super) show: ShowFn<'a, T>,
+    /// True if the value must not be shown.
+    pub(super) secret: bool,
+}
+
+impl<'a, T: 'a> ValueType<'a, T> {
+    pub(super) fn new(
+        allowed: impl Into<String>,
+        parse: impl Fn(&Value) -> Option<T> + 'a,
+        show: impl Fn(&T) -> String + 'a,
+    ) -> Self {
+        Self {
+            allowed: allowed.into(),
+            parse: Box::new(parse),
+            show: Box::new(show),
+            secret: false,
+        }
+    }
+
+    /// Accepts the word `"off"` too, as `None`.
+    pub(super) fn or_off(self) -> ValueType<'a, Option<T>> {
+        self.or_word("off")
+    }
+
+    /// Accepts a word too, as `None`.
+    pub(super) fn or_word(self, word: &'static str) -> ValueType<'a, Option<T>> {
+        let (parse, show) = (self.parse, self.show);
+        ValueType::new(
+            format!("{}, or \"{word}\"", self.allowed),
+            move |value| {
+                if text(value) == Some(word) {
+                    Some(None)
+                } else {
+                    parse(value).map(Some)
+                }
+            },
+            move |value| value.as_ref().map_or(format!("\"{word}\""), &show),
+        )
+    }
+
+    /// Replaces the text of allowed values.
+    pub(super) fn described_as(mut self, allowed: &str) -> Self {
+        allowed.clone_into(&mut self.allowed);
+        self
+    }
+
+    /// Mentions in the text of allowed values that a table is accepted too.
+    pub(super) fn or_table(mut self, example: &str) -> Self {
+        self.allowed = format!("{}, or {example}", self.allowed);
+        self
+    }
+
+    /// Converts the value to another type; `back` converts it for display.
+    pub(super) fn map<U: 'a>(
+        self,
+        map: impl Fn(T) -> Option<U> + 'a,
+        back: impl Fn(&U) -> T + 'a,
+    ) -> ValueType<'a, U> {
+        let (parse, show) = (self.parse, self.show);
+        ValueType::new(
+            self.allowed,
+            move |value| parse(value).and_then(&map),
+            move |value| show(&back(value)),
+        )
+    }
+
+    /// Accepts a list: an array, or one string with commas, as in variables.
+    pub(super) fn list(self) -> ValueType<'a, Vec<T>> {
+        let (parse, show) = (self.parse, self.show);
+        ValueType::new(
+            format!("a list of: {}", self.allowed),
+            move |value| match &value.kind {
+                ValueKind::Array(values) => values.iter().map(&parse).collect(),
+                ValueKind::String(line) if line.trim().is_empty() => Some(Vec::new()),
+                ValueKind::String(line) => {
+                    let parts = line.split(',').map(|part| Value::new(None, part.trim()));
+                    parts.map(|part| parse(&part)).collect()
+                }
+                _ => None,
+            },
+            move |values| {
+                let values: Vec<String> = values.iter().map(&show).collect();
+                format!("[{}]", values.join(", "))
+            },
+        )
+    }
+}
+
+fn text(value: &Value) -> Option<&str> {
+    match &value.kind {
+        ValueKind::String(text) => Some(text.trim()),
+        _ => None,
+    }
+}
+
+fn float(value: &Value) -> Option<f64> {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "larger numbers are outside of every allowed range"
+    )]
+    let number = match &value.kind {
+        ValueKind::Float(number) => *number,
+        ValueKind::I64(number) => *number as f64,
+        ValueKind::String(text) => text.trim().parse().ok()?,
+        _ => return None,
+    };
+    number.is_finite().then_some(number)
+}
+
+/// An integer.
+pub(super) fn integer<T>(range: RangeInclusive<T>) -> ValueType<'static, T>
+where
+    T: TryFrom<i64> + PartialOrd + Display + Copy + 'static,
+{
+    let allowed = format!("a whole number from {} to {}", range.start(), range.end());
+    let parse = move |value: &Value| {
+        let number = match &value.kind {
+            ValueKind::I64(number) => *number,
+            ValueKind::String(text) => text.trim().parse().ok()?,
+            _ => return None,
+        };
+        T::try_from(number)
+            .ok()
+            .filter(|number| range.contains(number))
+    };
+    ValueType::new(allowed, parse, T::to_string)
+}
+
+/// An integer from 1 to `most`.
+pub(super) fn count(most: u32) -> ValueType<'static, NonZeroU32> {
+    integer(1..=most).map(NonZeroU32::new, |count| count.get())
+}
+
+/// A number with a fraction.
+pub(super) fn number(range: RangeInclusive<f64>) -> ValueType<'static, f64> {
+    let allowed = format!("a number from {} to {}", range.start(), range.end());
+    let parse = move |value: &Value| float(value).filter(|number| range.contains(number));
+    ValueType::new(allowed, parse, |number| format!("{number:?}"))
+}
+
+/// A fraction.
+pub(super) fn rate() -> ValueType<'static, Rate> {
+    number(0.0..=1.0).map(|fraction| Rate::new(fraction).ok(), |rate| rate.as_f64())
+}
+
+/// A duration: `"250ms"`, or a plain number of seconds.
+pub(super) fn duration(range: RangeInclusive<Duration>) -> ValueType<'static, Duration> {
+    let show = humantime::format_duration;
+    let (least, most) = (show(*range.start()), show(*range.end()));
+    let allowed =
+        format!("a duration such as \"250ms\", or a number of seconds, from {least} to {most}");
+    let parse = move |value: &Value| {
+        let duration = match float(value) {
+            Some(seconds) => Duration::try_from_secs_f64(seconds).ok(),
+            None => humantime::parse_duration(text(value)?).ok(),
+        };
+        duration.filter(|duration| range.contains(duration))
+    };
+    ValueType::new(allowed, parse, move |value| format!("\"{}\"", show(*value)))
+}
+
+/// A number of bytes: plain, or with a unit. `example`: an example, and the range.
+pub(super) fn bytes(example: &str, range: RangeInclusive<u64>) -> ValueType<'static, u64> {
+    let allowed = format!("a number of bytes, or a text such as {example}");
+    let parse = move |value: &Value| {
+        let bytes = match &value.kind {
+            ValueKind::I64(number) => u64::try_from(*number).ok()?,
+            ValueKind::String(text) => text.trim().parse::<ByteSize>().ok()?.as_u64(),
+            _ => return None,
+        };
+        range.contains(&bytes).then_some(bytes)
+    };
+    ValueType::new(allowed, parse, u64::to_string)
+}
+
+/// A boolean.
+pub(super) fn boolean() -> ValueType<'static, bool> {
+    let parse = |value: &Value| match &value.kind {
+        ValueKind::Boolean(truth) => Some(*truth),
+        _ => text(value)?.parse().ok(),
+    };
+    ValueType::new("true or false", parse, bool::to_string)
+}
+
+/// One of some words.
+pub(super) fn one_of<T>(words: &'static [(&'static str, T)]) -> ValueType<'static, T>
+where
+    T: Clone + PartialEq + 'static,
+{
+    let names: Vec<String> = words
+        .iter()
+        .map(|(word, _)| format!("\"{word}\""))
+        .collect();
+    let parse = |value: &Value| {
+        let given = text(value)?;
+        words
+            .iter()
+            .find(|(word, _)| *word == given)
+            .map(|(_, meaning)| meaning.clone())
+    };
+    ValueType::new(names.join(" or "), parse, |meaning| {
+        let named = words.iter().find(|(_, other)| other == meaning);
+        format!("\"{}\"", named.map_or("", |(word, _)| word))
+    })
+}
+
+/// A string that fulfils `good`.
+pub(super) fn string(allowed: &str, good: fn(&str) -> bool) -> ValueType<'static, String> {
+    let parse = move |value: &Value| match &value.kind {
+        ValueKind::String(text) if good(text) => Some(text.clone()),
+        _ => None,
+    };
+    ValueType::new(allowed, parse, |text| format!("{text:?}"))
+}
+
+/// An address to listen on.
+pub(super) fn address() -> ValueType<'static, SocketAddr> {
+    let allowed = "an address with a port, such as \"127.0.0.1:7070\"";
+    let text = string(allowed, |_| true);
+    text.map(|text| text.trim().parse().ok(), SocketAddr::to_string)
+}
+
+/// One of two types: the first that parses. `split` selects the type for display.
+pub(super) fn either<'a, A: 'a, B: 'a, T: 'a>(
+    first: ValueType<'a, A>,
+    second: ValueType<'a, B>,
+    join: impl Fn(OneOfTwo<A, B>) -> T + 'a,
+    split: impl Fn(&T) -> OneOfTwo<A, B> + 'a,
+) -> ValueType<'a, T> {
+    let allowed = format!("{} or {}", first.allowed, second.allowed);
+    ValueType::new(
+        allowed,
+        move |value| {
+            let found = (first.parse)(value).map(OneOfTwo::First);
+            found
+                .or_else(|| (second.parse)(value).map(OneOfTwo::Second))
+                .map(&join)
+        },
+        move |value| match split(value) {
+            OneOfTwo::First(value) => (first.show)(&value),
+            OneOfTwo::Second(value) => (second.show)(&value),
+        },
+    )
+}
+
+/// A value of one of two types.
+pub(super) enum OneOfTwo<A, B> {
+    First(A),
+    Second(B),
+}
+
+/// Formats a given value approximately as written, without credentials.
+pub(super) fn show(value: &Value) -> String {
+    match &value.kind {
+        ValueKind::String(text) => format!("{:?}", without_credentials(text)),
+        ValueKind::Array(values) => {
+            let values: Vec<String> = values.iter().map(show).collect();
+            format!("[{}]", values.join(", "))
+        }
+        ValueKind::Table(table) => {
+            let mut entries: Vec<String> = table
+                .iter()
+                .map(|(key, value)| format!("{key} = {}", show(value)))
+                .collect();
+            entries.sort();
+            format!("{{ {} }}", entries.join(", "))
+        }
+        ValueKind::Nil => "nothing".to_owned(),
+        _ => value.to_string(),
+    }
+}
+
+/// Masks the parts of a URL that may be secret: the user and the query.
+fn without_credentials(text: &str) -> String {
+    let Some((scheme, rest)) = text
+        .split_once("://")
+        .filter(|(scheme, _)| scheme.len() < 16)
+    else {
+        return text.to_owned();
+    };
+    let (rest, query) = rest
+        .split_once('?')
+        .map_or((rest, ""), |(rest, _)| (rest, "?***"));
+    match rest.rsplit_once('@') {
+        Some((_, host)) => format!("{scheme}://***@{host}{query}"),
+        None => format!("{scheme}://{rest}{query}"),
+    }
+}

@@ -1,0 +1,108 @@
+//! State shared by all incarnations of one server: its settings, and the facts learned from it.
+//!
+//! Callers read it; only the current incarnation writes it.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use rmcp::model::ServerPeerInfo;
+use rmcp::service::ClientLifecycleMode;
+
+use super::call::{ToolCall, ToolTraits};
+use super::connector::McpConnector;
+use super::settings::McpSettings;
+use super::stderr_tail::StderrTail;
+use super::tools::ToolTable;
+
+use crate::lock::LockExt as _;
+
+/// Shared state of one server.
+pub(super) struct ServerState {
+    pub(super) settings: McpSettings,
+    pub(super) stderr_tail: Arc<StderrTail>,
+    /// The tools of the current incarnation, or of the last one.
+    pub(super) toolbox: ArcSwap<ToolTable>,
+    /// True once the tools have been listed.
+    pub(super) is_listed: AtomicBool,
+    /// The server's latest description of itself.
+    pub(super) info: ArcSwapOption<ServerPeerInfo>,
+    /// The connector, for requests other than tool calls.
+    pub(super) connector: ArcSwapOption<McpConnector>,
+    /// The dialect of the server, so that the next incarnation need not detect it.
+    pub(super) dialect: Mutex<Option<ClientLifecycleMode>>,
+    /// Number of consecutive tool errors.
+    tool_errors: AtomicU32,
+}
+
+impl ServerState {
+    pub(super) fn new(settings: McpSettings) -> Self {
+        let stderr_tail = StderrTail::new(settings.stderr_lines, settings.secrets());
+        Self {
+            stderr_tail: Arc::new(stderr_tail),
+            settings,
+            toolbox: ArcSwap::default(),
+            is_listed: AtomicBool::new(false),
+            info: ArcSwapOption::empty(),
+            connector: ArcSwapOption::empty(),
+            dialect: Mutex::default(),
+            tool_errors: AtomicU32::new(0),
+        }
+    }
+
+    /// Returns the traits of the tool that is called.
+    pub(super) fn nature(&self, call: &ToolCall) -> ToolTraits {
+        if let Some(nature) = self.toolbox.load().nature(&call.name) {
+            return nature;
+        }
+        ToolTraits {
+            idempotent: self.settings.idempotent.contains(&call.name),
+            ..ToolTraits::UNKNOWN
+        }
+    }
+
+    /// Stores the facts that an incarnation has learned.
+    pub(super) fn learn(&self, info: Option<Arc<ServerPeerInfo>>, tools: Option<ToolTable>) {
+        if let Some(tools) = tools {
+            self.toolbox.store(Arc::new(tools));
+            self.is_listed.store(true, Ordering::Release);
+        }
+        if let Some(info) = info {
+            let dialect = if info.protocol_version.has_initialize() {
+                ClientLifecycleMode::Initialize
+            } else {
+                ClientLifecycleMode::Discover {
+                    preferred_versions: vec![info.protocol_version.clone()],
+                }
+            };
+            *self.dialect.acquire() = Some(dialect);
+            self.info.store(Some(info));
+        }
+    }
+
+    /// Takes the dialect to begin with. If it fails, the next handshake detects the dialect.
+    pub(super) fn take_dialect(&self) -> Option<ClientLifecycleMode> {
+        self.dialect.acquire().take()
+    }
+
+    /// Counts a result, and returns the number of consecutive tool errors.
+    pub(super) fn count(&self, is_error: bool) -> u32 {
+        if is_error {
+            self.tool_errors.fetch_add(1, Ordering::Relaxed) + 1
+        } else {
+            // It is zero for most calls: then nothing is written.
+            if self.tool_errors.load(Ordering::Relaxed) != 0 {
+                self.tool_errors.store(0, Ordering::Relaxed);
+            }
+            0
+        }
+    }
+}
+
+impl std::fmt::Debug for ServerState {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Board")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}

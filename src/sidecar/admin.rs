@@ -1,0 +1,263 @@
+//! The admin side: observes and operates the runtime over HTTP.
+//!
+//! It runs on its own thread, reads the state that the runtime publishes, and sends operator
+//! commands to the runtime. No protected call passes through it, and nothing in it can delay a
+//! call.
+
+mod server;
+
+mod auth;
+mod problem;
+
+mod alerts;
+mod dashboard;
+mod dependencies;
+mod events;
+#[cfg(feature = "agents")]
+mod health;
+mod operate;
+mod probes;
+mod stream;
+mod tree;
+
+mod timestamps;
+
+use std::collections::BTreeMap;
+use std::fmt;
+#[cfg(feature = "mcp")]
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::IntoResponse;
+use axum::routing::{get, post};
+
+use crate::Runtime;
+#[cfg(feature = "agents")]
+use crate::agents::health::HealthMonitor;
+use crate::config::{DependencyKind, Secret, Settings};
+use crate::lock::LockExt as _;
+#[cfg(feature = "mcp")]
+use crate::mcp::McpClient;
+use crate::sidecar::observe::metrics::{AdminFigures, MetricsReader, encode};
+
+pub use server::{ServeError, Server, ServerLimits};
+
+use alerts::AlertLog;
+use problem::AdminProblem;
+use timestamps::Timestamps;
+
+/// The OpenAPI description of this API.
+const OPENAPI: &str = include_str!("admin/openapi.json");
+
+/// Phase of the process, for readiness probes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Phase {
+    /// Not everything is running yet.
+    #[default]
+    Starting = 0,
+    /// Calls are accepted.
+    Ready = 1,
+    /// Calls are not accepted any more.
+    ShuttingDown = 2,
+}
+
+/// The admin side of one runtime. Cheap to clone.
+///
+/// # Source  Rules OPS-1 and SEC-1 in docs/rules.md.
+#[derive(Clone)]
+pub struct Admin {
+    inner: Arc<AdminState>,
+}
+
+/// Returns the MCP server of a name, while there is one.
+#[cfg(feature = "mcp")]
+type FindServer = dyn Fn(&str) -> Option<McpClient> + Send + Sync;
+
+struct AdminState {
+    runtime: Runtime,
+    token: Option<Secret>,
+    hosts: Vec<String>,
+    kinds: Mutex<BTreeMap<String, DependencyKind>>,
+    #[cfg(feature = "mcp")]
+    servers: OnceLock<Box<FindServer>>,
+    phase: AtomicU8,
+    alerts: Arc<Mutex<AlertLog>>,
+    /// Health checks that the program has registered, by name.
+    #[cfg(feature = "agents")]
+    health: Mutex<BTreeMap<String, HealthMonitor>>,
+    metrics: MetricsReader,
+    stamps: Timestamps,
+    streams: stream::EventStreams,
+    /// Number of events that slow readers of the stream missed.
+    missed: AtomicU64,
+}
+
+fn kinds(settings: &Settings) -> BTreeMap<String, DependencyKind> {
+    let all = settings.dependencies.iter();
+    all.filter_map(|(name, one)| Some((name.clone(), one.kind?)))
+        .collect()
+}
+
+impl Admin {
+    /// Creates the admin side of this runtime, with the token and the dependency kinds of these
+    /// settings. It is in [`Phase::Starting`] until [`Admin::set_phase`] is called.
+    #[must_use]
+    pub fn new(runtime: Runtime, settings: &Settings) -> Self {
+        Self {
+            inner: Arc::new(AdminState {
+                token: settings.admin.token.clone(),
+                hosts: settings.admin.hosts.clone(),
+                kinds: Mutex::new(kinds(settings)),
+                #[cfg(feature = "mcp")]
+                servers: OnceLock::new(),
+                phase: AtomicU8::new(Phase::Starting as u8),
+                alerts: AlertLog::watch(&runtime),
+                #[cfg(feature = "agents")]
+                health: Mutex::default(),
+                metrics: MetricsReader::watch(&runtime),
+                stamps: Timestamps::new(&runtime),
+                streams: stream::EventStreams::default(),
+                missed: AtomicU64::new(0),
+                runtime,
+            }),
+        }
+    }
+
+    /// Applies the dependency kinds after a reload. The token and this host's names stay as they
+    /// were.
+    pub fn follow(&self, settings: &Settings) {
+        *self.inner.kinds.acquire() = kinds(settings);
+    }
+
+    /// Adds the state of MCP servers to the views. `find`: returns the server of a name, while there
+    /// is one. Only the first call counts.
+    #[cfg(feature = "mcp")]
+    pub fn show(&self, find: impl Fn(&str) -> Option<McpClient> + Send + Sync + 'static) {
+        // A second one would belong to another gateway.
+        let _ = self.inner.servers.set(Box::new(find));
+    }
+
+    #[cfg(feature = "mcp")]
+    fn server(&self, name: &str) -> Option<McpClient> {
+        self.inner.servers.get()?(name)
+    }
+
+    fn kind_of(&self, name: &str) -> Option<DependencyKind> {
+        self.inner.kinds.acquire().get(name).copied()
+    }
+
+    /// Sets the phase of the process.
+    pub fn set_phase(&self, phase: Phase) {
+        self.inner.phase.store(phase as u8, Ordering::Release);
+    }
+
+    fn phase(&self) -> Phase {
+        match self.inner.phase.load(Ordering::Acquire) {
+            0 => Phase::Starting,
+            1 => Phase::Ready,
+            _ => Phase::ShuttingDown,
+        }
+    }
+
+    fn alerts(&self) -> MutexGuard<'_, AlertLog> {
+        self.inner.alerts.acquire()
+    }
+
+    /// Returns all routes, for a program that does not use [`Admin::serve`].
+    pub fn router(&self) -> Router {
+        let changes = Router::new()
+            .route(
+                "/api/dependencies/{name}/{operation}",
+                post(operate::operate),
+            )
+            .route("/api/alerts/{id}/ack", post(alerts::acknowledge))
+            .route("/api/alerts/{id}/clear", post(alerts::clear));
+        #[cfg(feature = "agents")]
+        let changes = changes.merge(health::changes());
+        let changes = changes
+            .layer(DefaultBodyLimit::max(auth::MAX_BODY))
+            .layer(from_fn_with_state(self.clone(), auth::authorise));
+        let reads = Router::new()
+            .route("/livez", get(probes::live))
+            .route("/readyz", get(probes::ready))
+            .route("/metrics", get(scrape))
+            .route("/api/openapi.json", get(openapi))
+            .route("/api/dependencies", get(dependencies::list))
+            .route("/api/dependencies/{name}", get(dependencies::one))
+            .route("/api/dependencies/{name}/history", get(events::of_days))
+            .route("/api/events", get(events::list))
+            .route("/api/events/stream", get(stream::follow))
+            .route("/api/tree", get(tree::show))
+            .route("/api/alerts", get(alerts::list));
+        #[cfg(feature = "agents")]
+        let reads = reads.merge(health::reads());
+        reads
+            .merge(changes)
+            .merge(dashboard::routes())
+            .fallback(nowhere)
+            .method_not_allowed_fallback(not_so)
+            .layer(from_fn(auth::harden))
+            .with_state(self.clone())
+    }
+}
+
+impl fmt::Debug for Admin {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Admin").finish_non_exhaustive()
+    }
+}
+
+impl Admin {
+    fn runtime(&self) -> &Runtime {
+        &self.inner.runtime
+    }
+
+    /// Returns the metrics for an exporter.
+    #[cfg(feature = "otel")]
+    #[must_use]
+    pub fn metrics(&self) -> crate::otel::MetricsSource {
+        let (metrics, admin) = (self.inner.metrics.clone(), self.clone());
+        crate::otel::MetricsSource::new(metrics, move || admin.families())
+    }
+
+    /// Reads all metrics once.
+    fn families(&self) -> Vec<prometheus::proto::MetricFamily> {
+        let figures = AdminFigures {
+            is_ready: self.phase() == Phase::Ready,
+            pending_alerts: self.alerts().pending(),
+            missed_events: self.inner.missed.load(Ordering::Relaxed),
+            stream_readers: self.inner.streams.readers(),
+        };
+        self.inner.metrics.families(self.runtime(), figures)
+    }
+}
+
+/// Handles `GET /metrics`.
+async fn scrape(State(admin): State<Admin>) -> impl IntoResponse {
+    let (media, text) = encode(&admin.families());
+    ([(CONTENT_TYPE, media)], text)
+}
+
+async fn openapi() -> impl IntoResponse {
+    ([(CONTENT_TYPE, "application/json")], OPENAPI)
+}
+
+async fn nowhere() -> AdminProblem {
+    AdminProblem::new(404, "not-found", "there is nothing at this address")
+        .allowed("the addresses that /api/openapi.json describes")
+}
+
+async fn not_so() -> AdminProblem {
+    AdminProblem::new(
+        405,
+        "method-not-allowed",
+        "this address does not support this method",
+    )
+    .allowed("the methods that /api/openapi.json describes")
+}

@@ -1,0 +1,322 @@
+//! Alerts: one for each episode of an open breaker, of a parked dependency, or of our own
+//! misconfiguration.
+//!
+//! An operator moves an alert from active to acknowledged to cleared; the recovery resolves it. A
+//! breaker's episode lasts from the trip until the breaker closes, including all probes in between.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::{Extension, Json};
+use breakerbox_policy::{BreakerEvent, State as Breaker, Time};
+use serde::{Deserialize, Serialize};
+
+use super::auth::{PeerAddress, author};
+use super::events::bad_query;
+use super::operate::{ChangeBody, read};
+use super::problem::AdminProblem;
+use super::{Admin, AdminState};
+use crate::lock::LockExt as _;
+use crate::sidecar::names::dependency_of;
+use crate::{Event, EventKind, Runtime};
+use breakerbox_actors::redact;
+
+/// Maximum number of alerts; the oldest ended ones are removed first.
+const MAX_ALERTS: usize = 256;
+
+/// The condition that raised an alert.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AlertKind {
+    BreakerOpen,
+    Parked,
+    Misconfigured,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AlertStage {
+    Active,
+    Acknowledged,
+    Cleared,
+    Resolved,
+}
+
+impl AlertStage {
+    const ALL: [Self; 4] = [
+        Self::Active,
+        Self::Acknowledged,
+        Self::Cleared,
+        Self::Resolved,
+    ];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Acknowledged => "acknowledged",
+            Self::Cleared => "cleared",
+            Self::Resolved => "resolved",
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct AlertRecord {
+    id: u64,
+    subject: Arc<str>,
+    kind: AlertKind,
+    stage: AlertStage,
+    message: String,
+    raised: Time,
+    /// True while the condition lasts, independent of the alert's stage.
+    lasts: bool,
+    over: Option<Time>,
+    by: Option<String>,
+    note: Option<String>,
+}
+
+/// The alerts of one runtime.
+#[derive(Debug, Default)]
+pub(super) struct AlertLog {
+    last_id: u64,
+    all: VecDeque<AlertRecord>,
+    /// Id of the last event taken from the history.
+    seen: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct AlertView {
+    id: u64,
+    dependency: String,
+    subject: String,
+    kind: &'static str,
+    state: &'static str,
+    message: String,
+    raised_at: String,
+    over_at: Option<String>,
+    by: Option<String>,
+    note: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AlertFilter {
+    state: Option<String>,
+}
+
+impl AlertLog {
+    /// Collects the alerts of this runtime, beginning with its recorded events.
+    pub(super) fn watch(runtime: &Runtime) -> Arc<Mutex<Self>> {
+        let alerts = Arc::new(Mutex::new(Self::default()));
+        let weak = Arc::downgrade(&alerts);
+        // Held until the history is processed; new events wait for that moment.
+        let mut past = alerts.acquire();
+        runtime.on_event(move |event| {
+            if let Some(alerts) = weak.upgrade() {
+                let mut alerts = alerts.acquire();
+                if event.id > alerts.seen {
+                    alerts.apply(event);
+                }
+            }
+        });
+        for event in runtime.events_since(0) {
+            past.seen = event.id;
+            past.apply(&event);
+        }
+        drop(past);
+        alerts
+    }
+
+    fn apply(&mut self, event: &Event) {
+        match &event.kind {
+            EventKind::Breaker(BreakerEvent::Transition { to, cause, .. }) => match to {
+                Breaker::Open => self.raise(event, AlertKind::BreakerOpen, cause.to_string()),
+                Breaker::HalfOpen => {}
+                Breaker::Closed => self.resolve(event, AlertKind::BreakerOpen),
+            },
+            EventKind::Parked { cause } => self.raise(event, AlertKind::Parked, cause.to_string()),
+            EventKind::Started { .. } => self.resolve(event, AlertKind::Parked),
+            EventKind::Misconfigured { .. } => {
+                self.raise(event, AlertKind::Misconfigured, event.kind.to_string());
+            }
+            EventKind::SetRight => self.resolve(event, AlertKind::Misconfigured),
+            EventKind::Removed { .. } => {
+                let gone =
+                    |alert: &&mut AlertRecord| dependency_of(&alert.subject) == &*event.subject;
+                for alert in self.all.iter_mut().filter(gone) {
+                    alert.end(event.at);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn raise(&mut self, event: &Event, kind: AlertKind, message: String) {
+        let same = |alert: &AlertRecord| alert.is(event, kind) && alert.lasts;
+        if self.all.iter().any(same) {
+            return;
+        }
+        if self.all.len() == MAX_ALERTS {
+            let over = self.all.iter().position(|alert| !alert.lasts);
+            // If all of them last, the oldest goes: the newest are the ones not seen yet.
+            self.all.remove(over.unwrap_or(0));
+        }
+        self.last_id += 1;
+        self.all.push_back(AlertRecord {
+            id: self.last_id,
+            subject: Arc::clone(&event.subject),
+            kind,
+            stage: AlertStage::Active,
+            message: redact(&message).into_owned(),
+            raised: event.at,
+            lasts: true,
+            over: None,
+            by: None,
+            note: None,
+        });
+    }
+
+    fn resolve(&mut self, event: &Event, kind: AlertKind) {
+        for alert in self.all.iter_mut().filter(|alert| alert.is(event, kind)) {
+            alert.end(event.at);
+        }
+    }
+
+    /// Returns the number of alerts that are neither cleared nor resolved, over all dependencies.
+    pub(super) fn pending(&self) -> usize {
+        let pending = |alert: &&AlertRecord| {
+            matches!(alert.stage, AlertStage::Active | AlertStage::Acknowledged)
+        };
+        self.all.iter().filter(pending).count()
+    }
+}
+
+impl AlertRecord {
+    fn is(&self, event: &Event, kind: AlertKind) -> bool {
+        self.kind == kind && self.subject == event.subject
+    }
+
+    fn end(&mut self, at: Time) {
+        if self.lasts {
+            self.lasts = false;
+            self.over = Some(at);
+            if self.stage != AlertStage::Cleared {
+                self.stage = AlertStage::Resolved;
+            }
+        }
+    }
+
+    fn view(&self, inner: &AdminState) -> AlertView {
+        AlertView {
+            id: self.id,
+            dependency: dependency_of(&self.subject).to_owned(),
+            subject: self.subject.to_string(),
+            kind: match self.kind {
+                AlertKind::BreakerOpen => "breaker_open",
+                AlertKind::Parked => "parked",
+                AlertKind::Misconfigured => "misconfigured",
+            },
+            state: self.stage.word(),
+            message: self.message.clone(),
+            raised_at: inner.stamps.of(self.raised),
+            over_at: self.over.map(|at| inner.stamps.of(at)),
+            by: self.by.clone(),
+            note: self.note.clone(),
+        }
+    }
+}
+
+pub(super) async fn list(
+    State(admin): State<Admin>,
+    wanted: Result<Query<AlertFilter>, QueryRejection>,
+) -> Result<Json<Vec<AlertView>>, AdminProblem> {
+    let Query(wanted) = wanted.map_err(|bad| bad_query(&bad))?;
+    let known = |word: &str| AlertStage::ALL.iter().any(|stage| stage.word() == word);
+    if let Some(state) = wanted.state.as_deref().filter(|state| !known(state)) {
+        return Err(
+            AdminProblem::new(400, "bad-query", "there is no such state")
+                .given(state)
+                .allowed("active, acknowledged, cleared, resolved"),
+        );
+    }
+    let fits = |alert: &&AlertRecord| {
+        let state = wanted.state.as_deref();
+        state.is_none_or(|state| state == alert.stage.word())
+    };
+    let alerts = admin.alerts();
+    let newest_first = alerts.all.iter().rev().filter(fits);
+    let all = newest_first.map(|alert| alert.view(&admin.inner));
+    Ok(Json(all.collect()))
+}
+
+pub(super) async fn acknowledge(
+    State(admin): State<Admin>,
+    Path(id): Path<String>,
+    peer: Option<Extension<PeerAddress>>,
+    body: ChangeBody,
+) -> Result<Json<AlertView>, AdminProblem> {
+    let reason = read(body)?.reason;
+    let by = author(peer.map(|peer| peer.0));
+    deal_with(
+        &admin,
+        &id,
+        (AlertStage::Acknowledged, "acknowledge"),
+        &by,
+        reason,
+    )
+}
+
+pub(super) async fn clear(
+    State(admin): State<Admin>,
+    Path(id): Path<String>,
+    peer: Option<Extension<PeerAddress>>,
+    body: ChangeBody,
+) -> Result<Json<AlertView>, AdminProblem> {
+    let reason = read(body)?.reason;
+    let by = author(peer.map(|peer| peer.0));
+    deal_with(&admin, &id, (AlertStage::Cleared, "clear"), &by, reason)
+}
+
+fn deal_with(
+    admin: &Admin,
+    id: &str,
+    (stage, command): (AlertStage, &'static str),
+    by: &str,
+    reason: String,
+) -> Result<Json<AlertView>, AdminProblem> {
+    let (view, subject) = {
+        let mut alerts = admin.alerts();
+        let found = alerts
+            .all
+            .iter_mut()
+            .find(|alert| alert.id.to_string() == id);
+        let Some(alert) = found else {
+            return Err(
+                AdminProblem::new(404, "unknown-alert", "no alert has this id")
+                    .given(id)
+                    .allowed("the ids that /api/alerts lists"),
+            );
+        };
+        let may = match stage {
+            AlertStage::Acknowledged => alert.stage == AlertStage::Active,
+            _ => alert.stage != AlertStage::Cleared,
+        };
+        if !may {
+            let detail = format!(
+                "an alert in the state {} does not allow this",
+                alert.stage.word()
+            );
+            return Err(AdminProblem::new(409, "illegal-transition", detail)
+                .given(command)
+                .allowed("active to acknowledged; any other than cleared to cleared"));
+        }
+        alert.stage = stage;
+        alert.by = Some(by.to_owned());
+        alert.note = Some(reason.clone());
+        (alert.view(&admin.inner), Arc::clone(&alert.subject))
+    };
+    // Event listeners take the lock too.
+    let name = dependency_of(&subject);
+    admin.runtime().note_operation(name, command, by, &reason);
+    Ok(Json(view))
+}

@@ -1,0 +1,422 @@
+//! The state of the dependencies as JSON; the field names are a contract.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use breakerbox_policy::{
+    ChaosSettings, DependencySettings, Override, State as Breaker, WindowCounts,
+};
+use serde::Serialize;
+
+use super::problem::AdminProblem;
+use super::{Admin, AdminState};
+use crate::config::DependencyKind;
+use crate::sidecar::names::{health_name, pause_name, state_name};
+use crate::{DependencyStatus, Health, KeyStatus, WorkerStatus};
+use breakerbox_actors::redact;
+
+/// Maximum number of keys shown of a dependency; it may have many more.
+const MAX_KEYS: usize = 100;
+
+/// A dependency, as API clients see it.
+#[derive(Debug, Serialize)]
+pub(super) struct DependencyView {
+    name: String,
+    kind: &'static str,
+    state: &'static str,
+    #[serde(rename = "override")]
+    overridden: Option<OverrideView>,
+    generation: u64,
+    since: String,
+    reason: String,
+    retry_after_ms: Option<u64>,
+    /// When an open breaker admits its first probe.
+    next_probe_at: Option<String>,
+    half_open: Option<HalfOpenStatusView>,
+    window: WindowView,
+    totals: CallTotals,
+    latency_ms: LatencyMillis,
+    in_flight: u32,
+    queued: u32,
+    limits: LimitsView,
+    workers: Vec<WorkerView>,
+    fallbacks: Vec<FallbackView>,
+    health: &'static str,
+    health_reason: Option<String>,
+    parked: bool,
+    pause: Option<PauseView>,
+    rate_limit: Option<RateLimitView>,
+    chaos: Option<ChaosView>,
+    key_count: usize,
+    keys: Vec<KeyView>,
+    /// Protocol version of an MCP server, once it was reached.
+    protocol_version: Option<String>,
+    /// Last lines that the process of an MCP server wrote to its standard error. Present only in
+    /// the view of a single dependency.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stderr: Option<Vec<String>>,
+    /// The same of the previous incarnation, which ended with `last_exit`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_stderr: Option<Vec<String>>,
+}
+
+#[derive(Debug, Serialize)]
+struct OverrideView {
+    mode: String,
+    reason: String,
+    by: String,
+    until: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct HalfOpenStatusView {
+    successes: u64,
+    needed: u64,
+    in_flight: u64,
+    results: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct WindowView {
+    calls: u64,
+    failures: u64,
+    slow: u64,
+    /// `None` before `minimum_calls` calls, as below.
+    failure_rate: Option<f64>,
+    slow_rate: Option<f64>,
+    minimum_calls: u64,
+    consecutive_failures: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct CallTotals {
+    submitted: u64,
+    primary: u64,
+    fallback: u64,
+    refused: u64,
+    failed: u64,
+    late: u64,
+    cancelled: u64,
+    attempts: u64,
+    retries: u64,
+    hedges: u64,
+    restarts: u64,
+    trips: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct LatencyMillis {
+    p50: Option<f64>,
+    p90: Option<f64>,
+    p99: Option<f64>,
+    /// Number and total duration of finished attempts. The difference of two views gives the mean
+    /// between them.
+    count: u64,
+    sum: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct LimitsView {
+    /// Current limit of concurrent calls.
+    concurrent: u32,
+    max_concurrent: u32,
+    max_concurrent_writes: Option<u32>,
+    max_queue: u32,
+    failure_threshold: Option<u32>,
+    failure_rate: Option<f64>,
+    slow_rate: Option<f64>,
+    attempt_timeout_ms: Option<u64>,
+    total_timeout_ms: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct WorkerView {
+    id: u32,
+    state: &'static str,
+    incarnation: u64,
+    restarts: u64,
+    last_exit: Option<String>,
+    back_in_ms: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct FallbackView {
+    name: String,
+    served: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct PauseView {
+    reason: &'static str,
+    ends_in_ms: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct RateLimitView {
+    rate: f64,
+    per_ms: u64,
+    burst: u32,
+    max_wait_ms: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct ChaosView {
+    latency_rate: f64,
+    latency_ms: u64,
+    error_rate: f64,
+    hang_rate: f64,
+    panic_rate: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct KeyView {
+    key: String,
+    state: &'static str,
+    #[serde(rename = "override")]
+    overridden: Option<OverrideView>,
+    reason: String,
+    retry_after_ms: Option<u64>,
+    window: WindowView,
+}
+
+pub(super) async fn list(State(admin): State<Admin>) -> Json<Vec<DependencyView>> {
+    Json(all(&admin))
+}
+
+pub(super) async fn one(
+    State(admin): State<Admin>,
+    Path(name): Path<String>,
+) -> Result<Json<DependencyView>, AdminProblem> {
+    let view = named(&admin, &name);
+    view.map(Json)
+        .ok_or_else(|| AdminProblem::unknown_dependency(&name))
+}
+
+/// Returns the dependency of this name.
+pub(super) fn named(admin: &Admin, name: &str) -> Option<DependencyView> {
+    let status = admin.runtime().status(name)?;
+    let view = view(admin, status);
+    #[cfg(feature = "mcp")]
+    if let Some(server) = admin.server(name) {
+        return Some(DependencyView {
+            stderr: Some(server.stderr()),
+            last_stderr: Some(server.last_words()),
+            ..view
+        });
+    }
+    Some(view)
+}
+
+/// Returns all dependencies, by name.
+pub(super) fn all(admin: &Admin) -> Vec<DependencyView> {
+    let statuses = admin.runtime().statuses().into_iter();
+    statuses.map(|one| view(admin, one)).collect()
+}
+
+fn view(admin: &Admin, status: DependencyStatus) -> DependencyView {
+    let inner = &admin.inner;
+    let settings = inner.runtime.settings(&status.name).unwrap_or_default();
+    let kind = admin.kind_of(&status.name);
+    let now = inner.stamps.now();
+    let opens_at = status.retry_after.filter(|_| status.state == Breaker::Open);
+    let (health, health_reason) = (health_name(&status.health), reason_of(&status.health));
+    let key_count = status.keys.len();
+    let (totals, latency_ms) = (totals(&status), latency(inner, &status));
+    DependencyView {
+        kind: kind.map_or("library", kind_word),
+        state: state_name(status.state),
+        overridden: status.overridden.map(|set| over(inner, set)),
+        generation: status.generation,
+        since: inner.stamps.of(status.since),
+        reason: redact(&status.reason).into_owned(),
+        retry_after_ms: status.retry_after.map(millis),
+        next_probe_at: opens_at.map(|wait| inner.stamps.of(now.after(wait))),
+        half_open: status.half_open.map(|period| HalfOpenStatusView {
+            successes: period.successes,
+            needed: period.needed,
+            in_flight: period.in_flight,
+            results: period.results,
+        }),
+        window: window(&status.window, status.minimum_calls),
+        totals,
+        latency_ms,
+        in_flight: status.in_flight,
+        queued: status.queued,
+        limits: limits(status.limit, &settings),
+        workers: status.workers.into_iter().map(worker).collect(),
+        fallbacks: status
+            .fallbacks
+            .into_iter()
+            .map(|(name, served)| FallbackView { name, served })
+            .collect(),
+        health,
+        health_reason,
+        parked: status.parked,
+        pause: status.paused.map(|(reason, left)| PauseView {
+            reason: pause_name(reason),
+            ends_in_ms: millis(left),
+        }),
+        rate_limit: settings.rate_limit.map(|limit| RateLimitView {
+            rate: limit.rate,
+            per_ms: millis(limit.per),
+            burst: limit.burst.get(),
+            max_wait_ms: millis(limit.max_wait),
+        }),
+        chaos: status.chaos.as_ref().map(chaos),
+        key_count,
+        keys: status
+            .keys
+            .into_iter()
+            .take(MAX_KEYS)
+            .map(|one| key(inner, one))
+            .collect(),
+        protocol_version: protocol_version(admin, &status.name),
+        stderr: None,
+        last_stderr: None,
+        name: status.name,
+    }
+}
+
+fn totals(status: &DependencyStatus) -> CallTotals {
+    let totals = &status.totals;
+    CallTotals {
+        submitted: totals.submitted,
+        primary: totals.primary,
+        fallback: totals.fallback,
+        refused: totals.refused,
+        failed: totals.failed,
+        late: status.tally.late,
+        cancelled: totals.cancelled,
+        attempts: totals.attempts,
+        retries: status.counts.retries,
+        hedges: totals.hedges,
+        restarts: totals.restarts,
+        trips: totals.trips,
+    }
+}
+
+fn latency(inner: &AdminState, status: &DependencyStatus) -> LatencyMillis {
+    let taken = inner.runtime.latency(&status.name).unwrap_or_default();
+    LatencyMillis {
+        p50: status.latency.p50.map(exact_millis),
+        p90: status.latency.p90.map(exact_millis),
+        p99: status.latency.p99.map(exact_millis),
+        count: taken.count,
+        sum: exact_millis(taken.sum),
+    }
+}
+
+#[cfg(feature = "mcp")]
+fn protocol_version(admin: &Admin, name: &str) -> Option<String> {
+    admin.server(name)?.protocol_version()
+}
+
+#[cfg(not(feature = "mcp"))]
+fn protocol_version(_: &Admin, _: &str) -> Option<String> {
+    None
+}
+
+fn limits(concurrent: u32, settings: &DependencySettings) -> LimitsView {
+    let DependencySettings {
+        bulkhead, breaker, ..
+    } = settings;
+    let threshold = breaker.failure_threshold.or(breaker.consecutive_failures);
+    LimitsView {
+        concurrent,
+        max_concurrent: bulkhead.max_concurrent.get(),
+        max_concurrent_writes: bulkhead.max_concurrent_writes.map(u32::from),
+        max_queue: bulkhead.max_queue,
+        failure_threshold: threshold.map(u32::from),
+        failure_rate: breaker.failure_rate.map(|rate| rate.as_f64()),
+        slow_rate: breaker.slow_rate.map(|rate| rate.as_f64()),
+        attempt_timeout_ms: settings.timeout.attempt.map(millis),
+        total_timeout_ms: settings.timeout.total.map(millis),
+    }
+}
+
+fn worker(one: WorkerStatus) -> WorkerView {
+    let state = match (one.running, one.incarnation, one.back_in) {
+        (true, _, _) => "running",
+        (false, _, Some(_)) => "waiting",
+        (false, 0, None) => "starting",
+        (false, _, None) => "down",
+    };
+    WorkerView {
+        id: one.id,
+        state,
+        incarnation: one.incarnation,
+        restarts: one.restarts,
+        last_exit: one
+            .last_exit
+            .map(|cause| redact(&cause.to_string()).into_owned()),
+        back_in_ms: one.back_in.map(millis),
+    }
+}
+
+fn key(inner: &AdminState, one: KeyStatus) -> KeyView {
+    KeyView {
+        key: one.key,
+        state: state_name(one.state),
+        overridden: one.overridden.map(|set| over(inner, set)),
+        reason: redact(&one.reason).into_owned(),
+        retry_after_ms: one.retry_after.map(millis),
+        window: window(&one.window, one.minimum_calls),
+    }
+}
+
+fn over(inner: &AdminState, set: Override) -> OverrideView {
+    OverrideView {
+        mode: set.mode.to_string(),
+        reason: redact(&set.reason).into_owned(),
+        by: set.by.to_string(),
+        until: set.until.map(|until| inner.stamps.of(until)),
+    }
+}
+
+fn window(counts: &WindowCounts, minimum_calls: u64) -> WindowView {
+    WindowView {
+        calls: counts.calls,
+        failures: counts.failures,
+        slow: counts.slow,
+        failure_rate: counts.failure_rate(minimum_calls),
+        slow_rate: counts.slow_rate(minimum_calls),
+        minimum_calls,
+        consecutive_failures: counts.consecutive_failures,
+    }
+}
+
+fn chaos(set: &ChaosSettings) -> ChaosView {
+    ChaosView {
+        latency_rate: set.latency_rate.as_f64(),
+        latency_ms: millis(set.latency),
+        error_rate: set.error_rate.as_f64(),
+        hang_rate: set.hang_rate.as_f64(),
+        panic_rate: set.panic_rate.as_f64(),
+    }
+}
+
+fn reason_of(health: &Health) -> Option<String> {
+    match health {
+        Health::Ok => None,
+        Health::Degraded { reason } | Health::Down { reason } => Some(redact(reason).into_owned()),
+    }
+}
+
+fn kind_word(kind: DependencyKind) -> &'static str {
+    match kind {
+        DependencyKind::Http => "http",
+        DependencyKind::McpStdio => "mcp_stdio",
+        DependencyKind::McpHttp => "mcp_http",
+        DependencyKind::Simulated => "simulated",
+    }
+}
+
+/// Converts to whole milliseconds, rounded up: no client is told to retry too early.
+pub(super) fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
+fn exact_millis(span: Duration) -> f64 {
+    span.as_secs_f64() * 1e3
+}

@@ -1,0 +1,141 @@
+//! Operator commands: each is validated, carried out, and recorded with its author.
+
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Path, State};
+use axum::{Extension, Json};
+use breakerbox_policy::BreakerCommand;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::Admin;
+use super::auth::{MAX_BODY, PeerAddress, author};
+use super::dependencies;
+use super::problem::AdminProblem;
+
+/// Operations on a dependency.
+const OPERATIONS: &str = "open, close, disable, shadow, reset, check";
+const MAX_REASON: usize = 500;
+/// One year.
+const MAX_FOR_MS: u64 = 365 * 24 * 60 * 60 * 1000;
+
+/// The body of a change.
+#[derive(Debug)]
+pub(super) struct ChangeRequest {
+    pub(super) reason: String,
+    for_ms: Option<u64>,
+}
+
+/// The dependency after the change.
+#[derive(Debug, Serialize)]
+pub(super) struct ChangeResult {
+    done: String,
+    /// A part of the request that this operation ignores, if any.
+    note: Option<&'static str>,
+    dependency: dependencies::DependencyView,
+}
+
+/// A request body, or the error of reading it.
+pub(super) type ChangeBody = Result<Bytes, BytesRejection>;
+
+pub(super) async fn operate(
+    State(admin): State<Admin>,
+    Path((name, operation)): Path<(String, String)>,
+    peer: Option<Extension<PeerAddress>>,
+    body: ChangeBody,
+) -> Result<Json<ChangeResult>, AdminProblem> {
+    if !OPERATIONS.split(", ").any(|known| known == operation) {
+        return Err(
+            AdminProblem::new(404, "not-found", "there is no such operation")
+                .given(operation)
+                .allowed(OPERATIONS),
+        );
+    }
+    let order = read(body)?;
+    let lasts = matches!(&*operation, "open" | "disable" | "shadow");
+    let note = (order.for_ms.is_some() && !lasts)
+        .then_some("for_ms was ignored: it applies to open, disable and shadow");
+    let command = command(&admin, &operation, order);
+    let by = author(peer.map(|peer| peer.0));
+    match admin.runtime().operate_by(&name, command, &by).await {
+        None => return Err(AdminProblem::unknown_dependency(&name)),
+        Some(Err(illegal)) => {
+            return Err(
+                AdminProblem::new(409, "illegal-transition", illegal.to_string())
+                    .given(operation)
+                    .allowed("check while the breaker is open or half-open"),
+            );
+        }
+        Some(Ok(())) => {}
+    }
+    let dependency = dependencies::named(&admin, &name);
+    let dependency = dependency.ok_or_else(|| AdminProblem::unknown_dependency(&name))?;
+    Ok(Json(ChangeResult {
+        done: operation,
+        note,
+        dependency,
+    }))
+}
+
+fn command(admin: &Admin, operation: &str, order: ChangeRequest) -> BreakerCommand {
+    let now = admin.inner.stamps.now();
+    let until = order.for_ms.map(|ms| now.after(Duration::from_millis(ms)));
+    let reason = order.reason;
+    match operation {
+        "open" => BreakerCommand::Open { reason, until },
+        "disable" => BreakerCommand::Disable { reason, until },
+        "shadow" => BreakerCommand::Shadow { reason, until },
+        "close" => BreakerCommand::Close { reason },
+        "reset" => BreakerCommand::Reset { reason },
+        _ => BreakerCommand::Probe { reason },
+    }
+}
+
+/// Parses `{"reason", "for_ms"}` of any declared content type: the token, not the type, keeps out
+/// the forms of other sites.
+pub(super) fn read(body: ChangeBody) -> Result<ChangeRequest, AdminProblem> {
+    const ALLOWED: &str = "a JSON object {\"reason\": text, \"for_ms\": number or left out}";
+    let bad = |detail: &str| AdminProblem::new(400, "bad-request", detail).allowed(ALLOWED);
+    let body = body.map_err(|_| {
+        AdminProblem::new(413, "too-large", "the body is too long, or broke off")
+            .allowed(format!("at most {MAX_BODY} bytes"))
+    })?;
+    let given: Value = serde_json::from_slice(&body).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        bad(&format!(
+            "the body is not JSON (line {line}, column {column})"
+        ))
+    })?;
+    let Value::Object(mut fields) = given else {
+        return Err(bad("the body is JSON, but not an object"));
+    };
+    let reason = fields.remove("reason");
+    let for_ms = fields.remove("for_ms").filter(|value| !value.is_null());
+    if let Some((unknown, _)) = fields.into_iter().next() {
+        return Err(bad("the body has an unknown field").given(unknown));
+    }
+    let shown = reason
+        .as_ref()
+        .map_or_else(|| "nothing".to_owned(), Value::to_string);
+    let reason = reason.as_ref().and_then(Value::as_str).map(str::trim);
+    let Some(reason) = reason.filter(|text| (1..=MAX_REASON).contains(&text.chars().count()))
+    else {
+        return Err(bad("a change needs a reason")
+            .given(shown)
+            .allowed(format!("reason: a text of 1 to {MAX_REASON} letters")));
+    };
+    let for_ms = for_ms.map(|given| {
+        let ms = given.as_u64().filter(|ms| (1..=MAX_FOR_MS).contains(ms));
+        ms.ok_or_else(|| {
+            bad("for_ms is out of range")
+                .given(given.to_string())
+                .allowed(format!("for_ms: a whole number from 1 to {MAX_FOR_MS}"))
+        })
+    });
+    Ok(ChangeRequest {
+        reason: reason.to_owned(),
+        for_ms: for_ms.transpose()?,
+    })
+}

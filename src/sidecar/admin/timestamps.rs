@@ -1,0 +1,54 @@
+//! Conversion of runtime times to wall-clock timestamps.
+
+use std::sync::Mutex;
+
+use breakerbox_policy::Time;
+use jiff::{SignedDuration, Timestamp, Unit};
+
+use crate::lock::LockExt as _;
+use crate::{Clock, Runtime};
+
+/// Drift between the clocks above which the conversion is adjusted.
+const DRIFT: SignedDuration = SignedDuration::from_secs(1);
+
+/// Maps a runtime time always to the same timestamp, as long as the wall clock is not set.
+pub(super) struct Timestamps {
+    clock: Clock,
+    /// Wall-clock time of the runtime's start.
+    origin: Mutex<Timestamp>,
+}
+
+impl Timestamps {
+    pub(super) fn new(runtime: &Runtime) -> Self {
+        let clock = runtime.clock().clone();
+        let origin = Mutex::new(origin(&clock));
+        Self { clock, origin }
+    }
+
+    /// Formats a time in RFC 3339, to the millisecond.
+    pub(super) fn of(&self, moment: Time) -> String {
+        let began = {
+            let mut known = self.origin.acquire();
+            let now = origin(&self.clock);
+            if now.duration_since(*known).abs() > DRIFT {
+                *known = now;
+            }
+            *known
+        };
+        let at = began.checked_add(moment.since(Time::ZERO));
+        let at = at.unwrap_or(Timestamp::MAX);
+        let at = at.round(Unit::Millisecond).unwrap_or(at);
+        // Fixed width, so that columns align.
+        format!("{at:.3}")
+    }
+
+    pub(super) fn now(&self) -> Time {
+        self.clock.now()
+    }
+}
+
+fn origin(clock: &Clock) -> Timestamp {
+    let (now, wall) = (clock.now(), clock.wall());
+    let origin = wall.checked_sub(now.since(Time::ZERO));
+    origin.unwrap_or(Timestamp::MIN)
+}

@@ -1,0 +1,132 @@
+//! The activity of a connection's caller, from which its time limits follow.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Time that a connection has to end after a graceful shutdown before it is cut.
+pub(super) const GRACE: Duration = Duration::from_secs(1);
+
+/// Time limits for slow callers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CallerLimits {
+    pub(super) head: Duration,
+    pub(super) send: Duration,
+    pub(super) idle: Duration,
+}
+
+/// Activity of a connection's caller.
+#[derive(Debug)]
+pub(super) struct CallerActivity {
+    patience: CallerLimits,
+    /// Requests without a finished response.
+    pub(super) in_flight: Cell<u32>,
+    /// Start of the time without a request in flight, or of reading a head.
+    pub(super) since: Cell<Instant>,
+    pub(super) reading: Cell<bool>,
+    /// On HTTP/2, bytes between requests are not necessarily a request head.
+    pub(super) is_http2: Cell<bool>,
+    /// Start of the time in which the socket accepts no bytes.
+    pub(super) blocked: Cell<Option<Instant>>,
+    /// True if a response was sent before its request was fully read.
+    pub(super) unread: Cell<bool>,
+    /// When the response was finished while the request body was still arriving.
+    pub(super) said: Cell<Option<Instant>>,
+    /// Response bodies that the connection does not poll, each with the time it was last polled.
+    untaken: RefCell<Vec<(u64, Instant)>>,
+    next: Cell<u64>,
+}
+
+/// Action to take when the timer fires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TimerAction {
+    Look,
+    Close,
+    Cut,
+}
+
+impl CallerActivity {
+    pub(super) fn new(patience: CallerLimits) -> Self {
+        Self {
+            patience,
+            in_flight: Cell::new(0),
+            since: Cell::new(Instant::now()),
+            reading: Cell::new(true),
+            is_http2: Cell::new(false),
+            blocked: Cell::new(None),
+            unread: Cell::new(false),
+            said: Cell::new(None),
+            untaken: RefCell::default(),
+            next: Cell::new(0),
+        }
+    }
+
+    /// Returns the next deadline and its action, unless the caller makes progress before.
+    pub(super) fn due(&self) -> (Instant, TimerAction) {
+        if let Some(since) = self.said.get() {
+            return (since + GRACE, TimerAction::Cut);
+        }
+        let CallerLimits { head, send, idle } = self.patience;
+        let untaken = self.untaken.borrow();
+        let oldest = untaken.iter().map(|(_, since)| *since).min();
+        if let Some(since) = oldest.into_iter().chain(self.blocked.get()).min() {
+            return (since + send, TimerAction::Cut);
+        }
+        if self.in_flight.get() > 0 {
+            return (Instant::now() + send, TimerAction::Look);
+        }
+        let limit = if self.reading.get() { head } else { idle };
+        (self.since.get() + limit, TimerAction::Close)
+    }
+}
+
+/// A request in flight, as its connection's timer sees it.
+#[derive(Debug)]
+pub(super) struct RequestActivity {
+    activity: Rc<CallerActivity>,
+    number: u64,
+    given: bool,
+}
+
+impl RequestActivity {
+    pub(super) fn new(activity: &Rc<CallerActivity>) -> Self {
+        let number = activity.next.get();
+        activity.next.set(number.wrapping_add(1));
+        activity.in_flight.set(activity.in_flight.get() + 1);
+        activity.reading.set(false);
+        Self {
+            activity: Rc::clone(activity),
+            number,
+            given: false,
+        }
+    }
+
+    /// Records that the connection polls for the next piece.
+    pub(super) fn asked(&mut self) {
+        if std::mem::take(&mut self.given) {
+            let mut untaken = self.activity.untaken.borrow_mut();
+            untaken.retain(|(number, _)| *number != self.number);
+        }
+    }
+
+    /// Records that a piece was handed to the connection.
+    pub(super) fn given(&mut self) {
+        self.given = true;
+        let now = Instant::now();
+        let mut untaken = self.activity.untaken.borrow_mut();
+        untaken.push((self.number, now));
+    }
+}
+
+impl Drop for RequestActivity {
+    fn drop(&mut self) {
+        self.asked();
+        let activity = &self.activity;
+        activity.in_flight.set(activity.in_flight.get() - 1);
+        if activity.in_flight.get() == 0 {
+            activity.since.set(Instant::now());
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! The address of an HTTP dependency, and the making of connections to it.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderValue, Uri};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use tokio::net::TcpStream;
+use tower_service::Service;
+
+use crate::tls;
+
+/// Idle time after which a connection is closed. It is shorter than most servers' limit, so that
+/// servers seldom close a connection that is about to be used.
+pub(crate) const IDLE: Duration = Duration::from_secs(20);
+
+/// The address of a dependency.
+#[derive(Debug)]
+pub(crate) struct UpstreamAddress {
+    scheme: Scheme,
+    authority: Authority,
+    /// URI of the server; `host` is the same as a header.
+    pub(super) uri: Uri,
+    pub(super) host: HeaderValue,
+    /// Prefix of every path, without a slash at its end.
+    prefix: String,
+    pub(super) tls: Option<ClientConfig>,
+    /// Limit for connecting, in nanoseconds; 0 for no limit.
+    connect: AtomicU64,
+}
+
+impl UpstreamAddress {
+    /// Parses an address that the configuration has checked.
+    pub(crate) fn new(url: &str) -> Result<Self, String> {
+        let uri: Uri = url.parse().map_err(|error| format!("{error}"))?;
+        let parts = uri.into_parts();
+        let scheme = parts.scheme.ok_or("it has no scheme")?;
+        let authority = parts.authority.ok_or("it has no host")?;
+        let path = parts.path_and_query;
+        let path = path.as_ref().map_or("", PathAndQuery::path);
+        let uri = Uri::builder()
+            .scheme(scheme.clone())
+            .authority(authority.clone())
+            .path_and_query("/");
+        let uri = uri.build().map_err(|error| error.to_string())?;
+        let host = match authority.port_u16() {
+            None | Some(80) => HeaderValue::from_str(authority.host()),
+            Some(port) => HeaderValue::try_from(format!("{}:{port}", authority.host())),
+        };
+        let host = host.map_err(|error| error.to_string())?;
+        let tls = if scheme == Scheme::HTTPS {
+            Some(tls::client()?)
+        } else {
+            None
+        };
+        Ok(Self {
+            scheme,
+            authority,
+            uri,
+            host,
+            prefix: path.trim_end_matches('/').to_owned(),
+            tls,
+            connect: AtomicU64::new(0),
+        })
+    }
+
+    pub(crate) fn set_connect(&self, limit: Option<Duration>) {
+        let nanos = limit.map_or(0, |limit| {
+            u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX)
+        });
+        self.connect.store(nanos, Ordering::Relaxed);
+    }
+
+    fn connect(&self) -> Option<Duration> {
+        let nanos = self.connect.load(Ordering::Relaxed);
+        (nanos > 0).then(|| Duration::from_nanos(nanos))
+    }
+
+    /// Returns the path to request, in origin form.
+    pub(super) fn path(&self, target: &str) -> Result<Uri, http::Error> {
+        if self.prefix.is_empty() {
+            return Ok(Uri::try_from(target)?);
+        }
+        Ok(Uri::try_from(format!("{}{target}", self.prefix))?)
+    }
+
+    /// Returns the full URI, with scheme and authority.
+    pub(super) fn whole(&self, target: &str) -> Result<Uri, http::Error> {
+        Uri::builder()
+            .scheme(self.scheme.clone())
+            .authority(self.authority.clone())
+            .path_and_query(format!("{}{target}", self.prefix))
+            .build()
+    }
+}
+
+/// Makes connections: name lookup, TCP and TLS within one limit.
+#[derive(Clone)]
+pub(crate) struct UpstreamConnector {
+    address: Arc<UpstreamAddress>,
+    connector: HttpConnectorKind,
+}
+
+impl UpstreamConnector {
+    /// Creates a connector to an address.
+    pub(crate) fn new(address: Arc<UpstreamAddress>) -> Self {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        let connector = match &address.tls {
+            Some(tls) => HttpConnectorKind::Tls(
+                HttpsConnectorBuilder::new()
+                    .with_tls_config(tls.clone())
+                    .https_only()
+                    .enable_all_versions()
+                    .wrap_connector(tcp),
+            ),
+            None => HttpConnectorKind::Plain(tcp),
+        };
+        Self { address, connector }
+    }
+}
+
+#[derive(Clone)]
+enum HttpConnectorKind {
+    Plain(HttpConnector),
+    Tls(HttpsConnector<HttpConnector>),
+}
+
+pub(crate) type UpstreamStream = MaybeHttpsStream<TokioIo<TcpStream>>;
+pub(crate) type ConnectFuture = Pin<Box<dyn Future<Output = io::Result<UpstreamStream>> + Send>>;
+
+impl Service<Uri> for UpstreamConnector {
+    type Response = UpstreamStream;
+    type Error = io::Error;
+    type Future = ConnectFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> ConnectFuture {
+        let limit = self.address.connect();
+        let connector = self.connector.clone();
+        Box::pin(async move {
+            let connecting = async {
+                match connector {
+                    HttpConnectorKind::Plain(mut tcp) => {
+                        let stream = tcp.call(uri).await.map_err(io::Error::other)?;
+                        Ok(MaybeHttpsStream::Http(stream))
+                    }
+                    HttpConnectorKind::Tls(mut tls) => {
+                        tls.call(uri).await.map_err(io::Error::other)
+                    }
+                }
+            };
+            match limit {
+                None => connecting.await,
+                Some(limit) => tokio::time::timeout(limit, connecting)
+                    .await
+                    .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
+            }
+        })
+    }
+}

@@ -1,0 +1,123 @@
+//! An HTTP dependency as the runtime sees it: the worker that sends its requests.
+//!
+//! Workers serve the fallbacks of other dependencies, refresh cached responses, and make
+//! last-resort attempts. A request of a gateway caller takes the same path in the caller's own
+//! task, as a stream.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use http::{Response, StatusCode};
+use http_body_util::BodyExt as _;
+
+use breakerbox_policy::{Class, Symptom};
+
+use super::error::{ErrorBody, ErrorResponse, HttpError};
+use super::request_body::Upload;
+use super::upstream::UpstreamClient;
+use crate::retry_after;
+use crate::sidecar::gateway::headers::strip_one_hop;
+use crate::sidecar::gateway::message::{HttpFailure, HttpReply, HttpRequest};
+use crate::sidecar::gateway::trace::{AttemptSpan, AttemptTracer};
+use crate::{CallContext, Dependency, Verdict};
+
+/// Maximum size of a response that is buffered instead of streamed, in bytes.
+const MAX_REPLY: usize = 8_000_000;
+
+/// The type of an HTTP dependency; its clients are `Client<HttpDependency>`.
+#[derive(Debug)]
+pub struct HttpDependency {
+    upstream: UpstreamClient,
+    attempts: AttemptTracer,
+}
+
+impl HttpDependency {
+    pub(in crate::sidecar::gateway) fn new(
+        upstream: UpstreamClient,
+        attempts: AttemptTracer,
+    ) -> Self {
+        Self { upstream, attempts }
+    }
+}
+
+impl Dependency for HttpDependency {
+    type Request = HttpRequest;
+    type Response = HttpReply;
+    type Error = HttpError;
+
+    async fn call(&self, request: HttpRequest, call: &CallContext) -> Result<HttpReply, HttpError> {
+        let body = Upload::of(&request).ok_or(HttpFailure::BodyGone)?;
+        let limit = || call.remaining();
+        let mut span = self.attempts.begin(&request, call.attempt(), limit);
+        let request = span.as_ref().map_or(request, AttemptSpan::request);
+        let sending = self.upstream.send(&request, body, call.remaining());
+        let answered = call.first_byte(sending).await;
+        let answered = answered.unwrap_or_else(|_| Err(HttpFailure::Late.into()));
+        if let Some(span) = &mut span {
+            span.came_to(
+                answered
+                    .as_ref()
+                    .map(Response::status)
+                    .map_err(HttpError::failure),
+            );
+        }
+        let (mut head, mut rest) = answered?.into_parts();
+        strip_one_hop(&mut head.headers);
+        let mut body = BytesMut::new();
+        while let Some(frame) = call
+            .idle(rest.frame())
+            .await
+            .map_err(|_| HttpFailure::Late)?
+        {
+            if let Ok(piece) = frame.map_err(|_| HttpFailure::Reset)?.into_data() {
+                body.extend_from_slice(&piece);
+            }
+            if body.len() > MAX_REPLY {
+                return Err(HttpFailure::TooLong.into());
+            }
+        }
+        let body = body.freeze();
+        if head.status.as_u16() < 400 {
+            return Ok(HttpReply {
+                status: head.status,
+                headers: head.headers,
+                body,
+            });
+        }
+        Err(HttpError {
+            failure: HttpFailure::Status(head.status.as_u16()),
+            retry_after: retry_after::read(&head.headers, Some(&body)),
+            said: Some(Box::new(ErrorResponse {
+                head,
+                body: ErrorBody::Whole(body),
+            })),
+        })
+    }
+
+    fn classify(result: Result<&HttpReply, &HttpError>) -> Verdict {
+        match result {
+            Ok(reply) => of_status(reply.status, None),
+            Err(error) => error.verdict(),
+        }
+    }
+
+    fn is_idempotent(request: &HttpRequest) -> bool {
+        request.is_idempotent()
+    }
+
+    fn is_write(request: &HttpRequest) -> bool {
+        request.is_write()
+    }
+}
+
+/// Returns the verdict for a response by its status; the settings may reclassify it.
+pub(crate) fn of_status(status: StatusCode, retry_after: Option<Duration>) -> Verdict {
+    if status.as_u16() < 400 {
+        return Verdict::from(Class::Success);
+    }
+    let verdict = Verdict::from(Symptom::Status(status.as_u16()));
+    match retry_after {
+        Some(wait) => verdict.retry_after(wait),
+        None => verdict,
+    }
+}

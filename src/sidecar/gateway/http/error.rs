@@ -1,0 +1,78 @@
+//! Failures of attempts at an HTTP dependency, and their verdicts.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::response::Parts;
+
+use breakerbox_policy::{Class, Symptom};
+
+use super::pool::PooledBody;
+use crate::Verdict;
+use crate::sidecar::gateway::message::HttpFailure;
+
+/// An attempt without a usable response.
+#[derive(Debug)]
+pub struct HttpError {
+    pub(crate) failure: HttpFailure,
+    /// The unsuccessful response, passed on if there is no other answer.
+    pub(crate) said: Option<Box<ErrorResponse>>,
+    pub(crate) retry_after: Option<Duration>,
+}
+
+/// An unsuccessful response.
+#[derive(Debug)]
+pub(crate) struct ErrorResponse {
+    pub(crate) head: Parts,
+    pub(crate) body: ErrorBody,
+}
+
+#[derive(Debug)]
+pub(crate) enum ErrorBody {
+    Whole(Bytes),
+    Rest(PooledBody),
+}
+
+impl From<HttpFailure> for HttpError {
+    fn from(failure: HttpFailure) -> Self {
+        Self {
+            failure,
+            said: None,
+            retry_after: None,
+        }
+    }
+}
+
+impl HttpError {
+    /// Returns the reason.
+    pub(crate) fn failure(&self) -> HttpFailure {
+        self.failure
+    }
+
+    /// Returns the verdict. The caller's errors do not count against the dependency.
+    pub(crate) fn verdict(&self) -> Verdict {
+        let verdict = match self.failure {
+            HttpFailure::Status(status) => Verdict::from(Symptom::Status(status)),
+            HttpFailure::Connect => Verdict::from(Symptom::Connect),
+            HttpFailure::Late => Verdict::from(Symptom::Timeout),
+            HttpFailure::Reset | HttpFailure::TooLong => Verdict::from(Symptom::Reset),
+            HttpFailure::BodyTooLarge
+            | HttpFailure::BodyTooSlow
+            | HttpFailure::BodyCut
+            | HttpFailure::BodyGone => Verdict::from(Class::Rejected),
+        };
+        match self.retry_after {
+            Some(wait) => verdict.retry_after(wait),
+            None => verdict,
+        }
+    }
+}
+
+impl fmt::Display for HttpError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.failure.fmt(out)
+    }
+}
+
+impl std::error::Error for HttpError {}

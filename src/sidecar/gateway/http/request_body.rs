@@ -1,0 +1,241 @@
+//! A request's body on its way to the dependency: buffered to be sent again, or streamed once.
+
+use std::future::Future as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Sleep, sleep};
+
+use crate::sidecar::gateway::message::{HttpFailure, HttpRequest};
+
+/// Limits of a request body.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BodyLimits {
+    pub(crate) max_body: u64,
+    pub(crate) max_replay: u64,
+    /// Maximum time between two pieces.
+    pub(crate) pause: Duration,
+}
+
+/// A body, as far as it is read before the dependency is called.
+pub(crate) enum ReadBody {
+    /// The complete body.
+    Whole(Bytes),
+    /// A body that is streamed once.
+    Passing(StreamedBody),
+}
+
+/// Buffers a body that is short enough, so that a slow caller holds no slot of the dependency.
+/// `keep`: buffers a body of unknown length too, if it turns out to be short.
+pub(crate) async fn read(
+    body: Incoming,
+    keep: bool,
+    limits: BodyLimits,
+) -> Result<ReadBody, HttpFailure> {
+    let hint = body.size_hint();
+    if hint.lower() > limits.max_body {
+        return Err(HttpFailure::BodyTooLarge);
+    }
+    let is_short = hint.upper().is_some_and(|most| most <= limits.max_replay);
+    let mut passing = StreamedBody::new(body, limits);
+    if !is_short && (!keep || hint.lower() > limits.max_replay) {
+        return Ok(ReadBody::Passing(passing));
+    }
+    let mut kept = BytesMut::new();
+    while let Some(frame) = next(&mut passing).await {
+        match frame?.into_data() {
+            Ok(piece) => kept.extend_from_slice(&piece),
+            // Request trailers are rare, and are not kept.
+            Err(_trailers) => break,
+        }
+        if kept.len() as u64 > limits.max_replay {
+            passing.before = Some(kept.freeze());
+            return Ok(ReadBody::Passing(passing));
+        }
+    }
+    Ok(ReadBody::Whole(kept.freeze()))
+}
+
+async fn next(body: &mut StreamedBody) -> Option<Result<Frame<Bytes>, HttpFailure>> {
+    std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await
+}
+
+/// A body to send.
+pub(crate) enum Upload {
+    Whole(Option<Bytes>),
+    Passing(Box<StreamedBody>),
+}
+
+impl Upload {
+    /// Returns the body of a request, as often as needed; `None` if it is not buffered.
+    pub(crate) fn of(request: &HttpRequest) -> Option<Self> {
+        request.body().cloned().map(|body| Self::Whole(Some(body)))
+    }
+}
+
+/// A body that is streamed with back-pressure: the next piece is read once the previous one has
+/// been sent.
+pub(crate) struct StreamedBody {
+    /// The part that was read before.
+    before: Option<Bytes>,
+    rest: Incoming,
+    room: u64,
+    pause: Duration,
+    alarm: Option<Pin<Box<Sleep>>>,
+    trace: Arc<UploadStatus>,
+}
+
+/// Status of a streamed body, shared with other tasks.
+#[derive(Debug, Default)]
+pub(crate) struct UploadStatus {
+    fault: AtomicU8,
+    waits: AtomicBool,
+    ended: AtomicBool,
+}
+
+impl UploadStatus {
+    /// Returns the caller's error, if there was one.
+    pub(crate) fn fault(&self) -> Option<HttpFailure> {
+        match self.fault.load(Ordering::Acquire) {
+            1 => Some(HttpFailure::BodyTooLarge),
+            2 => Some(HttpFailure::BodyTooSlow),
+            3 => Some(HttpFailure::BodyCut),
+            _ => None,
+        }
+    }
+
+    /// Returns true if the whole body has been read.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// Returns true while the body waits for the caller.
+    pub(crate) fn waits(&self) -> bool {
+        self.waits.load(Ordering::Acquire)
+    }
+}
+
+impl StreamedBody {
+    fn new(rest: Incoming, limits: BodyLimits) -> Self {
+        Self {
+            before: None,
+            rest,
+            room: limits.max_body,
+            pause: limits.pause,
+            alarm: None,
+            trace: Arc::default(),
+        }
+    }
+
+    pub(crate) fn trace(&self) -> Arc<UploadStatus> {
+        Arc::clone(&self.trace)
+    }
+
+    fn fail(&self, failure: HttpFailure) -> HttpFailure {
+        let number = match failure {
+            HttpFailure::BodyTooLarge => 1,
+            HttpFailure::BodyTooSlow => 2,
+            _ => 3,
+        };
+        self.trace.fault.store(number, Ordering::Release);
+        failure
+    }
+
+    fn poll_rest(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, HttpFailure>>> {
+        let Poll::Ready(frame) = Pin::new(&mut self.rest).poll_frame(cx) else {
+            self.trace.waits.store(true, Ordering::Release);
+            let pause = self.pause;
+            let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep(pause)));
+            ready!(alarm.as_mut().poll(cx));
+            return Poll::Ready(Some(Err(self.fail(HttpFailure::BodyTooSlow))));
+        };
+        self.trace.waits.store(false, Ordering::Release);
+        self.alarm = None;
+        let frame = match frame {
+            None => {
+                self.trace.ended.store(true, Ordering::Release);
+                return Poll::Ready(None);
+            }
+            Some(Err(_lost)) => return Poll::Ready(Some(Err(self.fail(HttpFailure::BodyCut)))),
+            Some(Ok(frame)) => frame,
+        };
+        let length = frame.data_ref().map_or(0, |piece| piece.len() as u64);
+        let Some(room) = self.room.checked_sub(length) else {
+            return Poll::Ready(Some(Err(self.fail(HttpFailure::BodyTooLarge))));
+        };
+        self.room = room;
+        // A reader that knows the length does not poll for the end.
+        let has_ended = self.rest.is_end_stream();
+        self.trace.ended.store(has_ended, Ordering::Release);
+        Poll::Ready(Some(Ok(frame)))
+    }
+}
+
+impl Body for StreamedBody {
+    type Data = Bytes;
+    type Error = HttpFailure;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, HttpFailure>>> {
+        let this = self.get_mut();
+        match this.before.take() {
+            Some(before) => Poll::Ready(Some(Ok(Frame::data(before)))),
+            None => this.poll_rest(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.before.is_none() && self.rest.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let before = self.before.as_ref().map_or(0, |before| before.len() as u64);
+        let rest = self.rest.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower() + before);
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper + before);
+        }
+        hint
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = HttpFailure;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, HttpFailure>>> {
+        match self.get_mut() {
+            Self::Whole(body) => Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
+            Self::Passing(body) => Pin::new(&mut **body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(body) => body.as_ref().is_none_or(Bytes::is_empty),
+            Self::Passing(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(body) => SizeHint::with_exact(body.as_ref().map_or(0, Bytes::len) as u64),
+            Self::Passing(body) => body.size_hint(),
+        }
+    }
+}

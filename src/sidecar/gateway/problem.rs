@@ -1,0 +1,431 @@
+//! The gateway's own errors in the format of RFC 9457: the reason, whether the work was done, and
+//! when to retry.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, Response, StatusCode};
+use serde::Serialize;
+use serde_json::Value;
+
+use breakerbox_policy::Executed;
+
+use super::http::body::ReplyBody;
+use super::http::error::HttpError;
+use super::message::HttpFailure;
+use crate::mcp::McpError;
+use crate::{CallError, NotExecutedReason};
+
+/// A kind of problem: its code, its status and its title.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ProblemKind(&'static str, StatusCode, &'static str);
+
+impl ProblemKind {
+    const OPEN: Self = Self(
+        "breaker-open",
+        StatusCode::SERVICE_UNAVAILABLE,
+        "the breaker refuses calls",
+    );
+    const OVERLOADED: Self = Self(
+        "overloaded",
+        StatusCode::SERVICE_UNAVAILABLE,
+        "too many calls are in flight",
+    );
+    const RATE_LIMITED: Self = Self(
+        "rate-limited",
+        StatusCode::TOO_MANY_REQUESTS,
+        "the rate limit is exceeded",
+    );
+    const TIMED_OUT: Self = Self(
+        "timed-out",
+        StatusCode::GATEWAY_TIMEOUT,
+        "no answer in time",
+    );
+    const FAILED: Self = Self(
+        "upstream-failed",
+        StatusCode::BAD_GATEWAY,
+        "the dependency failed",
+    );
+    const CRASHED: Self = Self(
+        "worker-crashed",
+        StatusCode::BAD_GATEWAY,
+        "the worker crashed during the call",
+    );
+    const UNAVAILABLE: Self = Self(
+        "unavailable",
+        StatusCode::SERVICE_UNAVAILABLE,
+        "no worker is available",
+    );
+    const STOPPING: Self = Self(
+        "shutting-down",
+        StatusCode::SERVICE_UNAVAILABLE,
+        "the process is shutting down",
+    );
+    const QUARANTINED: Self = Self(
+        "quarantined",
+        StatusCode::SERVICE_UNAVAILABLE,
+        "calls with this content have crashed workers",
+    );
+    /// No dependency of that name.
+    pub(super) const UNKNOWN: Self = Self(
+        "unknown-dependency",
+        StatusCode::NOT_FOUND,
+        "there is no such dependency",
+    );
+    /// No such path below the dependency's name.
+    pub(super) const NO_PATH: Self = Self(
+        "unknown-path",
+        StatusCode::NOT_FOUND,
+        "there is nothing at this path",
+    );
+    /// The request itself is invalid.
+    pub(super) const BAD_REQUEST: Self = Self(
+        "bad-request",
+        StatusCode::BAD_REQUEST,
+        "the request cannot be passed on",
+    );
+    const BODY_TOO_LARGE: Self = Self(
+        "body-too-large",
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "the request's body is too long",
+    );
+    const BODY_TOO_SLOW: Self = Self(
+        "request-timeout",
+        StatusCode::REQUEST_TIMEOUT,
+        "the request's body came too slowly",
+    );
+}
+
+/// A problem to be serialized.
+#[derive(Debug, Serialize)]
+pub(super) struct GatewayProblem<'a> {
+    #[serde(rename = "type")]
+    kind: String,
+    title: &'static str,
+    status: u16,
+    detail: String,
+    dependency: Option<&'a str>,
+    /// The breaker's state, if there is a breaker.
+    state: Option<String>,
+    executed: &'static str,
+    retry_after_ms: Option<u64>,
+    #[serde(skip)]
+    code: StatusCode,
+    #[serde(skip)]
+    wait: Option<Duration>,
+}
+
+impl<'a> GatewayProblem<'a> {
+    /// A problem found before any call was made.
+    pub(super) fn of(
+        kind: ProblemKind,
+        dependency: Option<&'a str>,
+        detail: impl Into<String>,
+    ) -> Self {
+        Self::new(kind, dependency, detail.into(), Executed::No, None)
+    }
+
+    /// A request body that could not be read, before the dependency was called.
+    pub(super) fn of_body(failure: HttpFailure, dependency: &'a str) -> Self {
+        Self::of(
+            kind_of_failure(failure),
+            Some(dependency),
+            failure.to_string(),
+        )
+    }
+
+    /// The error of a call.
+    pub(super) fn of_call(error: &CallError<HttpError>, dependency: &'a str) -> Self {
+        let kind = kind_of(error, &|error| kind_of_failure(error.failure));
+        let wait = error.retry_after();
+        Self::new(
+            kind,
+            Some(dependency),
+            error.to_string(),
+            executed(error),
+            wait,
+        )
+    }
+
+    /// The error of a call of an MCP server.
+    pub(super) fn of_mcp(error: &CallError<McpError>, dependency: &'a str) -> Self {
+        let late = |error: &McpError| match error {
+            McpError::Silent(_) => ProblemKind::TIMED_OUT,
+            _ => ProblemKind::FAILED,
+        };
+        let kind = kind_of(error, &late);
+        let wait = error.retry_after();
+        let detail = error.to_string();
+        Self::new(kind, Some(dependency), detail, error.executed(), wait)
+    }
+
+    /// Returns the problem as data for an error of another protocol.
+    pub(super) fn into_data(self) -> Value {
+        // A struct of strings and numbers always serializes.
+        serde_json::to_value(&self).unwrap_or_default()
+    }
+
+    fn new(
+        ProblemKind(code, status, title): ProblemKind,
+        dependency: Option<&'a str>,
+        detail: String,
+        executed: Executed,
+        wait: Option<Duration>,
+    ) -> Self {
+        Self {
+            kind: format!("urn:breakerbox:{code}"),
+            title,
+            status: status.as_u16(),
+            detail,
+            dependency,
+            state: None,
+            executed: match executed {
+                Executed::No => "no",
+                Executed::Maybe => "maybe",
+                Executed::Yes => "yes",
+            },
+            retry_after_ms: wait.map(|wait| round_up(wait, 1_000_000)),
+            code: status,
+            wait,
+        }
+    }
+
+    /// Sets the breaker's state.
+    pub(super) fn state(mut self, state: impl ToString) -> Self {
+        self.state = Some(state.to_string());
+        self
+    }
+
+    pub(super) fn into_response(self) -> Response<ReplyBody> {
+        // A struct of strings and numbers always serializes.
+        let body = serde_json::to_vec(&self).unwrap_or_default();
+        let mut response = Response::new(ReplyBody::whole(Bytes::from(body)));
+        *response.status_mut() = self.code;
+        let headers = response.headers_mut();
+        let media = HeaderValue::from_static("application/problem+json");
+        headers.insert(CONTENT_TYPE, media);
+        if let Some(wait) = self.wait {
+            let seconds = round_up(wait, 1_000_000_000);
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+/// Converts to whole units of `unit` nanoseconds, rounded up: no caller is told to retry too early.
+fn round_up(wait: Duration, unit: u128) -> u64 {
+    u64::try_from(wait.as_nanos().div_ceil(unit)).unwrap_or(u64::MAX)
+}
+
+/// Returns whether the work was done, as far as an HTTP response, or its absence, can tell.
+fn executed(error: &CallError<HttpError>) -> Executed {
+    match error {
+        CallError::Failed { error, .. } => match error.failure {
+            HttpFailure::Status(_) => Executed::Yes,
+            HttpFailure::Connect => Executed::No,
+            _ => Executed::Maybe,
+        },
+        CallError::FallbackFailed { cause, .. } => executed(cause),
+        error => error.executed(),
+    }
+}
+
+/// Returns the kind of an error. `own`: classifies the dependency's own error.
+fn kind_of<E>(error: &CallError<E>, own: &dyn Fn(&E) -> ProblemKind) -> ProblemKind {
+    match error {
+        CallError::Failed { error, .. } => own(error),
+        CallError::Open(_) => ProblemKind::OPEN,
+        CallError::Overloaded { .. } => ProblemKind::OVERLOADED,
+        CallError::TimedOut { .. } | CallError::Stalled { .. } => ProblemKind::TIMED_OUT,
+        CallError::WorkerCrashed { .. } | CallError::Interrupted { .. } => ProblemKind::CRASHED,
+        CallError::NotExecuted { reason, .. } => match reason {
+            NotExecutedReason::ShuttingDown => ProblemKind::STOPPING,
+            // Any other reason why no worker is available.
+            _ => ProblemKind::UNAVAILABLE,
+        },
+        CallError::Quarantined { .. } => ProblemKind::QUARANTINED,
+        CallError::RateLimited { .. } | CallError::SessionSpent { .. } => ProblemKind::RATE_LIMITED,
+        CallError::FallbackFailed { cause, .. } => kind_of(cause, own),
+        // An attempt that chaos made fail, and variants added later.
+        _ => ProblemKind::FAILED,
+    }
+}
+
+fn kind_of_failure(failure: HttpFailure) -> ProblemKind {
+    match failure {
+        HttpFailure::BodyTooLarge => ProblemKind::BODY_TOO_LARGE,
+        HttpFailure::BodyTooSlow => ProblemKind::BODY_TOO_SLOW,
+        HttpFailure::BodyCut => ProblemKind::BAD_REQUEST,
+        HttpFailure::Late => ProblemKind::TIMED_OUT,
+        HttpFailure::Status(_)
+        | HttpFailure::Connect
+        | HttpFailure::Reset
+        | HttpFailure::TooLong
+        | HttpFailure::BodyGone => ProblemKind::FAILED,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::sync::Arc;
+
+    use breakerbox_policy::supervision::{PanicReport, StopCause};
+    use breakerbox_policy::{PauseReason, RefusalState};
+
+    use super::*;
+    use crate::{Limit, RefusalReason, Refused};
+
+    type Error = CallError<HttpError>;
+
+    fn name() -> Arc<str> {
+        Arc::from("web")
+    }
+
+    fn shown(error: &Error) -> (&'static str, u16, &'static str, Option<u64>) {
+        let problem = GatewayProblem::of_call(error, "web");
+        let ProblemKind(code, status, _) = kind_of(error, &|error| kind_of_failure(error.failure));
+        assert_eq!(problem.kind, format!("urn:breakerbox:{code}"));
+        assert_eq!(problem.status, status.as_u16());
+        (
+            code,
+            problem.status,
+            problem.executed,
+            problem.retry_after_ms,
+        )
+    }
+
+    fn failed(failure: HttpFailure) -> Error {
+        let (dependency, error) = (name(), failure.into());
+        CallError::Failed {
+            dependency,
+            error,
+            executed: Executed::Yes,
+        }
+    }
+
+    fn absent(reason: NotExecutedReason) -> Error {
+        CallError::NotExecuted {
+            dependency: name(),
+            reason,
+            retry_after: Some(Duration::from_micros(1500)),
+        }
+    }
+
+    fn refused() -> Error {
+        let reason = RefusalReason::new(name(), None, "it failed");
+        let wait = Some(Duration::from_secs(3));
+        let mut refused = Refused::new(RefusalState::HalfOpen, wait, reason);
+        refused.executed = Executed::Yes;
+        CallError::Open(refused)
+    }
+
+    fn limited(limit: Limit) -> Error {
+        CallError::RateLimited {
+            dependency: name(),
+            limit,
+            retry_after: None,
+        }
+    }
+
+    #[test]
+    fn call_2_each_way_to_end_has_its_code() {
+        let panic = PanicReport::new("told to");
+        let one = NonZeroU32::MIN;
+        let dependency = name();
+        let ends: [(Error, _); 14] = [
+            (refused(), ("breaker-open", 503, "yes", Some(3000))),
+            (
+                CallError::Overloaded {
+                    dependency: name(),
+                    max_concurrent: 1,
+                    max_queue: 1,
+                },
+                ("overloaded", 503, "no", None),
+            ),
+            (limited(Limit::Rate), ("rate-limited", 429, "no", None)),
+            (
+                limited(Limit::Pause(PauseReason::Throttled)),
+                ("rate-limited", 429, "no", None),
+            ),
+            (
+                limited(Limit::TooHeavy {
+                    weight: one,
+                    burst: one,
+                }),
+                ("rate-limited", 429, "no", None),
+            ),
+            (
+                CallError::TimedOut {
+                    dependency: name(),
+                    after: Duration::ZERO,
+                    executed: Executed::No,
+                },
+                ("timed-out", 504, "no", None),
+            ),
+            (
+                CallError::WorkerCrashed {
+                    dependency: name(),
+                    panic,
+                },
+                ("worker-crashed", 502, "maybe", None),
+            ),
+            (
+                CallError::Interrupted {
+                    dependency: name(),
+                    cause: StopCause::Lost,
+                },
+                ("worker-crashed", 502, "maybe", None),
+            ),
+            (
+                CallError::Quarantined {
+                    dependency,
+                    retry_after: Duration::from_secs(1),
+                },
+                ("quarantined", 503, "no", Some(1000)),
+            ),
+            (
+                absent(NotExecutedReason::Parked),
+                ("unavailable", 503, "no", Some(2)),
+            ),
+            (
+                absent(NotExecutedReason::ShuttingDown),
+                ("shutting-down", 503, "no", Some(2)),
+            ),
+            (
+                CallError::Injected { dependency: name() },
+                ("upstream-failed", 502, "no", None),
+            ),
+            (
+                failed(HttpFailure::Status(500)),
+                ("upstream-failed", 502, "yes", None),
+            ),
+            (
+                CallError::FallbackFailed {
+                    dependency: name(),
+                    fallback: name(),
+                    message: "no".to_owned(),
+                    cause: Box::new(failed(HttpFailure::Reset)),
+                },
+                ("upstream-failed", 502, "maybe", None),
+            ),
+        ];
+        for (error, expected) in ends {
+            assert_eq!(shown(&error), expected, "{error}");
+        }
+    }
+
+    #[test]
+    fn call_2_what_the_caller_did_wrong_is_told_as_that() {
+        for (failure, code, status) in [
+            (HttpFailure::BodyTooLarge, "body-too-large", 413),
+            (HttpFailure::BodyTooSlow, "request-timeout", 408),
+            (HttpFailure::BodyCut, "bad-request", 400),
+        ] {
+            assert_eq!(shown(&failed(failure)), (code, status, "maybe", None));
+        }
+        assert_eq!(shown(&failed(HttpFailure::Connect)).2, "no");
+        assert_eq!(shown(&failed(HttpFailure::Late)).0, "timed-out");
+    }
+}

@@ -1,0 +1,513 @@
+//! One request of a caller: reading its options, making the call, and building the response.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _};
+use http::header::{AGE, CONNECTION, CONTENT_TYPE, HOST};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version};
+use hyper::body::{Body as _, Incoming};
+use tokio::time::{Instant, sleep};
+
+use breakerbox_policy::Priority;
+
+use super::headers::{
+    ATTEMPTS, DEADLINE, IDEMPOTENCY, KEY, PRIORITY, SOURCE, append_forwarded, strip_one_hop,
+};
+use super::http::body::ReplyBody;
+use super::http::cache::CacheWriter;
+use super::http::dependency::of_status;
+use super::http::error::{ErrorBody, ErrorResponse, HttpError};
+use super::http::pool::PooledBody;
+use super::http::request_body::{self, BodyLimits, ReadBody, StreamedBody, Upload, UploadStatus};
+use super::http::response_stream::{self, ResponsePiece, ResponseStream};
+use super::mcp::endpoint::McpEndpoint;
+use super::message::{HttpFailure, HttpReply, HttpRequest};
+use super::problem::{GatewayProblem, ProblemKind};
+use super::route::{HttpRoute, RouteKind, ThreadContext};
+use super::trace::{AttemptSpan, RequestSpan};
+use crate::{Answer, AnswerSource, CallError, CallOptions, Served, Streamed};
+
+/// Difference between the limit of a slow upload and the limit of the attempt. The upload's limit
+/// must expire first, so that the caller is blamed and not the dependency.
+const AHEAD: Duration = Duration::from_millis(10);
+/// Maximum length of a caller's key.
+const MAX_KEY: usize = 256;
+
+/// Responds to a request in every case.
+pub(super) async fn answer(
+    lane: &ThreadContext,
+    peer: SocketAddr,
+    request: Request<Incoming>,
+) -> Response<ReplyBody> {
+    let is_http2 = request.version() == Version::HTTP_2;
+    let span = lane.tracing.begin(&request, peer);
+    let (mut response, is_read) = answer_and_read(lane, peer, request, span.as_ref()).await;
+    if !is_read && !is_http2 {
+        // The rest of this request must not be read as another request, and the caller must not
+        // wait for a response to it.
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+    }
+    match span {
+        Some(mut span) => {
+            span.answered(&response);
+            response.map(|body| body.traced(span))
+        }
+        None => response,
+    }
+}
+
+/// Returns the response, and true if the whole request was read.
+async fn answer_and_read(
+    lane: &ThreadContext,
+    peer: SocketAddr,
+    request: Request<Incoming>,
+    span: Option<&RequestSpan>,
+) -> (Response<ReplyBody>, bool) {
+    let started = Instant::now();
+    let (head, body) = request.into_parts();
+    let is_empty = body.is_end_stream();
+    let path = head.uri.path();
+    if path == "/" {
+        return (own(list(lane), 0), is_empty);
+    }
+    let routes = lane.routes.load();
+    let found = path.strip_prefix('/').and_then(|path| {
+        let name = path.split('/').next()?;
+        routes.get(name).map(|way| (way.clone(), name.len()))
+    });
+    drop(routes);
+    let route = match found {
+        Some((RouteKind::Http(route), length)) => Some((route, length)),
+        Some((RouteKind::Mcp(endpoint), length)) => {
+            return Box::pin(through(&endpoint, length, head, body)).await;
+        }
+        None => None,
+    };
+    let Some((route, length)) = route else {
+        let detail = "the first part of the path is the name of a dependency; / lists them";
+        let asked = path.split('/').nth(1);
+        let problem = GatewayProblem::of(ProblemKind::UNKNOWN, asked, detail);
+        return (own(problem.into_response(), 0), is_empty);
+    };
+    if let Some(span) = span {
+        span.concerns(&route.name);
+    }
+    let call = ProxiedCall {
+        lane,
+        route: &route,
+        started,
+        span,
+    };
+    match call.terms(&head, length) {
+        Ok(terms) => call.make(terms, head, body, peer).await,
+        Err(detail) => {
+            let problem = GatewayProblem::of(ProblemKind::BAD_REQUEST, Some(&route.name), detail);
+            let problem = problem.state(route.client.state());
+            (own(problem.into_response(), 0), is_empty)
+        }
+    }
+}
+
+/// Responds to a request to an MCP server, which has one path. `length`: of its name.
+async fn through(
+    endpoint: &McpEndpoint,
+    length: usize,
+    head: Parts,
+    body: Incoming,
+) -> (Response<ReplyBody>, bool) {
+    let is_empty = body.is_end_stream();
+    if head.uri.path()[1 + length..] == *"/mcp" {
+        // The whole request is read before it is answered, unless it is refused by its head.
+        let response = endpoint.answer(head, body).await;
+        let is_read = is_empty || response.status().is_success();
+        return (response, is_read);
+    }
+    let name = &endpoint.name;
+    let detail = format!("an MCP server is reached at /{name}/mcp");
+    let problem = GatewayProblem::of(ProblemKind::NO_PATH, Some(name), detail);
+    let problem = problem.state(endpoint.client.client().state());
+    (own(problem.into_response(), 0), is_empty)
+}
+
+/// Options of a request.
+struct RequestOptions {
+    target: String,
+    options: CallOptions,
+    is_idempotent: bool,
+}
+
+struct ProxiedCall<'a> {
+    lane: &'a ThreadContext,
+    route: &'a Arc<HttpRoute>,
+    started: Instant,
+    span: Option<&'a RequestSpan>,
+}
+
+impl ProxiedCall<'_> {
+    /// Reads the caller's options. `length`: of the dependency's name.
+    fn terms(&self, head: &Parts, length: usize) -> Result<RequestOptions, &'static str> {
+        let path = &head.uri.path()[1 + length..];
+        if path.split('/').any(is_dots) {
+            return Err("the path contains a segment . or ..");
+        }
+        let mut target = if path.is_empty() { "/" } else { path }.to_owned();
+        if let Some(query) = head.uri.query() {
+            target.push('?');
+            target.push_str(query);
+        }
+        let text = |name: HeaderName| {
+            let value = head.headers.get(name);
+            value.map(|value| value.to_str().unwrap_or_default().trim())
+        };
+        let timeout = text(DEADLINE).map(|text| text.parse().map(Duration::from_millis));
+        let timeout = timeout.transpose();
+        let timeout =
+            timeout.map_err(|_| "breakerbox-deadline-ms is not a number of milliseconds")?;
+        let priority = match text(PRIORITY) {
+            None | Some("normal") => Priority::Normal,
+            Some("low") => Priority::Low,
+            Some("high") => Priority::High,
+            Some(_) => return Err("breakerbox-priority is not low, normal or high"),
+        };
+        let key = text(KEY);
+        if key.is_some_and(|key| key.is_empty() || key.len() > MAX_KEY) {
+            return Err("breakerbox-key does not have 1 to 256 characters");
+        }
+        let is_idempotent =
+            self.route.idempotent.contains(&head.method) || head.headers.contains_key(IDEMPOTENCY);
+        Ok(RequestOptions {
+            target,
+            is_idempotent,
+            options: CallOptions {
+                timeout,
+                priority,
+                key: key.map(Arc::from),
+                ..CallOptions::default()
+            },
+        })
+    }
+
+    async fn make(
+        &self,
+        terms: RequestOptions,
+        mut head: Parts,
+        body: Incoming,
+        peer: SocketAddr,
+    ) -> (Response<ReplyBody>, bool) {
+        let RequestOptions {
+            target,
+            mut options,
+            is_idempotent,
+        } = terms;
+        let config = self.lane.config.load();
+        let limits = BodyLimits {
+            max_body: config.max_body,
+            max_replay: config.max_replay_body,
+            pause: config.body_timeout,
+        };
+        drop(config);
+        let refuse = |failure| {
+            let problem = GatewayProblem::of_body(failure, &self.route.name);
+            let problem = problem.state(self.route.client.state());
+            (own(problem.into_response(), 0), false)
+        };
+        // On the heap, as is everything that few calls need: it must not enlarge every call's
+        // future.
+        let (kept, passing) = if body.is_end_stream() {
+            (Some(Bytes::new()), None)
+        } else {
+            match Box::pin(request_body::read(body, is_idempotent, limits)).await {
+                Ok(ReadBody::Whole(body)) => (Some(body), None),
+                Ok(ReadBody::Passing(body)) => (None, Some(body)),
+                Err(failure) => return refuse(failure),
+            }
+        };
+        rewrite(&mut head, peer);
+        if let Some(span) = self.span {
+            span.pass_on(&mut head.headers);
+        }
+        let may_repeat = is_idempotent && kept.is_some();
+        let request = HttpRequest::new((head.method, target), head.headers, kept, may_repeat);
+        let own_time = options.timeout.map(|timeout| self.started + timeout);
+        let until = self.ends(own_time);
+        options.timeout = own_time.map(|end| end.saturating_duration_since(Instant::now()));
+        let trace = passing.as_ref().map(StreamedBody::trace);
+        let passing = RefCell::new(passing.map(Box::new));
+        let attempts = Cell::new(0);
+        let open = || {
+            attempts.set(attempts.get() + 1);
+            let body = Upload::of(&request);
+            let body = body.or_else(|| passing.borrow_mut().take().map(Upload::Passing));
+            self.attempt(&request, body, (attempts.get(), until))
+        };
+        let by_verdict = |result: Result<&ResponseStream, &HttpError>| match result {
+            Ok(exchange) => of_status(exchange.status, exchange.retry_after),
+            Err(error) => error.verdict(),
+        };
+        let client = &self.route.client;
+        let calling = client.stream_or_answer(request.clone(), options, by_verdict, open);
+        let served = calling.await;
+        let attempts = attempts.get();
+        if let Some(span) = self.span {
+            span.left(self.route.client.state());
+        }
+        let response = match served {
+            Ok(Served::Stream(stream)) => self.relay(stream, &request, attempts).await,
+            Ok(Served::Answer(answer)) => in_one_piece(answer, attempts),
+            Err(error) => self.fail(error, attempts),
+        };
+        (response, trace.is_none_or(|trace| trace.has_ended()))
+    }
+
+    /// Returns the end of the call, as it is told to the dependency.
+    fn ends(&self, own: Option<Instant>) -> Option<Instant> {
+        let total = self.route.client.settings().timeout.total;
+        let total = total.map(|total| self.started + total);
+        own.into_iter().chain(total).min()
+    }
+
+    /// Sends the request once, and waits for the head of the response. `number`: of the attempt.
+    async fn attempt(
+        &self,
+        request: &HttpRequest,
+        body: Option<Upload>,
+        (number, until): (u32, Option<Instant>),
+    ) -> Result<ResponseStream, HttpError> {
+        let body = body.ok_or(HttpFailure::BodyGone)?;
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let trace = match &body {
+            Upload::Passing(passing) => Some(passing.trace()),
+            Upload::Whole(_) => None,
+        };
+        let settings = self.route.client.settings();
+        let limit = || {
+            let timeout = settings.timeout;
+            let limits = [timeout.first_byte, timeout.attempt, left];
+            limits.into_iter().flatten().min()
+        };
+        let mut span = self.route.attempts.begin(request, number, limit);
+        let traced = span.as_ref().map(AttemptSpan::request);
+        let request = traced.as_ref().unwrap_or(request);
+        let upstream = self.route.upstream(self.lane.number);
+        let sending = upstream.send(request, body, left);
+        let answered = match trace {
+            None => sending.await,
+            Some(trace) => Box::pin(or_blame(sending, &trace, limit())).await,
+        };
+        if let Some(span) = &mut span {
+            span.came_to(
+                answered
+                    .as_ref()
+                    .map(Response::status)
+                    .map_err(HttpError::failure),
+            );
+        }
+        ResponseStream::begin(answered?, response_stream::by(&settings.classify), span).await
+    }
+
+    /// Streams the dependency's own response.
+    async fn relay(
+        &self,
+        mut stream: Streamed<ResponseStream>,
+        request: &HttpRequest,
+        attempts: u32,
+    ) -> Response<ReplyBody> {
+        let mut head = match next(&mut stream).await {
+            Some(Ok(ResponsePiece::Head(head))) => head,
+            Some(Err(error)) => return self.fail(error, attempts),
+            // A response stream begins with its head.
+            Some(Ok(ResponsePiece::Frame(_))) | None => Response::new(()).into_parts().0,
+        };
+        head.version = Version::HTTP_11;
+        let is_over = stream.get_ref().is_none_or(ResponseStream::is_over);
+        let length = stream.get_ref().map(ResponseStream::size_hint);
+        let caches = &self.route.caches;
+        let mut keeping = if caches.is_empty() {
+            None
+        } else {
+            let client = &self.route.client;
+            let seen = (head.status, &head.headers);
+            let length = length.map_or(0, |length| length.lower());
+            CacheWriter::begin(client, caches, request, seen, length)
+        };
+        let body = if is_over {
+            // An empty body is never polled, so its outcome would not be recorded.
+            if let Some(Err(error)) = next(&mut stream).await {
+                return self.fail(error, attempts);
+            }
+            if let Some(keeping) = keeping.take() {
+                keeping.keep();
+            }
+            ReplyBody::whole(Bytes::new())
+        } else {
+            if is_event_stream(&head.headers) {
+                stream = stream.long_lived();
+            }
+            ReplyBody::relayed(stream, keeping)
+        };
+        signed(
+            Response::from_parts(head, body),
+            &AnswerSource::Primary,
+            attempts,
+        )
+    }
+
+    /// Builds the response of a failed call: the dependency's own if it sent one.
+    fn fail(&self, error: CallError<HttpError>, attempts: u32) -> Response<ReplyBody> {
+        let problem = {
+            let problem = GatewayProblem::of_call(&error, &self.route.name);
+            match &error {
+                CallError::Open(refused) => problem.state(refused.state),
+                _ => problem.state(self.route.client.state()),
+            }
+        };
+        let Some(said) = said(error) else {
+            return own(problem.into_response(), attempts);
+        };
+        let ErrorResponse { mut head, body } = *said;
+        head.version = Version::HTTP_11;
+        let body = match body {
+            ErrorBody::Whole(body) => ReplyBody::whole(body),
+            ErrorBody::Rest(body) => {
+                let idle = self.route.client.settings().timeout.idle;
+                ReplyBody::rest(body, idle)
+            }
+        };
+        signed(
+            Response::from_parts(head, body),
+            &AnswerSource::Primary,
+            attempts,
+        )
+    }
+}
+
+/// Waits for the response while the request body is still streaming. On timeout, blames the caller
+/// if the upload has stalled, else the dependency.
+async fn or_blame(
+    sending: impl Future<Output = Result<Response<PooledBody>, HttpError>>,
+    trace: &UploadStatus,
+    limit: Option<Duration>,
+) -> Result<Response<PooledBody>, HttpError> {
+    let mut sending = std::pin::pin!(sending);
+    let Some(limit) = limit else {
+        return sending.await;
+    };
+    tokio::select! {
+        biased;
+        answered = &mut sending => answered,
+        () = sleep(limit.saturating_sub(AHEAD)) => {
+            if trace.waits() {
+                return Err(HttpFailure::BodyTooSlow.into());
+            }
+            sending.await
+        }
+    }
+}
+
+async fn next<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
+    stream.next().await
+}
+
+/// Returns the dependency's unsuccessful response, if that made the call fail.
+fn said(error: CallError<HttpError>) -> Option<Box<ErrorResponse>> {
+    match error {
+        CallError::Failed { error, .. } => error.said,
+        CallError::FallbackFailed { cause, .. } => said(*cause),
+        _ => None,
+    }
+}
+
+/// Turns a caller's head into the head of the gateway's request.
+fn rewrite(head: &mut Parts, peer: SocketAddr) {
+    let host = match head.uri.authority() {
+        Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
+        None => head.headers.get(HOST).cloned(),
+    };
+    let headers = &mut head.headers;
+    strip_one_hop(headers);
+    for name in [PRIORITY, KEY, DEADLINE] {
+        headers.remove(name);
+    }
+    let host = host.as_ref().and_then(|host| host.to_str().ok());
+    append_forwarded(headers, peer, host);
+}
+
+/// Returns true if a part of a path is `.` or `..`, percent-encoded or not.
+fn is_dots(part: &str) -> bool {
+    if part.len() > 6 {
+        return false;
+    }
+    let plain = part.replace("%2e", ".").replace("%2E", ".");
+    plain == "." || plain == ".."
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let media = headers
+        .get(CONTENT_TYPE)
+        .and_then(|line| line.to_str().ok());
+    media.is_some_and(|media| media.starts_with("text/event-stream"))
+}
+
+/// Lists the names of the dependencies, one a line.
+fn list(lane: &ThreadContext) -> Response<ReplyBody> {
+    let routes = lane.routes.load();
+    let mut names: Vec<&str> = routes.keys().map(|name| &**name).collect();
+    names.sort_unstable();
+    let text: String = names.iter().map(|name| format!("/{name}/\n")).collect();
+    let mut response = Response::new(ReplyBody::whole(Bytes::from(text)));
+    let media = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, media);
+    response
+}
+
+fn in_one_piece(answer: Answer<HttpReply>, attempts: u32) -> Response<ReplyBody> {
+    let Answer {
+        value, source, age, ..
+    } = answer;
+    let mut response = Response::new(ReplyBody::whole(value.body));
+    *response.status_mut() = value.status;
+    *response.headers_mut() = value.headers;
+    if let Some(age) = age {
+        let age = HeaderValue::from(age.as_secs());
+        response.headers_mut().insert(AGE, age);
+    }
+    signed(response, &source, attempts)
+}
+
+/// Labels a response of the gateway itself.
+fn own(response: Response<ReplyBody>, attempts: u32) -> Response<ReplyBody> {
+    let source = HeaderValue::from_static("gateway");
+    with_signs(response, source, attempts)
+}
+
+fn signed(
+    response: Response<ReplyBody>,
+    source: &AnswerSource,
+    attempts: u32,
+) -> Response<ReplyBody> {
+    let source = match source {
+        AnswerSource::Primary => HeaderValue::from_static("primary"),
+        // The names of fallbacks are plain ASCII.
+        source => HeaderValue::try_from(source.to_string())
+            .unwrap_or_else(|_| HeaderValue::from_static("fallback")),
+    };
+    with_signs(response, source, attempts)
+}
+
+/// Adds the source of the answer and the number of attempts.
+fn with_signs(
+    mut response: Response<ReplyBody>,
+    source: HeaderValue,
+    attempts: u32,
+) -> Response<ReplyBody> {
+    let headers = response.headers_mut();
+    headers.insert(SOURCE, source);
+    headers.insert(ATTEMPTS, HeaderValue::from(attempts));
+    response
+}

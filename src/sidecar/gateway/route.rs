@@ -1,0 +1,192 @@
+//! The dependencies that callers can reach, by name.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
+use arc_swap::ArcSwap;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+
+use super::AddError;
+use super::fallback::narrowed;
+use super::http::cache::{CacheRules, HttpCache};
+use super::http::connector::UpstreamAddress;
+use super::http::dependency::HttpDependency;
+use super::http::upstream::UpstreamClient;
+use super::mcp::endpoint::McpEndpoint;
+use super::message::HttpReply;
+use super::trace::{AttemptTracer, Tracing};
+use crate::config::{DependencyConfig, FallbackConfig, FallbackKind, GatewayConfig};
+use crate::mcp::McpSettings;
+use crate::{ByName, Client, FallbackRule, Fixed, Runtime};
+
+/// A snapshot of the routes.
+pub(super) type RouteTable = HashMap<Arc<str>, RouteKind>;
+
+/// Kind of a route.
+#[derive(Clone)]
+pub(super) enum RouteKind {
+    /// Any request is passed on.
+    Http(Arc<HttpRoute>),
+    /// Its tools are called.
+    Mcp(Arc<McpEndpoint>),
+}
+
+impl RouteKind {
+    /// Returns true if it can take over a configuration while it runs.
+    pub(super) fn fits(&self, config: &DependencyConfig, url: &str) -> bool {
+        match self {
+            Self::Http(route) => route.fits(config, url),
+            Self::Mcp(endpoint) => endpoint.fits(config),
+        }
+    }
+
+    /// Applies the settings that are not the runtime's.
+    pub(super) fn follow(&self, config: &DependencyConfig) {
+        if let Self::Http(route) = self {
+            route.follow(config);
+        }
+    }
+}
+
+/// The state of one gateway thread.
+pub(super) struct ThreadContext {
+    pub(super) number: usize,
+    pub(super) routes: Arc<ArcSwap<RouteTable>>,
+    pub(super) config: Arc<ArcSwap<GatewayConfig>>,
+    pub(super) tracing: Tracing,
+}
+
+/// One HTTP dependency that callers can reach.
+pub(super) struct HttpRoute {
+    pub(super) name: Arc<str>,
+    pub(super) client: Client<HttpDependency>,
+    pub(super) idempotent: Vec<Method>,
+    /// Rules of its caches.
+    pub(super) caches: Vec<CacheRules>,
+    /// Its inputs; a change of them needs a new route.
+    spec: HttpRouteSpec,
+    address: Arc<UpstreamAddress>,
+    pub(super) attempts: AttemptTracer,
+    /// Connections of each thread.
+    upstreams: Box<[OnceLock<UpstreamClient>]>,
+}
+
+/// Settings that only a restart can change.
+#[derive(Debug, PartialEq)]
+struct HttpRouteSpec {
+    url: String,
+    idempotent: Vec<String>,
+    fallbacks: Vec<FallbackConfig>,
+    fallback_only: bool,
+}
+
+impl HttpRouteSpec {
+    fn of(config: &DependencyConfig, url: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            idempotent: config.idempotent.clone(),
+            fallbacks: config.fallbacks.clone(),
+            fallback_only: config.settings.fallback_only,
+        }
+    }
+}
+
+impl HttpRoute {
+    /// Starts the dependency with its workers and fallbacks.
+    pub(super) async fn start(
+        runtime: &Runtime,
+        name: &str,
+        (config, url): (&DependencyConfig, &str),
+        (threads, tracing): (usize, &Tracing),
+    ) -> Result<Self, AddError> {
+        let address = UpstreamAddress::new(url).map_err(|problem| AddError::Address {
+            name: name.to_owned(),
+            problem,
+        })?;
+        address.set_connect(config.settings.timeout.connect);
+        let address = Arc::new(address);
+        let attempts = tracing.attempts(name, url);
+        let (own, traced) = (Arc::clone(&address), attempts.clone());
+        let new = runtime.dependency(name).settings(config.settings.clone());
+        let mut builder = new.workers(move || {
+            let upstream = UpstreamClient::new(Arc::clone(&own));
+            HttpDependency::new(upstream, traced.clone())
+        });
+        let mut caches = Vec::new();
+        for fallback in &config.fallbacks {
+            builder = builder.fallback_rule(rule(runtime, fallback, &mut caches));
+        }
+        let client = builder.start().await?;
+        let method = |name: &String| Method::from_bytes(name.as_bytes()).ok();
+        Ok(Self {
+            name: Arc::from(name),
+            client,
+            idempotent: config.idempotent.iter().filter_map(method).collect(),
+            caches,
+            spec: HttpRouteSpec::of(config, url),
+            address,
+            attempts,
+            upstreams: (0..threads).map(|_| OnceLock::new()).collect(),
+        })
+    }
+
+    /// Returns the connections of one thread, created with the first call.
+    pub(super) fn upstream(&self, thread: usize) -> &UpstreamClient {
+        self.upstreams[thread].get_or_init(|| UpstreamClient::new(Arc::clone(&self.address)))
+    }
+
+    /// Returns true if it can take over a configuration while it runs.
+    fn fits(&self, config: &DependencyConfig, url: &str) -> bool {
+        let is_http = McpSettings::of_config(config).is_none();
+        is_http && self.spec == HttpRouteSpec::of(config, url)
+    }
+
+    /// Applies the settings that are not the runtime's.
+    fn follow(&self, config: &DependencyConfig) {
+        self.address.set_connect(config.settings.timeout.connect);
+    }
+}
+
+fn rule(
+    runtime: &Runtime,
+    config: &FallbackConfig,
+    caches: &mut Vec<CacheRules>,
+) -> FallbackRule<HttpDependency> {
+    let rule = match &config.kind {
+        FallbackKind::StaleCache {
+            max_age,
+            max_entries,
+            refresh,
+            max_body,
+            headers,
+        } => {
+            let name = |name: &String| HeaderName::try_from(name).ok();
+            let rules = CacheRules {
+                max_body: usize::try_from(*max_body).unwrap_or(usize::MAX),
+                headers: headers.iter().filter_map(name).collect(),
+            };
+            caches.push(rules.clone());
+            let max_entries = usize::try_from(max_entries.get()).unwrap_or(usize::MAX);
+            FallbackRule::new(HttpCache::new(*max_age, max_entries, *refresh, rules))
+        }
+        FallbackKind::Dependency { name } => FallbackRule::new(ByName::new(runtime, name)),
+        FallbackKind::Fixed {
+            status,
+            content_type,
+            body,
+        } => {
+            let mut headers = HeaderMap::new();
+            if let Ok(media) = HeaderValue::try_from(content_type) {
+                headers.insert(CONTENT_TYPE, media);
+            }
+            FallbackRule::new(Fixed(HttpReply {
+                // The configuration accepts only valid statuses.
+                status: StatusCode::from_u16(*status).unwrap_or_default(),
+                headers,
+                body: body.clone().into(),
+            }))
+        }
+    };
+    narrowed(rule, config)
+}

@@ -1,0 +1,397 @@
+//! `breakerbox serve`: the sidecar. It starts the runtime, the gateway and the configured
+//! dependencies, follows changes of its files, and drains when told to stop.
+
+mod dependencies;
+
+mod notify;
+
+mod telemetry;
+
+use std::io::{self, Write};
+use std::net::TcpListener;
+use std::path::PathBuf;
+
+use crate::Runtime;
+use crate::config::{ConfigError, Loader, Settings};
+use crate::policy::supervision::StopCause;
+use crate::reload::Watcher;
+use crate::sidecar::admin::{self, Admin, Phase};
+use crate::sidecar::gateway::{AddOutcome, Gateway};
+
+use dependencies::{ServicePlan, UnservableConfig};
+use telemetry::SidecarExport;
+
+/// Default configuration of `serve`, used without any configuration.
+const EMBEDDED: &str = include_str!("../../config/default.toml");
+
+/// Result of [`run`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ServeEnd {
+    /// It was told to stop, and stopped.
+    Stopped,
+    /// It could not be started, or its runtime ended.
+    Failed,
+    /// The configuration cannot be served.
+    WrongUse,
+}
+
+/// Reason why the sidecar could not be started.
+#[derive(Debug, thiserror::Error)]
+enum SidecarError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Unservable(#[from] UnservableConfig),
+    #[error("{address} cannot be listened on: {cause}")]
+    Listen {
+        address: std::net::SocketAddr,
+        cause: io::Error,
+    },
+    #[error(transparent)]
+    Admin(#[from] admin::ServeError),
+    #[error("the recorder's file cannot be written: {0}")]
+    Recorder(io::Error),
+    #[error("a server on 127.0.0.1 cannot be started: {0}")]
+    Simulated(io::Error),
+    #[cfg(feature = "otel")]
+    #[error(transparent)]
+    Export(#[from] crate::sidecar::observe::otel::ExporterError),
+    #[error("signals cannot be received: {0}")]
+    Signals(io::Error),
+    #[error(transparent)]
+    Start(#[from] crate::StartError),
+    #[error(transparent)]
+    Add(#[from] crate::sidecar::gateway::AddError),
+}
+
+impl SidecarError {
+    fn end(&self) -> ServeEnd {
+        match self {
+            Self::Config(_) | Self::Unservable(_) => ServeEnd::WrongUse,
+            _ => ServeEnd::Failed,
+        }
+    }
+}
+
+/// Time limit for reaping the last server processes. They are killed by then.
+#[cfg(target_os = "linux")]
+const REAPING: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// The running sidecar.
+struct Sidecar {
+    source: ConfigSource,
+    settings: Settings,
+    plan: ServicePlan,
+    runtime: Runtime,
+    gateway: Gateway,
+    admin: Admin,
+    /// Closes the admin side when dropped.
+    admin_server: admin::Server,
+    export: SidecarExport,
+    signals: ProcessSignals,
+}
+
+/// Source of the configuration.
+struct ConfigSource {
+    loader: Loader,
+}
+
+impl ConfigSource {
+    fn new(dir: Option<PathBuf>, environment: Option<String>) -> Self {
+        let mut loader = Settings::loader();
+        if let Some(dir) = dir {
+            loader = loader.dir(dir);
+        }
+        if let Some(environment) = environment {
+            loader = loader.environment(environment);
+        }
+        Self { loader }
+    }
+
+    /// Reads the layers. Without files, and without a variable that sets a dependency's kind, the
+    /// embedded file is the lowest layer.
+    fn read(&self) -> Result<Settings, ConfigError> {
+        let own = self.loader.load();
+        let says_what = |settings: &Settings| {
+            let mut dependencies = settings.dependencies.values();
+            dependencies.any(|one| one.kind.is_some())
+        };
+        let has_files = self.loader.sources().found().next().is_some();
+        if has_files || own.as_ref().is_ok_and(says_what) {
+            return own;
+        }
+        self.loader.clone().toml(EMBEDDED).load()
+    }
+}
+
+/// Runs the sidecar until told to stop. Only a broken output is an error; all other errors are written to
+/// `err`.
+pub async fn run(
+    dir: Option<PathBuf>,
+    environment: Option<String>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> io::Result<ServeEnd> {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = crate::mcp::adopt_orphans() {
+        tracing::debug!(%error, "orphans of servers are left to the parent process");
+    }
+    let mut sidecar = match start(ConfigSource::new(dir, environment)).await {
+        Ok(sidecar) => sidecar,
+        Err(error) => {
+            writeln!(err, "breakerbox: {error}")?;
+            return Ok(error.end());
+        }
+    };
+    for warning in sidecar.settings.warnings() {
+        writeln!(err, "breakerbox: warning: {warning}")?;
+    }
+    let told = sidecar.introduce(out);
+    // If the output cannot be written, the sidecar serves all the same.
+    if let Err(error) = told {
+        tracing::warn!(%error, "standard output cannot be written");
+    }
+    sidecar.admin.set_phase(Phase::Ready);
+    // Until the last call has ended.
+    let _beats = notify::ready();
+    let cause = sidecar.work().await;
+    notify::stopping();
+    sidecar.admin.set_phase(Phase::ShuttingDown);
+    let end = match &cause {
+        None => ServeEnd::Stopped,
+        Some(cause) => {
+            writeln!(err, "breakerbox: the runtime has ended: {cause}")?;
+            ServeEnd::Failed
+        }
+    };
+    if !sidecar.gateway.shutdown().await {
+        tracing::warn!("requests in flight were cut off after gateway.shutdown");
+    }
+    // The counters are final, and can still be read.
+    sidecar.export.end().await;
+    sidecar.runtime.shutdown().await;
+    sidecar.admin_server.stop();
+    #[cfg(target_os = "linux")]
+    crate::mcp::reap_all(REAPING).await;
+    Ok(end)
+}
+
+async fn start(source: ConfigSource) -> Result<Sidecar, SidecarError> {
+    let signals = ProcessSignals::new(&source)?;
+    let settings = source.read()?;
+    let mut plan = ServicePlan::default();
+    plan.make(&settings).await?;
+    let started = settings.clone().into_runtime();
+    let runtime = Runtime::start(started.map_err(SidecarError::Recorder)?).await?;
+    let served = match open(&settings, &plan, &runtime).await {
+        Ok(served) => served,
+        Err(error) => {
+            runtime.shutdown().await;
+            return Err(error);
+        }
+    };
+    let (gateway, admin, admin_server, export) = served;
+    let mut signals = signals;
+    signals.watch(&settings);
+    Ok(Sidecar {
+        source,
+        settings,
+        plan,
+        runtime,
+        gateway,
+        admin,
+        admin_server,
+        export,
+        signals,
+    })
+}
+
+/// Starts the admin side and the gateway with its dependencies. The admin side has its own thread,
+/// so that it never delays a call.
+async fn open(
+    settings: &Settings,
+    plan: &ServicePlan,
+    runtime: &Runtime,
+) -> Result<(Gateway, Admin, admin::Server, SidecarExport), SidecarError> {
+    let mut export = SidecarExport::start(settings)?;
+    let admin = Admin::new(runtime.clone(), settings);
+    let address = settings.admin.bind;
+    let listener = TcpListener::bind(address);
+    let listener = listener.map_err(|cause| SidecarError::Listen { address, cause })?;
+    let server = admin.serve(listener)?;
+    let address = settings.gateway.bind;
+    let gateway = export.gateway(&settings.gateway, runtime);
+    let gateway = gateway.map_err(|cause| SidecarError::Listen { address, cause })?;
+    let servers = gateway.servers();
+    admin.show(move |name| servers.get(name));
+    for (name, one, url) in plan.wanted(settings) {
+        if let Err(error) = gateway.put(name, one, url, "the start").await {
+            gateway.shutdown().await;
+            return Err(error.into());
+        }
+    }
+    export.report(&admin);
+    Ok((gateway, admin, server, export))
+}
+
+impl Sidecar {
+    /// Prints the addresses, one a line.
+    fn introduce(&self, out: &mut dyn Write) -> io::Result<()> {
+        writeln!(out, "gateway http://{}", self.gateway.address())?;
+        writeln!(out, "admin http://{}", self.admin_server.address())?;
+        for (name, address) in self.plan.simulated() {
+            writeln!(out, "simulated {name} http://{address}")?;
+        }
+        out.flush()
+    }
+
+    /// Follows the configuration until told to stop. Returns the cause if the runtime ended.
+    async fn work(&mut self) -> Option<StopCause> {
+        // Changes during the start were not noticed.
+        self.reload("the start").await;
+        let runtime = self.runtime.clone();
+        loop {
+            let by = tokio::select! {
+                () = self.signals.stop.next() => return None,
+                cause = runtime.ended() => return Some(cause),
+                by = next_reason(&mut self.signals.reload) => by,
+            };
+            self.reload(&by).await;
+        }
+    }
+
+    /// Reads the configuration again and applies it: dependencies are added, updated and removed.
+    /// An invalid configuration changes nothing (rule CFG-2).
+    async fn reload(&mut self, by: &str) {
+        let settings = match self.source.read() {
+            Ok(settings) if settings == self.settings => return,
+            Ok(settings) => settings,
+            Err(error) => return self.runtime.refuse_reload(by, &error.to_string()),
+        };
+        if let Err(problem) = self.plan.make(&settings).await {
+            return self.runtime.refuse_reload(by, &problem.to_string());
+        }
+        let (old, new) = (&self.settings, &settings);
+        let fixed = (&old.gateway.bind, old.gateway.threads, &old.admin);
+        if fixed != (&new.gateway.bind, new.gateway.threads, &new.admin)
+            || old.gateway.max_connections != new.gateway.max_connections
+            || (&old.recorder, &old.otel) != (&new.recorder, &new.otel)
+        {
+            tracing::warn!(
+                "gateway.bind, gateway.threads, gateway.max_connections, admin, recorder and otel \
+                 apply only after a restart"
+            );
+        }
+        self.gateway.configure(&settings.gateway);
+        let wanted = self.plan.wanted(&settings);
+        for name in self.gateway.names() {
+            let mut all = wanted.iter();
+            let fits =
+                all.any(|(other, one, url)| *other == name && self.gateway.fits(&name, one, url));
+            if !fits {
+                self.gateway.remove(&name, by).await;
+            }
+        }
+        self.runtime.reload(settings.clone(), by).await;
+        for (name, one, url) in wanted {
+            match self.gateway.put(name, one, url, by).await {
+                Ok(AddOutcome::Kept) => {}
+                Ok(_) => tracing::info!(dependency = name, by, "dependency started"),
+                Err(error) => {
+                    tracing::error!(dependency = name, by, %error, "it cannot be started")
+                }
+            }
+        }
+        self.plan.forget_others(&settings);
+        self.admin.follow(&settings);
+        self.settings = settings;
+    }
+}
+
+/// Waits for a reason to reload, and returns it.
+async fn next_reason(watcher: &mut Option<Watcher>) -> String {
+    match watcher {
+        // Its result is read again: the watcher does not know the embedded file.
+        Some(watcher) => watcher.next().await.0.to_string(),
+        None => std::future::pending().await,
+    }
+}
+
+/// Signals to the process.
+struct ProcessSignals {
+    stop: StopSignal,
+    reload: Option<Watcher>,
+    loader: Loader,
+}
+
+impl ProcessSignals {
+    /// Installs the signal handlers early, before other processes can know that it runs.
+    fn new(source: &ConfigSource) -> Result<Self, SidecarError> {
+        let loader = source.loader.clone();
+        let reload = Watcher::on_signals(loader.clone());
+        if let Err(error) = &reload {
+            tracing::warn!(%error, "changes of the configuration apply only after a restart");
+        }
+        Ok(Self {
+            stop: StopSignal::new().map_err(SidecarError::Signals)?,
+            reload: reload.ok(),
+            loader,
+        })
+    }
+
+    /// Watches the files too, if configured.
+    fn watch(&mut self, settings: &Settings) {
+        if !settings.reload.watch {
+            return;
+        }
+        match Watcher::start(self.loader.clone(), settings.reload.debounce) {
+            Ok(watcher) => self.reload = Some(watcher),
+            Err(error) => {
+                tracing::warn!(%error, "changes of the configuration apply only on SIGHUP")
+            }
+        }
+    }
+}
+
+/// Signals that stop the process.
+#[cfg(unix)]
+struct StopSignal {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl StopSignal {
+    fn new() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// On other systems, only the interrupt key.
+#[cfg(not(unix))]
+struct StopSignal;
+
+#[cfg(not(unix))]
+impl StopSignal {
+    fn new() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending().await
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The dependencies that `serve` runs: their addresses, and parts of the configuration that it
+//! cannot serve.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+
+use crate::config::{DependencyConfig, DependencyKind, Settings};
+
+use super::SidecarError;
+use crate::sidecar::simulated::{SITES, Site};
+
+/// Addresses that the configuration does not contain: those of the simulated dependencies.
+#[derive(Default)]
+pub(super) struct ServicePlan {
+    sites: BTreeMap<String, (Site, String)>,
+}
+
+/// All parts of the configuration that cannot be served.
+#[derive(Debug)]
+pub(super) struct UnservableConfig(Vec<String>);
+
+impl fmt::Display for UnservableConfig {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.0.len() == 1 { "" } else { "s" };
+        write!(out, "{} problem{plural} in the configuration", self.0.len())?;
+        self.0.iter().try_for_each(|line| write!(out, "\n  {line}"))
+    }
+}
+
+impl std::error::Error for UnservableConfig {}
+
+impl ServicePlan {
+    /// Checks the whole configuration, then starts new simulated dependencies.
+    pub(super) async fn make(&mut self, settings: &Settings) -> Result<(), SidecarError> {
+        check(settings)?;
+        for (name, one) in &settings.dependencies {
+            let simulated = one.kind == Some(DependencyKind::Simulated);
+            if simulated && !self.sites.contains_key(name) {
+                let mut known = SITES.iter();
+                let key = known.find(|(known, _)| known == name);
+                let key = key.map_or("results", |(_, key)| *key);
+                let site = Site::start(name, key).await;
+                let site = site.map_err(SidecarError::Simulated)?;
+                let url = site.url();
+                self.sites.insert(name.clone(), (site, url));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the dependencies with their addresses, by name.
+    pub(super) fn wanted<'a>(
+        &'a self,
+        settings: &'a Settings,
+    ) -> Vec<(&'a str, &'a DependencyConfig, &'a str)> {
+        let all = settings.dependencies.iter();
+        all.filter_map(|(name, one)| {
+            let url = match self.site_of(name, one) {
+                Some(url) => url,
+                // A process has no address.
+                None if one.mcp.is_some() => one.url.as_deref().unwrap_or_default(),
+                None => one.url.as_deref()?,
+            };
+            Some((name.as_str(), one, url))
+        })
+        .collect()
+    }
+
+    fn site_of(&self, name: &str, one: &DependencyConfig) -> Option<&str> {
+        let simulated = one.kind == Some(DependencyKind::Simulated);
+        let (_, url) = self.sites.get(name).filter(|_| simulated)?;
+        Some(url)
+    }
+
+    /// Returns the listening addresses of the simulated dependencies, by name.
+    pub(super) fn simulated(&self) -> impl Iterator<Item = (&str, SocketAddr)> {
+        let sites = self.sites.iter();
+        sites.map(|(name, (site, _))| (name.as_str(), site.address))
+    }
+
+    /// Stops simulated dependencies that are not configured any more.
+    pub(super) fn forget_others(&mut self, settings: &Settings) {
+        let simulated = |name: &String| {
+            let one = settings.dependencies.get(name);
+            one.is_some_and(|one| one.kind == Some(DependencyKind::Simulated))
+        };
+        self.sites.retain(|name, _| simulated(name));
+    }
+}
+
+fn check(settings: &Settings) -> Result<(), UnservableConfig> {
+    let problem = |(name, one): (&String, &DependencyConfig)| {
+        if one.kind.is_some() {
+            return None;
+        }
+        let key = format!("dependencies.{name}.kind");
+        Some(format!(
+            "{key}: it is missing; only a program with its own code may leave it out, allowed: \"http\", \
+             \"mcp_stdio\", \"mcp_http\" or \"simulated\""
+        ))
+    };
+    let problems: Vec<String> = settings.dependencies.iter().filter_map(problem).collect();
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(UnservableConfig(problems))
+    }
+}
