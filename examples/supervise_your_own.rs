@@ -67,7 +67,7 @@ async fn one_actor(runtime: &Runtime) -> Result<(), Box<dyn std::error::Error>> 
     assert_eq!(addr.send(Plan(3)).await?, 1, "a new actor, a new count");
     assert_eq!(planner.incarnation(), 2);
     println!(
-        "planner: crashed on plan 13, same address, life {}",
+        "planner: crashed on plan 13, same address, incarnation {}",
         planner.incarnation()
     );
     Ok(())

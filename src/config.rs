@@ -10,7 +10,6 @@ mod loader;
 mod source;
 
 // values
-mod nearest;
 mod section;
 mod url;
 mod value_type;
@@ -65,7 +64,7 @@ pub use recorder::RecorderConfig;
 pub use reload::ReloadConfig;
 pub use secret::Secret;
 
-use nearest::nearest;
+use breakerbox_actors::nearest_word;
 use section::{LoadReport, Section};
 use source::LayerRank;
 
@@ -255,7 +254,7 @@ fn read_dependencies(table: &Section<'_>, environment: &str) -> BTreeMap<String,
             let others = names.iter().filter(|other| {
                 *other != name && table.named(other).origin().rank < LayerRank::DotEnv
             });
-            if let Some(near) = nearest(name, others.map(String::as_str)) {
+            if let Some(near) = nearest_word(name, others.map(String::as_str)) {
                 let reason = format!("no file has this dependency, did you mean {near}?");
                 section.conflict_here(&reason, "a dependency of the files, or to set its kind too");
             }

@@ -87,9 +87,6 @@ mod lock;
 mod retry_after;
 
 #[cfg(feature = "mcp")]
-mod rounded;
-
-#[cfg(feature = "mcp")]
 mod tls;
 
 #[doc(hidden)]

@@ -8,6 +8,10 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 /// Returns the larger one of the hints in a response's headers and body.
+#[cfg_attr(
+    not(any(feature = "agents", feature = "gateway")),
+    expect(dead_code, reason = "MCP alone reads only the header")
+)]
 pub(crate) fn read(headers: &HeaderMap, body: Option<&[u8]>) -> Option<Duration> {
     let line = headers.get(RETRY_AFTER).and_then(|line| line.to_str().ok());
     let in_headers = line.and_then(retry_after);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use breakerbox_policy::supervision::{PanicReport, StopCause};
-use breakerbox_policy::{Executed, PauseReason, RefusalState};
+use breakerbox_policy::{Executed, PauseReason, RefusalState, RoundedDuration};
 
 use crate::refusal_reason::RefusalReason;
 
@@ -358,13 +358,13 @@ impl<E: fmt::Display> fmt::Display for CallError<E> {
                 executed,
             } => write!(
                 out,
-                "{dependency} did not answer within {:?} (executed: {executed})",
-                brief(*after)
+                "{dependency} did not answer within {} (executed: {executed})",
+                RoundedDuration(*after)
             ),
             Self::Stalled { dependency, after } => write!(
                 out,
-                "{dependency} sent nothing for {:?} in the middle of its answer",
-                brief(*after)
+                "{dependency} sent nothing for {} in the middle of its answer",
+                RoundedDuration(*after)
             ),
             Self::WorkerCrashed { dependency, panic } => {
                 write!(
@@ -386,8 +386,8 @@ impl<E: fmt::Display> fmt::Display for CallError<E> {
                 retry_after,
             } => write!(
                 out,
-                "calls like this one crashed workers of {dependency} too often; refused for another {:?}",
-                brief(*retry_after)
+                "calls like this one crashed workers of {dependency} too often; refused for another {}",
+                RoundedDuration(*retry_after)
             ),
             Self::RateLimited {
                 dependency,
@@ -396,7 +396,7 @@ impl<E: fmt::Display> fmt::Display for CallError<E> {
             } => {
                 write!(out, "{dependency} was not called: {limit}")?;
                 match retry_after {
-                    Some(wait) => write!(out, "; try again in {:?}", brief(*wait)),
+                    Some(wait) => write!(out, "; try again in {}", RoundedDuration(*wait)),
                     None => Ok(()),
                 }
             }
@@ -414,19 +414,10 @@ impl<E: fmt::Display> fmt::Display for CallError<E> {
                 ..
             } => write!(
                 out,
-                "fallback {fallback} failed: {message}; it stood in because {cause}"
+                "fallback {fallback} failed: {message}; it was asked because {cause}"
             ),
         }
     }
-}
-
-/// Rounds a duration for display: up to whole milliseconds, unless it is shorter than one.
-fn brief(span: Duration) -> Duration {
-    if span < Duration::from_millis(1) {
-        return span;
-    }
-    let millis = span.as_nanos().div_ceil(1_000_000);
-    Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
 }
 
 impl fmt::Display for Refused {
@@ -448,7 +439,7 @@ impl fmt::Display for Refused {
         }
         write!(out, " is {state}: {reason}")?;
         match retry_after {
-            Some(wait) => write!(out, "; try again in {:?}", brief(*wait)),
+            Some(wait) => write!(out, "; try again in {}", RoundedDuration(*wait)),
             None => Ok(()),
         }
     }

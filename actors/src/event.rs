@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use breakerbox_policy::supervision::StopCause;
 use breakerbox_policy::{
-    BreakerCause, BreakerEvent, ChaosSettings, PauseReason, State, Symptom, Time,
+    BreakerCause, BreakerEvent, ChaosSettings, PauseReason, RoundedDuration, State, Symptom, Time,
 };
 use tokio::sync::broadcast;
 
@@ -184,16 +184,19 @@ impl fmt::Display for EventKind {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Breaker(event) => write!(out, "{event}"),
-            Self::Started { incarnation } => write!(out, "running (life {incarnation})"),
+            Self::Started { incarnation } => write!(out, "running (incarnation {incarnation})"),
             Self::Ended { incarnation, cause } => {
-                write!(out, "life {incarnation} ended: {cause}")
+                write!(out, "incarnation {incarnation} ended: {cause}")
             }
-            Self::RestartScheduled { after } => write!(out, "restart in {after:?}"),
+            Self::RestartScheduled { after } => {
+                write!(out, "restart in {}", RoundedDuration(*after))
+            }
             Self::Parked { cause } => write!(out, "parked after too many crashes; last: {cause}"),
             Self::GaveUp { cause } => write!(out, "gave up after too many restarts; last: {cause}"),
             Self::Stuck { incarnation, for_ } => write!(
                 out,
-                "life {incarnation} has blocked its thread for {for_:?}; its queue moves to a new one"
+                "incarnation {incarnation} has blocked its thread for {}; its queue moves to a new one",
+                RoundedDuration(*for_)
             ),
             Self::FallbackServing { fallback, why } => {
                 write!(out, "falling back to {fallback}: {why}")
@@ -206,23 +209,24 @@ impl fmt::Display for EventKind {
             }
             Self::Quarantined { fingerprint, ttl } => write!(
                 out,
-                "calls with fingerprint {fingerprint:#x} are refused for {ttl:?}: they crash workers"
+                "calls with fingerprint {fingerprint:#x} are refused for {}: they crash workers",
+                RoundedDuration(*ttl)
             ),
             Self::Paused { reason, for_, hint } => {
-                write!(out, "paused for {for_:?}: {reason}")?;
+                write!(out, "paused for {}: {reason}", RoundedDuration(*for_))?;
                 match hint {
-                    Some(hint) => write!(out, " (it said {hint:?})"),
-                    None => write!(out, " (it said not how long)"),
+                    Some(hint) => write!(out, " (it asked for {})", RoundedDuration(*hint)),
+                    None => write!(out, " (it named no time)"),
                 }
             }
             Self::Misconfigured { symptom } => {
-                out.write_str("refuses our set-up; every call fails until it is set right")?;
+                out.write_str("refuses our configuration; every call fails until it is corrected")?;
                 match symptom {
-                    Some(symptom) => write!(out, " (it said {symptom})"),
+                    Some(symptom) => write!(out, " (it answered {symptom})"),
                     None => Ok(()),
                 }
             }
-            Self::SetRight => out.write_str("takes our set-up again"),
+            Self::SetRight => out.write_str("accepts our configuration again"),
             Self::Reloaded { by, changed, waits } => {
                 write!(out, "settings changed by {by}: {}", changed.join(", "))?;
                 if !waits.is_empty() {
@@ -233,12 +237,12 @@ impl fmt::Display for EventKind {
             Self::ReloadRefused { by, problems } => {
                 write!(
                     out,
-                    "settings of {by} are refused, the old ones hold: {problems}"
+                    "settings of {by} are refused, the old ones stay in force: {problems}"
                 )
             }
             Self::Chaos { by, settings } => match settings {
                 Some(settings) => write!(out, "chaos set by {by}: {settings:?}"),
-                None => write!(out, "chaos taken off by {by}"),
+                None => write!(out, "chaos removed by {by}"),
             },
             Self::Operated {
                 command,

@@ -13,6 +13,8 @@ mod sync;
 
 mod clock;
 
+mod nearest_word;
+
 mod redact;
 
 mod refusal_reason;
@@ -71,6 +73,8 @@ pub use fallback::{
     Fixed, RefreshGuard, ServeOn, StaleCache,
 };
 pub use limits::session::Session;
+#[doc(hidden)]
+pub use nearest_word::nearest_word;
 pub use redact::redact;
 pub use refusal_reason::RefusalReason;
 pub use runtime::builder::{

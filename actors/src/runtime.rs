@@ -12,6 +12,8 @@ mod live;
 
 mod protected;
 
+mod registry;
+
 pub(crate) mod reload;
 
 pub(crate) mod scope;
@@ -24,30 +26,27 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::thread::JoinHandle;
 
-use actix::{Recipient, System};
+use actix::System;
 use breakerbox_policy::supervision::{CommandError, StopCause};
 use breakerbox_policy::{BreakerCommand, ChaosSettings, DependencySettings, IllegalTransition};
 use futures_channel::mpsc;
-use futures_util::future::BoxFuture;
 use tokio::sync::{broadcast, oneshot, watch};
 
 use crate::breaker::message::OperateBreaker;
-use crate::client::{self, Client};
+use crate::client::Client;
 use crate::clock::Clock;
 use crate::dependency::Dependency;
 use crate::error::StartError;
-use crate::event::{Event, EventBus, EventKind};
+use crate::event::{Event, EventBus};
 use crate::fallback::find_cycle;
-use crate::state::counts::LatencyBuckets;
 use crate::state::recorder::OutcomeRecorder;
-use crate::state::{Route, Shared};
 use crate::supervisor::{
     Child, ChildRef, ChildStatus, DeathWatch, DriverCommand, DriverNews, Group, GroupRef,
     SupervisorContext, Tell, Threads, Watchers, remember_panics,
 };
 use crate::sync::LockExt;
 use builder::NewDependency;
-use reload::DependencyReload;
+use registry::AnyDependency;
 use status::DependencyStatus;
 
 /// The settings of a new runtime.
@@ -108,90 +107,6 @@ struct RuntimeState {
 struct OwnThread {
     stop: oneshot::Sender<()>,
     handle: JoinHandle<()>,
-}
-
-/// A dependency of any type.
-trait AnyDependency: Send + Sync {
-    fn client(&self) -> &dyn Any;
-    fn shared(&self) -> &Arc<Shared>;
-    fn status(&self) -> DependencyStatus;
-    fn settings(&self) -> Arc<DependencySettings>;
-    fn latency(&self) -> LatencyBuckets;
-    fn drain(&self);
-    fn stop(&self);
-    fn operator(&self) -> Recipient<OperateBreaker>;
-    fn set_chaos(&self, settings: Option<ChaosSettings>, by: &str);
-    /// Returns this dependency as a type-erased fallback, for callers that know its request and
-    /// response types.
-    fn erased_fallback(&self) -> Box<dyn Any>;
-    fn falls_back_on(&self) -> Vec<String>;
-    fn is_stopped(&self) -> bool;
-    /// Applies the current configuration.
-    fn follow<'a>(
-        &'a self,
-        given: &'a DependencySettings,
-        by: &'a str,
-    ) -> BoxFuture<'a, Option<DependencyReload>>;
-}
-
-impl<D: Dependency> AnyDependency for Client<D> {
-    fn client(&self) -> &dyn Any {
-        self
-    }
-
-    fn shared(&self) -> &Arc<Shared> {
-        &self.core.shared
-    }
-
-    fn status(&self) -> DependencyStatus {
-        Client::status(self)
-    }
-
-    fn settings(&self) -> Arc<DependencySettings> {
-        Client::settings(self)
-    }
-
-    fn latency(&self) -> LatencyBuckets {
-        self.core.shared.totals.latency_buckets()
-    }
-
-    fn drain(&self) {
-        let shared = &self.core.shared;
-        shared.set_route(Route::Draining);
-        shared.events.emit(&shared.name, EventKind::Draining);
-    }
-
-    fn stop(&self) {
-        self.core.stop();
-    }
-
-    fn operator(&self) -> Recipient<OperateBreaker> {
-        self.breaker().recipient()
-    }
-
-    fn set_chaos(&self, settings: Option<ChaosSettings>, by: &str) {
-        Client::set_chaos(self, settings, by);
-    }
-
-    fn erased_fallback(&self) -> Box<dyn Any> {
-        client::erased(self.clone())
-    }
-
-    fn falls_back_on(&self) -> Vec<String> {
-        self.core.fallbacks.depend_on()
-    }
-
-    fn is_stopped(&self) -> bool {
-        self.core.shared.route() == Route::Stopped
-    }
-
-    fn follow<'a>(
-        &'a self,
-        given: &'a DependencySettings,
-        by: &'a str,
-    ) -> BoxFuture<'a, Option<DependencyReload>> {
-        Box::pin(reload::follow(&self.core, given, by))
-    }
 }
 
 /// The inputs for the start of a tree.

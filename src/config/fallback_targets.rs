@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::dependency::DependencyConfig;
 use super::fallback::FallbackKind;
-use super::nearest::nearest;
 use super::section::Section;
+use breakerbox_actors::nearest_word;
 
 /// Reports fallbacks on unknown dependencies, and cycles.
 pub(super) fn check(dependencies: &BTreeMap<String, DependencyConfig>, table: &Section<'_>) {
@@ -14,7 +14,7 @@ pub(super) fn check(dependencies: &BTreeMap<String, DependencyConfig>, table: &S
             if dependencies.contains_key(name) {
                 continue;
             }
-            let near = nearest(name, dependencies.keys().map(String::as_str));
+            let near = nearest_word(name, dependencies.keys().map(String::as_str));
             let hint = near.map_or(String::new(), |near| format!(", did you mean {near}?"));
             let names: Vec<&str> = dependencies.keys().map(String::as_str).collect();
             table.conflict(

@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use config::{Value, ValueKind};
 
-use super::nearest::nearest;
 use super::problem::{Problem, Warning};
 use super::secret::Secret;
 use super::source::{LayerRank, ValueOrigin};
 use super::value_type::{ValueType, show};
+use breakerbox_actors::nearest_word;
 
 /// Result of reading, beside the settings.
 #[derive(Debug, Default)]
@@ -373,7 +373,7 @@ impl<'a> Section<'a> {
             if self.known.contains(key.as_str()) {
                 continue;
             }
-            let near = nearest(key, self.known.iter().copied());
+            let near = nearest_word(key, self.known.iter().copied());
             let reason = match near {
                 Some(near) => format!("unknown key, did you mean {near}?"),
                 None => "unknown key".to_owned(),

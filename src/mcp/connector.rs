@@ -12,13 +12,14 @@ use rmcp::transport::{StreamableHttpClientTransport, Transport};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
+use breakerbox_policy::RoundedDuration;
+
 use super::error::McpError;
 use super::http::McpHttp;
 use super::liveness::{ConnectionEnd, Liveness};
 use super::server_state::ServerState;
 use super::session::Session;
 use super::settings::McpServer;
-use crate::rounded::RoundedDuration;
 
 /// Connector to a server.
 pub(super) enum McpConnector {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use breakerbox_policy::Class;
+use breakerbox_policy::{Class, RoundedDuration};
 use tokio::time::timeout;
 
 use super::call::{ToolCall, ToolResult};
@@ -15,7 +15,6 @@ use super::server_state::ServerState;
 use super::session::Session;
 use super::settings::McpServer;
 use super::stdio::StdioTransport;
-use crate::rounded::RoundedDuration;
 use crate::{CallContext, Dependency, Verdict};
 use breakerbox_actors::redact;
 

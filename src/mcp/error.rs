@@ -6,13 +6,12 @@
 use std::error::Error;
 use std::time::Duration;
 
-use breakerbox_policy::{Class, Executed, Symptom};
+use breakerbox_policy::{Class, Executed, RoundedDuration, Symptom};
 use rmcp::model::{ErrorCode, ErrorData};
 use rmcp::service::{ClientInitializeError, ServiceError};
 use rmcp::transport::streamable_http_client::StreamableHttpError;
 
 use crate::Verdict;
-use crate::rounded::RoundedDuration;
 use breakerbox_actors::redact;
 
 /// Errors of a tool call without a result.

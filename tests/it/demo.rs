@@ -106,11 +106,11 @@ fn item_104_the_agent_system_lives_through_a_bad_minute() {
     assert_eq!(output.status.code(), Some(0), "{out}\n{err}");
     assert_eq!(err, "", "nothing went wrong");
     let steps = [
-        ("vector_find", "the index answers 500"),
+        ("vector_find", "the index responds with 500"),
         ("vector_find", "closed -> open"),
         ("knowledge_graph", "its server is killed"),
         ("knowledge_graph/worker-1", "ended"),
-        ("knowledge_graph/worker-1", "running (life 2)"),
+        ("knowledge_graph/worker-1", "running (incarnation 2)"),
         ("web_google", "queries of the day are used up"),
         ("web_google", "its quota is used up"),
         ("demo", "the configuration is broken"),

@@ -115,7 +115,7 @@ impl Bed {
             let worker = &bed.server.client().status().workers[0];
             worker.incarnation == number && worker.running
         };
-        self.until(&format!("life {number}"), running).await;
+        self.until(&format!("incarnation {number}"), running).await;
     }
 
     /// Stops everything, and checks that no process of the server remains, not even a zombie.

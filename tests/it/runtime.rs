@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use breakerbox::testing::TestRuntime;
 use breakerbox::{
     Answer, CallContext, CallError, Client, Dependency, DependencyBuilder, EventKind, Fixed,
 };
+use breakerbox_actors::testing::TestRuntime;
 use breakerbox_policy::{BackoffSettings, DependencySettings, RetryJitter};
 
 use crate::supervision::Log;

@@ -5,7 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
-use breakerbox_policy::{Symptom, TimeoutSettings};
+use breakerbox_policy::{RoundedDuration, Symptom, TimeoutSettings};
 
 use super::CallContext;
 use crate::deadline::bounded;
@@ -49,7 +49,7 @@ impl fmt::Display for TimeLimitExceeded {
             TimeLimit::FirstByte => "no answer",
             TimeLimit::Idle => "nothing more of the answer",
         };
-        write!(out, "{what} within {:?}", self.after)
+        write!(out, "{what} within {}", RoundedDuration(self.after))
     }
 }
 

@@ -3,14 +3,7 @@
 use super::{Runtime, scope};
 use crate::attribute::call_site::{CallSite, CollectedSite};
 use crate::error::{StartError, UnknownName};
-
-/// Returns the most similar word, if one is similar enough.
-fn nearest<'w>(given: &str, words: impl Iterator<Item = &'w String>) -> Option<String> {
-    let limit = 1 + given.len() / 4;
-    let near = words.map(|word| (strsim::levenshtein(given, word), word));
-    let (distance, word) = near.min()?;
-    (distance <= limit).then(|| word.clone())
-}
+use crate::nearest_word::nearest_word;
 
 impl Runtime {
     /// Makes this runtime the implicit one of the whole process: functions under the attribute use
@@ -52,7 +45,10 @@ impl Runtime {
             .filter(|site| counts(site))
             .partition(|site| is_known(site.name));
         if !unknown.is_empty() {
-            let near = |name| nearest(name, running.union(&configured));
+            let near = |name| {
+                let known = running.union(&configured).map(String::as_str);
+                nearest_word(name, known).map(str::to_owned)
+            };
             let mut names: Vec<UnknownName> = unknown
                 .into_iter()
                 .map(|site| UnknownName {

@@ -247,7 +247,7 @@ fn health<D: Dependency>(core: &DependencyCore<D>, view: &BreakerView<'_>) -> He
             reason: "it is being tried again".to_owned(),
         },
         None if shared.misconfiguration.is_refused() => {
-            let reason = "it refuses our set-up".to_owned();
+            let reason = "it refuses our configuration".to_owned();
             if core.fallbacks.is_empty() {
                 Health::Down { reason }
             } else {

@@ -131,8 +131,9 @@ impl Replay<'_> {
         for child in top.children().await {
             let state = match child.state {
                 ChildState::Running => {
+                    // A nested supervisor keeps no notes: the tree tells its incarnation.
                     let attempt = self.notebook.alive(&child.name);
-                    attempt.map_or("running".into(), |attempt| format!("running#{attempt}"))
+                    format!("running#{}", attempt.unwrap_or(child.incarnation))
                 }
                 ChildState::Stopped | ChildState::Parked => "stopped".into(),
                 _ => "restarting".into(),

@@ -156,7 +156,7 @@ async fn sec_1_a_change_that_cannot_be_read_says_what_is_allowed() {
     let cases = [
         ("", "(line 1, column 0)"),
         ("{", "is not JSON"),
-        ("[]", "no object"),
+        ("[]", "not an object"),
         ("{}", "needs a reason"),
         ("{\"reason\":\"  \"}", "needs a reason"),
         ("{\"reason\":7}", "needs a reason"),

@@ -199,7 +199,7 @@ async fn cfg_1_wrong_use_and_nobody_there_are_told_apart() {
         assert_eq!((ran.code, &*ran.out), (Some(1), ""), "{arguments:?}");
         assert!(
             ran.err
-                .contains("cannot be reached; is Breakerbox running there?"),
+                .contains("cannot be reached; is Breakerbox running?"),
             "{}",
             ran.err
         );

@@ -103,7 +103,7 @@ fn item_45_what_the_service_refuses_is_misconfigured_told_once_and_not_retried()
         let Health::Degraded { reason } = status.health else {
             panic!("{}", status.health);
         };
-        assert_eq!(reason, "it refuses our set-up");
+        assert_eq!(reason, "it refuses our configuration");
         let told = rig.runtime.events_since(0).into_iter();
         let told: Vec<String> = told
             .filter(|event| matches!(event.kind, EventKind::Misconfigured { .. }))
@@ -112,7 +112,7 @@ fn item_45_what_the_service_refuses_is_misconfigured_told_once_and_not_retried()
         assert_eq!(
             told,
             [
-                "vector_find: refuses our set-up; every call fails until it is set right (it said 404)"
+                "vector_find: refuses our configuration; every call fails until it is corrected (it answered 404)"
             ]
         );
         rig.finish().await;
@@ -309,7 +309,7 @@ fn item_54_a_store_is_read_from_lines_of_json() {
     assert_eq!(store.nearest("two", 5)[0].id, "b");
     let error = store.load(Cursor::new("{\"id\":\"c\"}")).unwrap_err();
     assert!(
-        error.to_string().starts_with("line 1 is no document"),
+        error.to_string().starts_with("line 1 is not a document"),
         "{error}"
     );
     assert_eq!(store.len(), 2);

@@ -54,7 +54,7 @@ fn item_56_more_than_ten_results_are_ten_and_a_warning_and_none_is_refused() {
             target.ends_with("&cx=engine-1&q=breakers%20%26%20actors&num=10"),
             "{target}"
         );
-        assert_eq!(log.lines("50 web results were asked for").len(), 1);
+        assert_eq!(log.lines("50 web results were requested").len(), 1);
         // The type excludes negative numbers.
         let error = web.search("breakers", 0).await.unwrap_err();
         assert_eq!(

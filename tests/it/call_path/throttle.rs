@@ -48,7 +48,7 @@ fn lim_1_a_pause_is_one_event_however_many_calls_were_on_their_way() {
         assert_eq!(pauses(&bench.runtime).len(), 1);
         let lines = log.lines("it asked for less traffic");
         assert_eq!(lines.len(), 1, "{lines:?}");
-        assert!(lines[0].contains("WARN") && lines[0].contains("(it said 7s)"));
+        assert!(lines[0].contains("WARN") && lines[0].contains("(it asked for 7 s)"));
         pass(8_000).await;
         bench.ask(throttled_for(1_000)).await.unwrap_err();
         assert_eq!(pauses(&bench.runtime).len(), 2);

@@ -40,7 +40,7 @@ fn cfg_1_what_cannot_be_exported_is_told_at_once_and_no_secret_with_it() {
 fn cfg_1_a_build_without_the_exporter_says_so() {
     let found = problems(of_text("[otel]\nendpoint = \"http://127.0.0.1:4318\"\n"));
     let expected = "otel.endpoint: given \"http://127.0.0.1:4318\", this program was built without \
-                    the feature otel, and cannot send there, allowed: to leave it out, or a build \
+                    the feature otel, allowed: to leave it out, or a build \
                     with --features otel (the given text:2)";
     assert_eq!(found, [expected]);
     // Variables set for all programs of a machine do not affect this one.

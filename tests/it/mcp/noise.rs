@@ -49,7 +49,7 @@ async fn item_70_a_line_of_fifty_megabytes_costs_it_its_life() {
     };
     let first = bed.process();
     let long = bed.call("long_line", json!({ "bytes": 50_000_000 })).await;
-    broke(long, "longer than 16777216 bytes");
+    broke(long, "more than 16777216 bytes");
     bed.call("echo", json!({})).await.unwrap();
     assert_eq!(bed.lives(), 2);
     gone(&[first]);

@@ -1,7 +1,7 @@
 //! The breaker during crashes and timeouts: routing, lost probes, late results.
 
-use breakerbox::testing::{TestRuntime, run_paused};
 use breakerbox::{AnswerSource, CallError};
+use breakerbox_actors::testing::{TestRuntime, run_paused};
 use breakerbox_policy::{BreakerCommand, DependencySettings, State};
 
 use super::{Do, Log, dependency, millis, number, standby};

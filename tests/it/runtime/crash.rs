@@ -1,7 +1,7 @@
 //! Crashes: the error of each caller, queued calls, quarantine and parking.
 
-use breakerbox::testing::{TestRuntime, run_paused};
 use breakerbox::{AnswerSource, CallContext, CallError, Dependency, EventKind, NotExecutedReason};
+use breakerbox_actors::testing::{TestRuntime, run_paused};
 use breakerbox_policy::supervision::StopCause;
 use breakerbox_policy::{DependencySettings, Executed, Intensity, OverrideMode, WhileRestarting};
 

@@ -1,7 +1,7 @@
 //! Drains, death watch and backoff.
 
-use breakerbox::testing::{TestRuntime, run_paused};
 use breakerbox::{CallError, Child, EventKind, Group, NotExecutedReason};
+use breakerbox_actors::testing::{TestRuntime, run_paused};
 use breakerbox_policy::supervision::{ChildState, RestartBackoff, StopCause};
 use breakerbox_policy::{DependencySettings, Executed, Intensity};
 

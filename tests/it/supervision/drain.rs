@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use breakerbox::testing::{Reaction, Script, TestRuntime, run_paused};
 use breakerbox::{CallError, NotExecutedReason, Runtime, RuntimeSettings};
+use breakerbox_actors::testing::{Reaction, Script, TestRuntime, run_paused};
 use breakerbox_policy::supervision::StopCause;
 use breakerbox_policy::{DependencySettings, Placement, WhileRestarting};
 

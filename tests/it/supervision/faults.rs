@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use actix::{Actor, Context};
-use breakerbox::testing::{Reaction, Script, TestRuntime, run_paused};
 use breakerbox::{Child, StartError};
+use breakerbox_actors::testing::{Reaction, Script, TestRuntime, run_paused};
 use breakerbox_policy::GiveUp;
 use breakerbox_policy::supervision::{CommandError, Shutdown, StopCause};
 
@@ -158,13 +158,13 @@ fn sup_8_a_worker_factory_that_fails_or_panics_rolls_the_dependency_back() {
     run_paused(async || {
         let runtime = TestRuntime::start().await;
         let script = Script::new(|request: u32, _| Reaction::Answer(request));
-        let fails = || Err::<breakerbox::testing::Scripted<u32, u32>, _>("no key");
+        let fails = || Err::<breakerbox_actors::testing::Scripted<u32, u32>, _>("no key");
         let error = runtime.dependency("d").workers(fails).start().await;
         let Err(StartError::Failed { cause, .. }) = error else {
             panic!("it started");
         };
         assert!(cause.to_string().contains("no key"), "{cause}");
-        let panics = || -> breakerbox::testing::Scripted<u32, u32> { panic!("no memory") };
+        let panics = || -> breakerbox_actors::testing::Scripted<u32, u32> { panic!("no memory") };
         let error = runtime.dependency("d").workers(panics).start().await;
         let text = error.unwrap_err().to_string();
         assert!(text.contains("no memory"), "{text}");
@@ -180,8 +180,9 @@ fn sup_8_a_worker_factory_that_fails_or_panics_rolls_the_dependency_back() {
 fn sup_8_a_worker_that_hangs_at_its_start_can_be_stopped() {
     run_paused(async || {
         let runtime = TestRuntime::start().await;
-        let hangs =
-            || std::future::pending::<Result<breakerbox::testing::Scripted<u32, u32>, String>>();
+        let hangs = || {
+            std::future::pending::<Result<breakerbox_actors::testing::Scripted<u32, u32>, String>>()
+        };
         let start = runtime.dependency("d").workers(hangs).start();
         let start = tokio::task::spawn_local(start);
         tokio::time::sleep(MOMENT).await;

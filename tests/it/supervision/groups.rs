@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use breakerbox::testing::{TestRuntime, run_paused};
 use breakerbox::{EventKind, Group};
+use breakerbox_actors::testing::{TestRuntime, run_paused};
 use breakerbox_policy::Intensity;
 use breakerbox_policy::supervision::{ChildState, CommandError, Shutdown, StopCause, Strategy};
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use breakerbox::testing::{TestRuntime, run_paused};
 use breakerbox::{Child, Group};
+use breakerbox_actors::testing::{TestRuntime, run_paused};
 use breakerbox_policy::supervision::StopCause;
 
 use super::{Behave, Log, Probe, probe};

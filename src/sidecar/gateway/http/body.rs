@@ -16,8 +16,9 @@ use tokio::time::{Sleep, sleep};
 use super::cache::CacheWriter;
 use super::pool::PooledBody;
 use super::response_stream::{ResponsePiece, ResponseStream};
+use breakerbox_policy::RoundedDuration;
+
 use crate::Streamed;
-use crate::rounded::RoundedDuration;
 use crate::sidecar::gateway::activity::RequestActivity;
 use crate::sidecar::gateway::trace::RequestSpan;
 

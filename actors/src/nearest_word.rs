@@ -2,7 +2,7 @@
 
 /// Returns the most similar word, if one is similar enough: one edit, and one more for every four
 /// bytes of the given word.
-pub(super) fn nearest<'w>(given: &str, words: impl Iterator<Item = &'w str>) -> Option<&'w str> {
+pub fn nearest_word<'w>(given: &str, words: impl Iterator<Item = &'w str>) -> Option<&'w str> {
     let limit = 1 + given.len() / 4;
     let near = words.map(|word| (strsim::levenshtein(given, word), word));
     let (distance, word) = near.min()?;

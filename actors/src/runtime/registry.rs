@@ -1,0 +1,101 @@
+//! The dependencies of a runtime, with their types erased.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use actix::Recipient;
+use breakerbox_policy::{ChaosSettings, DependencySettings};
+use futures_util::future::BoxFuture;
+
+use super::reload::{self, DependencyReload};
+use super::status::DependencyStatus;
+use crate::breaker::message::OperateBreaker;
+use crate::client::{self, Client};
+use crate::dependency::Dependency;
+use crate::event::EventKind;
+use crate::state::counts::LatencyBuckets;
+use crate::state::{Route, Shared};
+
+/// A dependency of any type.
+pub(super) trait AnyDependency: Send + Sync {
+    fn client(&self) -> &dyn Any;
+    fn shared(&self) -> &Arc<Shared>;
+    fn status(&self) -> DependencyStatus;
+    fn settings(&self) -> Arc<DependencySettings>;
+    fn latency(&self) -> LatencyBuckets;
+    fn drain(&self);
+    fn stop(&self);
+    fn operator(&self) -> Recipient<OperateBreaker>;
+    fn set_chaos(&self, settings: Option<ChaosSettings>, by: &str);
+    /// Returns this dependency as a type-erased fallback, for callers that know its request and
+    /// response types.
+    fn erased_fallback(&self) -> Box<dyn Any>;
+    fn falls_back_on(&self) -> Vec<String>;
+    fn is_stopped(&self) -> bool;
+    /// Applies the current configuration.
+    fn follow<'a>(
+        &'a self,
+        given: &'a DependencySettings,
+        by: &'a str,
+    ) -> BoxFuture<'a, Option<DependencyReload>>;
+}
+
+impl<D: Dependency> AnyDependency for Client<D> {
+    fn client(&self) -> &dyn Any {
+        self
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.core.shared
+    }
+
+    fn status(&self) -> DependencyStatus {
+        Client::status(self)
+    }
+
+    fn settings(&self) -> Arc<DependencySettings> {
+        Client::settings(self)
+    }
+
+    fn latency(&self) -> LatencyBuckets {
+        self.core.shared.totals.latency_buckets()
+    }
+
+    fn drain(&self) {
+        let shared = &self.core.shared;
+        shared.set_route(Route::Draining);
+        shared.events.emit(&shared.name, EventKind::Draining);
+    }
+
+    fn stop(&self) {
+        self.core.stop();
+    }
+
+    fn operator(&self) -> Recipient<OperateBreaker> {
+        self.breaker().recipient()
+    }
+
+    fn set_chaos(&self, settings: Option<ChaosSettings>, by: &str) {
+        Client::set_chaos(self, settings, by);
+    }
+
+    fn erased_fallback(&self) -> Box<dyn Any> {
+        client::erased(self.clone())
+    }
+
+    fn falls_back_on(&self) -> Vec<String> {
+        self.core.fallbacks.depend_on()
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.core.shared.route() == Route::Stopped
+    }
+
+    fn follow<'a>(
+        &'a self,
+        given: &'a DependencySettings,
+        by: &'a str,
+    ) -> BoxFuture<'a, Option<DependencyReload>> {
+        Box::pin(reload::follow(&self.core, given, by))
+    }
+}
