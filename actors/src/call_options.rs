@@ -8,31 +8,31 @@ use breakerbox_policy::Priority;
 
 use crate::limits::session::Session;
 
-/// What one call asks beyond its dependency's settings.
+/// Settings of one call that differ from its dependency's.
 #[derive(Debug, Clone, Default)]
 pub struct CallOptions {
-    /// Time for the whole call; the dependency's own total timeout, and the deadline of a call
-    /// that this one is made for, can only shorten it.
+    /// Time limit of the whole call. The dependency's total timeout, and the deadline of the
+    /// surrounding call, can only shorten it.
     pub timeout: Option<Duration>,
-    /// Whether it may be executed twice; `None` leaves it to the dependency.
+    /// Permission to execute the call twice; `None` leaves it to the dependency.
     pub idempotent: Option<bool>,
-    /// Its fingerprint for the quarantine; `None` leaves it to the dependency.
+    /// Fingerprint for the quarantine; `None` leaves it to the dependency.
     pub fingerprint: Option<u64>,
-    /// How much it matters beside others that wait for a place.
+    /// Priority among the calls that wait for a bulkhead slot.
     pub priority: Priority,
-    /// Whether it takes a place among the writes (rule LIM-3); `None` leaves it to the dependency,
-    /// and a closure is none then.
+    /// True if the call takes one of the slots for writes (rule LIM-3); `None` leaves it to the
+    /// dependency, and a closure is then no write.
     pub write: Option<bool>,
-    /// Whose breaker it goes by; `None` leaves it to the dependency.
+    /// Key of the breaker to use; `None` leaves it to the dependency.
     pub key: Option<Arc<str>>,
-    /// How much of the rate limit it takes; `None` leaves it to the dependency.
+    /// Units of the rate limit that the call takes; `None` leaves it to the dependency.
     pub weight: Option<NonZeroU32>,
-    /// What it is paid from; `None` for nothing.
+    /// Session that pays for the call, if any.
     pub session: Option<Session>,
 }
 
 impl CallOptions {
-    /// What a call without options goes by; nothing is moved or dropped for it.
+    /// Options of a call without any; nothing is moved or dropped for them.
     pub(crate) const fn usual() -> &'static Self {
         static USUAL: CallOptions = CallOptions {
             timeout: None,

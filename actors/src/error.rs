@@ -230,7 +230,7 @@ pub enum Fault {
 }
 
 impl<E> CallError<E> {
-    /// The error of a call whose time was over.
+    /// The error of a call that ran out of time.
     pub(crate) fn timed_out(dependency: Arc<str>, after: Duration, executed: Executed) -> Self {
         Self::TimedOut {
             dependency,

@@ -115,8 +115,8 @@ impl Verdict {
         }
     }
 
-    /// Sets whether the work was executed: `No` permits a repetition anywhere, whatever the
-    /// request; `Maybe` is for an answer that was lost (rule CALL-2). By default a verdict without a
+    /// Sets whether the work was executed: `No` permits a repetition anywhere, also of a
+    /// write; `Maybe` is for an answer that was lost (rule CALL-2). By default a verdict without a
     /// connection says `No`, one with a status `Yes`, and a failure without either `Maybe`.
     #[must_use]
     pub fn executed(self, executed: Executed) -> Self {

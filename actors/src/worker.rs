@@ -142,7 +142,7 @@ impl<D: Dependency> Responder<D> {
         self.time_out(now, after, Executed::No);
     }
 
-    /// Ends a call whose time is over.
+    /// Ends a call that has run out of time.
     pub(crate) fn time_out(self, now: Time, after: Duration, executed: Executed) {
         let Some(replier) = &self.replier else {
             return;

@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use super::ServiceError;
 use crate::config::Secret;
-use crate::policy::{Class, Symptom};
+use crate::policy::{Class, Executed, Symptom};
 use crate::{CallContext, TimeLimitExceeded, Verdict};
 
 /// Maximum size of a response body, in bytes.
@@ -214,7 +214,8 @@ impl ServiceResponse {
 
 /// Returns the error for a complete response that cannot be used.
 pub(super) fn malformed(text: &str) -> ServiceError {
-    ServiceError::new(Verdict::from(Class::Failure), text)
+    let verdict = Verdict::from(Class::Failure).executed(Executed::Yes);
+    ServiceError::new(verdict, text)
 }
 
 fn lost(symptom: Symptom, text: &str) -> ServiceError {

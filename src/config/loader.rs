@@ -109,6 +109,7 @@ impl Loader {
                 problems.push(unreadable(reason, "an index from 0 to 999", &origin.place));
             }
         }
+        // CFG-1: the layers are merged in this order, and a later one wins.
         let root = merge(layers, &mut problems);
         read(&root, &sources, problems)
     }

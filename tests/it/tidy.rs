@@ -1,6 +1,19 @@
-//! The tree keeps its own promises: sizes, names, borders, rules with tests.
+//! The repository's structure: sizes, borders and names, imports, language and rules.
+//!
+//! All is counted by patterns in the sources; nothing here compiles or runs them.
 
 use std::path::{Path, PathBuf};
+
+mod circles;
+mod facade;
+mod functions;
+mod imports;
+mod language;
+mod layout;
+mod names;
+mod repeats;
+mod rules;
+mod source;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -11,7 +24,7 @@ fn read(path: &Path) -> String {
     text.unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()))
 }
 
-/// Every file of a folder whose name ends so, as paths below the root.
+/// Returns every file of a folder whose name has this ending, as paths below the root.
 fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![root().join(folder)];
@@ -41,6 +54,13 @@ fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
     }
     found.sort();
     found
+}
+
+/// Fails with a headline and a line for each offence.
+#[track_caller]
+fn expect_none(headline: &str, offences: &[String]) {
+    let (count, lines) = (offences.len(), offences.join("\n  "));
+    assert!(offences.is_empty(), "{headline}\n  {lines}\n{count} in all");
 }
 
 fn sources() -> Vec<PathBuf> {
@@ -85,7 +105,9 @@ fn every_module_is_on_the_map() {
             let below = path.strip_prefix(package).expect("a file of the package");
             let below = below.with_extension("");
             let names: Vec<_> = below.iter().map(|name| name.to_string_lossy()).collect();
-            let test = names.iter().any(|name| name == "tests");
+            let test = names
+                .iter()
+                .any(|name| name == "tests" || name == "gate_tests");
             if test || names == ["lib"] {
                 continue;
             }
@@ -136,61 +158,6 @@ fn the_kernel_knows_no_clock_and_no_runtime() {
             .map(|w| (*w).to_owned()),
     );
     assert_eq!(found, Vec::<String>::new());
-}
-
-/// The text of everything that tests: test files, and files with a test section from there on.
-fn test_text() -> String {
-    let mut all = String::new();
-    for path in sources() {
-        let text = read(&root().join(&path));
-        let whole = path
-            .iter()
-            .any(|part| part == "tests" || part == "tests.rs");
-        let section = if whole {
-            Some(0)
-        } else {
-            text.find("#[cfg(test)]")
-        };
-        all.push_str(section.map_or("", |at| &text[at..]));
-    }
-    all
-}
-
-#[test]
-fn every_rule_that_holds_now_has_a_test() {
-    let rules = read(&root().join("docs/rules.md"));
-    let tests = test_text();
-    let mut known = 0;
-    let mut untested = Vec::new();
-    for row in rules
-        .lines()
-        .filter(|line| line.starts_with("| ") && line.contains('-'))
-    {
-        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
-        let [id, _, status] = cells[..] else {
-            continue;
-        };
-        if id == "---" {
-            continue;
-        }
-        known += 1;
-        assert!(
-            ["now", "in work", "later"].contains(&status),
-            "{id}: {status:?} is no status"
-        );
-        let name = format!("{}_", id.to_lowercase().replace('-', "_"));
-        if status == "now" && !is_named(&tests, id) && !tests.contains(&name) {
-            untested.push(id.to_owned());
-        }
-    }
-    assert_eq!(known, 12 + 7 + 4 + 8 + 3 + 4, "a rule was added or lost");
-    assert_eq!(untested, Vec::<String>::new());
-}
-
-/// Whether the id stands there as a whole: BRK-1 is not named by BRK-12.
-fn is_named(text: &str, id: &str) -> bool {
-    text.match_indices(id)
-        .any(|(at, _)| !text[at + id.len()..].starts_with(|next: char| next.is_ascii_digit()))
 }
 
 #[test]

@@ -151,7 +151,7 @@ fn no_worker<D: Dependency>(core: &DependencyCore<D>) -> CallError<D::Error> {
     }
 }
 
-/// Refuses a call whose fingerprint has crashed workers too often.
+/// Refuses a call if its fingerprint has crashed workers too often.
 pub(super) fn check_quarantine<E>(
     shared: &Shared,
     fingerprint: Option<u64>,

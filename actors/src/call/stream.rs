@@ -35,8 +35,8 @@ use crate::sync::{LockExt, Mutex};
 use crate::verdict::{AttemptResult, Verdict};
 use hold::StreamHold;
 
-/// An open stream, its first item, and the permits that it holds; `None` for an empty stream, whose
-/// end is counted already.
+/// An open stream, its first item, and the permits that it holds; `None` for an empty stream, which
+/// is counted already.
 type Opened<S> = Option<(Pin<Box<S>>, <S as TryStream>::Ok, StreamHold)>;
 
 /// Opens a stream under the same breaker and limits as a closure.

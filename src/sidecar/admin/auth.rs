@@ -69,6 +69,7 @@ fn check_token(admin: &Admin, headers: &HeaderMap) -> Result<(), AdminProblem> {
     };
     let is_bearer = scheme.eq_ignore_ascii_case(b"Bearer ");
     // Constant time: the duration reveals only the length.
+    // SEC-1: tokens are compared in constant time.
     let is_equal = bool::from(given.ct_eq(token.expose().as_bytes()));
     if is_bearer && is_equal {
         return Ok(());

@@ -143,7 +143,7 @@ impl<'a> GatewayProblem<'a> {
             kind,
             Some(dependency),
             error.to_string(),
-            executed(error),
+            error.executed(),
             wait,
         )
     }
@@ -218,19 +218,6 @@ fn round_up(wait: Duration, unit: u128) -> u64 {
     u64::try_from(wait.as_nanos().div_ceil(unit)).unwrap_or(u64::MAX)
 }
 
-/// Returns whether the work was done, as far as an HTTP response, or its absence, can tell.
-fn executed(error: &CallError<HttpError>) -> Executed {
-    match error {
-        CallError::Failed { error, .. } => match error.failure {
-            HttpFailure::Status(_) => Executed::Yes,
-            HttpFailure::Connect => Executed::No,
-            _ => Executed::Maybe,
-        },
-        CallError::FallbackFailed { cause, .. } => executed(cause),
-        error => error.executed(),
-    }
-}
-
 /// Returns the kind of an error. `own`: classifies the dependency's own error.
 fn kind_of<E>(error: &CallError<E>, own: &dyn Fn(&E) -> ProblemKind) -> ProblemKind {
     match error {
@@ -297,11 +284,11 @@ mod tests {
     }
 
     fn failed(failure: HttpFailure) -> Error {
-        let (dependency, error) = (name(), failure.into());
+        let error = HttpError::from(failure);
         CallError::Failed {
-            dependency,
+            dependency: name(),
+            executed: error.verdict().executed,
             error,
-            executed: Executed::Yes,
         }
     }
 

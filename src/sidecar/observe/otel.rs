@@ -63,7 +63,7 @@ pub enum ExporterError {
     Unusable(String),
 }
 
-/// Source of the metrics to export: the admin side whose `GET /metrics` shows the same. Cheap to
+/// Source of the metrics to export: the admin side, with the same content as its `GET /metrics`. Cheap to
 /// clone.
 #[derive(Clone)]
 pub struct MetricsSource {

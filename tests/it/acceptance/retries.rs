@@ -201,3 +201,28 @@ fn item_82_second_attempts_are_spread_and_bounded_together() {
         assert_eq!(times.len(), 20, "a fifth of a hundred calls");
     });
 }
+
+/// A call that never reached the dependency: it says so, also when the breaker opens because of it,
+/// and it is retried although it is not idempotent.
+#[test]
+fn call_2_what_was_never_sent_is_retried_whatever_the_request() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let script = Script::new(|_: Do, _| -> Reaction<u32> {
+            Reaction::Fail(ScriptedError::symptom(Symptom::Connect))
+        });
+        let client = start(&runtime, "dep", &script, three, Vec::new()).await;
+        let failed = client.ask(Do::Fail).await.unwrap_err();
+        assert_eq!(failed.executed(), Executed::No, "{failed}");
+        assert_eq!(script.calls(), 3, "never sent, so always safe to send");
+        let opens_at_once = |settings: &mut DependencySettings| {
+            three(settings);
+            settings.breaker.failure_threshold = Some(nonzero(1));
+        };
+        let client = start(&runtime, "other", &script, opens_at_once, Vec::new()).await;
+        let open = client.ask_with(Do::Fail, idempotent()).await.unwrap_err();
+        assert!(matches!(open, CallError::Open(_)), "{open}");
+        assert_eq!(open.executed(), Executed::No, "{open}");
+        runtime.finish().await;
+    });
+}

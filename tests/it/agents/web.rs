@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use breakerbox::agents::fakes::{FakeFault, Operation};
 use breakerbox::agents::{
-    AgentError, Hit, ServiceError, WebPort, WebProvider, WebQuery, WebSearch,
+    AgentError, CustomSearch, Hit, ServiceError, WebPort, WebProvider, WebQuery, WebSearch,
 };
+use breakerbox::config::Secret;
 use breakerbox::{CallContext, CallError, Clock, Limit, RuntimeSettings, Verdict};
 use breakerbox_actors::testing::{TestRuntime, run_paused};
-use breakerbox_policy::{DependencySettings, PauseReason, QuotaReset, State};
+use breakerbox_policy::{DependencySettings, Executed, PauseReason, QuotaReset, State};
 use futures_util::future::{BoxFuture, join_all};
 
-use super::{Rig, jump, run, service_error};
+use super::{ENGINE, KEY, Rig, jump, run, service_error};
 use crate::log::Log;
 use crate::scripted::nonzero;
 
@@ -339,5 +340,21 @@ fn item_59_a_provider_of_ones_own_is_parked_by_the_same_word() {
         assert_eq!(asked.load(Ordering::Relaxed), 1, "zero further calls");
         assert!(web.search("breakers", 3).await.unwrap().is_primary());
         runtime.finish().await;
+    });
+}
+
+/// No connection to the service: no query was executed, so another one may be sent at once.
+#[test]
+fn call_2_a_service_without_a_listener_has_executed_nothing() {
+    run(async || {
+        let rig = Rig::start(|_| {}).await;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let closed = format!("http://{}", listener.local_addr().unwrap());
+        drop(listener);
+        let google = CustomSearch::new(Secret::new(KEY), ENGINE).at(&closed);
+        let web = rig.web(vec![Arc::new(google)]).await;
+        let error = web.search("breakers", 3).await.unwrap_err();
+        let call = error.call().unwrap();
+        assert_eq!(call.executed(), Executed::No, "{error}");
     });
 }

@@ -36,6 +36,29 @@ async fn an_open_breaker_tells_when_to_come_back() {
     bed.end().await;
 }
 
+/// The address has no listener, so no request is ever sent: the document says so, also when the
+/// breaker opens because of it, and a method that is not idempotent is retried too.
+#[tokio::test]
+async fn call_2_a_service_without_a_listener_has_executed_nothing() {
+    let retries = "retry = { max_attempts = 3, backoff = { base = \"1ms\", max = \"2ms\" } }\n\
+                   idempotent = [\"GET\"]";
+    let opens = format!("breaker = {{ failure_threshold = 1 }}\n{retries}");
+    let bed = Bed::new(&nobody().await, &opens).await;
+    let open = problem(bed.get("/web/a").await, 503, "breaker-open").await;
+    assert_eq!(open["executed"], "no", "{open}");
+    bed.end().await;
+    let stays = format!("breaker = {{ failure_threshold = 100 }}\n{retries}");
+    let bed = Bed::new(&nobody().await, &stays).await;
+    for method in [reqwest::Method::GET, reqwest::Method::POST] {
+        let asked = bed.http.request(method.clone(), bed.url("/web/a"));
+        let answer = asked.body("a body").send().await.unwrap();
+        assert_eq!(header(&answer, "breakerbox-attempts"), "3", "{method}");
+        let failed = problem(answer, 502, "upstream-failed").await;
+        assert_eq!(failed["executed"], "no", "{method}: {failed}");
+    }
+    bed.end().await;
+}
+
 #[tokio::test]
 async fn an_operator_s_word_is_the_state() {
     let upstream = Upstream::of(async |_| "ok").await;

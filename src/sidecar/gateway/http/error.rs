@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::response::Parts;
 
-use breakerbox_policy::{Class, Symptom};
+use breakerbox_policy::{Class, Executed, Symptom};
 
 use super::pool::PooledBody;
 use crate::Verdict;
@@ -60,7 +60,8 @@ impl HttpError {
             HttpFailure::BodyTooLarge
             | HttpFailure::BodyTooSlow
             | HttpFailure::BodyCut
-            | HttpFailure::BodyGone => Verdict::from(Class::Rejected),
+            // Parts of the body may have reached the dependency.
+            | HttpFailure::BodyGone => Verdict::from(Class::Rejected).executed(Executed::Maybe),
         };
         match self.retry_after {
             Some(wait) => verdict.retry_after(wait),
