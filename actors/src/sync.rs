@@ -1,9 +1,27 @@
 //! Synchronization primitives that can be replaced by loom's, and one way to take a lock.
 
-pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 pub(crate) use std::sync::{Mutex, MutexGuard};
 
+use std::sync::atomic::AtomicUsize;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// Number of values of [`thread_index`].
+pub(crate) const THREAD_INDEXES: usize = 8;
+
+thread_local! {
+    static THREAD_INDEX: usize = {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        NEXT.fetch_add(1, Ordering::Relaxed) % THREAD_INDEXES
+    };
+}
+
+/// Returns the index of this thread, below [`THREAD_INDEXES`]. The first threads have one each,
+/// further threads share.
+#[inline(always)]
+pub(crate) fn thread_index() -> usize {
+    THREAD_INDEX.with(|index| *index)
+}
 
 /// A lock that is taken even after a panic of its last owner.
 ///

@@ -5,10 +5,11 @@
 //! abandoned while its worker is in backoff. So jobs have a queue of their own, bounded by the
 //! bulkhead.
 
+mod job_queue;
+
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 
 use breakerbox_policy::Time;
 
@@ -18,24 +19,16 @@ use crate::state::Shared;
 use crate::supervisor::{DriverQueue, caught};
 use crate::sync::LockExt;
 use crate::worker::QueuedJob;
+use job_queue::JobQueue;
 
 /// The jobs that wait for a worker.
 pub(crate) struct WorkQueue<D: Dependency> {
     shared: Arc<Shared>,
     /// True if the worker is watched for blocking its thread.
     one_at_a_time: bool,
-    /// True if the queue is open and empty; readable without the lock.
-    is_idle: AtomicBool,
-    inner: Mutex<QueueState<D>>,
-}
-
-struct QueueState<D: Dependency> {
-    works: VecDeque<QueuedJob<D>>,
-    /// Wakes the driver that takes jobs out, once for all jobs pushed until it polls again.
-    driver: Option<Waker>,
-    /// The earliest deadline of the waiting jobs, with its timer.
-    timer: Option<(Time, Timer)>,
-    closed: bool,
+    jobs: JobQueue<QueuedJob<D>>,
+    /// The earliest deadline of the waiting jobs, with its timer; only the driver takes this lock.
+    timer: Mutex<Option<(Time, Timer)>>,
 }
 
 impl<D: Dependency> WorkQueue<D> {
@@ -43,50 +36,26 @@ impl<D: Dependency> WorkQueue<D> {
         Self {
             one_at_a_time: shared.settings().workers.stuck_after.is_some(),
             shared,
-            is_idle: AtomicBool::new(true),
-            inner: Mutex::new(QueueState {
-                works: VecDeque::new(),
-                driver: None,
-                timer: None,
-                closed: false,
-            }),
+            jobs: JobQueue::new(),
+            timer: Mutex::default(),
         }
     }
 
     /// Appends a job. A closed queue drops it instead, which answers its caller.
     pub(crate) fn push(&self, work: QueuedJob<D>) {
-        let driver = {
-            let mut inner = self.lock();
-            if inner.closed {
-                drop(inner);
-                discard([work]);
-                return;
-            }
-            inner.works.push_back(work);
-            self.note(&inner);
-            inner.driver.take()
-        };
-        if let Some(driver) = driver {
-            driver.wake();
+        if let Err(work) = self.jobs.push(work) {
+            discard([work]);
         }
     }
 
     /// Returns true if the queue is open and empty; a concurrent push may not be visible yet.
     pub(crate) fn is_idle(&self) -> bool {
-        self.is_idle.load(Ordering::Relaxed)
+        self.jobs.is_idle()
     }
 
     /// Wakes the worker to poll its work.
     pub(crate) fn wake_worker(&self) {
-        let driver = self.lock().driver.take();
-        if let Some(driver) = driver {
-            driver.wake();
-        }
-    }
-
-    fn note(&self, inner: &QueueState<D>) {
-        let is_idle = !inner.closed && inner.works.is_empty();
-        self.is_idle.store(is_idle, Ordering::Relaxed);
+        self.jobs.wake_driver();
     }
 
     /// Takes all jobs out into an empty batch, or registers the waker for the next push. A worker
@@ -97,64 +66,25 @@ impl<D: Dependency> WorkQueue<D> {
         cx: &Context<'_>,
         batch: &mut VecDeque<QueuedJob<D>>,
     ) -> Poll<()> {
-        let mut inner = self.lock();
-        inner.wake_later(cx);
-        if inner.works.is_empty() {
-            return Poll::Pending;
-        }
-        if self.one_at_a_time {
-            batch.extend(inner.works.pop_front());
-        } else {
-            std::mem::swap(&mut inner.works, batch);
-        }
-        self.note(&inner);
-        Poll::Ready(())
+        self.jobs.poll_take(cx, batch, self.one_at_a_time)
     }
 
     /// Puts jobs that were taken out but not begun in front of the newer ones.
-    pub(crate) fn put_back(&self, mut batch: VecDeque<QueuedJob<D>>) {
+    pub(crate) fn put_back(&self, batch: VecDeque<QueuedJob<D>>) {
         if batch.is_empty() {
             return;
         }
-        let driver = {
-            let mut inner = self.lock();
-            if inner.closed {
-                drop(inner);
-                discard(batch);
-                return;
-            }
-            batch.append(&mut inner.works);
-            inner.works = batch;
-            self.note(&inner);
-            // The registered driver may be a new one, which does not know of these jobs.
-            inner.driver.take()
-        };
-        if let Some(driver) = driver {
-            driver.wake();
+        if let Err(batch) = self.jobs.put_back(batch) {
+            discard(batch);
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, QueueState<D>> {
-        // No code that panics runs under the lock.
-        self.inner.acquire()
     }
 
     /// Takes out the jobs that are past their deadline or abandoned.
     fn take_overdue(&self, cx: &Context<'_>, now: Time) -> Vec<QueuedJob<D>> {
-        let mut inner = self.lock();
-        inner.wake_later(cx);
-        let mut overdue = Vec::new();
-        let mut index = 0;
-        while let Some(work) = inner.works.get(index) {
+        self.jobs.take_if(cx, |work| {
             let late = work.job.context.deadline.is_some_and(|at| at <= now);
-            if late || work.responder.poll_abandoned(cx) {
-                overdue.extend(inner.works.remove(index));
-            } else {
-                index += 1;
-            }
-        }
-        self.note(&inner);
-        overdue
+            late || work.responder.poll_abandoned(cx)
+        })
     }
 }
 
@@ -174,43 +104,18 @@ fn disarm<T>(request: T) {
     }
 }
 
-impl<D: Dependency> QueueState<D> {
-    fn wake_later(&mut self, cx: &Context<'_>) {
-        match &mut self.driver {
-            Some(waker) if waker.will_wake(cx.waker()) => {}
-            waker => *waker = Some(cx.waker().clone()),
-        }
-    }
-
-    fn first_deadline(&self) -> Option<Time> {
-        self.works
-            .iter()
-            .filter_map(|work| work.job.context.deadline)
-            .min()
-    }
-}
-
 impl<D: Dependency> DriverQueue for WorkQueue<D> {
     fn open(&self) {
-        let mut inner = self.lock();
-        inner.closed = false;
-        self.note(&inner);
+        self.jobs.open();
     }
 
     fn clear(&self) {
-        let works = {
-            let mut inner = self.lock();
-            let works = std::mem::take(&mut inner.works);
-            self.note(&inner);
-            works
-        };
         // Each job answers its caller, outside of the lock.
-        discard(works);
+        discard(self.jobs.clear());
     }
 
     fn close(&self) {
-        self.lock().closed = true;
-        self.clear();
+        discard(self.jobs.close());
     }
 
     fn poll_idle(&self, cx: &mut Context<'_>) {
@@ -221,22 +126,22 @@ impl<D: Dependency> DriverQueue for WorkQueue<D> {
                 responder.expire(now);
                 disarm(job.request);
             }
-            let mut inner = self.lock();
-            let Some(first) = inner.first_deadline() else {
-                inner.timer = None;
+            let first = self.jobs.min_of(|work| work.job.context.deadline);
+            let mut timer = self.timer.acquire();
+            let Some(first) = first else {
+                *timer = None;
                 return;
             };
-            if inner.timer.as_ref().is_none_or(|(at, _)| *at != first) {
-                inner.timer = Some((first, Timer::new(Some(first))));
+            if timer.as_ref().is_none_or(|(at, _)| *at != first) {
+                *timer = Some((first, Timer::new(Some(first))));
             }
-            let due = inner
-                .timer
+            let due = timer
                 .as_mut()
                 .is_some_and(|(_, timer)| timer.poll(&self.shared.clock, cx).is_ready());
             if !due {
                 return;
             }
-            inner.timer = None;
+            *timer = None;
         }
     }
 }

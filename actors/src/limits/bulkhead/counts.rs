@@ -34,7 +34,7 @@ impl PackedCounts {
     pub(super) const fn leave(self, ticket: Ticket) -> Self {
         debug_assert!(
             self.running() > 0 && (!ticket.write || self.writes() > 0),
-            "CALL-6: a place is given back once"
+            "CALL-6: a slot is given back once"
         );
         Self(self.0 - one(ticket))
     }

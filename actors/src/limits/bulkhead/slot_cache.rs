@@ -5,20 +5,12 @@
 //! between threads. A cached slot counts as taken, so the bound is never exceeded. A call that
 //! finds no free slot reclaims the cached ones before it waits.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-
 use crossbeam_utils::CachePadded;
 
-/// Number of cache entries: so many threads have one each, further threads share.
-const LOCKERS: usize = 8;
+use crate::sync::{AtomicBool, Ordering, THREAD_INDEXES, thread_index};
 
-thread_local! {
-    /// Index of this thread's cache entry.
-    static MINE: usize = {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        NEXT.fetch_add(1, Ordering::Relaxed) % LOCKERS
-    };
-}
+/// Number of cache entries: so many threads have one each, further threads share.
+const ENTRIES: usize = THREAD_INDEXES;
 
 /// One slot or none in each entry; never the slot of a write.
 ///
@@ -26,12 +18,12 @@ thread_local! {
 /// stores, then reads `waiting`; the waiter stores, then reads the cache: one of them sees the
 /// other.
 #[derive(Debug, Default)]
-pub(super) struct SlotCache([CachePadded<AtomicBool>; LOCKERS]);
+pub(super) struct SlotCache([CachePadded<AtomicBool>; ENTRIES]);
 
 impl SlotCache {
     #[inline(always)]
     fn mine(&self) -> &AtomicBool {
-        &self.0[MINE.with(|mine| *mine)]
+        &self.0[thread_index()]
     }
 
     /// Returns true if this thread's entry is empty, so that it may cache a slot.
@@ -56,8 +48,8 @@ impl SlotCache {
     /// Takes out the cached slots of all threads, and runs `then` after each. Returns their number.
     pub(super) fn take_each(&self, mut then: impl FnMut()) -> u32 {
         let mut taken = 0;
-        for locker in &self.0 {
-            if locker.load(Ordering::SeqCst) && locker.swap(false, Ordering::SeqCst) {
+        for entry in &self.0 {
+            if entry.load(Ordering::SeqCst) && entry.swap(false, Ordering::SeqCst) {
                 taken += 1;
                 then();
             }
@@ -67,8 +59,8 @@ impl SlotCache {
 
     /// Number of cached slots.
     pub(super) fn count(&self) -> u32 {
-        let lockers = self.0.iter();
-        let kept = lockers.filter(|locker| locker.load(Ordering::SeqCst));
-        u32::try_from(kept.count()).unwrap_or(0)
+        let entries = self.0.iter();
+        let cached = entries.filter(|entry| entry.load(Ordering::SeqCst));
+        u32::try_from(cached.count()).unwrap_or(0)
     }
 }

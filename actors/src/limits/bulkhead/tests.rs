@@ -6,10 +6,12 @@ mod threads;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use breakerbox_policy::{AdaptiveRule, AdaptiveSettings, Priority, Rate};
 
+use super::counts::PackedCounts;
+use super::waiter::Waiter;
 use super::*;
 
 const READ: Ticket = Ticket {
@@ -53,7 +55,7 @@ fn poll<'a>(seat: &mut Seated<'a>) -> Poll<Result<BulkheadSlot<'a>, NoSlot>> {
 
 /// A waiter that has to wait.
 fn waiting(bulkhead: &Bulkhead, ticket: Ticket) -> Seated<'_> {
-    let mut seat = Box::pin(Waiter::new(bulkhead, ticket));
+    let mut seat = Box::pin(bulkhead.pool.wait(ticket));
     assert!(poll(&mut seat).is_pending());
     seat
 }
@@ -75,7 +77,7 @@ fn call_6_places_and_seats_are_bounded_exactly() {
     let place = enter(&bulkhead, READ).unwrap();
     assert!(enter(&bulkhead, READ).is_none());
     let mut waits = waiting(&bulkhead, READ);
-    assert!(is_refused(&mut Box::pin(Waiter::new(&bulkhead, READ))));
+    assert!(is_refused(&mut Box::pin(bulkhead.pool.wait(READ))));
     assert_eq!((bulkhead.in_flight(), bulkhead.queued()), (1, 1));
     drop(place);
     assert!(enter(&bulkhead, READ).is_none(), "the waiter comes first");
@@ -120,13 +122,13 @@ fn call_6_nobody_slips_in_while_a_place_goes_to_the_next() {
     let place = enter(&bulkhead, READ).unwrap();
     let mut next = waiting(&bulkhead, READ);
     // The middle of a `leave`.
-    let mut queue = bulkhead.lock();
+    let mut queue = bulkhead.pool.lock();
     let ticket = place.hand_over();
-    bulkhead.change(|word| Some(word.leave(ticket)));
+    bulkhead.pool.change(|word| Some(word.leave(ticket)));
     // No slot may be dropped here: returning it takes the lock.
     let slipped_in = enter(&bulkhead, READ).map(BulkheadSlot::hand_over);
     assert_eq!(slipped_in, None);
-    assert!(bulkhead.seat_next(&mut queue).is_some());
+    assert!(bulkhead.pool.admit_next(&mut queue).is_some());
     drop(queue);
     assert!(has_place(&mut next).is_some());
 }
@@ -138,7 +140,7 @@ fn call_6_the_youngest_of_the_lowest_makes_room_for_a_higher_priority() {
     let mut old = waiting(&bulkhead, ticket(Priority::Low));
     let mut young = waiting(&bulkhead, ticket(Priority::Low));
     let mut normal = waiting(&bulkhead, READ);
-    let refused = |priority| is_refused(&mut Box::pin(Waiter::new(&bulkhead, ticket(priority))));
+    let refused = |priority| is_refused(&mut Box::pin(bulkhead.pool.wait(ticket(priority))));
     assert!(refused(Priority::Low), "no waiter has a lower priority");
     let mut high = waiting(&bulkhead, ticket(Priority::High));
     assert!(is_refused(&mut young), "at once");
@@ -162,14 +164,14 @@ fn call_6_who_is_shed_and_goes_before_it_looked_takes_nothing_along() {
     let high = waiting(&bulkhead, ticket(Priority::High));
     drop(low);
     assert_eq!((bulkhead.in_flight(), bulkhead.queued()), (1, 1));
-    assert!(bulkhead.lock().shed.is_empty());
+    assert!(bulkhead.pool.lock().shed.is_empty());
     drop((high, place));
     assert_eq!((bulkhead.in_flight(), bulkhead.queued()), (0, 0));
 }
 
 /// Number of slots counted as taken, including cached ones.
 fn taken(bulkhead: &Bulkhead) -> u32 {
-    bulkhead.read().running()
+    bulkhead.pool.read().running()
 }
 
 #[test]
@@ -183,7 +185,7 @@ fn call_6_a_thread_keeps_one_place_for_its_next_call() {
     let others = [(); 2].map(|()| enter(&bulkhead, READ).unwrap());
     assert!(enter(&bulkhead, READ).is_none(), "the bound is the bound");
     drop((place, others));
-    bulkhead.reclaim();
+    bulkhead.pool.reclaim();
     assert_eq!((bulkhead.in_flight(), taken(&bulkhead)), (0, 0));
 }
 
@@ -198,7 +200,7 @@ fn call_6_a_place_that_a_thread_keeps_is_whosever_needs_it() {
         std::thread::scope(|scope| {
             let newcomer = scope.spawn(move || {
                 let place = if seated {
-                    has_place(&mut Box::pin(Waiter::new(bulkhead, ticket)))
+                    has_place(&mut Box::pin(bulkhead.pool.wait(ticket)))
                 } else {
                     enter(bulkhead, ticket)
                 };
@@ -213,7 +215,7 @@ fn call_6_a_place_that_a_thread_keeps_is_whosever_needs_it() {
         let ticket = elsewhere(seated, ticket).expect("a place");
         assert!(enter(bulkhead, READ).is_none());
         bulkhead.leave(ticket);
-        bulkhead.reclaim();
+        bulkhead.pool.reclaim();
     }
     keep();
     drop(enter(bulkhead, WRITE).expect("on its own thread too"));
@@ -226,15 +228,21 @@ fn call_6_who_sits_down_while_a_place_is_being_put_away_gets_it() {
     let place = enter(&bulkhead, READ).unwrap();
     let mut waits = waiting(&bulkhead, READ);
     // As if the waiter had queued after the first check and before the slot was cached.
-    assert!(bulkhead.kept.put());
-    assert!(!bulkhead.stays_kept(), "it is still to be given back");
-    bulkhead.give_back(place.hand_over());
+    assert!(bulkhead.pool.cache.put());
+    assert!(
+        !bulkhead.pool.stays_cached(),
+        "it is still to be given back"
+    );
+    bulkhead.pool.give_back(place.hand_over());
     let place = has_place(&mut waits).unwrap();
     let mut waits = waiting(&bulkhead, READ);
-    assert!(bulkhead.kept.put());
+    assert!(bulkhead.pool.cache.put());
     let _given_back_for_us = place.hand_over();
-    assert!(bulkhead.reclaim());
-    assert!(bulkhead.stays_kept(), "another thread has given it back");
+    assert!(bulkhead.pool.reclaim());
+    assert!(
+        bulkhead.pool.stays_cached(),
+        "another thread has given it back"
+    );
     assert!(has_place(&mut waits).is_some());
 }
 
@@ -254,7 +262,7 @@ fn call_6_no_place_is_kept_while_anybody_waits_or_too_many_are_taken() {
     drop(other);
     assert_eq!((bulkhead.in_flight(), taken(&bulkhead)), (0, 1), "kept");
     // The middle of a change to a lower limit: the cached slot exceeds it when it is used.
-    bulkhead.limit.store(0, Ordering::Release);
+    bulkhead.pool.limit.store(0, Ordering::Release);
     assert!(enter(&bulkhead, READ).is_none());
     assert_eq!(taken(&bulkhead), 0);
     bulkhead.resize(&settings(2, 1));
@@ -269,9 +277,9 @@ fn lim_3_writes_have_places_of_their_own_and_hold_no_read_up() {
     let write = enter(&bulkhead, WRITE).unwrap();
     let mut second = waiting(&bulkhead, WRITE);
     // With a waiter in the queue the fast path is closed; a slot is free all the same.
-    let mut read = Box::pin(Waiter::new(&bulkhead, READ));
+    let mut read = Box::pin(bulkhead.pool.wait(READ));
     let first_read = has_place(&mut read).unwrap();
-    let mut read = Box::pin(Waiter::new(&bulkhead, READ));
+    let mut read = Box::pin(bulkhead.pool.wait(READ));
     let second_read = has_place(&mut read).unwrap();
     let mut third_read = waiting(&bulkhead, READ);
     drop(first_read);
@@ -315,7 +323,7 @@ fn cfg_2_new_bounds_take_nothing_away_and_let_in_who_fits() {
     let write = has_place(&mut write).unwrap();
     assert_eq!((bulkhead.writes(), bulkhead.max_concurrent()), (2, 3));
     assert_eq!((bulkhead.queued(), bulkhead.max_queue()), (1, 1));
-    assert!(is_refused(&mut Box::pin(Waiter::new(&bulkhead, READ))));
+    assert!(is_refused(&mut Box::pin(bulkhead.pool.wait(READ))));
     drop((place, read, write));
     assert!(has_place(&mut late).is_some());
 }

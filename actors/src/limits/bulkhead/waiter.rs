@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use breakerbox_policy::{QueuePosition, Ticket};
 
-use super::{Bulkhead, BulkheadSlot, EntryDecision, NoSlot};
+use super::slot_pool::{BulkheadSlot, EntryDecision, NoSlot, SlotPool};
 
 /// A waiter in the queue. It gets its slot by the removal of its position from the queue.
 ///
@@ -15,35 +15,35 @@ use super::{Bulkhead, BulkheadSlot, EntryDecision, NoSlot};
 ///
 /// # Cancel safety   A dropped waiter leaves nothing behind; a slot already given to it goes to the
 /// next.
-pub(super) struct Waiter<'a> {
-    bulkhead: &'a Bulkhead,
+pub(crate) struct Waiter<'a> {
+    pool: &'a SlotPool,
     ticket: Ticket,
     turn: Option<QueuePosition>,
 }
 
 impl<'a> Waiter<'a> {
-    pub(super) fn new(bulkhead: &'a Bulkhead, ticket: Ticket) -> Self {
+    pub(super) fn new(pool: &'a SlotPool, ticket: Ticket) -> Self {
         Self {
-            bulkhead,
+            pool,
             ticket,
             turn: None,
         }
     }
 
-    fn place(&self) -> BulkheadSlot<'a> {
+    fn slot(&self) -> BulkheadSlot<'a> {
         BulkheadSlot {
-            bulkhead: self.bulkhead,
+            pool: self.pool,
             ticket: self.ticket,
         }
     }
 
     fn enqueue(&mut self, cx: &Context<'_>) -> Poll<Result<BulkheadSlot<'a>, NoSlot>> {
-        self.bulkhead.reclaim();
-        let mut queue = self.bulkhead.lock();
-        let shed = match self.bulkhead.place_or_seat(self.ticket) {
-            EntryDecision::Place => return Poll::Ready(Ok(self.place())),
-            EntryDecision::Seat => None,
-            EntryDecision::Nothing => match queue.line.shed_for(self.ticket.priority) {
+        self.pool.reclaim();
+        let mut queue = self.pool.lock();
+        let shed = match self.pool.slot_or_wait(self.ticket) {
+            EntryDecision::Slot => return Poll::Ready(Ok(self.slot())),
+            EntryDecision::Wait => None,
+            EntryDecision::Full => match queue.line.shed_for(self.ticket.priority) {
                 Some((turn, waker)) => {
                     queue.shed.insert(turn);
                     Some(waker)
@@ -57,7 +57,7 @@ impl<'a> Waiter<'a> {
             waker.wake();
         }
         // A thread may have cached a slot meanwhile, before it could see this waiter.
-        self.bulkhead.reclaim();
+        self.pool.reclaim();
         Poll::Pending
     }
 }
@@ -70,7 +70,7 @@ impl<'a> Future for Waiter<'a> {
             return self.enqueue(cx);
         };
         let mut new = cx.waker().clone();
-        let mut queue = self.bulkhead.lock();
+        let mut queue = self.pool.lock();
         if let Some(waker) = queue.line.get_mut(turn) {
             std::mem::swap(waker, &mut new);
             drop(queue);
@@ -82,7 +82,7 @@ impl<'a> Future for Waiter<'a> {
         Poll::Ready(if is_shed {
             Err(NoSlot::Overloaded)
         } else {
-            Ok(self.place())
+            Ok(self.slot())
         })
     }
 }
@@ -92,16 +92,16 @@ impl Drop for Waiter<'_> {
         let Some(turn) = self.turn else {
             return;
         };
-        let mut queue = self.bulkhead.lock();
+        let mut queue = self.pool.lock();
         let waker = queue.line.leave(turn);
         if waker.is_some() {
-            self.bulkhead.change(|word| Some(word.remove_waiter()));
+            self.pool.change(|word| Some(word.remove_waiter()));
         }
-        let has_place = waker.is_none() && !queue.shed.remove(&turn);
+        let has_slot = waker.is_none() && !queue.shed.remove(&turn);
         drop(queue);
-        if has_place {
+        if has_slot {
             // The slot was given just now, and no call will use it.
-            self.bulkhead.leave(self.ticket);
+            self.pool.leave(self.ticket);
         }
     }
 }

@@ -145,7 +145,7 @@ fn replay(first: BulkheadSettings, history: Vec<Op>) {
             Op::Ask(ticket, quick) => {
                 reference.ask(name, ticket);
                 let place = quick.then(|| enter(&bulkhead, ticket)).flatten();
-                let mut seat = Box::pin(Waiter::new(&bulkhead, ticket));
+                let mut seat = Box::pin(bulkhead.pool.wait(ticket));
                 match place.or_else(|| look(&mut seat, reference.fate(name))) {
                     Some(place) => inside.push((name, place)),
                     None if reference.fate(name) == Fate::Waits => outside.push((name, seat)),
@@ -185,9 +185,9 @@ fn replay(first: BulkheadSettings, history: Vec<Op>) {
         reference.remove(name);
     }
     drop(inside);
-    bulkhead.reclaim();
-    assert_eq!(bulkhead.word.load(Ordering::Acquire), 0);
-    assert!(bulkhead.lock().shed.is_empty());
+    bulkhead.pool.reclaim();
+    assert_eq!(bulkhead.pool.counts(), (0, 0));
+    assert!(bulkhead.pool.lock().shed.is_empty());
 }
 
 proptest! {

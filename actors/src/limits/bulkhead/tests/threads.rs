@@ -87,7 +87,7 @@ fn call(bulkhead: &Bulkhead, inside: &Inside, caller: u32) -> [u32; 3] {
         let looks = (random.u8(..4) == 0).then(|| random.u32(..3));
         let end = match enter(bulkhead, ticket) {
             Some(place) => Some(Ok(place)),
-            None => wait(Box::pin(Waiter::new(bulkhead, ticket)), looks),
+            None => wait(Box::pin(bulkhead.pool.wait(ticket)), looks),
         };
         match end {
             Some(Ok(place)) => {
@@ -140,7 +140,7 @@ fn call_6_on_many_threads_the_bounds_hold_and_nobody_is_forgotten() {
     assert_eq!(ends.iter().sum::<u32>(), CALLS * CALLERS);
     assert!(ends.iter().all(|&count| count > 0), "{ends:?}: too tame");
     assert_eq!(bulkhead.in_flight(), 0);
-    bulkhead.reclaim();
-    assert_eq!(bulkhead.word.load(Ordering::Acquire), 0);
-    assert!(bulkhead.lock().shed.is_empty());
+    bulkhead.pool.reclaim();
+    assert_eq!(bulkhead.pool.counts(), (0, 0));
+    assert!(bulkhead.pool.lock().shed.is_empty());
 }
