@@ -31,7 +31,7 @@ use std::sync::Arc;
 
 use actix::MessageResult;
 use actix::dev::{MessageResponse, OneshotSender};
-use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, SpawnHandle, WrapFuture};
+use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, SpawnHandle, WrapFuture};
 use breakerbox_policy::{
     BreakerCause, BreakerCommand, BreakerEvent, Class, IllegalTransition, Override, OverrideMode,
     Permit, PermitKind, State, Time,
@@ -60,6 +60,8 @@ pub struct Breaker<D: Dependency> {
     shared: Arc<Shared>,
     /// Makes the calls that arrive as messages.
     calls: Arc<dyn CallMaker<D>>,
+    /// The address that outlives this incarnation.
+    addr: Addr<Self>,
     /// The next deadline of each breaker that has one, by its key.
     timers: HashMap<Option<Arc<str>>, (Time, SpawnHandle)>,
     periodic: PeriodicTasks,
@@ -75,10 +77,11 @@ impl<D: Dependency> std::fmt::Debug for Breaker<D> {
 }
 
 impl<D: Dependency> Breaker<D> {
-    pub(crate) fn new(shared: Arc<Shared>, calls: Arc<dyn CallMaker<D>>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, calls: Arc<dyn CallMaker<D>>, addr: Addr<Self>) -> Self {
         Self {
             shared,
             calls,
+            addr,
             timers: HashMap::new(),
             periodic: PeriodicTasks::default(),
         }
@@ -166,8 +169,8 @@ impl<D: Dependency> Breaker<D> {
         self.each_key(|breaker, key| what(breaker, &Some(key)));
     }
 
-    fn restart_periodic(&mut self, ctx: &Context<Self>) {
-        self.periodic.set(&self.shared, &ctx.address());
+    fn restart_periodic(&mut self) {
+        self.periodic.set(&self.shared, &self.addr);
     }
 }
 
@@ -265,7 +268,7 @@ impl<D: Dependency> Actor for Breaker<D> {
                 machine.on_time(now, &mut random());
             });
         });
-        self.restart_periodic(ctx);
+        self.restart_periodic();
     }
 }
 
@@ -317,7 +320,7 @@ impl<D: Dependency> MessageResponse<Breaker<D>, Call<D>> for AnswerInProgress<D>
 
 impl<D: Dependency> std::fmt::Debug for AnswerInProgress<D> {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("Answering").finish_non_exhaustive()
+        out.debug_struct("AnswerInProgress").finish_non_exhaustive()
     }
 }
 
@@ -443,7 +446,7 @@ impl<D: Dependency> Handler<Reconfigure> for Breaker<D> {
                 });
             });
         }
-        self.restart_periodic(ctx);
+        self.restart_periodic();
     }
 }
 

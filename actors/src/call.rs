@@ -99,6 +99,11 @@ impl<E> FailedAttempt<E> {
         })
     }
 
+    /// Returns true if the dependency was asked, by this attempt or by one before it.
+    fn was_made(&self) -> bool {
+        matches!(self.end, AttemptEnd::Ended(_)) || !self.error.is_refusal()
+    }
+
     #[cold]
     fn failed(error: CallError<E>, verdict: &Verdict) -> Box<Self> {
         Box::new(Self {

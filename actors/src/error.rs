@@ -164,6 +164,8 @@ pub struct Refused {
     /// Execution state of an earlier attempt of the same call: the breaker may open during a call,
     /// which ends its retries.
     pub executed: Executed,
+    /// True if the call had made an attempt before it was refused.
+    pub(crate) after_attempt: bool,
     pub(crate) reason: Arc<RefusalReason>,
 }
 
@@ -175,6 +177,7 @@ impl Refused {
             state,
             retry_after,
             executed: Executed::No,
+            after_attempt: false,
             reason: Arc::new(reason),
         }
     }
@@ -323,6 +326,7 @@ impl<E> CallError<E> {
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::FallbackFailed { cause, .. } => cause.is_refusal(),
+            Self::Open(refused) if refused.after_attempt => false,
             _ => self.fault() != Fault::Dependency && self.executed() == Executed::No,
         }
     }

@@ -191,7 +191,7 @@ impl Shared {
     ///
     /// # Source  Rule CFG-2.
     pub(crate) fn reconfigure(&self, settings: DependencySettings) {
-        // CFG-2: a call reads the old settings or the new ones, never a mixture.
+        // CFG-2: the settings are replaced as a whole, and counters and learned values are kept.
         let old = self.settings.replace(settings);
         let new = self.settings();
         if old.retry.budget != new.retry.budget {
@@ -300,7 +300,7 @@ impl Shared {
         let settings = self.settings();
         let begun = self
             .pauses
-            .begin(verdict, &settings.throttle, now, self.clock.wall());
+            .begin(verdict, &settings.throttle, now, || self.clock.wall());
         if let Some(pause) = begun {
             let kind = EventKind::Paused {
                 reason: pause.reason,

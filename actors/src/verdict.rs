@@ -27,7 +27,7 @@ pub struct Verdict {
 
 impl From<Class> for Verdict {
     fn from(class: Class) -> Self {
-        // CALL-2: without a symptom, only a class that takes an answer tells that one came.
+        // CALL-2: every class but failure and cancelled presupposes an answer of the dependency.
         let executed = match class {
             Class::Failure | Class::Cancelled => Executed::Maybe,
             _ => Executed::Yes,
@@ -54,7 +54,7 @@ impl From<Symptom> for Verdict {
     }
 }
 
-/// Returns the execution that a symptom tells of, where the symptom is seen.
+/// Returns whether the work was executed, as far as the symptom shows.
 fn executed_by(symptom: Symptom) -> Executed {
     // CALL-2: what never reached the dependency is safe to repeat, an answer tells that it was
     // executed, and everything else is unknown.
@@ -103,7 +103,8 @@ impl Verdict {
     /// Unless [`Verdict::executed`] was called, the execution follows from the symptom.
     #[must_use]
     pub fn symptom(self, symptom: Symptom) -> Self {
-        let executed = if self.executed_is_set {
+        let is_set = self.executed_is_set || self.executed != Self::from(self.class).executed;
+        let executed = if is_set {
             self.executed
         } else {
             executed_by(symptom)
@@ -144,7 +145,7 @@ pub(crate) enum AttemptResult<T, E> {
     Answered(Result<T, E>, Verdict),
     /// A fault was injected.
     Injected,
-    /// A limit of time was over first. The work may have been executed.
+    /// A limit of time was over first, with the work executed as said.
     TimedOut(Executed),
 }
 

@@ -241,7 +241,7 @@ mod tests {
             liveness
                 .violation()
                 .unwrap()
-                .contains("longer than 100000 bytes")
+                .contains("more than 100000 bytes")
         );
     }
 

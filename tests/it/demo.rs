@@ -114,7 +114,7 @@ fn item_104_the_agent_system_lives_through_a_bad_minute() {
         ("web_google", "queries of the day are used up"),
         ("web_google", "its quota is used up"),
         ("demo", "the configuration is broken"),
-        ("", "the old ones hold"),
+        ("", "the old ones stay in force"),
         ("demo", "the configuration is mended"),
         ("knowledge_graph", "settings changed by"),
     ];

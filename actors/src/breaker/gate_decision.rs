@@ -178,6 +178,7 @@ fn refused(of: &SharedBreaker, state: RefusalState, retry_after: Option<Duration
         state,
         retry_after,
         executed: Executed::No,
+        after_attempt: false,
         reason: of.reason(),
     }
 }

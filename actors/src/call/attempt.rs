@@ -78,7 +78,8 @@ pub(super) fn send<'a, D: Dependency>(
         };
         let error = match begin(shared, worker, job, permits) {
             FirstPoll::Ended(result) => {
-                return end_attempt(shared, plan, permits, result, sent).await;
+                let times = (sent, shared.clock.now());
+                return end_attempt(shared, plan, permits, result, times).await;
             }
             FirstPoll::Waits(waiting) => match waiting.await {
                 Ok(Ok(value)) => {
@@ -91,7 +92,8 @@ pub(super) fn send<'a, D: Dependency>(
                         permits.admission = Admission::new(shared, permit);
                     }
                     let result = AttemptResult::TimedOut(too_late.executed);
-                    return Box::pin(end_attempt(shared, plan, permits, result, sent)).await;
+                    let times = (sent, shared.clock.now());
+                    return Box::pin(end_attempt(shared, plan, permits, result, times)).await;
                 }
             },
             FirstPoll::Absent => absent(shared, shared.absence()),
@@ -169,8 +171,8 @@ pub(super) fn check_quarantine<E>(
     }
 }
 
-/// Classifies the error with which a worker, or a stream, has ended an attempt.
-pub(super) fn failed_by_worker<D: Dependency>(
+/// Classifies the error with which a worker has ended an attempt.
+fn failed_by_worker<D: Dependency>(
     shared: &Shared,
     error: CallError<D::Error>,
 ) -> Box<FailedAttempt<D::Error>> {

@@ -10,6 +10,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use breakerbox_policy::{Class, Executed, Time};
 
@@ -81,7 +82,7 @@ where
 pub(super) fn begin_attempt<'a, E>(
     shared: &'a Shared,
     plan: &CallPlan<'_>,
-    mut member: HedgeMember,
+    member: HedgeMember,
     now: Time,
     permits: &mut AttemptPermits<'a>,
 ) -> impl Future<Output = Result<(), Box<FailedAttempt<E>>>> {
@@ -97,14 +98,22 @@ pub(super) fn begin_attempt<'a, E>(
             };
         }
         if member.has_group() {
-            join_group(std::mem::take(&mut member), &mut permits.admission);
+            join_group(member, &mut permits.admission);
         }
-        if let Err(error) = charge(shared, plan) {
-            permits.admission.release();
-            return Err(FailedAttempt::refused(error));
-        }
-        Ok(())
+        charge_attempt(shared, plan, permits)
     }
+}
+
+/// Charges the session for an admitted attempt, or gives its permit back.
+pub(super) fn charge_attempt<E>(
+    shared: &Shared,
+    plan: &CallPlan<'_>,
+    permits: &mut AttemptPermits<'_>,
+) -> Result<(), Box<FailedAttempt<E>>> {
+    charge(shared, plan).map_err(|error| {
+        permits.admission.release();
+        FailedAttempt::refused(error)
+    })
 }
 
 /// Counts an attempt that goes out now.
@@ -114,42 +123,33 @@ pub(super) fn count_attempt(shared: &Shared, permits: &AttemptPermits<'_>) {
     shared.totals.attempt(is_hedge);
 }
 
-/// Ends an attempt: gives its slot back, records its outcome, and makes its error.
+/// Ends an attempt that ended at `ended`: gives its slot back, records its outcome, and makes its
+/// error.
 pub(super) fn end_attempt<'a, T, E>(
     shared: &'a Shared,
     plan: &'a CallPlan<'_>,
     permits: &'a mut AttemptPermits<'_>,
     result: AttemptResult<T, E>,
-    began: Time,
+    (began, ended): (Time, Time),
 ) -> impl Future<Output = Result<CompletedCall<T>, Box<FailedAttempt<E>>>> {
     async move {
         let verdict = result.verdict(shared);
+        let answer = result.answer(shared, &verdict, ended.since(began));
+        if let Err(error) = &answer {
+            refund(plan, error);
+        }
         // The slot first: a caller that gets the answer may call again at once.
         permits.slot = None;
-        let ended = shared.clock.now();
         let mut at = ended;
         // CALL-3: the outcome is counted before its caller can see the answer.
         if let Settled::NeedsReport(report) = permits.admission.settle(&verdict, ended) {
             Box::pin(report_and_wait(shared, report)).await;
             at = shared.clock.now();
         }
-        let dependency = || Arc::clone(&shared.name);
-        let error = match result {
-            AttemptResult::Answered(Ok(value), _) => return Ok(CompletedCall { value, at }),
-            AttemptResult::Answered(Err(error), _) => CallError::Failed {
-                dependency: dependency(),
-                error,
-                executed: verdict.executed,
-            },
-            AttemptResult::Injected => CallError::Injected {
-                dependency: dependency(),
-            },
-            AttemptResult::TimedOut(executed) => {
-                CallError::timed_out(dependency(), ended.since(began), executed)
-            }
-        };
-        refund(plan, &error);
-        Err(FailedAttempt::failed(error, &verdict))
+        match answer {
+            Ok(value) => Ok(CompletedCall { value, at }),
+            Err(error) => Err(FailedAttempt::failed(error, &verdict)),
+        }
     }
 }
 
@@ -169,6 +169,28 @@ impl<T, E> AttemptResult<T, E> {
             Self::Answered(_, verdict) => *verdict,
             Self::Injected => Verdict::from(Class::Failure),
             Self::TimedOut(_) => shared.timed_out(),
+        }
+    }
+
+    /// Returns the answer, or the error of the attempt.
+    fn answer(
+        self,
+        shared: &Shared,
+        verdict: &Verdict,
+        after: Duration,
+    ) -> Result<T, CallError<E>> {
+        let dependency = || Arc::clone(&shared.name);
+        match self {
+            Self::Answered(Ok(value), _) => Ok(value),
+            Self::Answered(Err(error), _) => Err(CallError::Failed {
+                dependency: dependency(),
+                error,
+                executed: verdict.executed,
+            }),
+            Self::Injected => Err(CallError::Injected {
+                dependency: dependency(),
+            }),
+            Self::TimedOut(executed) => Err(CallError::timed_out(dependency(), after, executed)),
         }
     }
 }

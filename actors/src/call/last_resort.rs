@@ -9,6 +9,7 @@ use breakerbox_policy::{Executed, Permit, Time};
 
 use super::admit::{AdmissionProgress, AttemptPermits};
 use super::attempt::{check_quarantine, send};
+use super::drive::charge_attempt;
 use super::plan::CallPlan;
 use super::{Attempted, CompletedCall, FailedAttempt};
 use crate::breaker::admission::{Admission, PermitGuard};
@@ -28,7 +29,7 @@ pub(super) fn request<D: Dependency>(
     let CallError::Open(refused) = &failed.error else {
         return None;
     };
-    let may = plan.last_resort && refused.executed == Executed::No;
+    let may = plan.last_resort && refused.executed == Executed::No && !refused.after_attempt;
     kept.filter(|_| may).cloned()
 }
 
@@ -64,6 +65,7 @@ async fn attempt<D: Dependency>(
     check_quarantine(shared, plan.fingerprint).map_err(FailedAttempt::refused)?;
     let now = shared.clock.now();
     let mut permits = past_the_breaker(shared, plan, now).await?;
+    charge_attempt(shared, plan, &mut permits)?;
     send(core, request, plan, (1, now), &mut permits).await
 }
 

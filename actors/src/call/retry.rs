@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use breakerbox_policy::{
-    Attempt, Budget, Executed, Pause, PauseReason, Retry, RetryDecision, Time,
+    Attempt, AttemptEnd, Budget, Executed, Pause, PauseReason, Retry, RetryDecision, Time,
 };
 
 use super::FailedAttempt;
@@ -27,11 +27,16 @@ fn merge_executed<E>(
         return last;
     };
     let executed = before.error.executed();
-    if last.error.executed() != Executed::No || executed == Executed::No {
+    let is_hidden = match last.end {
+        AttemptEnd::Ended(_) => last.error.executed() == Executed::No && executed != Executed::No,
+        _ => before.was_made(),
+    };
+    if !is_hidden {
         return last;
     }
     if let CallError::Open(refused) = &mut last.error {
         refused.executed = executed;
+        refused.after_attempt = true;
         return last;
     }
     last.retry_after = last.retry_after.or(before.retry_after);

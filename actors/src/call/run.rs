@@ -145,17 +145,21 @@ where
                 let scope = plan.deadline.map(|end| shared.clock.moment(end));
                 let mut work = std::pin::pin!(deadline::within(scope, begin));
                 let work = poll_fn(|cx| deadline::within(scope, || work.as_mut().poll(cx)));
-                match bounded(&shared.clock, until, work).await {
-                    Some(result) => {
-                        let verdict = shared.judge(classify(&result));
-                        AttemptResult::Answered(result, verdict)
-                    }
-                    None => AttemptResult::TimedOut(Executed::Maybe),
-                }
+                bounded(&shared.clock, until, work).await.map(Ok)
+            }
+            Some(Err(injected)) => Some(Err(injected)),
+            None => None,
+        };
+        // Before the classification: its time is not the dependency's.
+        let times = (began, shared.clock.now());
+        let result = match result {
+            Some(Ok(result)) => {
+                let verdict = shared.judge(classify(&result));
+                AttemptResult::Answered(result, verdict)
             }
             Some(Err(InjectedFailure)) => AttemptResult::Injected,
-            None => AttemptResult::TimedOut(Executed::No),
+            None => AttemptResult::TimedOut(Executed::Maybe),
         };
-        end_attempt(shared, plan, &mut permits, result, began).await
+        end_attempt(shared, plan, &mut permits, result, times).await
     }
 }

@@ -63,8 +63,8 @@ where
 
 /// A stream that could not be opened. Its caller has no answer yet.
 pub(super) struct UnopenedStream<E> {
-    pub(super) error: CallError<E>,
-    /// Number of attempts, refusals included.
+    pub(super) failed: Box<FailedAttempt<E>>,
+    /// Number of attempts, hedges and refusals included; 0 if no attempt was allowed.
     pub(super) attempts: u32,
     pub(super) record: CallRecord<Arc<Shared>>,
 }
@@ -72,8 +72,8 @@ pub(super) struct UnopenedStream<E> {
 impl<E> UnopenedStream<E> {
     /// Ends the call with its error.
     pub(super) fn give_up(self) -> CallError<E> {
-        self.record.close_failed(&self.error);
-        self.error
+        self.record.close_failed(&self.failed.error);
+        self.failed.error
     }
 }
 
@@ -105,7 +105,7 @@ where
         Err(failed) => {
             shared.counts.refuse(&failed.error);
             Err(UnopenedStream {
-                error: failed.error,
+                failed,
                 attempts,
                 record,
             })
@@ -159,13 +159,15 @@ where
         }
         Ok::<_, InjectedFailure>(until_first(scope, begin).await)
     };
-    let result = match bounded(&shared.clock, until, work).await {
+    let result = bounded(&shared.clock, until, work).await;
+    let times = (began, shared.clock.now());
+    let result = match result {
         Some(Ok(Ok((stream, Some(first))))) => {
             let hold = StreamHold::new(
                 shared,
                 permits.admission.take_permit(),
                 permits.slot.take().map(BulkheadSlot::hand_over),
-                (began, shared.clock.now()),
+                times,
                 plan,
                 timeout.idle,
             );
@@ -181,6 +183,6 @@ where
         Some(Err(InjectedFailure)) => AttemptResult::Injected,
         None => AttemptResult::TimedOut(Executed::Maybe),
     };
-    let ended = end_attempt(shared, plan, &mut permits, result, began).await;
+    let ended = end_attempt(shared, plan, &mut permits, result, times).await;
     ended.map(|done| done.value)
 }

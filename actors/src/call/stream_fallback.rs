@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use futures_util::TryStream;
 
-use super::attempt::failed_by_worker;
 use super::core::DependencyCore;
 use super::plan::CallPlan;
 use super::stream::{UnopenedStream, open_stream};
@@ -65,7 +64,7 @@ where
     let record = CallRecord::open(Arc::clone(shared));
     let plan = CallPlan::of_request::<D>(shared, &options, &request);
     let UnopenedStream {
-        error,
+        failed,
         attempts,
         record,
     } = match open_stream(shared, &plan, record, classify, open).await {
@@ -75,7 +74,6 @@ where
         }
         Err(unopened) => unopened,
     };
-    let failed = failed_by_worker::<D>(shared, error);
     let kept = Some(request);
     answer_otherwise(core, &plan, kept, (failed, attempts), record)
         .await

@@ -97,13 +97,13 @@ impl PauseState {
         verdict: &Verdict,
         settings: &ThrottleSettings,
         now: Time,
-        wall: Timestamp,
+        wall: impl FnOnce() -> Timestamp,
     ) -> Option<Pause> {
         let (before, pause) = {
             let mut kernel = self.lock();
             let before = kernel.paused(now);
             let pause = if verdict.quota_used_up {
-                let reset = || until_reset(&settings.quota_reset, wall);
+                let reset = || until_reset(&settings.quota_reset, wall());
                 let wait = verdict.retry_after.unwrap_or_else(reset);
                 kernel.quota_used_up(now, now.after(wait))
             } else {

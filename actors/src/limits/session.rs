@@ -61,6 +61,12 @@ impl Session {
 
     /// Refunds the cost of an attempt that was not executed.
     pub(crate) fn give_back(&self, units: u64) {
-        self.budget.spent.fetch_sub(units, Ordering::AcqRel);
+        // Never below zero: a session cannot get back more than it has spent.
+        let _ = self
+            .budget
+            .spent
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |spent| {
+                Some(spent.saturating_sub(units))
+            });
     }
 }

@@ -335,9 +335,10 @@ fn breaker_body<D: Dependency>(core: &Arc<DependencyCore<D>>) -> MakeBody {
     Box::new(move |around, _| {
         let slot = core.breaker.clone();
         let shared = Arc::clone(&core.shared);
+        let addr = core.breaker.addr.clone();
         let calls: Arc<dyn CallMaker<D>> = core;
         let make = Arc::new(move |_: &Rc<Incarnation>| {
-            Breaker::new(Arc::clone(&shared), Arc::clone(&calls))
+            Breaker::new(Arc::clone(&shared), Arc::clone(&calls), addr.clone())
         });
         Arc::new(ActorBody::<_, NoPollHook>::beside(
             slot,

@@ -148,6 +148,6 @@ impl Drop for ScopeGuard {
 
 impl fmt::Debug for ScopeGuard {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Entered").finish_non_exhaustive()
+        out.debug_struct("ScopeGuard").finish_non_exhaustive()
     }
 }

@@ -36,7 +36,7 @@ impl<T: Send + Sync> ThreadCached<T> {
         }
     }
 
-    /// Replaces the value, and returns the old one. Calls of this must not run in parallel.
+    /// Replaces the value, and returns the one before.
     pub(crate) fn replace(&self, value: T) -> Arc<T> {
         let old = self.present.swap(Arc::new(value));
         // CFG-2: a reader that sees the new version loads the new value.

@@ -156,6 +156,10 @@ impl<D: Dependency> InlineExecutor<D> {
         hand_over: impl FnOnce() -> Option<(Responder<D>, ReplyReceiver<Reply<D>>)>,
     ) -> FirstPoll<D> {
         let Some((responder, waiting)) = hand_over() else {
+            if let Some(panic) = panic {
+                self.life.crash(panic);
+                self.queue.wake_worker();
+            }
             return FirstPoll::Absent;
         };
         execution.responder = Some(responder);

@@ -223,6 +223,8 @@ fn call_2_what_was_never_sent_is_retried_whatever_the_request() {
         let open = client.ask_with(Do::Fail, idempotent()).await.unwrap_err();
         assert!(matches!(open, CallError::Open(_)), "{open}");
         assert_eq!(open.executed(), Executed::No, "{open}");
+        assert!(!open.is_refusal(), "an attempt was made: {open}");
+        assert_eq!(client.status().totals.failed, 1);
         runtime.finish().await;
     });
 }

@@ -130,7 +130,10 @@ fn item_83_each_limit_ends_what_it_is_for() {
         };
         assert_eq!((late.limit, late.after), (TimeLimit::Connect, ms(200)));
         assert_eq!(took, 200);
-        assert_eq!(error.to_string(), "host failed: no connection within 200ms");
+        assert_eq!(
+            error.to_string(),
+            "host failed: no connection within 200 ms"
+        );
 
         let (error, took) = ask(&client, Host::Silent).await;
         let CallError::Failed {
@@ -253,7 +256,7 @@ fn item_84_a_stall_is_an_error_that_takes_nothing_back_and_is_not_retried() {
         assert_eq!(error.executed(), Executed::Maybe);
         assert_eq!(
             error.to_string(),
-            "dep sent nothing for 400ms in the middle of its answer"
+            "dep sent nothing for 400 ms in the middle of its answer"
         );
         assert_eq!((began.elapsed(), stalls.opened()), (ms(400), 1));
         let status = bench.status();

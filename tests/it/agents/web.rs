@@ -356,5 +356,6 @@ fn call_2_a_service_without_a_listener_has_executed_nothing() {
         let error = web.search("breakers", 3).await.unwrap_err();
         let call = error.call().unwrap();
         assert_eq!(call.executed(), Executed::No, "{error}");
+        rig.finish().await;
     });
 }

@@ -211,7 +211,7 @@ async fn one_error(configure: impl FnOnce(&mut DependencySettings), told: Do) ->
 fn call_2_an_error_says_whether_the_work_was_executed() {
     run_paused(async || {
         let short = |settings: &mut DependencySettings| settings.timeout.total = Some(ms(10));
-        assert_eq!(one_error(|_| {}, Do::Fail).await, "Yes Dependency");
+        assert_eq!(one_error(|_| {}, Do::Fail).await, "Maybe Dependency");
         assert_eq!(one_error(short, Do::Hang).await, "Maybe Dependency");
         assert_eq!(one_error(|_| {}, Do::Hang).await, "Maybe Dependency");
         assert_eq!(one_error(|_| {}, Do::Panic).await, "Maybe Dependency");
@@ -291,7 +291,7 @@ fn call_2_a_refused_retry_does_not_hide_an_attempt_that_may_have_been_executed()
 }
 
 #[test]
-fn call_2_a_breaker_that_opens_under_a_retry_tells_that_the_work_was_executed() {
+fn call_2_a_breaker_that_opens_under_a_retry_tells_that_the_work_may_have_been_executed() {
     run_paused(async || {
         let configure = |settings: &mut DependencySettings| {
             retries(settings);
@@ -304,7 +304,7 @@ fn call_2_a_breaker_that_opens_under_a_retry_tells_that_the_work_was_executed() 
         };
         let error = bench.client.ask_with(Do::Fail, again).await.unwrap_err();
         assert!(matches!(error, CallError::Open(_)), "{error}");
-        assert_eq!(error.executed(), Executed::Yes, "{error}");
+        assert_eq!(error.executed(), Executed::Maybe, "{error}");
         assert!(!error.is_refusal(), "the dependency was asked");
         assert_eq!((bench.state(), bench.script.calls()), (State::Open, 2));
         assert_eq!(bench.status().totals.failed, 1);

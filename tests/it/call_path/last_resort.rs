@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use breakerbox_actors::testing::{TestRuntime, run_paused};
+use breakerbox_actors::testing::{ScriptedError, TestRuntime, run_paused};
 use breakerbox_actors::{
-    CallContext, CallError, CallOptions, Dependency, FallbackRule, Fixed, StaleCache,
+    CallContext, CallError, CallOptions, Dependency, FallbackRule, Fixed, Session, StaleCache,
 };
-use breakerbox_policy::{BreakerCommand, DependencySettings, Executed, State, WhenAllDown};
+use breakerbox_policy::{
+    BreakerCommand, DependencySettings, Executed, State, Symptom, WhenAllDown,
+};
 use futures_util::future::join_all;
 
 use crate::scripted::{Bench, Dep, Do, Error, let_others_run, ms, nonzero, opens_after, pass};
@@ -105,7 +107,7 @@ fn call_5_a_call_that_was_tried_is_not_tried_past_the_breaker() {
             ..CallOptions::default()
         };
         let error = bench.client.ask_with(Do::Fail, options).await.unwrap_err();
-        assert_eq!(error.executed(), Executed::Yes, "{error}");
+        assert_eq!(error.executed(), Executed::Maybe, "{error}");
         assert_eq!(
             bench.script.calls(),
             1,
@@ -315,6 +317,30 @@ fn sup_6_a_call_that_was_quarantined_meanwhile_does_not_go_past_the_breaker() {
             1,
             "crashes past it are not measured"
         );
+        bench.finish().await;
+    });
+}
+
+/// The session pays for the attempt past the breaker as for any other one, and gets back only what
+/// it has paid.
+#[test]
+fn call_5_a_session_pays_for_the_attempt_past_the_breaker_unless_it_was_not_executed() {
+    run_paused(async || {
+        let bench = sick(tries, Vec::new()).await;
+        let session = Session::new(2);
+        let paid = || CallOptions {
+            session: Some(session.clone()),
+            ..CallOptions::default()
+        };
+        let no_connection = || Do::Error(ScriptedError::symptom(Symptom::Connect));
+        let error = bench.client.ask_with(no_connection(), paid()).await;
+        assert_eq!(error.unwrap_err().executed(), Executed::No);
+        assert_eq!(session.left(), 2, "never sent");
+        bench.client.ask_with(Do::Answer(1), paid()).await.unwrap();
+        assert_eq!(session.left(), 1);
+        let error = bench.client.ask_with(no_connection(), paid()).await;
+        assert_eq!(error.unwrap_err().executed(), Executed::No);
+        assert_eq!(session.left(), 1, "it gets back what it paid, and no more");
         bench.finish().await;
     });
 }

@@ -52,7 +52,7 @@ fn lim_2_a_refusal_by_the_rate_limit_is_no_outcome_is_not_retried_and_tells_when
         assert_eq!(error.retry_after(), Some(ms(600)));
         assert_eq!(
             error.to_string(),
-            "dep was not called: the rate limit is used up; try again in 600ms"
+            "dep was not called: the rate limit is used up; try again in 600 ms"
         );
         assert_eq!(began.elapsed(), ms(0));
         assert_eq!(bench.status().window, window);

@@ -93,7 +93,7 @@ fn lim_1_a_pause_shows_in_status_and_health() {
         assert_eq!(error.retry_after(), Some(ms(5_000)));
         assert_eq!(
             error.to_string(),
-            "dep was not called: it is paused, for it asked for less traffic; try again in 5s"
+            "dep was not called: it is paused, for it asked for less traffic; try again in 5 s"
         );
         pass(5_000).await;
         let status = bench.status();

@@ -141,7 +141,10 @@ fn cfg_1_a_standard_variable_that_cannot_be_used_is_named() {
     }
     assert_eq!(found.len(), 5, "{found:#?}");
     let all = found.concat();
-    assert!(all.contains("grpc is not http/protobuf"), "{all}");
+    assert!(
+        all.contains("grpc is not supported, only http/protobuf is"),
+        "{all}"
+    );
     assert!(!all.contains("hidden-word"), "{all}");
     // A bad variable does no harm if a stronger layer sets the key.
     let better = "[otel]\nendpoint = \"http://127.0.0.1:4318\"\nheaders = \"\"\ntraces = true\n\

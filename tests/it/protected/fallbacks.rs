@@ -94,11 +94,11 @@ fn the_attributes_fallback_that_fails_is_told_with_the_cause() {
             cause: Box::new(CallError::Failed {
                 dependency: "dep".into(),
                 error: "the index is down".to_owned(),
-                executed: Executed::Yes,
+                executed: Executed::Maybe,
             }),
         };
         assert_eq!(error, expected);
-        assert_eq!(error.executed(), Executed::Yes);
+        assert_eq!(error.executed(), Executed::Maybe);
         assert_eq!(client.status().totals.failed, 1);
         runtime.finish().await;
     });

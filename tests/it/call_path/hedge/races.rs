@@ -1,7 +1,8 @@
 //! CALL-2 and LIM-4: hedged calls without a winner, and hedges between workers.
 
+use breakerbox_actors::testing::ScriptedError;
 use breakerbox_actors::{CallContext, Dependency};
-use breakerbox_policy::Executed;
+use breakerbox_policy::{Executed, Symptom};
 
 use super::*;
 
@@ -140,7 +141,8 @@ fn call_2_the_error_is_that_of_the_attempt_that_was_executed_for_sure() {
             hedged(settings);
             settings.timeout.attempt = Some(ms(500));
         };
-        let race = Race::start(configure, vec![Do::Fail.after(150), Do::Hang]).await;
+        let answers_500 = Do::Error(ScriptedError::symptom(Symptom::Status(500)));
+        let race = Race::start(configure, vec![answers_500.after(150), Do::Hang]).await;
         let (ended, after) = race.ask().await;
         let error = ended.unwrap_err();
         assert_eq!((error.executed(), after), (Executed::Yes, 600), "{error}");
