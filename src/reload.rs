@@ -155,6 +155,7 @@ pub async fn follow(runtime: Runtime, mut watcher: Watcher) {
             Ok(settings) => {
                 runtime.reload(settings, &by).await;
             }
+            // CFG-2: an invalid configuration changes nothing, and is told as an event.
             Err(error) => runtime.refuse_reload(&by, &error.to_string()),
         }
         let (trigger, settings) = watcher.next().await;

@@ -1,7 +1,6 @@
-//! The layers of one call: fallback( total deadline( retry with budget( breaker( rate limit(
-//! bulkhead( attempt timeout( worker))))))).
+//! The layers around one call, from the fallbacks to the worker.
 //!
-//! The order is fixed (rule CALL-5); only the last resort bypasses the breaker. Hedging is outside
+//! Their order is fixed (rule CALL-5; docs/layers.md); only the last resort bypasses the breaker. Hedging is outside
 //! of the breaker and inside of the retries. [`drive`] holds the loop and the frame of an attempt
 //! for all kinds of calls.
 

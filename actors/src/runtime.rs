@@ -355,7 +355,7 @@ impl Runtime {
         // An event listener may look up a dependency, so the lock must not be held.
         let all: Vec<Arc<dyn AnyDependency>> = self.registry().values().cloned().collect();
         for one in &all {
-            // SUP-7: no new calls, then a drain in reverse order with a deadline, then the threads end.
+            // SUP-7: no new calls from here on.
             one.drain();
         }
         // A root that is gone has ended already.
@@ -371,7 +371,7 @@ impl Runtime {
         let join = move || {
             for arbiter in arbiters {
                 // A thread that panicked is gone too.
-                // SUP-7: after the drain every thread is joined.
+                // SUP-7: every thread is joined, except those that a worker blocks.
                 let _ = arbiter.join();
             }
             if let Some(OwnThread { stop, handle }) = thread {

@@ -236,6 +236,7 @@ impl Draft {
                 return Err(Error::new(Span::call_site(), message));
             }
         };
+        // FBK-2: the fallback of an attribute never answers a write.
         if let (Some(_), Some(fallback)) = (self.write, &self.fallback) {
             let message = "a write is never answered by a fallback: leave one of them out";
             return Err(Error::new_spanned(fallback.tokens(), message));

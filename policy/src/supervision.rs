@@ -334,7 +334,7 @@ impl Supervision {
                 incarnation,
             },
         });
-        // SUP-7: each child that is asked to stop has its own deadline.
+        // SUP-7: each child with a limited shutdown has its own deadline.
         let deadline = match shutdown {
             Shutdown::Within(span) => Some(self.set_timer(id, turn.now.after(span), turn)),
             Shutdown::Kill | Shutdown::Infinity => None,
@@ -360,8 +360,8 @@ impl Supervision {
         let child = &mut self.children[index];
         match &mut child.life {
             ChildPhase::Stopping { deadline, .. } if *deadline == Some(due) => {
-                // SUP-7: a child that is not gone at its deadline is killed.
                 *deadline = None;
+                // SUP-7: a child that is not gone at its deadline is killed.
                 turn.out.push(SupervisorAction::Kill {
                     child: child.id,
                     incarnation: child.incarnation,

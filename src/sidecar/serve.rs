@@ -267,6 +267,7 @@ impl Sidecar {
         let settings = match self.source.read() {
             Ok(settings) if settings == self.settings => return,
             Ok(settings) => settings,
+            // CFG-2: an invalid configuration changes nothing, and is told as an event.
             Err(error) => return self.runtime.refuse_reload(by, &error.to_string()),
         };
         if let Err(problem) = self.plan.make(&settings).await {

@@ -96,6 +96,7 @@ pub(crate) struct Report {
 
 impl Drop for Report {
     fn drop(&mut self) {
+        // CALL-3: the answer of a queued call follows its outcome, here.
         if let Some(then) = self.then.take() {
             then();
         }

@@ -86,6 +86,7 @@ pub(super) async fn admit<'a, E>(
     plan: &CallPlan<'_>,
     asked: Time,
 ) -> Result<AttemptPermits<'a>, Box<FailedAttempt<E>>> {
+    // CALL-5: breaker, session, pause, rate limit and bulkhead, in this order.
     if shared.route() == Route::Stopped {
         return Err(FailedAttempt::refused(absent(
             shared,

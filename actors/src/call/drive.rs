@@ -1,7 +1,7 @@
 //! The driver of a call: the retry loop, and the frame of one attempt.
 //!
-//! `ask`, `run` and streams say only what an attempt is; the loop, the order of the permits
-//! (rule CALL-5), the recording of the end, and the errors stand here once.
+//! `ask`, `run` and streams define one attempt; the loop, the permits, the recording of the end and
+//! the errors are shared here.
 
 #![allow(
     clippy::manual_async_fn,
@@ -87,7 +87,7 @@ pub(super) fn begin_attempt<'a, E>(
     permits: &mut AttemptPermits<'a>,
 ) -> impl Future<Output = Result<(), Box<FailedAttempt<E>>>> {
     async move {
-        // CALL-5: breaker, pause, rate limit and bulkhead admit in this order; the worker comes last.
+        // Nothing delays such a call, so the order of its checks cannot be observed.
         let at_once = !member.is_hedge() && admit_at_once(shared, plan, now, permits);
         if !at_once {
             // Boxed: the future of every call would be larger for what few calls need.

@@ -1,6 +1,7 @@
 //! The settings of one call, looked up once when it is made.
 //!
-//! A reload during a call affects only its waits between attempts.
+//! A reload during a call does not change them. Classification, pauses and retries use the present
+//! settings.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;

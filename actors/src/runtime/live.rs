@@ -13,8 +13,9 @@ impl Runtime {
     /// Gives new settings to the running dependencies; those started later get them too. Only
     /// `dependencies` is read.
     ///
-    /// Each dependency applies its settings as a whole, and keeps its state and counters. Calls in
-    /// flight keep the settings they began with. Settings that the program set in code stay. `by`
+    /// Each dependency applies its settings as a whole, and keeps its state and counters. The
+    /// limits of a call in flight are those at its start; its classification, pauses and retries use
+    /// the present settings. Settings that the program set in code stay. `by`
     /// is the origin of the settings; it appears in the events.
     ///
     /// # Cancel safety   Dropped, the dependencies that have not been reached keep their old

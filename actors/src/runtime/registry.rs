@@ -63,6 +63,7 @@ impl<D: Dependency> AnyDependency for Client<D> {
 
     fn drain(&self) {
         let shared = &self.core.shared;
+        // SUP-7: new calls are refused, and calls that were accepted go on.
         shared.set_route(Route::Draining);
         shared.events.emit(&shared.name, EventKind::Draining);
     }

@@ -181,6 +181,7 @@ impl<T: Send + 'static> ReplySender<T> {
             return;
         }
         let shared = &self.cell.shared;
+        // CALL-3: the outcome is settled before the answer is stored.
         let settled = match state.permit.take() {
             Some(permit) => permit.settle(shared, &verdict, now),
             None => Settled::Counted,

@@ -26,6 +26,7 @@ impl Breaker {
         if self.state == State::HalfOpen {
             self.expire_half_open(now, random);
         }
+        // BRK-8: only its time, or a command, ends the open state.
         if self.state == State::Open && self.open_until <= now {
             let auto_close = self.settings.half_open.rule == HalfOpenRule::AutoClose;
             if auto_close {
@@ -93,6 +94,7 @@ impl Breaker {
                 self.close(now, BreakerCause::Recovered { successes })
             }
             HalfOpenDecision::Reopen(reason) => {
+                // BRK-8: each failed half-open period lengthens the next open time.
                 self.open_attempt = self.open_attempt.saturating_add(1);
                 self.open(now, reason, hint, random);
             }
@@ -112,9 +114,9 @@ impl Breaker {
         hint: Option<Duration>,
         random: &mut dyn RandomSource,
     ) {
-        let own = backoff::open_time(&self.settings.open, self.open_attempt, random);
-        // BRK-8: the open time never ends before the hint.
-        self.open_for(now, reason, own.max(hint.unwrap_or_default()), random);
+        let open_time = backoff::open_time(&self.settings.open, self.open_attempt, random);
+        // BRK-8: at least as long as the dependency asked for (`Retry-After`).
+        self.open_for(now, reason, open_time.max(hint.unwrap_or_default()), random);
     }
 
     pub(super) fn open_for(

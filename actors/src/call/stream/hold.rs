@@ -156,6 +156,7 @@ impl StreamHold {
         let permit = self.permit.take()?;
         let mut report = self.record(permit, verdict)?;
         let (counting, counted) = oneshot::channel::<()>();
+        // CALL-3: the last item of a stream waits until its outcome is counted.
         report.then = Some(Box::new(move || drop(counting)));
         send_report(&self.shared, *report);
         Some(counted)
