@@ -238,3 +238,26 @@ pub(super) fn generation_of(machine: &breakerbox_policy::Breaker, tag: u64) -> u
         u64::MAX
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn breaker(name: &str) -> SharedBreaker {
+        let settings = BreakerSettings::default();
+        SharedBreaker::new(Arc::from(name), None, &settings, Time::ZERO)
+    }
+
+    #[test]
+    fn brk_11_every_thread_sees_the_reason_of_the_last_transition() {
+        let (one, other) = (breaker("one"), breaker("other"));
+        let held = one.reason();
+        one.set_reason("it failed".to_owned());
+        let elsewhere = std::thread::scope(|scope| scope.spawn(|| one.reason()).join().unwrap());
+        for now in [one.reason(), elsewhere] {
+            assert_eq!((&*now.dependency, &*now.reason), ("one", "it failed"));
+        }
+        assert_eq!(held.reason, "started", "a refusal keeps its own reason");
+        assert_eq!(other.reason().reason, "started", "never another breaker's");
+    }
+}
