@@ -161,7 +161,7 @@ pub(crate) fn ask<D: Dependency, O: Borrow<CallOptions>>(
             }
             // Boxed: the future of every call would be larger for what few calls need.
             Err(failed) => {
-                shared.counts.refuse(&failed.error);
+                shared.counts.count_refusal(&failed.error);
                 Box::pin(answer_otherwise(
                     core,
                     &plan,
@@ -253,7 +253,7 @@ fn refuse_at_once(shared: &Shared, keyed: bool) -> Option<Refused> {
     if settings.waits_on_open || settings.last_resort {
         return None;
     }
-    shared.totals.refuse_at_once();
+    shared.totals.count_refused_at_once();
     Some(refusing.refusal())
 }
 

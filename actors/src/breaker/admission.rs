@@ -16,7 +16,7 @@ use super::message::{FlushSuccesses, Release, Report};
 use super::shared::SharedBreaker;
 use crate::error::Refused;
 use crate::state::Shared;
-use crate::state::recorder::{AttemptRecord, tell};
+use crate::state::recorder::{AttemptRecord, record_attempt};
 use crate::verdict::Verdict;
 
 /// A permit, and the obligation to return it: the owner must settle, release or abandon it.
@@ -198,14 +198,14 @@ impl PermitGuard {
                 outcome: outcome(elapsed, verdict),
                 permit: kind,
             };
-            tell(&**recorder, ended);
+            record_attempt(&**recorder, ended);
         }
         if matches!(kind, PermitKind::Unrecorded) {
             return true;
         }
         let of = self.breaker(shared);
         if of.key.is_some() {
-            of.use_now(now);
+            of.mark_used(now);
         }
         // CALL-3: only a fast success of a closed breaker is counted without its actor.
         let is_quiet = verdict.class == Class::Success

@@ -51,7 +51,7 @@ pub(super) fn admit_at_once<'a>(
     let is_delayed = shared.route() == Route::Stopped
         || !has_budget(plan)
         || plan.deadline.is_some_and(|deadline| deadline <= now)
-        || shared.pauses.now(now).is_some();
+        || shared.pauses.current(now).is_some();
     if is_delayed {
         return false;
     }
@@ -200,7 +200,7 @@ impl AdmissionProgress {
         plan: &CallPlan<'_>,
     ) -> Result<Option<BulkheadSlot<'a>>, CallError<E>> {
         check_budget(shared, plan)?;
-        if shared.pauses.now(self.now).is_some() {
+        if shared.pauses.current(self.now).is_some() {
             return Ok(None);
         }
         if !self.paced {
@@ -220,7 +220,7 @@ impl AdmissionProgress {
         };
         self.waited = true;
         self.now = shared.clock.now();
-        Ok(shared.pauses.now(self.now).is_none().then_some(slot))
+        Ok(shared.pauses.current(self.now).is_none().then_some(slot))
     }
 
     /// Waits out a pause, if that is allowed and soon enough (rule LIM-2).

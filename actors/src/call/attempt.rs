@@ -112,7 +112,7 @@ fn begin<D: Dependency>(
     let deadline = job.context.deadline;
     let Some(inline) = worker.inline_executor() else {
         let own_timer = !worker.is_here();
-        let handed = hand_over(shared, permits, deadline, (own_timer, false));
+        let handed = make_responder(shared, permits, deadline, (own_timer, false));
         let Some((responder, waiting)) = handed else {
             return FirstPoll::Absent;
         };
@@ -123,12 +123,12 @@ fn begin<D: Dependency>(
         return FirstPoll::Absent;
     };
     inline.begin(job, began, || {
-        hand_over(shared, permits, deadline, (false, true))
+        make_responder(shared, permits, deadline, (false, true))
     })
 }
 
 /// Passes the attempt's permits to the responder that will answer.
-fn hand_over<D: Dependency>(
+fn make_responder<D: Dependency>(
     shared: &Arc<Shared>,
     permits: &mut AttemptPermits<'_>,
     deadline: Option<Time>,
@@ -137,7 +137,7 @@ fn hand_over<D: Dependency>(
     let slot = permits.slot.take()?;
     let permit = permits.admission.take_permit()?;
     let (replier, waiting) = reply(Arc::clone(shared), permit, deadline, (own_timer, has_begun));
-    Some((Responder::new(replier, slot.hand_over()), waiting))
+    Some((Responder::new(replier, slot.into_ticket()), waiting))
 }
 
 /// The error of an attempt for which there is no worker.

@@ -38,7 +38,7 @@ pub(crate) struct WorkerSlot<D: Dependency> {
 
 impl<D: Dependency> WorkerSlot<D> {
     /// Answers all waiters and takes no more work: the worker is gone for good.
-    pub(crate) fn leave(&self) {
+    pub(crate) fn close_for_good(&self) {
         let health = &self.mail.health;
         health.set(Condition::Gone, health.incarnation());
         self.queue.close();
@@ -103,7 +103,7 @@ impl<D: Dependency> DependencyCore<D> {
     pub(crate) fn stop(&self) {
         self.shared.set_route(Route::Stopped);
         for slot in &self.workers {
-            slot.leave();
+            slot.close_for_good();
             slot.mail.close();
         }
         self.fallbacks.mail.close();

@@ -121,7 +121,7 @@ fn wait_before_next<E>(
     let settings = shared.settings();
     let settings = &settings.retry;
     let now = shared.clock.now();
-    let pause = shared.pauses.now(now);
+    let pause = shared.pauses.current(now);
     if pause.is_some_and(|pause| pause.reason == PauseReason::QuotaUsedUp) {
         return RetryStep::Stop;
     }

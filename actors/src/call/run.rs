@@ -55,7 +55,7 @@ where
                 Ok(done.value)
             }
             Err(failed) => {
-                shared.counts.refuse(&failed.error);
+                shared.counts.count_refusal(&failed.error);
                 record.close_failed(&failed.error);
                 Err(failed.error)
             }
@@ -85,7 +85,7 @@ where
             Ok(done.value)
         }
         Err(failed) => {
-            shared.counts.refuse(&failed.error);
+            shared.counts.count_refusal(&failed.error);
             Err((failed, record))
         }
     }

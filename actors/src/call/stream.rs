@@ -103,7 +103,7 @@ where
             Ok(Streamed::empty(Box::new(classify)))
         }
         Err(failed) => {
-            shared.counts.refuse(&failed.error);
+            shared.counts.count_refusal(&failed.error);
             Err(UnopenedStream {
                 error: failed.error,
                 attempts,
@@ -164,7 +164,7 @@ where
             let hold = StreamHold::new(
                 shared,
                 permits.admission.take_permit(),
-                permits.slot.take().map(BulkheadSlot::hand_over),
+                permits.slot.take().map(BulkheadSlot::into_ticket),
                 (began, shared.clock.now()),
                 plan,
                 timeout.idle,

@@ -152,7 +152,7 @@ impl StreamHold {
     /// Gives the slot back and reports the outcome to the breaker. Returns a receiver that resolves
     /// once it is counted (rule CALL-3), or `None` if it already is.
     pub(super) fn settle(mut self, verdict: Verdict) -> Option<oneshot::Receiver<()>> {
-        self.leave();
+        self.release_slot();
         let permit = self.permit.take()?;
         let mut report = self.record(permit, verdict)?;
         let (counting, counted) = oneshot::channel::<()>();
@@ -176,9 +176,9 @@ impl StreamHold {
         }
     }
 
-    fn leave(&mut self) {
+    fn release_slot(&mut self) {
         if let Some(slot) = self.slot.take() {
-            self.shared.bulkhead.leave(slot);
+            self.shared.bulkhead.release(slot);
         }
     }
 }
@@ -187,7 +187,7 @@ impl StreamHold {
 /// only if the stream was waiting for the dependency.
 impl Drop for StreamHold {
     fn drop(&mut self) {
-        self.leave();
+        self.release_slot();
         let Some(permit) = self.permit.take() else {
             return;
         };

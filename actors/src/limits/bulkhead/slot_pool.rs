@@ -185,19 +185,19 @@ impl SlotPool {
 
     /// Gives a slot back: to the next waiter that may run, if there is one.
     #[inline(always)]
-    pub(crate) fn leave(&self, ticket: Ticket) {
+    pub(crate) fn release(&self, ticket: Ticket) {
         if !self.cache(ticket) {
             self.give_back(ticket);
         }
     }
 
     pub(super) fn give_back(&self, ticket: Ticket) {
-        if self.change(|word| (word.waiting() == 0).then(|| word.leave(ticket))) {
+        if self.change(|word| (word.waiting() == 0).then(|| word.release(ticket))) {
             return;
         }
         let next = {
             let mut queue = self.lock();
-            self.change(|word| Some(word.leave(ticket)));
+            self.change(|word| Some(word.release(ticket)));
             self.admit_next(&mut queue)
         };
         if let Some(waker) = next {
@@ -302,8 +302,8 @@ pub(crate) struct BulkheadSlot<'a> {
 }
 
 impl BulkheadSlot<'_> {
-    /// Passes on the duty to give the slot back, by [`SlotPool::leave`] with the returned ticket.
-    pub(crate) fn hand_over(self) -> Ticket {
+    /// Passes on the duty to give the slot back, by [`SlotPool::release`] with the returned ticket.
+    pub(crate) fn into_ticket(self) -> Ticket {
         let ticket = self.ticket;
         std::mem::forget(self);
         ticket
@@ -312,6 +312,6 @@ impl BulkheadSlot<'_> {
 
 impl Drop for BulkheadSlot<'_> {
     fn drop(&mut self) {
-        self.pool.leave(self.ticket);
+        self.pool.release(self.ticket);
     }
 }

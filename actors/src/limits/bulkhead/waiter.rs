@@ -101,7 +101,7 @@ impl Drop for Waiter<'_> {
         drop(queue);
         if has_slot {
             // The slot was given just now, and no call will use it.
-            self.pool.leave(self.ticket);
+            self.pool.release(self.ticket);
         }
     }
 }
