@@ -196,7 +196,8 @@ async fn answer_otherwise<D: Dependency, S: std::ops::Deref<Target = Shared>>(
     let served = match kept {
         Some(request) if may_fall_back(&failed) => {
             let asked = (request, plan.ticket.write);
-            core.fall_back(asked, failed.error, plan.callers).await
+            core.fall_back(asked, failed.error, plan.caller_deadline)
+                .await
         }
         _ => Err(failed.error),
     };
@@ -298,17 +299,17 @@ fn ask_workers<'a, D: Dependency>(
 ) -> impl Future<Output = (Attempted<D>, u32)> {
     async move {
         let mut first = Some(request);
-        let next = |member, number, began| {
+        let next = |member, number, asked_at| {
             // Through an exclusive reference, because a request need not be `Sync`.
             let again = || kept.as_mut().map(|kept| kept.clone());
             let request = first.take().or_else(again)?;
-            Some(attempt(core, request, plan, (number, began), member))
+            Some(attempt(core, request, plan, (number, asked_at), member))
         };
         drive(&core.shared, plan, next).await
     }
 }
 
 /// Returns true if calls may wait for a worker that is being restarted.
-pub(crate) fn holds(shared: &Shared) -> bool {
+pub(crate) fn queues_while_restarting(shared: &Shared) -> bool {
     shared.settings().workers.while_restarting == WhileRestarting::Hold
 }

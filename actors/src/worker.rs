@@ -55,7 +55,7 @@ pub(crate) struct WorkerJob<D: Dependency> {
     pub(crate) request: D::Request,
     pub(crate) context: CallContext,
     /// Maximum time from its begin to its end.
-    pub(crate) attempt: Option<Duration>,
+    pub(crate) attempt_limit: Option<Duration>,
     pub(crate) fingerprint: Option<u64>,
 }
 

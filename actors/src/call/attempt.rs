@@ -34,7 +34,7 @@ pub(super) fn attempt<D: Dependency>(
     core: &Arc<DependencyCore<D>>,
     request: D::Request,
     plan: &CallPlan<'_>,
-    (number, sent): (u32, Time),
+    (number, asked_at): (u32, Time),
     member: HedgeMember,
 ) -> impl Future<Output = Attempted<D>> {
     async move {
@@ -44,8 +44,8 @@ pub(super) fn attempt<D: Dependency>(
         tokio::task::coop::consume_budget().await;
         check_quarantine(shared, plan.fingerprint).map_err(FailedAttempt::refused)?;
         let mut permits = AttemptPermits::none(shared);
-        begin_attempt(shared, plan, member, sent, &mut permits).await?;
-        send(core, request, plan, (number, sent), &mut permits).await
+        begin_attempt(shared, plan, member, asked_at, &mut permits).await?;
+        send(core, request, plan, (number, asked_at), &mut permits).await
     }
 }
 
@@ -54,7 +54,7 @@ pub(super) fn send<'a, D: Dependency>(
     core: &'a Arc<DependencyCore<D>>,
     request: D::Request,
     plan: &CallPlan<'_>,
-    (number, sent): (u32, Time),
+    (number, asked_at): (u32, Time),
     permits: &mut AttemptPermits<'a>,
 ) -> impl Future<Output = Attempted<D>> {
     async move {
@@ -73,12 +73,12 @@ pub(super) fn send<'a, D: Dependency>(
                 attempt: number,
                 deadline: plan.deadline,
             },
-            attempt: plan.attempt,
+            attempt_limit: plan.attempt_limit,
             fingerprint: plan.fingerprint,
         };
         let error = match begin(shared, worker, job, permits) {
             FirstPoll::Ended(result) => {
-                return end_attempt(shared, plan, permits, result, sent).await;
+                return end_attempt(shared, plan, permits, result, asked_at).await;
             }
             FirstPoll::Waits(waiting) => match waiting.await {
                 Ok(Ok(value)) => {
@@ -91,7 +91,7 @@ pub(super) fn send<'a, D: Dependency>(
                         permits.admission = Admission::new(shared, permit);
                     }
                     let result = AttemptResult::TimedOut(too_late.executed);
-                    return Box::pin(end_attempt(shared, plan, permits, result, sent)).await;
+                    return Box::pin(end_attempt(shared, plan, permits, result, asked_at)).await;
                 }
             },
             FirstPoll::Absent => absent(shared, shared.absence()),

@@ -67,7 +67,9 @@ impl<D: Dependency> DependencyCore<D> {
         let alive = |slot: &WorkerSlot<D>| slot.mail.health.condition() != Condition::Gone;
         // During a drain, only calls that were accepted before it arrive here.
         let drains = self.shared.route() == Route::Draining;
-        let may_hold = |slot: &WorkerSlot<D>| alive(slot) && (drains || super::holds(&self.shared));
+        let may_hold = |slot: &WorkerSlot<D>| {
+            alive(slot) && (drains || super::queues_while_restarting(&self.shared))
+        };
         let running = |slot: &WorkerSlot<D>| slot.mail.health.condition() == Condition::Running;
         if let [only] = &*self.workers {
             return (running(only) || may_hold(only)).then_some(only);

@@ -52,7 +52,7 @@ impl CallBounds {
         let total = job.context.deadline;
         Self {
             began: now,
-            until: earliest(job.attempt.map(|span| now.after(span)), total),
+            until: earliest(job.attempt_limit.map(|span| now.after(span)), total),
             scope: total.map(|end| inline.shared.clock.moment(end)),
             fingerprint: job.fingerprint,
         }
