@@ -90,17 +90,17 @@ impl<D: Dependency> Breaker<D> {
     /// Applies a change to a machine, and publishes the result.
     fn with_machine<T>(
         &mut self,
-        which: &BreakerScope,
+        scope: &BreakerScope,
         ctx: &mut Context<Self>,
         change: impl FnOnce(&mut breakerbox_policy::Breaker, Time) -> T,
     ) -> T {
-        let (result, shadow) = self.change(which, ctx, change);
-        if which.is_none() && self.shared.keys.set_shadow(shadow.as_ref()) {
+        let (result, shadow) = self.change(scope, ctx, change);
+        if scope.is_none() && self.shared.keys.set_shadow(shadow.as_ref()) {
             // A shadow (measured, never tripped) holds for each key too (rule BRK-10).
             self.each_key(|breaker, key| {
                 let target = Arc::clone(&key);
                 breaker.change(&Some(key), ctx, |machine, now| {
-                    target.follow(machine, shadow.as_ref(), now);
+                    target.apply_shadow(machine, shadow.as_ref(), now);
                 });
             });
         }
@@ -110,29 +110,29 @@ impl<D: Dependency> Breaker<D> {
     /// Applies a change to this machine alone. Also returns its shadow override, if it has one.
     fn change<T>(
         &mut self,
-        which: &BreakerScope,
+        scope: &BreakerScope,
         ctx: &mut Context<Self>,
         change: impl FnOnce(&mut breakerbox_policy::Breaker, Time) -> T,
     ) -> (T, Option<Override>) {
         let shared = Arc::clone(&self.shared);
-        let target = which.as_deref().unwrap_or(&shared.breaker);
+        let target = scope.as_deref().unwrap_or(&shared.breaker);
         let now = shared.clock.now();
         let mut machine = target.lock();
         record_counted(&mut machine, target, now);
         let result = change(&mut machine, now);
-        let moved = publish(&shared, target, &mut machine, now);
+        let events = publish(&shared, target, &mut machine, now);
         let deadline = machine.next_deadline();
         let shadow = machine.overridden().filter(|set| is_shadow(set)).cloned();
         drop(machine);
         // Without the lock: a listener may ask for the status.
-        tell(&shared, target, moved);
-        self.arm(which, deadline, ctx);
+        emit_events(&shared, target, events);
+        self.arm(scope, deadline, ctx);
         (result, shadow)
     }
 
     /// Sets the one timer of a breaker to its machine's next deadline.
-    fn arm(&mut self, which: &BreakerScope, deadline: Option<Time>, ctx: &mut Context<Self>) {
-        let key = which.as_ref().and_then(|target| target.key.clone());
+    fn arm(&mut self, scope: &BreakerScope, deadline: Option<Time>, ctx: &mut Context<Self>) {
+        let key = scope.as_ref().and_then(|target| target.key.clone());
         if self.timers.get(&key).map(|(at, _)| *at) == deadline {
             return;
         }
@@ -145,11 +145,11 @@ impl<D: Dependency> Breaker<D> {
             let fire = sleep.into_actor(self).map(move |(), breaker, ctx| {
                 breaker.timers.remove(&of);
                 // Looked up by its key, since a timer must not protect a key from eviction.
-                let which = of.as_deref().map(|key| breaker.shared.keys.find(key));
-                if which.as_ref().is_some_and(Option::is_none) {
+                let scope = of.as_deref().map(|key| breaker.shared.keys.find(key));
+                if scope.as_ref().is_some_and(Option::is_none) {
                     return;
                 }
-                breaker.with_machine(&which.flatten(), ctx, |machine, now| {
+                breaker.with_machine(&scope.flatten(), ctx, |machine, now| {
                     machine.on_time(now, &mut random());
                 });
             });
@@ -158,15 +158,15 @@ impl<D: Dependency> Breaker<D> {
     }
 
     /// Visits the breaker of each key, one after the other.
-    fn each_key(&mut self, mut what: impl FnMut(&mut Self, Arc<SharedBreaker>)) {
+    fn each_key(&mut self, mut visit: impl FnMut(&mut Self, Arc<SharedBreaker>)) {
         let shared = Arc::clone(&self.shared);
-        shared.keys.each(|key| what(self, key));
+        shared.keys.each(|key| visit(self, key));
     }
 
     /// Visits every breaker, the dependency's own first.
-    fn each_breaker(&mut self, mut what: impl FnMut(&mut Self, &BreakerScope)) {
-        what(self, &None);
-        self.each_key(|breaker, key| what(breaker, &Some(key)));
+    fn each_breaker(&mut self, mut visit: impl FnMut(&mut Self, &BreakerScope)) {
+        visit(self, &None);
+        self.each_key(|breaker, key| visit(breaker, &Some(key)));
     }
 
     fn restart_periodic(&mut self) {
@@ -197,19 +197,19 @@ fn subject(shared: &Shared, target: &SharedBreaker) -> Arc<str> {
 
 /// Emits the events of a change. An override passed down to a key is left out: it was already
 /// reported for the dependency.
-fn tell(shared: &Shared, target: &SharedBreaker, moved: Vec<BreakerEvent>) {
-    if moved.is_empty() {
+fn emit_events(shared: &Shared, target: &SharedBreaker, events: Vec<BreakerEvent>) {
+    if events.is_empty() {
         return;
     }
     let subject = subject(shared, target);
-    let handed_down = |event: &BreakerEvent| {
+    let is_inherited = |event: &BreakerEvent| {
         let of_override = matches!(
             event,
             BreakerEvent::Overridden { .. } | BreakerEvent::OverrideRemoved { .. }
         );
-        of_override && target.follows()
+        of_override && target.has_inherited_override()
     };
-    for event in moved.into_iter().filter(|event| !handed_down(event)) {
+    for event in events.into_iter().filter(|event| !is_inherited(event)) {
         shared.events.emit(&subject, EventKind::Breaker(event));
     }
 }
@@ -225,12 +225,12 @@ fn publish(
     if word != target.gate.read() {
         target.gate.publish(word);
     }
-    let mut moved = Vec::new();
+    let mut events = Vec::new();
     while let Some(event) = machine.poll_event() {
         note(shared, target, &event);
-        moved.push(event);
+        events.push(event);
     }
-    moved
+    events
 }
 
 /// Stores the reason for refusals, and counts trips.
@@ -257,11 +257,11 @@ impl<D: Dependency> Actor for Breaker<D> {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         let shared = Arc::clone(&self.shared);
-        self.each_breaker(|breaker, which| {
-            let machine = &which.as_deref().unwrap_or(&shared.breaker).machine;
+        self.each_breaker(|breaker, scope| {
+            let machine = &scope.as_deref().unwrap_or(&shared.breaker).machine;
             let crashed = machine.is_poisoned();
             machine.clear_poison();
-            breaker.with_machine(which, ctx, |machine, now| {
+            breaker.with_machine(scope, ctx, |machine, now| {
                 if crashed {
                     machine.recover(now);
                 }
@@ -417,7 +417,7 @@ impl<D: Dependency> Handler<OperateBreaker> for Breaker<D> {
             });
         }
         if let Some(key) = &key {
-            key.stand_alone();
+            key.clear_inherited_mark();
         }
         if key.is_none() && matches!(command, BreakerCommand::Reset { .. }) {
             self.shared.pauses.lift();
@@ -437,12 +437,12 @@ impl<D: Dependency> Handler<Reconfigure> for Breaker<D> {
         let breaker = settings.breaker.clone();
         shared.reconfigure(*settings);
         if old != breaker {
-            shared.tell_settings();
-            self.each_breaker(|actor, which| {
-                let target = which.as_deref().unwrap_or(&shared.breaker);
-                actor.with_machine(which, ctx, |machine, now| {
+            shared.record_settings();
+            self.each_breaker(|actor, scope| {
+                let target = scope.as_deref().unwrap_or(&shared.breaker);
+                actor.with_machine(scope, ctx, |machine, now| {
                     machine.reconfigure(now, breaker.clone());
-                    target.measure_by(machine);
+                    target.apply_measurement_settings(machine);
                 });
             });
         }

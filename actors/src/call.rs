@@ -165,7 +165,7 @@ pub(crate) fn ask<D: Dependency, O: Borrow<CallOptions>>(
             }
             // Boxed: the future of every call would be larger for what few calls need.
             Err(failed) => {
-                shared.counts.refuse(&failed.error);
+                shared.counts.count_refusal(&failed.error);
                 Box::pin(answer_otherwise(
                     core,
                     &plan,
@@ -200,7 +200,8 @@ async fn answer_otherwise<D: Dependency, S: std::ops::Deref<Target = Shared>>(
     let served = match kept {
         Some(request) if may_fall_back(&failed) => {
             let asked = (request, plan.ticket.write);
-            core.fall_back(asked, failed.error, plan.callers).await
+            core.fall_back(asked, failed.error, plan.caller_deadline)
+                .await
         }
         _ => Err(failed.error),
     };
@@ -257,7 +258,7 @@ fn refuse_at_once(shared: &Shared, keyed: bool) -> Option<Refused> {
     if settings.waits_on_open || settings.last_resort {
         return None;
     }
-    shared.totals.refuse_at_once();
+    shared.totals.count_refused_at_once();
     Some(refusing.refusal())
 }
 
@@ -302,17 +303,17 @@ fn ask_workers<'a, D: Dependency>(
 ) -> impl Future<Output = (Attempted<D>, u32)> {
     async move {
         let mut first = Some(request);
-        let next = |member, number, began| {
+        let next = |member, number, asked_at| {
             // Through an exclusive reference, because a request need not be `Sync`.
             let again = || kept.as_mut().map(|kept| kept.clone());
             let request = first.take().or_else(again)?;
-            Some(attempt(core, request, plan, (number, began), member))
+            Some(attempt(core, request, plan, (number, asked_at), member))
         };
         drive(&core.shared, plan, next).await
     }
 }
 
 /// Returns true if calls may wait for a worker that is being restarted.
-pub(crate) fn holds(shared: &Shared) -> bool {
+pub(crate) fn queues_while_restarting(shared: &Shared) -> bool {
     shared.settings().workers.while_restarting == WhileRestarting::Hold
 }

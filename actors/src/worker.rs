@@ -55,7 +55,7 @@ pub(crate) struct WorkerJob<D: Dependency> {
     pub(crate) request: D::Request,
     pub(crate) context: CallContext,
     /// Maximum time from its begin to its end.
-    pub(crate) attempt: Option<Duration>,
+    pub(crate) attempt_limit: Option<Duration>,
     pub(crate) fingerprint: Option<u64>,
 }
 
@@ -71,7 +71,7 @@ pub(crate) struct Responder<D: Dependency> {
 }
 
 impl<D: Dependency> Responder<D> {
-    /// Makes a responder that takes over a slot, given up by `hand_over`.
+    /// Makes a responder that takes over a slot, given up by `into_ticket`.
     pub(crate) fn new(replier: ReplySender<Reply<D>>, slot: Ticket) -> Self {
         Self {
             replier: Some(replier),
@@ -85,12 +85,12 @@ impl<D: Dependency> Responder<D> {
     fn begin(&mut self, now: Time) -> bool {
         let begin = match &self.replier {
             Some(replier) => replier.begin(now),
-            None => BeginDecision::Deserted,
+            None => BeginDecision::CallerGone,
         };
         match begin {
             BeginDecision::Go => return true,
-            BeginDecision::Deserted => self.forget(),
-            BeginDecision::Overtaken(refused) => self.refuse(|_| CallError::Open(refused)),
+            BeginDecision::CallerGone => self.forget(),
+            BeginDecision::BreakerChanged(refused) => self.refuse(|_| CallError::Open(refused)),
             BeginDecision::Paused(pause) => self.refuse(|shared| shared.paused(pause, now)),
         }
         false
@@ -98,7 +98,7 @@ impl<D: Dependency> Responder<D> {
 
     /// Gives slot and permit back: the work is not begun.
     fn refuse(&mut self, why: impl FnOnce(&Shared) -> CallError<D::Error>) {
-        self.leave_slot();
+        self.release_slot();
         if let Some(replier) = self.replier.take() {
             let error = why(replier.shared());
             replier.refuse(Err(error));
@@ -107,7 +107,7 @@ impl<D: Dependency> Responder<D> {
 
     /// Gives the slot back without an answer: the caller is gone.
     fn forget(&mut self) {
-        self.leave_slot();
+        self.release_slot();
         self.replier = None;
     }
 
@@ -117,17 +117,17 @@ impl<D: Dependency> Responder<D> {
         replier.is_none_or(|replier| replier.poll_abandoned(cx))
     }
 
-    fn leave_slot(&mut self) {
+    fn release_slot(&mut self) {
         if let Some(replier) = &self.replier
             && let Some(slot) = self.slot.take()
         {
-            replier.shared().bulkhead.leave(slot);
+            replier.shared().bulkhead.release(slot);
         }
     }
 
     fn answer(mut self, verdict: Verdict, now: Time, reply: Reply<D>) {
         // The slot first: a caller that gets the answer may call again at once.
-        self.leave_slot();
+        self.release_slot();
         if let Some(replier) = self.replier.take() {
             replier.settle(verdict, now, reply);
         }
@@ -154,7 +154,7 @@ impl<D: Dependency> Responder<D> {
     }
 
     /// The error of a begun call after its worker was lost.
-    fn loss(&mut self, dependency: Arc<str>) -> CallError<D::Error> {
+    fn error_after_end(&mut self, dependency: Arc<str>) -> CallError<D::Error> {
         if let Some(panic) = self.poison.take() {
             return CallError::WorkerCrashed { dependency, panic };
         }
@@ -167,7 +167,7 @@ impl<D: Dependency> Responder<D> {
 
 impl<D: Dependency> Drop for Responder<D> {
     fn drop(&mut self) {
-        self.leave_slot();
+        self.release_slot();
         let Some(replier) = self.replier.take() else {
             return;
         };
@@ -175,7 +175,7 @@ impl<D: Dependency> Drop for Responder<D> {
         let dependency = Arc::clone(&shared.name);
         if replier.has_begun() {
             // A crash counts as one failure for each call that it ended.
-            let error = self.loss(dependency);
+            let error = self.error_after_end(dependency);
             replier.settle(
                 Verdict::from(Class::Failure),
                 shared.clock.now(),
@@ -199,7 +199,7 @@ pub(crate) type StartFuture<D> = Pin<Box<dyn Future<Output = Result<D, String>>>
 pub(crate) struct Worker<D: Dependency> {
     shared: Arc<Shared>,
     queue: Arc<WorkQueue<D>>,
-    life: Rc<Incarnation>,
+    incarnation: Rc<Incarnation>,
     stage: WorkerStage<D>,
     in_flight: FuturesUnordered<Execution<D>>,
     /// The ends of the value other than a crash.
@@ -225,14 +225,14 @@ impl<D: Dependency> Worker<D> {
         queue: Arc<WorkQueue<D>>,
         inline: Arc<InlineHandle>,
         factory: &Factory<D>,
-        life: &Rc<Incarnation>,
+        incarnation: &Rc<Incarnation>,
     ) -> Self {
-        life.set_readiness(Readiness::Starting);
+        incarnation.set_readiness(Readiness::Starting);
         let drained = drained(Arc::clone(&shared));
         Self {
             shared,
             queue,
-            life: Rc::clone(life),
+            incarnation: Rc::clone(incarnation),
             stage: WorkerStage::Starting(factory()),
             in_flight: FuturesUnordered::new(),
             ending: ValueEnd::default(),
@@ -254,11 +254,11 @@ impl<D: Dependency> Worker<D> {
                 self.ending = ValueEnd::of(&inline.dependency);
                 self.inline.register(&inline);
                 self.stage = WorkerStage::Running(inline);
-                self.life.set_readiness(Readiness::Ready);
+                self.incarnation.set_readiness(Readiness::Ready);
             }
             Poll::Ready(Err(why)) => {
                 self.stage = WorkerStage::Gone;
-                self.life
+                self.incarnation
                     .set_readiness(Readiness::Failed(StopCause::Failed(why)));
             }
         }
@@ -275,7 +275,7 @@ impl<D: Dependency> Worker<D> {
         // Polls the calls in flight once more: their own results say more than `Interrupted`.
         while let Poll::Ready(Some(())) = self.in_flight.poll_next_unpin(cx) {}
         let failed = Readiness::Failed(StopCause::Failed(why));
-        self.life.set_readiness(failed);
+        self.incarnation.set_readiness(failed);
         true
     }
 
@@ -306,13 +306,13 @@ impl<D: Dependency> Drop for Worker<D> {
     fn drop(&mut self) {
         self.inline.unregister();
         self.queue.put_back(std::mem::take(&mut self.batch));
-        self.ending.let_go(&self.life);
+        self.ending.drop_futures(&self.incarnation);
         // Moves them to the calls in flight, where the panic of each destructor is caught.
         self.take_begun();
         let stage = std::mem::replace(&mut self.stage, WorkerStage::Gone);
         // The user's destructors run one at a time: two panics in one unwind abort the process.
         if let Err(panic) = caught(|| drop(stage)) {
-            self.life.note_second_panic(panic);
+            self.incarnation.note_second_panic(panic);
         }
     }
 }
@@ -330,7 +330,7 @@ impl<D: Dependency> Worker<D> {
     /// Begins the queued calls; returns true when the queue is empty.
     fn poll_queue(&mut self, cx: &mut TaskContext<'_>) -> bool {
         for _ in 0..BURST {
-            if self.life.has_crashed() || self.life.is_fenced() {
+            if self.incarnation.has_crashed() || self.incarnation.is_fenced() {
                 return false;
             }
             match self.batch.pop_front() {
@@ -406,11 +406,11 @@ impl<D: Dependency> PollHook<Worker<D>> for WorkerPollHook {
         let queue_is_empty = worker.poll_queue(cx);
         worker.take_begun();
         while let Poll::Ready(Some(())) = worker.in_flight.poll_next_unpin(cx) {
-            if worker.life.has_crashed() {
+            if worker.incarnation.has_crashed() {
                 return;
             }
         }
-        if worker.life.is_stopping()
+        if worker.incarnation.is_stopping()
             && queue_is_empty
             && worker.in_flight.is_empty()
             && worker.drained.as_mut().poll(cx).is_ready()

@@ -25,7 +25,7 @@ pub struct FaultInjection {
     /// Delay before the attempt begins.
     pub delay: Duration,
     /// Fault that then replaces the work.
-    pub blow: Option<InjectedFault>,
+    pub fault: Option<InjectedFault>,
 }
 
 /// Chaos settings, and the time at which they expire.
@@ -65,7 +65,7 @@ impl Chaos {
     ///
     /// The faults exclude each other. A rate is a share of all attempts, so rates that sum to more
     /// than one cut off the last kinds (panics, then hangs).
-    pub fn strike(&self, now: Time, random: &mut dyn RandomSource) -> FaultInjection {
+    pub fn draw(&self, now: Time, random: &mut dyn RandomSource) -> FaultInjection {
         if !self.is_active(now) {
             return FaultInjection::default();
         }
@@ -84,7 +84,7 @@ impl Chaos {
         };
         let drawn = random.unit();
         let (error, hang) = (error_rate.as_f64(), hang_rate.as_f64());
-        let blow = if drawn < error {
+        let fault = if drawn < error {
             Some(InjectedFault::Error)
         } else if drawn < error + hang {
             Some(InjectedFault::Hang)
@@ -93,7 +93,7 @@ impl Chaos {
         } else {
             None
         };
-        FaultInjection { delay, blow }
+        FaultInjection { delay, fault }
     }
 }
 
@@ -114,8 +114,8 @@ mod tests {
             lasts: Some(Duration::from_secs(1)),
         };
         let chaos = Chaos::new(settings, Time::from_millis(500));
-        let strike = |millis, unit: f64| chaos.strike(Time::from_millis(millis), &mut || unit);
-        for (unit, delay, blow) in [
+        let draw = |millis, unit: f64| chaos.draw(Time::from_millis(millis), &mut || unit);
+        for (unit, delay, fault) in [
             (0.09, 20, Some(InjectedFault::Error)),
             (0.1, 20, Some(InjectedFault::Hang)),
             (0.29, 20, Some(InjectedFault::Hang)),
@@ -124,9 +124,9 @@ mod tests {
             (0.601, 0, None),
         ] {
             let delay = Duration::from_millis(delay);
-            assert_eq!(strike(600, unit), FaultInjection { delay, blow }, "{unit}");
+            assert_eq!(draw(600, unit), FaultInjection { delay, fault }, "{unit}");
         }
-        assert_eq!(strike(1_499, 0.0).blow, Some(InjectedFault::Error));
-        assert_eq!(strike(1_500, 0.0), FaultInjection::default(), "it is over");
+        assert_eq!(draw(1_499, 0.0).fault, Some(InjectedFault::Error));
+        assert_eq!(draw(1_500, 0.0), FaultInjection::default(), "it is over");
     }
 }

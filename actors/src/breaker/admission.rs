@@ -16,7 +16,7 @@ use super::message::{FlushSuccesses, Release, Report};
 use super::shared::SharedBreaker;
 use crate::error::Refused;
 use crate::state::Shared;
-use crate::state::recorder::{AttemptRecord, tell};
+use crate::state::recorder::{AttemptRecord, record_attempt};
 use crate::verdict::Verdict;
 
 /// A permit, and the obligation to return it: the owner must settle, release or abandon it.
@@ -198,14 +198,14 @@ impl PermitGuard {
                 outcome: outcome(elapsed, verdict),
                 permit: kind,
             };
-            tell(&**recorder, ended);
+            record_attempt(&**recorder, ended);
         }
         if matches!(kind, PermitKind::Unrecorded) {
             return true;
         }
         let of = self.breaker(shared);
         if of.key.is_some() {
-            of.use_now(now);
+            of.mark_used(now);
         }
         // CALL-3: only a fast success of a closed breaker is counted without its actor.
         let is_quiet = verdict.class == Class::Success
@@ -238,7 +238,7 @@ pub(crate) struct Admission<S: Deref<Target = Shared>> {
     shared: S,
     permit: Option<PermitGuard>,
     /// True once the call has gone out to the dependency.
-    sent: bool,
+    has_gone_out: bool,
     /// True once the work itself runs under the permit, in this task.
     begun: bool,
 }
@@ -248,7 +248,7 @@ impl<S: Deref<Target = Shared>> Admission<S> {
         Self {
             shared,
             permit: Some(permit),
-            sent: false,
+            has_gone_out: false,
             begun: false,
         }
     }
@@ -259,7 +259,7 @@ impl<S: Deref<Target = Shared>> Admission<S> {
         Self {
             shared,
             permit: None,
-            sent: false,
+            has_gone_out: false,
             begun: false,
         }
     }
@@ -270,7 +270,7 @@ impl<S: Deref<Target = Shared>> Admission<S> {
     pub(crate) fn start_with(&mut self, permit: PermitGuard) {
         let ticket = permit.ticket(&self.shared, permit.started);
         self.permit = Some(PermitGuard { ticket, ..permit });
-        self.sent = true;
+        self.has_gone_out = true;
     }
 
     /// Takes the permit out, and with it the obligation to return it.
@@ -298,7 +298,7 @@ impl<S: Deref<Target = Shared>> Admission<S> {
     /// See [`PermitGuard::mark_started`]. Without a time, the call goes out at the moment the
     /// permit was granted.
     pub(crate) fn mark_started(&mut self, now: Option<Time>) {
-        self.sent = true;
+        self.has_gone_out = true;
         if let Some(permit) = &mut self.permit {
             let now = now.unwrap_or(permit.started());
             permit.mark_started(&self.shared, now);
@@ -352,7 +352,7 @@ impl<S: Deref<Target = Shared>> Admission<S> {
 impl<S: Deref<Target = Shared>> Drop for Admission<S> {
     fn drop(&mut self) {
         if let Some(permit) = self.permit.take() {
-            if !self.sent {
+            if !self.has_gone_out {
                 // The call was waiting for a slot, and the dependency has not seen it (rule
                 // CALL-4).
                 return permit.release(&self.shared);

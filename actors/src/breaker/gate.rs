@@ -132,8 +132,8 @@ impl SuccessBatch {
     }
 
     /// Returns the batch without the successes already reported; `None` if there are no others.
-    fn but(self, told: u64) -> Option<Self> {
-        let left = self.count().saturating_sub(told);
+    fn without_reported(self, reported: u64) -> Option<Self> {
+        let left = self.count().saturating_sub(reported);
         (left > 0).then_some(Self(self.0 & !COUNT_MASK | left))
     }
 }
@@ -172,14 +172,14 @@ pub(crate) struct SuccessCounter {
     counted: AtomicU64,
     /// Number of those already reported to the breaker. Generation and bucket change only under
     /// this lock.
-    told: Mutex<u64>,
+    reported: Mutex<u64>,
 }
 
 impl SuccessCounter {
     pub(crate) fn new() -> Self {
         Self {
             counted: AtomicU64::new(0),
-            told: Mutex::new(0),
+            reported: Mutex::new(0),
         }
     }
 
@@ -201,19 +201,19 @@ impl SuccessCounter {
 
     #[cold]
     fn begin_anew(&self, seen: SuccessBatch, one: SuccessBatch) -> Option<SuccessBatch> {
-        let mut told = self.lock();
+        let mut reported = self.lock();
         self.counted.store(one.0, Ordering::Release);
-        seen.but(std::mem::take(&mut *told))
+        seen.without_reported(std::mem::take(&mut *reported))
     }
 
     /// Takes the successes not yet reported.
     pub(crate) fn take(&self) -> Option<SuccessBatch> {
-        let mut told = self.lock();
+        let mut reported = self.lock();
         let seen = SuccessBatch(self.counted.load(Ordering::Acquire));
-        seen.but(std::mem::replace(&mut *told, seen.count()))
+        seen.without_reported(std::mem::replace(&mut *reported, seen.count()))
     }
 
     fn lock(&self) -> MutexGuard<'_, u64> {
-        self.told.acquire()
+        self.reported.acquire()
     }
 }

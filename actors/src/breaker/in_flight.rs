@@ -54,7 +54,7 @@ pub(crate) struct InFlightTicket {
 }
 
 impl AgeTracker {
-    fn division(&self) -> Epoch {
+    fn epoch(&self) -> Epoch {
         Epoch(self.0.load(Ordering::Relaxed))
     }
 
@@ -65,7 +65,7 @@ impl AgeTracker {
             let nanos = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
             (nanos / SLOTS_PER_SLOW_CALL).clamp(1, NANOS_MASK)
         });
-        let old = self.division();
+        let old = self.epoch();
         if old.slot_nanos() != slot_nanos {
             let number = old.number().wrapping_add(1) << NANOS_BITS;
             self.0.store(number | slot_nanos, Ordering::Relaxed);
@@ -74,7 +74,7 @@ impl AgeTracker {
 
     /// Returns the interval for checks of the rings; `None` while ages are not tracked.
     pub(crate) fn tick(&self) -> Option<Duration> {
-        match self.division().slot_nanos() {
+        match self.epoch().slot_nanos() {
             0 => None,
             nanos => Some(Duration::from_nanos(nanos)),
         }
@@ -83,10 +83,10 @@ impl AgeTracker {
     /// Returns the ticket of a call of the generation `tag` that starts at `now`.
     #[inline(always)]
     pub(crate) fn ticket(&self, now: Time, tag: u64) -> Option<InFlightTicket> {
-        let division = self.division();
+        let epoch = self.epoch();
         Some(InFlightTicket {
-            slot: slot(division.index(now)?),
-            kind: SlotEpoch::new(division, tag),
+            slot: slot(epoch.index(now)?),
+            kind: SlotEpoch::new(epoch, tag),
         })
     }
 
@@ -98,11 +98,11 @@ impl AgeTracker {
         tag: u64,
         rings: impl Iterator<Item = &'a AgeRing> + Clone,
     ) -> u64 {
-        let division = self.division();
-        let Some(current) = division.index(now) else {
+        let epoch = self.epoch();
+        let Some(current) = epoch.index(now) else {
             return 0;
         };
-        let kind = SlotEpoch::new(division, tag);
+        let kind = SlotEpoch::new(epoch, tag);
         let young = |at: usize| {
             (0..=SLOTS_PER_SLOW_CALL).any(|back| {
                 current
@@ -142,8 +142,8 @@ const COUNT_BITS: u32 = 28;
 const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
 
 impl SlotEpoch {
-    fn new(division: Epoch, tag: u64) -> Self {
-        Self(division.number() << TAG_BITS | tag_of(tag))
+    fn new(epoch: Epoch, tag: u64) -> Self {
+        Self(epoch.number() << TAG_BITS | tag_of(tag))
     }
 
     fn of(word: u64) -> Self {
@@ -294,7 +294,7 @@ mod tests {
         assert_eq!(overdue(&watch, &rings, 1_000, 7), 1, "the new one");
         watch.set(span(400));
         rings[0].end(new);
-        assert_eq!(overdue(&watch, &rings, 1_000, 7), 0, "no other division");
+        assert_eq!(overdue(&watch, &rings, 1_000, 7), 0, "no other epoch");
         watch.set(span(800));
         start(&watch, &rings[0], BEGIN, 7);
         rings[0].end(old);

@@ -14,7 +14,7 @@ use crate::sync::RwLockExt;
 
 /// Upper bound on breakers inspected per eviction, so that inserting a key stays cheap when few can
 /// be evicted.
-const LOOKS: usize = 64;
+const MAX_CHECKS: usize = 64;
 
 /// The breakers of a dependency's keys.
 ///
@@ -45,12 +45,12 @@ impl KeyedBreakers {
         make: impl FnOnce(Arc<str>) -> SharedBreaker,
     ) -> Option<Arc<SharedBreaker>> {
         if let Some(breaker) = self.find(key) {
-            breaker.use_now(now);
+            breaker.mark_used(now);
             return Some(breaker);
         }
         let mut table = self.write();
         if let Some(breaker) = table.breakers.get(key) {
-            breaker.use_now(now);
+            breaker.mark_used(now);
             return Some(Arc::clone(breaker));
         }
         let most = usize::try_from(settings.max_entries.get()).unwrap_or(usize::MAX);
@@ -61,7 +61,7 @@ impl KeyedBreakers {
         let breaker = Arc::new(make(Arc::clone(&key)));
         if let Some(shadow) = &*self.shadow.load() {
             let mut machine = breaker.lock();
-            breaker.follow(&mut machine, Some(shadow), now);
+            breaker.apply_shadow(&mut machine, Some(shadow), now);
             breaker.gate.publish(word_of(&machine, now));
         }
         table.order.push(Reverse((now, Arc::clone(&key))));
@@ -121,7 +121,7 @@ enum EvictionCheck {
 
 impl LruTable {
     /// Evicts a key if it was not used since `seen` and nothing protects it.
-    fn look_at(&mut self, key: &Arc<str>, seen: Time, now: Time) -> EvictionCheck {
+    fn check_eviction(&mut self, key: &Arc<str>, seen: Time, now: Time) -> EvictionCheck {
         let Some(breaker) = self.breakers.get(key) else {
             return EvictionCheck::Forgotten;
         };
@@ -141,11 +141,11 @@ impl LruTable {
     /// none.
     fn make_room(&mut self, most: usize, now: Time) -> bool {
         let mut kept = Vec::new();
-        while self.breakers.len() >= most && kept.len() < LOOKS {
+        while self.breakers.len() >= most && kept.len() < MAX_CHECKS {
             let Some(Reverse((seen, key))) = self.order.pop() else {
                 break;
             };
-            match self.look_at(&key, seen, now) {
+            match self.check_eviction(&key, seen, now) {
                 EvictionCheck::Forgotten => {}
                 EvictionCheck::Used(used) => self.order.push(Reverse((used, key))),
                 // It is checked again only after the others.
@@ -164,7 +164,7 @@ impl LruTable {
             let Some(Reverse((seen, key))) = self.order.pop() else {
                 break;
             };
-            match self.look_at(&key, seen, now) {
+            match self.check_eviction(&key, seen, now) {
                 EvictionCheck::Forgotten => {}
                 EvictionCheck::Used(used) => self.order.push(Reverse((used, key))),
                 EvictionCheck::Kept => kept.push(Reverse((now, key))),

@@ -41,7 +41,7 @@ pub(crate) struct SharedBreaker {
     /// Time in nanoseconds at which it was last looked up for a call or got an outcome.
     used: AtomicU64,
     /// True if the override of a key's breaker was passed down from the whole dependency.
-    follows: AtomicBool,
+    has_inherited_override: AtomicBool,
 }
 
 impl SharedBreaker {
@@ -66,15 +66,15 @@ impl SharedBreaker {
             slow_nanos: AtomicU64::new(u64::MAX),
             bucket_nanos: AtomicU64::new(0),
             used: AtomicU64::new(now.as_nanos()),
-            follows: AtomicBool::new(false),
+            has_inherited_override: AtomicBool::new(false),
             machine: Mutex::new(machine),
         };
-        breaker.measure_by(&breaker.lock());
+        breaker.apply_measurement_settings(&breaker.lock());
         breaker
     }
 
     /// Takes over the measurement settings of the machine.
-    pub(crate) fn measure_by(&self, machine: &breakerbox_policy::Breaker) {
+    pub(crate) fn apply_measurement_settings(&self, machine: &breakerbox_policy::Breaker) {
         let settings = machine.settings();
         let nanos = |span: Duration| u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
         let slow = settings.slow_call.map_or(u64::MAX, nanos);
@@ -121,7 +121,7 @@ impl SharedBreaker {
     }
 
     /// Notes that its key is in use.
-    pub(crate) fn use_now(&self, now: Time) {
+    pub(crate) fn mark_used(&self, now: Time) {
         self.used.fetch_max(now.as_nanos(), Ordering::Relaxed);
     }
 
@@ -130,24 +130,24 @@ impl SharedBreaker {
     }
 
     /// Returns true if its override was passed down from the dependency.
-    pub(crate) fn follows(&self) -> bool {
-        self.follows.load(Ordering::Relaxed)
+    pub(crate) fn has_inherited_override(&self) -> bool {
+        self.has_inherited_override.load(Ordering::Relaxed)
     }
 
     /// Marks its override as its own from here on.
-    pub(crate) fn stand_alone(&self) {
-        self.follows.store(false, Ordering::Relaxed);
+    pub(crate) fn clear_inherited_mark(&self) {
+        self.has_inherited_override.store(false, Ordering::Relaxed);
     }
 
     /// Applies the dependency's shadow to a key's breaker, or removes it. An override set on the
     /// key itself stays.
-    pub(crate) fn follow(
+    pub(crate) fn apply_shadow(
         &self,
         machine: &mut breakerbox_policy::Breaker,
         shadow: Option<&Override>,
         now: Time,
     ) {
-        if machine.overridden().is_some() && !self.follows() {
+        if machine.overridden().is_some() && !self.has_inherited_override() {
             return;
         }
         let command = match shadow {
@@ -158,7 +158,7 @@ impl SharedBreaker {
             None if machine.overridden().is_some() => BreakerCommand::Clear,
             None => return,
         };
-        self.follows.store(true, Ordering::Relaxed);
+        self.has_inherited_override.store(true, Ordering::Relaxed);
         // Neither command depends on the state.
         let _ = machine.command(now, command, &mut random());
     }
@@ -170,7 +170,7 @@ impl SharedBreaker {
             let wait = machine.view(now).retry_after;
             wait.is_none_or(|wait| !wait.is_zero())
         };
-        !refuses && (machine.overridden().is_none() || self.follows())
+        !refuses && (machine.overridden().is_none() || self.has_inherited_override())
     }
 }
 

@@ -51,7 +51,7 @@ pub(super) fn admit_at_once<'a>(
     let is_delayed = shared.route() == Route::Stopped
         || !has_budget(plan)
         || plan.deadline.is_some_and(|deadline| deadline <= now)
-        || shared.pauses.now(now).is_some();
+        || shared.pauses.current(now).is_some();
     if is_delayed {
         return false;
     }
@@ -62,7 +62,7 @@ pub(super) fn admit_at_once<'a>(
     let Some(slot) = shared.bulkhead.try_enter(plan.ticket, now) else {
         return false;
     };
-    if plan.is_rated && !has_turn(shared, plan, now) {
+    if plan.has_rate_limit && !has_turn(shared, plan, now) {
         return false;
     }
     let permit = PermitGuard::new(plan.key.clone(), permit, now, plan.deadline);
@@ -84,7 +84,7 @@ fn has_turn(shared: &Shared, plan: &CallPlan<'_>, now: Time) -> bool {
 pub(super) async fn admit<'a, E>(
     shared: &'a Shared,
     plan: &CallPlan<'_>,
-    asked: Time,
+    asked_at: Time,
 ) -> Result<AttemptPermits<'a>, Box<FailedAttempt<E>>> {
     // CALL-5: breaker, session, pause, rate limit and bulkhead, in this order.
     if shared.route() == Route::Stopped {
@@ -93,15 +93,15 @@ pub(super) async fn admit<'a, E>(
             NotExecutedReason::ShuttingDown,
         )));
     }
-    if plan.deadline.is_some_and(|deadline| deadline <= asked) {
+    if plan.deadline.is_some_and(|deadline| deadline <= asked_at) {
         // Refused before any work, so this is no outcome of the dependency (rule LIM-2).
         return Err(FailedAttempt::refused(no_slot(
             shared,
-            asked,
+            asked_at,
             NoSlot::Deadline,
         )));
     }
-    let mut progress = AdmissionProgress::new(asked);
+    let mut progress = AdmissionProgress::new(asked_at);
     loop {
         let mut admission = permit(shared, plan, progress.now).await?;
         let slot = match progress.enter(shared, plan).await {
@@ -170,19 +170,19 @@ async fn permit<'a, E>(
 
 /// The progress of an attempt through the admission.
 pub(super) struct AdmissionProgress {
-    asked: Time,
+    asked_at: Time,
     now: Time,
     /// True once the rate limit has granted its turn.
-    paced: bool,
+    has_rate_turn: bool,
     waited: bool,
 }
 
 impl AdmissionProgress {
-    pub(super) fn new(asked: Time) -> Self {
+    pub(super) fn new(asked_at: Time) -> Self {
         Self {
-            asked,
-            now: asked,
-            paced: false,
+            asked_at,
+            now: asked_at,
+            has_rate_turn: false,
             waited: false,
         }
     }
@@ -201,12 +201,12 @@ impl AdmissionProgress {
         plan: &CallPlan<'_>,
     ) -> Result<Option<BulkheadSlot<'a>>, CallError<E>> {
         check_budget(shared, plan)?;
-        if shared.pauses.now(self.now).is_some() {
+        if shared.pauses.current(self.now).is_some() {
             return Ok(None);
         }
-        if !self.paced {
+        if !self.has_rate_turn {
             self.waited |= take_turn(shared, plan).await?;
-            self.paced = true;
+            self.has_rate_turn = true;
         }
         let bulkhead = &shared.bulkhead;
         if !self.waited
@@ -217,11 +217,11 @@ impl AdmissionProgress {
         let entered = bulkhead.enter(&shared.clock, plan.deadline, plan.ticket);
         let slot = match entered.await {
             Ok(slot) => slot,
-            Err(reason) => return Err(no_slot(shared, self.asked, reason)),
+            Err(reason) => return Err(no_slot(shared, self.asked_at, reason)),
         };
         self.waited = true;
         self.now = shared.clock.now();
-        Ok(shared.pauses.now(self.now).is_none().then_some(slot))
+        Ok(shared.pauses.current(self.now).is_none().then_some(slot))
     }
 
     /// Waits out a pause, if that is allowed and soon enough (rule LIM-2).
@@ -230,7 +230,7 @@ impl AdmissionProgress {
         shared: &Shared,
         plan: &CallPlan<'_>,
     ) -> Result<(), CallError<E>> {
-        let patience = self.asked.after(shared.settings().throttle.max_wait);
+        let patience = self.asked_at.after(shared.settings().throttle.max_wait);
         let may =
             |pause: &Pause| pause.until <= patience && !is_too_late(pause.until, plan.deadline);
         let waited = shared.pauses.wait_out(&shared.clock, may).await;
@@ -297,7 +297,7 @@ fn budget_exhausted<E>(shared: &Shared, session: &Session) -> CallError<E> {
     }
 }
 
-pub(super) fn no_slot<E>(shared: &Shared, asked: Time, reason: NoSlot) -> CallError<E> {
+pub(super) fn no_slot<E>(shared: &Shared, asked_at: Time, reason: NoSlot) -> CallError<E> {
     let dependency = Arc::clone(&shared.name);
     match reason {
         NoSlot::Overloaded => CallError::Overloaded {
@@ -306,7 +306,7 @@ pub(super) fn no_slot<E>(shared: &Shared, asked: Time, reason: NoSlot) -> CallEr
             max_queue: shared.bulkhead.max_queue(),
         },
         NoSlot::Deadline => {
-            let after = shared.clock.now().since(asked);
+            let after = shared.clock.now().since(asked_at);
             CallError::timed_out(dependency, after, Executed::No)
         }
     }

@@ -34,7 +34,7 @@ pub(super) fn attempt<D: Dependency>(
     core: &Arc<DependencyCore<D>>,
     request: D::Request,
     plan: &CallPlan<'_>,
-    (number, sent): (u32, Time),
+    (number, asked_at): (u32, Time),
     member: HedgeMember,
 ) -> impl Future<Output = Attempted<D>> {
     async move {
@@ -44,8 +44,8 @@ pub(super) fn attempt<D: Dependency>(
         tokio::task::coop::consume_budget().await;
         check_quarantine(shared, plan.fingerprint).map_err(FailedAttempt::refused)?;
         let mut permits = AttemptPermits::none(shared);
-        begin_attempt(shared, plan, member, sent, &mut permits).await?;
-        send(core, request, plan, (number, sent), &mut permits).await
+        begin_attempt(shared, plan, member, asked_at, &mut permits).await?;
+        send(core, request, plan, (number, asked_at), &mut permits).await
     }
 }
 
@@ -54,7 +54,7 @@ pub(super) fn send<'a, D: Dependency>(
     core: &'a Arc<DependencyCore<D>>,
     request: D::Request,
     plan: &CallPlan<'_>,
-    (number, sent): (u32, Time),
+    (number, asked_at): (u32, Time),
     permits: &mut AttemptPermits<'a>,
 ) -> impl Future<Output = Attempted<D>> {
     async move {
@@ -73,12 +73,12 @@ pub(super) fn send<'a, D: Dependency>(
                 attempt: number,
                 deadline: plan.deadline,
             },
-            attempt: plan.attempt,
+            attempt_limit: plan.attempt_limit,
             fingerprint: plan.fingerprint,
         };
         let error = match begin(shared, worker, job, permits) {
             FirstPoll::Ended(result) => {
-                let times = (sent, shared.clock.now());
+                let times = (asked_at, shared.clock.now());
                 return end_attempt(shared, plan, permits, result, times).await;
             }
             FirstPoll::Waits(waiting) => match waiting.await {
@@ -92,7 +92,7 @@ pub(super) fn send<'a, D: Dependency>(
                         permits.admission = Admission::new(shared, permit);
                     }
                     let result = AttemptResult::TimedOut(too_late.executed);
-                    let times = (sent, shared.clock.now());
+                    let times = (asked_at, shared.clock.now());
                     return Box::pin(end_attempt(shared, plan, permits, result, times)).await;
                 }
             },
@@ -114,7 +114,7 @@ fn begin<D: Dependency>(
     let deadline = job.context.deadline;
     let Some(inline) = worker.inline_executor() else {
         let own_timer = !worker.is_here();
-        let handed = hand_over(shared, permits, deadline, (own_timer, false));
+        let handed = make_responder(shared, permits, deadline, (own_timer, false));
         let Some((responder, waiting)) = handed else {
             return FirstPoll::Absent;
         };
@@ -125,12 +125,12 @@ fn begin<D: Dependency>(
         return FirstPoll::Absent;
     };
     inline.begin(job, began, || {
-        hand_over(shared, permits, deadline, (false, true))
+        make_responder(shared, permits, deadline, (false, true))
     })
 }
 
 /// Passes the attempt's permits to the responder that will answer.
-fn hand_over<D: Dependency>(
+fn make_responder<D: Dependency>(
     shared: &Arc<Shared>,
     permits: &mut AttemptPermits<'_>,
     deadline: Option<Time>,
@@ -139,7 +139,7 @@ fn hand_over<D: Dependency>(
     let slot = permits.slot.take()?;
     let permit = permits.admission.take_permit()?;
     let (replier, waiting) = reply(Arc::clone(shared), permit, deadline, (own_timer, has_begun));
-    Some((Responder::new(replier, slot.hand_over()), waiting))
+    Some((Responder::new(replier, slot.into_ticket()), waiting))
 }
 
 /// The error of an attempt for which there is no worker.

@@ -38,7 +38,7 @@ pub(crate) struct WorkerSlot<D: Dependency> {
 
 impl<D: Dependency> WorkerSlot<D> {
     /// Answers all waiters and takes no more work: the worker is gone for good.
-    pub(crate) fn leave(&self) {
+    pub(crate) fn close_for_good(&self) {
         let health = &self.mail.health;
         health.set(Condition::Gone, health.incarnation());
         self.queue.close();
@@ -67,7 +67,9 @@ impl<D: Dependency> DependencyCore<D> {
         let alive = |slot: &WorkerSlot<D>| slot.mail.health.condition() != Condition::Gone;
         // During a drain, only calls that were accepted before it arrive here.
         let drains = self.shared.route() == Route::Draining;
-        let may_hold = |slot: &WorkerSlot<D>| alive(slot) && (drains || super::holds(&self.shared));
+        let may_hold = |slot: &WorkerSlot<D>| {
+            alive(slot) && (drains || super::queues_while_restarting(&self.shared))
+        };
         let running = |slot: &WorkerSlot<D>| slot.mail.health.condition() == Condition::Running;
         if let [only] = &*self.workers {
             return (running(only) || may_hold(only)).then_some(only);
@@ -103,7 +105,7 @@ impl<D: Dependency> DependencyCore<D> {
     pub(crate) fn stop(&self) {
         self.shared.set_route(Route::Stopped);
         for slot in &self.workers {
-            slot.leave();
+            slot.close_for_good();
             slot.mail.close();
         }
         self.fallbacks.mail.close();

@@ -28,7 +28,8 @@ use crate::verdict::{AttemptResult, Verdict};
 /// Makes attempts until one answers or no other one is allowed. Returns the result, and the number
 /// of attempts, hedges and refusals included.
 ///
-/// `attempt` makes one attempt, which began at the given time; `None` if there is none to make.
+/// `attempt` makes one attempt, which was asked for at the given time; `None` if there is none to
+/// make.
 pub(super) fn drive<'a, T, E, F>(
     shared: &'a Shared,
     plan: &'a CallPlan<'_>,
@@ -41,18 +42,18 @@ where
         if let Some(reason) = closed_to_new(shared) {
             return (Err(FailedAttempt::refused(absent(shared, reason))), 0);
         }
-        let mut sent = 0;
+        let mut attempts_sent = 0;
         let mut state = RetryState::new(plan.started);
         loop {
-            let asked = state.began();
+            let asked_at = state.asked_at();
             let mut next = |member: HedgeMember| {
-                let began = if member.is_hedge() {
+                let asked_at = if member.is_hedge() {
                     shared.clock.now()
                 } else {
-                    asked
+                    asked_at
                 };
-                let next = attempt(member, sent + 1, began);
-                sent += u32::from(next.is_some());
+                let next = attempt(member, attempts_sent + 1, asked_at);
+                attempts_sent += u32::from(next.is_some());
                 next
             };
             let ended = if plan.is_hedged {
@@ -63,13 +64,13 @@ where
                 None
             };
             let failed = match ended {
-                Some(Ok(done)) => return (Ok(done), sent),
+                Some(Ok(done)) => return (Ok(done), attempts_sent),
                 Some(Err(failed)) => Some(failed),
                 None => None,
             };
             // Boxed: the future of every call would be larger for what few calls need.
             if let Err(failed) = Box::pin(state.next(shared, plan, failed)).await {
-                return (Err(failed), sent);
+                return (Err(failed), attempts_sent);
             }
         }
     }
@@ -83,18 +84,18 @@ pub(super) fn begin_attempt<'a, E>(
     shared: &'a Shared,
     plan: &CallPlan<'_>,
     member: HedgeMember,
-    now: Time,
+    asked_at: Time,
     permits: &mut AttemptPermits<'a>,
 ) -> impl Future<Output = Result<(), Box<FailedAttempt<E>>>> {
     async move {
         // Nothing delays such a call, so the order of its checks cannot be observed.
-        let at_once = !member.is_hedge() && admit_at_once(shared, plan, now, permits);
+        let at_once = !member.is_hedge() && admit_at_once(shared, plan, asked_at, permits);
         if !at_once {
             // Boxed: the future of every call would be larger for what few calls need.
             *permits = if member.is_hedge() {
-                Box::pin(admit_hedge(shared, plan, now)).await?
+                Box::pin(admit_hedge(shared, plan, asked_at)).await?
             } else {
-                Box::pin(admit(shared, plan, now)).await?
+                Box::pin(admit(shared, plan, asked_at)).await?
             };
         }
         if member.has_group() {

@@ -23,14 +23,14 @@ pub(crate) struct CallPlan<'a> {
     /// Deadline of the call, without its fallbacks.
     pub(super) deadline: Option<Time>,
     /// The caller's own deadline, which also bounds a fallback.
-    pub(super) callers: Option<Time>,
+    pub(super) caller_deadline: Option<Time>,
     pub(super) max_attempts: u32,
     /// Maximum duration of one attempt.
-    pub(super) attempt: Option<Duration>,
+    pub(super) attempt_limit: Option<Duration>,
     /// True if the call is hedged; only idempotent calls are (rule CALL-7).
     pub(super) is_hedged: bool,
     /// True if there is a rate limit.
-    pub(super) is_rated: bool,
+    pub(super) has_rate_limit: bool,
     /// True if the call may bypass the breaker when no fallback could answer it.
     pub(super) last_resort: bool,
     pub(super) idempotent: bool,
@@ -54,7 +54,7 @@ impl<'a> CallPlan<'a> {
         let weight = options.weight.unwrap_or_else(|| D::weight(request));
         let write = options.write.unwrap_or_else(|| D::is_write(request));
         let has_key = options.key.is_some();
-        let mut plan = Self::looked_up(shared, options);
+        let mut plan = Self::from_settings(shared, options);
         if !has_key && let Some(key) = D::key(request) {
             plan.key = shared.breaker_of_key(&key, plan.started);
         }
@@ -73,13 +73,13 @@ impl<'a> CallPlan<'a> {
     /// Returns the plan of a closure, from the options alone.
     #[inline(always)]
     pub(super) fn of_closure(shared: &Shared, options: &'a CallOptions) -> Self {
-        let mut plan = Self::looked_up(shared, options);
+        let mut plan = Self::from_settings(shared, options);
         plan.is_hedged &= plan.idempotent;
         plan
     }
 
     #[inline(always)]
-    fn looked_up(shared: &Shared, options: &'a CallOptions) -> Self {
+    fn from_settings(shared: &Shared, options: &'a CallOptions) -> Self {
         let CallOptions {
             timeout,
             idempotent,
@@ -96,15 +96,15 @@ impl<'a> CallPlan<'a> {
         let settings = shared.call_settings();
         let total = settings.total.map(|span| started.after(span));
         let own = timeout.map(|span| started.after(span));
-        let callers = earliest(own, deadline::around(&shared.clock));
+        let caller_deadline = earliest(own, deadline::around(&shared.clock));
         Self {
             started,
-            deadline: earliest(total, callers),
-            callers,
+            deadline: earliest(total, caller_deadline),
+            caller_deadline,
             max_attempts: settings.max_attempts,
-            attempt: settings.attempt,
+            attempt_limit: settings.attempt_limit,
             is_hedged: settings.is_hedged,
-            is_rated: settings.is_rated,
+            has_rate_limit: settings.has_rate_limit,
             last_resort: settings.last_resort,
             idempotent: idempotent.unwrap_or(false),
             fingerprint: *fingerprint,
@@ -120,6 +120,9 @@ impl<'a> CallPlan<'a> {
 
     /// Returns the deadline of an attempt that begins now.
     pub(super) fn attempt_ends(&self, began: Time) -> Option<Time> {
-        earliest(self.attempt.map(|span| began.after(span)), self.deadline)
+        earliest(
+            self.attempt_limit.map(|span| began.after(span)),
+            self.deadline,
+        )
     }
 }

@@ -31,7 +31,7 @@ pub(crate) async fn refresh<D: Dependency>(core: &Arc<DependencyCore<D>>, reques
         };
         sleep(shared, wait).await;
     }
-    let is_paused = shared.pauses.now(shared.clock.now()).is_some();
+    let is_paused = shared.pauses.current(shared.clock.now()).is_some();
     if is_paused || closed_to_new(shared).is_some() {
         return;
     }

@@ -47,7 +47,7 @@ fn merge_executed<E>(
 /// The state of a call between its attempts.
 pub(super) struct RetryState<E> {
     number: u32,
-    began: Time,
+    asked_at: Time,
     waited: Option<Duration>,
     before: Option<Box<FailedAttempt<E>>>,
 }
@@ -56,15 +56,15 @@ impl<E> RetryState<E> {
     pub(super) fn new(now: Time) -> Self {
         Self {
             number: 1,
-            began: now,
+            asked_at: now,
             waited: None,
             before: None,
         }
     }
 
     /// Time at which the present attempt was asked for.
-    pub(super) fn began(&self) -> Time {
-        self.began
+    pub(super) fn asked_at(&self) -> Time {
+        self.asked_at
     }
 
     /// Waits for the next attempt after a failed one.
@@ -85,7 +85,7 @@ impl<E> RetryState<E> {
         };
         match wait_before_next(shared, plan, (self.number, self.waited), &failed) {
             RetryStep::After(wait) => {
-                rest(shared, plan, wait).await;
+                wait_before_retry(shared, plan, wait).await;
                 self.waited = Some(wait);
             }
             RetryStep::Stop => return Err(failed),
@@ -98,7 +98,7 @@ impl<E> RetryState<E> {
         }
         self.before = Some(failed);
         self.number += 1;
-        self.began = shared.clock.now();
+        self.asked_at = shared.clock.now();
         Ok(())
     }
 }
@@ -126,7 +126,7 @@ fn wait_before_next<E>(
     let settings = shared.settings();
     let settings = &settings.retry;
     let now = shared.clock.now();
-    let pause = shared.pauses.now(now);
+    let pause = shared.pauses.current(now);
     if pause.is_some_and(|pause| pause.reason == PauseReason::QuotaUsedUp) {
         return RetryStep::Stop;
     }
@@ -176,7 +176,7 @@ fn with_budget<T>(shared: &Shared, now: Time, ask: impl FnOnce(Option<&mut Budge
 
 /// Waits before another attempt, and longer if the dependency has prolonged its pause meanwhile. A
 /// call that cannot wait that long is refused by its next attempt.
-async fn rest(shared: &Shared, plan: &CallPlan<'_>, wait: Duration) {
+async fn wait_before_retry(shared: &Shared, plan: &CallPlan<'_>, wait: Duration) {
     sleep(shared, wait).await;
     let may = |pause: &Pause| {
         pause.reason != PauseReason::QuotaUsedUp && !is_too_late(pause.until, plan.deadline)

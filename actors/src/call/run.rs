@@ -55,7 +55,7 @@ where
                 Ok(done.value)
             }
             Err(failed) => {
-                shared.counts.refuse(&failed.error);
+                shared.counts.count_refusal(&failed.error);
                 record.close_failed(&failed.error);
                 Err(failed.error)
             }
@@ -85,7 +85,7 @@ where
             Ok(done.value)
         }
         Err(failed) => {
-            shared.counts.refuse(&failed.error);
+            shared.counts.count_refusal(&failed.error);
             Err((failed, record))
         }
     }
@@ -107,17 +107,19 @@ where
         // Hedges begin the closure while the first attempt runs.
         let work = Mutex::new(work);
         let begin = || work.acquire()();
-        let attempt = |member, _, began| Some(once(shared, plan, began, member, classify, begin));
+        let attempt = |member, _, asked_at| {
+            Some(run_attempt(shared, plan, asked_at, member, classify, begin))
+        };
         drive(shared, plan, attempt).await.0
     }
 }
 
 /// One attempt. The closure is not called before the call may go out: it may begin its work
 /// before its future is polled.
-fn once<'a, T, E, F, C, B>(
+fn run_attempt<'a, T, E, F, C, B>(
     shared: &'a Arc<Shared>,
     plan: &'a CallPlan<'_>,
-    now: Time,
+    asked_at: Time,
     member: HedgeMember,
     classify: &'a C,
     begin: B,
@@ -129,9 +131,9 @@ where
 {
     async move {
         let mut permits = AttemptPermits::none(shared);
-        begin_attempt(shared, plan, member, now, &mut permits).await?;
+        begin_attempt(shared, plan, member, asked_at, &mut permits).await?;
         count_attempt(shared, &permits);
-        let began = permits.admission.begin().unwrap_or(now);
+        let began = permits.admission.begin().unwrap_or(asked_at);
         let until = plan.attempt_ends(began);
         let injected = match shared.chaos.draw_for_closure(began) {
             None => Some(Ok(())),

@@ -91,7 +91,8 @@ where
 {
     let open = Mutex::new(open);
     let begin = || open.acquire()();
-    let attempt = |member, _, began| Some(open_once(shared, plan, began, member, &classify, begin));
+    let attempt =
+        |member, _, asked_at| Some(open_once(shared, plan, asked_at, member, &classify, begin));
     let (result, attempts) = drive(shared, plan, attempt).await;
     match result {
         Ok(Some((stream, first, hold))) => {
@@ -103,7 +104,7 @@ where
             Ok(Streamed::empty(Box::new(classify)))
         }
         Err(failed) => {
-            shared.counts.refuse(&failed.error);
+            shared.counts.count_refusal(&failed.error);
             Err(UnopenedStream {
                 failed,
                 attempts,
@@ -134,7 +135,7 @@ where
 async fn open_once<S, F>(
     shared: &Arc<Shared>,
     plan: &CallPlan<'_>,
-    now: Time,
+    asked_at: Time,
     member: HedgeMember,
     classify: &impl Fn(Result<&S, &S::Error>) -> Verdict,
     begin: impl FnOnce() -> F,
@@ -144,9 +145,9 @@ where
     S: TryStream,
 {
     let mut permits = AttemptPermits::none(shared);
-    begin_attempt(shared, plan, member, now, &mut permits).await?;
+    begin_attempt(shared, plan, member, asked_at, &mut permits).await?;
     count_attempt(shared, &permits);
-    let began = permits.admission.begin().unwrap_or(now);
+    let began = permits.admission.begin().unwrap_or(asked_at);
     let timeout = shared.settings().timeout;
     let until = earliest(
         timeout.first_byte.map(|span| began.after(span)),
@@ -166,7 +167,7 @@ where
             let hold = StreamHold::new(
                 shared,
                 permits.admission.take_permit(),
-                permits.slot.take().map(BulkheadSlot::hand_over),
+                permits.slot.take().map(BulkheadSlot::into_ticket),
                 times,
                 plan,
                 timeout.idle,

@@ -115,8 +115,8 @@ impl Bulkhead {
 
     /// Gives a slot back: to the next waiter that may run, if there is one.
     #[inline(always)]
-    pub(crate) fn leave(&self, ticket: Ticket) {
-        self.pool.leave(ticket);
+    pub(crate) fn release(&self, ticket: Ticket) {
+        self.pool.release(ticket);
     }
 
     /// Feeds the result of an attempt to the adaptive limit. Its slot has been given back by then.

@@ -36,7 +36,7 @@ impl ChaosSwitch {
     /// Draws the fault for an attempt that begins now; `None` for most attempts.
     #[inline]
     pub(crate) fn draw(&self, now: Time) -> Option<FaultInjection> {
-        let fault = self.active(now)?.strike(now, &mut random());
+        let fault = self.active(now)?.draw(now, &mut random());
         (fault != FaultInjection::default()).then_some(fault)
     }
 
@@ -44,12 +44,12 @@ impl ChaosSwitch {
     /// not be crashed: a fault that would make a worker panic makes a closure fail.
     #[inline]
     pub(crate) fn draw_for_closure(&self, now: Time) -> Option<FaultInjection> {
-        let FaultInjection { delay, blow } = self.draw(now)?;
-        let blow = blow.map(|blow| match blow {
+        let FaultInjection { delay, fault } = self.draw(now)?;
+        let fault = fault.map(|fault| match fault {
             InjectedFault::Panic => InjectedFault::Error,
-            InjectedFault::Error | InjectedFault::Hang => blow,
+            InjectedFault::Error | InjectedFault::Hang => fault,
         });
-        Some(FaultInjection { delay, blow })
+        Some(FaultInjection { delay, fault })
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Chaos>> {
@@ -69,12 +69,12 @@ pub(crate) async fn apply_fault(
     clock: &Clock,
     fault: FaultInjection,
 ) -> Result<(), InjectedFailure> {
-    let FaultInjection { delay, blow } = fault;
+    let FaultInjection { delay, fault } = fault;
     if !delay.is_zero() {
         let until = clock.now().after(delay);
         clock.sleep_until(until).await;
     }
-    match blow {
+    match fault {
         None => Ok(()),
         Some(InjectedFault::Error) => Err(InjectedFailure),
         Some(InjectedFault::Hang) => std::future::pending().await,

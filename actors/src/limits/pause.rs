@@ -32,7 +32,7 @@ pub(crate) struct PauseState {
 impl PauseState {
     /// The present pause, if there is one.
     #[inline]
-    pub(crate) fn now(&self, now: Time) -> Option<Pause> {
+    pub(crate) fn current(&self, now: Time) -> Option<Pause> {
         if self.until.load(Ordering::Acquire) <= now.as_nanos() {
             return None;
         }
@@ -51,7 +51,7 @@ impl PauseState {
         loop {
             let mut changed = pin!(self.changed.notified());
             changed.as_mut().enable();
-            match self.now(clock.now()) {
+            match self.current(clock.now()) {
                 None => return Ok(()),
                 Some(pause) if !may(&pause) => return Err(pause),
                 Some(pause) => tokio::select! {

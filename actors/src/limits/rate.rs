@@ -36,7 +36,7 @@ pub(crate) struct RateLimit {
     unit: Duration,
     max_wait: Duration,
     clock: Clock,
-    line: Mutex<RateQueue>,
+    queue: Mutex<RateQueue>,
     /// Number of waiters, readable without the lock.
     waiting: AtomicUsize,
     /// Held by the first waiter, which waits for its units; the others wait for this semaphore.
@@ -50,7 +50,7 @@ struct RateQueue {
     /// Time at which all units taken so far will be replenished; accurate while a call waits.
     full_at: Time,
     /// Further time to replenish the units of the waiters.
-    owed: Duration,
+    waiters_cost: Duration,
 }
 
 /// Reason why a call may not go out.
@@ -76,7 +76,7 @@ impl RateLimit {
             unit,
             max_wait: settings.max_wait,
             clock,
-            line: Mutex::default(),
+            queue: Mutex::default(),
             waiting: AtomicUsize::new(0),
             turn: Semaphore::new(1),
         }
@@ -107,11 +107,11 @@ impl RateLimit {
     ) -> Result<(), TooFast> {
         let mut queued = pin!(unconstrained(self.turn.acquire()));
         let mut turn = None;
-        let lined_up = poll_fn(|cx| {
+        let joined = poll_fn(|cx| {
             // Both queues are joined under one lock; otherwise two threads could join them in
             // opposite orders.
-            let mut line = self.lock();
-            let place = self.line_up(&mut line, weight, deadline);
+            let mut queue = self.lock();
+            let place = self.join_queue(&mut queue, weight, deadline);
             if let Ok(Some(_)) = place
                 && let Poll::Ready(first) = queued.as_mut().poll(cx)
             {
@@ -119,7 +119,7 @@ impl RateLimit {
             }
             Poll::Ready(place)
         });
-        let Some(place) = lined_up.await? else {
+        let Some(place) = joined.await? else {
             return Ok(());
         };
         // The semaphore is never closed.
@@ -147,22 +147,22 @@ impl RateLimit {
 
     /// Takes the units if they are available and no call waits. Otherwise joins the end of the
     /// queue, unless the wait would be too long.
-    fn line_up(
+    fn join_queue(
         &self,
-        line: &mut RateQueue,
+        queue: &mut RateQueue,
         weight: NonZeroU32,
         deadline: Option<Time>,
     ) -> Result<Option<RateWaiter<'_>>, TooFast> {
         let now = self.clock.now();
-        if line.calls == 0 {
+        if queue.calls == 0 {
             match self.take(weight, now)? {
                 None => return Ok(None),
-                Some(at) => line.full_at = at.after(self.spare(weight)),
+                Some(at) => queue.full_at = at.after(self.spare(weight)),
             }
         } else if weight > self.burst {
             return Err(TooFast::TooHeavy);
         }
-        let full = line.full_at.after(line.owed);
+        let full = queue.full_at.after(queue.waiters_cost);
         let at = Time::ZERO.after(full.since(Time::ZERO.after(self.spare(weight))));
         let wait = at.since(now);
         if wait > self.max_wait || is_too_late(at.max(now), deadline) {
@@ -171,9 +171,9 @@ impl RateLimit {
         // If the timer fires after the burst is full again, the units of the time between are lost.
         let begins = waking(at).max(now);
         let cost = full.max(begins).after(self.span(weight)).since(full);
-        line.owed = line.owed.saturating_add(cost);
-        line.calls += 1;
-        self.waiting.store(line.calls, Ordering::Release);
+        queue.waiters_cost = queue.waiters_cost.saturating_add(cost);
+        queue.calls += 1;
+        self.waiting.store(queue.calls, Ordering::Release);
         Ok(Some(RateWaiter {
             limit: self,
             weight,
@@ -182,7 +182,7 @@ impl RateLimit {
     }
 
     fn lock(&self) -> MutexGuard<'_, RateQueue> {
-        self.line.acquire()
+        self.queue.acquire()
     }
 
     /// Takes the units, or returns the time at which they will be available.
@@ -228,17 +228,17 @@ impl RateWaiter<'_> {
 
     /// Records that the units have just been taken.
     fn served(self) {
-        let mut line = self.limit.lock();
-        line.full_at = line.full_at.after(self.limit.span(self.weight));
+        let mut queue = self.limit.lock();
+        queue.full_at = queue.full_at.after(self.limit.span(self.weight));
     }
 }
 
 impl Drop for RateWaiter<'_> {
     fn drop(&mut self) {
-        let mut line = self.limit.lock();
-        line.calls -= 1;
-        line.owed = line.owed.saturating_sub(self.cost);
-        self.limit.waiting.store(line.calls, Ordering::Release);
+        let mut queue = self.limit.lock();
+        queue.calls -= 1;
+        queue.waiters_cost = queue.waiters_cost.saturating_sub(self.cost);
+        self.limit.waiting.store(queue.calls, Ordering::Release);
     }
 }
 

@@ -238,7 +238,7 @@ async fn start<D: Dependency>(
         core: Arc::clone(&core),
     };
     runtime.register(&client)?;
-    core.shared.tell_settings();
+    core.shared.record_settings();
     let started = runtime.add_group(group(&core, factory)).await;
     if started.is_err() {
         runtime.unregister(&core.shared.name);
@@ -364,8 +364,9 @@ fn fallback_body<D: Dependency>(core: &Arc<DependencyCore<D>>) -> MakeBody {
 fn drain_body<D: Dependency>(core: &Arc<DependencyCore<D>>) -> MakeBody {
     let shared = Arc::clone(&core.shared);
     Box::new(move |around, _| {
-        let make =
-            Arc::new(move |life: &Rc<Incarnation>| DrainWaiter::new(Arc::clone(&shared), life));
+        let make = Arc::new(move |incarnation: &Rc<Incarnation>| {
+            DrainWaiter::new(Arc::clone(&shared), incarnation)
+        });
         Arc::new(ActorBody::<_, DrainPollHook>::beside(
             StableMailbox::new(),
             make,
@@ -387,13 +388,13 @@ fn worker_body<D: Dependency>(
         let queue = Arc::clone(&core.workers[index].queue);
         let inline = Arc::clone(&core.workers[index].inline);
         let is_shared = settings.placement == Placement::Shared;
-        let make = Arc::new(move |life: &Rc<Incarnation>| {
+        let make = Arc::new(move |incarnation: &Rc<Incarnation>| {
             if is_shared {
                 // The same thread in every incarnation.
                 inline.settle_here();
             }
             let (queue, inline) = (Arc::clone(&queue), Arc::clone(&inline));
-            Worker::new(Arc::clone(&shared), queue, inline, &factory, life)
+            Worker::new(Arc::clone(&shared), queue, inline, &factory, incarnation)
         });
         let queue = Arc::clone(&core.workers[index].queue);
         let mut body = ActorBody::<_, WorkerPollHook>::beside(slot, make, around.clock.clone());
@@ -419,8 +420,8 @@ struct WorkerHooks<D: Dependency> {
 }
 
 impl<D: Dependency> WorkerHooks<D> {
-    fn leave(&self) {
-        self.core.workers[self.index].leave();
+    fn close_for_good(&self) {
+        self.core.workers[self.index].close_for_good();
     }
 
     fn operate(&self, command: BreakerCommand) {
@@ -454,15 +455,15 @@ impl<D: Dependency> ChildHooks for WorkerHooks<D> {
         self.operate(BreakerCommand::Park {
             reason: redact(&format!("worker-{} is parked: {cause}", self.index + 1)).into_owned(),
         });
-        self.leave();
+        self.close_for_good();
     }
 
     fn stopped(&self) {
-        self.leave();
+        self.close_for_good();
     }
 
     fn gone(&self) {
-        self.leave();
+        self.close_for_good();
     }
 }
 

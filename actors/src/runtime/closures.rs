@@ -116,14 +116,14 @@ impl Runtime {
 /// Takes the place of workers in the tree: a drain waits here until the accepted closures have
 /// ended.
 pub(crate) struct DrainWaiter {
-    life: Rc<Incarnation>,
+    incarnation: Rc<Incarnation>,
     drained: Pin<Box<dyn Future<Output = ()>>>,
 }
 
 impl DrainWaiter {
-    pub(crate) fn new(shared: Arc<Shared>, life: &Rc<Incarnation>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, incarnation: &Rc<Incarnation>) -> Self {
         Self {
-            life: Rc::clone(life),
+            incarnation: Rc::clone(incarnation),
             drained: Box::pin(drained(shared)),
         }
     }
@@ -141,7 +141,7 @@ impl PollHook<DrainWaiter> for DrainPollHook {
     const DRAINS: bool = true;
 
     fn poll(last: &mut DrainWaiter, ctx: &mut Context<DrainWaiter>, cx: &mut TaskContext<'_>) {
-        if last.life.is_stopping() && last.drained.as_mut().poll(cx).is_ready() {
+        if last.incarnation.is_stopping() && last.drained.as_mut().poll(cx).is_ready() {
             ctx.stop();
         }
     }

@@ -97,6 +97,6 @@ impl<D: Dependency> AnyDependency for Client<D> {
         given: &'a DependencySettings,
         by: &'a str,
     ) -> BoxFuture<'a, Option<DependencyReload>> {
-        Box::pin(reload::follow(&self.core, given, by))
+        Box::pin(reload::apply_configuration(&self.core, given, by))
     }
 }

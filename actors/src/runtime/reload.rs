@@ -37,7 +37,7 @@ pub struct DependencyReload {
 }
 
 /// Applies the current configuration to a dependency. Returns `None` if nothing changes.
-pub(crate) async fn follow<D: Dependency>(
+pub(crate) async fn apply_configuration<D: Dependency>(
     core: &DependencyCore<D>,
     given: &DependencySettings,
     by: &str,

@@ -163,7 +163,7 @@ impl DependencyStatus {
             parked: shared.route() == Route::Parked,
             paused: shared
                 .pauses
-                .now(now)
+                .current(now)
                 .map(|pause| (pause.reason, pause.until.since(now))),
             keys: key_statuses(core, now),
             chaos: shared.chaos.active(now).map(|chaos| *chaos.settings()),
@@ -231,7 +231,7 @@ fn health<D: Dependency>(core: &DependencyCore<D>, view: &BreakerView<'_>) -> He
             Some("no worker runs".to_owned())
         }
         Route::Workers => refused.or_else(|| {
-            let pause = shared.pauses.now(shared.clock.now())?;
+            let pause = shared.pauses.current(shared.clock.now())?;
             Some(format!("it is paused, for {}", pause.reason))
         }),
     };

@@ -7,12 +7,12 @@ use breakerbox_policy::{DependencySettings, WhenAllDown};
 /// The part of a dependency's settings that every call reads, copied when the call is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CallSettings {
-    pub(crate) attempt: Option<Duration>,
+    pub(crate) attempt_limit: Option<Duration>,
     pub(crate) total: Option<Duration>,
     pub(crate) max_attempts: u32,
     pub(crate) is_hedged: bool,
     /// True if there is a rate limit.
-    pub(crate) is_rated: bool,
+    pub(crate) has_rate_limit: bool,
     /// True if one attempt goes past the breaker when nothing else could answer.
     pub(crate) last_resort: bool,
     /// True if a call that the breaker refuses waits for another try.
@@ -24,11 +24,11 @@ impl CallSettings {
     pub(crate) fn of(settings: &DependencySettings) -> Self {
         let retry = &settings.retry;
         Self {
-            attempt: settings.timeout.attempt,
+            attempt_limit: settings.timeout.attempt,
             total: settings.timeout.total,
             max_attempts: retry.max_attempts.get(),
             is_hedged: settings.hedge.is_some(),
-            is_rated: settings.rate_limit.is_some(),
+            has_rate_limit: settings.rate_limit.is_some(),
             last_resort: settings.when_all_down == WhenAllDown::Try,
             waits_on_open: retry.on_open && retry.max_attempts.get() > 1,
         }

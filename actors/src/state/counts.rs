@@ -111,7 +111,7 @@ pub(crate) struct MetricCounts {
 
 impl MetricCounts {
     /// Counts a call that was not executed, whether or not a fallback answers it.
-    pub(crate) fn refuse<E>(&self, error: &CallError<E>) {
+    pub(crate) fn count_refusal<E>(&self, error: &CallError<E>) {
         if let Some(refuser) = RefusedBy::of(error) {
             self.refused[refuser as usize].fetch_add(1, Ordering::Relaxed);
         }

@@ -47,13 +47,13 @@ impl fmt::Debug for dyn OutcomeRecorder {
 
 /// Passes on one outcome. This may run while a panic unwinds, so no panic may escape from here.
 #[inline(never)]
-pub(crate) fn tell(recorder: &dyn OutcomeRecorder, ended: AttemptRecord<'_>) {
+pub(crate) fn record_attempt(recorder: &dyn OutcomeRecorder, ended: AttemptRecord<'_>) {
     guard(|| recorder.record(ended));
 }
 
 impl Shared {
     /// Reports the settings in force from now on to the recorder, if there is one.
-    pub(crate) fn tell_settings(&self) {
+    pub(crate) fn record_settings(&self) {
         if let Some(recorder) = &self.recorder {
             let (at, settings) = (self.clock.now(), self.settings());
             let breaker = &settings.breaker;
@@ -62,8 +62,8 @@ impl Shared {
     }
 }
 
-fn guard(told: impl FnOnce()) {
-    if catch_unwind(AssertUnwindSafe(told)).is_err() {
+fn guard(run: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(run)).is_err() {
         tracing::error!("a recorder panicked; its runtime goes on");
     }
 }

@@ -194,7 +194,7 @@ impl Totals {
 
     /// Counts a call and its refusal in one.
     #[inline]
-    pub(crate) fn refuse_at_once(&self) {
+    pub(crate) fn count_refused_at_once(&self) {
         self.shard().add_one(TotalsCounter::RefusedAtOnce);
     }
 

@@ -52,7 +52,7 @@ impl CallBounds {
         let total = job.context.deadline;
         Self {
             began: now,
-            until: earliest(job.attempt.map(|span| now.after(span)), total),
+            until: earliest(job.attempt_limit.map(|span| now.after(span)), total),
             scope: total.map(|end| inline.shared.clock.moment(end)),
             fingerprint: job.fingerprint,
         }
@@ -71,7 +71,7 @@ pub(crate) struct Execution<D: Dependency> {
     fingerprint: Option<u64>,
     /// Deadline of the calls that it makes.
     scope: Option<Moment>,
-    life: Rc<Incarnation>,
+    incarnation: Rc<Incarnation>,
     crashed_call: Rc<RefCell<Option<Responder<D>>>>,
 }
 
@@ -104,7 +104,7 @@ impl<D: Dependency> Execution<D> {
             polled: true,
             fingerprint: bounds.fingerprint,
             scope: bounds.scope,
-            life: Rc::clone(&inline.life),
+            incarnation: Rc::clone(&inline.incarnation),
             crashed_call: Rc::clone(&inline.crashed_call),
         }
     }
@@ -119,7 +119,7 @@ impl<D: Dependency> Execution<D> {
         let Some(mut responder) = self.responder.take() else {
             return;
         };
-        if self.life.is_fenced() {
+        if self.incarnation.is_fenced() {
             // Another incarnation has taken over, so this result is stale.
             responder.cause = Some(StopCause::Lost);
             return;
@@ -167,7 +167,7 @@ impl<D: Dependency> Execution<D> {
             let kind = EventKind::Quarantined { fingerprint, ttl };
             shared.events.emit(&shared.name, kind);
         }
-        self.life.crash(panic.clone());
+        self.incarnation.crash(panic.clone());
         responder.poison = Some(panic);
         *self.crashed_call.borrow_mut() = Some(responder);
     }
@@ -176,9 +176,9 @@ impl<D: Dependency> Execution<D> {
     fn drop_future(&mut self) {
         let future = self.future.take();
         if let Err(panic) = caught(|| drop(future)) {
-            match self.life.death() {
-                None => self.life.crash(panic),
-                Some(_) => self.life.note_second_panic(panic),
+            match self.incarnation.death() {
+                None => self.incarnation.crash(panic),
+                Some(_) => self.incarnation.note_second_panic(panic),
             }
         }
     }
@@ -188,7 +188,7 @@ impl<D: Dependency> Drop for Execution<D> {
     fn drop(&mut self) {
         self.drop_future();
         if let Some(responder) = &mut self.responder {
-            responder.cause = self.life.death();
+            responder.cause = self.incarnation.death();
         }
     }
 }

@@ -43,7 +43,7 @@ thread_local! {
 pub(crate) struct InlineExecutor<D: Dependency> {
     pub(super) shared: Arc<Shared>,
     pub(super) dependency: Rc<D>,
-    pub(super) life: Rc<Incarnation>,
+    pub(super) incarnation: Rc<Incarnation>,
     pub(super) crashed_call: Rc<RefCell<Option<Responder<D>>>>,
     queue: Arc<WorkQueue<D>>,
     /// Begun by callers; the worker takes them over in its next poll.
@@ -67,7 +67,7 @@ impl<D: Dependency> InlineExecutor<D> {
         Self {
             shared: Arc::clone(&worker.shared),
             dependency: Rc::new(dependency),
-            life: Rc::clone(&worker.life),
+            incarnation: Rc::clone(&worker.incarnation),
             crashed_call: Rc::clone(&worker.crashed_call),
             queue: Arc::clone(&worker.queue),
             begun: RefCell::default(),
@@ -78,10 +78,10 @@ impl<D: Dependency> InlineExecutor<D> {
     /// Returns true if a call may begin before the worker's next poll: the worker takes calls, and
     /// no other call waits for that poll.
     fn is_available(&self) -> bool {
-        let life = &self.life;
-        let is_up = life.is_ready() && !life.has_crashed();
+        let incarnation = &self.incarnation;
+        let is_up = incarnation.is_ready() && !incarnation.has_crashed();
         is_up
-            && !(life.is_stopping() || life.is_fenced())
+            && !(incarnation.is_stopping() || incarnation.is_fenced())
             && self.backlog.get() == 0
             && self.queue.is_idle()
             && NESTED.get() < MAX_NESTED
@@ -105,12 +105,12 @@ impl<D: Dependency> InlineExecutor<D> {
     }
 
     /// Runs the first poll of a call on the caller's stack. A call that is pending, or that has
-    /// crashed the worker, is answered by the worker: `hand_over` passes the permits on.
+    /// crashed the worker, is answered by the worker: `make_responder` passes the permits on.
     pub(crate) fn begin(
         &self,
         job: WorkerJob<D>,
         now: Time,
-        hand_over: impl FnOnce() -> Option<(Responder<D>, ReplyReceiver<Reply<D>>)>,
+        make_responder: impl FnOnce() -> Option<(Responder<D>, ReplyReceiver<Reply<D>>)>,
     ) -> FirstPoll<D> {
         let bounds = CallBounds::of(self, &job, now);
         let mut attempt = self.attempt(job.request, job.context, now);
@@ -123,7 +123,7 @@ impl<D: Dependency> InlineExecutor<D> {
         let panic = match polled {
             Ok(Poll::Pending) => {
                 let execution = Execution::begun(self, Some(attempt), bounds);
-                return self.pass_on(execution, None, hand_over);
+                return self.hand_to_worker(execution, None, make_responder);
             }
             Ok(Poll::Ready(ended)) => {
                 self.drop_caught(attempt);
@@ -144,20 +144,20 @@ impl<D: Dependency> InlineExecutor<D> {
             }
         };
         let execution = Execution::begun(self, None, bounds);
-        self.pass_on(execution, Some(panic), hand_over)
+        self.hand_to_worker(execution, Some(panic), make_responder)
     }
 
     /// Passes a call on to the worker, which answers it from then on.
     #[inline(never)]
-    fn pass_on(
+    fn hand_to_worker(
         &self,
         mut execution: Execution<D>,
         panic: Option<PanicReport>,
-        hand_over: impl FnOnce() -> Option<(Responder<D>, ReplyReceiver<Reply<D>>)>,
+        make_responder: impl FnOnce() -> Option<(Responder<D>, ReplyReceiver<Reply<D>>)>,
     ) -> FirstPoll<D> {
-        let Some((responder, waiting)) = hand_over() else {
+        let Some((responder, waiting)) = make_responder() else {
             if let Some(panic) = panic {
-                self.life.crash(panic);
+                self.incarnation.crash(panic);
                 self.queue.wake_worker();
             }
             return FirstPoll::Absent;
@@ -183,7 +183,7 @@ impl<D: Dependency> InlineExecutor<D> {
     /// call.
     fn drop_caught(&self, attempt: Attempt<D>) {
         if let Err(panic) = caught(|| drop(attempt)) {
-            self.life.crash(panic);
+            self.incarnation.crash(panic);
             self.queue.wake_worker();
         }
     }

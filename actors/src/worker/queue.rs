@@ -93,12 +93,12 @@ fn discard<D: Dependency>(works: impl IntoIterator<Item = QueuedJob<D>>) {
     for work in works {
         let QueuedJob { job, responder } = work;
         drop(responder);
-        disarm(job.request);
+        drop_request_caught(job.request);
     }
 }
 
 /// Drops a request and catches its panic: two panics in one unwind abort the process.
-fn disarm<T>(request: T) {
+fn drop_request_caught<T>(request: T) {
     if let Err(panic) = caught(|| drop(request)) {
         tracing::error!(%panic, "a request panicked while it was dropped");
     }
@@ -124,7 +124,7 @@ impl<D: Dependency> DriverQueue for WorkQueue<D> {
             for work in self.take_overdue(cx, now) {
                 let QueuedJob { job, responder } = work;
                 responder.expire(now);
-                disarm(job.request);
+                drop_request_caught(job.request);
             }
             let first = self.jobs.min_of(|work| work.job.context.deadline);
             let mut timer = self.timer.acquire();

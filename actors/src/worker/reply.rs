@@ -54,7 +54,7 @@ impl<T> ReplyCell<T> {
         self.state.acquire()
     }
 
-    fn hand_over(&self, answer: T) {
+    fn deliver(&self, answer: T) {
         let waker = self.lock().finish(answer);
         if let Some(waker) = waker {
             waker.wake();
@@ -112,9 +112,9 @@ pub(crate) fn reply<T>(
 pub(crate) enum BeginDecision {
     Go,
     /// The caller is gone (rule CALL-4).
-    Deserted,
+    CallerGone,
     /// The breaker has opened meanwhile; the work is still to be refused.
-    Overtaken(Refused),
+    BreakerChanged(Refused),
     /// The dependency has asked for a pause meanwhile; the work is still to be refused.
     Paused(Pause),
 }
@@ -134,13 +134,13 @@ impl<T: Send + 'static> ReplySender<T> {
     pub(crate) fn begin(&self, now: Time) -> BeginDecision {
         let mut state = self.cell.lock();
         if state.phase != CallPhase::Queued {
-            return BeginDecision::Deserted;
+            return BeginDecision::CallerGone;
         }
         if let Some(permit) = &mut state.permit {
             if permit.is_stale(&self.cell.shared) {
-                return BeginDecision::Overtaken(permit.stale_refusal(&self.cell.shared, now));
+                return BeginDecision::BreakerChanged(permit.stale_refusal(&self.cell.shared, now));
             }
-            if let Some(pause) = self.cell.shared.pauses.now(now) {
+            if let Some(pause) = self.cell.shared.pauses.current(now) {
                 return BeginDecision::Paused(pause);
             }
             permit.begin(now);
@@ -198,7 +198,7 @@ impl<T: Send + 'static> ReplySender<T> {
                 state.phase = CallPhase::Settling;
                 drop(state);
                 let cell = Arc::clone(&self.cell);
-                report.then = Some(Box::new(move || cell.hand_over(answer)));
+                report.then = Some(Box::new(move || cell.deliver(answer)));
                 send_report(shared, *report);
             }
         }
@@ -210,7 +210,7 @@ impl<T: Send + 'static> ReplySender<T> {
         if let Some(permit) = permit {
             permit.release(&self.cell.shared);
         }
-        self.cell.hand_over(answer);
+        self.cell.deliver(answer);
     }
 }
 

@@ -60,11 +60,11 @@ impl ValueEnd {
     }
 
     /// Drops the futures; a panic in one of them does not affect the rest.
-    pub(super) fn let_go(&mut self, life: &Incarnation) {
+    pub(super) fn drop_futures(&mut self, incarnation: &Incarnation) {
         let (ended, closing) = (self.ended.take(), self.closing.take());
         for dropped in [caught(|| drop(ended)), caught(|| drop(closing))] {
             if let Err(panic) = dropped {
-                life.note_second_panic(panic);
+                incarnation.note_second_panic(panic);
             }
         }
     }

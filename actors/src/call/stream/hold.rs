@@ -33,7 +33,7 @@ pub(super) struct StreamHold {
     /// Maximum duration of one wait.
     idle: Option<Duration>,
     /// Time left for all further waits together; `None` for no limit.
-    attempt: Option<Duration>,
+    attempt_limit: Option<Duration>,
     /// Deadline of the whole stream, whether it waits for the dependency or for the caller.
     deadline: Option<Time>,
     /// Start of the current wait for the dependency; `None` while the stream waits for the caller.
@@ -55,7 +55,7 @@ impl StreamHold {
             permit.answered(shared);
         }
         let elapsed = now.since(began);
-        let left = |attempt: Duration| attempt.saturating_sub(elapsed);
+        let left = |limit: Duration| limit.saturating_sub(elapsed);
         Self {
             shared: Arc::clone(shared),
             permit,
@@ -63,7 +63,7 @@ impl StreamHold {
             began,
             elapsed,
             idle,
-            attempt: plan.attempt.map(left),
+            attempt_limit: plan.attempt_limit.map(left),
             deadline: plan.deadline,
             asked: None,
             alarm: None,
@@ -82,8 +82,8 @@ impl StreamHold {
 
     /// Removes the attempt's limit. A probe is reported at once: it has its result, and its lease
     /// would expire before the stream ends (rule BRK-5).
-    pub(super) fn live_long(&mut self, verdict: impl FnOnce() -> Verdict) {
-        self.attempt = None;
+    pub(super) fn end_attempt_limit(&mut self, verdict: impl FnOnce() -> Verdict) {
+        self.attempt_limit = None;
         if let Some(permit) = self.permit.take_if(|permit| permit.is_probe()) {
             let verdict = self.shared.judge(verdict());
             if let Some(report) = self.record(permit, verdict) {
@@ -103,7 +103,10 @@ impl StreamHold {
     pub(super) fn poll_wait<E>(&mut self, cx: &mut Context<'_>) -> Poll<CallError<E>> {
         let asked = *self.asked.get_or_insert_with(|| self.shared.clock.now());
         let silence = self.idle.map(|idle| asked.after(idle));
-        let end = earliest(self.attempt.map(|left| asked.after(left)), self.deadline);
+        let end = earliest(
+            self.attempt_limit.map(|left| asked.after(left)),
+            self.deadline,
+        );
         let Some(until) = earliest(silence, end) else {
             return Poll::Pending;
         };
@@ -143,8 +146,8 @@ impl StreamHold {
     }
 
     /// Ends the wait for the dependency, which has sent something.
-    pub(super) fn go_on(&mut self) {
-        if let (Some(asked), Some(left)) = (self.asked.take(), &mut self.attempt) {
+    pub(super) fn end_wait(&mut self) {
+        if let (Some(asked), Some(left)) = (self.asked.take(), &mut self.attempt_limit) {
             *left = left.saturating_sub(self.shared.clock.now().since(asked));
         }
     }
@@ -152,7 +155,7 @@ impl StreamHold {
     /// Gives the slot back and reports the outcome to the breaker. Returns a receiver that resolves
     /// once it is counted (rule CALL-3), or `None` if it already is.
     pub(super) fn settle(mut self, verdict: Verdict) -> Option<oneshot::Receiver<()>> {
-        self.leave();
+        self.release_slot();
         let permit = self.permit.take()?;
         let mut report = self.record(permit, verdict)?;
         let (counting, counted) = oneshot::channel::<()>();
@@ -177,9 +180,9 @@ impl StreamHold {
         }
     }
 
-    fn leave(&mut self) {
+    fn release_slot(&mut self) {
         if let Some(slot) = self.slot.take() {
-            self.shared.bulkhead.leave(slot);
+            self.shared.bulkhead.release(slot);
         }
     }
 }
@@ -188,7 +191,7 @@ impl StreamHold {
 /// only if the stream was waiting for the dependency.
 impl Drop for StreamHold {
     fn drop(&mut self) {
-        self.leave();
+        self.release_slot();
         let Some(permit) = self.permit.take() else {
             return;
         };

@@ -95,7 +95,7 @@ impl<S: TryStream> Streamed<S> {
     #[must_use]
     pub fn long_lived(mut self) -> Self {
         if let (Some(stream), Some(hold)) = (&self.stream, &mut self.hold) {
-            hold.live_long(|| (self.classify)(Ok(&**stream)));
+            hold.end_attempt_limit(|| (self.classify)(Ok(&**stream)));
         }
         self
     }
@@ -121,7 +121,7 @@ impl<S: TryStream> Streamed<S> {
             let verdict = hold.shared().timed_out();
             return Poll::Ready(Some(NextItem::End(verdict, Some(error))));
         };
-        hold.go_on();
+        hold.end_wait();
         let (verdict, error) = match next {
             Some(Ok(item)) => return Poll::Ready(Some(NextItem::Item(item))),
             None => ((self.classify)(Ok(&**stream)), None),

@@ -31,7 +31,7 @@ impl PackedCounts {
         Self(self.0 + one(ticket))
     }
 
-    pub(super) const fn leave(self, ticket: Ticket) -> Self {
+    pub(super) const fn release(self, ticket: Ticket) -> Self {
         debug_assert!(
             self.running() > 0 && (!ticket.write || self.writes() > 0),
             "CALL-6: a slot is given back once"

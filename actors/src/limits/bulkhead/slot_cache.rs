@@ -22,27 +22,27 @@ pub(super) struct SlotCache([CachePadded<AtomicBool>; ENTRIES]);
 
 impl SlotCache {
     #[inline(always)]
-    fn mine(&self) -> &AtomicBool {
+    fn own_entry(&self) -> &AtomicBool {
         &self.0[thread_index()]
     }
 
     /// Returns true if this thread's entry is empty, so that it may cache a slot.
     #[inline(always)]
     pub(super) fn has_room(&self) -> bool {
-        !self.mine().load(Ordering::Relaxed)
+        !self.own_entry().load(Ordering::Relaxed)
     }
 
     /// Caches a slot; returns false if another thread has filled the entry meanwhile.
     #[inline(always)]
     pub(super) fn put(&self) -> bool {
-        !self.mine().swap(true, Ordering::SeqCst)
+        !self.own_entry().swap(true, Ordering::SeqCst)
     }
 
     /// Takes the slot that this thread cached, if there is one.
     #[inline(always)]
     pub(super) fn take(&self) -> bool {
-        let mine = self.mine();
-        mine.load(Ordering::Relaxed) && mine.swap(false, Ordering::SeqCst)
+        let own_entry = self.own_entry();
+        own_entry.load(Ordering::Relaxed) && own_entry.swap(false, Ordering::SeqCst)
     }
 
     /// Takes out the cached slots of all threads, and runs `then` after each. Returns their number.

@@ -25,7 +25,7 @@ use crate::sync::{AtomicU32, AtomicU64, LockExt, Mutex, MutexGuard, Ordering};
 #[derive(Debug)]
 pub(crate) struct SlotPool {
     /// A [`PackedCounts`]. Padded, because calls write it and also read the fields next to it.
-    pub(super) word: CachePadded<AtomicU64>,
+    pub(super) counts: CachePadded<AtomicU64>,
     /// Slots that count as taken although no call holds them.
     pub(super) cache: SlotCache,
     /// Maximum number of calls in flight.
@@ -38,7 +38,7 @@ pub(crate) struct SlotPool {
 /// The waiters, under the lock.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    pub(super) line: WaitQueue<Waker>,
+    pub(super) waiters: WaitQueue<Waker>,
     /// Waiters shed to make room for others, and not polled since.
     pub(super) shed: BTreeSet<QueuePosition>,
 }
@@ -81,7 +81,7 @@ impl SlotPool {
     /// Makes a pool without slots; [`Self::resize`] gives it some.
     pub(crate) fn new() -> Self {
         Self {
-            word: CachePadded::default(),
+            counts: CachePadded::default(),
             cache: SlotCache::default(),
             limit: AtomicU32::new(0),
             max_writes: AtomicU32::new(0),
@@ -147,7 +147,7 @@ impl SlotPool {
         if ticket.write || !self.cache.take() {
             return false;
         }
-        if self.is_calm() {
+        if self.has_no_demand() {
             return true;
         }
         self.give_back(ticket);
@@ -157,7 +157,7 @@ impl SlotPool {
     /// Caches a slot for this thread's next call, if no other call needs it.
     #[inline(always)]
     fn cache(&self, ticket: Ticket) -> bool {
-        let may_cache = !ticket.write && self.cache.has_room() && self.is_calm();
+        let may_cache = !ticket.write && self.cache.has_room() && self.has_no_demand();
         may_cache && self.cache.put() && self.stays_cached()
     }
 
@@ -165,13 +165,13 @@ impl SlotPool {
     /// waiter, or the waiter saw the slot and reclaimed it.
     #[inline(always)]
     pub(super) fn stays_cached(&self) -> bool {
-        self.is_calm() || !self.cache.take()
+        self.has_no_demand() || !self.cache.take()
     }
 
     /// Returns true if no call waits and the slots taken do not exceed the limit.
     #[inline(always)]
-    fn is_calm(&self) -> bool {
-        let word = PackedCounts(self.word.load(Ordering::SeqCst));
+    fn has_no_demand(&self) -> bool {
+        let word = PackedCounts(self.counts.load(Ordering::SeqCst));
         word.waiting() == 0 && word.running() <= self.limit.load(Ordering::SeqCst)
     }
 
@@ -185,19 +185,19 @@ impl SlotPool {
 
     /// Gives a slot back: to the next waiter that may run, if there is one.
     #[inline(always)]
-    pub(crate) fn leave(&self, ticket: Ticket) {
+    pub(crate) fn release(&self, ticket: Ticket) {
         if !self.cache(ticket) {
             self.give_back(ticket);
         }
     }
 
     pub(super) fn give_back(&self, ticket: Ticket) {
-        if self.change(|word| (word.waiting() == 0).then(|| word.leave(ticket))) {
+        if self.change(|word| (word.waiting() == 0).then(|| word.release(ticket))) {
             return;
         }
         let next = {
             let mut queue = self.lock();
-            self.change(|word| Some(word.leave(ticket)));
+            self.change(|word| Some(word.release(ticket)));
             self.admit_next(&mut queue)
         };
         if let Some(waker) = next {
@@ -257,7 +257,7 @@ impl SlotPool {
             return None;
         }
         let writes = word.writes() < self.max_writes.load(Ordering::Acquire);
-        let (turn, waker) = queue.line.take_next(writes)?;
+        let (turn, waker) = queue.waiters.take_next(writes)?;
         self.change(|word| Some(word.remove_waiter().enter(turn.ticket())));
         Some(waker)
     }
@@ -273,7 +273,7 @@ impl SlotPool {
     }
 
     pub(super) fn read(&self) -> PackedCounts {
-        PackedCounts(self.word.load(Ordering::Acquire))
+        PackedCounts(self.counts.load(Ordering::Acquire))
     }
 
     /// Changes the counts, unless the closure returns `None`. Returns true if they changed.
@@ -282,7 +282,7 @@ impl SlotPool {
         &self,
         mut change: impl FnMut(PackedCounts) -> Option<PackedCounts>,
     ) -> bool {
-        self.word
+        self.counts
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |word| {
                 change(PackedCounts(word)).map(|word| word.0)
             })
@@ -302,8 +302,8 @@ pub(crate) struct BulkheadSlot<'a> {
 }
 
 impl BulkheadSlot<'_> {
-    /// Passes on the duty to give the slot back, by [`SlotPool::leave`] with the returned ticket.
-    pub(crate) fn hand_over(self) -> Ticket {
+    /// Passes on the duty to give the slot back, by [`SlotPool::release`] with the returned ticket.
+    pub(crate) fn into_ticket(self) -> Ticket {
         let ticket = self.ticket;
         std::mem::forget(self);
         ticket
@@ -312,6 +312,6 @@ impl BulkheadSlot<'_> {
 
 impl Drop for BulkheadSlot<'_> {
     fn drop(&mut self) {
-        self.pool.leave(self.ticket);
+        self.pool.release(self.ticket);
     }
 }

@@ -110,9 +110,9 @@ fn call_6_a_place_that_nobody_looked_at_goes_to_the_next() {
     let place = has_place(&mut second).unwrap();
     assert_eq!((bulkhead.in_flight(), bulkhead.writes()), (1, 1));
     // Another owner gives it back, once.
-    let ticket = place.hand_over();
+    let ticket = place.into_ticket();
     assert_eq!((bulkhead.in_flight(), bulkhead.writes()), (1, 1));
-    bulkhead.leave(ticket);
+    bulkhead.release(ticket);
     assert_eq!((bulkhead.in_flight(), bulkhead.writes()), (0, 0));
 }
 
@@ -121,12 +121,12 @@ fn call_6_nobody_slips_in_while_a_place_goes_to_the_next() {
     let bulkhead = Bulkhead::new(&settings(1, 2));
     let place = enter(&bulkhead, READ).unwrap();
     let mut next = waiting(&bulkhead, READ);
-    // The middle of a `leave`.
+    // The middle of a `release`.
     let mut queue = bulkhead.pool.lock();
-    let ticket = place.hand_over();
-    bulkhead.pool.change(|word| Some(word.leave(ticket)));
+    let ticket = place.into_ticket();
+    bulkhead.pool.change(|word| Some(word.release(ticket)));
     // No slot may be dropped here: returning it takes the lock.
-    let slipped_in = enter(&bulkhead, READ).map(BulkheadSlot::hand_over);
+    let slipped_in = enter(&bulkhead, READ).map(BulkheadSlot::into_ticket);
     assert_eq!(slipped_in, None);
     assert!(bulkhead.pool.admit_next(&mut queue).is_some());
     drop(queue);
@@ -205,7 +205,7 @@ fn call_6_a_place_that_a_thread_keeps_is_whosever_needs_it() {
                     enter(bulkhead, ticket)
                 };
                 // The slot is not cached by this thread as well.
-                place.map(BulkheadSlot::hand_over)
+                place.map(BulkheadSlot::into_ticket)
             });
             newcomer.join().unwrap()
         })
@@ -214,7 +214,7 @@ fn call_6_a_place_that_a_thread_keeps_is_whosever_needs_it() {
         keep();
         let ticket = elsewhere(seated, ticket).expect("a place");
         assert!(enter(bulkhead, READ).is_none());
-        bulkhead.leave(ticket);
+        bulkhead.release(ticket);
         bulkhead.pool.reclaim();
     }
     keep();
@@ -233,11 +233,11 @@ fn call_6_who_sits_down_while_a_place_is_being_put_away_gets_it() {
         !bulkhead.pool.stays_cached(),
         "it is still to be given back"
     );
-    bulkhead.pool.give_back(place.hand_over());
+    bulkhead.pool.give_back(place.into_ticket());
     let place = has_place(&mut waits).unwrap();
     let mut waits = waiting(&bulkhead, READ);
     assert!(bulkhead.pool.cache.put());
-    let _given_back_for_us = place.hand_over();
+    let _given_back_for_us = place.into_ticket();
     assert!(bulkhead.pool.reclaim());
     assert!(
         bulkhead.pool.stays_cached(),

@@ -43,7 +43,7 @@ impl<'a> Waiter<'a> {
         let shed = match self.pool.slot_or_wait(self.ticket) {
             EntryDecision::Slot => return Poll::Ready(Ok(self.slot())),
             EntryDecision::Wait => None,
-            EntryDecision::Full => match queue.line.shed_for(self.ticket.priority) {
+            EntryDecision::Full => match queue.waiters.shed_for(self.ticket.priority) {
                 Some((turn, waker)) => {
                     queue.shed.insert(turn);
                     Some(waker)
@@ -51,7 +51,7 @@ impl<'a> Waiter<'a> {
                 None => return Poll::Ready(Err(NoSlot::Overloaded)),
             },
         };
-        self.turn = Some(queue.line.join(self.ticket, cx.waker().clone()));
+        self.turn = Some(queue.waiters.join(self.ticket, cx.waker().clone()));
         drop(queue);
         if let Some(waker) = shed {
             waker.wake();
@@ -71,7 +71,7 @@ impl<'a> Future for Waiter<'a> {
         };
         let mut new = cx.waker().clone();
         let mut queue = self.pool.lock();
-        if let Some(waker) = queue.line.get_mut(turn) {
+        if let Some(waker) = queue.waiters.get_mut(turn) {
             std::mem::swap(waker, &mut new);
             drop(queue);
             return Poll::Pending;
@@ -93,7 +93,7 @@ impl Drop for Waiter<'_> {
             return;
         };
         let mut queue = self.pool.lock();
-        let waker = queue.line.leave(turn);
+        let waker = queue.waiters.leave(turn);
         if waker.is_some() {
             self.pool.change(|word| Some(word.remove_waiter()));
         }
@@ -101,7 +101,7 @@ impl Drop for Waiter<'_> {
         drop(queue);
         if has_slot {
             // The slot was given just now, and no call will use it.
-            self.pool.leave(self.ticket);
+            self.pool.release(self.ticket);
         }
     }
 }
