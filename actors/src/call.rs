@@ -303,13 +303,15 @@ fn ask_workers<'a, D: Dependency>(
 ) -> impl Future<Output = (Attempted<D>, u32)> {
     async move {
         let mut first = Some(request);
-        let next = |member, number, asked_at| {
+        let next_request = || {
             // Through an exclusive reference, because a request need not be `Sync`.
             let again = || kept.as_mut().map(|kept| kept.clone());
-            let request = first.take().or_else(again)?;
-            Some(attempt(core, request, plan, (number, asked_at), member))
+            first.take().or_else(again)
         };
-        drive(&core.shared, plan, next).await
+        let attempt = |request, member, number, asked_at| {
+            attempt(core, request, plan, (number, asked_at), member)
+        };
+        drive(&core.shared, plan, next_request, attempt).await
     }
 }
 

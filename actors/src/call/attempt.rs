@@ -15,7 +15,7 @@ use breakerbox_policy::{Class, Symptom, Time};
 
 use super::admit::{AttemptPermits, absent};
 use super::core::{DependencyCore, WorkerSlot};
-use super::drive::{begin_attempt, count_attempt, end_attempt, refund};
+use super::drive::{count_attempt, end_attempt, refund, try_begin, wait_to_begin};
 use super::hedge::pick_worker;
 use super::plan::CallPlan;
 use super::{Attempted, CompletedCall, FailedAttempt};
@@ -35,7 +35,7 @@ pub(super) fn attempt<D: Dependency>(
     request: D::Request,
     plan: &CallPlan<'_>,
     (number, asked_at): (u32, Time),
-    member: HedgeMember,
+    mut member: HedgeMember,
 ) -> impl Future<Output = Attempted<D>> {
     async move {
         let shared = &core.shared;
@@ -44,7 +44,10 @@ pub(super) fn attempt<D: Dependency>(
         tokio::task::coop::consume_budget().await;
         check_quarantine(shared, plan.fingerprint).map_err(FailedAttempt::refused)?;
         let mut permits = AttemptPermits::none(shared);
-        begin_attempt(shared, plan, member, asked_at, &mut permits).await?;
+        match try_begin(shared, plan, &mut member, asked_at, &mut permits) {
+            Some(begun) => begun?,
+            None => permits = Box::pin(wait_to_begin(shared, plan, member, asked_at)).await?,
+        }
         send(core, request, plan, (number, asked_at), &mut permits).await
     }
 }
@@ -79,7 +82,8 @@ pub(super) fn send<'a, D: Dependency>(
         let error = match begin(shared, worker, job, permits) {
             FirstPoll::Ended(result) => {
                 let times = (asked_at, shared.clock.now());
-                return end_attempt(shared, plan, permits, result, times).await;
+                let ended = end_attempt(shared, plan, permits, result, times);
+                return ended.counted(shared).await;
             }
             FirstPoll::Waits(waiting) => match waiting.await {
                 Ok(Ok(value)) => {
@@ -93,7 +97,8 @@ pub(super) fn send<'a, D: Dependency>(
                     }
                     let result = AttemptResult::TimedOut(too_late.executed);
                     let times = (asked_at, shared.clock.now());
-                    return Box::pin(end_attempt(shared, plan, permits, result, times)).await;
+                    let ended = end_attempt(shared, plan, permits, result, times);
+                    return Box::pin(ended.counted(shared)).await;
                 }
             },
             FirstPoll::Absent => absent(shared, shared.absence()),

@@ -21,6 +21,7 @@ use super::retry::RetryState;
 use super::{CompletedCall, FailedAttempt, closed_to_new};
 use crate::breaker::admission::{Settled, report_and_wait};
 use crate::breaker::hedge_member::HedgeMember;
+use crate::breaker::message::Report;
 use crate::error::CallError;
 use crate::state::Shared;
 use crate::verdict::{AttemptResult, Verdict};
@@ -28,12 +29,15 @@ use crate::verdict::{AttemptResult, Verdict};
 /// Makes attempts until one answers or no other one is allowed. Returns the result, and the number
 /// of attempts, hedges and refusals included.
 ///
-/// `attempt` makes one attempt, which was asked for at the given time; `None` if there is none to
-/// make.
-pub(super) fn drive<'a, T, E, F>(
+/// `next_input` returns the input of one more attempt, or `None` if there is no other one to make.
+/// `attempt` makes it: the number of the attempt, and the time at which it was asked for. Two
+/// functions, because a future is awaited where it is made: moving it would cost more than most
+/// attempts.
+pub(super) fn drive<'a, T, E, F, I>(
     shared: &'a Shared,
     plan: &'a CallPlan<'_>,
-    mut attempt: impl FnMut(HedgeMember, u32, Time) -> Option<F>,
+    mut next_input: impl FnMut() -> Option<I>,
+    attempt: impl Fn(I, HedgeMember, u32, Time) -> F,
 ) -> impl Future<Output = (Result<T, Box<FailedAttempt<E>>>, u32)>
 where
     F: Future<Output = Result<T, Box<FailedAttempt<E>>>>,
@@ -46,20 +50,21 @@ where
         let mut state = RetryState::new(plan.started);
         loop {
             let asked_at = state.asked_at();
-            let mut next = |member: HedgeMember| {
-                let asked_at = if member.is_hedge() {
-                    shared.clock.now()
-                } else {
-                    asked_at
-                };
-                let next = attempt(member, attempts_sent + 1, asked_at);
-                attempts_sent += u32::from(next.is_some());
-                next
-            };
             let ended = if plan.is_hedged {
+                let next = |member: HedgeMember| {
+                    let input = next_input()?;
+                    attempts_sent += 1;
+                    let asked_at = if member.is_hedge() {
+                        shared.clock.now()
+                    } else {
+                        asked_at
+                    };
+                    Some(attempt(input, member, attempts_sent, asked_at))
+                };
                 Box::pin(hedged(shared, plan, next)).await
-            } else if let Some(only) = next(HedgeMember::default()) {
-                Some(only.await)
+            } else if let Some(input) = next_input() {
+                attempts_sent += 1;
+                Some(attempt(input, HedgeMember::default(), attempts_sent, asked_at).await)
             } else {
                 None
             };
@@ -76,33 +81,46 @@ where
     }
 }
 
-/// Begins an attempt: acquires its permits, in the order of rule CALL-5, and charges its session.
+/// Begins an attempt that nothing delays: acquires its permits and charges its session. Returns
+/// `None` for every other attempt, which waits in [`wait_to_begin`].
 ///
 /// The permits are filled in where they are: moving them would cost more than acquiring them.
 #[inline(always)]
-pub(super) fn begin_attempt<'a, E>(
+pub(super) fn try_begin<'a, E>(
+    shared: &'a Shared,
+    plan: &CallPlan<'_>,
+    member: &mut HedgeMember,
+    asked_at: Time,
+    permits: &mut AttemptPermits<'a>,
+) -> Option<Result<(), Box<FailedAttempt<E>>>> {
+    // Nothing delays such a call, so the order of its checks cannot be observed.
+    if member.is_hedge() || !admit_at_once(shared, plan, asked_at, permits) {
+        return None;
+    }
+    if member.has_group() {
+        join_group(std::mem::take(member), &mut permits.admission);
+    }
+    Some(charge_attempt(shared, plan, permits))
+}
+
+/// Begins an attempt that has to wait, or to ask the breaker. Box its future: the future of every
+/// call would be larger for what few calls need.
+pub(super) async fn wait_to_begin<'a, E>(
     shared: &'a Shared,
     plan: &CallPlan<'_>,
     member: HedgeMember,
     asked_at: Time,
-    permits: &mut AttemptPermits<'a>,
-) -> impl Future<Output = Result<(), Box<FailedAttempt<E>>>> {
-    async move {
-        // Nothing delays such a call, so the order of its checks cannot be observed.
-        let at_once = !member.is_hedge() && admit_at_once(shared, plan, asked_at, permits);
-        if !at_once {
-            // Boxed: the future of every call would be larger for what few calls need.
-            *permits = if member.is_hedge() {
-                Box::pin(admit_hedge(shared, plan, asked_at)).await?
-            } else {
-                Box::pin(admit(shared, plan, asked_at)).await?
-            };
-        }
-        if member.has_group() {
-            join_group(member, &mut permits.admission);
-        }
-        charge_attempt(shared, plan, permits)
+) -> Result<AttemptPermits<'a>, Box<FailedAttempt<E>>> {
+    let mut permits = if member.is_hedge() {
+        admit_hedge(shared, plan, asked_at).await?
+    } else {
+        admit(shared, plan, asked_at).await?
+    };
+    if member.has_group() {
+        join_group(member, &mut permits.admission);
     }
+    charge_attempt(shared, plan, &mut permits)?;
+    Ok(permits)
 }
 
 /// Charges the session for an admitted attempt, or gives its permit back.
@@ -124,33 +142,59 @@ pub(super) fn count_attempt(shared: &Shared, permits: &AttemptPermits<'_>) {
     shared.totals.attempt(is_hedge);
 }
 
+/// An attempt whose slot is given back and whose outcome is recorded, or reported and still to be
+/// counted.
+pub(super) struct EndedAttempt<T, E> {
+    answer: Result<CompletedCall<T>, Box<FailedAttempt<E>>>,
+    report: Option<Box<Report>>,
+}
+
 /// Ends an attempt that ended at `ended`: gives its slot back, records its outcome, and makes its
 /// error.
-pub(super) fn end_attempt<'a, T, E>(
-    shared: &'a Shared,
-    plan: &'a CallPlan<'_>,
-    permits: &'a mut AttemptPermits<'_>,
+#[inline(always)]
+pub(super) fn end_attempt<T, E>(
+    shared: &Shared,
+    plan: &CallPlan<'_>,
+    permits: &mut AttemptPermits<'_>,
     result: AttemptResult<T, E>,
     (began, ended): (Time, Time),
-) -> impl Future<Output = Result<CompletedCall<T>, Box<FailedAttempt<E>>>> {
-    async move {
-        let verdict = result.verdict(shared);
-        let answer = result.answer(shared, &verdict, ended.since(began));
-        if let Err(error) = &answer {
-            refund(plan, error);
+) -> EndedAttempt<T, E> {
+    let verdict = result.verdict(shared);
+    // The slot first: a caller that gets the answer may call again at once.
+    permits.slot = None;
+    let report = match permits.admission.settle(&verdict, ended) {
+        Settled::Counted => None,
+        Settled::NeedsReport(report) => Some(report),
+    };
+    let answer = match result {
+        AttemptResult::Answered(Ok(value), _) => Ok(CompletedCall { value, at: ended }),
+        failed => {
+            let error = failed.into_error(shared, &verdict, ended.since(began));
+            refund(plan, &error);
+            Err(FailedAttempt::failed(error, &verdict))
         }
-        // The slot first: a caller that gets the answer may call again at once.
-        permits.slot = None;
-        let mut at = ended;
+    };
+    EndedAttempt { answer, report }
+}
+
+impl<T, E> EndedAttempt<T, E> {
+    /// Returns the answer once the outcome is counted.
+    ///
+    /// # Cancel safety   Dropped while it waits, the outcome is still counted.
+    #[inline(always)]
+    pub(super) async fn counted(
+        self,
+        shared: &Shared,
+    ) -> Result<CompletedCall<T>, Box<FailedAttempt<E>>> {
+        let Self { mut answer, report } = self;
         // CALL-3: the outcome is counted before its caller can see the answer.
-        if let Settled::NeedsReport(report) = permits.admission.settle(&verdict, ended) {
+        if let Some(report) = report {
             Box::pin(report_and_wait(shared, report)).await;
-            at = shared.clock.now();
+            if let Ok(done) = &mut answer {
+                done.at = shared.clock.now();
+            }
         }
-        match answer {
-            Ok(value) => Ok(CompletedCall { value, at }),
-            Err(error) => Err(FailedAttempt::failed(error, &verdict)),
-        }
+        answer
     }
 }
 
@@ -173,25 +217,19 @@ impl<T, E> AttemptResult<T, E> {
         }
     }
 
-    /// Returns the answer, or the error of the attempt.
-    fn answer(
-        self,
-        shared: &Shared,
-        verdict: &Verdict,
-        after: Duration,
-    ) -> Result<T, CallError<E>> {
-        let dependency = || Arc::clone(&shared.name);
+    /// Returns the error of an attempt without an answer.
+    #[cold]
+    fn into_error(self, shared: &Shared, verdict: &Verdict, after: Duration) -> CallError<E> {
+        let dependency = Arc::clone(&shared.name);
         match self {
-            Self::Answered(Ok(value), _) => Ok(value),
-            Self::Answered(Err(error), _) => Err(CallError::Failed {
-                dependency: dependency(),
+            Self::Answered(Err(error), _) => CallError::Failed {
+                dependency,
                 error,
                 executed: verdict.executed,
-            }),
-            Self::Injected => Err(CallError::Injected {
-                dependency: dependency(),
-            }),
-            Self::TimedOut(executed) => Err(CallError::timed_out(dependency(), after, executed)),
+            },
+            // An answer is no error; its caller has taken it out.
+            Self::Answered(Ok(_), _) | Self::Injected => CallError::Injected { dependency },
+            Self::TimedOut(executed) => CallError::timed_out(dependency, after, executed),
         }
     }
 }

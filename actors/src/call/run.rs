@@ -13,7 +13,7 @@ use std::sync::Arc;
 use breakerbox_policy::{Executed, Time};
 
 use super::admit::AttemptPermits;
-use super::drive::{begin_attempt, count_attempt, drive, end_attempt};
+use super::drive::{count_attempt, drive, end_attempt, try_begin, wait_to_begin};
 use super::plan::CallPlan;
 use super::{CompletedCall, FailedAttempt, end_outage, refuse_at_once};
 use crate::breaker::hedge_member::HedgeMember;
@@ -104,34 +104,64 @@ where
     W: FnMut() -> F,
 {
     async move {
-        // Hedges begin the closure while the first attempt runs.
-        let work = Mutex::new(work);
-        let begin = || work.acquire()();
-        let attempt = |member, _, asked_at| {
-            Some(run_attempt(shared, plan, asked_at, member, classify, begin))
+        // Only a call with more than one attempt needs to share the closure: hedges begin it while
+        // the first attempt runs.
+        let is_shared = plan.is_hedged || plan.max_attempts > 1;
+        let (mut only, locked) = if is_shared {
+            (None, Some(Mutex::new(work)))
+        } else {
+            (Some(work), None)
         };
-        drive(shared, plan, attempt).await.0
+        let handle = || match &locked {
+            Some(locked) => Some(ClosureHandle::Locked(locked)),
+            None => only.take().map(ClosureHandle::Only),
+        };
+        let attempt = |handle, member, _, asked_at| {
+            run_attempt(shared, plan, asked_at, member, classify, handle)
+        };
+        drive(shared, plan, handle, attempt).await.0
+    }
+}
+
+/// The caller's closure, as one attempt has it.
+enum ClosureHandle<'a, W> {
+    /// For the only attempt.
+    Only(&'a mut W),
+    /// For one of several attempts.
+    Locked(&'a Mutex<&'a mut W>),
+}
+
+impl<F, W: FnMut() -> F> ClosureHandle<'_, W> {
+    /// Begins the work.
+    fn begin(self) -> F {
+        match self {
+            Self::Only(work) => work(),
+            Self::Locked(work) => work.acquire()(),
+        }
     }
 }
 
 /// One attempt. The closure is not called before the call may go out: it may begin its work
 /// before its future is polled.
-fn run_attempt<'a, T, E, F, C, B>(
+fn run_attempt<'a, T, E, F, C, W>(
     shared: &'a Arc<Shared>,
     plan: &'a CallPlan<'_>,
     asked_at: Time,
-    member: HedgeMember,
+    mut member: HedgeMember,
     classify: &'a C,
-    begin: B,
+    handle: ClosureHandle<'a, W>,
 ) -> impl Future<Output = Result<CompletedCall<T>, Box<FailedAttempt<E>>>>
 where
     F: Future<Output = Result<T, E>>,
     C: Fn(&Result<T, E>) -> Verdict,
-    B: FnOnce() -> F,
+    W: FnMut() -> F,
 {
     async move {
         let mut permits = AttemptPermits::none(shared);
-        begin_attempt(shared, plan, member, asked_at, &mut permits).await?;
+        match try_begin(shared, plan, &mut member, asked_at, &mut permits) {
+            Some(begun) => begun?,
+            None => permits = Box::pin(wait_to_begin(shared, plan, member, asked_at)).await?,
+        }
         count_attempt(shared, &permits);
         let began = permits.admission.begin().unwrap_or(asked_at);
         let until = plan.attempt_ends(began);
@@ -145,7 +175,7 @@ where
         let result = match injected {
             Some(Ok(())) => {
                 let scope = plan.deadline.map(|end| shared.clock.moment(end));
-                let mut work = std::pin::pin!(deadline::within(scope, begin));
+                let mut work = std::pin::pin!(deadline::within(scope, || handle.begin()));
                 let work = poll_fn(|cx| deadline::within(scope, || work.as_mut().poll(cx)));
                 bounded(&shared.clock, until, work).await.map(Ok)
             }
@@ -162,6 +192,8 @@ where
             Some(Err(InjectedFailure)) => AttemptResult::Injected,
             None => AttemptResult::TimedOut(Executed::Maybe),
         };
-        end_attempt(shared, plan, &mut permits, result, times).await
+        end_attempt(shared, plan, &mut permits, result, times)
+            .counted(shared)
+            .await
     }
 }

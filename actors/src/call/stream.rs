@@ -18,7 +18,7 @@ use futures_util::TryStream;
 pub use streamed::Streamed;
 
 use super::admit::AttemptPermits;
-use super::drive::{begin_attempt, count_attempt, drive, end_attempt};
+use super::drive::{count_attempt, drive, end_attempt, try_begin, wait_to_begin};
 use super::plan::CallPlan;
 use super::{FailedAttempt, refuse_at_once};
 use crate::breaker::hedge_member::HedgeMember;
@@ -92,8 +92,8 @@ where
     let open = Mutex::new(open);
     let begin = || open.acquire()();
     let attempt =
-        |member, _, asked_at| Some(open_once(shared, plan, asked_at, member, &classify, begin));
-    let (result, attempts) = drive(shared, plan, attempt).await;
+        |(), member, _, asked_at| open_once(shared, plan, asked_at, member, &classify, begin);
+    let (result, attempts) = drive(shared, plan, || Some(()), attempt).await;
     match result {
         Ok(Some((stream, first, hold))) => {
             let classify = Box::new(classify);
@@ -136,7 +136,7 @@ async fn open_once<S, F>(
     shared: &Arc<Shared>,
     plan: &CallPlan<'_>,
     asked_at: Time,
-    member: HedgeMember,
+    mut member: HedgeMember,
     classify: &impl Fn(Result<&S, &S::Error>) -> Verdict,
     begin: impl FnOnce() -> F,
 ) -> Result<Opened<S>, Box<FailedAttempt<S::Error>>>
@@ -145,7 +145,10 @@ where
     S: TryStream,
 {
     let mut permits = AttemptPermits::none(shared);
-    begin_attempt(shared, plan, member, asked_at, &mut permits).await?;
+    match try_begin(shared, plan, &mut member, asked_at, &mut permits) {
+        Some(begun) => begun?,
+        None => permits = Box::pin(wait_to_begin(shared, plan, member, asked_at)).await?,
+    }
     count_attempt(shared, &permits);
     let began = permits.admission.begin().unwrap_or(asked_at);
     let timeout = shared.settings().timeout;
@@ -184,6 +187,8 @@ where
         Some(Err(InjectedFailure)) => AttemptResult::Injected,
         None => AttemptResult::TimedOut(Executed::Maybe),
     };
-    let ended = end_attempt(shared, plan, &mut permits, result, times).await;
+    let ended = end_attempt(shared, plan, &mut permits, result, times)
+        .counted(shared)
+        .await;
     ended.map(|done| done.value)
 }
