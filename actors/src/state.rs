@@ -22,7 +22,7 @@ pub(crate) mod totals;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use arc_swap::{ArcSwapOption, Guard};
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use breakerbox_policy::{
     Budget, ChaosSettings, Class, DependencySettings, Pause, RetrySettings, Symptom, Time,
 };
@@ -75,7 +75,9 @@ pub(crate) enum Route {
 pub(crate) struct Shared {
     pub(crate) name: Arc<str>,
     /// Replaced as a whole by a reload (rule CFG-2).
-    settings: ThreadCached<DependencySettings>,
+    settings: ArcSwap<DependencySettings>,
+    /// The part of the settings that every call reads.
+    call_settings: ThreadCached<CallSettings>,
     pub(crate) clock: Clock,
     /// The breaker of the dependency as a whole.
     pub(crate) breaker: SharedBreaker,
@@ -166,7 +168,8 @@ impl Shared {
             recorder,
             route: AtomicU8::new(Route::Workers as u8),
             drained: Notify::new(),
-            settings: ThreadCached::new(settings),
+            call_settings: ThreadCached::new(CallSettings::of(&settings)),
+            settings: ArcSwap::from_pointee(settings),
             clock,
         };
         let budget = shared.new_budget(&retry);
@@ -184,7 +187,7 @@ impl Shared {
     /// Returns the settings of a call that is made at this moment.
     #[inline]
     pub(crate) fn call_settings(&self) -> CallSettings {
-        self.settings.read(|settings| CallSettings::of(settings))
+        self.call_settings.read(|settings| **settings)
     }
 
     /// Replaces the settings, except those of the breakers. Counters and learned values are kept.
@@ -192,8 +195,9 @@ impl Shared {
     /// # Source  Rule CFG-2.
     pub(crate) fn reconfigure(&self, settings: DependencySettings) {
         // CFG-2: the settings are replaced as a whole, and counters and learned values are kept.
-        let old = self.settings.replace(settings);
+        let old = self.settings.swap(Arc::new(settings));
         let new = self.settings();
+        self.call_settings.replace(CallSettings::of(&new));
         if old.retry.budget != new.retry.budget {
             let mut budget = self.budget.acquire();
             let granted = budget.as_ref().map_or(0, RetryBudget::granted);
