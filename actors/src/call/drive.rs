@@ -142,8 +142,8 @@ pub(super) fn count_attempt(shared: &Shared, permits: &AttemptPermits<'_>) {
     shared.totals.attempt(is_hedge);
 }
 
-/// An attempt whose slot is given back and whose outcome is recorded, or reported and still to be
-/// counted.
+/// An attempt after its end: its slot is given back, and its outcome is recorded, or reported and
+/// still to be counted.
 pub(super) struct EndedAttempt<T, E> {
     answer: Result<CompletedCall<T>, Box<FailedAttempt<E>>>,
     report: Option<Box<Report>>,
