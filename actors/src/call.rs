@@ -57,6 +57,7 @@ use self::core::DependencyCore;
 use crate::answer::{Answer, AnswerSource};
 use crate::breaker::gate::GateMode;
 use crate::breaker::gate_decision::refusing_gate;
+use crate::breaker::hedge_member::HedgeMember;
 use crate::breaker::message::{AnswerFuture, Call, CallMaker};
 use crate::call_options::CallOptions;
 use crate::deadline;
@@ -67,7 +68,8 @@ use crate::state::call_record::{CallRecord, CallResult};
 use crate::state::{Route, Shared};
 use crate::verdict::Verdict;
 use attempt::attempt;
-use drive::drive;
+use drive::{FailedRound, drive};
+use hedge::hedged;
 use plan::CallPlan;
 
 /// An attempt without an answer.
@@ -302,16 +304,50 @@ fn ask_workers<'a, D: Dependency>(
     plan: &'a CallPlan<'_>,
 ) -> impl Future<Output = (Attempted<D>, u32)> {
     async move {
-        let mut first = Some(request);
-        let next_request = || {
-            // Through an exclusive reference, because a request need not be `Sync`.
-            let again = || kept.as_mut().map(|kept| kept.clone());
-            first.take().or_else(again)
+        let mut requests = NextRequest::<D> {
+            first: Some(request),
+            kept,
+            taken: 0,
         };
-        let attempt = |request, member, number, asked_at| {
-            attempt(core, request, plan, (number, asked_at), member)
-        };
-        drive(&core.shared, plan, next_request, attempt).await
+        let result = drive(
+            &core.shared,
+            plan,
+            &mut requests,
+            |requests, asked_at| async move {
+                let mut next = |member, asked_at| {
+                    let (number, request) = requests.take()?;
+                    Some(attempt(core, request, plan, (number, asked_at), member))
+                };
+                let ended = if plan.is_hedged {
+                    Box::pin(hedged(&core.shared, plan, asked_at, next)).await
+                } else if let Some(attempt) = next(HedgeMember::default(), asked_at) {
+                    Some(attempt.await)
+                } else {
+                    None
+                };
+                FailedRound::of(ended, requests)
+            },
+        )
+        .await;
+        (result, requests.taken)
+    }
+}
+
+/// The request of each attempt of a call.
+struct NextRequest<'a, D: Dependency> {
+    first: Option<D::Request>,
+    /// Borrowed exclusively, because a request need not be `Sync`.
+    kept: &'a mut Option<D::Request>,
+    /// Number of requests taken.
+    taken: u32,
+}
+
+impl<D: Dependency> NextRequest<'_, D> {
+    /// Returns the number of the next attempt, from 1, and its request.
+    fn take(&mut self) -> Option<(u32, D::Request)> {
+        let request = self.first.take().or_else(|| self.kept.clone())?;
+        self.taken += 1;
+        Some((self.taken, request))
     }
 }
 

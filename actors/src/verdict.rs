@@ -138,11 +138,11 @@ impl Verdict {
     }
 }
 
-/// Result of one attempt, before it is recorded.
+/// The end of an attempt without an answer, before it is recorded.
 #[derive(Debug)]
-pub(crate) enum AttemptResult<T, E> {
-    /// The dependency answered, with a value or an error of its own.
-    Answered(Result<T, E>, Verdict),
+pub(crate) enum AttemptError<E> {
+    /// The dependency answered with an error of its own.
+    Failed(E),
     /// A fault was injected.
     Injected,
     /// A limit of time was over first, with the work executed as said.

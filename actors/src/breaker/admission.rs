@@ -36,6 +36,7 @@ pub(crate) struct PermitGuard {
 }
 
 impl PermitGuard {
+    #[inline(always)]
     pub(crate) fn new(
         key: Option<Arc<SharedBreaker>>,
         permit: Permit,
@@ -269,7 +270,9 @@ impl<S: Deref<Target = Shared>> Admission<S> {
     #[inline(always)]
     pub(crate) fn start_with(&mut self, permit: PermitGuard) {
         let ticket = permit.ticket(&self.shared, permit.started);
-        self.permit = Some(PermitGuard { ticket, ..permit });
+        let before = std::mem::replace(&mut self.permit, Some(PermitGuard { ticket, ..permit }));
+        // Not dropped: an admission without a permit has none to give back, and to look costs more.
+        std::mem::forget(before);
         self.has_gone_out = true;
     }
 

@@ -15,7 +15,7 @@ use breakerbox_policy::{Class, Symptom, Time};
 
 use super::admit::{AttemptPermits, absent};
 use super::core::{DependencyCore, WorkerSlot};
-use super::drive::{count_attempt, end_attempt, refund, try_begin, wait_to_begin};
+use super::drive::{EndedAttempt, count_attempt, end_attempt, refund, try_begin, wait_to_begin};
 use super::hedge::pick_worker;
 use super::plan::CallPlan;
 use super::{Attempted, CompletedCall, FailedAttempt};
@@ -24,7 +24,7 @@ use crate::breaker::hedge_member::HedgeMember;
 use crate::dependency::{CallContext, Dependency};
 use crate::error::{CallError, NotExecutedReason};
 use crate::state::Shared;
-use crate::verdict::{AttemptResult, Verdict};
+use crate::verdict::{AttemptError, Verdict};
 use crate::worker::inline::FirstPoll;
 use crate::worker::reply::{ReplyReceiver, reply};
 use crate::worker::{QueuedJob, Reply, Responder, WorkerJob};
@@ -79,32 +79,38 @@ pub(super) fn send<'a, D: Dependency>(
             attempt_limit: plan.attempt_limit,
             fingerprint: plan.fingerprint,
         };
-        let error = match begin(shared, worker, job, permits) {
-            FirstPoll::Ended(result) => {
-                let times = (asked_at, shared.clock.now());
-                let ended = end_attempt(shared, plan, permits, result, times);
-                return ended.counted(shared).await;
-            }
+        let (result, verdict) = match begin(shared, worker, job, permits) {
+            FirstPoll::Ended(result, verdict) => (result, verdict),
             FirstPoll::Waits(waiting) => match waiting.await {
                 Ok(Ok(value)) => {
                     let at = shared.clock.now();
                     return Ok(CompletedCall { value, at });
                 }
-                Ok(Err(error)) => error,
+                Ok(Err(error)) => return Err(end_by_worker::<D>(shared, plan, error)),
                 Err(too_late) => {
                     if let Some(permit) = too_late.permit {
                         permits.admission = Admission::new(shared, permit);
                     }
-                    let result = AttemptResult::TimedOut(too_late.executed);
-                    let times = (asked_at, shared.clock.now());
-                    let ended = end_attempt(shared, plan, permits, result, times);
-                    return Box::pin(ended.counted(shared)).await;
+                    (
+                        Err(AttemptError::TimedOut(too_late.executed)),
+                        shared.timed_out(),
+                    )
                 }
             },
-            FirstPoll::Absent => absent(shared, shared.absence()),
+            FirstPoll::Absent => {
+                let error = absent(shared, shared.absence());
+                return Err(end_by_worker::<D>(shared, plan, error));
+            }
         };
-        refund(plan, &error);
-        Err(failed_by_worker::<D>(shared, error))
+        let times = (asked_at, shared.clock.now());
+        let (answer, at) = match end_attempt(shared, plan, permits, result, &verdict, times) {
+            EndedAttempt::Counted(answer) => (answer, times.1),
+            EndedAttempt::Reported(attempt) => {
+                let answer = Box::pin(attempt.counted(shared)).await;
+                (answer, shared.clock.now())
+            }
+        };
+        answer.map(|value| CompletedCall { value, at })
     }
 }
 
@@ -176,11 +182,13 @@ pub(super) fn check_quarantine<E>(
     }
 }
 
-/// Classifies the error with which a worker has ended an attempt.
-fn failed_by_worker<D: Dependency>(
+/// Classifies the error with which a worker has ended an attempt, and has recorded it.
+fn end_by_worker<D: Dependency>(
     shared: &Shared,
+    plan: &CallPlan<'_>,
     error: CallError<D::Error>,
 ) -> Box<FailedAttempt<D::Error>> {
+    refund(plan, &error);
     let verdict = match &error {
         CallError::Open(refused) => return FailedAttempt::by_breaker(refused.clone()),
         CallError::RateLimited { .. }

@@ -12,71 +12,70 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use breakerbox_policy::{Class, Executed, Time};
+use breakerbox_policy::{Executed, Time};
 
 use super::admit::{AttemptPermits, absent, admit, admit_at_once, charge};
-use super::hedge::{admit_hedge, hedged, join_group};
+use super::hedge::{admit_hedge, join_group};
 use super::plan::CallPlan;
 use super::retry::RetryState;
-use super::{CompletedCall, FailedAttempt, closed_to_new};
+use super::{FailedAttempt, closed_to_new};
 use crate::breaker::admission::{Settled, report_and_wait};
 use crate::breaker::hedge_member::HedgeMember;
 use crate::breaker::message::Report;
 use crate::error::CallError;
 use crate::state::Shared;
-use crate::verdict::{AttemptResult, Verdict};
+use crate::verdict::{AttemptError, Verdict};
 
-/// Makes attempts until one answers or no other one is allowed. Returns the result, and the number
-/// of attempts, hedges and refusals included.
+/// An attempt with its hedges that brought no answer.
+pub(super) struct FailedRound<I, E> {
+    /// The input of the call, for a further round.
+    pub(super) input: I,
+    /// `None` if there was no input for another attempt.
+    pub(super) failed: Option<Box<FailedAttempt<E>>>,
+}
+
+impl<I, E> FailedRound<I, E> {
+    /// Returns the answer of a round, or what the next round needs.
+    #[inline(always)]
+    pub(super) fn of<T>(
+        ended: Option<Result<T, Box<FailedAttempt<E>>>>,
+        input: I,
+    ) -> Result<T, Self> {
+        let failed = match ended {
+            Some(Ok(answer)) => return Ok(answer),
+            Some(Err(failed)) => Some(failed),
+            None => None,
+        };
+        Err(Self { input, failed })
+    }
+}
+
+/// Makes attempts until one answers or no other one is allowed.
 ///
-/// `next_input` returns the input of one more attempt, or `None` if there is no other one to make.
-/// `attempt` makes it: the number of the attempt, and the time at which it was asked for. Two
-/// functions, because a future is awaited where it is made: moving it would cost more than most
-/// attempts.
-pub(super) fn drive<'a, T, E, F, I>(
+/// `round` makes one attempt, with its hedges if the plan has any: it gets the input, and the time
+/// at which the attempt was asked for.
+pub(super) fn drive<'a, I, T, E, F>(
     shared: &'a Shared,
     plan: &'a CallPlan<'_>,
-    mut next_input: impl FnMut() -> Option<I>,
-    attempt: impl Fn(I, HedgeMember, u32, Time) -> F,
-) -> impl Future<Output = (Result<T, Box<FailedAttempt<E>>>, u32)>
+    mut input: I,
+    round: impl Fn(I, Time) -> F,
+) -> impl Future<Output = Result<T, Box<FailedAttempt<E>>>>
 where
-    F: Future<Output = Result<T, Box<FailedAttempt<E>>>>,
+    F: Future<Output = Result<T, FailedRound<I, E>>>,
 {
     async move {
         if let Some(reason) = closed_to_new(shared) {
-            return (Err(FailedAttempt::refused(absent(shared, reason))), 0);
+            return Err(FailedAttempt::refused(absent(shared, reason)));
         }
-        let mut attempts_sent = 0;
         let mut state = RetryState::new(plan.started);
         loop {
-            let asked_at = state.asked_at();
-            let ended = if plan.is_hedged {
-                let next = |member: HedgeMember| {
-                    let input = next_input()?;
-                    attempts_sent += 1;
-                    let asked_at = if member.is_hedge() {
-                        shared.clock.now()
-                    } else {
-                        asked_at
-                    };
-                    Some(attempt(input, member, attempts_sent, asked_at))
-                };
-                Box::pin(hedged(shared, plan, next)).await
-            } else if let Some(input) = next_input() {
-                attempts_sent += 1;
-                Some(attempt(input, HedgeMember::default(), attempts_sent, asked_at).await)
-            } else {
-                None
+            let ended = match round(input, state.asked_at()).await {
+                Ok(answer) => return Ok(answer),
+                Err(ended) => ended,
             };
-            let failed = match ended {
-                Some(Ok(done)) => return (Ok(done), attempts_sent),
-                Some(Err(failed)) => Some(failed),
-                None => None,
-            };
+            input = ended.input;
             // Boxed: the future of every call would be larger for what few calls need.
-            if let Err(failed) = Box::pin(state.next(shared, plan, failed)).await {
-                return (Err(failed), attempts_sent);
-            }
+            Box::pin(state.next(shared, plan, ended.failed)).await?;
         }
     }
 }
@@ -136,17 +135,25 @@ pub(super) fn charge_attempt<E>(
 }
 
 /// Counts an attempt that goes out now.
+#[inline]
 pub(super) fn count_attempt(shared: &Shared, permits: &AttemptPermits<'_>) {
     let member = permits.admission.hedge_member();
     let is_hedge = member.is_some_and(HedgeMember::is_hedge);
     shared.totals.attempt(is_hedge);
 }
 
-/// An attempt after its end: its slot is given back, and its outcome is recorded, or reported and
-/// still to be counted.
-pub(super) struct EndedAttempt<T, E> {
-    answer: Result<CompletedCall<T>, Box<FailedAttempt<E>>>,
-    report: Option<Box<Report>>,
+/// An attempt after its end: its slot is given back.
+pub(super) enum EndedAttempt<T, E> {
+    /// Its outcome is recorded.
+    Counted(Result<T, Box<FailedAttempt<E>>>),
+    /// Its outcome is reported, and still to be counted.
+    Reported(Box<ReportedAttempt<T, E>>),
+}
+
+/// An attempt whose outcome the breaker still has to count.
+pub(super) struct ReportedAttempt<T, E> {
+    answer: Result<T, Box<FailedAttempt<E>>>,
+    report: Box<Report>,
 }
 
 /// Ends an attempt that ended at `ended`: gives its slot back, records its outcome, and makes its
@@ -156,45 +163,34 @@ pub(super) fn end_attempt<T, E>(
     shared: &Shared,
     plan: &CallPlan<'_>,
     permits: &mut AttemptPermits<'_>,
-    result: AttemptResult<T, E>,
+    result: Result<T, AttemptError<E>>,
+    verdict: &Verdict,
     (began, ended): (Time, Time),
 ) -> EndedAttempt<T, E> {
-    let verdict = result.verdict(shared);
     // The slot first: a caller that gets the answer may call again at once.
     permits.slot = None;
-    let report = match permits.admission.settle(&verdict, ended) {
-        Settled::Counted => None,
-        Settled::NeedsReport(report) => Some(report),
-    };
-    let answer = match result {
-        AttemptResult::Answered(Ok(value), _) => Ok(CompletedCall { value, at: ended }),
-        failed => {
-            let error = failed.into_error(shared, &verdict, ended.since(began));
-            refund(plan, &error);
-            Err(FailedAttempt::failed(error, &verdict))
+    let settled = permits.admission.settle(verdict, ended);
+    let answer = result.map_err(|failed| {
+        let error = failed.into_error(shared, verdict, ended.since(began));
+        refund(plan, &error);
+        FailedAttempt::failed(error, verdict)
+    });
+    match settled {
+        Settled::Counted => EndedAttempt::Counted(answer),
+        Settled::NeedsReport(report) => {
+            EndedAttempt::Reported(Box::new(ReportedAttempt { answer, report }))
         }
-    };
-    EndedAttempt { answer, report }
+    }
 }
 
-impl<T, E> EndedAttempt<T, E> {
+impl<T, E> ReportedAttempt<T, E> {
     /// Returns the answer once the outcome is counted.
     ///
     /// # Cancel safety   Dropped while it waits, the outcome is still counted.
-    #[inline(always)]
-    pub(super) async fn counted(
-        self,
-        shared: &Shared,
-    ) -> Result<CompletedCall<T>, Box<FailedAttempt<E>>> {
-        let Self { mut answer, report } = self;
+    pub(super) async fn counted(self, shared: &Shared) -> Result<T, Box<FailedAttempt<E>>> {
         // CALL-3: the outcome is counted before its caller can see the answer.
-        if let Some(report) = report {
-            Box::pin(report_and_wait(shared, report)).await;
-            if let Ok(done) = &mut answer {
-                done.at = shared.clock.now();
-            }
-        }
-        answer
+        report_and_wait(shared, self.report).await;
+        self.answer
     }
 }
 
@@ -207,28 +203,18 @@ pub(super) fn refund<E>(plan: &CallPlan<'_>, error: &CallError<E>) {
     }
 }
 
-impl<T, E> AttemptResult<T, E> {
-    /// Returns the verdict on the attempt.
-    fn verdict(&self, shared: &Shared) -> Verdict {
-        match self {
-            Self::Answered(_, verdict) => *verdict,
-            Self::Injected => Verdict::from(Class::Failure),
-            Self::TimedOut(_) => shared.timed_out(),
-        }
-    }
-
-    /// Returns the error of an attempt without an answer.
+impl<E> AttemptError<E> {
+    /// Returns the error of the call.
     #[cold]
     fn into_error(self, shared: &Shared, verdict: &Verdict, after: Duration) -> CallError<E> {
         let dependency = Arc::clone(&shared.name);
         match self {
-            Self::Answered(Err(error), _) => CallError::Failed {
+            Self::Failed(error) => CallError::Failed {
                 dependency,
                 error,
                 executed: verdict.executed,
             },
-            // An answer is no error; its caller has taken it out.
-            Self::Answered(Ok(_), _) | Self::Injected => CallError::Injected { dependency },
+            Self::Injected => CallError::Injected { dependency },
             Self::TimedOut(executed) => CallError::timed_out(dependency, after, executed),
         }
     }

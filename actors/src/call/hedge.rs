@@ -69,26 +69,28 @@ pub(super) fn pick_worker<'a, D: Dependency>(
     })
 }
 
-/// Makes one attempt, and hedges in parallel if the plan allows.
+/// Makes one attempt, and hedges in parallel if the plan allows. `attempt` makes each of them: it
+/// gets the membership, and the time at which the attempt was asked for.
 ///
 /// # Cancel safety   As for the attempts: dropped, all of them are dropped.
 pub(super) async fn hedged<T, E, F>(
     shared: &Shared,
     plan: &CallPlan<'_>,
-    mut attempt: impl FnMut(HedgeMember) -> Option<F>,
+    asked_at: Time,
+    mut attempt: impl FnMut(HedgeMember, Time) -> Option<F>,
 ) -> Option<Result<T, Box<FailedAttempt<E>>>>
 where
     F: Future<Output = Result<T, Box<FailedAttempt<E>>>>,
 {
     let hedge = plan.is_hedged.then(|| shared.settings().hedge);
     let Some(hedge) = hedge.flatten() else {
-        return match attempt(HedgeMember::default()) {
+        return match attempt(HedgeMember::default(), asked_at) {
             Some(attempt) => Some(attempt.await),
             None => None,
         };
     };
     let group = Arc::new(HedgeGroup::default());
-    let mut first = pin!(attempt(group.member(false))?);
+    let mut first = pin!(attempt(group.member(false), asked_at)?);
     // Most attempts have ended by then, and need none of the following.
     if let Some(ended) = first.as_mut().now_or_never() {
         if ended.is_ok() {
@@ -96,7 +98,7 @@ where
         }
         return Some(ended);
     }
-    let more = || attempt(group.member(true));
+    let more = || attempt(group.member(true), shared.clock.now());
     Box::pin(send_hedges(shared, plan, &hedge, &group, first, more)).await
 }
 

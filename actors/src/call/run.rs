@@ -13,9 +13,12 @@ use std::sync::Arc;
 use breakerbox_policy::{Executed, Time};
 
 use super::admit::AttemptPermits;
-use super::drive::{count_attempt, drive, end_attempt, try_begin, wait_to_begin};
+use super::drive::{
+    EndedAttempt, FailedRound, count_attempt, drive, end_attempt, try_begin, wait_to_begin,
+};
+use super::hedge::hedged;
 use super::plan::CallPlan;
-use super::{CompletedCall, FailedAttempt, end_outage, refuse_at_once};
+use super::{FailedAttempt, end_outage, refuse_at_once};
 use crate::breaker::hedge_member::HedgeMember;
 use crate::call_options::CallOptions;
 use crate::deadline;
@@ -25,7 +28,7 @@ use crate::limits::chaos::{InjectedFailure, apply_fault};
 use crate::state::Shared;
 use crate::state::call_record::{CallRecord, CallResult};
 use crate::sync::{LockExt, Mutex};
-use crate::verdict::{AttemptResult, Verdict};
+use crate::verdict::{AttemptError, Verdict};
 
 /// Runs a closure under the same breaker and limits, in the caller's own task.
 ///
@@ -50,9 +53,9 @@ where
         let record = CallRecord::open(&**shared);
         let plan = CallPlan::of_closure(shared, options);
         match run_closure(shared, &plan, &classify, &mut work).await {
-            Ok(done) => {
+            Ok(value) => {
                 record.close(CallResult::Primary);
-                Ok(done.value)
+                Ok(value)
             }
             Err(failed) => {
                 shared.counts.count_refusal(&failed.error);
@@ -79,10 +82,10 @@ where
     let record = CallRecord::open(&**shared);
     let plan = CallPlan::of_closure(shared, options);
     match run_closure(shared, &plan, &classify, &mut work).await {
-        Ok(done) => {
+        Ok(value) => {
             end_outage(shared);
             record.close(CallResult::Primary);
-            Ok(done.value)
+            Ok(value)
         }
         Err(failed) => {
             shared.counts.count_refusal(&failed.error);
@@ -97,64 +100,46 @@ fn run_closure<'a, T, E, F, C, W>(
     plan: &'a CallPlan<'_>,
     classify: &'a C,
     work: &'a mut W,
-) -> impl Future<Output = Result<CompletedCall<T>, Box<FailedAttempt<E>>>>
+) -> impl Future<Output = Result<T, Box<FailedAttempt<E>>>>
 where
     F: Future<Output = Result<T, E>>,
     C: Fn(&Result<T, E>) -> Verdict,
     W: FnMut() -> F,
 {
     async move {
-        // Only a call with more than one attempt needs to share the closure: hedges begin it while
-        // the first attempt runs.
-        let is_shared = plan.is_hedged || plan.max_attempts > 1;
-        let (mut only, locked) = if is_shared {
-            (None, Some(Mutex::new(work)))
-        } else {
-            (Some(work), None)
+        let round = |work: &'a mut W, asked_at| async move {
+            let ended = if plan.is_hedged {
+                // Hedges begin the work while the first attempt runs.
+                let locked = Mutex::new(&mut *work);
+                let begin = || locked.acquire()();
+                let attempt = |member, asked_at| {
+                    Some(run_attempt(shared, plan, asked_at, member, classify, begin))
+                };
+                Box::pin(hedged(shared, plan, asked_at, attempt)).await
+            } else {
+                let member = HedgeMember::default();
+                Some(run_attempt(shared, plan, asked_at, member, classify, &mut *work).await)
+            };
+            FailedRound::of(ended, work)
         };
-        let handle = || match &locked {
-            Some(locked) => Some(ClosureHandle::Locked(locked)),
-            None => only.take().map(ClosureHandle::Only),
-        };
-        let attempt = |handle, member, _, asked_at| {
-            run_attempt(shared, plan, asked_at, member, classify, handle)
-        };
-        drive(shared, plan, handle, attempt).await.0
-    }
-}
-
-/// The caller's closure, as one attempt has it.
-enum ClosureHandle<'a, W> {
-    /// For the only attempt.
-    Only(&'a mut W),
-    /// For one of several attempts.
-    Locked(&'a Mutex<&'a mut W>),
-}
-
-impl<F, W: FnMut() -> F> ClosureHandle<'_, W> {
-    /// Begins the work.
-    fn begin(self) -> F {
-        match self {
-            Self::Only(work) => work(),
-            Self::Locked(work) => work.acquire()(),
-        }
+        drive(shared, plan, work, round).await
     }
 }
 
 /// One attempt. The closure is not called before the call may go out: it may begin its work
 /// before its future is polled.
-fn run_attempt<'a, T, E, F, C, W>(
+fn run_attempt<'a, T, E, F, C, B>(
     shared: &'a Arc<Shared>,
     plan: &'a CallPlan<'_>,
     asked_at: Time,
     mut member: HedgeMember,
     classify: &'a C,
-    handle: ClosureHandle<'a, W>,
-) -> impl Future<Output = Result<CompletedCall<T>, Box<FailedAttempt<E>>>>
+    begin: B,
+) -> impl Future<Output = Result<T, Box<FailedAttempt<E>>>>
 where
     F: Future<Output = Result<T, E>>,
     C: Fn(&Result<T, E>) -> Verdict,
-    W: FnMut() -> F,
+    B: FnOnce() -> F,
 {
     async move {
         let mut permits = AttemptPermits::none(shared);
@@ -175,7 +160,7 @@ where
         let result = match injected {
             Some(Ok(())) => {
                 let scope = plan.deadline.map(|end| shared.clock.moment(end));
-                let mut work = std::pin::pin!(deadline::within(scope, || handle.begin()));
+                let mut work = std::pin::pin!(deadline::within(scope, begin));
                 let work = poll_fn(|cx| deadline::within(scope, || work.as_mut().poll(cx)));
                 bounded(&shared.clock, until, work).await.map(Ok)
             }
@@ -184,16 +169,20 @@ where
         };
         // Before the classification: its time is not the dependency's.
         let times = (began, shared.clock.now());
-        let result = match result {
+        let (result, verdict) = match result {
             Some(Ok(result)) => {
                 let verdict = shared.judge(classify(&result));
-                AttemptResult::Answered(result, verdict)
+                (result.map_err(AttemptError::Failed), verdict)
             }
-            Some(Err(InjectedFailure)) => AttemptResult::Injected,
-            None => AttemptResult::TimedOut(Executed::Maybe),
+            Some(Err(InjectedFailure)) => (Err(AttemptError::Injected), InjectedFailure.verdict()),
+            None => {
+                let error = AttemptError::TimedOut(Executed::Maybe);
+                (Err(error), shared.timed_out())
+            }
         };
-        end_attempt(shared, plan, &mut permits, result, times)
-            .counted(shared)
-            .await
+        match end_attempt(shared, plan, &mut permits, result, &verdict, times) {
+            EndedAttempt::Counted(answer) => answer,
+            EndedAttempt::Reported(attempt) => Box::pin(attempt.counted(shared)).await,
+        }
     }
 }

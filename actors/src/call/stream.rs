@@ -18,7 +18,10 @@ use futures_util::TryStream;
 pub use streamed::Streamed;
 
 use super::admit::AttemptPermits;
-use super::drive::{count_attempt, drive, end_attempt, try_begin, wait_to_begin};
+use super::drive::{
+    EndedAttempt, FailedRound, count_attempt, drive, end_attempt, try_begin, wait_to_begin,
+};
+use super::hedge::hedged;
 use super::plan::CallPlan;
 use super::{FailedAttempt, refuse_at_once};
 use crate::breaker::hedge_member::HedgeMember;
@@ -32,7 +35,7 @@ use crate::limits::chaos::{InjectedFailure, apply_fault};
 use crate::state::Shared;
 use crate::state::call_record::{CallRecord, CallResult};
 use crate::sync::{LockExt, Mutex};
-use crate::verdict::{AttemptResult, Verdict};
+use crate::verdict::{AttemptError, Verdict};
 use hold::StreamHold;
 
 /// An open stream, its first item, and the permits that it holds; `None` for an empty stream, which
@@ -90,10 +93,22 @@ where
     S: TryStream,
 {
     let open = Mutex::new(open);
-    let begin = || open.acquire()();
-    let attempt =
-        |(), member, _, asked_at| open_once(shared, plan, asked_at, member, &classify, begin);
-    let (result, attempts) = drive(shared, plan, || Some(()), attempt).await;
+    let (begin, classified) = (&|| open.acquire()(), &classify);
+    let mut attempts = 0;
+    let result = drive(
+        shared,
+        plan,
+        &mut attempts,
+        |attempts, asked_at| async move {
+            let attempt = |member, asked_at| {
+                *attempts += 1;
+                Some(open_once(shared, plan, asked_at, member, classified, begin))
+            };
+            let ended = hedged(shared, plan, asked_at, attempt).await;
+            FailedRound::of(ended, attempts)
+        },
+    )
+    .await;
     match result {
         Ok(Some((stream, first, hold))) => {
             let classify = Box::new(classify);
@@ -165,7 +180,7 @@ where
     };
     let result = bounded(&shared.clock, until, work).await;
     let times = (began, shared.clock.now());
-    let result = match result {
+    let (result, verdict) = match result {
         Some(Ok(Ok((stream, Some(first))))) => {
             let hold = StreamHold::new(
                 shared,
@@ -177,18 +192,19 @@ where
             );
             return Ok(Some((stream, first, hold)));
         }
-        Some(Ok(Ok((stream, None)))) => {
-            AttemptResult::Answered(Ok(None), shared.judge(classify(Ok(&stream))))
-        }
+        Some(Ok(Ok((stream, None)))) => (Ok(None), shared.judge(classify(Ok(&stream)))),
         Some(Ok(Err(error))) => {
             let verdict = shared.judge(classify(Err(&error)));
-            AttemptResult::Answered(Err(error), verdict)
+            (Err(AttemptError::Failed(error)), verdict)
         }
-        Some(Err(InjectedFailure)) => AttemptResult::Injected,
-        None => AttemptResult::TimedOut(Executed::Maybe),
+        Some(Err(InjectedFailure)) => (Err(AttemptError::Injected), InjectedFailure.verdict()),
+        None => {
+            let error = AttemptError::TimedOut(Executed::Maybe);
+            (Err(error), shared.timed_out())
+        }
     };
-    let ended = end_attempt(shared, plan, &mut permits, result, times)
-        .counted(shared)
-        .await;
-    ended.map(|done| done.value)
+    match end_attempt(shared, plan, &mut permits, result, &verdict, times) {
+        EndedAttempt::Counted(answer) => answer,
+        EndedAttempt::Reported(attempt) => attempt.counted(shared).await,
+    }
 }

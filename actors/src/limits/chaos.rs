@@ -5,10 +5,11 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
-use breakerbox_policy::{Chaos, ChaosSettings, FaultInjection, InjectedFault, Time};
+use breakerbox_policy::{Chaos, ChaosSettings, Class, FaultInjection, InjectedFault, Time};
 
 use crate::clock::{Clock, random};
 use crate::sync::LockExt;
+use crate::verdict::Verdict;
 
 /// The chaos of a dependency, if there is any.
 #[derive(Debug, Default)]
@@ -60,6 +61,13 @@ impl ChaosSwitch {
 /// Failure of an attempt by an injected fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct InjectedFailure;
+
+impl InjectedFailure {
+    /// Returns the verdict on such an attempt.
+    pub(crate) fn verdict(self) -> Verdict {
+        Verdict::from(Class::Failure)
+    }
+}
 
 /// Applies a fault to an attempt before it reaches the dependency.
 ///

@@ -23,7 +23,7 @@ use crate::dependency::{CallContext, Dependency};
 use crate::limits::chaos::{InjectedFailure, apply_fault};
 use crate::state::Shared;
 use crate::supervisor::{Incarnation, caught};
-use crate::verdict::AttemptResult;
+use crate::verdict::{AttemptError, Verdict};
 use crate::worker::queue::WorkQueue;
 use crate::worker::reply::ReplyReceiver;
 
@@ -55,7 +55,7 @@ pub(crate) struct InlineExecutor<D: Dependency> {
 /// Result of the begin of a call.
 pub(crate) enum FirstPoll<D: Dependency> {
     /// The attempt has ended in its first poll, and is still to be recorded.
-    Ended(AttemptResult<D::Response, D::Error>),
+    Ended(Result<D::Response, AttemptError<D::Error>>, Verdict),
     /// A worker answers, and holds the attempt's permits.
     Waits(ReplyReceiver<Reply<D>>),
     /// There is no worker any more.
@@ -128,11 +128,15 @@ impl<D: Dependency> InlineExecutor<D> {
             Ok(Poll::Ready(ended)) => {
                 self.drop_caught(attempt);
                 match ended {
-                    Err(InjectedFailure) => return FirstPoll::Ended(AttemptResult::Injected),
+                    Err(InjectedFailure) => {
+                        let verdict = InjectedFailure.verdict();
+                        return FirstPoll::Ended(Err(AttemptError::Injected), verdict);
+                    }
                     Ok(result) => match caught(|| D::classify(result.as_ref())) {
                         Ok(verdict) => {
                             let verdict = self.shared.judge(verdict);
-                            return FirstPoll::Ended(AttemptResult::Answered(result, verdict));
+                            let result = result.map_err(AttemptError::Failed);
+                            return FirstPoll::Ended(result, verdict);
                         }
                         Err(panic) => panic,
                     },

@@ -311,6 +311,7 @@ impl BulkheadSlot<'_> {
 }
 
 impl Drop for BulkheadSlot<'_> {
+    #[inline]
     fn drop(&mut self) {
         self.pool.release(self.ticket);
     }

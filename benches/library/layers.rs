@@ -8,7 +8,7 @@
 
 #[path = "support/cases.rs"]
 mod cases;
-#[path = "support/rounds.rs"]
+#[path = "../support/rounds.rs"]
 mod rounds;
 
 use breakerbox::Session;

@@ -2,5 +2,5 @@
 
 #[test]
 fn each_mistake_is_told_at_its_place() {
-    trybuild::TestCases::new().compile_fail("tests/ui/*.rs");
+    trybuild::TestCases::new().compile_fail("ui/*.rs");
 }

@@ -10,7 +10,7 @@
 mod cases;
 #[path = "support/field.rs"]
 mod field;
-#[path = "support/rounds.rs"]
+#[path = "../support/rounds.rs"]
 mod rounds;
 
 use cases::Layers;
