@@ -31,6 +31,8 @@ mod answer;
 
 mod limits;
 
+mod attempt_progress;
+
 mod call_options;
 
 mod state;
@@ -59,6 +61,7 @@ pub mod attribute;
 pub mod testing;
 
 pub use answer::{Answer, AnswerSource};
+pub use attempt_progress::AttemptProgress;
 pub use breaker::Breaker;
 pub use breaker::message::Call;
 pub use call::{Served, Streamed};

@@ -19,6 +19,8 @@ pub struct Verdict {
     /// Execution of a failed attempt's work. By default it follows from the symptom: see
     /// [`Verdict::executed`].
     pub executed: Executed,
+    /// The cause of a failure in a few words that hold no secret, such as "connection refused".
+    pub cause: Option<&'static str>,
     /// True if `executed` was set, so that a symptom does not change it.
     executed_is_set: bool,
     /// True if the settings decide the class of the symptom.
@@ -39,6 +41,7 @@ impl From<Class> for Verdict {
             quota_used_up: false,
             executed,
             executed_is_set: false,
+            cause: None,
             by_settings: false,
         }
     }
@@ -97,6 +100,13 @@ impl Verdict {
             quota_used_up: true,
             ..Self::from(Class::Throttled)
         }
+    }
+
+    /// Adds the cause in a few words: it is told with the trip, in events and in refusals.
+    #[must_use]
+    pub fn cause(mut self, cause: &'static str) -> Self {
+        self.cause = Some(cause);
+        self
     }
 
     /// Adds a symptom and keeps the class, even if the settings classify the symptom otherwise.

@@ -2,6 +2,7 @@
 
 use breakerbox_policy::{ClassifySettings, Symptom, Symptoms};
 
+use super::kind::DependencyKind;
 use super::section::Section;
 use super::value_type::{OneOfTwo, ValueType, either, integer, one_of};
 
@@ -45,8 +46,12 @@ fn list_of(words: Words) -> ValueType<'static, Symptoms> {
 }
 
 /// Reads `classify`.
-pub(super) fn read(mut section: Section<'_>) -> ClassifySettings {
-    let default = ClassifySettings::default();
+pub(super) fn read(mut section: Section<'_>, kind: Option<DependencyKind>) -> ClassifySettings {
+    let mut default = ClassifySettings::default();
+    if kind == Some(DependencyKind::Http) {
+        // EDGE-1: callers bring their own credentials, and a refused one is the caller's mistake.
+        default.misconfigured = Symptoms(Vec::new());
+    }
     let answers = list_of(ANSWERS);
     let settings = ClassifySettings {
         failure: section.get_or("failure", &answers, default.failure),

@@ -91,7 +91,7 @@ fn read_settings(
     let writes = u32::from(kind == Some(DependencyKind::McpStdio));
     const DOWN: &[(&str, WhenAllDown)] =
         &[("refuse", WhenAllDown::Refuse), ("try", WhenAllDown::Try)];
-    let timeout = timeout::read(section.section("timeout"));
+    let timeout = timeout::read(section.section("timeout"), kind);
     let hedge = section.section_if_given("hedge");
     let rate_limit = section.section_if_given("rate_limit");
     let chaos = section.section_if_given("chaos");
@@ -104,7 +104,7 @@ fn read_settings(
         throttle: throttle::read(section.section("throttle")),
         bulkhead: bulkhead::read(section.section("bulkhead"), writes),
         workers: workers::read(section.section("workers")),
-        classify: classify::read(section.section("classify")),
+        classify: classify::read(section.section("classify"), kind),
         keys: keys::read(section.section("keys")),
         when_all_down: section.get_or("when_all_down", &one_of(DOWN), WhenAllDown::default()),
         chaos: chaos.and_then(|chaos| chaos::read(chaos, environment)),

@@ -268,6 +268,7 @@ impl RecordingBuilder {
                 class: line.class,
                 elapsed: line.duration,
                 retry_after: line.retry_after,
+                cause: None,
             },
             probe: line.probe,
         };

@@ -10,6 +10,8 @@ mod listen;
 
 mod connection;
 
+mod descriptors;
+
 mod activity;
 
 mod proxy;
@@ -136,7 +138,8 @@ impl Gateway {
             changing: tokio::sync::Mutex::default(),
         };
         let most = usize::try_from(config.max_connections.get()).unwrap_or(usize::MAX);
-        let places = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
+        let most = descriptors::connections(most.min(Semaphore::MAX_PERMITS));
+        let places = Arc::new(Semaphore::new(most));
         for number in 0..lanes {
             let lane = ThreadContext {
                 number,

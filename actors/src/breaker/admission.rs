@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use breakerbox_policy::{Class, Outcome, Permit, PermitKind, Time};
+use breakerbox_policy::{Class, Outcome, Permit, PermitKind, Symptom, Time};
 
 use super::gate::{GateMode, tag_of};
 use super::gate_decision::{deciding_gate, stale_refusal};
@@ -14,6 +14,7 @@ use super::hedge_member::HedgeMember;
 use super::in_flight::InFlightTicket;
 use super::message::{FlushSuccesses, Release, Report};
 use super::shared::SharedBreaker;
+use crate::deadline::CallDeadline;
 use crate::error::Refused;
 use crate::state::Shared;
 use crate::state::recorder::{AttemptRecord, record_attempt};
@@ -25,8 +26,7 @@ use crate::verdict::Verdict;
 pub(crate) struct PermitGuard {
     permit: Permit,
     started: Time,
-    /// [`Time::MAX`] if there is none.
-    deadline: Time,
+    deadline: CallDeadline,
     /// The ticket under which the call is counted while it is in flight.
     ticket: Option<InFlightTicket>,
     /// The key's breaker that granted it; `None` for the dependency's own.
@@ -41,12 +41,12 @@ impl PermitGuard {
         key: Option<Arc<SharedBreaker>>,
         permit: Permit,
         started: Time,
-        deadline: Option<Time>,
+        deadline: CallDeadline,
     ) -> Self {
         Self {
             permit,
             started,
-            deadline: deadline.unwrap_or(Time::MAX),
+            deadline,
             ticket: None,
             key,
             member: HedgeMember::default(),
@@ -152,7 +152,7 @@ impl PermitGuard {
         }
         let now = shared.clock.now();
         // BRK-6: a dropped permit is neutral while its caller still had time.
-        let too_late = now >= self.deadline;
+        let too_late = self.deadline.has_passed(now) && !self.deadline.is_callers;
         let class = if too_late || panicked {
             Class::Failure
         } else {
@@ -161,6 +161,16 @@ impl PermitGuard {
         if let Settled::NeedsReport(report) = self.settle(shared, &Verdict::from(class), now) {
             send_report(shared, *report);
         }
+    }
+
+    /// Returns true if the caller's own deadline has ended the attempt, before a limit of the
+    /// settings could.
+    #[inline]
+    fn is_cut_by_caller(&self, verdict: &Verdict, now: Time) -> bool {
+        // EDGE-1: an attempt that its caller gave less time than the settings is no outcome.
+        self.deadline.is_callers
+            && verdict.symptom == Some(Symptom::Timeout)
+            && self.deadline.has_passed(now)
     }
 
     /// Counts a fast success at the gate. Every other outcome must be reported to the breaker.
@@ -177,6 +187,13 @@ impl PermitGuard {
         verdict: &Verdict,
         now: Time,
     ) -> Settled {
+        let own;
+        let verdict = if self.is_cut_by_caller(verdict, now) {
+            own = Verdict::from(Class::Cancelled);
+            &own
+        } else {
+            verdict
+        };
         if self.record(shared, elapsed, verdict, now) {
             return Settled::Counted;
         }
@@ -397,5 +414,6 @@ fn outcome(elapsed: Duration, verdict: &Verdict) -> Outcome {
         class: verdict.class,
         elapsed,
         retry_after: verdict.retry_after,
+        cause: verdict.cause,
     }
 }

@@ -17,7 +17,7 @@ use crate::breaker::gate::SuccessBatch;
 use crate::breaker::shared::SharedBreaker;
 use crate::call_options::CallOptions;
 use crate::clock::Moment;
-use crate::deadline;
+use crate::deadline::{self, CallDeadline};
 use crate::dependency::Dependency;
 use crate::error::CallError;
 use crate::state::Shared;
@@ -78,7 +78,7 @@ impl<D: Dependency> Message for Call<D> {
 pub(crate) struct Acquire {
     /// The key's breaker; `None` for the dependency's. The same holds for the messages below.
     pub(crate) key: Option<Arc<SharedBreaker>>,
-    pub(crate) deadline: Option<breakerbox_policy::Time>,
+    pub(crate) deadline: CallDeadline,
 }
 
 // worker, client → breaker

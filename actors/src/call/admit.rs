@@ -65,7 +65,7 @@ pub(super) fn admit_at_once<'a>(
     if plan.has_rate_limit && !has_turn(shared, plan, now) {
         return false;
     }
-    let permit = PermitGuard::new(plan.key.clone(), permit, now, plan.deadline);
+    let permit = PermitGuard::new(plan.key.clone(), permit, now, plan.call_deadline());
     permits.admission.start_with(permit);
     permits.slot = Some(slot);
     true
@@ -142,12 +142,12 @@ async fn permit<'a, E>(
     now: Time,
 ) -> Result<Admission<&'a Shared>, Box<FailedAttempt<E>>> {
     let (key, deadline) = (plan.key.as_ref(), plan.deadline);
-    let refused = match try_admit(shared, key, now, deadline) {
+    let refused = match try_admit(shared, key, now, plan.call_deadline()) {
         GateDecision::Granted(permit) => return Ok(Admission::new(shared, permit)),
         GateDecision::Refused(refused) => refused,
         GateDecision::AskBreaker => {
             // The breaker's thread may be blocked; the deadline applies all the same.
-            let asking = ask_for_permit(shared, key, deadline);
+            let asking = ask_for_permit(shared, key, plan.call_deadline());
             match bounded(&shared.clock, deadline, asking).await {
                 None => {
                     return Err(FailedAttempt::refused(no_slot(

@@ -11,6 +11,7 @@ mod streamed;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use breakerbox_policy::{Executed, Time};
 use futures_util::TryStream;
@@ -24,6 +25,7 @@ use super::drive::{
 use super::hedge::hedged;
 use super::plan::CallPlan;
 use super::{FailedAttempt, refuse_at_once};
+use crate::attempt_progress::AttemptProgress;
 use crate::breaker::hedge_member::HedgeMember;
 use crate::call_options::CallOptions;
 use crate::clock::{Moment, earliest};
@@ -145,6 +147,37 @@ where
     Ok((stream, first))
 }
 
+/// Runs an attempt until the dependency has been silent for `limit`, or until the deadline. Returns
+/// `None` if either came first.
+async fn bounded_silence<T>(
+    shared: &Shared,
+    progress: &AttemptProgress,
+    (limit, deadline): (Option<Duration>, Option<Time>),
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    let mut work = std::pin::pin!(work);
+    let began = shared.clock.now();
+    loop {
+        let now = shared.clock.now();
+        let whole = now.since(began);
+        // A note may be of an earlier attempt.
+        let silent = progress
+            .silent_for()
+            .map_or(whole, |silent| silent.min(whole));
+        let left = limit.map(|limit| limit.saturating_sub(silent));
+        if left.is_some_and(|left| left.is_zero()) {
+            return None;
+        }
+        let until = earliest(left.map(|left| now.after(left)), deadline);
+        if let Some(done) = bounded(&shared.clock, until, work.as_mut()).await {
+            return Some(done);
+        }
+        if deadline.is_some_and(|deadline| shared.clock.now() >= deadline) {
+            return None;
+        }
+    }
+}
+
 /// One attempt, which ends with the first item. The closure is not called before the call may go
 /// out.
 async fn open_once<S, F>(
@@ -178,7 +211,20 @@ where
         }
         Ok::<_, InjectedFailure>(until_first(scope, begin).await)
     };
-    let result = bounded(&shared.clock, until, work).await;
+    let result = match plan.progress {
+        None => bounded(&shared.clock, until, work).await,
+        Some(progress) => {
+            let limits = [timeout.first_byte, plan.attempt_limit];
+            let limit = limits.into_iter().flatten().min();
+            Box::pin(bounded_silence(
+                shared,
+                progress,
+                (limit, plan.deadline),
+                work,
+            ))
+            .await
+        }
+    };
     let times = (began, shared.clock.now());
     let (result, verdict) = match result {
         Some(Ok(Ok((stream, Some(first))))) => {

@@ -156,7 +156,7 @@ fn compare_timeout(found: &mut Vec<String>, old: &TimeoutSettings, new: &Timeout
         TimeoutSettings,
         old,
         new,
-        [connect, attempt, total, first_byte, idle]
+        [connect, attempt, total, first_byte, idle, keep]
     );
 }
 

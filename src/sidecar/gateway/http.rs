@@ -10,6 +10,10 @@ pub(super) mod upstream;
 
 pub(super) mod connector;
 
+pub(super) mod connect_failure;
+
+pub(super) mod socket;
+
 pub(super) mod pool;
 
 pub(super) mod error;

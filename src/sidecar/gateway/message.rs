@@ -7,6 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
+use super::http::connect_failure::ConnectFailure;
+
 /// A request to an HTTP dependency. Cheap to clone.
 ///
 /// Two requests are equal if their method, path, query and chosen headers are equal.
@@ -85,6 +87,12 @@ impl HttpRequest {
         self.0.body.as_ref()
     }
 
+    /// Returns true if it may be sent again on another connection, after one was closed under it.
+    pub(super) fn may_be_resent(&self) -> bool {
+        let safe = [Method::GET, Method::HEAD, Method::OPTIONS];
+        self.0.idempotent || safe.contains(&self.0.method)
+    }
+
     /// Returns true if it may be sent more than once.
     pub(super) fn is_idempotent(&self) -> bool {
         self.0.idempotent
@@ -153,9 +161,15 @@ pub(crate) enum HttpFailure {
     /// It responded with this status.
     Status(u16),
     /// No connection could be made.
-    Connect,
+    Connect(ConnectFailure),
     /// The connection broke, or the response was not HTTP.
     Reset,
+    /// The connection broke while the request's body was on its way.
+    UploadCut,
+    /// The server closed an idle connection as a request went out on it.
+    ClosedOnReuse,
+    /// The server has declared that it did not process the request.
+    Unprocessed,
     /// The response did not begin, or did not continue, in time.
     Late,
     /// The response is too long to be buffered.
@@ -170,13 +184,37 @@ pub(crate) enum HttpFailure {
     BodyGone,
 }
 
+impl HttpFailure {
+    /// The cause in a few words, for problem documents and events.
+    pub(super) fn cause(self) -> &'static str {
+        // EDGE-8: each failure says what it was.
+        match self {
+            Self::Status(_) => "error status",
+            Self::Connect(cause) => cause.words(),
+            Self::Reset => "connection reset",
+            Self::UploadCut => "connection reset during the upload",
+            Self::ClosedOnReuse => "idle connection closed",
+            Self::Unprocessed => "request not processed",
+            Self::Late => "no response in time",
+            Self::TooLong => "response too long",
+            Self::BodyTooLarge => "request body too large",
+            Self::BodyTooSlow => "request body too slow",
+            Self::BodyCut => "request body cut off",
+            Self::BodyGone => "request body already sent",
+        }
+    }
+}
+
 /// Contains no address and no part of a message: they may hold secrets.
 impl fmt::Display for HttpFailure {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Self::Status(status) => return write!(out, "it answered {status}"),
-            Self::Connect => "no connection",
+            Self::Connect(cause) => return write!(out, "no connection: {cause}"),
             Self::Reset => "the connection broke",
+            Self::UploadCut => "the connection broke while the request's body was on its way",
+            Self::ClosedOnReuse => "it closed an idle connection as the request went out on it",
+            Self::Unprocessed => "it did not process the request",
             Self::Late => "no response in time",
             Self::TooLong => "its response is too long to be buffered",
             Self::BodyTooLarge => "the request's body is longer than allowed",

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
-use http::header::{AGE, CONNECTION, CONTENT_TYPE, HOST};
+use http::header::{AGE, CONNECTION, CONTENT_TYPE, HOST, TE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version};
 use hyper::body::{Body as _, Incoming};
@@ -16,7 +16,8 @@ use tokio::time::{Instant, sleep};
 use breakerbox_policy::Priority;
 
 use super::headers::{
-    ATTEMPTS, DEADLINE, IDEMPOTENCY, KEY, PRIORITY, SOURCE, append_forwarded, strip_one_hop,
+    ATTEMPTS, DEADLINE, IDEMPOTENCY, KEY, PRIORITY, SOURCE, append_forwarded, join_cookies,
+    strip_one_hop, takes_trailers,
 };
 use super::http::body::ReplyBody;
 use super::http::cache::CacheWriter;
@@ -217,12 +218,15 @@ impl ProxiedCall<'_> {
             let problem = problem.state(self.route.client.state());
             (own(problem.into_response(), 0), false)
         };
+        let own_time = options.timeout.map(|timeout| self.started + timeout);
+        let until = self.ends(own_time);
         // On the heap, as is everything that few calls need: it must not enlarge every call's
         // future.
         let (kept, passing) = if body.is_end_stream() {
             (Some(Bytes::new()), None)
         } else {
-            match Box::pin(request_body::read(body, is_idempotent, limits)).await {
+            let reading = request_body::read(body, is_idempotent, limits);
+            match Box::pin(in_time(until, reading)).await {
                 Ok(ReadBody::Whole(body)) => (Some(body), None),
                 Ok(ReadBody::Passing(body)) => (None, Some(body)),
                 Err(failure) => return refuse(failure),
@@ -234,10 +238,9 @@ impl ProxiedCall<'_> {
         }
         let may_repeat = is_idempotent && kept.is_some();
         let request = HttpRequest::new((head.method, target), head.headers, kept, may_repeat);
-        let own_time = options.timeout.map(|timeout| self.started + timeout);
-        let until = self.ends(own_time);
         options.timeout = own_time.map(|end| end.saturating_duration_since(Instant::now()));
         let trace = passing.as_ref().map(StreamedBody::trace);
+        options.progress = trace.as_ref().map(|trace| trace.progress());
         let passing = RefCell::new(passing.map(Box::new));
         let attempts = Cell::new(0);
         let open = || {
@@ -298,7 +301,7 @@ impl ProxiedCall<'_> {
         let sending = upstream.send(request, body, left);
         let answered = match trace {
             None => sending.await,
-            Some(trace) => Box::pin(or_blame(sending, &trace, limit())).await,
+            Some(trace) => Box::pin(or_blame(sending, &trace, left)).await,
         };
         if let Some(span) = &mut span {
             span.came_to(
@@ -387,8 +390,20 @@ impl ProxiedCall<'_> {
     }
 }
 
-/// Waits for the response while the request body is still streaming. On timeout, blames the caller
-/// if the upload has stalled, else the dependency.
+/// Reads a body until the end of the call.
+async fn in_time<T>(
+    until: Option<Instant>,
+    reading: impl Future<Output = Result<T, HttpFailure>>,
+) -> Result<T, HttpFailure> {
+    let Some(until) = until else {
+        return reading.await;
+    };
+    let read = tokio::time::timeout_at(until, reading).await;
+    read.unwrap_or(Err(HttpFailure::BodyTooSlow))
+}
+
+/// Waits for the response while the request body is still streaming. At the end of the call, blames
+/// the caller if the upload waits for it, else the dependency.
 async fn or_blame(
     sending: impl Future<Output = Result<Response<PooledBody>, HttpError>>,
     trace: &UploadStatus,
@@ -430,7 +445,13 @@ fn rewrite(head: &mut Parts, peer: SocketAddr) {
         None => head.headers.get(HOST).cloned(),
     };
     let headers = &mut head.headers;
+    join_cookies(headers);
+    let has_trailers = takes_trailers(headers);
     strip_one_hop(headers);
+    if has_trailers {
+        // EDGE-3: gRPC servers insist on it. It goes no further than to HTTP/2.
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
     for name in [PRIORITY, KEY, DEADLINE] {
         headers.remove(name);
     }

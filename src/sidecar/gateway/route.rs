@@ -104,7 +104,7 @@ impl HttpRoute {
             name: name.to_owned(),
             problem,
         })?;
-        address.set_connect(config.settings.timeout.connect);
+        address.set_limits(&config.settings.timeout);
         let address = Arc::new(address);
         let attempts = tracing.attempts(name, url);
         let (own, traced) = (Arc::clone(&address), attempts.clone());
@@ -144,7 +144,7 @@ impl HttpRoute {
 
     /// Applies the settings that are not the runtime's.
     fn follow(&self, config: &DependencyConfig) {
-        self.address.set_connect(config.settings.timeout.connect);
+        self.address.set_limits(&config.settings.timeout);
     }
 }
 

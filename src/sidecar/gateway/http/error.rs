@@ -8,6 +8,7 @@ use http::response::Parts;
 
 use breakerbox_policy::{Class, Executed, Symptom};
 
+use super::connect_failure::ConnectFailure;
 use super::pool::PooledBody;
 use crate::Verdict;
 use crate::sidecar::gateway::message::HttpFailure;
@@ -54,7 +55,19 @@ impl HttpError {
     pub(crate) fn verdict(&self) -> Verdict {
         let verdict = match self.failure {
             HttpFailure::Status(status) => Verdict::from(Symptom::Status(status)),
-            HttpFailure::Connect => Verdict::from(Symptom::Connect),
+            // EDGE-1: our own lack of descriptors is no fault of the dependency.
+            HttpFailure::Connect(ConnectFailure::NoResources) => {
+                Verdict::from(Class::Cancelled).executed(Executed::No)
+            }
+            HttpFailure::Connect(_) => Verdict::from(Symptom::Connect),
+            // CALL-2: the protocol promises that nothing was done.
+            HttpFailure::Unprocessed => {
+                Verdict::from(Symptom::Reset).executed(Executed::No)
+            }
+            // EDGE-1: the request's own body, or the moment of its sending, may be the reason.
+            HttpFailure::UploadCut | HttpFailure::ClosedOnReuse => {
+                Verdict::from(Class::Cancelled).executed(Executed::Maybe)
+            }
             HttpFailure::Late => Verdict::from(Symptom::Timeout),
             HttpFailure::Reset | HttpFailure::TooLong => Verdict::from(Symptom::Reset),
             HttpFailure::BodyTooLarge
@@ -62,6 +75,11 @@ impl HttpError {
             | HttpFailure::BodyCut
             // Parts of the body may have reached the dependency.
             | HttpFailure::BodyGone => Verdict::from(Class::Rejected).executed(Executed::Maybe),
+        };
+        let verdict = match self.failure {
+            // The status is told by itself.
+            HttpFailure::Status(_) => verdict,
+            failure => verdict.cause(failure.cause()),
         };
         match self.retry_after {
             Some(wait) => verdict.retry_after(wait),
