@@ -16,6 +16,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::{GaiAddrs, GaiResolver, Name};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
+use tokio::net::TcpStream;
 use tower_service::Service;
 
 use super::connect_failure::LookupError;
@@ -156,8 +157,29 @@ impl UpstreamConnector {
                 .await
                 .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
         };
-        Ok(TokioIo::new(UpstreamSocket::new(stream?)))
+        let stream = stream?;
+        let socket = match &stream {
+            MaybeHttpsStream::Http(tcp) => tcp.inner(),
+            MaybeHttpsStream::Https(tls) => tls.inner().get_ref().0.inner(),
+        };
+        limit_unsent(socket);
+        Ok(TokioIo::new(UpstreamSocket::new(stream)))
     }
+}
+
+/// Maximum number of bytes that the system takes before it sends them.
+#[cfg(target_os = "linux")]
+const MAX_UNSENT: u32 = 128 * 1024;
+
+/// Lets a body be accepted only as fast as it is sent, so that the end of its writing is the end of
+/// its sending.
+fn limit_unsent(socket: &TcpStream) {
+    // EDGE-1: the wait for an answer begins when the request has been sent. It is only more exact
+    // with this limit.
+    #[cfg(target_os = "linux")]
+    let _ = socket2::SockRef::from(socket).set_tcp_notsent_lowat(MAX_UNSENT);
+    #[cfg(not(target_os = "linux"))]
+    let _ = socket;
 }
 
 pub(crate) type UpstreamStream = TokioIo<UpstreamSocket>;
