@@ -361,10 +361,7 @@ impl EventBus {
         let inner = self.lock();
         // Events move from one ring to the other in order, so all of `operational` are older.
         let all = inner.operational.iter().chain(&inner.history);
-        all
-            .filter(|event| event.id > after)
-            .cloned()
-            .collect()
+        all.filter(|event| event.id > after).cloned().collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, EventLog> {

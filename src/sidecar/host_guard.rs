@@ -146,7 +146,10 @@ impl AllowedHosts {
         let field = headers.get(HOST).and_then(|host| host.to_str().ok());
         let host = target.or(field).unwrap_or_default();
         for origin in headers.get_all(ORIGIN) {
-            if !origin.to_str().is_ok_and(|origin| self.is_own(origin, host)) {
+            if !origin
+                .to_str()
+                .is_ok_and(|origin| self.is_own(origin, host))
+            {
                 return Err(HostRefusal::OtherSite(lossy(origin)));
             }
         }

@@ -271,7 +271,10 @@ impl Sidecar {
         if delay.is_zero() {
             return;
         }
-        tracing::info!(?delay, "told to stop; calls are served until the delay is over");
+        tracing::info!(
+            ?delay,
+            "told to stop; calls are served until the delay is over"
+        );
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
             () = self.signals.stop.next() => {}

@@ -8,11 +8,11 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
+use axum::http::HeaderMap;
 use axum::http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue,
     REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::HeaderMap;
 use axum::middleware::Next;
 use axum::response::Response;
 use breakerbox_policy::Time;
@@ -161,4 +161,21 @@ pub(super) async fn harden(request: Request, next: Next) -> Response {
         entry.or_insert(HeaderValue::from_static(value));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edge_4_e6e_refused_requests_get_one_log_line_a_minute() {
+        let log = RefusalLog::default();
+        let at = |seconds| Time::ZERO.after(Duration::from_secs(seconds));
+        assert_eq!(log.note(at(5)), Some(0));
+        for second in 5..65 {
+            assert_eq!(log.note(at(second)), None);
+        }
+        assert_eq!(log.note(at(65)), Some(60));
+        assert_eq!(log.note(at(200)), Some(0));
+    }
 }

@@ -279,10 +279,7 @@ pub(super) struct FlushedSocket {
 }
 
 impl FlushedSocket {
-    pub(super) fn new(
-        socket: TimeoutStream<TcpStream>,
-        connection: Arc<AdminConnection>,
-    ) -> Self {
+    pub(super) fn new(socket: TimeoutStream<TcpStream>, connection: Arc<AdminConnection>) -> Self {
         Self {
             socket: Box::pin(socket),
             connection,
