@@ -2,7 +2,7 @@
 //!
 //! A connection is busy from the head of a request until its response is written, and idle
 //! otherwise. Idle ones give way to new ones, so that they cannot lock out probes and scrapes.
-//! Nothing here closes a connection that is busy.
+//! Nothing here closes a busy connection, unless its client does not read and all others are busy.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -10,18 +10,23 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
 use tokio_io_timeout::TimeoutStream;
 
 use crate::lock::LockExt as _;
 
 /// Number of connections above the limit, while others give way or all of them are busy.
 const RESERVE: usize = 16;
+
+/// Time without progress of a write after which a connection gives way if no idle one is left.
+const STALLED: Duration = Duration::from_secs(1);
 
 /// All connections of a server.
 #[derive(Debug)]
@@ -41,6 +46,8 @@ struct TableState {
     phases: HashMap<u64, (ConnectionPhase, Arc<Notify>)>,
     /// Idle connections in the order in which they became idle.
     idle: BTreeMap<u64, u64>,
+    /// Busy connections with a blocked write, in the order in which it was blocked.
+    blocked: BTreeMap<u64, (u64, Instant)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +57,8 @@ enum ConnectionPhase {
     /// Told to give way. It declines if a request arrives first.
     Leaving,
     Busy,
+    /// Busy, and the client does not read; the number is its key in `blocked`.
+    Blocked(u64),
     /// Busy with an event stream.
     Streaming,
 }
@@ -75,6 +84,9 @@ impl TableState {
             ConnectionPhase::Idle(since) => {
                 self.idle.insert(since, id);
             }
+            ConnectionPhase::Blocked(since) => {
+                self.blocked.insert(since, (id, Instant::now()));
+            }
             ConnectionPhase::Leaving => self.leaving += 1,
             ConnectionPhase::Streaming => return,
             ConnectionPhase::Busy => {}
@@ -88,6 +100,9 @@ impl TableState {
             ConnectionPhase::Idle(since) => {
                 self.idle.remove(&since);
             }
+            ConnectionPhase::Blocked(since) => {
+                self.blocked.remove(&since);
+            }
             ConnectionPhase::Leaving => self.leaving -= 1,
             ConnectionPhase::Streaming => return,
             ConnectionPhase::Busy => {}
@@ -97,14 +112,27 @@ impl TableState {
 
     /// Tells the connection that has been idle longest to give way. Returns false if there is none.
     fn displace(&mut self) -> bool {
-        let Some((_, &id)) = self.idle.first_key_value() else {
-            return false;
-        };
+        let longest = self.idle.first_key_value().map(|(_, &id)| id);
+        if let Some(id) = longest {
+            self.tell(id);
+        }
+        longest.is_some()
+    }
+
+    /// Tells the connection to give way whose write has been blocked longest.
+    fn displace_stalled(&mut self) {
+        let longest = self.blocked.first_key_value();
+        let longest = longest.filter(|(_, (_, since))| since.elapsed() >= STALLED);
+        if let Some((_, &(id, _))) = longest {
+            self.tell(id);
+        }
+    }
+
+    fn tell(&mut self, id: u64) {
         self.enter(id, ConnectionPhase::Leaving);
         if let Some((_, leave)) = self.phases.get(&id) {
             leave.notify_one();
         }
-        true
     }
 
     /// Displaces as many idle connections as exceed the limit together with `newcomers`.
@@ -133,7 +161,8 @@ impl ConnectionTable {
             if let Some(connection) = self.try_admit() {
                 return connection;
             }
-            self.freed.notified().await;
+            // Without a notice, another write may have become stalled.
+            let _ = timeout(STALLED, self.freed.notified()).await;
         }
     }
 
@@ -142,6 +171,9 @@ impl ConnectionTable {
         // EDGE-4: idle connections of some clients leave room for probes and operators.
         state.settle(self.limit, 1);
         if state.counted >= self.limit + RESERVE {
+            if state.leaving == 0 {
+                state.displace_stalled();
+            }
             return None;
         }
         let (id, since) = (state.number(), state.number());
@@ -154,6 +186,7 @@ impl ConnectionTable {
             id,
             leave,
             is_written: AtomicBool::new(false),
+            is_blocked: AtomicBool::new(false),
             table: Arc::clone(self),
         }))
     }
@@ -171,6 +204,8 @@ pub(super) struct AdminConnection {
     leave: Arc<Notify>,
     /// True if the response is complete, but perhaps not yet handed to the system.
     is_written: AtomicBool,
+    /// True if the system takes no more of the response for now.
+    is_blocked: AtomicBool,
     table: Arc<ConnectionTable>,
 }
 
@@ -200,12 +235,28 @@ impl AdminConnection {
         }
     }
 
+    /// Records the result of a write.
+    fn written<T>(&self, written: Poll<T>) -> Poll<T> {
+        let is_blocked = written.is_pending();
+        if self.is_blocked.swap(is_blocked, Ordering::Relaxed) != is_blocked {
+            let mut state = self.table.state.acquire();
+            let streams = state.phase(self.id) == Some(ConnectionPhase::Streaming);
+            let phase = match is_blocked {
+                _ if streams => ConnectionPhase::Streaming,
+                true => ConnectionPhase::Blocked(state.number()),
+                false => ConnectionPhase::Busy,
+            };
+            state.enter(self.id, phase);
+        }
+        written
+    }
+
     /// Waits until the connection is to give way.
     pub(super) async fn displaced(&self) {
         self.leave.notified().await;
     }
 
-    /// Returns true if the connection still has to give way: no request has arrived since.
+    /// Returns true if the connection still has to give way: there was no progress since.
     pub(super) fn gives_way(&self) -> bool {
         let state = self.table.state.acquire();
         state.phase(self.id) == Some(ConnectionPhase::Leaving)
@@ -303,7 +354,8 @@ impl AsyncWrite for FlushedSocket {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.socket.as_mut().poll_write(cx, bytes)
+        let written = self.socket.as_mut().poll_write(cx, bytes);
+        self.connection.written(written)
     }
 
     fn poll_write_vectored(
@@ -311,7 +363,8 @@ impl AsyncWrite for FlushedSocket {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.socket.as_mut().poll_write_vectored(cx, slices)
+        let written = self.socket.as_mut().poll_write_vectored(cx, slices);
+        self.connection.written(written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -8,6 +8,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::{LONG, Rig, TOKEN, read_until};
+use crate::scripted::ms;
 
 const LIVE: &[u8] = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
@@ -165,5 +166,32 @@ async fn edge_4_e6e_while_all_are_busy_a_new_one_waits_for_its_turn() {
         let text = response(socket);
         assert!(text.starts_with("HTTP/1.1 200"), "{text}");
     }
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn edge_4_e6e_clients_that_read_nothing_do_not_lock_out_probes() {
+    let limits = ServerLimits {
+        connections: 1,
+        header: LONG,
+        // Longer than the test waits for an answer.
+        write: LONG * 10,
+        ..ServerLimits::default()
+    };
+    let rig = Rig::with(|_| {}, Vec::new(), Some(TOKEN), limits).await;
+    let page = b"GET /api/openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(100);
+    // As many as the limit and the reserve; each asks until the server stops reading.
+    let stuck: Vec<TcpStream> = (0..17)
+        .map(|_| {
+            let mut socket = connect(&rig);
+            socket.set_write_timeout(Some(ms(200))).unwrap();
+            while socket.write_all(&page).is_ok() {}
+            socket
+        })
+        .collect();
+    for _ in 0..3 {
+        assert!(is_live(&mut connect(&rig)));
+    }
+    drop(stuck);
     rig.finish().await;
 }
