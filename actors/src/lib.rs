@@ -70,7 +70,7 @@ pub use client::Client;
 pub use clock::Clock;
 pub use dependency::{CallContext, Dependency, TimeLimit, TimeLimitExceeded};
 pub use error::{CallError, Fault, Limit, NotExecutedReason, Refused, StartError, UnknownName};
-pub use event::{EVENT_HISTORY, Event, EventKind};
+pub use event::{EVENT_HISTORY, Event, EventKind, OPERATOR_EVENT_HISTORY};
 pub use fallback::{
     ActorFallback, ByName, Fallback, FallbackCall, FallbackFuture, FallbackOutcome, FallbackRule,
     Fixed, RefreshGuard, ServeOn, StaleCache,

@@ -17,7 +17,7 @@ pub struct AdminConfig {
     pub bind: SocketAddr,
     /// Token that a change must carry; without it nothing can be changed.
     pub token: Option<Secret>,
-    /// Host names under which a browser may make changes, beside addresses and `localhost`.
+    /// Host names under which the admin side can be requested, beside addresses and `localhost`.
     pub hosts: Vec<String>,
 }
 

@@ -41,6 +41,9 @@ pub struct GatewayConfig {
     pub idle_timeout: Duration,
     /// Time limit for requests in flight when the process stops.
     pub shutdown: Duration,
+    /// Time between the signal to stop and the end of accepting connections. Calls are served
+    /// meanwhile, and readiness is 503.
+    pub shutdown_delay: Duration,
 }
 
 impl Default for GatewayConfig {
@@ -59,6 +62,7 @@ impl Default for GatewayConfig {
             send_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(75),
             shutdown: Duration::from_secs(30),
+            shutdown_delay: Duration::ZERO,
         }
     }
 }
@@ -98,6 +102,7 @@ pub(super) fn read(mut section: Section<'_>) -> GatewayConfig {
         send_timeout: send,
         idle_timeout: idle,
         shutdown: section.get_or("shutdown", &pause, default.shutdown),
+        shutdown_delay: section.get_or("shutdown_delay", &pause, default.shutdown_delay),
     };
     section.finish();
     settings

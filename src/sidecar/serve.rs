@@ -159,7 +159,10 @@ pub async fn run(
     notify::stopping();
     sidecar.admin.set_phase(Phase::ShuttingDown);
     let end = match &cause {
-        None => ServeEnd::Stopped,
+        None => {
+            sidecar.wait_for_callers().await;
+            ServeEnd::Stopped
+        }
         Some(cause) => {
             writeln!(err, "breakerbox: the runtime has ended: {cause}")?;
             ServeEnd::Failed
@@ -258,6 +261,24 @@ impl Sidecar {
                 by = next_reason(&mut self.signals.reload) => by,
             };
             self.reload(&by).await;
+        }
+    }
+
+    /// Serves on for `gateway.shutdown_delay`, so that load balancers see that it is not ready and
+    /// send no more calls. A second signal ends the wait.
+    async fn wait_for_callers(&mut self) {
+        let delay = self.settings.gateway.shutdown_delay;
+        if delay.is_zero() {
+            return;
+        }
+        tracing::info!(
+            ?delay,
+            "told to stop; calls are served until the delay is over"
+        );
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            () = self.signals.stop.next() => {}
+            _ = self.runtime.ended() => {}
         }
     }
 

@@ -15,6 +15,8 @@ mod problems;
 mod readme;
 mod retries;
 pub(crate) mod serve;
+#[cfg(unix)]
+mod shutdown_delay;
 mod streams;
 mod times;
 mod tls;
