@@ -14,7 +14,10 @@ use super::section::Section;
 pub(super) fn check(section: &Section<'_>, config: &DependencyConfig) {
     // Without a kind the program brings the code, which may know more than the configuration.
     if let Some(kind) = config.kind {
-        check_repeats(section, config);
+        // Tools of MCP servers may say themselves that they are idempotent.
+        if !matches!(kind, DependencyKind::McpStdio | DependencyKind::McpHttp) {
+            check_repeats(section, config);
+        }
         check_kind(section, config, kind);
     }
     check_retry(section, config);
