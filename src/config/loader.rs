@@ -222,7 +222,7 @@ impl Loader {
         self.dotenv.is_some() || (self.variables.is_none() && !self.bare)
     }
 
-    /// Returns true if there is any file of the configuration, whatever is in it.
+    /// Returns true if there is any file of the configuration, read or not.
     fn has_files(&self, environment: &str) -> bool {
         let names = ["default", environment];
         let mut paths = names
@@ -333,7 +333,7 @@ fn is_missing(path: &Path) -> bool {
     found.is_err_and(|error| matches!(error.kind(), NotFound | NotADirectory))
 }
 
-/// Returns true if there is a file. Whatever else has its name is reported.
+/// Returns true if there is a file. Anything else of that name is reported.
 fn is_file(path: &Path, problems: &mut Vec<Problem>) -> bool {
     if is_missing(path) {
         return false;

@@ -127,7 +127,7 @@ fn quoted(text: &str) -> String {
     format!("{text:?}")
 }
 
-/// Masks arguments: whatever follows the name of a secret, and whatever looks like one.
+/// Masks arguments: those after the name of a secret, and those that look like one.
 fn masked(arguments: &[String]) -> Vec<String> {
     let mut takes_secret = false;
     let arguments = arguments.iter().map(|argument| {

@@ -404,7 +404,12 @@ impl<'a> Section<'a> {
     fn note(&self, path: &str, value: Option<&Value>, reason: Option<String>, allowed: &str) {
         let origin = value.map_or_else(ValueOrigin::built_in, ValueOrigin::of);
         let secret = holds_secrets(path) || is_sensitive(path);
-        let shown = value.map(|value| if secret { MASK.to_owned() } else { show(value) });
+        let shown = value.map(|value| match reason {
+            _ if secret => MASK.to_owned(),
+            // A text in place of a table has no key that is known.
+            None => show_unknown(path, Some(""), value),
+            Some(_) => show(value),
+        });
         self.push(path.to_owned(), shown, reason, allowed, &origin);
     }
 
@@ -426,7 +431,7 @@ impl<'a> Section<'a> {
     }
 }
 
-/// Returns true for the sections whose values may all be secrets.
+/// Returns true for the sections in which any value may be a secret.
 fn holds_secrets(path: &str) -> bool {
     ["admin", "otel"].contains(&path)
 }

@@ -80,7 +80,7 @@ fn edge_7_e8b_of_dotenv_only_our_lines_are_read() {
         "OPEN=\"never closed",
         "no value at all",
     ];
-    let ours = "export BREAKERBOX_ENV=development\n  BREAKERBOX__DEPENDENCIES__WEB__RETRY__MAX_ATTEMPTS='2'\n";
+    let ours = "export BREAKERBOX__DEPENDENCIES__WEB__BULKHEAD__MAX_CONCURRENT=3\n  BREAKERBOX__DEPENDENCIES__WEB__RETRY__MAX_ATTEMPTS='2'\n";
     let text = format!(
         "\u{feff}{}\n{ours}{}\n",
         foreign.join("\n"),
@@ -153,7 +153,7 @@ fn edge_7_e8b_a_dotenv_of_others_is_ignored_with_a_warning() {
 #[test]
 fn edge_7_e8d_names_are_bounded_before_they_take_memory() {
     let long = "A__".repeat(4000);
-    let odd = ["999999999", "-1", "", "x", "+1", "1000", " 1", "1][2"];
+    let odd = ["999999999", "-1", "", "x", "+1", "1000", " 1"];
     let odd = odd.map(|index| format!("DEPENDENCIES__WEB__FALLBACK[{index}]__KIND"));
     for name in odd.iter().chain([&long]) {
         let name = format!("BREAKERBOX__{name}");
