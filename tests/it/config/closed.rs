@@ -97,8 +97,7 @@ fn edge_7_e8b_of_dotenv_only_our_lines_are_read() {
     let line = out.lines().find(|line| line.contains("retry.max_attempts"));
     assert!(line.is_some_and(|line| line.contains("\"2\"")), "{line:?}");
 
-    let several = "BREAKERBOX__DEPENDENCIES__WEB__FALLBACK[0]__KIND=fixed\n\
-                   BREAKERBOX__DEPENDENCIES__WEB__FALLBACK[0]__BODY=\"one\nOTHER=two\"\nX=\"\n";
+    let several = "BREAKERBOX__OTEL__SERVICE_NAME=\"one\nOTHER=two\"\nX=\"\n";
     std::fs::write(folder.path().join(".env"), several).unwrap();
     let (code, out, err) = check(folder.path(), &[], &[]);
     assert_eq!(code, 0, "{err}");
