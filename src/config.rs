@@ -6,10 +6,13 @@
 //! value, the allowed values and the layer (rule CFG-1). Nothing here starts anything.
 
 // layers
+mod dotenv;
 mod loader;
 mod source;
+mod variable_names;
 
 // values
+mod masking;
 mod section;
 mod url;
 mod value_type;
@@ -31,6 +34,7 @@ mod breaker;
 mod bulkhead;
 mod chaos;
 mod classify;
+mod dead_settings;
 mod fallback;
 mod fallback_targets;
 mod hedge;
@@ -184,9 +188,15 @@ impl Settings {
 }
 
 /// Reads the merged tree. Fails if there is any problem.
-fn read(root: &Value, sources: &Sources, found: Vec<Problem>) -> Result<Settings, ConfigError> {
+fn read(
+    root: &Value,
+    sources: &Sources,
+    found: Vec<Problem>,
+    warnings: Vec<Warning>,
+) -> Result<Settings, ConfigError> {
     let report = RefCell::new(LoadReport {
         problems: found,
+        warnings,
         ..LoadReport::default()
     });
     let settings = read_root(root, &sources.environment, &report);
@@ -262,6 +272,7 @@ fn read_dependencies(table: &Section<'_>, environment: &str) -> BTreeMap<String,
         dependencies.insert(name.clone(), dependency::read(section, environment));
     }
     fallback_targets::check(&dependencies, table);
+    dead_settings::check_fallbacks(&dependencies, table);
     dependencies
 }
 

@@ -15,6 +15,8 @@ mod clock;
 
 mod nearest_word;
 
+mod printable;
+
 mod redact;
 
 mod refusal_reason;
@@ -78,6 +80,7 @@ pub use fallback::{
 pub use limits::session::Session;
 #[doc(hidden)]
 pub use nearest_word::nearest_word;
+pub use printable::{printable, printable_json, printable_line};
 pub use redact::redact;
 pub use refusal_reason::RefusalReason;
 pub use runtime::builder::{

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use super::gateway::GatewayConfig;
 use super::secret::Secret;
 use super::section::Section;
-use super::value_type::{ValueType, address, string};
+use super::value_type::{address, string};
 
 /// The admin side of the sidecar.
 ///
@@ -34,10 +34,7 @@ impl Default for AdminConfig {
 /// Reads `admin`, which cannot share the gateway's address.
 pub(super) fn read(mut section: Section<'_>, gateway: &GatewayConfig) -> AdminConfig {
     let default = AdminConfig::default();
-    let token = ValueType {
-        secret: true,
-        ..string("a text of at least 16 letters", |token| token.len() >= 16)
-    };
+    let token = string("a text of at least 16 letters", |token| token.len() >= 16).secret();
     let is_name = |name: &str| {
         let plain = |letter: char| letter.is_ascii_alphanumeric() || ".-".contains(letter);
         !name.is_empty() && name.len() <= 253 && name.chars().all(plain)

@@ -11,8 +11,8 @@ use super::section::Section;
 use super::url::{URL, is_http_url};
 use super::value_type::{boolean, one_of, string};
 use super::{
-    breaker, bulkhead, chaos, classify, credentials, hedge, keys, rate_limit, retry, throttle,
-    timeout, workers,
+    breaker, bulkhead, chaos, classify, credentials, dead_settings, hedge, keys, rate_limit, retry,
+    throttle, timeout, workers,
 };
 
 /// The configuration of one dependency.
@@ -23,7 +23,8 @@ pub struct DependencyConfig {
     pub kind: Option<DependencyKind>,
     /// Address; always given for [`DependencyKind::Http`] and [`DependencyKind::McpHttp`].
     pub url: Option<String>,
-    /// Methods (or tools) that may be repeated even if they may have been executed (CALL-7).
+    /// Methods (or tools) that may be repeated even if they may have been executed (CALL-7); for
+    /// [`DependencyKind::Http`], the safe methods by default.
     pub idempotent: Vec<String>,
     /// Service-account key file for calls, validated.
     pub credentials: Option<PathBuf>,
@@ -55,7 +56,13 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
     }
     let mcp = mcp::read(&mut section, kind);
     let method = string("a method such as \"GET\", or a tool's name", is_name);
-    let idempotent = section.get_or("idempotent", &method.list(), Vec::new());
+    // The methods that only read (RFC 9110, section 9.2.1): repeating them changes nothing.
+    let safe = match kind {
+        Some(DependencyKind::Http) => vec!["GET", "HEAD", "OPTIONS"],
+        _ => Vec::new(),
+    };
+    let safe = safe.into_iter().map(str::to_owned).collect();
+    let idempotent = section.get_or("idempotent", &method.list(), safe);
     let credentials = read_credentials(&mut section);
     let mut settings = read_settings(&mut section, environment, kind);
     let fallbacks: Vec<FallbackConfig> = section
@@ -70,8 +77,7 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
         let allowed = "false, or a fallback";
         section.conflict("fallback_only", "there would be no answer", allowed);
     }
-    section.finish();
-    DependencyConfig {
+    let config = DependencyConfig {
         kind,
         url,
         idempotent,
@@ -79,7 +85,10 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
         mcp,
         settings,
         fallbacks,
-    }
+    };
+    dead_settings::check(&section, &config);
+    section.finish();
+    config
 }
 
 fn read_settings(

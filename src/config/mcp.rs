@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::kind::DependencyKind;
+use super::masking::show_arguments;
 use super::secret::Secret;
 use super::section::Section;
 use super::value_type::{TICK, YEAR, bytes, count, duration, integer, string};
@@ -48,8 +49,10 @@ pub(super) fn read(section: &mut Section<'_>, kind: Option<DependencyKind>) -> O
     let times = count(1000).or_off();
     let lines = integer(0..=10_000_i64);
     let size = bytes("\"16MiB\", from 1KB to 1GB", 1000..=1_000_000_000);
+    let program = program.shown_by(show_arguments);
     let command = section.get("command", &program);
-    let args = section.get("args", &text().list());
+    let arguments = text().list().shown_by(show_arguments);
+    let args = section.get("args", &arguments);
     let cwd = section.get("cwd", &folder);
     let env = section.secrets("env", "a table of texts, such as { API_KEY = \"…\" }");
     let headers = section.secrets("headers", "a table of texts, such as { x-api-key = \"…\" }");

@@ -92,6 +92,12 @@ pub enum AddError {
     Start(#[from] StartError),
 }
 
+/// Checks an address as [`Gateway::put`] does.
+#[cfg(feature = "cli")]
+pub(crate) fn check_address(url: &str) -> Result<(), String> {
+    http::connector::UpstreamAddress::new(url).map(drop)
+}
+
 /// Result of [`Gateway::put`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]

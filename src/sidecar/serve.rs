@@ -5,6 +5,10 @@ mod dependencies;
 
 mod notify;
 
+mod privacy;
+
+mod source;
+
 mod telemetry;
 
 use std::io::{self, Write};
@@ -19,10 +23,11 @@ use crate::sidecar::admin::{self, Admin, Phase};
 use crate::sidecar::gateway::{AddOutcome, Gateway};
 
 use dependencies::{ServicePlan, UnservableConfig};
+use source::ConfigSource;
 use telemetry::SidecarExport;
 
-/// Default configuration of `serve`, used without any configuration.
-const EMBEDDED: &str = include_str!("../../config/default.toml");
+pub use privacy::forbid_inspection;
+pub use source::{RefusedConfig, check, loader};
 
 /// Result of [`run`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,39 +97,6 @@ struct Sidecar {
     signals: ProcessSignals,
 }
 
-/// Source of the configuration.
-struct ConfigSource {
-    loader: Loader,
-}
-
-impl ConfigSource {
-    fn new(dir: Option<PathBuf>, environment: Option<String>) -> Self {
-        let mut loader = Settings::loader();
-        if let Some(dir) = dir {
-            loader = loader.dir(dir);
-        }
-        if let Some(environment) = environment {
-            loader = loader.environment(environment);
-        }
-        Self { loader }
-    }
-
-    /// Reads the layers. Without files, and without a variable that sets a dependency's kind, the
-    /// embedded file is the lowest layer.
-    fn read(&self) -> Result<Settings, ConfigError> {
-        let own = self.loader.load();
-        let says_what = |settings: &Settings| {
-            let mut dependencies = settings.dependencies.values();
-            dependencies.any(|one| one.kind.is_some())
-        };
-        let has_files = self.loader.sources().found().next().is_some();
-        if has_files || own.as_ref().is_ok_and(says_what) {
-            return own;
-        }
-        self.loader.clone().toml(EMBEDDED).load()
-    }
-}
-
 /// Runs the sidecar until told to stop. Only a broken output is an error; all other errors are written to
 /// `err`.
 pub async fn run(
@@ -133,6 +105,7 @@ pub async fn run(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> io::Result<ServeEnd> {
+    forbid_inspection();
     #[cfg(target_os = "linux")]
     if let Err(error) = crate::mcp::adopt_orphans() {
         tracing::debug!(%error, "orphans of servers are left to the parent process");
@@ -183,6 +156,7 @@ pub async fn run(
 async fn start(source: ConfigSource) -> Result<Sidecar, SidecarError> {
     let signals = ProcessSignals::new(&source)?;
     let settings = source.read()?;
+    UnservableConfig::of(dependencies::file_problems(&settings))?;
     let mut plan = ServicePlan::default();
     plan.make(&settings).await?;
     let started = settings.clone().into_runtime();

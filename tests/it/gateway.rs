@@ -2,6 +2,7 @@
 //! caller.
 
 mod callers;
+mod closed;
 mod fallbacks;
 #[cfg(target_os = "linux")]
 mod flood;
