@@ -7,6 +7,7 @@ use breakerbox_policy::{DependencySettings, WhenAllDown};
 use super::fallback::{self, FallbackConfig};
 use super::kind::DependencyKind;
 use super::mcp::{self, McpConfig};
+use super::outbound::{self, OutboundConfig};
 use super::section::Section;
 use super::url::{URL, is_http_url};
 use super::value_type::{boolean, one_of, string};
@@ -27,6 +28,8 @@ pub struct DependencyConfig {
     pub idempotent: Vec<String>,
     /// Service-account key file for calls, validated.
     pub credentials: Option<PathBuf>,
+    /// Headers of the requests, for [`DependencyKind::Http`].
+    pub outbound: OutboundConfig,
     /// Settings of an MCP server; `None` for other kinds.
     pub mcp: Option<McpConfig>,
     /// The policy, in the kernel's types.
@@ -53,7 +56,13 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
     if let Some(reason) = needs_url.filter(|_| !section.has("url")) {
         section.conflict("url", reason, URL);
     }
-    let mcp = mcp::read(&mut section, kind);
+    let outbound = outbound::read(&mut section, kind);
+    let mcp = mcp::read(&mut section, kind, &outbound.headers);
+    let outbound = if kind == Some(DependencyKind::Http) {
+        outbound
+    } else {
+        OutboundConfig::default()
+    };
     let method = string("a method such as \"GET\", or a tool's name", is_name);
     let idempotent = section.get_or("idempotent", &method.list(), Vec::new());
     let credentials = read_credentials(&mut section);
@@ -76,6 +85,7 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
         url,
         idempotent,
         credentials,
+        outbound,
         mcp,
         settings,
         fallbacks,

@@ -12,6 +12,12 @@ mod connection;
 
 mod activity;
 
+mod head_rules;
+
+mod guard;
+
+mod path;
+
 mod proxy;
 
 mod headers;
@@ -163,7 +169,10 @@ impl Gateway {
     /// Applies new limits to later connections. The address, the threads and the maximum number of
     /// connections stay as they were.
     pub fn configure(&self, config: &GatewayConfig) {
-        self.config.store(Arc::new(config.clone()));
+        let mut config = config.clone();
+        // What is served to which hosts follows from where it listens in fact.
+        config.bind = self.config.load().bind;
+        self.config.store(Arc::new(config));
     }
 
     /// Makes a dependency reachable: starts it, or applies the configuration to a running one. If

@@ -10,6 +10,8 @@ pub(super) mod upstream;
 
 pub(super) mod connector;
 
+pub(super) mod outbound;
+
 pub(super) mod pool;
 
 pub(super) mod error;

@@ -12,6 +12,7 @@ use super::fallback::narrowed;
 use super::http::cache::{CacheRules, HttpCache};
 use super::http::connector::UpstreamAddress;
 use super::http::dependency::HttpDependency;
+use super::http::outbound::OutboundHeaders;
 use super::http::upstream::UpstreamClient;
 use super::mcp::endpoint::McpEndpoint;
 use super::message::HttpReply;
@@ -104,7 +105,7 @@ impl HttpRoute {
             name: name.to_owned(),
             problem,
         })?;
-        address.set_connect(config.settings.timeout.connect);
+        follow(&address, config);
         let address = Arc::new(address);
         let attempts = tracing.attempts(name, url);
         let (own, traced) = (Arc::clone(&address), attempts.clone());
@@ -144,8 +145,21 @@ impl HttpRoute {
 
     /// Applies the settings that are not the runtime's.
     fn follow(&self, config: &DependencyConfig) {
-        self.address.set_connect(config.settings.timeout.connect);
+        follow(&self.address, config);
     }
+
+    /// Returns true if the gateway adds credentials of its own to the requests. A 401 or 403 is
+    /// then a fault of the configuration, else of the caller.
+    pub(super) fn holds_credentials(&self) -> bool {
+        self.address.outbound.load().holds_credentials()
+    }
+}
+
+/// Applies the settings of requests that may change at any time.
+fn follow(address: &UpstreamAddress, config: &DependencyConfig) {
+    address.set_connect(config.settings.timeout.connect);
+    let outbound = OutboundHeaders::of(&config.outbound);
+    address.outbound.store(Arc::new(outbound));
 }
 
 fn rule(

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Uri};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
@@ -17,6 +18,7 @@ use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tower_service::Service;
 
+use super::outbound::OutboundHeaders;
 use crate::tls;
 
 /// Idle time after which a connection is closed. It is shorter than most servers' limit, so that
@@ -36,6 +38,8 @@ pub(crate) struct UpstreamAddress {
     pub(super) tls: Option<ClientConfig>,
     /// Limit for connecting, in nanoseconds; 0 for no limit.
     connect: AtomicU64,
+    /// Changes to the headers of its requests.
+    pub(crate) outbound: ArcSwap<OutboundHeaders>,
 }
 
 impl UpstreamAddress {
@@ -70,6 +74,7 @@ impl UpstreamAddress {
             prefix: path.trim_end_matches('/').to_owned(),
             tls,
             connect: AtomicU64::new(0),
+            outbound: ArcSwap::default(),
         })
     }
 

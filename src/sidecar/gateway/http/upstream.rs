@@ -15,7 +15,7 @@ use super::connector::{IDLE, UpstreamAddress, UpstreamConnector};
 use super::error::HttpError;
 use super::pool::{ConnectionPool, PooledBody};
 use super::request_body::Upload;
-use crate::sidecar::gateway::headers::DEADLINE;
+use crate::sidecar::gateway::headers::{DEADLINE, append_via};
 use crate::sidecar::gateway::message::{HttpFailure, HttpRequest};
 
 /// Connections to one dependency, kept by one thread.
@@ -70,10 +70,13 @@ impl UpstreamClient {
         let headers = message.headers_mut();
         headers.clone_from(request.headers());
         headers.remove(EXPECT);
-        if let Some(left) = left {
+        let outbound = self.address.outbound.load();
+        outbound.apply(headers);
+        if let Some(left) = left.filter(|_| outbound.is_forwarded) {
             let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
             headers.insert(DEADLINE, HeaderValue::from(millis));
         }
+        drop(outbound);
         let sent = match &self.transport {
             UpstreamTransport::Plain(pool) => {
                 headers.insert(HOST, self.address.host.clone());
@@ -86,6 +89,11 @@ impl UpstreamClient {
                     .map_err(|error| lost(&error))
             }
         };
+        let sent = sent.map(|mut response| {
+            let version = response.version();
+            append_via(response.headers_mut(), version);
+            response
+        });
         sent.map_err(|failure| {
             let fault = trace.and_then(|trace| trace.fault());
             fault.unwrap_or(failure).into()
