@@ -40,6 +40,7 @@ mod rate_limit;
 mod retry;
 mod throttle;
 mod timeout;
+mod upstream_tls;
 mod workers;
 
 pub mod credentials;
@@ -65,6 +66,7 @@ pub use problem::{ConfigError, Problem, Warning};
 pub use recorder::RecorderConfig;
 pub use reload::ReloadConfig;
 pub use secret::Secret;
+pub use upstream_tls::UpstreamTls;
 
 use breakerbox_actors::nearest_word;
 use section::{LoadReport, Section};

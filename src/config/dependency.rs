@@ -9,6 +9,7 @@ use super::kind::DependencyKind;
 use super::mcp::{self, McpConfig};
 use super::outbound::{self, OutboundConfig};
 use super::section::Section;
+use super::upstream_tls::{self, UpstreamTls};
 use super::url::{URL, is_http_url};
 use super::value_type::{boolean, one_of, string};
 use super::{
@@ -30,6 +31,8 @@ pub struct DependencyConfig {
     pub credentials: Option<PathBuf>,
     /// Headers of the requests, for [`DependencyKind::Http`].
     pub outbound: OutboundConfig,
+    /// Certificates of its connections, for [`DependencyKind::Http`].
+    pub tls: Option<UpstreamTls>,
     /// Settings of an MCP server; `None` for other kinds.
     pub mcp: Option<McpConfig>,
     /// The policy, in the kernel's types.
@@ -63,6 +66,12 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
     } else {
         OutboundConfig::default()
     };
+    let tls = section
+        .section_if_given("tls")
+        .and_then(|tls| upstream_tls::read(tls, url.as_deref()));
+    if tls.is_some() && kind != Some(DependencyKind::Http) {
+        section.conflict("tls", "it applies to kind = \"http\"", "to leave it out");
+    }
     let method = string("a method such as \"GET\", or a tool's name", is_name);
     let idempotent = section.get_or("idempotent", &method.list(), Vec::new());
     let credentials = read_credentials(&mut section);
@@ -86,6 +95,7 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
         idempotent,
         credentials,
         outbound,
+        tls,
         mcp,
         settings,
         fallbacks,

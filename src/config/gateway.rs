@@ -16,7 +16,7 @@ pub struct GatewayConfig {
     /// Host names under which it is served. Without any: on a loopback address `localhost` and
     /// addresses, elsewhere every name.
     pub hosts: Vec<String>,
-    /// Origins of other sites whose pages may use it from a browser.
+    /// Origins of other sites. Their pages may use it from a browser.
     pub origins: Vec<String>,
     /// Request headers of callers that are obeyed.
     pub trust: Vec<TrustedHeader>,
@@ -113,15 +113,20 @@ pub(super) fn read(mut section: Section<'_>) -> GatewayConfig {
     let bind = section.get_or("bind", &address(), default.bind);
     // EDGE-5: other machines are not obeyed unless the operator says so.
     let trusted = if bind.ip().to_canonical().is_loopback() {
-        default.trust
+        Some(default.trust)
     } else {
-        Vec::new()
+        None
     };
+    let trust = one_of(&TRUST).list().or_off();
     let settings = GatewayConfig {
         bind,
-        hosts: section.get_or("hosts", &host().list(), Vec::new()),
-        origins: section.get_or("origins", &origin().list(), Vec::new()),
-        trust: section.get_or("trust", &one_of(&TRUST).list(), trusted),
+        hosts: section
+            .get_if_set("hosts", &host().list())
+            .unwrap_or_default(),
+        origins: section
+            .get_if_set("origins", &origin().list())
+            .unwrap_or_default(),
+        trust: section.get_or("trust", &trust, trusted).unwrap_or_default(),
         threads: section.get_or("threads", &threads, default.threads),
         max_connections: section.get_or(
             "max_connections",

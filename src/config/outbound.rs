@@ -60,7 +60,7 @@ pub(super) fn read(section: &mut Section<'_>, kind: Option<DependencyKind>) -> O
     );
     let names = name.list();
     let given = section.secrets("headers", TABLE);
-    let remove_headers = section.get("remove_headers", &names);
+    let remove_headers = section.get_if_set("remove_headers", &names);
     let forwarded = section.get("forwarded", &boolean());
     let mut headers = BTreeMap::new();
     let is_http = kind == Some(DependencyKind::Http);
@@ -82,12 +82,7 @@ pub(super) fn read(section: &mut Section<'_>, kind: Option<DependencyKind>) -> O
     if is_http {
         return OutboundConfig {
             headers,
-            remove_headers: section.default_to(
-                "remove_headers",
-                &names,
-                remove_headers,
-                Vec::new(),
-            ),
+            remove_headers: remove_headers.unwrap_or_default(),
             forwarded: section.default_to("forwarded", &boolean(), forwarded, true),
         };
     }

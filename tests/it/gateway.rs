@@ -20,6 +20,7 @@ mod times;
 mod tls;
 mod trust;
 mod undisturbed;
+mod upstream_tls;
 mod whole;
 mod wire;
 mod wire_h2;

@@ -69,7 +69,7 @@ pub(super) fn screen(
     None
 }
 
-/// Returns the refusal of a TRACE whose answer would show credentials of ours.
+/// Returns the refusal of a TRACE: its answer would show credentials of ours.
 pub(super) fn refuse_trace() -> Response<ReplyBody> {
     let detail = "TRACE would show the credentials that the gateway adds";
     Refusal::new(ProblemKind::METHOD, detail).into_response()

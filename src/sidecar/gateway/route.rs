@@ -17,7 +17,7 @@ use super::http::upstream::UpstreamClient;
 use super::mcp::endpoint::McpEndpoint;
 use super::message::HttpReply;
 use super::trace::{AttemptTracer, Tracing};
-use crate::config::{DependencyConfig, FallbackConfig, FallbackKind, GatewayConfig};
+use crate::config::{DependencyConfig, FallbackConfig, FallbackKind, GatewayConfig, UpstreamTls};
 use crate::mcp::McpSettings;
 use crate::{ByName, Client, FallbackRule, Fixed, Runtime};
 
@@ -77,6 +77,7 @@ pub(super) struct HttpRoute {
 #[derive(Debug, PartialEq)]
 struct HttpRouteSpec {
     url: String,
+    tls: Option<UpstreamTls>,
     idempotent: Vec<String>,
     fallbacks: Vec<FallbackConfig>,
     fallback_only: bool,
@@ -86,6 +87,7 @@ impl HttpRouteSpec {
     fn of(config: &DependencyConfig, url: &str) -> Self {
         Self {
             url: url.to_owned(),
+            tls: config.tls.clone(),
             idempotent: config.idempotent.clone(),
             fallbacks: config.fallbacks.clone(),
             fallback_only: config.settings.fallback_only,
@@ -101,9 +103,11 @@ impl HttpRoute {
         (config, url): (&DependencyConfig, &str),
         (threads, tracing): (usize, &Tracing),
     ) -> Result<Self, AddError> {
-        let address = UpstreamAddress::new(url).map_err(|problem| AddError::Address {
-            name: name.to_owned(),
-            problem,
+        let address = UpstreamAddress::new(url, config.tls.as_ref()).map_err(|problem| {
+            AddError::Address {
+                name: name.to_owned(),
+                problem,
+            }
         })?;
         follow(&address, config);
         let address = Arc::new(address);
@@ -151,7 +155,8 @@ impl HttpRoute {
     /// Returns true if the gateway adds credentials of its own to the requests. A 401 or 403 is
     /// then a fault of the configuration, else of the caller.
     pub(super) fn holds_credentials(&self) -> bool {
-        self.address.outbound.load().holds_credentials()
+        let has_certificate = self.spec.tls.as_ref().is_some_and(|tls| tls.cert.is_some());
+        has_certificate || self.address.outbound.load().holds_credentials()
     }
 }
 

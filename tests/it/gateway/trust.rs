@@ -261,6 +261,7 @@ fn edge_5_e7b_other_machines_are_not_obeyed_unless_told() {
     assert_eq!(trust("bind = \"[::]:1\""), 0);
     assert_eq!(trust("bind = \"0.0.0.0:1\"\ntrust = [\"key\"]"), 1);
     assert_eq!(trust("trust = []"), 0);
+    assert_eq!(trust("trust = \"off\""), 0);
 }
 
 #[tokio::test]

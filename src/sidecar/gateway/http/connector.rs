@@ -11,14 +11,18 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Uri};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
+use hyper_rustls::{
+    FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream,
+};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tower_service::Service;
 
 use super::outbound::OutboundHeaders;
+use crate::config::UpstreamTls;
 use crate::tls;
 
 /// Idle time after which a connection is closed. It is shorter than most servers' limit, so that
@@ -36,6 +40,8 @@ pub(crate) struct UpstreamAddress {
     /// Prefix of every path, without a slash at its end.
     prefix: String,
     pub(super) tls: Option<ClientConfig>,
+    /// Name in its certificate, if it is not the host.
+    server_name: Option<ServerName<'static>>,
     /// Limit for connecting, in nanoseconds; 0 for no limit.
     connect: AtomicU64,
     /// Changes to the headers of its requests.
@@ -44,7 +50,7 @@ pub(crate) struct UpstreamAddress {
 
 impl UpstreamAddress {
     /// Parses an address that the configuration has checked.
-    pub(crate) fn new(url: &str) -> Result<Self, String> {
+    pub(crate) fn new(url: &str, own: Option<&UpstreamTls>) -> Result<Self, String> {
         let uri: Uri = url.parse().map_err(|error| format!("{error}"))?;
         let parts = uri.into_parts();
         let scheme = parts.scheme.ok_or("it has no scheme")?;
@@ -62,11 +68,20 @@ impl UpstreamAddress {
         };
         let host = host.map_err(|error| error.to_string())?;
         let tls = if scheme == Scheme::HTTPS {
-            Some(tls::client()?)
+            Some(match own {
+                Some(own) => tls::client_of(
+                    own.ca.as_deref(),
+                    own.cert.as_deref().zip(own.key.as_deref()),
+                )?,
+                None => tls::client()?,
+            })
         } else {
             None
         };
+        let server_name = own.and_then(|own| own.server_name.clone());
+        let server_name = server_name.map(ServerName::try_from).transpose();
         Ok(Self {
+            server_name: server_name.map_err(|_| "tls.server_name is no name of a server")?,
             scheme,
             authority,
             uri,
@@ -122,13 +137,17 @@ impl UpstreamConnector {
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         let connector = match &address.tls {
-            Some(tls) => HttpConnectorKind::Tls(
-                HttpsConnectorBuilder::new()
+            Some(tls) => {
+                let builder = HttpsConnectorBuilder::new()
                     .with_tls_config(tls.clone())
-                    .https_only()
-                    .enable_all_versions()
-                    .wrap_connector(tcp),
-            ),
+                    .https_only();
+                let builder = match &address.server_name {
+                    Some(name) => builder
+                        .with_server_name_resolver(FixedServerNameResolver::new(name.clone())),
+                    None => builder,
+                };
+                HttpConnectorKind::Tls(builder.enable_all_versions().wrap_connector(tcp))
+            }
             None => HttpConnectorKind::Plain(tcp),
         };
         Self { address, connector }
