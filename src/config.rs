@@ -28,6 +28,7 @@ mod reload;
 mod dependency;
 mod kind;
 mod mcp;
+mod outbound;
 
 mod backoff;
 mod breaker;
@@ -43,6 +44,7 @@ mod rate_limit;
 mod retry;
 mod throttle;
 mod timeout;
+mod upstream_tls;
 mod workers;
 
 pub mod credentials;
@@ -58,15 +60,17 @@ use ::config::Value;
 pub use admin::AdminConfig;
 pub use dependency::DependencyConfig;
 pub use fallback::{FallbackConfig, FallbackKind, FallbackOn};
-pub use gateway::GatewayConfig;
+pub use gateway::{GatewayConfig, TrustedHeader};
 pub use kind::DependencyKind;
 pub use loader::{Loader, Sources};
 pub use mcp::McpConfig;
 pub use otel::OtelConfig;
+pub use outbound::OutboundConfig;
 pub use problem::{ConfigError, Problem, Warning};
 pub use recorder::RecorderConfig;
 pub use reload::ReloadConfig;
 pub use secret::Secret;
+pub use upstream_tls::UpstreamTls;
 
 use breakerbox_actors::nearest_word;
 use section::{LoadReport, Section};

@@ -2,7 +2,6 @@
 
 use breakerbox_policy::{ClassifySettings, Symptom, Symptoms};
 
-use super::kind::DependencyKind;
 use super::section::Section;
 use super::value_type::{OneOfTwo, ValueType, either, integer, one_of};
 
@@ -45,10 +44,10 @@ fn list_of(words: Words) -> ValueType<'static, Symptoms> {
     list.map(|list| Some(Symptoms(list)), |symptoms| symptoms.0.clone())
 }
 
-/// Reads `classify`.
-pub(super) fn read(mut section: Section<'_>, kind: Option<DependencyKind>) -> ClassifySettings {
+/// Reads `classify`. `has_credentials`: the calls carry credentials of our own.
+pub(super) fn read(mut section: Section<'_>, has_credentials: bool) -> ClassifySettings {
     let mut default = ClassifySettings::default();
-    if kind == Some(DependencyKind::Http) {
+    if !has_credentials {
         // EDGE-1: callers bring their own credentials, and a refused one is the caller's mistake.
         default.misconfigured = Symptoms(Vec::new());
     }

@@ -14,6 +14,12 @@ mod descriptors;
 
 mod activity;
 
+mod head_rules;
+
+mod guard;
+
+mod path;
+
 mod proxy;
 
 mod headers;
@@ -94,8 +100,11 @@ pub enum AddError {
 
 /// Checks an address as [`Gateway::put`] does.
 #[cfg(feature = "cli")]
-pub(crate) fn check_address(url: &str) -> Result<(), String> {
-    http::connector::UpstreamAddress::new(url).map(drop)
+pub(crate) fn check_address(
+    url: &str,
+    tls: Option<&crate::config::UpstreamTls>,
+) -> Result<(), String> {
+    http::connector::UpstreamAddress::new(url, tls).map(drop)
 }
 
 /// Result of [`Gateway::put`].
@@ -172,7 +181,10 @@ impl Gateway {
     /// Applies new limits to later connections. The address, the threads and the maximum number of
     /// connections stay as they were.
     pub fn configure(&self, config: &GatewayConfig) {
-        self.config.store(Arc::new(config.clone()));
+        let mut config = config.clone();
+        // What is served to which hosts follows from where it listens in fact.
+        config.bind = self.config.load().bind;
+        self.config.store(Arc::new(config));
     }
 
     /// Makes a dependency reachable: starts it, or applies the configuration to a running one. If

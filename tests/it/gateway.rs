@@ -21,8 +21,12 @@ mod shutdown_delay;
 mod streams;
 mod times;
 mod tls;
+mod trust;
 mod undisturbed;
+mod upstream_tls;
 mod whole;
+mod wire;
+mod wire_h2;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -129,7 +133,7 @@ impl Bed {
 
     /// A gateway with a whole configuration.
     async fn of(text: &str) -> Self {
-        let own = "[gateway]\nbind = \"127.0.0.1:0\"\nthreads = 2\n";
+        let own = "[gateway]\nbind = \"127.0.0.1:0\"\nthreads = 2\nhosts = [\"a\"]\n";
         let loader = Settings::loader().bare().toml(own).toml(text);
         let settings = loader.load().unwrap_or_else(|error| panic!("{error}"));
         let runtime = Runtime::start(settings.clone()).await.unwrap();

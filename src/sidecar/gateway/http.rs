@@ -14,6 +14,8 @@ pub(super) mod connect_failure;
 
 pub(super) mod socket;
 
+pub(super) mod outbound;
+
 pub(super) mod pool;
 
 pub(super) mod error;

@@ -94,6 +94,48 @@ impl ProblemKind {
         StatusCode::BAD_REQUEST,
         "the request cannot be passed on",
     );
+    /// The request names a host that is not served.
+    pub(super) const FOREIGN_HOST: Self = Self(
+        "foreign-host",
+        StatusCode::MISDIRECTED_REQUEST,
+        "the request is for another host",
+    );
+    /// A page of another site made the request.
+    pub(super) const FOREIGN_ORIGIN: Self = Self(
+        "foreign-origin",
+        StatusCode::FORBIDDEN,
+        "the request comes from another site",
+    );
+    /// The request has come through this process before.
+    pub(super) const LOOP: Self = Self(
+        "loop-detected",
+        StatusCode::LOOP_DETECTED,
+        "the request goes round in a loop",
+    );
+    /// The request asks for a tunnel.
+    pub(super) const NO_TUNNEL: Self = Self(
+        "no-tunnel",
+        StatusCode::NOT_IMPLEMENTED,
+        "there are no tunnels",
+    );
+    /// The body has a transfer coding that is not known.
+    pub(super) const UNKNOWN_CODING: Self = Self(
+        "unknown-coding",
+        StatusCode::NOT_IMPLEMENTED,
+        "the transfer coding is not known",
+    );
+    /// The method is not allowed here.
+    pub(super) const METHOD: Self = Self(
+        "method-not-allowed",
+        StatusCode::METHOD_NOT_ALLOWED,
+        "the method is not allowed here",
+    );
+    /// The request expects what the gateway cannot do.
+    pub(super) const EXPECTATION: Self = Self(
+        "expectation-failed",
+        StatusCode::EXPECTATION_FAILED,
+        "the expectation cannot be met",
+    );
     const BODY_TOO_LARGE: Self = Self(
         "body-too-large",
         StatusCode::PAYLOAD_TOO_LARGE,

@@ -9,15 +9,16 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use http::header::{AGE, CONNECTION, CONTENT_TYPE, HOST, TE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::{Instant, sleep};
 
 use breakerbox_policy::Priority;
 
+use super::head_rules::{refuse_trace, screen};
 use super::headers::{
-    ATTEMPTS, DEADLINE, IDEMPOTENCY, KEY, PRIORITY, SOURCE, append_forwarded, join_cookies,
-    strip_one_hop, takes_trailers,
+    ATTEMPTS, DEADLINE, IDEMPOTENCY, KEY, PRIORITY, SOURCE, append_forwarded, append_via,
+    join_cookies, strip_one_hop, takes_trailers,
 };
 use super::http::body::ReplyBody;
 use super::http::cache::CacheWriter;
@@ -28,6 +29,7 @@ use super::http::request_body::{self, BodyLimits, ReadBody, StreamedBody, Upload
 use super::http::response_stream::{self, ResponsePiece, ResponseStream};
 use super::mcp::endpoint::McpEndpoint;
 use super::message::{HttpFailure, HttpReply, HttpRequest};
+use super::path::has_dot_segment;
 use super::problem::{GatewayProblem, ProblemKind};
 use super::route::{HttpRoute, RouteKind, ThreadContext};
 use super::trace::{AttemptSpan, RequestSpan};
@@ -71,8 +73,11 @@ async fn answer_and_read(
     span: Option<&RequestSpan>,
 ) -> (Response<ReplyBody>, bool) {
     let started = Instant::now();
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let is_empty = body.is_end_stream();
+    if let Some((response, is_read)) = screen(&mut head, &lane.config.load(), !is_empty) {
+        return (own(response, 0), is_read);
+    }
     let path = head.uri.path();
     if path == "/" {
         return (own(list(lane), 0), is_empty);
@@ -98,6 +103,9 @@ async fn answer_and_read(
     };
     if let Some(span) = span {
         span.concerns(&route.name);
+    }
+    if head.method == Method::TRACE && route.holds_credentials() {
+        return (own(refuse_trace(), 0), is_empty);
     }
     let call = ProxiedCall {
         lane,
@@ -154,8 +162,9 @@ impl ProxiedCall<'_> {
     /// Reads the caller's options. `length`: of the dependency's name.
     fn terms(&self, head: &Parts, length: usize) -> Result<RequestOptions, &'static str> {
         let path = &head.uri.path()[1 + length..];
-        if path.split('/').any(is_dots) {
-            return Err("the path contains a segment . or ..");
+        // EDGE-5: a path goes no further if any server could read it as leading elsewhere.
+        if has_dot_segment(path) {
+            return Err("the path contains a segment . or .., perhaps encoded");
         }
         let mut target = if path.is_empty() { "/" } else { path }.to_owned();
         if let Some(query) = head.uri.query() {
@@ -457,15 +466,7 @@ fn rewrite(head: &mut Parts, peer: SocketAddr) {
     }
     let host = host.as_ref().and_then(|host| host.to_str().ok());
     append_forwarded(headers, peer, host);
-}
-
-/// Returns true if a part of a path is `.` or `..`, percent-encoded or not.
-fn is_dots(part: &str) -> bool {
-    if part.len() > 6 {
-        return false;
-    }
-    let plain = part.replace("%2e", ".").replace("%2E", ".");
-    plain == "." || plain == ".."
+    append_via(headers, head.version);
 }
 
 fn is_event_stream(headers: &HeaderMap) -> bool {

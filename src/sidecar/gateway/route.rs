@@ -12,11 +12,12 @@ use super::fallback::narrowed;
 use super::http::cache::{CacheRules, HttpCache};
 use super::http::connector::UpstreamAddress;
 use super::http::dependency::HttpDependency;
+use super::http::outbound::OutboundHeaders;
 use super::http::upstream::UpstreamClient;
 use super::mcp::endpoint::McpEndpoint;
 use super::message::HttpReply;
 use super::trace::{AttemptTracer, Tracing};
-use crate::config::{DependencyConfig, FallbackConfig, FallbackKind, GatewayConfig};
+use crate::config::{DependencyConfig, FallbackConfig, FallbackKind, GatewayConfig, UpstreamTls};
 use crate::mcp::McpSettings;
 use crate::{ByName, Client, FallbackRule, Fixed, Runtime};
 
@@ -76,6 +77,7 @@ pub(super) struct HttpRoute {
 #[derive(Debug, PartialEq)]
 struct HttpRouteSpec {
     url: String,
+    tls: Option<UpstreamTls>,
     idempotent: Vec<String>,
     fallbacks: Vec<FallbackConfig>,
     fallback_only: bool,
@@ -85,6 +87,7 @@ impl HttpRouteSpec {
     fn of(config: &DependencyConfig, url: &str) -> Self {
         Self {
             url: url.to_owned(),
+            tls: config.tls.clone(),
             idempotent: config.idempotent.clone(),
             fallbacks: config.fallbacks.clone(),
             fallback_only: config.settings.fallback_only,
@@ -100,11 +103,13 @@ impl HttpRoute {
         (config, url): (&DependencyConfig, &str),
         (threads, tracing): (usize, &Tracing),
     ) -> Result<Self, AddError> {
-        let address = UpstreamAddress::new(url).map_err(|problem| AddError::Address {
-            name: name.to_owned(),
-            problem,
+        let address = UpstreamAddress::new(url, config.tls.as_ref()).map_err(|problem| {
+            AddError::Address {
+                name: name.to_owned(),
+                problem,
+            }
         })?;
-        address.set_limits(&config.settings.timeout);
+        follow(&address, config);
         let address = Arc::new(address);
         let attempts = tracing.attempts(name, url);
         let (own, traced) = (Arc::clone(&address), attempts.clone());
@@ -144,8 +149,22 @@ impl HttpRoute {
 
     /// Applies the settings that are not the runtime's.
     fn follow(&self, config: &DependencyConfig) {
-        self.address.set_limits(&config.settings.timeout);
+        follow(&self.address, config);
     }
+
+    /// Returns true if the gateway adds credentials of its own to the requests. A 401 or 403 is
+    /// then a fault of the configuration, else of the caller.
+    pub(super) fn holds_credentials(&self) -> bool {
+        let has_certificate = self.spec.tls.as_ref().is_some_and(|tls| tls.cert.is_some());
+        has_certificate || self.address.outbound.load().holds_credentials()
+    }
+}
+
+/// Applies the settings of requests that may change at any time.
+fn follow(address: &UpstreamAddress, config: &DependencyConfig) {
+    address.set_limits(&config.settings.timeout);
+    let outbound = OutboundHeaders::of(&config.outbound);
+    address.outbound.store(Arc::new(outbound));
 }
 
 fn rule(

@@ -8,19 +8,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use breakerbox_policy::TimeoutSettings;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Uri};
-use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
+use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::{GaiAddrs, GaiResolver, Name};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tower_service::Service;
 
 use super::connect_failure::LookupError;
+use super::outbound::OutboundHeaders;
 use super::socket::UpstreamSocket;
+use crate::config::UpstreamTls;
 use crate::tls;
 
 /// The address of a dependency.
@@ -33,16 +37,20 @@ pub(crate) struct UpstreamAddress {
     pub(super) host: HeaderValue,
     /// Prefix of every path, without a slash at its end.
     prefix: String,
-    pub(super) tls: Option<Arc<ClientConfig>>,
+    pub(super) tls: Option<ClientConfig>,
+    /// Name in its certificate, if it is not the host.
+    server_name: Option<ServerName<'static>>,
     /// Limit for connecting, in nanoseconds; 0 for no limit.
     connect: AtomicU64,
     /// Time for which an idle connection is kept, in nanoseconds.
     keep: AtomicU64,
+    /// Changes to the headers of its requests.
+    pub(crate) outbound: ArcSwap<OutboundHeaders>,
 }
 
 impl UpstreamAddress {
     /// Parses an address that the configuration has checked.
-    pub(crate) fn new(url: &str) -> Result<Self, String> {
+    pub(crate) fn new(url: &str, own: Option<&UpstreamTls>) -> Result<Self, String> {
         let uri: Uri = url.parse().map_err(|error| format!("{error}"))?;
         let parts = uri.into_parts();
         let scheme = parts.scheme.ok_or("it has no scheme")?;
@@ -60,13 +68,20 @@ impl UpstreamAddress {
         };
         let host = host.map_err(|error| error.to_string())?;
         let tls = if scheme == Scheme::HTTPS {
-            let mut tls = tls::client()?;
-            tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-            Some(Arc::new(tls))
+            Some(match own {
+                Some(own) => tls::client_of(
+                    own.ca.as_deref(),
+                    own.cert.as_deref().zip(own.key.as_deref()),
+                )?,
+                None => tls::client()?,
+            })
         } else {
             None
         };
+        let server_name = own.and_then(|own| own.server_name.clone());
+        let server_name = server_name.map(ServerName::try_from).transpose();
         Ok(Self {
+            server_name: server_name.map_err(|_| "tls.server_name is no name of a server")?,
             scheme,
             authority,
             uri,
@@ -75,6 +90,7 @@ impl UpstreamAddress {
             tls,
             connect: AtomicU64::new(0),
             keep: AtomicU64::new(0),
+            outbound: ArcSwap::default(),
         })
     }
 
@@ -140,16 +156,21 @@ impl UpstreamConnector {
         // the next.
         tcp.set_connect_timeout(limit);
         let connecting = async {
-            match &self.address.tls {
-                Some(tls) => {
-                    let mut tls = HttpsConnector::from((tcp, Arc::clone(tls)));
-                    tls.call(uri).await.map_err(io::Error::other)
+            let Some(tls) = &self.address.tls else {
+                let stream = tcp.call(uri).await.map_err(io::Error::other)?;
+                return Ok(MaybeHttpsStream::Http(stream));
+            };
+            let builder = HttpsConnectorBuilder::new()
+                .with_tls_config(tls.clone())
+                .https_only();
+            let builder = match &self.address.server_name {
+                Some(name) => {
+                    builder.with_server_name_resolver(FixedServerNameResolver::new(name.clone()))
                 }
-                None => {
-                    let stream = tcp.call(uri).await.map_err(io::Error::other)?;
-                    Ok(MaybeHttpsStream::Http(stream))
-                }
-            }
+                None => builder,
+            };
+            let mut tls = builder.enable_all_versions().wrap_connector(tcp);
+            tls.call(uri).await.map_err(io::Error::other)
         };
         let stream = match limit {
             None => connecting.await,
@@ -160,7 +181,7 @@ impl UpstreamConnector {
         let stream = stream?;
         let socket = match &stream {
             MaybeHttpsStream::Http(tcp) => tcp.inner(),
-            MaybeHttpsStream::Https(tls) => tls.inner().get_ref().0.inner(),
+            MaybeHttpsStream::Https(tls) => tls.inner().get_ref().0.inner().inner(),
         };
         limit_unsent(socket);
         Ok(TokioIo::new(UpstreamSocket::new(stream)))

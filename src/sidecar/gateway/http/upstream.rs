@@ -19,7 +19,7 @@ use super::error::HttpError;
 use super::pool::{ConnectionPool, PooledBody};
 use super::request_body::Upload;
 use super::socket::SocketMark;
-use crate::sidecar::gateway::headers::DEADLINE;
+use crate::sidecar::gateway::headers::{DEADLINE, append_via};
 use crate::sidecar::gateway::message::{HttpFailure, HttpRequest};
 
 /// Connections to one dependency, kept by one thread.
@@ -80,6 +80,11 @@ impl UpstreamClient {
                 sent => sent,
             },
         };
+        let sent = sent.map(|mut response| {
+            let version = response.version();
+            append_via(response.headers_mut(), version);
+            response
+        });
         sent.map_err(|failure| match trace {
             Some(trace) => trace.blamed(failure).into(),
             None => failure.into(),
@@ -103,15 +108,18 @@ impl UpstreamClient {
         let headers = message.headers_mut();
         headers.clone_from(request.headers());
         headers.remove(EXPECT);
+        let outbound = self.address.outbound.load();
+        outbound.apply(headers);
         if is_unsized {
             // EDGE-3: without it, hyper takes a GET for one without a body.
             headers.remove(CONTENT_LENGTH);
             headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
-        if let Some(left) = left {
+        if let Some(left) = left.filter(|_| outbound.is_forwarded) {
             let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
             headers.insert(DEADLINE, HeaderValue::from(millis));
         }
+        drop(outbound);
         match &self.transport {
             UpstreamTransport::Plain(_) => {
                 headers.insert(HOST, self.address.host.clone());

@@ -55,14 +55,10 @@ impl McpEndpoint {
         let own = StreamableHttpServerConfig::default()
             .with_legacy_session_mode(false)
             .with_json_response(true)
-            .with_max_request_body_bytes(usize::try_from(gateway.max_body).unwrap_or(usize::MAX));
-        // On loopback this keeps out a browser page that resolves its own host name to our address
-        // (DNS rebinding). On other addresses our host names are unknown.
-        let own = if gateway.bind.ip().is_loopback() {
-            own
-        } else {
-            own.disable_allowed_hosts()
-        };
+            .with_max_request_body_bytes(usize::try_from(gateway.max_body).unwrap_or(usize::MAX))
+            // The gateway has checked host and origin before, for every dependency alike.
+            .disable_allowed_hosts()
+            .disable_allowed_origins();
         let service = StreamableHttpService::new(
             move || Ok(handler.clone()),
             Arc::new(NeverSessionManager::default()),
