@@ -164,6 +164,10 @@ fn names_secret(argument: &str) -> bool {
 /// Masks one argument: the value in `NAME=value` and `Name: value`, credentials of an address, and
 /// texts that look like a token.
 fn one(argument: &str) -> String {
+    // JSON may hold any name, at any depth.
+    if argument.starts_with(['{', '"']) {
+        return MASK.to_owned();
+    }
     let split = argument.find(['=', ':']).filter(|at| {
         // The colon of an address is none.
         !argument[*at..].starts_with("://")
