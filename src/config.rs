@@ -262,6 +262,7 @@ fn read_dependencies(table: &Section<'_>, environment: &str) -> BTreeMap<String,
         dependencies.insert(name.clone(), dependency::read(section, environment));
     }
     fallback_targets::check(&dependencies, table);
+    fallback_targets::trust_same_origin(&mut dependencies);
     dependencies
 }
 

@@ -23,6 +23,8 @@ pub struct Verdict {
     executed_is_set: bool,
     /// True if the settings decide the class of the symptom.
     by_settings: bool,
+    /// True if no fallback may replace the answer.
+    pub(crate) is_for_caller: bool,
 }
 
 impl From<Class> for Verdict {
@@ -40,6 +42,7 @@ impl From<Class> for Verdict {
             executed,
             executed_is_set: false,
             by_settings: false,
+            is_for_caller: false,
         }
     }
 }
@@ -124,6 +127,16 @@ impl Verdict {
         Self {
             executed,
             executed_is_set: true,
+            ..self
+        }
+    }
+
+    /// Declares that the answer speaks of this caller, such as a refused credential: no fallback
+    /// replaces it, whatever its class (rule FBK-2).
+    #[must_use]
+    pub fn for_caller(self) -> Self {
+        Self {
+            is_for_caller: true,
             ..self
         }
     }

@@ -16,6 +16,8 @@ mod proxy;
 
 mod headers;
 
+mod credentials;
+
 #[cfg(feature = "otel")]
 mod trace;
 #[cfg(not(feature = "otel"))]

@@ -6,6 +6,8 @@ mod fallbacks;
 #[cfg(target_os = "linux")]
 mod flood;
 mod headers;
+mod kept;
+mod substitutes;
 mod http2;
 #[cfg(unix)]
 mod notify;

@@ -13,15 +13,15 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::{Instant, sleep};
 
-use breakerbox_policy::Priority;
+use breakerbox_policy::{Class, Priority, Symptom};
 
 use super::headers::{
     ATTEMPTS, DEADLINE, IDEMPOTENCY, KEY, PRIORITY, SOURCE, append_forwarded, strip_one_hop,
 };
 use super::http::body::ReplyBody;
-use super::http::cache::CacheWriter;
+use super::http::cache::{self, CacheWriter};
 use super::http::dependency::of_status;
-use super::http::error::{ErrorBody, ErrorResponse, HttpError};
+use super::http::error::{ErrorBody, ErrorResponse, HttpError, speaks_of_caller};
 use super::http::pool::PooledBody;
 use super::http::request_body::{self, BodyLimits, ReadBody, StreamedBody, Upload, UploadStatus};
 use super::http::response_stream::{self, ResponsePiece, ResponseStream};
@@ -228,12 +228,13 @@ impl ProxiedCall<'_> {
                 Err(failure) => return refuse(failure),
             }
         };
-        rewrite(&mut head, peer);
+        let sent = rewrite(&mut head, peer, self.route.has_fallbacks());
         if let Some(span) = self.span {
             span.pass_on(&mut head.headers);
         }
         let may_repeat = is_idempotent && kept.is_some();
         let request = HttpRequest::new((head.method, target), head.headers, kept, may_repeat);
+        let request = request.sent_as(sent);
         let own_time = options.timeout.map(|timeout| self.started + timeout);
         let until = self.ends(own_time);
         options.timeout = own_time.map(|end| end.saturating_duration_since(Instant::now()));
@@ -307,6 +308,14 @@ impl ProxiedCall<'_> {
                     .map(Response::status)
                     .map_err(HttpError::failure),
             );
+        }
+        if let Ok(response) = &answered {
+            let status = response.status();
+            let class = settings.classify.class_of(Symptom::Status(status.as_u16()));
+            let is_failure = matches!(class, Class::Failure | Class::Throttled)
+                && !speaks_of_caller(status.as_u16());
+            let seen = (status, response.headers());
+            cache::note(&self.route.caches, request, seen, is_failure);
         }
         ResponseStream::begin(answered?, response_stream::by(&settings.classify), span).await
     }
@@ -423,19 +432,30 @@ fn said(error: CallError<HttpError>) -> Option<Box<ErrorResponse>> {
     }
 }
 
-/// Turns a caller's head into the head of the gateway's request.
-fn rewrite(head: &mut Parts, peer: SocketAddr) {
+/// Turns a caller's head into the head of the gateway's request. Returns the headers as they were,
+/// if they are wanted.
+fn rewrite(head: &mut Parts, peer: SocketAddr, is_wanted: bool) -> Option<HeaderMap> {
     let host = match head.uri.authority() {
         Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
         None => head.headers.get(HOST).cloned(),
     };
     let headers = &mut head.headers;
+    // EDGE-2: what is stripped may tell callers apart too.
+    let sent = is_wanted.then(|| {
+        let mut sent = headers.clone();
+        if let Some(host) = &host {
+            // The dependency sees it in `Forwarded`.
+            sent.insert(HOST, host.clone());
+        }
+        sent
+    });
     strip_one_hop(headers);
     for name in [PRIORITY, KEY, DEADLINE] {
         headers.remove(name);
     }
     let host = host.as_ref().and_then(|host| host.to_str().ok());
     append_forwarded(headers, peer, host);
+    sent
 }
 
 /// Returns true if a part of a path is `.` or `..`, percent-encoded or not.
