@@ -132,7 +132,7 @@ impl Verdict {
     }
 
     /// Declares that the answer speaks of this caller, such as a refused credential: no fallback
-    /// replaces it, whatever its class (rule FBK-2).
+    /// replaces it, of any class (rule FBK-2).
     #[must_use]
     pub fn for_caller(self) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! Headers and parameters of a request that may say for whom it is made.
+//! Headers and parameters of a request that may carry a credential or an identity.
 //!
 //! They are recognized by their names: each service has names of its own for its keys, and a list
 //! of the known ones would always lack the next.
@@ -35,7 +35,7 @@ const PARTS: [&str; 28] = [
     "subscription",
     "tenant",
     "token",
-    "userinfo",
+    "user",
     "xsrf",
 ];
 
@@ -54,7 +54,7 @@ const BEGINNINGS: [&str; 10] = [
 ];
 
 /// Names that only look like one.
-const OTHERS: [&str; 3] = ["x-original", "x-origin", "x-user-agent"];
+const OTHERS: [&str; 4] = ["user-agent", "x-origin", "x-original", "x-user-agent"];
 
 /// Names of parameters in a query that are credentials in themselves. `key` and `token` are not
 /// among them: they are also names of plain values.
@@ -86,7 +86,7 @@ pub(super) fn is_credential(name: &HeaderName) -> bool {
     }
     let name = name.as_str();
     if OTHERS.iter().any(|other| name.starts_with(other)) {
-        return PARTS.iter().any(|part| name.contains(part));
+        return false;
     }
     BEGINNINGS.iter().any(|begin| name.starts_with(begin))
         || PARTS.iter().any(|part| name.contains(part))

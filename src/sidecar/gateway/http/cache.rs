@@ -106,7 +106,7 @@ impl HttpCache {
         }
     }
 
-    /// Returns true if responses to this request can be cached, whatever they say.
+    /// Returns true if responses to this request can be cached, if they allow it.
     fn may_hold(request: &HttpRequest) -> bool {
         // EDGE-2: no key tells bodies apart, so that a search never gets the hits of another.
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
@@ -157,8 +157,8 @@ impl HttpCache {
             }
             return;
         }
-        // EDGE-2: an answer that the dependency has taken back, such as one to a caller whose
-        // credentials were revoked, does not come again in the next outage.
+        // EDGE-2: an answer that the dependency has taken back, such as one to a caller with
+        // revoked credentials, does not come again in the next outage.
         let is_final = !is_failure && !status.is_server_error() && !is_passing(status);
         if is_final && Self::may_hold(request) && !self.may_keep(request, status, headers) {
             self.forget(request);

@@ -1,7 +1,8 @@
 //! Keys of cached responses: digests of everything that may change the answer to a request.
 //!
-//! A header is part of the key unless it is known to change no answer. The opposite, a list of the
-//! headers that do, would lack the one by which the next service tells its callers apart.
+//! A header is part of the key if its name says that it may carry a credential or an identity, or
+//! that it selects an answer; and under any name if its value is long enough for a credential. A
+//! list of known headers would lack the one by which the next service tells its callers apart.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
@@ -13,23 +14,62 @@ use http::{HeaderMap, HeaderValue};
 use sha2::{Digest as _, Sha256};
 
 use crate::lock::LockExt as _;
+use crate::sidecar::gateway::credentials::is_credential;
 use crate::sidecar::gateway::message::{HttpRequest, RequestKey};
 
-/// Headers that change no answer: they describe the connection, the client program or the trace,
-/// or they are evaluated apart.
-const NEUTRAL: [&str; 44] = [
+/// Headers that select an answer, or that say where a request came from.
+const SELECTING: [&str; 14] = [
+    "accept",
+    "accept-charset",
+    "accept-datetime",
+    "accept-encoding",
+    "accept-language",
+    "breakerbox-key",
+    "content-type",
+    "forwarded",
+    "host",
+    "idempotency-key",
+    "origin",
+    "prefer",
+    "via",
+    "x-rewrite-url",
+];
+
+/// Parts of the names of such headers, beside those of credentials.
+const SELECTING_PARTS: [&str; 18] = [
+    "behalf",
+    "client-ip",
+    "company",
+    "connecting-ip",
+    "country",
+    "currency",
+    "customer",
+    "email",
+    "forwarded",
+    "lang",
+    "locale",
+    "project",
+    "real-ip",
+    "region",
+    "role",
+    "team",
+    "version",
+    "workspace",
+];
+
+/// Headers that change no answer, however long their values are: they describe the connection, the
+/// client program or the trace, or they are evaluated apart.
+const NEUTRAL: [&str; 34] = [
     "b3",
+    "baggage",
     "breakerbox-deadline-ms",
     "breakerbox-priority",
     "cache-control",
     "connection",
     "content-length",
-    "correlation-id",
     "date",
     "dnt",
-    "elastic-apm-traceparent",
     "expect",
-    "grpc-trace-bin",
     "http2-settings",
     "if-modified-since",
     "if-none-match",
@@ -41,35 +81,39 @@ const NEUTRAL: [&str; 44] = [
     "proxy-connection",
     "referer",
     "request-id",
-    "sec-gpc",
-    "sentry-trace",
     "te",
     "traceparent",
     "tracestate",
     "trailer",
     "transfer-encoding",
-    "uber-trace-id",
     "upgrade",
     "upgrade-insecure-requests",
     "user-agent",
-    "x-amzn-trace-id",
-    "x-b3-flags",
     "x-b3-parentspanid",
-    "x-b3-sampled",
     "x-b3-spanid",
-    "x-b3-traceid",
     "x-client-request-id",
-    "x-cloud-trace-context",
-    "x-correlation-id",
+    "x-ms-client-request-id",
     "x-request-id",
 ];
 
-/// Beginnings of the names of such headers.
-const NEUTRAL_BEGINNINGS: [&str; 4] = ["sec-ch-", "sec-fetch-", "x-datadog-", "x-stainless-"];
+/// Parts of the names of such headers.
+const NEUTRAL_PARTS: [&str; 7] = [
+    "correlation-id",
+    "datadog-",
+    "sec-ch-",
+    "sec-fetch-",
+    "stainless-",
+    "trace-",
+    "traceid",
+];
 
-/// Maximum number of targets with a `Vary` header that names neutral headers.
+/// Length from which on a value may be a credential in a header of any name. A
+/// shorter one could be guessed.
+const LONG_VALUE: usize = 16;
+
+/// Maximum number of targets with a `Vary` header that names headers outside the key.
 const MAX_TARGETS: usize = 4096;
-/// Maximum number of neutral headers that the responses of one target may name.
+/// Maximum number of such headers for one target.
 const MAX_NAMES: usize = 16;
 /// Number of counters of writes. Targets with the same counter are invalidated together.
 const SLOTS: usize = 1 << 16;
@@ -95,17 +139,33 @@ impl KeyHeaders {
         read
     }
 
-    /// Returns true if the header is part of every key.
+    /// Returns true if the header is part of every key, by its name.
     fn tell_apart(&self, name: &HeaderName) -> bool {
-        let is_neutral = || {
-            let name = name.as_str();
-            NEUTRAL.binary_search(&name).is_ok()
-                || NEUTRAL_BEGINNINGS
-                    .iter()
-                    .any(|begin| name.starts_with(begin))
-        };
-        self.added.contains(name) || !(self.left_out.contains(name) || is_neutral())
+        self.added.contains(name) || !self.left_out.contains(name) && is_selecting(name)
     }
+
+    /// Returns true if the header is part of the key of a request that has it.
+    fn include(&self, name: &HeaderName, headers: &HeaderMap) -> bool {
+        let mut values = headers.get_all(name).iter();
+        self.tell_apart(name)
+            || !(self.left_out.contains(name) || is_neutral(name))
+                && values.any(|value| value.len() >= LONG_VALUE)
+    }
+}
+
+fn is_selecting(name: &HeaderName) -> bool {
+    if is_neutral(name) {
+        return false;
+    }
+    let text = name.as_str();
+    SELECTING.contains(&text)
+        || SELECTING_PARTS.iter().any(|part| text.contains(part))
+        || is_credential(name)
+}
+
+fn is_neutral(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    NEUTRAL.binary_search(&name).is_ok() || NEUTRAL_PARTS.iter().any(|part| name.contains(part))
 }
 
 /// Makes the keys of one cache.
@@ -114,7 +174,7 @@ pub(crate) struct CacheKeys {
     /// up in a table.
     salt: [u8; 16],
     headers: KeyHeaders,
-    /// Neutral headers that `Vary` has named, by target.
+    /// Headers outside the key that `Vary` has named, by target.
     varying: Mutex<HashMap<RequestKey, Arc<[HeaderName]>>>,
     /// Numbers of writes; part of the keys.
     written: Box<[AtomicU32]>,
@@ -140,7 +200,7 @@ impl CacheKeys {
         let left_out = &self.headers.left_out;
         left_out
             .iter()
-            .any(|name| sent.contains_key(name) && !self.headers.tell_apart(name))
+            .any(|name| sent.contains_key(name) && !self.headers.added.contains(name))
     }
 
     /// Returns the key of a request.
@@ -150,7 +210,7 @@ impl CacheKeys {
         let sent = request.as_sent();
         let is_part = |name: &&HeaderName| {
             let is_named = || varying.iter().any(|names| names.contains(name));
-            self.headers.tell_apart(name) || is_named()
+            self.headers.include(name, sent) || is_named()
         };
         let mut names: Vec<&HeaderName> = sent.keys().filter(is_part).collect();
         names.sort_unstable_by_key(|name| name.as_str());

@@ -1,4 +1,4 @@
-//! What requests and responses say about caching (RFC 9111, sections 4.2 and 5.2; RFC 5861).
+//! Directives of requests and responses about caching (RFC 9111, sections 4.2 and 5.2; RFC 5861).
 //!
 //! The crate `http-cache-semantics` was considered and is not used. It decides when to ask the
 //! origin again, and this cache always asks first. It reads the names of directives by their exact

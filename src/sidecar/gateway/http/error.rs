@@ -55,7 +55,7 @@ impl HttpError {
         let verdict = match self.failure {
             HttpFailure::Status(status) => {
                 let verdict = Verdict::from(Symptom::Status(status));
-                // FBK-2: whatever its class, no fallback covers what speaks of this caller.
+                // FBK-2: no fallback covers what speaks of this caller, of any class.
                 if speaks_of_caller(status) {
                     verdict.for_caller()
                 } else {

@@ -1,4 +1,4 @@
-//! Another HTTP dependency as a fallback: it gets the request, but not for whom it is made.
+//! Another HTTP dependency as a fallback: it gets the request without its credentials.
 
 use std::fmt;
 
