@@ -277,6 +277,7 @@ fn read_dependencies(table: &Section<'_>, environment: &str) -> BTreeMap<String,
     }
     fallback_targets::check(&dependencies, table);
     dead_settings::check_fallbacks(&dependencies, table);
+    fallback_targets::trust_same_origin(&mut dependencies);
     dependencies
 }
 

@@ -78,6 +78,8 @@ struct FailedAttempt<E> {
     end: AttemptEnd,
     retry_after: Option<Duration>,
     symptom: Option<Symptom>,
+    /// True if the answer speaks of this caller ([`Verdict::for_caller`]).
+    is_for_caller: bool,
 }
 
 /// Boxed from the start: few attempts fail, and every one passes its result on.
@@ -87,6 +89,7 @@ impl<E> FailedAttempt<E> {
             end: AttemptEnd::RefusedLocally,
             retry_after: None,
             symptom: None,
+            is_for_caller: false,
             error,
         })
     }
@@ -96,6 +99,7 @@ impl<E> FailedAttempt<E> {
             retry_after: refused.retry_after,
             error: CallError::Open(refused),
             symptom: None,
+            is_for_caller: false,
             end: AttemptEnd::RefusedByBreaker,
         })
     }
@@ -111,6 +115,7 @@ impl<E> FailedAttempt<E> {
             end: AttemptEnd::Ended(verdict.class),
             retry_after: verdict.retry_after,
             symptom: verdict.symptom,
+            is_for_caller: verdict.is_for_caller,
             error,
         })
     }
@@ -267,7 +272,9 @@ fn refuse_at_once(shared: &Shared, keyed: bool) -> Option<Refused> {
 /// Returns true if a fallback may answer.
 fn may_fall_back<E>(failed: &FailedAttempt<E>) -> bool {
     // FBK-2: a fallback never covers the caller's own mistakes.
-    failed.error.fault() != Fault::Caller && failed.end != AttemptEnd::Ended(Class::Rejected)
+    failed.error.fault() != Fault::Caller
+        && !failed.is_for_caller
+        && failed.end != AttemptEnd::Ended(Class::Rejected)
 }
 
 /// Time without a fallback answer after which an outage is over, unless the breaker has closed

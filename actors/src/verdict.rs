@@ -25,6 +25,8 @@ pub struct Verdict {
     executed_is_set: bool,
     /// True if the settings decide the class of the symptom.
     by_settings: bool,
+    /// True if no fallback may replace the answer.
+    pub(crate) is_for_caller: bool,
 }
 
 impl From<Class> for Verdict {
@@ -43,6 +45,7 @@ impl From<Class> for Verdict {
             executed_is_set: false,
             cause: None,
             by_settings: false,
+            is_for_caller: false,
         }
     }
 }
@@ -134,6 +137,16 @@ impl Verdict {
         Self {
             executed,
             executed_is_set: true,
+            ..self
+        }
+    }
+
+    /// Declares that the answer speaks of this caller, such as a refused credential: no fallback
+    /// replaces it, of any class (rule FBK-2).
+    #[must_use]
+    pub fn for_caller(self) -> Self {
+        Self {
+            is_for_caller: true,
             ..self
         }
     }

@@ -36,7 +36,7 @@ pub(super) fn check_fallbacks(
     };
     for (owner, config) in dependencies {
         for (index, fallback) in config.fallbacks.iter().enumerate() {
-            let FallbackKind::Dependency { name } = &fallback.kind else {
+            let FallbackKind::Dependency { name, .. } = &fallback.kind else {
                 continue;
             };
             let key = format!("{owner}.fallback[{index}]");

@@ -24,6 +24,8 @@ mod proxy;
 
 mod headers;
 
+mod credentials;
+
 #[cfg(feature = "otel")]
 mod trace;
 #[cfg(not(feature = "otel"))]

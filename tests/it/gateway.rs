@@ -8,6 +8,7 @@ mod fallbacks;
 mod flood;
 mod headers;
 mod http2;
+mod kept;
 #[cfg(unix)]
 mod notify;
 #[cfg(feature = "otel")]
@@ -19,6 +20,7 @@ pub(crate) mod serve;
 #[cfg(unix)]
 mod shutdown_delay;
 mod streams;
+mod substitutes;
 mod times;
 mod tls;
 mod trust;

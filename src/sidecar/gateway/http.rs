@@ -20,9 +20,15 @@ pub(super) mod pool;
 
 pub(super) mod error;
 
+pub(super) mod substitute;
+
 // responses
 pub(super) mod response_stream;
 
 pub(super) mod cache;
+
+pub(super) mod cache_key;
+
+pub(super) mod directives;
 
 pub(super) mod body;

@@ -5,13 +5,14 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 
 use super::http::connect_failure::ConnectFailure;
 
 /// A request to an HTTP dependency. Cheap to clone.
 ///
-/// Two requests are equal if their method, path, query and chosen headers are equal.
+/// Two requests are equal if they have the same key of a cache; without one, a request equals only
+/// its clones.
 #[derive(Clone)]
 pub struct HttpRequest(Arc<RequestParts>);
 
@@ -23,8 +24,13 @@ struct RequestParts {
     /// `None` if the body is streamed.
     body: Option<Bytes>,
     idempotent: bool,
-    chosen: Vec<(HeaderName, Option<HeaderValue>)>,
+    /// The headers as the caller sent them, for the keys of caches.
+    sent: Option<Box<HeaderMap>>,
+    key: Option<RequestKey>,
 }
+
+/// The digest of everything that tells requests apart in a cache.
+pub(super) type RequestKey = [u8; 32];
 
 /// A buffered response of an HTTP dependency.
 #[derive(Debug, Clone)]
@@ -47,8 +53,17 @@ impl HttpRequest {
             headers,
             body,
             idempotent,
-            chosen: Vec::new(),
+            sent: None,
+            key: None,
         }))
+    }
+
+    /// Adds the headers as the caller sent them. Does nothing once the request was cloned.
+    pub(super) fn sent_as(mut self, sent: Option<HeaderMap>) -> Self {
+        if let Some(parts) = Arc::get_mut(&mut self.0) {
+            parts.sent = sent.map(Box::new);
+        }
+        self
     }
 
     pub(super) fn method(&self) -> &Method {
@@ -61,6 +76,17 @@ impl HttpRequest {
 
     pub(super) fn headers(&self) -> &HeaderMap {
         &self.0.headers
+    }
+
+    /// Returns the headers as the caller sent them, before any were stripped; else those that are
+    /// passed on.
+    pub(super) fn as_sent(&self) -> &HeaderMap {
+        self.0.sent.as_deref().unwrap_or(&self.0.headers)
+    }
+
+    /// Returns true if it certainly has no body.
+    pub(super) fn has_no_body(&self) -> bool {
+        self.0.body.as_ref().is_some_and(Bytes::is_empty)
     }
 
     /// Returns true if the method may change something.
@@ -78,7 +104,27 @@ impl HttpRequest {
             headers,
             body: self.0.body.clone(),
             idempotent: self.0.idempotent,
-            chosen: self.0.chosen.clone(),
+            sent: self.0.sent.clone(),
+            key: self.0.key,
+        }))
+    }
+
+    /// Returns the same request for another target, with both sets of headers changed.
+    pub(super) fn changed(&self, target: String, change: impl Fn(&mut HeaderMap)) -> Self {
+        let mut headers = self.0.headers.clone();
+        change(&mut headers);
+        let mut sent = self.0.sent.clone();
+        if let Some(sent) = &mut sent {
+            change(sent);
+        }
+        Self(Arc::new(RequestParts {
+            method: self.0.method.clone(),
+            target,
+            headers,
+            body: self.0.body.clone(),
+            idempotent: self.0.idempotent,
+            sent,
+            key: None,
         }))
     }
 
@@ -98,43 +144,27 @@ impl HttpRequest {
         self.0.idempotent
     }
 
-    /// Reduces the request to the parts of its cache key.
-    pub(super) fn keyed(&self, headers: &[HeaderName]) -> Self {
-        let value = |name: &HeaderName| {
-            let mut values = self.0.headers.get_all(name).iter();
-            let first = values.next()?.clone();
-            if values.next().is_none() {
-                return Some(first);
-            }
-            let all: Vec<&[u8]> = self
-                .0
-                .headers
-                .get_all(name)
-                .iter()
-                .map(HeaderValue::as_bytes)
-                .collect();
-            // Joined valid values form a valid value.
-            HeaderValue::from_bytes(&all.join(&b", "[..])).ok()
-        };
-        let chosen = headers.iter().map(|name| (name.clone(), value(name)));
+    /// Reduces the request to its key, so that a cache keeps nothing else of it.
+    pub(super) fn keyed(&self, key: RequestKey) -> Self {
         Self(Arc::new(RequestParts {
             method: self.0.method.clone(),
-            target: self.0.target.clone(),
+            target: String::new(),
             headers: HeaderMap::new(),
             body: None,
             idempotent: self.0.idempotent,
-            chosen: chosen.collect(),
+            sent: None,
+            key: Some(key),
         }))
-    }
-
-    fn key(&self) -> (&Method, &str, &[(HeaderName, Option<HeaderValue>)]) {
-        (&self.0.method, &self.0.target, &self.0.chosen)
     }
 }
 
 impl PartialEq for HttpRequest {
     fn eq(&self, other: &Self) -> bool {
-        self.key() == other.key()
+        match (&self.0.key, &other.0.key) {
+            (Some(own), Some(others)) => own == others,
+            (None, None) => Arc::ptr_eq(&self.0, &other.0),
+            _ => false,
+        }
     }
 }
 
@@ -142,7 +172,7 @@ impl Eq for HttpRequest {}
 
 impl Hash for HttpRequest {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.key().hash(state);
+        self.0.key.hash(state);
     }
 }
 

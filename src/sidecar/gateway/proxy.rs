@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Versio
 use hyper::body::{Body as _, Incoming};
 use tokio::time::{Instant, sleep};
 
-use breakerbox_policy::Priority;
+use breakerbox_policy::{Class, Priority, Symptom};
 
 use super::head_rules::{refuse_trace, screen};
 use super::headers::{
@@ -21,9 +21,9 @@ use super::headers::{
     join_cookies, strip_one_hop, takes_trailers,
 };
 use super::http::body::ReplyBody;
-use super::http::cache::CacheWriter;
+use super::http::cache::{self, CacheWriter};
 use super::http::dependency::of_status;
-use super::http::error::{ErrorBody, ErrorResponse, HttpError};
+use super::http::error::{ErrorBody, ErrorResponse, HttpError, speaks_of_caller};
 use super::http::pool::PooledBody;
 use super::http::request_body::{self, BodyLimits, ReadBody, StreamedBody, Upload, UploadStatus};
 use super::http::response_stream::{self, ResponsePiece, ResponseStream};
@@ -241,12 +241,13 @@ impl ProxiedCall<'_> {
                 Err(failure) => return refuse(failure),
             }
         };
-        rewrite(&mut head, peer);
+        let sent = rewrite(&mut head, peer, self.route.has_fallbacks());
         if let Some(span) = self.span {
             span.pass_on(&mut head.headers);
         }
         let may_repeat = is_idempotent && kept.is_some();
         let request = HttpRequest::new((head.method, target), head.headers, kept, may_repeat);
+        let request = request.sent_as(sent);
         options.timeout = own_time.map(|end| end.saturating_duration_since(Instant::now()));
         let trace = passing.as_ref().map(StreamedBody::trace);
         options.progress = trace.as_ref().map(|trace| trace.progress());
@@ -319,6 +320,14 @@ impl ProxiedCall<'_> {
                     .map(Response::status)
                     .map_err(HttpError::failure),
             );
+        }
+        if let Ok(response) = &answered {
+            let status = response.status();
+            let class = settings.classify.class_of(Symptom::Status(status.as_u16()));
+            let is_failure = matches!(class, Class::Failure | Class::Throttled)
+                && !speaks_of_caller(status.as_u16());
+            let seen = (status, response.headers());
+            cache::note(&self.route.caches, request, seen, is_failure);
         }
         ResponseStream::begin(answered?, response_stream::by(&settings.classify), span).await
     }
@@ -447,8 +456,9 @@ fn said(error: CallError<HttpError>) -> Option<Box<ErrorResponse>> {
     }
 }
 
-/// Turns a caller's head into the head of the gateway's request.
-fn rewrite(head: &mut Parts, peer: SocketAddr) {
+/// Turns a caller's head into the head of the gateway's request. Returns the headers as they were,
+/// if they are wanted.
+fn rewrite(head: &mut Parts, peer: SocketAddr, is_wanted: bool) -> Option<HeaderMap> {
     let host = match head.uri.authority() {
         Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
         None => head.headers.get(HOST).cloned(),
@@ -456,6 +466,15 @@ fn rewrite(head: &mut Parts, peer: SocketAddr) {
     let headers = &mut head.headers;
     join_cookies(headers);
     let has_trailers = takes_trailers(headers);
+    // EDGE-2: what is stripped may tell callers apart too.
+    let sent = is_wanted.then(|| {
+        let mut sent = headers.clone();
+        if let Some(host) = &host {
+            // The dependency sees it in `Forwarded`.
+            sent.insert(HOST, host.clone());
+        }
+        sent
+    });
     strip_one_hop(headers);
     if has_trailers {
         // EDGE-3: gRPC servers insist on it. It goes no further than to HTTP/2.
@@ -467,6 +486,7 @@ fn rewrite(head: &mut Parts, peer: SocketAddr) {
     let host = host.as_ref().and_then(|host| host.to_str().ok());
     append_forwarded(headers, peer, host);
     append_via(headers, head.version);
+    sent
 }
 
 fn is_event_stream(headers: &HeaderMap) -> bool {

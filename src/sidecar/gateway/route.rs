@@ -5,14 +5,16 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::AddError;
 use super::fallback::narrowed;
-use super::http::cache::{CacheRules, HttpCache};
+use super::http::cache::{CacheRules, HttpCache, HttpCacheFallback};
+use super::http::cache_key::KeyHeaders;
 use super::http::connector::UpstreamAddress;
 use super::http::dependency::HttpDependency;
 use super::http::outbound::OutboundHeaders;
+use super::http::substitute::SubstituteDependency;
 use super::http::upstream::UpstreamClient;
 use super::mcp::endpoint::McpEndpoint;
 use super::message::HttpReply;
@@ -63,8 +65,8 @@ pub(super) struct HttpRoute {
     pub(super) name: Arc<str>,
     pub(super) client: Client<HttpDependency>,
     pub(super) idempotent: Vec<Method>,
-    /// Rules of its caches.
-    pub(super) caches: Vec<CacheRules>,
+    /// Its stale caches.
+    pub(super) caches: Arc<[Arc<HttpCache>]>,
     /// Its inputs; a change of them needs a new route.
     spec: HttpRouteSpec,
     address: Arc<UpstreamAddress>,
@@ -112,15 +114,15 @@ impl HttpRoute {
         follow(&address, config);
         let address = Arc::new(address);
         let attempts = tracing.attempts(name, url);
-        let (own, traced) = (Arc::clone(&address), attempts.clone());
+        let caches = caches(&config.fallbacks);
+        let (own, traced, kept) = (Arc::clone(&address), attempts.clone(), Arc::clone(&caches));
         let new = runtime.dependency(name).settings(config.settings.clone());
         let mut builder = new.workers(move || {
             let upstream = UpstreamClient::new(Arc::clone(&own));
-            HttpDependency::new(upstream, traced.clone())
+            HttpDependency::new(upstream, traced.clone(), Arc::clone(&kept))
         });
-        let mut caches = Vec::new();
-        for fallback in &config.fallbacks {
-            builder = builder.fallback_rule(rule(runtime, fallback, &mut caches));
+        for rule in rules(runtime, &config.fallbacks, &caches) {
+            builder = builder.fallback_rule(rule);
         }
         let client = builder.start().await?;
         let method = |name: &String| Method::from_bytes(name.as_bytes()).ok();
@@ -134,6 +136,11 @@ impl HttpRoute {
             attempts,
             upstreams: (0..threads).map(|_| OnceLock::new()).collect(),
         })
+    }
+
+    /// Returns true if a fallback may ask for the headers as the caller sent them.
+    pub(super) fn has_fallbacks(&self) -> bool {
+        !self.spec.fallbacks.is_empty()
     }
 
     /// Returns the connections of one thread, created with the first call.
@@ -167,45 +174,65 @@ fn follow(address: &UpstreamAddress, config: &DependencyConfig) {
     address.outbound.store(Arc::new(outbound));
 }
 
-fn rule(
-    runtime: &Runtime,
-    config: &FallbackConfig,
-    caches: &mut Vec<CacheRules>,
-) -> FallbackRule<HttpDependency> {
-    let rule = match &config.kind {
+/// Creates the caches of a dependency, in the order of its fallbacks.
+fn caches(configs: &[FallbackConfig]) -> Arc<[Arc<HttpCache>]> {
+    let cache = |config: &FallbackConfig| match &config.kind {
         FallbackKind::StaleCache {
             max_age,
             max_entries,
             refresh,
             max_body,
+            max_bytes,
             headers,
-        } => {
-            let name = |name: &String| HeaderName::try_from(name).ok();
-            let rules = CacheRules {
-                max_body: usize::try_from(*max_body).unwrap_or(usize::MAX),
-                headers: headers.iter().filter_map(name).collect(),
-            };
-            caches.push(rules.clone());
-            let max_entries = usize::try_from(max_entries.get()).unwrap_or(usize::MAX);
-            FallbackRule::new(HttpCache::new(*max_age, max_entries, *refresh, rules))
-        }
-        FallbackKind::Dependency { name } => FallbackRule::new(ByName::new(runtime, name)),
-        FallbackKind::Fixed {
-            status,
-            content_type,
-            body,
-        } => {
-            let mut headers = HeaderMap::new();
-            if let Ok(media) = HeaderValue::try_from(content_type) {
-                headers.insert(CONTENT_TYPE, media);
-            }
-            FallbackRule::new(Fixed(HttpReply {
-                // The configuration accepts only valid statuses.
-                status: StatusCode::from_u16(*status).unwrap_or_default(),
-                headers,
-                body: body.clone().into(),
-            }))
-        }
+            obey,
+        } => Some(Arc::new(HttpCache::new(CacheRules {
+            max_age: *max_age,
+            max_entries: usize::try_from(max_entries.get()).unwrap_or(usize::MAX),
+            refresh: *refresh,
+            max_body: usize::try_from(*max_body).unwrap_or(usize::MAX),
+            max_bytes: *max_bytes,
+            headers: KeyHeaders::of(headers),
+            obey: *obey,
+        }))),
+        _ => None,
     };
-    narrowed(rule, config)
+    configs.iter().filter_map(cache).collect()
+}
+
+/// Returns the rules of the fallbacks. `caches`: those of the same configuration.
+fn rules(
+    runtime: &Runtime,
+    configs: &[FallbackConfig],
+    caches: &[Arc<HttpCache>],
+) -> Vec<FallbackRule<HttpDependency>> {
+    let mut caches = caches.iter();
+    let rule = |config: &FallbackConfig| {
+        let rule = match &config.kind {
+            FallbackKind::StaleCache { .. } => {
+                FallbackRule::new(HttpCacheFallback(Arc::clone(caches.next()?)))
+            }
+            FallbackKind::Dependency { name, credentials } => {
+                let other = ByName::new(runtime, name);
+                FallbackRule::new(SubstituteDependency::new(other, *credentials == Some(true)))
+            }
+            FallbackKind::Fixed {
+                status,
+                content_type,
+                body,
+            } => {
+                let mut headers = HeaderMap::new();
+                if let Ok(media) = HeaderValue::try_from(content_type) {
+                    headers.insert(CONTENT_TYPE, media);
+                }
+                FallbackRule::new(Fixed(HttpReply {
+                    // The configuration accepts only valid statuses.
+                    status: StatusCode::from_u16(*status).unwrap_or_default(),
+                    headers,
+                    body: body.clone().into(),
+                }))
+            }
+        };
+        Some(narrowed(rule, config))
+    };
+    configs.iter().filter_map(rule).collect()
 }

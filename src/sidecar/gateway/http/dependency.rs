@@ -4,6 +4,7 @@
 //! last-resort attempts. A request of a gateway caller takes the same path in the caller's own
 //! task, as a stream.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -12,6 +13,7 @@ use http_body_util::BodyExt as _;
 
 use breakerbox_policy::{Class, Symptom};
 
+use super::cache::{self, HttpCache};
 use super::error::{ErrorBody, ErrorResponse, HttpError};
 use super::request_body::Upload;
 use super::upstream::UpstreamClient;
@@ -29,14 +31,20 @@ const MAX_REPLY: usize = 8_000_000;
 pub struct HttpDependency {
     upstream: UpstreamClient,
     attempts: AttemptTracer,
+    caches: Arc<[Arc<HttpCache>]>,
 }
 
 impl HttpDependency {
     pub(in crate::sidecar::gateway) fn new(
         upstream: UpstreamClient,
         attempts: AttemptTracer,
+        caches: Arc<[Arc<HttpCache>]>,
     ) -> Self {
-        Self { upstream, attempts }
+        Self {
+            upstream,
+            attempts,
+            caches,
+        }
     }
 }
 
@@ -63,6 +71,10 @@ impl Dependency for HttpDependency {
         }
         let (mut head, mut rest) = answered?.into_parts();
         strip_one_hop(&mut head.headers);
+        let seen = (head.status, &head.headers);
+        // The settings, which may call these a failure, are not known here.
+        let is_failure = matches!(head.status.as_u16(), 404 | 410);
+        cache::note(&self.caches, &request, seen, is_failure);
         let mut body = BytesMut::new();
         while let Some(frame) = call
             .idle(rest.frame())

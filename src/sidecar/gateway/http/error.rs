@@ -54,7 +54,15 @@ impl HttpError {
     /// Returns the verdict. The caller's errors do not count against the dependency.
     pub(crate) fn verdict(&self) -> Verdict {
         let verdict = match self.failure {
-            HttpFailure::Status(status) => Verdict::from(Symptom::Status(status)),
+            HttpFailure::Status(status) => {
+                let verdict = Verdict::from(Symptom::Status(status));
+                // FBK-2: no fallback covers what speaks of this caller, of any class.
+                if speaks_of_caller(status) {
+                    verdict.for_caller()
+                } else {
+                    verdict
+                }
+            }
             // EDGE-1: our own lack of descriptors is no fault of the dependency.
             HttpFailure::Connect(ConnectFailure::NoResources) => {
                 Verdict::from(Class::Cancelled).executed(Executed::No)
@@ -86,6 +94,12 @@ impl HttpError {
             None => verdict,
         }
     }
+}
+
+/// Returns true if an unsuccessful status speaks of the caller: of its credentials (401, 403, 407)
+/// or of its request. The others may as well speak of the dependency or its state.
+pub(crate) fn speaks_of_caller(status: u16) -> bool {
+    matches!(status, 400..=499) && !matches!(status, 404 | 408 | 410 | 421 | 424 | 425 | 429)
 }
 
 impl fmt::Display for HttpError {

@@ -106,7 +106,7 @@ fn rule(runtime: &Runtime, config: &FallbackConfig) -> FallbackRule<Mcp> {
             let max_entries = usize::try_from(max_entries.get()).unwrap_or(usize::MAX);
             FallbackRule::new(StaleCache::new(*max_age, max_entries).refresh(*refresh))
         }
-        FallbackKind::Dependency { name } => FallbackRule::new(ByName::new(runtime, name)),
+        FallbackKind::Dependency { name, .. } => FallbackRule::new(ByName::new(runtime, name)),
         FallbackKind::Fixed { body, .. } => FallbackRule::new(Fixed(fixed(body))),
     };
     narrowed(rule, config)
