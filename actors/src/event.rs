@@ -108,6 +108,13 @@ pub enum EventKind {
         /// The duration that the dependency itself asked for.
         hint: Option<Duration>,
     },
+    /// The breaker opened, and the dependency had asked for a longer wait than `throttle.max`.
+    HintCut {
+        /// The wait that it asked for.
+        asked: Duration,
+        /// The wait that counts.
+        believed: Duration,
+    },
     /// The dependency refuses our set-up: a key, a name, a model that does not exist. Every call
     /// will fail until an operator corrects it. Emitted once for each episode.
     Misconfigured {
@@ -215,10 +222,20 @@ impl fmt::Display for EventKind {
             Self::Paused { reason, for_, hint } => {
                 write!(out, "paused for {}: {reason}", RoundedDuration(*for_))?;
                 match hint {
+                    Some(hint) if hint > for_ => {
+                        let (hint, for_) = (RoundedDuration(*hint), RoundedDuration(*for_));
+                        write!(out, " (it asked for {hint}, believed {for_})")
+                    }
                     Some(hint) => write!(out, " (it asked for {})", RoundedDuration(*hint)),
                     None => write!(out, " (it named no time)"),
                 }
             }
+            Self::HintCut { asked, believed } => write!(
+                out,
+                "it asked for {}, believed {}",
+                RoundedDuration(*asked),
+                RoundedDuration(*believed)
+            ),
             Self::Misconfigured { symptom } => {
                 out.write_str("refuses our configuration; every call fails until it is corrected")?;
                 match symptom {
@@ -392,6 +409,7 @@ fn log(event: &Event) {
         | EventKind::Stuck { .. }
         | EventKind::FallbackServing { .. }
         | EventKind::Paused { .. }
+        | EventKind::HintCut { .. }
         | EventKind::Misconfigured { .. }
         | EventKind::ReloadRefused { .. }
         | EventKind::Chaos { .. }

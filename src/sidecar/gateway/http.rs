@@ -12,6 +12,10 @@ pub(super) mod connector;
 
 pub(super) mod pool;
 
+mod content_coding;
+
+pub(super) mod error_body;
+
 pub(super) mod error;
 
 // responses

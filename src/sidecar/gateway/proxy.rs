@@ -18,10 +18,10 @@ use breakerbox_policy::Priority;
 use super::headers::{
     ATTEMPTS, DEADLINE, IDEMPOTENCY, KEY, PRIORITY, SOURCE, append_forwarded, strip_one_hop,
 };
-use super::http::body::ReplyBody;
+use super::http::body::{ReplyBody, RestLimits};
 use super::http::cache::CacheWriter;
 use super::http::dependency::of_status;
-use super::http::error::{ErrorBody, ErrorResponse, HttpError};
+use super::http::error::{ErrorResponse, HttpError};
 use super::http::pool::PooledBody;
 use super::http::request_body::{self, BodyLimits, ReadBody, StreamedBody, Upload, UploadStatus};
 use super::http::response_stream::{self, ResponsePiece, ResponseStream};
@@ -258,9 +258,9 @@ impl ProxiedCall<'_> {
             span.left(self.route.client.state());
         }
         let response = match served {
-            Ok(Served::Stream(stream)) => self.relay(stream, &request, attempts).await,
+            Ok(Served::Stream(stream)) => self.relay(stream, &request, (attempts, until)).await,
             Ok(Served::Answer(answer)) => in_one_piece(answer, attempts),
-            Err(error) => self.fail(error, attempts),
+            Err(error) => self.fail(error, (attempts, until)),
         };
         (response, trace.is_none_or(|trace| trace.has_ended()))
     }
@@ -279,6 +279,7 @@ impl ProxiedCall<'_> {
         body: Option<Upload>,
         (number, until): (u32, Option<Instant>),
     ) -> Result<ResponseStream, HttpError> {
+        let began = Instant::now();
         let body = body.ok_or(HttpFailure::BodyGone)?;
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         let trace = match &body {
@@ -308,7 +309,10 @@ impl ProxiedCall<'_> {
                     .map_err(HttpError::failure),
             );
         }
-        ResponseStream::begin(answered?, response_stream::by(&settings.classify), span).await
+        // What is read of an error beforehand must not exceed the limits of the attempt.
+        let left = limit().map(|limit| limit.saturating_sub(began.elapsed() + AHEAD));
+        let classify = response_stream::by(&settings.classify);
+        ResponseStream::begin(answered?, classify, (span, left)).await
     }
 
     /// Streams the dependency's own response.
@@ -316,11 +320,11 @@ impl ProxiedCall<'_> {
         &self,
         mut stream: Streamed<ResponseStream>,
         request: &HttpRequest,
-        attempts: u32,
+        (attempts, until): (u32, Option<Instant>),
     ) -> Response<ReplyBody> {
         let mut head = match next(&mut stream).await {
             Some(Ok(ResponsePiece::Head(head))) => head,
-            Some(Err(error)) => return self.fail(error, attempts),
+            Some(Err(error)) => return self.fail(error, (attempts, until)),
             // A response stream begins with its head.
             Some(Ok(ResponsePiece::Frame(_))) | None => Response::new(()).into_parts().0,
         };
@@ -339,7 +343,7 @@ impl ProxiedCall<'_> {
         let body = if is_over {
             // An empty body is never polled, so its outcome would not be recorded.
             if let Some(Err(error)) = next(&mut stream).await {
-                return self.fail(error, attempts);
+                return self.fail(error, (attempts, until));
             }
             if let Some(keeping) = keeping.take() {
                 keeping.keep();
@@ -358,8 +362,13 @@ impl ProxiedCall<'_> {
         )
     }
 
-    /// Builds the response of a failed call: the dependency's own if it sent one.
-    fn fail(&self, error: CallError<HttpError>, attempts: u32) -> Response<ReplyBody> {
+    /// Builds the response of a failed call: the dependency's own if it sent one. `until`: the end of
+    /// the call.
+    fn fail(
+        &self,
+        error: CallError<HttpError>,
+        (attempts, until): (u32, Option<Instant>),
+    ) -> Response<ReplyBody> {
         let problem = {
             let problem = GatewayProblem::of_call(&error, &self.route.name);
             match &error {
@@ -372,13 +381,9 @@ impl ProxiedCall<'_> {
         };
         let ErrorResponse { mut head, body } = *said;
         head.version = Version::HTTP_11;
-        let body = match body {
-            ErrorBody::Whole(body) => ReplyBody::whole(body),
-            ErrorBody::Rest(body) => {
-                let idle = self.route.client.settings().timeout.idle;
-                ReplyBody::rest(body, idle)
-            }
-        };
+        // EDGE-4: `idle` and `total` hold for errors too, to their last byte.
+        let idle = self.route.client.settings().timeout.idle;
+        let body = ReplyBody::failed(body, RestLimits { idle, until });
         signed(
             Response::from_parts(head, body),
             &AnswerSource::Primary,
@@ -417,7 +422,7 @@ async fn next<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
 /// Returns the dependency's unsuccessful response, if that made the call fail.
 fn said(error: CallError<HttpError>) -> Option<Box<ErrorResponse>> {
     match error {
-        CallError::Failed { error, .. } => error.said,
+        CallError::Failed { error, .. } => error.said.filter(|said| said.body.is_whole()),
         CallError::FallbackFailed { cause, .. } => said(*cause),
         _ => None,
     }
