@@ -19,7 +19,7 @@ use jiff::Timestamp;
 /// possibly only its beginning.
 pub(crate) fn read(status: u16, headers: &HeaderMap, body: Option<&[u8]>) -> Option<Duration> {
     let now = Timestamp::now();
-    // LIM-1: the largest hint counts, whatever its form.
+    // LIM-1: the largest hint counts, in any form.
     let in_headers = header::largest(status, headers, now);
     let body = body.filter(|body| is_json(headers, body));
     let in_body = body.and_then(|body| json::largest(status, body, now));

@@ -79,7 +79,7 @@ struct FailedAttempt<E> {
     end: AttemptEnd,
     retry_after: Option<Duration>,
     symptom: Option<Symptom>,
-    /// Finds the answer in the error whose rest still arrives; `None` if there cannot be one.
+    /// Finds the answer in the error that still arrives; `None` if there cannot be one.
     open_answer: Option<FindOpenAnswer<E>>,
 }
 
@@ -124,8 +124,7 @@ impl<E> FailedAttempt<E> {
     /// Gives up the rest of an open answer, and with it the attempt's slot.
     fn close_answer(&mut self) {
         let find = self.open_answer.take();
-        if let Some(answer) = find.and_then(|find| call_hold::open_answer(&mut self.error, find))
-        {
+        if let Some(answer) = find.and_then(|find| call_hold::open_answer(&mut self.error, find)) {
             answer.close();
         }
     }

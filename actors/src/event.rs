@@ -187,6 +187,25 @@ fn clean(text: &mut String) {
     }
 }
 
+/// Writes a pause, with the hint of the dependency and the part of it that counts.
+fn write_pause(
+    out: &mut fmt::Formatter<'_>,
+    reason: PauseReason,
+    for_: Duration,
+    hint: Option<Duration>,
+) -> fmt::Result {
+    let pause = RoundedDuration(for_);
+    write!(out, "paused for {pause}: {reason}")?;
+    match hint {
+        Some(hint) if hint > for_ => {
+            let hint = RoundedDuration(hint);
+            write!(out, " (it asked for {hint}, believed {pause})")
+        }
+        Some(hint) => write!(out, " (it asked for {})", RoundedDuration(hint)),
+        None => out.write_str(" (it named no time)"),
+    }
+}
+
 impl fmt::Display for EventKind {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -219,17 +238,7 @@ impl fmt::Display for EventKind {
                 "calls with fingerprint {fingerprint:#x} are refused for {}: they crash workers",
                 RoundedDuration(*ttl)
             ),
-            Self::Paused { reason, for_, hint } => {
-                write!(out, "paused for {}: {reason}", RoundedDuration(*for_))?;
-                match hint {
-                    Some(hint) if hint > for_ => {
-                        let (hint, for_) = (RoundedDuration(*hint), RoundedDuration(*for_));
-                        write!(out, " (it asked for {hint}, believed {for_})")
-                    }
-                    Some(hint) => write!(out, " (it asked for {})", RoundedDuration(*hint)),
-                    None => write!(out, " (it named no time)"),
-                }
-            }
+            Self::Paused { reason, for_, hint } => write_pause(out, *reason, *for_, *hint),
             Self::HintCut { asked, believed } => write!(
                 out,
                 "it asked for {}, believed {}",

@@ -54,7 +54,7 @@ fn of_resets(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
     let resets = headers.iter().filter_map(|(name, value)| {
         let name = name.as_str();
         let is_limit = name.contains("ratelimit") || name.contains("rate-limit");
-        if !is_limit || !name.contains("-reset"){
+        if !is_limit || !name.contains("-reset") {
             return None;
         }
         let unit = if name.ends_with("-ms") {
@@ -84,7 +84,12 @@ fn of_resets(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
 
 /// Returns what remains of the limit that a reset belongs to, if it is said.
 fn remaining<'a>(headers: &'a HeaderMap, reset: &str) -> Option<&'a str> {
-    let find = |name: &str| headers.get(name.replace("-reset", "-remaining"))?.to_str().ok();
+    let find = |name: &str| {
+        headers
+            .get(name.replace("-reset", "-remaining"))?
+            .to_str()
+            .ok()
+    };
     find(reset).or_else(|| {
         let mut suffixes = SUFFIXES.into_iter();
         find(suffixes.find_map(|suffix| reset.strip_suffix(suffix))?)
@@ -115,7 +120,9 @@ fn of_draft(line: &str, now: Timestamp) -> Option<Duration> {
         let (left, reset) = (value(left), value(reset));
         judge((left.as_deref(), reset.as_deref()))
     };
-    let policies = plain.split(',').filter_map(|one| pair(one, "r", "t", &[';']));
+    let policies = plain
+        .split(',')
+        .filter_map(|one| pair(one, "r", "t", &[';']));
     policies
         .max()
         .max(pair(&plain, "remaining", "reset", &[',', ';']))

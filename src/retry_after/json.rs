@@ -94,7 +94,10 @@ impl HintReader {
             "retryafter" | "xretryafter" | "retryafterseconds" | "retryaftersecs"
             | "retryaftersec" | "retrydelay" | "retrydelayseconds" | "retryin"
             | "retryinseconds" | "resetafter" | "resetsinseconds" => self.wait(value, SECOND),
-            "retryafterms" | "retryaftermillis" | "retryaftermilliseconds" | "retrydelayms"
+            "retryafterms"
+            | "retryaftermillis"
+            | "retryaftermilliseconds"
+            | "retrydelayms"
             | "retryinms" => self.wait(value, MILLISECOND),
             "retryat" | "retryafterat" | "resetsat" => self.reset(value),
             "headers" => self.of_headers(value.as_object()?),
@@ -225,7 +228,8 @@ mod tests {
 
     #[test]
     fn lim_1_e10b_the_beginning_of_a_body_is_enough() {
-        let whole = r#"{"error":{"a":"x\"}{","details":[{"retryDelay":"7s","b":1}],"long":"yyyy"}}"#;
+        let whole =
+            r#"{"error":{"a":"x\"}{","details":[{"retryDelay":"7s","b":1}],"long":"yyyy"}}"#;
         let hints: Vec<_> = (0..=whole.len()).map(|end| hint(&whole[..end])).collect();
         let known = whole.find(",\"b\"").unwrap() + 1;
         assert!(hints[..known].iter().all(Option::is_none));

@@ -19,7 +19,9 @@ pub(super) fn seconds(count: f64) -> Option<Duration> {
 
 /// Returns a plain decimal number, without a sign or an exponent.
 pub(super) fn number(text: &str) -> Option<f64> {
-    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let is_plain = text
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || byte == b'.');
     if is_plain { text.parse().ok() } else { None }
 }
 
@@ -119,10 +121,12 @@ fn date(text: &str) -> Option<Timestamp> {
         return Some(date);
     }
     let (_, rest) = text.split_once(' ')?;
+    let fixed = || DateTime::strptime("%d %b %Y %H:%M:%S GMT", rest);
     let rfc_850 = || DateTime::strptime("%d-%b-%y %H:%M:%S GMT", rest);
     let asctime = || DateTime::strptime("%b %e %H:%M:%S %Y", rest);
-    let date = rfc_850().or_else(|_| asctime()).ok()?;
-    TimeZone::UTC.to_timestamp(date).ok()
+    let date = fixed().or_else(|_| rfc_850()).or_else(|_| asctime()).ok()?;
+    // Only the last day of the year 9999 is no timestamp.
+    Some(TimeZone::UTC.to_timestamp(date).unwrap_or(Timestamp::MAX))
 }
 
 #[cfg(test)]
@@ -183,13 +187,21 @@ mod tests {
     #[test]
     fn lim_1_e10a_no_number_overflows() {
         let nines = "9".repeat(400);
+        let end = wait("Fri, 31 Dec 9999 23:59:59 GMT", SECOND, now());
+        assert!(end > Some(Duration::from_secs(1 << 37)), "{end:?}");
         for text in ["18446744073709551615", "99999999999999999999999", &nines] {
             let long = wait(text, SECOND, now());
-            assert!(long >= Some(Duration::from_secs(1 << 60)), "{text}: {long:?}");
+            assert!(
+                long >= Some(Duration::from_secs(1 << 60)),
+                "{text}: {long:?}"
+            );
             assert!(wait(text, MILLISECOND, now()).is_some());
             assert!(until_reset(text, SECOND, now()).is_some());
         }
-        assert_eq!(wait("18446744073709551615d", SECOND, now()), Some(Duration::MAX));
+        assert_eq!(
+            wait("18446744073709551615d", SECOND, now()),
+            Some(Duration::MAX)
+        );
     }
 
     #[test]
@@ -208,7 +220,10 @@ mod tests {
             assert_eq!(hint, Some(7.0), "{text}");
         }
         assert_eq!(until_reset("1700000000", SECOND, now()), None, "past");
-        assert_eq!(until_reset("200000000", MILLISECOND, now()), ms(200_000_000));
+        assert_eq!(
+            until_reset("200000000", MILLISECOND, now()),
+            ms(200_000_000)
+        );
         assert_eq!(until_reset("7000", MILLISECOND, now()), ms(7_000));
     }
 }

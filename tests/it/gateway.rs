@@ -2,10 +2,12 @@
 //! caller.
 
 mod callers;
+mod error_answers;
 mod fallbacks;
 #[cfg(target_os = "linux")]
 mod flood;
 mod headers;
+mod hints;
 mod http2;
 #[cfg(unix)]
 mod notify;

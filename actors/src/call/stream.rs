@@ -155,7 +155,10 @@ async fn open_once<S, F>(
     plan: &CallPlan<'_>,
     asked_at: Time,
     mut member: HedgeMember,
-    (find, classify): (FindOpenAnswer<S::Error>, &impl Fn(Result<&S, &S::Error>) -> Verdict),
+    (find, classify): (
+        FindOpenAnswer<S::Error>,
+        &impl Fn(Result<&S, &S::Error>) -> Verdict,
+    ),
     begin: impl FnOnce() -> F,
 ) -> Result<Opened<S>, Box<FailedAttempt<S::Error>>>
 where

@@ -1,4 +1,4 @@
-//! What a failed call still holds while the rest of its unsuccessful answer arrives.
+//! The slot and the record that a failed call holds while the rest of its answer arrives.
 //!
 //! The outcome is recorded when the answer begins. The slot and the call's entry in the totals stay
 //! until the answer has ended, because the dependency is busy until then.
@@ -12,7 +12,7 @@ use super::Shared;
 use super::call_record::{CallRecord, CallResult};
 use crate::error::CallError;
 
-/// An unsuccessful answer whose rest still arrives, as a part of the error of its attempt.
+/// An unsuccessful answer that still arrives, as a part of the error of its attempt.
 ///
 /// # Source  Rule EDGE-4 in docs/rules.md.
 pub trait OpenAnswer {

@@ -87,13 +87,20 @@ mod tests {
             ("gzip, gzip", gzip(&gzip(&text))),
             ("identity", text.clone()),
         ] {
-            assert_eq!(decoded(&with(coding), &body).as_deref(), Some(&*text), "{coding}");
+            assert_eq!(
+                decoded(&with(coding), &body).as_deref(),
+                Some(&*text),
+                "{coding}"
+            );
         }
         assert_eq!(decoded(&HeaderMap::new(), &text).as_deref(), Some(&*text));
         assert_eq!(decoded(&with("zstd"), &text), None);
         // An uncompressed meta-block of "hello", as in RFC 7932.
         let brotli = [0x0b, 0x02, 0x80, b'h', b'e', b'l', b'l', b'o', 0x03];
-        assert_eq!(decoded(&with("br"), &brotli).as_deref(), Some(&b"hello"[..]));
+        assert_eq!(
+            decoded(&with("br"), &brotli).as_deref(),
+            Some(&b"hello"[..])
+        );
     }
 
     #[test]

@@ -8,8 +8,8 @@ use http::response::Parts;
 use breakerbox_policy::{Class, Executed, Symptom};
 
 use super::error_body::ErrorBody;
-use crate::{OpenAnswer, Verdict};
 use crate::sidecar::gateway::message::HttpFailure;
+use crate::{OpenAnswer, Verdict};
 
 /// An attempt without a usable response.
 #[derive(Debug)]

@@ -35,6 +35,8 @@ pub(crate) struct ErrorBody {
     trailers: Option<HeaderMap>,
     /// True if the body broke off behind them.
     is_broken: bool,
+    /// True once what came before the break had time to be sent.
+    is_flushed: bool,
     /// True if it was given up for another attempt, and cannot be passed on.
     is_closed: bool,
     /// The part that still arrives. Dropped before the slot is given back.
@@ -59,11 +61,7 @@ impl ErrorBody {
     }
 
     /// Reads the beginning of a body. `left`: the time that the attempt has left.
-    pub(crate) async fn read_ahead(
-        head: &Parts,
-        body: PooledBody,
-        left: Option<Duration>,
-    ) -> Self {
+    pub(crate) async fn read_ahead(head: &Parts, body: PooledBody, left: Option<Duration>) -> Self {
         let window = if retry_after::is_json(&head.headers, b"{") {
             JSON_WINDOW
         } else {
@@ -159,6 +157,11 @@ impl ErrorBody {
             }
             if let Some(trailers) = self.trailers.take() {
                 return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+            }
+            if self.is_broken && !std::mem::replace(&mut self.is_flushed, true) {
+                // An error at once would take back what is not sent yet, the head included.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
             let is_broken = std::mem::take(&mut self.is_broken);
             return Poll::Ready(is_broken.then_some(Err(BrokenBody)));
