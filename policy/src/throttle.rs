@@ -112,7 +112,6 @@ impl Throttle {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ThrottleSettings;
 
     const SECOND: Duration = Duration::from_secs(1);
 
