@@ -112,6 +112,13 @@ pub enum EventKind {
         /// The duration that the dependency itself asked for.
         hint: Option<Duration>,
     },
+    /// The breaker opened, and the dependency had asked for a longer wait than `throttle.max`.
+    HintCut {
+        /// The wait that it asked for.
+        asked: Duration,
+        /// The wait that counts.
+        believed: Duration,
+    },
     /// The dependency refuses our set-up: a key, a name, a model that does not exist. Every call
     /// will fail until an operator corrects it. Emitted once for each episode.
     Misconfigured {
@@ -208,6 +215,25 @@ fn clean(text: &mut String) {
     }
 }
 
+/// Writes a pause, with the hint of the dependency and the part of it that counts.
+fn write_pause(
+    out: &mut fmt::Formatter<'_>,
+    reason: PauseReason,
+    for_: Duration,
+    hint: Option<Duration>,
+) -> fmt::Result {
+    let pause = RoundedDuration(for_);
+    write!(out, "paused for {pause}: {reason}")?;
+    match hint {
+        Some(hint) if hint > for_ => {
+            let hint = RoundedDuration(hint);
+            write!(out, " (it asked for {hint}, believed {pause})")
+        }
+        Some(hint) => write!(out, " (it asked for {})", RoundedDuration(hint)),
+        None => out.write_str(" (it named no time)"),
+    }
+}
+
 impl fmt::Display for EventKind {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -240,13 +266,13 @@ impl fmt::Display for EventKind {
                 "calls with fingerprint {fingerprint:#x} are refused for {}: they crash workers",
                 RoundedDuration(*ttl)
             ),
-            Self::Paused { reason, for_, hint } => {
-                write!(out, "paused for {}: {reason}", RoundedDuration(*for_))?;
-                match hint {
-                    Some(hint) => write!(out, " (it asked for {})", RoundedDuration(*hint)),
-                    None => write!(out, " (it named no time)"),
-                }
-            }
+            Self::Paused { reason, for_, hint } => write_pause(out, *reason, *for_, *hint),
+            Self::HintCut { asked, believed } => write!(
+                out,
+                "it asked for {}, believed {}",
+                RoundedDuration(*asked),
+                RoundedDuration(*believed)
+            ),
             Self::Misconfigured { symptom } => {
                 out.write_str("refuses our configuration; every call fails until it is corrected")?;
                 match symptom {
@@ -434,6 +460,7 @@ fn log(event: &Event) {
         | EventKind::Stuck { .. }
         | EventKind::FallbackServing { .. }
         | EventKind::Paused { .. }
+        | EventKind::HintCut { .. }
         | EventKind::Misconfigured { .. }
         | EventKind::ReloadRefused { .. }
         | EventKind::Chaos { .. }

@@ -91,6 +91,7 @@ pub use runtime::reload::{DependencyReload, ReloadReport};
 pub use runtime::scope::ScopeGuard;
 pub use runtime::status::{DependencyStatus, Health, KeyStatus, WorkerStatus};
 pub use runtime::{Runtime, RuntimeSettings};
+pub use state::call_hold::{CallHold, OpenAnswer};
 pub use state::counts::{CountsView, LatencyBuckets, RefusedBy};
 pub use state::recorder::{AttemptRecord, OutcomeRecorder};
 pub use state::totals::{LatencyView, TotalsView};

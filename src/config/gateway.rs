@@ -78,7 +78,7 @@ impl Default for GatewayConfig {
             max_head: 64_000,
             max_headers: number(100),
             max_body: 100_000_000,
-            max_replay_body: 64_000,
+            max_replay_body: 1_000_000,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             send_timeout: Duration::from_secs(30),

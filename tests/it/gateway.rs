@@ -3,10 +3,12 @@
 
 mod callers;
 mod closed;
+mod error_answers;
 mod fallbacks;
 #[cfg(target_os = "linux")]
 mod flood;
 mod headers;
+mod hints;
 mod http2;
 mod kept;
 #[cfg(unix)]

@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use breakerbox_policy::{Class, Outcome, Permit, PermitKind, Symptom, Time};
+use breakerbox_policy::{Class, Outcome, Pause, Permit, PermitKind, Symptom, Time};
 
 use super::gate::{GateMode, tag_of};
 use super::gate_decision::{deciding_gate, stale_refusal};
@@ -114,11 +114,12 @@ impl PermitGuard {
 
     /// The report of the call's end to the breaker.
     #[cold]
-    fn report(self, elapsed: Duration, verdict: &Verdict) -> Box<Report> {
+    fn report(self, shared: &Shared, elapsed: Duration, verdict: &Verdict) -> Box<Report> {
         Box::new(Report {
             key: self.key,
             permit: Some(self.permit),
-            outcome: outcome(elapsed, verdict),
+            outcome: outcome(shared, elapsed, verdict),
+            asked: verdict.retry_after,
             then: None,
         })
     }
@@ -126,6 +127,11 @@ impl PermitGuard {
     /// Sets the start of the call to `now`: time spent waiting for a slot is not the dependency's.
     pub(crate) fn begin(&mut self, now: Time) {
         self.started = now;
+    }
+
+    /// Returns the pause that keeps its call from going out, if there is one.
+    pub(crate) fn pause(&self, shared: &Shared, now: Time) -> Option<Pause> {
+        shared.pauses_of(self.key.as_deref()).current(now)
     }
 
     /// Returns the permit unused: an inner layer refused the call, and the dependency was not
@@ -197,7 +203,7 @@ impl PermitGuard {
         if self.record(shared, elapsed, verdict, now) {
             return Settled::Counted;
         }
-        Settled::NeedsReport(self.report(elapsed, verdict))
+        Settled::NeedsReport(self.report(shared, elapsed, verdict))
     }
 
     /// Records the end of an attempt. Returns false if the breaker needs a report too.
@@ -205,7 +211,7 @@ impl PermitGuard {
     fn record(&self, shared: &Shared, elapsed: Duration, verdict: &Verdict, now: Time) -> bool {
         self.untrack(shared);
         shared.totals.observe(elapsed);
-        shared.note_traffic(verdict, self.started, now);
+        shared.note_traffic(self.key.as_deref(), verdict, self.started, now);
         shared.note_configuration(verdict);
         shared.bulkhead.sample(now, elapsed, verdict.class);
         let kind = self.permit.kind();
@@ -213,7 +219,7 @@ impl PermitGuard {
             let ended = AttemptRecord {
                 dependency: &shared.name,
                 at: now,
-                outcome: outcome(elapsed, verdict),
+                outcome: outcome(shared, elapsed, verdict),
                 permit: kind,
             };
             record_attempt(&**recorder, ended);
@@ -364,7 +370,7 @@ impl<S: Deref<Target = Shared>> Admission<S> {
         let report = self
             .permit
             .take()
-            .map(|permit| permit.report(elapsed, verdict));
+            .map(|permit| permit.report(&self.shared, elapsed, verdict));
         report.map_or(Settled::Counted, Settled::NeedsReport)
     }
 }
@@ -409,11 +415,11 @@ pub(crate) async fn report_and_wait(shared: &Shared, report: Box<Report>) {
     }
 }
 
-fn outcome(elapsed: Duration, verdict: &Verdict) -> Outcome {
+fn outcome(shared: &Shared, elapsed: Duration, verdict: &Verdict) -> Outcome {
     Outcome {
         class: verdict.class,
         elapsed,
-        retry_after: verdict.retry_after,
+        retry_after: shared.believed(verdict.retry_after),
         cause: verdict.cause,
     }
 }

@@ -5,6 +5,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::{Message, Recipient};
 use breakerbox_policy::{
@@ -91,6 +92,8 @@ pub(crate) struct Report {
     pub(crate) key: Option<Arc<SharedBreaker>>,
     pub(crate) permit: Option<Permit>,
     pub(crate) outcome: Outcome,
+    /// The hint as the dependency gave it; that of the outcome may be cut off.
+    pub(crate) asked: Option<Duration>,
     pub(crate) then: Option<Box<dyn FnOnce() + Send>>,
 }
 

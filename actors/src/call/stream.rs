@@ -35,6 +35,7 @@ use crate::error::CallError;
 use crate::limits::bulkhead::BulkheadSlot;
 use crate::limits::chaos::{InjectedFailure, apply_fault};
 use crate::state::Shared;
+use crate::state::call_hold::{CallHold, FindOpenAnswer};
 use crate::state::call_record::{CallRecord, CallResult};
 use crate::sync::{LockExt, Mutex};
 use crate::verdict::{AttemptError, Verdict};
@@ -62,7 +63,7 @@ where
     }
     let record = CallRecord::open(Arc::clone(shared));
     let plan = CallPlan::of_closure(shared, &options);
-    let opened = open_stream(shared, &plan, record, classify, open).await;
+    let opened = open_stream(shared, &plan, record, |_| None, classify, open).await;
     opened.map_err(UnopenedStream::give_up)
 }
 
@@ -82,11 +83,13 @@ impl<E> UnopenedStream<E> {
     }
 }
 
-/// Opens a stream for a call that is open in the totals already.
+/// Opens a stream for a call that is open in the totals already. `find`: finds the open answer in
+/// an error.
 pub(super) async fn open_stream<S, F>(
     shared: &Arc<Shared>,
     plan: &CallPlan<'_>,
     record: CallRecord<Arc<Shared>>,
+    find: FindOpenAnswer<S::Error>,
     classify: impl Fn(Result<&S, &S::Error>) -> Verdict + Send + Sync + 'static,
     open: impl FnMut() -> F,
 ) -> Result<Streamed<S>, UnopenedStream<S::Error>>
@@ -95,7 +98,7 @@ where
     S: TryStream,
 {
     let open = Mutex::new(open);
-    let (begin, classified) = (&|| open.acquire()(), &classify);
+    let (begin, classified) = (&|| open.acquire()(), (find, &classify));
     let mut attempts = 0;
     let result = drive(
         shared,
@@ -185,7 +188,10 @@ async fn open_once<S, F>(
     plan: &CallPlan<'_>,
     asked_at: Time,
     mut member: HedgeMember,
-    classify: &impl Fn(Result<&S, &S::Error>) -> Verdict,
+    (find, classify): (
+        FindOpenAnswer<S::Error>,
+        &impl Fn(Result<&S, &S::Error>) -> Verdict,
+    ),
     begin: impl FnOnce() -> F,
 ) -> Result<Opened<S>, Box<FailedAttempt<S::Error>>>
 where
@@ -239,8 +245,14 @@ where
             return Ok(Some((stream, first, hold)));
         }
         Some(Ok(Ok((stream, None)))) => (Ok(None), shared.judge(classify(Ok(&stream)))),
-        Some(Ok(Err(error))) => {
+        Some(Ok(Err(mut error))) => {
             let verdict = shared.judge(classify(Err(&error)));
+            if let Some(answer) = find(&mut error)
+                && let Some(slot) = permits.slot.take()
+            {
+                // EDGE-4: the slot goes with the answer, to its last byte.
+                answer.hold(CallHold::slot(shared, slot.into_ticket()));
+            }
             (Err(AttemptError::Failed(error)), verdict)
         }
         Some(Err(InjectedFailure)) => (Err(AttemptError::Injected), InjectedFailure.verdict()),
@@ -249,8 +261,12 @@ where
             (Err(error), shared.timed_out())
         }
     };
-    match end_attempt(shared, plan, &mut permits, result, &verdict, times) {
+    let ended = match end_attempt(shared, plan, &mut permits, result, &verdict, times) {
         EndedAttempt::Counted(answer) => answer,
         EndedAttempt::Reported(attempt) => attempt.counted(shared).await,
-    }
+    };
+    ended.map_err(|mut failed| {
+        failed.open_answer = Some(find);
+        failed
+    })
 }

@@ -185,7 +185,7 @@ fn compare_throttle(found: &mut Vec<String>, old: &ThrottleSettings, new: &Throt
         ThrottleSettings,
         old,
         new,
-        [backoff, max_wait, quota_reset]
+        [backoff, max_wait, quota_reset, max]
     );
 }
 

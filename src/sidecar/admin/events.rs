@@ -199,6 +199,10 @@ fn details(inner: &AdminState, kind: &EventKind) -> Map<String, Value> {
             "for_ms": millis(*for_),
             "hint_ms": hint.map(millis),
         }),
+        EventKind::HintCut { asked, believed } => json!({
+            "asked_ms": millis(*asked),
+            "believed_ms": millis(*believed),
+        }),
         EventKind::Reloaded { by, changed, waits } => {
             json!({ "by": by, "changed": changed, "waits": waits })
         }

@@ -18,6 +18,10 @@ pub(super) mod outbound;
 
 pub(super) mod pool;
 
+mod content_coding;
+
+pub(super) mod error_body;
+
 pub(super) mod error;
 
 pub(super) mod substitute;

@@ -20,10 +20,10 @@ use super::headers::{
     ATTEMPTS, DEADLINE, IDEMPOTENCY, KEY, PRIORITY, SOURCE, append_forwarded, append_via,
     join_cookies, strip_one_hop, takes_trailers,
 };
-use super::http::body::ReplyBody;
+use super::http::body::{ReplyBody, RestLimits};
 use super::http::cache::{self, CacheWriter};
 use super::http::dependency::of_status;
-use super::http::error::{ErrorBody, ErrorResponse, HttpError, speaks_of_caller};
+use super::http::error::{ErrorResponse, HttpError, speaks_of_caller};
 use super::http::pool::PooledBody;
 use super::http::request_body::{self, BodyLimits, ReadBody, StreamedBody, Upload, UploadStatus};
 use super::http::response_stream::{self, ResponsePiece, ResponseStream};
@@ -234,7 +234,7 @@ impl ProxiedCall<'_> {
         let (kept, passing) = if body.is_end_stream() {
             (Some(Bytes::new()), None)
         } else {
-            let reading = request_body::read(body, is_idempotent, limits);
+            let reading = request_body::read(body, self.may_send_again(is_idempotent), limits);
             match Box::pin(in_time(until, reading)).await {
                 Ok(ReadBody::Whole(body)) => (Some(body), None),
                 Ok(ReadBody::Passing(body)) => (None, Some(body)),
@@ -271,11 +271,18 @@ impl ProxiedCall<'_> {
             span.left(self.route.client.state());
         }
         let response = match served {
-            Ok(Served::Stream(stream)) => self.relay(stream, &request, attempts).await,
+            Ok(Served::Stream(stream)) => self.relay(stream, &request, (attempts, until)).await,
             Ok(Served::Answer(answer)) => in_one_piece(answer, attempts),
-            Err(error) => self.fail(error, attempts),
+            Err(error) => self.fail(error, (attempts, until)),
         };
         (response, trace.is_none_or(|trace| trace.has_ended()))
+    }
+
+    /// Returns true if a body that is kept may be sent again: by a retry, or to a fallback.
+    fn may_send_again(&self, is_idempotent: bool) -> bool {
+        let settings = self.route.client.settings();
+        let has_retries = settings.retry.max_attempts.get() > 1 || settings.hedge.is_some();
+        (is_idempotent && has_retries) || self.route.has_fallbacks()
     }
 
     /// Returns the end of the call, as it is told to the dependency.
@@ -292,6 +299,7 @@ impl ProxiedCall<'_> {
         body: Option<Upload>,
         (number, until): (u32, Option<Instant>),
     ) -> Result<ResponseStream, HttpError> {
+        let began = Instant::now();
         let body = body.ok_or(HttpFailure::BodyGone)?;
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         let trace = match &body {
@@ -309,9 +317,9 @@ impl ProxiedCall<'_> {
         let request = traced.as_ref().unwrap_or(request);
         let upstream = self.route.upstream(self.lane.number);
         let sending = upstream.send(request, body, left);
-        let answered = match trace {
+        let answered = match &trace {
             None => sending.await,
-            Some(trace) => Box::pin(or_blame(sending, &trace, left)).await,
+            Some(trace) => Box::pin(or_blame(sending, trace, left)).await,
         };
         if let Some(span) = &mut span {
             span.came_to(
@@ -329,7 +337,12 @@ impl ProxiedCall<'_> {
             let seen = (status, response.headers());
             cache::note(&self.route.caches, request, seen, is_failure);
         }
-        ResponseStream::begin(answered?, response_stream::by(&settings.classify), span).await
+        // What is read of an error beforehand must not exceed the limits of the attempt.
+        // Those of an upload begin at its end.
+        let spent = trace.map_or_else(|| began.elapsed(), |_| Duration::ZERO) + AHEAD;
+        let left = limit().map(|limit| limit.saturating_sub(spent));
+        let classify = response_stream::by(&settings.classify);
+        ResponseStream::begin(answered?, classify, (span, left)).await
     }
 
     /// Streams the dependency's own response.
@@ -337,11 +350,11 @@ impl ProxiedCall<'_> {
         &self,
         mut stream: Streamed<ResponseStream>,
         request: &HttpRequest,
-        attempts: u32,
+        (attempts, until): (u32, Option<Instant>),
     ) -> Response<ReplyBody> {
         let mut head = match next(&mut stream).await {
             Some(Ok(ResponsePiece::Head(head))) => head,
-            Some(Err(error)) => return self.fail(error, attempts),
+            Some(Err(error)) => return self.fail(error, (attempts, until)),
             // A response stream begins with its head.
             Some(Ok(ResponsePiece::Frame(_))) | None => Response::new(()).into_parts().0,
         };
@@ -360,7 +373,7 @@ impl ProxiedCall<'_> {
         let body = if is_over {
             // An empty body is never polled, so its outcome would not be recorded.
             if let Some(Err(error)) = next(&mut stream).await {
-                return self.fail(error, attempts);
+                return self.fail(error, (attempts, until));
             }
             if let Some(keeping) = keeping.take() {
                 keeping.keep();
@@ -379,8 +392,13 @@ impl ProxiedCall<'_> {
         )
     }
 
-    /// Builds the response of a failed call: the dependency's own if it sent one.
-    fn fail(&self, error: CallError<HttpError>, attempts: u32) -> Response<ReplyBody> {
+    /// Builds the response of a failed call: the dependency's own if it sent one. `until`: the end of
+    /// the call.
+    fn fail(
+        &self,
+        error: CallError<HttpError>,
+        (attempts, until): (u32, Option<Instant>),
+    ) -> Response<ReplyBody> {
         let problem = {
             let problem = GatewayProblem::of_call(&error, &self.route.name);
             match &error {
@@ -393,13 +411,9 @@ impl ProxiedCall<'_> {
         };
         let ErrorResponse { mut head, body } = *said;
         head.version = Version::HTTP_11;
-        let body = match body {
-            ErrorBody::Whole(body) => ReplyBody::whole(body),
-            ErrorBody::Rest(body) => {
-                let idle = self.route.client.settings().timeout.idle;
-                ReplyBody::rest(body, idle)
-            }
-        };
+        // EDGE-4: `idle` and `total` hold for errors too, to their last byte.
+        let idle = self.route.client.settings().timeout.idle;
+        let body = ReplyBody::failed(body, RestLimits { idle, until });
         signed(
             Response::from_parts(head, body),
             &AnswerSource::Primary,
@@ -450,7 +464,7 @@ async fn next<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
 /// Returns the dependency's unsuccessful response, if that made the call fail.
 fn said(error: CallError<HttpError>) -> Option<Box<ErrorResponse>> {
     match error {
-        CallError::Failed { error, .. } => error.said,
+        CallError::Failed { error, .. } => error.said.filter(|said| said.body.is_whole()),
         CallError::FallbackFailed { cause, .. } => said(*cause),
         _ => None,
     }

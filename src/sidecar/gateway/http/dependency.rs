@@ -14,14 +14,14 @@ use http_body_util::BodyExt as _;
 use breakerbox_policy::{Class, Symptom};
 
 use super::cache::{self, HttpCache};
-use super::error::{ErrorBody, ErrorResponse, HttpError};
+use super::error::{ErrorResponse, HttpError};
+use super::error_body::{ErrorBody, failure_of};
 use super::request_body::Upload;
 use super::upstream::UpstreamClient;
-use crate::retry_after;
 use crate::sidecar::gateway::headers::strip_one_hop;
 use crate::sidecar::gateway::message::{HttpFailure, HttpReply, HttpRequest};
 use crate::sidecar::gateway::trace::{AttemptSpan, AttemptTracer};
-use crate::{CallContext, Dependency, Verdict};
+use crate::{CallContext, Dependency, OpenAnswer, Verdict};
 
 /// Maximum size of a response that is buffered instead of streamed, in bytes.
 const MAX_REPLY: usize = 8_000_000;
@@ -76,13 +76,15 @@ impl Dependency for HttpDependency {
         let is_failure = matches!(head.status.as_u16(), 404 | 410);
         cache::note(&self.caches, &request, seen, is_failure);
         let mut body = BytesMut::new();
+        let mut trailers = None;
         while let Some(frame) = call
             .idle(rest.frame())
             .await
             .map_err(|_| HttpFailure::Late)?
         {
-            if let Ok(piece) = frame.map_err(|_| HttpFailure::Reset)?.into_data() {
-                body.extend_from_slice(&piece);
+            match frame.map_err(|_| HttpFailure::Reset)?.into_data() {
+                Ok(piece) => body.extend_from_slice(&piece),
+                Err(frame) => trailers = frame.into_trailers().ok(),
             }
             if body.len() > MAX_REPLY {
                 return Err(HttpFailure::TooLong.into());
@@ -96,13 +98,11 @@ impl Dependency for HttpDependency {
                 body,
             });
         }
+        let body = ErrorBody::whole(body, trailers);
         Err(HttpError {
-            failure: HttpFailure::Status(head.status.as_u16()),
-            retry_after: retry_after::read(&head.headers, Some(&body)),
-            said: Some(Box::new(ErrorResponse {
-                head,
-                body: ErrorBody::Whole(body),
-            })),
+            failure: failure_of(&head),
+            retry_after: body.hint(&head),
+            said: Some(Box::new(ErrorResponse { head, body })),
         })
     }
 
@@ -111,6 +111,10 @@ impl Dependency for HttpDependency {
             Ok(reply) => of_status(reply.status, None),
             Err(error) => error.verdict(),
         }
+    }
+
+    fn open_answer(error: &mut HttpError) -> Option<&mut dyn OpenAnswer> {
+        error.open_answer()
     }
 
     fn is_idempotent(request: &HttpRequest) -> bool {

@@ -3,15 +3,14 @@
 use std::fmt;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::response::Parts;
 
 use breakerbox_policy::{Class, Executed, Symptom};
 
 use super::connect_failure::ConnectFailure;
-use super::pool::PooledBody;
-use crate::Verdict;
+use super::error_body::ErrorBody;
 use crate::sidecar::gateway::message::HttpFailure;
+use crate::{OpenAnswer, Verdict};
 
 /// An attempt without a usable response.
 #[derive(Debug)]
@@ -29,12 +28,6 @@ pub(crate) struct ErrorResponse {
     pub(crate) body: ErrorBody,
 }
 
-#[derive(Debug)]
-pub(crate) enum ErrorBody {
-    Whole(Bytes),
-    Rest(PooledBody),
-}
-
 impl From<HttpFailure> for HttpError {
     fn from(failure: HttpFailure) -> Self {
         Self {
@@ -49,6 +42,12 @@ impl HttpError {
     /// Returns the reason.
     pub(crate) fn failure(&self) -> HttpFailure {
         self.failure
+    }
+
+    /// Returns the unsuccessful response while its rest still arrives.
+    pub(crate) fn open_answer(&mut self) -> Option<&mut dyn OpenAnswer> {
+        let said = self.said.as_mut().filter(|said| said.body.is_open());
+        said.map(|said| &mut said.body as &mut dyn OpenAnswer)
     }
 
     /// Returns the verdict. The caller's errors do not count against the dependency.

@@ -24,6 +24,10 @@ pub(crate) struct BodyLimits {
     pub(crate) pause: Duration,
 }
 
+/// Maximum size of a body that is buffered even if it is sent only once, in bytes: a slow caller
+/// then holds no slot of the dependency.
+const MAX_SHORT: u64 = 64_000;
+
 /// Bytes that a body brings at least in each span of `gateway.body_timeout` while it is buffered.
 const LEAST_PIECE: usize = 1_000;
 
@@ -46,7 +50,8 @@ pub(crate) async fn read(
     if hint.lower() > limits.max_body {
         return Err(HttpFailure::BodyTooLarge);
     }
-    let is_short = hint.upper().is_some_and(|most| most <= limits.max_replay);
+    let short = limits.max_replay.min(MAX_SHORT);
+    let is_short = hint.upper().is_some_and(|most| most <= short);
     let mut passing = StreamedBody::new(body, limits);
     if !is_short && (!keep || hint.lower() > limits.max_replay) {
         return Ok(ReadBody::Passing(passing));
