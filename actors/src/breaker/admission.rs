@@ -193,13 +193,9 @@ impl PermitGuard {
         verdict: &Verdict,
         now: Time,
     ) -> Settled {
-        let own;
-        let verdict = if self.is_cut_by_caller(verdict, now) {
-            own = Verdict::from(Class::Cancelled);
-            &own
-        } else {
-            verdict
-        };
+        let cancelled = Verdict::from(Class::Cancelled);
+        let is_cut = self.is_cut_by_caller(verdict, now);
+        let verdict = if is_cut { &cancelled } else { verdict };
         if self.record(shared, elapsed, verdict, now) {
             return Settled::Counted;
         }
@@ -363,6 +359,9 @@ impl<S: Deref<Target = Shared>> Admission<S> {
             return Settled::Counted;
         };
         let elapsed = now.since(permit.started);
+        let cancelled = Verdict::from(Class::Cancelled);
+        let is_cut = permit.is_cut_by_caller(verdict, now);
+        let verdict = if is_cut { &cancelled } else { verdict };
         if permit.record(&self.shared, elapsed, verdict, now) {
             self.permit = None;
             return Settled::Counted;
