@@ -148,12 +148,13 @@ pub(crate) fn ask<D: Dependency, O: Borrow<CallOptions>>(
         let record = CallRecord::open(&**shared);
         let plan = CallPlan::of_request::<D>(shared, options.borrow(), &request);
         let again = plan.max_attempts > 1 || plan.is_hedged || plan.last_resort;
+        let version = core.fallbacks.version();
         let mut kept = (again || !core.fallbacks.is_empty()).then(|| request.clone());
         let (result, attempts) = ask_workers(core, request, &mut kept, &plan).await;
         match result {
             Ok(CompletedCall { value, at }) => {
                 if let Some(request) = kept.as_ref().filter(|_| !plan.ticket.write) {
-                    core.fallbacks.remember(request, &value, at);
+                    core.fallbacks.remember(version, request, &value, at);
                 }
                 end_outage(shared);
                 record.close(CallResult::Primary);

@@ -1,7 +1,7 @@
 //! The parts around one dependency that its calls need: shared state, breaker, workers, fallbacks.
 
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,6 +26,9 @@ pub(crate) struct DependencyCore<D: Dependency> {
     pub(crate) next: AtomicUsize,
     pub(crate) fallbacks: Fallbacks<D>,
     pub(crate) configured: Mutex<ConfiguredSettings>,
+    /// False before these parts have taken the place of others around the same state, and after
+    /// others have taken theirs: they then say nothing about the dependency as a whole.
+    pub(crate) is_current: AtomicBool,
 }
 
 /// A worker's queue, and its inline executor for callers on its own thread.
@@ -103,7 +106,9 @@ impl<D: Dependency> DependencyCore<D> {
     /// learn that it is gone (rule CALL-1). The workers end first, because the breaker's queue
     /// answers their reports.
     pub(crate) fn stop(&self) {
-        self.shared.set_route(Route::Stopped);
+        if self.is_current.load(Ordering::Acquire) {
+            self.shared.set_route(Route::Stopped);
+        }
         for slot in &self.workers {
             slot.close_for_good();
             slot.mail.close();

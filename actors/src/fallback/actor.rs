@@ -107,14 +107,14 @@ impl<D: Dependency> Handler<ServeFallback<D>> for FallbackActor<D> {
     fn handle(&mut self, serve: ServeFallback<D>, _: &mut Context<Self>) {
         let (core, renewals) = (Arc::clone(&self.core), Arc::clone(&self.renewals));
         self.at_work.push(Box::pin(async move {
-            let rules = core.fallbacks.rules();
+            let set = core.fallbacks.present();
             let ServeFallback {
                 request,
                 write,
                 deadline,
                 debt,
             } = serve;
-            let served = answer(&core.shared, &rules, &request, (write, deadline), debt).await;
+            let served = answer(&core.shared, &set.rules, &request, (write, deadline), debt).await;
             if let Some(rule) = served.filter(|_| !write) {
                 refresh(&core, rule, request, &renewals).await;
             }

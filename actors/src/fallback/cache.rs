@@ -19,7 +19,7 @@ use crate::sync::LockExt;
 ///
 /// Only the dependency's own answers are cached, never those of a fallback (rule FBK-3).
 pub struct StaleCache<D: Dependency> {
-    kept: Cache<D::Request, (D::Response, Time)>,
+    kept: Arc<Cache<D::Request, (D::Response, Time)>>,
     max_age: Duration,
     refresh: bool,
     renewed: Renewed<D::Request>,
@@ -59,10 +59,28 @@ where
     #[must_use]
     pub fn new(max_age: Duration, max_entries: usize) -> Self {
         Self {
-            kept: Cache::new(max_entries),
+            kept: Arc::new(Cache::new(max_entries)),
             max_age,
             refresh: false,
             renewed: Renewed::default(),
+            of: PhantomData,
+        }
+    }
+
+    /// Returns a cache with other limits and the same answers: both share them from then on.
+    ///
+    /// # Units   As [`StaleCache::new`].
+    #[must_use]
+    pub fn with_limits(&self, max_age: Duration, max_entries: usize) -> Self {
+        let capacity = u64::try_from(max_entries).unwrap_or(u64::MAX);
+        if self.kept.capacity() != capacity {
+            self.kept.set_capacity(capacity);
+        }
+        Self {
+            kept: Arc::clone(&self.kept),
+            max_age,
+            refresh: self.refresh,
+            renewed: Arc::clone(&self.renewed),
             of: PhantomData,
         }
     }

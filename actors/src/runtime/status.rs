@@ -159,8 +159,8 @@ impl DependencyStatus {
             writes: shared.bulkhead.writes(),
             queued: shared.bulkhead.queued(),
             workers: workers.collect(),
-            fallbacks: core.fallbacks.served(),
-            parked: shared.route() == Route::Parked,
+            fallbacks: core.fallbacks.served(shared),
+            parked: shared.worker_route() == Route::Parked,
             paused: shared
                 .pauses
                 .current(now)

@@ -331,10 +331,10 @@ impl ProxiedCall<'_> {
         let mut keeping = if caches.is_empty() {
             None
         } else {
-            let client = &self.route.client;
+            let memory = &self.route.memory;
             let seen = (head.status, &head.headers);
             let length = length.map_or(0, |length| length.lower());
-            CacheWriter::begin(client, caches, request, seen, length)
+            CacheWriter::begin(memory, caches, request, seen, length)
         };
         let body = if is_over {
             // An empty body is never polled, so its outcome would not be recorded.

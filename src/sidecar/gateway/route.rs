@@ -1,24 +1,26 @@
 //! The dependencies that callers can reach, by name.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::AddError;
-use super::fallback::narrowed;
+use super::fallback::{FallbackCaches, FormerCache, narrowed};
 use super::http::cache::{CacheRules, HttpCache};
 use super::http::connector::UpstreamAddress;
 use super::http::dependency::HttpDependency;
+use super::http::target::UpstreamTarget;
 use super::http::upstream::UpstreamClient;
 use super::mcp::endpoint::McpEndpoint;
 use super::message::HttpReply;
 use super::trace::{AttemptTracer, Tracing};
 use crate::config::{DependencyConfig, FallbackConfig, FallbackKind, GatewayConfig};
 use crate::mcp::McpSettings;
-use crate::{ByName, Client, FallbackRule, Fixed, Runtime};
+use crate::{AnswerMemory, ByName, Client, FallbackRule, Fixed, Runtime};
 
 /// A snapshot of the routes.
 pub(super) type RouteTable = HashMap<Arc<str>, RouteKind>;
@@ -32,20 +34,59 @@ pub(super) enum RouteKind {
     Mcp(Arc<McpEndpoint>),
 }
 
+/// Result of giving a running dependency another configuration.
+pub(super) enum FollowOutcome {
+    /// Its route can stay.
+    Same,
+    /// It goes on behind another route.
+    Changed(RouteKind),
+    /// It needs a new start.
+    NeedsStart,
+}
+
 impl RouteKind {
-    /// Returns true if it can take over a configuration while it runs.
-    pub(super) fn fits(&self, config: &DependencyConfig, url: &str) -> bool {
-        match self {
-            Self::Http(route) => route.fits(config, url),
-            Self::Mcp(endpoint) => endpoint.fits(config),
+    /// Applies a configuration while the dependency runs, if that is possible.
+    pub(super) fn follow(
+        &self,
+        runtime: &Runtime,
+        (config, url): (&DependencyConfig, &str),
+        gateway: (usize, &Tracing),
+    ) -> Result<FollowOutcome, AddError> {
+        match (self, McpSettings::of_config(config)) {
+            (Self::Http(route), None) => {
+                let followed = route.follow(runtime, (config, url), gateway)?;
+                Ok(followed.map_or(FollowOutcome::Same, |route| {
+                    FollowOutcome::Changed(Self::Http(Arc::new(route)))
+                }))
+            }
+            (Self::Mcp(endpoint), Some(settings)) => {
+                Ok(match endpoint.follow(runtime, (config, settings))? {
+                    true => FollowOutcome::Same,
+                    false => FollowOutcome::NeedsStart,
+                })
+            }
+            _ => Ok(FollowOutcome::NeedsStart),
         }
     }
 
-    /// Applies the settings that are not the runtime's.
-    pub(super) fn follow(&self, config: &DependencyConfig) {
-        if let Self::Http(route) = self {
-            route.follow(config);
-        }
+    /// Resolves when no request uses the route any more, or after the drain time.
+    pub(super) async fn unused(self) {
+        const PAUSE: Duration = Duration::from_millis(20);
+        let drain = match &self {
+            Self::Http(route) => route.client.settings().workers.drain,
+            Self::Mcp(endpoint) => endpoint.client.client().settings().workers.drain,
+        };
+        let is_used = || match &self {
+            Self::Http(route) => Arc::strong_count(route) > 1,
+            Self::Mcp(endpoint) => Arc::strong_count(endpoint) > 1,
+        };
+        let waiting = async {
+            while is_used() {
+                tokio::time::sleep(PAUSE).await;
+            }
+        };
+        // After the drain time it is ended all the same.
+        let _ = tokio::time::timeout(drain, waiting).await;
     }
 }
 
@@ -57,23 +98,27 @@ pub(super) struct ThreadContext {
     pub(super) tracing: Tracing,
 }
 
-/// One HTTP dependency that callers can reach.
+/// One HTTP dependency that callers can reach. A reload replaces it as a whole; requests in flight
+/// keep the one they began with.
 pub(super) struct HttpRoute {
     pub(super) name: Arc<str>,
     pub(super) client: Client<HttpDependency>,
     pub(super) idempotent: Vec<Method>,
     /// Rules of its caches.
     pub(super) caches: Vec<CacheRules>,
-    /// Its inputs; a change of them needs a new route.
-    spec: HttpRouteSpec,
-    address: Arc<UpstreamAddress>,
+    /// The way of answers into these caches.
+    pub(super) memory: AnswerMemory<HttpDependency>,
     pub(super) attempts: AttemptTracer,
-    /// Connections of each thread.
-    upstreams: Box<[OnceLock<UpstreamClient>]>,
+    /// Its inputs.
+    spec: HttpRouteSpec,
+    kept: FallbackCaches<HttpCache>,
+    target: Arc<UpstreamTarget>,
+    /// The same, as the workers see it.
+    of_workers: Arc<ArcSwap<UpstreamTarget>>,
 }
 
-/// Settings that only a restart can change.
-#[derive(Debug, PartialEq)]
+/// The settings from which a route is made.
+#[derive(Debug, Clone, PartialEq)]
 struct HttpRouteSpec {
     url: String,
     idempotent: Vec<String>,
@@ -90,103 +135,187 @@ impl HttpRouteSpec {
             fallback_only: config.settings.fallback_only,
         }
     }
+
+    fn methods(&self) -> Vec<Method> {
+        let method = |name: &String| Method::from_bytes(name.as_bytes()).ok();
+        self.idempotent.iter().filter_map(method).collect()
+    }
 }
 
 impl HttpRoute {
-    /// Starts the dependency with its workers and fallbacks.
+    /// Starts the dependency with its workers and fallbacks. `replaces`: in the place of the running
+    /// one.
     pub(super) async fn start(
         runtime: &Runtime,
         name: &str,
         (config, url): (&DependencyConfig, &str),
-        (threads, tracing): (usize, &Tracing),
+        gateway: (usize, &Tracing),
+        replaces: bool,
     ) -> Result<Self, AddError> {
-        let address = UpstreamAddress::new(url).map_err(|problem| AddError::Address {
-            name: name.to_owned(),
-            problem,
-        })?;
-        address.set_connect(config.settings.timeout.connect);
-        let address = Arc::new(address);
-        let attempts = tracing.attempts(name, url);
-        let (own, traced) = (Arc::clone(&address), attempts.clone());
+        let target = Arc::new(target(name, url, gateway)?);
+        target.address.set_connect(config.settings.timeout.connect);
+        let of_workers = Arc::new(ArcSwap::new(Arc::clone(&target)));
+        let own = Arc::clone(&of_workers);
         let new = runtime.dependency(name).settings(config.settings.clone());
-        let mut builder = new.workers(move || {
-            let upstream = UpstreamClient::new(Arc::clone(&own));
-            HttpDependency::new(upstream, traced.clone())
+        let new = if replaces { new.replacing() } else { new };
+        let builder = new.workers(move || HttpDependency::new(Arc::clone(&own)));
+        let fallbacks = HttpFallbacks::new(runtime, &config.fallbacks, None);
+        let rules = fallbacks.rules.into_iter();
+        let builder = rules.fold(builder.replaceable_fallbacks(), |builder, rule| {
+            builder.fallback_rule(rule)
         });
-        let mut caches = Vec::new();
-        for fallback in &config.fallbacks {
-            builder = builder.fallback_rule(rule(runtime, fallback, &mut caches));
-        }
         let client = builder.start().await?;
-        let method = |name: &String| Method::from_bytes(name.as_bytes()).ok();
+        let spec = HttpRouteSpec::of(config, url);
         Ok(Self {
             name: Arc::from(name),
+            idempotent: spec.methods(),
+            caches: fallbacks.of_caches,
+            memory: client.memory(),
+            attempts: target.attempts.clone(),
             client,
-            idempotent: config.idempotent.iter().filter_map(method).collect(),
-            caches,
-            spec: HttpRouteSpec::of(config, url),
-            address,
-            attempts,
-            upstreams: (0..threads).map(|_| OnceLock::new()).collect(),
+            spec,
+            kept: fallbacks.kept,
+            target,
+            of_workers,
         })
     }
 
-    /// Returns the connections of one thread, created with the first call.
+    /// Returns the connections of one thread.
     pub(super) fn upstream(&self, thread: usize) -> &UpstreamClient {
-        self.upstreams[thread].get_or_init(|| UpstreamClient::new(Arc::clone(&self.address)))
+        self.target.of_thread(thread)
     }
 
-    /// Returns true if it can take over a configuration while it runs.
-    fn fits(&self, config: &DependencyConfig, url: &str) -> bool {
-        let is_http = McpSettings::of_config(config).is_none();
-        is_http && self.spec == HttpRouteSpec::of(config, url)
-    }
-
-    /// Applies the settings that are not the runtime's.
-    fn follow(&self, config: &DependencyConfig) {
-        self.address.set_connect(config.settings.timeout.connect);
+    /// Applies a configuration while the dependency runs: its breaker, its counters and its workers
+    /// go on. Returns the new route, if another one is needed.
+    fn follow(
+        &self,
+        runtime: &Runtime,
+        (config, url): (&DependencyConfig, &str),
+        gateway: (usize, &Tracing),
+    ) -> Result<Option<Self>, AddError> {
+        let spec = HttpRouteSpec::of(config, url);
+        let same_server = spec.url == self.spec.url;
+        let new = if same_server {
+            Arc::clone(&self.target)
+        } else {
+            Arc::new(target(&self.name, url, gateway)?)
+        };
+        new.address.set_connect(config.settings.timeout.connect);
+        if spec == self.spec {
+            return Ok(None);
+        }
+        // EDGE-2: the answers of one server are not served as those of another.
+        let former = same_server.then_some(&self.kept);
+        let fallbacks = HttpFallbacks::new(runtime, &spec.fallbacks, former);
+        // First the server, so that no answer of the former one reaches the new caches.
+        self.of_workers.store(Arc::clone(&new));
+        let set = runtime.set_fallbacks(&self.client, fallbacks.rules, spec.fallback_only);
+        if let Err(error) = set {
+            self.of_workers.store(Arc::clone(&self.target));
+            return Err(error.into());
+        }
+        Ok(Some(Self {
+            name: Arc::clone(&self.name),
+            client: self.client.clone(),
+            idempotent: spec.methods(),
+            caches: fallbacks.of_caches,
+            memory: self.client.memory(),
+            attempts: new.attempts.clone(),
+            spec,
+            kept: fallbacks.kept,
+            target: new,
+            of_workers: Arc::clone(&self.of_workers),
+        }))
     }
 }
 
-fn rule(
-    runtime: &Runtime,
-    config: &FallbackConfig,
-    caches: &mut Vec<CacheRules>,
-) -> FallbackRule<HttpDependency> {
-    let rule = match &config.kind {
-        FallbackKind::StaleCache {
-            max_age,
-            max_entries,
-            refresh,
-            max_body,
-            headers,
-        } => {
-            let name = |name: &String| HeaderName::try_from(name).ok();
-            let rules = CacheRules {
-                max_body: usize::try_from(*max_body).unwrap_or(usize::MAX),
-                headers: headers.iter().filter_map(name).collect(),
-            };
-            caches.push(rules.clone());
-            let max_entries = usize::try_from(max_entries.get()).unwrap_or(usize::MAX);
-            FallbackRule::new(HttpCache::new(*max_age, max_entries, *refresh, rules))
+/// Parses the address of a server.
+fn target(
+    name: &str,
+    url: &str,
+    (threads, tracing): (usize, &Tracing),
+) -> Result<UpstreamTarget, AddError> {
+    let address = UpstreamAddress::new(url).map_err(|problem| AddError::Address {
+        name: name.to_owned(),
+        problem,
+    })?;
+    let attempts = tracing.attempts(name, url);
+    Ok(UpstreamTarget::new(address, attempts, threads))
+}
+
+/// The fallbacks of an HTTP dependency.
+#[derive(Default)]
+struct HttpFallbacks {
+    rules: Vec<FallbackRule<HttpDependency>>,
+    /// Rules of the caches among them.
+    of_caches: Vec<CacheRules>,
+    kept: FallbackCaches<HttpCache>,
+}
+
+impl HttpFallbacks {
+    /// Creates them. The answers of `former` caches are kept.
+    fn new(
+        runtime: &Runtime,
+        configs: &[FallbackConfig],
+        former: Option<&FallbackCaches<HttpCache>>,
+    ) -> Self {
+        let mut all = Self::default();
+        for config in configs {
+            let rule = all.rule(runtime, &config.kind, former);
+            all.rules.push(narrowed(rule, config));
         }
-        FallbackKind::Dependency { name } => FallbackRule::new(ByName::new(runtime, name)),
-        FallbackKind::Fixed {
-            status,
-            content_type,
-            body,
-        } => {
-            let mut headers = HeaderMap::new();
-            if let Ok(media) = HeaderValue::try_from(content_type) {
-                headers.insert(CONTENT_TYPE, media);
-            }
-            FallbackRule::new(Fixed(HttpReply {
-                // The configuration accepts only valid statuses.
-                status: StatusCode::from_u16(*status).unwrap_or_default(),
+        all
+    }
+
+    fn rule(
+        &mut self,
+        runtime: &Runtime,
+        kind: &FallbackKind,
+        former: Option<&FallbackCaches<HttpCache>>,
+    ) -> FallbackRule<HttpDependency> {
+        match kind {
+            FallbackKind::StaleCache {
+                max_age,
+                max_entries,
+                refresh,
+                max_body,
                 headers,
-                body: body.clone().into(),
-            }))
+            } => {
+                let name = |name: &String| HeaderName::try_from(name).ok();
+                let rules = CacheRules {
+                    max_body: usize::try_from(*max_body).unwrap_or(usize::MAX),
+                    headers: headers.iter().filter_map(name).collect(),
+                };
+                self.of_caches.push(rules.clone());
+                let max_entries = usize::try_from(max_entries.get()).unwrap_or(usize::MAX);
+                let former = former.and_then(|former| former.former(&self.kept, kind));
+                let cache = match former {
+                    Some(FormerCache::Same(cache)) => cache,
+                    Some(FormerCache::OtherLimits(cache)) => {
+                        Arc::new(cache.with_limits(*max_age, max_entries, *refresh, rules))
+                    }
+                    None => Arc::new(HttpCache::new(*max_age, max_entries, *refresh, rules)),
+                };
+                self.kept.push(kind, &cache);
+                FallbackRule::new(cache)
+            }
+            FallbackKind::Dependency { name } => FallbackRule::new(ByName::new(runtime, name)),
+            FallbackKind::Fixed {
+                status,
+                content_type,
+                body,
+            } => {
+                let mut headers = HeaderMap::new();
+                if let Ok(media) = HeaderValue::try_from(content_type) {
+                    headers.insert(CONTENT_TYPE, media);
+                }
+                FallbackRule::new(Fixed(HttpReply {
+                    // The configuration accepts only valid statuses.
+                    status: StatusCode::from_u16(*status).unwrap_or_default(),
+                    headers,
+                    body: body.clone().into(),
+                }))
+            }
         }
-    };
-    narrowed(rule, config)
+    }
 }

@@ -12,7 +12,7 @@ use breakerbox_policy::Time;
 use super::dependency::HttpDependency;
 use super::error::HttpError;
 use crate::sidecar::gateway::message::{HttpReply, HttpRequest};
-use crate::{CallError, Client, Fallback, FallbackFuture, RefreshGuard, StaleCache};
+use crate::{AnswerMemory, CallError, Fallback, FallbackFuture, RefreshGuard, StaleCache};
 
 /// Rules for caching responses.
 #[derive(Debug, Clone)]
@@ -60,6 +60,19 @@ impl HttpCache {
         let cache = StaleCache::new(max_age, max_entries).refresh(refresh);
         Self { cache, rules }
     }
+
+    /// Returns a cache with other limits that shares the answers of this one.
+    pub(crate) fn with_limits(
+        &self,
+        max_age: Duration,
+        max_entries: usize,
+        refresh: bool,
+        rules: CacheRules,
+    ) -> Self {
+        let cache = self.cache.with_limits(max_age, max_entries);
+        let cache = cache.refresh(refresh);
+        Self { cache, rules }
+    }
 }
 
 impl Fallback<HttpDependency> for HttpCache {
@@ -104,7 +117,7 @@ impl fmt::Debug for HttpCache {
 
 /// A response that is collected for the cache while it is streamed.
 pub(crate) struct CacheWriter {
-    client: Client<HttpDependency>,
+    memory: AnswerMemory<HttpDependency>,
     request: HttpRequest,
     status: StatusCode,
     headers: HeaderMap,
@@ -116,7 +129,7 @@ pub(crate) struct CacheWriter {
 impl CacheWriter {
     /// Begins with the head. Returns `None` if no cache would accept the response.
     pub(crate) fn begin(
-        client: &Client<HttpDependency>,
+        memory: &AnswerMemory<HttpDependency>,
         caches: &[CacheRules],
         request: &HttpRequest,
         (status, headers): (StatusCode, &HeaderMap),
@@ -130,7 +143,7 @@ impl CacheWriter {
             return None;
         }
         Some(Self {
-            client: client.clone(),
+            memory: memory.clone(),
             request: request.clone(),
             status,
             headers: headers.clone(),
@@ -163,6 +176,6 @@ impl CacheWriter {
             headers: self.headers,
             body: body.freeze(),
         };
-        self.client.remember(&self.request, &reply);
+        self.memory.remember(&self.request, &reply);
     }
 }

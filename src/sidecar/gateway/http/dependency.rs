@@ -4,8 +4,13 @@
 //! last-resort attempts. A request of a gateway caller takes the same path in the caller's own
 //! task, as a stream.
 
+use std::cell::RefCell;
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::BytesMut;
 use http::{Response, StatusCode};
 use http_body_util::BodyExt as _;
@@ -14,29 +19,50 @@ use breakerbox_policy::{Class, Symptom};
 
 use super::error::{ErrorBody, ErrorResponse, HttpError};
 use super::request_body::Upload;
+use super::target::UpstreamTarget;
 use super::upstream::UpstreamClient;
 use crate::retry_after;
 use crate::sidecar::gateway::headers::strip_one_hop;
 use crate::sidecar::gateway::message::{HttpFailure, HttpReply, HttpRequest};
-use crate::sidecar::gateway::trace::{AttemptSpan, AttemptTracer};
+use crate::sidecar::gateway::trace::AttemptSpan;
 use crate::{CallContext, Dependency, Verdict};
 
 /// Maximum size of a response that is buffered instead of streamed, in bytes.
 const MAX_REPLY: usize = 8_000_000;
 
 /// The type of an HTTP dependency; its clients are `Client<HttpDependency>`.
-#[derive(Debug)]
 pub struct HttpDependency {
-    upstream: UpstreamClient,
-    attempts: AttemptTracer,
+    target: Arc<ArcSwap<UpstreamTarget>>,
+    /// The connections of this worker, and the server they lead to.
+    connections: RefCell<(Arc<UpstreamTarget>, Rc<UpstreamClient>)>,
 }
 
 impl HttpDependency {
-    pub(in crate::sidecar::gateway) fn new(
-        upstream: UpstreamClient,
-        attempts: AttemptTracer,
-    ) -> Self {
-        Self { upstream, attempts }
+    /// Creates the value of a worker. `target`: the server, which a reload may replace.
+    pub(in crate::sidecar::gateway) fn new(target: Arc<ArcSwap<UpstreamTarget>>) -> Self {
+        let present = target.load_full();
+        let connections = Rc::new(present.connect());
+        Self {
+            target,
+            connections: RefCell::new((present, connections)),
+        }
+    }
+
+    /// Returns the present server, and this worker's connections to it. Requests in flight keep the
+    /// connections that they have.
+    fn present(&self) -> (Arc<UpstreamTarget>, Rc<UpstreamClient>) {
+        let present = self.target.load();
+        let mut connections = self.connections.borrow_mut();
+        if !Arc::ptr_eq(&connections.0, &present) {
+            *connections = (Arc::clone(&present), Rc::new(present.connect()));
+        }
+        connections.clone()
+    }
+}
+
+impl fmt::Debug for HttpDependency {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("HttpDependency").finish_non_exhaustive()
     }
 }
 
@@ -47,10 +73,11 @@ impl Dependency for HttpDependency {
 
     async fn call(&self, request: HttpRequest, call: &CallContext) -> Result<HttpReply, HttpError> {
         let body = Upload::of(&request).ok_or(HttpFailure::BodyGone)?;
+        let (target, upstream) = self.present();
         let limit = || call.remaining();
-        let mut span = self.attempts.begin(&request, call.attempt(), limit);
+        let mut span = target.attempts.begin(&request, call.attempt(), limit);
         let request = span.as_ref().map_or(request, AttemptSpan::request);
-        let sending = self.upstream.send(&request, body, call.remaining());
+        let sending = upstream.send(&request, body, call.remaining());
         let answered = call.first_byte(sending).await;
         let answered = answered.unwrap_or_else(|_| Err(HttpFailure::Late.into()));
         if let Some(span) = &mut span {
