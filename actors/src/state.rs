@@ -21,8 +21,8 @@ pub(crate) mod thread_cached;
 
 pub(crate) mod totals;
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use breakerbox_policy::{

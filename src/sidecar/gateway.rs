@@ -49,8 +49,8 @@ use tokio::sync::{Semaphore, watch};
 pub use self::http::dependency::HttpDependency;
 pub use self::http::error::HttpError;
 pub use self::message::{HttpReply, HttpRequest};
-use listen::{GatewayThread, ListenerSignals};
 use directory::RouteDirectory;
+use listen::{GatewayThread, ListenerSignals};
 use route::{RouteKind, RouteTable, ThreadContext};
 pub use trace::Tracing;
 

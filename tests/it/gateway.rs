@@ -13,6 +13,7 @@ mod notify;
 mod otel;
 mod problems;
 mod readme;
+mod reloads;
 mod retries;
 pub(crate) mod serve;
 mod streams;

@@ -23,8 +23,8 @@ use crate::error::StartError;
 use crate::fallback::{ByName, Fallback, FallbackActor, FallbackPollHook, FallbackRule, Fallbacks};
 use crate::redact::redact;
 use crate::runtime::Runtime;
-use crate::runtime::reload;
 use crate::runtime::closures::{Closures, DrainPollHook, DrainWaiter};
+use crate::runtime::reload;
 use crate::state::configured::ConfiguredSettings;
 use crate::state::{Route, Shared};
 use crate::supervisor::{

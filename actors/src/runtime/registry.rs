@@ -98,10 +98,7 @@ impl<D: Dependency> AnyDependency for Client<D> {
     }
 
     fn is_leaving(&self) -> bool {
-        matches!(
-            self.core.shared.route(),
-            Route::Stopped | Route::Draining
-        )
+        matches!(self.core.shared.route(), Route::Stopped | Route::Draining)
     }
 
     fn set_current(&self, current: bool) {

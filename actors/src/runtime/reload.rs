@@ -105,10 +105,7 @@ async fn take_over<D: Dependency>(
 
 /// Applies the settings of parts that have just taken the place of others: those of their workers,
 /// too.
-pub(crate) async fn install<D: Dependency>(
-    core: &DependencyCore<D>,
-    settings: DependencySettings,
-) {
+pub(crate) async fn install<D: Dependency>(core: &DependencyCore<D>, settings: DependencySettings) {
     core.shared.set_fallback_only(settings.fallback_only);
     // A breaker that is gone has no settings.
     let _ = core

@@ -63,7 +63,10 @@ impl LeavingDependency {
         let _ = runtime.inner.root.delete(&child).await;
         one.stop();
         let mut registry = runtime.registry();
-        if registry.get(&name).is_some_and(|now| Arc::ptr_eq(now, &one)) {
+        if registry
+            .get(&name)
+            .is_some_and(|now| Arc::ptr_eq(now, &one))
+        {
             registry.remove(&name);
         }
         let is_back = registry.contains_key(&name);
@@ -123,7 +126,9 @@ impl Runtime {
     pub fn end_former(&self, name: &str, by: &str) -> Option<LeavingDependency> {
         let (child, one) = {
             let mut former = self.inner.former.acquire();
-            let found = former.iter().position(|(_, one)| *one.shared().name == *name)?;
+            let found = former
+                .iter()
+                .position(|(_, one)| *one.shared().name == *name)?;
             former.swap_remove(found)
         };
         Some(LeavingDependency {
@@ -214,7 +219,9 @@ impl Runtime {
             self.inner.former.acquire().push((child, former));
         }
         let shared = &client.core.shared;
-        shared.breaker_port.store(Some(Arc::new(port(&client.core))));
+        shared
+            .breaker_port
+            .store(Some(Arc::new(port(&client.core))));
         client.core.is_current.store(true, Ordering::Release);
         drop(registry);
         Ok(())

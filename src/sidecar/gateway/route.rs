@@ -111,7 +111,7 @@ pub(super) struct HttpRoute {
     pub(super) attempts: AttemptTracer,
     /// Its inputs.
     spec: HttpRouteSpec,
-    kept: FallbackCaches<HttpCache>,
+    kept: Arc<FallbackCaches<HttpCache>>,
     target: Arc<UpstreamTarget>,
     /// The same, as the workers see it.
     of_workers: Arc<ArcSwap<UpstreamTarget>>,
@@ -174,7 +174,7 @@ impl HttpRoute {
             attempts: target.attempts.clone(),
             client,
             spec,
-            kept: fallbacks.kept,
+            kept: Arc::new(fallbacks.kept),
             target,
             of_workers,
         })
@@ -204,28 +204,45 @@ impl HttpRoute {
         if spec == self.spec {
             return Ok(None);
         }
-        // EDGE-2: the answers of one server are not served as those of another.
-        let former = same_server.then_some(&self.kept);
-        let fallbacks = HttpFallbacks::new(runtime, &spec.fallbacks, former);
-        // First the server, so that no answer of the former one reaches the new caches.
-        self.of_workers.store(Arc::clone(&new));
-        let set = runtime.set_fallbacks(&self.client, fallbacks.rules, spec.fallback_only);
-        if let Err(error) = set {
-            self.of_workers.store(Arc::clone(&self.target));
-            return Err(error.into());
-        }
-        Ok(Some(Self {
+        let mut changed = Self {
             name: Arc::clone(&self.name),
             client: self.client.clone(),
             idempotent: spec.methods(),
-            caches: fallbacks.of_caches,
-            memory: self.client.memory(),
+            caches: self.caches.clone(),
+            memory: self.memory.clone(),
             attempts: new.attempts.clone(),
             spec,
-            kept: fallbacks.kept,
+            kept: Arc::clone(&self.kept),
             target: new,
             of_workers: Arc::clone(&self.of_workers),
-        }))
+        };
+        changed.follow_fallbacks(runtime, self)?;
+        Ok(Some(changed))
+    }
+
+    /// Replaces the fallbacks of the dependency, and the server of its workers, by this route's, if
+    /// they differ from those of the `former` route.
+    fn follow_fallbacks(&mut self, runtime: &Runtime, former: &Self) -> Result<(), AddError> {
+        let same_server = Arc::ptr_eq(&self.target, &former.target);
+        let (old, new) = (&former.spec, &self.spec);
+        let same = (&old.fallbacks, old.fallback_only) == (&new.fallbacks, new.fallback_only);
+        if same && same_server {
+            return Ok(());
+        }
+        // EDGE-2: the answers of one server are not served as those of another.
+        let kept = same_server.then_some(&*former.kept);
+        let fallbacks = HttpFallbacks::new(runtime, &new.fallbacks, kept);
+        // First the server, so that no answer of the former one reaches the new caches.
+        self.of_workers.store(Arc::clone(&self.target));
+        let set = runtime.set_fallbacks(&self.client, fallbacks.rules, new.fallback_only);
+        if let Err(error) = set {
+            self.of_workers.store(Arc::clone(&former.target));
+            return Err(error.into());
+        }
+        self.caches = fallbacks.of_caches;
+        self.kept = Arc::new(fallbacks.kept);
+        self.memory = self.client.memory();
+        Ok(())
     }
 }
 

@@ -53,25 +53,25 @@ impl Sidecar {
         self.settings = settings;
     }
 
-    /// Returns the reason to refuse a configuration that would remove everything that runs.
+    /// Returns the reason to refuse a configuration that would remove everything that runs and
+    /// configures nothing else.
     fn leaves_nothing(&self, settings: &Settings, running: &[String]) -> Option<String> {
-        let mut kept = running.iter();
-        let is_left = kept.any(|name| settings.dependencies.contains_key(name));
-        let had_files = !self.settings.files().is_empty();
-        let has_lost_files = had_files && settings.files().is_empty();
+        // Without files the embedded file holds, which is only meant for a start without any.
+        let has_lost_files = !self.settings.files().is_empty() && settings.files().is_empty();
+        let is_empty = settings.dependencies.is_empty();
         // EDGE-6: a file may be empty or absent for a moment.
-        if settings.reload.allow_empty || running.is_empty() || is_left && !has_lost_files {
+        if settings.reload.allow_empty || running.is_empty() || !(is_empty || has_lost_files) {
             return None;
         }
-        let what = match settings.dependencies.len() {
-            _ if has_lost_files => "no file is found any more".to_owned(),
-            0 => "there is no dependency in it".to_owned(),
-            count => format!("its {count} dependencies are all new"),
+        let what = if has_lost_files {
+            "no file of the configuration is found any more"
+        } else {
+            "there is no dependency in it"
         };
+        let count = running.len();
         Some(format!(
-            "reload.allow_empty: {what}, and all of {} that run would be removed; allowed: a \
-             configuration that keeps one of them, or reload.allow_empty = true",
-            running.len()
+            "dependencies: {what}, and {count} of them run; allowed: a configuration with a \
+             dependency, or reload.allow_empty = true"
         ))
     }
 
@@ -152,7 +152,9 @@ fn callers_first(settings: &Settings) -> HashMap<&str, usize> {
         place(settings, name, &mut places);
     }
     let count = places.len();
-    places.values_mut().for_each(|place| *place = count - *place);
+    places
+        .values_mut()
+        .for_each(|place| *place = count - *place);
     places
 }
 
