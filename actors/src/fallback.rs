@@ -224,7 +224,7 @@ pub(crate) struct Fallbacks<D: Dependency> {
     set: ArcSwap<FallbackSet<D>>,
     /// False if there is any; read by every call.
     is_empty: AtomicBool,
-    /// The version of the set; read by calls whose answers may be kept.
+    /// The version of the set; a call reads it if its answer may be kept.
     version: AtomicU64,
     /// True if others may take their place while the dependency runs.
     pub(crate) are_replaceable: bool,

@@ -104,7 +104,7 @@ struct RuntimeState {
     end: watch::Receiver<Option<StopCause>>,
     registry: Mutex<Registry>,
     groups: Mutex<BTreeMap<String, GroupRef>>,
-    /// Dependencies whose place was taken, with their names in the tree.
+    /// Dependencies that were replaced, with their names in the tree.
     former: Mutex<Vec<(String, Arc<dyn AnyDependency>)>>,
     /// Dependencies that are being removed, with their names in the tree.
     leaving: Mutex<Vec<(String, Arc<dyn AnyDependency>)>>,

@@ -124,7 +124,12 @@ impl ConfigSource {
         if has_files || own.as_ref().is_ok_and(says_what) {
             return own;
         }
-        self.loader.clone().toml(EMBEDDED).load()
+        let embedded = self.loader.clone().toml(EMBEDDED).load();
+        match embedded {
+            // A file that has just come is not to be mixed with the embedded one.
+            Ok(settings) if !settings.files().is_empty() => self.loader.load(),
+            embedded => embedded,
+        }
     }
 }
 

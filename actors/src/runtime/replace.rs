@@ -119,7 +119,7 @@ impl Runtime {
         })
     }
 
-    /// Returns the dependency whose place was taken by one that was started with
+    /// Returns the dependency that had the name before one was started with
     /// [`NewDependency::replacing`](crate::NewDependency::replacing), if its end was not begun yet.
     /// It takes calls until [`LeavingDependency::end`], which should begin when no caller uses it
     /// any more.

@@ -50,9 +50,12 @@ impl Reloaded {
         self.sidecar.signal("HUP");
         let waiting = async {
             loop {
-                let path = format!("/api/events?kind={kind}&since={}", self.seen);
+                let path = format!("/api/events?since={}", self.seen);
                 let found = self.json(&path).await;
-                if let Some(event) = found["events"].as_array().and_then(|all| all.last()) {
+                let mut all = found["events"].as_array().unwrap().iter();
+                let ends = ["reload_applied", "reload_refused"];
+                if let Some(event) = all.find(|event| ends.iter().any(|end| event["kind"] == *end))
+                {
                     return event.clone();
                 }
                 tokio::time::sleep(Duration::from_millis(2)).await;
@@ -60,6 +63,7 @@ impl Reloaded {
         };
         let event = tokio::time::timeout(PATIENCE, waiting).await;
         let event = event.unwrap_or_else(|_| panic!("no event {kind}"));
+        assert_eq!(event["kind"], kind, "{event}");
         self.seen = event["id"].as_u64().unwrap();
         event
     }
@@ -90,8 +94,8 @@ fn variants(one: &str, two: &str) -> Vec<String> {
         a("breaker = { failure_threshold = 7 }"),
         a("breaker = { consecutive_failures = 9 }\nbulkhead = { max_concurrent = 50 }"),
         a("workers = { drain = \"1s\", count = 2 }"),
-        a("rate_limit = { per_second = 1000000, burst = 100000 }"),
-        a("keys = { max = 7 }"),
+        a("rate_limit = { rate = 1000000, per = \"1s\", burst = 100000 }"),
+        a("keys = { max_entries = 7 }"),
         a(cache),
         a(&format!(
             "{cache}max_age = \"9m\"\nmax_entries = 9\nrefresh = true\n"
@@ -324,6 +328,9 @@ async fn edge_6_e4c_a_configuration_that_leaves_nothing_is_refused_and_told() {
     let upstream = Upstream::of(async |_| "ok").await;
     let text = Reloaded::whole(&table("a", &upstream.url(), ""));
     let mut box_ = Reloaded::start(&table("a", &upstream.url(), ""), 1);
+    // The sidecar reads the file once more after its start. After this reload it has done so.
+    let first = format!("{text}retry = {{ max_attempts = 2 }}\n");
+    box_.reload(&first, "reload_applied").await;
     for empty in [
         "",
         "# nothing\n",

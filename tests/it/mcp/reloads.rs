@@ -65,7 +65,7 @@ fn table(folder: &std::path::Path, arguments: &str, more: &str) -> Option<String
     ))
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn edge_6_e4a_a_server_of_another_command_takes_over_beside_the_old_one() {
     let folder = folder();
     let Some(first) = table(folder.path(), "", "") else {
@@ -116,7 +116,7 @@ async fn edge_6_e4a_a_server_of_another_command_takes_over_beside_the_old_one() 
     gone(&processes(folder.path()));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn edge_6_e4b_another_kind_goes_on_with_state_counters_and_an_operators_word() {
     let folder = folder();
     let Some(server) = table(folder.path(), "", "") else {
