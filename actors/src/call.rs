@@ -64,6 +64,7 @@ use crate::deadline;
 use crate::dependency::Dependency;
 use crate::error::{CallError, Fault, NotExecutedReason, Refused};
 use crate::event::EventKind;
+use crate::fallback::FallbackSet;
 use crate::state::call_record::{CallRecord, CallResult};
 use crate::state::{Route, Shared};
 use crate::verdict::Verdict;
@@ -149,7 +150,9 @@ pub(crate) fn ask<D: Dependency, O: Borrow<CallOptions>>(
         let plan = CallPlan::of_request::<D>(shared, options.borrow(), &request);
         let again = plan.max_attempts > 1 || plan.is_hedged || plan.last_resort;
         let version = core.fallbacks.version();
-        let mut kept = (again || !core.fallbacks.is_empty()).then(|| request.clone());
+        let begun_with = core.fallbacks.of_call();
+        let falls_back = begun_with.is_some() || !core.fallbacks.is_empty();
+        let mut kept = (again || falls_back).then(|| request.clone());
         let (result, attempts) = ask_workers(core, request, &mut kept, &plan).await;
         match result {
             Ok(CompletedCall { value, at }) => {
@@ -172,7 +175,7 @@ pub(crate) fn ask<D: Dependency, O: Borrow<CallOptions>>(
                 Box::pin(answer_otherwise(
                     core,
                     &plan,
-                    kept,
+                    (kept, begun_with),
                     (failed, attempts),
                     record,
                 ))
@@ -187,7 +190,7 @@ pub(crate) fn ask<D: Dependency, O: Borrow<CallOptions>>(
 async fn answer_otherwise<D: Dependency, S: std::ops::Deref<Target = Shared>>(
     core: &Arc<DependencyCore<D>>,
     plan: &CallPlan<'_>,
-    kept: Option<D::Request>,
+    (kept, begun_with): (Option<D::Request>, Option<Arc<FallbackSet<D>>>),
     (failed, attempts): (Box<FailedAttempt<D::Error>>, u32),
     record: CallRecord<S>,
 ) -> Result<Answer<D::Response>, CallError<D::Error>> {
@@ -203,7 +206,7 @@ async fn answer_otherwise<D: Dependency, S: std::ops::Deref<Target = Shared>>(
     let served = match kept {
         Some(request) if may_fall_back(&failed) => {
             let asked = (request, plan.ticket.write);
-            core.fall_back(asked, failed.error, plan.caller_deadline)
+            core.fall_back(begun_with, asked, failed.error, plan.caller_deadline)
                 .await
         }
         _ => Err(failed.error),

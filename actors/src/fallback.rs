@@ -293,8 +293,25 @@ impl<D: Dependency> Fallbacks<D> {
         self.version.store(version, Ordering::Release);
     }
 
-    pub(crate) fn present(&self) -> Arc<FallbackSet<D>> {
-        self.set.load_full()
+    /// Returns the set that a call begins with, if others may take its place before the call ends.
+    pub(crate) fn of_call(&self) -> Option<Arc<FallbackSet<D>>> {
+        self.are_replaceable.then(|| self.set.load_full())
+    }
+
+    /// Returns the set that serves an error: the one that the call began with, else the present one.
+    pub(crate) fn serving(
+        &self,
+        begun_with: Option<Arc<FallbackSet<D>>>,
+        why: &CallError<D::Error>,
+        write: bool,
+    ) -> Option<Arc<FallbackSet<D>>> {
+        let serves = |set: &FallbackSet<D>| set.rules.iter().any(|rule| rule.serves(why, write));
+        if let Some(set) = begun_with.filter(|set| serves(set)) {
+            // EDGE-6: a reload takes no answer away that either configuration gives.
+            return Some(set);
+        }
+        let present = self.set.load();
+        serves(&present).then(|| Arc::clone(&present))
     }
 
     pub(crate) fn served(&self, shared: &Shared) -> Vec<(String, u64)> {
@@ -331,26 +348,23 @@ impl<D: Dependency> Fallbacks<D> {
         }
     }
 
-    /// Asks the actor; if no fallback serves this error, the call ends with it.
+    /// Asks the actor; if no fallback of the set answers, the call ends with its error.
     ///
     /// After the caller's own deadline, only fallbacks that answer at once can serve.
     pub(crate) async fn answer(
         &self,
         shared: &Shared,
+        set: Arc<FallbackSet<D>>,
         (request, write): (D::Request, bool),
         why: CallError<D::Error>,
         deadline: Option<Time>,
     ) -> Result<FallbackAnswer<D::Response>, CallError<D::Error>> {
-        let set = self.set.load();
-        if !set.rules.iter().any(|rule| rule.serves(&why, write)) {
-            return Err(why);
-        }
-        drop(set);
         let Ok(_place) = Arc::clone(&self.places).try_acquire_owned() else {
             return Err(why);
         };
         let (reply, answer) = oneshot::channel();
         self.mail.addr.do_send(ServeFallback {
+            set,
             request,
             write,
             deadline,

@@ -10,7 +10,7 @@ use breakerbox_policy::Time;
 use crate::breaker::Breaker;
 use crate::dependency::Dependency;
 use crate::error::CallError;
-use crate::fallback::{FallbackAnswer, Fallbacks};
+use crate::fallback::{FallbackAnswer, FallbackSet, Fallbacks};
 use crate::state::configured::ConfiguredSettings;
 use crate::state::{PerWorker, Route, Shared};
 use crate::supervisor::{Condition, DriverQueue, StableMailbox};
@@ -119,14 +119,18 @@ impl<D: Dependency> DependencyCore<D> {
 
     pub(crate) async fn fall_back(
         &self,
-        (request, write): (D::Request, bool),
+        begun_with: Option<Arc<FallbackSet<D>>>,
+        asked: (D::Request, bool),
         why: CallError<D::Error>,
         deadline: Option<Time>,
     ) -> Result<FallbackAnswer<D::Response>, CallError<D::Error>> {
         let Self {
             shared, fallbacks, ..
         } = self;
-        let asked = (request, write);
-        fallbacks.answer(shared, asked, why, deadline).await
+        let set = fallbacks.serving(begun_with, &why, asked.1);
+        let Some(set) = set else {
+            return Err(why);
+        };
+        fallbacks.answer(shared, set, asked, why, deadline).await
     }
 }

@@ -61,6 +61,7 @@ where
             return Err(CallError::Open(refused));
         }
     }
+    let begun_with = core.fallbacks.of_call();
     let record = CallRecord::open(Arc::clone(shared));
     let plan = CallPlan::of_request::<D>(shared, &options, &request);
     let UnopenedStream {
@@ -74,7 +75,7 @@ where
         }
         Err(unopened) => unopened,
     };
-    let kept = Some(request);
+    let kept = (Some(request), begun_with);
     answer_otherwise(core, &plan, kept, (failed, attempts), record)
         .await
         .map(Served::Answer)

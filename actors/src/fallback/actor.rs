@@ -15,7 +15,7 @@ use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{Semaphore, oneshot};
 
-use super::{FallbackAnswer, FallbackOutcome, FallbackRule};
+use super::{FallbackAnswer, FallbackOutcome, FallbackRule, FallbackSet};
 use crate::call;
 use crate::call::core::DependencyCore;
 use crate::deadline::DeadlineScope;
@@ -34,6 +34,7 @@ type FallbackReply<D> =
 
 /// One request for the fallbacks.
 pub(crate) struct ServeFallback<D: Dependency> {
+    pub(super) set: Arc<FallbackSet<D>>,
     pub(super) request: D::Request,
     pub(super) write: bool,
     /// The caller's own deadline.
@@ -107,8 +108,8 @@ impl<D: Dependency> Handler<ServeFallback<D>> for FallbackActor<D> {
     fn handle(&mut self, serve: ServeFallback<D>, _: &mut Context<Self>) {
         let (core, renewals) = (Arc::clone(&self.core), Arc::clone(&self.renewals));
         self.at_work.push(Box::pin(async move {
-            let set = core.fallbacks.present();
             let ServeFallback {
+                set,
                 request,
                 write,
                 deadline,

@@ -90,7 +90,7 @@ fn variants(one: &str, two: &str) -> Vec<String> {
         a(""),
         a("idempotent = [\"GET\", \"PUT\"]"),
         a("timeout = { connect = \"2s\", attempt = \"20s\", total = \"30s\" }"),
-        a("retry = { max_attempts = 3 }"),
+        a("retry = { max_attempts = 4 }"),
         a("breaker = { failure_threshold = 7 }"),
         a("breaker = { consecutive_failures = 9 }\nbulkhead = { max_concurrent = 50 }"),
         a("workers = { drain = \"1s\", count = 2 }"),
@@ -113,7 +113,7 @@ fn variants(one: &str, two: &str) -> Vec<String> {
             a("classify = { failure = [501] }"),
             b("idempotent = [\"POST\"]")
         ),
-        format!("[gateway]\nmax_body = \"1MB\"\n{}", a("")),
+        format!("[gateway]\nmax_body = \"3MB\"\n{}", a("")),
     ]
 }
 
