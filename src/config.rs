@@ -6,10 +6,13 @@
 //! value, the allowed values and the layer (rule CFG-1). Nothing here starts anything.
 
 // layers
+mod dotenv;
 mod loader;
 mod source;
+mod variable_names;
 
 // values
+mod masking;
 mod section;
 mod url;
 mod value_type;
@@ -25,12 +28,14 @@ mod reload;
 mod dependency;
 mod kind;
 mod mcp;
+mod outbound;
 
 mod backoff;
 mod breaker;
 mod bulkhead;
 mod chaos;
 mod classify;
+mod dead_settings;
 mod fallback;
 mod fallback_targets;
 mod hedge;
@@ -39,6 +44,7 @@ mod rate_limit;
 mod retry;
 mod throttle;
 mod timeout;
+mod upstream_tls;
 mod workers;
 
 pub mod credentials;
@@ -54,15 +60,17 @@ use ::config::Value;
 pub use admin::AdminConfig;
 pub use dependency::DependencyConfig;
 pub use fallback::{FallbackConfig, FallbackKind, FallbackOn};
-pub use gateway::GatewayConfig;
+pub use gateway::{GatewayConfig, TrustedHeader};
 pub use kind::DependencyKind;
 pub use loader::{Loader, Sources};
 pub use mcp::McpConfig;
 pub use otel::OtelConfig;
+pub use outbound::OutboundConfig;
 pub use problem::{ConfigError, Problem, Warning};
 pub use recorder::RecorderConfig;
 pub use reload::ReloadConfig;
 pub use secret::Secret;
+pub use upstream_tls::UpstreamTls;
 
 use breakerbox_actors::nearest_word;
 use section::{LoadReport, Section};
@@ -184,9 +192,15 @@ impl Settings {
 }
 
 /// Reads the merged tree. Fails if there is any problem.
-fn read(root: &Value, sources: &Sources, found: Vec<Problem>) -> Result<Settings, ConfigError> {
+fn read(
+    root: &Value,
+    sources: &Sources,
+    found: Vec<Problem>,
+    warnings: Vec<Warning>,
+) -> Result<Settings, ConfigError> {
     let report = RefCell::new(LoadReport {
         problems: found,
+        warnings,
         ..LoadReport::default()
     });
     let settings = read_root(root, &sources.environment, &report);
@@ -262,6 +276,8 @@ fn read_dependencies(table: &Section<'_>, environment: &str) -> BTreeMap<String,
         dependencies.insert(name.clone(), dependency::read(section, environment));
     }
     fallback_targets::check(&dependencies, table);
+    dead_settings::check_fallbacks(&dependencies, table);
+    fallback_targets::trust_same_origin(&mut dependencies);
     dependencies
 }
 

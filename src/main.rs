@@ -45,9 +45,10 @@ enum Command {
     MemoryServer,
     /// Runs the sidecar: protects HTTP services for a program in any language
     ///
-    /// Without a configuration it starts three simulated dependencies on loopback. SIGHUP and
-    /// changed files are applied while it runs. On SIGTERM and ctrl-c, requests in flight may
-    /// finish first. It prints the addresses on which it listens.
+    /// In development without a configuration it starts three simulated dependencies on loopback; a
+    /// named directory must have a default.toml. SIGHUP and changed files are applied while it
+    /// runs. On SIGTERM and ctrl-c, requests in flight may finish first. It prints the addresses on
+    /// which it listens.
     Serve {
         /// Directory of the configuration files [default: config, if it exists]
         #[arg(long, value_name = "DIR")]
@@ -57,6 +58,8 @@ enum Command {
         env: Option<String>,
     },
     /// Validates the configuration and prints every effective value with its layer
+    ///
+    /// It refuses what serve would refuse, and warns of settings without effect.
     Check {
         /// Directory of the configuration files [default: config, if it exists]
         #[arg(long, value_name = "DIR")]
@@ -64,6 +67,9 @@ enum Command {
         /// Environment, such as production [default: $BREAKERBOX_ENV or development]
         #[arg(long, value_name = "NAME")]
         env: Option<String>,
+        /// Checks it for a program with its own code: a dependency needs no kind
+        #[arg(long)]
+        library: bool,
     },
     /// Replays a recorded trace with other settings and shows the breakers' changes of state
     ///
@@ -120,7 +126,11 @@ fn main() -> ExitCode {
         } => demo::run(scenario, fast, stay, &mut out, &mut err),
         Command::MemoryServer => demo::research::serve_memory(&mut err),
         Command::Serve { config, env } => serve::run(config, env, &mut out, &mut err),
-        Command::Check { config, env } => check::run(config, env, &mut out, &mut err),
+        Command::Check {
+            config,
+            env,
+            library,
+        } => check::run(config, env, library, &mut out, &mut err),
         Command::Replay(arguments) => replay::run(&arguments, &mut out, &mut err),
         Command::Status(status) => operator::status(&status, &mut out, &mut err),
         Command::Open(order) => operator::operate("open", &order, &mut out, &mut err),

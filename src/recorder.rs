@@ -20,6 +20,8 @@ mod settings;
 
 mod trace;
 
+mod trace_file;
+
 mod writer;
 
 use std::io;
@@ -33,6 +35,8 @@ use breakerbox_actors::{AttemptRecord, OutcomeRecorder};
 use breakerbox_policy::{BreakerSettings, Time};
 
 pub use trace::{RecordedOutcome, Recording, Trace, TraceError};
+#[cfg(feature = "cli")]
+pub(crate) use trace_file::check;
 
 use writer::{KnownSettings, Writer, WriterEntry};
 
@@ -43,7 +47,7 @@ use crate::lock::LockExt as _;
 pub struct RecorderOptions {
     /// Maximum number of outcomes waiting to be written. Further ones are dropped and counted.
     pub max_queue: usize,
-    /// Maximum file size in bytes. A full file is renamed to `<path>.1`, in place of an older one,
+    /// Maximum file size in bytes. A full file is renamed to `<path>.1`, in place of an older trace,
     /// and a new file begins.
     pub max_bytes: u64,
 }
@@ -98,9 +102,10 @@ struct RecorderState {
 }
 
 impl Recorder {
-    /// Starts a trace and its writer thread. An existing file is renamed to `<path>.1`.
+    /// Starts a trace and its writer thread. An existing trace is renamed to `<path>.1`; any other
+    /// file, folder or link there is left alone. On Unix only its owner may read the new file.
     ///
-    /// # Errors  The file or the thread cannot be created.
+    /// # Errors  The file or the thread cannot be created, or something else has its name.
     pub fn create(path: impl AsRef<Path>, options: RecorderOptions) -> io::Result<Self> {
         let books = Arc::new(RecorderState::default());
         let (path, max_bytes) = (path.as_ref(), options.max_bytes);

@@ -12,6 +12,10 @@ pub mod admin;
 #[cfg(feature = "admin")]
 pub(crate) mod observe;
 
+// shared by the admin side and the gateway
+#[cfg(feature = "admin")]
+mod host_guard;
+
 // shared by the admin side and the metrics
 #[cfg(feature = "admin")]
 mod names;

@@ -187,21 +187,13 @@ fn failures_so_far(machine: &breakerbox_policy::Breaker, now: Time) -> Option<(u
     closed.then(|| (machine.view(now).counts.failures, threshold))
 }
 
-/// Name of this breaker in events and log lines.
-fn subject(shared: &Shared, target: &SharedBreaker) -> Arc<str> {
-    match &target.key {
-        None => Arc::clone(&shared.name),
-        Some(key) => Arc::from(format!("{}[{key}]", shared.name)),
-    }
-}
-
 /// Emits the events of a change. An override passed down to a key is left out: it was already
 /// reported for the dependency.
 fn emit_events(shared: &Shared, target: &SharedBreaker, events: Vec<BreakerEvent>) {
     if events.is_empty() {
         return;
     }
-    let subject = subject(shared, target);
+    let subject = target.subject(&shared.name);
     let is_inherited = |event: &BreakerEvent| {
         let of_override = matches!(
             event,
@@ -350,7 +342,7 @@ impl<D: Dependency> Handler<Report> for Breaker<D> {
     fn handle(&mut self, mut report: Report, ctx: &mut Context<Self>) {
         if let Some(permit) = report.permit.take() {
             let (outcome, key) = (report.outcome, report.key.take());
-            let failures = self.with_machine(&key, ctx, |machine, now| {
+            let (failures, has_opened) = self.with_machine(&key, ctx, |machine, now| {
                 let permit = match permit.kind() {
                     PermitKind::Normal => {
                         let generation = generation_of(machine, permit.generation());
@@ -358,14 +350,25 @@ impl<D: Dependency> Handler<Report> for Breaker<D> {
                     }
                     PermitKind::Probe(_) | PermitKind::Unrecorded => permit,
                 };
+                let was_open = machine.state() == State::Open;
                 machine.record(now, permit, &outcome, &mut random());
+                let has_opened = !was_open && machine.state() == State::Open;
                 let told = outcome.class == Class::Failure && tracing::enabled!(Level::DEBUG);
-                told.then(|| failures_so_far(machine, now)).flatten()
+                let failures = told.then(|| failures_so_far(machine, now)).flatten();
+                (failures, has_opened)
             });
+            let shared = &self.shared;
+            let target = key.as_deref().unwrap_or(&shared.breaker);
+            if has_opened
+                && let (Some(asked), Some(believed)) = (report.asked, outcome.retry_after)
+                && believed < asked
+            {
+                let cut = EventKind::HintCut { asked, believed };
+                shared.events.emit(&target.subject(&shared.name), cut);
+            }
             if let Some((failures, threshold)) = failures {
-                let shared = &self.shared;
                 tracing::debug!(
-                    dependency = &*subject(shared, key.as_deref().unwrap_or(&shared.breaker)),
+                    dependency = &*target.subject(&shared.name),
                     "call failed, {failures}/{threshold}"
                 );
             }
@@ -419,8 +422,14 @@ impl<D: Dependency> Handler<OperateBreaker> for Breaker<D> {
         if let Some(key) = &key {
             key.clear_inherited_mark();
         }
-        if key.is_none() && matches!(command, BreakerCommand::Reset { .. }) {
-            self.shared.pauses.lift();
+        if matches!(command, BreakerCommand::Reset { .. }) {
+            match &key {
+                Some(key) => key.pauses.lift(),
+                None => {
+                    self.shared.pauses.lift();
+                    self.each_key(|_, key| key.pauses.lift());
+                }
+            }
         }
         self.with_machine(&key, ctx, |machine, now| {
             machine.command(now, command, &mut random())

@@ -65,6 +65,7 @@ use crate::dependency::Dependency;
 use crate::error::{CallError, Fault, NotExecutedReason, Refused};
 use crate::event::EventKind;
 use crate::fallback::FallbackSet;
+use crate::state::call_hold::{self, FindOpenAnswer};
 use crate::state::call_record::{CallRecord, CallResult};
 use crate::state::{Route, Shared};
 use crate::verdict::Verdict;
@@ -79,6 +80,10 @@ struct FailedAttempt<E> {
     end: AttemptEnd,
     retry_after: Option<Duration>,
     symptom: Option<Symptom>,
+    /// True if the answer speaks of this caller ([`Verdict::for_caller`]).
+    is_for_caller: bool,
+    /// Finds the answer in the error that still arrives; `None` if there cannot be one.
+    open_answer: Option<FindOpenAnswer<E>>,
 }
 
 /// Boxed from the start: few attempts fail, and every one passes its result on.
@@ -88,6 +93,8 @@ impl<E> FailedAttempt<E> {
             end: AttemptEnd::RefusedLocally,
             retry_after: None,
             symptom: None,
+            is_for_caller: false,
+            open_answer: None,
             error,
         })
     }
@@ -97,6 +104,8 @@ impl<E> FailedAttempt<E> {
             retry_after: refused.retry_after,
             error: CallError::Open(refused),
             symptom: None,
+            is_for_caller: false,
+            open_answer: None,
             end: AttemptEnd::RefusedByBreaker,
         })
     }
@@ -112,8 +121,18 @@ impl<E> FailedAttempt<E> {
             end: AttemptEnd::Ended(verdict.class),
             retry_after: verdict.retry_after,
             symptom: verdict.symptom,
+            is_for_caller: verdict.is_for_caller,
+            open_answer: None,
             error,
         })
+    }
+
+    /// Gives up the rest of an open answer, and with it the attempt's slot.
+    fn close_answer(&mut self) {
+        let find = self.open_answer.take();
+        if let Some(answer) = find.and_then(|find| call_hold::open_answer(&mut self.error, find)) {
+            answer.close();
+        }
     }
 }
 
@@ -172,28 +191,31 @@ pub(crate) fn ask<D: Dependency, O: Borrow<CallOptions>>(
             // Boxed: the future of every call would be larger for what few calls need.
             Err(failed) => {
                 shared.counts.count_refusal(&failed.error);
-                Box::pin(answer_otherwise(
+                let ended = Box::pin(answer_otherwise(
                     core,
                     &plan,
                     (kept, begun_with),
                     (failed, attempts),
                     record,
-                ))
-                .await
+                ));
+                ended.await.map_err(|(error, record)| {
+                    record.close_failed(&error);
+                    error
+                })
             }
         }
     }
 }
 
 /// Ends a call without a primary answer: by a fallback, by one attempt past the breaker, or with
-/// its error.
+/// its error. The caller closes the record of a call that ends with its error.
 async fn answer_otherwise<D: Dependency, S: std::ops::Deref<Target = Shared>>(
     core: &Arc<DependencyCore<D>>,
     plan: &CallPlan<'_>,
     (kept, begun_with): (Option<D::Request>, Option<Arc<FallbackSet<D>>>),
     (failed, attempts): (Box<FailedAttempt<D::Error>>, u32),
     record: CallRecord<S>,
-) -> Result<Answer<D::Response>, CallError<D::Error>> {
+) -> Result<Answer<D::Response>, (CallError<D::Error>, CallRecord<S>)> {
     let shared = &core.shared;
     let answer = |value, source, age, attempts| Answer {
         value,
@@ -224,10 +246,7 @@ async fn answer_otherwise<D: Dependency, S: std::ops::Deref<Target = Shared>>(
             record.close(CallResult::Primary);
             Ok(answer(value, AnswerSource::Primary, None, attempts + 1))
         }
-        Err(error) => {
-            record.close_failed(&error);
-            Err(error)
-        }
+        Err(error) => Err((error, record)),
     }
 }
 
@@ -271,7 +290,9 @@ fn refuse_at_once(shared: &Shared, keyed: bool) -> Option<Refused> {
 /// Returns true if a fallback may answer.
 fn may_fall_back<E>(failed: &FailedAttempt<E>) -> bool {
     // FBK-2: a fallback never covers the caller's own mistakes.
-    failed.error.fault() != Fault::Caller && failed.end != AttemptEnd::Ended(Class::Rejected)
+    failed.error.fault() != Fault::Caller
+        && !failed.is_for_caller
+        && failed.end != AttemptEnd::Ended(Class::Rejected)
 }
 
 /// Time without a fallback answer after which an outage is over, unless the breaker has closed

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use breakerbox_policy::Priority;
 
+use crate::attempt_progress::AttemptProgress;
 use crate::limits::session::Session;
 
 /// Settings of one call that differ from its dependency's.
@@ -29,6 +30,9 @@ pub struct CallOptions {
     pub weight: Option<NonZeroU32>,
     /// Session that pays for the call, if any.
     pub session: Option<Session>,
+    /// Progress from which the limits of a streamed call's attempts count; `None` counts them from
+    /// the start of each attempt.
+    pub progress: Option<AttemptProgress>,
 }
 
 impl CallOptions {
@@ -43,6 +47,7 @@ impl CallOptions {
             key: None,
             weight: None,
             session: None,
+            progress: None,
         };
         &USUAL
     }

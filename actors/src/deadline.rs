@@ -16,6 +16,27 @@ use crate::clock::{Clock, Moment};
 
 pub(crate) use timer::{Timer, bounded};
 
+/// The deadline of a call, and whether it is the caller's own.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CallDeadline {
+    /// [`Time::MAX`] if there is none.
+    at: Time,
+    /// True if the caller gives the call less time than the settings do. Its end by this deadline
+    /// says nothing about the dependency.
+    pub(crate) is_callers: bool,
+}
+
+impl CallDeadline {
+    pub(crate) fn new(at: Option<Time>, is_callers: bool) -> Self {
+        let at = at.unwrap_or(Time::MAX);
+        Self { at, is_callers }
+    }
+
+    pub(crate) fn has_passed(self, now: Time) -> bool {
+        now >= self.at
+    }
+}
+
 thread_local! {
     static AROUND: Cell<Option<Moment>> = const { Cell::new(None) };
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use breakerbox_policy::{Class, Time};
 
 use crate::state::PerWorker;
+use crate::state::call_hold::OpenAnswer;
 use crate::verdict::Verdict;
 
 pub use time_limit::{TimeLimit, TimeLimitExceeded};
@@ -66,6 +67,14 @@ pub trait Dependency: 'static {
             Ok(_) => Verdict::from(Class::Success),
             Err(_) => Verdict::from(Class::Failure),
         }
+    }
+
+    /// Returns the unsuccessful answer in an error, if the rest of it still arrives. It then keeps
+    /// the slot of its attempt until it has ended (rule EDGE-4). By default there is none. Asked for
+    /// errors of streams that could not be opened only.
+    fn open_answer(error: &mut Self::Error) -> Option<&mut dyn OpenAnswer> {
+        let _ = error;
+        None
     }
 
     /// Returns true if this request may be executed twice without harm (rule CALL-7). False by

@@ -23,6 +23,10 @@ use crate::sync::LockExt;
 /// Number of past events kept for late readers.
 pub const EVENT_HISTORY: usize = 1024;
 
+/// Number of older events of operators that are kept beside them: commands, overrides, reloads,
+/// removals, chaos and parks. Traffic of callers cannot remove them from the history.
+pub const OPERATOR_EVENT_HISTORY: usize = 256;
+
 /// An event of a dependency or a child.
 ///
 /// # Source  Rule OPS-1 in docs/rules.md.
@@ -107,6 +111,13 @@ pub enum EventKind {
         for_: Duration,
         /// The duration that the dependency itself asked for.
         hint: Option<Duration>,
+    },
+    /// The breaker opened, and the dependency had asked for a longer wait than `throttle.max`.
+    HintCut {
+        /// The wait that it asked for.
+        asked: Duration,
+        /// The wait that counts.
+        believed: Duration,
     },
     /// The dependency refuses our set-up: a key, a name, a model that does not exist. Every call
     /// will fail until an operator corrects it. Emitted once for each episode.
@@ -203,6 +214,30 @@ impl fmt::Display for AppliedReload {
 }
 
 impl EventKind {
+    /// Returns true for events that only an operator, the configuration or a supervisor causes.
+    fn is_operational(&self) -> bool {
+        match self {
+            Self::Breaker(event) => matches!(
+                event,
+                BreakerEvent::Overridden { .. }
+                    | BreakerEvent::OverrideRemoved { .. }
+                    | BreakerEvent::Transition {
+                        cause: BreakerCause::Commanded(_),
+                        ..
+                    }
+            ),
+            Self::Parked { .. }
+            | Self::GaveUp { .. }
+            | Self::Reloaded { .. }
+            | Self::ReloadRefused { .. }
+            | Self::Chaos { .. }
+            | Self::Operated { .. }
+            | Self::Removed { .. }
+            | Self::Draining => true,
+            _ => false,
+        }
+    }
+
     /// Returns the event with possible secrets masked in texts from other parties (rule SEC-1).
     fn redacted(mut self) -> Self {
         match &mut self {
@@ -220,6 +255,25 @@ impl EventKind {
 fn clean(text: &mut String) {
     if let Cow::Owned(clean) = redact(text) {
         *text = clean;
+    }
+}
+
+/// Writes a pause, with the hint of the dependency and the part of it that counts.
+fn write_pause(
+    out: &mut fmt::Formatter<'_>,
+    reason: PauseReason,
+    for_: Duration,
+    hint: Option<Duration>,
+) -> fmt::Result {
+    let pause = RoundedDuration(for_);
+    write!(out, "paused for {pause}: {reason}")?;
+    match hint {
+        Some(hint) if hint > for_ => {
+            let hint = RoundedDuration(hint);
+            write!(out, " (it asked for {hint}, believed {pause})")
+        }
+        Some(hint) => write!(out, " (it asked for {})", RoundedDuration(hint)),
+        None => out.write_str(" (it named no time)"),
     }
 }
 
@@ -255,13 +309,13 @@ impl fmt::Display for EventKind {
                 "calls with fingerprint {fingerprint:#x} are refused for {}: they crash workers",
                 RoundedDuration(*ttl)
             ),
-            Self::Paused { reason, for_, hint } => {
-                write!(out, "paused for {}: {reason}", RoundedDuration(*for_))?;
-                match hint {
-                    Some(hint) => write!(out, " (it asked for {})", RoundedDuration(*hint)),
-                    None => write!(out, " (it named no time)"),
-                }
-            }
+            Self::Paused { reason, for_, hint } => write_pause(out, *reason, *for_, *hint),
+            Self::HintCut { asked, believed } => write!(
+                out,
+                "it asked for {}, believed {}",
+                RoundedDuration(*asked),
+                RoundedDuration(*believed)
+            ),
             Self::Misconfigured { symptom } => {
                 out.write_str("refuses our configuration; every call fails until it is corrected")?;
                 match symptom {
@@ -313,7 +367,10 @@ type Listener = Arc<dyn Fn(&Event) + Send + Sync>;
 
 struct EventLog {
     last_id: u64,
+    /// The latest events, without a gap.
     history: VecDeque<Event>,
+    /// Operators' events that the history has no room for any more.
+    operational: VecDeque<Event>,
     stream: broadcast::Sender<Event>,
     listeners: Vec<Listener>,
 }
@@ -324,6 +381,7 @@ impl EventBus {
         let inner = EventLog {
             last_id: 0,
             history: VecDeque::new(),
+            operational: VecDeque::new(),
             stream,
             listeners: Vec::new(),
         };
@@ -345,11 +403,8 @@ impl EventBus {
                 subject: Arc::clone(subject),
                 kind,
             };
-            if inner.history.len() == EVENT_HISTORY {
-                inner.history.pop_front();
-            }
             // OPS-1: every event goes into the bounded history, to the streams, to the log and to listeners.
-            inner.history.push_back(event.clone());
+            inner.keep(event.clone());
             // An event without readers is not an error.
             let _ = inner.stream.send(event.clone());
             (event, inner.listeners.clone())
@@ -376,17 +431,30 @@ impl EventBus {
     /// Returns the events with an id above `after`, oldest first.
     pub(crate) fn since(&self, after: u64) -> Vec<Event> {
         let inner = self.lock();
-        inner
-            .history
-            .iter()
-            .filter(|event| event.id > after)
-            .cloned()
-            .collect()
+        // Events move from one ring to the other in order, so all of `operational` are older.
+        let all = inner.operational.iter().chain(&inner.history);
+        all.filter(|event| event.id > after).cloned().collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, EventLog> {
         // Only an allocation could panic while the lock is held; the data stays consistent.
         self.inner.acquire()
+    }
+}
+
+impl EventLog {
+    fn keep(&mut self, event: Event) {
+        if self.history.len() == EVENT_HISTORY {
+            let oldest = self.history.pop_front();
+            // EDGE-4: events that callers cause cannot push an operator's out of the history.
+            if let Some(oldest) = oldest.filter(|oldest| oldest.kind.is_operational()) {
+                if self.operational.len() == OPERATOR_EVENT_HISTORY {
+                    self.operational.pop_front();
+                }
+                self.operational.push_back(oldest);
+            }
+        }
+        self.history.push_back(event);
     }
 }
 
@@ -438,6 +506,7 @@ fn log(event: &Event) {
         | EventKind::Stuck { .. }
         | EventKind::FallbackServing { .. }
         | EventKind::Paused { .. }
+        | EventKind::HintCut { .. }
         | EventKind::Misconfigured { .. }
         | EventKind::ReloadRefused { .. }
         | EventKind::Chaos { .. }

@@ -15,6 +15,8 @@ mod clock;
 
 mod nearest_word;
 
+mod printable;
+
 mod redact;
 
 mod refusal_reason;
@@ -30,6 +32,8 @@ mod verdict;
 mod answer;
 
 mod limits;
+
+mod attempt_progress;
 
 mod call_options;
 
@@ -59,6 +63,7 @@ pub mod attribute;
 pub mod testing;
 
 pub use answer::{Answer, AnswerSource};
+pub use attempt_progress::AttemptProgress;
 pub use breaker::Breaker;
 pub use breaker::message::Call;
 pub use call::{Served, Streamed};
@@ -67,7 +72,7 @@ pub use client::{AnswerMemory, Client};
 pub use clock::Clock;
 pub use dependency::{CallContext, Dependency, TimeLimit, TimeLimitExceeded};
 pub use error::{CallError, Fault, Limit, NotExecutedReason, Refused, StartError, UnknownName};
-pub use event::{AppliedReload, EVENT_HISTORY, Event, EventKind};
+pub use event::{AppliedReload, EVENT_HISTORY, Event, EventKind, OPERATOR_EVENT_HISTORY};
 pub use fallback::{
     ActorFallback, ByName, Fallback, FallbackCall, FallbackFuture, FallbackOutcome, FallbackRule,
     Fixed, RefreshGuard, ServeOn, StaleCache,
@@ -75,6 +80,7 @@ pub use fallback::{
 pub use limits::session::Session;
 #[doc(hidden)]
 pub use nearest_word::nearest_word;
+pub use printable::{printable, printable_json, printable_line};
 pub use redact::redact;
 pub use refusal_reason::RefusalReason;
 pub use runtime::builder::{
@@ -86,6 +92,7 @@ pub use runtime::replace::LeavingDependency;
 pub use runtime::scope::ScopeGuard;
 pub use runtime::status::{DependencyStatus, Health, KeyStatus, WorkerStatus};
 pub use runtime::{Runtime, RuntimeSettings};
+pub use state::call_hold::{CallHold, OpenAnswer};
 pub use state::counts::{CountsView, LatencyBuckets, RefusedBy};
 pub use state::recorder::{AttemptRecord, OutcomeRecorder};
 pub use state::totals::{LatencyView, TotalsView};

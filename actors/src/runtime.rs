@@ -331,7 +331,8 @@ impl Runtime {
         self.inner.around.events.subscribe()
     }
 
-    /// Returns the latest events with an id above `after`, oldest first; 1024 are kept.
+    /// Returns the latest events with an id above `after`, oldest first. The last 1024 are kept, and
+    /// beside them 256 older ones of operators: a gap in the ids is where other events are dropped.
     #[must_use]
     pub fn events_since(&self, after: u64) -> Vec<Event> {
         self.inner.around.events.since(after)

@@ -3,6 +3,8 @@
 //! It makes no policy decision of its own: the breaker judges, the bulkhead counts, and the route
 //! selects the source of answers.
 
+pub(crate) mod call_hold;
+
 pub(crate) mod call_record;
 
 pub(crate) mod call_settings;
@@ -23,6 +25,7 @@ pub(crate) mod totals;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use breakerbox_policy::{
@@ -39,7 +42,7 @@ use crate::error::{CallError, Limit, NotExecutedReason};
 use crate::event::{EventBus, EventKind};
 use crate::limits::bulkhead::Bulkhead;
 use crate::limits::chaos::ChaosSwitch;
-use crate::limits::pause::PauseState;
+use crate::limits::pause::{CallPauses, PauseState};
 use crate::limits::quarantine::Quarantine;
 use crate::limits::rate::RateLimit;
 use crate::sync::{LockExt, Mutex};
@@ -106,7 +109,7 @@ pub(crate) struct Shared {
     pub(crate) fallback_counts: FallbackCounts,
     /// The rate limit, if there is one.
     pub(crate) rate: ThreadCached<Option<RateLimit>>,
-    /// The pauses that the dependency asked for.
+    /// The pauses of all callers. A key's own are with its breaker.
     pub(crate) pauses: PauseState,
     /// The state of our configuration at the dependency: refused or not.
     pub(crate) misconfiguration: MisconfigurationState,
@@ -320,30 +323,57 @@ impl Shared {
         self.judge(Verdict::from(Symptom::Timeout))
     }
 
-    /// Notes what an attempt has shown of the dependency's load: a throttle begins a pause.
+    /// Notes what an attempt has shown of the dependency's load: a throttle begins a pause. `key`:
+    /// the breaker of the call's key.
     #[inline]
-    pub(crate) fn note_traffic(&self, verdict: &Verdict, began: Time, now: Time) {
+    pub(crate) fn note_traffic(
+        &self,
+        key: Option<&SharedBreaker>,
+        verdict: &Verdict,
+        began: Time,
+        now: Time,
+    ) {
         self.counts.attempt(verdict.class);
         match verdict.class {
-            Class::Throttled => self.begin_pause(verdict, now),
-            Class::Success => self.pauses.note_success(began),
+            Class::Throttled => self.begin_pause(key, verdict, now),
+            Class::Success => {
+                self.pauses.note_success(began);
+                if let Some(key) = key {
+                    key.pauses.note_success(began);
+                }
+            }
             _ => {}
         }
     }
 
-    fn begin_pause(&self, verdict: &Verdict, now: Time) {
+    fn begin_pause(&self, key: Option<&SharedBreaker>, verdict: &Verdict, now: Time) {
         let settings = self.settings();
-        let begun = self
-            .pauses
-            .begin(verdict, &settings.throttle, now, || self.clock.wall());
+        // LIM-1: a throttle of a call with a key concerns that key: its credential, or its model.
+        let pauses = key.map_or(&self.pauses, |key| &key.pauses);
+        let begun = pauses.begin(verdict, &settings.throttle, now, || self.clock.wall());
         if let Some(pause) = begun {
             let kind = EventKind::Paused {
                 reason: pause.reason,
                 for_: pause.until.since(now),
                 hint: verdict.retry_after,
             };
-            self.events.emit(&self.name, kind);
+            let of = key.unwrap_or(&self.breaker);
+            self.events.emit(&of.subject(&self.name), kind);
         }
+    }
+
+    /// Returns the pauses that a call has to observe. `key`: the breaker of its key.
+    #[inline]
+    pub(crate) fn pauses_of<'a>(&'a self, key: Option<&'a SharedBreaker>) -> CallPauses<'a> {
+        CallPauses {
+            dependency: &self.pauses,
+            key: key.map(|key| &key.pauses),
+        }
+    }
+
+    /// Returns the hint of an attempt as far as it is believed (rule LIM-1).
+    pub(crate) fn believed(&self, hint: Option<Duration>) -> Option<Duration> {
+        hint.map(|hint| self.settings().throttle.believed(hint))
     }
 
     /// The error of a call that does not go out because of the pause.

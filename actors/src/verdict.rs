@@ -19,10 +19,14 @@ pub struct Verdict {
     /// Execution of a failed attempt's work. By default it follows from the symptom: see
     /// [`Verdict::executed`].
     pub executed: Executed,
+    /// The cause of a failure in a few words that hold no secret, such as "connection refused".
+    pub cause: Option<&'static str>,
     /// True if `executed` was set, so that a symptom does not change it.
     executed_is_set: bool,
     /// True if the settings decide the class of the symptom.
     by_settings: bool,
+    /// True if no fallback may replace the answer.
+    pub(crate) is_for_caller: bool,
 }
 
 impl From<Class> for Verdict {
@@ -39,7 +43,9 @@ impl From<Class> for Verdict {
             quota_used_up: false,
             executed,
             executed_is_set: false,
+            cause: None,
             by_settings: false,
+            is_for_caller: false,
         }
     }
 }
@@ -99,6 +105,13 @@ impl Verdict {
         }
     }
 
+    /// Adds the cause in a few words: it is told with the trip, in events and in refusals.
+    #[must_use]
+    pub fn cause(mut self, cause: &'static str) -> Self {
+        self.cause = Some(cause);
+        self
+    }
+
     /// Adds a symptom and keeps the class, even if the settings classify the symptom otherwise.
     /// Unless [`Verdict::executed`] was called, the execution follows from the symptom.
     #[must_use]
@@ -124,6 +137,16 @@ impl Verdict {
         Self {
             executed,
             executed_is_set: true,
+            ..self
+        }
+    }
+
+    /// Declares that the answer speaks of this caller, such as a refused credential: no fallback
+    /// replaces it, of any class (rule FBK-2).
+    #[must_use]
+    pub fn for_caller(self) -> Self {
+        Self {
+            is_for_caller: true,
             ..self
         }
     }

@@ -62,6 +62,8 @@ pub struct Breaker {
     mode: Option<OverrideMode>,
     /// True if shadow mode has already reported that it would have tripped.
     warned: bool,
+    /// Cause of the last failure of this generation.
+    last_failure: Option<&'static str>,
     /// Random number for a lost probe that `admit` or `release` finds; they take no generator.
     spare: f64,
     /// Time of the next change that needs no call; [`Time::MAX`] for never.
@@ -89,6 +91,7 @@ impl Breaker {
             parked: None,
             mode: None,
             warned: false,
+            last_failure: None,
             spare: 0.0,
             deadline: Time::MAX,
             since: now,

@@ -61,6 +61,8 @@ pub struct Outcome {
     pub elapsed: Duration,
     /// Wait requested by the dependency (`Retry-After`).
     pub retry_after: Option<Duration>,
+    /// The cause of a failure in a few words, such as "connection refused".
+    pub cause: Option<&'static str>,
 }
 
 impl Outcome {
@@ -71,6 +73,7 @@ impl Outcome {
             class,
             elapsed,
             retry_after: None,
+            cause: None,
         }
     }
 }

@@ -265,6 +265,9 @@ pub struct TimeoutSettings {
     pub first_byte: Option<Duration>,
     /// Between two parts of a streamed response.
     pub idle: Option<Duration>,
+    /// Idle time for which a connection is kept; enforced by the code that connects. `None` keeps
+    /// none.
+    pub keep: Option<Duration>,
 }
 
 impl Default for TimeoutSettings {
@@ -275,6 +278,8 @@ impl Default for TimeoutSettings {
             total: Some(Duration::from_secs(15)),
             first_byte: Some(Duration::from_secs(5)),
             idle: Some(Duration::from_secs(30)),
+            // Less than what servers allow: Node and uvicorn five seconds.
+            keep: Some(Duration::from_secs(4)),
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::{BackoffSettings, RandomSource, Time, backoff};
+use crate::{RandomSource, ThrottleSettings, Time, backoff};
 
 /// Reason for a pause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -52,12 +52,13 @@ impl Throttle {
     /// The largest hint wins: a later, shorter one never shortens a pause. Responses to calls that
     /// were in flight when the pause began count as one throttle.
     ///
-    /// # Units   `hint`: wait from `now`; jitter is added on top of it, never subtracted.
+    /// # Units   `hint`: wait from `now`; jitter is added on top of it, never subtracted. No pause is
+    /// longer than the settings' `max`.
     pub fn throttled(
         &mut self,
         now: Time,
         hint: Option<Duration>,
-        settings: &BackoffSettings,
+        settings: &ThrottleSettings,
         random: &mut dyn RandomSource,
     ) -> Option<Pause> {
         let is_new = self.paused(now).is_none();
@@ -65,9 +66,11 @@ impl Throttle {
             return None;
         }
         let wait = match hint {
-            Some(hint) => backoff::hinted(settings, self.streak, hint, random),
-            None => backoff::delay(settings, self.streak, random),
+            Some(hint) => backoff::hinted(&settings.backoff, self.streak, hint, random),
+            None => backoff::delay(&settings.backoff, self.streak, random),
         };
+        // The cap comes last: with its jitter, a hint at the cap would exceed it.
+        let wait = settings.believed(wait);
         self.streak = self.streak.saturating_add(u32::from(is_new));
         self.pause_until(now, now.after(wait), PauseReason::Throttled)
     }
@@ -109,7 +112,6 @@ impl Throttle {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ThrottleSettings;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -118,7 +120,7 @@ mod tests {
     }
 
     fn throttle(state: &mut Throttle, now: Time, hint: Option<Duration>) -> Option<Time> {
-        let settings = ThrottleSettings::default().backoff;
+        let settings = ThrottleSettings::default();
         let pause = state.throttled(now, hint, &settings, &mut || 0.0);
         pause.map(|pause| pause.until)
     }
@@ -142,7 +144,7 @@ mod tests {
 
     #[test]
     fn lim_1_jitter_comes_on_top_of_a_hint() {
-        let settings = ThrottleSettings::default().backoff;
+        let settings = ThrottleSettings::default();
         let mut state = Throttle::default();
         let pause = state.throttled(at(0), Some(7 * SECOND), &settings, &mut || 0.5);
         let until = pause.map(|pause| pause.until);
@@ -158,6 +160,24 @@ mod tests {
         assert_eq!(throttle(&mut state, at(3_000), None), Some(at(7_000)));
         state.succeeded();
         assert_eq!(throttle(&mut state, at(8_000), None), Some(at(9_000)));
+    }
+
+    #[test]
+    fn lim_1_e10a_no_hint_is_believed_beyond_the_cap() {
+        let day = 24 * 3600 * SECOND;
+        for hint in [day, 365 * day, Duration::from_secs(u64::MAX), Duration::MAX] {
+            let settings = ThrottleSettings::default();
+            let mut state = Throttle::default();
+            let pause = state.throttled(at(5), Some(hint), &settings, &mut || 0.9);
+            assert_eq!(pause.map(|pause| pause.until), Some(at(5).after(day)));
+        }
+        let short = ThrottleSettings {
+            max: 10 * SECOND,
+            ..ThrottleSettings::default()
+        };
+        let mut state = Throttle::default();
+        let pause = state.throttled(at(0), Some(9 * SECOND), &short, &mut || 0.0);
+        assert_eq!(pause.map(|pause| pause.until), Some(at(9_000)), "in full");
     }
 
     #[test]

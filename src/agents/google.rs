@@ -78,7 +78,7 @@ impl GoogleError {
                 status: None,
                 reason: None,
                 message: said(&String::from_utf8_lossy(body)),
-                retry_after: retry_after::read(headers, None),
+                retry_after: retry_after::read(http, headers, None),
                 per_day: false,
             };
         };
@@ -102,7 +102,7 @@ impl GoogleError {
             reason: text("reason").or_else(older),
             status: error.status,
             message: said(&error.message),
-            retry_after: retry_after::read(headers, Some(body)),
+            retry_after: retry_after::read(http, headers, Some(body)),
             per_day,
         }
     }

@@ -1,34 +1,30 @@
 //! `breakerbox check`: validates the configuration, and prints the origin of each value.
 //!
-//! It starts nothing. The readers of the configuration mask secrets.
+//! It starts nothing, and refuses what `serve` would refuse. The readers of the configuration mask
+//! secrets.
 
 use std::fmt;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use breakerbox::Settings;
+use breakerbox::{Settings, serve};
+use breakerbox_actors::printable;
 
 use crate::cli::{ExitReason, counted};
 
-/// Reads the layers as every other command does, and prints the result.
+/// Reads and checks the layers as `serve` does, and prints the result.
 pub(crate) fn run(
     dir: Option<PathBuf>,
     environment: Option<String>,
+    library: bool,
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> io::Result<ExitReason> {
-    let mut loader = Settings::loader();
-    if let Some(dir) = dir {
-        loader = loader.dir(dir);
-    }
-    if let Some(environment) = environment {
-        loader = loader.environment(environment);
-    }
-    let settings = match loader.load() {
+    let settings = match serve::check(dir, environment, library) {
         Ok(settings) => settings,
-        Err(error) => {
-            writeln!(err, "breakerbox: {error}")?;
-            let sources = loader.sources();
+        Err(refused) => {
+            writeln!(err, "breakerbox: {refused}")?;
+            let sources = &refused.sources;
             let files: Vec<PathBuf> = sources.found().map(Path::to_owned).collect();
             write!(err, "{}", ConfigOrigins(&sources.environment, &files))?;
             return Ok(ExitReason::WrongUse);
@@ -68,12 +64,15 @@ struct ConfigOrigins<'a>(&'a str, &'a [PathBuf]);
 impl fmt::Display for ConfigOrigins<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(environment, files) = self;
-        writeln!(out, "environment {environment}")?;
+        writeln!(out, "environment {}", printable(environment))?;
         if files.is_empty() {
             writeln!(out, "no file read")?;
         }
         let mut files = files.iter();
-        files.try_for_each(|file| writeln!(out, "read {}", file.display()))
+        files.try_for_each(|file| {
+            let file = file.display().to_string();
+            writeln!(out, "read {}", printable(&file))
+        })
     }
 }
 
@@ -83,7 +82,8 @@ fn write_values(settings: &Settings, out: &mut dyn Write) -> io::Result<()> {
     let keys = longest(&mut values.iter().map(|one| one.key.chars().count()));
     let texts = longest(&mut values.iter().map(|one| one.value.chars().count()));
     for one in values {
-        let (key, value, origin) = (&one.key, &one.value, &one.origin);
+        let (key, value) = (printable(&one.key), printable(&one.value));
+        let origin = printable(&one.origin);
         writeln!(out, "{key:keys$} = {value:texts$}  # {origin}")?;
     }
     Ok(())

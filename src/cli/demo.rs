@@ -105,6 +105,7 @@ pub(crate) fn run(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> io::Result<ExitReason> {
+    breakerbox::serve::forbid_inspection();
     let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     if set("RUST_LOG")
         && let Err(error) = Telemetry::init(Format::Auto)

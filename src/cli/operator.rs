@@ -13,6 +13,7 @@ use std::io::{self, IsTerminal as _, Write, stdout};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use breakerbox_actors::printable_json;
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -116,10 +117,10 @@ async fn ask(status: &Status, remote: &RemoteAdmin) -> Result<Value, ClientError
 
 fn show(status: &Status, answer: &Value, out: &mut dyn Write) -> io::Result<()> {
     if status.json && status.watch {
-        return writeln!(out, "{answer}");
+        return writeln!(out, "{}", printable_json(&answer.to_string()));
     }
     if status.json {
-        return writeln!(out, "{answer:#}");
+        return writeln!(out, "{}", printable_json(&format!("{answer:#}")));
     }
     match status.name {
         Some(_) => table::one(answer, out),
@@ -184,7 +185,7 @@ pub(crate) fn operate(
             Ok(answer) => {
                 writeln!(out, "{operation}: done")?;
                 if let Some(note) = answer["note"].as_str() {
-                    writeln!(err, "breakerbox: {note}")?;
+                    writeln!(err, "breakerbox: {}", table::plain(note))?;
                 }
                 table::all(&json!([answer["dependency"]]), out)?;
                 Ok(ExitReason::Done)

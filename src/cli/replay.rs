@@ -9,10 +9,11 @@ mod report;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use breakerbox::Settings;
 use breakerbox::config::ConfigError;
 use breakerbox::policy::{BreakerSettings, Time};
 use breakerbox::recorder::{Recording, Trace};
+use breakerbox::{Settings, serve};
+use breakerbox_actors::printable;
 
 use crate::cli::ExitReason;
 use machine::Tape;
@@ -63,7 +64,8 @@ pub(crate) fn run(
     let Some(candidates) = candidates else {
         return Ok(ExitReason::WrongUse);
     };
-    let path = arguments.trace.display();
+    let path = arguments.trace.display().to_string();
+    let path = printable(&path);
     if trace.is_cut_off {
         writeln!(
             err,
@@ -76,6 +78,7 @@ pub(crate) fn run(
     if let (Some(name), true) = (only, recordings.is_empty()) {
         let known: Vec<&str> = trace.recordings.iter().map(|one| &*one.name).collect();
         let known = known.join(", ");
+        let (name, known) = (printable(name), printable(&known));
         writeln!(
             err,
             "breakerbox: {path}: it has no dependency {name}, allowed: {known}"
@@ -87,6 +90,7 @@ pub(crate) fn run(
         let name = &recording.name;
         for CandidateSettings { label, settings } in &candidates {
             if !settings.dependencies.contains_key(name) {
+                let name = printable(name);
                 writeln!(
                     err,
                     "breakerbox: {label} does not name {name}: it gets the defaults"
@@ -121,16 +125,10 @@ fn load_all(
 }
 
 fn load(dir: Option<&Path>, environment: Option<&str>) -> Result<CandidateSettings, ConfigError> {
-    let mut loader = Settings::loader();
-    let mut label = "config".to_owned();
-    if let Some(dir) = dir {
-        label = dir.display().to_string();
-        loader = loader.dir(dir);
-    }
-    if let Some(environment) = environment {
-        loader = loader.environment(environment);
-    }
-    let settings = loader.load()?;
+    let label = dir.map_or_else(|| "config".to_owned(), |dir| dir.display().to_string());
+    let label = printable(&label).into_owned();
+    let dir = dir.map(Path::to_owned);
+    let settings = serve::loader(dir, environment.map(str::to_owned)).load()?;
     Ok(CandidateSettings { label, settings })
 }
 

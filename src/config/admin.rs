@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use super::gateway::GatewayConfig;
 use super::secret::Secret;
 use super::section::Section;
-use super::value_type::{ValueType, address, string};
+use super::value_type::{address, string};
 
 /// The admin side of the sidecar.
 ///
@@ -17,7 +17,7 @@ pub struct AdminConfig {
     pub bind: SocketAddr,
     /// Token that a change must carry; without it nothing can be changed.
     pub token: Option<Secret>,
-    /// Host names under which a browser may make changes, beside addresses and `localhost`.
+    /// Host names under which the admin side can be requested, beside addresses and `localhost`.
     pub hosts: Vec<String>,
 }
 
@@ -34,10 +34,7 @@ impl Default for AdminConfig {
 /// Reads `admin`, which cannot share the gateway's address.
 pub(super) fn read(mut section: Section<'_>, gateway: &GatewayConfig) -> AdminConfig {
     let default = AdminConfig::default();
-    let token = ValueType {
-        secret: true,
-        ..string("a text of at least 16 letters", |token| token.len() >= 16)
-    };
+    let token = string("a text of at least 16 letters", |token| token.len() >= 16).secret();
     let is_name = |name: &str| {
         let plain = |letter: char| letter.is_ascii_alphanumeric() || ".-".contains(letter);
         !name.is_empty() && name.len() <= 253 && name.chars().all(plain)

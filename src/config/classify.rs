@@ -44,9 +44,13 @@ fn list_of(words: Words) -> ValueType<'static, Symptoms> {
     list.map(|list| Some(Symptoms(list)), |symptoms| symptoms.0.clone())
 }
 
-/// Reads `classify`.
-pub(super) fn read(mut section: Section<'_>) -> ClassifySettings {
-    let default = ClassifySettings::default();
+/// Reads `classify`. `has_credentials`: the calls carry credentials of our own.
+pub(super) fn read(mut section: Section<'_>, has_credentials: bool) -> ClassifySettings {
+    let mut default = ClassifySettings::default();
+    if !has_credentials {
+        // EDGE-1: callers bring their own credentials, and a refused one is the caller's mistake.
+        default.misconfigured = Symptoms(Vec::new());
+    }
     let answers = list_of(ANSWERS);
     let settings = ClassifySettings {
         failure: section.get_or("failure", &answers, default.failure),

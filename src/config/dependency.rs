@@ -7,12 +7,14 @@ use breakerbox_policy::{DependencySettings, WhenAllDown};
 use super::fallback::{self, FallbackConfig};
 use super::kind::DependencyKind;
 use super::mcp::{self, McpConfig};
+use super::outbound::{self, OutboundConfig};
 use super::section::Section;
+use super::upstream_tls::{self, UpstreamTls};
 use super::url::{URL, is_http_url};
 use super::value_type::{boolean, one_of, string};
 use super::{
-    breaker, bulkhead, chaos, classify, credentials, hedge, keys, rate_limit, retry, throttle,
-    timeout, workers,
+    breaker, bulkhead, chaos, classify, credentials, dead_settings, hedge, keys, rate_limit, retry,
+    throttle, timeout, workers,
 };
 
 /// The configuration of one dependency.
@@ -23,10 +25,15 @@ pub struct DependencyConfig {
     pub kind: Option<DependencyKind>,
     /// Address; always given for [`DependencyKind::Http`] and [`DependencyKind::McpHttp`].
     pub url: Option<String>,
-    /// Methods (or tools) that may be repeated even if they may have been executed (CALL-7).
+    /// Methods (or tools) that may be repeated even if they may have been executed (CALL-7); for
+    /// [`DependencyKind::Http`], the safe methods by default.
     pub idempotent: Vec<String>,
     /// Service-account key file for calls, validated.
     pub credentials: Option<PathBuf>,
+    /// Headers of the requests, for [`DependencyKind::Http`].
+    pub outbound: OutboundConfig,
+    /// Certificates of its connections, for [`DependencyKind::Http`].
+    pub tls: Option<UpstreamTls>,
     /// Settings of an MCP server; `None` for other kinds.
     pub mcp: Option<McpConfig>,
     /// The policy, in the kernel's types.
@@ -53,11 +60,31 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
     if let Some(reason) = needs_url.filter(|_| !section.has("url")) {
         section.conflict("url", reason, URL);
     }
-    let mcp = mcp::read(&mut section, kind);
+    let outbound = outbound::read(&mut section, kind);
+    let mcp = mcp::read(&mut section, kind, &outbound.headers);
+    let outbound = if kind == Some(DependencyKind::Http) {
+        outbound
+    } else {
+        OutboundConfig::default()
+    };
+    let tls = section
+        .section_if_given("tls")
+        .and_then(|tls| upstream_tls::read(tls, url.as_deref()));
+    if tls.is_some() && kind != Some(DependencyKind::Http) {
+        section.conflict("tls", "it applies to kind = \"http\"", "to leave it out");
+    }
     let method = string("a method such as \"GET\", or a tool's name", is_name);
-    let idempotent = section.get_or("idempotent", &method.list(), Vec::new());
+    // The methods that only read (RFC 9110, section 9.2.1): repeating them changes nothing.
+    let safe = match kind {
+        Some(DependencyKind::Http) => vec!["GET", "HEAD", "OPTIONS"],
+        _ => Vec::new(),
+    };
+    let safe = safe.into_iter().map(str::to_owned).collect();
+    let idempotent = section.get_or("idempotent", &method.list(), safe);
     let credentials = read_credentials(&mut section);
-    let mut settings = read_settings(&mut section, environment, kind);
+    let has_own_certificate = tls.as_ref().is_some_and(|tls| tls.cert.is_some());
+    let has_credentials = has_own_certificate || !outbound.headers.is_empty();
+    let mut settings = read_settings(&mut section, environment, (kind, has_credentials));
     let fallbacks: Vec<FallbackConfig> = section
         .sections("fallback")
         .into_iter()
@@ -70,28 +97,33 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
         let allowed = "false, or a fallback";
         section.conflict("fallback_only", "there would be no answer", allowed);
     }
-    section.finish();
-    DependencyConfig {
+    let config = DependencyConfig {
         kind,
         url,
         idempotent,
         credentials,
+        outbound,
+        tls,
         mcp,
         settings,
         fallbacks,
-    }
+    };
+    dead_settings::check(&section, &config);
+    section.finish();
+    config
 }
 
 fn read_settings(
     section: &mut Section<'_>,
     environment: &str,
-    kind: Option<DependencyKind>,
+    (kind, has_credentials): (Option<DependencyKind>, bool),
 ) -> DependencySettings {
     // Such servers keep their data in a file, and lose concurrent writes.
     let writes = u32::from(kind == Some(DependencyKind::McpStdio));
     const DOWN: &[(&str, WhenAllDown)] =
         &[("refuse", WhenAllDown::Refuse), ("try", WhenAllDown::Try)];
-    let timeout = timeout::read(section.section("timeout"));
+    let is_http = kind == Some(DependencyKind::Http);
+    let timeout = timeout::read(section.section("timeout"), kind);
     let hedge = section.section_if_given("hedge");
     let rate_limit = section.section_if_given("rate_limit");
     let chaos = section.section_if_given("chaos");
@@ -104,7 +136,7 @@ fn read_settings(
         throttle: throttle::read(section.section("throttle")),
         bulkhead: bulkhead::read(section.section("bulkhead"), writes),
         workers: workers::read(section.section("workers")),
-        classify: classify::read(section.section("classify")),
+        classify: classify::read(section.section("classify"), !is_http || has_credentials),
         keys: keys::read(section.section("keys")),
         when_all_down: section.get_or("when_all_down", &one_of(DOWN), WhenAllDown::default()),
         chaos: chaos.and_then(|chaos| chaos::read(chaos, environment)),

@@ -34,13 +34,23 @@ pub enum FallbackKind {
         ///
         /// # Units   Bytes.
         max_body: u64,
-        /// Request headers in the cache key; for HTTP dependencies.
+        /// Maximum size of all cached answers with their heads and keys; for HTTP dependencies.
+        ///
+        /// # Units   Bytes.
+        max_bytes: u64,
+        /// Request headers that are added to the cache key, or taken out of it if they begin with
+        /// `!`; for HTTP dependencies.
         headers: Vec<String>,
+        /// True if requests and responses may forbid to cache or to serve; for HTTP dependencies.
+        obey: bool,
     },
     /// Another dependency, with its own breaker.
     Dependency {
         /// Its name.
         name: String,
+        /// True if it gets the credentials of callers; for HTTP dependencies. By default it gets
+        /// them if it has the same origin: scheme, host and port.
+        credentials: Option<bool>,
     },
     /// A fixed answer.
     Fixed {
@@ -121,8 +131,13 @@ fn read_kind(
     let refresh = section.get("refresh", &boolean());
     let size = bytes("\"64KB\", from 1 to 100MB", 1..=100_000_000);
     let max_body = section.get("max_body", &size);
-    let names = string("the name of a header, in lower case", is_header).list();
+    let room = bytes("\"64MB\", from 1KB to 100GB", 1_000..=100_000_000_000);
+    let max_bytes = section.get("max_bytes", &room);
+    let names = "the name of a header, in lower case; with ! before it, it is taken out of the key";
+    let names = string(names, is_header).list();
     let headers = section.get("headers", &names);
+    let obey = section.get("obey", &boolean());
+    let credentials = section.get("credentials", &boolean());
     let other = section.get("name", &name);
     let status = section.get("status", &code);
     let content_type = section.get("content_type", &media);
@@ -137,18 +152,23 @@ fn read_kind(
                 max_entries: section.default_to("max_entries", &entries, max_entries, many),
                 refresh: section.default_to("refresh", &boolean(), refresh, false),
                 max_body: section.default_to("max_body", &size, max_body, 64_000),
-                headers: section.default_to("headers", &names, headers, told_apart()),
+                max_bytes: section.default_to("max_bytes", &room, max_bytes, 64_000_000),
+                headers: section.default_to("headers", &names, headers, Vec::new()),
+                obey: section.default_to("obey", &boolean(), obey, true),
             };
-            let own = &["max_age", "max_entries", "refresh", "max_body", "headers"];
-            (Some(kind), own)
+            warn_of_cache(section, &kind);
+            (Some(kind), STALE_CACHE)
         }
         Some(FallbackTag::Dependency) => {
             if !section.has("name") {
                 let needs = "kind = \"dependency\" needs it";
                 section.conflict("name", needs, "the name of a dependency");
             }
-            let kind = other.map(|name| FallbackKind::Dependency { name });
-            (kind, &["name"])
+            if credentials.is_none() {
+                section.get_if_set("credentials", &boolean());
+            }
+            let kind = other.map(|name| FallbackKind::Dependency { name, credentials });
+            (kind, &["name", "credentials"])
         }
         Some(FallbackTag::Fixed) => {
             let json = "application/json".to_owned();
@@ -162,20 +182,50 @@ fn read_kind(
     }
 }
 
-/// Request headers in the default cache key. They include credentials, so a response cached for one
-/// caller is never served to another.
-fn told_apart() -> Vec<String> {
-    let names = [
-        "accept",
-        "accept-encoding",
-        "accept-language",
-        "authorization",
-        "cookie",
-    ];
-    names.map(str::to_owned).to_vec()
+/// Keys of a stale cache.
+const STALE_CACHE: &[&str] = &[
+    "max_age",
+    "max_entries",
+    "refresh",
+    "max_body",
+    "max_bytes",
+    "headers",
+    "obey",
+];
+
+/// Warns of settings with which a caller may get what was meant for another (EDGE-2).
+fn warn_of_cache(section: &Section<'_>, kind: &FallbackKind) {
+    let FallbackKind::StaleCache {
+        max_body,
+        max_bytes,
+        headers,
+        obey,
+        ..
+    } = kind
+    else {
+        return;
+    };
+    for name in headers.iter().filter_map(|name| name.strip_prefix('!')) {
+        let text = format!(
+            "callers that differ only in {name} get each other's kept answers; \
+             leave it out unless no answer depends on {name}"
+        );
+        section.warn("headers", text);
+    }
+    if !obey {
+        let text = "answers are kept and served although they, or requests, forbid it \
+                    (Cache-Control); leave it out unless all answers may be served stale";
+        section.warn("obey", text.to_owned());
+    }
+    if *max_body > *max_bytes / 2 && (section.has("max_body") || section.has("max_bytes")) {
+        let text = "answers longer than half of max_bytes are not kept; \
+                    give twice max_body or more";
+        section.warn("max_bytes", text.to_owned());
+    }
 }
 
 fn is_header(name: &str) -> bool {
+    let name = name.strip_prefix('!').unwrap_or(name);
     let plain = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit();
     !name.is_empty()
         && name

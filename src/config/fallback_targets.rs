@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::dependency::DependencyConfig;
 use super::fallback::FallbackKind;
 use super::section::Section;
+use super::url::origin;
 use breakerbox_actors::nearest_word;
 
 /// Reports fallbacks on unknown dependencies, and cycles.
@@ -27,6 +28,25 @@ pub(super) fn check(dependencies: &BTreeMap<String, DependencyConfig>, table: &S
     let mut done = BTreeSet::new();
     for start in dependencies.keys() {
         walk(dependencies, table, &mut vec![start], &mut done);
+    }
+}
+
+/// Sets which fallbacks get the credentials of callers, where the configuration leaves it open.
+pub(super) fn trust_same_origin(dependencies: &mut BTreeMap<String, DependencyConfig>) {
+    let place = |config: &DependencyConfig| config.url.as_deref().map(origin);
+    let origins: BTreeMap<String, _> = dependencies
+        .iter()
+        .map(|(name, config)| (name.clone(), place(config)))
+        .collect();
+    for config in dependencies.values_mut() {
+        let own = place(config);
+        for fallback in &mut config.fallbacks {
+            if let FallbackKind::Dependency { name, credentials } = &mut fallback.kind {
+                // EDGE-2: another origin may be another company's.
+                let is_same = || own.is_some() && origins.get(name) == Some(&own);
+                credentials.get_or_insert_with(is_same);
+            }
+        }
     }
 }
 
@@ -66,7 +86,7 @@ fn walk<'a>(
 fn named_by(config: &DependencyConfig) -> impl Iterator<Item = (usize, &str)> {
     let fallbacks = config.fallbacks.iter().enumerate();
     fallbacks.filter_map(|(index, fallback)| match &fallback.kind {
-        FallbackKind::Dependency { name } => Some((index, name.as_str())),
+        FallbackKind::Dependency { name, .. } => Some((index, name.as_str())),
         _ => None,
     })
 }

@@ -1,11 +1,11 @@
 //! The section `gateway`.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::section::Section;
-use super::value_type::{TICK, YEAR, address, bytes, count, duration};
+use super::value_type::{TICK, ValueType, YEAR, address, bytes, count, duration, one_of, string};
 
 /// The data plane of the sidecar.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +13,13 @@ use super::value_type::{TICK, YEAR, address, bytes, count, duration};
 pub struct GatewayConfig {
     /// Address to listen on.
     pub bind: SocketAddr,
+    /// Host names under which it is served. Without any: on a loopback address `localhost` and
+    /// addresses, elsewhere every name.
+    pub hosts: Vec<String>,
+    /// Origins of other sites. Their pages may use it from a browser.
+    pub origins: Vec<String>,
+    /// Request headers of callers that are obeyed.
+    pub trust: Vec<TrustedHeader>,
     /// Number of threads; `None` for one per processor.
     pub threads: Option<NonZeroU32>,
     /// Maximum number of callers' connections; further ones wait in the system's backlog.
@@ -41,6 +48,21 @@ pub struct GatewayConfig {
     pub idle_timeout: Duration,
     /// Time limit for requests in flight when the process stops.
     pub shutdown: Duration,
+    /// Time between the signal to stop and the end of accepting connections. Calls are served
+    /// meanwhile, and readiness is 503.
+    pub shutdown_delay: Duration,
+}
+
+/// A request header by which a caller changes how its call is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TrustedHeader {
+    /// `breakerbox-deadline-ms`.
+    Deadline,
+    /// `breakerbox-priority`.
+    Priority,
+    /// `breakerbox-key`.
+    Key,
 }
 
 impl Default for GatewayConfig {
@@ -48,20 +70,31 @@ impl Default for GatewayConfig {
         let number = |number| NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN);
         Self {
             bind: SocketAddr::from((Ipv4Addr::LOCALHOST, 7070)),
+            hosts: Vec::new(),
+            origins: Vec::new(),
+            trust: TRUST.map(|(_, header)| header).to_vec(),
             threads: None,
             max_connections: number(10_000),
             max_head: 64_000,
             max_headers: number(100),
             max_body: 100_000_000,
-            max_replay_body: 64_000,
+            max_replay_body: 1_000_000,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             send_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(75),
             shutdown: Duration::from_secs(30),
+            shutdown_delay: Duration::ZERO,
         }
     }
 }
+
+/// Words for the headers that can be trusted.
+const TRUST: [(&str, TrustedHeader); 3] = [
+    ("deadline", TrustedHeader::Deadline),
+    ("priority", TrustedHeader::Priority),
+    ("key", TrustedHeader::Key),
+];
 
 /// Reads `gateway`.
 pub(super) fn read(mut section: Section<'_>) -> GatewayConfig {
@@ -81,8 +114,23 @@ pub(super) fn read(mut section: Section<'_>) -> GatewayConfig {
     let kept_body = bytes("\"64KB\", from 0 to 100MB", 0..=100_000_000);
     let head = bytes("\"64KB\", from 8192 to 1MB", 8192..=1_000_000);
     let pause = duration(Duration::ZERO..=YEAR);
+    let bind = section.get_or("bind", &address(), default.bind);
+    // EDGE-5: other machines are not obeyed unless the operator says so.
+    let trusted = if bind.ip().to_canonical().is_loopback() {
+        Some(default.trust)
+    } else {
+        None
+    };
+    let trust = one_of(&TRUST).list().or_off();
     let settings = GatewayConfig {
-        bind: section.get_or("bind", &address(), default.bind),
+        bind,
+        hosts: section
+            .get_if_set("hosts", &host().list())
+            .unwrap_or_default(),
+        origins: section
+            .get_if_set("origins", &origin().list())
+            .unwrap_or_default(),
+        trust: section.get_or("trust", &trust, trusted).unwrap_or_default(),
         threads: section.get_or("threads", &threads, default.threads),
         max_connections: section.get_or(
             "max_connections",
@@ -98,7 +146,35 @@ pub(super) fn read(mut section: Section<'_>) -> GatewayConfig {
         send_timeout: send,
         idle_timeout: idle,
         shutdown: section.get_or("shutdown", &pause, default.shutdown),
+        shutdown_delay: section.get_or("shutdown_delay", &pause, default.shutdown_delay),
     };
     section.finish();
     settings
+}
+
+/// Returns the type of a host name or an address, without a port.
+fn host() -> ValueType<'static, String> {
+    let is_host = |name: &str| {
+        let plain = |letter: char| letter.is_ascii_alphanumeric() || "._-".contains(letter);
+        let is_name = !name.is_empty() && name.len() <= 253 && name.chars().all(plain);
+        let inner = name.trim_start_matches('[').trim_end_matches(']');
+        is_name || inner.parse::<IpAddr>().is_ok()
+    };
+    string("a host name or an address, without a port", is_host)
+}
+
+/// Returns the type of an origin.
+fn origin() -> ValueType<'static, String> {
+    let is_origin = |text: &str| {
+        let is_sound = |letter: char| letter.is_ascii_graphic() && !"/?#@,\"\\".contains(letter);
+        text.split_once("://").is_some_and(|(scheme, rest)| {
+            let plain = |letter: char| letter.is_ascii_alphanumeric() || "+-.".contains(letter);
+            !scheme.is_empty()
+                && scheme.chars().all(plain)
+                && !rest.is_empty()
+                && rest.chars().all(is_sound)
+        })
+    };
+    let allowed = "an origin such as \"https://app.example\", without a path";
+    string(allowed, is_origin)
 }

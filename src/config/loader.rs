@@ -6,27 +6,26 @@ use std::path::{Path, PathBuf};
 
 use config::{Config, Environment as EnvironmentSource, File, Map, Source as _, Value};
 
-use super::problem::{ConfigError, Problem};
+use super::dotenv::{self, DotEnvContent};
+use super::problem::{ConfigError, Problem, Warning};
 use super::source::{CollectedValues, LayerRank, LinedToml, SingleValue, ValueOrigin};
+use super::variable_names::{ENVIRONMENT, PREFIX, too_large, unknown};
 use super::{Settings, otel, read};
-
-/// Prefix of variables that set a key.
-const PREFIX: &str = "BREAKERBOX__";
-/// Variable that names the environment.
-const ENVIRONMENT: &str = "BREAKERBOX_ENV";
 
 /// Reads a configuration from its layers.
 ///
 /// By default: `config/default.toml`, `config/{environment}.toml` and `.env`, each if it exists,
-/// then the process environment.
+/// then the process environment. Of `.env`, only the lines that begin with `BREAKERBOX` are read.
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct Loader {
     bare: bool,
     dir: Option<PathBuf>,
+    needs_default: bool,
     environment: Option<String>,
     dotenv: Option<PathBuf>,
     texts: Vec<String>,
+    embedded: Option<&'static str>,
     variables: Option<Vec<(String, String)>>,
     flags: Vec<(String, String)>,
 }
@@ -39,9 +38,16 @@ impl Loader {
         self
     }
 
-    /// Sets the directory of the files; it must exist.
+    /// Sets the directory of the files, `.env` among them; it must exist.
     pub fn dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.dir = Some(dir.into());
+        self
+    }
+
+    /// Requires that the directory set by [`Loader::dir`] has a file `default.toml`, as the command
+    /// does: without it, a misspelt directory would read as an empty configuration.
+    pub fn require_default_file(mut self) -> Self {
+        self.needs_default = true;
         self
     }
 
@@ -51,7 +57,9 @@ impl Loader {
         self
     }
 
-    /// Sets the file to read as `.env`; it must exist.
+    /// Sets the file to read as `.env`; it must exist. The default is the one in the directory set
+    /// by [`Loader::dir`], else the one in the working directory. On Unix a file that another user
+    /// owns or may write is ignored, with a warning.
     pub fn dotenv(mut self, path: impl Into<PathBuf>) -> Self {
         self.dotenv = Some(path.into());
         self
@@ -60,6 +68,14 @@ impl Loader {
     /// Adds TOML text, above the files and below `.env`. May be called several times.
     pub fn toml(mut self, text: impl Into<String>) -> Self {
         self.texts.push(text.into());
+        self
+    }
+
+    /// Sets TOML text that is the lowest layer in development, if there is no file and no variable
+    /// that sets a dependency's kind. In other environments that is a problem.
+    #[cfg(feature = "cli")]
+    pub(crate) fn embedded(mut self, text: &'static str) -> Self {
+        self.embedded = Some(text);
         self
     }
 
@@ -88,30 +104,49 @@ impl Loader {
     pub fn load(&self) -> Result<Settings, ConfigError> {
         let mut problems = Vec::new();
         let around = self.surroundings(&mut problems);
-        let sources = self.sources_in(&around);
+        let mut sources = self.sources_in(&around);
+        if around.dotenv.is_empty() {
+            // It was not there, or it has nothing of ours.
+            let dotenv = self.dotenv_path();
+            sources.files.retain(|file| *file != dotenv);
+        }
 
-        let dotenv = self.dotenv_path();
-        let place = |name: &str| format!("{}: {name}", dotenv.display());
-        let mut layers = standard(&around.dotenv, place);
+        let dotenv = self.dotenv_path().display().to_string();
+        let in_file = |name: &str| format!("{dotenv}: {name}");
+        let mut warnings = around.warnings;
+        warnings.extend(unknown(&around.dotenv, in_file));
+        warnings.extend(unknown(&around.variables, variable));
+        let mut layers = standard(&around.dotenv, in_file);
         layers.extend(standard(&around.variables, variable));
-        layers.extend(self.read_files(&sources.environment, &around, &mut problems));
-        let place = |name: &str| ValueOrigin::new(LayerRank::DotEnv, place(name));
-        layers.extend(variables_of(around.dotenv, place));
+        let named = around.named.is_some();
+        let of_files = self.read_files(&sources.environment, named, &mut problems);
+        // A file that has just come or gone is not to be mixed with the embedded one.
+        let has_read = of_files.len() > self.texts.len();
+        layers.extend(of_files);
+        let place = |name: &str| ValueOrigin::new(LayerRank::DotEnv, in_file(name));
+        layers.extend(variables_of(around.dotenv, place, &mut problems));
         let place = |name: &str| ValueOrigin::new(LayerRank::Environment, variable(name));
-        layers.extend(variables_of(around.variables, place));
+        layers.extend(variables_of(around.variables, place, &mut problems));
         for (key, text) in &self.flags {
             let origin = ValueOrigin::new(LayerRank::Flag, format!("flag {key}"));
-            if has_sane_indices(key) {
-                let (key, text) = (key.clone(), text.clone());
-                layers.push(SingleValue { key, text, origin }.collect());
+            let (key, text) = (key.clone(), text.clone());
+            layers.extend(single(key, text, origin, &mut problems));
+        }
+        if let Some(text) = self.embedded
+            && !has_read
+            && !self.has_files(&sources.environment)
+            && !layers.iter().flatten().any(sets_a_kind)
+        {
+            if sources.environment == "development" {
+                let embedded = File::from_str(text, LinedToml(LayerRank::BuiltIn));
+                layers.insert(0, embedded.collect());
             } else {
-                let reason = "its index is invalid";
-                problems.push(unreadable(reason, "an index from 0 to 999", &origin.place));
+                problems.push(no_configuration(&sources.environment));
             }
         }
         // CFG-1: the layers are merged in this order, and a later one wins.
         let root = merge(layers, &mut problems);
-        read(&root, &sources, problems)
+        read(&root, &sources, problems, warnings)
     }
 
     /// Returns the current sources: the environment and the files.
@@ -141,7 +176,12 @@ impl Loader {
 
     /// Reads the variables, and the name of the environment if they contain it.
     fn surroundings(&self, problems: &mut Vec<Problem>) -> Environment {
-        let dotenv = self.read_dotenv(problems);
+        let DotEnvContent {
+            variables: dotenv,
+            problems: found,
+            warnings,
+        } = self.read_dotenv();
+        problems.extend(found);
         let variables = match &self.variables {
             Some(variables) => variables.clone(),
             None if self.bare => Vec::new(),
@@ -161,6 +201,7 @@ impl Loader {
             dotenv,
             variables,
             named,
+            warnings,
         }
     }
 
@@ -172,8 +213,12 @@ impl Loader {
         self.dir.is_some() || !self.bare
     }
 
+    /// Returns the path of `.env`: within the named directory, else beside `config`.
     fn dotenv_path(&self) -> PathBuf {
-        self.dotenv.clone().unwrap_or_else(|| PathBuf::from(".env"))
+        // EDGE-7: never from a working directory that has nothing to do with the configuration.
+        let own = || self.dir.as_deref().map(|dir| dir.join(".env"));
+        let named = self.dotenv.clone().or_else(own);
+        named.unwrap_or_else(|| PathBuf::from(".env"))
     }
 
     /// Given variables replace the whole environment, including `.env`.
@@ -181,70 +226,74 @@ impl Loader {
         self.dotenv.is_some() || (self.variables.is_none() && !self.bare)
     }
 
-    fn read_dotenv(&self, problems: &mut Vec<Problem>) -> Vec<(String, String)> {
-        let path = self.dotenv_path();
-        if !self.has_dotenv() || (self.dotenv.is_none() && !path.exists()) {
-            return Vec::new();
+    /// Returns true if there is any file of the configuration, read or not.
+    fn has_files(&self, environment: &str) -> bool {
+        let names = ["default", environment];
+        let mut paths = names
+            .iter()
+            .map(|name| self.folder().join(format!("{name}.toml")));
+        paths.any(|path| !is_missing(&path))
+    }
+
+    fn read_dotenv(&self) -> DotEnvContent {
+        if !self.has_dotenv() {
+            return DotEnvContent::default();
         }
-        let place = path.display().to_string();
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) => {
-                problems.push(unreadable(error, "a file that can be read", &place));
-                return Vec::new();
-            }
-        };
-        let mut variables = Vec::new();
-        for line in dotenvy::from_read_iter(text.as_bytes()) {
-            match line {
-                Ok(variable) => variables.push(variable),
-                Err(error) => {
-                    problems.push(bad_line(&error, &text, &place));
-                    break;
-                }
-            }
-        }
-        variables
+        dotenv::read(&self.dotenv_path(), self.dotenv.is_some())
     }
 
     fn read_files(
         &self,
         environment: &str,
-        around: &Environment,
+        is_named: bool,
         problems: &mut Vec<Problem>,
     ) -> Vec<Result<Map<String, Value>, config::ConfigError>> {
         let dir = self.folder();
         if self.dir.is_some() && !dir.is_dir() {
             let place = dir.display().to_string();
-            problems.push(unreadable("there is no such folder", "a folder", &place));
+            problems.push(Problem::of_layer(
+                "there is no such folder",
+                "a folder",
+                &place,
+            ));
         }
         if !is_environment(environment) {
             let reason = format!("{environment:?} is not a name of an environment");
             let allowed = "letters, digits, _ and -";
-            problems.push(unreadable(reason, allowed, ENVIRONMENT));
+            problems.push(Problem::of_layer(reason, allowed, ENVIRONMENT));
             return Vec::new();
         }
         let own = dir.join(format!("{environment}.toml"));
-        if around.named.is_some() && dir.is_dir() && !own.is_file() {
+        if is_named && dir.is_dir() && is_missing(&own) {
             let reason = format!("there is no file for the environment {environment:?}");
             let place = own.display().to_string();
-            problems.push(unreadable(
+            problems.push(Problem::of_layer(
                 reason,
                 "the name of a file in that folder",
                 &place,
             ));
         }
+        let default = dir.join("default.toml");
+        if self.needs_default && self.dir.is_some() && dir.is_dir() && is_missing(&default) {
+            // EDGE-7: a folder that was named has a configuration, or it is the wrong folder.
+            let place = default.display().to_string();
+            let allowed = "a folder with a file default.toml";
+            problems.push(Problem::of_layer("there is no such file", allowed, &place));
+        }
         let files = [
-            (dir.join("default.toml"), LayerRank::DefaultFile),
+            (default, LayerRank::DefaultFile),
             (own, LayerRank::EnvironmentFile),
         ];
-        let files = files
-            .into_iter()
-            .filter(|(path, _)| self.has_folder() && path.is_file())
-            .map(|(path, rank)| File::new(&path.to_string_lossy(), LinedToml(rank)).collect());
+        let mut layers = Vec::new();
+        for (path, rank) in files {
+            if self.has_folder() && is_file(&path, problems) {
+                layers.push(File::new(&path.to_string_lossy(), LinedToml(rank)).collect());
+            }
+        }
         let texts = self.texts.iter();
         let texts = texts.map(|text| File::from_str(text, LinedToml(LayerRank::Text)).collect());
-        files.chain(texts).collect()
+        layers.extend(texts);
+        layers
     }
 }
 
@@ -272,6 +321,7 @@ struct Environment {
     variables: Vec<(String, String)>,
     /// The environment, if it was named.
     named: Option<String>,
+    warnings: Vec<Warning>,
 }
 
 /// Returns true if the name is a valid file name within the directory.
@@ -280,11 +330,49 @@ fn is_environment(name: &str) -> bool {
     !name.is_empty() && name.chars().all(plain)
 }
 
-/// Returns true if every index in a key is small: an array gets the length of its index.
-fn has_sane_indices(key: &str) -> bool {
-    let indices = key.split('[').skip(1).map(|rest| rest.split(']').next());
-    let sane = |index: &str| index.len() <= 3 && index.parse::<u16>().is_ok();
-    indices.into_iter().all(|index| index.is_some_and(sane))
+/// Returns true if nothing has this name. A name that may not be looked up is not missing.
+fn is_missing(path: &Path) -> bool {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+    let found = std::fs::symlink_metadata(path);
+    found.is_err_and(|error| matches!(error.kind(), NotFound | NotADirectory))
+}
+
+/// Returns true if there is a file. Anything else of that name is reported.
+fn is_file(path: &Path, problems: &mut Vec<Problem>) -> bool {
+    if is_missing(path) {
+        return false;
+    }
+    let reason = match std::fs::metadata(path) {
+        Ok(found) if !found.is_file() => "it is not a file".to_owned(),
+        Ok(_) => match std::fs::File::open(path) {
+            Ok(_) => return true,
+            Err(error) => error.to_string(),
+        },
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            "it is a link to nothing".to_owned()
+        }
+        Err(error) => error.to_string(),
+    };
+    let place = path.display().to_string();
+    problems.push(Problem::of_layer(reason, "a file that can be read", &place));
+    false
+}
+
+/// Returns true if a layer of single keys sets the kind of a dependency.
+fn sets_a_kind(layer: &Map<String, Value>) -> bool {
+    layer.keys().any(|key| {
+        let parts: Vec<&str> = key.split('.').collect();
+        matches!(parts[..], ["dependencies", _, "kind"])
+    })
+}
+
+/// Describes that nothing is configured where simulated services must not stand in.
+fn no_configuration(environment: &str) -> Problem {
+    // EDGE-7: nothing is simulated in production, unless it is asked for.
+    let reason = "there is no configuration, and without one, services are simulated in the \
+                  environment \"development\" only";
+    let allowed = "a file config/default.toml, or another folder with --config";
+    Problem::of_layer(reason, allowed, &format!("environment {environment:?}"))
 }
 
 fn process_variables() -> Vec<(String, String)> {
@@ -318,24 +406,42 @@ fn standard(
 fn variables_of(
     variables: Vec<(String, String)>,
     origin: impl Fn(&str) -> ValueOrigin,
+    problems: &mut Vec<Problem>,
 ) -> Vec<Result<Map<String, Value>, config::ConfigError>> {
     let sorted: BTreeMap<String, String> = variables.into_iter().collect();
     let ours = sorted
         .into_iter()
         .filter(|(name, _)| name.starts_with(PREFIX));
-    ours.map(|(name, text)| {
+    let mut layers = Vec::new();
+    for (name, text) in ours {
         let one = Map::from_iter([(name.clone(), text.clone())]);
         let reader = EnvironmentSource::with_prefix("BREAKERBOX")
             .separator("__")
             .ignore_empty(true);
-        let key = reader.source(Some(one)).collect()?.into_keys().next();
-        let origin = origin(&name);
-        key.map_or_else(
-            || Ok(Map::new()),
-            |key| SingleValue { key, text, origin }.collect(),
-        )
-    })
-    .collect()
+        match reader.source(Some(one)).collect() {
+            Ok(keys) => {
+                let key = keys.into_keys().next();
+                layers.extend(key.and_then(|key| single(key, text, origin(&name), problems)));
+            }
+            Err(error) => layers.push(Err(error)),
+        }
+    }
+    layers
+}
+
+/// Converts one key to a layer, unless its name is too large to be read.
+fn single(
+    key: String,
+    text: String,
+    origin: ValueOrigin,
+    problems: &mut Vec<Problem>,
+) -> Option<Result<Map<String, Value>, config::ConfigError>> {
+    if let Some((reason, allowed)) = too_large(&key) {
+        let place: String = origin.place.chars().take(200).collect();
+        problems.push(Problem::of_layer(reason, allowed, &place));
+        return None;
+    }
+    Some(SingleValue { key, text, origin }.collect())
 }
 
 fn merge(
@@ -348,45 +454,24 @@ fn merge(
             Ok(values) => builder = builder.add_source(CollectedValues(values)),
             Err(config::ConfigError::FileParse { uri, cause }) => {
                 let place = uri.unwrap_or_else(|| "the given text".to_owned());
-                problems.push(unreadable(cause, "TOML", &place));
+                problems.push(Problem::of_layer(cause, "TOML", &place));
             }
-            Err(other) => problems.push(unreadable(other, "a readable layer", "configuration")),
+            Err(other) => problems.push(Problem::of_layer(
+                other,
+                "a readable layer",
+                "configuration",
+            )),
         }
     }
     match builder.build() {
         Ok(config) => config.cache,
         Err(error) => {
-            problems.push(unreadable(
+            problems.push(Problem::of_layer(
                 error,
                 "layers that fit together",
                 "configuration",
             ));
             Value::new(None, Map::<String, Value>::new())
         }
-    }
-}
-
-/// Describes an invalid line of `.env`. The line is not shown: it may contain a secret.
-fn bad_line(error: &dotenvy::Error, text: &str, file: &str) -> Problem {
-    let allowed = "lines such as NAME=value";
-    let dotenvy::Error::LineParse(line, column) = error else {
-        return unreadable(error, allowed, file);
-    };
-    let reason = format!("a line cannot be read at column {column}");
-    // A value may continue over several lines; its first line is reported.
-    let begin = line.lines().next().unwrap_or_default();
-    match text.lines().position(|line| line == begin) {
-        Some(before) => unreadable(reason, allowed, &format!("{file}:{}", before + 1)),
-        None => unreadable(reason, allowed, file),
-    }
-}
-
-fn unreadable(reason: impl ToString, allowed: &str, origin: &str) -> Problem {
-    Problem {
-        key: String::new(),
-        given: None,
-        reason: Some(reason.to_string()),
-        allowed: allowed.to_owned(),
-        origin: origin.to_owned(),
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::kind::DependencyKind;
+use super::masking::show_arguments;
 use super::secret::Secret;
 use super::section::Section;
 use super::value_type::{TICK, YEAR, bytes, count, duration, integer, string};
@@ -40,7 +41,11 @@ const BOTH: [&str; 3] = ["start_timeout", "hang_limit", "max_line"];
 
 /// Reads the settings. Returns `None` for a dependency of another kind, which must have none of
 /// these keys.
-pub(super) fn read(section: &mut Section<'_>, kind: Option<DependencyKind>) -> Option<McpConfig> {
+pub(super) fn read(
+    section: &mut Section<'_>,
+    kind: Option<DependencyKind>,
+    headers: &BTreeMap<String, Secret>,
+) -> Option<McpConfig> {
     let text = || string("a text", |_| true);
     let program = string("the name or the path of a program", |name| !name.is_empty());
     let folder = string("the path of a folder", |path| !path.is_empty());
@@ -48,11 +53,12 @@ pub(super) fn read(section: &mut Section<'_>, kind: Option<DependencyKind>) -> O
     let times = count(1000).or_off();
     let lines = integer(0..=10_000_i64);
     let size = bytes("\"16MiB\", from 1KB to 1GB", 1000..=1_000_000_000);
+    let program = program.shown_by(show_arguments);
     let command = section.get("command", &program);
-    let args = section.get("args", &text().list());
+    let arguments = text().list().shown_by(show_arguments);
+    let args = section.get("args", &arguments);
     let cwd = section.get("cwd", &folder);
     let env = section.secrets("env", "a table of texts, such as { API_KEY = \"…\" }");
-    let headers = section.secrets("headers", "a table of texts, such as { x-api-key = \"…\" }");
     let start_timeout = section.get("start_timeout", &span);
     let hang_limit = section.get("hang_limit", &times);
     let stderr_lines = section.get("stderr_lines", &lines);
@@ -60,10 +66,11 @@ pub(super) fn read(section: &mut Section<'_>, kind: Option<DependencyKind>) -> O
     let is_stdio = kind == Some(DependencyKind::McpStdio);
     let is_http = kind == Some(DependencyKind::McpHttp);
     let alien = STDIO_ONLY.iter().filter(|_| !is_stdio);
-    let alien = alien.chain(HTTP_ONLY.iter().filter(|_| !is_http));
+    let sends = is_http || kind == Some(DependencyKind::Http);
+    let alien = alien.chain(HTTP_ONLY.iter().filter(|_| !sends));
     for key in alien.chain(BOTH.iter().filter(|_| !is_stdio && !is_http)) {
         if section.has(key) {
-            let reason = "it applies to MCP servers of another kind";
+            let reason = "it applies to dependencies of another kind";
             section.conflict(key, reason, "to leave it out");
         }
     }
@@ -84,10 +91,7 @@ pub(super) fn read(section: &mut Section<'_>, kind: Option<DependencyKind>) -> O
         args: args.unwrap_or_default(),
         env: upper_case(env),
         cwd: cwd.map(PathBuf::from),
-        headers: headers
-            .into_iter()
-            .map(|(name, (value, _))| (name, value))
-            .collect(),
+        headers: headers.clone(),
         start_timeout: section.default_to("start_timeout", &span, start_timeout, TEN_SECONDS),
         hang_limit: section.default_to("hang_limit", &times, hang_limit, Some(limit)),
         stderr_lines: usize::try_from(stderr_lines.unwrap_or(STDERR_LINES)).unwrap_or(0),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::secret::Secret;
 use super::section::Section;
 use super::url::{URL, is_http_url};
-use super::value_type::{TICK, ValueType, boolean, count, duration, number, string};
+use super::value_type::{TICK, boolean, count, duration, number, string};
 
 /// Export of the sidecar's traces and metrics, by the OpenTelemetry protocol.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,10 +64,7 @@ pub(super) fn read(mut section: Section<'_>) -> OtelConfig {
         "headers such as \"api-key=abc,tenant=7\", with %2C for a comma in a value",
         |text| parse_headers(text).is_some(),
     );
-    let headers = ValueType {
-        secret: true,
-        ..headers
-    };
+    let headers = headers.secret();
     let name = string("a text of 1 to 255 letters", |name| {
         !name.trim().is_empty() && name.len() <= 255
     });

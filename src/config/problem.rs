@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use breakerbox_actors::printable;
+
 /// A configuration that cannot be used.
 ///
 /// It contains all problems, so that they can be fixed in one pass.
@@ -33,7 +35,7 @@ pub struct Problem {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Warning {
-    /// The full key.
+    /// The full key; empty if it concerns a file or a variable as a whole.
     pub key: String,
     /// The reason for the warning.
     pub text: String,
@@ -43,7 +45,24 @@ pub struct Warning {
 
 impl fmt::Display for Warning {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}: {} ({})", self.key, self.text, self.origin)
+        if !self.key.is_empty() {
+            write!(out, "{}: ", printable(&self.key))?;
+        }
+        let (text, origin) = (printable(&self.text), printable(&self.origin));
+        write!(out, "{text} ({origin})")
+    }
+}
+
+impl Problem {
+    /// Returns the problem of a whole layer, or of a name in it.
+    pub(super) fn of_layer(reason: impl ToString, allowed: &str, origin: &str) -> Self {
+        Self {
+            key: String::new(),
+            given: None,
+            reason: Some(reason.to_string()),
+            allowed: allowed.to_owned(),
+            origin: origin.to_owned(),
+        }
     }
 }
 
@@ -80,15 +99,17 @@ impl std::error::Error for ConfigError {}
 
 impl fmt::Display for Problem {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Keys and names come from files and variables: they may hold any character.
         if !self.key.is_empty() {
-            write!(out, "{}: ", self.key)?;
+            write!(out, "{}: ", printable(&self.key))?;
         }
         if let Some(given) = &self.given {
-            write!(out, "given {given}, ")?;
+            write!(out, "given {}, ", printable(given))?;
         }
         if let Some(reason) = &self.reason {
-            write!(out, "{reason}, ")?;
+            write!(out, "{}, ", printable(reason))?;
         }
-        write!(out, "allowed: {} ({})", self.allowed, self.origin)
+        let (allowed, origin) = (printable(&self.allowed), printable(&self.origin));
+        write!(out, "allowed: {allowed} ({origin})")
     }
 }

@@ -8,10 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use config::{Value, ValueKind};
 
+use super::masking::{MASK, is_sensitive, show, show_unknown};
 use super::problem::{Problem, Warning};
 use super::secret::Secret;
 use super::source::{LayerRank, ValueOrigin};
-use super::value_type::{ValueType, show};
+use super::value_type::ValueType;
 use breakerbox_actors::nearest_word;
 
 /// Result of reading, beside the settings.
@@ -178,11 +179,7 @@ impl<'a> Section<'a> {
         let path = self.path_of(key);
         self.report.borrow_mut().asked.insert(path.clone());
         let value = self.values.get(key)?;
-        let shown = if shape.secret {
-            "***".to_owned()
-        } else {
-            show(value)
-        };
+        let shown = (shape.given)(value);
         if let Some(parsed) = (shape.parse)(value) {
             let given = (shown, ValueOrigin::of(value));
             self.report.borrow_mut().given.insert(path, given);
@@ -214,7 +211,7 @@ impl<'a> Section<'a> {
             Some(ValueKind::Table(table)) => table.clone(),
             Some(_) => {
                 let origin = ValueOrigin::of(&self.values[key]);
-                self.push(path, Some("***".to_owned()), None, allowed, &origin);
+                self.push(path, Some(MASK.to_owned()), None, allowed, &origin);
                 return secrets;
             }
         };
@@ -225,10 +222,10 @@ impl<'a> Section<'a> {
                 ValueKind::String(text) => {
                     let by_variable = origin.rank >= LayerRank::DotEnv;
                     secrets.insert(name, (Secret::new(text), by_variable));
-                    let given = ("***".to_owned(), origin);
+                    let given = (MASK.to_owned(), origin);
                     self.report.borrow_mut().given.insert(path, given);
                 }
-                _ => self.push(path, Some("***".to_owned()), None, "a text", &origin),
+                _ => self.push(path, Some(MASK.to_owned()), None, "a text", &origin),
             }
         }
         secrets
@@ -291,6 +288,12 @@ impl<'a> Section<'a> {
             text,
             origin,
         });
+    }
+
+    /// Returns true if a key below this section was given, and is valid.
+    pub(super) fn is_given(&self, key: &str) -> bool {
+        let path = self.path_of(key);
+        self.report.borrow().given.contains_key(&path)
     }
 
     /// Returns true if the key was given, valid or not.
@@ -379,10 +382,10 @@ impl<'a> Section<'a> {
                 None => "unknown key".to_owned(),
             };
             let known: Vec<&str> = self.known.iter().copied().collect();
-            let given = may_be_secret(&self.path, key).then(|| "***".to_owned());
+            let near = near.filter(|_| !holds_secrets(&self.path));
             self.push(
                 self.path_of(key),
-                Some(given.unwrap_or_else(|| show(value))),
+                Some(show_unknown(key, near, value)),
                 Some(reason),
                 &known.join(", "),
                 &ValueOrigin::of(value),
@@ -400,13 +403,12 @@ impl<'a> Section<'a> {
 
     fn note(&self, path: &str, value: Option<&Value>, reason: Option<String>, allowed: &str) {
         let origin = value.map_or_else(ValueOrigin::built_in, ValueOrigin::of);
-        let secret = may_be_secret("", path);
-        let shown = value.map(|value| {
-            if secret {
-                "***".to_owned()
-            } else {
-                show(value)
-            }
+        let secret = holds_secrets(path) || is_sensitive(path);
+        let shown = value.map(|value| match reason {
+            _ if secret => MASK.to_owned(),
+            // A text in place of a table has no key that is known.
+            None => show_unknown(path, Some(""), value),
+            Some(_) => show(value),
         });
         self.push(path.to_owned(), shown, reason, allowed, &origin);
     }
@@ -429,11 +431,7 @@ impl<'a> Section<'a> {
     }
 }
 
-/// Returns true if the value of an unknown key might be a secret.
-fn may_be_secret(path: &str, key: &str) -> bool {
-    let sensitive = ["token", "secret", "passw", "key", "auth", "credential"];
-    ["admin", "otel"]
-        .iter()
-        .any(|word| path == *word || key == *word)
-        || sensitive.iter().any(|word| key.contains(word))
+/// Returns true for the sections in which any value may be a secret.
+fn holds_secrets(path: &str) -> bool {
+    ["admin", "otel"].contains(&path)
 }

@@ -106,9 +106,13 @@ impl FileStoredFormat for LinedToml {
 
 impl Format for LinedToml {
     fn parse(&self, uri: Option<&String>, text: &str) -> Result<Map<String, Value>, SourceError> {
+        let unnamed = match self.0 {
+            LayerRank::BuiltIn => "the built-in default.toml",
+            _ => "the given text",
+        };
         let file = File {
             rank: self.0,
-            name: uri.map_or("the given text", String::as_str),
+            name: uri.map_or(unnamed, String::as_str),
             text,
         };
         let (table, errors) = DeTable::parse_recoverable(text);

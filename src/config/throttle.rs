@@ -18,6 +18,7 @@ pub(super) fn read(mut section: Section<'_>) -> ThrottleSettings {
         backoff: backoff::read(section.section("backoff"), default.backoff),
         max_wait: section.get_or("max_wait", &wait, default.max_wait),
         quota_reset: quota_reset(&mut section, default.quota_reset),
+        max: section.get_or("max", &duration(TICK..=YEAR), default.max),
     };
     section.finish();
     settings

@@ -4,11 +4,15 @@ use std::time::Duration;
 
 use breakerbox_policy::TimeoutSettings;
 
+use super::kind::DependencyKind;
 use super::section::Section;
 use super::value_type::{TICK, YEAR, duration};
 
 /// Reads `timeout`. The default of a missing limit adapts to the one that was given.
-pub(super) fn read(mut section: Section<'_>) -> TimeoutSettings {
+pub(super) fn read(mut section: Section<'_>, kind: Option<DependencyKind>) -> TimeoutSettings {
+    if kind == Some(DependencyKind::Http) {
+        return read_http(section);
+    }
     let default = TimeoutSettings::default();
     let limit = duration(TICK..=YEAR).or_off();
     let attempt = section.get("attempt", &limit);
@@ -17,6 +21,49 @@ pub(super) fn read(mut section: Section<'_>) -> TimeoutSettings {
     let long_enough = attempt.map_or(default.total, |attempt| default.total.max(attempt));
     let total = section.default_to("total", &limit, total, long_enough);
     let attempt = section.default_to("attempt", &limit, attempt, least(default.attempt, total));
+    check_total(&mut section, attempt, total);
+    let settings = TimeoutSettings {
+        connect: section.get_or("connect", &limit, default.connect),
+        attempt,
+        total,
+        first_byte: section.get_or("first_byte", &limit, default.first_byte),
+        idle: section.get_or("idle", &limit, default.idle),
+        keep: section.get_or("keep", &limit, default.keep),
+    };
+    section.finish();
+    settings
+}
+
+/// Time from a complete request to the head of its response, where the configuration sets none.
+const HEAD: Duration = Duration::from_secs(60);
+
+/// Reads `timeout` of an HTTP dependency. By default its limits bound silence, and not what flows:
+/// answers and uploads take as long as they take.
+fn read_http(mut section: Section<'_>) -> TimeoutSettings {
+    // EDGE-4: only a limit that the configuration sets cuts what still flows.
+    let default = TimeoutSettings {
+        attempt: None,
+        total: None,
+        ..TimeoutSettings::default()
+    };
+    let limit = duration(TICK..=YEAR).or_off();
+    let total = section.get_or("total", &limit, default.total);
+    let attempt = section.get_or("attempt", &limit, default.attempt);
+    check_total(&mut section, attempt, total);
+    let head = [Some(HEAD), attempt, total].into_iter().flatten().min();
+    let settings = TimeoutSettings {
+        connect: section.get_or("connect", &limit, default.connect),
+        attempt,
+        total,
+        first_byte: section.get_or("first_byte", &limit, head),
+        idle: section.get_or("idle", &limit, default.idle),
+        keep: section.get_or("keep", &limit, default.keep),
+    };
+    section.finish();
+    settings
+}
+
+fn check_total(section: &mut Section<'_>, attempt: Option<Duration>, total: Option<Duration>) {
     if let (Some(attempt), Some(total)) = (attempt, total)
         && attempt > total
     {
@@ -27,13 +74,4 @@ pub(super) fn read(mut section: Section<'_>) -> TimeoutSettings {
             &format!("a duration of at most {total}"),
         );
     }
-    let settings = TimeoutSettings {
-        connect: section.get_or("connect", &limit, default.connect),
-        attempt,
-        total,
-        first_byte: section.get_or("first_byte", &limit, default.first_byte),
-        idle: section.get_or("idle", &limit, default.idle),
-    };
-    section.finish();
-    settings
 }

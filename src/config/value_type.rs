@@ -10,6 +10,8 @@ use breakerbox_policy::Rate;
 use bytesize::ByteSize;
 use config::{Value, ValueKind};
 
+use super::masking::{self, MASK};
+
 /// Maximum duration of any setting.
 pub(super) const YEAR: Duration = Duration::from_secs(31_557_600);
 /// Minimum duration of settings for which zero is meaningless.
@@ -24,8 +26,8 @@ pub(super) struct ValueType<'a, T> {
     pub(super) parse: ParseFn<'a, T>,
     /// Formats a default, such that parsing it again gives the same value.
     pub(super) show: ShowFn<'a, T>,
-    /// True if the value must not be shown.
-    pub(super) secret: bool,
+    /// Formats a given value, without secrets.
+    pub(super) given: fn(&Value) -> String,
 }
 
 impl<'a, T: 'a> ValueType<'a, T> {
@@ -38,7 +40,7 @@ impl<'a, T: 'a> ValueType<'a, T> {
             allowed: allowed.into(),
             parse: Box::new(parse),
             show: Box::new(show),
-            secret: false,
+            given: masking::show,
         }
     }
 
@@ -61,6 +63,17 @@ impl<'a, T: 'a> ValueType<'a, T> {
             },
             move |value| value.as_ref().map_or(format!("\"{word}\""), &show),
         )
+    }
+
+    /// Formats given values in another way.
+    pub(super) fn shown_by(mut self, given: fn(&Value) -> String) -> Self {
+        self.given = given;
+        self
+    }
+
+    /// Never shows a given value.
+    pub(super) fn secret(self) -> Self {
+        self.shown_by(|_| MASK.to_owned())
     }
 
     /// Replaces the text of allowed values.
@@ -272,42 +285,4 @@ pub(super) fn either<'a, A: 'a, B: 'a, T: 'a>(
 pub(super) enum OneOfTwo<A, B> {
     First(A),
     Second(B),
-}
-
-/// Formats a given value approximately as written, without credentials.
-pub(super) fn show(value: &Value) -> String {
-    match &value.kind {
-        ValueKind::String(text) => format!("{:?}", without_credentials(text)),
-        ValueKind::Array(values) => {
-            let values: Vec<String> = values.iter().map(show).collect();
-            format!("[{}]", values.join(", "))
-        }
-        ValueKind::Table(table) => {
-            let mut entries: Vec<String> = table
-                .iter()
-                .map(|(key, value)| format!("{key} = {}", show(value)))
-                .collect();
-            entries.sort();
-            format!("{{ {} }}", entries.join(", "))
-        }
-        ValueKind::Nil => "nothing".to_owned(),
-        _ => value.to_string(),
-    }
-}
-
-/// Masks the parts of a URL that may be secret: the user and the query.
-fn without_credentials(text: &str) -> String {
-    let Some((scheme, rest)) = text
-        .split_once("://")
-        .filter(|(scheme, _)| scheme.len() < 16)
-    else {
-        return text.to_owned();
-    };
-    let (rest, query) = rest
-        .split_once('?')
-        .map_or((rest, ""), |(rest, _)| (rest, "?***"));
-    match rest.rsplit_once('@') {
-        Some((_, host)) => format!("{scheme}://***@{host}{query}"),
-        None => format!("{scheme}://{rest}{query}"),
-    }
 }

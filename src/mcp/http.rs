@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
@@ -25,7 +25,7 @@ use rmcp::transport::streamable_http_client::{
 use sse_stream::{Sse, SseStream};
 
 use super::error::McpError;
-use crate::retry_after::retry_after;
+use crate::retry_after;
 use breakerbox_actors::redact;
 
 const JSON: &str = "application/json";
@@ -156,10 +156,9 @@ impl McpHttp {
             return Err(StreamableHttpError::SessionExpired);
         }
         let by_status = || {
-            let hint = headers.get(RETRY_AFTER).and_then(|line| line.to_str().ok());
             own(McpError::Http {
                 status: status.as_u16(),
-                retry_after: hint.and_then(retry_after),
+                retry_after: retry_after::read(status.as_u16(), &headers, None),
             })
         };
         if status == StatusCode::TOO_MANY_REQUESTS || !is_media(&headers, JSON) {

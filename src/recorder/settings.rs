@@ -46,12 +46,26 @@ enum WindowLine {
     Time {
         #[serde(rename = "span_ms", with = "millis")]
         span: Duration,
+        #[serde(deserialize_with = "buckets")]
         buckets: NonZeroU32,
     },
     Tumbling {
         #[serde(rename = "span_ms", with = "millis")]
         span: Duration,
     },
+}
+
+/// Maximum number of buckets in a trace that is read: a window takes memory for all of them at once.
+const MAX_BUCKETS: u32 = 1_000_000;
+
+fn buckets<'de, D: Deserializer<'de>>(from: D) -> Result<NonZeroU32, D::Error> {
+    let buckets = NonZeroU32::deserialize(from)?;
+    // EDGE-7: a number from outside is bounded before memory is taken by it.
+    if buckets.get() > MAX_BUCKETS {
+        let text = format!("{buckets} buckets are more than {MAX_BUCKETS}");
+        return Err(serde::de::Error::custom(text));
+    }
+    Ok(buckets)
 }
 
 #[derive(Serialize, Deserialize)]

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _};
 use std::path::Path;
 
+use breakerbox_actors::printable;
 use breakerbox_policy::{BreakerSettings, Outcome, Time};
 
 use super::line::{EXAMPLE, FORMAT, OtherLine, OutcomeLine};
@@ -92,16 +93,20 @@ impl fmt::Display for TraceError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let place = &self.place;
         match &self.kind {
-            LineTag::Io(error) => write!(out, "{place} cannot be read: {error}"),
+            LineTag::Io(error) => write!(out, "{} cannot be read: {error}", printable(place)),
             LineTag::Line {
                 number,
                 found,
                 reason,
                 allowed,
-            } => write!(
-                out,
-                "{place}:{number}: {reason}, given {found:?}, allowed: {allowed}"
-            ),
+            } => {
+                // The reason may quote the line, which may hold any character.
+                let (place, reason) = (printable(place), printable(reason));
+                write!(
+                    out,
+                    "{place}:{number}: {reason}, given {found:?}, allowed: {allowed}"
+                )
+            }
         }
     }
 }
@@ -268,6 +273,7 @@ impl RecordingBuilder {
                 class: line.class,
                 elapsed: line.duration,
                 retry_after: line.retry_after,
+                cause: None,
             },
             probe: line.probe,
         };

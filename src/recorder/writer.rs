@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use breakerbox_policy::{BreakerSettings, Outcome, Time};
 
 use super::RecorderState;
 use super::line::{FORMAT, HeaderLine, OtherLine, OutcomeLine, SettingsLine, append};
+use super::trace_file::begin;
 
 use crate::lock::LockExt as _;
 
@@ -237,16 +238,6 @@ impl Writer {
             tracing::error!(%path, %error, "outcomes cannot be recorded; further errors are only counted");
         }
     }
-}
-
-/// Creates a file; an existing one is renamed to `<path>.1`.
-fn begin(path: &Path) -> io::Result<File> {
-    if path.try_exists()? {
-        let mut old = path.as_os_str().to_owned();
-        old.push(".1");
-        std::fs::rename(path, old)?;
-    }
-    OpenOptions::new().create_new(true).append(true).open(path)
 }
 
 #[cfg(test)]

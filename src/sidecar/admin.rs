@@ -6,6 +6,8 @@
 
 mod server;
 
+mod connections;
+
 mod auth;
 mod problem;
 
@@ -43,11 +45,13 @@ use crate::config::{DependencyKind, Secret, Settings};
 use crate::lock::LockExt as _;
 #[cfg(feature = "mcp")]
 use crate::mcp::McpClient;
+use crate::sidecar::host_guard::AllowedHosts;
 use crate::sidecar::observe::metrics::{AdminFigures, MetricsReader, encode};
 
 pub use server::{ServeError, Server, ServerLimits};
 
 use alerts::AlertLog;
+use auth::RefusalLog;
 use problem::AdminProblem;
 use timestamps::Timestamps;
 
@@ -82,7 +86,9 @@ type FindServer = dyn Fn(&str) -> Option<McpClient> + Send + Sync;
 struct AdminState {
     runtime: Runtime,
     token: Option<Secret>,
-    hosts: Vec<String>,
+    hosts: AllowedHosts,
+    refused_hosts: RefusalLog,
+    refused_changes: RefusalLog,
     kinds: Mutex<BTreeMap<String, DependencyKind>>,
     #[cfg(feature = "mcp")]
     servers: OnceLock<Box<FindServer>>,
@@ -112,7 +118,9 @@ impl Admin {
         Self {
             inner: Arc::new(AdminState {
                 token: settings.admin.token.clone(),
-                hosts: settings.admin.hosts.clone(),
+                hosts: AllowedHosts::new(&settings.admin.hosts),
+                refused_hosts: RefusalLog::default(),
+                refused_changes: RefusalLog::default(),
                 kinds: Mutex::new(kinds(settings)),
                 #[cfg(feature = "mcp")]
                 servers: OnceLock::new(),
@@ -169,7 +177,8 @@ impl Admin {
         self.inner.alerts.acquire()
     }
 
-    /// Returns all routes, for a program that does not use [`Admin::serve`].
+    /// Returns all routes, for a program that does not use [`Admin::serve`]. They answer for
+    /// addresses, `localhost` and the names of `admin.hosts` (rule EDGE-5).
     pub fn router(&self) -> Router {
         let changes = Router::new()
             .route(
@@ -202,6 +211,7 @@ impl Admin {
             .merge(dashboard::routes())
             .fallback(nowhere)
             .method_not_allowed_fallback(not_so)
+            .layer(from_fn_with_state(self.clone(), auth::guard))
             .layer(from_fn(auth::harden))
             .with_state(self.clone())
     }

@@ -10,11 +10,21 @@ mod listen;
 
 mod connection;
 
+mod descriptors;
+
 mod activity;
+
+mod head_rules;
+
+mod guard;
+
+mod path;
 
 mod proxy;
 
 mod headers;
+
+mod credentials;
 
 #[cfg(feature = "otel")]
 mod trace;
@@ -85,6 +95,15 @@ pub enum AddError {
     Start(#[from] StartError),
 }
 
+/// Checks an address as [`Gateway::put`] does.
+#[cfg(feature = "cli")]
+pub(crate) fn check_address(
+    url: &str,
+    tls: Option<&crate::config::UpstreamTls>,
+) -> Result<(), String> {
+    http::connector::UpstreamAddress::new(url, tls).map(drop)
+}
+
 /// Result of [`Gateway::put`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -127,7 +146,8 @@ impl Gateway {
             threads: Mutex::default(),
         };
         let most = usize::try_from(config.max_connections.get()).unwrap_or(usize::MAX);
-        let places = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
+        let most = descriptors::connections(most.min(Semaphore::MAX_PERMITS));
+        let places = Arc::new(Semaphore::new(most));
         for number in 0..lanes {
             let lane = ThreadContext {
                 number,
@@ -154,7 +174,10 @@ impl Gateway {
     /// Applies new limits to later connections. The address, the threads and the maximum number of
     /// connections stay as they were.
     pub fn configure(&self, config: &GatewayConfig) {
-        self.directory.config.store(Arc::new(config.clone()));
+        let mut config = config.clone();
+        // What is served to which hosts follows from where it listens in fact.
+        config.bind = self.directory.config.load().bind;
+        self.directory.config.store(Arc::new(config));
     }
 
     /// Makes a dependency reachable: starts it, or applies the configuration to a running one. An

@@ -32,6 +32,7 @@ pub(crate) fn event_kind(kind: &EventKind) -> &'static str {
         EventKind::FallbackOver { .. } => "fallback_over",
         EventKind::Quarantined { .. } => "quarantined",
         EventKind::Paused { .. } => "paused",
+        EventKind::HintCut { .. } => "hint_cut",
         EventKind::Misconfigured { .. } => "misconfigured",
         EventKind::SetRight => "set_right",
         EventKind::Reloaded { .. } => "reloaded",

@@ -5,7 +5,11 @@ mod dependencies;
 
 mod notify;
 
+mod privacy;
+
 mod reload;
+
+mod source;
 
 mod telemetry;
 
@@ -21,10 +25,11 @@ use crate::sidecar::admin::{self, Admin, Phase};
 use crate::sidecar::gateway::Gateway;
 
 use dependencies::{ServicePlan, UnservableConfig};
+use source::ConfigSource;
 use telemetry::SidecarExport;
 
-/// Default configuration of `serve`, used without any configuration.
-const EMBEDDED: &str = include_str!("../../config/default.toml");
+pub use privacy::forbid_inspection;
+pub use source::{RefusedConfig, check, loader};
 
 /// Result of [`run`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,44 +100,6 @@ struct Sidecar {
     is_incomplete: bool,
 }
 
-/// Source of the configuration.
-struct ConfigSource {
-    loader: Loader,
-}
-
-impl ConfigSource {
-    fn new(dir: Option<PathBuf>, environment: Option<String>) -> Self {
-        let mut loader = Settings::loader();
-        if let Some(dir) = dir {
-            loader = loader.dir(dir);
-        }
-        if let Some(environment) = environment {
-            loader = loader.environment(environment);
-        }
-        Self { loader }
-    }
-
-    /// Reads the layers. Without files, and without a variable that sets a dependency's kind, the
-    /// embedded file is the lowest layer.
-    fn read(&self) -> Result<Settings, ConfigError> {
-        let own = self.loader.load();
-        let says_what = |settings: &Settings| {
-            let mut dependencies = settings.dependencies.values();
-            dependencies.any(|one| one.kind.is_some())
-        };
-        let has_files = self.loader.sources().found().next().is_some();
-        if has_files || own.as_ref().is_ok_and(says_what) {
-            return own;
-        }
-        let embedded = self.loader.clone().toml(EMBEDDED).load();
-        match embedded {
-            // A file that has just come is not to be mixed with the embedded one.
-            Ok(settings) if !settings.files().is_empty() => self.loader.load(),
-            embedded => embedded,
-        }
-    }
-}
-
 /// Runs the sidecar until told to stop. Only a broken output is an error; all other errors are written to
 /// `err`.
 pub async fn run(
@@ -141,6 +108,7 @@ pub async fn run(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> io::Result<ServeEnd> {
+    forbid_inspection();
     #[cfg(target_os = "linux")]
     if let Err(error) = crate::mcp::adopt_orphans() {
         tracing::debug!(%error, "orphans of servers are left to the parent process");
@@ -167,7 +135,10 @@ pub async fn run(
     notify::stopping();
     sidecar.admin.set_phase(Phase::ShuttingDown);
     let end = match &cause {
-        None => ServeEnd::Stopped,
+        None => {
+            sidecar.wait_for_callers(&mut signals).await;
+            ServeEnd::Stopped
+        }
         Some(cause) => {
             writeln!(err, "breakerbox: the runtime has ended: {cause}")?;
             ServeEnd::Failed
@@ -188,6 +159,7 @@ pub async fn run(
 async fn start(source: ConfigSource) -> Result<(Sidecar, ProcessSignals), SidecarError> {
     let signals = ProcessSignals::new(&source)?;
     let settings = source.read()?;
+    UnservableConfig::of(dependencies::file_problems(&settings))?;
     let mut plan = ServicePlan::default();
     plan.make(&settings).await?;
     let started = settings.clone().into_runtime();
@@ -271,6 +243,24 @@ impl Sidecar {
                 cause = runtime.ended() => return Some(cause),
                 by = next_reason(&mut signals.reload) => by,
             };
+        }
+    }
+
+    /// Serves on for `gateway.shutdown_delay`, so that load balancers see that it is not ready and
+    /// send no more calls. A second signal ends the wait.
+    async fn wait_for_callers(&self, signals: &mut ProcessSignals) {
+        let delay = self.settings.gateway.shutdown_delay;
+        if delay.is_zero() {
+            return;
+        }
+        tracing::info!(
+            ?delay,
+            "told to stop; calls are served until the delay is over"
+        );
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            () = signals.stop.next() => {}
+            _ = self.runtime.ended() => {}
         }
     }
 }

@@ -17,6 +17,7 @@ mod rate;
 mod refusals;
 mod run_away;
 
+mod key_pauses;
 mod pauses;
 mod throttle;
 

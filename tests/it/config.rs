@@ -2,6 +2,8 @@
 
 #[cfg(feature = "cli")]
 mod check;
+#[cfg(feature = "cli")]
+mod closed;
 mod credentials;
 mod layers;
 mod limits;

@@ -341,7 +341,7 @@ fn cfg_1_check_shows_each_value_with_its_layer() {
         "check-good",
         "[dependencies.web.breaker]\nfailure_threshold = 3\n",
     );
-    let mut command = breakerbox(&["check"]);
+    let mut command = breakerbox(&["check", "--library"]);
     let variable = "BREAKERBOX__DEPENDENCIES__WEB__BREAKER__RECOVERY_TIMEOUT";
     let token = ("BREAKERBOX__ADMIN__TOKEN", "a-token-of-many-letters");
     command.arg("--config").arg(&folder.0);

@@ -2,11 +2,15 @@
 //! caller.
 
 mod callers;
+mod closed;
+mod error_answers;
 mod fallbacks;
 #[cfg(target_os = "linux")]
 mod flood;
 mod headers;
+mod hints;
 mod http2;
+mod kept;
 #[cfg(unix)]
 mod notify;
 #[cfg(feature = "otel")]
@@ -16,11 +20,18 @@ mod readme;
 mod reloads;
 mod retries;
 pub(crate) mod serve;
+#[cfg(unix)]
+mod shutdown_delay;
 mod streams;
+mod substitutes;
 mod times;
 mod tls;
+mod trust;
 mod undisturbed;
+mod upstream_tls;
 mod whole;
+mod wire;
+mod wire_h2;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -127,7 +138,7 @@ impl Bed {
 
     /// A gateway with a whole configuration.
     async fn of(text: &str) -> Self {
-        let own = "[gateway]\nbind = \"127.0.0.1:0\"\nthreads = 2\n";
+        let own = "[gateway]\nbind = \"127.0.0.1:0\"\nthreads = 2\nhosts = [\"a\"]\n";
         let loader = Settings::loader().bare().toml(own).toml(text);
         let settings = loader.load().unwrap_or_else(|error| panic!("{error}"));
         let runtime = Runtime::start(settings.clone()).await.unwrap();

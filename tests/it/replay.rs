@@ -1,6 +1,7 @@
 //! Recording of calls, and their replay by `breakerbox replay`.
 
 mod command;
+mod foreign;
 mod recorder;
 
 use std::path::{Path, PathBuf};

@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use breakerbox_policy::{Class, Outcome, Permit, PermitKind, Time};
+use breakerbox_policy::{Class, Outcome, Pause, Permit, PermitKind, Symptom, Time};
 
 use super::gate::{GateMode, tag_of};
 use super::gate_decision::{deciding_gate, stale_refusal};
@@ -14,6 +14,7 @@ use super::hedge_member::HedgeMember;
 use super::in_flight::InFlightTicket;
 use super::message::{FlushSuccesses, Release, Report};
 use super::shared::SharedBreaker;
+use crate::deadline::CallDeadline;
 use crate::error::Refused;
 use crate::state::Shared;
 use crate::state::recorder::{AttemptRecord, record_attempt};
@@ -25,8 +26,7 @@ use crate::verdict::Verdict;
 pub(crate) struct PermitGuard {
     permit: Permit,
     started: Time,
-    /// [`Time::MAX`] if there is none.
-    deadline: Time,
+    deadline: CallDeadline,
     /// The ticket under which the call is counted while it is in flight.
     ticket: Option<InFlightTicket>,
     /// The key's breaker that granted it; `None` for the dependency's own.
@@ -41,12 +41,12 @@ impl PermitGuard {
         key: Option<Arc<SharedBreaker>>,
         permit: Permit,
         started: Time,
-        deadline: Option<Time>,
+        deadline: CallDeadline,
     ) -> Self {
         Self {
             permit,
             started,
-            deadline: deadline.unwrap_or(Time::MAX),
+            deadline,
             ticket: None,
             key,
             member: HedgeMember::default(),
@@ -114,11 +114,12 @@ impl PermitGuard {
 
     /// The report of the call's end to the breaker.
     #[cold]
-    fn report(self, elapsed: Duration, verdict: &Verdict) -> Box<Report> {
+    fn report(self, shared: &Shared, elapsed: Duration, verdict: &Verdict) -> Box<Report> {
         Box::new(Report {
             key: self.key,
             permit: Some(self.permit),
-            outcome: outcome(elapsed, verdict),
+            outcome: outcome(shared, elapsed, verdict),
+            asked: verdict.retry_after,
             then: None,
         })
     }
@@ -126,6 +127,11 @@ impl PermitGuard {
     /// Sets the start of the call to `now`: time spent waiting for a slot is not the dependency's.
     pub(crate) fn begin(&mut self, now: Time) {
         self.started = now;
+    }
+
+    /// Returns the pause that keeps its call from going out, if there is one.
+    pub(crate) fn pause(&self, shared: &Shared, now: Time) -> Option<Pause> {
+        shared.pauses_of(self.key.as_deref()).current(now)
     }
 
     /// Returns the permit unused: an inner layer refused the call, and the dependency was not
@@ -152,7 +158,7 @@ impl PermitGuard {
         }
         let now = shared.clock.now();
         // BRK-6: a dropped permit is neutral while its caller still had time.
-        let too_late = now >= self.deadline;
+        let too_late = self.deadline.has_passed(now) && !self.deadline.is_callers;
         let class = if too_late || panicked {
             Class::Failure
         } else {
@@ -161,6 +167,16 @@ impl PermitGuard {
         if let Settled::NeedsReport(report) = self.settle(shared, &Verdict::from(class), now) {
             send_report(shared, *report);
         }
+    }
+
+    /// Returns true if the caller's own deadline has ended the attempt, before a limit of the
+    /// settings could.
+    #[inline]
+    fn is_cut_by_caller(&self, verdict: &Verdict, now: Time) -> bool {
+        // EDGE-1: an attempt that its caller gave less time than the settings is no outcome.
+        self.deadline.is_callers
+            && verdict.symptom == Some(Symptom::Timeout)
+            && self.deadline.has_passed(now)
     }
 
     /// Counts a fast success at the gate. Every other outcome must be reported to the breaker.
@@ -177,10 +193,13 @@ impl PermitGuard {
         verdict: &Verdict,
         now: Time,
     ) -> Settled {
+        let cancelled = Verdict::from(Class::Cancelled);
+        let is_cut = self.is_cut_by_caller(verdict, now);
+        let verdict = if is_cut { &cancelled } else { verdict };
         if self.record(shared, elapsed, verdict, now) {
             return Settled::Counted;
         }
-        Settled::NeedsReport(self.report(elapsed, verdict))
+        Settled::NeedsReport(self.report(shared, elapsed, verdict))
     }
 
     /// Records the end of an attempt. Returns false if the breaker needs a report too.
@@ -188,7 +207,7 @@ impl PermitGuard {
     fn record(&self, shared: &Shared, elapsed: Duration, verdict: &Verdict, now: Time) -> bool {
         self.untrack(shared);
         shared.totals.observe(elapsed);
-        shared.note_traffic(verdict, self.started, now);
+        shared.note_traffic(self.key.as_deref(), verdict, self.started, now);
         shared.note_configuration(verdict);
         shared.bulkhead.sample(now, elapsed, verdict.class);
         let kind = self.permit.kind();
@@ -196,7 +215,7 @@ impl PermitGuard {
             let ended = AttemptRecord {
                 dependency: &shared.name,
                 at: now,
-                outcome: outcome(elapsed, verdict),
+                outcome: outcome(shared, elapsed, verdict),
                 permit: kind,
             };
             record_attempt(&**recorder, ended);
@@ -342,6 +361,9 @@ impl<S: Deref<Target = Shared>> Admission<S> {
             return Settled::Counted;
         };
         let elapsed = now.since(permit.started);
+        let cancelled = Verdict::from(Class::Cancelled);
+        let is_cut = permit.is_cut_by_caller(verdict, now);
+        let verdict = if is_cut { &cancelled } else { verdict };
         if permit.record(&self.shared, elapsed, verdict, now) {
             self.permit = None;
             return Settled::Counted;
@@ -349,7 +371,7 @@ impl<S: Deref<Target = Shared>> Admission<S> {
         let report = self
             .permit
             .take()
-            .map(|permit| permit.report(elapsed, verdict));
+            .map(|permit| permit.report(&self.shared, elapsed, verdict));
         report.map_or(Settled::Counted, Settled::NeedsReport)
     }
 }
@@ -394,10 +416,11 @@ pub(crate) async fn report_and_wait(shared: &Shared, report: Box<Report>) {
     }
 }
 
-fn outcome(elapsed: Duration, verdict: &Verdict) -> Outcome {
+fn outcome(shared: &Shared, elapsed: Duration, verdict: &Verdict) -> Outcome {
     Outcome {
         class: verdict.class,
         elapsed,
-        retry_after: verdict.retry_after,
+        retry_after: shared.believed(verdict.retry_after),
+        cause: verdict.cause,
     }
 }

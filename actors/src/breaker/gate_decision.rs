@@ -11,6 +11,7 @@ use super::admission::{Admission, PermitGuard};
 use super::gate::{GateMode, GateWord};
 use super::message::Acquire;
 use super::shared::SharedBreaker;
+use crate::deadline::CallDeadline;
 use crate::error::Refused;
 use crate::state::Shared;
 
@@ -62,7 +63,7 @@ pub(crate) fn try_admit(
     shared: &Shared,
     key: Option<&Arc<SharedBreaker>>,
     now: Time,
-    deadline: Option<Time>,
+    deadline: CallDeadline,
 ) -> GateDecision {
     if let Some(permit) = normal_permit(shared, key, now) {
         return GateDecision::Granted(PermitGuard::new(key.cloned(), permit, now, deadline));
@@ -116,7 +117,7 @@ pub(crate) fn stale_refusal(
 pub(crate) async fn ask_for_permit(
     shared: &Shared,
     key: Option<&Arc<SharedBreaker>>,
-    deadline: Option<Time>,
+    deadline: CallDeadline,
 ) -> Result<Admission<Arc<Shared>>, Refused> {
     let (of, _) = deciding_gate(shared, key);
     let gone = || refused(of, RefusalState::Open, None);

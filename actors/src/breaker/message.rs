@@ -5,6 +5,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::{Message, Recipient};
 use breakerbox_policy::{
@@ -17,7 +18,7 @@ use crate::breaker::gate::SuccessBatch;
 use crate::breaker::shared::SharedBreaker;
 use crate::call_options::CallOptions;
 use crate::clock::Moment;
-use crate::deadline;
+use crate::deadline::{self, CallDeadline};
 use crate::dependency::Dependency;
 use crate::error::CallError;
 use crate::state::Shared;
@@ -78,7 +79,7 @@ impl<D: Dependency> Message for Call<D> {
 pub(crate) struct Acquire {
     /// The key's breaker; `None` for the dependency's. The same holds for the messages below.
     pub(crate) key: Option<Arc<SharedBreaker>>,
-    pub(crate) deadline: Option<breakerbox_policy::Time>,
+    pub(crate) deadline: CallDeadline,
 }
 
 // worker, client → breaker
@@ -91,6 +92,8 @@ pub(crate) struct Report {
     pub(crate) key: Option<Arc<SharedBreaker>>,
     pub(crate) permit: Option<Permit>,
     pub(crate) outcome: Outcome,
+    /// The hint as the dependency gave it; that of the outcome may be cut off.
+    pub(crate) asked: Option<Duration>,
     pub(crate) then: Option<Box<dyn FnOnce() + Send>>,
 }
 

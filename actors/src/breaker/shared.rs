@@ -16,6 +16,7 @@ use crate::breaker::gate::{Gate, GateMode, GateWord, SuccessBatch, tag_of};
 use crate::breaker::in_flight::AgeTracker;
 use crate::breaker::thread_counters::ThreadCounters;
 use crate::clock::random;
+use crate::limits::pause::PauseState;
 use crate::refusal_reason::RefusalReason;
 use crate::state::thread_cached::ThreadCached;
 
@@ -30,6 +31,8 @@ pub(crate) struct SharedBreaker {
     pub(crate) machine: Mutex<breakerbox_policy::Breaker>,
     /// Reason for its present state, in words; replaced at each transition.
     reason: ThreadCached<RefusalReason>,
+    /// The pauses of the key it belongs to; unused for the dependency as a whole.
+    pub(crate) pauses: PauseState,
     /// Ages of the calls in flight.
     pub(crate) watch: AgeTracker,
     /// Counters of each thread.
@@ -61,6 +64,7 @@ impl SharedBreaker {
             key,
             gate: Gate::new(word_of(&machine, now)),
             reason,
+            pauses: PauseState::default(),
             watch: AgeTracker::default(),
             shards: ThreadLocal::new(),
             slow_nanos: AtomicU64::new(u64::MAX),
@@ -163,6 +167,14 @@ impl SharedBreaker {
         let _ = machine.command(now, command, &mut random());
     }
 
+    /// Returns its name in events and log lines. `dependency`: the name of its dependency.
+    pub(crate) fn subject(&self, dependency: &Arc<str>) -> Arc<str> {
+        match &self.key {
+            None => Arc::clone(dependency),
+            Some(key) => Arc::from(format!("{dependency}[{key}]")),
+        }
+    }
+
     /// Returns true if eviction loses nothing: it has no override of its own, and is not refusing.
     pub(super) fn is_forgettable(&self, now: Time) -> bool {
         let machine = self.lock();
@@ -170,6 +182,7 @@ impl SharedBreaker {
             let wait = machine.view(now).retry_after;
             wait.is_none_or(|wait| !wait.is_zero())
         };
+        let refuses = refuses || self.pauses.current(now).is_some();
         !refuses && (machine.overridden().is_none() || self.has_inherited_override())
     }
 }

@@ -51,7 +51,7 @@ pub(super) fn admit_at_once<'a>(
     let is_delayed = shared.route() == Route::Stopped
         || !has_budget(plan)
         || plan.deadline.is_some_and(|deadline| deadline <= now)
-        || shared.pauses.current(now).is_some();
+        || shared.pauses_of(plan.key.as_deref()).current(now).is_some();
     if is_delayed {
         return false;
     }
@@ -65,7 +65,7 @@ pub(super) fn admit_at_once<'a>(
     if plan.has_rate_limit && !has_turn(shared, plan, now) {
         return false;
     }
-    let permit = PermitGuard::new(plan.key.clone(), permit, now, plan.deadline);
+    let permit = PermitGuard::new(plan.key.clone(), permit, now, plan.call_deadline());
     permits.admission.start_with(permit);
     permits.slot = Some(slot);
     true
@@ -142,12 +142,12 @@ async fn permit<'a, E>(
     now: Time,
 ) -> Result<Admission<&'a Shared>, Box<FailedAttempt<E>>> {
     let (key, deadline) = (plan.key.as_ref(), plan.deadline);
-    let refused = match try_admit(shared, key, now, deadline) {
+    let refused = match try_admit(shared, key, now, plan.call_deadline()) {
         GateDecision::Granted(permit) => return Ok(Admission::new(shared, permit)),
         GateDecision::Refused(refused) => refused,
         GateDecision::AskBreaker => {
             // The breaker's thread may be blocked; the deadline applies all the same.
-            let asking = ask_for_permit(shared, key, deadline);
+            let asking = ask_for_permit(shared, key, plan.call_deadline());
             match bounded(&shared.clock, deadline, asking).await {
                 None => {
                     return Err(FailedAttempt::refused(no_slot(
@@ -201,7 +201,8 @@ impl AdmissionProgress {
         plan: &CallPlan<'_>,
     ) -> Result<Option<BulkheadSlot<'a>>, CallError<E>> {
         check_budget(shared, plan)?;
-        if shared.pauses.current(self.now).is_some() {
+        let pauses = shared.pauses_of(plan.key.as_deref());
+        if pauses.current(self.now).is_some() {
             return Ok(None);
         }
         if !self.has_rate_turn {
@@ -221,7 +222,7 @@ impl AdmissionProgress {
         };
         self.waited = true;
         self.now = shared.clock.now();
-        Ok(shared.pauses.current(self.now).is_none().then_some(slot))
+        Ok(pauses.current(self.now).is_none().then_some(slot))
     }
 
     /// Waits out a pause, if that is allowed and soon enough (rule LIM-2).
@@ -233,7 +234,8 @@ impl AdmissionProgress {
         let patience = self.asked_at.after(shared.settings().throttle.max_wait);
         let may =
             |pause: &Pause| pause.until <= patience && !is_too_late(pause.until, plan.deadline);
-        let waited = shared.pauses.wait_out(&shared.clock, may).await;
+        let pauses = shared.pauses_of(plan.key.as_deref());
+        let waited = pauses.wait_out(&shared.clock, may).await;
         self.waited = true;
         self.now = shared.clock.now();
         waited.map_err(|pause| shared.paused(pause, self.now))

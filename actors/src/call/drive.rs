@@ -150,7 +150,7 @@ pub(super) enum EndedAttempt<T, E> {
     Reported(Box<ReportedAttempt<T, E>>),
 }
 
-/// An attempt whose outcome the breaker still has to count.
+/// An attempt that the breaker still has to count.
 pub(super) struct ReportedAttempt<T, E> {
     answer: Result<T, Box<FailedAttempt<E>>>,
     report: Box<Report>,

@@ -86,7 +86,7 @@ async fn past_the_breaker<'a, E>(
         let now = shared.clock.now();
         let breaker = plan.key.as_deref().unwrap_or(&shared.breaker);
         let unrecorded = Permit::unrecorded(breaker.gate.read().tag(), now);
-        let permit = PermitGuard::new(plan.key.clone(), unrecorded, now, plan.deadline);
+        let permit = PermitGuard::new(plan.key.clone(), unrecorded, now, plan.call_deadline());
         let mut admission = Admission::new(shared, permit);
         match progress.enter(shared, plan).await {
             Ok(Some(slot)) => {

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use breakerbox_policy::{Ticket, Time};
 
+use crate::attempt_progress::AttemptProgress;
 use crate::breaker::shared::SharedBreaker;
 use crate::call_options::CallOptions;
 use crate::clock::earliest;
-use crate::deadline;
+use crate::deadline::{self, CallDeadline};
 use crate::dependency::Dependency;
 use crate::limits::session::Session;
 use crate::state::Shared;
@@ -22,6 +23,8 @@ pub(crate) struct CallPlan<'a> {
     pub(super) started: Time,
     /// Deadline of the call, without its fallbacks.
     pub(super) deadline: Option<Time>,
+    /// True if that is the caller's own, and less than the settings allow.
+    is_callers_deadline: bool,
     /// The caller's own deadline, which also bounds a fallback.
     pub(super) caller_deadline: Option<Time>,
     pub(super) max_attempts: u32,
@@ -40,6 +43,8 @@ pub(crate) struct CallPlan<'a> {
     pub(super) ticket: Ticket,
     pub(super) weight: NonZeroU32,
     pub(super) session: Option<&'a Session>,
+    /// Progress from which the limits of a streamed attempt count.
+    pub(super) progress: Option<&'a AttemptProgress>,
 }
 
 impl<'a> CallPlan<'a> {
@@ -89,6 +94,7 @@ impl<'a> CallPlan<'a> {
             key,
             weight,
             session,
+            progress,
         } = options;
         let started = shared.clock.now();
         let key = key.as_ref();
@@ -97,9 +103,16 @@ impl<'a> CallPlan<'a> {
         let total = settings.total.map(|span| started.after(span));
         let own = timeout.map(|span| started.after(span));
         let caller_deadline = earliest(own, deadline::around(&shared.clock));
+        // Without any limit of the settings, the caller's tells a hang, and nothing else does.
+        let is_callers_deadline = match (caller_deadline, total) {
+            (Some(own), Some(total)) => own < total,
+            (own, None) => own.is_some() && settings.has_limit,
+            (None, Some(_)) => false,
+        };
         Self {
             started,
             deadline: earliest(total, caller_deadline),
+            is_callers_deadline,
             caller_deadline,
             max_attempts: settings.max_attempts,
             attempt_limit: settings.attempt_limit,
@@ -115,7 +128,14 @@ impl<'a> CallPlan<'a> {
             },
             weight: weight.unwrap_or(NonZeroU32::MIN),
             session: session.as_ref(),
+            progress: progress.as_ref(),
         }
+    }
+
+    /// Returns the deadline, and whether it is the caller's own.
+    #[inline]
+    pub(super) fn call_deadline(&self) -> CallDeadline {
+        CallDeadline::new(self.deadline, self.is_callers_deadline)
     }
 
     /// Returns the deadline of an attempt that begins now.

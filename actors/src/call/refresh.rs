@@ -31,7 +31,8 @@ pub(crate) async fn refresh<D: Dependency>(core: &Arc<DependencyCore<D>>, reques
         };
         sleep(shared, wait).await;
     }
-    let is_paused = shared.pauses.current(shared.clock.now()).is_some();
+    let pauses = shared.pauses_of(key.as_deref());
+    let is_paused = pauses.current(shared.clock.now()).is_some();
     if is_paused || closed_to_new(shared).is_some() {
         return;
     }

@@ -77,7 +77,7 @@ impl<E> RetryState<E> {
         failed: Option<Box<FailedAttempt<E>>>,
     ) -> Result<(), Box<FailedAttempt<E>>> {
         let before = self.before.take();
-        let failed = match failed {
+        let mut failed = match failed {
             Some(failed) => merge_executed(before, failed),
             None => {
                 before.unwrap_or_else(|| FailedAttempt::refused(absent(shared, shared.absence())))
@@ -85,6 +85,9 @@ impl<E> RetryState<E> {
         };
         match wait_before_next(shared, plan, (self.number, self.waited), &failed) {
             RetryStep::After(wait) => {
+                // EDGE-4: an exchange that goes on would keep its slot while the next one asks for
+                // another.
+                failed.close_answer();
                 wait_before_retry(shared, plan, wait).await;
                 self.waited = Some(wait);
             }
@@ -126,7 +129,7 @@ fn wait_before_next<E>(
     let settings = shared.settings();
     let settings = &settings.retry;
     let now = shared.clock.now();
-    let pause = shared.pauses.current(now);
+    let pause = shared.pauses_of(plan.key.as_deref()).current(now);
     if pause.is_some_and(|pause| pause.reason == PauseReason::QuotaUsedUp) {
         return RetryStep::Stop;
     }
@@ -135,7 +138,7 @@ fn wait_before_next<E>(
         end: failed.end,
         executed: failed.error.executed(),
         idempotent: plan.idempotent,
-        retry_after: failed.retry_after,
+        retry_after: shared.believed(failed.retry_after),
         symptom: failed.symptom,
         waited,
         paused: pause.map(|pause| pause.until.since(now)),
@@ -181,7 +184,8 @@ async fn wait_before_retry(shared: &Shared, plan: &CallPlan<'_>, wait: Duration)
     let may = |pause: &Pause| {
         pause.reason != PauseReason::QuotaUsedUp && !is_too_late(pause.until, plan.deadline)
     };
-    let _ = shared.pauses.wait_out(&shared.clock, may).await;
+    let pauses = shared.pauses_of(plan.key.as_deref());
+    let _ = pauses.wait_out(&shared.clock, may).await;
 }
 
 pub(super) async fn sleep(shared: &Shared, wait: Duration) {

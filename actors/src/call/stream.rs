@@ -11,6 +11,7 @@ mod streamed;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use breakerbox_policy::{Executed, Time};
 use futures_util::TryStream;
@@ -24,6 +25,7 @@ use super::drive::{
 use super::hedge::hedged;
 use super::plan::CallPlan;
 use super::{FailedAttempt, refuse_at_once};
+use crate::attempt_progress::AttemptProgress;
 use crate::breaker::hedge_member::HedgeMember;
 use crate::call_options::CallOptions;
 use crate::clock::{Moment, earliest};
@@ -33,6 +35,7 @@ use crate::error::CallError;
 use crate::limits::bulkhead::BulkheadSlot;
 use crate::limits::chaos::{InjectedFailure, apply_fault};
 use crate::state::Shared;
+use crate::state::call_hold::{CallHold, FindOpenAnswer};
 use crate::state::call_record::{CallRecord, CallResult};
 use crate::sync::{LockExt, Mutex};
 use crate::verdict::{AttemptError, Verdict};
@@ -60,7 +63,7 @@ where
     }
     let record = CallRecord::open(Arc::clone(shared));
     let plan = CallPlan::of_closure(shared, &options);
-    let opened = open_stream(shared, &plan, record, classify, open).await;
+    let opened = open_stream(shared, &plan, record, |_| None, classify, open).await;
     opened.map_err(UnopenedStream::give_up)
 }
 
@@ -80,11 +83,13 @@ impl<E> UnopenedStream<E> {
     }
 }
 
-/// Opens a stream for a call that is open in the totals already.
+/// Opens a stream for a call that is open in the totals already. `find`: finds the open answer in
+/// an error.
 pub(super) async fn open_stream<S, F>(
     shared: &Arc<Shared>,
     plan: &CallPlan<'_>,
     record: CallRecord<Arc<Shared>>,
+    find: FindOpenAnswer<S::Error>,
     classify: impl Fn(Result<&S, &S::Error>) -> Verdict + Send + Sync + 'static,
     open: impl FnMut() -> F,
 ) -> Result<Streamed<S>, UnopenedStream<S::Error>>
@@ -93,7 +98,7 @@ where
     S: TryStream,
 {
     let open = Mutex::new(open);
-    let (begin, classified) = (&|| open.acquire()(), &classify);
+    let (begin, classified) = (&|| open.acquire()(), (find, &classify));
     let mut attempts = 0;
     let result = drive(
         shared,
@@ -145,6 +150,37 @@ where
     Ok((stream, first))
 }
 
+/// Runs an attempt until the dependency has been silent for `limit`, or until the deadline. Returns
+/// `None` if either came first.
+async fn bounded_silence<T>(
+    shared: &Shared,
+    progress: &AttemptProgress,
+    (limit, deadline): (Option<Duration>, Option<Time>),
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    let mut work = std::pin::pin!(work);
+    let began = shared.clock.now();
+    loop {
+        let now = shared.clock.now();
+        let whole = now.since(began);
+        // A note may be of an earlier attempt.
+        let silent = progress
+            .silent_for()
+            .map_or(whole, |silent| silent.min(whole));
+        let left = limit.map(|limit| limit.saturating_sub(silent));
+        if left.is_some_and(|left| left.is_zero()) {
+            return None;
+        }
+        let until = earliest(left.map(|left| now.after(left)), deadline);
+        if let Some(done) = bounded(&shared.clock, until, work.as_mut()).await {
+            return Some(done);
+        }
+        if deadline.is_some_and(|deadline| shared.clock.now() >= deadline) {
+            return None;
+        }
+    }
+}
+
 /// One attempt, which ends with the first item. The closure is not called before the call may go
 /// out.
 async fn open_once<S, F>(
@@ -152,7 +188,10 @@ async fn open_once<S, F>(
     plan: &CallPlan<'_>,
     asked_at: Time,
     mut member: HedgeMember,
-    classify: &impl Fn(Result<&S, &S::Error>) -> Verdict,
+    (find, classify): (
+        FindOpenAnswer<S::Error>,
+        &impl Fn(Result<&S, &S::Error>) -> Verdict,
+    ),
     begin: impl FnOnce() -> F,
 ) -> Result<Opened<S>, Box<FailedAttempt<S::Error>>>
 where
@@ -178,7 +217,20 @@ where
         }
         Ok::<_, InjectedFailure>(until_first(scope, begin).await)
     };
-    let result = bounded(&shared.clock, until, work).await;
+    let result = match plan.progress {
+        None => bounded(&shared.clock, until, work).await,
+        Some(progress) => {
+            let limits = [timeout.first_byte, plan.attempt_limit];
+            let limit = limits.into_iter().flatten().min();
+            Box::pin(bounded_silence(
+                shared,
+                progress,
+                (limit, plan.deadline),
+                work,
+            ))
+            .await
+        }
+    };
     let times = (began, shared.clock.now());
     let (result, verdict) = match result {
         Some(Ok(Ok((stream, Some(first))))) => {
@@ -193,8 +245,14 @@ where
             return Ok(Some((stream, first, hold)));
         }
         Some(Ok(Ok((stream, None)))) => (Ok(None), shared.judge(classify(Ok(&stream)))),
-        Some(Ok(Err(error))) => {
+        Some(Ok(Err(mut error))) => {
             let verdict = shared.judge(classify(Err(&error)));
+            if let Some(answer) = find(&mut error)
+                && let Some(slot) = permits.slot.take()
+            {
+                // EDGE-4: the slot goes with the answer, to its last byte.
+                answer.hold(CallHold::slot(shared, slot.into_ticket()));
+            }
             (Err(AttemptError::Failed(error)), verdict)
         }
         Some(Err(InjectedFailure)) => (Err(AttemptError::Injected), InjectedFailure.verdict()),
@@ -203,8 +261,12 @@ where
             (Err(error), shared.timed_out())
         }
     };
-    match end_attempt(shared, plan, &mut permits, result, &verdict, times) {
+    let ended = match end_attempt(shared, plan, &mut permits, result, &verdict, times) {
         EndedAttempt::Counted(answer) => answer,
         EndedAttempt::Reported(attempt) => attempt.counted(shared).await,
-    }
+    };
+    ended.map_err(|mut failed| {
+        failed.open_answer = Some(find);
+        failed
+    })
 }

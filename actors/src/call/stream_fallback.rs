@@ -16,6 +16,7 @@ use crate::answer::Answer;
 use crate::call_options::CallOptions;
 use crate::dependency::Dependency;
 use crate::error::CallError;
+use crate::state::call_hold::close_failed;
 use crate::state::call_record::CallRecord;
 use crate::verdict::Verdict;
 
@@ -68,7 +69,7 @@ where
         failed,
         attempts,
         record,
-    } = match open_stream(shared, &plan, record, classify, open).await {
+    } = match open_stream(shared, &plan, record, D::open_answer, classify, open).await {
         Ok(stream) => {
             end_outage(shared);
             return Ok(Served::Stream(stream));
@@ -76,7 +77,9 @@ where
         Err(unopened) => unopened,
     };
     let kept = (Some(request), begun_with);
-    answer_otherwise(core, &plan, kept, (failed, attempts), record)
-        .await
-        .map(Served::Answer)
+    let ended = answer_otherwise(core, &plan, kept, (failed, attempts), record).await;
+    ended.map(Served::Answer).map_err(|(mut error, record)| {
+        close_failed(&mut error, D::open_answer, record);
+        error
+    })
 }

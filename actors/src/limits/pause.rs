@@ -1,4 +1,5 @@
-//! Pause of a dependency that asked for less traffic, shared by all its callers.
+//! Pause of a dependency that asked for less traffic, shared by all its callers, or by those with one
+//! key.
 //!
 //! The kernel decides its length (rule LIM-1). This module publishes its end as one atomic word.
 
@@ -16,7 +17,7 @@ use crate::clock::{Clock, random};
 use crate::sync::LockExt;
 use crate::verdict::Verdict;
 
-/// The pause of a dependency.
+/// The pause of a dependency, or of one of its keys.
 #[derive(Debug, Default)]
 pub(crate) struct PauseState {
     /// End of the pause, in nanoseconds; 0 when there was none.
@@ -37,30 +38,6 @@ impl PauseState {
             return None;
         }
         self.lock().paused(now)
-    }
-
-    /// Waits until there is no pause, however often it is prolonged, while `may` permits the
-    /// present one. A pause that `may` does not permit is returned at once.
-    ///
-    /// # Cancel safety   A dropped future leaves nothing behind.
-    pub(crate) async fn wait_out(
-        &self,
-        clock: &Clock,
-        may: impl Fn(&Pause) -> bool,
-    ) -> Result<(), Pause> {
-        loop {
-            let mut changed = pin!(self.changed.notified());
-            changed.as_mut().enable();
-            match self.current(clock.now()) {
-                None => return Ok(()),
-                Some(pause) if !may(&pause) => return Err(pause),
-                Some(pause) => tokio::select! {
-                    biased;
-                    () = changed => {}
-                    () = clock.sleep_until(pause.until) => {}
-                },
-            }
-        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Throttle> {
@@ -92,6 +69,7 @@ impl PauseState {
 
     /// Begins or prolongs a pause after a throttled attempt. Returns it if it is a new one: a
     /// hundred throttled calls that were in flight are one pause, and one warning.
+    /// A hint that is cut off is a new one too.
     pub(crate) fn begin(
         &self,
         verdict: &Verdict,
@@ -104,12 +82,13 @@ impl PauseState {
             let before = kernel.paused(now);
             let pause = if verdict.quota_used_up {
                 let reset = || until_reset(&settings.quota_reset, wall());
-                let wait = verdict.retry_after.unwrap_or_else(reset);
+                let hint = verdict.retry_after;
+                let wait = hint.map_or_else(reset, |hint| settings.believed(hint));
                 kernel.quota_used_up(now, now.after(wait))
             } else {
                 // LIM-1: the pause is never shorter than the hint.
                 let hint = verdict.retry_after;
-                kernel.throttled(now, hint, &settings.backoff, &mut random())
+                kernel.throttled(now, hint, settings, &mut random())
             };
             if let Some(pause) = pause {
                 self.until.store(pause.until.as_nanos(), Ordering::Release);
@@ -119,8 +98,59 @@ impl PauseState {
         };
         let pause = pause?;
         self.changed.notify_waiters();
-        let is_new = before.is_none_or(|before| before.reason != pause.reason);
+        let is_new = before.is_none_or(|before| {
+            // A hint that is cut off is reported even if it prolongs a pause, once.
+            let is_cut = verdict.retry_after.is_some_and(|hint| hint > settings.max);
+            let was_long = before.until.since(now) > settings.max / 2;
+            before.reason != pause.reason || is_cut && !was_long
+        });
         is_new.then_some(pause)
+    }
+}
+
+/// The pauses that a call has to observe: the dependency's, and that of its key.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CallPauses<'a> {
+    pub(crate) dependency: &'a PauseState,
+    pub(crate) key: Option<&'a PauseState>,
+}
+
+impl CallPauses<'_> {
+    /// The present pause that ends last, if there is one.
+    #[inline]
+    pub(crate) fn current(self, now: Time) -> Option<Pause> {
+        let all = self.dependency.current(now);
+        let Some(key) = self.key else { return all };
+        let own = key.current(now);
+        let longest = all.into_iter().chain(own);
+        longest.max_by_key(|pause| pause.until)
+    }
+
+    /// Waits until there is no pause, however often it is prolonged, while `may` permits the
+    /// present one. A pause that `may` does not permit is returned at once.
+    ///
+    /// # Cancel safety   A dropped future leaves nothing behind.
+    pub(crate) async fn wait_out(
+        self,
+        clock: &Clock,
+        may: impl Fn(&Pause) -> bool,
+    ) -> Result<(), Pause> {
+        loop {
+            let mut changed = pin!(self.dependency.changed.notified());
+            changed.as_mut().enable();
+            let mut changed_for_key = pin!(self.key.unwrap_or(self.dependency).changed.notified());
+            changed_for_key.as_mut().enable();
+            match self.current(clock.now()) {
+                None => return Ok(()),
+                Some(pause) if !may(&pause) => return Err(pause),
+                Some(pause) => tokio::select! {
+                    biased;
+                    () = changed => {}
+                    () = changed_for_key => {}
+                    () = clock.sleep_until(pause.until) => {}
+                },
+            }
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use breakerbox_policy::{
 
 use crate::call::core::{DependencyCore, WorkerSlot};
 use crate::dependency::Dependency;
+use crate::limits::pause::PauseState;
 use crate::state::Route;
 use crate::state::counts::CountsView;
 use crate::state::totals::{LatencyView, TotalsView};
@@ -161,10 +162,7 @@ impl DependencyStatus {
             workers: workers.collect(),
             fallbacks: core.fallbacks.served(shared),
             parked: shared.worker_route() == Route::Parked,
-            paused: shared
-                .pauses
-                .current(now)
-                .map(|pause| (pause.reason, pause.until.since(now))),
+            paused: paused(&shared.pauses, now),
             keys: key_statuses(core, now),
             chaos: shared.chaos.active(now).map(|chaos| *chaos.settings()),
             health: health(core, &view),
@@ -185,12 +183,20 @@ pub struct KeyStatus {
     pub reason: String,
     /// Time for which the key's calls will be refused, if they are and it is known.
     pub retry_after: Option<Duration>,
+    /// The current pause of the key's calls, if there is one, with its remaining time.
+    pub paused: Option<(PauseReason, Duration)>,
     /// The contents of the window.
     pub window: WindowCounts,
     /// Number of outcomes in the window from which a rate is shown (rule BRK-14).
     pub minimum_calls: u64,
     /// The counters since the key was added, or added again.
     pub tally: EndedPermits,
+}
+
+/// Returns the present pause, if there is one, with its remaining time.
+fn paused(pauses: &PauseState, now: Time) -> Option<(PauseReason, Duration)> {
+    let pause = pauses.current(now)?;
+    Some((pause.reason, pause.until.since(now)))
 }
 
 fn key_statuses<D: Dependency>(core: &DependencyCore<D>, now: Time) -> Vec<KeyStatus> {
@@ -205,6 +211,7 @@ fn key_statuses<D: Dependency>(core: &DependencyCore<D>, now: Time) -> Vec<KeySt
             overridden: view.overridden.cloned(),
             reason: view.cause.to_string(),
             retry_after: view.retry_after,
+            paused: paused(&circuit.pauses, now),
             window: view.counts,
             minimum_calls: view.minimum_calls,
             tally: *view.tally,

@@ -33,6 +33,10 @@ impl<S: Deref<Target = Shared>> CallRecord<S> {
         }
     }
 
+    pub(crate) fn shared(&self) -> &S {
+        &self.shared
+    }
+
     #[inline]
     pub(crate) fn close(mut self, result: CallResult) {
         self.ended = true;

@@ -9,6 +9,8 @@ use breakerbox_policy::{DependencySettings, WhenAllDown};
 pub(crate) struct CallSettings {
     pub(crate) attempt_limit: Option<Duration>,
     pub(crate) total: Option<Duration>,
+    /// True if the settings bound an attempt, at least its silence.
+    pub(crate) has_limit: bool,
     pub(crate) max_attempts: u32,
     pub(crate) is_hedged: bool,
     /// True if there is a rate limit.
@@ -26,6 +28,7 @@ impl CallSettings {
         Self {
             attempt_limit: settings.timeout.attempt,
             total: settings.timeout.total,
+            has_limit: settings.timeout.attempt.is_some() || settings.timeout.first_byte.is_some(),
             max_attempts: retry.max_attempts.get(),
             is_hedged: settings.hedge.is_some(),
             has_rate_limit: settings.rate_limit.is_some(),

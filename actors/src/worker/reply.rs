@@ -140,7 +140,7 @@ impl<T: Send + 'static> ReplySender<T> {
             if permit.is_stale(&self.cell.shared) {
                 return BeginDecision::BreakerChanged(permit.stale_refusal(&self.cell.shared, now));
             }
-            if let Some(pause) = self.cell.shared.pauses.current(now) {
+            if let Some(pause) = permit.pause(&self.cell.shared, now) {
                 return BeginDecision::Paused(pause);
             }
             permit.begin(now);

@@ -202,7 +202,12 @@ pub enum BreakerCause {
     /// It was created.
     Started,
     /// A rule opened it.
-    Tripped(TripReason),
+    Tripped {
+        /// The rule.
+        reason: TripReason,
+        /// The cause of the last failure, in a few words, if it is known.
+        last_failure: Option<&'static str>,
+    },
     /// The open time is over.
     OpenTimeOver,
     /// Probes succeeded.
@@ -226,7 +231,13 @@ impl fmt::Display for BreakerCause {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Started => out.write_str("started"),
-            Self::Tripped(reason) => reason.fmt(out),
+            Self::Tripped {
+                reason,
+                last_failure,
+            } => {
+                reason.fmt(out)?;
+                last_failure.map_or(Ok(()), |cause| write!(out, "; last: {cause}"))
+            }
             Self::OpenTimeOver => out.write_str("the open time is over"),
             Self::Recovered { successes } => {
                 write!(out, "{} succeeded", CountedNoun(*successes, "probe"))

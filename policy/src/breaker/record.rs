@@ -31,6 +31,9 @@ impl Breaker {
         if self.deadline <= now {
             self.advance(now, random);
         }
+        if outcome.class == Class::Failure && permit.generation() == self.generation {
+            self.last_failure = outcome.cause;
+        }
         let recorded = self.count(now, &permit, outcome, random);
         match recorded {
             RecordResult::Counted => self.tally.recorded += 1,

@@ -133,7 +133,7 @@ impl Bench {
     fn trip_reason(&mut self) -> TripReason {
         let trip = self.events().into_iter().find_map(|event| match event {
             BreakerEvent::Transition {
-                cause: BreakerCause::Tripped(reason),
+                cause: BreakerCause::Tripped { reason, .. },
                 ..
             } => Some(reason),
             _ => None,

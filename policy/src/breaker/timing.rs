@@ -130,7 +130,16 @@ impl Breaker {
         self.open_until = now.after(wait);
         self.tally.trips += 1;
         // BRK-11: a trip is recorded with its rule and its figures.
-        self.transition(now, State::Open, BreakerCause::Tripped(reason), Some(wait));
+        // EDGE-8: and with the cause of the failure that decided.
+        let last_failure = match reason {
+            TripReason::Commanded(_) => None,
+            _ => self.last_failure,
+        };
+        let cause = BreakerCause::Tripped {
+            reason,
+            last_failure,
+        };
+        self.transition(now, State::Open, cause, Some(wait));
     }
 
     /// Enters a state: empties the window, starts a generation, emits the event.
@@ -148,6 +157,7 @@ impl Breaker {
         // BRK-2 and BRK-3: each transition empties the window and starts a generation.
         self.empty_window(now);
         self.start_generation(now);
+        self.last_failure = None;
         let generation = self.generation;
         self.push(BreakerEvent::Transition {
             from,

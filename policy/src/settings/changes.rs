@@ -156,7 +156,7 @@ fn compare_timeout(found: &mut Vec<String>, old: &TimeoutSettings, new: &Timeout
         TimeoutSettings,
         old,
         new,
-        [connect, attempt, total, first_byte, idle]
+        [connect, attempt, total, first_byte, idle, keep]
     );
 }
 
@@ -185,7 +185,7 @@ fn compare_throttle(found: &mut Vec<String>, old: &ThrottleSettings, new: &Throt
         ThrottleSettings,
         old,
         new,
-        [backoff, max_wait, quota_reset]
+        [backoff, max_wait, quota_reset, max]
     );
 }
 

@@ -62,6 +62,18 @@ pub struct ThrottleSettings {
     pub max_wait: Duration,
     /// End of the pause for a used-up quota, when the dependency does not give one itself.
     pub quota_reset: QuotaReset,
+    /// Longest wait that a hint of the dependency can cause: a pause, or the open time of the
+    /// breaker. A longer hint counts as this one.
+    pub max: Duration,
+}
+
+impl ThrottleSettings {
+    /// Returns the hint of a dependency as far as it is believed.
+    #[must_use]
+    pub fn believed(&self, hint: Duration) -> Duration {
+        // LIM-1: a hint counts in full up to here, and no further.
+        hint.min(self.max)
+    }
 }
 
 impl Default for ThrottleSettings {
@@ -75,6 +87,7 @@ impl Default for ThrottleSettings {
             },
             max_wait: Duration::ZERO,
             quota_reset: QuotaReset::After(Duration::from_secs(3600)),
+            max: Duration::from_secs(24 * 3600),
         }
     }
 }

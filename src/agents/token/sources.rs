@@ -158,7 +158,7 @@ fn token(answer: &ServiceResponse) -> Result<Token, ServiceError> {
         400..=499 => Verdict::from(Class::Misconfigured).symptom(symptom),
         _ => Verdict::from(symptom),
     };
-    let verdict = match retry_after::read(&answer.headers, Some(&answer.body)) {
+    let verdict = match retry_after::read(status, &answer.headers, Some(&answer.body)) {
         Some(wait) => verdict.retry_after(wait),
         None => verdict,
     };

@@ -100,7 +100,7 @@ fn failed(answer: &ServiceResponse) -> ServiceError {
         400..=499 => Verdict::from(Class::Rejected).symptom(symptom),
         _ => Verdict::from(symptom),
     };
-    let verdict = match retry_after::read(&answer.headers, None) {
+    let verdict = match retry_after::read(status, &answer.headers, None) {
         Some(wait) => verdict.retry_after(wait),
         None => verdict,
     };

@@ -1,22 +1,29 @@
 //! HTTP client for the admin side of a running Breakerbox.
 
 use std::fmt;
+use std::fs::File;
+use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use breakerbox::Settings;
 use breakerbox::config::{AdminConfig, Secret};
+use breakerbox::serve;
 use reqwest::{Client, RequestBuilder, Response, Url};
 use serde_json::Value;
 
 use super::AdminTarget;
+use super::table::plain;
 use crate::cli::ExitReason;
 
 /// Time limit for connecting.
 const CONNECT: Duration = Duration::from_secs(3);
 /// Time limit for a response.
 const ANSWER: Duration = Duration::from_secs(10);
+/// Maximum size of an answer, in bytes; the status of a thousand dependencies has some two million.
+const MAX_BODY: usize = 64 * 1024 * 1024;
+/// Maximum size of a file with a token, in bytes.
+const MAX_TOKEN: u64 = 64 * 1024;
 const TOKEN: &str = "BREAKERBOX__ADMIN__TOKEN";
 
 /// Reason why a command was not carried out.
@@ -133,7 +140,7 @@ impl RemoteAdmin {
 
     async fn json(&self, request: RequestBuilder) -> Result<Value, ClientError> {
         let response = self.send(request).await?;
-        let body = response.bytes().await.map_err(|error| self.away(&error))?;
+        let body = self.read(response).await?;
         serde_json::from_slice(&body).map_err(|_| self.stranger())
     }
 
@@ -143,9 +150,9 @@ impl RemoteAdmin {
             return Ok(response);
         }
         let status = response.status();
-        let body = response.bytes().await.unwrap_or_default();
+        let body = self.read(response).await?;
         let problem: Value = serde_json::from_slice(&body).map_err(|_| self.stranger())?;
-        let text = |field: &str| problem[field].as_str().map(str::to_owned);
+        let text = |field: &str| problem[field].as_str().map(plain);
         let mut told = text("detail").unwrap_or_else(|| status.to_string());
         if let Some(given) = text("given") {
             told = format!("{told}: given {given}");
@@ -154,6 +161,23 @@ impl RemoteAdmin {
             told = format!("{told}, allowed: {allowed}");
         }
         Err(ClientError::Refused(told))
+    }
+
+    /// Reads a body of bounded size.
+    async fn read(&self, mut response: Response) -> Result<Vec<u8>, ClientError> {
+        let mut body = Vec::new();
+        loop {
+            let chunk = response.chunk().await;
+            let Some(chunk) = chunk.map_err(|error| self.away(&error))? else {
+                return Ok(body);
+            };
+            // EDGE-7: a size from outside is bounded before memory is taken by it.
+            if body.len() + chunk.len() > MAX_BODY {
+                let text = format!("the answer is longer than {MAX_BODY} bytes");
+                return Err(ClientError::Refused(text));
+            }
+            body.extend_from_slice(&chunk);
+        }
     }
 
     fn away(&self, error: &reqwest::Error) -> ClientError {
@@ -194,13 +218,7 @@ fn parse(given: &str) -> Result<Url, ClientError> {
 
 /// Reads the address and the token from the configuration, including its environment variables.
 fn configured(place: &AdminTarget) -> Result<(Url, Option<Secret>), ClientError> {
-    let mut loader = Settings::loader();
-    if let Some(dir) = &place.config {
-        loader = loader.dir(dir);
-    }
-    if let Some(environment) = &place.env {
-        loader = loader.environment(environment);
-    }
+    let loader = serve::loader(place.config.clone(), place.env.clone());
     let settings = loader
         .load()
         .map_err(|error| ClientError::Wrong(error.to_string()))?;
@@ -233,7 +251,10 @@ fn read_token(path: &Path) -> Result<Secret, ClientError> {
         let path = path.display();
         ClientError::Wrong(format!("the token of {path} cannot be used: {why}"))
     };
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
+    let file = File::open(path).map_err(|error| wrong(&error))?;
+    let mut text = String::new();
+    let read = file.take(MAX_TOKEN).read_to_string(&mut text);
+    read.map_err(|error| wrong(&error))?;
     let token = text.trim();
     if token.is_empty() {
         return Err(wrong(&"the file is empty"));

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
+use breakerbox_actors::printable_json;
 use reqwest::Response;
 use serde_json::Value;
 
@@ -18,11 +19,12 @@ const MAX_LINE: usize = 16 * 1024 * 1024;
 /// Writes one event.
 pub(super) fn write(event: &Value, json: bool, out: &mut dyn Write) -> io::Result<()> {
     if json {
-        return writeln!(out, "{event}");
+        return writeln!(out, "{}", printable_json(&event.to_string()));
     }
     let text = |field: &str| plain(event[field].as_str().unwrap_or_default());
     let (time, subject, message) = (text("time"), text("subject"), text("message"));
-    writeln!(out, "{time}  {:>5}  {subject:<20}  {message}", event["id"])
+    let id = plain(&event["id"].to_string());
+    writeln!(out, "{time}  {id:>5}  {subject:<20}  {message}")
 }
 
 /// Writes events as they arrive, until interrupted.
@@ -79,6 +81,10 @@ async fn read(
         }
         while let Some(end) = lines.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = lines.drain(..=end).collect();
+            if message.data.len() + line.len() > MAX_LINE {
+                let why = "the stream holds an event that is too long".to_owned();
+                return Ok(Some(ClientError::Refused(why)));
+            }
             let line = String::from_utf8_lossy(&line);
             let Some(message) = message.take(line.trim_end_matches(['\r', '\n'])) else {
                 continue;
@@ -91,7 +97,7 @@ async fn read(
                     out.flush()?;
                 }
                 "lagged" => {
-                    let missed = &data["missed"];
+                    let missed = data["missed"].as_u64().unwrap_or_default();
                     writeln!(err, "breakerbox: {missed} events were missed")?;
                 }
                 _ => {}

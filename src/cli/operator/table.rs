@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use breakerbox_actors::{printable, redact};
 use comfy_table::{Table, presets};
 use serde_json::Value;
 
@@ -23,7 +24,7 @@ pub(super) fn all(dependencies: &Value, out: &mut dyn Write) -> io::Result<()> {
     ]);
     for one in dependencies.as_array().into_iter().flatten() {
         let (totals, limits) = (&one["totals"], &one["limits"]);
-        let of = |now: &Value, most: &Value| format!("{now}/{most}");
+        let of = |now: &Value, most: &Value| plain(&format!("{now}/{most}"));
         table.add_row([
             text(&one["name"]),
             state(one),
@@ -47,7 +48,7 @@ pub(super) fn one(dependency: &Value, out: &mut dyn Write) -> io::Result<()> {
     all(&Value::Array(vec![dependency.clone()]), out)?;
     let field = |name: &str| text(&dependency[name]);
     writeln!(out, "\nsince {}: {}", field("since"), field("reason"))?;
-    writeln!(out, "window: {}", window(&dependency["window"]))?;
+    writeln!(out, "window: {}", plain(&window(&dependency["window"])))?;
     if dependency["next_probe_at"].is_string() {
         writeln!(out, "next probe at {}", field("next_probe_at"))?;
     }
@@ -138,12 +139,11 @@ fn text(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => plain(text),
-        other => other.to_string(),
+        other => plain(&other.to_string()),
     }
 }
 
-/// Replaces control characters, so that untrusted text cannot affect a terminal.
+/// Masks addresses and writes out characters that move a terminal: the text is not ours.
 pub(super) fn plain(text: &str) -> String {
-    let clean = |letter: char| if letter.is_control() { ' ' } else { letter };
-    text.chars().map(clean).collect()
+    printable(&redact(text)).into_owned()
 }

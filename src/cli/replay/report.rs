@@ -1,10 +1,12 @@
 //! Output of a replay: a table for people, or one JSON object for machines.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::time::Duration;
 
 use breakerbox::policy::{RoundedDuration, Time};
 use breakerbox::recorder::Trace;
+use breakerbox_actors::{printable, printable_json};
 use comfy_table::{CellAlignment, Table};
 use serde_json::{Value, json};
 
@@ -36,7 +38,7 @@ pub(crate) fn write(
     writeln!(
         out,
         "started at {}: {} of {}, the last one at {:.2} s",
-        trace.started,
+        printable(&trace.started),
         counted(calls, "outcome", "outcomes"),
         counted(trace.recordings.len(), "dependency", "dependencies"),
         seconds(end.unwrap_or_default()),
@@ -66,7 +68,7 @@ pub(crate) fn write(
             books.refused_failures,
             books.refused_successes,
         ];
-        let names = [one.name.clone(), run.label.clone()];
+        let names = [printable(&one.name).into_owned(), run.label.clone()];
         let open = format!("{:.2} s", books.open.as_secs_f64());
         let cells = names
             .into_iter()
@@ -84,9 +86,9 @@ pub(crate) fn write(
 }
 
 fn write_moves(played: &[PlayedDependency], out: &mut dyn Write) -> io::Result<()> {
-    let mut moves: Vec<(&str, &str, &ReplayMove)> = each(played)
+    let mut moves: Vec<(Cow<'_, str>, &str, &ReplayMove)> = each(played)
         .flat_map(|(one, run)| {
-            let named = |moved| (&*one.name, &*run.label, moved);
+            let named = |moved| (printable(&one.name), &*run.label, moved);
             run.books.moves.iter().map(named)
         })
         .collect();
@@ -133,7 +135,7 @@ pub(crate) fn write_json(
         "cut_off": trace.is_cut_off,
         "dependencies": dependencies,
     });
-    writeln!(out, "{object}")
+    writeln!(out, "{}", printable_json(&object.to_string()))
 }
 
 fn run_to_json(run: &ReplayRun) -> Value {

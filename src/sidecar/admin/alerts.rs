@@ -14,7 +14,7 @@ use breakerbox_policy::{BreakerEvent, State as Breaker, Time};
 use serde::{Deserialize, Serialize};
 
 use super::auth::{PeerAddress, author};
-use super::events::bad_query;
+use super::events::{bad_query, without_gap};
 use super::operate::{ChangeBody, read};
 use super::problem::AdminProblem;
 use super::{Admin, AdminState};
@@ -119,9 +119,10 @@ impl AlertLog {
                 }
             }
         });
-        for event in runtime.events_since(0) {
+        // Events before a gap may have been followed by one that ended their alert.
+        for event in without_gap(&runtime.events_since(0)) {
             past.seen = event.id;
-            past.apply(&event);
+            past.apply(event);
         }
         drop(past);
         alerts

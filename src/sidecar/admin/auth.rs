@@ -1,22 +1,27 @@
-//! Authorization of changes, and security headers of every response.
+//! Admission of requests, authorization of changes, and security headers of every response.
 //!
-//! Reads need no authentication. Changes need the token, and are refused when the browser names
-//! another origin (CSRF).
+//! Reads need no authentication. Requests for another host, and those that a browser sends for
+//! another site's page, are refused. Changes need the token.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+use std::sync::Mutex;
+use std::time::Duration;
 
 use axum::extract::{Request, State};
+use axum::http::HeaderMap;
 use axum::http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, HeaderName, HeaderValue, ORIGIN,
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue,
     REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
-use axum::http::{HeaderMap, Uri};
 use axum::middleware::Next;
 use axum::response::Response;
+use breakerbox_policy::Time;
 use subtle::ConstantTimeEq as _;
 
 use super::Admin;
 use super::problem::AdminProblem;
+use crate::lock::LockExt as _;
+use crate::sidecar::host_guard::HostRefusal;
 
 /// Maximum body size of a change, in bytes.
 pub(super) const MAX_BODY: usize = 4 * 1024;
@@ -33,6 +38,30 @@ pub(super) fn author(peer: Option<PeerAddress>) -> String {
     }
 }
 
+/// Refuses requests for other hosts, and requests of other sites' pages (rule EDGE-5).
+pub(super) async fn guard(
+    State(admin): State<Admin>,
+    request: Request,
+    next: Next,
+) -> Result<Response, AdminProblem> {
+    let Err(refusal) = admin.inner.hosts.check(&request) else {
+        return Ok(next.run(request).await);
+    };
+    if let Some(others) = admin.inner.refused_hosts.note(admin.inner.stamps.now()) {
+        let (peer, reason) = (peer_of(&request), refusal.detail());
+        let path = request.uri().path();
+        tracing::warn!(?peer, path, reason, others, "a request was not allowed");
+    }
+    let mut problem = AdminProblem::new(refusal.status(), refusal.code(), refusal.detail());
+    if let Some(given) = refusal.given() {
+        problem = problem.given(given);
+    }
+    Err(problem.allowed(match refusal {
+        HostRefusal::OtherSite(_) => "pages of this server",
+        _ => "one host: an address, localhost, or a name of admin.hosts",
+    }))
+}
+
 /// Admits a change that carries the token.
 ///
 /// # Source  Rule SEC-1 in docs/rules.md.
@@ -41,18 +70,49 @@ pub(super) async fn authorise(
     request: Request,
     next: Next,
 ) -> Result<Response, AdminProblem> {
-    let checked = check_site(&admin, request.headers(), request.uri())
-        .and_then(|()| check_token(&admin, request.headers()));
-    if let Err(problem) = checked {
-        let peer = request.extensions().get::<PeerAddress>().map(|peer| peer.0);
-        tracing::warn!(
-            ?peer,
-            path = request.uri().path(),
-            "a change was not allowed"
-        );
+    if let Err(problem) = check_token(&admin, request.headers()) {
+        if let Some(others) = admin.inner.refused_changes.note(admin.inner.stamps.now()) {
+            let (peer, path) = (peer_of(&request), request.uri().path());
+            tracing::warn!(?peer, path, others, "a change was not allowed");
+        }
         return Err(problem);
     }
     Ok(next.run(request).await)
+}
+
+fn peer_of(request: &Request) -> Option<SocketAddr> {
+    let peer = request.extensions().get::<PeerAddress>();
+    peer.map(|peer| peer.0)
+}
+
+/// Interval of log lines about refused requests of one kind.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Decides which refused requests get a log line, so that refused callers cannot fill the log.
+#[derive(Debug, Default)]
+pub(super) struct RefusalLog(Mutex<LoggedRefusals>);
+
+#[derive(Debug, Default)]
+struct LoggedRefusals {
+    last: Option<Time>,
+    /// Refusals since the last line.
+    silent: u64,
+}
+
+impl RefusalLog {
+    /// Counts a refusal. If a line is due, returns the number of refusals without one before it.
+    pub(super) fn note(&self, now: Time) -> Option<u64> {
+        let mut logged = self.0.acquire();
+        let is_due = logged
+            .last
+            .is_none_or(|last| now >= last.after(LOG_INTERVAL));
+        if !is_due {
+            logged.silent += 1;
+            return None;
+        }
+        logged.last = Some(now);
+        Some(std::mem::take(&mut logged.silent))
+    }
 }
 
 fn check_token(admin: &Admin, headers: &HeaderMap) -> Result<(), AdminProblem> {
@@ -79,52 +139,6 @@ fn check_token(admin: &Admin, headers: &HeaderMap) -> Result<(), AdminProblem> {
         .allowed("the header authorization: Bearer <token>"))
 }
 
-/// Refuses requests that a page of another site made the browser send. This includes a site that
-/// points its own host name here (DNS rebinding); a bare address cannot be rebound.
-fn check_site(admin: &Admin, headers: &HeaderMap, uri: &Uri) -> Result<(), AdminProblem> {
-    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-    let authority = uri.authority().map(axum::http::uri::Authority::as_str);
-    let host = authority.or_else(|| text(HOST)).unwrap_or_default();
-    let allowed = "an address, localhost, or a name of admin.hosts";
-    if !is_known(admin, bare(host)) {
-        let detail = "the request was made for another host";
-        return Err(AdminProblem::new(403, "foreign-host", detail)
-            .given(host)
-            .allowed(allowed));
-    }
-    let Some(origin) = headers.get(ORIGIN) else {
-        return Ok(());
-    };
-    let origin = origin.to_str().unwrap_or_default();
-    let from = origin.split_once("://").map(|(_, authority)| authority);
-    if from.is_some_and(|from| from.eq_ignore_ascii_case(host)) {
-        return Ok(());
-    }
-    let detail = "the request comes from a page of another site";
-    Err(AdminProblem::new(403, "foreign-origin", detail)
-        .given(origin)
-        .allowed("pages of this server"))
-}
-
-/// Returns a host without its port.
-fn bare(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
-        _ => host,
-    }
-}
-
-fn is_known(admin: &Admin, name: &str) -> bool {
-    let address = name.trim_start_matches('[').trim_end_matches(']');
-    let mut names = admin
-        .inner
-        .hosts
-        .iter()
-        .map(String::as_str)
-        .chain(["localhost"]);
-    address.parse::<IpAddr>().is_ok() || names.any(|known| known.eq_ignore_ascii_case(name))
-}
-
 /// Adds headers that make the browser cache nothing, sniff no types, and load nothing.
 pub(super) async fn harden(request: Request, next: Next) -> Response {
     let headers = [
@@ -147,4 +161,21 @@ pub(super) async fn harden(request: Request, next: Next) -> Response {
         entry.or_insert(HeaderValue::from_static(value));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edge_4_e6e_refused_requests_get_one_log_line_a_minute() {
+        let log = RefusalLog::default();
+        let at = |seconds| Time::ZERO.after(Duration::from_secs(seconds));
+        assert_eq!(log.note(at(5)), Some(0));
+        for second in 5..65 {
+            assert_eq!(log.note(at(second)), None);
+        }
+        assert_eq!(log.note(at(65)), Some(60));
+        assert_eq!(log.note(at(200)), Some(0));
+    }
 }

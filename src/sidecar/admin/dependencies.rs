@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Path, State};
 use breakerbox_policy::{
-    ChaosSettings, DependencySettings, Override, State as Breaker, WindowCounts,
+    ChaosSettings, DependencySettings, Override, PauseReason, State as Breaker, WindowCounts,
 };
 use serde::Serialize;
 
@@ -177,6 +177,7 @@ struct KeyView {
     overridden: Option<OverrideView>,
     reason: String,
     retry_after_ms: Option<u64>,
+    pause: Option<PauseView>,
     window: WindowView,
 }
 
@@ -253,10 +254,7 @@ fn view(admin: &Admin, status: DependencyStatus) -> DependencyView {
         health,
         health_reason,
         parked: status.parked,
-        pause: status.paused.map(|(reason, left)| PauseView {
-            reason: pause_name(reason),
-            ends_in_ms: millis(left),
-        }),
+        pause: status.paused.map(pause),
         rate_limit: settings.rate_limit.map(|limit| RateLimitView {
             rate: limit.rate,
             per_ms: millis(limit.per),
@@ -354,6 +352,13 @@ fn worker(one: WorkerStatus) -> WorkerView {
     }
 }
 
+fn pause((reason, left): (PauseReason, Duration)) -> PauseView {
+    PauseView {
+        reason: pause_name(reason),
+        ends_in_ms: millis(left),
+    }
+}
+
 fn key(inner: &AdminState, one: KeyStatus) -> KeyView {
     KeyView {
         key: one.key,
@@ -361,6 +366,7 @@ fn key(inner: &AdminState, one: KeyStatus) -> KeyView {
         overridden: one.overridden.map(|set| over(inner, set)),
         reason: redact(&one.reason).into_owned(),
         retry_after_ms: one.retry_after.map(millis),
+        pause: one.paused.map(pause),
         window: window(&one.window, one.minimum_calls),
     }
 }

@@ -14,7 +14,10 @@ use super::problem::AdminProblem;
 use super::{Admin, AdminState};
 use crate::sidecar::names::{dependency_of, event_kind, pause_name};
 use crate::{Event, EventKind};
-use breakerbox_actors::{EVENT_HISTORY, redact};
+use breakerbox_actors::{EVENT_HISTORY, OPERATOR_EVENT_HISTORY, redact};
+
+/// Maximum number of events of one page: all that are kept.
+const MAX_PAGE: usize = EVENT_HISTORY + OPERATOR_EVENT_HISTORY;
 
 /// An event, as API clients see it.
 #[derive(Debug, Serialize)]
@@ -75,15 +78,14 @@ pub(super) async fn list(
 ) -> Result<Json<EventPage>, AdminProblem> {
     let Query(wanted) = wanted.map_err(|bad| bad_query(&bad))?;
     let since = wanted.since.unwrap_or(0);
-    let limit = wanted.limit.unwrap_or(EVENT_HISTORY);
-    if !(1..=EVENT_HISTORY).contains(&limit) {
+    let limit = wanted.limit.unwrap_or(MAX_PAGE);
+    if !(1..=MAX_PAGE).contains(&limit) {
         return Err(AdminProblem::new(400, "bad-query", "limit is out of range")
             .given(limit.to_string())
-            .allowed(format!("1 to {EVENT_HISTORY}")));
+            .allowed(format!("1 to {MAX_PAGE}")));
     }
     let all = admin.runtime().events_since(0);
     let last_id = all.last().map_or(0, |event| event.id);
-    let first = all.first().map_or(1, |event| event.id);
     let fits = |event: &&Event| {
         let dependency = wanted.dependency.as_deref();
         event.id > since
@@ -100,7 +102,7 @@ pub(super) async fn list(
     Ok(Json(EventPage {
         events: events.collect(),
         last_id,
-        incomplete: since + 1 < first,
+        incomplete: dropped_since(&all, since) > 0,
     }))
 }
 
@@ -124,7 +126,7 @@ pub(super) async fn of_days(
     let span = Duration::from_secs_f64(days * 24.0 * 3600.0);
     let begin = Time::ZERO.after(admin.inner.stamps.now().since(Time::ZERO.after(span)));
     let all = admin.runtime().events_since(0);
-    let forgotten = all
+    let forgotten = without_gap(&all)
         .first()
         .is_some_and(|first| first.id > 1 && first.at >= begin);
     let wanted = |event: &&Event| event.at >= begin && dependency_of(&event.subject) == name;
@@ -137,6 +139,19 @@ pub(super) async fn of_days(
         incomplete: forgotten,
         events,
     }))
+}
+
+/// Returns the number of events after `since` that are no longer in the history.
+pub(super) fn dropped_since(all: &[Event], since: u64) -> u64 {
+    let newest = all.last().map_or(0, |event| event.id);
+    let kept = all.iter().filter(|event| event.id > since).count();
+    newest.saturating_sub(since).saturating_sub(kept as u64)
+}
+
+/// Returns the latest events up to the newest gap: older ones are only those of operators.
+pub(super) fn without_gap(all: &[Event]) -> &[Event] {
+    let gap = all.windows(2).rposition(|pair| pair[0].id + 1 < pair[1].id);
+    &all[gap.map_or(0, |gap| gap + 1)..]
 }
 
 pub(super) fn bad_query(bad: &QueryRejection) -> AdminProblem {
@@ -183,6 +198,10 @@ fn details(inner: &AdminState, kind: &EventKind) -> Map<String, Value> {
             "reason": pause_name(*reason),
             "for_ms": millis(*for_),
             "hint_ms": hint.map(millis),
+        }),
+        EventKind::HintCut { asked, believed } => json!({
+            "asked_ms": millis(*asked),
+            "believed_ms": millis(*believed),
         }),
         EventKind::Reloaded { by, changed, waits } => {
             json!({ "by": by, "changed": changed, "waits": waits })

@@ -2,30 +2,37 @@
 //!
 //! No thread that runs protected calls ever waits for its clients.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::pin::pin;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
+use axum::http::header::CONTENT_TYPE;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::{Extension, Router};
+use hyper::body::Incoming;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio_io_timeout::TimeoutStream;
 
-use super::auth::PeerAddress;
+use super::auth::{PeerAddress, RefusalLog};
+use super::connections::{AdminConnection, BusyBody, ConnectionTable, FlushedSocket};
 use super::problem::AdminProblem;
 use super::{Admin, stream};
 
 /// Limits for clients.
 #[derive(Debug, Clone, Copy)]
 pub struct ServerLimits {
-    /// Maximum number of connections; further ones are closed immediately.
+    /// Maximum number of connections, without those of event streams. A further one displaces the
+    /// connection that has been idle longest.
     pub connections: usize,
     /// Limit from the start of a request, or from the end of the previous one, to the end of its
     /// headers.
@@ -159,7 +166,8 @@ async fn accept(admin: &Admin, listener: TcpListener, limits: ServerLimits) {
             return;
         }
     };
-    let places = Arc::new(Semaphore::new(limits.connections));
+    let connections = ConnectionTable::new(limits.connections);
+    let refused = RefusalLog::default();
     let router = admin
         .router()
         .layer(from_fn_with_state(limits.request, in_time));
@@ -167,42 +175,80 @@ async fn accept(admin: &Admin, listener: TcpListener, limits: ServerLimits) {
         let (socket, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "a connection to the admin side could not be accepted");
+                if let Some(others) = refused.note(admin.inner.stamps.now()) {
+                    tracing::warn!(%error, others, "a connection to the admin side could not be accepted");
+                }
+                connections.shed();
                 tokio::time::sleep(BREATH).await;
                 continue;
             }
         };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            drop(socket);
-            continue;
-        };
+        let connection = connections.admit().await;
         let router = router.clone().layer(Extension(PeerAddress(peer)));
-        tokio::spawn(async move {
-            serve_one(socket, router, limits).await;
-            drop(place);
-        });
+        tokio::spawn(serve_one(socket, router, limits, connection));
     }
 }
 
-/// Serves one connection until the client disconnects or exceeds a limit.
-async fn serve_one(socket: TcpStream, router: Router, limits: ServerLimits) {
+/// Serves one connection until the client disconnects or exceeds a limit, or until the connection
+/// gives way to a new one.
+async fn serve_one(
+    socket: TcpStream,
+    router: Router,
+    limits: ServerLimits,
+    place: Arc<AdminConnection>,
+) {
     // Without it small responses may be delayed (Nagle). It is only an optimisation.
     let _ = socket.set_nodelay(true);
     let mut socket = TimeoutStream::new(socket);
     socket.set_write_timeout(Some(limits.write));
+    let socket = FlushedSocket::new(socket, Arc::clone(&place));
+    let (routes, busy) = (TowerToHyperService::new(router), Arc::clone(&place));
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let busy = busy.begin();
+        let answered = routes.call(request);
+        async move {
+            let response = answered.await?;
+            let kind = response.headers().get(CONTENT_TYPE);
+            if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream")) {
+                busy.streams();
+            }
+            Ok::<_, Infallible>(response.map(|body| BusyBody::new(body, busy)))
+        }
+    });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD)
-        .serve_connection(
-            TokioIo::new(Box::pin(socket)),
-            TowerToHyperService::new(router),
-        );
+        .serve_connection(TokioIo::new(socket), service);
+    let mut connection = pin!(connection);
+    let ended = loop {
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => break ended,
+            () = place.displaced() => {}
+        }
+        // A request that has already arrived is seen first, and then the connection stays.
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => break ended,
+            () = sockets_are_polled() => {}
+        }
+        if place.gives_way() {
+            return;
+        }
+    };
     // A broken connection concerns only its client.
-    if let Err(error) = connection.await {
+    if let Err(error) = ended {
         tracing::debug!(%error, "a connection to the admin side broke off");
     }
+}
+
+/// Waits until the runtime has asked the system for new data on its sockets: it does so before it
+/// resumes a task that yields. The second turn is for the tasks that the first one woke.
+async fn sockets_are_polled() {
+    tokio::task::yield_now().await;
+    tokio::task::yield_now().await;
 }
 
 async fn in_time(

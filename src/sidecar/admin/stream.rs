@@ -148,9 +148,9 @@ impl StreamReader {
             admin,
         };
         reader.due.push_back(reader.hello(newest));
-        let oldest = past.first().map_or(1, |event| event.id);
-        if resume.is_some() && after + 1 < oldest {
-            reader.due.push_back(reader.lagged(oldest - after - 1));
+        let missed = events::dropped_since(&past, after);
+        if resume.is_some() && missed > 0 {
+            reader.due.push_back(reader.lagged(missed));
         }
         for event in past.iter().filter(|event| event.id > after) {
             let message = reader.message(event);

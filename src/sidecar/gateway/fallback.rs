@@ -9,6 +9,15 @@ use crate::{Dependency, FallbackRule, ServeOn};
 /// than their limits.
 pub(super) struct FallbackCaches<C>(Vec<(FallbackKind, Arc<C>)>);
 
+/// Bound of a cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CacheBound {
+    /// A number of entries, which can change.
+    Entries,
+    /// Bytes, which are shared out among the entries from the start on.
+    Bytes,
+}
+
 /// A cache that may go on under another configuration.
 pub(super) enum FormerCache<C> {
     /// Its configuration is the same.
@@ -31,25 +40,33 @@ impl<C> FallbackCaches<C> {
 
     /// Returns the cache that has the same place as the next one of `new`, if its answers may be
     /// kept under this configuration.
-    pub(super) fn former(&self, new: &Self, kind: &FallbackKind) -> Option<FormerCache<C>> {
+    pub(super) fn former(
+        &self,
+        new: &Self,
+        kind: &FallbackKind,
+        bound: CacheBound,
+    ) -> Option<FormerCache<C>> {
         let (former, cache) = self.0.get(new.0.len())?;
         let cache = Arc::clone(cache);
         if former == kind {
             return Some(FormerCache::Same(cache));
         }
         // EDGE-2: what tells answers apart, or forbids to keep one, must be the same.
-        (with_limits_of(former, kind).as_ref() == Some(kind))
+        (with_limits_of(former, kind, bound).as_ref() == Some(kind))
             .then_some(FormerCache::OtherLimits(cache))
     }
 }
 
-/// Returns a cache's configuration with the limits of another one.
-fn with_limits_of(former: &FallbackKind, kind: &FallbackKind) -> Option<FallbackKind> {
+/// Returns a cache's configuration with the limits of another one that apply to its entries too.
+fn with_limits_of(
+    former: &FallbackKind,
+    kind: &FallbackKind,
+    bound: CacheBound,
+) -> Option<FallbackKind> {
     let FallbackKind::StaleCache {
         max_age: age,
         max_entries: entries,
         refresh: renew,
-        max_body: body,
         ..
     } = kind
     else {
@@ -60,14 +77,15 @@ fn with_limits_of(former: &FallbackKind, kind: &FallbackKind) -> Option<Fallback
         max_age,
         max_entries,
         refresh,
-        max_body,
         ..
     } = &mut changed
     else {
         return None;
     };
-    (*max_age, *max_entries) = (*age, *entries);
-    (*refresh, *max_body) = (*renew, *body);
+    (*max_age, *refresh) = (*age, *renew);
+    if bound == CacheBound::Entries {
+        *max_entries = *entries;
+    }
     Some(changed)
 }
 

@@ -1,13 +1,15 @@
 //! Headers that a proxy may pass on, and headers that the gateway adds.
 
 use std::fmt::Write as _;
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::LazyLock;
 
 use http::header::{
-    CONNECTION, FORWARDED, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
-    TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HeaderName, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, VIA,
 };
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Version};
 
 /// Name of the answer's source.
 pub(super) const SOURCE: HeaderName = HeaderName::from_static("breakerbox-source");
@@ -52,9 +54,40 @@ pub(super) fn strip_one_hop(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
+    if headers.contains_key(TRANSFER_ENCODING) {
+        // EDGE-3: the coding frames the message, and a length beside it says nothing.
+        headers.remove(CONTENT_LENGTH);
+    }
     for name in &ONE_HOP {
         headers.remove(name);
     }
+}
+
+/// Joins the fields of a cookie, which HTTP/2 may split.
+///
+/// # Source  RFC 9113, section 8.2.3.
+pub(super) fn join_cookies(headers: &mut HeaderMap) {
+    let mut fields = headers.get_all(COOKIE).iter();
+    if fields.next().is_none() || fields.next().is_none() {
+        return;
+    }
+    let fields: Vec<&[u8]> = headers
+        .get_all(COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    // EDGE-3: joined valid values form a valid value.
+    if let Ok(joined) = HeaderValue::from_bytes(&fields.join(&b"; "[..])) {
+        headers.insert(COOKIE, joined);
+    }
+}
+
+/// Returns true if the sender of a request takes trailers.
+pub(super) fn takes_trailers(headers: &HeaderMap) -> bool {
+    let lines = headers.get_all(TE).iter();
+    let lines = lines.filter_map(|line| line.to_str().ok());
+    let mut words = lines.flat_map(|line| line.split(','));
+    words.any(|word| word.trim().eq_ignore_ascii_case("trailers"))
 }
 
 /// Appends the caller to `Forwarded` (RFC 7239), after the entries of earlier proxies.
@@ -72,6 +105,38 @@ pub(super) fn append_forwarded(headers: &mut HeaderMap, peer: SocketAddr, host: 
     element.push_str(";proto=http");
     if let Ok(value) = HeaderValue::try_from(element) {
         headers.append(FORWARDED, value);
+    }
+}
+
+/// Name of this process among the gateways that a request passes.
+static INSTANCE: LazyLock<String> = LazyLock::new(|| {
+    let random = RandomState::new().hash_one(std::process::id());
+    format!("breakerbox-{:08x}", random & 0xffff_ffff)
+});
+
+/// Entries of this process in `Via`, for messages that came by HTTP/1.0, 1.1 and 2.
+static VIA_ENTRIES: LazyLock<[Option<HeaderValue>; 3]> = LazyLock::new(|| {
+    ["1.0", "1.1", "2"]
+        .map(|version| HeaderValue::try_from(format!("{version} {}", instance())).ok())
+});
+
+/// Returns the name of this process in `Via`. It is random: it tells nothing of the machine.
+pub(super) fn instance() -> &'static str {
+    &INSTANCE
+}
+
+/// Appends this process to `Via`. `version`: of the message as it came.
+///
+/// # Source  RFC 9110, section 7.6.3.
+pub(super) fn append_via(headers: &mut HeaderMap, version: Version) {
+    let [old, one, two] = &*VIA_ENTRIES;
+    let entry = match version {
+        Version::HTTP_09 | Version::HTTP_10 => old,
+        Version::HTTP_2 => two,
+        _ => one,
+    };
+    if let Some(entry) = entry {
+        headers.append(VIA, entry.clone());
     }
 }
 

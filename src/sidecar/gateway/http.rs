@@ -12,13 +12,29 @@ pub(super) mod upstream;
 
 pub(super) mod connector;
 
+pub(super) mod connect_failure;
+
+pub(super) mod socket;
+
+pub(super) mod outbound;
+
 pub(super) mod pool;
 
+mod content_coding;
+
+pub(super) mod error_body;
+
 pub(super) mod error;
+
+pub(super) mod substitute;
 
 // responses
 pub(super) mod response_stream;
 
 pub(super) mod cache;
+
+pub(super) mod cache_key;
+
+pub(super) mod directives;
 
 pub(super) mod body;

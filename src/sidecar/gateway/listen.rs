@@ -114,15 +114,22 @@ async fn take(
                 return;
             }
         };
+        let mut is_failing = false;
         loop {
             // Above the limit, callers wait in the system's backlog, which is bounded too.
             let Ok(place) = Arc::clone(&places).acquire_owned().await else {
                 return;
             };
             let (stream, peer) = match listener.accept().await {
-                Ok(accepted) => accepted,
+                Ok(accepted) => {
+                    is_failing = false;
+                    accepted
+                }
                 Err(error) => {
-                    tracing::warn!(%error, "a connection cannot be accepted");
+                    // One line an episode.
+                    if !std::mem::replace(&mut is_failing, true) {
+                        tracing::warn!(%error, "a connection cannot be accepted");
+                    }
                     tokio::time::sleep(NO_ROOM).await;
                     continue;
                 }

@@ -5,11 +5,14 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
+
+use super::http::connect_failure::ConnectFailure;
 
 /// A request to an HTTP dependency. Cheap to clone.
 ///
-/// Two requests are equal if their method, path, query and chosen headers are equal.
+/// Two requests are equal if they have the same key of a cache; without one, a request equals only
+/// its clones.
 #[derive(Clone)]
 pub struct HttpRequest(Arc<RequestParts>);
 
@@ -21,8 +24,13 @@ struct RequestParts {
     /// `None` if the body is streamed.
     body: Option<Bytes>,
     idempotent: bool,
-    chosen: Vec<(HeaderName, Option<HeaderValue>)>,
+    /// The headers as the caller sent them, for the keys of caches.
+    sent: Option<Box<HeaderMap>>,
+    key: Option<RequestKey>,
 }
+
+/// The digest of everything that tells requests apart in a cache.
+pub(super) type RequestKey = [u8; 32];
 
 /// A buffered response of an HTTP dependency.
 #[derive(Debug, Clone)]
@@ -45,8 +53,17 @@ impl HttpRequest {
             headers,
             body,
             idempotent,
-            chosen: Vec::new(),
+            sent: None,
+            key: None,
         }))
+    }
+
+    /// Adds the headers as the caller sent them. Does nothing once the request was cloned.
+    pub(super) fn sent_as(mut self, sent: Option<HeaderMap>) -> Self {
+        if let Some(parts) = Arc::get_mut(&mut self.0) {
+            parts.sent = sent.map(Box::new);
+        }
+        self
     }
 
     pub(super) fn method(&self) -> &Method {
@@ -59,6 +76,22 @@ impl HttpRequest {
 
     pub(super) fn headers(&self) -> &HeaderMap {
         &self.0.headers
+    }
+
+    /// Returns the headers as the caller sent them, before any were stripped; else those that are
+    /// passed on.
+    pub(super) fn as_sent(&self) -> &HeaderMap {
+        self.0.sent.as_deref().unwrap_or(&self.0.headers)
+    }
+
+    /// Returns true if the headers are known as the caller sent them.
+    pub(super) fn is_as_sent(&self) -> bool {
+        self.0.sent.is_some()
+    }
+
+    /// Returns true if it certainly has no body.
+    pub(super) fn has_no_body(&self) -> bool {
+        self.0.body.as_ref().is_some_and(Bytes::is_empty)
     }
 
     /// Returns true if the method may change something.
@@ -76,7 +109,27 @@ impl HttpRequest {
             headers,
             body: self.0.body.clone(),
             idempotent: self.0.idempotent,
-            chosen: self.0.chosen.clone(),
+            sent: self.0.sent.clone(),
+            key: self.0.key,
+        }))
+    }
+
+    /// Returns the same request for another target, with both sets of headers changed.
+    pub(super) fn changed(&self, target: String, change: impl Fn(&mut HeaderMap)) -> Self {
+        let mut headers = self.0.headers.clone();
+        change(&mut headers);
+        let mut sent = self.0.sent.clone();
+        if let Some(sent) = &mut sent {
+            change(sent);
+        }
+        Self(Arc::new(RequestParts {
+            method: self.0.method.clone(),
+            target,
+            headers,
+            body: self.0.body.clone(),
+            idempotent: self.0.idempotent,
+            sent,
+            key: None,
         }))
     }
 
@@ -85,48 +138,38 @@ impl HttpRequest {
         self.0.body.as_ref()
     }
 
+    /// Returns true if it may be sent again on another connection, after one was closed under it.
+    pub(super) fn may_be_resent(&self) -> bool {
+        let safe = [Method::GET, Method::HEAD, Method::OPTIONS];
+        self.0.idempotent || safe.contains(&self.0.method)
+    }
+
     /// Returns true if it may be sent more than once.
     pub(super) fn is_idempotent(&self) -> bool {
         self.0.idempotent
     }
 
-    /// Reduces the request to the parts of its cache key.
-    pub(super) fn keyed(&self, headers: &[HeaderName]) -> Self {
-        let value = |name: &HeaderName| {
-            let mut values = self.0.headers.get_all(name).iter();
-            let first = values.next()?.clone();
-            if values.next().is_none() {
-                return Some(first);
-            }
-            let all: Vec<&[u8]> = self
-                .0
-                .headers
-                .get_all(name)
-                .iter()
-                .map(HeaderValue::as_bytes)
-                .collect();
-            // Joined valid values form a valid value.
-            HeaderValue::from_bytes(&all.join(&b", "[..])).ok()
-        };
-        let chosen = headers.iter().map(|name| (name.clone(), value(name)));
+    /// Reduces the request to its key, so that a cache keeps nothing else of it.
+    pub(super) fn keyed(&self, key: RequestKey) -> Self {
         Self(Arc::new(RequestParts {
             method: self.0.method.clone(),
-            target: self.0.target.clone(),
+            target: String::new(),
             headers: HeaderMap::new(),
             body: None,
             idempotent: self.0.idempotent,
-            chosen: chosen.collect(),
+            sent: None,
+            key: Some(key),
         }))
-    }
-
-    fn key(&self) -> (&Method, &str, &[(HeaderName, Option<HeaderValue>)]) {
-        (&self.0.method, &self.0.target, &self.0.chosen)
     }
 }
 
 impl PartialEq for HttpRequest {
     fn eq(&self, other: &Self) -> bool {
-        self.key() == other.key()
+        match (&self.0.key, &other.0.key) {
+            (Some(own), Some(others)) => own == others,
+            (None, None) => Arc::ptr_eq(&self.0, &other.0),
+            _ => false,
+        }
     }
 }
 
@@ -134,7 +177,7 @@ impl Eq for HttpRequest {}
 
 impl Hash for HttpRequest {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.key().hash(state);
+        self.0.key.hash(state);
     }
 }
 
@@ -153,9 +196,15 @@ pub(crate) enum HttpFailure {
     /// It responded with this status.
     Status(u16),
     /// No connection could be made.
-    Connect,
+    Connect(ConnectFailure),
     /// The connection broke, or the response was not HTTP.
     Reset,
+    /// The connection broke while the request's body was on its way.
+    UploadCut,
+    /// The server closed an idle connection as a request went out on it.
+    ClosedOnReuse,
+    /// The server has declared that it did not process the request.
+    Unprocessed,
     /// The response did not begin, or did not continue, in time.
     Late,
     /// The response is too long to be buffered.
@@ -170,13 +219,37 @@ pub(crate) enum HttpFailure {
     BodyGone,
 }
 
+impl HttpFailure {
+    /// The cause in a few words, for problem documents and events.
+    pub(super) fn cause(self) -> &'static str {
+        // EDGE-8: each failure says what it was.
+        match self {
+            Self::Status(_) => "error status",
+            Self::Connect(cause) => cause.words(),
+            Self::Reset => "connection reset",
+            Self::UploadCut => "connection reset during the upload",
+            Self::ClosedOnReuse => "idle connection closed",
+            Self::Unprocessed => "request not processed",
+            Self::Late => "no response in time",
+            Self::TooLong => "response too long",
+            Self::BodyTooLarge => "request body too large",
+            Self::BodyTooSlow => "request body too slow",
+            Self::BodyCut => "request body cut off",
+            Self::BodyGone => "request body already sent",
+        }
+    }
+}
+
 /// Contains no address and no part of a message: they may hold secrets.
 impl fmt::Display for HttpFailure {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Self::Status(status) => return write!(out, "it answered {status}"),
-            Self::Connect => "no connection",
+            Self::Connect(cause) => return write!(out, "no connection: {cause}"),
             Self::Reset => "the connection broke",
+            Self::UploadCut => "the connection broke while the request's body was on its way",
+            Self::ClosedOnReuse => "it closed an idle connection as the request went out on it",
+            Self::Unprocessed => "it did not process the request",
             Self::Late => "no response in time",
             Self::TooLong => "its response is too long to be buffered",
             Self::BodyTooLarge => "the request's body is longer than allowed",

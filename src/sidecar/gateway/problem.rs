@@ -12,10 +12,11 @@ use serde_json::Value;
 use breakerbox_policy::Executed;
 
 use super::http::body::ReplyBody;
+use super::http::connect_failure::ConnectFailure;
 use super::http::error::HttpError;
 use super::message::HttpFailure;
 use crate::mcp::McpError;
-use crate::{CallError, NotExecutedReason};
+use crate::{CallError, Limit, NotExecutedReason};
 
 /// A kind of problem: its code, its status and its title.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +68,14 @@ impl ProblemKind {
         StatusCode::SERVICE_UNAVAILABLE,
         "calls with this content have crashed workers",
     );
+    /// Refusals whose retries the gateway makes itself.
+    const REFUSALS: [Self; 5] = [
+        Self::OPEN,
+        Self::OVERLOADED,
+        Self::RATE_LIMITED,
+        Self::UNAVAILABLE,
+        Self::QUARANTINED,
+    ];
     /// No dependency of that name.
     pub(super) const UNKNOWN: Self = Self(
         "unknown-dependency",
@@ -84,6 +93,48 @@ impl ProblemKind {
         "bad-request",
         StatusCode::BAD_REQUEST,
         "the request cannot be passed on",
+    );
+    /// The request names a host that is not served.
+    pub(super) const FOREIGN_HOST: Self = Self(
+        "foreign-host",
+        StatusCode::MISDIRECTED_REQUEST,
+        "the request is for another host",
+    );
+    /// A page of another site made the request.
+    pub(super) const FOREIGN_ORIGIN: Self = Self(
+        "foreign-origin",
+        StatusCode::FORBIDDEN,
+        "the request comes from another site",
+    );
+    /// The request has come through this process before.
+    pub(super) const LOOP: Self = Self(
+        "loop-detected",
+        StatusCode::LOOP_DETECTED,
+        "the request goes round in a loop",
+    );
+    /// The request asks for a tunnel.
+    pub(super) const NO_TUNNEL: Self = Self(
+        "no-tunnel",
+        StatusCode::NOT_IMPLEMENTED,
+        "there are no tunnels",
+    );
+    /// The body has a transfer coding that is not known.
+    pub(super) const UNKNOWN_CODING: Self = Self(
+        "unknown-coding",
+        StatusCode::NOT_IMPLEMENTED,
+        "the transfer coding is not known",
+    );
+    /// The method is not allowed here.
+    pub(super) const METHOD: Self = Self(
+        "method-not-allowed",
+        StatusCode::METHOD_NOT_ALLOWED,
+        "the method is not allowed here",
+    );
+    /// The request expects what the gateway cannot do.
+    pub(super) const EXPECTATION: Self = Self(
+        "expectation-failed",
+        StatusCode::EXPECTATION_FAILED,
+        "the expectation cannot be met",
     );
     const BODY_TOO_LARGE: Self = Self(
         "body-too-large",
@@ -110,10 +161,25 @@ pub(super) struct GatewayProblem<'a> {
     state: Option<String>,
     executed: &'static str,
     retry_after_ms: Option<u64>,
+    /// The cause in a few words.
+    cause: String,
+    error: ErrorMember,
     #[serde(skip)]
     code: StatusCode,
+    /// True if the gateway refuses the call, and retries it itself where that helps.
+    #[serde(skip)]
+    is_refusal: bool,
     #[serde(skip)]
     wait: Option<Duration>,
+}
+
+/// The same in the form that the clients of model providers read.
+#[derive(Debug, Serialize)]
+struct ErrorMember {
+    message: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    code: &'static str,
 }
 
 impl<'a> GatewayProblem<'a> {
@@ -133,6 +199,7 @@ impl<'a> GatewayProblem<'a> {
             Some(dependency),
             failure.to_string(),
         )
+        .cause(failure.cause())
     }
 
     /// The error of a call.
@@ -146,6 +213,7 @@ impl<'a> GatewayProblem<'a> {
             error.executed(),
             wait,
         )
+        .cause(cause_of(error))
     }
 
     /// The error of a call of an MCP server.
@@ -173,11 +241,23 @@ impl<'a> GatewayProblem<'a> {
         executed: Executed,
         wait: Option<Duration>,
     ) -> Self {
+        let message = match dependency {
+            Some(dependency) => format!("{dependency}: {title}: {detail}"),
+            None => format!("{title}: {detail}"),
+        };
+        let kind = ProblemKind(code, status, title);
         Self {
             kind: format!("urn:breakerbox:{code}"),
             title,
             status: status.as_u16(),
             detail,
+            cause: title.to_owned(),
+            error: ErrorMember {
+                message,
+                kind: "breakerbox",
+                code,
+            },
+            is_refusal: ProblemKind::REFUSALS.contains(&kind),
             dependency,
             state: None,
             executed: match executed {
@@ -189,6 +269,13 @@ impl<'a> GatewayProblem<'a> {
             code: status,
             wait,
         }
+    }
+
+    /// Sets the cause.
+    fn cause(mut self, cause: impl Into<String>) -> Self {
+        // EDGE-8: the document says what has failed.
+        self.cause = cause.into();
+        self
     }
 
     /// Sets the breaker's state.
@@ -205,6 +292,10 @@ impl<'a> GatewayProblem<'a> {
         let headers = response.headers_mut();
         let media = HeaderValue::from_static("application/problem+json");
         headers.insert(CONTENT_TYPE, media);
+        if self.is_refusal {
+            // LIM-4: a client library that retries too would multiply the load.
+            headers.insert("x-should-retry", HeaderValue::from_static("false"));
+        }
         if let Some(wait) = self.wait {
             let seconds = round_up(wait, 1_000_000_000);
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
@@ -216,6 +307,25 @@ impl<'a> GatewayProblem<'a> {
 /// Converts to whole units of `unit` nanoseconds, rounded up: no caller is told to retry too early.
 fn round_up(wait: Duration, unit: u128) -> u64 {
     u64::try_from(wait.as_nanos().div_ceil(unit)).unwrap_or(u64::MAX)
+}
+
+/// Returns the cause of an error, in a few words.
+fn cause_of(error: &CallError<HttpError>) -> String {
+    match error {
+        CallError::Failed { error, .. } => error.failure.cause().to_owned(),
+        CallError::Open(refused) => refused.reason().reason.clone(),
+        CallError::Overloaded { .. } => "bulkhead.max_concurrent".to_owned(),
+        CallError::TimedOut { .. } => "time limit".to_owned(),
+        CallError::Stalled { .. } => "timeout.idle".to_owned(),
+        CallError::RateLimited { limit, .. } => match limit {
+            Limit::Pause(_) => "pause asked for by the dependency".to_owned(),
+            _ => "rate_limit".to_owned(),
+        },
+        CallError::FallbackFailed { cause, .. } => cause_of(cause),
+        other => kind_of(other, &|error| kind_of_failure(error.failure))
+            .2
+            .to_owned(),
+    }
 }
 
 /// Returns the kind of an error. `own`: classifies the dependency's own error.
@@ -245,9 +355,14 @@ fn kind_of_failure(failure: HttpFailure) -> ProblemKind {
         HttpFailure::BodyTooSlow => ProblemKind::BODY_TOO_SLOW,
         HttpFailure::BodyCut => ProblemKind::BAD_REQUEST,
         HttpFailure::Late => ProblemKind::TIMED_OUT,
+        // Our own lack, told as such.
+        HttpFailure::Connect(ConnectFailure::NoResources) => ProblemKind::OVERLOADED,
+        HttpFailure::Connect(_) => ProblemKind::FAILED,
         HttpFailure::Status(_)
-        | HttpFailure::Connect
         | HttpFailure::Reset
+        | HttpFailure::UploadCut
+        | HttpFailure::ClosedOnReuse
+        | HttpFailure::Unprocessed
         | HttpFailure::TooLong
         | HttpFailure::BodyGone => ProblemKind::FAILED,
     }
@@ -262,7 +377,7 @@ mod tests {
     use breakerbox_policy::{PauseReason, RefusalState};
 
     use super::*;
-    use crate::{Limit, RefusalReason, Refused};
+    use crate::{RefusalReason, Refused};
 
     type Error = CallError<HttpError>;
 
@@ -412,7 +527,10 @@ mod tests {
         ] {
             assert_eq!(shown(&failed(failure)), (code, status, "maybe", None));
         }
-        assert_eq!(shown(&failed(HttpFailure::Connect)).2, "no");
+        assert_eq!(
+            shown(&failed(HttpFailure::Connect(ConnectFailure::Refused))).2,
+            "no"
+        );
         assert_eq!(shown(&failed(HttpFailure::Late)).0, "timed-out");
     }
 }

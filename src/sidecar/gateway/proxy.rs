@@ -7,26 +7,29 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
-use http::header::{AGE, CONNECTION, CONTENT_TYPE, HOST};
+use http::header::{AGE, CONNECTION, CONTENT_TYPE, HOST, TE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::{Instant, sleep};
 
-use breakerbox_policy::Priority;
+use breakerbox_policy::{Class, Priority, Symptom};
 
+use super::head_rules::{refuse_trace, screen};
 use super::headers::{
-    ATTEMPTS, DEADLINE, IDEMPOTENCY, KEY, PRIORITY, SOURCE, append_forwarded, strip_one_hop,
+    ATTEMPTS, DEADLINE, IDEMPOTENCY, KEY, PRIORITY, SOURCE, append_forwarded, append_via,
+    join_cookies, strip_one_hop, takes_trailers,
 };
-use super::http::body::ReplyBody;
+use super::http::body::{ReplyBody, RestLimits};
 use super::http::cache::CacheWriter;
 use super::http::dependency::of_status;
-use super::http::error::{ErrorBody, ErrorResponse, HttpError};
+use super::http::error::{ErrorResponse, HttpError, speaks_of_caller};
 use super::http::pool::PooledBody;
 use super::http::request_body::{self, BodyLimits, ReadBody, StreamedBody, Upload, UploadStatus};
 use super::http::response_stream::{self, ResponsePiece, ResponseStream};
 use super::mcp::endpoint::McpEndpoint;
 use super::message::{HttpFailure, HttpReply, HttpRequest};
+use super::path::has_dot_segment;
 use super::problem::{GatewayProblem, ProblemKind};
 use super::route::{HttpRoute, RouteKind, ThreadContext};
 use super::trace::{AttemptSpan, RequestSpan};
@@ -70,8 +73,11 @@ async fn answer_and_read(
     span: Option<&RequestSpan>,
 ) -> (Response<ReplyBody>, bool) {
     let started = Instant::now();
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let is_empty = body.is_end_stream();
+    if let Some((response, is_read)) = screen(&mut head, &lane.config.load(), !is_empty) {
+        return (own(response, 0), is_read);
+    }
     let path = head.uri.path();
     if path == "/" {
         return (own(list(lane), 0), is_empty);
@@ -97,6 +103,9 @@ async fn answer_and_read(
     };
     if let Some(span) = span {
         span.concerns(&route.name);
+    }
+    if head.method == Method::TRACE && route.holds_credentials() {
+        return (own(refuse_trace(), 0), is_empty);
     }
     let call = ProxiedCall {
         lane,
@@ -153,8 +162,9 @@ impl ProxiedCall<'_> {
     /// Reads the caller's options. `length`: of the dependency's name.
     fn terms(&self, head: &Parts, length: usize) -> Result<RequestOptions, &'static str> {
         let path = &head.uri.path()[1 + length..];
-        if path.split('/').any(is_dots) {
-            return Err("the path contains a segment . or ..");
+        // EDGE-5: a path goes no further if any server could read it as leading elsewhere.
+        if has_dot_segment(path) {
+            return Err("the path contains a segment . or .., perhaps encoded");
         }
         let mut target = if path.is_empty() { "/" } else { path }.to_owned();
         if let Some(query) = head.uri.query() {
@@ -217,27 +227,30 @@ impl ProxiedCall<'_> {
             let problem = problem.state(self.route.client.state());
             (own(problem.into_response(), 0), false)
         };
+        let own_time = options.timeout.map(|timeout| self.started + timeout);
+        let until = self.ends(own_time);
         // On the heap, as is everything that few calls need: it must not enlarge every call's
         // future.
         let (kept, passing) = if body.is_end_stream() {
             (Some(Bytes::new()), None)
         } else {
-            match Box::pin(request_body::read(body, is_idempotent, limits)).await {
+            let reading = request_body::read(body, self.may_send_again(is_idempotent), limits);
+            match Box::pin(in_time(until, reading)).await {
                 Ok(ReadBody::Whole(body)) => (Some(body), None),
                 Ok(ReadBody::Passing(body)) => (None, Some(body)),
                 Err(failure) => return refuse(failure),
             }
         };
-        rewrite(&mut head, peer);
+        let sent = rewrite(&mut head, peer, self.route.has_fallbacks());
         if let Some(span) = self.span {
             span.pass_on(&mut head.headers);
         }
         let may_repeat = is_idempotent && kept.is_some();
         let request = HttpRequest::new((head.method, target), head.headers, kept, may_repeat);
-        let own_time = options.timeout.map(|timeout| self.started + timeout);
-        let until = self.ends(own_time);
+        let request = request.sent_as(sent);
         options.timeout = own_time.map(|end| end.saturating_duration_since(Instant::now()));
         let trace = passing.as_ref().map(StreamedBody::trace);
+        options.progress = trace.as_ref().map(|trace| trace.progress());
         let passing = RefCell::new(passing.map(Box::new));
         let attempts = Cell::new(0);
         let open = || {
@@ -258,11 +271,18 @@ impl ProxiedCall<'_> {
             span.left(self.route.client.state());
         }
         let response = match served {
-            Ok(Served::Stream(stream)) => self.relay(stream, &request, attempts).await,
+            Ok(Served::Stream(stream)) => self.relay(stream, &request, (attempts, until)).await,
             Ok(Served::Answer(answer)) => in_one_piece(answer, attempts),
-            Err(error) => self.fail(error, attempts),
+            Err(error) => self.fail(error, (attempts, until)),
         };
         (response, trace.is_none_or(|trace| trace.has_ended()))
+    }
+
+    /// Returns true if a body that is kept may be sent again: by a retry, or to a fallback.
+    fn may_send_again(&self, is_idempotent: bool) -> bool {
+        let settings = self.route.client.settings();
+        let has_retries = settings.retry.max_attempts.get() > 1 || settings.hedge.is_some();
+        (is_idempotent && has_retries) || self.route.has_fallbacks()
     }
 
     /// Returns the end of the call, as it is told to the dependency.
@@ -279,6 +299,7 @@ impl ProxiedCall<'_> {
         body: Option<Upload>,
         (number, until): (u32, Option<Instant>),
     ) -> Result<ResponseStream, HttpError> {
+        let began = Instant::now();
         let body = body.ok_or(HttpFailure::BodyGone)?;
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         let trace = match &body {
@@ -296,9 +317,9 @@ impl ProxiedCall<'_> {
         let request = traced.as_ref().unwrap_or(request);
         let upstream = self.route.upstream(self.lane.number);
         let sending = upstream.send(request, body, left);
-        let answered = match trace {
+        let answered = match &trace {
             None => sending.await,
-            Some(trace) => Box::pin(or_blame(sending, &trace, limit())).await,
+            Some(trace) => Box::pin(or_blame(sending, trace, left)).await,
         };
         if let Some(span) = &mut span {
             span.came_to(
@@ -308,7 +329,20 @@ impl ProxiedCall<'_> {
                     .map_err(HttpError::failure),
             );
         }
-        ResponseStream::begin(answered?, response_stream::by(&settings.classify), span).await
+        if let Ok(response) = &answered {
+            let status = response.status();
+            let class = settings.classify.class_of(Symptom::Status(status.as_u16()));
+            let is_failure = matches!(class, Class::Failure | Class::Throttled)
+                && !speaks_of_caller(status.as_u16());
+            let seen = (status, response.headers());
+            self.route.note(request, seen, is_failure);
+        }
+        // What is read of an error beforehand must not exceed the limits of the attempt.
+        // Those of an upload begin at its end.
+        let spent = trace.map_or_else(|| began.elapsed(), |_| Duration::ZERO) + AHEAD;
+        let left = limit().map(|limit| limit.saturating_sub(spent));
+        let classify = response_stream::by(&settings.classify);
+        ResponseStream::begin(answered?, classify, (span, left)).await
     }
 
     /// Streams the dependency's own response.
@@ -316,11 +350,11 @@ impl ProxiedCall<'_> {
         &self,
         mut stream: Streamed<ResponseStream>,
         request: &HttpRequest,
-        attempts: u32,
+        (attempts, until): (u32, Option<Instant>),
     ) -> Response<ReplyBody> {
         let mut head = match next(&mut stream).await {
             Some(Ok(ResponsePiece::Head(head))) => head,
-            Some(Err(error)) => return self.fail(error, attempts),
+            Some(Err(error)) => return self.fail(error, (attempts, until)),
             // A response stream begins with its head.
             Some(Ok(ResponsePiece::Frame(_))) | None => Response::new(()).into_parts().0,
         };
@@ -339,7 +373,7 @@ impl ProxiedCall<'_> {
         let body = if is_over {
             // An empty body is never polled, so its outcome would not be recorded.
             if let Some(Err(error)) = next(&mut stream).await {
-                return self.fail(error, attempts);
+                return self.fail(error, (attempts, until));
             }
             if let Some(keeping) = keeping.take() {
                 keeping.keep();
@@ -358,8 +392,13 @@ impl ProxiedCall<'_> {
         )
     }
 
-    /// Builds the response of a failed call: the dependency's own if it sent one.
-    fn fail(&self, error: CallError<HttpError>, attempts: u32) -> Response<ReplyBody> {
+    /// Builds the response of a failed call: the dependency's own if it sent one. `until`: the end of
+    /// the call.
+    fn fail(
+        &self,
+        error: CallError<HttpError>,
+        (attempts, until): (u32, Option<Instant>),
+    ) -> Response<ReplyBody> {
         let problem = {
             let problem = GatewayProblem::of_call(&error, &self.route.name);
             match &error {
@@ -372,13 +411,9 @@ impl ProxiedCall<'_> {
         };
         let ErrorResponse { mut head, body } = *said;
         head.version = Version::HTTP_11;
-        let body = match body {
-            ErrorBody::Whole(body) => ReplyBody::whole(body),
-            ErrorBody::Rest(body) => {
-                let idle = self.route.client.settings().timeout.idle;
-                ReplyBody::rest(body, idle)
-            }
-        };
+        // EDGE-4: `idle` and `total` hold for errors too, to their last byte.
+        let idle = self.route.client.settings().timeout.idle;
+        let body = ReplyBody::failed(body, RestLimits { idle, until });
         signed(
             Response::from_parts(head, body),
             &AnswerSource::Primary,
@@ -387,8 +422,20 @@ impl ProxiedCall<'_> {
     }
 }
 
-/// Waits for the response while the request body is still streaming. On timeout, blames the caller
-/// if the upload has stalled, else the dependency.
+/// Reads a body until the end of the call.
+async fn in_time<T>(
+    until: Option<Instant>,
+    reading: impl Future<Output = Result<T, HttpFailure>>,
+) -> Result<T, HttpFailure> {
+    let Some(until) = until else {
+        return reading.await;
+    };
+    let read = tokio::time::timeout_at(until, reading).await;
+    read.unwrap_or(Err(HttpFailure::BodyTooSlow))
+}
+
+/// Waits for the response while the request body is still streaming. At the end of the call, blames
+/// the caller if the upload waits for it, else the dependency.
 async fn or_blame(
     sending: impl Future<Output = Result<Response<PooledBody>, HttpError>>,
     trace: &UploadStatus,
@@ -417,34 +464,43 @@ async fn next<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
 /// Returns the dependency's unsuccessful response, if that made the call fail.
 fn said(error: CallError<HttpError>) -> Option<Box<ErrorResponse>> {
     match error {
-        CallError::Failed { error, .. } => error.said,
+        CallError::Failed { error, .. } => error.said.filter(|said| said.body.is_whole()),
         CallError::FallbackFailed { cause, .. } => said(*cause),
         _ => None,
     }
 }
 
-/// Turns a caller's head into the head of the gateway's request.
-fn rewrite(head: &mut Parts, peer: SocketAddr) {
+/// Turns a caller's head into the head of the gateway's request. Returns the headers as they were,
+/// if they are wanted.
+fn rewrite(head: &mut Parts, peer: SocketAddr, is_wanted: bool) -> Option<HeaderMap> {
     let host = match head.uri.authority() {
         Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
         None => head.headers.get(HOST).cloned(),
     };
     let headers = &mut head.headers;
+    join_cookies(headers);
+    let has_trailers = takes_trailers(headers);
+    // EDGE-2: what is stripped may tell callers apart too.
+    let sent = is_wanted.then(|| {
+        let mut sent = headers.clone();
+        if let Some(host) = &host {
+            // The dependency sees it in `Forwarded`.
+            sent.insert(HOST, host.clone());
+        }
+        sent
+    });
     strip_one_hop(headers);
+    if has_trailers {
+        // EDGE-3: gRPC servers insist on it. It goes no further than to HTTP/2.
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
     for name in [PRIORITY, KEY, DEADLINE] {
         headers.remove(name);
     }
     let host = host.as_ref().and_then(|host| host.to_str().ok());
     append_forwarded(headers, peer, host);
-}
-
-/// Returns true if a part of a path is `.` or `..`, percent-encoded or not.
-fn is_dots(part: &str) -> bool {
-    if part.len() > 6 {
-        return false;
-    }
-    let plain = part.replace("%2e", ".").replace("%2E", ".");
-    plain == "." || plain == ".."
+    append_via(headers, head.version);
+    sent
 }
 
 fn is_event_stream(headers: &HeaderMap) -> bool {

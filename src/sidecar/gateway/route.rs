@@ -6,19 +6,21 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::AddError;
-use super::fallback::{FallbackCaches, FormerCache, narrowed};
-use super::http::cache::{CacheRules, HttpCache};
+use super::fallback::{CacheBound, FallbackCaches, FormerCache, narrowed};
+use super::http::cache::{self, CacheRules, HttpCache, HttpCacheFallback};
+use super::http::cache_key::KeyHeaders;
 use super::http::connector::UpstreamAddress;
 use super::http::dependency::HttpDependency;
-use super::http::target::UpstreamTarget;
+use super::http::substitute::SubstituteDependency;
+use super::http::target::{UpstreamTarget, WorkerRoute};
 use super::http::upstream::UpstreamClient;
 use super::mcp::endpoint::McpEndpoint;
-use super::message::HttpReply;
+use super::message::{HttpReply, HttpRequest};
 use super::trace::{AttemptTracer, Tracing};
-use crate::config::{DependencyConfig, FallbackConfig, FallbackKind, GatewayConfig};
+use crate::config::{DependencyConfig, FallbackConfig, FallbackKind, GatewayConfig, UpstreamTls};
 use crate::mcp::McpSettings;
 use crate::{AnswerMemory, ByName, Client, FallbackRule, Fixed, Runtime};
 
@@ -104,8 +106,8 @@ pub(super) struct HttpRoute {
     pub(super) name: Arc<str>,
     pub(super) client: Client<HttpDependency>,
     pub(super) idempotent: Vec<Method>,
-    /// Rules of its caches.
-    pub(super) caches: Vec<CacheRules>,
+    /// Its stale caches.
+    pub(super) caches: Arc<[Arc<HttpCache>]>,
     /// The way of answers into these caches.
     pub(super) memory: AnswerMemory<HttpDependency>,
     pub(super) attempts: AttemptTracer,
@@ -113,14 +115,16 @@ pub(super) struct HttpRoute {
     spec: HttpRouteSpec,
     kept: Arc<FallbackCaches<HttpCache>>,
     target: Arc<UpstreamTarget>,
-    /// The same, as the workers see it.
-    of_workers: Arc<ArcSwap<UpstreamTarget>>,
+    /// The present target and caches, as the workers see them; the same for all routes of the
+    /// dependency.
+    of_workers: Arc<ArcSwap<WorkerRoute>>,
 }
 
 /// The settings from which a route is made.
 #[derive(Debug, Clone, PartialEq)]
 struct HttpRouteSpec {
     url: String,
+    tls: Option<UpstreamTls>,
     idempotent: Vec<String>,
     fallbacks: Vec<FallbackConfig>,
     fallback_only: bool,
@@ -130,6 +134,7 @@ impl HttpRouteSpec {
     fn of(config: &DependencyConfig, url: &str) -> Self {
         Self {
             url: url.to_owned(),
+            tls: config.tls.clone(),
             idempotent: config.idempotent.clone(),
             fallbacks: config.fallbacks.clone(),
             fallback_only: config.settings.fallback_only,
@@ -152,14 +157,17 @@ impl HttpRoute {
         gateway: (usize, &Tracing),
         replaces: bool,
     ) -> Result<Self, AddError> {
-        let target = Arc::new(target(name, url, gateway)?);
-        target.address.set_connect(config.settings.timeout.connect);
-        let of_workers = Arc::new(ArcSwap::new(Arc::clone(&target)));
+        let target = Arc::new(target(name, (config, url), gateway)?);
+        let fallbacks = HttpFallbacks::new(runtime, &config.fallbacks, None);
+        let caches: Arc<[_]> = fallbacks.caches.into();
+        let of_workers = Arc::new(ArcSwap::from_pointee(WorkerRoute {
+            target: Arc::clone(&target),
+            caches: Arc::clone(&caches),
+        }));
         let own = Arc::clone(&of_workers);
         let new = runtime.dependency(name).settings(config.settings.clone());
         let new = if replaces { new.replacing() } else { new };
         let builder = new.workers(move || HttpDependency::new(Arc::clone(&own)));
-        let fallbacks = HttpFallbacks::new(runtime, &config.fallbacks, None);
         let rules = fallbacks.rules.into_iter();
         let builder = rules.fold(builder.replaceable_fallbacks(), |builder, rule| {
             builder.fallback_rule(rule)
@@ -169,7 +177,7 @@ impl HttpRoute {
         Ok(Self {
             name: Arc::from(name),
             idempotent: spec.methods(),
-            caches: fallbacks.of_caches,
+            caches,
             memory: client.memory(),
             attempts: target.attempts.clone(),
             client,
@@ -178,6 +186,34 @@ impl HttpRoute {
             target,
             of_workers,
         })
+    }
+
+    /// Returns true if a fallback may ask for the headers as the caller sent them.
+    pub(super) fn has_fallbacks(&self) -> bool {
+        !self.spec.fallbacks.is_empty()
+    }
+
+    /// Returns true if the gateway adds credentials of its own to the requests. A 401 or 403 is
+    /// then a fault of the configuration, else of the caller.
+    pub(super) fn holds_credentials(&self) -> bool {
+        let has_certificate = self.spec.tls.as_ref().is_some_and(|tls| tls.cert.is_some());
+        has_certificate || self.target.address.outbound.load().holds_credentials()
+    }
+
+    /// Notes the head of a response in the caches; see [`cache::note`]. `is_failure`: by the
+    /// settings.
+    pub(super) fn note(
+        &self,
+        request: &HttpRequest,
+        head: (StatusCode, &HeaderMap),
+        is_failure: bool,
+    ) {
+        cache::note(&self.caches, request, head, is_failure);
+        let present = self.of_workers.load();
+        // EDGE-2: the caches of a later configuration learn of it too.
+        if !Arc::ptr_eq(&present.caches, &self.caches) {
+            cache::note(&present.caches, request, head, is_failure);
+        }
     }
 
     /// Returns the connections of one thread.
@@ -194,21 +230,21 @@ impl HttpRoute {
         gateway: (usize, &Tracing),
     ) -> Result<Option<Self>, AddError> {
         let spec = HttpRouteSpec::of(config, url);
-        let same_server = spec.url == self.spec.url;
+        if spec == self.spec {
+            self.target.follow(config);
+            return Ok(None);
+        }
+        let same_server = (&spec.url, &spec.tls) == (&self.spec.url, &self.spec.tls);
         let new = if same_server {
             Arc::clone(&self.target)
         } else {
-            Arc::new(target(&self.name, url, gateway)?)
+            Arc::new(target(&self.name, (config, url), gateway)?)
         };
-        new.address.set_connect(config.settings.timeout.connect);
-        if spec == self.spec {
-            return Ok(None);
-        }
         let mut changed = Self {
             name: Arc::clone(&self.name),
             client: self.client.clone(),
             idempotent: spec.methods(),
-            caches: self.caches.clone(),
+            caches: Arc::clone(&self.caches),
             memory: self.memory.clone(),
             attempts: new.attempts.clone(),
             spec,
@@ -217,6 +253,7 @@ impl HttpRoute {
             of_workers: Arc::clone(&self.of_workers),
         };
         changed.follow_fallbacks(runtime, self)?;
+        changed.target.follow(config);
         Ok(Some(changed))
     }
 
@@ -232,40 +269,47 @@ impl HttpRoute {
         // EDGE-2: the answers of one server are not served as those of another.
         let kept = same_server.then_some(&*former.kept);
         let fallbacks = HttpFallbacks::new(runtime, &new.fallbacks, kept);
+        let caches: Arc<[_]> = fallbacks.caches.into();
         // First the server, so that no answer of the former one reaches the new caches.
-        self.of_workers.store(Arc::clone(&self.target));
+        let before = self.of_workers.swap(Arc::new(WorkerRoute {
+            target: Arc::clone(&self.target),
+            caches: Arc::clone(&caches),
+        }));
         let set = runtime.set_fallbacks(&self.client, fallbacks.rules, new.fallback_only);
         if let Err(error) = set {
-            self.of_workers.store(Arc::clone(&former.target));
+            self.of_workers.store(before);
             return Err(error.into());
         }
-        self.caches = fallbacks.of_caches;
+        self.caches = caches;
         self.kept = Arc::new(fallbacks.kept);
         self.memory = self.client.memory();
         Ok(())
     }
 }
 
-/// Parses the address of a server.
+/// Creates the target of a configuration, without connections.
 fn target(
     name: &str,
-    url: &str,
+    (config, url): (&DependencyConfig, &str),
     (threads, tracing): (usize, &Tracing),
 ) -> Result<UpstreamTarget, AddError> {
-    let address = UpstreamAddress::new(url).map_err(|problem| AddError::Address {
-        name: name.to_owned(),
-        problem,
-    })?;
+    let address =
+        UpstreamAddress::new(url, config.tls.as_ref()).map_err(|problem| AddError::Address {
+            name: name.to_owned(),
+            problem,
+        })?;
     let attempts = tracing.attempts(name, url);
-    Ok(UpstreamTarget::new(address, attempts, threads))
+    let target = UpstreamTarget::new(address, attempts, threads);
+    target.follow(config);
+    Ok(target)
 }
 
 /// The fallbacks of an HTTP dependency.
 #[derive(Default)]
 struct HttpFallbacks {
     rules: Vec<FallbackRule<HttpDependency>>,
-    /// Rules of the caches among them.
-    of_caches: Vec<CacheRules>,
+    /// The caches among them, in their order.
+    caches: Vec<Arc<HttpCache>>,
     kept: FallbackCaches<HttpCache>,
 }
 
@@ -284,6 +328,24 @@ impl HttpFallbacks {
         all
     }
 
+    /// Returns the next cache: the former one in its place, if its answers may be kept.
+    fn cache(
+        &mut self,
+        kind: &FallbackKind,
+        rules: CacheRules,
+        former: Option<&FallbackCaches<HttpCache>>,
+    ) -> Arc<HttpCache> {
+        let former = former.and_then(|former| former.former(&self.kept, kind, CacheBound::Bytes));
+        let cache = match former {
+            Some(FormerCache::Same(cache)) => cache,
+            Some(FormerCache::OtherLimits(cache)) => Arc::new(cache.with_limits(&rules)),
+            None => Arc::new(HttpCache::new(rules)),
+        };
+        self.kept.push(kind, &cache);
+        self.caches.push(Arc::clone(&cache));
+        cache
+    }
+
     fn rule(
         &mut self,
         runtime: &Runtime,
@@ -296,27 +358,25 @@ impl HttpFallbacks {
                 max_entries,
                 refresh,
                 max_body,
+                max_bytes,
                 headers,
+                obey,
             } => {
-                let name = |name: &String| HeaderName::try_from(name).ok();
                 let rules = CacheRules {
+                    max_age: *max_age,
+                    max_entries: usize::try_from(max_entries.get()).unwrap_or(usize::MAX),
+                    refresh: *refresh,
                     max_body: usize::try_from(*max_body).unwrap_or(usize::MAX),
-                    headers: headers.iter().filter_map(name).collect(),
+                    max_bytes: *max_bytes,
+                    headers: KeyHeaders::of(headers),
+                    obey: *obey,
                 };
-                self.of_caches.push(rules.clone());
-                let max_entries = usize::try_from(max_entries.get()).unwrap_or(usize::MAX);
-                let former = former.and_then(|former| former.former(&self.kept, kind));
-                let cache = match former {
-                    Some(FormerCache::Same(cache)) => cache,
-                    Some(FormerCache::OtherLimits(cache)) => {
-                        Arc::new(cache.with_limits(*max_age, max_entries, *refresh, rules))
-                    }
-                    None => Arc::new(HttpCache::new(*max_age, max_entries, *refresh, rules)),
-                };
-                self.kept.push(kind, &cache);
-                FallbackRule::new(cache)
+                FallbackRule::new(HttpCacheFallback(self.cache(kind, rules, former)))
             }
-            FallbackKind::Dependency { name } => FallbackRule::new(ByName::new(runtime, name)),
+            FallbackKind::Dependency { name, credentials } => {
+                let other = ByName::new(runtime, name);
+                FallbackRule::new(SubstituteDependency::new(other, *credentials == Some(true)))
+            }
             FallbackKind::Fixed {
                 status,
                 content_type,

@@ -304,8 +304,11 @@ fn note_error(span: &mut Span, kind: &'static str) {
 fn word_of(failure: HttpFailure) -> &'static str {
     match failure {
         HttpFailure::Status(_) => "status",
-        HttpFailure::Connect => "connect",
-        HttpFailure::Reset => "reset",
+        HttpFailure::Connect(_) => "connect",
+        HttpFailure::Reset
+        | HttpFailure::UploadCut
+        | HttpFailure::ClosedOnReuse
+        | HttpFailure::Unprocessed => "reset",
         HttpFailure::Late => "timeout",
         HttpFailure::TooLong => "too_long",
         HttpFailure::BodyTooLarge

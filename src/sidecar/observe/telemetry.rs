@@ -3,8 +3,10 @@
 //! Events go to standard error, and results of commands to standard output, so that a pipe never
 //! mixes them. The code that logs decides the content; nothing here filters by content.
 
-use std::io::IsTerminal as _;
+use std::borrow::Cow;
+use std::io::{self, IsTerminal as _};
 
+use breakerbox_actors::{printable_json, printable_line};
 use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -71,6 +73,60 @@ impl Telemetry {
         subscriber(format, &filter, colour, std::io::stderr)?.try_init()?;
         Ok(Self {})
     }
+
+    /// Checks `RUST_LOG` as [`Telemetry::init`] does, without setting anything up.
+    ///
+    /// # Errors  [`TelemetryError::Filter`].
+    pub fn check() -> Result<(), TelemetryError> {
+        let given = std::env::var("RUST_LOG").unwrap_or_default();
+        parse_filter(&given).map(drop)
+    }
+}
+
+fn parse_filter(filter: &str) -> Result<EnvFilter, TelemetryError> {
+    EnvFilter::try_new(filter).map_err(|source| TelemetryError::Filter {
+        given: filter.to_owned(),
+        source,
+    })
+}
+
+/// A writer of log lines in which no character moves or reorders a terminal.
+struct PrintableLines<W> {
+    inner: W,
+    json: bool,
+}
+
+impl<'w, W: MakeWriter<'w>> MakeWriter<'w> for PrintableLines<W> {
+    type Writer = PrintableLines<W::Writer>;
+
+    fn make_writer(&'w self) -> Self::Writer {
+        PrintableLines {
+            inner: self.inner.make_writer(),
+            json: self.json,
+        }
+    }
+}
+
+impl<W: io::Write> io::Write for PrintableLines<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // A line is written as a whole.
+        let Ok(line) = std::str::from_utf8(bytes) else {
+            return self.inner.write(bytes);
+        };
+        let clean = if self.json {
+            printable_json(line)
+        } else {
+            printable_line(line)
+        };
+        match clean {
+            Cow::Borrowed(_) => self.inner.write(bytes),
+            Cow::Owned(clean) => self.inner.write_all(clean.as_bytes()).map(|()| bytes.len()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
 }
 
 /// Builds the subscriber that [`Telemetry::init`] installs.
@@ -83,10 +139,12 @@ fn subscriber<W>(
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::try_new(filter).map_err(|source| TelemetryError::Filter {
-        given: filter.to_owned(),
-        source,
-    })?;
+    let filter = parse_filter(filter)?;
+    let json = matches!(format, Format::Json);
+    let writer = PrintableLines {
+        inner: writer,
+        json,
+    };
     let lines = tracing_subscriber::fmt()
         // Reporting such an error to a closed standard error would panic in the thread that logs.
         .log_internal_errors(false)
@@ -100,7 +158,7 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::io::{self, Write};
+    use std::io::Write;
     use std::sync::{Arc, Mutex};
 
     use super::*;
@@ -149,6 +207,22 @@ mod tests {
         );
         assert!(!text.contains('\u{1b}'));
         assert_eq!(text.lines().count(), 1);
+    }
+
+    #[test]
+    fn edge_7_e8e_no_log_line_moves_a_terminal() {
+        for format in [Format::Json, Format::Pretty] {
+            let captured = Captured::default();
+            let writer = captured.clone();
+            let subscriber = subscriber(format, "info", false, move || writer.clone()).unwrap();
+            tracing::subscriber::with_default(subscriber, || {
+                tracing::warn!(name = "\u{202e}evil", "\u{9b}2J{}\u{2066}", "\u{1b}[2J");
+            });
+            let text = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
+            let moving = ['\u{202e}', '\u{9b}', '\u{2066}', '\u{1b}'];
+            assert!(!text.contains(moving), "{text:?}");
+            assert!(text.contains("202e") && text.ends_with('\n'), "{text:?}");
+        }
     }
 
     #[test]

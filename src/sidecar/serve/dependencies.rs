@@ -6,7 +6,11 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use breakerbox_actors::printable;
+
 use crate::config::{DependencyConfig, DependencyKind, Settings};
+use crate::recorder;
+use crate::sidecar::gateway::check_address;
 
 use super::SidecarError;
 use crate::sidecar::simulated::{SITES, Site};
@@ -31,10 +35,21 @@ impl fmt::Display for UnservableConfig {
 
 impl std::error::Error for UnservableConfig {}
 
+impl UnservableConfig {
+    /// Fails if there is any problem.
+    pub(super) fn of(problems: Vec<String>) -> Result<(), Self> {
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(Self(problems))
+        }
+    }
+}
+
 impl ServicePlan {
     /// Checks the whole configuration, then starts new simulated dependencies.
     pub(super) async fn make(&mut self, settings: &Settings) -> Result<(), SidecarError> {
-        check(settings)?;
+        UnservableConfig::of(problems(settings))?;
         for (name, one) in &settings.dependencies {
             let simulated = one.kind == Some(DependencyKind::Simulated);
             if simulated && !self.sites.contains_key(name) {
@@ -103,21 +118,39 @@ impl ServicePlan {
     }
 }
 
-fn check(settings: &Settings) -> Result<(), UnservableConfig> {
-    let problem = |(name, one): (&String, &DependencyConfig)| {
-        if one.kind.is_some() {
-            return None;
+/// Returns the problems of dependencies that cannot be served.
+pub(super) fn problems(settings: &Settings) -> Vec<String> {
+    let all = settings.dependencies.iter();
+    all.filter_map(|(name, one)| {
+        if one.kind.is_none() {
+            return Some(format!(
+                "dependencies.{name}.kind: it is missing; only a program with its own code may leave \
+                 it out, allowed: \"http\", \"mcp_stdio\", \"mcp_http\" or \"simulated\""
+            ));
         }
-        let key = format!("dependencies.{name}.kind");
-        Some(format!(
-            "{key}: it is missing; only a program with its own code may leave it out, allowed: \"http\", \
-             \"mcp_stdio\", \"mcp_http\" or \"simulated\""
-        ))
+        let url = one.url.as_deref().filter(|_| one.mcp.is_none())?;
+        let problem = check_address(url, one.tls.as_ref()).err()?;
+        let allowed = "an address such as \"http://127.0.0.1:9001\"";
+        Some(format!("dependencies.{name}.url: {problem}, allowed: {allowed}"))
+    })
+    .collect()
+}
+
+/// Returns the problems of files that are written from the start on.
+pub(super) fn file_problems(settings: &Settings) -> Vec<String> {
+    let Some(path) = &settings.recorder.path else {
+        return Vec::new();
     };
-    let problems: Vec<String> = settings.dependencies.iter().filter_map(problem).collect();
-    if problems.is_empty() {
-        Ok(())
-    } else {
-        Err(UnservableConfig(problems))
-    }
+    let Err(error) = recorder::check(path) else {
+        return Vec::new();
+    };
+    let mut given = settings.effective().iter();
+    let given = given.find(|one| one.key == "recorder.path");
+    let (value, origin) = given.map_or(("", ""), |one| (&one.value, &one.origin));
+    let allowed = "the path of a new file, or of a trace that a recorder has written";
+    vec![format!(
+        "recorder.path: given {}, {error}, allowed: {allowed} ({})",
+        printable(value),
+        printable(origin),
+    )]
 }

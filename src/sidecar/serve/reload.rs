@@ -165,7 +165,7 @@ fn place<'a>(settings: &'a Settings, name: &'a str, places: &mut HashMap<&'a str
     }
     let fallbacks = settings.dependencies.get(name).map(|one| &one.fallbacks);
     for fallback in fallbacks.into_iter().flatten() {
-        if let FallbackKind::Dependency { name } = &fallback.kind {
+        if let FallbackKind::Dependency { name, .. } = &fallback.kind {
             place(settings, name, places);
         }
     }

@@ -313,7 +313,7 @@ impl Guard {
                             self.at_trip = Some(counts);
                         }
                     }
-                    if let BreakerCause::Tripped(reason) = cause {
+                    if let BreakerCause::Tripped { reason, .. } = cause {
                         self.note(&reason);
                     }
                 }

@@ -139,7 +139,7 @@ async fn item_101_history_of_days_says_what_it_has_forgotten() {
     }
     let history = rig.get("/api/dependencies/dep/history?days=7").await;
     assert_eq!(history["incomplete"], true);
-    assert!(history["events"].as_array().unwrap().len() <= 1024);
+    assert!(history["events"].as_array().unwrap().len() <= 1280);
     for (query, given) in [("days=0", "0"), ("days=-1", "-1"), ("days=99999", "99999")] {
         let request = rig.request(
             Method::GET,

@@ -6,9 +6,17 @@ use std::process::Command;
 use super::folder_with;
 
 /// Runs the command in its own folder: exit code, standard output, standard error.
-fn check(folder: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String, String) {
+pub(super) fn check(
+    folder: &Path,
+    arguments: &[&str],
+    variables: &[(&str, &str)],
+) -> (i32, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_breakerbox"));
-    command.arg("check").args(arguments).current_dir(folder);
+    command
+        .arg("check")
+        .args(arguments)
+        .current_dir(folder)
+        .env_remove("RUST_LOG");
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("BREAKERBOX_") {
             command.env_remove(name);
@@ -39,8 +47,13 @@ fn item_93_check_shows_every_value_and_who_gave_it() {
     let breaker = "[dependencies.web.breaker]\nfailure_threshold = 3\n\
                    recovery_timeout = \"3s\"\nminimum_calls = 3\n";
     let folder = folder_with(&[("config/default.toml", breaker), (".env", &dotenv)]);
-    let (code, out, err) = check(folder.path(), &[], &[(timeout, "5s")]);
-    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    let (code, out, err) = check(folder.path(), &["--library"], &[(timeout, "5s")]);
+    assert_eq!(code, 0, "{err}");
+    let warning = "breakerbox: warning: dependencies.web.breaker.minimum_calls: it has no effect";
+    assert!(
+        err.starts_with(warning) && err.lines().count() == 1,
+        "{err}"
+    );
     let head = "environment development\nread config/default.toml\nread .env\n";
     assert!(out.starts_with(head), "{out}");
     let of = |key: &str| shown(&out, &format!("dependencies.web.breaker.{key}"));
@@ -92,7 +105,7 @@ fn item_94_check_ends_with_2_and_tells_everything_at_once() {
 fn item_95_check_tells_of_keys_that_cannot_be_used_or_are_exposed() {
     let text = "[dependencies.web]\ncredentials = \"key.json\"\n";
     let folder = folder_with(&[("config/default.toml", text), ("key.json", "{}")]);
-    let (code, _, err) = check(folder.path(), &[], &[]);
+    let (code, _, err) = check(folder.path(), &["--library"], &[]);
     assert_eq!(code, 2, "{err}");
     assert!(
         err.contains("credentials: given \"key.json\", it lacks type, project_id"),
@@ -102,7 +115,7 @@ fn item_95_check_tells_of_keys_that_cannot_be_used_or_are_exposed() {
     let path = folder.path().join("key.json");
     std::fs::write(&path, super::credentials::key(&[])).unwrap();
     super::credentials::set_mode(&path, 0o644);
-    let (code, out, err) = check(folder.path(), &[], &[]);
+    let (code, out, err) = check(folder.path(), &["--library"], &[]);
     assert_eq!(code, 0, "{err}");
     let warning =
         "breakerbox: warning: dependencies.web.credentials: others than its owner may read it";
@@ -153,6 +166,11 @@ fn whoever_has_read_enough_is_not_scolded() {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
     let mut command = Command::new(env!("CARGO_BIN_EXE_breakerbox"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("BREAKERBOX_") {
+            command.env_remove(name);
+        }
+    }
     let output = command
         .arg("check")
         .current_dir(folder.path())

@@ -167,6 +167,8 @@ fn item_93_every_key_has_an_effective_value() {
         "hang_limit",
         "stderr_lines",
         "max_line",
+        // Of HTTP dependencies.
+        "forwarded",
     ];
     let of_servers = of_servers.map(|key| format!("dependencies.vector_search.{key}"));
     let missing: Vec<String> = Settings::keys()

@@ -300,3 +300,33 @@ fn cfg_1_the_recorder_and_the_reload_are_set_for_the_process() {
         assert_eq!(error.problems().len(), 1, "{error}");
     }
 }
+
+#[test]
+fn edge_2_e2a_settings_that_share_answers_are_warned_of() {
+    let text = "[dependencies.a]\nkind = \"http\"\nurl = \"http://127.0.0.1:1\"\n\
+                fallback = [{ kind = \"stale_cache\", headers = [\"x-a\", \"!authorization\"], \
+                obey = false, max_bytes = \"10KB\" }]";
+    let loaded = Settings::loader().bare().toml(text).load().unwrap();
+    let FallbackKind::StaleCache {
+        max_bytes, obey, ..
+    } = loaded.dependencies["a"].fallbacks[0].kind
+    else {
+        panic!("no cache");
+    };
+    assert_eq!((max_bytes, obey), (10_000, false));
+    let warned: Vec<String> = loaded
+        .warnings()
+        .iter()
+        .map(|one| format!("{one:?}"))
+        .collect();
+    for (key, word) in [
+        ("headers", "authorization"),
+        ("obey", "Cache-Control"),
+        ("max_bytes", "max_body"),
+    ] {
+        let is_told =
+            |one: &String| one.contains(&format!("fallback[0].{key}")) && one.contains(word);
+        assert!(warned.iter().any(is_told), "{key}: {warned:?}");
+    }
+    assert_eq!(warned.len(), 3, "{warned:?}");
+}

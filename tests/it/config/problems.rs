@@ -74,7 +74,7 @@ max_attempt = 2
 kind = "dependency"
 name = "nobody"
 "#;
-    let dotenv = "# a comment\nNAME=value\nno value\n";
+    let dotenv = "# a comment\nNAME=value\nBREAKERBOX no value\n";
     let files = [
         ("default.toml", default),
         ("staging.toml", staging),

@@ -295,7 +295,7 @@ async fn edge_6_kept_answers_outlive_other_limits_and_not_another_server() {
     };
     put(
         &upstream.url(),
-        &cache("max_age = \"9m\"\nmax_entries = 5\n"),
+        &cache("max_age = \"9m\"\nrefresh = true\n"),
     )
     .await;
     let kept = bed.get("/web/x").await;

@@ -146,7 +146,7 @@ pub(super) fn is_missing(tool: &str) -> bool {
 }
 
 /// Repeats the request until the response meets a condition.
-async fn until(url: &str, is_so: impl Fn(u16, &str) -> bool) {
+pub(super) async fn until(url: &str, is_so: impl Fn(u16, &str) -> bool) {
     let http = http();
     let mut last = String::new();
     let asking = async {

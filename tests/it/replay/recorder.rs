@@ -134,14 +134,15 @@ fn call_6_a_full_queue_drops_outcomes_and_counts_them() {
 fn call_6_a_file_that_is_full_is_kept_once_and_a_new_one_begins() {
     let folder = Folder::new("record-turn-over");
     let (path, old) = (folder.path("trace.jsonl"), folder.path("trace.jsonl.1"));
-    folder.write("trace.jsonl", "the trace of an earlier run\n");
+    let earlier = "{\"header\":{\"format\":1,\"version\":\"0.1.0\",\"started\":\"earlier\"}}\n";
+    folder.write("trace.jsonl", earlier);
     let options = RecorderOptions {
         max_bytes: 4_000,
         ..RecorderOptions::default()
     };
     let recorder = Recorder::create(&path, options).expect("it can be written");
     let text = std::fs::read_to_string(&old).expect("it was kept");
-    assert_eq!(text, "the trace of an earlier run\n");
+    assert_eq!(text, earlier);
     let name = Arc::from("dep");
     recorder.settings(&name, Time::ZERO, &DependencySettings::default().breaker);
     for at in 0..200 {

@@ -36,6 +36,8 @@ pub(super) struct StreamHold {
     attempt_limit: Option<Duration>,
     /// Deadline of the whole stream, whether it waits for the dependency or for the caller.
     deadline: Option<Time>,
+    /// True if that is the caller's own, and less than the settings allow.
+    is_callers_deadline: bool,
     /// Start of the current wait for the dependency; `None` while the stream waits for the caller.
     asked: Option<Time>,
     alarm: Option<(Time, Pin<Box<Sleep>>)>,
@@ -65,6 +67,7 @@ impl StreamHold {
             idle,
             attempt_limit: plan.attempt_limit.map(left),
             deadline: plan.deadline,
+            is_callers_deadline: plan.call_deadline().is_callers,
             asked: None,
             alarm: None,
         }
@@ -197,6 +200,7 @@ impl Drop for StreamHold {
         };
         let now = self.shared.clock.now();
         let is_over = self.deadline.is_some_and(|deadline| now >= deadline);
+        let is_over = is_over && !self.is_callers_deadline;
         let class = if is_over && self.asked.is_some() {
             Class::Failure
         } else {

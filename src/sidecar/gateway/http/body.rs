@@ -11,10 +11,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::Stream as _;
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::cache::CacheWriter;
-use super::pool::PooledBody;
+use super::error_body::{BrokenBody, ErrorBody};
 use super::response_stream::{ResponsePiece, ResponseStream};
 use breakerbox_policy::RoundedDuration;
 
@@ -34,7 +34,7 @@ pub(crate) struct ReplyBody {
 enum BodyKind {
     Whole(Option<Bytes>),
     Relayed(Box<RelayedBody>),
-    Rest(Box<RemainingBody>),
+    Failed(Box<FailedBody>),
     Ours(OwnBody),
 }
 
@@ -56,11 +56,20 @@ struct RelayedBody {
     ended: bool,
 }
 
-/// The rest of an unsuccessful response. Its outcome is recorded already.
-struct RemainingBody {
-    body: PooledBody,
-    idle: Option<Duration>,
+/// An unsuccessful response. Its outcome is recorded already; its slot goes with it.
+struct FailedBody {
+    body: ErrorBody,
+    limits: RestLimits,
     alarm: Option<Pin<Box<Sleep>>>,
+}
+
+/// Limits of the rest of an unsuccessful response.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RestLimits {
+    /// Maximum time between two pieces.
+    pub(crate) idle: Option<Duration>,
+    /// End of the whole call.
+    pub(crate) until: Option<Instant>,
 }
 
 impl ReplyBody {
@@ -79,10 +88,10 @@ impl ReplyBody {
         })))
     }
 
-    pub(crate) fn rest(body: PooledBody, idle: Option<Duration>) -> Self {
-        Self::of(BodyKind::Rest(Box::new(RemainingBody {
+    pub(crate) fn failed(body: ErrorBody, limits: RestLimits) -> Self {
+        Self::of(BodyKind::Failed(Box::new(FailedBody {
             body,
-            idle,
+            limits,
             alarm: None,
         })))
     }
@@ -126,7 +135,7 @@ impl Body for ReplyBody {
         let frame = ready!(match &mut this.kind {
             BodyKind::Whole(body) => Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
             BodyKind::Relayed(relayed) => relayed.poll_frame(cx),
-            BodyKind::Rest(rest) => rest.poll_frame(cx),
+            BodyKind::Failed(failed) => failed.poll_frame(cx),
             BodyKind::Ours(ours) => Pin::new(ours)
                 .poll_frame(cx)
                 .map(|frame| frame.map(|frame| frame.map_err(|never| match never {}))),
@@ -144,7 +153,7 @@ impl Body for ReplyBody {
         match &self.kind {
             BodyKind::Whole(body) => body.is_none(),
             BodyKind::Relayed(relayed) => relayed.ended && relayed.last.is_none(),
-            BodyKind::Rest(rest) => rest.body.is_end_stream(),
+            BodyKind::Failed(failed) => failed.body.is_over(),
             BodyKind::Ours(ours) => ours.is_end_stream(),
         }
     }
@@ -155,7 +164,7 @@ impl Body for ReplyBody {
                 SizeHint::with_exact(body.as_ref().map_or(0, Bytes::len) as u64)
             }
             BodyKind::Relayed(relayed) => relayed.hint,
-            BodyKind::Rest(rest) => rest.body.size_hint(),
+            BodyKind::Failed(failed) => failed.body.size_hint(),
             BodyKind::Ours(ours) => ours.size_hint(),
         }
     }
@@ -221,21 +230,37 @@ impl RelayedBody {
     }
 }
 
-impl RemainingBody {
+impl FailedBody {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> PolledFrame {
-        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+        let is_late = |until: Instant| until <= Instant::now();
+        if self.body.is_open() && self.limits.until.is_some_and(is_late) {
+            return self.give_up("its time was over".to_owned());
+        }
+        if let Poll::Ready(frame) = self.body.poll_next(cx) {
             self.alarm = None;
-            let cut = |_| TruncatedBody("the connection broke".to_owned());
+            let cut = |BrokenBody| TruncatedBody("the connection broke".to_owned());
             return Poll::Ready(frame.map(|frame| frame.map_err(cut)));
         }
-        let Some(idle) = self.idle else {
+        let RestLimits { idle, until } = self.limits;
+        let silence = idle.map(|idle| Instant::now() + idle);
+        let Some(end) = silence.into_iter().chain(until).min() else {
             return Poll::Pending;
         };
-        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep(idle)));
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(end)));
         ready!(alarm.as_mut().poll(cx));
-        Poll::Ready(Some(Err(TruncatedBody(format!(
-            "nothing arrived for {}",
-            RoundedDuration(idle)
-        )))))
+        match idle {
+            Some(idle) if !until.is_some_and(is_late) => {
+                let idle = RoundedDuration(idle);
+                self.give_up(format!("nothing arrived for {idle}"))
+            }
+            _ => self.give_up("its time was over".to_owned()),
+        }
+    }
+
+    /// Ends the body early. The slot is given back at once: a caller that reads no further may take
+    /// long to notice.
+    fn give_up(&mut self, why: String) -> PolledFrame {
+        self.body = ErrorBody::default();
+        Poll::Ready(Some(Err(TruncatedBody(why))))
     }
 }

@@ -17,33 +17,34 @@ use http_body_util::BodyExt as _;
 
 use breakerbox_policy::{Class, Symptom};
 
-use super::error::{ErrorBody, ErrorResponse, HttpError};
+use super::cache;
+use super::error::{ErrorResponse, HttpError};
+use super::error_body::{ErrorBody, failure_of};
 use super::request_body::Upload;
-use super::target::UpstreamTarget;
+use super::target::{UpstreamTarget, WorkerRoute};
 use super::upstream::UpstreamClient;
-use crate::retry_after;
 use crate::sidecar::gateway::headers::strip_one_hop;
 use crate::sidecar::gateway::message::{HttpFailure, HttpReply, HttpRequest};
 use crate::sidecar::gateway::trace::AttemptSpan;
-use crate::{CallContext, Dependency, Verdict};
+use crate::{CallContext, Dependency, OpenAnswer, Verdict};
 
 /// Maximum size of a response that is buffered instead of streamed, in bytes.
 const MAX_REPLY: usize = 8_000_000;
 
 /// The type of an HTTP dependency; its clients are `Client<HttpDependency>`.
 pub struct HttpDependency {
-    target: Arc<ArcSwap<UpstreamTarget>>,
+    route: Arc<ArcSwap<WorkerRoute>>,
     /// The connections of this worker, and the server they lead to.
     connections: RefCell<(Arc<UpstreamTarget>, Rc<UpstreamClient>)>,
 }
 
 impl HttpDependency {
-    /// Creates the value of a worker. `target`: the server, which a reload may replace.
-    pub(in crate::sidecar::gateway) fn new(target: Arc<ArcSwap<UpstreamTarget>>) -> Self {
-        let present = target.load_full();
+    /// Creates the value of a worker. `route`: its server and caches, which a reload may replace.
+    pub(in crate::sidecar::gateway) fn new(route: Arc<ArcSwap<WorkerRoute>>) -> Self {
+        let present = Arc::clone(&route.load().target);
         let connections = Rc::new(present.connect());
         Self {
-            target,
+            route,
             connections: RefCell::new((present, connections)),
         }
     }
@@ -51,10 +52,12 @@ impl HttpDependency {
     /// Returns the present server, and this worker's connections to it. Requests in flight keep the
     /// connections that they have.
     fn present(&self) -> (Arc<UpstreamTarget>, Rc<UpstreamClient>) {
-        let present = self.target.load();
+        let present = self.route.load();
         let mut connections = self.connections.borrow_mut();
-        if !Arc::ptr_eq(&connections.0, &present) {
-            *connections = (Arc::clone(&present), Rc::new(present.connect()));
+        if !Arc::ptr_eq(&connections.0, &present.target) {
+            let target = Arc::clone(&present.target);
+            let upstream = Rc::new(target.connect());
+            *connections = (target, upstream);
         }
         connections.clone()
     }
@@ -90,14 +93,20 @@ impl Dependency for HttpDependency {
         }
         let (mut head, mut rest) = answered?.into_parts();
         strip_one_hop(&mut head.headers);
+        let seen = (head.status, &head.headers);
+        // The settings, which may call these a failure, are not known here.
+        let is_failure = matches!(head.status.as_u16(), 404 | 410);
+        cache::note(&self.route.load().caches, &request, seen, is_failure);
         let mut body = BytesMut::new();
+        let mut trailers = None;
         while let Some(frame) = call
             .idle(rest.frame())
             .await
             .map_err(|_| HttpFailure::Late)?
         {
-            if let Ok(piece) = frame.map_err(|_| HttpFailure::Reset)?.into_data() {
-                body.extend_from_slice(&piece);
+            match frame.map_err(|_| HttpFailure::Reset)?.into_data() {
+                Ok(piece) => body.extend_from_slice(&piece),
+                Err(frame) => trailers = frame.into_trailers().ok(),
             }
             if body.len() > MAX_REPLY {
                 return Err(HttpFailure::TooLong.into());
@@ -111,13 +120,11 @@ impl Dependency for HttpDependency {
                 body,
             });
         }
+        let body = ErrorBody::whole(body, trailers);
         Err(HttpError {
-            failure: HttpFailure::Status(head.status.as_u16()),
-            retry_after: retry_after::read(&head.headers, Some(&body)),
-            said: Some(Box::new(ErrorResponse {
-                head,
-                body: ErrorBody::Whole(body),
-            })),
+            failure: failure_of(&head),
+            retry_after: body.hint(&head),
+            said: Some(Box::new(ErrorResponse { head, body })),
         })
     }
 
@@ -126,6 +133,10 @@ impl Dependency for HttpDependency {
             Ok(reply) => of_status(reply.status, None),
             Err(error) => error.verdict(),
         }
+    }
+
+    fn open_answer(error: &mut HttpError) -> Option<&mut dyn OpenAnswer> {
+        error.open_answer()
     }
 
     fn is_idempotent(request: &HttpRequest) -> bool {

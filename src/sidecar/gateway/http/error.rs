@@ -3,14 +3,14 @@
 use std::fmt;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::response::Parts;
 
 use breakerbox_policy::{Class, Executed, Symptom};
 
-use super::pool::PooledBody;
-use crate::Verdict;
+use super::connect_failure::ConnectFailure;
+use super::error_body::ErrorBody;
 use crate::sidecar::gateway::message::HttpFailure;
+use crate::{OpenAnswer, Verdict};
 
 /// An attempt without a usable response.
 #[derive(Debug)]
@@ -26,12 +26,6 @@ pub struct HttpError {
 pub(crate) struct ErrorResponse {
     pub(crate) head: Parts,
     pub(crate) body: ErrorBody,
-}
-
-#[derive(Debug)]
-pub(crate) enum ErrorBody {
-    Whole(Bytes),
-    Rest(PooledBody),
 }
 
 impl From<HttpFailure> for HttpError {
@@ -50,11 +44,37 @@ impl HttpError {
         self.failure
     }
 
+    /// Returns the unsuccessful response while its rest still arrives.
+    pub(crate) fn open_answer(&mut self) -> Option<&mut dyn OpenAnswer> {
+        let said = self.said.as_mut().filter(|said| said.body.is_open());
+        said.map(|said| &mut said.body as &mut dyn OpenAnswer)
+    }
+
     /// Returns the verdict. The caller's errors do not count against the dependency.
     pub(crate) fn verdict(&self) -> Verdict {
         let verdict = match self.failure {
-            HttpFailure::Status(status) => Verdict::from(Symptom::Status(status)),
-            HttpFailure::Connect => Verdict::from(Symptom::Connect),
+            HttpFailure::Status(status) => {
+                let verdict = Verdict::from(Symptom::Status(status));
+                // FBK-2: no fallback covers what speaks of this caller, of any class.
+                if speaks_of_caller(status) {
+                    verdict.for_caller()
+                } else {
+                    verdict
+                }
+            }
+            // EDGE-1: our own lack of descriptors is no fault of the dependency.
+            HttpFailure::Connect(ConnectFailure::NoResources) => {
+                Verdict::from(Class::Cancelled).executed(Executed::No)
+            }
+            HttpFailure::Connect(_) => Verdict::from(Symptom::Connect),
+            // CALL-2: the protocol promises that nothing was done.
+            HttpFailure::Unprocessed => {
+                Verdict::from(Symptom::Reset).executed(Executed::No)
+            }
+            // EDGE-1: the request's own body, or the moment of its sending, may be the reason.
+            HttpFailure::UploadCut | HttpFailure::ClosedOnReuse => {
+                Verdict::from(Class::Cancelled).executed(Executed::Maybe)
+            }
             HttpFailure::Late => Verdict::from(Symptom::Timeout),
             HttpFailure::Reset | HttpFailure::TooLong => Verdict::from(Symptom::Reset),
             HttpFailure::BodyTooLarge
@@ -63,11 +83,22 @@ impl HttpError {
             // Parts of the body may have reached the dependency.
             | HttpFailure::BodyGone => Verdict::from(Class::Rejected).executed(Executed::Maybe),
         };
+        let verdict = match self.failure {
+            // The status is told by itself.
+            HttpFailure::Status(_) => verdict,
+            failure => verdict.cause(failure.cause()),
+        };
         match self.retry_after {
             Some(wait) => verdict.retry_after(wait),
             None => verdict,
         }
     }
+}
+
+/// Returns true if an unsuccessful status speaks of the caller: of its credentials (401, 403, 407)
+/// or of its request. The others may as well speak of the dependency or its state.
+pub(crate) fn speaks_of_caller(status: u16) -> bool {
+    matches!(status, 400..=499) && !matches!(status, 404 | 408 | 410 | 421 | 424 | 425 | 429)
 }
 
 impl fmt::Display for HttpError {

@@ -3,20 +3,24 @@
 //! A connection returns to the pool if the response was read to its end, and is closed otherwise.
 //! In all else this works as hyper-util's pool does, without a task for each request.
 
+use std::error::Error;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, Uri};
+use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use tokio::time::{Instant, sleep};
 use tower_service::Service as _;
 
-use super::connector::{IDLE, UpstreamConnector};
+use super::connect_failure::ConnectFailure;
+use super::connector::{UpstreamAddress, UpstreamConnector};
 use super::request_body::Upload;
+use super::socket::SocketHistory;
 use crate::sidecar::gateway::message::HttpFailure;
 
 use crate::lock::LockExt as _;
@@ -24,8 +28,16 @@ use crate::lock::LockExt as _;
 /// Connections to one server.
 pub(crate) struct ConnectionPool {
     connector: UpstreamConnector,
-    uri: Uri,
+    address: Arc<UpstreamAddress>,
     idle: Arc<IdlePool>,
+}
+
+/// An open connection.
+struct OpenConnection {
+    sender: SendRequest<Upload>,
+    history: Arc<SocketHistory>,
+    /// Idle time after which the server may close it.
+    keep: Duration,
 }
 
 /// Idle connections, reused in LIFO order.
@@ -34,9 +46,18 @@ struct IdlePool(Mutex<IdleConnections>);
 
 #[derive(Default)]
 struct IdleConnections {
-    connections: Vec<(SendRequest<Upload>, Instant)>,
+    connections: Vec<(OpenConnection, Instant)>,
     /// True if a task is running that closes connections idle for too long.
     is_swept: bool,
+}
+
+/// Time between two searches for connections that were idle for too long.
+const SWEEP: Duration = Duration::from_secs(5);
+
+fn is_good((connection, since): &(OpenConnection, Instant)) -> bool {
+    since.elapsed() < connection.keep
+        && !connection.sender.is_closed()
+        && !connection.history.write_failed()
 }
 
 impl IdlePool {
@@ -44,15 +65,21 @@ impl IdlePool {
         self.0.acquire()
     }
 
-    fn take(&self) -> Option<SendRequest<Upload>> {
+    fn take(&self) -> Option<OpenConnection> {
         let connections = &mut self.lock().connections;
-        // A connection that still sends the rest of a request is not ready yet, but may be later.
-        let found = connections.iter().rposition(|(one, _)| one.is_ready())?;
-        let (connection, since) = connections.remove(found);
-        (since.elapsed() < IDLE && !connection.is_closed()).then_some(connection)
+        loop {
+            // A connection that still sends the rest of a request is not ready yet, but may be later.
+            let found = connections
+                .iter()
+                .rposition(|(one, _)| one.sender.is_ready())?;
+            let found = connections.remove(found);
+            if is_good(&found) {
+                return Some(found.0);
+            }
+        }
     }
 
-    fn keep(self: &Arc<Self>, connection: SendRequest<Upload>) {
+    fn keep(self: &Arc<Self>, connection: OpenConnection) {
         let mut kept = self.lock();
         kept.connections.push((connection, Instant::now()));
         if !std::mem::replace(&mut kept.is_swept, true) {
@@ -64,58 +91,79 @@ impl IdlePool {
 /// Closes connections idle for too long, as long as the pool exists.
 async fn sweep(idle: Weak<IdlePool>) {
     loop {
-        sleep(IDLE).await;
+        sleep(SWEEP).await;
         let Some(idle) = idle.upgrade() else { return };
-        let is_good = |(connection, since): &(SendRequest<Upload>, Instant)| {
-            !connection.is_closed() && since.elapsed() < IDLE
-        };
         idle.lock().connections.retain(is_good);
     }
 }
 
 impl ConnectionPool {
-    /// Creates a pool. `uri`: of the server.
-    pub(crate) fn new(connector: UpstreamConnector, uri: Uri) -> Self {
+    /// Creates a pool.
+    pub(crate) fn new(connector: UpstreamConnector, address: Arc<UpstreamAddress>) -> Self {
         Self {
             connector,
-            uri,
+            address,
             idle: Arc::default(),
         }
     }
 
     /// Sends a request and waits for the head of its response. If a closing connection returns the
-    /// request unsent, it is sent on another one: it was never made.
+    /// request unsent, it is sent on another one: it was never made. `again` makes the request once
+    /// more, if it may be repeated.
     pub(crate) async fn request(
         &self,
         mut message: Request<Upload>,
+        again: impl FnOnce() -> Option<Request<Upload>>,
     ) -> Result<Response<PooledBody>, HttpFailure> {
+        let has_body = !message.body().is_end_stream();
         while let Some(mut connection) = self.idle.take() {
-            match connection.try_send_request(message).await {
+            let mut error = match connection.sender.try_send_request(message).await {
                 Ok(response) => return Ok(self.arriving(response, connection)),
-                Err(mut error) => message = error.take_message().ok_or(HttpFailure::Reset)?,
+                Err(error) => error,
+            };
+            if let Some(unsent) = error.take_message() {
+                message = unsent;
+                continue;
             }
+            if !connection.history.closed_on_reuse() {
+                return Err(failed(&connection.history, has_body));
+            }
+            // EDGE-1: the server closed an idle connection at this moment, which is no failure.
+            message = again().ok_or(HttpFailure::ClosedOnReuse)?;
+            break;
         }
         // On the heap: it is rarely needed.
         let mut connection = Box::pin(self.connect()).await?;
-        let sent = connection.try_send_request(message).await;
-        let response = sent.map_err(|_| HttpFailure::Reset)?;
-        Ok(self.arriving(response, connection))
+        match connection.sender.try_send_request(message).await {
+            Ok(response) => Ok(self.arriving(response, connection)),
+            Err(_) => Err(failed(&connection.history, has_body)),
+        }
     }
 
-    async fn connect(&self) -> Result<SendRequest<Upload>, HttpFailure> {
-        let stream = self.connector.clone().call(self.uri.clone());
-        let stream = stream.await.map_err(|_| HttpFailure::Connect)?;
-        let (connection, work) = handshake(stream).await.map_err(|_| HttpFailure::Connect)?;
+    async fn connect(&self) -> Result<OpenConnection, HttpFailure> {
+        let stream = self.connector.clone().call(self.address.uri.clone());
+        let failed =
+            |error: &(dyn Error + 'static)| HttpFailure::Connect(ConnectFailure::of(error));
+        let stream = stream.await.map_err(|error| failed(&error))?;
+        let history = stream.inner().history();
+        let (sender, work) = handshake(stream).await.map_err(|error| failed(&error))?;
         // The requests report its end.
         tokio::spawn(async move { drop(work.await) });
-        Ok(connection)
+        Ok(OpenConnection {
+            sender,
+            history,
+            keep: self.address.keep(),
+        })
     }
 
     fn arriving(
         &self,
         response: Response<Incoming>,
-        connection: SendRequest<Upload>,
+        mut connection: OpenConnection,
     ) -> Response<PooledBody> {
+        if let Some(told) = idle_time(response.headers()) {
+            connection.keep = told;
+        }
         response.map(|body| {
             let mut arriving = PooledBody {
                 body,
@@ -129,11 +177,31 @@ impl ConnectionPool {
     }
 }
 
+/// Returns the failure of a request that got no answer.
+fn failed(history: &SocketHistory, has_body: bool) -> HttpFailure {
+    // EDGE-1: while the request itself was on its way, it may be the reason.
+    if has_body && history.write_failed() {
+        HttpFailure::UploadCut
+    } else {
+        HttpFailure::Reset
+    }
+}
+
+/// Returns the time for which the server keeps an idle connection, as it says itself, with a second
+/// for the way.
+fn idle_time(headers: &HeaderMap) -> Option<Duration> {
+    let line = headers.get("keep-alive")?.to_str().ok()?;
+    let mut words = line.split(',').map(str::trim);
+    let told = words.find_map(|word| word.strip_prefix("timeout="))?;
+    let told = Duration::from_secs(told.trim().parse().ok()?);
+    Some(told.saturating_sub(Duration::from_secs(1)))
+}
+
 /// A response body as it arrives. Read to its end, it returns its connection to the pool; dropped
 /// before that, it closes the connection.
 pub(crate) struct PooledBody {
     body: Incoming,
-    lease: Option<(SendRequest<Upload>, Arc<IdlePool>)>,
+    lease: Option<(OpenConnection, Arc<IdlePool>)>,
 }
 
 impl PooledBody {

@@ -1,7 +1,7 @@
 //! A request's body on its way to the dependency: buffered to be sent again, or streamed once.
 
 use std::future::Future as _;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
@@ -10,8 +10,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
+use crate::AttemptProgress;
 use crate::sidecar::gateway::message::{HttpFailure, HttpRequest};
 
 /// Limits of a request body.
@@ -22,6 +23,13 @@ pub(crate) struct BodyLimits {
     /// Maximum time between two pieces.
     pub(crate) pause: Duration,
 }
+
+/// Maximum size of a body that is buffered even if it is sent only once, in bytes: a slow caller
+/// then holds no slot of the dependency.
+const MAX_SHORT: u64 = 64_000;
+
+/// Bytes that a body brings at least in each span of `gateway.body_timeout` while it is buffered.
+const LEAST_PIECE: usize = 1_000;
 
 /// A body, as far as it is read before the dependency is called.
 pub(crate) enum ReadBody {
@@ -42,13 +50,30 @@ pub(crate) async fn read(
     if hint.lower() > limits.max_body {
         return Err(HttpFailure::BodyTooLarge);
     }
-    let is_short = hint.upper().is_some_and(|most| most <= limits.max_replay);
+    let short = limits.max_replay.min(MAX_SHORT);
+    let is_short = hint.upper().is_some_and(|most| most <= short);
     let mut passing = StreamedBody::new(body, limits);
     if !is_short && (!keep || hint.lower() > limits.max_replay) {
         return Ok(ReadBody::Passing(passing));
     }
     let mut kept = BytesMut::new();
-    while let Some(frame) = next(&mut passing).await {
+    let mut window = pin!(sleep(limits.pause));
+    let mut before = 0;
+    loop {
+        let frame = tokio::select! {
+            biased;
+            frame = next(&mut passing) => frame,
+            () = window.as_mut() => {
+                // EDGE-4: a body that drips has an end, however short its pauses are.
+                if kept.len() - before < LEAST_PIECE {
+                    return Err(HttpFailure::BodyTooSlow);
+                }
+                before = kept.len();
+                window.as_mut().reset(Instant::now() + limits.pause);
+                continue;
+            }
+        };
+        let Some(frame) = frame else { break };
         match frame?.into_data() {
             Ok(piece) => kept.extend_from_slice(&piece),
             // Request trailers are rare, and are not kept.
@@ -95,8 +120,9 @@ pub(crate) struct StreamedBody {
 #[derive(Debug, Default)]
 pub(crate) struct UploadStatus {
     fault: AtomicU8,
-    waits: AtomicBool,
     ended: AtomicBool,
+    /// Progress of the upload, for the limits of the attempt.
+    progress: AttemptProgress,
 }
 
 impl UploadStatus {
@@ -110,6 +136,16 @@ impl UploadStatus {
         }
     }
 
+    /// Returns the failure of a request, as far as its body explains it.
+    pub(crate) fn blamed(&self, failure: HttpFailure) -> HttpFailure {
+        match self.fault() {
+            Some(fault) => fault,
+            // EDGE-1: while the body is on its way, it may be the reason.
+            None if failure == HttpFailure::Reset && !self.has_ended() => HttpFailure::UploadCut,
+            None => failure,
+        }
+    }
+
     /// Returns true if the whole body has been read.
     pub(crate) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
@@ -117,7 +153,12 @@ impl UploadStatus {
 
     /// Returns true while the body waits for the caller.
     pub(crate) fn waits(&self) -> bool {
-        self.waits.load(Ordering::Acquire)
+        self.progress.is_paused()
+    }
+
+    /// The progress of the upload, for the limits of the attempt.
+    pub(crate) fn progress(&self) -> AttemptProgress {
+        self.progress.clone()
     }
 }
 
@@ -152,13 +193,14 @@ impl StreamedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, HttpFailure>>> {
         let Poll::Ready(frame) = Pin::new(&mut self.rest).poll_frame(cx) else {
-            self.trace.waits.store(true, Ordering::Release);
+            self.trace.progress.pause();
             let pause = self.pause;
             let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep(pause)));
             ready!(alarm.as_mut().poll(cx));
             return Poll::Ready(Some(Err(self.fail(HttpFailure::BodyTooSlow))));
         };
-        self.trace.waits.store(false, Ordering::Release);
+        // EDGE-1: while a body flows, the limits of the attempt have not begun.
+        self.trace.progress.note();
         self.alarm = None;
         let frame = match frame {
             None => {

@@ -9,20 +9,16 @@ use futures_util::Stream;
 use http::response::Parts;
 use http::{Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
-use http_body_util::BodyExt as _;
 
 use breakerbox_policy::{Class, ClassifySettings, Symptom};
 
-use super::error::{ErrorBody, ErrorResponse, HttpError};
+use super::error::{ErrorResponse, HttpError};
+use super::error_body::{ErrorBody, failure_of};
 use super::pool::PooledBody;
 use crate::retry_after;
 use crate::sidecar::gateway::headers::strip_one_hop;
 use crate::sidecar::gateway::message::HttpFailure;
 use crate::sidecar::gateway::trace::AttemptSpan;
-
-/// Maximum size of an unsuccessful response that is buffered, in bytes. Reading it whole keeps its
-/// connection reusable and finds retry hints in the body.
-const MAX_SAID: u64 = 64_000;
 
 /// A response as it arrives.
 pub(crate) struct ResponseStream {
@@ -40,14 +36,14 @@ pub(crate) enum ResponsePiece {
 }
 
 impl ResponseStream {
-    /// Accepts a response once its head has arrived.
+    /// Accepts a response once its head has arrived. `left`: the time that the attempt has left.
     ///
     /// # Errors  The settings class the response as one that may be retried or answered by a
     /// fallback.
     pub(crate) async fn begin(
         answered: Response<PooledBody>,
         classify: impl FnOnce(Symptom) -> Class,
-        span: Option<AttemptSpan>,
+        (span, left): (Option<AttemptSpan>, Option<Duration>),
     ) -> Result<Self, HttpError> {
         let (mut head, body) = answered.into_parts();
         strip_one_hop(&mut head.headers);
@@ -68,29 +64,16 @@ impl ResponseStream {
         if !failed {
             return Ok(Self {
                 status,
-                retry_after: retry_after::read(&head.headers, None),
+                retry_after: retry_after::read(status.as_u16(), &head.headers, None),
                 head: Some(head),
                 body,
                 span,
             });
         }
-        let is_short = body
-            .size_hint()
-            .upper()
-            .is_some_and(|most| most <= MAX_SAID);
-        let body = if is_short {
-            let whole = body.collect().await.map_err(|_| HttpFailure::Reset)?;
-            ErrorBody::Whole(whole.to_bytes())
-        } else {
-            ErrorBody::Rest(body)
-        };
-        let read = match &body {
-            ErrorBody::Whole(body) => Some(&body[..]),
-            ErrorBody::Rest(_) => None,
-        };
+        let body = ErrorBody::read_ahead(&head, body, left).await;
         Err(HttpError {
-            failure: HttpFailure::Status(status.as_u16()),
-            retry_after: retry_after::read(&head.headers, read),
+            failure: failure_of(&head),
+            retry_after: body.hint(&head),
             said: Some(Box::new(ErrorResponse { head, body })),
         })
     }

@@ -2,8 +2,11 @@
 
 use std::sync::{Arc, OnceLock};
 
+use super::cache::HttpCache;
 use super::connector::UpstreamAddress;
+use super::outbound::OutboundHeaders;
 use super::upstream::UpstreamClient;
+use crate::config::DependencyConfig;
 use crate::sidecar::gateway::trace::AttemptTracer;
 
 /// A server, with the connections that the gateway's threads keep to it.
@@ -24,6 +27,13 @@ impl UpstreamTarget {
         }
     }
 
+    /// Applies the settings of requests that may change at any time.
+    pub(crate) fn follow(&self, config: &DependencyConfig) {
+        self.address.set_limits(&config.settings.timeout);
+        let outbound = OutboundHeaders::of(&config.outbound);
+        self.address.outbound.store(Arc::new(outbound));
+    }
+
     /// Returns the connections of one thread, created with the first call.
     pub(crate) fn of_thread(&self, thread: usize) -> &UpstreamClient {
         self.connections[thread].get_or_init(|| self.connect())
@@ -33,4 +43,10 @@ impl UpstreamTarget {
     pub(crate) fn connect(&self) -> UpstreamClient {
         UpstreamClient::new(Arc::clone(&self.address))
     }
+}
+
+/// The parts of a route that the workers of its dependency use. A reload replaces them.
+pub(crate) struct WorkerRoute {
+    pub(crate) target: Arc<UpstreamTarget>,
+    pub(crate) caches: Arc<[Arc<HttpCache>]>,
 }

@@ -2,20 +2,24 @@
 //!
 //! It does no retries (rule LIM-4) and no classification.
 
+use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{EXPECT, HOST};
-use http::{HeaderValue, Request, Response};
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING};
+use http::{Extensions, HeaderValue, Request, Response};
+use http_body::Body as _;
 use hyper_util::client::legacy::Client as Negotiated;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
-use super::connector::{IDLE, UpstreamAddress, UpstreamConnector};
+use super::connect_failure::ConnectFailure;
+use super::connector::{UpstreamAddress, UpstreamConnector};
 use super::error::HttpError;
 use super::pool::{ConnectionPool, PooledBody};
 use super::request_body::Upload;
-use crate::sidecar::gateway::headers::DEADLINE;
+use super::socket::SocketMark;
+use crate::sidecar::gateway::headers::{DEADLINE, append_via};
 use crate::sidecar::gateway::message::{HttpFailure, HttpRequest};
 
 /// Connections to one dependency, kept by one thread.
@@ -35,14 +39,14 @@ impl UpstreamClient {
     pub(crate) fn new(address: Arc<UpstreamAddress>) -> Self {
         let connector = UpstreamConnector::new(Arc::clone(&address));
         let transport = match &address.tls {
-            None => UpstreamTransport::Plain(ConnectionPool::new(connector, address.uri.clone())),
+            None => UpstreamTransport::Plain(ConnectionPool::new(connector, Arc::clone(&address))),
             // If a closing connection returns a request unsent, it is sent on another one: it was
             // never made.
             Some(_) => UpstreamTransport::Tls(
                 Negotiated::builder(TokioExecutor::new())
                     .pool_timer(TokioTimer::new())
                     .timer(TokioTimer::new())
-                    .pool_idle_timeout(IDLE)
+                    .pool_idle_timeout(address.keep())
                     .build(connector),
             ),
         };
@@ -60,6 +64,40 @@ impl UpstreamClient {
             Upload::Passing(passing) => Some(passing.trace()),
             Upload::Whole(_) => None,
         };
+        let message = self.message(request, body, left)?;
+        // Only what may be repeated, and still is ours to send.
+        let again = || {
+            let body = Upload::of(request).filter(|_| request.may_be_resent())?;
+            self.message(request, body, left).ok()
+        };
+        let sent = match &self.transport {
+            UpstreamTransport::Plain(pool) => pool.request(message, again).await,
+            UpstreamTransport::Tls(pool) => match request_by_tls(pool, message).await {
+                Err(HttpFailure::ClosedOnReuse) => match again() {
+                    Some(message) => request_by_tls(pool, message).await,
+                    None => Err(HttpFailure::ClosedOnReuse),
+                },
+                sent => sent,
+            },
+        };
+        let sent = sent.map(|mut response| {
+            let version = response.version();
+            append_via(response.headers_mut(), version);
+            response
+        });
+        sent.map_err(|failure| match trace {
+            Some(trace) => trace.blamed(failure).into(),
+            None => failure.into(),
+        })
+    }
+
+    fn message(
+        &self,
+        request: &HttpRequest,
+        body: Upload,
+        left: Option<Duration>,
+    ) -> Result<Request<Upload>, HttpFailure> {
+        let is_unsized = !body.is_end_stream() && body.size_hint().exact().is_none();
         let mut message = Request::new(body);
         *message.method_mut() = request.method().clone();
         let uri = match &self.transport {
@@ -70,35 +108,80 @@ impl UpstreamClient {
         let headers = message.headers_mut();
         headers.clone_from(request.headers());
         headers.remove(EXPECT);
-        if let Some(left) = left {
+        let outbound = self.address.outbound.load();
+        outbound.apply(headers);
+        if is_unsized {
+            // EDGE-3: without it, hyper takes a GET for one without a body.
+            headers.remove(CONTENT_LENGTH);
+            headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+        if let Some(left) = left.filter(|_| outbound.is_forwarded) {
             let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
             headers.insert(DEADLINE, HeaderValue::from(millis));
         }
-        let sent = match &self.transport {
-            UpstreamTransport::Plain(pool) => {
+        drop(outbound);
+        match &self.transport {
+            UpstreamTransport::Plain(_) => {
                 headers.insert(HOST, self.address.host.clone());
-                pool.request(message).await
+                // Only HTTP/2 allows it without naming it in `Connection`.
+                headers.remove(TE);
             }
-            UpstreamTransport::Tls(pool) => {
+            UpstreamTransport::Tls(_) => {
                 headers.remove(HOST);
-                let sent = pool.request(message).await;
-                sent.map(|response| response.map(PooledBody::alone))
-                    .map_err(|error| lost(&error))
             }
-        };
-        sent.map_err(|failure| {
-            let fault = trace.and_then(|trace| trace.fault());
-            fault.unwrap_or(failure).into()
-        })
+        }
+        Ok(message)
     }
 }
 
-fn lost(error: &hyper_util::client::legacy::Error) -> HttpFailure {
+async fn request_by_tls(
+    pool: &Negotiated<UpstreamConnector, Upload>,
+    message: Request<Upload>,
+) -> Result<Response<PooledBody>, HttpFailure> {
+    let has_body = !message.body().is_end_stream();
+    let sent = pool.request(message).await;
+    sent.map(|response| response.map(PooledBody::alone))
+        .map_err(|error| failure_of(&error, has_body))
+}
+
+/// Returns the failure of a request that got no answer.
+fn failure_of(error: &hyper_util::client::legacy::Error, has_body: bool) -> HttpFailure {
     if error.is_connect() {
-        HttpFailure::Connect
-    } else {
-        HttpFailure::Reset
+        return HttpFailure::Connect(ConnectFailure::of(error));
     }
+    if is_unprocessed(error) {
+        return HttpFailure::Unprocessed;
+    }
+    let Some(connected) = error.connect_info() else {
+        return HttpFailure::Reset;
+    };
+    let mut extras = Extensions::new();
+    connected.get_extras(&mut extras);
+    let history = extras.get::<SocketMark>().map(|mark| &mark.0);
+    match history {
+        // EDGE-1: the server closed an idle connection at this moment, which is no failure.
+        Some(history) if !connected.is_negotiated_h2() && history.closed_on_reuse() => {
+            HttpFailure::ClosedOnReuse
+        }
+        Some(history) if has_body && history.write_failed() => HttpFailure::UploadCut,
+        _ => HttpFailure::Reset,
+    }
+}
+
+/// Returns true if the server has declared that it did not process the request.
+///
+/// # Source  RFC 9113, section 8.7.
+fn is_unprocessed(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            let is_refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
+            let is_leaving = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+            return error.is_remote() && (is_refused || is_leaving);
+        }
+        next = error.source();
+    }
+    false
 }
 
 impl fmt::Debug for UpstreamClient {

@@ -18,7 +18,7 @@ use crate::config::{DependencyConfig, FallbackConfig, FallbackKind, GatewayConfi
 use crate::lock::LockExt as _;
 use crate::mcp::{self, Mcp, McpClient, McpSettings, ToolResult};
 use crate::sidecar::gateway::AddError;
-use crate::sidecar::gateway::fallback::{FallbackCaches, FormerCache, narrowed};
+use crate::sidecar::gateway::fallback::{CacheBound, FallbackCaches, FormerCache, narrowed};
 use crate::sidecar::gateway::http::body::ReplyBody;
 use crate::{ByName, FallbackRule, Fixed, Runtime, StaleCache};
 
@@ -70,14 +70,10 @@ impl McpEndpoint {
         let own = StreamableHttpServerConfig::default()
             .with_legacy_session_mode(false)
             .with_json_response(true)
-            .with_max_request_body_bytes(usize::try_from(gateway.max_body).unwrap_or(usize::MAX));
-        // On loopback this keeps out a browser page that resolves its own host name to our address
-        // (DNS rebinding). On other addresses our host names are unknown.
-        let own = if gateway.bind.ip().is_loopback() {
-            own
-        } else {
-            own.disable_allowed_hosts()
-        };
+            .with_max_request_body_bytes(usize::try_from(gateway.max_body).unwrap_or(usize::MAX))
+            // The gateway has checked host and origin before, for every dependency alike.
+            .disable_allowed_hosts()
+            .disable_allowed_origins();
         let service = StreamableHttpService::new(
             move || Ok(handler.clone()),
             Arc::new(NeverSessionManager::default()),
@@ -159,7 +155,7 @@ fn rules(
                 ..
             } => {
                 let max_entries = usize::try_from(max_entries.get()).unwrap_or(usize::MAX);
-                let former = former.and_then(|former| former.former(&kept, &config.kind));
+                let former = former.and_then(|former| former.former(&kept, &config.kind, CacheBound::Entries));
                 let cache = match former {
                     Some(FormerCache::Same(cache)) => cache,
                     Some(FormerCache::OtherLimits(cache)) => {
@@ -170,7 +166,7 @@ fn rules(
                 kept.push(&config.kind, &cache);
                 FallbackRule::new(cache)
             }
-            FallbackKind::Dependency { name } => FallbackRule::new(ByName::new(runtime, name)),
+            FallbackKind::Dependency { name, .. } => FallbackRule::new(ByName::new(runtime, name)),
             FallbackKind::Fixed { body, .. } => FallbackRule::new(Fixed(fixed(body))),
         };
         narrowed(rule, config)

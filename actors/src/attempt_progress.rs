@@ -1,0 +1,51 @@
+//! Progress of an attempt that is still being sent: limits of time then bound its silence.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::sync::LockExt;
+
+/// The progress of an attempt, noted by the work that makes it. Clones share it.
+///
+/// `timeout.attempt` and `timeout.first_byte` count from the last note. While the work is paused,
+/// because it waits for its own caller, they do not count at all.
+#[derive(Debug, Clone, Default)]
+pub struct AttemptProgress(Arc<Mutex<ProgressState>>);
+
+#[derive(Debug, Default)]
+struct ProgressState {
+    noted: Option<Instant>,
+    is_paused: bool,
+}
+
+impl AttemptProgress {
+    /// Notes that the dependency has taken something, and ends a pause.
+    pub fn note(&self) {
+        *self.0.acquire() = ProgressState {
+            noted: Some(Instant::now()),
+            is_paused: false,
+        };
+    }
+
+    /// Begins a pause: the work waits for its caller, and not for the dependency.
+    pub fn pause(&self) {
+        self.0.acquire().is_paused = true;
+    }
+
+    /// Returns true while the work waits for its caller.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.0.acquire().is_paused
+    }
+
+    /// Returns the time for which the dependency is silent, or `None` without any note.
+    pub(crate) fn silent_for(&self) -> Option<Duration> {
+        let state = self.0.acquire();
+        if state.is_paused {
+            return Some(Duration::ZERO);
+        }
+        state.noted.map(|noted| noted.elapsed())
+    }
+}

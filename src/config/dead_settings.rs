@@ -1,0 +1,163 @@
+//! Warnings about settings that have no effect, and about those that take a protection out.
+//!
+//! All of them are usable: nothing here is a problem.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::dependency::DependencyConfig;
+use super::fallback::FallbackKind;
+use super::kind::DependencyKind;
+use super::section::Section;
+
+/// Warns about one dependency, after its table was read.
+pub(super) fn check(section: &Section<'_>, config: &DependencyConfig) {
+    // Without a kind the program brings the code, which may know more than the configuration.
+    if let Some(kind) = config.kind {
+        // Tools of MCP servers may say themselves that they are idempotent.
+        if !matches!(kind, DependencyKind::McpStdio | DependencyKind::McpHttp) {
+            check_repeats(section, config);
+        }
+        check_kind(section, config, kind);
+    }
+    check_retry(section, config);
+    check_breaker(section, config);
+    check_limits(section, config);
+}
+
+/// Warns about fallbacks that cannot answer, once all dependencies are known.
+pub(super) fn check_fallbacks(
+    dependencies: &BTreeMap<String, DependencyConfig>,
+    table: &Section<'_>,
+) {
+    let is_mcp = |config: &DependencyConfig| {
+        let kind = config.kind;
+        kind.map(|kind| matches!(kind, DependencyKind::McpStdio | DependencyKind::McpHttp))
+    };
+    for (owner, config) in dependencies {
+        for (index, fallback) in config.fallbacks.iter().enumerate() {
+            let FallbackKind::Dependency { name, .. } = &fallback.kind else {
+                continue;
+            };
+            let key = format!("{owner}.fallback[{index}]");
+            let says_writes = table.is_given(&format!("{key}.writes"));
+            if !fallback.writes && !says_writes && config.kind.is_some() {
+                let text = "it serves no writes, such as POST: set writes = true if it may, or \
+                            writes = false to keep it so";
+                table.warn(&format!("{key}.name"), text.to_owned());
+            }
+            let other = dependencies.get(name).and_then(is_mcp);
+            if let (Some(own), Some(other)) = (is_mcp(config), other)
+                && own != other
+            {
+                let text = "it never serves: one of the two is an MCP server, the other is not";
+                table.warn(&format!("{key}.name"), text.to_owned());
+            }
+        }
+    }
+}
+
+fn check_repeats(section: &Section<'_>, config: &DependencyConfig) {
+    if !config.idempotent.is_empty() {
+        return;
+    }
+    if config.settings.retry.max_attempts.get() > 1 {
+        let text = "only calls that were not executed are tried again: nothing is idempotent, see \
+                    the key idempotent";
+        section.warn("retry.max_attempts", text.to_owned());
+    }
+    if config.settings.hedge.is_some() {
+        let text = "it has no effect: nothing is idempotent, see the key idempotent";
+        section.warn("hedge.delay", text.to_owned());
+    }
+}
+
+fn check_kind(section: &Section<'_>, config: &DependencyConfig, kind: DependencyKind) {
+    let has_address = matches!(kind, DependencyKind::Http | DependencyKind::McpHttp);
+    if config.url.is_some() && !has_address {
+        let text = "it has no effect with this kind, which has no address";
+        section.warn("url", text.to_owned());
+    }
+    if config.credentials.is_some() {
+        let text = "it has no effect: only a program with its own code uses it";
+        section.warn("credentials", text.to_owned());
+    }
+    if config.settings.fallback_only && section.has("retry") {
+        let text = "it has no effect on a dependency that is never called";
+        section.warn("fallback_only", text.to_owned());
+    }
+}
+
+fn check_retry(section: &Section<'_>, config: &DependencyConfig) {
+    let retry = &config.settings.retry;
+    if retry.max_attempts.get() == 1 && !section.is_given("retry.max_attempts") {
+        let others = [
+            "retry.backoff.base",
+            "retry.backoff.factor",
+            "retry.backoff.max",
+            "retry.backoff.jitter",
+            "retry.budget.ratio",
+            "retry.budget.floor_per_second",
+            "retry.respect_retry_after",
+            "retry.on_open",
+            "retry.on",
+        ];
+        for key in others.iter().filter(|key| section.is_given(key)) {
+            let text = "it has no effect: retry.max_attempts is 1";
+            section.warn(key, text.to_owned());
+        }
+        return;
+    }
+    if retry.max_attempts.get() > 1 && retry.budget.is_none() {
+        let text = "without a budget, retries multiply the load on a dependency that fails";
+        section.warn("retry.budget", text.to_owned());
+    }
+    if retry.max_attempts.get() > 1 && !retry.respect_retry_after {
+        let text = "retries come earlier than the dependency asks for";
+        section.warn("retry.respect_retry_after", text.to_owned());
+    }
+}
+
+fn check_breaker(section: &Section<'_>, config: &DependencyConfig) {
+    let breaker = &config.settings.breaker;
+    let rates = breaker.failure_rate.is_some() || breaker.slow_rate.is_some();
+    let runs = breaker.failure_threshold.is_some() || breaker.consecutive_failures.is_some();
+    if !rates && !runs {
+        let text = "the breaker never opens: no rule is left";
+        section.warn("breaker.failure_threshold", text.to_owned());
+    }
+    if config.settings.classify.failure.0.is_empty() {
+        let text = "the breaker never opens: nothing counts as a failure";
+        section.warn("classify.failure", text.to_owned());
+    }
+    let given = |key: &str| section.is_given(key);
+    let never_slow = breaker.slow_call.is_some() && breaker.slow_rate.is_none();
+    if never_slow && given("breaker.slow_call") {
+        let text = "it has no effect without breaker.slow_rate";
+        section.warn("breaker.slow_call", text.to_owned());
+    }
+    // The default is written out in many files.
+    if !rates && given("breaker.minimum_calls") && breaker.minimum_calls != 20 {
+        let text = "it has no effect without breaker.failure_rate or breaker.slow_rate";
+        section.warn("breaker.minimum_calls", text.to_owned());
+    }
+}
+
+fn check_limits(section: &Section<'_>, config: &DependencyConfig) {
+    let settings = &config.settings;
+    if settings.timeout.attempt.is_none() && settings.timeout.total.is_none() {
+        let text = "a call that hangs is never ended: timeout.attempt and timeout.total are off";
+        section.warn("timeout.total", text.to_owned());
+    }
+    if settings.bulkhead.max_queue > 0
+        && settings.bulkhead.max_wait == Duration::ZERO
+        && section.is_given("bulkhead.max_queue")
+    {
+        let text = "it has no effect: bulkhead.max_wait is 0";
+        section.warn("bulkhead.max_queue", text.to_owned());
+    }
+    if settings.chaos.is_some() {
+        let text = "faults are made on purpose";
+        section.warn("chaos", text.to_owned());
+    }
+}

@@ -1,0 +1,294 @@
+//! Given values as they are shown, without secrets.
+//!
+//! A value of a known key is shown as it was given, but for credentials in addresses and in the
+//! arguments of programs. A value under a key that is not known is masked: it may be a secret with
+//! a misspelt name.
+
+use breakerbox_actors::printable;
+use config::{Value, ValueKind};
+
+/// Shown in place of a secret.
+pub(super) const MASK: &str = "***";
+
+/// Words in the names of secrets. A name is compared without its separators.
+const SENSITIVE: [&str; 22] = [
+    "token",
+    "secret",
+    "pass",
+    "pwd",
+    "key",
+    "auth",
+    "cred",
+    "bearer",
+    "cookie",
+    "session",
+    "signature",
+    "dsn",
+    "connectionstring",
+    "connstr",
+    "webhook",
+    "header",
+    "private",
+    "jwt",
+    "otp",
+    "mnemonic",
+    "user",
+    "pat",
+];
+/// Options of one letter that take no secret; what follows any other one is masked.
+const HARMLESS: &[u8] = b"ymvqidlrs";
+/// Begins of well-known kinds of tokens.
+const TOKENS: [&str; 13] = [
+    "sk-",
+    "sk_",
+    "pk_",
+    "rk_",
+    "ghp_",
+    "gho_",
+    "ghs_",
+    "github_pat_",
+    "glpat-",
+    "xox",
+    "AKIA",
+    "AIza",
+    "eyJ",
+];
+
+/// Returns true if a value with this name might be a secret.
+pub(super) fn is_sensitive(name: &str) -> bool {
+    let plain = name.chars().filter(|letter| letter.is_alphanumeric());
+    let plain: String = plain.flat_map(char::to_lowercase).collect();
+    SENSITIVE.iter().any(|word| match *word {
+        // Too short to be found within other words.
+        "pat" => plain == "pat" || plain.ends_with("accesspat"),
+        word => plain.contains(word),
+    })
+}
+
+/// Formats a given value approximately as written, without credentials.
+pub(super) fn show(value: &Value) -> String {
+    match &value.kind {
+        ValueKind::String(text) => quoted(&without_credentials(text)),
+        ValueKind::Array(values) => list(values.iter().map(show)),
+        // Its keys were not expected here, so they are not known.
+        ValueKind::Table(table) => {
+            let mut entries: Vec<String> = table
+                .keys()
+                .map(|key| format!("{} = {MASK}", printable(key)))
+                .collect();
+            entries.sort();
+            format!("{{ {} }}", entries.join(", "))
+        }
+        ValueKind::Nil => "nothing".to_owned(),
+        _ => value.to_string(),
+    }
+}
+
+/// Formats the value of an unknown key: figures that were most likely meant for a known key are
+/// shown, everything else is masked.
+pub(super) fn show_unknown(key: &str, near: Option<&str>, value: &Value) -> String {
+    let is_figure = matches!(
+        value.kind,
+        ValueKind::Boolean(_) | ValueKind::I64(_) | ValueKind::Float(_)
+    );
+    let is_open = near.is_some_and(|near| !is_sensitive(near)) && !is_sensitive(key);
+    if is_figure && is_open {
+        return show(value);
+    }
+    MASK.to_owned()
+}
+
+/// Formats the arguments of a program, without the values that may be secrets.
+pub(super) fn show_arguments(value: &Value) -> String {
+    match &value.kind {
+        ValueKind::Array(values) => {
+            let texts = values.iter().map(|value| match &value.kind {
+                ValueKind::String(text) => text.clone(),
+                other => other.to_string(),
+            });
+            let texts: Vec<String> = texts.collect();
+            list(masked(&texts).into_iter().map(|text| quoted(&text)))
+        }
+        ValueKind::String(line) => {
+            // A list in a variable is separated by commas, a command line by spaces.
+            let separator = if line.contains(',') { ',' } else { ' ' };
+            let texts: Vec<String> = line.split(separator).map(str::to_owned).collect();
+            quoted(&masked(&texts).join(&separator.to_string()))
+        }
+        _ => MASK.to_owned(),
+    }
+}
+
+fn list(values: impl Iterator<Item = String>) -> String {
+    format!("[{}]", values.collect::<Vec<_>>().join(", "))
+}
+
+fn quoted(text: &str) -> String {
+    format!("{text:?}")
+}
+
+/// Masks arguments: those after the name of a secret, and those that look like one.
+fn masked(arguments: &[String]) -> Vec<String> {
+    let mut takes_secret = false;
+    let arguments = arguments.iter().map(|argument| {
+        let text = argument.trim();
+        let hidden = takes_secret && !text.is_empty();
+        takes_secret = names_secret(text);
+        if hidden { MASK.to_owned() } else { one(text) }
+    });
+    arguments.collect()
+}
+
+/// Returns true if the argument after this one may be a secret.
+fn names_secret(argument: &str) -> bool {
+    let scheme = ["bearer", "basic"];
+    if scheme
+        .iter()
+        .any(|word| argument.eq_ignore_ascii_case(word))
+    {
+        return true;
+    }
+    let Some(name) = argument.strip_prefix('-') else {
+        return argument.ends_with(':') && is_sensitive(argument);
+    };
+    if argument.contains('=') {
+        return false;
+    }
+    match name.as_bytes() {
+        [] => false,
+        [letter] => !HARMLESS.contains(letter),
+        _ => is_sensitive(name),
+    }
+}
+
+/// Masks one argument: the value in `NAME=value` and `Name: value`, credentials of an address, and
+/// texts that look like a token.
+fn one(argument: &str) -> String {
+    // JSON may hold any name, at any depth.
+    if argument.starts_with(['{', '"']) {
+        return MASK.to_owned();
+    }
+    let split = argument.find(['=', ':']).filter(|at| {
+        // The colon of an address is none.
+        !argument[*at..].starts_with("://")
+    });
+    if let Some(at) = split {
+        let (name, value) = argument.split_at(at);
+        let is_variable = !name.is_empty()
+            && value.starts_with('=')
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
+        if is_variable || is_sensitive(name) {
+            return format!("{name}{}{MASK}", &value[..1]);
+        }
+        if value.starts_with('=') && looks_secret(&value[1..]) {
+            return format!("{name}={MASK}");
+        }
+    }
+    if looks_secret(argument) {
+        return MASK.to_owned();
+    }
+    without_credentials(argument)
+}
+
+/// Returns true for well-known kinds of tokens, JSON, and long texts of letters mixed with digits.
+fn looks_secret(text: &str) -> bool {
+    if TOKENS.iter().any(|begin| text.starts_with(begin)) || text.starts_with(['{', '"']) {
+        return true;
+    }
+    let words = text.split_whitespace();
+    let is_scheme =
+        |word: &str| word.eq_ignore_ascii_case("bearer") || word.eq_ignore_ascii_case("basic");
+    if words.clone().any(is_scheme) {
+        return true;
+    }
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-+=".contains(&byte);
+    let count = |is: fn(&u8) -> bool| text.bytes().filter(is).count();
+    text.len() >= 20
+        && text.bytes().all(is_plain)
+        && count(u8::is_ascii_digit) >= 3
+        && count(u8::is_ascii_alphabetic) >= 3
+}
+
+/// Masks the parts of an address that may be secret: the user, the query and the fragment.
+fn without_credentials(text: &str) -> String {
+    let (begin, rest) = match text.find("://") {
+        Some(at) => text.split_at(at + "://".len()),
+        None => match text.strip_prefix("//") {
+            Some(rest) => ("//", rest),
+            // `user:password@host`, but not `@scope/name`.
+            None if text.find(':').is_some_and(|at| text[at..].contains('@')) => ("", text),
+            None => return text.to_owned(),
+        },
+    };
+    // Also across characters that no address has: a password may hold any of them.
+    let (user, rest) = match rest.rsplit_once('@') {
+        Some((_, rest)) => ("***@", rest),
+        None => ("", rest),
+    };
+    match rest.find(['?', '#']) {
+        Some(at) => format!("{begin}{user}{}{MASK}", &rest[..=at]),
+        None => format!("{begin}{user}{rest}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edge_7_no_secret_of_a_command_line_is_shown() {
+        let cases: [(&[&str], &str); 14] = [
+            (
+                &["-y", "@modelcontextprotocol/server-memory@1.0"],
+                r#"["-y", "@modelcontextprotocol/server-memory@1.0"]"#,
+            ),
+            (&["--token", "hunter2"], r#"["--token", "***"]"#),
+            (&["--token", "--hunter2"], r#"["--token", "***"]"#),
+            (&["--api-key=hunter2"], r#"["--api-key=***"]"#),
+            (
+                &["--API_KEY", "hunter2", "run"],
+                r#"["--API_KEY", "***", "run"]"#,
+            ),
+            (&["-p", "hunter2"], r#"["-p", "***"]"#),
+            (&["-e", "NAME=hunter2"], r#"["-e", "***"]"#),
+            (&["DB_URL=hunter2"], r#"["DB_URL=***"]"#),
+            (&["-H", "Authorization: Bearer hunter2"], r#"["-H", "***"]"#),
+            (&["Authorization: hunter2"], r#"["Authorization:***"]"#),
+            (
+                &["postgresql+asyncpg://me:hunter2@host/db?x=hunter2"],
+                r#"["postgresql+asyncpg://***@host/db?***"]"#,
+            ),
+            (&["http://me:hun|ter2@host"], r#"["http://***@host"]"#),
+            (
+                &["--db=http://me:hunter2@host"],
+                r#"["--db=http://***@host"]"#,
+            ),
+            (
+                &["--port", "8080", "/data/memory.json"],
+                r#"["--port", "8080", "/data/memory.json"]"#,
+            ),
+        ];
+        for (arguments, shown) in cases {
+            let values: Vec<Value> = arguments
+                .iter()
+                .map(|text| Value::new(None, *text))
+                .collect();
+            assert_eq!(show_arguments(&Value::new(None, values)), shown);
+        }
+        let line = Value::new(None, "--token,hunter2,--verbose");
+        assert_eq!(show_arguments(&line), "\"--token,***,--verbose\"");
+        let line = Value::new(None, "npx --token hunter2");
+        assert_eq!(show_arguments(&line), "\"npx --token ***\"");
+        for text in [
+            "ghp_16C7e42F292c6912E7",
+            "sk-hunter2",
+            "{\"token\":\"hunter2\"}",
+            "a1b2c3d4e5f6a7b8c9d0",
+        ] {
+            let value = Value::new(None, vec![Value::new(None, text)]);
+            assert_eq!(show_arguments(&value), "[\"***\"]", "{text}");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Headers of the requests to an HTTP dependency: those that are set, those that are removed, and
+//! those that tell it about the caller.
+
+use std::collections::BTreeMap;
+
+use super::kind::DependencyKind;
+use super::secret::Secret;
+use super::section::Section;
+use super::value_type::{boolean, string};
+
+/// Headers of the requests to one HTTP dependency.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct OutboundConfig {
+    /// Headers that are set in each request to this dependency, and in none to its fallbacks.
+    pub headers: BTreeMap<String, Secret>,
+    /// Headers of callers that are not passed on.
+    pub remove_headers: Vec<String>,
+    /// True if the dependency is told about the caller: `Forwarded` and the headers like it, and
+    /// the time that is left.
+    pub forwarded: bool,
+}
+
+impl Default for OutboundConfig {
+    fn default() -> Self {
+        Self {
+            headers: BTreeMap::new(),
+            remove_headers: Vec::new(),
+            forwarded: true,
+        }
+    }
+}
+
+/// Headers that frame a message or belong to its connection; the gateway sets them itself.
+const OURS: [&str; 11] = [
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "http2-settings",
+];
+
+/// Keys that apply to HTTP dependencies only.
+const HTTP_ONLY: [&str; 2] = ["remove_headers", "forwarded"];
+
+/// Allowed table of headers.
+const TABLE: &str = "a table of texts, such as { x-api-key = \"…\" }";
+
+/// Reads the keys of any kind. The headers are those of an MCP server too.
+pub(super) fn read(section: &mut Section<'_>, kind: Option<DependencyKind>) -> OutboundConfig {
+    let name = string(
+        "the name of a header that is not the connection's own",
+        is_name,
+    );
+    let names = name.list();
+    let given = section.secrets("headers", TABLE);
+    let remove_headers = section.get_if_set("remove_headers", &names);
+    let forwarded = section.get("forwarded", &boolean());
+    let mut headers = BTreeMap::new();
+    let is_http = kind == Some(DependencyKind::Http);
+    for (name, (value, _)) in given {
+        if is_http && !is_name(&name) {
+            let key = format!("headers.{name}");
+            let reason = "it is no header that can be set";
+            section.conflict(
+                &key,
+                reason,
+                "the name of a header that is not the connection's own",
+            );
+        } else if is_http && !is_value(value.expose()) {
+            let key = format!("headers.{name}");
+            section.conflict(&key, "it cannot be sent", "a text of one line, in ASCII");
+        }
+        headers.insert(name, value);
+    }
+    if is_http {
+        return OutboundConfig {
+            headers,
+            remove_headers: remove_headers.unwrap_or_default(),
+            forwarded: section.default_to("forwarded", &boolean(), forwarded, true),
+        };
+    }
+    for key in HTTP_ONLY {
+        if section.has(key) {
+            let reason = "it applies to kind = \"http\"";
+            section.conflict(key, reason, "to leave it out");
+        }
+    }
+    OutboundConfig {
+        headers,
+        ..OutboundConfig::default()
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    let is_ours = OURS.iter().any(|ours| ours.eq_ignore_ascii_case(name));
+    !name.is_empty() && name.bytes().all(plain) && !is_ours
+}
+
+fn is_value(text: &str) -> bool {
+    text.bytes()
+        .all(|byte| byte == b'\t' || (b' '..=b'~').contains(&byte))
+}

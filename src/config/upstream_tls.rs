@@ -1,0 +1,58 @@
+//! The section `tls` of an HTTP dependency.
+
+use std::path::PathBuf;
+
+use super::section::Section;
+use super::value_type::string;
+
+/// Certificates for the connections to one HTTP dependency.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct UpstreamTls {
+    /// PEM file with the certificate authorities that are trusted, in place of the system's.
+    pub ca: Option<PathBuf>,
+    /// PEM file with the certificate that the gateway shows, and its chain.
+    pub cert: Option<PathBuf>,
+    /// PEM file with the private key of [`UpstreamTls::cert`].
+    pub key: Option<PathBuf>,
+    /// Name in the dependency's certificate, if it is not the host of its address.
+    pub server_name: Option<String>,
+}
+
+/// Reads `tls`. `url`: the address of the dependency.
+pub(super) fn read(mut section: Section<'_>, url: Option<&str>) -> Option<UpstreamTls> {
+    let is_given = section.present;
+    let mut file = |key| {
+        let path = string("the path of a file in PEM format", |path| !path.is_empty());
+        let path = PathBuf::from(section.get(key, &path)?);
+        if !path.is_file() {
+            let reason = "there is no such file, or it may not be read";
+            section.conflict(key, reason, "the path of a file in PEM format");
+        }
+        Some(path)
+    };
+    let (ca, cert, key) = (file("ca"), file("cert"), file("key"));
+    let is_name = |name: &str| {
+        let plain = |letter: char| letter.is_ascii_alphanumeric() || "._-:".contains(letter);
+        !name.is_empty() && name.len() <= 253 && name.chars().all(plain)
+    };
+    let name = string("a host name or an address, without a port", is_name);
+    let server_name = section.get("server_name", &name);
+    for (key, other) in [("cert", "key"), ("key", "cert")] {
+        if section.has(key) && !section.has(other) {
+            let reason = format!("tls.{other} is missing");
+            section.conflict(key, reason, "both tls.cert and tls.key, or none");
+        }
+    }
+    if is_given && url.is_some_and(|url| !url.starts_with("https://")) {
+        let reason = "the url of the dependency does not begin with https://";
+        section.conflict_here(reason, "to leave it out, or a url with https://");
+    }
+    section.finish();
+    is_given.then_some(UpstreamTls {
+        ca,
+        cert,
+        key,
+        server_name,
+    })
+}

@@ -1,0 +1,88 @@
+//! Names of variables and flags: bounds before they become keys, and unknown ones of ours.
+
+use std::collections::BTreeMap;
+
+use super::problem::Warning;
+
+/// Begin of the names of all our variables.
+pub(super) const OURS: &str = "BREAKERBOX";
+/// Prefix of variables that set a key.
+pub(super) const PREFIX: &str = "BREAKERBOX__";
+/// Variable that names the environment.
+pub(super) const ENVIRONMENT: &str = "BREAKERBOX_ENV";
+/// Maximum length of a key, in bytes.
+const MAX_KEY: usize = 1024;
+/// Maximum number of parts of a key: each becomes a table within another.
+const MAX_PARTS: usize = 16;
+
+/// Returns the problem of a key that is too large to be read, and what is allowed.
+///
+/// An array gets the length of its index, and each part of a key is a table within another one.
+pub(super) fn too_large(key: &str) -> Option<(&'static str, &'static str)> {
+    // EDGE-7: bounded before memory is taken by it.
+    if key.len() > MAX_KEY || key.split('.').count() > MAX_PARTS {
+        return Some(("its name is too long", "a key of the configuration"));
+    }
+    let mut indices = key.split('[').skip(1).map(|rest| rest.split_once(']'));
+    let is_index = |text: &str| {
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+        digits && !text.is_empty() && text.len() <= 3
+    };
+    let sane = |index: Option<(&str, &str)>| index.is_some_and(|(index, _)| is_index(index));
+    let all_sane = indices.all(sane) && key.matches('[').count() == key.matches(']').count();
+    (!all_sane).then_some(("its index is invalid", "an index from 0 to 999"))
+}
+
+/// Warns of each variable that looks like one of ours and sets nothing.
+pub(super) fn unknown(
+    variables: &[(String, String)],
+    place: impl Fn(&str) -> String,
+) -> Vec<Warning> {
+    let sorted: BTreeMap<&str, &str> = variables
+        .iter()
+        .map(|(name, value)| (&**name, &**value))
+        .collect();
+    let ours = sorted.into_iter().filter(|(name, value)| {
+        let begins = name.get(..OURS.len());
+        let looks_ours = begins.is_some_and(|begin| begin.eq_ignore_ascii_case(OURS));
+        looks_ours
+            && !name.starts_with(PREFIX)
+            && *name != ENVIRONMENT
+            && !is_of_a_cluster(name, value)
+    });
+    ours.map(|(name, _)| Warning {
+        key: String::new(),
+        text: format!("unknown variable, it sets nothing{}", advice(name)),
+        origin: place(name),
+    })
+    .collect()
+}
+
+/// Returns the name that was probably meant.
+fn advice(name: &str) -> String {
+    let plain = |text: &str| -> String {
+        let letters = text.chars().filter(char::is_ascii_alphanumeric);
+        letters.collect::<String>().to_ascii_lowercase()
+    };
+    let given = plain(&name[OURS.len()..]);
+    let keys = super::Settings::keys();
+    let meant = keys.iter().find(|key| plain(key) == given);
+    match meant {
+        Some(key) => {
+            let key = key.to_ascii_uppercase().replace('.', "__");
+            format!(", did you mean {PREFIX}{key}?")
+        }
+        None if given == "env" || given == "environment" => {
+            format!(", did you mean {ENVIRONMENT}?")
+        }
+        None => format!(", allowed: {ENVIRONMENT}, or {PREFIX}SECTION__KEY"),
+    }
+}
+
+/// Returns true for the variables that Kubernetes sets for a service of the name `breakerbox`.
+fn is_of_a_cluster(name: &str, value: &str) -> bool {
+    let rest = name.strip_prefix("BREAKERBOX_").unwrap_or_default();
+    rest.starts_with("SERVICE_HOST")
+        || rest.starts_with("SERVICE_PORT")
+        || rest.starts_with("PORT") && (rest.contains("_TCP") || value.contains("://"))
+}

@@ -1,0 +1,317 @@
+//! Keys of cached responses: digests of everything that may change the answer to a request.
+//!
+//! A header is part of the key if its name says that it may carry a credential or an identity, or
+//! that it selects an answer; and under any name if its value is long enough for a credential. A
+//! list of known headers would lack the one by which the next service tells its callers apart.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use http::header::{COOKIE, HeaderName, VARY};
+use http::{HeaderMap, HeaderValue};
+use sha2::{Digest as _, Sha256};
+
+use crate::lock::LockExt as _;
+use crate::sidecar::gateway::credentials::is_credential;
+use crate::sidecar::gateway::message::{HttpRequest, RequestKey};
+
+/// Headers that select an answer, or that say where a request came from.
+const SELECTING: [&str; 14] = [
+    "accept",
+    "accept-charset",
+    "accept-datetime",
+    "accept-encoding",
+    "accept-language",
+    "breakerbox-key",
+    "content-type",
+    "forwarded",
+    "host",
+    "idempotency-key",
+    "origin",
+    "prefer",
+    "via",
+    "x-rewrite-url",
+];
+
+/// Parts of the names of such headers, beside those of credentials.
+const SELECTING_PARTS: [&str; 18] = [
+    "behalf",
+    "client-ip",
+    "company",
+    "connecting-ip",
+    "country",
+    "currency",
+    "customer",
+    "email",
+    "forwarded",
+    "lang",
+    "locale",
+    "project",
+    "real-ip",
+    "region",
+    "role",
+    "team",
+    "version",
+    "workspace",
+];
+
+/// Headers that change no answer, however long their values are: they describe the connection, the
+/// client program or the trace, or they are evaluated apart.
+const NEUTRAL: [&str; 34] = [
+    "b3",
+    "baggage",
+    "breakerbox-deadline-ms",
+    "breakerbox-priority",
+    "cache-control",
+    "connection",
+    "content-length",
+    "date",
+    "dnt",
+    "expect",
+    "http2-settings",
+    "if-modified-since",
+    "if-none-match",
+    "keep-alive",
+    "max-forwards",
+    "newrelic",
+    "pragma",
+    "priority",
+    "proxy-connection",
+    "referer",
+    "request-id",
+    "te",
+    "traceparent",
+    "tracestate",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "upgrade-insecure-requests",
+    "user-agent",
+    "x-b3-parentspanid",
+    "x-b3-spanid",
+    "x-client-request-id",
+    "x-ms-client-request-id",
+    "x-request-id",
+];
+
+/// Parts of the names of such headers.
+const NEUTRAL_PARTS: [&str; 7] = [
+    "correlation-id",
+    "datadog-",
+    "sec-ch-",
+    "sec-fetch-",
+    "stainless-",
+    "trace-",
+    "traceid",
+];
+
+/// Length from which on a value may be a credential in a header of any name. A
+/// shorter one could be guessed.
+const LONG_VALUE: usize = 16;
+
+/// Maximum number of targets with a `Vary` header that names headers outside the key.
+const MAX_TARGETS: usize = 4096;
+/// Maximum number of such headers for one target.
+const MAX_NAMES: usize = 16;
+/// Number of counters of writes. Targets with the same counter are invalidated together.
+const SLOTS: usize = 1 << 16;
+
+/// Headers that the configuration adds to the key, or takes out of it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct KeyHeaders {
+    added: Vec<HeaderName>,
+    left_out: Vec<HeaderName>,
+}
+
+impl KeyHeaders {
+    /// Reads names; one that begins with `!` is taken out.
+    pub(crate) fn of(names: &[String]) -> Self {
+        let mut read = Self::default();
+        for name in names {
+            let (list, name) = match name.strip_prefix('!') {
+                Some(name) => (&mut read.left_out, name),
+                None => (&mut read.added, name.as_str()),
+            };
+            list.extend(HeaderName::try_from(name).ok());
+        }
+        read
+    }
+
+    /// Returns true if the header is part of every key, by its name.
+    fn tell_apart(&self, name: &HeaderName) -> bool {
+        self.added.contains(name) || !self.left_out.contains(name) && is_selecting(name)
+    }
+
+    /// Returns true if the header is part of the key of a request that has it.
+    fn include(&self, name: &HeaderName, headers: &HeaderMap) -> bool {
+        let mut values = headers.get_all(name).iter();
+        self.tell_apart(name)
+            || !(self.left_out.contains(name) || is_neutral(name))
+                && values.any(|value| value.len() >= LONG_VALUE)
+    }
+}
+
+fn is_selecting(name: &HeaderName) -> bool {
+    if is_neutral(name) {
+        return false;
+    }
+    let text = name.as_str();
+    SELECTING.contains(&text)
+        || SELECTING_PARTS.iter().any(|part| text.contains(part))
+        || is_credential(name)
+}
+
+fn is_neutral(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    NEUTRAL.binary_search(&name).is_ok() || NEUTRAL_PARTS.iter().any(|part| name.contains(part))
+}
+
+/// Makes the keys of one cache.
+pub(crate) struct CacheKeys {
+    /// Different in each process and cache, so that the digest of a short secret cannot be looked
+    /// up in a table.
+    salt: [u8; 16],
+    headers: KeyHeaders,
+    /// Headers outside the key that `Vary` has named, by target.
+    varying: Mutex<HashMap<RequestKey, Arc<[HeaderName]>>>,
+    /// Numbers of writes; part of the keys.
+    written: Box<[AtomicU32]>,
+}
+
+impl CacheKeys {
+    pub(crate) fn new(headers: KeyHeaders) -> Self {
+        let random = || RandomState::new().hash_one(0_u8).to_le_bytes();
+        let mut salt = [0; 16];
+        salt[..8].copy_from_slice(&random());
+        salt[8..].copy_from_slice(&random());
+        Self {
+            salt,
+            headers,
+            varying: Mutex::default(),
+            written: (0..SLOTS).map(|_| AtomicU32::new(0)).collect(),
+        }
+    }
+
+    /// Returns true if the key leaves out a header that the request has: callers may share a key.
+    pub(crate) fn are_shared(&self, request: &HttpRequest) -> bool {
+        let sent = request.as_sent();
+        let left_out = &self.headers.left_out;
+        left_out
+            .iter()
+            .any(|name| sent.contains_key(name) && !self.headers.added.contains(name))
+    }
+
+    /// Returns the key of a request.
+    pub(crate) fn of(&self, request: &HttpRequest) -> RequestKey {
+        let target = self.of_target(request);
+        let varying = self.varying.acquire().get(&target).cloned();
+        let sent = request.as_sent();
+        let is_part = |name: &&HeaderName| {
+            let is_named = || varying.iter().any(|names| names.contains(name));
+            self.headers.include(name, sent) || is_named()
+        };
+        let mut names: Vec<&HeaderName> = sent.keys().filter(is_part).collect();
+        names.sort_unstable_by_key(|name| name.as_str());
+        let mut hash = Sha256::new();
+        hash.update(target);
+        hash.update(self.writes(&target).load(Ordering::Relaxed).to_le_bytes());
+        part(&mut hash, request.method().as_str().as_bytes());
+        for name in names {
+            part(&mut hash, name.as_str().as_bytes());
+            let values = sent.get_all(name);
+            if *name == COOKIE {
+                // RFC 9113, section 8.2.3: several fields of cookies are one that was split.
+                let crumbs: Vec<&[u8]> = values.iter().map(HeaderValue::as_bytes).collect();
+                part(&mut hash, &crumbs.join(&b"; "[..]));
+                continue;
+            }
+            hash.update(values.iter().count().to_le_bytes());
+            for value in values {
+                part(&mut hash, value.as_bytes());
+            }
+        }
+        hash.finalize().into()
+    }
+
+    fn of_target(&self, request: &HttpRequest) -> RequestKey {
+        let mut hash = Sha256::new();
+        hash.update(self.salt);
+        part(&mut hash, request.target().as_bytes());
+        hash.finalize().into()
+    }
+
+    /// Takes the headers into the key that a response says to vary by. Returns false if it may not
+    /// be cached: it varies by more than can be told.
+    pub(crate) fn learn(&self, request: &HttpRequest, headers: &HeaderMap) -> bool {
+        let Some(mut names) = varies_by(headers) else {
+            return false;
+        };
+        names.retain(|name| !self.headers.tell_apart(name));
+        if names.is_empty() {
+            return true;
+        }
+        let target = self.of_target(request);
+        let mut varying = self.varying.acquire();
+        let known = varying.get(&target).map_or(&[][..], |known| known);
+        names.extend_from_slice(known);
+        names.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+        names.dedup();
+        if names.len() > MAX_NAMES {
+            return false;
+        }
+        if *names != *known {
+            if varying.len() >= MAX_TARGETS {
+                // What was kept with these names is no longer found.
+                varying.clear();
+            }
+            varying.insert(target, names.into());
+        }
+        true
+    }
+
+    /// Notes a write: what was kept of its target is no longer found (RFC 9111, section 4.4).
+    pub(crate) fn note_write(&self, request: &HttpRequest) {
+        let target = self.of_target(request);
+        self.writes(&target).fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn writes(&self, target: &RequestKey) -> &AtomicU32 {
+        let number = usize::from(u16::from_le_bytes([target[0], target[1]]));
+        &self.written[number % SLOTS]
+    }
+}
+
+/// Returns the headers that `Vary` names; `None` if it names all, or something else.
+pub(crate) fn varies_by(headers: &HeaderMap) -> Option<Vec<HeaderName>> {
+    let mut names = Vec::new();
+    for line in headers.get_all(VARY) {
+        for name in line.as_bytes().split(|byte| *byte == b',') {
+            let name = name.trim_ascii();
+            if name == b"*" {
+                return None;
+            }
+            if !name.is_empty() {
+                names.push(HeaderName::from_bytes(name).ok()?);
+            }
+        }
+    }
+    Some(names)
+}
+
+/// Adds a text with its length, so that no two lists of texts look the same.
+fn part(hash: &mut Sha256, text: &[u8]) {
+    hash.update(text.len().to_le_bytes());
+    hash.update(text);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neutral_headers_are_in_order() {
+        assert!(NEUTRAL.is_sorted());
+    }
+}

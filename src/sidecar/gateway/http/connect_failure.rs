@@ -1,0 +1,205 @@
+//! Causes of a connection that could not be made, in words that hold no address and no text of
+//! others.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+
+use rustls::CertificateError;
+
+/// The cause of a connection that could not be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ConnectFailure {
+    /// The name has no address.
+    NameNotFound,
+    /// The port is closed.
+    Refused,
+    /// There is no way to the address.
+    Unreachable,
+    /// `timeout.connect` has passed.
+    TimedOut,
+    /// The server closed the connection at once.
+    Closed,
+    /// The certificate is signed by an unknown authority.
+    UnknownIssuer,
+    /// The certificate is for another name.
+    OtherName,
+    /// The certificate has expired.
+    Expired,
+    /// The certificate is not valid yet.
+    NotYetValid,
+    /// The certificate is not accepted for another reason.
+    BadCertificate,
+    /// The server does not speak TLS.
+    NotTls,
+    /// The TLS handshake failed.
+    Handshake,
+    /// This process or this host has no descriptor, port or memory left.
+    NoResources,
+    /// Anything else.
+    Other,
+}
+
+/// Error of a name lookup, apart from those of the connection itself.
+#[derive(Debug, thiserror::Error)]
+#[error("the name lookup failed")]
+pub(crate) struct LookupError(#[source] pub(crate) io::Error);
+
+impl ConnectFailure {
+    /// Reads the cause from an error and its sources.
+    pub(crate) fn of(error: &(dyn Error + 'static)) -> Self {
+        let mut found = Self::Other;
+        let mut is_lookup = false;
+        let mut next = Some(error);
+        while let Some(error) = next {
+            is_lookup |= error.is::<LookupError>();
+            if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+                return Self::of_tls(tls);
+            }
+            let io = error.downcast_ref::<io::Error>();
+            if let Some(io) = io {
+                found = Self::of_io(io, is_lookup).unwrap_or(found);
+                // Its own source is not told by `source`, if it was made of another error.
+                if let Some(inner) = io.get_ref() {
+                    next = Some(inner);
+                    continue;
+                }
+            }
+            next = error.source();
+        }
+        if found == Self::Other && is_lookup {
+            return Self::NameNotFound;
+        }
+        found
+    }
+
+    fn of_io(error: &io::Error, is_lookup: bool) -> Option<Self> {
+        if is_out_of_resources(error) {
+            return Some(Self::NoResources);
+        }
+        if is_lookup {
+            return Some(Self::NameNotFound);
+        }
+        Some(match error.kind() {
+            io::ErrorKind::ConnectionRefused => Self::Refused,
+            io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown => Self::Unreachable,
+            io::ErrorKind::TimedOut => Self::TimedOut,
+            io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::UnexpectedEof => Self::Closed,
+            _ => return None,
+        })
+    }
+
+    fn of_tls(error: &rustls::Error) -> Self {
+        match error {
+            rustls::Error::InvalidCertificate(why) => match why {
+                CertificateError::UnknownIssuer => Self::UnknownIssuer,
+                CertificateError::NotValidForName
+                | CertificateError::NotValidForNameContext { .. } => Self::OtherName,
+                CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                    Self::Expired
+                }
+                CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                    Self::NotYetValid
+                }
+                _ => Self::BadCertificate,
+            },
+            rustls::Error::InvalidMessage(_) => Self::NotTls,
+            _ => Self::Handshake,
+        }
+    }
+
+    /// The cause in words.
+    pub(crate) fn words(self) -> &'static str {
+        // EDGE-8: a failed connection says what it failed of.
+        match self {
+            Self::NameNotFound => "name not found",
+            Self::Refused => "connection refused",
+            Self::Unreachable => "address unreachable",
+            Self::TimedOut => "connecting timed out",
+            Self::Closed => "connection closed at once",
+            Self::UnknownIssuer => "certificate not trusted: unknown issuer",
+            Self::OtherName => "certificate not for this name",
+            Self::Expired => "certificate expired",
+            Self::NotYetValid => "certificate not valid yet",
+            Self::BadCertificate => "certificate not accepted",
+            Self::NotTls => "not TLS",
+            Self::Handshake => "TLS handshake failed",
+            Self::NoResources => "no descriptors left",
+            Self::Other => "no connection",
+        }
+    }
+}
+
+impl fmt::Display for ConnectFailure {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.words())
+    }
+}
+
+/// Returns true if this host, and not the dependency, is the reason: no descriptors, local ports
+/// or memory.
+pub(crate) fn is_out_of_resources(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    {
+        use nix::errno::Errno;
+        let code = error.raw_os_error().map(Errno::from_raw);
+        matches!(
+            code,
+            Some(
+                Errno::EMFILE
+                    | Errno::ENFILE
+                    | Errno::EADDRNOTAVAIL
+                    | Errno::ENOBUFS
+                    | Errno::ENOMEM
+                    | Errno::EAGAIN
+            )
+        )
+    }
+    #[cfg(not(unix))]
+    {
+        error.kind() == io::ErrorKind::OutOfMemory
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edge_8_e9a_each_cause_is_found_below_other_errors() {
+        let of = |error: io::Error| ConnectFailure::of(&io::Error::other(error));
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        assert_eq!(of(refused), ConnectFailure::Refused);
+        let late = io::Error::from(io::ErrorKind::TimedOut);
+        assert_eq!(of(late), ConnectFailure::TimedOut);
+        let name = io::Error::other("Name or service not known");
+        assert_eq!(
+            of(io::Error::other(LookupError(name))),
+            ConnectFailure::NameNotFound
+        );
+        let tls = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        let tls = io::Error::new(io::ErrorKind::InvalidData, tls);
+        assert_eq!(of(tls), ConnectFailure::UnknownIssuer);
+        let plain = rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
+        assert_eq!(of(io::Error::other(plain)), ConnectFailure::NotTls);
+        assert_eq!(of(io::Error::other("odd")), ConnectFailure::Other);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn edge_1_e1e_our_own_lack_is_told_apart() {
+        for code in [
+            nix::libc::EMFILE,
+            nix::libc::ENFILE,
+            nix::libc::EADDRNOTAVAIL,
+        ] {
+            let error = io::Error::other(io::Error::from_raw_os_error(code));
+            assert_eq!(ConnectFailure::of(&error), ConnectFailure::NoResources);
+        }
+    }
+}
