@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::clock::tokio_now;
 use crate::sync::LockExt;
 
 /// The progress of an attempt, noted by the work that makes it. Clones share it.
@@ -24,7 +25,7 @@ impl AttemptProgress {
     /// Notes that the dependency has taken something, and ends a pause.
     pub fn note(&self) {
         *self.0.acquire() = ProgressState {
-            noted: Some(Instant::now()),
+            noted: Some(tokio_now()),
             is_paused: false,
         };
     }
@@ -46,6 +47,6 @@ impl AttemptProgress {
         if state.is_paused {
             return Some(Duration::ZERO);
         }
-        state.noted.map(|noted| noted.elapsed())
+        state.noted.map(|noted| tokio_now() - noted)
     }
 }

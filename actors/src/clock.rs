@@ -127,6 +127,12 @@ impl Clock {
     }
 }
 
+/// The time of tokio's clock, which sleeps and pauses follow, for spans that no runtime's clock
+/// measures.
+pub(crate) fn tokio_now() -> tokio::time::Instant {
+    tokio::time::Instant::now()
+}
+
 /// The time at which a sleep until `until` ends: timers count in whole milliseconds.
 pub(crate) fn waking(until: Time) -> Time {
     Time::from_millis(until.as_nanos().div_ceil(1_000_000))

@@ -145,7 +145,11 @@ fn check_breaker(section: &Section<'_>, config: &DependencyConfig) {
 
 fn check_limits(section: &Section<'_>, config: &DependencyConfig) {
     let settings = &config.settings;
-    if settings.timeout.attempt.is_none() && settings.timeout.total.is_none() {
+    let timeout = &settings.timeout;
+    // Without the others, the limit for the head of a response is one too.
+    let is_http = config.kind == Some(DependencyKind::Http);
+    let has_head_limit = is_http && timeout.first_byte.is_some();
+    if timeout.attempt.is_none() && timeout.total.is_none() && !has_head_limit {
         let text = "a call that hangs is never ended: timeout.attempt and timeout.total are off";
         section.warn("timeout.total", text.to_owned());
     }

@@ -150,6 +150,27 @@ where
     Ok((stream, first))
 }
 
+/// Runs an attempt within its limits up to the first item: from its begin, or from its last
+/// progress. Returns `None` if a limit came first.
+async fn bounded_until_first<T>(
+    shared: &Shared,
+    plan: &CallPlan<'_>,
+    began: Time,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    let first_byte = shared.settings().timeout.first_byte;
+    let Some(progress) = plan.progress else {
+        let until = earliest(
+            first_byte.map(|span| began.after(span)),
+            plan.attempt_ends(began),
+        );
+        return bounded(&shared.clock, until, work).await;
+    };
+    let limit = first_byte.into_iter().chain(plan.attempt_limit).min();
+    let limits = (limit, plan.deadline);
+    Box::pin(bounded_silence(shared, progress, limits, work)).await
+}
+
 /// Runs an attempt until the dependency has been silent for `limit`, or until the deadline. Returns
 /// `None` if either came first.
 async fn bounded_silence<T>(
@@ -205,11 +226,6 @@ where
     }
     count_attempt(shared, &permits);
     let began = permits.admission.begin().unwrap_or(asked_at);
-    let timeout = shared.settings().timeout;
-    let until = earliest(
-        timeout.first_byte.map(|span| began.after(span)),
-        plan.attempt_ends(began),
-    );
     let scope = plan.deadline.map(|end| shared.clock.moment(end));
     let work = async {
         if let Some(fault) = shared.chaos.draw_for_closure(began) {
@@ -217,20 +233,7 @@ where
         }
         Ok::<_, InjectedFailure>(until_first(scope, begin).await)
     };
-    let result = match plan.progress {
-        None => bounded(&shared.clock, until, work).await,
-        Some(progress) => {
-            let limits = [timeout.first_byte, plan.attempt_limit];
-            let limit = limits.into_iter().flatten().min();
-            Box::pin(bounded_silence(
-                shared,
-                progress,
-                (limit, plan.deadline),
-                work,
-            ))
-            .await
-        }
-    };
+    let result = bounded_until_first(shared, plan, began, work).await;
     let times = (began, shared.clock.now());
     let (result, verdict) = match result {
         Some(Ok(Ok((stream, Some(first))))) => {
@@ -240,7 +243,7 @@ where
                 permits.slot.take().map(BulkheadSlot::into_ticket),
                 times,
                 plan,
-                timeout.idle,
+                shared.settings().timeout.idle,
             );
             return Ok(Some((stream, first, hold)));
         }

@@ -119,7 +119,7 @@ impl TableState {
         longest.is_some()
     }
 
-    /// Tells the connection to give way whose write has been blocked longest.
+    /// Tells the connection with the longest blocked write to give way.
     fn displace_stalled(&mut self) {
         let longest = self.blocked.first_key_value();
         let longest = longest.filter(|(_, (_, since))| since.elapsed() >= STALLED);

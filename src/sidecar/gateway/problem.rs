@@ -68,7 +68,7 @@ impl ProblemKind {
         StatusCode::SERVICE_UNAVAILABLE,
         "calls with this content have crashed workers",
     );
-    /// Refusals whose retries the gateway makes itself.
+    /// Refusals of calls that the gateway itself retries where that helps.
     const REFUSALS: [Self; 5] = [
         Self::OPEN,
         Self::OVERLOADED,

@@ -269,7 +269,7 @@ fn edge_8_e9b_a_setting_without_effect_is_told() {
             "retry.respect_retry_after",
         ),
         (
-            "timeout = { attempt = \"off\", total = \"off\" }",
+            "timeout = { attempt = \"off\", total = \"off\", first_byte = \"off\" }",
             "timeout.total",
         ),
     ];

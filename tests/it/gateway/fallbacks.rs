@@ -171,7 +171,8 @@ async fn fbk_1_another_dependency_stands_in_under_its_own_breaker() {
     let text = format!(
         "[dependencies.web]\nkind = \"http\"\nurl = \"{}\"\n\
          fallback = [{{ kind = \"dependency\", name = \"spare\" }}]\n\
-         [dependencies.spare]\nkind = \"http\"\nurl = \"{}/base\"\n",
+         timeout.total = \"10s\"\n\
+         [dependencies.spare]\nkind = \"http\"\nurl = \"{}/base\"\ntimeout.total = \"10s\"\n",
         first.url(),
         second.url()
     );

@@ -86,7 +86,7 @@ const CASES: &[KeptCase] = &[
         "connection: x-secret\nx-secret: b",
         false,
     ),
-    ("host: a.example", "", "host: b.example", false),
+    ("host: 127.0.0.2", "", "host: 127.0.0.3", false),
     ("accept: text/plain", "", "accept: text/html", false),
     ("user-agent: a", "", "user-agent: b", true),
     (

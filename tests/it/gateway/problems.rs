@@ -144,7 +144,8 @@ async fn the_dependency_s_own_words_are_passed_on() {
         status.window.failures, 2,
         "500 and 502; the others are not its fault"
     );
-    assert_eq!((status.totals.primary, status.totals.failed), (1, 3));
+    // A refused credential is the caller's own, and its answer is the dependency's.
+    assert_eq!((status.totals.primary, status.totals.failed), (2, 2));
     bed.end().await;
 }
 

@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 /// The transport below.
 type Transport = TokioIo<MaybeHttpsStream<TokioIo<TcpStream>>>;
 
-/// What has happened on a connection, shared with the code that sends the requests.
+/// Events of a connection, shared with the code that sends the requests.
 #[derive(Debug, Default)]
 pub(crate) struct SocketHistory {
     /// True if the peer accepts no more bytes.
