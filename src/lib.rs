@@ -94,12 +94,13 @@ pub use breakerbox_actors::attribute;
 #[cfg(feature = "testing")]
 pub use breakerbox_actors::testing;
 pub use breakerbox_actors::{
-    ActorFallback, Answer, AnswerSource, AnyClient, AttemptProgress, AttemptRecord, Breaker,
-    ByName, Call, CallContext, CallError, CallHold, CallOptions, Child, ChildRef, ChildStatus,
-    Client, Clock, Closures, CountsView, DeathWatch, Dependency, DependencyBuilder,
-    DependencyReload, DependencyStatus, Event, EventKind, Fallback, FallbackCall, FallbackFuture,
-    FallbackOutcome, FallbackRule, Fault, Fixed, Group, GroupRef, Health, IntoFactory, KeyStatus,
-    LatencyView, Limit, NewDependency, NotExecutedReason, OpenAnswer, OutcomeRecorder,
+    ActorFallback, Answer, AnswerMemory, AnswerSource, AnyClient, AppliedReload, AttemptProgress,
+    AttemptRecord, Breaker, ByName, Call, CallContext, CallError, CallHold, CallOptions, Child,
+    ChildRef, ChildStatus, Client, Clock, Closures, CountsView, DeathWatch, Dependency,
+    DependencyBuilder, DependencyReload, DependencyStatus, Event, EventKind, Fallback,
+    FallbackCall, FallbackFuture, FallbackOutcome, FallbackRule, Fault, Fixed, Group, GroupRef,
+    Health, IntoFactory, KeyStatus, LatencyView, LeavingDependency, Limit, NewDependency,
+    NotExecutedReason, OpenAnswer, OutcomeRecorder,
     RefreshGuard, RefusalReason, Refused, RefusedBy, ReloadReport, Runtime, RuntimeSettings,
     ScopeGuard, ServeOn, Served, Session, StaleCache, StartError, Streamed, Terminated, TimeLimit,
     TimeLimitExceeded, TotalsView, TreeNode, UnknownName, Verdict, WorkerStatus, end_with,

@@ -114,6 +114,19 @@ impl McpBuilder {
         self
     }
 
+    /// Lets it take the place of a running dependency, as
+    /// [`DependencyBuilder::replacing`](crate::DependencyBuilder::replacing) does.
+    pub fn replacing(mut self) -> Self {
+        self.builder = self.builder.replacing();
+        self
+    }
+
+    /// Permits [`Runtime::set_fallbacks`](crate::Runtime::set_fallbacks) while it runs.
+    pub fn replaceable_fallbacks(mut self) -> Self {
+        self.builder = self.builder.replaceable_fallbacks();
+        self
+    }
+
     /// Adds a fallback after the others, for refusals and failures but not for writes.
     pub fn fallback(mut self, fallback: impl Fallback<Mcp>) -> Self {
         self.builder = self.builder.fallback(fallback);

@@ -64,6 +64,7 @@ use crate::deadline;
 use crate::dependency::Dependency;
 use crate::error::{CallError, Fault, NotExecutedReason, Refused};
 use crate::event::EventKind;
+use crate::fallback::FallbackSet;
 use crate::state::call_hold::{self, FindOpenAnswer};
 use crate::state::call_record::{CallRecord, CallResult};
 use crate::state::{Route, Shared};
@@ -167,12 +168,15 @@ pub(crate) fn ask<D: Dependency, O: Borrow<CallOptions>>(
         let record = CallRecord::open(&**shared);
         let plan = CallPlan::of_request::<D>(shared, options.borrow(), &request);
         let again = plan.max_attempts > 1 || plan.is_hedged || plan.last_resort;
-        let mut kept = (again || !core.fallbacks.is_empty()).then(|| request.clone());
+        let version = core.fallbacks.version();
+        let begun_with = core.fallbacks.of_call();
+        let falls_back = begun_with.is_some() || !core.fallbacks.is_empty();
+        let mut kept = (again || falls_back).then(|| request.clone());
         let (result, attempts) = ask_workers(core, request, &mut kept, &plan).await;
         match result {
             Ok(CompletedCall { value, at }) => {
                 if let Some(request) = kept.as_ref().filter(|_| !plan.ticket.write) {
-                    core.fallbacks.remember(request, &value, at);
+                    core.fallbacks.remember(version, request, &value, at);
                 }
                 end_outage(shared);
                 record.close(CallResult::Primary);
@@ -190,7 +194,7 @@ pub(crate) fn ask<D: Dependency, O: Borrow<CallOptions>>(
                 let ended = Box::pin(answer_otherwise(
                     core,
                     &plan,
-                    kept,
+                    (kept, begun_with),
                     (failed, attempts),
                     record,
                 ));
@@ -208,7 +212,7 @@ pub(crate) fn ask<D: Dependency, O: Borrow<CallOptions>>(
 async fn answer_otherwise<D: Dependency, S: std::ops::Deref<Target = Shared>>(
     core: &Arc<DependencyCore<D>>,
     plan: &CallPlan<'_>,
-    kept: Option<D::Request>,
+    (kept, begun_with): (Option<D::Request>, Option<Arc<FallbackSet<D>>>),
     (failed, attempts): (Box<FailedAttempt<D::Error>>, u32),
     record: CallRecord<S>,
 ) -> Result<Answer<D::Response>, (CallError<D::Error>, CallRecord<S>)> {
@@ -224,7 +228,7 @@ async fn answer_otherwise<D: Dependency, S: std::ops::Deref<Target = Shared>>(
     let served = match kept {
         Some(request) if may_fall_back(&failed) => {
             let asked = (request, plan.ticket.write);
-            core.fall_back(asked, failed.error, plan.caller_deadline)
+            core.fall_back(begun_with, asked, failed.error, plan.caller_deadline)
                 .await
         }
         _ => Err(failed.error),

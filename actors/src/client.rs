@@ -255,8 +255,17 @@ impl<D: Dependency> Client<D> {
     /// that cache such answers. They get answers of workers anyway. Never pass the answer of a
     /// fallback (rule FBK-3).
     pub fn remember(&self, request: &D::Request, response: &D::Response) {
-        let now = self.core.shared.clock.now();
-        self.core.fallbacks.remember(request, response, now);
+        self.memory().remember(request, response);
+    }
+
+    /// Returns a handle by which an answer reaches the fallbacks later, as by [`Client::remember`],
+    /// but only while no other fallbacks have taken their place.
+    #[must_use]
+    pub fn memory(&self) -> AnswerMemory<D> {
+        AnswerMemory {
+            version: self.core.fallbacks.version(),
+            core: Arc::clone(&self.core),
+        }
     }
 
     /// Injects faults from now on, regardless of the settings; `None` ends them. `by` is the author
@@ -273,6 +282,39 @@ impl<D: Dependency> Client<D> {
         AnyClient {
             shared: Arc::clone(&self.core.shared),
         }
+    }
+}
+
+/// Handle by which answers of a dependency reach the fallbacks of one moment, by
+/// [`Client::memory`].
+pub struct AnswerMemory<D: Dependency> {
+    core: Arc<DependencyCore<D>>,
+    version: u64,
+}
+
+impl<D: Dependency> AnswerMemory<D> {
+    /// Passes a good answer of the dependency to the fallbacks, as [`Client::remember`] does.
+    pub fn remember(&self, request: &D::Request, response: &D::Response) {
+        let now = self.core.shared.clock.now();
+        let fallbacks = &self.core.fallbacks;
+        fallbacks.remember(self.version, request, response, now);
+    }
+}
+
+impl<D: Dependency> Clone for AnswerMemory<D> {
+    fn clone(&self) -> Self {
+        Self {
+            core: Arc::clone(&self.core),
+            version: self.version,
+        }
+    }
+}
+
+impl<D: Dependency> fmt::Debug for AnswerMemory<D> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("AnswerMemory")
+            .field("version", &self.version)
+            .finish_non_exhaustive()
     }
 }
 

@@ -136,6 +136,13 @@ pub enum EventKind {
         /// The changes that take effect only when the dependency is started again.
         waits: Vec<String>,
     },
+    /// A whole configuration was applied by the program that follows it.
+    ReloadApplied {
+        /// The origin of the settings.
+        by: String,
+        /// Its effects.
+        report: AppliedReload,
+    },
     /// New settings were refused; the old ones stay in effect.
     ReloadRefused {
         /// The origin of the settings.
@@ -168,6 +175,42 @@ pub enum EventKind {
     },
     /// New calls are refused; those in flight may finish.
     Draining,
+}
+
+/// The effects of a new configuration on the dependencies, by their names.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct AppliedReload {
+    /// They went on, perhaps with other settings.
+    pub kept: Vec<String>,
+    /// They were started anew beside their former selves, with their state and counters.
+    pub restarted: Vec<String>,
+    /// They were added.
+    pub added: Vec<String>,
+    /// They were removed; calls in flight may still finish.
+    pub removed: Vec<String>,
+    /// They could not be started. If they ran before, they go on as they were.
+    pub failed: Vec<String>,
+}
+
+impl fmt::Display for AppliedReload {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = [
+            ("kept", &self.kept),
+            ("restarted", &self.restarted),
+            ("added", &self.added),
+            ("removed", &self.removed),
+            ("failed", &self.failed),
+        ];
+        let mut separator = "";
+        for (what, names) in parts {
+            if !names.is_empty() {
+                write!(out, "{separator}{what} {}", names.join(", "))?;
+                separator = "; ";
+            }
+        }
+        Ok(())
+    }
 }
 
 impl EventKind {
@@ -287,6 +330,9 @@ impl fmt::Display for EventKind {
                     write!(out, "; only after a new start: {}", waits.join(", "))?;
                 }
                 Ok(())
+            }
+            Self::ReloadApplied { by, report } => {
+                write!(out, "configuration of {by} applied: {report}")
             }
             Self::ReloadRefused { by, problems } => {
                 write!(

@@ -12,9 +12,10 @@ mod named;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use breakerbox_policy::Time;
 use breakerbox_policy::supervision::StopCause;
 use tokio::sync::{Semaphore, oneshot};
@@ -87,6 +88,38 @@ pub trait Fallback<D: Dependency>: Send + Sync + 'static {
     }
 }
 
+/// A fallback that its owner keeps, too.
+impl<D: Dependency, F: Fallback<D>> Fallback<D> for Arc<F> {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    fn answer(
+        &self,
+        request: D::Request,
+        why: &CallError<D::Error>,
+        now: Time,
+    ) -> FallbackFuture<D::Response> {
+        (**self).answer(request, why, now)
+    }
+
+    fn remember(&self, request: &D::Request, response: &D::Response, now: Time) {
+        (**self).remember(request, response, now);
+    }
+
+    fn refresh_guard(&self, request: &D::Request) -> Option<RefreshGuard> {
+        (**self).refresh_guard(request)
+    }
+
+    fn depends_on(&self) -> Option<&str> {
+        (**self).depends_on()
+    }
+
+    fn problem(&self) -> Option<String> {
+        (**self).problem()
+    }
+}
+
 /// The errors for which a fallback serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ServeOn {
@@ -106,7 +139,7 @@ pub struct FallbackRule<D: Dependency> {
     depends_on: Option<String>,
     on: ServeOn,
     writes: bool,
-    served: AtomicU64,
+    served: Arc<AtomicU64>,
 }
 
 impl<D: Dependency> FallbackRule<D> {
@@ -118,7 +151,7 @@ impl<D: Dependency> FallbackRule<D> {
             fallback: Box::new(fallback),
             on: ServeOn::Any,
             writes: false,
-            served: AtomicU64::new(0),
+            served: Arc::default(),
         }
     }
 
@@ -149,6 +182,11 @@ impl<D: Dependency> FallbackRule<D> {
             "its fallback {} could never answer: {problem}",
             self.name
         ))
+    }
+
+    /// Returns the dependency that it asks.
+    pub(crate) fn asks(&self) -> Option<String> {
+        self.depends_on.clone()
     }
 
     fn serves(&self, why: &CallError<D::Error>, write: bool) -> bool {
@@ -182,73 +220,151 @@ pub(crate) struct FallbackAnswer<T> {
 
 /// A dependency's fallbacks, in order, and the mailbox of the actor that asks them.
 pub(crate) struct Fallbacks<D: Dependency> {
-    rules: Arc<[FallbackRule<D>]>,
+    /// Replaced as a whole by a reload (rule CFG-2).
+    set: ArcSwap<FallbackSet<D>>,
+    /// False if there is any; read by every call.
+    is_empty: AtomicBool,
+    /// The version of the set; a call reads it if its answer may be kept.
+    version: AtomicU64,
+    /// True if others may take their place while the dependency runs.
+    pub(crate) are_replaceable: bool,
     pub(crate) mail: StableMailbox<FallbackActor<D>>,
     /// Limits the requests that the actor may have at once (rule CALL-6).
     places: Arc<Semaphore>,
 }
 
+/// The fallbacks at one time, in order.
+pub(crate) struct FallbackSet<D: Dependency> {
+    pub(crate) rules: Vec<FallbackRule<D>>,
+    version: u64,
+}
+
+impl<D: Dependency> FallbackSet<D> {
+    fn new(mut rules: Vec<FallbackRule<D>>, version: u64, shared: &Shared) -> Self {
+        for rule in &mut rules {
+            rule.served = shared.fallback_counts.of(&rule.name);
+        }
+        Self { rules, version }
+    }
+}
+
 impl<D: Dependency> Fallbacks<D> {
-    pub(crate) fn new(rules: Vec<FallbackRule<D>>, max_at_once: usize) -> Self {
+    pub(crate) fn new(
+        rules: Vec<FallbackRule<D>>,
+        are_replaceable: bool,
+        max_at_once: usize,
+        shared: &Shared,
+    ) -> Self {
         Self {
-            rules: rules.into(),
+            is_empty: AtomicBool::new(rules.is_empty()),
+            version: AtomicU64::new(0),
+            set: ArcSwap::from_pointee(FallbackSet::new(rules, 0, shared)),
+            are_replaceable,
             mail: StableMailbox::new(),
             places: Arc::new(Semaphore::new(max_at_once.min(Semaphore::MAX_PERMITS))),
         }
     }
 
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.rules.is_empty()
+        self.is_empty.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn rules(&self) -> Arc<[FallbackRule<D>]> {
-        Arc::clone(&self.rules)
+    /// Returns true if there is an actor that asks them.
+    pub(crate) fn need_actor(&self) -> bool {
+        self.are_replaceable || !self.is_empty()
     }
 
-    pub(crate) fn served(&self) -> Vec<(String, u64)> {
-        let read = |rule: &FallbackRule<D>| {
-            let served = rule.served.load(Ordering::Relaxed);
-            (rule.name.to_string(), served)
-        };
-        self.rules.iter().map(read).collect()
+    /// Returns the present version of the set, which changes when it is replaced.
+    #[inline]
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// Replaces them. Requests that are being answered keep the fallbacks they began with.
+    ///
+    /// Only one thread may replace them at a time.
+    pub(crate) fn replace(&self, rules: Vec<FallbackRule<D>>, shared: &Shared) {
+        let version = self.version() + 1;
+        let is_empty = rules.is_empty();
+        self.set
+            .store(Arc::new(FallbackSet::new(rules, version, shared)));
+        self.is_empty.store(is_empty, Ordering::Relaxed);
+        self.version.store(version, Ordering::Release);
+    }
+
+    /// Returns the set that a call begins with, if others may take its place before the call ends.
+    pub(crate) fn of_call(&self) -> Option<Arc<FallbackSet<D>>> {
+        self.are_replaceable.then(|| self.set.load_full())
+    }
+
+    /// Returns the set that serves an error: the one that the call began with, else the present one.
+    pub(crate) fn serving(
+        &self,
+        begun_with: Option<Arc<FallbackSet<D>>>,
+        why: &CallError<D::Error>,
+        write: bool,
+    ) -> Option<Arc<FallbackSet<D>>> {
+        let serves = |set: &FallbackSet<D>| set.rules.iter().any(|rule| rule.serves(why, write));
+        if let Some(set) = begun_with.filter(|set| serves(set)) {
+            // EDGE-6: a reload takes no answer away that either configuration gives.
+            return Some(set);
+        }
+        let present = self.set.load();
+        serves(&present).then(|| Arc::clone(&present))
+    }
+
+    pub(crate) fn served(&self, shared: &Shared) -> Vec<(String, u64)> {
+        let set = self.set.load();
+        let names = set.rules.iter().map(|rule| &*rule.name);
+        shared.fallback_counts.read(names)
     }
 
     /// Returns the dependencies that the fallbacks ask.
     pub(crate) fn depend_on(&self) -> Vec<String> {
-        let rules = self.rules.iter();
+        let set = self.set.load();
+        let rules = set.rules.iter();
         rules.filter_map(|rule| rule.depends_on.clone()).collect()
     }
 
-    pub(crate) fn remember(&self, request: &D::Request, response: &D::Response, now: Time) {
+    /// Passes a good answer to the fallbacks that keep such answers. `version`: of the set when the
+    /// dependency was asked. After a replacement, the answer may be that of another server.
+    pub(crate) fn remember(
+        &self,
+        version: u64,
+        request: &D::Request,
+        response: &D::Response,
+        now: Time,
+    ) {
+        let set = self.set.load();
         // An answer is not always a success: a tool may answer with its own error. Such an answer
         // is not cached.
-        if !D::classify(Ok(response)).is_good() {
+        if set.version != version || !D::classify(Ok(response)).is_good() {
             return;
         }
-        for rule in &*self.rules {
+        for rule in &set.rules {
             // FBK-3: only answers of the dependency itself come here, never those of a fallback.
             rule.fallback.remember(request, response, now);
         }
     }
 
-    /// Asks the actor; if no fallback serves this error, the call ends with it.
+    /// Asks the actor; if no fallback of the set answers, the call ends with its error.
     ///
     /// After the caller's own deadline, only fallbacks that answer at once can serve.
     pub(crate) async fn answer(
         &self,
         shared: &Shared,
+        set: Arc<FallbackSet<D>>,
         (request, write): (D::Request, bool),
         why: CallError<D::Error>,
         deadline: Option<Time>,
     ) -> Result<FallbackAnswer<D::Response>, CallError<D::Error>> {
-        if !self.rules.iter().any(|rule| rule.serves(&why, write)) {
-            return Err(why);
-        }
         let Ok(_place) = Arc::clone(&self.places).try_acquire_owned() else {
             return Err(why);
         };
         let (reply, answer) = oneshot::channel();
         self.mail.addr.do_send(ServeFallback {
+            set,
             request,
             write,
             deadline,

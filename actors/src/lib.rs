@@ -68,11 +68,11 @@ pub use breaker::Breaker;
 pub use breaker::message::Call;
 pub use call::{Served, Streamed};
 pub use call_options::CallOptions;
-pub use client::Client;
+pub use client::{AnswerMemory, Client};
 pub use clock::Clock;
 pub use dependency::{CallContext, Dependency, TimeLimit, TimeLimitExceeded};
 pub use error::{CallError, Fault, Limit, NotExecutedReason, Refused, StartError, UnknownName};
-pub use event::{EVENT_HISTORY, Event, EventKind, OPERATOR_EVENT_HISTORY};
+pub use event::{AppliedReload, EVENT_HISTORY, Event, EventKind, OPERATOR_EVENT_HISTORY};
 pub use fallback::{
     ActorFallback, ByName, Fallback, FallbackCall, FallbackFuture, FallbackOutcome, FallbackRule,
     Fixed, RefreshGuard, ServeOn, StaleCache,
@@ -88,6 +88,7 @@ pub use runtime::builder::{
 };
 pub use runtime::closures::{AnyClient, Closures};
 pub use runtime::reload::{DependencyReload, ReloadReport};
+pub use runtime::replace::LeavingDependency;
 pub use runtime::scope::ScopeGuard;
 pub use runtime::status::{DependencyStatus, Health, KeyStatus, WorkerStatus};
 pub use runtime::{Runtime, RuntimeSettings};

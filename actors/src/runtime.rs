@@ -10,6 +10,8 @@ mod fallback_directory;
 
 mod live;
 
+pub(crate) mod replace;
+
 mod protected;
 
 mod registry;
@@ -45,7 +47,7 @@ use crate::supervisor::{
     SupervisorContext, Tell, Threads, Watchers, remember_panics,
 };
 use crate::sync::LockExt;
-use builder::NewDependency;
+use builder::{ChangeRules, NewDependency};
 use registry::AnyDependency;
 use status::DependencyStatus;
 
@@ -87,6 +89,9 @@ impl WeakRuntime {
 /// the root's mailbox.
 type RootCommands = Arc<Mutex<Option<mpsc::UnboundedSender<DriverCommand>>>>;
 
+/// The dependencies by name.
+type Registry = BTreeMap<String, Arc<dyn AnyDependency>>;
+
 struct RuntimeState {
     /// Unique in this process.
     id: u64,
@@ -97,8 +102,12 @@ struct RuntimeState {
     root: GroupRef,
     commands: RootCommands,
     end: watch::Receiver<Option<StopCause>>,
-    registry: Mutex<BTreeMap<String, Arc<dyn AnyDependency>>>,
+    registry: Mutex<Registry>,
     groups: Mutex<BTreeMap<String, GroupRef>>,
+    /// Dependencies that were replaced, with their names in the tree.
+    former: Mutex<Vec<(String, Arc<dyn AnyDependency>)>>,
+    /// Dependencies that are being removed, with their names in the tree.
+    leaving: Mutex<Vec<(String, Arc<dyn AnyDependency>)>>,
     recorder: Option<Arc<dyn OutcomeRecorder>>,
     thread: Mutex<Option<OwnThread>>,
 }
@@ -171,6 +180,8 @@ impl Runtime {
                 end,
                 registry: Mutex::default(),
                 groups: Mutex::default(),
+                former: Mutex::default(),
+                leaving: Mutex::default(),
                 recorder,
                 thread: Mutex::new(thread),
             }),
@@ -187,6 +198,7 @@ impl Runtime {
             name,
             given: settings.clone(),
             settings,
+            change: ChangeRules::default(),
         }
     }
 
@@ -401,20 +413,20 @@ impl Runtime {
     pub(crate) fn register<D: Dependency>(&self, client: &Client<D>) -> Result<(), StartError> {
         let name = client.name().to_owned();
         let mut registry = self.registry();
-        if registry.get(&name).is_some_and(|one| !one.is_stopped()) {
+        if registry.get(&name).is_some_and(|one| !one.is_leaving()) {
             return Err(StartError::AlreadyRegistered { name });
         }
-        let beyond = |name: &str| registry.get(name).map(|one| one.falls_back_on());
-        let beyond = |name: &str| beyond(name).unwrap_or_default();
-        if let Some(circle) = find_cycle(&name, client.falls_back_on(), beyond) {
-            return Err(StartError::FallbackCycle { name, circle });
-        }
+        check_cycle(&registry, &name, client.falls_back_on())?;
         registry.insert(name, Arc::new(client.clone()));
         Ok(())
     }
 
-    pub(crate) fn unregister(&self, name: &str) {
-        self.registry().remove(name);
+    pub(crate) fn unregister<D: Dependency>(&self, client: &Client<D>) {
+        let mut registry = self.registry();
+        let of = |one: &Arc<dyn AnyDependency>| Arc::ptr_eq(one.shared(), &client.core.shared);
+        if registry.get(client.name()).is_some_and(of) {
+            registry.remove(client.name());
+        }
     }
 
     pub(crate) fn recorder(&self) -> Option<Arc<dyn OutcomeRecorder>> {
@@ -425,8 +437,21 @@ impl Runtime {
         self.supervise_group(group).await.map(drop)
     }
 
-    fn registry(&self) -> MutexGuard<'_, BTreeMap<String, Arc<dyn AnyDependency>>> {
+    fn registry(&self) -> MutexGuard<'_, Registry> {
         self.inner.registry.acquire()
+    }
+}
+
+/// Refuses fallbacks of `name` that would come back to it.
+fn check_cycle(registry: &Registry, name: &str, first: Vec<String>) -> Result<(), StartError> {
+    let beyond = |name: &str| registry.get(name).map(|one| one.falls_back_on());
+    let beyond = |name: &str| beyond(name).unwrap_or_default();
+    match find_cycle(name, first, beyond) {
+        None => Ok(()),
+        Some(circle) => Err(StartError::FallbackCycle {
+            name: name.to_owned(),
+            circle,
+        }),
     }
 }
 

@@ -13,6 +13,8 @@ pub(crate) mod configured;
 
 pub(crate) mod counts;
 
+pub(crate) mod fallback_counts;
+
 pub(crate) mod misconfiguration;
 
 pub(crate) mod recorder;
@@ -21,8 +23,8 @@ pub(crate) mod thread_cached;
 
 pub(crate) mod totals;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
@@ -47,6 +49,7 @@ use crate::sync::{LockExt, Mutex};
 use crate::verdict::Verdict;
 use call_settings::CallSettings;
 use counts::MetricCounts;
+use fallback_counts::FallbackCounts;
 use misconfiguration::MisconfigurationState;
 use recorder::OutcomeRecorder;
 use thread_cached::ThreadCached;
@@ -69,9 +72,13 @@ pub(crate) enum Route {
     Draining = 2,
     /// None: stopped for good.
     Stopped = 3,
-    /// The fallbacks, always; there are no workers.
+    /// The fallbacks, always; the workers are not called.
     FallbackOnly = 4,
 }
+
+/// Mark beside the route: the settings say that only the fallbacks answer. It covers
+/// [`Route::Workers`] and [`Route::Parked`], and reveals them when it is removed.
+const FALLBACK_ONLY: u8 = 8;
 
 /// The state shared by all actors around one dependency, independent of its type.
 #[derive(Debug)]
@@ -96,8 +103,10 @@ pub(crate) struct Shared {
     pub(crate) last_fallback_tag: AtomicU64,
     /// The problem that the dependency reports, though it answers.
     pub(crate) complaint: ArcSwapOption<String>,
-    /// The address of the breaker actor.
-    pub(crate) breaker_port: OnceLock<BreakerPort>,
+    /// The address of the breaker actor; replaced together with the parts around this state.
+    pub(crate) breaker_port: ArcSwapOption<BreakerPort>,
+    /// Answers of each fallback, by its name.
+    pub(crate) fallback_counts: FallbackCounts,
     /// The rate limit, if there is one.
     pub(crate) rate: ThreadCached<Option<RateLimit>>,
     /// The pauses of all callers. A key's own are with its breaker.
@@ -158,7 +167,8 @@ impl Shared {
             last_fallback: AtomicU64::new(0),
             last_fallback_tag: AtomicU64::new(0),
             complaint: ArcSwapOption::empty(),
-            breaker_port: OnceLock::new(),
+            breaker_port: ArcSwapOption::empty(),
+            fallback_counts: FallbackCounts::default(),
             rate: ThreadCached::new(settings.rate_limit.as_ref().map(rate)),
             pauses: PauseState::default(),
             misconfiguration: MisconfigurationState::default(),
@@ -246,23 +256,44 @@ impl Shared {
 
     #[inline]
     pub(crate) fn route(&self) -> Route {
-        match self.route.load(Ordering::Acquire) {
-            0 => Route::Workers,
-            1 => Route::Parked,
-            2 => Route::Draining,
-            4 => Route::FallbackOnly,
-            _ => Route::Stopped,
+        let word = self.route.load(Ordering::Acquire);
+        match route_of(word) {
+            Route::Workers | Route::Parked if word & FALLBACK_ONLY != 0 => Route::FallbackOnly,
+            route => route,
         }
+    }
+
+    /// The route without regard to `fallback_only`: the state of the workers.
+    pub(crate) fn worker_route(&self) -> Route {
+        route_of(self.route.load(Ordering::Acquire))
     }
 
     /// Changes the route; `Stopped` is final.
     pub(crate) fn set_route(&self, route: Route) {
+        let change = |now: u8| {
+            let is_final = route_of(now) == Route::Stopped;
+            (!is_final).then_some(now & FALLBACK_ONLY | route as u8)
+        };
         let _ = self
             .route
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| {
-                (now != Route::Stopped as u8).then_some(route as u8)
-            });
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, change);
         self.drained.notify_waiters();
+    }
+
+    /// Sets whether only the fallbacks answer.
+    pub(crate) fn set_fallback_only(&self, only: bool) {
+        if only {
+            self.route.fetch_or(FALLBACK_ONLY, Ordering::AcqRel);
+        } else {
+            self.route.fetch_and(!FALLBACK_ONLY, Ordering::AcqRel);
+        }
+        let settings = self.settings();
+        if settings.fallback_only != only {
+            self.settings.store(Arc::new(DependencySettings {
+                fallback_only: only,
+                ..DependencySettings::clone(&settings)
+            }));
+        }
     }
 
     /// Returns the reason why a call that was not begun will not be executed.
@@ -277,7 +308,7 @@ impl Shared {
 
     /// Tells the drain that one call less is pending.
     pub(crate) fn call_ended(&self) {
-        if self.route.load(Ordering::Relaxed) == Route::Draining as u8 {
+        if route_of(self.route.load(Ordering::Relaxed)) == Route::Draining {
             self.drained.notify_waiters();
         }
     }
@@ -360,5 +391,16 @@ impl Shared {
         let by = by.to_owned();
         self.events
             .emit(&self.name, EventKind::Chaos { by, settings });
+    }
+}
+
+/// The route in a word, without the mark beside it.
+#[inline]
+const fn route_of(word: u8) -> Route {
+    match word & !FALLBACK_ONLY {
+        0 => Route::Workers,
+        1 => Route::Parked,
+        2 => Route::Draining,
+        _ => Route::Stopped,
     }
 }

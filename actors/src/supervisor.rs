@@ -135,6 +135,8 @@ pub(crate) enum SupervisorRequest {
     Terminate(String),
     Restart(String),
     Delete(String),
+    /// Gives a child another name.
+    Rename(String, String),
 }
 
 /// A request, with the sender for its reply.
@@ -191,6 +193,17 @@ impl Supervisor {
             let arrival = self.arriving.remove(at);
             self.enter(id, &name, arrival.body);
         }
+    }
+
+    /// Gives a child another name, under which it is reported from then on.
+    fn rename(&mut self, child: &str, name: &str) -> Result<ChildId, CommandError> {
+        let id = self.machine.child_id(child);
+        let id = id.ok_or(CommandError::NotFound)?;
+        self.machine.rename(child, name)?;
+        if let Some(entry) = self.children.get_mut(&id) {
+            entry.subject = join(&self.name, name);
+        }
+        Ok(id)
     }
 
     fn enter(&mut self, id: ChildId, name: &str, body: Arc<dyn ChildBody>) {
@@ -480,6 +493,11 @@ impl Handler<RequestMessage> for Supervisor {
     type Result = ();
 
     fn handle(&mut self, ask: RequestMessage, ctx: &mut Context<Self>) {
+        if let SupervisorRequest::Rename(child, name) = &ask.request {
+            // The requester may be gone.
+            let _ = ask.reply.send(self.rename(child, name).map(Some));
+            return;
+        }
         self.last_ticket += 1;
         let ticket = CommandId(self.last_ticket);
         self.tickets.insert(ticket, ask.reply);
@@ -495,6 +513,7 @@ impl Handler<RequestMessage> for Supervisor {
             SupervisorRequest::Terminate(child) => SupervisorEvent::Terminate { child, ticket },
             SupervisorRequest::Restart(child) => SupervisorEvent::Restart { child, ticket },
             SupervisorRequest::Delete(child) => SupervisorEvent::Delete { child, ticket },
+            SupervisorRequest::Rename(..) => return,
         };
         self.on(event, ctx);
     }

@@ -39,6 +39,14 @@ pub(crate) fn run(
     for warning in settings.warnings() {
         writeln!(err, "breakerbox: warning: {warning}")?;
     }
+    if settings.dependencies.is_empty() {
+        // EDGE-6: an empty file is no error, but is hardly meant.
+        writeln!(
+            err,
+            "breakerbox: warning: dependencies: there is none, so nothing can be called; a running \
+             sidecar refuses a reload to it, unless reload.allow_empty = true"
+        )?;
+    }
     let values = settings.effective();
     let set = values.iter().filter(|one| !one.is_default).count();
     writeln!(

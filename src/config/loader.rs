@@ -119,7 +119,10 @@ impl Loader {
         let mut layers = standard(&around.dotenv, in_file);
         layers.extend(standard(&around.variables, variable));
         let named = around.named.is_some();
-        layers.extend(self.read_files(&sources.environment, named, &mut problems));
+        let of_files = self.read_files(&sources.environment, named, &mut problems);
+        // A file that has just come or gone is not to be mixed with the embedded one.
+        let has_read = of_files.len() > self.texts.len();
+        layers.extend(of_files);
         let place = |name: &str| ValueOrigin::new(LayerRank::DotEnv, in_file(name));
         layers.extend(variables_of(around.dotenv, place, &mut problems));
         let place = |name: &str| ValueOrigin::new(LayerRank::Environment, variable(name));
@@ -130,6 +133,7 @@ impl Loader {
             layers.extend(single(key, text, origin, &mut problems));
         }
         if let Some(text) = self.embedded
+            && !has_read
             && !self.has_files(&sources.environment)
             && !layers.iter().flatten().any(sets_a_kind)
         {

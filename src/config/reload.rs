@@ -15,6 +15,9 @@ pub struct ReloadConfig {
     pub watch: bool,
     /// Minimum delay between a change and the reload: editors and deployments write several times.
     pub debounce: Duration,
+    /// True to apply a configuration that leaves nothing of what runs. Otherwise it is refused: a
+    /// file may be empty or absent for a moment while it is replaced.
+    pub allow_empty: bool,
 }
 
 impl Default for ReloadConfig {
@@ -22,6 +25,7 @@ impl Default for ReloadConfig {
         Self {
             watch: true,
             debounce: Duration::from_millis(500),
+            allow_empty: false,
         }
     }
 }
@@ -33,6 +37,7 @@ pub(super) fn read(mut section: Section<'_>) -> ReloadConfig {
     let settings = ReloadConfig {
         watch: section.get_or("watch", &boolean(), default.watch),
         debounce: section.get_or("debounce", &moment, default.debounce),
+        allow_empty: section.get_or("allow_empty", &boolean(), default.allow_empty),
     };
     section.finish();
     settings

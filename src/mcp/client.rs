@@ -105,6 +105,12 @@ impl McpClient {
         is_listed.then(|| self.server_state.toolbox.load().listed.clone())
     }
 
+    /// Sets the tools that may be repeated, regardless of their own hints.
+    #[cfg(feature = "gateway")]
+    pub(crate) fn set_idempotent(&self, tools: &[String]) {
+        self.server_state.set_idempotent(tools);
+    }
+
     /// Sends a request other than a tool call, in the caller's own task, under the same breaker and
     /// limits.
     #[cfg(feature = "gateway")]

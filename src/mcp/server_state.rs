@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use rmcp::model::ServerPeerInfo;
+use rmcp::model::{ServerPeerInfo, Tool};
 use rmcp::service::ClientLifecycleMode;
 
 use super::call::{ToolCall, ToolTraits};
@@ -31,6 +31,9 @@ pub(super) struct ServerState {
     pub(super) connector: ArcSwapOption<McpConnector>,
     /// The dialect of the server, so that the next incarnation need not detect it.
     pub(super) dialect: Mutex<Option<ClientLifecycleMode>>,
+    /// Tools that may be repeated, by the present configuration. Held while the tools are learned,
+    /// so that they are never read by an older list.
+    idempotent: Mutex<Vec<String>>,
     /// Number of consecutive tool errors.
     tool_errors: AtomicU32,
 }
@@ -40,6 +43,7 @@ impl ServerState {
         let stderr_tail = StderrTail::new(settings.stderr_lines, settings.secrets());
         Self {
             stderr_tail: Arc::new(stderr_tail),
+            idempotent: Mutex::new(settings.idempotent.clone()),
             settings,
             toolbox: ArcSwap::default(),
             is_listed: AtomicBool::new(false),
@@ -56,14 +60,16 @@ impl ServerState {
             return nature;
         }
         ToolTraits {
-            idempotent: self.settings.idempotent.contains(&call.name),
+            idempotent: self.idempotent.acquire().contains(&call.name),
             ..ToolTraits::UNKNOWN
         }
     }
 
     /// Stores the facts that an incarnation has learned.
-    pub(super) fn learn(&self, info: Option<Arc<ServerPeerInfo>>, tools: Option<ToolTable>) {
-        if let Some(tools) = tools {
+    pub(super) fn learn(&self, info: Option<Arc<ServerPeerInfo>>, listed: Option<Vec<Tool>>) {
+        if let Some(listed) = listed {
+            let idempotent = self.idempotent.acquire();
+            let tools = ToolTable::new(listed, &idempotent);
             self.toolbox.store(Arc::new(tools));
             self.is_listed.store(true, Ordering::Release);
         }
@@ -78,6 +84,16 @@ impl ServerState {
             *self.dialect.acquire() = Some(dialect);
             self.info.store(Some(info));
         }
+    }
+
+    /// Sets the tools that may be repeated.
+    #[cfg(feature = "gateway")]
+    pub(super) fn set_idempotent(&self, tools: &[String]) {
+        let mut idempotent = self.idempotent.acquire();
+        tools.clone_into(&mut idempotent);
+        let listed = self.toolbox.load().listed.clone();
+        let tools = ToolTable::new(listed, &idempotent);
+        self.toolbox.store(Arc::new(tools));
     }
 
     /// Takes the dialect to begin with. If it fails, the next handshake detects the dialect.

@@ -23,7 +23,6 @@ use super::call::{ToolCall, ToolResult};
 use super::error::McpError;
 use super::liveness::{ConnectionEnd, Liveness};
 use super::server_state::ServerState;
-use super::tools::ToolTable;
 use crate::CallContext;
 
 /// Maximum duration of any call, even if the settings have no limit.
@@ -64,8 +63,7 @@ impl Session {
         } else {
             Vec::new()
         };
-        let toolbox = ToolTable::new(listed, &server_state.settings.idempotent);
-        server_state.learn(info, Some(toolbox));
+        server_state.learn(info, Some(listed));
         Ok(Self {
             peer,
             running: Mutex::new(Some(running)),
@@ -180,10 +178,7 @@ impl ClientHandler for ServerNotifications {
 
     async fn on_tool_list_changed(&self, context: NotificationContext<RoleClient>) {
         match context.peer.list_all_tools().await {
-            Ok(listed) => {
-                let toolbox = ToolTable::new(listed, &self.0.settings.idempotent);
-                self.0.learn(None, Some(toolbox));
-            }
+            Ok(listed) => self.0.learn(None, Some(listed)),
             Err(error) => tracing::warn!(
                 error = %McpError::from(error),
                 "a server's tools have changed, and cannot be listed"

@@ -35,6 +35,8 @@ mod trace;
 // dependencies
 mod route;
 
+mod directory;
+
 mod fallback;
 
 mod message;
@@ -57,30 +59,23 @@ use tokio::sync::{Semaphore, watch};
 pub use self::http::dependency::HttpDependency;
 pub use self::http::error::HttpError;
 pub use self::message::{HttpReply, HttpRequest};
+use directory::RouteDirectory;
 use listen::{GatewayThread, ListenerSignals};
-use mcp::endpoint::McpEndpoint;
-use route::{HttpRoute, RouteKind, RouteTable, ThreadContext};
+use route::{RouteKind, RouteTable, ThreadContext};
 pub use trace::Tracing;
 
 use crate::config::{DependencyConfig, GatewayConfig};
 use crate::lock::LockExt as _;
-use crate::mcp::{McpClient, McpSettings};
+use crate::mcp::McpClient;
 use crate::{Runtime, StartError};
 
 /// A listening gateway. Dropping it ends it at once, together with the calls in flight.
 pub struct Gateway {
-    runtime: Runtime,
     address: SocketAddr,
-    routes: Arc<ArcSwap<RouteTable>>,
-    config: Arc<ArcSwap<GatewayConfig>>,
-    tracing: Tracing,
+    directory: RouteDirectory,
     stopping: watch::Sender<bool>,
     killing: watch::Sender<bool>,
     threads: Mutex<Vec<GatewayThread>>,
-    /// Number of threads.
-    lanes: usize,
-    /// Serializes changes of the routes.
-    changing: tokio::sync::Mutex<()>,
 }
 
 /// Error of adding a dependency to the gateway.
@@ -117,7 +112,8 @@ pub enum AddOutcome {
     Started,
     /// The dependency was running, and took over the new configuration.
     Kept,
-    /// The dependency was restarted, with a new breaker and new counters.
+    /// Another one was started beside the dependency, and has taken its place: with its breaker, its
+    /// overrides and its counters.
     Restarted,
 }
 
@@ -143,16 +139,11 @@ impl Gateway {
             None => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
         };
         let gateway = Self {
-            runtime: runtime.clone(),
             address: listener.local_addr()?,
-            routes: Arc::default(),
-            config: Arc::new(ArcSwap::from_pointee(config.clone())),
-            tracing,
+            directory: RouteDirectory::new(runtime, config, tracing, lanes),
             stopping: watch::channel(false).0,
             killing: watch::channel(false).0,
             threads: Mutex::default(),
-            lanes,
-            changing: tokio::sync::Mutex::default(),
         };
         let most = usize::try_from(config.max_connections.get()).unwrap_or(usize::MAX);
         let most = descriptors::connections(most.min(Semaphore::MAX_PERMITS));
@@ -160,9 +151,9 @@ impl Gateway {
         for number in 0..lanes {
             let lane = ThreadContext {
                 number,
-                routes: Arc::clone(&gateway.routes),
-                config: Arc::clone(&gateway.config),
-                tracing: gateway.tracing.clone(),
+                routes: Arc::clone(&gateway.directory.routes),
+                config: Arc::clone(&gateway.directory.config),
+                tracing: gateway.directory.tracing.clone(),
             };
             let signals = ListenerSignals {
                 stopping: gateway.stopping.subscribe(),
@@ -185,17 +176,22 @@ impl Gateway {
     pub fn configure(&self, config: &GatewayConfig) {
         let mut config = config.clone();
         // What is served to which hosts follows from where it listens in fact.
-        config.bind = self.config.load().bind;
-        self.config.store(Arc::new(config));
+        config.bind = self.directory.config.load().bind;
+        self.directory.config.store(Arc::new(config));
     }
 
-    /// Makes a dependency reachable: starts it, or applies the configuration to a running one. If
-    /// its address or its fallbacks changed, it is drained and restarted. An HTTP dependency is at
-    /// `url`. An MCP server is where its configuration says, and is served at `/{name}/mcp`.
+    /// Makes a dependency reachable: starts it, or applies the configuration to a running one. An
+    /// HTTP dependency is at `url`. An MCP server is where its configuration says, and is served at
+    /// `/{name}/mcp`.
     ///
-    /// # Errors  [`AddError`]; the dependency is then not reachable.
-    /// # Cancel safety   If dropped, the dependency may be drained but not restarted; call `put`
-    /// again.
+    /// A running dependency goes on wherever that is possible. Where a new start is needed (a server
+    /// that is started in another way, or HTTP instead of MCP), the new one is started beside it and
+    /// takes its place with all that is known of it. The former one drains in the background.
+    /// Callers notice nothing of either, except that later requests follow the new configuration.
+    ///
+    /// # Errors  [`AddError`]; a running dependency then goes on as it was.
+    /// # Cancel safety   If dropped, the change is made all the same.
+    /// # Source  Rule EDGE-6 in docs/rules.md.
     pub async fn put(
         &self,
         name: &str,
@@ -203,69 +199,28 @@ impl Gateway {
         url: &str,
         by: &str,
     ) -> Result<AddOutcome, AddError> {
-        let _one_at_a_time = self.changing.lock().await;
-        let before = self.routes.load().get(name).cloned();
-        let put = match before {
-            Some(way) if way.fits(config, url) => {
-                way.follow(config);
-                return Ok(AddOutcome::Kept);
-            }
-            Some(_) => {
-                self.take_out(name, by).await;
-                AddOutcome::Restarted
-            }
-            None => AddOutcome::Started,
-        };
-        let (name, way) = match McpSettings::of_config(config) {
-            Some(settings) => {
-                let own = self.config.load_full();
-                let endpoint =
-                    McpEndpoint::open(&self.runtime, name, (config, settings), &own).await?;
-                (
-                    Arc::clone(&endpoint.name),
-                    RouteKind::Mcp(Arc::new(endpoint)),
-                )
-            }
-            None => {
-                let (made_of, own) = ((config, url), (self.lanes, &self.tracing));
-                let route = HttpRoute::start(&self.runtime, name, made_of, own).await?;
-                (Arc::clone(&route.name), RouteKind::Http(Arc::new(route)))
-            }
-        };
-        self.change(|routes| {
-            routes.insert(name, way);
-        });
-        Ok(put)
-    }
-
-    /// Returns true if a running dependency can take over this configuration. [`Gateway::put`]
-    /// restarts one that cannot. To restart several, remove them all first: one may be a fallback
-    /// of another.
-    #[must_use]
-    pub fn fits(&self, name: &str, config: &DependencyConfig, url: &str) -> bool {
-        let routes = self.routes.load();
-        routes.get(name).is_some_and(|way| way.fits(config, url))
+        self.directory.put(name, config, url, by).await
     }
 
     /// Removes a dependency. Callers cannot reach it after that; calls in flight may end within its
-    /// drain time. Returns false if there is no dependency of this name.
+    /// drain time, in the background. Its name is free at once. Returns false if there is no
+    /// dependency of this name.
     ///
-    /// # Cancel safety   If dropped, the dependency goes on draining; call `remove` again.
+    /// # Cancel safety   If dropped, the dependency is removed all the same.
     pub async fn remove(&self, name: &str, by: &str) -> bool {
-        let _one_at_a_time = self.changing.lock().await;
-        self.take_out(name, by).await
+        self.directory.remove(name, by).await
     }
 
     /// A live view of the MCP servers.
     #[must_use]
     pub fn servers(&self) -> Servers {
-        Servers(Arc::clone(&self.routes))
+        Servers(Arc::clone(&self.directory.routes))
     }
 
     /// The names of the reachable dependencies, sorted.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
-        let routes = self.routes.load();
+        let routes = self.directory.routes.load();
         let mut names: Vec<String> = routes.keys().map(|name| name.to_string()).collect();
         names.sort_unstable();
         names
@@ -288,7 +243,7 @@ impl Gateway {
                 let _ = ended.await;
             }
         };
-        let limit = self.config.load().shutdown;
+        let limit = self.directory.config.load().shutdown;
         let in_time = tokio::time::timeout(limit, all).await.is_ok();
         self.killing.send_replace(true);
         let join = move || {
@@ -300,21 +255,6 @@ impl Gateway {
         // This fails only while the surrounding runtime is being torn down.
         let _ = tokio::task::spawn_blocking(join).await;
         in_time
-    }
-
-    async fn take_out(&self, name: &str, by: &str) -> bool {
-        let mut found = false;
-        self.change(|routes| found = routes.remove(name).is_some());
-        if found {
-            self.runtime.remove(name, by).await;
-        }
-        found
-    }
-
-    fn change(&self, change: impl FnOnce(&mut RouteTable)) {
-        let mut routes = RouteTable::clone(&self.routes.load());
-        change(&mut routes);
-        self.routes.store(Arc::new(routes));
     }
 }
 

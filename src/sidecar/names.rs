@@ -36,6 +36,7 @@ pub(crate) fn event_kind(kind: &EventKind) -> &'static str {
         EventKind::Misconfigured { .. } => "misconfigured",
         EventKind::SetRight => "set_right",
         EventKind::Reloaded { .. } => "reloaded",
+        EventKind::ReloadApplied { .. } => "reload_applied",
         EventKind::ReloadRefused { .. } => "reload_refused",
         EventKind::Chaos { .. } => "chaos",
         EventKind::Operated { .. } => "operated",

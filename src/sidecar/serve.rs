@@ -7,6 +7,8 @@ mod notify;
 
 mod privacy;
 
+mod reload;
+
 mod source;
 
 mod telemetry;
@@ -20,7 +22,7 @@ use crate::config::{ConfigError, Loader, Settings};
 use crate::policy::supervision::StopCause;
 use crate::reload::Watcher;
 use crate::sidecar::admin::{self, Admin, Phase};
-use crate::sidecar::gateway::{AddOutcome, Gateway};
+use crate::sidecar::gateway::Gateway;
 
 use dependencies::{ServicePlan, UnservableConfig};
 use source::ConfigSource;
@@ -94,7 +96,8 @@ struct Sidecar {
     /// Closes the admin side when dropped.
     admin_server: admin::Server,
     export: SidecarExport,
-    signals: ProcessSignals,
+    /// True if a part of the present configuration could not be applied.
+    is_incomplete: bool,
 }
 
 /// Runs the sidecar until told to stop. Only a broken output is an error; all other errors are written to
@@ -110,8 +113,8 @@ pub async fn run(
     if let Err(error) = crate::mcp::adopt_orphans() {
         tracing::debug!(%error, "orphans of servers are left to the parent process");
     }
-    let mut sidecar = match start(ConfigSource::new(dir, environment)).await {
-        Ok(sidecar) => sidecar,
+    let (mut sidecar, mut signals) = match start(ConfigSource::new(dir, environment)).await {
+        Ok(started) => started,
         Err(error) => {
             writeln!(err, "breakerbox: {error}")?;
             return Ok(error.end());
@@ -128,12 +131,12 @@ pub async fn run(
     sidecar.admin.set_phase(Phase::Ready);
     // Until the last call has ended.
     let _beats = notify::ready();
-    let cause = sidecar.work().await;
+    let cause = sidecar.work(&mut signals).await;
     notify::stopping();
     sidecar.admin.set_phase(Phase::ShuttingDown);
     let end = match &cause {
         None => {
-            sidecar.wait_for_callers().await;
+            sidecar.wait_for_callers(&mut signals).await;
             ServeEnd::Stopped
         }
         Some(cause) => {
@@ -153,7 +156,7 @@ pub async fn run(
     Ok(end)
 }
 
-async fn start(source: ConfigSource) -> Result<Sidecar, SidecarError> {
+async fn start(source: ConfigSource) -> Result<(Sidecar, ProcessSignals), SidecarError> {
     let signals = ProcessSignals::new(&source)?;
     let settings = source.read()?;
     UnservableConfig::of(dependencies::file_problems(&settings))?;
@@ -171,7 +174,7 @@ async fn start(source: ConfigSource) -> Result<Sidecar, SidecarError> {
     let (gateway, admin, admin_server, export) = served;
     let mut signals = signals;
     signals.watch(&settings);
-    Ok(Sidecar {
+    let sidecar = Sidecar {
         source,
         settings,
         plan,
@@ -180,8 +183,9 @@ async fn start(source: ConfigSource) -> Result<Sidecar, SidecarError> {
         admin,
         admin_server,
         export,
-        signals,
-    })
+        is_incomplete: false,
+    };
+    Ok((sidecar, signals))
 }
 
 /// Starts the admin side and the gateway with its dependencies. The admin side has its own thread,
@@ -224,23 +228,27 @@ impl Sidecar {
     }
 
     /// Follows the configuration until told to stop. Returns the cause if the runtime ended.
-    async fn work(&mut self) -> Option<StopCause> {
+    async fn work(&mut self, signals: &mut ProcessSignals) -> Option<StopCause> {
         // Changes during the start were not noticed.
-        self.reload("the start").await;
+        let mut by = "the start".to_owned();
         let runtime = self.runtime.clone();
         loop {
-            let by = tokio::select! {
-                () = self.signals.stop.next() => return None,
+            // A stop does not wait for servers that are being started.
+            tokio::select! {
+                () = signals.stop.next() => return None,
+                () = self.reload(&by) => {}
+            }
+            by = tokio::select! {
+                () = signals.stop.next() => return None,
                 cause = runtime.ended() => return Some(cause),
-                by = next_reason(&mut self.signals.reload) => by,
+                by = next_reason(&mut signals.reload) => by,
             };
-            self.reload(&by).await;
         }
     }
 
     /// Serves on for `gateway.shutdown_delay`, so that load balancers see that it is not ready and
     /// send no more calls. A second signal ends the wait.
-    async fn wait_for_callers(&mut self) {
+    async fn wait_for_callers(&self, signals: &mut ProcessSignals) {
         let delay = self.settings.gateway.shutdown_delay;
         if delay.is_zero() {
             return;
@@ -251,57 +259,9 @@ impl Sidecar {
         );
         tokio::select! {
             () = tokio::time::sleep(delay) => {}
-            () = self.signals.stop.next() => {}
+            () = signals.stop.next() => {}
             _ = self.runtime.ended() => {}
         }
-    }
-
-    /// Reads the configuration again and applies it: dependencies are added, updated and removed.
-    /// An invalid configuration changes nothing (rule CFG-2).
-    async fn reload(&mut self, by: &str) {
-        let settings = match self.source.read() {
-            Ok(settings) if settings == self.settings => return,
-            Ok(settings) => settings,
-            // CFG-2: an invalid configuration changes nothing, and is told as an event.
-            Err(error) => return self.runtime.refuse_reload(by, &error.to_string()),
-        };
-        if let Err(problem) = self.plan.make(&settings).await {
-            return self.runtime.refuse_reload(by, &problem.to_string());
-        }
-        let (old, new) = (&self.settings, &settings);
-        let fixed = (&old.gateway.bind, old.gateway.threads, &old.admin);
-        if fixed != (&new.gateway.bind, new.gateway.threads, &new.admin)
-            || old.gateway.max_connections != new.gateway.max_connections
-            || (&old.recorder, &old.otel) != (&new.recorder, &new.otel)
-        {
-            tracing::warn!(
-                "gateway.bind, gateway.threads, gateway.max_connections, admin, recorder and otel \
-                 apply only after a restart"
-            );
-        }
-        self.gateway.configure(&settings.gateway);
-        let wanted = self.plan.wanted(&settings);
-        for name in self.gateway.names() {
-            let mut all = wanted.iter();
-            let fits =
-                all.any(|(other, one, url)| *other == name && self.gateway.fits(&name, one, url));
-            if !fits {
-                self.gateway.remove(&name, by).await;
-            }
-        }
-        self.runtime.reload(settings.clone(), by).await;
-        for (name, one, url) in wanted {
-            match self.gateway.put(name, one, url, by).await {
-                Ok(AddOutcome::Kept) => {}
-                Ok(_) => tracing::info!(dependency = name, by, "dependency started"),
-                Err(error) => {
-                    tracing::error!(dependency = name, by, %error, "it cannot be started")
-                }
-            }
-        }
-        self.plan.forget_others(&settings);
-        self.admin.follow(&settings);
-        self.settings = settings;
     }
 }
 

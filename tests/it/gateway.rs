@@ -19,6 +19,7 @@ mod otel;
 mod passed_whole;
 mod problems;
 mod readme;
+mod reloads;
 mod retries;
 pub(crate) mod serve;
 #[cfg(unix)]

@@ -12,6 +12,8 @@ mod kills;
 mod memory;
 mod noise;
 #[cfg(feature = "cli")]
+mod reloads;
+#[cfg(feature = "cli")]
 mod served;
 
 use std::path::{Path, PathBuf};

@@ -82,7 +82,8 @@ impl CallSite {
         let shared = kept.as_ref().filter(|kept| kept.runtime == runtime)?;
         let shared = shared.shared.upgrade()?;
         // A removed dependency may have been started again under its name.
-        (shared.route() != Route::Stopped).then_some(shared)
+        let is_leaving = matches!(shared.route(), Route::Stopped | Route::Draining);
+        (!is_leaving).then_some(shared)
     }
 
     #[cold]

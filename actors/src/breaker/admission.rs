@@ -140,7 +140,7 @@ impl PermitGuard {
         self.untrack(shared);
         // BRK-6: the breaker reserves nothing for a permit from the gate; a probe frees its slot.
         if self.permit.is_probe()
-            && let Some(port) = shared.breaker_port.get()
+            && let Some(port) = &*shared.breaker_port.load()
         {
             port.release.do_send(Release {
                 permit: self.permit,
@@ -234,7 +234,9 @@ impl PermitGuard {
             && of.gate.read().mode() == GateMode::Closed;
         if is_quiet {
             let flushed = of.count_success(self.permit.generation(), now);
-            if let (Some(successes), Some(port)) = (flushed, shared.breaker_port.get()) {
+            if let Some(successes) = flushed
+                && let Some(port) = &*shared.breaker_port.load()
+            {
                 port.flush.do_send(FlushSuccesses {
                     successes,
                     key: self.key.clone(),
@@ -399,7 +401,7 @@ pub(crate) enum Settled {
 
 /// Sends a report. Its follow-up runs even if the breaker is gone.
 pub(crate) fn send_report(shared: &Shared, report: Report) {
-    if let Some(port) = shared.breaker_port.get() {
+    if let Some(port) = &*shared.breaker_port.load() {
         port.report.do_send(report);
     }
 }
@@ -408,7 +410,7 @@ pub(crate) fn send_report(shared: &Shared, report: Report) {
 ///
 /// # Cancel safety   If the future is dropped while it waits, the report is still counted.
 pub(crate) async fn report_and_wait(shared: &Shared, report: Box<Report>) {
-    if let Some(port) = shared.breaker_port.get() {
+    if let Some(port) = shared.breaker_port.load_full() {
         // A closed mailbox means that there is no breaker to count it.
         let _ = port.report.send(*report).await;
     }

@@ -121,7 +121,7 @@ pub(crate) async fn ask_for_permit(
 ) -> Result<Admission<Arc<Shared>>, Refused> {
     let (of, _) = deciding_gate(shared, key);
     let gone = || refused(of, RefusalState::Open, None);
-    let port = shared.breaker_port.get().ok_or_else(gone)?;
+    let port = shared.breaker_port.load_full().ok_or_else(gone)?;
     let key = key.cloned();
     match port.acquire.send(Acquire { key, deadline }).await {
         Ok(Ok(admission)) => Ok(admission),

@@ -1,7 +1,7 @@
 //! The parts around one dependency that its calls need: shared state, breaker, workers, fallbacks.
 
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use breakerbox_policy::Time;
 use crate::breaker::Breaker;
 use crate::dependency::Dependency;
 use crate::error::CallError;
-use crate::fallback::{FallbackAnswer, Fallbacks};
+use crate::fallback::{FallbackAnswer, FallbackSet, Fallbacks};
 use crate::state::configured::ConfiguredSettings;
 use crate::state::{PerWorker, Route, Shared};
 use crate::supervisor::{Condition, DriverQueue, StableMailbox};
@@ -26,6 +26,9 @@ pub(crate) struct DependencyCore<D: Dependency> {
     pub(crate) next: AtomicUsize,
     pub(crate) fallbacks: Fallbacks<D>,
     pub(crate) configured: Mutex<ConfiguredSettings>,
+    /// False before these parts have taken the place of others around the same state, and after
+    /// others have taken theirs: they then say nothing about the dependency as a whole.
+    pub(crate) is_current: AtomicBool,
 }
 
 /// A worker's queue, and its inline executor for callers on its own thread.
@@ -103,7 +106,9 @@ impl<D: Dependency> DependencyCore<D> {
     /// learn that it is gone (rule CALL-1). The workers end first, because the breaker's queue
     /// answers their reports.
     pub(crate) fn stop(&self) {
-        self.shared.set_route(Route::Stopped);
+        if self.is_current.load(Ordering::Acquire) {
+            self.shared.set_route(Route::Stopped);
+        }
         for slot in &self.workers {
             slot.close_for_good();
             slot.mail.close();
@@ -114,14 +119,18 @@ impl<D: Dependency> DependencyCore<D> {
 
     pub(crate) async fn fall_back(
         &self,
-        (request, write): (D::Request, bool),
+        begun_with: Option<Arc<FallbackSet<D>>>,
+        asked: (D::Request, bool),
         why: CallError<D::Error>,
         deadline: Option<Time>,
     ) -> Result<FallbackAnswer<D::Response>, CallError<D::Error>> {
         let Self {
             shared, fallbacks, ..
         } = self;
-        let asked = (request, write);
-        fallbacks.answer(shared, asked, why, deadline).await
+        let set = fallbacks.serving(begun_with, &why, asked.1);
+        let Some(set) = set else {
+            return Err(why);
+        };
+        fallbacks.answer(shared, set, asked, why, deadline).await
     }
 }

@@ -43,11 +43,12 @@ pub(super) async fn answer<D: Dependency>(
     let Some(request) = request else {
         return Err(error);
     };
+    let version = core.fallbacks.version();
     let kept = (!core.fallbacks.is_empty()).then(|| request.clone());
     match attempt(core, request, plan).await {
         Ok(CompletedCall { value, at }) => {
             if let Some(request) = &kept {
-                core.fallbacks.remember(request, &value, at);
+                core.fallbacks.remember(version, request, &value, at);
             }
             Ok(value)
         }

@@ -38,11 +38,12 @@ pub(crate) async fn refresh<D: Dependency>(core: &Arc<DependencyCore<D>>, reques
     }
     let record = CallRecord::open(&**shared);
     let plan = plan(&request);
+    let version = core.fallbacks.version();
     let mut kept = Some(request.clone());
     match ask_workers(core, request, &mut kept, &plan).await.0 {
         Ok(CompletedCall { value, at }) => {
             if let Some(request) = &kept {
-                core.fallbacks.remember(request, &value, at);
+                core.fallbacks.remember(version, request, &value, at);
             }
             end_outage(shared);
             record.close(CallResult::Primary);

@@ -62,6 +62,7 @@ where
             return Err(CallError::Open(refused));
         }
     }
+    let begun_with = core.fallbacks.of_call();
     let record = CallRecord::open(Arc::clone(shared));
     let plan = CallPlan::of_request::<D>(shared, &options, &request);
     let UnopenedStream {
@@ -75,7 +76,7 @@ where
         }
         Err(unopened) => unopened,
     };
-    let kept = Some(request);
+    let kept = (Some(request), begun_with);
     let ended = answer_otherwise(core, &plan, kept, (failed, attempts), record).await;
     ended.map(Served::Answer).map_err(|(mut error, record)| {
         close_failed(&mut error, D::open_answer, record);

@@ -15,7 +15,7 @@ use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{Semaphore, oneshot};
 
-use super::{FallbackAnswer, FallbackOutcome, FallbackRule};
+use super::{FallbackAnswer, FallbackOutcome, FallbackRule, FallbackSet};
 use crate::call;
 use crate::call::core::DependencyCore;
 use crate::deadline::DeadlineScope;
@@ -34,6 +34,7 @@ type FallbackReply<D> =
 
 /// One request for the fallbacks.
 pub(crate) struct ServeFallback<D: Dependency> {
+    pub(super) set: Arc<FallbackSet<D>>,
     pub(super) request: D::Request,
     pub(super) write: bool,
     /// The caller's own deadline.
@@ -107,14 +108,14 @@ impl<D: Dependency> Handler<ServeFallback<D>> for FallbackActor<D> {
     fn handle(&mut self, serve: ServeFallback<D>, _: &mut Context<Self>) {
         let (core, renewals) = (Arc::clone(&self.core), Arc::clone(&self.renewals));
         self.at_work.push(Box::pin(async move {
-            let rules = core.fallbacks.rules();
             let ServeFallback {
+                set,
                 request,
                 write,
                 deadline,
                 debt,
             } = serve;
-            let served = answer(&core.shared, &rules, &request, (write, deadline), debt).await;
+            let served = answer(&core.shared, &set.rules, &request, (write, deadline), debt).await;
             if let Some(rule) = served.filter(|_| !write) {
                 refresh(&core, rule, request, &renewals).await;
             }

@@ -20,7 +20,9 @@ use crate::sync::LockExt;
 ///
 /// Only the dependency's own answers are cached, never those of a fallback (rule FBK-3).
 pub struct StaleCache<D: Dependency> {
-    kept: Cache<D::Request, (D::Response, Time), EntryWeight<D>>,
+    kept: Arc<Cache<D::Request, (D::Response, Time), EntryWeight<D>>>,
+    /// True if its bounds are in bytes.
+    by_bytes: bool,
     max_age: Duration,
     refresh: bool,
     renewed: Renewed<D::Request>,
@@ -83,17 +85,39 @@ where
     #[must_use]
     pub fn new(max_age: Duration, max_entries: usize) -> Self {
         Self {
-            kept: Cache::with_weighter(
+            kept: Arc::new(Cache::with_weighter(
                 max_entries,
                 u64::try_from(max_entries).unwrap_or(u64::MAX),
                 EntryWeight {
                     size: None,
                     least: 1,
                 },
-            ),
+            )),
+            by_bytes: false,
             max_age,
             refresh: false,
             renewed: Renewed::default(),
+            of: PhantomData,
+        }
+    }
+
+    /// Returns a cache with other limits and the same answers: both share them from then on.
+    ///
+    /// A cache with [`StaleCache::max_bytes`] keeps its bounds; only `max_age` is applied to it.
+    ///
+    /// # Units   As [`StaleCache::new`].
+    #[must_use]
+    pub fn with_limits(&self, max_age: Duration, max_entries: usize) -> Self {
+        let capacity = u64::try_from(max_entries).unwrap_or(u64::MAX);
+        if !self.by_bytes && self.kept.capacity() != capacity {
+            self.kept.set_capacity(capacity);
+        }
+        Self {
+            kept: Arc::clone(&self.kept),
+            by_bytes: self.by_bytes,
+            max_age,
+            refresh: self.refresh,
+            renewed: Arc::clone(&self.renewed),
             of: PhantomData,
         }
     }
@@ -141,7 +165,11 @@ where
             quick_cache::DefaultHashBuilder::default(),
             quick_cache::sync::DefaultLifecycle::default(),
         );
-        Self { kept, ..self }
+        Self {
+            kept: Arc::new(kept),
+            by_bytes: true,
+            ..self
+        }
     }
 
     /// Removes the answer to a request: a newer one has replaced it, and is not to be cached.

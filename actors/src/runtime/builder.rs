@@ -4,12 +4,13 @@ use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::rc::Rc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use breakerbox_policy::supervision::{ChildSpec, RestartBackoff, Shutdown, StopCause, Strategy};
 use breakerbox_policy::{
     BreakerCommand, DependencySettings, GiveUp, Placement, RestartType, Time, WhileRestarting,
+    WorkerSettings,
 };
 use crossbeam_utils::CachePadded;
 
@@ -23,6 +24,7 @@ use crate::fallback::{ByName, Fallback, FallbackActor, FallbackPollHook, Fallbac
 use crate::redact::redact;
 use crate::runtime::Runtime;
 use crate::runtime::closures::{Closures, DrainPollHook, DrainWaiter};
+use crate::runtime::reload;
 use crate::state::configured::ConfiguredSettings;
 use crate::state::{Route, Shared};
 use crate::supervisor::{
@@ -92,9 +94,33 @@ pub struct NewDependency {
     /// The settings given by the configuration.
     pub(crate) given: DependencySettings,
     pub(crate) settings: DependencySettings,
+    pub(crate) change: ChangeRules,
+}
+
+/// Rules for later changes of a dependency.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ChangeRules {
+    /// It takes the place of the running dependency of the same name.
+    pub(crate) replaces: bool,
+    /// Its fallbacks can be replaced, and `fallback_only` can be changed.
+    pub(crate) replaceable_fallbacks: bool,
 }
 
 impl NewDependency {
+    /// Lets it take the place of a dependency that runs under the same name, of any type. It starts
+    /// beside that one, and goes on with all that is known of it: the state of its breakers, their
+    /// overrides, its pauses, its limits and its counters. Without such a dependency it is an
+    /// ordinary start. End the former one with
+    /// [`Runtime::end_former`](crate::Runtime::end_former).
+    ///
+    /// If the start fails, the former dependency goes on.
+    ///
+    /// # Source  Rule EDGE-6 in docs/rules.md.
+    pub fn replacing(mut self) -> Self {
+        self.change.replaces = true;
+        self
+    }
+
     /// Replaces the dependency's settings from the configuration.
     pub fn settings(mut self, settings: DependencySettings) -> Self {
         self.settings = settings;
@@ -178,6 +204,19 @@ impl<D: Dependency> DependencyBuilder<D> {
         self
     }
 
+    /// Permits [`Runtime::set_fallbacks`](crate::Runtime::set_fallbacks) while it runs. Its workers
+    /// are started even if `fallback_only` is set.
+    pub fn replaceable_fallbacks(mut self) -> Self {
+        self.new.change.replaceable_fallbacks = true;
+        self
+    }
+
+    /// Lets it take the place of a running dependency, as [`NewDependency::replacing`] does.
+    pub fn replacing(mut self) -> Self {
+        self.new = self.new.replacing();
+        self
+    }
+
     /// Starts the breaker, the fallbacks and the workers, and waits until they run.
     ///
     /// # Errors  The name is taken, a worker did not start, there is no worker and no fallback to
@@ -209,39 +248,55 @@ async fn start<D: Dependency>(
         name,
         given,
         settings,
+        change,
     } = new;
     if let Some(reason) = fallbacks.iter().find_map(FallbackRule::problem) {
         return Err(StartError::BadSpec { name, reason });
     }
+    let former = if change.replaces {
+        runtime.shared_of_running(&name)
+    } else {
+        None
+    };
     let fallback_only = settings.fallback_only;
     let configured = ConfiguredSettings::new(given, settings.clone());
     let around = runtime.supervisor_context().clone();
-    let name: Arc<str> = Arc::from(name);
-    let shared = Arc::new(Shared::new(
-        name,
-        settings,
-        around.clock.clone(),
-        around.events.clone(),
-        runtime.recorder(),
-    ));
-    if fallback_only {
-        shared.set_route(Route::FallbackOnly);
-    }
+    let is_replacement = former.is_some();
+    let shared = former.unwrap_or_else(|| {
+        Arc::new(Shared::new(
+            Arc::from(name),
+            settings.clone(),
+            around.clock.clone(),
+            around.events.clone(),
+            runtime.recorder(),
+        ))
+    });
+    let has_workers = !fallback_only || change.replaceable_fallbacks;
     let workers = match &factory {
-        Some(_) if !fallback_only => shared.settings().workers.count.get(),
+        Some(_) if has_workers => settings.workers.count.get(),
         _ => 0,
     };
-    let core = Arc::new(core(shared, workers, fallbacks, configured));
-    // Set only once, here.
-    let _ = core.shared.breaker_port.set(port(&core));
+    let core = core(shared, workers, fallbacks, (configured, change));
+    core.is_current.store(!is_replacement, Ordering::Release);
+    let core = Arc::new(core);
     let client = Client {
         core: Arc::clone(&core),
     };
+    let group = group(&core, factory, &settings.workers);
+    if is_replacement {
+        runtime.replace(&client, group).await?;
+        reload::install(&core, settings).await;
+        return Ok(client);
+    }
+    if fallback_only {
+        core.shared.set_fallback_only(true);
+    }
+    core.shared.breaker_port.store(Some(Arc::new(port(&core))));
     runtime.register(&client)?;
     core.shared.record_settings();
-    let started = runtime.add_group(group(&core, factory)).await;
+    let started = runtime.add_group(group).await;
     if started.is_err() {
-        runtime.unregister(&core.shared.name);
+        runtime.unregister(&client);
         core.shared.set_route(Route::Stopped);
     }
     started.map(|()| client)
@@ -251,7 +306,7 @@ fn core<D: Dependency>(
     shared: Arc<Shared>,
     workers: u32,
     fallbacks: Vec<FallbackRule<D>>,
-    configured: ConfiguredSettings,
+    (configured, change): (ConfiguredSettings, ChangeRules),
 ) -> DependencyCore<D> {
     let slot = |_| WorkerSlot {
         shared: Arc::new(CachePadded::new(Arc::clone(&shared))),
@@ -261,17 +316,21 @@ fn core<D: Dependency>(
     };
     let bulkhead = shared.settings().bulkhead;
     let at_once = u64::from(bulkhead.max_concurrent.get()) + u64::from(bulkhead.max_queue);
+    let at_once = usize::try_from(at_once).unwrap_or(usize::MAX);
+    let replaceable = change.replaceable_fallbacks;
     DependencyCore {
         breaker: StableMailbox::new(),
         workers: (0..workers).map(slot).collect(),
         next: AtomicUsize::new(0),
-        fallbacks: Fallbacks::new(fallbacks, usize::try_from(at_once).unwrap_or(usize::MAX)),
+        fallbacks: Fallbacks::new(fallbacks, replaceable, at_once, &shared),
         configured: Mutex::new(configured),
+        is_current: AtomicBool::new(true),
         shared: Arc::clone(&shared),
     }
 }
 
-fn port<D: Dependency>(core: &DependencyCore<D>) -> BreakerPort {
+/// The addresses of its breaker actor.
+pub(super) fn port<D: Dependency>(core: &DependencyCore<D>) -> BreakerPort {
     let addr = &core.breaker.addr;
     BreakerPort {
         acquire: addr.clone().recipient(),
@@ -283,8 +342,11 @@ fn port<D: Dependency>(core: &DependencyCore<D>) -> BreakerPort {
 }
 
 /// Builds the dependency's supervisor: the breaker comes first, so that it stops last.
-fn group<D: Dependency>(core: &Arc<DependencyCore<D>>, factory: Option<Factory<D>>) -> Group {
-    let settings = core.shared.settings().workers.clone();
+fn group<D: Dependency>(
+    core: &Arc<DependencyCore<D>>,
+    factory: Option<Factory<D>>,
+    settings: &WorkerSettings,
+) -> Group {
     let mut group = Group::new(&*core.shared.name)
         .strategy(Strategy::OneForOne)
         .restart(RestartType::Permanent)
@@ -298,7 +360,7 @@ fn group<D: Dependency>(core: &Arc<DependencyCore<D>>, factory: Option<Factory<D
         core: Arc::clone(core),
     }));
     group.push(child("breaker"), breaker_body(core));
-    if !core.fallbacks.is_empty() {
+    if core.fallbacks.need_actor() {
         group.push(child("fallback"), fallback_body(core));
     }
     let Some(factory) = factory else {
@@ -316,7 +378,7 @@ fn group<D: Dependency>(core: &Arc<DependencyCore<D>>, factory: Option<Factory<D
             give_up: settings.give_up,
             ..ChildSpec::worker(format!("worker-{}", index + 1))
         };
-        group.push(spec, worker_body(core, &factory, index));
+        group.push(spec, worker_body(core, &factory, index, settings));
     }
     group
 }
@@ -379,11 +441,12 @@ fn worker_body<D: Dependency>(
     core: &Arc<DependencyCore<D>>,
     factory: &Factory<D>,
     index: usize,
+    settings: &WorkerSettings,
 ) -> MakeBody {
     let (core, factory) = (Arc::clone(core), Arc::clone(factory));
+    let settings = settings.clone();
     Box::new(move |around, _| {
         let shared = Arc::clone(&core.shared);
-        let settings = core.shared.settings().workers.clone();
         let slot = core.workers[index].mail.clone();
         let queue = Arc::clone(&core.workers[index].queue);
         let inline = Arc::clone(&core.workers[index].inline);
@@ -425,24 +488,29 @@ impl<D: Dependency> WorkerHooks<D> {
     }
 
     fn operate(&self, command: BreakerCommand) {
-        if let Some(port) = self.core.shared.breaker_port.get() {
+        if let Some(port) = &*self.core.shared.breaker_port.load() {
             port.operate.do_send(OperateBreaker::all(command));
+        }
+    }
+
+    /// Brings the dependency back after all its workers were parked.
+    fn unpark(&self) {
+        let shared = &self.core.shared;
+        if shared.worker_route() == Route::Parked {
+            shared.set_route(Route::Workers);
+            // SUP-4: the breaker stays forced open only while no worker is left.
+            self.operate(BreakerCommand::Unpark);
         }
     }
 }
 
 impl<D: Dependency> ChildHooks for WorkerHooks<D> {
     fn running(&self, incarnation: u64) {
-        use std::sync::atomic::Ordering;
-        let shared = &self.core.shared;
         if incarnation > 1 {
-            shared.totals.restarts.fetch_add(1, Ordering::Relaxed);
+            let totals = &self.core.shared.totals;
+            totals.restarts.fetch_add(1, Ordering::Relaxed);
         }
-        if shared.route() == Route::Parked {
-            shared.set_route(Route::Workers);
-            // SUP-4: the breaker stays forced open only while no worker is left.
-            self.operate(BreakerCommand::Unpark);
-        }
+        self.unpark();
     }
 
     fn waits(&self, until: Time) {
@@ -450,11 +518,12 @@ impl<D: Dependency> ChildHooks for WorkerHooks<D> {
     }
 
     fn parked(&self, cause: &StopCause) {
-        let shared = &self.core.shared;
-        shared.set_route(Route::Parked);
-        self.operate(BreakerCommand::Park {
-            reason: redact(&format!("worker-{} is parked: {cause}", self.index + 1)).into_owned(),
-        });
+        if self.core.is_current.load(Ordering::Acquire) {
+            self.core.shared.set_route(Route::Parked);
+            let reason = format!("worker-{} is parked: {cause}", self.index + 1);
+            let reason = redact(&reason).into_owned();
+            self.operate(BreakerCommand::Park { reason });
+        }
         self.close_for_good();
     }
 

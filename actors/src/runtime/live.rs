@@ -1,10 +1,10 @@
-//! Changes to a running runtime: new settings (rule CFG-2) and the removal of dependencies.
+//! Changes to a running runtime: new settings (rule CFG-2).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{Runtime, RuntimeSettings};
-use crate::event::EventKind;
+use crate::event::{AppliedReload, EventKind};
 use crate::runtime::reload::ReloadReport;
 use crate::state::Shared;
 use crate::sync::LockExt;
@@ -54,29 +54,12 @@ impl Runtime {
         self.inner.around.events.emit(&Arc::from("runtime"), kind);
     }
 
-    /// Removes a dependency while the others keep running: refuses its new calls, lets those in
-    /// flight finish within its drain time, stops it, and frees its name. Returns false if none has
-    /// this name.
-    ///
-    /// # Cancel safety   Dropped, the drain continues; call it again to free the name.
-    pub async fn remove(&self, name: &str, by: &str) -> bool {
-        let Some(one) = self.registry().get(name).cloned() else {
-            return false;
-        };
-        one.drain();
-        // It may have ended by itself, or been removed from the tree by the program.
-        let _ = self.inner.root.terminate(name).await;
-        let _ = self.inner.root.delete(name).await;
-        one.stop();
-        self.inner.groups.acquire().remove(name);
-        let mut registry = self.registry();
-        if registry.get(name).is_some_and(|now| Arc::ptr_eq(now, &one)) {
-            registry.remove(name);
-        }
-        drop(registry);
-        let kind = EventKind::Removed { by: by.to_owned() };
-        self.inner.around.events.emit(&Arc::from(name), kind);
-        true
+    /// Emits the event that a whole configuration was applied, for a program that adds, replaces
+    /// and removes dependencies besides [`Runtime::reload`].
+    pub fn note_reload(&self, by: &str, report: AppliedReload) {
+        let by = by.to_owned();
+        let kind = EventKind::ReloadApplied { by, report };
+        self.inner.around.events.emit(&Arc::from("runtime"), kind);
     }
 
     /// The id of this runtime, unique in the process.

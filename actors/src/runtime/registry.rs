@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use actix::Recipient;
 use breakerbox_policy::{ChaosSettings, DependencySettings};
@@ -32,6 +33,10 @@ pub(super) trait AnyDependency: Send + Sync {
     fn erased_fallback(&self) -> Box<dyn Any>;
     fn falls_back_on(&self) -> Vec<String>;
     fn is_stopped(&self) -> bool;
+    /// Returns true if it takes no new calls any more: its name is free.
+    fn is_leaving(&self) -> bool;
+    /// Makes its parts those that speak for the dependency, or not.
+    fn set_current(&self, current: bool);
     /// Applies the current configuration.
     fn follow<'a>(
         &'a self,
@@ -90,6 +95,14 @@ impl<D: Dependency> AnyDependency for Client<D> {
 
     fn is_stopped(&self) -> bool {
         self.core.shared.route() == Route::Stopped
+    }
+
+    fn is_leaving(&self) -> bool {
+        matches!(self.core.shared.route(), Route::Stopped | Route::Draining)
+    }
+
+    fn set_current(&self, current: bool) {
+        self.core.is_current.store(current, Ordering::Release);
     }
 
     fn follow<'a>(

@@ -65,7 +65,11 @@ async fn take_over<D: Dependency>(
     by: &str,
 ) -> Option<DependencyReload> {
     let shared = &core.shared;
-    let at_once = |line: &String| line.starts_with("workers.while_restarting:");
+    // Those who can replace the fallbacks change `fallback_only` with them.
+    let only = core.fallbacks.are_replaceable;
+    let at_once = |line: &String| {
+        line.starts_with("workers.while_restarting:") || only && line.starts_with("fallback_only:")
+    };
     let workers = old.worker_changes(&new).into_iter();
     let (now, waits): (Vec<_>, Vec<_>) = workers.partition(at_once);
     let changed = [old.changes(&new), now].concat();
@@ -97,4 +101,16 @@ async fn take_over<D: Dependency>(
     };
     shared.events.emit(&shared.name, kind);
     Some(report)
+}
+
+/// Applies the settings of parts that have just taken the place of others: those of their workers,
+/// too.
+pub(crate) async fn install<D: Dependency>(core: &DependencyCore<D>, settings: DependencySettings) {
+    core.shared.set_fallback_only(settings.fallback_only);
+    // A breaker that is gone has no settings.
+    let _ = core
+        .breaker
+        .addr
+        .send(Reconfigure(Box::new(settings)))
+        .await;
 }

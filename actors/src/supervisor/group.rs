@@ -294,6 +294,14 @@ impl GroupRef {
             .map(drop)
     }
 
+    /// Gives a child another name, so that another child can have its name.
+    ///
+    /// # Errors  The new name is taken, or no child has the old one.
+    pub(crate) async fn rename(&self, child: &str, name: &str) -> Result<(), CommandError> {
+        let request = SupervisorRequest::Rename(child.to_owned(), name.to_owned());
+        self.ask(request).await.map(drop)
+    }
+
     /// Returns the status of the children, in start order; empty if the group is down.
     pub async fn children(&self) -> Vec<ChildStatus> {
         self.addr.send(ListChildren).await.unwrap_or_default()

@@ -64,6 +64,28 @@ impl PendingCommand {
 }
 
 impl Supervision {
+    /// Gives a child another name. Commands for it that still wait follow it; a request to add a
+    /// child of the old name does not.
+    ///
+    /// # Errors  There is no such child, or the new name is taken.
+    pub fn rename(&mut self, child: &str, name: &str) -> Result<(), CommandError> {
+        let id = self.child_id(child).ok_or(CommandError::NotFound)?;
+        if self.child_id(name).is_some() {
+            return Err(CommandError::AlreadyPresent);
+        }
+        let index = self.index(id).ok_or(CommandError::NotFound)?;
+        name.clone_into(&mut self.children[index].spec.name);
+        self.names.remove(child);
+        self.names.insert(name.to_owned(), id);
+        for command in &mut self.deferred {
+            let follows = !matches!(command.what, CommandKind::Add(_));
+            if follows && command.child == child {
+                name.clone_into(&mut command.child);
+            }
+        }
+        Ok(())
+    }
+
     /// Queues a command, or refuses it because the supervisor is ending.
     pub(super) fn ask(&mut self, command: PendingCommand, turn: &mut EventScope<'_>) {
         if matches!(self.phase, SupervisorPhase::New | SupervisorPhase::Up) {

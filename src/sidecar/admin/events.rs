@@ -206,6 +206,14 @@ fn details(inner: &AdminState, kind: &EventKind) -> Map<String, Value> {
         EventKind::Reloaded { by, changed, waits } => {
             json!({ "by": by, "changed": changed, "waits": waits })
         }
+        EventKind::ReloadApplied { by, report } => json!({
+            "by": by,
+            "kept": report.kept,
+            "restarted": report.restarted,
+            "added": report.added,
+            "removed": report.removed,
+            "failed": report.failed,
+        }),
         EventKind::ReloadRefused { by, problems } => {
             json!({ "by": by, "problems": text(problems) })
         }

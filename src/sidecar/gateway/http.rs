@@ -6,6 +6,8 @@ pub(super) mod request_body;
 // the dependency
 pub(super) mod dependency;
 
+pub(super) mod target;
+
 pub(super) mod upstream;
 
 pub(super) mod connector;

@@ -84,6 +84,11 @@ impl HttpRequest {
         self.0.sent.as_deref().unwrap_or(&self.0.headers)
     }
 
+    /// Returns true if the headers are known as the caller sent them.
+    pub(super) fn is_as_sent(&self) -> bool {
+        self.0.sent.is_some()
+    }
+
     /// Returns true if it certainly has no body.
     pub(super) fn has_no_body(&self) -> bool {
         self.0.body.as_ref().is_some_and(Bytes::is_empty)

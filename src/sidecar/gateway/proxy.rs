@@ -21,7 +21,7 @@ use super::headers::{
     join_cookies, strip_one_hop, takes_trailers,
 };
 use super::http::body::{ReplyBody, RestLimits};
-use super::http::cache::{self, CacheWriter};
+use super::http::cache::CacheWriter;
 use super::http::dependency::of_status;
 use super::http::error::{ErrorResponse, HttpError, speaks_of_caller};
 use super::http::pool::PooledBody;
@@ -335,7 +335,7 @@ impl ProxiedCall<'_> {
             let is_failure = matches!(class, Class::Failure | Class::Throttled)
                 && !speaks_of_caller(status.as_u16());
             let seen = (status, response.headers());
-            cache::note(&self.route.caches, request, seen, is_failure);
+            self.route.note(request, seen, is_failure);
         }
         // What is read of an error beforehand must not exceed the limits of the attempt.
         // Those of an upload begin at its end.
@@ -365,10 +365,10 @@ impl ProxiedCall<'_> {
         let mut keeping = if caches.is_empty() {
             None
         } else {
-            let client = &self.route.client;
+            let memory = &self.route.memory;
             let seen = (head.status, &head.headers);
             let length = length.map_or(0, |length| length.lower());
-            CacheWriter::begin(client, caches, request, seen, length)
+            CacheWriter::begin(memory, caches, request, seen, length)
         };
         let body = if is_over {
             // An empty body is never polled, so its outcome would not be recorded.

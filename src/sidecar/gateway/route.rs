@@ -1,27 +1,28 @@
 //! The dependencies that callers can reach, by name.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::AddError;
-use super::fallback::narrowed;
-use super::http::cache::{CacheRules, HttpCache, HttpCacheFallback};
+use super::fallback::{CacheBound, FallbackCaches, FormerCache, narrowed};
+use super::http::cache::{self, CacheRules, HttpCache, HttpCacheFallback};
 use super::http::cache_key::KeyHeaders;
 use super::http::connector::UpstreamAddress;
 use super::http::dependency::HttpDependency;
-use super::http::outbound::OutboundHeaders;
 use super::http::substitute::SubstituteDependency;
+use super::http::target::{UpstreamTarget, WorkerRoute};
 use super::http::upstream::UpstreamClient;
 use super::mcp::endpoint::McpEndpoint;
-use super::message::HttpReply;
+use super::message::{HttpReply, HttpRequest};
 use super::trace::{AttemptTracer, Tracing};
 use crate::config::{DependencyConfig, FallbackConfig, FallbackKind, GatewayConfig, UpstreamTls};
 use crate::mcp::McpSettings;
-use crate::{ByName, Client, FallbackRule, Fixed, Runtime};
+use crate::{AnswerMemory, ByName, Client, FallbackRule, Fixed, Runtime};
 
 /// A snapshot of the routes.
 pub(super) type RouteTable = HashMap<Arc<str>, RouteKind>;
@@ -35,20 +36,59 @@ pub(super) enum RouteKind {
     Mcp(Arc<McpEndpoint>),
 }
 
+/// Result of giving a running dependency another configuration.
+pub(super) enum FollowOutcome {
+    /// Its route can stay.
+    Same,
+    /// It goes on behind another route.
+    Changed(RouteKind),
+    /// It needs a new start.
+    NeedsStart,
+}
+
 impl RouteKind {
-    /// Returns true if it can take over a configuration while it runs.
-    pub(super) fn fits(&self, config: &DependencyConfig, url: &str) -> bool {
-        match self {
-            Self::Http(route) => route.fits(config, url),
-            Self::Mcp(endpoint) => endpoint.fits(config),
+    /// Applies a configuration while the dependency runs, if that is possible.
+    pub(super) fn follow(
+        &self,
+        runtime: &Runtime,
+        (config, url): (&DependencyConfig, &str),
+        gateway: (usize, &Tracing),
+    ) -> Result<FollowOutcome, AddError> {
+        match (self, McpSettings::of_config(config)) {
+            (Self::Http(route), None) => {
+                let followed = route.follow(runtime, (config, url), gateway)?;
+                Ok(followed.map_or(FollowOutcome::Same, |route| {
+                    FollowOutcome::Changed(Self::Http(Arc::new(route)))
+                }))
+            }
+            (Self::Mcp(endpoint), Some(settings)) => {
+                Ok(match endpoint.follow(runtime, (config, settings))? {
+                    true => FollowOutcome::Same,
+                    false => FollowOutcome::NeedsStart,
+                })
+            }
+            _ => Ok(FollowOutcome::NeedsStart),
         }
     }
 
-    /// Applies the settings that are not the runtime's.
-    pub(super) fn follow(&self, config: &DependencyConfig) {
-        if let Self::Http(route) = self {
-            route.follow(config);
-        }
+    /// Resolves when no request uses the route any more, or after the drain time.
+    pub(super) async fn unused(self) {
+        const PAUSE: Duration = Duration::from_millis(20);
+        let drain = match &self {
+            Self::Http(route) => route.client.settings().workers.drain,
+            Self::Mcp(endpoint) => endpoint.client.client().settings().workers.drain,
+        };
+        let is_used = || match &self {
+            Self::Http(route) => Arc::strong_count(route) > 1,
+            Self::Mcp(endpoint) => Arc::strong_count(endpoint) > 1,
+        };
+        let waiting = async {
+            while is_used() {
+                tokio::time::sleep(PAUSE).await;
+            }
+        };
+        // After the drain time it is ended all the same.
+        let _ = tokio::time::timeout(drain, waiting).await;
     }
 }
 
@@ -60,23 +100,28 @@ pub(super) struct ThreadContext {
     pub(super) tracing: Tracing,
 }
 
-/// One HTTP dependency that callers can reach.
+/// One HTTP dependency that callers can reach. A reload replaces it as a whole; requests in flight
+/// keep the one they began with.
 pub(super) struct HttpRoute {
     pub(super) name: Arc<str>,
     pub(super) client: Client<HttpDependency>,
     pub(super) idempotent: Vec<Method>,
     /// Its stale caches.
     pub(super) caches: Arc<[Arc<HttpCache>]>,
-    /// Its inputs; a change of them needs a new route.
-    spec: HttpRouteSpec,
-    address: Arc<UpstreamAddress>,
+    /// The way of answers into these caches.
+    pub(super) memory: AnswerMemory<HttpDependency>,
     pub(super) attempts: AttemptTracer,
-    /// Connections of each thread.
-    upstreams: Box<[OnceLock<UpstreamClient>]>,
+    /// Its inputs.
+    spec: HttpRouteSpec,
+    kept: Arc<FallbackCaches<HttpCache>>,
+    target: Arc<UpstreamTarget>,
+    /// The present target and caches, as the workers see them; the same for all routes of the
+    /// dependency.
+    of_workers: Arc<ArcSwap<WorkerRoute>>,
 }
 
-/// Settings that only a restart can change.
-#[derive(Debug, PartialEq)]
+/// The settings from which a route is made.
+#[derive(Debug, Clone, PartialEq)]
 struct HttpRouteSpec {
     url: String,
     tls: Option<UpstreamTls>,
@@ -95,46 +140,51 @@ impl HttpRouteSpec {
             fallback_only: config.settings.fallback_only,
         }
     }
+
+    fn methods(&self) -> Vec<Method> {
+        let method = |name: &String| Method::from_bytes(name.as_bytes()).ok();
+        self.idempotent.iter().filter_map(method).collect()
+    }
 }
 
 impl HttpRoute {
-    /// Starts the dependency with its workers and fallbacks.
+    /// Starts the dependency with its workers and fallbacks. `replaces`: in the place of the running
+    /// one.
     pub(super) async fn start(
         runtime: &Runtime,
         name: &str,
         (config, url): (&DependencyConfig, &str),
-        (threads, tracing): (usize, &Tracing),
+        gateway: (usize, &Tracing),
+        replaces: bool,
     ) -> Result<Self, AddError> {
-        let address = UpstreamAddress::new(url, config.tls.as_ref()).map_err(|problem| {
-            AddError::Address {
-                name: name.to_owned(),
-                problem,
-            }
-        })?;
-        follow(&address, config);
-        let address = Arc::new(address);
-        let attempts = tracing.attempts(name, url);
-        let caches = caches(&config.fallbacks);
-        let (own, traced, kept) = (Arc::clone(&address), attempts.clone(), Arc::clone(&caches));
+        let target = Arc::new(target(name, (config, url), gateway)?);
+        let fallbacks = HttpFallbacks::new(runtime, &config.fallbacks, None);
+        let caches: Arc<[_]> = fallbacks.caches.into();
+        let of_workers = Arc::new(ArcSwap::from_pointee(WorkerRoute {
+            target: Arc::clone(&target),
+            caches: Arc::clone(&caches),
+        }));
+        let own = Arc::clone(&of_workers);
         let new = runtime.dependency(name).settings(config.settings.clone());
-        let mut builder = new.workers(move || {
-            let upstream = UpstreamClient::new(Arc::clone(&own));
-            HttpDependency::new(upstream, traced.clone(), Arc::clone(&kept))
+        let new = if replaces { new.replacing() } else { new };
+        let builder = new.workers(move || HttpDependency::new(Arc::clone(&own)));
+        let rules = fallbacks.rules.into_iter();
+        let builder = rules.fold(builder.replaceable_fallbacks(), |builder, rule| {
+            builder.fallback_rule(rule)
         });
-        for rule in rules(runtime, &config.fallbacks, &caches) {
-            builder = builder.fallback_rule(rule);
-        }
         let client = builder.start().await?;
-        let method = |name: &String| Method::from_bytes(name.as_bytes()).ok();
+        let spec = HttpRouteSpec::of(config, url);
         Ok(Self {
             name: Arc::from(name),
-            client,
-            idempotent: config.idempotent.iter().filter_map(method).collect(),
+            idempotent: spec.methods(),
             caches,
-            spec: HttpRouteSpec::of(config, url),
-            address,
-            attempts,
-            upstreams: (0..threads).map(|_| OnceLock::new()).collect(),
+            memory: client.memory(),
+            attempts: target.attempts.clone(),
+            client,
+            spec,
+            kept: Arc::new(fallbacks.kept),
+            target,
+            of_workers,
         })
     }
 
@@ -143,73 +193,185 @@ impl HttpRoute {
         !self.spec.fallbacks.is_empty()
     }
 
-    /// Returns the connections of one thread, created with the first call.
-    pub(super) fn upstream(&self, thread: usize) -> &UpstreamClient {
-        self.upstreams[thread].get_or_init(|| UpstreamClient::new(Arc::clone(&self.address)))
-    }
-
-    /// Returns true if it can take over a configuration while it runs.
-    fn fits(&self, config: &DependencyConfig, url: &str) -> bool {
-        let is_http = McpSettings::of_config(config).is_none();
-        is_http && self.spec == HttpRouteSpec::of(config, url)
-    }
-
-    /// Applies the settings that are not the runtime's.
-    fn follow(&self, config: &DependencyConfig) {
-        follow(&self.address, config);
-    }
-
     /// Returns true if the gateway adds credentials of its own to the requests. A 401 or 403 is
     /// then a fault of the configuration, else of the caller.
     pub(super) fn holds_credentials(&self) -> bool {
         let has_certificate = self.spec.tls.as_ref().is_some_and(|tls| tls.cert.is_some());
-        has_certificate || self.address.outbound.load().holds_credentials()
+        has_certificate || self.target.address.outbound.load().holds_credentials()
+    }
+
+    /// Notes the head of a response in the caches; see [`cache::note`]. `is_failure`: by the
+    /// settings.
+    pub(super) fn note(
+        &self,
+        request: &HttpRequest,
+        head: (StatusCode, &HeaderMap),
+        is_failure: bool,
+    ) {
+        cache::note(&self.caches, request, head, is_failure);
+        let present = self.of_workers.load();
+        // EDGE-2: the caches of a later configuration learn of it too.
+        if !Arc::ptr_eq(&present.caches, &self.caches) {
+            cache::note(&present.caches, request, head, is_failure);
+        }
+    }
+
+    /// Returns the connections of one thread.
+    pub(super) fn upstream(&self, thread: usize) -> &UpstreamClient {
+        self.target.of_thread(thread)
+    }
+
+    /// Applies a configuration while the dependency runs: its breaker, its counters and its workers
+    /// go on. Returns the new route, if another one is needed.
+    fn follow(
+        &self,
+        runtime: &Runtime,
+        (config, url): (&DependencyConfig, &str),
+        gateway: (usize, &Tracing),
+    ) -> Result<Option<Self>, AddError> {
+        let spec = HttpRouteSpec::of(config, url);
+        if spec == self.spec {
+            self.target.follow(config);
+            return Ok(None);
+        }
+        let same_server = (&spec.url, &spec.tls) == (&self.spec.url, &self.spec.tls);
+        let new = if same_server {
+            Arc::clone(&self.target)
+        } else {
+            Arc::new(target(&self.name, (config, url), gateway)?)
+        };
+        let mut changed = Self {
+            name: Arc::clone(&self.name),
+            client: self.client.clone(),
+            idempotent: spec.methods(),
+            caches: Arc::clone(&self.caches),
+            memory: self.memory.clone(),
+            attempts: new.attempts.clone(),
+            spec,
+            kept: Arc::clone(&self.kept),
+            target: new,
+            of_workers: Arc::clone(&self.of_workers),
+        };
+        changed.follow_fallbacks(runtime, self)?;
+        changed.target.follow(config);
+        Ok(Some(changed))
+    }
+
+    /// Replaces the fallbacks of the dependency, and the server of its workers, by this route's, if
+    /// they differ from those of the `former` route.
+    fn follow_fallbacks(&mut self, runtime: &Runtime, former: &Self) -> Result<(), AddError> {
+        let same_server = Arc::ptr_eq(&self.target, &former.target);
+        let (old, new) = (&former.spec, &self.spec);
+        let same = (&old.fallbacks, old.fallback_only) == (&new.fallbacks, new.fallback_only);
+        if same && same_server {
+            return Ok(());
+        }
+        // EDGE-2: the answers of one server are not served as those of another.
+        let kept = same_server.then_some(&*former.kept);
+        let fallbacks = HttpFallbacks::new(runtime, &new.fallbacks, kept);
+        let caches: Arc<[_]> = fallbacks.caches.into();
+        // First the server, so that no answer of the former one reaches the new caches.
+        let before = self.of_workers.swap(Arc::new(WorkerRoute {
+            target: Arc::clone(&self.target),
+            caches: Arc::clone(&caches),
+        }));
+        let set = runtime.set_fallbacks(&self.client, fallbacks.rules, new.fallback_only);
+        if let Err(error) = set {
+            self.of_workers.store(before);
+            return Err(error.into());
+        }
+        self.caches = caches;
+        self.kept = Arc::new(fallbacks.kept);
+        self.memory = self.client.memory();
+        Ok(())
     }
 }
 
-/// Applies the settings of requests that may change at any time.
-fn follow(address: &UpstreamAddress, config: &DependencyConfig) {
-    address.set_limits(&config.settings.timeout);
-    let outbound = OutboundHeaders::of(&config.outbound);
-    address.outbound.store(Arc::new(outbound));
+/// Creates the target of a configuration, without connections.
+fn target(
+    name: &str,
+    (config, url): (&DependencyConfig, &str),
+    (threads, tracing): (usize, &Tracing),
+) -> Result<UpstreamTarget, AddError> {
+    let address =
+        UpstreamAddress::new(url, config.tls.as_ref()).map_err(|problem| AddError::Address {
+            name: name.to_owned(),
+            problem,
+        })?;
+    let attempts = tracing.attempts(name, url);
+    let target = UpstreamTarget::new(address, attempts, threads);
+    target.follow(config);
+    Ok(target)
 }
 
-/// Creates the caches of a dependency, in the order of its fallbacks.
-fn caches(configs: &[FallbackConfig]) -> Arc<[Arc<HttpCache>]> {
-    let cache = |config: &FallbackConfig| match &config.kind {
-        FallbackKind::StaleCache {
-            max_age,
-            max_entries,
-            refresh,
-            max_body,
-            max_bytes,
-            headers,
-            obey,
-        } => Some(Arc::new(HttpCache::new(CacheRules {
-            max_age: *max_age,
-            max_entries: usize::try_from(max_entries.get()).unwrap_or(usize::MAX),
-            refresh: *refresh,
-            max_body: usize::try_from(*max_body).unwrap_or(usize::MAX),
-            max_bytes: *max_bytes,
-            headers: KeyHeaders::of(headers),
-            obey: *obey,
-        }))),
-        _ => None,
-    };
-    configs.iter().filter_map(cache).collect()
+/// The fallbacks of an HTTP dependency.
+#[derive(Default)]
+struct HttpFallbacks {
+    rules: Vec<FallbackRule<HttpDependency>>,
+    /// The caches among them, in their order.
+    caches: Vec<Arc<HttpCache>>,
+    kept: FallbackCaches<HttpCache>,
 }
 
-/// Returns the rules of the fallbacks. `caches`: those of the same configuration.
-fn rules(
-    runtime: &Runtime,
-    configs: &[FallbackConfig],
-    caches: &[Arc<HttpCache>],
-) -> Vec<FallbackRule<HttpDependency>> {
-    let mut caches = caches.iter();
-    let rule = |config: &FallbackConfig| {
-        let rule = match &config.kind {
-            FallbackKind::StaleCache { .. } => {
-                FallbackRule::new(HttpCacheFallback(Arc::clone(caches.next()?)))
+impl HttpFallbacks {
+    /// Creates them. The answers of `former` caches are kept.
+    fn new(
+        runtime: &Runtime,
+        configs: &[FallbackConfig],
+        former: Option<&FallbackCaches<HttpCache>>,
+    ) -> Self {
+        let mut all = Self::default();
+        for config in configs {
+            let rule = all.rule(runtime, &config.kind, former);
+            all.rules.push(narrowed(rule, config));
+        }
+        all
+    }
+
+    /// Returns the next cache: the former one in its place, if its answers may be kept.
+    fn cache(
+        &mut self,
+        kind: &FallbackKind,
+        rules: CacheRules,
+        former: Option<&FallbackCaches<HttpCache>>,
+    ) -> Arc<HttpCache> {
+        let former = former.and_then(|former| former.former(&self.kept, kind, CacheBound::Bytes));
+        let cache = match former {
+            Some(FormerCache::Same(cache)) => cache,
+            Some(FormerCache::OtherLimits(cache)) => Arc::new(cache.with_limits(&rules)),
+            None => Arc::new(HttpCache::new(rules)),
+        };
+        self.kept.push(kind, &cache);
+        self.caches.push(Arc::clone(&cache));
+        cache
+    }
+
+    fn rule(
+        &mut self,
+        runtime: &Runtime,
+        kind: &FallbackKind,
+        former: Option<&FallbackCaches<HttpCache>>,
+    ) -> FallbackRule<HttpDependency> {
+        match kind {
+            FallbackKind::StaleCache {
+                max_age,
+                max_entries,
+                refresh,
+                max_body,
+                max_bytes,
+                headers,
+                obey,
+            } => {
+                let rules = CacheRules {
+                    max_age: *max_age,
+                    max_entries: usize::try_from(max_entries.get()).unwrap_or(usize::MAX),
+                    refresh: *refresh,
+                    max_body: usize::try_from(*max_body).unwrap_or(usize::MAX),
+                    max_bytes: *max_bytes,
+                    headers: KeyHeaders::of(headers),
+                    obey: *obey,
+                };
+                FallbackRule::new(HttpCacheFallback(self.cache(kind, rules, former)))
             }
             FallbackKind::Dependency { name, credentials } => {
                 let other = ByName::new(runtime, name);
@@ -231,8 +393,6 @@ fn rules(
                     body: body.clone().into(),
                 }))
             }
-        };
-        Some(narrowed(rule, config))
-    };
-    configs.iter().filter_map(rule).collect()
+        }
+    }
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use breakerbox_actors::printable;
 
@@ -94,13 +95,26 @@ impl ServicePlan {
         sites.map(|(name, (site, _))| (name.as_str(), site.address))
     }
 
-    /// Stops simulated dependencies that are not configured any more.
-    pub(super) fn forget_others(&mut self, settings: &Settings) {
+    /// Stops simulated dependencies that are not configured any more, after the drain time that they
+    /// had in the `old` configuration.
+    pub(super) fn forget_others(&mut self, old: &Settings, settings: &Settings) {
         let simulated = |name: &String| {
             let one = settings.dependencies.get(name);
             one.is_some_and(|one| one.kind == Some(DependencyKind::Simulated))
         };
-        self.sites.retain(|name, _| simulated(name));
+        let sites = std::mem::take(&mut self.sites).into_iter();
+        let (kept, left): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            sites.partition(|(name, _)| simulated(name));
+        self.sites = kept;
+        for (name, site) in left {
+            let drain = old.dependencies.get(&name);
+            let drain = drain.map_or(Duration::ZERO, |one| one.settings.workers.drain);
+            // Requests in flight still need it.
+            tokio::spawn(async move {
+                tokio::time::sleep(drain).await;
+                drop(site);
+            });
+        }
     }
 }
 

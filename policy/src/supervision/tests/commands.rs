@@ -186,3 +186,20 @@ fn sup_2_a_restart_by_command_costs_nothing() {
     assert_eq!(rig.view("a").restarts, 0);
     rig.crash_and_restart("a");
 }
+
+#[test]
+fn sup_1_a_renamed_child_gives_up_its_name_and_keeps_its_commands() {
+    let mut rig = Rig::up(spec(Strategy::OneForOne, 2), workers(&["a", "b"]));
+    assert_eq!(rig.terminate("a", 1), ["stop a#1"]);
+    assert_eq!(rig.delete("a", 2), [""; 0], "it waits for the stop");
+    assert_eq!(
+        rig.machine.rename("a", "b"),
+        Err(CommandError::AlreadyPresent)
+    );
+    assert_eq!(rig.machine.rename("c", "d"), Err(CommandError::NotFound));
+    assert_eq!(rig.machine.rename("a", "old"), Ok(()));
+    assert_eq!(rig.add(worker("a"), 3), ["start a#1"], "beside the old one");
+    assert_eq!(rig.started("a"), ["reply 3 ok"]);
+    assert_eq!(rig.gone("old"), ["reply 1 ok", "forget old", "reply 2 ok"]);
+    assert_eq!(rig.state("a"), rig.state("b"));
+}

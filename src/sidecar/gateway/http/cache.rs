@@ -22,7 +22,7 @@ use super::directives::{CacheDirectives, age_on_arrival, may_serve};
 use super::error::HttpError;
 use crate::sidecar::gateway::message::{HttpReply, HttpRequest};
 use crate::{
-    CallError, Client, Fallback, FallbackFuture, FallbackOutcome, RefreshGuard, StaleCache,
+    AnswerMemory, CallError, Fallback, FallbackFuture, FallbackOutcome, RefreshGuard, StaleCache,
 };
 
 /// Request headers that change what a request means: its response is none to the plain request.
@@ -85,7 +85,7 @@ pub(crate) struct CacheRules {
 /// The stale cache of an HTTP dependency.
 pub(crate) struct HttpCache {
     cache: StaleCache<HttpDependency>,
-    keys: CacheKeys,
+    keys: Arc<CacheKeys>,
     max_body: usize,
     obey: bool,
 }
@@ -100,7 +100,7 @@ impl HttpCache {
             .refresh(rules.refresh);
         Self {
             cache,
-            keys: CacheKeys::new(rules.headers),
+            keys: Arc::new(CacheKeys::new(rules.headers)),
             max_body: usize::try_from(max_body).unwrap_or(usize::MAX),
             obey: rules.obey,
         }
@@ -111,7 +111,10 @@ impl HttpCache {
         // EDGE-2: no key tells bodies apart, so that a search never gets the hits of another.
         let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
         let sent = request.as_sent();
+        // A request that came before a reload gave the dependency its first fallback has lost what
+        // may tell its caller apart.
         is_read
+            && request.is_as_sent()
             && request.has_no_body()
             && !PARTIAL.iter().any(|name| sent.contains_key(name))
             && !CacheDirectives::of_request(sent).has("no-store")
@@ -162,6 +165,18 @@ impl HttpCache {
         let is_final = !is_failure && !status.is_server_error() && !is_passing(status);
         if is_final && Self::may_hold(request) && !self.may_keep(request, status, headers) {
             self.forget(request);
+        }
+    }
+
+    /// Returns a cache that shares the answers and the keys of this one, with the `max_age` and the
+    /// `refresh` of other rules.
+    pub(crate) fn with_limits(&self, rules: &CacheRules) -> Self {
+        let cache = self.cache.with_limits(rules.max_age, rules.max_entries);
+        Self {
+            cache: cache.refresh(rules.refresh),
+            keys: Arc::clone(&self.keys),
+            max_body: self.max_body,
+            obey: self.obey,
         }
     }
 }
@@ -283,7 +298,7 @@ impl fmt::Debug for HttpCache {
 
 /// A response that is collected for the cache while it is streamed.
 pub(crate) struct CacheWriter {
-    client: Client<HttpDependency>,
+    memory: AnswerMemory<HttpDependency>,
     caches: Arc<[Arc<HttpCache>]>,
     request: HttpRequest,
     status: StatusCode,
@@ -296,7 +311,7 @@ pub(crate) struct CacheWriter {
 impl CacheWriter {
     /// Begins with the head. Returns `None` if no cache would accept the response.
     pub(crate) fn begin(
-        client: &Client<HttpDependency>,
+        memory: &AnswerMemory<HttpDependency>,
         caches: &Arc<[Arc<HttpCache>]>,
         request: &HttpRequest,
         (status, headers): (StatusCode, &HeaderMap),
@@ -311,7 +326,7 @@ impl CacheWriter {
             return None;
         }
         Some(Self {
-            client: client.clone(),
+            memory: memory.clone(),
             caches: Arc::clone(caches),
             request: request.clone(),
             status,
@@ -345,7 +360,7 @@ impl CacheWriter {
             headers: self.headers,
             body: body.freeze(),
         };
-        self.client.remember(&self.request, &reply);
+        self.memory.remember(&self.request, &reply);
     }
 }
 

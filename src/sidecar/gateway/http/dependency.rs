@@ -4,47 +4,68 @@
 //! last-resort attempts. A request of a gateway caller takes the same path in the caller's own
 //! task, as a stream.
 
+use std::cell::RefCell;
+use std::fmt;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::BytesMut;
 use http::{Response, StatusCode};
 use http_body_util::BodyExt as _;
 
 use breakerbox_policy::{Class, Symptom};
 
-use super::cache::{self, HttpCache};
+use super::cache;
 use super::error::{ErrorResponse, HttpError};
 use super::error_body::{ErrorBody, failure_of};
 use super::request_body::Upload;
+use super::target::{UpstreamTarget, WorkerRoute};
 use super::upstream::UpstreamClient;
 use crate::sidecar::gateway::headers::strip_one_hop;
 use crate::sidecar::gateway::message::{HttpFailure, HttpReply, HttpRequest};
-use crate::sidecar::gateway::trace::{AttemptSpan, AttemptTracer};
+use crate::sidecar::gateway::trace::AttemptSpan;
 use crate::{CallContext, Dependency, OpenAnswer, Verdict};
 
 /// Maximum size of a response that is buffered instead of streamed, in bytes.
 const MAX_REPLY: usize = 8_000_000;
 
 /// The type of an HTTP dependency; its clients are `Client<HttpDependency>`.
-#[derive(Debug)]
 pub struct HttpDependency {
-    upstream: UpstreamClient,
-    attempts: AttemptTracer,
-    caches: Arc<[Arc<HttpCache>]>,
+    route: Arc<ArcSwap<WorkerRoute>>,
+    /// The connections of this worker, and the server they lead to.
+    connections: RefCell<(Arc<UpstreamTarget>, Rc<UpstreamClient>)>,
 }
 
 impl HttpDependency {
-    pub(in crate::sidecar::gateway) fn new(
-        upstream: UpstreamClient,
-        attempts: AttemptTracer,
-        caches: Arc<[Arc<HttpCache>]>,
-    ) -> Self {
+    /// Creates the value of a worker. `route`: its server and caches, which a reload may replace.
+    pub(in crate::sidecar::gateway) fn new(route: Arc<ArcSwap<WorkerRoute>>) -> Self {
+        let present = Arc::clone(&route.load().target);
+        let connections = Rc::new(present.connect());
         Self {
-            upstream,
-            attempts,
-            caches,
+            route,
+            connections: RefCell::new((present, connections)),
         }
+    }
+
+    /// Returns the present server, and this worker's connections to it. Requests in flight keep the
+    /// connections that they have.
+    fn present(&self) -> (Arc<UpstreamTarget>, Rc<UpstreamClient>) {
+        let present = self.route.load();
+        let mut connections = self.connections.borrow_mut();
+        if !Arc::ptr_eq(&connections.0, &present.target) {
+            let target = Arc::clone(&present.target);
+            let upstream = Rc::new(target.connect());
+            *connections = (target, upstream);
+        }
+        connections.clone()
+    }
+}
+
+impl fmt::Debug for HttpDependency {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("HttpDependency").finish_non_exhaustive()
     }
 }
 
@@ -55,10 +76,11 @@ impl Dependency for HttpDependency {
 
     async fn call(&self, request: HttpRequest, call: &CallContext) -> Result<HttpReply, HttpError> {
         let body = Upload::of(&request).ok_or(HttpFailure::BodyGone)?;
+        let (target, upstream) = self.present();
         let limit = || call.remaining();
-        let mut span = self.attempts.begin(&request, call.attempt(), limit);
+        let mut span = target.attempts.begin(&request, call.attempt(), limit);
         let request = span.as_ref().map_or(request, AttemptSpan::request);
-        let sending = self.upstream.send(&request, body, call.remaining());
+        let sending = upstream.send(&request, body, call.remaining());
         let answered = call.first_byte(sending).await;
         let answered = answered.unwrap_or_else(|_| Err(HttpFailure::Late.into()));
         if let Some(span) = &mut span {
@@ -74,7 +96,7 @@ impl Dependency for HttpDependency {
         let seen = (head.status, &head.headers);
         // The settings, which may call these a failure, are not known here.
         let is_failure = matches!(head.status.as_u16(), 404 | 410);
-        cache::note(&self.caches, &request, seen, is_failure);
+        cache::note(&self.route.load().caches, &request, seen, is_failure);
         let mut body = BytesMut::new();
         let mut trailers = None;
         while let Some(frame) = call

@@ -4,7 +4,7 @@
 //! The endpoint keeps no sessions, so none is lost when the server or the gateway restarts. Each
 //! request is self-contained, in either version of the protocol.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use http::request::Parts;
 use http::{Request, Response};
@@ -15,9 +15,10 @@ use serde_json::Value;
 
 use super::handler::McpHandler;
 use crate::config::{DependencyConfig, FallbackConfig, FallbackKind, GatewayConfig};
+use crate::lock::LockExt as _;
 use crate::mcp::{self, Mcp, McpClient, McpSettings, ToolResult};
 use crate::sidecar::gateway::AddError;
-use crate::sidecar::gateway::fallback::narrowed;
+use crate::sidecar::gateway::fallback::{CacheBound, FallbackCaches, FormerCache, narrowed};
 use crate::sidecar::gateway::http::body::ReplyBody;
 use crate::{ByName, FallbackRule, Fixed, Runtime, StaleCache};
 
@@ -26,11 +27,17 @@ pub(crate) struct McpEndpoint {
     pub(crate) name: Arc<str>,
     pub(crate) client: McpClient,
     service: StreamableHttpService<McpHandler, NeverSessionManager>,
-    /// Its inputs; a change of them needs a new endpoint.
-    spec: McpEndpointSpec,
+    /// Its inputs, as they were last applied.
+    applied: Mutex<AppliedSpec>,
 }
 
-#[derive(Debug, PartialEq)]
+/// The inputs of an endpoint, and the caches that were made for them.
+struct AppliedSpec {
+    spec: McpEndpointSpec,
+    kept: FallbackCaches<StaleCache<Mcp>>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
 struct McpEndpointSpec {
     settings: McpSettings,
     fallbacks: Vec<FallbackConfig>,
@@ -38,18 +45,26 @@ struct McpEndpointSpec {
 }
 
 impl McpEndpoint {
-    /// Starts the server.
+    /// Starts the server. `replaces`: in the place of a running dependency.
     pub(crate) async fn open(
         runtime: &Runtime,
         name: &str,
         (config, settings): (&DependencyConfig, McpSettings),
         gateway: &GatewayConfig,
+        replaces: bool,
     ) -> Result<Self, AddError> {
         let policy = config.settings.clone();
         let new = mcp::dependency(runtime, name, &settings).configure(|own| *own = policy);
-        let builder = config.fallbacks.iter().fold(new, |builder, fallback| {
-            builder.fallback_rule(rule(runtime, fallback))
-        });
+        let new = if replaces { new.replacing() } else { new };
+        let new = if config.settings.fallback_only {
+            // Its process must not be started.
+            new
+        } else {
+            new.replaceable_fallbacks()
+        };
+        let (rules, kept) = rules(runtime, &config.fallbacks, None);
+        let rules = rules.into_iter();
+        let builder = rules.fold(new, |builder, rule| builder.fallback_rule(rule));
         let client = builder.start().await?;
         let handler = McpHandler::new(client.clone());
         let own = StreamableHttpServerConfig::default()
@@ -68,14 +83,41 @@ impl McpEndpoint {
             name: Arc::from(name),
             client,
             service,
-            spec: McpEndpointSpec::of(config, settings),
+            applied: Mutex::new(AppliedSpec {
+                spec: McpEndpointSpec::of(config, settings),
+                kept,
+            }),
         })
     }
 
-    /// Returns true if it can take over a configuration while it runs.
-    pub(crate) fn fits(&self, config: &DependencyConfig) -> bool {
-        let settings = McpSettings::of_config(config);
-        settings.is_some_and(|settings| self.spec == McpEndpointSpec::of(config, settings))
+    /// Applies a configuration while the server runs. Returns false if it needs a new start: only
+    /// the names of its tools and its fallbacks can change without one.
+    pub(crate) fn follow(
+        &self,
+        runtime: &Runtime,
+        (config, settings): (&DependencyConfig, McpSettings),
+    ) -> Result<bool, AddError> {
+        let spec = McpEndpointSpec::of(config, settings);
+        let mut applied = self.applied.acquire();
+        if spec == applied.spec {
+            return Ok(true);
+        }
+        let fixed = |spec: &McpEndpointSpec| {
+            let mut settings = spec.settings.clone();
+            settings.idempotent.clear();
+            (settings, spec.fallback_only)
+        };
+        if spec.fallback_only || fixed(&spec) != fixed(&applied.spec) {
+            return Ok(false);
+        }
+        if spec.fallbacks != applied.spec.fallbacks {
+            let (rules, kept) = rules(runtime, &spec.fallbacks, Some(&applied.kept));
+            runtime.set_fallbacks(self.client.client(), rules, false)?;
+            applied.kept = kept;
+        }
+        self.client.set_idempotent(&spec.settings.idempotent);
+        applied.spec = spec;
+        Ok(true)
     }
 
     /// Responds to a request to the endpoint.
@@ -95,21 +137,42 @@ impl McpEndpointSpec {
     }
 }
 
-fn rule(runtime: &Runtime, config: &FallbackConfig) -> FallbackRule<Mcp> {
-    let rule = match &config.kind {
-        FallbackKind::StaleCache {
-            max_age,
-            max_entries,
-            refresh,
-            ..
-        } => {
-            let max_entries = usize::try_from(max_entries.get()).unwrap_or(usize::MAX);
-            FallbackRule::new(StaleCache::new(*max_age, max_entries).refresh(*refresh))
-        }
-        FallbackKind::Dependency { name, .. } => FallbackRule::new(ByName::new(runtime, name)),
-        FallbackKind::Fixed { body, .. } => FallbackRule::new(Fixed(fixed(body))),
-    };
-    narrowed(rule, config)
+type McpFallbacks = (Vec<FallbackRule<Mcp>>, FallbackCaches<StaleCache<Mcp>>);
+
+/// Creates the fallbacks. The answers of `former` caches are kept.
+fn rules(
+    runtime: &Runtime,
+    configs: &[FallbackConfig],
+    former: Option<&FallbackCaches<StaleCache<Mcp>>>,
+) -> McpFallbacks {
+    let mut kept = FallbackCaches::default();
+    let rules = configs.iter().map(|config| {
+        let rule = match &config.kind {
+            FallbackKind::StaleCache {
+                max_age,
+                max_entries,
+                refresh,
+                ..
+            } => {
+                let max_entries = usize::try_from(max_entries.get()).unwrap_or(usize::MAX);
+                let former = former.and_then(|former| former.former(&kept, &config.kind, CacheBound::Entries));
+                let cache = match former {
+                    Some(FormerCache::Same(cache)) => cache,
+                    Some(FormerCache::OtherLimits(cache)) => {
+                        Arc::new(cache.with_limits(*max_age, max_entries).refresh(*refresh))
+                    }
+                    None => Arc::new(StaleCache::new(*max_age, max_entries).refresh(*refresh)),
+                };
+                kept.push(&config.kind, &cache);
+                FallbackRule::new(cache)
+            }
+            FallbackKind::Dependency { name, .. } => FallbackRule::new(ByName::new(runtime, name)),
+            FallbackKind::Fixed { body, .. } => FallbackRule::new(Fixed(fixed(body))),
+        };
+        narrowed(rule, config)
+    });
+    let rules = rules.collect();
+    (rules, kept)
 }
 
 /// A JSON object or array becomes structured content, anything else text.

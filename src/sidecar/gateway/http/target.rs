@@ -1,0 +1,52 @@
+//! The server behind an HTTP dependency. A reload may replace it while the dependency goes on.
+
+use std::sync::{Arc, OnceLock};
+
+use super::cache::HttpCache;
+use super::connector::UpstreamAddress;
+use super::outbound::OutboundHeaders;
+use super::upstream::UpstreamClient;
+use crate::config::DependencyConfig;
+use crate::sidecar::gateway::trace::AttemptTracer;
+
+/// A server, with the connections that the gateway's threads keep to it.
+pub(crate) struct UpstreamTarget {
+    pub(crate) address: Arc<UpstreamAddress>,
+    pub(crate) attempts: AttemptTracer,
+    /// Connections of each thread.
+    connections: Box<[OnceLock<UpstreamClient>]>,
+}
+
+impl UpstreamTarget {
+    /// Creates a target without connections. `threads`: number of the gateway's threads.
+    pub(crate) fn new(address: UpstreamAddress, attempts: AttemptTracer, threads: usize) -> Self {
+        Self {
+            address: Arc::new(address),
+            attempts,
+            connections: (0..threads).map(|_| OnceLock::new()).collect(),
+        }
+    }
+
+    /// Applies the settings of requests that may change at any time.
+    pub(crate) fn follow(&self, config: &DependencyConfig) {
+        self.address.set_limits(&config.settings.timeout);
+        let outbound = OutboundHeaders::of(&config.outbound);
+        self.address.outbound.store(Arc::new(outbound));
+    }
+
+    /// Returns the connections of one thread, created with the first call.
+    pub(crate) fn of_thread(&self, thread: usize) -> &UpstreamClient {
+        self.connections[thread].get_or_init(|| self.connect())
+    }
+
+    /// Creates further connections, for one worker.
+    pub(crate) fn connect(&self) -> UpstreamClient {
+        UpstreamClient::new(Arc::clone(&self.address))
+    }
+}
+
+/// The parts of a route that the workers of its dependency use. A reload replaces them.
+pub(crate) struct WorkerRoute {
+    pub(crate) target: Arc<UpstreamTarget>,
+    pub(crate) caches: Arc<[Arc<HttpCache>]>,
+}

@@ -1,0 +1,189 @@
+//! A new configuration for the running sidecar, without a gap for callers (rule EDGE-6).
+//!
+//! The order of the changes matters: a fallback is there before it is used, and is used no more
+//! before it goes.
+
+use std::collections::HashMap;
+
+use futures_util::future::join_all;
+
+use super::Sidecar;
+use crate::config::{DependencyConfig, FallbackKind, Settings};
+use crate::sidecar::gateway::{AddError, AddOutcome, Gateway};
+use crate::{AppliedReload, StartError};
+
+/// A dependency to run: its name, its configuration and its address.
+type WantedDependency<'a> = (&'a str, &'a DependencyConfig, &'a str);
+
+impl Sidecar {
+    /// Reads the configuration again and applies it: dependencies are added, changed, replaced and
+    /// removed. One that cannot be applied changes nothing (rule CFG-2).
+    ///
+    /// # Cancel safety   Dropped, some dependencies may have the new configuration and others the
+    /// old one.
+    pub(super) async fn reload(&mut self, by: &str) {
+        let settings = match self.source.read() {
+            Ok(settings) if settings == self.settings && !self.is_incomplete => return,
+            Ok(settings) => settings,
+            // CFG-2: an invalid configuration changes nothing, and is told as an event.
+            Err(error) => return self.runtime.refuse_reload(by, &error.to_string()),
+        };
+        let running = self.gateway.names();
+        if let Some(problem) = self.leaves_nothing(&settings, &running) {
+            return self.runtime.refuse_reload(by, &problem);
+        }
+        if let Err(problem) = self.plan.make(&settings).await {
+            return self.runtime.refuse_reload(by, &problem.to_string());
+        }
+        self.warn_of_fixed(&settings);
+        self.gateway.configure(&settings.gateway);
+        self.runtime.reload(settings.clone(), by).await;
+        let wanted = self.plan.wanted(&settings);
+        let mut report = apply(&self.gateway, &self.settings, wanted, by).await;
+        for name in running {
+            let is_wanted = settings.dependencies.contains_key(&name);
+            if !is_wanted && self.gateway.remove(&name, by).await {
+                report.removed.push(name);
+            }
+        }
+        self.is_incomplete = !report.failed.is_empty();
+        self.runtime.note_reload(by, report);
+        self.plan.forget_others(&self.settings, &settings);
+        self.admin.follow(&settings);
+        self.settings = settings;
+    }
+
+    /// Returns the reason to refuse a configuration that would remove everything that runs and
+    /// configures nothing else.
+    fn leaves_nothing(&self, settings: &Settings, running: &[String]) -> Option<String> {
+        // Without files the embedded file holds, which is only meant for a start without any.
+        let has_lost_files = !self.settings.files().is_empty() && settings.files().is_empty();
+        let is_empty = settings.dependencies.is_empty();
+        // EDGE-6: a file may be empty or absent for a moment.
+        if settings.reload.allow_empty || running.is_empty() || !(is_empty || has_lost_files) {
+            return None;
+        }
+        let what = if has_lost_files {
+            "no file of the configuration is found any more"
+        } else {
+            "there is no dependency in it"
+        };
+        let count = running.len();
+        Some(format!(
+            "dependencies: {what}, and {count} of them run; allowed: a configuration with a \
+             dependency, or reload.allow_empty = true"
+        ))
+    }
+
+    fn warn_of_fixed(&self, new: &Settings) {
+        let old = &self.settings;
+        let fixed = (&old.gateway.bind, old.gateway.threads, &old.admin);
+        if fixed != (&new.gateway.bind, new.gateway.threads, &new.admin)
+            || old.gateway.max_connections != new.gateway.max_connections
+            || (&old.recorder, &old.otel) != (&new.recorder, &new.otel)
+        {
+            tracing::warn!(
+                "gateway.bind, gateway.threads, gateway.max_connections, admin, recorder and otel \
+                 apply only after a restart"
+            );
+        }
+    }
+}
+
+/// Adds and changes dependencies.
+async fn apply(
+    gateway: &Gateway,
+    old: &Settings,
+    mut wanted: Vec<WantedDependency<'_>>,
+    by: &str,
+) -> AppliedReload {
+    // New ones first: others may fall back on them from now on. Then those that fall back on others
+    // before these others: in this order no circle of fallbacks arises on the way.
+    let order = callers_first(old);
+    wanted.sort_by_key(|(name, ..)| order.get(name).map_or(0, |place| place + 1));
+    let mut report = AppliedReload::default();
+    let mut again = Vec::new();
+    // Servers that take their time to start do not hold up the others.
+    let (slow, quick): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|one| one.1.mcp.is_some());
+    for one in quick {
+        let put = gateway.put(one.0, one.1, one.2, by).await;
+        note(&mut report, one, put, by, Some(&mut again));
+    }
+    let starting = slow.into_iter().map(async |one| {
+        let put = gateway.put(one.0, one.1, one.2, by).await;
+        (one, put)
+    });
+    for (one, put) in join_all(starting).await {
+        note(&mut report, one, put, by, Some(&mut again));
+    }
+    for one in again {
+        let put = gateway.put(one.0, one.1, one.2, by).await;
+        note(&mut report, one, put, by, None);
+    }
+    report
+}
+
+/// Notes a result. A circle of fallbacks that includes former ones is tried `again`.
+fn note<'a>(
+    report: &mut AppliedReload,
+    one: WantedDependency<'a>,
+    put: Result<AddOutcome, AddError>,
+    by: &str,
+    again: Option<&mut Vec<WantedDependency<'a>>>,
+) {
+    let name = one.0.to_owned();
+    match (put, again) {
+        (Ok(AddOutcome::Kept), _) => report.kept.push(name),
+        (Ok(AddOutcome::Restarted), _) => report.restarted.push(name),
+        (Ok(_), _) => report.added.push(name),
+        (Err(AddError::Start(StartError::FallbackCycle { .. })), Some(again)) => again.push(one),
+        (Err(error), _) => {
+            tracing::error!(dependency = name, by, %error, "it cannot be started");
+            report.failed.push(name);
+        }
+    }
+}
+
+/// Returns the place of each dependency in an order in which those that fall back on others come
+/// before these others.
+fn callers_first(settings: &Settings) -> HashMap<&str, usize> {
+    let mut places = HashMap::new();
+    for name in settings.dependencies.keys() {
+        place(settings, name, &mut places);
+    }
+    let count = places.len();
+    places
+        .values_mut()
+        .for_each(|place| *place = count - *place);
+    places
+}
+
+/// Counts a dependency after those on which it falls back. There is no circle of them.
+fn place<'a>(settings: &'a Settings, name: &'a str, places: &mut HashMap<&'a str, usize>) {
+    if places.contains_key(name) {
+        return;
+    }
+    let fallbacks = settings.dependencies.get(name).map(|one| &one.fallbacks);
+    for fallback in fallbacks.into_iter().flatten() {
+        if let FallbackKind::Dependency { name, .. } = &fallback.kind {
+            place(settings, name, places);
+        }
+    }
+    places.insert(name, places.len() + 1);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edge_6_the_order_of_a_reload_puts_callers_before_their_fallbacks() {
+        let text = "[dependencies.a]\n\
+                    [[dependencies.c.fallback]]\nkind = \"dependency\"\nname = \"b\"\n\
+                    [[dependencies.b.fallback]]\nkind = \"dependency\"\nname = \"a\"\n";
+        let settings = Settings::loader().bare().toml(text).load().unwrap();
+        let places = callers_first(&settings);
+        assert!(places["c"] < places["b"], "{places:?}");
+        assert!(places["b"] < places["a"], "{places:?}");
+    }
+}
