@@ -3,9 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::time::Instant;
-
-use crate::clock::tokio_now;
+use crate::clock::NotedTime;
 use crate::sync::LockExt;
 
 /// The progress of an attempt, noted by the work that makes it. Clones share it.
@@ -17,7 +15,7 @@ pub struct AttemptProgress(Arc<Mutex<ProgressState>>);
 
 #[derive(Debug, Default)]
 struct ProgressState {
-    noted: Option<Instant>,
+    noted: Option<NotedTime>,
     is_paused: bool,
 }
 
@@ -25,7 +23,7 @@ impl AttemptProgress {
     /// Notes that the dependency has taken something, and ends a pause.
     pub fn note(&self) {
         *self.0.acquire() = ProgressState {
-            noted: Some(tokio_now()),
+            noted: Some(NotedTime::now()),
             is_paused: false,
         };
     }
@@ -47,6 +45,6 @@ impl AttemptProgress {
         if state.is_paused {
             return Some(Duration::ZERO);
         }
-        state.noted.map(|noted| tokio_now() - noted)
+        state.noted.map(NotedTime::elapsed)
     }
 }

@@ -127,10 +127,20 @@ impl Clock {
     }
 }
 
-/// The time of tokio's clock, which sleeps and pauses follow, for spans that no runtime's clock
-/// measures.
-pub(crate) fn tokio_now() -> tokio::time::Instant {
-    tokio::time::Instant::now()
+/// A time that was noted outside of any runtime, on tokio's clock.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NotedTime(tokio::time::Instant);
+
+impl NotedTime {
+    /// Notes the present time.
+    pub(crate) fn now() -> Self {
+        Self(tokio::time::Instant::now())
+    }
+
+    /// Returns the time since then.
+    pub(crate) fn elapsed(self) -> Duration {
+        self.0.elapsed()
+    }
 }
 
 /// The time at which a sleep until `until` ends: timers count in whole milliseconds.

@@ -229,6 +229,7 @@ idempotent = ["GET"]
 rate_limit = { rate = 20, per = "1s" }
 hedge = { delay = { quantile = 0.9 }, max_hedges = 2 }
 keys = { max_entries = 7, idle = "1m" }
+classify = { misconfigured = [401, 403] }
 when_all_down = "try"
 fallback_only = true
 chaos = { latency_rate = 0.5, latency = "1s", error_rate = 0.25, hang_rate = 0.5, panic_rate = 0.25, lasts = "off" }

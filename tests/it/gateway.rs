@@ -1,6 +1,7 @@
 //! The gateway through real sockets: an upstream of the test, the gateway on loopback, and a
 //! caller.
 
+mod blame;
 mod callers;
 mod closed;
 mod error_answers;
@@ -15,6 +16,7 @@ mod kept;
 mod notify;
 #[cfg(feature = "otel")]
 mod otel;
+mod passed_whole;
 mod problems;
 mod readme;
 mod reloads;
