@@ -100,10 +100,10 @@ pub use breakerbox_actors::{
     DependencyBuilder, DependencyReload, DependencyStatus, Event, EventKind, Fallback,
     FallbackCall, FallbackFuture, FallbackOutcome, FallbackRule, Fault, Fixed, Group, GroupRef,
     Health, IntoFactory, KeyStatus, LatencyView, LeavingDependency, Limit, NewDependency,
-    NotExecutedReason, OpenAnswer, OutcomeRecorder,
-    RefreshGuard, RefusalReason, Refused, RefusedBy, ReloadReport, Runtime, RuntimeSettings,
-    ScopeGuard, ServeOn, Served, Session, StaleCache, StartError, Streamed, Terminated, TimeLimit,
-    TimeLimitExceeded, TotalsView, TreeNode, UnknownName, Verdict, WorkerStatus, end_with,
+    NotExecutedReason, OpenAnswer, OutcomeRecorder, RefreshGuard, RefusalReason, Refused,
+    RefusedBy, ReloadReport, Runtime, RuntimeSettings, ScopeGuard, ServeOn, Served, Session,
+    StaleCache, StartError, Streamed, Terminated, TimeLimit, TimeLimitExceeded, TotalsView,
+    TreeNode, UnknownName, Verdict, WorkerStatus, end_with,
 };
 #[cfg(feature = "macros")]
 #[doc = include_str!("protected.md")]

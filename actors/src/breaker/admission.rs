@@ -291,7 +291,7 @@ impl<S: Deref<Target = Shared>> Admission<S> {
     #[inline(always)]
     pub(crate) fn start_with(&mut self, permit: PermitGuard) {
         let ticket = permit.ticket(&self.shared, permit.started);
-        let before = std::mem::replace(&mut self.permit, Some(PermitGuard { ticket, ..permit }));
+        let before = self.permit.replace(PermitGuard { ticket, ..permit });
         // Not dropped: an admission without a permit has none to give back, and to look costs more.
         std::mem::forget(before);
         self.has_gone_out = true;

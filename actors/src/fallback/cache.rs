@@ -16,11 +16,15 @@ use crate::dependency::Dependency;
 use crate::error::CallError;
 use crate::sync::LockExt;
 
+/// The last good answer to each request, with the time of its arrival.
+type KeptAnswers<D> =
+    Cache<<D as Dependency>::Request, (<D as Dependency>::Response, Time), EntryWeight<D>>;
+
 /// Fallback that answers with the last good answer to the same request, until it is too old.
 ///
 /// Only the dependency's own answers are cached, never those of a fallback (rule FBK-3).
 pub struct StaleCache<D: Dependency> {
-    kept: Arc<Cache<D::Request, (D::Response, Time), EntryWeight<D>>>,
+    kept: Arc<KeptAnswers<D>>,
     /// True if its bounds are in bytes.
     by_bytes: bool,
     max_age: Duration,

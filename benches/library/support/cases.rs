@@ -198,14 +198,12 @@ pub(crate) fn kernel(n: u64) -> Duration {
     start.elapsed()
 }
 
-#[cfg(feature = "macros")]
 #[protected("echo")]
 async fn echo(request: u64) -> Result<u64, &'static str> {
     Ok(black_box(request))
 }
 
 /// As [`run_closed`], with the attribute and the installed runtime.
-#[cfg(feature = "macros")]
 pub(crate) fn run_protected(layers: Layers, n: u64) -> Duration {
     on_system(async move {
         let (runtime, _client) = started(layers, None).await;

@@ -36,7 +36,6 @@ impl ConfigSource {
 }
 
 /// Returns the loader of every command: a folder that was named has a `default.toml`.
-#[must_use]
 pub fn loader(dir: Option<PathBuf>, environment: Option<String>) -> Loader {
     let mut loader = Settings::loader();
     if let Some(dir) = dir {

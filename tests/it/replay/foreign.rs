@@ -55,10 +55,12 @@ fn edge_7_e8d_a_trace_takes_no_memory_by_its_numbers() {
     let folder = Folder::new("replay-absurd");
     let path = folder.path("trace.jsonl");
     let kept = recorder(&path);
-    let mut settings = breakerbox_policy::BreakerSettings::default();
-    settings.window = WindowKind::Time {
-        span: Duration::from_secs(10),
-        buckets: nonzero(7),
+    let settings = breakerbox_policy::BreakerSettings {
+        window: WindowKind::Time {
+            span: Duration::from_secs(10),
+            buckets: nonzero(7),
+        },
+        ..breakerbox_policy::BreakerSettings::default()
     };
     kept.settings(&Arc::from("dep"), Time::ZERO, &settings);
     kept.flush();

@@ -201,7 +201,8 @@ mod tests {
         let date = ("date", "Fri, 06 Nov 2026 08:49:37 GMT");
         let minute = ("expires", "Fri, 06 Nov 2026 08:50:37 GMT");
         let control = |line| ("cache-control", line);
-        let cases: &[(&str, &[(&str, &str)], u64, bool)] = &[
+        type DirectiveCase<'a> = (&'static str, &'a [(&'static str, &'static str)], u64, bool);
+        let cases: &[DirectiveCase<'_>] = &[
             ("", &[], 3000, true),
             ("max-age=10", &[], 10, true),
             ("max-age=10", &[], 11, false),

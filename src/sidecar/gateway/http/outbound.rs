@@ -74,8 +74,8 @@ impl OutboundHeaders {
     /// Returns true if a header that is set holds credentials, by its name.
     pub(crate) fn holds_credentials(&self) -> bool {
         self.set.iter().any(|(name, _)| {
-            let has = |word: &&str| name.as_str().contains(*word);
-            *name == AUTHORIZATION || *name == COOKIE || CREDENTIALS.iter().any(|word| has(&word))
+            let has = |word: &str| name.as_str().contains(word);
+            *name == AUTHORIZATION || *name == COOKIE || CREDENTIALS.iter().any(|word| has(word))
         })
     }
 }

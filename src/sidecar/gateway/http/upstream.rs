@@ -32,7 +32,7 @@ pub(crate) struct UpstreamClient {
 enum UpstreamTransport {
     Plain(ConnectionPool),
     /// HTTP/1.1 or HTTP/2, as negotiated.
-    Tls(Negotiated<UpstreamConnector, Upload>),
+    Tls(Box<Negotiated<UpstreamConnector, Upload>>),
 }
 
 impl UpstreamClient {
@@ -42,13 +42,13 @@ impl UpstreamClient {
             None => UpstreamTransport::Plain(ConnectionPool::new(connector, Arc::clone(&address))),
             // If a closing connection returns a request unsent, it is sent on another one: it was
             // never made.
-            Some(_) => UpstreamTransport::Tls(
+            Some(_) => UpstreamTransport::Tls(Box::new(
                 Negotiated::builder(TokioExecutor::new())
                     .pool_timer(TokioTimer::new())
                     .timer(TokioTimer::new())
                     .pool_idle_timeout(address.keep())
                     .build(connector),
-            ),
+            )),
         };
         Self { address, transport }
     }

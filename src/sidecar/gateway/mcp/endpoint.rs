@@ -155,7 +155,8 @@ fn rules(
                 ..
             } => {
                 let max_entries = usize::try_from(max_entries.get()).unwrap_or(usize::MAX);
-                let former = former.and_then(|former| former.former(&kept, &config.kind, CacheBound::Entries));
+                let former = former
+                    .and_then(|former| former.former(&kept, &config.kind, CacheBound::Entries));
                 let cache = match former {
                     Some(FormerCache::Same(cache)) => cache,
                     Some(FormerCache::OtherLimits(cache)) => {
