@@ -373,6 +373,7 @@ impl Shared {
 
     /// Returns the hint of an attempt as far as it is believed (rule LIM-1).
     pub(crate) fn believed(&self, hint: Option<Duration>) -> Option<Duration> {
+        // BRK-8, LIM-1: a hint lengthens an open time or a pause, up to `throttle.max`.
         hint.map(|hint| self.settings().throttle.believed(hint))
     }
 

@@ -411,7 +411,8 @@ pub(crate) fn send_report(shared: &Shared, report: Report) {
 /// # Cancel safety   If the future is dropped while it waits, the report is still counted.
 pub(crate) async fn report_and_wait(shared: &Shared, report: Box<Report>) {
     if let Some(port) = shared.breaker_port.load_full() {
-        // A closed mailbox means that there is no breaker to count it.
+        // CALL-3: the breaker has counted the outcome when this returns. A closed mailbox means that
+        // there is no breaker to count it.
         let _ = port.report.send(*report).await;
     }
 }
