@@ -399,8 +399,9 @@ async fn each_attempt_and_each_refusal_shows_what_became_of_it() {
 
     // The caller disconnects.
     let trace = format!("{}05", &TRACE[2..]);
-    let head =
-        format!("GET /hung/ HTTP/1.1\r\nhost: localhost\r\ntraceparent: 00-{trace}-{CALLER}-01\r\n\r\n");
+    let head = format!(
+        "GET /hung/ HTTP/1.1\r\nhost: localhost\r\ntraceparent: 00-{trace}-{CALLER}-01\r\n\r\n"
+    );
     let before = hanging.hits();
     let address = sidecar.url("").replace("http://", "");
     let mut caller = TcpStream::connect(address).await.unwrap();
