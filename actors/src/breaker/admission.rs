@@ -354,6 +354,15 @@ impl<S: Deref<Target = Shared>> Admission<S> {
         }
     }
 
+    /// Settles an attempt that its caller has cut short. Apart: few calls need it, and every call
+    /// would make the other verdict.
+    #[cold]
+    fn settle_cut(&mut self, verdict: &Verdict, now: Time) -> Settled {
+        let permit = self.permit.take();
+        let settled = permit.map(|permit| permit.settle(&self.shared, verdict, now));
+        settled.unwrap_or(Settled::Counted)
+    }
+
     /// See [`PermitGuard::settle`].
     #[inline(always)]
     pub(crate) fn settle(&mut self, verdict: &Verdict, now: Time) -> Settled {
@@ -361,9 +370,9 @@ impl<S: Deref<Target = Shared>> Admission<S> {
             return Settled::Counted;
         };
         let elapsed = now.since(permit.started);
-        let cancelled = Verdict::from(Class::Cancelled);
-        let is_cut = permit.is_cut_by_caller(verdict, now);
-        let verdict = if is_cut { &cancelled } else { verdict };
+        if permit.is_cut_by_caller(verdict, now) {
+            return self.settle_cut(verdict, now);
+        }
         if permit.record(&self.shared, elapsed, verdict, now) {
             self.permit = None;
             return Settled::Counted;

@@ -2,21 +2,11 @@
 //!
 //! They are applied as a request leaves, so that no other dependency gets them.
 
-use http::header::{AUTHORIZATION, COOKIE, FORWARDED};
+use http::header::FORWARDED;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::config::OutboundConfig;
-
-/// Parts of the names of headers that hold credentials.
-const CREDENTIALS: [&str; 7] = [
-    "auth",
-    "key",
-    "token",
-    "secret",
-    "credential",
-    "passw",
-    "session",
-];
+use crate::sidecar::gateway::credentials::is_credential;
 
 /// Changes to the headers of requests.
 #[derive(Debug)]
@@ -73,10 +63,7 @@ impl OutboundHeaders {
 
     /// Returns true if a header that is set holds credentials, by its name.
     pub(crate) fn holds_credentials(&self) -> bool {
-        self.set.iter().any(|(name, _)| {
-            let has = |word: &str| name.as_str().contains(word);
-            *name == AUTHORIZATION || *name == COOKIE || CREDENTIALS.iter().any(|word| has(word))
-        })
+        self.set.iter().any(|(name, _)| is_credential(name))
     }
 }
 
