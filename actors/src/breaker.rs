@@ -33,8 +33,8 @@ use actix::MessageResult;
 use actix::dev::{MessageResponse, OneshotSender};
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, SpawnHandle, WrapFuture};
 use breakerbox_policy::{
-    BreakerCause, BreakerCommand, BreakerEvent, Class, IllegalTransition, Override, OverrideMode,
-    Permit, PermitKind, State, Time,
+    BreakerCause, BreakerCommand, BreakerEvent, Class, IllegalTransition, Outcome, Override,
+    OverrideMode, Permit, PermitKind, State, Time,
 };
 
 use futures_util::FutureExt as _;
@@ -42,6 +42,7 @@ use tracing::Level;
 
 use crate::breaker::admission::{Admission, PermitGuard};
 use crate::breaker::gate::tag_of;
+use crate::breaker::gate_decision::is_asked_for_all;
 use crate::breaker::message::{
     Acquire, AnswerFuture, Call, CallAnswer, CallMaker, FlushSuccesses, OperateBreaker,
     Reconfigure, Release, Report,
@@ -167,6 +168,18 @@ impl<D: Dependency> Breaker<D> {
     fn each_breaker(&mut self, mut visit: impl FnMut(&mut Self, &BreakerScope)) {
         visit(self, &None);
         self.each_key(|breaker, key| visit(breaker, &Some(key)));
+    }
+
+    /// Counts the outcome of a key for the whole dependency, while that is closed.
+    fn count_for_all(&mut self, outcome: &Outcome, ctx: &mut Context<Self>) {
+        // EDGE-5: many keys that fail are one dependency that fails. One key alone cannot open the
+        // breaker of all, and a new key is no way around it.
+        self.with_machine(&None, ctx, |machine, now| {
+            if machine.state() == State::Closed {
+                let permit = Permit::normal(machine.generation(), now);
+                machine.record(now, permit, outcome, &mut random());
+            }
+        });
     }
 
     fn restart_periodic(&mut self) {
@@ -322,7 +335,11 @@ impl<D: Dependency> Handler<Acquire> for Breaker<D> {
     fn handle(&mut self, acquire: Acquire, ctx: &mut Context<Self>) -> Self::Result {
         let Acquire { key, deadline } = acquire;
         let admit = |machine: &mut breakerbox_policy::Breaker, now| (machine.admit(now), now);
-        let (admitted, now) = self.with_machine(&key, ctx, admit);
+        let is_for_all = key
+            .as_ref()
+            .is_some_and(|key| is_asked_for_all(&self.shared, key));
+        let scope = key.clone().filter(|_| !is_for_all);
+        let (admitted, now) = self.with_machine(&scope, ctx, admit);
         MessageResult(admitted.map(|permit| {
             // The same as the gate grants, so that there is one kind of normal permit.
             let permit = match permit.kind() {
@@ -331,7 +348,7 @@ impl<D: Dependency> Handler<Acquire> for Breaker<D> {
             };
             let shared = Arc::clone(&self.shared);
             let held = PermitGuard::new(key, permit, now, deadline);
-            Admission::new(shared, held)
+            Admission::new(shared, if is_for_all { held.of_all() } else { held })
         }))
     }
 }
@@ -357,6 +374,9 @@ impl<D: Dependency> Handler<Report> for Breaker<D> {
                 let failures = told.then(|| failures_so_far(machine, now)).flatten();
                 (failures, has_opened)
             });
+            if report.counts_for_all {
+                self.count_for_all(&outcome, ctx);
+            }
             let shared = &self.shared;
             let target = key.as_deref().unwrap_or(&shared.breaker);
             if has_opened

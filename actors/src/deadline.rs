@@ -1,12 +1,14 @@
-//! Deadline of the call being executed, which also limits the calls that it makes.
+//! Deadline of the call being executed, which also limits the calls that it makes, and the breakers
+//! of which it is a probe.
 //!
-//! While a dependency's work is polled, its deadline is in a thread-local; a call made meanwhile
-//! inherits it. A task that the work spawns is polled by itself, and inherits none.
+//! While a dependency's work is polled, both are in a thread-local; a call made meanwhile inherits
+//! them. A task that the work spawns is polled by itself, and inherits none.
 
 mod timer;
 
 use std::cell::Cell;
 use std::future::Future;
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -37,24 +39,81 @@ impl CallDeadline {
     }
 }
 
+/// Number of a breaker, unique within the process.
+pub(crate) type BreakerNumber = NonZeroU32;
+
+/// The breakers of which the work is a probe: the innermost ones, which is one for nearly all work.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct ProbeScope([Option<BreakerNumber>; 2]);
+
+impl ProbeScope {
+    /// Adds the innermost breaker.
+    #[inline]
+    pub(crate) fn with(self, breaker: Option<BreakerNumber>) -> Self {
+        match breaker {
+            Some(_) if !self.0.contains(&breaker) => Self([breaker, self.0[0]]),
+            _ => self,
+        }
+    }
+
+    pub(crate) fn contains(self, breaker: BreakerNumber) -> bool {
+        self.0.contains(&Some(breaker))
+    }
+
+    fn is_empty(self) -> bool {
+        self.0[0].is_none()
+    }
+}
+
+/// The conditions of the work being executed. They hold for the calls that it makes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct CallScope {
+    deadline: Option<Moment>,
+    probes: ProbeScope,
+}
+
+impl CallScope {
+    pub(crate) fn new(deadline: Option<Moment>, probes: ProbeScope) -> Self {
+        Self { deadline, probes }
+    }
+
+    /// The conditions of the surrounding work.
+    #[inline]
+    pub(crate) fn present() -> Self {
+        AROUND.get()
+    }
+
+    /// The deadline of the work, if there is one.
+    #[inline]
+    pub(crate) fn deadline(self, clock: &Clock) -> Option<Time> {
+        self.deadline.and_then(|deadline| clock.time_of(deadline))
+    }
+
+    /// The breakers of which the work is a probe.
+    pub(crate) fn probes(self) -> ProbeScope {
+        self.probes
+    }
+}
+
+impl From<Option<Moment>> for CallScope {
+    fn from(deadline: Option<Moment>) -> Self {
+        Self::new(deadline, ProbeScope::default())
+    }
+}
+
 thread_local! {
-    static AROUND: Cell<Option<Moment>> = const { Cell::new(None) };
+    static AROUND: Cell<CallScope> = const {
+        Cell::new(CallScope {
+            deadline: None,
+            probes: ProbeScope([None; 2]),
+        })
+    };
 }
 
-/// The deadline of the surrounding work, if there is one.
-pub(crate) fn around(clock: &Clock) -> Option<Time> {
-    AROUND.get().and_then(|deadline| clock.time_of(deadline))
-}
-
-/// The deadline of the surrounding work, for later use elsewhere.
-pub(crate) fn present() -> Option<Moment> {
-    AROUND.get()
-}
-
-/// Polls under a deadline; without one, under that of the surrounding work.
-pub(crate) fn within<T>(deadline: Option<Moment>, poll: impl FnOnce() -> T) -> T {
-    /// Restores the previous deadline, after a panic too.
-    struct Back(Option<Moment>);
+/// Polls under these conditions; what they leave open is that of the surrounding work.
+pub(crate) fn within<T>(scope: impl Into<CallScope>, poll: impl FnOnce() -> T) -> T {
+    /// Restores the previous conditions, after a panic too.
+    struct Back(CallScope);
 
     impl Drop for Back {
         fn drop(&mut self) {
@@ -62,22 +121,30 @@ pub(crate) fn within<T>(deadline: Option<Moment>, poll: impl FnOnce() -> T) -> T
         }
     }
 
-    if deadline.is_none() {
+    let scope = scope.into();
+    if scope.deadline.is_none() && scope.probes.is_empty() {
         return poll();
     }
-    let _back = Back(AROUND.replace(deadline));
+    let around = AROUND.get();
+    let [inner, outer] = scope.probes.0;
+    let _back = Back(around);
+    AROUND.set(CallScope {
+        deadline: scope.deadline.or(around.deadline),
+        probes: around.probes.with(outer).with(inner),
+    });
     poll()
 }
 
-/// A future that is always polled under a deadline.
+/// A future that is always polled under the conditions of its work.
 pub(crate) struct DeadlineScope<F> {
-    deadline: Option<Moment>,
+    scope: CallScope,
     future: F,
 }
 
 impl<F> DeadlineScope<F> {
-    pub(crate) fn new(deadline: Option<Moment>, future: F) -> Self {
-        Self { deadline, future }
+    pub(crate) fn new(scope: impl Into<CallScope>, future: F) -> Self {
+        let scope = scope.into();
+        Self { scope, future }
     }
 }
 
@@ -86,7 +153,7 @@ impl<F: Future + Unpin> Future for DeadlineScope<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.get_mut();
-        within(this.deadline, || Pin::new(&mut this.future).poll(cx))
+        within(this.scope, || Pin::new(&mut this.future).poll(cx))
     }
 }
 
@@ -103,7 +170,9 @@ mod tests {
     }
 
     fn seconds(clock: &Clock) -> Option<u64> {
-        around(clock).map(|time| time.since(Time::ZERO).as_secs())
+        CallScope::present()
+            .deadline(clock)
+            .map(|time| time.since(Time::ZERO).as_secs())
     }
 
     #[test]
@@ -123,6 +192,18 @@ mod tests {
         let clock = Clock::real();
         let inside = || within(None, || seconds(&clock));
         assert_eq!(within(at(&clock, 5), inside), Some(5));
+    }
+
+    #[test]
+    fn brk_6_work_is_a_probe_of_the_two_innermost_breakers() {
+        let number = |number| BreakerNumber::new(number).unwrap();
+        let probe = |of| CallScope::new(None, ProbeScope::default().with(Some(number(of))));
+        let of = || (1..=3).map(|of| CallScope::present().probes().contains(number(of)));
+        let inside = || within(probe(2), || within(probe(3), || of().collect::<Vec<_>>()));
+        assert_eq!(within(probe(1), inside), [false, true, true]);
+        let again = || within(probe(2), || within(probe(2), || of().collect::<Vec<_>>()));
+        assert_eq!(within(probe(1), again), [true, true, false]);
+        assert!(of().all(|is| !is));
     }
 
     #[tokio::test(start_paused = true)]

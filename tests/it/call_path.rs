@@ -28,6 +28,7 @@ mod fallback_renewal;
 mod last_resort;
 
 mod mocked;
+mod nested;
 
 mod served;
 mod stream;

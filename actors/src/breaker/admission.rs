@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use breakerbox_policy::{Class, Outcome, Pause, Permit, PermitKind, Symptom, Time};
 
-use super::gate::{GateMode, tag_of};
+use super::gate::{GateMode, SuccessBatch, tag_of};
 use super::gate_decision::{deciding_gate, stale_refusal};
 use super::hedge_member::HedgeMember;
 use super::in_flight::InFlightTicket;
 use super::message::{FlushSuccesses, Release, Report};
 use super::shared::SharedBreaker;
-use crate::deadline::CallDeadline;
+use crate::deadline::{BreakerNumber, CallDeadline};
 use crate::error::Refused;
 use crate::state::Shared;
 use crate::state::recorder::{AttemptRecord, record_attempt};
@@ -29,8 +29,10 @@ pub(crate) struct PermitGuard {
     deadline: CallDeadline,
     /// The ticket under which the call is counted while it is in flight.
     ticket: Option<InFlightTicket>,
-    /// The key's breaker that granted it; `None` for the dependency's own.
+    /// The breaker of the call's key; `None` for a call without one.
     key: Option<Arc<SharedBreaker>>,
+    /// True if the dependency's own breaker granted it, and not that of the key.
+    is_for_all: bool,
     /// The attempt's membership in a hedge group.
     member: HedgeMember,
 }
@@ -49,13 +51,31 @@ impl PermitGuard {
             deadline,
             ticket: None,
             key,
+            is_for_all: false,
             member: HedgeMember::default(),
         }
     }
 
+    /// Marks the permit as one of the dependency's own breaker.
+    pub(super) fn of_all(self) -> Self {
+        Self {
+            is_for_all: true,
+            ..self
+        }
+    }
+
+    /// The breaker of the key that granted it; `None` if the dependency's own did.
+    fn granting_key(&self) -> Option<&Arc<SharedBreaker>> {
+        self.key.as_ref().filter(|_| !self.is_for_all)
+    }
+
     /// The breaker that granted it.
+    #[inline]
     fn breaker<'a>(&'a self, shared: &'a Shared) -> &'a SharedBreaker {
-        self.key.as_deref().unwrap_or(&shared.breaker)
+        match &self.key {
+            Some(key) if !self.is_for_all => key,
+            _ => &shared.breaker,
+        }
     }
 
     /// Time at which the permit was granted, or the call went out if that was later.
@@ -85,11 +105,14 @@ impl PermitGuard {
     /// probes or no call at all. A call that has not begun by then must not reach a dependency that
     /// is known to be sick.
     pub(crate) fn is_stale(&self, shared: &Shared) -> bool {
-        let (_, word) = deciding_gate(shared, self.key.as_ref());
+        let (of, word) = deciding_gate(shared, self.key.as_ref());
         match word.mode() {
             // No permit is ever granted in this mode.
             GateMode::ForcedOpen => true,
-            GateMode::Open | GateMode::HalfOpen => tag_of(self.permit.generation()) != word.tag(),
+            GateMode::Open | GateMode::HalfOpen => {
+                !std::ptr::eq(of, self.breaker(shared))
+                    || tag_of(self.permit.generation()) != word.tag()
+            }
             GateMode::Closed | GateMode::ClosedReportAll | GateMode::Disabled => false,
         }
     }
@@ -107,6 +130,12 @@ impl PermitGuard {
         }
     }
 
+    /// Returns the number of the breaker of which the call is a probe.
+    #[inline]
+    fn probe(&self, shared: &Shared) -> Option<BreakerNumber> {
+        self.is_probe().then(|| self.breaker(shared).number)
+    }
+
     /// Returns true if the permit is a probe: the breaker waits for its outcome to decide.
     pub(crate) fn is_probe(&self) -> bool {
         self.permit.is_probe()
@@ -115,10 +144,16 @@ impl PermitGuard {
     /// The report of the call's end to the breaker.
     #[cold]
     fn report(self, shared: &Shared, elapsed: Duration, verdict: &Verdict) -> Box<Report> {
+        let counts_for_all = self.granting_key().is_some_and(|key| match verdict.class {
+            Class::Failure => shared.keys.counts_for_all(key, true),
+            Class::Success => !key.is_slow(elapsed),
+            _ => false,
+        });
         Box::new(Report {
-            key: self.key,
+            key: self.key.filter(|_| !self.is_for_all),
             permit: Some(self.permit),
             outcome: outcome(shared, elapsed, verdict),
+            counts_for_all,
             asked: verdict.retry_after,
             then: None,
         })
@@ -144,7 +179,7 @@ impl PermitGuard {
         {
             port.release.do_send(Release {
                 permit: self.permit,
-                key: self.key,
+                key: self.key.filter(|_| !self.is_for_all),
             });
         }
     }
@@ -232,15 +267,19 @@ impl PermitGuard {
             && !of.is_slow(elapsed)
             && matches!(kind, PermitKind::Normal)
             && of.gate.read().mode() == GateMode::Closed;
+        let key = self.granting_key();
+        if let Some(key) = key
+            && verdict.class == Class::Success
+        {
+            shared.keys.counts_for_all(key, false);
+            if !is_quiet || !count_for_all(shared, now) {
+                return false;
+            }
+        }
         if is_quiet {
             let flushed = of.count_success(self.permit.generation(), now);
-            if let Some(successes) = flushed
-                && let Some(port) = &*shared.breaker_port.load()
-            {
-                port.flush.do_send(FlushSuccesses {
-                    successes,
-                    key: self.key.clone(),
-                });
+            if let Some(successes) = flushed {
+                flush(shared, key.cloned(), successes);
             }
         }
         is_quiet
@@ -251,6 +290,30 @@ impl PermitGuard {
         if let Some(ticket) = self.ticket {
             self.breaker(shared).end(ticket);
         }
+    }
+}
+
+/// Counts the success of a key at the gate of the whole dependency. Returns false if the breaker
+/// must be told of it.
+fn count_for_all(shared: &Shared, now: Time) -> bool {
+    let whole = shared.breaker.gate.read();
+    match whole.mode() {
+        GateMode::Closed => {
+            if let Some(successes) = shared.breaker.count_success(whole.tag(), now) {
+                flush(shared, None, successes);
+            }
+            true
+        }
+        GateMode::ClosedReportAll => false,
+        // An outcome of a key says nothing to a breaker that waits for its probes.
+        GateMode::Open | GateMode::HalfOpen | GateMode::ForcedOpen | GateMode::Disabled => true,
+    }
+}
+
+/// Hands successes that were counted at a gate to the breaker actor.
+fn flush(shared: &Shared, key: Option<Arc<SharedBreaker>>, successes: SuccessBatch) {
+    if let Some(port) = &*shared.breaker_port.load() {
+        port.flush.do_send(FlushSuccesses { key, successes });
     }
 }
 
@@ -312,6 +375,13 @@ impl<S: Deref<Target = Shared>> Admission<S> {
     pub(crate) fn begin(&mut self) -> Option<Time> {
         self.begun = true;
         self.permit.as_ref().map(PermitGuard::started)
+    }
+
+    /// Returns the number of the breaker of which the call is a probe.
+    #[inline]
+    pub(crate) fn probe(&self) -> Option<BreakerNumber> {
+        let permit = self.permit.as_ref();
+        permit.and_then(|permit| permit.probe(&self.shared))
     }
 
     /// Time at which the call went out.

@@ -25,21 +25,50 @@ pub(crate) enum GateDecision {
     Refused(Refused),
 }
 
-/// Returns the gate that decides on a call. A state set by an operator or the supervisor for the
-/// whole dependency takes precedence over the key's own breaker.
+/// Returns the gate that decides on a call. While the breaker of the whole dependency lets calls
+/// through, that of the key decides, else the one that refuses for longer. A state set by an
+/// operator or the supervisor for the whole dependency takes precedence.
 #[inline]
 pub(crate) fn deciding_gate<'a>(
     shared: &'a Shared,
     key: Option<&'a Arc<SharedBreaker>>,
 ) -> (&'a SharedBreaker, GateWord) {
-    // BRK-10: an override of the dependency holds for each of its keys.
     let whole = shared.breaker.gate.read();
-    match key {
-        Some(key) if !matches!(whole.mode(), GateMode::ForcedOpen | GateMode::Disabled) => {
-            (key, key.gate.read())
+    if let Some(key) = key {
+        let word = key.gate.read();
+        if !is_decided_for_all(whole, word) {
+            return (key, word);
         }
-        _ => (&shared.breaker, whole),
     }
+    (&shared.breaker, whole)
+}
+
+/// Returns true if the breaker of the dependency, and not that of the key, decides on a call with
+/// a key. `whole`, `key`: their gates.
+#[inline]
+fn is_decided_for_all(whole: GateWord, key: GateWord) -> bool {
+    match (whole.mode(), key.mode()) {
+        // BRK-10: an override of the dependency holds for each of its keys.
+        (GateMode::ForcedOpen | GateMode::Disabled, _) => true,
+        (GateMode::Closed | GateMode::ClosedReportAll, _)
+        | (GateMode::Open | GateMode::HalfOpen, GateMode::ForcedOpen | GateMode::Disabled) => false,
+        // BRK-4: a key that refuses for longer is no probe of the dependency.
+        (GateMode::Open | GateMode::HalfOpen, GateMode::Open) => {
+            key.retry_at_ms() <= whole.retry_at_ms()
+        }
+        // EDGE-5: a new key is no way around a breaker that is open.
+        (GateMode::Open | GateMode::HalfOpen, _) => true,
+    }
+}
+
+/// Returns true if a call with a key, which its gate cannot decide on, asks the breaker of the
+/// dependency and not that of the key.
+pub(crate) fn is_asked_for_all(shared: &Shared, key: &SharedBreaker) -> bool {
+    let (whole, word) = (shared.breaker.gate.read(), key.gate.read());
+    let is_shut = matches!(whole.mode(), GateMode::Open | GateMode::HalfOpen);
+    // An open time that is over refuses no longer, even if its timer is still to come.
+    let is_over = word.mode() == GateMode::Open && retry_at(word) <= shared.clock.now();
+    is_decided_for_all(whole, word) || (is_shut && is_over)
 }
 
 /// Returns a permit from the gate itself, if the gate lets every call through. Sends no message

@@ -4,6 +4,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use arc_swap::ArcSwapOption;
@@ -16,6 +17,10 @@ use crate::sync::RwLockExt;
 /// be evicted.
 const MAX_CHECKS: usize = 64;
 
+/// Number of keys that must fail, without a success of any key in between, before a failure counts
+/// for the whole dependency. One or two sick keys say nothing about the others.
+const SHARED_FAILURE: u32 = 3;
+
 /// The breakers of a dependency's keys.
 ///
 /// A held `Arc` protects a breaker from eviction. A call holds one from its start until it is
@@ -25,6 +30,8 @@ pub(crate) struct KeyedBreakers {
     table: RwLock<LruTable>,
     /// The dependency's shadow override, which its keys must have too.
     shadow: ArcSwapOption<Override>,
+    /// Number of keys that began to fail since the last success of a key.
+    failing: AtomicU32,
 }
 
 #[derive(Debug, Default)]
@@ -92,6 +99,19 @@ impl KeyedBreakers {
             return false;
         }
         self.shadow.store(shadow.cloned().map(Arc::new));
+        true
+    }
+
+    /// Notes an outcome of a key. Returns true if it counts for the whole dependency: each success,
+    /// and each failure with which one more of several keys begins to fail.
+    pub(crate) fn counts_for_all(&self, key: &SharedBreaker, failed: bool) -> bool {
+        let begins = key.begins_to_fail(failed);
+        if failed {
+            return begins && self.failing.fetch_add(1, Ordering::Relaxed) + 1 >= SHARED_FAILURE;
+        }
+        if self.failing.load(Ordering::Relaxed) != 0 {
+            self.failing.store(0, Ordering::Relaxed);
+        }
         true
     }
 
@@ -177,7 +197,7 @@ impl LruTable {
 #[cfg(test)]
 mod tests {
     use std::num::NonZeroU32;
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::AtomicBool;
     use std::time::Duration;
 
     use breakerbox_policy::{BreakerSettings, Class, Outcome, State};

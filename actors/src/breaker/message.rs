@@ -17,8 +17,7 @@ use crate::breaker::admission::Admission;
 use crate::breaker::gate::SuccessBatch;
 use crate::breaker::shared::SharedBreaker;
 use crate::call_options::CallOptions;
-use crate::clock::Moment;
-use crate::deadline::{self, CallDeadline};
+use crate::deadline::{CallDeadline, CallScope};
 use crate::dependency::Dependency;
 use crate::error::CallError;
 use crate::state::Shared;
@@ -33,8 +32,8 @@ pub struct Call<D: Dependency> {
     pub(crate) request: D::Request,
     /// The call's own options; few calls have any.
     pub(crate) options: Option<Box<CallOptions>>,
-    /// The deadline of the surrounding work, which is unknown on the breaker's own thread.
-    pub(crate) around: Option<Moment>,
+    /// The conditions of the surrounding work, which are unknown on the breaker's own thread.
+    pub(crate) around: CallScope,
 }
 
 impl<D: Dependency> Call<D> {
@@ -43,7 +42,7 @@ impl<D: Dependency> Call<D> {
         Self {
             request,
             options: None,
-            around: deadline::present(),
+            around: CallScope::present(),
         }
     }
 
@@ -92,6 +91,8 @@ pub(crate) struct Report {
     pub(crate) key: Option<Arc<SharedBreaker>>,
     pub(crate) permit: Option<Permit>,
     pub(crate) outcome: Outcome,
+    /// True if the outcome of a key counts for the whole dependency too.
+    pub(crate) counts_for_all: bool,
     /// The hint as the dependency gave it; that of the outcome may be cut off.
     pub(crate) asked: Option<Duration>,
     pub(crate) then: Option<Box<dyn FnOnce() + Send>>,

@@ -3,7 +3,7 @@
 //! A dependency has one, and one more for each key of its requests if they have keys. Only the
 //! breaker actor changes the machine.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use crate::breaker::gate::{Gate, GateMode, GateWord, SuccessBatch, tag_of};
 use crate::breaker::in_flight::AgeTracker;
 use crate::breaker::thread_counters::ThreadCounters;
 use crate::clock::random;
+use crate::deadline::BreakerNumber;
 use crate::limits::pause::PauseState;
 use crate::refusal_reason::RefusalReason;
 use crate::state::thread_cached::ThreadCached;
@@ -23,6 +24,8 @@ use crate::state::thread_cached::ThreadCached;
 /// The shared side of one breaker.
 #[derive(Debug)]
 pub(crate) struct SharedBreaker {
+    /// Its number within the process.
+    pub(crate) number: BreakerNumber,
     /// The key it belongs to; `None` for the dependency as a whole.
     pub(crate) key: Option<Arc<str>>,
     pub(crate) gate: Gate,
@@ -45,6 +48,8 @@ pub(crate) struct SharedBreaker {
     used: AtomicU64,
     /// True if the override of a key's breaker was passed down from the whole dependency.
     has_inherited_override: AtomicBool,
+    /// True if the last outcome of a key was a failure.
+    is_failing: AtomicBool,
 }
 
 impl SharedBreaker {
@@ -61,6 +66,7 @@ impl SharedBreaker {
             reason: "started".to_owned(),
         });
         let breaker = Self {
+            number: next_number(),
             key,
             gate: Gate::new(word_of(&machine, now)),
             reason,
@@ -71,6 +77,7 @@ impl SharedBreaker {
             bucket_nanos: AtomicU64::new(0),
             used: AtomicU64::new(now.as_nanos()),
             has_inherited_override: AtomicBool::new(false),
+            is_failing: AtomicBool::new(false),
             machine: Mutex::new(machine),
         };
         breaker.apply_measurement_settings(&breaker.lock());
@@ -129,6 +136,15 @@ impl SharedBreaker {
         self.used.fetch_max(now.as_nanos(), Ordering::Relaxed);
     }
 
+    /// Notes an outcome of a key. Returns true for the first failure after a success, or after the
+    /// key became known.
+    pub(super) fn begins_to_fail(&self, failed: bool) -> bool {
+        if self.is_failing.load(Ordering::Relaxed) == failed {
+            return false;
+        }
+        self.is_failing.swap(failed, Ordering::Relaxed) != failed && failed
+    }
+
     pub(super) fn used(&self) -> Time {
         Time::from_nanos(self.used.load(Ordering::Relaxed))
     }
@@ -185,6 +201,13 @@ impl SharedBreaker {
         let refuses = refuses || self.pauses.current(now).is_some();
         !refuses && (machine.overridden().is_none() || self.has_inherited_override())
     }
+}
+
+/// Returns the number of a new breaker. Numbers come back after four thousand million breakers.
+fn next_number() -> BreakerNumber {
+    static LAST: AtomicU32 = AtomicU32::new(0);
+    let number = LAST.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+    BreakerNumber::new(number).unwrap_or(BreakerNumber::MAX)
 }
 
 /// The gate word for the present state of this machine.

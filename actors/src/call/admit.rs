@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use breakerbox_policy::{Executed, Pause, Time};
+use breakerbox_policy::{Executed, Pause, Permit, Time};
 
 use super::FailedAttempt;
 use super::plan::CallPlan;
 use crate::breaker::admission::{Admission, PermitGuard};
+use crate::breaker::gate::GateMode;
 use crate::breaker::gate_decision::{
-    GateDecision, ask_for_permit, normal_permit, stale_refusal, try_admit,
+    GateDecision, ask_for_permit, deciding_gate, normal_permit, stale_refusal, try_admit,
 };
 use crate::clock::is_too_late;
 use crate::deadline::bounded;
@@ -142,6 +143,13 @@ async fn permit<'a, E>(
     now: Time,
 ) -> Result<Admission<&'a Shared>, Box<FailedAttempt<E>>> {
     let (key, deadline) = (plan.key.as_ref(), plan.deadline);
+    let (of, word) = deciding_gate(shared, key);
+    // BRK-6: a call within a probe goes under that probe's permit, and reports nothing of its own.
+    if plan.probes.contains(of.number) && word.mode() == GateMode::HalfOpen {
+        let permit = Permit::unrecorded(word.tag(), now);
+        let permit = PermitGuard::new(key.cloned(), permit, now, plan.call_deadline());
+        return Ok(Admission::new(shared, permit));
+    }
     let refused = match try_admit(shared, key, now, plan.call_deadline()) {
         GateDecision::Granted(permit) => return Ok(Admission::new(shared, permit)),
         GateDecision::Refused(refused) => refused,

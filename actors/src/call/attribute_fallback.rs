@@ -13,7 +13,7 @@ use breakerbox_policy::Time;
 use super::may_fall_back;
 use super::run::run_or_fail;
 use crate::call_options::CallOptions;
-use crate::deadline::{self, DeadlineScope};
+use crate::deadline::{self, CallScope, DeadlineScope};
 use crate::error::CallError;
 use crate::fallback::{note_outage, patience};
 use crate::state::Shared;
@@ -32,7 +32,7 @@ pub(crate) async fn run_with_fallback<T, E, F>(
 where
     F: Future<Output = Result<T, E>>,
 {
-    let around = deadline::around(&shared.clock);
+    let around = CallScope::present().deadline(&shared.clock);
     let ended = run_or_fail(shared, &options, classify, work).await;
     ended.map_err(|(failed, record)| Unanswered {
         may_fall_back: may_fall_back(&failed),

@@ -13,7 +13,7 @@ use crate::attempt_progress::AttemptProgress;
 use crate::breaker::shared::SharedBreaker;
 use crate::call_options::CallOptions;
 use crate::clock::earliest;
-use crate::deadline::{self, CallDeadline};
+use crate::deadline::{BreakerNumber, CallDeadline, CallScope, ProbeScope};
 use crate::dependency::Dependency;
 use crate::limits::session::Session;
 use crate::state::Shared;
@@ -45,6 +45,8 @@ pub(crate) struct CallPlan<'a> {
     pub(super) session: Option<&'a Session>,
     /// Progress from which the limits of a streamed attempt count.
     pub(super) progress: Option<&'a AttemptProgress>,
+    /// The breakers of which the surrounding work is a probe.
+    pub(super) probes: ProbeScope,
 }
 
 impl<'a> CallPlan<'a> {
@@ -102,7 +104,8 @@ impl<'a> CallPlan<'a> {
         let settings = shared.call_settings();
         let total = settings.total.map(|span| started.after(span));
         let own = timeout.map(|span| started.after(span));
-        let caller_deadline = earliest(own, deadline::around(&shared.clock));
+        let around = CallScope::present();
+        let caller_deadline = earliest(own, around.deadline(&shared.clock));
         // Without any limit of the settings, the caller's tells a hang, and nothing else does.
         let is_callers_deadline = match (caller_deadline, total) {
             (Some(own), Some(total)) => own < total,
@@ -129,6 +132,7 @@ impl<'a> CallPlan<'a> {
             weight: weight.unwrap_or(NonZeroU32::MIN),
             session: session.as_ref(),
             progress: progress.as_ref(),
+            probes: around.probes(),
         }
     }
 
@@ -136,6 +140,14 @@ impl<'a> CallPlan<'a> {
     #[inline]
     pub(super) fn call_deadline(&self) -> CallDeadline {
         CallDeadline::new(self.deadline, self.is_callers_deadline)
+    }
+
+    /// Returns the conditions of the calls that an attempt makes. `probe`: the breaker of which it is
+    /// a probe.
+    #[inline]
+    pub(super) fn scope(&self, shared: &Shared, probe: Option<BreakerNumber>) -> CallScope {
+        let deadline = self.deadline.map(|end| shared.clock.moment(end));
+        CallScope::new(deadline, self.probes.with(probe))
     }
 
     /// Returns the deadline of an attempt that begins now.

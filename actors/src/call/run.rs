@@ -159,7 +159,7 @@ where
         };
         let result = match injected {
             Some(Ok(())) => {
-                let scope = plan.deadline.map(|end| shared.clock.moment(end));
+                let scope = plan.scope(shared, permits.admission.probe());
                 let mut work = std::pin::pin!(deadline::within(scope, begin));
                 let work = poll_fn(|cx| deadline::within(scope, || work.as_mut().poll(cx)));
                 bounded(&shared.clock, until, work).await.map(Ok)

@@ -28,9 +28,9 @@ use super::{FailedAttempt, refuse_at_once};
 use crate::attempt_progress::AttemptProgress;
 use crate::breaker::hedge_member::HedgeMember;
 use crate::call_options::CallOptions;
-use crate::clock::{Moment, earliest};
+use crate::clock::earliest;
 use crate::deadline::bounded;
-use crate::deadline::{self, DeadlineScope};
+use crate::deadline::{self, CallScope, DeadlineScope};
 use crate::error::CallError;
 use crate::limits::bulkhead::BulkheadSlot;
 use crate::limits::chaos::{InjectedFailure, apply_fault};
@@ -136,7 +136,7 @@ where
 
 /// Opens a stream and waits for its first item; `None` if the stream is empty.
 async fn until_first<S, F>(
-    scope: Option<Moment>,
+    scope: CallScope,
     begin: impl FnOnce() -> F,
 ) -> Result<(Pin<Box<S>>, Option<S::Ok>), S::Error>
 where
@@ -226,7 +226,7 @@ where
     }
     count_attempt(shared, &permits);
     let began = permits.admission.begin().unwrap_or(asked_at);
-    let scope = plan.deadline.map(|end| shared.clock.moment(end));
+    let scope = plan.scope(shared, permits.admission.probe());
     let work = async {
         if let Some(fault) = shared.chaos.draw_for_closure(began) {
             apply_fault(&shared.clock, fault).await?;
@@ -242,7 +242,7 @@ where
                 permits.admission.take_permit(),
                 permits.slot.take().map(BulkheadSlot::into_ticket),
                 times,
-                plan,
+                (plan, scope),
                 shared.settings().timeout.idle,
             );
             return Ok(Some((stream, first, hold)));

@@ -16,9 +16,8 @@ use breakerbox_policy::{Class, Executed, Time};
 
 use super::inline::InlineExecutor;
 use super::{QueuedJob, Responder, WorkerJob};
-use crate::clock::Moment;
 use crate::clock::earliest;
-use crate::deadline::{self, Timer};
+use crate::deadline::{self, CallScope, Timer};
 use crate::dependency::Dependency;
 use crate::error::CallError;
 use crate::event::EventKind;
@@ -38,22 +37,18 @@ pub(crate) type UserResult<D> = Result<<D as Dependency>::Response, <D as Depend
 pub(super) struct CallBounds {
     began: Time,
     until: Option<Time>,
-    /// Deadline of the calls that it makes.
-    pub(super) scope: Option<Moment>,
+    /// Conditions of the calls that it makes.
+    pub(super) scope: CallScope,
     fingerprint: Option<u64>,
 }
 
 impl CallBounds {
-    pub(super) fn of<D: Dependency>(
-        inline: &InlineExecutor<D>,
-        job: &WorkerJob<D>,
-        now: Time,
-    ) -> Self {
+    pub(super) fn of<D: Dependency>(job: &WorkerJob<D>, now: Time) -> Self {
         let total = job.context.deadline;
         Self {
             began: now,
             until: earliest(job.attempt_limit.map(|span| now.after(span)), total),
-            scope: total.map(|end| inline.shared.clock.moment(end)),
+            scope: job.scope,
             fingerprint: job.fingerprint,
         }
     }
@@ -69,8 +64,8 @@ pub(crate) struct Execution<D: Dependency> {
     began: Time,
     polled: bool,
     fingerprint: Option<u64>,
-    /// Deadline of the calls that it makes.
-    scope: Option<Moment>,
+    /// Conditions of the calls that it makes.
+    scope: CallScope,
     incarnation: Rc<Incarnation>,
     crashed_call: Rc<RefCell<Option<Responder<D>>>>,
 }
@@ -81,7 +76,7 @@ impl<D: Dependency> Execution<D> {
         QueuedJob { job, responder }: QueuedJob<D>,
         now: Time,
     ) -> Self {
-        let bounds = CallBounds::of(inline, &job, now);
+        let bounds = CallBounds::of(&job, now);
         let future = inline.attempt(job.request, job.context, now);
         let mut execution = Self::begun(inline, Some(future), bounds);
         execution.responder = Some(responder);

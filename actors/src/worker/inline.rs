@@ -112,7 +112,7 @@ impl<D: Dependency> InlineExecutor<D> {
         now: Time,
         make_responder: impl FnOnce() -> Option<(Responder<D>, ReplyReceiver<Reply<D>>)>,
     ) -> FirstPoll<D> {
-        let bounds = CallBounds::of(self, &job, now);
+        let bounds = CallBounds::of(&job, now);
         let mut attempt = self.attempt(job.request, job.context, now);
         let polled = {
             let _nested = NestingGuard::enter();

@@ -82,20 +82,104 @@ fn brk_1_one_key_opens_and_the_others_go_on() {
 }
 
 #[test]
-fn brk_1_the_dependencys_own_breaker_is_for_calls_without_a_key() {
+fn edge_5_e7b_a_breaker_that_is_open_refuses_every_key() {
     run_paused(async || {
         for rules in [Vec::new(), vec![FallbackRule::new(Fixed(9))]] {
+            let has_fallback = !rules.is_empty();
             let bench = Bench::with_fallbacks(opens_after(1, ms(30_000)), rules).await;
             bench.ask_of("a", Do::Answer(1)).await.unwrap();
             let _ = bench.ask(Do::Fail).await;
             assert_eq!(bench.state(), State::Open);
-            let answer = bench.ask_of("a", Do::Answer(1)).await.unwrap();
-            assert!(answer.is_primary());
+            for key in ["a", "new"] {
+                let asked = bench.ask_of(key, Do::Answer(1)).await;
+                assert_eq!(asked.is_ok_and(|answer| !answer.is_primary()), has_fallback);
+            }
             let by_result = |_: &Result<(), String>| Class::Success.into();
             let ran = bench.client.run_with(of("a"), by_result, async || Ok(()));
-            ran.await.unwrap();
+            assert!(matches!(ran.await, Err(CallError::Open(_))));
+            pass(30_000).await;
+            // Its probe is a call of any key, and closes it for all.
+            bench.ask_of("a", Do::Answer(1)).await.unwrap();
+            assert_eq!(bench.state(), State::Closed);
+            bench.ask_of("new", Do::Answer(1)).await.unwrap();
             bench.finish().await;
         }
+    });
+}
+
+#[test]
+fn edge_5_e7b_many_keys_that_fail_open_the_breaker_of_all() {
+    run_paused(async || {
+        let bench = Bench::start(opens_after(5, ms(30_000))).await;
+        for _ in 0..4 {
+            bench.ask_of("one", Do::Fail).await.unwrap_err();
+        }
+        assert_eq!(bench.state(), State::Closed, "one key counts once in a row");
+        for number in 0..6 {
+            assert_eq!(bench.state(), State::Closed, "{number}");
+            let key = format!("key-{number}");
+            bench.ask_of(&key, Do::Fail).await.unwrap_err();
+        }
+        assert_eq!(bench.state(), State::Open);
+        assert_eq!(bench.refused_by("unknown").await.as_deref(), Some(""));
+        for number in 0..100 {
+            let asked = bench.ask_of(&format!("other-{number}"), Do::Fail).await;
+            assert!(matches!(asked, Err(CallError::Open(_))), "none goes out");
+        }
+        bench.finish().await;
+    });
+}
+
+#[test]
+fn edge_5_e7b_a_key_that_succeeds_ends_the_run_of_failures() {
+    run_paused(async || {
+        let bench = Bench::start(opens_after(3, ms(30_000))).await;
+        for number in 0..20 {
+            let told = if number % 3 == 2 {
+                Do::Answer(1)
+            } else {
+                Do::Fail
+            };
+            let _ = bench.ask_of(&format!("key-{number}"), told).await;
+        }
+        assert_eq!(bench.state(), State::Closed);
+        bench.finish().await;
+    });
+}
+
+#[test]
+fn edge_5_e7b_a_key_that_refuses_for_longer_is_no_probe() {
+    run_paused(async || {
+        let bench = Bench::start(opens_after(2, ms(1_000))).await;
+        for _ in 0..2 {
+            bench.ask(Do::Fail).await.unwrap_err();
+        }
+        pass(900).await;
+        assert_eq!(bench.refused_by("a").await.as_deref(), Some(""));
+        pass(100).await;
+        bench.ask_of("a", Do::Answer(1)).await.unwrap();
+        for _ in 0..2 {
+            bench.ask_of("a", Do::Fail).await.unwrap_err();
+        }
+        pass(500).await;
+        for _ in 0..2 {
+            bench.ask(Do::Fail).await.unwrap_err();
+        }
+        // The breaker of all is open for longer than that of the key.
+        assert_eq!(bench.refused_by("a").await.as_deref(), Some(""));
+        let until = bench.runtime.clock().now().after(ms(5_000));
+        let why = "for longer".to_owned();
+        let open = BreakerCommand::Open {
+            reason: why,
+            until: Some(until),
+        };
+        let told = bench.client.operate_key("a", open).await;
+        told.expect("a known key").unwrap();
+        pass(1_000).await;
+        assert_eq!(bench.refused_by("a").await.as_deref(), Some("a"));
+        bench.ask(Do::Answer(1)).await.unwrap();
+        assert_eq!(bench.state(), State::Closed, "no probe was spent");
+        bench.finish().await;
     });
 }
 
@@ -124,11 +208,11 @@ fn brk_1_a_dependency_may_name_the_key_of_a_request() {
         let dependency = runtime.dependency("d").configure(configure);
         let client = dependency.workers(|| Tenants).start().await.unwrap();
         client.ask(("a", false)).await.unwrap_err();
-        client.ask(("", false)).await.unwrap_err();
         let error = client.ask(("a", true)).await.unwrap_err();
         assert!(matches!(error, CallError::Open(_)), "{error}");
         client.ask(("b", true)).await.unwrap();
         client.ask_with(("a", true), of("b")).await.unwrap();
+        client.ask(("", false)).await.unwrap_err();
         let error = client.ask(("", true)).await.unwrap_err();
         assert!(matches!(error, CallError::Open(_)), "{error}");
         runtime.finish().await;
@@ -276,7 +360,8 @@ fn call_3_successes_at_the_gate_are_counted_for_their_key() {
         for key in ["a", "b"] {
             assert_eq!(bench.key(key).unwrap().tally.successes, 8);
         }
-        assert_eq!(bench.status().tally.successes, 8);
+        assert_eq!(bench.status().tally.successes, 24, "for all of them too");
+        assert_eq!(bench.status().tally.failures, 0, "one key alone");
         bench.finish().await;
     });
 }

@@ -13,7 +13,8 @@ use tokio::time::Sleep;
 use crate::breaker::admission::{PermitGuard, Settled, send_report};
 use crate::breaker::message::Report;
 use crate::call::plan::CallPlan;
-use crate::clock::{Moment, earliest};
+use crate::clock::earliest;
+use crate::deadline::CallScope;
 use crate::error::CallError;
 use crate::state::Shared;
 use crate::verdict::Verdict;
@@ -27,6 +28,7 @@ pub(super) struct StreamHold {
     /// `None` once the outcome is settled.
     permit: Option<PermitGuard>,
     slot: Option<Ticket>,
+    scope: CallScope,
     began: Time,
     /// Time until the first item: the duration that counts for the breaker.
     elapsed: Duration,
@@ -50,7 +52,7 @@ impl StreamHold {
         mut permit: Option<PermitGuard>,
         slot: Option<Ticket>,
         (began, now): (Time, Time),
-        plan: &CallPlan<'_>,
+        (plan, scope): (&CallPlan<'_>, CallScope),
         idle: Option<Duration>,
     ) -> Self {
         if let Some(permit) = &mut permit {
@@ -62,6 +64,7 @@ impl StreamHold {
             shared: Arc::clone(shared),
             permit,
             slot,
+            scope,
             began,
             elapsed,
             idle,
@@ -77,10 +80,9 @@ impl StreamHold {
         &self.shared
     }
 
-    /// Returns the deadline for calls that the stream makes.
-    pub(super) fn scope(&self) -> Option<Moment> {
-        let deadline = self.deadline;
-        deadline.map(|end| self.shared.clock.moment(end))
+    /// Returns the conditions of the calls that the stream makes.
+    pub(super) fn scope(&self) -> CallScope {
+        self.scope
     }
 
     /// Removes the attempt's limit. A probe is reported at once: it has its result, and its lease

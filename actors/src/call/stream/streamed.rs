@@ -12,8 +12,7 @@ use futures_util::{Stream, TryStream};
 use tokio::sync::oneshot;
 
 use super::hold::StreamHold;
-use crate::clock::Moment;
-use crate::deadline;
+use crate::deadline::{self, CallScope};
 use crate::error::CallError;
 use crate::state::Shared;
 use crate::state::call_record::{CallRecord, CallResult};
@@ -39,8 +38,8 @@ pub struct Streamed<S: TryStream> {
     stream: Option<Pin<Box<S>>>,
     first: Option<S::Ok>,
     classify: Classify<S>,
-    /// The deadline for calls that the stream makes.
-    scope: Option<Moment>,
+    /// The conditions of the calls that the stream makes.
+    scope: CallScope,
     /// `None` once the outcome is settled.
     hold: Option<StreamHold>,
     /// Resolves when the outcome is counted.
@@ -79,7 +78,7 @@ impl<S: TryStream> Streamed<S> {
             stream: None,
             first: None,
             classify,
-            scope: None,
+            scope: CallScope::default(),
             hold: None,
             counted: None,
             error: None,
