@@ -47,7 +47,7 @@ use breakerbox_policy::{AttemptEnd, Class, Symptom, Time, WhileRestarting};
 pub(crate) use attribute_fallback::run_with_fallback;
 pub use attribute_fallback::{Patience, Unanswered};
 pub(crate) use refresh::refresh;
-pub(crate) use run::run;
+pub(crate) use run::{run, run_once};
 pub use stream::Streamed;
 pub(crate) use stream::run_stream;
 pub use stream_fallback::Served;

@@ -97,6 +97,36 @@ impl<D: Dependency> Client<D> {
         call::run(&self.core.shared, options, classify, work)
     }
 
+    /// Runs a closure that can be called once, such as one that moves a body out: under the same
+    /// breaker and limits as [`Client::run`], in one attempt. Retries and hedges of the settings do
+    /// not apply.
+    ///
+    /// # Errors  As [`Client::run`].
+    /// # Panics  As [`Client::run`].
+    /// # Cancel safety   As [`Client::run`].
+    pub async fn run_once<T, E>(
+        &self,
+        work: impl AsyncFnOnce() -> Result<T, E>,
+    ) -> Result<T, CallError<E>> {
+        let options = CallOptions::usual();
+        call::run_once(&self.core.shared, options, Verdict::by_result, work).await
+    }
+
+    /// Runs a closure as [`Client::run_once`] does, with options, and a function that classifies its
+    /// result.
+    ///
+    /// # Errors  As [`Client::run`].
+    /// # Panics  As [`Client::run`].
+    /// # Cancel safety   As [`Client::run`].
+    pub async fn run_once_with<T, E>(
+        &self,
+        options: CallOptions,
+        classify: impl Fn(&Result<T, E>) -> Verdict,
+        work: impl AsyncFnOnce() -> Result<T, E>,
+    ) -> Result<T, CallError<E>> {
+        call::run_once(&self.core.shared, &options, classify, work).await
+    }
+
     /// Opens a stream under the same breaker and limits, in the caller's own task, as
     /// [`Client::run`] runs a closure. The attempt is to open the stream and to wait for its first
     /// item. The breaker is notified when the stream has ended; a normal end is a success.

@@ -40,7 +40,7 @@ pub(crate) enum Moment {
     Tokio(tokio::time::Instant),
 }
 
-/// Maximum time ahead for a timer.
+/// Time ahead of a moment that no clock can express.
 const FAR: Duration = Duration::from_secs(60 * 60 * 24 * 365);
 
 impl Clock {
@@ -96,10 +96,16 @@ impl Clock {
 
     /// Converts a time to a moment that other clocks of the same kind can read.
     pub(crate) fn moment(&self, time: Time) -> Moment {
-        let span = time.since(Time::ZERO).min(FAR);
+        let span = time.since(Time::ZERO);
         match &self.0 {
-            ClockKind::Real { origin, .. } => Moment::Real(*origin + span),
-            ClockKind::Tokio { origin, .. } => Moment::Tokio(*origin + span),
+            ClockKind::Real { origin, clock, .. } => {
+                let at = origin.checked_add(span);
+                Moment::Real(at.unwrap_or_else(|| clock.now() + FAR))
+            }
+            ClockKind::Tokio { origin, .. } => {
+                let at = origin.checked_add(span);
+                Moment::Tokio(at.unwrap_or_else(|| tokio::time::Instant::now() + FAR))
+            }
         }
     }
 
@@ -119,10 +125,10 @@ impl Clock {
     pub fn sleep_until(&self, until: Time) -> Sleep {
         match &self.0 {
             ClockKind::Real { .. } => tokio::time::sleep(until.since(self.now())),
-            ClockKind::Tokio { origin, .. } => {
-                let span = until.since(Time::ZERO);
-                tokio::time::sleep_until(*origin + span.min(FAR))
-            }
+            ClockKind::Tokio { origin, .. } => match origin.checked_add(until.since(Time::ZERO)) {
+                Some(at) => tokio::time::sleep_until(at),
+                None => tokio::time::sleep(FAR),
+            },
         }
     }
 }

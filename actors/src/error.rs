@@ -1,5 +1,7 @@
 //! The ways in which a call can end without a primary answer, and their meaning for the caller.
 
+mod conversion;
+
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -450,10 +452,12 @@ impl fmt::Display for Refused {
 }
 
 impl<E: std::error::Error + 'static> std::error::Error for CallError<E> {
+    /// Returns the source of the inner error: the text of that error is part of this one's, and no
+    /// report says it twice.
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Failed { error, .. } => Some(error),
-            Self::FallbackFailed { cause, .. } => Some(cause),
+            Self::Failed { error, .. } => error.source(),
+            Self::FallbackFailed { cause, .. } => cause.source(),
             _ => None,
         }
     }

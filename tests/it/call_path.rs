@@ -27,6 +27,8 @@ mod fallback_deadline;
 mod fallback_renewal;
 mod last_resort;
 
+mod errors;
+mod long_lives;
 mod mocked;
 mod nested;
 

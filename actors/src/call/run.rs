@@ -52,16 +52,59 @@ where
         }
         let record = CallRecord::open(&**shared);
         let plan = CallPlan::of_closure(shared, options);
-        match run_closure(shared, &plan, &classify, &mut work).await {
-            Ok(value) => {
-                record.close(CallResult::Primary);
-                Ok(value)
+        let ended = run_closure(shared, &plan, &classify, &mut work).await;
+        close(shared, record, ended)
+    }
+}
+
+/// Runs a closure that can be called once, as [`run`] does: in one attempt, without hedges.
+///
+/// # Cancel safety   As [`run`]'s.
+pub(crate) async fn run_once<T, E>(
+    shared: &Arc<Shared>,
+    options: &CallOptions,
+    classify: impl Fn(&Result<T, E>) -> Verdict,
+    work: impl AsyncFnOnce() -> Result<T, E>,
+) -> Result<T, CallError<E>> {
+    if let Some(refused) = refuse_at_once(shared, options.key.is_some()) {
+        return Err(CallError::Open(refused));
+    }
+    let record = CallRecord::open(&**shared);
+    // CALL-7: there is nothing to begin another attempt with.
+    let mut plan = CallPlan::of_closure(shared, options);
+    plan.max_attempts = 1;
+    plan.is_hedged = false;
+    let mut work = Some(work);
+    let mut begin = || {
+        let work = work.take();
+        async move {
+            match work {
+                Some(work) => work().await,
+                // Not reached: the plan has one attempt.
+                None => std::future::pending().await,
             }
-            Err(failed) => {
-                shared.counts.count_refusal(&failed.error);
-                record.close_failed(&failed.error);
-                Err(failed.error)
-            }
+        }
+    };
+    let ended = run_closure(shared, &plan, &classify, &mut begin).await;
+    close(shared, record, ended)
+}
+
+/// Closes a call that has no fallback.
+#[inline(always)]
+fn close<T, E>(
+    shared: &Arc<Shared>,
+    record: CallRecord<&Shared>,
+    ended: Result<T, Box<FailedAttempt<E>>>,
+) -> Result<T, CallError<E>> {
+    match ended {
+        Ok(value) => {
+            record.close(CallResult::Primary);
+            Ok(value)
+        }
+        Err(failed) => {
+            shared.counts.count_refusal(&failed.error);
+            record.close_failed(&failed.error);
+            Err(failed.error)
         }
     }
 }

@@ -1,0 +1,82 @@
+//! Conversion of a call's error into that of an outer layer.
+
+use super::CallError;
+
+impl<E> CallError<E> {
+    /// Converts the dependency's own error. Everything else that the error tells stays: refusals,
+    /// execution state, time to wait.
+    #[must_use]
+    pub fn map_failed<F>(self, convert: impl FnOnce(E) -> F) -> CallError<F> {
+        match self {
+            Self::Failed {
+                dependency,
+                error,
+                executed,
+            } => CallError::Failed {
+                dependency,
+                error: convert(error),
+                executed,
+            },
+            Self::Open(refused) => CallError::Open(refused),
+            Self::Overloaded {
+                dependency,
+                max_concurrent,
+                max_queue,
+            } => CallError::Overloaded {
+                dependency,
+                max_concurrent,
+                max_queue,
+            },
+            Self::TimedOut {
+                dependency,
+                after,
+                executed,
+            } => CallError::timed_out(dependency, after, executed),
+            Self::Stalled { dependency, after } => CallError::Stalled { dependency, after },
+            Self::WorkerCrashed { dependency, panic } => {
+                CallError::WorkerCrashed { dependency, panic }
+            }
+            Self::Interrupted { dependency, cause } => CallError::Interrupted { dependency, cause },
+            Self::NotExecuted {
+                dependency,
+                reason,
+                retry_after,
+            } => CallError::NotExecuted {
+                dependency,
+                reason,
+                retry_after,
+            },
+            Self::Quarantined {
+                dependency,
+                retry_after,
+            } => CallError::Quarantined {
+                dependency,
+                retry_after,
+            },
+            Self::RateLimited {
+                dependency,
+                limit,
+                retry_after,
+            } => CallError::RateLimited {
+                dependency,
+                limit,
+                retry_after,
+            },
+            Self::SessionSpent { dependency, limit } => {
+                CallError::SessionSpent { dependency, limit }
+            }
+            Self::Injected { dependency } => CallError::Injected { dependency },
+            Self::FallbackFailed {
+                dependency,
+                fallback,
+                message,
+                cause,
+            } => CallError::FallbackFailed {
+                dependency,
+                fallback,
+                message,
+                cause: Box::new(cause.map_failed(convert)),
+            },
+        }
+    }
+}
