@@ -8,6 +8,7 @@ use std::time::Duration;
 use breakerbox_policy::supervision::{PanicReport, StopCause};
 use breakerbox_policy::{Executed, PauseReason, RefusalState, RoundedDuration};
 
+use crate::bulkhead_limit::BulkheadLimit;
 use crate::refusal_reason::RefusalReason;
 
 /// The reason why a call got no primary answer.
@@ -39,6 +40,8 @@ pub enum CallError<E> {
     Overloaded {
         /// The dependency's name.
         dependency: Arc<str>,
+        /// The limits that the call exceeded.
+        limit: BulkheadLimit,
         /// Maximum number of calls in flight.
         max_concurrent: u32,
         /// Maximum number of waiting calls.
@@ -80,6 +83,8 @@ pub enum CallError<E> {
         dependency: Arc<str>,
         /// The reason why there is no worker.
         reason: NotExecutedReason,
+        /// The failure of the worker, if one is known: why it did not start, or ended.
+        cause: Option<Arc<String>>,
         /// Wait until a worker is expected, if it is known.
         retry_after: Option<Duration>,
     },
@@ -194,7 +199,7 @@ impl Refused {
 pub enum NotExecutedReason {
     /// The worker is being restarted.
     Restarting,
-    /// The worker is parked after too many crashes.
+    /// The worker is parked after too many crashes, or waits for its next try.
     Parked,
     /// The runtime or the dependency is shutting down.
     ShuttingDown,
@@ -210,7 +215,7 @@ impl fmt::Display for NotExecutedReason {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Self::Restarting => "its worker is being restarted",
-            Self::Parked => "its worker is parked after too many crashes",
+            Self::Parked => "its worker does not run after too many crashes",
             Self::ShuttingDown => "it is shutting down",
             Self::FallbackOnly => "it answers from its fallbacks only",
             Self::NoRuntime => {
@@ -350,12 +355,13 @@ impl<E: fmt::Display> fmt::Display for CallError<E> {
             Self::Open(refused) => refused.fmt(out),
             Self::Overloaded {
                 dependency,
+                limit,
                 max_concurrent,
                 max_queue,
-            } => write!(
-                out,
-                "{dependency} is overloaded: {max_concurrent} calls in flight and a queue of {max_queue} are the limits"
-            ),
+            } => {
+                write!(out, "{dependency} is overloaded: ")?;
+                limit.write(out, *max_concurrent, *max_queue)
+            }
             Self::TimedOut {
                 dependency,
                 after,
@@ -383,8 +389,17 @@ impl<E: fmt::Display> fmt::Display for CallError<E> {
                 )
             }
             Self::NotExecuted {
-                dependency, reason, ..
-            } => write!(out, "{dependency} was not called: {reason}"),
+                dependency,
+                reason,
+                cause,
+                ..
+            } => {
+                write!(out, "{dependency} was not called: {reason}")?;
+                match cause {
+                    Some(cause) => write!(out, ": {cause}"),
+                    None => Ok(()),
+                }
+            }
             Self::Quarantined {
                 dependency,
                 retry_after,

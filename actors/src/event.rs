@@ -69,6 +69,8 @@ pub enum EventKind {
     Parked {
         /// The cause of the last end.
         cause: StopCause,
+        /// True if it is started again after each backoff all the same, by `give_up = "retry"`.
+        is_retried: bool,
     },
     /// A supervisor gave up; all its children ended with it.
     GaveUp {
@@ -243,7 +245,7 @@ impl EventKind {
         match &mut self {
             Self::FallbackServing { why, .. } => clean(why),
             Self::ReloadRefused { problems, .. } => clean(problems),
-            Self::Ended { cause, .. } | Self::Parked { cause } | Self::GaveUp { cause } => {
+            Self::Ended { cause, .. } | Self::Parked { cause, .. } | Self::GaveUp { cause } => {
                 cause.visit_texts(&mut clean);
             }
             _ => {}
@@ -288,7 +290,14 @@ impl fmt::Display for EventKind {
             Self::RestartScheduled { after } => {
                 write!(out, "restart in {}", RoundedDuration(*after))
             }
-            Self::Parked { cause } => write!(out, "parked after too many crashes; last: {cause}"),
+            Self::Parked {
+                cause,
+                is_retried: false,
+            } => write!(out, "parked after too many crashes; last: {cause}"),
+            Self::Parked { cause, .. } => write!(
+                out,
+                "down after too many crashes, and started again after each backoff; last: {cause}"
+            ),
             Self::GaveUp { cause } => write!(out, "gave up after too many restarts; last: {cause}"),
             Self::Stuck { incarnation, for_ } => write!(
                 out,

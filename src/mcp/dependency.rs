@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use super::call::{ToolCall, ToolResult};
 use super::connector::{McpConnector, WebLink};
 use super::error::McpError;
+use super::fingerprint;
 use super::liveness::{ConnectionEnd, Liveness};
 use super::process::{ServerPipes, ServerProcess};
 use super::server_state::ServerState;
@@ -38,10 +39,15 @@ impl Mcp {
     ///
     /// # Errors  [`McpError`]; a started process is killed.
     pub(super) async fn start(server_state: Arc<ServerState>) -> Result<Self, McpError> {
-        match server_state.settings.server {
+        let own = Arc::clone(&server_state);
+        let started = match server_state.settings.server {
             McpServer::Stdio { .. } => Self::start_process(server_state).await,
             McpServer::Http { .. } => Self::start_elsewhere(server_state).await,
+        };
+        if let Err(error) = &started {
+            own.start.fail(error);
         }
+        started
     }
 
     /// Connects to a remote server. It need not be reachable yet: its breaker deals with that.
@@ -50,7 +56,7 @@ impl Mcp {
         if let Err(error) = connector.session().await {
             tracing::warn!(%error, "an MCP server cannot be reached yet");
         }
-        server_state.connector.store(Some(Arc::clone(&connector)));
+        server_state.start.publish(&connector);
         Ok(Self {
             connector,
             process: None,
@@ -86,7 +92,7 @@ impl Mcp {
             Err(error) => return Err(with_end(error, process).await),
         };
         let connector = Arc::new(McpConnector::Process(Arc::new(session)));
-        server_state.connector.store(Some(Arc::clone(&connector)));
+        server_state.start.publish(&connector);
         Ok(Self {
             connector,
             process: Some(process),
@@ -227,20 +233,15 @@ impl Dependency for Mcp {
     fn is_write(request: &ToolCall) -> bool {
         request.nature.write
     }
+
+    fn fingerprint(request: &ToolCall) -> Option<u64> {
+        Some(fingerprint::of_call(&request.name, &request.arguments))
+    }
 }
 
 impl Drop for Mcp {
     fn drop(&mut self) {
-        // The next incarnation may have started already.
-        let published = self.server_state.connector.load();
-        if published
-            .as_ref()
-            .is_some_and(|connector| Arc::ptr_eq(connector, &self.connector))
-        {
-            self.server_state
-                .connector
-                .compare_and_swap(&*published, None);
-        }
+        self.server_state.start.withdraw(&self.connector);
     }
 }
 

@@ -10,8 +10,8 @@ use rmcp::model::{ServerPeerInfo, Tool};
 use rmcp::service::ClientLifecycleMode;
 
 use super::call::{ToolCall, ToolTraits};
-use super::connector::McpConnector;
 use super::settings::McpSettings;
+use super::start_state::StartState;
 use super::stderr_tail::StderrTail;
 use super::tools::ToolTable;
 
@@ -28,7 +28,7 @@ pub(super) struct ServerState {
     /// The server's latest description of itself.
     pub(super) info: ArcSwapOption<ServerPeerInfo>,
     /// The connector, for requests other than tool calls.
-    pub(super) connector: ArcSwapOption<McpConnector>,
+    pub(super) start: StartState,
     /// The dialect of the server, so that the next incarnation need not detect it.
     pub(super) dialect: Mutex<Option<ClientLifecycleMode>>,
     /// Tools that may be repeated, by the present configuration. Held while the tools are learned,
@@ -48,7 +48,7 @@ impl ServerState {
             toolbox: ArcSwap::default(),
             is_listed: AtomicBool::new(false),
             info: ArcSwapOption::empty(),
-            connector: ArcSwapOption::empty(),
+            start: StartState::default(),
             dialect: Mutex::default(),
             tool_errors: AtomicU32::new(0),
         }

@@ -231,11 +231,14 @@ fn health<D: Dependency>(core: &DependencyCore<D>, view: &BreakerView<'_>) -> He
         _ => None,
     };
     let wrong = match shared.route() {
-        Route::Draining | Route::Stopped | Route::FallbackOnly | Route::Parked => {
+        Route::Parked => refused.or_else(|| Some(shared.absence().to_string())),
+        Route::Draining | Route::Stopped | Route::FallbackOnly => {
             Some(shared.absence().to_string())
         }
         Route::Workers if !core.workers.is_empty() && !core.workers.iter().any(running) => {
-            Some("no worker runs".to_owned())
+            let cause = shared.worker_failure.load();
+            let cause = cause.as_ref().map(|cause| format!(": {cause}"));
+            Some(format!("no worker runs{}", cause.unwrap_or_default()))
         }
         Route::Workers => refused.or_else(|| {
             let pause = shared.pauses.current(shared.clock.now())?;

@@ -135,7 +135,9 @@ impl AlertLog {
                 Breaker::HalfOpen => {}
                 Breaker::Closed => self.resolve(event, AlertKind::BreakerOpen),
             },
-            EventKind::Parked { cause } => self.raise(event, AlertKind::Parked, cause.to_string()),
+            EventKind::Parked { cause, .. } => {
+                self.raise(event, AlertKind::Parked, cause.to_string());
+            }
             EventKind::Started { .. } => self.resolve(event, AlertKind::Parked),
             EventKind::Misconfigured { .. } => {
                 self.raise(event, AlertKind::Misconfigured, event.kind.to_string());

@@ -314,7 +314,13 @@ fn cause_of(error: &CallError<HttpError>) -> String {
     match error {
         CallError::Failed { error, .. } => error.failure.cause().to_owned(),
         CallError::Open(refused) => refused.reason().reason.clone(),
-        CallError::Overloaded { .. } => "bulkhead.max_concurrent".to_owned(),
+        CallError::Overloaded { limit, .. } => {
+            let (slots, queue) = limit.keys();
+            format!("{slots}, {queue}")
+        }
+        CallError::NotExecuted {
+            cause: Some(cause), ..
+        } => cause.to_string(),
         CallError::TimedOut { .. } => "time limit".to_owned(),
         CallError::Stalled { .. } => "timeout.idle".to_owned(),
         CallError::RateLimited { limit, .. } => match limit {
@@ -377,7 +383,7 @@ mod tests {
     use breakerbox_policy::{PauseReason, RefusalState};
 
     use super::*;
-    use crate::{RefusalReason, Refused};
+    use crate::{BulkheadLimit, RefusalReason, Refused};
 
     type Error = CallError<HttpError>;
 
@@ -411,6 +417,7 @@ mod tests {
         CallError::NotExecuted {
             dependency: name(),
             reason,
+            cause: None,
             retry_after: Some(Duration::from_micros(1500)),
         }
     }
@@ -441,6 +448,7 @@ mod tests {
             (
                 CallError::Overloaded {
                     dependency: name(),
+                    limit: BulkheadLimit::default(),
                     max_concurrent: 1,
                     max_queue: 1,
                 },
