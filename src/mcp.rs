@@ -38,8 +38,6 @@ mod server_state;
 
 mod start_state;
 
-mod fingerprint;
-
 mod dependency;
 
 mod connector;

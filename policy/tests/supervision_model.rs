@@ -168,6 +168,8 @@ struct World {
     /// Times of restarts.
     restarts: Vec<Time>,
     parked: BTreeSet<ChildId>,
+    /// Names of which an operator has ordered a new start at some time.
+    renewed: BTreeSet<&'static str>,
     /// Children reported as exhausted, since they ran.
     exhausted: BTreeSet<ChildId>,
     up: bool,
@@ -196,6 +198,7 @@ impl World {
             counted: HashMap::new(),
             restarts: Vec::new(),
             parked: BTreeSet::new(),
+            renewed: BTreeSet::new(),
             exhausted: BTreeSet::new(),
             up: false,
             down: false,
@@ -278,7 +281,8 @@ impl World {
             prop_assert!(!restarted, "a parked child starts without a command");
             self.restarts.clear();
         }
-        if !restarted && incarnation > 1 {
+        let name = self.machine.child(child).map_or("", |view| view.name);
+        if !restarted && self.renewed.contains(name) {
             // A new start by an operator's order empties the window.
             self.restarts.clear();
         }
@@ -475,6 +479,7 @@ impl World {
             }
             Move::Renew(at) => {
                 self.terminated.insert(NAMES[at]);
+                self.renewed.insert(NAMES[at]);
                 let child = name(at);
                 self.command(|ticket| SupervisorEvent::Renew { child, ticket })
             }

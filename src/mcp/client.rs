@@ -145,7 +145,8 @@ impl McpClient {
         };
         let work = || async {
             // MCP-1: it waits for a server that is being started, as a call of a tool does.
-            let connector = self.server_state.start.connector().await?;
+            let started = || self.server_state.connector.load_full();
+            let connector = self.server_state.start.wait(started).await?;
             let session = connector.session().await?;
             let answered = ask(session.peer().clone()).await;
             answered.map_err(|error| McpError::from(error).refined(&session.liveness))

@@ -1,5 +1,6 @@
 //! An MCP server as a dependency: one value for each incarnation of its process or connector.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,6 @@ use tokio::time::timeout;
 use super::call::{ToolCall, ToolResult};
 use super::connector::{McpConnector, WebLink};
 use super::error::McpError;
-use super::fingerprint;
 use super::liveness::{ConnectionEnd, Liveness};
 use super::process::{ServerPipes, ServerProcess};
 use super::server_state::ServerState;
@@ -56,7 +56,8 @@ impl Mcp {
         if let Err(error) = connector.session().await {
             tracing::warn!(%error, "an MCP server cannot be reached yet");
         }
-        server_state.start.publish(&connector);
+        server_state.connector.store(Some(Arc::clone(&connector)));
+        server_state.start.up();
         Ok(Self {
             connector,
             process: None,
@@ -92,7 +93,8 @@ impl Mcp {
             Err(error) => return Err(with_end(error, process).await),
         };
         let connector = Arc::new(McpConnector::Process(Arc::new(session)));
-        server_state.start.publish(&connector);
+        server_state.connector.store(Some(Arc::clone(&connector)));
+        server_state.start.up();
         Ok(Self {
             connector,
             process: Some(process),
@@ -235,13 +237,25 @@ impl Dependency for Mcp {
     }
 
     fn fingerprint(request: &ToolCall) -> Option<u64> {
-        Some(fingerprint::of_call(&request.name, &request.arguments))
+        // SUP-6: equal calls, whatever the order of their arguments; neither key nor metadata counts.
+        let mut hasher = DefaultHasher::new();
+        request.hash(&mut hasher);
+        Some(hasher.finish())
     }
 }
 
 impl Drop for Mcp {
     fn drop(&mut self) {
-        self.server_state.start.withdraw(&self.connector);
+        // The next incarnation may have started already.
+        let published = self.server_state.connector.load();
+        if published
+            .as_ref()
+            .is_some_and(|connector| Arc::ptr_eq(connector, &self.connector))
+        {
+            self.server_state
+                .connector
+                .compare_and_swap(&*published, None);
+        }
     }
 }
 

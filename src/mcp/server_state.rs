@@ -10,6 +10,7 @@ use rmcp::model::{ServerPeerInfo, Tool};
 use rmcp::service::ClientLifecycleMode;
 
 use super::call::{ToolCall, ToolTraits};
+use super::connector::McpConnector;
 use super::settings::McpSettings;
 use super::start_state::StartState;
 use super::stderr_tail::StderrTail;
@@ -28,7 +29,7 @@ pub(super) struct ServerState {
     /// The server's latest description of itself.
     pub(super) info: ArcSwapOption<ServerPeerInfo>,
     /// The connector, for requests other than tool calls.
-    pub(super) start: StartState,
+    pub(super) connector: ArcSwapOption<McpConnector>,
     /// The dialect of the server, so that the next incarnation need not detect it.
     pub(super) dialect: Mutex<Option<ClientLifecycleMode>>,
     /// Tools that may be repeated, by the present configuration. Held while the tools are learned,
@@ -36,6 +37,8 @@ pub(super) struct ServerState {
     idempotent: Mutex<Vec<String>>,
     /// Number of consecutive tool errors.
     tool_errors: AtomicU32,
+    /// The state of its start.
+    pub(super) start: StartState,
 }
 
 impl ServerState {
@@ -48,9 +51,10 @@ impl ServerState {
             toolbox: ArcSwap::default(),
             is_listed: AtomicBool::new(false),
             info: ArcSwapOption::empty(),
-            start: StartState::default(),
+            connector: ArcSwapOption::empty(),
             dialect: Mutex::default(),
             tool_errors: AtomicU32::new(0),
+            start: StartState::default(),
         }
     }
 

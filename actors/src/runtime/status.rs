@@ -237,8 +237,12 @@ fn health<D: Dependency>(core: &DependencyCore<D>, view: &BreakerView<'_>) -> He
         }
         Route::Workers if !core.workers.is_empty() && !core.workers.iter().any(running) => {
             let cause = shared.worker_failure.load();
-            let cause = cause.as_ref().map(|cause| format!(": {cause}"));
-            Some(format!("no worker runs{}", cause.unwrap_or_default()))
+            let is_new = |slot: &WorkerSlot<D>| slot.mail.health.incarnation() == 0;
+            Some(match &*cause {
+                Some(cause) => format!("no worker runs: {cause}"),
+                None if core.workers.iter().all(is_new) => "it is being started".to_owned(),
+                None => "no worker runs".to_owned(),
+            })
         }
         Route::Workers => refused.or_else(|| {
             let pause = shared.pauses.current(shared.clock.now())?;

@@ -139,7 +139,8 @@ impl Supervision {
             RestartType::Transient => normal,
             RestartType::Temporary => true,
         };
-        if at_start || !finished {
+        // A temporary child is never restarted, so only its first start can fail here.
+        if (at_start && !child.is_temporary()) || !finished {
             return self.fail(index, cause, turn);
         }
         let significant = child.spec.significant;

@@ -89,7 +89,14 @@ async fn mcp_1_m1_a_reload_adds_a_server_that_cannot_start_and_mends_one_that_co
     let misspelt = sick.replace("command = \"sh\"", "command = \"shh-no-such\"");
     configured(folder, &format!("{good}{misspelt}"));
     bed.sidecar.signal("HUP");
-    bed.until("sick", |one| one["name"] == "sick").await;
+    let served = async {
+        while bed.call("sick", "echo", json!({})).await["type"]
+            == "urn:breakerbox:unknown-dependency"
+        {
+            tokio::time::sleep(MOMENT).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, served).await.unwrap();
     is_told_as_sick(&bed, "its program cannot be started").await;
     configured(folder, &format!("{good}{sick}"));
     bed.sidecar.signal("HUP");

@@ -9,7 +9,9 @@ use breakerbox::{
 };
 use breakerbox_actors::testing::{TestRuntime, run_paused};
 use breakerbox_policy::supervision::StopCause;
-use breakerbox_policy::{BreakerCommand, DependencySettings, GiveUp, Intensity, OverrideMode};
+use breakerbox_policy::{
+    BreakerCommand, DependencySettings, GiveUp, Intensity, OverrideMode, RetryJitter,
+};
 
 use super::{happened, millis};
 
@@ -64,6 +66,7 @@ impl Site {
         };
         let configure = |settings: &mut DependencySettings| {
             settings.workers.give_up = give_up;
+            settings.workers.backoff.jitter = RetryJitter::None;
             settings.workers.intensity = Intensity {
                 max: 2,
                 within: millis(30_000),
