@@ -431,7 +431,7 @@ impl<D: Dependency> Handler<OperateBreaker> for Breaker<D> {
                 }
             }
         }
-        // SUP-4: without a worker it stays open, whatever the operator's own override was.
+        // SUP-4: without a worker it stays open, even if an operator's own override is removed.
         let is_parked = key.is_none() && closes && self.shared.worker_route() == Route::Parked;
         let park = self.shared.park_reason.load_full().filter(|_| is_parked);
         self.with_machine(&key, ctx, |machine, now| {

@@ -346,6 +346,32 @@ impl<E> CallError<E> {
     }
 }
 
+fn write_rate_limited(
+    out: &mut fmt::Formatter<'_>,
+    dependency: &str,
+    limit: &Limit,
+    retry_after: Option<Duration>,
+) -> fmt::Result {
+    write!(out, "{dependency} was not called: {limit}")?;
+    match retry_after {
+        Some(wait) => write!(out, "; try again in {}", RoundedDuration(wait)),
+        None => Ok(()),
+    }
+}
+
+fn write_not_executed(
+    out: &mut fmt::Formatter<'_>,
+    dependency: &str,
+    reason: NotExecutedReason,
+    cause: Option<&String>,
+) -> fmt::Result {
+    write!(out, "{dependency} was not called: {reason}")?;
+    match cause {
+        Some(cause) => write!(out, ": {cause}"),
+        None => Ok(()),
+    }
+}
+
 impl<E: fmt::Display> fmt::Display for CallError<E> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -393,13 +419,7 @@ impl<E: fmt::Display> fmt::Display for CallError<E> {
                 reason,
                 cause,
                 ..
-            } => {
-                write!(out, "{dependency} was not called: {reason}")?;
-                match cause {
-                    Some(cause) => write!(out, ": {cause}"),
-                    None => Ok(()),
-                }
-            }
+            } => write_not_executed(out, dependency, *reason, cause.as_deref()),
             Self::Quarantined {
                 dependency,
                 retry_after,
@@ -412,13 +432,7 @@ impl<E: fmt::Display> fmt::Display for CallError<E> {
                 dependency,
                 limit,
                 retry_after,
-            } => {
-                write!(out, "{dependency} was not called: {limit}")?;
-                match retry_after {
-                    Some(wait) => write!(out, "; try again in {}", RoundedDuration(*wait)),
-                    None => Ok(()),
-                }
-            }
+            } => write_rate_limited(out, dependency, limit, *retry_after),
             Self::SessionSpent { dependency, limit } => write!(
                 out,
                 "{dependency} was not called: the session has spent all of its {limit}"

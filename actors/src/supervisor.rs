@@ -134,7 +134,7 @@ pub(crate) enum SupervisorRequest {
     Add(ChildSpec, Arc<dyn ChildBody>),
     Terminate(String),
     Restart(String),
-    /// Starts a child anew, whatever its state.
+    /// Starts a child anew, in any state.
     Renew(String),
     Delete(String),
     /// Gives a child another name.

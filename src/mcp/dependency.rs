@@ -237,7 +237,7 @@ impl Dependency for Mcp {
     }
 
     fn fingerprint(request: &ToolCall) -> Option<u64> {
-        // SUP-6: equal calls, whatever the order of their arguments; neither key nor metadata counts.
+        // SUP-6: calls of one tool with equal arguments, in any order; neither key nor metadata counts.
         let mut hasher = DefaultHasher::new();
         request.hash(&mut hasher);
         Some(hasher.finish())

@@ -219,8 +219,8 @@ impl<D: Dependency> DependencyBuilder<D> {
     }
 
     /// Starts the workers in the background: [`DependencyBuilder::start`] returns when the
-    /// dependency is registered. A worker whose first start fails is started again like one that
-    /// has crashed, and callers wait for it or learn why it does not run.
+    /// dependency is registered. A worker that does not start is started again like one that has
+    /// crashed, and callers wait for it or learn why it does not run.
     ///
     /// # Source  Rule MCP-1 in docs/rules.md.
     pub fn background_start(mut self) -> Self {

@@ -31,6 +31,11 @@ impl<D: Dependency> WorkerHooks<D> {
         }
     }
 
+    fn is_any_running(&self) -> bool {
+        let runs = |slot: &WorkerSlot<D>| slot.mail.health.condition() == Condition::Running;
+        self.core.workers.iter().any(runs)
+    }
+
     /// Refuses all calls, for this reason. Nothing is done by parts that do not speak for the
     /// dependency.
     fn park(&self, state: &str, cause: &StopCause) {
@@ -92,13 +97,14 @@ impl<D: Dependency> ChildHooks for WorkerHooks<D> {
     }
 
     fn not_started(&self, cause: &StopCause) {
-        self.note_cause(cause);
+        if !self.is_any_running() {
+            self.note_cause(cause);
+        }
     }
 
     fn exhausted(&self, cause: &StopCause) {
-        let runs = |slot: &WorkerSlot<D>| slot.mail.health.condition() == Condition::Running;
         // MCP-1: the others serve on; without one, callers learn why at once, and health is down.
-        if !self.core.workers.iter().any(runs) {
+        if !self.is_any_running() {
             self.park(
                 "does not run and is started again after each backoff",
                 cause,

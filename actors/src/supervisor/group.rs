@@ -285,7 +285,7 @@ impl GroupRef {
             .map(drop)
     }
 
-    /// Starts a child anew with a fresh budget, whatever its state: one that runs is stopped first,
+    /// Starts a child anew with a fresh budget, in any state: one that runs is stopped first,
     /// one in backoff is started now. Resolves when it is up.
     ///
     /// # Errors  Its start failed, it is part of a group that is being restarted, or no child has

@@ -92,7 +92,7 @@ pub enum SupervisorEvent {
         /// Replied to when it is up, or did not come up and is down as before.
         ticket: CommandId,
     },
-    /// Command: start a child anew, whatever its state. It costs no unit of any restart budget.
+    /// Command: start a child anew, in any state. It costs no unit of any restart budget.
     ///
     /// A running child is stopped first; one that is starting too. Budgets and backoff start over
     /// as after [`SupervisorEvent::Restart`]. While a group round waits for its backoff, it is

@@ -14,6 +14,10 @@ async fn is_told_as_sick(bed: &Beside, cause: &str) {
     assert!(message.contains("the server did not start"), "{failed}");
     assert!(message.contains(cause), "{failed}");
     assert_eq!(failed["error"]["data"]["executed"], "no", "{failed}");
+    let told = failed["error"]["data"]["cause"]
+        .as_str()
+        .unwrap_or_default();
+    assert!(told.contains(cause), "{failed}");
     bed.until("sick", |one| one["health"] == "down").await;
     let ready = bed.admin("/readyz").await;
     assert_eq!(ready["status"], "degraded", "{ready}");
