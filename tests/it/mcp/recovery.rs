@@ -23,8 +23,12 @@ async fn mcp_1_m2_a_server_that_was_killed_and_down_beyond_its_budget_is_well_by
     bed.allow("sick", false);
     signal(process(&bed), "KILL");
     bed.until("sick", |one| one["parked"] == true).await;
-    bed.until("sick", |one| one["override"]["mode"] == "forced_open")
-        .await;
+    let reason = |one: &Value| one["reason"].as_str().unwrap_or_default().to_owned();
+    bed.until("sick", |one| {
+        let is_forced = one["override"]["mode"] == "forced_open";
+        is_forced && one["state"] == "open" && reason(one).contains("no licence")
+    })
+    .await;
     let failed = bed.call("sick", "echo", json!({})).await;
     let message = failed["error"]["message"].as_str().unwrap_or_default();
     assert!(message.contains("no licence"), "{failed}");
@@ -121,6 +125,7 @@ async fn mcp_1_m2_close_and_reset_start_a_parked_server_and_never_hide_it() {
             vain["dependency"]["override"]["mode"], "forced_open",
             "{vain}"
         );
+        assert_eq!(vain["dependency"]["state"], "open", "{vain}");
         bed.until("sick", |one| one["override"]["mode"] == "forced_open")
             .await;
         bed.allow("sick", true);
