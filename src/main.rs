@@ -88,6 +88,8 @@ enum Command {
     Shadow(operator::OperateArgs),
     /// Closes a breaker and sets its counters to zero
     Reset(operator::OperateArgs),
+    /// Starts a dependency's workers anew, with a fresh restart budget: a parked MCP server, or a sick one
+    Restart(operator::OperateArgs),
     /// Shows the events of a running Breakerbox
     Events(operator::Events),
     /// Prints shell completions
@@ -138,6 +140,7 @@ fn main() -> ExitCode {
         Command::Shadow(order) => operator::operate("shadow", &order, &mut out, &mut err),
         Command::Close(order) => operator::operate("close", &order, &mut out, &mut err),
         Command::Reset(order) => operator::operate("reset", &order, &mut out, &mut err),
+        Command::Restart(order) => operator::operate("restart", &order, &mut out, &mut err),
         Command::Events(events) => operator::events(&events, &mut out, &mut err),
         Command::Completions { shell } => {
             let mut text = Vec::new();

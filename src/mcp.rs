@@ -36,6 +36,8 @@ mod settings;
 
 mod server_state;
 
+mod start_state;
+
 mod dependency;
 
 mod connector;
@@ -54,6 +56,7 @@ mod stderr_tail;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use breakerbox_policy::DependencySettings;
 
@@ -82,7 +85,13 @@ pub async fn start(
     dependency(runtime, name, settings).start().await
 }
 
+/// Time limit of a call where the policy sets none: as long as client libraries wait for a tool.
+const CALL: Duration = Duration::from_secs(60);
+
 /// Returns a builder for a server, to set its policy and fallbacks before it starts.
+///
+/// Where the runtime's settings have the usual time limits, a call may take a minute, and a write
+/// waits for its turn as long.
 pub fn dependency(runtime: &Runtime, name: &str, settings: &McpSettings) -> McpBuilder {
     let server_state = Arc::new(ServerState::new(settings.clone()));
     let serial = settings.serial_writes;
@@ -90,6 +99,15 @@ pub fn dependency(runtime: &Runtime, name: &str, settings: &McpSettings) -> McpB
         let writes = &mut policy.bulkhead.max_concurrent_writes;
         if serial && writes.is_none() {
             *writes = Some(NonZeroU32::MIN);
+        }
+        let usual = DependencySettings::default();
+        if policy.timeout == usual.timeout {
+            policy.timeout.attempt = Some(CALL);
+            policy.timeout.total = Some(CALL);
+            policy.breaker.half_open.probe_lease = policy.breaker.half_open.probe_lease.max(CALL);
+        }
+        if policy.bulkhead.max_wait == usual.bulkhead.max_wait {
+            policy.bulkhead.max_wait = policy.timeout.total.unwrap_or(CALL);
         }
     });
     let own = Arc::clone(&server_state);
@@ -121,6 +139,14 @@ impl McpBuilder {
         self
     }
 
+    /// Starts the server in the background: [`McpBuilder::start`] returns at once. Until it runs,
+    /// calls wait for it or fail with the cause. A server that does not start is started again
+    /// after a backoff, and with [`GiveUp::Retry`](crate::policy::GiveUp::Retry) for ever.
+    pub fn background_start(mut self) -> Self {
+        self.builder = self.builder.background_start();
+        self
+    }
+
     /// Permits [`Runtime::set_fallbacks`](crate::Runtime::set_fallbacks) while it runs.
     pub fn replaceable_fallbacks(mut self) -> Self {
         self.builder = self.builder.replaceable_fallbacks();
@@ -139,7 +165,7 @@ impl McpBuilder {
         self
     }
 
-    /// Starts the server, and waits until it is ready.
+    /// Starts the server, and waits until it is ready, unless it is started in the background.
     ///
     /// # Errors  As [`start`].
     pub async fn start(self) -> Result<McpClient, StartError> {

@@ -51,7 +51,7 @@ use crate::breaker::shared::{SharedBreaker, generation_of, record_batch, record_
 use crate::clock::random;
 use crate::dependency::Dependency;
 use crate::event::EventKind;
-use crate::state::Shared;
+use crate::state::{Route, Shared};
 use periodic::PeriodicTasks;
 
 /// The actor of one dependency's breaker; any actor may send it a [`Call`].
@@ -451,8 +451,17 @@ impl<D: Dependency> Handler<OperateBreaker> for Breaker<D> {
                 }
             }
         }
+        // SUP-4: without a worker it stays open, even if an operator's own override is removed.
+        let is_parked = key.is_none() && closes && self.shared.worker_route() == Route::Parked;
+        let park = self.shared.park_reason.load_full().filter(|_| is_parked);
         self.with_machine(&key, ctx, |machine, now| {
-            machine.command(now, command, &mut random())
+            let done = machine.command(now, command, &mut random());
+            if let Some(reason) = park {
+                let reason = String::clone(&reason);
+                // It is never refused.
+                let _ = machine.command(now, BreakerCommand::Park { reason }, &mut random());
+            }
+            done
         })
     }
 }

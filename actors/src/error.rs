@@ -10,6 +10,7 @@ use std::time::Duration;
 use breakerbox_policy::supervision::{PanicReport, StopCause};
 use breakerbox_policy::{Executed, PauseReason, RefusalState, RoundedDuration};
 
+use crate::bulkhead_limit::BulkheadLimit;
 use crate::refusal_reason::RefusalReason;
 
 /// The reason why a call got no primary answer.
@@ -41,6 +42,8 @@ pub enum CallError<E> {
     Overloaded {
         /// The dependency's name.
         dependency: Arc<str>,
+        /// The limits that the call exceeded.
+        limit: BulkheadLimit,
         /// Maximum number of calls in flight.
         max_concurrent: u32,
         /// Maximum number of waiting calls.
@@ -82,6 +85,8 @@ pub enum CallError<E> {
         dependency: Arc<str>,
         /// The reason why there is no worker.
         reason: NotExecutedReason,
+        /// The failure of the worker, if one is known: why it did not start, or ended.
+        cause: Option<Arc<String>>,
         /// Wait until a worker is expected, if it is known.
         retry_after: Option<Duration>,
     },
@@ -196,7 +201,7 @@ impl Refused {
 pub enum NotExecutedReason {
     /// The worker is being restarted.
     Restarting,
-    /// The worker is parked after too many crashes.
+    /// The worker is parked after too many crashes, or waits for its next try.
     Parked,
     /// The runtime or the dependency is shutting down.
     ShuttingDown,
@@ -212,7 +217,7 @@ impl fmt::Display for NotExecutedReason {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Self::Restarting => "its worker is being restarted",
-            Self::Parked => "its worker is parked after too many crashes",
+            Self::Parked => "its worker does not run after too many crashes",
             Self::ShuttingDown => "it is shutting down",
             Self::FallbackOnly => "it answers from its fallbacks only",
             Self::NoRuntime => {
@@ -343,6 +348,32 @@ impl<E> CallError<E> {
     }
 }
 
+fn write_rate_limited(
+    out: &mut fmt::Formatter<'_>,
+    dependency: &str,
+    limit: &Limit,
+    retry_after: Option<Duration>,
+) -> fmt::Result {
+    write!(out, "{dependency} was not called: {limit}")?;
+    match retry_after {
+        Some(wait) => write!(out, "; try again in {}", RoundedDuration(wait)),
+        None => Ok(()),
+    }
+}
+
+fn write_not_executed(
+    out: &mut fmt::Formatter<'_>,
+    dependency: &str,
+    reason: NotExecutedReason,
+    cause: Option<&String>,
+) -> fmt::Result {
+    write!(out, "{dependency} was not called: {reason}")?;
+    match cause {
+        Some(cause) => write!(out, ": {cause}"),
+        None => Ok(()),
+    }
+}
+
 impl<E: fmt::Display> fmt::Display for CallError<E> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -352,12 +383,13 @@ impl<E: fmt::Display> fmt::Display for CallError<E> {
             Self::Open(refused) => refused.fmt(out),
             Self::Overloaded {
                 dependency,
+                limit,
                 max_concurrent,
                 max_queue,
-            } => write!(
-                out,
-                "{dependency} is overloaded: {max_concurrent} calls in flight and a queue of {max_queue} are the limits"
-            ),
+            } => {
+                write!(out, "{dependency} is overloaded: ")?;
+                limit.write(out, *max_concurrent, *max_queue)
+            }
             Self::TimedOut {
                 dependency,
                 after,
@@ -385,8 +417,11 @@ impl<E: fmt::Display> fmt::Display for CallError<E> {
                 )
             }
             Self::NotExecuted {
-                dependency, reason, ..
-            } => write!(out, "{dependency} was not called: {reason}"),
+                dependency,
+                reason,
+                cause,
+                ..
+            } => write_not_executed(out, dependency, *reason, cause.as_deref()),
             Self::Quarantined {
                 dependency,
                 retry_after,
@@ -399,13 +434,7 @@ impl<E: fmt::Display> fmt::Display for CallError<E> {
                 dependency,
                 limit,
                 retry_after,
-            } => {
-                write!(out, "{dependency} was not called: {limit}")?;
-                match retry_after {
-                    Some(wait) => write!(out, "; try again in {}", RoundedDuration(*wait)),
-                    None => Ok(()),
-                }
-            }
+            } => write_rate_limited(out, dependency, limit, *retry_after),
             Self::SessionSpent { dependency, limit } => write!(
                 out,
                 "{dependency} was not called: the session has spent all of its {limit}"

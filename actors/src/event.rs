@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use breakerbox_policy::supervision::StopCause;
 use breakerbox_policy::{
-    BreakerCause, BreakerEvent, ChaosSettings, PauseReason, RoundedDuration, State, Symptom, Time,
+    BreakerCause, BreakerEvent, ChaosSettings, CommandSource, PauseReason, RoundedDuration, State,
+    Symptom, Time,
 };
 use tokio::sync::broadcast;
 
@@ -24,7 +25,7 @@ use crate::sync::LockExt;
 pub const EVENT_HISTORY: usize = 1024;
 
 /// Number of older events of operators that are kept beside them: commands, overrides, reloads,
-/// removals, chaos and parks. Traffic of callers cannot remove them from the history.
+/// removals, chaos, and workers that are parked for good. Traffic of callers cannot remove them from the history.
 pub const OPERATOR_EVENT_HISTORY: usize = 256;
 
 /// An event of a dependency or a child.
@@ -69,6 +70,8 @@ pub enum EventKind {
     Parked {
         /// The cause of the last end.
         cause: StopCause,
+        /// True if it is started again after each backoff all the same, by `give_up = "retry"`.
+        is_retried: bool,
     },
     /// A supervisor gave up; all its children ended with it.
     GaveUp {
@@ -219,15 +222,20 @@ impl EventKind {
         match self {
             Self::Breaker(event) => matches!(
                 event,
-                BreakerEvent::Overridden { .. }
-                    | BreakerEvent::OverrideRemoved { .. }
-                    | BreakerEvent::Transition {
-                        cause: BreakerCause::Commanded(_),
-                        ..
-                    }
+                BreakerEvent::Overridden {
+                    by: CommandSource::Operator,
+                    ..
+                } | BreakerEvent::OverrideRemoved {
+                    by: CommandSource::Operator,
+                    ..
+                } | BreakerEvent::Transition {
+                    cause: BreakerCause::Commanded(_),
+                    ..
+                }
             ),
-            Self::Parked { .. }
-            | Self::GaveUp { .. }
+            // A worker that is tried for ever may be told so again and again.
+            Self::Parked { is_retried, .. } => !is_retried,
+            Self::GaveUp { .. }
             | Self::Reloaded { .. }
             | Self::ReloadRefused { .. }
             | Self::Chaos { .. }
@@ -243,7 +251,7 @@ impl EventKind {
         match &mut self {
             Self::FallbackServing { why, .. } => clean(why),
             Self::ReloadRefused { problems, .. } => clean(problems),
-            Self::Ended { cause, .. } | Self::Parked { cause } | Self::GaveUp { cause } => {
+            Self::Ended { cause, .. } | Self::Parked { cause, .. } | Self::GaveUp { cause } => {
                 cause.visit_texts(&mut clean);
             }
             _ => {}
@@ -277,6 +285,14 @@ fn write_pause(
     }
 }
 
+fn parked_words(is_retried: bool) -> &'static str {
+    if is_retried {
+        "down after too many crashes, and started again after each backoff"
+    } else {
+        "parked after too many crashes"
+    }
+}
+
 impl fmt::Display for EventKind {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -288,7 +304,9 @@ impl fmt::Display for EventKind {
             Self::RestartScheduled { after } => {
                 write!(out, "restart in {}", RoundedDuration(*after))
             }
-            Self::Parked { cause } => write!(out, "parked after too many crashes; last: {cause}"),
+            Self::Parked { cause, is_retried } => {
+                write!(out, "{}; last: {cause}", parked_words(*is_retried))
+            }
             Self::GaveUp { cause } => write!(out, "gave up after too many restarts; last: {cause}"),
             Self::Stuck { incarnation, for_ } => write!(
                 out,

@@ -21,6 +21,8 @@ mod redact;
 
 mod refusal_reason;
 
+mod bulkhead_limit;
+
 mod error;
 
 mod event;
@@ -66,6 +68,7 @@ pub use answer::{Answer, AnswerSource};
 pub use attempt_progress::AttemptProgress;
 pub use breaker::Breaker;
 pub use breaker::message::Call;
+pub use bulkhead_limit::BulkheadLimit;
 pub use call::{Served, Streamed};
 pub use call_options::CallOptions;
 pub use client::{AnswerMemory, Client};
@@ -88,6 +91,7 @@ pub use runtime::builder::{
 };
 pub use runtime::closures::{AnyClient, Closures};
 pub use runtime::reload::{DependencyReload, ReloadReport};
+pub use runtime::renewal::{RestartRefusal, WorkerRestart};
 pub use runtime::replace::LeavingDependency;
 pub use runtime::scope::ScopeGuard;
 pub use runtime::status::{DependencyStatus, Health, KeyStatus, WorkerStatus};

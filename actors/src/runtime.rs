@@ -16,11 +16,15 @@ mod protected;
 
 mod registry;
 
+pub(crate) mod renewal;
+
 pub(crate) mod reload;
 
 pub(crate) mod scope;
 
 pub(crate) mod status;
+
+mod worker_hooks;
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -41,6 +45,7 @@ use crate::dependency::Dependency;
 use crate::error::StartError;
 use crate::event::{Event, EventBus};
 use crate::fallback::find_cycle;
+use crate::state::Route;
 use crate::state::recorder::OutcomeRecorder;
 use crate::supervisor::{
     Child, ChildRef, ChildStatus, DeathWatch, DriverCommand, DriverNews, Group, GroupRef,
@@ -284,7 +289,7 @@ impl Runtime {
     }
 
     /// Carries out an operator's command on a breaker. Returns `None` if no dependency has this
-    /// name.
+    /// name. A command that closes it starts parked workers again; until one runs, it stays open.
     ///
     /// # Errors  The breaker's state does not allow it.
     pub async fn operate(
@@ -292,14 +297,17 @@ impl Runtime {
         name: &str,
         command: BreakerCommand,
     ) -> Option<Result<(), IllegalTransition>> {
-        let operator = self.registry().get(name)?.operator();
+        let one = self.registry().get(name).cloned()?;
+        let revives = matches!(
+            command,
+            BreakerCommand::Close { .. } | BreakerCommand::Reset { .. }
+        );
+        let done = one.operator().send(OperateBreaker::all(command)).await;
+        if revives && one.shared().worker_route() == Route::Parked {
+            self.begin_restart(name, &*one);
+        }
         // A breaker that is gone refuses every call; no command applies to it.
-        Some(
-            operator
-                .send(OperateBreaker::all(command))
-                .await
-                .unwrap_or(Ok(())),
-        )
+        Some(done.unwrap_or(Ok(())))
     }
 
     /// Injects faults at a dependency, as [`Client::set_chaos`] does. Returns false if none has

@@ -103,6 +103,10 @@ pub(crate) struct Shared {
     pub(crate) last_fallback_tag: AtomicU64,
     /// The problem that the dependency reports, though it answers.
     pub(crate) complaint: ArcSwapOption<String>,
+    /// Why a worker does not run; `None` while one runs, or before a failure.
+    pub(crate) worker_failure: ArcSwapOption<String>,
+    /// The latest reason for which the supervisor forced the breaker open.
+    pub(crate) park_reason: ArcSwapOption<String>,
     /// The address of the breaker actor; replaced together with the parts around this state.
     pub(crate) breaker_port: ArcSwapOption<BreakerPort>,
     /// Answers of each fallback, by its name.
@@ -167,6 +171,8 @@ impl Shared {
             last_fallback: AtomicU64::new(0),
             last_fallback_tag: AtomicU64::new(0),
             complaint: ArcSwapOption::empty(),
+            worker_failure: ArcSwapOption::empty(),
+            park_reason: ArcSwapOption::empty(),
             breaker_port: ArcSwapOption::empty(),
             fallback_counts: FallbackCounts::default(),
             rate: ThreadCached::new(settings.rate_limit.as_ref().map(rate)),
@@ -303,6 +309,31 @@ impl Shared {
             Route::FallbackOnly => NotExecutedReason::FallbackOnly,
             Route::Parked => NotExecutedReason::Parked,
             Route::Draining | Route::Stopped => NotExecutedReason::ShuttingDown,
+        }
+    }
+
+    /// Returns true if no worker runs because of a failure that is known.
+    pub(crate) fn lacks_worker_for_a_cause(&self) -> bool {
+        self.worker_failure.load().is_some()
+    }
+
+    /// The error of a call that was not begun and will not be, for this reason: with the known cause
+    /// if it lacks a worker.
+    pub(crate) fn not_executed<E>(
+        &self,
+        reason: NotExecutedReason,
+        retry_after: Option<Duration>,
+    ) -> CallError<E> {
+        let lacks_worker = matches!(
+            reason,
+            NotExecutedReason::Restarting | NotExecutedReason::Parked
+        );
+        let cause = lacks_worker.then(|| self.worker_failure.load_full());
+        CallError::NotExecuted {
+            dependency: Arc::clone(&self.name),
+            reason,
+            cause: cause.flatten(),
+            retry_after,
         }
     }
 

@@ -134,6 +134,8 @@ pub(crate) enum SupervisorRequest {
     Add(ChildSpec, Arc<dyn ChildBody>),
     Terminate(String),
     Restart(String),
+    /// Starts a child anew, in any state.
+    Renew(String),
     Delete(String),
     /// Gives a child another name.
     Rename(String, String),
@@ -243,11 +245,17 @@ impl Supervisor {
                 if let Some(entry) = self.children.get(&child) {
                     let kind = EventKind::Parked {
                         cause: cause.clone(),
+                        is_retried: false,
                     };
                     self.around.events.emit(&entry.subject, kind);
                     entry.body.hooks().parked(&cause);
                 }
             }
+            SupervisorAction::Exhausted {
+                child,
+                cause,
+                first,
+            } => self.note_exhausted(child, &cause, first),
             SupervisorAction::Forget { child } => {
                 if let Some(mut entry) = self.children.remove(&child) {
                     entry.body.hooks().gone();
@@ -264,6 +272,22 @@ impl Supervisor {
             SupervisorAction::Up => self.life.set_readiness(Readiness::Ready),
             SupervisorAction::Down(end) => self.down(end.cause(), ctx),
         }
+    }
+
+    /// Reports a child that is down after too many failures, and is tried again. The event tells
+    /// its first such failure only.
+    fn note_exhausted(&self, child: ChildId, cause: &StopCause, first: bool) {
+        let Some(entry) = self.children.get(&child) else {
+            return;
+        };
+        if first {
+            let kind = EventKind::Parked {
+                cause: cause.clone(),
+                is_retried: true,
+            };
+            self.around.events.emit(&entry.subject, kind);
+        }
+        entry.body.hooks().exhausted(cause);
     }
 
     fn start(&mut self, child: ChildId, incarnation: u64, ctx: &mut Context<Self>) {
@@ -481,6 +505,9 @@ impl ChildEntry {
             }
             DriverNews::StartFailed(cause) | DriverNews::Ended(cause) => {
                 let cause = cause.clone();
+                if let DriverNews::StartFailed(_) = news {
+                    self.body.hooks().not_started(&cause);
+                }
                 self.last_end = Some(cause.clone());
                 self.body.health().note_exit(cause.clone());
                 events.emit(&self.subject, EventKind::Ended { incarnation, cause });
@@ -512,6 +539,7 @@ impl Handler<RequestMessage> for Supervisor {
             }
             SupervisorRequest::Terminate(child) => SupervisorEvent::Terminate { child, ticket },
             SupervisorRequest::Restart(child) => SupervisorEvent::Restart { child, ticket },
+            SupervisorRequest::Renew(child) => SupervisorEvent::Renew { child, ticket },
             SupervisorRequest::Delete(child) => SupervisorEvent::Delete { child, ticket },
             SupervisorRequest::Rename(..) => return,
         };

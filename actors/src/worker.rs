@@ -31,6 +31,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use crate::deadline::CallScope;
 use crate::dependency::{CallContext, Dependency};
 use crate::error::CallError;
+use crate::event::EventKind;
 use crate::state::{Route, Shared};
 use crate::supervisor::{DriverQueue, Incarnation, PollHook, Readiness, caught};
 use crate::verdict::Verdict;
@@ -141,6 +142,10 @@ impl<D: Dependency> Responder<D> {
         let Some(replier) = &self.replier else {
             return;
         };
+        if replier.shared().lacks_worker_for_a_cause() {
+            let mut own = self;
+            return own.refuse(|shared| shared.not_executed(shared.absence(), None));
+        }
         let after = replier.waited(now);
         self.time_out(now, after, Executed::No);
     }
@@ -175,21 +180,17 @@ impl<D: Dependency> Drop for Responder<D> {
             return;
         };
         let shared = Arc::clone(replier.shared());
-        let dependency = Arc::clone(&shared.name);
         if replier.has_begun() {
             // A crash counts as one failure for each call that it ended.
-            let error = self.error_after_end(dependency);
+            let error = self.error_after_end(Arc::clone(&shared.name));
             replier.settle(
                 Verdict::from(Class::Failure),
                 shared.clock.now(),
                 Err(error),
             );
         } else {
-            replier.refuse(Err(CallError::NotExecuted {
-                dependency,
-                reason: shared.absence(),
-                retry_after: None,
-            }));
+            let error = shared.not_executed(shared.absence(), None);
+            replier.refuse(Err(error));
         }
     }
 }
@@ -275,11 +276,28 @@ impl<D: Dependency> Worker<D> {
             return false;
         };
         self.take_begun();
+        self.suspect_calls();
         // Polls the calls in flight once more: their own results say more than `Interrupted`.
         while let Poll::Ready(Some(())) = self.in_flight.poll_next_unpin(cx) {}
         let failed = Readiness::Failed(StopCause::Failed(why));
         self.incarnation.set_readiness(failed);
         true
+    }
+
+    /// Notes the calls in flight, of which one may have ended the value.
+    fn suspect_calls(&self) {
+        let Some(quarantine) = &self.shared.quarantine else {
+            return;
+        };
+        // SUP-6: a call that was alone is the one; of several any may be, until it is answered.
+        let is_alone = self.in_flight.len() == 1;
+        for fingerprint in self.in_flight.iter().filter_map(Execution::fingerprint) {
+            let now = self.shared.clock.now();
+            if let Some(ttl) = quarantine.suspect(fingerprint, is_alone, now) {
+                let kind = EventKind::Quarantined { fingerprint, ttl };
+                self.shared.events.emit(&self.shared.name, kind);
+            }
+        }
     }
 
     /// Shuts the value down. Calls that arrive meanwhile wait for the next incarnation.

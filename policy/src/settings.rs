@@ -497,6 +497,9 @@ pub enum GiveUp {
     /// Keep the child down, force its breaker open, and let its siblings run.
     #[default]
     Park,
+    /// Force its breaker open and let its siblings run, but start the child again after each
+    /// backoff, for ever: it is well again by itself once its cause is gone.
+    Retry,
 }
 
 /// Handling of calls while no worker runs.

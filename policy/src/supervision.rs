@@ -25,9 +25,11 @@
 //!   the wait widens the round; the later of the waits applies.
 //! - *Give up*: [`GiveUp::Escalate`] stops the others in reverse order and ends the supervisor.
 //!   [`GiveUp::Park`] keeps that child down; siblings that its round had stopped are started. A
-//!   refused restart is not counted.
-//! - *Commands* never wait for a backoff. Terminate acts at once, also on a child that is starting;
-//!   the others wait while a round stops or starts children. Terminating a child that a group waits
+//!   refused restart is not counted. [`GiveUp::Retry`] goes on with its delays, uncounted.
+//! - *Background*: a child of this kind is started in its turn, and the next one at once. If its
+//!   first start fails, nothing is rolled back: it is judged when the others are up.
+//! - *Commands* never wait for a backoff. Terminate acts at once, also on a child that is starting,
+//!   and so does Renew, which starts it again; the others wait while a round stops or starts children. Terminating a child that a group waits
 //!   for lets the others start.
 //!
 //! Deviations: see [`OtpRules`]; the window's resolution is a nanosecond, not a second.
@@ -60,7 +62,7 @@ pub use spec::{
 
 use crate::{RandomSource, Time};
 use budget::RestartWindow;
-use child::{ChildPhase, ChildRecord, StopRequest, StoppedReason};
+use child::{ChildPhase, ChildRecord, Exhaustion, StopRequest, StoppedReason};
 use command::PendingCommand;
 use round::{RoundStep, SupervisionRound};
 
@@ -175,6 +177,9 @@ impl Supervision {
             }
             SupervisorEvent::Restart { child, ticket } => {
                 self.ask(PendingCommand::restart(ticket, child), &mut turn);
+            }
+            SupervisorEvent::Renew { child, ticket } => {
+                self.ask(PendingCommand::renew(ticket, child), &mut turn);
             }
             SupervisorEvent::Delete { child, ticket } => {
                 self.ask(PendingCommand::delete(ticket, child), &mut turn);
@@ -313,6 +318,7 @@ impl Supervision {
         if let ChildPhase::Starting(asked) = &mut child.life {
             let asked = asked.take();
             child.life = ChildPhase::Running { since: turn.now };
+            child.exhaustion = Exhaustion::None;
             if let Some(asked) = asked {
                 turn.reply(asked.ticket, Ok(Some(id)));
             }

@@ -41,6 +41,7 @@ enum Move {
     Add(usize, RestartType),
     Terminate(usize),
     Restart(usize),
+    Renew(usize),
     Delete(usize),
 }
 
@@ -61,6 +62,7 @@ fn moves() -> impl Generator<Value = Vec<Move>> {
             1 => (name.clone(), restart_type()).prop_map(|(at, restart)| Move::Add(at, restart)),
             1 => name.clone().prop_map(Move::Terminate),
             1 => name.clone().prop_map(Move::Restart),
+            1 => name.clone().prop_map(Move::Renew),
             1 => name.prop_map(Move::Delete),
         ],
         0..200,
@@ -81,17 +83,18 @@ fn children() -> impl Generator<Value = Vec<ChildSpec>> {
         Just(Shutdown::Infinity),
         (0_u64..500).prop_map(|millis| Shutdown::Within(Duration::from_millis(millis))),
     ];
-    let child = (restart_type(), shutdown, any::<bool>(), any::<bool>());
+    let give_up = prop_oneof![
+        Just(GiveUp::Park),
+        Just(GiveUp::Escalate),
+        Just(GiveUp::Retry),
+    ];
+    let child = (restart_type(), shutdown, give_up, any::<bool>());
     vec(child, 0..5).prop_map(|children| {
         let named = children.into_iter().zip(NAMES);
-        let spec = |((restart, shutdown, parks, own), name): (_, &str)| ChildSpec {
+        let spec = |((restart, shutdown, give_up, own), name): (_, &str)| ChildSpec {
             restart,
             shutdown,
-            give_up: if parks {
-                GiveUp::Park
-            } else {
-                GiveUp::Escalate
-            },
+            give_up,
             intensity: if own { Some(intensity(3)) } else { None },
             ..ChildSpec::worker(name)
         };
@@ -165,6 +168,10 @@ struct World {
     /// Times of restarts.
     restarts: Vec<Time>,
     parked: BTreeSet<ChildId>,
+    /// Names of which an operator has ordered a new start at some time.
+    renewed: BTreeSet<&'static str>,
+    /// Children reported as exhausted, since they ran.
+    exhausted: BTreeSet<ChildId>,
     up: bool,
     down: bool,
 }
@@ -191,6 +198,8 @@ impl World {
             counted: HashMap::new(),
             restarts: Vec::new(),
             parked: BTreeSet::new(),
+            renewed: BTreeSet::new(),
+            exhausted: BTreeSet::new(),
             up: false,
             down: false,
         }
@@ -243,6 +252,11 @@ impl World {
                 prop_assert!(!self.lives.contains_key(&child));
                 prop_assert!(self.parked.insert(child), "parked twice");
             }
+            SupervisorAction::Exhausted { child, first, .. } => {
+                prop_assert!(!self.lives.contains_key(&child));
+                let is_new = self.exhausted.insert(child);
+                prop_assert_eq!(first, is_new, "told as new once");
+            }
             SupervisorAction::Forget { child } => {
                 prop_assert!(!self.lives.contains_key(&child), "forgotten alive");
             }
@@ -267,6 +281,11 @@ impl World {
             prop_assert!(!restarted, "a parked child starts without a command");
             self.restarts.clear();
         }
+        let name = self.machine.child(child).map_or("", |view| view.name);
+        if !restarted && self.renewed.contains(name) {
+            // A new start by an operator's order empties the window.
+            self.restarts.clear();
+        }
         let group = matches!(
             self.spec.strategy,
             Strategy::OneForAll | Strategy::RestForOne
@@ -288,7 +307,9 @@ impl World {
                 .find(|(_, life)| *life == Life::Starting);
             prop_assert!(starting.is_none(), "{child} starts beside another");
         }
-        if restarted && !group && self.spec.backoff.is_none() {
+        // Restarts of exhausted children are not counted.
+        let is_counted = !self.exhausted.contains(&child);
+        if restarted && is_counted && !group && self.spec.backoff.is_none() {
             self.restarts.push(self.now);
             let intensity = self.spec.intensity;
             let recent = self.restarts.iter();
@@ -347,6 +368,7 @@ impl World {
         let cause = match life {
             Life::Starting if !fails => {
                 self.lives.insert(child, (incarnation, Life::Running));
+                self.exhausted.remove(&child);
                 return self.hear(SupervisorEvent::Started { child, incarnation });
             }
             Life::Starting => {
@@ -454,6 +476,12 @@ impl World {
             Move::Restart(at) => {
                 let child = name(at);
                 self.command(|ticket| SupervisorEvent::Restart { child, ticket })
+            }
+            Move::Renew(at) => {
+                self.terminated.insert(NAMES[at]);
+                self.renewed.insert(NAMES[at]);
+                let child = name(at);
+                self.command(|ticket| SupervisorEvent::Renew { child, ticket })
             }
             Move::Delete(at) => {
                 let child = name(at);

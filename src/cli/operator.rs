@@ -1,4 +1,4 @@
-//! `breakerbox status`, `open`, `close`, `disable`, `shadow`, `reset` and `events`: operator
+//! `breakerbox status`, `open`, `close`, `disable`, `shadow`, `reset`, `restart` and `events`: operator
 //! commands for a running Breakerbox, over its admin side.
 //!
 //! The commands make no decisions: the server validates, carries out and records.
@@ -56,7 +56,7 @@ pub(crate) struct Status {
     place: AdminTarget,
 }
 
-/// Arguments of `open`, `close`, `disable`, `shadow` and `reset`.
+/// Arguments of `open`, `close`, `disable`, `shadow`, `reset` and `restart`.
 #[derive(Debug, Args)]
 pub(crate) struct OperateArgs {
     /// Name of the dependency
@@ -64,7 +64,7 @@ pub(crate) struct OperateArgs {
     /// Reason, recorded in the audit event
     #[arg(long, value_name = "TEXT")]
     reason: String,
-    /// Duration, such as 10m [default: until an operator closes it]. Ignored by close and reset
+    /// Duration, such as 10m [default: until an operator closes it]. Ignored by close, reset and restart
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
     for_: Option<Duration>,
     #[command(flatten)]
@@ -164,7 +164,7 @@ async fn watch(
     }
 }
 
-/// Runs `open`, `close`, `disable`, `shadow` or `reset`.
+/// Runs `open`, `close`, `disable`, `shadow`, `reset` or `restart`.
 pub(crate) fn operate(
     operation: &str,
     order: &OperateArgs,

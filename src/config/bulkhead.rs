@@ -9,9 +9,15 @@ use super::section::Section;
 use super::value_type::{TICK, YEAR, count, duration, integer, number, one_of, rate};
 
 /// Reads `bulkhead`. `writes`: default of `max_concurrent_writes`; 0 for no separate limit.
-pub(super) fn read(mut section: Section<'_>, writes: u32) -> BulkheadSettings {
+/// `max_wait`: its default, if the kind has one of its own.
+pub(super) fn read(
+    mut section: Section<'_>,
+    writes: u32,
+    max_wait: Option<Duration>,
+) -> BulkheadSettings {
     const MOST: u32 = 1_000_000;
     let default = BulkheadSettings::default();
+    let max_wait = max_wait.unwrap_or(default.max_wait);
     let most = section.get_or("max_concurrent", &count(MOST), default.max_concurrent);
     let writes = section.get_or("max_concurrent_writes", &integer(0..=MOST), writes);
     let is_bad = section.is_bad("max_concurrent");
@@ -28,7 +34,7 @@ pub(super) fn read(mut section: Section<'_>, writes: u32) -> BulkheadSettings {
         max_concurrent: most,
         max_concurrent_writes: NonZeroU32::new(writes),
         max_queue: section.get_or("max_queue", &integer(0..=MOST), default.max_queue),
-        max_wait: section.get_or("max_wait", &forever, default.max_wait),
+        max_wait: section.get_or("max_wait", &forever, max_wait),
         adaptive: adaptive.and_then(|section| read_adaptive(section, (!is_bad).then_some(most))),
     };
     section.finish();

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use breakerbox_policy::{DependencySettings, WhenAllDown};
+use breakerbox_policy::{DependencySettings, GiveUp, WhenAllDown};
 
 use super::fallback::{self, FallbackConfig};
 use super::kind::DependencyKind;
@@ -11,7 +11,7 @@ use super::outbound::{self, OutboundConfig};
 use super::section::Section;
 use super::upstream_tls::{self, UpstreamTls};
 use super::url::{URL, is_http_url};
-use super::value_type::{boolean, one_of, string};
+use super::value_type::{YEAR, boolean, one_of, string};
 use super::{
     breaker, bulkhead, chaos, classify, credentials, dead_settings, hedge, keys, rate_limit, retry,
     throttle, timeout, workers,
@@ -124,6 +124,14 @@ fn read_settings(
         &[("refuse", WhenAllDown::Refuse), ("try", WhenAllDown::Try)];
     let is_http = kind == Some(DependencyKind::Http);
     let timeout = timeout::read(section.section("timeout"), kind);
+    let is_mcp = kind.is_some_and(DependencyKind::is_mcp);
+    // MCP-4: a call of a tool waits for its turn as long as its own time allows.
+    let max_wait = is_mcp.then(|| timeout.total.unwrap_or(YEAR));
+    // MCP-1: a server is well again by itself.
+    let give_up = match is_mcp {
+        true => GiveUp::Retry,
+        false => GiveUp::default(),
+    };
     let hedge = section.section_if_given("hedge");
     let rate_limit = section.section_if_given("rate_limit");
     let chaos = section.section_if_given("chaos");
@@ -134,8 +142,8 @@ fn read_settings(
         hedge: hedge.and_then(|hedge| hedge::read(hedge, timeout.attempt)),
         rate_limit: rate_limit.and_then(rate_limit::read),
         throttle: throttle::read(section.section("throttle")),
-        bulkhead: bulkhead::read(section.section("bulkhead"), writes),
-        workers: workers::read(section.section("workers")),
+        bulkhead: bulkhead::read(section.section("bulkhead"), writes, max_wait),
+        workers: workers::read(section.section("workers"), give_up),
         classify: classify::read(section.section("classify"), !is_http || has_credentials),
         keys: keys::read(section.section("keys")),
         when_all_down: section.get_or("when_all_down", &one_of(DOWN), WhenAllDown::default()),

@@ -13,3 +13,11 @@ pub enum DependencyKind {
     /// A loopback server that `serve` or the demo starts itself.
     Simulated,
 }
+
+impl DependencyKind {
+    /// Returns true for a Model Context Protocol server.
+    #[must_use]
+    pub const fn is_mcp(self) -> bool {
+        matches!(self, Self::McpStdio | Self::McpHttp)
+    }
+}

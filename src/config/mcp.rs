@@ -92,7 +92,7 @@ pub(super) fn read(
         env: upper_case(env),
         cwd: cwd.map(PathBuf::from),
         headers: headers.clone(),
-        start_timeout: section.default_to("start_timeout", &span, start_timeout, TEN_SECONDS),
+        start_timeout: section.default_to("start_timeout", &span, start_timeout, MINUTE),
         hang_limit: section.default_to("hang_limit", &times, hang_limit, Some(limit)),
         stderr_lines: usize::try_from(stderr_lines.unwrap_or(STDERR_LINES)).unwrap_or(0),
         max_line: section.default_to("max_line", &size, max_line, 16 << 20),
@@ -101,7 +101,7 @@ pub(super) fn read(
 
 const THREE: NonZeroU32 = NonZeroU32::new(3).expect("three is not zero");
 const STDERR_LINES: i64 = 50;
-const TEN_SECONDS: Duration = Duration::from_secs(10);
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// Variables of ours are read case-insensitively, so the case of names in them is lost. A server's
 /// variables are usually upper-case.

@@ -13,7 +13,16 @@ pub(super) fn read(mut section: Section<'_>, kind: Option<DependencyKind>) -> Ti
     if kind == Some(DependencyKind::Http) {
         return read_http(section);
     }
-    let default = TimeoutSettings::default();
+    let is_mcp = kind.is_some_and(DependencyKind::is_mcp);
+    // MCP-4: a tool may take as long as client libraries wait for one.
+    let default = match is_mcp {
+        true => TimeoutSettings {
+            attempt: Some(TOOL),
+            total: Some(TOOL),
+            ..TimeoutSettings::default()
+        },
+        false => TimeoutSettings::default(),
+    };
     let limit = duration(TICK..=YEAR).or_off();
     let attempt = section.get("attempt", &limit);
     let total = section.get("total", &limit);
@@ -34,6 +43,8 @@ pub(super) fn read(mut section: Section<'_>, kind: Option<DependencyKind>) -> Ti
     settings
 }
 
+/// Time limit of a tool call where the configuration sets none.
+const TOOL: Duration = Duration::from_secs(60);
 /// Time from a complete request to the head of its response, where the configuration sets none.
 const HEAD: Duration = Duration::from_secs(60);
 

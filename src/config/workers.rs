@@ -10,8 +10,8 @@ use super::backoff;
 use super::section::Section;
 use super::value_type::{TICK, YEAR, count, duration, integer, one_of};
 
-/// Reads `workers`.
-pub(super) fn read(mut section: Section<'_>) -> WorkerSettings {
+/// Reads `workers`. `give_up`: its default.
+pub(super) fn read(mut section: Section<'_>, give_up: GiveUp) -> WorkerSettings {
     const PLACES: &[(&str, Placement)] = &[
         ("shared", Placement::Shared),
         ("dedicated", Placement::Dedicated),
@@ -21,7 +21,11 @@ pub(super) fn read(mut section: Section<'_>) -> WorkerSettings {
         ("transient", RestartType::Transient),
         ("temporary", RestartType::Temporary),
     ];
-    const ENDS: &[(&str, GiveUp)] = &[("park", GiveUp::Park), ("escalate", GiveUp::Escalate)];
+    const ENDS: &[(&str, GiveUp)] = &[
+        ("park", GiveUp::Park),
+        ("retry", GiveUp::Retry),
+        ("escalate", GiveUp::Escalate),
+    ];
     const MEANWHILE: &[(&str, WhileRestarting)] = &[
         ("hold", WhileRestarting::Hold),
         ("reject", WhileRestarting::Reject),
@@ -38,7 +42,7 @@ pub(super) fn read(mut section: Section<'_>) -> WorkerSettings {
             &duration(Duration::ZERO..=YEAR),
             default.reset_after,
         ),
-        give_up: section.get_or("give_up", &one_of(ENDS), default.give_up),
+        give_up: section.get_or("give_up", &one_of(ENDS), give_up),
         while_restarting: section.get_or(
             "while_restarting",
             &one_of(MEANWHILE),

@@ -54,12 +54,27 @@ impl McpClient {
     ) -> impl Future<Output = Result<Answer<ToolResult>, CallError<McpError>>> {
         let mut request = ToolCall::new(name, arguments);
         request.nature = self.server_state.nature(&request);
+        let options = self.with_time(options);
         let options = CallOptions {
             idempotent: options.idempotent.or(Some(request.nature.idempotent)),
             write: options.write.or(Some(request.nature.write)),
             ..options
         };
         self.client.ask_with(request, options)
+    }
+
+    /// Gives an attempt the time that its caller allows, if that is more than the settings do. The
+    /// total limit of the settings bounds it all the same.
+    fn with_time(&self, options: CallOptions) -> CallOptions {
+        // MCP-4: a caller that waits longer gets a longer attempt.
+        let usual = self.client.settings().timeout.attempt;
+        let own = options
+            .timeout
+            .filter(|own| usual.is_some_and(|usual| *own > usual));
+        CallOptions {
+            attempt: options.attempt.or(own),
+            ..options
+        }
     }
 
     /// Returns the server's tools as last listed: after each start, and after each change that the
@@ -124,17 +139,19 @@ impl McpClient {
     {
         let verdict = |result: &Result<T, McpError>| match result {
             Ok(_) => breakerbox_policy::Class::Success.into(),
+            // Neutral: nothing was asked of the server, and its supervisor deals with its start.
+            Err(McpError::StartFailed { .. }) => breakerbox_policy::Class::Cancelled.into(),
             Err(error) => error.verdict(),
         };
         let work = || async {
-            let connector = self.server_state.connector.load_full();
-            let connector = connector.ok_or_else(|| McpError::Ended {
-                reason: "it is being started".to_owned(),
-            })?;
+            // MCP-1: it waits for a server that is being started, as a call of a tool does.
+            let started = || self.server_state.connector.load_full();
+            let connector = self.server_state.start.wait(started).await?;
             let session = connector.session().await?;
             let answered = ask(session.peer().clone()).await;
             answered.map_err(|error| McpError::from(error).refined(&session.liveness))
         };
+        let options = self.with_time(options);
         self.client.run_with(options, verdict, work).await
     }
 

@@ -1,5 +1,6 @@
 //! An MCP server as a dependency: one value for each incarnation of its process or connector.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,10 +39,15 @@ impl Mcp {
     ///
     /// # Errors  [`McpError`]; a started process is killed.
     pub(super) async fn start(server_state: Arc<ServerState>) -> Result<Self, McpError> {
-        match server_state.settings.server {
+        let own = Arc::clone(&server_state);
+        let started = match server_state.settings.server {
             McpServer::Stdio { .. } => Self::start_process(server_state).await,
             McpServer::Http { .. } => Self::start_elsewhere(server_state).await,
+        };
+        if let Err(error) = &started {
+            own.start.fail(error);
         }
+        started
     }
 
     /// Connects to a remote server. It need not be reachable yet: its breaker deals with that.
@@ -51,6 +57,7 @@ impl Mcp {
             tracing::warn!(%error, "an MCP server cannot be reached yet");
         }
         server_state.connector.store(Some(Arc::clone(&connector)));
+        server_state.start.up();
         Ok(Self {
             connector,
             process: None,
@@ -87,6 +94,7 @@ impl Mcp {
         };
         let connector = Arc::new(McpConnector::Process(Arc::new(session)));
         server_state.connector.store(Some(Arc::clone(&connector)));
+        server_state.start.up();
         Ok(Self {
             connector,
             process: Some(process),
@@ -226,6 +234,13 @@ impl Dependency for Mcp {
 
     fn is_write(request: &ToolCall) -> bool {
         request.nature.write
+    }
+
+    fn fingerprint(request: &ToolCall) -> Option<u64> {
+        // SUP-6: calls of one tool with equal arguments, in any order; neither key nor metadata counts.
+        let mut hasher = DefaultHasher::new();
+        request.hash(&mut hasher);
+        Some(hasher.finish())
     }
 }
 

@@ -12,6 +12,7 @@ use rmcp::service::ClientLifecycleMode;
 use super::call::{ToolCall, ToolTraits};
 use super::connector::McpConnector;
 use super::settings::McpSettings;
+use super::start_state::StartState;
 use super::stderr_tail::StderrTail;
 use super::tools::ToolTable;
 
@@ -36,6 +37,8 @@ pub(super) struct ServerState {
     idempotent: Mutex<Vec<String>>,
     /// Number of consecutive tool errors.
     tool_errors: AtomicU32,
+    /// The state of its start.
+    pub(super) start: StartState,
 }
 
 impl ServerState {
@@ -51,6 +54,7 @@ impl ServerState {
             connector: ArcSwapOption::empty(),
             dialect: Mutex::default(),
             tool_errors: AtomicU32::new(0),
+            start: StartState::default(),
         }
     }
 

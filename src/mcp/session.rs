@@ -24,6 +24,7 @@ use super::error::McpError;
 use super::liveness::{ConnectionEnd, Liveness};
 use super::server_state::ServerState;
 use crate::CallContext;
+use crate::lock::LockExt as _;
 
 /// Maximum duration of any call, even if the settings have no limit.
 const LONGEST: Duration = Duration::from_secs(600);
@@ -49,9 +50,17 @@ impl Session {
         server_state: &Arc<ServerState>,
     ) -> Result<Self, McpError> {
         let dialect = server_state.take_dialect().unwrap_or_else(either_dialect);
+        let detects = matches!(dialect, ClientLifecycleMode::Auto { .. });
         let ears = ServerNotifications(Arc::clone(server_state));
         let running = ears.serve_with_lifecycle(transport, dialect).await;
-        let running = running.map_err(|error| McpError::from(error).refined(&liveness))?;
+        let running = running.map_err(|error| {
+            let error = McpError::from(error).refined(&liveness);
+            // MCP-1: it started so slowly that its refusal came after the older dialect was tried.
+            if detects && error.is_late_refusal() {
+                *server_state.dialect.acquire() = Some(ClientLifecycleMode::Initialize);
+            }
+            error
+        })?;
         let peer = running.peer().clone();
         let info = peer.peer_info();
         let has_tools = info
@@ -117,6 +126,11 @@ impl Session {
 }
 
 impl McpError {
+    /// Returns true for the refusal of a handshake that was given up already.
+    fn is_late_refusal(&self) -> bool {
+        matches!(self, Self::Protocol { reason } if reason.contains("uncorrelated error response"))
+    }
+
     /// Adds the known cause of the connection's end.
     pub(super) fn refined(self, liveness: &Liveness) -> Self {
         let Self::TransportClosed { .. } = &self else {

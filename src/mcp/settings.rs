@@ -73,7 +73,7 @@ impl fmt::Debug for McpServer {
 
 impl McpSettings {
     /// Default limit for the start of a server.
-    pub const START_TIMEOUT: Duration = Duration::from_secs(10);
+    pub const START_TIMEOUT: Duration = Duration::from_secs(60);
     /// Default number of silent timeouts after which a process counts as hung.
     pub const HANG_LIMIT: NonZeroU32 = NonZeroU32::new(3).expect("three is not zero");
     /// Default number of lines of standard error that are kept.

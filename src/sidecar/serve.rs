@@ -85,6 +85,9 @@ impl SidecarError {
 #[cfg(target_os = "linux")]
 const REAPING: std::time::Duration = std::time::Duration::from_secs(1);
 
+/// Wait before another try of a configuration of which a part could not be applied.
+const AGAIN: std::time::Duration = std::time::Duration::from_secs(30);
+
 /// The running sidecar.
 struct Sidecar {
     source: ConfigSource,
@@ -242,6 +245,8 @@ impl Sidecar {
                 () = signals.stop.next() => return None,
                 cause = runtime.ended() => return Some(cause),
                 by = next_reason(&mut signals.reload) => by,
+                // MCP-1: its cause may be gone, though the files are as before.
+                () = tokio::time::sleep(AGAIN), if self.is_incomplete => "another try".to_owned(),
             };
         }
     }

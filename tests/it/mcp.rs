@@ -6,15 +6,25 @@ mod install;
 mod scripted;
 
 #[cfg(feature = "cli")]
+mod beside;
+#[cfg(feature = "cli")]
 mod elsewhere;
 mod hangs;
 mod kills;
 mod memory;
 mod noise;
 #[cfg(feature = "cli")]
+mod quarantine;
+#[cfg(feature = "cli")]
+mod recovery;
+#[cfg(feature = "cli")]
 mod reloads;
 #[cfg(feature = "cli")]
 mod served;
+#[cfg(feature = "cli")]
+mod starts;
+#[cfg(feature = "cli")]
+mod writes;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -4,6 +4,7 @@
 mod breaker;
 mod crash;
 mod life;
+mod retries;
 mod threads;
 
 use std::sync::Arc;

@@ -102,6 +102,7 @@ impl CallSite {
         CallError::NotExecuted {
             dependency: Arc::from(self.name),
             reason,
+            cause: None,
             retry_after: None,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use breakerbox_policy::{Executed, Pause, Permit, Time};
+use breakerbox_policy::{Executed, Pause, Permit, Ticket, Time};
 
 use super::FailedAttempt;
 use super::plan::CallPlan;
@@ -11,10 +11,11 @@ use crate::breaker::gate::GateMode;
 use crate::breaker::gate_decision::{
     GateDecision, ask_for_permit, deciding_gate, normal_permit, stale_refusal, try_admit,
 };
+use crate::bulkhead_limit::BulkheadLimit;
 use crate::clock::is_too_late;
 use crate::deadline::bounded;
 use crate::error::{CallError, Limit, NotExecutedReason};
-use crate::limits::bulkhead::{BulkheadSlot, NoSlot};
+use crate::limits::bulkhead::{BulkheadSlot, NoSlot, QueueRefusal};
 use crate::limits::rate::{RateLimit, TooFast};
 use crate::limits::session::Session;
 use crate::state::{Route, Shared};
@@ -98,6 +99,7 @@ pub(super) async fn admit<'a, E>(
         // Refused before any work, so this is no outcome of the dependency (rule LIM-2).
         return Err(FailedAttempt::refused(no_slot(
             shared,
+            plan.ticket,
             asked_at,
             NoSlot::Deadline,
         )));
@@ -160,6 +162,7 @@ async fn permit<'a, E>(
                 None => {
                     return Err(FailedAttempt::refused(no_slot(
                         shared,
+                        plan.ticket,
                         now,
                         NoSlot::Deadline,
                     )));
@@ -226,7 +229,7 @@ impl AdmissionProgress {
         let entered = bulkhead.enter(&shared.clock, plan.deadline, plan.ticket);
         let slot = match entered.await {
             Ok(slot) => slot,
-            Err(reason) => return Err(no_slot(shared, self.asked_at, reason)),
+            Err(reason) => return Err(no_slot(shared, plan.ticket, self.asked_at, reason)),
         };
         self.waited = true;
         self.now = shared.clock.now();
@@ -307,11 +310,23 @@ fn budget_exhausted<E>(shared: &Shared, session: &Session) -> CallError<E> {
     }
 }
 
-pub(super) fn no_slot<E>(shared: &Shared, asked_at: Time, reason: NoSlot) -> CallError<E> {
+pub(super) fn no_slot<E>(
+    shared: &Shared,
+    ticket: Ticket,
+    asked_at: Time,
+    reason: NoSlot,
+) -> CallError<E> {
     let dependency = Arc::clone(&shared.name);
     match reason {
-        NoSlot::Overloaded => CallError::Overloaded {
+        NoSlot::Overloaded(queue) => CallError::Overloaded {
             dependency,
+            limit: BulkheadLimit {
+                max_writes: shared.bulkhead.exceeded_writes(ticket),
+                waited: match queue {
+                    QueueRefusal::Full => None,
+                    QueueRefusal::Waited(span) => Some(span),
+                },
+            },
             max_concurrent: shared.bulkhead.max_concurrent(),
             max_queue: shared.bulkhead.max_queue(),
         },
@@ -323,9 +338,5 @@ pub(super) fn no_slot<E>(shared: &Shared, asked_at: Time, reason: NoSlot) -> Cal
 }
 
 pub(super) fn absent<E>(shared: &Shared, reason: NotExecutedReason) -> CallError<E> {
-    CallError::NotExecuted {
-        dependency: Arc::clone(&shared.name),
-        reason,
-        retry_after: None,
-    }
+    shared.not_executed(reason, None)
 }

@@ -11,7 +11,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use breakerbox_policy::{Class, Symptom, Time};
+use breakerbox_policy::{Class, Executed, Symptom, Time};
 
 use super::admit::{AttemptPermits, absent};
 use super::core::{DependencyCore, WorkerSlot};
@@ -88,6 +88,16 @@ pub(super) fn send<'a, D: Dependency>(
                     return Ok(CompletedCall { value, at });
                 }
                 Ok(Err(error)) => return Err(end_by_worker::<D>(shared, plan, error)),
+                Err(too_late)
+                    if too_late.executed == Executed::No && shared.lacks_worker_for_a_cause() =>
+                {
+                    // Neutral: the call says no more of the dependency than its worker's failure.
+                    if let Some(permit) = too_late.permit {
+                        Admission::new(&**shared, permit).release();
+                    }
+                    let error = shared.not_executed(NotExecutedReason::Restarting, None);
+                    return Err(end_by_worker::<D>(shared, plan, error));
+                }
                 Err(too_late) => {
                     if let Some(permit) = too_late.permit {
                         permits.admission = Admission::new(shared, permit);
@@ -157,12 +167,13 @@ fn make_responder<D: Dependency>(
 /// The error of an attempt for which there is no worker.
 fn no_worker<D: Dependency>(core: &DependencyCore<D>) -> CallError<D::Error> {
     let reason = core.shared.absence();
-    let wait = core.back_in(core.shared.clock.now());
-    CallError::NotExecuted {
-        dependency: Arc::clone(&core.shared.name),
+    let lacks_worker = matches!(
         reason,
-        retry_after: wait.filter(|_| reason == NotExecutedReason::Restarting),
-    }
+        NotExecutedReason::Restarting | NotExecutedReason::Parked
+    );
+    let wait = core.back_in(core.shared.clock.now());
+    core.shared
+        .not_executed(reason, wait.filter(|_| lacks_worker))
 }
 
 /// Refuses a call if its fingerprint has crashed workers too often.

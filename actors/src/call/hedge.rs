@@ -25,7 +25,7 @@ use crate::breaker::gate::GateMode;
 use crate::breaker::gate_decision::deciding_gate;
 use crate::breaker::hedge_member::{HedgeGroup, HedgeMember};
 use crate::dependency::Dependency;
-use crate::limits::bulkhead::NoSlot;
+use crate::limits::bulkhead::{NoSlot, QueueRefusal};
 use crate::state::Shared;
 use crate::supervisor::Condition;
 
@@ -36,7 +36,8 @@ pub(super) async fn admit_hedge<'a, E>(
     plan: &CallPlan<'_>,
     now: Time,
 ) -> Result<AttemptPermits<'a>, Box<FailedAttempt<E>>> {
-    let no_slot = || no_slot(shared, now, NoSlot::Overloaded);
+    let full = NoSlot::Overloaded(QueueRefusal::Full);
+    let no_slot = || no_slot(shared, plan.ticket, now, full);
     let admitted = admit(shared, plan, now).now_or_never();
     admitted.unwrap_or_else(|| Err(FailedAttempt::refused(no_slot())))
 }

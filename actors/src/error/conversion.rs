@@ -20,10 +20,12 @@ impl<E> CallError<E> {
             Self::Open(refused) => CallError::Open(refused),
             Self::Overloaded {
                 dependency,
+                limit,
                 max_concurrent,
                 max_queue,
             } => CallError::Overloaded {
                 dependency,
+                limit,
                 max_concurrent,
                 max_queue,
             },

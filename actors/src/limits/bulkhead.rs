@@ -23,7 +23,7 @@ use crate::sync::LockExt;
 use counts::MOST;
 use slot_pool::{SlotBounds, SlotPool};
 
-pub(crate) use slot_pool::{BulkheadSlot, NoSlot};
+pub(crate) use slot_pool::{BulkheadSlot, NoSlot, QueueRefusal};
 
 /// Slots, and a bounded queue for them, with limits that follow the settings or the dependency.
 #[derive(Debug)]
@@ -104,7 +104,7 @@ impl Bulkhead {
         let patience = clock.now().after(max_wait);
         let (until, reason) = match deadline {
             Some(deadline) if deadline < patience => (deadline, NoSlot::Deadline),
-            _ => (patience, NoSlot::Overloaded),
+            _ => (patience, NoSlot::Overloaded(QueueRefusal::Waited(max_wait))),
         };
         tokio::select! {
             biased;
@@ -139,6 +139,11 @@ impl Bulkhead {
 
     pub(crate) fn max_concurrent(&self) -> u32 {
         self.max_concurrent.load(Ordering::Acquire)
+    }
+
+    /// Returns the limit on writes if it is what a call of this kind waits for.
+    pub(crate) fn exceeded_writes(&self, ticket: Ticket) -> Option<NonZeroU32> {
+        self.pool.exceeded_writes(ticket)
     }
 
     pub(crate) fn max_queue(&self) -> u32 {

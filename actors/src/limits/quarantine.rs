@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::sync::LockExt;
@@ -15,6 +16,8 @@ pub(crate) struct Quarantine {
     settings: QuarantineSettings,
     /// Oldest first, at most `max_entries`.
     suspects: Mutex<VecDeque<CrashRecord>>,
+    /// True if an answer could clear one of them, so that the mutex is not locked in vain.
+    has_uncertain: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -22,6 +25,8 @@ struct CrashRecord {
     fingerprint: u64,
     crashes: u32,
     last: Time,
+    /// True if other calls were in flight at each crash: an answer then clears it.
+    is_uncertain: bool,
 }
 
 impl Quarantine {
@@ -29,6 +34,7 @@ impl Quarantine {
         Self {
             settings,
             suspects: Mutex::new(VecDeque::new()),
+            has_uncertain: AtomicBool::new(false),
         }
     }
 
@@ -44,6 +50,27 @@ impl Quarantine {
     /// Records a crash. Returns the time for which the fingerprint is refused if this crash reached
     /// the limit.
     pub(crate) fn note(&self, fingerprint: u64, now: Time) -> Option<Duration> {
+        self.record(fingerprint, false, now)
+    }
+
+    /// Records that the value of a worker ended itself while this call was in flight, alone or
+    /// beside others. Returns as [`Quarantine::note`].
+    pub(crate) fn suspect(&self, fingerprint: u64, is_alone: bool, now: Time) -> Option<Duration> {
+        self.record(fingerprint, !is_alone, now)
+    }
+
+    /// Forgets the suspicion against a call that was answered, unless it was alone at a crash.
+    pub(crate) fn clear(&self, fingerprint: u64) {
+        if !self.has_uncertain.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut suspects = self.suspects.acquire();
+        suspects.retain(|one| one.fingerprint != fingerprint || !one.is_uncertain);
+        let is_left = suspects.iter().any(|one| one.is_uncertain);
+        self.has_uncertain.store(is_left, Ordering::Relaxed);
+    }
+
+    fn record(&self, fingerprint: u64, is_uncertain: bool, now: Time) -> Option<Duration> {
         let ttl = self.settings.ttl;
         let mut suspects = self.suspects.acquire();
         let before = suspects
@@ -51,6 +78,7 @@ impl Quarantine {
             .position(|one| one.fingerprint == fingerprint)
             .and_then(|index| suspects.remove(index))
             .filter(|one| now.since(one.last) < ttl);
+        let is_uncertain = is_uncertain && before.as_ref().is_none_or(|one| one.is_uncertain);
         let crashes = before.map_or(1, |one| one.crashes.saturating_add(1));
         if suspects.len() >= usize::try_from(self.settings.max_entries.get()).unwrap_or(usize::MAX)
         {
@@ -60,7 +88,11 @@ impl Quarantine {
             fingerprint,
             crashes,
             last: now,
+            is_uncertain,
         });
+        if is_uncertain {
+            self.has_uncertain.store(true, Ordering::Relaxed);
+        }
         (crashes == self.settings.crashes.get()).then_some(ttl)
     }
 }
@@ -92,6 +124,22 @@ mod tests {
         );
         assert_eq!(quarantine.refuses(7, at(61_000)), None);
         assert_eq!(quarantine.refuses(8, at(1_000)), None);
+    }
+
+    #[test]
+    fn mcp_1_m16_an_answer_clears_a_call_that_was_one_of_several_and_no_other() {
+        let quarantine = quarantine(2, 8);
+        let at = Time::from_millis;
+        for crash in [0, 1000] {
+            assert_eq!(quarantine.suspect(7, false, at(crash)), None);
+            quarantine.clear(7);
+        }
+        assert_eq!(quarantine.suspect(8, true, at(2000)), None);
+        quarantine.clear(8);
+        assert!(quarantine.suspect(8, false, at(3000)).is_some());
+        quarantine.clear(8);
+        assert!(quarantine.refuses(8, at(3000)).is_some());
+        assert_eq!(quarantine.refuses(7, at(3000)), None);
     }
 
     #[test]

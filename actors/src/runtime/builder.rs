@@ -7,24 +7,23 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use breakerbox_policy::supervision::{ChildSpec, RestartBackoff, Shutdown, StopCause, Strategy};
+use breakerbox_policy::supervision::{ChildSpec, RestartBackoff, Shutdown, Strategy};
 use breakerbox_policy::{
-    BreakerCommand, DependencySettings, GiveUp, Placement, RestartType, Time, WhileRestarting,
-    WorkerSettings,
+    DependencySettings, GiveUp, Placement, RestartType, WhileRestarting, WorkerSettings,
 };
 use crossbeam_utils::CachePadded;
 
 use crate::breaker::Breaker;
-use crate::breaker::message::{BreakerPort, CallMaker, OperateBreaker};
+use crate::breaker::message::{BreakerPort, CallMaker};
 use crate::call::core::{DependencyCore, WorkerSlot};
 use crate::client::Client;
 use crate::dependency::Dependency;
 use crate::error::StartError;
 use crate::fallback::{ByName, Fallback, FallbackActor, FallbackPollHook, FallbackRule, Fallbacks};
-use crate::redact::redact;
 use crate::runtime::Runtime;
 use crate::runtime::closures::{Closures, DrainPollHook, DrainWaiter};
 use crate::runtime::reload;
+use crate::runtime::worker_hooks::WorkerHooks;
 use crate::state::configured::ConfiguredSettings;
 use crate::state::{Route, Shared};
 use crate::supervisor::{
@@ -104,6 +103,8 @@ pub(crate) struct ChangeRules {
     pub(crate) replaces: bool,
     /// Its fallbacks can be replaced, and `fallback_only` can be changed.
     pub(crate) replaceable_fallbacks: bool,
+    /// Its start does not wait for its workers.
+    pub(crate) background_start: bool,
 }
 
 impl NewDependency {
@@ -217,6 +218,16 @@ impl<D: Dependency> DependencyBuilder<D> {
         self
     }
 
+    /// Starts the workers in the background: [`DependencyBuilder::start`] returns when the
+    /// dependency is registered. A worker that does not start is started again like one that has
+    /// crashed, and callers wait for it or learn why it does not run.
+    ///
+    /// # Source  Rule MCP-1 in docs/rules.md.
+    pub fn background_start(mut self) -> Self {
+        self.new.change.background_start = true;
+        self
+    }
+
     /// Starts the breaker, the fallbacks and the workers, and waits until they run.
     ///
     /// # Errors  The name is taken, a worker did not start, there is no worker and no fallback to
@@ -282,7 +293,7 @@ async fn start<D: Dependency>(
     let client = Client {
         core: Arc::clone(&core),
     };
-    let group = group(&core, factory, &settings.workers);
+    let group = group(&core, factory, &settings.workers, change.background_start);
     if is_replacement {
         runtime.replace(&client, group).await?;
         reload::install(&core, settings).await;
@@ -346,6 +357,7 @@ fn group<D: Dependency>(
     core: &Arc<DependencyCore<D>>,
     factory: Option<Factory<D>>,
     settings: &WorkerSettings,
+    background: bool,
 ) -> Group {
     let mut group = Group::new(&*core.shared.name)
         .strategy(Strategy::OneForOne)
@@ -376,6 +388,7 @@ fn group<D: Dependency>(
             restart: settings.restart,
             shutdown: Shutdown::Within(settings.drain),
             give_up: settings.give_up,
+            background,
             ..ChildSpec::worker(format!("worker-{}", index + 1))
         };
         group.push(spec, worker_body(core, &factory, index, settings));
@@ -474,66 +487,6 @@ fn worker_body<D: Dependency>(
         body.hooks = Box::new(WorkerHooks { core, index });
         Arc::new(body)
     })
-}
-
-/// The effects of a worker's start and end on its dependency.
-struct WorkerHooks<D: Dependency> {
-    core: Arc<DependencyCore<D>>,
-    index: usize,
-}
-
-impl<D: Dependency> WorkerHooks<D> {
-    fn close_for_good(&self) {
-        self.core.workers[self.index].close_for_good();
-    }
-
-    fn operate(&self, command: BreakerCommand) {
-        if let Some(port) = &*self.core.shared.breaker_port.load() {
-            port.operate.do_send(OperateBreaker::all(command));
-        }
-    }
-
-    /// Brings the dependency back after all its workers were parked.
-    fn unpark(&self) {
-        let shared = &self.core.shared;
-        if shared.worker_route() == Route::Parked {
-            shared.set_route(Route::Workers);
-            // SUP-4: the breaker stays forced open only while no worker is left.
-            self.operate(BreakerCommand::Unpark);
-        }
-    }
-}
-
-impl<D: Dependency> ChildHooks for WorkerHooks<D> {
-    fn running(&self, incarnation: u64) {
-        if incarnation > 1 {
-            let totals = &self.core.shared.totals;
-            totals.restarts.fetch_add(1, Ordering::Relaxed);
-        }
-        self.unpark();
-    }
-
-    fn waits(&self, until: Time) {
-        self.core.workers[self.index].mail.health.set_back_at(until);
-    }
-
-    fn parked(&self, cause: &StopCause) {
-        if self.core.is_current.load(Ordering::Acquire) {
-            self.core.shared.set_route(Route::Parked);
-            let reason = format!("worker-{} is parked: {cause}", self.index + 1);
-            let reason = redact(&reason).into_owned();
-            self.operate(BreakerCommand::Park { reason });
-        }
-        self.close_for_good();
-    }
-
-    fn stopped(&self) {
-        self.close_for_good();
-    }
-
-    fn gone(&self) {
-        self.close_for_good();
-    }
 }
 
 /// The effects of the end of a dependency's supervisor.

@@ -33,6 +33,8 @@ pub(super) trait AnyDependency: Send + Sync {
     fn erased_fallback(&self) -> Box<dyn Any>;
     fn falls_back_on(&self) -> Vec<String>;
     fn is_stopped(&self) -> bool;
+    /// Returns the number of its workers.
+    fn worker_count(&self) -> usize;
     /// Returns true if it takes no new calls any more: its name is free.
     fn is_leaving(&self) -> bool;
     /// Makes its parts those that speak for the dependency, or not.
@@ -91,6 +93,10 @@ impl<D: Dependency> AnyDependency for Client<D> {
 
     fn falls_back_on(&self) -> Vec<String> {
         self.core.fallbacks.depend_on()
+    }
+
+    fn worker_count(&self) -> usize {
+        self.core.workers.len()
     }
 
     fn is_stopped(&self) -> bool {

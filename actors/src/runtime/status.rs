@@ -231,11 +231,18 @@ fn health<D: Dependency>(core: &DependencyCore<D>, view: &BreakerView<'_>) -> He
         _ => None,
     };
     let wrong = match shared.route() {
-        Route::Draining | Route::Stopped | Route::FallbackOnly | Route::Parked => {
+        Route::Parked => refused.or_else(|| Some(shared.absence().to_string())),
+        Route::Draining | Route::Stopped | Route::FallbackOnly => {
             Some(shared.absence().to_string())
         }
         Route::Workers if !core.workers.is_empty() && !core.workers.iter().any(running) => {
-            Some("no worker runs".to_owned())
+            let cause = shared.worker_failure.load();
+            let is_new = |slot: &WorkerSlot<D>| slot.mail.health.incarnation() == 0;
+            Some(match &*cause {
+                Some(cause) => format!("no worker runs: {cause}"),
+                None if core.workers.iter().all(is_new) => "it is being started".to_owned(),
+                None => "no worker runs".to_owned(),
+            })
         }
         Route::Workers => refused.or_else(|| {
             let pause = shared.pauses.current(shared.clock.now())?;

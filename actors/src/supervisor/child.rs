@@ -69,6 +69,16 @@ pub(crate) trait ChildHooks: Send + Sync {
         let _ = cause;
     }
 
+    /// Called when it did not start.
+    fn not_started(&self, cause: &StopCause) {
+        let _ = cause;
+    }
+
+    /// Called at each failure beyond its restart budget, if it is started again all the same.
+    fn exhausted(&self, cause: &StopCause) {
+        let _ = cause;
+    }
+
     /// Called when it has ended and runs again only after a manual restart.
     fn stopped(&self) {}
 

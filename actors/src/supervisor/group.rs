@@ -285,6 +285,24 @@ impl GroupRef {
             .map(drop)
     }
 
+    /// Starts a child anew with a fresh budget, in any state: one that runs is stopped first,
+    /// one in backoff is started now. Resolves when it is up.
+    ///
+    /// # Errors  Its start failed, it is part of a group that is being restarted, or no child has
+    /// this name. A child with [`GiveUp::Retry`] is tried on.
+    pub async fn renew(&self, child: &str) -> Result<(), CommandError> {
+        self.ask(SupervisorRequest::Renew(child.to_owned()))
+            .await
+            .map(drop)
+    }
+
+    /// Asks for a new start as [`GroupRef::renew`] does, without waiting.
+    pub(crate) fn begin_renewal(&self, child: String) {
+        let (reply, _) = oneshot::channel();
+        let request = SupervisorRequest::Renew(child);
+        self.addr.do_send(RequestMessage { request, reply });
+    }
+
     /// Removes a child that is stopped.
     ///
     /// # Errors  It runs, or no child has this name.

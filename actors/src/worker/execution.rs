@@ -104,6 +104,11 @@ impl<D: Dependency> Execution<D> {
         }
     }
 
+    /// Returns the fingerprint of the call, if it has one.
+    pub(super) fn fingerprint(&self) -> Option<u64> {
+        self.fingerprint
+    }
+
     /// Ends the call with the dependency's own result.
     fn finish(&mut self, result: UserResult<D>) {
         self.drop_future();
@@ -111,6 +116,11 @@ impl<D: Dependency> Execution<D> {
             Ok(verdict) => self.shared.judge(verdict),
             Err(panic) => return self.crash(panic),
         };
+        if let (Some(fingerprint), Some(quarantine)) = (self.fingerprint, &self.shared.quarantine)
+            && matches!(verdict.class, Class::Success | Class::Rejected)
+        {
+            quarantine.clear(fingerprint);
+        }
         let Some(mut responder) = self.responder.take() else {
             return;
         };

@@ -19,6 +19,19 @@ pub(super) struct ChildRecord {
     pub(super) streak: u32,
     /// The child's own restart budget.
     pub(super) window: RestartWindow,
+    /// Its restart budget, if it is tried for ever.
+    pub(super) exhaustion: Exhaustion,
+}
+
+/// Exhaustion of the restart budget of a child that is tried for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Exhaustion {
+    /// There is some left, or it runs.
+    None,
+    /// It has just been used up.
+    New,
+    /// It was reported as used up, and has not run since.
+    Told,
 }
 
 /// Phase of a child between two events.
@@ -61,6 +74,8 @@ pub(super) enum StopRequest {
     Round,
     /// Operators asked for it, and wait for the reply.
     Operator(Vec<CommandId>),
+    /// An operator asked for a new start, and waits for the reply.
+    Renewal(CommandId),
     /// The supervisor ends.
     End,
 }
@@ -78,6 +93,8 @@ pub(super) enum OnStartFailure {
     Forget,
     Rest(StoppedReason),
     Park,
+    /// It is a failure like any other, with the consequences of one.
+    Judge,
 }
 
 impl ChildRecord {
@@ -91,6 +108,7 @@ impl ChildRecord {
             last_end: None,
             streak: 0,
             window: RestartWindow::default(),
+            exhaustion: Exhaustion::None,
         }
     }
 

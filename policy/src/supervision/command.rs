@@ -9,6 +9,7 @@ use super::message::{CommandError, CommandId};
 use super::round::RoundStep;
 use super::spec::{ChildSpec, Strategy};
 use super::{EventScope, StopCause, Supervision, SupervisorPhase};
+use crate::GiveUp;
 
 /// A command that has not been executed yet.
 #[derive(Debug)]
@@ -23,6 +24,7 @@ enum CommandKind {
     Add(ChildSpec),
     Terminate,
     Restart,
+    Renew,
     Delete,
 }
 
@@ -46,6 +48,15 @@ impl PendingCommand {
 
     pub(super) const fn restart(ticket: CommandId, child: String) -> Self {
         let what = CommandKind::Restart;
+        Self {
+            ticket,
+            child,
+            what,
+        }
+    }
+
+    pub(super) const fn renew(ticket: CommandId, child: String) -> Self {
+        let what = CommandKind::Renew;
         Self {
             ticket,
             child,
@@ -115,6 +126,7 @@ impl Supervision {
             (_, None) => turn.reply(ticket, Err(CommandError::NotFound)),
             (CommandKind::Terminate, Some(index)) => self.terminate(ticket, index, turn),
             (CommandKind::Restart, Some(index)) => self.restart(ticket, index, turn),
+            (CommandKind::Renew, Some(index)) => self.renew_child(ticket, index, turn),
             (CommandKind::Delete, Some(index)) => self.delete(ticket, index, turn),
         }
         true
@@ -171,6 +183,11 @@ impl Supervision {
             ChildPhase::Stopping { why, .. } => match why {
                 StopRequest::Operator(tickets) => tickets.push(ticket),
                 StopRequest::Round | StopRequest::End => *why = StopRequest::Operator(vec![ticket]),
+                StopRequest::Renewal(asked) => {
+                    let error = CommandError::StartFailed(StopCause::Shutdown);
+                    turn.reply(*asked, Err(error));
+                    *why = StopRequest::Operator(vec![ticket]);
+                }
             },
             ChildPhase::Starting(asked) => {
                 if let Some(asked) = asked.take() {
@@ -206,6 +223,44 @@ impl Supervision {
         if matches!(otherwise, OnStartFailure::Park) {
             self.window.clear();
         }
+        self.start(index, Some(CommandedStart { ticket, otherwise }), turn);
+    }
+
+    /// Starts a child anew: a live one is stopped first.
+    fn renew_child(&mut self, ticket: CommandId, index: usize, turn: &mut EventScope<'_>) {
+        let in_round = self.spec.strategy.is_group() && self.round.is_some();
+        let child = &mut self.children[index];
+        match &mut child.life {
+            ChildPhase::Starting(_) | ChildPhase::Running { .. } => {
+                self.stop(index, StopRequest::Renewal(ticket), turn);
+            }
+            ChildPhase::Due | ChildPhase::Ended { .. } | ChildPhase::Waiting { .. } if in_round => {
+                turn.reply(ticket, Err(CommandError::Restarting));
+            }
+            _ => self.start_anew(index, ticket, turn),
+        }
+    }
+
+    /// Starts a child that is down with fresh budgets.
+    pub(super) fn start_anew(
+        &mut self,
+        index: usize,
+        ticket: CommandId,
+        turn: &mut EventScope<'_>,
+    ) {
+        let child = &mut self.children[index];
+        let otherwise = match (child.spec.give_up, &child.life) {
+            (GiveUp::Retry, _) => OnStartFailure::Judge,
+            (_, ChildPhase::Parked) => OnStartFailure::Park,
+            (_, ChildPhase::Stopped(rest)) => OnStartFailure::Rest(*rest),
+            _ => OnStartFailure::Judge,
+        };
+        let id = child.id;
+        child.streak = 0;
+        child.window.clear();
+        // SUP-2: an operator's order begins with an empty budget.
+        self.window.clear();
+        self.failed.retain(|failed| *failed != id);
         self.start(index, Some(CommandedStart { ticket, otherwise }), turn);
     }
 

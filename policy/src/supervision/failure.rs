@@ -3,7 +3,9 @@
 use std::mem;
 
 use super::budget::delay;
-use super::child::{ChildPhase, CommandedStart, OnStartFailure, StopRequest, StoppedReason};
+use super::child::{
+    ChildPhase, CommandedStart, Exhaustion, OnStartFailure, StopRequest, StoppedReason,
+};
 use super::message::{ChildId, SupervisorAction};
 use super::round::RoundStep;
 use super::spec::AutoShutdown;
@@ -50,6 +52,16 @@ impl Supervision {
                 self.rest(index, StoppedReason::Finished, turn);
             }
             StopRequest::Round => self.children[index].life = ChildPhase::Due,
+            StopRequest::Renewal(ticket) => {
+                // Its own end is no failure: the result of the new start is judged.
+                self.children[index].life = ChildPhase::Due;
+                if self.spec.strategy.is_group() && self.round.is_some() {
+                    // A round that began meanwhile starts it in its turn.
+                    turn.reply(ticket, Err(CommandError::Restarting));
+                } else {
+                    self.start_anew(index, ticket, turn);
+                }
+            }
             StopRequest::Operator(tickets) => {
                 self.rest(index, StoppedReason::Operator, turn);
                 for ticket in tickets {
@@ -59,7 +71,8 @@ impl Supervision {
         }
     }
 
-    /// Handles a failed start by command: no retry, no cost, the state as before.
+    /// Handles a failed start by command: no retry, no cost, the state as before, unless it is to be
+    /// judged.
     fn not_started(
         &mut self,
         index: usize,
@@ -71,6 +84,15 @@ impl Supervision {
             OnStartFailure::Forget => self.forget(index, turn),
             OnStartFailure::Rest(rest) => self.children[index].life = ChildPhase::Stopped(rest),
             OnStartFailure::Park => self.children[index].life = ChildPhase::Parked,
+            OnStartFailure::Judge => {
+                let cause = cause.clone();
+                let child = &mut self.children[index];
+                child.life = ChildPhase::Ended {
+                    cause,
+                    at_start: true,
+                };
+                self.failed.push_back(child.id);
+            }
         }
         turn.reply(asked.ticket, Err(CommandError::StartFailed(cause)));
     }
@@ -82,7 +104,8 @@ impl Supervision {
             return;
         }
         if let Some(round) = self.round {
-            if round.initial && at_start {
+            let is_awaited = round.initial && !self.children[index].spec.background;
+            if is_awaited && at_start {
                 let child = self.children[index].spec.name.clone();
                 // SUP-1: a failed first start rolls back the children that had started.
                 return self.begin_end(SupervisorEnd::StartError { child, cause }, turn);
@@ -91,7 +114,7 @@ impl Supervision {
             if round.step == RoundStep::Stopping && affected.contains(&index) {
                 return self.stopped(index, StopRequest::Round, turn);
             }
-            if round.step == RoundStep::Starting && at_start {
+            if round.step == RoundStep::Starting && at_start && !round.initial {
                 self.round = None;
             }
         }
@@ -116,7 +139,8 @@ impl Supervision {
             RestartType::Transient => normal,
             RestartType::Temporary => true,
         };
-        if at_start || !finished {
+        // A temporary child is never restarted, so only its first start can fail here.
+        if (at_start && !child.is_temporary()) || !finished {
             return self.fail(index, cause, turn);
         }
         let significant = child.spec.significant;
@@ -148,10 +172,16 @@ impl Supervision {
         let child = &mut self.children[index];
         child.streak = child.streak.saturating_add(1);
         let (id, streak) = (child.id, child.streak);
-        if !self.is_affordable(index, turn) {
-            return self.give_up(index, cause, turn);
+        if !self.is_affordable(index, turn) && self.give_up(index, &cause, turn) {
+            return;
         }
-        let wait = delay(self.spec.backoff.as_ref(), streak, turn.random);
+        self.note_exhausted(index, cause, turn);
+        let mut backoff = self.spec.backoff;
+        if self.children[index].exhaustion != Exhaustion::None {
+            // Without a wait, a child that is tried for ever would take all of the time.
+            backoff.get_or_insert_default();
+        }
+        let wait = delay(backoff.as_ref(), streak, turn.random);
         let life = if wait.is_zero() {
             ChildPhase::Due
         } else {
@@ -186,8 +216,23 @@ impl Supervision {
         affordable
     }
 
-    /// Parks the child, or escalates: the failures were too many.
-    fn give_up(&mut self, index: usize, cause: StopCause, turn: &mut EventScope<'_>) {
+    /// Reports a failure of a child that has used up its restarts and is tried all the same.
+    fn note_exhausted(&mut self, index: usize, cause: StopCause, turn: &mut EventScope<'_>) {
+        let child = &mut self.children[index];
+        if let Exhaustion::Told | Exhaustion::New = child.exhaustion {
+            let first = child.exhaustion == Exhaustion::New;
+            child.exhaustion = Exhaustion::Told;
+            turn.out.push(SupervisorAction::Exhausted {
+                child: child.id,
+                cause,
+                first,
+            });
+        }
+    }
+
+    /// Parks the child, or escalates: the failures were too many. Returns false if it is tried all
+    /// the same.
+    fn give_up(&mut self, index: usize, cause: &StopCause, turn: &mut EventScope<'_>) -> bool {
         let child = &mut self.children[index];
         // SUP-4: giving up parks the child and lets its siblings run, or fails upward.
         match child.spec.give_up {
@@ -195,13 +240,22 @@ impl Supervision {
                 child.life = ChildPhase::Parked;
                 turn.out.push(SupervisorAction::Park {
                     child: child.id,
-                    cause,
+                    cause: cause.clone(),
                 });
             }
             GiveUp::Escalate => {
                 let child = child.spec.name.clone();
-                self.begin_end(SupervisorEnd::GaveUp { child, last: cause }, turn);
+                let last = cause.clone();
+                self.begin_end(SupervisorEnd::GaveUp { child, last }, turn);
+            }
+            // MCP-1: a child of this kind is never given up; only its state says how it is.
+            GiveUp::Retry => {
+                if child.exhaustion == Exhaustion::None {
+                    child.exhaustion = Exhaustion::New;
+                }
+                return false;
             }
         }
+        true
     }
 }

@@ -92,6 +92,17 @@ pub enum SupervisorEvent {
         /// Replied to when it is up, or did not come up and is down as before.
         ticket: CommandId,
     },
+    /// Command: start a child anew, in any state. It costs no unit of any restart budget.
+    ///
+    /// A running child is stopped first; one that is starting too. Budgets and backoff start over
+    /// as after [`SupervisorEvent::Restart`]. While a group round waits for its backoff, it is
+    /// refused as [`CommandError::Restarting`].
+    Renew {
+        /// Its name.
+        child: String,
+        /// Replied to when it is up, or did not come up.
+        ticket: CommandId,
+    },
     /// Command: forget a child that is stopped or parked.
     Delete {
         /// Its name.
@@ -144,6 +155,16 @@ pub enum SupervisorAction {
         child: ChildId,
         /// Reason for its last end.
         cause: StopCause,
+    },
+    /// A child has used up its restart budget and is tried again after its backoff, for ever
+    /// ([`GiveUp::Retry`](crate::GiveUp::Retry)). Told at each of its failures until it runs.
+    Exhausted {
+        /// The child.
+        child: ChildId,
+        /// Reason for its last end.
+        cause: StopCause,
+        /// True at the first of these failures.
+        first: bool,
     },
     /// A child is no longer known: a temporary or dynamic one that ended, or a deleted one.
     Forget {

@@ -136,17 +136,25 @@ impl Supervision {
 
     /// Starts the first child that is due, unless one is starting; returns true if all are up.
     fn start_next(&mut self, turn: &mut EventScope<'_>) -> bool {
-        let starting = |child: &super::ChildRecord| matches!(child.life, ChildPhase::Starting(_));
+        let is_initial = self.round.is_some_and(|round| round.initial);
+        let starting = |child: &super::ChildRecord| {
+            let is_awaited = !(is_initial && child.spec.background);
+            is_awaited && matches!(child.life, ChildPhase::Starting(_))
+        };
         if self.children.iter().any(starting) {
             return false;
         }
         let due = |child: &super::ChildRecord| matches!(child.life, ChildPhase::Due);
-        // SUP-1: children start in order, each when the one before is up.
-        let Some(index) = self.children.iter().position(due) else {
-            return true;
-        };
-        self.start(index, None, turn);
-        false
+        loop {
+            // SUP-1: children start in order, each when the one before is up.
+            let Some(index) = self.children.iter().position(due) else {
+                return true;
+            };
+            self.start(index, None, turn);
+            if !(is_initial && self.children[index].spec.background) {
+                return false;
+            }
+        }
     }
 
     /// Stops the last live child of a range, unless it is already stopping; returns true if none is
@@ -179,6 +187,12 @@ impl Supervision {
                 ChildPhase::Starting(asked) => {
                     if let Some(asked) = asked.take() {
                         turn.reply(asked.ticket, Err(CommandError::StoppingSupervisor));
+                    }
+                }
+                ChildPhase::Stopping { why, .. } => {
+                    if let StopRequest::Renewal(ticket) = why {
+                        turn.reply(*ticket, Err(CommandError::StoppingSupervisor));
+                        *why = StopRequest::End;
                     }
                 }
                 ChildPhase::Due | ChildPhase::Ended { .. } | ChildPhase::Waiting { .. } => {

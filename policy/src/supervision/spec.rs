@@ -87,6 +87,9 @@ pub struct ChildSpec {
     pub give_up: GiveUp,
     /// Its own restart budget, in addition to the supervisor's.
     pub intensity: Option<Intensity>,
+    /// True if the supervisor's own start does not wait for its first start, which then may fail
+    /// like every later one.
+    pub background: bool,
 }
 
 impl ChildSpec {
@@ -101,6 +104,7 @@ impl ChildSpec {
             significant: false,
             give_up: GiveUp::Escalate,
             intensity: None,
+            background: false,
         }
     }
 

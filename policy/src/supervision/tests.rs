@@ -9,6 +9,7 @@ use crate::{BackoffSettings, GiveUp, Intensity, RestartType, RetryJitter};
 mod commands;
 mod limits;
 mod order;
+mod retries;
 
 /// A machine, with its actions rendered as text.
 struct Rig {
@@ -83,6 +84,14 @@ impl Rig {
             }
             SupervisorAction::Park { child, cause } => {
                 format!("park {}: {cause}", self.names[&child])
+            }
+            SupervisorAction::Exhausted {
+                child,
+                cause,
+                first,
+            } => {
+                let again = if first { "" } else { " again" };
+                format!("exhausted{again} {}: {cause}", self.names[&child])
             }
             SupervisorAction::Forget { child } => format!("forget {}", self.names[&child]),
             SupervisorAction::Reply { ticket, result } => match result {
@@ -176,6 +185,11 @@ impl Rig {
         self.on(SupervisorEvent::Restart { child, ticket })
     }
 
+    fn renew(&mut self, name: &str, ticket: u64) -> Vec<String> {
+        let (child, ticket) = (name.to_owned(), CommandId(ticket));
+        self.on(SupervisorEvent::Renew { child, ticket })
+    }
+
     fn delete(&mut self, name: &str, ticket: u64) -> Vec<String> {
         let (child, ticket) = (name.to_owned(), CommandId(ticket));
         self.on(SupervisorEvent::Delete { child, ticket })
@@ -243,6 +257,13 @@ fn of(restart: RestartType, name: &str) -> ChildSpec {
 fn parking(name: &str) -> ChildSpec {
     ChildSpec {
         give_up: GiveUp::Park,
+        ..worker(name)
+    }
+}
+
+fn retrying(name: &str) -> ChildSpec {
+    ChildSpec {
+        give_up: GiveUp::Retry,
         ..worker(name)
     }
 }

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
@@ -25,6 +26,9 @@ use breakerbox_actors::redact;
 
 /// Maximum number of alerts; the oldest ended ones are removed first.
 const MAX_ALERTS: usize = 256;
+
+/// Time for which an alert of a parked worker can be over and go on.
+const MOMENT: Duration = Duration::from_secs(60);
 
 /// The condition that raised an alert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,7 +139,9 @@ impl AlertLog {
                 Breaker::HalfOpen => {}
                 Breaker::Closed => self.resolve(event, AlertKind::BreakerOpen),
             },
-            EventKind::Parked { cause } => self.raise(event, AlertKind::Parked, cause.to_string()),
+            EventKind::Parked { cause, .. } => {
+                self.raise(event, AlertKind::Parked, cause.to_string());
+            }
             EventKind::Started { .. } => self.resolve(event, AlertKind::Parked),
             EventKind::Misconfigured { .. } => {
                 self.raise(event, AlertKind::Misconfigured, event.kind.to_string());
@@ -154,7 +160,7 @@ impl AlertLog {
 
     fn raise(&mut self, event: &Event, kind: AlertKind, message: String) {
         let same = |alert: &AlertRecord| alert.is(event, kind) && alert.lasts;
-        if self.all.iter().any(same) {
+        if self.all.iter().any(same) || self.reopen(event, kind) {
             return;
         }
         if self.all.len() == MAX_ALERTS {
@@ -175,6 +181,30 @@ impl AlertLog {
             by: None,
             note: None,
         });
+    }
+
+    /// Goes on with an alert that was over for a moment only: a worker that starts and ends again is
+    /// one outage.
+    fn reopen(&mut self, event: &Event, kind: AlertKind) -> bool {
+        if kind != AlertKind::Parked {
+            return false;
+        }
+        let is_recent = |alert: &&mut AlertRecord| {
+            let recent = |over| event.at.since(over) < MOMENT;
+            alert.is(event, kind)
+                && alert.stage == AlertStage::Resolved
+                && alert.over.is_some_and(recent)
+        };
+        let Some(alert) = self.all.iter_mut().rev().find(is_recent) else {
+            return false;
+        };
+        alert.lasts = true;
+        alert.over = None;
+        alert.stage = match alert.by {
+            Some(_) => AlertStage::Acknowledged,
+            None => AlertStage::Active,
+        };
+        true
     }
 
     fn resolve(&mut self, event: &Event, kind: AlertKind) {

@@ -215,7 +215,21 @@ pub(super) fn all(admin: &Admin) -> Vec<DependencyView> {
     statuses.map(|one| view(admin, one)).collect()
 }
 
+/// Shows a dependency without a worker as what its callers find: open, for the supervisor's reason,
+/// until the next start of a worker.
+fn shown(mut status: DependencyStatus) -> DependencyStatus {
+    let Some(set) = status.overridden.as_ref().filter(|_| status.parked) else {
+        return status;
+    };
+    // SUP-4: it is not told as closed while every call is refused.
+    status.state = Breaker::Open;
+    status.reason.clone_from(&set.reason);
+    status.retry_after = status.workers.iter().filter_map(|one| one.back_in).min();
+    status
+}
+
 fn view(admin: &Admin, status: DependencyStatus) -> DependencyView {
+    let status = shown(status);
     let inner = &admin.inner;
     let settings = inner.runtime.settings(&status.name).unwrap_or_default();
     let kind = admin.kind_of(&status.name);

@@ -181,9 +181,10 @@ fn details(inner: &AdminState, kind: &EventKind) -> Map<String, Value> {
             json!({ "incarnation": incarnation, "cause": text(cause) })
         }
         EventKind::RestartScheduled { after } => json!({ "after_ms": millis(*after) }),
-        EventKind::Parked { cause } | EventKind::GaveUp { cause } => {
-            json!({ "cause": text(cause) })
+        EventKind::Parked { cause, is_retried } => {
+            json!({ "cause": text(cause), "retried": is_retried })
         }
+        EventKind::GaveUp { cause } => json!({ "cause": text(cause) }),
         EventKind::Stuck { incarnation, for_ } => {
             json!({ "incarnation": incarnation, "for_ms": millis(*for_) })
         }

@@ -14,9 +14,13 @@ use super::Admin;
 use super::auth::{MAX_BODY, PeerAddress, author};
 use super::dependencies;
 use super::problem::AdminProblem;
+use crate::{RestartRefusal, WorkerRestart};
+use breakerbox_actors::redact;
 
 /// Operations on a dependency.
-const OPERATIONS: &str = "open, close, disable, shadow, reset, check";
+const OPERATIONS: &str = "open, close, disable, shadow, reset, check, restart";
+/// Time for which a response waits for workers that are started anew.
+const PATIENCE: Duration = Duration::from_secs(5);
 const MAX_REASON: usize = 500;
 /// One year.
 const MAX_FOR_MS: u64 = 365 * 24 * 60 * 60 * 1000;
@@ -32,8 +36,8 @@ pub(super) struct ChangeRequest {
 #[derive(Debug, Serialize)]
 pub(super) struct ChangeResult {
     done: String,
-    /// A part of the request that this operation ignores, if any.
-    note: Option<&'static str>,
+    /// A part of the request that this operation ignores, or what is not done yet, if any.
+    note: Option<String>,
     dependency: dependencies::DependencyView,
 }
 
@@ -56,7 +60,12 @@ pub(super) async fn operate(
     let order = read(body)?;
     let lasts = matches!(&*operation, "open" | "disable" | "shadow");
     let note = (order.for_ms.is_some() && !lasts)
-        .then_some("for_ms was ignored: it applies to open, disable and shadow");
+        .then(|| "for_ms was ignored: it applies to open, disable and shadow".to_owned());
+    if operation == "restart" {
+        let by = author(peer.map(|peer| peer.0));
+        let not_up = restart(&admin, &name, &order.reason, &by).await?;
+        return done(&admin, &name, operation, not_up.or(note));
+    }
     let command = command(&admin, &operation, order);
     let by = author(peer.map(|peer| peer.0));
     match admin.runtime().operate_by(&name, command, &by).await {
@@ -70,13 +79,47 @@ pub(super) async fn operate(
         }
         Some(Ok(())) => {}
     }
-    let dependency = dependencies::named(&admin, &name);
-    let dependency = dependency.ok_or_else(|| AdminProblem::unknown_dependency(&name))?;
+    done(&admin, &name, operation, note)
+}
+
+fn done(
+    admin: &Admin,
+    name: &str,
+    done: String,
+    note: Option<String>,
+) -> Result<Json<ChangeResult>, AdminProblem> {
+    let dependency = dependencies::named(admin, name);
+    let dependency = dependency.ok_or_else(|| AdminProblem::unknown_dependency(name))?;
     Ok(Json(ChangeResult {
-        done: operation,
+        done,
         note,
         dependency,
     }))
+}
+
+/// Starts the workers of a dependency anew. Returns a note if they do not run yet.
+async fn restart(
+    admin: &Admin,
+    name: &str,
+    reason: &str,
+    by: &str,
+) -> Result<Option<String>, AdminProblem> {
+    let runtime = admin.runtime();
+    if runtime.status(name).is_none() {
+        return Err(AdminProblem::unknown_dependency(name));
+    }
+    // Before it is carried out, which may take its time.
+    runtime.note_operation(name, "restart", by, reason);
+    match runtime.restart_workers(name, PATIENCE).await {
+        Ok(WorkerRestart::Running) => Ok(None),
+        Ok(other) => Ok(Some(redact(&other.to_string()).into_owned())),
+        Err(RestartRefusal::UnknownDependency) => Err(AdminProblem::unknown_dependency(name)),
+        Err(refusal) => Err(
+            AdminProblem::new(409, "illegal-transition", refusal.to_string())
+                .given("restart")
+                .allowed("restart of a dependency with workers that is not being stopped"),
+        ),
+    }
 }
 
 fn command(admin: &Admin, operation: &str, order: ChangeRequest) -> BreakerCommand {

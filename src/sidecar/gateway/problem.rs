@@ -213,7 +213,7 @@ impl<'a> GatewayProblem<'a> {
             error.executed(),
             wait,
         )
-        .cause(cause_of(error))
+        .cause(cause_of(error, &|error| error.failure.cause().to_owned()))
     }
 
     /// The error of a call of an MCP server.
@@ -226,6 +226,7 @@ impl<'a> GatewayProblem<'a> {
         let wait = error.retry_after();
         let detail = error.to_string();
         Self::new(kind, Some(dependency), detail, error.executed(), wait)
+            .cause(cause_of(error, &McpError::to_string))
     }
 
     /// Returns the problem as data for an error of another protocol.
@@ -309,22 +310,26 @@ fn round_up(wait: Duration, unit: u128) -> u64 {
     u64::try_from(wait.as_nanos().div_ceil(unit)).unwrap_or(u64::MAX)
 }
 
-/// Returns the cause of an error, in a few words.
-fn cause_of(error: &CallError<HttpError>) -> String {
+/// Returns the cause of an error, in a few words. `own`: that of the dependency's own error.
+fn cause_of<E>(error: &CallError<E>, own: &dyn Fn(&E) -> String) -> String {
     match error {
-        CallError::Failed { error, .. } => error.failure.cause().to_owned(),
+        CallError::Failed { error, .. } => own(error),
         CallError::Open(refused) => refused.reason().reason.clone(),
-        CallError::Overloaded { .. } => "bulkhead.max_concurrent".to_owned(),
+        CallError::Overloaded { limit, .. } => {
+            let (slots, queue) = limit.keys();
+            format!("{slots}, {queue}")
+        }
+        CallError::NotExecuted {
+            cause: Some(cause), ..
+        } => cause.to_string(),
         CallError::TimedOut { .. } => "time limit".to_owned(),
         CallError::Stalled { .. } => "timeout.idle".to_owned(),
         CallError::RateLimited { limit, .. } => match limit {
             Limit::Pause(_) => "pause asked for by the dependency".to_owned(),
             _ => "rate_limit".to_owned(),
         },
-        CallError::FallbackFailed { cause, .. } => cause_of(cause),
-        other => kind_of(other, &|error| kind_of_failure(error.failure))
-            .2
-            .to_owned(),
+        CallError::FallbackFailed { cause, .. } => cause_of(cause, own),
+        other => kind_of(other, &|_| ProblemKind::FAILED).2.to_owned(),
     }
 }
 
@@ -377,7 +382,7 @@ mod tests {
     use breakerbox_policy::{PauseReason, RefusalState};
 
     use super::*;
-    use crate::{RefusalReason, Refused};
+    use crate::{BulkheadLimit, RefusalReason, Refused};
 
     type Error = CallError<HttpError>;
 
@@ -411,6 +416,7 @@ mod tests {
         CallError::NotExecuted {
             dependency: name(),
             reason,
+            cause: None,
             retry_after: Some(Duration::from_micros(1500)),
         }
     }
@@ -441,6 +447,7 @@ mod tests {
             (
                 CallError::Overloaded {
                     dependency: name(),
+                    limit: BulkheadLimit::default(),
                     max_concurrent: 1,
                     max_queue: 1,
                 },

@@ -178,9 +178,11 @@ fn of_breakers(statuses: &[DependencyStatus]) -> [SeriesFamily; 4] {
     );
     for one in statuses {
         let name = ("dependency", &*one.name);
+        // SUP-4: without a worker it is not told as closed.
+        let shown = if one.parked { Breaker::Open } else { one.state };
         for known in [Breaker::Closed, Breaker::Open, Breaker::HalfOpen] {
             let labels = [name, ("state", state_name(known))];
-            state.add(&labels, truth(one.state == known));
+            state.add(&labels, truth(shown == known));
         }
         let modes = [
             (OverrideMode::ForcedOpen, "forced_open"),

@@ -396,7 +396,9 @@ impl World {
                 }
             }
             SupervisorAction::Down(end) => self.down(place, end),
-            SupervisorAction::Park { .. } | SupervisorAction::Forget { .. } => {}
+            SupervisorAction::Park { .. }
+            | SupervisorAction::Exhausted { .. }
+            | SupervisorAction::Forget { .. } => {}
         }
     }
 

@@ -247,7 +247,9 @@ fn requests() -> Vec<(&'static str, &'static str, String, Value, bool, u16)> {
             status,
         ));
     };
-    for operation in ["check", "open", "disable", "shadow", "close", "reset"] {
+    for operation in [
+        "check", "open", "disable", "shadow", "close", "reset", "restart",
+    ] {
         let address = format!("/api/dependencies/dep/{operation}");
         post(operate, &address, &reason, true, 200);
         post(operate, &address, &reason, false, 401);

@@ -67,7 +67,9 @@ async fn sec_1_without_a_token_nothing_can_be_changed() {
 async fn item_101_every_change_is_kept_on_record_with_who_and_why() {
     let rig = Rig::start(opens_after(1, ms(60_000))).await;
     rig.bench.fail_until_open().await;
-    for operation in ["check", "open", "disable", "shadow", "close", "reset"] {
+    for operation in [
+        "check", "open", "disable", "shadow", "close", "reset", "restart",
+    ] {
         let before = rig.get("/api/events").await["last_id"].as_u64().unwrap();
         rig.operate(operation).await;
         let events = rig

@@ -102,6 +102,7 @@ async fn item_101_orders_are_carried_out_and_kept_on_record() {
         ("shadow", Some("shadow")),
         ("close", None),
         ("reset", None),
+        ("restart", None),
     ] {
         let mut order = signed(&rig, &[operation, "dep", "--reason", "a drill"]);
         if mode.is_some() {
@@ -265,7 +266,7 @@ async fn ops_1_events_and_status_are_followed_live() {
 async fn completions_and_man_pages_name_every_command() {
     let commands = [
         "demo", "serve", "check", "replay", "status", "open", "close", "disable", "shadow",
-        "reset", "events",
+        "reset", "restart", "events",
     ];
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let ran = run(breakerbox(&["completions", shell])).await;

@@ -176,6 +176,22 @@ async fn the_node_sdk_talks_to_the_graph_before_and_after_its_death() {
     .await;
 }
 
+/// Waits until the graph runs: the sidecar is up before its servers are.
+async fn running(sidecar: &Sidecar) {
+    let url = sidecar.admin("/api/dependencies/kg");
+    let started = async {
+        loop {
+            let shown = http().get(&url).send().await.unwrap();
+            let shown: Value = shown.json().await.unwrap();
+            if shown["workers"][0]["state"] == "running" {
+                return;
+            }
+            tokio::time::sleep(MOMENT).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, started).await.unwrap();
+}
+
 #[tokio::test]
 async fn the_admin_side_tells_the_protocol_and_the_last_words() {
     let folder = folder();
@@ -189,6 +205,7 @@ async fn the_admin_side_tells_the_protocol_and_the_last_words() {
         let shown = http().get(&url).send().await.unwrap();
         shown.json().await.unwrap()
     };
+    running(&sidecar).await;
     let shown = show().await;
     assert_eq!(shown["kind"], "mcp_stdio");
     assert_eq!(shown["protocol_version"], "2025-11-25");
@@ -241,6 +258,7 @@ async fn item_69_no_zombie_is_left_of_a_tree_whose_head_was_cut_off() {
     );
     configured(folder.path(), &table);
     let sidecar = Sidecar::start(command(folder.path()), 1);
+    running(&sidecar).await;
     let tree = processes(&file);
     assert!(tree.len() >= 2, "npx starts others: {tree:?}");
     signal(tree[0], "KILL");

@@ -11,7 +11,9 @@
 //! `tests/bulkhead_loom.rs` runs the interleavings of this file.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU32;
 use std::task::Waker;
+use std::time::Duration;
 
 use breakerbox_policy::{Priority, QueuePosition, Ticket, WaitQueue};
 use crossbeam_utils::CachePadded;
@@ -56,11 +58,19 @@ pub(crate) struct SlotBounds {
 /// Reason why a call got no slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NoSlot {
-    /// The queue is full, the waiter made room for a call of higher priority, or `max_wait` is
-    /// over.
-    Overloaded,
+    /// The limits do not allow it.
+    Overloaded(QueueRefusal),
     /// The call's own deadline passed first.
     Deadline,
+}
+
+/// Reason why a call does not wait for a slot any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum QueueRefusal {
+    /// The queue is full, or the waiter made room for a call of higher priority.
+    Full,
+    /// `max_wait`, of this length, is over.
+    Waited(Duration),
 }
 
 /// The ticket under which cached slots are accounted.
@@ -208,6 +218,14 @@ impl SlotPool {
     /// Maximum number of calls in flight.
     pub(crate) fn limit(&self) -> u32 {
         self.limit.load(Ordering::Acquire)
+    }
+
+    /// Returns the limit on writes if it is what a call of this kind waits for.
+    pub(super) fn exceeded_writes(&self, ticket: Ticket) -> Option<NonZeroU32> {
+        let max = self.max_writes.load(Ordering::Acquire);
+        let word = self.read();
+        let is_it = ticket.write && word.writes() >= max && self.in_flight() < self.limit();
+        NonZeroU32::new(max).filter(|_| is_it)
     }
 
     /// Maximum number of waiters.

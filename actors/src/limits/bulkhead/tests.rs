@@ -68,7 +68,7 @@ fn has_place<'a>(seat: &mut Seated<'a>) -> Option<BulkheadSlot<'a>> {
 }
 
 fn is_refused(seat: &mut Seated<'_>) -> bool {
-    matches!(poll(seat), Poll::Ready(Err(NoSlot::Overloaded)))
+    matches!(poll(seat), Poll::Ready(Err(NoSlot::Overloaded(_))))
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use breakerbox_policy::{QueuePosition, Ticket};
 
-use super::slot_pool::{BulkheadSlot, EntryDecision, NoSlot, SlotPool};
+use super::slot_pool::{BulkheadSlot, EntryDecision, NoSlot, QueueRefusal, SlotPool};
 
 /// A waiter in the queue. It gets its slot by the removal of its position from the queue.
 ///
@@ -48,7 +48,7 @@ impl<'a> Waiter<'a> {
                     queue.shed.insert(turn);
                     Some(waker)
                 }
-                None => return Poll::Ready(Err(NoSlot::Overloaded)),
+                None => return Poll::Ready(Err(NoSlot::Overloaded(QueueRefusal::Full))),
             },
         };
         self.turn = Some(queue.waiters.join(self.ticket, cx.waker().clone()));
@@ -80,7 +80,7 @@ impl<'a> Future for Waiter<'a> {
         drop(queue);
         self.turn = None;
         Poll::Ready(if is_shed {
-            Err(NoSlot::Overloaded)
+            Err(NoSlot::Overloaded(QueueRefusal::Full))
         } else {
             Ok(self.slot())
         })

@@ -4,7 +4,7 @@ import { icon, make, rebuild, say, set, show } from "./dom.js";
 import { Band, Figure } from "./spark.js";
 import { count, latency, rate, share, short, time, wait, word } from "./words.js";
 
-const ORDERS = [["open", "Open"], ["close", "Close"], ["disable", "Disable"], ["shadow", "Shadow"], ["reset", "Reset"], ["check", "Check now"]];
+const ORDERS = [["open", "Open"], ["close", "Close"], ["disable", "Disable"], ["shadow", "Shadow"], ["reset", "Reset"], ["check", "Check now"], ["restart", "Restart"]];
 
 let made = 0;
 

@@ -13,9 +13,10 @@ const EFFECTS = {
   shadow: "Admits every call and only measures: an event reports when the breaker would have opened.",
   reset: "Removes any override, closes the breaker, ends a pause and sets its counters to zero.",
   check: "Ends the wait of the open breaker: the next call is its probe.",
+  restart: "Starts its workers anew with a fresh restart budget: a parked one, one that waits for its next try, and one that runs, once its calls have ended.",
   sign: "Changes need the admin token of this server. Reading does not.",
 };
-const TITLES = { open: "Open", close: "Close", disable: "Disable", shadow: "Shadow", reset: "Reset", check: "Check" };
+const TITLES = { open: "Open", close: "Close", disable: "Disable", shadow: "Shadow", reset: "Reset", check: "Check", restart: "Restart" };
 
 export class Desk {
   /** `done` is called with the state of the dependency after an order. */

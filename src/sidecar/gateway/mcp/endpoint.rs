@@ -56,6 +56,10 @@ impl McpEndpoint {
         let policy = config.settings.clone();
         let new = mcp::dependency(runtime, name, &settings).configure(|own| *own = policy);
         let new = if replaces { new.replacing() } else { new };
+        // MCP-1: one that cannot start is there and tried again. EDGE-6: only one that serves stays
+        // until its successor runs.
+        let waits = replaces && runs(runtime, name);
+        let new = if waits { new } else { new.background_start() };
         let new = if config.settings.fallback_only {
             // Its process must not be started.
             new
@@ -135,6 +139,12 @@ impl McpEndpointSpec {
             fallback_only: config.settings.fallback_only,
         }
     }
+}
+
+/// Returns true if a worker of the dependency runs.
+fn runs(runtime: &Runtime, name: &str) -> bool {
+    let status = runtime.status(name);
+    status.is_some_and(|status| status.workers.iter().any(|worker| worker.running))
 }
 
 type McpFallbacks = (Vec<FallbackRule<Mcp>>, FallbackCaches<StaleCache<Mcp>>);

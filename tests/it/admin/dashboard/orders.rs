@@ -119,6 +119,7 @@ async fn item_101_every_order_of_the_page_reaches_the_breaker() {
         ("close", "CLOSED"),
         ("shadow", "SHADOW"),
         ("reset", "CLOSED"),
+        ("restart", "CLOSED"),
     ];
     for (order, after) in orders {
         let button = part("search", &format!("[data-order={order}]"));

@@ -124,7 +124,7 @@ impl Reference {
 fn look<'a>(seat: &mut Seated<'a>, expected: Fate) -> Option<BulkheadSlot<'a>> {
     match (poll(seat), expected) {
         (Poll::Ready(Ok(place)), Fate::Runs) => Some(place),
-        (Poll::Ready(Err(NoSlot::Overloaded)), Fate::Refused) | (Poll::Pending, Fate::Waits) => {
+        (Poll::Ready(Err(NoSlot::Overloaded(_))), Fate::Refused) | (Poll::Pending, Fate::Waits) => {
             None
         }
         (got, expected) => panic!("{got:?} instead of {expected:?}"),

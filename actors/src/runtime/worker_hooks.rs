@@ -1,0 +1,123 @@
+//! The effects of a worker's starts and ends on its dependency: its route, its breaker, and the
+//! cause that callers are told while no worker runs.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use breakerbox_policy::supervision::StopCause;
+use breakerbox_policy::{BreakerCommand, Time};
+
+use crate::breaker::message::OperateBreaker;
+use crate::call::core::{DependencyCore, WorkerSlot};
+use crate::dependency::Dependency;
+use crate::redact::redact;
+use crate::state::Route;
+use crate::supervisor::{ChildHooks, Condition};
+
+/// The effects of a worker's start and end on its dependency.
+pub(super) struct WorkerHooks<D: Dependency> {
+    pub(super) core: Arc<DependencyCore<D>>,
+    pub(super) index: usize,
+}
+
+impl<D: Dependency> WorkerHooks<D> {
+    fn close_for_good(&self) {
+        self.core.workers[self.index].close_for_good();
+    }
+
+    fn operate(&self, command: BreakerCommand) {
+        if let Some(port) = &*self.core.shared.breaker_port.load() {
+            port.operate.do_send(OperateBreaker::all(command));
+        }
+    }
+
+    fn is_any_running(&self) -> bool {
+        let runs = |slot: &WorkerSlot<D>| slot.mail.health.condition() == Condition::Running;
+        self.core.workers.iter().any(runs)
+    }
+
+    /// Refuses all calls, for this reason. Nothing is done by parts that do not speak for the
+    /// dependency.
+    fn park(&self, state: &str, cause: &StopCause) {
+        let shared = &self.core.shared;
+        if !self.core.is_current.load(Ordering::Acquire) {
+            return;
+        }
+        self.note_cause(cause);
+        let reason = format!("worker-{} {state}: {cause}", self.index + 1);
+        let reason = redact(&reason).into_owned();
+        let told = shared.park_reason.swap(Some(Arc::new(reason.clone())));
+        let is_told = told.is_some_and(|told| *told == *reason);
+        // An event tells of each new reason, and not of each try.
+        if !is_told || shared.worker_route() != Route::Parked {
+            shared.set_route(Route::Parked);
+            self.operate(BreakerCommand::Park { reason });
+        }
+    }
+
+    /// Notes why no worker runs, for callers that wait for one.
+    fn note_cause(&self, cause: &StopCause) {
+        if !self.core.is_current.load(Ordering::Acquire) {
+            return;
+        }
+        let cause = redact(&cause.to_string()).into_owned();
+        self.core.shared.worker_failure.store(Some(Arc::new(cause)));
+    }
+
+    /// Brings the dependency back after all its workers were parked.
+    fn unpark(&self) {
+        let shared = &self.core.shared;
+        if shared.worker_failure.load().is_some() {
+            shared.worker_failure.store(None);
+        }
+        if shared.worker_route() == Route::Parked {
+            shared.set_route(Route::Workers);
+            // SUP-4: the breaker stays forced open only while no worker is left.
+            self.operate(BreakerCommand::Unpark);
+        }
+    }
+}
+
+impl<D: Dependency> ChildHooks for WorkerHooks<D> {
+    fn running(&self, incarnation: u64) {
+        if incarnation > 1 {
+            let totals = &self.core.shared.totals;
+            totals.restarts.fetch_add(1, Ordering::Relaxed);
+        }
+        self.unpark();
+    }
+
+    fn waits(&self, until: Time) {
+        self.core.workers[self.index].mail.health.set_back_at(until);
+    }
+
+    fn parked(&self, cause: &StopCause) {
+        self.park("is parked", cause);
+        self.close_for_good();
+    }
+
+    fn not_started(&self, cause: &StopCause) {
+        if !self.is_any_running() {
+            self.note_cause(cause);
+        }
+    }
+
+    fn exhausted(&self, cause: &StopCause) {
+        // MCP-1: the others serve on; without one, callers learn why at once, and health is down.
+        if !self.is_any_running() {
+            self.park(
+                "does not run and is started again after each backoff",
+                cause,
+            );
+        }
+        self.close_for_good();
+    }
+
+    fn stopped(&self) {
+        self.close_for_good();
+    }
+
+    fn gone(&self) {
+        self.close_for_good();
+    }
+}

@@ -1,0 +1,51 @@
+//! State of a server's start, for requests that are not sent to its worker.
+
+use tokio::sync::watch;
+
+use super::error::McpError;
+
+/// Signal that an incarnation has started, or could not be started.
+#[derive(Debug, Default)]
+pub(super) struct StartState {
+    /// Number of failed starts, and the latest failure, unless an incarnation has started since.
+    failures: watch::Sender<(u64, Option<McpError>)>,
+}
+
+/// Number of failed starts for which a request waits: the first try after an end is made at once.
+const TRIES: u64 = 2;
+
+impl StartState {
+    /// Wakes the requests that wait for an incarnation: it has started.
+    pub(super) fn up(&self) {
+        self.failures.send_modify(|failures| failures.1 = None);
+    }
+
+    /// Notes a failed start.
+    pub(super) fn fail(&self, error: &McpError) {
+        let error = error.clone();
+        self.failures
+            .send_modify(|(count, latest)| (*count, *latest) = (*count + 1, Some(error)));
+    }
+
+    /// Waits until an incarnation has started, which is when `started` returns something. The
+    /// caller sets the time limit.
+    ///
+    /// # Errors  The server could not be started meanwhile.
+    pub(super) async fn wait<T>(&self, started: impl Fn() -> Option<T>) -> Result<T, McpError> {
+        let mut failures = self.failures.subscribe();
+        let before = failures.borrow_and_update().0;
+        loop {
+            if let Some(started) = started() {
+                return Ok(started);
+            }
+            if failures.changed().await.is_err() {
+                // Unreachable: `self` owns the sender.
+                std::future::pending::<()>().await;
+            }
+            let (count, latest) = failures.borrow_and_update().clone();
+            if let Some(error) = latest.filter(|_| count >= before + TRIES) {
+                return Err(error);
+            }
+        }
+    }
+}

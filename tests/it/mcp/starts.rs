@@ -1,0 +1,110 @@
+//! Servers that do not start, or start slowly: each is one sick dependency (rule MCP-1).
+
+use super::beside::{Beside, guarded};
+use super::*;
+use crate::gateway::serve::configured;
+
+/// Short waits, so that a server is soon tried again.
+const SOON: &str = "[dependencies.sick.workers]\nbackoff = { base = \"20ms\", max = \"200ms\" }\n";
+
+/// Checks what is told while the server does not start.
+async fn is_told_as_sick(bed: &Beside, cause: &str) {
+    let failed = bed.call("sick", "echo", json!({})).await;
+    let message = failed["error"]["message"].as_str().unwrap_or_default();
+    assert!(message.contains("the server did not start"), "{failed}");
+    assert!(message.contains(cause), "{failed}");
+    assert_eq!(failed["error"]["data"]["executed"], "no", "{failed}");
+    let told = failed["error"]["data"]["cause"]
+        .as_str()
+        .unwrap_or_default();
+    assert!(told.contains(cause), "{failed}");
+    bed.until("sick", |one| one["health"] == "down").await;
+    let ready = bed.admin("/readyz").await;
+    assert_eq!(ready["status"], "degraded", "{ready}");
+    bed.good_is_untouched().await;
+}
+
+#[tokio::test]
+async fn mcp_1_m1_a_server_that_is_absent_or_misspelt_is_one_sick_dependency() {
+    let sick = |folder: &Path| {
+        let table = guarded(folder, "sick", "", SOON)?;
+        let program = folder.join("server").display().to_string();
+        Some(table.replace("command = \"sh\"", &format!("command = {program:?}")))
+    };
+    let Some(bed) = Beside::start(sick) else {
+        return;
+    };
+    is_told_as_sick(&bed, "its program cannot be started").await;
+    // It is installed now, and found without an order.
+    std::os::unix::fs::symlink("/bin/sh", bed.folder.path().join("server")).unwrap();
+    bed.until_well("sick").await;
+    bed.until("sick", |one| {
+        one["health"] == "ok" && one["override"].is_null()
+    })
+    .await;
+    let ready = bed.admin("/readyz").await;
+    assert_eq!(ready["status"], "ready", "{ready}");
+    bed.good_is_untouched().await;
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn mcp_1_m1_a_server_that_exits_at_once_is_told_with_its_status_and_last_words() {
+    let sick = |folder: &Path| {
+        let table = guarded(folder, "sick", "", SOON)?;
+        std::fs::write(folder.join("sick/down"), "").unwrap();
+        Some(table)
+    };
+    let Some(bed) = Beside::start(sick) else {
+        return;
+    };
+    is_told_as_sick(&bed, "exit status: 7").await;
+    is_told_as_sick(&bed, "no licence").await;
+    let listed = bed.rpc("sick", "tools/list", json!({}), &[]).await;
+    assert!(listed["error"].is_object(), "{listed}");
+    bed.allow("sick", true);
+    bed.until_well("sick").await;
+    bed.good_is_untouched().await;
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn mcp_1_m1_a_server_that_starts_slowly_is_waited_for() {
+    let Some(bed) = Beside::start(|folder| guarded(folder, "sick", "sleep 2;", "")) else {
+        return;
+    };
+    let list = async |params| bed.rpc("sick", "tools/list", params, &[]).await;
+    let (echo, listed, ()) =
+        tokio::join!(bed.echo("sick"), list(json!({})), bed.good_is_untouched());
+    assert_eq!(echo.as_deref(), Some("hi"));
+    assert!(listed["result"]["tools"].is_array(), "{listed}");
+    assert_eq!(bed.dependency("sick").await["workers"][0]["restarts"], 0);
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn mcp_1_m1_a_reload_adds_a_server_that_cannot_start_and_mends_one_that_could_not() {
+    let Some(bed) = Beside::start(|_| Some(String::new())) else {
+        return;
+    };
+    let folder = bed.folder.path();
+    let good = guarded(folder, "good", "", "").unwrap();
+    let sick = guarded(folder, "sick", "", SOON).unwrap();
+    let misspelt = sick.replace("command = \"sh\"", "command = \"shh-no-such\"");
+    configured(folder, &format!("{good}{misspelt}"));
+    bed.sidecar.signal("HUP");
+    let served = async {
+        while bed.call("sick", "echo", json!({})).await["type"]
+            == "urn:breakerbox:unknown-dependency"
+        {
+            tokio::time::sleep(MOMENT).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, served).await.unwrap();
+    is_told_as_sick(&bed, "its program cannot be started").await;
+    configured(folder, &format!("{good}{sick}"));
+    bed.sidecar.signal("HUP");
+    bed.until_well("sick").await;
+    bed.good_is_untouched().await;
+    bed.end().await;
+}
