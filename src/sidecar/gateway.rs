@@ -16,8 +16,6 @@ mod activity;
 
 mod head_rules;
 
-mod guard;
-
 mod path;
 
 mod proxy;
