@@ -197,7 +197,11 @@ impl Gateway {
         url: &str,
         by: &str,
     ) -> Result<AddOutcome, AddError> {
-        self.directory.put(name, config, url, by).await
+        let (name, config) = (name.to_owned(), config.clone());
+        let (url, by) = (url.to_owned(), by.to_owned());
+        let put = async move |own: RouteDirectory| own.put(&name, &config, &url, &by).await;
+        let put = self.directory.change_by(put).await;
+        put.unwrap_or_else(|| Err(StartError::ShuttingDown.into()))
     }
 
     /// Removes a dependency. Callers cannot reach it after that; calls in flight may end within its
@@ -206,7 +210,9 @@ impl Gateway {
     ///
     /// # Cancel safety   If dropped, the dependency is removed all the same.
     pub async fn remove(&self, name: &str, by: &str) -> bool {
-        self.directory.remove(name, by).await
+        let (name, by) = (name.to_owned(), by.to_owned());
+        let remove = async move |own: RouteDirectory| own.remove(&name, &by).await;
+        self.directory.change_by(remove).await.unwrap_or(false)
     }
 
     /// A live view of the MCP servers.
