@@ -12,6 +12,7 @@ mod source;
 mod variable_names;
 
 // values
+mod credential_names;
 mod masking;
 mod section;
 mod url;
@@ -58,6 +59,8 @@ use std::path::{Path, PathBuf};
 use ::config::Value;
 
 pub use admin::AdminConfig;
+#[cfg(feature = "gateway")]
+pub(crate) use credential_names::{holds_credentials, is_credential_name};
 pub use dependency::DependencyConfig;
 pub use fallback::{FallbackConfig, FallbackKind, FallbackOn};
 pub use gateway::{GatewayConfig, TrustedHeader};

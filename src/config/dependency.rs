@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use breakerbox_policy::{DependencySettings, WhenAllDown};
 
+use super::credential_names::holds_credentials;
 use super::fallback::{self, FallbackConfig};
 use super::kind::DependencyKind;
 use super::mcp::{self, McpConfig};
@@ -82,8 +83,7 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
     let safe = safe.into_iter().map(str::to_owned).collect();
     let idempotent = section.get_or("idempotent", &method.list(), safe);
     let credentials = read_credentials(&mut section);
-    let has_own_certificate = tls.as_ref().is_some_and(|tls| tls.cert.is_some());
-    let has_credentials = has_own_certificate || !outbound.headers.is_empty();
+    let has_credentials = holds_credentials(url.as_deref(), &outbound, tls.as_ref());
     let mut settings = read_settings(&mut section, environment, (kind, has_credentials));
     let fallbacks: Vec<FallbackConfig> = section
         .sections("fallback")

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -193,11 +194,9 @@ impl HttpRoute {
         !self.spec.fallbacks.is_empty()
     }
 
-    /// Returns true if the gateway adds credentials of its own to the requests. A 401 or 403 is
-    /// then a fault of the configuration, else of the caller.
+    /// Returns true if the gateway adds credentials of its own to the requests.
     pub(super) fn holds_credentials(&self) -> bool {
-        let has_certificate = self.spec.tls.as_ref().is_some_and(|tls| tls.cert.is_some());
-        has_certificate || self.target.address.outbound.load().holds_credentials()
+        self.target.holds_credentials.load(Ordering::Relaxed)
     }
 
     /// Notes the head of a response in the caches; see [`cache::note`]. `is_failure`: by the
