@@ -9,6 +9,7 @@
 mod dotenv;
 mod loader;
 mod source;
+mod table_lists;
 mod variable_names;
 
 // values

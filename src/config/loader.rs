@@ -10,7 +10,7 @@ use super::dotenv::{self, DotEnvContent};
 use super::problem::{ConfigError, Problem, Warning};
 use super::source::{CollectedValues, LayerRank, LinedToml, SingleValue, ValueOrigin};
 use super::variable_names::{ENVIRONMENT, PREFIX, too_large, unknown};
-use super::{Settings, otel, read};
+use super::{Settings, otel, read, table_lists};
 
 /// Reads a configuration from its layers.
 ///
@@ -440,6 +440,15 @@ fn single(
         let place: String = origin.place.chars().take(200).collect();
         problems.push(Problem::of_layer(reason, allowed, &place));
         return None;
+    }
+    if table_lists::is_table_list(&key) {
+        return match table_lists::read(&key, &text, &origin) {
+            Ok(tables) => Some(Ok(Map::from_iter([(key, tables)]))),
+            Err(problem) => {
+                problems.push(problem);
+                None
+            }
+        };
     }
     Some(SingleValue { key, text, origin }.collect())
 }
