@@ -31,6 +31,9 @@ mod dependency;
 mod kind;
 mod mcp;
 mod outbound;
+#[cfg(feature = "gateway")]
+mod proxy_variables;
+mod upstream;
 
 mod backoff;
 mod breaker;
@@ -74,7 +77,10 @@ pub use problem::{ConfigError, Problem, Warning};
 pub use recorder::RecorderConfig;
 pub use reload::ReloadConfig;
 pub use secret::Secret;
+pub use upstream::{HttpVersion, ProxyChoice, UpstreamConfig};
 pub use upstream_tls::UpstreamTls;
+#[cfg(feature = "gateway")]
+pub(crate) use url::unix_socket;
 
 use breakerbox_actors::nearest_word;
 use section::{LoadReport, Section};

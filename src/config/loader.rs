@@ -116,6 +116,8 @@ impl Loader {
         let mut warnings = around.warnings;
         warnings.extend(unknown(&around.dotenv, in_file));
         warnings.extend(unknown(&around.variables, variable));
+        #[cfg(feature = "gateway")]
+        let proxies = around.variables.clone();
         let mut layers = standard(&around.dotenv, in_file);
         layers.extend(standard(&around.variables, variable));
         let named = around.named.is_some();
@@ -146,7 +148,10 @@ impl Loader {
         }
         // CFG-1: the layers are merged in this order, and a later one wins.
         let root = merge(layers, &mut problems);
-        read(&root, &sources, problems, warnings)
+        let settings = read(&root, &sources, problems, warnings)?;
+        #[cfg(feature = "gateway")]
+        let settings = super::proxy_variables::apply(settings, &proxies);
+        Ok(settings)
     }
 
     /// Returns the current sources: the environment and the files.

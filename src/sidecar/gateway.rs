@@ -8,6 +8,10 @@
 // callers
 mod listen;
 
+mod socket_stream;
+
+mod observed_socket;
+
 mod connection;
 
 mod descriptors;
@@ -95,11 +99,8 @@ pub enum AddError {
 
 /// Checks an address as [`Gateway::put`] does.
 #[cfg(feature = "cli")]
-pub(crate) fn check_address(
-    url: &str,
-    tls: Option<&crate::config::UpstreamTls>,
-) -> Result<(), String> {
-    http::connector::UpstreamAddress::new(url, tls).map(drop)
+pub(crate) fn check_address(url: &str, config: &DependencyConfig) -> Result<(), String> {
+    http::address::UpstreamAddress::new(url, config.tls.as_ref(), &config.upstream).map(drop)
 }
 
 /// Result of [`Gateway::put`].

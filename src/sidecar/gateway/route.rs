@@ -11,9 +11,9 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::AddError;
 use super::fallback::{CacheBound, FallbackCaches, FormerCache, narrowed};
+use super::http::address::UpstreamAddress;
 use super::http::cache::{self, CacheRules, HttpCache, HttpCacheFallback};
 use super::http::cache_key::KeyHeaders;
-use super::http::connector::UpstreamAddress;
 use super::http::dependency::HttpDependency;
 use super::http::substitute::SubstituteDependency;
 use super::http::target::{UpstreamTarget, WorkerRoute};
@@ -21,7 +21,9 @@ use super::http::upstream::UpstreamClient;
 use super::mcp::endpoint::McpEndpoint;
 use super::message::{HttpReply, HttpRequest};
 use super::trace::{AttemptTracer, Tracing};
-use crate::config::{DependencyConfig, FallbackConfig, FallbackKind, GatewayConfig, UpstreamTls};
+use crate::config::{
+    DependencyConfig, FallbackConfig, FallbackKind, GatewayConfig, UpstreamConfig, UpstreamTls,
+};
 use crate::mcp::McpSettings;
 use crate::{AnswerMemory, ByName, Client, FallbackRule, Fixed, Runtime};
 
@@ -126,6 +128,7 @@ pub(super) struct HttpRoute {
 struct HttpRouteSpec {
     url: String,
     tls: Option<UpstreamTls>,
+    upstream: UpstreamConfig,
     idempotent: Vec<String>,
     fallbacks: Vec<FallbackConfig>,
     fallback_only: bool,
@@ -136,6 +139,7 @@ impl HttpRouteSpec {
         Self {
             url: url.to_owned(),
             tls: config.tls.clone(),
+            upstream: config.upstream.clone(),
             idempotent: config.idempotent.clone(),
             fallbacks: config.fallbacks.clone(),
             fallback_only: config.settings.fallback_only,
@@ -233,7 +237,8 @@ impl HttpRoute {
             self.target.follow(config);
             return Ok(None);
         }
-        let same_server = (&spec.url, &spec.tls) == (&self.spec.url, &self.spec.tls);
+        let same_server = (&spec.url, &spec.tls, &spec.upstream)
+            == (&self.spec.url, &self.spec.tls, &self.spec.upstream);
         let new = if same_server {
             Arc::clone(&self.target)
         } else {
@@ -292,11 +297,11 @@ fn target(
     (config, url): (&DependencyConfig, &str),
     (threads, tracing): (usize, &Tracing),
 ) -> Result<UpstreamTarget, AddError> {
-    let address =
-        UpstreamAddress::new(url, config.tls.as_ref()).map_err(|problem| AddError::Address {
-            name: name.to_owned(),
-            problem,
-        })?;
+    let address = UpstreamAddress::new(url, config.tls.as_ref(), &config.upstream);
+    let address = address.map_err(|problem| AddError::Address {
+        name: name.to_owned(),
+        problem,
+    })?;
     let attempts = tracing.attempts(name, url);
     let target = UpstreamTarget::new(address, attempts, threads);
     target.follow(config);

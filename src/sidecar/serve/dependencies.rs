@@ -129,7 +129,7 @@ pub(super) fn problems(settings: &Settings) -> Vec<String> {
             ));
         }
         let url = one.url.as_deref().filter(|_| one.mcp.is_none())?;
-        let problem = check_address(url, one.tls.as_ref()).err()?;
+        let problem = check_address(url, one).err()?;
         let allowed = "an address such as \"http://127.0.0.1:9001\"";
         Some(format!("dependencies.{name}.url: {problem}, allowed: {allowed}"))
     })

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use super::address::UpstreamAddress;
 use super::cache::HttpCache;
-use super::connector::UpstreamAddress;
 use super::outbound::OutboundHeaders;
 use super::upstream::UpstreamClient;
 use crate::config::{DependencyConfig, holds_credentials};
