@@ -22,6 +22,7 @@ mod value_type;
 // sections of the process
 mod admin;
 mod gateway;
+mod gateway_tls;
 mod otel;
 mod recorder;
 mod reload;
@@ -68,6 +69,7 @@ pub(crate) use credential_names::{holds_credentials, is_credential_name};
 pub use dependency::DependencyConfig;
 pub use fallback::{FallbackConfig, FallbackKind, FallbackOn};
 pub use gateway::{GatewayConfig, TrustedHeader};
+pub use gateway_tls::GatewayTls;
 pub use kind::DependencyKind;
 pub use loader::{Loader, Sources};
 pub use mcp::McpConfig;

@@ -75,6 +75,12 @@ pub(super) fn refuse_trace() -> Response<ReplyBody> {
     Refusal::new(ProblemKind::METHOD, detail).into_response()
 }
 
+/// Returns the refusal of a request without TLS.
+pub(super) fn refuse_without_tls() -> Response<ReplyBody> {
+    let detail = "the request came without TLS, which this address requires; use https://";
+    Refusal::new(ProblemKind::BAD_REQUEST, detail).into_response()
+}
+
 fn check(head: &Parts, config: &GatewayConfig, has_body: bool) -> Result<(), Refusal> {
     let bad = |detail| Refusal::new(ProblemKind::BAD_REQUEST, detail);
     let mut named = named_hosts(head.version, &head.uri, &head.headers).map_err(bad)?;

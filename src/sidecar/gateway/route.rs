@@ -20,6 +20,7 @@ use super::http::target::{UpstreamTarget, WorkerRoute};
 use super::http::upstream::UpstreamClient;
 use super::mcp::endpoint::McpEndpoint;
 use super::message::{HttpReply, HttpRequest};
+use super::own_tls::ListenerTls;
 use super::trace::{AttemptTracer, Tracing};
 use crate::config::{
     DependencyConfig, FallbackConfig, FallbackKind, GatewayConfig, UpstreamConfig, UpstreamTls,
@@ -101,6 +102,7 @@ pub(super) struct ThreadContext {
     pub(super) routes: Arc<ArcSwap<RouteTable>>,
     pub(super) config: Arc<ArcSwap<GatewayConfig>>,
     pub(super) tracing: Tracing,
+    pub(super) tls: Arc<ListenerTls>,
 }
 
 /// One HTTP dependency that callers can reach. A reload replaces it as a whole; requests in flight
