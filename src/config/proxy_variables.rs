@@ -32,7 +32,8 @@ pub(super) fn apply(mut settings: Settings, variables: &[(String, String)]) -> S
         .filter(|(_, value)| !value.is_empty())
         .collect();
     let first = |names: VariableNames| names.iter().find_map(|name| variables.get_key_value(name));
-    let spared = first(NO).map_or("", |(_, value)| value);
+    // `*.a.test` is as common as `.a.test`, and means the same.
+    let spared = first(NO).map_or("", |(_, value)| value).replace("*.", ".");
     // A caller of a CGI program sets `HTTP_PROXY` by a header `Proxy`.
     let is_cgi = variables.contains_key("REQUEST_METHOD");
     let mut warnings = Vec::new();
@@ -59,7 +60,10 @@ pub(super) fn apply(mut settings: Settings, variables: &[(String, String)]) -> S
             true => (*value).to_owned(),
             false => format!("http://{value}"),
         };
-        let is_spared = Matcher::builder().all("http://a").no(spared).build();
+        let is_spared = Matcher::builder()
+            .all("http://a")
+            .no(spared.as_str())
+            .build();
         if is_spared.intercept(&uri).is_none() {
             continue;
         }

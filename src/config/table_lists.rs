@@ -50,11 +50,10 @@ pub(super) fn read(key: &str, text: &str, origin: &ValueOrigin) -> Result<Value,
             return Err(problem(format!("[{index}] is no table with keys")));
         }
     }
-    Ok(value_of(serde_json::Value::Array(tables), &origin.encode()))
+    Ok(value_of(serde_json::Value::Array(tables), origin))
 }
 
-/// `origin`: encoded, the same for every value.
-fn value_of(json: serde_json::Value, origin: &String) -> Value {
+fn value_of(json: serde_json::Value, origin: &ValueOrigin) -> Value {
     let kind = match json {
         serde_json::Value::Null => ValueKind::Nil,
         serde_json::Value::Bool(truth) => ValueKind::Boolean(truth),
@@ -73,5 +72,5 @@ fn value_of(json: serde_json::Value, origin: &String) -> Value {
             ValueKind::Table(entries.collect::<Map<String, Value>>())
         }
     };
-    Value::new(Some(origin), kind)
+    Value::new(Some(&origin.encode()), kind)
 }

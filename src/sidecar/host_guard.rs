@@ -51,7 +51,13 @@ pub(crate) struct NamedHosts<'h> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SiteRefusal<'h> {
     /// The host is not served. RFC 9110, section 7.4.
-    OtherHost(&'h str),
+    OtherHost(
+        #[cfg_attr(
+            not(feature = "admin"),
+            expect(dead_code, reason = "for the admin side")
+        )]
+        &'h str,
+    ),
     /// A browser made the request for a page of another site.
     OtherPage,
 }
@@ -79,7 +85,8 @@ impl ServedSites<'_> {
         }
     }
 
-    fn serves_host(&self, authority: &str) -> bool {
+    /// Returns true if requests for this host are served.
+    pub(crate) fn serves_host(&self, authority: &str) -> bool {
         let host = split_port(authority).0;
         let is_listed = || self.hosts.iter().any(|listed| is_same_host(listed, host));
         match self.unlisted {

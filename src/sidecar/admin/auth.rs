@@ -13,6 +13,7 @@ use axum::http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue,
     REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
+use axum::http::uri::Authority;
 use axum::middleware::Next;
 use axum::response::Response;
 use breakerbox_policy::Time;
@@ -59,16 +60,24 @@ fn check_site(admin: &Admin, request: &Request) -> Result<(), (AdminProblem, &'s
     const HOST: &str = "one host: an address, localhost, or a name of admin.hosts";
     let problem = |(status, code), reason| (AdminProblem::new(status, code, reason), reason);
     let headers = request.headers();
-    let named = named_hosts(request.version(), request.uri(), headers).map_err(|reason| {
-        let (refused, reason) = problem((400, "bad-host"), reason);
-        (refused.allowed(HOST), reason)
-    })?;
     let sites = ServedSites {
         hosts: &admin.inner.hosts,
         origins: &admin.inner.origins,
         unlisted: UnlistedHosts::Local,
     };
-    let checked = sites.check(named, (request.method(), headers), false);
+    let target = request.uri().authority().map(Authority::as_str);
+    let checked = match target.filter(|host| !sites.serves_host(host)) {
+        // Whatever else is wrong with its head.
+        Some(host) => Err(SiteRefusal::OtherHost(host)),
+        None => {
+            let named = named_hosts(request.version(), request.uri(), headers);
+            let named = named.map_err(|reason| {
+                let (refused, reason) = problem((400, "bad-host"), reason);
+                (refused.allowed(HOST), reason)
+            })?;
+            sites.check(named, (request.method(), headers), false)
+        }
+    };
     checked.map_err(|refusal| match refusal {
         SiteRefusal::OtherHost(host) => {
             let reason = "the request was made for another host";

@@ -277,6 +277,12 @@ fn edge_5_the_environment_names_proxies() {
             nothing(),
         ),
         (
+            "http://x.a.test",
+            "",
+            &[("HTTP_PROXY", one), ("no_proxy", "b, *.a.test")],
+            nothing(),
+        ),
+        (
             "http://ba.test",
             "",
             &[("HTTP_PROXY", one), ("no_proxy", "a.test")],
