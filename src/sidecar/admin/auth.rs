@@ -67,7 +67,7 @@ fn check_site(admin: &Admin, request: &Request) -> Result<(), (AdminProblem, &'s
     };
     let target = request.uri().authority().map(Authority::as_str);
     let checked = match target.filter(|host| !sites.serves_host(host)) {
-        // Whatever else is wrong with its head.
+        // It counts more than any other fault of the head.
         Some(host) => Err(SiteRefusal::OtherHost(host)),
         None => {
             let named = named_hosts(request.version(), request.uri(), headers);
