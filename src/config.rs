@@ -9,9 +9,11 @@
 mod dotenv;
 mod loader;
 mod source;
+mod table_lists;
 mod variable_names;
 
 // values
+mod credential_names;
 mod masking;
 mod section;
 mod url;
@@ -20,6 +22,7 @@ mod value_type;
 // sections of the process
 mod admin;
 mod gateway;
+mod gateway_tls;
 mod otel;
 mod recorder;
 mod reload;
@@ -29,6 +32,9 @@ mod dependency;
 mod kind;
 mod mcp;
 mod outbound;
+#[cfg(feature = "gateway")]
+mod proxy_variables;
+mod upstream;
 
 mod backoff;
 mod breaker;
@@ -58,9 +64,12 @@ use std::path::{Path, PathBuf};
 use ::config::Value;
 
 pub use admin::AdminConfig;
+#[cfg(feature = "gateway")]
+pub(crate) use credential_names::{holds_credentials, is_credential_name};
 pub use dependency::DependencyConfig;
 pub use fallback::{FallbackConfig, FallbackKind, FallbackOn};
 pub use gateway::{GatewayConfig, TrustedHeader};
+pub use gateway_tls::GatewayTls;
 pub use kind::DependencyKind;
 pub use loader::{Loader, Sources};
 pub use mcp::McpConfig;
@@ -70,7 +79,10 @@ pub use problem::{ConfigError, Problem, Warning};
 pub use recorder::RecorderConfig;
 pub use reload::ReloadConfig;
 pub use secret::Secret;
+pub use upstream::{HttpVersion, ProxyChoice, UpstreamConfig};
 pub use upstream_tls::UpstreamTls;
+#[cfg(feature = "gateway")]
+pub(crate) use url::unix_socket;
 
 use breakerbox_actors::nearest_word;
 use section::{LoadReport, Section};

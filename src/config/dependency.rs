@@ -4,13 +4,15 @@ use std::path::PathBuf;
 
 use breakerbox_policy::{DependencySettings, GiveUp, WhenAllDown};
 
+use super::credential_names::holds_credentials;
 use super::fallback::{self, FallbackConfig};
 use super::kind::DependencyKind;
 use super::mcp::{self, McpConfig};
 use super::outbound::{self, OutboundConfig};
 use super::section::Section;
+use super::upstream::{self, UpstreamConfig};
 use super::upstream_tls::{self, UpstreamTls};
-use super::url::{URL, is_http_url};
+use super::url::{URL, URL_OR_SOCKET, is_dependency_url, is_http_url};
 use super::value_type::{YEAR, boolean, one_of, string};
 use super::{
     breaker, bulkhead, chaos, classify, credentials, dead_settings, hedge, keys, rate_limit, retry,
@@ -34,6 +36,8 @@ pub struct DependencyConfig {
     pub outbound: OutboundConfig,
     /// Certificates of its connections, for [`DependencyKind::Http`].
     pub tls: Option<UpstreamTls>,
+    /// Its connections, for [`DependencyKind::Http`].
+    pub upstream: UpstreamConfig,
     /// Settings of an MCP server; `None` for other kinds.
     pub mcp: Option<McpConfig>,
     /// The policy, in the kernel's types.
@@ -51,7 +55,11 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
         ("simulated", DependencyKind::Simulated),
     ];
     let kind = section.get_if_set("kind", &one_of(KINDS));
-    let url = section.get_if_set("url", &string(URL, is_http_url));
+    let url = match kind {
+        Some(DependencyKind::Http) => string(URL_OR_SOCKET, is_dependency_url),
+        _ => string(URL, is_http_url),
+    };
+    let url = section.get_if_set("url", &url);
     let needs_url = match kind {
         Some(DependencyKind::Http) => Some("kind = \"http\" needs it"),
         Some(DependencyKind::McpHttp) => Some("kind = \"mcp_http\" needs it"),
@@ -73,6 +81,7 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
     if tls.is_some() && kind != Some(DependencyKind::Http) {
         section.conflict("tls", "it applies to kind = \"http\"", "to leave it out");
     }
+    let upstream = upstream::read(&mut section, kind, url.as_deref());
     let method = string("a method such as \"GET\", or a tool's name", is_name);
     // The methods that only read (RFC 9110, section 9.2.1): repeating them changes nothing.
     let safe = match kind {
@@ -82,8 +91,7 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
     let safe = safe.into_iter().map(str::to_owned).collect();
     let idempotent = section.get_or("idempotent", &method.list(), safe);
     let credentials = read_credentials(&mut section);
-    let has_own_certificate = tls.as_ref().is_some_and(|tls| tls.cert.is_some());
-    let has_credentials = has_own_certificate || !outbound.headers.is_empty();
+    let has_credentials = holds_credentials(url.as_deref(), &outbound, tls.as_ref());
     let mut settings = read_settings(&mut section, environment, (kind, has_credentials));
     let fallbacks: Vec<FallbackConfig> = section
         .sections("fallback")
@@ -104,6 +112,7 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
         credentials,
         outbound,
         tls,
+        upstream,
         mcp,
         settings,
         fallbacks,

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use super::gateway_tls::{self, GatewayTls};
 use super::section::Section;
 use super::value_type::{TICK, ValueType, YEAR, address, bytes, count, duration, one_of, string};
 
@@ -20,6 +21,8 @@ pub struct GatewayConfig {
     pub origins: Vec<String>,
     /// Request headers of callers that are obeyed.
     pub trust: Vec<TrustedHeader>,
+    /// Certificates of the listener; `None` for connections without TLS.
+    pub tls: Option<GatewayTls>,
     /// Number of threads; `None` for one per processor.
     pub threads: Option<NonZeroU32>,
     /// Maximum number of callers' connections; further ones wait in the system's backlog.
@@ -73,6 +76,7 @@ impl Default for GatewayConfig {
             hosts: Vec::new(),
             origins: Vec::new(),
             trust: TRUST.map(|(_, header)| header).to_vec(),
+            tls: None,
             threads: None,
             max_connections: number(10_000),
             max_head: 64_000,
@@ -122,8 +126,10 @@ pub(super) fn read(mut section: Section<'_>) -> GatewayConfig {
         None
     };
     let trust = one_of(&TRUST).list().or_off();
+    let tls = section.section_if_given("tls").and_then(gateway_tls::read);
     let settings = GatewayConfig {
         bind,
+        tls,
         hosts: section
             .get_if_set("hosts", &host().list())
             .unwrap_or_default(),

@@ -10,7 +10,7 @@ use super::dotenv::{self, DotEnvContent};
 use super::problem::{ConfigError, Problem, Warning};
 use super::source::{CollectedValues, LayerRank, LinedToml, SingleValue, ValueOrigin};
 use super::variable_names::{ENVIRONMENT, PREFIX, too_large, unknown};
-use super::{Settings, otel, read};
+use super::{Settings, otel, read, table_lists};
 
 /// Reads a configuration from its layers.
 ///
@@ -116,6 +116,8 @@ impl Loader {
         let mut warnings = around.warnings;
         warnings.extend(unknown(&around.dotenv, in_file));
         warnings.extend(unknown(&around.variables, variable));
+        #[cfg(feature = "gateway")]
+        let proxies = around.variables.clone();
         let mut layers = standard(&around.dotenv, in_file);
         layers.extend(standard(&around.variables, variable));
         let named = around.named.is_some();
@@ -146,7 +148,10 @@ impl Loader {
         }
         // CFG-1: the layers are merged in this order, and a later one wins.
         let root = merge(layers, &mut problems);
-        read(&root, &sources, problems, warnings)
+        let settings = read(&root, &sources, problems, warnings)?;
+        #[cfg(feature = "gateway")]
+        let settings = super::proxy_variables::apply(settings, &proxies);
+        Ok(settings)
     }
 
     /// Returns the current sources: the environment and the files.
@@ -440,6 +445,15 @@ fn single(
         let place: String = origin.place.chars().take(200).collect();
         problems.push(Problem::of_layer(reason, allowed, &place));
         return None;
+    }
+    if table_lists::is_table_list(&key) {
+        return match table_lists::read(&key, &text, &origin) {
+            Ok(tables) => Some(Ok(Map::from_iter([(key, tables)]))),
+            Err(problem) => {
+                problems.push(problem);
+                None
+            }
+        };
     }
     Some(SingleValue { key, text, origin }.collect())
 }

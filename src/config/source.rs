@@ -76,7 +76,7 @@ impl ValueOrigin {
         })
     }
 
-    fn encode(&self) -> String {
+    pub(super) fn encode(&self) -> String {
         format!("{}|{}", self.rank as usize, self.place)
     }
 }

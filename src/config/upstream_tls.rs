@@ -22,28 +22,16 @@ pub struct UpstreamTls {
 /// Reads `tls`. `url`: the address of the dependency.
 pub(super) fn read(mut section: Section<'_>, url: Option<&str>) -> Option<UpstreamTls> {
     let is_given = section.present;
-    let mut file = |key| {
-        let path = string("the path of a file in PEM format", |path| !path.is_empty());
-        let path = PathBuf::from(section.get(key, &path)?);
-        if !path.is_file() {
-            let reason = "there is no such file, or it may not be read";
-            section.conflict(key, reason, "the path of a file in PEM format");
-        }
-        Some(path)
-    };
-    let (ca, cert, key) = (file("ca"), file("cert"), file("key"));
+    let ca = pem_file(&mut section, "ca");
+    let cert = pem_file(&mut section, "cert");
+    let key = pem_file(&mut section, "key");
     let is_name = |name: &str| {
         let plain = |letter: char| letter.is_ascii_alphanumeric() || "._-:".contains(letter);
         !name.is_empty() && name.len() <= 253 && name.chars().all(plain)
     };
     let name = string("a host name or an address, without a port", is_name);
     let server_name = section.get("server_name", &name);
-    for (key, other) in [("cert", "key"), ("key", "cert")] {
-        if section.has(key) && !section.has(other) {
-            let reason = format!("tls.{other} is missing");
-            section.conflict(key, reason, "both tls.cert and tls.key, or none");
-        }
-    }
+    check_pair(&section);
     if is_given && url.is_some_and(|url| !url.starts_with("https://")) {
         let reason = "the url of the dependency does not begin with https://";
         section.conflict_here(reason, "to leave it out, or a url with https://");
@@ -55,4 +43,25 @@ pub(super) fn read(mut section: Section<'_>, url: Option<&str>) -> Option<Upstre
         key,
         server_name,
     })
+}
+
+/// Reads the path of a file, which must exist.
+pub(super) fn pem_file(section: &mut Section<'_>, key: &'static str) -> Option<PathBuf> {
+    const ALLOWED: &str = "the path of a file in PEM format";
+    let path = PathBuf::from(section.get(key, &string(ALLOWED, |path| !path.is_empty()))?);
+    if !path.is_file() {
+        let reason = "there is no such file, or it may not be read";
+        section.conflict(key, reason, ALLOWED);
+    }
+    Some(path)
+}
+
+/// Reports a certificate without a key, and a key without a certificate.
+pub(super) fn check_pair(section: &Section<'_>) {
+    for (key, other) in [("cert", "key"), ("key", "cert")] {
+        if section.has(key) && !section.has(other) {
+            let reason = format!("tls.{other} is missing");
+            section.conflict(key, reason, "both tls.cert and tls.key, or none");
+        }
+    }
 }

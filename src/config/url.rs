@@ -2,6 +2,33 @@
 
 /// Allowed addresses.
 pub(super) const URL: &str = "an address such as \"http://127.0.0.1:9001\", without user and query";
+/// Allowed addresses of HTTP dependencies.
+pub(super) const URL_OR_SOCKET: &str = "an address such as \"http://127.0.0.1:9001\", without user \
+                                        and query, or a socket such as \"unix:///run/app.sock\"";
+/// Maximum length of a socket's path, in bytes; the shortest of the systems in use.
+const MAX_SOCKET: usize = 103;
+
+/// Splits the address of a Unix domain socket into its path and the prefix of every request's path:
+/// `unix:///run/app.sock`, or `unix:///run/app.sock:/base`. `None` for other addresses.
+pub(crate) fn unix_socket(url: &str) -> Option<(&str, &str)> {
+    let rest = url.strip_prefix("unix:")?;
+    let rest = rest.strip_prefix("//").unwrap_or(rest);
+    // As nginx writes it: the prefix follows a colon.
+    Some(match rest.find(":/") {
+        Some(at) => (&rest[..at], &rest[at + 1..]),
+        None => (rest, ""),
+    })
+}
+
+/// Returns true if the address is allowed by [`URL_OR_SOCKET`].
+pub(super) fn is_dependency_url(url: &str) -> bool {
+    let Some((path, prefix)) = unix_socket(url) else {
+        return is_http_url(url);
+    };
+    let is_path = path.starts_with('/') && path.len() > 1 && path.len() <= MAX_SOCKET;
+    let is_prefix = prefix.is_empty() || is_http_url(&format!("http://a{prefix}"));
+    cfg!(unix) && is_path && !path.contains(|letter: char| letter.is_control()) && is_prefix
+}
 
 /// Returns true if the address is allowed by [`URL`].
 pub(super) fn is_http_url(url: &str) -> bool {
@@ -25,6 +52,9 @@ pub(super) fn is_http_url(url: &str) -> bool {
 
 /// Returns the origin of an address: scheme, host and port.
 pub(super) fn origin(url: &str) -> String {
+    if let Some((path, _)) = unix_socket(url) {
+        return format!("unix:{path}");
+    }
     let url = url.to_ascii_lowercase();
     let (scheme, rest) = url.split_once("://").unwrap_or(("", &url));
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
@@ -41,7 +71,35 @@ pub(super) fn origin(url: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::origin;
+    use super::{is_dependency_url, origin, unix_socket};
+
+    #[cfg(unix)]
+    #[test]
+    fn edge_5_sockets_are_addresses() {
+        for (url, path, prefix) in [
+            ("unix:///run/app.sock", "/run/app.sock", ""),
+            ("unix:/run/app.sock", "/run/app.sock", ""),
+            ("unix:///run/app.sock:/", "/run/app.sock", "/"),
+            ("unix:/run/a:b.sock:/v1/x", "/run/a:b.sock", "/v1/x"),
+        ] {
+            assert_eq!(unix_socket(url), Some((path, prefix)));
+            assert!(is_dependency_url(url), "{url}");
+        }
+        let long = format!("unix:///{}", "a".repeat(103));
+        for bad in [
+            "unix:",
+            "unix:///",
+            "unix:app.sock",
+            "unix://host/app.sock",
+            "unix:///run/app.sock:/a?b",
+            "unix:///run/app.sock:/a b",
+            &long,
+        ] {
+            assert!(!is_dependency_url(bad), "{bad}");
+        }
+        assert_eq!(origin("unix:/a:/b"), origin("unix:///a"));
+        assert_ne!(origin("unix:/a"), origin("unix:/b"));
+    }
 
     #[test]
     fn edge_2_e2e_an_origin_is_scheme_host_and_port() {

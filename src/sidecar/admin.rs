@@ -45,7 +45,6 @@ use crate::config::{DependencyKind, Secret, Settings};
 use crate::lock::LockExt as _;
 #[cfg(feature = "mcp")]
 use crate::mcp::McpClient;
-use crate::sidecar::host_guard::AllowedHosts;
 use crate::sidecar::observe::metrics::{AdminFigures, MetricsReader, encode};
 
 pub use server::{ServeError, Server, ServerLimits};
@@ -86,7 +85,9 @@ type FindServer = dyn Fn(&str) -> Option<McpClient> + Send + Sync;
 struct AdminState {
     runtime: Runtime,
     token: Option<Secret>,
-    hosts: AllowedHosts,
+    /// Host names that are served, and the origins of pages under these names.
+    hosts: Vec<String>,
+    origins: Vec<String>,
     refused_hosts: RefusalLog,
     refused_changes: RefusalLog,
     kinds: Mutex<BTreeMap<String, DependencyKind>>,
@@ -118,7 +119,8 @@ impl Admin {
         Self {
             inner: Arc::new(AdminState {
                 token: settings.admin.token.clone(),
-                hosts: AllowedHosts::new(&settings.admin.hosts),
+                hosts: settings.admin.hosts.clone(),
+                origins: auth::origins_of(&settings.admin.hosts),
                 refused_hosts: RefusalLog::default(),
                 refused_changes: RefusalLog::default(),
                 kinds: Mutex::new(kinds(settings)),

@@ -8,6 +8,12 @@
 // callers
 mod listen;
 
+mod socket_stream;
+
+mod observed_socket;
+
+mod own_tls;
+
 mod connection;
 
 mod descriptors;
@@ -15,8 +21,6 @@ mod descriptors;
 mod activity;
 
 mod head_rules;
-
-mod guard;
 
 mod path;
 
@@ -61,6 +65,7 @@ pub use self::http::error::HttpError;
 pub use self::message::{HttpReply, HttpRequest};
 use directory::RouteDirectory;
 use listen::{GatewayThread, ListenerSignals};
+use own_tls::ListenerTls;
 use route::{RouteKind, RouteTable, ThreadContext};
 pub use trace::Tracing;
 
@@ -73,6 +78,7 @@ use crate::{Runtime, StartError};
 pub struct Gateway {
     address: SocketAddr,
     directory: RouteDirectory,
+    tls: Arc<ListenerTls>,
     stopping: watch::Sender<bool>,
     killing: watch::Sender<bool>,
     threads: Mutex<Vec<GatewayThread>>,
@@ -97,11 +103,14 @@ pub enum AddError {
 
 /// Checks an address as [`Gateway::put`] does.
 #[cfg(feature = "cli")]
-pub(crate) fn check_address(
-    url: &str,
-    tls: Option<&crate::config::UpstreamTls>,
-) -> Result<(), String> {
-    http::connector::UpstreamAddress::new(url, tls).map(drop)
+pub(crate) fn check_address(url: &str, config: &DependencyConfig) -> Result<(), String> {
+    http::address::UpstreamAddress::new(url, config.tls.as_ref(), &config.upstream).map(drop)
+}
+
+/// Checks the files of the listener as [`Gateway::start`] does.
+#[cfg(feature = "cli")]
+pub(crate) fn check_tls(config: &crate::config::GatewayTls) -> Result<(), String> {
+    own_tls::read(config).map(drop)
 }
 
 /// Result of [`Gateway::put`].
@@ -120,7 +129,8 @@ pub enum AddOutcome {
 impl Gateway {
     /// Listens and accepts calls. There is no dependency to call before [`Gateway::put`].
     ///
-    /// # Errors  The address cannot be listened on, or a thread cannot be started.
+    /// # Errors  The address cannot be listened on, the files of `gateway.tls` cannot be used, or a
+    /// thread cannot be started.
     pub fn start(config: &GatewayConfig, runtime: &Runtime) -> io::Result<Self> {
         Self::start_traced(config, runtime, Tracing::default())
     }
@@ -133,6 +143,9 @@ impl Gateway {
         runtime: &Runtime,
         tracing: Tracing,
     ) -> io::Result<Self> {
+        let tls = ListenerTls::default();
+        tls.renew(config.tls.as_ref())
+            .map_err(|problem| io::Error::other(format!("gateway.{problem}")))?;
         let listener = listen::bind(config.bind)?;
         let lanes = match config.threads {
             Some(threads) => usize::try_from(threads.get()).unwrap_or(usize::MAX),
@@ -141,6 +154,7 @@ impl Gateway {
         let gateway = Self {
             address: listener.local_addr()?,
             directory: RouteDirectory::new(runtime, config, tracing, lanes),
+            tls: Arc::new(tls),
             stopping: watch::channel(false).0,
             killing: watch::channel(false).0,
             threads: Mutex::default(),
@@ -154,6 +168,7 @@ impl Gateway {
                 routes: Arc::clone(&gateway.directory.routes),
                 config: Arc::clone(&gateway.directory.config),
                 tracing: gateway.directory.tracing.clone(),
+                tls: Arc::clone(&gateway.tls),
             };
             let signals = ListenerSignals {
                 stopping: gateway.stopping.subscribe(),
@@ -172,12 +187,26 @@ impl Gateway {
     }
 
     /// Applies new limits to later connections. The address, the threads and the maximum number of
-    /// connections stay as they were.
+    /// connections stay as they were. If the files of [`GatewayConfig::tls`] cannot be used, the
+    /// present certificates stay too, and the log says why.
     pub fn configure(&self, config: &GatewayConfig) {
+        if let Err(problem) = self.tls.renew(config.tls.as_ref()) {
+            tracing::error!("gateway.{problem}; the present certificates stay in use");
+        }
         let mut config = config.clone();
         // What is served to which hosts follows from where it listens in fact.
         config.bind = self.directory.config.load().bind;
         self.directory.config.store(Arc::new(config));
+    }
+
+    /// Reads the files of [`GatewayConfig::tls`] again, for later connections. Those that are open
+    /// go on.
+    ///
+    /// # Errors  A file cannot be read or used; the present certificates stay.
+    pub fn renew_certificates(&self) -> Result<(), String> {
+        let config = self.directory.config.load();
+        let renewed = self.tls.renew(config.tls.as_ref());
+        renewed.map_err(|problem| format!("gateway.{problem}"))
     }
 
     /// Makes a dependency reachable: starts it, or applies the configuration to a running one. An
@@ -199,7 +228,11 @@ impl Gateway {
         url: &str,
         by: &str,
     ) -> Result<AddOutcome, AddError> {
-        self.directory.put(name, config, url, by).await
+        let (name, config) = (name.to_owned(), config.clone());
+        let (url, by) = (url.to_owned(), by.to_owned());
+        let put = async move |own: RouteDirectory| own.put(&name, &config, &url, &by).await;
+        let put = self.directory.change_by(put).await;
+        put.unwrap_or_else(|| Err(StartError::ShuttingDown.into()))
     }
 
     /// Removes a dependency. Callers cannot reach it after that; calls in flight may end within its
@@ -208,7 +241,9 @@ impl Gateway {
     ///
     /// # Cancel safety   If dropped, the dependency is removed all the same.
     pub async fn remove(&self, name: &str, by: &str) -> bool {
-        self.directory.remove(name, by).await
+        let (name, by) = (name.to_owned(), by.to_owned());
+        let remove = async move |own: RouteDirectory| own.remove(&name, &by).await;
+        self.directory.change_by(remove).await.unwrap_or(false)
     }
 
     /// A live view of the MCP servers.

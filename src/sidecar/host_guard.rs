@@ -1,390 +1,485 @@
-//! The hosts and origins that a server answers for: a pure check of a request's head.
+//! The hosts and the web pages that a listener serves, the gateway's and the admin side's.
 //!
-//! A page of another site can send requests to servers on this machine and in this network: from
-//! its own origin (CSRF), or under its own host name after pointing it here (DNS rebinding). The
-//! browser names the host in both cases, and an address cannot be rebound. This module never
-//! resolves a name, and knows neither tokens nor paths.
+//! A page of another site can make a browser send requests to this machine, and can point its own
+//! host name here (DNS rebinding). The checks read the head of a request only: they know neither
+//! sockets nor configuration files, and never build a response.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
-use http::header::{HOST, HeaderValue, ORIGIN};
+use http::header::{HOST, HeaderName, ORIGIN};
 use http::uri::Authority;
-use http::{HeaderMap, Method, Request, Uri, Version};
+use http::{HeaderMap, Method, Uri, Version};
 
-const SEC_FETCH_SITE: &str = "sec-fetch-site";
-const SEC_FETCH_MODE: &str = "sec-fetch-mode";
-const SEC_FETCH_DEST: &str = "sec-fetch-dest";
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+const FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
-/// The host names that a server answers for, beside addresses and `localhost`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct AllowedHosts {
-    names: Vec<String>,
+/// Hosts and origins that a listener serves.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ServedSites<'a> {
+    /// Host names without ports.
+    pub(crate) hosts: &'a [String],
+    /// Origins of pages of other sites.
+    pub(crate) origins: &'a [String],
+    /// Hosts that are served beside the listed ones.
+    pub(crate) unlisted: UnlistedHosts,
 }
 
-/// Reason why a request's host or origin is refused.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum HostRefusal {
-    /// The request names no host. RFC 9112, section 3.2.
-    MissingHost,
-    /// The request has several `Host` fields. RFC 9112, section 3.2.
-    SeveralHosts,
-    /// The host is no host of RFC 3986, section 3.2.2, with an optional port.
-    MalformedHost(String),
-    /// The host is neither an address, nor `localhost`, nor in the list. RFC 9110, section 7.4.
-    UnknownHost(String),
-    /// The browser says that the request comes from another site.
-    OtherSite(String),
+/// Hosts that are served although they are not listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum UnlistedHosts {
+    /// Addresses, which cannot be rebound, and `localhost`.
+    Local,
+    /// All of them, if none is listed: names of a deployment are unknown here.
+    #[cfg_attr(
+        not(feature = "gateway"),
+        expect(dead_code, reason = "for the gateway")
+    )]
+    AllIfNoneListed,
 }
 
-impl HostRefusal {
-    /// Returns the status of the response.
-    pub(crate) fn status(&self) -> u16 {
-        match self {
-            Self::MissingHost | Self::SeveralHosts | Self::MalformedHost(_) => 400,
-            Self::UnknownHost(_) => 421,
-            Self::OtherSite(_) => 403,
-        }
-    }
-
-    /// Returns the last part of the problem's type.
-    pub(crate) fn code(&self) -> &'static str {
-        match self {
-            Self::MissingHost | Self::SeveralHosts | Self::MalformedHost(_) => "bad-host",
-            Self::UnknownHost(_) => "foreign-host",
-            Self::OtherSite(_) => "foreign-origin",
-        }
-    }
-
-    /// Returns the problem in a sentence.
-    pub(crate) fn detail(&self) -> &'static str {
-        match self {
-            Self::MissingHost => "the request names no host",
-            Self::SeveralHosts => "the request has more than one host field",
-            Self::MalformedHost(_) => "the request's host is malformed",
-            Self::UnknownHost(_) => "the request was made for another host",
-            Self::OtherSite(_) => "the request comes from a page of another site",
-        }
-    }
-
-    /// Returns the value that the caller gave.
-    pub(crate) fn given(&self) -> Option<&str> {
-        match self {
-            Self::MissingHost | Self::SeveralHosts => None,
-            Self::MalformedHost(given) | Self::UnknownHost(given) | Self::OtherSite(given) => {
-                Some(given)
-            }
-        }
-    }
+/// Hosts that the head of a request names, each with its port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NamedHosts<'h> {
+    /// The host that counts; `None` if the request is so old that it names none.
+    pub(crate) host: Option<&'h str>,
+    /// The host header, where an absolute target counts more.
+    pub(crate) header: Option<&'h str>,
 }
 
-impl AllowedHosts {
-    /// Creates a list of names without ports.
-    pub(crate) fn new(names: &[String]) -> Self {
-        let names = names.iter().map(|name| without_root(name).to_owned());
-        Self {
-            names: names.collect(),
-        }
-    }
+/// Reason why a request is not for this server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SiteRefusal<'h> {
+    /// The host is not served. RFC 9110, section 7.4.
+    OtherHost(
+        #[cfg_attr(
+            not(feature = "admin"),
+            expect(dead_code, reason = "for the admin side")
+        )]
+        &'h str,
+    ),
+    /// A browser made the request for a page of another site.
+    OtherPage,
+}
 
-    /// Checks the host and the origin of a request, reads as well as changes.
+impl ServedSites<'_> {
+    /// Checks the hosts and the page of a request, of a read as well as of a change. `has_body`: it
+    /// has one.
     ///
-    /// # Errors  [`HostRefusal`]; the request is not to be carried out.
-    /// # Source  Rule EDGE-5 in docs/rules.md.
-    pub(crate) fn check<B>(&self, request: &Request<B>) -> Result<(), HostRefusal> {
-        // EDGE-5: every way of naming a host and a site counts, for reads as for changes.
-        self.check_host(request.version(), request.uri(), request.headers())?;
-        self.check_site(request.method(), request.uri(), request.headers())
-    }
-
-    /// Checks each host that a request names: in the target, in `:authority` and in `Host`.
-    ///
-    /// # Errors  As [`AllowedHosts::check`].
-    pub(crate) fn check_host(
+    /// # Errors  [`SiteRefusal`]; the request is not to be carried out.
+    pub(crate) fn check<'h>(
         &self,
-        version: Version,
-        uri: &Uri,
-        headers: &HeaderMap,
-    ) -> Result<(), HostRefusal> {
-        let target = uri.authority().map(Authority::as_str);
-        if let Some(target) = target {
-            self.check_name(target)?;
+        named: NamedHosts<'h>,
+        (method, headers): (&Method, &HeaderMap),
+        has_body: bool,
+    ) -> Result<(), SiteRefusal<'h>> {
+        // EDGE-5: the listed hosts and origins hold for every request.
+        let mut hosts = [named.host, named.header].into_iter().flatten();
+        if let Some(other) = hosts.find(|host| !self.serves_host(host)) {
+            return Err(SiteRefusal::OtherHost(other));
         }
-        let mut fields = headers.get_all(HOST).iter();
-        match (fields.next(), fields.next()) {
-            (_, Some(_)) => Err(HostRefusal::SeveralHosts),
-            (Some(host), None) => {
-                let text = host.to_str();
-                self.check_name(text.map_err(|_| HostRefusal::MalformedHost(lossy(host)))?)
-            }
-            // HTTP/1.0 has no such field. No browser speaks it, but probes of load balancers do.
-            (None, None) if version < Version::HTTP_11 => Ok(()),
-            // HTTP/2 has the target's instead; HTTP/1.1 needs the field in any case.
-            (None, None) if target.is_some() && version > Version::HTTP_11 => Ok(()),
-            (None, None) => Err(HostRefusal::MissingHost),
+        if self.serves_page(method, headers, named.host, has_body) {
+            Ok(())
+        } else {
+            Err(SiteRefusal::OtherPage)
         }
     }
 
-    /// Checks that the browser, if it is one, names no other site. Opening a page by a link from
-    /// another site is allowed: the other site cannot read it.
+    /// Returns true if requests for this host are served.
+    pub(crate) fn serves_host(&self, authority: &str) -> bool {
+        let host = split_port(authority).0;
+        let is_listed = || self.hosts.iter().any(|listed| is_same_host(listed, host));
+        match self.unlisted {
+            UnlistedHosts::Local => {
+                is_address(host) || is_same_host("localhost", host) || is_listed()
+            }
+            UnlistedHosts::AllIfNoneListed => self.hosts.is_empty() || is_listed(),
+        }
+    }
+
+    /// Returns true unless a browser says that a page of another site made the request. Such a page
+    /// may still lead a person here, with a plain read that it cannot see.
     ///
-    /// # Errors  As [`AllowedHosts::check`].
-    pub(crate) fn check_site(
+    /// `host`: the host that the request names.
+    ///
+    /// # Source  RFC 6454, section 7; Fetch Metadata Request Headers.
+    fn serves_page(
         &self,
         method: &Method,
-        uri: &Uri,
         headers: &HeaderMap,
-    ) -> Result<(), HostRefusal> {
-        if is_page_opened(method, headers) {
-            return Ok(());
-        }
-        for site in headers.get_all(SEC_FETCH_SITE) {
-            if !matches!(site.as_bytes(), b"same-origin" | b"none") {
-                return Err(HostRefusal::OtherSite(lossy(site)));
+        host: Option<&str>,
+        has_body: bool,
+    ) -> bool {
+        let text = |name: HeaderName| {
+            let lines = headers.get_all(name).iter();
+            lines.map(|line| line.to_str().unwrap_or_default().trim())
+        };
+        let mut origins = text(ORIGIN);
+        if let Some(origin) = origins.next() {
+            if origins.next().is_some() {
+                return false;
+            }
+            let mut listed = self.origins.iter();
+            if listed.any(|listed| listed.eq_ignore_ascii_case(origin)) {
+                return true;
+            }
+            if !host.is_some_and(|host| is_origin_of(origin, host)) {
+                return false;
             }
         }
-        let target = uri.authority().map(Authority::as_str);
-        let field = headers.get(HOST).and_then(|host| host.to_str().ok());
-        let host = target.or(field).unwrap_or_default();
-        for origin in headers.get_all(ORIGIN) {
-            if !origin
-                .to_str()
-                .is_ok_and(|origin| self.is_own(origin, host))
-            {
-                return Err(HostRefusal::OtherSite(lossy(origin)));
-            }
+        let mut sites = text(FETCH_SITE);
+        if sites.all(|site| site == "same-origin" || site == "none") {
+            return true;
         }
-        Ok(())
-    }
-
-    fn check_name(&self, host: &str) -> Result<(), HostRefusal> {
-        match HostName::parse(host) {
-            None => Err(HostRefusal::MalformedHost(host.to_owned())),
-            Some(HostName::Address) => Ok(()),
-            Some(HostName::Name(name)) if self.lists(name) => Ok(()),
-            Some(HostName::Name(name)) if name.eq_ignore_ascii_case("localhost") => Ok(()),
-            Some(HostName::Name(_)) => Err(HostRefusal::UnknownHost(host.to_owned())),
-        }
-    }
-
-    /// Returns true if an origin is the host of the request, or a listed name. The latter is for
-    /// proxies that put another `Host` in front of this server.
-    fn is_own(&self, origin: &str, host: &str) -> bool {
-        let Some((scheme, authority)) = origin.split_once("://") else {
-            return false;
-        };
-        let is_web = ["http", "https"]
-            .iter()
-            .any(|web| scheme.eq_ignore_ascii_case(web));
-        let is_same = !host.is_empty() && authority.eq_ignore_ascii_case(host);
-        is_web && (is_same || self.lists(without_root(authority)))
-    }
-
-    fn lists(&self, name: &str) -> bool {
-        let mut names = self.names.iter();
-        names.any(|known| known.eq_ignore_ascii_case(name))
+        let is_read = (method == Method::GET || method == Method::HEAD) && !has_body;
+        let is_navigation = text(FETCH_MODE).eq(["navigate"]);
+        is_read && is_navigation && text(FETCH_DEST).all(|dest| dest == "document")
     }
 }
 
-/// A host without its port.
-enum HostName<'a> {
-    Address,
-    Name(&'a str),
-}
-
-impl<'a> HostName<'a> {
-    /// Parses a host with an optional port. `None`: it is malformed, or has user information.
-    fn parse(host: &'a str) -> Option<Self> {
-        let is_port = |port: &str| {
-            let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
-            port.is_empty() || (is_number && port.parse::<u16>().is_ok())
-        };
-        if let Some(literal) = host.strip_prefix('[') {
-            let (address, rest) = literal.split_once(']')?;
-            let is_good = rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port);
-            return (is_good && address.parse::<Ipv6Addr>().is_ok()).then_some(Self::Address);
-        }
-        let (name, port) = host.split_once(':').unwrap_or((host, ""));
-        let name = without_root(name);
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte);
-        if name.is_empty() || !is_port(port) || !name.bytes().all(plain) {
-            return None;
-        }
-        let is_address = name.parse::<Ipv4Addr>().is_ok();
-        Some(if is_address {
-            Self::Address
-        } else {
-            Self::Name(name)
-        })
-    }
-}
-
-/// Returns true if a browser opens a page, as it does for a link, with a method that only reads.
-/// Frames and other embedded content are not pages of their own.
-fn is_page_opened(method: &Method, headers: &HeaderMap) -> bool {
-    let only = |name: &str| {
-        let mut values = headers.get_all(name).iter();
-        let first = values.next();
-        first.filter(|_| values.next().is_none())
+/// Returns the hosts that a request names.
+///
+/// # Errors  The head names no host, several, or an invalid one, where the protocol forbids it.
+/// # Source  RFC 9112, section 3.2; RFC 9113, section 8.3.1; RFC 9110, sections 4.2.4 and 7.2.
+pub(crate) fn named_hosts<'h>(
+    version: Version,
+    uri: &'h Uri,
+    headers: &'h HeaderMap,
+) -> Result<NamedHosts<'h>, &'static str> {
+    let mut lines = headers.get_all(HOST).iter();
+    let field = match lines.next() {
+        Some(line) => Some(line.to_str().map_err(|_| INVALID)?),
+        None => None,
     };
-    let is_read = method == Method::GET || method == Method::HEAD;
-    let is_page = !headers.contains_key(SEC_FETCH_DEST)
-        || only(SEC_FETCH_DEST).is_some_and(|dest| dest == "document");
-    is_read && is_page && only(SEC_FETCH_MODE).is_some_and(|mode| mode == "navigate")
+    if lines.next().is_some() {
+        return Err("there is more than one host header; one is allowed");
+    }
+    let target = uri.authority().map(Authority::as_str);
+    if [field, target]
+        .into_iter()
+        .flatten()
+        .any(|one| !is_valid(one))
+    {
+        return Err(INVALID);
+    }
+    match (version, target, field) {
+        (Version::HTTP_2, Some(target), Some(field)) if !is_same(target, field, "") => {
+            Err("the host header and :authority differ; send one of them")
+        }
+        (Version::HTTP_2, None, None) => Err("there is neither :authority nor a host header"),
+        (Version::HTTP_11, _, None) => Err("there is no host header; HTTP/1.1 requires one"),
+        // The target of a request counts more than its host header.
+        (_, target, field) => Ok(NamedHosts {
+            host: target.or(field),
+            header: field.filter(|_| target.is_some()),
+        }),
+    }
 }
 
-/// Returns a name without the dot of the root at its end.
-fn without_root(name: &str) -> &str {
-    name.strip_suffix('.').unwrap_or(name)
+const INVALID: &str = "the host is invalid; a name or an address is allowed, with a port if needed";
+
+/// Returns true for a host with an optional port. Characters that no name in use has are refused,
+/// although RFC 3986 has room for them: two hosts may have been joined to one.
+fn is_valid(authority: &str) -> bool {
+    let (host, port) = split_port(authority);
+    let is_port = |port: &str| {
+        let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
+        is_number && (port.is_empty() || port.parse::<u16>().is_ok())
+    };
+    let inner = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    let is_host = match inner {
+        Some(inner) => inner.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+            !host.trim_end_matches('.').is_empty() && host.bytes().all(plain)
+        }
+    };
+    is_host && port.is_none_or(is_port)
 }
 
-fn lossy(value: &HeaderValue) -> String {
-    String::from_utf8_lossy(value.as_bytes()).into_owned()
+/// Splits a host from its port, if there is one.
+fn split_port(authority: &str) -> (&str, Option<&str>) {
+    match authority.rsplit_once(':') {
+        // The last colon may be part of an address.
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (authority, None),
+    }
+}
+
+fn is_address(host: &str) -> bool {
+    let inner = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    inner.unwrap_or(host).parse::<IpAddr>().is_ok()
+}
+
+/// Compares host names. A dot at the end changes nothing.
+fn is_same_host(one: &str, other: &str) -> bool {
+    let plain = |host| str::strip_suffix(host, ".").unwrap_or(host);
+    let bare = |host: &str| {
+        host.trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_owned()
+    };
+    plain(one).eq_ignore_ascii_case(plain(other))
+        || (one.contains(':') && bare(one).eq_ignore_ascii_case(&bare(other)))
+}
+
+/// Compares hosts with their ports. `default`: the port that need not be written.
+fn is_same(one: &str, other: &str, default: &str) -> bool {
+    let parts = |authority| {
+        let (host, port) = split_port(authority);
+        (
+            host,
+            port.filter(|port| !port.is_empty() && *port != default),
+        )
+    };
+    let (one, other) = (parts(one), parts(other));
+    is_same_host(one.0, other.0) && one.1 == other.1
+}
+
+/// Returns true if a page of this origin was served under this host.
+fn is_origin_of(origin: &str, host: &str) -> bool {
+    match origin.split_once("://") {
+        Some((scheme, authority)) if scheme.eq_ignore_ascii_case("http") => {
+            is_same(authority, host, "80")
+        }
+        Some((scheme, authority)) if scheme.eq_ignore_ascii_case("https") => {
+            is_same(authority, host, "443")
+        }
+        _ => false,
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
-    fn head(target: &str, fields: &[(&'static str, &'static str)]) -> Request<()> {
-        let mut request = Request::builder().uri(target);
-        for (name, value) in fields {
-            request = request.header(*name, *value);
+    fn map(lines: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, HeaderValue::from_str(value).unwrap());
         }
-        request.body(()).unwrap_or_default()
-    }
-
-    fn listed() -> AllowedHosts {
-        AllowedHosts::new(&["Box.internal".to_owned()])
+        headers
     }
 
     #[test]
-    fn edge_5_e7a_addresses_localhost_and_listed_names_are_served() {
+    fn edge_5_e7a_hosts_are_told_apart() {
+        let listed = ["box.internal".to_owned(), "2001:db8::1".to_owned()];
+        let served = |hosts, is_loopback, host: &str| {
+            let sites = ServedSites {
+                hosts,
+                origins: &[],
+                unlisted: match is_loopback {
+                    true => UnlistedHosts::Local,
+                    false => UnlistedHosts::AllIfNoneListed,
+                },
+            };
+            sites.serves_host(host)
+        };
         for host in [
-            "127.0.0.1",
-            "127.0.0.1:7071",
-            "192.0.2.7:80",
-            "[::1]",
-            "[::1]:7071",
-            "[2001:db8::1]:",
             "localhost",
-            "LocalHost:7071",
-            "localhost.:7071",
-            "box.internal",
-            "BOX.INTERNAL.:443",
+            "LOCALHOST.:7070",
+            "127.0.0.1:1",
+            "[::1]:7070",
+            "10.0.0.1",
+            "[::1]",
         ] {
-            assert_eq!(listed().check(&head("/", &[("host", host)])), Ok(()));
-            let target = format!("http://{host}/");
-            let own = [("host", "localhost")];
-            assert_eq!(listed().check(&head(&target, &own)), Ok(()), "{host}");
+            assert!(served(&[], true, host), "{host}");
+            assert!(served(&[], false, host), "{host}");
+            assert!(!served(&listed, false, host), "{host}");
         }
-    }
-
-    #[test]
-    fn edge_5_e7a_other_names_are_refused_however_they_are_given() {
+        for host in [
+            "box.internal",
+            "BOX.internal:80",
+            "box.internal.",
+            "[2001:DB8::1]:80",
+        ] {
+            assert!(served(&listed, true, host), "{host}");
+            assert!(served(&listed, false, host), "{host}");
+        }
         for host in [
             "evil.example",
-            "evil.example:7071",
             "localhost.evil.example",
-            "127.0.0.1.evil.example",
-            "evil.localhost",
-            "0x7f000001",
+            "127.0.0.1.evil.example:7070",
+            "box.internal.evil",
+            "xbox.internal",
+            "0x7f.1",
             "127.1",
             "2130706433",
-            "localhost,evil.example",
-            "xbox.internal",
+            "evil.localhost",
+            "a",
+            "",
         ] {
-            let unknown = Err(HostRefusal::UnknownHost(host.to_owned()));
-            assert_eq!(listed().check(&head("/", &[("host", host)])), unknown);
+            assert!(!served(&listed, true, host), "{host}");
+            assert!(!served(&listed, false, host), "{host}");
+            assert!(served(&[], false, host), "{host}");
         }
-        let unknown = Err(HostRefusal::UnknownHost("evil.example".to_owned()));
-        let request = head("http://evil.example/livez", &[("host", "localhost")]);
-        assert_eq!(listed().check(&request), unknown);
-        let request = head("http://localhost/livez", &[("host", "evil.example")]);
-        assert_eq!(listed().check(&request), unknown);
     }
 
     #[test]
-    fn edge_5_e7a_ambiguous_and_malformed_hosts_are_refused() {
-        for host in [
+    fn edge_5_e7d_a_request_names_one_valid_host() {
+        let named = |version, uri: &str, hosts: &[&str]| {
+            let lines: Vec<_> = hosts.iter().map(|host| ("host", *host)).collect();
+            let (uri, headers) = (uri.parse::<Uri>().unwrap(), map(&lines));
+            let named = named_hosts(version, &uri, &headers);
+            named.map(|named| named.host.map(str::to_owned)).ok()
+        };
+        let some = |host: &str| Some(Some(host.to_owned()));
+        let (old, one, two) = (Version::HTTP_10, Version::HTTP_11, Version::HTTP_2);
+        assert_eq!(named(old, "/a", &[]), Some(None));
+        assert_eq!(named(one, "/a", &[]), None);
+        assert_eq!(named(one, "http://a/b", &[]), None);
+        assert_eq!(named(two, "/a", &[]), None);
+        for version in [old, one, two] {
+            assert_eq!(named(version, "/a", &["a", "a"]), None);
+            assert_eq!(named(version, "/a", &["a:1"]), some("a:1"));
+        }
+        assert_eq!(named(one, "http://b:2/a", &["c"]), some("b:2"));
+        assert_eq!(named(two, "http://b:2/a", &["c"]), None);
+        assert_eq!(named(two, "http://b:2/a", &["B:2"]), some("b:2"));
+        assert_eq!(named(one, "http://me@b/a", &["b"]), None);
+        for bad in [
             "",
-            ":7071",
+            " ",
             ".",
-            "localhost:x",
-            "localhost:70000",
-            "localhost:+80",
-            "localhost:1:2",
-            "::1",
+            ":1",
+            "a b",
+            "a,b",
+            "a/b",
+            "a@b",
+            "a:b",
+            "a:65536",
+            "a:+80",
+            "a:1:2",
             "[::1",
+            "::1",
+            "[a]",
             "[::1]x",
             "[127.0.0.1]",
-            "[localhost]",
-            "[::1].evil.example",
-            "me@localhost",
-            "localhost, evil.example",
-            "localhost/",
+            "[::1].evil",
+            "a%2eb",
         ] {
-            let bad = Err(HostRefusal::MalformedHost(host.to_owned()));
-            assert_eq!(listed().check(&head("/", &[("host", host)])), bad);
+            assert_eq!(named(one, "/a", &[bad]), None, "{bad:?}");
         }
-        let twice = [("host", "localhost"), ("host", "localhost")];
-        let several = Err(HostRefusal::SeveralHosts);
-        assert_eq!(listed().check(&head("/", &twice)), several);
-        for (version, wanted) in [
-            (Version::HTTP_10, Ok(())),
-            (Version::HTTP_11, Err(HostRefusal::MissingHost)),
-            (Version::HTTP_2, Err(HostRefusal::MissingHost)),
+        for good in [
+            "a_b.c",
+            "a:",
+            "[::1]:7070",
+            "127.0.0.1:7070",
+            "a-b.example.:80",
         ] {
-            let mut request = head("/", &[]);
-            *request.version_mut() = version;
-            assert_eq!(listed().check(&request), wanted, "{version:?}");
+            assert_eq!(named(one, "/a", &[good]), some(good), "{good:?}");
         }
-        let mut request = head("http://localhost/", &[]);
-        assert_eq!(listed().check(&request), Err(HostRefusal::MissingHost));
-        *request.version_mut() = Version::HTTP_2;
-        assert_eq!(listed().check(&request), Ok(()));
     }
 
     #[test]
-    fn edge_5_e7a_requests_of_other_sites_are_refused_but_not_links() {
-        let host = ("host", "localhost:7071");
-        let (site, mode, dest) = (SEC_FETCH_SITE, SEC_FETCH_MODE, SEC_FETCH_DEST);
-        let ok: [&[(&'static str, &'static str)]; 6] = [
-            &[],
-            &[("origin", "http://localhost:7071")],
-            &[("origin", "https://box.internal")],
-            &[(site, "same-origin"), (mode, "cors")],
-            &[(site, "none"), (mode, "navigate"), (dest, "document")],
-            &[(site, "cross-site"), (mode, "navigate"), (dest, "document")],
-        ];
-        for fields in ok {
-            let request = head("/", &[&[host], fields].concat());
-            assert_eq!(listed().check(&request), Ok(()), "{fields:?}");
+    fn edge_5_e7a_pages_of_other_sites_are_told_apart() {
+        let origins = ["https://app.example".to_owned()];
+        let sites = ServedSites {
+            hosts: &[],
+            origins: &origins,
+            unlisted: UnlistedHosts::Local,
+        };
+        let served = |method, lines: &[(&'static str, &str)], has_body| {
+            sites.serves_page(&method, &map(lines), Some("localhost:7070"), has_body)
+        };
+        for lines in [
+            &[][..],
+            &[("sec-fetch-site", "none")],
+            &[
+                ("sec-fetch-site", "same-origin"),
+                ("origin", "http://localhost:7070"),
+            ],
+            &[("origin", "HTTP://LOCALHOST:7070")],
+            &[
+                ("origin", "https://app.example"),
+                ("sec-fetch-site", "cross-site"),
+            ],
+        ] {
+            assert!(served(Method::POST, lines, true), "{lines:?}");
+            assert!(served(Method::GET, lines, false), "{lines:?}");
         }
-        let refused: [&[(&'static str, &'static str)]; 9] = [
-            &[("origin", "http://evil.example")],
-            &[("origin", "null")],
+        for lines in [
+            &[("origin", "null")][..],
             &[("origin", "")],
             &[("origin", "http://localhost")],
-            &[("origin", "ftp://localhost:7071")],
-            &[("origin", "http://localhost:7071"), ("origin", "null")],
-            &[(site, "cross-site"), (mode, "no-cors")],
-            &[(site, "same-site"), (mode, "cors")],
-            &[(site, "cross-site"), (mode, "navigate"), (dest, "iframe")],
+            &[("origin", "http://localhost:3000")],
+            &[("origin", "http://evil.example")],
+            &[("origin", "http://localhost:7070.evil.example")],
+            &[
+                ("origin", "http://localhost:7070"),
+                ("origin", "http://evil.example"),
+            ],
+            &[
+                ("origin", "http://localhost:7070"),
+                ("sec-fetch-site", "cross-site"),
+            ],
+            &[
+                ("origin", "https://evil.example"),
+                ("sec-fetch-site", "same-origin"),
+            ],
+            &[("sec-fetch-site", "cross-site")],
+            &[("sec-fetch-site", "same-site")],
+            &[
+                ("sec-fetch-site", "same-origin"),
+                ("sec-fetch-site", "cross-site"),
+            ],
+            &[
+                ("sec-fetch-site", "cross-site"),
+                ("sec-fetch-mode", "no-cors"),
+            ],
+            &[
+                ("sec-fetch-site", "cross-site"),
+                ("sec-fetch-mode", "navigate"),
+                ("sec-fetch-dest", "iframe"),
+            ],
+        ] {
+            for method in [Method::GET, Method::POST, Method::OPTIONS] {
+                assert!(!served(method, lines, false), "{lines:?}");
+            }
+        }
+        let link = [
+            ("sec-fetch-site", "cross-site"),
+            ("sec-fetch-mode", "navigate"),
+            ("sec-fetch-dest", "document"),
         ];
-        for fields in refused {
-            let request = head("/", &[&[host], fields].concat());
-            let answer = listed().check(&request);
-            assert!(
-                matches!(answer, Err(HostRefusal::OtherSite(_))),
-                "{fields:?}"
+        assert!(served(Method::GET, &link, false));
+        assert!(!served(Method::GET, &link, true));
+        assert!(!served(Method::POST, &link, false));
+    }
+
+    #[test]
+    fn edge_5_e7a_each_named_host_is_checked_where_the_header_counts() {
+        let sites = ServedSites {
+            hosts: &[],
+            origins: &[],
+            unlisted: UnlistedHosts::Local,
+        };
+        let checked = |target: &'static str, host, header_counts: bool| {
+            let (uri, headers) = (Uri::from_static(target), map(&[("host", host)]));
+            let mut named = named_hosts(Version::HTTP_11, &uri, &headers).unwrap();
+            named.header = named.header.filter(|_| header_counts);
+            let checked = sites.check(named, (&Method::GET, &headers), false);
+            checked.map_err(|refusal| format!("{refusal:?}"))
+        };
+        let other = Err("OtherHost(\"evil.example\")".to_owned());
+        for header_counts in [true, false] {
+            assert_eq!(checked("/a", "evil.example", header_counts), other);
+            assert_eq!(
+                checked("http://evil.example/a", "[::1]", header_counts),
+                other
+            );
+            assert_eq!(
+                checked("http://[::1]/a", "localhost", header_counts),
+                Ok(())
             );
         }
-        let link = [host, (site, "cross-site"), (mode, "navigate")];
-        let mut request = head("/", &link);
-        *request.method_mut() = Method::POST;
-        assert_eq!(
-            listed().check(&request),
-            Err(HostRefusal::OtherSite("cross-site".to_owned()))
-        );
+        assert_eq!(checked("http://localhost/a", "evil.example", true), other);
+        assert_eq!(checked("http://localhost/a", "evil.example", false), Ok(()));
     }
 }

@@ -222,7 +222,13 @@ async fn open(
 impl Sidecar {
     /// Prints the addresses, one a line.
     fn introduce(&self, out: &mut dyn Write) -> io::Result<()> {
-        writeln!(out, "gateway http://{}", self.gateway.address())?;
+        let scheme = self
+            .settings
+            .gateway
+            .tls
+            .as_ref()
+            .map_or("http", |_| "https");
+        writeln!(out, "gateway {scheme}://{}", self.gateway.address())?;
         writeln!(out, "admin http://{}", self.admin_server.address())?;
         for (name, address) in self.plan.simulated() {
             writeln!(out, "simulated {name} http://{address}")?;

@@ -12,6 +12,7 @@ mod otel;
 mod problems;
 #[cfg(feature = "cli")]
 mod reload;
+mod table_lists;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -8,6 +8,7 @@ mod error_answers;
 mod fallbacks;
 #[cfg(target_os = "linux")]
 mod flood;
+mod h2c;
 mod headers;
 mod hints;
 mod http2;
@@ -16,6 +17,8 @@ mod kept;
 mod notify;
 #[cfg(feature = "otel")]
 mod otel;
+mod outbound_proxy;
+mod own_tls;
 mod passed_whole;
 mod problems;
 mod readme;
@@ -30,6 +33,8 @@ mod times;
 mod tls;
 mod trust;
 mod undisturbed;
+#[cfg(unix)]
+mod unix_sockets;
 mod upstream_tls;
 mod whole;
 mod wire;

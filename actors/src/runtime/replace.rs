@@ -46,6 +46,23 @@ impl fmt::Debug for LeavingDependency {
 }
 
 impl LeavingDependency {
+    /// `child`: its name in the tree.
+    fn new(
+        runtime: &Runtime,
+        (child, one): (String, Arc<dyn AnyDependency>),
+        by: &str,
+        is_replaced: bool,
+    ) -> Self {
+        Self {
+            runtime: runtime.clone(),
+            name: one.shared().name.to_string(),
+            one,
+            child,
+            by: by.to_owned(),
+            is_replaced,
+        }
+    }
+
     /// Lets its calls in flight finish within its drain time, and stops it.
     ///
     /// # Cancel safety   Dropped, the drain goes on, and its rest stays in the tree.
@@ -109,14 +126,7 @@ impl Runtime {
         // by an earlier call.
         let _ = self.inner.root.rename(name, &child).await;
         self.inner.groups.acquire().remove(name);
-        Some(LeavingDependency {
-            runtime: self.clone(),
-            one,
-            name: name.to_owned(),
-            child,
-            by: by.to_owned(),
-            is_replaced: false,
-        })
+        Some(LeavingDependency::new(self, (child, one), by, false))
     }
 
     /// Returns the dependency that had the name before one was started with
@@ -124,21 +134,14 @@ impl Runtime {
     /// It takes calls until [`LeavingDependency::end`], which should begin when no caller uses it
     /// any more.
     pub fn end_former(&self, name: &str, by: &str) -> Option<LeavingDependency> {
-        let (child, one) = {
+        let former = {
             let mut former = self.inner.former.acquire();
             let found = former
                 .iter()
                 .position(|(_, one)| *one.shared().name == *name)?;
             former.swap_remove(found)
         };
-        Some(LeavingDependency {
-            runtime: self.clone(),
-            one,
-            name: name.to_owned(),
-            child,
-            by: by.to_owned(),
-            is_replaced: true,
-        })
+        Some(LeavingDependency::new(self, former, by, true))
     }
 
     /// Replaces the fallbacks of a running dependency, and sets whether only they answer. Calls in

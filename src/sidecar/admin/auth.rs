@@ -13,6 +13,7 @@ use axum::http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue,
     REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
+use axum::http::uri::Authority;
 use axum::middleware::Next;
 use axum::response::Response;
 use breakerbox_policy::Time;
@@ -21,7 +22,7 @@ use subtle::ConstantTimeEq as _;
 use super::Admin;
 use super::problem::AdminProblem;
 use crate::lock::LockExt as _;
-use crate::sidecar::host_guard::HostRefusal;
+use crate::sidecar::host_guard::{ServedSites, SiteRefusal, UnlistedHosts, named_hosts};
 
 /// Maximum body size of a change, in bytes.
 pub(super) const MAX_BODY: usize = 4 * 1024;
@@ -44,22 +45,59 @@ pub(super) async fn guard(
     request: Request,
     next: Next,
 ) -> Result<Response, AdminProblem> {
-    let Err(refusal) = admin.inner.hosts.check(&request) else {
+    let Err((problem, reason)) = check_site(&admin, &request) else {
         return Ok(next.run(request).await);
     };
     if let Some(others) = admin.inner.refused_hosts.note(admin.inner.stamps.now()) {
-        let (peer, reason) = (peer_of(&request), refusal.detail());
-        let path = request.uri().path();
+        let (peer, path) = (peer_of(&request), request.uri().path());
         tracing::warn!(?peer, path, reason, others, "a request was not allowed");
     }
-    let mut problem = AdminProblem::new(refusal.status(), refusal.code(), refusal.detail());
-    if let Some(given) = refusal.given() {
-        problem = problem.given(given);
-    }
-    Err(problem.allowed(match refusal {
-        HostRefusal::OtherSite(_) => "pages of this server",
-        _ => "one host: an address, localhost, or a name of admin.hosts",
-    }))
+    Err(problem)
+}
+
+/// Checks the host and the page of a request. Returns the problem, and the reason for the log.
+fn check_site(admin: &Admin, request: &Request) -> Result<(), (AdminProblem, &'static str)> {
+    const HOST: &str = "one host: an address, localhost, or a name of admin.hosts";
+    let problem = |(status, code), reason| (AdminProblem::new(status, code, reason), reason);
+    let headers = request.headers();
+    let sites = ServedSites {
+        hosts: &admin.inner.hosts,
+        origins: &admin.inner.origins,
+        unlisted: UnlistedHosts::Local,
+    };
+    let target = request.uri().authority().map(Authority::as_str);
+    let checked = match target.filter(|host| !sites.serves_host(host)) {
+        // It counts more than any other fault of the head.
+        Some(host) => Err(SiteRefusal::OtherHost(host)),
+        None => {
+            let named = named_hosts(request.version(), request.uri(), headers);
+            let named = named.map_err(|reason| {
+                let (refused, reason) = problem((400, "bad-host"), reason);
+                (refused.allowed(HOST), reason)
+            })?;
+            sites.check(named, (request.method(), headers), false)
+        }
+    };
+    checked.map_err(|refusal| match refusal {
+        SiteRefusal::OtherHost(host) => {
+            let reason = "the request was made for another host";
+            let (refused, reason) = problem((421, "foreign-host"), reason);
+            (refused.given(host).allowed(HOST), reason)
+        }
+        SiteRefusal::OtherPage => {
+            let reason = "the request comes from a page of another site";
+            let (refused, reason) = problem((403, "foreign-origin"), reason);
+            (refused.allowed("pages of this server"), reason)
+        }
+    })
+}
+
+/// Returns the origins of pages under these host names. A proxy may put another `Host` in front.
+pub(super) fn origins_of(hosts: &[String]) -> Vec<String> {
+    let hosts = hosts.iter().map(|host| host.trim_end_matches('.'));
+    hosts
+        .flat_map(|host| ["http", "https"].map(|scheme| format!("{scheme}://{host}")))
+        .collect()
 }
 
 /// Admits a change that carries the token.

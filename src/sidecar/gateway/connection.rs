@@ -17,13 +17,14 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::activity::{CallerActivity, CallerLimits, GRACE, RequestActivity, TimerAction};
 use super::http::body::ReplyBody;
+use super::observed_socket::{ObservedSocket, SocketObserver};
+use super::socket_stream::SocketStream;
 use crate::config::GatewayConfig;
 
 /// Maximum number of concurrent streams on an HTTP/2 connection.
@@ -59,81 +60,41 @@ pub(super) fn builder(config: &GatewayConfig) -> Builder<LocalExecutor> {
     builder
 }
 
-/// A caller's socket that reports its progress to the timer.
-struct WatchedSocket {
-    stream: TcpStream,
-    activity: Rc<CallerActivity>,
-}
+/// Reports the progress of a caller's socket to the timer.
+impl SocketObserver for Rc<CallerActivity> {
+    fn received(&self) {
+        let is_idle = self.in_flight.get() == 0 && !self.reading.get();
+        if is_idle && !self.is_http2.get() {
+            self.reading.set(true);
+            self.since.set(Instant::now());
+        }
+    }
 
-impl WatchedSocket {
-    fn written<T>(&self, written: Poll<T>) -> Poll<T> {
-        let blocked = &self.activity.blocked;
+    fn written(&self, written: Poll<io::Result<usize>>, _: usize) -> Poll<io::Result<usize>> {
         if written.is_ready() {
-            blocked.set(None);
-        } else if blocked.get().is_none() {
-            blocked.set(Some(Instant::now()));
+            self.blocked.set(None);
+        } else if self.blocked.get().is_none() {
+            self.blocked.set(Some(Instant::now()));
         }
         written
-    }
-}
-
-impl AsyncRead for WatchedSocket {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        let activity = &self.activity;
-        let is_idle = activity.in_flight.get() == 0 && !activity.reading.get();
-        if is_idle && !activity.is_http2.get() && buffer.filled().len() > before {
-            activity.reading.set(true);
-            activity.since.set(Instant::now());
-        }
-        polled
-    }
-}
-
-impl AsyncWrite for WatchedSocket {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.written(written)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.written(written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     /// Sends the end of the stream, then reads the rest of the caller's request for up to `GRACE`.
     /// If the socket were closed before that, the caller could lose the response.
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let since = match self.activity.said.get() {
+    fn poll_shutdown(
+        &self,
+        mut stream: Pin<&mut SocketStream>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        let since = match self.said.get() {
             Some(since) => since,
             None => {
-                ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
-                if !self.activity.unread.get() && !self.activity.reading.get() {
+                ready!(stream.as_mut().poll_shutdown(cx))?;
+                if !self.unread.get() && !self.reading.get() {
                     return Poll::Ready(Ok(()));
                 }
                 let now = Instant::now();
-                self.activity.said.set(Some(now));
+                self.said.set(Some(now));
                 now
             }
         };
@@ -141,7 +102,7 @@ impl AsyncWrite for WatchedSocket {
         // The timer is not polled while a caller sends as fast as this loop reads.
         while since.elapsed() < GRACE {
             let mut buffer = ReadBuf::new(&mut unread);
-            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))?;
+            ready!(stream.as_mut().poll_read(cx, &mut buffer))?;
             if buffer.filled().is_empty() {
                 break;
             }
@@ -152,7 +113,7 @@ impl AsyncWrite for WatchedSocket {
 
 /// Serves a connection until it ends, or until it is idle once `stopping` is set.
 pub(super) async fn serve<F>(
-    stream: TcpStream,
+    stream: SocketStream,
     (builder, config): (&Builder<LocalExecutor>, &GatewayConfig),
     answer: impl Fn(Request<Incoming>) -> F + 'static,
     mut stopping: watch::Receiver<bool>,
@@ -164,10 +125,7 @@ pub(super) async fn serve<F>(
         send: config.send_timeout,
         idle: config.idle_timeout,
     }));
-    let io = TokioIo::new(WatchedSocket {
-        stream,
-        activity: Rc::clone(&activity),
-    });
+    let io = TokioIo::new(ObservedSocket::new(stream, Rc::clone(&activity)));
     let (seen, answer) = (Rc::clone(&activity), Rc::new(answer));
     let service = service_fn(move |request: Request<Incoming>| {
         let waiting = RequestActivity::new(&seen);

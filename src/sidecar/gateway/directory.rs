@@ -4,6 +4,7 @@
 //! done.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
@@ -11,11 +12,11 @@ use arc_swap::ArcSwap;
 use super::route::{FollowOutcome, HttpRoute, RouteKind, RouteTable};
 use super::trace::Tracing;
 use super::{AddError, AddOutcome};
+use crate::Runtime;
 use crate::config::{DependencyConfig, GatewayConfig};
 use crate::lock::LockExt as _;
 use crate::mcp::McpSettings;
 use crate::sidecar::gateway::mcp::endpoint::McpEndpoint;
-use crate::{Runtime, StartError};
 
 /// The routes, and the parts that new ones are made of. Cheap to clone.
 #[derive(Clone)]
@@ -47,32 +48,17 @@ impl RouteDirectory {
         }
     }
 
+    /// Makes a change in a task of its own. `None`: the surrounding runtime ended before it.
+    pub(super) async fn change_by<T, F>(&self, change: impl FnOnce(Self) -> F) -> Option<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        tokio::spawn(change(self.clone())).await.ok()
+    }
+
     /// Starts a dependency, or applies the configuration to a running one.
     pub(super) async fn put(
-        &self,
-        name: &str,
-        config: &DependencyConfig,
-        url: &str,
-        by: &str,
-    ) -> Result<AddOutcome, AddError> {
-        let own = self.clone();
-        let (name, config) = (name.to_owned(), config.clone());
-        let (url, by) = (url.to_owned(), by.to_owned());
-        let putting = tokio::spawn(async move { own.put_now(&name, &config, &url, &by).await });
-        // The task ends early only with the surrounding runtime.
-        let put = putting.await;
-        put.unwrap_or_else(|_| Err(StartError::ShuttingDown.into()))
-    }
-
-    /// Removes a dependency; false if there is none.
-    pub(super) async fn remove(&self, name: &str, by: &str) -> bool {
-        let own = self.clone();
-        let (name, by) = (name.to_owned(), by.to_owned());
-        let removing = tokio::spawn(async move { own.remove_now(&name, &by).await });
-        removing.await.unwrap_or(false)
-    }
-
-    async fn put_now(
         &self,
         name: &str,
         config: &DependencyConfig,
@@ -132,7 +118,8 @@ impl RouteDirectory {
         })
     }
 
-    async fn remove_now(&self, name: &str, by: &str) -> bool {
+    /// Removes a dependency; false if there is none.
+    pub(super) async fn remove(&self, name: &str, by: &str) -> bool {
         let turn = self.turn(name);
         let _one_at_a_time = turn.lock().await;
         let was_there = self.routes.load().contains_key(name);

@@ -10,11 +10,11 @@ use http::request::Parts;
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
-use super::guard::{ServedSites, named_host};
 use super::headers::{DEADLINE, KEY, PRIORITY, instance};
 use super::http::body::ReplyBody;
 use super::problem::{GatewayProblem, ProblemKind};
 use crate::config::{GatewayConfig, TrustedHeader};
+use crate::sidecar::host_guard::{ServedSites, SiteRefusal, UnlistedHosts, named_hosts};
 
 /// Methods that the gateway may pass on, for answers that have to name them.
 const METHODS: HeaderValue =
@@ -75,35 +75,36 @@ pub(super) fn refuse_trace() -> Response<ReplyBody> {
     Refusal::new(ProblemKind::METHOD, detail).into_response()
 }
 
+/// Returns the refusal of a request without TLS.
+pub(super) fn refuse_without_tls() -> Response<ReplyBody> {
+    let detail = "the request came without TLS, which this address requires; use https://";
+    Refusal::new(ProblemKind::BAD_REQUEST, detail).into_response()
+}
+
 fn check(head: &Parts, config: &GatewayConfig, has_body: bool) -> Result<(), Refusal> {
     let bad = |detail| Refusal::new(ProblemKind::BAD_REQUEST, detail);
-    let host = named_host(head.version, &head.uri, &head.headers).map_err(bad)?;
+    let mut named = named_hosts(head.version, &head.uri, &head.headers).map_err(bad)?;
     if head.method == Method::CONNECT {
         let detail = "the gateway is no tunnel; a path that begins with a name of / is allowed";
         return Err(Refusal::new(ProblemKind::NO_TUNNEL, detail));
     }
     check_target(head).map_err(bad)?;
     check_coding(head)?;
+    let is_loopback = config.bind.ip().to_canonical().is_loopback();
     let sites = ServedSites {
         hosts: &config.hosts,
         origins: &config.origins,
-        is_loopback: config.bind.ip().to_canonical().is_loopback(),
-    };
-    // EDGE-5: hosts and origins are checked for reads as for changes.
-    if !host.is_none_or(|host| sites.serves_host(host)) {
-        let allowed = if sites.is_loopback {
-            "an address, localhost or a name of gateway.hosts is allowed"
+        unlisted: if is_loopback {
+            UnlistedHosts::Local
         } else {
-            "a name of gateway.hosts is allowed"
-        };
-        let detail = format!("the request was made for another host; {allowed}");
-        return Err(Refusal::new(ProblemKind::FOREIGN_HOST, detail));
-    }
-    if !sites.serves_page(&head.method, &head.headers, host, has_body) {
-        let detail = "the request comes from a page of another site; its origin must be listed in \
-                      gateway.origins";
-        return Err(Refusal::new(ProblemKind::FOREIGN_ORIGIN, detail));
-    }
+            UnlistedHosts::AllIfNoneListed
+        },
+    };
+    // A proxy replaces the header by the target's host (RFC 9112, section 3.2.2).
+    named.header = None;
+    sites
+        .check(named, (&head.method, &head.headers), has_body)
+        .map_err(|refusal| refused_site(refusal, is_loopback))?;
     if was_here(&head.headers) {
         let detail = "the request came through this gateway before; the url of a dependency leads \
                       back to it";
@@ -120,6 +121,25 @@ fn check(head: &Parts, config: &GatewayConfig, has_body: bool) -> Result<(), Ref
         return Err(bad("TRACE has no body"));
     }
     Ok(())
+}
+
+fn refused_site(refusal: SiteRefusal<'_>, is_loopback: bool) -> Refusal {
+    match refusal {
+        SiteRefusal::OtherHost(_) => {
+            let allowed = if is_loopback {
+                "an address, localhost or a name of gateway.hosts is allowed"
+            } else {
+                "a name of gateway.hosts is allowed"
+            };
+            let detail = format!("the request was made for another host; {allowed}");
+            Refusal::new(ProblemKind::FOREIGN_HOST, detail)
+        }
+        SiteRefusal::OtherPage => {
+            let detail = "the request comes from a page of another site; its origin must be listed \
+                          in gateway.origins";
+            Refusal::new(ProblemKind::FOREIGN_ORIGIN, detail)
+        }
+    }
 }
 
 /// Checks the form of a request's target (RFC 9112, section 3.2).

@@ -91,7 +91,13 @@ pub(super) fn takes_trailers(headers: &HeaderMap) -> bool {
 }
 
 /// Appends the caller to `Forwarded` (RFC 7239), after the entries of earlier proxies.
-pub(super) fn append_forwarded(headers: &mut HeaderMap, peer: SocketAddr, host: Option<&str>) {
+/// `is_tls`: the caller speaks TLS.
+pub(super) fn append_forwarded(
+    headers: &mut HeaderMap,
+    peer: SocketAddr,
+    host: Option<&str>,
+    is_tls: bool,
+) {
     let mut element = String::with_capacity(64);
     // Writing into a string cannot fail.
     let _ = match peer.ip().to_canonical() {
@@ -102,7 +108,11 @@ pub(super) fn append_forwarded(headers: &mut HeaderMap, peer: SocketAddr, host: 
         element.push_str(";host=");
         quote(host, &mut element);
     }
-    element.push_str(";proto=http");
+    element.push_str(if is_tls {
+        ";proto=https"
+    } else {
+        ";proto=http"
+    });
     if let Ok(value) = HeaderValue::try_from(element) {
         headers.append(FORWARDED, value);
     }
@@ -158,17 +168,19 @@ fn quote(text: &str, out: &mut String) {
     out.push('"');
 }
 
+/// Headers of a test.
+#[cfg(test)]
+pub(crate) fn map(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in lines {
+        headers.append(*name, HeaderValue::from_static(value));
+    }
+    headers
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn map(lines: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in lines {
-            headers.append(*name, HeaderValue::from_static(value));
-        }
-        headers
-    }
 
     #[test]
     fn what_connection_names_goes_with_it() {
@@ -191,9 +203,19 @@ mod tests {
     fn forwarded_is_appended_and_quoted() {
         let mut headers = map(&[("forwarded", "for=10.0.0.1")]);
         let peer = "[::ffff:192.0.2.7]:5".parse().unwrap();
-        append_forwarded(&mut headers, peer, Some("api.local:7070"));
-        append_forwarded(&mut headers, "[2001:db8::1]:5".parse().unwrap(), Some("a"));
-        append_forwarded(&mut headers, "10.0.0.2:1".parse().unwrap(), Some("\"\\"));
+        append_forwarded(&mut headers, peer, Some("api.local:7070"), false);
+        append_forwarded(
+            &mut headers,
+            "[2001:db8::1]:5".parse().unwrap(),
+            Some("a"),
+            true,
+        );
+        append_forwarded(
+            &mut headers,
+            "10.0.0.2:1".parse().unwrap(),
+            Some("\"\\"),
+            false,
+        );
         let lines: Vec<&str> = headers
             .get_all(FORWARDED)
             .iter()
@@ -202,7 +224,7 @@ mod tests {
         let expected = [
             "for=10.0.0.1",
             "for=192.0.2.7;host=\"api.local:7070\";proto=http",
-            "for=\"[2001:db8::1]\";host=a;proto=http",
+            "for=\"[2001:db8::1]\";host=a;proto=https",
             "for=10.0.0.2;host=\"\\\"\\\\\";proto=http",
         ];
         assert_eq!(lines, expected);

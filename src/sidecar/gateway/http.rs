@@ -10,7 +10,11 @@ pub(super) mod target;
 
 pub(super) mod upstream;
 
+pub(super) mod address;
+
 pub(super) mod connector;
+
+mod proxy_tunnel;
 
 pub(super) mod connect_failure;
 

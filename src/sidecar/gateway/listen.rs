@@ -7,15 +7,19 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use http::Request;
+use hyper::body::Incoming;
 use socket2::{Domain, Socket, Type};
-use tokio::net::TcpListener as Listener;
+use tokio::net::{TcpListener as Listener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::spawn_local;
 
 use super::connection;
+use super::own_tls::{OpenedConnection, OverTls};
 use super::proxy;
 use super::route::ThreadContext;
+use super::socket_stream::SocketStream;
 
 /// Pause after a failed accept, when the system has no room for another connection.
 const NO_ROOM: Duration = Duration::from_millis(50);
@@ -139,13 +143,7 @@ async fn take(
             let (lane, open, told) = (Rc::clone(&lane), open.clone(), told.clone());
             spawn_local(async move {
                 let _held = (place, open);
-                let config = lane.config.load_full();
-                let builder = connection::builder(&config);
-                let answer = move |request| {
-                    let lane = Rc::clone(&lane);
-                    async move { proxy::answer(&lane, peer, request).await }
-                };
-                connection::serve(stream, (&builder, &config), answer, told).await;
+                converse(lane, stream, peer, told).await;
             });
         }
     };
@@ -156,4 +154,38 @@ async fn take(
     drop(open);
     // No value is ever sent: this returns when the last connection has dropped its sender.
     let _ = all_closed.recv().await;
+}
+
+/// Serves one connection until it ends, or until it is idle once `stopping` is set.
+async fn converse(
+    lane: Rc<ThreadContext>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let config = lane.config.load_full();
+    let opened = tokio::select! {
+        opened = lane.tls.open(stream, config.header_timeout) => opened,
+        _ = stopping.wait_for(|stopping| *stopping), if config.tls.is_some() => None,
+    };
+    let builder = connection::builder(&config);
+    let how = (&builder, &*config);
+    match opened {
+        None => {}
+        Some(OpenedConnection::Unencrypted(stream)) => {
+            let answer = |_| async { proxy::refuse_unencrypted() };
+            connection::serve(stream, how, answer, stopping).await;
+        }
+        Some(OpenedConnection::Usual(stream)) => {
+            let is_tls = matches!(stream, SocketStream::Tls(_));
+            let answer = move |mut request: Request<Incoming>| {
+                let lane = Rc::clone(&lane);
+                if is_tls {
+                    request.extensions_mut().insert(OverTls);
+                }
+                async move { proxy::answer(&lane, peer, request).await }
+            };
+            connection::serve(stream, how, answer, stopping).await;
+        }
+    }
 }

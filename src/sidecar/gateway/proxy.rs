@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 
 use breakerbox_policy::{Class, Priority, Symptom};
 
-use super::head_rules::{refuse_trace, screen};
+use super::head_rules::{refuse_trace, refuse_without_tls, screen};
 use super::headers::{
     ATTEMPTS, DEADLINE, IDEMPOTENCY, KEY, PRIORITY, SOURCE, append_forwarded, append_via,
     join_cookies, strip_one_hop, takes_trailers,
@@ -29,6 +29,7 @@ use super::http::request_body::{self, BodyLimits, ReadBody, StreamedBody, Upload
 use super::http::response_stream::{self, ResponsePiece, ResponseStream};
 use super::mcp::endpoint::McpEndpoint;
 use super::message::{HttpFailure, HttpReply, HttpRequest};
+use super::own_tls::OverTls;
 use super::path::has_dot_segment;
 use super::problem::{GatewayProblem, ProblemKind};
 use super::route::{HttpRoute, RouteKind, ThreadContext};
@@ -63,6 +64,14 @@ pub(super) async fn answer(
         }
         None => response,
     }
+}
+
+/// Responds to a request without TLS where TLS is spoken.
+pub(super) fn refuse_unencrypted() -> Response<ReplyBody> {
+    let mut response = own(refuse_without_tls(), 0);
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(CONNECTION, close);
+    response
 }
 
 /// Returns the response, and true if the whole request was read.
@@ -498,7 +507,8 @@ fn rewrite(head: &mut Parts, peer: SocketAddr, is_wanted: bool) -> Option<Header
         headers.remove(name);
     }
     let host = host.as_ref().and_then(|host| host.to_str().ok());
-    append_forwarded(headers, peer, host);
+    let is_tls = head.extensions.get::<OverTls>().is_some();
+    append_forwarded(headers, peer, host, is_tls);
     append_via(headers, head.version);
     sent
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -10,17 +11,20 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::AddError;
 use super::fallback::{CacheBound, FallbackCaches, FormerCache, narrowed};
+use super::http::address::UpstreamAddress;
 use super::http::cache::{self, CacheRules, HttpCache, HttpCacheFallback};
 use super::http::cache_key::KeyHeaders;
-use super::http::connector::UpstreamAddress;
 use super::http::dependency::HttpDependency;
 use super::http::substitute::SubstituteDependency;
 use super::http::target::{UpstreamTarget, WorkerRoute};
 use super::http::upstream::UpstreamClient;
 use super::mcp::endpoint::McpEndpoint;
 use super::message::{HttpReply, HttpRequest};
+use super::own_tls::ListenerTls;
 use super::trace::{AttemptTracer, Tracing};
-use crate::config::{DependencyConfig, FallbackConfig, FallbackKind, GatewayConfig, UpstreamTls};
+use crate::config::{
+    DependencyConfig, FallbackConfig, FallbackKind, GatewayConfig, UpstreamConfig, UpstreamTls,
+};
 use crate::mcp::McpSettings;
 use crate::{AnswerMemory, ByName, Client, FallbackRule, Fixed, Runtime};
 
@@ -98,6 +102,7 @@ pub(super) struct ThreadContext {
     pub(super) routes: Arc<ArcSwap<RouteTable>>,
     pub(super) config: Arc<ArcSwap<GatewayConfig>>,
     pub(super) tracing: Tracing,
+    pub(super) tls: Arc<ListenerTls>,
 }
 
 /// One HTTP dependency that callers can reach. A reload replaces it as a whole; requests in flight
@@ -125,6 +130,7 @@ pub(super) struct HttpRoute {
 struct HttpRouteSpec {
     url: String,
     tls: Option<UpstreamTls>,
+    upstream: UpstreamConfig,
     idempotent: Vec<String>,
     fallbacks: Vec<FallbackConfig>,
     fallback_only: bool,
@@ -135,6 +141,7 @@ impl HttpRouteSpec {
         Self {
             url: url.to_owned(),
             tls: config.tls.clone(),
+            upstream: config.upstream.clone(),
             idempotent: config.idempotent.clone(),
             fallbacks: config.fallbacks.clone(),
             fallback_only: config.settings.fallback_only,
@@ -193,11 +200,9 @@ impl HttpRoute {
         !self.spec.fallbacks.is_empty()
     }
 
-    /// Returns true if the gateway adds credentials of its own to the requests. A 401 or 403 is
-    /// then a fault of the configuration, else of the caller.
+    /// Returns true if the gateway adds credentials of its own to the requests.
     pub(super) fn holds_credentials(&self) -> bool {
-        let has_certificate = self.spec.tls.as_ref().is_some_and(|tls| tls.cert.is_some());
-        has_certificate || self.target.address.outbound.load().holds_credentials()
+        self.target.holds_credentials.load(Ordering::Relaxed)
     }
 
     /// Notes the head of a response in the caches; see [`cache::note`]. `is_failure`: by the
@@ -234,7 +239,8 @@ impl HttpRoute {
             self.target.follow(config);
             return Ok(None);
         }
-        let same_server = (&spec.url, &spec.tls) == (&self.spec.url, &self.spec.tls);
+        let same_server = (&spec.url, &spec.tls, &spec.upstream)
+            == (&self.spec.url, &self.spec.tls, &self.spec.upstream);
         let new = if same_server {
             Arc::clone(&self.target)
         } else {
@@ -293,11 +299,11 @@ fn target(
     (config, url): (&DependencyConfig, &str),
     (threads, tracing): (usize, &Tracing),
 ) -> Result<UpstreamTarget, AddError> {
-    let address =
-        UpstreamAddress::new(url, config.tls.as_ref()).map_err(|problem| AddError::Address {
-            name: name.to_owned(),
-            problem,
-        })?;
+    let address = UpstreamAddress::new(url, config.tls.as_ref(), &config.upstream);
+    let address = address.map_err(|problem| AddError::Address {
+        name: name.to_owned(),
+        problem,
+    })?;
     let attempts = tracing.attempts(name, url);
     let target = UpstreamTarget::new(address, attempts, threads);
     target.follow(config);

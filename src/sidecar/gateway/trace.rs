@@ -24,6 +24,8 @@ use tokio::time::Instant;
 
 use super::headers::{ATTEMPTS, SOURCE};
 use super::message::{HttpFailure, HttpRequest};
+use super::own_tls::OverTls;
+use crate::config::unix_socket;
 
 static PARENT: HeaderName = HeaderName::from_static("traceparent");
 static STATE: HeaderName = HeaderName::from_static("tracestate");
@@ -58,7 +60,9 @@ impl Tracing {
             }
             let path = cut(request.uri().path(), MAX_PATH);
             span.set_attribute(KeyValue::new("url.path", path));
-            span.set_attribute(KeyValue::new("url.scheme", "http"));
+            let is_tls = request.extensions().get::<OverTls>().is_some();
+            let scheme = if is_tls { "https" } else { "http" };
+            span.set_attribute(KeyValue::new("url.scheme", scheme));
             span.set_attribute(KeyValue::new("network.protocol.version", version(request)));
             let address = peer.ip().to_canonical().to_string();
             span.set_attribute(KeyValue::new("client.address", address));
@@ -74,7 +78,8 @@ impl Tracing {
     /// Returns the factory for spans of attempts at a dependency.
     pub(super) fn attempts(&self, name: &str, url: &str) -> AttemptTracer {
         let target = self.0.as_ref().map(|tracer| {
-            let uri: Uri = url.parse().unwrap_or_default();
+            let socket = unix_socket(url).map(|(_, prefix)| format!("http://localhost{prefix}"));
+            let uri: Uri = socket.as_deref().unwrap_or(url).parse().unwrap_or_default();
             let scheme = uri.scheme_str().unwrap_or("http");
             let port = uri.port_u16();
             let port = port.unwrap_or(if scheme == "https" { 443 } else { 80 });

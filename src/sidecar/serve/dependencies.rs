@@ -10,7 +10,7 @@ use breakerbox_actors::printable;
 
 use crate::config::{DependencyConfig, DependencyKind, Settings};
 use crate::recorder;
-use crate::sidecar::gateway::check_address;
+use crate::sidecar::gateway::{check_address, check_tls};
 
 use super::SidecarError;
 use crate::sidecar::simulated::{SITES, Site};
@@ -120,8 +120,13 @@ impl ServicePlan {
 
 /// Returns the problems of dependencies that cannot be served.
 pub(super) fn problems(settings: &Settings) -> Vec<String> {
+    let own = settings.gateway.tls.as_ref();
+    let own = own.and_then(|tls| check_tls(tls).err());
+    let own = own.map(|problem| {
+        format!("gateway.{problem}, allowed: files in PEM format, the key that of the certificate")
+    });
     let all = settings.dependencies.iter();
-    all.filter_map(|(name, one)| {
+    let all = all.filter_map(|(name, one)| {
         if one.kind.is_none() {
             return Some(format!(
                 "dependencies.{name}.kind: it is missing; only a program with its own code may leave \
@@ -129,11 +134,11 @@ pub(super) fn problems(settings: &Settings) -> Vec<String> {
             ));
         }
         let url = one.url.as_deref().filter(|_| one.mcp.is_none())?;
-        let problem = check_address(url, one.tls.as_ref()).err()?;
+        let problem = check_address(url, one).err()?;
         let allowed = "an address such as \"http://127.0.0.1:9001\"";
         Some(format!("dependencies.{name}.url: {problem}, allowed: {allowed}"))
-    })
-    .collect()
+    });
+    own.into_iter().chain(all).collect()
 }
 
 /// Returns the problems of files that are written from the start on.

@@ -23,7 +23,13 @@ impl Sidecar {
     /// old one.
     pub(super) async fn reload(&mut self, by: &str) {
         let settings = match self.source.read() {
-            Ok(settings) if settings == self.settings && !self.is_incomplete => return,
+            Ok(settings) if settings == self.settings && !self.is_incomplete => {
+                // The files that it names may hold something else by now.
+                if let Err(problem) = self.gateway.renew_certificates() {
+                    self.runtime.refuse_reload(by, &problem);
+                }
+                return;
+            }
             Ok(settings) => settings,
             // CFG-2: an invalid configuration changes nothing, and is told as an event.
             Err(error) => return self.runtime.refuse_reload(by, &error.to_string()),

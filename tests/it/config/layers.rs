@@ -169,6 +169,7 @@ fn item_93_every_key_has_an_effective_value() {
         "max_line",
         // Of HTTP dependencies.
         "forwarded",
+        "http_version",
     ];
     let of_servers = of_servers.map(|key| format!("dependencies.vector_search.{key}"));
     let missing: Vec<String> = Settings::keys()

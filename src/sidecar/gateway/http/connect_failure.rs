@@ -5,6 +5,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
+use http::StatusCode;
 use rustls::CertificateError;
 
 /// The cause of a connection that could not be made.
@@ -34,6 +35,14 @@ pub(crate) enum ConnectFailure {
     NotTls,
     /// The TLS handshake failed.
     Handshake,
+    /// The path of a Unix domain socket leads nowhere.
+    NoSocket,
+    /// This process may not connect there.
+    Denied,
+    /// The proxy cannot be reached; the text says why.
+    Proxy(&'static str),
+    /// The proxy makes no connection to the dependency; the text says its status.
+    ProxyRefused(&'static str),
     /// This process or this host has no descriptor, port or memory left.
     NoResources,
     /// Anything else.
@@ -45,6 +54,16 @@ pub(crate) enum ConnectFailure {
 #[error("the name lookup failed")]
 pub(crate) struct LookupError(#[source] pub(crate) io::Error);
 
+/// Error of a connection to a proxy, apart from those of the dependency behind it.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection to the proxy failed")]
+pub(crate) struct ProxyError(#[source] pub(crate) io::Error);
+
+/// Refusal of a proxy to make a connection.
+#[derive(Debug, thiserror::Error)]
+#[error("the proxy refused: {0}")]
+pub(crate) struct ProxyRefusal(pub(crate) StatusCode);
+
 impl ConnectFailure {
     /// Reads the cause from an error and its sources.
     pub(crate) fn of(error: &(dyn Error + 'static)) -> Self {
@@ -53,6 +72,12 @@ impl ConnectFailure {
         let mut next = Some(error);
         while let Some(error) = next {
             is_lookup |= error.is::<LookupError>();
+            if let Some(proxy) = error.downcast_ref::<ProxyError>() {
+                return Self::of(&proxy.0).at_proxy();
+            }
+            if let Some(refusal) = error.downcast_ref::<ProxyRefusal>() {
+                return Self::of_refusal(refusal.0);
+            }
             if let Some(tls) = error.downcast_ref::<rustls::Error>() {
                 return Self::of_tls(tls);
             }
@@ -86,6 +111,8 @@ impl ConnectFailure {
             | io::ErrorKind::NetworkUnreachable
             | io::ErrorKind::NetworkDown => Self::Unreachable,
             io::ErrorKind::TimedOut => Self::TimedOut,
+            io::ErrorKind::NotFound => Self::NoSocket,
+            io::ErrorKind::PermissionDenied => Self::Denied,
             io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionAborted
             | io::ErrorKind::BrokenPipe
@@ -113,6 +140,46 @@ impl ConnectFailure {
         }
     }
 
+    /// Returns the failure to reach a proxy for this reason.
+    fn at_proxy(self) -> Self {
+        Self::Proxy(match self {
+            // Our own lack has nothing to do with the proxy.
+            Self::NoResources => return self,
+            Self::NameNotFound => "the proxy: name not found",
+            Self::Refused => "the proxy: connection refused",
+            Self::Unreachable => "the proxy: address unreachable",
+            Self::TimedOut => "the proxy: connecting timed out",
+            Self::Denied => "the proxy: permission denied",
+            Self::Closed => "the proxy: connection closed at once",
+            Self::UnknownIssuer => "the proxy: certificate not trusted: unknown issuer",
+            Self::OtherName => "the proxy: certificate not for this name",
+            Self::Expired => "the proxy: certificate expired",
+            Self::NotYetValid => "the proxy: certificate not valid yet",
+            Self::BadCertificate => "the proxy: certificate not accepted",
+            Self::NotTls => "the proxy: not TLS",
+            Self::Handshake => "the proxy: TLS handshake failed",
+            _ => "the proxy: no connection",
+        })
+    }
+
+    /// Returns the refusal of a proxy, by its status.
+    pub(super) fn of_refusal(status: StatusCode) -> Self {
+        Self::ProxyRefused(match status.as_u16() {
+            400 => "the proxy refused: 400",
+            401 => "the proxy refused: 401",
+            403 => "the proxy refused: 403",
+            404 => "the proxy refused: 404",
+            405 => "the proxy refused: 405",
+            407 => "the proxy refused: 407, it needs a user and a password",
+            429 => "the proxy refused: 429",
+            500 => "the proxy refused: 500",
+            502 => "the proxy refused: 502",
+            503 => "the proxy refused: 503",
+            504 => "the proxy refused: 504",
+            _ => "the proxy refused",
+        })
+    }
+
     /// The cause in words.
     pub(crate) fn words(self) -> &'static str {
         // EDGE-8: a failed connection says what it failed of.
@@ -129,6 +196,9 @@ impl ConnectFailure {
             Self::BadCertificate => "certificate not accepted",
             Self::NotTls => "not TLS",
             Self::Handshake => "TLS handshake failed",
+            Self::NoSocket => "socket not found",
+            Self::Denied => "permission denied",
+            Self::Proxy(words) | Self::ProxyRefused(words) => words,
             Self::NoResources => "no descriptors left",
             Self::Other => "no connection",
         }

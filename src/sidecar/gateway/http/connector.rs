@@ -1,139 +1,28 @@
-//! The address of an HTTP dependency, and the making of connections to it.
+//! The making of connections to an HTTP dependency.
 
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use breakerbox_policy::TimeoutSettings;
-use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderValue, Uri};
-use hyper_rustls::{FixedServerNameResolver, HttpsConnectorBuilder, MaybeHttpsStream};
+use http::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::{GaiAddrs, GaiResolver, Name};
 use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
+#[cfg(unix)]
+use tokio::net::UnixStream;
 use tower_service::Service;
 
-use super::connect_failure::LookupError;
-use super::outbound::OutboundHeaders;
+use super::address::{ServerEndpoint, TlsClient, UpstreamAddress, UpstreamProxy};
+use super::connect_failure::{LookupError, ProxyError};
+use super::proxy_tunnel::open_tunnel;
 use super::socket::UpstreamSocket;
-use crate::config::UpstreamTls;
-use crate::tls;
+use crate::sidecar::gateway::socket_stream::SocketStream;
 
-/// The address of a dependency.
-#[derive(Debug)]
-pub(crate) struct UpstreamAddress {
-    scheme: Scheme,
-    authority: Authority,
-    /// URI of the server; `host` is the same as a header.
-    pub(super) uri: Uri,
-    pub(super) host: HeaderValue,
-    /// Prefix of every path, without a slash at its end.
-    prefix: String,
-    pub(super) tls: Option<ClientConfig>,
-    /// Name in its certificate, if it is not the host.
-    server_name: Option<ServerName<'static>>,
-    /// Limit for connecting, in nanoseconds; 0 for no limit.
-    connect: AtomicU64,
-    /// Time for which an idle connection is kept, in nanoseconds.
-    keep: AtomicU64,
-    /// Changes to the headers of its requests.
-    pub(crate) outbound: ArcSwap<OutboundHeaders>,
-}
-
-impl UpstreamAddress {
-    /// Parses an address that the configuration has checked.
-    pub(crate) fn new(url: &str, own: Option<&UpstreamTls>) -> Result<Self, String> {
-        let uri: Uri = url.parse().map_err(|error| format!("{error}"))?;
-        let parts = uri.into_parts();
-        let scheme = parts.scheme.ok_or("it has no scheme")?;
-        let authority = parts.authority.ok_or("it has no host")?;
-        let path = parts.path_and_query;
-        let path = path.as_ref().map_or("", PathAndQuery::path);
-        let uri = Uri::builder()
-            .scheme(scheme.clone())
-            .authority(authority.clone())
-            .path_and_query("/");
-        let uri = uri.build().map_err(|error| error.to_string())?;
-        let host = match authority.port_u16() {
-            None | Some(80) => HeaderValue::from_str(authority.host()),
-            Some(port) => HeaderValue::try_from(format!("{}:{port}", authority.host())),
-        };
-        let host = host.map_err(|error| error.to_string())?;
-        let tls = if scheme == Scheme::HTTPS {
-            Some(match own {
-                Some(own) => tls::client_of(
-                    own.ca.as_deref(),
-                    own.cert.as_deref().zip(own.key.as_deref()),
-                )?,
-                None => tls::client()?,
-            })
-        } else {
-            None
-        };
-        let server_name = own.and_then(|own| own.server_name.clone());
-        let server_name = server_name.map(ServerName::try_from).transpose();
-        Ok(Self {
-            server_name: server_name.map_err(|_| "tls.server_name is no name of a server")?,
-            scheme,
-            authority,
-            uri,
-            host,
-            prefix: path.trim_end_matches('/').to_owned(),
-            tls,
-            connect: AtomicU64::new(0),
-            keep: AtomicU64::new(0),
-            outbound: ArcSwap::default(),
-        })
-    }
-
-    /// Applies the limits for connections.
-    pub(crate) fn set_limits(&self, timeout: &TimeoutSettings) {
-        let nanos = |limit: Option<Duration>| {
-            let nanos = limit.map_or(0, |limit| limit.as_nanos());
-            u64::try_from(nanos).unwrap_or(u64::MAX)
-        };
-        self.connect
-            .store(nanos(timeout.connect), Ordering::Relaxed);
-        self.keep.store(nanos(timeout.keep), Ordering::Relaxed);
-    }
-
-    fn connect(&self) -> Option<Duration> {
-        let nanos = self.connect.load(Ordering::Relaxed);
-        (nanos > 0).then(|| Duration::from_nanos(nanos))
-    }
-
-    /// Returns the time for which an idle connection is kept.
-    pub(super) fn keep(&self) -> Duration {
-        Duration::from_nanos(self.keep.load(Ordering::Relaxed))
-    }
-
-    /// Returns the path to request, in origin form.
-    pub(super) fn path(&self, target: &str) -> Result<Uri, http::Error> {
-        if self.prefix.is_empty() {
-            return Ok(Uri::try_from(target)?);
-        }
-        Ok(Uri::try_from(format!("{}{target}", self.prefix))?)
-    }
-
-    /// Returns the full URI, with scheme and authority.
-    pub(super) fn whole(&self, target: &str) -> Result<Uri, http::Error> {
-        Uri::builder()
-            .scheme(self.scheme.clone())
-            .authority(self.authority.clone())
-            .path_and_query(format!("{}{target}", self.prefix))
-            .build()
-    }
-}
-
-/// Makes connections: name lookup, TCP and TLS within one limit.
+/// Makes connections: name lookup, TCP, proxy and TLS within one limit.
 #[derive(Clone)]
 pub(crate) struct UpstreamConnector {
     address: Arc<UpstreamAddress>,
@@ -149,42 +38,86 @@ impl UpstreamConnector {
         Self { address, tcp }
     }
 
-    async fn connect(self, uri: Uri) -> io::Result<UpstreamStream> {
-        let mut tcp = self.tcp;
+    /// Makes a connection.
+    pub(super) async fn connect(self) -> io::Result<UpstreamStream> {
         let limit = self.address.connect();
-        // EDGE-3: several addresses of a name share the limit, so that a silent one leaves time for
-        // the next.
-        tcp.set_connect_timeout(limit);
-        let connecting = async {
-            let Some(tls) = &self.address.tls else {
-                let stream = tcp.call(uri).await.map_err(io::Error::other)?;
-                return Ok(MaybeHttpsStream::Http(stream));
-            };
-            let builder = HttpsConnectorBuilder::new()
-                .with_tls_config(tls.clone())
-                .https_only();
-            let builder = match &self.address.server_name {
-                Some(name) => {
-                    builder.with_server_name_resolver(FixedServerNameResolver::new(name.clone()))
-                }
-                None => builder,
-            };
-            let mut tls = builder.enable_all_versions().wrap_connector(tcp);
-            tls.call(uri).await.map_err(io::Error::other)
-        };
+        let connecting = self.open(limit);
         let stream = match limit {
             None => connecting.await,
             Some(limit) => tokio::time::timeout(limit, connecting)
                 .await
                 .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
         };
-        let stream = stream?;
-        let socket = match &stream {
-            MaybeHttpsStream::Http(tcp) => tcp.inner(),
-            MaybeHttpsStream::Https(tls) => tls.inner().get_ref().0.inner().inner(),
+        Ok(TokioIo::new(UpstreamSocket::new(stream?, Arc::default())))
+    }
+
+    async fn open(&self, limit: Option<Duration>) -> io::Result<SocketStream> {
+        let address = &*self.address;
+        let stream = match (&address.endpoint, &address.proxy) {
+            #[cfg(unix)]
+            (ServerEndpoint::Unix(path), _) => SocketStream::Unix(connect_socket(path).await?),
+            #[cfg(not(unix))]
+            (ServerEndpoint::Unix(_), _) => return Err(io::ErrorKind::Unsupported.into()),
+            (ServerEndpoint::Tcp(uri), None) => self.open_tcp(uri, limit).await?,
+            (ServerEndpoint::Tcp(uri), Some(proxy)) => {
+                let reached = self.open_proxy(proxy, limit).await;
+                // EDGE-8: the cause says that it was the proxy.
+                let reached = reached.map_err(|error| io::Error::other(ProxyError(error)))?;
+                if address.reading_proxy().is_some() {
+                    reached
+                } else {
+                    open_tunnel(reached, uri, proxy.credentials.as_ref()).await?
+                }
+            }
         };
-        limit_unsent(socket);
-        Ok(TokioIo::new(UpstreamSocket::new(stream)))
+        match &address.tls {
+            None => Ok(stream),
+            Some(tls) => over_tls(tls, stream).await,
+        }
+    }
+
+    async fn open_proxy(
+        &self,
+        proxy: &UpstreamProxy,
+        limit: Option<Duration>,
+    ) -> io::Result<SocketStream> {
+        let stream = self.open_tcp(&proxy.uri, limit).await?;
+        match &proxy.tls {
+            None => Ok(stream),
+            Some(tls) => over_tls(tls, stream).await,
+        }
+    }
+
+    async fn open_tcp(&self, uri: &Uri, limit: Option<Duration>) -> io::Result<SocketStream> {
+        let mut tcp = self.tcp.clone();
+        // EDGE-3: several addresses of a name share the limit, so that a silent one leaves time for
+        // the next.
+        tcp.set_connect_timeout(limit);
+        let stream = tcp.call(uri.clone()).await.map_err(io::Error::other)?;
+        let stream = stream.into_inner();
+        limit_unsent(&stream);
+        Ok(SocketStream::Tcp(stream))
+    }
+}
+
+async fn over_tls(tls: &TlsClient, stream: SocketStream) -> io::Result<SocketStream> {
+    let stream = tls.connector.connect(tls.name.clone(), stream).await?;
+    Ok(SocketStream::Tls(Box::new(stream.into())))
+}
+
+/// Connects to a Unix domain socket.
+#[cfg(unix)]
+async fn connect_socket(path: &std::path::Path) -> io::Result<UnixStream> {
+    /// Pause before another try, while the server accepts no connection.
+    const PAUSE: Duration = Duration::from_millis(5);
+    loop {
+        match UnixStream::connect(path).await {
+            // Too many connections wait to be accepted. TCP waits then, and so does this.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                tokio::time::sleep(PAUSE).await;
+            }
+            connected => return connected,
+        }
     }
 }
 
@@ -215,8 +148,9 @@ impl Service<Uri> for UpstreamConnector {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, uri: Uri) -> ConnectFuture {
-        Box::pin(self.clone().connect(uri))
+    /// The URI is that of a request, which may name another host than the address.
+    fn call(&mut self, _: Uri) -> ConnectFuture {
+        Box::pin(self.clone().connect())
     }
 }
 

@@ -157,14 +157,7 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
-
-    fn map(lines: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in lines {
-            headers.append(*name, HeaderValue::from_static(value));
-        }
-        headers
-    }
+    use crate::sidecar::gateway::headers::map;
 
     #[test]
     fn edge_2_e2c_prohibitions_are_seen_in_every_spelling() {

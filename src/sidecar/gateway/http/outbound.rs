@@ -6,7 +6,6 @@ use http::header::FORWARDED;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::config::OutboundConfig;
-use crate::sidecar::gateway::credentials::is_credential;
 
 /// Changes to the headers of requests.
 #[derive(Debug)]
@@ -59,11 +58,6 @@ impl OutboundHeaders {
         for (name, value) in &self.set {
             headers.insert(name.clone(), value.clone());
         }
-    }
-
-    /// Returns true if a header that is set holds credentials, by its name.
-    pub(crate) fn holds_credentials(&self) -> bool {
-        self.set.iter().any(|(name, _)| is_credential(name))
     }
 }
 

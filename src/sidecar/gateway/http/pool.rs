@@ -1,4 +1,4 @@
-//! Connections to a server that speaks HTTP/1.1 without TLS, pooled by one thread.
+//! Connections to a server or a proxy that speaks HTTP/1.1, pooled by one thread.
 //!
 //! A connection returns to the pool if the response was read to its end, and is closed otherwise.
 //! In all else this works as hyper-util's pool does, without a task for each request.
@@ -15,10 +15,10 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use tokio::time::{Instant, sleep};
-use tower_service::Service as _;
 
+use super::address::UpstreamAddress;
 use super::connect_failure::ConnectFailure;
-use super::connector::{UpstreamAddress, UpstreamConnector};
+use super::connector::UpstreamConnector;
 use super::request_body::Upload;
 use super::socket::SocketHistory;
 use crate::sidecar::gateway::message::HttpFailure;
@@ -141,11 +141,11 @@ impl ConnectionPool {
     }
 
     async fn connect(&self) -> Result<OpenConnection, HttpFailure> {
-        let stream = self.connector.clone().call(self.address.uri.clone());
+        let stream = self.connector.clone().connect();
         let failed =
             |error: &(dyn Error + 'static)| HttpFailure::Connect(ConnectFailure::of(error));
         let stream = stream.await.map_err(|error| failed(&error))?;
-        let history = stream.inner().history();
+        let history = Arc::clone(stream.inner().observer());
         let (sender, work) = handshake(stream).await.map_err(|error| failed(&error))?;
         // The requests report its end.
         tokio::spawn(async move { drop(work.await) });

@@ -5,19 +5,13 @@
 //! the sending, and the reader finds out whether there is an answer.
 
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Poll, ready};
 
-use hyper_rustls::MaybeHttpsStream;
 use hyper_util::client::legacy::connect::{Connected, Connection};
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
-/// The transport below.
-type Transport = TokioIo<MaybeHttpsStream<TokioIo<TcpStream>>>;
+use crate::sidecar::gateway::observed_socket::{ObservedSocket, SocketObserver};
 
 /// Events of a connection, shared with the code that sends the requests.
 #[derive(Debug, Default)]
@@ -44,104 +38,34 @@ impl SocketHistory {
 }
 
 /// A connection with its history.
-pub(crate) struct UpstreamSocket {
-    transport: Transport,
-    history: Arc<SocketHistory>,
-}
+pub(crate) type UpstreamSocket = ObservedSocket<Arc<SocketHistory>>;
 
-impl UpstreamSocket {
-    pub(crate) fn new(transport: MaybeHttpsStream<TokioIo<TcpStream>>) -> Self {
-        Self {
-            transport: TokioIo::new(transport),
-            history: Arc::default(),
-        }
+impl SocketObserver for Arc<SocketHistory> {
+    fn received(&self) {
+        self.has_answered.store(true, Ordering::Release);
+        self.has_answered_last.store(true, Ordering::Release);
     }
 
-    pub(crate) fn history(&self) -> Arc<SocketHistory> {
-        Arc::clone(&self.history)
+    fn is_mute(&self) -> bool {
+        self.write_failed()
     }
 
     /// Passes the number of written bytes on; all of them if the peer accepts none any more.
-    fn written(&self, written: io::Result<usize>, length: usize) -> io::Result<usize> {
-        match written {
-            Ok(written) => {
-                self.history
-                    .has_answered_last
-                    .store(false, Ordering::Release);
-                Ok(written)
-            }
-            Err(_) => {
-                self.history.write_failed.store(true, Ordering::Release);
-                Ok(length)
-            }
+    fn written(&self, written: Poll<io::Result<usize>>, length: usize) -> Poll<io::Result<usize>> {
+        let written = ready!(written);
+        if written.is_ok() {
+            self.has_answered_last.store(false, Ordering::Release);
+            return Poll::Ready(written);
         }
-    }
-}
-
-impl AsyncRead for UpstreamSocket {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let polled = ready!(Pin::new(&mut self.transport).poll_read(cx, buffer));
-        if buffer.filled().len() > before {
-            self.history.has_answered.store(true, Ordering::Release);
-            self.history
-                .has_answered_last
-                .store(true, Ordering::Release);
-        }
-        Poll::Ready(polled)
-    }
-}
-
-impl AsyncWrite for UpstreamSocket {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        if self.history.write_failed() {
-            return Poll::Ready(Ok(bytes.len()));
-        }
-        let written = ready!(Pin::new(&mut self.transport).poll_write(cx, bytes));
-        Poll::Ready(self.written(written, bytes.len()))
+        self.write_failed.store(true, Ordering::Release);
+        Poll::Ready(Ok(length))
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let length = slices.iter().map(|slice| slice.len()).sum();
-        if self.history.write_failed() {
-            return Poll::Ready(Ok(length));
-        }
-        let written = ready!(Pin::new(&mut self.transport).poll_write_vectored(cx, slices));
-        Poll::Ready(self.written(written, length))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.transport.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.history.write_failed() {
-            return Poll::Ready(Ok(()));
-        }
-        let flushed = ready!(Pin::new(&mut self.transport).poll_flush(cx));
+    fn flushed(&self, flushed: io::Result<()>) -> io::Result<()> {
         if flushed.is_err() {
-            self.history.write_failed.store(true, Ordering::Release);
+            self.write_failed.store(true, Ordering::Release);
         }
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.history.write_failed() {
-            return Poll::Ready(Ok(()));
-        }
-        Pin::new(&mut self.transport).poll_shutdown(cx)
+        Ok(())
     }
 }
 
@@ -151,9 +75,11 @@ pub(crate) struct SocketMark(pub(crate) Arc<SocketHistory>);
 
 impl Connection for UpstreamSocket {
     fn connected(&self) -> Connected {
-        self.transport
-            .inner()
-            .connected()
-            .extra(SocketMark(self.history()))
+        let connected = Connected::new().extra(SocketMark(Arc::clone(self.observer())));
+        if self.stream().is_http2() {
+            connected.negotiated_h2()
+        } else {
+            connected
+        }
     }
 }

@@ -1,18 +1,21 @@
 //! The server behind an HTTP dependency. A reload may replace it while the dependency goes on.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use super::address::UpstreamAddress;
 use super::cache::HttpCache;
-use super::connector::UpstreamAddress;
 use super::outbound::OutboundHeaders;
 use super::upstream::UpstreamClient;
-use crate::config::DependencyConfig;
+use crate::config::{DependencyConfig, holds_credentials};
 use crate::sidecar::gateway::trace::AttemptTracer;
 
 /// A server, with the connections that the gateway's threads keep to it.
 pub(crate) struct UpstreamTarget {
     pub(crate) address: Arc<UpstreamAddress>,
     pub(crate) attempts: AttemptTracer,
+    /// True if its requests carry credentials of ours.
+    pub(crate) holds_credentials: AtomicBool,
     /// Connections of each thread.
     connections: Box<[OnceLock<UpstreamClient>]>,
 }
@@ -23,6 +26,7 @@ impl UpstreamTarget {
         Self {
             address: Arc::new(address),
             attempts,
+            holds_credentials: AtomicBool::new(false),
             connections: (0..threads).map(|_| OnceLock::new()).collect(),
         }
     }
@@ -32,6 +36,9 @@ impl UpstreamTarget {
         self.address.set_limits(&config.settings.timeout);
         let outbound = OutboundHeaders::of(&config.outbound);
         self.address.outbound.store(Arc::new(outbound));
+        let (url, tls) = (config.url.as_deref(), config.tls.as_ref());
+        let holds = holds_credentials(url, &config.outbound, tls);
+        self.holds_credentials.store(holds, Ordering::Relaxed);
     }
 
     /// Returns the connections of one thread, created with the first call.

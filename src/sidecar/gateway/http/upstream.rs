@@ -7,14 +7,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, EXPECT, HOST, TE, TRANSFER_ENCODING};
-use http::{Extensions, HeaderValue, Request, Response};
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING};
+use http::{Extensions, HeaderValue, Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper_util::client::legacy::Client as Negotiated;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
+use super::address::UpstreamAddress;
 use super::connect_failure::ConnectFailure;
-use super::connector::{UpstreamAddress, UpstreamConnector};
+use super::connector::UpstreamConnector;
 use super::error::HttpError;
 use super::pool::{ConnectionPool, PooledBody};
 use super::request_body::Upload;
@@ -30,25 +31,28 @@ pub(crate) struct UpstreamClient {
 
 /// Transport of the requests.
 enum UpstreamTransport {
+    /// HTTP/1.1, by a pool of our own.
     Plain(ConnectionPool),
-    /// HTTP/1.1 or HTTP/2, as negotiated.
-    Tls(Box<Negotiated<UpstreamConnector, Upload>>),
+    /// HTTP/1.1 or HTTP/2, as negotiated or configured.
+    Negotiated(Box<Negotiated<UpstreamConnector, Upload>>),
 }
 
 impl UpstreamClient {
     pub(crate) fn new(address: Arc<UpstreamAddress>) -> Self {
         let connector = UpstreamConnector::new(Arc::clone(&address));
-        let transport = match &address.tls {
-            None => UpstreamTransport::Plain(ConnectionPool::new(connector, Arc::clone(&address))),
+        let transport = if address.is_plain() {
+            UpstreamTransport::Plain(ConnectionPool::new(connector, Arc::clone(&address)))
+        } else {
             // If a closing connection returns a request unsent, it is sent on another one: it was
             // never made.
-            Some(_) => UpstreamTransport::Tls(Box::new(
+            UpstreamTransport::Negotiated(Box::new(
                 Negotiated::builder(TokioExecutor::new())
                     .pool_timer(TokioTimer::new())
                     .timer(TokioTimer::new())
                     .pool_idle_timeout(address.keep())
+                    .http2_only(address.is_http2)
                     .build(connector),
-            )),
+            ))
         };
         Self { address, transport }
     }
@@ -71,10 +75,13 @@ impl UpstreamClient {
             self.message(request, body, left).ok()
         };
         let sent = match &self.transport {
-            UpstreamTransport::Plain(pool) => pool.request(message, again).await,
-            UpstreamTransport::Tls(pool) => match request_by_tls(pool, message).await {
+            UpstreamTransport::Plain(pool) => {
+                let sent = pool.request(message, again).await;
+                sent.and_then(|response| self.refused_by_proxy(response))
+            }
+            UpstreamTransport::Negotiated(pool) => match negotiated(pool, message).await {
                 Err(HttpFailure::ClosedOnReuse) => match again() {
-                    Some(message) => request_by_tls(pool, message).await,
+                    Some(message) => negotiated(pool, message).await,
                     None => Err(HttpFailure::ClosedOnReuse),
                 },
                 sent => sent,
@@ -100,9 +107,10 @@ impl UpstreamClient {
         let is_unsized = !body.is_end_stream() && body.size_hint().exact().is_none();
         let mut message = Request::new(body);
         *message.method_mut() = request.method().clone();
+        let proxy = self.address.reading_proxy();
         let uri = match &self.transport {
-            UpstreamTransport::Plain(_) => self.address.path(request.target()),
-            UpstreamTransport::Tls(_) => self.address.whole(request.target()),
+            UpstreamTransport::Plain(_) if proxy.is_none() => self.address.path(request.target()),
+            _ => self.address.whole(request.target()),
         };
         *message.uri_mut() = uri.map_err(|_| HttpFailure::Reset)?;
         let headers = message.headers_mut();
@@ -126,15 +134,31 @@ impl UpstreamClient {
                 // Only HTTP/2 allows it without naming it in `Connection`.
                 headers.remove(TE);
             }
-            UpstreamTransport::Tls(_) => {
+            UpstreamTransport::Negotiated(_) => {
                 headers.remove(HOST);
             }
         }
+        if let Some(credentials) = proxy.and_then(|proxy| proxy.credentials.clone()) {
+            headers.insert(PROXY_AUTHORIZATION, credentials);
+        }
         Ok(message)
+    }
+
+    /// Takes the demand of a proxy for a password for what it is: no connection to the dependency.
+    fn refused_by_proxy(
+        &self,
+        response: Response<PooledBody>,
+    ) -> Result<Response<PooledBody>, HttpFailure> {
+        let status = response.status();
+        let is_refusal = status == StatusCode::PROXY_AUTHENTICATION_REQUIRED;
+        if is_refusal && self.address.reading_proxy().is_some() {
+            return Err(HttpFailure::Connect(ConnectFailure::of_refusal(status)));
+        }
+        Ok(response)
     }
 }
 
-async fn request_by_tls(
+async fn negotiated(
     pool: &Negotiated<UpstreamConnector, Upload>,
     message: Request<Upload>,
 ) -> Result<Response<PooledBody>, HttpFailure> {

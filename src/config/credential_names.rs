@@ -1,0 +1,148 @@
+//! Headers that may carry a credential or an identity, and dependencies that get one of ours.
+//!
+//! They are recognized by their names: each service has names of its own for its keys, and a list
+//! of the known ones would always lack the next.
+
+use super::outbound::OutboundConfig;
+use super::upstream_tls::UpstreamTls;
+
+/// Parts of names that carry credentials, or the result of checking them.
+const PARTS: [&str; 28] = [
+    "account",
+    "assertion",
+    "auth",
+    "bearer",
+    "client-cert",
+    "client-id",
+    "cookie",
+    "credential",
+    "csrf",
+    "dpop",
+    "identity",
+    "jwt",
+    "key",
+    "login",
+    "oidc",
+    "organisation",
+    "organization",
+    "passw",
+    "principal",
+    "saml",
+    "secret",
+    "session",
+    "signature",
+    "subscription",
+    "tenant",
+    "token",
+    "user",
+    "xsrf",
+];
+
+/// Beginnings of names that carry an identity.
+const BEGINNINGS: [&str; 10] = [
+    "from",
+    "remote-",
+    "ssl-client-",
+    "x-forwarded-client-cert",
+    "x-forwarded-email",
+    "x-forwarded-groups",
+    "x-forwarded-preferred-username",
+    "x-forwarded-user",
+    "x-org",
+    "x-user",
+];
+
+/// Beginnings of names that only look like one.
+const OTHERS: [&str; 5] = [
+    "idempotency-key",
+    "user-agent",
+    "x-origin",
+    "x-original",
+    "x-user-agent",
+];
+
+/// Returns true if a header of this name, in lower case, may carry a credential or an identity.
+pub(crate) fn is_credential_name(name: &str) -> bool {
+    if OTHERS.iter().any(|other| name.starts_with(other)) {
+        return false;
+    }
+    BEGINNINGS.iter().any(|begin| name.starts_with(begin))
+        || PARTS.iter().any(|part| name.contains(part))
+}
+
+/// Returns true if the requests to an HTTP dependency carry credentials of ours: in a header that is
+/// set, by a certificate, or in its address. A 401 or 403 is then a fault of the configuration, else
+/// of the caller.
+pub(crate) fn holds_credentials(
+    url: Option<&str>,
+    outbound: &OutboundConfig,
+    tls: Option<&UpstreamTls>,
+) -> bool {
+    let authority = url.and_then(|url| url.split_once("://")?.1.split(['/', '?', '#']).next());
+    let mut names = outbound.headers.keys();
+    // EDGE-1: one decision, for the classes of answers and for all else.
+    names.any(|name| is_credential_name(&name.to_ascii_lowercase()))
+        || tls.is_some_and(|tls| tls.cert.is_some())
+        || authority.is_some_and(|authority| authority.contains('@'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::secret::Secret;
+    use super::*;
+
+    #[test]
+    fn edge_2_e2e_credentials_are_told_by_their_names() {
+        for name in [
+            "authorization",
+            "proxy-authorization",
+            "cookie",
+            "x-api-key",
+            "ocp-apim-subscription-key",
+            "x-goog-iap-jwt-assertion",
+            "x-vault-token",
+            "x-ms-client-principal-name",
+            "x-forwarded-user",
+            "remote-user",
+            "x-user-id",
+            "x-org-id",
+            "openai-organization",
+            "dpop",
+        ] {
+            assert!(is_credential_name(name), "{name}");
+        }
+        for name in [
+            "accept",
+            "content-type",
+            "idempotency-key",
+            "user-agent",
+            "x-request-id",
+            "x-original-url",
+            "forwarded",
+        ] {
+            assert!(!is_credential_name(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn edge_1_e1f_our_own_credentials_are_told_apart() {
+        let holds = |url: &str, header: &str, cert: Option<&str>| {
+            let headers = [(header.to_owned(), Secret::new("x"))];
+            let outbound = OutboundConfig {
+                headers: headers.into(),
+                ..OutboundConfig::default()
+            };
+            let tls = UpstreamTls {
+                cert: cert.map(Into::into),
+                ..UpstreamTls::default()
+            };
+            holds_credentials(Some(url), &outbound, Some(&tls))
+        };
+        assert!(!holds("https://a/b@c", "x-team", None));
+        assert!(!holds("https://a", "user-agent", None));
+        assert!(holds("https://a", "X-Api-Key", None));
+        assert!(holds("https://a", "authorization", None));
+        assert!(holds("https://a", "x-team", Some("a.pem")));
+        assert!(holds("https://me:s3cret@a/b", "x-team", None));
+    }
+}

@@ -1,0 +1,119 @@
+//! A connection with an observer of its bytes.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::socket_stream::SocketStream;
+
+/// An observer of a connection. It may change the results of what it sees.
+pub(crate) trait SocketObserver: Unpin {
+    /// Notes that bytes have come.
+    fn received(&self);
+
+    /// Returns true if nothing is sent any more: all writing succeeds, without effect.
+    fn is_mute(&self) -> bool {
+        false
+    }
+
+    /// Notes the result of a write of `length` bytes, and returns what the writer is told.
+    fn written(&self, written: Poll<io::Result<usize>>, length: usize) -> Poll<io::Result<usize>>;
+
+    /// Notes the result of a flush, and returns what the writer is told.
+    fn flushed(&self, flushed: io::Result<()>) -> io::Result<()> {
+        flushed
+    }
+
+    /// Sends the end of the stream.
+    fn poll_shutdown(
+        &self,
+        stream: Pin<&mut SocketStream>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        stream.poll_shutdown(cx)
+    }
+}
+
+/// A connection with its observer.
+pub(crate) struct ObservedSocket<O> {
+    stream: SocketStream,
+    observer: O,
+}
+
+impl<O> ObservedSocket<O> {
+    pub(super) fn new(stream: SocketStream, observer: O) -> Self {
+        Self { stream, observer }
+    }
+
+    pub(super) fn stream(&self) -> &SocketStream {
+        &self.stream
+    }
+
+    pub(super) fn observer(&self) -> &O {
+        &self.observer
+    }
+}
+
+impl<O: SocketObserver> AsyncRead for ObservedSocket<O> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = ready!(Pin::new(&mut self.stream).poll_read(cx, buffer));
+        if buffer.filled().len() > before {
+            self.observer.received();
+        }
+        Poll::Ready(polled)
+    }
+}
+
+impl<O: SocketObserver> AsyncWrite for ObservedSocket<O> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.observer.is_mute() {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.observer.written(written, bytes.len())
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let length = slices.iter().map(|slice| slice.len()).sum();
+        if self.observer.is_mute() {
+            return Poll::Ready(Ok(length));
+        }
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.observer.written(written, length)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.observer.is_mute() {
+            return Poll::Ready(Ok(()));
+        }
+        let flushed = ready!(Pin::new(&mut self.stream).poll_flush(cx));
+        Poll::Ready(self.observer.flushed(flushed))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.observer.is_mute() {
+            return Poll::Ready(Ok(()));
+        }
+        this.observer.poll_shutdown(Pin::new(&mut this.stream), cx)
+    }
+}
