@@ -21,6 +21,7 @@ mod value_type;
 mod admin;
 mod gateway;
 mod otel;
+mod per_caller;
 mod recorder;
 mod reload;
 
@@ -66,6 +67,7 @@ pub use loader::{Loader, Sources};
 pub use mcp::McpConfig;
 pub use otel::OtelConfig;
 pub use outbound::OutboundConfig;
+pub use per_caller::PerCallerConfig;
 pub use problem::{ConfigError, Problem, Warning};
 pub use recorder::RecorderConfig;
 pub use reload::ReloadConfig;

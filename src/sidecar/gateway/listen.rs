@@ -134,6 +134,12 @@ async fn take(
                     continue;
                 }
             };
+            let limit = lane.config.load().per_caller.connections;
+            // EDGE-4: one caller cannot take the connections of all others.
+            let Some(caller) = lane.callers.connect(peer, limit) else {
+                continue;
+            };
+            let caller = Rc::new(caller);
             // Without it small responses may be delayed (Nagle). It is only an optimisation.
             let _ = stream.set_nodelay(true);
             let (lane, open, told) = (Rc::clone(&lane), open.clone(), told.clone());
@@ -142,8 +148,8 @@ async fn take(
                 let config = lane.config.load_full();
                 let builder = connection::builder(&config);
                 let answer = move |request| {
-                    let lane = Rc::clone(&lane);
-                    async move { proxy::answer(&lane, peer, request).await }
+                    let (lane, caller) = (Rc::clone(&lane), Rc::clone(&caller));
+                    async move { proxy::answer(&lane, &caller, request).await }
                 };
                 connection::serve(stream, (&builder, &config), answer, told).await;
             });
