@@ -24,6 +24,7 @@ mod admin;
 mod gateway;
 mod gateway_tls;
 mod otel;
+mod per_caller;
 mod recorder;
 mod reload;
 
@@ -75,6 +76,7 @@ pub use loader::{Loader, Sources};
 pub use mcp::McpConfig;
 pub use otel::OtelConfig;
 pub use outbound::OutboundConfig;
+pub use per_caller::PerCallerConfig;
 pub use problem::{ConfigError, Problem, Warning};
 pub use recorder::RecorderConfig;
 pub use reload::ReloadConfig;

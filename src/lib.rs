@@ -82,6 +82,10 @@ mod sidecar;
 #[cfg(any(feature = "admin", feature = "mcp", feature = "recorder"))]
 mod lock;
 
+// shared by the gateway and the MCP servers
+#[cfg(feature = "gateway")]
+mod buffer_budget;
+
 // shared by the HTTP clients
 #[cfg(feature = "mcp")]
 mod retry_after;

@@ -17,15 +17,15 @@ pub struct AttemptProgress(Arc<Mutex<ProgressState>>);
 struct ProgressState {
     noted: Option<NotedTime>,
     is_paused: bool,
+    is_final: bool,
 }
 
 impl AttemptProgress {
     /// Notes that the dependency has taken something, and ends a pause.
     pub fn note(&self) {
-        *self.0.acquire() = ProgressState {
-            noted: Some(NotedTime::now()),
-            is_paused: false,
-        };
+        let mut state = self.0.acquire();
+        state.noted = Some(NotedTime::now());
+        state.is_paused = false;
     }
 
     /// Begins a pause: the work waits for its caller, and not for the dependency.
@@ -37,6 +37,17 @@ impl AttemptProgress {
     #[must_use]
     pub fn is_paused(&self) -> bool {
         self.0.acquire().is_paused
+    }
+
+    /// Rules out further attempts: what this one has sent cannot be sent again. The call then ends
+    /// with this attempt, even if its error allows more.
+    pub fn forbid_repeats(&self) {
+        self.0.acquire().is_final = true;
+    }
+
+    /// Returns true unless further attempts are ruled out.
+    pub(crate) fn may_repeat(&self) -> bool {
+        !self.0.acquire().is_final
     }
 
     /// Returns the time for which the dependency is silent, or `None` without any note.

@@ -240,6 +240,12 @@ impl<D: Dependency> Client<D> {
             .unwrap_or(Ok(()))
     }
 
+    /// Returns true if a key has a breaker of its own at present.
+    #[must_use]
+    pub fn has_key(&self, key: &str) -> bool {
+        self.core.shared.keys.find(key).is_some()
+    }
+
     /// Carries out an operator's command on the breaker of one key. Returns `None` if the key is
     /// unknown.
     ///

@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::gateway_tls::{self, GatewayTls};
+use super::per_caller::{self, PerCallerConfig};
 use super::section::Section;
 use super::value_type::{TICK, ValueType, YEAR, address, bytes, count, duration, one_of, string};
 
@@ -41,6 +42,13 @@ pub struct GatewayConfig {
     ///
     /// # Units   Bytes.
     pub max_replay_body: u64,
+    /// Maximum number of bytes that the process keeps: bodies that may be sent again, and answers
+    /// of stale caches.
+    ///
+    /// # Units   Bytes.
+    pub max_buffered: u64,
+    /// Limits of one caller.
+    pub per_caller: PerCallerConfig,
     /// Time limit for a caller to send the head of a request.
     pub header_timeout: Duration,
     /// Maximum time between two pieces of a caller's body.
@@ -83,6 +91,8 @@ impl Default for GatewayConfig {
             max_headers: number(100),
             max_body: 100_000_000,
             max_replay_body: 1_000_000,
+            max_buffered: 256_000_000,
+            per_caller: PerCallerConfig::default(),
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             send_timeout: Duration::from_secs(30),
@@ -116,17 +126,26 @@ pub(super) fn read(mut section: Section<'_>) -> GatewayConfig {
     );
     let whole_body = bytes("\"100MB\", from 1KB to 1TB", 1_000..=1_000_000_000_000);
     let kept_body = bytes("\"64KB\", from 0 to 100MB", 0..=100_000_000);
+    let all_kept = bytes("\"256MB\", from 1MB to 1TB", 1_000_000..=1_000_000_000_000);
     let head = bytes("\"64KB\", from 8192 to 1MB", 8192..=1_000_000);
     let pause = duration(Duration::ZERO..=YEAR);
     let bind = section.get_or("bind", &address(), default.bind);
     // EDGE-5: other machines are not obeyed unless the operator says so.
-    let trusted = if bind.ip().to_canonical().is_loopback() {
+    let is_loopback = bind.ip().to_canonical().is_loopback();
+    let trusted = if is_loopback {
         Some(default.trust)
     } else {
         None
     };
     let trust = one_of(&TRUST).list().or_off();
     let tls = section.section_if_given("tls").and_then(gateway_tls::read);
+    let trust = section.get_or("trust", &trust, trusted).unwrap_or_default();
+    let max_connections = section.get_or(
+        "max_connections",
+        &count(1_000_000),
+        default.max_connections,
+    );
+    let of_caller = (is_loopback, trust.contains(&TrustedHeader::Key));
     let settings = GatewayConfig {
         bind,
         tls,
@@ -136,17 +155,15 @@ pub(super) fn read(mut section: Section<'_>) -> GatewayConfig {
         origins: section
             .get_if_set("origins", &origin().list())
             .unwrap_or_default(),
-        trust: section.get_or("trust", &trust, trusted).unwrap_or_default(),
+        trust,
         threads: section.get_or("threads", &threads, default.threads),
-        max_connections: section.get_or(
-            "max_connections",
-            &count(1_000_000),
-            default.max_connections,
-        ),
+        max_connections,
         max_head: section.get_or("max_head", &head, default.max_head),
         max_headers: section.get_or("max_headers", &count(1000), default.max_headers),
         max_body: section.get_or("max_body", &whole_body, default.max_body),
         max_replay_body: section.get_or("max_replay_body", &kept_body, default.max_replay_body),
+        max_buffered: section.get_or("max_buffered", &all_kept, default.max_buffered),
+        per_caller: per_caller::read(&mut section, of_caller, max_connections),
         header_timeout: header,
         body_timeout: body,
         send_timeout: send,
@@ -154,6 +171,10 @@ pub(super) fn read(mut section: Section<'_>) -> GatewayConfig {
         shutdown: section.get_or("shutdown", &pause, default.shutdown),
         shutdown_delay: section.get_or("shutdown_delay", &pause, default.shutdown_delay),
     };
+    if settings.max_buffered < settings.max_replay_body {
+        let text = "bodies above gateway.max_buffered cannot be kept, and are refused";
+        section.warn("max_replay_body", text.to_owned());
+    }
     section.finish();
     settings
 }

@@ -17,6 +17,7 @@ mod dependencies;
 mod events;
 #[cfg(feature = "agents")]
 mod health;
+mod memory;
 mod operate;
 mod probes;
 mod stream;
@@ -26,10 +27,8 @@ mod timestamps;
 
 use std::collections::BTreeMap;
 use std::fmt;
-#[cfg(feature = "mcp")]
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
@@ -45,7 +44,7 @@ use crate::config::{DependencyKind, Secret, Settings};
 use crate::lock::LockExt as _;
 #[cfg(feature = "mcp")]
 use crate::mcp::McpClient;
-use crate::sidecar::observe::metrics::{AdminFigures, MetricsReader, encode};
+use crate::sidecar::observe::metrics::{AdminFigures, BufferedFigures, MetricsReader, encode};
 
 pub use server::{ServeError, Server, ServerLimits};
 
@@ -82,6 +81,9 @@ pub struct Admin {
 #[cfg(feature = "mcp")]
 type FindServer = dyn Fn(&str) -> Option<McpClient> + Send + Sync;
 
+/// Returns the use of the gateway's memory for buffered bytes.
+type ReadBuffered = dyn Fn() -> BufferedFigures + Send + Sync;
+
 struct AdminState {
     runtime: Runtime,
     token: Option<Secret>,
@@ -93,6 +95,7 @@ struct AdminState {
     kinds: Mutex<BTreeMap<String, DependencyKind>>,
     #[cfg(feature = "mcp")]
     servers: OnceLock<Box<FindServer>>,
+    buffered: OnceLock<Box<ReadBuffered>>,
     phase: AtomicU8,
     alerts: Arc<Mutex<AlertLog>>,
     /// Health checks that the program has registered, by name.
@@ -126,6 +129,7 @@ impl Admin {
                 kinds: Mutex::new(kinds(settings)),
                 #[cfg(feature = "mcp")]
                 servers: OnceLock::new(),
+                buffered: OnceLock::new(),
                 phase: AtomicU8::new(Phase::Starting as u8),
                 alerts: AlertLog::watch(&runtime),
                 #[cfg(feature = "agents")]
@@ -156,6 +160,27 @@ impl Admin {
     #[cfg(feature = "mcp")]
     fn server(&self, name: &str) -> Option<McpClient> {
         self.inner.servers.get()?(name)
+    }
+
+    /// Adds the gateway's use of memory to the metrics and views. Only the first call counts.
+    #[cfg(feature = "gateway")]
+    pub fn show_buffered(
+        &self,
+        read: impl Fn() -> crate::buffer_budget::BufferUse + Send + Sync + 'static,
+    ) {
+        // A second one would belong to another gateway.
+        let _ = self.inner.buffered.set(Box::new(move || {
+            let now = read();
+            BufferedFigures {
+                used: now.used,
+                limit: now.limit,
+                refused: now.refused,
+            }
+        }));
+    }
+
+    fn buffered(&self) -> Option<BufferedFigures> {
+        self.inner.buffered.get().map(|read| read())
     }
 
     fn kind_of(&self, name: &str) -> Option<DependencyKind> {
@@ -204,6 +229,7 @@ impl Admin {
             .route("/api/dependencies/{name}/history", get(events::of_days))
             .route("/api/events", get(events::list))
             .route("/api/events/stream", get(stream::follow))
+            .route("/api/memory", get(memory::show))
             .route("/api/tree", get(tree::show))
             .route("/api/alerts", get(alerts::list));
         #[cfg(feature = "agents")]
@@ -245,6 +271,7 @@ impl Admin {
             pending_alerts: self.alerts().pending(),
             missed_events: self.inner.missed.load(Ordering::Relaxed),
             stream_readers: self.inner.streams.readers(),
+            buffered: self.buffered(),
         };
         self.inner.metrics.families(self.runtime(), figures)
     }

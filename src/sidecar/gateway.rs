@@ -20,6 +20,8 @@ mod descriptors;
 
 mod activity;
 
+mod caller_limits;
+
 mod head_rules;
 
 mod path;
@@ -63,12 +65,17 @@ use tokio::sync::{Semaphore, watch};
 pub use self::http::dependency::HttpDependency;
 pub use self::http::error::HttpError;
 pub use self::message::{HttpReply, HttpRequest};
+use caller_limits::CallerTable;
 use directory::RouteDirectory;
 use listen::{GatewayThread, ListenerSignals};
 use own_tls::ListenerTls;
 use route::{RouteKind, RouteTable, ThreadContext};
 pub use trace::Tracing;
 
+pub use crate::buffer_budget::BufferUse;
+
+#[cfg(feature = "cli")]
+use crate::buffer_budget::BufferBudget;
 use crate::config::{DependencyConfig, GatewayConfig};
 use crate::lock::LockExt as _;
 use crate::mcp::McpClient;
@@ -162,6 +169,7 @@ impl Gateway {
         let most = usize::try_from(config.max_connections.get()).unwrap_or(usize::MAX);
         let most = descriptors::connections(most.min(Semaphore::MAX_PERMITS));
         let places = Arc::new(Semaphore::new(most));
+        let callers = Arc::new(CallerTable::default());
         for number in 0..lanes {
             let lane = ThreadContext {
                 number,
@@ -169,6 +177,8 @@ impl Gateway {
                 config: Arc::clone(&gateway.directory.config),
                 tracing: gateway.directory.tracing.clone(),
                 tls: Arc::clone(&gateway.tls),
+                budget: gateway.directory.budget.clone(),
+                callers: Arc::clone(&callers),
             };
             let signals = ListenerSignals {
                 stopping: gateway.stopping.subscribe(),
@@ -186,6 +196,18 @@ impl Gateway {
         self.address
     }
 
+    /// The use of the memory for buffered bodies and answers (`gateway.max_buffered`).
+    #[must_use]
+    pub fn buffered(&self) -> BufferUse {
+        self.directory.budget.present()
+    }
+
+    /// The budget of everything that the process keeps.
+    #[cfg(feature = "cli")]
+    pub(crate) fn budget(&self) -> BufferBudget {
+        self.directory.budget.clone()
+    }
+
     /// Applies new limits to later connections. The address, the threads and the maximum number of
     /// connections stay as they were. If the files of [`GatewayConfig::tls`] cannot be used, the
     /// present certificates stay too, and the log says why.
@@ -196,6 +218,7 @@ impl Gateway {
         let mut config = config.clone();
         // What is served to which hosts follows from where it listens in fact.
         config.bind = self.directory.config.load().bind;
+        self.directory.budget.set_limit(config.max_buffered);
         self.directory.config.store(Arc::new(config));
     }
 

@@ -209,6 +209,8 @@ async fn open(
     let gateway = gateway.map_err(|cause| SidecarError::Listen { address, cause })?;
     let servers = gateway.servers();
     admin.show(move |name| servers.get(name));
+    let budget = gateway.budget();
+    admin.show_buffered(move || budget.present());
     for (name, one, url) in plan.wanted(settings) {
         if let Err(error) = gateway.put(name, one, url, "the start").await {
             gateway.shutdown().await;

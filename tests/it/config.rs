@@ -1,5 +1,6 @@
 //! CFG-1: layers, defaults, and all problems at once.
 
+mod callers;
 #[cfg(feature = "cli")]
 mod check;
 #[cfg(feature = "cli")]

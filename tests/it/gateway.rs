@@ -2,6 +2,8 @@
 //! caller.
 
 mod blame;
+mod bounded;
+mod budget;
 mod callers;
 mod closed;
 mod error_answers;

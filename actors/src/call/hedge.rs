@@ -20,6 +20,7 @@ use super::admit::{AttemptPermits, admit, no_slot};
 use super::core::{DependencyCore, WorkerSlot};
 use super::plan::CallPlan;
 use super::retry::withdraw;
+use crate::attempt_progress::AttemptProgress;
 use crate::breaker::admission::Admission;
 use crate::breaker::gate::GateMode;
 use crate::breaker::gate_decision::deciding_gate;
@@ -127,8 +128,7 @@ where
                 return std::future::pending().await;
             }
             group.until_started(sent).await;
-            let until = shared.clock.now().after(delay(shared, hedge));
-            shared.clock.sleep_until(until).await;
+            slow(shared, plan, delay(shared, hedge)).await;
         };
         tokio::select! {
             biased;
@@ -156,6 +156,22 @@ where
                 }
             }
         }
+    }
+}
+
+/// Waits until the attempts are slow: until `delay` has passed without progress.
+async fn slow(shared: &Shared, plan: &CallPlan<'_>, delay: Duration) {
+    let began = shared.clock.now();
+    let mut left = delay;
+    while !left.is_zero() {
+        shared
+            .clock
+            .sleep_until(shared.clock.now().after(left))
+            .await;
+        let whole = shared.clock.now().since(began);
+        // EDGE-4: while the caller's body is on its way, no attempt is slow.
+        let silent = plan.progress.and_then(AttemptProgress::silent_for);
+        left = delay.saturating_sub(silent.map_or(whole, |silent| silent.min(whole)));
     }
 }
 
@@ -187,7 +203,7 @@ fn may_hedge(shared: &Shared, plan: &CallPlan<'_>) -> bool {
         word.mode(),
         GateMode::Closed | GateMode::ClosedReportAll | GateMode::Disabled
     );
-    is_closed && withdraw(shared)
+    is_closed && plan.may_repeat() && withdraw(shared)
 }
 
 fn delay(shared: &Shared, hedge: &HedgeSettings) -> Duration {

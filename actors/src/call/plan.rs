@@ -151,6 +151,12 @@ impl<'a> CallPlan<'a> {
         CallScope::new(deadline, self.probes.with(probe))
     }
 
+    /// Returns false once an attempt has sent what cannot be sent again.
+    #[inline]
+    pub(super) fn may_repeat(&self) -> bool {
+        self.progress.is_none_or(AttemptProgress::may_repeat)
+    }
+
     /// Returns the deadline of an attempt that begins now.
     pub(super) fn attempt_ends(&self, began: Time) -> Option<Time> {
         earliest(

@@ -123,7 +123,7 @@ fn wait_before_next<E>(
     (number, waited): (u32, Option<Duration>),
     failed: &FailedAttempt<E>,
 ) -> RetryStep {
-    if plan.max_attempts == 1 {
+    if plan.max_attempts == 1 || !plan.may_repeat() {
         return RetryStep::Stop;
     }
     let settings = shared.settings();

@@ -42,10 +42,12 @@ impl<E> CallError<E> {
             Self::NotExecuted {
                 dependency,
                 reason,
+                cause,
                 retry_after,
             } => CallError::NotExecuted {
                 dependency,
                 reason,
+                cause,
                 retry_after,
             },
             Self::Quarantined {

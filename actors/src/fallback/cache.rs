@@ -1,5 +1,6 @@
 //! A cache of the last good answers, each kept for a limited time.
 
+use std::cell::RefCell;
 use std::collections::HashSet;
 use std::fmt;
 use std::hash::Hash;
@@ -179,6 +180,29 @@ where
     /// Removes the answer to a request: a newer one has replaced it, and is not to be cached.
     pub fn forget(&self, request: &D::Request) {
         self.kept.remove(request);
+    }
+
+    /// Returns the weight of all entries: their bytes, if the cache is bounded by bytes.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        self.kept.weight()
+    }
+
+    /// Evicts the oldest eighth of the entries, at least one, because their memory is needed.
+    pub fn shed(&self) {
+        let times = RefCell::new(Vec::new());
+        self.kept.retain(|_, (_, at)| {
+            times.borrow_mut().push(*at);
+            true
+        });
+        let mut times = times.into_inner();
+        if times.is_empty() {
+            return;
+        }
+        let last = times.len() / 8;
+        let (_, newest, _) = times.select_nth_unstable(last);
+        let newest = *newest;
+        self.kept.retain(|_, (_, at)| *at > newest);
     }
 
     /// Sets whether each stale answer is followed by one background call that refreshes it; one

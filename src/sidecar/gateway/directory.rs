@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 
-use super::route::{FollowOutcome, HttpRoute, RouteKind, RouteTable};
+use super::route::{FollowOutcome, HttpRoute, RouteKind, RouteShared, RouteTable};
 use super::trace::Tracing;
 use super::{AddError, AddOutcome};
 use crate::Runtime;
+use crate::buffer_budget::BufferBudget;
 use crate::config::{DependencyConfig, GatewayConfig};
 use crate::lock::LockExt as _;
 use crate::mcp::McpSettings;
@@ -25,6 +26,7 @@ pub(super) struct RouteDirectory {
     pub(super) routes: Arc<ArcSwap<RouteTable>>,
     pub(super) config: Arc<ArcSwap<GatewayConfig>>,
     pub(super) tracing: Tracing,
+    pub(super) budget: BufferBudget,
     /// Number of the gateway's threads.
     threads: usize,
     /// Serializes the changes of each name.
@@ -43,6 +45,7 @@ impl RouteDirectory {
             routes: Arc::default(),
             config: Arc::new(ArcSwap::from_pointee(config.clone())),
             tracing,
+            budget: BufferBudget::new(config.max_buffered),
             threads,
             turns: Arc::default(),
         }
@@ -57,6 +60,15 @@ impl RouteDirectory {
         tokio::spawn(change(self.clone())).await.ok()
     }
 
+    /// Returns the parts that all routes share.
+    fn shared(&self) -> RouteShared<'_> {
+        RouteShared {
+            threads: self.threads,
+            tracing: &self.tracing,
+            budget: &self.budget,
+        }
+    }
+
     /// Starts a dependency, or applies the configuration to a running one.
     pub(super) async fn put(
         &self,
@@ -69,7 +81,7 @@ impl RouteDirectory {
         let _one_at_a_time = turn.lock().await;
         let former = self.routes.load().get(name).cloned();
         if let Some(former) = &former {
-            let gateway = (self.threads, &self.tracing);
+            let gateway = self.shared();
             match former.follow(&self.runtime, (config, url), gateway)? {
                 FollowOutcome::Same => return Ok(AddOutcome::Kept),
                 FollowOutcome::Changed(route) => {
@@ -111,7 +123,7 @@ impl RouteDirectory {
                 RouteKind::Mcp(Arc::new(endpoint.await?))
             }
             None => {
-                let (made_of, own) = ((config, url), (self.threads, &self.tracing));
+                let (made_of, own) = ((config, url), self.shared());
                 let route = HttpRoute::start(runtime, name, made_of, own, replaces);
                 RouteKind::Http(Arc::new(route.await?))
             }

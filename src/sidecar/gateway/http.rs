@@ -1,6 +1,10 @@
 //! HTTP dependencies: requests, responses, connections and the cache.
 
 // requests
+pub(super) mod deferred_body;
+
+mod pending_bodies;
+
 pub(super) mod request_body;
 
 // the dependency

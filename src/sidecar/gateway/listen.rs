@@ -15,6 +15,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::spawn_local;
 
+use super::caller_limits::ConnectedCaller;
 use super::connection;
 use super::own_tls::{OpenedConnection, OverTls};
 use super::proxy;
@@ -138,12 +139,18 @@ async fn take(
                     continue;
                 }
             };
+            let limit = lane.config.load().per_caller.connections;
+            // EDGE-4: one caller cannot take the connections of all others.
+            let Some(caller) = lane.callers.connect(peer, limit) else {
+                continue;
+            };
+            let caller = Rc::new(caller);
             // Without it small responses may be delayed (Nagle). It is only an optimisation.
             let _ = stream.set_nodelay(true);
             let (lane, open, told) = (Rc::clone(&lane), open.clone(), told.clone());
             spawn_local(async move {
                 let _held = (place, open);
-                converse(lane, stream, peer, told).await;
+                converse(lane, stream, caller, told).await;
             });
         }
     };
@@ -160,7 +167,7 @@ async fn take(
 async fn converse(
     lane: Rc<ThreadContext>,
     stream: TcpStream,
-    peer: SocketAddr,
+    caller: Rc<ConnectedCaller>,
     mut stopping: watch::Receiver<bool>,
 ) {
     let config = lane.config.load_full();
@@ -179,11 +186,11 @@ async fn converse(
         Some(OpenedConnection::Usual(stream)) => {
             let is_tls = matches!(stream, SocketStream::Tls(_));
             let answer = move |mut request: Request<Incoming>| {
-                let lane = Rc::clone(&lane);
+                let (lane, caller) = (Rc::clone(&lane), Rc::clone(&caller));
                 if is_tls {
                     request.extensions_mut().insert(OverTls);
                 }
-                async move { proxy::answer(&lane, peer, request).await }
+                async move { proxy::answer(&lane, &caller, request).await }
             };
             connection::serve(stream, how, answer, stopping).await;
         }

@@ -3,11 +3,15 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 
 use super::http::connect_failure::ConnectFailure;
+use super::http::deferred_body::DeferredBody;
+use super::http::request_body::Upload;
+use super::http::target::UpstreamTarget;
 
 /// A request to an HTTP dependency. Cheap to clone.
 ///
@@ -21,12 +25,19 @@ struct RequestParts {
     /// Path and query relative to the dependency's own address.
     target: String,
     headers: HeaderMap,
-    /// `None` if the body is streamed.
-    body: Option<Bytes>,
+    body: RequestBody,
     idempotent: bool,
     /// The headers as the caller sent them, for the keys of caches.
     sent: Option<Box<HeaderMap>>,
     key: Option<RequestKey>,
+}
+
+/// The body of a request.
+#[derive(Clone)]
+pub(super) enum RequestBody {
+    Whole(Bytes),
+    /// A body that is read after the admission of the call.
+    Deferred(Arc<DeferredBody>),
 }
 
 /// The digest of everything that tells requests apart in a cache.
@@ -44,7 +55,7 @@ impl HttpRequest {
     pub(super) fn new(
         (method, target): (Method, String),
         headers: HeaderMap,
-        body: Option<Bytes>,
+        body: RequestBody,
         idempotent: bool,
     ) -> Self {
         Self(Arc::new(RequestParts {
@@ -91,7 +102,7 @@ impl HttpRequest {
 
     /// Returns true if it certainly has no body.
     pub(super) fn has_no_body(&self) -> bool {
-        self.0.body.as_ref().is_some_and(Bytes::is_empty)
+        self.body().is_some_and(Bytes::is_empty)
     }
 
     /// Returns true if the method may change something.
@@ -133,9 +144,28 @@ impl HttpRequest {
         }))
     }
 
-    /// Returns the body, if it was buffered.
+    /// Returns the body, if it is kept.
     pub(super) fn body(&self) -> Option<&Bytes> {
-        self.0.body.as_ref()
+        match &self.0.body {
+            RequestBody::Whole(body) => Some(body),
+            RequestBody::Deferred(body) => body.whole(),
+        }
+    }
+
+    /// Returns the body to send, once it was read. `left`: a time limit beside those of the call.
+    /// `target`: where it goes.
+    ///
+    /// # Errors  The caller's body cannot be read, or was passed on before.
+    pub(super) async fn upload(
+        &self,
+        left: Option<Duration>,
+        target: &UpstreamTarget,
+    ) -> Result<Upload, HttpFailure> {
+        match &self.0.body {
+            RequestBody::Whole(body) => Ok(Upload::Whole(Some(body.clone()))),
+            // On the heap: it must not enlarge the future of every call.
+            RequestBody::Deferred(body) => Box::pin(body.upload(left, &target.pending)).await,
+        }
     }
 
     /// Returns true if it may be sent again on another connection, after one was closed under it.
@@ -155,7 +185,7 @@ impl HttpRequest {
             method: self.0.method.clone(),
             target: String::new(),
             headers: HeaderMap::new(),
-            body: None,
+            body: RequestBody::Whole(Bytes::new()),
             idempotent: self.0.idempotent,
             sent: None,
             key: Some(key),
@@ -217,9 +247,45 @@ pub(crate) enum HttpFailure {
     BodyCut,
     /// The body was streamed before, and cannot be sent again.
     BodyGone,
+    /// The caller's body could not be read, and nothing was sent.
+    Unsent(UnsentBody),
+    /// The memory for buffered bodies and answers is used up.
+    NoMemory,
+}
+
+/// The reason why a caller's body could not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum UnsentBody {
+    /// It is longer than allowed.
+    TooLarge,
+    /// It came too slowly.
+    TooSlow,
+    /// It did not come whole.
+    Cut,
+}
+
+impl UnsentBody {
+    /// Returns the failure that it would be if a part had been sent.
+    pub(super) fn failure(self) -> HttpFailure {
+        match self {
+            Self::TooLarge => HttpFailure::BodyTooLarge,
+            Self::TooSlow => HttpFailure::BodyTooSlow,
+            Self::Cut => HttpFailure::BodyCut,
+        }
+    }
 }
 
 impl HttpFailure {
+    /// Returns the failure of a body of which nothing was sent.
+    pub(super) fn before_sending(self) -> Self {
+        match self {
+            Self::BodyTooLarge => Self::Unsent(UnsentBody::TooLarge),
+            Self::BodyTooSlow => Self::Unsent(UnsentBody::TooSlow),
+            Self::BodyCut => Self::Unsent(UnsentBody::Cut),
+            other => other,
+        }
+    }
+
     /// The cause in a few words, for problem documents and events.
     pub(super) fn cause(self) -> &'static str {
         // EDGE-8: each failure says what it was.
@@ -236,6 +302,8 @@ impl HttpFailure {
             Self::BodyTooSlow => "request body too slow",
             Self::BodyCut => "request body cut off",
             Self::BodyGone => "request body already sent",
+            Self::Unsent(body) => body.failure().cause(),
+            Self::NoMemory => "gateway.max_buffered",
         }
     }
 }
@@ -256,6 +324,10 @@ impl fmt::Display for HttpFailure {
             Self::BodyTooSlow => "the request's body came too slowly",
             Self::BodyCut => "the request's body was cut off",
             Self::BodyGone => "the request's body was passed on and cannot be sent again",
+            Self::Unsent(body) => return body.failure().fmt(out),
+            Self::NoMemory => {
+                "gateway.max_buffered is used up: there is no memory to keep the body"
+            }
         })
     }
 }

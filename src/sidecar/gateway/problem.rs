@@ -205,7 +205,7 @@ impl<'a> GatewayProblem<'a> {
     /// The error of a call.
     pub(super) fn of_call(error: &CallError<HttpError>, dependency: &'a str) -> Self {
         let kind = kind_of(error, &|error| kind_of_failure(error.failure));
-        let wait = error.retry_after();
+        let wait = error.retry_after().or_else(|| wait_for_memory(error));
         Self::new(
             kind,
             Some(dependency),
@@ -272,6 +272,13 @@ impl<'a> GatewayProblem<'a> {
         }
     }
 
+    /// A call of a caller that is above its share. `key`: the setting that says so.
+    pub(super) fn of_caller(key: &'static str, dependency: Option<&'a str>) -> Self {
+        let detail = format!("{key} is exceeded by this address; wait for its other calls");
+        let (kind, no) = (ProblemKind::RATE_LIMITED, Executed::No);
+        Self::new(kind, dependency, detail, no, Some(WAIT)).cause(key)
+    }
+
     /// Sets the cause.
     fn cause(mut self, cause: impl Into<String>) -> Self {
         // EDGE-8: the document says what has failed.
@@ -302,6 +309,18 @@ impl<'a> GatewayProblem<'a> {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
+    }
+}
+
+/// Wait that is asked of a caller where nothing says how long a lack lasts.
+const WAIT: Duration = Duration::from_secs(1);
+
+/// Returns the wait after a lack of memory.
+fn wait_for_memory(error: &CallError<HttpError>) -> Option<Duration> {
+    match error {
+        CallError::Failed { error, .. } => (error.failure == HttpFailure::NoMemory).then_some(WAIT),
+        CallError::FallbackFailed { cause, .. } => wait_for_memory(cause),
+        _ => None,
     }
 }
 
@@ -360,8 +379,11 @@ fn kind_of_failure(failure: HttpFailure) -> ProblemKind {
         HttpFailure::BodyTooSlow => ProblemKind::BODY_TOO_SLOW,
         HttpFailure::BodyCut => ProblemKind::BAD_REQUEST,
         HttpFailure::Late => ProblemKind::TIMED_OUT,
+        HttpFailure::Unsent(body) => kind_of_failure(body.failure()),
         // Our own lack, told as such.
-        HttpFailure::Connect(ConnectFailure::NoResources) => ProblemKind::OVERLOADED,
+        HttpFailure::Connect(ConnectFailure::NoResources) | HttpFailure::NoMemory => {
+            ProblemKind::OVERLOADED
+        }
         HttpFailure::Connect(_) => ProblemKind::FAILED,
         HttpFailure::Status(_)
         | HttpFailure::Reset

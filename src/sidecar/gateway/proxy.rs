@@ -1,13 +1,13 @@
 //! One request of a caller: reading its options, making the call, and building the response.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
-use http::header::{AGE, CONNECTION, CONTENT_TYPE, HOST, TE};
+use http::header::{AGE, CONNECTION, CONTENT_TYPE, EXPECT, HOST, TE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version};
 use hyper::body::{Body as _, Incoming};
@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep};
 
 use breakerbox_policy::{Class, Priority, Symptom};
 
+use super::caller_limits::{CallerIsFull, ConnectedCaller};
 use super::head_rules::{refuse_trace, refuse_without_tls, screen};
 use super::headers::{
     ATTEMPTS, DEADLINE, IDEMPOTENCY, KEY, PRIORITY, SOURCE, append_forwarded, append_via,
@@ -22,13 +23,14 @@ use super::headers::{
 };
 use super::http::body::{ReplyBody, RestLimits};
 use super::http::cache::CacheWriter;
+use super::http::deferred_body::DeferredBody;
 use super::http::dependency::of_status;
 use super::http::error::{ErrorResponse, HttpError, speaks_of_caller};
 use super::http::pool::PooledBody;
-use super::http::request_body::{self, BodyLimits, ReadBody, StreamedBody, Upload, UploadStatus};
+use super::http::request_body::{Upload, UploadStatus};
 use super::http::response_stream::{self, ResponsePiece, ResponseStream};
 use super::mcp::endpoint::McpEndpoint;
-use super::message::{HttpFailure, HttpReply, HttpRequest};
+use super::message::{HttpFailure, HttpReply, HttpRequest, RequestBody};
 use super::own_tls::OverTls;
 use super::path::has_dot_segment;
 use super::problem::{GatewayProblem, ProblemKind};
@@ -45,12 +47,23 @@ const MAX_KEY: usize = 256;
 /// Responds to a request in every case.
 pub(super) async fn answer(
     lane: &ThreadContext,
-    peer: SocketAddr,
+    caller: &ConnectedCaller,
     request: Request<Incoming>,
 ) -> Response<ReplyBody> {
     let is_http2 = request.version() == Version::HTTP_2;
-    let span = lane.tracing.begin(&request, peer);
-    let (mut response, is_read) = answer_and_read(lane, peer, request, span.as_ref()).await;
+    let span = lane.tracing.begin(&request, caller.address);
+    let places = lane.config.load().per_caller.places;
+    let (place, (mut response, is_read)) = match caller.enter(places) {
+        Ok(place) => (
+            place,
+            answer_and_read(lane, caller, request, span.as_ref()).await,
+        ),
+        Err(CallerIsFull) => {
+            let problem = GatewayProblem::of_caller("gateway.per_caller.places", None);
+            let is_empty = request.body().is_end_stream();
+            (None, (own(problem.into_response(), 0), is_empty))
+        }
+    };
     if !is_read && !is_http2 {
         // The rest of this request must not be read as another request, and the caller must not
         // wait for a response to it.
@@ -60,8 +73,9 @@ pub(super) async fn answer(
     match span {
         Some(mut span) => {
             span.answered(&response);
-            response.map(|body| body.traced(span))
+            response.map(|body| body.placed(place).traced(span))
         }
+        None if place.is_some() => response.map(|body| body.placed(place)),
         None => response,
     }
 }
@@ -77,7 +91,7 @@ pub(super) fn refuse_unencrypted() -> Response<ReplyBody> {
 /// Returns the response, and true if the whole request was read.
 async fn answer_and_read(
     lane: &ThreadContext,
-    peer: SocketAddr,
+    caller: &ConnectedCaller,
     request: Request<Incoming>,
     span: Option<&RequestSpan>,
 ) -> (Response<ReplyBody>, bool) {
@@ -97,6 +111,16 @@ async fn answer_and_read(
         routes.get(name).map(|way| (way.clone(), name.len()))
     });
     drop(routes);
+    if let Some((kind, length)) = &found
+        && let Some(limit) = lane.config.load().per_caller.keys
+        && let Some(key) = head.headers.get(KEY).and_then(|key| key.to_str().ok())
+        && !kind.has_key(key.trim())
+        && !caller.may_add_key(limit)
+    {
+        let name = &head.uri.path()[1..=*length];
+        let problem = GatewayProblem::of_caller("gateway.per_caller.keys", Some(name));
+        return (own(problem.into_response(), 0), is_empty);
+    }
     let route = match found {
         Some((RouteKind::Http(route), length)) => Some((route, length)),
         Some((RouteKind::Mcp(endpoint), length)) => {
@@ -123,7 +147,7 @@ async fn answer_and_read(
         span,
     };
     match call.terms(&head, length) {
-        Ok(terms) => call.make(terms, head, body, peer).await,
+        Ok(terms) => call.make(terms, head, body, caller.address).await,
         Err(detail) => {
             let problem = GatewayProblem::of(ProblemKind::BAD_REQUEST, Some(&route.name), detail);
             let problem = problem.state(route.client.state());
@@ -224,50 +248,37 @@ impl ProxiedCall<'_> {
             mut options,
             is_idempotent,
         } = terms;
-        let config = self.lane.config.load();
-        let limits = BodyLimits {
-            max_body: config.max_body,
-            max_replay: config.max_replay_body,
-            pause: config.body_timeout,
-        };
-        drop(config);
-        let refuse = |failure| {
-            let problem = GatewayProblem::of_body(failure, &self.route.name);
-            let problem = problem.state(self.route.client.state());
-            (own(problem.into_response(), 0), false)
-        };
         let own_time = options.timeout.map(|timeout| self.started + timeout);
         let until = self.ends(own_time);
+        let (is_http2, is_empty) = (head.version == Version::HTTP_2, body.is_end_stream());
+        let waits = head.headers.contains_key(EXPECT);
         // On the heap, as is everything that few calls need: it must not enlarge every call's
         // future.
-        let (kept, passing) = if body.is_end_stream() {
-            (Some(Bytes::new()), None)
-        } else {
-            let reading = request_body::read(body, self.may_send_again(is_idempotent), limits);
-            match Box::pin(in_time(until, reading)).await {
-                Ok(ReadBody::Whole(body)) => (Some(body), None),
-                Ok(ReadBody::Passing(body)) => (None, Some(body)),
-                Err(failure) => return refuse(failure),
+        let deferred = match (!is_empty).then(|| self.deferred(body, is_idempotent, until)) {
+            Some(Err(failure)) => {
+                let problem = GatewayProblem::of_body(failure, &self.route.name);
+                let problem = problem.state(self.route.client.state());
+                return (own(problem.into_response(), 0), false);
             }
+            Some(Ok(deferred)) => Some(deferred),
+            None => None,
         };
+        let may_repeat = is_idempotent && deferred.as_ref().is_none_or(|(_, is_kept)| *is_kept);
+        let deferred = deferred.map(|(body, _)| body);
         let sent = rewrite(&mut head, peer, self.route.has_fallbacks());
         if let Some(span) = self.span {
             span.pass_on(&mut head.headers);
         }
-        let may_repeat = is_idempotent && kept.is_some();
-        let request = HttpRequest::new((head.method, target), head.headers, kept, may_repeat);
+        let body = match &deferred {
+            Some(body) => RequestBody::Deferred(Arc::clone(body)),
+            None => RequestBody::Whole(Bytes::new()),
+        };
+        let request = HttpRequest::new((head.method, target), head.headers, body, may_repeat);
         let request = request.sent_as(sent);
         options.timeout = own_time.map(|end| end.saturating_duration_since(Instant::now()));
-        let trace = passing.as_ref().map(StreamedBody::trace);
-        options.progress = trace.as_ref().map(|trace| trace.progress());
-        let passing = RefCell::new(passing.map(Box::new));
+        options.progress = deferred.as_ref().map(|body| body.status().progress());
         let attempts = Cell::new(0);
-        let open = || {
-            attempts.set(attempts.get() + 1);
-            let body = Upload::of(&request);
-            let body = body.or_else(|| passing.borrow_mut().take().map(Upload::Passing));
-            self.attempt(&request, body, (attempts.get(), until))
-        };
+        let open = || self.attempt(&request, &attempts, until);
         let by_verdict = |result: Result<&ResponseStream, &HttpError>| match result {
             Ok(exchange) => of_status(exchange.status, exchange.retry_after),
             Err(error) => error.verdict(),
@@ -284,7 +295,26 @@ impl ProxiedCall<'_> {
             Ok(Served::Answer(answer)) => in_one_piece(answer, attempts),
             Err(error) => self.fail(error, (attempts, until)),
         };
-        (response, trace.is_none_or(|trace| trace.has_ended()))
+        let Some(body) = deferred else {
+            return (response, true);
+        };
+        if !is_http2 && !waits && !body.status().has_ended() {
+            Box::pin(body.discard()).await;
+        }
+        (response, body.status().has_ended())
+    }
+
+    /// Returns the body of a call, of which nothing is read yet, and true if it is kept to be sent
+    /// again unless it turns out to be too long.
+    fn deferred(
+        &self,
+        body: Incoming,
+        is_idempotent: bool,
+        until: Option<Instant>,
+    ) -> Result<(Arc<DeferredBody>, bool), HttpFailure> {
+        let keep = self.may_send_again(is_idempotent);
+        let config = self.lane.config.load();
+        DeferredBody::begin(body, &config, (keep, until), &self.lane.budget)
     }
 
     /// Returns true if a body that is kept may be sent again: by a retry, or to a fallback.
@@ -301,15 +331,17 @@ impl ProxiedCall<'_> {
         own.into_iter().chain(total).min()
     }
 
-    /// Sends the request once, and waits for the head of the response. `number`: of the attempt.
+    /// Sends the request once, and waits for the head of the response. `attempts`: those so far.
     async fn attempt(
         &self,
         request: &HttpRequest,
-        body: Option<Upload>,
-        (number, until): (u32, Option<Instant>),
+        attempts: &Cell<u32>,
+        until: Option<Instant>,
     ) -> Result<ResponseStream, HttpError> {
+        let body = request.upload(None, self.route.target()).await?;
+        let number = attempts.get() + 1;
+        attempts.set(number);
         let began = Instant::now();
-        let body = body.ok_or(HttpFailure::BodyGone)?;
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         let trace = match &body {
             Upload::Passing(passing) => Some(passing.trace()),
@@ -351,7 +383,8 @@ impl ProxiedCall<'_> {
         let spent = trace.map_or_else(|| began.elapsed(), |_| Duration::ZERO) + AHEAD;
         let left = limit().map(|limit| limit.saturating_sub(spent));
         let classify = response_stream::by(&settings.classify);
-        ResponseStream::begin(answered?, classify, (span, left)).await
+        let ahead = (left, &self.lane.budget);
+        ResponseStream::begin(answered?, classify, (span, ahead)).await
     }
 
     /// Streams the dependency's own response.
@@ -429,18 +462,6 @@ impl ProxiedCall<'_> {
             attempts,
         )
     }
-}
-
-/// Reads a body until the end of the call.
-async fn in_time<T>(
-    until: Option<Instant>,
-    reading: impl Future<Output = Result<T, HttpFailure>>,
-) -> Result<T, HttpFailure> {
-    let Some(until) = until else {
-        return reading.await;
-    };
-    let read = tokio::time::timeout_at(until, reading).await;
-    read.unwrap_or(Err(HttpFailure::BodyTooSlow))
 }
 
 /// Waits for the response while the request body is still streaming. At the end of the call, blames

@@ -10,6 +10,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::AddError;
+use super::caller_limits::CallerTable;
 use super::fallback::{CacheBound, FallbackCaches, FormerCache, narrowed};
 use super::http::address::UpstreamAddress;
 use super::http::cache::{self, CacheRules, HttpCache, HttpCacheFallback};
@@ -22,6 +23,7 @@ use super::mcp::endpoint::McpEndpoint;
 use super::message::{HttpReply, HttpRequest};
 use super::own_tls::ListenerTls;
 use super::trace::{AttemptTracer, Tracing};
+use crate::buffer_budget::BufferBudget;
 use crate::config::{
     DependencyConfig, FallbackConfig, FallbackKind, GatewayConfig, UpstreamConfig, UpstreamTls,
 };
@@ -56,7 +58,7 @@ impl RouteKind {
         &self,
         runtime: &Runtime,
         (config, url): (&DependencyConfig, &str),
-        gateway: (usize, &Tracing),
+        gateway: RouteShared<'_>,
     ) -> Result<FollowOutcome, AddError> {
         match (self, McpSettings::of_config(config)) {
             (Self::Http(route), None) => {
@@ -72,6 +74,14 @@ impl RouteKind {
                 })
             }
             _ => Ok(FollowOutcome::NeedsStart),
+        }
+    }
+
+    /// Returns true if a key of callers has a breaker of its own at present.
+    pub(super) fn has_key(&self, key: &str) -> bool {
+        match self {
+            Self::Http(route) => route.client.has_key(key),
+            Self::Mcp(endpoint) => endpoint.client.client().has_key(key),
         }
     }
 
@@ -103,6 +113,17 @@ pub(super) struct ThreadContext {
     pub(super) config: Arc<ArcSwap<GatewayConfig>>,
     pub(super) tracing: Tracing,
     pub(super) tls: Arc<ListenerTls>,
+    pub(super) budget: BufferBudget,
+    pub(super) callers: Arc<CallerTable>,
+}
+
+/// Parts of the gateway that all its routes share.
+#[derive(Clone, Copy)]
+pub(super) struct RouteShared<'a> {
+    /// Number of the gateway's threads.
+    pub(super) threads: usize,
+    pub(super) tracing: &'a Tracing,
+    pub(super) budget: &'a BufferBudget,
 }
 
 /// One HTTP dependency that callers can reach. A reload replaces it as a whole; requests in flight
@@ -161,11 +182,12 @@ impl HttpRoute {
         runtime: &Runtime,
         name: &str,
         (config, url): (&DependencyConfig, &str),
-        gateway: (usize, &Tracing),
+        gateway: RouteShared<'_>,
         replaces: bool,
     ) -> Result<Self, AddError> {
         let target = Arc::new(target(name, (config, url), gateway)?);
-        let fallbacks = HttpFallbacks::new(runtime, &config.fallbacks, None);
+        let made_by = (runtime, gateway.budget);
+        let fallbacks = HttpFallbacks::new(made_by, &config.fallbacks, None);
         let caches: Arc<[_]> = fallbacks.caches.into();
         let of_workers = Arc::new(ArcSwap::from_pointee(WorkerRoute {
             target: Arc::clone(&target),
@@ -221,6 +243,11 @@ impl HttpRoute {
         }
     }
 
+    /// Returns the server behind the dependency.
+    pub(super) fn target(&self) -> &UpstreamTarget {
+        &self.target
+    }
+
     /// Returns the connections of one thread.
     pub(super) fn upstream(&self, thread: usize) -> &UpstreamClient {
         self.target.of_thread(thread)
@@ -232,7 +259,7 @@ impl HttpRoute {
         &self,
         runtime: &Runtime,
         (config, url): (&DependencyConfig, &str),
-        gateway: (usize, &Tracing),
+        gateway: RouteShared<'_>,
     ) -> Result<Option<Self>, AddError> {
         let spec = HttpRouteSpec::of(config, url);
         if spec == self.spec {
@@ -274,7 +301,8 @@ impl HttpRoute {
         }
         // EDGE-2: the answers of one server are not served as those of another.
         let kept = same_server.then_some(&*former.kept);
-        let fallbacks = HttpFallbacks::new(runtime, &new.fallbacks, kept);
+        let made_by = (runtime, &self.target.budget);
+        let fallbacks = HttpFallbacks::new(made_by, &new.fallbacks, kept);
         let caches: Arc<[_]> = fallbacks.caches.into();
         // First the server, so that no answer of the former one reaches the new caches.
         let before = self.of_workers.swap(Arc::new(WorkerRoute {
@@ -297,15 +325,16 @@ impl HttpRoute {
 fn target(
     name: &str,
     (config, url): (&DependencyConfig, &str),
-    (threads, tracing): (usize, &Tracing),
+    gateway: RouteShared<'_>,
 ) -> Result<UpstreamTarget, AddError> {
     let address = UpstreamAddress::new(url, config.tls.as_ref(), &config.upstream);
     let address = address.map_err(|problem| AddError::Address {
         name: name.to_owned(),
         problem,
     })?;
-    let attempts = tracing.attempts(name, url);
-    let target = UpstreamTarget::new(address, attempts, threads);
+    let attempts = gateway.tracing.attempts(name, url);
+    let budget = gateway.budget.clone();
+    let target = UpstreamTarget::new(address, attempts, gateway.threads, budget);
     target.follow(config);
     Ok(target)
 }
@@ -322,13 +351,13 @@ struct HttpFallbacks {
 impl HttpFallbacks {
     /// Creates them. The answers of `former` caches are kept.
     fn new(
-        runtime: &Runtime,
+        made_by: (&Runtime, &BufferBudget),
         configs: &[FallbackConfig],
         former: Option<&FallbackCaches<HttpCache>>,
     ) -> Self {
         let mut all = Self::default();
         for config in configs {
-            let rule = all.rule(runtime, &config.kind, former);
+            let rule = all.rule(made_by, &config.kind, former);
             all.rules.push(narrowed(rule, config));
         }
         all
@@ -338,15 +367,16 @@ impl HttpFallbacks {
     fn cache(
         &mut self,
         kind: &FallbackKind,
-        rules: CacheRules,
+        (rules, budget): (CacheRules, &BufferBudget),
         former: Option<&FallbackCaches<HttpCache>>,
     ) -> Arc<HttpCache> {
         let former = former.and_then(|former| former.former(&self.kept, kind, CacheBound::Bytes));
         let cache = match former {
             Some(FormerCache::Same(cache)) => cache,
             Some(FormerCache::OtherLimits(cache)) => Arc::new(cache.with_limits(&rules)),
-            None => Arc::new(HttpCache::new(rules)),
+            None => Arc::new(HttpCache::new(rules, budget)),
         };
+        cache.give_way();
         self.kept.push(kind, &cache);
         self.caches.push(Arc::clone(&cache));
         cache
@@ -354,7 +384,7 @@ impl HttpFallbacks {
 
     fn rule(
         &mut self,
-        runtime: &Runtime,
+        (runtime, budget): (&Runtime, &BufferBudget),
         kind: &FallbackKind,
         former: Option<&FallbackCaches<HttpCache>>,
     ) -> FallbackRule<HttpDependency> {
@@ -377,7 +407,7 @@ impl HttpFallbacks {
                     headers: KeyHeaders::of(headers),
                     obey: *obey,
                 };
-                FallbackRule::new(HttpCacheFallback(self.cache(kind, rules, former)))
+                FallbackRule::new(HttpCacheFallback(self.cache(kind, (rules, budget), former)))
             }
             FallbackKind::Dependency { name, credentials } => {
                 let other = ByName::new(runtime, name);

@@ -319,7 +319,9 @@ fn word_of(failure: HttpFailure) -> &'static str {
         HttpFailure::BodyTooLarge
         | HttpFailure::BodyTooSlow
         | HttpFailure::BodyCut
-        | HttpFailure::BodyGone => "request_body",
+        | HttpFailure::BodyGone
+        | HttpFailure::Unsent(_) => "request_body",
+        HttpFailure::NoMemory => "no_memory",
     }
 }
 

@@ -76,6 +76,16 @@ pub(crate) struct AdminFigures {
     /// Events that readers of the stream were too slow for.
     pub(crate) missed_events: u64,
     pub(crate) stream_readers: usize,
+    /// `None` without a gateway.
+    pub(crate) buffered: Option<BufferedFigures>,
+}
+
+/// Bytes that the gateway keeps and may keep, and the number of refusals above that.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct BufferedFigures {
+    pub(crate) used: u64,
+    pub(crate) limit: u64,
+    pub(crate) refused: u64,
 }
 
 /// Encodes families as text. Returns its media type, too.
@@ -102,6 +112,7 @@ impl MetricsReader {
         all.push(latency(runtime, &statuses));
         all.push(self.of_events(&statuses));
         all.extend(of_admin(figures));
+        all.extend(of_memory(figures.buffered.unwrap_or_default()));
         all.extend(of_process(runtime, figures));
         #[cfg(feature = "otel")]
         all.extend(self.of_exports());
@@ -382,6 +393,25 @@ fn of_admin(figures: AdminFigures) -> [SeriesFamily; 3] {
     );
     alerts.add(&[], whole(figures.pending_alerts));
     [dropped, reading, alerts]
+}
+
+fn of_memory(figures: BufferedFigures) -> [SeriesFamily; 3] {
+    let mut used = SeriesFamily::gauge(
+        "breakerbox_buffered_bytes",
+        "Bytes of bodies and answers that the gateway keeps.",
+    );
+    used.add(&[], figures.used);
+    let mut limit = SeriesFamily::gauge(
+        "breakerbox_buffered_limit_bytes",
+        "Bytes that it may keep: gateway.max_buffered.",
+    );
+    limit.add(&[], figures.limit);
+    let mut refused = SeriesFamily::counter(
+        "breakerbox_buffer_refusals_total",
+        "Bodies and answers that could not be kept above the limit.",
+    );
+    refused.add(&[], figures.refused);
+    [used, limit, refused]
 }
 
 fn of_process(runtime: &Runtime, figures: AdminFigures) -> [SeriesFamily; 3] {

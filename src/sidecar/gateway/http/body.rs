@@ -20,6 +20,7 @@ use breakerbox_policy::RoundedDuration;
 
 use crate::Streamed;
 use crate::sidecar::gateway::activity::RequestActivity;
+use crate::sidecar::gateway::caller_limits::CallerPlace;
 use crate::sidecar::gateway::trace::RequestSpan;
 
 /// The body of a response to a caller.
@@ -29,6 +30,8 @@ pub(crate) struct ReplyBody {
     waiting: Option<RequestActivity>,
     /// The request's span, which ends with the body.
     span: Option<RequestSpan>,
+    /// The caller's place, given back with the body.
+    place: Option<CallerPlace>,
 }
 
 enum BodyKind {
@@ -105,12 +108,19 @@ impl ReplyBody {
             kind,
             waiting: None,
             span: None,
+            place: None,
         }
     }
 
     /// Attaches the span of the request.
     pub(crate) fn traced(mut self, span: RequestSpan) -> Self {
         self.span = Some(span);
+        self
+    }
+
+    /// Attaches the caller's place.
+    pub(crate) fn placed(mut self, place: Option<CallerPlace>) -> Self {
+        self.place = place;
         self
     }
 

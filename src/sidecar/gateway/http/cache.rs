@@ -4,7 +4,7 @@
 //! another one got (rule EDGE-2).
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -20,6 +20,7 @@ use super::cache_key::{CacheKeys, KeyHeaders, varies_by};
 use super::dependency::HttpDependency;
 use super::directives::{CacheDirectives, age_on_arrival, may_serve};
 use super::error::HttpError;
+use crate::buffer_budget::{BufferBudget, BufferShare, SheddableCache};
 use crate::sidecar::gateway::message::{HttpReply, HttpRequest};
 use crate::{
     AnswerMemory, CallError, Fallback, FallbackFuture, FallbackOutcome, RefreshGuard, StaleCache,
@@ -88,10 +89,21 @@ pub(crate) struct HttpCache {
     keys: Arc<CacheKeys>,
     max_body: usize,
     obey: bool,
+    budget: BufferBudget,
+}
+
+impl SheddableCache for HttpCache {
+    fn weight(&self) -> u64 {
+        self.cache.weight()
+    }
+
+    fn shed(&self) {
+        self.cache.shed();
+    }
 }
 
 impl HttpCache {
-    pub(crate) fn new(rules: CacheRules) -> Self {
+    pub(crate) fn new(rules: CacheRules, budget: &BufferBudget) -> Self {
         let max_body = u64::try_from(rules.max_body).unwrap_or(u64::MAX);
         let max_body = max_body.min(rules.max_bytes / 2);
         let bounds = (rules.max_entries, rules.max_bytes);
@@ -103,7 +115,14 @@ impl HttpCache {
             keys: Arc::new(CacheKeys::new(rules.headers)),
             max_body: usize::try_from(max_body).unwrap_or(usize::MAX),
             obey: rules.obey,
+            budget: budget.clone(),
         }
+    }
+
+    /// Lets its entries give way to other bytes that have to be kept.
+    pub(crate) fn give_way(self: &Arc<Self>) {
+        let own: Weak<Self> = Arc::downgrade(self);
+        self.budget.may_shed(own);
     }
 
     /// Returns true if responses to this request can be cached, if they allow it.
@@ -177,6 +196,7 @@ impl HttpCache {
             keys: Arc::clone(&self.keys),
             max_body: self.max_body,
             obey: self.obey,
+            budget: self.budget.clone(),
         }
     }
 }
@@ -276,11 +296,16 @@ impl Fallback<HttpDependency> for HttpCacheFallback {
         }
         let is_short = reply.body.len() <= cache.max_body;
         if is_short && cache.keys.learn(request, &reply.headers) {
-            let kept = copied(request, reply);
-            cache.cache.remember(&cache.keyed(request), &kept, now);
-        } else {
-            cache.forget(request);
+            let mut kept = copied(request, reply);
+            let size = usize::try_from(size(request, &kept)).unwrap_or(usize::MAX);
+            // EDGE-4: an entry counts against the budget of the process.
+            if let Some(share) = cache.budget.try_take(size) {
+                kept.body = share.hold(kept.body);
+                cache.cache.remember(&cache.keyed(request), &kept, now);
+                return;
+            }
         }
+        cache.forget(request);
     }
 
     fn refresh_guard(&self, request: &HttpRequest) -> Option<RefreshGuard> {
@@ -306,6 +331,9 @@ pub(crate) struct CacheWriter {
     pieces: Vec<Bytes>,
     /// Bytes that may still arrive; `None` once there were too many.
     room: Option<usize>,
+    share: BufferShare,
+    /// Bytes that have arrived.
+    length: usize,
 }
 
 impl CacheWriter {
@@ -320,7 +348,9 @@ impl CacheWriter {
         let wanted = caches
             .iter()
             .filter(|cache| cache.may_keep(request, status, headers));
-        let room = wanted.map(|cache| cache.max_body).max()?;
+        let (room, budget) = wanted
+            .map(|cache| (cache.max_body, &cache.budget))
+            .max_by_key(|(room, _)| *room)?;
         if usize::try_from(length).map_or(true, |length| length > room) {
             forget(caches, request);
             return None;
@@ -333,11 +363,15 @@ impl CacheWriter {
             headers: headers.clone(),
             pieces: Vec::new(),
             room: Some(room),
+            share: budget.share(),
+            length: 0,
         })
     }
 
     pub(crate) fn add(&mut self, piece: &Bytes) {
-        self.room = self.room.and_then(|room| room.checked_sub(piece.len()));
+        let room = self.room.and_then(|room| room.checked_sub(piece.len()));
+        self.length += piece.len();
+        self.room = room.filter(|_| self.share.grow_to(self.length));
         if self.room.is_some() {
             self.pieces.push(piece.clone());
         } else {

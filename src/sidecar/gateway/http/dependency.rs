@@ -20,7 +20,6 @@ use breakerbox_policy::{Class, Symptom};
 use super::cache;
 use super::error::{ErrorResponse, HttpError};
 use super::error_body::{ErrorBody, failure_of};
-use super::request_body::Upload;
 use super::target::{UpstreamTarget, WorkerRoute};
 use super::upstream::UpstreamClient;
 use crate::sidecar::gateway::headers::strip_one_hop;
@@ -75,8 +74,9 @@ impl Dependency for HttpDependency {
     type Error = HttpError;
 
     async fn call(&self, request: HttpRequest, call: &CallContext) -> Result<HttpReply, HttpError> {
-        let body = Upload::of(&request).ok_or(HttpFailure::BodyGone)?;
         let (target, upstream) = self.present();
+        // EDGE-4: a stand-in reads the caller's body only now that it may make the call.
+        let body = request.upload(call.remaining(), &target).await?;
         let limit = || call.remaining();
         let mut span = target.attempts.begin(&request, call.attempt(), limit);
         let request = span.as_ref().map_or(request, AttemptSpan::request);
@@ -98,6 +98,7 @@ impl Dependency for HttpDependency {
         let is_failure = matches!(head.status.as_u16(), 404 | 410);
         cache::note(&self.route.load().caches, &request, seen, is_failure);
         let mut body = BytesMut::new();
+        let mut share = target.budget.share();
         let mut trailers = None;
         while let Some(frame) = call
             .idle(rest.frame())
@@ -111,8 +112,11 @@ impl Dependency for HttpDependency {
             if body.len() > MAX_REPLY {
                 return Err(HttpFailure::TooLong.into());
             }
+            if !share.grow_to(body.capacity()) {
+                return Err(HttpFailure::NoMemory.into());
+            }
         }
-        let body = body.freeze();
+        let body = share.hold(body);
         if head.status.as_u16() < 400 {
             return Ok(HttpReply {
                 status: head.status,

@@ -75,6 +75,9 @@ impl HttpError {
             HttpFailure::UploadCut | HttpFailure::ClosedOnReuse => {
                 Verdict::from(Class::Cancelled).executed(Executed::Maybe)
             }
+            // EDGE-1: the dependency was not asked. It is our own lack of memory.
+            HttpFailure::NoMemory => Verdict::from(Class::Cancelled).executed(Executed::No),
+            HttpFailure::Unsent(_) => Verdict::from(Class::Rejected).executed(Executed::No),
             HttpFailure::Late => Verdict::from(Symptom::Timeout),
             HttpFailure::Reset | HttpFailure::TooLong => Verdict::from(Symptom::Reset),
             HttpFailure::BodyTooLarge

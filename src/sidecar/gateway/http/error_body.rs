@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::content_coding;
 use super::pool::PooledBody;
+use crate::buffer_budget::{BufferBudget, BufferShare};
 use crate::sidecar::gateway::message::HttpFailure;
 use crate::{CallHold, OpenAnswer, retry_after};
 
@@ -39,6 +40,8 @@ pub(crate) struct ErrorBody {
     is_flushed: bool,
     /// True if it was given up for another attempt, and cannot be passed on.
     is_closed: bool,
+    /// The share of the budget for the pieces that were read ahead.
+    share: Option<BufferShare>,
     /// The part that still arrives. Dropped before the slot is given back.
     rest: Option<PooledBody>,
     /// The slot and the record of the call, while the rest arrives.
@@ -61,7 +64,11 @@ impl ErrorBody {
     }
 
     /// Reads the beginning of a body. `left`: the time that the attempt has left.
-    pub(crate) async fn read_ahead(head: &Parts, body: PooledBody, left: Option<Duration>) -> Self {
+    pub(crate) async fn read_ahead(
+        head: &Parts,
+        body: PooledBody,
+        (left, budget): (Option<Duration>, &BufferBudget),
+    ) -> Self {
         let window = if retry_after::is_json(&head.headers, b"{") {
             JSON_WINDOW
         } else {
@@ -75,8 +82,11 @@ impl ErrorBody {
             ..Self::default()
         };
         let mut length = 0;
+        let mut share = budget.share();
+        // EDGE-4: above the budget of the process, no more is read ahead.
         while let Some(rest) = &mut this.rest
             && length < MAX_AHEAD
+            && share.grow_to(length)
         {
             let Ok(frame) = timeout_at(until, rest.frame()).await else {
                 break;
@@ -86,6 +96,7 @@ impl ErrorBody {
                 this.pieces.push_back(piece);
             }
         }
+        this.share = Some(share);
         this
     }
 

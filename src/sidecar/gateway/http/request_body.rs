@@ -1,16 +1,17 @@
-//! A request's body on its way to the dependency: buffered to be sent again, or streamed once.
+//! A request's body on its way to the dependency: whole, or streamed once.
 
+use std::collections::VecDeque;
 use std::future::Future as _;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Sleep, sleep};
 
 use crate::AttemptProgress;
 use crate::sidecar::gateway::message::{HttpFailure, HttpRequest};
@@ -24,72 +25,16 @@ pub(crate) struct BodyLimits {
     pub(crate) pause: Duration,
 }
 
-/// Maximum size of a body that is buffered even if it is sent only once, in bytes: a slow caller
-/// then holds no slot of the dependency.
+impl BodyLimits {
+    /// Returns the maximum size of a body that is buffered even if it is sent only once: a slow
+    /// caller then takes no connection to the dependency.
+    pub(crate) fn max_short(&self) -> u64 {
+        self.max_replay.min(MAX_SHORT)
+    }
+}
+
+/// See [`BodyLimits::max_short`].
 const MAX_SHORT: u64 = 64_000;
-
-/// Bytes that a body brings at least in each span of `gateway.body_timeout` while it is buffered.
-const LEAST_PIECE: usize = 1_000;
-
-/// A body, as far as it is read before the dependency is called.
-pub(crate) enum ReadBody {
-    /// The complete body.
-    Whole(Bytes),
-    /// A body that is streamed once.
-    Passing(StreamedBody),
-}
-
-/// Buffers a body that is short enough, so that a slow caller holds no slot of the dependency.
-/// `keep`: buffers a body of unknown length too, if it turns out to be short.
-pub(crate) async fn read(
-    body: Incoming,
-    keep: bool,
-    limits: BodyLimits,
-) -> Result<ReadBody, HttpFailure> {
-    let hint = body.size_hint();
-    if hint.lower() > limits.max_body {
-        return Err(HttpFailure::BodyTooLarge);
-    }
-    let short = limits.max_replay.min(MAX_SHORT);
-    let is_short = hint.upper().is_some_and(|most| most <= short);
-    let mut passing = StreamedBody::new(body, limits);
-    if !is_short && (!keep || hint.lower() > limits.max_replay) {
-        return Ok(ReadBody::Passing(passing));
-    }
-    let mut kept = BytesMut::new();
-    let mut window = pin!(sleep(limits.pause));
-    let mut before = 0;
-    loop {
-        let frame = tokio::select! {
-            biased;
-            frame = next(&mut passing) => frame,
-            () = window.as_mut() => {
-                // EDGE-4: a body that drips has an end, however short its pauses are.
-                if kept.len() - before < LEAST_PIECE {
-                    return Err(HttpFailure::BodyTooSlow);
-                }
-                before = kept.len();
-                window.as_mut().reset(Instant::now() + limits.pause);
-                continue;
-            }
-        };
-        let Some(frame) = frame else { break };
-        match frame?.into_data() {
-            Ok(piece) => kept.extend_from_slice(&piece),
-            // Request trailers are rare, and are not kept.
-            Err(_trailers) => break,
-        }
-        if kept.len() as u64 > limits.max_replay {
-            passing.before = Some(kept.freeze());
-            return Ok(ReadBody::Passing(passing));
-        }
-    }
-    Ok(ReadBody::Whole(kept.freeze()))
-}
-
-async fn next(body: &mut StreamedBody) -> Option<Result<Frame<Bytes>, HttpFailure>> {
-    std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await
-}
 
 /// A body to send.
 pub(crate) enum Upload {
@@ -107,8 +52,8 @@ impl Upload {
 /// A body that is streamed with back-pressure: the next piece is read once the previous one has
 /// been sent.
 pub(crate) struct StreamedBody {
-    /// The part that was read before.
-    before: Option<Bytes>,
+    /// The pieces that were read before.
+    before: VecDeque<Bytes>,
     rest: Incoming,
     room: u64,
     pause: Duration,
@@ -163,9 +108,9 @@ impl UploadStatus {
 }
 
 impl StreamedBody {
-    fn new(rest: Incoming, limits: BodyLimits) -> Self {
+    pub(super) fn new(rest: Incoming, limits: BodyLimits) -> Self {
         Self {
-            before: None,
+            before: VecDeque::new(),
             rest,
             room: limits.max_body,
             pause: limits.pause,
@@ -176,6 +121,11 @@ impl StreamedBody {
 
     pub(crate) fn trace(&self) -> Arc<UploadStatus> {
         Arc::clone(&self.trace)
+    }
+
+    /// Puts back a piece that was read, before all others.
+    pub(super) fn put_back(&mut self, piece: Bytes) {
+        self.before.push_front(piece);
     }
 
     fn fail(&self, failure: HttpFailure) -> HttpFailure {
@@ -231,18 +181,18 @@ impl Body for StreamedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, HttpFailure>>> {
         let this = self.get_mut();
-        match this.before.take() {
+        match this.before.pop_front() {
             Some(before) => Poll::Ready(Some(Ok(Frame::data(before)))),
             None => this.poll_rest(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.before.is_none() && self.rest.is_end_stream()
+        self.before.is_empty() && self.rest.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        let before = self.before.as_ref().map_or(0, |before| before.len() as u64);
+        let before: u64 = self.before.iter().map(|piece| piece.len() as u64).sum();
         let rest = self.rest.size_hint();
         let mut hint = SizeHint::new();
         hint.set_lower(rest.lower() + before);

@@ -15,6 +15,7 @@ use breakerbox_policy::{Class, ClassifySettings, Symptom};
 use super::error::{ErrorResponse, HttpError};
 use super::error_body::{ErrorBody, failure_of};
 use super::pool::PooledBody;
+use crate::buffer_budget::BufferBudget;
 use crate::retry_after;
 use crate::sidecar::gateway::headers::strip_one_hop;
 use crate::sidecar::gateway::message::HttpFailure;
@@ -36,14 +37,15 @@ pub(crate) enum ResponsePiece {
 }
 
 impl ResponseStream {
-    /// Accepts a response once its head has arrived. `left`: the time that the attempt has left.
+    /// Accepts a response once its head has arrived. `ahead`: the time that the attempt
+    /// has left, and the budget for the part that is read ahead.
     ///
     /// # Errors  The settings class the response as one that may be retried or answered by a
     /// fallback.
     pub(crate) async fn begin(
         answered: Response<PooledBody>,
         classify: impl FnOnce(Symptom) -> Class,
-        (span, left): (Option<AttemptSpan>, Option<Duration>),
+        (span, ahead): (Option<AttemptSpan>, (Option<Duration>, &BufferBudget)),
     ) -> Result<Self, HttpError> {
         let (mut head, body) = answered.into_parts();
         strip_one_hop(&mut head.headers);
@@ -70,7 +72,7 @@ impl ResponseStream {
                 span,
             });
         }
-        let body = ErrorBody::read_ahead(&head, body, left).await;
+        let body = ErrorBody::read_ahead(&head, body, ahead).await;
         Err(HttpError {
             failure: failure_of(&head),
             retry_after: body.hint(&head),

@@ -6,7 +6,9 @@ use std::sync::{Arc, OnceLock};
 use super::address::UpstreamAddress;
 use super::cache::HttpCache;
 use super::outbound::OutboundHeaders;
+use super::pending_bodies::PendingBodies;
 use super::upstream::UpstreamClient;
+use crate::buffer_budget::BufferBudget;
 use crate::config::{DependencyConfig, holds_credentials};
 use crate::sidecar::gateway::trace::AttemptTracer;
 
@@ -16,17 +18,28 @@ pub(crate) struct UpstreamTarget {
     pub(crate) attempts: AttemptTracer,
     /// True if its requests carry credentials of ours.
     pub(crate) holds_credentials: AtomicBool,
+    /// The budget of the bytes that are kept of requests and responses.
+    pub(crate) budget: BufferBudget,
+    /// Bodies of callers that are being read.
+    pub(crate) pending: PendingBodies,
     /// Connections of each thread.
     connections: Box<[OnceLock<UpstreamClient>]>,
 }
 
 impl UpstreamTarget {
     /// Creates a target without connections. `threads`: number of the gateway's threads.
-    pub(crate) fn new(address: UpstreamAddress, attempts: AttemptTracer, threads: usize) -> Self {
+    pub(crate) fn new(
+        address: UpstreamAddress,
+        attempts: AttemptTracer,
+        threads: usize,
+        budget: BufferBudget,
+    ) -> Self {
         Self {
             address: Arc::new(address),
             attempts,
             holds_credentials: AtomicBool::new(false),
+            budget,
+            pending: PendingBodies::default(),
             connections: (0..threads).map(|_| OnceLock::new()).collect(),
         }
     }
@@ -34,6 +47,8 @@ impl UpstreamTarget {
     /// Applies the settings of requests that may change at any time.
     pub(crate) fn follow(&self, config: &DependencyConfig) {
         self.address.set_limits(&config.settings.timeout);
+        let places = config.settings.bulkhead.max_concurrent.get();
+        self.pending.set_places(places);
         let outbound = OutboundHeaders::of(&config.outbound);
         self.address.outbound.store(Arc::new(outbound));
         let (url, tls) = (config.url.as_deref(), config.tls.as_ref());

@@ -1,0 +1,308 @@
+//! A request's body that is not read before its call is admitted.
+//!
+//! The first attempt reads it. Later attempts and fallbacks share the kept bytes; a body that
+//! is not kept is passed on once.
+
+use std::mem;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body as _, Frame};
+use hyper::body::Incoming;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, Sleep, sleep, timeout, timeout_at};
+
+use super::pending_bodies::PendingBodies;
+use super::request_body::{BodyLimits, StreamedBody, Upload, UploadStatus};
+use crate::buffer_budget::{BufferBudget, BufferShare};
+use crate::config::GatewayConfig;
+use crate::sidecar::gateway::message::{HttpFailure, UnsentBody};
+
+/// Bytes that a body brings at least in each span of `gateway.body_timeout` while it is buffered.
+const LEAST_PIECE: usize = 1_000;
+
+/// Time in which a body brings its first [`LEAST_PIECE`], the time between later pieces, and the
+/// time until the next look. A body that takes longer is slow, and gives its place back if slow
+/// ones take too many.
+const QUICK: Duration = Duration::from_millis(10);
+const STEADY: Duration = Duration::from_millis(250);
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// Difference between the time limit of a body and the end of its call. The body's must expire
+/// first, so that the caller is blamed and not the dependency.
+const AHEAD: Duration = Duration::from_millis(10);
+
+/// Maximum time and size of a body that is read only to keep the caller's connection. A longer one
+/// would enlarge the buffers of many connections when many calls are refused.
+const REST: (Duration, u64) = (Duration::from_millis(5), 16_000);
+
+/// A request's body, read when it is needed first.
+pub(crate) struct DeferredBody {
+    /// The whole body, once it was read.
+    whole: OnceLock<Bytes>,
+    stage: Mutex<ReadingStage>,
+    status: Arc<UploadStatus>,
+    /// End of the call.
+    until: Option<Instant>,
+}
+
+/// Progress of reading a body.
+enum ReadingStage {
+    /// A part may be read already.
+    Reading(Box<BodyReader>),
+    /// It was read, or passed on.
+    Gone,
+    Failed(HttpFailure),
+}
+
+/// A body while it is read.
+struct BodyReader {
+    body: StreamedBody,
+    limits: BodyLimits,
+    /// True if it may be needed more than once.
+    must_keep: bool,
+    kept: Vec<u8>,
+    share: BufferShare,
+    /// The present span of `gateway.body_timeout`, and the bytes that were there at its start.
+    window: Option<(Pin<Box<Sleep>>, usize)>,
+}
+
+impl DeferredBody {
+    /// Wraps a body of which nothing is read yet. Returns true if it is kept, unless it turns out to
+    /// be too long. `keep`: it may be sent more than once. `until`: the end of the call.
+    ///
+    /// # Errors  It says that it is longer than allowed.
+    pub(crate) fn begin(
+        body: Incoming,
+        config: &GatewayConfig,
+        (keep, until): (bool, Option<Instant>),
+        budget: &BufferBudget,
+    ) -> Result<(Arc<Self>, bool), HttpFailure> {
+        let limits = BodyLimits {
+            max_body: config.max_body,
+            max_replay: config.max_replay_body,
+            pause: config.body_timeout,
+        };
+        let hint = body.size_hint();
+        if hint.lower() > limits.max_body {
+            return Err(HttpFailure::BodyTooLarge);
+        }
+        let must_keep = keep && hint.lower() <= limits.max_replay;
+        let is_short = hint.upper().is_some_and(|most| most <= limits.max_short());
+        // EDGE-4: nothing of it is read before the call is admitted.
+        let deferred = Self::new(body, (limits, must_keep), until, budget);
+        Ok((Arc::new(deferred), must_keep || is_short))
+    }
+
+    fn new(
+        body: Incoming,
+        (limits, must_keep): (BodyLimits, bool),
+        until: Option<Instant>,
+        budget: &BufferBudget,
+    ) -> Self {
+        let body = StreamedBody::new(body, limits);
+        Self {
+            whole: OnceLock::new(),
+            status: body.trace(),
+            stage: Mutex::new(ReadingStage::Reading(Box::new(BodyReader {
+                body,
+                limits,
+                must_keep,
+                kept: Vec::new(),
+                share: budget.share(),
+                window: None,
+            }))),
+            until,
+        }
+    }
+
+    /// Returns the whole body, once it was read.
+    pub(crate) fn whole(&self) -> Option<&Bytes> {
+        self.whole.get()
+    }
+
+    /// The status of reading and sending it.
+    pub(crate) fn status(&self) -> &Arc<UploadStatus> {
+        &self.status
+    }
+
+    /// Returns the body to send, and reads it before if it is to be kept. `left`: a time limit
+    /// beside those of the call. `pending`: the bodies that are read for the same dependency.
+    ///
+    /// # Errors  It cannot be read, or was passed on before.
+    /// # Cancel safety   Dropped, the bytes that were read are kept for the next attempt.
+    pub(crate) async fn upload(
+        &self,
+        left: Option<Duration>,
+        pending: &PendingBodies,
+    ) -> Result<Upload, HttpFailure> {
+        let mut stage = self.stage.lock().await;
+        if let Some(whole) = self.whole() {
+            return Ok(Upload::Whole(Some(whole.clone())));
+        }
+        let reader = match &mut *stage {
+            ReadingStage::Reading(reader) => reader,
+            ReadingStage::Gone => return Err(HttpFailure::BodyGone),
+            ReadingStage::Failed(failure) => return Err(*failure),
+        };
+        let left = left.map(|left| Instant::now() + left);
+        let until = left.into_iter().chain(self.until).min();
+        let too_slow = Err(HttpFailure::Unsent(UnsentBody::TooSlow));
+        let begun = pending.begin();
+        let reading = reader.read(pending);
+        let read = match until.and_then(|until| until.checked_sub(AHEAD)) {
+            // EDGE-4: the call's own end holds for its body too.
+            Some(until) => timeout_at(until, reading).await.unwrap_or(too_slow),
+            None => reading.await,
+        };
+        drop(begun);
+        let is_whole = match read {
+            Ok(is_whole) => is_whole,
+            Err(failure) => {
+                *stage = ReadingStage::Failed(failure);
+                return Err(failure);
+            }
+        };
+        let read = mem::replace(&mut *stage, ReadingStage::Gone);
+        let ReadingStage::Reading(reader) = read else {
+            return Err(HttpFailure::BodyGone);
+        };
+        if is_whole {
+            let whole = self.whole.get_or_init(|| reader.into_whole());
+            return Ok(Upload::Whole(Some(whole.clone())));
+        }
+        self.status.progress().forbid_repeats();
+        Ok(Upload::Passing(Box::new(reader.into_passing())))
+    }
+
+    /// Reads and drops a body that nothing needs, if it has arrived already: the caller's
+    /// connection can then be used again.
+    pub(crate) async fn discard(&self) {
+        let Ok(mut stage) = self.stage.try_lock() else {
+            return;
+        };
+        let read = mem::replace(&mut *stage, ReadingStage::Gone);
+        let ReadingStage::Reading(mut reader) = read else {
+            return;
+        };
+        let (time, size) = REST;
+        if reader
+            .body
+            .size_hint()
+            .upper()
+            .is_none_or(|most| most > size)
+        {
+            return;
+        }
+        let reading = async { while let Some(Ok(_)) = next_of(&mut reader.body).await {} };
+        // The connection is closed if it takes longer.
+        let _ = timeout(time, reading).await;
+    }
+}
+
+impl BodyReader {
+    /// Reads the body if it is to be kept, or is short. Returns false if it is to be passed on.
+    async fn read(&mut self, pending: &PendingBodies) -> Result<bool, HttpFailure> {
+        let BodyLimits {
+            max_replay, pause, ..
+        } = self.limits;
+        let most = self.limits.max_short();
+        let is_short = self
+            .body
+            .size_hint()
+            .upper()
+            .is_some_and(|upper| upper <= most);
+        if !is_short && !self.must_keep {
+            return Ok(false);
+        }
+        let mut patience = pin!(sleep(QUICK));
+        loop {
+            let length = self.kept.len();
+            let begin = || (Box::pin(sleep(pause)), length);
+            let (window, before) = self.window.get_or_insert_with(begin);
+            let frame = tokio::select! {
+                biased;
+                frame = next_of(&mut self.body) => frame,
+                () = window.as_mut() => {
+                    // EDGE-4: a body that drips has an end, however short its pauses are.
+                    if length - *before < LEAST_PIECE {
+                        return Err(HttpFailure::Unsent(UnsentBody::TooSlow));
+                    }
+                    self.window = None;
+                    continue;
+                }
+                () = patience.as_mut() => {
+                    if pending.are_too_many() {
+                        return Err(HttpFailure::Unsent(UnsentBody::TooSlow));
+                    }
+                    patience.as_mut().reset(Instant::now() + AGAIN);
+                    continue;
+                }
+            };
+            let Some(frame) = frame else { break };
+            match frame.map_err(HttpFailure::before_sending)?.into_data() {
+                Ok(piece) => {
+                    if !self.keep(&piece) {
+                        return self.without_memory(piece);
+                    }
+                }
+                // Request trailers are rare, and are not kept.
+                Err(_trailers) => break,
+            }
+            if self.kept.len() >= LEAST_PIECE {
+                patience.as_mut().reset(Instant::now() + STEADY);
+            }
+            if self.kept.len() as u64 > max_replay {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Keeps a piece. Returns false if the budget is used up.
+    fn keep(&mut self, piece: &Bytes) -> bool {
+        let length = self.kept.len() + piece.len();
+        if length > self.kept.capacity() {
+            let rest = usize::try_from(self.body.size_hint().upper().unwrap_or(u64::MAX));
+            let whole = length.saturating_add(rest.unwrap_or(usize::MAX));
+            // Not more than the body can need, and not all of what it only announces.
+            let wanted = whole.min(length.max(2 * self.kept.capacity()));
+            if !self.share.grow_to(wanted) {
+                return false;
+            }
+            self.kept.reserve_exact(wanted - self.kept.len());
+        }
+        self.kept.extend_from_slice(piece);
+        true
+    }
+
+    /// Decides on a body after a piece for which there is no memory.
+    fn without_memory(&mut self, piece: Bytes) -> Result<bool, HttpFailure> {
+        // EDGE-4: above the budget, what need not be kept is passed on.
+        if self.must_keep {
+            return Err(HttpFailure::NoMemory);
+        }
+        self.body.put_back(piece);
+        Ok(false)
+    }
+
+    fn into_whole(self: Box<Self>) -> Bytes {
+        if self.kept.is_empty() {
+            return Bytes::new();
+        }
+        self.share.hold(self.kept)
+    }
+
+    fn into_passing(mut self: Box<Self>) -> StreamedBody {
+        if !self.kept.is_empty() {
+            self.body.put_back(self.share.hold(self.kept));
+        }
+        self.body
+    }
+}
+
+async fn next_of(body: &mut StreamedBody) -> Option<Result<Frame<Bytes>, HttpFailure>> {
+    std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await
+}
