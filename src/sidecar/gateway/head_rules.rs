@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use super::guard::{ServedSites, named_host};
 use super::headers::{DEADLINE, KEY, PRIORITY, instance};
 use super::http::body::ReplyBody;
+use super::http::upgrade;
 use super::problem::{GatewayProblem, ProblemKind};
 use crate::config::{GatewayConfig, TrustedHeader};
 
@@ -99,7 +100,9 @@ fn check(head: &Parts, config: &GatewayConfig, has_body: bool) -> Result<(), Ref
         let detail = format!("the request was made for another host; {allowed}");
         return Err(Refusal::new(ProblemKind::FOREIGN_HOST, detail));
     }
-    if !sites.serves_page(&head.method, &head.headers, host, has_body) {
+    // A page that opens a tunnel can read and write: no plain read.
+    let is_more = has_body || upgrade::asked(head).is_some();
+    if !sites.serves_page(&head.method, &head.headers, host, is_more) {
         let detail = "the request comes from a page of another site; its origin must be listed in \
                       gateway.origins";
         return Err(Refusal::new(ProblemKind::FOREIGN_ORIGIN, detail));

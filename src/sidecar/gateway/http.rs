@@ -10,6 +10,10 @@ pub(super) mod target;
 
 pub(super) mod upstream;
 
+pub(super) mod upgrade;
+
+pub(super) mod grpc;
+
 pub(super) mod connector;
 
 pub(super) mod connect_failure;
@@ -30,6 +34,8 @@ pub(super) mod substitute;
 
 // responses
 pub(super) mod response_stream;
+
+pub(super) mod tunnel;
 
 pub(super) mod cache;
 

@@ -138,6 +138,8 @@ impl UpstreamAddress {
 pub(crate) struct UpstreamConnector {
     address: Arc<UpstreamAddress>,
     tcp: HttpConnector<NameLookup>,
+    /// True if HTTP/2 is not offered.
+    is_http1_only: bool,
 }
 
 impl UpstreamConnector {
@@ -146,7 +148,17 @@ impl UpstreamConnector {
         let mut tcp = HttpConnector::new_with_resolver(NameLookup(GaiResolver::new()));
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
-        Self { address, tcp }
+        Self {
+            address,
+            tcp,
+            is_http1_only: false,
+        }
+    }
+
+    /// Offers no HTTP/2, whose connections cannot change their protocol.
+    pub(super) fn only_http1(mut self) -> Self {
+        self.is_http1_only = true;
+        self
     }
 
     async fn connect(self, uri: Uri) -> io::Result<UpstreamStream> {
@@ -169,7 +181,10 @@ impl UpstreamConnector {
                 }
                 None => builder,
             };
-            let mut tls = builder.enable_all_versions().wrap_connector(tcp);
+            let mut tls = match self.is_http1_only {
+                true => builder.enable_http1().wrap_connector(tcp),
+                false => builder.enable_all_versions().wrap_connector(tcp),
+            };
             tls.call(uri).await.map_err(io::Error::other)
         };
         let stream = match limit {

@@ -20,8 +20,10 @@ use breakerbox_policy::{Class, Symptom};
 use super::cache;
 use super::error::{ErrorResponse, HttpError};
 use super::error_body::{ErrorBody, failure_of};
+use super::grpc::GrpcAnswer;
 use super::request_body::Upload;
 use super::target::{UpstreamTarget, WorkerRoute};
+use super::upgrade;
 use super::upstream::UpstreamClient;
 use crate::sidecar::gateway::headers::strip_one_hop;
 use crate::sidecar::gateway::message::{HttpFailure, HttpReply, HttpRequest};
@@ -75,6 +77,8 @@ impl Dependency for HttpDependency {
     type Error = HttpError;
 
     async fn call(&self, request: HttpRequest, call: &CallContext) -> Result<HttpReply, HttpError> {
+        // A buffered answer is none to such a request.
+        let request = upgrade::without(request);
         let body = Upload::of(&request).ok_or(HttpFailure::BodyGone)?;
         let (target, upstream) = self.present();
         let limit = || call.remaining();
@@ -114,10 +118,16 @@ impl Dependency for HttpDependency {
         }
         let body = body.freeze();
         if head.status.as_u16() < 400 {
+            let grpc = GrpcAnswer::of(&head).map(|mut grpc| {
+                if let Some(trailers) = &trailers {
+                    grpc.read(trailers);
+                }
+                grpc
+            });
             return Ok(HttpReply {
-                status: head.status,
-                headers: head.headers,
-                body,
+                trailers,
+                grpc,
+                ..HttpReply::new(head.status, head.headers, body)
             });
         }
         let body = ErrorBody::whole(body, trailers);
@@ -130,7 +140,7 @@ impl Dependency for HttpDependency {
 
     fn classify(result: Result<&HttpReply, &HttpError>) -> Verdict {
         match result {
-            Ok(reply) => of_status(reply.status, None),
+            Ok(reply) => reply.verdict(),
             Err(error) => error.verdict(),
         }
     }

@@ -16,9 +16,11 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use super::connect_failure::ConnectFailure;
 use super::connector::{UpstreamAddress, UpstreamConnector};
 use super::error::HttpError;
+use super::grpc::GrpcRequest;
 use super::pool::{ConnectionPool, PooledBody};
 use super::request_body::Upload;
 use super::socket::SocketMark;
+use super::upgrade;
 use crate::sidecar::gateway::headers::{DEADLINE, append_via};
 use crate::sidecar::gateway::message::{HttpFailure, HttpRequest};
 
@@ -71,6 +73,12 @@ impl UpstreamClient {
             self.message(request, body, left).ok()
         };
         let sent = match &self.transport {
+            _ if request.asks_upgrade() => {
+                let connector = UpstreamConnector::new(Arc::clone(&self.address));
+                // On the heap: it is rarely needed.
+                let sending = upgrade::send(connector, &self.address, (request, message));
+                Box::pin(sending).await
+            }
             UpstreamTransport::Plain(pool) => pool.request(message, again).await,
             UpstreamTransport::Tls(pool) => match request_by_tls(pool, message).await {
                 Err(HttpFailure::ClosedOnReuse) => match again() {
@@ -83,8 +91,12 @@ impl UpstreamClient {
         let sent = sent.map(|mut response| {
             let version = response.version();
             append_via(response.headers_mut(), version);
+            if let Some(grpc) = GrpcRequest::of(request.headers()) {
+                response.extensions_mut().insert(grpc);
+            }
             response
         });
+        let sent = sent.and_then(|response| upgrade::check(request, response));
         sent.map_err(|failure| match trace {
             Some(trace) => trace.blamed(failure).into(),
             None => failure.into(),
