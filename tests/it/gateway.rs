@@ -8,6 +8,7 @@ mod error_answers;
 mod fallbacks;
 #[cfg(target_os = "linux")]
 mod flood;
+mod grpc;
 mod headers;
 mod hints;
 mod http2;
@@ -24,12 +25,14 @@ mod retries;
 pub(crate) mod serve;
 #[cfg(unix)]
 mod shutdown_delay;
+mod stand_in_streams;
 mod streams;
 mod substitutes;
 mod times;
 mod tls;
 mod trust;
 mod undisturbed;
+mod upgrades;
 mod upstream_tls;
 mod whole;
 mod wire;

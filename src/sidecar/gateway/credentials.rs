@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName};
 use super::headers::IDEMPOTENCY;
 
 /// Parts of names that carry credentials, or the result of checking them.
-const PARTS: [&str; 28] = [
+const PARTS: [&str; 29] = [
     "account",
     "assertion",
     "auth",
@@ -36,6 +36,8 @@ const PARTS: [&str; 28] = [
     "tenant",
     "token",
     "user",
+    // Browsers have no other place for a token in such a request.
+    "websocket-protocol",
     "xsrf",
 ];
 
@@ -54,7 +56,13 @@ const BEGINNINGS: [&str; 10] = [
 ];
 
 /// Names that only look like one.
-const OTHERS: [&str; 4] = ["user-agent", "x-origin", "x-original", "x-user-agent"];
+const OTHERS: [&str; 5] = [
+    "sec-websocket-key",
+    "user-agent",
+    "x-origin",
+    "x-original",
+    "x-user-agent",
+];
 
 /// Names of parameters in a query that are credentials in themselves. `key` and `token` are not
 /// among them: they are also names of plain values.
@@ -143,6 +151,7 @@ mod tests {
             "x-org-id",
             "openai-organization",
             "dpop",
+            "sec-websocket-protocol",
         ] {
             assert!(is_credential(&HeaderName::from_static(name)), "{name}");
         }
@@ -154,6 +163,7 @@ mod tests {
             "x-request-id",
             "x-original-url",
             "forwarded",
+            "sec-websocket-key",
         ] {
             assert!(!is_credential(&HeaderName::from_static(name)), "{name}");
         }

@@ -211,7 +211,9 @@ impl RelayedBody {
                     if let (Some(keeping), Some(data)) = (&mut self.keeping, frame.data_ref()) {
                         keeping.add(data);
                     }
-                    let is_last = self.stream.get_ref().is_none_or(ResponseStream::is_over);
+                    // EDGE-3: HTTP/2 does not poll after trailers either.
+                    let is_over = self.stream.get_ref().is_none_or(ResponseStream::is_over);
+                    let is_last = is_over || frame.is_trailers();
                     if !is_last {
                         return Poll::Ready(Some(Ok(frame)));
                     }
