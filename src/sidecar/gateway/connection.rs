@@ -79,6 +79,19 @@ struct WatchedSocket {
 }
 
 impl WatchedSocket {
+    fn new(stream: TcpStream, config: &GatewayConfig) -> Self {
+        let activity = CallerActivity::new(CallerLimits {
+            head: config.header_timeout,
+            send: config.send_timeout,
+            idle: config.idle_timeout,
+        });
+        Self {
+            stream,
+            before: Bytes::new(),
+            activity: Rc::new(activity),
+        }
+    }
+
     /// Reads the beginning of the connection; true if it speaks HTTP/2.
     async fn is_http2(&mut self) -> io::Result<bool> {
         let mut read = BytesMut::with_capacity(PREFACE.len());
@@ -197,16 +210,8 @@ pub(super) async fn serve<F>(
 ) where
     F: Future<Output = Response<ReplyBody>> + 'static,
 {
-    let activity = Rc::new(CallerActivity::new(CallerLimits {
-        head: config.header_timeout,
-        send: config.send_timeout,
-        idle: config.idle_timeout,
-    }));
-    let mut socket = WatchedSocket {
-        stream,
-        before: Bytes::new(),
-        activity: Rc::clone(&activity),
-    };
+    let mut socket = WatchedSocket::new(stream, config);
+    let activity = Rc::clone(&socket.activity);
     let (seen, answer) = (Rc::clone(&activity), Rc::new(answer));
     let tunnel = Rc::<Cell<Option<Box<CallerTunnel>>>>::default();
     let opened = Rc::clone(&tunnel);
@@ -282,7 +287,7 @@ enum ConnectionStep<'a, 'c> {
     End,
 }
 
-/// The limits of a connection, whatever it does.
+/// The limits of a connection, in each of its phases.
 struct ConnectionWatch<'a, S> {
     activity: &'a CallerActivity,
     stop: Pin<&'a mut S>,

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep};
 
 use breakerbox_policy::{Class, Priority, Symptom};
 
-use self::replies::{list, own, signed};
+use self::replies::{list, own, signed, trailers_only};
 use self::substitutes::SubstituteCalls;
 use super::head_rules::{refuse_trace, screen};
 use super::headers::{
@@ -71,7 +71,7 @@ pub(super) async fn answer(
         span
     });
     if let Some(media) = grpc {
-        response = grpc::trailers_only(response, &media);
+        response = trailers_only(response, &media);
     }
     match span {
         Some(span) => response.map(|body| body.traced(span)),
@@ -287,12 +287,9 @@ impl ProxiedCall<'_> {
             let body = body.or_else(|| passing.borrow_mut().take().map(Upload::Passing));
             self.attempt(&request, body, (attempts.get(), until))
         };
-        let by_verdict = |result: Result<&ResponseStream, &HttpError>| match result {
-            Ok(exchange) => exchange.verdict(),
-            Err(error) => error.verdict(),
-        };
         let client = &self.route.client;
-        let mut calling = pin!(client.stream_or_answer(request.clone(), options, by_verdict, open));
+        let mut calling =
+            pin!(client.stream_or_answer(request.clone(), options, response_stream::verdict, open));
         let served = match &mut substitutes {
             None => calling.await,
             Some(calls) => Box::pin(calls.during(calling.as_mut())).await,

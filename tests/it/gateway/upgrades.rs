@@ -103,6 +103,7 @@ async fn edge_3_a_websocket_flows_both_ways_and_holds_its_place() {
     again.send(Message::text("again")).await.unwrap();
     assert_eq!(again.next().await.unwrap().unwrap(), Message::text("again"));
     assert_eq!(upstream.hits(), 2);
+    drop(again);
     bed.end().await;
 }
 
@@ -375,6 +376,7 @@ async fn edge_3_a_stand_in_takes_a_websocket_over() {
         Message::text("hello")
     );
     assert_eq!(bed.runtime.status("spare").unwrap().in_flight, 1);
+    drop(socket);
     bed.end().await;
 }
 

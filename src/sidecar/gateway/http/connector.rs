@@ -155,7 +155,7 @@ impl UpstreamConnector {
         }
     }
 
-    /// Offers no HTTP/2, whose connections cannot change their protocol.
+    /// Offers no HTTP/2: its connections cannot change their protocol.
     pub(super) fn only_http1(mut self) -> Self {
         self.is_http1_only = true;
         self

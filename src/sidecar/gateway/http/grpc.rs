@@ -6,21 +6,18 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
+use http::header::{CONTENT_TYPE, HeaderName};
 use http::response::Parts;
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 use breakerbox_policy::{Class, Executed, Symptom};
 
-use super::body::ReplyBody;
-use super::error::speaks_of_caller;
 use crate::{Verdict, retry_after};
 
 /// Status of an answer, in its trailers or in its head.
-const STATUS: HeaderName = HeaderName::from_static("grpc-status");
+pub(in crate::sidecar::gateway) const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// Text beside it.
-const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+pub(in crate::sidecar::gateway) const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// Deadline of a request, as a span.
 const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
@@ -30,8 +27,11 @@ const OK: u8 = 0;
 const CANCELLED: u8 = 1;
 /// Status of a call without another one.
 const UNKNOWN: u8 = 2;
-/// Status of a call whose time is over.
+/// Status of a call that was not done in time.
 const DEADLINE_EXCEEDED: u8 = 4;
+/// Statuses of calls without the right to make them.
+const PERMISSION_DENIED: u8 = 7;
+const UNAUTHENTICATED: u8 = 16;
 
 /// Returns the media type of a message, if it is one of gRPC.
 pub(in crate::sidecar::gateway) fn media_of(headers: &HeaderMap) -> Option<&HeaderValue> {
@@ -164,9 +164,9 @@ fn verdict_of(code: u8, request: GrpcRequest) -> Verdict {
         _ => Executed::Yes,
     };
     let verdict = verdict.executed(executed).cause(words(code));
-    match symptom(code, request) {
+    match code {
         // FBK-2: no fallback covers what speaks of this caller.
-        Some(Symptom::Status(status)) if speaks_of_caller(status) => verdict.for_caller(),
+        PERMISSION_DENIED | UNAUTHENTICATED => verdict.for_caller(),
         _ => verdict,
     }
 }
@@ -180,8 +180,8 @@ fn symptom(code: u8, request: GrpcRequest) -> Option<Symptom> {
         UNKNOWN | 13 | 15 => 500,
         14 => 503,
         8 => 429,
-        7 => 403,
-        16 => 401,
+        PERMISSION_DENIED => 403,
+        UNAUTHENTICATED => 401,
         _ => return None,
     };
     Some(Symptom::Status(status))
@@ -218,31 +218,8 @@ pub(in crate::sidecar::gateway) struct GrpcProblem {
     pub(in crate::sidecar::gateway) message: String,
 }
 
-/// Turns a problem of the gateway into an answer of headers only, as gRPC clients need it. Other
-/// responses stay as they are. `media`: the media type of the request.
-///
-/// # Source  PROTOCOL-HTTP2.md of gRPC, "Trailers-Only".
-pub(in crate::sidecar::gateway) fn trailers_only(
-    mut response: Response<ReplyBody>,
-    media: &HeaderValue,
-) -> Response<ReplyBody> {
-    let Some(GrpcProblem { code, message }) = response.extensions_mut().remove() else {
-        return response;
-    };
-    *response.status_mut() = StatusCode::OK;
-    *response.body_mut() = ReplyBody::whole(Bytes::new());
-    let headers = response.headers_mut();
-    headers.remove(CONTENT_LENGTH);
-    headers.insert(CONTENT_TYPE, media.clone());
-    headers.insert(STATUS, HeaderValue::from(u16::from(code)));
-    if let Ok(message) = HeaderValue::try_from(encoded(&message)) {
-        headers.insert(MESSAGE, message);
-    }
-    response
-}
-
 /// Encodes a text as gRPC does: all but printable ASCII as percent signs and numbers.
-fn encoded(message: &str) -> String {
+pub(in crate::sidecar::gateway) fn encoded(message: &str) -> String {
     let mut text = String::with_capacity(message.len());
     for byte in message.bytes() {
         if matches!(byte, b' '..=b'~') && byte != b'%' {

@@ -32,7 +32,7 @@ pub(crate) struct ResponseStream {
     body: PooledBody,
     /// The status of an answer of gRPC.
     grpc: Option<GrpcAnswer>,
-    /// What follows the head in place of a body, if the connection has changed its protocol.
+    /// The bytes behind the head, in place of a body, if the connection has changed its protocol.
     tunnel: Option<TunnelStream>,
     span: Option<AttemptSpan>,
 }
@@ -88,8 +88,8 @@ impl ResponseStream {
         Ok(this)
     }
 
-    /// Turns a response into an error: the call has no usable answer. Only of responses whose head
-    /// is still there. `left`: the time that the attempt has left.
+    /// Turns a response into an error: the call has no usable answer. Only before the head
+    /// is taken. `left`: the time that the attempt has left.
     pub(crate) async fn into_error(self, left: Option<Duration>) -> HttpError {
         let Some(head) = self.head else {
             return HttpFailure::Reset.into();
@@ -113,7 +113,7 @@ impl ResponseStream {
     }
 
     /// Returns the verdict on a response that has ended.
-    pub(crate) fn verdict(&self) -> Verdict {
+    fn verdict(&self) -> Verdict {
         match &self.grpc {
             Some(grpc) => grpc.verdict(),
             None => of_status(self.status, self.retry_after),
@@ -164,6 +164,14 @@ impl Stream for ResponseStream {
                     .map_err(|_| HttpFailure::Reset.into()),
             )
         })
+    }
+}
+
+/// Returns the verdict on a response that has ended, or on an attempt without one.
+pub(crate) fn verdict(result: Result<&ResponseStream, &HttpError>) -> Verdict {
+    match result {
+        Ok(response) => response.verdict(),
+        Err(error) => error.verdict(),
     }
 }
 

@@ -54,7 +54,7 @@ fn has_body(headers: &HeaderMap) -> bool {
     headers.contains_key(TRANSFER_ENCODING) || length.is_some_and(|length| length != "0")
 }
 
-/// Names the protocols in a head, whose fields of one connection are stripped already.
+/// Names the protocols in a head. The other fields of one connection are stripped before.
 pub(in crate::sidecar::gateway) fn name_in(headers: &mut HeaderMap, protocols: HeaderValue) {
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, protocols);

@@ -1,12 +1,13 @@
 //! Responses that are whole, and the labels of all responses.
 
 use bytes::Bytes;
-use http::header::{AGE, CONTENT_TYPE};
-use http::{HeaderValue, Response};
+use http::header::{AGE, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderValue, Response, StatusCode};
 
 use crate::sidecar::gateway::headers::{ATTEMPTS, SOURCE};
 use crate::sidecar::gateway::http::body::{ReplyBody, RestLimits};
 use crate::sidecar::gateway::http::error_body::ErrorBody;
+use crate::sidecar::gateway::http::grpc::{self, GrpcProblem};
 use crate::sidecar::gateway::message::HttpReply;
 use crate::sidecar::gateway::route::ThreadContext;
 use crate::{Answer, AnswerSource};
@@ -75,5 +76,28 @@ fn with_signs(
     let headers = response.headers_mut();
     headers.insert(SOURCE, source);
     headers.insert(ATTEMPTS, HeaderValue::from(attempts));
+    response
+}
+
+/// Turns a problem of the gateway into an answer of headers only, as gRPC clients need it. Other
+/// responses stay as they are. `media`: the media type of the request.
+///
+/// # Source  PROTOCOL-HTTP2.md of gRPC, "Trailers-Only".
+pub(super) fn trailers_only(
+    mut response: Response<ReplyBody>,
+    media: &HeaderValue,
+) -> Response<ReplyBody> {
+    let Some(GrpcProblem { code, message }) = response.extensions_mut().remove() else {
+        return response;
+    };
+    *response.status_mut() = StatusCode::OK;
+    *response.body_mut() = ReplyBody::whole(Bytes::new());
+    let headers = response.headers_mut();
+    headers.remove(CONTENT_LENGTH);
+    headers.insert(CONTENT_TYPE, media.clone());
+    headers.insert(grpc::STATUS, HeaderValue::from(u16::from(code)));
+    if let Ok(message) = HeaderValue::try_from(grpc::encoded(&message)) {
+        headers.insert(grpc::MESSAGE, message);
+    }
     response
 }

@@ -17,9 +17,8 @@ use tokio::time::Instant;
 use super::ProxiedCall;
 use super::replies::{in_one_piece, signed};
 use crate::sidecar::gateway::http::body::ReplyBody;
-use crate::sidecar::gateway::http::error::HttpError;
 use crate::sidecar::gateway::http::request_body::Upload;
-use crate::sidecar::gateway::http::response_stream::ResponseStream;
+use crate::sidecar::gateway::http::response_stream;
 use crate::sidecar::gateway::message::{HttpReply, HttpRequest, SubstituteCall, SubstituteResult};
 use crate::sidecar::gateway::route::RouteKind;
 use crate::{Answer, CallOptions, Served};
@@ -167,12 +166,9 @@ impl ProxiedCall<'_> {
                 Ok(response)
             }
         };
-        let by_verdict = |result: Result<&ResponseStream, &HttpError>| match result {
-            Ok(response) => response.verdict(),
-            Err(error) => error.verdict(),
-        };
         let client = &self.route.client;
-        let mut calling = pin!(client.stream_or_answer(request.clone(), options, by_verdict, open));
+        let mut calling =
+            pin!(client.stream_or_answer(request.clone(), options, response_stream::verdict, open));
         let served = match &mut calls {
             None => calling.await,
             Some(calls) => calls.during(calling.as_mut()).await,
