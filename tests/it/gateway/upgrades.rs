@@ -383,7 +383,7 @@ async fn edge_3_a_stand_in_takes_a_websocket_over() {
 #[tokio::test]
 async fn edge_3_an_upgrade_by_tls_goes_out_by_http1() {
     let trusted = super::tls::issuer();
-    let upstream = super::tls::upstream(&trusted, &["h2", "http/1.1"]).await;
+    let upstream = Box::pin(super::tls::upstream(&trusted, &["h2", "http/1.1"])).await;
     let folder = super::serve::folder();
     let roots = folder.path().join("roots.pem");
     std::fs::write(&roots, trusted.pem()).unwrap();
