@@ -86,6 +86,12 @@ pub trait Fallback<D: Dependency>: Send + Sync + 'static {
     fn problem(&self) -> Option<String> {
         None
     }
+
+    /// Returns true if limits of its own bound its work. Else `timeout.attempt` of the dependency
+    /// bounds it, as it does by default. The deadline of the caller holds in both cases.
+    fn has_own_limits(&self) -> bool {
+        false
+    }
 }
 
 /// A fallback that its owner keeps, too.
@@ -117,6 +123,10 @@ impl<D: Dependency, F: Fallback<D>> Fallback<D> for Arc<F> {
 
     fn problem(&self) -> Option<String> {
         (**self).problem()
+    }
+
+    fn has_own_limits(&self) -> bool {
+        (**self).has_own_limits()
     }
 }
 

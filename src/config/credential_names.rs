@@ -7,7 +7,7 @@ use super::outbound::OutboundConfig;
 use super::upstream_tls::UpstreamTls;
 
 /// Parts of names that carry credentials, or the result of checking them.
-const PARTS: [&str; 28] = [
+const PARTS: [&str; 29] = [
     "account",
     "assertion",
     "auth",
@@ -35,6 +35,8 @@ const PARTS: [&str; 28] = [
     "tenant",
     "token",
     "user",
+    // Browsers have no other place for a token in such a request.
+    "websocket-protocol",
     "xsrf",
 ];
 
@@ -53,8 +55,9 @@ const BEGINNINGS: [&str; 10] = [
 ];
 
 /// Beginnings of names that only look like one.
-const OTHERS: [&str; 5] = [
+const OTHERS: [&str; 6] = [
     "idempotency-key",
+    "sec-websocket-key",
     "user-agent",
     "x-origin",
     "x-original",
@@ -108,6 +111,7 @@ mod tests {
             "x-org-id",
             "openai-organization",
             "dpop",
+            "sec-websocket-protocol",
         ] {
             assert!(is_credential_name(name), "{name}");
         }
@@ -119,6 +123,7 @@ mod tests {
             "x-request-id",
             "x-original-url",
             "forwarded",
+            "sec-websocket-key",
         ] {
             assert!(!is_credential_name(name), "{name}");
         }

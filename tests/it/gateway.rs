@@ -10,6 +10,7 @@ mod error_answers;
 mod fallbacks;
 #[cfg(target_os = "linux")]
 mod flood;
+mod grpc;
 mod h2c;
 mod headers;
 mod hints;
@@ -29,6 +30,7 @@ mod retries;
 pub(crate) mod serve;
 #[cfg(unix)]
 mod shutdown_delay;
+mod stand_in_streams;
 mod streams;
 mod substitutes;
 mod times;
@@ -37,6 +39,7 @@ mod trust;
 mod undisturbed;
 #[cfg(unix)]
 mod unix_sockets;
+mod upgrades;
 mod upstream_tls;
 mod whole;
 mod wire;

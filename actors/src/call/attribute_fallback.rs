@@ -138,12 +138,13 @@ impl Patience<'_> {
         let scope = around.map(|end| shared.clock.moment(end));
         let work = deadline::within(scope, begin);
         async move {
+            let own = shared.settings().timeout.attempt;
             let work = std::pin::pin!(work);
             let work = DeadlineScope::new(scope, work);
             tokio::select! {
                 biased;
                 answer = work => answer.map_err(|error| error.to_string()),
-                impatience = patience(shared, now, around) => Err(impatience),
+                impatience = patience(shared, (now, own), around) => Err(impatience),
             }
         }
     }

@@ -8,6 +8,7 @@ use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use actix::{Actor, Context, Handler, Message};
 use breakerbox_policy::Time;
@@ -150,6 +151,9 @@ async fn answer<'a, D: Dependency>(
         let now = shared.clock.now();
         // Calls that the fallback makes inherit the caller's deadline.
         let scope = deadline.map(|end| shared.clock.moment(end));
+        // EDGE-3: another dependency answers within its own limits.
+        let attempt = shared.settings().timeout.attempt;
+        let own = attempt.filter(|_| !rule.fallback.has_own_limits());
         let fallen = {
             let asked = pin!(async { rule.fallback.answer(request.clone(), why, now).await });
             let asked = AssertUnwindSafe(DeadlineScope::new(scope, asked));
@@ -158,7 +162,7 @@ async fn answer<'a, D: Dependency>(
                 // The caller is gone.
                 () = reply.closed() => return None,
                 fallen = asked.catch_unwind() => fallen,
-                impatience = patience(shared, now, deadline) => Ok(FallbackOutcome::Failed(impatience)),
+                impatience = patience(shared, (now, own), deadline) => Ok(FallbackOutcome::Failed(impatience)),
             }
         };
         match fallen {
@@ -184,14 +188,14 @@ async fn answer<'a, D: Dependency>(
     None
 }
 
-/// Resolves, with the reason as text, when a fallback has used up the time of an attempt or the
-/// caller's deadline has passed.
-pub(crate) async fn patience(shared: &Shared, now: Time, deadline: Option<Time>) -> String {
-    let own = shared
-        .settings()
-        .timeout
-        .attempt
-        .map(|span| now.after(span));
+/// Resolves, with the reason as text, when a fallback that was asked at `now` has used up its time,
+/// or the caller's deadline has passed.
+pub(crate) async fn patience(
+    shared: &Shared,
+    (now, own): (Time, Option<Duration>),
+    deadline: Option<Time>,
+) -> String {
+    let own = own.map(|span| now.after(span));
     match (own, deadline) {
         (own, Some(deadline)) if own.is_none_or(|own| deadline < own) => {
             shared.clock.sleep_until(deadline).await;

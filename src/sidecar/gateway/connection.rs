@@ -3,26 +3,29 @@
 //! hyper's own limit for a request head also runs while a connection is idle, and hyper has no
 //! limit for callers that do not read the response. The timer tells these cases apart.
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+use bytes::BytesMut;
 use http::header::CONNECTION;
 use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, ReadBuf};
 use tokio::sync::watch;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::activity::{CallerActivity, CallerLimits, GRACE, RequestActivity, TimerAction};
 use super::http::body::ReplyBody;
+use super::http::tunnel::CallerTunnel;
 use super::observed_socket::{ObservedSocket, SocketObserver};
 use super::socket_stream::SocketStream;
 use crate::config::GatewayConfig;
@@ -41,23 +44,31 @@ impl<F: Future + 'static> Executor<F> for LocalExecutor {
     }
 }
 
+/// The first bytes of a connection that speaks HTTP/2.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// hyper's settings for connections.
+pub(super) struct ConnectionBuilder {
+    http1: http1::Builder,
+    http2: http2::Builder<LocalExecutor>,
+}
+
 /// Returns hyper's settings for connections.
-pub(super) fn builder(config: &GatewayConfig) -> Builder<LocalExecutor> {
+pub(super) fn builder(config: &GatewayConfig) -> ConnectionBuilder {
     let whole = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     let head = whole(config.max_head);
-    let mut builder = Builder::new(LocalExecutor);
-    builder
-        .http1()
+    let mut http1 = http1::Builder::new();
+    http1
         .timer(TokioTimer::new())
         .header_read_timeout(None)
         .max_headers(whole(config.max_headers.get().into()))
         .max_buf_size(head);
-    builder
-        .http2()
+    let mut http2 = http2::Builder::new(LocalExecutor);
+    http2
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX));
-    builder
+    ConnectionBuilder { http1, http2 }
 }
 
 /// Reports the progress of a caller's socket to the timer.
@@ -111,10 +122,29 @@ impl SocketObserver for Rc<CallerActivity> {
     }
 }
 
+/// Reads the beginning of the connection; true if it speaks HTTP/2.
+async fn is_http2(socket: &mut ObservedSocket<Rc<CallerActivity>>) -> io::Result<bool> {
+    let mut read = BytesMut::with_capacity(PREFACE.len());
+    let is_http2 = loop {
+        if read.len() == PREFACE.len() {
+            break true;
+        }
+        let mut room = [0; PREFACE.len()];
+        let room = &mut room[..PREFACE.len() - read.len()];
+        let more = socket.read(room).await?;
+        read.extend_from_slice(&room[..more]);
+        if more == 0 || !PREFACE.starts_with(&read) {
+            break false;
+        }
+    };
+    socket.put_back(read.freeze());
+    Ok(is_http2)
+}
+
 /// Serves a connection until it ends, or until it is idle once `stopping` is set.
 pub(super) async fn serve<F>(
     stream: SocketStream,
-    (builder, config): (&Builder<LocalExecutor>, &GatewayConfig),
+    (builder, config): (&ConnectionBuilder, &GatewayConfig),
     answer: impl Fn(Request<Incoming>) -> F + 'static,
     mut stopping: watch::Receiver<bool>,
 ) where
@@ -125,49 +155,146 @@ pub(super) async fn serve<F>(
         send: config.send_timeout,
         idle: config.idle_timeout,
     }));
-    let io = TokioIo::new(ObservedSocket::new(stream, Rc::clone(&activity)));
+    let mut socket = ObservedSocket::new(stream, Rc::clone(&activity));
     let (seen, answer) = (Rc::clone(&activity), Rc::new(answer));
+    let tunnel = Rc::<Cell<Option<Box<CallerTunnel>>>>::default();
+    let opened = Rc::clone(&tunnel);
     let service = service_fn(move |request: Request<Incoming>| {
         let waiting = RequestActivity::new(&seen);
         seen.is_http2.set(request.version() == Version::HTTP_2);
         let (answer, seen) = (Rc::clone(&answer), Rc::clone(&seen));
+        let opened = Rc::clone(&opened);
         // On the heap: hyper moves the future, and an idle connection would reserve room for it.
         Box::pin(async move {
-            let response = answer(request).await;
+            let mut response = answer(request).await;
+            opened.set(response.body_mut().take_tunnel());
             let response = response.map(|body| body.watched(waiting));
             // The gateway sets this header only if a request was not fully read.
             seen.unread.set(response.headers().contains_key(CONNECTION));
             Ok::<_, std::convert::Infallible>(response)
         })
     });
-    let mut connection = pin!(builder.serve_connection(io, service));
-    let mut stop = pin!(async move {
+    let stop = pin!(async move {
         // A dropped sender means stopping too.
         let _ = stopping.wait_for(|stopping| *stopping).await;
     });
-    let mut watch = ConnectionTimer::default();
-    let mut is_ending = false;
-    poll_fn(|cx| {
-        if !is_ending && stop.as_mut().poll(cx).is_ready() {
-            is_ending = true;
-            connection.as_mut().graceful_shutdown();
-        }
-        loop {
-            // Errors on a caller's connection concern only the caller.
-            if connection.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(());
+    let mut watch = ConnectionWatch {
+        activity: &activity,
+        stop,
+        timer: ConnectionTimer::default(),
+        is_ending: false,
+    };
+    let Some(Ok(is_http2)) = watch.before_ending(is_http2(&mut socket)).await else {
+        return;
+    };
+    if is_http2 {
+        let mut connection = pin!(
+            builder
+                .http2
+                .serve_connection(TokioIo::new(socket), service)
+        );
+        let ended = watch.until_end(|step| match step {
+            ConnectionStep::Poll(cx) => connection.as_mut().poll(cx),
+            ConnectionStep::End => {
+                connection.as_mut().graceful_shutdown();
+                Poll::Pending
             }
-            match watch.poll(&activity, is_ending, cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(TimerAction::Cut) => return Poll::Ready(()),
-                Poll::Ready(_) => {
-                    is_ending = true;
-                    connection.as_mut().graceful_shutdown();
+        });
+        // Errors on a caller's connection concern only the caller.
+        let _ = ended.await;
+        return;
+    }
+    let mut connection = builder
+        .http1
+        .serve_connection(TokioIo::new(socket), service);
+    let ended = watch.until_end(|step| match step {
+        ConnectionStep::Poll(cx) => Pin::new(&mut connection).poll(cx),
+        ConnectionStep::End => {
+            Pin::new(&mut connection).graceful_shutdown();
+            Poll::Pending
+        }
+    });
+    if let (Some(Ok(())), Some(tunnel)) = (ended.await, tunnel.take()) {
+        let parts = connection.into_parts();
+        let mut socket = parts.io.into_inner();
+        // What the caller has sent behind its request belongs to the new protocol.
+        socket.put_back(parts.read_buf);
+        let _in_flight = RequestActivity::new(&activity);
+        watch.unless_cut(tunnel.run(socket)).await;
+    }
+}
+
+/// A step of a connection.
+enum ConnectionStep<'a, 'c> {
+    Poll(&'a mut Context<'c>),
+    /// End it as soon as it is idle.
+    End,
+}
+
+/// The limits of a connection, in each of its phases.
+struct ConnectionWatch<'a, S> {
+    activity: &'a CallerActivity,
+    stop: Pin<&'a mut S>,
+    timer: ConnectionTimer,
+    is_ending: bool,
+}
+
+impl<S: Future<Output = ()>> ConnectionWatch<'_, S> {
+    /// Does some work as long as the connection need not end. Returns `None` if it must.
+    async fn before_ending<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = pin!(work);
+        poll_fn(|cx| {
+            if self.stop.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            if let Poll::Ready(done) = work.as_mut().poll(cx) {
+                return Poll::Ready(Some(done));
+            }
+            self.timer
+                .poll(self.activity, self.is_ending, cx)
+                .map(|_| None)
+        })
+        .await
+    }
+
+    /// Runs a connection to its end. Returns `None` if it was cut off.
+    async fn until_end<T>(
+        &mut self,
+        mut step: impl FnMut(ConnectionStep<'_, '_>) -> Poll<T>,
+    ) -> Option<T> {
+        poll_fn(|cx| {
+            if !self.is_ending && self.stop.as_mut().poll(cx).is_ready() {
+                self.is_ending = true;
+                drop(step(ConnectionStep::End));
+            }
+            loop {
+                if let Poll::Ready(ended) = step(ConnectionStep::Poll(cx)) {
+                    return Poll::Ready(Some(ended));
+                }
+                match ready!(self.timer.poll(self.activity, self.is_ending, cx)) {
+                    TimerAction::Cut => return Poll::Ready(None),
+                    _ => {
+                        self.is_ending = true;
+                        drop(step(ConnectionStep::End));
+                    }
                 }
             }
-        }
-    })
-    .await;
+        })
+        .await
+    }
+
+    /// Does some work, unless the caller takes nothing for too long.
+    async fn unless_cut(&mut self, work: impl Future<Output = ()>) {
+        let mut work = pin!(work);
+        poll_fn(|cx| {
+            ready!(match work.as_mut().poll(cx) {
+                Poll::Pending => self.timer.poll(self.activity, self.is_ending, cx).map(drop),
+                Poll::Ready(()) => Poll::Ready(()),
+            });
+            Poll::Ready(())
+        })
+        .await;
+    }
 }
 
 /// The only timer of a connection. It is reset only if it must fire earlier.

@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
 use super::headers::{DEADLINE, KEY, PRIORITY, instance};
 use super::http::body::ReplyBody;
+use super::http::upgrade;
 use super::problem::{GatewayProblem, ProblemKind};
 use crate::config::{GatewayConfig, TrustedHeader};
 use crate::sidecar::host_guard::{ServedSites, SiteRefusal, UnlistedHosts, named_hosts};
@@ -102,8 +103,10 @@ fn check(head: &Parts, config: &GatewayConfig, has_body: bool) -> Result<(), Ref
     };
     // A proxy replaces the header by the target's host (RFC 9112, section 3.2.2).
     named.header = None;
+    // A page that opens a tunnel can read and write: no plain read.
+    let is_more = has_body || upgrade::asked(head).is_some();
     sites
-        .check(named, (&head.method, &head.headers), has_body)
+        .check(named, (&head.method, &head.headers), is_more)
         .map_err(|refusal| refused_site(refusal, is_loopback))?;
     if was_here(&head.headers) {
         let detail = "the request came through this gateway before; the url of a dependency leads \

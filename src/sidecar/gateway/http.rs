@@ -15,6 +15,8 @@ pub(super) mod target;
 pub(super) mod upstream;
 
 pub(super) mod address;
+pub(super) mod grpc;
+pub(super) mod upgrade;
 
 pub(super) mod connector;
 
@@ -38,6 +40,8 @@ pub(super) mod substitute;
 
 // responses
 pub(super) mod response_stream;
+
+pub(super) mod tunnel;
 
 pub(super) mod cache;
 

@@ -6,12 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::UPGRADE;
 use http::{HeaderMap, Method, StatusCode};
+use tokio::sync::{mpsc, oneshot};
 
 use super::http::connect_failure::ConnectFailure;
 use super::http::deferred_body::DeferredBody;
+use super::http::dependency::of_status;
+use super::http::grpc::{self, GrpcAnswer};
 use super::http::request_body::Upload;
 use super::http::target::UpstreamTarget;
+use crate::Verdict;
 
 /// A request to an HTTP dependency. Cheap to clone.
 ///
@@ -20,6 +25,7 @@ use super::http::target::UpstreamTarget;
 #[derive(Clone)]
 pub struct HttpRequest(Arc<RequestParts>);
 
+#[derive(Clone)]
 struct RequestParts {
     method: Method,
     /// Path and query relative to the dependency's own address.
@@ -30,6 +36,25 @@ struct RequestParts {
     /// The headers as the caller sent them, for the keys of caches.
     sent: Option<Box<HeaderMap>>,
     key: Option<RequestKey>,
+    /// The way to the task of the caller, which calls other dependencies in place of this one.
+    substitutes: Option<mpsc::UnboundedSender<SubstituteCall>>,
+}
+
+/// A call of another dependency in place of the one that the caller has named. The task of the
+/// caller makes it, so that the answer can be passed on as it arrives.
+pub(super) struct SubstituteCall {
+    pub(super) name: String,
+    pub(super) request: HttpRequest,
+    pub(super) reply: oneshot::Sender<SubstituteResult>,
+}
+
+/// Result of such a call.
+pub(super) enum SubstituteResult {
+    /// The task has the answer, which is of this age if it was kept.
+    Answered(Option<Duration>),
+    Failed(String),
+    /// The gateway has no such dependency.
+    Unknown,
 }
 
 /// The body of a request.
@@ -49,6 +74,39 @@ pub struct HttpReply {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
+    /// True if the task of the caller has the answer of another dependency, and this only says so.
+    pub(super) is_elsewhere: bool,
+    pub(super) trailers: Option<HeaderMap>,
+    pub(super) grpc: Option<GrpcAnswer>,
+}
+
+impl HttpReply {
+    pub(super) fn new(status: StatusCode, headers: HeaderMap, body: Bytes) -> Self {
+        Self {
+            status,
+            headers,
+            body,
+            is_elsewhere: false,
+            trailers: None,
+            grpc: None,
+        }
+    }
+
+    /// Returns the verdict on the reply.
+    pub(super) fn verdict(&self) -> Verdict {
+        match &self.grpc {
+            Some(grpc) => grpc.verdict(),
+            None => of_status(self.status, None),
+        }
+    }
+
+    /// Stands for an answer that the task of the caller has.
+    pub(super) fn elsewhere() -> Self {
+        Self {
+            is_elsewhere: true,
+            ..Self::new(StatusCode::OK, HeaderMap::new(), Bytes::new())
+        }
+    }
 }
 
 impl HttpRequest {
@@ -66,7 +124,24 @@ impl HttpRequest {
             idempotent,
             sent: None,
             key: None,
+            substitutes: None,
         }))
+    }
+
+    /// Sets the way on which other dependencies are asked in place of this one.
+    pub(super) fn with_substitutes(
+        mut self,
+        substitutes: Option<mpsc::UnboundedSender<SubstituteCall>>,
+    ) -> Self {
+        if substitutes.is_some() || self.0.substitutes.is_some() {
+            Arc::make_mut(&mut self.0).substitutes = substitutes;
+        }
+        self
+    }
+
+    /// Returns the way on which other dependencies are asked in place of this one, if there is one.
+    pub(super) fn substitutes(&self) -> Option<&mpsc::UnboundedSender<SubstituteCall>> {
+        self.0.substitutes.as_ref()
     }
 
     /// Adds the headers as the caller sent them. Does nothing once the request was cloned.
@@ -115,13 +190,8 @@ impl HttpRequest {
     #[cfg(feature = "otel")]
     pub(super) fn with_headers(&self, headers: HeaderMap) -> Self {
         Self(Arc::new(RequestParts {
-            method: self.0.method.clone(),
-            target: self.0.target.clone(),
             headers,
-            body: self.0.body.clone(),
-            idempotent: self.0.idempotent,
-            sent: self.0.sent.clone(),
-            key: self.0.key,
+            ..RequestParts::clone(&self.0)
         }))
     }
 
@@ -141,6 +211,7 @@ impl HttpRequest {
             idempotent: self.0.idempotent,
             sent,
             key: None,
+            substitutes: self.0.substitutes.clone(),
         }))
     }
 
@@ -174,6 +245,11 @@ impl HttpRequest {
         self.0.idempotent || safe.contains(&self.0.method)
     }
 
+    /// Returns true if it asks for another protocol on its connection.
+    pub(super) fn asks_upgrade(&self) -> bool {
+        self.0.headers.contains_key(UPGRADE)
+    }
+
     /// Returns true if it may be sent more than once.
     pub(super) fn is_idempotent(&self) -> bool {
         self.0.idempotent
@@ -189,6 +265,7 @@ impl HttpRequest {
             idempotent: self.0.idempotent,
             sent: None,
             key: Some(key),
+            substitutes: None,
         }))
     }
 }
@@ -225,6 +302,8 @@ impl fmt::Debug for HttpRequest {
 pub(crate) enum HttpFailure {
     /// It responded with this status.
     Status(u16),
+    /// It responded with this status of gRPC.
+    Grpc(u8),
     /// No connection could be made.
     Connect(ConnectFailure),
     /// The connection broke, or the response was not HTTP.
@@ -291,6 +370,7 @@ impl HttpFailure {
         // EDGE-8: each failure says what it was.
         match self {
             Self::Status(_) => "error status",
+            Self::Grpc(code) => grpc::words(code),
             Self::Connect(cause) => cause.words(),
             Self::Reset => "connection reset",
             Self::UploadCut => "connection reset during the upload",
@@ -313,6 +393,7 @@ impl fmt::Display for HttpFailure {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
             Self::Status(status) => return write!(out, "it answered {status}"),
+            Self::Grpc(code) => return write!(out, "it answered with {}", grpc::words(*code)),
             Self::Connect(cause) => return write!(out, "no connection: {cause}"),
             Self::Reset => "the connection broke",
             Self::UploadCut => "the connection broke while the request's body was on its way",

@@ -4,6 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::socket_stream::SocketStream;
@@ -40,11 +41,22 @@ pub(crate) trait SocketObserver: Unpin {
 pub(crate) struct ObservedSocket<O> {
     stream: SocketStream,
     observer: O,
+    /// Bytes that were read before, to be read again.
+    before: Bytes,
 }
 
 impl<O> ObservedSocket<O> {
     pub(super) fn new(stream: SocketStream, observer: O) -> Self {
-        Self { stream, observer }
+        Self {
+            stream,
+            observer,
+            before: Bytes::new(),
+        }
+    }
+
+    /// Puts bytes back that were read.
+    pub(super) fn put_back(&mut self, bytes: Bytes) {
+        self.before = bytes;
     }
 
     pub(super) fn stream(&self) -> &SocketStream {
@@ -62,6 +74,11 @@ impl<O: SocketObserver> AsyncRead for ObservedSocket<O> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.before.is_empty() {
+            let length = self.before.len().min(buffer.remaining());
+            buffer.put_slice(&self.before.split_to(length));
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
         let polled = ready!(Pin::new(&mut self.stream).poll_read(cx, buffer));
         if buffer.filled().len() > before {

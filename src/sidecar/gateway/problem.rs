@@ -14,6 +14,7 @@ use breakerbox_policy::Executed;
 use super::http::body::ReplyBody;
 use super::http::connect_failure::ConnectFailure;
 use super::http::error::HttpError;
+use super::http::grpc::GrpcProblem;
 use super::message::HttpFailure;
 use crate::mcp::McpError;
 use crate::{CallError, Limit, NotExecutedReason};
@@ -148,6 +149,26 @@ impl ProblemKind {
     );
 }
 
+impl ProblemKind {
+    /// Returns the status of gRPC that says the same.
+    fn grpc_code(self) -> u8 {
+        match self {
+            Self::TIMED_OUT | Self::BODY_TOO_SLOW => 4,
+            Self::RATE_LIMITED | Self::BODY_TOO_LARGE => 8,
+            Self::BAD_REQUEST => 3,
+            Self::FOREIGN_HOST | Self::FOREIGN_ORIGIN => 7,
+            Self::LOOP => 13,
+            Self::UNKNOWN
+            | Self::NO_PATH
+            | Self::NO_TUNNEL
+            | Self::UNKNOWN_CODING
+            | Self::METHOD
+            | Self::EXPECTATION => 12,
+            _ => 14,
+        }
+    }
+}
+
 /// A problem to be serialized.
 #[derive(Debug, Serialize)]
 pub(super) struct GatewayProblem<'a> {
@@ -171,6 +192,8 @@ pub(super) struct GatewayProblem<'a> {
     is_refusal: bool,
     #[serde(skip)]
     wait: Option<Duration>,
+    #[serde(skip)]
+    grpc_code: u8,
 }
 
 /// The same in the form that the clients of model providers read.
@@ -246,7 +269,7 @@ impl<'a> GatewayProblem<'a> {
             Some(dependency) => format!("{dependency}: {title}: {detail}"),
             None => format!("{title}: {detail}"),
         };
-        let kind = ProblemKind(code, status, title);
+        let problem = ProblemKind(code, status, title);
         Self {
             kind: format!("urn:breakerbox:{code}"),
             title,
@@ -258,7 +281,7 @@ impl<'a> GatewayProblem<'a> {
                 kind: "breakerbox",
                 code,
             },
-            is_refusal: ProblemKind::REFUSALS.contains(&kind),
+            is_refusal: ProblemKind::REFUSALS.contains(&problem),
             dependency,
             state: None,
             executed: match executed {
@@ -269,6 +292,7 @@ impl<'a> GatewayProblem<'a> {
             retry_after_ms: wait.map(|wait| round_up(wait, 1_000_000)),
             code: status,
             wait,
+            grpc_code: problem.grpc_code(),
         }
     }
 
@@ -297,6 +321,11 @@ impl<'a> GatewayProblem<'a> {
         let body = serde_json::to_vec(&self).unwrap_or_default();
         let mut response = Response::new(ReplyBody::whole(Bytes::from(body)));
         *response.status_mut() = self.code;
+        // For callers that speak gRPC.
+        response.extensions_mut().insert(GrpcProblem {
+            code: self.grpc_code,
+            message: self.error.message,
+        });
         let headers = response.headers_mut();
         let media = HeaderValue::from_static("application/problem+json");
         headers.insert(CONTENT_TYPE, media);
@@ -386,6 +415,7 @@ fn kind_of_failure(failure: HttpFailure) -> ProblemKind {
         }
         HttpFailure::Connect(_) => ProblemKind::FAILED,
         HttpFailure::Status(_)
+        | HttpFailure::Grpc(_)
         | HttpFailure::Reset
         | HttpFailure::UploadCut
         | HttpFailure::ClosedOnReuse

@@ -1,13 +1,16 @@
 //! One request of a caller: reading its options, making the call, and building the response.
 
 use std::cell::Cell;
+mod replies;
+mod substitutes;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
-use http::header::{AGE, CONNECTION, CONTENT_TYPE, EXPECT, HOST, TE};
+use http::header::{CONNECTION, CONTENT_TYPE, EXPECT, HOST, TE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version};
 use hyper::body::{Body as _, Incoming};
@@ -15,28 +18,33 @@ use tokio::time::{Instant, sleep};
 
 use breakerbox_policy::{Class, Priority, Symptom};
 
+use self::replies::{list, own, signed, trailers_only};
+use self::substitutes::SubstituteCalls;
 use super::caller_limits::{CallerIsFull, ConnectedCaller};
 use super::head_rules::{refuse_trace, refuse_without_tls, screen};
 use super::headers::{
-    ATTEMPTS, DEADLINE, IDEMPOTENCY, KEY, PRIORITY, SOURCE, append_forwarded, append_via,
-    join_cookies, strip_one_hop, takes_trailers,
+    DEADLINE, IDEMPOTENCY, KEY, PRIORITY, append_forwarded, append_via, join_cookies,
+    strip_one_hop, takes_trailers,
 };
 use super::http::body::{ReplyBody, RestLimits};
 use super::http::cache::CacheWriter;
 use super::http::deferred_body::DeferredBody;
-use super::http::dependency::of_status;
 use super::http::error::{ErrorResponse, HttpError, speaks_of_caller};
+use super::http::grpc;
 use super::http::pool::PooledBody;
 use super::http::request_body::{Upload, UploadStatus};
 use super::http::response_stream::{self, ResponsePiece, ResponseStream};
+use super::http::tunnel::CallerTunnel;
+use super::http::upgrade;
 use super::mcp::endpoint::McpEndpoint;
-use super::message::{HttpFailure, HttpReply, HttpRequest, RequestBody};
+use super::message::{HttpFailure, HttpRequest, RequestBody};
 use super::own_tls::OverTls;
 use super::path::has_dot_segment;
 use super::problem::{GatewayProblem, ProblemKind};
 use super::route::{HttpRoute, RouteKind, ThreadContext};
 use super::trace::{AttemptSpan, RequestSpan};
-use crate::{Answer, AnswerSource, CallError, CallOptions, Served, Streamed};
+use crate::config::TrustedHeader;
+use crate::{AnswerSource, CallError, CallOptions, Served, Streamed};
 
 /// Difference between the limit of a slow upload and the limit of the attempt. The upload's limit
 /// must expire first, so that the caller is blamed and not the dependency.
@@ -51,6 +59,7 @@ pub(super) async fn answer(
     request: Request<Incoming>,
 ) -> Response<ReplyBody> {
     let is_http2 = request.version() == Version::HTTP_2;
+    let grpc = grpc::media_of(request.headers()).cloned();
     let span = lane.tracing.begin(&request, caller.address);
     let places = lane.config.load().per_caller.places;
     let (place, (mut response, is_read)) = match caller.enter(places) {
@@ -70,11 +79,15 @@ pub(super) async fn answer(
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(CONNECTION, close);
     }
+    let span = span.map(|mut span| {
+        span.answered(&response);
+        span
+    });
+    if let Some(media) = grpc {
+        response = trailers_only(response, &media);
+    }
     match span {
-        Some(mut span) => {
-            span.answered(&response);
-            response.map(|body| body.placed(place).traced(span))
-        }
+        Some(span) => response.map(|body| body.placed(place).traced(span)),
         None if place.is_some() => response.map(|body| body.placed(place)),
         None => response,
     }
@@ -212,6 +225,7 @@ impl ProxiedCall<'_> {
         let timeout = timeout.transpose();
         let timeout =
             timeout.map_err(|_| "breakerbox-deadline-ms is not a number of milliseconds")?;
+        let timeout = timeout.into_iter().chain(self.grpc_timeout(head)).min();
         let priority = match text(PRIORITY) {
             None | Some("normal") => Priority::Normal,
             Some("low") => Priority::Low,
@@ -234,6 +248,18 @@ impl ProxiedCall<'_> {
                 ..CallOptions::default()
             },
         })
+    }
+
+    /// Returns the deadline of a gRPC request, if deadlines are obeyed.
+    fn grpc_timeout(&self, head: &Parts) -> Option<Duration> {
+        let timeout = grpc::timeout(&head.headers)?;
+        let is_obeyed = self
+            .lane
+            .config
+            .load()
+            .trust
+            .contains(&TrustedHeader::Deadline);
+        is_obeyed.then_some(timeout)
     }
 
     async fn make(
@@ -275,26 +301,30 @@ impl ProxiedCall<'_> {
         };
         let request = HttpRequest::new((head.method, target), head.headers, body, may_repeat);
         let request = request.sent_as(sent);
+        let (request, mut substitutes) = SubstituteCalls::begin(self, request, own_time);
         options.timeout = own_time.map(|end| end.saturating_duration_since(Instant::now()));
         options.progress = deferred.as_ref().map(|body| body.status().progress());
         let attempts = Cell::new(0);
         let open = || self.attempt(&request, &attempts, until);
-        let by_verdict = |result: Result<&ResponseStream, &HttpError>| match result {
-            Ok(exchange) => of_status(exchange.status, exchange.retry_after),
-            Err(error) => error.verdict(),
-        };
         let client = &self.route.client;
-        let calling = client.stream_or_answer(request.clone(), options, by_verdict, open);
-        let served = calling.await;
+        let mut calling =
+            pin!(client.stream_or_answer(request.clone(), options, response_stream::verdict, open));
+        let served = match &mut substitutes {
+            None => calling.await,
+            Some(calls) => Box::pin(calls.during(calling.as_mut())).await,
+        };
         let attempts = attempts.get();
         if let Some(span) = self.span {
             span.left(self.route.client.state());
         }
         let response = match served {
-            Ok(Served::Stream(stream)) => self.relay(stream, &request, (attempts, until)).await,
-            Ok(Served::Answer(answer)) => in_one_piece(answer, attempts),
-            Err(error) => self.fail(error, (attempts, until)),
+            Ok(Served::Stream(stream)) => self.relay(stream, &request, attempts).await,
+            Ok(Served::Answer(answer)) => {
+                Ok(substitutes::answered(&mut substitutes, answer, attempts))
+            }
+            Err(error) => Err(error),
         };
+        let response = response.unwrap_or_else(|error| self.fail(error, (attempts, until)));
         let Some(body) = deferred else {
             return (response, true);
         };
@@ -392,15 +422,23 @@ impl ProxiedCall<'_> {
         &self,
         mut stream: Streamed<ResponseStream>,
         request: &HttpRequest,
-        (attempts, until): (u32, Option<Instant>),
-    ) -> Response<ReplyBody> {
+        attempts: u32,
+    ) -> Result<Response<ReplyBody>, CallError<HttpError>> {
         let mut head = match next(&mut stream).await {
             Some(Ok(ResponsePiece::Head(head))) => head,
-            Some(Err(error)) => return self.fail(error, (attempts, until)),
+            Some(Err(error)) => return Err(error),
             // A response stream begins with its head.
             Some(Ok(ResponsePiece::Frame(_))) | None => Response::new(()).into_parts().0,
         };
         head.version = Version::HTTP_11;
+        let idle = self.route.client.settings().timeout.idle;
+        let mut stream = match CallerTunnel::of(stream, idle) {
+            Ok(tunnel) => {
+                let response = Response::from_parts(head, ReplyBody::tunnel(tunnel));
+                return Ok(signed(response, &AnswerSource::Primary, attempts));
+            }
+            Err(stream) => stream,
+        };
         let is_over = stream.get_ref().is_none_or(ResponseStream::is_over);
         let length = stream.get_ref().map(ResponseStream::size_hint);
         let caches = &self.route.caches;
@@ -415,7 +453,7 @@ impl ProxiedCall<'_> {
         let body = if is_over {
             // An empty body is never polled, so its outcome would not be recorded.
             if let Some(Err(error)) = next(&mut stream).await {
-                return self.fail(error, (attempts, until));
+                return Err(error);
             }
             if let Some(keeping) = keeping.take() {
                 keeping.keep();
@@ -427,11 +465,8 @@ impl ProxiedCall<'_> {
             }
             ReplyBody::relayed(stream, keeping)
         };
-        signed(
-            Response::from_parts(head, body),
-            &AnswerSource::Primary,
-            attempts,
-        )
+        let response = Response::from_parts(head, body);
+        Ok(signed(response, &AnswerSource::Primary, attempts))
     }
 
     /// Builds the response of a failed call: the dependency's own if it sent one. `until`: the end of
@@ -507,6 +542,7 @@ fn rewrite(head: &mut Parts, peer: SocketAddr, is_wanted: bool) -> Option<Header
         Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
         None => head.headers.get(HOST).cloned(),
     };
+    let protocols = upgrade::asked(head);
     let headers = &mut head.headers;
     join_cookies(headers);
     let has_trailers = takes_trailers(headers);
@@ -524,6 +560,10 @@ fn rewrite(head: &mut Parts, peer: SocketAddr, is_wanted: bool) -> Option<Header
         // EDGE-3: gRPC servers insist on it. It goes no further than to HTTP/2.
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
+    if let Some(protocols) = protocols {
+        // EDGE-3: only where the request really asks for it.
+        upgrade::name_in(headers, protocols);
+    }
     for name in [PRIORITY, KEY, DEADLINE] {
         headers.remove(name);
     }
@@ -539,62 +579,4 @@ fn is_event_stream(headers: &HeaderMap) -> bool {
         .get(CONTENT_TYPE)
         .and_then(|line| line.to_str().ok());
     media.is_some_and(|media| media.starts_with("text/event-stream"))
-}
-
-/// Lists the names of the dependencies, one a line.
-fn list(lane: &ThreadContext) -> Response<ReplyBody> {
-    let routes = lane.routes.load();
-    let mut names: Vec<&str> = routes.keys().map(|name| &**name).collect();
-    names.sort_unstable();
-    let text: String = names.iter().map(|name| format!("/{name}/\n")).collect();
-    let mut response = Response::new(ReplyBody::whole(Bytes::from(text)));
-    let media = HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(CONTENT_TYPE, media);
-    response
-}
-
-fn in_one_piece(answer: Answer<HttpReply>, attempts: u32) -> Response<ReplyBody> {
-    let Answer {
-        value, source, age, ..
-    } = answer;
-    let mut response = Response::new(ReplyBody::whole(value.body));
-    *response.status_mut() = value.status;
-    *response.headers_mut() = value.headers;
-    if let Some(age) = age {
-        let age = HeaderValue::from(age.as_secs());
-        response.headers_mut().insert(AGE, age);
-    }
-    signed(response, &source, attempts)
-}
-
-/// Labels a response of the gateway itself.
-fn own(response: Response<ReplyBody>, attempts: u32) -> Response<ReplyBody> {
-    let source = HeaderValue::from_static("gateway");
-    with_signs(response, source, attempts)
-}
-
-fn signed(
-    response: Response<ReplyBody>,
-    source: &AnswerSource,
-    attempts: u32,
-) -> Response<ReplyBody> {
-    let source = match source {
-        AnswerSource::Primary => HeaderValue::from_static("primary"),
-        // The names of fallbacks are plain ASCII.
-        source => HeaderValue::try_from(source.to_string())
-            .unwrap_or_else(|_| HeaderValue::from_static("fallback")),
-    };
-    with_signs(response, source, attempts)
-}
-
-/// Adds the source of the answer and the number of attempts.
-fn with_signs(
-    mut response: Response<ReplyBody>,
-    source: HeaderValue,
-    attempts: u32,
-) -> Response<ReplyBody> {
-    let headers = response.headers_mut();
-    headers.insert(SOURCE, source);
-    headers.insert(ATTEMPTS, HeaderValue::from(attempts));
-    response
 }

@@ -222,7 +222,14 @@ impl HttpRoute {
         !self.spec.fallbacks.is_empty()
     }
 
-    /// Returns true if the gateway adds credentials of its own to the requests.
+    /// Returns true if another dependency may answer in place of this one.
+    pub(super) fn has_substitutes(&self) -> bool {
+        let mut kinds = self.spec.fallbacks.iter().map(|fallback| &fallback.kind);
+        kinds.any(|kind| matches!(kind, FallbackKind::Dependency { .. }))
+    }
+
+    /// Returns true if the gateway adds credentials of its own to the requests. A 401 or 403 is
+    /// then a fault of the configuration, else of the caller.
     pub(super) fn holds_credentials(&self) -> bool {
         self.target.holds_credentials.load(Ordering::Relaxed)
     }
@@ -422,12 +429,9 @@ impl HttpFallbacks {
                 if let Ok(media) = HeaderValue::try_from(content_type) {
                     headers.insert(CONTENT_TYPE, media);
                 }
-                FallbackRule::new(Fixed(HttpReply {
-                    // The configuration accepts only valid statuses.
-                    status: StatusCode::from_u16(*status).unwrap_or_default(),
-                    headers,
-                    body: body.clone().into(),
-                }))
+                // The configuration accepts only valid statuses.
+                let status = StatusCode::from_u16(*status).unwrap_or_default();
+                FallbackRule::new(Fixed(HttpReply::new(status, headers, body.clone().into())))
             }
         }
     }

@@ -16,6 +16,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::cache::CacheWriter;
 use super::error_body::{BrokenBody, ErrorBody};
 use super::response_stream::{ResponsePiece, ResponseStream};
+use super::tunnel::CallerTunnel;
 use breakerbox_policy::RoundedDuration;
 
 use crate::Streamed;
@@ -39,6 +40,8 @@ enum BodyKind {
     Relayed(Box<RelayedBody>),
     Failed(Box<FailedBody>),
     Ours(OwnBody),
+    /// No body, and a tunnel behind the head.
+    Tunnel(Option<Box<CallerTunnel>>),
 }
 
 /// A response made by the gateway itself, possibly a stream.
@@ -67,7 +70,7 @@ struct FailedBody {
 }
 
 /// Limits of the rest of an unsuccessful response.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct RestLimits {
     /// Maximum time between two pieces.
     pub(crate) idle: Option<Duration>,
@@ -101,6 +104,20 @@ impl ReplyBody {
 
     pub(crate) fn ours(body: OwnBody) -> Self {
         Self::of(BodyKind::Ours(body))
+    }
+
+    pub(crate) fn tunnel(tunnel: Box<CallerTunnel>) -> Self {
+        Self::of(BodyKind::Tunnel(Some(tunnel)))
+    }
+
+    /// Takes the tunnel that begins behind the head.
+    pub(crate) fn take_tunnel(&mut self) -> Option<Box<CallerTunnel>> {
+        let BodyKind::Tunnel(tunnel) = &mut self.kind else {
+            return None;
+        };
+        let mut tunnel = tunnel.take()?;
+        tunnel.span = self.span.take();
+        Some(tunnel)
     }
 
     fn of(kind: BodyKind) -> Self {
@@ -146,6 +163,7 @@ impl Body for ReplyBody {
             BodyKind::Whole(body) => Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
             BodyKind::Relayed(relayed) => relayed.poll_frame(cx),
             BodyKind::Failed(failed) => failed.poll_frame(cx),
+            BodyKind::Tunnel(_) => Poll::Ready(None),
             BodyKind::Ours(ours) => Pin::new(ours)
                 .poll_frame(cx)
                 .map(|frame| frame.map(|frame| frame.map_err(|never| match never {}))),
@@ -165,6 +183,7 @@ impl Body for ReplyBody {
             BodyKind::Relayed(relayed) => relayed.ended && relayed.last.is_none(),
             BodyKind::Failed(failed) => failed.body.is_over(),
             BodyKind::Ours(ours) => ours.is_end_stream(),
+            BodyKind::Tunnel(_) => true,
         }
     }
 
@@ -176,6 +195,7 @@ impl Body for ReplyBody {
             BodyKind::Relayed(relayed) => relayed.hint,
             BodyKind::Failed(failed) => failed.body.size_hint(),
             BodyKind::Ours(ours) => ours.size_hint(),
+            BodyKind::Tunnel(_) => SizeHint::with_exact(0),
         }
     }
 }
@@ -201,7 +221,9 @@ impl RelayedBody {
                     if let (Some(keeping), Some(data)) = (&mut self.keeping, frame.data_ref()) {
                         keeping.add(data);
                     }
-                    let is_last = self.stream.get_ref().is_none_or(ResponseStream::is_over);
+                    // EDGE-3: HTTP/2 does not poll after trailers either.
+                    let is_over = self.stream.get_ref().is_none_or(ResponseStream::is_over);
+                    let is_last = is_over || frame.is_trailers();
                     if !is_last {
                         return Poll::Ready(Some(Ok(frame)));
                     }

@@ -135,6 +135,7 @@ impl HttpCache {
         is_read
             && request.is_as_sent()
             && request.has_no_body()
+            && !request.asks_upgrade()
             && !PARTIAL.iter().any(|name| sent.contains_key(name))
             && !CacheDirectives::of_request(sent).has("no-store")
     }
@@ -247,11 +248,7 @@ fn copied(request: &HttpRequest, reply: &HttpReply) -> HttpReply {
             headers.append(name.clone(), value);
         }
     }
-    HttpReply {
-        status: reply.status,
-        headers,
-        body: Bytes::copy_from_slice(&reply.body),
-    }
+    HttpReply::new(reply.status, headers, Bytes::copy_from_slice(&reply.body))
 }
 
 /// The fallback that answers from a cache, which its dependency shares.
@@ -389,11 +386,7 @@ impl CacheWriter {
         for piece in &self.pieces {
             body.extend_from_slice(piece);
         }
-        let reply = HttpReply {
-            status: self.status,
-            headers: self.headers,
-            body: body.freeze(),
-        };
+        let reply = HttpReply::new(self.status, self.headers, body.freeze());
         self.memory.remember(&self.request, &reply);
     }
 }

@@ -20,13 +20,15 @@ use super::address::{ServerEndpoint, TlsClient, UpstreamAddress, UpstreamProxy};
 use super::connect_failure::{LookupError, ProxyError};
 use super::proxy_tunnel::open_tunnel;
 use super::socket::UpstreamSocket;
-use crate::sidecar::gateway::socket_stream::SocketStream;
+use crate::sidecar::gateway::socket_stream::{HTTP1, SocketStream};
 
 /// Makes connections: name lookup, TCP, proxy and TLS within one limit.
 #[derive(Clone)]
 pub(crate) struct UpstreamConnector {
     address: Arc<UpstreamAddress>,
     tcp: HttpConnector<NameLookup>,
+    /// True if HTTP/2 is not offered.
+    is_http1_only: bool,
 }
 
 impl UpstreamConnector {
@@ -35,7 +37,18 @@ impl UpstreamConnector {
         let mut tcp = HttpConnector::new_with_resolver(NameLookup(GaiResolver::new()));
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
-        Self { address, tcp }
+        Self {
+            address,
+            tcp,
+            is_http1_only: false,
+        }
+    }
+
+    /// Offers no HTTP/2, and opens a tunnel through every proxy: other connections cannot change
+    /// their protocol.
+    pub(super) fn only_http1(mut self) -> Self {
+        self.is_http1_only = true;
+        self
     }
 
     /// Makes a connection.
@@ -63,7 +76,7 @@ impl UpstreamConnector {
                 let reached = self.open_proxy(proxy, limit).await;
                 // EDGE-8: the cause says that it was the proxy.
                 let reached = reached.map_err(|error| io::Error::other(ProxyError(error)))?;
-                if address.reading_proxy().is_some() {
+                if address.reading_proxy().is_some() && !self.is_http1_only {
                     reached
                 } else {
                     open_tunnel(reached, uri, proxy.credentials.as_ref()).await?
@@ -72,6 +85,11 @@ impl UpstreamConnector {
         };
         match &address.tls {
             None => Ok(stream),
+            Some(tls) if self.is_http1_only => {
+                let connector = tls.connector.with_alpn(vec![HTTP1.to_vec()]);
+                let stream = connector.connect(tls.name.clone(), stream).await?;
+                Ok(SocketStream::Tls(Box::new(stream.into())))
+            }
             Some(tls) => over_tls(tls, stream).await,
         }
     }

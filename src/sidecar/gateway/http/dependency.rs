@@ -20,7 +20,9 @@ use breakerbox_policy::{Class, Symptom};
 use super::cache;
 use super::error::{ErrorResponse, HttpError};
 use super::error_body::{ErrorBody, failure_of};
+use super::grpc::GrpcAnswer;
 use super::target::{UpstreamTarget, WorkerRoute};
+use super::upgrade;
 use super::upstream::UpstreamClient;
 use crate::sidecar::gateway::headers::strip_one_hop;
 use crate::sidecar::gateway::message::{HttpFailure, HttpReply, HttpRequest};
@@ -74,6 +76,8 @@ impl Dependency for HttpDependency {
     type Error = HttpError;
 
     async fn call(&self, request: HttpRequest, call: &CallContext) -> Result<HttpReply, HttpError> {
+        // A buffered answer is none to such a request.
+        let request = upgrade::without(request);
         let (target, upstream) = self.present();
         // EDGE-4: a stand-in reads the caller's body only now that it may make the call.
         let body = request.upload(call.remaining(), &target).await?;
@@ -118,10 +122,16 @@ impl Dependency for HttpDependency {
         }
         let body = share.hold(body);
         if head.status.as_u16() < 400 {
+            let grpc = GrpcAnswer::of(&head).map(|mut grpc| {
+                if let Some(trailers) = &trailers {
+                    grpc.read(trailers);
+                }
+                grpc
+            });
             return Ok(HttpReply {
-                status: head.status,
-                headers: head.headers,
-                body,
+                trailers,
+                grpc,
+                ..HttpReply::new(head.status, head.headers, body)
             });
         }
         let body = ErrorBody::whole(body, trailers);
@@ -134,7 +144,7 @@ impl Dependency for HttpDependency {
 
     fn classify(result: Result<&HttpReply, &HttpError>) -> Verdict {
         match result {
-            Ok(reply) => of_status(reply.status, None),
+            Ok(reply) => reply.verdict(),
             Err(error) => error.verdict(),
         }
     }

@@ -9,6 +9,7 @@ use breakerbox_policy::{Class, Executed, Symptom};
 
 use super::connect_failure::ConnectFailure;
 use super::error_body::ErrorBody;
+use super::grpc;
 use crate::sidecar::gateway::message::HttpFailure;
 use crate::{OpenAnswer, Verdict};
 
@@ -62,6 +63,7 @@ impl HttpError {
                     verdict
                 }
             }
+            HttpFailure::Grpc(code) => grpc::verdict(code),
             // EDGE-1: our own lack of descriptors is no fault of the dependency.
             HttpFailure::Connect(ConnectFailure::NoResources) => {
                 Verdict::from(Class::Cancelled).executed(Executed::No)
@@ -88,7 +90,7 @@ impl HttpError {
         };
         let verdict = match self.failure {
             // The status is told by itself.
-            HttpFailure::Status(_) => verdict,
+            HttpFailure::Status(_) | HttpFailure::Grpc(_) => verdict,
             failure => verdict.cause(failure.cause()),
         };
         match self.retry_after {

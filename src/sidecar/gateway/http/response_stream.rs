@@ -12,14 +12,18 @@ use http_body::{Body as _, Frame, SizeHint};
 
 use breakerbox_policy::{Class, ClassifySettings, Symptom};
 
+use super::dependency::of_status;
 use super::error::{ErrorResponse, HttpError};
 use super::error_body::{ErrorBody, failure_of};
+use super::grpc::GrpcAnswer;
 use super::pool::PooledBody;
+use super::tunnel::TunnelStream;
+use super::upgrade;
 use crate::buffer_budget::BufferBudget;
-use crate::retry_after;
 use crate::sidecar::gateway::headers::strip_one_hop;
 use crate::sidecar::gateway::message::HttpFailure;
 use crate::sidecar::gateway::trace::AttemptSpan;
+use crate::{Verdict, retry_after};
 
 /// A response as it arrives.
 pub(crate) struct ResponseStream {
@@ -27,6 +31,10 @@ pub(crate) struct ResponseStream {
     pub(crate) retry_after: Option<Duration>,
     head: Option<Parts>,
     body: PooledBody,
+    /// The status of an answer of gRPC.
+    grpc: Option<GrpcAnswer>,
+    /// The bytes behind the head, in place of a body, if the connection has changed its protocol.
+    tunnel: Option<TunnelStream>,
     span: Option<AttemptSpan>,
 }
 
@@ -43,41 +51,80 @@ impl ResponseStream {
     /// # Errors  The settings class the response as one that may be retried or answered by a
     /// fallback.
     pub(crate) async fn begin(
-        answered: Response<PooledBody>,
+        mut answered: Response<PooledBody>,
         classify: impl FnOnce(Symptom) -> Class,
         (span, ahead): (Option<AttemptSpan>, (Option<Duration>, &BufferBudget)),
     ) -> Result<Self, HttpError> {
+        let switched = upgrade::switched(&mut answered);
         let (mut head, body) = answered.into_parts();
         strip_one_hop(&mut head.headers);
-        let status = head.status;
-        if status.as_u16() < 400 {
-            return Ok(Self {
-                status,
-                retry_after: None,
-                head: Some(head),
-                body,
-                span,
-            });
-        }
-        let failed = match classify(Symptom::Status(status.as_u16())) {
-            Class::Failure | Class::Throttled | Class::Misconfigured => true,
-            Class::Success | Class::Rejected | Class::Cancelled => false,
+        let tunnel = switched.map(|(connection, protocol)| {
+            upgrade::name_in(&mut head.headers, protocol);
+            TunnelStream::new(connection)
+        });
+        let (status, grpc) = (head.status, GrpcAnswer::of(&head));
+        let symptom = match &grpc {
+            Some(grpc) => grpc.symptom(),
+            None => (status.as_u16() >= 400).then_some(Symptom::Status(status.as_u16())),
         };
-        if !failed {
-            return Ok(Self {
-                status,
-                retry_after: retry_after::read(status.as_u16(), &head.headers, None),
-                head: Some(head),
-                body,
-                span,
-            });
+        let failed = match symptom.map(classify) {
+            Some(Class::Failure | Class::Throttled | Class::Misconfigured) => true,
+            None | Some(Class::Success | Class::Rejected | Class::Cancelled) => false,
+        };
+        let retry_after = match status.as_u16() {
+            status @ 400.. => retry_after::read(status, &head.headers, None),
+            _ => None,
+        };
+        let this = Self {
+            status,
+            retry_after,
+            head: Some(head),
+            body,
+            grpc,
+            tunnel,
+            span,
+        };
+        if failed {
+            return Err(this.into_error(ahead).await);
         }
-        let body = ErrorBody::read_ahead(&head, body, ahead).await;
-        Err(HttpError {
-            failure: failure_of(&head),
-            retry_after: body.hint(&head),
+        Ok(this)
+    }
+
+    /// Turns a response into an error: the call has no usable answer. Only before the head
+    /// is taken. `ahead`: the time that the attempt has left, and the budget of what is kept.
+    pub(crate) async fn into_error(self, ahead: (Option<Duration>, &BufferBudget)) -> HttpError {
+        let Some(head) = self.head else {
+            return HttpFailure::Reset.into();
+        };
+        let body = ErrorBody::read_ahead(&head, self.body, ahead).await;
+        let (failure, retry_after) = match self.grpc.and_then(|grpc| Some((grpc, grpc.error()?))) {
+            Some((grpc, code)) => (HttpFailure::Grpc(code), grpc.retry_after()),
+            None => (failure_of(&head), body.hint(&head)),
+        };
+        HttpError {
+            failure,
+            retry_after,
             said: Some(Box::new(ErrorResponse { head, body })),
-        })
+        }
+    }
+
+    /// Returns true if the dependency says that it has no answer.
+    pub(crate) fn is_error(&self) -> bool {
+        let has_error = self.grpc.is_some_and(|grpc| grpc.error().is_some());
+        self.status.as_u16() >= 400 || has_error
+    }
+
+    /// Returns the verdict on a response that has ended.
+    fn verdict(&self) -> Verdict {
+        match &self.grpc {
+            Some(grpc) => grpc.verdict(),
+            None => of_status(self.status, self.retry_after),
+        }
+    }
+
+    /// Returns the tunnel of a response that changes the protocol.
+    pub(super) fn tunnel(&self) -> Option<&TunnelStream> {
+        self.tunnel.as_ref()
     }
 
     /// Returns true if nothing follows.
@@ -98,8 +145,18 @@ impl Stream for ResponseStream {
         if let Some(head) = this.head.take() {
             return Poll::Ready(Some(Ok(ResponsePiece::Head(head))));
         }
+        if let Some(tunnel) = &mut this.tunnel {
+            let piece = |()| ResponsePiece::Frame(Frame::data(Bytes::new()));
+            let moved = tunnel.poll_next(cx);
+            return moved.map(|moved| Some(moved?.map(piece).map_err(HttpError::from)));
+        }
         Pin::new(&mut this.body).poll_frame(cx).map(|frame| {
             let frame = frame?;
+            if let (Some(grpc), Ok(frame)) = (&mut this.grpc, &frame)
+                && let Some(trailers) = frame.trailers_ref()
+            {
+                grpc.read(trailers);
+            }
             if let (Err(_), Some(span)) = (&frame, &mut this.span) {
                 span.broke_off();
             }
@@ -109,6 +166,14 @@ impl Stream for ResponseStream {
                     .map_err(|_| HttpFailure::Reset.into()),
             )
         })
+    }
+}
+
+/// Returns the verdict on a response that has ended, or on an attempt without one.
+pub(crate) fn verdict(result: Result<&ResponseStream, &HttpError>) -> Verdict {
+    match result {
+        Ok(response) => response.verdict(),
+        Err(error) => error.verdict(),
     }
 }
 

@@ -1,14 +1,18 @@
 //! Another HTTP dependency as a fallback: it gets the request without its credentials.
+//!
+//! For a caller of the gateway, the task of the caller calls it, so that its answer is passed on as it
+//! arrives. Else a worker does.
 
 use std::fmt;
 
 use breakerbox_policy::Time;
+use tokio::sync::oneshot;
 
 use super::dependency::HttpDependency;
 use super::error::HttpError;
 use crate::sidecar::gateway::credentials;
-use crate::sidecar::gateway::message::{HttpReply, HttpRequest};
-use crate::{ByName, CallError, Fallback, FallbackFuture};
+use crate::sidecar::gateway::message::{HttpReply, HttpRequest, SubstituteCall, SubstituteResult};
+use crate::{ByName, CallError, Fallback, FallbackFuture, FallbackOutcome};
 
 /// Another dependency that answers in place of this one.
 pub(crate) struct SubstituteDependency {
@@ -41,7 +45,36 @@ impl Fallback<HttpDependency> for SubstituteDependency {
             let target = credentials::without_secrets(request.target());
             request.changed(target, credentials::strip)
         };
-        Fallback::<HttpDependency>::answer(&self.other, request, why, now)
+        let asked = request.substitutes().and_then(|way| {
+            let (reply, answer) = oneshot::channel();
+            let call = SubstituteCall {
+                name: Fallback::<HttpDependency>::name(&self.other).to_owned(),
+                request: request.clone(),
+                reply,
+            };
+            way.send(call).ok().map(|()| answer)
+        });
+        let request = request.with_substitutes(None);
+        let by_worker = Fallback::<HttpDependency>::answer(&self.other, request, why, now);
+        let Some(answer) = asked else {
+            return by_worker;
+        };
+        Box::pin(async move {
+            match answer.await {
+                // EDGE-3: the answer stays with the caller's task, which streams it.
+                Ok(SubstituteResult::Answered(age)) => {
+                    FallbackOutcome::Answer(HttpReply::elsewhere(), age)
+                }
+                Ok(SubstituteResult::Failed(error)) => FallbackOutcome::Failed(error),
+                Ok(SubstituteResult::Unknown) => by_worker.await,
+                // The caller is gone.
+                Err(_) => FallbackOutcome::Nothing,
+            }
+        })
+    }
+
+    fn has_own_limits(&self) -> bool {
+        true
     }
 
     fn depends_on(&self) -> Option<&str> {

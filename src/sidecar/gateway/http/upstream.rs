@@ -17,9 +17,11 @@ use super::address::UpstreamAddress;
 use super::connect_failure::ConnectFailure;
 use super::connector::UpstreamConnector;
 use super::error::HttpError;
+use super::grpc::GrpcRequest;
 use super::pool::{ConnectionPool, PooledBody};
 use super::request_body::Upload;
 use super::socket::SocketMark;
+use super::upgrade;
 use crate::sidecar::gateway::headers::{DEADLINE, append_via};
 use crate::sidecar::gateway::message::{HttpFailure, HttpRequest};
 
@@ -75,6 +77,12 @@ impl UpstreamClient {
             self.message(request, body, left).ok()
         };
         let sent = match &self.transport {
+            _ if request.asks_upgrade() => {
+                let connector = UpstreamConnector::new(Arc::clone(&self.address));
+                // On the heap: it is rarely needed.
+                let sending = upgrade::send(connector, &self.address, (request, message));
+                Box::pin(sending).await
+            }
             UpstreamTransport::Plain(pool) => {
                 let sent = pool.request(message, again).await;
                 sent.and_then(|response| self.refused_by_proxy(response))
@@ -90,8 +98,12 @@ impl UpstreamClient {
         let sent = sent.map(|mut response| {
             let version = response.version();
             append_via(response.headers_mut(), version);
+            if let Some(grpc) = GrpcRequest::of(request.headers()) {
+                response.extensions_mut().insert(grpc);
+            }
             response
         });
+        let sent = sent.and_then(|response| upgrade::check(request, response));
         sent.map_err(|failure| match trace {
             Some(trace) => trace.blamed(failure).into(),
             None => failure.into(),

@@ -1,0 +1,103 @@
+//! Responses that are whole, and the labels of all responses.
+
+use bytes::Bytes;
+use http::header::{AGE, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderValue, Response, StatusCode};
+
+use crate::sidecar::gateway::headers::{ATTEMPTS, SOURCE};
+use crate::sidecar::gateway::http::body::{ReplyBody, RestLimits};
+use crate::sidecar::gateway::http::error_body::ErrorBody;
+use crate::sidecar::gateway::http::grpc::{self, GrpcProblem};
+use crate::sidecar::gateway::message::HttpReply;
+use crate::sidecar::gateway::route::ThreadContext;
+use crate::{Answer, AnswerSource};
+
+/// Lists the names of the dependencies, one a line.
+pub(super) fn list(lane: &ThreadContext) -> Response<ReplyBody> {
+    let routes = lane.routes.load();
+    let mut names: Vec<&str> = routes.keys().map(|name| &**name).collect();
+    names.sort_unstable();
+    let text: String = names.iter().map(|name| format!("/{name}/\n")).collect();
+    let mut response = Response::new(ReplyBody::whole(Bytes::from(text)));
+    let media = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, media);
+    response
+}
+
+/// Builds the response of a whole answer.
+pub(super) fn in_one_piece(answer: Answer<HttpReply>, attempts: u32) -> Response<ReplyBody> {
+    let Answer {
+        value, source, age, ..
+    } = answer;
+    let body = match value.trailers {
+        None => ReplyBody::whole(value.body),
+        trailers => {
+            let body = ErrorBody::whole(value.body, trailers);
+            ReplyBody::failed(body, RestLimits::default())
+        }
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = value.status;
+    *response.headers_mut() = value.headers;
+    if let Some(age) = age {
+        let age = HeaderValue::from(age.as_secs());
+        response.headers_mut().insert(AGE, age);
+    }
+    signed(response, &source, attempts)
+}
+
+/// Labels a response of the gateway itself.
+pub(super) fn own(response: Response<ReplyBody>, attempts: u32) -> Response<ReplyBody> {
+    let source = HeaderValue::from_static("gateway");
+    with_signs(response, source, attempts)
+}
+
+/// Labels a response with the source of its answer.
+pub(super) fn signed(
+    response: Response<ReplyBody>,
+    source: &AnswerSource,
+    attempts: u32,
+) -> Response<ReplyBody> {
+    let source = match source {
+        AnswerSource::Primary => HeaderValue::from_static("primary"),
+        // The names of fallbacks are plain ASCII.
+        source => HeaderValue::try_from(source.to_string())
+            .unwrap_or_else(|_| HeaderValue::from_static("fallback")),
+    };
+    with_signs(response, source, attempts)
+}
+
+/// Adds the source of the answer and the number of attempts.
+fn with_signs(
+    mut response: Response<ReplyBody>,
+    source: HeaderValue,
+    attempts: u32,
+) -> Response<ReplyBody> {
+    let headers = response.headers_mut();
+    headers.insert(SOURCE, source);
+    headers.insert(ATTEMPTS, HeaderValue::from(attempts));
+    response
+}
+
+/// Turns a problem of the gateway into an answer of headers only, as gRPC clients need it. Other
+/// responses stay as they are. `media`: the media type of the request.
+///
+/// # Source  PROTOCOL-HTTP2.md of gRPC, "Trailers-Only".
+pub(super) fn trailers_only(
+    mut response: Response<ReplyBody>,
+    media: &HeaderValue,
+) -> Response<ReplyBody> {
+    let Some(GrpcProblem { code, message }) = response.extensions_mut().remove() else {
+        return response;
+    };
+    *response.status_mut() = StatusCode::OK;
+    *response.body_mut() = ReplyBody::whole(Bytes::new());
+    let headers = response.headers_mut();
+    headers.remove(CONTENT_LENGTH);
+    headers.insert(CONTENT_TYPE, media.clone());
+    headers.insert(grpc::STATUS, HeaderValue::from(u16::from(code)));
+    if let Ok(message) = HeaderValue::try_from(grpc::encoded(&message)) {
+        headers.insert(grpc::MESSAGE, message);
+    }
+    response
+}
