@@ -48,7 +48,7 @@ pub trait TokenSource: Send + Sync + 'static {
     /// Requests a new token.
     fn fetch(&self) -> BoxFuture<'_, Result<Token, ServiceError>>;
 
-    /// Returns the project whose quota requests with these tokens use, if the credentials name one.
+    /// Returns the project for the quota of requests with these tokens, if the credentials name one.
     fn quota_project(&self) -> Option<String> {
         None
     }
@@ -102,7 +102,7 @@ impl Tokens {
         }
     }
 
-    /// Returns the project whose quota requests with these tokens use, for the header
+    /// Returns the project for the quota of requests with these tokens, for the header
     /// `x-goog-user-project`.
     #[must_use]
     pub fn quota_project(&self) -> Option<String> {

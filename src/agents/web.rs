@@ -126,7 +126,7 @@ impl WebSearch {
     /// Starts a dependency for each provider, in the order in which they are tried. The last one
     /// falls back on cached responses of up to an hour ago.
     ///
-    /// Providers whose service has ended are left out, with an error in the log.
+    /// Providers that have ended are left out, with an error in the log.
     ///
     /// # Errors  There is no provider, all have ended, or a dependency did not start.
     pub async fn start(

@@ -35,7 +35,7 @@ fn error(status: u16, text: &str) -> Response {
     reply(status, json!({ "status": { "error": text }, "time": 0.0 }))
 }
 
-/// Serves the one collection `notes`, whose vectors have the length of the first one.
+/// Serves the one collection `notes`; its vectors have the length of the first one.
 pub(super) fn qdrant(shared: &FakeServer, seen: &FakeRequest) -> Response {
     let path = seen.target.split('?').next().unwrap_or_default();
     let Some(operation) = path.strip_prefix("/collections/notes/points") else {

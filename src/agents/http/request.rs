@@ -87,7 +87,7 @@ impl ServiceRequest {
         self
     }
 
-    /// Adds a header whose name and value were made at run time.
+    /// Adds a header with a name and a value that were made at run time.
     ///
     /// # Errors  The name or the value is not valid for a header.
     pub fn try_header(mut self, name: &str, value: &str) -> Result<Self, ServiceError> {

@@ -29,7 +29,7 @@ const LENGTHS: [(&str, usize); 9] = [
     ("text-embedding-ada-002", 1536),
 ];
 
-/// Models that have ended, or whose end is announced, by the beginning of their names.
+/// Models that have ended or have an announced end, by the beginning of their names.
 const ENDED: [&str; 4] = [
     "text-embedding-004",
     "textembedding-gecko",
@@ -121,7 +121,7 @@ pub struct VectorConfig {
     /// Prefix of the dependencies' names: `vector` makes `vector_embed`, `vector_find`,
     /// `vector_write` and `vector_token`.
     pub name: String,
-    /// Variables whose values cannot be used.
+    /// Variables with values that cannot be used.
     pub(in crate::agents) unusable: Vec<Missing>,
 }
 

@@ -113,7 +113,7 @@ impl From<Vec<f32>> for EmbeddedText {
 }
 
 impl EmbeddedText {
-    /// Sets the mark of a text whose end was left out.
+    /// Sets the mark of a text that was cut at its end.
     #[must_use]
     pub fn truncated(self, truncated: bool) -> Self {
         Self { truncated, ..self }

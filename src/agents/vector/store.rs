@@ -118,7 +118,7 @@ impl ContentStore {
         self.index.put_vector(id, vector);
     }
 
-    /// Adds text and metadata to each neighbour whose id it has. Others keep the content that their
+    /// Adds text and metadata to each neighbour with an id that it has. Others keep the content that their
     /// index gave, or remain orphans.
     #[must_use]
     pub fn join(&self, mut found: Vec<Neighbor>) -> Vec<Neighbor> {

@@ -40,7 +40,7 @@ impl VectorSearch {
         self.upsert_points(points.collect()).await
     }
 
-    /// Stores points whose vectors are known, in place of earlier ones with their ids.
+    /// Stores points with their vectors, in place of earlier ones with their ids.
     ///
     /// # Errors  The store cannot be written, a vector is of another model or length, or the service
     /// failed: as [`VectorSearch::upsert`].

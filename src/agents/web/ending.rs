@@ -1,4 +1,4 @@
-//! Providers whose service has an announced end: a warning before it, and none of them after it.
+//! Providers of services with an announced end: a warning before it, and none of them after it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ impl fmt::Display for ServiceEnd {
     }
 }
 
-/// Returns the providers whose service has not ended, with a warning for each that will.
+/// Returns the providers that have not ended, with a warning for each that will.
 pub(super) fn without_ended(
     providers: Vec<Arc<dyn WebProvider>>,
     now: Timestamp,

@@ -18,7 +18,7 @@ pub struct WebQuery {
     pub count: u32,
     /// Greatest age of the pages.
     pub freshness: Option<Freshness>,
-    /// Country whose pages are preferred: two letters of ISO 3166, such as `de`.
+    /// Country of the preferred pages: two letters of ISO 3166, such as `de`.
     pub country: Option<Arc<str>>,
     /// Domains to which the search is limited; none: the whole web.
     pub domains: Vec<Arc<str>>,
@@ -58,7 +58,7 @@ impl WebQuery {
         self
     }
 
-    /// Sets the country whose pages are preferred: two letters of ISO 3166.
+    /// Sets the country of the preferred pages: two letters of ISO 3166.
     #[must_use]
     pub fn country(mut self, country: &str) -> Self {
         self.country = Some(Arc::from(country.trim().to_ascii_lowercase()));

@@ -17,7 +17,7 @@ const KNOWN: [(&str, &[&str]); 4] = [
 ];
 
 /// Makes the providers of `WEB_SEARCH_PROVIDERS`, a list such as `brave,searxng`, in its order; or,
-/// without that variable, each provider whose own variables are set: `BRAVE_API_KEY`,
+/// without that variable, each provider that has its own variables: `BRAVE_API_KEY`,
 /// `TAVILY_API_KEY`, `SEARXNG_URL`, `GOOGLE_SEARCH_API_KEY` with `GOOGLE_SEARCH_ENGINE_ID`. Empty
 /// variables count as unset.
 ///

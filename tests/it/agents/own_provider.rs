@@ -22,7 +22,6 @@ mod cohere {
     use serde::Deserialize;
     use serde_json::json;
 
-    /// Embeddings of Cohere.
     pub(super) struct CohereEmbedding {
         pub(super) base: String,
         pub(super) key: Secret,
