@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 
-use super::worker::scale_to_one;
 use super::{Embedding, Neighbor};
 
 use crate::lock::RwLockExt as _;
@@ -36,7 +35,13 @@ pub fn local_embedding(text: &str) -> Embedding {
         let bytes = pair[0].bytes().chain([b' ']).chain(pair[1].bytes());
         count(&mut values, bytes, 0.5);
     }
-    scale_to_one(&mut values);
+    // In single precision, as in the first version: the values stay the same to the last bit.
+    let length = dot(&values, &values).sqrt();
+    if length > 0.0 {
+        for value in &mut values {
+            *value /= length;
+        }
+    }
     Embedding {
         values: Arc::from(values),
         model: Arc::from(LOCAL_MODEL),

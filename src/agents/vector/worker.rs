@@ -117,14 +117,12 @@ impl EmbeddingModel {
 }
 
 /// Scales a vector to the norm one; zeros stay zeros.
-pub(super) fn scale_to_one(values: &mut [f32]) {
+fn scale_to_one(values: &mut [f32]) {
     let squares = values.iter().map(|value| f64::from(*value).powi(2));
     let norm = squares.sum::<f64>().sqrt();
     if norm > 0.0 {
         for value in values {
-            #[expect(clippy::cast_possible_truncation, reason = "a quotient of at most one")]
-            let scaled = (f64::from(*value) / norm) as f32;
-            *value = scaled;
+            *value = (f64::from(*value) / norm) as f32;
         }
     }
 }

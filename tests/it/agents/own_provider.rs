@@ -65,12 +65,8 @@ mod cohere {
                     .try_header("x-client-name", &format!("agents-{}", call.attempt()))?;
                 let answer = port.send(asked, call).await?;
                 let answer: Answer = answer.success().map_err(|error| error.without(&self.key))?;
-                Ok(answer
-                    .embeddings
-                    .float
-                    .into_iter()
-                    .map(Into::into)
-                    .collect())
+                let vectors = answer.embeddings.float.into_iter();
+                Ok(vectors.map(Into::into).collect())
             })
         }
     }
