@@ -184,13 +184,16 @@ struct CollectionResponse {
     configuration: Value,
 }
 
+/// Values of the results of each query; those that are not known are null.
+type ResultLists<T> = Option<Vec<Vec<Option<T>>>>;
+
 /// A response to one query; each list holds one list for each query.
 #[derive(Deserialize)]
 struct QueryLists {
     ids: Vec<Vec<String>>,
-    distances: Option<Vec<Vec<Option<f64>>>>,
-    documents: Option<Vec<Vec<Option<String>>>>,
-    metadatas: Option<Vec<Vec<Option<Map<String, Value>>>>>,
+    distances: ResultLists<f64>,
+    documents: ResultLists<String>,
+    metadatas: ResultLists<Map<String, Value>>,
 }
 
 impl QueryLists {

@@ -75,6 +75,23 @@ fn agents_searxng_and_tavily_answer_with_what_they_know_of_a_page() {
 }
 
 #[test]
+fn agents_the_key_of_tavily_is_not_to_be_seen() {
+    run(async || {
+        for status in [400, 401, 429, 432, 500] {
+            let rig = Rig::start(|_| {}).await;
+            let web = rig.web(vec![Arc::new(tavily(&rig))]).await;
+            rig.fakes
+                .set(Operation::Tavily, Some(FakeFault::Echo(status)));
+            let error = web.search("breakers", 3).await.unwrap_err();
+            let shown = format!("{error} {error:?} {web:?}");
+            let mut parts = (0..=TAVILY_KEY.len() - 5).map(|at| &TAVILY_KEY[at..at + 5]);
+            assert!(!parts.any(|part| shown.contains(part)), "{status}: {shown}");
+            rig.finish().await;
+        }
+    });
+}
+
+#[test]
 fn agents_google_and_brave_take_the_same_options() {
     run(async || {
         let rig = Rig::start(|_| {}).await;
