@@ -19,13 +19,21 @@ pub mod health;
 
 pub mod fakes;
 
-pub use failure::{AgentError, InvalidInput, ServiceError};
+pub use failure::{AgentError, InvalidInput, ServiceError, clean_message};
 pub use google::GoogleError;
 pub use graph::{Entity, Graph, GraphError, KnowledgeGraph, Relation};
-pub use http::{ServiceRequest, ServiceResponse};
-pub use token::{ServiceAccount, Token, TokenEndpoint, TokenSource, Tokens};
-pub use vector::{
-    ContentStore, Credentials, Document, Embedding, LOCAL_MODEL, LocalIndex, Missing, Neighbor,
-    VectorConfig, VectorSearch, VectorStartError, local_embedding,
+pub use http::{ServicePort, ServiceRequest, ServiceResponse, percent_encoded};
+pub use token::{
+    CredentialFile, Credentials, ServiceAccount, Token, TokenEndpoint, TokenSource, Tokens,
 };
-pub use web::{Brave, CustomSearch, Hit, WebPort, WebProvider, WebQuery, WebSearch, WebStartError};
+pub use vector::{
+    ChromaStore, ContentStore, Document, EmbeddedText, Embedding, EmbeddingBatch, EmbeddingModel,
+    EmbeddingProvider, EmbeddingService, EmbeddingTask, FieldCondition, FieldTest, LOCAL_MODEL,
+    LocalIndex, Missing, Neighbor, OpenAiEmbedding, QdrantStore, ServiceFuture, StoreService,
+    VectorConfig, VectorFilter, VectorPoint, VectorProviders, VectorQuery, VectorSearch,
+    VectorStartError, VectorStore, VertexEmbedding, VertexIndex, local_embedding,
+};
+pub use web::{
+    Brave, CustomSearch, Freshness, Hit, SearxngSearch, ServiceEnd, TavilySearch, WebPort,
+    WebProvider, WebQuery, WebSearch, WebStartError, web_providers,
+};

@@ -66,7 +66,7 @@ impl Services {
                 metadata: Map::new(),
             });
         }
-        // In production: VectorConfig::from_variables(|name| std::env::var(name).ok())
+        // In production: VectorConfig::from_environment()
         let vector = VectorSearch::start(runtime, fakes.vector_config(), store).await?;
         let google = CustomSearch::new(Secret::new("a key of Google's"), ENGINE);
         let brave = Brave::new(Secret::new("a-key-of-Braves"));

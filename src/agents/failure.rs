@@ -2,7 +2,7 @@
 
 use crate::Verdict;
 use crate::config::Secret;
-use crate::policy::Class;
+use crate::policy::{Class, Executed};
 
 /// Maximum length of a service's message that is passed on, in characters.
 const MAX_SAID: usize = 300;
@@ -29,6 +29,27 @@ impl ServiceError {
         }
     }
 
+    /// Creates the error of a set-up mistake: a key, a name, an address. Every call fails until an
+    /// operator corrects it.
+    #[must_use]
+    pub fn misconfigured(text: impl Into<String>) -> Self {
+        Self::new(Verdict::from(Class::Misconfigured), text)
+    }
+
+    /// Creates the error of a request that is the mistake of its caller. It says nothing about the
+    /// service.
+    #[must_use]
+    pub fn rejected(text: impl Into<String>) -> Self {
+        Self::new(Verdict::from(Class::Rejected), text)
+    }
+
+    /// Creates the error of a complete response that cannot be used.
+    #[must_use]
+    pub fn malformed(text: impl Into<String>) -> Self {
+        let verdict = Verdict::from(Class::Failure).executed(Executed::Yes);
+        Self::new(verdict, text)
+    }
+
     /// Returns the classification.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
@@ -52,6 +73,13 @@ impl ServiceError {
             ..self
         }
     }
+
+    pub(super) fn without_key(self, key: Option<&Secret>) -> Self {
+        match key {
+            Some(key) => self.without(key),
+            None => self,
+        }
+    }
 }
 
 fn holds_part_of(text: &str, secret: &str) -> bool {
@@ -61,7 +89,8 @@ fn holds_part_of(text: &str, secret: &str) -> bool {
 }
 
 /// Returns a service's message redacted, on one line and cut; HTML becomes a placeholder.
-pub(super) fn said(text: &str) -> String {
+#[must_use]
+pub fn clean_message(text: &str) -> String {
     let text = text.trim();
     if text.starts_with('<') {
         return "(a page for browsers)".to_owned();
@@ -87,7 +116,7 @@ pub struct InvalidInput {
 }
 
 impl InvalidInput {
-    pub(super) fn new(
+    pub(crate) fn new(
         what: &'static str,
         given: impl Into<String>,
         allowed: impl Into<String>,
@@ -142,8 +171,11 @@ mod tests {
 
     #[test]
     fn item_62_what_a_service_said_is_cut_and_masked() {
-        assert_eq!(said("<html>"), "(a page for browsers)");
-        assert_eq!(said("at https://a/b?key=SECRET\nx"), "at https://a/b?*** x");
-        assert_eq!(said(&"y".repeat(999)).len(), MAX_SAID);
+        assert_eq!(clean_message("<html>"), "(a page for browsers)");
+        assert_eq!(
+            clean_message("at https://a/b?key=SECRET\nx"),
+            "at https://a/b?*** x"
+        );
+        assert_eq!(clean_message(&"y".repeat(999)).len(), MAX_SAID);
     }
 }

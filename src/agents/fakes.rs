@@ -7,10 +7,13 @@
 
 mod answers;
 mod fault;
+mod stores;
+mod tokens;
 
 pub mod memory;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,6 +24,7 @@ use axum::body::to_bytes;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use axum::serve::ListenerExt as _;
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method};
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -34,16 +38,28 @@ pub use fault::FakeFault;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Operation {
-    /// Issues access tokens.
+    /// Issues access tokens, for every kind of credentials.
     Token,
-    /// Vertex AI's `:predict`.
+    /// Vertex AI's `:predict` and `:embedContent`.
     Embed,
     /// Vertex AI's `:findNeighbors`.
     Find,
+    /// Vertex AI's `:upsertDatapoints` and `:removeDatapoints`.
+    Write,
     /// Google's custom search.
     CustomSearch,
     /// Brave's web search.
     Brave,
+    /// Tavily's web search.
+    Tavily,
+    /// SearXNG.
+    Searxng,
+    /// Embeddings as OpenAI's, below `/v1`.
+    OpenAi,
+    /// Qdrant.
+    Qdrant,
+    /// A service of the test's own: see [`Fakes::serve`].
+    Own,
 }
 
 /// A request that the fakes received.
@@ -68,6 +84,11 @@ pub struct Fakes {
     server: JoinHandle<()>,
 }
 
+/// Status and JSON body of a response, made by a test's own service.
+pub type FakeAnswer = (u16, Value);
+
+type OwnService = Arc<dyn Fn(&FakeRequest) -> FakeAnswer + Send + Sync>;
+
 #[derive(Debug, Default)]
 struct FakeServer {
     inner: Mutex<FakeState>,
@@ -76,13 +97,22 @@ struct FakeServer {
     revoked: AtomicU64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct FakeState {
     seen: HashMap<Operation, Vec<FakeRequest>>,
     lasting: HashMap<Operation, FakeFault>,
     next: HashMap<Operation, VecDeque<FakeFault>>,
     points: Vec<(String, String)>,
     pages: Vec<(String, String)>,
+    /// Points of Qdrant: vector and payload, by id.
+    stored: BTreeMap<String, (Vec<f64>, Value)>,
+    own: Vec<(String, OwnService)>,
+}
+
+impl fmt::Debug for FakeState {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("FakeState").finish_non_exhaustive()
+    }
 }
 
 /// The search engine id that custom search accepts.
@@ -146,9 +176,20 @@ impl Fakes {
         self.shared.lock().points.push((id.into(), text.into()));
     }
 
-    /// Adds a web page, given by URL and text, for both providers.
+    /// Adds a web page, given by URL and text, for all providers.
     pub fn publish(&self, url: impl Into<String>, text: impl Into<String>) {
         self.shared.lock().pages.push((url.into(), text.into()));
+    }
+
+    /// Serves the paths that begin so with a function, for tests of a provider of one's own. All
+    /// faults and records hold for it as [`Operation::Own`].
+    pub fn serve(
+        &self,
+        path: impl Into<String>,
+        answer: impl Fn(&FakeRequest) -> FakeAnswer + Send + Sync + 'static,
+    ) {
+        let own: OwnService = Arc::new(answer);
+        self.shared.lock().own.push((path.into(), own));
     }
 
     /// Sets a lasting fault of an operation; `None` clears it. Faults for the next requests are
@@ -212,17 +253,25 @@ impl FakeServer {
     }
 }
 
-fn operation(path: &str) -> Option<Operation> {
-    if path.ends_with(":predict") {
-        return Some(Operation::Embed);
+fn operation(method: &Method, path: &str) -> Option<Operation> {
+    let verb = path.rsplit_once(':').map(|(_, verb)| verb);
+    match verb {
+        Some("predict" | "embedContent") => return Some(Operation::Embed),
+        Some("findNeighbors") => return Some(Operation::Find),
+        Some("upsertDatapoints" | "removeDatapoints") => return Some(Operation::Write),
+        Some("generateAccessToken") => return Some(Operation::Token),
+        _ => {}
     }
-    if path.ends_with(":findNeighbors") {
-        return Some(Operation::Find);
+    if path.starts_with("/collections/") {
+        return Some(Operation::Qdrant);
     }
     match path {
         "/token" => Some(Operation::Token),
         "/customsearch/v1" => Some(Operation::CustomSearch),
         "/res/v1/web/search" => Some(Operation::Brave),
+        "/search" if *method == Method::POST => Some(Operation::Tavily),
+        "/search" => Some(Operation::Searxng),
+        "/v1/embeddings" => Some(Operation::OpenAi),
         _ => None,
     }
 }
@@ -232,12 +281,21 @@ const MAX_BODY: usize = 16_000_000;
 
 async fn answer(State(shared): State<Arc<FakeServer>>, request: Request) -> Response {
     let (head, body) = request.into_parts();
-    let Some(operation) = operation(head.uri.path()) else {
+    let path = head.uri.path();
+    let own = {
+        let inner = shared.lock();
+        let mut all = inner.own.iter();
+        all.find(|(begin, _)| path.starts_with(begin.as_str()))
+            .map(|(_, own)| Arc::clone(own))
+    };
+    let known = operation(&head.method, path);
+    let Some(operation) = own.as_ref().map(|_| Operation::Own).or(known) else {
         return answers::nowhere();
     };
     let body = to_bytes(body, MAX_BODY).await.unwrap_or_default();
     let text = || Value::from(String::from_utf8_lossy(&body).into_owned());
-    let is_form = operation == Operation::Token && head.method == Method::POST;
+    let form = head.headers.get(CONTENT_TYPE);
+    let is_form = form.is_some_and(|media| media == "application/x-www-form-urlencoded");
     let seen = FakeRequest {
         method: head.method,
         target: head.uri.to_string(),
@@ -251,11 +309,21 @@ async fn answer(State(shared): State<Arc<FakeServer>>, request: Request) -> Resp
     if let Some(fault) = shared.take(operation, seen.clone()) {
         return fault.answer(&seen).await;
     }
+    if let Some(own) = own {
+        let (status, body) = own(&seen);
+        return fault::reply(status, body);
+    }
     match operation {
-        Operation::Token => answers::token(&shared, &seen),
+        Operation::Token => tokens::token(&shared, &seen),
         Operation::Embed => answers::embed(&shared, &seen),
         Operation::Find => answers::find(&shared, &seen),
+        Operation::Write => answers::write(&shared, &seen),
         Operation::CustomSearch => answers::custom_search(&shared, &seen),
         Operation::Brave => answers::brave(&shared, &seen),
+        Operation::Tavily => answers::tavily(&shared, &seen),
+        Operation::Searxng => answers::searxng(&shared, &seen),
+        Operation::OpenAi => stores::openai(&seen),
+        Operation::Qdrant => stores::qdrant(&shared, &seen),
+        Operation::Own => answers::nowhere(),
     }
 }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::ServiceError;
-use super::failure::said;
+use super::failure::clean_message;
 use super::http::ServiceResponse;
 use crate::policy::{Class, Symptom};
 use crate::{Verdict, retry_after};
@@ -77,7 +77,7 @@ impl GoogleError {
                 http,
                 status: None,
                 reason: None,
-                message: said(&String::from_utf8_lossy(body)),
+                message: clean_message(&String::from_utf8_lossy(body)),
                 retry_after: retry_after::read(http, headers, None),
                 per_day: false,
             };
@@ -101,7 +101,7 @@ impl GoogleError {
             http,
             reason: text("reason").or_else(older),
             status: error.status,
-            message: said(&error.message),
+            message: clean_message(&error.message),
             retry_after: retry_after::read(http, headers, Some(body)),
             per_day,
         }
@@ -123,6 +123,11 @@ impl GoogleError {
             429 => of(Class::Throttled),
             403 if TOO_FAST.contains(&reason) => of(Class::Throttled),
             400 if WRONG_KEY.contains(&reason) => of(Class::Misconfigured),
+            // Not about the request: a model that is not served by this method, a project without
+            // billing, a place that is not served.
+            400 if self.status.as_deref() == Some("FAILED_PRECONDITION") => {
+                of(Class::Misconfigured)
+            }
             // A wrong name or a retired model fails every call.
             401 | 403 | 404 => of(Class::Misconfigured),
             408 | 499 => of(Class::Failure),
@@ -158,7 +163,7 @@ impl From<GoogleError> for ServiceError {
         let mut text = format!("it answered {}", error.http);
         for part in [&error.status, &error.reason].into_iter().flatten() {
             text.push(' ');
-            text.push_str(&said(part));
+            text.push_str(&clean_message(part));
         }
         if !error.message.is_empty() {
             text.push_str(": ");

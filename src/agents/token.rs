@@ -3,6 +3,8 @@
 //! Callers ask [`Tokens`]; concurrent requests share one fetch. A [`TokenSource`] does the
 //! fetching.
 
+mod discovery;
+mod file;
 mod keeper;
 mod sources;
 
@@ -18,6 +20,8 @@ use crate::config::Secret;
 use crate::policy::{Symptom, Time};
 use crate::{Clock, Verdict};
 
+pub use discovery::Credentials;
+pub use file::CredentialFile;
 pub(super) use keeper::keep;
 pub use sources::{ServiceAccount, TokenEndpoint};
 
@@ -43,6 +47,11 @@ pub struct Token {
 pub trait TokenSource: Send + Sync + 'static {
     /// Requests a new token.
     fn fetch(&self) -> BoxFuture<'_, Result<Token, ServiceError>>;
+
+    /// Returns the project for the quota of requests with these tokens, if the credentials name one.
+    fn quota_project(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Cached token, shared by all workers of a program.
@@ -91,6 +100,13 @@ impl Tokens {
             Some((token, _)) if token != refused => Ok(token.clone()),
             _ => self.fetch(&mut kept).await,
         }
+    }
+
+    /// Returns the project for the quota of requests with these tokens, for the header
+    /// `x-goog-user-project`.
+    #[must_use]
+    pub fn quota_project(&self) -> Option<String> {
+        self.source.quota_project()
     }
 
     /// Fetches a new token even if one is cached, to check the source.

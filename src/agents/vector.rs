@@ -1,38 +1,55 @@
-//! Vector search: a model embeds a text, the index finds its neighbours, and the store supplies
-//! their content.
+//! Vector search: a model embeds a text, a store finds its neighbours, and the content store
+//! supplies their content where the store has none.
 //!
-//! Embeddings and neighbours are two dependencies with two breakers. If one of them fails, local
-//! embeddings or a local index serve as fallback, and the answer names the fallback. A local
-//! embedding is never sent to the index: its values are not comparable with those of the model.
+//! Embeddings, searches and writes are dependencies with breakers of their own. If one of the first
+//! two fails, local embeddings or a local index serve as fallback, and the answer names the
+//! fallback. A local embedding is never sent to a store: its values are not comparable with those
+//! of the model.
+//!
+//! The services are behind ports: [`EmbeddingProvider`] and [`VectorStore`].
 
-mod config;
+mod filter;
 mod input;
 mod local;
-mod probe;
-mod service;
+mod provider;
 mod store;
+mod worker;
+
+mod chroma;
+mod openai;
+mod qdrant;
+mod vertex;
+
+mod config;
+mod probe;
+mod setup;
+mod writes;
 
 use std::fmt;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::token::{Tokens, keep};
-use super::{AgentError, ServiceError};
-use crate::{
-    Answer, AnswerSource, CallError, Client, FallbackRule, NewDependency, Runtime, StartError, tls,
-};
+use super::AgentError;
+use crate::{Answer, AnswerSource, Client, Runtime, StartError};
 
-pub use config::{Credentials, Missing, VectorConfig};
+use super::token::Credentials;
+pub use chroma::ChromaStore;
+pub use config::{EmbeddingService, Missing, StoreService, VectorConfig};
+pub use filter::{FieldCondition, FieldTest, VectorFilter};
 use input::check_count;
 pub use local::{LOCAL_MODEL, LocalIndex, local_embedding};
-use service::{EmbeddingWorker, NeighborQuery, NeighborWorker, ServiceContext, Texts};
+pub use openai::OpenAiEmbedding;
+pub use provider::{
+    EmbeddedText, EmbeddingBatch, EmbeddingModel, EmbeddingProvider, EmbeddingTask, ServiceFuture,
+    VectorPoint, VectorQuery, VectorStore,
+};
+pub use qdrant::QdrantStore;
+pub use setup::VectorProviders;
 pub use store::{ContentStore, Document};
+pub use vertex::{VertexEmbedding, VertexIndex};
+use worker::{EmbeddingWorker, FindWorker, StoreWriter};
 
-/// Task type of a query.
-const QUERY: &str = "RETRIEVAL_QUERY";
-/// Task type of a document in the index.
-const DOCUMENT: &str = "RETRIEVAL_DOCUMENT";
 /// Names of the fallbacks in answers and events.
 const LOCAL_EMBEDDING: &str = "local_embedding";
 const LOCAL_INDEX: &str = "local_index";
@@ -54,25 +71,27 @@ pub struct Embedding {
 pub struct Neighbor {
     /// The id.
     pub id: String,
-    /// Nearness, as measured by the index; the cosine for the local index.
+    /// Nearness, as measured by the store; the cosine for the local index.
     pub score: f64,
-    /// The text; `None` if the store does not have the id.
+    /// The text; `None` if neither the store nor the content store has it.
     pub content: Option<String>,
     /// Further data of the document.
     pub metadata: Map<String, Value>,
 }
 
 impl Neighbor {
-    fn bare(id: String, score: f64) -> Self {
+    /// Creates a result without content and metadata.
+    #[must_use]
+    pub fn new(id: impl Into<String>, score: f64) -> Self {
         Self {
-            id,
+            id: id.into(),
             score,
             content: None,
             metadata: Map::new(),
         }
     }
 
-    /// Returns true if the store does not have the id: the store or the index is out of date.
+    /// Returns true if there is no text for the id: the content store or the index is out of date.
     #[must_use]
     pub fn is_orphan(&self) -> bool {
         self.content.is_none()
@@ -102,17 +121,18 @@ fn list(missing: &[Missing]) -> String {
 /// Protected client for vector search. Cheap to clone.
 #[derive(Clone)]
 pub struct VectorSearch {
-    config: Arc<VectorConfig>,
     missing: Arc<[Missing]>,
+    credentials: Credentials,
+    providers: VectorProviders,
     store: ContentStore,
     embed: Client<EmbeddingWorker>,
-    find: Client<NeighborWorker>,
-    find_place: ServiceContext,
-    embed_place: ServiceContext,
+    find: Client<FindWorker>,
+    write: Option<Client<StoreWriter>>,
 }
 
 impl VectorSearch {
-    /// Starts the dependencies, with settings from the runtime's configuration.
+    /// Starts the dependencies of the configured services, with settings from the runtime's
+    /// configuration.
     ///
     /// If settings are missing and `auto_fallback` is on, every search is answered locally, and one
     /// warning gives the reason.
@@ -123,51 +143,18 @@ impl VectorSearch {
         config: VectorConfig,
         store: ContentStore,
     ) -> Result<Self, VectorStartError> {
-        let missing = config.missing();
-        if !missing.is_empty() && !config.auto_fallback && !config.fallback_only {
-            return Err(VectorStartError::NotConfigured(missing));
-        }
-        let local_only = config.fallback_only || !missing.is_empty();
-        if !missing.is_empty() && !config.fallback_only {
-            let why = list(&missing);
-            tracing::warn!(
-                dependency = config.name,
-                "falling back to {LOCAL_INDEX}: {why}"
-            );
-        }
-        let source = if missing.is_empty() {
-            config.source()
-        } else {
-            VectorConfig::default().source()
-        };
-        let source = source.map_err(|error| VectorStartError::Unusable(error.to_string()))?;
-        let tokens = Arc::new(Tokens::new(source, runtime.clock().clone()));
-        if !local_only {
-            keep(runtime, &format!("{}_token", config.name), &tokens).await?;
-        }
-        let embed_place = ServiceContext {
-            url: config.embed_url(),
-            model: Arc::from(config.model.as_str()),
-            dimensions: config.dimensions,
-            deployed_index: config.deployed_index.clone().unwrap_or_default(),
-            tokens,
-            tls: tls::client().map_err(VectorStartError::Unusable)?,
-        };
-        let find_place = ServiceContext {
-            url: config.find_url(),
-            ..embed_place.clone()
-        };
-        let embed = start_embed(runtime, &config, &embed_place, local_only).await?;
-        let find = start_find(runtime, &config, &find_place, &store, local_only).await?;
-        Ok(Self {
-            config: Arc::new(config),
-            missing: Arc::from(missing),
-            store,
-            embed,
-            find,
-            find_place,
-            embed_place,
-        })
+        setup::start(runtime, config, store).await
+    }
+
+    /// Starts the dependencies of these providers, with settings from the runtime's configuration.
+    ///
+    /// # Errors  A dependency did not start.
+    pub async fn with_providers(
+        runtime: &Runtime,
+        providers: VectorProviders,
+        store: ContentStore,
+    ) -> Result<Self, VectorStartError> {
+        setup::start_with(runtime, providers, store).await
     }
 
     /// Finds the nearest neighbours of a text.
@@ -178,47 +165,74 @@ impl VectorSearch {
         text: &str,
         count: u32,
     ) -> Result<Answer<Vec<Neighbor>>, AgentError> {
+        self.search_where(text, count, VectorFilter::default())
+            .await
+    }
+
+    /// Finds the nearest neighbours of a text among the documents that a filter accepts.
+    ///
+    /// # Errors  As [`VectorSearch::search`].
+    pub async fn search_where(
+        &self,
+        text: &str,
+        count: u32,
+        filter: VectorFilter,
+    ) -> Result<Answer<Vec<Neighbor>>, AgentError> {
         let count = check_count(count)?;
         let embedded = self.embed(text).await?;
         if *embedded.value.model == *LOCAL_MODEL {
             // Its values are not comparable with those of the index.
+            let query = VectorQuery::by_words(text, count).filter(filter);
             return Ok(Answer {
-                value: self.store.nearest(text, count),
+                value: self.store.nearest_to(&query).unwrap_or_default(),
                 source: AnswerSource::Fallback(Arc::from(LOCAL_INDEX)),
                 age: None,
                 attempts: embedded.attempts,
                 elapsed: embedded.elapsed,
             });
         }
-        let wanted = NeighborQuery {
-            text: Some(Arc::from(text)),
-            vector: embedded.value,
-            count,
-        };
-        self.ask_index(wanted).await
+        let mut query = VectorQuery::by_vector(embedded.value, count).filter(filter);
+        query.words = Some(Arc::from(text));
+        self.ask_store(query).await
     }
 
     /// Finds the nearest neighbours of an embedding of the index's model.
     ///
-    /// # Errors  The embedding is of another model or length, or the service did not answer: the
-    /// local index can search texts only.
+    /// # Errors  The embedding is of another model or length, or the service did not answer and the
+    /// local index has no vectors of this model.
     pub async fn find(
         &self,
         vector: Embedding,
         count: u32,
     ) -> Result<Answer<Vec<Neighbor>>, AgentError> {
-        self.find_place.check(&vector)?;
-        let count = check_count(count)?;
-        let wanted = NeighborQuery {
-            text: None,
-            vector,
-            count,
-        };
-        self.ask_index(wanted).await
+        self.find_by(VectorQuery::by_vector(vector, count)).await
     }
 
-    async fn ask_index(&self, wanted: NeighborQuery) -> Result<Answer<Vec<Neighbor>>, AgentError> {
-        let mut answer = self.find.ask(wanted).await?;
+    /// Finds the points that a query describes: by vector or by words, with or without a filter.
+    ///
+    /// # Errors  As [`VectorSearch::find`]; or the query is by words alone, which this store cannot
+    /// find.
+    pub async fn find_by(&self, query: VectorQuery) -> Result<Answer<Vec<Neighbor>>, AgentError> {
+        let mut query = query;
+        query.count = check_count(query.count)?;
+        self.check_query(&query)?;
+        self.ask_store(query).await
+    }
+
+    fn check_query(&self, query: &VectorQuery) -> Result<(), super::InvalidInput> {
+        let by_words = self.providers.store.finds_words() && query.words.is_some();
+        match &query.vector {
+            Some(vector) => self.providers.embedding.model().accept(vector),
+            None if by_words => Ok(()),
+            None => {
+                let allowed = "a vector: this store cannot be searched by words alone";
+                Err(super::InvalidInput::new("the query", "no vector", allowed))
+            }
+        }
+    }
+
+    async fn ask_store(&self, query: VectorQuery) -> Result<Answer<Vec<Neighbor>>, AgentError> {
+        let mut answer = self.find.ask(query).await?;
         answer.value = self.store.join(answer.value);
         Ok(answer)
     }
@@ -227,8 +241,9 @@ impl VectorSearch {
     ///
     /// # Errors  The text is empty or too long, or neither the service nor a fallback answered.
     pub async fn embed(&self, text: &str) -> Result<Answer<Embedding>, AgentError> {
-        let texts = Texts::of(&self.config, &[text.to_owned()], QUERY)?;
-        let answer = self.embed.ask(texts).await?;
+        let model = self.providers.embedding.model();
+        let batch = EmbeddingBatch::of(model, &[text.to_owned()], EmbeddingTask::Query)?;
+        let answer = self.embed.ask(batch).await?;
         let Answer {
             value,
             source,
@@ -252,7 +267,8 @@ impl VectorSearch {
     /// # Errors  A text is empty or too long by itself: no request was sent. Or a request failed:
     /// the embeddings of earlier requests are lost.
     pub async fn embed_all(&self, texts: &[String]) -> Result<Vec<Embedding>, AgentError> {
-        let batches = Texts::batches(&self.config, texts, DOCUMENT)?;
+        let model = self.providers.embedding.model();
+        let batches = EmbeddingBatch::split(model, texts, EmbeddingTask::Document)?;
         let mut all = Vec::with_capacity(texts.len());
         for batch in batches {
             all.extend(self.embed.ask(batch).await?.value);
@@ -278,16 +294,20 @@ impl VectorSearch {
         [self.embed.name(), self.find.name()]
     }
 
-    pub(super) fn credentials(&self) -> &Credentials {
-        &self.config.credentials
+    /// Returns the name of the dependency for writes, if the store can be written.
+    #[must_use]
+    pub fn write_name(&self) -> Option<&str> {
+        self.write.as_ref().map(Client::name)
     }
 
-    /// Returns the index's model and the length of its vectors.
-    pub(super) fn model(&self) -> (Arc<str>, usize) {
-        (
-            Arc::clone(&self.find_place.model),
-            self.find_place.dimensions,
-        )
+    /// Returns the properties of the model.
+    #[must_use]
+    pub fn model(&self) -> &EmbeddingModel {
+        self.providers.embedding.model()
+    }
+
+    pub(super) fn credentials(&self) -> &Credentials {
+        &self.credentials
     }
 }
 
@@ -299,62 +319,4 @@ impl fmt::Debug for VectorSearch {
             .field("store", &self.store)
             .finish_non_exhaustive()
     }
-}
-
-/// Returns a dependency by its name, with its connect timeout.
-fn new(runtime: &Runtime, name: String) -> (NewDependency, Option<std::time::Duration>) {
-    let mut connect = None;
-    let new = runtime.dependency(name).configure(|settings| {
-        connect = settings.timeout.connect;
-    });
-    (new, connect)
-}
-
-async fn start_embed(
-    runtime: &Runtime,
-    config: &VectorConfig,
-    place: &ServiceContext,
-    local_only: bool,
-) -> Result<Client<EmbeddingWorker>, StartError> {
-    let (new, connect) = new(runtime, format!("{}_embed", config.name));
-    let place = place.clone();
-    let mut builder = new.workers(move || EmbeddingWorker::new(place.clone(), connect));
-    if local_only || config.auto_fallback {
-        let local = |texts: Texts, _: &CallError<ServiceError>| {
-            let all = texts
-                .texts
-                .iter()
-                .map(|text| local_embedding(text))
-                .collect();
-            std::future::ready(Ok::<Vec<Embedding>, ServiceError>(all))
-        };
-        builder = builder.fallback_rule(FallbackRule::new(local).named(LOCAL_EMBEDDING));
-    }
-    if local_only {
-        builder = builder.fallback_only(true);
-    }
-    builder.start().await
-}
-
-async fn start_find(
-    runtime: &Runtime,
-    config: &VectorConfig,
-    place: &ServiceContext,
-    store: &ContentStore,
-    local_only: bool,
-) -> Result<Client<NeighborWorker>, StartError> {
-    let (new, connect) = new(runtime, format!("{}_find", config.name));
-    let (place, store) = (place.clone(), store.clone());
-    let mut builder = new.workers(move || NeighborWorker::new(place.clone(), connect));
-    if local_only || config.auto_fallback {
-        let local = move |wanted: NeighborQuery, _: &CallError<ServiceError>| {
-            let found = wanted.text.map(|text| store.nearest(&text, wanted.count));
-            std::future::ready(found.ok_or("the local index supports text only, not vectors"))
-        };
-        builder = builder.fallback_rule(FallbackRule::new(local).named(LOCAL_INDEX));
-    }
-    if local_only {
-        builder = builder.fallback_only(true);
-    }
-    builder.start().await
 }

@@ -2,10 +2,16 @@
 //!
 //! Each provider is its own dependency. They are tried in order until one answers. A provider that
 //! is open, paused or out of quota is skipped without waiting, and is tried in its turn again as
-//! soon as it recovers. Providers come and go: Google's closes in 2027.
+//! soon as it recovers. Providers come and go: Google's ends with 2026.
+
+mod ending;
+mod query;
+mod variables;
 
 mod brave;
 mod google;
+mod searxng;
+mod tavily;
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,69 +20,32 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use rustls::ClientConfig;
 
-use super::http::{HttpConnections, ServiceRequest, ServiceResponse};
-use super::{AgentError, InvalidInput, ServiceError};
+use super::{AgentError, InvalidInput, ServiceError, ServicePort};
 use crate::policy::{Class, QuotaReset, ThrottleSettings};
 use crate::{
     Answer, CallContext, Client, Dependency, Runtime, StaleCache, StartError, Verdict, tls,
 };
 
 pub use brave::Brave;
+pub use ending::ServiceEnd;
 pub use google::CustomSearch;
+pub use query::{Freshness, Hit, WebQuery};
+pub use searxng::SearxngSearch;
+pub use tavily::TavilySearch;
+pub use variables::web_providers;
 
 /// Maximum number of results in one request.
 const MAX_COUNT: u32 = 10;
 /// Maximum age and number of cached responses for the case that no provider answers.
 const STALE: (Duration, usize) = (Duration::from_secs(3600), 1_000);
 
-/// A search query.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub struct WebQuery {
-    /// The search text.
-    pub text: Arc<str>,
-    /// Number of results wanted, 1 to 10.
-    pub count: u32,
-}
-
-/// A search result.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Hit {
-    /// The title.
-    pub title: String,
-    /// The URL.
-    pub url: String,
-    /// An excerpt of the page.
-    pub snippet: String,
-    /// The provider that found it.
-    pub source: &'static str,
-}
-
-/// HTTP connections of a worker to its provider.
-#[derive(Debug)]
-pub struct WebPort {
-    http: HttpConnections,
-}
-
-impl WebPort {
-    /// Sends one request and reads the whole response, of any status, within the call's limits.
-    ///
-    /// # Errors  There was no complete response.
-    /// # Cancel safety   Dropping the future aborts the request.
-    pub async fn send(
-        &self,
-        asked: ServiceRequest,
-        call: &CallContext,
-    ) -> Result<ServiceResponse, ServiceError> {
-        self.http.send(asked, Some(call)).await
-    }
-}
+/// HTTP connections of a worker to its provider, as of every service.
+pub type WebPort = ServicePort;
 
 /// A provider of web search: it makes one attempt and classifies the outcome.
 pub trait WebProvider: Send + Sync + 'static {
     /// Returns the name of its dependency, such as `web_google`.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &str;
 
     /// Makes one attempt. An empty result is not an error.
     fn search<'a>(
@@ -88,6 +57,12 @@ pub trait WebProvider: Send + Sync + 'static {
 
     /// Returns the time of the quota reset, used if neither the response nor the settings give it.
     fn quota_reset(&self) -> Option<QuotaReset> {
+        None
+    }
+
+    /// Returns the announced end of the service. It warns at each start, and a provider that has
+    /// ended is left out.
+    fn ends(&self) -> Option<ServiceEnd> {
         None
     }
 }
@@ -126,6 +101,12 @@ pub enum WebStartError {
     /// No provider was given.
     #[error("web search was given no provider, allowed: one or more")]
     NoProvider,
+    /// All given providers have ended.
+    #[error("web search was given providers that have ended: {0}")]
+    Ended(String),
+    /// Variables are missing or cannot be used.
+    #[error("web search cannot be configured: {0}")]
+    Variables(String),
     /// TLS cannot be used.
     #[error("web search cannot be started: {0}")]
     Unusable(String),
@@ -138,20 +119,23 @@ pub enum WebStartError {
 #[derive(Clone)]
 pub struct WebSearch {
     first: Client<ProviderWorker>,
-    names: Arc<[&'static str]>,
+    names: Arc<[Arc<str>]>,
 }
 
 impl WebSearch {
     /// Starts a dependency for each provider, in the order in which they are tried. The last one
     /// falls back on cached responses of up to an hour ago.
     ///
-    /// # Errors  There is no provider, or a dependency did not start.
+    /// Providers that have ended are left out, with an error in the log.
+    ///
+    /// # Errors  There is no provider, all have ended, or a dependency did not start.
     pub async fn start(
         runtime: &Runtime,
         providers: Vec<Arc<dyn WebProvider>>,
     ) -> Result<Self, WebStartError> {
         let tls = tls::client().map_err(WebStartError::Unusable)?;
-        let names: Vec<&'static str> = providers.iter().map(|one| one.name()).collect();
+        let providers = ending::without_ended(providers, runtime.clock().wall())?;
+        let names: Vec<Arc<str>> = providers.iter().map(|one| Arc::from(one.name())).collect();
         let mut next: Option<Client<ProviderWorker>> = None;
         // The last one first: each falls back on the next one in the order.
         for provider in providers.into_iter().rev() {
@@ -167,10 +151,15 @@ impl WebSearch {
     ///
     /// # Errors  The input is invalid, or neither a provider nor the cache answered.
     pub async fn search(&self, text: &str, count: u32) -> Result<Answer<Vec<Hit>>, AgentError> {
-        if text.trim().is_empty() {
-            let invalid = InvalidInput::new("the query", "none", "a text that is not empty");
-            return Err(invalid.into());
-        }
+        self.search_with(WebQuery::new(text, count)).await
+    }
+
+    /// Searches the web with options: freshness, country, domains.
+    ///
+    /// # Errors  As [`WebSearch::search`].
+    pub async fn search_with(&self, query: WebQuery) -> Result<Answer<Vec<Hit>>, AgentError> {
+        let mut query = query.checked()?;
+        let count = query.count;
         if count == 0 {
             let invalid = InvalidInput::new("the number of results", "0", "1 to 10");
             return Err(invalid.into());
@@ -178,16 +167,13 @@ impl WebSearch {
         if count > MAX_COUNT {
             tracing::warn!("{count} web results were requested; the maximum is {MAX_COUNT}");
         }
-        let query = WebQuery {
-            text: Arc::from(text.trim()),
-            count: count.min(MAX_COUNT),
-        };
+        query.count = count.min(MAX_COUNT);
         Ok(self.first.ask(query).await?)
     }
 
     /// Returns the names of the dependencies, in the order in which they are tried.
     #[must_use]
-    pub fn names(&self) -> &[&'static str] {
+    pub fn names(&self) -> &[Arc<str>] {
         &self.names
     }
 }
@@ -217,9 +203,7 @@ async fn start(
     let tls = tls.clone();
     let builder = new.workers(move || ProviderWorker {
         provider: Arc::clone(&provider),
-        port: WebPort {
-            http: HttpConnections::new(tls.clone(), connect),
-        },
+        port: ServicePort::with_tls(tls.clone(), connect),
     });
     match next {
         Some(next) => builder.fallback(next),
@@ -227,17 +211,4 @@ async fn start(
     }
     .start()
     .await
-}
-
-/// Percent-encodes a text for a URL.
-fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            escaped.push(char::from(byte));
-        } else {
-            escaped.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    escaped
 }

@@ -3,14 +3,19 @@
 //! The services are the fakes. Time is real while a request is in flight, and is advanced where
 //! hours have to pass.
 
+mod chroma;
+mod credentials;
 #[cfg(feature = "cli")]
 mod graph;
 mod health;
+mod own_provider;
 #[cfg(feature = "cli")]
 mod secrets;
+mod services;
 mod tokens;
 mod vector;
 mod web;
+mod web_options;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -77,7 +82,13 @@ impl Rig {
     async fn start(configure: impl Fn(&mut DependencySettings)) -> Self {
         let mut settings = DependencySettings::default();
         configure(&mut settings);
-        let names = ["vector_embed", "vector_find", "web_google", "web_brave"];
+        let names = [
+            "vector_embed",
+            "vector_find",
+            "vector_write",
+            "web_google",
+            "web_brave",
+        ];
         let dependencies = names.map(|name| (name.to_owned(), settings.clone()));
         let runtime = TestRuntime::with(RuntimeSettings {
             dependencies: dependencies.into(),

@@ -1,21 +1,21 @@
-//! Responses of the fakes without a fault.
-
-use std::sync::atomic::Ordering;
+//! Responses of the fakes of Google's services and of web searches, without a fault.
 
 use axum::response::{IntoResponse as _, Json, Response};
 use http::StatusCode;
-use http::header::AUTHORIZATION;
 use serde_json::{Value, json};
 
-use super::fault::google;
+use super::fault::{google, reply};
+use super::tokens::is_known;
 use super::{DEPLOYED_INDEX, ENGINE, FakeRequest, FakeServer};
 use crate::agents::vector::local_embedding;
 
 const DIMENSIONS: usize = 768;
+/// Norm of the shortened vectors of Gemini's models, which the client has to scale.
+const NORM: f32 = 13.86;
 
 /// Returns an embedding of another model than the local one: the values are reversed, so that
 /// mixing up the models gives wrong results.
-fn embedding(text: &str) -> Vec<f32> {
+pub(super) fn embedding(text: &str) -> Vec<f32> {
     let mut values = local_embedding(text).values.to_vec();
     values.reverse();
     values
@@ -29,39 +29,6 @@ pub(super) fn nowhere() -> Response {
     )
 }
 
-pub(super) fn token(shared: &FakeServer, seen: &FakeRequest) -> Response {
-    let by_grant = seen.body.as_str().is_some_and(|form| {
-        form.contains("grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer")
-            && form.contains("assertion=")
-    });
-    let by_place = seen
-        .headers
-        .get("metadata-flavor")
-        .is_some_and(|value| value == "Google");
-    if !by_grant && !by_place {
-        let body = json!({ "error": "invalid_grant", "error_description": "no grant was given" });
-        return (StatusCode::BAD_REQUEST, Json(body)).into_response();
-    }
-    let number = shared.tokens.fetch_add(1, Ordering::AcqRel) + 1;
-    let text = format!("ya29.Kq7xZt4-{number}");
-    Json(json!({ "access_token": text, "expires_in": 3599, "token_type": "Bearer" }))
-        .into_response()
-}
-
-/// Returns true if the token was issued here and is not revoked.
-fn is_known(shared: &FakeServer, seen: &FakeRequest) -> bool {
-    let given = seen
-        .headers
-        .get(AUTHORIZATION)
-        .and_then(|value| value.to_str().ok());
-    let number = given.and_then(|text| text.strip_prefix("Bearer ya29.Kq7xZt4-"));
-    let number = number.and_then(|number| number.parse::<u64>().ok());
-    number.is_some_and(|number| {
-        number <= shared.tokens.load(Ordering::Acquire)
-            && number > shared.revoked.load(Ordering::Acquire)
-    })
-}
-
 fn unauthenticated() -> Response {
     let message = "Request had invalid authentication credentials.";
     google(401, "UNAUTHENTICATED", message)
@@ -71,29 +38,85 @@ fn invalid(message: &str) -> Response {
     google(400, "INVALID_ARGUMENT", message)
 }
 
+/// Returns the embedding of a model of Vertex AI, of the length that was asked for.
+fn vertex_embedding(model: &str, text: &str, length: &Value) -> Vec<f32> {
+    let mut values = embedding(text);
+    let length = length
+        .as_u64()
+        .and_then(|length| usize::try_from(length).ok());
+    values.resize(length.unwrap_or(DIMENSIONS), 0.0);
+    if model.starts_with("gemini-") {
+        values.iter_mut().for_each(|value| *value *= NORM);
+    }
+    values
+}
+
 pub(super) fn embed(shared: &FakeServer, seen: &FakeRequest) -> Response {
     if !is_known(shared, seen) {
         return unauthenticated();
+    }
+    let method = seen
+        .target
+        .rsplit_once("/models/")
+        .map(|(_, method)| method);
+    let Some((model, verb)) = method.and_then(|method| method.split_once(':')) else {
+        return nowhere();
+    };
+    let content_only = model.starts_with("gemini-embedding-2");
+    match (verb, content_only) {
+        ("predict", true) => {
+            return google(400, "FAILED_PRECONDITION", "Precondition check failed.");
+        }
+        ("embedContent", false) => {
+            return invalid("Publisher Model is not supported in the embedContent API.");
+        }
+        ("embedContent", true) => return embed_content(model, seen),
+        _ => {}
     }
     let instances = seen.body["instances"]
         .as_array()
         .cloned()
         .unwrap_or_default();
-    if instances.is_empty() || instances.len() > 250 {
-        return invalid("1 to 250 instances are allowed.");
+    let most = if model.starts_with("gemini-") { 1 } else { 250 };
+    if instances.is_empty() || instances.len() > most {
+        return invalid("The number of instances is not allowed.");
     }
+    let length = &seen.body["parameters"]["outputDimensionality"];
     let mut predictions = Vec::new();
     for instance in &instances {
         let Some(text) = instance["content"].as_str().filter(|text| !text.is_empty()) else {
             return invalid("The text content is empty.");
         };
         predictions.push(json!({ "embeddings": {
-            "values": embedding(text),
+            "values": vertex_embedding(model, text, length),
             "statistics": { "token_count": text.split_whitespace().count(), "truncated": false },
         }}));
     }
     Json(json!({ "predictions": predictions, "metadata": { "billableCharacterCount": 1 } }))
         .into_response()
+}
+
+fn embed_content(model: &str, seen: &FakeRequest) -> Response {
+    let parts = seen.body["content"]["parts"].as_array();
+    let Some(text) = parts.and_then(|parts| parts.first()?["text"].as_str()) else {
+        return invalid("The content is empty.");
+    };
+    // The task is told by the text; it is no part of the content.
+    let text = text
+        .rsplit_once(" query: ")
+        .or_else(|| text.rsplit_once(" text: "));
+    let text = text.map_or("", |(_, text)| text);
+    let values = vertex_embedding(model, text, &seen.body["outputDimensionality"]);
+    Json(json!({ "embedding": { "values": values }, "usageMetadata": {}, "truncated": false }))
+        .into_response()
+}
+
+/// Accepts writes of the index. Searches do not show them: the index has texts, not vectors.
+pub(super) fn write(shared: &FakeServer, seen: &FakeRequest) -> Response {
+    if !is_known(shared, seen) {
+        return unauthenticated();
+    }
+    Json(json!({})).into_response()
 }
 
 pub(super) fn find(shared: &FakeServer, seen: &FakeRequest) -> Response {
@@ -218,4 +241,43 @@ pub(super) fn brave(shared: &FakeServer, seen: &FakeRequest) -> Response {
         body["web"] = json!({ "type": "search", "results": results });
     }
     Json(body).into_response()
+}
+
+pub(super) fn tavily(shared: &FakeServer, seen: &FakeRequest) -> Response {
+    let query = seen.body["query"].as_str().unwrap_or_default();
+    if query.is_empty() {
+        return reply(422, json!({ "detail": [{ "msg": "query is empty" }] }));
+    }
+    let count = seen.body["max_results"].as_u64().unwrap_or(5);
+    let with_content = seen.body["include_raw_content"].is_string();
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    let results = pages(shared, query, count).into_iter().map(|(url, text)| {
+        let whole = with_content.then(|| format!("# {text}"));
+        json!({ "title": text, "url": url, "content": text, "score": 0.9, "raw_content": whole })
+    });
+    let results: Vec<Value> = results.collect();
+    reply(
+        200,
+        json!({ "query": query, "results": results, "response_time": 0.1 }),
+    )
+}
+
+pub(super) fn searxng(shared: &FakeServer, seen: &FakeRequest) -> Response {
+    // An instance refuses formats that its settings do not name.
+    if argument(seen, "format").as_deref() != Some("json") {
+        return reply(403, Value::Null);
+    }
+    let query = argument(seen, "q").unwrap_or_default();
+    let found = pages(shared, &query, usize::MAX).into_iter();
+    let results: Vec<Value> = found
+        .map(|(url, text)| {
+            json!({ "title": text, "url": url, "content": text, "score": 1.5,
+                "publishedDate": "2026-11-01T00:00:00", "engine": "a" })
+        })
+        .collect();
+    let unresponsive: [Value; 0] = [];
+    reply(
+        200,
+        json!({ "query": query, "results": results, "unresponsive_engines": unresponsive }),
+    )
 }

@@ -21,7 +21,7 @@ fn brk_7_each_status_counts_for_what_it_means() {
     let settings = crate::policy::ClassifySettings::default();
     for (http, status, class) in [
         (400, "INVALID_ARGUMENT", Class::Rejected),
-        (400, "FAILED_PRECONDITION", Class::Rejected),
+        (400, "FAILED_PRECONDITION", Class::Misconfigured),
         (401, "UNAUTHENTICATED", Class::Misconfigured),
         (403, "PERMISSION_DENIED", Class::Misconfigured),
         (404, "NOT_FOUND", Class::Misconfigured),

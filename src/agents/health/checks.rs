@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::{Advice, Check, CheckStatus, HealthReport};
-use crate::agents::vector::{Credentials, Embedding, VectorSearch};
+use crate::agents::token::Credentials;
+use crate::agents::vector::{Embedding, VectorSearch};
 use crate::config::credentials;
 use crate::{CallError, Clock};
 use breakerbox_actors::redact;
@@ -101,11 +102,18 @@ impl CheckRound<'_> {
     async fn authentication(&mut self, search: &VectorSearch) {
         const NAME: &str = "authentication";
         let began = self.clock.now();
-        match search.probe_token().await {
-            Ok(()) => self.end(NAME, began, CheckStatus::Ok, "a token was given".to_owned()),
+        match search.probe_tokens().await {
+            Ok(number) => {
+                let detail = if number == 0 {
+                    "the services need no token"
+                } else {
+                    "a token was given"
+                };
+                self.end(NAME, began, CheckStatus::Ok, detail.to_owned());
+            }
             Err(error) => {
                 let action = if error.is_misconfigured() {
-                    "check the key file and its account; make a new key if it was deleted"
+                    "check the credentials and their account; make a new key if it was deleted"
                 } else {
                     "see whether the token endpoint can be reached from here"
                 };
@@ -193,14 +201,14 @@ fn advice_on(error: &CallError<crate::agents::ServiceError>, names: &str) -> Str
 impl VectorSearch {
     /// Returns a valid vector for the index, for a check that only needs a response.
     fn any_vector(&self) -> Embedding {
-        let (model, dimensions) = self.model();
-        let mut values = vec![0.0; dimensions];
+        let model = self.model();
+        let mut values = vec![0.0; model.dimensions];
         if let Some(first) = values.first_mut() {
             *first = 1.0;
         }
         Embedding {
             values: Arc::from(values),
-            model,
+            model: std::sync::Arc::clone(&model.name),
             truncated: false,
         }
     }

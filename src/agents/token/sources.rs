@@ -1,4 +1,5 @@
-//! Token sources: a service account's key file, or an endpoint on the same machine.
+//! Token sources: a service account's key file, or an endpoint on the same machine; and the reading
+//! of their responses.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,13 +14,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{SCOPE, Token, TokenSource};
+use crate::Verdict;
 use crate::agents::ServiceError;
-use crate::agents::failure::said;
-use crate::agents::http::{HttpConnections, ServiceRequest, ServiceResponse, malformed};
+use crate::agents::failure::clean_message;
+use crate::agents::http::{ServicePort, ServiceRequest, ServiceResponse};
 use crate::config::Secret;
 use crate::config::credentials;
 use crate::policy::{Class, Symptom};
-use crate::{Verdict, retry_after, tls};
 
 /// Maximum lifetime of a claim that Google allows.
 const CLAIM: Duration = Duration::from_secs(3600);
@@ -29,14 +30,14 @@ const CLAIM: Duration = Duration::from_secs(3600);
 #[derive(Debug)]
 pub struct TokenEndpoint {
     url: String,
-    http: HttpConnections,
+    http: ServicePort,
 }
 
 /// A service account: its key signs a claim, and the claim is exchanged for a token.
 #[derive(Debug)]
 pub struct ServiceAccount {
     path: PathBuf,
-    http: HttpConnections,
+    http: ServicePort,
 }
 
 impl TokenEndpoint {
@@ -71,41 +72,50 @@ impl ServiceAccount {
 impl TokenSource for TokenEndpoint {
     fn fetch(&self) -> BoxFuture<'_, Result<Token, ServiceError>> {
         let asked = ServiceRequest::get(self.url.clone()).header("metadata-flavor", "Google");
-        async move { token(&self.http.send(asked, None).await?) }.boxed()
+        async move { token(&self.http.send_alone(asked).await?) }.boxed()
     }
 }
 
 impl TokenSource for ServiceAccount {
     fn fetch(&self) -> BoxFuture<'_, Result<Token, ServiceError>> {
         async move {
-            let (assertion, url) = claim(&self.path)?;
-            // Only the colons need escaping in a form; they are escaped here.
-            let grant = "urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer";
-            let form = format!("grant_type={grant}&assertion={}", assertion.expose());
-            let asked = ServiceRequest::post(url, "application/x-www-form-urlencoded", form);
-            let answer = self.http.send(asked, None).await?;
-            token(&answer).map_err(|error| error.without(&assertion))
+            credentials::check(&self.path).map_err(misconfigured)?;
+            let text = read(&self.path)?;
+            by_claim(&text, &self.http).await
         }
         .boxed()
     }
 }
 
-fn http() -> Result<HttpConnections, ServiceError> {
-    let tls = tls::client().map_err(misconfigured)?;
-    Ok(HttpConnections::new(tls, Some(Duration::from_secs(3))))
+/// Exchanges a signed claim for a token. `text`: the key file's contents.
+pub(super) async fn by_claim(text: &str, http: &ServicePort) -> Result<Token, ServiceError> {
+    let (assertion, url) = claim(text)?;
+    let grant = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+    let fields = [("grant_type", grant), ("assertion", assertion.expose())];
+    let answer = http
+        .send_alone(ServiceRequest::post_form(url, &fields))
+        .await?;
+    token(&answer).map_err(|error| error.without(&assertion))
 }
 
-fn misconfigured(error: impl std::fmt::Display) -> ServiceError {
-    let text = format!("the credentials cannot be used: {error}");
-    ServiceError::new(Verdict::from(Class::Misconfigured), text)
+/// Returns the contents of a file with credentials.
+pub(super) fn read(path: &Path) -> Result<String, ServiceError> {
+    std::fs::read_to_string(path).map_err(|error| misconfigured(error.kind()))
+}
+
+/// Returns connections for token requests, with a limit of their own.
+pub(super) fn http() -> Result<ServicePort, ServiceError> {
+    ServicePort::new(Some(Duration::from_secs(3)))
+}
+
+pub(super) fn misconfigured(error: impl std::fmt::Display) -> ServiceError {
+    ServiceError::misconfigured(format!("the credentials cannot be used: {error}"))
 }
 
 /// Returns a signed claim and the URL of its exchange. `gcp_auth` reads the key and signs; its own
 /// exchange is not used, since it tries four times and hides the status (rule LIM-4).
-fn claim(path: &Path) -> Result<(Secret, String), ServiceError> {
-    credentials::check(path).map_err(misconfigured)?;
-    let text = std::fs::read_to_string(path).map_err(|error| misconfigured(error.kind()))?;
-    let key: Value = serde_json::from_str(&text).map_err(|_| misconfigured("no JSON"))?;
+fn claim(text: &str) -> Result<(Secret, String), ServiceError> {
+    let key: Value = serde_json::from_str(text).map_err(|_| misconfigured("no JSON"))?;
     let field = |name: &str| key.get(name).and_then(Value::as_str).unwrap_or_default();
     let url = field("token_uri").to_owned();
     let now = Timestamp::now().as_second();
@@ -119,7 +129,7 @@ fn claim(path: &Path) -> Result<(Secret, String), ServiceError> {
     let signed = signed.join(".");
     // The crate's error is not passed on: it may quote the key.
     let unusable = |_| misconfigured("its private_key cannot be used to sign");
-    let account = CustomServiceAccount::from_json(&text).map_err(unusable)?;
+    let account = CustomServiceAccount::from_json(text).map_err(unusable)?;
     let signature = account.signer().sign(signed.as_bytes()).map_err(unusable)?;
     let assertion = Secret::new(format!("{signed}.{}", encode(&signature)));
     Ok((assertion, url))
@@ -139,18 +149,24 @@ struct TokenRefusal {
     error_description: String,
 }
 
-fn token(answer: &ServiceResponse) -> Result<Token, ServiceError> {
-    let status = answer.status;
-    if status == 200 {
+/// Returns the token of an OAuth endpoint's response.
+pub(super) fn token(answer: &ServiceResponse) -> Result<Token, ServiceError> {
+    if answer.status == 200 {
         let given: TokenResponse = answer.json()?;
         if given.access_token.is_empty() {
-            return Err(malformed("its answer holds no token"));
+            return Err(ServiceError::malformed("its answer holds no token"));
         }
         return Ok(Token {
             text: Secret::new(given.access_token),
             lasts: Duration::from_secs(given.expires_in),
         });
     }
+    Err(refused(answer))
+}
+
+/// Returns the error of a token endpoint's response.
+pub(super) fn refused(answer: &ServiceResponse) -> ServiceError {
+    let status = answer.status;
     let symptom = Symptom::Status(status);
     let verdict = match status {
         429 => Verdict::from(Class::Throttled).symptom(symptom),
@@ -158,7 +174,7 @@ fn token(answer: &ServiceResponse) -> Result<Token, ServiceError> {
         400..=499 => Verdict::from(Class::Misconfigured).symptom(symptom),
         _ => Verdict::from(symptom),
     };
-    let verdict = match retry_after::read(status, &answer.headers, Some(&answer.body)) {
+    let verdict = match answer.retry_hint() {
         Some(wait) => verdict.retry_after(wait),
         None => verdict,
     };
@@ -167,8 +183,14 @@ fn token(answer: &ServiceResponse) -> Result<Token, ServiceError> {
         |TokenRefusal {
              error,
              error_description,
-         }| { format!(": {} {}", said(&error), said(&error_description)) },
+         }| {
+            format!(
+                ": {} {}",
+                clean_message(&error),
+                clean_message(&error_description)
+            )
+        },
     );
     let text = format!("the token endpoint answered {status}{}", why.trim_end());
-    Err(ServiceError::new(verdict, text))
+    ServiceError::new(verdict, text)
 }

@@ -3,19 +3,20 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use super::config::VectorConfig;
-use super::service::Texts;
+use super::provider::{EmbeddingBatch, EmbeddingModel, EmbeddingTask};
 use crate::agents::InvalidInput;
 
 /// Maximum number of neighbours in one search.
 const MAX_COUNT: u32 = 1_000;
 
-impl Texts {
-    /// Creates one request for these texts, if they are within its limits.
-    pub(super) fn of(
-        config: &VectorConfig,
+impl EmbeddingBatch {
+    /// Creates one request for these texts, if they are within the limits of the model.
+    ///
+    /// # Errors  A text is empty, or the texts have more tokens than one request may have.
+    pub fn of(
+        model: &EmbeddingModel,
         texts: &[String],
-        task: &'static str,
+        task: EmbeddingTask,
     ) -> Result<Self, InvalidInput> {
         if texts.iter().any(|text| text.trim().is_empty()) {
             let allowed = "a text that is not empty";
@@ -23,9 +24,9 @@ impl Texts {
         }
         let tokens = texts.iter().map(|text| tokens_of(text));
         let tokens = tokens.fold(0, u32::saturating_add);
-        if tokens > config.max_tokens {
+        if tokens > model.max_tokens {
             let given = format!("about {tokens} tokens");
-            let allowed = format!("{} in one request", config.max_tokens);
+            let allowed = format!("{} in one request", model.max_tokens);
             return Err(InvalidInput::new("the text", given, allowed));
         }
         Ok(Self {
@@ -35,39 +36,30 @@ impl Texts {
         })
     }
 
-    /// Splits these texts into requests within the limits.
-    pub(super) fn batches(
-        config: &VectorConfig,
+    /// Splits these texts into requests within the limits of the model.
+    pub(super) fn split(
+        model: &EmbeddingModel,
         texts: &[String],
-        task: &'static str,
+        task: EmbeddingTask,
     ) -> Result<Vec<Self>, InvalidInput> {
-        let max_texts = max_texts(config);
+        let max_texts = model.max_texts.max(1);
         let (mut batches, mut begin, mut tokens) = (Vec::new(), 0, 0_u32);
         for (at, text) in texts.iter().enumerate() {
             let more = tokens_of(text);
             let with = tokens.saturating_add(more);
-            let full = at - begin == max_texts || with > config.max_tokens;
+            let full = at - begin == max_texts || with > model.max_tokens;
             if full && at > begin {
-                batches.push(Self::of(config, &texts[begin..at], task)?);
+                batches.push(Self::of(model, &texts[begin..at], task)?);
                 (begin, tokens) = (at, more);
             } else {
                 tokens = with;
             }
         }
         if begin < texts.len() {
-            batches.push(Self::of(config, &texts[begin..], task)?);
+            batches.push(Self::of(model, &texts[begin..], task)?);
         }
         Ok(batches)
     }
-}
-
-/// Returns the maximum number of texts in one request. Google's pages disagree on the number for
-/// `gemini-` models; it is one.
-fn max_texts(config: &VectorConfig) -> usize {
-    if config.model.starts_with("gemini-") {
-        return 1;
-    }
-    config.max_texts.max(1)
 }
 
 /// Estimates the tokens of a text: one per four ASCII characters, one per other character.
@@ -100,14 +92,14 @@ mod tests {
     }
 
     #[test]
-    fn item_87_a_gemini_model_takes_one_text() {
-        let config = VectorConfig {
-            model: "gemini-embedding-001".to_owned(),
-            ..VectorConfig::default()
-        };
+    fn item_87_a_batch_has_as_many_texts_as_its_model_takes() {
         let texts = ["a".to_owned(), "b".to_owned()];
-        assert_eq!(Texts::batches(&config, &texts, "TASK").unwrap().len(), 2);
-        let usual = VectorConfig::default();
-        assert_eq!(Texts::batches(&usual, &texts, "TASK").unwrap().len(), 1);
+        let split = |model: &EmbeddingModel| {
+            EmbeddingBatch::split(model, &texts, EmbeddingTask::Document)
+                .unwrap()
+                .len()
+        };
+        let one = EmbeddingModel::new("m", 3);
+        assert_eq!((split(&one), split(&one.clone().max_texts(2))), (2, 1));
     }
 }

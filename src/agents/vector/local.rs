@@ -3,6 +3,7 @@
 //! A local embedding counts words, it does not understand them. It is never sent to an index of a
 //! model's embeddings, and never compared with a model's embedding.
 
+use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 
 use super::{Embedding, Neighbor};
@@ -34,11 +35,8 @@ pub fn local_embedding(text: &str) -> Embedding {
         let bytes = pair[0].bytes().chain([b' ']).chain(pair[1].bytes());
         count(&mut values, bytes, 0.5);
     }
-    let length = values
-        .iter()
-        .map(|value: &f32| value * value)
-        .sum::<f32>()
-        .sqrt();
+    // In single precision, as in the first version: the values stay the same to the last bit.
+    let length = dot(&values, &values).sqrt();
     if length > 0.0 {
         for value in &mut values {
             *value /= length;
@@ -59,8 +57,8 @@ fn count(values: &mut [f32], bytes: impl Iterator<Item = u8>, weight: f32) {
     values[place] += if hash >> 63 == 0 { weight } else { -weight };
 }
 
-/// Returns the cosine of two local embeddings, both of length one.
-fn cosine(one: &[f32], other: &[f32]) -> f32 {
+/// Returns the dot product of two vectors: the cosine, if both have the norm one.
+fn dot(one: &[f32], other: &[f32]) -> f32 {
     one.iter().zip(other).map(|(one, other)| one * other).sum()
 }
 
@@ -68,18 +66,36 @@ fn cosine(one: &[f32], other: &[f32]) -> f32 {
 /// clone; all clones share one index.
 #[derive(Debug, Clone, Default)]
 pub struct LocalIndex {
-    texts: Arc<RwLock<Vec<(String, Embedding)>>>,
+    entries: Arc<RwLock<HashMap<String, LocalEntry>>>,
+}
+
+/// The local embedding of a text, and its vector of a model, each where known.
+#[derive(Debug, Clone, Default)]
+struct LocalEntry {
+    words: Option<Embedding>,
+    vector: Option<Embedding>,
 }
 
 impl LocalIndex {
-    /// Stores a text under an id, in place of an earlier one.
+    /// Stores a text under an id, in place of an earlier one. A vector of the earlier text is
+    /// removed with it.
     pub fn put(&self, id: &str, text: &str) {
-        let embedding = local_embedding(text);
-        let mut texts = self.texts.acquire_write();
-        match texts.iter_mut().find(|(known, _)| known == id) {
-            Some((_, old)) => *old = embedding,
-            None => texts.push((id.to_owned(), embedding)),
-        }
+        let entry = LocalEntry {
+            words: Some(local_embedding(text)),
+            vector: None,
+        };
+        self.entries.acquire_write().insert(id.to_owned(), entry);
+    }
+
+    /// Stores a vector of a model under an id, beside its text.
+    pub fn put_vector(&self, id: &str, vector: Embedding) {
+        let mut entries = self.entries.acquire_write();
+        entries.entry(id.to_owned()).or_default().vector = Some(vector);
+    }
+
+    /// Removes the text and the vector of an id.
+    pub fn remove(&self, id: &str) {
+        self.entries.acquire_write().remove(id);
     }
 
     /// Returns the ids of the texts that have most in common with this one, the best first. Texts
@@ -87,20 +103,59 @@ impl LocalIndex {
     #[must_use]
     pub fn nearest(&self, text: &str, count: u32) -> Vec<Neighbor> {
         let wanted = local_embedding(text);
-        let texts = self.texts.acquire_read();
-        let scored = texts.iter().map(|(id, embedding)| {
-            let score = cosine(&wanted.values, &embedding.values);
-            Neighbor::bare(id.clone(), f64::from(score))
+        let entries = self.entries.acquire_read();
+        let words = entries
+            .iter()
+            .filter_map(|(id, entry)| Some((id, entry.words.as_ref()?)));
+        let scored = words.map(|(id, words)| {
+            let score = dot(&wanted.values, &words.values);
+            Neighbor::new(id.clone(), f64::from(score))
         });
-        let mut scored: Vec<Neighbor> = scored.filter(|one| one.score > 0.0).collect();
-        // Equal scores are sorted by id, so that the same query has the same result.
-        scored.sort_by(|one, other| {
-            let by_score = other.score.total_cmp(&one.score);
-            by_score.then_with(|| one.id.cmp(&other.id))
-        });
-        scored.truncate(usize::try_from(count).unwrap_or(usize::MAX));
-        scored
+        best(scored.filter(|one| one.score > 0.0).collect(), count)
     }
+
+    /// Returns the ids with the vectors that are nearest to this one by their cosine, the best
+    /// first. Only vectors of the same model and length are compared.
+    #[must_use]
+    pub fn nearest_vector(&self, wanted: &Embedding, count: u32) -> Vec<Neighbor> {
+        let norm = |values: &[f32]| dot(values, values).sqrt();
+        let own = norm(&wanted.values);
+        let entries = self.entries.acquire_read();
+        let vectors = entries
+            .iter()
+            .filter_map(|(id, entry)| Some((id, entry.comparable(wanted)?)));
+        let scored = vectors.map(|(id, vector)| {
+            let norms = own * norm(&vector.values);
+            let cosine = dot(&wanted.values, &vector.values) / norms.max(f32::MIN_POSITIVE);
+            Neighbor::new(id.clone(), f64::from(cosine))
+        });
+        best(scored.collect(), count)
+    }
+
+    /// Returns true if it has entries, and each has a vector that is comparable with this one.
+    pub(super) fn covers(&self, wanted: &Embedding) -> bool {
+        let entries = self.entries.acquire_read();
+        let mut all = entries.values();
+        !entries.is_empty() && all.all(|entry| entry.comparable(wanted).is_some())
+    }
+}
+
+impl LocalEntry {
+    fn comparable(&self, wanted: &Embedding) -> Option<&Embedding> {
+        let vector = self.vector.as_ref();
+        vector.filter(|one| one.model == wanted.model && one.values.len() == wanted.values.len())
+    }
+}
+
+/// Sorts by score, the best first. Equal scores are sorted by id, so that the same query has the
+/// same result.
+fn best(mut scored: Vec<Neighbor>, count: u32) -> Vec<Neighbor> {
+    scored.sort_by(|one, other| {
+        let by_score = other.score.total_cmp(&one.score);
+        by_score.then_with(|| one.id.cmp(&other.id))
+    });
+    scored.truncate(usize::try_from(count).unwrap_or(usize::MAX));
+    scored
 }
 
 #[cfg(test)]
@@ -142,5 +197,33 @@ mod tests {
             "b",
             "a shorter text, replaced"
         );
+    }
+
+    #[test]
+    fn agents_the_local_index_is_searched_by_vector_too() {
+        let index = LocalIndex::default();
+        let vector = |values: [f32; 2], model: &str| Embedding {
+            values: Arc::from(values),
+            model: Arc::from(model),
+            truncated: false,
+        };
+        index.put("a", "pasta");
+        index.put_vector("a", vector([2.0, 0.0], "m"));
+        index.put_vector("b", vector([1.0, 1.0], "m"));
+        let wanted = vector([1.0, 0.2], "m");
+        let found = index.nearest_vector(&wanted, 5);
+        let ids: Vec<&str> = found.iter().map(|one| one.id.as_str()).collect();
+        assert_eq!(ids, ["a", "b"]);
+        assert!(
+            found[0].score > 0.98 && found[0].score <= 1.0,
+            "{}",
+            found[0].score
+        );
+        assert!(index.covers(&wanted));
+        assert_eq!(index.nearest_vector(&vector([1.0, 0.2], "other"), 5), []);
+        index.put("a", "another text");
+        assert!(!index.covers(&wanted), "the vector was of the earlier text");
+        index.remove("a");
+        assert_eq!(index.nearest("text", 5), []);
     }
 }

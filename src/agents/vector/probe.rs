@@ -3,15 +3,29 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use super::service::{EmbeddingWorker, NeighborQuery, NeighborWorker, Texts, verdict};
-use super::{Embedding, QUERY, VectorSearch, local_embedding};
+use super::provider::{EmbeddingBatch, EmbeddingTask, VectorQuery};
+use super::setup::distinct_tokens;
+use super::{Embedding, VectorSearch, local_embedding};
 use crate::agents::ServiceError;
 use crate::{CallError, CallOptions};
 
+/// Options of a check: one attempt, counted as a write, which no fallback answers (rule FBK-2).
+fn options() -> CallOptions {
+    CallOptions {
+        write: Some(true),
+        idempotent: Some(false),
+        ..CallOptions::default()
+    }
+}
+
 impl VectorSearch {
-    /// Checks that a token can be fetched, bypassing the cache.
-    pub(in crate::agents) async fn probe_token(&self) -> Result<(), ServiceError> {
-        self.embed_place.tokens.check().await
+    /// Checks that tokens can be fetched, bypassing their caches. Returns their number.
+    pub(in crate::agents) async fn probe_tokens(&self) -> Result<usize, ServiceError> {
+        let all = distinct_tokens(&self.providers);
+        for tokens in &all {
+            tokens.check().await?;
+        }
+        Ok(all.len())
     }
 
     /// Returns the service's own embedding, under its breaker and bypassing every fallback.
@@ -19,49 +33,25 @@ impl VectorSearch {
         &self,
         text: &str,
     ) -> Result<Embedding, CallError<ServiceError>> {
-        let (place, connect) = (&self.embed_place, self.embed.settings().timeout.connect);
-        let texts = Texts {
+        let batch = EmbeddingBatch {
             texts: Arc::from([text.to_owned()]),
-            task: QUERY,
+            task: EmbeddingTask::Query,
             tokens: NonZeroU32::MIN,
         };
-        let texts = &texts;
-        let asked = self.embed.run_with(
-            CallOptions::default(),
-            |result| verdict(result.as_ref()),
-            || async move {
-                EmbeddingWorker::new(place.clone(), connect)
-                    .ask(texts, None)
-                    .await
-            },
-        );
-        let mut embeddings = asked.await?.into_iter();
-        // `ask` returns as many embeddings as texts, or an error.
+        let answer = self.embed.ask_with(batch, options()).await?;
+        let mut embeddings = answer.value.into_iter();
+        // The worker returns as many embeddings as texts, or an error.
         Ok(embeddings.next().unwrap_or_else(|| local_embedding(text)))
     }
 
-    /// Returns the number of neighbours from the index itself, under its breaker and bypassing
+    /// Returns the number of neighbours from the store itself, under its breaker and bypassing
     /// every fallback.
     pub(in crate::agents) async fn probe_index(
         &self,
         vector: Embedding,
     ) -> Result<usize, CallError<ServiceError>> {
-        let (place, connect) = (&self.find_place, self.find.settings().timeout.connect);
-        let wanted = NeighborQuery {
-            text: None,
-            vector,
-            count: 1,
-        };
-        let wanted = &wanted;
-        let asked = self.find.run_with(
-            CallOptions::default(),
-            |result| verdict(result.as_ref()),
-            || async move {
-                NeighborWorker::new(place.clone(), connect)
-                    .ask(wanted, None)
-                    .await
-            },
-        );
-        Ok(asked.await?.len())
+        let query = VectorQuery::by_vector(vector, 1);
+        let answer = self.find.ask_with(query, options()).await?;
+        Ok(answer.value.len())
     }
 }

@@ -1,4 +1,4 @@
-//! Store of documents by id: the index keeps no content.
+//! Store of documents by id, for indexes that keep no content; it is also the local store of vectors.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -8,9 +8,12 @@ use std::sync::{Arc, RwLock};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::Neighbor;
+use super::filter::VectorFilter;
 use super::local::LocalIndex;
-
+use super::provider::{ServiceFuture, VectorPoint, VectorQuery, VectorStore};
+use super::{Embedding, Neighbor};
+use crate::CallContext;
+use crate::agents::ServicePort;
 use crate::lock::RwLockExt as _;
 
 /// A text with its id and metadata.
@@ -26,10 +29,22 @@ pub struct Document {
 }
 
 /// Documents by id, and the local index over them. Cheap to clone; all clones share one store.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct ContentStore {
     documents: Arc<RwLock<HashMap<String, Document>>>,
     index: LocalIndex,
+    /// Names of the dependencies for searches and for writes.
+    names: [Arc<str>; 2],
+}
+
+impl Default for ContentStore {
+    fn default() -> Self {
+        Self {
+            documents: Arc::default(),
+            index: LocalIndex::default(),
+            names: [Arc::from("vector_find"), Arc::from("vector_write")],
+        }
+    }
 }
 
 impl ContentStore {
@@ -82,8 +97,31 @@ impl ContentStore {
         self.len() == 0
     }
 
-    /// Adds text and metadata to each neighbour; those with an unknown id remain orphans.
-    pub(super) fn join(&self, mut found: Vec<Neighbor>) -> Vec<Neighbor> {
+    /// Returns a clone with other names of the dependencies for searches and for writes, which it has
+    /// as a [`VectorStore`]; `vector_find` and `vector_write` by default.
+    #[must_use]
+    pub fn named(&self, find: impl Into<Arc<str>>, write: impl Into<Arc<str>>) -> Self {
+        Self {
+            names: [find.into(), write.into()],
+            ..self.clone()
+        }
+    }
+
+    /// Removes the document with this id, and its vector.
+    pub fn remove(&self, id: &str) {
+        self.index.remove(id);
+        self.documents.acquire_write().remove(id);
+    }
+
+    /// Stores the vector of a document beside its text, so that the local index can compare it.
+    pub fn put_vector(&self, id: &str, vector: Embedding) {
+        self.index.put_vector(id, vector);
+    }
+
+    /// Adds text and metadata to each neighbour with an id that it has. Others keep the content that their
+    /// index gave, or remain orphans.
+    #[must_use]
+    pub fn join(&self, mut found: Vec<Neighbor>) -> Vec<Neighbor> {
         for neighbor in &mut found {
             if let Some(document) = self.get(&neighbor.id) {
                 neighbor.content = Some(document.content);
@@ -97,6 +135,99 @@ impl ContentStore {
     #[must_use]
     pub fn nearest(&self, text: &str, count: u32) -> Vec<Neighbor> {
         self.join(self.index.nearest(text, count))
+    }
+
+    /// Returns the local index's results for a query: by its vector, if every document here has a
+    /// comparable one, else by its words. `None` if the query has neither.
+    #[must_use]
+    pub fn nearest_to(&self, query: &VectorQuery) -> Option<Vec<Neighbor>> {
+        // A filter is applied to all results, before they are cut to their number.
+        let most = if query.filter.is_empty() {
+            query.count
+        } else {
+            u32::MAX
+        };
+        let by_vector = query.vector.as_ref().filter(|vector| {
+            // Without words, some results are better than none.
+            self.index.covers(vector) || query.words.is_none()
+        });
+        let found = match (by_vector, &query.words) {
+            (Some(vector), words) => {
+                let found = self.index.nearest_vector(vector, most);
+                if found.is_empty() && words.is_none() {
+                    return None;
+                }
+                found
+            }
+            (None, Some(words)) => self.index.nearest(words, most),
+            (None, None) => return None,
+        };
+        let mut found = self.join(found);
+        found.retain(|one| accepts(&query.filter, one));
+        found.truncate(usize::try_from(query.count).unwrap_or(usize::MAX));
+        Some(found)
+    }
+}
+
+fn accepts(filter: &VectorFilter, neighbor: &Neighbor) -> bool {
+    filter.accepts(&neighbor.metadata)
+}
+
+/// The documents of this process as a store of vectors: for tests, and for programs that need no
+/// service for a few thousand documents. They are lost when the process ends.
+impl VectorStore for ContentStore {
+    fn name(&self) -> &str {
+        &self.names[0]
+    }
+
+    fn write_name(&self) -> Option<&str> {
+        Some(&self.names[1])
+    }
+
+    fn finds_words(&self) -> bool {
+        true
+    }
+
+    fn find<'a>(
+        &'a self,
+        query: &'a VectorQuery,
+        _: &'a ServicePort,
+        _: &'a CallContext,
+    ) -> ServiceFuture<'a, Vec<Neighbor>> {
+        Box::pin(async move { Ok(self.nearest_to(query).unwrap_or_default()) })
+    }
+
+    fn upsert<'a>(
+        &'a self,
+        points: &'a [VectorPoint],
+        _: &'a ServicePort,
+        _: &'a CallContext,
+    ) -> ServiceFuture<'a, ()> {
+        Box::pin(async move {
+            for point in points {
+                self.put(Document {
+                    id: point.id.clone(),
+                    content: point.content.clone().unwrap_or_default(),
+                    metadata: point.metadata.clone(),
+                });
+                self.put_vector(&point.id, point.vector.clone());
+            }
+            Ok(())
+        })
+    }
+
+    fn remove<'a>(
+        &'a self,
+        ids: &'a [String],
+        _: &'a ServicePort,
+        _: &'a CallContext,
+    ) -> ServiceFuture<'a, ()> {
+        Box::pin(async move {
+            for id in ids {
+                ContentStore::remove(self, id);
+            }
+            Ok(())
+        })
     }
 }
 

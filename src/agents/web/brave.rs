@@ -1,18 +1,14 @@
 //! Brave's web search API: JSON, with the key in a header.
 
-use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
 use http::HeaderName;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Hit, WebPort, WebProvider, WebQuery, escaped};
-use crate::agents::ServiceError;
-use crate::agents::failure::said;
-use crate::agents::http::{ServiceRequest, ServiceResponse};
+use super::{Freshness, Hit, WebPort, WebProvider, WebQuery};
+use crate::agents::{ServiceError, ServiceFuture, ServiceRequest, ServiceResponse, clean_message};
 use crate::config::Secret;
 use crate::policy::{Class, Symptom};
-use crate::{CallContext, Verdict, retry_after};
+use crate::{CallContext, Verdict};
 
 const BASE: &str = "https://api.search.brave.com";
 const NAME: &str = "web_brave";
@@ -67,16 +63,16 @@ struct BraveResult {
     url: String,
     #[serde(default)]
     description: String,
+    /// Date and time of the page.
+    #[serde(default)]
+    page_age: Option<String>,
 }
 
 impl From<BraveResult> for Hit {
     fn from(found: BraveResult) -> Self {
-        Self {
-            title: found.title,
-            url: found.url,
-            snippet: found.description,
-            source: NAME,
-        }
+        let mut hit = Self::new(NAME, found.title, found.url, found.description);
+        hit.published = found.page_age;
+        hit
     }
 }
 
@@ -100,20 +96,20 @@ fn failed(answer: &ServiceResponse) -> ServiceError {
         400..=499 => Verdict::from(Class::Rejected).symptom(symptom),
         _ => Verdict::from(symptom),
     };
-    let verdict = match retry_after::read(status, &answer.headers, None) {
+    let verdict = match answer.retry_hint() {
         Some(wait) => verdict.retry_after(wait),
         None => verdict,
     };
     let words = format!(
         "it answered {status} {} {}",
-        said(code),
-        said(text("/error/detail"))
+        clean_message(code),
+        clean_message(text("/error/detail"))
     );
     ServiceError::new(verdict, words.trim_end())
 }
 
 impl WebProvider for Brave {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         NAME
     }
 
@@ -122,11 +118,24 @@ impl WebProvider for Brave {
         query: &'a WebQuery,
         port: &'a WebPort,
         call: &'a CallContext,
-    ) -> BoxFuture<'a, Result<Vec<Hit>, ServiceError>> {
-        async move {
-            let (text, count) = (escaped(&query.text), query.count);
-            let url = format!("{}/res/v1/web/search?q={text}&count={count}", self.base);
-            let asked = ServiceRequest::get(url)
+    ) -> ServiceFuture<'a, Vec<Hit>> {
+        Box::pin(async move {
+            let mut asked = ServiceRequest::get(format!("{}/res/v1/web/search", self.base))
+                .query("q", query.text_with_domains())
+                .query("count", query.count.to_string());
+            if let Some(freshness) = query.freshness {
+                let age = match freshness {
+                    Freshness::Day => "pd",
+                    Freshness::Week => "pw",
+                    Freshness::Month => "pm",
+                    Freshness::Year => "py",
+                };
+                asked = asked.query("freshness", age);
+            }
+            if let Some(country) = &query.country {
+                asked = asked.query("country", country.to_ascii_uppercase());
+            }
+            let asked = asked
                 .header("accept", "application/json")
                 .secret_header(KEY, self.key.expose())?;
             let answer = port.send(asked, call).await?;
@@ -136,7 +145,6 @@ impl WebProvider for Brave {
             let answer: BraveResponse = answer.json()?;
             let found = answer.web.map(|web| web.results).unwrap_or_default();
             Ok(found.into_iter().map(Hit::from).collect())
-        }
-        .boxed()
+        })
     }
 }

@@ -1,15 +1,12 @@
 //! Google's Custom Search JSON API. The key is part of the URL, so no URL ever leaves this file.
 //! The API is closed to new customers; it ends for all on 2027-01-01.
 
-use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
 use serde::Deserialize;
 
-use super::{Hit, WebPort, WebProvider, WebQuery, escaped};
+use super::{Freshness, Hit, ServiceEnd, WebPort, WebProvider, WebQuery};
 use crate::CallContext;
-use crate::agents::ServiceError;
 use crate::agents::google::GoogleError;
-use crate::agents::http::ServiceRequest;
+use crate::agents::{ServiceError, ServiceFuture, ServiceRequest};
 use crate::config::Secret;
 use crate::policy::QuotaReset;
 
@@ -44,11 +41,25 @@ impl CustomSearch {
         }
     }
 
-    fn url(&self, query: &WebQuery) -> String {
-        let Self { base, key, engine } = self;
-        let (key, engine) = (escaped(key.expose()), escaped(engine));
-        let (text, count) = (escaped(&query.text), query.count);
-        format!("{base}/customsearch/v1?key={key}&cx={engine}&q={text}&num={count}")
+    fn request(&self, query: &WebQuery) -> ServiceRequest {
+        let mut asked = ServiceRequest::get(format!("{}/customsearch/v1", self.base))
+            .query("key", self.key.expose())
+            .query("cx", &self.engine)
+            .query("q", query.text_with_domains())
+            .query("num", query.count.to_string());
+        if let Some(freshness) = query.freshness {
+            let age = match freshness {
+                Freshness::Day => "d1",
+                Freshness::Week => "w1",
+                Freshness::Month => "m1",
+                Freshness::Year => "y1",
+            };
+            asked = asked.query("dateRestrict", age);
+        }
+        if let Some(country) = &query.country {
+            asked = asked.query("gl", country);
+        }
+        asked
     }
 }
 
@@ -71,17 +82,12 @@ struct GoogleItem {
 
 impl From<GoogleItem> for Hit {
     fn from(item: GoogleItem) -> Self {
-        Self {
-            title: item.title,
-            url: item.link,
-            snippet: item.snippet,
-            source: NAME,
-        }
+        Self::new(NAME, item.title, item.link, item.snippet)
     }
 }
 
 impl WebProvider for CustomSearch {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> &str {
         NAME
     }
 
@@ -90,9 +96,9 @@ impl WebProvider for CustomSearch {
         query: &'a WebQuery,
         port: &'a WebPort,
         call: &'a CallContext,
-    ) -> BoxFuture<'a, Result<Vec<Hit>, ServiceError>> {
-        let asked = ServiceRequest::get(self.url(query));
-        async move {
+    ) -> ServiceFuture<'a, Vec<Hit>> {
+        let asked = self.request(query);
+        Box::pin(async move {
             let answer = port.send(asked, call).await?;
             if answer.status != 200 {
                 let error = ServiceError::from(GoogleError::from(&answer));
@@ -100,13 +106,15 @@ impl WebProvider for CustomSearch {
             }
             let GoogleResponse { kind, items } = answer.json()?;
             if !kind.starts_with("customsearch#") {
-                return Err(crate::agents::http::malformed(
-                    "its response has another format",
-                ));
+                return Err(ServiceError::malformed("its response has another format"));
             }
             Ok(items.into_iter().map(Hit::from).collect())
-        }
-        .boxed()
+        })
+    }
+
+    /// Returns the end that Google has announced. Another base URL is another service.
+    fn ends(&self) -> Option<ServiceEnd> {
+        ServiceEnd::on(2027, 1, 1).filter(|_| self.base == BASE)
     }
 
     /// Returns a daily reset: the day of the quota begins at midnight in California.

@@ -289,7 +289,7 @@ fn item_54_ids_are_joined_with_what_the_store_knows() {
         let asked = &rig.fakes.seen(Operation::Embed)[0];
         assert_eq!(
             asked.target,
-            "/v1/projects/project-1/locations/us-central1/publishers/google/models/text-embedding-004:predict"
+            "/v1/projects/project-1/locations/us-central1/publishers/google/models/gemini-embedding-001:predict"
         );
         assert_eq!(asked.body["instances"][0]["task_type"], "RETRIEVAL_QUERY");
         assert_eq!(
@@ -326,7 +326,7 @@ fn item_55_a_vector_of_another_length_or_model_is_refused_here() {
             truncated: false,
         };
         let error = vector
-            .find(of("text-embedding-004", 3072), 3)
+            .find(of("gemini-embedding-001", 3072), 3)
             .await
             .unwrap_err();
         assert_eq!(
@@ -334,16 +334,17 @@ fn item_55_a_vector_of_another_length_or_model_is_refused_here() {
             "the vector: given 3072 numbers, allowed 768"
         );
         let error = vector
-            .find(of("gemini-embedding-001", 768), 3)
+            .find(of("text-embedding-005", 768), 3)
             .await
             .unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the vector: given one of gemini-embedding-001, allowed one of text-embedding-004"
+            "the vector: given one of text-embedding-005, allowed one of gemini-embedding-001"
         );
         assert_eq!(rig.fakes.calls(Operation::Find), 0);
         assert_eq!(rig.status("vector_find").totals.submitted, 0);
-        let found = vector.find(of("text-embedding-004", 768), 3).await.unwrap();
+        let found = vector.find(of("gemini-embedding-001", 768), 3).await;
+        let found = found.unwrap();
         assert!(found.is_primary());
         rig.finish().await;
     });
@@ -383,6 +384,7 @@ fn item_87_a_batch_is_split_by_texts_and_tokens_and_what_is_too_long_is_refused(
     run(async || {
         let rig = Rig::start(|_| {}).await;
         let vector = rig.vector(|config| {
+            config.model = "text-embedding-005".to_owned();
             config.max_texts = 4;
             config.max_tokens = 100;
         });

@@ -111,7 +111,7 @@ fn item_58_what_is_no_answer_is_never_an_empty_success() {
                 let error = web.search("breakers", 3).await.unwrap_err();
                 let call = error.call().unwrap();
                 assert!(!call.is_refusal(), "{operation:?} {fault:?}: {error}");
-                let name = web.names()[0];
+                let name = &web.names()[0];
                 assert_eq!(
                     rig.status(name).counts.failure,
                     1,
@@ -230,7 +230,7 @@ fn item_63_the_second_provider_answers_at_once_and_the_first_is_taken_back() {
         let web = rig.web(vec![rig.google(), rig.brave()]).await;
         let found = web.search("breakers", 3).await.unwrap();
         assert_eq!(
-            (found.is_primary(), found.value[0].source),
+            (found.is_primary(), &*found.value[0].source),
             (true, "web_google")
         );
         assert_eq!(found.value[0].url, "https://example.org/breakers");
