@@ -122,6 +122,14 @@ impl SocketObserver for Rc<CallerActivity> {
     }
 }
 
+fn limits(config: &GatewayConfig) -> CallerLimits {
+    CallerLimits {
+        head: config.header_timeout,
+        send: config.send_timeout,
+        idle: config.idle_timeout,
+    }
+}
+
 /// Reads the beginning of the connection; true if it speaks HTTP/2.
 async fn is_http2(socket: &mut ObservedSocket<Rc<CallerActivity>>) -> io::Result<bool> {
     let mut read = BytesMut::with_capacity(PREFACE.len());
@@ -150,11 +158,7 @@ pub(super) async fn serve<F>(
 ) where
     F: Future<Output = Response<ReplyBody>> + 'static,
 {
-    let activity = Rc::new(CallerActivity::new(CallerLimits {
-        head: config.header_timeout,
-        send: config.send_timeout,
-        idle: config.idle_timeout,
-    }));
+    let activity = Rc::new(CallerActivity::new(limits(config)));
     let mut socket = ObservedSocket::new(stream, Rc::clone(&activity));
     let (seen, answer) = (Rc::clone(&activity), Rc::new(answer));
     let tunnel = Rc::<Cell<Option<Box<CallerTunnel>>>>::default();

@@ -1,0 +1,150 @@
+//! Fifty callers of one gateway, ten of whom misbehave in every way at once: the others must not
+//! notice (EDGE-1, EDGE-4).
+//!
+//! `BREAKERBOX_MISBEHAVING_SECONDS` sets the duration of each of the two phases, 3 by default. From 30
+//! seconds on the latencies of the good callers are compared too; a shorter run only prints them.
+
+mod callers;
+mod upstream;
+
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use callers::{Ledger, MISBEHAVIORS, good_caller, misbehave};
+
+const CALLERS: u8 = 50;
+const MAX_BUFFERED_MB: u64 = 16;
+/// Memory of the process besides what it buffers. Without optimization, code and futures are larger.
+const OWN_MIB: u64 = if cfg!(debug_assertions) { 60 } else { 40 };
+/// Number of seconds from which the latencies are compared.
+const LONG: u64 = 30;
+/// Difference between two percentiles that says nothing on a machine with two cores.
+const NOISE: Duration = Duration::from_micros(1_500);
+
+/// A running sidecar; killed on drop.
+struct Sidecar {
+    child: Child,
+    gateway: SocketAddr,
+}
+
+impl Sidecar {
+    fn start(folder: &std::path::Path, upstream: SocketAddr) -> Self {
+        let config = format!(
+            "[gateway]\nbind = \"127.0.0.1:0\"\nmax_buffered = \"{MAX_BUFFERED_MB}MB\"\n\
+             max_body = \"2MB\"\nbody_timeout = \"500ms\"\nheader_timeout = \"500ms\"\n\
+             send_timeout = \"1s\"\nper_caller = {{ places = 8, keys = 5, connections = 16 }}\n\
+             [admin]\nbind = \"127.0.0.1:0\"\n\
+             [dependencies.a]\nkind = \"http\"\nurl = \"http://{upstream}\"\n\
+             retry = {{ max_attempts = 2 }}\ntimeout = {{ total = \"10s\" }}\n\
+             bulkhead = {{ max_concurrent = 128, max_queue = 128 }}\n\
+             [[dependencies.a.fallback]]\nkind = \"stale_cache\"\nmax_age = \"1h\"\n"
+        );
+        std::fs::create_dir_all(folder.join("config")).unwrap();
+        std::fs::write(folder.join("config/default.toml"), config).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_breakerbox"));
+        command
+            .arg("serve")
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        let mut child = command.spawn().expect("the sidecar starts");
+        let out = std::io::BufReader::new(child.stdout.take().expect("a pipe"));
+        let mut lines = std::io::BufRead::lines(out);
+        let gateway = lines.find_map(|line| {
+            let line = line.expect("a line");
+            let url = line.strip_prefix("gateway ")?.to_owned();
+            url.strip_prefix("http://")?
+                .trim_end_matches('/')
+                .parse()
+                .ok()
+        });
+        let gateway = gateway.expect("its address");
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { child, gateway }
+    }
+
+    /// The largest resident memory so far, in bytes.
+    fn peak(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.expect("a running process");
+        let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+        let kib = line.and_then(|line| line.split_whitespace().nth(1));
+        kib.and_then(|kib| kib.parse::<u64>().ok())
+            .expect("a number")
+            * 1024
+    }
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs all callers for a while, and returns what the good ones saw.
+async fn phase(gateway: SocketAddr, seconds: u64, with_bad: bool) -> Ledger {
+    let end = tokio::time::Instant::now() + Duration::from_secs(seconds);
+    let bad = u8::try_from(MISBEHAVIORS.len()).expect("few");
+    let good = (1..=CALLERS - bad).map(|number| {
+        let from = [127, 0, 1, number].into();
+        tokio::spawn(good_caller(gateway, from, end))
+    });
+    let good: Vec<_> = good.collect();
+    let bad = MISBEHAVIORS.iter().zip(1..).filter(|_| with_bad);
+    let bad: Vec<_> = bad
+        .flat_map(|(name, number)| {
+            let from = [127, 0, 2, number].into();
+            (0..4).map(move |_| tokio::spawn(misbehave(name, gateway, from, end)))
+        })
+        .collect();
+    let mut ledger = Ledger::default();
+    for caller in good {
+        ledger.add(caller.await.expect("a good caller does not panic"));
+    }
+    for caller in bad {
+        caller.await.expect("a bad caller does not panic");
+    }
+    ledger
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+#[expect(clippy::print_stdout, reason = "the figures are the result")]
+fn edge_4_callers_who_misbehave_hurt_no_other_caller() {
+    let seconds = std::env::var("BREAKERBOX_MISBEHAVING_SECONDS");
+    let seconds = seconds.map_or(3, |seconds| seconds.parse().expect("a number of seconds"));
+    let runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = { runtime }.worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let folder = tempfile::tempdir().expect("a folder for the test");
+        let upstream = upstream::start().await;
+        let sidecar = Sidecar::start(folder.path(), upstream);
+        phase(sidecar.gateway, 1, false).await;
+        let alone = phase(sidecar.gateway, seconds, false).await;
+        let beside = phase(sidecar.gateway, seconds, true).await;
+        let peak = sidecar.peak();
+        println!("good callers alone:            {alone}");
+        println!("good callers beside the bad:   {beside}");
+        println!("peak memory: {:.1} MiB", peak as f64 / f64::from(1 << 20));
+        assert!(alone.calls > 100 && beside.calls > 100, "both phases ran");
+        assert!(
+            beside.error_share() <= alone.error_share() * 1.1,
+            "errors: {alone}; {beside}"
+        );
+        assert!(
+            peak <= MAX_BUFFERED_MB * 1_000_000 + (OWN_MIB << 20),
+            "memory: {peak} bytes"
+        );
+        if seconds >= LONG {
+            let (before, after) = (alone.percentile(0.99), beside.percentile(0.99));
+            assert!(
+                after <= before.mul_f64(1.1) + NOISE,
+                "latency: {alone}; {beside}"
+            );
+        }
+    });
+}
