@@ -9,6 +9,8 @@ mod closed;
 mod error_answers;
 mod fallbacks;
 #[cfg(target_os = "linux")]
+mod first_address;
+#[cfg(target_os = "linux")]
 mod flood;
 mod grpc;
 mod h2c;
