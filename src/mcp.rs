@@ -25,11 +25,24 @@
 // path of a call
 mod client;
 
-mod call;
+pub(crate) mod call;
 
-mod tools;
+pub(crate) mod audience;
+
+pub(crate) mod tools;
 
 mod error;
+
+// messages
+pub(crate) mod message;
+
+pub(crate) mod json_text;
+
+mod id_scanner;
+
+pub(crate) mod request_meta;
+
+pub(crate) mod http_headers;
 
 // the server
 mod settings;
@@ -42,11 +55,23 @@ mod connector;
 
 mod session;
 
+pub(crate) mod handshake;
+
+pub(crate) mod standing;
+
+mod connection;
+
+mod call_table;
+
 mod liveness;
 
 mod stdio;
 
 mod http;
+
+mod event_stream;
+
+pub(crate) mod pieces_body;
 
 mod process;
 
@@ -61,6 +86,7 @@ pub use call::{ToolCall, ToolResult};
 pub use client::McpClient;
 pub use dependency::Mcp;
 pub use error::McpError;
+pub use json_text::JsonText;
 pub use settings::{McpServer, McpSettings};
 pub use tools::Tool;
 
@@ -111,6 +137,13 @@ impl McpBuilder {
     /// Changes the policy.
     pub fn configure(mut self, change: impl FnOnce(&mut DependencySettings)) -> Self {
         self.builder = self.builder.configure(change);
+        self
+    }
+
+    /// Lets these callers hear what the server says beside its answers, from its start on.
+    #[cfg(feature = "gateway")]
+    pub(crate) fn heard_by(self, audience: std::sync::Weak<dyn audience::ServerAudience>) -> Self {
+        self.server_state.set_audience(audience);
         self
     }
 

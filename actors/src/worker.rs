@@ -28,6 +28,7 @@ use breakerbox_policy::supervision::{PanicReport, StopCause};
 use breakerbox_policy::{Class, Executed, Ticket, Time};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
+use crate::attempt_progress::AttemptProgress;
 use crate::dependency::{CallContext, Dependency};
 use crate::error::CallError;
 use crate::state::{Route, Shared};
@@ -56,6 +57,8 @@ pub(crate) struct WorkerJob<D: Dependency> {
     pub(crate) context: CallContext,
     /// Maximum time from its begin to its end.
     pub(crate) attempt_limit: Option<Duration>,
+    /// Progress from which that time counts.
+    pub(crate) progress: Option<AttemptProgress>,
     pub(crate) fingerprint: Option<u64>,
 }
 

@@ -77,6 +77,7 @@ pub(super) fn send<'a, D: Dependency>(
                 deadline: plan.deadline,
             },
             attempt_limit: plan.attempt_limit,
+            progress: plan.progress.cloned(),
             fingerprint: plan.fingerprint,
         };
         let (result, verdict) = match begin(shared, worker, job, permits) {

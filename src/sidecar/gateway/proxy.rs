@@ -9,11 +9,11 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use http::header::{AGE, CONNECTION, CONTENT_TYPE, HOST, TE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::{Instant, sleep};
 
-use breakerbox_policy::{Class, Priority, Symptom};
+use breakerbox_policy::{Class, Symptom};
 
 use super::head_rules::{refuse_trace, screen};
 use super::headers::{
@@ -27,7 +27,8 @@ use super::http::error::{ErrorResponse, HttpError, speaks_of_caller};
 use super::http::pool::PooledBody;
 use super::http::request_body::{self, BodyLimits, ReadBody, StreamedBody, Upload, UploadStatus};
 use super::http::response_stream::{self, ResponsePiece, ResponseStream};
-use super::mcp::endpoint::McpEndpoint;
+use super::mcp::call_headers::call_options;
+use super::mcp::endpoint::{McpEndpoint, refused_as};
 use super::message::{HttpFailure, HttpReply, HttpRequest};
 use super::path::has_dot_segment;
 use super::problem::{GatewayProblem, ProblemKind};
@@ -38,8 +39,6 @@ use crate::{Answer, AnswerSource, CallError, CallOptions, Served, Streamed};
 /// Difference between the limit of a slow upload and the limit of the attempt. The upload's limit
 /// must expire first, so that the caller is blamed and not the dependency.
 const AHEAD: Duration = Duration::from_millis(10);
-/// Maximum length of a caller's key.
-const MAX_KEY: usize = 256;
 
 /// Responds to a request in every case.
 pub(super) async fn answer(
@@ -76,6 +75,7 @@ async fn answer_and_read(
     let (mut head, body) = request.into_parts();
     let is_empty = body.is_end_stream();
     if let Some((response, is_read)) = screen(&mut head, &lane.config.load(), !is_empty) {
+        let response = refused_as(&lane.routes.load(), head.uri.path(), response);
         return (own(response, 0), is_read);
     }
     let path = head.uri.path();
@@ -91,7 +91,7 @@ async fn answer_and_read(
     let route = match found {
         Some((RouteKind::Http(route), length)) => Some((route, length)),
         Some((RouteKind::Mcp(endpoint), length)) => {
-            return Box::pin(through(&endpoint, length, head, body)).await;
+            return Box::pin(through(lane, &endpoint, length, (head, body))).await;
         }
         None => None,
     };
@@ -125,17 +125,15 @@ async fn answer_and_read(
 
 /// Responds to a request to an MCP server, which has one path. `length`: of its name.
 async fn through(
-    endpoint: &McpEndpoint,
+    lane: &ThreadContext,
+    endpoint: &Arc<McpEndpoint>,
     length: usize,
-    head: Parts,
-    body: Incoming,
+    (head, body): (Parts, Incoming),
 ) -> (Response<ReplyBody>, bool) {
     let is_empty = body.is_end_stream();
-    if head.uri.path()[1 + length..] == *"/mcp" {
-        // The whole request is read before it is answered, unless it is refused by its head.
-        let response = endpoint.answer(head, body).await;
-        let is_read = is_empty || response.status().is_success();
-        return (response, is_read);
+    if matches!(&head.uri.path()[1 + length..], "/mcp" | "/mcp/") {
+        let config = lane.config.load_full();
+        return endpoint.answer(head, body, &config).await;
     }
     let name = &endpoint.name;
     let detail = format!("an MCP server is reached at /{name}/mcp");
@@ -171,35 +169,13 @@ impl ProxiedCall<'_> {
             target.push('?');
             target.push_str(query);
         }
-        let text = |name: HeaderName| {
-            let value = head.headers.get(name);
-            value.map(|value| value.to_str().unwrap_or_default().trim())
-        };
-        let timeout = text(DEADLINE).map(|text| text.parse().map(Duration::from_millis));
-        let timeout = timeout.transpose();
-        let timeout =
-            timeout.map_err(|_| "breakerbox-deadline-ms is not a number of milliseconds")?;
-        let priority = match text(PRIORITY) {
-            None | Some("normal") => Priority::Normal,
-            Some("low") => Priority::Low,
-            Some("high") => Priority::High,
-            Some(_) => return Err("breakerbox-priority is not low, normal or high"),
-        };
-        let key = text(KEY);
-        if key.is_some_and(|key| key.is_empty() || key.len() > MAX_KEY) {
-            return Err("breakerbox-key does not have 1 to 256 characters");
-        }
+        let options = call_options(&head.headers)?;
         let is_idempotent =
             self.route.idempotent.contains(&head.method) || head.headers.contains_key(IDEMPOTENCY);
         Ok(RequestOptions {
             target,
             is_idempotent,
-            options: CallOptions {
-                timeout,
-                priority,
-                key: key.map(Arc::from),
-                ..CallOptions::default()
-            },
+            options,
         })
     }
 

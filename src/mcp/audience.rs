@@ -1,0 +1,60 @@
+//! The sides that hear what a server says beside its answers.
+//!
+//! A listener belongs to one call, the audience to the server. Neither may block.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use breakerbox_actors::AttemptProgress;
+
+use super::json_text::JsonText;
+use super::message::RawOutcome;
+
+/// A notification of a server.
+#[derive(Debug, Clone)]
+pub(crate) struct ServerNotice {
+    pub(crate) method: Arc<str>,
+    pub(crate) params: Option<JsonText>,
+}
+
+/// The answer to a server's request. Dropping it withdraws the request.
+pub(crate) type AnswerFuture = Pin<Box<dyn Future<Output = RawOutcome> + Send>>;
+
+/// The caller's side of a call in flight.
+pub(crate) trait CallListener: Send + Sync {
+    /// Returns the number of the caller. Calls of one session have the same.
+    fn caller(&self) -> u64;
+
+    /// Takes a notification that belongs to the call.
+    fn heard(&self, notice: ServerNotice);
+
+    /// Passes a request of the server on to the caller.
+    fn ask(&self, method: &str, params: Option<JsonText>) -> AnswerFuture;
+}
+
+/// The callers of a server, as long as they are connected.
+pub(crate) trait ServerAudience: Send + Sync {
+    /// Takes a notification that belongs to no single call.
+    fn heard(&self, notice: ServerNotice);
+}
+
+/// The sides of one call that hear of it while it runs.
+#[derive(Clone, Default)]
+pub(crate) struct CallSide {
+    pub(crate) listener: Option<Arc<dyn CallListener>>,
+    /// Noted with each sign of progress.
+    pub(crate) progress: Option<AttemptProgress>,
+    /// The capabilities of a caller whose requests do not name them.
+    pub(crate) capabilities: Option<JsonText>,
+    /// Headers of the caller that are passed on to a server over HTTP.
+    pub(crate) headers: Option<Arc<http::HeaderMap>>,
+}
+
+impl std::fmt::Debug for CallSide {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("CallSide")
+            .field("listens", &self.listener.is_some())
+            .finish_non_exhaustive()
+    }
+}
