@@ -55,9 +55,13 @@ mod connector;
 
 mod session;
 
-pub(crate) mod handshake;
+pub(crate) mod dialect;
 
-pub(crate) mod standing;
+mod handshake;
+
+mod standing;
+
+mod tool_list;
 
 mod connection;
 

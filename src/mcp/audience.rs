@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use breakerbox_actors::AttemptProgress;
 
+use super::error::McpError;
 use super::json_text::JsonText;
-use super::message::RawOutcome;
+use super::message::{RawOutcome, RawReply};
 
 /// A notification of a server.
 #[derive(Debug, Clone)]
@@ -38,6 +39,21 @@ pub(crate) trait ServerAudience: Send + Sync {
     /// Takes a notification that belongs to no single call.
     fn heard(&self, notice: ServerNotice);
 }
+
+/// The way of a caller's request to a server.
+pub(crate) trait RequestSender: Send + Sync {
+    /// Sends a request, and waits for its result. Dropping the future cancels it.
+    fn send<'a>(
+        &'a self,
+        method: &'a str,
+        params: Option<JsonText>,
+        side: CallSide,
+    ) -> ReplyFuture<'a>;
+}
+
+/// The result of a request to a server.
+pub(crate) type ReplyFuture<'a> =
+    Pin<Box<dyn Future<Output = Result<RawReply, McpError>> + Send + 'a>>;
 
 /// The sides of one call that hear of it while it runs.
 #[derive(Clone, Default)]

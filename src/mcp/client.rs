@@ -11,24 +11,24 @@ use super::audience::CallSide;
 use super::call::PassedCall;
 use super::call::{ToolCall, ToolResult};
 use super::dependency::Mcp;
-use super::error::McpError;
 #[cfg(feature = "gateway")]
-use super::handshake::ServerDescription;
+use super::dialect::ServerDescription;
+use super::error::McpError;
 #[cfg(feature = "gateway")]
 use super::json_text::JsonText;
 #[cfg(feature = "gateway")]
 use super::message::RawReply;
 use super::server_state::ServerState;
 #[cfg(feature = "gateway")]
-use super::settings::McpSettings;
+use super::server_state::StandingWishes;
 #[cfg(feature = "gateway")]
-use super::standing::StandingWishes;
+use super::settings::McpSettings;
 #[cfg(feature = "gateway")]
 use super::tools::RawTool;
 use super::tools::Tool;
+use crate::{Answer, CallError, CallOptions, Client};
 #[cfg(feature = "gateway")]
 use breakerbox_policy::Class;
-use crate::{Answer, CallError, CallOptions, Client};
 
 /// Client of a server: cheap to clone, usable on any thread, and valid across restarts.
 #[derive(Debug, Clone)]
@@ -98,7 +98,9 @@ impl McpClient {
     #[must_use]
     pub fn protocol_version(&self) -> Option<String> {
         let known = self.server_state.description.load();
-        known.as_ref().map(|known| known.dialect.version().to_owned())
+        known
+            .as_ref()
+            .map(|known| known.dialect.version().to_owned())
     }
 
     /// Returns the last lines of standard error of the server's current incarnation.
@@ -137,7 +139,11 @@ impl McpClient {
     /// Returns the arguments of a tool whose values go into headers too.
     #[cfg(feature = "gateway")]
     pub(crate) fn header_params(&self, tool: &str) -> Vec<super::http_headers::HeaderParam> {
-        self.server_state.toolbox.load().header_params(tool).to_vec()
+        self.server_state
+            .toolbox
+            .load()
+            .header_params(tool)
+            .to_vec()
     }
 
     /// Returns the tools in the server's own form; `None` until they were listed.
@@ -208,7 +214,8 @@ impl McpClient {
                 reason: "it is being started".to_owned(),
             })?;
             let asked = (method, params.clone());
-            connector.ask(asked, side.clone(), None).await
+            let (method, params) = asked;
+            connector.0.send(method, params, side.clone()).await
         };
         self.client.run_with(options, verdict, work).await
     }

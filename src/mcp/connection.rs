@@ -15,14 +15,15 @@ use tokio::time::{Instant, timeout};
 
 use super::audience::{AnswerFuture, CallListener, CallSide, ServerNotice};
 use super::call_table::{CallTable, RelatedCaller, RequestOutcome};
+use super::dialect::Dialect;
 use super::error::McpError;
-use super::handshake::Dialect;
 use super::http::HttpLink;
 use super::json_text::JsonText;
 use super::liveness::{ConnectionEnd, Liveness};
 use super::message::{self, MessageId, ParamsHead, RawMessage, RawReply, RpcError};
 use super::request_meta;
 use super::server_state::ServerState;
+use super::tool_list;
 use crate::lock::LockExt as _;
 
 /// Maximum duration of any call, even if the settings have no limit.
@@ -287,7 +288,7 @@ impl Connection {
                     None => self.state.tell_audience(notice),
                 }
             }
-            "notifications/tools/list_changed" => self.state.list_again(self, notice),
+            "notifications/tools/list_changed" => tool_list::list_again(self, notice),
             _ => self.state.tell_audience(notice),
         }
     }

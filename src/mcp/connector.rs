@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use breakerbox_policy::RoundedDuration;
 
-use super::audience::CallSide;
+use super::audience::{CallSide, ReplyFuture, RequestSender};
 use super::call_table::RequestOutcome;
 use super::connection::{Connection, Link};
 use super::error::McpError;
@@ -70,6 +70,17 @@ impl McpConnector {
                 }
             }
         }
+    }
+}
+
+impl RequestSender for McpConnector {
+    fn send<'a>(
+        &'a self,
+        method: &'a str,
+        params: Option<JsonText>,
+        side: CallSide,
+    ) -> ReplyFuture<'a> {
+        Box::pin(self.ask((method, params), side, None))
     }
 }
 

@@ -7,14 +7,15 @@ use breakerbox_policy::{Class, RoundedDuration};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+use super::audience::RequestSender;
 use super::call::{ToolCall, ToolResult};
+use super::connection::{Connection, Link};
 use super::connector::{McpConnector, WebLink};
 use super::error::McpError;
 use super::liveness::{ConnectionEnd, Liveness};
-use super::process::{ServerPipes, ServerProcess};
-use super::server_state::ServerState;
-use super::connection::{Connection, Link};
 use super::message::{LARGE, RawReply};
+use super::process::{ServerPipes, ServerProcess};
+use super::server_state::{PublishedSender, ServerState};
 use super::session::Session;
 use super::settings::McpServer;
 use super::stdio::{read_lines, write_lines};
@@ -31,6 +32,8 @@ const SICK: u32 = 3;
 /// A value owns the server's process. Dropping it kills the process and all that it has started.
 pub struct Mcp {
     connector: Arc<McpConnector>,
+    /// The same, as callers find it.
+    published: Arc<PublishedSender>,
     process: Option<ServerProcess>,
     liveness: Arc<Liveness>,
     server_state: Arc<ServerState>,
@@ -53,9 +56,10 @@ impl Mcp {
         if let Err(error) = connector.session().await {
             tracing::warn!(%error, "an MCP server cannot be reached yet");
         }
-        server_state.connector.store(Some(Arc::clone(&connector)));
+        let published = publish(&server_state, &connector);
         Ok(Self {
             connector,
+            published,
             process: None,
             liveness: Arc::default(),
             server_state,
@@ -92,9 +96,10 @@ impl Mcp {
             Err(error) => return Err(with_end(error, process).await),
         };
         let connector = Arc::new(McpConnector::Process(Arc::new(session)));
-        server_state.connector.store(Some(Arc::clone(&connector)));
+        let published = publish(&server_state, &connector);
         Ok(Self {
             connector,
+            published,
             process: Some(process),
             liveness,
             server_state,
@@ -127,6 +132,14 @@ impl Mcp {
         };
         with_words(what, process.last_words().await)
     }
+}
+
+/// Lets callers find the connector.
+fn publish(server_state: &ServerState, connector: &Arc<McpConnector>) -> Arc<PublishedSender> {
+    let own: Arc<dyn RequestSender> = Arc::clone(connector) as Arc<dyn RequestSender>;
+    let published = Arc::new(PublishedSender(own));
+    server_state.connector.store(Some(Arc::clone(&published)));
+    published
 }
 
 /// Reads a result, apart from this thread if it is large.
@@ -254,7 +267,7 @@ impl Drop for Mcp {
         let published = self.server_state.connector.load();
         if published
             .as_ref()
-            .is_some_and(|connector| Arc::ptr_eq(connector, &self.connector))
+            .is_some_and(|published| Arc::ptr_eq(published, &self.published))
         {
             self.server_state
                 .connector

@@ -156,9 +156,7 @@ impl McpError {
             Self::Server { .. } | Self::UnusableAnswer { .. } | Self::InvalidRequest { .. } => {
                 Verdict::from(Class::Rejected)
             }
-            Self::Protocol { .. } | Self::UnexpectedContentType(_) => {
-                Verdict::from(Class::Failure)
-            }
+            Self::Protocol { .. } | Self::UnexpectedContentType(_) => Verdict::from(Class::Failure),
         }
     }
 

@@ -111,7 +111,10 @@ impl EventReader {
         if line.is_empty() {
             let event = match self.skipped.take() {
                 Some(scanner) => Some(StreamEvent::TooLong(scanner.answered())),
-                None => self.data.take().map(|data| StreamEvent::Data(Bytes::from(data))),
+                None => self
+                    .data
+                    .take()
+                    .map(|data| StreamEvent::Data(Bytes::from(data))),
             };
             self.events.extend(event);
             return;
@@ -135,7 +138,9 @@ impl EventReader {
         } else if let Some(id) = value(&line, b"id") {
             self.last_id = String::from_utf8(id.to_vec()).ok();
         } else if let Some(wait) = value(&line, b"retry") {
-            let wait = std::str::from_utf8(wait).ok().and_then(|text| text.parse().ok());
+            let wait = std::str::from_utf8(wait)
+                .ok()
+                .and_then(|text| text.parse().ok());
             self.retry = wait.map(Duration::from_millis).or(self.retry);
         }
     }

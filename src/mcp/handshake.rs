@@ -10,78 +10,18 @@ use tokio::time::timeout;
 
 use super::audience::CallSide;
 use super::connection::Connection;
+use super::dialect::{
+    Dialect, HANDSHAKE_VERSIONS, HandshakeKind, SELF_CONTAINED_VERSION, ServerDescription,
+};
 use super::error::McpError;
 use super::json_text::{JsonText, part_of};
-use super::message::{ParamsHead, RawReply, code};
+use super::message::{RawReply, code};
 use super::request_meta::{self, CAPABILITIES, CLIENT_INFO, PROTOCOL_VERSION, SERVER_INFO};
 
-/// Versions of the dialect with a handshake, the newest first.
-pub(crate) const HANDSHAKE_VERSIONS: [&str; 4] =
-    ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
-/// Version of the dialect whose requests are self-contained.
-pub(crate) const SELF_CONTAINED_VERSION: &str = "2026-07-28";
 /// Time for the answer to the first question, after which the older dialect is tried beside it.
 const DISCOVERY: Duration = Duration::from_secs(5);
 /// Maximum size of a description, in bytes.
 const MAX_DESCRIPTION: usize = 1 << 20;
-
-/// A dialect, by the handshake that works.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Dialect {
-    /// It begins with `initialize`.
-    Handshake { version: String },
-    /// Each request says all that is needed.
-    SelfContained { version: String },
-}
-
-/// The kind of a handshake.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum HandshakeKind {
-    Initialize,
-    Discover,
-}
-
-impl Dialect {
-    pub(crate) fn version(&self) -> &str {
-        match self {
-            Self::Handshake { version } | Self::SelfContained { version } => version,
-        }
-    }
-
-    pub(crate) fn is_self_contained(&self) -> bool {
-        matches!(self, Self::SelfContained { .. })
-    }
-
-    pub(super) fn kind(&self) -> HandshakeKind {
-        match self {
-            Self::Handshake { .. } => HandshakeKind::Initialize,
-            Self::SelfContained { .. } => HandshakeKind::Discover,
-        }
-    }
-}
-
-/// A server's description of itself.
-#[derive(Debug, Clone)]
-pub(crate) struct ServerDescription {
-    pub(crate) dialect: Dialect,
-    /// Its capabilities, as it told them.
-    pub(crate) capabilities: Value,
-    /// Its name and version, as it told them.
-    pub(crate) server_info: Option<JsonText>,
-    pub(crate) instructions: Option<JsonText>,
-}
-
-impl ServerDescription {
-    /// Returns true if it has this capability.
-    pub(crate) fn can(&self, capability: &str) -> bool {
-        self.capabilities.get(capability).is_some_and(Value::is_object)
-    }
-
-    /// Returns true if a capability has this property.
-    pub(crate) fn has(&self, capability: &str, property: &str) -> bool {
-        self.capabilities[capability][property] == true
-    }
-}
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -202,11 +142,14 @@ fn described(
     } else {
         None
     };
-    let fields = fields.filter(|_| reply.text.is_object()).ok_or_else(|| {
-        McpError::protocol("its description of itself cannot be read")
-    })?;
+    let fields = fields
+        .filter(|_| reply.text.is_object())
+        .ok_or_else(|| McpError::protocol("its description of itself cannot be read"))?;
     let part = |raw: &RawValue| part_of(text, raw);
-    let meta = fields.meta.map(part).and_then(|meta| request_meta::members(&meta));
+    let meta = fields
+        .meta
+        .map(part)
+        .and_then(|meta| request_meta::members(&meta));
     let in_meta = meta.and_then(|mut meta| meta.remove(SERVER_INFO));
     let description = ServerDescription {
         dialect,
@@ -219,13 +162,4 @@ fn described(
         supported_versions: fields.supported_versions,
     };
     Ok((description, owned))
-}
-
-/// Returns the name that a request gives to middle boxes.
-pub(crate) fn routed_name(method: &str, head: &ParamsHead) -> Option<String> {
-    match method {
-        "tools/call" | "prompts/get" => head.name.clone(),
-        "resources/read" | "resources/subscribe" | "resources/unsubscribe" => head.uri.clone(),
-        _ => None,
-    }
 }

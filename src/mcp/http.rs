@@ -20,13 +20,13 @@ use tokio::time::sleep;
 
 use super::call_table::RequestOutcome;
 use super::connection::{Connection, IncomingMessage};
+use super::dialect::{Dialect, SELF_CONTAINED_VERSION, routed_name};
 use super::error::McpError;
 use super::event_stream::{EventReader, StreamEvent};
-use super::handshake::{Dialect, SELF_CONTAINED_VERSION, routed_name};
 use super::http_headers::{encoded, param_headers};
 use super::json_text::{JsonText, in_one_line};
-use super::pieces_body::PiecesBody;
 use super::message::{LARGE, MessageFault, ParamsHead, RawMessage};
+use super::pieces_body::PiecesBody;
 use crate::retry_after;
 use breakerbox_actors::redact;
 
@@ -269,7 +269,11 @@ impl HttpLink {
                 StreamEnd::Answered(outcome) => return outcome,
                 StreamEnd::Broken(ended) => events = ended,
             }
-            failures = if events.last_id == before { failures + 1 } else { 0 };
+            failures = if events.last_id == before {
+                failures + 1
+            } else {
+                0
+            };
             let Some(last) = events.last_id.clone().filter(|_| failures < MAX_AGAIN) else {
                 return Err(McpError::closed("its response broke off"));
             };

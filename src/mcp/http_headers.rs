@@ -26,7 +26,9 @@ pub(crate) fn encoded(text: &str) -> String {
 /// Returns the text in the value of a header; `None` if its encoding is invalid.
 #[cfg(feature = "gateway")]
 pub(crate) fn decoded(value: &str) -> Option<String> {
-    let inner = value.strip_prefix(PREFIX).and_then(|rest| rest.strip_suffix(SUFFIX));
+    let inner = value
+        .strip_prefix(PREFIX)
+        .and_then(|rest| rest.strip_suffix(SUFFIX));
     match inner {
         Some(inner) => String::from_utf8(STANDARD.decode(inner).ok()?).ok(),
         None => Some(value.to_owned()),

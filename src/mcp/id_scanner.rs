@@ -120,8 +120,14 @@ mod tests {
 
     #[test]
     fn mcp_3_m6_an_id_is_found_wherever_it_stands() {
-        assert_eq!(found(r#"{"jsonrpc":"2.0","id":7,"result":{"id":9,"a":"#), Some(7));
-        assert_eq!(found(r#"{"result":{"id":9,"x":"}\"id\":8,"},"id": 12 }"#), Some(12));
+        assert_eq!(
+            found(r#"{"jsonrpc":"2.0","id":7,"result":{"id":9,"a":"#),
+            Some(7)
+        );
+        assert_eq!(
+            found(r#"{"result":{"id":9,"x":"}\"id\":8,"},"id": 12 }"#),
+            Some(12)
+        );
         assert_eq!(found(r#"{"result":["#), None);
         assert_eq!(found(r#"{"id":3,"method":"x","params":{"#), None);
         assert_eq!(found(r#"{"id":null,"result":1}"#), None);
@@ -131,7 +137,12 @@ mod tests {
 
     #[test]
     fn mcp_3_m6_an_object_is_told_from_other_output() {
-        for (text, is_object) in [(" {\"a\"", true), ("xxxx", false), ("[1]", false), ("", true)] {
+        for (text, is_object) in [
+            (" {\"a\"", true),
+            ("xxxx", false),
+            ("[1]", false),
+            ("", true),
+        ] {
             let mut scanner = IdScanner::default();
             scanner.feed(text.as_bytes());
             assert_eq!(scanner.is_object(), is_object, "{text}");

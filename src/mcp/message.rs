@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::json_text::{JsonText, part_of, quoted};
+use super::json_text::{JsonText, part_of};
 
 /// Size above which messages are read and written apart from the shared thread, in bytes.
 pub(crate) const LARGE: usize = 64 * 1024;
@@ -183,7 +183,10 @@ impl RawMessage {
             Some(_) => MessageFault::Request(id.clone()),
             None => MessageFault::Shape(id.clone()),
         };
-        if envelope.jsonrpc.is_none_or(|version| version.get() != "\"2.0\"") {
+        if envelope
+            .jsonrpc
+            .is_none_or(|version| version.get() != "\"2.0\"")
+        {
             return Err(fault());
         }
         let part = |raw: &RawValue| part_of(text, raw);
@@ -242,7 +245,6 @@ pub(crate) struct ParamsHead {
     pub(crate) protocol_version: Option<String>,
     pub(crate) capabilities: Option<JsonText>,
     pub(crate) notifications: Option<JsonText>,
-    pub(crate) cursor: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -272,8 +274,6 @@ struct ParamsFields<'a> {
     capabilities: Option<&'a RawValue>,
     #[serde(borrow, default)]
     notifications: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    cursor: Option<&'a RawValue>,
 }
 
 impl ParamsHead {
@@ -282,7 +282,8 @@ impl ParamsHead {
         let text = params.bytes();
         let fields: ParamsFields<'_> = serde_json::from_slice(text).ok()?;
         let part = |raw: Option<&RawValue>| raw.map(|raw| part_of(text, raw));
-        let string = |raw: Option<&RawValue>| raw.and_then(|raw| serde_json::from_str(raw.get()).ok());
+        let string =
+            |raw: Option<&RawValue>| raw.and_then(|raw| serde_json::from_str(raw.get()).ok());
         Some(Self {
             name: string(fields.name),
             name_text: part(fields.name),
@@ -297,7 +298,6 @@ impl ParamsHead {
             protocol_version: string(fields.protocol_version),
             capabilities: part(fields.capabilities),
             notifications: part(fields.notifications),
-            cursor: string(fields.cursor),
         })
     }
 }
@@ -362,7 +362,9 @@ impl ResultHead {
             is_error: fields.is_error.is_some_and(|raw| raw.get() == "true"),
             kind: kind.and_then(|raw| serde_json::from_str(raw.get()).ok()),
             meta: fields.meta.map(|raw| part_of(text, raw)),
-            has_odd_content: fields.content.is_some_and(|raw| !raw.get().starts_with('[')),
+            has_odd_content: fields
+                .content
+                .is_some_and(|raw| !raw.get().starts_with('[')),
             has_ttl: fields.ttl_ms.is_some(),
             has_scope: fields.cache_scope.is_some(),
         }
@@ -376,7 +378,10 @@ impl ResultHead {
 
 /// Writes a request, in pieces.
 pub(crate) fn request(id: &str, method: &str, params: Option<Vec<Bytes>>) -> Vec<Bytes> {
-    let head = format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":{}", Value::from(method));
+    let head = format!(
+        "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":{}",
+        Value::from(method)
+    );
     with_params(head, params)
 }
 
@@ -411,11 +416,6 @@ pub(crate) fn answer(id: &str, outcome: Result<Vec<Bytes>, &RpcError>) -> Vec<By
     pieces
 }
 
-/// Writes an object of one text member.
-pub(crate) fn object_of(name: &str, text: &str) -> Vec<Bytes> {
-    vec![Bytes::from(format!("{{\"{name}\":")), quoted(text), Bytes::from_static(b"}")]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -433,13 +433,21 @@ mod tests {
                     && ParamsHead::read(&params).unwrap().name.as_deref() == Some("n"))
         );
         let said = read(r#"{"jsonrpc":"2.0","method":"x"}"#);
-        assert!(matches!(said, Ok(RawMessage::Notification { params: None, .. })));
+        assert!(matches!(
+            said,
+            Ok(RawMessage::Notification { params: None, .. })
+        ));
         let answer = read(r#"{"id":7,"result":null,"jsonrpc":"2.0"}"#);
         assert!(
             matches!(answer, Ok(RawMessage::Answer { id: Some(id), outcome: Ok(_) }) if id.number() == Some(7))
         );
-        let error = read(r#"{"jsonrpc":"2.0","id":null,"error":{"code":1,"message":"m","data":[]}}"#);
-        let Ok(RawMessage::Answer { id: None, outcome: Err(error) }) = error else {
+        let error =
+            read(r#"{"jsonrpc":"2.0","id":null,"error":{"code":1,"message":"m","data":[]}}"#);
+        let Ok(RawMessage::Answer {
+            id: None,
+            outcome: Err(error),
+        }) = error
+        else {
             panic!("{error:?}");
         };
         assert_eq!(error.data.unwrap().as_str(), "[]");
@@ -459,14 +467,22 @@ mod tests {
             r#"{"jsonrpc":"2.0","id":7}"#,
             r#"{"jsonrpc":"2.0","id":7,"error":3}"#,
         ] {
-            assert_eq!(read(text).unwrap_err(), MessageFault::Shape(seven()), "{text}");
+            assert_eq!(
+                read(text).unwrap_err(),
+                MessageFault::Shape(seven()),
+                "{text}"
+            );
         }
         for text in [
             r#"{"jsonrpc":"1.0","id":7,"method":"x"}"#,
             r#"{"jsonrpc":"2.0","id":7,"method":3}"#,
             r#"{"jsonrpc":"2.0","id":7,"method":"x","params":[]}"#,
         ] {
-            assert_eq!(read(text).unwrap_err(), MessageFault::Request(seven()), "{text}");
+            assert_eq!(
+                read(text).unwrap_err(),
+                MessageFault::Request(seven()),
+                "{text}"
+            );
         }
     }
 

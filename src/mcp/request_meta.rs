@@ -9,8 +9,8 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::audience::CallSide;
+use super::dialect::Dialect;
 use super::error::McpError;
-use super::handshake::Dialect;
 use super::json_text::{JsonText, MemberEdit, edited, part_of};
 use super::message::ParamsHead;
 
@@ -42,7 +42,11 @@ pub(crate) fn members(meta: &JsonText) -> Option<MetaMembers> {
     }
     let members: BTreeMap<String, &RawValue> = serde_json::from_slice(meta.bytes()).ok()?;
     let members = members.into_iter();
-    Some(members.map(|(name, raw)| (name, part_of(meta.bytes(), raw))).collect())
+    Some(
+        members
+            .map(|(name, raw)| (name, part_of(meta.bytes(), raw)))
+            .collect(),
+    )
 }
 
 /// Writes metadata.
@@ -90,12 +94,15 @@ pub(super) fn outgoing(
     };
     let Some(dialect) = dialect else {
         let pieces = params.map(|params| vec![params.bytes().clone()]);
-        return Ok(OutgoingParams { pieces, token: None });
+        return Ok(OutgoingParams {
+            pieces,
+            token: None,
+        });
     };
     let mut meta = match &head.meta {
-        Some(meta) => members(meta).ok_or_else(|| {
-            invalid("its _meta is no object of at most 256 KiB")
-        })?,
+        Some(meta) => {
+            members(meta).ok_or_else(|| invalid("its _meta is no object of at most 256 KiB"))?
+        }
         None => MetaMembers::new(),
     };
     let own: BTreeMap<&str, JsonText> = ONE_HOP
@@ -108,7 +115,10 @@ pub(super) fn outgoing(
     }
     if let Dialect::SelfContained { version } = dialect {
         let mut add = |name: &str, value| meta.insert(name.to_owned(), value);
-        add(PROTOCOL_VERSION, JsonText::of(&Value::from(version.as_str())));
+        add(
+            PROTOCOL_VERSION,
+            JsonText::of(&Value::from(version.as_str())),
+        );
         add(CLIENT_INFO, JsonText::of(&client_info()));
         let capabilities = own.get(CAPABILITIES).or(side.capabilities.as_ref());
         let none = || JsonText::of(&json!({}));

@@ -2,6 +2,7 @@
 //!
 //! Callers read it; only the current incarnation writes it.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -10,18 +11,26 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::audience::{ServerAudience, ServerNotice};
+use super::audience::{RequestSender, ServerAudience, ServerNotice};
 use super::call::{ToolCall, ToolTraits};
-use super::connection::Connection;
-use super::connector::McpConnector;
-use super::handshake::{HandshakeKind, ServerDescription};
-use super::session::capabilities_of_callers;
+use super::dialect::{HandshakeKind, ServerDescription};
 use super::settings::McpSettings;
-use super::standing::StandingWishes;
 use super::stderr_tail::StderrTail;
-use super::tools::{self, RawTool, ToolTable};
+use super::tools::{RawTool, ToolTable};
 
 use crate::lock::LockExt as _;
+
+/// The standing wishes of all callers of a server.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct StandingWishes {
+    /// The lowest level of log messages that a caller wants.
+    pub(crate) level: Option<String>,
+    /// The resources whose changes a caller wants to hear of.
+    pub(crate) resources: BTreeSet<String>,
+}
+
+/// The way of requests to the present incarnation.
+pub(super) struct PublishedSender(pub(super) Arc<dyn RequestSender>);
 
 /// Shared state of one server.
 pub(super) struct ServerState {
@@ -34,7 +43,7 @@ pub(super) struct ServerState {
     /// The server's latest description of itself.
     pub(super) description: ArcSwapOption<ServerDescription>,
     /// The connector, for requests other than tool calls.
-    pub(super) connector: ArcSwapOption<McpConnector>,
+    pub(super) connector: ArcSwapOption<PublishedSender>,
     /// The wishes that each incarnation is told.
     pub(super) wishes: watch::Sender<StandingWishes>,
     /// Marked as changed with each description.
@@ -108,21 +117,6 @@ impl ServerState {
         }
     }
 
-    /// Lists the tools again, and tells the callers of the change after that.
-    pub(super) fn list_again(self: &Arc<Self>, connection: &Arc<Connection>, notice: ServerNotice) {
-        let (state, connection) = (Arc::clone(self), Arc::clone(connection));
-        drop(tokio::spawn(async move {
-            match tools::list_all(&connection).await {
-                Ok(listed) => state.learn(None, Some(listed)),
-                Err(error) => tracing::warn!(
-                    %error,
-                    "a server's tools have changed, and cannot be listed"
-                ),
-            }
-            state.tell_audience(notice);
-        }));
-    }
-
     /// Sets the callers that are connected.
     #[cfg(feature = "gateway")]
     pub(super) fn set_audience(&self, audience: Weak<dyn ServerAudience>) {
@@ -140,7 +134,8 @@ impl ServerState {
     /// Returns the capabilities that are told to a server with a handshake.
     pub(super) fn callers_capabilities(&self) -> Value {
         if self.audience.acquire().is_some() {
-            capabilities_of_callers()
+            json!({ "elicitation": { "form": {}, "url": {} }, "sampling": {},
+                "roots": { "listChanged": true } })
         } else {
             json!({})
         }

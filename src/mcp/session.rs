@@ -3,19 +3,20 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use serde_json::json;
 use tokio::task::AbortHandle;
 
 use super::audience::CallSide;
 use super::call_table::RequestOutcome;
 use super::connection::{Connection, Link};
+use super::dialect::{Dialect, HandshakeKind, ServerDescription};
 use super::error::McpError;
-use super::handshake::{self, Dialect, HandshakeKind, ServerDescription};
+use super::handshake;
 use super::json_text::JsonText;
 use super::liveness::{ConnectionEnd, Liveness};
 use super::server_state::ServerState;
 use super::standing;
-use super::tools::{self, RawTool};
+use super::tool_list;
+use super::tools::RawTool;
 use crate::CallContext;
 
 /// A connection after its handshake. Dropping it ends its tasks.
@@ -54,7 +55,7 @@ impl Session {
         // MCP-3: the handshake that worked is remembered, whatever version it told.
         server_state.remember_handshake(description.dialect.kind());
         let listed = if description.can("tools") {
-            tools::list_all(&connection).await?
+            tool_list::list_all(&connection).await?
         } else {
             Vec::new()
         };
@@ -204,10 +205,4 @@ async fn watch(
         // The next question is due in the same time as after a message.
         liveness.heard();
     }
-}
-
-/// The capabilities that are told to servers with a handshake, where callers can be asked.
-pub(super) fn capabilities_of_callers() -> serde_json::Value {
-    json!({ "elicitation": { "form": {}, "url": {} }, "sampling": {},
-        "roots": { "listChanged": true } })
 }

@@ -4,25 +4,15 @@
 //! MCP-5: one subscription at the server serves all callers, and each life of the server begins
 //! with it.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 
 use serde_json::{Value, json};
 
 use super::audience::CallSide;
 use super::connection::Connection;
-use super::handshake::ServerDescription;
+use super::dialect::ServerDescription;
 use super::json_text::JsonText;
-use super::server_state::ServerState;
-
-/// The standing wishes of all callers of a server.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct StandingWishes {
-    /// The lowest level of log messages that a caller wants.
-    pub(crate) level: Option<String>,
-    /// The resources whose changes a caller wants to hear of.
-    pub(crate) resources: BTreeSet<String>,
-}
+use super::server_state::{ServerState, StandingWishes};
 
 /// Keeps the wishes known to the server, as long as the connection lives.
 pub(super) async fn keep(connection: Weak<Connection>, state: Arc<ServerState>) {

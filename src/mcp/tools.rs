@@ -1,22 +1,16 @@
 //! Tools of a server as it lists them, and their hints.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 
-use super::audience::CallSide;
 use super::call::ToolTraits;
-use super::connection::Connection;
-use super::error::McpError;
 use super::http_headers::{HeaderParam, header_params};
-use super::json_text::{JsonText, part_of};
+use super::json_text::JsonText;
 
-/// Maximum number of pages of a list.
-const MAX_PAGES: usize = 1000;
 /// Maximum size of the schemas of all tools that are read, in bytes. Beyond it they pass as text
 /// only.
 const MAX_SCHEMAS: usize = 1 << 20;
@@ -94,8 +88,6 @@ impl ToolTable {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ToolFields<'a> {
-    #[serde(borrow)]
-    name: Cow<'a, str>,
     #[serde(default)]
     description: Option<Value>,
     #[serde(borrow, default)]
@@ -113,7 +105,9 @@ struct ToolHints {
 
 fn read(tool: &RawTool, idempotent: &[String], room: &mut usize) -> Tool {
     let fields: Option<ToolFields<'_>> = serde_json::from_slice(tool.text.bytes()).ok();
-    let hints = fields.as_ref().and_then(|fields| fields.annotations.as_ref());
+    let hints = fields
+        .as_ref()
+        .and_then(|fields| fields.annotations.as_ref());
     let read_only = hints.and_then(|hints| hints.read_only_hint) == Some(true);
     let says_so = hints.and_then(|hints| hints.idempotent_hint) == Some(true);
     let schema = fields.as_ref().and_then(|fields| fields.input_schema);
@@ -122,7 +116,9 @@ fn read(tool: &RawTool, idempotent: &[String], room: &mut usize) -> Tool {
         *room = room.saturating_sub(schema.get().len());
         fits
     });
-    let description = fields.as_ref().and_then(|fields| fields.description.as_ref());
+    let description = fields
+        .as_ref()
+        .and_then(|fields| fields.description.as_ref());
     Tool {
         name: tool.name.clone(),
         description: description.and_then(Value::as_str).map(str::to_owned),
@@ -132,55 +128,6 @@ fn read(tool: &RawTool, idempotent: &[String], room: &mut usize) -> Tool {
         read_only,
         idempotent: read_only || says_so || idempotent.contains(&tool.name),
     }
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ToolPage<'a> {
-    #[serde(borrow, default)]
-    tools: Vec<&'a RawValue>,
-    #[serde(default)]
-    next_cursor: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct ToolName<'a> {
-    #[serde(borrow)]
-    name: Cow<'a, str>,
-}
-
-/// Lists all tools of a server, on all pages.
-///
-/// # Errors  The server does not list them, or they exceed its `max_line`.
-pub(super) async fn list_all(connection: &Arc<Connection>) -> Result<Vec<RawTool>, McpError> {
-    let mut listed = Vec::new();
-    let mut size = 0;
-    let mut cursor: Option<String> = None;
-    for _ in 0..MAX_PAGES {
-        let params = cursor.map(|cursor| JsonText::of(&json!({ "cursor": cursor })));
-        let reply = connection.ask("tools/list", params, CallSide::default()).await?;
-        size += reply.text.bytes().len();
-        let max_line = connection.state.settings.max_line;
-        if size > max_line {
-            return Err(McpError::too_long(max_line));
-        }
-        let page: ToolPage<'_> = serde_json::from_slice(reply.text.bytes())
-            .map_err(|_| McpError::unusable("its list of tools cannot be read"))?;
-        for raw in page.tools {
-            // A tool without a name cannot be called.
-            if let Ok(ToolName { name }) = serde_json::from_str(raw.get()) {
-                listed.push(RawTool {
-                    name: name.into_owned(),
-                    text: part_of(reply.text.bytes(), raw),
-                });
-            }
-        }
-        cursor = page.next_cursor;
-        if cursor.is_none() {
-            break;
-        }
-    }
-    Ok(listed)
 }
 
 #[cfg(test)]

@@ -6,11 +6,23 @@ mod install;
 mod scripted;
 
 #[cfg(feature = "cli")]
+mod answers;
+#[cfg(feature = "cli")]
+mod cancellation;
+#[cfg(feature = "cli")]
 mod elsewhere;
+#[cfg(feature = "cli")]
+mod front;
+#[cfg(feature = "cli")]
+mod front_bed;
 mod hangs;
 mod kills;
 mod memory;
 mod noise;
+#[cfg(feature = "cli")]
+mod passing;
+#[cfg(feature = "cli")]
+mod raw;
 #[cfg(feature = "cli")]
 mod reloads;
 #[cfg(feature = "cli")]

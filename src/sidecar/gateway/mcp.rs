@@ -16,9 +16,13 @@ mod dispatch;
 mod hooks;
 
 // its caller
+mod caller_message;
+
 mod caller_stream;
 
 mod sessions;
+
+mod held_calls;
 
 mod audience;
 

@@ -28,7 +28,7 @@ use super::http::pool::PooledBody;
 use super::http::request_body::{self, BodyLimits, ReadBody, StreamedBody, Upload, UploadStatus};
 use super::http::response_stream::{self, ResponsePiece, ResponseStream};
 use super::mcp::call_headers::call_options;
-use super::mcp::endpoint::{McpEndpoint, refused_as};
+use super::mcp::endpoint::{McpEndpoint, refused_by_protocol};
 use super::message::{HttpFailure, HttpReply, HttpRequest};
 use super::path::has_dot_segment;
 use super::problem::{GatewayProblem, ProblemKind};
@@ -75,7 +75,11 @@ async fn answer_and_read(
     let (mut head, body) = request.into_parts();
     let is_empty = body.is_end_stream();
     if let Some((response, is_read)) = screen(&mut head, &lane.config.load(), !is_empty) {
-        let response = refused_as(&lane.routes.load(), head.uri.path(), response);
+        let first = head.uri.path().split('/').nth(1).unwrap_or_default();
+        let response = match lane.routes.load().get(first) {
+            Some(RouteKind::Mcp(_)) => refused_by_protocol(response),
+            _ => response,
+        };
         return (own(response, 0), is_read);
     }
     let path = head.uri.path();

@@ -52,7 +52,10 @@ async fn mcp_3_m6_a_line_of_fifty_megabytes_costs_its_own_call_only() {
     let (other, long) = tokio::join!(other, long);
     assert_eq!(other.unwrap().value.content, "other");
     let error = long.unwrap_err();
-    assert!(error.to_string().contains("max_line = 16777216 bytes"), "{error}");
+    assert!(
+        error.to_string().contains("max_line = 16777216 bytes"),
+        "{error}"
+    );
     assert_eq!(error.executed(), breakerbox::policy::Executed::Maybe);
     assert_eq!(bed.lives(), 1);
     // A long line within the limit is read.

@@ -8,12 +8,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::caller_stream::{CallerMessage, LEVELS, rank, rank_of};
+use super::caller_message::{CallerMessage, LEVELS, rank, rank_of};
 use super::sessions::{CallerSessions, MAX_RESOURCES};
 use crate::lock::LockExt as _;
 use crate::mcp::McpClient;
 use crate::mcp::audience::{ServerAudience, ServerNotice};
-use crate::mcp::handshake::ServerDescription;
+use crate::mcp::dialect::ServerDescription;
 use crate::mcp::json_text::{JsonText, MemberEdit, edited};
 use crate::mcp::message::{MessageId, ParamsHead, notification};
 use crate::mcp::request_meta::{self, SUBSCRIPTION};
@@ -133,7 +133,9 @@ impl McpAudience {
             let own = subscription.wanted.resource_subscriptions.iter().flatten();
             resources.extend(own.cloned());
         }
-        let level = lowest.and_then(|rank| LEVELS.get(rank)).map(|level| (*level).to_owned());
+        let level = lowest
+            .and_then(|rank| LEVELS.get(rank))
+            .map(|level| (*level).to_owned());
         client.wish(|wishes| {
             let is_changed = wishes.level != level || wishes.resources != resources;
             wishes.level = level;
@@ -154,7 +156,10 @@ impl McpAudience {
         let mut accepted = wanted.told_by(description.as_deref());
         if let Some(resources) = &mut accepted.resource_subscriptions {
             // CALL-6: nothing is unbounded.
-            *resources = std::mem::take(resources).into_iter().take(MAX_RESOURCES).collect();
+            *resources = std::mem::take(resources)
+                .into_iter()
+                .take(MAX_RESOURCES)
+                .collect();
         }
         let subscription: Value = serde_json::from_str(id.as_json()).unwrap_or_default();
         let params = json!({ "_meta": { SUBSCRIPTION: subscription },

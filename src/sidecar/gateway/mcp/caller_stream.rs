@@ -1,62 +1,33 @@
 //! The way of a server's words to the caller of one call.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
+use super::caller_message::{CallerMessage, is_capable, next_caller, rank_of};
 use super::sessions::CallerSession;
+use crate::lock::LockExt as _;
 use crate::mcp::audience::{AnswerFuture, CallListener, ServerNotice};
 use crate::mcp::json_text::JsonText;
-use crate::mcp::message::{RpcError, notification, request};
+use crate::mcp::message::{RawOutcome, RpcError, notification, request};
 
 /// Maximum number of messages that wait for a slow caller.
 const MAX_WAITING: usize = 256;
 
-/// A message on its way to a caller, in pieces.
-pub(super) type CallerMessage = Vec<Bytes>;
-
-/// Number of the last caller.
-static LAST_CALLER: AtomicU64 = AtomicU64::new(0);
-
-/// Returns the number of a new caller.
-pub(super) fn next_caller() -> u64 {
-    LAST_CALLER.fetch_add(1, Ordering::Relaxed) + 1
-}
-
-/// Levels of log messages, from the lowest.
-pub(super) const LEVELS: [&str; 8] = [
-    "debug",
-    "info",
-    "notice",
-    "warning",
-    "error",
-    "critical",
-    "alert",
-    "emergency",
-];
-
-/// Returns the rank of a level.
-pub(super) fn rank(level: &str) -> Option<usize> {
-    LEVELS.iter().position(|one| *one == level)
-}
-
-/// Returns the rank of a log message.
-pub(super) fn rank_of(notice: &ServerNotice) -> usize {
-    let head = notice
-        .params
-        .as_ref()
-        .and_then(crate::mcp::message::ParamsHead::read);
-    let level = head.and_then(|head| head.level);
-    level.and_then(|level| rank(&level)).unwrap_or(LEVELS.len())
+/// A question of a server to the user of a call.
+pub(super) struct HeldQuestion {
+    pub(super) method: Box<str>,
+    pub(super) params: Option<JsonText>,
+    pub(super) reply: oneshot::Sender<RawOutcome>,
 }
 
 /// Caller of one call.
 pub(super) struct CallerStream {
     caller: u64,
-    messages: mpsc::Sender<CallerMessage>,
+    messages: Mutex<mpsc::Sender<CallerMessage>>,
     session: Option<Arc<CallerSession>>,
+    /// The way of questions to a caller without a session, and its capabilities.
+    questions: Option<(mpsc::Sender<HeldQuestion>, JsonText)>,
     /// Rank of the lowest log messages that pass; `None`: none passes.
     level: Option<usize>,
     /// True if the caller takes a stream.
@@ -72,15 +43,71 @@ impl CallerStream {
         takes_events: bool,
     ) -> (Arc<Self>, mpsc::Receiver<CallerMessage>) {
         let (messages, waiting) = mpsc::channel(MAX_WAITING);
-        let caller = session.as_ref().map_or_else(next_caller, |session| session.number);
+        let caller = session
+            .as_ref()
+            .map_or_else(next_caller, |session| session.number);
         let stream = Self {
             caller,
-            messages,
+            messages: Mutex::new(messages),
             session,
+            questions: None,
             level,
             takes_events,
         };
         (Arc::new(stream), waiting)
+    }
+
+    /// Creates the stream of a caller that is asked between two of its requests.
+    pub(super) fn of_newer(
+        (level, capabilities): (Option<usize>, JsonText),
+        takes_events: bool,
+    ) -> (
+        Arc<Self>,
+        mpsc::Receiver<CallerMessage>,
+        mpsc::Receiver<HeldQuestion>,
+    ) {
+        let (messages, waiting) = mpsc::channel(MAX_WAITING);
+        let (sender, questions) = mpsc::channel(MAX_WAITING);
+        let stream = Self {
+            caller: next_caller(),
+            messages: Mutex::new(messages),
+            session: None,
+            questions: Some((sender, capabilities)),
+            level,
+            takes_events,
+        };
+        (Arc::new(stream), waiting, questions)
+    }
+
+    /// Returns the messages for the next request of the same call.
+    pub(super) fn reopened(&self) -> mpsc::Receiver<CallerMessage> {
+        let (messages, waiting) = mpsc::channel(MAX_WAITING);
+        *self.messages.acquire() = messages;
+        waiting
+    }
+
+    /// Asks a caller without a session: its answer comes by another request.
+    fn ask_between(&self, method: &str, params: Option<JsonText>) -> Option<AnswerFuture> {
+        let (sender, capabilities) = self.questions.as_ref()?;
+        if !is_capable(capabilities, method)? {
+            return None;
+        }
+        let (reply, answer) = oneshot::channel();
+        let question = HeldQuestion {
+            method: method.into(),
+            params,
+            reply,
+        };
+        sender.try_send(question).ok()?;
+        Some(Box::pin(async move {
+            answer.await.unwrap_or_else(|_| {
+                let text = "the caller left before it answered";
+                Err(RpcError::new(
+                    crate::mcp::message::code::INTERNAL_ERROR,
+                    text,
+                ))
+            })
+        }))
     }
 
     /// Returns true if the caller can be asked this.
@@ -106,12 +133,18 @@ impl CallListener for CallerStream {
         let params = notice.params.map(|params| vec![params.into_bytes()]);
         let message = notification(&notice.method, params);
         // CALL-6: a caller that reads too slowly misses messages, and no memory grows for it.
-        if self.messages.try_send(message).is_err() {
+        if self.messages.acquire().try_send(message).is_err() {
             tracing::debug!("a message of a server was not taken by its caller");
         }
     }
 
     fn ask(&self, method: &str, params: Option<JsonText>) -> AnswerFuture {
+        if self.questions.is_some() {
+            return self.ask_between(method, params).unwrap_or_else(|| {
+                let error = RpcError::method_not_found(method);
+                Box::pin(std::future::ready(Err(error)))
+            });
+        }
         let Some(session) = self.session.clone().filter(|_| self.can_be_asked(method)) else {
             // MCP-5: nothing is answered in the name of a user that was not asked.
             let error = RpcError::method_not_found(method);
@@ -120,7 +153,7 @@ impl CallListener for CallerStream {
         let (id, answer) = session.begin_ask();
         let params = params.map(|params| vec![params.into_bytes()]);
         let message = request(id.as_json(), method, params);
-        let is_sent = self.messages.try_send(message).is_ok();
+        let is_sent = self.messages.acquire().try_send(message).is_ok();
         let method: Box<str> = method.into();
         Box::pin(async move {
             // Dropped, it withdraws the question.
@@ -132,7 +165,10 @@ impl CallListener for CallerStream {
             drop(asked);
             outcome.unwrap_or_else(|_| {
                 let text = "the caller left before it answered";
-                Err(RpcError::new(crate::mcp::message::code::INTERNAL_ERROR, text))
+                Err(RpcError::new(
+                    crate::mcp::message::code::INTERNAL_ERROR,
+                    text,
+                ))
             })
         })
     }

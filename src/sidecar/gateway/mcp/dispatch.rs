@@ -10,16 +10,17 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::caller_stream::{CallerStream, LEVELS, rank};
+use super::caller_message::{LEVELS, rank};
+use super::caller_stream::CallerStream;
 use super::endpoint::McpEndpoint;
 use super::request_check::CallerDialect;
-use super::rpc_reply::{AnswerLabel, OWN_CODE, finished, of_call};
+use super::rpc_reply::{AnswerLabel, OWN_CODE, RequestAnswer, finished, of_call};
 use super::sessions::{CallerSession, MAX_RESOURCES};
 use crate::lock::LockExt as _;
 use crate::mcp::McpError;
 use crate::mcp::audience::{CallListener as _, CallSide};
 use crate::mcp::call::PassedCall;
-use crate::mcp::handshake::{HANDSHAKE_VERSIONS, SELF_CONTAINED_VERSION};
+use crate::mcp::dialect::{HANDSHAKE_VERSIONS, SELF_CONTAINED_VERSION};
 use crate::mcp::json_text::{JsonText, MemberEdit, edited, joined, quoted};
 use crate::mcp::message::{MessageId, ParamsHead, RawReply, RpcError, code};
 use crate::mcp::request_meta::SERVER_INFO;
@@ -43,11 +44,8 @@ pub(super) struct CallerRequest {
     pub(super) renamed: Option<String>,
     pub(super) forwarded: Option<Arc<HeaderMap>>,
     /// Its part of the budget, until it is answered.
-    pub(super) room: Vec<OwnedSemaphorePermit>,
+    pub(super) _room: Vec<OwnedSemaphorePermit>,
 }
-
-/// Result of a request: the pieces of its result, or an error.
-pub(super) type RequestAnswer = Result<Vec<Bytes>, RpcError>;
 
 impl CallerRequest {
     pub(super) fn is_newer(&self) -> bool {
@@ -88,24 +86,21 @@ impl McpEndpoint {
             ("resources/subscribe", false) => self.watch(request, &stream).await,
             ("resources/unsubscribe", false) => self.unwatch(&request),
             (
-                "initialize" | "ping" | "logging/setLevel" | "resources/subscribe"
+                "initialize"
+                | "ping"
+                | "logging/setLevel"
+                | "resources/subscribe"
                 | "resources/unsubscribe",
                 true,
             )
-            | ("subscriptions/listen", false) => {
-                Err(RpcError::method_not_found(&request.method))
-            }
+            | ("subscriptions/listen", false) => Err(RpcError::method_not_found(&request.method)),
             ("tools/list", _) => self.list_tools(request, &stream).await,
             _ => self.pass(request, &stream).await,
         }
     }
 
     /// Passes a request on to the server.
-    async fn pass(
-        &self,
-        mut request: CallerRequest,
-        stream: &Arc<CallerStream>,
-    ) -> RequestAnswer {
+    async fn pass(&self, mut request: CallerRequest, stream: &Arc<CallerStream>) -> RequestAnswer {
         if let (Some(name), Some(params)) = (&request.renamed, &request.params) {
             let edit = MemberEdit {
                 name: "name",
@@ -220,9 +215,9 @@ impl McpEndpoint {
                 );
                 return Err(RpcError::new(OWN_CODE, text));
             }
-            let params = question.params.map(|raw| {
-                crate::mcp::json_text::part_of(text, raw)
-            });
+            let params = question
+                .params
+                .map(|raw| crate::mcp::json_text::part_of(text, raw));
             let answer = stream.ask(&question.method, params).await?;
             if responses.len() > 1 {
                 responses.push(',');
@@ -308,7 +303,7 @@ impl McpEndpoint {
         let none = || JsonText::of(&json!({}));
         let told = head.capabilities.clone().unwrap_or_else(none);
         let sessions = &self.audience.sessions;
-        let session = sessions.begin(version.to_owned(), told);
+        let session = sessions.begin(told);
         (vec![JsonText::of(&result).into_bytes()], session)
     }
 
@@ -358,9 +353,8 @@ impl McpEndpoint {
             return Err(RpcError::new(code::INVALID_REQUEST, text));
         };
         let description = self.client.description();
-        let can = |known: &crate::mcp::handshake::ServerDescription| {
-            known.has("resources", "subscribe")
-        };
+        let can =
+            |known: &crate::mcp::dialect::ServerDescription| known.has("resources", "subscribe");
         if !description.as_deref().is_some_and(can) {
             return Err(RpcError::method_not_found(&request.method));
         }

@@ -11,17 +11,17 @@ use http::{Response, StatusCode};
 use serde_json::Value;
 
 use super::audience::McpAudience;
+use super::held_calls::HeldCalls;
 use super::hooks::RequestHooks;
 use super::rpc_reply::error_response;
 use crate::config::{DependencyConfig, FallbackConfig, FallbackKind};
 use crate::lock::LockExt as _;
 use crate::mcp::audience::ServerAudience;
-use crate::mcp::{self, Mcp, McpClient, McpSettings, ToolResult};
 use crate::mcp::message::{RpcError, code};
+use crate::mcp::{self, Mcp, McpClient, McpSettings, ToolResult};
 use crate::sidecar::gateway::AddError;
-use crate::sidecar::gateway::http::body::ReplyBody;
-use crate::sidecar::gateway::route::{RouteKind, RouteTable};
 use crate::sidecar::gateway::fallback::{CacheBound, FallbackCaches, FormerCache, narrowed};
+use crate::sidecar::gateway::http::body::ReplyBody;
 use crate::{ByName, FallbackRule, Fixed, Runtime, StaleCache};
 
 /// The endpoint of one MCP server.
@@ -30,6 +30,7 @@ pub(crate) struct McpEndpoint {
     pub(crate) client: McpClient,
     pub(super) audience: Arc<McpAudience>,
     pub(super) hooks: RequestHooks,
+    pub(super) held: HeldCalls,
     /// Its inputs, as they were last applied.
     applied: Mutex<AppliedSpec>,
 }
@@ -77,6 +78,7 @@ impl McpEndpoint {
             client,
             audience,
             hooks: RequestHooks::default(),
+            held: HeldCalls::new(),
             applied: Mutex::new(AppliedSpec {
                 spec: McpEndpointSpec::of(config, settings),
                 kept,
@@ -129,22 +131,12 @@ impl McpEndpoint {
     }
 }
 
-/// Returns the refusal of a foreign host or page in the form of the protocol, if the path is that of
-/// a server.
+/// Returns the refusal of a foreign host or page in the form of the protocol; other refusals stay.
 ///
 /// # Source  Streamable HTTP, security: 403 where `Origin` or `Host` is not served.
-pub(crate) fn refused_as(
-    routes: &RouteTable,
-    path: &str,
-    response: Response<ReplyBody>,
-) -> Response<ReplyBody> {
-    let is_foreign = [StatusCode::MISDIRECTED_REQUEST, StatusCode::FORBIDDEN];
-    let name = path.strip_prefix('/').and_then(|path| {
-        let path = path.strip_suffix('/').unwrap_or(path);
-        path.strip_suffix("/mcp")
-    });
-    let is_server = name.is_some_and(|name| matches!(routes.get(name), Some(RouteKind::Mcp(_))));
-    if !is_server || !is_foreign.contains(&response.status()) {
+pub(crate) fn refused_by_protocol(response: Response<ReplyBody>) -> Response<ReplyBody> {
+    let foreign = [StatusCode::MISDIRECTED_REQUEST, StatusCode::FORBIDDEN];
+    if !foreign.contains(&response.status()) {
         return response;
     }
     let text = "the request comes from a page or for a host that is not served; gateway.origins and \

@@ -12,7 +12,7 @@ use http_body::{Body, Frame};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::caller_stream::CallerMessage;
+use super::caller_message::CallerMessage;
 use crate::mcp::json_text::in_one_line;
 
 /// Time without an event after which a comment is sent: a caller that is gone is noticed by it.
@@ -75,7 +75,8 @@ impl EventBody {
     }
 
     fn push(&mut self, message: CallerMessage) {
-        self.ready.push_back(Bytes::from_static(b"event: message\ndata: "));
+        self.ready
+            .push_back(Bytes::from_static(b"event: message\ndata: "));
         self.ready.extend(message.into_iter().map(in_one_line));
         self.ready.push_back(Bytes::from_static(b"\n\n"));
     }

@@ -1,5 +1,7 @@
 //! HTTP exchanges at `/{dependency}/mcp`: one message of a caller, or the stream of its session.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, ORIGIN, VARY};
@@ -10,14 +12,18 @@ use tokio::task::spawn_blocking;
 
 use super::body_reader::{self, BodyFault, MessageLimits, ReadMessage};
 use super::call_headers::call_options;
+use super::caller_message::CallerMessage;
 use super::caller_stream::CallerStream;
 use super::dispatch::CallerRequest;
 use super::endpoint::McpEndpoint;
 use super::event_body::EventBody;
+use super::held_calls::AskingCall;
 use super::request_check::{
-    CallerDialect, SESSION, accepted, check_params, check_request, check_version,
+    AcceptedMedia, CallerDialect, SESSION, accepted, check_params, check_request, check_version,
 };
-use super::rpc_reply::{empty_response, error_response, message_response, status_of};
+use super::rpc_reply::{
+    RequestAnswer, empty_response, error_response, message_response, status_of,
+};
 use super::sessions::CallerSession;
 use crate::config::GatewayConfig;
 use crate::mcp::message::{
@@ -96,7 +102,11 @@ impl McpEndpoint {
             }
         };
         let response = match message {
-            RawMessage::Request { id, method, params: text } => {
+            RawMessage::Request {
+                id,
+                method,
+                params: text,
+            } => {
                 let own = (id, method, text);
                 self.take_request(&head, own, (params, room)).await
             }
@@ -133,7 +143,11 @@ impl McpEndpoint {
             None => {
                 let text = "there is no such session; initialize begins a new one";
                 let error = RpcError::new(code::INVALID_REQUEST, text);
-                Err(Box::new(error_response(StatusCode::NOT_FOUND, None, &error)))
+                Err(Box::new(error_response(
+                    StatusCode::NOT_FOUND,
+                    None,
+                    &error,
+                )))
             }
         }
     }
@@ -172,7 +186,10 @@ impl McpEndpoint {
         };
         let is_newer = matches!(dialect, CallerDialect::Newer { .. });
         if &*method == "tools/call" && is_newer {
-            let marked = params.name.as_deref().map(|name| self.client.header_params(name));
+            let marked = params
+                .name
+                .as_deref()
+                .map(|name| self.client.header_params(name));
             let marked = marked.unwrap_or_default();
             let arguments = params.arguments.as_ref();
             if let Err((status, error)) = check_params(&head.headers, &marked, arguments) {
@@ -218,24 +235,50 @@ impl McpEndpoint {
             options,
             renamed,
             forwarded: self.hooks.forwarded(head),
-            room,
+            _room: room,
         };
-        self.converse(request, &head.headers).await
+        self.begin_call(request, &head.headers).await
     }
 
-    /// Answers a request as one message, or as events once the server says something meanwhile.
-    async fn converse(
+    /// Begins the call of a request.
+    async fn begin_call(
         self: &Arc<Self>,
         request: CallerRequest,
         headers: &HeaderMap,
     ) -> FrontResponse {
         let media = accepted(headers);
-        let (id, is_newer) = (request.id.clone(), request.is_newer());
-        let (session, level) = (request.session.clone(), request.lowest_rank());
-        let call_guard = session.as_ref().map(|session| session.begin_call(&id));
-        let (stream, mut messages) = CallerStream::new(session, level, media.events);
+        let (id, level) = (request.id.clone(), request.lowest_rank());
         let endpoint = Arc::clone(self);
-        let mut call = Box::pin(async move {
+        if let CallerDialect::Newer { capabilities, .. } = &request.dialect {
+            let asking = match self.held.take_up(&request.head) {
+                Some(Err(error)) => {
+                    return error_response(StatusCode::OK, Some(id.as_json()), &error);
+                }
+                Some(Ok(asking)) => {
+                    let messages = asking.stream.reopened();
+                    (asking, messages)
+                }
+                None => {
+                    let asked = (level, capabilities.clone());
+                    let (stream, messages, questions) = CallerStream::of_newer(asked, media.events);
+                    let own = Arc::clone(&stream);
+                    let call = Box::pin(Arc::clone(self).respond(request, own));
+                    let asking = AskingCall {
+                        call,
+                        questions,
+                        stream,
+                    };
+                    (asking, messages)
+                }
+            };
+            let (asking, messages) = asking;
+            let call = Box::pin(async move { Some(endpoint.held.next_of(asking).await) });
+            return converse((id, true), media, messages, call).await;
+        }
+        let session = request.session.clone();
+        let call_guard = session.as_ref().map(|session| session.begin_call(&id));
+        let (stream, messages) = CallerStream::new(session, level, media.events);
+        let call = Box::pin(async move {
             let answering = endpoint.respond(request, stream);
             match &call_guard {
                 None => Some(answering.await),
@@ -247,48 +290,7 @@ impl McpEndpoint {
                 },
             }
         });
-        let mut first = Vec::new();
-        let answered = if media.json {
-            tokio::select! {
-                biased;
-                answered = &mut call => Some(answered),
-                Some(message) = messages.recv() => {
-                    first.push(message);
-                    None
-                }
-            }
-        } else {
-            None
-        };
-        let Some(answered) = answered else {
-            let own = id.clone();
-            let last = Box::pin(async move {
-                let answered = call.await?;
-                Some(answer(own.as_json(), answered.as_ref().map(Clone::clone)))
-            });
-            return event_response(EventBody::of_call(first, messages, last));
-        };
-        let message = match &answered {
-            Some(answered) => {
-                let result = answered.as_ref().map(Clone::clone);
-                answer(id.as_json(), result)
-            }
-            None => {
-                let text = "the request was cancelled by its caller";
-                let error = RpcError::new(super::rpc_reply::OWN_CODE, text);
-                answer(id.as_json(), Err(&error))
-            }
-        };
-        while let Ok(message) = messages.try_recv() {
-            first.push(message);
-        }
-        if !first.is_empty() {
-            // What the server said before its answer comes before it.
-            let last = Box::pin(std::future::ready(Some(message)));
-            return event_response(EventBody::of_call(first, messages, last));
-        }
-        let error = answered.as_ref().and_then(|answered| answered.as_ref().err());
-        message_response(status_of(error, is_newer), message)
+        converse((id, false), media, messages, call).await
     }
 
     /// Opens the stream of a subscription in the newer dialect.
@@ -339,6 +341,59 @@ impl McpEndpoint {
     }
 }
 
+/// Answers a request as one message, or as events once the server says something meanwhile.
+async fn converse(
+    (id, is_newer): (MessageId, bool),
+    media: AcceptedMedia,
+    mut messages: tokio::sync::mpsc::Receiver<CallerMessage>,
+    mut call: Pin<Box<dyn Future<Output = Option<RequestAnswer>>>>,
+) -> FrontResponse {
+    let mut first = Vec::new();
+    let answered = if media.json {
+        tokio::select! {
+            biased;
+            answered = &mut call => Some(answered),
+            Some(message) = messages.recv() => {
+                first.push(message);
+                None
+            }
+        }
+    } else {
+        None
+    };
+    let Some(answered) = answered else {
+        let own = id.clone();
+        let last = Box::pin(async move {
+            let answered = call.await?;
+            Some(answer(own.as_json(), answered.as_ref().map(Clone::clone)))
+        });
+        return event_response(EventBody::of_call(first, messages, last));
+    };
+    let message = match &answered {
+        Some(answered) => {
+            let result = answered.as_ref().map(Clone::clone);
+            answer(id.as_json(), result)
+        }
+        None => {
+            let text = "the request was cancelled by its caller";
+            let error = RpcError::new(super::rpc_reply::OWN_CODE, text);
+            answer(id.as_json(), Err(&error))
+        }
+    };
+    while let Ok(message) = messages.try_recv() {
+        first.push(message);
+    }
+    if !first.is_empty() {
+        // What the server said before its answer comes before it.
+        let last = Box::pin(std::future::ready(Some(message)));
+        return event_response(EventBody::of_call(first, messages, last));
+    }
+    let error = answered
+        .as_ref()
+        .and_then(|answered| answered.as_ref().err());
+    message_response(status_of(error, is_newer), message)
+}
+
 /// Checks the head of a message before its body is read.
 fn check_head(headers: &HeaderMap) -> Result<(), (StatusCode, RpcError)> {
     let invalid = |status, text: &str| Err((status, RpcError::new(code::INVALID_REQUEST, text)));
@@ -377,7 +432,8 @@ fn read_message(text: &bytes::Bytes) -> ReadOutcome {
             return invalid(None, "a batch is not allowed; one message is");
         }
         Err(MessageFault::Shape(id) | MessageFault::Request(id)) => {
-            let text = "the body is no message of JSON-RPC 2.0 with an id that is a text or a number";
+            let text =
+                "the body is no message of JSON-RPC 2.0 with an id that is a text or a number";
             return invalid(id, text);
         }
     };
@@ -405,7 +461,11 @@ fn unread(fault: BodyFault, limits: MessageLimits, max_line: usize) -> FrontResp
     let (status, text) = match fault {
         BodyFault::TooLong => {
             let size = limits.size;
-            let key = if size == max_line { "max_line" } else { "gateway.max_body" };
+            let key = if size == max_line {
+                "max_line"
+            } else {
+                "gateway.max_body"
+            };
             let text = format!("the body is longer than {key} = {size} bytes");
             (StatusCode::PAYLOAD_TOO_LARGE, text)
         }

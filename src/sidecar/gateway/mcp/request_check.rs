@@ -4,7 +4,7 @@ use http::header::ACCEPT;
 use http::{HeaderMap, HeaderName, StatusCode};
 use serde_json::{Value, json};
 
-use crate::mcp::handshake::{HANDSHAKE_VERSIONS, SELF_CONTAINED_VERSION, routed_name};
+use crate::mcp::dialect::{HANDSHAKE_VERSIONS, SELF_CONTAINED_VERSION, routed_name};
 use crate::mcp::http_headers::decoded;
 use crate::mcp::json_text::JsonText;
 use crate::mcp::message::{ParamsHead, RpcError, code};
@@ -57,7 +57,9 @@ pub(super) fn accepted(headers: &HeaderMap) -> AcceptedMedia {
         let mut parts = entry.split(';').map(str::trim);
         let range = parts.next().unwrap_or_default().to_ascii_lowercase();
         let is_refused = parts.any(|part| {
-            let weight = part.strip_prefix("q=").and_then(|text| text.parse::<f32>().ok());
+            let weight = part
+                .strip_prefix("q=")
+                .and_then(|text| text.parse::<f32>().ok());
             weight == Some(0.0)
         });
         if is_refused {
@@ -79,7 +81,8 @@ fn single(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, String>
         return Err(format!("the header {name} is there twice; once is allowed"));
     }
     let text = line.to_str();
-    text.map(Some).map_err(|_| format!("the header {name} is no text"))
+    text.map(Some)
+        .map_err(|_| format!("the header {name} is no text"))
 }
 
 fn mismatch(text: impl Into<String>) -> CheckFailure {
@@ -92,9 +95,8 @@ fn mismatch(text: impl Into<String>) -> CheckFailure {
 /// # Errors  The version is none that is spoken here.
 pub(super) fn check_version(headers: &HeaderMap) -> Result<(), CheckFailure> {
     let told = single(headers, VERSION).map_err(mismatch)?;
-    let is_known = told.is_none_or(|told| {
-        told == SELF_CONTAINED_VERSION || HANDSHAKE_VERSIONS.contains(&told)
-    });
+    let is_known = told
+        .is_none_or(|told| told == SELF_CONTAINED_VERSION || HANDSHAKE_VERSIONS.contains(&told));
     if is_known {
         return Ok(());
     }
@@ -122,7 +124,10 @@ pub(super) fn check_request(
     let members = match meta {
         Some(meta) => request_meta::members(meta).ok_or_else(|| {
             let text = "_meta is no object of at most 256 KiB";
-            (StatusCode::BAD_REQUEST, RpcError::new(code::INVALID_PARAMS, text))
+            (
+                StatusCode::BAD_REQUEST,
+                RpcError::new(code::INVALID_PARAMS, text),
+            )
         })?,
         None => MetaMembers::new(),
     };
@@ -211,7 +216,9 @@ pub(super) fn check_params(
             _ => false,
         };
         if !is_same {
-            return Err(mismatch(format!("the header {shown} and its argument differ")));
+            return Err(mismatch(format!(
+                "the header {shown} and its argument differ"
+            )));
         }
     }
     Ok(())
@@ -252,13 +259,28 @@ mod tests {
         let old = ("mcp-protocol-version", "2025-06-18");
         assert_eq!(checked(&[old], "tools/list", &json!({})), 1);
         assert_eq!(checked(&[version, list], "tools/list", &meta), 2);
-        assert_eq!(checked(&[version], "tools/list", &meta), code::HEADER_MISMATCH);
+        assert_eq!(
+            checked(&[version], "tools/list", &meta),
+            code::HEADER_MISMATCH
+        );
         assert_eq!(checked(&[list], "tools/list", &meta), code::HEADER_MISMATCH);
-        assert_eq!(checked(&[old, list], "tools/list", &meta), code::HEADER_MISMATCH);
+        assert_eq!(
+            checked(&[old, list], "tools/list", &meta),
+            code::HEADER_MISMATCH
+        );
         let odd = ("mcp-protocol-version", "1.0");
-        assert_eq!(checked(&[odd], "tools/list", &json!({})), code::UNSUPPORTED_VERSION);
-        assert_eq!(checked(&[], "server/discover", &json!({})), code::INVALID_PARAMS);
-        assert_eq!(checked(&[version], "tools/list", &json!({})), code::INVALID_PARAMS);
+        assert_eq!(
+            checked(&[odd], "tools/list", &json!({})),
+            code::UNSUPPORTED_VERSION
+        );
+        assert_eq!(
+            checked(&[], "server/discover", &json!({})),
+            code::INVALID_PARAMS
+        );
+        assert_eq!(
+            checked(&[version], "tools/list", &json!({})),
+            code::INVALID_PARAMS
+        );
         assert_eq!(checked(&[version], "initialize", &json!({})), 1);
         let call = ("mcp-method", "tools/call");
         let mut named = meta;
@@ -266,19 +288,29 @@ mod tests {
         let other = ("mcp-name", "b");
         let same = ("mcp-name", "a");
         assert_eq!(checked(&[version, call, same], "tools/call", &named), 2);
-        for lines in [vec![version, call, other], vec![version, call], vec![version, call, same, same]] {
+        for lines in [
+            vec![version, call, other],
+            vec![version, call],
+            vec![version, call, same, same],
+        ] {
             assert_eq!(checked(&lines, "tools/call", &named), code::HEADER_MISMATCH);
         }
     }
 
     #[test]
     fn mcp_5_m12_what_a_caller_takes_is_read_from_its_head() {
-        let both = AcceptedMedia { json: true, events: true };
+        let both = AcceptedMedia {
+            json: true,
+            events: true,
+        };
         assert_eq!(accepted(&map(&[])), both);
         assert_eq!(accepted(&map(&[("accept", "*/*")])), both);
         let listed = map(&[("accept", "application/json, text/event-stream;q=0.5")]);
         assert_eq!(accepted(&listed), both);
-        let one = accepted(&map(&[("accept", "application/json, text/event-stream;q=0")]));
+        let one = accepted(&map(&[(
+            "accept",
+            "application/json, text/event-stream;q=0",
+        )]));
         assert!(one.json && !one.events);
         let none = accepted(&map(&[("accept", "text/html")]));
         assert!(!none.json && !none.events);

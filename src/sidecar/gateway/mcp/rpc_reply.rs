@@ -5,7 +5,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::caller_stream::CallerMessage;
+use super::caller_message::CallerMessage;
 use crate::mcp::json_text::{JsonText, MemberEdit, edited, joined};
 use crate::mcp::message::{RawReply, RpcError, answer, code};
 use crate::mcp::pieces_body::PiecesBody;
@@ -37,6 +37,9 @@ const KEPT: [&str; 6] = [
 
 /// The source of an answer, and its age in milliseconds.
 pub(super) type AnswerLabel = Option<(AnswerSource, Option<u64>)>;
+
+/// Result of a request: the pieces of its result, or an error.
+pub(super) type RequestAnswer = Result<Vec<Bytes>, RpcError>;
 
 /// Returns a result as its caller gets it.
 pub(super) fn finished(

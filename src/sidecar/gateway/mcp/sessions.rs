@@ -12,11 +12,10 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::caller_stream::{CallerMessage, next_caller, rank};
+use super::caller_message::{CallerMessage, is_capable, next_caller, rank};
 use crate::lock::LockExt as _;
 use crate::mcp::json_text::JsonText;
 use crate::mcp::message::{MessageId, RawOutcome};
-use crate::mcp::request_meta;
 
 /// Maximum number of sessions of a server.
 const MAX_SESSIONS: usize = 1024;
@@ -31,8 +30,6 @@ pub(super) const MAX_RESOURCES: usize = 256;
 pub(super) struct CallerSession {
     pub(super) id: Box<str>,
     pub(super) number: u64,
-    /// Version of the protocol that was agreed on.
-    pub(super) version: String,
     /// The capabilities of the caller, as it told them.
     pub(super) capabilities: JsonText,
     asked: Mutex<HashMap<MessageId, oneshot::Sender<RawOutcome>>>,
@@ -52,11 +49,10 @@ struct OpenStream {
 }
 
 impl CallerSession {
-    fn new(id: Box<str>, version: String, capabilities: JsonText) -> Self {
+    fn new(id: Box<str>, capabilities: JsonText) -> Self {
         Self {
             id,
             number: next_caller(),
-            version,
             capabilities,
             asked: Mutex::default(),
             last_asked: AtomicU64::new(0),
@@ -70,14 +66,7 @@ impl CallerSession {
 
     /// Returns true if the caller has said that it can be asked this.
     pub(super) fn can_be_asked(&self, method: &str) -> bool {
-        let capability = match method {
-            "elicitation/create" => "elicitation",
-            "sampling/createMessage" => "sampling",
-            "roots/list" => "roots",
-            _ => return true,
-        };
-        let told = request_meta::members(&self.capabilities);
-        told.is_some_and(|told| told.contains_key(capability))
+        is_capable(&self.capabilities, method).unwrap_or(true)
     }
 
     /// Begins a question to the caller.
@@ -234,16 +223,12 @@ impl CallerSessions {
     }
 
     /// Begins a session. Returns `None` if there are too many.
-    pub(super) fn begin(
-        &self,
-        version: String,
-        capabilities: JsonText,
-    ) -> Option<Arc<CallerSession>> {
+    pub(super) fn begin(&self, capabilities: JsonText) -> Option<Arc<CallerSession>> {
         let number = self.last.fetch_add(1, Ordering::Relaxed);
         // A keyed hash of a number: without the key no id follows from another.
         let [one, two] = &self.secrets;
         let id = format!("{:016x}{:016x}", one.hash_one(number), two.hash_one(number));
-        let session = Arc::new(CallerSession::new(id.into(), version, capabilities));
+        let session = Arc::new(CallerSession::new(id.into(), capabilities));
         let mut sessions = self.sessions.acquire();
         sessions.retain(|_, session| !session.is_idle());
         // CALL-6: nothing is unbounded.
