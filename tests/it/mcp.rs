@@ -10,6 +10,8 @@ mod answers;
 #[cfg(feature = "cli")]
 mod cancellation;
 #[cfg(feature = "cli")]
+mod conformance;
+#[cfg(feature = "cli")]
 mod elsewhere;
 #[cfg(feature = "cli")]
 mod front;
