@@ -6,6 +6,8 @@ use std::fmt;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use breakerbox_actors::AttemptProgress;
+
 use super::audience::CallSide;
 use super::json_text::JsonText;
 use super::message::{LARGE, RawReply};
@@ -82,7 +84,12 @@ impl ToolCall {
             Some(passed) => (passed.params, passed.side, true),
             None => {
                 let params = json!({ "name": self.name, "arguments": self.arguments });
-                (JsonText::of(&params), CallSide::default(), false)
+                let side = CallSide {
+                    // It is a call, though no caller can be asked about it.
+                    progress: Some(AttemptProgress::default()),
+                    ..CallSide::default()
+                };
+                (JsonText::of(&params), side, false)
             }
         }
     }

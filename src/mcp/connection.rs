@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, spawn_blocking};
 use tokio::time::{Instant, timeout};
 
 use super::audience::{AnswerFuture, CallListener, CallSide, ServerNotice};
@@ -20,8 +20,8 @@ use super::error::McpError;
 use super::http::HttpLink;
 use super::json_text::JsonText;
 use super::liveness::{ConnectionEnd, Liveness};
-use super::message::{self, MessageId, ParamsHead, RawMessage, RawReply, RpcError};
-use super::request_meta;
+use super::message::{self, LARGE, MessageId, ParamsHead, RawMessage, RawReply, RpcError};
+use super::request_meta::{self, OutgoingParams};
 use super::server_state::ServerState;
 use super::tool_list;
 use crate::lock::LockExt as _;
@@ -139,7 +139,7 @@ impl Connection {
             });
         }
         let id = self.calls.next_id();
-        let outgoing = request_meta::outgoing(self.dialect(), params.as_ref(), id, &side)?;
+        let outgoing = self.outgoing(params, id, &side).await?;
         let line = message::request(&id.to_string(), method, outgoing.pieces);
         self.check_length(&line)?;
         let mut guard = RequestGuard {
@@ -169,12 +169,32 @@ impl Connection {
                 let headers = side.headers.clone();
                 self.calls.insert(id, None, (side, outgoing.token));
                 guard.is_sent = true;
-                let asked = (id, method, params.as_ref());
+                let asked = (id, method, &outgoing.head);
                 let outcome = http.exchange(self, asked, line, headers.as_deref()).await;
                 self.calls.remove(id);
                 outcome.map_err(|error| self.refined(error))
             }
         }
+    }
+
+    /// Prepares parameters, apart from this thread if they are large.
+    async fn outgoing(
+        &self,
+        params: Option<JsonText>,
+        id: u64,
+        side: &CallSide,
+    ) -> Result<OutgoingParams, McpError> {
+        let size = params.as_ref().map_or(0, |params| params.bytes().len());
+        if size <= LARGE {
+            return request_meta::outgoing(self.dialect(), params.as_ref(), id, side);
+        }
+        // MCP-2: the thread is shared with breakers and supervisors.
+        let (dialect, side) = (self.dialect().cloned(), side.clone());
+        let prepared = spawn_blocking(move || {
+            request_meta::outgoing(dialect.as_ref(), params.as_ref(), id, &side)
+        });
+        let ended = |_| Err(McpError::closed("the process ends"));
+        prepared.await.unwrap_or_else(ended)
     }
 
     /// MCP-3: `max_line` bounds messages both ways.

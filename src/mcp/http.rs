@@ -24,7 +24,6 @@ use super::dialect::{Dialect, SELF_CONTAINED_VERSION, routed_name};
 use super::error::McpError;
 use super::event_stream::{EventReader, StreamEvent};
 use super::http_headers::{encoded, param_headers};
-use super::json_text::{JsonText, in_one_line};
 use super::message::{LARGE, MessageFault, ParamsHead, RawMessage};
 use super::pieces_body::PiecesBody;
 use crate::retry_after;
@@ -182,7 +181,7 @@ impl HttpLink {
     pub(super) async fn exchange(
         &self,
         connection: &Arc<Connection>,
-        (id, method, params): (u64, &str, Option<&JsonText>),
+        (id, method, params): (u64, &str, &ParamsHead),
         line: Vec<Bytes>,
         forwarded: Option<&HeaderMap>,
     ) -> RequestOutcome {
@@ -191,8 +190,7 @@ impl HttpLink {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
         if dialect.is_some_and(Dialect::is_self_contained) || method == "server/discover" {
             headers.insert(VERSION, HeaderValue::from_static(SELF_CONTAINED_VERSION));
-            let head = params.and_then(ParamsHead::read).unwrap_or_default();
-            let name = routed_name(method, &head);
+            let name = routed_name(method, params);
             let own = [(METHOD, Some(method.to_owned())), (NAME, name)];
             for (header, text) in own {
                 let value = text.and_then(|text| HeaderValue::try_from(encoded(&text)).ok());
@@ -200,12 +198,11 @@ impl HttpLink {
                     headers.insert(header, value);
                 }
             }
-            headers.extend(param_headers(&connection.state, &head));
+            headers.extend(param_headers(&connection.state, params));
         }
         for (name, value) in forwarded.into_iter().flatten() {
             headers.append(name, value.clone());
         }
-        let line = line.into_iter().map(in_one_line).collect();
         let response = self.sender.send(Method::POST, line, headers).await?;
         let status = response.status();
         if !status.is_success() {

@@ -72,6 +72,7 @@ pub(super) fn client_info() -> Value {
 /// Parameters as they go out, with the caller's progress token.
 pub(super) struct OutgoingParams {
     pub(super) pieces: Option<Vec<Bytes>>,
+    pub(super) head: ParamsHead,
     pub(super) token: Option<JsonText>,
 }
 
@@ -96,6 +97,7 @@ pub(super) fn outgoing(
         let pieces = params.map(|params| vec![params.bytes().clone()]);
         return Ok(OutgoingParams {
             pieces,
+            head,
             token: None,
         });
     };
@@ -139,7 +141,11 @@ pub(super) fn outgoing(
             Some(edited(params.unwrap_or(&empty), vec![edit]))
         }
     };
-    Ok(OutgoingParams { pieces, token })
+    Ok(OutgoingParams {
+        pieces,
+        head,
+        token,
+    })
 }
 
 #[cfg(test)]

@@ -36,17 +36,17 @@ impl Session {
         server_state: &Arc<ServerState>,
     ) -> Result<Self, McpError> {
         let known = server_state.known_handshake();
-        if known.is_none() {
-            // A server that dies of the first question is asked the other one in its next life.
-            server_state.remember_handshake(HandshakeKind::Initialize);
-        }
         let capabilities = server_state.callers_capabilities();
         let performed = handshake::perform(&connection, known, &capabilities).await;
         let description = match performed {
             Ok(description) => description,
             Err(error) => {
-                if known.is_some() {
-                    server_state.forget_handshake();
+                match (known, &error) {
+                    // A server that dies of the first question is asked the other one next.
+                    (None, McpError::TransportClosed { .. }) => {
+                        server_state.remember_handshake(HandshakeKind::Initialize);
+                    }
+                    _ => server_state.forget_handshake(),
                 }
                 return Err(error);
             }

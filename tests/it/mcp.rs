@@ -14,7 +14,7 @@ mod conformance;
 #[cfg(feature = "cli")]
 mod elsewhere;
 #[cfg(feature = "cli")]
-mod front;
+mod endpoint;
 #[cfg(feature = "cli")]
 mod front_bed;
 mod hangs;

@@ -25,7 +25,9 @@ fn run(suite: &Path, url: &str, revision: &str) -> (Vec<String>, usize) {
     // Scenarios of extensions are not scored.
     let (scored, others) = summary.split_once("\nNot scored").unwrap_or((summary, ""));
     let names = |text: &str, mark: &str| {
-        let lines = text.lines().filter_map(|line| line.trim().strip_prefix(mark));
+        let lines = text
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix(mark));
         let names = lines.filter_map(|line| line.split([':', ' ']).find(|name| !name.is_empty()));
         names.map(str::to_owned).collect::<Vec<_>>()
     };

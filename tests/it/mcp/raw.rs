@@ -55,7 +55,7 @@ async fn mcp_2_m14_large_messages_take_little_memory_and_stop_no_other_server() 
         folder.path(),
         &format!("{}{}", server("large"), server("small")),
     );
-    let sidecar = Sidecar::start(command(folder.path()), 2);
+    let sidecar = Sidecar::start(command(folder.path()), 1);
     let (large, small) = (sidecar.url("/large/mcp"), sidecar.url("/small/mcp"));
     let echo = || request("echo", "{\"text\":\"x\"}");
     call(&large, echo()).await;

@@ -303,7 +303,10 @@ impl McpEndpoint {
         let none = || JsonText::of(&json!({}));
         let told = head.capabilities.clone().unwrap_or_else(none);
         let sessions = &self.audience.sessions;
-        let session = sessions.begin(told);
+        let (session, have_ended) = sessions.begin(told);
+        if have_ended {
+            self.audience.wish();
+        }
         (vec![JsonText::of(&result).into_bytes()], session)
     }
 

@@ -223,20 +223,23 @@ impl CallerSessions {
     }
 
     /// Begins a session. Returns `None` if there are too many.
-    pub(super) fn begin(&self, capabilities: JsonText) -> Option<Arc<CallerSession>> {
+    /// Returns true too if others have ended for it.
+    pub(super) fn begin(&self, capabilities: JsonText) -> (Option<Arc<CallerSession>>, bool) {
         let number = self.last.fetch_add(1, Ordering::Relaxed);
         // A keyed hash of a number: without the key no id follows from another.
         let [one, two] = &self.secrets;
         let id = format!("{:016x}{:016x}", one.hash_one(number), two.hash_one(number));
         let session = Arc::new(CallerSession::new(id.into(), capabilities));
         let mut sessions = self.sessions.acquire();
+        let before = sessions.len();
         sessions.retain(|_, session| !session.is_idle());
+        let have_ended = sessions.len() < before;
         // CALL-6: nothing is unbounded.
         if sessions.len() >= MAX_SESSIONS {
-            return None;
+            return (None, have_ended);
         }
         sessions.insert(session.id.clone(), Arc::clone(&session));
-        Some(session)
+        (Some(session), have_ended)
     }
 
     /// Returns a session that is in use.
