@@ -61,7 +61,7 @@ pub(crate) struct CallSide {
     pub(crate) listener: Option<Arc<dyn CallListener>>,
     /// Noted with each sign of progress.
     pub(crate) progress: Option<AttemptProgress>,
-    /// The capabilities of a caller whose requests do not name them.
+    /// The capabilities of the caller, if its requests do not name them.
     pub(crate) capabilities: Option<JsonText>,
     /// Headers of the caller that are passed on to a server over HTTP.
     pub(crate) headers: Option<Arc<http::HeaderMap>>,

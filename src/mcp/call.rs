@@ -32,7 +32,7 @@ pub(crate) struct PassedCall {
     /// All parameters of the request.
     pub(crate) params: JsonText,
     pub(crate) arguments: Option<JsonText>,
-    /// What belongs to a call that goes on after the user was asked.
+    /// The members of a call that goes on after the user was asked.
     pub(crate) input: [Option<JsonText>; 2],
     pub(crate) side: CallSide,
 }
@@ -66,7 +66,7 @@ impl ToolCall {
         }
     }
 
-    /// Creates a call whose parameters pass as text.
+    /// Creates a call with parameters that pass as text.
     #[cfg(feature = "gateway")]
     pub(super) fn of_text(name: String, passed: PassedCall) -> Self {
         Self {

@@ -136,7 +136,7 @@ impl McpClient {
         self.description()
     }
 
-    /// Returns the arguments of a tool whose values go into headers too.
+    /// Returns the arguments of a tool that go into headers too.
     #[cfg(feature = "gateway")]
     pub(crate) fn header_params(&self, tool: &str) -> Vec<super::http_headers::HeaderParam> {
         self.server_state

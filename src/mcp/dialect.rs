@@ -8,7 +8,7 @@ use super::message::ParamsHead;
 /// Versions of the dialect with a handshake, the newest first.
 pub(crate) const HANDSHAKE_VERSIONS: [&str; 4] =
     ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
-/// Version of the dialect whose requests are self-contained.
+/// Version of the dialect with self-contained requests.
 pub(crate) const SELF_CONTAINED_VERSION: &str = "2026-07-28";
 /// A dialect, by the handshake that works.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -152,7 +152,7 @@ impl McpError {
                 code: code::INTERNAL_ERROR,
                 ..
             } => Verdict::from(Class::Failure),
-            // MCP-3: an answer shows that the server is alive, whatever it says.
+            // MCP-3: an answer shows that the server is alive.
             Self::Server { .. } | Self::UnusableAnswer { .. } | Self::InvalidRequest { .. } => {
                 Verdict::from(Class::Rejected)
             }

@@ -35,10 +35,10 @@ pub(crate) fn decoded(value: &str) -> Option<String> {
     }
 }
 
-/// An argument whose value goes into a header too: its path, and the header's last part.
+/// An argument that goes into a header too: its path, and the header's last part.
 pub(crate) type HeaderParam = (Vec<String>, String);
 
-/// Returns the arguments of a tool whose values go into headers too.
+/// Returns the arguments of a tool that go into headers too.
 pub(super) fn header_params(schema: &Value) -> Vec<HeaderParam> {
     let mut found = Vec::new();
     search(schema, &mut Vec::new(), &mut found);

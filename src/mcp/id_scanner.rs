@@ -15,7 +15,7 @@ pub(super) struct IdScanner {
     is_escaped: bool,
     /// The text or the scalar at the first level that is being read.
     kept: Vec<u8>,
-    /// The name of the member whose value comes next.
+    /// The name of the member before its value.
     name: Vec<u8>,
     in_value: bool,
     id: Option<MessageId>,

@@ -25,7 +25,7 @@ use crate::lock::LockExt as _;
 pub(crate) struct StandingWishes {
     /// The lowest level of log messages that a caller wants.
     pub(crate) level: Option<String>,
-    /// The resources whose changes a caller wants to hear of.
+    /// The resources of which a caller wants to hear changes.
     pub(crate) resources: BTreeSet<String>,
 }
 

@@ -52,7 +52,7 @@ impl Session {
             }
         };
         connection.agree(description.dialect.clone());
-        // MCP-3: the handshake that worked is remembered, whatever version it told.
+        // MCP-3: the handshake that worked is remembered, and not the version that it told.
         server_state.remember_handshake(description.dialect.kind());
         let listed = if description.can("tools") {
             tool_list::list_all(&connection).await?

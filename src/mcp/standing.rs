@@ -1,5 +1,5 @@
-//! What callers have asked a server for to stand: its log level, and the changes that they want to
-//! hear of.
+//! The standing wishes of callers at a server: its log level, and the changes that they want to hear
+//! of.
 //!
 //! MCP-5: one subscription at the server serves all callers, and each life of the server begins
 //! with it.

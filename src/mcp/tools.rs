@@ -79,7 +79,7 @@ impl ToolTable {
         self.natures.get(tool).copied()
     }
 
-    /// Returns the arguments of a tool whose values go into headers too.
+    /// Returns the arguments of a tool that go into headers too.
     pub(super) fn header_params(&self, tool: &str) -> &[HeaderParam] {
         self.header_params.get(tool).map_or(&[], Vec::as_slice)
     }

@@ -61,7 +61,7 @@ impl CallBounds {
     }
 }
 
-/// An attempt whose limit bounds its silence.
+/// An attempt with a limit of its silence.
 pub(super) struct ProlongedAttempt {
     progress: AttemptProgress,
     limit: Duration,

@@ -35,8 +35,8 @@ pub(super) struct CallerStream {
 }
 
 impl CallerStream {
-    /// Creates the stream of a call in a session, or of a caller without one, whose messages pass by
-    /// `level`.
+    /// Creates the stream of a call in a session, or of a caller without one. Log messages pass from
+    /// `level` on.
     pub(super) fn new(
         session: Option<Arc<CallerSession>>,
         level: Option<usize>,

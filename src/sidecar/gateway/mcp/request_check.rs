@@ -20,7 +20,7 @@ const NAME: HeaderName = HeaderName::from_static("mcp-name");
 pub(super) enum CallerDialect {
     /// The one with a handshake.
     Older,
-    /// The one whose requests are self-contained.
+    /// The one with self-contained requests.
     Newer {
         /// Level of the log messages that the caller wants.
         level: Option<String>,

@@ -25,7 +25,7 @@ const SOURCE: &str = "breakerbox/source";
 const AGE: &str = "breakerbox/age_ms";
 /// Key in a server's error data for what the runtime adds.
 const ADDED: &str = "breakerbox";
-/// Methods whose results say how long they may be kept, in the newer dialect.
+/// Methods with results that say how long they may be kept, in the newer dialect.
 const KEPT: [&str; 6] = [
     "tools/list",
     "resources/list",
