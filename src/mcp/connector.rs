@@ -1,25 +1,25 @@
 //! Connector to a server, one for each incarnation of its worker: the connection to a process, or
 //! HTTP connections made on demand.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use http::{HeaderName, HeaderValue};
-use rmcp::service::{RoleClient, RxJsonRpcMessage, TxJsonRpcMessage};
-use rmcp::transport::common::client_side_sse::NeverRetry;
-use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
-use rmcp::transport::{StreamableHttpClientTransport, Transport};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use breakerbox_policy::RoundedDuration;
 
+use super::audience::{CallSide, ReplyFuture, RequestSender};
+use super::call_table::RequestOutcome;
+use super::connection::{Connection, Link};
 use super::error::McpError;
-use super::http::McpHttp;
+use super::http::{HttpLink, HttpSender};
+use super::json_text::JsonText;
 use super::liveness::{ConnectionEnd, Liveness};
 use super::server_state::ServerState;
 use super::session::Session;
 use super::settings::McpServer;
+use crate::CallContext;
 
 /// Connector to a server.
 pub(super) enum McpConnector {
@@ -40,6 +40,26 @@ impl McpConnector {
         }
     }
 
+    /// Sends a request as one call. `call`: its context, if a worker makes it.
+    ///
+    /// # Cancel safety   Dropping the future notifies the server of the cancellation.
+    pub(super) async fn ask(
+        &self,
+        (method, params): (&str, Option<JsonText>),
+        side: CallSide,
+        call: Option<&CallContext>,
+    ) -> RequestOutcome {
+        let session = self.session().await?;
+        let asked = session.ask((method, params.clone()), side.clone(), call);
+        let outcome = asked.await;
+        if outcome.is_ok() || !session.connection.is_expired() {
+            return outcome;
+        }
+        // The server has forgotten the session, and did nothing.
+        let session = self.session().await?;
+        session.ask((method, params), side, call).await
+    }
+
     /// Closes the connection.
     pub(super) async fn close(&self) {
         match self {
@@ -53,11 +73,21 @@ impl McpConnector {
     }
 }
 
+impl RequestSender for McpConnector {
+    fn send<'a>(
+        &'a self,
+        method: &'a str,
+        params: Option<JsonText>,
+        side: CallSide,
+    ) -> ReplyFuture<'a> {
+        Box::pin(self.ask((method, params), side, None))
+    }
+}
+
 /// Connector to a remote server. A connection is cheap: one that hangs or has ended is dropped, and
 /// the next call makes another one. Calls in flight on the old one may complete.
 pub(super) struct WebLink {
-    web: McpHttp,
-    config: StreamableHttpClientTransportConfig,
+    sender: HttpSender,
     server_state: Arc<ServerState>,
     now: Mutex<Option<Arc<Session>>>,
 }
@@ -72,7 +102,7 @@ impl WebLink {
         let McpServer::Http { url, headers } = &settings.server else {
             return Err(failed("a process is not an HTTP server".to_owned()));
         };
-        let mut custom = HashMap::new();
+        let mut custom = HeaderMap::new();
         for (name, value) in headers {
             let parsed = HeaderName::try_from(name.as_str()).ok();
             let parsed = parsed.zip(HeaderValue::try_from(value.expose()).ok());
@@ -82,15 +112,10 @@ impl WebLink {
             value.set_sensitive(true);
             custom.insert(key, value);
         }
-        let mut config = StreamableHttpClientTransportConfig::with_uri(url.as_str());
-        config.custom_headers = custom;
-        config.retry_config = Arc::new(NeverRetry::default());
-        // The bulkhead limits them.
-        config.max_concurrent_requests = 1 << 20;
-        let web = McpHttp::new(settings.start_timeout, settings.max_line).map_err(failed)?;
+        let to = (url.as_str(), custom);
+        let sender = HttpSender::new(to, settings.start_timeout, settings.max_line);
         Ok(Self {
-            web,
-            config,
+            sender: sender.map_err(failed)?,
             server_state: Arc::clone(server_state),
             now: Mutex::new(None),
         })
@@ -108,14 +133,10 @@ impl WebLink {
         *now = None;
         let settings = &self.server_state.settings;
         let liveness = Arc::new(Liveness::new(settings.hang_limit));
-        let transport =
-            StreamableHttpClientTransport::with_client(self.web.clone(), self.config.clone());
-        let heard = ObservedTransport {
-            transport,
-            liveness: Arc::clone(&liveness),
-        };
+        let link = Link::Http(HttpLink::new(self.sender.clone()));
+        let connection = Connection::new(link, liveness, &self.server_state);
         let limit = settings.start_timeout;
-        let opening = Session::open(heard, liveness, &self.server_state);
+        let opening = Session::open(connection, &self.server_state);
         let opened = timeout(limit, opening).await;
         let opened = opened.unwrap_or_else(|_| {
             let reason = format!("no handshake within {}", RoundedDuration(limit));
@@ -124,41 +145,5 @@ impl WebLink {
         let session = Arc::new(opened?);
         *now = Some(Arc::clone(&session));
         Ok(session)
-    }
-}
-
-/// A transport that reports its messages to the liveness of the connection.
-struct ObservedTransport<T> {
-    transport: T,
-    liveness: Arc<Liveness>,
-}
-
-impl<T: Transport<RoleClient>> Transport<RoleClient> for ObservedTransport<T> {
-    type Error = T::Error;
-
-    fn send(
-        &mut self,
-        item: TxJsonRpcMessage<RoleClient>,
-    ) -> impl Future<Output = Result<(), T::Error>> + Send + 'static {
-        self.transport.send(item)
-    }
-
-    async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleClient>> {
-        let message = self.transport.receive().await;
-        match &message {
-            Some(message) => self.liveness.heard(message),
-            None => self.liveness.close(None),
-        }
-        message
-    }
-
-    async fn close(&mut self) -> Result<(), T::Error> {
-        self.transport.close().await
-    }
-}
-
-impl<T> Drop for ObservedTransport<T> {
-    fn drop(&mut self) {
-        self.liveness.close(None);
     }
 }

@@ -290,6 +290,11 @@ impl Gateway {
     /// # Cancel safety   If dropped, calls in flight may go on until the gateway is dropped.
     pub async fn shutdown(&self) -> bool {
         self.stopping.send_replace(true);
+        for route in self.directory.routes.load().values() {
+            if let RouteKind::Mcp(endpoint) = route {
+                endpoint.end_streams();
+            }
+        }
         let threads = std::mem::take(&mut *self.threads.acquire());
         let (handles, ended): (Vec<_>, Vec<_>) = threads
             .into_iter()

@@ -5,20 +5,32 @@
 mod install;
 mod scripted;
 
+mod answers;
 #[cfg(feature = "cli")]
 mod beside;
 #[cfg(feature = "cli")]
+mod cancellation;
+mod conformance;
+#[cfg(feature = "cli")]
 mod elsewhere;
+#[cfg(feature = "cli")]
+mod endpoint;
+#[cfg(feature = "cli")]
+mod front_bed;
 mod hangs;
 mod kills;
 mod memory;
 mod noise;
+mod passing;
 #[cfg(feature = "cli")]
 mod quarantine;
+mod raw;
 #[cfg(feature = "cli")]
 mod recovery;
 #[cfg(feature = "cli")]
 mod reloads;
+#[cfg(feature = "cli")]
+mod remote;
 #[cfg(feature = "cli")]
 mod served;
 #[cfg(feature = "cli")]

@@ -173,7 +173,7 @@ async fn bounded_until_first<T>(
 
 /// Runs an attempt until the dependency has been silent for `limit`, or until the deadline. Returns
 /// `None` if either came first.
-async fn bounded_silence<T>(
+pub(super) async fn bounded_silence<T>(
     shared: &Shared,
     progress: &AttemptProgress,
     (limit, deadline): (Option<Duration>, Option<Time>),

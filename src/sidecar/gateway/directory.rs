@@ -117,9 +117,8 @@ impl RouteDirectory {
         let runtime = &self.runtime;
         Ok(match McpSettings::of_config(config) {
             Some(settings) => {
-                let own = self.config.load_full();
                 let made_of = (config, settings);
-                let endpoint = McpEndpoint::open(runtime, name, made_of, &own, replaces);
+                let endpoint = McpEndpoint::open(runtime, name, made_of, replaces);
                 RouteKind::Mcp(Arc::new(endpoint.await?))
             }
             None => {

@@ -12,11 +12,11 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use http::header::{CONNECTION, CONTENT_TYPE, EXPECT, HOST, TE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::{Instant, sleep};
 
-use breakerbox_policy::{Class, Priority, Symptom};
+use breakerbox_policy::{Class, Symptom};
 
 use self::replies::{list, own, signed, trailers_only};
 use self::substitutes::SubstituteCalls;
@@ -36,7 +36,8 @@ use super::http::request_body::{Upload, UploadStatus};
 use super::http::response_stream::{self, ResponsePiece, ResponseStream};
 use super::http::tunnel::CallerTunnel;
 use super::http::upgrade;
-use super::mcp::endpoint::McpEndpoint;
+use super::mcp::call_headers::call_options;
+use super::mcp::endpoint::{McpEndpoint, refused_by_protocol};
 use super::message::{HttpFailure, HttpRequest, RequestBody};
 use super::own_tls::OverTls;
 use super::path::has_dot_segment;
@@ -49,8 +50,6 @@ use crate::{AnswerSource, CallError, CallOptions, Served, Streamed};
 /// Difference between the limit of a slow upload and the limit of the attempt. The upload's limit
 /// must expire first, so that the caller is blamed and not the dependency.
 const AHEAD: Duration = Duration::from_millis(10);
-/// Maximum length of a caller's key.
-const MAX_KEY: usize = 256;
 
 /// Responds to a request in every case.
 pub(super) async fn answer(
@@ -112,6 +111,11 @@ async fn answer_and_read(
     let (mut head, body) = request.into_parts();
     let is_empty = body.is_end_stream();
     if let Some((response, is_read)) = screen(&mut head, &lane.config.load(), !is_empty) {
+        let first = head.uri.path().split('/').nth(1).unwrap_or_default();
+        let response = match lane.routes.load().get(first) {
+            Some(RouteKind::Mcp(_)) => refused_by_protocol(response),
+            _ => response,
+        };
         return (own(response, 0), is_read);
     }
     let path = head.uri.path();
@@ -137,7 +141,7 @@ async fn answer_and_read(
     let route = match found {
         Some((RouteKind::Http(route), length)) => Some((route, length)),
         Some((RouteKind::Mcp(endpoint), length)) => {
-            return Box::pin(through(&endpoint, length, head, body)).await;
+            return Box::pin(through(lane, &endpoint, length, (head, body))).await;
         }
         None => None,
     };
@@ -171,17 +175,15 @@ async fn answer_and_read(
 
 /// Responds to a request to an MCP server, which has one path. `length`: of its name.
 async fn through(
-    endpoint: &McpEndpoint,
+    lane: &ThreadContext,
+    endpoint: &Arc<McpEndpoint>,
     length: usize,
-    head: Parts,
-    body: Incoming,
+    (head, body): (Parts, Incoming),
 ) -> (Response<ReplyBody>, bool) {
     let is_empty = body.is_end_stream();
-    if head.uri.path()[1 + length..] == *"/mcp" {
-        // The whole request is read before it is answered, unless it is refused by its head.
-        let response = endpoint.answer(head, body).await;
-        let is_read = is_empty || response.status().is_success();
-        return (response, is_read);
+    if matches!(&head.uri.path()[1 + length..], "/mcp" | "/mcp/") {
+        let config = lane.config.load_full();
+        return endpoint.answer(head, body, &config).await;
     }
     let name = &endpoint.name;
     let detail = format!("an MCP server is reached at /{name}/mcp");
@@ -217,36 +219,15 @@ impl ProxiedCall<'_> {
             target.push('?');
             target.push_str(query);
         }
-        let text = |name: HeaderName| {
-            let value = head.headers.get(name);
-            value.map(|value| value.to_str().unwrap_or_default().trim())
-        };
-        let timeout = text(DEADLINE).map(|text| text.parse().map(Duration::from_millis));
-        let timeout = timeout.transpose();
-        let timeout =
-            timeout.map_err(|_| "breakerbox-deadline-ms is not a number of milliseconds")?;
-        let timeout = timeout.into_iter().chain(self.grpc_timeout(head)).min();
-        let priority = match text(PRIORITY) {
-            None | Some("normal") => Priority::Normal,
-            Some("low") => Priority::Low,
-            Some("high") => Priority::High,
-            Some(_) => return Err("breakerbox-priority is not low, normal or high"),
-        };
-        let key = text(KEY);
-        if key.is_some_and(|key| key.is_empty() || key.len() > MAX_KEY) {
-            return Err("breakerbox-key does not have 1 to 256 characters");
-        }
+        let mut options = call_options(&head.headers)?;
+        let timeouts = options.timeout.into_iter().chain(self.grpc_timeout(head));
+        options.timeout = timeouts.min();
         let is_idempotent =
             self.route.idempotent.contains(&head.method) || head.headers.contains_key(IDEMPOTENCY);
         Ok(RequestOptions {
             target,
             is_idempotent,
-            options: CallOptions {
-                timeout,
-                priority,
-                key: key.map(Arc::from),
-                ..CallOptions::default()
-            },
+            options,
         })
     }
 
