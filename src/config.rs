@@ -25,9 +25,12 @@ mod recorder;
 mod reload;
 
 // sections of a dependency
+mod caller_auth;
 mod dependency;
 mod kind;
 mod mcp;
+mod mcp_group;
+mod mcp_tools;
 mod outbound;
 
 mod backoff;
@@ -47,6 +50,9 @@ mod timeout;
 mod upstream_tls;
 mod workers;
 
+// other formats
+mod client_import;
+
 pub mod credentials;
 mod problem;
 mod secret;
@@ -58,12 +64,16 @@ use std::path::{Path, PathBuf};
 use ::config::Value;
 
 pub use admin::AdminConfig;
+pub use caller_auth::{AuthChoice, CallerAuth, JwtRules, KeySource};
+pub use client_import::{ImportError, ImportedConfig, import_clients};
 pub use dependency::DependencyConfig;
 pub use fallback::{FallbackConfig, FallbackKind, FallbackOn};
 pub use gateway::{GatewayConfig, TrustedHeader};
 pub use kind::DependencyKind;
 pub use loader::{Loader, Sources};
 pub use mcp::McpConfig;
+pub use mcp_group::GroupMember;
+pub use mcp_tools::{ToolRule, ToolRules};
 pub use otel::OtelConfig;
 pub use outbound::OutboundConfig;
 pub use problem::{ConfigError, Problem, Warning};
@@ -183,7 +193,8 @@ impl Settings {
             Value::new(None, entries.collect::<::config::Map<String, Value>>())
         };
         let fallback = Value::new(None, vec![table(Vec::new())]);
-        let any = table(vec![("fallback", fallback)]);
+        let tools = table(vec![("*", table(Vec::new()))]);
+        let any = table(vec![("fallback", fallback), ("tools", tools)]);
         let root = table(vec![("dependencies", table(vec![("*", any)]))]);
         let report = RefCell::new(LoadReport::default());
         read_root(&root, "", &report);
@@ -250,6 +261,8 @@ fn read_root(root: &Value, environment: &str, report: &RefCell<LoadReport>) -> S
         dependencies: read_dependencies(&section.section("dependencies"), environment),
         ..Settings::default()
     };
+    let has_auth = settings.gateway.auth.is_some();
+    mcp_group::check_auth(&settings.dependencies, has_auth, &section.section("dependencies"));
     section.finish();
     settings
 }
@@ -276,6 +289,7 @@ fn read_dependencies(table: &Section<'_>, environment: &str) -> BTreeMap<String,
         dependencies.insert(name.clone(), dependency::read(section, environment));
     }
     fallback_targets::check(&dependencies, table);
+    mcp_group::check(&dependencies, table);
     dead_settings::check_fallbacks(&dependencies, table);
     fallback_targets::trust_same_origin(&mut dependencies);
     dependencies

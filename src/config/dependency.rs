@@ -4,9 +4,12 @@ use std::path::PathBuf;
 
 use breakerbox_policy::{DependencySettings, WhenAllDown};
 
+use super::caller_auth::{self, AuthChoice};
 use super::fallback::{self, FallbackConfig};
 use super::kind::DependencyKind;
 use super::mcp::{self, McpConfig};
+use super::mcp_group::{self, GroupMember};
+use super::mcp_tools::{self, ToolRules};
 use super::outbound::{self, OutboundConfig};
 use super::section::Section;
 use super::upstream_tls::{self, UpstreamTls};
@@ -36,6 +39,14 @@ pub struct DependencyConfig {
     pub tls: Option<UpstreamTls>,
     /// Settings of an MCP server; `None` for other kinds.
     pub mcp: Option<McpConfig>,
+    /// Table of its tools, for MCP servers.
+    pub tools: ToolRules,
+    /// Members, for [`DependencyKind::McpGroup`]; `None` for other kinds.
+    pub members: Option<Vec<GroupMember>>,
+    /// Headers of callers that pass to the server, for [`DependencyKind::McpHttp`].
+    pub forward_headers: Vec<String>,
+    /// Credentials that its callers present.
+    pub auth: AuthChoice,
     /// The policy, in the kernel's types.
     pub settings: DependencySettings,
     /// Fallbacks, in this order (FBK-1).
@@ -48,6 +59,7 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
         ("http", DependencyKind::Http),
         ("mcp_stdio", DependencyKind::McpStdio),
         ("mcp_http", DependencyKind::McpHttp),
+        ("mcp_group", DependencyKind::McpGroup),
         ("simulated", DependencyKind::Simulated),
     ];
     let kind = section.get_if_set("kind", &one_of(KINDS));
@@ -62,6 +74,9 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
     }
     let outbound = outbound::read(&mut section, kind);
     let mcp = mcp::read(&mut section, kind, &outbound.headers);
+    let members = mcp_group::read(&mut section, kind);
+    let auth = caller_auth::read_choice(&mut section);
+    let forward_headers = outbound::read_forwarded(&mut section, kind, &outbound.headers);
     let outbound = if kind == Some(DependencyKind::Http) {
         outbound
     } else {
@@ -85,6 +100,7 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
     let has_own_certificate = tls.as_ref().is_some_and(|tls| tls.cert.is_some());
     let has_credentials = has_own_certificate || !outbound.headers.is_empty();
     let mut settings = read_settings(&mut section, environment, (kind, has_credentials));
+    let tools = mcp_tools::read(&mut section, kind, settings.timeout.total);
     let fallbacks: Vec<FallbackConfig> = section
         .sections("fallback")
         .into_iter()
@@ -105,6 +121,10 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
         outbound,
         tls,
         mcp,
+        tools,
+        members,
+        forward_headers,
+        auth,
         settings,
         fallbacks,
     };

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use super::caller_auth::{self, CallerAuth};
 use super::section::Section;
 use super::value_type::{TICK, ValueType, YEAR, address, bytes, count, duration, one_of, string};
 
@@ -20,6 +21,8 @@ pub struct GatewayConfig {
     pub origins: Vec<String>,
     /// Request headers of callers that are obeyed.
     pub trust: Vec<TrustedHeader>,
+    /// Credentials that callers of every dependency present, unless it has a choice of its own.
+    pub auth: Option<CallerAuth>,
     /// Number of threads; `None` for one per processor.
     pub threads: Option<NonZeroU32>,
     /// Maximum number of callers' connections; further ones wait in the system's backlog.
@@ -73,6 +76,7 @@ impl Default for GatewayConfig {
             hosts: Vec::new(),
             origins: Vec::new(),
             trust: TRUST.map(|(_, header)| header).to_vec(),
+            auth: None,
             threads: None,
             max_connections: number(10_000),
             max_head: 64_000,
@@ -131,6 +135,7 @@ pub(super) fn read(mut section: Section<'_>) -> GatewayConfig {
             .get_if_set("origins", &origin().list())
             .unwrap_or_default(),
         trust: section.get_or("trust", &trust, trusted).unwrap_or_default(),
+        auth: section.section_if_given("auth").and_then(caller_auth::read),
         threads: section.get_or("threads", &threads, default.threads),
         max_connections: section.get_or(
             "max_connections",

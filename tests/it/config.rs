@@ -5,6 +5,7 @@ mod check;
 #[cfg(feature = "cli")]
 mod closed;
 mod credentials;
+mod front;
 mod layers;
 mod limits;
 mod mcp;

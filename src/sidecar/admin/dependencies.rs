@@ -414,6 +414,7 @@ fn kind_word(kind: DependencyKind) -> &'static str {
         DependencyKind::Http => "http",
         DependencyKind::McpStdio => "mcp_stdio",
         DependencyKind::McpHttp => "mcp_http",
+        DependencyKind::McpGroup => "mcp_group",
         DependencyKind::Simulated => "simulated",
     }
 }
