@@ -15,6 +15,9 @@ pub struct CallOptions {
     /// Time limit of the whole call. The dependency's total timeout, and the deadline of the
     /// surrounding call, can only shorten it.
     pub timeout: Option<Duration>,
+    /// Time limit of one attempt, instead of the dependency's; `None` leaves it to the dependency. The
+    /// call's own limit still bounds it.
+    pub attempt: Option<Duration>,
     /// Permission to execute the call twice; `None` leaves it to the dependency.
     pub idempotent: Option<bool>,
     /// Fingerprint for the quarantine; `None` leaves it to the dependency.
@@ -40,6 +43,7 @@ impl CallOptions {
     pub(crate) const fn usual() -> &'static Self {
         static USUAL: CallOptions = CallOptions {
             timeout: None,
+            attempt: None,
             idempotent: None,
             fingerprint: None,
             priority: Priority::Normal,

@@ -24,6 +24,8 @@ mod tree;
 
 mod timestamps;
 
+mod tools;
+
 use std::collections::BTreeMap;
 use std::fmt;
 #[cfg(feature = "mcp")]
@@ -44,9 +46,9 @@ use crate::agents::health::HealthMonitor;
 use crate::config::{DependencyKind, Secret, Settings};
 use crate::lock::LockExt as _;
 #[cfg(feature = "mcp")]
-use crate::mcp::McpClient;
+use crate::mcp::{McpClient, ToolFigures};
 use crate::sidecar::host_guard::AllowedHosts;
-use crate::sidecar::observe::metrics::{AdminFigures, MetricsReader, encode};
+use crate::sidecar::observe::metrics::{AdminFigures, MetricsReader, ToolSeries, encode};
 
 pub use server::{ServeError, Server, ServerLimits};
 
@@ -83,6 +85,10 @@ pub struct Admin {
 #[cfg(feature = "mcp")]
 type FindServer = dyn Fn(&str) -> Option<McpClient> + Send + Sync;
 
+/// Returns the figures of a server's tools; `None` if there is no such server.
+#[cfg(feature = "mcp")]
+type FindTools = dyn Fn(&str) -> Option<Vec<ToolFigures>> + Send + Sync;
+
 struct AdminState {
     runtime: Runtime,
     token: Option<Secret>,
@@ -92,6 +98,8 @@ struct AdminState {
     kinds: Mutex<BTreeMap<String, DependencyKind>>,
     #[cfg(feature = "mcp")]
     servers: OnceLock<Box<FindServer>>,
+    #[cfg(feature = "mcp")]
+    tools: OnceLock<Box<FindTools>>,
     phase: AtomicU8,
     alerts: Arc<Mutex<AlertLog>>,
     /// Health checks that the program has registered, by name.
@@ -124,6 +132,8 @@ impl Admin {
                 kinds: Mutex::new(kinds(settings)),
                 #[cfg(feature = "mcp")]
                 servers: OnceLock::new(),
+                #[cfg(feature = "mcp")]
+                tools: OnceLock::new(),
                 phase: AtomicU8::new(Phase::Starting as u8),
                 alerts: AlertLog::watch(&runtime),
                 #[cfg(feature = "agents")]
@@ -149,6 +159,39 @@ impl Admin {
     pub fn show(&self, find: impl Fn(&str) -> Option<McpClient> + Send + Sync + 'static) {
         // A second one would belong to another gateway.
         let _ = self.inner.servers.set(Box::new(find));
+    }
+
+    /// Adds the figures of the tools of MCP servers. `find`: returns those of one server, while it is
+    /// there. Only the first call counts.
+    #[cfg(feature = "mcp")]
+    pub fn show_tools(
+        &self,
+        find: impl Fn(&str) -> Option<Vec<ToolFigures>> + Send + Sync + 'static,
+    ) {
+        // A second one would belong to another gateway.
+        let _ = self.inner.tools.set(Box::new(find));
+    }
+
+    /// Returns the figures of a server's tools.
+    #[cfg(feature = "mcp")]
+    fn tools_of(&self, name: &str) -> Option<Vec<ToolFigures>> {
+        self.inner.tools.get()?(name)
+    }
+
+    /// Returns the figures of all tools, by server.
+    fn tool_series(&self) -> ToolSeries {
+        #[cfg(feature = "mcp")]
+        {
+            let names = self.inner.kinds.acquire();
+            let names: Vec<String> = names.keys().cloned().collect();
+            let servers = names.into_iter();
+            let servers = servers.filter_map(|name| Some((self.tools_of(&name)?, name)));
+            ToolSeries {
+                servers: servers.map(|(tools, name)| (name, tools)).collect(),
+            }
+        }
+        #[cfg(not(feature = "mcp"))]
+        ToolSeries::default()
     }
 
     #[cfg(feature = "mcp")]
@@ -244,7 +287,8 @@ impl Admin {
             missed_events: self.inner.missed.load(Ordering::Relaxed),
             stream_readers: self.inner.streams.readers(),
         };
-        self.inner.metrics.families(self.runtime(), figures)
+        let tools = self.tool_series();
+        self.inner.metrics.families(self.runtime(), figures, &tools)
     }
 }
 

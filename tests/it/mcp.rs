@@ -30,6 +30,19 @@ mod reloads;
 #[cfg(feature = "cli")]
 mod served;
 
+#[cfg(feature = "cli")]
+mod auth;
+#[cfg(feature = "cli")]
+mod cors;
+#[cfg(feature = "cli")]
+mod fake_server;
+#[cfg(feature = "cli")]
+mod groups;
+#[cfg(feature = "cli")]
+mod import;
+#[cfg(feature = "cli")]
+mod tools_table;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

@@ -87,6 +87,7 @@ impl<'a> CallPlan<'a> {
     fn from_settings(shared: &Shared, options: &'a CallOptions) -> Self {
         let CallOptions {
             timeout,
+            attempt,
             idempotent,
             fingerprint,
             priority,
@@ -115,7 +116,7 @@ impl<'a> CallPlan<'a> {
             is_callers_deadline,
             caller_deadline,
             max_attempts: settings.max_attempts,
-            attempt_limit: settings.attempt_limit,
+            attempt_limit: attempt.or(settings.attempt_limit),
             is_hedged: settings.is_hedged,
             has_rate_limit: settings.has_rate_limit,
             last_resort: settings.last_resort,

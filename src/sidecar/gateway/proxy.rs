@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep};
 
 use breakerbox_policy::{Class, Symptom};
 
+use super::front;
 use super::head_rules::{refuse_trace, screen};
 use super::headers::{
     ATTEMPTS, DEADLINE, IDEMPOTENCY, KEY, PRIORITY, SOURCE, append_forwarded, append_via,
@@ -28,7 +29,7 @@ use super::http::pool::PooledBody;
 use super::http::request_body::{self, BodyLimits, ReadBody, StreamedBody, Upload, UploadStatus};
 use super::http::response_stream::{self, ResponsePiece, ResponseStream};
 use super::mcp::call_headers::call_options;
-use super::mcp::endpoint::{McpEndpoint, refused_by_protocol};
+use super::mcp::endpoint::refused_by_protocol;
 use super::message::{HttpFailure, HttpReply, HttpRequest};
 use super::path::has_dot_segment;
 use super::problem::{GatewayProblem, ProblemKind};
@@ -77,25 +78,34 @@ async fn answer_and_read(
     if let Some((response, is_read)) = screen(&mut head, &lane.config.load(), !is_empty) {
         let first = head.uri.path().split('/').nth(1).unwrap_or_default();
         let response = match lane.routes.load().get(first) {
-            Some(RouteKind::Mcp(_)) => refused_by_protocol(response),
+            Some(route) if route.is_mcp() => refused_by_protocol(response),
             _ => response,
         };
         return (own(response, 0), is_read);
     }
     let path = head.uri.path();
-    if path == "/" {
-        return (own(list(lane), 0), is_empty);
-    }
     let routes = lane.routes.load();
     let found = path.strip_prefix('/').and_then(|path| {
         let name = path.split('/').next()?;
         routes.get(name).map(|way| (way.clone(), name.len()))
     });
     drop(routes);
+    let page = match front::admit(lane, &mut head, found.as_ref()).await {
+        Ok(page) => page,
+        Err(answer) => return (own(answer, 0), is_empty),
+    };
+    let path = head.uri.path();
+    if path == "/" {
+        return (own(list(lane), 0), is_empty);
+    }
     let route = match found {
         Some((RouteKind::Http(route), length)) => Some((route, length)),
-        Some((RouteKind::Mcp(endpoint), length)) => {
-            return Box::pin(through(lane, &endpoint, length, (head, body))).await;
+        Some((way, length)) => {
+            let mut answered = Box::pin(through(lane, &way, length, (head, body))).await;
+            if let Some(page) = page {
+                page.admit(&mut answered.0);
+            }
+            return answered;
         }
         None => None,
     };
@@ -127,22 +137,29 @@ async fn answer_and_read(
     }
 }
 
-/// Responds to a request to an MCP server, which has one path. `length`: of its name.
+/// Responds to a request to an MCP server or a group, which has one path. `length`: of its name.
 async fn through(
     lane: &ThreadContext,
-    endpoint: &Arc<McpEndpoint>,
+    route: &RouteKind,
     length: usize,
     (head, body): (Parts, Incoming),
 ) -> (Response<ReplyBody>, bool) {
     let is_empty = body.is_end_stream();
-    if matches!(&head.uri.path()[1 + length..], "/mcp" | "/mcp/") {
+    let (name, rest) = head.uri.path()[1..].split_at(length);
+    if matches!(rest, "/mcp" | "/mcp/") {
         let config = lane.config.load_full();
-        return endpoint.answer(head, body, &config).await;
+        match route {
+            RouteKind::Mcp(endpoint) => return endpoint.answer(head, body, &config).await,
+            RouteKind::Group(group) => return group.answer(head, body, &config).await,
+            RouteKind::Http(_) => {}
+        }
     }
-    let name = &endpoint.name;
     let detail = format!("an MCP server is reached at /{name}/mcp");
     let problem = GatewayProblem::of(ProblemKind::NO_PATH, Some(name), detail);
-    let problem = problem.state(endpoint.client.client().state());
+    let problem = match route {
+        RouteKind::Mcp(endpoint) => problem.state(endpoint.client.client().state()),
+        _ => problem,
+    };
     (own(problem.into_response(), 0), is_empty)
 }
 

@@ -9,6 +9,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::AddError;
+use super::caller_auth::AuthTable;
 use super::fallback::{CacheBound, FallbackCaches, FormerCache, narrowed};
 use super::http::cache::{self, CacheRules, HttpCache, HttpCacheFallback};
 use super::http::cache_key::KeyHeaders;
@@ -18,6 +19,7 @@ use super::http::substitute::SubstituteDependency;
 use super::http::target::{UpstreamTarget, WorkerRoute};
 use super::http::upstream::UpstreamClient;
 use super::mcp::endpoint::McpEndpoint;
+use super::mcp::group::McpGroup;
 use super::message::{HttpReply, HttpRequest};
 use super::trace::{AttemptTracer, Tracing};
 use crate::config::{DependencyConfig, FallbackConfig, FallbackKind, GatewayConfig, UpstreamTls};
@@ -34,6 +36,8 @@ pub(super) enum RouteKind {
     Http(Arc<HttpRoute>),
     /// Its tools are called.
     Mcp(Arc<McpEndpoint>),
+    /// Requests go to its members.
+    Group(Arc<McpGroup>),
 }
 
 /// Result of giving a running dependency another configuration.
@@ -47,6 +51,11 @@ pub(super) enum FollowOutcome {
 }
 
 impl RouteKind {
+    /// Returns true for an endpoint of MCP servers.
+    pub(super) fn is_mcp(&self) -> bool {
+        !matches!(self, Self::Http(_))
+    }
+
     /// Applies a configuration while the dependency runs, if that is possible.
     pub(super) fn follow(
         &self,
@@ -54,6 +63,14 @@ impl RouteKind {
         (config, url): (&DependencyConfig, &str),
         gateway: (usize, &Tracing),
     ) -> Result<FollowOutcome, AddError> {
+        if let (Self::Group(group), Some(members)) = (self, &config.members)
+            && group.is_of(members)
+        {
+            return Ok(FollowOutcome::Same);
+        }
+        if config.members.is_some() {
+            return Ok(FollowOutcome::NeedsStart);
+        }
         match (self, McpSettings::of_config(config)) {
             (Self::Http(route), None) => {
                 let followed = route.follow(runtime, (config, url), gateway)?;
@@ -77,10 +94,12 @@ impl RouteKind {
         let drain = match &self {
             Self::Http(route) => route.client.settings().workers.drain,
             Self::Mcp(endpoint) => endpoint.client.client().settings().workers.drain,
+            Self::Group(_) => return,
         };
         let is_used = || match &self {
             Self::Http(route) => Arc::strong_count(route) > 1,
             Self::Mcp(endpoint) => Arc::strong_count(endpoint) > 1,
+            Self::Group(_) => false,
         };
         let waiting = async {
             while is_used() {
@@ -97,6 +116,7 @@ pub(super) struct ThreadContext {
     pub(super) number: usize,
     pub(super) routes: Arc<ArcSwap<RouteTable>>,
     pub(super) config: Arc<ArcSwap<GatewayConfig>>,
+    pub(super) auth: Arc<ArcSwap<AuthTable>>,
     pub(super) tracing: Tracing,
 }
 
