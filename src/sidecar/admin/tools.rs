@@ -1,5 +1,10 @@
 //! The tools of an MCP server, as API clients see them.
 
+#![cfg_attr(
+    not(feature = "mcp"),
+    allow(dead_code, reason = "without MCP servers there are no tools")
+)]
+
 use serde::Serialize;
 
 use super::Admin;

@@ -155,7 +155,7 @@ export class Card {
   #tools(tools) {
     show(this.toolsPart, tools.length > 0);
     say(this.toolsNote, `${count(tools.length, "tool", "tools")} called most`);
-    const lines = tools.map((tool) => [tool.failed + tool.tool_errors > 0 ? "failing" : "well", toolLine(tool)]);
+    const lines = tools.map((tool) => [tool.failed > 0 ? "failing" : "running", toolLine(tool)]);
     rebuild(this.tools, lines, () => lines.map(([state, text]) => make("li", { "data-state": state, text })));
   }
 
