@@ -21,6 +21,10 @@
 //! # Ok(())
 //! # }
 //! ```
+#![cfg_attr(
+    not(feature = "gateway"),
+    allow(dead_code, reason = "only the gateway passes messages on")
+)]
 
 // path of a call
 mod client;

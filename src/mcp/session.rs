@@ -67,7 +67,14 @@ impl Session {
         server_state: &Arc<ServerState>,
         (description, listed): (ServerDescription, Vec<RawTool>),
     ) -> Self {
-        let has_tools = description.can("tools");
+        // A question that each server with this capability answers.
+        let other = [
+            ("tools", "tools/list"),
+            ("resources", "resources/list"),
+            ("prompts", "prompts/list"),
+        ];
+        let mut other = other.into_iter();
+        let other = other.find_map(|(name, method)| description.can(name).then_some(method));
         let is_web = matches!(connection.link, Link::Http(_));
         let is_older = !description.dialect.is_self_contained();
         server_state.learn(Some(Arc::new(description)), Some(listed));
@@ -76,7 +83,7 @@ impl Session {
         let watched = Arc::downgrade(&connection);
         let own = Arc::clone(&liveness);
         let watching = async move {
-            watch(&watched, &own, (has_tools, !is_web)).await;
+            watch(&watched, &own, (other, !is_web)).await;
         };
         tasks.push(tokio::spawn(watching).abort_handle());
         let standing = standing::keep(Arc::downgrade(&connection), Arc::clone(server_state));
@@ -167,9 +174,10 @@ impl Drop for CallWatch<'_> {
 async fn watch(
     connection: &std::sync::Weak<Connection>,
     liveness: &Liveness,
-    (has_tools, is_process): (bool, bool),
+    (other, is_process): (Option<&str>, bool),
 ) {
-    let Some(limit) = liveness.limit() else {
+    // MCP-4: some servers drop a ping without a word, so nothing is killed for that alone.
+    let (Some(limit), Some(other)) = (liveness.limit(), other) else {
         return;
     };
     let mut drops_ping = false;
@@ -185,15 +193,13 @@ async fn watch(
             Some(Dialect::SelfContained { .. }) => "server/discover",
             _ => "ping",
         };
-        let others = if has_tools { "tools/list" } else { ping };
-        // MCP-4: some servers drop a ping without a word, so nothing is killed for that alone.
         let questions = limit.max(NonZeroU32::MIN.saturating_add(1)).get();
         let mut is_alive = false;
         for number in 0..questions {
             let is_ping = number == 0 && !drops_ping;
-            let question = if is_ping { ping } else { others };
+            let question = if is_ping { ping } else { other };
             if connection.has_answered(question).await {
-                drops_ping |= number == 1 && !drops_ping && has_tools;
+                drops_ping |= number > 0;
                 is_alive = true;
                 break;
             }

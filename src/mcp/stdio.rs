@@ -225,3 +225,81 @@ pub(super) async fn read_lines<R: AsyncRead + Unpin>(reader: R, connection: Arc<
     connection.liveness.close(end);
     connection.ended();
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use tokio::io::ReadBuf;
+
+    use super::*;
+
+    /// A reader of this many letters without a line end.
+    struct Endless(usize);
+
+    impl AsyncRead for Endless {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            into: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            let length = into.remaining().min(self.0);
+            self.0 -= length;
+            into.put_slice(&vec![b'x'; length]);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn item_70_a_line_without_end_takes_no_more_memory_than_is_allowed() {
+        let mut lines = LineReader::new(Endless(50_000_000), 100_000);
+        let end = lines.next().await.unwrap_err().unwrap();
+        assert!(end.contains("more than 100000 bytes"), "{end}");
+        let read = 50_000_000 - lines.reader.get_ref().0;
+        assert!(read <= 100_000 + 2 * BUFFER, "{read} bytes were read");
+    }
+
+    #[tokio::test]
+    async fn mcp_3_m6_a_message_that_is_too_long_is_skipped_and_named() {
+        let long = "x".repeat(300_000);
+        let text = format!(
+            "{{\"id\":7,\"result\":\"{long}\"}}\n{{\"result\":\"{long}\",\"id\":8}}\n{{\"method\":\"{long}\"}}\nshort\n"
+        );
+        let mut lines = LineReader::new(text.as_bytes(), 100_000);
+        for number in [Some(7), Some(8), None] {
+            let Ok(ReadLine::TooLong(id)) = lines.next().await else {
+                panic!("{number:?}");
+            };
+            assert_eq!(id.and_then(|id| id.number()), number);
+        }
+        let short = lines.next().await;
+        assert!(matches!(short, Ok(ReadLine::Whole(line)) if &line[..] == b"short\n"));
+        assert!(matches!(lines.next().await, Err(None)));
+    }
+
+    #[test]
+    fn mcp_3_m6_output_that_cannot_be_read_answers_its_call_if_it_has_one() {
+        let id_of = |text: &'static str| match read(&Bytes::from_static(text.as_bytes())) {
+            LineKind::Message(IncomingMessage::Answer(id, Err(_))) => id.and_then(|id| id.number()),
+            LineKind::Stray => Some(0),
+            _ => None,
+        };
+        for (text, expected) in [
+            ("{\"jsonrpc\":\"2.0\",\"id\":7,\"error\":3}", Some(7)),
+            (
+                "{\"jsonrpc\":\"2.0\",\"id\":7,\"result\":{\"a\":}}",
+                Some(7),
+            ),
+            ("{\"jsonrpc\":\"2.0\",\"id\":\"9\"}", Some(9)),
+            ("hello", Some(0)),
+            // A log line of a program may have an id too.
+            ("{\"level\":\"info\",\"id\":7}", Some(0)),
+            ("{\"level\":\"info\",\"id\":7", Some(0)),
+            ("{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":3}", None),
+            ("", None),
+        ] {
+            assert_eq!(id_of(text), expected, "{text}");
+        }
+    }
+}

@@ -28,6 +28,8 @@ mod raw;
 #[cfg(feature = "cli")]
 mod reloads;
 #[cfg(feature = "cli")]
+mod remote;
+#[cfg(feature = "cli")]
 mod served;
 
 #[cfg(feature = "cli")]

@@ -53,6 +53,15 @@ impl Front {
         })
     }
 
+    /// A gateway with a server named `s`.
+    pub(super) fn of(runtime: Runtime, gateway: Gateway) -> Self {
+        Self {
+            runtime,
+            gateway,
+            folder: folder(),
+        }
+    }
+
     pub(super) fn url(&self) -> String {
         format!("http://{}/s/mcp", self.gateway.address())
     }

@@ -12,6 +12,8 @@ use hyper::body::{Body as _, Incoming};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
+/// Size of the part that has to come within the limit of time, in bytes.
+const LEAST: usize = 1024;
 /// Unit of the budget, in bytes.
 const UNIT: usize = 4096;
 /// Budget of all messages that are read or passed on at once, in units: 256 MiB.
@@ -25,7 +27,7 @@ static ROOM: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new
 pub(super) struct MessageLimits {
     /// Maximum size, in bytes.
     pub(super) size: usize,
-    /// Maximum time between two pieces.
+    /// Maximum time for each [`LEAST`] bytes.
     pub(super) pause: Duration,
 }
 
@@ -59,8 +61,9 @@ pub(super) async fn read(
     let mut granted = units(least) * UNIT;
     let mut first: Option<Bytes> = None;
     let mut text = Vec::new();
+    let mut until = Instant::now() + limits.pause;
+    let mut since = 0;
     loop {
-        let until = Instant::now() + limits.pause;
         let piece = match timeout_at(until, body.frame()).await {
             Err(_) => return Err(BodyFault::TooSlow),
             Ok(None) => break,
@@ -73,6 +76,11 @@ pub(super) async fn read(
         };
         let before = first.as_ref().map_or(text.len(), Bytes::len);
         let length = before + piece.len();
+        if length - since >= LEAST {
+            // EDGE-4: a body that drips has an end, however short its pauses are.
+            until = Instant::now() + limits.pause;
+            since = length;
+        }
         if length > limits.size {
             return Err(BodyFault::TooLong);
         }

@@ -153,7 +153,12 @@ impl CallListener for CallerStream {
         let (id, answer) = session.begin_ask();
         let params = params.map(|params| vec![params.into_bytes()]);
         let message = request(id.as_json(), method, params);
-        let is_sent = self.messages.acquire().try_send(message).is_ok();
+        let messages = self.messages.acquire().clone();
+        let is_sent = messages.try_send(message).is_ok();
+        let mut withdrawal = QuestionWithdrawal {
+            id: id.as_json().into(),
+            messages: is_sent.then_some(messages),
+        };
         let method: Box<str> = method.into();
         Box::pin(async move {
             // Dropped, it withdraws the question.
@@ -162,6 +167,7 @@ impl CallListener for CallerStream {
                 return Err(RpcError::method_not_found(&method));
             }
             let outcome = answer.await;
+            withdrawal.messages = None;
             drop(asked);
             outcome.unwrap_or_else(|_| {
                 let text = "the caller left before it answered";
@@ -171,5 +177,22 @@ impl CallListener for CallerStream {
                 ))
             })
         })
+    }
+}
+
+/// Withdrawal of a question that the server does not ask any more: told when it is dropped.
+struct QuestionWithdrawal {
+    id: Box<str>,
+    messages: Option<mpsc::Sender<CallerMessage>>,
+}
+
+impl Drop for QuestionWithdrawal {
+    fn drop(&mut self) {
+        if let Some(messages) = &self.messages {
+            let params = format!("{{\"requestId\":{}}}", self.id);
+            let params = Some(vec![bytes::Bytes::from(params)]);
+            // A caller that is gone asks no user.
+            let _ = messages.try_send(notification("notifications/cancelled", params));
+        }
     }
 }

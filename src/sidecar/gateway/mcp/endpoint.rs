@@ -23,6 +23,7 @@ use crate::mcp::{self, Mcp, McpClient, McpSettings, ToolResult};
 use crate::sidecar::gateway::AddError;
 use crate::sidecar::gateway::fallback::{CacheBound, FallbackCaches, FormerCache, narrowed};
 use crate::sidecar::gateway::http::body::ReplyBody;
+use crate::sidecar::gateway::problem::{GatewayProblem, ProblemKind};
 use crate::{ByName, FallbackRule, Fixed, Runtime, StaleCache};
 
 /// The endpoint of one MCP server.
@@ -139,13 +140,16 @@ impl McpEndpoint {
 ///
 /// # Source  Streamable HTTP, security: 403 where `Origin` or `Host` is not served.
 pub(crate) fn refused_by_protocol(response: Response<ReplyBody>) -> Response<ReplyBody> {
-    let foreign = [StatusCode::MISDIRECTED_REQUEST, StatusCode::FORBIDDEN];
-    if !foreign.contains(&response.status()) {
-        return response;
-    }
+    let kind = match response.status() {
+        StatusCode::MISDIRECTED_REQUEST => ProblemKind::FOREIGN_HOST,
+        StatusCode::FORBIDDEN => ProblemKind::FOREIGN_ORIGIN,
+        _ => return response,
+    };
     let text = "the request comes from a page or for a host that is not served; gateway.origins and \
                 gateway.hosts list those that are";
-    let error = RpcError::new(code::INVALID_REQUEST, text);
+    let mut problem = GatewayProblem::of(kind, None, text).into_data();
+    problem["status"] = Value::from(StatusCode::FORBIDDEN.as_u16());
+    let error = RpcError::new(code::INVALID_REQUEST, text).with_data(&problem);
     error_response(StatusCode::FORBIDDEN, None, &error)
 }
 
