@@ -122,10 +122,8 @@ async fn answer(State(remote): State<Remote>, headers: HeaderMap, body: Bytes) -
             "serverInfo": { "name": "remote", "version": "1" } }))),
         "tools/list" => {
             let tool = |name: &str| json!({ "name": name, "inputSchema": {} });
-            json_of(&result(
-                json!({ "tools": ["progress", "ask", "long", "stream_long", "hang"]
-                .map(tool) }),
-            ))
+            let tools = ["progress", "ask", "long", "stream_long", "hang"].map(tool);
+            json_of(&result(json!({ "tools": tools })))
         }
         "tools/call" => remote.call(&asked, &headers, &result),
         "notifications/cancelled" => {

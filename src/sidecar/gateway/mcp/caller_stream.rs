@@ -155,7 +155,7 @@ impl CallListener for CallerStream {
         let message = request(id.as_json(), method, params);
         let messages = self.messages.acquire().clone();
         let is_sent = messages.try_send(message).is_ok();
-        let mut withdrawal = QuestionWithdrawal {
+        let withdrawal = QuestionWithdrawal {
             id: id.as_json().into(),
             messages: is_sent.then_some(messages),
         };
@@ -167,7 +167,7 @@ impl CallListener for CallerStream {
                 return Err(RpcError::method_not_found(&method));
             }
             let outcome = answer.await;
-            withdrawal.messages = None;
+            withdrawal.settle();
             drop(asked);
             outcome.unwrap_or_else(|_| {
                 let text = "the caller left before it answered";
@@ -184,6 +184,13 @@ impl CallListener for CallerStream {
 struct QuestionWithdrawal {
     id: Box<str>,
     messages: Option<mpsc::Sender<CallerMessage>>,
+}
+
+impl QuestionWithdrawal {
+    /// Ends a question that was answered.
+    fn settle(mut self) {
+        self.messages = None;
+    }
 }
 
 impl Drop for QuestionWithdrawal {
