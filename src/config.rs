@@ -262,7 +262,11 @@ fn read_root(root: &Value, environment: &str, report: &RefCell<LoadReport>) -> S
         ..Settings::default()
     };
     let has_auth = settings.gateway.auth.is_some();
-    mcp_group::check_auth(&settings.dependencies, has_auth, &section.section("dependencies"));
+    mcp_group::check_auth(
+        &settings.dependencies,
+        has_auth,
+        &section.section("dependencies"),
+    );
     section.finish();
     settings
 }

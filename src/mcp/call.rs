@@ -103,7 +103,11 @@ impl ToolCall {
             let text = serde_json::to_string(&self.arguments);
             return (text.unwrap_or_default().into(), [None, None], Vec::new());
         };
-        let headers = passed.side.headers.iter().flat_map(|headers| headers.iter());
+        let headers = passed
+            .side
+            .headers
+            .iter()
+            .flat_map(|headers| headers.iter());
         let mut headers: Vec<(&str, &[u8])> = headers
             .map(|(name, value)| (name.as_str(), value.as_bytes()))
             .collect();

@@ -18,13 +18,13 @@ use super::request_check::CallerDialect;
 use super::rpc_reply::{AnswerLabel, OWN_CODE, RequestAnswer, finished, of_call};
 use super::sessions::{CallerSession, MAX_RESOURCES};
 use crate::lock::LockExt as _;
-use crate::mcp::{McpError, ToolOutcome};
 use crate::mcp::audience::{CallListener as _, CallSide};
 use crate::mcp::call::PassedCall;
 use crate::mcp::dialect::{HANDSHAKE_VERSIONS, SELF_CONTAINED_VERSION};
 use crate::mcp::json_text::{JsonText, MemberEdit, edited, joined, quoted};
 use crate::mcp::message::{MessageId, ParamsHead, RawReply, RpcError, code};
 use crate::mcp::request_meta::SERVER_INFO;
+use crate::mcp::{McpError, ToolOutcome};
 use crate::{AttemptProgress, CallError, CallOptions};
 
 /// Maximum number of times that one call may ask its user for input.
@@ -102,11 +102,7 @@ impl McpEndpoint {
     }
 
     /// Calls a tool, and counts the call.
-    async fn call_tool(
-        &self,
-        request: CallerRequest,
-        stream: &Arc<CallerStream>,
-    ) -> RequestAnswer {
+    async fn call_tool(&self, request: CallerRequest, stream: &Arc<CallerStream>) -> RequestAnswer {
         let name = request.head.name.clone().unwrap_or_default();
         let began = Instant::now();
         let answered = self.pass_on(request, stream).await;
@@ -121,11 +117,7 @@ impl McpEndpoint {
     }
 
     /// Passes a request on to the server.
-    async fn pass(
-        &self,
-        request: CallerRequest,
-        stream: &Arc<CallerStream>,
-    ) -> RequestAnswer {
+    async fn pass(&self, request: CallerRequest, stream: &Arc<CallerStream>) -> RequestAnswer {
         let answered = self.pass_on(request, stream).await;
         answered.map(|(result, _)| result)
     }
