@@ -35,6 +35,11 @@ pub(crate) mod audience;
 
 pub(crate) mod tools;
 
+mod tool_figures;
+
+#[cfg(feature = "gateway")]
+mod tool_book;
+
 mod error;
 
 // messages
@@ -99,7 +104,11 @@ pub use dependency::Mcp;
 pub use error::McpError;
 pub use json_text::JsonText;
 pub use settings::{McpServer, McpSettings};
+pub use tool_figures::ToolFigures;
 pub use tools::Tool;
+
+#[cfg(feature = "gateway")]
+pub(crate) use tool_book::{ToolBook, ToolOutcome};
 
 #[cfg(all(target_os = "linux", feature = "cli"))]
 pub(crate) use process::{adopt_orphans, reap_all};

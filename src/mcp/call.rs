@@ -95,11 +95,23 @@ impl ToolCall {
     }
 
     /// Returns the arguments in one form for all calls that are equal. Large ones stay as they came.
-    fn identity(&self) -> (Cow<'_, str>, [Option<&JsonText>; 2]) {
+    ///
+    /// MCP-6: calls with other headers of their callers are other calls, so that no kept answer
+    /// reaches another caller.
+    fn identity(&self) -> CallIdentity<'_> {
         let Some(passed) = &self.passed else {
             let text = serde_json::to_string(&self.arguments);
-            return (text.unwrap_or_default().into(), [None, None]);
+            return (text.unwrap_or_default().into(), [None, None], Vec::new());
         };
+        let headers = passed
+            .side
+            .headers
+            .iter()
+            .flat_map(|headers| headers.iter());
+        let mut headers: Vec<(&str, &[u8])> = headers
+            .map(|(name, value)| (name.as_str(), value.as_bytes()))
+            .collect();
+        headers.sort_unstable();
         let [state, responses] = &passed.input;
         let input = [state.as_ref(), responses.as_ref()];
         let text = match &passed.arguments {
@@ -108,9 +120,16 @@ impl ToolCall {
             Some(arguments) if arguments.bytes().len() > LARGE => arguments.as_str().into(),
             Some(arguments) => arguments.to_value().to_string().into(),
         };
-        (text, input)
+        (text, input, headers)
     }
 }
+
+/// The arguments of a call, the parts of one that goes on, and the headers of its caller.
+type CallIdentity<'a> = (
+    Cow<'a, str>,
+    [Option<&'a JsonText>; 2],
+    Vec<(&'a str, &'a [u8])>,
+);
 
 impl PartialEq for ToolCall {
     fn eq(&self, other: &Self) -> bool {

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::audience::CallSide;
 #[cfg(feature = "gateway")]
 use super::call::PassedCall;
-use super::call::{ToolCall, ToolResult};
+use super::call::{ToolCall, ToolResult, ToolTraits};
 use super::dependency::Mcp;
 #[cfg(feature = "gateway")]
 use super::dialect::ServerDescription;
@@ -71,13 +71,7 @@ impl McpClient {
         options: CallOptions,
     ) -> impl Future<Output = Result<Answer<ToolResult>, CallError<McpError>>> {
         let mut request = ToolCall::new(name, arguments);
-        request.nature = self.server_state.nature(&request);
-        let options = self.with_time(options);
-        let options = CallOptions {
-            idempotent: options.idempotent.or(Some(request.nature.idempotent)),
-            write: options.write.or(Some(request.nature.write)),
-            ..options
-        };
+        let options = self.with_time(self.complete(&mut request, options));
         let calling = self.client.ask_with(request, options);
         async move {
             let mut answer = calling.await?;
@@ -199,13 +193,8 @@ impl McpClient {
         options: CallOptions,
     ) -> impl Future<Output = Result<Answer<ToolResult>, CallError<McpError>>> {
         let mut request = ToolCall::of_text(name, passed);
-        request.nature = self.server_state.nature(&request);
-        let options = CallOptions {
-            idempotent: options.idempotent.or(Some(request.nature.idempotent)),
-            write: options.write.or(Some(request.nature.write)),
-            ..options
-        };
-        self.client.ask_with(request, self.with_time(options))
+        let options = self.with_time(self.complete(&mut request, options));
+        self.client.ask_with(request, options)
     }
 
     /// Sends a request other than a tool call, in the caller's own task, under the same breaker and
@@ -235,6 +224,21 @@ impl McpClient {
         };
         let options = self.with_time(options);
         self.client.run_with(options, verdict, work).await
+    }
+
+    /// Sets the traits of a call, and completes its options by them. Options take precedence, for
+    /// fallbacks and retries as well as for the slots of writes.
+    fn complete(&self, request: &mut ToolCall, options: CallOptions) -> CallOptions {
+        let own = self.server_state.nature(request);
+        request.nature = ToolTraits {
+            write: options.write.unwrap_or(own.write),
+            idempotent: options.idempotent.unwrap_or(own.idempotent),
+        };
+        CallOptions {
+            idempotent: Some(request.nature.idempotent),
+            write: Some(request.nature.write),
+            ..options
+        }
     }
 
     /// Returns the client that every dependency has, for its status, its breaker, and calls that

@@ -1,7 +1,7 @@
 //! Connector to a server, one for each incarnation of its worker: the connection to a process, or
 //! HTTP connections made on demand.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex as SyncMutex};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::Mutex;
@@ -20,6 +20,7 @@ use super::server_state::ServerState;
 use super::session::Session;
 use super::settings::McpServer;
 use crate::CallContext;
+use crate::lock::LockExt as _;
 
 /// Connector to a server.
 pub(super) enum McpConnector {
@@ -40,6 +41,14 @@ impl McpConnector {
         }
     }
 
+    /// Returns the connection for a call of this caller.
+    async fn session_of(&self, side: &CallSide) -> Result<Arc<Session>, McpError> {
+        match (self, &side.headers) {
+            (Self::Web(web), Some(headers)) => web.session_of(headers).await,
+            _ => self.session().await,
+        }
+    }
+
     /// Sends a request as one call. `call`: its context, if a worker makes it.
     ///
     /// # Cancel safety   Dropping the future notifies the server of the cancellation.
@@ -49,14 +58,14 @@ impl McpConnector {
         side: CallSide,
         call: Option<&CallContext>,
     ) -> RequestOutcome {
-        let session = self.session().await?;
+        let session = self.session_of(&side).await?;
         let asked = session.ask((method, params.clone()), side.clone(), call);
         let outcome = asked.await;
         if outcome.is_ok() || !session.connection.is_expired() {
             return outcome;
         }
         // The server has forgotten the session, and did nothing.
-        let session = self.session().await?;
+        let session = self.session_of(&side).await?;
         session.ask((method, params), side, call).await
     }
 
@@ -67,6 +76,9 @@ impl McpConnector {
             Self::Web(web) => {
                 if let Some(session) = web.now.lock().await.take() {
                     session.close().await;
+                }
+                for (_, session) in web.of_callers.acquire().drain(..) {
+                    tokio::spawn(async move { session.close().await });
                 }
             }
         }
@@ -90,7 +102,12 @@ pub(super) struct WebLink {
     sender: HttpSender,
     server_state: Arc<ServerState>,
     now: Mutex<Option<Arc<Session>>>,
+    /// Connections of callers with headers of their own, the last used one at the end.
+    of_callers: SyncMutex<Vec<(Arc<HeaderMap>, Arc<Session>)>>,
 }
+
+/// Maximum number of connections of callers with headers of their own.
+const MAX_CALLERS: usize = 64;
 
 impl WebLink {
     /// Creates a connector without a connection.
@@ -118,6 +135,7 @@ impl WebLink {
             sender: sender.map_err(failed)?,
             server_state: Arc::clone(server_state),
             now: Mutex::new(None),
+            of_callers: SyncMutex::default(),
         })
     }
 
@@ -131,9 +149,48 @@ impl WebLink {
             return Ok(Arc::clone(session));
         }
         *now = None;
+        let session = self.open(self.sender.clone()).await?;
+        *now = Some(Arc::clone(&session));
+        Ok(session)
+    }
+
+    /// Returns the connection of a caller with these headers.
+    ///
+    /// MCP-6: a server may bind a session to the credentials with which it was begun.
+    async fn session_of(&self, headers: &Arc<HeaderMap>) -> Result<Arc<Session>, McpError> {
+        let known = || {
+            let mut all = self.of_callers.acquire();
+            all.retain(|(_, session)| session.liveness.end() == ConnectionEnd::None);
+            let place = all.iter().position(|(own, _)| own == headers)?;
+            let found = all.remove(place);
+            let session = Arc::clone(&found.1);
+            all.push(found);
+            Some(session)
+        };
+        if let Some(session) = known() {
+            return Ok(session);
+        }
+        let session = self.open(self.sender.with(headers)).await?;
+        if let Some(other) = known() {
+            // Another call of this caller was quicker.
+            tokio::spawn(async move { session.close().await });
+            return Ok(other);
+        }
+        let mut all = self.of_callers.acquire();
+        all.push((Arc::clone(headers), Arc::clone(&session)));
+        // CALL-6: nothing is unbounded.
+        if all.len() > MAX_CALLERS {
+            let (_, oldest) = all.remove(0);
+            tokio::spawn(async move { oldest.close().await });
+        }
+        Ok(session)
+    }
+
+    /// Makes a connection.
+    async fn open(&self, sender: HttpSender) -> Result<Arc<Session>, McpError> {
         let settings = &self.server_state.settings;
         let liveness = Arc::new(Liveness::new(settings.hang_limit));
-        let link = Link::Http(HttpLink::new(self.sender.clone()));
+        let link = Link::Http(HttpLink::new(sender));
         let connection = Connection::new(link, liveness, &self.server_state);
         let limit = settings.start_timeout;
         let opening = Session::open(connection, &self.server_state);
@@ -142,8 +199,6 @@ impl WebLink {
             let reason = format!("no handshake within {}", RoundedDuration(limit));
             Err(McpError::Connect { reason })
         });
-        let session = Arc::new(opened?);
-        *now = Some(Arc::clone(&session));
-        Ok(session)
+        Ok(Arc::new(opened?))
     }
 }

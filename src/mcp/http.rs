@@ -93,6 +93,18 @@ impl HttpSender {
         })
     }
 
+    /// Returns a client that sends these headers too. Its own take precedence.
+    pub(super) fn with(&self, more: &HeaderMap) -> Self {
+        let mut headers = more.clone();
+        for (name, value) in &*self.headers {
+            headers.insert(name, value.clone());
+        }
+        Self {
+            headers: Arc::new(headers),
+            ..self.clone()
+        }
+    }
+
     async fn send(
         &self,
         method: Method,

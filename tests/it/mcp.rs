@@ -38,6 +38,19 @@ mod starts;
 #[cfg(feature = "cli")]
 mod writes;
 
+#[cfg(feature = "cli")]
+mod auth;
+#[cfg(feature = "cli")]
+mod cors;
+#[cfg(feature = "cli")]
+mod fake_server;
+#[cfg(feature = "cli")]
+mod groups;
+#[cfg(feature = "cli")]
+mod import;
+#[cfg(feature = "cli")]
+mod tools_table;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

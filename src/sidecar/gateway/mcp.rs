@@ -15,6 +15,12 @@ mod dispatch;
 
 mod hooks;
 
+pub(super) mod endpoint_front;
+
+mod tool_table;
+
+mod raw_object;
+
 // its caller
 mod caller_message;
 
@@ -30,3 +36,6 @@ mod audience;
 mod rpc_reply;
 
 mod event_body;
+
+// several servers
+pub(super) mod group;

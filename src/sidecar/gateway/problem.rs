@@ -107,6 +107,24 @@ impl ProblemKind {
         StatusCode::FORBIDDEN,
         "the request comes from another site",
     );
+    /// The caller presents no valid credentials.
+    pub(super) const UNAUTHORIZED: Self = Self(
+        "unauthorized",
+        StatusCode::UNAUTHORIZED,
+        "the caller presents no valid credentials",
+    );
+    /// The caller's token lacks a scope.
+    pub(super) const NO_SCOPE: Self = Self(
+        "insufficient-scope",
+        StatusCode::FORBIDDEN,
+        "the caller's token is not enough",
+    );
+    /// No key of the token's issuer is known.
+    pub(super) const NO_KEYS: Self = Self(
+        "keys-unavailable",
+        StatusCode::SERVICE_UNAVAILABLE,
+        "the caller's token cannot be checked",
+    );
     /// The request has come through this process before.
     pub(super) const LOOP: Self = Self(
         "loop-detected",

@@ -21,6 +21,7 @@ use breakerbox_policy::{Class, Symptom};
 use self::replies::{list, own, signed, trailers_only};
 use self::substitutes::SubstituteCalls;
 use super::caller_limits::{CallerIsFull, ConnectedCaller};
+use super::front;
 use super::head_rules::{refuse_trace, refuse_without_tls, screen};
 use super::headers::{
     DEADLINE, IDEMPOTENCY, KEY, PRIORITY, append_forwarded, append_via, join_cookies,
@@ -37,7 +38,7 @@ use super::http::response_stream::{self, ResponsePiece, ResponseStream};
 use super::http::tunnel::CallerTunnel;
 use super::http::upgrade;
 use super::mcp::call_headers::call_options;
-use super::mcp::endpoint::{McpEndpoint, refused_by_protocol};
+use super::mcp::endpoint::refused_by_protocol;
 use super::message::{HttpFailure, HttpRequest, RequestBody};
 use super::own_tls::OverTls;
 use super::path::has_dot_segment;
@@ -113,35 +114,37 @@ async fn answer_and_read(
     if let Some((response, is_read)) = screen(&mut head, &lane.config.load(), !is_empty) {
         let first = head.uri.path().split('/').nth(1).unwrap_or_default();
         let response = match lane.routes.load().get(first) {
-            Some(RouteKind::Mcp(_)) => refused_by_protocol(response),
+            Some(route) if route.is_mcp() => refused_by_protocol(response),
             _ => response,
         };
         return (own(response, 0), is_read);
     }
     let path = head.uri.path();
-    if path == "/" {
-        return (own(list(lane), 0), is_empty);
-    }
     let routes = lane.routes.load();
     let found = path.strip_prefix('/').and_then(|path| {
         let name = path.split('/').next()?;
         routes.get(name).map(|way| (way.clone(), name.len()))
     });
     drop(routes);
-    if let Some((kind, length)) = &found
-        && let Some(limit) = lane.config.load().per_caller.keys
-        && let Some(key) = head.headers.get(KEY).and_then(|key| key.to_str().ok())
-        && !kind.has_key(key.trim())
-        && !caller.may_add_key(limit)
-    {
-        let name = &head.uri.path()[1..=*length];
-        let problem = GatewayProblem::of_caller("gateway.per_caller.keys", Some(name));
+    let page = match front::admit(lane, &mut head, found.as_ref()).await {
+        Ok(page) => page,
+        Err(answer) => return (own(answer, 0), is_empty),
+    };
+    let path = head.uri.path();
+    if path == "/" {
+        return (own(list(lane), 0), is_empty);
+    }
+    if let Some(problem) = refuse_key(lane, caller, &head, found.as_ref()) {
         return (own(problem.into_response(), 0), is_empty);
     }
     let route = match found {
         Some((RouteKind::Http(route), length)) => Some((route, length)),
-        Some((RouteKind::Mcp(endpoint), length)) => {
-            return Box::pin(through(lane, &endpoint, length, (head, body))).await;
+        Some((way, length)) => {
+            let mut answered = Box::pin(through(lane, &way, length, (head, body))).await;
+            if let Some(page) = page {
+                page.admit(&mut answered.0);
+            }
+            return answered;
         }
         None => None,
     };
@@ -173,22 +176,50 @@ async fn answer_and_read(
     }
 }
 
-/// Responds to a request to an MCP server, which has one path. `length`: of its name.
+/// Refuses a call with a new key, if its caller has used too many of them.
+fn refuse_key<'h>(
+    lane: &ThreadContext,
+    caller: &ConnectedCaller,
+    head: &'h Parts,
+    found: Option<&(RouteKind, usize)>,
+) -> Option<GatewayProblem<'h>> {
+    let (kind, length) = found?;
+    let key = head.headers.get(KEY)?.to_str().ok()?;
+    let limit = lane.config.load().per_caller.keys?;
+    // EDGE-4: one caller cannot take the breakers of all keys.
+    if kind.has_key(key.trim()) || caller.may_add_key(limit) {
+        return None;
+    }
+    let name = &head.uri.path()[1..=*length];
+    Some(GatewayProblem::of_caller(
+        "gateway.per_caller.keys",
+        Some(name),
+    ))
+}
+
+/// Responds to a request to an MCP server or a group, which has one path. `length`: of its name.
 async fn through(
     lane: &ThreadContext,
-    endpoint: &Arc<McpEndpoint>,
+    route: &RouteKind,
     length: usize,
     (head, body): (Parts, Incoming),
 ) -> (Response<ReplyBody>, bool) {
     let is_empty = body.is_end_stream();
-    if matches!(&head.uri.path()[1 + length..], "/mcp" | "/mcp/") {
+    let (name, rest) = head.uri.path()[1..].split_at(length);
+    if matches!(rest, "/mcp" | "/mcp/") {
         let config = lane.config.load_full();
-        return endpoint.answer(head, body, &config).await;
+        match route {
+            RouteKind::Mcp(endpoint) => return endpoint.answer(head, body, &config).await,
+            RouteKind::Group(group) => return group.answer(head, body, &config).await,
+            RouteKind::Http(_) => {}
+        }
     }
-    let name = &endpoint.name;
     let detail = format!("an MCP server is reached at /{name}/mcp");
     let problem = GatewayProblem::of(ProblemKind::NO_PATH, Some(name), detail);
-    let problem = problem.state(endpoint.client.client().state());
+    let problem = match route {
+        RouteKind::Mcp(endpoint) => problem.state(endpoint.client.client().state()),
+        _ => problem,
+    };
     (own(problem.into_response(), 0), is_empty)
 }
 

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
 use super::caller_message::{LEVELS, rank};
 use super::caller_stream::CallerStream;
@@ -17,13 +18,13 @@ use super::request_check::CallerDialect;
 use super::rpc_reply::{AnswerLabel, OWN_CODE, RequestAnswer, finished, of_call};
 use super::sessions::{CallerSession, MAX_RESOURCES};
 use crate::lock::LockExt as _;
-use crate::mcp::McpError;
 use crate::mcp::audience::{CallListener as _, CallSide};
 use crate::mcp::call::PassedCall;
 use crate::mcp::dialect::{HANDSHAKE_VERSIONS, SELF_CONTAINED_VERSION};
 use crate::mcp::json_text::{JsonText, MemberEdit, edited, joined, quoted};
 use crate::mcp::message::{MessageId, ParamsHead, RawReply, RpcError, code};
 use crate::mcp::request_meta::SERVER_INFO;
+use crate::mcp::{McpError, ToolOutcome};
 use crate::{AttemptProgress, CallError, CallOptions};
 
 /// Maximum number of times that one call may ask its user for input.
@@ -95,12 +96,38 @@ impl McpEndpoint {
             )
             | ("subscriptions/listen", false) => Err(RpcError::method_not_found(&request.method)),
             ("tools/list", _) => self.list_tools(request, &stream).await,
+            ("tools/call", _) => self.call_tool(request, &stream).await,
             _ => self.pass(request, &stream).await,
         }
     }
 
+    /// Calls a tool, and counts the call.
+    async fn call_tool(&self, request: CallerRequest, stream: &Arc<CallerStream>) -> RequestAnswer {
+        let name = request.head.name.clone().unwrap_or_default();
+        let began = Instant::now();
+        let answered = self.pass_on(request, stream).await;
+        let outcome = match &answered {
+            Err(_) => ToolOutcome::Failed,
+            Ok((_, true)) => ToolOutcome::ToolError,
+            Ok((_, false)) => ToolOutcome::Answered,
+        };
+        let count = (name.as_str(), outcome, began.elapsed());
+        self.hooks.count(&self.client, count);
+        answered.map(|(result, _)| result)
+    }
+
     /// Passes a request on to the server.
-    async fn pass(&self, mut request: CallerRequest, stream: &Arc<CallerStream>) -> RequestAnswer {
+    async fn pass(&self, request: CallerRequest, stream: &Arc<CallerStream>) -> RequestAnswer {
+        let answered = self.pass_on(request, stream).await;
+        answered.map(|(result, _)| result)
+    }
+
+    /// Passes a request on to the server. Returns true too if the result is a tool's own error.
+    async fn pass_on(
+        &self,
+        mut request: CallerRequest,
+        stream: &Arc<CallerStream>,
+    ) -> Result<(Vec<Bytes>, bool), RpcError> {
         if let (Some(name), Some(params)) = (&request.renamed, &request.params) {
             let edit = MemberEdit {
                 name: "name",
@@ -115,7 +142,8 @@ impl McpEndpoint {
         for _ in 0..MAX_ROUNDS {
             let (reply, label) = self.ask_server(&request, stream).await?;
             if is_newer || !reply.head.asks_for_input() {
-                return Ok(finished(&reply, (&request.method, is_newer), label));
+                let result = finished(&reply, (&request.method, is_newer), label);
+                return Ok((result, reply.head.is_error));
             }
             // The caller's dialect asks its user by requests of their own.
             let params = self.asked_for_input(&request, &reply, stream).await?;
@@ -254,11 +282,16 @@ impl McpEndpoint {
         if description.is_some_and(|description| !description.can("tools")) {
             return Err(RpcError::method_not_found(&request.method));
         }
-        let Some(listed) = self.client.listed() else {
-            // The server was never reached so far.
-            return self.pass(request, stream).await;
+        let is_own = request.forwarded.is_some();
+        let listed = self.client.listed().filter(|_| !is_own);
+        let Some(listed) = listed else {
+            // The server was never reached so far, or may list other tools to this caller.
+            let answered = self.pass(request, stream).await?;
+            let result = JsonText::checked(joined(&answered));
+            let shown = self.hooks.filtered(&result);
+            return Ok(vec![shown.unwrap_or(result).into_bytes()]);
         };
-        let shown = self.hooks.shown(&listed);
+        let shown = self.hooks.shown(&self.client, &listed);
         let mut text = Vec::from(&b"{\"tools\":["[..]);
         for (number, tool) in shown.iter().enumerate() {
             if number > 0 {

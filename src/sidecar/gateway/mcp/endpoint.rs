@@ -11,6 +11,7 @@ use http::{Response, StatusCode};
 use serde_json::Value;
 
 use super::audience::McpAudience;
+use super::endpoint_front::EndpointFront;
 use super::held_calls::HeldCalls;
 use super::hooks::RequestHooks;
 use super::rpc_reply::error_response;
@@ -29,6 +30,7 @@ use crate::{ByName, FallbackRule, Fixed, Runtime, StaleCache};
 pub(crate) struct McpEndpoint {
     pub(crate) name: Arc<str>,
     pub(crate) client: McpClient,
+    pub(crate) front: Arc<EndpointFront>,
     pub(super) audience: Arc<McpAudience>,
     pub(super) hooks: RequestHooks,
     pub(super) held: HeldCalls,
@@ -55,6 +57,7 @@ impl McpEndpoint {
         runtime: &Runtime,
         name: &str,
         (config, settings): (&DependencyConfig, McpSettings),
+        front: Arc<EndpointFront>,
         replaces: bool,
     ) -> Result<Self, AddError> {
         let policy = config.settings.clone();
@@ -81,8 +84,9 @@ impl McpEndpoint {
         Ok(Self {
             name: Arc::from(name),
             client,
+            hooks: RequestHooks::new(Arc::clone(&front)),
+            front,
             audience,
-            hooks: RequestHooks::default(),
             held: HeldCalls::new(),
             applied: Mutex::new(AppliedSpec {
                 spec: McpEndpointSpec::of(config, settings),

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, ORIGIN, VARY};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use hyper::body::Incoming;
@@ -29,14 +29,10 @@ use crate::config::GatewayConfig;
 use crate::mcp::message::{
     LARGE, MessageFault, MessageId, ParamsHead, RawMessage, RpcError, answer, code,
 };
-use crate::sidecar::gateway::headers::{DEADLINE, KEY, PRIORITY};
+use crate::sidecar::gateway::call_note::CallNote;
 use crate::sidecar::gateway::http::body::ReplyBody;
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, DELETE, OPTIONS");
-/// Headers that a page of another site may send.
-const PAGE_HEADERS: &str = "accept, content-type, authorization, last-event-id, mcp-session-id, \
-                            mcp-protocol-version, mcp-method, mcp-name";
-
 type FrontResponse = Response<ReplyBody>;
 
 impl McpEndpoint {
@@ -47,25 +43,14 @@ impl McpEndpoint {
         body: Incoming,
         config: &GatewayConfig,
     ) -> (FrontResponse, bool) {
-        let origin = head.headers.get(ORIGIN).cloned();
         let is_empty = hyper::body::Body::is_end_stream(&body);
-        let (mut response, is_read) = match head.method {
+        match head.method {
             Method::POST => self.post(head, body, config).await,
             Method::GET => (self.get(&head), is_empty),
             Method::DELETE => (self.delete(&head), is_empty),
-            Method::OPTIONS => (preflight(&head), is_empty),
+            Method::OPTIONS => (options(), is_empty),
             _ => (not_allowed(), is_empty),
-        };
-        if let Some(origin) = origin {
-            // The gateway has checked it: a page of this origin may read the response.
-            let headers = response.headers_mut();
-            headers.insert("access-control-allow-origin", origin);
-            let exposed = "mcp-session-id, breakerbox-source, breakerbox-attempts";
-            let exposed = HeaderValue::from_static(exposed);
-            headers.insert("access-control-expose-headers", exposed);
-            headers.append(VARY, HeaderValue::from_static("origin"));
         }
-        (response, is_read)
     }
 
     async fn post(
@@ -173,7 +158,21 @@ impl McpEndpoint {
         empty_response(StatusCode::ACCEPTED)
     }
 
-    async fn take_request(
+    /// Takes a request of a caller, and answers it.
+    pub(super) async fn take_request(
+        self: &Arc<Self>,
+        head: &Parts,
+        (id, method, text): (MessageId, Box<str>, Option<crate::mcp::JsonText>),
+        (params, room): (ParamsHead, Vec<tokio::sync::OwnedSemaphorePermit>),
+    ) -> FrontResponse {
+        let note = CallNote::new(&self.name, &method, params.name.as_deref());
+        let taking = self.take_checked(head, (id, method, text), (params, room));
+        let mut response = taking.await;
+        response.extensions_mut().insert(note);
+        response
+    }
+
+    async fn take_checked(
         self: &Arc<Self>,
         head: &Parts,
         (id, method, text): (MessageId, Box<str>, Option<crate::mcp::JsonText>),
@@ -185,24 +184,27 @@ impl McpEndpoint {
             Err((status, error)) => return refuse(status, &error),
         };
         let is_newer = matches!(dialect, CallerDialect::Newer { .. });
+        let admitted = match self.hooks.admit(&method, params.name.as_deref()) {
+            Ok(admitted) => admitted,
+            Err(error) => return refuse(status_of(Some(&error), is_newer), &error),
+        };
         if &*method == "tools/call" && is_newer {
-            let marked = params
-                .name
-                .as_deref()
-                .map(|name| self.client.header_params(name));
+            let own = admitted.renamed.as_deref().or(params.name.as_deref());
+            let marked = own.map(|name| self.client.header_params(name));
             let marked = marked.unwrap_or_default();
             let arguments = params.arguments.as_ref();
             if let Err((status, error)) = check_params(&head.headers, &marked, arguments) {
                 return refuse(status, &error);
             }
         }
-        let options = match call_options(&head.headers) {
+        let mut options = match call_options(&head.headers) {
             Ok(options) => options,
             Err(text) => {
                 let error = RpcError::new(code::INVALID_REQUEST, text);
                 return refuse(StatusCode::BAD_REQUEST, &error);
             }
         };
+        admitted.apply(&mut options);
         if &*method == "initialize" && !is_newer {
             let (result, session) = self.initialize(&params).await;
             let mut response = message_response(StatusCode::OK, answer(id.as_json(), Ok(result)));
@@ -217,11 +219,6 @@ impl McpEndpoint {
             Ok(session) => session,
             Err(response) => return *response,
         };
-        let named = params.name.as_deref().or(params.uri.as_deref());
-        let renamed = match self.hooks.admit(head, &method, named) {
-            Ok(renamed) => renamed,
-            Err(error) => return refuse(status_of(Some(&error), is_newer), &error),
-        };
         if &*method == "subscriptions/listen" && is_newer {
             return self.listen(&id, &params);
         }
@@ -233,7 +230,7 @@ impl McpEndpoint {
             dialect,
             session,
             options,
-            renamed,
+            renamed: admitted.renamed,
             forwarded: self.hooks.forwarded(head),
             _room: room,
         };
@@ -395,7 +392,7 @@ async fn converse(
 }
 
 /// Checks the head of a message before its body is read.
-fn check_head(headers: &HeaderMap) -> Result<(), (StatusCode, RpcError)> {
+pub(super) fn check_head(headers: &HeaderMap) -> Result<(), (StatusCode, RpcError)> {
     let invalid = |status, text: &str| Err((status, RpcError::new(code::INVALID_REQUEST, text)));
     let media = headers.get(CONTENT_TYPE);
     let media = media.and_then(|line| line.to_str().ok());
@@ -417,9 +414,9 @@ fn check_head(headers: &HeaderMap) -> Result<(), (StatusCode, RpcError)> {
 }
 
 /// A message with the head of its parameters, or an error with the id, if it is known.
-type ReadOutcome = Result<(RawMessage, ParamsHead), (Option<MessageId>, RpcError)>;
+pub(super) type ReadOutcome = Result<(RawMessage, ParamsHead), (Option<MessageId>, RpcError)>;
 
-fn read_message(text: &bytes::Bytes) -> ReadOutcome {
+pub(super) fn read_message(text: &bytes::Bytes) -> ReadOutcome {
     let trimmed = text.slice_ref(text.trim_ascii());
     let invalid = |id, text: &str| Err((id, RpcError::new(code::INVALID_REQUEST, text)));
     let message = match RawMessage::read(&trimmed) {
@@ -457,7 +454,7 @@ fn read_message(text: &bytes::Bytes) -> ReadOutcome {
 }
 
 /// Builds the response to a body that was not read.
-fn unread(fault: BodyFault, limits: MessageLimits, max_line: usize) -> FrontResponse {
+pub(super) fn unread(fault: BodyFault, limits: MessageLimits, max_line: usize) -> FrontResponse {
     let (status, text) = match fault {
         BodyFault::TooLong => {
             let size = limits.size;
@@ -496,27 +493,15 @@ fn event_response(body: EventBody) -> FrontResponse {
     response
 }
 
-fn not_allowed() -> FrontResponse {
+pub(super) fn not_allowed() -> FrontResponse {
     let mut response = empty_response(StatusCode::METHOD_NOT_ALLOWED);
     response.headers_mut().insert(ALLOW, METHODS);
     response
 }
 
-/// Answers the question of a browser, whether a page of this origin may send a request. The gateway
-/// has checked the origin.
-fn preflight(head: &Parts) -> FrontResponse {
+/// Names the methods. Questions of browsers are answered before.
+pub(super) fn options() -> FrontResponse {
     let mut response = empty_response(StatusCode::NO_CONTENT);
-    let headers = response.headers_mut();
-    headers.insert(ALLOW, METHODS);
-    if head.headers.contains_key("access-control-request-method") {
-        headers.insert("access-control-allow-methods", METHODS);
-        let ours = [DEADLINE, PRIORITY, KEY].map(|name| name.as_str().to_owned());
-        let allowed = format!("{PAGE_HEADERS}, {}", ours.join(", "));
-        if let Ok(allowed) = HeaderValue::try_from(allowed) {
-            headers.insert("access-control-allow-headers", allowed);
-        }
-        let age = HeaderValue::from_static("600");
-        headers.insert("access-control-max-age", age);
-    }
+    response.headers_mut().insert(ALLOW, METHODS);
     response
 }

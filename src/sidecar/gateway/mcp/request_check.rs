@@ -13,7 +13,7 @@ use crate::mcp::request_meta::{self, CAPABILITIES, LOG_LEVEL, MetaMembers, PROTO
 pub(super) const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
 pub(super) const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 const METHOD: HeaderName = HeaderName::from_static("mcp-method");
-const NAME: HeaderName = HeaderName::from_static("mcp-name");
+pub(super) const NAME: HeaderName = HeaderName::from_static("mcp-name");
 
 /// The dialect that a caller speaks.
 #[derive(Debug)]
