@@ -67,19 +67,7 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
         ("simulated", DependencyKind::Simulated),
     ];
     let kind = section.get_if_set("kind", &one_of(KINDS));
-    let url = match kind {
-        Some(DependencyKind::Http) => string(URL_OR_SOCKET, is_dependency_url),
-        _ => string(URL, is_http_url),
-    };
-    let url = section.get_if_set("url", &url);
-    let needs_url = match kind {
-        Some(DependencyKind::Http) => Some("kind = \"http\" needs it"),
-        Some(DependencyKind::McpHttp) => Some("kind = \"mcp_http\" needs it"),
-        _ => None,
-    };
-    if let Some(reason) = needs_url.filter(|_| !section.has("url")) {
-        section.conflict("url", reason, URL);
-    }
+    let url = read_url(&mut section, kind);
     let outbound = outbound::read(&mut section, kind);
     let mcp = mcp::read(&mut section, kind, &outbound.headers);
     let members = mcp_group::read(&mut section, kind);
@@ -140,6 +128,23 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
     dead_settings::check(&section, &config);
     section.finish();
     config
+}
+
+fn read_url(section: &mut Section<'_>, kind: Option<DependencyKind>) -> Option<String> {
+    let url = match kind {
+        Some(DependencyKind::Http) => string(URL_OR_SOCKET, is_dependency_url),
+        _ => string(URL, is_http_url),
+    };
+    let url = section.get_if_set("url", &url);
+    let needs_url = match kind {
+        Some(DependencyKind::Http) => Some("kind = \"http\" needs it"),
+        Some(DependencyKind::McpHttp) => Some("kind = \"mcp_http\" needs it"),
+        _ => None,
+    };
+    if let Some(reason) = needs_url.filter(|_| !section.has("url")) {
+        section.conflict("url", reason, URL);
+    }
+    url
 }
 
 fn read_settings(

@@ -1,6 +1,8 @@
 //! The gateway's own errors in the format of RFC 9457: the reason, whether the work was done, and
 //! when to retry.
 
+mod error_kind;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,13 +13,14 @@ use serde_json::Value;
 
 use breakerbox_policy::Executed;
 
+use error_kind::{cause_of, kind_of, kind_of_failure};
+
 use super::http::body::ReplyBody;
-use super::http::connect_failure::ConnectFailure;
 use super::http::error::HttpError;
 use super::http::grpc::GrpcProblem;
 use super::message::HttpFailure;
+use crate::CallError;
 use crate::mcp::McpError;
-use crate::{CallError, Limit, NotExecutedReason};
 
 /// A kind of problem: its code, its status and its title.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -374,73 +377,6 @@ fn wait_for_memory(error: &CallError<HttpError>) -> Option<Duration> {
 /// Converts to whole units of `unit` nanoseconds, rounded up: no caller is told to retry too early.
 fn round_up(wait: Duration, unit: u128) -> u64 {
     u64::try_from(wait.as_nanos().div_ceil(unit)).unwrap_or(u64::MAX)
-}
-
-/// Returns the cause of an error, in a few words. `own`: that of the dependency's own error.
-fn cause_of<E>(error: &CallError<E>, own: &dyn Fn(&E) -> String) -> String {
-    match error {
-        CallError::Failed { error, .. } => own(error),
-        CallError::Open(refused) => refused.reason().reason.clone(),
-        CallError::Overloaded { limit, .. } => {
-            let (slots, queue) = limit.keys();
-            format!("{slots}, {queue}")
-        }
-        CallError::NotExecuted {
-            cause: Some(cause), ..
-        } => cause.to_string(),
-        CallError::TimedOut { .. } => "time limit".to_owned(),
-        CallError::Stalled { .. } => "timeout.idle".to_owned(),
-        CallError::RateLimited { limit, .. } => match limit {
-            Limit::Pause(_) => "pause asked for by the dependency".to_owned(),
-            _ => "rate_limit".to_owned(),
-        },
-        CallError::FallbackFailed { cause, .. } => cause_of(cause, own),
-        other => kind_of(other, &|_| ProblemKind::FAILED).2.to_owned(),
-    }
-}
-
-/// Returns the kind of an error. `own`: classifies the dependency's own error.
-fn kind_of<E>(error: &CallError<E>, own: &dyn Fn(&E) -> ProblemKind) -> ProblemKind {
-    match error {
-        CallError::Failed { error, .. } => own(error),
-        CallError::Open(_) => ProblemKind::OPEN,
-        CallError::Overloaded { .. } => ProblemKind::OVERLOADED,
-        CallError::TimedOut { .. } | CallError::Stalled { .. } => ProblemKind::TIMED_OUT,
-        CallError::WorkerCrashed { .. } | CallError::Interrupted { .. } => ProblemKind::CRASHED,
-        CallError::NotExecuted { reason, .. } => match reason {
-            NotExecutedReason::ShuttingDown => ProblemKind::STOPPING,
-            // Any other reason why no worker is available.
-            _ => ProblemKind::UNAVAILABLE,
-        },
-        CallError::Quarantined { .. } => ProblemKind::QUARANTINED,
-        CallError::RateLimited { .. } | CallError::SessionSpent { .. } => ProblemKind::RATE_LIMITED,
-        CallError::FallbackFailed { cause, .. } => kind_of(cause, own),
-        // An attempt that chaos made fail, and variants added later.
-        _ => ProblemKind::FAILED,
-    }
-}
-
-fn kind_of_failure(failure: HttpFailure) -> ProblemKind {
-    match failure {
-        HttpFailure::BodyTooLarge => ProblemKind::BODY_TOO_LARGE,
-        HttpFailure::BodyTooSlow => ProblemKind::BODY_TOO_SLOW,
-        HttpFailure::BodyCut => ProblemKind::BAD_REQUEST,
-        HttpFailure::Late => ProblemKind::TIMED_OUT,
-        HttpFailure::Unsent(body) => kind_of_failure(body.failure()),
-        // Our own lack, told as such.
-        HttpFailure::Connect(ConnectFailure::NoResources) | HttpFailure::NoMemory => {
-            ProblemKind::OVERLOADED
-        }
-        HttpFailure::Connect(_) => ProblemKind::FAILED,
-        HttpFailure::Status(_)
-        | HttpFailure::Grpc(_)
-        | HttpFailure::Reset
-        | HttpFailure::UploadCut
-        | HttpFailure::ClosedOnReuse
-        | HttpFailure::Unprocessed
-        | HttpFailure::TooLong
-        | HttpFailure::BodyGone => ProblemKind::FAILED,
-    }
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use super::PATIENCE;
+use super::front_bed::until_started;
 use crate::gateway::serve::http;
 
 /// A server of the handshake dialect.
@@ -181,6 +182,9 @@ impl FrontBed {
         for (name, one) in &settings.dependencies {
             let url = one.url.as_deref().unwrap_or_default();
             self.gateway.put(name, one, url, "test").await.unwrap();
+            if let Some(server) = self.gateway.servers().get(name) {
+                until_started(&server).await;
+            }
         }
     }
 

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use breakerbox::Settings;
 use breakerbox::gateway::Gateway;
+use breakerbox::{Settings, WorkerStatus};
 use reqwest::header::HeaderMap;
 use reqwest::{RequestBuilder, Response};
 
@@ -27,6 +27,21 @@ pub(super) fn program() -> Option<PathBuf> {
     Some(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/mcp_server.py"))
 }
 
+/// Waits until a server runs, or could not be started: the gateway does not wait for it.
+pub(super) async fn until_started(server: &McpClient) {
+    let started = async {
+        loop {
+            let workers = server.client().status().workers;
+            let is_over = |worker: &WorkerStatus| worker.running || worker.last_exit.is_some();
+            if workers.iter().all(is_over) {
+                return;
+            }
+            tokio::time::sleep(MOMENT).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, started).await.unwrap();
+}
+
 impl Front {
     /// Starts the server of a dialect behind a gateway. `more`: further lines of configuration.
     pub(super) async fn open(dialect: &str, more: &str) -> Option<Self> {
@@ -46,11 +61,13 @@ impl Front {
         for (name, one) in &settings.dependencies {
             gateway.put(name, one, "", "test").await.unwrap();
         }
-        Some(Self {
+        let bed = Self {
             runtime,
             gateway,
             folder,
-        })
+        };
+        until_started(&bed.server()).await;
+        Some(bed)
     }
 
     /// A gateway with a server named `s`.

@@ -358,11 +358,13 @@ impl McpGroup {
 }
 
 impl PresentMember<'_> {
-    /// Returns true unless its callers get errors at present.
+    /// Returns true unless its callers get errors at present. A server that is being started for the
+    /// first time is waited for.
     fn is_well(&self) -> bool {
         let status = self.endpoint.client.client().status();
         let is_down = matches!(status.health, Health::Down { .. });
-        !is_down && status.workers.iter().any(|worker| worker.running)
+        let mut workers = status.workers.iter();
+        !is_down && workers.any(|worker| worker.running || worker.last_exit.is_none())
     }
 
     /// Lists what the member has, page by page; `None` if it does not answer.
