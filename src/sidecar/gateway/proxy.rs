@@ -375,7 +375,7 @@ impl ProxiedCall<'_> {
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         let trace = match &body {
             Upload::Passing(passing) => Some(passing.trace()),
-            Upload::Whole(_) => None,
+            Upload::Whole(_) | Upload::Trailed(_) => None,
         };
         let settings = self.route.client.settings();
         let limit = || {
@@ -399,6 +399,9 @@ impl ProxiedCall<'_> {
                     .map(Response::status)
                     .map_err(HttpError::failure),
             );
+        }
+        if let (Ok(_), Some(trace)) = (&answered, &trace) {
+            trace.answered();
         }
         if let Ok(response) = &answered {
             let status = response.status();

@@ -3,6 +3,7 @@
 //! Slow ones may take half of the places, so that slow callers cannot keep the others from the
 //! dependency. Nothing is read here.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The number of bodies that are being read for the calls of one dependency.
@@ -25,6 +26,12 @@ impl PendingBodies {
         PendingBody(self)
     }
 
+    /// Adds a body that is passed on, and has become slow.
+    pub(super) fn begin_slow(self: &Arc<Self>) -> SlowBody {
+        self.pending.fetch_add(1, Ordering::Relaxed);
+        SlowBody(Arc::clone(self))
+    }
+
     /// Returns true if slow bodies have to give their places back.
     pub(crate) fn are_too_many(&self) -> bool {
         // EDGE-4: callers who send slowly cannot take all places.
@@ -37,6 +44,16 @@ impl PendingBodies {
 pub(crate) struct PendingBody<'a>(&'a PendingBodies);
 
 impl Drop for PendingBody<'_> {
+    fn drop(&mut self) {
+        self.0.pending.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A body that is passed on slowly.
+#[derive(Debug)]
+pub(super) struct SlowBody(Arc<PendingBodies>);
+
+impl Drop for SlowBody {
     fn drop(&mut self) {
         self.0.pending.fetch_sub(1, Ordering::Relaxed);
     }

@@ -21,7 +21,7 @@ pub(crate) struct UpstreamTarget {
     /// The budget of the bytes that are kept of requests and responses.
     pub(crate) budget: BufferBudget,
     /// Bodies of callers that are being read.
-    pub(crate) pending: PendingBodies,
+    pub(crate) pending: Arc<PendingBodies>,
     /// Connections of each thread.
     connections: Box<[OnceLock<UpstreamClient>]>,
 }
@@ -39,7 +39,7 @@ impl UpstreamTarget {
             attempts,
             holds_credentials: AtomicBool::new(false),
             budget,
-            pending: PendingBodies::default(),
+            pending: Arc::default(),
             connections: (0..threads).map(|_| OnceLock::new()).collect(),
         }
     }
