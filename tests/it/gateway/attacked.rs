@@ -199,3 +199,47 @@ async fn edge_4_e6f_a_tunnel_holds_its_callers_place_to_its_end() {
     assert!(given_back.is_ok(), "the place is kept for ever");
     bed.end().await;
 }
+
+/// Dependencies of which each is the fallback of the one before it. The last one is at an address of
+/// its own.
+fn chain(length: usize, down: &Upstream, last: &Upstream) -> String {
+    let table = |number: usize| {
+        let (url, rest) = match number + 1 == length {
+            true => (last.url(), String::new()),
+            false => (
+                down.url(),
+                format!(
+                    "[[dependencies.c{number}.fallback]]\nkind = \"dependency\"\nname = \"c{}\"\n",
+                    number + 1
+                ),
+            ),
+        };
+        format!("[dependencies.c{number}]\nkind = \"http\"\nurl = \"{url}\"\n{rest}")
+    };
+    (0..length).map(table).collect()
+}
+
+#[tokio::test]
+async fn edge_4_a_chain_of_stand_ins_is_no_longer_than_the_stack_allows() {
+    let down = Upstream::of(async |_| answer(500, "down")).await;
+    let last = Upstream::of(async |_| answer(200, "last")).await;
+    let bed = Bed::of(&chain(8, &down, &last)).await;
+    let answer = bed.get("/c0/a").await;
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.text().await.unwrap(), "last");
+    assert_eq!((down.hits(), last.hits()), (7, 1));
+    bed.end().await;
+    for length in [9, 30] {
+        let text = chain(length, &down, &last);
+        let told = Settings::loader().bare().toml(&text).load().unwrap_err();
+        let told = told.to_string();
+        let expected = format!(
+            "dependencies.c{}.fallback[0].name: given \"c{}\", a chain of 9 dependencies, allowed: \
+             at most 8, each the fallback of the one before it",
+            length - 9,
+            length - 8
+        );
+        assert!(told.contains(&expected), "{told}");
+        assert_eq!(told.matches("a chain of").count(), 1, "{told}");
+    }
+}
