@@ -235,7 +235,10 @@ impl HttpRequest {
         match &self.0.body {
             RequestBody::Whole(body) => Ok(Upload::Whole(Some(body.clone()))),
             // On the heap: it must not enlarge the future of every call.
-            RequestBody::Deferred(body) => Box::pin(body.upload(left, &target.pending)).await,
+            RequestBody::Deferred(body) => {
+                let bodies = (&target.pending, self.is_write());
+                Box::pin(body.upload(left, bodies)).await
+            }
         }
     }
 

@@ -343,6 +343,13 @@ impl ProxiedCall<'_> {
         until: Option<Instant>,
     ) -> Result<(Arc<DeferredBody>, bool), HttpFailure> {
         let keep = self.may_send_again(is_idempotent);
+        let places = self.route.client.settings().bulkhead;
+        if places.adaptive.is_some() {
+            // EDGE-4: slow bodies have their share of what there is at present.
+            let most = self.route.client.status().limit;
+            let bodies = &self.route.target().pending;
+            bodies.set_places(most, places.max_concurrent_writes);
+        }
         let config = self.lane.config.load();
         DeferredBody::begin(body, &config, (keep, until), &self.lane.budget)
     }

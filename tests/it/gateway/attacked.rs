@@ -243,3 +243,92 @@ async fn edge_4_a_chain_of_stand_ins_is_no_longer_than_the_stack_allows() {
         assert_eq!(told.matches("a chain of").count(), 1, "{told}");
     }
 }
+
+#[tokio::test]
+async fn edge_4_a_flood_of_interim_answers_holds_up_no_other_call() {
+    let flood = Upstream::raw(async |mut stream: TcpStream, _| {
+        read_until(&mut stream, "\r\n\r\n").await;
+        let heads = "HTTP/1.1 103 Early Hints\r\nlink: a\r\n\r\n".repeat(2_000);
+        while stream.write_all(heads.as_bytes()).await.is_ok() {}
+    })
+    .await;
+    let other = counting().await;
+    let bed = Bed::of(&format!(
+        "[gateway]\nthreads = 1\n\
+         [dependencies.web]\nkind = \"http\"\nurl = \"{}\"\nretry = {{ max_attempts = 1 }}\n\
+         timeout = {{ attempt = \"4s\", first_byte = \"4s\" }}\n\
+         [dependencies.other]\nkind = \"http\"\nurl = \"{}\"\n",
+        flood.url(),
+        other.url()
+    ))
+    .await;
+    let mut flooded = sent(&bed, "GET /web/a HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    bed.until("it is asked", |one| one.in_flight == 1).await;
+    for _ in 0..5 {
+        assert_eq!(bed.get("/other/a").await.status(), 200);
+    }
+    assert_eq!(bed.status().in_flight, 1, "the others waited for its end");
+    let answer = read_until(&mut flooded, "\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn edge_1_a_probe_that_waits_for_its_caller_reopens_no_breaker() {
+    let is_down = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let seen = Arc::clone(&is_down);
+    let upstream = Upstream::of(move |request: Request| {
+        let is_down = seen.load(Ordering::SeqCst);
+        async move {
+            let body = axum::body::to_bytes(request.into_body(), usize::MAX).await;
+            answer(if is_down || body.is_err() { 500 } else { 200 }, "")
+        }
+    })
+    .await;
+    let text = "breaker = { failure_threshold = 1, recovery_timeout = \"100ms\", \
+                probe_lease = \"2s\", half_open_max_calls = 1 }\n\
+                timeout = { attempt = \"1s\", first_byte = \"1s\", total = \"20s\" }\n\
+                retry = { max_attempts = 1 }\n";
+    let bed = Bed::new(&upstream.url(), text).await;
+    for framing in ["content-length: 50000", LENGTH, CHUNKED] {
+        is_down.store(true, Ordering::SeqCst);
+        assert_eq!(bed.get("/web/a").await.status(), 500);
+        is_down.store(false, Ordering::SeqCst);
+        let trips = bed.status().totals.trips;
+        bed.until("it is half-open", |one| {
+            one.state.to_string() == "half_open"
+        })
+        .await;
+        let mut slow = sent(&bed, &upload(framing, "")).await;
+        let answer = read_until(&mut slow, "\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+        // The slot is free again: the next call decides.
+        assert_eq!(bed.get("/web/a").await.status(), 200, "{framing}");
+        bed.until("it is closed", |one| one.state.to_string() == "closed")
+            .await;
+        assert_eq!(bed.status().totals.trips, trips);
+    }
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn edge_4_e6b_slow_writes_leave_the_places_of_writes_to_others() {
+    let upstream = counting().await;
+    let text = "bulkhead = { max_concurrent = 32, max_concurrent_writes = 2, max_queue = 0 }\n";
+    let bed = Bed::new(&upstream.url(), text).await;
+    for framing in ["content-length: 50000", LENGTH] {
+        let before = bed.status().totals.submitted;
+        let mut held = Vec::new();
+        for _ in 0..2 {
+            held.push(sent(&bed, &upload(framing, "")).await);
+        }
+        let given_back =
+            |one: &DependencyStatus| one.in_flight == 1 && one.totals.submitted == before + 2;
+        bed.until("a place is given back", given_back).await;
+        let write = bed.http.delete(bed.url("/web/a")).send().await.unwrap();
+        assert_eq!(write.status(), 200);
+        drop(held);
+        bed.until("all have left", |one| one.in_flight == 0).await;
+    }
+    bed.end().await;
+}

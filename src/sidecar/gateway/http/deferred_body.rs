@@ -15,9 +15,9 @@ use hyper::body::Incoming;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, Sleep, sleep, timeout, timeout_at};
 
-use super::pending_bodies::PendingBodies;
+use super::pending_bodies::{BodyPlace, PendingBodies};
 use super::request_body::{BodyLimits, StreamedBody, Upload, UploadStatus};
-use super::slow_body::{AGAIN, LEAST_PIECE, QUICK, STEADY};
+use super::slow_body::{AGAIN, LEAST_PIECE, STEADY, first_patience};
 use crate::buffer_budget::{BufferBudget, BufferShare};
 use crate::config::GatewayConfig;
 use crate::sidecar::gateway::message::{HttpFailure, UnsentBody};
@@ -132,14 +132,15 @@ impl DeferredBody {
     }
 
     /// Returns the body to send, and reads it before if it is to be kept. `left`: a time limit
-    /// beside those of the call. `pending`: the bodies that are read for the same dependency.
+    /// beside those of the call. `bodies`: those that are read for the same dependency, and true
+    /// if the call is a write.
     ///
     /// # Errors  It cannot be read, or was passed on before.
     /// # Cancel safety   Dropped, the bytes that were read are kept for the next attempt.
     pub(crate) async fn upload(
         &self,
         left: Option<Duration>,
-        pending: &Arc<PendingBodies>,
+        (bodies, is_write): (&Arc<PendingBodies>, bool),
     ) -> Result<Upload, HttpFailure> {
         let mut stage = self.stage.lock().await;
         if let Some(kept) = self.kept_upload() {
@@ -150,11 +151,19 @@ impl DeferredBody {
             ReadingStage::Gone => return Err(HttpFailure::BodyGone),
             ReadingStage::Failed(failure) => return Err(*failure),
         };
-        let left = left.map(|left| Instant::now() + left);
-        let until = left.into_iter().chain(self.until).min();
+        let now = Instant::now();
+        let probe_end = self.status.progress().upload_limit();
+        let probe_end = probe_end.map(|limit| now + limit);
+        let place = BodyPlace {
+            bodies: Arc::clone(bodies),
+            is_write,
+            is_probe: probe_end.is_some(),
+        };
+        let left = left.map(|left| now + left);
+        let until = [left, probe_end, self.until].into_iter().flatten().min();
         let too_slow = Err(HttpFailure::Unsent(UnsentBody::TooSlow));
-        let begun = pending.begin();
-        let reading = reader.read(pending);
+        let begun = place.begin();
+        let reading = reader.read(&place);
         let read = match until.and_then(|until| until.checked_sub(AHEAD)) {
             // EDGE-4: the call's own end holds for its body too.
             Some(until) => timeout_at(until, reading).await.unwrap_or(too_slow),
@@ -177,7 +186,7 @@ impl DeferredBody {
             return Ok(Upload::kept(body.clone(), trailers.clone()));
         }
         self.status.progress().forbid_repeats();
-        let passing = reader.into_passing().watched(pending);
+        let passing = reader.into_passing().watched(place, probe_end);
         Ok(Upload::Passing(Box::new(passing)))
     }
 
@@ -208,7 +217,7 @@ impl DeferredBody {
 
 impl BodyReader {
     /// Reads the body if it is to be kept, or is short. Returns false if it is to be passed on.
-    async fn read(&mut self, pending: &PendingBodies) -> Result<bool, HttpFailure> {
+    async fn read(&mut self, place: &BodyPlace) -> Result<bool, HttpFailure> {
         let BodyLimits {
             max_replay, pause, ..
         } = self.limits;
@@ -221,7 +230,7 @@ impl BodyReader {
         if !is_short && !self.must_keep {
             return Ok(false);
         }
-        let mut patience = pin!(sleep(QUICK));
+        let mut patience = pin!(sleep(first_patience(place)));
         let mut looked = self.kept.len();
         loop {
             let length = self.kept.len();
@@ -239,7 +248,7 @@ impl BodyReader {
                     continue;
                 }
                 () = patience.as_mut() => {
-                    if pending.are_too_many() {
+                    if place.is_wanted() {
                         return Err(HttpFailure::Unsent(UnsentBody::TooSlow));
                     }
                     patience.as_mut().reset(Instant::now() + AGAIN);

@@ -12,9 +12,9 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
-use super::pending_bodies::PendingBodies;
+use super::pending_bodies::BodyPlace;
 use super::slow_body::SlowBodyWatch;
 use crate::AttemptProgress;
 use crate::sidecar::gateway::message::HttpFailure;
@@ -154,11 +154,10 @@ impl StreamedBody {
         Arc::clone(&self.trace)
     }
 
-    /// Lets it give its place back if slow bodies take too many. `pending`: those for the same
-    /// dependency.
-    pub(super) fn watched(mut self, pending: &Arc<PendingBodies>) -> Self {
-        let watch = SlowBodyWatch::new(Arc::clone(pending));
-        self.watch = Some(watch);
+    /// Lets it give its place back if slow bodies take too many. `end`: the time by which it has to
+    /// have come, unless the answer begins before.
+    pub(super) fn watched(mut self, place: BodyPlace, end: Option<Instant>) -> Self {
+        self.watch = Some(SlowBodyWatch::new(place, end));
         self
     }
 
@@ -181,15 +180,20 @@ impl StreamedBody {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, HttpFailure>>> {
+        if self.trace.is_answered() {
+            self.watch = None;
+        }
+        // EDGE-1: a probe that waits for its caller says nothing of the dependency.
+        let is_over = |watch: &mut SlowBodyWatch| watch.poll_end(cx).is_ready();
+        if self.watch.as_mut().is_some_and(is_over) {
+            return Poll::Ready(Some(Err(self.fail(HttpFailure::BodyTooSlow))));
+        }
         let Poll::Ready(frame) = Pin::new(&mut self.rest).poll_frame(cx) else {
             self.trace.progress.pause();
             let pause = self.pause;
             let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep(pause)));
             if alarm.as_mut().poll(cx).is_pending() {
                 // EDGE-4: until the dependency answers, a slow body holds a place that others need.
-                if self.trace.is_answered() {
-                    self.watch = None;
-                }
                 match &mut self.watch {
                     Some(watch) => ready!(watch.poll_too_many(cx)),
                     None => return Poll::Pending,

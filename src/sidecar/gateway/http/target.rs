@@ -47,8 +47,9 @@ impl UpstreamTarget {
     /// Applies the settings of requests that may change at any time.
     pub(crate) fn follow(&self, config: &DependencyConfig) {
         self.address.set_limits(&config.settings.timeout);
-        let places = config.settings.bulkhead.max_concurrent.get();
-        self.pending.set_places(places);
+        let places = &config.settings.bulkhead;
+        let most = places.max_concurrent.get();
+        self.pending.set_places(most, places.max_concurrent_writes);
         let outbound = OutboundHeaders::of(&config.outbound);
         self.address.outbound.store(Arc::new(outbound));
         let (url, tls) = (config.url.as_deref(), config.tls.as_ref());
