@@ -472,6 +472,12 @@ impl ProxiedCall<'_> {
         } else {
             if is_event_stream(&head.headers) {
                 stream = stream.long_lived();
+            } else if stream
+                .get_ref()
+                .is_some_and(ResponseStream::may_wait_for_caller)
+            {
+                // EDGE-1: a caller that reads slowly says nothing of the dependency.
+                stream = stream.good_from_first();
             }
             ReplyBody::relayed(stream, keeping)
         };

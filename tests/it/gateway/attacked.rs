@@ -332,3 +332,40 @@ async fn edge_4_e6b_slow_writes_leave_the_places_of_writes_to_others() {
     }
     bed.end().await;
 }
+
+#[tokio::test]
+async fn edge_1_a_probe_whose_answer_is_read_slowly_reopens_no_breaker() {
+    let is_down = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let seen = Arc::clone(&is_down);
+    let upstream = Upstream::of(move |_| {
+        let is_down = seen.load(Ordering::SeqCst);
+        async move {
+            let mut response = vec![b'x'; if is_down { 1 } else { 30_000_000 }].into_response();
+            let status = if is_down { 500 } else { 200 };
+            *response.status_mut() = axum::http::StatusCode::from_u16(status).unwrap();
+            response
+        }
+    })
+    .await;
+    let text = "breaker = { failure_threshold = 1, recovery_timeout = \"100ms\", \
+                probe_lease = \"1s\", half_open_max_calls = 1 }\n\
+                timeout = { attempt = \"1s\", first_byte = \"1s\", total = \"20s\" }\n\
+                retry = { max_attempts = 1 }\n";
+    let bed = Bed::new(&upstream.url(), text).await;
+    assert_eq!(bed.get("/web/a").await.status(), 500);
+    is_down.store(false, Ordering::SeqCst);
+    bed.until("it is half-open", |one| {
+        one.state.to_string() == "half_open"
+    })
+    .await;
+    // It reads nothing.
+    let caller = sent(&bed, "GET /web/a HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    bed.until("it is closed", |one| one.state.to_string() == "closed")
+        .await;
+    let status = bed.status();
+    assert_eq!((status.totals.trips, status.in_flight), (1, 1));
+    drop(caller);
+    bed.until("the caller has left", |one| one.totals.cancelled == 1)
+        .await;
+    bed.end().await;
+}
