@@ -1,6 +1,7 @@
 //! The gateway through real sockets: an upstream of the test, the gateway on loopback, and a
 //! caller.
 
+mod attacked;
 mod blame;
 mod bounded;
 mod budget;

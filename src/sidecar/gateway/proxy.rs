@@ -355,6 +355,13 @@ impl ProxiedCall<'_> {
         until: Option<Instant>,
     ) -> Result<(Arc<DeferredBody>, bool), HttpFailure> {
         let keep = self.may_send_again(is_idempotent);
+        let places = self.route.client.settings().bulkhead;
+        if places.adaptive.is_some() {
+            // EDGE-4: slow bodies have their share of what there is at present.
+            let most = self.route.client.status().limit;
+            let bodies = &self.route.target().pending;
+            bodies.set_places(most, places.max_concurrent_writes);
+        }
         let config = self.lane.config.load();
         DeferredBody::begin(body, &config, (keep, until), &self.lane.budget)
     }
@@ -387,7 +394,7 @@ impl ProxiedCall<'_> {
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         let trace = match &body {
             Upload::Passing(passing) => Some(passing.trace()),
-            Upload::Whole(_) => None,
+            Upload::Whole(_) | Upload::Trailed(_) => None,
         };
         let settings = self.route.client.settings();
         let limit = || {
@@ -411,6 +418,9 @@ impl ProxiedCall<'_> {
                     .map(Response::status)
                     .map_err(HttpError::failure),
             );
+        }
+        if let (Ok(_), Some(trace)) = (&answered, &trace) {
+            trace.answered();
         }
         if let Ok(response) = &answered {
             let status = response.status();
@@ -474,6 +484,12 @@ impl ProxiedCall<'_> {
         } else {
             if is_event_stream(&head.headers) {
                 stream = stream.long_lived();
+            } else if stream
+                .get_ref()
+                .is_some_and(ResponseStream::may_wait_for_caller)
+            {
+                // EDGE-1: a caller that reads slowly says nothing of the dependency.
+                stream = stream.good_from_first();
             }
             ReplyBody::relayed(stream, keeping)
         };

@@ -119,6 +119,7 @@ impl ReplyBody {
         };
         let mut tunnel = tunnel.take()?;
         tunnel.span = self.span.take();
+        tunnel.place = self.place.take();
         Some(tunnel)
     }
 
