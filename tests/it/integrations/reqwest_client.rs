@@ -80,7 +80,7 @@ async fn call_7_the_middleware_repeats_what_can_be_repeated() {
 #[actix::test]
 async fn call_8_the_middleware_refuses_and_tells_why() {
     let (address, count) = statuses(&[500, 404]).await;
-    let (runtime, client) = dependency(opens_after(2)).await;
+    let (runtime, client) = dependency(opens_after(3)).await;
     let http = guarded(&client);
     assert_eq!(
         http.get(format!("http://{address}/"))
