@@ -1,5 +1,10 @@
 //! The service itself: two routes over two APIs.
 
+#![allow(
+    clippy::result_large_err,
+    reason = "in axum a response can be an error"
+)]
+
 use std::error::Error;
 
 use axum::Router;

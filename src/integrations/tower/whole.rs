@@ -1,7 +1,7 @@
 //! The layer whose calls last to the end of the response's body.
 //!
 //! A head that is judged a failure is the outcome at once, as with
-//! [`BreakerLayer`](super::BreakerLayer), and its body then belongs to the caller alone.
+//! [`BreakerLayer`], and its body then belongs to the caller alone.
 
 use std::fmt;
 use std::sync::Arc;
