@@ -204,7 +204,7 @@ impl<D: Dependency> BreakerMiddleware<D> {
     }
 }
 
-/// Converts an error of a call whose request did not fail itself.
+/// Converts an error of a call for a reason other than its request.
 fn refused(error: CallError<RequestFailure>) -> CallError<MiddlewareError> {
     error.map_failed(|failure| match failure {
         RequestFailure::Failed(error) => error,

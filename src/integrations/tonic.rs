@@ -53,7 +53,7 @@ pub(super) fn verdict_on_status(status: &Status) -> Verdict {
             return Verdict::from(Symptom::Timeout);
         }
     }
-    // The time limit of a channel is told as a cancellation, whose source is lost.
+    // The time limit of a channel is told as a cancellation, and its source is lost.
     if status.code() == Code::Cancelled && status.message() == TimeoutExpired(()).to_string() {
         return Verdict::from(Symptom::Timeout);
     }

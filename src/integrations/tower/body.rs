@@ -86,7 +86,7 @@ impl<B: Body, E> ResponseFailure<B, E> {
     }
 }
 
-/// The error of a call whose response broke off, without the cause: that is its source.
+/// The error of a call with a response that broke off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BrokenBody;
 
@@ -98,7 +98,7 @@ impl fmt::Display for BrokenBody {
 
 impl Error for BrokenBody {}
 
-/// A body whose end is the end of its call.
+/// A body that ends its call with its own end.
 ///
 /// Its errors are those of the inner body, or a `CallError<BrokenBody>` if a limit of time was over
 /// first: `error.downcast_ref()` finds either.
@@ -109,7 +109,7 @@ pub struct GuardedBody<B: Body, E> {
 }
 
 enum BodyState<B: Body, E> {
-    /// A body whose head was the outcome.
+    /// The body of a head that was the outcome.
     Plain(Pin<Box<B>>),
     Open(Streamed<ResponseParts<B, E>>),
     /// The last frame, which its caller gets when the outcome is counted (CALL-3).

@@ -1,4 +1,4 @@
-//! The layer whose calls last to the end of the response's body.
+//! The layer with calls that last to the end of the response's body.
 //!
 //! A head that is judged a failure is the outcome at once, as with
 //! [`BreakerLayer`], and its body then belongs to the caller alone.
@@ -48,7 +48,7 @@ impl<S, R, D: Dependency> Layer<S> for WholeBodyLayer<R, D> {
     }
 }
 
-/// A service whose calls end with the bodies of their responses.
+/// A service with calls that end with the bodies of their responses.
 pub struct WholeBodyService<S, R = HttpRules, D: Dependency = Closures> {
     inner: S,
     layer: BreakerLayer<R, D>,
