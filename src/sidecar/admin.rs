@@ -248,8 +248,10 @@ impl Admin {
         self.inner.alerts.acquire()
     }
 
-    /// Returns all routes, for a program that does not use [`Admin::serve`]. They answer for
-    /// addresses, `localhost` and the names of `admin.hosts` (rule EDGE-5).
+    /// Returns all routes, for a program that does not use [`Admin::serve`]: `nest` and
+    /// `nest_service` of axum mount them below a path, and the dashboard is at that path. They
+    /// answer for addresses, `localhost` and the names of `admin.hosts` (rule EDGE-5), and changes
+    /// need the token of `admin.token` there too.
     pub fn router(&self) -> Router {
         let changes = Router::new()
             .route(

@@ -388,7 +388,9 @@ mod tests {
     use breakerbox_policy::{PauseReason, RefusalState};
 
     use super::*;
+    use crate::sidecar::gateway::http::connect_failure::ConnectFailure;
     use crate::{BulkheadLimit, RefusalReason, Refused};
+    use crate::{Limit, NotExecutedReason};
 
     type Error = CallError<HttpError>;
 
