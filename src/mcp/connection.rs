@@ -39,7 +39,7 @@ pub(super) enum Link {
     /// The standard input of a process. Dropping the sender closes it.
     Pipe(Mutex<Option<LineSender>>),
     /// One HTTP request for each message.
-    Http(HttpLink),
+    Http(Box<HttpLink>),
 }
 
 /// A connection.

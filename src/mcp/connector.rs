@@ -190,7 +190,7 @@ impl WebLink {
     async fn open(&self, sender: HttpSender) -> Result<Arc<Session>, McpError> {
         let settings = &self.server_state.settings;
         let liveness = Arc::new(Liveness::new(settings.hang_limit));
-        let link = Link::Http(HttpLink::new(sender));
+        let link = Link::Http(Box::new(HttpLink::new(sender)));
         let connection = Connection::new(link, liveness, &self.server_state);
         let limit = settings.start_timeout;
         let opening = Session::open(connection, &self.server_state);

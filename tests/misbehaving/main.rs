@@ -40,8 +40,8 @@ impl Sidecar {
              bulkhead = {{ max_concurrent = 128, max_queue = 128 }}\n\
              [[dependencies.a.fallback]]\nkind = \"stale_cache\"\nmax_age = \"1h\"\n"
         );
-        std::fs::create_dir_all(folder.join("config")).unwrap();
-        std::fs::write(folder.join("config/default.toml"), config).unwrap();
+        std::fs::create_dir_all(folder.join("config")).expect("a folder");
+        std::fs::write(folder.join("config/default.toml"), config).expect("its file");
         let mut command = Command::new(env!("CARGO_BIN_EXE_breakerbox"));
         command
             .arg("serve")
@@ -113,12 +113,15 @@ async fn phase(gateway: SocketAddr, seconds: u64, with_bad: bool) -> Ledger {
 
 #[cfg(target_os = "linux")]
 #[test]
-#[expect(clippy::print_stdout, reason = "the figures are the result")]
 fn edge_4_callers_who_misbehave_hurt_no_other_caller() {
     let seconds = std::env::var("BREAKERBOX_MISBEHAVING_SECONDS");
     let seconds = seconds.map_or(3, |seconds| seconds.parse().expect("a number of seconds"));
     let runtime = tokio::runtime::Builder::new_multi_thread();
-    let runtime = { runtime }.worker_threads(2).enable_all().build().unwrap();
+    let runtime = { runtime }
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
     runtime.block_on(async {
         let folder = tempfile::tempdir().expect("a folder for the test");
         let upstream = upstream::start().await;

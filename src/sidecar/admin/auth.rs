@@ -45,9 +45,10 @@ pub(super) async fn guard(
     request: Request,
     next: Next,
 ) -> Result<Response, AdminProblem> {
-    let Err((problem, reason)) = check_site(&admin, &request) else {
+    let Err(refused) = check_site(&admin, &request) else {
         return Ok(next.run(request).await);
     };
+    let (problem, reason) = *refused;
     if let Some(others) = admin.inner.refused_hosts.note(admin.inner.stamps.now()) {
         let (peer, path) = (peer_of(&request), request.uri().path());
         tracing::warn!(?peer, path, reason, others, "a request was not allowed");
@@ -55,8 +56,11 @@ pub(super) async fn guard(
     Err(problem)
 }
 
-/// Checks the host and the page of a request. Returns the problem, and the reason for the log.
-fn check_site(admin: &Admin, request: &Request) -> Result<(), (AdminProblem, &'static str)> {
+/// A problem, and the reason for the log.
+type SiteProblem = (AdminProblem, &'static str);
+
+/// Checks the host and the page of a request.
+fn check_site(admin: &Admin, request: &Request) -> Result<(), Box<SiteProblem>> {
     const HOST: &str = "one host: an address, localhost, or a name of admin.hosts";
     let problem = |(status, code), reason| (AdminProblem::new(status, code, reason), reason);
     let headers = request.headers();
@@ -73,22 +77,24 @@ fn check_site(admin: &Admin, request: &Request) -> Result<(), (AdminProblem, &'s
             let named = named_hosts(request.version(), request.uri(), headers);
             let named = named.map_err(|reason| {
                 let (refused, reason) = problem((400, "bad-host"), reason);
-                (refused.allowed(HOST), reason)
+                Box::new((refused.allowed(HOST), reason))
             })?;
             sites.check(named, (request.method(), headers), false)
         }
     };
-    checked.map_err(|refusal| match refusal {
-        SiteRefusal::OtherHost(host) => {
-            let reason = "the request was made for another host";
-            let (refused, reason) = problem((421, "foreign-host"), reason);
-            (refused.given(host).allowed(HOST), reason)
-        }
-        SiteRefusal::OtherPage => {
-            let reason = "the request comes from a page of another site";
-            let (refused, reason) = problem((403, "foreign-origin"), reason);
-            (refused.allowed("pages of this server"), reason)
-        }
+    checked.map_err(|refusal| {
+        Box::new(match refusal {
+            SiteRefusal::OtherHost(host) => {
+                let reason = "the request was made for another host";
+                let (refused, reason) = problem((421, "foreign-host"), reason);
+                (refused.given(host).allowed(HOST), reason)
+            }
+            SiteRefusal::OtherPage => {
+                let reason = "the request comes from a page of another site";
+                let (refused, reason) = problem((403, "foreign-origin"), reason);
+                (refused.allowed("pages of this server"), reason)
+            }
+        })
     })
 }
 

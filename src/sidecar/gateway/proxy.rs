@@ -35,7 +35,7 @@ use super::http::grpc;
 use super::http::pool::PooledBody;
 use super::http::request_body::{Upload, UploadStatus};
 use super::http::response_stream::{self, ResponsePiece, ResponseStream};
-use super::http::tunnel::CallerTunnel;
+use super::http::tunnel::{CallerTunnel, TunnelOrStream};
 use super::http::upgrade;
 use super::mcp::call_headers::call_options;
 use super::mcp::endpoint::refused_by_protocol;
@@ -455,11 +455,11 @@ impl ProxiedCall<'_> {
         head.version = Version::HTTP_11;
         let idle = self.route.client.settings().timeout.idle;
         let mut stream = match CallerTunnel::of(stream, idle) {
-            Ok(tunnel) => {
+            TunnelOrStream::Tunnel(tunnel) => {
                 let response = Response::from_parts(head, ReplyBody::tunnel(tunnel));
                 return Ok(signed(response, &AnswerSource::Primary, attempts));
             }
-            Err(stream) => stream,
+            TunnelOrStream::Stream(stream) => stream,
         };
         let is_over = stream.get_ref().is_none_or(ResponseStream::is_over);
         let length = stream.get_ref().map(ResponseStream::size_hint);

@@ -94,7 +94,7 @@ fn call_1_every_kind_of_call_and_wait_works_after_years() {
         assert_eq!(client.run(work).await, Ok(2));
         assert_eq!(client.run_once(work).await, Ok(2));
         let steps = [Step::Item(1), Step::Wait(20), Step::Item(2)];
-        let stream = client.run_stream(async || Ok(play(&steps))).await.unwrap();
+        let stream = client.run_stream(async || Ok(play(steps))).await.unwrap();
         assert_eq!(read(stream).await, (vec![1, 2], None));
         // A wait for the only slot, one for an open breaker, and one for a deadline.
         let (one, other) =

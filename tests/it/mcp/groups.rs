@@ -1,7 +1,7 @@
 //! Several servers behind one endpoint.
 
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -172,7 +172,7 @@ async fn mcp_6_m12_a_sick_member_is_missing_and_the_others_answer() {
     tokio::time::timeout(PATIENCE, back).await.unwrap();
     // A slow one delays nobody for long.
     two.list_delay.store(5_000, Ordering::SeqCst);
-    let began = Instant::now();
+    let began = tokio::time::Instant::now();
     assert_eq!(bed.list(ALL, "prompts/list").await, ["a_greet"]);
     assert!(
         began.elapsed() < Duration::from_secs(4),

@@ -116,14 +116,11 @@ impl KeyCache {
         algorithm: Algorithm,
     ) -> Result<Vec<VerificationKey>, AuthRefusal> {
         let found = |known: &KnownKeys| -> Vec<VerificationKey> {
-            let fits = |key: &&VerificationKey| {
-                // A token without an id may be signed with any key of its kind.
-                let is_named = match (id, &key.id) {
-                    (Some(id), Some(own)) => id == own,
-                    (Some(_), None) => known.keys.len() == 1,
-                    (None, _) => key.algorithms.contains(&algorithm),
-                };
-                is_named
+            // A token without an id may be signed with any key of its kind.
+            let fits = |key: &&VerificationKey| match (id, &key.id) {
+                (Some(id), Some(own)) => id == own,
+                (Some(_), None) => known.keys.len() == 1,
+                (None, _) => key.algorithms.contains(&algorithm),
             };
             let keys = known.keys.iter().filter(fits);
             keys.take(MAX_TRIED).cloned().collect()

@@ -214,22 +214,32 @@ pub(crate) struct CallerTunnel {
     pub(super) place: Option<CallerPlace>,
 }
 
+/// A response that changes the protocol, or any other.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are streams, and a box for each would cost them more"
+)]
+pub(in crate::sidecar::gateway) enum TunnelOrStream {
+    Tunnel(Box<CallerTunnel>),
+    Stream(Streamed<ResponseStream>),
+}
+
 impl CallerTunnel {
     /// Returns the tunnel of a response that changes the protocol, else the response. `idle`: the
     /// maximum silence of both sides.
     pub(in crate::sidecar::gateway) fn of(
         stream: Streamed<ResponseStream>,
         idle: Option<Duration>,
-    ) -> Result<Box<Self>, Streamed<ResponseStream>> {
+    ) -> TunnelOrStream {
         let tunnel = stream.get_ref().and_then(ResponseStream::tunnel);
         let parts = tunnel.and_then(|tunnel| {
             let caller = tunnel.caller.take()?;
             Some((caller, Rc::clone(&tunnel.events)))
         });
         let Some((caller, events)) = parts else {
-            return Err(stream);
+            return TunnelOrStream::Stream(stream);
         };
-        Ok(Box::new(Self {
+        TunnelOrStream::Tunnel(Box::new(Self {
             // Its length says nothing about the dependency: the attempt was to open it.
             stream: stream.long_lived(),
             caller,

@@ -362,13 +362,13 @@ async fn converse(
         let own = id.clone();
         let last = Box::pin(async move {
             let answered = call.await?;
-            Some(answer(own.as_json(), answered.as_ref().map(Clone::clone)))
+            Some(answer(own.as_json(), answered.as_ref().cloned()))
         });
         return event_response(EventBody::of_call(first, messages, last));
     };
     let message = match &answered {
         Some(answered) => {
-            let result = answered.as_ref().map(Clone::clone);
+            let result = answered.as_ref().cloned();
             answer(id.as_json(), result)
         }
         None => {
