@@ -16,7 +16,16 @@ const MAX_DEPTH: usize = 16;
 pub(super) fn sources<'a>(
     error: &'a (dyn Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |&error| error.source()).take(MAX_DEPTH)
+    let next = |error: &&'a (dyn Error + 'static)| {
+        let error: &'a (dyn Error + 'static) = *error;
+        let inner = error.downcast_ref().and_then(io::Error::get_ref);
+        // The source of an error of the system's kind is that of the error in it.
+        match inner {
+            Some(inner) => Some(inner as &'a (dyn Error + 'static)),
+            None => error.source(),
+        }
+    };
+    std::iter::successors(Some(error), next).take(MAX_DEPTH)
 }
 
 /// Returns the verdict on an error of a transport: a failure, with a symptom if the chain has one.

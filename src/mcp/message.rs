@@ -179,8 +179,11 @@ impl RawMessage {
             return Err(MessageFault::Shape(None));
         }
         let id = envelope.id.and_then(|raw| MessageId::new(raw.get()));
+        let is_answer = envelope.result.is_some() || envelope.error.is_some();
         let fault = || match envelope.method {
             Some(_) => MessageFault::Request(id.clone()),
+            // A line of a log may have an id too.
+            None if envelope.jsonrpc.is_none() && !is_answer => MessageFault::Shape(None),
             None => MessageFault::Shape(id.clone()),
         };
         if envelope

@@ -163,7 +163,10 @@ fn brk_12_a_crash_in_a_keys_machine_empties_that_window_alone() {
 fn call_6_no_timer_is_left_of_a_key_that_is_forgotten() {
     run_paused(async || {
         let runtime = TestRuntime::start().await;
-        let script = Script::new(|(): (), _| Reaction::<()>::Fail(ScriptedError::failure("down")));
+        let script = Script::new(|is_well: bool, _| match is_well {
+            true => Reaction::Answer(()),
+            false => Reaction::Fail(ScriptedError::failure("down")),
+        });
         let client = runtime
             .dependency("d")
             .configure(|settings| settings.keys.idle = Duration::from_secs(60))
@@ -173,8 +176,10 @@ fn call_6_no_timer_is_left_of_a_key_that_is_forgotten() {
             .expect("it starts");
         for number in 0..20 {
             for _ in 0..5 {
-                let _ = client.ask_with((), of(&format!("key-{number}"))).await;
+                let _ = client.ask_with(false, of(&format!("key-{number}"))).await;
             }
+            // Keys that fail one after the other would open the breaker of all.
+            let _ = client.ask_with(true, of("well")).await;
         }
         assert_eq!(timers(&client).await, 20);
         tokio::time::sleep(Duration::from_secs(200)).await;

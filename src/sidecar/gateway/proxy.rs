@@ -1,8 +1,10 @@
 //! One request of a caller: reading its options, making the call, and building the response.
 
-use std::cell::Cell;
 mod replies;
+mod request_head;
 mod substitutes;
+
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -10,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
-use http::header::{CONNECTION, CONTENT_TYPE, EXPECT, HOST, TE};
+use http::header::{CONNECTION, CONTENT_TYPE, EXPECT};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
 use hyper::body::{Body as _, Incoming};
@@ -19,14 +21,12 @@ use tokio::time::{Instant, sleep};
 use breakerbox_policy::{Class, Symptom};
 
 use self::replies::{list, own, signed, trailers_only};
+use self::request_head::rewrite;
 use self::substitutes::SubstituteCalls;
 use super::caller_limits::{CallerIsFull, ConnectedCaller};
 use super::front;
 use super::head_rules::{refuse_trace, refuse_without_tls, screen};
-use super::headers::{
-    DEADLINE, IDEMPOTENCY, KEY, PRIORITY, append_forwarded, append_via, join_cookies,
-    strip_one_hop, takes_trailers,
-};
+use super::headers::{IDEMPOTENCY, KEY};
 use super::http::body::{ReplyBody, RestLimits};
 use super::http::cache::CacheWriter;
 use super::http::deferred_body::DeferredBody;
@@ -36,11 +36,9 @@ use super::http::pool::PooledBody;
 use super::http::request_body::{Upload, UploadStatus};
 use super::http::response_stream::{self, ResponsePiece, ResponseStream};
 use super::http::tunnel::{CallerTunnel, TunnelOrStream};
-use super::http::upgrade;
 use super::mcp::call_headers::call_options;
 use super::mcp::endpoint::refused_by_protocol;
 use super::message::{HttpFailure, HttpRequest, RequestBody};
-use super::own_tls::OverTls;
 use super::path::has_dot_segment;
 use super::problem::{GatewayProblem, ProblemKind};
 use super::route::{HttpRoute, RouteKind, ThreadContext};
@@ -208,9 +206,10 @@ async fn through(
     let (name, rest) = head.uri.path()[1..].split_at(length);
     if matches!(rest, "/mcp" | "/mcp/") {
         let config = lane.config.load_full();
+        let limits = (&*config, &lane.budget);
         match route {
-            RouteKind::Mcp(endpoint) => return endpoint.answer(head, body, &config).await,
-            RouteKind::Group(group) => return group.answer(head, body, &config).await,
+            RouteKind::Mcp(endpoint) => return endpoint.answer(head, body, limits).await,
+            RouteKind::Group(group) => return group.answer(head, body, limits).await,
             RouteKind::Http(_) => {}
         }
     }
@@ -561,45 +560,6 @@ fn said(error: CallError<HttpError>) -> Option<Box<ErrorResponse>> {
         CallError::FallbackFailed { cause, .. } => said(*cause),
         _ => None,
     }
-}
-
-/// Turns a caller's head into the head of the gateway's request. Returns the headers as they were,
-/// if they are wanted.
-fn rewrite(head: &mut Parts, peer: SocketAddr, is_wanted: bool) -> Option<HeaderMap> {
-    let host = match head.uri.authority() {
-        Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
-        None => head.headers.get(HOST).cloned(),
-    };
-    let protocols = upgrade::asked(head);
-    let headers = &mut head.headers;
-    join_cookies(headers);
-    let has_trailers = takes_trailers(headers);
-    // EDGE-2: what is stripped may tell callers apart too.
-    let sent = is_wanted.then(|| {
-        let mut sent = headers.clone();
-        if let Some(host) = &host {
-            // The dependency sees it in `Forwarded`.
-            sent.insert(HOST, host.clone());
-        }
-        sent
-    });
-    strip_one_hop(headers);
-    if has_trailers {
-        // EDGE-3: gRPC servers insist on it. It goes no further than to HTTP/2.
-        headers.insert(TE, HeaderValue::from_static("trailers"));
-    }
-    if let Some(protocols) = protocols {
-        // EDGE-3: only where the request really asks for it.
-        upgrade::name_in(headers, protocols);
-    }
-    for name in [PRIORITY, KEY, DEADLINE] {
-        headers.remove(name);
-    }
-    let host = host.as_ref().and_then(|host| host.to_str().ok());
-    let is_tls = head.extensions.get::<OverTls>().is_some();
-    append_forwarded(headers, peer, host, is_tls);
-    append_via(headers, head.version);
-    sent
 }
 
 fn is_event_stream(headers: &HeaderMap) -> bool {

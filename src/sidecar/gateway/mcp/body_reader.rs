@@ -1,27 +1,19 @@
 //! Reading of a message from a caller's body, with limits on its size, its pace and the memory of
 //! all such bodies.
 //!
-//! MCP-2: the size that a body declares is taken from the budget before a byte of it is read.
+//! EDGE-4: each byte counts against the budget of the process as it is read.
 
-use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
+
+use crate::buffer_budget::{BufferBudget, BufferShare};
 
 /// Size of the part that has to come within the limit of time, in bytes.
 const LEAST: usize = 1024;
-/// Unit of the budget, in bytes.
-const UNIT: usize = 4096;
-/// Budget of all messages that are read or passed on at once, in units: 256 MiB.
-const BUDGET: usize = 256 * 1024 * 1024 / UNIT;
-
-/// Budget of the process.
-static ROOM: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(BUDGET)));
-
 /// Limits of a body.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct MessageLimits {
@@ -40,25 +32,28 @@ pub(super) enum BodyFault {
     NoRoom,
 }
 
+/// The part of a message in the budget of the process; `None` for one that was not read.
+pub(super) type MessageRoom = Option<BufferShare>;
+
 /// A message that was read, with its part of the budget.
 pub(super) struct ReadMessage {
     pub(super) text: Bytes,
     /// Given back when the message is not needed any more.
-    pub(super) room: Vec<OwnedSemaphorePermit>,
+    pub(super) room: MessageRoom,
 }
 
 /// Reads a body.
 pub(super) async fn read(
     mut body: Incoming,
     limits: MessageLimits,
+    budget: &BufferBudget,
 ) -> Result<ReadMessage, BodyFault> {
     let declared = body.size_hint();
     let least = usize::try_from(declared.lower()).unwrap_or(usize::MAX);
     if least > limits.size {
         return Err(BodyFault::TooLong);
     }
-    let mut room = vec![take_room(least, limits.pause).await?];
-    let mut granted = units(least) * UNIT;
+    let mut room = budget.share();
     let mut first: Option<Bytes> = None;
     let mut text = Vec::new();
     let mut until = Instant::now() + limits.pause;
@@ -84,11 +79,8 @@ pub(super) async fn read(
         if length > limits.size {
             return Err(BodyFault::TooLong);
         }
-        if length > granted {
-            // It declared no length, so it is asked for in steps.
-            let more = (length - granted).max(16 * UNIT);
-            room.push(take_room(more, limits.pause).await?);
-            granted += units(more) * UNIT;
+        if !room.grow_to(length) {
+            return Err(BodyFault::NoRoom);
         }
         match first.take() {
             None if text.is_empty() => first = Some(piece),
@@ -101,19 +93,6 @@ pub(super) async fn read(
         }
     }
     let text = first.unwrap_or_else(|| Bytes::from(text));
+    let room = Some(room);
     Ok(ReadMessage { text, room })
-}
-
-fn units(bytes: usize) -> usize {
-    bytes.div_ceil(UNIT).clamp(1, BUDGET)
-}
-
-async fn take_room(bytes: usize, limit: Duration) -> Result<OwnedSemaphorePermit, BodyFault> {
-    let units = u32::try_from(units(bytes)).unwrap_or(u32::MAX);
-    let asked = Arc::clone(&ROOM).acquire_many_owned(units);
-    match timeout_at(Instant::now() + limit, asked).await {
-        Ok(Ok(room)) => Ok(room),
-        // The budget is never closed.
-        Ok(Err(_)) | Err(_) => Err(BodyFault::NoRoom),
-    }
 }

@@ -8,9 +8,9 @@ use http::HeaderMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use super::body_reader::MessageRoom;
 use super::caller_message::{LEVELS, rank};
 use super::caller_stream::CallerStream;
 use super::endpoint::McpEndpoint;
@@ -45,7 +45,7 @@ pub(super) struct CallerRequest {
     pub(super) renamed: Option<String>,
     pub(super) forwarded: Option<Arc<HeaderMap>>,
     /// Its part of the budget, until it is answered.
-    pub(super) _room: Vec<OwnedSemaphorePermit>,
+    pub(super) _room: MessageRoom,
 }
 
 impl CallerRequest {

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::task::spawn_blocking;
 
-use super::body_reader::{self, BodyFault, MessageLimits, ReadMessage};
+use super::body_reader::{self, BodyFault, MessageLimits, MessageRoom, ReadMessage};
 use super::call_headers::call_options;
 use super::caller_message::CallerMessage;
 use super::caller_stream::CallerStream;
@@ -25,6 +25,7 @@ use super::rpc_reply::{
     RequestAnswer, empty_response, error_response, message_response, status_of,
 };
 use super::sessions::CallerSession;
+use crate::buffer_budget::BufferBudget;
 use crate::config::GatewayConfig;
 use crate::mcp::message::{
     LARGE, MessageFault, MessageId, ParamsHead, RawMessage, RpcError, answer, code,
@@ -41,11 +42,11 @@ impl McpEndpoint {
         self: &Arc<Self>,
         head: Parts,
         body: Incoming,
-        config: &GatewayConfig,
+        (config, budget): (&GatewayConfig, &BufferBudget),
     ) -> (FrontResponse, bool) {
         let is_empty = hyper::body::Body::is_end_stream(&body);
         match head.method {
-            Method::POST => self.post(head, body, config).await,
+            Method::POST => self.post(head, body, (config, budget)).await,
             Method::GET => (self.get(&head), is_empty),
             Method::DELETE => (self.delete(&head), is_empty),
             Method::OPTIONS => (options(), is_empty),
@@ -57,7 +58,7 @@ impl McpEndpoint {
         self: &Arc<Self>,
         head: Parts,
         body: Incoming,
-        config: &GatewayConfig,
+        (config, budget): (&GatewayConfig, &BufferBudget),
     ) -> (FrontResponse, bool) {
         if let Err((status, error)) = check_head(&head.headers) {
             return (error_response(status, None, &error), false);
@@ -68,7 +69,7 @@ impl McpEndpoint {
             size: max_line.min(max_body),
             pause: config.body_timeout,
         };
-        let ReadMessage { text, room } = match body_reader::read(body, limits).await {
+        let ReadMessage { text, room } = match body_reader::read(body, limits, budget).await {
             Ok(read) => read,
             Err(fault) => return (unread(fault, limits, max_line), false),
         };
@@ -163,7 +164,7 @@ impl McpEndpoint {
         self: &Arc<Self>,
         head: &Parts,
         (id, method, text): (MessageId, Box<str>, Option<crate::mcp::JsonText>),
-        (params, room): (ParamsHead, Vec<tokio::sync::OwnedSemaphorePermit>),
+        (params, room): (ParamsHead, MessageRoom),
     ) -> FrontResponse {
         let note = CallNote::new(&self.name, &method, params.name.as_deref());
         let taking = self.take_checked(head, (id, method, text), (params, room));
@@ -176,7 +177,7 @@ impl McpEndpoint {
         self: &Arc<Self>,
         head: &Parts,
         (id, method, text): (MessageId, Box<str>, Option<crate::mcp::JsonText>),
-        (params, room): (ParamsHead, Vec<tokio::sync::OwnedSemaphorePermit>),
+        (params, room): (ParamsHead, MessageRoom),
     ) -> FrontResponse {
         let refuse = |status, error: &RpcError| error_response(status, Some(id.as_json()), error);
         let dialect = match check_request(&head.headers, &method, &params) {
@@ -475,7 +476,7 @@ pub(super) fn unread(fault: BodyFault, limits: MessageLimits, max_line: usize) -
             (StatusCode::BAD_REQUEST, text)
         }
         BodyFault::NoRoom => {
-            let text = "too many bytes of messages are in flight".to_owned();
+            let text = "the memory of gateway.max_buffered is used up; try again later".to_owned();
             (StatusCode::SERVICE_UNAVAILABLE, text)
         }
     };

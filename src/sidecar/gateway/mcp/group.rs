@@ -18,7 +18,7 @@ use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::body_reader::{self, MessageLimits};
+use super::body_reader::{self, MessageLimits, MessageRoom};
 use super::call_headers::call_options;
 use super::caller_stream::CallerStream;
 use super::dispatch::CallerRequest;
@@ -27,6 +27,7 @@ use super::exchange::{check_head, not_allowed, read_message, unread};
 use super::request_check::{CallerDialect, NAME, SESSION, check_request, check_version};
 use super::rpc_reply::{empty_response, error_response, finished, message_response, status_of};
 use crate::Health;
+use crate::buffer_budget::BufferBudget;
 use crate::config::{GatewayConfig, GroupMember};
 use crate::mcp::JsonText;
 use crate::mcp::dialect::{HANDSHAKE_VERSIONS, SELF_CONTAINED_VERSION};
@@ -93,7 +94,7 @@ impl McpGroup {
         &self,
         head: Parts,
         body: Incoming,
-        config: &GatewayConfig,
+        (config, budget): (&GatewayConfig, &BufferBudget),
     ) -> (Response<ReplyBody>, bool) {
         if head.method != Method::POST {
             let is_empty = hyper::body::Body::is_end_stream(&body);
@@ -109,7 +110,7 @@ impl McpGroup {
             size: max_line.min(max_body),
             pause: config.body_timeout,
         };
-        let read = match body_reader::read(body, limits).await {
+        let read = match body_reader::read(body, limits, budget).await {
             Ok(read) => read,
             Err(fault) => return (unread(fault, limits, max_line), false),
         };
@@ -150,11 +151,7 @@ impl McpGroup {
         (self.respond(request, read.room).await, true)
     }
 
-    async fn respond(
-        &self,
-        request: GroupRequest<'_>,
-        room: Vec<tokio::sync::OwnedSemaphorePermit>,
-    ) -> Response<ReplyBody> {
+    async fn respond(&self, request: GroupRequest<'_>, room: MessageRoom) -> Response<ReplyBody> {
         let is_newer = request.is_newer;
         let result = match (&*request.method, is_newer) {
             ("ping", false) => Ok("{}".to_owned()),
@@ -187,7 +184,7 @@ impl McpGroup {
         request: GroupRequest<'_>,
         routed: RoutedRequest,
         endpoint: &Arc<McpEndpoint>,
-        room: Vec<tokio::sync::OwnedSemaphorePermit>,
+        room: MessageRoom,
     ) -> Response<ReplyBody> {
         let mut head = request.head.clone();
         // A group has no sessions, and its members know none of its names.
@@ -387,7 +384,7 @@ impl PresentMember<'_> {
                 options: call_options(&head.headers).unwrap_or_default(),
                 renamed: None,
                 forwarded: self.endpoint.hooks.forwarded(head),
-                _room: Vec::new(),
+                _room: None,
             };
             let answered = Arc::clone(&self.endpoint).respond(request, stream).await;
             let page = JsonText::checked(joined(&answered.ok()?));
