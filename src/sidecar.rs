@@ -13,7 +13,7 @@ pub mod admin;
 pub(crate) mod observe;
 
 // shared by the admin side and the gateway
-#[cfg(feature = "admin")]
+#[cfg(any(feature = "admin", feature = "gateway"))]
 mod host_guard;
 
 // shared by the admin side and the metrics

@@ -51,13 +51,7 @@ pub(crate) struct NamedHosts<'h> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SiteRefusal<'h> {
     /// The host is not served. RFC 9110, section 7.4.
-    OtherHost(
-        #[cfg_attr(
-            not(feature = "admin"),
-            expect(dead_code, reason = "for the admin side")
-        )]
-        &'h str,
-    ),
+    OtherHost(&'h str),
     /// A browser made the request for a page of another site.
     OtherPage,
 }
