@@ -60,7 +60,7 @@ use crate::breaker::gate_decision::refusing_gate;
 use crate::breaker::hedge_member::HedgeMember;
 use crate::breaker::message::{AnswerFuture, Call, CallMaker};
 use crate::call_options::CallOptions;
-use crate::deadline;
+use crate::deadline::{self, CallScope};
 use crate::dependency::Dependency;
 use crate::error::{CallError, Fault, NotExecutedReason, Refused};
 use crate::event::EventKind;
@@ -267,6 +267,8 @@ fn closed_to_new(shared: &Shared) -> Option<NotExecutedReason> {
     match shared.route() {
         Route::Workers | Route::Parked => None,
         Route::FallbackOnly => Some(NotExecutedReason::FallbackOnly),
+        // CALL-10: what accepted work asks for further in counts as accepted.
+        Route::Draining if CallScope::present().is_accepted_by(shared.events.runtime()) => None,
         Route::Draining | Route::Stopped => Some(NotExecutedReason::ShuttingDown),
     }
 }

@@ -18,6 +18,7 @@ use futures_util::TryStream;
 use crate::answer::Answer;
 use crate::breaker::Breaker;
 use crate::breaker::gate::GateMode;
+use crate::breaker::judgement::operate;
 use crate::breaker::message::OperateBreaker;
 use crate::call::core::DependencyCore;
 use crate::call::{self, Served, Streamed};
@@ -231,13 +232,7 @@ impl<D: Dependency> Client<D> {
     ///
     /// # Errors  The breaker's state does not allow it.
     pub async fn operate(&self, command: BreakerCommand) -> Result<(), IllegalTransition> {
-        self.core
-            .breaker
-            .addr
-            .send(OperateBreaker::all(command))
-            .await
-            // A breaker that is gone refuses every call; no command applies to it.
-            .unwrap_or(Ok(()))
+        operate(&self.core.shared, OperateBreaker::all(command))
     }
 
     /// Returns true if a key has a breaker of its own at present.
@@ -256,8 +251,7 @@ impl<D: Dependency> Client<D> {
         command: BreakerCommand,
     ) -> Option<Result<(), IllegalTransition>> {
         let key = Some(self.core.shared.keys.find(key)?);
-        let operate = OperateBreaker { key, command };
-        Some(self.core.breaker.addr.send(operate).await.unwrap_or(Ok(())))
+        Some(operate(&self.core.shared, OperateBreaker { key, command }))
     }
 }
 

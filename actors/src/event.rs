@@ -3,10 +3,11 @@
 //!
 //! No event is emitted on the path of a call, and a listener that panics affects no other part.
 
+mod listeners;
+
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -18,8 +19,11 @@ use breakerbox_policy::{
 use tokio::sync::broadcast;
 
 use crate::clock::Clock;
+use crate::deadline::{RuntimeNumber, bounded};
 use crate::redact::redact;
 use crate::sync::LockExt;
+pub use listeners::EventListener;
+use listeners::{Listener, ListenerFunction};
 
 /// Number of past events kept for late readers.
 pub const EVENT_HISTORY: usize = 1024;
@@ -378,10 +382,9 @@ impl fmt::Display for EventKind {
 #[derive(Clone)]
 pub(crate) struct EventBus {
     clock: Clock,
+    runtime: RuntimeNumber,
     inner: Arc<Mutex<EventLog>>,
 }
-
-type Listener = Arc<dyn Fn(&Event) + Send + Sync>;
 
 struct EventLog {
     last_id: u64,
@@ -405,14 +408,15 @@ impl EventBus {
         };
         Self {
             clock,
+            runtime: RuntimeNumber::next(),
             inner: Arc::new(Mutex::new(inner)),
         }
     }
 
-    /// Records an event, logs it and passes it to all listeners.
+    /// Records an event, logs it and passes it to all listeners, in the order of the numbers.
     pub(crate) fn emit(&self, subject: &Arc<str>, kind: EventKind) {
         let kind = kind.redacted();
-        let (event, listeners) = {
+        let (event, listeners): (_, Vec<ListenerFunction>) = {
             let mut inner = self.lock();
             inner.last_id += 1;
             let event = Event {
@@ -425,21 +429,57 @@ impl EventBus {
             inner.keep(event.clone());
             // An event without readers is not an error.
             let _ = inner.stream.send(event.clone());
-            (event, inner.listeners.clone())
+            // Under the lock, so that listeners hear the events in their order.
+            let listeners = inner.listeners.iter_mut();
+            let here = listeners.filter_map(|one| one.tell(&event)).collect();
+            (event, here)
         };
         log(&event);
         for listener in listeners {
-            if catch_unwind(AssertUnwindSafe(|| listener(&event))).is_err() {
-                tracing::error!(
-                    event = event.id,
-                    "an event listener panicked; the others go on"
-                );
-            }
+            listeners::call(&listener, &event);
         }
     }
 
-    pub(crate) fn listen(&self, listener: impl Fn(&Event) + Send + Sync + 'static) {
-        self.lock().listeners.push(Arc::new(listener));
+    pub(crate) fn listen(
+        &self,
+        listener: impl Fn(&Event) + Send + Sync + 'static,
+    ) -> EventListener {
+        // CALL-9: a listener that blocks holds up nothing that emits.
+        let listener = Listener::new(Arc::new(listener), !self.clock.is_virtual());
+        let handle = EventListener::new(&listener, Arc::downgrade(&self.inner));
+        self.lock().listeners.push(listener);
+        handle
+    }
+
+    /// Ends the listeners that have threads of their own, and waits for at most this time until they
+    /// have heard all.
+    pub(crate) async fn end_listeners(&self, patience: Duration) {
+        let ended: Vec<_> = {
+            let mut inner = self.lock();
+            inner
+                .listeners
+                .extract_if(.., |one| one.is_apart())
+                .collect()
+        };
+        let ended: Vec<_> = ended.into_iter().filter_map(Listener::finish).collect();
+        if ended.is_empty() {
+            return;
+        }
+        let until = self.clock.now().after(patience);
+        let all = async {
+            for over in ended {
+                // Fails when the thread drops the other end.
+                let _ = over.await;
+            }
+        };
+        // One that blocks is left behind.
+        let _ = bounded(&self.clock, Some(until), all).await;
+    }
+
+    /// The number of the runtime, unique in this process.
+    #[inline]
+    pub(crate) fn runtime(&self) -> RuntimeNumber {
+        self.runtime
     }
 
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<Event> {

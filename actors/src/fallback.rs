@@ -11,8 +11,8 @@ mod named;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -20,6 +20,8 @@ use breakerbox_policy::Time;
 use breakerbox_policy::supervision::StopCause;
 use tokio::sync::{Semaphore, oneshot};
 
+use crate::clock::earliest;
+use crate::deadline::bounded;
 use crate::dependency::Dependency;
 use crate::error::CallError;
 use crate::state::Shared;
@@ -372,6 +374,9 @@ impl<D: Dependency> Fallbacks<D> {
         let Ok(_place) = Arc::clone(&self.places).try_acquire_owned() else {
             return Err(why);
         };
+        let (began, executed) = (shared.clock.now(), why.executed());
+        let until = self.waits_until(shared, &set, began, deadline);
+        let why = Arc::new(Mutex::new(Some(why)));
         let (reply, answer) = oneshot::channel();
         self.mail.addr.do_send(ServeFallback {
             set,
@@ -379,15 +384,45 @@ impl<D: Dependency> Fallbacks<D> {
             write,
             deadline,
             debt: PendingReply {
-                why: Some(why),
+                why: Arc::clone(&why),
                 reply: Some(reply),
             },
         });
-        answer.await.unwrap_or_else(|_actor_gone| {
-            Err(CallError::Interrupted {
-                dependency: Arc::clone(&shared.name),
-                cause: StopCause::Lost,
-            })
-        })
+        let answered = bounded(&shared.clock, until, answer).await;
+        if let Some(answered) = answered {
+            return answered.unwrap_or_else(|_actor_gone| {
+                Err(CallError::Interrupted {
+                    dependency: Arc::clone(&shared.name),
+                    cause: StopCause::Lost,
+                })
+            });
+        }
+        // CALL-9: a fallback that blocks its thread does not hold its caller. The fallback may hold
+        // the error too, while it begins.
+        let kept = why.try_lock().ok().and_then(|mut why| why.take());
+        Err(kept.unwrap_or_else(|| {
+            let after = shared.clock.now().since(began);
+            CallError::timed_out(Arc::clone(&shared.name), after, executed)
+        }))
+    }
+
+    /// The time after which no fallback can answer any more that keeps its limits. The actor ends
+    /// those in time that do not block its thread, so it gets a moment more.
+    fn waits_until(
+        &self,
+        shared: &Shared,
+        set: &FallbackSet<D>,
+        now: Time,
+        deadline: Option<Time>,
+    ) -> Option<Time> {
+        const MOMENT: Duration = Duration::from_millis(5);
+        let attempt = shared.settings().timeout.attempt;
+        let are_limited = set.rules.iter().all(|rule| !rule.fallback.has_own_limits());
+        let count = u32::try_from(set.rules.len()).unwrap_or(u32::MAX);
+        let all = attempt.filter(|_| are_limited);
+        let all = all.map(|attempt| now.after(attempt.saturating_mul(count)));
+        // After its deadline, a caller still gets an answer that is there at once.
+        let deadline = deadline.map(|deadline| deadline.max(now));
+        earliest(all, deadline).map(|until| until.after(MOMENT))
     }
 }

@@ -310,16 +310,29 @@ impl<D: Dependency> Worker<D> {
     }
 }
 
-/// Resolves when the dependency as a whole is not draining, or has no pending call.
+/// Resolves when the dependency as a whole is not draining, or no work is left that could call it:
+/// its own calls, and during a shutdown those of all others.
 pub(crate) async fn drained(shared: Arc<Shared>) {
     loop {
         let told = shared.drained.notified();
         tokio::pin!(told);
         told.as_mut().enable();
-        if shared.route() != Route::Draining || shared.totals.read().in_flight() == 0 {
+        if shared.route() != Route::Draining {
             return;
         }
-        told.await;
+        // CALL-10: a dependency ends when no accepted work is left, or the drain is over.
+        let Some(busy) = shared.first_pending() else {
+            return;
+        };
+        let ended = busy.drained.notified();
+        tokio::pin!(ended);
+        ended.as_mut().enable();
+        if busy.is_pending() {
+            tokio::select! {
+                () = told => {}
+                () = ended => {}
+            }
+        }
     }
 }
 
@@ -431,10 +444,13 @@ impl<D: Dependency> PollHook<Worker<D>> for WorkerPollHook {
                 return;
             }
         }
+        // SUP-7: after the drain, it ends with what is still at work.
+        let is_over = || worker.shared.route() == Route::Stopped;
         if worker.incarnation.is_stopping()
-            && queue_is_empty
-            && worker.in_flight.is_empty()
-            && worker.drained.as_mut().poll(cx).is_ready()
+            && (is_over()
+                || queue_is_empty
+                    && worker.in_flight.is_empty()
+                    && worker.drained.as_mut().poll(cx).is_ready())
         {
             worker.poll_close(ctx, cx);
         }

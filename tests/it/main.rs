@@ -13,6 +13,7 @@ mod config;
 mod demo;
 #[cfg(feature = "cli")]
 mod gateway;
+mod isolation;
 #[cfg(all(feature = "mcp", target_os = "linux"))]
 mod mcp;
 #[cfg(feature = "macros")]

@@ -117,7 +117,7 @@ pub(super) fn send<'a, D: Dependency>(
         let (answer, at) = match end_attempt(shared, plan, permits, result, &verdict, times) {
             EndedAttempt::Counted(answer) => (answer, times.1),
             EndedAttempt::Reported(attempt) => {
-                let answer = Box::pin(attempt.counted(shared)).await;
+                let answer = attempt.counted(shared);
                 (answer, shared.clock.now())
             }
         };

@@ -45,6 +45,8 @@ impl<D: Dependency> WorkerSlot<D> {
         let health = &self.mail.health;
         health.set(Condition::Gone, health.incarnation());
         self.queue.close();
+        // A worker that has been told to stop ends without its calls.
+        self.queue.wake_worker();
     }
 
     /// Returns the worker's inline executor, if the caller can run the first poll of its call

@@ -19,8 +19,9 @@ use super::hedge::{admit_hedge, join_group};
 use super::plan::CallPlan;
 use super::retry::RetryState;
 use super::{FailedAttempt, closed_to_new};
-use crate::breaker::admission::{Settled, report_and_wait};
+use crate::breaker::admission::Settled;
 use crate::breaker::hedge_member::HedgeMember;
+use crate::breaker::judgement;
 use crate::breaker::message::Report;
 use crate::error::CallError;
 use crate::state::Shared;
@@ -184,12 +185,10 @@ pub(super) fn end_attempt<T, E>(
 }
 
 impl<T, E> ReportedAttempt<T, E> {
-    /// Returns the answer once the outcome is counted.
-    ///
-    /// # Cancel safety   Dropped while it waits, the outcome is still counted.
-    pub(super) async fn counted(self, shared: &Shared) -> Result<T, Box<FailedAttempt<E>>> {
+    /// Counts the outcome and returns the answer.
+    pub(super) fn counted(self, shared: &Shared) -> Result<T, Box<FailedAttempt<E>>> {
         // CALL-3: the outcome is counted before its caller can see the answer.
-        report_and_wait(shared, self.report).await;
+        judgement::count(shared, *self.report);
         self.answer
     }
 }

@@ -225,7 +225,7 @@ where
         };
         match end_attempt(shared, plan, &mut permits, result, &verdict, times) {
             EndedAttempt::Counted(answer) => answer,
-            EndedAttempt::Reported(attempt) => Box::pin(attempt.counted(shared)).await,
+            EndedAttempt::Reported(attempt) => attempt.counted(shared),
         }
     }
 }

@@ -266,7 +266,7 @@ where
     };
     let ended = match end_attempt(shared, plan, &mut permits, result, &verdict, times) {
         EndedAttempt::Counted(answer) => answer,
-        EndedAttempt::Reported(attempt) => attempt.counted(shared).await,
+        EndedAttempt::Reported(attempt) => attempt.counted(shared),
     };
     ended.map_err(|mut failed| {
         failed.open_answer = Some(find);

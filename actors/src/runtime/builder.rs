@@ -14,7 +14,7 @@ use breakerbox_policy::{
 use crossbeam_utils::CachePadded;
 
 use crate::breaker::Breaker;
-use crate::breaker::message::{BreakerPort, CallMaker};
+use crate::breaker::message::CallMaker;
 use crate::call::core::{DependencyCore, WorkerSlot};
 use crate::client::Client;
 use crate::dependency::Dependency;
@@ -302,7 +302,6 @@ async fn start<D: Dependency>(
     if fallback_only {
         core.shared.set_fallback_only(true);
     }
-    core.shared.breaker_port.store(Some(Arc::new(port(&core))));
     runtime.register(&client)?;
     core.shared.record_settings();
     let started = runtime.add_group(group).await;
@@ -337,18 +336,6 @@ fn core<D: Dependency>(
         configured: Mutex::new(configured),
         is_current: AtomicBool::new(true),
         shared: Arc::clone(&shared),
-    }
-}
-
-/// The addresses of its breaker actor.
-pub(super) fn port<D: Dependency>(core: &DependencyCore<D>) -> BreakerPort {
-    let addr = &core.breaker.addr;
-    BreakerPort {
-        acquire: addr.clone().recipient(),
-        report: addr.clone().recipient(),
-        release: addr.clone().recipient(),
-        flush: addr.clone().recipient(),
-        operate: addr.clone().recipient(),
     }
 }
 
@@ -410,16 +397,15 @@ fn breaker_body<D: Dependency>(core: &Arc<DependencyCore<D>>) -> MakeBody {
     Box::new(move |around, _| {
         let slot = core.breaker.clone();
         let shared = Arc::clone(&core.shared);
-        let addr = core.breaker.addr.clone();
+        let threads = around.threads.clone();
         let calls: Arc<dyn CallMaker<D>> = core;
         let make = Arc::new(move |_: &Rc<Incarnation>| {
-            Breaker::new(Arc::clone(&shared), Arc::clone(&calls), addr.clone())
+            Breaker::new(Arc::clone(&shared), Arc::clone(&calls), threads.clone())
         });
-        Arc::new(ActorBody::<_, NoPollHook>::beside(
-            slot,
-            make,
-            around.clock.clone(),
-        ))
+        let mut body = ActorBody::<_, NoPollHook>::beside(slot, make, around.clock.clone());
+        // CALL-9: the calls that it takes run code of users, which must not block the supervisors.
+        body.place = DriverPlacement::Shared(0);
+        Arc::new(body)
     })
 }
 
@@ -427,7 +413,10 @@ fn fallback_body<D: Dependency>(core: &Arc<DependencyCore<D>>) -> MakeBody {
     let core = Arc::clone(core);
     Box::new(move |around, _| {
         let slot = core.fallbacks.mail.clone();
-        let make = Arc::new(move |_: &Rc<Incarnation>| FallbackActor::new(Arc::clone(&core)));
+        let threads = around.threads.clone();
+        let make = Arc::new(move |_: &Rc<Incarnation>| {
+            FallbackActor::new(Arc::clone(&core), threads.clone())
+        });
         Arc::new(ActorBody::<_, FallbackPollHook>::beside(
             slot,
             make,

@@ -4,13 +4,11 @@ use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use actix::Recipient;
 use breakerbox_policy::{ChaosSettings, DependencySettings};
 use futures_util::future::BoxFuture;
 
 use super::reload::{self, DependencyReload};
 use super::status::DependencyStatus;
-use crate::breaker::message::OperateBreaker;
 use crate::client::{self, Client};
 use crate::dependency::Dependency;
 use crate::event::EventKind;
@@ -26,7 +24,6 @@ pub(super) trait AnyDependency: Send + Sync {
     fn latency(&self) -> LatencyBuckets;
     fn drain(&self);
     fn stop(&self);
-    fn operator(&self) -> Recipient<OperateBreaker>;
     fn set_chaos(&self, settings: Option<ChaosSettings>, by: &str);
     /// Returns this dependency as a type-erased fallback, for callers that know its request and
     /// response types.
@@ -77,10 +74,6 @@ impl<D: Dependency> AnyDependency for Client<D> {
 
     fn stop(&self) {
         self.core.stop();
-    }
-
-    fn operator(&self) -> Recipient<OperateBreaker> {
-        self.breaker().recipient()
     }
 
     fn set_chaos(&self, settings: Option<ChaosSettings>, by: &str) {

@@ -5,7 +5,7 @@
 
 use breakerbox_policy::{DependencySettings, WorkerSettings};
 
-use crate::breaker::message::Reconfigure;
+use crate::breaker::judgement::reconfigure;
 use crate::call::core::DependencyCore;
 use crate::dependency::Dependency;
 use crate::event::EventKind;
@@ -87,8 +87,7 @@ async fn take_over<D: Dependency>(
         fallback_only: shared.settings().fallback_only,
         ..new
     };
-    // A breaker that is gone has no settings.
-    let _ = core.breaker.addr.send(Reconfigure(Box::new(new))).await;
+    reconfigure(shared, new);
     let report = DependencyReload {
         name: shared.name.to_string(),
         changed,
@@ -107,10 +106,5 @@ async fn take_over<D: Dependency>(
 /// too.
 pub(crate) async fn install<D: Dependency>(core: &DependencyCore<D>, settings: DependencySettings) {
     core.shared.set_fallback_only(settings.fallback_only);
-    // A breaker that is gone has no settings.
-    let _ = core
-        .breaker
-        .addr
-        .send(Reconfigure(Box::new(settings)))
-        .await;
+    reconfigure(&core.shared, settings);
 }

@@ -7,7 +7,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::builder::port;
 use super::registry::AnyDependency;
 use super::{Runtime, RuntimeState, check_cycle, start_error};
 use crate::client::Client;
@@ -221,10 +220,6 @@ impl Runtime {
             former.set_current(false);
             self.inner.former.acquire().push((child, former));
         }
-        let shared = &client.core.shared;
-        shared
-            .breaker_port
-            .store(Some(Arc::new(port(&client.core))));
         client.core.is_current.store(true, Ordering::Release);
         drop(registry);
         Ok(())

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use breakerbox_policy::supervision::StopCause;
 use breakerbox_policy::{BreakerCommand, Time};
 
+use crate::breaker::judgement::operate;
 use crate::breaker::message::OperateBreaker;
 use crate::call::core::{DependencyCore, WorkerSlot};
 use crate::dependency::Dependency;
@@ -26,9 +27,8 @@ impl<D: Dependency> WorkerHooks<D> {
     }
 
     fn operate(&self, command: BreakerCommand) {
-        if let Some(port) = &*self.core.shared.breaker_port.load() {
-            port.operate.do_send(OperateBreaker::all(command));
-        }
+        // The supervisor's commands depend on no state.
+        let _ = operate(&self.core.shared, OperateBreaker::all(command));
     }
 
     fn is_any_running(&self) -> bool {

@@ -276,7 +276,7 @@ impl<A: Actor<Context = Context<A>>> Child<A> {
         self
     }
 
-    /// Sets its thread; by default its supervisor's.
+    /// Sets its thread; by default the first one that the runtime's workers share.
     #[must_use]
     pub fn placement(mut self, placement: Placement) -> Self {
         self.placement = placement;
@@ -312,9 +312,13 @@ impl<A: Actor<Context = Context<A>>> Child<A> {
         };
         let make: Make<A> = Arc::new(move |_: &Rc<Incarnation>| factory());
         let mut body = ActorBody::<A, NoPollHook>::beside(slot, make, clock.clone());
-        if placement == Placement::Dedicated {
-            body.place = DriverPlacement::Dedicated;
-            body.stuck_after = stuck_after;
+        match placement {
+            // CALL-9: an actor that blocks its thread blocks no supervisor.
+            Placement::Shared => body.place = DriverPlacement::Shared(0),
+            Placement::Dedicated => {
+                body.place = DriverPlacement::Dedicated;
+                body.stuck_after = stuck_after;
+            }
         }
         (spec, Arc::new(body), handle)
     }

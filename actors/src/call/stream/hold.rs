@@ -10,7 +10,8 @@ use breakerbox_policy::{Class, Executed, Ticket, Time};
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
-use crate::breaker::admission::{PermitGuard, Settled, send_report};
+use crate::breaker::admission::{PermitGuard, Settled};
+use crate::breaker::judgement;
 use crate::breaker::message::Report;
 use crate::call::plan::CallPlan;
 use crate::clock::earliest;
@@ -92,7 +93,7 @@ impl StreamHold {
         if let Some(permit) = self.permit.take_if(|permit| permit.is_probe()) {
             let verdict = self.shared.judge(verdict());
             if let Some(report) = self.record(permit, verdict) {
-                send_report(&self.shared, *report);
+                judgement::count(&self.shared, *report);
             }
         }
     }
@@ -166,7 +167,7 @@ impl StreamHold {
         let (counting, counted) = oneshot::channel::<()>();
         // CALL-3: the last item of a stream waits until its outcome is counted.
         report.then = Some(Box::new(move || drop(counting)));
-        send_report(&self.shared, *report);
+        judgement::count(&self.shared, *report);
         Some(counted)
     }
 
@@ -209,7 +210,7 @@ impl Drop for StreamHold {
             Class::Cancelled
         };
         if let Some(report) = self.record(permit, Verdict::from(class)) {
-            send_report(&self.shared, *report);
+            judgement::count(&self.shared, *report);
         }
     }
 }
