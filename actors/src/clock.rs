@@ -78,7 +78,7 @@ impl Clock {
         matches!(self.0, ClockKind::Tokio { .. })
     }
 
-    /// Returns the same clock, whose sleeps on threads without tokio are timed by this thread's.
+    /// Returns the same clock. On threads without tokio its sleeps are timed by this thread's.
     pub(crate) fn with_timers_of_this_thread(self) -> Self {
         Self(self.0, Handle::try_current().ok())
     }

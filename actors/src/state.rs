@@ -353,7 +353,7 @@ impl Shared {
         self.worker_route() == Route::Draining && self.totals.read().in_flight() != 0
     }
 
-    /// Returns a dependency whose calls a drain waits for: this one, or another that may call it.
+    /// Returns a dependency with calls that a drain waits for: this one, or another that may call it.
     pub(crate) fn first_pending(self: &Arc<Self>) -> Option<Arc<Self>> {
         if self.is_pending() {
             return Some(Arc::clone(self));

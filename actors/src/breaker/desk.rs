@@ -1,4 +1,4 @@
-//! What the changes of a dependency's breakers leave to others: timers for the keeper, and events.
+//! Follow-ups of changes to a dependency's breakers: timers for the keeper, and events.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -50,7 +50,7 @@ impl BreakerDesk {
         self.is_kept.store(false, Ordering::Release);
     }
 
-    /// Notes a new deadline of a breaker, whose lock is held.
+    /// Notes a new deadline of a breaker. Its lock is held.
     pub(super) fn set_alarm(&self, alarm: Alarm) {
         self.alarms.acquire().push(alarm);
         self.tell_keeper();
@@ -60,7 +60,7 @@ impl BreakerDesk {
         std::mem::take(&mut self.alarms.acquire())
     }
 
-    /// Adds an event of a breaker, whose lock is held: so they are in the order of the changes.
+    /// Adds an event of a breaker. Its lock is held, so events are in the order of the changes.
     pub(super) fn add_event(&self, subject: Arc<str>, event: BreakerEvent) {
         self.outbox.acquire().waiting.push_back((subject, event));
     }

@@ -1,7 +1,7 @@
 //! Changes to the machines of breakers, made by the thread that has cause for them.
 //!
-//! A breaker decides under the lock of its machine, on whatever thread an outcome, a question or a
-//! command arises. No decision waits for another thread, so code that blocks its thread delays
+//! A breaker decides under the lock of its machine, on the thread on which an outcome, a question or
+//! a command arises. No decision waits for another thread, so code that blocks its thread delays
 //! none (rule CALL-9). Timers are left to the [keeper](super::keeper).
 
 use std::sync::Arc;

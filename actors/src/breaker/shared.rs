@@ -104,7 +104,7 @@ impl SharedBreaker {
         self.machine.acquire()
     }
 
-    /// Notes the deadline of the machine, whose lock is held. Returns true if it is a new one.
+    /// Notes the deadline of the machine. Its lock is held. Returns true if it is a new one.
     pub(super) fn set_armed(&self, deadline: Option<Time>) -> bool {
         let nanos = deadline.map_or(u64::MAX, Time::as_nanos);
         let old = self.armed.load(Ordering::Relaxed);

@@ -69,7 +69,7 @@ impl Runtime {
         self.inner.around.events.end_listeners(JOIN).await;
     }
 
-    /// Waits for the tree, whose drain is over, while all its threads can still turn.
+    /// Waits for the tree after its drain, while all its threads can still turn.
     async fn end_late(&self) {
         let (clock, threads) = (self.clock(), &self.inner.around.threads);
         if !threads.are_apart() {

@@ -57,7 +57,7 @@ pub(super) async fn start(
     let (tell, told) = oneshot::channel();
     control.spawn_fn(move || {
         // Sending fails if the starting task is gone; the tree is then dropped too.
-        let _ = tell.send(start_here(context, HomeThread::Given(here)));
+        let _ = tell.send(start_here(context, HomeThread::Program(here)));
     });
     let tree = told.await.map_err(ended)?.map_err(StartError::Thread)?;
     tree.around.threads.adopt(control);

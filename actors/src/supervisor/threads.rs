@@ -103,7 +103,7 @@ pub(crate) enum HomeThread {
     /// A new one.
     New,
     /// One of the program's.
-    Given(ArbiterHandle),
+    Program(ArbiterHandle),
 }
 
 /// The threads made by the runtime, by number from 1.
@@ -132,7 +132,7 @@ impl Threads {
         let home = match home {
             HomeThread::Control => ThreadHandle::Here,
             HomeThread::New => ThreadHandle::Arbiter(threads.thread()?.1),
-            HomeThread::Given(home) => ThreadHandle::Arbiter(home),
+            HomeThread::Program(home) => ThreadHandle::Arbiter(home),
         };
         if !matches!(home, ThreadHandle::Here) {
             threads.control = ThreadHandle::Arbiter(Arbiter::current());

@@ -207,7 +207,7 @@ fn sup_7_a_shutdown_awaited_on_the_runtimes_own_thread_ends_it() {
         type Error = String;
         async fn call(&self, (): (), _: &CallContext) -> Result<(), String> {
             let (runtime, done) = (self.0.clone(), self.1.clone());
-            actix_rt::spawn(async move {
+            actix::spawn(async move {
                 runtime.shutdown().await;
                 let _ = done.send(());
             });
