@@ -390,6 +390,17 @@ impl<D: Dependency> Worker<D> {
         }
     }
 
+    /// Polls the calls in flight. Returns true if one of them has crashed the worker.
+    fn poll_in_flight(&mut self, cx: &mut TaskContext<'_>) -> bool {
+        self.take_begun();
+        while let Poll::Ready(Some(())) = self.in_flight.poll_next_unpin(cx) {
+            if self.incarnation.has_crashed() {
+                return true;
+            }
+        }
+        false
+    }
+
     fn begin(&mut self, mut work: QueuedJob<D>) {
         let WorkerStage::Running(inline) = &self.stage else {
             return;
@@ -434,15 +445,14 @@ impl<D: Dependency> PollHook<Worker<D>> for WorkerPollHook {
         if worker.ending.is_closing() {
             return worker.poll_close(ctx, cx);
         }
-        if worker.poll_ended(cx) {
+        // The calls in flight first: one that was given up may have been the last that the value
+        // stands, and its caller may have sent the next one already.
+        if worker.poll_in_flight(cx) || worker.poll_ended(cx) {
             return;
         }
         let queue_is_empty = worker.poll_queue(cx);
-        worker.take_begun();
-        while let Poll::Ready(Some(())) = worker.in_flight.poll_next_unpin(cx) {
-            if worker.incarnation.has_crashed() {
-                return;
-            }
+        if worker.poll_in_flight(cx) {
+            return;
         }
         // SUP-7: after the drain, it ends with what is still at work.
         let is_over = || worker.shared.route() == Route::Stopped;

@@ -74,10 +74,13 @@ impl LeavingDependency {
             by,
             is_replaced,
         } = self;
-        // It may have ended by itself, or been removed from the tree by the program.
-        let _ = runtime.inner.root.terminate(&child).await;
-        let _ = runtime.inner.root.delete(&child).await;
-        one.stop();
+        let until = runtime.clock().now().after(one.settings().workers.drain);
+        let ending = async {
+            // It may have ended by itself, or been removed from the tree by the program.
+            let _ = runtime.inner.root.terminate(&child).await;
+            let _ = runtime.inner.root.delete(&child).await;
+        };
+        runtime.end_by(until, ending, || one.stop()).await;
         let mut registry = runtime.registry();
         if registry
             .get(&name)

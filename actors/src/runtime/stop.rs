@@ -1,10 +1,13 @@
 //! The end of a runtime: the drain, its limit, and the end of the threads.
 
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use actix::Arbiter;
+use breakerbox_policy::Time;
 use tokio::sync::oneshot;
 
 use super::Runtime;
@@ -18,10 +21,10 @@ use crate::sync::LockExt;
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Time in which a thread that is not blocked answers.
-const ANSWER: Duration = Duration::from_millis(100);
+const ANSWER: Duration = Duration::from_millis(200);
 
 /// Time in which a thread that was stopped ends, unless it is blocked.
-const JOIN: Duration = Duration::from_millis(200);
+const JOIN: Duration = Duration::from_millis(150);
 
 impl Runtime {
     /// Refuses new calls, lets those in flight finish within each dependency's drain time, stops
@@ -37,7 +40,8 @@ impl Runtime {
         // An event listener may look up a dependency, so the lock must not be held.
         let all: Vec<Arc<dyn AnyDependency>> = self.registry().values().cloned().collect();
         let drains = all.iter().map(|one| one.settings().workers.drain);
-        let drain = drains.max().unwrap_or_default();
+        // Without a dependency, an actor has the time that it gets by default.
+        let drain = drains.max().unwrap_or(Duration::from_secs(5));
         let until = self.clock().now().after(drain);
         // CALL-10: what accepted work asks for holds each of them until the last work has ended.
         let together = all.iter().map(|one| Arc::downgrade(one.shared()));
@@ -53,41 +57,49 @@ impl Runtime {
         if let Some(commands) = &*self.inner.commands.acquire() {
             let _ = commands.unbounded_send(DriverCommand::Stop { incarnation: 1 });
         }
-        // On virtual time of another thread, the time until then is no measure.
-        let is_apart = self.inner.around.threads.are_apart();
-        let is_here = self.inner.thread.acquire().is_none();
-        let until = Some(until).filter(|_| is_apart || is_here);
-        let has_ended = bounded(self.clock(), until, self.ended()).await;
-        for one in &all {
-            // SUP-7: the drain is over, and what is left ends now.
-            one.stop();
-        }
-        if has_ended.is_none() {
-            self.end_late().await;
-        }
-        self.join_threads().await;
-        self.inner.around.events.end_listeners(JOIN).await;
+        let stop_all = || all.iter().for_each(|one| one.stop());
+        self.end_by(until, self.ended(), stop_all).await;
+        let heard = self.inner.around.events.end_listeners(JOIN);
+        tokio::join!(self.join_threads(), heard);
     }
 
-    /// Waits for the tree after its drain, while all its threads can still turn.
-    async fn end_late(&self) {
+    /// Waits for an end, until `until` at first. `stop_rest` ends what is left at that time, and the
+    /// wait goes on while no thread is blocked.
+    pub(super) async fn end_by<F: Future>(
+        &self,
+        until: Time,
+        end: F,
+        stop_rest: impl FnOnce(),
+    ) -> Option<F::Output> {
         let (clock, threads) = (self.clock(), &self.inner.around.threads);
-        if !threads.are_apart() {
-            self.ended().await;
-            return;
+        let mut end = pin!(end);
+        // On virtual time of another thread, the time until then is no measure.
+        let is_here = self.inner.thread.acquire().is_none();
+        // The supervisors kill at that time; a moment later only what they cannot end is left.
+        let until = Some(until.after(LOOK)).filter(|_| threads.are_apart() || is_here);
+        let ended = bounded(clock, until, end.as_mut()).await;
+        // SUP-7: the drain is over.
+        stop_rest();
+        if ended.is_some() || !threads.are_apart() {
+            return match ended {
+                Some(ended) => Some(ended),
+                None => Some(end.await),
+            };
         }
         loop {
-            let answers = threads.answers();
-            let until = clock.now().after(ANSWER);
-            let answered = bounded(clock, Some(until), answers).await;
-            // CALL-9, SUP-7: a thread that is blocked does not hold the shutdown.
-            if answered.is_none() {
-                tracing::warn!("a thread is blocked at the end of the drain; it is left behind");
-                return;
-            }
             let until = clock.now().after(LOOK);
-            if bounded(clock, Some(until), self.ended()).await.is_some() {
-                return;
+            let ended = bounded(clock, Some(until), end.as_mut()).await;
+            if ended.is_some() {
+                return ended;
+            }
+            let until = clock.now().after(ANSWER);
+            // CALL-9, SUP-7: a thread that is blocked does not hold the end of the others.
+            if bounded(clock, Some(until), threads.answers())
+                .await
+                .is_none()
+            {
+                tracing::warn!("a thread is blocked at the end of the drain; it is left behind");
+                return None;
             }
         }
     }
