@@ -115,6 +115,13 @@ impl Runtime {
             );
         }
         let (tell, told) = oneshot::channel();
+        if !self.inner.around.threads.are_apart() && !is_here {
+            // Virtual time stands still while tokio's own threads are at work. This fails only while
+            // the surrounding runtime is being torn down.
+            let join = move || join_all(arbiters, own, tell, is_here);
+            let _ = tokio::task::spawn_blocking(join).await;
+            return;
+        }
         // On a thread of its own, since joining blocks, and since this one may be among them. It
         // fails only if no thread can be made; they end all the same.
         let joining = std::thread::Builder::new()
@@ -129,12 +136,8 @@ impl Runtime {
             return;
         }
         let until = self.clock().now().after(JOIN);
-        if self.inner.around.threads.are_apart() {
-            // Fails if the thread is gone, which it is when all is done.
-            let _ = bounded(self.clock(), Some(until), told).await;
-        } else {
-            let _ = told.await;
-        }
+        // Fails if the thread is gone, which it is when all is done.
+        let _ = bounded(self.clock(), Some(until), told).await;
     }
 }
 
