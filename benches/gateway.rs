@@ -3,6 +3,8 @@
 //! Every proxy runs in every round, alone on one core; callers and upstream share the other core.
 //! The callers' core may saturate first, so the measure is the CPU time per request. A ratio is the
 //! median over the rounds of (proxy / nginx in the same round).
+//!
+//! `BREAKERBOX_BENCH_BEFORE` names an earlier binary, which takes part as `before`.
 
 #![allow(clippy::print_stdout, reason = "the table is the result")]
 
@@ -120,7 +122,11 @@ fn start(
     upstream: std::net::SocketAddr,
     dead: std::net::SocketAddr,
 ) -> io::Result<Vec<Proxy>> {
-    let mut all = vec![proxies::ours(folder, upstream, dead)?];
+    let program = ("breakerbox", env!("CARGO_BIN_EXE_breakerbox"));
+    let mut all = vec![proxies::ours(program, folder, upstream, dead)?];
+    if let Ok(before) = std::env::var("BREAKERBOX_BENCH_BEFORE") {
+        all.push(proxies::ours(("before", &before), folder, upstream, dead)?);
+    }
     for (name, started) in [
         ("nginx", proxies::nginx(folder, upstream, dead)),
         ("haproxy", proxies::haproxy(folder, upstream, dead)),

@@ -61,9 +61,18 @@ impl BufferBudget {
         }))
     }
 
-    /// Changes the limit. Shares that are taken stay, also above it.
+    /// Changes the limit. Entries of caches give way at once; other shares that are taken stay, also
+    /// above it.
     pub(crate) fn set_limit(&self, limit: u64) {
         self.0.limit.store(limit, Ordering::Relaxed);
+        let caches = self.caches();
+        // EDGE-4: a lower limit must not refuse bodies because of answers that are only kept.
+        while self.present().used > limit {
+            let Some(cache) = heaviest(&caches) else {
+                return;
+            };
+            cache.shed();
+        }
     }
 
     /// Lets the entries of a cache give way to other shares.
@@ -131,12 +140,14 @@ impl BufferBudget {
         taken.is_ok()
     }
 
+    fn caches(&self) -> Vec<Arc<dyn SheddableCache>> {
+        let caches = self.0.caches.acquire();
+        caches.iter().filter_map(Weak::upgrade).collect()
+    }
+
     /// Takes bytes that entries of caches have held.
     fn shed_for(&self, bytes: u64) -> bool {
-        let caches: Vec<_> = {
-            let caches = self.0.caches.acquire();
-            caches.iter().filter_map(Weak::upgrade).collect()
-        };
+        let caches = self.caches();
         let in_caches: u64 = caches.iter().map(|cache| cache.weight()).sum();
         let BufferUse { used, limit, .. } = self.present();
         // Caches are not emptied for what would not fit even then.
@@ -144,8 +155,7 @@ impl BufferBudget {
             return false;
         }
         for _ in 0..MAX_SHEDS {
-            let heaviest = caches.iter().max_by_key(|cache| cache.weight());
-            let Some(cache) = heaviest.filter(|cache| cache.weight() > 0) else {
+            let Some(cache) = heaviest(&caches) else {
                 return false;
             };
             cache.shed();
@@ -155,6 +165,12 @@ impl BufferBudget {
         }
         false
     }
+}
+
+/// Returns the largest cache, unless all are empty.
+fn heaviest(caches: &[Arc<dyn SheddableCache>]) -> Option<&Arc<dyn SheddableCache>> {
+    let heaviest = caches.iter().max_by_key(|cache| cache.weight());
+    heaviest.filter(|cache| cache.weight() > 0)
 }
 
 impl std::fmt::Debug for BufferBudget {
@@ -263,5 +279,10 @@ mod tests {
         // None goes for what would not fit even then.
         assert!(budget.try_take(71).is_none());
         assert_eq!(cache.weight(), 70);
+        // A lower limit holds at once, as far as they can make room.
+        budget.set_limit(60);
+        assert_eq!((cache.weight(), budget.present().used), (30, 60));
+        budget.set_limit(20);
+        assert_eq!((cache.weight(), budget.present().used), (0, 30));
     }
 }

@@ -2,6 +2,7 @@
 
 // without a network
 pub(crate) mod check;
+pub(crate) mod import;
 pub(crate) mod replay;
 
 // of a running Breakerbox

@@ -29,9 +29,12 @@ mod recorder;
 mod reload;
 
 // sections of a dependency
+mod caller_auth;
 mod dependency;
 mod kind;
 mod mcp;
+mod mcp_group;
+mod mcp_tools;
 mod outbound;
 #[cfg(feature = "gateway")]
 mod proxy_variables;
@@ -54,6 +57,9 @@ mod timeout;
 mod upstream_tls;
 mod workers;
 
+// other formats
+mod client_import;
+
 pub mod credentials;
 mod problem;
 mod secret;
@@ -65,6 +71,8 @@ use std::path::{Path, PathBuf};
 use ::config::Value;
 
 pub use admin::AdminConfig;
+pub use caller_auth::{AuthChoice, CallerAuth, JwtRules, KeySource};
+pub use client_import::{ImportError, ImportedConfig, import_clients};
 #[cfg(feature = "gateway")]
 pub(crate) use credential_names::{holds_credentials, is_credential_name};
 pub use dependency::DependencyConfig;
@@ -74,6 +82,8 @@ pub use gateway_tls::GatewayTls;
 pub use kind::DependencyKind;
 pub use loader::{Loader, Sources};
 pub use mcp::McpConfig;
+pub use mcp_group::GroupMember;
+pub use mcp_tools::{ToolRule, ToolRules};
 pub use otel::OtelConfig;
 pub use outbound::OutboundConfig;
 pub use per_caller::PerCallerConfig;
@@ -197,7 +207,8 @@ impl Settings {
             Value::new(None, entries.collect::<::config::Map<String, Value>>())
         };
         let fallback = Value::new(None, vec![table(Vec::new())]);
-        let any = table(vec![("fallback", fallback)]);
+        let tools = table(vec![("*", table(Vec::new()))]);
+        let any = table(vec![("fallback", fallback), ("tools", tools)]);
         let root = table(vec![("dependencies", table(vec![("*", any)]))]);
         let report = RefCell::new(LoadReport::default());
         read_root(&root, "", &report);
@@ -264,6 +275,12 @@ fn read_root(root: &Value, environment: &str, report: &RefCell<LoadReport>) -> S
         dependencies: read_dependencies(&section.section("dependencies"), environment),
         ..Settings::default()
     };
+    let has_auth = settings.gateway.auth.is_some();
+    mcp_group::check_auth(
+        &settings.dependencies,
+        has_auth,
+        &section.section("dependencies"),
+    );
     section.finish();
     settings
 }
@@ -290,6 +307,7 @@ fn read_dependencies(table: &Section<'_>, environment: &str) -> BTreeMap<String,
         dependencies.insert(name.clone(), dependency::read(section, environment));
     }
     fallback_targets::check(&dependencies, table);
+    mcp_group::check(&dependencies, table);
     dead_settings::check_fallbacks(&dependencies, table);
     fallback_targets::trust_same_origin(&mut dependencies);
     dependencies

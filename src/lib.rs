@@ -52,6 +52,9 @@
 //! | `mcp` | servers that speak the Model Context Protocol | by `cli` |
 //! | `recorder` | a file of all outcomes, for `breakerbox replay` | by `cli` |
 //! | `otel` | traces and metrics for an OpenTelemetry collector; enables `admin`, `gateway` | no |
+//! | `tower` | a layer for services of tower: hyper, tonic, axum | no |
+//! | `reqwest` | verdicts on results of `reqwest`, and a middleware for its clients | no |
+//! | `tonic` | verdicts on statuses of tonic | no |
 //! | `testing` | virtual time and scripted dependencies | no |
 //!
 //! The library alone: `default-features = false, features = ["macros"]`.
@@ -78,8 +81,16 @@ pub mod reload;
 #[cfg(any(feature = "admin", feature = "gateway"))]
 mod sidecar;
 
+#[cfg(any(feature = "tower", feature = "reqwest", feature = "tonic"))]
+pub mod integrations;
+
 // shared by all of them
-#[cfg(any(feature = "admin", feature = "mcp", feature = "recorder"))]
+#[cfg(any(
+    feature = "admin",
+    feature = "mcp",
+    feature = "recorder",
+    feature = "reqwest"
+))]
 mod lock;
 
 // shared by the gateway and the MCP servers
@@ -87,12 +98,13 @@ mod lock;
 mod buffer_budget;
 
 // shared by the HTTP clients
-#[cfg(feature = "mcp")]
+#[cfg(any(feature = "mcp", feature = "tower", feature = "reqwest"))]
 mod retry_after;
 
 #[cfg(feature = "mcp")]
 mod tls;
 
+pub use actix;
 #[doc(hidden)]
 pub use breakerbox_actors::attribute;
 #[cfg(feature = "testing")]
@@ -148,9 +160,9 @@ pub mod prelude {
     pub use std::time::Duration;
 
     pub use breakerbox_actors::{
-        Answer, AnswerSource, Call, CallContext, CallError, CallOptions, Child, Client, Dependency,
-        Event, EventKind, FallbackRule, Fixed, Group, Runtime, RuntimeSettings, ServeOn, Session,
-        StaleCache, Verdict,
+        ActorFallback, Answer, AnswerSource, Breaker, Call, CallContext, CallError, CallOptions,
+        Child, Client, Closures, Dependency, Event, EventKind, FallbackCall, FallbackRule, Fixed,
+        Group, Runtime, RuntimeSettings, ServeOn, Session, StaleCache, Verdict,
     };
     pub use breakerbox_policy::{
         BreakerCommand, Class, DependencySettings, Executed, Priority, Symptom,
@@ -199,6 +211,11 @@ impl Settings {
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 pub struct Readme;
+
+/// Compiles the programs of the page on other libraries.
+#[cfg(all(doctest, feature = "tower", feature = "reqwest", feature = "tonic"))]
+#[doc = include_str!("../docs/integration.md")]
+pub struct IntegrationPage;
 
 /// Compiles the program of the page on agent systems.
 #[cfg(all(doctest, feature = "agents"))]

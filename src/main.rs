@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use cli::demo::Scenario;
-use cli::{ExitReason, check, demo, operator, replay, serve};
+use cli::{ExitReason, check, demo, import, operator, replay, serve};
 
 /// Actor-based supervision for the calls that a program makes to things it does not control.
 #[derive(Debug, Parser)]
@@ -71,6 +71,12 @@ enum Command {
         #[arg(long)]
         library: bool,
     },
+    /// Turns the MCP servers of a client's file into a configuration
+    ///
+    /// Reads the files of Claude, Cursor and VS Code (mcp.json), and prints commented TOML. What needs a
+    /// person's eye is told on standard error: secrets in plain text, references such as ${NAME}, and
+    /// what cannot be taken over.
+    Import(import::ImportArgs),
     /// Replays a recorded trace with other settings and shows the breakers' changes of state
     ///
     /// Compares the recorded settings with those of a configuration, or those of two
@@ -133,6 +139,7 @@ fn main() -> ExitCode {
             env,
             library,
         } => check::run(config, env, library, &mut out, &mut err),
+        Command::Import(arguments) => import::run(&arguments, &mut out, &mut err),
         Command::Replay(arguments) => replay::run(&arguments, &mut out, &mut err),
         Command::Status(status) => operator::status(&status, &mut out, &mut err),
         Command::Open(order) => operator::operate("open", &order, &mut out, &mut err),

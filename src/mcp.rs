@@ -21,15 +21,37 @@
 //! # Ok(())
 //! # }
 //! ```
+#![cfg_attr(
+    not(feature = "gateway"),
+    allow(dead_code, reason = "only the gateway passes messages on")
+)]
 
 // path of a call
 mod client;
 
-mod call;
+pub(crate) mod call;
 
-mod tools;
+pub(crate) mod audience;
+
+pub(crate) mod tools;
+
+mod tool_figures;
+
+#[cfg(feature = "gateway")]
+mod tool_book;
 
 mod error;
+
+// messages
+pub(crate) mod message;
+
+pub(crate) mod json_text;
+
+mod id_scanner;
+
+pub(crate) mod request_meta;
+
+pub(crate) mod http_headers;
 
 // the server
 mod settings;
@@ -44,11 +66,27 @@ mod connector;
 
 mod session;
 
+pub(crate) mod dialect;
+
+mod handshake;
+
+mod standing;
+
+mod tool_list;
+
+mod connection;
+
+mod call_table;
+
 mod liveness;
 
 mod stdio;
 
 mod http;
+
+mod event_stream;
+
+pub(crate) mod pieces_body;
 
 mod process;
 
@@ -64,8 +102,13 @@ pub use call::{ToolCall, ToolResult};
 pub use client::McpClient;
 pub use dependency::Mcp;
 pub use error::McpError;
+pub use json_text::JsonText;
 pub use settings::{McpServer, McpSettings};
+pub use tool_figures::ToolFigures;
 pub use tools::Tool;
+
+#[cfg(feature = "gateway")]
+pub(crate) use tool_book::{ToolBook, ToolOutcome};
 
 #[cfg(all(target_os = "linux", feature = "cli"))]
 pub(crate) use process::{adopt_orphans, reap_all};
@@ -129,6 +172,13 @@ impl McpBuilder {
     /// Changes the policy.
     pub fn configure(mut self, change: impl FnOnce(&mut DependencySettings)) -> Self {
         self.builder = self.builder.configure(change);
+        self
+    }
+
+    /// Lets these callers hear what the server says beside its answers, from its start on.
+    #[cfg(feature = "gateway")]
+    pub(crate) fn heard_by(self, audience: std::sync::Weak<dyn audience::ServerAudience>) -> Self {
+        self.server_state.set_audience(audience);
         self
     }
 

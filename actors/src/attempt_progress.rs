@@ -18,6 +18,7 @@ struct ProgressState {
     noted: Option<NotedTime>,
     is_paused: bool,
     is_final: bool,
+    upload_limit: Option<Duration>,
 }
 
 impl AttemptProgress {
@@ -43,6 +44,18 @@ impl AttemptProgress {
     /// with this attempt, even if its error allows more.
     pub fn forbid_repeats(&self) {
         self.0.acquire().is_final = true;
+    }
+
+    /// Sets the time in which the caller's part of the present attempt has to be over.
+    pub(crate) fn limit_upload(&self, limit: Option<Duration>) {
+        self.0.acquire().upload_limit = limit;
+    }
+
+    /// Returns the time in which the caller's part of the present attempt has to be over, if the
+    /// attempt is a probe. The breaker would take a longer silence for a failure.
+    #[must_use]
+    pub fn upload_limit(&self) -> Option<Duration> {
+        self.0.acquire().upload_limit
     }
 
     /// Returns true unless further attempts are ruled out.

@@ -33,8 +33,8 @@ pub struct CallOptions {
     pub weight: Option<NonZeroU32>,
     /// Session that pays for the call, if any.
     pub session: Option<Session>,
-    /// Progress from which the limits of a streamed call's attempts count; `None` counts them from
-    /// the start of each attempt.
+    /// Progress from which the limits of the call's attempts count; `None` counts them from the
+    /// start of each attempt. The total limit is never prolonged.
     pub progress: Option<AttemptProgress>,
 }
 

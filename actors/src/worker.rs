@@ -28,6 +28,7 @@ use breakerbox_policy::supervision::{PanicReport, StopCause};
 use breakerbox_policy::{Class, Executed, Ticket, Time};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
+use crate::attempt_progress::AttemptProgress;
 use crate::deadline::CallScope;
 use crate::dependency::{CallContext, Dependency};
 use crate::error::CallError;
@@ -58,6 +59,8 @@ pub(crate) struct WorkerJob<D: Dependency> {
     pub(crate) context: CallContext,
     /// Maximum time from its begin to its end.
     pub(crate) attempt_limit: Option<Duration>,
+    /// Progress from which that time counts.
+    pub(crate) progress: Option<AttemptProgress>,
     /// Conditions of the calls that it makes.
     pub(crate) scope: CallScope,
     pub(crate) fingerprint: Option<u64>,

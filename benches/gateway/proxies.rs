@@ -69,8 +69,14 @@ fn start(
     })
 }
 
-/// `breakerbox serve` with every layer and its metrics.
-pub(crate) fn ours(folder: &Path, upstream: SocketAddr, dead: SocketAddr) -> io::Result<Proxy> {
+/// `breakerbox serve` with every layer and its metrics. `program`: the one of this build, or an
+/// earlier one.
+pub(crate) fn ours(
+    (name, program): (&'static str, &str),
+    folder: &Path,
+    upstream: SocketAddr,
+    dead: SocketAddr,
+) -> io::Result<Proxy> {
     let (address, admin) = (unused()?, unused()?);
     let text = format!(
         r#"
@@ -107,12 +113,11 @@ pub(crate) fn ours(folder: &Path, upstream: SocketAddr, dead: SocketAddr) -> io:
         breaker.recovery_timeout = "1h"
         "#
     );
-    fs::create_dir_all(folder.join("config"))?;
-    fs::write(folder.join("config/default.toml"), text)?;
-    let config = folder.join("config");
+    let config = folder.join(name);
+    fs::create_dir_all(&config)?;
+    fs::write(config.join("default.toml"), text)?;
     let arguments = ["serve", "--config", &config.to_string_lossy()];
-    let program = env!("CARGO_BIN_EXE_breakerbox");
-    start(("breakerbox", 503), address, program, &arguments)
+    start((name, 503), address, program, &arguments)
 }
 
 pub(crate) fn nginx(folder: &Path, upstream: SocketAddr, dead: SocketAddr) -> io::Result<Proxy> {

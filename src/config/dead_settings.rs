@@ -15,7 +15,12 @@ pub(super) fn check(section: &Section<'_>, config: &DependencyConfig) {
     // Without a kind the program brings the code, which may know more than the configuration.
     if let Some(kind) = config.kind {
         // Tools of MCP servers may say themselves that they are idempotent.
-        if !matches!(kind, DependencyKind::McpStdio | DependencyKind::McpHttp) {
+        let is_mcp = [
+            DependencyKind::McpStdio,
+            DependencyKind::McpHttp,
+            DependencyKind::McpGroup,
+        ];
+        if !is_mcp.contains(&kind) {
             check_repeats(section, config);
         }
         check_kind(section, config, kind);
@@ -78,6 +83,9 @@ fn check_kind(section: &Section<'_>, config: &DependencyConfig, kind: Dependency
         let text = "it has no effect with this kind, which has no address";
         section.warn("url", text.to_owned());
     }
+    if kind == DependencyKind::McpGroup {
+        check_group(section);
+    }
     if config.credentials.is_some() {
         let text = "it has no effect: only a program with its own code uses it";
         section.warn("credentials", text.to_owned());
@@ -85,6 +93,31 @@ fn check_kind(section: &Section<'_>, config: &DependencyConfig, kind: Dependency
     if config.settings.fallback_only && section.has("retry") {
         let text = "it has no effect on a dependency that is never called";
         section.warn("fallback_only", text.to_owned());
+    }
+}
+
+/// Warns of the policy of a group, which makes no calls of its own.
+fn check_group(section: &Section<'_>) {
+    let keys = [
+        "breaker",
+        "timeout",
+        "retry",
+        "hedge",
+        "rate_limit",
+        "throttle",
+        "bulkhead",
+        "workers",
+        "classify",
+        "keys",
+        "chaos",
+        "when_all_down",
+        "idempotent",
+        "fallback",
+        "fallback_only",
+    ];
+    for key in keys.iter().filter(|key| section.has(key)) {
+        let text = "it has no effect on a group, whose members have their own";
+        section.warn(key, text.to_owned());
     }
 }
 

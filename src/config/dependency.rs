@@ -4,10 +4,13 @@ use std::path::PathBuf;
 
 use breakerbox_policy::{DependencySettings, GiveUp, WhenAllDown};
 
+use super::caller_auth::{self, AuthChoice};
 use super::credential_names::holds_credentials;
 use super::fallback::{self, FallbackConfig};
 use super::kind::DependencyKind;
 use super::mcp::{self, McpConfig};
+use super::mcp_group::{self, GroupMember};
+use super::mcp_tools::{self, ToolRules};
 use super::outbound::{self, OutboundConfig};
 use super::section::Section;
 use super::upstream::{self, UpstreamConfig};
@@ -40,6 +43,14 @@ pub struct DependencyConfig {
     pub upstream: UpstreamConfig,
     /// Settings of an MCP server; `None` for other kinds.
     pub mcp: Option<McpConfig>,
+    /// Table of its tools, for MCP servers.
+    pub tools: ToolRules,
+    /// Members, for [`DependencyKind::McpGroup`]; `None` for other kinds.
+    pub members: Option<Vec<GroupMember>>,
+    /// Headers of callers that pass to the server, for [`DependencyKind::McpHttp`].
+    pub forward_headers: Vec<String>,
+    /// Credentials that its callers present.
+    pub auth: AuthChoice,
     /// The policy, in the kernel's types.
     pub settings: DependencySettings,
     /// Fallbacks, in this order (FBK-1).
@@ -52,24 +63,16 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
         ("http", DependencyKind::Http),
         ("mcp_stdio", DependencyKind::McpStdio),
         ("mcp_http", DependencyKind::McpHttp),
+        ("mcp_group", DependencyKind::McpGroup),
         ("simulated", DependencyKind::Simulated),
     ];
     let kind = section.get_if_set("kind", &one_of(KINDS));
-    let url = match kind {
-        Some(DependencyKind::Http) => string(URL_OR_SOCKET, is_dependency_url),
-        _ => string(URL, is_http_url),
-    };
-    let url = section.get_if_set("url", &url);
-    let needs_url = match kind {
-        Some(DependencyKind::Http) => Some("kind = \"http\" needs it"),
-        Some(DependencyKind::McpHttp) => Some("kind = \"mcp_http\" needs it"),
-        _ => None,
-    };
-    if let Some(reason) = needs_url.filter(|_| !section.has("url")) {
-        section.conflict("url", reason, URL);
-    }
+    let url = read_url(&mut section, kind);
     let outbound = outbound::read(&mut section, kind);
     let mcp = mcp::read(&mut section, kind, &outbound.headers);
+    let members = mcp_group::read(&mut section, kind);
+    let auth = caller_auth::read_choice(&mut section);
+    let forward_headers = outbound::read_forwarded(&mut section, kind, &outbound.headers);
     let outbound = if kind == Some(DependencyKind::Http) {
         outbound
     } else {
@@ -93,6 +96,7 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
     let credentials = read_credentials(&mut section);
     let has_credentials = holds_credentials(url.as_deref(), &outbound, tls.as_ref());
     let mut settings = read_settings(&mut section, environment, (kind, has_credentials));
+    let tools = mcp_tools::read(&mut section, kind, settings.timeout.total);
     let fallbacks: Vec<FallbackConfig> = section
         .sections("fallback")
         .into_iter()
@@ -114,12 +118,33 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
         tls,
         upstream,
         mcp,
+        tools,
+        members,
+        forward_headers,
+        auth,
         settings,
         fallbacks,
     };
     dead_settings::check(&section, &config);
     section.finish();
     config
+}
+
+fn read_url(section: &mut Section<'_>, kind: Option<DependencyKind>) -> Option<String> {
+    let url = match kind {
+        Some(DependencyKind::Http) => string(URL_OR_SOCKET, is_dependency_url),
+        _ => string(URL, is_http_url),
+    };
+    let url = section.get_if_set("url", &url);
+    let needs_url = match kind {
+        Some(DependencyKind::Http) => Some("kind = \"http\" needs it"),
+        Some(DependencyKind::McpHttp) => Some("kind = \"mcp_http\" needs it"),
+        _ => None,
+    };
+    if let Some(reason) = needs_url.filter(|_| !section.has("url")) {
+        section.conflict("url", reason, URL);
+    }
+    url
 }
 
 fn read_settings(

@@ -8,7 +8,11 @@ use super::section::Section;
 use super::url::origin;
 use breakerbox_actors::nearest_word;
 
-/// Reports fallbacks on unknown dependencies, and cycles.
+/// Maximum number of dependencies that stand in for one another. Each call waits within the one before
+/// it, and so takes more of its thread's stack.
+const MAX_CHAIN: usize = 8;
+
+/// Reports fallbacks on unknown dependencies, cycles, and chains that are too long.
 pub(super) fn check(dependencies: &BTreeMap<String, DependencyConfig>, table: &Section<'_>) {
     for (owner, config) in dependencies {
         for (index, name) in named_by(config) {
@@ -29,6 +33,41 @@ pub(super) fn check(dependencies: &BTreeMap<String, DependencyConfig>, table: &S
     for start in dependencies.keys() {
         walk(dependencies, table, &mut vec![start], &mut done);
     }
+    let mut lengths = BTreeMap::new();
+    for owner in dependencies.keys() {
+        // EDGE-4: no configuration lets a caller's request exhaust the stack. The longer chains that
+        // lead here are no further mistake.
+        if chain_length(dependencies, owner, &mut lengths) != MAX_CHAIN + 1 {
+            continue;
+        }
+        let named = dependencies.get(owner).into_iter().flat_map(named_by);
+        for (index, _) in named.filter(|(_, name)| lengths.get(name) == Some(&MAX_CHAIN)) {
+            table.conflict(
+                &format!("{owner}.fallback[{index}].name"),
+                format!("a chain of {} dependencies", MAX_CHAIN + 1),
+                &format!("at most {MAX_CHAIN}, each the fallback of the one before it"),
+            );
+        }
+    }
+}
+
+/// Returns the number of dependencies in the longest chain that begins with one. `known`: those that
+/// were visited.
+fn chain_length<'a>(
+    dependencies: &'a BTreeMap<String, DependencyConfig>,
+    owner: &'a str,
+    known: &mut BTreeMap<&'a str, usize>,
+) -> usize {
+    if let Some(length) = known.get(owner) {
+        return *length;
+    }
+    // A cycle, which is reported before, ends here.
+    known.insert(owner, 0);
+    let named = dependencies.get(owner).into_iter().flat_map(named_by);
+    let rest = named.map(|(_, next)| chain_length(dependencies, next, known));
+    let length = 1 + rest.max().unwrap_or(0);
+    known.insert(owner, length);
+    length
 }
 
 /// Sets which fallbacks get the credentials of callers, where the configuration leaves it open.

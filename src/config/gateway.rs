@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use super::caller_auth::{self, CallerAuth};
 use super::gateway_tls::{self, GatewayTls};
 use super::per_caller::{self, PerCallerConfig};
 use super::section::Section;
@@ -24,6 +25,8 @@ pub struct GatewayConfig {
     pub trust: Vec<TrustedHeader>,
     /// Certificates of the listener; `None` for connections without TLS.
     pub tls: Option<GatewayTls>,
+    /// Credentials that callers of every dependency present, unless it has a choice of its own.
+    pub auth: Option<CallerAuth>,
     /// Number of threads; `None` for one per processor.
     pub threads: Option<NonZeroU32>,
     /// Maximum number of callers' connections; further ones wait in the system's backlog.
@@ -85,6 +88,7 @@ impl Default for GatewayConfig {
             origins: Vec::new(),
             trust: TRUST.map(|(_, header)| header).to_vec(),
             tls: None,
+            auth: None,
             threads: None,
             max_connections: number(10_000),
             max_head: 64_000,
@@ -156,6 +160,7 @@ pub(super) fn read(mut section: Section<'_>) -> GatewayConfig {
             .get_if_set("origins", &origin().list())
             .unwrap_or_default(),
         trust,
+        auth: section.section_if_given("auth").and_then(caller_auth::read),
         threads: section.get_or("threads", &threads, default.threads),
         max_connections,
         max_head: section.get_or("max_head", &head, default.max_head),

@@ -10,6 +10,8 @@ pub enum DependencyKind {
     McpStdio,
     /// A Model Context Protocol server over streamable HTTP, at its `url`.
     McpHttp,
+    /// Several Model Context Protocol servers behind one endpoint.
+    McpGroup,
     /// A loopback server that `serve` or the demo starts itself.
     Simulated,
 }

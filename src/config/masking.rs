@@ -193,7 +193,7 @@ fn one(argument: &str) -> String {
 }
 
 /// Returns true for well-known kinds of tokens, JSON, and long texts of letters mixed with digits.
-fn looks_secret(text: &str) -> bool {
+pub(super) fn looks_secret(text: &str) -> bool {
     if TOKENS.iter().any(|begin| text.starts_with(begin)) || text.starts_with(['{', '"']) {
         return true;
     }

@@ -27,7 +27,7 @@ pub struct McpConfig {
     pub headers: BTreeMap<String, Secret>,
     /// Time limit for the start.
     pub start_timeout: Duration,
-    /// Number of consecutive timeouts without a message after which the server is replaced.
+    /// Number of unanswered questions for a sign of life after which the server is replaced.
     pub hang_limit: Option<NonZeroU32>,
     /// Number of lines kept of its standard error.
     pub stderr_lines: usize,

@@ -98,6 +98,62 @@ pub(super) fn read(section: &mut Section<'_>, kind: Option<DependencyKind>) -> O
     }
 }
 
+/// Headers that the protocol of MCP servers sets itself.
+const MCP_OWN: [&str; 9] = [
+    "accept",
+    "accept-encoding",
+    "content-encoding",
+    "content-type",
+    "last-event-id",
+    "mcp-method",
+    "mcp-name",
+    "mcp-protocol-version",
+    "mcp-session-id",
+];
+
+/// Reads the names of callers' headers that pass to an MCP server; in lower case, sorted.
+///
+/// # Source  Rule MCP-6 in docs/rules.md.
+pub(super) fn read_forwarded(
+    section: &mut Section<'_>,
+    kind: Option<DependencyKind>,
+    own: &BTreeMap<String, Secret>,
+) -> Vec<String> {
+    const KEY: &str = "forward_headers";
+    let name = string(
+        "the name of a header that neither the connection nor the protocol sets",
+        |name| is_name(name) && !MCP_OWN.iter().any(|own| own.eq_ignore_ascii_case(name)),
+    );
+    let Some(names) = section.get_if_set(KEY, &name.list()) else {
+        return Vec::new();
+    };
+    let kinds = [
+        DependencyKind::McpHttp,
+        DependencyKind::McpGroup,
+        DependencyKind::Http,
+    ];
+    if kind.is_some_and(|kind| !kinds.contains(&kind)) {
+        let reason = "it applies to kind = \"mcp_http\", and with auth to others over HTTP";
+        section.conflict(KEY, reason, "to leave it out");
+    }
+    let mut names: Vec<String> = names.iter().map(|name| name.to_ascii_lowercase()).collect();
+    names.sort();
+    names.dedup();
+    if kind == Some(DependencyKind::McpHttp) {
+        let set = names
+            .iter()
+            .find(|name| own.keys().any(|key| key.eq_ignore_ascii_case(name)));
+        if let Some(name) = set {
+            let text = format!("{name} of callers never passes: headers sets it");
+            section.warn(KEY, text);
+        }
+    } else if names.iter().any(|name| name != "authorization") {
+        let text = "it has an effect on authorization only: every other header passes anyway";
+        section.warn(KEY, text.to_owned());
+    }
+    names
+}
+
 fn is_name(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     let is_ours = OURS.iter().any(|ours| ours.eq_ignore_ascii_case(name));

@@ -5,12 +5,30 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::call::{ToolCall, ToolResult};
+#[cfg(feature = "gateway")]
+use super::audience::CallSide;
+#[cfg(feature = "gateway")]
+use super::call::PassedCall;
+use super::call::{ToolCall, ToolResult, ToolTraits};
 use super::dependency::Mcp;
+#[cfg(feature = "gateway")]
+use super::dialect::ServerDescription;
 use super::error::McpError;
+#[cfg(feature = "gateway")]
+use super::json_text::JsonText;
+#[cfg(feature = "gateway")]
+use super::message::RawReply;
 use super::server_state::ServerState;
+#[cfg(feature = "gateway")]
+use super::server_state::StandingWishes;
+#[cfg(feature = "gateway")]
+use super::settings::McpSettings;
+#[cfg(feature = "gateway")]
+use super::tools::RawTool;
 use super::tools::Tool;
 use crate::{Answer, CallError, CallOptions, Client};
+#[cfg(feature = "gateway")]
+use breakerbox_policy::Class;
 
 /// Client of a server: cheap to clone, usable on any thread, and valid across restarts.
 #[derive(Debug, Clone)]
@@ -53,14 +71,14 @@ impl McpClient {
         options: CallOptions,
     ) -> impl Future<Output = Result<Answer<ToolResult>, CallError<McpError>>> {
         let mut request = ToolCall::new(name, arguments);
-        request.nature = self.server_state.nature(&request);
-        let options = self.with_time(options);
-        let options = CallOptions {
-            idempotent: options.idempotent.or(Some(request.nature.idempotent)),
-            write: options.write.or(Some(request.nature.write)),
-            ..options
-        };
-        self.client.ask_with(request, options)
+        let options = self.with_time(self.complete(&mut request, options));
+        let calling = self.client.ask_with(request, options);
+        async move {
+            let mut answer = calling.await?;
+            // A cached answer may be of a caller that passes results on.
+            answer.value = answer.value.filled();
+            Ok(answer)
+        }
     }
 
     /// Gives an attempt the time that its caller allows, if that is more than the settings do. The
@@ -88,8 +106,10 @@ impl McpClient {
     /// handshake.
     #[must_use]
     pub fn protocol_version(&self) -> Option<String> {
-        let info = self.server_state.info.load();
-        info.as_ref().map(|info| info.protocol_version.to_string())
+        let known = self.server_state.description.load();
+        known
+            .as_ref()
+            .map(|known| known.dialect.version().to_owned())
     }
 
     /// Returns the last lines of standard error of the server's current incarnation.
@@ -106,18 +126,55 @@ impl McpClient {
 
     /// Returns the server's description of itself.
     #[cfg(feature = "gateway")]
-    pub(crate) fn info(&self) -> Option<Arc<rmcp::model::ServerPeerInfo>> {
-        self.server_state.info.load_full()
+    pub(crate) fn description(&self) -> Option<Arc<ServerDescription>> {
+        self.server_state.description.load_full()
+    }
+
+    /// Returns the server's description of itself, as soon as it is known.
+    #[cfg(feature = "gateway")]
+    pub(crate) async fn known_within(
+        &self,
+        limit: std::time::Duration,
+    ) -> Option<Arc<ServerDescription>> {
+        let mut learned = self.server_state.learned.subscribe();
+        if let Some(known) = self.description() {
+            return Some(known);
+        }
+        // Its end without a description is no error: callers are told less then.
+        let _ = tokio::time::timeout(limit, learned.changed()).await;
+        self.description()
+    }
+
+    /// Returns the arguments of a tool that go into headers too.
+    #[cfg(feature = "gateway")]
+    pub(crate) fn header_params(&self, tool: &str) -> Vec<super::http_headers::HeaderParam> {
+        self.server_state
+            .toolbox
+            .load()
+            .header_params(tool)
+            .to_vec()
     }
 
     /// Returns the tools in the server's own form; `None` until they were listed.
     #[cfg(feature = "gateway")]
-    pub(crate) fn listed(&self) -> Option<Vec<rmcp::model::Tool>> {
+    pub(crate) fn listed(&self) -> Option<Arc<[RawTool]>> {
         let is_listed = self
             .server_state
             .is_listed
             .load(std::sync::atomic::Ordering::Acquire);
-        is_listed.then(|| self.server_state.toolbox.load().listed.clone())
+        is_listed.then(|| Arc::clone(&self.server_state.toolbox.load().listed))
+    }
+
+    /// Returns the settings of the server.
+    #[cfg(feature = "gateway")]
+    pub(crate) fn server_settings(&self) -> &McpSettings {
+        &self.server_state.settings
+    }
+
+    /// Changes what the callers together want of the server.
+    #[cfg(feature = "gateway")]
+    pub(crate) fn wish(&self, change: impl FnOnce(&mut StandingWishes) -> bool) {
+        self.server_state.wishes.send_if_modified(change);
     }
 
     /// Sets the tools that may be repeated, regardless of their own hints.
@@ -126,33 +183,62 @@ impl McpClient {
         self.server_state.set_idempotent(tools);
     }
 
+    /// Calls a tool with parameters that pass as text, as [`McpClient::call_with`] does. The result
+    /// stays a text too.
+    #[cfg(feature = "gateway")]
+    pub(crate) fn call_text(
+        &self,
+        name: String,
+        passed: PassedCall,
+        options: CallOptions,
+    ) -> impl Future<Output = Result<Answer<ToolResult>, CallError<McpError>>> {
+        let mut request = ToolCall::of_text(name, passed);
+        let options = self.with_time(self.complete(&mut request, options));
+        self.client.ask_with(request, options)
+    }
+
     /// Sends a request other than a tool call, in the caller's own task, under the same breaker and
     /// limits.
     #[cfg(feature = "gateway")]
-    pub(crate) async fn pass<T, F>(
+    pub(crate) async fn pass(
         &self,
         options: CallOptions,
-        ask: impl Fn(rmcp::service::Peer<rmcp::RoleClient>) -> F,
-    ) -> Result<T, CallError<McpError>>
-    where
-        F: Future<Output = Result<T, rmcp::ServiceError>>,
-    {
-        let verdict = |result: &Result<T, McpError>| match result {
-            Ok(_) => breakerbox_policy::Class::Success.into(),
+        (method, params): (&str, Option<JsonText>),
+        side: CallSide,
+    ) -> Result<RawReply, CallError<McpError>> {
+        let verdict = |result: &Result<RawReply, McpError>| match result {
+            // MCP-3: a question to the user is the protocol's own course.
+            Ok(reply) if reply.head.asks_for_input() => Class::Rejected.into(),
+            Ok(_) => Class::Success.into(),
             // Neutral: nothing was asked of the server, and its supervisor deals with its start.
-            Err(McpError::StartFailed { .. }) => breakerbox_policy::Class::Cancelled.into(),
+            Err(McpError::StartFailed { .. }) => Class::Cancelled.into(),
             Err(error) => error.verdict(),
         };
         let work = || async {
             // MCP-1: it waits for a server that is being started, as a call of a tool does.
             let started = || self.server_state.connector.load_full();
             let connector = self.server_state.start.wait(started).await?;
-            let session = connector.session().await?;
-            let answered = ask(session.peer().clone()).await;
-            answered.map_err(|error| McpError::from(error).refined(&session.liveness))
+            let asked = (method, params.clone());
+            let (method, params) = asked;
+            connector.0.send(method, params, side.clone()).await
         };
         let options = self.with_time(options);
         self.client.run_with(options, verdict, work).await
+    }
+
+    /// Sets the traits of a call, and completes its options by them. Options take precedence, for
+    /// fallbacks and retries as well as for the slots of writes.
+    fn complete(&self, request: &mut ToolCall, options: CallOptions) -> CallOptions {
+        let own = self.server_state.nature(request);
+        request.nature = ToolTraits {
+            write: options.write.unwrap_or(own.write),
+            idempotent: options.idempotent.unwrap_or(own.idempotent),
+        };
+        CallOptions {
+            idempotent: Some(request.nature.idempotent),
+            write: Some(request.nature.write),
+            ..options
+        }
     }
 
     /// Returns the client that every dependency has, for its status, its breaker, and calls that

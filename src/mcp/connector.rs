@@ -1,25 +1,26 @@
 //! Connector to a server, one for each incarnation of its worker: the connection to a process, or
 //! HTTP connections made on demand.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex as SyncMutex};
 
-use http::{HeaderName, HeaderValue};
-use rmcp::service::{RoleClient, RxJsonRpcMessage, TxJsonRpcMessage};
-use rmcp::transport::common::client_side_sse::NeverRetry;
-use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
-use rmcp::transport::{StreamableHttpClientTransport, Transport};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use breakerbox_policy::RoundedDuration;
 
+use super::audience::{CallSide, ReplyFuture, RequestSender};
+use super::call_table::RequestOutcome;
+use super::connection::{Connection, Link};
 use super::error::McpError;
-use super::http::McpHttp;
+use super::http::{HttpLink, HttpSender};
+use super::json_text::JsonText;
 use super::liveness::{ConnectionEnd, Liveness};
 use super::server_state::ServerState;
 use super::session::Session;
 use super::settings::McpServer;
+use crate::CallContext;
+use crate::lock::LockExt as _;
 
 /// Connector to a server.
 pub(super) enum McpConnector {
@@ -40,6 +41,34 @@ impl McpConnector {
         }
     }
 
+    /// Returns the connection for a call of this caller.
+    async fn session_of(&self, side: &CallSide) -> Result<Arc<Session>, McpError> {
+        match (self, &side.headers) {
+            (Self::Web(web), Some(headers)) => web.session_of(headers).await,
+            _ => self.session().await,
+        }
+    }
+
+    /// Sends a request as one call. `call`: its context, if a worker makes it.
+    ///
+    /// # Cancel safety   Dropping the future notifies the server of the cancellation.
+    pub(super) async fn ask(
+        &self,
+        (method, params): (&str, Option<JsonText>),
+        side: CallSide,
+        call: Option<&CallContext>,
+    ) -> RequestOutcome {
+        let session = self.session_of(&side).await?;
+        let asked = session.ask((method, params.clone()), side.clone(), call);
+        let outcome = asked.await;
+        if outcome.is_ok() || !session.connection.is_expired() {
+            return outcome;
+        }
+        // The server has forgotten the session, and did nothing.
+        let session = self.session_of(&side).await?;
+        session.ask((method, params), side, call).await
+    }
+
     /// Closes the connection.
     pub(super) async fn close(&self) {
         match self {
@@ -48,19 +77,37 @@ impl McpConnector {
                 if let Some(session) = web.now.lock().await.take() {
                     session.close().await;
                 }
+                for (_, session) in web.of_callers.acquire().drain(..) {
+                    tokio::spawn(async move { session.close().await });
+                }
             }
         }
+    }
+}
+
+impl RequestSender for McpConnector {
+    fn send<'a>(
+        &'a self,
+        method: &'a str,
+        params: Option<JsonText>,
+        side: CallSide,
+    ) -> ReplyFuture<'a> {
+        Box::pin(self.ask((method, params), side, None))
     }
 }
 
 /// Connector to a remote server. A connection is cheap: one that hangs or has ended is dropped, and
 /// the next call makes another one. Calls in flight on the old one may complete.
 pub(super) struct WebLink {
-    web: McpHttp,
-    config: StreamableHttpClientTransportConfig,
+    sender: HttpSender,
     server_state: Arc<ServerState>,
     now: Mutex<Option<Arc<Session>>>,
+    /// Connections of callers with headers of their own, the last used one at the end.
+    of_callers: SyncMutex<Vec<(Arc<HeaderMap>, Arc<Session>)>>,
 }
+
+/// Maximum number of connections of callers with headers of their own.
+const MAX_CALLERS: usize = 64;
 
 impl WebLink {
     /// Creates a connector without a connection.
@@ -72,7 +119,7 @@ impl WebLink {
         let McpServer::Http { url, headers } = &settings.server else {
             return Err(failed("a process is not an HTTP server".to_owned()));
         };
-        let mut custom = HashMap::new();
+        let mut custom = HeaderMap::new();
         for (name, value) in headers {
             let parsed = HeaderName::try_from(name.as_str()).ok();
             let parsed = parsed.zip(HeaderValue::try_from(value.expose()).ok());
@@ -82,17 +129,13 @@ impl WebLink {
             value.set_sensitive(true);
             custom.insert(key, value);
         }
-        let mut config = StreamableHttpClientTransportConfig::with_uri(url.as_str());
-        config.custom_headers = custom;
-        config.retry_config = Arc::new(NeverRetry::default());
-        // The bulkhead limits them.
-        config.max_concurrent_requests = 1 << 20;
-        let web = McpHttp::new(settings.start_timeout, settings.max_line).map_err(failed)?;
+        let to = (url.as_str(), custom);
+        let sender = HttpSender::new(to, settings.start_timeout, settings.max_line);
         Ok(Self {
-            web,
-            config,
+            sender: sender.map_err(failed)?,
             server_state: Arc::clone(server_state),
             now: Mutex::new(None),
+            of_callers: SyncMutex::default(),
         })
     }
 
@@ -106,59 +149,56 @@ impl WebLink {
             return Ok(Arc::clone(session));
         }
         *now = None;
+        let session = self.open(self.sender.clone()).await?;
+        *now = Some(Arc::clone(&session));
+        Ok(session)
+    }
+
+    /// Returns the connection of a caller with these headers.
+    ///
+    /// MCP-6: a server may bind a session to the credentials with which it was begun.
+    async fn session_of(&self, headers: &Arc<HeaderMap>) -> Result<Arc<Session>, McpError> {
+        let known = || {
+            let mut all = self.of_callers.acquire();
+            all.retain(|(_, session)| session.liveness.end() == ConnectionEnd::None);
+            let place = all.iter().position(|(own, _)| own == headers)?;
+            let found = all.remove(place);
+            let session = Arc::clone(&found.1);
+            all.push(found);
+            Some(session)
+        };
+        if let Some(session) = known() {
+            return Ok(session);
+        }
+        let session = self.open(self.sender.with(headers)).await?;
+        if let Some(other) = known() {
+            // Another call of this caller was quicker.
+            tokio::spawn(async move { session.close().await });
+            return Ok(other);
+        }
+        let mut all = self.of_callers.acquire();
+        all.push((Arc::clone(headers), Arc::clone(&session)));
+        // CALL-6: nothing is unbounded.
+        if all.len() > MAX_CALLERS {
+            let (_, oldest) = all.remove(0);
+            tokio::spawn(async move { oldest.close().await });
+        }
+        Ok(session)
+    }
+
+    /// Makes a connection.
+    async fn open(&self, sender: HttpSender) -> Result<Arc<Session>, McpError> {
         let settings = &self.server_state.settings;
         let liveness = Arc::new(Liveness::new(settings.hang_limit));
-        let transport =
-            StreamableHttpClientTransport::with_client(self.web.clone(), self.config.clone());
-        let heard = ObservedTransport {
-            transport,
-            liveness: Arc::clone(&liveness),
-        };
+        let link = Link::Http(HttpLink::new(sender));
+        let connection = Connection::new(link, liveness, &self.server_state);
         let limit = settings.start_timeout;
-        let opening = Session::open(heard, liveness, &self.server_state);
+        let opening = Session::open(connection, &self.server_state);
         let opened = timeout(limit, opening).await;
         let opened = opened.unwrap_or_else(|_| {
             let reason = format!("no handshake within {}", RoundedDuration(limit));
             Err(McpError::Connect { reason })
         });
-        let session = Arc::new(opened?);
-        *now = Some(Arc::clone(&session));
-        Ok(session)
-    }
-}
-
-/// A transport that reports its messages to the liveness of the connection.
-struct ObservedTransport<T> {
-    transport: T,
-    liveness: Arc<Liveness>,
-}
-
-impl<T: Transport<RoleClient>> Transport<RoleClient> for ObservedTransport<T> {
-    type Error = T::Error;
-
-    fn send(
-        &mut self,
-        item: TxJsonRpcMessage<RoleClient>,
-    ) -> impl Future<Output = Result<(), T::Error>> + Send + 'static {
-        self.transport.send(item)
-    }
-
-    async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleClient>> {
-        let message = self.transport.receive().await;
-        match &message {
-            Some(message) => self.liveness.heard(message),
-            None => self.liveness.close(None),
-        }
-        message
-    }
-
-    async fn close(&mut self) -> Result<(), T::Error> {
-        self.transport.close().await
-    }
-}
-
-impl<T> Drop for ObservedTransport<T> {
-    fn drop(&mut self) {
-        self.liveness.close(None);
+        Ok(Arc::new(opened?))
     }
 }

@@ -1,21 +1,25 @@
 //! An MCP server as a dependency: one value for each incarnation of its process or connector.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use breakerbox_policy::{Class, RoundedDuration};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+use super::audience::RequestSender;
 use super::call::{ToolCall, ToolResult};
+use super::connection::{Connection, Link};
 use super::connector::{McpConnector, WebLink};
 use super::error::McpError;
 use super::liveness::{ConnectionEnd, Liveness};
+use super::message::{LARGE, RawReply};
 use super::process::{ServerPipes, ServerProcess};
-use super::server_state::ServerState;
+use super::server_state::{PublishedSender, ServerState};
 use super::session::Session;
 use super::settings::McpServer;
-use super::stdio::StdioTransport;
+use super::stdio::{read_lines, write_lines};
 use crate::{CallContext, Dependency, Verdict};
 use breakerbox_actors::redact;
 
@@ -29,6 +33,8 @@ const SICK: u32 = 3;
 /// A value owns the server's process. Dropping it kills the process and all that it has started.
 pub struct Mcp {
     connector: Arc<McpConnector>,
+    /// The same, as callers find it.
+    published: Arc<PublishedSender>,
     process: Option<ServerProcess>,
     liveness: Arc<Liveness>,
     server_state: Arc<ServerState>,
@@ -56,10 +62,11 @@ impl Mcp {
         if let Err(error) = connector.session().await {
             tracing::warn!(%error, "an MCP server cannot be reached yet");
         }
-        server_state.connector.store(Some(Arc::clone(&connector)));
+        let published = publish(&server_state, &connector);
         server_state.start.up();
         Ok(Self {
             connector,
+            published,
             process: None,
             liveness: Arc::default(),
             server_state,
@@ -76,8 +83,11 @@ impl Mcp {
             failed(format!("its program cannot be started: {error}"))
         })?;
         let liveness = Arc::new(Liveness::new(settings.hang_limit));
-        let pipe = StdioTransport::new((stdout, stdin), settings.max_line, &liveness, stderr_tail);
-        let opening = Session::open(pipe, Arc::clone(&liveness), &server_state);
+        let link = Link::Pipe(Mutex::new(Some(write_lines(stdin))));
+        let connection = Connection::new(link, Arc::clone(&liveness), &server_state);
+        // It ends with the output of the process.
+        drop(tokio::spawn(read_lines(stdout, Arc::clone(&connection))));
+        let opening = Session::open(connection, &server_state);
         let opened = match timeout(settings.start_timeout, opening).await {
             Ok(opened) => opened.map_err(McpError::at_start),
             Err(_) => {
@@ -93,10 +103,11 @@ impl Mcp {
             Err(error) => return Err(with_end(error, process).await),
         };
         let connector = Arc::new(McpConnector::Process(Arc::new(session)));
-        server_state.connector.store(Some(Arc::clone(&connector)));
+        let published = publish(&server_state, &connector);
         server_state.start.up();
         Ok(Self {
             connector,
+            published,
             process: Some(process),
             liveness,
             server_state,
@@ -112,11 +123,7 @@ impl Mcp {
         let what = match (end, self.liveness.violation()) {
             (ConnectionEnd::Hung, _) => {
                 process.kill();
-                let calls = match self.liveness.limit() {
-                    1 => "1 call".to_owned(),
-                    limit => format!("{limit} calls"),
-                };
-                return format!("it hung: it sent nothing while {calls} timed out");
+                return "it hung: it did not answer when asked for a sign of life".to_owned();
             }
             (_, Some(violation)) => {
                 // Its remaining output is not awaited: calls wait for the next incarnation.
@@ -133,6 +140,25 @@ impl Mcp {
         };
         with_words(what, process.last_words().await)
     }
+}
+
+/// Lets callers find the connector.
+fn publish(server_state: &ServerState, connector: &Arc<McpConnector>) -> Arc<PublishedSender> {
+    let own: Arc<dyn RequestSender> = Arc::clone(connector) as Arc<dyn RequestSender>;
+    let published = Arc::new(PublishedSender(own));
+    server_state.connector.store(Some(Arc::clone(&published)));
+    published
+}
+
+/// Reads a result, apart from this thread if it is large.
+async fn read(reply: RawReply) -> ToolResult {
+    if reply.text.bytes().len() <= LARGE {
+        return ToolResult::read(&reply);
+    }
+    // MCP-2: the thread is shared with breakers and supervisors.
+    let own = reply.clone();
+    let read = spawn_blocking(move || ToolResult::read(&own)).await;
+    read.unwrap_or_else(|_| ToolResult::unread(reply))
 }
 
 /// Returns the first line of a text, cut for a warning.
@@ -173,25 +199,29 @@ impl Dependency for Mcp {
 
     async fn call(&self, request: ToolCall, call: &CallContext) -> Result<ToolResult, McpError> {
         let tool = request.name.clone();
-        let session = self.connector.session().await?;
-        let result = match session.call(request, call).await {
-            Ok(result) => result,
+        let (params, side, stays_text) = request.into_request();
+        let asked = ("tools/call", Some(params));
+        let reply = match self.connector.ask(asked, side, Some(call)).await {
+            Ok(reply) => reply,
             Err(error) if error.is_end() && self.process.is_some() => {
-                let why = session.liveness.over().await;
+                let why = self.liveness.over().await;
                 return Err(error.because(why));
             }
-            Err(error) => {
-                // The state of the connection is unknown, so no further call uses it.
-                if error.is_end() && self.process.is_none() {
-                    session.liveness.close(None);
-                }
-                return Err(error);
-            }
+            Err(error) => return Err(error),
+        };
+        if reply.head.has_odd_content {
+            return Err(McpError::unusable("the content of its result is no list"));
+        }
+        let result = if stays_text {
+            ToolResult::unread(reply)
+        } else {
+            read(reply).await
         };
         match self.server_state.count(result.is_error) {
             0 => call.complain(None),
             SICK => {
-                let text = redact(first_line(&result.content)).into_owned();
+                let text = result.first_text().unwrap_or_default();
+                let text = redact(first_line(&text)).into_owned();
                 let what = format!("all its tools return errors: {tool}: {text}");
                 tracing::warn!(dependency = call.dependency(), "{what}");
                 call.complain(Some(what));
@@ -223,6 +253,8 @@ impl Dependency for Mcp {
         match result {
             // The server is healthy; the call was wrong.
             Ok(result) if result.is_error => Verdict::from(Class::Rejected),
+            // MCP-3: a question to the user is no result that could be kept.
+            Ok(result) if result.asks_for_input() => Verdict::from(Class::Rejected),
             Ok(_) => Verdict::from(Class::Success),
             Err(error) => error.verdict(),
         }
@@ -250,7 +282,7 @@ impl Drop for Mcp {
         let published = self.server_state.connector.load();
         if published
             .as_ref()
-            .is_some_and(|connector| Arc::ptr_eq(connector, &self.connector))
+            .is_some_and(|published| Arc::ptr_eq(published, &self.published))
         {
             self.server_state
                 .connector

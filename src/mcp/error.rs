@@ -1,16 +1,13 @@
-//! Errors of tool calls, and their classification.
+//! Errors of calls without a result, and their classification.
 //!
-//! The protocol library returns nested errors that contain texts of the server; here they become a
-//! few kinds that a caller can match. A tool's own error is not among them: it is an answer.
+//! A tool's own error is not among them: it is an answer.
 
-use std::error::Error;
 use std::time::Duration;
 
 use breakerbox_policy::{Class, Executed, RoundedDuration, Symptom};
-use rmcp::model::{ErrorCode, ErrorData};
-use rmcp::service::{ClientInitializeError, ServiceError};
-use rmcp::transport::streamable_http_client::StreamableHttpError;
 
+use super::json_text::JsonText;
+use super::message::{RpcError, code};
 use crate::Verdict;
 use breakerbox_actors::redact;
 
@@ -42,10 +39,22 @@ pub enum McpError {
         /// The cause.
         reason: String,
     },
-    /// The server violated the protocol.
+    /// The server violated the protocol, and its connection ended.
     #[error("the server broke the protocol: {reason}")]
     Protocol {
         /// The violation.
+        reason: String,
+    },
+    /// The server answered this call with something that cannot be used. Other calls go on.
+    #[error("the server's answer cannot be used: {reason}")]
+    UnusableAnswer {
+        /// The fault of the answer, and the limit that it exceeds, if any.
+        reason: String,
+    },
+    /// The request cannot be sent: nothing was sent.
+    #[error("the request cannot be sent: {reason}")]
+    InvalidRequest {
+        /// The fault of the request, and the value that is allowed.
         reason: String,
     },
     /// The server responded with an HTTP status instead of a result.
@@ -67,23 +76,33 @@ pub enum McpError {
     UnexpectedContentType(Option<String>),
     /// The server responded with an error of the protocol.
     #[error("the server answered with error {code}: {message}")]
+    #[non_exhaustive]
     Server {
         /// The JSON-RPC code.
         code: i32,
         /// The server's message.
         message: String,
+        /// The server's data, as it came.
+        data: Option<JsonText>,
+        /// The HTTP status of the answer, if it is not a success.
+        status: Option<u16>,
     },
     /// The server did not respond in the longest time that any call may take.
     #[error("the server sent nothing for {}", RoundedDuration(*.0))]
     Silent(Duration),
 }
 
-/// Error codes of a server for calls that are wrong themselves.
-const CALLERS: [ErrorCode; 4] = [
-    ErrorCode::INVALID_PARAMS,
-    ErrorCode::METHOD_NOT_FOUND,
-    ErrorCode::INVALID_REQUEST,
-    ErrorCode::RESOURCE_NOT_FOUND,
+/// Codes with which a server says that it did not do the work.
+const NOT_DONE: [i32; 9] = [
+    code::PARSE_ERROR,
+    code::INVALID_PARAMS,
+    code::METHOD_NOT_FOUND,
+    code::INVALID_REQUEST,
+    code::RESOURCE_NOT_FOUND,
+    code::HEADER_MISMATCH,
+    code::MISSING_CAPABILITY,
+    code::UNSUPPORTED_VERSION,
+    code::INPUT_REQUIRED,
 ];
 
 impl McpError {
@@ -94,12 +113,13 @@ impl McpError {
             Self::Connect { .. }
             | Self::Ended { .. }
             | Self::StartFailed { .. }
+            | Self::InvalidRequest { .. }
             | Self::Auth { .. } => Executed::No,
             Self::Http {
                 status: 401 | 403 | 404 | 429,
                 ..
             } => Executed::No,
-            Self::Server { code, .. } if is_callers(*code) => Executed::No,
+            Self::Server { code, .. } if NOT_DONE.contains(code) => Executed::No,
             _ => Executed::Maybe,
         }
     }
@@ -124,10 +144,19 @@ impl McpError {
                     None => verdict,
                 }
             }
-            Self::Server { code, .. } if is_callers(*code) => Verdict::from(Class::Rejected),
-            Self::Server { .. } | Self::Protocol { .. } | Self::UnexpectedContentType(_) => {
-                Verdict::from(Class::Failure)
+            Self::Server {
+                status: Some(status @ 500..),
+                ..
+            } => Verdict::from(Symptom::Status(*status)),
+            Self::Server {
+                code: code::INTERNAL_ERROR,
+                ..
+            } => Verdict::from(Class::Failure),
+            // MCP-3: an answer shows that the server is alive.
+            Self::Server { .. } | Self::UnusableAnswer { .. } | Self::InvalidRequest { .. } => {
+                Verdict::from(Class::Rejected)
             }
+            Self::Protocol { .. } | Self::UnexpectedContentType(_) => Verdict::from(Class::Failure),
         }
     }
 
@@ -143,12 +172,49 @@ impl McpError {
         }
     }
 
-    /// Returns true if the error means that the connection has ended.
+    pub(super) fn unusable(reason: impl Into<String>) -> Self {
+        Self::UnusableAnswer {
+            reason: reason.into(),
+        }
+    }
+
+    /// The error of an answer that is longer than the limit.
+    pub(super) fn too_long(max_line: usize) -> Self {
+        Self::unusable(format!(
+            "it is longer than max_line = {max_line} bytes; a larger max_line lets it pass"
+        ))
+    }
+
+    pub(super) fn server(code: i32, message: impl Into<String>) -> Self {
+        RpcError::new(code, message).into()
+    }
+
+    /// Adds the HTTP status of the answer.
+    pub(super) fn with_status(mut self, answered: u16) -> Self {
+        if let Self::Server { status, .. } = &mut self {
+            *status = Some(answered);
+        }
+        self
+    }
+
+    /// Returns true if the connection cannot be used any more.
     pub(super) fn is_end(&self) -> bool {
         matches!(
             self,
             Self::TransportClosed { .. } | Self::Ended { .. } | Self::Protocol { .. }
         )
+    }
+
+    /// Returns true if the server may speak the other dialect.
+    pub(super) fn is_refused_method(&self) -> bool {
+        match self {
+            Self::Server { code, .. } => {
+                *code != code::HEADER_MISMATCH && *code != code::MISSING_CAPABILITY
+            }
+            Self::Http { status, .. } => (400..500).contains(status) && *status != 429,
+            Self::UnusableAnswer { .. } | Self::UnexpectedContentType(_) => true,
+            _ => false,
+        }
     }
 
     /// Replaces the reason by the known cause of the end.
@@ -170,75 +236,39 @@ impl McpError {
     }
 }
 
-fn is_callers(code: i32) -> bool {
-    CALLERS.iter().any(|one| one.0 == code)
-}
-
-impl From<ErrorData> for McpError {
-    fn from(error: ErrorData) -> Self {
+impl From<RpcError> for McpError {
+    fn from(error: RpcError) -> Self {
         Self::Server {
-            code: error.code.0,
+            code: error.code,
             message: redact(&error.message).into_owned(),
+            data: error.data,
+            status: None,
         }
     }
 }
 
-impl From<ServiceError> for McpError {
-    fn from(error: ServiceError) -> Self {
-        match error {
-            ServiceError::McpError(error) => error.into(),
-            ServiceError::TransportSend(error) => of_transport(&*error.error),
-            ServiceError::TransportClosed => Self::closed("it ended before its response"),
-            ServiceError::Timeout { timeout } => Self::Silent(timeout),
-            ServiceError::Cancelled { .. } => Self::closed("the server cancelled the call"),
-            ServiceError::UnexpectedResponse => {
-                Self::protocol("its response does not belong to a tool call")
-            }
-            other => Self::protocol(redact(&other.to_string()).into_owned()),
-        }
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl From<ClientInitializeError> for McpError {
-    fn from(error: ClientInitializeError) -> Self {
-        match error {
-            ClientInitializeError::TransportError { error, .. } => of_transport(&*error.error),
-            ClientInitializeError::JsonRpcError(error) => error.into(),
-            ClientInitializeError::ConnectionClosed(_) => {
-                Self::closed("it ended before the handshake")
-            }
-            ClientInitializeError::LegacyFallbackFailed { fallback, .. } => (*fallback).into(),
-            other => Self::protocol(redact(&other.to_string()).into_owned()),
-        }
+    fn class(code: i32, status: Option<u16>) -> Class {
+        let error = McpError::server(code, "x");
+        let error = match status {
+            Some(status) => error.with_status(status),
+            None => error,
+        };
+        error.verdict().class
     }
-}
 
-/// Finds the transport error in the chain of causes.
-fn of_transport(error: &(dyn Error + 'static)) -> McpError {
-    let mut next = Some(error);
-    while let Some(one) = next {
-        if let Some(own) = one.downcast_ref::<McpError>() {
-            return own.clone();
+    #[test]
+    fn mcp_3_m7_an_error_of_the_protocol_is_neutral_and_a_broken_server_is_not() {
+        for code in [-32042, -32021, -32002, -32601, -32000, -32019, -1, 7] {
+            assert_eq!(class(code, None), Class::Rejected, "{code}");
+            assert_eq!(class(code, Some(400)), Class::Rejected, "{code}");
+            assert_eq!(class(code, Some(500)), Class::Failure, "{code}");
         }
-        match one.downcast_ref::<StreamableHttpError<McpError>>() {
-            Some(StreamableHttpError::Client(own)) => return own.clone(),
-            Some(StreamableHttpError::SessionExpired) => {
-                return McpError::Http {
-                    status: 404,
-                    retry_after: None,
-                };
-            }
-            Some(StreamableHttpError::ReinitializationFailed(error)) => {
-                return error.clone().into();
-            }
-            Some(
-                StreamableHttpError::UnexpectedServerResponse(_)
-                | StreamableHttpError::Deserialize(_)
-                | StreamableHttpError::MissingSessionIdInResponse,
-            ) => return McpError::protocol(redact(&one.to_string()).into_owned()),
-            _ => {}
-        }
-        next = one.source();
+        assert_eq!(class(code::INTERNAL_ERROR, None), Class::Failure);
+        assert_eq!(McpError::too_long(1).verdict().class, Class::Rejected);
+        assert_eq!(McpError::too_long(1).executed(), Executed::Maybe);
     }
-    McpError::closed(redact(&error.to_string()).into_owned())
 }

@@ -1,53 +1,76 @@
-//! HTTP client for a remote server, on the same stack as the rest of the crate.
+//! Connection to a remote server over streamable HTTP, in both dialects.
 //!
-//! The protocol library manages the sessions; this sends one request, and reads the response with a
-//! size limit. It never retries (rule LIM-4).
+//! It sends one message a request, and reads the response with a size limit. It never retries
+//! (rule LIM-4).
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream::BoxStream;
-use futures_util::{StreamExt as _, TryStreamExt as _};
 use http::header::{ACCEPT, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use rmcp::model::{ClientJsonRpcMessage, ClientRequest, JsonRpcMessage, ServerJsonRpcMessage};
-use rmcp::transport::streamable_http_client::{
-    SseError, StreamableHttpClient, StreamableHttpError, StreamableHttpPostResponse,
-};
-use sse_stream::{Sse, SseStream};
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
 
+use super::call_table::RequestOutcome;
+use super::connection::{Connection, IncomingMessage};
+use super::dialect::{Dialect, SELF_CONTAINED_VERSION, routed_name};
 use super::error::McpError;
+use super::event_stream::{EventReader, StreamEvent};
+use super::http_headers::{encoded, param_headers};
+use super::message::{LARGE, MessageFault, ParamsHead, RawMessage};
+use super::pieces_body::PiecesBody;
 use crate::retry_after;
 use breakerbox_actors::redact;
 
 const JSON: &str = "application/json";
 const EVENTS: &str = "text/event-stream";
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
+const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+const METHOD: HeaderName = HeaderName::from_static("mcp-method");
+const NAME: HeaderName = HeaderName::from_static("mcp-name");
 const LAST_EVENT: HeaderName = HeaderName::from_static("last-event-id");
-
-type TransportError = StreamableHttpError<McpError>;
+/// Limits of the wait before a stream is asked for again.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+/// Wait before a stream is asked for again, unless the server names one.
+const USUAL_AGAIN: Duration = Duration::from_secs(1);
+/// Number of times that a broken stream is asked for again without a message in between.
+const MAX_AGAIN: u32 = 5;
 
 /// HTTP client for one server. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct McpHttp {
-    http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+pub(super) struct HttpSender {
+    client: Client<HttpsConnector<HttpConnector>, PiecesBody>,
+    uri: Uri,
+    /// Headers of every request.
+    headers: Arc<HeaderMap>,
     /// Maximum size of a message, in bytes.
     max: usize,
 }
 
-impl McpHttp {
+/// The way of messages to a server over HTTP, for one connection.
+pub(super) struct HttpLink {
+    sender: HttpSender,
+    /// The session that the server has begun.
+    session: OnceLock<HeaderValue>,
+}
+
+impl HttpSender {
     /// Creates a client.
     ///
-    /// # Errors  TLS cannot be set up.
-    pub(super) fn new(connect: Duration, max: usize) -> Result<Self, String> {
+    /// # Errors  The address is invalid, or TLS cannot be set up.
+    pub(super) fn new(
+        (url, headers): (&str, HeaderMap),
+        connect: Duration,
+        max: usize,
+    ) -> Result<Self, String> {
+        let uri = url.parse().map_err(|_| "its url is not valid".to_owned())?;
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -59,161 +82,384 @@ impl McpHttp {
             .wrap_connector(tcp);
         // No idle connection is kept: one that the server has closed meanwhile would look like a
         // server that went away.
-        let http = Client::builder(TokioExecutor::new())
+        let client = Client::builder(TokioExecutor::new())
             .pool_max_idle_per_host(0)
             .build(connector);
-        Ok(Self { http, max })
+        Ok(Self {
+            client,
+            uri,
+            headers: Arc::new(headers),
+            max,
+        })
+    }
+
+    /// Returns a client that sends these headers too. Its own take precedence.
+    pub(super) fn with(&self, more: &HeaderMap) -> Self {
+        let mut headers = more.clone();
+        for (name, value) in &*self.headers {
+            headers.insert(name, value.clone());
+        }
+        Self {
+            headers: Arc::new(headers),
+            ..self.clone()
+        }
     }
 
     async fn send(
         &self,
         method: Method,
-        uri: &str,
-        body: Bytes,
-        headers: &[(HeaderName, Option<&str>)],
-        custom: HashMap<HeaderName, HeaderValue>,
-    ) -> Result<Response<Incoming>, TransportError> {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(uri)
-            .body(Full::new(body))
-            .map_err(|error| own(McpError::protocol(error.to_string())))?;
-        let all = request.headers_mut();
-        all.extend(custom.into_iter().map(|(name, value)| (Some(name), value)));
-        all.insert(
-            ACCEPT,
-            HeaderValue::from_static("application/json, text/event-stream"),
-        );
-        for (name, value) in headers {
-            if let Some(Ok(value)) = value.map(HeaderValue::from_str) {
-                all.insert(name, value);
-            }
+        pieces: Vec<Bytes>,
+        more: HeaderMap,
+    ) -> Result<Response<Incoming>, McpError> {
+        let mut request = Request::new(PiecesBody::new(pieces));
+        *request.method_mut() = method;
+        *request.uri_mut() = self.uri.clone();
+        let headers = request.headers_mut();
+        for (name, value) in &*self.headers {
+            headers.insert(name, value.clone());
         }
-        let answered = self.http.request(request).await;
+        let accepted = HeaderValue::from_static("application/json, text/event-stream");
+        headers.insert(ACCEPT, accepted);
+        headers.extend(more);
+        let answered = self.client.request(request).await;
         answered.map_err(|error| {
-            own(if error.is_connect() {
+            if error.is_connect() {
                 McpError::Connect {
                     reason: innermost(&error),
                 }
             } else {
                 McpError::closed(innermost(&error))
-            })
+            }
         })
     }
 
-    async fn read(&self, body: Incoming) -> Result<Bytes, TransportError> {
+    async fn read(&self, body: Incoming) -> Result<Bytes, McpError> {
         match Limited::new(body, self.max).collect().await {
             Ok(read) => Ok(read.to_bytes()),
-            Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-                let max = self.max;
-                let reason = format!("its response is longer than {max} bytes");
-                Err(own(McpError::protocol(reason)))
-            }
-            Err(_) => Err(own(McpError::closed("its response broke off"))),
+            Err(error) if error.is::<LengthLimitError>() => Err(McpError::too_long(self.max)),
+            Err(_) => Err(McpError::closed("its response broke off")),
+        }
+    }
+}
+
+/// End of a stream of events.
+enum StreamEnd {
+    Answered(RequestOutcome),
+    /// The stream has ended without the answer.
+    Broken(EventReader),
+}
+
+impl HttpLink {
+    pub(super) fn new(sender: HttpSender) -> Self {
+        Self {
+            sender,
+            session: OnceLock::new(),
         }
     }
 
-    /// Returns the events of a response, with the size limit for each.
-    fn events(&self, body: Incoming) -> BoxStream<'static, Result<Sse, SseError>> {
-        let max = self.max;
-        let mut length = 0;
-        let pieces = body.into_data_stream().map_err(std::io::Error::other);
-        let pieces = pieces.and_then(move |piece: Bytes| {
-            // An event ends with an empty line: two adjacent line ends in one piece.
-            let ends = piece
-                .windows(2)
-                .rposition(|pair| pair == b"\n\n" || pair == b"\n\r");
-            length = match ends {
-                Some(end) => piece.len() - end,
-                None => length + piece.len(),
-            };
-            let fits = length <= max;
-            async move {
-                if fits {
-                    Ok(piece)
-                } else {
-                    Err(std::io::Error::other("an event is too long"))
+    fn has_session(&self) -> bool {
+        self.session.get().is_some()
+    }
+
+    /// Returns the headers that each request of the connection has.
+    fn own_headers(&self, dialect: Option<&Dialect>) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        if let Some(session) = self.session.get() {
+            headers.insert(SESSION, session.clone());
+        }
+        let version = dialect.and_then(|dialect| HeaderValue::from_str(dialect.version()).ok());
+        if let Some(version) = version {
+            headers.insert(VERSION, version);
+        }
+        headers
+    }
+
+    /// Sends a message that wants no answer.
+    pub(super) async fn tell(
+        &self,
+        dialect: Option<&Dialect>,
+        line: Vec<Bytes>,
+    ) -> Result<(), McpError> {
+        let mut headers = self.own_headers(dialect);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
+        let sent = self.sender.send(Method::POST, line, headers).await?;
+        tracing::trace!(status = sent.status().as_u16(), "a message was taken");
+        Ok(())
+    }
+
+    /// Sends a request, and waits for its answer.
+    ///
+    /// # Cancel safety   Dropping the future closes the stream of the response.
+    pub(super) async fn exchange(
+        &self,
+        connection: &Arc<Connection>,
+        (id, method, params): (u64, &str, &ParamsHead),
+        line: Vec<Bytes>,
+        forwarded: Option<&HeaderMap>,
+    ) -> RequestOutcome {
+        let dialect = connection.dialect();
+        let mut headers = self.own_headers(dialect);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
+        if dialect.is_some_and(Dialect::is_self_contained) || method == "server/discover" {
+            headers.insert(VERSION, HeaderValue::from_static(SELF_CONTAINED_VERSION));
+            let name = routed_name(method, params);
+            let own = [(METHOD, Some(method.to_owned())), (NAME, name)];
+            for (header, text) in own {
+                let value = text.and_then(|text| HeaderValue::try_from(encoded(&text)).ok());
+                if let Some(value) = value {
+                    headers.insert(header, value);
                 }
             }
-        });
-        SseStream::from_bytes_stream(pieces).boxed()
+            headers.extend(param_headers(&connection.state, params));
+        }
+        for (name, value) in forwarded.into_iter().flatten() {
+            headers.append(name, value.clone());
+        }
+        let response = self.sender.send(Method::POST, line, headers).await?;
+        let status = response.status();
+        if !status.is_success() {
+            return self.refused(connection, response).await;
+        }
+        let (head, body) = response.into_parts();
+        if let (true, Some(session)) = (method == "initialize", head.headers.get(SESSION)) {
+            // It is set once for each connection.
+            let _ = self.session.set(session.clone());
+        }
+        if matches!(status, StatusCode::ACCEPTED | StatusCode::NO_CONTENT) {
+            // The server may answer later, on another stream; else the limits of time apply.
+            return self.elsewhere(connection, id).await;
+        }
+        if is_media(&head.headers, EVENTS) {
+            return self.by_events(connection, id, body).await;
+        }
+        if !is_media(&head.headers, JSON) {
+            let media = head.headers.get(CONTENT_TYPE);
+            let media = media.map(|media| String::from_utf8_lossy(media.as_bytes()).into_owned());
+            return Err(McpError::UnexpectedContentType(media));
+        }
+        let body = self.sender.read(body).await?;
+        match read(body).await {
+            Ok(IncomingMessage::Answer(Some(of), outcome)) if of.number() == Some(id) => {
+                connection.liveness.heard();
+                outcome
+            }
+            Ok(IncomingMessage::Answer(None, Err(error))) => {
+                let reason = format!("an error without a call id: {error}");
+                Err(McpError::unusable(redact(&reason)))
+            }
+            Ok(IncomingMessage::Answer(..)) => {
+                connection.liveness.heard();
+                Err(McpError::unusable("it has the id of another call"))
+            }
+            _ => Err(McpError::unusable("its response is not a message")),
+        }
+    }
+
+    /// Waits for an answer that does not come by the response.
+    async fn elsewhere(&self, connection: &Arc<Connection>, id: u64) -> RequestOutcome {
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        connection.calls.await_elsewhere(id, reply);
+        let ended = |_| Err(McpError::closed("it ended before its response"));
+        answer.await.unwrap_or_else(ended)
+    }
+
+    async fn by_events(
+        &self,
+        connection: &Arc<Connection>,
+        id: u64,
+        body: Incoming,
+    ) -> RequestOutcome {
+        let mut events = EventReader::new(self.sender.max);
+        let mut body = body;
+        let mut failures = 0;
+        loop {
+            let before = events.last_id.clone();
+            match self.follow(connection, Some(id), body, events).await {
+                StreamEnd::Answered(outcome) => return outcome,
+                StreamEnd::Broken(ended) => events = ended,
+            }
+            failures = if events.last_id == before {
+                failures + 1
+            } else {
+                0
+            };
+            let Some(last) = events.last_id.clone().filter(|_| failures < MAX_AGAIN) else {
+                return Err(McpError::closed("its response broke off"));
+            };
+            body = self.again(connection, &events, &last).await?;
+        }
+    }
+
+    /// Asks for the rest of a stream that ended early.
+    async fn again(
+        &self,
+        connection: &Arc<Connection>,
+        events: &EventReader,
+        last: &str,
+    ) -> Result<Incoming, McpError> {
+        let (least, most) = AGAIN;
+        sleep(events.retry.unwrap_or(USUAL_AGAIN).clamp(least, most)).await;
+        let mut headers = self.own_headers(connection.dialect());
+        if let Ok(last) = HeaderValue::from_str(last) {
+            headers.insert(LAST_EVENT, last);
+        }
+        let response = self.sender.send(Method::GET, Vec::new(), headers).await?;
+        if response.status().is_success() && is_media(response.headers(), EVENTS) {
+            return Ok(response.into_body());
+        }
+        Err(McpError::closed("its response broke off"))
+    }
+
+    /// Reads a stream of events until the answer to `id`, or to its end.
+    async fn follow(
+        &self,
+        connection: &Arc<Connection>,
+        id: Option<u64>,
+        mut body: Incoming,
+        mut events: EventReader,
+    ) -> StreamEnd {
+        while let Some(Ok(frame)) = body.frame().await {
+            let Ok(part) = frame.into_data() else {
+                continue;
+            };
+            events.feed(&part);
+            while let Some(event) = events.next() {
+                let outcome = self.taken(connection, id, event).await;
+                if let Some(outcome) = outcome {
+                    return StreamEnd::Answered(outcome);
+                }
+            }
+        }
+        StreamEnd::Broken(events)
+    }
+
+    /// Takes an event. Returns the outcome if it answers `id`.
+    async fn taken(
+        &self,
+        connection: &Arc<Connection>,
+        id: Option<u64>,
+        event: StreamEvent,
+    ) -> Option<RequestOutcome> {
+        let message = match event {
+            StreamEvent::TooLong(of) => {
+                let error = McpError::too_long(self.sender.max);
+                IncomingMessage::Answer(of, Err(error))
+            }
+            // An event without data keeps the stream open.
+            StreamEvent::Data(data) if data.trim_ascii().is_empty() => return None,
+            StreamEvent::Data(data) => match read(data).await {
+                Ok(message) => message,
+                Err(MessageFault::Shape(of) | MessageFault::Request(of)) => {
+                    let error = McpError::unusable("it is no message of the protocol");
+                    IncomingMessage::Answer(of, Err(error))
+                }
+                Err(MessageFault::Syntax) => {
+                    let error = McpError::unusable("an event is not a message");
+                    return id.map(|_| Err(error));
+                }
+            },
+        };
+        match (message, id) {
+            (IncomingMessage::Answer(Some(of), outcome), Some(id)) if of.number() == Some(id) => {
+                connection.liveness.heard();
+                Some(outcome)
+            }
+            (message, _) => {
+                connection.take(message, id);
+                None
+            }
+        }
     }
 
     /// Handles a response that is not a success.
     async fn refused(
         &self,
-        message: &ClientJsonRpcMessage,
-        has_session: bool,
+        connection: &Arc<Connection>,
         response: Response<Incoming>,
-    ) -> Result<StreamableHttpPostResponse, TransportError> {
+    ) -> RequestOutcome {
         let status = response.status();
+        let number = status.as_u16();
         let headers = response.headers().clone();
         if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
-            let reason = format!("HTTP status {}", status.as_u16());
-            return Err(own(McpError::Auth { reason }));
+            let reason = format!("HTTP status {number}");
+            return Err(McpError::Auth { reason });
         }
-        if status == StatusCode::NOT_FOUND && has_session {
-            return Err(StreamableHttpError::SessionExpired);
-        }
-        let by_status = || {
-            own(McpError::Http {
-                status: status.as_u16(),
-                retry_after: retry_after::read(status.as_u16(), &headers, None),
-            })
+        let by_status = McpError::Http {
+            status: number,
+            retry_after: retry_after::read(number, &headers, None),
         };
+        if status == StatusCode::NOT_FOUND && self.has_session() {
+            connection.expire();
+            return Err(by_status);
+        }
         if status == StatusCode::TOO_MANY_REQUESTS || !is_media(&headers, JSON) {
-            return discovery(message, status, None).ok_or_else(by_status);
+            return Err(by_status);
         }
-        let body = self.read(response.into_body()).await?;
-        let said = serde_json::from_slice::<ServerJsonRpcMessage>(&body);
-        let Ok(JsonRpcMessage::Error(error)) = said else {
-            return discovery(message, status, None).ok_or_else(by_status);
+        let body = self.sender.read(response.into_body()).await?;
+        let Ok(IncomingMessage::Answer(id, Err(error))) = read(body).await else {
+            return Err(by_status);
         };
-        if let Some(answer) = discovery(message, status, Some(&error)) {
-            return Ok(answer);
+        if id.is_none() && self.has_session() && status == StatusCode::BAD_REQUEST {
+            // Some servers report a forgotten session so.
+            connection.expire();
+            return Err(by_status);
         }
-        match error.id {
-            Some(_) => {
-                let answer = JsonRpcMessage::Error(error);
-                Ok(StreamableHttpPostResponse::Json(answer, None))
+        Err(error.with_status(number))
+    }
+
+    /// Hears the messages of a session that belong to no request, as long as it lives.
+    pub(super) async fn listen(&self, connection: &Arc<Connection>) {
+        let mut events = EventReader::new(self.sender.max);
+        let mut failures = 0;
+        while failures < MAX_AGAIN {
+            let mut headers = self.own_headers(connection.dialect());
+            let last = events.last_id.as_deref();
+            if let Some(Ok(last)) = last.map(HeaderValue::from_str) {
+                headers.insert(LAST_EVENT, last);
             }
-            // Some servers report a forgotten session so; an error that names no call would reach
-            // no caller.
-            None if has_session && status == StatusCode::BAD_REQUEST => {
-                Err(StreamableHttpError::SessionExpired)
+            match self.sender.send(Method::GET, Vec::new(), headers).await {
+                Ok(response)
+                    if response.status().is_success() && is_media(response.headers(), EVENTS) =>
+                {
+                    failures = 0;
+                    let body = response.into_body();
+                    if let StreamEnd::Broken(ended) =
+                        self.follow(connection, None, body, events).await
+                    {
+                        events = ended;
+                    } else {
+                        return;
+                    }
+                }
+                // It has no such stream.
+                Ok(_) => return,
+                Err(_) => failures += 1,
             }
-            None => Err(own(error.error.into())),
+            let (least, most) = AGAIN;
+            sleep(events.retry.unwrap_or(USUAL_AGAIN).clamp(least, most)).await;
+        }
+    }
+
+    /// Ends the session.
+    pub(super) async fn end_session(&self, dialect: Option<&Dialect>) {
+        if self.has_session() {
+            let headers = self.own_headers(dialect);
+            let ended = self.sender.send(Method::DELETE, Vec::new(), headers).await;
+            if let Err(error) = ended {
+                tracing::debug!(%error, "a session did not end in an orderly way");
+            }
         }
     }
 }
 
-/// Turns an error into the response to a discovery: a server of the older dialect refuses this
-/// first request of the newer one.
-fn discovery(
-    message: &ClientJsonRpcMessage,
-    status: StatusCode,
-    error: Option<&rmcp::model::JsonRpcError>,
-) -> Option<StreamableHttpPostResponse> {
-    let JsonRpcMessage::Request(request) = message else {
-        return None;
-    };
-    let is_question = matches!(request.request, ClientRequest::DiscoverRequest(_));
-    if !is_question || !status.is_client_error() || status == StatusCode::TOO_MANY_REQUESTS {
-        return None;
+/// Reads a message, apart from this thread if it is large.
+async fn read(body: Bytes) -> Result<IncomingMessage, MessageFault> {
+    if body.len() <= LARGE {
+        return RawMessage::read(&body).map(Into::into);
     }
-    let error = error.map_or_else(
-        || {
-            let text = format!("HTTP status {}", status.as_u16());
-            rmcp::model::ErrorData::invalid_request(text, None)
-        },
-        |error| error.error.clone(),
-    );
-    let answer = JsonRpcMessage::error(error, Some(request.id.clone()));
-    Some(StreamableHttpPostResponse::Json(answer, None))
-}
-
-fn own(error: McpError) -> TransportError {
-    StreamableHttpError::Client(error)
+    // MCP-2: the thread is shared with breakers and supervisors.
+    let read = spawn_blocking(move || RawMessage::read(&body).map(Into::into)).await;
+    read.unwrap_or(Err(MessageFault::Syntax))
 }
 
 fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
@@ -230,91 +476,4 @@ fn is_media(headers: &HeaderMap, media: &str) -> bool {
         .and_then(|line| line.to_str().ok());
     let own = line.and_then(|line| line.split(';').next());
     own.is_some_and(|own| own.trim().eq_ignore_ascii_case(media))
-}
-
-impl StreamableHttpClient for McpHttp {
-    type Error = McpError;
-
-    async fn post_message(
-        &self,
-        uri: Arc<str>,
-        message: ClientJsonRpcMessage,
-        session: Option<Arc<str>>,
-        _: Option<String>,
-        custom: HashMap<HeaderName, HeaderValue>,
-    ) -> Result<StreamableHttpPostResponse, TransportError> {
-        let body = serde_json::to_vec(&message)?;
-        let headers = [(CONTENT_TYPE, Some(JSON)), (SESSION, session.as_deref())];
-        let response = self
-            .send(Method::POST, &uri, body.into(), &headers, custom)
-            .await?;
-        let status = response.status();
-        let is_asking = matches!(message, JsonRpcMessage::Request(_));
-        if matches!(status, StatusCode::ACCEPTED | StatusCode::NO_CONTENT) {
-            return Ok(StreamableHttpPostResponse::Accepted);
-        }
-        if !status.is_success() {
-            return self.refused(&message, session.is_some(), response).await;
-        }
-        if !is_asking {
-            return Ok(StreamableHttpPostResponse::Accepted);
-        }
-        let (head, body) = response.into_parts();
-        let session = head.headers.get(SESSION);
-        let session = session.and_then(|id| id.to_str().ok()).map(str::to_owned);
-        if is_media(&head.headers, EVENTS) {
-            return Ok(StreamableHttpPostResponse::Sse(self.events(body), session));
-        }
-        if !is_media(&head.headers, JSON) {
-            let media = head.headers.get(CONTENT_TYPE);
-            let media = media.map(|media| String::from_utf8_lossy(media.as_bytes()).into_owned());
-            return Err(own(McpError::UnexpectedContentType(media)));
-        }
-        let body = self.read(body).await?;
-        match serde_json::from_slice::<ServerJsonRpcMessage>(&body) {
-            Ok(JsonRpcMessage::Error(error)) if error.id.is_none() => {
-                let reason = format!("an error without a call id: {}", error.error.message);
-                Err(own(McpError::protocol(redact(&reason))))
-            }
-            Ok(answer) => Ok(StreamableHttpPostResponse::Json(answer, session)),
-            Err(_) => Err(own(McpError::protocol("its response is not a message"))),
-        }
-    }
-
-    async fn delete_session(
-        &self,
-        uri: Arc<str>,
-        session: Arc<str>,
-        _: Option<String>,
-        custom: HashMap<HeaderName, HeaderValue>,
-    ) -> Result<(), TransportError> {
-        let headers = [(SESSION, Some(&*session))];
-        let sent = self.send(Method::DELETE, &uri, Bytes::new(), &headers, custom);
-        match sent.await?.status() {
-            StatusCode::METHOD_NOT_ALLOWED => {
-                Err(StreamableHttpError::ServerDoesNotSupportDeleteSession)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    async fn get_stream(
-        &self,
-        uri: Arc<str>,
-        session: Option<Arc<str>>,
-        last_event: Option<String>,
-        _: Option<String>,
-        custom: HashMap<HeaderName, HeaderValue>,
-    ) -> Result<BoxStream<'static, Result<Sse, SseError>>, TransportError> {
-        let headers = [
-            (SESSION, session.as_deref()),
-            (LAST_EVENT, last_event.as_deref()),
-        ];
-        let sent = self.send(Method::GET, &uri, Bytes::new(), &headers, custom);
-        let response = sent.await?;
-        if response.status().is_success() && is_media(response.headers(), EVENTS) {
-            return Ok(self.events(response.into_body()));
-        }
-        Err(StreamableHttpError::ServerDoesNotSupportSse)
-    }
 }

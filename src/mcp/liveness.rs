@@ -1,30 +1,45 @@
-//! Liveness of one connection: the messages received, and the calls that timed out without one.
+//! Liveness of one connection: when a message came last, and since when one is owed.
 //!
-//! A server that answers one call and not another is slow, and left to the breaker. One that sends
-//! nothing during several consecutive calls hangs, and has to be replaced.
+//! MCP-4: time alone hangs no server. It only decides when the server is asked for a sign of life.
 
 use std::num::NonZeroU32;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
-use rmcp::model::{JsonRpcMessage, ServerJsonRpcMessage};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep_until};
 
 use crate::lock::LockExt as _;
 
+/// Time without a message after which an idle server is asked for a sign of life.
+const IDLE: Duration = Duration::from_secs(20);
+/// Time for which an answer may be owed, without a limit in the settings.
+const OWED: Duration = Duration::from_secs(60);
+/// Limits of the wait for a sign of life.
+const PATIENCE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
+
 /// Liveness of a connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Liveness {
     limit: Option<NonZeroU32>,
-    /// Number of messages received.
-    heard: AtomicU64,
-    /// Number of consecutive calls that timed out without a message.
-    silent: AtomicU32,
+    silence: Mutex<SilenceState>,
+    changed: Notify,
     /// The protocol violation that ended the connection, if any.
     violation: Mutex<Option<String>>,
     end: watch::Sender<ConnectionEnd>,
     /// The reason for the end of the incarnation, once declared.
     over: watch::Sender<Option<String>>,
+}
+
+#[derive(Debug)]
+struct SilenceState {
+    heard: Instant,
+    /// Number of calls in flight.
+    waiting: u32,
+    /// Begin of the time in which an answer was owed and nothing came.
+    owed: Option<Instant>,
+    /// Limit of an attempt, by the present settings.
+    attempt: Option<Duration>,
 }
 
 /// End of a connection.
@@ -39,36 +54,106 @@ pub(super) enum ConnectionEnd {
     Closed,
 }
 
+impl Default for Liveness {
+    fn default() -> Self {
+        Self::new(None)
+    }
+}
+
 impl Liveness {
+    /// Creates the liveness of a connection that begins now. `limit`: number of questions that may
+    /// stay unanswered.
     pub(super) fn new(limit: Option<NonZeroU32>) -> Self {
         Self {
             limit,
-            ..Self::default()
+            silence: Mutex::new(SilenceState {
+                heard: Instant::now(),
+                waiting: 0,
+                owed: None,
+                attempt: None,
+            }),
+            changed: Notify::new(),
+            violation: Mutex::default(),
+            end: watch::Sender::default(),
+            over: watch::Sender::default(),
         }
     }
 
-    /// Counts a message, except an error without a call id: it answers no call.
-    pub(super) fn heard(&self, message: &ServerJsonRpcMessage) {
-        if !matches!(message, JsonRpcMessage::Error(error) if error.id.is_none()) {
-            self.heard.fetch_add(1, Ordering::Relaxed);
-            self.silent.store(0, Ordering::Relaxed);
+    /// Notes a message of the server.
+    pub(super) fn heard(&self) {
+        let now = Instant::now();
+        let mut silence = self.silence.acquire();
+        silence.heard = now;
+        silence.owed = (silence.waiting > 0).then_some(now);
+    }
+
+    /// Returns true if a message has come since then.
+    pub(super) fn has_heard_since(&self, since: Instant) -> bool {
+        self.silence.acquire().heard >= since
+    }
+
+    /// Notes a call that goes out. `attempt`: the limit of its attempt.
+    pub(super) fn called(&self, attempt: Option<Duration>) {
+        let mut silence = self.silence.acquire();
+        silence.waiting += 1;
+        silence.attempt = attempt;
+        if silence.owed.is_none() {
+            silence.owed = Some(Instant::now());
+            drop(silence);
+            self.changed.notify_one();
         }
     }
 
-    /// Returns the number of messages received, for a call to remember at its start.
-    pub(super) fn so_far(&self) -> u64 {
-        self.heard.load(Ordering::Relaxed)
+    /// Notes the end of a call. An answer that was never given stays owed until a message comes.
+    pub(super) fn ended_call(&self, is_answered: bool) {
+        let mut silence = self.silence.acquire();
+        silence.waiting = silence.waiting.saturating_sub(1);
+        if is_answered && silence.waiting == 0 {
+            silence.owed = None;
+        }
     }
 
-    /// Counts a call that timed out. `since`: the result of [`Liveness::so_far`] at its start.
-    pub(super) fn timed_out(&self, since: u64) {
-        if self.so_far() != since {
-            return;
+    /// Returns the time of the next question. `idle`: the connection is asked while nothing is owed.
+    fn next_question(&self, idle: bool) -> Option<Instant> {
+        let silence = self.silence.acquire();
+        match silence.owed {
+            // MCP-4: a busy server is given the time of an attempt.
+            Some(since) => Some(since + silence.attempt.unwrap_or(OWED)),
+            None => idle.then_some(silence.heard + IDLE),
         }
-        let silent = self.silent.fetch_add(1, Ordering::Relaxed) + 1;
-        if self.limit.is_some_and(|limit| silent >= limit.get()) {
-            self.end_as(ConnectionEnd::Hung);
+    }
+
+    /// Waits until the server has to be asked for a sign of life.
+    pub(super) async fn until_question(&self, idle: bool) {
+        loop {
+            let changed = self.changed.notified();
+            let due = self.next_question(idle);
+            match due {
+                Some(due) if due <= Instant::now() => return,
+                Some(due) => tokio::select! {
+                    () = sleep_until(due) => {}
+                    () = changed => {}
+                },
+                None => changed.await,
+            }
         }
+    }
+
+    /// Returns the limit of the wait for a sign of life.
+    pub(super) fn patience(&self) -> Duration {
+        let (least, most) = PATIENCE;
+        let attempt = self.silence.acquire().attempt;
+        attempt.unwrap_or(most).clamp(least, most)
+    }
+
+    /// Returns the number of questions that may stay unanswered; `None`: any number.
+    pub(super) fn limit(&self) -> Option<NonZeroU32> {
+        self.limit
+    }
+
+    /// Ends the connection of a server that hangs.
+    pub(super) fn hang(&self) {
+        self.end_as(ConnectionEnd::Hung);
     }
 
     /// Ends the connection, and stores the protocol violation, if any.
@@ -120,8 +205,42 @@ impl Liveness {
     pub(super) fn violation(&self) -> Option<String> {
         self.violation.acquire().clone()
     }
+}
 
-    pub(super) fn limit(&self) -> u32 {
-        self.limit.map_or(0, NonZeroU32::get)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(7);
+
+    async fn asked_after(liveness: &Liveness) -> Duration {
+        let began = Instant::now();
+        liveness.until_question(true).await;
+        began.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn mcp_4_m4_an_idle_server_is_asked_and_a_busy_one_has_its_time() {
+        let liveness = Liveness::new(None);
+        assert_eq!(asked_after(&liveness).await, IDLE);
+        liveness.heard();
+        liveness.called(Some(LIMIT));
+        assert_eq!(asked_after(&liveness).await, LIMIT);
+        // A message of any kind begins the time anew.
+        liveness.heard();
+        assert_eq!(asked_after(&liveness).await, LIMIT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn mcp_4_m4_a_caller_that_leaves_early_does_not_shorten_the_time() {
+        let liveness = Liveness::new(None);
+        liveness.called(Some(LIMIT));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        liveness.ended_call(false);
+        liveness.called(Some(LIMIT));
+        liveness.ended_call(false);
+        assert_eq!(asked_after(&liveness).await, LIMIT - Duration::from_secs(1));
+        liveness.heard();
+        assert_eq!(asked_after(&liveness).await, IDLE);
     }
 }

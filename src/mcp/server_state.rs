@@ -2,21 +2,36 @@
 //!
 //! Callers read it; only the current incarnation writes it.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use rmcp::model::{ServerPeerInfo, Tool};
-use rmcp::service::ClientLifecycleMode;
+use serde_json::{Value, json};
+use tokio::sync::watch;
 
+use super::audience::{RequestSender, ServerAudience, ServerNotice};
 use super::call::{ToolCall, ToolTraits};
-use super::connector::McpConnector;
+use super::dialect::{HandshakeKind, ServerDescription};
 use super::settings::McpSettings;
 use super::start_state::StartState;
 use super::stderr_tail::StderrTail;
-use super::tools::ToolTable;
+use super::tools::{RawTool, ToolTable};
 
 use crate::lock::LockExt as _;
+
+/// The standing wishes of all callers of a server.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct StandingWishes {
+    /// The lowest level of log messages that a caller wants.
+    pub(crate) level: Option<String>,
+    /// The resources of which a caller wants to hear changes.
+    pub(crate) resources: BTreeSet<String>,
+}
+
+/// The way of requests to the present incarnation.
+pub(super) struct PublishedSender(pub(super) Arc<dyn RequestSender>);
 
 /// Shared state of one server.
 pub(super) struct ServerState {
@@ -27,11 +42,19 @@ pub(super) struct ServerState {
     /// True once the tools have been listed.
     pub(super) is_listed: AtomicBool,
     /// The server's latest description of itself.
-    pub(super) info: ArcSwapOption<ServerPeerInfo>,
+    pub(super) description: ArcSwapOption<ServerDescription>,
     /// The connector, for requests other than tool calls.
-    pub(super) connector: ArcSwapOption<McpConnector>,
-    /// The dialect of the server, so that the next incarnation need not detect it.
-    pub(super) dialect: Mutex<Option<ClientLifecycleMode>>,
+    pub(super) connector: ArcSwapOption<PublishedSender>,
+    /// The wishes that each incarnation is told.
+    pub(super) wishes: watch::Sender<StandingWishes>,
+    /// Marked as changed with each description.
+    pub(super) learned: watch::Sender<()>,
+    /// The handshake that works, so that the next incarnation need not find it.
+    handshake: Mutex<Option<HandshakeKind>>,
+    /// The callers that are connected, if there is a gateway.
+    audience: Mutex<Option<Weak<dyn ServerAudience>>>,
+    /// Limit of an attempt, as a worker saw it last.
+    attempt: Mutex<Option<Duration>>,
     /// Tools that may be repeated, by the present configuration. Held while the tools are learned,
     /// so that they are never read by an older list.
     idempotent: Mutex<Vec<String>>,
@@ -50,9 +73,13 @@ impl ServerState {
             settings,
             toolbox: ArcSwap::default(),
             is_listed: AtomicBool::new(false),
-            info: ArcSwapOption::empty(),
+            description: ArcSwapOption::empty(),
             connector: ArcSwapOption::empty(),
-            dialect: Mutex::default(),
+            wishes: watch::Sender::default(),
+            learned: watch::Sender::default(),
+            handshake: Mutex::default(),
+            audience: Mutex::new(None),
+            attempt: Mutex::default(),
             tool_errors: AtomicU32::new(0),
             start: StartState::default(),
         }
@@ -70,23 +97,51 @@ impl ServerState {
     }
 
     /// Stores the facts that an incarnation has learned.
-    pub(super) fn learn(&self, info: Option<Arc<ServerPeerInfo>>, listed: Option<Vec<Tool>>) {
+    pub(super) fn learn(
+        &self,
+        description: Option<Arc<ServerDescription>>,
+        listed: Option<Vec<RawTool>>,
+    ) {
         if let Some(listed) = listed {
             let idempotent = self.idempotent.acquire();
-            let tools = ToolTable::new(listed, &idempotent);
+            let tools = ToolTable::new(listed.into(), &idempotent);
             self.toolbox.store(Arc::new(tools));
             self.is_listed.store(true, Ordering::Release);
         }
-        if let Some(info) = info {
-            let dialect = if info.protocol_version.has_initialize() {
-                ClientLifecycleMode::Initialize
-            } else {
-                ClientLifecycleMode::Discover {
-                    preferred_versions: vec![info.protocol_version.clone()],
-                }
-            };
-            *self.dialect.acquire() = Some(dialect);
-            self.info.store(Some(info));
+        if let Some(description) = description {
+            let is_first = self.description.swap(Some(description)).is_none();
+            self.learned.send_replace(());
+            if is_first {
+                // Callers that came before it know nothing of its tools.
+                self.tell_audience(ServerNotice {
+                    method: "notifications/tools/list_changed".into(),
+                    params: None,
+                });
+            }
+        }
+    }
+
+    /// Sets the callers that are connected.
+    #[cfg(feature = "gateway")]
+    pub(super) fn set_audience(&self, audience: Weak<dyn ServerAudience>) {
+        *self.audience.acquire() = Some(audience);
+    }
+
+    /// Passes a notification on to the callers that are connected.
+    pub(super) fn tell_audience(&self, notice: ServerNotice) {
+        let audience = self.audience.acquire().clone();
+        if let Some(audience) = audience.and_then(|audience| audience.upgrade()) {
+            audience.heard(notice);
+        }
+    }
+
+    /// Returns the capabilities that are told to a server with a handshake.
+    pub(super) fn callers_capabilities(&self) -> Value {
+        if self.audience.acquire().is_some() {
+            json!({ "elicitation": { "form": {}, "url": {} }, "sampling": {},
+                "roots": { "listChanged": true } })
+        } else {
+            json!({})
         }
     }
 
@@ -95,14 +150,30 @@ impl ServerState {
     pub(super) fn set_idempotent(&self, tools: &[String]) {
         let mut idempotent = self.idempotent.acquire();
         tools.clone_into(&mut idempotent);
-        let listed = self.toolbox.load().listed.clone();
+        let listed = Arc::clone(&self.toolbox.load().listed);
         let tools = ToolTable::new(listed, &idempotent);
         self.toolbox.store(Arc::new(tools));
     }
 
-    /// Takes the dialect to begin with. If it fails, the next handshake detects the dialect.
-    pub(super) fn take_dialect(&self) -> Option<ClientLifecycleMode> {
-        self.dialect.acquire().take()
+    pub(super) fn known_handshake(&self) -> Option<HandshakeKind> {
+        *self.handshake.acquire()
+    }
+
+    pub(super) fn remember_handshake(&self, kind: HandshakeKind) {
+        *self.handshake.acquire() = Some(kind);
+    }
+
+    /// Forgets the handshake, so that the next incarnation finds it anew.
+    pub(super) fn forget_handshake(&self) {
+        *self.handshake.acquire() = None;
+    }
+
+    pub(super) fn note_attempt_limit(&self, attempt: Option<Duration>) {
+        *self.attempt.acquire() = attempt;
+    }
+
+    pub(super) fn attempt_limit(&self) -> Option<Duration> {
+        *self.attempt.acquire()
     }
 
     /// Counts a result, and returns the number of consecutive tool errors.
@@ -121,7 +192,7 @@ impl ServerState {
 
 impl std::fmt::Debug for ServerState {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("Board")
+        out.debug_struct("ServerState")
             .field("settings", &self.settings)
             .finish_non_exhaustive()
     }

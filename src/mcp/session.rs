@@ -1,42 +1,29 @@
-//! One connection to a server, from the handshake to its end.
-//!
-//! Every call on it has a deadline besides that of the client: the library waits for ever for a
-//! response that never comes, or that names no call.
+//! A connection from its handshake to its end: what the server is, and whether it lives.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::Duration;
 
-use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, ClientCapabilities, ClientConfig, Implementation,
-    ProtocolVersion,
-};
-use rmcp::service::{
-    ClientLifecycleMode, ClientServiceExt as _, NotificationContext, Peer, RoleClient,
-    RunningService,
-};
-use rmcp::transport::Transport;
-use rmcp::{ClientHandler, service::ServiceError};
-use tokio::sync::Mutex;
-use tokio::time::timeout;
+use tokio::task::AbortHandle;
 
-use super::call::{ToolCall, ToolResult};
+use super::audience::CallSide;
+use super::call_table::RequestOutcome;
+use super::connection::{Connection, Link};
+use super::dialect::{Dialect, HandshakeKind, ServerDescription};
 use super::error::McpError;
+use super::handshake;
+use super::json_text::JsonText;
 use super::liveness::{ConnectionEnd, Liveness};
 use super::server_state::ServerState;
+use super::standing;
+use super::tool_list;
+use super::tools::RawTool;
 use crate::CallContext;
-use crate::lock::LockExt as _;
 
-/// Maximum duration of any call, even if the settings have no limit.
-const LONGEST: Duration = Duration::from_secs(600);
-/// Limit for closing a connection.
-const GOODBYE: Duration = Duration::from_secs(1);
-
-/// A connection after its handshake.
+/// A connection after its handshake. Dropping it ends its tasks.
 pub(super) struct Session {
-    peer: Peer<RoleClient>,
-    /// Dropping it closes the connection.
-    running: Mutex<Option<RunningService<RoleClient, ServerNotifications>>>,
+    pub(super) connection: Arc<Connection>,
     pub(super) liveness: Arc<Liveness>,
+    tasks: Vec<AbortHandle>,
 }
 
 impl Session {
@@ -45,158 +32,183 @@ impl Session {
     /// # Errors  The server speaks no supported dialect, or it ended. The caller sets the time
     /// limit.
     pub(super) async fn open(
-        transport: impl Transport<RoleClient> + 'static,
-        liveness: Arc<Liveness>,
+        connection: Arc<Connection>,
         server_state: &Arc<ServerState>,
     ) -> Result<Self, McpError> {
-        let dialect = server_state.take_dialect().unwrap_or_else(either_dialect);
-        let detects = matches!(dialect, ClientLifecycleMode::Auto { .. });
-        let ears = ServerNotifications(Arc::clone(server_state));
-        let running = ears.serve_with_lifecycle(transport, dialect).await;
-        let running = running.map_err(|error| {
-            let error = McpError::from(error).refined(&liveness);
-            // MCP-1: it started so slowly that its refusal came after the older dialect was tried.
-            if detects && error.is_late_refusal() {
-                *server_state.dialect.acquire() = Some(ClientLifecycleMode::Initialize);
+        let known = server_state.known_handshake();
+        let capabilities = server_state.callers_capabilities();
+        let performed = handshake::perform(&connection, known, &capabilities).await;
+        let description = match performed {
+            Ok(description) => description,
+            Err(error) => {
+                match (known, &error) {
+                    // A server that dies of the first question is asked the other one next.
+                    (None, McpError::TransportClosed { .. }) => {
+                        server_state.remember_handshake(HandshakeKind::Initialize);
+                    }
+                    _ => server_state.forget_handshake(),
+                }
+                return Err(error);
             }
-            error
-        })?;
-        let peer = running.peer().clone();
-        let info = peer.peer_info();
-        let has_tools = info
-            .as_ref()
-            .is_some_and(|info| info.capabilities.tools.is_some());
-        let listed = if has_tools {
-            let listed = peer.list_all_tools().await;
-            listed.map_err(|error| McpError::from(error).refined(&liveness))?
+        };
+        connection.agree(description.dialect.clone());
+        // MCP-3: the handshake that worked is remembered, and not the version that it told.
+        server_state.remember_handshake(description.dialect.kind());
+        let listed = if description.can("tools") {
+            tool_list::list_all(&connection).await?
         } else {
             Vec::new()
         };
-        server_state.learn(info, Some(listed));
-        Ok(Self {
-            peer,
-            running: Mutex::new(Some(running)),
-            liveness,
-        })
+        Ok(Self::begun(connection, server_state, (description, listed)))
     }
 
-    /// Calls a tool.
+    fn begun(
+        connection: Arc<Connection>,
+        server_state: &Arc<ServerState>,
+        (description, listed): (ServerDescription, Vec<RawTool>),
+    ) -> Self {
+        // A question that each server with this capability answers.
+        let other = [
+            ("tools", "tools/list"),
+            ("resources", "resources/list"),
+            ("prompts", "prompts/list"),
+        ];
+        let mut other = other.into_iter();
+        let other = other.find_map(|(name, method)| description.can(name).then_some(method));
+        let is_web = matches!(connection.link, Link::Http(_));
+        let is_older = !description.dialect.is_self_contained();
+        server_state.learn(Some(Arc::new(description)), Some(listed));
+        let liveness = Arc::clone(&connection.liveness);
+        let mut tasks = Vec::new();
+        let watched = Arc::downgrade(&connection);
+        let own = Arc::clone(&liveness);
+        let watching = async move {
+            watch(&watched, &own, (other, !is_web)).await;
+        };
+        tasks.push(tokio::spawn(watching).abort_handle());
+        let standing = standing::keep(Arc::downgrade(&connection), Arc::clone(server_state));
+        tasks.push(tokio::spawn(standing).abort_handle());
+        if is_web && is_older {
+            let own = Arc::clone(&connection);
+            let listening = async move {
+                if let Link::Http(http) = &own.link {
+                    http.listen(&own).await;
+                }
+            };
+            tasks.push(tokio::spawn(listening).abort_handle());
+        }
+        Self {
+            connection,
+            liveness,
+            tasks,
+        }
+    }
+
+    /// Sends a request as one call. `call`: its context, if a worker makes it.
     ///
     /// # Cancel safety   Dropping the future notifies the server of the cancellation.
-    pub(super) async fn call(
+    pub(super) async fn ask(
         &self,
-        request: ToolCall,
-        call: &CallContext,
-    ) -> Result<ToolResult, McpError> {
-        let ToolCall {
-            name, arguments, ..
-        } = request;
-        if self.liveness.end() != ConnectionEnd::None {
-            return Err(McpError::Ended {
-                reason: "it has just ended".to_owned(),
-            });
+        (method, params): (&str, Option<JsonText>),
+        side: CallSide,
+        call: Option<&CallContext>,
+    ) -> RequestOutcome {
+        let attempt = match call {
+            Some(call) => call.timeouts().attempt,
+            None => self.connection.state.attempt_limit(),
+        };
+        if call.is_some() {
+            self.connection.state.note_attempt_limit(attempt);
         }
-        let params = CallToolRequestParams::new(name).with_arguments(arguments);
-        let _watch = CallTimer::new(&self.liveness, call);
-        let answered = timeout(LONGEST, self.peer.call_tool_once(params)).await;
-        let answered = answered.unwrap_or(Err(ServiceError::Timeout { timeout: LONGEST }));
-        match answered {
-            Ok(CallToolResponse::Complete(result)) => Ok(ToolResult::of(&result)),
-            Ok(_) => Err(McpError::protocol(
-                "it asks for input during the call, which is not supported",
-            )),
-            Err(error) => Err(McpError::from(error).refined(&self.liveness)),
-        }
-    }
-
-    /// Returns the peer, for other requests.
-    #[cfg(feature = "gateway")]
-    pub(super) fn peer(&self) -> &Peer<RoleClient> {
-        &self.peer
+        let mut watch = CallWatch::begin(&self.liveness, attempt);
+        let outcome = self.connection.ask(method, params, side).await;
+        watch.is_answered = !matches!(&outcome, Err(McpError::Silent(_)));
+        outcome
     }
 
     /// Closes the connection.
     pub(super) async fn close(&self) {
-        if let Some(mut running) = self.running.lock().await.take()
-            && let Err(error) = running.close_with_timeout(GOODBYE).await
-        {
-            tracing::debug!(%error, "a connection did not close in an orderly way");
+        if let Link::Http(http) = &self.connection.link {
+            let goodbye = http.end_session(self.connection.dialect());
+            // A server that does not answer has forgotten the session soon.
+            let _ = tokio::time::timeout(std::time::Duration::from_secs(1), goodbye).await;
         }
+        self.liveness.close(None);
+        self.connection.ended();
     }
 }
 
-impl McpError {
-    /// Returns true for the refusal of a handshake that was given up already.
-    fn is_late_refusal(&self) -> bool {
-        matches!(self, Self::Protocol { reason } if reason.contains("uncorrelated error response"))
-    }
-
-    /// Adds the known cause of the connection's end.
-    pub(super) fn refined(self, liveness: &Liveness) -> Self {
-        let Self::TransportClosed { .. } = &self else {
-            return self;
-        };
-        match (liveness.violation(), liveness.end()) {
-            (Some(reason), _) => Self::Protocol { reason },
-            (None, ConnectionEnd::Hung) => Self::closed("it hung, and is replaced"),
-            (None, _) => self,
+impl Drop for Session {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
         }
+        self.liveness.close(None);
+        self.connection.close_link();
     }
 }
 
-fn either_dialect() -> ClientLifecycleMode {
-    ClientLifecycleMode::Auto {
-        preferred_versions: vec![ProtocolVersion::V_2026_07_28],
-        legacy_version: None,
-    }
-}
-
-/// Timer of one call. Dropped after the deadline, it records a timeout without a message.
-struct CallTimer<'a> {
+/// Watch of one call. Dropped without an answer, an answer stays owed.
+struct CallWatch<'a> {
     liveness: &'a Liveness,
-    call: &'a CallContext,
-    since: u64,
-    began: tokio::time::Instant,
+    is_answered: bool,
 }
 
-impl<'a> CallTimer<'a> {
-    fn new(liveness: &'a Liveness, call: &'a CallContext) -> Self {
+impl<'a> CallWatch<'a> {
+    fn begin(liveness: &'a Liveness, attempt: Option<std::time::Duration>) -> Self {
+        liveness.called(attempt);
         Self {
             liveness,
-            call,
-            since: liveness.so_far(),
-            began: tokio::time::Instant::now(),
+            is_answered: false,
         }
     }
 }
 
-impl Drop for CallTimer<'_> {
+impl Drop for CallWatch<'_> {
     fn drop(&mut self) {
-        // A caller that left before the deadline shows nothing about the server.
-        let attempt = self.call.timeouts().attempt;
-        let is_over = attempt.is_some_and(|limit| self.began.elapsed() >= limit);
-        if is_over || self.call.remaining() == Some(Duration::ZERO) {
-            self.liveness.timed_out(self.since);
-        }
+        self.liveness.ended_call(self.is_answered);
     }
 }
 
-/// Handler of notifications from the server.
-struct ServerNotifications(Arc<ServerState>);
-
-impl ClientHandler for ServerNotifications {
-    fn get_info(&self) -> ClientConfig {
-        let own = Implementation::new("breakerbox", env!("CARGO_PKG_VERSION"));
-        ClientConfig::new(ClientCapabilities::default(), own)
-    }
-
-    async fn on_tool_list_changed(&self, context: NotificationContext<RoleClient>) {
-        match context.peer.list_all_tools().await {
-            Ok(listed) => self.0.learn(None, Some(listed)),
-            Err(error) => tracing::warn!(
-                error = %McpError::from(error),
-                "a server's tools have changed, and cannot be listed"
-            ),
+/// Asks a silent server for a sign of life, and ends the connection of one that gives none.
+async fn watch(
+    connection: &std::sync::Weak<Connection>,
+    liveness: &Liveness,
+    (other, is_process): (Option<&str>, bool),
+) {
+    // MCP-4: some servers drop a ping without a word, so nothing is killed for that alone.
+    let (Some(limit), Some(other)) = (liveness.limit(), other) else {
+        return;
+    };
+    let mut drops_ping = false;
+    loop {
+        liveness.until_question(is_process).await;
+        if liveness.end() != ConnectionEnd::None {
+            return;
         }
+        let Some(connection) = connection.upgrade() else {
+            return;
+        };
+        let ping = match connection.dialect() {
+            Some(Dialect::SelfContained { .. }) => "server/discover",
+            _ => "ping",
+        };
+        let questions = limit.max(NonZeroU32::MIN.saturating_add(1)).get();
+        let mut is_alive = false;
+        for number in 0..questions {
+            let is_ping = number == 0 && !drops_ping;
+            let question = if is_ping { ping } else { other };
+            if connection.has_answered(question).await {
+                drops_ping |= number > 0;
+                is_alive = true;
+                break;
+            }
+        }
+        if !is_alive {
+            liveness.hang();
+            return;
+        }
+        // The next question is due in the same time as after a message.
+        liveness.heard();
     }
 }

@@ -16,12 +16,13 @@ pub struct McpSettings {
     pub server: McpServer,
     /// Limit for the time from its start to the list of its tools.
     pub start_timeout: Duration,
-    /// Number of consecutive calls that timed out without any message, after which its process is
-    /// killed and replaced, or its connection made anew. `None`: never.
+    /// Number of questions for a sign of life that stay unanswered, after which its process is
+    /// killed and replaced, or its connection made anew; two are asked at least. `None`: it is never
+    /// asked.
     pub hang_limit: Option<NonZeroU32>,
     /// Number of lines of its standard error that are kept.
     pub stderr_lines: usize,
-    /// Maximum size of a message from it, in bytes.
+    /// Maximum size of a message, either way, in bytes.
     pub max_line: usize,
     /// Tools that may be repeated after they may have been executed, regardless of their own hints
     /// (rule CALL-7).
@@ -74,7 +75,7 @@ impl fmt::Debug for McpServer {
 impl McpSettings {
     /// Default limit for the start of a server.
     pub const START_TIMEOUT: Duration = Duration::from_secs(60);
-    /// Default number of silent timeouts after which a process counts as hung.
+    /// Default number of unanswered questions after which a process counts as hung.
     pub const HANG_LIMIT: NonZeroU32 = NonZeroU32::new(3).expect("three is not zero");
     /// Default number of lines of standard error that are kept.
     pub const STDERR_LINES: usize = 50;

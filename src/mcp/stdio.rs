@@ -1,196 +1,229 @@
-//! Transport over a process's pipes: one message per line, with a limit on its size in memory.
+//! The pipes of a process: one message a line, with a limit on its size.
 //!
-//! The protocol library's reader drops a line that is too long and continues, and so would wait for
-//! a response that it has dropped. Here, such a line ends the connection: the process is replaced.
+//! MCP-3: a line that is too long, or that cannot be read, costs the call that it answers, and no
+//! other. Only output without any structure ends the connection.
 
 use std::io;
 use std::sync::Arc;
 
-use rmcp::model::{ErrorData, JsonRpcMessage, RequestId, ServerJsonRpcMessage};
-use rmcp::service::{RoleClient, RxJsonRpcMessage, TxJsonRpcMessage};
-use rmcp::transport::Transport;
-use serde_json::Value;
+use bytes::Bytes;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
-use tokio::sync::Mutex;
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
 
-use super::liveness::Liveness;
-use super::stderr_tail::StderrTail;
+use super::connection::{Connection, IncomingMessage, LineSender};
+use super::error::McpError;
+use super::id_scanner::IdScanner;
+use super::json_text::in_one_line;
+use super::message::{LARGE, MessageFault, MessageId, RawMessage};
 
 /// Maximum number of consecutive lines that are not messages. Some servers print a greeting to
 /// standard output; one that prints more does not speak the protocol.
 const MAX_STRAY: u32 = 16;
+/// Maximum number of messages that wait to be written.
+const MAX_WAITING: usize = 32;
+/// Size of the reading buffer, in bytes: as much as a pipe holds.
+const BUFFER: usize = 64 * 1024;
 
-/// Transport to a child process.
-pub(super) struct StdioTransport<R, W> {
+/// Starts the task that writes messages. It ends when the sender is dropped.
+pub(super) fn write_lines<W>(mut writer: W) -> LineSender
+where
+    W: AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, mut lines) = mpsc::channel::<Vec<Bytes>>(MAX_WAITING);
+    // The reader tells when the other side is gone.
+    drop(tokio::spawn(async move {
+        while let Some(line) = lines.recv().await {
+            if write_line(&mut writer, line).await.is_err() {
+                return;
+            }
+        }
+    }));
+    sender
+}
+
+async fn write_line<W: AsyncWrite + Unpin>(writer: &mut W, line: Vec<Bytes>) -> io::Result<()> {
+    let mut small = Vec::new();
+    for piece in line {
+        let piece = if piece.len() > LARGE {
+            let flat = spawn_blocking(move || in_one_line(piece)).await;
+            flat.map_err(io::Error::other)?
+        } else {
+            in_one_line(piece)
+        };
+        if piece.len() <= LARGE {
+            small.extend_from_slice(&piece);
+        } else {
+            writer.write_all(&std::mem::take(&mut small)).await?;
+            writer.write_all(&piece).await?;
+        }
+    }
+    small.push(b'\n');
+    writer.write_all(&small).await?;
+    writer.flush().await
+}
+
+/// A line, as far as it was read.
+#[derive(Debug)]
+enum ReadLine {
+    Whole(Bytes),
+    /// It is too long. The id that it answers.
+    TooLong(Option<MessageId>),
+}
+
+/// Reader of lines with a limit on their size in memory.
+struct LineReader<R> {
     reader: BufReader<R>,
     line: Vec<u8>,
     max_line: usize,
-    stray: u32,
-    writer: Arc<Mutex<Option<W>>>,
-    liveness: Arc<Liveness>,
-    stderr_tail: Arc<StderrTail>,
 }
 
-impl<R: AsyncRead + Unpin, W> StdioTransport<R, W> {
-    pub(super) fn new(
-        (reader, writer): (R, W),
-        max_line: usize,
-        liveness: &Arc<Liveness>,
-        stderr_tail: &Arc<StderrTail>,
-    ) -> Self {
+impl<R: AsyncRead + Unpin> LineReader<R> {
+    fn new(reader: R, max_line: usize) -> Self {
         Self {
-            reader: BufReader::new(reader),
+            reader: BufReader::with_capacity(BUFFER, reader),
             line: Vec::new(),
             max_line,
-            stray: 0,
-            writer: Arc::new(Mutex::new(Some(writer))),
-            liveness: Arc::clone(liveness),
-            stderr_tail: Arc::clone(stderr_tail),
         }
     }
 
-    /// Reads to the end of the current line.
+    /// Reads the next line.
     ///
-    /// # Errors  The output has ended, or the line is too long.
-    /// # Cancel safety   The bytes already read stay in `line`.
-    async fn read_line(&mut self) -> Result<(), Option<String>> {
+    /// # Errors  The output has ended, or has no structure.
+    async fn next(&mut self) -> Result<ReadLine, Option<String>> {
         loop {
             let piece = match self.reader.fill_buf().await {
                 Ok([]) => return Err(None),
                 Ok(piece) => piece,
                 Err(error) => return Err(Some(format!("its output cannot be read: {error}"))),
             };
-            let end = piece.iter().position(|byte| *byte == b'\n');
-            let taken = end.map_or(piece.len(), |end| end + 1);
-            if self.line.len() + taken > self.max_line {
-                let max = self.max_line;
-                return Err(Some(format!("it wrote a line of more than {max} bytes")));
-            }
-            self.line.extend_from_slice(&piece[..taken]);
+            let mut rest = piece;
+            // Reading from memory cannot fail. It searches by words, in every profile.
+            let read = io::BufRead::read_until(&mut rest, b'\n', &mut self.line);
+            let taken = read.unwrap_or(0);
+            let is_end = self.line.last() == Some(&b'\n');
             self.reader.consume(taken);
-            if end.is_some() {
-                return Ok(());
+            if self.line.len() > self.max_line {
+                return self.skip(is_end).await;
+            }
+            if is_end {
+                let line = std::mem::take(&mut self.line);
+                return Ok(ReadLine::Whole(Bytes::from(line)));
             }
         }
     }
 
-    /// Takes the line; returns `None` if it is not a message to handle.
-    fn take_line(&mut self) -> Result<Option<ServerJsonRpcMessage>, String> {
-        let said = read(self.line.trim_ascii());
-        match said {
-            LineKind::Nothing => {}
-            LineKind::Message(_) | LineKind::Unknown => self.stray = 0,
-            LineKind::Stray => {
-                self.stderr_tail
-                    .keep(&[b"stdout: ", &self.line[..]].concat());
-                self.stray += 1;
-            }
-        }
-        self.line.clear();
-        // Free the memory of a long message.
-        self.line.shrink_to(64 * 1024);
-        if self.stray >= MAX_STRAY {
-            return Err(format!("it wrote {MAX_STRAY} lines that are not messages"));
-        }
-        Ok(match said {
-            LineKind::Message(message) => Some(*message),
-            _ => None,
+    /// Skips the rest of a line that is too long, and searches it for its id.
+    async fn skip(&mut self, mut is_end: bool) -> Result<ReadLine, Option<String>> {
+        let mut scanner = IdScanner::default();
+        // Its memory is free before the rest is read.
+        let line = std::mem::take(&mut self.line);
+        let length = line.len();
+        scanner = spawn_blocking(move || {
+            scanner.feed(&line);
+            scanner
         })
+        .await
+        .map_err(|_| None)?;
+        if !scanner.is_object() {
+            let max = self.max_line;
+            return Err(Some(format!("it wrote a line of more than {max} bytes")));
+        }
+        tracing::debug!(length, "a line is longer than max_line, and is skipped");
+        while !is_end {
+            let piece = match self.reader.fill_buf().await {
+                Ok([]) | Err(_) => return Err(None),
+                Ok(piece) => piece,
+            };
+            let end = piece.iter().position(|byte| *byte == b'\n');
+            let taken = end.map_or(piece.len(), |end| end + 1);
+            scanner.feed(&piece[..taken]);
+            self.reader.consume(taken);
+            is_end = end.is_some();
+        }
+        Ok(ReadLine::TooLong(scanner.answered()))
     }
 }
 
 /// Kind of a line.
 enum LineKind {
-    Message(Box<ServerJsonRpcMessage>),
-    /// A message of an unknown kind that no caller waits for.
+    Message(IncomingMessage),
+    /// A message that cannot be read, and that no caller waits for.
     Unknown,
     /// Not a message.
     Stray,
     Nothing,
 }
 
-fn read(line: &[u8]) -> LineKind {
-    if line.is_empty() {
+/// Reads a line as a message. A line that answers a call always answers it.
+fn read(line: &Bytes) -> LineKind {
+    let text = line.slice_ref(line.trim_ascii());
+    if text.is_empty() {
         return LineKind::Nothing;
     }
-    match serde_json::from_slice(line) {
-        Ok(message) => return LineKind::Message(Box::new(message)),
-        Err(error) if error.is_syntax() || error.is_eof() => return LineKind::Stray,
-        Err(_) => {}
-    }
-    let Ok(Value::Object(message)) = serde_json::from_slice(line) else {
-        return LineKind::Stray;
+    let unusable = |id| {
+        let error = McpError::unusable("it is no message of the protocol");
+        LineKind::Message(IncomingMessage::Answer(Some(id), Err(error)))
     };
-    if !message.contains_key("jsonrpc") {
-        return LineKind::Stray;
-    }
-    // An unreadable response is still a response: its caller gets an error.
-    let id = message.get("id").cloned();
-    let id = id.and_then(|id| serde_json::from_value::<RequestId>(id).ok());
-    match id {
-        Some(id) if !message.contains_key("method") => {
-            let unreadable = ErrorData::internal_error("its answer cannot be read", None);
-            LineKind::Message(Box::new(JsonRpcMessage::error(unreadable, Some(id))))
+    match RawMessage::read(&text) {
+        Ok(message) => LineKind::Message(message.into()),
+        Err(MessageFault::Shape(Some(id))) => unusable(id),
+        Err(MessageFault::Request(_)) => LineKind::Unknown,
+        // It is JSON: another program's log line may have an id too.
+        Err(MessageFault::Shape(None)) => LineKind::Stray,
+        Err(MessageFault::Syntax) => {
+            let mut scanner = IdScanner::default();
+            scanner.feed(&text);
+            if !scanner.is_object() {
+                return LineKind::Stray;
+            }
+            scanner.answered().map_or(LineKind::Stray, unusable)
         }
-        _ => LineKind::Unknown,
     }
 }
 
-impl<R, W> Transport<RoleClient> for StdioTransport<R, W>
-where
-    R: AsyncRead + Unpin + Send,
-    W: AsyncWrite + Unpin + Send + 'static,
-{
-    type Error = io::Error;
-
-    fn send(
-        &mut self,
-        item: TxJsonRpcMessage<RoleClient>,
-    ) -> impl Future<Output = Result<(), io::Error>> + Send + 'static {
-        let writer = Arc::clone(&self.writer);
-        async move {
-            let mut line = serde_json::to_vec(&item)?;
-            line.push(b'\n');
-            let mut writer = writer.lock().await;
-            let Some(writer) = writer.as_mut() else {
-                return Err(io::ErrorKind::NotConnected.into());
-            };
-            writer.write_all(&line).await?;
-            writer.flush().await
-        }
-    }
-
-    async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleClient>> {
-        loop {
-            let taken = match self.read_line().await {
-                Ok(()) => self.take_line().map_err(Some),
-                Err(end) => Err(end),
-            };
-            match taken {
-                Ok(None) => {}
-                Ok(Some(message)) => {
-                    self.liveness.heard(&message);
-                    return Some(message);
-                }
-                Err(violation) => {
-                    self.liveness.close(violation);
-                    return None;
+/// Reads the messages of a process until its output ends.
+pub(super) async fn read_lines<R: AsyncRead + Unpin>(reader: R, connection: Arc<Connection>) {
+    let state = Arc::clone(&connection.state);
+    let mut lines = LineReader::new(reader, state.settings.max_line);
+    let mut stray = 0;
+    let end = loop {
+        let line = match lines.next().await {
+            Ok(ReadLine::Whole(line)) => line,
+            Ok(ReadLine::TooLong(id)) => {
+                let error = McpError::too_long(state.settings.max_line);
+                connection.take(IncomingMessage::Answer(id, Err(error)), None);
+                continue;
+            }
+            Err(end) => break end,
+        };
+        let kind = if line.len() > LARGE {
+            // MCP-2: the thread is shared with breakers and supervisors.
+            let own = line.clone();
+            let read = spawn_blocking(move || read(&own)).await;
+            read.unwrap_or(LineKind::Unknown)
+        } else {
+            read(&line)
+        };
+        match kind {
+            LineKind::Nothing => {}
+            LineKind::Unknown => stray = 0,
+            LineKind::Message(message) => {
+                stray = 0;
+                connection.take(message, None);
+            }
+            LineKind::Stray => {
+                let shown = &line[..line.len().min(4096)];
+                state.stderr_tail.keep(&[b"stdout: ", shown].concat());
+                stray += 1;
+                if stray >= MAX_STRAY {
+                    break Some(format!("it wrote {MAX_STRAY} lines that are not messages"));
                 }
             }
         }
-    }
-
-    async fn close(&mut self) -> Result<(), io::Error> {
-        drop(self.writer.lock().await.take());
-        Ok(())
-    }
-}
-
-/// Marks the connection as closed: its calls get no response after this.
-impl<R, W> Drop for StdioTransport<R, W> {
-    fn drop(&mut self) {
-        self.liveness.close(None);
-    }
+    };
+    connection.liveness.close(end);
+    connection.ended();
 }
 
 #[cfg(test)]
@@ -200,7 +233,6 @@ mod tests {
 
     use tokio::io::ReadBuf;
 
-    use super::super::liveness::ConnectionEnd;
     use super::*;
 
     /// A reader of this many letters without a line end.
@@ -219,57 +251,55 @@ mod tests {
         }
     }
 
-    fn pipe<R: AsyncRead + Unpin>(
-        reader: R,
-        max: usize,
-    ) -> (StdioTransport<R, tokio::io::Sink>, Arc<Liveness>) {
-        let liveness = Arc::new(Liveness::default());
-        let stderr_tail = Arc::new(StderrTail::new(9, std::iter::empty()));
-        let pipe = StdioTransport::new((reader, tokio::io::sink()), max, &liveness, &stderr_tail);
-        (pipe, liveness)
-    }
-
     #[tokio::test]
     async fn item_70_a_line_without_end_takes_no_more_memory_than_is_allowed() {
-        let (mut pipe, liveness) = pipe(Endless(50_000_000), 100_000);
-        assert!(pipe.receive().await.is_none());
-        assert!(pipe.line.capacity() <= 200_000, "{}", pipe.line.capacity());
-        let read = 50_000_000 - pipe.reader.get_ref().0;
-        assert!(read <= 120_000, "{read} bytes were read");
-        assert_eq!(liveness.end(), ConnectionEnd::Closed);
-        assert!(
-            liveness
-                .violation()
-                .unwrap()
-                .contains("more than 100000 bytes")
+        let mut lines = LineReader::new(Endless(50_000_000), 100_000);
+        let end = lines.next().await.unwrap_err().unwrap();
+        assert!(end.contains("more than 100000 bytes"), "{end}");
+        let read = 50_000_000 - lines.reader.get_ref().0;
+        assert!(read <= 100_000 + 2 * BUFFER, "{read} bytes were read");
+    }
+
+    #[tokio::test]
+    async fn mcp_3_m6_a_message_that_is_too_long_is_skipped_and_named() {
+        let long = "x".repeat(300_000);
+        let text = format!(
+            "{{\"id\":7,\"result\":\"{long}\"}}\n{{\"result\":\"{long}\",\"id\":8}}\n{{\"method\":\"{long}\"}}\nshort\n"
         );
-    }
-
-    #[tokio::test]
-    async fn what_was_read_of_a_line_is_not_lost_when_nobody_waits() {
-        let (mut near, far) = tokio::io::duplex(1024);
-        let (mut pipe, _) = pipe(far, 1000);
-        let message = br#"{"jsonrpc":"2.0","id":1,"result":{}}"#;
-        for piece in message.chunks(7) {
-            near.write_all(piece).await.unwrap();
-            let polled = futures_util::FutureExt::now_or_never(pipe.receive());
-            assert!(polled.is_none(), "the line is not over");
+        let mut lines = LineReader::new(text.as_bytes(), 100_000);
+        for number in [Some(7), Some(8), None] {
+            let Ok(ReadLine::TooLong(id)) = lines.next().await else {
+                panic!("{number:?}");
+            };
+            assert_eq!(id.and_then(|id| id.number()), number);
         }
-        near.write_all(b"\r\n").await.unwrap();
-        assert!(matches!(
-            pipe.receive().await,
-            Some(JsonRpcMessage::Response(_))
-        ));
+        let short = lines.next().await;
+        assert!(matches!(short, Ok(ReadLine::Whole(line)) if &line[..] == b"short\n"));
+        assert!(matches!(lines.next().await, Err(None)));
     }
 
-    #[tokio::test]
-    async fn an_answer_that_cannot_be_read_is_an_answer() {
-        let line: &[u8] = b"hello\n\n{\"jsonrpc\":\"2.0\",\"id\":7,\"error\":3}\n";
-        let (mut pipe, _) = pipe(line, 1000);
-        let Some(JsonRpcMessage::Error(error)) = pipe.receive().await else {
-            panic!("an error");
+    #[test]
+    fn mcp_3_m6_output_that_cannot_be_read_answers_its_call_if_it_has_one() {
+        let id_of = |text: &'static str| match read(&Bytes::from_static(text.as_bytes())) {
+            LineKind::Message(IncomingMessage::Answer(id, Err(_))) => id.and_then(|id| id.number()),
+            LineKind::Stray => Some(0),
+            _ => None,
         };
-        assert_eq!(error.id, Some(RequestId::Number(7)));
-        assert!(pipe.receive().await.is_none());
+        for (text, expected) in [
+            ("{\"jsonrpc\":\"2.0\",\"id\":7,\"error\":3}", Some(7)),
+            (
+                "{\"jsonrpc\":\"2.0\",\"id\":7,\"result\":{\"a\":}}",
+                Some(7),
+            ),
+            ("{\"jsonrpc\":\"2.0\",\"id\":\"9\"}", Some(9)),
+            ("hello", Some(0)),
+            // A log line of a program may have an id too.
+            ("{\"level\":\"info\",\"id\":7}", Some(0)),
+            ("{\"level\":\"info\",\"id\":7", Some(0)),
+            ("{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":3}", None),
+            ("", None),
+        ] {
+            assert_eq!(id_of(text), expected, "{text}");
+        }
     }
 }

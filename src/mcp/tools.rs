@@ -3,10 +3,17 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use rmcp::model;
+use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::call::ToolTraits;
+use super::http_headers::{HeaderParam, header_params};
+use super::json_text::JsonText;
+
+/// Maximum size of the schemas of all tools that are read, in bytes. Beyond it they pass as text
+/// only.
+const MAX_SCHEMAS: usize = 1 << 20;
 
 /// A tool of a server.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,7 +23,7 @@ pub struct Tool {
     pub name: String,
     /// The server's description of the tool.
     pub description: Option<String>,
-    /// The JSON schema of its arguments.
+    /// The JSON schema of its arguments; `null` if the schemas of all tools exceed 1 MiB.
     pub input_schema: Value,
     /// True if it changes nothing, by its own hint.
     pub read_only: bool,
@@ -24,23 +31,31 @@ pub struct Tool {
     pub idempotent: bool,
 }
 
+/// A tool in the server's own form.
+#[derive(Debug, Clone)]
+pub(crate) struct RawTool {
+    pub(crate) name: String,
+    pub(crate) text: JsonText,
+}
+
 /// All tools of a server, with their traits.
 #[derive(Debug, Default)]
 pub(super) struct ToolTable {
     pub(super) tools: Arc<[Tool]>,
     /// The tools in the server's own form.
-    #[cfg_attr(
-        not(feature = "gateway"),
-        expect(dead_code, reason = "only the gateway uses it")
-    )]
-    pub(super) listed: Vec<model::Tool>,
+    pub(super) listed: Arc<[RawTool]>,
     natures: HashMap<String, ToolTraits>,
+    header_params: HashMap<String, Vec<HeaderParam>>,
 }
 
 impl ToolTable {
     /// Creates a toolbox. `idempotent`: the tools named in the settings.
-    pub(super) fn new(listed: Vec<model::Tool>, idempotent: &[String]) -> Self {
-        let tools: Arc<[Tool]> = listed.iter().map(|tool| read(tool, idempotent)).collect();
+    pub(super) fn new(listed: Arc<[RawTool]>, idempotent: &[String]) -> Self {
+        let mut room = MAX_SCHEMAS;
+        let tools: Arc<[Tool]> = listed
+            .iter()
+            .map(|tool| read(tool, idempotent, &mut room))
+            .collect();
         let natures = tools.iter().map(|tool| {
             let nature = ToolTraits {
                 write: !tool.read_only,
@@ -48,8 +63,13 @@ impl ToolTable {
             };
             (tool.name.clone(), nature)
         });
+        let params = tools.iter().filter_map(|tool| {
+            let params = header_params(&tool.input_schema);
+            (!params.is_empty()).then(|| (tool.name.clone(), params))
+        });
         Self {
             natures: natures.collect(),
+            header_params: params.collect(),
             tools,
             listed,
         }
@@ -58,18 +78,55 @@ impl ToolTable {
     pub(super) fn nature(&self, tool: &str) -> Option<ToolTraits> {
         self.natures.get(tool).copied()
     }
+
+    /// Returns the arguments of a tool that go into headers too.
+    pub(super) fn header_params(&self, tool: &str) -> &[HeaderParam] {
+        self.header_params.get(tool).map_or(&[], Vec::as_slice)
+    }
 }
 
-fn read(tool: &model::Tool, idempotent: &[String]) -> Tool {
-    let hints = tool.annotations.as_ref();
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ToolFields<'a> {
+    #[serde(default)]
+    description: Option<Value>,
+    #[serde(borrow, default)]
+    input_schema: Option<&'a RawValue>,
+    #[serde(default)]
+    annotations: Option<ToolHints>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct ToolHints {
+    read_only_hint: Option<bool>,
+    idempotent_hint: Option<bool>,
+}
+
+fn read(tool: &RawTool, idempotent: &[String], room: &mut usize) -> Tool {
+    let fields: Option<ToolFields<'_>> = serde_json::from_slice(tool.text.bytes()).ok();
+    let hints = fields
+        .as_ref()
+        .and_then(|fields| fields.annotations.as_ref());
     let read_only = hints.and_then(|hints| hints.read_only_hint) == Some(true);
     let says_so = hints.and_then(|hints| hints.idempotent_hint) == Some(true);
+    let schema = fields.as_ref().and_then(|fields| fields.input_schema);
+    let schema = schema.filter(|schema| {
+        let fits = schema.get().len() <= *room;
+        *room = room.saturating_sub(schema.get().len());
+        fits
+    });
+    let description = fields
+        .as_ref()
+        .and_then(|fields| fields.description.as_ref());
     Tool {
-        name: tool.name.to_string(),
-        description: tool.description.as_ref().map(ToString::to_string),
-        input_schema: Value::Object((*tool.input_schema).clone()),
+        name: tool.name.clone(),
+        description: description.and_then(Value::as_str).map(str::to_owned),
+        input_schema: schema
+            .and_then(|schema| serde_json::from_str(schema.get()).ok())
+            .unwrap_or(Value::Null),
         read_only,
-        idempotent: read_only || says_so || idempotent.iter().any(|name| *name == tool.name),
+        idempotent: read_only || says_so || idempotent.contains(&tool.name),
     }
 }
 
@@ -79,9 +136,12 @@ mod tests {
 
     use super::*;
 
-    fn listed(name: &str, annotations: Value) -> model::Tool {
+    fn listed(name: &str, annotations: Value) -> RawTool {
         let tool = json!({ "name": name, "inputSchema": {}, "annotations": annotations });
-        serde_json::from_value(tool).unwrap()
+        RawTool {
+            name: name.to_owned(),
+            text: JsonText::of(&tool),
+        }
     }
 
     #[test]
@@ -96,7 +156,7 @@ mod tests {
             listed("silent", json!({})),
             listed("named", json!({})),
         ];
-        let toolbox = ToolTable::new(all, &["named".to_owned()]);
+        let toolbox = ToolTable::new(all.into(), &["named".to_owned()]);
         let nature = |tool| {
             let nature = toolbox.nature(tool);
             nature.map(|nature| (nature.write, nature.idempotent))

@@ -25,6 +25,8 @@ mod tree;
 
 mod timestamps;
 
+mod tools;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -43,8 +45,10 @@ use crate::agents::health::HealthMonitor;
 use crate::config::{DependencyKind, Secret, Settings};
 use crate::lock::LockExt as _;
 #[cfg(feature = "mcp")]
-use crate::mcp::McpClient;
-use crate::sidecar::observe::metrics::{AdminFigures, BufferedFigures, MetricsReader, encode};
+use crate::mcp::{McpClient, ToolFigures};
+use crate::sidecar::observe::metrics::{
+    AdminFigures, BufferedFigures, MetricsReader, ToolSeries, encode,
+};
 
 pub use server::{ServeError, Server, ServerLimits};
 
@@ -83,6 +87,9 @@ type FindServer = dyn Fn(&str) -> Option<McpClient> + Send + Sync;
 
 /// Returns the use of the gateway's memory for buffered bytes.
 type ReadBuffered = dyn Fn() -> BufferedFigures + Send + Sync;
+/// Returns the figures of a server's tools; `None` if there is no such server.
+#[cfg(feature = "mcp")]
+type FindTools = dyn Fn(&str) -> Option<Vec<ToolFigures>> + Send + Sync;
 
 struct AdminState {
     runtime: Runtime,
@@ -96,6 +103,8 @@ struct AdminState {
     #[cfg(feature = "mcp")]
     servers: OnceLock<Box<FindServer>>,
     buffered: OnceLock<Box<ReadBuffered>>,
+    #[cfg(feature = "mcp")]
+    tools: OnceLock<Box<FindTools>>,
     phase: AtomicU8,
     alerts: Arc<Mutex<AlertLog>>,
     /// Health checks that the program has registered, by name.
@@ -130,6 +139,8 @@ impl Admin {
                 #[cfg(feature = "mcp")]
                 servers: OnceLock::new(),
                 buffered: OnceLock::new(),
+                #[cfg(feature = "mcp")]
+                tools: OnceLock::new(),
                 phase: AtomicU8::new(Phase::Starting as u8),
                 alerts: AlertLog::watch(&runtime),
                 #[cfg(feature = "agents")]
@@ -155,6 +166,39 @@ impl Admin {
     pub fn show(&self, find: impl Fn(&str) -> Option<McpClient> + Send + Sync + 'static) {
         // A second one would belong to another gateway.
         let _ = self.inner.servers.set(Box::new(find));
+    }
+
+    /// Adds the figures of the tools of MCP servers. `find`: returns those of one server, while it is
+    /// there. Only the first call counts.
+    #[cfg(feature = "mcp")]
+    pub fn show_tools(
+        &self,
+        find: impl Fn(&str) -> Option<Vec<ToolFigures>> + Send + Sync + 'static,
+    ) {
+        // A second one would belong to another gateway.
+        let _ = self.inner.tools.set(Box::new(find));
+    }
+
+    /// Returns the figures of a server's tools.
+    #[cfg(feature = "mcp")]
+    fn tools_of(&self, name: &str) -> Option<Vec<ToolFigures>> {
+        self.inner.tools.get()?(name)
+    }
+
+    /// Returns the figures of all tools, by server.
+    fn tool_series(&self) -> ToolSeries {
+        #[cfg(feature = "mcp")]
+        {
+            let names = self.inner.kinds.acquire();
+            let names: Vec<String> = names.keys().cloned().collect();
+            let servers = names.into_iter();
+            let servers = servers.filter_map(|name| Some((self.tools_of(&name)?, name)));
+            ToolSeries {
+                servers: servers.map(|(tools, name)| (name, tools)).collect(),
+            }
+        }
+        #[cfg(not(feature = "mcp"))]
+        ToolSeries::default()
     }
 
     #[cfg(feature = "mcp")]
@@ -204,8 +248,10 @@ impl Admin {
         self.inner.alerts.acquire()
     }
 
-    /// Returns all routes, for a program that does not use [`Admin::serve`]. They answer for
-    /// addresses, `localhost` and the names of `admin.hosts` (rule EDGE-5).
+    /// Returns all routes, for a program that does not use [`Admin::serve`]: `nest` and
+    /// `nest_service` of axum mount them below a path, and the dashboard is at that path. They
+    /// answer for addresses, `localhost` and the names of `admin.hosts` (rule EDGE-5), and changes
+    /// need the token of `admin.token` there too.
     pub fn router(&self) -> Router {
         let changes = Router::new()
             .route(
@@ -273,7 +319,8 @@ impl Admin {
             stream_readers: self.inner.streams.readers(),
             buffered: self.buffered(),
         };
-        self.inner.metrics.families(self.runtime(), figures)
+        let tools = self.tool_series();
+        self.inner.metrics.families(self.runtime(), figures, &tools)
     }
 }
 

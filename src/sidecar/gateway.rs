@@ -24,6 +24,14 @@ mod caller_limits;
 
 mod head_rules;
 
+mod cors;
+
+mod caller_auth;
+
+mod front;
+
+mod call_note;
+
 mod path;
 
 mod proxy;
@@ -78,7 +86,7 @@ pub use crate::buffer_budget::BufferUse;
 use crate::buffer_budget::BufferBudget;
 use crate::config::{DependencyConfig, GatewayConfig};
 use crate::lock::LockExt as _;
-use crate::mcp::McpClient;
+use crate::mcp::{McpClient, ToolFigures};
 use crate::{Runtime, StartError};
 
 /// A listening gateway. Dropping it ends it at once, together with the calls in flight.
@@ -175,6 +183,7 @@ impl Gateway {
                 number,
                 routes: Arc::clone(&gateway.directory.routes),
                 config: Arc::clone(&gateway.directory.config),
+                auth: Arc::clone(&gateway.directory.auth),
                 tracing: gateway.directory.tracing.clone(),
                 tls: Arc::clone(&gateway.tls),
                 budget: gateway.directory.budget.clone(),
@@ -219,6 +228,7 @@ impl Gateway {
         // What is served to which hosts follows from where it listens in fact.
         config.bind = self.directory.config.load().bind;
         self.directory.budget.set_limit(config.max_buffered);
+        self.directory.set_default_auth(config.auth.as_ref());
         self.directory.config.store(Arc::new(config));
     }
 
@@ -290,6 +300,11 @@ impl Gateway {
     /// # Cancel safety   If dropped, calls in flight may go on until the gateway is dropped.
     pub async fn shutdown(&self) -> bool {
         self.stopping.send_replace(true);
+        for route in self.directory.routes.load().values() {
+            if let RouteKind::Mcp(endpoint) = route {
+                endpoint.end_streams();
+            }
+        }
         let threads = std::mem::take(&mut *self.threads.acquire());
         let (handles, ended): (Vec<_>, Vec<_>) = threads
             .into_iter()
@@ -326,7 +341,17 @@ impl Servers {
     pub fn get(&self, name: &str) -> Option<McpClient> {
         match self.0.load().get(name)? {
             RouteKind::Mcp(endpoint) => Some(endpoint.client.clone()),
-            RouteKind::Http(_) => None,
+            RouteKind::Http(_) | RouteKind::Group(_) => None,
+        }
+    }
+
+    /// Returns the figures of a server's tools, by the names that callers see; `None` if there is no
+    /// such server.
+    #[must_use]
+    pub fn tools(&self, name: &str) -> Option<Vec<ToolFigures>> {
+        match self.0.load().get(name)? {
+            RouteKind::Mcp(endpoint) => Some(endpoint.front.figures(&endpoint.client)),
+            RouteKind::Http(_) | RouteKind::Group(_) => None,
         }
     }
 }

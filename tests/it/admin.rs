@@ -12,6 +12,7 @@ mod disturbance;
 mod guard;
 mod log;
 mod metrics;
+mod mounted;
 mod operators;
 mod readiness;
 mod secrets;

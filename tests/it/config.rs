@@ -6,6 +6,7 @@ mod check;
 #[cfg(feature = "cli")]
 mod closed;
 mod credentials;
+mod front;
 mod layers;
 mod limits;
 mod mcp;

@@ -1,6 +1,7 @@
 //! The gateway through real sockets: an upstream of the test, the gateway on loopback, and a
 //! caller.
 
+mod attacked;
 mod blame;
 mod bounded;
 mod budget;
@@ -8,6 +9,8 @@ mod callers;
 mod closed;
 mod error_answers;
 mod fallbacks;
+#[cfg(target_os = "linux")]
+mod first_address;
 #[cfg(target_os = "linux")]
 mod flood;
 mod grpc;

@@ -13,6 +13,8 @@ mod config;
 mod demo;
 #[cfg(feature = "cli")]
 mod gateway;
+#[cfg(feature = "tower")]
+mod integrations;
 mod isolation;
 #[cfg(all(feature = "mcp", target_os = "linux"))]
 mod mcp;

@@ -5,26 +5,51 @@
 mod install;
 mod scripted;
 
+mod answers;
 #[cfg(feature = "cli")]
 mod beside;
 #[cfg(feature = "cli")]
+mod cancellation;
+mod conformance;
+#[cfg(feature = "cli")]
 mod elsewhere;
+#[cfg(feature = "cli")]
+mod endpoint;
+#[cfg(feature = "cli")]
+mod front_bed;
 mod hangs;
 mod kills;
 mod memory;
 mod noise;
+mod passing;
 #[cfg(feature = "cli")]
 mod quarantine;
+mod raw;
 #[cfg(feature = "cli")]
 mod recovery;
 #[cfg(feature = "cli")]
 mod reloads;
+#[cfg(feature = "cli")]
+mod remote;
 #[cfg(feature = "cli")]
 mod served;
 #[cfg(feature = "cli")]
 mod starts;
 #[cfg(feature = "cli")]
 mod writes;
+
+#[cfg(feature = "cli")]
+mod auth;
+#[cfg(feature = "cli")]
+mod cors;
+#[cfg(feature = "cli")]
+mod fake_server;
+#[cfg(feature = "cli")]
+mod groups;
+#[cfg(feature = "cli")]
+mod import;
+#[cfg(feature = "cli")]
+mod tools_table;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

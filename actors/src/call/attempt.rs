@@ -78,6 +78,7 @@ pub(super) fn send<'a, D: Dependency>(
             },
             attempt_limit: plan.attempt_limit,
             scope: plan.scope(shared, permits.admission.probe()),
+            progress: plan.progress.cloned(),
             fingerprint: plan.fingerprint,
         };
         let (result, verdict) = match begin(shared, worker, job, permits) {

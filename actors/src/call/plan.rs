@@ -43,7 +43,7 @@ pub(crate) struct CallPlan<'a> {
     pub(super) ticket: Ticket,
     pub(super) weight: NonZeroU32,
     pub(super) session: Option<&'a Session>,
-    /// Progress from which the limits of a streamed attempt count.
+    /// Progress from which the limits of an attempt count.
     pub(super) progress: Option<&'a AttemptProgress>,
     /// The breakers of which the surrounding work is a probe.
     pub(super) probes: ProbeScope,

@@ -18,6 +18,7 @@ use super::drive::{
 };
 use super::hedge::hedged;
 use super::plan::CallPlan;
+use super::stream::bounded_silence;
 use super::{FailedAttempt, end_outage, refuse_at_once};
 use crate::breaker::hedge_member::HedgeMember;
 use crate::call_options::CallOptions;
@@ -205,7 +206,14 @@ where
                 let scope = plan.scope(shared, permits.admission.probe());
                 let mut work = std::pin::pin!(deadline::within(scope, begin));
                 let work = poll_fn(|cx| deadline::within(scope, || work.as_mut().poll(cx)));
-                bounded(&shared.clock, until, work).await.map(Ok)
+                match plan.progress {
+                    None => bounded(&shared.clock, until, work).await.map(Ok),
+                    Some(progress) => {
+                        let limits = (plan.attempt_limit, plan.deadline);
+                        let work = bounded_silence(shared, progress, limits, work);
+                        Box::pin(work).await.map(Ok)
+                    }
+                }
             }
             Some(Err(injected)) => Some(Err(injected)),
             None => None,

@@ -173,7 +173,7 @@ async fn bounded_until_first<T>(
 
 /// Runs an attempt until the dependency has been silent for `limit`, or until the deadline. Returns
 /// `None` if either came first.
-async fn bounded_silence<T>(
+pub(super) async fn bounded_silence<T>(
     shared: &Shared,
     progress: &AttemptProgress,
     (limit, deadline): (Option<Duration>, Option<Time>),
@@ -227,6 +227,12 @@ where
     count_attempt(shared, &permits);
     let began = permits.admission.begin().unwrap_or(asked_at);
     let scope = plan.scope(shared, permits.admission.probe());
+    if let Some(progress) = plan.progress {
+        // EDGE-1: a probe's silence is that of the dependency only once it has the request.
+        let is_probe = permits.admission.probe().is_some();
+        let lease = shared.settings().breaker.half_open.probe_lease;
+        progress.limit_upload(is_probe.then_some(lease / 2));
+    }
     let work = async {
         if let Some(fault) = shared.chaos.draw_for_closure(began) {
             apply_fault(&shared.clock, fault).await?;

@@ -10,12 +10,14 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
 
 use breakerbox_policy::supervision::{PanicReport, StopCause};
 use breakerbox_policy::{Class, Executed, Time};
 
 use super::inline::InlineExecutor;
 use super::{QueuedJob, Responder, WorkerJob};
+use crate::attempt_progress::AttemptProgress;
 use crate::clock::earliest;
 use crate::deadline::{self, CallScope, Timer};
 use crate::dependency::Dependency;
@@ -54,6 +56,38 @@ impl CallBounds {
     }
 }
 
+/// An attempt with a limit of its silence.
+pub(super) struct ProlongedAttempt {
+    progress: AttemptProgress,
+    limit: Duration,
+    deadline: Option<Time>,
+}
+
+impl ProlongedAttempt {
+    /// Returns the limits of an attempt that notes its progress.
+    pub(super) fn of<D: Dependency>(job: &WorkerJob<D>) -> Option<Box<Self>> {
+        let progress = job.progress.clone()?;
+        Some(Box::new(Self {
+            progress,
+            limit: job.attempt_limit?,
+            deadline: job.context.deadline,
+        }))
+    }
+
+    /// Returns the end of the attempt by its progress, if that is later than now.
+    fn later(&self, began: Time, now: Time) -> Option<Time> {
+        if self.deadline.is_some_and(|deadline| deadline <= now) {
+            return None;
+        }
+        let whole = now.since(began);
+        // A note may be of an earlier attempt.
+        let silent = self.progress.silent_for()?.min(whole);
+        let left = self.limit.checked_sub(silent)?;
+        let until = earliest(Some(now.after(left)), self.deadline);
+        until.filter(|until| *until > now)
+    }
+}
+
 /// A call being executed.
 pub(crate) struct Execution<D: Dependency> {
     shared: Arc<Shared>,
@@ -61,6 +95,8 @@ pub(crate) struct Execution<D: Dependency> {
     pub(super) responder: Option<Responder<D>>,
     /// The attempt's deadline; checked from the second poll on.
     timer: Timer,
+    /// The progress that prolongs the attempt.
+    pub(super) prolonged: Option<Box<ProlongedAttempt>>,
     began: Time,
     polled: bool,
     fingerprint: Option<u64>,
@@ -77,8 +113,10 @@ impl<D: Dependency> Execution<D> {
         now: Time,
     ) -> Self {
         let bounds = CallBounds::of(&job, now);
+        let prolonged = ProlongedAttempt::of(&job);
         let future = inline.attempt(job.request, job.context, now);
         let mut execution = Self::begun(inline, Some(future), bounds);
+        execution.prolonged = prolonged;
         execution.responder = Some(responder);
         execution.polled = false;
         execution
@@ -95,6 +133,7 @@ impl<D: Dependency> Execution<D> {
             future,
             responder: None,
             timer: Timer::new(bounds.until),
+            prolonged: None,
             began: bounds.began,
             polled: true,
             fingerprint: bounds.fingerprint,
@@ -229,9 +268,16 @@ impl<D: Dependency> Future for Execution<D> {
             this.polled = true;
             return Poll::Pending;
         }
-        if this.timer.poll(&this.shared.clock, cx).is_ready() {
-            this.time_out();
-            return Poll::Ready(());
+        while this.timer.poll(&this.shared.clock, cx).is_ready() {
+            let prolonged = this.prolonged.as_ref();
+            let now = this.shared.clock.now();
+            match prolonged.and_then(|prolonged| prolonged.later(this.began, now)) {
+                Some(until) => this.timer = Timer::new(Some(until)),
+                None => {
+                    this.time_out();
+                    return Poll::Ready(());
+                }
+            }
         }
         if responder.poll_abandoned(cx) {
             this.drop_future();

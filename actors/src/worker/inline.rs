@@ -17,6 +17,7 @@ use breakerbox_policy::Time;
 use breakerbox_policy::supervision::PanicReport;
 use slab::Slab;
 
+use super::execution::ProlongedAttempt;
 use super::{Attempt, CallBounds, Execution, Reply, Responder, Worker, WorkerJob};
 use crate::deadline;
 use crate::dependency::{CallContext, Dependency};
@@ -113,6 +114,7 @@ impl<D: Dependency> InlineExecutor<D> {
         make_responder: impl FnOnce() -> Option<(Responder<D>, ReplyReceiver<Reply<D>>)>,
     ) -> FirstPoll<D> {
         let bounds = CallBounds::of(&job, now);
+        let prolonged = ProlongedAttempt::of(&job);
         let mut attempt = self.attempt(job.request, job.context, now);
         let polled = {
             let _nested = NestingGuard::enter();
@@ -122,7 +124,8 @@ impl<D: Dependency> InlineExecutor<D> {
         };
         let panic = match polled {
             Ok(Poll::Pending) => {
-                let execution = Execution::begun(self, Some(attempt), bounds);
+                let mut execution = Execution::begun(self, Some(attempt), bounds);
+                execution.prolonged = prolonged;
                 return self.hand_to_worker(execution, None, make_responder);
             }
             Ok(Poll::Ready(ended)) => {

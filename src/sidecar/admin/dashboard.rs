@@ -3,9 +3,9 @@
 //! The page uses the same API as every other client. It makes no decisions and contains no data.
 
 use axum::Router;
-use axum::extract::Path;
+use axum::extract::{OriginalUri, Path};
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName};
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 
 use super::Admin;
@@ -39,8 +39,25 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; c
 /// Returns the routes of the page and its files.
 pub(super) fn routes() -> Router<Admin> {
     Router::new()
-        .route("/", get(page))
+        .route("/", get(front))
+        .route(PAGE_PATH, get(page))
         .route("/dashboard/{file}", get(file))
+}
+
+/// Path of the page below the place where the router is mounted.
+const PAGE_PATH: &str = "/index.html";
+
+/// Returns the page, or leads to it. Mounted by another router at `/breakers`, the page cannot be at
+/// `/breakers` itself: its browser would look for `dashboard/app.js` beside that, at `/`.
+async fn front(OriginalUri(asked): OriginalUri) -> Response {
+    let path = asked.path();
+    match path.rsplit_once('/') {
+        Some((_, mounted)) if !mounted.is_empty() => {
+            // Relative: a proxy may have cut off the beginning of the path.
+            Redirect::temporary(&format!("./{mounted}{PAGE_PATH}")).into_response()
+        }
+        _ => page().await.into_response(),
+    }
 }
 
 async fn page() -> impl IntoResponse {

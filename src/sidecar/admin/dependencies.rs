@@ -10,6 +10,7 @@ use breakerbox_policy::{
 use serde::Serialize;
 
 use super::problem::AdminProblem;
+use super::tools::{self, ToolView};
 use super::{Admin, AdminState};
 use crate::config::DependencyKind;
 use crate::sidecar::names::{health_name, pause_name, state_name};
@@ -52,6 +53,9 @@ pub(super) struct DependencyView {
     keys: Vec<KeyView>,
     /// Protocol version of an MCP server, once it was reached.
     protocol_version: Option<String>,
+    /// Tools of an MCP server. The view of all dependencies has only those that are called most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tools: Option<Vec<ToolView>>,
     /// Last lines that the process of an MCP server wrote to its standard error. Present only in
     /// the view of a single dependency.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -201,6 +205,7 @@ pub(super) fn named(admin: &Admin, name: &str) -> Option<DependencyView> {
     #[cfg(feature = "mcp")]
     if let Some(server) = admin.server(name) {
         return Some(DependencyView {
+            tools: tools::all(admin, name),
             stderr: Some(server.stderr()),
             last_stderr: Some(server.last_words()),
             ..view
@@ -284,6 +289,7 @@ fn view(admin: &Admin, status: DependencyStatus) -> DependencyView {
             .map(|one| key(inner, one))
             .collect(),
         protocol_version: protocol_version(admin, &status.name),
+        tools: tools::most_called(admin, &status.name),
         stderr: None,
         last_stderr: None,
         name: status.name,
@@ -428,6 +434,7 @@ fn kind_word(kind: DependencyKind) -> &'static str {
         DependencyKind::Http => "http",
         DependencyKind::McpStdio => "mcp_stdio",
         DependencyKind::McpHttp => "mcp_http",
+        DependencyKind::McpGroup => "mcp_group",
         DependencyKind::Simulated => "simulated",
     }
 }

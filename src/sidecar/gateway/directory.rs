@@ -9,12 +9,15 @@ use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 
+use super::caller_auth::AuthTable;
+use super::mcp::endpoint_front::EndpointFront;
+use super::mcp::group::McpGroup;
 use super::route::{FollowOutcome, HttpRoute, RouteKind, RouteShared, RouteTable};
 use super::trace::Tracing;
 use super::{AddError, AddOutcome};
 use crate::Runtime;
 use crate::buffer_budget::BufferBudget;
-use crate::config::{DependencyConfig, GatewayConfig};
+use crate::config::{CallerAuth, DependencyConfig, GatewayConfig};
 use crate::lock::LockExt as _;
 use crate::mcp::McpSettings;
 use crate::sidecar::gateway::mcp::endpoint::McpEndpoint;
@@ -25,10 +28,13 @@ pub(super) struct RouteDirectory {
     runtime: Runtime,
     pub(super) routes: Arc<ArcSwap<RouteTable>>,
     pub(super) config: Arc<ArcSwap<GatewayConfig>>,
+    pub(super) auth: Arc<ArcSwap<AuthTable>>,
     pub(super) tracing: Tracing,
     pub(super) budget: BufferBudget,
     /// Number of the gateway's threads.
     threads: usize,
+    /// The parts that outlive the servers, by name.
+    fronts: Arc<Mutex<HashMap<String, Arc<EndpointFront>>>>,
     /// Serializes the changes of each name.
     turns: Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>,
 }
@@ -44,9 +50,13 @@ impl RouteDirectory {
             runtime: runtime.clone(),
             routes: Arc::default(),
             config: Arc::new(ArcSwap::from_pointee(config.clone())),
+            auth: Arc::new(ArcSwap::from_pointee(
+                AuthTable::default().with_default(config.auth.as_ref()),
+            )),
             tracing,
             budget: BufferBudget::new(config.max_buffered),
             threads,
+            fronts: Arc::default(),
             turns: Arc::default(),
         }
     }
@@ -69,6 +79,11 @@ impl RouteDirectory {
         }
     }
 
+    /// Sets the credentials of callers of every dependency without a choice of its own.
+    pub(super) fn set_default_auth(&self, auth: Option<&CallerAuth>) {
+        self.auth.rcu(|table| table.with_default(auth));
+    }
+
     /// Starts a dependency, or applies the configuration to a running one.
     pub(super) async fn put(
         &self,
@@ -79,6 +94,11 @@ impl RouteDirectory {
     ) -> Result<AddOutcome, AddError> {
         let turn = self.turn(name);
         let _one_at_a_time = turn.lock().await;
+        // MCP-6: a dependency is never reachable without the check that it is to have.
+        self.auth.rcu(|table| table.with(name, config));
+        if let Some(front) = self.fronts.acquire().get(name) {
+            front.follow(config);
+        }
         let former = self.routes.load().get(name).cloned();
         if let Some(former) = &former {
             let gateway = self.shared();
@@ -91,13 +111,22 @@ impl RouteDirectory {
                 FollowOutcome::NeedsStart => {}
             }
         }
-        let replaces = former.is_some();
+        // A group is no dependency of the runtime.
+        let is_group = |route: &RouteKind| matches!(route, RouteKind::Group(_));
+        let former_server = former.as_ref().filter(|route| !is_group(route));
+        let replaces = former_server.is_some();
         let route = self.start(name, config, url, replaces).await?;
         // EDGE-6: the name always leads to one of them.
         self.set(name, route);
         let Some(former) = former else {
             return Ok(AddOutcome::Started);
         };
+        if config.members.is_some() {
+            if replaces && let Some(leaving) = self.runtime.begin_remove(name, by).await {
+                tokio::spawn(leaving.end());
+            }
+            return Ok(AddOutcome::Restarted);
+        }
         if let Some(leaving) = self.runtime.end_former(name, by) {
             tokio::spawn(async move {
                 former.unused().await;
@@ -114,12 +143,23 @@ impl RouteDirectory {
         url: &str,
         replaces: bool,
     ) -> Result<RouteKind, AddError> {
+        if let Some(members) = &config.members {
+            // The table holds the group, so the group must not hold the table.
+            let routes = Arc::downgrade(&self.routes);
+            let group = McpGroup::new(name, members, move |member| {
+                match routes.upgrade()?.load().get(member)? {
+                    RouteKind::Mcp(endpoint) => Some(Arc::clone(endpoint)),
+                    _ => None,
+                }
+            });
+            return Ok(RouteKind::Group(Arc::new(group)));
+        }
         let runtime = &self.runtime;
         Ok(match McpSettings::of_config(config) {
             Some(settings) => {
-                let own = self.config.load_full();
                 let made_of = (config, settings);
-                let endpoint = McpEndpoint::open(runtime, name, made_of, &own, replaces);
+                let front = self.front(name, config);
+                let endpoint = McpEndpoint::open(runtime, name, made_of, front, replaces);
                 RouteKind::Mcp(Arc::new(endpoint.await?))
             }
             None => {
@@ -136,10 +176,19 @@ impl RouteDirectory {
         let _one_at_a_time = turn.lock().await;
         let was_there = self.routes.load().contains_key(name);
         self.change(|routes| drop(routes.remove(name)));
+        self.auth.rcu(|table| table.without(name));
+        self.fronts.acquire().remove(name);
         if was_there && let Some(leaving) = self.runtime.begin_remove(name, by).await {
             tokio::spawn(leaving.end());
         }
         was_there
+    }
+
+    /// Returns the front of a server, with the figures of the one that had its name before.
+    fn front(&self, name: &str, config: &DependencyConfig) -> Arc<EndpointFront> {
+        let mut fronts = self.fronts.acquire();
+        let new = || Arc::new(EndpointFront::new(config));
+        Arc::clone(fronts.entry(name.to_owned()).or_insert_with(new))
     }
 
     /// Returns the lock of a name.

@@ -5,6 +5,8 @@ pub(super) mod deferred_body;
 
 mod pending_bodies;
 
+mod slow_body;
+
 pub(super) mod request_body;
 
 // the dependency

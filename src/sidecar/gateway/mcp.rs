@@ -2,4 +2,40 @@
 
 pub(super) mod endpoint;
 
-mod handler;
+// a request
+mod exchange;
+
+mod body_reader;
+
+mod request_check;
+
+pub(super) mod call_headers;
+
+mod dispatch;
+
+mod hooks;
+
+pub(super) mod endpoint_front;
+
+mod tool_table;
+
+mod raw_object;
+
+// its caller
+mod caller_message;
+
+mod caller_stream;
+
+mod sessions;
+
+mod held_calls;
+
+mod audience;
+
+// its response
+mod rpc_reply;
+
+mod event_body;
+
+// several servers
+pub(super) mod group;

@@ -16,7 +16,7 @@ use super::http::dependency::of_status;
 use super::http::grpc::{self, GrpcAnswer};
 use super::http::request_body::Upload;
 use super::http::target::UpstreamTarget;
-use crate::Verdict;
+use crate::{AttemptProgress, Verdict};
 
 /// A request to an HTTP dependency. Cheap to clone.
 ///
@@ -235,7 +235,26 @@ impl HttpRequest {
         match &self.0.body {
             RequestBody::Whole(body) => Ok(Upload::Whole(Some(body.clone()))),
             // On the heap: it must not enlarge the future of every call.
-            RequestBody::Deferred(body) => Box::pin(body.upload(left, &target.pending)).await,
+            RequestBody::Deferred(body) => {
+                let bodies = (&target.pending, self.is_write());
+                Box::pin(body.upload(left, bodies)).await
+            }
+        }
+    }
+
+    /// Returns the progress of the body, if it is the caller's own.
+    pub(super) fn progress(&self) -> Option<AttemptProgress> {
+        match &self.0.body {
+            RequestBody::Whole(_) => None,
+            RequestBody::Deferred(body) => Some(body.status().progress()),
+        }
+    }
+
+    /// Returns the body to send once more, if it is kept.
+    pub(super) fn kept_upload(&self) -> Option<Upload> {
+        match &self.0.body {
+            RequestBody::Whole(body) => Some(Upload::Whole(Some(body.clone()))),
+            RequestBody::Deferred(body) => body.kept_upload(),
         }
     }
 

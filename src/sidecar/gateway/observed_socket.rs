@@ -14,6 +14,11 @@ pub(crate) trait SocketObserver: Unpin {
     /// Notes that bytes have come.
     fn received(&self);
 
+    /// Returns the number of bytes that one read may bring.
+    fn max_read(&self) -> usize {
+        usize::MAX
+    }
+
     /// Returns true if nothing is sent any more: all writing succeeds, without effect.
     fn is_mute(&self) -> bool {
         false
@@ -80,7 +85,16 @@ impl<O: SocketObserver> AsyncRead for ObservedSocket<O> {
             return Poll::Ready(Ok(()));
         }
         let before = buffer.filled().len();
-        let polled = ready!(Pin::new(&mut self.stream).poll_read(cx, buffer));
+        let most = self.observer.max_read();
+        let polled = if most < buffer.remaining() {
+            let mut part = ReadBuf::new(buffer.initialize_unfilled_to(most));
+            let polled = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut part));
+            let length = part.filled().len();
+            buffer.advance(length);
+            polled
+        } else {
+            ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))
+        };
         if buffer.filled().len() > before {
             self.observer.received();
         }

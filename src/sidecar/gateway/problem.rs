@@ -1,6 +1,8 @@
 //! The gateway's own errors in the format of RFC 9457: the reason, whether the work was done, and
 //! when to retry.
 
+mod error_kind;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,13 +13,14 @@ use serde_json::Value;
 
 use breakerbox_policy::Executed;
 
+use error_kind::{cause_of, kind_of, kind_of_failure};
+
 use super::http::body::ReplyBody;
-use super::http::connect_failure::ConnectFailure;
 use super::http::error::HttpError;
 use super::http::grpc::GrpcProblem;
 use super::message::HttpFailure;
+use crate::CallError;
 use crate::mcp::McpError;
-use crate::{CallError, Limit, NotExecutedReason};
 
 /// A kind of problem: its code, its status and its title.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +109,24 @@ impl ProblemKind {
         "foreign-origin",
         StatusCode::FORBIDDEN,
         "the request comes from another site",
+    );
+    /// The caller presents no valid credentials.
+    pub(super) const UNAUTHORIZED: Self = Self(
+        "unauthorized",
+        StatusCode::UNAUTHORIZED,
+        "the caller presents no valid credentials",
+    );
+    /// The caller's token lacks a scope.
+    pub(super) const NO_SCOPE: Self = Self(
+        "insufficient-scope",
+        StatusCode::FORBIDDEN,
+        "the caller's token is not enough",
+    );
+    /// No key of the token's issuer is known.
+    pub(super) const NO_KEYS: Self = Self(
+        "keys-unavailable",
+        StatusCode::SERVICE_UNAVAILABLE,
+        "the caller's token cannot be checked",
     );
     /// The request has come through this process before.
     pub(super) const LOOP: Self = Self(
@@ -358,73 +379,6 @@ fn round_up(wait: Duration, unit: u128) -> u64 {
     u64::try_from(wait.as_nanos().div_ceil(unit)).unwrap_or(u64::MAX)
 }
 
-/// Returns the cause of an error, in a few words. `own`: that of the dependency's own error.
-fn cause_of<E>(error: &CallError<E>, own: &dyn Fn(&E) -> String) -> String {
-    match error {
-        CallError::Failed { error, .. } => own(error),
-        CallError::Open(refused) => refused.reason().reason.clone(),
-        CallError::Overloaded { limit, .. } => {
-            let (slots, queue) = limit.keys();
-            format!("{slots}, {queue}")
-        }
-        CallError::NotExecuted {
-            cause: Some(cause), ..
-        } => cause.to_string(),
-        CallError::TimedOut { .. } => "time limit".to_owned(),
-        CallError::Stalled { .. } => "timeout.idle".to_owned(),
-        CallError::RateLimited { limit, .. } => match limit {
-            Limit::Pause(_) => "pause asked for by the dependency".to_owned(),
-            _ => "rate_limit".to_owned(),
-        },
-        CallError::FallbackFailed { cause, .. } => cause_of(cause, own),
-        other => kind_of(other, &|_| ProblemKind::FAILED).2.to_owned(),
-    }
-}
-
-/// Returns the kind of an error. `own`: classifies the dependency's own error.
-fn kind_of<E>(error: &CallError<E>, own: &dyn Fn(&E) -> ProblemKind) -> ProblemKind {
-    match error {
-        CallError::Failed { error, .. } => own(error),
-        CallError::Open(_) => ProblemKind::OPEN,
-        CallError::Overloaded { .. } => ProblemKind::OVERLOADED,
-        CallError::TimedOut { .. } | CallError::Stalled { .. } => ProblemKind::TIMED_OUT,
-        CallError::WorkerCrashed { .. } | CallError::Interrupted { .. } => ProblemKind::CRASHED,
-        CallError::NotExecuted { reason, .. } => match reason {
-            NotExecutedReason::ShuttingDown => ProblemKind::STOPPING,
-            // Any other reason why no worker is available.
-            _ => ProblemKind::UNAVAILABLE,
-        },
-        CallError::Quarantined { .. } => ProblemKind::QUARANTINED,
-        CallError::RateLimited { .. } | CallError::SessionSpent { .. } => ProblemKind::RATE_LIMITED,
-        CallError::FallbackFailed { cause, .. } => kind_of(cause, own),
-        // An attempt that chaos made fail, and variants added later.
-        _ => ProblemKind::FAILED,
-    }
-}
-
-fn kind_of_failure(failure: HttpFailure) -> ProblemKind {
-    match failure {
-        HttpFailure::BodyTooLarge => ProblemKind::BODY_TOO_LARGE,
-        HttpFailure::BodyTooSlow => ProblemKind::BODY_TOO_SLOW,
-        HttpFailure::BodyCut => ProblemKind::BAD_REQUEST,
-        HttpFailure::Late => ProblemKind::TIMED_OUT,
-        HttpFailure::Unsent(body) => kind_of_failure(body.failure()),
-        // Our own lack, told as such.
-        HttpFailure::Connect(ConnectFailure::NoResources) | HttpFailure::NoMemory => {
-            ProblemKind::OVERLOADED
-        }
-        HttpFailure::Connect(_) => ProblemKind::FAILED,
-        HttpFailure::Status(_)
-        | HttpFailure::Grpc(_)
-        | HttpFailure::Reset
-        | HttpFailure::UploadCut
-        | HttpFailure::ClosedOnReuse
-        | HttpFailure::Unprocessed
-        | HttpFailure::TooLong
-        | HttpFailure::BodyGone => ProblemKind::FAILED,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::num::NonZeroU32;
@@ -434,7 +388,9 @@ mod tests {
     use breakerbox_policy::{PauseReason, RefusalState};
 
     use super::*;
+    use crate::sidecar::gateway::http::connect_failure::ConnectFailure;
     use crate::{BulkheadLimit, RefusalReason, Refused};
+    use crate::{Limit, NotExecutedReason};
 
     type Error = CallError<HttpError>;
 

@@ -12,15 +12,16 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use http::header::{CONNECTION, CONTENT_TYPE, EXPECT, HOST, TE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::{Instant, sleep};
 
-use breakerbox_policy::{Class, Priority, Symptom};
+use breakerbox_policy::{Class, Symptom};
 
 use self::replies::{list, own, signed, trailers_only};
 use self::substitutes::SubstituteCalls;
 use super::caller_limits::{CallerIsFull, ConnectedCaller};
+use super::front;
 use super::head_rules::{refuse_trace, refuse_without_tls, screen};
 use super::headers::{
     DEADLINE, IDEMPOTENCY, KEY, PRIORITY, append_forwarded, append_via, join_cookies,
@@ -36,7 +37,8 @@ use super::http::request_body::{Upload, UploadStatus};
 use super::http::response_stream::{self, ResponsePiece, ResponseStream};
 use super::http::tunnel::CallerTunnel;
 use super::http::upgrade;
-use super::mcp::endpoint::McpEndpoint;
+use super::mcp::call_headers::call_options;
+use super::mcp::endpoint::refused_by_protocol;
 use super::message::{HttpFailure, HttpRequest, RequestBody};
 use super::own_tls::OverTls;
 use super::path::has_dot_segment;
@@ -49,8 +51,6 @@ use crate::{AnswerSource, CallError, CallOptions, Served, Streamed};
 /// Difference between the limit of a slow upload and the limit of the attempt. The upload's limit
 /// must expire first, so that the caller is blamed and not the dependency.
 const AHEAD: Duration = Duration::from_millis(10);
-/// Maximum length of a caller's key.
-const MAX_KEY: usize = 256;
 
 /// Responds to a request in every case.
 pub(super) async fn answer(
@@ -112,32 +112,39 @@ async fn answer_and_read(
     let (mut head, body) = request.into_parts();
     let is_empty = body.is_end_stream();
     if let Some((response, is_read)) = screen(&mut head, &lane.config.load(), !is_empty) {
+        let first = head.uri.path().split('/').nth(1).unwrap_or_default();
+        let response = match lane.routes.load().get(first) {
+            Some(route) if route.is_mcp() => refused_by_protocol(response),
+            _ => response,
+        };
         return (own(response, 0), is_read);
     }
     let path = head.uri.path();
-    if path == "/" {
-        return (own(list(lane), 0), is_empty);
-    }
     let routes = lane.routes.load();
     let found = path.strip_prefix('/').and_then(|path| {
         let name = path.split('/').next()?;
         routes.get(name).map(|way| (way.clone(), name.len()))
     });
     drop(routes);
-    if let Some((kind, length)) = &found
-        && let Some(limit) = lane.config.load().per_caller.keys
-        && let Some(key) = head.headers.get(KEY).and_then(|key| key.to_str().ok())
-        && !kind.has_key(key.trim())
-        && !caller.may_add_key(limit)
-    {
-        let name = &head.uri.path()[1..=*length];
-        let problem = GatewayProblem::of_caller("gateway.per_caller.keys", Some(name));
+    let page = match front::admit(lane, &mut head, found.as_ref()).await {
+        Ok(page) => page,
+        Err(answer) => return (own(answer, 0), is_empty),
+    };
+    let path = head.uri.path();
+    if path == "/" {
+        return (own(list(lane), 0), is_empty);
+    }
+    if let Some(problem) = refuse_key(lane, caller, &head, found.as_ref()) {
         return (own(problem.into_response(), 0), is_empty);
     }
     let route = match found {
         Some((RouteKind::Http(route), length)) => Some((route, length)),
-        Some((RouteKind::Mcp(endpoint), length)) => {
-            return Box::pin(through(&endpoint, length, head, body)).await;
+        Some((way, length)) => {
+            let mut answered = Box::pin(through(lane, &way, length, (head, body))).await;
+            if let Some(page) = page {
+                page.admit(&mut answered.0);
+            }
+            return answered;
         }
         None => None,
     };
@@ -169,24 +176,50 @@ async fn answer_and_read(
     }
 }
 
-/// Responds to a request to an MCP server, which has one path. `length`: of its name.
+/// Refuses a call with a new key, if its caller has used too many of them.
+fn refuse_key<'h>(
+    lane: &ThreadContext,
+    caller: &ConnectedCaller,
+    head: &'h Parts,
+    found: Option<&(RouteKind, usize)>,
+) -> Option<GatewayProblem<'h>> {
+    let (kind, length) = found?;
+    let key = head.headers.get(KEY)?.to_str().ok()?;
+    let limit = lane.config.load().per_caller.keys?;
+    // EDGE-4: one caller cannot take the breakers of all keys.
+    if kind.has_key(key.trim()) || caller.may_add_key(limit) {
+        return None;
+    }
+    let name = &head.uri.path()[1..=*length];
+    Some(GatewayProblem::of_caller(
+        "gateway.per_caller.keys",
+        Some(name),
+    ))
+}
+
+/// Responds to a request to an MCP server or a group, which has one path. `length`: of its name.
 async fn through(
-    endpoint: &McpEndpoint,
+    lane: &ThreadContext,
+    route: &RouteKind,
     length: usize,
-    head: Parts,
-    body: Incoming,
+    (head, body): (Parts, Incoming),
 ) -> (Response<ReplyBody>, bool) {
     let is_empty = body.is_end_stream();
-    if head.uri.path()[1 + length..] == *"/mcp" {
-        // The whole request is read before it is answered, unless it is refused by its head.
-        let response = endpoint.answer(head, body).await;
-        let is_read = is_empty || response.status().is_success();
-        return (response, is_read);
+    let (name, rest) = head.uri.path()[1..].split_at(length);
+    if matches!(rest, "/mcp" | "/mcp/") {
+        let config = lane.config.load_full();
+        match route {
+            RouteKind::Mcp(endpoint) => return endpoint.answer(head, body, &config).await,
+            RouteKind::Group(group) => return group.answer(head, body, &config).await,
+            RouteKind::Http(_) => {}
+        }
     }
-    let name = &endpoint.name;
     let detail = format!("an MCP server is reached at /{name}/mcp");
     let problem = GatewayProblem::of(ProblemKind::NO_PATH, Some(name), detail);
-    let problem = problem.state(endpoint.client.client().state());
+    let problem = match route {
+        RouteKind::Mcp(endpoint) => problem.state(endpoint.client.client().state()),
+        _ => problem,
+    };
     (own(problem.into_response(), 0), is_empty)
 }
 
@@ -217,36 +250,15 @@ impl ProxiedCall<'_> {
             target.push('?');
             target.push_str(query);
         }
-        let text = |name: HeaderName| {
-            let value = head.headers.get(name);
-            value.map(|value| value.to_str().unwrap_or_default().trim())
-        };
-        let timeout = text(DEADLINE).map(|text| text.parse().map(Duration::from_millis));
-        let timeout = timeout.transpose();
-        let timeout =
-            timeout.map_err(|_| "breakerbox-deadline-ms is not a number of milliseconds")?;
-        let timeout = timeout.into_iter().chain(self.grpc_timeout(head)).min();
-        let priority = match text(PRIORITY) {
-            None | Some("normal") => Priority::Normal,
-            Some("low") => Priority::Low,
-            Some("high") => Priority::High,
-            Some(_) => return Err("breakerbox-priority is not low, normal or high"),
-        };
-        let key = text(KEY);
-        if key.is_some_and(|key| key.is_empty() || key.len() > MAX_KEY) {
-            return Err("breakerbox-key does not have 1 to 256 characters");
-        }
+        let mut options = call_options(&head.headers)?;
+        let timeouts = options.timeout.into_iter().chain(self.grpc_timeout(head));
+        options.timeout = timeouts.min();
         let is_idempotent =
             self.route.idempotent.contains(&head.method) || head.headers.contains_key(IDEMPOTENCY);
         Ok(RequestOptions {
             target,
             is_idempotent,
-            options: CallOptions {
-                timeout,
-                priority,
-                key: key.map(Arc::from),
-                ..CallOptions::default()
-            },
+            options,
         })
     }
 
@@ -343,6 +355,13 @@ impl ProxiedCall<'_> {
         until: Option<Instant>,
     ) -> Result<(Arc<DeferredBody>, bool), HttpFailure> {
         let keep = self.may_send_again(is_idempotent);
+        let places = self.route.client.settings().bulkhead;
+        if places.adaptive.is_some() {
+            // EDGE-4: slow bodies have their share of what there is at present.
+            let most = self.route.client.status().limit;
+            let bodies = &self.route.target().pending;
+            bodies.set_places(most, places.max_concurrent_writes);
+        }
         let config = self.lane.config.load();
         DeferredBody::begin(body, &config, (keep, until), &self.lane.budget)
     }
@@ -375,7 +394,7 @@ impl ProxiedCall<'_> {
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         let trace = match &body {
             Upload::Passing(passing) => Some(passing.trace()),
-            Upload::Whole(_) => None,
+            Upload::Whole(_) | Upload::Trailed(_) => None,
         };
         let settings = self.route.client.settings();
         let limit = || {
@@ -399,6 +418,9 @@ impl ProxiedCall<'_> {
                     .map(Response::status)
                     .map_err(HttpError::failure),
             );
+        }
+        if let (Ok(_), Some(trace)) = (&answered, &trace) {
+            trace.answered();
         }
         if let Ok(response) = &answered {
             let status = response.status();
@@ -462,6 +484,12 @@ impl ProxiedCall<'_> {
         } else {
             if is_event_stream(&head.headers) {
                 stream = stream.long_lived();
+            } else if stream
+                .get_ref()
+                .is_some_and(ResponseStream::may_wait_for_caller)
+            {
+                // EDGE-1: a caller that reads slowly says nothing of the dependency.
+                stream = stream.good_from_first();
             }
             ReplyBody::relayed(stream, keeping)
         };

@@ -10,6 +10,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::AddError;
+use super::caller_auth::AuthTable;
 use super::caller_limits::CallerTable;
 use super::fallback::{CacheBound, FallbackCaches, FormerCache, narrowed};
 use super::http::address::UpstreamAddress;
@@ -20,6 +21,7 @@ use super::http::substitute::SubstituteDependency;
 use super::http::target::{UpstreamTarget, WorkerRoute};
 use super::http::upstream::UpstreamClient;
 use super::mcp::endpoint::McpEndpoint;
+use super::mcp::group::McpGroup;
 use super::message::{HttpReply, HttpRequest};
 use super::own_tls::ListenerTls;
 use super::trace::{AttemptTracer, Tracing};
@@ -40,6 +42,8 @@ pub(super) enum RouteKind {
     Http(Arc<HttpRoute>),
     /// Its tools are called.
     Mcp(Arc<McpEndpoint>),
+    /// Requests go to its members.
+    Group(Arc<McpGroup>),
 }
 
 /// Result of giving a running dependency another configuration.
@@ -53,6 +57,11 @@ pub(super) enum FollowOutcome {
 }
 
 impl RouteKind {
+    /// Returns true for an endpoint of MCP servers.
+    pub(super) fn is_mcp(&self) -> bool {
+        !matches!(self, Self::Http(_))
+    }
+
     /// Applies a configuration while the dependency runs, if that is possible.
     pub(super) fn follow(
         &self,
@@ -60,6 +69,14 @@ impl RouteKind {
         (config, url): (&DependencyConfig, &str),
         gateway: RouteShared<'_>,
     ) -> Result<FollowOutcome, AddError> {
+        if let (Self::Group(group), Some(members)) = (self, &config.members)
+            && group.is_of(members)
+        {
+            return Ok(FollowOutcome::Same);
+        }
+        if config.members.is_some() {
+            return Ok(FollowOutcome::NeedsStart);
+        }
         match (self, McpSettings::of_config(config)) {
             (Self::Http(route), None) => {
                 let followed = route.follow(runtime, (config, url), gateway)?;
@@ -82,6 +99,8 @@ impl RouteKind {
         match self {
             Self::Http(route) => route.client.has_key(key),
             Self::Mcp(endpoint) => endpoint.client.client().has_key(key),
+            // Its members are not known here, so that each of its keys counts as a new one.
+            Self::Group(_) => false,
         }
     }
 
@@ -91,10 +110,12 @@ impl RouteKind {
         let drain = match &self {
             Self::Http(route) => route.client.settings().workers.drain,
             Self::Mcp(endpoint) => endpoint.client.client().settings().workers.drain,
+            Self::Group(_) => return,
         };
         let is_used = || match &self {
             Self::Http(route) => Arc::strong_count(route) > 1,
             Self::Mcp(endpoint) => Arc::strong_count(endpoint) > 1,
+            Self::Group(_) => false,
         };
         let waiting = async {
             while is_used() {
@@ -111,6 +132,7 @@ pub(super) struct ThreadContext {
     pub(super) number: usize,
     pub(super) routes: Arc<ArcSwap<RouteTable>>,
     pub(super) config: Arc<ArcSwap<GatewayConfig>>,
+    pub(super) auth: Arc<ArcSwap<AuthTable>>,
     pub(super) tracing: Tracing,
     pub(super) tls: Arc<ListenerTls>,
     pub(super) budget: BufferBudget,

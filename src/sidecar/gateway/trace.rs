@@ -22,6 +22,7 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{SdkTracer, Span};
 use tokio::time::Instant;
 
+use super::call_note::CallNote;
 use super::headers::{ATTEMPTS, SOURCE};
 use super::message::{HttpFailure, HttpRequest};
 use super::own_tls::OverTls;
@@ -139,8 +140,29 @@ impl RequestSpan {
         write(&self.0.context, headers);
     }
 
+    /// Sets the request of the Model Context Protocol that is answered, by the conventions for it.
+    fn answers(&self, note: &CallNote) {
+        let mut span = self.0.span.borrow_mut();
+        if !span.is_recording() {
+            return;
+        }
+        let route = format!("/{}/mcp", note.dependency);
+        span.update_name(format!("{} {route}", self.0.method));
+        span.set_attribute(KeyValue::new("http.route", route));
+        let name = note.dependency.clone();
+        span.set_attribute(KeyValue::new("breakerbox.dependency", name));
+        span.set_attribute(KeyValue::new("mcp.method.name", note.method.clone()));
+        if let Some(tool) = &note.tool {
+            span.set_attribute(KeyValue::new("gen_ai.operation.name", "execute_tool"));
+            span.set_attribute(KeyValue::new("gen_ai.tool.name", tool.clone()));
+        }
+    }
+
     /// Records the response. The span goes on with its body.
     pub(super) fn answered<B>(&mut self, response: &Response<B>) {
+        if let Some(note) = response.extensions().get::<CallNote>() {
+            self.answers(note);
+        }
         let inner = &mut *self.0;
         inner.is_answered = true;
         let span = inner.span.get_mut();

@@ -6,6 +6,8 @@
 
 mod series;
 
+mod tools;
+
 use std::collections::BTreeMap;
 #[cfg(feature = "otel")]
 use std::sync::OnceLock;
@@ -20,6 +22,7 @@ use crate::lock::LockExt as _;
 use crate::sidecar::names::{dependency_of, event_kind, pause_name, state_name};
 use crate::{DependencyStatus, Health, RefusedBy, Runtime};
 use series::SeriesFamily;
+pub(crate) use tools::ToolSeries;
 
 #[cfg(feature = "otel")]
 use super::export_counts::ExportCounts;
@@ -101,7 +104,12 @@ pub(crate) fn encode(families: &[MetricFamily]) -> (String, Vec<u8>) {
 
 impl MetricsReader {
     /// Returns all families, read once.
-    pub(crate) fn families(&self, runtime: &Runtime, figures: AdminFigures) -> Vec<MetricFamily> {
+    pub(crate) fn families(
+        &self,
+        runtime: &Runtime,
+        figures: AdminFigures,
+        tools: &ToolSeries,
+    ) -> Vec<MetricFamily> {
         let statuses = runtime.statuses();
         let mut all = Vec::new();
         all.extend(of_breakers(&statuses));
@@ -111,6 +119,10 @@ impl MetricsReader {
         all.extend(of_workers(runtime, &statuses));
         all.push(latency(runtime, &statuses));
         all.push(self.of_events(&statuses));
+        #[cfg(feature = "mcp")]
+        all.extend(tools.families());
+        #[cfg(not(feature = "mcp"))]
+        let _ = tools;
         all.extend(of_admin(figures));
         all.extend(of_memory(figures.buffered.unwrap_or_default()));
         all.extend(of_process(runtime, figures));

@@ -14,7 +14,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Default filter without `RUST_LOG`. The MCP library logs every request and connection at INFO,
 /// which is too much.
-const DEFAULT_FILTER: &str = "info,rmcp=warn";
+const DEFAULT_FILTER: &str = "info";
 
 /// Format of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -74,8 +74,10 @@ impl ServicePlan {
         all.filter_map(|(name, one)| {
             let url = match self.site_of(name, one) {
                 Some(url) => url,
-                // A process has no address.
-                None if one.mcp.is_some() => one.url.as_deref().unwrap_or_default(),
+                // Neither a process nor a group has an address.
+                None if one.mcp.is_some() || one.members.is_some() => {
+                    one.url.as_deref().unwrap_or_default()
+                }
                 None => one.url.as_deref()?,
             };
             Some((name.as_str(), one, url))
@@ -130,7 +132,7 @@ pub(super) fn problems(settings: &Settings) -> Vec<String> {
         if one.kind.is_none() {
             return Some(format!(
                 "dependencies.{name}.kind: it is missing; only a program with its own code may leave \
-                 it out, allowed: \"http\", \"mcp_stdio\", \"mcp_http\" or \"simulated\""
+                 it out, allowed: \"http\", \"mcp_stdio\", \"mcp_http\", \"mcp_group\" or \"simulated\""
             ));
         }
         let url = one.url.as_deref().filter(|_| one.mcp.is_none())?;

@@ -213,6 +213,7 @@ fn requests() -> Vec<(&'static str, &'static str, String, Value, bool, u16)> {
         all.push((path, "get", address.to_owned(), Value::Null, false, status));
     };
     get("/", "/", 200);
+    get("/index.html", "/index.html", 200);
     let file = "/dashboard/{file}";
     get(file, "/dashboard/app.js", 200);
     get(file, "/dashboard/style.css", 200);

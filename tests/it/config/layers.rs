@@ -155,7 +155,13 @@ fn item_93_every_key_has_an_effective_value() {
         let above = key.match_indices('.').map(|(at, _)| &key[..at]);
         above.chain([key]).any(|key| shown.contains(&key))
     };
-    let of_other_kinds = ["window.", "half_open_rule.", "cancelled.", "quota_reset."];
+    let of_other_kinds = [
+        "window.",
+        "half_open_rule.",
+        "cancelled.",
+        "quota_reset.",
+        "tools.",
+    ];
     // Keys of MCP servers.
     let of_servers = [
         "command",
@@ -167,6 +173,7 @@ fn item_93_every_key_has_an_effective_value() {
         "hang_limit",
         "stderr_lines",
         "max_line",
+        "members",
         // Of HTTP dependencies.
         "forwarded",
         "http_version",

@@ -217,7 +217,7 @@ async fn edge_8_e9a_each_cause_of_a_lost_connection_is_told() {
 }
 
 #[tokio::test]
-async fn lim_4_e11a_a_refusal_can_be_read_and_obeyed_by_clients_of_models() {
+async fn lim_4_e11a_e11b_a_refusal_can_be_read_and_obeyed_by_clients_of_models() {
     let upstream =
         Upstream::of(async |_: Request| (axum::http::StatusCode::INTERNAL_SERVER_ERROR, "down"))
             .await;

@@ -40,7 +40,7 @@ where
 }
 
 #[tokio::test]
-async fn edge_5_h2c_reaches_a_server_that_speaks_only_http2() {
+async fn edge_3_e5f_h2c_reaches_a_server_that_speaks_only_http2_with_trailers() {
     let upstream = Upstream::raw(|stream, _| serve_http2(stream)).await;
     let bed = Bed::new(
         &format!("{}/base", upstream.url()),

@@ -39,7 +39,7 @@ async fn an_open_breaker_tells_when_to_come_back() {
 /// The address has no listener, so no request is ever sent: the document says so, also when the
 /// breaker opens because of it, and a method that is not idempotent is retried too.
 #[tokio::test]
-async fn call_2_a_service_without_a_listener_has_executed_nothing() {
+async fn call_2_e3a_a_service_without_a_listener_has_executed_nothing() {
     let retries = "retry = { max_attempts = 3, backoff = { base = \"1ms\", max = \"2ms\" } }\n\
                    idempotent = [\"GET\"]";
     let opens = format!("breaker = {{ failure_threshold = 1 }}\n{retries}");

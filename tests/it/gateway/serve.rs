@@ -81,7 +81,7 @@ impl Sidecar {
     }
 
     /// Its process id.
-    pub(super) fn process(&self) -> u32 {
+    pub(crate) fn process(&self) -> u32 {
         self.child.id()
     }
 

@@ -81,3 +81,31 @@ async fn edge_2_e2e_the_same_origin_or_a_trusted_one_gets_them() {
     assert!(!text.contains("authorization"), "{text}");
     never.end().await;
 }
+
+#[tokio::test]
+async fn edge_3_e5g_a_long_prompt_is_sent_again_and_reaches_a_substitute() {
+    let first = Upstream::of(async |_: Request| answer(503, "down")).await;
+    let second = Upstream::of(async |request: Request| {
+        let body = axum::body::to_bytes(request.into_body(), 2_000_000).await;
+        body.unwrap().len().to_string()
+    })
+    .await;
+    let more = ", writes = true";
+    let bed = Bed::of(&format!(
+        "[dependencies.web]\nkind = \"http\"\nurl = \"{}\"\nidempotent = [\"POST\"]\n\
+         retry = {{ max_attempts = 2, backoff = {{ base = \"1ms\", max = \"2ms\" }} }}\n\
+         fallback = [{{ kind = \"dependency\", name = \"spare\"{more} }}]\n\
+         [dependencies.spare]\nkind = \"http\"\nurl = \"{}\"\n",
+        first.url(),
+        second.url()
+    ))
+    .await;
+    for length in [65_000, 900_000] {
+        let before = first.hits();
+        let response = bed.post("/web/a", "x".repeat(length)).await;
+        assert_eq!(header(&response, "breakerbox-source"), "fallback:spare");
+        assert_eq!(response.text().await.unwrap(), length.to_string());
+        assert_eq!(first.hits() - before, 2);
+    }
+    bed.end().await;
+}

@@ -87,7 +87,8 @@ async fn edge_5_e7a_an_mcp_server_is_guarded_like_any_other() {
     // It is not reachable; its endpoint need not be there for a refusal.
     drop(put.await);
     for (line, status, code) in [
-        ("host: evil.example\r\n", 421, "foreign-host"),
+        // The protocol has 403 for both.
+        ("host: evil.example\r\n", 403, "foreign-host"),
         (
             "host: localhost\r\norigin: http://evil.example\r\n",
             403,

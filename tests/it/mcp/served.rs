@@ -377,7 +377,7 @@ async fn refusals_are_errors_of_ours_and_fallbacks_say_so() {
     server.client().operate(open).await.unwrap();
     let refused = doors.ask("tools/call", create).await;
     let error = &refused["error"];
-    assert_eq!(error["code"], -32050, "{refused}");
+    assert_eq!(error["code"], -31050, "{refused}");
     assert_eq!(error["data"]["type"], "urn:breakerbox:breaker-open");
     assert_eq!(error["data"]["state"], "forced_open");
     assert_eq!(error["data"]["executed"], "no");
@@ -420,7 +420,7 @@ async fn a_tools_own_error_is_never_kept_for_later() {
     };
     server.client().operate(open).await.unwrap();
     let refused = doors.ask("tools/call", search).await;
-    assert_eq!(refused["error"]["code"], -32050, "{refused}");
+    assert_eq!(refused["error"]["code"], -31050, "{refused}");
     doors.end().await;
 }
 

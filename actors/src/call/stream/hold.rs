@@ -86,10 +86,15 @@ impl StreamHold {
         self.scope
     }
 
-    /// Removes the attempt's limit. A probe is reported at once: it has its result, and its lease
-    /// would expire before the stream ends (rule BRK-5).
+    /// Removes the attempt's limit. A probe is reported at once.
     pub(super) fn end_attempt_limit(&mut self, verdict: impl FnOnce() -> Verdict) {
         self.attempt_limit = None;
+        self.report_probe(verdict);
+    }
+
+    /// Reports a probe: it has its result, and its lease would expire before the stream ends (rule
+    /// BRK-5).
+    pub(super) fn report_probe(&mut self, verdict: impl FnOnce() -> Verdict) {
         if let Some(permit) = self.permit.take_if(|permit| permit.is_probe()) {
             let verdict = self.shared.judge(verdict());
             if let Some(report) = self.record(permit, verdict) {

@@ -99,6 +99,17 @@ impl<S: TryStream> Streamed<S> {
         self
     }
 
+    /// Declares that the caller may take longer for the answer than a probe has time. As a probe of a
+    /// half-open breaker it then succeeds with its first item, as a [`Streamed::long_lived`] one does.
+    /// All limits stay.
+    #[must_use]
+    pub fn good_from_first(mut self) -> Self {
+        if let (Some(stream), Some(hold)) = (&self.stream, &mut self.hold) {
+            hold.report_probe(|| (self.classify)(Ok(&**stream)));
+        }
+        self
+    }
+
     /// The opened stream, such as a response with its head; `None` once it has ended.
     #[must_use]
     pub fn get_ref(&self) -> Option<&S> {

@@ -49,6 +49,9 @@ export class Card {
     this.keysNote = make("summary", {});
     this.keys = make("ul", { class: "list" });
     this.keysPart = make("details", {}, this.keysNote, this.keys);
+    this.toolsNote = make("summary", {});
+    this.tools = make("ul", { class: "list" });
+    this.toolsPart = make("details", {}, this.toolsNote, this.tools);
     return [
       this.notes,
       make("div", { class: "gauges" }, this.inFlight.node, this.queue.node),
@@ -57,6 +60,7 @@ export class Card {
       make("details", {}, this.workersNote, this.workers),
       make("details", {}, this.movesNote, this.moves),
       this.keysPart,
+      this.toolsPart,
     ];
   }
 
@@ -126,6 +130,7 @@ export class Card {
     this.#workers(view.workers);
     this.#moves(one);
     this.#keys(view);
+    this.#tools(view.tools ?? []);
     show(this.actions.get("check"), !view.override && view.state !== "closed");
   }
 
@@ -145,6 +150,13 @@ export class Card {
     say(this.movesNote, one.moves.length === 0 ? "No transitions yet" : count(one.moves.length, "transition", "transitions"));
     rebuild(this.moves, moves.map((move) => move.id), () => moves.map((move) => make("li", {},
       make("time", { datetime: move.time, text: time(move.time) }), ` ${move.message}`)));
+  }
+
+  #tools(tools) {
+    show(this.toolsPart, tools.length > 0);
+    say(this.toolsNote, `${count(tools.length, "tool", "tools")} called most`);
+    const lines = tools.map((tool) => [tool.failed > 0 ? "failing" : "running", toolLine(tool)]);
+    rebuild(this.tools, lines, () => lines.map(([state, text]) => make("li", { "data-state": state, text })));
   }
 
   #keys(view) {
@@ -232,4 +244,13 @@ function threshold({ failure_threshold: failures, failure_rate: failed, slow_rat
 function workerLine({ id, state, incarnation, restarts, back_in_ms: back }) {
   const again = back === null ? "" : `, back in ${wait(back)}`;
   return `Worker ${id}: ${state}${again}, life ${incarnation}, ${count(restarts, "restart", "restarts")}`;
+}
+
+function toolLine({ name, calls, failed, tool_errors: errors, latency_ms: taken }) {
+  const parts = [count(calls, "call", "calls")];
+  if (failed > 0) parts.push(`${short(failed)} failed`);
+  if (errors > 0) parts.push(count(errors, "error of its own", "errors of its own"));
+  parts.push(`mean ${latency(taken.sum / calls)}`);
+  if (taken.p99 !== null) parts.push(`p99 at most ${latency(taken.p99)}`);
+  return `${name}: ${parts.join(", ")}`;
 }

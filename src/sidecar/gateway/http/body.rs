@@ -45,7 +45,7 @@ enum BodyKind {
 }
 
 /// A response made by the gateway itself, possibly a stream.
-type OwnBody = http_body_util::combinators::BoxBody<Bytes, std::convert::Infallible>;
+type OwnBody = Pin<Box<dyn Body<Data = Bytes, Error = std::convert::Infallible>>>;
 
 /// The response broke off after its head had been sent.
 #[derive(Debug, thiserror::Error)]
@@ -102,8 +102,10 @@ impl ReplyBody {
         })))
     }
 
-    pub(crate) fn ours(body: OwnBody) -> Self {
-        Self::of(BodyKind::Ours(body))
+    pub(crate) fn ours(
+        body: impl Body<Data = Bytes, Error = std::convert::Infallible> + 'static,
+    ) -> Self {
+        Self::of(BodyKind::Ours(Box::pin(body)))
     }
 
     pub(crate) fn tunnel(tunnel: Box<CallerTunnel>) -> Self {
@@ -117,6 +119,7 @@ impl ReplyBody {
         };
         let mut tunnel = tunnel.take()?;
         tunnel.span = self.span.take();
+        tunnel.place = self.place.take();
         Some(tunnel)
     }
 
@@ -164,7 +167,8 @@ impl Body for ReplyBody {
             BodyKind::Relayed(relayed) => relayed.poll_frame(cx),
             BodyKind::Failed(failed) => failed.poll_frame(cx),
             BodyKind::Tunnel(_) => Poll::Ready(None),
-            BodyKind::Ours(ours) => Pin::new(ours)
+            BodyKind::Ours(ours) => ours
+                .as_mut()
                 .poll_frame(cx)
                 .map(|frame| frame.map(|frame| frame.map_err(|never| match never {}))),
         });

@@ -9,26 +9,18 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, Sleep, sleep, timeout, timeout_at};
 
-use super::pending_bodies::PendingBodies;
+use super::pending_bodies::{BodyPlace, PendingBodies};
 use super::request_body::{BodyLimits, StreamedBody, Upload, UploadStatus};
+use super::slow_body::{AGAIN, LEAST_PIECE, STEADY, first_patience};
 use crate::buffer_budget::{BufferBudget, BufferShare};
 use crate::config::GatewayConfig;
 use crate::sidecar::gateway::message::{HttpFailure, UnsentBody};
-
-/// Bytes that a body brings at least in each span of `gateway.body_timeout` while it is buffered.
-const LEAST_PIECE: usize = 1_000;
-
-/// Time in which a body brings its first [`LEAST_PIECE`], the time between later pieces, and the
-/// time until the next look. A body that takes longer is slow, and gives its place back if slow
-/// ones take too many.
-const QUICK: Duration = Duration::from_millis(10);
-const STEADY: Duration = Duration::from_millis(250);
-const AGAIN: Duration = Duration::from_millis(100);
 
 /// Difference between the time limit of a body and the end of its call. The body's must expire
 /// first, so that the caller is blamed and not the dependency.
@@ -41,12 +33,15 @@ const REST: (Duration, u64) = (Duration::from_millis(5), 16_000);
 /// A request's body, read when it is needed first.
 pub(crate) struct DeferredBody {
     /// The whole body, once it was read.
-    whole: OnceLock<Bytes>,
+    whole: OnceLock<WholeBody>,
     stage: Mutex<ReadingStage>,
     status: Arc<UploadStatus>,
     /// End of the call.
     until: Option<Instant>,
 }
+
+/// A body that was read, and its trailers.
+type WholeBody = (Bytes, Option<HeaderMap>);
 
 /// Progress of reading a body.
 enum ReadingStage {
@@ -64,6 +59,7 @@ struct BodyReader {
     /// True if it may be needed more than once.
     must_keep: bool,
     kept: Vec<u8>,
+    trailers: Option<HeaderMap>,
     share: BufferShare,
     /// The present span of `gateway.body_timeout`, and the bytes that were there at its start.
     window: Option<(Pin<Box<Sleep>>, usize)>,
@@ -111,6 +107,7 @@ impl DeferredBody {
                 limits,
                 must_keep,
                 kept: Vec::new(),
+                trailers: None,
                 share: budget.share(),
                 window: None,
             }))),
@@ -120,7 +117,13 @@ impl DeferredBody {
 
     /// Returns the whole body, once it was read.
     pub(crate) fn whole(&self) -> Option<&Bytes> {
-        self.whole.get()
+        self.whole.get().map(|(body, _)| body)
+    }
+
+    /// Returns the body to send once more, if it was read whole.
+    pub(crate) fn kept_upload(&self) -> Option<Upload> {
+        let (body, trailers) = self.whole.get()?;
+        Some(Upload::kept(body.clone(), trailers.clone()))
     }
 
     /// The status of reading and sending it.
@@ -129,29 +132,38 @@ impl DeferredBody {
     }
 
     /// Returns the body to send, and reads it before if it is to be kept. `left`: a time limit
-    /// beside those of the call. `pending`: the bodies that are read for the same dependency.
+    /// beside those of the call. `bodies`: those that are read for the same dependency, and true
+    /// if the call is a write.
     ///
     /// # Errors  It cannot be read, or was passed on before.
     /// # Cancel safety   Dropped, the bytes that were read are kept for the next attempt.
     pub(crate) async fn upload(
         &self,
         left: Option<Duration>,
-        pending: &PendingBodies,
+        (bodies, is_write): (&Arc<PendingBodies>, bool),
     ) -> Result<Upload, HttpFailure> {
         let mut stage = self.stage.lock().await;
-        if let Some(whole) = self.whole() {
-            return Ok(Upload::Whole(Some(whole.clone())));
+        if let Some(kept) = self.kept_upload() {
+            return Ok(kept);
         }
         let reader = match &mut *stage {
             ReadingStage::Reading(reader) => reader,
             ReadingStage::Gone => return Err(HttpFailure::BodyGone),
             ReadingStage::Failed(failure) => return Err(*failure),
         };
-        let left = left.map(|left| Instant::now() + left);
-        let until = left.into_iter().chain(self.until).min();
+        let now = Instant::now();
+        let probe_end = self.status.progress().upload_limit();
+        let probe_end = probe_end.map(|limit| now + limit);
+        let place = BodyPlace {
+            bodies: Arc::clone(bodies),
+            is_write,
+            is_probe: probe_end.is_some(),
+        };
+        let left = left.map(|left| now + left);
+        let until = [left, probe_end, self.until].into_iter().flatten().min();
         let too_slow = Err(HttpFailure::Unsent(UnsentBody::TooSlow));
-        let begun = pending.begin();
-        let reading = reader.read(pending);
+        let begun = place.begin();
+        let reading = reader.read(&place);
         let read = match until.and_then(|until| until.checked_sub(AHEAD)) {
             // EDGE-4: the call's own end holds for its body too.
             Some(until) => timeout_at(until, reading).await.unwrap_or(too_slow),
@@ -170,11 +182,12 @@ impl DeferredBody {
             return Err(HttpFailure::BodyGone);
         };
         if is_whole {
-            let whole = self.whole.get_or_init(|| reader.into_whole());
-            return Ok(Upload::Whole(Some(whole.clone())));
+            let (body, trailers) = self.whole.get_or_init(|| reader.into_whole());
+            return Ok(Upload::kept(body.clone(), trailers.clone()));
         }
         self.status.progress().forbid_repeats();
-        Ok(Upload::Passing(Box::new(reader.into_passing())))
+        let passing = reader.into_passing().watched(place, probe_end);
+        Ok(Upload::Passing(Box::new(passing)))
     }
 
     /// Reads and drops a body that nothing needs, if it has arrived already: the caller's
@@ -204,7 +217,7 @@ impl DeferredBody {
 
 impl BodyReader {
     /// Reads the body if it is to be kept, or is short. Returns false if it is to be passed on.
-    async fn read(&mut self, pending: &PendingBodies) -> Result<bool, HttpFailure> {
+    async fn read(&mut self, place: &BodyPlace) -> Result<bool, HttpFailure> {
         let BodyLimits {
             max_replay, pause, ..
         } = self.limits;
@@ -217,7 +230,8 @@ impl BodyReader {
         if !is_short && !self.must_keep {
             return Ok(false);
         }
-        let mut patience = pin!(sleep(QUICK));
+        let mut patience = pin!(sleep(first_patience(place)));
+        let mut looked = self.kept.len();
         loop {
             let length = self.kept.len();
             let begin = || (Box::pin(sleep(pause)), length);
@@ -234,7 +248,7 @@ impl BodyReader {
                     continue;
                 }
                 () = patience.as_mut() => {
-                    if pending.are_too_many() {
+                    if place.is_wanted() {
                         return Err(HttpFailure::Unsent(UnsentBody::TooSlow));
                     }
                     patience.as_mut().reset(Instant::now() + AGAIN);
@@ -248,10 +262,14 @@ impl BodyReader {
                         return self.without_memory(piece);
                     }
                 }
-                // Request trailers are rare, and are not kept.
-                Err(_trailers) => break,
+                // EDGE-3: they are sent with the kept body.
+                Err(frame) => {
+                    self.trailers = frame.into_trailers().ok();
+                    break;
+                }
             }
-            if self.kept.len() >= LEAST_PIECE {
+            if self.kept.len() - looked >= LEAST_PIECE {
+                looked = self.kept.len();
                 patience.as_mut().reset(Instant::now() + STEADY);
             }
             if self.kept.len() as u64 > max_replay {
@@ -288,11 +306,12 @@ impl BodyReader {
         Ok(false)
     }
 
-    fn into_whole(self: Box<Self>) -> Bytes {
-        if self.kept.is_empty() {
-            return Bytes::new();
-        }
-        self.share.hold(self.kept)
+    fn into_whole(self: Box<Self>) -> WholeBody {
+        let body = match self.kept.is_empty() {
+            true => Bytes::new(),
+            false => self.share.hold(self.kept),
+        };
+        (body, self.trailers)
     }
 
     fn into_passing(mut self: Box<Self>) -> StreamedBody {

@@ -3,42 +3,92 @@
 //! Slow ones may take half of the places, so that slow callers cannot keep the others from the
 //! dependency. Nothing is read here.
 
+use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The number of bodies that are being read for the calls of one dependency.
 #[derive(Debug, Default)]
 pub(crate) struct PendingBodies {
+    all: PlaceShare,
+    /// Those of writes, which may have fewer places.
+    writes: PlaceShare,
+}
+
+/// The bodies that hold places of one kind.
+#[derive(Debug, Default)]
+struct PlaceShare {
     max_slow: AtomicUsize,
     pending: AtomicUsize,
 }
 
-impl PendingBodies {
-    /// Sets the number of places, `bulkhead.max_concurrent`.
-    pub(crate) fn set_places(&self, max_concurrent: u32) {
-        let half = usize::try_from(max_concurrent / 2).unwrap_or(usize::MAX);
+impl PlaceShare {
+    fn set_places(&self, places: u32) {
+        let half = usize::try_from(places / 2).unwrap_or(usize::MAX);
         self.max_slow.store(half.max(1), Ordering::Relaxed);
     }
 
-    /// Adds a body that is about to be read.
-    pub(crate) fn begin(&self) -> PendingBody<'_> {
-        self.pending.fetch_add(1, Ordering::Relaxed);
-        PendingBody(self)
+    fn is_over(&self) -> bool {
+        self.pending.load(Ordering::Relaxed) > self.max_slow.load(Ordering::Relaxed)
+    }
+}
+
+impl PendingBodies {
+    /// Sets the number of places, `bulkhead.max_concurrent`, and that of writes.
+    pub(crate) fn set_places(&self, max_concurrent: u32, writes: Option<NonZeroU32>) {
+        self.all.set_places(max_concurrent);
+        let writes = writes.map_or(max_concurrent, NonZeroU32::get);
+        self.writes.set_places(writes.min(max_concurrent));
     }
 
-    /// Returns true if slow bodies have to give their places back.
-    pub(crate) fn are_too_many(&self) -> bool {
-        // EDGE-4: callers who send slowly cannot take all places.
-        self.pending.load(Ordering::Relaxed) > self.max_slow.load(Ordering::Relaxed)
+    /// Adds a body that is about to be read, or has become slow.
+    fn begin(self: &Arc<Self>, is_write: bool) -> PendingBody {
+        self.all.pending.fetch_add(1, Ordering::Relaxed);
+        if is_write {
+            self.writes.pending.fetch_add(1, Ordering::Relaxed);
+        }
+        let bodies = Arc::clone(self);
+        PendingBody { bodies, is_write }
     }
 }
 
 /// A body that is being read.
 #[derive(Debug)]
-pub(crate) struct PendingBody<'a>(&'a PendingBodies);
+pub(crate) struct PendingBody {
+    bodies: Arc<PendingBodies>,
+    is_write: bool,
+}
 
-impl Drop for PendingBody<'_> {
+impl Drop for PendingBody {
     fn drop(&mut self) {
-        self.0.pending.fetch_sub(1, Ordering::Relaxed);
+        self.bodies.all.pending.fetch_sub(1, Ordering::Relaxed);
+        if self.is_write {
+            self.bodies.writes.pending.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The place of one call, as far as it concerns the call's body.
+#[derive(Debug, Clone)]
+pub(crate) struct BodyPlace {
+    pub(crate) bodies: Arc<PendingBodies>,
+    pub(crate) is_write: bool,
+    /// True if it is the place of a probe, of which there are few.
+    pub(crate) is_probe: bool,
+}
+
+impl BodyPlace {
+    /// Adds a body that is about to be read, or has become slow.
+    pub(super) fn begin(&self) -> PendingBody {
+        self.bodies.begin(self.is_write)
+    }
+
+    /// Returns true if a slow body has to give this place back.
+    pub(super) fn is_wanted(&self) -> bool {
+        // EDGE-4: callers who send slowly cannot take all places, nor those of probes.
+        self.is_probe
+            || self.bodies.all.is_over()
+            || (self.is_write && self.bodies.writes.is_over())
     }
 }
 
@@ -48,15 +98,27 @@ mod tests {
 
     #[test]
     fn edge_4_e6b_slow_bodies_may_take_half_of_the_places() {
-        let bodies = PendingBodies::default();
+        let bodies = Arc::<PendingBodies>::default();
+        let place = |is_write, is_probe| BodyPlace {
+            bodies: Arc::clone(&bodies),
+            is_write,
+            is_probe,
+        };
+        let (read, write) = (place(false, false), place(true, false));
         for (places, most) in [(1, 1), (2, 1), (5, 2), (32, 16)] {
-            bodies.set_places(places);
-            let mut held: Vec<_> = (0..most).map(|_| bodies.begin()).collect();
-            assert!(!bodies.are_too_many());
-            held.push(bodies.begin());
-            assert!(bodies.are_too_many());
+            bodies.set_places(places, None);
+            let mut held: Vec<_> = (0..most).map(|_| write.begin()).collect();
+            assert!(!read.is_wanted() && !write.is_wanted());
+            assert!(place(false, true).is_wanted());
+            held.push(read.begin());
+            assert!(read.is_wanted());
+            held.push(write.begin());
+            assert!(write.is_wanted());
         }
-        bodies.set_places(2);
-        assert!(!bodies.are_too_many(), "all of them are gone");
+        bodies.set_places(32, NonZeroU32::new(4));
+        let held: Vec<_> = (0..3).map(|_| write.begin()).collect();
+        assert!(write.is_wanted() && !read.is_wanted(), "writes have fewer");
+        drop(held);
+        assert!(!write.is_wanted(), "all of them are gone");
     }
 }

@@ -161,6 +161,7 @@ impl ConnectionPool {
         response: Response<Incoming>,
         mut connection: OpenConnection,
     ) -> Response<PooledBody> {
+        connection.history.head_came();
         if let Some(told) = idle_time(response.headers()) {
             connection.keep = told;
         }

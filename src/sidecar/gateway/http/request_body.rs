@@ -9,12 +9,15 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
+use super::pending_bodies::BodyPlace;
+use super::slow_body::SlowBodyWatch;
 use crate::AttemptProgress;
-use crate::sidecar::gateway::message::{HttpFailure, HttpRequest};
+use crate::sidecar::gateway::message::HttpFailure;
 
 /// Limits of a request body.
 #[derive(Debug, Clone, Copy)]
@@ -39,13 +42,28 @@ const MAX_SHORT: u64 = 64_000;
 /// A body to send.
 pub(crate) enum Upload {
     Whole(Option<Bytes>),
+    /// A whole body with trailers behind it.
+    Trailed(Box<TrailedBody>),
     Passing(Box<StreamedBody>),
 }
 
+/// A whole body that ends with trailers. Its length is not told: HTTP/1.1 has trailers only behind
+/// chunks.
+pub(crate) struct TrailedBody {
+    data: Option<Bytes>,
+    trailers: Option<HeaderMap>,
+}
+
 impl Upload {
-    /// Returns the body of a request, as often as needed; `None` if it is not buffered.
-    pub(crate) fn of(request: &HttpRequest) -> Option<Self> {
-        request.body().cloned().map(|body| Self::Whole(Some(body)))
+    /// Returns a whole body with its trailers, if it has any.
+    pub(super) fn kept(body: Bytes, trailers: Option<HeaderMap>) -> Self {
+        match trailers {
+            None => Self::Whole(Some(body)),
+            trailers => Self::Trailed(Box::new(TrailedBody {
+                data: (!body.is_empty()).then_some(body),
+                trailers,
+            })),
+        }
     }
 }
 
@@ -59,6 +77,8 @@ pub(crate) struct StreamedBody {
     pause: Duration,
     alarm: Option<Pin<Box<Sleep>>>,
     trace: Arc<UploadStatus>,
+    /// Gives the place of the call back, once it is passed on too slowly.
+    watch: Option<SlowBodyWatch>,
 }
 
 /// Status of a streamed body, shared with other tasks.
@@ -66,6 +86,7 @@ pub(crate) struct StreamedBody {
 pub(crate) struct UploadStatus {
     fault: AtomicU8,
     ended: AtomicBool,
+    answered: AtomicBool,
     /// Progress of the upload, for the limits of the attempt.
     progress: AttemptProgress,
 }
@@ -96,6 +117,15 @@ impl UploadStatus {
         self.ended.load(Ordering::Acquire)
     }
 
+    /// Notes that the head of the answer has come.
+    pub(crate) fn answered(&self) {
+        self.answered.store(true, Ordering::Release);
+    }
+
+    fn is_answered(&self) -> bool {
+        self.answered.load(Ordering::Acquire)
+    }
+
     /// Returns true while the body waits for the caller.
     pub(crate) fn waits(&self) -> bool {
         self.progress.is_paused()
@@ -116,11 +146,19 @@ impl StreamedBody {
             pause: limits.pause,
             alarm: None,
             trace: Arc::default(),
+            watch: None,
         }
     }
 
     pub(crate) fn trace(&self) -> Arc<UploadStatus> {
         Arc::clone(&self.trace)
+    }
+
+    /// Lets it give its place back if slow bodies take too many. `end`: the time by which it has to
+    /// have come, unless the answer begins before.
+    pub(super) fn watched(mut self, place: BodyPlace, end: Option<Instant>) -> Self {
+        self.watch = Some(SlowBodyWatch::new(place, end));
+        self
     }
 
     /// Puts back a piece that was read, before all others.
@@ -142,11 +180,25 @@ impl StreamedBody {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, HttpFailure>>> {
+        if self.trace.is_answered() {
+            self.watch = None;
+        }
+        // EDGE-1: a probe that waits for its caller says nothing of the dependency.
+        let is_over = |watch: &mut SlowBodyWatch| watch.poll_end(cx).is_ready();
+        if self.watch.as_mut().is_some_and(is_over) {
+            return Poll::Ready(Some(Err(self.fail(HttpFailure::BodyTooSlow))));
+        }
         let Poll::Ready(frame) = Pin::new(&mut self.rest).poll_frame(cx) else {
             self.trace.progress.pause();
             let pause = self.pause;
             let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep(pause)));
-            ready!(alarm.as_mut().poll(cx));
+            if alarm.as_mut().poll(cx).is_pending() {
+                // EDGE-4: until the dependency answers, a slow body holds a place that others need.
+                match &mut self.watch {
+                    Some(watch) => ready!(watch.poll_too_many(cx)),
+                    None => return Poll::Pending,
+                }
+            }
             return Poll::Ready(Some(Err(self.fail(HttpFailure::BodyTooSlow))));
         };
         // EDGE-1: while a body flows, the limits of the attempt have not begun.
@@ -165,8 +217,11 @@ impl StreamedBody {
             return Poll::Ready(Some(Err(self.fail(HttpFailure::BodyTooLarge))));
         };
         self.room = room;
+        if let Some(watch) = &mut self.watch {
+            watch.arrived(length);
+        }
         // A reader that knows the length does not poll for the end.
-        let has_ended = self.rest.is_end_stream();
+        let has_ended = self.rest.is_end_stream() || frame.is_trailers();
         self.trace.ended.store(has_ended, Ordering::Release);
         Poll::Ready(Some(Ok(frame)))
     }
@@ -213,6 +268,11 @@ impl Body for Upload {
     ) -> Poll<Option<Result<Frame<Bytes>, HttpFailure>>> {
         match self.get_mut() {
             Self::Whole(body) => Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
+            Self::Trailed(body) => {
+                let data = body.data.take().map(Frame::data);
+                let frame = data.or_else(|| body.trailers.take().map(Frame::trailers));
+                Poll::Ready(frame.map(Ok))
+            }
             Self::Passing(body) => Pin::new(&mut **body).poll_frame(cx),
         }
     }
@@ -220,6 +280,7 @@ impl Body for Upload {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(body) => body.as_ref().is_none_or(Bytes::is_empty),
+            Self::Trailed(body) => body.data.is_none() && body.trailers.is_none(),
             Self::Passing(body) => body.is_end_stream(),
         }
     }
@@ -227,6 +288,7 @@ impl Body for Upload {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(body) => SizeHint::with_exact(body.as_ref().map_or(0, Bytes::len) as u64),
+            Self::Trailed(_) => SizeHint::default(),
             Self::Passing(body) => body.size_hint(),
         }
     }

@@ -25,6 +25,9 @@ use crate::sidecar::gateway::message::HttpFailure;
 use crate::sidecar::gateway::trace::AttemptSpan;
 use crate::{Verdict, retry_after};
 
+/// Length of an answer that the system's buffers take even if the caller does not read.
+const BUFFERED: u64 = 64_000;
+
 /// A response as it arrives.
 pub(crate) struct ResponseStream {
     pub(crate) status: StatusCode,
@@ -134,6 +137,13 @@ impl ResponseStream {
 
     pub(crate) fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+
+    /// Returns true if its end may come late because the caller reads slowly. The result of gRPC comes
+    /// with the end only.
+    pub(crate) fn may_wait_for_caller(&self) -> bool {
+        let is_long = self.size_hint().upper().is_none_or(|most| most > BUFFERED);
+        is_long && self.grpc.is_none()
     }
 }
 

@@ -13,6 +13,9 @@ use hyper_util::client::legacy::connect::{Connected, Connection};
 
 use crate::sidecar::gateway::observed_socket::{ObservedSocket, SocketObserver};
 
+/// Number of bytes that one read brings while the head of a response is missing.
+const MAX_HEAD_READ: usize = 16 * 1024;
+
 /// Events of a connection, shared with the code that sends the requests.
 #[derive(Debug, Default)]
 pub(crate) struct SocketHistory {
@@ -22,12 +25,19 @@ pub(crate) struct SocketHistory {
     has_answered: AtomicBool,
     /// True if the peer has sent something since the last write.
     has_answered_last: AtomicBool,
+    /// True if the head of a response may be missing.
+    awaits_head: AtomicBool,
 }
 
 impl SocketHistory {
     /// Returns true if the peer has stopped to accept bytes.
     pub(crate) fn write_failed(&self) -> bool {
         self.write_failed.load(Ordering::Acquire)
+    }
+
+    /// Notes that the head of a response has come.
+    pub(super) fn head_came(&self) {
+        self.awaits_head.store(false, Ordering::Release);
     }
 
     /// Returns true if the connection had served earlier requests, and has brought nothing for the
@@ -46,6 +56,16 @@ impl SocketObserver for Arc<SocketHistory> {
         self.has_answered_last.store(true, Ordering::Release);
     }
 
+    fn max_read(&self) -> usize {
+        // EDGE-4: interim responses are skipped as long as bytes are there. A flood of them must let
+        // the thread's other callers have their turn, and the limits of its own call hold.
+        if self.awaits_head.load(Ordering::Acquire) {
+            MAX_HEAD_READ
+        } else {
+            usize::MAX
+        }
+    }
+
     fn is_mute(&self) -> bool {
         self.write_failed()
     }
@@ -55,6 +75,7 @@ impl SocketObserver for Arc<SocketHistory> {
         let written = ready!(written);
         if written.is_ok() {
             self.has_answered_last.store(false, Ordering::Release);
+            self.awaits_head.store(true, Ordering::Release);
             return Poll::Ready(written);
         }
         self.write_failed.store(true, Ordering::Release);

@@ -21,7 +21,7 @@ pub(crate) struct UpstreamTarget {
     /// The budget of the bytes that are kept of requests and responses.
     pub(crate) budget: BufferBudget,
     /// Bodies of callers that are being read.
-    pub(crate) pending: PendingBodies,
+    pub(crate) pending: Arc<PendingBodies>,
     /// Connections of each thread.
     connections: Box<[OnceLock<UpstreamClient>]>,
 }
@@ -39,7 +39,7 @@ impl UpstreamTarget {
             attempts,
             holds_credentials: AtomicBool::new(false),
             budget,
-            pending: PendingBodies::default(),
+            pending: Arc::default(),
             connections: (0..threads).map(|_| OnceLock::new()).collect(),
         }
     }
@@ -47,8 +47,9 @@ impl UpstreamTarget {
     /// Applies the settings of requests that may change at any time.
     pub(crate) fn follow(&self, config: &DependencyConfig) {
         self.address.set_limits(&config.settings.timeout);
-        let places = config.settings.bulkhead.max_concurrent.get();
-        self.pending.set_places(places);
+        let places = &config.settings.bulkhead;
+        let most = places.max_concurrent.get();
+        self.pending.set_places(most, places.max_concurrent_writes);
         let outbound = OutboundHeaders::of(&config.outbound);
         self.address.outbound.store(Arc::new(outbound));
         let (url, tls) = (config.url.as_deref(), config.tls.as_ref());

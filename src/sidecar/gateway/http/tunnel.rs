@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::response_stream::ResponseStream;
 use crate::Streamed;
+use crate::sidecar::gateway::caller_limits::CallerPlace;
 use crate::sidecar::gateway::message::HttpFailure;
 use crate::sidecar::gateway::trace::RequestSpan;
 
@@ -209,6 +210,8 @@ pub(crate) struct CallerTunnel {
     idle: Option<Duration>,
     /// The request's span, which ends with the tunnel.
     pub(super) span: Option<RequestSpan>,
+    /// The caller's place, given back with the tunnel.
+    pub(super) place: Option<CallerPlace>,
 }
 
 impl CallerTunnel {
@@ -233,6 +236,7 @@ impl CallerTunnel {
             events,
             idle,
             span: None,
+            place: None,
         }))
     }
 
@@ -247,6 +251,8 @@ impl CallerTunnel {
             events,
             idle,
             span: _span,
+            // EDGE-4: the bytes of a tunnel are the caller's call, as those of an answer are.
+            place: _place,
         } = *self;
         if caller.send(Box::new(socket)).is_err() {
             return;

@@ -68,12 +68,12 @@ impl UpstreamClient {
     ) -> Result<Response<PooledBody>, HttpError> {
         let trace = match &body {
             Upload::Passing(passing) => Some(passing.trace()),
-            Upload::Whole(_) => None,
+            Upload::Whole(_) | Upload::Trailed(_) => None,
         };
         let message = self.message(request, body, left)?;
         // Only what may be repeated, and still is ours to send.
         let again = || {
-            let body = Upload::of(request).filter(|_| request.may_be_resent())?;
+            let body = request.kept_upload().filter(|_| request.may_be_resent())?;
             self.message(request, body, left).ok()
         };
         let sent = match &self.transport {

@@ -1,32 +1,39 @@
 //! The gateway's endpoint for an MCP server: `/{dependency}/mcp`, for any transport of the server
 //! itself.
 //!
-//! The endpoint keeps no sessions, so none is lost when the server or the gateway restarts. Each
-//! request is self-contained, in either version of the protocol.
+//! A session holds what its caller can be asked, and outlives restarts of the server. Requests
+//! without one are served too, in either dialect of the protocol.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use http::request::Parts;
-use http::{Request, Response};
-use hyper::body::Incoming;
-use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
-use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
+use http::{Response, StatusCode};
 use serde_json::Value;
 
-use super::handler::McpHandler;
-use crate::config::{DependencyConfig, FallbackConfig, FallbackKind, GatewayConfig};
+use super::audience::McpAudience;
+use super::endpoint_front::EndpointFront;
+use super::held_calls::HeldCalls;
+use super::hooks::RequestHooks;
+use super::rpc_reply::error_response;
+use crate::config::{DependencyConfig, FallbackConfig, FallbackKind};
 use crate::lock::LockExt as _;
+use crate::mcp::audience::ServerAudience;
+use crate::mcp::message::{RpcError, code};
 use crate::mcp::{self, Mcp, McpClient, McpSettings, ToolResult};
 use crate::sidecar::gateway::AddError;
 use crate::sidecar::gateway::fallback::{CacheBound, FallbackCaches, FormerCache, narrowed};
 use crate::sidecar::gateway::http::body::ReplyBody;
+use crate::sidecar::gateway::problem::{GatewayProblem, ProblemKind};
 use crate::{ByName, FallbackRule, Fixed, Runtime, StaleCache};
 
 /// The endpoint of one MCP server.
 pub(crate) struct McpEndpoint {
     pub(crate) name: Arc<str>,
     pub(crate) client: McpClient,
-    service: StreamableHttpService<McpHandler, NeverSessionManager>,
+    pub(crate) front: Arc<EndpointFront>,
+    pub(super) audience: Arc<McpAudience>,
+    pub(super) hooks: RequestHooks,
+    pub(super) held: HeldCalls,
     /// Its inputs, as they were last applied.
     applied: Mutex<AppliedSpec>,
 }
@@ -50,11 +57,14 @@ impl McpEndpoint {
         runtime: &Runtime,
         name: &str,
         (config, settings): (&DependencyConfig, McpSettings),
-        gateway: &GatewayConfig,
+        front: Arc<EndpointFront>,
         replaces: bool,
     ) -> Result<Self, AddError> {
         let policy = config.settings.clone();
+        let audience = McpAudience::new();
+        let heard: Arc<dyn ServerAudience> = Arc::clone(&audience) as Arc<dyn ServerAudience>;
         let new = mcp::dependency(runtime, name, &settings).configure(|own| *own = policy);
+        let new = new.heard_by(Arc::downgrade(&heard));
         let new = if replaces { new.replacing() } else { new };
         // MCP-1: one that cannot start is there and tried again. EDGE-6: only one that serves stays
         // until its successor runs.
@@ -70,23 +80,14 @@ impl McpEndpoint {
         let rules = rules.into_iter();
         let builder = rules.fold(new, |builder, rule| builder.fallback_rule(rule));
         let client = builder.start().await?;
-        let handler = McpHandler::new(client.clone());
-        let own = StreamableHttpServerConfig::default()
-            .with_legacy_session_mode(false)
-            .with_json_response(true)
-            .with_max_request_body_bytes(usize::try_from(gateway.max_body).unwrap_or(usize::MAX))
-            // The gateway has checked host and origin before, for every dependency alike.
-            .disable_allowed_hosts()
-            .disable_allowed_origins();
-        let service = StreamableHttpService::new(
-            move || Ok(handler.clone()),
-            Arc::new(NeverSessionManager::default()),
-            own,
-        );
+        audience.attach(client.clone());
         Ok(Self {
             name: Arc::from(name),
             client,
-            service,
+            hooks: RequestHooks::new(Arc::clone(&front)),
+            front,
+            audience,
+            held: HeldCalls::new(),
             applied: Mutex::new(AppliedSpec {
                 spec: McpEndpointSpec::of(config, settings),
                 kept,
@@ -124,11 +125,36 @@ impl McpEndpoint {
         Ok(true)
     }
 
-    /// Responds to a request to the endpoint.
-    pub(crate) async fn answer(&self, head: Parts, body: Incoming) -> Response<ReplyBody> {
-        let answered = self.service.handle(Request::from_parts(head, body)).await;
-        answered.map(ReplyBody::ours)
+    /// Returns the time that a caller may wait for a server that was never reached.
+    pub(super) fn first_wait(&self, limit: Duration) -> Duration {
+        if self.applied.acquire().spec.fallback_only {
+            // It is never started.
+            return Duration::ZERO;
+        }
+        limit
     }
+
+    /// Ends the streams of callers that would not end by themselves.
+    pub(crate) fn end_streams(&self) {
+        self.audience.end_streams();
+    }
+}
+
+/// Returns the refusal of a foreign host or page in the form of the protocol; other refusals stay.
+///
+/// # Source  Streamable HTTP, security: 403 where `Origin` or `Host` is not served.
+pub(crate) fn refused_by_protocol(response: Response<ReplyBody>) -> Response<ReplyBody> {
+    let kind = match response.status() {
+        StatusCode::MISDIRECTED_REQUEST => ProblemKind::FOREIGN_HOST,
+        StatusCode::FORBIDDEN => ProblemKind::FOREIGN_ORIGIN,
+        _ => return response,
+    };
+    let text = "the request comes from a page or for a host that is not served; gateway.origins and \
+                gateway.hosts list those that are";
+    let mut problem = GatewayProblem::of(kind, None, text).into_data();
+    problem["status"] = Value::from(StatusCode::FORBIDDEN.as_u16());
+    let error = RpcError::new(code::INVALID_REQUEST, text).with_data(&problem);
+    error_response(StatusCode::FORBIDDEN, None, &error)
 }
 
 impl McpEndpointSpec {

@@ -149,6 +149,8 @@ impl ProxiedCall<'_> {
         let ends = self.ends(until);
         let options = CallOptions {
             timeout: until.map(|end| end.saturating_duration_since(Instant::now())),
+            // EDGE-1: a slow body is the caller's, also if this call is the first to need it.
+            progress: request.progress(),
             ..CallOptions::default()
         };
         let attempts = Cell::new(0);

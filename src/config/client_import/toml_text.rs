@@ -1,0 +1,148 @@
+//! The text of one imported server.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use super::server_entry::{GivenValue, NamedValue, ServerEntry, ServerPlace};
+
+/// Writes the table of a server. One that cannot be started as it is stands in comments.
+pub(super) fn write(entry: &ServerEntry, out: &mut String) {
+    let mut text = String::new();
+    table(entry, &mut text);
+    // Writing into a string cannot fail.
+    let _ = writeln!(out, "# {}", quoted(&entry.title));
+    for line in &entry.obstacles {
+        let _ = writeln!(out, "# Not active: {line}.");
+    }
+    for line in &entry.remarks {
+        let _ = writeln!(out, "# {line}.");
+    }
+    for line in text.lines() {
+        let mark = if entry.obstacles.is_empty() { "" } else { "# " };
+        let _ = writeln!(out, "{mark}{line}");
+    }
+}
+
+fn table(entry: &ServerEntry, out: &mut String) {
+    let name = &entry.name;
+    // Writing into a string cannot fail.
+    let _ = writeln!(out, "[dependencies.{name}]");
+    match &entry.place {
+        ServerPlace::Process {
+            command,
+            args,
+            cwd,
+            env,
+        } => {
+            let _ = writeln!(out, "kind = \"mcp_stdio\"");
+            let _ = writeln!(out, "command = {}", quoted(command));
+            let args: Vec<String> = args.iter().map(|one| quoted(one)).collect();
+            if !args.is_empty() {
+                let _ = writeln!(out, "args = [{}]", args.join(", "));
+            }
+            if let Some(cwd) = cwd {
+                let _ = writeln!(out, "cwd = {}", quoted(cwd));
+            }
+            values(name, "env", env, out);
+        }
+        ServerPlace::Http { url, headers } => {
+            let _ = writeln!(out, "kind = \"mcp_http\"");
+            let _ = writeln!(out, "url = {}", quoted(url));
+            values(name, "headers", headers, out);
+        }
+        ServerPlace::Unknown => {}
+    }
+}
+
+fn values(name: &str, key: &str, values: &[NamedValue], out: &mut String) {
+    if values.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "[dependencies.{name}.{key}]");
+    for one in values {
+        let variable = variable(name, key, &one.name);
+        let member = member(&one.name);
+        match &one.value {
+            GivenValue::Plain(text) => {
+                let _ = writeln!(out, "{member} = {}", quoted(text));
+            }
+            GivenValue::Secret(text) => {
+                let better = match &variable {
+                    Some(variable) => format!("; better: the variable {variable}"),
+                    None => String::new(),
+                };
+                let _ = writeln!(out, "# A secret in plain text{better}.");
+                let _ = writeln!(out, "{member} = {}", quoted(text));
+            }
+            GivenValue::Reference(text) => {
+                let place = match &variable {
+                    Some(variable) => format!("set the variable {variable}"),
+                    None => "write its value here".to_owned(),
+                };
+                let _ = writeln!(out, "# {member} = {}  # a reference: {place}", quoted(text));
+            }
+        }
+    }
+}
+
+/// Returns what a person has to look at.
+pub(super) fn notes(entry: &ServerEntry) -> Vec<String> {
+    let name = &entry.name;
+    let mut notes = Vec::new();
+    for line in &entry.obstacles {
+        notes.push(format!("{name}: it stands in comments: {line}"));
+    }
+    for line in &entry.remarks {
+        notes.push(format!("{name}: {line}"));
+    }
+    let (key, values) = match &entry.place {
+        ServerPlace::Process { env, .. } => ("env", env.as_slice()),
+        ServerPlace::Http { headers, .. } => ("headers", headers.as_slice()),
+        ServerPlace::Unknown => ("", &[][..]),
+    };
+    for one in values {
+        let place = variable(name, key, &one.name);
+        let full = format!("{key}.{}", one.name);
+        let full = breakerbox_actors::printable(&full);
+        match (&one.value, place) {
+            (GivenValue::Plain(_), _) => {}
+            (GivenValue::Secret(_), Some(variable)) => notes.push(format!(
+                "{name}: {full} is a secret in plain text; better: the variable {variable}"
+            )),
+            (GivenValue::Secret(_), None) => {
+                notes.push(format!("{name}: {full} is a secret in plain text"));
+            }
+            (GivenValue::Reference(_), Some(variable)) => notes.push(format!(
+                "{name}: {full} refers to a variable of the client: set the variable {variable}"
+            )),
+            (GivenValue::Reference(_), None) => notes.push(format!(
+                "{name}: {full} refers to a variable of the client: write its value"
+            )),
+        }
+    }
+    notes
+}
+
+/// Returns the variable that sets a value; `None` if no shell could set one of this name.
+fn variable(name: &str, key: &str, member: &str) -> Option<String> {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    let fits = member.chars().all(plain) && !member.contains("__");
+    fits.then(|| format!("BREAKERBOX__DEPENDENCIES__{name}__{key}__{member}").to_uppercase())
+}
+
+/// Returns a key of a table.
+fn member(name: &str) -> String {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "_-".contains(letter);
+    if !name.is_empty() && name.chars().all(plain) {
+        name.to_owned()
+    } else {
+        quoted(name)
+    }
+}
+
+/// Returns a text as TOML. A basic string has the escapes of JSON, and one more character that it
+/// cannot contain.
+fn quoted(text: &str) -> String {
+    Value::from(text).to_string().replace('\u{7f}', "\\u007F")
+}

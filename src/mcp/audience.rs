@@ -1,0 +1,76 @@
+//! The sides that hear what a server says beside its answers.
+//!
+//! A listener belongs to one call, the audience to the server. Neither may block.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use breakerbox_actors::AttemptProgress;
+
+use super::error::McpError;
+use super::json_text::JsonText;
+use super::message::{RawOutcome, RawReply};
+
+/// A notification of a server.
+#[derive(Debug, Clone)]
+pub(crate) struct ServerNotice {
+    pub(crate) method: Arc<str>,
+    pub(crate) params: Option<JsonText>,
+}
+
+/// The answer to a server's request. Dropping it withdraws the request.
+pub(crate) type AnswerFuture = Pin<Box<dyn Future<Output = RawOutcome> + Send>>;
+
+/// The caller's side of a call in flight.
+pub(crate) trait CallListener: Send + Sync {
+    /// Returns the number of the caller. Calls of one session have the same.
+    fn caller(&self) -> u64;
+
+    /// Takes a notification that belongs to the call.
+    fn heard(&self, notice: ServerNotice);
+
+    /// Passes a request of the server on to the caller.
+    fn ask(&self, method: &str, params: Option<JsonText>) -> AnswerFuture;
+}
+
+/// The callers of a server, as long as they are connected.
+pub(crate) trait ServerAudience: Send + Sync {
+    /// Takes a notification that belongs to no single call.
+    fn heard(&self, notice: ServerNotice);
+}
+
+/// The way of a caller's request to a server.
+pub(crate) trait RequestSender: Send + Sync {
+    /// Sends a request, and waits for its result. Dropping the future cancels it.
+    fn send<'a>(
+        &'a self,
+        method: &'a str,
+        params: Option<JsonText>,
+        side: CallSide,
+    ) -> ReplyFuture<'a>;
+}
+
+/// The result of a request to a server.
+pub(crate) type ReplyFuture<'a> =
+    Pin<Box<dyn Future<Output = Result<RawReply, McpError>> + Send + 'a>>;
+
+/// The sides of one call that hear of it while it runs.
+#[derive(Clone, Default)]
+pub(crate) struct CallSide {
+    pub(crate) listener: Option<Arc<dyn CallListener>>,
+    /// Noted with each sign of progress.
+    pub(crate) progress: Option<AttemptProgress>,
+    /// The capabilities of the caller, if its requests do not name them.
+    pub(crate) capabilities: Option<JsonText>,
+    /// Headers of the caller that are passed on to a server over HTTP.
+    pub(crate) headers: Option<Arc<http::HeaderMap>>,
+}
+
+impl std::fmt::Debug for CallSide {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("CallSide")
+            .field("listens", &self.listener.is_some())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,458 @@
+//! One connection to a server: requests with ids of ours, their answers, and the server's own
+//! messages on their way to the callers.
+//!
+//! It starts and replaces nothing: it only tells that it has ended.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{AbortHandle, spawn_blocking};
+use tokio::time::{Instant, timeout};
+
+use super::audience::{AnswerFuture, CallListener, CallSide, ServerNotice};
+use super::call_table::{CallTable, RelatedCaller, RequestOutcome};
+use super::dialect::Dialect;
+use super::error::McpError;
+use super::http::HttpLink;
+use super::json_text::JsonText;
+use super::liveness::{ConnectionEnd, Liveness};
+use super::message::{self, LARGE, MessageId, ParamsHead, RawMessage, RawReply, RpcError};
+use super::request_meta::{self, OutgoingParams};
+use super::server_state::ServerState;
+use super::tool_list;
+use crate::lock::LockExt as _;
+
+/// Maximum duration of any call, even if the settings have no limit.
+const LONGEST: Duration = Duration::from_secs(600);
+/// Maximum number of requests of the server that wait for answers at once.
+const MAX_ASKED: usize = 64;
+
+/// The lines that are waiting to be written.
+pub(super) type LineSender = mpsc::Sender<Vec<Bytes>>;
+
+/// The way of messages to the server.
+pub(super) enum Link {
+    /// The standard input of a process. Dropping the sender closes it.
+    Pipe(Mutex<Option<LineSender>>),
+    /// One HTTP request for each message.
+    Http(HttpLink),
+}
+
+/// A connection.
+pub(super) struct Connection {
+    pub(super) link: Link,
+    pub(super) calls: CallTable,
+    pub(super) liveness: Arc<Liveness>,
+    pub(super) state: Arc<ServerState>,
+    dialect: OnceLock<Dialect>,
+    /// The server's own requests, until they are answered.
+    asked: Mutex<HashMap<MessageId, AbortHandle>>,
+    /// True once the server has forgotten the session.
+    is_expired: AtomicBool,
+}
+
+impl Connection {
+    pub(super) fn new(link: Link, liveness: Arc<Liveness>, state: &Arc<ServerState>) -> Arc<Self> {
+        Arc::new(Self {
+            link,
+            calls: CallTable::default(),
+            liveness,
+            state: Arc::clone(state),
+            dialect: OnceLock::new(),
+            asked: Mutex::default(),
+            is_expired: AtomicBool::new(false),
+        })
+    }
+
+    /// Sets the dialect of later requests. The first one stays.
+    pub(super) fn agree(&self, dialect: Dialect) {
+        // It is set once for each connection.
+        let _ = self.dialect.set(dialect);
+    }
+
+    pub(super) fn dialect(&self) -> Option<&Dialect> {
+        self.dialect.get()
+    }
+
+    /// Marks the session as forgotten by the server.
+    pub(super) fn expire(&self) {
+        self.is_expired.store(true, Ordering::Release);
+        self.liveness.close(None);
+    }
+
+    pub(super) fn is_expired(&self) -> bool {
+        self.is_expired.load(Ordering::Acquire)
+    }
+
+    /// Sends a request, and waits for its result for as long as any call may take.
+    ///
+    /// # Errors  [`McpError`].
+    /// # Cancel safety   Dropping the future notifies the server of the cancellation.
+    pub(super) async fn ask(
+        self: &Arc<Self>,
+        method: &str,
+        params: Option<JsonText>,
+        side: CallSide,
+    ) -> RequestOutcome {
+        let asked = self.ask_long(method, params, side);
+        let answered = timeout(LONGEST, asked).await;
+        answered.unwrap_or(Err(McpError::Silent(LONGEST)))
+    }
+
+    /// Sends a request of the handshake, of which no cancellation is told.
+    pub(super) async fn ask_plain(
+        self: &Arc<Self>,
+        method: &str,
+        params: Option<JsonText>,
+        side: CallSide,
+    ) -> RequestOutcome {
+        self.exchange(method, params, side, false).await
+    }
+
+    /// Sends a request, and waits for its result without a limit.
+    ///
+    /// # Errors  As [`Connection::ask`].
+    /// # Cancel safety   As [`Connection::ask`].
+    pub(super) async fn ask_long(
+        self: &Arc<Self>,
+        method: &str,
+        params: Option<JsonText>,
+        side: CallSide,
+    ) -> RequestOutcome {
+        self.exchange(method, params, side, true).await
+    }
+
+    async fn exchange(
+        self: &Arc<Self>,
+        method: &str,
+        params: Option<JsonText>,
+        side: CallSide,
+        is_cancellable: bool,
+    ) -> RequestOutcome {
+        if self.liveness.end() != ConnectionEnd::None {
+            return Err(McpError::Ended {
+                reason: "it has just ended".to_owned(),
+            });
+        }
+        let id = self.calls.next_id();
+        let outgoing = self.outgoing(params, id, &side).await?;
+        let line = message::request(&id.to_string(), method, outgoing.pieces);
+        self.check_length(&line)?;
+        let mut guard = RequestGuard {
+            connection: Arc::downgrade(self),
+            id,
+            is_cancellable,
+            is_sent: false,
+        };
+        match &self.link {
+            Link::Pipe(sender) => {
+                let (reply, answer) = oneshot::channel();
+                self.calls.insert(id, Some(reply), (side, outgoing.token));
+                let sender = sender.acquire().clone();
+                let sent = match sender {
+                    Some(sender) => sender.send(line).await.is_ok(),
+                    None => false,
+                };
+                if !sent {
+                    return Err(self.refined(McpError::closed("it ended before the request")));
+                }
+                guard.is_sent = true;
+                let ended = || McpError::closed("it ended before its response");
+                let outcome = answer.await.unwrap_or_else(|_| Err(ended()));
+                outcome.map_err(|error| self.refined(error))
+            }
+            Link::Http(http) => {
+                let headers = side.headers.clone();
+                self.calls.insert(id, None, (side, outgoing.token));
+                guard.is_sent = true;
+                let asked = (id, method, &outgoing.head);
+                let outcome = http.exchange(self, asked, line, headers.as_deref()).await;
+                self.calls.remove(id);
+                outcome.map_err(|error| self.refined(error))
+            }
+        }
+    }
+
+    /// Prepares parameters, apart from this thread if they are large.
+    async fn outgoing(
+        &self,
+        params: Option<JsonText>,
+        id: u64,
+        side: &CallSide,
+    ) -> Result<OutgoingParams, McpError> {
+        let size = params.as_ref().map_or(0, |params| params.bytes().len());
+        if size <= LARGE {
+            return request_meta::outgoing(self.dialect(), params.as_ref(), id, side);
+        }
+        // MCP-2: the thread is shared with breakers and supervisors.
+        let (dialect, side) = (self.dialect().cloned(), side.clone());
+        let prepared = spawn_blocking(move || {
+            request_meta::outgoing(dialect.as_ref(), params.as_ref(), id, &side)
+        });
+        let ended = |_| Err(McpError::closed("the process ends"));
+        prepared.await.unwrap_or_else(ended)
+    }
+
+    /// MCP-3: `max_line` bounds messages both ways.
+    fn check_length(&self, line: &[Bytes]) -> Result<(), McpError> {
+        let max_line = self.state.settings.max_line;
+        let length: usize = line.iter().map(Bytes::len).sum();
+        if length <= max_line {
+            return Ok(());
+        }
+        Err(McpError::InvalidRequest {
+            reason: format!("it has {length} bytes; at most max_line = {max_line} are allowed"),
+        })
+    }
+
+    /// Sends a notification.
+    ///
+    /// # Errors  The connection has ended.
+    pub(super) async fn notify(
+        &self,
+        method: &str,
+        params: Option<JsonText>,
+    ) -> Result<(), McpError> {
+        let params = params.map(|params| vec![params.into_bytes()]);
+        self.send(message::notification(method, params)).await
+    }
+
+    /// Sends a message that wants no answer.
+    async fn send(&self, line: Vec<Bytes>) -> Result<(), McpError> {
+        match &self.link {
+            Link::Pipe(sender) => {
+                let sender = sender.acquire().clone();
+                let closed = || McpError::closed("its input is closed");
+                let sender = sender.ok_or_else(closed)?;
+                sender.send(line).await.map_err(|_| closed())
+            }
+            Link::Http(http) => http.tell(self.dialect(), line).await,
+        }
+    }
+
+    /// Tells the server that a request is not waited for any more.
+    fn cancel(self: &Arc<Self>, id: u64) {
+        // MCP-5: a cancellation passes to the server.
+        let params = format!("{{\"requestId\":{id},\"reason\":\"its caller does not wait\"}}");
+        let params = Some(vec![Bytes::from(params)]);
+        let line = message::notification("notifications/cancelled", params);
+        match &self.link {
+            Link::Pipe(sender) => {
+                let sender = sender.acquire().clone();
+                // A full queue means that the server reads nothing.
+                if sender.is_some_and(|sender| sender.try_send(line).is_err()) {
+                    tracing::debug!("a cancellation was not sent");
+                }
+            }
+            // The end of the stream says it in the newer dialect.
+            Link::Http(_) if self.dialect().is_none_or(Dialect::is_self_contained) => {}
+            Link::Http(_) => {
+                let connection = Arc::clone(self);
+                drop(tokio::spawn(async move {
+                    if let Err(error) = connection.send(line).await {
+                        tracing::debug!(%error, "a cancellation was not sent");
+                    }
+                }));
+            }
+        }
+    }
+
+    /// Takes a message of the server. `of`: our request to which it belongs, if that is known.
+    pub(super) fn take(self: &Arc<Self>, message: IncomingMessage, of: Option<u64>) {
+        self.liveness.heard();
+        match message {
+            IncomingMessage::Answer(Some(id), outcome) => {
+                if !id.number().is_some_and(|id| self.calls.answer(id, outcome)) {
+                    tracing::debug!("an answer to no call in flight");
+                }
+            }
+            IncomingMessage::Answer(None, Err(error)) => {
+                tracing::debug!(%error, "an error of the server that belongs to no call");
+            }
+            IncomingMessage::Answer(None, Ok(_)) => {}
+            IncomingMessage::Notification(notice) => self.notified(notice, of),
+            IncomingMessage::Request { id, method, params } => {
+                self.asked_by_server(id, &method, params, of);
+            }
+        }
+    }
+
+    fn notified(self: &Arc<Self>, notice: ServerNotice, of: Option<u64>) {
+        if let Some(of) = of {
+            self.calls.note_progress(of);
+        }
+        match &*notice.method {
+            "notifications/progress" => self.calls.progress(&notice),
+            "notifications/cancelled" => {
+                let head = notice.params.as_ref().and_then(ParamsHead::read);
+                let id = head.and_then(|head| head.request_id);
+                let withdrawn = id.and_then(|id| self.asked.acquire().remove(&id));
+                if let Some(task) = withdrawn {
+                    task.abort();
+                }
+            }
+            "notifications/message" => {
+                let listener = match of.and_then(|id| self.calls.listener(id)) {
+                    Some(listener) => Some(listener),
+                    None => match self.calls.related() {
+                        RelatedCaller::One(listener) => Some(listener),
+                        _ => None,
+                    },
+                };
+                match listener {
+                    Some(listener) => listener.heard(notice),
+                    None => self.state.tell_audience(notice),
+                }
+            }
+            "notifications/tools/list_changed" => tool_list::list_again(self, notice),
+            _ => self.state.tell_audience(notice),
+        }
+    }
+
+    /// Passes a request of the server on to the caller that it concerns.
+    fn asked_by_server(
+        self: &Arc<Self>,
+        id: MessageId,
+        method: &str,
+        params: Option<JsonText>,
+        of: Option<u64>,
+    ) {
+        let answer: AnswerFuture = match (method, self.asked_caller(of)) {
+            ("ping", _) => {
+                let empty = JsonText::checked(Bytes::from_static(b"{}"));
+                Box::pin(std::future::ready(Ok(empty)))
+            }
+            _ if self.asked.acquire().len() >= MAX_ASKED => {
+                let text = format!("{MAX_ASKED} requests wait for answers, which is the limit");
+                let error = RpcError::new(message::code::INTERNAL_ERROR, text);
+                Box::pin(std::future::ready(Err(error)))
+            }
+            (method, Some(listener)) => listener.ask(method, params),
+            // MCP-5: no answer is given in the name of a caller that was not asked.
+            (method, None) => {
+                let error = RpcError::method_not_found(method);
+                Box::pin(std::future::ready(Err(error)))
+            }
+        };
+        let connection = Arc::downgrade(self);
+        let own_id = id.clone();
+        let mut asked = self.asked.acquire();
+        let task = tokio::spawn(async move {
+            let outcome = answer.await;
+            let Some(connection) = connection.upgrade() else {
+                return;
+            };
+            connection.asked.acquire().remove(&own_id);
+            let result = outcome.as_ref().map(|text| vec![text.bytes().clone()]);
+            let line = message::answer(own_id.as_json(), result);
+            if let Err(error) = connection.send(line).await {
+                tracing::debug!(%error, "a server's request was not answered");
+            }
+        });
+        asked.insert(id, task.abort_handle());
+    }
+
+    fn asked_caller(&self, of: Option<u64>) -> Option<Arc<dyn CallListener>> {
+        if let Some(listener) = of.and_then(|id| self.calls.listener(id)) {
+            return Some(listener);
+        }
+        match self.calls.related() {
+            RelatedCaller::One(listener) => Some(listener),
+            RelatedCaller::None | RelatedCaller::Unknown => None,
+        }
+    }
+
+    /// Asks for a sign of life. Returns false if none came in time.
+    pub(super) async fn has_answered(self: &Arc<Self>, method: &str) -> bool {
+        let since = Instant::now();
+        let asked = self.exchange(method, None, CallSide::default(), false);
+        let answered = timeout(self.liveness.patience(), asked).await;
+        match answered {
+            Ok(Ok(_) | Err(McpError::Server { .. } | McpError::UnusableAnswer { .. })) => true,
+            _ => self.liveness.has_heard_since(since),
+        }
+    }
+
+    /// Ends the connection: the input of a process is closed.
+    pub(super) fn close_link(&self) {
+        if let Link::Pipe(sender) = &self.link {
+            drop(sender.acquire().take());
+        }
+        let asked = std::mem::take(&mut *self.asked.acquire());
+        for task in asked.into_values() {
+            task.abort();
+        }
+    }
+
+    /// Ends what waits for answers, after the last message has come.
+    pub(super) fn ended(&self) {
+        self.close_link();
+        self.calls.clear();
+    }
+
+    /// Adds the known cause of the connection's end.
+    fn refined(&self, error: McpError) -> McpError {
+        let McpError::TransportClosed { .. } = &error else {
+            return error;
+        };
+        match (self.liveness.violation(), self.liveness.end()) {
+            (Some(reason), _) => McpError::Protocol { reason },
+            (None, ConnectionEnd::Hung) => McpError::closed("it hung, and is replaced"),
+            (None, _) => error,
+        }
+    }
+}
+
+/// Guard of a request that waits for its answer.
+struct RequestGuard {
+    connection: Weak<Connection>,
+    id: u64,
+    is_cancellable: bool,
+    is_sent: bool,
+}
+
+impl Drop for RequestGuard {
+    fn drop(&mut self) {
+        let Some(connection) = self.connection.upgrade() else {
+            return;
+        };
+        let is_unanswered = connection.calls.remove(self.id);
+        let is_open = connection.liveness.end() == ConnectionEnd::None;
+        if is_unanswered && is_open && self.is_cancellable && self.is_sent {
+            connection.cancel(self.id);
+        }
+    }
+}
+
+/// A message of the server, with all that was read of it.
+#[derive(Debug)]
+pub(super) enum IncomingMessage {
+    Answer(Option<MessageId>, RequestOutcome),
+    Notification(ServerNotice),
+    Request {
+        id: MessageId,
+        method: Box<str>,
+        params: Option<JsonText>,
+    },
+}
+
+impl From<RawMessage> for IncomingMessage {
+    /// Reads the head of a result too, which takes as long as reading the message.
+    fn from(message: RawMessage) -> Self {
+        match message {
+            RawMessage::Answer { id, outcome } => {
+                let outcome = outcome.map(RawReply::of).map_err(McpError::from);
+                Self::Answer(id, outcome)
+            }
+            RawMessage::Notification { method, params } => Self::Notification(ServerNotice {
+                method: method.into(),
+                params,
+            }),
+            RawMessage::Request { id, method, params } => Self::Request { id, method, params },
+        }
+    }
+}

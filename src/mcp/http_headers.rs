@@ -1,0 +1,129 @@
+//! Headers by which middle boxes route the requests of the newer dialect.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::Value;
+
+use super::message::ParamsHead;
+use super::server_state::ServerState;
+
+const PREFIX: &str = "=?base64?";
+const SUFFIX: &str = "?=";
+/// Maximum size of arguments that are searched for values of headers, in bytes.
+const MAX_ARGUMENTS: usize = 1 << 20;
+
+/// Returns a text as the value of a header. A text that no header may have is encoded.
+pub(crate) fn encoded(text: &str) -> String {
+    let is_plain = text.bytes().all(|byte| (0x20..0x7f).contains(&byte));
+    let is_alone = text.trim() == text && !(text.starts_with(PREFIX) && text.ends_with(SUFFIX));
+    if is_plain && is_alone {
+        return text.to_owned();
+    }
+    format!("{PREFIX}{}{SUFFIX}", STANDARD.encode(text))
+}
+
+/// Returns the text in the value of a header; `None` if its encoding is invalid.
+#[cfg(feature = "gateway")]
+pub(crate) fn decoded(value: &str) -> Option<String> {
+    let inner = value
+        .strip_prefix(PREFIX)
+        .and_then(|rest| rest.strip_suffix(SUFFIX));
+    match inner {
+        Some(inner) => String::from_utf8(STANDARD.decode(inner).ok()?).ok(),
+        None => Some(value.to_owned()),
+    }
+}
+
+/// An argument that goes into a header too: its path, and the header's last part.
+pub(crate) type HeaderParam = (Vec<String>, String);
+
+/// Returns the arguments of a tool that go into headers too.
+pub(super) fn header_params(schema: &Value) -> Vec<HeaderParam> {
+    let mut found = Vec::new();
+    search(schema, &mut Vec::new(), &mut found);
+    found
+}
+
+fn search(schema: &Value, path: &mut Vec<String>, found: &mut Vec<HeaderParam>) {
+    let Some(properties) = schema.get("properties").and_then(Value::as_object) else {
+        return;
+    };
+    if path.len() > 8 {
+        return;
+    }
+    for (name, property) in properties {
+        path.push(name.clone());
+        if let Some(header) = property.get("x-mcp-header").and_then(Value::as_str) {
+            found.push((path.clone(), header.to_owned()));
+        }
+        search(property, path, found);
+        path.pop();
+    }
+}
+
+/// Returns the text of an argument, as a header has it.
+pub(crate) fn argument_text(arguments: &Value, path: &[String]) -> Option<String> {
+    let mut value = arguments;
+    for name in path {
+        value = value.get(name)?;
+    }
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Bool(truth) => Some(truth.to_string()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+/// Returns the headers of a call's arguments.
+pub(super) fn param_headers(state: &ServerState, head: &ParamsHead) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    let toolbox = state.toolbox.load();
+    let params = head.name.as_deref().map(|name| toolbox.header_params(name));
+    let (Some(params @ [_, ..]), Some(arguments)) = (params, &head.arguments) else {
+        return headers;
+    };
+    if arguments.bytes().len() > MAX_ARGUMENTS {
+        return headers;
+    }
+    let arguments = arguments.to_value();
+    for (path, header) in params {
+        let name = HeaderName::try_from(format!("mcp-param-{header}")).ok();
+        let value = argument_text(&arguments, path);
+        let value = value.and_then(|text| HeaderValue::try_from(encoded(&text)).ok());
+        if let (Some(name), Some(value)) = (name, value) {
+            headers.insert(name, value);
+        }
+    }
+    headers
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn mcp_5_m10_names_of_any_letters_go_into_headers() {
+        assert_eq!(encoded("echo"), "echo");
+        assert_eq!(encoded("é"), "=?base64?w6k=?=");
+        assert!(encoded(" a").starts_with(PREFIX));
+        assert!(encoded("=?base64?x?=").starts_with(PREFIX));
+    }
+
+    #[test]
+    fn mcp_5_m10_marked_arguments_are_found_at_each_level() {
+        let schema = json!({ "properties": { "region": { "x-mcp-header": "Region" },
+            "in": { "properties": { "deep": { "x-mcp-header": "Deep" } } } } });
+        let params = header_params(&schema);
+        assert_eq!(params.len(), 2);
+        let arguments = json!({ "region": "eu", "in": { "deep": 7 } });
+        let texts: Vec<_> = params
+            .iter()
+            .filter_map(|(path, _)| argument_text(&arguments, path))
+            .collect();
+        assert!(texts.contains(&"eu".to_owned()) && texts.contains(&"7".to_owned()));
+    }
+}

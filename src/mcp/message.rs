@@ -1,0 +1,511 @@
+//! Messages of the protocol, read only as far as their routing needs.
+//!
+//! MCP-2: parameters and results stay parts of the text that they came in. Nothing here recurses, so
+//! that no depth of nesting is too deep.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::json_text::{JsonText, part_of};
+
+/// Size above which messages are read and written apart from the shared thread, in bytes.
+pub(crate) const LARGE: usize = 64 * 1024;
+
+/// Codes of JSON-RPC and of the protocol.
+pub(crate) mod code {
+    pub(crate) const PARSE_ERROR: i32 = -32700;
+    pub(crate) const INVALID_REQUEST: i32 = -32600;
+    pub(crate) const METHOD_NOT_FOUND: i32 = -32601;
+    pub(crate) const INVALID_PARAMS: i32 = -32602;
+    pub(crate) const INTERNAL_ERROR: i32 = -32603;
+    pub(crate) const RESOURCE_NOT_FOUND: i32 = -32002;
+    pub(crate) const HEADER_MISMATCH: i32 = -32020;
+    pub(crate) const MISSING_CAPABILITY: i32 = -32021;
+    pub(crate) const UNSUPPORTED_VERSION: i32 = -32022;
+    pub(crate) const INPUT_REQUIRED: i32 = -32042;
+}
+
+/// The id of a request, as it was written.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct MessageId(Box<str>);
+
+impl MessageId {
+    /// Takes an id; `None` for `null` and other values that no id may have.
+    pub(crate) fn new(raw: &str) -> Option<Self> {
+        let is_id = raw.starts_with('"') || raw.parse::<f64>().is_ok();
+        is_id.then(|| Self(raw.into()))
+    }
+
+    pub(crate) fn of_text(text: &str) -> Self {
+        Self(Value::from(text).to_string().into())
+    }
+
+    pub(crate) fn as_json(&self) -> &str {
+        &self.0
+    }
+
+    /// Returns the number, if it is one of ours. Some servers return it as a text.
+    pub(crate) fn number(&self) -> Option<u64> {
+        self.0.trim_matches('"').parse().ok()
+    }
+}
+
+/// An error of the protocol.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RpcError {
+    pub(crate) code: i32,
+    pub(crate) message: String,
+    pub(crate) data: Option<JsonText>,
+}
+
+impl RpcError {
+    pub(crate) fn new(code: i32, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            data: None,
+        }
+    }
+
+    pub(crate) fn with_data(mut self, data: &Value) -> Self {
+        self.data = Some(JsonText::of(data));
+        self
+    }
+
+    pub(crate) fn method_not_found(method: &str) -> Self {
+        let shown: String = method.chars().take(100).collect();
+        Self::new(code::METHOD_NOT_FOUND, format!("unknown method: {shown}"))
+    }
+
+    /// Writes the error as an object.
+    pub(crate) fn to_text(&self) -> Bytes {
+        let mut text = format!(
+            "{{\"code\":{},\"message\":{}",
+            self.code,
+            Value::from(self.message.as_str())
+        );
+        if let Some(data) = &self.data {
+            text.push_str(",\"data\":");
+            text.push_str(data.as_str());
+        }
+        text.push('}');
+        Bytes::from(text)
+    }
+}
+
+/// A message.
+#[derive(Debug)]
+pub(crate) enum RawMessage {
+    /// It wants an answer.
+    Request {
+        id: MessageId,
+        method: Box<str>,
+        params: Option<JsonText>,
+    },
+    /// It wants none.
+    Notification {
+        method: Box<str>,
+        params: Option<JsonText>,
+    },
+    /// The answer to a request. An error of the protocol may belong to none.
+    Answer {
+        id: Option<MessageId>,
+        outcome: RawOutcome,
+    },
+}
+
+/// A result, or an error of the protocol.
+pub(crate) type RawOutcome = Result<JsonText, RpcError>;
+
+/// The reason why a text is no message.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum MessageFault {
+    /// It is no JSON.
+    Syntax,
+    /// It is JSON, but no message. The id, if it has a valid one.
+    Shape(Option<MessageId>),
+    /// It names a method, but is no request. The id, if it has a valid one.
+    Request(Option<MessageId>),
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow, default, deserialize_with = "present")]
+    jsonrpc: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    id: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    method: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    params: Option<&'a RawValue>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    result: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    error: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct ErrorBody<'a> {
+    code: i64,
+    #[serde(borrow, default)]
+    message: Cow<'a, str>,
+    #[serde(borrow, default)]
+    data: Option<&'a RawValue>,
+}
+
+/// Keeps a `null` apart from a member that is missing.
+fn present<'de: 'a, 'a, D: Deserializer<'de>>(from: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&RawValue>::deserialize(from).map(Some)
+}
+
+impl RawMessage {
+    /// Reads a message.
+    ///
+    /// # Errors  [`MessageFault`].
+    pub(crate) fn read(text: &Bytes) -> Result<Self, MessageFault> {
+        let envelope: Envelope<'_> = serde_json::from_slice(text).map_err(|error| {
+            if error.is_data() {
+                MessageFault::Shape(None)
+            } else {
+                MessageFault::Syntax
+            }
+        })?;
+        if text.trim_ascii_start().first() != Some(&b'{') {
+            // A list would be read as the members in their order.
+            return Err(MessageFault::Shape(None));
+        }
+        let id = envelope.id.and_then(|raw| MessageId::new(raw.get()));
+        let fault = || match envelope.method {
+            Some(_) => MessageFault::Request(id.clone()),
+            None => MessageFault::Shape(id.clone()),
+        };
+        if envelope
+            .jsonrpc
+            .is_none_or(|version| version.get() != "\"2.0\"")
+        {
+            return Err(fault());
+        }
+        let part = |raw: &RawValue| part_of(text, raw);
+        if let Some(method) = envelope.method {
+            let method: Cow<'_, str> = serde_json::from_str(method.get()).map_err(|_| fault())?;
+            let method: Box<str> = method.into();
+            let params = envelope.params.map(part);
+            if params.as_ref().is_some_and(|params| !params.is_object()) {
+                return Err(fault());
+            }
+            return match (envelope.id, &id) {
+                (None, _) => Ok(Self::Notification { method, params }),
+                (Some(_), Some(id)) => Ok(Self::Request {
+                    id: id.clone(),
+                    method,
+                    params,
+                }),
+                (Some(_), None) => Err(fault()),
+            };
+        }
+        let outcome = match (envelope.result, envelope.error) {
+            (Some(result), None) => Ok(part(result)),
+            (_, Some(error)) => Err(read_error(text, error).ok_or_else(fault)?),
+            (None, None) => return Err(fault()),
+        };
+        if outcome.is_ok() && id.is_none() {
+            return Err(fault());
+        }
+        Ok(Self::Answer { id, outcome })
+    }
+}
+
+fn read_error(text: &Bytes, raw: &RawValue) -> Option<RpcError> {
+    let object = raw.get().starts_with('{').then(|| raw.get())?;
+    let body: ErrorBody<'_> = serde_json::from_str(object).ok()?;
+    Some(RpcError {
+        code: i32::try_from(body.code).ok()?,
+        message: body.message.into_owned(),
+        data: body.data.map(|raw| part_of(text, raw)),
+    })
+}
+
+/// The members of parameters that routing needs.
+#[derive(Debug, Default)]
+pub(crate) struct ParamsHead {
+    pub(crate) name: Option<String>,
+    pub(crate) name_text: Option<JsonText>,
+    pub(crate) uri: Option<String>,
+    pub(crate) arguments: Option<JsonText>,
+    pub(crate) meta: Option<JsonText>,
+    pub(crate) request_state: Option<JsonText>,
+    pub(crate) input_responses: Option<JsonText>,
+    pub(crate) progress_token: Option<JsonText>,
+    pub(crate) request_id: Option<MessageId>,
+    pub(crate) level: Option<String>,
+    pub(crate) protocol_version: Option<String>,
+    pub(crate) capabilities: Option<JsonText>,
+    pub(crate) notifications: Option<JsonText>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ParamsFields<'a> {
+    #[serde(borrow, default)]
+    name: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    uri: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    arguments: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "_meta")]
+    meta: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    request_state: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    input_responses: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    progress_token: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    request_id: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    level: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    protocol_version: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    capabilities: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    notifications: Option<&'a RawValue>,
+}
+
+impl ParamsHead {
+    /// Reads the members; `None` if one of them is there twice.
+    pub(crate) fn read(params: &JsonText) -> Option<Self> {
+        let text = params.bytes();
+        let fields: ParamsFields<'_> = serde_json::from_slice(text).ok()?;
+        let part = |raw: Option<&RawValue>| raw.map(|raw| part_of(text, raw));
+        let string =
+            |raw: Option<&RawValue>| raw.and_then(|raw| serde_json::from_str(raw.get()).ok());
+        Some(Self {
+            name: string(fields.name),
+            name_text: part(fields.name),
+            uri: string(fields.uri),
+            arguments: part(fields.arguments),
+            meta: part(fields.meta),
+            request_state: part(fields.request_state),
+            input_responses: part(fields.input_responses),
+            progress_token: part(fields.progress_token),
+            request_id: fields.request_id.and_then(|raw| MessageId::new(raw.get())),
+            level: string(fields.level),
+            protocol_version: string(fields.protocol_version),
+            capabilities: part(fields.capabilities),
+            notifications: part(fields.notifications),
+        })
+    }
+}
+
+/// A result with what was read of it.
+#[derive(Debug, Clone)]
+pub(crate) struct RawReply {
+    pub(crate) text: JsonText,
+    pub(crate) head: ResultHead,
+}
+
+impl RawReply {
+    pub(crate) fn of(text: JsonText) -> Self {
+        let head = ResultHead::read(&text);
+        Self { text, head }
+    }
+}
+
+/// The members of a result that its caller's side needs.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct ResultHead {
+    /// True if it is a tool's own error.
+    pub(crate) is_error: bool,
+    /// The kind of the result, in the newer dialect.
+    pub(crate) kind: Option<String>,
+    pub(crate) meta: Option<JsonText>,
+    /// True if there is a content that is no list.
+    pub(crate) has_odd_content: bool,
+    pub(crate) has_ttl: bool,
+    pub(crate) has_scope: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ResultFields<'a> {
+    #[serde(borrow, default)]
+    is_error: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    result_type: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "_meta")]
+    meta: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    content: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    ttl_ms: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    cache_scope: Option<&'a RawValue>,
+}
+
+impl ResultHead {
+    /// Reads the members; a result without the form of an object has none.
+    pub(crate) fn read(result: &JsonText) -> Self {
+        let text = result.bytes();
+        if !result.is_object() {
+            return Self::default();
+        }
+        let Ok(fields) = serde_json::from_slice::<ResultFields<'_>>(text) else {
+            return Self::default();
+        };
+        let kind = fields.result_type;
+        Self {
+            is_error: fields.is_error.is_some_and(|raw| raw.get() == "true"),
+            kind: kind.and_then(|raw| serde_json::from_str(raw.get()).ok()),
+            meta: fields.meta.map(|raw| part_of(text, raw)),
+            has_odd_content: fields
+                .content
+                .is_some_and(|raw| !raw.get().starts_with('[')),
+            has_ttl: fields.ttl_ms.is_some(),
+            has_scope: fields.cache_scope.is_some(),
+        }
+    }
+
+    /// Returns true if the server asks for input of its caller's user.
+    pub(crate) fn asks_for_input(&self) -> bool {
+        self.kind.as_deref() == Some("input_required")
+    }
+}
+
+/// Writes a request, in pieces.
+pub(crate) fn request(id: &str, method: &str, params: Option<Vec<Bytes>>) -> Vec<Bytes> {
+    let head = format!(
+        "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":{}",
+        Value::from(method)
+    );
+    with_params(head, params)
+}
+
+/// Writes a notification, in pieces.
+pub(crate) fn notification(method: &str, params: Option<Vec<Bytes>>) -> Vec<Bytes> {
+    let head = format!("{{\"jsonrpc\":\"2.0\",\"method\":{}", Value::from(method));
+    with_params(head, params)
+}
+
+fn with_params(mut head: String, params: Option<Vec<Bytes>>) -> Vec<Bytes> {
+    let Some(params) = params else {
+        head.push('}');
+        return vec![Bytes::from(head)];
+    };
+    head.push_str(",\"params\":");
+    let mut pieces = vec![Bytes::from(head)];
+    pieces.extend(params);
+    pieces.push(Bytes::from_static(b"}"));
+    pieces
+}
+
+/// Writes an answer, in pieces. `id`: as the request had it, or `null`.
+pub(crate) fn answer(id: &str, outcome: Result<Vec<Bytes>, &RpcError>) -> Vec<Bytes> {
+    let (member, value) = match outcome {
+        Ok(result) => ("result", result),
+        Err(error) => ("error", vec![error.to_text()]),
+    };
+    let head = format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"{member}\":");
+    let mut pieces = vec![Bytes::from(head)];
+    pieces.extend(value);
+    pieces.push(Bytes::from_static(b"}"));
+    pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &'static str) -> Result<RawMessage, MessageFault> {
+        RawMessage::read(&Bytes::from_static(text.as_bytes()))
+    }
+
+    #[test]
+    fn mcp_2_m6_messages_are_told_apart() {
+        let asked = read(r#"{"jsonrpc":"2.0","id":"a","method":"x","params":{"name":"n"}}"#);
+        assert!(
+            matches!(asked, Ok(RawMessage::Request { id, method, params: Some(params) })
+                if id.as_json() == "\"a\"" && &*method == "x"
+                    && ParamsHead::read(&params).unwrap().name.as_deref() == Some("n"))
+        );
+        let said = read(r#"{"jsonrpc":"2.0","method":"x"}"#);
+        assert!(matches!(
+            said,
+            Ok(RawMessage::Notification { params: None, .. })
+        ));
+        let answer = read(r#"{"id":7,"result":null,"jsonrpc":"2.0"}"#);
+        assert!(
+            matches!(answer, Ok(RawMessage::Answer { id: Some(id), outcome: Ok(_) }) if id.number() == Some(7))
+        );
+        let error =
+            read(r#"{"jsonrpc":"2.0","id":null,"error":{"code":1,"message":"m","data":[]}}"#);
+        let Ok(RawMessage::Answer {
+            id: None,
+            outcome: Err(error),
+        }) = error
+        else {
+            panic!("{error:?}");
+        };
+        assert_eq!(error.data.unwrap().as_str(), "[]");
+    }
+
+    #[test]
+    fn mcp_3_m6_what_is_no_message_says_why() {
+        assert_eq!(read("{").unwrap_err(), MessageFault::Syntax);
+        assert_eq!(read("").unwrap_err(), MessageFault::Syntax);
+        for text in ["[]", "7", "{}", r#"["2.0",7,"x"]"#] {
+            assert_eq!(read(text).unwrap_err(), MessageFault::Shape(None), "{text}");
+        }
+        let unnamed = read(r#"{"jsonrpc":"2.0","id":null,"method":"x"}"#);
+        assert_eq!(unnamed.unwrap_err(), MessageFault::Request(None));
+        let seven = || MessageId::new("7");
+        for text in [
+            r#"{"jsonrpc":"2.0","id":7}"#,
+            r#"{"jsonrpc":"2.0","id":7,"error":3}"#,
+        ] {
+            assert_eq!(
+                read(text).unwrap_err(),
+                MessageFault::Shape(seven()),
+                "{text}"
+            );
+        }
+        for text in [
+            r#"{"jsonrpc":"1.0","id":7,"method":"x"}"#,
+            r#"{"jsonrpc":"2.0","id":7,"method":3}"#,
+            r#"{"jsonrpc":"2.0","id":7,"method":"x","params":[]}"#,
+        ] {
+            assert_eq!(
+                read(text).unwrap_err(),
+                MessageFault::Request(seven()),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn mcp_2_m6_no_depth_is_too_deep() {
+        let deep = format!(
+            "{{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{{\"a\":{}{}}}}}",
+            "[".repeat(300_000),
+            "]".repeat(300_000)
+        );
+        let read = RawMessage::read(&Bytes::from(deep)).unwrap();
+        assert!(matches!(read, RawMessage::Answer { outcome: Ok(_), .. }));
+    }
+
+    #[test]
+    fn mcp_3_m6_the_head_of_a_result_is_read_and_nothing_else() {
+        let head = |text: &'static str| {
+            ResultHead::read(&JsonText::checked(Bytes::from_static(text.as_bytes())))
+        };
+        let own = head(r#"{"isError":true,"content":[],"resultType":"complete"}"#);
+        assert!(own.is_error && !own.has_odd_content && !own.asks_for_input());
+        assert!(head(r#"{"content":"text"}"#).has_odd_content);
+        assert!(head(r#"{"resultType":"input_required"}"#).asks_for_input());
+        assert!(!head("[1]").is_error);
+    }
+}

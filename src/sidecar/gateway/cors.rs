@@ -1,0 +1,98 @@
+//! Pages of other sites that may use an MCP endpoint from a browser (CORS).
+//!
+//! The guard has refused every other page before. Credentials of the browser itself, such as
+//! cookies, are never asked for: a page presents a token of its own.
+
+use bytes::Bytes;
+use http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
+    ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
+};
+use http::request::Parts;
+use http::{HeaderValue, Method, Response, StatusCode};
+
+use super::http::body::ReplyBody;
+
+/// Request headers that pages may send.
+const ALLOWED: [&str; 14] = [
+    "accept",
+    "authorization",
+    "baggage",
+    "breakerbox-deadline-ms",
+    "breakerbox-key",
+    "breakerbox-priority",
+    "content-type",
+    "last-event-id",
+    "mcp-method",
+    "mcp-name",
+    "mcp-protocol-version",
+    "mcp-session-id",
+    "traceparent",
+    "tracestate",
+];
+/// Beginning of the headers in which the newer dialect repeats parameters of a tool.
+const PARAMETERS: &str = "mcp-param-";
+/// Maximum length of the list of allowed headers.
+const MAX_LIST: usize = 4096;
+/// Response headers that pages may read.
+const EXPOSED: HeaderValue = HeaderValue::from_static(
+    "mcp-session-id, mcp-protocol-version, www-authenticate, retry-after, breakerbox-source",
+);
+const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, DELETE, OPTIONS");
+/// Time for which a browser may keep the answer to a preflight, in seconds.
+const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
+
+/// Origin of a page that may use the endpoint.
+pub(super) struct PageOrigin(HeaderValue);
+
+impl PageOrigin {
+    /// Returns the origin of a request that a page of another site made; `None` for every other
+    /// request. `origins`: those that are served.
+    pub(super) fn of(head: &Parts, origins: &[String]) -> Option<Self> {
+        let origin = head.headers.get(ORIGIN)?;
+        let text = origin.to_str().ok()?;
+        let mut listed = origins.iter();
+        let is_listed = listed.any(|one| one.eq_ignore_ascii_case(text.trim()));
+        is_listed.then(|| Self(origin.clone()))
+    }
+
+    /// Returns the answer to a preflight; `None` for every other request.
+    ///
+    /// # Source  The Fetch standard, section "CORS-preflight fetch".
+    pub(super) fn preflight(&self, head: &Parts) -> Option<Response<ReplyBody>> {
+        let is_one = head.method == Method::OPTIONS
+            && head.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+        if !is_one {
+            return None;
+        }
+        let mut allowed = ALLOWED.join(", ");
+        let lines = head.headers.get_all(ACCESS_CONTROL_REQUEST_HEADERS);
+        let asked = lines.iter().filter_map(|line| line.to_str().ok());
+        for name in asked.flat_map(|line| line.split(',')) {
+            let name = name.trim().to_ascii_lowercase();
+            if name.starts_with(PARAMETERS) && allowed.len() + name.len() < MAX_LIST {
+                allowed.push_str(", ");
+                allowed.push_str(&name);
+            }
+        }
+        let mut response = Response::new(ReplyBody::whole(Bytes::new()));
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        let headers = response.headers_mut();
+        headers.insert(ACCESS_CONTROL_ALLOW_METHODS, METHODS);
+        headers.insert(ACCESS_CONTROL_MAX_AGE, MAX_AGE);
+        if let Ok(allowed) = HeaderValue::try_from(allowed) {
+            headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, allowed);
+        }
+        self.admit(&mut response);
+        Some(response)
+    }
+
+    /// Lets the page read a response.
+    pub(super) fn admit(&self, response: &mut Response<ReplyBody>) {
+        let headers = response.headers_mut();
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, self.0.clone());
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+        headers.append(VARY, HeaderValue::from_static("origin"));
+    }
+}

@@ -1,0 +1,81 @@
+//! Admission of a request between the checks of its head and its dependency: the credentials of its
+//! caller, and the questions that browsers and authorization clients ask beforehand.
+
+use http::request::Parts;
+use http::{Method, Response};
+
+use super::caller_auth::WELL_KNOWN;
+use super::cors::PageOrigin;
+use super::http::body::ReplyBody;
+use super::problem::{GatewayProblem, ProblemKind};
+use super::route::{RouteKind, ThreadContext};
+
+/// Admits a request. `found`: its route, and the length of its name in the path. Returns the page
+/// that made it, if that is to read the response.
+///
+/// # Errors  The response to a request that goes no further.
+pub(super) async fn admit(
+    lane: &ThreadContext,
+    head: &mut Parts,
+    found: Option<&(RouteKind, usize)>,
+) -> Result<Option<PageOrigin>, Response<ReplyBody>> {
+    let path = head.uri.path();
+    let resource = path.strip_prefix(WELL_KNOWN);
+    let is_endpoint = found.is_some_and(|(route, _)| route.is_mcp());
+    let page = if is_endpoint || resource.is_some() {
+        PageOrigin::of(head, &lane.config.load().origins)
+    } else {
+        // What pages may do with an HTTP dependency is the dependency's own matter.
+        None
+    };
+    if let Some(answer) = page.as_ref().and_then(|page| page.preflight(head)) {
+        return Err(answer);
+    }
+    if let Some(resource) = resource {
+        let mut answer = metadata(lane, head, resource);
+        if let Some(page) = &page {
+            page.admit(&mut answer);
+        }
+        return Err(answer);
+    }
+    let name = found.map(|(_, length)| path[1..=*length].to_owned());
+    let check = lane.auth.load().of(name.as_deref());
+    if let Some(check) = check {
+        let resource = match &name {
+            Some(name) if is_endpoint => format!("/{name}/mcp"),
+            Some(name) => format!("/{name}"),
+            None => String::new(),
+        };
+        let admitted = Box::pin(check.admit(name.as_deref(), &resource, head)).await;
+        if let Err(mut refusal) = admitted {
+            if let Some(page) = &page {
+                page.admit(&mut refusal);
+            }
+            return Err(refusal);
+        }
+    }
+    Ok(page)
+}
+
+/// Returns the document about a resource (RFC 9728). `resource`: its path.
+fn metadata(lane: &ThreadContext, head: &Parts, resource: &str) -> Response<ReplyBody> {
+    let name = resource.strip_prefix('/').unwrap_or_default();
+    let name = name.split('/').next().unwrap_or_default();
+    let routes = lane.routes.load();
+    let path = match routes.get(name) {
+        Some(route) if route.is_mcp() => Some(format!("/{name}/mcp")),
+        Some(_) => Some(format!("/{name}")),
+        None => None,
+    };
+    let is_read = head.method == Method::GET || head.method == Method::HEAD;
+    let document = path
+        .filter(|path| is_read && path == resource)
+        .and_then(|path| {
+            let check = lane.auth.load().of(Some(name))?;
+            check.metadata(head, &path)
+        });
+    document.unwrap_or_else(|| {
+        let detail = "no authorization server stands before a resource of this path";
+        GatewayProblem::of(ProblemKind::NO_PATH, None, detail).into_response()
+    })
+}

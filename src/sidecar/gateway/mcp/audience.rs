@@ -1,0 +1,288 @@
+//! The callers that are connected to a server, and what they want to hear of it.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::caller_message::{CallerMessage, LEVELS, rank, rank_of};
+use super::sessions::{CallerSessions, MAX_RESOURCES};
+use crate::lock::LockExt as _;
+use crate::mcp::McpClient;
+use crate::mcp::audience::{ServerAudience, ServerNotice};
+use crate::mcp::dialect::ServerDescription;
+use crate::mcp::json_text::{JsonText, MemberEdit, edited};
+use crate::mcp::message::{MessageId, ParamsHead, notification};
+use crate::mcp::request_meta::{self, SUBSCRIPTION};
+
+/// Maximum number of subscriptions of callers to a server.
+const MAX_SUBSCRIPTIONS: usize = 1024;
+/// Maximum number of messages that wait for a slow caller.
+const MAX_WAITING: usize = 256;
+
+/// Changes that a caller of the newer dialect wants to hear of.
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct WantedChanges {
+    tools_list_changed: bool,
+    prompts_list_changed: bool,
+    resources_list_changed: bool,
+    resource_subscriptions: Option<BTreeSet<String>>,
+}
+
+impl WantedChanges {
+    /// Returns the part that the server tells of.
+    fn told_by(self, description: Option<&ServerDescription>) -> Self {
+        let has = |capability, property| {
+            description.is_some_and(|description| description.has(capability, property))
+        };
+        let resources = self.resource_subscriptions;
+        Self {
+            tools_list_changed: self.tools_list_changed && has("tools", "listChanged"),
+            prompts_list_changed: self.prompts_list_changed && has("prompts", "listChanged"),
+            resources_list_changed: self.resources_list_changed && has("resources", "listChanged"),
+            resource_subscriptions: resources.filter(|_| has("resources", "subscribe")),
+        }
+    }
+
+    fn to_value(&self) -> Value {
+        let mut value = json!({});
+        for (name, is_wanted) in [
+            ("toolsListChanged", self.tools_list_changed),
+            ("promptsListChanged", self.prompts_list_changed),
+            ("resourcesListChanged", self.resources_list_changed),
+        ] {
+            if is_wanted {
+                value[name] = Value::Bool(true);
+            }
+        }
+        if let Some(resources) = &self.resource_subscriptions {
+            value["resourceSubscriptions"] = json!(resources);
+        }
+        value
+    }
+
+    fn includes(&self, notice: &ServerNotice) -> bool {
+        match &*notice.method {
+            "notifications/tools/list_changed" => self.tools_list_changed,
+            "notifications/prompts/list_changed" => self.prompts_list_changed,
+            "notifications/resources/list_changed" => self.resources_list_changed,
+            "notifications/resources/updated" => {
+                let resources = self.resource_subscriptions.as_ref();
+                let uri = uri_of(notice);
+                uri.is_some_and(|uri| resources.is_some_and(|all| all.contains(&uri)))
+            }
+            _ => false,
+        }
+    }
+}
+
+fn uri_of(notice: &ServerNotice) -> Option<String> {
+    ParamsHead::read(notice.params.as_ref()?)?.uri
+}
+
+struct ChangeSubscription {
+    number: u64,
+    id: MessageId,
+    wanted: WantedChanges,
+    sender: mpsc::Sender<CallerMessage>,
+}
+
+/// The callers of a server.
+pub(super) struct McpAudience {
+    pub(super) sessions: CallerSessions,
+    subscriptions: Mutex<Vec<ChangeSubscription>>,
+    last: AtomicU64,
+    client: OnceLock<McpClient>,
+}
+
+impl McpAudience {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            sessions: CallerSessions::new(),
+            subscriptions: Mutex::default(),
+            last: AtomicU64::new(0),
+            client: OnceLock::new(),
+        })
+    }
+
+    /// Sets the client of the server, once it is started.
+    pub(super) fn attach(&self, client: McpClient) {
+        // It is set once.
+        let _ = self.client.set(client);
+        self.wish();
+    }
+
+    /// Tells the server what the callers want together.
+    pub(super) fn wish(&self) {
+        let Some(client) = self.client.get() else {
+            return;
+        };
+        let sessions = self.sessions.all();
+        let mut resources = BTreeSet::new();
+        let mut lowest: Option<usize> = None;
+        for session in &sessions {
+            resources.extend(session.resources.acquire().iter().cloned());
+            let level = session.level.acquire().as_deref().and_then(rank);
+            lowest = lowest.into_iter().chain(level).min();
+        }
+        for subscription in &*self.subscriptions.acquire() {
+            let own = subscription.wanted.resource_subscriptions.iter().flatten();
+            resources.extend(own.cloned());
+        }
+        let level = lowest
+            .and_then(|rank| LEVELS.get(rank))
+            .map(|level| (*level).to_owned());
+        client.wish(|wishes| {
+            let is_changed = wishes.level != level || wishes.resources != resources;
+            wishes.level = level;
+            wishes.resources = resources;
+            is_changed
+        });
+    }
+
+    /// Begins a subscription. Returns its first message and the later ones, or `None` if there are
+    /// too many.
+    pub(super) fn subscribe(
+        self: &Arc<Self>,
+        id: &MessageId,
+        wanted: Option<&JsonText>,
+    ) -> Option<(CallerMessage, SubscriptionStream)> {
+        let wanted: WantedChanges = wanted.and_then(JsonText::read).unwrap_or_default();
+        let description = self.client.get().and_then(McpClient::description);
+        let mut accepted = wanted.told_by(description.as_deref());
+        if let Some(resources) = &mut accepted.resource_subscriptions {
+            // CALL-6: nothing is unbounded.
+            *resources = std::mem::take(resources)
+                .into_iter()
+                .take(MAX_RESOURCES)
+                .collect();
+        }
+        let subscription: Value = serde_json::from_str(id.as_json()).unwrap_or_default();
+        let params = json!({ "_meta": { SUBSCRIPTION: subscription },
+            "notifications": accepted.to_value() });
+        let first = notification(
+            "notifications/subscriptions/acknowledged",
+            Some(vec![JsonText::of(&params).into_bytes()]),
+        );
+        let (sender, messages) = mpsc::channel(MAX_WAITING);
+        let number = self.last.fetch_add(1, Ordering::Relaxed);
+        {
+            let mut subscriptions = self.subscriptions.acquire();
+            if subscriptions.len() >= MAX_SUBSCRIPTIONS {
+                return None;
+            }
+            subscriptions.push(ChangeSubscription {
+                number,
+                id: id.clone(),
+                wanted: accepted,
+                sender,
+            });
+        }
+        self.wish();
+        let stream = SubscriptionStream {
+            audience: Arc::clone(self),
+            number,
+            messages,
+        };
+        Some((first, stream))
+    }
+
+    /// Ends all streams that would not end by themselves.
+    pub(super) fn end_streams(&self) {
+        self.sessions.end_streams();
+        let subscriptions = std::mem::take(&mut *self.subscriptions.acquire());
+        drop(subscriptions);
+    }
+}
+
+/// Later messages of a subscription. Dropping it ends the subscription.
+pub(super) struct SubscriptionStream {
+    audience: Arc<McpAudience>,
+    number: u64,
+    pub(super) messages: mpsc::Receiver<CallerMessage>,
+}
+
+impl Drop for SubscriptionStream {
+    fn drop(&mut self) {
+        let number = self.number;
+        let mut subscriptions = self.audience.subscriptions.acquire();
+        subscriptions.retain(|one| one.number != number);
+        drop(subscriptions);
+        self.audience.wish();
+    }
+}
+
+impl ServerAudience for McpAudience {
+    fn heard(&self, notice: ServerNotice) {
+        if &*notice.method == "notifications/subscriptions/acknowledged" {
+            // It answers our own subscription.
+            return;
+        }
+        let params = notice.params.clone().map(without_subscription);
+        let message = notification(&notice.method, params);
+        let uri = uri_of(&notice);
+        let is_log = &*notice.method == "notifications/message";
+        let is_update = &*notice.method == "notifications/resources/updated";
+        for session in self.sessions.all() {
+            let is_wanted = if is_log {
+                rank_of(&notice) >= session.lowest_rank()
+            } else if is_update {
+                let resources = session.resources.acquire();
+                uri.as_ref().is_some_and(|uri| resources.contains(uri))
+            } else {
+                true
+            };
+            if is_wanted {
+                session.tell(message.clone());
+            }
+        }
+        for subscription in &*self.subscriptions.acquire() {
+            if !subscription.wanted.includes(&notice) {
+                continue;
+            }
+            let id = subscription.id.as_json();
+            let params = with_subscription(notice.params.as_ref(), id);
+            let message = notification(&notice.method, Some(params));
+            if subscription.sender.try_send(message).is_err() {
+                tracing::debug!("a change was not taken by a caller");
+            }
+        }
+    }
+}
+
+/// Returns parameters with the id of a subscription of the caller.
+fn with_subscription(params: Option<&JsonText>, id: &str) -> CallerMessage {
+    let empty = JsonText::of(&json!({}));
+    let params = params.unwrap_or(&empty);
+    let head = ParamsHead::read(params).unwrap_or_default();
+    let meta = head.meta.as_ref();
+    let mut members = meta.and_then(request_meta::members).unwrap_or_default();
+    let id = JsonText::checked(bytes::Bytes::copy_from_slice(id.as_bytes()));
+    members.insert(SUBSCRIPTION.to_owned(), id);
+    let edit = MemberEdit {
+        name: "_meta",
+        present: meta,
+        value: request_meta::written(&members),
+    };
+    edited(params, vec![edit])
+}
+
+/// Returns parameters without the id of our own subscription at the server.
+fn without_subscription(params: JsonText) -> CallerMessage {
+    let head = ParamsHead::read(&params).unwrap_or_default();
+    let members = head.meta.as_ref().and_then(request_meta::members);
+    let mut members = members.unwrap_or_default();
+    if members.remove(SUBSCRIPTION).is_none() {
+        return vec![params.into_bytes()];
+    }
+    let edit = MemberEdit {
+        name: "_meta",
+        present: head.meta.as_ref(),
+        value: request_meta::written(&members),
+    };
+    edited(&params, vec![edit])
+}

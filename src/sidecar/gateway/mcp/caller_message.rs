@@ -1,0 +1,58 @@
+//! Messages on their way to a caller, and which of them it wants.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+
+use crate::mcp::audience::ServerNotice;
+use crate::mcp::json_text::JsonText;
+use crate::mcp::message::ParamsHead;
+use crate::mcp::request_meta;
+
+/// A message on its way to a caller, in pieces.
+pub(super) type CallerMessage = Vec<Bytes>;
+
+/// Number of the last caller.
+static LAST_CALLER: AtomicU64 = AtomicU64::new(0);
+
+/// Returns the number of a new caller.
+pub(super) fn next_caller() -> u64 {
+    LAST_CALLER.fetch_add(1, Ordering::Relaxed) + 1
+}
+
+/// Levels of log messages, from the lowest.
+pub(super) const LEVELS: [&str; 8] = [
+    "debug",
+    "info",
+    "notice",
+    "warning",
+    "error",
+    "critical",
+    "alert",
+    "emergency",
+];
+
+/// Returns the rank of a level.
+pub(super) fn rank(level: &str) -> Option<usize> {
+    LEVELS.iter().position(|one| *one == level)
+}
+
+/// Returns the rank of a log message.
+pub(super) fn rank_of(notice: &ServerNotice) -> usize {
+    let head = notice.params.as_ref().and_then(ParamsHead::read);
+    let level = head.and_then(|head| head.level);
+    level.and_then(|level| rank(&level)).unwrap_or(LEVELS.len())
+}
+
+/// Returns true if capabilities have what a question needs; `None` for a request that is no
+/// question to a user.
+pub(super) fn is_capable(capabilities: &JsonText, method: &str) -> Option<bool> {
+    let capability = match method {
+        "elicitation/create" => "elicitation",
+        "sampling/createMessage" => "sampling",
+        "roots/list" => "roots",
+        _ => return None,
+    };
+    let told = request_meta::members(capabilities);
+    Some(told.is_some_and(|told| told.contains_key(capability)))
+}

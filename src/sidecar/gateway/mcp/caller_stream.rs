@@ -1,0 +1,205 @@
+//! The way of a server's words to the caller of one call.
+
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::caller_message::{CallerMessage, is_capable, next_caller, rank_of};
+use super::sessions::CallerSession;
+use crate::lock::LockExt as _;
+use crate::mcp::audience::{AnswerFuture, CallListener, ServerNotice};
+use crate::mcp::json_text::JsonText;
+use crate::mcp::message::{RawOutcome, RpcError, notification, request};
+
+/// Maximum number of messages that wait for a slow caller.
+const MAX_WAITING: usize = 256;
+
+/// A question of a server to the user of a call.
+pub(super) struct HeldQuestion {
+    pub(super) method: Box<str>,
+    pub(super) params: Option<JsonText>,
+    pub(super) reply: oneshot::Sender<RawOutcome>,
+}
+
+/// Caller of one call.
+pub(super) struct CallerStream {
+    caller: u64,
+    messages: Mutex<mpsc::Sender<CallerMessage>>,
+    session: Option<Arc<CallerSession>>,
+    /// The way of questions to a caller without a session, and its capabilities.
+    questions: Option<(mpsc::Sender<HeldQuestion>, JsonText)>,
+    /// Rank of the lowest log messages that pass; `None`: none passes.
+    level: Option<usize>,
+    /// True if the caller takes a stream.
+    takes_events: bool,
+}
+
+impl CallerStream {
+    /// Creates the stream of a call in a session, or of a caller without one. Log messages pass from
+    /// `level` on.
+    pub(super) fn new(
+        session: Option<Arc<CallerSession>>,
+        level: Option<usize>,
+        takes_events: bool,
+    ) -> (Arc<Self>, mpsc::Receiver<CallerMessage>) {
+        let (messages, waiting) = mpsc::channel(MAX_WAITING);
+        let caller = session
+            .as_ref()
+            .map_or_else(next_caller, |session| session.number);
+        let stream = Self {
+            caller,
+            messages: Mutex::new(messages),
+            session,
+            questions: None,
+            level,
+            takes_events,
+        };
+        (Arc::new(stream), waiting)
+    }
+
+    /// Creates the stream of a caller that is asked between two of its requests.
+    pub(super) fn of_newer(
+        (level, capabilities): (Option<usize>, JsonText),
+        takes_events: bool,
+    ) -> (
+        Arc<Self>,
+        mpsc::Receiver<CallerMessage>,
+        mpsc::Receiver<HeldQuestion>,
+    ) {
+        let (messages, waiting) = mpsc::channel(MAX_WAITING);
+        let (sender, questions) = mpsc::channel(MAX_WAITING);
+        let stream = Self {
+            caller: next_caller(),
+            messages: Mutex::new(messages),
+            session: None,
+            questions: Some((sender, capabilities)),
+            level,
+            takes_events,
+        };
+        (Arc::new(stream), waiting, questions)
+    }
+
+    /// Returns the messages for the next request of the same call.
+    pub(super) fn reopened(&self) -> mpsc::Receiver<CallerMessage> {
+        let (messages, waiting) = mpsc::channel(MAX_WAITING);
+        *self.messages.acquire() = messages;
+        waiting
+    }
+
+    /// Asks a caller without a session: its answer comes by another request.
+    fn ask_between(&self, method: &str, params: Option<JsonText>) -> Option<AnswerFuture> {
+        let (sender, capabilities) = self.questions.as_ref()?;
+        if !is_capable(capabilities, method)? {
+            return None;
+        }
+        let (reply, answer) = oneshot::channel();
+        let question = HeldQuestion {
+            method: method.into(),
+            params,
+            reply,
+        };
+        sender.try_send(question).ok()?;
+        Some(Box::pin(async move {
+            answer.await.unwrap_or_else(|_| {
+                let text = "the caller left before it answered";
+                Err(RpcError::new(
+                    crate::mcp::message::code::INTERNAL_ERROR,
+                    text,
+                ))
+            })
+        }))
+    }
+
+    /// Returns true if the caller can be asked this.
+    pub(super) fn can_be_asked(&self, method: &str) -> bool {
+        let session = self.session.as_ref();
+        self.takes_events && session.is_some_and(|session| session.can_be_asked(method))
+    }
+}
+
+impl CallListener for CallerStream {
+    fn caller(&self) -> u64 {
+        self.caller
+    }
+
+    fn heard(&self, notice: ServerNotice) {
+        let is_wanted = match &*notice.method {
+            "notifications/message" => self.level.is_some_and(|level| rank_of(&notice) >= level),
+            _ => true,
+        };
+        if !is_wanted || !self.takes_events {
+            return;
+        }
+        let params = notice.params.map(|params| vec![params.into_bytes()]);
+        let message = notification(&notice.method, params);
+        // CALL-6: a caller that reads too slowly misses messages, and no memory grows for it.
+        if self.messages.acquire().try_send(message).is_err() {
+            tracing::debug!("a message of a server was not taken by its caller");
+        }
+    }
+
+    fn ask(&self, method: &str, params: Option<JsonText>) -> AnswerFuture {
+        if self.questions.is_some() {
+            return self.ask_between(method, params).unwrap_or_else(|| {
+                let error = RpcError::method_not_found(method);
+                Box::pin(std::future::ready(Err(error)))
+            });
+        }
+        let Some(session) = self.session.clone().filter(|_| self.can_be_asked(method)) else {
+            // MCP-5: nothing is answered in the name of a user that was not asked.
+            let error = RpcError::method_not_found(method);
+            return Box::pin(std::future::ready(Err(error)));
+        };
+        let (id, answer) = session.begin_ask();
+        let params = params.map(|params| vec![params.into_bytes()]);
+        let message = request(id.as_json(), method, params);
+        let messages = self.messages.acquire().clone();
+        let is_sent = messages.try_send(message).is_ok();
+        let withdrawal = QuestionWithdrawal {
+            id: id.as_json().into(),
+            messages: is_sent.then_some(messages),
+        };
+        let method: Box<str> = method.into();
+        Box::pin(async move {
+            // Dropped, it withdraws the question.
+            let asked = session.asked(id);
+            if !is_sent {
+                return Err(RpcError::method_not_found(&method));
+            }
+            let outcome = answer.await;
+            withdrawal.settle();
+            drop(asked);
+            outcome.unwrap_or_else(|_| {
+                let text = "the caller left before it answered";
+                Err(RpcError::new(
+                    crate::mcp::message::code::INTERNAL_ERROR,
+                    text,
+                ))
+            })
+        })
+    }
+}
+
+/// Withdrawal of a question that the server does not ask any more: told when it is dropped.
+struct QuestionWithdrawal {
+    id: Box<str>,
+    messages: Option<mpsc::Sender<CallerMessage>>,
+}
+
+impl QuestionWithdrawal {
+    /// Ends a question that was answered.
+    fn settle(mut self) {
+        self.messages = None;
+    }
+}
+
+impl Drop for QuestionWithdrawal {
+    fn drop(&mut self) {
+        if let Some(messages) = &self.messages {
+            let params = format!("{{\"requestId\":{}}}", self.id);
+            let params = Some(vec![bytes::Bytes::from(params)]);
+            // A caller that is gone asks no user.
+            let _ = messages.try_send(notification("notifications/cancelled", params));
+        }
+    }
+}

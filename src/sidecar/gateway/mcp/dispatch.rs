@@ -1,0 +1,419 @@
+//! The way of one request to what answers it: the gateway itself, or the server under its breaker.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+use super::caller_message::{LEVELS, rank};
+use super::caller_stream::CallerStream;
+use super::endpoint::McpEndpoint;
+use super::request_check::CallerDialect;
+use super::rpc_reply::{AnswerLabel, OWN_CODE, RequestAnswer, finished, of_call};
+use super::sessions::{CallerSession, MAX_RESOURCES};
+use crate::lock::LockExt as _;
+use crate::mcp::audience::{CallListener as _, CallSide};
+use crate::mcp::call::PassedCall;
+use crate::mcp::dialect::{HANDSHAKE_VERSIONS, SELF_CONTAINED_VERSION};
+use crate::mcp::json_text::{JsonText, MemberEdit, edited, joined, quoted};
+use crate::mcp::message::{MessageId, ParamsHead, RawReply, RpcError, code};
+use crate::mcp::request_meta::SERVER_INFO;
+use crate::mcp::{McpError, ToolOutcome};
+use crate::{AttemptProgress, CallError, CallOptions};
+
+/// Maximum number of times that one call may ask its user for input.
+const MAX_ROUNDS: u32 = 10;
+/// Time that a caller's handshake waits for a server that has never been reached.
+const FIRST_WAIT: Duration = Duration::from_secs(10);
+
+/// A request of a caller, with all that was read of it.
+pub(super) struct CallerRequest {
+    pub(super) id: MessageId,
+    pub(super) method: Box<str>,
+    pub(super) params: Option<JsonText>,
+    pub(super) head: ParamsHead,
+    pub(super) dialect: CallerDialect,
+    pub(super) session: Option<Arc<CallerSession>>,
+    pub(super) options: CallOptions,
+    /// The name under which the server knows what is called.
+    pub(super) renamed: Option<String>,
+    pub(super) forwarded: Option<Arc<HeaderMap>>,
+    /// Its part of the budget, until it is answered.
+    pub(super) _room: Vec<OwnedSemaphorePermit>,
+}
+
+impl CallerRequest {
+    pub(super) fn is_newer(&self) -> bool {
+        matches!(self.dialect, CallerDialect::Newer { .. })
+    }
+
+    /// Returns the rank of the lowest log messages that the caller wants.
+    pub(super) fn lowest_rank(&self) -> Option<usize> {
+        match &self.dialect {
+            CallerDialect::Newer { level, .. } => level.as_deref().and_then(rank),
+            CallerDialect::Older => Some(match &self.session {
+                Some(session) => session.lowest_rank(),
+                None => 0,
+            }),
+        }
+    }
+
+    fn uri(&self) -> Result<String, RpcError> {
+        let missing = || RpcError::new(code::INVALID_PARAMS, "uri is missing; a text is allowed");
+        self.head.uri.clone().ok_or_else(missing)
+    }
+}
+
+impl McpEndpoint {
+    /// Answers a request.
+    ///
+    /// # Cancel safety   Dropping the future cancels the call, and notifies the server.
+    pub(super) async fn respond(
+        self: Arc<Self>,
+        request: CallerRequest,
+        stream: Arc<CallerStream>,
+    ) -> RequestAnswer {
+        let is_newer = request.is_newer();
+        match (&*request.method, is_newer) {
+            ("ping", false) => Ok(vec![Bytes::from_static(b"{}")]),
+            ("server/discover", _) => Ok(self.discovered(&request).await),
+            ("logging/setLevel", false) => self.set_level(&request).await,
+            ("resources/subscribe", false) => self.watch(request, &stream).await,
+            ("resources/unsubscribe", false) => self.unwatch(&request),
+            (
+                "initialize"
+                | "ping"
+                | "logging/setLevel"
+                | "resources/subscribe"
+                | "resources/unsubscribe",
+                true,
+            )
+            | ("subscriptions/listen", false) => Err(RpcError::method_not_found(&request.method)),
+            ("tools/list", _) => self.list_tools(request, &stream).await,
+            ("tools/call", _) => self.call_tool(request, &stream).await,
+            _ => self.pass(request, &stream).await,
+        }
+    }
+
+    /// Calls a tool, and counts the call.
+    async fn call_tool(&self, request: CallerRequest, stream: &Arc<CallerStream>) -> RequestAnswer {
+        let name = request.head.name.clone().unwrap_or_default();
+        let began = Instant::now();
+        let answered = self.pass_on(request, stream).await;
+        let outcome = match &answered {
+            Err(_) => ToolOutcome::Failed,
+            Ok((_, true)) => ToolOutcome::ToolError,
+            Ok((_, false)) => ToolOutcome::Answered,
+        };
+        let count = (name.as_str(), outcome, began.elapsed());
+        self.hooks.count(&self.client, count);
+        answered.map(|(result, _)| result)
+    }
+
+    /// Passes a request on to the server.
+    async fn pass(&self, request: CallerRequest, stream: &Arc<CallerStream>) -> RequestAnswer {
+        let answered = self.pass_on(request, stream).await;
+        answered.map(|(result, _)| result)
+    }
+
+    /// Passes a request on to the server. Returns true too if the result is a tool's own error.
+    async fn pass_on(
+        &self,
+        mut request: CallerRequest,
+        stream: &Arc<CallerStream>,
+    ) -> Result<(Vec<Bytes>, bool), RpcError> {
+        if let (Some(name), Some(params)) = (&request.renamed, &request.params) {
+            let edit = MemberEdit {
+                name: "name",
+                present: request.head.name_text.as_ref(),
+                value: quoted(name),
+            };
+            let params = JsonText::checked(joined(&edited(params, vec![edit])));
+            request.head = ParamsHead::read(&params).unwrap_or_default();
+            request.params = Some(params);
+        }
+        let is_newer = request.is_newer();
+        for _ in 0..MAX_ROUNDS {
+            let (reply, label) = self.ask_server(&request, stream).await?;
+            if is_newer || !reply.head.asks_for_input() {
+                let result = finished(&reply, (&request.method, is_newer), label);
+                return Ok((result, reply.head.is_error));
+            }
+            // The caller's dialect asks its user by requests of their own.
+            let params = self.asked_for_input(&request, &reply, stream).await?;
+            request.head = ParamsHead::read(&params).unwrap_or_default();
+            request.params = Some(params);
+        }
+        let text = format!("the server asked for input more than {MAX_ROUNDS} times");
+        Err(RpcError::new(OWN_CODE, text))
+    }
+
+    /// Makes one call under the breaker.
+    async fn ask_server(
+        &self,
+        request: &CallerRequest,
+        stream: &Arc<CallerStream>,
+    ) -> Result<(RawReply, AnswerLabel), RpcError> {
+        let progress = AttemptProgress::default();
+        let listener: Arc<dyn crate::mcp::audience::CallListener> =
+            Arc::clone(stream) as Arc<dyn crate::mcp::audience::CallListener>;
+        let session = request.session.as_ref();
+        let side = CallSide {
+            listener: Some(listener),
+            progress: Some(progress.clone()),
+            capabilities: session.map(|session| session.capabilities.clone()),
+            headers: request.forwarded.clone(),
+        };
+        let options = CallOptions {
+            // MCP-4: progress prolongs the attempt, up to the total.
+            progress: Some(progress),
+            ..request.options.clone()
+        };
+        let failed = |error: CallError<McpError>| {
+            tracing::trace!(caller = stream.caller(), %error, "a call failed");
+            of_call(&error, &self.client, request.is_newer())
+        };
+        if &*request.method != "tools/call" {
+            let options = CallOptions {
+                idempotent: Some(true),
+                ..options
+            };
+            let asked = (&*request.method, request.params.clone());
+            let passed = self.client.pass(options, asked, side).await;
+            return passed.map(|reply| (reply, None)).map_err(failed);
+        }
+        let (Some(name), Some(params)) = (&request.head.name, &request.params) else {
+            let text = "name is missing; the name of a tool is allowed";
+            return Err(RpcError::new(code::INVALID_PARAMS, text));
+        };
+        let passed = PassedCall {
+            params: params.clone(),
+            arguments: request.head.arguments.clone(),
+            input: [
+                request.head.request_state.clone(),
+                request.head.input_responses.clone(),
+            ],
+            side,
+        };
+        let calling = self.client.call_text(name.clone(), passed, options);
+        let answer = calling.await.map_err(failed)?;
+        let age = answer
+            .age
+            .map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        Ok((answer.value.into_reply(), Some((answer.source, age))))
+    }
+
+    /// Asks the user of an older caller for what the server wants, and returns the parameters with
+    /// which the call goes on.
+    async fn asked_for_input(
+        &self,
+        request: &CallerRequest,
+        reply: &RawReply,
+        stream: &Arc<CallerStream>,
+    ) -> Result<JsonText, RpcError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct InputWanted<'a> {
+            #[serde(borrow, default)]
+            input_requests: std::collections::BTreeMap<String, InputQuestion<'a>>,
+            #[serde(borrow, default)]
+            request_state: Option<&'a RawValue>,
+        }
+        #[derive(Deserialize)]
+        struct InputQuestion<'a> {
+            method: String,
+            #[serde(borrow, default)]
+            params: Option<&'a RawValue>,
+        }
+        let unusable = || RpcError::new(OWN_CODE, "the server's questions cannot be read");
+        let text = reply.text.bytes();
+        let wanted: InputWanted<'_> = serde_json::from_slice(text).map_err(|_| unusable())?;
+        let mut responses = String::from("{");
+        for (key, question) in &wanted.input_requests {
+            if !stream.can_be_asked(&question.method) {
+                let text = format!(
+                    "the server asks its user ({}), and this caller cannot be asked",
+                    question.method
+                );
+                return Err(RpcError::new(OWN_CODE, text));
+            }
+            let params = question
+                .params
+                .map(|raw| crate::mcp::json_text::part_of(text, raw));
+            let answer = stream.ask(&question.method, params).await?;
+            if responses.len() > 1 {
+                responses.push(',');
+            }
+            responses.push_str(&Value::from(key.as_str()).to_string());
+            responses.push(':');
+            responses.push_str(answer.as_str());
+        }
+        responses.push('}');
+        let mut edits = vec![MemberEdit {
+            name: "inputResponses",
+            present: request.head.input_responses.as_ref(),
+            value: Bytes::from(responses),
+        }];
+        if let Some(state) = wanted.request_state {
+            edits.push(MemberEdit {
+                name: "requestState",
+                present: request.head.request_state.as_ref(),
+                value: Bytes::copy_from_slice(state.get().as_bytes()),
+            });
+        }
+        let empty = JsonText::of(&json!({}));
+        let params = request.params.as_ref().unwrap_or(&empty);
+        Ok(JsonText::checked(joined(&edited(params, edits))))
+    }
+
+    /// Lists the tools as they were listed last: callers need them while the server is restarted.
+    async fn list_tools(
+        &self,
+        request: CallerRequest,
+        stream: &Arc<CallerStream>,
+    ) -> RequestAnswer {
+        let description = self.client.description();
+        if description.is_some_and(|description| !description.can("tools")) {
+            return Err(RpcError::method_not_found(&request.method));
+        }
+        let is_own = request.forwarded.is_some();
+        let listed = self.client.listed().filter(|_| !is_own);
+        let Some(listed) = listed else {
+            // The server was never reached so far, or may list other tools to this caller.
+            let answered = self.pass(request, stream).await?;
+            let result = JsonText::checked(joined(&answered));
+            let shown = self.hooks.filtered(&result);
+            return Ok(vec![shown.unwrap_or(result).into_bytes()]);
+        };
+        let shown = self.hooks.shown(&self.client, &listed);
+        let mut text = Vec::from(&b"{\"tools\":["[..]);
+        for (number, tool) in shown.iter().enumerate() {
+            if number > 0 {
+                text.push(b',');
+            }
+            text.extend_from_slice(tool.text.bytes());
+        }
+        text.extend_from_slice(b"]}");
+        let reply = RawReply::of(JsonText::checked(Bytes::from(text)));
+        let asked = (&*request.method, request.is_newer());
+        Ok(finished(&reply, asked, None))
+    }
+
+    /// Describes the server in the newer dialect.
+    async fn discovered(&self, request: &CallerRequest) -> Vec<Bytes> {
+        let (capabilities, info, instructions) = self.described().await;
+        let info: Value = info.to_value();
+        let mut result = json!({ "supportedVersions": [SELF_CONTAINED_VERSION],
+            "capabilities": capabilities, "_meta": { SERVER_INFO: info } });
+        if let Some(instructions) = instructions {
+            result["instructions"] = instructions.to_value();
+        }
+        let reply = RawReply::of(JsonText::of(&result));
+        finished(&reply, (&request.method, true), None)
+    }
+
+    /// Answers the handshake of the older dialect. Returns the session too, if one was begun.
+    pub(super) async fn initialize(
+        &self,
+        head: &ParamsHead,
+    ) -> (Vec<Bytes>, Option<Arc<CallerSession>>) {
+        let [newest, ..] = HANDSHAKE_VERSIONS;
+        let asked = head.protocol_version.as_deref();
+        let known = asked.filter(|asked| HANDSHAKE_VERSIONS.contains(asked));
+        let version = known.unwrap_or(newest);
+        let (capabilities, info, instructions) = self.described().await;
+        let mut result = json!({ "protocolVersion": version, "capabilities": capabilities,
+            "serverInfo": info.to_value() });
+        if let Some(instructions) = instructions {
+            result["instructions"] = instructions.to_value();
+        }
+        let none = || JsonText::of(&json!({}));
+        let told = head.capabilities.clone().unwrap_or_else(none);
+        let sessions = &self.audience.sessions;
+        let (session, have_ended) = sessions.begin(told);
+        if have_ended {
+            self.audience.wish();
+        }
+        (vec![JsonText::of(&result).into_bytes()], session)
+    }
+
+    /// Returns the server's capabilities, its name and its instructions.
+    async fn described(&self) -> (Value, JsonText, Option<JsonText>) {
+        let known = self.client.known_within(self.first_wait(FIRST_WAIT)).await;
+        let own = || {
+            let name = self.client.client().name();
+            JsonText::of(&json!({ "name": name, "version": env!("CARGO_PKG_VERSION") }))
+        };
+        match known {
+            Some(known) => {
+                // MCP-5: a capability is told if the server has it.
+                let capabilities = match &known.capabilities {
+                    Value::Object(_) => known.capabilities.clone(),
+                    _ => json!({}),
+                };
+                let info = known.server_info.clone().unwrap_or_else(own);
+                (capabilities, info, known.instructions.clone())
+            }
+            // It is not known yet; its tools are announced when it is.
+            None => (json!({ "tools": { "listChanged": true } }), own(), None),
+        }
+    }
+
+    async fn set_level(&self, request: &CallerRequest) -> RequestAnswer {
+        let description = self.client.description();
+        if description.is_some_and(|description| !description.can("logging")) {
+            return Err(RpcError::method_not_found(&request.method));
+        }
+        let level = request.head.level.as_deref();
+        let Some(level) = level.filter(|level| rank(level).is_some()) else {
+            let text = format!("level is not one of {}", LEVELS.join(", "));
+            return Err(RpcError::new(code::INVALID_PARAMS, text));
+        };
+        if let Some(session) = &request.session {
+            *session.level.acquire() = Some(level.to_owned());
+            self.audience.wish();
+        }
+        Ok(vec![Bytes::from_static(b"{}")])
+    }
+
+    async fn watch(&self, request: CallerRequest, stream: &Arc<CallerStream>) -> RequestAnswer {
+        let uri = request.uri()?;
+        let Some(session) = request.session.clone() else {
+            let text = "a subscription needs a session, which initialize begins";
+            return Err(RpcError::new(code::INVALID_REQUEST, text));
+        };
+        let description = self.client.description();
+        let can =
+            |known: &crate::mcp::dialect::ServerDescription| known.has("resources", "subscribe");
+        if !description.as_deref().is_some_and(can) {
+            return Err(RpcError::method_not_found(&request.method));
+        }
+        if session.resources.acquire().len() >= MAX_RESOURCES {
+            let text = format!("a session may watch {MAX_RESOURCES} resources");
+            return Err(RpcError::new(code::INVALID_PARAMS, text));
+        }
+        let is_newer = description.is_some_and(|known| known.dialect.is_self_contained());
+        if !is_newer {
+            // The caller learns at once if the server does not take it.
+            self.ask_server(&request, stream).await?;
+        }
+        session.resources.acquire().insert(uri);
+        self.audience.wish();
+        Ok(vec![Bytes::from_static(b"{}")])
+    }
+
+    fn unwatch(&self, request: &CallerRequest) -> RequestAnswer {
+        let uri = request.uri()?;
+        if let Some(session) = &request.session {
+            session.resources.acquire().remove(&uri);
+            self.audience.wish();
+        }
+        Ok(vec![Bytes::from_static(b"{}")])
+    }
+}

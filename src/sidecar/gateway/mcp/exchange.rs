@@ -1,0 +1,507 @@
+//! HTTP exchanges at `/{dependency}/mcp`: one message of a caller, or the stream of its session.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use hyper::body::Incoming;
+use tokio::task::spawn_blocking;
+
+use super::body_reader::{self, BodyFault, MessageLimits, ReadMessage};
+use super::call_headers::call_options;
+use super::caller_message::CallerMessage;
+use super::caller_stream::CallerStream;
+use super::dispatch::CallerRequest;
+use super::endpoint::McpEndpoint;
+use super::event_body::EventBody;
+use super::held_calls::AskingCall;
+use super::request_check::{
+    AcceptedMedia, CallerDialect, SESSION, accepted, check_params, check_request, check_version,
+};
+use super::rpc_reply::{
+    RequestAnswer, empty_response, error_response, message_response, status_of,
+};
+use super::sessions::CallerSession;
+use crate::config::GatewayConfig;
+use crate::mcp::message::{
+    LARGE, MessageFault, MessageId, ParamsHead, RawMessage, RpcError, answer, code,
+};
+use crate::sidecar::gateway::call_note::CallNote;
+use crate::sidecar::gateway::http::body::ReplyBody;
+
+const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, DELETE, OPTIONS");
+type FrontResponse = Response<ReplyBody>;
+
+impl McpEndpoint {
+    /// Responds to a request to the endpoint. Returns true too if the whole request was read.
+    pub(crate) async fn answer(
+        self: &Arc<Self>,
+        head: Parts,
+        body: Incoming,
+        config: &GatewayConfig,
+    ) -> (FrontResponse, bool) {
+        let is_empty = hyper::body::Body::is_end_stream(&body);
+        match head.method {
+            Method::POST => self.post(head, body, config).await,
+            Method::GET => (self.get(&head), is_empty),
+            Method::DELETE => (self.delete(&head), is_empty),
+            Method::OPTIONS => (options(), is_empty),
+            _ => (not_allowed(), is_empty),
+        }
+    }
+
+    async fn post(
+        self: &Arc<Self>,
+        head: Parts,
+        body: Incoming,
+        config: &GatewayConfig,
+    ) -> (FrontResponse, bool) {
+        if let Err((status, error)) = check_head(&head.headers) {
+            return (error_response(status, None, &error), false);
+        }
+        let max_line = self.client.server_settings().max_line;
+        let max_body = usize::try_from(config.max_body).unwrap_or(usize::MAX);
+        let limits = MessageLimits {
+            size: max_line.min(max_body),
+            pause: config.body_timeout,
+        };
+        let ReadMessage { text, room } = match body_reader::read(body, limits).await {
+            Ok(read) => read,
+            Err(fault) => return (unread(fault, limits, max_line), false),
+        };
+        let read = if text.len() > LARGE {
+            // A thread of the gateway serves other callers too.
+            let read = spawn_blocking(move || read_message(&text)).await;
+            read.unwrap_or_else(|_| Err((None, RpcError::new(code::INTERNAL_ERROR, "not read"))))
+        } else {
+            read_message(&text)
+        };
+        let (message, params) = match read {
+            Ok(read) => read,
+            Err((id, error)) => {
+                let id = id.as_ref().map(MessageId::as_json);
+                return (error_response(StatusCode::BAD_REQUEST, id, &error), true);
+            }
+        };
+        let response = match message {
+            RawMessage::Request {
+                id,
+                method,
+                params: text,
+            } => {
+                let own = (id, method, text);
+                self.take_request(&head, own, (params, room)).await
+            }
+            RawMessage::Notification { method, .. } => {
+                self.take_notification(&head.headers, &method, &params)
+            }
+            RawMessage::Answer { id, outcome } => match self.session(&head.headers) {
+                Err(response) => *response,
+                Ok(session) => {
+                    let taken = session.zip(id);
+                    if !taken.is_some_and(|(session, id)| session.answer(&id, outcome)) {
+                        tracing::debug!("an answer of a caller to no question");
+                    }
+                    empty_response(StatusCode::ACCEPTED)
+                }
+            },
+        };
+        (response, true)
+    }
+
+    /// Returns the session that a request names.
+    ///
+    /// # Errors  There is none of this id, or none any more.
+    fn session(
+        &self,
+        headers: &HeaderMap,
+    ) -> Result<Option<Arc<CallerSession>>, Box<FrontResponse>> {
+        let Some(id) = headers.get(SESSION) else {
+            return Ok(None);
+        };
+        let id = id.to_str().unwrap_or_default();
+        match self.audience.sessions.find(id) {
+            Some(session) => Ok(Some(session)),
+            None => {
+                let text = "there is no such session; initialize begins a new one";
+                let error = RpcError::new(code::INVALID_REQUEST, text);
+                Err(Box::new(error_response(
+                    StatusCode::NOT_FOUND,
+                    None,
+                    &error,
+                )))
+            }
+        }
+    }
+
+    fn take_notification(
+        &self,
+        headers: &HeaderMap,
+        method: &str,
+        head: &ParamsHead,
+    ) -> FrontResponse {
+        if let Err((status, error)) = check_version(headers) {
+            return error_response(status, None, &error);
+        }
+        let session = match self.session(headers) {
+            Ok(session) => session,
+            Err(response) => return *response,
+        };
+        if method == "notifications/cancelled"
+            && let (Some(session), Some(id)) = (session, &head.request_id)
+        {
+            session.cancel(id);
+        }
+        empty_response(StatusCode::ACCEPTED)
+    }
+
+    /// Takes a request of a caller, and answers it.
+    pub(super) async fn take_request(
+        self: &Arc<Self>,
+        head: &Parts,
+        (id, method, text): (MessageId, Box<str>, Option<crate::mcp::JsonText>),
+        (params, room): (ParamsHead, Vec<tokio::sync::OwnedSemaphorePermit>),
+    ) -> FrontResponse {
+        let note = CallNote::new(&self.name, &method, params.name.as_deref());
+        let taking = self.take_checked(head, (id, method, text), (params, room));
+        let mut response = taking.await;
+        response.extensions_mut().insert(note);
+        response
+    }
+
+    async fn take_checked(
+        self: &Arc<Self>,
+        head: &Parts,
+        (id, method, text): (MessageId, Box<str>, Option<crate::mcp::JsonText>),
+        (params, room): (ParamsHead, Vec<tokio::sync::OwnedSemaphorePermit>),
+    ) -> FrontResponse {
+        let refuse = |status, error: &RpcError| error_response(status, Some(id.as_json()), error);
+        let dialect = match check_request(&head.headers, &method, &params) {
+            Ok(dialect) => dialect,
+            Err((status, error)) => return refuse(status, &error),
+        };
+        let is_newer = matches!(dialect, CallerDialect::Newer { .. });
+        let admitted = match self.hooks.admit(&method, params.name.as_deref()) {
+            Ok(admitted) => admitted,
+            Err(error) => return refuse(status_of(Some(&error), is_newer), &error),
+        };
+        if &*method == "tools/call" && is_newer {
+            let own = admitted.renamed.as_deref().or(params.name.as_deref());
+            let marked = own.map(|name| self.client.header_params(name));
+            let marked = marked.unwrap_or_default();
+            let arguments = params.arguments.as_ref();
+            if let Err((status, error)) = check_params(&head.headers, &marked, arguments) {
+                return refuse(status, &error);
+            }
+        }
+        let mut options = match call_options(&head.headers) {
+            Ok(options) => options,
+            Err(text) => {
+                let error = RpcError::new(code::INVALID_REQUEST, text);
+                return refuse(StatusCode::BAD_REQUEST, &error);
+            }
+        };
+        admitted.apply(&mut options);
+        if &*method == "initialize" && !is_newer {
+            let (result, session) = self.initialize(&params).await;
+            let mut response = message_response(StatusCode::OK, answer(id.as_json(), Ok(result)));
+            let session = session.and_then(|own| HeaderValue::from_str(&own.id).ok());
+            if let Some(session) = session {
+                response.headers_mut().insert(SESSION, session);
+            }
+            return response;
+        }
+        let session = match self.session(&head.headers) {
+            _ if is_newer => None,
+            Ok(session) => session,
+            Err(response) => return *response,
+        };
+        if &*method == "subscriptions/listen" && is_newer {
+            return self.listen(&id, &params);
+        }
+        let request = CallerRequest {
+            id: id.clone(),
+            method,
+            params: text,
+            head: params,
+            dialect,
+            session,
+            options,
+            renamed: admitted.renamed,
+            forwarded: self.hooks.forwarded(head),
+            _room: room,
+        };
+        self.begin_call(request, &head.headers).await
+    }
+
+    /// Begins the call of a request.
+    async fn begin_call(
+        self: &Arc<Self>,
+        request: CallerRequest,
+        headers: &HeaderMap,
+    ) -> FrontResponse {
+        let media = accepted(headers);
+        let (id, level) = (request.id.clone(), request.lowest_rank());
+        let endpoint = Arc::clone(self);
+        if let CallerDialect::Newer { capabilities, .. } = &request.dialect {
+            let asking = match self.held.take_up(&request.head) {
+                Some(Err(error)) => {
+                    return error_response(StatusCode::OK, Some(id.as_json()), &error);
+                }
+                Some(Ok(asking)) => {
+                    let messages = asking.stream.reopened();
+                    (asking, messages)
+                }
+                None => {
+                    let asked = (level, capabilities.clone());
+                    let (stream, messages, questions) = CallerStream::of_newer(asked, media.events);
+                    let own = Arc::clone(&stream);
+                    let call = Box::pin(Arc::clone(self).respond(request, own));
+                    let asking = AskingCall {
+                        call,
+                        questions,
+                        stream,
+                    };
+                    (asking, messages)
+                }
+            };
+            let (asking, messages) = asking;
+            let call = Box::pin(async move { Some(endpoint.held.next_of(asking).await) });
+            return converse((id, true), media, messages, call).await;
+        }
+        let session = request.session.clone();
+        let call_guard = session.as_ref().map(|session| session.begin_call(&id));
+        let (stream, messages) = CallerStream::new(session, level, media.events);
+        let call = Box::pin(async move {
+            let answering = endpoint.respond(request, stream);
+            match &call_guard {
+                None => Some(answering.await),
+                Some(guard) => tokio::select! {
+                    biased;
+                    answered = answering => Some(answered),
+                    // MCP-5: the caller does not want the answer any more.
+                    () = guard.cancelled() => None,
+                },
+            }
+        });
+        converse((id, false), media, messages, call).await
+    }
+
+    /// Opens the stream of a subscription in the newer dialect.
+    fn listen(self: &Arc<Self>, id: &MessageId, params: &ParamsHead) -> FrontResponse {
+        let wanted = params.notifications.as_ref();
+        let Some((first, mut stream)) = self.audience.subscribe(id, wanted) else {
+            let text = "there are too many subscriptions";
+            let error = RpcError::new(super::rpc_reply::OWN_CODE, text);
+            return error_response(StatusCode::OK, Some(id.as_json()), &error);
+        };
+        let (_, none) = tokio::sync::mpsc::channel(1);
+        let messages = std::mem::replace(&mut stream.messages, none);
+        let guard = Some(Box::new(stream) as Box<dyn std::any::Any>);
+        event_response(EventBody::of_messages(Some(first), messages, guard))
+    }
+
+    /// Opens the stream of a session in the older dialect.
+    fn get(&self, head: &Parts) -> FrontResponse {
+        if let Err((status, error)) = check_version(&head.headers) {
+            return error_response(status, None, &error);
+        }
+        let session = match self.session(&head.headers) {
+            Ok(session) => session,
+            Err(response) => return *response,
+        };
+        let Some(session) = session else {
+            return not_allowed();
+        };
+        if !accepted(&head.headers).events {
+            return empty_response(StatusCode::NOT_ACCEPTABLE);
+        }
+        let messages = session.open_stream();
+        event_response(EventBody::of_messages(None, messages, None))
+    }
+
+    /// Ends a session.
+    fn delete(&self, head: &Parts) -> FrontResponse {
+        let Some(id) = head.headers.get(SESSION) else {
+            return not_allowed();
+        };
+        let is_ended = self.audience.sessions.end(id.to_str().unwrap_or_default());
+        self.audience.wish();
+        empty_response(if is_ended {
+            StatusCode::NO_CONTENT
+        } else {
+            StatusCode::NOT_FOUND
+        })
+    }
+}
+
+/// Answers a request as one message, or as events once the server says something meanwhile.
+async fn converse(
+    (id, is_newer): (MessageId, bool),
+    media: AcceptedMedia,
+    mut messages: tokio::sync::mpsc::Receiver<CallerMessage>,
+    mut call: Pin<Box<dyn Future<Output = Option<RequestAnswer>>>>,
+) -> FrontResponse {
+    let mut first = Vec::new();
+    let answered = if media.json {
+        tokio::select! {
+            biased;
+            answered = &mut call => Some(answered),
+            Some(message) = messages.recv() => {
+                first.push(message);
+                None
+            }
+        }
+    } else {
+        None
+    };
+    let Some(answered) = answered else {
+        let own = id.clone();
+        let last = Box::pin(async move {
+            let answered = call.await?;
+            Some(answer(own.as_json(), answered.as_ref().map(Clone::clone)))
+        });
+        return event_response(EventBody::of_call(first, messages, last));
+    };
+    let message = match &answered {
+        Some(answered) => {
+            let result = answered.as_ref().map(Clone::clone);
+            answer(id.as_json(), result)
+        }
+        None => {
+            let text = "the request was cancelled by its caller";
+            let error = RpcError::new(super::rpc_reply::OWN_CODE, text);
+            answer(id.as_json(), Err(&error))
+        }
+    };
+    while let Ok(message) = messages.try_recv() {
+        first.push(message);
+    }
+    if !first.is_empty() {
+        // What the server said before its answer comes before it.
+        let last = Box::pin(std::future::ready(Some(message)));
+        return event_response(EventBody::of_call(first, messages, last));
+    }
+    let error = answered
+        .as_ref()
+        .and_then(|answered| answered.as_ref().err());
+    message_response(status_of(error, is_newer), message)
+}
+
+/// Checks the head of a message before its body is read.
+pub(super) fn check_head(headers: &HeaderMap) -> Result<(), (StatusCode, RpcError)> {
+    let invalid = |status, text: &str| Err((status, RpcError::new(code::INVALID_REQUEST, text)));
+    let media = headers.get(CONTENT_TYPE);
+    let media = media.and_then(|line| line.to_str().ok());
+    let media = media.and_then(|line| line.split(';').next()).map(str::trim);
+    if !media.is_some_and(|media| media.eq_ignore_ascii_case("application/json")) {
+        let text = "the content type is not application/json";
+        return invalid(StatusCode::UNSUPPORTED_MEDIA_TYPE, text);
+    }
+    let accepted = accepted(headers);
+    if !accepted.json && !accepted.events {
+        let text = "accept names neither application/json nor text/event-stream";
+        return invalid(StatusCode::NOT_ACCEPTABLE, text);
+    }
+    // MCP-5: our headers are read in one way for every kind of dependency.
+    match call_options(headers) {
+        Ok(_) => Ok(()),
+        Err(text) => invalid(StatusCode::BAD_REQUEST, text),
+    }
+}
+
+/// A message with the head of its parameters, or an error with the id, if it is known.
+pub(super) type ReadOutcome = Result<(RawMessage, ParamsHead), (Option<MessageId>, RpcError)>;
+
+pub(super) fn read_message(text: &bytes::Bytes) -> ReadOutcome {
+    let trimmed = text.slice_ref(text.trim_ascii());
+    let invalid = |id, text: &str| Err((id, RpcError::new(code::INVALID_REQUEST, text)));
+    let message = match RawMessage::read(&trimmed) {
+        Ok(message) => message,
+        Err(MessageFault::Syntax) => {
+            let text = "the body is no JSON; one message is allowed";
+            return Err((None, RpcError::new(code::PARSE_ERROR, text)));
+        }
+        Err(MessageFault::Shape(_)) if trimmed.first() == Some(&b'[') => {
+            return invalid(None, "a batch is not allowed; one message is");
+        }
+        Err(MessageFault::Shape(id) | MessageFault::Request(id)) => {
+            let text =
+                "the body is no message of JSON-RPC 2.0 with an id that is a text or a number";
+            return invalid(id, text);
+        }
+    };
+    let (id, params) = match &message {
+        RawMessage::Request { id, params, .. } => (Some(id), params.as_ref()),
+        RawMessage::Notification { params, .. } => (None, params.as_ref()),
+        RawMessage::Answer { .. } => (None, None),
+    };
+    let head = match params {
+        None => ParamsHead::default(),
+        Some(params) => match ParamsHead::read(params) {
+            Some(head) => head,
+            None => {
+                let text = "params name a member twice; once is allowed";
+                let error = RpcError::new(code::INVALID_PARAMS, text);
+                return Err((id.cloned(), error));
+            }
+        },
+    };
+    Ok((message, head))
+}
+
+/// Builds the response to a body that was not read.
+pub(super) fn unread(fault: BodyFault, limits: MessageLimits, max_line: usize) -> FrontResponse {
+    let (status, text) = match fault {
+        BodyFault::TooLong => {
+            let size = limits.size;
+            let key = if size == max_line {
+                "max_line"
+            } else {
+                "gateway.max_body"
+            };
+            let text = format!("the body is longer than {key} = {size} bytes");
+            (StatusCode::PAYLOAD_TOO_LARGE, text)
+        }
+        BodyFault::TooSlow => {
+            let text = "the body did not come within gateway.body_timeout".to_owned();
+            (StatusCode::REQUEST_TIMEOUT, text)
+        }
+        BodyFault::BrokenOff => {
+            let text = "the body broke off".to_owned();
+            (StatusCode::BAD_REQUEST, text)
+        }
+        BodyFault::NoRoom => {
+            let text = "too many bytes of messages are in flight".to_owned();
+            (StatusCode::SERVICE_UNAVAILABLE, text)
+        }
+    };
+    error_response(status, None, &RpcError::new(code::INVALID_REQUEST, text))
+}
+
+fn event_response(body: EventBody) -> FrontResponse {
+    let mut response = Response::new(ReplyBody::ours(body));
+    let headers = response.headers_mut();
+    let media = HeaderValue::from_static("text/event-stream");
+    headers.insert(CONTENT_TYPE, media);
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    let unbuffered = HeaderName::from_static("x-accel-buffering");
+    headers.insert(unbuffered, HeaderValue::from_static("no"));
+    response
+}
+
+pub(super) fn not_allowed() -> FrontResponse {
+    let mut response = empty_response(StatusCode::METHOD_NOT_ALLOWED);
+    response.headers_mut().insert(ALLOW, METHODS);
+    response
+}
+
+/// Names the methods. Questions of browsers are answered before.
+pub(super) fn options() -> FrontResponse {
+    let mut response = empty_response(StatusCode::NO_CONTENT);
+    response.headers_mut().insert(ALLOW, METHODS);
+    response
+}

@@ -1,0 +1,402 @@
+//! Several MCP servers behind one endpoint: their tools and prompts under prefixes, their resources
+//! by their addresses.
+//!
+//! A group makes no call of its own. Each request goes to the endpoint of the member that it is for,
+//! with that member's breaker, limits and table of tools. A member that is down is missing from the
+//! lists, and the others answer all the same.
+
+mod lists;
+mod routing;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use http::request::Parts;
+use http::{HeaderValue, Method, Response, StatusCode};
+use hyper::body::Incoming;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use super::body_reader::{self, MessageLimits};
+use super::call_headers::call_options;
+use super::caller_stream::CallerStream;
+use super::dispatch::CallerRequest;
+use super::endpoint::McpEndpoint;
+use super::exchange::{check_head, not_allowed, read_message, unread};
+use super::request_check::{CallerDialect, NAME, SESSION, check_request, check_version};
+use super::rpc_reply::{empty_response, error_response, finished, message_response, status_of};
+use crate::Health;
+use crate::config::{GatewayConfig, GroupMember};
+use crate::mcp::JsonText;
+use crate::mcp::dialect::{HANDSHAKE_VERSIONS, SELF_CONTAINED_VERSION};
+use crate::mcp::json_text::joined;
+use crate::mcp::message::{MessageId, ParamsHead, RawMessage, RawReply, RpcError, answer, code};
+use crate::mcp::request_meta::SERVER_INFO;
+use crate::sidecar::gateway::http::body::ReplyBody;
+use lists::{ListKind, MemberList};
+use routing::{ResourceMap, RoutedRequest};
+
+/// Time that a list waits for a slow member.
+const LIST_WAIT: Duration = Duration::from_secs(1);
+/// Maximum number of pages of a member's list.
+const MAX_PAGES: usize = 50;
+
+/// Returns the endpoint of a dependency, while there is one: members come and go.
+type FindMember = dyn Fn(&str) -> Option<Arc<McpEndpoint>> + Send + Sync;
+
+/// The endpoint of a group.
+pub(crate) struct McpGroup {
+    name: Arc<str>,
+    members: Vec<GroupMember>,
+    find: Box<FindMember>,
+    resources: ResourceMap,
+}
+
+/// A member that can be reached.
+struct PresentMember<'a> {
+    member: &'a GroupMember,
+    endpoint: Arc<McpEndpoint>,
+}
+
+/// A request of a caller, with what was read of it.
+struct GroupRequest<'a> {
+    head: &'a Parts,
+    id: MessageId,
+    method: Box<str>,
+    params: Option<JsonText>,
+    read: ParamsHead,
+    is_newer: bool,
+}
+
+impl McpGroup {
+    pub(crate) fn new(
+        name: &str,
+        members: &[GroupMember],
+        find: impl Fn(&str) -> Option<Arc<McpEndpoint>> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            name: Arc::from(name),
+            members: members.to_vec(),
+            find: Box::new(find),
+            resources: ResourceMap::default(),
+        }
+    }
+
+    /// Returns true if it was made of these members.
+    pub(crate) fn is_of(&self, members: &[GroupMember]) -> bool {
+        self.members == members
+    }
+
+    /// Responds to a request to the endpoint. Returns true too if the whole request was read.
+    pub(crate) async fn answer(
+        &self,
+        head: Parts,
+        body: Incoming,
+        config: &GatewayConfig,
+    ) -> (Response<ReplyBody>, bool) {
+        if head.method != Method::POST {
+            let is_empty = hyper::body::Body::is_end_stream(&body);
+            // Without sessions there is no stream of one.
+            return (not_allowed(), is_empty);
+        }
+        if let Err((status, error)) = check_head(&head.headers) {
+            return (error_response(status, None, &error), false);
+        }
+        let max_line = self.max_line();
+        let max_body = usize::try_from(config.max_body).unwrap_or(usize::MAX);
+        let limits = MessageLimits {
+            size: max_line.min(max_body),
+            pause: config.body_timeout,
+        };
+        let read = match body_reader::read(body, limits).await {
+            Ok(read) => read,
+            Err(fault) => return (unread(fault, limits, max_line), false),
+        };
+        let (message, params) = match read_message(&read.text) {
+            Ok(read) => read,
+            Err((id, error)) => {
+                let id = id.as_ref().map(MessageId::as_json);
+                return (error_response(StatusCode::BAD_REQUEST, id, &error), true);
+            }
+        };
+        let RawMessage::Request {
+            id,
+            method,
+            params: text,
+        } = message
+        else {
+            let checked = check_version(&head.headers);
+            let response = match checked {
+                Ok(()) => empty_response(StatusCode::ACCEPTED),
+                Err((status, error)) => error_response(status, None, &error),
+            };
+            return (response, true);
+        };
+        let dialect = match check_request(&head.headers, &method, &params) {
+            Ok(dialect) => dialect,
+            Err((status, error)) => {
+                return (error_response(status, Some(id.as_json()), &error), true);
+            }
+        };
+        let request = GroupRequest {
+            head: &head,
+            id,
+            method,
+            params: text,
+            read: params,
+            is_newer: matches!(dialect, CallerDialect::Newer { .. }),
+        };
+        (self.respond(request, read.room).await, true)
+    }
+
+    async fn respond(
+        &self,
+        request: GroupRequest<'_>,
+        room: Vec<tokio::sync::OwnedSemaphorePermit>,
+    ) -> Response<ReplyBody> {
+        let is_newer = request.is_newer;
+        let result = match (&*request.method, is_newer) {
+            ("ping", false) => Ok("{}".to_owned()),
+            ("initialize", false) => Ok(self.initialized(&request).await),
+            ("server/discover", true) => Ok(self.discovered().await),
+            (method, _) => match ListKind::of(method) {
+                Some(kind) => Ok(self.list(kind, request.head).await),
+                None => match self.route(&request).await {
+                    Ok((endpoint, routed)) => {
+                        return self.pass(request, routed, &endpoint, room).await;
+                    }
+                    Err(error) => Err(error),
+                },
+            },
+        };
+        let id = request.id.as_json();
+        match result {
+            Ok(text) => {
+                let reply = RawReply::of(JsonText::checked(text.into()));
+                let pieces = finished(&reply, (&request.method, is_newer), None);
+                message_response(StatusCode::OK, answer(id, Ok(pieces)))
+            }
+            Err(error) => error_response(status_of(Some(&error), is_newer), Some(id), &error),
+        }
+    }
+
+    /// Passes a request on to the member that it is for.
+    async fn pass(
+        &self,
+        request: GroupRequest<'_>,
+        routed: RoutedRequest,
+        endpoint: &Arc<McpEndpoint>,
+        room: Vec<tokio::sync::OwnedSemaphorePermit>,
+    ) -> Response<ReplyBody> {
+        let mut head = request.head.clone();
+        // A group has no sessions, and its members know none of its names.
+        head.headers.remove(SESSION);
+        if let Some(name) = &routed.name
+            && head.headers.contains_key(NAME)
+        {
+            match HeaderValue::try_from(crate::mcp::http_headers::encoded(name)) {
+                Ok(name) => drop(head.headers.insert(NAME, name)),
+                Err(_) => drop(head.headers.remove(NAME)),
+            }
+        }
+        let params = routed.params.or(request.params);
+        let read = params.as_ref().and_then(ParamsHead::read);
+        let own = (request.id, request.method, params);
+        endpoint
+            .take_request(&head, own, (read.unwrap_or_default(), room))
+            .await
+    }
+
+    /// Returns the longest message that any member takes.
+    fn max_line(&self) -> usize {
+        let members = self.all();
+        let sizes = members
+            .iter()
+            .map(|one| one.endpoint.client.server_settings().max_line);
+        sizes.max().unwrap_or(1 << 20)
+    }
+
+    /// Returns all members that have a route.
+    fn all(&self) -> Vec<PresentMember<'_>> {
+        let members = self.members.iter();
+        let present = members.filter_map(|member| {
+            Some(PresentMember {
+                member,
+                endpoint: self.endpoint(&member.name)?,
+            })
+        });
+        present.collect()
+    }
+
+    fn endpoint(&self, member: &str) -> Option<Arc<McpEndpoint>> {
+        (self.find)(member)
+    }
+
+    /// Lists what all members that are well have.
+    async fn list(&self, kind: ListKind, head: &Parts) -> String {
+        let members = self.all();
+        let asking = members.iter().filter(|one| one.is_well()).map(async |one| {
+            // MCP-6: a slow member is missing, and delays the others for no longer.
+            let listed = timeout(LIST_WAIT, one.list(kind, head)).await;
+            let pages = listed.ok().flatten()?;
+            Some(MemberList {
+                prefix: &one.member.prefix,
+                name: &one.member.name,
+                pages,
+            })
+        });
+        let lists: Vec<MemberList<'_>> = join_all(asking).await.into_iter().flatten().collect();
+        if kind.is_of_resources() {
+            self.resources.learn(kind, &lists);
+        }
+        lists::merged(kind, &lists)
+    }
+
+    /// Returns the capabilities of all members together, and their instructions.
+    async fn described(&self) -> (Value, String) {
+        let members = self.all();
+        let asking = members.iter().map(async |one| {
+            let known = one
+                .endpoint
+                .client
+                .known_within(one.endpoint.first_wait(LIST_WAIT));
+            (one.member, known.await)
+        });
+        let mut capabilities = json!({ "tools": {} });
+        let mut instructions = String::new();
+        for (member, known) in join_all(asking).await {
+            let Some(known) = known else {
+                continue;
+            };
+            for capability in ["prompts", "resources", "completions"] {
+                if known.can(capability) {
+                    capabilities[capability] = json!({});
+                }
+            }
+            let own = known
+                .instructions
+                .as_ref()
+                .and_then(JsonText::read::<String>);
+            if let Some(own) = own {
+                if !instructions.is_empty() {
+                    instructions.push_str("\n\n");
+                }
+                instructions.push_str(&format!("{}_*: {own}", member.prefix));
+            }
+        }
+        (capabilities, instructions)
+    }
+
+    fn info(&self) -> Value {
+        json!({ "name": &*self.name, "version": env!("CARGO_PKG_VERSION") })
+    }
+
+    async fn initialized(&self, request: &GroupRequest<'_>) -> String {
+        let [newest, ..] = HANDSHAKE_VERSIONS;
+        let asked = request.read.protocol_version.as_deref();
+        let known = asked.filter(|asked| HANDSHAKE_VERSIONS.contains(asked));
+        let (capabilities, instructions) = self.described().await;
+        let mut result = json!({ "protocolVersion": known.unwrap_or(newest),
+            "capabilities": capabilities, "serverInfo": self.info() });
+        if !instructions.is_empty() {
+            result["instructions"] = Value::from(instructions);
+        }
+        result.to_string()
+    }
+
+    async fn discovered(&self) -> String {
+        let (capabilities, instructions) = self.described().await;
+        let mut result = json!({ "supportedVersions": [SELF_CONTAINED_VERSION],
+            "capabilities": capabilities, "_meta": { SERVER_INFO: self.info() } });
+        if !instructions.is_empty() {
+            result["instructions"] = Value::from(instructions);
+        }
+        result.to_string()
+    }
+
+    /// Finds the member that a request is for, and its parameters as the member knows them.
+    async fn route(
+        &self,
+        request: &GroupRequest<'_>,
+    ) -> Result<(Arc<McpEndpoint>, RoutedRequest), RpcError> {
+        let (method, read) = (&*request.method, &request.read);
+        let unknown = |what: &str, name: &str| {
+            let name: String = name.chars().take(200).collect();
+            RpcError::new(code::INVALID_PARAMS, format!("unknown {what}: {name}"))
+        };
+        let target = routing::target_of(method, read, request.params.as_ref())?;
+        let (member, routed) = match target {
+            routing::RequestTarget::Named { what, name } => {
+                let found = routing::split(&self.members, &name);
+                let (member, own) = found.ok_or_else(|| unknown(what, &name))?;
+                let routed = RoutedRequest::renamed(request.params.as_ref(), read, own);
+                (member.name.clone(), routed)
+            }
+            routing::RequestTarget::Resource(uri) => {
+                let mut found = self.resources.find(&uri);
+                if found.is_none() {
+                    // Nothing was listed so far, or it is new.
+                    self.list(ListKind::Resources, request.head).await;
+                    self.list(ListKind::Templates, request.head).await;
+                    found = self.resources.find(&uri);
+                }
+                let error = || match request.is_newer {
+                    true => unknown("resource", &uri),
+                    false => RpcError {
+                        code: code::RESOURCE_NOT_FOUND,
+                        ..unknown("resource", &uri)
+                    },
+                };
+                (found.ok_or_else(error)?, RoutedRequest::default())
+            }
+        };
+        let endpoint = self.endpoint(&member);
+        let endpoint = endpoint.ok_or_else(|| unknown("member of the group", &member))?;
+        Ok((endpoint, routed))
+    }
+}
+
+impl PresentMember<'_> {
+    /// Returns true unless its callers get errors at present. A server that is being started for the
+    /// first time is waited for.
+    fn is_well(&self) -> bool {
+        let status = self.endpoint.client.client().status();
+        let is_down = matches!(status.health, Health::Down { .. });
+        let mut workers = status.workers.iter();
+        !is_down && workers.any(|worker| worker.running || worker.last_exit.is_none())
+    }
+
+    /// Lists what the member has, page by page; `None` if it does not answer.
+    async fn list(&self, kind: ListKind, head: &Parts) -> Option<Vec<JsonText>> {
+        let mut pages = Vec::new();
+        let mut cursor: Option<String> = None;
+        for _ in 0..MAX_PAGES {
+            let params = cursor.map(|cursor| JsonText::of(&json!({ "cursor": cursor })));
+            let (stream, _) = CallerStream::new(None, None, false);
+            let request = CallerRequest {
+                id: MessageId::of_text("group"),
+                method: kind.method().into(),
+                head: params
+                    .as_ref()
+                    .and_then(ParamsHead::read)
+                    .unwrap_or_default(),
+                params,
+                dialect: CallerDialect::Older,
+                session: None,
+                options: call_options(&head.headers).unwrap_or_default(),
+                renamed: None,
+                forwarded: self.endpoint.hooks.forwarded(head),
+                _room: Vec::new(),
+            };
+            let answered = Arc::clone(&self.endpoint).respond(request, stream).await;
+            let page = JsonText::checked(joined(&answered.ok()?));
+            cursor = lists::next_cursor(&page);
+            pages.push(page);
+            if cursor.is_none() {
+                break;
+            }
+        }
+        Some(pages)
+    }
+}

@@ -1,0 +1,164 @@
+//! The lists of a group's members, joined to one.
+
+use std::collections::BTreeSet;
+
+use crate::mcp::JsonText;
+use crate::sidecar::gateway::mcp::raw_object::{RawObject, array};
+
+/// Kind of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ListKind {
+    Tools,
+    Prompts,
+    Resources,
+    Templates,
+}
+
+impl ListKind {
+    /// Returns the kind of list that a method asks for.
+    pub(super) fn of(method: &str) -> Option<Self> {
+        let all = [Self::Tools, Self::Prompts, Self::Resources, Self::Templates];
+        all.into_iter().find(|kind| kind.method() == method)
+    }
+
+    pub(super) fn method(self) -> &'static str {
+        match self {
+            Self::Tools => "tools/list",
+            Self::Prompts => "prompts/list",
+            Self::Resources => "resources/list",
+            Self::Templates => "resources/templates/list",
+        }
+    }
+
+    /// Name of the member of a result that is the list.
+    fn key(self) -> &'static str {
+        match self {
+            Self::Tools => "tools",
+            Self::Prompts => "prompts",
+            Self::Resources => "resources",
+            Self::Templates => "resourceTemplates",
+        }
+    }
+
+    /// Name of the member by which an entry is asked for.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Tools | Self::Prompts => "name",
+            Self::Resources => "uri",
+            Self::Templates => "uriTemplate",
+        }
+    }
+
+    pub(super) fn is_of_resources(self) -> bool {
+        matches!(self, Self::Resources | Self::Templates)
+    }
+}
+
+/// The list of one member.
+pub(super) struct MemberList<'a> {
+    pub(super) prefix: &'a str,
+    /// The member.
+    pub(super) name: &'a str,
+    /// The results of its pages.
+    pub(super) pages: Vec<JsonText>,
+}
+
+impl MemberList<'_> {
+    /// Calls a function with each entry and what it is asked for by.
+    pub(super) fn each(&self, kind: ListKind, mut take: impl FnMut(&str, String)) {
+        for page in &self.pages {
+            let Some(result) = RawObject::read(page.as_str()) else {
+                continue;
+            };
+            for item in result.items(kind.key()).unwrap_or_default() {
+                let entry = RawObject::read(item);
+                // An entry without a name cannot be asked for.
+                if let Some(name) = entry.and_then(|entry| entry.string(kind.name())) {
+                    take(item, name);
+                }
+            }
+        }
+    }
+}
+
+/// Joins the lists to one result. Tools and prompts get their member's prefix; of resources with the
+/// same address, that of the first member stays.
+pub(super) fn merged(kind: ListKind, lists: &[MemberList<'_>]) -> String {
+    let mut items = Vec::new();
+    let mut taken = BTreeSet::new();
+    for list in lists {
+        list.each(kind, |item, name| {
+            let (shown, item) = if kind.is_of_resources() {
+                (name, item.to_owned())
+            } else {
+                let shown = format!("{}_{name}", list.prefix);
+                let Some(mut entry) = RawObject::read(item) else {
+                    return;
+                };
+                entry.set_string(kind.name(), &shown);
+                (shown, entry.write())
+            };
+            if taken.insert(shown) {
+                items.push(item);
+            }
+        });
+    }
+    format!("{{\"{}\":{}}}", kind.key(), array(&items))
+}
+
+/// Returns the cursor of the page after this one.
+pub(super) fn next_cursor(page: &JsonText) -> Option<String> {
+    RawObject::read(page.as_str())?.string("nextCursor")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(text: &'static str) -> JsonText {
+        JsonText::checked(text.into())
+    }
+
+    #[test]
+    fn mcp_6_m12_lists_are_joined_under_prefixes() {
+        let lists = [
+            MemberList {
+                prefix: "a",
+                name: "one",
+                pages: vec![
+                    page(r#"{"tools":[{"name":"x","n":1.0}],"nextCursor":"2"}"#),
+                    page(r#"{"tools":[{"nameless":1},{"inputSchema":{}, "name":"y"}]}"#),
+                ],
+            },
+            MemberList {
+                prefix: "b",
+                name: "two",
+                pages: vec![page(r#"{"tools":[{"name":"x"}]}"#)],
+            },
+        ];
+        let expected =
+            r#"{"tools":[{"name":"a_x","n":1.0},{"inputSchema":{},"name":"a_y"},{"name":"b_x"}]}"#;
+        assert_eq!(merged(ListKind::Tools, &lists), expected);
+        assert_eq!(next_cursor(&lists[0].pages[0]).as_deref(), Some("2"));
+        assert_eq!(next_cursor(&lists[0].pages[1]), None);
+        assert_eq!(merged(ListKind::Tools, &[]), r#"{"tools":[]}"#);
+    }
+
+    #[test]
+    fn mcp_6_m12_resources_keep_their_addresses_and_the_first_wins() {
+        let list = |prefix, text| MemberList {
+            prefix,
+            name: prefix,
+            pages: vec![page(text)],
+        };
+        let lists = [
+            list("a", r#"{"resources":[{"uri":"x://1","name":"a"}]}"#),
+            list(
+                "b",
+                r#"{"resources":[{"uri":"x://1","name":"b"},{"uri":"y://1"}]}"#,
+            ),
+        ];
+        let expected = r#"{"resources":[{"uri":"x://1","name":"a"},{"uri":"y://1"}]}"#;
+        assert_eq!(merged(ListKind::Resources, &lists), expected);
+    }
+}

@@ -1,0 +1,146 @@
+//! Calls that wait for a caller of the newer dialect to answer a question of an older server.
+//!
+//! The question ends the caller's request as `input_required`, while the call at the server goes on.
+//! The caller's next request, with the answer, takes the call up again.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::hash::{BuildHasher as _, RandomState};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::caller_stream::{CallerStream, HeldQuestion};
+use super::rpc_reply::RequestAnswer;
+use crate::lock::LockExt as _;
+use crate::mcp::json_text::{JsonText, part_of, quoted};
+use crate::mcp::message::{ParamsHead, RawOutcome, RpcError, code};
+
+/// Maximum number of calls of a server that wait for answers.
+const MAX_HELD: usize = 64;
+/// Time for which a call waits for its answer.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// Key of the question in a result, and of its answer.
+const QUESTION: &str = "question";
+const PREFIX: &str = "breakerbox-";
+
+/// The work of a call.
+type CallFuture = Pin<Box<dyn Future<Output = RequestAnswer> + Send>>;
+
+/// A call with its questions, which may be held between two requests.
+pub(super) struct AskingCall {
+    pub(super) call: CallFuture,
+    pub(super) questions: mpsc::Receiver<HeldQuestion>,
+    pub(super) stream: Arc<CallerStream>,
+}
+
+struct HeldCall {
+    asking: AskingCall,
+    reply: oneshot::Sender<RawOutcome>,
+    since: Instant,
+}
+
+/// The calls of a server that wait for answers.
+pub(super) struct HeldCalls {
+    calls: Mutex<HashMap<String, HeldCall>>,
+    secret: RandomState,
+    last: AtomicU64,
+}
+
+impl HeldCalls {
+    pub(super) fn new() -> Self {
+        Self {
+            calls: Mutex::default(),
+            secret: RandomState::new(),
+            last: AtomicU64::new(0),
+        }
+    }
+
+    /// Waits for the answer of a call, or for its next question: then the call is held.
+    pub(super) async fn next_of(&self, mut asking: AskingCall) -> RequestAnswer {
+        loop {
+            let question = tokio::select! {
+                biased;
+                answered = &mut asking.call => return answered,
+                Some(question) = asking.questions.recv() => question,
+            };
+            let HeldQuestion {
+                method,
+                params,
+                reply,
+            } = question;
+            let mut calls = self.calls.acquire();
+            calls.retain(|_, held| held.since.elapsed() < PATIENCE);
+            // CALL-6: nothing is unbounded.
+            if calls.len() >= MAX_HELD {
+                let text = format!("{MAX_HELD} calls wait for their users, which is the limit");
+                // The call goes on without an answer.
+                let _ = reply.send(Err(RpcError::new(code::INTERNAL_ERROR, text)));
+                continue;
+            }
+            let number = self.last.fetch_add(1, Ordering::Relaxed);
+            let token = format!("{PREFIX}{:016x}{number:x}", self.secret.hash_one(number));
+            let result = asked(&token, &method, params);
+            let held = HeldCall {
+                asking,
+                reply,
+                since: Instant::now(),
+            };
+            calls.insert(token, held);
+            return Ok(result);
+        }
+    }
+
+    /// Takes up the call that a request goes on with. Returns `None` if the request is another one.
+    ///
+    /// # Errors  The call is not held any more, or the answer is missing.
+    pub(super) fn take_up(&self, head: &ParamsHead) -> Option<Result<AskingCall, RpcError>> {
+        let token: String = head.request_state.as_ref()?.read()?;
+        if !token.starts_with(PREFIX) {
+            return None;
+        }
+        let invalid = |text: &str| Some(Err(RpcError::new(code::INVALID_PARAMS, text)));
+        let Some(answer) = answer_of(head) else {
+            return invalid("inputResponses has no answer to the question");
+        };
+        let held = self.calls.acquire().remove(&token);
+        let Some(HeldCall { asking, reply, .. }) = held else {
+            return invalid("the call that asked is not held any more; it may be made again");
+        };
+        // The call may have ended meanwhile: then its answer is there.
+        let _ = reply.send(Ok(answer));
+        Some(Ok(asking))
+    }
+}
+
+/// Writes the result that asks the caller.
+fn asked(token: &str, method: &str, params: Option<JsonText>) -> Vec<Bytes> {
+    let head = format!(
+        "{{\"resultType\":\"input_required\",\"requestState\":\"{token}\",\
+         \"inputRequests\":{{\"{QUESTION}\":{{\"method\":"
+    );
+    let mut pieces = vec![Bytes::from(head), quoted(method)];
+    if let Some(params) = params {
+        pieces.push(Bytes::from_static(b",\"params\":"));
+        pieces.push(params.into_bytes());
+    }
+    pieces.push(Bytes::from_static(b"}}}"));
+    pieces
+}
+
+fn answer_of(head: &ParamsHead) -> Option<JsonText> {
+    #[derive(serde::Deserialize)]
+    struct Answers<'a> {
+        #[serde(borrow)]
+        question: &'a RawValue,
+    }
+    let responses = head.input_responses.as_ref()?;
+    let answers: Answers<'_> = serde_json::from_slice(responses.bytes()).ok()?;
+    Some(part_of(responses.bytes(), answers.question))
+}

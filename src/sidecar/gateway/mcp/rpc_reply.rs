@@ -1,0 +1,231 @@
+//! Answers to callers: the server's own as they came, those of fallbacks with a label, and errors.
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::caller_message::CallerMessage;
+use crate::mcp::json_text::{JsonText, MemberEdit, edited, joined};
+use crate::mcp::message::{RawReply, RpcError, answer, code};
+use crate::mcp::pieces_body::PiecesBody;
+use crate::mcp::request_meta;
+use crate::mcp::{McpClient, McpError};
+use crate::sidecar::gateway::http::body::ReplyBody;
+use crate::sidecar::gateway::problem::GatewayProblem;
+use crate::{AnswerSource, CallError};
+
+/// Code of every error that the runtime raises. Its `data` names the kind, as `type`.
+///
+/// It lies outside of the range that JSON-RPC and the protocol reserve for themselves.
+pub(super) const OWN_CODE: i32 = -31050;
+/// Key in a result's metadata for the source of the answer.
+const SOURCE: &str = "breakerbox/source";
+/// Key in a result's metadata for the age of the answer.
+const AGE: &str = "breakerbox/age_ms";
+/// Key in a server's error data for what the runtime adds.
+const ADDED: &str = "breakerbox";
+/// Methods with results that say how long they may be kept, in the newer dialect.
+const KEPT: [&str; 6] = [
+    "tools/list",
+    "resources/list",
+    "resources/templates/list",
+    "prompts/list",
+    "resources/read",
+    "server/discover",
+];
+
+/// The source of an answer, and its age in milliseconds.
+pub(super) type AnswerLabel = Option<(AnswerSource, Option<u64>)>;
+
+/// Result of a request: the pieces of its result, or an error.
+pub(super) type RequestAnswer = Result<Vec<Bytes>, RpcError>;
+
+/// Returns a result as its caller gets it.
+pub(super) fn finished(
+    reply: &RawReply,
+    (method, is_newer): (&str, bool),
+    label: AnswerLabel,
+) -> Vec<Bytes> {
+    if !reply.text.is_object() {
+        return vec![reply.text.bytes().clone()];
+    }
+    let add = |name, value: &'static [u8]| MemberEdit {
+        name,
+        present: None,
+        value: Bytes::from_static(value),
+    };
+    let mut edits = Vec::new();
+    if is_newer {
+        // Servers of the older dialect omit what callers of the newer one require.
+        if reply.head.kind.is_none() {
+            edits.push(add("resultType", b"\"complete\""));
+        }
+        if KEPT.contains(&method) && !reply.head.asks_for_input() {
+            if !reply.head.has_ttl {
+                edits.push(add("ttlMs", b"0"));
+            }
+            if !reply.head.has_scope {
+                edits.push(add("cacheScope", b"\"private\""));
+            }
+        }
+    }
+    if let Some((source, age)) = label.filter(|(source, _)| *source != AnswerSource::Primary) {
+        let meta = reply.head.meta.as_ref();
+        let mut members = meta.and_then(request_meta::members).unwrap_or_default();
+        let source = JsonText::of(&Value::from(source.to_string()));
+        members.insert(SOURCE.to_owned(), source);
+        if let Some(age) = age {
+            members.insert(AGE.to_owned(), JsonText::of(&json!(age)));
+        }
+        edits.push(MemberEdit {
+            name: "_meta",
+            present: meta,
+            value: request_meta::written(&members),
+        });
+    }
+    if edits.is_empty() {
+        return vec![reply.text.bytes().clone()];
+    }
+    edited(&reply.text, edits)
+}
+
+/// Converts the error of a call for its caller.
+pub(super) fn of_call(error: &CallError<McpError>, client: &McpClient, is_newer: bool) -> RpcError {
+    let name = client.client().name();
+    let problem = GatewayProblem::of_mcp(error, name);
+    let problem = match error {
+        CallError::Open(refused) => problem.state(refused.state),
+        _ => problem.state(client.client().state()),
+    };
+    let problem = problem.into_data();
+    let own = match error {
+        CallError::Failed { error, .. } => error,
+        error => return RpcError::new(OWN_CODE, error.to_string()).with_data(&problem),
+    };
+    match own {
+        McpError::Server {
+            code: told,
+            message,
+            data,
+            ..
+        } => {
+            let code = match *told {
+                // MCP-3: the newer dialect has another code for it.
+                code::RESOURCE_NOT_FOUND if is_newer => code::INVALID_PARAMS,
+                told => told,
+            };
+            RpcError {
+                code,
+                message: message.clone(),
+                data: with_problem(data.as_ref(), &problem),
+            }
+        }
+        McpError::InvalidRequest { .. } => {
+            RpcError::new(code::INVALID_PARAMS, own.to_string()).with_data(&problem)
+        }
+        _ => RpcError::new(OWN_CODE, error.to_string()).with_data(&problem),
+    }
+}
+
+/// MCP-5: the data of a server's error stays; ours goes under a key of its own.
+fn with_problem(data: Option<&JsonText>, problem: &Value) -> Option<JsonText> {
+    let added = JsonText::of(problem);
+    let Some(data) = data else {
+        return Some(JsonText::of(&json!({ ADDED: problem })));
+    };
+    if !data.is_object() {
+        return Some(data.clone());
+    }
+    let edit = MemberEdit {
+        name: ADDED,
+        present: None,
+        value: added.into_bytes(),
+    };
+    Some(JsonText::checked(joined(&edited(data, vec![edit]))))
+}
+
+/// Returns the status of an answer.
+pub(super) fn status_of(error: Option<&RpcError>, is_newer: bool) -> StatusCode {
+    match error.map(|error| error.code) {
+        Some(code::METHOD_NOT_FOUND) if is_newer => StatusCode::NOT_FOUND,
+        Some(code::HEADER_MISMATCH | code::MISSING_CAPABILITY | code::UNSUPPORTED_VERSION)
+            if is_newer =>
+        {
+            StatusCode::BAD_REQUEST
+        }
+        _ => StatusCode::OK,
+    }
+}
+
+/// Builds a response that consists of one message.
+pub(super) fn message_response(status: StatusCode, message: CallerMessage) -> Response<ReplyBody> {
+    let mut response = Response::new(ReplyBody::ours(PiecesBody::new(message)));
+    *response.status_mut() = status;
+    let media = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, media);
+    response
+}
+
+/// Builds the response of an error. `id`: as the request had it, or `null`.
+pub(super) fn error_response(
+    status: StatusCode,
+    id: Option<&str>,
+    error: &RpcError,
+) -> Response<ReplyBody> {
+    message_response(status, answer(id.unwrap_or("null"), Err(error)))
+}
+
+/// Builds a response without a body.
+pub(super) fn empty_response(status: StatusCode) -> Response<ReplyBody> {
+    let mut response = Response::new(ReplyBody::whole(Bytes::new()));
+    *response.status_mut() = status;
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn reply(text: &'static str) -> RawReply {
+        RawReply::of(JsonText::checked(Bytes::from_static(text.as_bytes())))
+    }
+
+    fn value(pieces: &[Bytes]) -> Value {
+        serde_json::from_slice(&joined(pieces)).unwrap()
+    }
+
+    #[test]
+    fn mcp_2_m14_an_answer_passes_as_it_came() {
+        let text = "{ \"content\" : [] }";
+        let passed = finished(&reply(text), ("tools/call", false), None);
+        assert_eq!(passed, [Bytes::from_static(text.as_bytes())]);
+        let passed = value(&finished(&reply(text), ("tools/list", true), None));
+        let expected = json!({ "content": [], "resultType": "complete", "ttlMs": 0,
+            "cacheScope": "private" });
+        assert_eq!(passed, expected);
+    }
+
+    #[test]
+    fn fbk_3_an_answer_of_a_fallback_says_so_beside_the_servers_own_words() {
+        let text = r#"{"content":[],"_meta":{"own/key":1}}"#;
+        let label = Some((AnswerSource::Fallback(Arc::from("stale_cache")), Some(7)));
+        let passed = value(&finished(&reply(text), ("tools/call", false), label));
+        let meta = json!({ "own/key": 1, AGE: 7, SOURCE: "fallback:stale_cache" });
+        assert_eq!(passed["_meta"], meta);
+    }
+
+    #[test]
+    fn mcp_5_m9_data_of_an_error_is_kept() {
+        let problem = json!({ "executed": "no" });
+        let data = JsonText::of(&json!({ "uri": "x" }));
+        let kept = with_problem(Some(&data), &problem).unwrap().to_value();
+        assert_eq!(kept, json!({ "uri": "x", "breakerbox": problem }));
+        let data = JsonText::of(&json!(["x"]));
+        assert_eq!(with_problem(Some(&data), &problem), Some(data));
+        let added = with_problem(None, &problem).unwrap().to_value();
+        assert_eq!(added, json!({ "breakerbox": problem }));
+    }
+}

@@ -1,0 +1,74 @@
+//! A server is told of a call that its caller does not wait for.
+
+use super::front_bed::{Front, said};
+use super::*;
+
+const SLOW: &str = "[dependencies.s.timeout]\nattempt = \"60s\"\ntotal = \"60s\"\n\
+                    [dependencies.s.bulkhead]\nmax_concurrent = 1\n";
+
+fn slow() -> Value {
+    json!({ "name": "slow", "arguments": { "seconds": 30 } })
+}
+
+async fn is_free(front: &Front) {
+    assert_eq!(
+        said(&front.caller().call("echo", json!({ "text": "next" })).await),
+        "next"
+    );
+    let status = front.server().client().status();
+    assert_eq!((status.in_flight, status.tally.failures), (0, 0));
+}
+
+#[tokio::test]
+async fn mcp_5_m8_a_caller_that_leaves_frees_the_server_and_its_place() {
+    let Some(front) = Front::open("older", SLOW).await else {
+        return;
+    };
+    for caller in [front.newer(json!({})), front.caller()] {
+        let before = front.notes().len();
+        let calling = caller.request("tools/call", slow()).send();
+        let begun = async {
+            while !front.notes()[before..].contains(&"tools/call".to_owned()) {
+                tokio::time::sleep(MOMENT).await;
+            }
+        };
+        tokio::select! {
+            answered = calling => panic!("{answered:?}"),
+            begun = tokio::time::timeout(PATIENCE, begun) => begun.unwrap(),
+        }
+        let told = async {
+            while !front.notes()[before..].contains(&"stopped".to_owned()) {
+                tokio::time::sleep(MOMENT).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, told).await.unwrap();
+        is_free(&front).await;
+    }
+    front.end().await;
+}
+
+#[tokio::test]
+async fn mcp_5_m8_a_session_cancels_its_own_calls_by_their_ids() {
+    let Some(front) = Front::open("older", SLOW).await else {
+        return;
+    };
+    let (session, other) = (
+        front.session(json!({})).await,
+        front.session(json!({})).await,
+    );
+    let calling = session.all("tools/call", slow());
+    let cancel = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled",
+        "params": { "requestId": "own" } });
+    let cancelling = async {
+        front.until_noted("tools/call").await;
+        // A call of another session with the same id goes on.
+        assert_eq!(other.tell(cancel.clone()).await, 202);
+        assert_eq!(front.server().client().status().in_flight, 1);
+        assert_eq!(session.tell(cancel.clone()).await, 202);
+    };
+    let (answered, ()) = tokio::join!(calling, cancelling);
+    assert_eq!(answered[0]["error"]["code"], -31050, "{answered:?}");
+    front.until_noted("stopped").await;
+    is_free(&front).await;
+    front.end().await;
+}
