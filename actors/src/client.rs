@@ -331,6 +331,9 @@ pub struct AnswerMemory<D: Dependency> {
 impl<D: Dependency> AnswerMemory<D> {
     /// Passes a good answer of the dependency to the fallbacks, as [`Client::remember`] does.
     pub fn remember(&self, request: &D::Request, response: &D::Response) {
+        if !D::classify(Ok(response)).is_good() {
+            return;
+        }
         let now = self.core.shared.clock.now();
         let fallbacks = &self.core.fallbacks;
         fallbacks.remember(self.version, request, response, now);

@@ -36,6 +36,16 @@ pub enum CallError<E> {
         /// ([`Verdict::executed`](crate::Verdict::executed)).
         executed: Executed,
     },
+    /// An answer that counts as a failure, by the verdict of
+    /// [`Dependency::classify`](crate::Dependency::classify). It is the reason for which fallbacks
+    /// are asked; where there is no better answer the call ends with this one, and not with an
+    /// error.
+    BadAnswer {
+        /// The dependency's name.
+        dependency: Arc<str>,
+        /// Execution state of the work, by the verdict.
+        executed: Executed,
+    },
     /// The breaker does not let calls through.
     Open(Refused),
     /// Too many calls are in flight, and the queue is full or the wait was too long.
@@ -254,6 +264,7 @@ impl<E> CallError<E> {
     pub fn dependency(&self) -> &str {
         match self {
             Self::Failed { dependency, .. }
+            | Self::BadAnswer { dependency, .. }
             | Self::Overloaded { dependency, .. }
             | Self::TimedOut { dependency, .. }
             | Self::Stalled { dependency, .. }
@@ -281,7 +292,9 @@ impl<E> CallError<E> {
             | Self::RateLimited { .. }
             | Self::SessionSpent { .. }
             | Self::Injected { .. } => Executed::No,
-            Self::Failed { executed, .. } | Self::TimedOut { executed, .. } => *executed,
+            Self::Failed { executed, .. }
+            | Self::BadAnswer { executed, .. }
+            | Self::TimedOut { executed, .. } => *executed,
             Self::Stalled { .. } | Self::WorkerCrashed { .. } | Self::Interrupted { .. } => {
                 Executed::Maybe
             }
@@ -309,6 +322,7 @@ impl<E> CallError<E> {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Failed { .. }
+            | Self::BadAnswer { .. }
             | Self::TimedOut { .. }
             | Self::Stalled { .. }
             | Self::WorkerCrashed { .. }
@@ -380,6 +394,9 @@ impl<E: fmt::Display> fmt::Display for CallError<E> {
             Self::Failed {
                 dependency, error, ..
             } => write!(out, "{dependency} failed: {error}"),
+            Self::BadAnswer { dependency, .. } => {
+                write!(out, "{dependency} gave an answer that counts as a failure")
+            }
             Self::Open(refused) => refused.fmt(out),
             Self::Overloaded {
                 dependency,

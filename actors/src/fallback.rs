@@ -40,6 +40,16 @@ pub enum FallbackOutcome<T> {
     Nothing,
     /// A failure; the next fallback is asked.
     Failed(String),
+    /// An answer that counts as a failure. The next fallback is asked; the call ends with this
+    /// answer if there is no better one.
+    BadAnswer {
+        /// The answer.
+        value: T,
+        /// Its age if it was cached from an earlier call.
+        age: Option<Duration>,
+        /// The reason why it counts as a failure.
+        why: String,
+    },
 }
 
 /// A fallback's work on one request.
@@ -228,6 +238,12 @@ pub(crate) struct FallbackAnswer<T> {
     pub(crate) age: Option<Duration>,
 }
 
+/// The error of a call that no fallback has served, and an answer of one that counts as a failure.
+pub(crate) type UnservedCall<D> = (
+    CallError<<D as Dependency>::Error>,
+    Option<FallbackAnswer<<D as Dependency>::Response>>,
+);
+
 /// A dependency's fallbacks, in order, and the mailbox of the actor that asks them.
 pub(crate) struct Fallbacks<D: Dependency> {
     /// Replaced as a whole by a reload (rule CFG-2).
@@ -337,7 +353,8 @@ impl<D: Dependency> Fallbacks<D> {
         rules.filter_map(|rule| rule.depends_on.clone()).collect()
     }
 
-    /// Passes a good answer to the fallbacks that keep such answers. `version`: of the set when the
+    /// Passes a success to the fallbacks that keep such answers; an answer is not always one: a tool
+    /// may answer with its own error. `version`: of the set when the
     /// dependency was asked. After a replacement, the answer may be that of another server.
     pub(crate) fn remember(
         &self,
@@ -347,9 +364,7 @@ impl<D: Dependency> Fallbacks<D> {
         now: Time,
     ) {
         let set = self.set.load();
-        // An answer is not always a success: a tool may answer with its own error. Such an answer
-        // is not cached.
-        if set.version != version || !D::classify(Ok(response)).is_good() {
+        if set.version != version {
             return;
         }
         for rule in &set.rules {
@@ -368,9 +383,9 @@ impl<D: Dependency> Fallbacks<D> {
         (request, write): (D::Request, bool),
         why: CallError<D::Error>,
         deadline: Option<Time>,
-    ) -> Result<FallbackAnswer<D::Response>, CallError<D::Error>> {
+    ) -> Result<FallbackAnswer<D::Response>, UnservedCall<D>> {
         let Ok(_place) = Arc::clone(&self.places).try_acquire_owned() else {
-            return Err(why);
+            return Err((why, None));
         };
         let (reply, answer) = oneshot::channel();
         self.mail.addr.do_send(ServeFallback {
@@ -380,14 +395,16 @@ impl<D: Dependency> Fallbacks<D> {
             deadline,
             debt: PendingReply {
                 why: Some(why),
+                bad: None,
                 reply: Some(reply),
             },
         });
         answer.await.unwrap_or_else(|_actor_gone| {
-            Err(CallError::Interrupted {
+            let error = CallError::Interrupted {
                 dependency: Arc::clone(&shared.name),
                 cause: StopCause::Lost,
-            })
+            };
+            Err((error, None))
         })
     }
 }

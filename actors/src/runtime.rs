@@ -45,7 +45,6 @@ use crate::dependency::Dependency;
 use crate::error::StartError;
 use crate::event::{Event, EventBus};
 use crate::fallback::find_cycle;
-use crate::state::Route;
 use crate::state::recorder::OutcomeRecorder;
 use crate::supervisor::{
     Child, ChildRef, ChildStatus, DeathWatch, DriverCommand, DriverNews, Group, GroupRef,
@@ -303,7 +302,7 @@ impl Runtime {
             BreakerCommand::Close { .. } | BreakerCommand::Reset { .. }
         );
         let done = one.operator().send(OperateBreaker::all(command)).await;
-        if revives && one.shared().worker_route() == Route::Parked {
+        if revives {
             self.begin_restart(name, &*one);
         }
         // A breaker that is gone refuses every call; no command applies to it.

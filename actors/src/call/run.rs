@@ -94,7 +94,7 @@ pub(crate) async fn run_once<T, E>(
 fn close<T, E>(
     shared: &Arc<Shared>,
     record: CallRecord<&Shared>,
-    ended: Result<T, Box<FailedAttempt<E>>>,
+    ended: Result<T, Box<FailedAttempt<T, E>>>,
 ) -> Result<T, CallError<E>> {
     match ended {
         Ok(value) => {
@@ -104,7 +104,7 @@ fn close<T, E>(
         Err(failed) => {
             shared.counts.count_refusal(&failed.error);
             record.close_failed(&failed.error);
-            Err(failed.error)
+            failed.into_result()
         }
     }
 }
@@ -118,7 +118,7 @@ pub(super) async fn run_or_fail<'a, T, E, F>(
     options: &CallOptions,
     classify: impl Fn(&Result<T, E>) -> Verdict,
     mut work: impl FnMut() -> F,
-) -> Result<T, (Box<FailedAttempt<E>>, CallRecord<&'a Shared>)>
+) -> Result<T, (Box<FailedAttempt<T, E>>, CallRecord<&'a Shared>)>
 where
     F: Future<Output = Result<T, E>>,
 {
@@ -143,7 +143,7 @@ fn run_closure<'a, T, E, F, C, W>(
     plan: &'a CallPlan<'_>,
     classify: &'a C,
     work: &'a mut W,
-) -> impl Future<Output = Result<T, Box<FailedAttempt<E>>>>
+) -> impl Future<Output = Result<T, Box<FailedAttempt<T, E>>>>
 where
     F: Future<Output = Result<T, E>>,
     C: Fn(&Result<T, E>) -> Verdict,
@@ -178,7 +178,7 @@ fn run_attempt<'a, T, E, F, C, B>(
     mut member: HedgeMember,
     classify: &'a C,
     begin: B,
-) -> impl Future<Output = Result<T, Box<FailedAttempt<E>>>>
+) -> impl Future<Output = Result<T, Box<FailedAttempt<T, E>>>>
 where
     F: Future<Output = Result<T, E>>,
     C: Fn(&Result<T, E>) -> Verdict,

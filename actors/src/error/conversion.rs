@@ -17,6 +17,13 @@ impl<E> CallError<E> {
                 error: convert(error),
                 executed,
             },
+            Self::BadAnswer {
+                dependency,
+                executed,
+            } => CallError::BadAnswer {
+                dependency,
+                executed,
+            },
             Self::Open(refused) => CallError::Open(refused),
             Self::Overloaded {
                 dependency,

@@ -16,7 +16,7 @@ use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{Semaphore, oneshot};
 
-use super::{FallbackAnswer, FallbackOutcome, FallbackRule, FallbackSet};
+use super::{FallbackAnswer, FallbackOutcome, FallbackRule, FallbackSet, UnservedCall};
 use crate::call;
 use crate::call::core::DependencyCore;
 use crate::deadline::DeadlineScope;
@@ -30,8 +30,7 @@ use crate::supervisor::{PollHook, panic_report};
 const RENEWALS: usize = 16;
 
 /// Result of asking all fallbacks.
-type FallbackReply<D> =
-    Result<FallbackAnswer<<D as Dependency>::Response>, CallError<<D as Dependency>::Error>>;
+type FallbackReply<D> = Result<FallbackAnswer<<D as Dependency>::Response>, UnservedCall<D>>;
 
 /// One request for the fallbacks.
 pub(crate) struct ServeFallback<D: Dependency> {
@@ -46,6 +45,8 @@ pub(crate) struct ServeFallback<D: Dependency> {
 /// The obligation to answer: dropped unanswered, it ends the call with its own error (rule CALL-1).
 pub(super) struct PendingReply<D: Dependency> {
     pub(super) why: Option<CallError<D::Error>>,
+    /// The latest answer that counts as a failure.
+    pub(super) bad: Option<FallbackAnswer<D::Response>>,
     pub(super) reply: Option<oneshot::Sender<FallbackReply<D>>>,
 }
 
@@ -71,7 +72,7 @@ impl<D: Dependency> PendingReply<D> {
 impl<D: Dependency> Drop for PendingReply<D> {
     fn drop(&mut self) {
         if let (Some(why), Some(reply)) = (self.why.take(), self.reply.take()) {
-            let _ = reply.send(Err(why));
+            let _ = reply.send(Err((why, self.bad.take())));
         }
     }
 }
@@ -144,6 +145,7 @@ async fn answer<'a, D: Dependency>(
         let PendingReply {
             why: Some(why),
             reply: Some(reply),
+            bad,
         } = &mut debt
         else {
             return None;
@@ -174,6 +176,11 @@ async fn answer<'a, D: Dependency>(
                 return Some(rule);
             }
             Ok(FallbackOutcome::Nothing) => {}
+            Ok(FallbackOutcome::BadAnswer { value, age, why }) => {
+                let name = Arc::clone(&rule.name);
+                *bad = Some(FallbackAnswer { value, name, age });
+                failure = Some((&rule.name, why));
+            }
             Ok(FallbackOutcome::Failed(message)) => failure = Some((&rule.name, message)),
             Err(payload) => {
                 let panic = panic_report(payload);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use breakerbox_policy::supervision::StopCause;
-use breakerbox_policy::{BreakerCommand, Time};
+use breakerbox_policy::{BreakerCommand, Intensity, RoundedDuration, Time};
 
 use crate::breaker::message::OperateBreaker;
 use crate::call::core::{DependencyCore, WorkerSlot};
@@ -36,16 +36,42 @@ impl<D: Dependency> WorkerHooks<D> {
         self.core.workers.iter().any(runs)
     }
 
+    /// Takes this worker out, and refuses all calls if no other one is left: one that runs, or that
+    /// its supervisor starts again.
+    fn take_out(&self) {
+        self.close_for_good();
+        let is_served = matches!(
+            self.core.shared.worker_route(),
+            Route::Workers | Route::Parked
+        );
+        let mut workers = self.core.workers.iter();
+        if !is_served || workers.any(|slot| slot.mail.health.condition() != Condition::Gone) {
+            return;
+        }
+        // SUP-4: the last one says why; one that was parked before it, if its own end was in order.
+        let parked = self.core.workers.iter().enumerate().rev();
+        let parked = parked.filter_map(|(index, slot)| Some((index, slot.parked()?)));
+        let (own, others): (Vec<_>, Vec<_>) = parked.partition(|(index, _)| *index == self.index);
+        if let Some((index, cause)) = own.into_iter().chain(others).next() {
+            self.park(index, "is parked", &cause);
+        }
+    }
+
     /// Refuses all calls, for this reason. Nothing is done by parts that do not speak for the
     /// dependency.
-    fn park(&self, state: &str, cause: &StopCause) {
+    fn park(&self, index: usize, state: &str, cause: &StopCause) {
         let shared = &self.core.shared;
         if !self.core.is_current.load(Ordering::Acquire) {
             return;
         }
         self.note_cause(cause);
-        let reason = format!("worker-{} {state}: {cause}", self.index + 1);
-        let reason = redact(&reason).into_owned();
+        let Intensity { max, within } = shared.settings().workers.intensity;
+        let within = RoundedDuration(within);
+        let cause = redact(&cause.to_string()).into_owned();
+        let reason = format!(
+            "worker-{} {state}: {cause} (more than {max} restarts in {within}, workers.intensity)",
+            index + 1
+        );
         let told = shared.park_reason.swap(Some(Arc::new(reason.clone())));
         let is_told = told.is_some_and(|told| *told == *reason);
         // An event tells of each new reason, and not of each try.
@@ -84,6 +110,7 @@ impl<D: Dependency> ChildHooks for WorkerHooks<D> {
             let totals = &self.core.shared.totals;
             totals.restarts.fetch_add(1, Ordering::Relaxed);
         }
+        self.core.workers[self.index].set_parked(None);
         self.unpark();
     }
 
@@ -92,8 +119,8 @@ impl<D: Dependency> ChildHooks for WorkerHooks<D> {
     }
 
     fn parked(&self, cause: &StopCause) {
-        self.park("is parked", cause);
-        self.close_for_good();
+        self.core.workers[self.index].set_parked(Some(cause.clone()));
+        self.take_out();
     }
 
     fn not_started(&self, cause: &StopCause) {
@@ -106,6 +133,7 @@ impl<D: Dependency> ChildHooks for WorkerHooks<D> {
         // MCP-1: the others serve on; without one, callers learn why at once, and health is down.
         if !self.is_any_running() {
             self.park(
+                self.index,
                 "does not run and is started again after each backoff",
                 cause,
             );
@@ -114,7 +142,7 @@ impl<D: Dependency> ChildHooks for WorkerHooks<D> {
     }
 
     fn stopped(&self) {
-        self.close_for_good();
+        self.take_out();
     }
 
     fn gone(&self) {
