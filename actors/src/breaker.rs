@@ -424,7 +424,7 @@ impl<D: Dependency> Handler<OperateBreaker> for Breaker<D> {
     type Result = Result<(), IllegalTransition>;
 
     fn handle(&mut self, operate: OperateBreaker, ctx: &mut Context<Self>) -> Self::Result {
-        let OperateBreaker { key, command } = operate;
+        let OperateBreaker { key, command, note } = operate;
         let closes = matches!(
             command,
             BreakerCommand::Close { .. } | BreakerCommand::Reset { .. } | BreakerCommand::Clear
@@ -454,7 +454,7 @@ impl<D: Dependency> Handler<OperateBreaker> for Breaker<D> {
         // SUP-4: without a worker it stays open, even if an operator's own override is removed.
         let is_parked = key.is_none() && closes && self.shared.worker_route() == Route::Parked;
         let park = self.shared.park_reason.load_full().filter(|_| is_parked);
-        self.with_machine(&key, ctx, |machine, now| {
+        let done = self.with_machine(&key, ctx, |machine, now| {
             let done = machine.command(now, command, &mut random());
             if let Some(reason) = park {
                 let reason = String::clone(&reason);
@@ -462,7 +462,12 @@ impl<D: Dependency> Handler<OperateBreaker> for Breaker<D> {
                 let _ = machine.command(now, BreakerCommand::Park { reason }, &mut random());
             }
             done
-        })
+        });
+        if let Some(note) = note.filter(|_| done.is_ok()) {
+            // OPS-1: told here, commands of several operators are told in the order of their effects.
+            self.shared.events.emit(&self.shared.name, note);
+        }
+        done
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use breakerbox_policy::supervision::{PanicReport, StopCause};
-use breakerbox_policy::{Executed, PauseReason, RefusalState, RoundedDuration};
+use breakerbox_policy::{Executed, PauseReason, RefusalState, RoundedDuration, SettingProblem};
 
 use crate::bulkhead_limit::BulkheadLimit;
 use crate::refusal_reason::RefusalReason;
@@ -553,6 +553,14 @@ pub enum StartError {
     /// The program aborts on a panic, so nothing could be restarted after one.
     #[error("this program is built with panic = \"abort\"; supervision needs panic = \"unwind\"")]
     PanicAborts,
+    /// A setting has a value that cannot work; nothing is started or changed.
+    #[error("the settings of {name} cannot work: {problem}")]
+    BadSetting {
+        /// The name of the dependency.
+        name: String,
+        /// The setting, and its allowed values.
+        problem: SettingProblem,
+    },
     /// The specification contradicts itself.
     #[error("{name} cannot be supervised: {reason}")]
     BadSpec {

@@ -296,12 +296,20 @@ impl Runtime {
         name: &str,
         command: BreakerCommand,
     ) -> Option<Result<(), IllegalTransition>> {
+        self.carry_out(name, OperateBreaker::all(command)).await
+    }
+
+    async fn carry_out(
+        &self,
+        name: &str,
+        operate: OperateBreaker,
+    ) -> Option<Result<(), IllegalTransition>> {
         let one = self.registry().get(name).cloned()?;
         let revives = matches!(
-            command,
+            operate.command,
             BreakerCommand::Close { .. } | BreakerCommand::Reset { .. }
         );
-        let done = one.operator().send(OperateBreaker::all(command)).await;
+        let done = one.operator().send(operate).await;
         if revives {
             self.begin_restart(name, &*one);
         }

@@ -1,9 +1,12 @@
 //! Checked settings of one dependency, in the form the state machines take.
 //!
 //! Values that cannot work are unrepresentable where the type system can say so. Relations between
-//! fields are checked by the reader of the configuration (rule CFG-1). Nothing here parses.
+//! fields are checked by the reader of the configuration, and by [`judgement`] (rule CFG-1). Nothing
+//! here parses.
 
 mod changes;
+
+pub mod judgement;
 
 mod limits;
 

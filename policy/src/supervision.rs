@@ -76,7 +76,7 @@ use crate::GiveUp;
 pub struct Supervision {
     spec: SupervisorSpec,
     /// In start order, so ids ascend.
-    #[expect(
+    #[allow(
         clippy::vec_box,
         reason = "one that is forgotten moves all later ones, which are large"
     )]

@@ -20,6 +20,7 @@ use crate::call_options::CallOptions;
 use crate::deadline::{CallDeadline, CallScope};
 use crate::dependency::Dependency;
 use crate::error::CallError;
+use crate::event::EventKind;
 use crate::state::Shared;
 
 // client → breaker
@@ -143,12 +144,18 @@ pub(crate) struct ForgetIdle;
 pub(crate) struct OperateBreaker {
     pub(crate) key: Option<Arc<SharedBreaker>>,
     pub(crate) command: BreakerCommand,
+    /// The event of its author, if it is to be told once the command is carried out.
+    pub(crate) note: Option<EventKind>,
 }
 
 impl OperateBreaker {
     /// A command for the dependency as a whole.
     pub(crate) const fn all(command: BreakerCommand) -> Self {
-        Self { key: None, command }
+        Self {
+            key: None,
+            command,
+            note: None,
+        }
     }
 }
 

@@ -28,6 +28,8 @@ pub(crate) struct DependencyCore<D: Dependency> {
     pub(crate) next: AtomicUsize,
     pub(crate) fallbacks: Fallbacks<D>,
     pub(crate) configured: Mutex<ConfiguredSettings>,
+    /// Held while new settings are applied and told.
+    pub(crate) changing: tokio::sync::Mutex<()>,
     /// False before these parts have taken the place of others around the same state, and after
     /// others have taken theirs: they then say nothing about the dependency as a whole.
     pub(crate) is_current: AtomicBool,
@@ -58,6 +60,13 @@ impl<D: Dependency> WorkerSlot<D> {
         let health = &self.mail.health;
         health.set(Condition::Gone, health.incarnation());
         self.queue.close();
+    }
+
+    /// Takes no more work: the worker is gone for good, and another one serves those who wait.
+    pub(crate) fn close_into(&self, other: &Self) {
+        let health = &self.mail.health;
+        health.set(Condition::Gone, health.incarnation());
+        self.queue.close_into(&other.queue);
     }
 
     /// Returns the worker's inline executor, if the caller can run the first poll of its call

@@ -40,11 +40,11 @@ impl<T, E> FailedAttempt<T, E> {
     }
 
     pub(super) fn by_breaker(refused: Refused) -> Box<Self> {
-        Box::new(Self {
-            retry_after: refused.retry_after,
-            end: AttemptEnd::RefusedByBreaker,
-            ..*Self::refused(CallError::Open(refused))
-        })
+        let retry_after = refused.retry_after;
+        let mut failed = Self::refused(CallError::Open(refused));
+        failed.retry_after = retry_after;
+        failed.end = AttemptEnd::RefusedByBreaker;
+        failed
     }
 
     #[cold]

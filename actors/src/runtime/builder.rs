@@ -146,7 +146,7 @@ impl NewDependency {
     /// Starts the dependency without workers: for closures, and for functions under the attribute.
     /// Closures can also use a dependency that has workers.
     ///
-    /// # Errors  The name is taken, or the runtime is shutting down.
+    /// # Errors  The name is taken, a setting cannot work, or the runtime is shutting down.
     pub async fn start(self) -> Result<Client<Closures>, StartError> {
         start(self, None, Vec::new()).await
     }
@@ -245,7 +245,7 @@ impl<D: Dependency> DependencyBuilder<D> {
 
     /// Starts the breaker, the fallbacks and the workers, and waits until they run.
     ///
-    /// # Errors  The name is taken, a worker did not start, there is no worker and no fallback to
+    /// # Errors  The name is taken, a setting cannot work, a worker did not start, there is no worker and no fallback to
     /// answer, the fallbacks form a cycle, or the runtime is shutting down. Parts already started
     /// are stopped again.
     /// # Cancel safety   Dropped, the start is rolled back, and the name is free.
@@ -277,6 +277,10 @@ async fn start<D: Dependency>(
         settings,
         change,
     } = new;
+    // CFG-1: settings from code are judged as those of files are.
+    if let Err(problem) = settings.judge() {
+        return Err(StartError::BadSetting { name, problem });
+    }
     if let Some(reason) = fallbacks.iter().find_map(FallbackRule::problem) {
         return Err(StartError::BadSpec { name, reason });
     }
@@ -390,6 +394,7 @@ fn core<D: Dependency>(
         next: AtomicUsize::new(0),
         fallbacks: Fallbacks::new(fallbacks, replaceable, at_once, &shared),
         configured: Mutex::new(configured),
+        changing: tokio::sync::Mutex::default(),
         is_current: AtomicBool::new(true),
         shared: Arc::clone(&shared),
     }

@@ -39,16 +39,24 @@ impl<D: Dependency> WorkerHooks<D> {
     /// Takes this worker out, and refuses all calls if no other one is left: one that runs, or that
     /// its supervisor starts again.
     fn take_out(&self) {
+        let own = &self.core.workers[self.index];
+        let others = self.core.workers.iter();
+        let mut others = others.filter(|slot| !std::ptr::eq(*slot, own));
+        // SUP-4: siblings live on, and serve those who wait for this one.
+        if let Some(other) = others.find(|slot| slot.mail.health.condition() != Condition::Gone) {
+            return own.close_into(other);
+        }
+        // Callers who wait are told the reason, so it is set before they are refused.
+        self.park_with_last();
         self.close_for_good();
-        let is_served = matches!(
-            self.core.shared.worker_route(),
-            Route::Workers | Route::Parked
-        );
-        let mut workers = self.core.workers.iter();
-        if !is_served || workers.any(|slot| slot.mail.health.condition() != Condition::Gone) {
+    }
+
+    /// Parks the dependency with its last worker, if that was given up, or one before it.
+    fn park_with_last(&self) {
+        let route = self.core.shared.worker_route();
+        if !matches!(route, Route::Workers | Route::Parked) {
             return;
         }
-        // SUP-4: the last one says why; one that was parked before it, if its own end was in order.
         let parked = self.core.workers.iter().enumerate().rev();
         let parked = parked.filter_map(|(index, slot)| Some((index, slot.parked()?)));
         let (own, others): (Vec<_>, Vec<_>) = parked.partition(|(index, _)| *index == self.index);

@@ -161,7 +161,10 @@ impl DependencySettings {
         for (key, limit) in [
             ("workers.start_timeout", workers.start_timeout),
             ("workers.stuck_after", workers.stuck_after),
-            ("workers.quarantine.ttl", workers.quarantine.map(|one| one.ttl)),
+            (
+                "workers.quarantine.ttl",
+                workers.quarantine.map(|one| one.ttl),
+            ),
         ] {
             limit.map_or(Ok(()), |limit| span(key, limit, &SPAN))?;
         }
@@ -232,7 +235,9 @@ mod tests {
             max_wait: Duration::ZERO,
         };
         let cases: [(&str, Change); 9] = [
-            ("retry.backoff.factor", |s| s.retry.backoff.factor = f64::NAN),
+            ("retry.backoff.factor", |s| {
+                s.retry.backoff.factor = f64::NAN
+            }),
             ("retry.budget.ratio", |s| {
                 s.retry.budget.as_mut().unwrap().ratio = f64::INFINITY;
             }),

@@ -91,8 +91,8 @@ impl Supervision {
 
     /// Starts the siblings that a round left down when its child was parked.
     pub(super) fn resume(&mut self) -> bool {
-        let due = |child: &Box<ChildRecord>| matches!(child.life, ChildPhase::Due);
-        let any = self.spec.strategy.is_group() && self.children.iter().any(due);
+        let due = |child: &ChildRecord| matches!(child.life, ChildPhase::Due);
+        let any = self.spec.strategy.is_group() && self.children.iter().any(|child| due(child));
         if any {
             self.round = Some(SupervisionRound {
                 initial: false,
@@ -114,9 +114,8 @@ impl Supervision {
             }
             RoundStep::Waiting => {
                 let affected = self.affected(round.trigger);
-                let waits =
-                    |child: &Box<ChildRecord>| matches!(child.life, ChildPhase::Waiting { .. });
-                !self.children[affected].iter().any(waits)
+                let waits = |child: &ChildRecord| matches!(child.life, ChildPhase::Waiting { .. });
+                !self.children[affected].iter().any(|child| waits(child))
             }
             RoundStep::Starting => self.start_next(turn),
         };
@@ -137,17 +136,17 @@ impl Supervision {
     /// Starts the first child that is due, unless one is starting; returns true if all are up.
     fn start_next(&mut self, turn: &mut EventScope<'_>) -> bool {
         let is_initial = self.round.is_some_and(|round| round.initial);
-        let starting = |child: &Box<ChildRecord>| {
+        let starting = |child: &ChildRecord| {
             let is_awaited = !(is_initial && child.spec.background);
             is_awaited && matches!(child.life, ChildPhase::Starting(_))
         };
-        if self.children.iter().any(starting) {
+        if self.children.iter().any(|child| starting(child)) {
             return false;
         }
-        let due = |child: &Box<ChildRecord>| matches!(child.life, ChildPhase::Due);
+        let due = |child: &ChildRecord| matches!(child.life, ChildPhase::Due);
         loop {
             // SUP-1: children start in order, each when the one before is up.
-            let Some(index) = self.children.iter().position(due) else {
+            let Some(index) = self.children.iter().position(|child| due(child)) else {
                 return true;
             };
             self.start(index, None, turn);
