@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use breakerbox_policy::supervision::StopCause;
 use breakerbox_policy::{
-    BreakerEvent, ChaosSettings, CommandSource, PauseReason, RoundedDuration, Symptom, Time,
+    BreakerCause, BreakerEvent, ChaosSettings, CommandSource, PauseReason, RoundedDuration,
+    Symptom, Time,
 };
 
 pub(crate) use bus::EventBus;

@@ -300,16 +300,17 @@ fn call_8_l5_an_empty_stream_that_is_a_failure_is_opened_again() {
         let runtime = TestRuntime::start().await;
         let client = started(&runtime, &answers(&[1])).await;
         type Items = futures_util::stream::Iter<std::vec::IntoIter<Result<u32, String>>>;
-        let judge = |result: Result<&Items, &String>| {
-            let is_empty = result.is_ok_and(|items| items.size_hint().0 == 0);
-            Verdict::from(if is_empty {
-                Class::Failure
-            } else {
-                Class::Success
-            })
-        };
         for (good_from, items, opened) in [(2, 1, 3), (9, 0, 3)] {
-            let opens = AtomicU32::new(0);
+            let opens = Arc::new(AtomicU32::new(0));
+            let seen = Arc::clone(&opens);
+            let judge = move |_: Result<&Items, &String>| {
+                let is_bad = seen.load(Ordering::SeqCst) <= good_from;
+                Verdict::from(if is_bad {
+                    Class::Failure
+                } else {
+                    Class::Success
+                })
+            };
             let open = || {
                 let at = opens.fetch_add(1, Ordering::SeqCst);
                 let items = if at < good_from { vec![] } else { vec![Ok(1)] };
