@@ -110,9 +110,9 @@ pub(crate) struct Supervisor {
     tickets: HashMap<CommandId, oneshot::Sender<Result<Option<ChildId>, CommandError>>>,
     last_ticket: u64,
     stop_told: bool,
-    /// Children whose requester may still give their start up.
+    /// Children with a start that may still be given up.
     added: HashMap<AdditionNumber, ChildId>,
-    /// Children with an end whose consequence is not announced yet.
+    /// Children with an end that is not announced yet.
     ended: BTreeSet<ChildId>,
     /// True once the consequences of its own end for all children are announced.
     end_told: bool,

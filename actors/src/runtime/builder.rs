@@ -334,8 +334,8 @@ async fn start<D: Dependency>(
     Ok(client)
 }
 
-/// Frees the name of a dependency whose start fails, or whose caller gives it up, and ends what calls
-/// it has.
+/// Frees the name of a dependency after a start that fails or is given up, and ends the calls that it
+/// has.
 struct StartRollback<'a, D: Dependency> {
     runtime: &'a Runtime,
     client: &'a Client<D>,
@@ -363,7 +363,7 @@ impl<D: Dependency> Drop for StartRollback<'_, D> {
         if !self.is_armed {
             return;
         }
-        // SUP-1: whatever a start has begun is undone with it.
+        // SUP-1: all that a start has begun is undone with it.
         if self.is_registered {
             self.runtime.unregister(self.client);
         }

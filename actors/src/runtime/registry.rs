@@ -105,8 +105,8 @@ impl<D: Dependency> AnyDependency for Client<D> {
 
     fn workers_given_up(&self) -> Vec<usize> {
         let given_up = |slot: &WorkerSlot<D>| {
-            let is_gone = slot.mail.health.condition() == Condition::Gone;
-            is_gone && (slot.parked().is_some() || self.core.shared.worker_route() == Route::Parked)
+            let is_down = slot.mail.health.condition() != Condition::Running;
+            slot.parked().is_some() || is_down && self.core.shared.worker_route() == Route::Parked
         };
         let workers = (1..).zip(&self.core.workers);
         let chosen = workers.filter(|(_, slot)| given_up(slot));

@@ -132,6 +132,10 @@ impl<D: Dependency> ChildHooks for WorkerHooks<D> {
     }
 
     fn not_started(&self, cause: &StopCause) {
+        if self.core.workers[self.index].parked().is_some() {
+            // An operator's order has not brought it back.
+            return self.parked(cause);
+        }
         if !self.is_any_running() {
             self.note_cause(cause);
         }

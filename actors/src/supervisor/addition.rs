@@ -19,7 +19,7 @@ impl AdditionNumber {
     }
 }
 
-/// Takes a request to add a child back, whatever has become of it.
+/// Takes a request to add a child back, at any time.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(super) struct WithdrawAddition(pub(super) AdditionNumber);

@@ -1,4 +1,4 @@
-//! What follows from the ends of children for those outside: watchers, callers and senders.
+//! Consequences of the ends of children for watchers, callers and senders.
 
 use breakerbox_policy::supervision::ChildState;
 

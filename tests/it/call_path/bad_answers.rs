@@ -370,10 +370,13 @@ fn call_8_l15_classify_is_asked_once_for_each_attempt() {
         check(&runtime).await;
         runtime.finish().await;
     });
-    let tokio = tokio::runtime::Runtime::new().unwrap();
-    tokio.block_on(async {
-        let runtime = Runtime::start(RuntimeSettings::default()).await.unwrap();
-        check(&runtime).await;
-        runtime.shutdown().await;
+    let elsewhere = std::thread::spawn(move || {
+        let tokio = tokio::runtime::Runtime::new().unwrap();
+        tokio.block_on(async {
+            let runtime = Runtime::start(RuntimeSettings::default()).await.unwrap();
+            check(&runtime).await;
+            runtime.shutdown().await;
+        });
     });
+    elsewhere.join().unwrap();
 }
