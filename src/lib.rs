@@ -149,8 +149,8 @@ pub mod policy {
         HedgeSettings, IllegalTransition, Intensity, KeySettings, LostProbe, OpenTime, Outcome,
         Override, OverrideMode, PanicReport, PauseReason, PermitKind, Placement, Priority,
         QuarantineSettings, QuotaReset, Rate, RateError, RateLimitSettings, RefusalState,
-        RestartType, RetryJitter, RetrySettings, RoundedDuration, State, StopCause, Symptom,
-        Symptoms, ThrottleSettings, Time, TimeoutSettings, TripReason, WhenAllDown,
+        RestartType, RetryJitter, RetrySettings, RoundedDuration, SettingProblem, State, StopCause,
+        Symptom, Symptoms, ThrottleSettings, Time, TimeoutSettings, TripReason, WhenAllDown,
         WhileRestarting, WindowCounts, WindowKind, WorkerSettings,
     };
 }

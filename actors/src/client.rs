@@ -24,7 +24,7 @@ use crate::call::core::DependencyCore;
 use crate::call::{self, Served, Streamed};
 use crate::call_options::CallOptions;
 use crate::dependency::Dependency;
-use crate::error::CallError;
+use crate::error::{CallError, StartError};
 use crate::runtime::closures::AnyClient;
 use crate::runtime::reload::{self, DependencyReload};
 use crate::runtime::status::DependencyStatus;
@@ -199,13 +199,19 @@ impl<D: Dependency> Client<D> {
     /// Sections that differ from the configuration from then on belong to the program, and a reload
     /// of the configuration does not change them.
     ///
+    /// # Errors  [`StartError::BadSetting`]: a setting cannot work; nothing is then changed.
     /// # Source  Rule CFG-2 in docs/rules.md.
     pub async fn reconfigure(
         &self,
         settings: DependencySettings,
         by: &str,
-    ) -> Option<DependencyReload> {
-        reload::set(&self.core, settings, by).await
+    ) -> Result<Option<DependencyReload>, StartError> {
+        // CFG-1: settings from code are judged as those of files are.
+        settings.judge().map_err(|problem| StartError::BadSetting {
+            name: self.name().to_owned(),
+            problem,
+        })?;
+        Ok(reload::set(&self.core, settings, by).await)
     }
 
     /// Returns the breaker's current state as callers see it: `closed`, `open`, `half_open`,
@@ -251,7 +257,12 @@ impl<D: Dependency> Client<D> {
         command: BreakerCommand,
     ) -> Option<Result<(), IllegalTransition>> {
         let key = Some(self.core.shared.keys.find(key)?);
-        Some(operate(&self.core.shared, OperateBreaker { key, command }))
+        let asked = OperateBreaker {
+            key,
+            command,
+            note: None,
+        };
+        Some(operate(&self.core.shared, asked))
     }
 }
 
@@ -325,6 +336,9 @@ pub struct AnswerMemory<D: Dependency> {
 impl<D: Dependency> AnswerMemory<D> {
     /// Passes a good answer of the dependency to the fallbacks, as [`Client::remember`] does.
     pub fn remember(&self, request: &D::Request, response: &D::Response) {
+        if !D::classify(Ok(response)).is_good() {
+            return;
+        }
         let now = self.core.shared.clock.now();
         let fallbacks = &self.core.fallbacks;
         fallbacks.remember(self.version, request, response, now);

@@ -49,7 +49,6 @@ use crate::dependency::Dependency;
 use crate::error::StartError;
 use crate::event::{Event, EventListener};
 use crate::fallback::find_cycle;
-use crate::state::Route;
 use crate::state::recorder::OutcomeRecorder;
 use crate::supervisor::{
     Child, ChildRef, ChildStatus, DeathWatch, DriverCommand, Group, GroupRef, SupervisorContext,
@@ -279,13 +278,21 @@ impl Runtime {
         name: &str,
         command: BreakerCommand,
     ) -> Option<Result<(), IllegalTransition>> {
+        self.carry_out(name, OperateBreaker::all(command)).await
+    }
+
+    async fn carry_out(
+        &self,
+        name: &str,
+        asked: OperateBreaker,
+    ) -> Option<Result<(), IllegalTransition>> {
         let one = self.registry().get(name).cloned()?;
         let revives = matches!(
-            command,
+            asked.command,
             BreakerCommand::Close { .. } | BreakerCommand::Reset { .. }
         );
-        let done = operate(one.shared(), OperateBreaker::all(command));
-        if revives && one.shared().worker_route() == Route::Parked {
+        let done = operate(one.shared(), asked);
+        if revives {
             self.begin_restart(name, &*one);
         }
         Some(done)

@@ -196,7 +196,7 @@ impl Shared {
         };
         let budget = shared.new_budget(&retry);
         *shared.budget.acquire() = budget;
-        shared.chaos.set(shared.settings().chaos, now);
+        shared.chaos.set(shared.settings().chaos, now, || ());
         shared
     }
 
@@ -237,7 +237,7 @@ impl Shared {
             self.bulkhead.resize(&new.bulkhead);
         }
         if old.chaos != new.chaos {
-            self.chaos.set(new.chaos, self.clock.now());
+            self.chaos.set(new.chaos, self.clock.now(), || ());
         }
     }
 
@@ -448,10 +448,11 @@ impl Shared {
 
     /// Injects faults from now on; `None` ends them.
     pub(crate) fn set_chaos(&self, settings: Option<ChaosSettings>, by: &str) {
-        self.chaos.set(settings, self.clock.now());
         let by = by.to_owned();
-        self.events
-            .emit(&self.name, EventKind::Chaos { by, settings });
+        let kind = EventKind::Chaos { by, settings };
+        let note = || self.events.record(&self.name, kind);
+        self.chaos.set(settings, self.clock.now(), note);
+        self.events.tell();
     }
 }
 

@@ -29,6 +29,7 @@ use breakerbox_policy::{Class, Executed, Ticket, Time};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use crate::attempt_progress::AttemptProgress;
+use crate::call::failed_attempt::FailedAttempt;
 use crate::deadline::CallScope;
 use crate::dependency::{CallContext, Dependency};
 use crate::error::CallError;
@@ -42,8 +43,11 @@ use crate::worker::reply::{BeginDecision, ReplySender};
 use execution::{Attempt, CallBounds, Execution};
 use value_end::ValueEnd;
 
-/// The result of a call.
-pub(crate) type Reply<D> = Result<<D as Dependency>::Response, CallError<<D as Dependency>::Error>>;
+/// The result of an attempt: its answer, and whether that is a success.
+pub(crate) type Reply<D> = Result<
+    (<D as Dependency>::Response, bool),
+    Box<FailedAttempt<<D as Dependency>::Response, <D as Dependency>::Error>>,
+>;
 
 /// One attempt on its way to a worker, with its permit and its bulkhead slot.
 ///
@@ -107,8 +111,9 @@ impl<D: Dependency> Responder<D> {
     fn refuse(&mut self, why: impl FnOnce(&Shared) -> CallError<D::Error>) {
         self.release_slot();
         if let Some(replier) = self.replier.take() {
-            let error = why(replier.shared());
-            replier.refuse(Err(error));
+            let shared = replier.shared();
+            let failed = FailedAttempt::by_worker(shared, why(shared));
+            replier.refuse(Err(failed));
         }
     }
 
@@ -161,7 +166,7 @@ impl<D: Dependency> Responder<D> {
         let shared = replier.shared();
         let error = CallError::timed_out(Arc::clone(&shared.name), after, executed);
         let verdict = shared.timed_out();
-        self.answer(verdict, now, Err(error));
+        self.answer(verdict, now, Err(FailedAttempt::failed(error, &verdict)));
     }
 
     /// The error of a begun call after its worker was lost.
@@ -189,11 +194,11 @@ impl<D: Dependency> Drop for Responder<D> {
             replier.settle(
                 Verdict::from(Class::Failure),
                 shared.clock.now(),
-                Err(error),
+                Err(FailedAttempt::by_worker(&shared, error)),
             );
         } else {
             let error = shared.not_executed(shared.absence(), None);
-            replier.refuse(Err(error));
+            replier.refuse(Err(FailedAttempt::by_worker(&shared, error)));
         }
     }
 }

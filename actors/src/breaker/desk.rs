@@ -1,32 +1,21 @@
-//! Follow-ups of changes to a dependency's breakers: timers for the keeper, and events.
+//! Follow-ups of changes to a dependency's breakers: timers for the keeper.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
-use breakerbox_policy::{BreakerEvent, Time};
+use breakerbox_policy::Time;
 use tokio::sync::Notify;
 
-use crate::event::{EventBus, EventKind};
 use crate::sync::{AtomicBool, LockExt, Mutex, Ordering};
 
 /// A breaker's next deadline, by its key; `None` for the dependency's own breaker.
 pub(super) type Alarm = (Option<Arc<str>>, Option<Time>);
 
-/// The timers to set and the events to emit for the breakers of one dependency.
+/// The timers to set for the breakers of one dependency.
 #[derive(Debug, Default)]
 pub(crate) struct BreakerDesk {
     alarms: Mutex<Vec<Alarm>>,
     told: Notify,
-    outbox: Mutex<EventOutbox>,
     is_kept: AtomicBool,
-}
-
-/// Events in the order of the changes that caused them.
-#[derive(Debug, Default)]
-struct EventOutbox {
-    waiting: VecDeque<(Arc<str>, BreakerEvent)>,
-    /// True while a thread emits them.
-    is_taken: bool,
 }
 
 impl BreakerDesk {
@@ -58,37 +47,5 @@ impl BreakerDesk {
 
     pub(super) fn take_alarms(&self) -> Vec<Alarm> {
         std::mem::take(&mut self.alarms.acquire())
-    }
-
-    /// Adds an event of a breaker. Its lock is held, so events are in the order of the changes.
-    pub(super) fn add_event(&self, subject: Arc<str>, event: BreakerEvent) {
-        self.outbox.acquire().waiting.push_back((subject, event));
-    }
-
-    /// Emits the events that wait, unless another thread does so already. No lock of a breaker may
-    /// be held: a listener may ask for the status.
-    pub(super) fn emit_events(&self, events: &EventBus) {
-        /// Lets others emit, even after a panic of a log subscriber.
-        struct TakenOutbox<'a>(&'a Mutex<EventOutbox>);
-
-        impl Drop for TakenOutbox<'_> {
-            fn drop(&mut self) {
-                self.0.acquire().is_taken = false;
-            }
-        }
-
-        loop {
-            let mut outbox = self.outbox.acquire();
-            if outbox.is_taken || outbox.waiting.is_empty() {
-                return;
-            }
-            outbox.is_taken = true;
-            let next = outbox.waiting.pop_front();
-            drop(outbox);
-            let _taken = TakenOutbox(&self.outbox);
-            if let Some((subject, event)) = next {
-                events.emit(&subject, EventKind::Breaker(event));
-            }
-        }
     }
 }

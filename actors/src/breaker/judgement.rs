@@ -32,15 +32,27 @@ pub(super) fn change<T>(
     scope: &BreakerScope,
     change: impl FnOnce(&mut breakerbox_policy::Breaker, Time) -> T,
 ) -> T {
-    let (result, is_new_shadow) = change_one(shared, scope, change);
+    change_and_note(shared, scope, change, |_| None)
+}
+
+/// Applies a change to a machine, publishes the result, and emits the event that `note` makes of it
+/// after those of the machine.
+fn change_and_note<T>(
+    shared: &Shared,
+    scope: &BreakerScope,
+    change: impl FnOnce(&mut breakerbox_policy::Breaker, Time) -> T,
+    note: impl FnOnce(&T) -> Option<EventKind>,
+) -> T {
+    let (result, is_new_shadow) = change_one(shared, scope, change, note);
     if is_new_shadow {
         // A shadow (measured, never tripped) holds for each key too (rule BRK-10).
         shared.keys.each(|key| {
             let target = Arc::clone(&key);
-            change_one(shared, &Some(key), |machine, now| {
+            let shade = |machine: &mut breakerbox_policy::Breaker, now| {
                 let shadow = shared.keys.shadow();
                 target.apply_shadow(machine, shadow.as_deref(), now);
-            });
+            };
+            change_one(shared, &Some(key), shade, |()| None);
         });
     }
     result
@@ -52,6 +64,7 @@ fn change_one<T>(
     shared: &Shared,
     scope: &BreakerScope,
     change: impl FnOnce(&mut breakerbox_policy::Breaker, Time) -> T,
+    note: impl FnOnce(&T) -> Option<EventKind>,
 ) -> (T, bool) {
     let target = scope.as_deref().unwrap_or(&shared.breaker);
     let mut machine = target.lock();
@@ -59,7 +72,11 @@ fn change_one<T>(
     let now = shared.clock.now();
     record_counted(&mut machine, target, now);
     let result = change(&mut machine, now);
-    let has_events = publish(shared, target, &mut machine, now);
+    let mut has_events = publish(shared, target, &mut machine, now);
+    if let Some(note) = note(&result) {
+        shared.events.record(&target.subject(&shared.name), note);
+        has_events = true;
+    }
     let deadline = machine.next_deadline();
     if target.set_armed(deadline) {
         shared.desk.set_alarm((target.key.clone(), deadline));
@@ -70,7 +87,8 @@ fn change_one<T>(
     };
     drop(machine);
     if has_events {
-        shared.desk.emit_events(&shared.events);
+        // A listener may ask for the status, so no lock may be held.
+        shared.events.tell();
     }
     (result, is_new_shadow)
 }
@@ -79,8 +97,8 @@ fn is_shadow(set: &Override) -> bool {
     set.mode == OverrideMode::Shadow
 }
 
-/// Publishes the gate, and puts the events of a change into the outbox. Returns true if there are
-/// any. An override passed down to a key is left out: it was already reported for the dependency.
+/// Publishes the gate, and records the events of a change under its lock: the last one is the state
+/// that holds. Returns true if there are any. An override passed down to a key is left out: it was already reported for the dependency.
 fn publish(
     shared: &Shared,
     target: &SharedBreaker,
@@ -99,7 +117,8 @@ fn publish(
             BreakerEvent::Overridden { .. } | BreakerEvent::OverrideRemoved { .. }
         );
         if !(is_of_override && target.has_inherited_override()) {
-            shared.desk.add_event(target.subject(&shared.name), event);
+            let subject = target.subject(&shared.name);
+            shared.events.record(&subject, EventKind::Breaker(event));
             has_events = true;
         }
     }
@@ -245,7 +264,7 @@ pub(super) fn flush(shared: &Shared, key: &BreakerScope, successes: SuccessBatch
 ///
 /// # Errors  The breaker's state does not allow it.
 pub(crate) fn operate(shared: &Shared, operate: OperateBreaker) -> Result<(), IllegalTransition> {
-    let OperateBreaker { key, command } = operate;
+    let OperateBreaker { key, command, note } = operate;
     if shared.worker_route() == Route::Stopped {
         return Ok(());
     }
@@ -278,7 +297,7 @@ pub(crate) fn operate(shared: &Shared, operate: OperateBreaker) -> Result<(), Il
     // SUP-4: without a worker it stays open, even if an operator's own override is removed.
     let is_parked = key.is_none() && closes && shared.worker_route() == Route::Parked;
     let park = shared.park_reason.load_full().filter(|_| is_parked);
-    change(shared, &key, |machine, now| {
+    let carry_out = |machine: &mut breakerbox_policy::Breaker, now| {
         let done = machine.command(now, command, &mut random());
         if let Some(reason) = park {
             let reason = String::clone(&reason);
@@ -286,6 +305,10 @@ pub(crate) fn operate(shared: &Shared, operate: OperateBreaker) -> Result<(), Il
             let _ = machine.command(now, BreakerCommand::Park { reason }, &mut random());
         }
         done
+    };
+    // OPS-1: noted under the lock, commands of several operators are told in the order of their effects.
+    change_and_note(shared, &key, carry_out, |done| {
+        note.filter(|_| done.is_ok())
     })
 }
 

@@ -16,6 +16,7 @@ use crate::call_options::CallOptions;
 use crate::deadline::CallScope;
 use crate::dependency::Dependency;
 use crate::error::CallError;
+use crate::event::EventKind;
 
 // client → breaker
 
@@ -97,11 +98,17 @@ impl Drop for Report {
 pub(crate) struct OperateBreaker {
     pub(crate) key: Option<Arc<SharedBreaker>>,
     pub(crate) command: BreakerCommand,
+    /// The event of its author, if it is to be told once the command is carried out.
+    pub(crate) note: Option<EventKind>,
 }
 
 impl OperateBreaker {
     /// A command for the dependency as a whole.
     pub(crate) const fn all(command: BreakerCommand) -> Self {
-        Self { key: None, command }
+        Self {
+            key: None,
+            command,
+            note: None,
+        }
     }
 }

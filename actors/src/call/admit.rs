@@ -82,11 +82,11 @@ fn has_turn(shared: &Shared, plan: &CallPlan<'_>, now: Time) -> bool {
 
 /// Passes the breaker, the pause, the rate limit and the bulkhead, in this order. A refusal by a
 /// later one gives the permit back.
-pub(super) async fn admit<'a, E>(
+pub(super) async fn admit<'a, T, E>(
     shared: &'a Shared,
     plan: &CallPlan<'_>,
     asked_at: Time,
-) -> Result<AttemptPermits<'a>, Box<FailedAttempt<E>>> {
+) -> Result<AttemptPermits<'a>, Box<FailedAttempt<T, E>>> {
     // CALL-5: breaker, session, pause, rate limit and bulkhead, in this order.
     if shared.route() == Route::Stopped {
         return Err(FailedAttempt::refused(absent(
@@ -138,11 +138,11 @@ pub(super) async fn admit<'a, E>(
 }
 
 /// Acquires the breaker's permit, from the gate alone if possible.
-fn permit<'a, E>(
+fn permit<'a, T, E>(
     shared: &'a Shared,
     plan: &CallPlan<'_>,
     now: Time,
-) -> Result<Admission<&'a Shared>, Box<FailedAttempt<E>>> {
+) -> Result<Admission<&'a Shared>, Box<FailedAttempt<T, E>>> {
     let key = plan.key.as_ref();
     let (of, word) = deciding_gate(shared, key);
     // BRK-6: a call within a probe goes under that probe's permit, and reports nothing of its own.

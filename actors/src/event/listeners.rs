@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, Weak};
 
 use tokio::sync::oneshot;
 
-use super::{Event, EventLog};
+use super::Event;
+use super::bus::EventLog;
 use crate::sync::LockExt;
 
 /// Number of events that may wait for one listener (rule CALL-6).

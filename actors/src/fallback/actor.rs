@@ -17,7 +17,7 @@ use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{Semaphore, oneshot};
 
-use super::{FallbackAnswer, FallbackOutcome, FallbackRule, FallbackSet};
+use super::{FallbackAnswer, FallbackOutcome, FallbackRule, FallbackSet, UnservedCall};
 use crate::call;
 use crate::call::core::DependencyCore;
 use crate::deadline::{CallScope, DeadlineScope};
@@ -32,8 +32,7 @@ use crate::sync::LockExt;
 const RENEWALS: usize = 16;
 
 /// Result of asking all fallbacks.
-type FallbackReply<D> =
-    Result<FallbackAnswer<<D as Dependency>::Response>, CallError<<D as Dependency>::Error>>;
+type FallbackReply<D> = Result<FallbackAnswer<<D as Dependency>::Response>, UnservedCall<D>>;
 
 /// One request for the fallbacks.
 pub(crate) struct ServeFallback<D: Dependency> {
@@ -51,9 +50,10 @@ pub(super) struct PendingReply<D: Dependency> {
     pub(super) reply: Option<oneshot::Sender<FallbackReply<D>>>,
 }
 
-/// The error of a call that has no primary answer. Its caller takes it back when its own time is
-/// over while a fallback blocks its thread.
-pub(super) type Cause<D> = Arc<Mutex<Option<CallError<<D as Dependency>::Error>>>>;
+/// The error of a call that has no primary answer, and the latest answer of a fallback that counts
+/// as a failure. Its caller takes both back when its own time is over while a fallback blocks its
+/// thread.
+pub(super) type Cause<D> = Arc<Mutex<Option<UnservedCall<D>>>>;
 
 impl<D: Dependency> PendingReply<D> {
     fn send_reply(mut self, answer: FallbackAnswer<D::Response>) {
@@ -66,11 +66,14 @@ impl<D: Dependency> PendingReply<D> {
     /// Records the failure of a fallback: the caller gets the last one.
     fn note_failure(&mut self, shared: &Shared, fallback: &Arc<str>, message: String) {
         let mut why = self.why.acquire();
-        *why = why.take().map(|cause| CallError::FallbackFailed {
-            dependency: Arc::clone(&shared.name),
-            fallback: Arc::clone(fallback),
-            message,
-            cause: Box::new(cause),
+        *why = why.take().map(|(cause, bad)| {
+            let error = CallError::FallbackFailed {
+                dependency: Arc::clone(&shared.name),
+                fallback: Arc::clone(fallback),
+                message,
+                cause: Box::new(cause),
+            };
+            (error, bad)
         });
     }
 }
@@ -232,7 +235,7 @@ async fn answer<'a, D: Dependency>(
         let why = debt.why.acquire();
         let serves = |rule: &&FallbackRule<D>| {
             let why = why.as_ref();
-            why.is_some_and(|why| rule.serves(why, write))
+            why.is_some_and(|(why, _)| rule.serves(why, write))
         };
         rules.iter().filter(serves).collect()
     };
@@ -251,7 +254,7 @@ async fn answer<'a, D: Dependency>(
             let begin = || {
                 let why = debt.why.acquire();
                 let why = why.as_ref();
-                why.map(|why| rule.fallback.answer(request.clone(), why, now))
+                why.map(|(why, _)| rule.fallback.answer(request.clone(), why, now))
             };
             let asked = pin!(async {
                 match begin() {
@@ -272,7 +275,7 @@ async fn answer<'a, D: Dependency>(
         match fallen {
             Ok(FallbackOutcome::Answer(value, age)) => {
                 rule.served.fetch_add(1, Ordering::Relaxed);
-                if let Some(why) = &*debt.why.acquire() {
+                if let Some((why, _)) = &*debt.why.acquire() {
                     note_outage(shared, &rule.name, why);
                 }
                 let name = Arc::clone(&rule.name);
@@ -280,6 +283,13 @@ async fn answer<'a, D: Dependency>(
                 return Some(rule);
             }
             Ok(FallbackOutcome::Nothing) => {}
+            Ok(FallbackOutcome::BadAnswer { value, age, why }) => {
+                let name = Arc::clone(&rule.name);
+                if let Some((_, bad)) = &mut *debt.why.acquire() {
+                    *bad = Some(FallbackAnswer { value, name, age });
+                }
+                failure = Some((&rule.name, why));
+            }
             Ok(FallbackOutcome::Failed(message)) => failure = Some((&rule.name, message)),
             Err(payload) => {
                 let panic = panic_report(payload);

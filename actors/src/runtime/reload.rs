@@ -36,12 +36,23 @@ pub struct DependencyReload {
     pub waits: Vec<String>,
 }
 
-/// Applies the current configuration to a dependency. Returns `None` if nothing changes.
+/// Applies the current configuration to a dependency. Returns `None` if nothing changes, or if a
+/// setting cannot work.
 pub(crate) async fn apply_configuration<D: Dependency>(
     core: &DependencyCore<D>,
     given: &DependencySettings,
     by: &str,
 ) -> Option<DependencyReload> {
+    // CFG-1: a program may have made these settings itself.
+    if let Err(problem) = given.judge() {
+        let kind = EventKind::ReloadRefused {
+            by: by.to_owned(),
+            problems: problem.to_string(),
+        };
+        core.shared.events.emit(&core.shared.name, kind);
+        return None;
+    }
+    let _one_at_a_time = core.changing.lock().await;
     let (old, new) = core.configured.acquire().follow(given);
     take_over(core, &old, new, by).await
 }
@@ -52,6 +63,7 @@ pub(crate) async fn set<D: Dependency>(
     new: DependencySettings,
     by: &str,
 ) -> Option<DependencyReload> {
+    let _one_at_a_time = core.changing.lock().await;
     let old = core.configured.acquire().set(new.clone());
     take_over(core, &old, new, by).await
 }

@@ -15,7 +15,7 @@ use crate::error::StartError;
 use crate::event::EventKind;
 use crate::fallback::FallbackRule;
 use crate::state::Shared;
-use crate::supervisor::Group;
+use crate::supervisor::{Group, GroupRef};
 use crate::sync::LockExt;
 
 /// Number of dependencies that have left, for their names in the tree.
@@ -197,8 +197,7 @@ impl Runtime {
     /// Starts a group around the state of the dependency of the same name, then makes it the one
     /// that is called. If the group does not start, nothing changes.
     ///
-    /// # Cancel safety   Dropped, the former dependency goes on, perhaps under another name in the
-    /// tree, and the new one may run unused until the runtime ends.
+    /// # Cancel safety   Dropped, the former dependency goes on, and the new one is stopped again.
     pub(crate) async fn replace<D: Dependency>(
         &self,
         client: &Client<D>,
@@ -210,13 +209,17 @@ impl Runtime {
         let child = leaving_name(name);
         let renamed = root.rename(name, &child).await;
         renamed.map_err(|error| start_error(name.to_owned(), error))?;
+        let undone = RenameRollback {
+            root,
+            names: Some((child.clone(), name.to_owned())),
+        };
         // EDGE-6: the new one starts beside the old one.
         if let Err(error) = self.add_group(group).await {
-            // The name is free again: the failed start has left nothing in the tree.
-            let _ = root.rename(&child, name).await;
+            undone.now().await;
             client.core.stop();
             return Err(error);
         }
+        undone.disarm();
         let mut registry = self.registry();
         let former = registry.insert(name.to_owned(), Arc::new(client.clone()));
         if let Some(former) = former {
@@ -226,6 +229,33 @@ impl Runtime {
         client.core.is_current.store(true, Ordering::Release);
         drop(registry);
         Ok(())
+    }
+}
+
+/// Gives a dependency its name in the tree back, if the one that was to replace it is not started.
+struct RenameRollback<'a> {
+    root: &'a GroupRef,
+    names: Option<(String, String)>,
+}
+
+impl RenameRollback<'_> {
+    fn disarm(mut self) {
+        self.names = None;
+    }
+
+    /// The name is free again: a failed start has left nothing in the tree.
+    async fn now(mut self) {
+        if let Some((child, name)) = self.names.take() {
+            let _ = self.root.rename(&child, &name).await;
+        }
+    }
+}
+
+impl Drop for RenameRollback<'_> {
+    fn drop(&mut self) {
+        if let Some((child, name)) = self.names.take() {
+            self.root.begin_rename(child, name);
+        }
     }
 }
 
