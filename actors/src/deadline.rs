@@ -106,7 +106,7 @@ impl CallScope {
         }
     }
 
-    /// Returns true if this runtime has accepted the work: a drain does not refuse what it asks for.
+    /// Returns true if this runtime has accepted the work: a drain does not refuse its calls.
     pub(crate) fn is_accepted_by(self, runtime: RuntimeNumber) -> bool {
         self.accepted_by == Some(runtime)
     }
@@ -145,7 +145,7 @@ thread_local! {
     };
 }
 
-/// Polls under these conditions; what they leave open is that of the surrounding work.
+/// Polls under these conditions; those that they leave open are the surrounding work's.
 pub(crate) fn within<T>(scope: impl Into<CallScope>, poll: impl FnOnce() -> T) -> T {
     /// Restores the previous conditions, after a panic too.
     struct Back(CallScope);

@@ -1,4 +1,4 @@
-//! The keeper of a dependency's breakers: what they do because time has passed.
+//! The keeper of a dependency's breakers: their changes that come with time.
 //!
 //! It sets the timers that the changes of the machines ask for, looks for overdue calls, and evicts
 //! idle keys. It runs on the runtime's control thread, where no code of users runs.

@@ -1,4 +1,4 @@
-//! The call as a message, and what the breaker is told by its callers' threads.
+//! The call as a message, and the reports of its callers' threads to the breaker.
 //!
 //! Work reaches a worker through its [queue](crate::worker::queue), not through a mailbox.
 

@@ -148,7 +148,7 @@ impl<'a> CallPlan<'a> {
     #[inline]
     pub(super) fn scope(&self, shared: &Shared, probe: Option<BreakerNumber>) -> CallScope {
         let deadline = self.deadline.map(|end| shared.clock.moment(end));
-        // CALL-10: what the attempt asks for is accepted, as it is.
+        // CALL-10: the calls of accepted work are accepted too.
         CallScope::new(deadline, self.probes.with(probe)).accepted_by(shared.events.runtime())
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use breakerbox_policy::{BreakerCause, BreakerEvent, State};
 use tokio::sync::broadcast;
 
-use super::listeners::{self, EventListener, Listener, ListenerFunction};
+use super::listeners::{EventListener, HeardFunction, Listener};
 use super::{EVENT_HISTORY, Event, EventKind, OPERATOR_EVENT_HISTORY};
 use crate::clock::Clock;
 use crate::deadline::{RuntimeNumber, bounded};
@@ -32,7 +32,7 @@ pub(super) struct EventLog {
     pub(super) listeners: Vec<Listener>,
     /// Events that are not logged yet, in order, with the listeners that hear them on the thread that
     /// logs them.
-    untold: VecDeque<(Event, Vec<ListenerFunction>)>,
+    untold: VecDeque<(Event, Vec<HeardFunction>)>,
     /// Number of events that found no room there since the last one was told.
     missed: u64,
     /// True while a thread tells them.
@@ -104,7 +104,7 @@ impl EventBus {
         while let Some((event, here)) = turn.next() {
             log(&event);
             for listener in here {
-                listeners::call(&listener, &event);
+                listener.call(&event);
             }
         }
     }
@@ -114,7 +114,7 @@ impl EventBus {
         listener: impl Fn(&Event) + Send + Sync + 'static,
     ) -> EventListener {
         // CALL-9: a listener that blocks holds up nothing that emits.
-        let listener = Listener::new(Arc::new(listener), !self.clock.is_virtual());
+        let listener = Listener::new(listener, !self.clock.is_virtual());
         let handle = EventListener::new(&listener, Arc::downgrade(&self.inner));
         self.lock().listeners.push(listener);
         handle
@@ -182,7 +182,7 @@ impl<'a> TellingTurn<'a> {
 
     /// Returns the next event and its listeners. With `None` the turn is over: an event that is
     /// recorded later is told by its own thread.
-    fn next(&self) -> Option<(Event, Vec<ListenerFunction>)> {
+    fn next(&self) -> Option<(Event, Vec<HeardFunction>)> {
         let mut log = self.0.acquire();
         let missed = std::mem::take(&mut log.missed);
         let Some(next) = log.untold.pop_front() else {

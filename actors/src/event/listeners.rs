@@ -15,7 +15,29 @@ use crate::sync::LockExt;
 /// Number of events that may wait for one listener (rule CALL-6).
 const MAX_BEHIND: usize = 4096;
 
-pub(super) type ListenerFunction = Arc<dyn Fn(&Event) + Send + Sync>;
+type ListenerFunction = Arc<dyn Fn(&Event) + Send + Sync>;
+
+/// A listener's function, until its listener has ended.
+#[derive(Clone)]
+pub(super) struct HeardFunction {
+    function: ListenerFunction,
+    has_ended: Arc<AtomicBool>,
+}
+
+impl HeardFunction {
+    /// Calls it, and catches its panic.
+    pub(super) fn call(&self, event: &Event) {
+        if self.has_ended.load(Ordering::Acquire) {
+            return;
+        }
+        if catch_unwind(AssertUnwindSafe(|| (self.function)(event))).is_err() {
+            tracing::error!(
+                event = event.id,
+                "an event listener panicked; the others go on"
+            );
+        }
+    }
+}
 
 /// One registered listener.
 pub(super) struct Listener {
@@ -26,7 +48,7 @@ pub(super) struct Listener {
 
 enum ListenerWay {
     /// Called on the thread that emits, on a virtual clock.
-    Here(ListenerFunction),
+    Here(HeardFunction),
     /// Called on a thread of its own.
     Apart {
         queue: SyncSender<Event>,
@@ -57,8 +79,8 @@ impl EventListener {
         }
     }
 
-    /// Takes the listener off: it hears no further event, and what it owns is dropped as soon as it
-    /// is not running.
+    /// Takes the listener off: it hears no further event, and its captures are dropped as soon as
+    /// it is not running.
     pub fn end(&self) {
         self.has_ended.store(true, Ordering::Release);
         let ended = self.log.upgrade().map(|log| {
@@ -79,25 +101,25 @@ impl fmt::Debug for EventListener {
 
 impl Listener {
     /// Makes a listener, with a thread if it is to be called `apart`.
-    pub(super) fn new(function: ListenerFunction, apart: bool) -> Self {
+    pub(super) fn new(function: impl Fn(&Event) + Send + Sync + 'static, apart: bool) -> Self {
         static LAST: AtomicU64 = AtomicU64::new(0);
         let has_ended = Arc::new(AtomicBool::new(false));
-        let way = if apart {
-            start_thread(&function, &has_ended)
-        } else {
-            None
+        let heard = HeardFunction {
+            function: Arc::new(function),
+            has_ended: Arc::clone(&has_ended),
         };
+        let way = if apart { start_thread(&heard) } else { None };
         Self {
             number: LAST.fetch_add(1, Ordering::Relaxed),
             has_ended,
-            way: way.unwrap_or(ListenerWay::Here(function)),
+            way: way.unwrap_or(ListenerWay::Here(heard)),
         }
     }
 
     /// Puts an event into its queue. Returns its function if it is to be called here.
-    pub(super) fn tell(&mut self, event: &Event) -> Option<ListenerFunction> {
+    pub(super) fn tell(&mut self, event: &Event) -> Option<HeardFunction> {
         let (queue, is_missing) = match &mut self.way {
-            ListenerWay::Here(function) => return Some(Arc::clone(function)),
+            ListenerWay::Here(heard) => return Some(heard.clone()),
             ListenerWay::Apart {
                 queue, is_missing, ..
             } => (queue, is_missing),
@@ -130,15 +152,15 @@ impl Listener {
 }
 
 /// Starts the thread of a listener; `None` if there can be none.
-fn start_thread(function: &ListenerFunction, has_ended: &Arc<AtomicBool>) -> Option<ListenerWay> {
+fn start_thread(heard: &HeardFunction) -> Option<ListenerWay> {
     let (queue, events) = sync_channel(MAX_BEHIND);
     let (alive, over) = oneshot::channel::<()>();
-    let (function, has_ended) = (Arc::clone(function), Arc::clone(has_ended));
+    let heard = heard.clone();
     let started = std::thread::Builder::new()
         .name("breakerbox-hear".to_owned())
         .spawn(move || {
-            hear(&events, &function, &has_ended);
-            drop(function);
+            hear(&events, &heard);
+            drop(heard);
             drop(alive);
         });
     started.ok()?;
@@ -149,21 +171,11 @@ fn start_thread(function: &ListenerFunction, has_ended: &Arc<AtomicBool>) -> Opt
     })
 }
 
-fn hear(events: &Receiver<Event>, function: &ListenerFunction, has_ended: &AtomicBool) {
+fn hear(events: &Receiver<Event>, heard: &HeardFunction) {
     while let Ok(event) = events.recv() {
-        if has_ended.load(Ordering::Acquire) {
+        if heard.has_ended.load(Ordering::Acquire) {
             return;
         }
-        call(function, &event);
-    }
-}
-
-/// Calls a listener, and catches its panic.
-pub(super) fn call(function: &ListenerFunction, event: &Event) {
-    if catch_unwind(AssertUnwindSafe(|| function(event))).is_err() {
-        tracing::error!(
-            event = event.id,
-            "an event listener panicked; the others go on"
-        );
+        heard.call(&event);
     }
 }

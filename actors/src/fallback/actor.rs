@@ -220,6 +220,25 @@ async fn serve_one<D: Dependency>(
     }
 }
 
+/// Asks one fallback at `now`.
+async fn begin<D: Dependency>(
+    rule: &FallbackRule<D>,
+    request: &D::Request,
+    why: &Cause<D>,
+    now: Time,
+) -> FallbackOutcome<D::Response> {
+    let begin = || {
+        let why = why.acquire();
+        let why = why.as_ref();
+        why.map(|(why, _)| rule.fallback.answer(request.clone(), why, now))
+    };
+    match begin() {
+        Some(asked) => asked.await,
+        // The caller has given up.
+        None => FallbackOutcome::Nothing,
+    }
+}
+
 /// Asks one fallback after the other and returns the first that answers; if none does, the caller
 /// gets the last failure.
 async fn answer<'a, D: Dependency>(
@@ -251,18 +270,7 @@ async fn answer<'a, D: Dependency>(
         let attempt = shared.settings().timeout.attempt;
         let own = attempt.filter(|_| !rule.fallback.has_own_limits());
         let fallen = {
-            let begin = || {
-                let why = debt.why.acquire();
-                let why = why.as_ref();
-                why.map(|(why, _)| rule.fallback.answer(request.clone(), why, now))
-            };
-            let asked = pin!(async {
-                match begin() {
-                    Some(asked) => asked.await,
-                    // The caller has given up.
-                    None => FallbackOutcome::Nothing,
-                }
-            });
+            let asked = pin!(begin(rule, request, &debt.why, now));
             let asked = AssertUnwindSafe(DeadlineScope::new(scope, asked));
             tokio::select! {
                 biased;

@@ -13,6 +13,7 @@ use actix::dev::channel::AddressReceiver;
 use actix::{Actor, Context};
 use futures_util::Stream;
 
+use super::incarnation::caught;
 use crate::sync::LockExt;
 
 /// Switch of one mailbox: whether its messages are refused at present.
@@ -104,7 +105,11 @@ impl<A: Actor<Context = Context<A>>> Future for MessageRefusal<A> {
             };
             match refused {
                 // SUP-4: dropped, it tells its sender that the mailbox is closed.
-                Poll::Ready(Some(message)) => drop(message),
+                Poll::Ready(Some(message)) => {
+                    if let Err(panic) = caught(|| drop(message)) {
+                        tracing::error!(%panic, "a refused message panicked while it was dropped");
+                    }
+                }
                 Poll::Ready(None) => return Poll::Ready(()),
                 Poll::Pending => return Poll::Pending,
             }

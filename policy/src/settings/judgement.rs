@@ -182,7 +182,7 @@ fn backoff(key: &str, delays: &BackoffSettings) -> Judged {
     }
 }
 
-/// Judges a number. What is no number is in no range.
+/// Judges a number. NaN is in no range.
 fn number(key: &str, given: f64, range: &RangeInclusive<f64>) -> Judged {
     if range.contains(&given) {
         return Ok(());

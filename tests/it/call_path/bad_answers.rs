@@ -230,6 +230,38 @@ fn call_8_l5_a_dependency_as_a_fallback_is_judged_too() {
     });
 }
 
+/// On the real clock: the next fallback blocks its thread until the caller has its answer.
+#[test]
+fn call_8_l5_a_bad_answer_outlives_a_fallback_that_blocks() {
+    let tokio = tokio::runtime::Runtime::new().unwrap();
+    tokio.block_on(async {
+        let runtime = Runtime::start(RuntimeSettings::default()).await.unwrap();
+        let bad = built(&runtime, "bad", &answers(&[-2]));
+        let bad = bad.start().await.unwrap();
+        let (free, wait) = std::sync::mpsc::channel::<()>();
+        let wait = Arc::new(std::sync::Mutex::new(wait));
+        let blocks = move |(): (), _: &CallError<String>| {
+            let wait = Arc::clone(&wait);
+            async move {
+                // It ends when the other end is dropped.
+                let _ = wait.lock().unwrap().recv();
+                Err::<<Judged as Dependency>::Response, _>("no".to_owned())
+            }
+        };
+        let client = built(&runtime, "d", &judged(&[Turn(0, Err("gone"))]));
+        let client = client.fallback(bad).fallback(blocks);
+        let client = client.start().await.unwrap();
+        let hasty = CallOptions {
+            timeout: Some(ms(300)),
+            ..CallOptions::default()
+        };
+        let answer = client.ask_with((), hasty).await.unwrap();
+        assert_eq!(answer.value.0, -2);
+        drop(free);
+        runtime.shutdown().await;
+    });
+}
+
 #[test]
 fn call_8_l5_a_bad_answer_is_not_cached() {
     run_paused(async || {

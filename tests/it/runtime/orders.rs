@@ -24,7 +24,8 @@ async fn heard(ids: &Mutex<Vec<(u64, bool)>>, count: usize) -> Vec<(u64, bool)> 
 
 #[test]
 fn ops_1_l11_listeners_hear_events_in_order_and_the_last_one_holds() {
-    const CHANGES: usize = 2_000;
+    // All of them may wait for the listener.
+    const CHANGES: usize = 1_000;
     let tokio = tokio::runtime::Runtime::new().unwrap();
     tokio.block_on(async {
         let runtime = Runtime::start(RuntimeSettings::default()).await.unwrap();
