@@ -158,13 +158,16 @@ pub(crate) fn ask_noting<D: Dependency, O: Borrow<CallOptions>>(
     }
 }
 
+/// The last attempt of a call that has no primary answer.
+type FailedLast<D> = Box<FailedAttempt<<D as Dependency>::Response, <D as Dependency>::Error>>;
+
 /// Ends a call without a primary answer: by a fallback, by one attempt past the breaker, or with
 /// its error. The caller closes the record of a call that ends with its error.
 async fn answer_otherwise<D: Dependency, S: std::ops::Deref<Target = Shared>>(
     core: &Arc<DependencyCore<D>>,
     plan: &CallPlan<'_>,
     (kept, begun_with): (Option<D::Request>, Option<Arc<FallbackSet<D>>>),
-    (mut failed, attempts): (Box<FailedAttempt<D::Response, D::Error>>, u32),
+    (mut failed, attempts): (FailedLast<D>, u32),
     (record, note_bad): (CallRecord<S>, impl FnOnce(&CallError<D::Error>)),
 ) -> Result<Answer<D::Response>, (CallError<D::Error>, CallRecord<S>)> {
     let shared = &core.shared;
