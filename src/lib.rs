@@ -113,13 +113,14 @@ pub use breakerbox_actors::{
     ActorFallback, Answer, AnswerMemory, AnswerSource, AnyClient, AppliedReload, AttemptProgress,
     AttemptRecord, Breaker, BulkheadLimit, ByName, Call, CallContext, CallError, CallHold,
     CallOptions, Child, ChildRef, ChildStatus, Client, Clock, Closures, CountsView, DeathWatch,
-    Dependency, DependencyBuilder, DependencyReload, DependencyStatus, Event, EventKind, Fallback,
-    FallbackCall, FallbackFuture, FallbackOutcome, FallbackRule, Fault, Fixed, Group, GroupRef,
-    Health, IntoFactory, KeyStatus, LatencyView, LeavingDependency, Limit, NewDependency,
-    NotExecutedReason, OpenAnswer, OutcomeRecorder, RefreshGuard, RefusalReason, Refused,
-    RefusedBy, ReloadReport, RestartRefusal, Runtime, RuntimeSettings, ScopeGuard, ServeOn, Served,
-    Session, StaleCache, StartError, Streamed, Terminated, TimeLimit, TimeLimitExceeded,
-    TotalsView, TreeNode, UnknownName, Verdict, WorkerRestart, WorkerStatus, end_with,
+    Dependency, DependencyBuilder, DependencyReload, DependencyStatus, Event, EventKind,
+    EventListener, Fallback, FallbackCall, FallbackFuture, FallbackOutcome, FallbackRule, Fault,
+    Fixed, Group, GroupRef, Health, IntoFactory, KeyStatus, LatencyView, LeavingDependency, Limit,
+    NewDependency, NotExecutedReason, OpenAnswer, OutcomeRecorder, RefreshGuard, RefusalReason,
+    Refused, RefusedBy, ReloadReport, RestartRefusal, Runtime, RuntimeSettings, ScopeGuard,
+    ServeOn, Served, Session, StaleCache, StartError, Streamed, Terminated, TimeLimit,
+    TimeLimitExceeded, TotalsView, TreeNode, UnknownName, Verdict, WorkerRestart, WorkerStatus,
+    end_with,
 };
 #[cfg(feature = "macros")]
 #[doc = include_str!("protected.md")]
@@ -148,8 +149,8 @@ pub mod policy {
         HedgeSettings, IllegalTransition, Intensity, KeySettings, LostProbe, OpenTime, Outcome,
         Override, OverrideMode, PanicReport, PauseReason, PermitKind, Placement, Priority,
         QuarantineSettings, QuotaReset, Rate, RateError, RateLimitSettings, RefusalState,
-        RestartType, RetryJitter, RetrySettings, RoundedDuration, State, StopCause, Symptom,
-        Symptoms, ThrottleSettings, Time, TimeoutSettings, TripReason, WhenAllDown,
+        RestartType, RetryJitter, RetrySettings, RoundedDuration, SettingProblem, State, StopCause,
+        Symptom, Symptoms, ThrottleSettings, Time, TimeoutSettings, TripReason, WhenAllDown,
         WhileRestarting, WindowCounts, WindowKind, WorkerSettings,
     };
 }

@@ -79,7 +79,7 @@ pub fn run_with_fallback<T, E, F>(
     options: CallOptions,
     classify: impl Fn(&Result<T, E>) -> Verdict,
     work: impl FnMut() -> F,
-) -> impl Future<Output = Result<T, Unanswered<'_, E>>>
+) -> impl Future<Output = Result<T, Unanswered<'_, T, E>>>
 where
     F: Future<Output = Result<T, E>>,
 {

@@ -19,6 +19,8 @@ mod attribute_fallback;
 
 mod drive;
 
+pub(crate) mod failed_attempt;
+
 mod hedge;
 
 mod last_resort;
@@ -42,7 +44,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use breakerbox_policy::{AttemptEnd, Class, Symptom, Time, WhileRestarting};
+use breakerbox_policy::{Time, WhileRestarting};
 
 pub(crate) use attribute_fallback::run_with_fallback;
 pub use attribute_fallback::{Patience, Unanswered};
@@ -60,92 +62,29 @@ use crate::breaker::gate_decision::refusing_gate;
 use crate::breaker::hedge_member::HedgeMember;
 use crate::breaker::message::{AnswerFuture, Call, CallMaker};
 use crate::call_options::CallOptions;
-use crate::deadline;
+use crate::deadline::{self, CallScope};
 use crate::dependency::Dependency;
-use crate::error::{CallError, Fault, NotExecutedReason, Refused};
+use crate::error::{CallError, NotExecutedReason, Refused};
 use crate::event::EventKind;
 use crate::fallback::FallbackSet;
-use crate::state::call_hold::{self, FindOpenAnswer};
 use crate::state::call_record::{CallRecord, CallResult};
 use crate::state::{Route, Shared};
-use crate::verdict::Verdict;
 use attempt::attempt;
 use drive::{FailedRound, drive};
+use failed_attempt::{CountedAt, FailedAttempt};
 use hedge::hedged;
 use plan::CallPlan;
-
-/// An attempt without an answer.
-struct FailedAttempt<E> {
-    error: CallError<E>,
-    end: AttemptEnd,
-    retry_after: Option<Duration>,
-    symptom: Option<Symptom>,
-    /// True if the answer speaks of this caller ([`Verdict::for_caller`]).
-    is_for_caller: bool,
-    /// Finds the answer in the error that still arrives; `None` if there cannot be one.
-    open_answer: Option<FindOpenAnswer<E>>,
-}
-
-/// Boxed from the start: few attempts fail, and every one passes its result on.
-impl<E> FailedAttempt<E> {
-    fn refused(error: CallError<E>) -> Box<Self> {
-        Box::new(Self {
-            end: AttemptEnd::RefusedLocally,
-            retry_after: None,
-            symptom: None,
-            is_for_caller: false,
-            open_answer: None,
-            error,
-        })
-    }
-
-    fn by_breaker(refused: Refused) -> Box<Self> {
-        Box::new(Self {
-            retry_after: refused.retry_after,
-            error: CallError::Open(refused),
-            symptom: None,
-            is_for_caller: false,
-            open_answer: None,
-            end: AttemptEnd::RefusedByBreaker,
-        })
-    }
-
-    /// Returns true if the dependency was asked, by this attempt or by one before it.
-    fn was_made(&self) -> bool {
-        matches!(self.end, AttemptEnd::Ended(_)) || !self.error.is_refusal()
-    }
-
-    #[cold]
-    fn failed(error: CallError<E>, verdict: &Verdict) -> Box<Self> {
-        Box::new(Self {
-            end: AttemptEnd::Ended(verdict.class),
-            retry_after: verdict.retry_after,
-            symptom: verdict.symptom,
-            is_for_caller: verdict.is_for_caller,
-            open_answer: None,
-            error,
-        })
-    }
-
-    /// Gives up the rest of an open answer, and with it the attempt's slot.
-    fn close_answer(&mut self) {
-        let find = self.open_answer.take();
-        if let Some(answer) = find.and_then(|find| call_hold::open_answer(&mut self.error, find)) {
-            answer.close();
-        }
-    }
-}
 
 /// A dependency's answer, and the time at which it was counted.
 struct CompletedCall<T> {
     value: T,
-    at: Time,
+    at: CountedAt,
 }
 
 /// Result of one attempt, or of all of them.
 type Attempted<D> = Result<
     CompletedCall<<D as Dependency>::Response>,
-    Box<FailedAttempt<<D as Dependency>::Error>>,
+    Box<FailedAttempt<<D as Dependency>::Response, <D as Dependency>::Error>>,
 >;
 
 /// Makes a call and answers it.
@@ -156,6 +95,17 @@ pub(crate) fn ask<D: Dependency, O: Borrow<CallOptions>>(
     core: &Arc<DependencyCore<D>>,
     request: D::Request,
     options: O,
+) -> impl Future<Output = Result<Answer<D::Response>, CallError<D::Error>>> {
+    ask_noting(core, request, options, |_: &CallError<D::Error>| ())
+}
+
+/// Makes a call as [`ask`] does. `note_bad` is told why, if the answer counts as a failure and is
+/// given for want of a better one.
+pub(crate) fn ask_noting<D: Dependency, O: Borrow<CallOptions>>(
+    core: &Arc<DependencyCore<D>>,
+    request: D::Request,
+    options: O,
+    note_bad: impl FnOnce(&CallError<D::Error>),
 ) -> impl Future<Output = Result<Answer<D::Response>, CallError<D::Error>>> {
     async move {
         let shared = &core.shared;
@@ -175,8 +125,9 @@ pub(crate) fn ask<D: Dependency, O: Borrow<CallOptions>>(
         let (result, attempts) = ask_workers(core, request, &mut kept, &plan).await;
         match result {
             Ok(CompletedCall { value, at }) => {
-                if let Some(request) = kept.as_ref().filter(|_| !plan.ticket.write) {
-                    core.fallbacks.remember(version, request, &value, at);
+                let remembered = kept.as_ref().filter(|_| !plan.ticket.write);
+                if let Some(request) = remembered.filter(|_| at.is_success()) {
+                    core.fallbacks.remember(version, request, &value, at.time());
                 }
                 end_outage(shared);
                 record.close(CallResult::Primary);
@@ -185,7 +136,7 @@ pub(crate) fn ask<D: Dependency, O: Borrow<CallOptions>>(
                     source: AnswerSource::Primary,
                     age: None,
                     attempts,
-                    elapsed: at.since(plan.started),
+                    elapsed: at.time().since(plan.started),
                 })
             }
             // Boxed: the future of every call would be larger for what few calls need.
@@ -196,7 +147,7 @@ pub(crate) fn ask<D: Dependency, O: Borrow<CallOptions>>(
                     &plan,
                     (kept, begun_with),
                     (failed, attempts),
-                    record,
+                    (record, note_bad),
                 ));
                 ended.await.map_err(|(error, record)| {
                     record.close_failed(&error);
@@ -207,14 +158,17 @@ pub(crate) fn ask<D: Dependency, O: Borrow<CallOptions>>(
     }
 }
 
+/// The last attempt of a call that has no primary answer.
+type FailedLast<D> = Box<FailedAttempt<<D as Dependency>::Response, <D as Dependency>::Error>>;
+
 /// Ends a call without a primary answer: by a fallback, by one attempt past the breaker, or with
 /// its error. The caller closes the record of a call that ends with its error.
 async fn answer_otherwise<D: Dependency, S: std::ops::Deref<Target = Shared>>(
     core: &Arc<DependencyCore<D>>,
     plan: &CallPlan<'_>,
     (kept, begun_with): (Option<D::Request>, Option<Arc<FallbackSet<D>>>),
-    (failed, attempts): (Box<FailedAttempt<D::Error>>, u32),
-    record: CallRecord<S>,
+    (mut failed, attempts): (FailedLast<D>, u32),
+    (record, note_bad): (CallRecord<S>, impl FnOnce(&CallError<D::Error>)),
 ) -> Result<Answer<D::Response>, (CallError<D::Error>, CallRecord<S>)> {
     let shared = &core.shared;
     let answer = |value, source, age, attempts| Answer {
@@ -224,30 +178,45 @@ async fn answer_otherwise<D: Dependency, S: std::ops::Deref<Target = Shared>>(
         attempts,
         elapsed: shared.clock.now().since(plan.started),
     };
+    let own = failed.answer.take();
     let last = last_resort::request::<D>(plan, &failed, kept.as_ref());
     let served = match kept {
-        Some(request) if may_fall_back(&failed) => {
+        Some(request) if failed.may_fall_back() => {
             let asked = (request, plan.ticket.write);
             core.fall_back(begun_with, asked, failed.error, plan.caller_deadline)
                 .await
         }
-        _ => Err(failed.error),
+        _ => Err((failed.error, None)),
     };
-    let error = match served {
+    let (error, spare) = match served {
         Ok(fallback) => {
             record.close(CallResult::Fallback);
             let source = AnswerSource::Fallback(fallback.name);
             return Ok(answer(fallback.value, source, fallback.age, attempts));
         }
-        Err(error) => error,
+        Err(unserved) => unserved,
     };
-    match last_resort::answer(core, last, plan, error).await {
+    let (error, late) = match last_resort::answer(core, last, plan, error).await {
         Ok(value) => {
             record.close(CallResult::Primary);
-            Ok(answer(value, AnswerSource::Primary, None, attempts + 1))
+            return Ok(answer(value, AnswerSource::Primary, None, attempts + 1));
         }
-        Err(error) => Err((error, record)),
-    }
+        Err(unanswered) => unanswered,
+    };
+    // CALL-8: an answer that counts as a failure is given only where there is no better one.
+    let bad = match own.or(late) {
+        Some(value) => answer(value, AnswerSource::Primary, None, attempts),
+        None => match spare {
+            Some(spare) => {
+                let source = AnswerSource::Fallback(spare.name);
+                answer(spare.value, source, spare.age, attempts)
+            }
+            None => return Err((error, record)),
+        },
+    };
+    note_bad(&error);
+    record.close(CallResult::Failed);
+    Ok(bad)
 }
 
 impl<D: Dependency> CallMaker<D> for DependencyCore<D> {
@@ -267,6 +236,8 @@ fn closed_to_new(shared: &Shared) -> Option<NotExecutedReason> {
     match shared.route() {
         Route::Workers | Route::Parked => None,
         Route::FallbackOnly => Some(NotExecutedReason::FallbackOnly),
+        // CALL-10: what accepted work asks for further in counts as accepted.
+        Route::Draining if CallScope::present().is_accepted_by(shared.events.runtime()) => None,
         Route::Draining | Route::Stopped => Some(NotExecutedReason::ShuttingDown),
     }
 }
@@ -285,14 +256,6 @@ fn refuse_at_once(shared: &Shared, keyed: bool) -> Option<Refused> {
     }
     shared.totals.count_refused_at_once();
     Some(refusing.refusal())
-}
-
-/// Returns true if a fallback may answer.
-fn may_fall_back<E>(failed: &FailedAttempt<E>) -> bool {
-    // FBK-2: a fallback never covers the caller's own mistakes.
-    failed.error.fault() != Fault::Caller
-        && !failed.is_for_caller
-        && failed.end != AttemptEnd::Ended(Class::Rejected)
 }
 
 /// Time without a fallback answer after which an outage is over, unless the breaker has closed

@@ -18,12 +18,13 @@ use futures_util::TryStream;
 use crate::answer::Answer;
 use crate::breaker::Breaker;
 use crate::breaker::gate::GateMode;
+use crate::breaker::judgement::operate;
 use crate::breaker::message::OperateBreaker;
 use crate::call::core::DependencyCore;
 use crate::call::{self, Served, Streamed};
 use crate::call_options::CallOptions;
 use crate::dependency::Dependency;
-use crate::error::CallError;
+use crate::error::{CallError, StartError};
 use crate::runtime::closures::AnyClient;
 use crate::runtime::reload::{self, DependencyReload};
 use crate::runtime::status::DependencyStatus;
@@ -198,13 +199,19 @@ impl<D: Dependency> Client<D> {
     /// Sections that differ from the configuration from then on belong to the program, and a reload
     /// of the configuration does not change them.
     ///
+    /// # Errors  [`StartError::BadSetting`]: a setting cannot work; nothing is then changed.
     /// # Source  Rule CFG-2 in docs/rules.md.
     pub async fn reconfigure(
         &self,
         settings: DependencySettings,
         by: &str,
-    ) -> Option<DependencyReload> {
-        reload::set(&self.core, settings, by).await
+    ) -> Result<Option<DependencyReload>, StartError> {
+        // CFG-1: settings from code are judged as those of files are.
+        settings.judge().map_err(|problem| StartError::BadSetting {
+            name: self.name().to_owned(),
+            problem,
+        })?;
+        Ok(reload::set(&self.core, settings, by).await)
     }
 
     /// Returns the breaker's current state as callers see it: `closed`, `open`, `half_open`,
@@ -231,13 +238,7 @@ impl<D: Dependency> Client<D> {
     ///
     /// # Errors  The breaker's state does not allow it.
     pub async fn operate(&self, command: BreakerCommand) -> Result<(), IllegalTransition> {
-        self.core
-            .breaker
-            .addr
-            .send(OperateBreaker::all(command))
-            .await
-            // A breaker that is gone refuses every call; no command applies to it.
-            .unwrap_or(Ok(()))
+        operate(&self.core.shared, OperateBreaker::all(command))
     }
 
     /// Returns true if a key has a breaker of its own at present.
@@ -256,8 +257,12 @@ impl<D: Dependency> Client<D> {
         command: BreakerCommand,
     ) -> Option<Result<(), IllegalTransition>> {
         let key = Some(self.core.shared.keys.find(key)?);
-        let operate = OperateBreaker { key, command };
-        Some(self.core.breaker.addr.send(operate).await.unwrap_or(Ok(())))
+        let asked = OperateBreaker {
+            key,
+            command,
+            note: None,
+        };
+        Some(operate(&self.core.shared, asked))
     }
 }
 
@@ -331,6 +336,9 @@ pub struct AnswerMemory<D: Dependency> {
 impl<D: Dependency> AnswerMemory<D> {
     /// Passes a good answer of the dependency to the fallbacks, as [`Client::remember`] does.
     pub fn remember(&self, request: &D::Request, response: &D::Response) {
+        if !D::classify(Ok(response)).is_good() {
+            return;
+        }
         let now = self.core.shared.clock.now();
         let fallbacks = &self.core.fallbacks;
         fallbacks.remember(self.version, request, response, now);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use breakerbox_policy::Time;
 use governor::nanos::Nanos;
+use tokio::runtime::Handle;
 use tokio::time::Sleep;
 
 /// Measures the time since the runtime's start.
@@ -14,7 +15,7 @@ use tokio::time::Sleep;
 /// # Source  BRK rules are judged in monotonic time only (BRK-8): a wall clock that
 /// jumps would lengthen or shorten an open period.
 #[derive(Debug, Clone)]
-pub struct Clock(ClockKind);
+pub struct Clock(ClockKind, Option<Handle>);
 
 #[derive(Debug, Clone)]
 enum ClockKind {
@@ -50,11 +51,12 @@ impl Clock {
         let clock = quanta::Clock::new();
         let counter = clock.raw();
         let origin = clock.scaled(counter);
-        Self(ClockKind::Real {
+        let kind = ClockKind::Real {
             clock,
             origin,
             counter,
-        })
+        };
+        Self(kind, None)
     }
 
     /// Tokio's clock, starting now; virtual where tokio's time is paused.
@@ -68,7 +70,17 @@ impl Clock {
     #[must_use]
     pub fn tokio_at(wall: jiff::Timestamp) -> Self {
         let origin = tokio::time::Instant::now();
-        Self(ClockKind::Tokio { origin, wall })
+        Self(ClockKind::Tokio { origin, wall }, None)
+    }
+
+    /// Returns true for tokio's clock, which may be a virtual one.
+    pub(crate) fn is_virtual(&self) -> bool {
+        matches!(self.0, ClockKind::Tokio { .. })
+    }
+
+    /// Returns the same clock. On threads without tokio its sleeps are timed by this thread's.
+    pub(crate) fn with_timers_of_this_thread(self) -> Self {
+        Self(self.0, Handle::try_current().ok())
     }
 
     /// The time since the start.
@@ -121,8 +133,11 @@ impl Clock {
 
     /// Returns a sleep until that time, which never ends early.
     ///
-    /// # Panics  Outside of a tokio runtime with time.
+    /// # Panics  Outside of a tokio runtime with time, unless it is the clock of a runtime that
+    /// runs, such as [`Runtime::clock`](crate::Runtime::clock).
     pub fn sleep_until(&self, until: Time) -> Sleep {
+        let elsewhere = self.1.as_ref().filter(|_| Handle::try_current().is_err());
+        let _entered = elsewhere.map(Handle::enter);
         match &self.0 {
             ClockKind::Real { .. } => tokio::time::sleep(until.since(self.now())),
             ClockKind::Tokio { origin, .. } => match origin.checked_add(until.since(Time::ZERO)) {

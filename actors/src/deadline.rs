@@ -1,7 +1,7 @@
-//! Deadline of the call being executed, which also limits the calls that it makes, and the breakers
-//! of which it is a probe.
+//! Deadline of the call being executed, which also limits the calls that it makes, the breakers of
+//! which it is a probe, and the runtime that has accepted it.
 //!
-//! While a dependency's work is polled, both are in a thread-local; a call made meanwhile inherits
+//! While a dependency's work is polled, they are in a thread-local; a call made meanwhile inherits
 //! them. A task that the work spawns is polled by itself, and inherits none.
 
 mod timer;
@@ -10,6 +10,7 @@ use std::cell::Cell;
 use std::future::Future;
 use std::num::NonZeroU32;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 
 use breakerbox_policy::Time;
@@ -65,16 +66,49 @@ impl ProbeScope {
     }
 }
 
+/// Number of a runtime, unique within the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RuntimeNumber(NonZeroU32);
+
+impl RuntimeNumber {
+    /// Returns another number at each call. They come back after four thousand million runtimes.
+    pub(crate) fn next() -> Self {
+        static LAST: AtomicU32 = AtomicU32::new(0);
+        let number = LAST.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        Self(NonZeroU32::new(number).unwrap_or(NonZeroU32::MAX))
+    }
+}
+
 /// The conditions of the work being executed. They hold for the calls that it makes.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct CallScope {
     deadline: Option<Moment>,
     probes: ProbeScope,
+    /// The runtime that has accepted the work.
+    accepted_by: Option<RuntimeNumber>,
 }
 
 impl CallScope {
     pub(crate) fn new(deadline: Option<Moment>, probes: ProbeScope) -> Self {
-        Self { deadline, probes }
+        Self {
+            deadline,
+            probes,
+            accepted_by: None,
+        }
+    }
+
+    /// Adds the runtime that has accepted the work.
+    #[inline]
+    pub(crate) fn accepted_by(self, runtime: RuntimeNumber) -> Self {
+        Self {
+            accepted_by: Some(runtime),
+            ..self
+        }
+    }
+
+    /// Returns true if this runtime has accepted the work: a drain does not refuse its calls.
+    pub(crate) fn is_accepted_by(self, runtime: RuntimeNumber) -> bool {
+        self.accepted_by == Some(runtime)
     }
 
     /// The conditions of the surrounding work.
@@ -106,11 +140,12 @@ thread_local! {
         Cell::new(CallScope {
             deadline: None,
             probes: ProbeScope([None; 2]),
+            accepted_by: None,
         })
     };
 }
 
-/// Polls under these conditions; what they leave open is that of the surrounding work.
+/// Polls under these conditions; those that they leave open are the surrounding work's.
 pub(crate) fn within<T>(scope: impl Into<CallScope>, poll: impl FnOnce() -> T) -> T {
     /// Restores the previous conditions, after a panic too.
     struct Back(CallScope);
@@ -122,7 +157,7 @@ pub(crate) fn within<T>(scope: impl Into<CallScope>, poll: impl FnOnce() -> T) -
     }
 
     let scope = scope.into();
-    if scope.deadline.is_none() && scope.probes.is_empty() {
+    if scope.deadline.is_none() && scope.probes.is_empty() && scope.accepted_by.is_none() {
         return poll();
     }
     let around = AROUND.get();
@@ -131,6 +166,7 @@ pub(crate) fn within<T>(scope: impl Into<CallScope>, poll: impl FnOnce() -> T) -
     AROUND.set(CallScope {
         deadline: scope.deadline.or(around.deadline),
         probes: around.probes.with(outer).with(inner),
+        accepted_by: scope.accepted_by.or(around.accepted_by),
     });
     poll()
 }

@@ -2,6 +2,8 @@
 
 mod conversion;
 
+mod start_error;
+
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -12,6 +14,8 @@ use breakerbox_policy::{Executed, PauseReason, RefusalState, RoundedDuration};
 
 use crate::bulkhead_limit::BulkheadLimit;
 use crate::refusal_reason::RefusalReason;
+
+pub use start_error::{StartError, UnknownName};
 
 /// The reason why a call got no primary answer.
 ///
@@ -34,6 +38,16 @@ pub enum CallError<E> {
         error: E,
         /// Execution state of the work, by the dependency's own verdict
         /// ([`Verdict::executed`](crate::Verdict::executed)).
+        executed: Executed,
+    },
+    /// An answer that counts as a failure, by the verdict of
+    /// [`Dependency::classify`](crate::Dependency::classify). It is the reason for which fallbacks
+    /// are asked; where there is no better answer the call ends with this one, and not with an
+    /// error.
+    BadAnswer {
+        /// The dependency's name.
+        dependency: Arc<str>,
+        /// Execution state of the work, by the verdict.
         executed: Executed,
     },
     /// The breaker does not let calls through.
@@ -254,6 +268,7 @@ impl<E> CallError<E> {
     pub fn dependency(&self) -> &str {
         match self {
             Self::Failed { dependency, .. }
+            | Self::BadAnswer { dependency, .. }
             | Self::Overloaded { dependency, .. }
             | Self::TimedOut { dependency, .. }
             | Self::Stalled { dependency, .. }
@@ -281,7 +296,9 @@ impl<E> CallError<E> {
             | Self::RateLimited { .. }
             | Self::SessionSpent { .. }
             | Self::Injected { .. } => Executed::No,
-            Self::Failed { executed, .. } | Self::TimedOut { executed, .. } => *executed,
+            Self::Failed { executed, .. }
+            | Self::BadAnswer { executed, .. }
+            | Self::TimedOut { executed, .. } => *executed,
             Self::Stalled { .. } | Self::WorkerCrashed { .. } | Self::Interrupted { .. } => {
                 Executed::Maybe
             }
@@ -309,6 +326,7 @@ impl<E> CallError<E> {
     pub fn fault(&self) -> Fault {
         match self {
             Self::Failed { .. }
+            | Self::BadAnswer { .. }
             | Self::TimedOut { .. }
             | Self::Stalled { .. }
             | Self::WorkerCrashed { .. }
@@ -348,6 +366,10 @@ impl<E> CallError<E> {
     }
 }
 
+fn write_bad_answer(out: &mut fmt::Formatter<'_>, dependency: &str) -> fmt::Result {
+    write!(out, "{dependency} gave an answer that counts as a failure")
+}
+
 fn write_rate_limited(
     out: &mut fmt::Formatter<'_>,
     dependency: &str,
@@ -380,6 +402,7 @@ impl<E: fmt::Display> fmt::Display for CallError<E> {
             Self::Failed {
                 dependency, error, ..
             } => write!(out, "{dependency} failed: {error}"),
+            Self::BadAnswer { dependency, .. } => write_bad_answer(out, dependency),
             Self::Open(refused) => refused.fmt(out),
             Self::Overloaded {
                 dependency,
@@ -490,90 +513,4 @@ impl<E: std::error::Error + 'static> std::error::Error for CallError<E> {
             _ => None,
         }
     }
-}
-
-/// The reason why a dependency or a child could not be started.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// The name is taken: one dependency has one breaker.
-    #[error("{name} is already running; a dependency has one breaker, share its handle")]
-    AlreadyRegistered {
-        /// The name.
-        name: String,
-    },
-    /// A child's first start failed; the children before it were stopped again.
-    #[error("{child} did not start: {cause}")]
-    Failed {
-        /// The child's name.
-        child: String,
-        /// The cause of the failure.
-        cause: StopCause,
-    },
-    /// The fallbacks form a cycle, so no fallback at the end of the chain could answer.
-    #[error("the fallbacks of {name} would come back to it: {circle}")]
-    FallbackCycle {
-        /// The name.
-        name: String,
-        /// The cycle, such as `a->b->a`.
-        circle: String,
-    },
-    /// Attributes name dependencies that are neither configured nor started.
-    #[error("{}", list(.names))]
-    UnknownNames {
-        /// The unknown names.
-        names: Vec<UnknownName>,
-    },
-    /// Another runtime is already installed in this process.
-    #[error("a runtime is installed already, and a process has one; enter this one instead")]
-    AlreadyInstalled,
-    /// The runtime is shutting down, or its thread is gone.
-    #[error("the runtime is shutting down; nothing can be started any more")]
-    ShuttingDown,
-    /// The threads of the runtime could not be started.
-    #[error("a thread of the runtime could not be started: {0}")]
-    Thread(String),
-    /// The program aborts on a panic, so nothing could be restarted after one.
-    #[error("this program is built with panic = \"abort\"; supervision needs panic = \"unwind\"")]
-    PanicAborts,
-    /// The specification contradicts itself.
-    #[error("{name} cannot be supervised: {reason}")]
-    BadSpec {
-        /// The name.
-        name: String,
-        /// The contradiction.
-        reason: String,
-    },
-}
-
-/// A name that an attribute gives and that is not configured.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct UnknownName {
-    /// The name.
-    pub name: String,
-    /// The place of the attribute: the file, as passed to the compiler, and the line.
-    pub place: String,
-    /// The most similar known name, if one is similar enough.
-    pub near: Option<String>,
-}
-
-impl fmt::Display for UnknownName {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "\"{}\" at {}", self.name, self.place)?;
-        match &self.near {
-            Some(near) => write!(out, ", did you mean \"{near}\"?"),
-            None => Ok(()),
-        }
-    }
-}
-
-/// Lists all of them in one line.
-fn list(names: &[UnknownName]) -> String {
-    let each: Vec<String> = names.iter().map(UnknownName::to_string).collect();
-    let are = if names.len() == 1 {
-        "a dependency that an attribute names is"
-    } else {
-        "dependencies that attributes name are"
-    };
-    format!("{are} neither configured nor started: {}", each.join("; "))
 }

@@ -3,23 +3,24 @@
 //!
 //! No event is emitted on the path of a call, and a listener that panics affects no other part.
 
+mod bus;
+mod listeners;
+
 use std::borrow::Cow;
-use std::collections::VecDeque;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use breakerbox_policy::supervision::StopCause;
 use breakerbox_policy::{
-    BreakerCause, BreakerEvent, ChaosSettings, CommandSource, PauseReason, RoundedDuration, State,
+    BreakerCause, BreakerEvent, ChaosSettings, CommandSource, PauseReason, RoundedDuration,
     Symptom, Time,
 };
-use tokio::sync::broadcast;
 
-use crate::clock::Clock;
+pub(crate) use bus::EventBus;
+pub use listeners::EventListener;
+
 use crate::redact::redact;
-use crate::sync::LockExt;
 
 /// Number of past events kept for late readers.
 pub const EVENT_HISTORY: usize = 1024;
@@ -371,166 +372,5 @@ impl fmt::Display for EventKind {
             Self::Removed { by } => write!(out, "removed by {by}"),
             Self::Draining => write!(out, "draining: no new calls"),
         }
-    }
-}
-
-/// The bus that receives events and passes them on.
-#[derive(Clone)]
-pub(crate) struct EventBus {
-    clock: Clock,
-    inner: Arc<Mutex<EventLog>>,
-}
-
-type Listener = Arc<dyn Fn(&Event) + Send + Sync>;
-
-struct EventLog {
-    last_id: u64,
-    /// The latest events, without a gap.
-    history: VecDeque<Event>,
-    /// Operators' events that the history has no room for any more.
-    operational: VecDeque<Event>,
-    stream: broadcast::Sender<Event>,
-    listeners: Vec<Listener>,
-}
-
-impl EventBus {
-    pub(crate) fn new(clock: Clock) -> Self {
-        let (stream, _) = broadcast::channel(EVENT_HISTORY);
-        let inner = EventLog {
-            last_id: 0,
-            history: VecDeque::new(),
-            operational: VecDeque::new(),
-            stream,
-            listeners: Vec::new(),
-        };
-        Self {
-            clock,
-            inner: Arc::new(Mutex::new(inner)),
-        }
-    }
-
-    /// Records an event, logs it and passes it to all listeners.
-    pub(crate) fn emit(&self, subject: &Arc<str>, kind: EventKind) {
-        let kind = kind.redacted();
-        let (event, listeners) = {
-            let mut inner = self.lock();
-            inner.last_id += 1;
-            let event = Event {
-                id: inner.last_id,
-                at: self.clock.now(),
-                subject: Arc::clone(subject),
-                kind,
-            };
-            // OPS-1: every event goes into the bounded history, to the streams, to the log and to listeners.
-            inner.keep(event.clone());
-            // An event without readers is not an error.
-            let _ = inner.stream.send(event.clone());
-            (event, inner.listeners.clone())
-        };
-        log(&event);
-        for listener in listeners {
-            if catch_unwind(AssertUnwindSafe(|| listener(&event))).is_err() {
-                tracing::error!(
-                    event = event.id,
-                    "an event listener panicked; the others go on"
-                );
-            }
-        }
-    }
-
-    pub(crate) fn listen(&self, listener: impl Fn(&Event) + Send + Sync + 'static) {
-        self.lock().listeners.push(Arc::new(listener));
-    }
-
-    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Event> {
-        self.lock().stream.subscribe()
-    }
-
-    /// Returns the events with an id above `after`, oldest first.
-    pub(crate) fn since(&self, after: u64) -> Vec<Event> {
-        let inner = self.lock();
-        // Events move from one ring to the other in order, so all of `operational` are older.
-        let all = inner.operational.iter().chain(&inner.history);
-        all.filter(|event| event.id > after).cloned().collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, EventLog> {
-        // Only an allocation could panic while the lock is held; the data stays consistent.
-        self.inner.acquire()
-    }
-}
-
-impl EventLog {
-    fn keep(&mut self, event: Event) {
-        if self.history.len() == EVENT_HISTORY {
-            let oldest = self.history.pop_front();
-            // EDGE-4: events that callers cause cannot push an operator's out of the history.
-            if let Some(oldest) = oldest.filter(|oldest| oldest.kind.is_operational()) {
-                if self.operational.len() == OPERATOR_EVENT_HISTORY {
-                    self.operational.pop_front();
-                }
-                self.operational.push_back(oldest);
-            }
-        }
-        self.history.push_back(event);
-    }
-}
-
-impl fmt::Debug for EventBus {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("EventBus").finish_non_exhaustive()
-    }
-}
-
-/// Writes the log line: WARN for events that an operator should see, INFO for the rest.
-fn log(event: &Event) {
-    let subject = &*event.subject;
-    let id = event.id;
-    match &event.kind {
-        EventKind::Breaker(BreakerEvent::Transition {
-            from,
-            to,
-            generation,
-            cause,
-            retry_after,
-            counts,
-            ..
-        }) => {
-            let (calls, failures, slow) = (counts.calls, counts.failures, counts.slow);
-            let retry_after_ms = retry_after.map(|wait| wait.as_secs_f64() * 1e3);
-            // The last successful probe of a recovery has no record of its own.
-            let probes = match cause {
-                BreakerCause::Recovered { successes } => Some(format!("{successes}/{calls}")),
-                _ => None,
-            };
-            if *to == State::Open {
-                tracing::warn!(id, dependency = subject, %from, %to, generation, %cause, calls, failures, slow, retry_after_ms, "breaker moved");
-            } else {
-                tracing::info!(id, dependency = subject, %from, %to, generation, %cause, calls, failures, slow, retry_after_ms, probes, "breaker moved");
-            }
-        }
-        EventKind::Breaker(event) => tracing::info!(id, dependency = subject, "{event}"),
-        EventKind::Operated {
-            command,
-            by,
-            reason,
-            ..
-        } => tracing::warn!(id, dependency = subject, command, by, reason, "operated"),
-        EventKind::Ended { incarnation, cause } if !cause.is_normal() => {
-            tracing::warn!(id, subject, incarnation, %cause, "child ended");
-        }
-        EventKind::Parked { .. }
-        | EventKind::GaveUp { .. }
-        | EventKind::Stuck { .. }
-        | EventKind::FallbackServing { .. }
-        | EventKind::Paused { .. }
-        | EventKind::HintCut { .. }
-        | EventKind::Misconfigured { .. }
-        | EventKind::ReloadRefused { .. }
-        | EventKind::Chaos { .. }
-        | EventKind::Quarantined { .. } => {
-            tracing::warn!(id, subject, "{}", event.kind);
-        }
-        _ => tracing::info!(id, subject, "{}", event.kind),
     }
 }

@@ -11,8 +11,8 @@ mod named;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -20,6 +20,8 @@ use breakerbox_policy::Time;
 use breakerbox_policy::supervision::StopCause;
 use tokio::sync::{Semaphore, oneshot};
 
+use crate::clock::earliest;
+use crate::deadline::bounded;
 use crate::dependency::Dependency;
 use crate::error::CallError;
 use crate::state::Shared;
@@ -40,6 +42,16 @@ pub enum FallbackOutcome<T> {
     Nothing,
     /// A failure; the next fallback is asked.
     Failed(String),
+    /// An answer that counts as a failure. The next fallback is asked; the call ends with this
+    /// answer if there is no better one.
+    BadAnswer {
+        /// The answer.
+        value: T,
+        /// Its age if it was cached from an earlier call.
+        age: Option<Duration>,
+        /// The reason why it counts as a failure.
+        why: String,
+    },
 }
 
 /// A fallback's work on one request.
@@ -228,6 +240,12 @@ pub(crate) struct FallbackAnswer<T> {
     pub(crate) age: Option<Duration>,
 }
 
+/// The error of a call that no fallback has served, and an answer of one that counts as a failure.
+pub(crate) type UnservedCall<D> = (
+    CallError<<D as Dependency>::Error>,
+    Option<FallbackAnswer<<D as Dependency>::Response>>,
+);
+
 /// A dependency's fallbacks, in order, and the mailbox of the actor that asks them.
 pub(crate) struct Fallbacks<D: Dependency> {
     /// Replaced as a whole by a reload (rule CFG-2).
@@ -337,7 +355,8 @@ impl<D: Dependency> Fallbacks<D> {
         rules.filter_map(|rule| rule.depends_on.clone()).collect()
     }
 
-    /// Passes a good answer to the fallbacks that keep such answers. `version`: of the set when the
+    /// Passes a success to the fallbacks that keep such answers; an answer is not always one: a tool
+    /// may answer with its own error. `version`: of the set when the
     /// dependency was asked. After a replacement, the answer may be that of another server.
     pub(crate) fn remember(
         &self,
@@ -347,9 +366,7 @@ impl<D: Dependency> Fallbacks<D> {
         now: Time,
     ) {
         let set = self.set.load();
-        // An answer is not always a success: a tool may answer with its own error. Such an answer
-        // is not cached.
-        if set.version != version || !D::classify(Ok(response)).is_good() {
+        if set.version != version {
             return;
         }
         for rule in &set.rules {
@@ -368,10 +385,13 @@ impl<D: Dependency> Fallbacks<D> {
         (request, write): (D::Request, bool),
         why: CallError<D::Error>,
         deadline: Option<Time>,
-    ) -> Result<FallbackAnswer<D::Response>, CallError<D::Error>> {
+    ) -> Result<FallbackAnswer<D::Response>, UnservedCall<D>> {
         let Ok(_place) = Arc::clone(&self.places).try_acquire_owned() else {
-            return Err(why);
+            return Err((why, None));
         };
+        let (began, executed) = (shared.clock.now(), why.executed());
+        let until = self.waits_until(shared, &set, began, deadline);
+        let why = Arc::new(Mutex::new(Some((why, None))));
         let (reply, answer) = oneshot::channel();
         self.mail.addr.do_send(ServeFallback {
             set,
@@ -379,15 +399,47 @@ impl<D: Dependency> Fallbacks<D> {
             write,
             deadline,
             debt: PendingReply {
-                why: Some(why),
+                why: Arc::clone(&why),
                 reply: Some(reply),
             },
         });
-        answer.await.unwrap_or_else(|_actor_gone| {
-            Err(CallError::Interrupted {
-                dependency: Arc::clone(&shared.name),
-                cause: StopCause::Lost,
-            })
-        })
+        let answered = bounded(&shared.clock, until, answer).await;
+        if let Some(answered) = answered {
+            return answered.unwrap_or_else(|_actor_gone| {
+                let error = CallError::Interrupted {
+                    dependency: Arc::clone(&shared.name),
+                    cause: StopCause::Lost,
+                };
+                Err((error, None))
+            });
+        }
+        // CALL-9: a fallback that blocks its thread does not hold its caller. The fallback may hold
+        // the error too, while it begins.
+        let kept = why.try_lock().ok().and_then(|mut why| why.take());
+        Err(kept.unwrap_or_else(|| {
+            let after = shared.clock.now().since(began);
+            let error = CallError::timed_out(Arc::clone(&shared.name), after, executed);
+            (error, None)
+        }))
+    }
+
+    /// The time after which no fallback can answer any more that keeps its limits. The actor ends
+    /// those in time that do not block its thread, so it gets a moment more.
+    fn waits_until(
+        &self,
+        shared: &Shared,
+        set: &FallbackSet<D>,
+        now: Time,
+        deadline: Option<Time>,
+    ) -> Option<Time> {
+        const MOMENT: Duration = Duration::from_millis(5);
+        let attempt = shared.settings().timeout.attempt;
+        let are_limited = set.rules.iter().all(|rule| !rule.fallback.has_own_limits());
+        let count = u32::try_from(set.rules.len()).unwrap_or(u32::MAX);
+        let all = attempt.filter(|_| are_limited);
+        let all = all.map(|attempt| now.after(attempt.saturating_mul(count)));
+        // After its deadline, a caller still gets an answer that is there at once.
+        let deadline = deadline.map(|deadline| deadline.max(now));
+        earliest(all, deadline).map(|until| until.after(MOMENT))
     }
 }

@@ -75,7 +75,9 @@ pub use client::{AnswerMemory, Client};
 pub use clock::Clock;
 pub use dependency::{CallContext, Dependency, TimeLimit, TimeLimitExceeded};
 pub use error::{CallError, Fault, Limit, NotExecutedReason, Refused, StartError, UnknownName};
-pub use event::{AppliedReload, EVENT_HISTORY, Event, EventKind, OPERATOR_EVENT_HISTORY};
+pub use event::{
+    AppliedReload, EVENT_HISTORY, Event, EventKind, EventListener, OPERATOR_EVENT_HISTORY,
+};
 pub use fallback::{
     ActorFallback, ByName, Fallback, FallbackCall, FallbackFuture, FallbackOutcome, FallbackRule,
     Fixed, RefreshGuard, ServeOn, StaleCache,

@@ -24,37 +24,41 @@ pub(crate) mod scope;
 
 pub(crate) mod status;
 
+mod stop;
+
+mod tree;
+
 mod worker_hooks;
 
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
-use std::thread::JoinHandle;
 
-use actix::System;
 use breakerbox_policy::supervision::{CommandError, StopCause};
 use breakerbox_policy::{BreakerCommand, ChaosSettings, DependencySettings, IllegalTransition};
 use futures_channel::mpsc;
-use tokio::sync::{broadcast, oneshot, watch};
+use tokio::sync::{broadcast, watch};
 
+use crate::breaker::judgement::operate;
 use crate::breaker::message::OperateBreaker;
 use crate::client::Client;
 use crate::clock::Clock;
 use crate::dependency::Dependency;
 use crate::error::StartError;
-use crate::event::{Event, EventBus};
+use crate::event::{Event, EventListener};
 use crate::fallback::find_cycle;
-use crate::state::Route;
 use crate::state::recorder::OutcomeRecorder;
 use crate::supervisor::{
-    Child, ChildRef, ChildStatus, DeathWatch, DriverCommand, DriverNews, Group, GroupRef,
-    SupervisorContext, Tell, Threads, Watchers, remember_panics,
+    Child, ChildRef, ChildStatus, DeathWatch, DriverCommand, Group, GroupRef, SupervisorContext,
+    remember_panics,
 };
 use crate::sync::LockExt;
 use builder::{ChangeRules, NewDependency};
 use registry::AnyDependency;
 use status::DependencyStatus;
+use tree::{OwnThread, StartContext, StartedTree};
 
 /// The settings of a new runtime.
 #[derive(Debug, Clone, Default)]
@@ -115,32 +119,14 @@ struct RuntimeState {
     leaving: Mutex<Vec<(String, Arc<dyn AnyDependency>)>>,
     recorder: Option<Arc<dyn OutcomeRecorder>>,
     thread: Mutex<Option<OwnThread>>,
-}
-
-/// The thread of a runtime that was started outside of actix.
-struct OwnThread {
-    stop: oneshot::Sender<()>,
-    handle: JoinHandle<()>,
-}
-
-/// The inputs for the start of a tree.
-struct StartContext {
-    clock: Clock,
-    extra_threads: usize,
-    arbiters: Vec<actix::ArbiterHandle>,
-}
-
-/// The parts of a tree that was just started on its thread.
-struct StartedTree {
-    around: SupervisorContext,
-    root: GroupRef,
-    commands: RootCommands,
-    end: watch::Receiver<Option<StopCause>>,
+    /// True once a shutdown has begun.
+    is_shut_down: AtomicBool,
 }
 
 impl Runtime {
-    /// Starts an empty tree: on this thread if an actix system runs here, else on a thread of its
-    /// own, so that it also works in any tokio program.
+    /// Starts an empty tree, on a thread of its own. Workers and actors of the program run on this
+    /// thread if an actix system runs here, else on another new thread, so that it also works in any
+    /// tokio program. On a virtual clock all of it is one thread.
     ///
     /// # Errors  The threads cannot be started, or the program aborts on panics.
     pub async fn start(settings: impl Into<RuntimeSettings>) -> Result<Self, StartError> {
@@ -161,13 +147,7 @@ impl Runtime {
             extra_threads,
             arbiters,
         };
-        let (tree, thread) = if System::is_registered() {
-            let tree = start_tree(context).map_err(StartError::Thread)?;
-            (tree, None)
-        } else {
-            let (tree, thread) = start_tree_on_thread(context).await?;
-            (tree, Some(thread))
-        };
+        let (tree, thread) = tree::start(context).await?;
         let StartedTree {
             around,
             root,
@@ -189,6 +169,7 @@ impl Runtime {
                 leaving: Mutex::default(),
                 recorder,
                 thread: Mutex::new(thread),
+                is_shut_down: AtomicBool::new(false),
             }),
         })
     }
@@ -297,17 +278,24 @@ impl Runtime {
         name: &str,
         command: BreakerCommand,
     ) -> Option<Result<(), IllegalTransition>> {
+        self.carry_out(name, OperateBreaker::all(command)).await
+    }
+
+    async fn carry_out(
+        &self,
+        name: &str,
+        asked: OperateBreaker,
+    ) -> Option<Result<(), IllegalTransition>> {
         let one = self.registry().get(name).cloned()?;
         let revives = matches!(
-            command,
+            asked.command,
             BreakerCommand::Close { .. } | BreakerCommand::Reset { .. }
         );
-        let done = one.operator().send(OperateBreaker::all(command)).await;
-        if revives && one.shared().worker_route() == Route::Parked {
+        let done = operate(one.shared(), asked);
+        if revives {
             self.begin_restart(name, &*one);
         }
-        // A breaker that is gone refuses every call; no command applies to it.
-        Some(done.unwrap_or(Ok(())))
+        Some(done)
     }
 
     /// Injects faults at a dependency, as [`Client::set_chaos`] does. Returns false if none has
@@ -326,10 +314,12 @@ impl Runtime {
         self.inner.groups.acquire().get(name).cloned()
     }
 
-    /// Registers a listener that is called for each event, on the thread that emits it: keep it
-    /// short. A panic in a listener affects no other part.
-    pub fn on_event(&self, listener: impl Fn(&Event) + Send + Sync + 'static) {
-        self.inner.around.events.listen(listener);
+    /// Registers a listener that is called for each event, in their order, until
+    /// [`EventListener::end`]: on a thread of its own, or on the thread that emits them if the clock
+    /// is a virtual one. A listener that blocks or panics affects no other part; one that is 4096
+    /// events behind misses the next ones.
+    pub fn on_event(&self, listener: impl Fn(&Event) + Send + Sync + 'static) -> EventListener {
+        self.inner.around.events.listen(listener)
     }
 
     /// Returns a stream of events from now on. A reader that is too slow gets the number of events
@@ -366,43 +356,6 @@ impl Runtime {
             Ok(cause) => cause.clone().unwrap_or(StopCause::Lost),
             Err(_driver_gone) => StopCause::Lost,
         }
-    }
-
-    /// Refuses new calls, lets those in flight finish within each dependency's drain time, stops
-    /// everything in reverse order and joins the runtime's threads.
-    ///
-    /// # Cancel safety   Dropped, the shutdown continues, but threads are not joined.
-    pub async fn shutdown(&self) {
-        // An event listener may look up a dependency, so the lock must not be held.
-        let all: Vec<Arc<dyn AnyDependency>> = self.registry().values().cloned().collect();
-        for one in &all {
-            // SUP-7: no new calls from here on.
-            one.drain();
-        }
-        // A root that is gone has ended already.
-        if let Some(commands) = &*self.inner.commands.acquire() {
-            let _ = commands.unbounded_send(DriverCommand::Stop { incarnation: 1 });
-        }
-        self.ended().await;
-        for one in &all {
-            one.stop();
-        }
-        let arbiters = self.inner.around.threads.stop();
-        let thread = self.inner.thread.acquire().take();
-        let join = move || {
-            for arbiter in arbiters {
-                // A thread that panicked is gone too.
-                // SUP-7: every thread is joined, except those that a worker blocks.
-                let _ = arbiter.join();
-            }
-            if let Some(OwnThread { stop, handle }) = thread {
-                let _ = stop.send(());
-                let _ = handle.join();
-            }
-        };
-        // Joining blocks, so it runs on a thread that may block. This fails only while the
-        // surrounding runtime is being torn down.
-        let _ = tokio::task::spawn_blocking(join).await;
     }
 
     /// Returns a weak reference, for parts that the runtime itself owns.
@@ -477,70 +430,6 @@ fn start_error(child: String, error: CommandError) -> StartError {
     }
 }
 
-/// Starts the root supervisor on this thread.
-fn start_tree(context: StartContext) -> Result<StartedTree, String> {
-    let StartContext {
-        clock,
-        extra_threads,
-        arbiters,
-    } = context;
-    let around = SupervisorContext {
-        events: EventBus::new(clock.clone()),
-        clock: clock.clone(),
-        threads: Threads::new(extra_threads, arbiters)?,
-        watchers: Watchers::default(),
-    };
-    let root = Group::new("");
-    let handle = GroupRef {
-        name: String::new(),
-        addr: root.slot.addr.clone(),
-        clock,
-    };
-    let (commands, inbox) = mpsc::unbounded();
-    let (ended, end) = watch::channel(None);
-    // The driver that receives it is spawned below.
-    let _ = commands.unbounded_send(DriverCommand::Start { incarnation: 1 });
-    let commands = Arc::new(Mutex::new(Some(commands)));
-    let last_commands = Arc::clone(&commands);
-    let tell: Tell = Box::new(move |_, news| {
-        if let DriverNews::Ended(cause) | DriverNews::StartFailed(cause) = news {
-            drop(last_commands.acquire().take());
-            ended.send_replace(Some(cause));
-        }
-    });
-    let body = root.into_body("", &around);
-    body.spawn(&around.threads, inbox, tell)?;
-    Ok(StartedTree {
-        around,
-        root: handle,
-        commands,
-        end,
-    })
-}
-
-/// Starts the root supervisor on a new thread with an actix system.
-async fn start_tree_on_thread(
-    context: StartContext,
-) -> Result<(StartedTree, OwnThread), StartError> {
-    let (tell, told) = oneshot::channel();
-    let (stop, stopped) = oneshot::channel::<()>();
-    let run = move || {
-        System::new().block_on(async move {
-            // Sending fails if the starting task is gone; the tree is then dropped too.
-            if tell.send(start_tree(context)).is_ok() {
-                let _ = stopped.await;
-            }
-        });
-    };
-    let handle = std::thread::Builder::new()
-        .name("breakerbox".to_owned())
-        .spawn(run)
-        .map_err(|error| StartError::Thread(error.to_string()))?;
-    let gone = |_| StartError::Thread("it ended while it started".to_owned());
-    let tree = told.await.map_err(gone)?.map_err(StartError::Thread)?;
-    Ok((tree, OwnThread { stop, handle }))
-}
-
 impl Drop for RuntimeState {
     fn drop(&mut self) {
         for one in self.registry.acquire().values() {
@@ -549,7 +438,9 @@ impl Drop for RuntimeState {
         // The root's driver ends, and the whole tree ends with it.
         drop(self.commands.acquire().take());
         // No caller is left to join the threads.
-        drop(self.around.threads.stop());
+        for arbiter in self.around.threads.take() {
+            arbiter.stop();
+        }
     }
 }
 

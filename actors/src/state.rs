@@ -23,8 +23,8 @@ pub(crate) mod thread_cached;
 
 pub(crate) mod totals;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
@@ -34,8 +34,8 @@ use breakerbox_policy::{
 use crossbeam_utils::CachePadded;
 use tokio::sync::Notify;
 
+use crate::breaker::BreakerDesk;
 use crate::breaker::keyed::KeyedBreakers;
-use crate::breaker::message::BreakerPort;
 use crate::breaker::shared::SharedBreaker;
 use crate::clock::Clock;
 use crate::error::{CallError, Limit, NotExecutedReason};
@@ -107,8 +107,8 @@ pub(crate) struct Shared {
     pub(crate) worker_failure: ArcSwapOption<String>,
     /// The latest reason for which the supervisor forced the breaker open.
     pub(crate) park_reason: ArcSwapOption<String>,
-    /// The address of the breaker actor; replaced together with the parts around this state.
-    pub(crate) breaker_port: ArcSwapOption<BreakerPort>,
+    /// The timers and events of the breakers.
+    pub(crate) desk: BreakerDesk,
     /// Answers of each fallback, by its name.
     pub(crate) fallback_counts: FallbackCounts,
     /// The rate limit, if there is one.
@@ -129,6 +129,8 @@ pub(crate) struct Shared {
     route: AtomicU8,
     /// Notified when a call ends while draining.
     pub(crate) drained: Notify,
+    /// The dependencies that drain at the same time, and the end of that drain.
+    drains_with: OnceLock<(Time, Arc<[Weak<Shared>]>)>,
 }
 
 /// The kernel's budget, and the number of calls paid into it.
@@ -173,7 +175,7 @@ impl Shared {
             complaint: ArcSwapOption::empty(),
             worker_failure: ArcSwapOption::empty(),
             park_reason: ArcSwapOption::empty(),
-            breaker_port: ArcSwapOption::empty(),
+            desk: BreakerDesk::default(),
             fallback_counts: FallbackCounts::default(),
             rate: ThreadCached::new(settings.rate_limit.as_ref().map(rate)),
             pauses: PauseState::default(),
@@ -187,13 +189,14 @@ impl Shared {
             recorder,
             route: AtomicU8::new(Route::Workers as u8),
             drained: Notify::new(),
+            drains_with: OnceLock::new(),
             call_settings: ThreadCached::new(CallSettings::of(&settings)),
             settings: ArcSwap::from_pointee(settings),
             clock,
         };
         let budget = shared.new_budget(&retry);
         *shared.budget.acquire() = budget;
-        shared.chaos.set(shared.settings().chaos, now);
+        shared.chaos.set(shared.settings().chaos, now, || ());
         shared
     }
 
@@ -234,7 +237,7 @@ impl Shared {
             self.bulkhead.resize(&new.bulkhead);
         }
         if old.chaos != new.chaos {
-            self.chaos.set(new.chaos, self.clock.now());
+            self.chaos.set(new.chaos, self.clock.now(), || ());
         }
     }
 
@@ -284,6 +287,8 @@ impl Shared {
             .route
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, change);
         self.drained.notify_waiters();
+        // It ends with the dependency.
+        self.desk.tell_keeper();
     }
 
     /// Sets whether only the fallbacks answer.
@@ -335,6 +340,30 @@ impl Shared {
             cause: cause.flatten(),
             retry_after,
         }
+    }
+
+    /// Drains together with these dependencies, until that time: their accepted work may call it.
+    pub(crate) fn drain_with(&self, until: Time, all: Arc<[Weak<Self>]>) {
+        // Only the first shutdown counts.
+        let _ = self.drains_with.set((until, all));
+    }
+
+    /// Returns true if a call is pending, which a drain waits for.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.worker_route() == Route::Draining && self.totals.read().in_flight() != 0
+    }
+
+    /// Returns a dependency with calls that a drain waits for: this one, or another that may call it.
+    pub(crate) fn first_pending(self: &Arc<Self>) -> Option<Arc<Self>> {
+        if self.is_pending() {
+            return Some(Arc::clone(self));
+        }
+        let (until, all) = self.drains_with.get()?;
+        if self.clock.now() >= *until {
+            return None;
+        }
+        let mut others = all.iter().filter_map(Weak::upgrade);
+        others.find(|other| other.is_pending())
     }
 
     /// Tells the drain that one call less is pending.
@@ -419,10 +448,11 @@ impl Shared {
 
     /// Injects faults from now on; `None` ends them.
     pub(crate) fn set_chaos(&self, settings: Option<ChaosSettings>, by: &str) {
-        self.chaos.set(settings, self.clock.now());
         let by = by.to_owned();
-        self.events
-            .emit(&self.name, EventKind::Chaos { by, settings });
+        let kind = EventKind::Chaos { by, settings };
+        let note = || self.events.record(&self.name, kind);
+        self.chaos.set(settings, self.clock.now(), note);
+        self.events.tell();
     }
 }
 

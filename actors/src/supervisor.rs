@@ -3,6 +3,12 @@
 //! The rules are the kernel's [`Supervision`] machine. This actor executes the machine's actions
 //! and reports events to it. No call queues here, and it never waits: every delay is a timer.
 
+mod addition;
+
+mod alarm;
+
+mod announcement;
+
 mod driver;
 
 mod health;
@@ -15,21 +21,25 @@ mod child;
 
 mod group;
 
+mod refusal;
+
 mod tree;
 
 mod watch;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message, WrapFuture};
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message};
+use addition::AdditionNumber;
+use alarm::TimerQueue;
 use breakerbox_policy::Time;
 use breakerbox_policy::supervision::{
-    ChildId, ChildSpec, ChildState, CommandError, CommandId, StopCause, Supervision,
-    SupervisorAction, SupervisorEvent, TimerId,
+    ChildId, ChildSpec, CommandError, CommandId, StopCause, Supervision, SupervisorAction,
+    SupervisorEvent,
 };
 use futures_channel::mpsc;
 use tokio::sync::oneshot;
@@ -46,7 +56,7 @@ pub(crate) use driver::{
 pub use group::{ChildStatus, Group, GroupRef};
 pub(crate) use health::Condition;
 pub(crate) use incarnation::{Incarnation, Readiness, caught, panic_report, remember_panics};
-pub(crate) use threads::Threads;
+pub(crate) use threads::{HomeThread, ThreadHandle, Threads, on_runtime_thread};
 pub use tree::TreeNode;
 pub(crate) use watch::Watchers;
 pub use watch::{DeathWatch, Terminated};
@@ -100,11 +110,19 @@ pub(crate) struct Supervisor {
     tickets: HashMap<CommandId, oneshot::Sender<Result<Option<ChildId>, CommandError>>>,
     last_ticket: u64,
     stop_told: bool,
+    /// Children with a start that may still be given up.
+    added: HashMap<AdditionNumber, ChildId>,
+    /// Children with an end that is not announced yet.
+    ended: BTreeSet<ChildId>,
+    /// True once the consequences of its own end for all children are announced.
+    end_told: bool,
+    timers: TimerQueue,
 }
 
 /// A child that was requested and not started yet.
 struct PendingStart {
     ticket: CommandId,
+    number: AdditionNumber,
     name: String,
     body: Arc<dyn ChildBody>,
 }
@@ -118,6 +136,8 @@ struct ChildEntry {
     waits_until: Option<Time>,
     /// Cause of its latest end, until its watchers have been notified.
     last_end: Option<StopCause>,
+    /// Its number in [`Supervisor::added`].
+    number: Option<AdditionNumber>,
 }
 
 /// A report from a child's driver.
@@ -131,7 +151,7 @@ struct DriverReport {
 
 /// A request to a supervisor.
 pub(crate) enum SupervisorRequest {
-    Add(ChildSpec, Arc<dyn ChildBody>),
+    Add(ChildSpec, Arc<dyn ChildBody>, AdditionNumber),
     Terminate(String),
     Restart(String),
     /// Starts a child anew, in any state.
@@ -173,6 +193,10 @@ impl Supervisor {
             tickets: HashMap::new(),
             last_ticket: 0,
             stop_told: false,
+            added: HashMap::new(),
+            ended: BTreeSet::new(),
+            end_told: false,
+            timers: TimerQueue::default(),
         };
         for (name, body) in bodies {
             if let Some(id) = supervisor.machine.child_id(&name) {
@@ -194,6 +218,10 @@ impl Supervisor {
         if let Some(at) = self.arriving.iter().position(|one| one.name == name) {
             let arrival = self.arriving.remove(at);
             self.enter(id, &name, arrival.body);
+            self.added.insert(arrival.number, id);
+            if let Some(entry) = self.children.get_mut(&id) {
+                entry.number = Some(arrival.number);
+            }
         }
     }
 
@@ -216,6 +244,7 @@ impl Supervisor {
             incarnation: 0,
             waits_until: None,
             last_end: None,
+            number: None,
         };
         self.children.insert(id, entry);
     }
@@ -240,7 +269,7 @@ impl Supervisor {
             SupervisorAction::Kill { child, incarnation } => {
                 self.command(child, DriverCommand::Kill { incarnation });
             }
-            SupervisorAction::SetTimer { timer, at } => self.set_timer(timer, at, ctx),
+            SupervisorAction::SetTimer { timer, at } => self.timers.set(timer, at),
             SupervisorAction::Park { child, cause } => {
                 if let Some(entry) = self.children.get(&child) {
                     let kind = EventKind::Parked {
@@ -258,6 +287,9 @@ impl Supervisor {
             } => self.note_exhausted(child, &cause, first),
             SupervisorAction::Forget { child } => {
                 if let Some(mut entry) = self.children.remove(&child) {
+                    if let Some(number) = entry.number {
+                        self.added.remove(&number);
+                    }
                     entry.body.hooks().gone();
                     entry.notify_watchers(&self.around.watchers);
                 }
@@ -292,9 +324,11 @@ impl Supervisor {
 
     fn start(&mut self, child: ChildId, incarnation: u64, ctx: &mut Context<Self>) {
         self.start_pending(child);
+        let restarts = self.machine.child(child).map(|child| child.restarts);
         let Some(entry) = self.children.get_mut(&child) else {
             return;
         };
+        entry.body.health().set_restarts(restarts.unwrap_or(0));
         entry.incarnation = incarnation;
         self.around.watchers.mark_alive(&entry.subject);
         let alive = entry
@@ -329,15 +363,6 @@ impl Supervisor {
         }
     }
 
-    fn set_timer(&self, timer: TimerId, at: Time, ctx: &mut Context<Self>) {
-        use actix::ActorFutureExt as _;
-        let sleep = self.around.clock.sleep_until(at);
-        let fire = sleep.into_actor(self).map(move |(), supervisor, ctx| {
-            supervisor.on(SupervisorEvent::Timer(timer), ctx);
-        });
-        ctx.spawn(fire);
-    }
-
     fn down(&mut self, cause: StopCause, ctx: &mut Context<Self>) {
         if let StopCause::GaveUp { .. } = cause {
             let kind = EventKind::GaveUp {
@@ -353,34 +378,6 @@ impl Supervisor {
             self.life.set_readiness(Readiness::Failed(cause));
         } else {
             end_with(ctx, cause);
-        }
-    }
-
-    /// Notifies the watchers of each child that has ended for good (rule SUP-5), and announces the
-    /// restart time of each child in backoff.
-    fn announce(&mut self) {
-        let now = self.around.clock.now();
-        for child in self.machine.children() {
-            let Some(entry) = self.children.get_mut(&child.id) else {
-                continue;
-            };
-            entry.body.health().set_restarts(child.restarts);
-            match child.state {
-                ChildState::Stopped | ChildState::Parked => {
-                    if child.state == ChildState::Stopped && entry.last_end.is_some() {
-                        entry.body.hooks().stopped();
-                    }
-                    entry.notify_watchers(&self.around.watchers);
-                }
-                ChildState::Waiting { until } if entry.waits_until != Some(until) => {
-                    entry.waits_until = Some(until);
-                    entry.body.hooks().waits(until);
-                    let after = until.since(now);
-                    let kind = EventKind::RestartScheduled { after };
-                    self.around.events.emit(&entry.subject, kind);
-                }
-                _ => {}
-            }
         }
     }
 
@@ -403,6 +400,7 @@ impl Supervisor {
         self.around.events.emit(&entry.subject, kind);
         entry.commands = None;
         entry.body.abandon(&self.around.threads);
+        self.ended.insert(child);
         let cause = StopCause::Failed(format!("it blocked its thread for {for_:?}"));
         let event = SupervisorEvent::Ended {
             child,
@@ -463,6 +461,9 @@ impl Handler<DriverReport> for Supervisor {
         } = told;
         if let Some(entry) = self.children.get_mut(&child) {
             entry.note(&self.around.events, incarnation, &news);
+        }
+        if !matches!(news, DriverNews::Started) {
+            self.ended.insert(child);
         }
         let event = match news {
             DriverNews::Started => SupervisorEvent::Started { child, incarnation },
@@ -529,15 +530,20 @@ impl Handler<RequestMessage> for Supervisor {
         let ticket = CommandId(self.last_ticket);
         self.tickets.insert(ticket, ask.reply);
         let event = match ask.request {
-            SupervisorRequest::Add(spec, body) => {
+            SupervisorRequest::Add(spec, body, number) => {
                 self.arriving.push(PendingStart {
                     ticket,
+                    number,
                     name: spec.name.clone(),
                     body,
                 });
                 SupervisorEvent::Add { spec, ticket }
             }
-            SupervisorRequest::Terminate(child) => SupervisorEvent::Terminate { child, ticket },
+            SupervisorRequest::Terminate(child) => {
+                // One that waits for its restart is stopped without a further report.
+                self.ended.extend(self.machine.child_id(&child));
+                SupervisorEvent::Terminate { child, ticket }
+            }
             SupervisorRequest::Restart(child) => SupervisorEvent::Restart { child, ticket },
             SupervisorRequest::Renew(child) => SupervisorEvent::Renew { child, ticket },
             SupervisorRequest::Delete(child) => SupervisorEvent::Delete { child, ticket },
@@ -566,8 +572,11 @@ impl PollHook<Supervisor> for SupervisorPollHook {
     fn poll(
         supervisor: &mut Supervisor,
         ctx: &mut Context<Supervisor>,
-        _: &mut std::task::Context<'_>,
+        cx: &mut std::task::Context<'_>,
     ) {
+        while let Some(timer) = supervisor.timers.poll_due(&supervisor.around.clock, cx) {
+            supervisor.on(SupervisorEvent::Timer(timer), ctx);
+        }
         if supervisor.life.is_stopping() && !supervisor.stop_told {
             supervisor.stop_told = true;
             supervisor.on(SupervisorEvent::Stop, ctx);

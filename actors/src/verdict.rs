@@ -90,6 +90,13 @@ impl Verdict {
         self
     }
 
+    /// Returns true if an answer with this verdict is none: the dependency failed, or asked for less
+    /// traffic. The answers of other classes are the dependency's word to its caller.
+    #[inline]
+    pub(crate) fn is_bad(&self) -> bool {
+        matches!(self.class, Class::Failure | Class::Throttled)
+    }
+
     /// Returns true if no failure is known without the settings.
     pub(crate) fn is_good(&self) -> bool {
         self.by_settings || self.class == Class::Success

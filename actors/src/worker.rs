@@ -29,6 +29,7 @@ use breakerbox_policy::{Class, Executed, Ticket, Time};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
 use crate::attempt_progress::AttemptProgress;
+use crate::call::failed_attempt::FailedAttempt;
 use crate::deadline::CallScope;
 use crate::dependency::{CallContext, Dependency};
 use crate::error::CallError;
@@ -42,8 +43,11 @@ use crate::worker::reply::{BeginDecision, ReplySender};
 use execution::{Attempt, CallBounds, Execution};
 use value_end::ValueEnd;
 
-/// The result of a call.
-pub(crate) type Reply<D> = Result<<D as Dependency>::Response, CallError<<D as Dependency>::Error>>;
+/// The result of an attempt: its answer, and whether that is a success.
+pub(crate) type Reply<D> = Result<
+    (<D as Dependency>::Response, bool),
+    Box<FailedAttempt<<D as Dependency>::Response, <D as Dependency>::Error>>,
+>;
 
 /// One attempt on its way to a worker, with its permit and its bulkhead slot.
 ///
@@ -107,8 +111,9 @@ impl<D: Dependency> Responder<D> {
     fn refuse(&mut self, why: impl FnOnce(&Shared) -> CallError<D::Error>) {
         self.release_slot();
         if let Some(replier) = self.replier.take() {
-            let error = why(replier.shared());
-            replier.refuse(Err(error));
+            let shared = replier.shared();
+            let failed = FailedAttempt::by_worker(shared, why(shared));
+            replier.refuse(Err(failed));
         }
     }
 
@@ -161,7 +166,7 @@ impl<D: Dependency> Responder<D> {
         let shared = replier.shared();
         let error = CallError::timed_out(Arc::clone(&shared.name), after, executed);
         let verdict = shared.timed_out();
-        self.answer(verdict, now, Err(error));
+        self.answer(verdict, now, Err(FailedAttempt::failed(error, &verdict)));
     }
 
     /// The error of a begun call after its worker was lost.
@@ -189,11 +194,11 @@ impl<D: Dependency> Drop for Responder<D> {
             replier.settle(
                 Verdict::from(Class::Failure),
                 shared.clock.now(),
-                Err(error),
+                Err(FailedAttempt::by_worker(&shared, error)),
             );
         } else {
             let error = shared.not_executed(shared.absence(), None);
-            replier.refuse(Err(error));
+            replier.refuse(Err(FailedAttempt::by_worker(&shared, error)));
         }
     }
 }
@@ -313,16 +318,29 @@ impl<D: Dependency> Worker<D> {
     }
 }
 
-/// Resolves when the dependency as a whole is not draining, or has no pending call.
+/// Resolves when the dependency as a whole is not draining, or no work is left that could call it:
+/// its own calls, and during a shutdown those of all others.
 pub(crate) async fn drained(shared: Arc<Shared>) {
     loop {
         let told = shared.drained.notified();
         tokio::pin!(told);
         told.as_mut().enable();
-        if shared.route() != Route::Draining || shared.totals.read().in_flight() == 0 {
+        if shared.route() != Route::Draining {
             return;
         }
-        told.await;
+        // CALL-10: a dependency ends when no accepted work is left, or the drain is over.
+        let Some(busy) = shared.first_pending() else {
+            return;
+        };
+        let ended = busy.drained.notified();
+        tokio::pin!(ended);
+        ended.as_mut().enable();
+        if busy.is_pending() {
+            tokio::select! {
+                () = told => {}
+                () = ended => {}
+            }
+        }
     }
 }
 
@@ -380,6 +398,17 @@ impl<D: Dependency> Worker<D> {
         }
     }
 
+    /// Polls the calls in flight. Returns true if one of them has crashed the worker.
+    fn poll_in_flight(&mut self, cx: &mut TaskContext<'_>) -> bool {
+        self.take_begun();
+        while let Poll::Ready(Some(())) = self.in_flight.poll_next_unpin(cx) {
+            if self.incarnation.has_crashed() {
+                return true;
+            }
+        }
+        false
+    }
+
     fn begin(&mut self, mut work: QueuedJob<D>) {
         let WorkerStage::Running(inline) = &self.stage else {
             return;
@@ -424,20 +453,22 @@ impl<D: Dependency> PollHook<Worker<D>> for WorkerPollHook {
         if worker.ending.is_closing() {
             return worker.poll_close(ctx, cx);
         }
-        if worker.poll_ended(cx) {
+        // The calls in flight first: one that was given up may have been the last that the value
+        // stands, and its caller may have sent the next one already.
+        if worker.poll_in_flight(cx) || worker.poll_ended(cx) {
             return;
         }
         let queue_is_empty = worker.poll_queue(cx);
-        worker.take_begun();
-        while let Poll::Ready(Some(())) = worker.in_flight.poll_next_unpin(cx) {
-            if worker.incarnation.has_crashed() {
-                return;
-            }
+        if worker.poll_in_flight(cx) {
+            return;
         }
+        // SUP-7: after the drain, it ends with what is still at work.
+        let is_over = || worker.shared.route() == Route::Stopped;
         if worker.incarnation.is_stopping()
-            && queue_is_empty
-            && worker.in_flight.is_empty()
-            && worker.drained.as_mut().poll(cx).is_ready()
+            && (is_over()
+                || queue_is_empty
+                    && worker.in_flight.is_empty()
+                    && worker.drained.as_mut().poll(cx).is_ready())
         {
             worker.poll_close(ctx, cx);
         }

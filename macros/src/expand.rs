@@ -287,7 +287,7 @@ fn call(
             ::core::result::Result::Ok(#value) => ::core::result::Result::Ok(#value),
             ::core::result::Result::Err(#unanswered) => {
                 if !#unanswered.may_fall_back() {
-                    return ::core::result::Result::Err(#unanswered.give_up());
+                    return #unanswered.give_up();
                 }
                 let #answer = #unanswered.patience().wait(|| #asked).await;
                 #unanswered.end(#name, #answer)

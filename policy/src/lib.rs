@@ -51,6 +51,7 @@ pub use outcome::{Class, Executed, Outcome};
 pub use permit::{Permit, PermitKind};
 pub use rate::{RandomSource, Rate, RateError};
 pub use retry::{Attempt, AttemptEnd, Retry, RetryDecision, StopReason};
+pub use settings::judgement::{self, SettingProblem};
 pub use settings::{
     AdaptiveRule, AdaptiveSettings, BackoffSettings, BreakerSettings, BudgetSettings,
     BulkheadSettings, CancelledPolicy, ChaosSettings, DependencySettings, GiveUp, HalfOpenLimit,

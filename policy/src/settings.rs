@@ -1,9 +1,12 @@
 //! Checked settings of one dependency, in the form the state machines take.
 //!
 //! Values that cannot work are unrepresentable where the type system can say so. Relations between
-//! fields are checked by the reader of the configuration (rule CFG-1). Nothing here parses.
+//! fields are checked by the reader of the configuration, and by [`judgement`] (rule CFG-1). Nothing
+//! here parses.
 
 mod changes;
+
+pub mod judgement;
 
 mod limits;
 
@@ -420,6 +423,9 @@ pub struct WorkerSettings {
     pub backoff: BackoffSettings,
     /// Healthy running time after which the backoff starts over.
     pub reset_after: Duration,
+    /// Maximum time of one start of a worker, the first one or a later one; `None` for no limit. A
+    /// start that takes longer has failed.
+    pub start_timeout: Option<Duration>,
     /// Action when the restart intensity is exceeded.
     pub give_up: GiveUp,
     /// Handling of calls while no worker runs.
@@ -449,6 +455,7 @@ impl Default for WorkerSettings {
                 jitter: RetryJitter::Added(0.2),
             },
             reset_after: Duration::from_secs(10),
+            start_timeout: None,
             give_up: GiveUp::Park,
             while_restarting: WhileRestarting::Hold,
             drain: Duration::from_secs(5),

@@ -76,7 +76,11 @@ use crate::GiveUp;
 pub struct Supervision {
     spec: SupervisorSpec,
     /// In start order, so ids ascend.
-    children: Vec<ChildRecord>,
+    #[allow(
+        clippy::vec_box,
+        reason = "one that is forgotten moves all later ones, which are large"
+    )]
+    children: Vec<Box<ChildRecord>>,
     names: HashMap<String, ChildId>,
     /// Timers that are not due yet, and the child of each.
     timers: HashMap<TimerId, ChildId>,
@@ -91,6 +95,10 @@ pub struct Supervision {
     failed: VecDeque<ChildId>,
     /// Commands that wait, in order.
     deferred: VecDeque<PendingCommand>,
+    /// Number of children that may still be live while the supervisor ends: all later ones are gone.
+    left: usize,
+    /// True once all children were asked to stop, if they stop at the same time.
+    all_asked: bool,
 }
 
 /// Phase of the supervisor itself.
@@ -127,6 +135,8 @@ impl Supervision {
             round: None,
             failed: VecDeque::new(),
             deferred: VecDeque::new(),
+            left: 0,
+            all_asked: false,
         };
         for child in children {
             machine.spec.check_child(&child)?;
@@ -192,7 +202,16 @@ impl Supervision {
 
     /// Returns the children, in start order.
     pub fn children(&self) -> impl Iterator<Item = ChildView<'_>> {
-        self.children.iter().map(ChildRecord::view)
+        self.children.iter().map(|child| child.view())
+    }
+
+    /// Returns true if it ends or has ended: no child is started any more.
+    #[must_use]
+    pub const fn is_ending(&self) -> bool {
+        matches!(
+            self.phase,
+            SupervisorPhase::Ending(_) | SupervisorPhase::Down
+        )
     }
 
     /// Returns the id of the child with this name.
@@ -267,7 +286,7 @@ impl Supervision {
         let id = ChildId(self.next_child);
         self.next_child += 1;
         self.names.insert(spec.name.clone(), id);
-        self.children.push(ChildRecord::new(id, spec));
+        self.children.push(Box::new(ChildRecord::new(id, spec)));
         self.children.len() - 1
     }
 

@@ -1,5 +1,6 @@
 //! Tables of a growing delay: `retry.backoff`, `workers.backoff` and `throttle.backoff`.
 
+use breakerbox_policy::judgement::{FACTOR, SHARE};
 use breakerbox_policy::{BackoffSettings, RetryJitter};
 
 use super::section::Section;
@@ -13,7 +14,7 @@ pub(super) fn read(mut section: Section<'_>, default: BackoffSettings) -> Backof
     let base = section.default_to("base", &span, base, default.base.min(max.unwrap_or(YEAR)));
     let settings = BackoffSettings {
         base,
-        factor: section.get_or("factor", &number(1.0..=100.0), default.factor),
+        factor: section.get_or("factor", &number(FACTOR), default.factor),
         max: section.default_to("max", &span, max, default.max.max(base)),
         jitter: section.get_or("jitter", &jitter(), default.jitter),
     };
@@ -40,7 +41,7 @@ fn jitter() -> ValueType<'static, RetryJitter> {
         OneOfTwo::First(word) => word,
         OneOfTwo::Second(share) => RetryJitter::Added(share),
     };
-    either(words, number(0.0..=1.0), join, |jitter| match jitter {
+    either(words, number(SHARE), join, |jitter| match jitter {
         RetryJitter::Added(share) => OneOfTwo::Second(*share),
         word => OneOfTwo::First(*word),
     })

@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use breakerbox_policy::judgement::{FACTOR, SHARE};
 use breakerbox_policy::{
     BreakerSettings, CancelledPolicy, HalfOpenLimit, HalfOpenRule, HalfOpenSettings, LostProbe,
     OpenTime, WindowKind,
@@ -125,9 +126,9 @@ fn read_open_time(section: &mut Section<'_>) -> OpenTime {
     let base = section.default_to("recovery_timeout", &span, base, default.base);
     let open = OpenTime {
         base,
-        factor: growth.get_or("factor", &number(1.0..=100.0), default.factor),
+        factor: growth.get_or("factor", &number(FACTOR), default.factor),
         max: growth.default_to("max", &span, max, default.max.max(base)),
-        jitter: growth.get_or("jitter", &number(0.0..=1.0), default.jitter),
+        jitter: growth.get_or("jitter", &number(SHARE), default.jitter),
     };
     if open.base > open.max && !section.is_bad("recovery_timeout") {
         let base = humantime::format_duration(open.base);

@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use breakerbox_policy::judgement::TOLERANCE;
 use breakerbox_policy::{AdaptiveRule, AdaptiveSettings, BulkheadSettings, Rate};
 
 use super::section::Section;
@@ -56,7 +57,7 @@ fn read_adaptive(mut section: Section<'_>, most: Option<NonZeroU32>) -> Option<A
     let default = AdaptiveSettings::default();
     let kind = section.get_or("rule", &one_of(KINDS), AdaptiveKind::Gradient);
     let backoff = section.get("backoff", &rate());
-    let tolerance = section.get("tolerance", &number(1.0..=100.0));
+    let tolerance = section.get("tolerance", &number(TOLERANCE));
     let (rule, own) = match kind {
         AdaptiveKind::Aimd => {
             let usual = Rate::new(0.9).unwrap_or(Rate::ZERO);
@@ -64,7 +65,7 @@ fn read_adaptive(mut section: Section<'_>, most: Option<NonZeroU32>) -> Option<A
             (AdaptiveRule::Aimd { backoff }, "backoff")
         }
         AdaptiveKind::Gradient => {
-            let shape = number(1.0..=100.0);
+            let shape = number(TOLERANCE);
             let tolerance = section.default_to("tolerance", &shape, tolerance, 1.5);
             (AdaptiveRule::Gradient { tolerance }, "tolerance")
         }

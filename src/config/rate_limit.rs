@@ -4,13 +4,14 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use breakerbox_policy::RateLimitSettings;
+use breakerbox_policy::judgement::CALL_RATE;
 
 use super::section::Section;
 use super::value_type::{TICK, YEAR, count, duration, number};
 
 /// Reads `rate_limit`.
 pub(super) fn read(mut section: Section<'_>) -> Option<RateLimitSettings> {
-    let rate = section.get("rate", &number(0.001..=1e9));
+    let rate = section.get("rate", &number(CALL_RATE));
     if section.present && !section.has("rate") {
         let allowed = "a number of calls for each interval";
         section.conflict("rate", "it is missing", allowed);

@@ -1,5 +1,6 @@
 //! The section `retry`.
 
+use breakerbox_policy::judgement::SHARE;
 use breakerbox_policy::{BudgetSettings, RetrySettings};
 
 use super::backoff;
@@ -13,7 +14,7 @@ pub(super) fn read(mut section: Section<'_>) -> RetrySettings {
     let budget = section.section_or_off("budget").map(|mut budget| {
         let default = BudgetSettings::default();
         let settings = BudgetSettings {
-            ratio: budget.get_or("ratio", &number(0.0..=1.0), default.ratio),
+            ratio: budget.get_or("ratio", &number(SHARE), default.ratio),
             floor_per_second: budget.get_or(
                 "floor_per_second",
                 &integer(0..=1_000_000),

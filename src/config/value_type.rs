@@ -12,10 +12,8 @@ use config::{Value, ValueKind};
 
 use super::masking::{self, MASK};
 
-/// Maximum duration of any setting.
-pub(super) const YEAR: Duration = Duration::from_secs(31_557_600);
-/// Minimum duration of settings for which zero is meaningless.
-pub(super) const TICK: Duration = Duration::from_millis(1);
+// One place for what files and code may set.
+pub(super) use breakerbox_policy::judgement::{TICK, YEAR};
 
 type ParseFn<'a, T> = Box<dyn Fn(&Value) -> Option<T> + 'a>;
 type ShowFn<'a, T> = Box<dyn Fn(&T) -> String + 'a>;

@@ -42,6 +42,11 @@ pub(super) fn read(mut section: Section<'_>, give_up: GiveUp) -> WorkerSettings 
             &duration(Duration::ZERO..=YEAR),
             default.reset_after,
         ),
+        start_timeout: section.get_or(
+            "start_timeout",
+            &duration(TICK..=YEAR).or_off(),
+            default.start_timeout,
+        ),
         give_up: section.get_or("give_up", &one_of(ENDS), give_up),
         while_restarting: section.get_or(
             "while_restarting",

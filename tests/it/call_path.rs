@@ -2,6 +2,7 @@
 //! public interface.
 
 mod answers;
+mod bad_answers;
 mod leaving;
 
 mod chaos;

@@ -15,6 +15,7 @@ mod demo;
 mod gateway;
 #[cfg(feature = "tower")]
 mod integrations;
+mod isolation;
 #[cfg(all(feature = "mcp", target_os = "linux"))]
 mod mcp;
 #[cfg(feature = "macros")]

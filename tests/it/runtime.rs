@@ -4,6 +4,7 @@
 mod breaker;
 mod crash;
 mod life;
+mod orders;
 mod retries;
 mod threads;
 

@@ -4,6 +4,7 @@ mod actors;
 
 mod drain;
 mod faults;
+mod given_up;
 mod groups;
 mod watch;
 

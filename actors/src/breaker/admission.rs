@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use breakerbox_policy::{Class, Outcome, Pause, Permit, PermitKind, Symptom, Time};
 
-use super::gate::{GateMode, SuccessBatch, tag_of};
+use super::gate::{GateMode, tag_of};
 use super::gate_decision::{deciding_gate, stale_refusal};
 use super::hedge_member::HedgeMember;
 use super::in_flight::InFlightTicket;
-use super::message::{FlushSuccesses, Release, Report};
+use super::judgement;
+use super::message::Report;
 use super::shared::SharedBreaker;
 use crate::deadline::{BreakerNumber, CallDeadline};
 use crate::error::Refused;
@@ -174,13 +175,9 @@ impl PermitGuard {
     pub(crate) fn release(self, shared: &Shared) {
         self.untrack(shared);
         // BRK-6: the breaker reserves nothing for a permit from the gate; a probe frees its slot.
-        if self.permit.is_probe()
-            && let Some(port) = &*shared.breaker_port.load()
-        {
-            port.release.do_send(Release {
-                permit: self.permit,
-                key: self.key.filter(|_| !self.is_for_all),
-            });
+        if self.permit.is_probe() {
+            let key = self.key.filter(|_| !self.is_for_all);
+            judgement::release(shared, &key, self.permit);
         }
     }
 
@@ -200,7 +197,7 @@ impl PermitGuard {
             Class::Cancelled
         };
         if let Settled::NeedsReport(report) = self.settle(shared, &Verdict::from(class), now) {
-            send_report(shared, *report);
+            judgement::count(shared, *report);
         }
     }
 
@@ -262,7 +259,7 @@ impl PermitGuard {
         if of.key.is_some() {
             of.mark_used(now);
         }
-        // CALL-3: only a fast success of a closed breaker is counted without its actor.
+        // CALL-3: only a fast success of a closed breaker is counted without its lock.
         let is_quiet = verdict.class == Class::Success
             && !of.is_slow(elapsed)
             && matches!(kind, PermitKind::Normal)
@@ -279,7 +276,7 @@ impl PermitGuard {
         if is_quiet {
             let flushed = of.count_success(self.permit.generation(), now);
             if let Some(successes) = flushed {
-                flush(shared, key.cloned(), successes);
+                judgement::flush(shared, &key.cloned(), successes);
             }
         }
         is_quiet
@@ -300,20 +297,13 @@ fn count_for_all(shared: &Shared, now: Time) -> bool {
     match whole.mode() {
         GateMode::Closed => {
             if let Some(successes) = shared.breaker.count_success(whole.tag(), now) {
-                flush(shared, None, successes);
+                judgement::flush(shared, &None, successes);
             }
             true
         }
         GateMode::ClosedReportAll => false,
         // An outcome of a key says nothing to a breaker that waits for its probes.
         GateMode::Open | GateMode::HalfOpen | GateMode::ForcedOpen | GateMode::Disabled => true,
-    }
-}
-
-/// Hands successes that were counted at a gate to the breaker actor.
-fn flush(shared: &Shared, key: Option<Arc<SharedBreaker>>, successes: SuccessBatch) {
-    if let Some(port) = &*shared.breaker_port.load() {
-        port.flush.do_send(FlushSuccesses { key, successes });
     }
 }
 
@@ -361,11 +351,6 @@ impl<S: Deref<Target = Shared>> Admission<S> {
     }
 
     /// Takes the permit out, and with it the obligation to return it.
-    pub(crate) fn into_permit(mut self) -> Option<PermitGuard> {
-        self.take_permit()
-    }
-
-    /// See [`Admission::into_permit`].
     pub(crate) fn take_permit(&mut self) -> Option<PermitGuard> {
         self.permit.take()
     }
@@ -476,24 +461,6 @@ pub(crate) enum Settled {
     /// The breaker must count the outcome before the caller learns of it. Boxed, because few calls
     /// need a report and all of them pass this value on.
     NeedsReport(Box<Report>),
-}
-
-/// Sends a report. Its follow-up runs even if the breaker is gone.
-pub(crate) fn send_report(shared: &Shared, report: Report) {
-    if let Some(port) = &*shared.breaker_port.load() {
-        port.report.do_send(report);
-    }
-}
-
-/// Sends a report and waits until it is counted (rule CALL-3).
-///
-/// # Cancel safety   If the future is dropped while it waits, the report is still counted.
-pub(crate) async fn report_and_wait(shared: &Shared, report: Box<Report>) {
-    if let Some(port) = shared.breaker_port.load_full() {
-        // CALL-3: the breaker has counted the outcome when this returns. A closed mailbox means that
-        // there is no breaker to count it.
-        let _ = port.report.send(*report).await;
-    }
 }
 
 fn outcome(shared: &Shared, elapsed: Duration, verdict: &Verdict) -> Outcome {

@@ -1,15 +1,15 @@
-//! Admission by the gate: whether a call may go out, must ask the breaker actor, or is refused.
+//! Admission by the gate: whether a call may go out, must ask the breaker, or is refused.
 //!
-//! Nothing here sends a message, except [`ask_for_permit`], which asks the breaker actor.
+//! Nothing here takes a lock, except [`ask_for_permit`].
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use breakerbox_policy::{Executed, Permit, RefusalState, Time};
 
-use super::admission::{Admission, PermitGuard};
+use super::admission::PermitGuard;
 use super::gate::{GateMode, GateWord};
-use super::message::Acquire;
+use super::judgement;
 use super::shared::SharedBreaker;
 use crate::deadline::CallDeadline;
 use crate::error::Refused;
@@ -19,7 +19,7 @@ use crate::state::Shared;
 pub(crate) enum GateDecision {
     /// The call may go out.
     Granted(PermitGuard),
-    /// Only the breaker actor can decide.
+    /// Only the breaker can decide.
     AskBreaker,
     /// The call is refused.
     Refused(Refused),
@@ -140,23 +140,15 @@ pub(crate) fn stale_refusal(
     RefusingGate { of, word, now }.refusal()
 }
 
-/// Asks the breaker actor for a permit.
-///
-/// # Cancel safety   If the future is dropped while it waits, a granted permit is returned.
-pub(crate) async fn ask_for_permit(
+/// Asks the breaker itself for a permit, where its gate cannot decide.
+pub(crate) fn ask_for_permit(
     shared: &Shared,
     key: Option<&Arc<SharedBreaker>>,
     deadline: CallDeadline,
-) -> Result<Admission<Arc<Shared>>, Refused> {
+) -> Result<PermitGuard, Refused> {
     let (of, _) = deciding_gate(shared, key);
-    let gone = || refused(of, RefusalState::Open, None);
-    let port = shared.breaker_port.load_full().ok_or_else(gone)?;
-    let key = key.cloned();
-    match port.acquire.send(Acquire { key, deadline }).await {
-        Ok(Ok(admission)) => Ok(admission),
-        Ok(Err(refusal)) => Err(refused(of, refusal.state, refusal.retry_after)),
-        Err(_closed) => Err(gone()),
-    }
+    let asked = judgement::acquire(shared, key, deadline);
+    asked.map_err(|refusal| refused(of, refusal.state, refusal.retry_after))
 }
 
 fn retry_at(word: GateWord) -> Time {

@@ -24,7 +24,7 @@ const SHARED_FAILURE: u32 = 3;
 /// The breakers of a dependency's keys.
 ///
 /// A held `Arc` protects a breaker from eviction. A call holds one from its start until it is
-/// counted, and so does every message to the breaker actor.
+/// counted.
 #[derive(Debug, Default)]
 pub(crate) struct KeyedBreakers {
     table: RwLock<LruTable>,
@@ -100,6 +100,11 @@ impl KeyedBreakers {
         }
         self.shadow.store(shadow.cloned().map(Arc::new));
         true
+    }
+
+    /// The dependency's shadow override, if it has one.
+    pub(super) fn shadow(&self) -> Option<Arc<Override>> {
+        self.shadow.load_full()
     }
 
     /// Notes an outcome of a key. Returns true if it counts for the whole dependency: each success,

@@ -1,4 +1,4 @@
-//! The closed list of messages, grouped by hop: the graph of the actors.
+//! The call as a message, and the reports of its callers' threads to the breaker.
 //!
 //! Work reaches a worker through its [queue](crate::worker::queue), not through a mailbox.
 
@@ -7,20 +7,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Message, Recipient};
-use breakerbox_policy::{
-    BreakerCommand, DependencySettings, IllegalTransition, Outcome, Permit, Refusal,
-};
+use actix::Message;
+use breakerbox_policy::{BreakerCommand, Outcome, Permit};
 
 use crate::answer::Answer;
-use crate::breaker::admission::Admission;
-use crate::breaker::gate::SuccessBatch;
 use crate::breaker::shared::SharedBreaker;
 use crate::call_options::CallOptions;
-use crate::deadline::{CallDeadline, CallScope};
+use crate::deadline::CallScope;
 use crate::dependency::Dependency;
 use crate::error::CallError;
-use crate::state::Shared;
+use crate::event::EventKind;
 
 // client → breaker
 
@@ -72,21 +68,10 @@ impl<D: Dependency> Message for Call<D> {
     type Result = CallAnswer<D>;
 }
 
-/// Asks for a permit if the gate alone cannot give one.
-#[derive(Message)]
-#[rtype(result = "Result<Admission<Arc<Shared>>, Refusal>")]
-pub(crate) struct Acquire {
-    /// The key's breaker; `None` for the dependency's. The same holds for the messages below.
-    pub(crate) key: Option<Arc<SharedBreaker>>,
-    pub(crate) deadline: CallDeadline,
-}
-
 // worker, client → breaker
 
-/// The end of an attempt. `then` runs once the attempt is counted, or if the breaker is gone, so
-/// that no answer is lost with a message (rules CALL-1 and CALL-3).
-#[derive(Message)]
-#[rtype(result = "()")]
+/// The end of an attempt. `then` runs once the attempt is counted, so that no answer is lost
+/// (rules CALL-1 and CALL-3).
 pub(crate) struct Report {
     pub(crate) key: Option<Arc<SharedBreaker>>,
     pub(crate) permit: Option<Permit>,
@@ -107,62 +92,23 @@ impl Drop for Report {
     }
 }
 
-/// A permit that was not used.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct Release {
-    pub(crate) key: Option<Arc<SharedBreaker>>,
-    pub(crate) permit: Permit,
-}
-
-/// Successes that were counted at the gate.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct FlushSuccesses {
-    pub(crate) key: Option<Arc<SharedBreaker>>,
-    pub(crate) successes: SuccessBatch,
-}
-
-// breaker → itself
-
-/// Checks the calls in flight for overdue ones (rule BRK-9).
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct LookForOverdue;
-
-/// Removes the keys that were idle for too long.
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct ForgetIdle;
-
 // operator, supervisor → breaker
 
 /// An operator's or the supervisor's command.
-#[derive(Message)]
-#[rtype(result = "Result<(), IllegalTransition>")]
 pub(crate) struct OperateBreaker {
     pub(crate) key: Option<Arc<SharedBreaker>>,
     pub(crate) command: BreakerCommand,
+    /// The event of its author, if it is to be told once the command is carried out.
+    pub(crate) note: Option<EventKind>,
 }
 
 impl OperateBreaker {
     /// A command for the dependency as a whole.
     pub(crate) const fn all(command: BreakerCommand) -> Self {
-        Self { key: None, command }
+        Self {
+            key: None,
+            command,
+            note: None,
+        }
     }
-}
-
-/// New settings; they apply from the next decision on (rule CFG-2).
-#[derive(Message)]
-#[rtype(result = "()")]
-pub(crate) struct Reconfigure(pub(crate) Box<DependencySettings>);
-
-/// The breaker actor's addresses, for senders that do not know its dependency type.
-#[derive(Debug)]
-pub(crate) struct BreakerPort {
-    pub(crate) acquire: Recipient<Acquire>,
-    pub(crate) report: Recipient<Report>,
-    pub(crate) release: Recipient<Release>,
-    pub(crate) flush: Recipient<FlushSuccesses>,
-    pub(crate) operate: Recipient<OperateBreaker>,
 }

@@ -1,7 +1,7 @@
 //! Shared side of one breaker: its gate, its machine, and its measurements.
 //!
-//! A dependency has one, and one more for each key of its requests if they have keys. Only the
-//! breaker actor changes the machine.
+//! A dependency has one, and one more for each key of its requests if they have keys. The machine
+//! changes under its lock, on the thread on which an outcome or a question arises.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -46,6 +46,9 @@ pub(crate) struct SharedBreaker {
     bucket_nanos: AtomicU64,
     /// Time in nanoseconds at which it was last looked up for a call or got an outcome.
     used: AtomicU64,
+    /// The deadline that the keeper knows of, in nanoseconds; `u64::MAX` for none. It changes under
+    /// the lock of the machine.
+    armed: AtomicU64,
     /// True if the override of a key's breaker was passed down from the whole dependency.
     has_inherited_override: AtomicBool,
     /// True if the last outcome of a key was a failure.
@@ -76,6 +79,7 @@ impl SharedBreaker {
             slow_nanos: AtomicU64::new(u64::MAX),
             bucket_nanos: AtomicU64::new(0),
             used: AtomicU64::new(now.as_nanos()),
+            armed: AtomicU64::new(u64::MAX),
             has_inherited_override: AtomicBool::new(false),
             is_failing: AtomicBool::new(false),
             machine: Mutex::new(machine),
@@ -98,6 +102,22 @@ impl SharedBreaker {
     pub(crate) fn lock(&self) -> MutexGuard<'_, breakerbox_policy::Breaker> {
         // Poisoned means that the actor crashed; its next incarnation repairs the machine.
         self.machine.acquire()
+    }
+
+    /// Notes the deadline of the machine. Its lock is held. Returns true if it is a new one.
+    pub(super) fn set_armed(&self, deadline: Option<Time>) -> bool {
+        let nanos = deadline.map_or(u64::MAX, Time::as_nanos);
+        let old = self.armed.load(Ordering::Relaxed);
+        if old == nanos {
+            return false;
+        }
+        self.armed.store(nanos, Ordering::Relaxed);
+        true
+    }
+
+    /// Notes that the keeper's timer is over. The lock of the machine is held.
+    pub(super) fn disarm(&self) {
+        self.armed.store(u64::MAX, Ordering::Relaxed);
     }
 
     pub(crate) fn is_slow(&self, elapsed: Duration) -> bool {

@@ -9,11 +9,10 @@ use super::plan::CallPlan;
 use crate::breaker::admission::{Admission, PermitGuard};
 use crate::breaker::gate::GateMode;
 use crate::breaker::gate_decision::{
-    GateDecision, ask_for_permit, deciding_gate, normal_permit, stale_refusal, try_admit,
+    GateDecision, ask_for_permit, deciding_gate, normal_permit, try_admit,
 };
 use crate::bulkhead_limit::BulkheadLimit;
 use crate::clock::is_too_late;
-use crate::deadline::bounded;
 use crate::error::{CallError, Limit, NotExecutedReason};
 use crate::limits::bulkhead::{BulkheadSlot, NoSlot, QueueRefusal};
 use crate::limits::rate::{RateLimit, TooFast};
@@ -83,11 +82,11 @@ fn has_turn(shared: &Shared, plan: &CallPlan<'_>, now: Time) -> bool {
 
 /// Passes the breaker, the pause, the rate limit and the bulkhead, in this order. A refusal by a
 /// later one gives the permit back.
-pub(super) async fn admit<'a, E>(
+pub(super) async fn admit<'a, T, E>(
     shared: &'a Shared,
     plan: &CallPlan<'_>,
     asked_at: Time,
-) -> Result<AttemptPermits<'a>, Box<FailedAttempt<E>>> {
+) -> Result<AttemptPermits<'a>, Box<FailedAttempt<T, E>>> {
     // CALL-5: breaker, session, pause, rate limit and bulkhead, in this order.
     if shared.route() == Route::Stopped {
         return Err(FailedAttempt::refused(absent(
@@ -106,7 +105,7 @@ pub(super) async fn admit<'a, E>(
     }
     let mut progress = AdmissionProgress::new(asked_at);
     loop {
-        let mut admission = permit(shared, plan, progress.now).await?;
+        let mut admission = permit(shared, plan, progress.now)?;
         let slot = match progress.enter(shared, plan).await {
             Ok(Some(slot)) => slot,
             Ok(None) => {
@@ -130,7 +129,7 @@ pub(super) async fn admit<'a, E>(
         }
         while admission.is_stale() {
             admission.release();
-            admission = permit(shared, plan, shared.clock.now()).await?;
+            admission = permit(shared, plan, shared.clock.now())?;
         }
         admission.mark_started(Some(shared.clock.now()));
         let slot = Some(slot);
@@ -139,12 +138,12 @@ pub(super) async fn admit<'a, E>(
 }
 
 /// Acquires the breaker's permit, from the gate alone if possible.
-async fn permit<'a, E>(
+fn permit<'a, T, E>(
     shared: &'a Shared,
     plan: &CallPlan<'_>,
     now: Time,
-) -> Result<Admission<&'a Shared>, Box<FailedAttempt<E>>> {
-    let (key, deadline) = (plan.key.as_ref(), plan.deadline);
+) -> Result<Admission<&'a Shared>, Box<FailedAttempt<T, E>>> {
+    let key = plan.key.as_ref();
     let (of, word) = deciding_gate(shared, key);
     // BRK-6: a call within a probe goes under that probe's permit, and reports nothing of its own.
     if plan.probes.contains(of.number) && word.mode() == GateMode::HalfOpen {
@@ -155,26 +154,10 @@ async fn permit<'a, E>(
     let refused = match try_admit(shared, key, now, plan.call_deadline()) {
         GateDecision::Granted(permit) => return Ok(Admission::new(shared, permit)),
         GateDecision::Refused(refused) => refused,
-        GateDecision::AskBreaker => {
-            // The breaker's thread may be blocked; the deadline applies all the same.
-            let asking = ask_for_permit(shared, key, plan.call_deadline());
-            match bounded(&shared.clock, deadline, asking).await {
-                None => {
-                    return Err(FailedAttempt::refused(no_slot(
-                        shared,
-                        plan.ticket,
-                        now,
-                        NoSlot::Deadline,
-                    )));
-                }
-                Some(Err(refused)) => refused,
-                Some(Ok(admission)) => match admission.into_permit() {
-                    Some(permit) => return Ok(Admission::new(shared, permit)),
-                    // Unreachable: an admission that was just granted holds its permit.
-                    None => stale_refusal(shared, key, now),
-                },
-            }
-        }
+        GateDecision::AskBreaker => match ask_for_permit(shared, key, plan.call_deadline()) {
+            Ok(permit) => return Ok(Admission::new(shared, permit)),
+            Err(refused) => refused,
+        },
     };
     Err(FailedAttempt::by_breaker(refused))
 }

@@ -11,20 +11,21 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use breakerbox_policy::{Class, Executed, Symptom, Time};
+use breakerbox_policy::{Class, Executed, Time};
 
 use super::admit::{AttemptPermits, absent};
 use super::core::{DependencyCore, WorkerSlot};
 use super::drive::{EndedAttempt, count_attempt, end_attempt, refund, try_begin, wait_to_begin};
+use super::failed_attempt::{CountedAt, FailedAttempt};
 use super::hedge::pick_worker;
 use super::plan::CallPlan;
-use super::{Attempted, CompletedCall, FailedAttempt};
+use super::{Attempted, CompletedCall};
 use crate::breaker::admission::Admission;
 use crate::breaker::hedge_member::HedgeMember;
 use crate::dependency::{CallContext, Dependency};
 use crate::error::{CallError, NotExecutedReason};
 use crate::state::Shared;
-use crate::verdict::{AttemptError, Verdict};
+use crate::verdict::AttemptError;
 use crate::worker::inline::FirstPoll;
 use crate::worker::reply::{ReplyReceiver, reply};
 use crate::worker::{QueuedJob, Reply, Responder, WorkerJob};
@@ -84,11 +85,14 @@ pub(super) fn send<'a, D: Dependency>(
         let (result, verdict) = match begin(shared, worker, job, permits) {
             FirstPoll::Ended(result, verdict) => (result, verdict),
             FirstPoll::Waits(waiting) => match waiting.await {
-                Ok(Ok(value)) => {
-                    let at = shared.clock.now();
+                Ok(Ok((value, is_success))) => {
+                    let at = CountedAt::new(shared.clock.now(), is_success);
                     return Ok(CompletedCall { value, at });
                 }
-                Ok(Err(error)) => return Err(end_by_worker::<D>(shared, plan, error)),
+                Ok(Err(failed)) => {
+                    refund(plan, &failed.error);
+                    return Err(failed);
+                }
                 Err(too_late)
                     if too_late.executed == Executed::No && shared.lacks_worker_for_a_cause() =>
                 {
@@ -97,7 +101,8 @@ pub(super) fn send<'a, D: Dependency>(
                         Admission::new(&**shared, permit).release();
                     }
                     let error = shared.not_executed(NotExecutedReason::Restarting, None);
-                    return Err(end_by_worker::<D>(shared, plan, error));
+                    refund(plan, &error);
+                    return Err(FailedAttempt::by_worker(shared, error));
                 }
                 Err(too_late) => {
                     if let Some(permit) = too_late.permit {
@@ -111,17 +116,19 @@ pub(super) fn send<'a, D: Dependency>(
             },
             FirstPoll::Absent => {
                 let error = absent(shared, shared.absence());
-                return Err(end_by_worker::<D>(shared, plan, error));
+                refund(plan, &error);
+                return Err(FailedAttempt::by_worker(shared, error));
             }
         };
         let times = (asked_at, shared.clock.now());
         let (answer, at) = match end_attempt(shared, plan, permits, result, &verdict, times) {
             EndedAttempt::Counted(answer) => (answer, times.1),
             EndedAttempt::Reported(attempt) => {
-                let answer = Box::pin(attempt.counted(shared)).await;
+                let answer = attempt.counted(shared);
                 (answer, shared.clock.now())
             }
         };
+        let at = CountedAt::new(at, verdict.class == Class::Success);
         answer.map(|value| CompletedCall { value, at })
     }
 }
@@ -193,31 +200,4 @@ pub(super) fn check_quarantine<E>(
             retry_after,
         }),
     }
-}
-
-/// Classifies the error with which a worker has ended an attempt, and has recorded it.
-fn end_by_worker<D: Dependency>(
-    shared: &Shared,
-    plan: &CallPlan<'_>,
-    error: CallError<D::Error>,
-) -> Box<FailedAttempt<D::Error>> {
-    refund(plan, &error);
-    let verdict = match &error {
-        CallError::Open(refused) => return FailedAttempt::by_breaker(refused.clone()),
-        CallError::RateLimited { .. }
-        | CallError::NotExecuted {
-            reason:
-                NotExecutedReason::Parked
-                | NotExecutedReason::ShuttingDown
-                | NotExecutedReason::FallbackOnly,
-            ..
-        } => return FailedAttempt::refused(error),
-        CallError::Failed { error: own, .. } => shared.judge(D::classify(Err(own))),
-        CallError::TimedOut { .. } => shared.timed_out(),
-        CallError::WorkerCrashed { .. } | CallError::Interrupted { .. } => {
-            Verdict::from(Class::Failure).symptom(Symptom::Crash)
-        }
-        _ => Verdict::from(Class::Failure),
-    };
-    FailedAttempt::failed(error, &verdict)
 }

@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use breakerbox_policy::Time;
 
-use super::may_fall_back;
 use super::run::run_or_fail;
 use crate::call_options::CallOptions;
 use crate::deadline::{self, CallScope, DeadlineScope};
@@ -28,15 +27,16 @@ pub(crate) async fn run_with_fallback<T, E, F>(
     options: CallOptions,
     classify: impl Fn(&Result<T, E>) -> Verdict,
     work: impl FnMut() -> F,
-) -> Result<T, Unanswered<'_, E>>
+) -> Result<T, Unanswered<'_, T, E>>
 where
     F: Future<Output = Result<T, E>>,
 {
     let around = CallScope::present().deadline(&shared.clock);
     let ended = run_or_fail(shared, &options, classify, work).await;
     ended.map_err(|(failed, record)| Unanswered {
-        may_fall_back: may_fall_back(&failed),
+        may_fall_back: failed.may_fall_back(),
         error: failed.error,
+        answer: failed.answer,
         record,
         patience: Patience { shared, around },
     })
@@ -44,14 +44,16 @@ where
 
 /// A call that has no answer yet. Dropped, it counts as cancelled by the caller.
 #[must_use = "it ends with `end` or `give_up`"]
-pub struct Unanswered<'a, E> {
+pub struct Unanswered<'a, T, E> {
     error: CallError<E>,
+    /// An answer that counts as a failure, for want of a better one.
+    answer: Option<T>,
     may_fall_back: bool,
     record: CallRecord<&'a Shared>,
     patience: Patience<'a>,
 }
 
-impl<'a, E> Unanswered<'a, E> {
+impl<'a, T, E> Unanswered<'a, T, E> {
     /// Returns true if a fallback may answer: never for the caller's own mistakes (rule FBK-2).
     #[must_use]
     pub fn may_fall_back(&self) -> bool {
@@ -70,19 +72,25 @@ impl<'a, E> Unanswered<'a, E> {
         self.patience
     }
 
-    /// Ends the call with its own error.
-    pub fn give_up(self) -> CallError<E> {
+    /// Ends the call with its own error, or with an answer that counts as a failure.
+    ///
+    /// # Errors  The dependency has given no answer at all.
+    pub fn give_up(self) -> Result<T, CallError<E>> {
         self.record.close_failed(&self.error);
-        self.error
+        // CALL-8: a bad answer, where there is no better one.
+        self.answer.ok_or(self.error)
     }
 
     /// Ends the call with the result of the fallback of this name.
     ///
     /// # Errors  The fallback has failed too.
-    pub fn end<T>(self, name: &str, answer: Result<T, String>) -> Result<T, CallError<E>>
+    pub fn end(self, name: &str, answer: Result<T, String>) -> Result<T, CallError<E>>
     where
         E: fmt::Display,
     {
+        if answer.is_err() && self.answer.is_some() {
+            return self.give_up();
+        }
         let Self { error, record, .. } = self;
         let shared = self.patience.shared;
         let fallback = Arc::from(name);
@@ -106,7 +114,7 @@ impl<'a, E> Unanswered<'a, E> {
     }
 }
 
-impl<E: fmt::Debug> fmt::Debug for Unanswered<'_, E> {
+impl<T, E: fmt::Debug> fmt::Debug for Unanswered<'_, T, E> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Unanswered")
             .field("error", &self.error)

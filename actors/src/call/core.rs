@@ -6,14 +6,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use breakerbox_policy::Time;
+use breakerbox_policy::supervision::StopCause;
 
 use crate::breaker::Breaker;
 use crate::dependency::Dependency;
 use crate::error::CallError;
-use crate::fallback::{FallbackAnswer, FallbackSet, Fallbacks};
+use crate::fallback::{FallbackAnswer, FallbackSet, Fallbacks, UnservedCall};
 use crate::state::configured::ConfiguredSettings;
 use crate::state::{PerWorker, Route, Shared};
 use crate::supervisor::{Condition, DriverQueue, StableMailbox};
+use crate::sync::LockExt;
 use crate::worker::Worker;
 use crate::worker::inline::{InlineExecutor, InlineHandle};
 use crate::worker::queue::WorkQueue;
@@ -26,6 +28,8 @@ pub(crate) struct DependencyCore<D: Dependency> {
     pub(crate) next: AtomicUsize,
     pub(crate) fallbacks: Fallbacks<D>,
     pub(crate) configured: Mutex<ConfiguredSettings>,
+    /// Held while new settings are applied and told.
+    pub(crate) changing: tokio::sync::Mutex<()>,
     /// False before these parts have taken the place of others around the same state, and after
     /// others have taken theirs: they then say nothing about the dependency as a whole.
     pub(crate) is_current: AtomicBool,
@@ -37,14 +41,34 @@ pub(crate) struct WorkerSlot<D: Dependency> {
     pub(crate) queue: Arc<WorkQueue<D>>,
     pub(crate) mail: StableMailbox<Worker<D>>,
     pub(crate) inline: Arc<InlineHandle>,
+    /// The cause for which it is parked.
+    pub(crate) parked: Mutex<Option<StopCause>>,
 }
 
 impl<D: Dependency> WorkerSlot<D> {
+    /// Returns the cause for which it was given up, if it was.
+    pub(crate) fn parked(&self) -> Option<StopCause> {
+        self.parked.acquire().clone()
+    }
+
+    pub(crate) fn set_parked(&self, cause: Option<StopCause>) {
+        *self.parked.acquire() = cause;
+    }
+
     /// Answers all waiters and takes no more work: the worker is gone for good.
     pub(crate) fn close_for_good(&self) {
         let health = &self.mail.health;
         health.set(Condition::Gone, health.incarnation());
         self.queue.close();
+        // A worker that has been told to stop ends without its calls.
+        self.queue.wake_worker();
+    }
+
+    /// Takes no more work: the worker is gone for good, and another one serves those who wait.
+    pub(crate) fn close_into(&self, other: &Self) {
+        let health = &self.mail.health;
+        health.set(Condition::Gone, health.incarnation());
+        self.queue.close_into(&other.queue);
     }
 
     /// Returns the worker's inline executor, if the caller can run the first poll of its call
@@ -123,13 +147,13 @@ impl<D: Dependency> DependencyCore<D> {
         asked: (D::Request, bool),
         why: CallError<D::Error>,
         deadline: Option<Time>,
-    ) -> Result<FallbackAnswer<D::Response>, CallError<D::Error>> {
+    ) -> Result<FallbackAnswer<D::Response>, UnservedCall<D>> {
         let Self {
             shared, fallbacks, ..
         } = self;
         let set = fallbacks.serving(begun_with, &why, asked.1);
         let Some(set) = set else {
-            return Err(why);
+            return Err((why, None));
         };
         fallbacks.answer(shared, set, asked, why, deadline).await
     }

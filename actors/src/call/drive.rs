@@ -19,26 +19,27 @@ use super::hedge::{admit_hedge, join_group};
 use super::plan::CallPlan;
 use super::retry::RetryState;
 use super::{FailedAttempt, closed_to_new};
-use crate::breaker::admission::{Settled, report_and_wait};
+use crate::breaker::admission::Settled;
 use crate::breaker::hedge_member::HedgeMember;
+use crate::breaker::judgement;
 use crate::breaker::message::Report;
 use crate::error::CallError;
 use crate::state::Shared;
 use crate::verdict::{AttemptError, Verdict};
 
 /// An attempt with its hedges that brought no answer.
-pub(super) struct FailedRound<I, E> {
+pub(super) struct FailedRound<I, A, E> {
     /// The input of the call, for a further round.
     pub(super) input: I,
     /// `None` if there was no input for another attempt.
-    pub(super) failed: Option<Box<FailedAttempt<E>>>,
+    pub(super) failed: Option<Box<FailedAttempt<A, E>>>,
 }
 
-impl<I, E> FailedRound<I, E> {
+impl<I, A, E> FailedRound<I, A, E> {
     /// Returns the answer of a round, or what the next round needs.
     #[inline(always)]
     pub(super) fn of<T>(
-        ended: Option<Result<T, Box<FailedAttempt<E>>>>,
+        ended: Option<Result<T, Box<FailedAttempt<A, E>>>>,
         input: I,
     ) -> Result<T, Self> {
         let failed = match ended {
@@ -54,14 +55,14 @@ impl<I, E> FailedRound<I, E> {
 ///
 /// `round` makes one attempt, with its hedges if the plan has any: it gets the input, and the time
 /// at which the attempt was asked for.
-pub(super) fn drive<'a, I, T, E, F>(
+pub(super) fn drive<'a, I, T, A, E, F>(
     shared: &'a Shared,
     plan: &'a CallPlan<'_>,
     mut input: I,
     round: impl Fn(I, Time) -> F,
-) -> impl Future<Output = Result<T, Box<FailedAttempt<E>>>>
+) -> impl Future<Output = Result<T, Box<FailedAttempt<A, E>>>>
 where
-    F: Future<Output = Result<T, FailedRound<I, E>>>,
+    F: Future<Output = Result<T, FailedRound<I, A, E>>>,
 {
     async move {
         if let Some(reason) = closed_to_new(shared) {
@@ -85,13 +86,13 @@ where
 ///
 /// The permits are filled in where they are: moving them would cost more than acquiring them.
 #[inline(always)]
-pub(super) fn try_begin<'a, E>(
+pub(super) fn try_begin<'a, T, E>(
     shared: &'a Shared,
     plan: &CallPlan<'_>,
     member: &mut HedgeMember,
     asked_at: Time,
     permits: &mut AttemptPermits<'a>,
-) -> Option<Result<(), Box<FailedAttempt<E>>>> {
+) -> Option<Result<(), Box<FailedAttempt<T, E>>>> {
     // Nothing delays such a call, so the order of its checks cannot be observed.
     if member.is_hedge() || !admit_at_once(shared, plan, asked_at, permits) {
         return None;
@@ -104,12 +105,12 @@ pub(super) fn try_begin<'a, E>(
 
 /// Begins an attempt that has to wait, or to ask the breaker. Box its future: the future of every
 /// call would be larger for what few calls need.
-pub(super) async fn wait_to_begin<'a, E>(
+pub(super) async fn wait_to_begin<'a, T, E>(
     shared: &'a Shared,
     plan: &CallPlan<'_>,
     member: HedgeMember,
     asked_at: Time,
-) -> Result<AttemptPermits<'a>, Box<FailedAttempt<E>>> {
+) -> Result<AttemptPermits<'a>, Box<FailedAttempt<T, E>>> {
     let mut permits = if member.is_hedge() {
         admit_hedge(shared, plan, asked_at).await?
     } else {
@@ -123,11 +124,11 @@ pub(super) async fn wait_to_begin<'a, E>(
 }
 
 /// Charges the session for an admitted attempt, or gives its permit back.
-pub(super) fn charge_attempt<E>(
+pub(super) fn charge_attempt<T, E>(
     shared: &Shared,
     plan: &CallPlan<'_>,
     permits: &mut AttemptPermits<'_>,
-) -> Result<(), Box<FailedAttempt<E>>> {
+) -> Result<(), Box<FailedAttempt<T, E>>> {
     charge(shared, plan).map_err(|error| {
         permits.admission.release();
         FailedAttempt::refused(error)
@@ -145,14 +146,14 @@ pub(super) fn count_attempt(shared: &Shared, permits: &AttemptPermits<'_>) {
 /// An attempt after its end: its slot is given back.
 pub(super) enum EndedAttempt<T, E> {
     /// Its outcome is recorded.
-    Counted(Result<T, Box<FailedAttempt<E>>>),
+    Counted(Result<T, Box<FailedAttempt<T, E>>>),
     /// Its outcome is reported, and still to be counted.
     Reported(Box<ReportedAttempt<T, E>>),
 }
 
 /// An attempt that the breaker still has to count.
 pub(super) struct ReportedAttempt<T, E> {
-    answer: Result<T, Box<FailedAttempt<E>>>,
+    answer: Result<T, Box<FailedAttempt<T, E>>>,
     report: Box<Report>,
 }
 
@@ -170,11 +171,18 @@ pub(super) fn end_attempt<T, E>(
     // The slot first: a caller that gets the answer may call again at once.
     permits.slot = None;
     let settled = permits.admission.settle(verdict, ended);
-    let answer = result.map_err(|failed| {
-        let error = failed.into_error(shared, verdict, ended.since(began));
-        refund(plan, &error);
-        FailedAttempt::failed(error, verdict)
-    });
+    let answer = match result {
+        // CALL-8: an answer that is judged a failure is no answer of the attempt.
+        Ok(value) if verdict.is_bad() => Err(FailedAttempt::answered(shared, value, verdict)),
+        Ok(value) => Ok(value),
+        Err(failed) => {
+            let error = failed.into_error(shared, verdict, ended.since(began));
+            Err(FailedAttempt::failed(error, verdict))
+        }
+    };
+    if let Err(failed) = &answer {
+        refund(plan, &failed.error);
+    }
     match settled {
         Settled::Counted => EndedAttempt::Counted(answer),
         Settled::NeedsReport(report) => {
@@ -184,12 +192,10 @@ pub(super) fn end_attempt<T, E>(
 }
 
 impl<T, E> ReportedAttempt<T, E> {
-    /// Returns the answer once the outcome is counted.
-    ///
-    /// # Cancel safety   Dropped while it waits, the outcome is still counted.
-    pub(super) async fn counted(self, shared: &Shared) -> Result<T, Box<FailedAttempt<E>>> {
+    /// Counts the outcome and returns the answer.
+    pub(super) fn counted(self, shared: &Shared) -> Result<T, Box<FailedAttempt<T, E>>> {
         // CALL-3: the outcome is counted before its caller can see the answer.
-        report_and_wait(shared, self.report).await;
+        judgement::count(shared, *self.report);
         self.answer
     }
 }

@@ -32,11 +32,11 @@ use crate::supervisor::Condition;
 
 /// Acquires the permits of a hedge, at once or not at all: it must not wait ahead of calls without
 /// any attempt, nor become the probe of a breaker that changes state meanwhile.
-pub(super) async fn admit_hedge<'a, E>(
+pub(super) async fn admit_hedge<'a, T, E>(
     shared: &'a Shared,
     plan: &CallPlan<'_>,
     now: Time,
-) -> Result<AttemptPermits<'a>, Box<FailedAttempt<E>>> {
+) -> Result<AttemptPermits<'a>, Box<FailedAttempt<T, E>>> {
     let full = NoSlot::Overloaded(QueueRefusal::Full);
     let no_slot = || no_slot(shared, plan.ticket, now, full);
     let admitted = admit(shared, plan, now).now_or_never();
@@ -75,14 +75,14 @@ pub(super) fn pick_worker<'a, D: Dependency>(
 /// gets the membership, and the time at which the attempt was asked for.
 ///
 /// # Cancel safety   As for the attempts: dropped, all of them are dropped.
-pub(super) async fn hedged<T, E, F>(
+pub(super) async fn hedged<T, A, E, F>(
     shared: &Shared,
     plan: &CallPlan<'_>,
     asked_at: Time,
     mut attempt: impl FnMut(HedgeMember, Time) -> Option<F>,
-) -> Option<Result<T, Box<FailedAttempt<E>>>>
+) -> Option<Result<T, Box<FailedAttempt<A, E>>>>
 where
-    F: Future<Output = Result<T, Box<FailedAttempt<E>>>>,
+    F: Future<Output = Result<T, Box<FailedAttempt<A, E>>>>,
 {
     let hedge = plan.is_hedged.then(|| shared.settings().hedge);
     let Some(hedge) = hedge.flatten() else {
@@ -105,22 +105,22 @@ where
 }
 
 /// Sends hedges in parallel with the first attempt as long as no attempt has answered.
-async fn send_hedges<T, E, F>(
+async fn send_hedges<T, A, E, F>(
     shared: &Shared,
     plan: &CallPlan<'_>,
     hedge: &HedgeSettings,
     group: &HedgeGroup,
     first: Pin<&mut F>,
     mut one_more: impl FnMut() -> Option<F>,
-) -> Option<Result<T, Box<FailedAttempt<E>>>>
+) -> Option<Result<T, Box<FailedAttempt<A, E>>>>
 where
-    F: Future<Output = Result<T, Box<FailedAttempt<E>>>>,
+    F: Future<Output = Result<T, Box<FailedAttempt<A, E>>>>,
 {
     let mut attempts = FuturesUnordered::new();
     attempts.push(Either::Left(first));
     let mut sent = 1;
     let mut left = hedge.max_hedges.get();
-    let mut failed: Option<Box<FailedAttempt<E>>> = None;
+    let mut failed: Option<Box<FailedAttempt<A, E>>> = None;
     loop {
         // Restarted only after another attempt was sent, or when there will be none.
         let silence = async {
@@ -178,11 +178,11 @@ async fn slow(shared: &Shared, plan: &CallPlan<'_>, delay: Duration) {
 /// Returns the error that carries more evidence, for a group without a winner: the attempt that is
 /// likelier to have been executed, then the one that reached the dependency rather than one refused
 /// locally (rule CALL-2).
-fn stronger_evidence<E>(
-    one: Option<Box<FailedAttempt<E>>>,
-    other: Box<FailedAttempt<E>>,
-) -> Box<FailedAttempt<E>> {
-    let weight = |failed: &FailedAttempt<E>| {
+fn stronger_evidence<T, E>(
+    one: Option<Box<FailedAttempt<T, E>>>,
+    mut other: Box<FailedAttempt<T, E>>,
+) -> Box<FailedAttempt<T, E>> {
+    let weight = |failed: &FailedAttempt<T, E>| {
         let executed = match failed.error.executed() {
             Executed::No => 0,
             Executed::Maybe => 1,
@@ -191,8 +191,15 @@ fn stronger_evidence<E>(
         (executed, matches!(failed.end, AttemptEnd::Ended(_)))
     };
     match one {
-        Some(one) if weight(&one) > weight(&other) => one,
-        _ => other,
+        Some(mut one) if weight(&one) > weight(&other) => {
+            one.inherit_answer(&mut other);
+            one
+        }
+        Some(mut one) => {
+            other.inherit_answer(&mut one);
+            other
+        }
+        None => other,
     }
 }
 

@@ -23,7 +23,7 @@ use crate::state::Shared;
 /// the work was not executed.
 pub(super) fn request<D: Dependency>(
     plan: &CallPlan<'_>,
-    failed: &FailedAttempt<D::Error>,
+    failed: &FailedAttempt<D::Response, D::Error>,
     kept: Option<&D::Request>,
 ) -> Option<D::Request> {
     let CallError::Open(refused) = &failed.error else {
@@ -34,26 +34,29 @@ pub(super) fn request<D: Dependency>(
 }
 
 /// Makes the one attempt. If it was not executed either, the call ends with the error it had.
+///
+/// # Errors  With the error, an answer that counts as a failure.
 pub(super) async fn answer<D: Dependency>(
     core: &Arc<DependencyCore<D>>,
     request: Option<D::Request>,
     plan: &CallPlan<'_>,
     error: CallError<D::Error>,
-) -> Result<D::Response, CallError<D::Error>> {
+) -> Result<D::Response, (CallError<D::Error>, Option<D::Response>)> {
     let Some(request) = request else {
-        return Err(error);
+        return Err((error, None));
     };
     let version = core.fallbacks.version();
     let kept = (!core.fallbacks.is_empty()).then(|| request.clone());
     match attempt(core, request, plan).await {
         Ok(CompletedCall { value, at }) => {
-            if let Some(request) = &kept {
+            if let Some(request) = kept.as_ref().filter(|_| at.is_success()) {
+                let at = at.time();
                 core.fallbacks.remember(version, request, &value, at);
             }
             Ok(value)
         }
-        Err(failed) if failed.error.executed() == Executed::No => Err(error),
-        Err(failed) => Err(failed.error),
+        Err(failed) if failed.error.executed() == Executed::No => Err((error, failed.answer)),
+        Err(failed) => Err((failed.error, failed.answer)),
     }
 }
 
@@ -71,11 +74,11 @@ async fn attempt<D: Dependency>(
 }
 
 /// Acquires permits without the breaker: one that is not recorded, and a slot of the bulkhead.
-async fn past_the_breaker<'a, E>(
+async fn past_the_breaker<'a, T, E>(
     shared: &'a Shared,
     plan: &CallPlan<'_>,
     now: Time,
-) -> Result<AttemptPermits<'a>, Box<FailedAttempt<E>>> {
+) -> Result<AttemptPermits<'a>, Box<FailedAttempt<T, E>>> {
     let mut progress = AdmissionProgress::new(now);
     loop {
         // An operator may have forced the breaker open meanwhile.

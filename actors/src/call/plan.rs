@@ -148,7 +148,8 @@ impl<'a> CallPlan<'a> {
     #[inline]
     pub(super) fn scope(&self, shared: &Shared, probe: Option<BreakerNumber>) -> CallScope {
         let deadline = self.deadline.map(|end| shared.clock.moment(end));
-        CallScope::new(deadline, self.probes.with(probe))
+        // CALL-10: the calls of accepted work are accepted too.
+        CallScope::new(deadline, self.probes.with(probe)).accepted_by(shared.events.runtime())
     }
 
     /// Returns false once an attempt has sent what cannot be sent again.

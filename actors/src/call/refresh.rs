@@ -42,8 +42,8 @@ pub(crate) async fn refresh<D: Dependency>(core: &Arc<DependencyCore<D>>, reques
     let mut kept = Some(request.clone());
     match ask_workers(core, request, &mut kept, &plan).await.0 {
         Ok(CompletedCall { value, at }) => {
-            if let Some(request) = &kept {
-                core.fallbacks.remember(version, request, &value, at);
+            if let Some(request) = kept.as_ref().filter(|_| at.is_success()) {
+                core.fallbacks.remember(version, request, &value, at.time());
             }
             end_outage(shared);
             record.close(CallResult::Primary);

@@ -19,13 +19,14 @@ use crate::sync::LockExt;
 
 /// Returns the result of a call with several attempts. A call that is refused in the end may have
 /// been executed before, and its error must not promise anything else (rule CALL-2).
-fn merge_executed<E>(
-    before: Option<Box<FailedAttempt<E>>>,
-    mut last: Box<FailedAttempt<E>>,
-) -> Box<FailedAttempt<E>> {
-    let Some(before) = before else {
+fn merge_executed<T, E>(
+    before: Option<Box<FailedAttempt<T, E>>>,
+    mut last: Box<FailedAttempt<T, E>>,
+) -> Box<FailedAttempt<T, E>> {
+    let Some(mut before) = before else {
         return last;
     };
+    last.inherit_answer(&mut before);
     let executed = before.error.executed();
     let is_hidden = match last.end {
         AttemptEnd::Ended(_) => last.error.executed() == Executed::No && executed != Executed::No,
@@ -45,14 +46,14 @@ fn merge_executed<E>(
 }
 
 /// The state of a call between its attempts.
-pub(super) struct RetryState<E> {
+pub(super) struct RetryState<T, E> {
     number: u32,
     asked_at: Time,
     waited: Option<Duration>,
-    before: Option<Box<FailedAttempt<E>>>,
+    before: Option<Box<FailedAttempt<T, E>>>,
 }
 
-impl<E> RetryState<E> {
+impl<T, E> RetryState<T, E> {
     pub(super) fn new(now: Time) -> Self {
         Self {
             number: 1,
@@ -74,8 +75,8 @@ impl<E> RetryState<E> {
         &mut self,
         shared: &Shared,
         plan: &CallPlan<'_>,
-        failed: Option<Box<FailedAttempt<E>>>,
-    ) -> Result<(), Box<FailedAttempt<E>>> {
+        failed: Option<Box<FailedAttempt<T, E>>>,
+    ) -> Result<(), Box<FailedAttempt<T, E>>> {
         let before = self.before.take();
         let mut failed = match failed {
             Some(failed) => merge_executed(before, failed),
@@ -117,11 +118,11 @@ enum RetryStep {
 }
 
 /// Decides whether there is another attempt (rule LIM-4), and how long to wait for it.
-fn wait_before_next<E>(
+fn wait_before_next<T, E>(
     shared: &Shared,
     plan: &CallPlan<'_>,
     (number, waited): (u32, Option<Duration>),
-    failed: &FailedAttempt<E>,
+    failed: &FailedAttempt<T, E>,
 ) -> RetryStep {
     if plan.max_attempts == 1 || !plan.may_repeat() {
         return RetryStep::Stop;

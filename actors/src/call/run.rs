@@ -95,7 +95,7 @@ pub(crate) async fn run_once<T, E>(
 fn close<T, E>(
     shared: &Arc<Shared>,
     record: CallRecord<&Shared>,
-    ended: Result<T, Box<FailedAttempt<E>>>,
+    ended: Result<T, Box<FailedAttempt<T, E>>>,
 ) -> Result<T, CallError<E>> {
     match ended {
         Ok(value) => {
@@ -105,7 +105,7 @@ fn close<T, E>(
         Err(failed) => {
             shared.counts.count_refusal(&failed.error);
             record.close_failed(&failed.error);
-            Err(failed.error)
+            failed.into_result()
         }
     }
 }
@@ -119,7 +119,7 @@ pub(super) async fn run_or_fail<'a, T, E, F>(
     options: &CallOptions,
     classify: impl Fn(&Result<T, E>) -> Verdict,
     mut work: impl FnMut() -> F,
-) -> Result<T, (Box<FailedAttempt<E>>, CallRecord<&'a Shared>)>
+) -> Result<T, (Box<FailedAttempt<T, E>>, CallRecord<&'a Shared>)>
 where
     F: Future<Output = Result<T, E>>,
 {
@@ -144,7 +144,7 @@ fn run_closure<'a, T, E, F, C, W>(
     plan: &'a CallPlan<'_>,
     classify: &'a C,
     work: &'a mut W,
-) -> impl Future<Output = Result<T, Box<FailedAttempt<E>>>>
+) -> impl Future<Output = Result<T, Box<FailedAttempt<T, E>>>>
 where
     F: Future<Output = Result<T, E>>,
     C: Fn(&Result<T, E>) -> Verdict,
@@ -179,7 +179,7 @@ fn run_attempt<'a, T, E, F, C, B>(
     mut member: HedgeMember,
     classify: &'a C,
     begin: B,
-) -> impl Future<Output = Result<T, Box<FailedAttempt<E>>>>
+) -> impl Future<Output = Result<T, Box<FailedAttempt<T, E>>>>
 where
     F: Future<Output = Result<T, E>>,
     C: Fn(&Result<T, E>) -> Verdict,
@@ -233,7 +233,7 @@ where
         };
         match end_attempt(shared, plan, &mut permits, result, &verdict, times) {
             EndedAttempt::Counted(answer) => answer,
-            EndedAttempt::Reported(attempt) => Box::pin(attempt.counted(shared)).await,
+            EndedAttempt::Reported(attempt) => attempt.counted(shared),
         }
     }
 }

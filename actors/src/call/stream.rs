@@ -64,22 +64,24 @@ where
     let record = CallRecord::open(Arc::clone(shared));
     let plan = CallPlan::of_closure(shared, &options);
     let opened = open_stream(shared, &plan, record, |_| None, classify, open).await;
-    opened.map_err(UnopenedStream::give_up)
+    opened.or_else(UnopenedStream::give_up)
 }
 
 /// A stream that could not be opened. Its caller has no answer yet.
-pub(super) struct UnopenedStream<E> {
-    pub(super) failed: Box<FailedAttempt<E>>,
+pub(super) struct UnopenedStream<S: TryStream> {
+    pub(super) failed: Box<FailedAttempt<(), S::Error>>,
+    /// An empty stream that counts as a failure, for want of a better answer.
+    pub(super) empty: Option<Streamed<S>>,
     /// Number of attempts, hedges and refusals included; 0 if no attempt was allowed.
     pub(super) attempts: u32,
     pub(super) record: CallRecord<Arc<Shared>>,
 }
 
-impl<E> UnopenedStream<E> {
-    /// Ends the call with its error.
-    pub(super) fn give_up(self) -> CallError<E> {
+impl<S: TryStream> UnopenedStream<S> {
+    /// Ends the call with its error, or with the empty stream that counts as one.
+    pub(super) fn give_up(self) -> Result<Streamed<S>, CallError<S::Error>> {
         self.record.close_failed(&self.failed.error);
-        self.failed.error
+        self.empty.ok_or(self.failed.error)
     }
 }
 
@@ -92,7 +94,7 @@ pub(super) async fn open_stream<S, F>(
     find: FindOpenAnswer<S::Error>,
     classify: impl Fn(Result<&S, &S::Error>) -> Verdict + Send + Sync + 'static,
     open: impl FnMut() -> F,
-) -> Result<Streamed<S>, UnopenedStream<S::Error>>
+) -> Result<Streamed<S>, UnopenedStream<S>>
 where
     F: Future<Output = Result<S, S::Error>>,
     S: TryStream,
@@ -123,10 +125,12 @@ where
             record.close(CallResult::Primary);
             Ok(Streamed::empty(Box::new(classify)))
         }
-        Err(failed) => {
+        Err(mut failed) => {
             shared.counts.count_refusal(&failed.error);
+            let empty = failed.answer.take();
             Err(UnopenedStream {
-                failed,
+                failed: failed.without_answer(),
+                empty: empty.map(|_| Streamed::empty(Box::new(classify))),
                 attempts,
                 record,
             })
@@ -214,7 +218,7 @@ async fn open_once<S, F>(
         &impl Fn(Result<&S, &S::Error>) -> Verdict,
     ),
     begin: impl FnOnce() -> F,
-) -> Result<Opened<S>, Box<FailedAttempt<S::Error>>>
+) -> Result<Opened<S>, Box<FailedAttempt<Opened<S>, S::Error>>>
 where
     F: Future<Output = Result<S, S::Error>>,
     S: TryStream,
@@ -272,7 +276,7 @@ where
     };
     let ended = match end_attempt(shared, plan, &mut permits, result, &verdict, times) {
         EndedAttempt::Counted(answer) => answer,
-        EndedAttempt::Reported(attempt) => attempt.counted(shared).await,
+        EndedAttempt::Reported(attempt) => attempt.counted(shared),
     };
     ended.map_err(|mut failed| {
         failed.open_answer = Some(find);

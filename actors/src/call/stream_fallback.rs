@@ -67,6 +67,7 @@ where
     let plan = CallPlan::of_request::<D>(shared, &options, &request);
     let UnopenedStream {
         failed,
+        empty,
         attempts,
         record,
     } = match open_stream(shared, &plan, record, D::open_answer, classify, open).await {
@@ -77,9 +78,19 @@ where
         Err(unopened) => unopened,
     };
     let kept = (Some(request), begun_with);
-    let ended = answer_otherwise(core, &plan, kept, (failed, attempts), record).await;
-    ended.map(Served::Answer).map_err(|(mut error, record)| {
-        close_failed(&mut error, D::open_answer, record);
-        error
-    })
+    let failed = failed.without_answer();
+    let ended = {
+        let record = (record, |_: &CallError<D::Error>| ());
+        answer_otherwise(core, &plan, kept, (failed, attempts), record).await
+    };
+    let (mut error, record) = match (ended, empty) {
+        (Ok(answer), _) => return Ok(Served::Answer(answer)),
+        (Err((error, record)), Some(empty)) => {
+            record.close_failed(&error);
+            return Ok(Served::Stream(empty));
+        }
+        (Err(unanswered), None) => unanswered,
+    };
+    close_failed(&mut error, D::open_answer, record);
+    Err(error)
 }

@@ -5,6 +5,8 @@ use std::any::Any;
 use breakerbox_policy::Time;
 
 use super::Client;
+use crate::call;
+use crate::call_options::CallOptions;
 use crate::dependency::Dependency;
 use crate::error::CallError;
 use crate::fallback::{ErasedFallback, Fallback, FallbackFuture, FallbackOutcome};
@@ -37,9 +39,18 @@ where
 /// (rule FBK-3).
 fn ask_other<O: Dependency>(other: Client<O>, request: O::Request) -> FallbackFuture<O::Response> {
     Box::pin(async move {
-        match other.ask(request).await {
-            Ok(answer) => FallbackOutcome::Answer(answer.value, answer.age),
-            Err(error) => FallbackOutcome::Failed(error.to_string()),
+        let mut bad = None;
+        let note_bad = |why: &CallError<O::Error>| bad = Some(why.to_string());
+        let asked = call::ask_noting(&other.core, request, CallOptions::usual(), note_bad).await;
+        match (asked, bad) {
+            (Ok(answer), None) => FallbackOutcome::Answer(answer.value, answer.age),
+            // CALL-8: the next fallback may have a better one.
+            (Ok(answer), Some(why)) => FallbackOutcome::BadAnswer {
+                value: answer.value,
+                age: answer.age,
+                why,
+            },
+            (Err(error), _) => FallbackOutcome::Failed(error.to_string()),
         }
     })
 }

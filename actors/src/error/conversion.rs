@@ -1,6 +1,25 @@
 //! Conversion of a call's error into that of an outer layer.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use breakerbox_policy::Executed;
+
 use super::CallError;
+
+const fn bad_answer<E>(dependency: Arc<str>, executed: Executed) -> CallError<E> {
+    CallError::BadAnswer {
+        dependency,
+        executed,
+    }
+}
+
+const fn quarantined<E>(dependency: Arc<str>, retry_after: Duration) -> CallError<E> {
+    CallError::Quarantined {
+        dependency,
+        retry_after,
+    }
+}
 
 impl<E> CallError<E> {
     /// Converts the dependency's own error. Everything else that the error tells stays: refusals,
@@ -17,6 +36,10 @@ impl<E> CallError<E> {
                 error: convert(error),
                 executed,
             },
+            Self::BadAnswer {
+                dependency,
+                executed,
+            } => bad_answer(dependency, executed),
             Self::Open(refused) => CallError::Open(refused),
             Self::Overloaded {
                 dependency,
@@ -53,10 +76,7 @@ impl<E> CallError<E> {
             Self::Quarantined {
                 dependency,
                 retry_after,
-            } => CallError::Quarantined {
-                dependency,
-                retry_after,
-            },
+            } => quarantined(dependency, retry_after),
             Self::RateLimited {
                 dependency,
                 limit,

@@ -6,32 +6,33 @@ use std::fmt;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix::{Actor, Context, Handler, Message};
 use breakerbox_policy::Time;
+use futures_channel::mpsc;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{Semaphore, oneshot};
 
-use super::{FallbackAnswer, FallbackOutcome, FallbackRule, FallbackSet};
+use super::{FallbackAnswer, FallbackOutcome, FallbackRule, FallbackSet, UnservedCall};
 use crate::call;
 use crate::call::core::DependencyCore;
-use crate::deadline::DeadlineScope;
+use crate::deadline::{CallScope, DeadlineScope};
 use crate::dependency::Dependency;
 use crate::error::CallError;
 use crate::event::EventKind;
 use crate::state::Shared;
-use crate::supervisor::{PollHook, panic_report};
+use crate::supervisor::{PollHook, Threads, panic_report};
+use crate::sync::LockExt;
 
 /// Maximum number of concurrent refreshes for one dependency, regardless of its number of requests.
 const RENEWALS: usize = 16;
 
 /// Result of asking all fallbacks.
-type FallbackReply<D> =
-    Result<FallbackAnswer<<D as Dependency>::Response>, CallError<<D as Dependency>::Error>>;
+type FallbackReply<D> = Result<FallbackAnswer<<D as Dependency>::Response>, UnservedCall<D>>;
 
 /// One request for the fallbacks.
 pub(crate) struct ServeFallback<D: Dependency> {
@@ -45,9 +46,14 @@ pub(crate) struct ServeFallback<D: Dependency> {
 
 /// The obligation to answer: dropped unanswered, it ends the call with its own error (rule CALL-1).
 pub(super) struct PendingReply<D: Dependency> {
-    pub(super) why: Option<CallError<D::Error>>,
+    pub(super) why: Cause<D>,
     pub(super) reply: Option<oneshot::Sender<FallbackReply<D>>>,
 }
+
+/// The error of a call that has no primary answer, and the latest answer of a fallback that counts
+/// as a failure. Its caller takes both back when its own time is over while a fallback blocks its
+/// thread.
+pub(super) type Cause<D> = Arc<Mutex<Option<UnservedCall<D>>>>;
 
 impl<D: Dependency> PendingReply<D> {
     fn send_reply(mut self, answer: FallbackAnswer<D::Response>) {
@@ -59,18 +65,26 @@ impl<D: Dependency> PendingReply<D> {
 
     /// Records the failure of a fallback: the caller gets the last one.
     fn note_failure(&mut self, shared: &Shared, fallback: &Arc<str>, message: String) {
-        self.why = self.why.take().map(|cause| CallError::FallbackFailed {
-            dependency: Arc::clone(&shared.name),
-            fallback: Arc::clone(fallback),
-            message,
-            cause: Box::new(cause),
+        let mut why = self.why.acquire();
+        *why = why.take().map(|(cause, bad)| {
+            let error = CallError::FallbackFailed {
+                dependency: Arc::clone(&shared.name),
+                fallback: Arc::clone(fallback),
+                message,
+                cause: Box::new(cause),
+            };
+            (error, bad)
         });
     }
 }
 
 impl<D: Dependency> Drop for PendingReply<D> {
     fn drop(&mut self) {
-        if let (Some(why), Some(reply)) = (self.why.take(), self.reply.take()) {
+        let Some(reply) = self.reply.take() else {
+            return;
+        };
+        let why = self.why.acquire().take();
+        if let Some(why) = why {
             let _ = reply.send(Err(why));
         }
     }
@@ -80,20 +94,92 @@ impl<D: Dependency> Message for ServeFallback<D> {
     type Result = ();
 }
 
-/// Asks a dependency's fallbacks in their order.
+/// Asks a dependency's fallbacks in their order, on a thread that only they use: one that blocks it
+/// delays no other dependency (rule CALL-9). The thread is made at the first request.
 pub(crate) struct FallbackActor<D: Dependency> {
     core: Arc<DependencyCore<D>>,
     renewals: Arc<Semaphore>,
+    threads: Threads,
+    own_thread: Option<FallbackThread<D>>,
+    /// The requests at work on the actor's own thread.
     at_work: FuturesUnordered<Pin<Box<dyn Future<Output = ()>>>>,
 }
 
+/// The thread of one dependency's fallbacks; it ends when this is dropped.
+struct FallbackThread<D: Dependency> {
+    number: u64,
+    requests: mpsc::UnboundedSender<ServeFallback<D>>,
+    threads: Threads,
+}
+
+impl<D: Dependency> Drop for FallbackThread<D> {
+    fn drop(&mut self) {
+        self.threads.release(self.number);
+    }
+}
+
+impl<D: Dependency> FallbackThread<D> {
+    fn start(
+        core: &Arc<DependencyCore<D>>,
+        renewals: &Arc<Semaphore>,
+        threads: &Threads,
+    ) -> Result<Self, String> {
+        let (number, thread) = threads.dedicated()?;
+        let (requests, mut inbox) = mpsc::unbounded::<ServeFallback<D>>();
+        let (core, renewals) = (Arc::clone(core), Arc::clone(renewals));
+        thread.spawn(move || async move {
+            while let Some(serve) = inbox.next().await {
+                tokio::task::spawn_local(serve_one(
+                    Arc::clone(&core),
+                    Arc::clone(&renewals),
+                    serve,
+                ));
+            }
+        })?;
+        let threads = threads.clone();
+        Ok(Self {
+            number,
+            requests,
+            threads,
+        })
+    }
+}
+
 impl<D: Dependency> FallbackActor<D> {
-    pub(crate) fn new(core: Arc<DependencyCore<D>>) -> Self {
+    pub(crate) fn new(core: Arc<DependencyCore<D>>, threads: Threads) -> Self {
         Self {
             core,
             renewals: Arc::new(Semaphore::new(RENEWALS)),
+            threads,
+            own_thread: None,
             at_work: FuturesUnordered::new(),
         }
+    }
+
+    /// Passes a request to the thread of the fallbacks. Returns it if there is none.
+    fn pass_on(&mut self, serve: ServeFallback<D>) -> Option<ServeFallback<D>> {
+        if !self.threads.are_apart() {
+            return Some(serve);
+        }
+        if self.own_thread.is_none() {
+            match FallbackThread::start(&self.core, &self.renewals, &self.threads) {
+                Ok(thread) => self.own_thread = Some(thread),
+                Err(why) => {
+                    let dependency = &*self.core.shared.name;
+                    tracing::error!(dependency, why, "the fallbacks have no thread of their own");
+                }
+            }
+        }
+        let Some(thread) = &self.own_thread else {
+            return Some(serve);
+        };
+        let sent = thread.requests.unbounded_send(serve);
+        let refused = sent.err().map(mpsc::TrySendError::into_inner);
+        if refused.is_some() {
+            // The thread was lost; the next request gets another one.
+            self.own_thread = None;
+        }
+        refused
     }
 }
 
@@ -107,20 +193,49 @@ impl<D: Dependency> Handler<ServeFallback<D>> for FallbackActor<D> {
     type Result = ();
 
     fn handle(&mut self, serve: ServeFallback<D>, _: &mut Context<Self>) {
-        let (core, renewals) = (Arc::clone(&self.core), Arc::clone(&self.renewals));
-        self.at_work.push(Box::pin(async move {
-            let ServeFallback {
-                set,
-                request,
-                write,
-                deadline,
-                debt,
-            } = serve;
-            let served = answer(&core.shared, &set.rules, &request, (write, deadline), debt).await;
-            if let Some(rule) = served.filter(|_| !write) {
-                refresh(&core, rule, request, &renewals).await;
-            }
-        }));
+        if let Some(serve) = self.pass_on(serve) {
+            let (core, renewals) = (Arc::clone(&self.core), Arc::clone(&self.renewals));
+            self.at_work
+                .push(Box::pin(serve_one(core, renewals, serve)));
+        }
+    }
+}
+
+/// Answers one request, then refreshes a cached answer.
+async fn serve_one<D: Dependency>(
+    core: Arc<DependencyCore<D>>,
+    renewals: Arc<Semaphore>,
+    serve: ServeFallback<D>,
+) {
+    let ServeFallback {
+        set,
+        request,
+        write,
+        deadline,
+        debt,
+    } = serve;
+    let served = answer(&core.shared, &set.rules, &request, (write, deadline), debt).await;
+    if let Some(rule) = served.filter(|_| !write) {
+        refresh(&core, rule, request, &renewals).await;
+    }
+}
+
+/// Asks one fallback at `now`.
+async fn begin<D: Dependency>(
+    rule: &FallbackRule<D>,
+    request: &D::Request,
+    why: &Cause<D>,
+    now: Time,
+) -> FallbackOutcome<D::Response> {
+    let begin = || {
+        let why = why.acquire();
+        let why = why.as_ref();
+        why.map(|(why, _)| rule.fallback.answer(request.clone(), why, now))
+    };
+    match begin() {
+        Some(asked) => asked.await,
+        // The caller has given up.
+        None => FallbackOutcome::Nothing,
     }
 }
 
@@ -134,28 +249,28 @@ async fn answer<'a, D: Dependency>(
     mut debt: PendingReply<D>,
 ) -> Option<&'a FallbackRule<D>> {
     let mut failure = None;
-    let serves = |rule: &&FallbackRule<D>| {
-        let why = debt.why.as_ref();
-        why.is_some_and(|why| rule.serves(why, write))
-    };
     // FBK-1: the fallbacks that serve this error are tried in their configured order.
-    let chosen: Vec<&FallbackRule<D>> = rules.iter().filter(serves).collect();
+    let chosen: Vec<&FallbackRule<D>> = {
+        let why = debt.why.acquire();
+        let serves = |rule: &&FallbackRule<D>| {
+            let why = why.as_ref();
+            why.is_some_and(|(why, _)| rule.serves(why, write))
+        };
+        rules.iter().filter(serves).collect()
+    };
     for rule in chosen {
-        let PendingReply {
-            why: Some(why),
-            reply: Some(reply),
-        } = &mut debt
-        else {
+        let Some(reply) = &mut debt.reply else {
             return None;
         };
         let now = shared.clock.now();
         // Calls that the fallback makes inherit the caller's deadline.
-        let scope = deadline.map(|end| shared.clock.moment(end));
+        let scope = CallScope::from(deadline.map(|end| shared.clock.moment(end)));
+        let scope = scope.accepted_by(shared.events.runtime());
         // EDGE-3: another dependency answers within its own limits.
         let attempt = shared.settings().timeout.attempt;
         let own = attempt.filter(|_| !rule.fallback.has_own_limits());
         let fallen = {
-            let asked = pin!(async { rule.fallback.answer(request.clone(), why, now).await });
+            let asked = pin!(begin(rule, request, &debt.why, now));
             let asked = AssertUnwindSafe(DeadlineScope::new(scope, asked));
             tokio::select! {
                 biased;
@@ -168,12 +283,21 @@ async fn answer<'a, D: Dependency>(
         match fallen {
             Ok(FallbackOutcome::Answer(value, age)) => {
                 rule.served.fetch_add(1, Ordering::Relaxed);
-                note_outage(shared, &rule.name, why);
+                if let Some((why, _)) = &*debt.why.acquire() {
+                    note_outage(shared, &rule.name, why);
+                }
                 let name = Arc::clone(&rule.name);
                 debt.send_reply(FallbackAnswer { value, name, age });
                 return Some(rule);
             }
             Ok(FallbackOutcome::Nothing) => {}
+            Ok(FallbackOutcome::BadAnswer { value, age, why }) => {
+                let name = Arc::clone(&rule.name);
+                if let Some((_, bad)) = &mut *debt.why.acquire() {
+                    *bad = Some(FallbackAnswer { value, name, age });
+                }
+                failure = Some((&rule.name, why));
+            }
             Ok(FallbackOutcome::Failed(message)) => failure = Some((&rule.name, message)),
             Err(payload) => {
                 let panic = panic_report(payload);

@@ -19,10 +19,12 @@ pub(crate) struct ChaosSwitch {
 }
 
 impl ChaosSwitch {
-    pub(crate) fn set(&self, settings: Option<ChaosSettings>, now: Time) {
+    /// Sets the chaos. `note` runs before another thread can set it.
+    pub(crate) fn set(&self, settings: Option<ChaosSettings>, now: Time, note: impl FnOnce()) {
         let mut chaos = self.lock();
         *chaos = settings.map(|settings| Chaos::new(settings, now));
         self.is_set.store(chaos.is_some(), Ordering::Release);
+        note();
     }
 
     /// The chaos that is active now, if there is any.

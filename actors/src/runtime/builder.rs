@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use breakerbox_policy::supervision::{ChildSpec, RestartBackoff, Shutdown, Strategy};
 use breakerbox_policy::{
@@ -14,7 +15,7 @@ use breakerbox_policy::{
 use crossbeam_utils::CachePadded;
 
 use crate::breaker::Breaker;
-use crate::breaker::message::{BreakerPort, CallMaker};
+use crate::breaker::message::CallMaker;
 use crate::call::core::{DependencyCore, WorkerSlot};
 use crate::client::Client;
 use crate::dependency::Dependency;
@@ -24,8 +25,8 @@ use crate::runtime::Runtime;
 use crate::runtime::closures::{Closures, DrainPollHook, DrainWaiter};
 use crate::runtime::reload;
 use crate::runtime::worker_hooks::WorkerHooks;
+use crate::state::Shared;
 use crate::state::configured::ConfiguredSettings;
-use crate::state::{Route, Shared};
 use crate::supervisor::{
     ActorBody, ChildBody, ChildHooks, DriverPlacement, Group, Incarnation, NoPollHook,
     StableMailbox, SupervisorContext,
@@ -134,10 +135,18 @@ impl NewDependency {
         self
     }
 
+    /// Sets the maximum time of each start of a worker, the first one and all later ones, as
+    /// `workers.start_timeout` does. A start that takes longer has failed. A factory that blocks its
+    /// thread cannot be ended.
+    pub fn start_timeout(mut self, limit: Duration) -> Self {
+        self.settings.workers.start_timeout = Some(limit);
+        self
+    }
+
     /// Starts the dependency without workers: for closures, and for functions under the attribute.
     /// Closures can also use a dependency that has workers.
     ///
-    /// # Errors  The name is taken, or the runtime is shutting down.
+    /// # Errors  The name is taken, a setting cannot work, or the runtime is shutting down.
     pub async fn start(self) -> Result<Client<Closures>, StartError> {
         start(self, None, Vec::new()).await
     }
@@ -218,6 +227,12 @@ impl<D: Dependency> DependencyBuilder<D> {
         self
     }
 
+    /// Sets the maximum time of each start of a worker, as [`NewDependency::start_timeout`] does.
+    pub fn start_timeout(mut self, limit: Duration) -> Self {
+        self.new = self.new.start_timeout(limit);
+        self
+    }
+
     /// Starts the workers in the background: [`DependencyBuilder::start`] returns when the
     /// dependency is registered. A worker that does not start is started again like one that has
     /// crashed, and callers wait for it or learn why it does not run.
@@ -230,9 +245,10 @@ impl<D: Dependency> DependencyBuilder<D> {
 
     /// Starts the breaker, the fallbacks and the workers, and waits until they run.
     ///
-    /// # Errors  The name is taken, a worker did not start, there is no worker and no fallback to
+    /// # Errors  The name is taken, a setting cannot work, a worker did not start, there is no worker and no fallback to
     /// answer, the fallbacks form a cycle, or the runtime is shutting down. Parts already started
     /// are stopped again.
+    /// # Cancel safety   Dropped, the start is rolled back, and the name is free.
     pub async fn start(self) -> Result<Client<D>, StartError> {
         let Self {
             new,
@@ -261,6 +277,10 @@ async fn start<D: Dependency>(
         settings,
         change,
     } = new;
+    // CFG-1: settings from code are judged as those of files are.
+    if let Err(problem) = settings.judge() {
+        return Err(StartError::BadSetting { name, problem });
+    }
     if let Some(reason) = fallbacks.iter().find_map(FallbackRule::problem) {
         return Err(StartError::BadSpec { name, reason });
     }
@@ -295,22 +315,59 @@ async fn start<D: Dependency>(
     };
     let group = group(&core, factory, &settings.workers, change.background_start);
     if is_replacement {
+        let mut undone = StartRollback::new(&runtime, &client);
+        undone.is_registered = false;
         runtime.replace(&client, group).await?;
+        undone.disarm();
         reload::install(&core, settings).await;
         return Ok(client);
     }
     if fallback_only {
         core.shared.set_fallback_only(true);
     }
-    core.shared.breaker_port.store(Some(Arc::new(port(&core))));
     runtime.register(&client)?;
     core.shared.record_settings();
-    let started = runtime.add_group(group).await;
-    if started.is_err() {
-        runtime.unregister(&client);
-        core.shared.set_route(Route::Stopped);
+    let undone = StartRollback::new(&runtime, &client);
+    runtime.add_group(group).await?;
+    undone.disarm();
+    Ok(client)
+}
+
+/// Frees the name of a dependency after a start that fails or is given up, and ends the calls that it
+/// has.
+struct StartRollback<'a, D: Dependency> {
+    runtime: &'a Runtime,
+    client: &'a Client<D>,
+    is_registered: bool,
+    is_armed: bool,
+}
+
+impl<'a, D: Dependency> StartRollback<'a, D> {
+    fn new(runtime: &'a Runtime, client: &'a Client<D>) -> Self {
+        Self {
+            runtime,
+            client,
+            is_registered: true,
+            is_armed: true,
+        }
     }
-    started.map(|()| client)
+
+    fn disarm(mut self) {
+        self.is_armed = false;
+    }
+}
+
+impl<D: Dependency> Drop for StartRollback<'_, D> {
+    fn drop(&mut self) {
+        if !self.is_armed {
+            return;
+        }
+        // SUP-1: all that a start has begun is undone with it.
+        if self.is_registered {
+            self.runtime.unregister(self.client);
+        }
+        self.client.core.stop();
+    }
 }
 
 fn core<D: Dependency>(
@@ -324,6 +381,7 @@ fn core<D: Dependency>(
         queue: Arc::new(WorkQueue::new(Arc::clone(&shared))),
         mail: StableMailbox::new(),
         inline: Arc::default(),
+        parked: Mutex::default(),
     };
     let bulkhead = shared.settings().bulkhead;
     let at_once = u64::from(bulkhead.max_concurrent.get()) + u64::from(bulkhead.max_queue);
@@ -335,20 +393,9 @@ fn core<D: Dependency>(
         next: AtomicUsize::new(0),
         fallbacks: Fallbacks::new(fallbacks, replaceable, at_once, &shared),
         configured: Mutex::new(configured),
+        changing: tokio::sync::Mutex::default(),
         is_current: AtomicBool::new(true),
         shared: Arc::clone(&shared),
-    }
-}
-
-/// The addresses of its breaker actor.
-pub(super) fn port<D: Dependency>(core: &DependencyCore<D>) -> BreakerPort {
-    let addr = &core.breaker.addr;
-    BreakerPort {
-        acquire: addr.clone().recipient(),
-        report: addr.clone().recipient(),
-        release: addr.clone().recipient(),
-        flush: addr.clone().recipient(),
-        operate: addr.clone().recipient(),
     }
 }
 
@@ -366,6 +413,8 @@ fn group<D: Dependency>(
         .backoff(RestartBackoff {
             delay: settings.backoff,
             reset_after: settings.reset_after,
+            // SUP-2: `workers.intensity` is the one limit that holds.
+            max_in_a_row: None,
             ..RestartBackoff::default()
         });
     group.hooks = Some(Box::new(DependencyHooks {
@@ -410,16 +459,15 @@ fn breaker_body<D: Dependency>(core: &Arc<DependencyCore<D>>) -> MakeBody {
     Box::new(move |around, _| {
         let slot = core.breaker.clone();
         let shared = Arc::clone(&core.shared);
-        let addr = core.breaker.addr.clone();
+        let threads = around.threads.clone();
         let calls: Arc<dyn CallMaker<D>> = core;
         let make = Arc::new(move |_: &Rc<Incarnation>| {
-            Breaker::new(Arc::clone(&shared), Arc::clone(&calls), addr.clone())
+            Breaker::new(Arc::clone(&shared), Arc::clone(&calls), threads.clone())
         });
-        Arc::new(ActorBody::<_, NoPollHook>::beside(
-            slot,
-            make,
-            around.clock.clone(),
-        ))
+        let mut body = ActorBody::<_, NoPollHook>::beside(slot, make, around.clock.clone());
+        // CALL-9: the calls that it takes run code of users, which must not block the supervisors.
+        body.place = DriverPlacement::Shared(0);
+        Arc::new(body)
     })
 }
 
@@ -427,7 +475,10 @@ fn fallback_body<D: Dependency>(core: &Arc<DependencyCore<D>>) -> MakeBody {
     let core = Arc::clone(core);
     Box::new(move |around, _| {
         let slot = core.fallbacks.mail.clone();
-        let make = Arc::new(move |_: &Rc<Incarnation>| FallbackActor::new(Arc::clone(&core)));
+        let threads = around.threads.clone();
+        let make = Arc::new(move |_: &Rc<Incarnation>| {
+            FallbackActor::new(Arc::clone(&core), threads.clone())
+        });
         Arc::new(ActorBody::<_, FallbackPollHook>::beside(
             slot,
             make,
@@ -482,6 +533,7 @@ fn worker_body<D: Dependency>(
             Placement::Shared => None,
             Placement::Dedicated => settings.stuck_after,
         };
+        body.start_timeout = settings.start_timeout;
         body.queue = Some(queue);
         body.clear_on_crash = settings.while_restarting == WhileRestarting::Reject;
         body.hooks = Box::new(WorkerHooks { core, index });

@@ -6,6 +6,7 @@ use std::time::Duration;
 use breakerbox_policy::{BreakerCommand, DependencySettings, IllegalTransition};
 
 use super::Runtime;
+use crate::breaker::message::OperateBreaker;
 use crate::event::EventKind;
 use crate::state::counts::LatencyBuckets;
 use crate::supervisor::TreeNode;
@@ -54,12 +55,12 @@ impl Runtime {
         command: BreakerCommand,
         by: &str,
     ) -> Option<Result<(), IllegalTransition>> {
-        let kind = order(&command, by);
-        let done = self.operate(name, command).await?;
-        if done.is_ok() {
-            self.inner.around.events.emit(&Arc::from(name), kind);
-        }
-        Some(done)
+        let note = Some(order(&command, by));
+        let operate = OperateBreaker {
+            note,
+            ..OperateBreaker::all(command)
+        };
+        self.carry_out(name, operate).await
     }
 }
 

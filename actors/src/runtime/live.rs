@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::{Runtime, RuntimeSettings};
 use crate::event::{AppliedReload, EventKind};
@@ -60,6 +61,11 @@ impl Runtime {
         let by = by.to_owned();
         let kind = EventKind::ReloadApplied { by, report };
         self.inner.around.events.emit(&Arc::from("runtime"), kind);
+    }
+
+    /// Returns true once a shutdown has begun.
+    pub(crate) fn is_shut_down(&self) -> bool {
+        self.inner.is_shut_down.load(Ordering::Acquire)
     }
 
     /// The id of this runtime, unique in the process.

@@ -4,18 +4,18 @@ use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use actix::Recipient;
 use breakerbox_policy::{ChaosSettings, DependencySettings};
 use futures_util::future::BoxFuture;
 
 use super::reload::{self, DependencyReload};
 use super::status::DependencyStatus;
-use crate::breaker::message::OperateBreaker;
+use crate::call::core::WorkerSlot;
 use crate::client::{self, Client};
 use crate::dependency::Dependency;
 use crate::event::EventKind;
 use crate::state::counts::LatencyBuckets;
 use crate::state::{Route, Shared};
+use crate::supervisor::Condition;
 
 /// A dependency of any type.
 pub(super) trait AnyDependency: Send + Sync {
@@ -26,7 +26,6 @@ pub(super) trait AnyDependency: Send + Sync {
     fn latency(&self) -> LatencyBuckets;
     fn drain(&self);
     fn stop(&self);
-    fn operator(&self) -> Recipient<OperateBreaker>;
     fn set_chaos(&self, settings: Option<ChaosSettings>, by: &str);
     /// Returns this dependency as a type-erased fallback, for callers that know its request and
     /// response types.
@@ -35,6 +34,8 @@ pub(super) trait AnyDependency: Send + Sync {
     fn is_stopped(&self) -> bool;
     /// Returns the number of its workers.
     fn worker_count(&self) -> usize;
+    /// Returns the numbers of its workers that were given up, or that wait for their next try.
+    fn workers_given_up(&self) -> Vec<usize>;
     /// Returns true if it takes no new calls any more: its name is free.
     fn is_leaving(&self) -> bool;
     /// Makes its parts those that speak for the dependency, or not.
@@ -79,10 +80,6 @@ impl<D: Dependency> AnyDependency for Client<D> {
         self.core.stop();
     }
 
-    fn operator(&self) -> Recipient<OperateBreaker> {
-        self.breaker().recipient()
-    }
-
     fn set_chaos(&self, settings: Option<ChaosSettings>, by: &str) {
         Client::set_chaos(self, settings, by);
     }
@@ -97,6 +94,16 @@ impl<D: Dependency> AnyDependency for Client<D> {
 
     fn worker_count(&self) -> usize {
         self.core.workers.len()
+    }
+
+    fn workers_given_up(&self) -> Vec<usize> {
+        let given_up = |slot: &WorkerSlot<D>| {
+            let is_down = slot.mail.health.condition() != Condition::Running;
+            slot.parked().is_some() || is_down && self.core.shared.worker_route() == Route::Parked
+        };
+        let workers = (1..).zip(&self.core.workers);
+        let chosen = workers.filter(|(_, slot)| given_up(slot));
+        chosen.map(|(number, _)| number).collect()
     }
 
     fn is_stopped(&self) -> bool {

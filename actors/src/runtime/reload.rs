@@ -5,7 +5,7 @@
 
 use breakerbox_policy::{DependencySettings, WorkerSettings};
 
-use crate::breaker::message::Reconfigure;
+use crate::breaker::judgement::reconfigure;
 use crate::call::core::DependencyCore;
 use crate::dependency::Dependency;
 use crate::event::EventKind;
@@ -36,12 +36,23 @@ pub struct DependencyReload {
     pub waits: Vec<String>,
 }
 
-/// Applies the current configuration to a dependency. Returns `None` if nothing changes.
+/// Applies the current configuration to a dependency. Returns `None` if nothing changes, or if a
+/// setting cannot work.
 pub(crate) async fn apply_configuration<D: Dependency>(
     core: &DependencyCore<D>,
     given: &DependencySettings,
     by: &str,
 ) -> Option<DependencyReload> {
+    // CFG-1: a program may have made these settings itself.
+    if let Err(problem) = given.judge() {
+        let kind = EventKind::ReloadRefused {
+            by: by.to_owned(),
+            problems: problem.to_string(),
+        };
+        core.shared.events.emit(&core.shared.name, kind);
+        return None;
+    }
+    let _one_at_a_time = core.changing.lock().await;
     let (old, new) = core.configured.acquire().follow(given);
     take_over(core, &old, new, by).await
 }
@@ -52,6 +63,7 @@ pub(crate) async fn set<D: Dependency>(
     new: DependencySettings,
     by: &str,
 ) -> Option<DependencyReload> {
+    let _one_at_a_time = core.changing.lock().await;
     let old = core.configured.acquire().set(new.clone());
     take_over(core, &old, new, by).await
 }
@@ -87,8 +99,7 @@ async fn take_over<D: Dependency>(
         fallback_only: shared.settings().fallback_only,
         ..new
     };
-    // A breaker that is gone has no settings.
-    let _ = core.breaker.addr.send(Reconfigure(Box::new(new))).await;
+    reconfigure(shared, new);
     let report = DependencyReload {
         name: shared.name.to_string(),
         changed,
@@ -107,10 +118,5 @@ async fn take_over<D: Dependency>(
 /// too.
 pub(crate) async fn install<D: Dependency>(core: &DependencyCore<D>, settings: DependencySettings) {
     core.shared.set_fallback_only(settings.fallback_only);
-    // A breaker that is gone has no settings.
-    let _ = core
-        .breaker
-        .addr
-        .send(Reconfigure(Box::new(settings)))
-        .await;
+    reconfigure(&core.shared, settings);
 }

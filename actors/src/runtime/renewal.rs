@@ -86,11 +86,11 @@ impl Runtime {
         }
     }
 
-    /// Begins to start all workers of a dependency anew.
+    /// Begins to start the workers of a dependency that do not run by themselves.
     pub(super) fn begin_restart(&self, name: &str, one: &dyn AnyDependency) {
         if let Some(group) = self.group(name) {
-            for worker in worker_names(one) {
-                group.begin_renewal(worker);
+            for number in one.workers_given_up() {
+                group.begin_renewal(worker_name(number));
             }
         }
     }
@@ -98,5 +98,9 @@ impl Runtime {
 
 fn worker_names(one: &dyn AnyDependency) -> Vec<String> {
     let numbers = 1..=one.worker_count();
-    numbers.map(|number| format!("worker-{number}")).collect()
+    numbers.map(worker_name).collect()
+}
+
+fn worker_name(number: usize) -> String {
+    format!("worker-{number}")
 }

@@ -7,7 +7,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::builder::port;
 use super::registry::AnyDependency;
 use super::{Runtime, RuntimeState, check_cycle, start_error};
 use crate::client::Client;
@@ -16,7 +15,7 @@ use crate::error::StartError;
 use crate::event::EventKind;
 use crate::fallback::FallbackRule;
 use crate::state::Shared;
-use crate::supervisor::Group;
+use crate::supervisor::{Group, GroupRef};
 use crate::sync::LockExt;
 
 /// Number of dependencies that have left, for their names in the tree.
@@ -75,10 +74,13 @@ impl LeavingDependency {
             by,
             is_replaced,
         } = self;
-        // It may have ended by itself, or been removed from the tree by the program.
-        let _ = runtime.inner.root.terminate(&child).await;
-        let _ = runtime.inner.root.delete(&child).await;
-        one.stop();
+        let until = runtime.clock().now().after(one.settings().workers.drain);
+        let ending = async {
+            // It may have ended by itself, or been removed from the tree by the program.
+            let _ = runtime.inner.root.terminate(&child).await;
+            let _ = runtime.inner.root.delete(&child).await;
+        };
+        runtime.end_by(until, ending, || one.stop()).await;
         let mut registry = runtime.registry();
         if registry
             .get(&name)
@@ -195,8 +197,7 @@ impl Runtime {
     /// Starts a group around the state of the dependency of the same name, then makes it the one
     /// that is called. If the group does not start, nothing changes.
     ///
-    /// # Cancel safety   Dropped, the former dependency goes on, perhaps under another name in the
-    /// tree, and the new one may run unused until the runtime ends.
+    /// # Cancel safety   Dropped, the former dependency goes on, and the new one is stopped again.
     pub(crate) async fn replace<D: Dependency>(
         &self,
         client: &Client<D>,
@@ -208,26 +209,53 @@ impl Runtime {
         let child = leaving_name(name);
         let renamed = root.rename(name, &child).await;
         renamed.map_err(|error| start_error(name.to_owned(), error))?;
+        let undone = RenameRollback {
+            root,
+            names: Some((child.clone(), name.to_owned())),
+        };
         // EDGE-6: the new one starts beside the old one.
         if let Err(error) = self.add_group(group).await {
-            // The name is free again: the failed start has left nothing in the tree.
-            let _ = root.rename(&child, name).await;
+            undone.now().await;
             client.core.stop();
             return Err(error);
         }
+        undone.disarm();
         let mut registry = self.registry();
         let former = registry.insert(name.to_owned(), Arc::new(client.clone()));
         if let Some(former) = former {
             former.set_current(false);
             self.inner.former.acquire().push((child, former));
         }
-        let shared = &client.core.shared;
-        shared
-            .breaker_port
-            .store(Some(Arc::new(port(&client.core))));
         client.core.is_current.store(true, Ordering::Release);
         drop(registry);
         Ok(())
+    }
+}
+
+/// Gives a dependency its name in the tree back, if the one that was to replace it is not started.
+struct RenameRollback<'a> {
+    root: &'a GroupRef,
+    names: Option<(String, String)>,
+}
+
+impl RenameRollback<'_> {
+    fn disarm(mut self) {
+        self.names = None;
+    }
+
+    /// The name is free again: a failed start has left nothing in the tree.
+    async fn now(mut self) {
+        if let Some((child, name)) = self.names.take() {
+            let _ = self.root.rename(&child, &name).await;
+        }
+    }
+}
+
+impl Drop for RenameRollback<'_> {
+    fn drop(&mut self) {
+        if let Some((child, name)) = self.names.take() {
+            self.root.begin_rename(child, name);
+        }
     }
 }
 

@@ -63,24 +63,26 @@ fn installed() -> MutexGuard<'static, Option<WeakRuntime>> {
     INSTALLED_RUNTIME.acquire()
 }
 
-/// Returns true if an installed runtime still exists.
+/// Returns true if an installed runtime still exists, and was not shut down.
 pub(crate) fn is_taken() -> bool {
-    let installed = installed();
-    let runtime = installed.as_ref();
-    runtime.is_some_and(|runtime| runtime.upgrade().is_some())
+    let before = installed().as_ref().and_then(WeakRuntime::upgrade);
+    before.is_some_and(|runtime| !runtime.is_shut_down())
 }
 
 /// Installs a runtime for the process, unless one is installed.
 pub(crate) fn install(runtime: &Runtime) -> Result<(), StartError> {
     let mut installed = installed();
     let before = installed.as_ref().and_then(WeakRuntime::upgrade);
-    if before.is_some() {
+    // A runtime that was shut down makes room, even if a handle of it is left.
+    if before.as_ref().is_some_and(|before| !before.is_shut_down()) {
         // Dropping the last handle of a runtime may take this lock again.
         drop(installed);
         return Err(StartError::AlreadyInstalled);
     }
     *installed = Some(runtime.downgrade());
     INSTALLED.store(runtime.id(), Ordering::Release);
+    drop(installed);
+    drop(before);
     Ok(())
 }
 

@@ -13,6 +13,7 @@ use breakerbox_policy::{
 use crate::call::core::{DependencyCore, WorkerSlot};
 use crate::dependency::Dependency;
 use crate::limits::pause::PauseState;
+use crate::redact::redact;
 use crate::state::Route;
 use crate::state::counts::CountsView;
 use crate::state::totals::{LatencyView, TotalsView};
@@ -220,6 +221,27 @@ fn key_statuses<D: Dependency>(core: &DependencyCore<D>, now: Time) -> Vec<KeySt
     all
 }
 
+/// Returns how many workers are left, if some of them do not run again by themselves.
+fn lack_of_workers<D: Dependency>(core: &DependencyCore<D>) -> Option<String> {
+    let has = |slot: &&WorkerSlot<D>, condition| slot.mail.health.condition() == condition;
+    let gone = core
+        .workers
+        .iter()
+        .filter(|slot| has(slot, Condition::Gone));
+    let (mut gone, all) = (gone.peekable(), core.workers.len());
+    gone.peek()?;
+    let running = core.workers.iter();
+    let running = running.filter(|slot| has(slot, Condition::Running)).count();
+    let cause = gone.find_map(|slot| slot.parked());
+    Some(match cause {
+        Some(cause) => {
+            let cause = redact(&cause.to_string()).into_owned();
+            format!("{running} of {all} workers run; one is parked: {cause}")
+        }
+        None => format!("{running} of {all} workers run"),
+    })
+}
+
 /// Returns the health: the most serious problem first, rated by the presence of fallbacks.
 fn health<D: Dependency>(core: &DependencyCore<D>, view: &BreakerView<'_>) -> Health {
     let shared = &core.shared;
@@ -271,11 +293,10 @@ fn health<D: Dependency>(core: &DependencyCore<D>, view: &BreakerView<'_>) -> He
         None if served > 0 => Health::Degraded {
             reason: format!("fallbacks answered {served} calls just now"),
         },
-        None => match &*shared.complaint.load() {
-            Some(complaint) => Health::Degraded {
-                reason: complaint.to_string(),
-            },
-            None => Health::Ok,
-        },
+        None => {
+            let complaint = || Some(shared.complaint.load().as_ref()?.to_string());
+            let reason = lack_of_workers(core).or_else(complaint);
+            reason.map_or(Health::Ok, |reason| Health::Degraded { reason })
+        }
     }
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use breakerbox_policy::supervision::StopCause;
-use breakerbox_policy::{BreakerCommand, Time};
+use breakerbox_policy::{BreakerCommand, Intensity, RoundedDuration, Time};
 
+use crate::breaker::judgement::operate;
 use crate::breaker::message::OperateBreaker;
 use crate::call::core::{DependencyCore, WorkerSlot};
 use crate::dependency::Dependency;
@@ -26,9 +27,8 @@ impl<D: Dependency> WorkerHooks<D> {
     }
 
     fn operate(&self, command: BreakerCommand) {
-        if let Some(port) = &*self.core.shared.breaker_port.load() {
-            port.operate.do_send(OperateBreaker::all(command));
-        }
+        // The supervisor's commands depend on no state.
+        let _ = operate(&self.core.shared, OperateBreaker::all(command));
     }
 
     fn is_any_running(&self) -> bool {
@@ -36,16 +36,50 @@ impl<D: Dependency> WorkerHooks<D> {
         self.core.workers.iter().any(runs)
     }
 
+    /// Takes this worker out, and refuses all calls if no other one is left: one that runs, or that
+    /// its supervisor starts again.
+    fn take_out(&self) {
+        let own = &self.core.workers[self.index];
+        let others = self.core.workers.iter();
+        let mut others = others.filter(|slot| !std::ptr::eq(*slot, own));
+        // SUP-4: siblings live on, and serve those who wait for this one.
+        if let Some(other) = others.find(|slot| slot.mail.health.condition() != Condition::Gone) {
+            return own.close_into(other);
+        }
+        // Callers who wait are told the reason, so it is set before they are refused.
+        self.park_with_last();
+        self.close_for_good();
+    }
+
+    /// Parks the dependency with its last worker, if that was given up, or one before it.
+    fn park_with_last(&self) {
+        let route = self.core.shared.worker_route();
+        if !matches!(route, Route::Workers | Route::Parked) {
+            return;
+        }
+        let parked = self.core.workers.iter().enumerate().rev();
+        let parked = parked.filter_map(|(index, slot)| Some((index, slot.parked()?)));
+        let (own, others): (Vec<_>, Vec<_>) = parked.partition(|(index, _)| *index == self.index);
+        if let Some((index, cause)) = own.into_iter().chain(others).next() {
+            self.park(index, "is parked", &cause);
+        }
+    }
+
     /// Refuses all calls, for this reason. Nothing is done by parts that do not speak for the
     /// dependency.
-    fn park(&self, state: &str, cause: &StopCause) {
+    fn park(&self, index: usize, state: &str, cause: &StopCause) {
         let shared = &self.core.shared;
         if !self.core.is_current.load(Ordering::Acquire) {
             return;
         }
         self.note_cause(cause);
-        let reason = format!("worker-{} {state}: {cause}", self.index + 1);
-        let reason = redact(&reason).into_owned();
+        let Intensity { max, within } = shared.settings().workers.intensity;
+        let within = RoundedDuration(within);
+        let cause = redact(&cause.to_string()).into_owned();
+        let reason = format!(
+            "worker-{} {state}: {cause} (more than {max} restarts in {within}, workers.intensity)",
+            index + 1
+        );
         let told = shared.park_reason.swap(Some(Arc::new(reason.clone())));
         let is_told = told.is_some_and(|told| *told == *reason);
         // An event tells of each new reason, and not of each try.
@@ -84,6 +118,7 @@ impl<D: Dependency> ChildHooks for WorkerHooks<D> {
             let totals = &self.core.shared.totals;
             totals.restarts.fetch_add(1, Ordering::Relaxed);
         }
+        self.core.workers[self.index].set_parked(None);
         self.unpark();
     }
 
@@ -92,11 +127,15 @@ impl<D: Dependency> ChildHooks for WorkerHooks<D> {
     }
 
     fn parked(&self, cause: &StopCause) {
-        self.park("is parked", cause);
-        self.close_for_good();
+        self.core.workers[self.index].set_parked(Some(cause.clone()));
+        self.take_out();
     }
 
     fn not_started(&self, cause: &StopCause) {
+        if self.core.workers[self.index].parked().is_some() {
+            // An operator's order has not brought it back.
+            return self.parked(cause);
+        }
         if !self.is_any_running() {
             self.note_cause(cause);
         }
@@ -106,6 +145,7 @@ impl<D: Dependency> ChildHooks for WorkerHooks<D> {
         // MCP-1: the others serve on; without one, callers learn why at once, and health is down.
         if !self.is_any_running() {
             self.park(
+                self.index,
                 "does not run and is started again after each backoff",
                 cause,
             );
@@ -114,7 +154,7 @@ impl<D: Dependency> ChildHooks for WorkerHooks<D> {
     }
 
     fn stopped(&self) {
-        self.close_for_good();
+        self.take_out();
     }
 
     fn gone(&self) {

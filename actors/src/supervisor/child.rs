@@ -50,6 +50,9 @@ pub(crate) trait ChildBody: Send + Sync {
         &NoHooks
     }
 
+    /// Refuses the messages to it, and to the children below it: it does not run again by itself.
+    fn refuse(&self);
+
     /// Returns its address if it is a supervisor itself.
     fn supervisor(&self) -> Option<Addr<Supervisor>>;
 }
@@ -99,6 +102,10 @@ pub(crate) struct ActorBody<A: Actor<Context = Context<A>>, M> {
     pub(crate) queue: Option<Arc<dyn DriverQueue>>,
     pub(crate) clear_on_crash: bool,
     pub(crate) stuck_after: Option<Duration>,
+    /// Maximum time of a start.
+    pub(crate) start_timeout: Option<Duration>,
+    /// The children that a group has in each incarnation.
+    pub(crate) below: Vec<Arc<dyn ChildBody>>,
     pub(crate) hooks: Box<dyn ChildHooks>,
     /// Number of the dedicated thread of its present driver; 0 for none.
     thread: AtomicU64,
@@ -127,6 +134,8 @@ impl<A: Actor<Context = Context<A>>, M: PollHook<A>> ActorBody<A, M> {
             queue: None,
             clear_on_crash: false,
             stuck_after: None,
+            start_timeout: None,
+            below: Vec::new(),
             hooks: Box::new(NoHooks),
             thread: AtomicU64::new(0),
             manner: PhantomData,
@@ -156,6 +165,7 @@ impl<A: Actor<Context = Context<A>>, M: PollHook<A>> ChildBody for ActorBody<A, 
             commands,
             tell,
             watched: self.stuck_after.map(|_| self.clock.clone()),
+            start_limit: self.start_timeout.map(|limit| (limit, self.clock.clone())),
             queue: self.queue.clone(),
             clear_on_crash: self.clear_on_crash,
         };
@@ -183,6 +193,13 @@ impl<A: Actor<Context = Context<A>>, M: PollHook<A>> ChildBody for ActorBody<A, 
         &*self.hooks
     }
 
+    fn refuse(&self) {
+        self.slot.refuse();
+        for child in &self.below {
+            child.refuse();
+        }
+    }
+
     fn supervisor(&self) -> Option<Addr<Supervisor>> {
         let addr: &dyn Any = &self.slot.addr;
         addr.downcast_ref::<Addr<Supervisor>>().cloned()
@@ -204,6 +221,7 @@ pub struct Child<A: Actor<Context = Context<A>>> {
     slot: StableMailbox<A>,
     placement: Placement,
     stuck_after: Option<Duration>,
+    start_timeout: Option<Duration>,
 }
 
 impl<A: Actor<Context = Context<A>>> Child<A> {
@@ -221,6 +239,7 @@ impl<A: Actor<Context = Context<A>>> Child<A> {
             slot: StableMailbox::bounded(DEFAULT_CAPACITY),
             placement: Placement::Shared,
             stuck_after: None,
+            start_timeout: None,
         }
     }
 
@@ -276,7 +295,7 @@ impl<A: Actor<Context = Context<A>>> Child<A> {
         self
     }
 
-    /// Sets its thread; by default its supervisor's.
+    /// Sets its thread; by default the first one that the runtime's workers share.
     #[must_use]
     pub fn placement(mut self, placement: Placement) -> Self {
         self.placement = placement;
@@ -288,6 +307,14 @@ impl<A: Actor<Context = Context<A>>> Child<A> {
     #[must_use]
     pub fn stuck_after(mut self, patience: Duration) -> Self {
         self.stuck_after = Some(patience);
+        self
+    }
+
+    /// Sets the maximum time of each of its starts; none by default. A start that takes longer has
+    /// failed. A `started` that blocks its thread cannot be ended.
+    #[must_use]
+    pub fn start_timeout(mut self, limit: Duration) -> Self {
+        self.start_timeout = Some(limit);
         self
     }
 
@@ -304,6 +331,7 @@ impl<A: Actor<Context = Context<A>>> Child<A> {
             slot,
             placement,
             stuck_after,
+            start_timeout,
         } = self;
         let handle = ChildRef {
             name: spec.name.clone(),
@@ -312,9 +340,14 @@ impl<A: Actor<Context = Context<A>>> Child<A> {
         };
         let make: Make<A> = Arc::new(move |_: &Rc<Incarnation>| factory());
         let mut body = ActorBody::<A, NoPollHook>::beside(slot, make, clock.clone());
-        if placement == Placement::Dedicated {
-            body.place = DriverPlacement::Dedicated;
-            body.stuck_after = stuck_after;
+        body.start_timeout = start_timeout;
+        match placement {
+            // CALL-9: an actor that blocks its thread blocks no supervisor.
+            Placement::Shared => body.place = DriverPlacement::Shared(0),
+            Placement::Dedicated => {
+                body.place = DriverPlacement::Dedicated;
+                body.stuck_after = stuck_after;
+            }
         }
         (spec, Arc::new(body), handle)
     }
@@ -330,7 +363,9 @@ impl<A: Actor<Context = Context<A>>> fmt::Debug for Child<A> {
 
 /// A supervised actor's handle.
 ///
-/// It does not keep the mailbox open: the mailbox closes when the actor will never run again.
+/// Messages wait while its actor is started again, or was stopped by an operator's order. When it
+/// will not run again by itself, because it has finished or was given up, its mailbox refuses them,
+/// those that wait too (rule SUP-4).
 pub struct ChildRef<A: Actor> {
     name: String,
     addr: Addr<A>,

@@ -13,18 +13,22 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
 
 use actix::dev::channel::AddressReceiver;
 use actix::dev::{ContextFut, EnvelopeProxy};
 use actix::fut::ActorFuture;
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context};
+use breakerbox_policy::RoundedDuration;
 use breakerbox_policy::supervision::StopCause;
 use futures_channel::mpsc;
 use futures_util::{Stream, StreamExt};
 
 use super::health::{Condition, ConditionWord, QueueFence};
 use super::incarnation::{Incarnation, Readiness, caught};
+use super::refusal::{MailboxQueue, MessageRefusal, RefusalSwitch};
 use crate::clock::Clock;
+use crate::deadline::Timer;
 use crate::sync::LockExt;
 
 /// Maximum number of messages that one actor handles in one poll, so that other tasks of the thread
@@ -54,8 +58,8 @@ impl<A: Actor<Context = Context<A>>> PollHook<A> for NoPollHook {}
 pub(crate) struct StableMailbox<A: Actor> {
     pub(crate) addr: Addr<A>,
     pub(crate) health: Arc<ConditionWord>,
-    /// `None` once it is closed for good.
-    queue: Arc<Mutex<Option<AddressReceiver<A>>>>,
+    queue: Arc<MailboxQueue<A>>,
+    refusal: Arc<RefusalSwitch>,
 }
 
 impl<A: Actor> Clone for StableMailbox<A> {
@@ -64,6 +68,7 @@ impl<A: Actor> Clone for StableMailbox<A> {
             addr: self.addr.clone(),
             health: Arc::clone(&self.health),
             queue: Arc::clone(&self.queue),
+            refusal: Arc::clone(&self.refusal),
         }
     }
 }
@@ -82,6 +87,7 @@ impl<A: Actor<Context = Context<A>>> StableMailbox<A> {
             addr: Addr::new(sender),
             health: Arc::default(),
             queue: Arc::new(Mutex::new(Some(receiver))),
+            refusal: Arc::default(),
         }
     }
 
@@ -91,6 +97,14 @@ impl<A: Actor<Context = Context<A>>> StableMailbox<A> {
     pub(crate) fn close(&self) {
         let receiver = self.lock().take();
         drop(receiver);
+    }
+
+    /// Refuses the messages from now on, and those that wait, until the next start. On a thread that
+    /// runs local tasks.
+    pub(crate) fn refuse(&self) {
+        if let Some(refusal) = MessageRefusal::begin(&self.refusal, &self.queue) {
+            tokio::task::spawn_local(refusal);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<AddressReceiver<A>>> {
@@ -152,6 +166,8 @@ pub(crate) struct DriverParts<A: Actor> {
     pub(crate) tell: Tell,
     /// Set if the duration of each poll is watched.
     pub(crate) watched: Option<Clock>,
+    /// Maximum time of a start, by this clock.
+    pub(crate) start_limit: Option<(Duration, Clock)>,
     pub(crate) queue: Option<Arc<dyn DriverQueue>>,
     /// True if queued entries fail with the incarnation instead of waiting for the next one.
     pub(crate) clear_on_crash: bool,
@@ -170,6 +186,8 @@ struct RunningActor<A: Actor<Context = Context<A>>> {
     life: Rc<Incarnation>,
     future: ContextFut<A, Context<A>>,
     announced: bool,
+    /// The deadline of its start.
+    patience: Timer,
 }
 
 impl<A: Actor<Context = Context<A>>, M: PollHook<A>> Unpin for Driver<A, M> {}
@@ -186,6 +204,7 @@ impl<A: Actor<Context = Context<A>>, M: PollHook<A>> Driver<A, M> {
     }
 
     fn start(&mut self, incarnation: u64) {
+        self.parts.slot.refusal.end();
         if let Some(queue) = &self.parts.queue {
             queue.open();
         }
@@ -207,9 +226,27 @@ impl<A: Actor<Context = Context<A>>, M: PollHook<A>> Driver<A, M> {
                     life,
                     future: ctx.into_future(actor),
                     announced: false,
+                    patience: self.patience(),
                 });
             }
         }
+    }
+
+    /// The deadline of a start that begins now.
+    fn patience(&self) -> Timer {
+        let limit = self.parts.start_limit.as_ref();
+        Timer::new(limit.map(|(limit, clock)| clock.now().after(*limit)))
+    }
+
+    /// Ends an incarnation that has not started within its limit.
+    fn poll_patience(&mut self, cx: &mut TaskContext<'_>) -> Option<StopCause> {
+        let (limit, clock) = self.parts.start_limit.as_ref()?;
+        let current = self.current.as_mut().filter(|current| !current.announced)?;
+        let is_over = current.patience.poll(clock, cx).is_ready();
+        is_over.then(|| {
+            let limit = RoundedDuration(*limit);
+            StopCause::Failed(format!("it did not start within {limit} (start_timeout)"))
+        })
     }
 
     fn stop(&mut self) {
@@ -230,6 +267,7 @@ impl<A: Actor<Context = Context<A>>, M: PollHook<A>> Driver<A, M> {
             life,
             mut future,
             announced,
+            ..
         }) = self.current.take()
         else {
             return;
@@ -343,7 +381,7 @@ impl<A: Actor<Context = Context<A>>, M: PollHook<A>> Future for Driver<A, M> {
             if this.poll_commands(cx).is_ready() {
                 return Poll::Ready(());
             }
-            match this.poll_current(cx) {
+            match this.poll_current(cx).or_else(|| this.poll_patience(cx)) {
                 // The supervisor decides the next step; its command wakes this driver.
                 Some(cause) if !this.fence.is_passed() => this.end(cause),
                 Some(_) => {}

@@ -13,6 +13,7 @@ use breakerbox_policy::supervision::{
 use breakerbox_policy::{GiveUp, Intensity, RestartType};
 use tokio::sync::oneshot;
 
+use super::addition::{AdditionNumber, WithdrawAddition};
 use super::child::{ActorBody, Child, ChildBody, ChildHooks, ChildRef};
 use super::driver::{Make, StableMailbox};
 use super::incarnation::Incarnation;
@@ -161,6 +162,7 @@ impl Group {
             .into_iter()
             .map(|(child, make)| (child, make(around, &name)))
             .collect();
+        let below = bodies.iter().map(|(_, body)| Arc::clone(body)).collect();
         let (spec, children, supervisor_context) = (self.spec, self.children, around.clone());
         let make: Make<Supervisor> = Arc::new(move |life: &Rc<Incarnation>| {
             let machine = Supervision::new(spec.clone(), children.clone())
@@ -179,6 +181,7 @@ impl Group {
             make,
             around.clock.clone(),
         );
+        body.below = below;
         if let Some(hooks) = self.hooks {
             body.hooks = hooks;
         }
@@ -241,12 +244,13 @@ impl GroupRef {
     /// Starts one more child and waits until it runs.
     ///
     /// # Errors  The name is taken, the start failed, or the group is stopping.
+    /// # Cancel safety   Dropped, the child is stopped again, and its name is free.
     pub async fn add<A: Actor<Context = Context<A>>>(
         &self,
         child: Child<A>,
     ) -> Result<ChildRef<A>, CommandError> {
         let (spec, body, handle) = child.into_parts(&self.clock);
-        self.ask(SupervisorRequest::Add(spec, body)).await?;
+        self.start(spec, body).await?;
         Ok(handle)
     }
 
@@ -263,7 +267,7 @@ impl GroupRef {
         };
         let spec = group.own.clone();
         let body = group.into_body(path, around);
-        self.ask(SupervisorRequest::Add(spec, body)).await?;
+        self.start(spec, body).await?;
         Ok(handle)
     }
 
@@ -320,9 +324,30 @@ impl GroupRef {
         self.ask(request).await.map(drop)
     }
 
+    /// Gives a child another name as [`GroupRef::rename`] does, without waiting.
+    pub(crate) fn begin_rename(&self, child: String, name: String) {
+        let (reply, _) = oneshot::channel();
+        let request = SupervisorRequest::Rename(child, name);
+        self.addr.do_send(RequestMessage { request, reply });
+    }
+
     /// Returns the status of the children, in start order; empty if the group is down.
     pub async fn children(&self) -> Vec<ChildStatus> {
         self.addr.send(ListChildren).await.unwrap_or_default()
+    }
+
+    /// Starts one more child.
+    ///
+    /// # Cancel safety   Dropped, the start is taken back.
+    async fn start(&self, spec: ChildSpec, body: Arc<dyn ChildBody>) -> Result<(), CommandError> {
+        let number = AdditionNumber::next();
+        let mut pending = PendingAddition {
+            addr: &self.addr,
+            number: Some(number),
+        };
+        let added = self.ask(SupervisorRequest::Add(spec, body, number)).await;
+        pending.number = None;
+        added.map(drop)
     }
 
     async fn ask(&self, request: SupervisorRequest) -> Result<Option<ChildId>, CommandError> {
@@ -335,6 +360,20 @@ impl GroupRef {
         answer
             .await
             .unwrap_or(Err(CommandError::StoppingSupervisor))
+    }
+}
+
+/// A start that is being waited for. Dropped before its end, the start is taken back.
+struct PendingAddition<'a> {
+    addr: &'a Addr<Supervisor>,
+    number: Option<AdditionNumber>,
+}
+
+impl Drop for PendingAddition<'_> {
+    fn drop(&mut self) {
+        if let Some(number) = self.number {
+            self.addr.do_send(WithdrawAddition(number));
+        }
     }
 }
 

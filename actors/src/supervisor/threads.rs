@@ -1,12 +1,28 @@
 //! The threads that actors run on.
+//!
+//! Supervisors have the control thread to themselves, with the keepers of breakers; code of users
+//! runs on the others, where it may block (rule CALL-9). On a virtual clock all of them are one
+//! thread: time stands still while it works, so nothing can be late.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex};
 
 use actix::{Arbiter, ArbiterHandle, System};
+use tokio::sync::oneshot;
 
 use crate::sync::LockExt;
+
+thread_local! {
+    /// True on a thread that a runtime has made for actors.
+    static IS_OF_RUNTIME: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Returns true if a runtime has made the current thread.
+pub(crate) fn on_runtime_thread() -> bool {
+    IS_OF_RUNTIME.get()
+}
 
 /// A thread that can run actors.
 #[derive(Debug, Clone)]
@@ -74,8 +90,20 @@ where
 /// The runtime's threads.
 #[derive(Debug, Clone)]
 pub(crate) struct Threads {
+    control: ThreadHandle,
     shared: Arc<[ThreadHandle]>,
     made: Arc<Mutex<ThreadTable>>,
+}
+
+/// The first thread for code of users.
+#[derive(Debug)]
+pub(crate) enum HomeThread {
+    /// The control thread itself, on a virtual clock.
+    Control,
+    /// A new one.
+    New,
+    /// One of the program's.
+    Program(ArbiterHandle),
 }
 
 /// The threads made by the runtime, by number from 1.
@@ -87,23 +115,53 @@ struct ThreadTable {
 }
 
 impl Threads {
-    /// Collects the current thread, `more` new ones, and the `given` ones, which their owner stops.
+    /// Collects the current thread as the control thread, the home of users' code, `more` new ones,
+    /// and the `given` ones, which their owner stops.
     ///
     /// # Errors  A new thread is needed, and no actix system runs.
-    pub(crate) fn new(more: usize, given: Vec<ArbiterHandle>) -> Result<Self, String> {
-        let threads = Self {
+    pub(crate) fn new(
+        home: HomeThread,
+        more: usize,
+        given: Vec<ArbiterHandle>,
+    ) -> Result<Self, String> {
+        let mut threads = Self {
+            control: ThreadHandle::Here,
             shared: Arc::from([ThreadHandle::Here]),
             made: Arc::default(),
         };
-        let mut shared = vec![ThreadHandle::Here];
+        let home = match home {
+            HomeThread::Control => ThreadHandle::Here,
+            HomeThread::New => ThreadHandle::Arbiter(threads.thread()?.1),
+            HomeThread::Program(home) => ThreadHandle::Arbiter(home),
+        };
+        if !matches!(home, ThreadHandle::Here) {
+            threads.control = ThreadHandle::Arbiter(Arbiter::current());
+        }
+        let mut shared = vec![home];
         for _ in 0..more {
             shared.push(ThreadHandle::Arbiter(threads.thread()?.1));
         }
         shared.extend(given.into_iter().map(ThreadHandle::Arbiter));
-        Ok(Self {
-            shared: shared.into(),
-            ..threads
-        })
+        threads.shared = shared.into();
+        Ok(threads)
+    }
+
+    /// The thread of the supervisors.
+    pub(crate) fn control(&self) -> &ThreadHandle {
+        &self.control
+    }
+
+    /// Returns true if code of users has threads of its own.
+    pub(crate) fn are_apart(&self) -> bool {
+        !matches!(self.control, ThreadHandle::Here)
+    }
+
+    /// Takes over a thread that is to be stopped with the others.
+    pub(crate) fn adopt(&self, arbiter: Arbiter) {
+        let mut made = self.lock();
+        made.last += 1;
+        let number = made.last;
+        made.arbiters.insert(number, arbiter);
     }
 
     /// Returns the thread of the n-th actor among those that share the runtime's threads.
@@ -127,6 +185,7 @@ impl Threads {
         }
         let arbiter = Arbiter::try_new().map_err(|error| error.to_string())?;
         let handle = arbiter.handle();
+        handle.spawn_fn(|| IS_OF_RUNTIME.set(true));
         let mut made = self.lock();
         made.last += 1;
         let number = made.last;
@@ -143,18 +202,45 @@ impl Threads {
         }
     }
 
+    /// Stops a thread that has nothing to do any more, and does not wait for its end.
+    pub(crate) fn release(&self, number: u64) {
+        if let Some(arbiter) = self.lock().arbiters.remove(&number) {
+            arbiter.stop();
+        }
+    }
+
     /// Returns the number of threads that were given up.
     pub(crate) fn abandoned(&self) -> usize {
         self.lock().abandoned
     }
 
-    /// Stops the threads made by the runtime, and returns them to be joined.
-    pub(crate) fn stop(&self) -> Vec<Arbiter> {
+    /// Returns the threads made by the runtime, to be stopped and joined.
+    pub(crate) fn take(&self) -> Vec<Arbiter> {
         let made = std::mem::take(&mut self.lock().arbiters);
-        for arbiter in made.values() {
-            arbiter.stop();
-        }
         made.into_values().collect()
+    }
+
+    /// Resolves when each thread has had a turn; never, while one is blocked.
+    pub(crate) fn answers(&self) -> impl Future<Output = ()> + use<> {
+        let mut arbiters: Vec<ArbiterHandle> = {
+            let made = self.lock();
+            made.arbiters.values().map(Arbiter::handle).collect()
+        };
+        arbiters.extend(self.shared.iter().filter_map(|thread| match thread {
+            ThreadHandle::Arbiter(arbiter) | ThreadHandle::Own(arbiter) => Some(arbiter.clone()),
+            ThreadHandle::Here => None,
+        }));
+        let asked = arbiters.into_iter().filter_map(|arbiter| {
+            let (tell, told) = oneshot::channel::<()>();
+            arbiter.spawn_fn(move || drop(tell)).then_some(told)
+        });
+        let asked: Vec<_> = asked.collect();
+        async move {
+            for told in asked {
+                // Fails when it is dropped: by the thread's turn, or by its end.
+                let _ = told.await;
+            }
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, ThreadTable> {

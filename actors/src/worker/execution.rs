@@ -18,6 +18,7 @@ use breakerbox_policy::{Class, Executed, Time};
 use super::inline::InlineExecutor;
 use super::{QueuedJob, Responder, WorkerJob};
 use crate::attempt_progress::AttemptProgress;
+use crate::call::failed_attempt::FailedAttempt;
 use crate::clock::earliest;
 use crate::deadline::{self, CallScope, Timer};
 use crate::dependency::Dependency;
@@ -169,11 +170,21 @@ impl<D: Dependency> Execution<D> {
             return;
         }
         let now = self.shared.clock.now();
-        let reply = result.map_err(|error| CallError::Failed {
-            dependency: Arc::clone(&self.shared.name),
-            error,
-            executed: verdict.executed,
-        });
+        // CALL-8: the verdict goes with the result, so that it is asked for once.
+        let reply = match result {
+            Ok(value) if verdict.is_bad() => {
+                Err(FailedAttempt::answered(&self.shared, value, &verdict))
+            }
+            Ok(value) => Ok((value, verdict.class == Class::Success)),
+            Err(error) => {
+                let failed = CallError::Failed {
+                    dependency: Arc::clone(&self.shared.name),
+                    error,
+                    executed: verdict.executed,
+                };
+                Err(FailedAttempt::failed(failed, &verdict))
+            }
+        };
         responder.answer(verdict, now, reply);
     }
 
@@ -193,7 +204,8 @@ impl<D: Dependency> Execution<D> {
                 dependency: Arc::clone(&self.shared.name),
             };
             let now = self.shared.clock.now();
-            responder.answer(Verdict::from(Class::Failure), now, Err(error));
+            let failed = FailedAttempt::by_worker(&self.shared, error);
+            responder.answer(Verdict::from(Class::Failure), now, Err(failed));
         }
     }
 

@@ -79,6 +79,13 @@ impl<D: Dependency> WorkQueue<D> {
         }
     }
 
+    /// Takes no more jobs, and passes those that wait on to another worker.
+    pub(crate) fn close_into(&self, other: &Self) {
+        for work in self.jobs.close() {
+            other.push(work);
+        }
+    }
+
     /// Takes out the jobs that are past their deadline or abandoned.
     fn take_overdue(&self, cx: &Context<'_>, now: Time) -> Vec<QueuedJob<D>> {
         self.jobs.take_if(cx, |work| {

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use breakerbox_policy::{Executed, Pause, Time};
 
-use crate::breaker::admission::{PermitGuard, Settled, send_report};
+use crate::breaker::admission::{PermitGuard, Settled};
+use crate::breaker::judgement;
 use crate::deadline::Timer;
 use crate::error::Refused;
 use crate::state::Shared;
@@ -199,7 +200,7 @@ impl<T: Send + 'static> ReplySender<T> {
                 drop(state);
                 let cell = Arc::clone(&self.cell);
                 report.then = Some(Box::new(move || cell.deliver(answer)));
-                send_report(shared, *report);
+                judgement::count(shared, *report);
             }
         }
     }

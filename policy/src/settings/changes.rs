@@ -112,6 +112,7 @@ impl DependencySettings {
                 intensity,
                 backoff,
                 reset_after,
+                start_timeout,
                 give_up,
                 while_restarting,
                 drain,

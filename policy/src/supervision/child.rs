@@ -145,6 +145,10 @@ impl ChildRecord {
             incarnation: self.incarnation,
             restarts: self.restarts,
             last_end: self.last_end.as_ref(),
+            has_finished: matches!(
+                self.life,
+                ChildPhase::Stopped(StoppedReason::Finished) | ChildPhase::Parked
+            ),
         }
     }
 }
@@ -189,4 +193,7 @@ pub struct ChildView<'a> {
     pub restarts: u64,
     /// Reason why the last incarnation ended, or did not start.
     pub last_end: Option<&'a StopCause>,
+    /// True if it will not run again by itself, and no operator has stopped it: it has finished, or
+    /// was given up.
+    pub has_finished: bool,
 }

@@ -97,6 +97,14 @@ impl Supervision {
         Ok(())
     }
 
+    /// Takes back a command that still waits: it is not executed and not answered. Returns false if
+    /// it does not wait.
+    pub fn withdraw(&mut self, ticket: CommandId) -> bool {
+        let before = self.deferred.len();
+        self.deferred.retain(|command| command.ticket != ticket);
+        self.deferred.len() < before
+    }
+
     /// Queues a command, or refuses it because the supervisor is ending.
     pub(super) fn ask(&mut self, command: PendingCommand, turn: &mut EventScope<'_>) {
         if matches!(self.phase, SupervisorPhase::New | SupervisorPhase::Up) {

@@ -5,7 +5,7 @@
 use std::mem;
 use std::ops::Range;
 
-use super::child::{ChildPhase, StopRequest, StoppedReason};
+use super::child::{ChildPhase, ChildRecord, StopRequest, StoppedReason};
 use super::message::{ChildId, SupervisorAction};
 use super::spec::Strategy;
 use super::{CommandError, EventScope, Supervision, SupervisorEnd, SupervisorPhase};
@@ -91,8 +91,8 @@ impl Supervision {
 
     /// Starts the siblings that a round left down when its child was parked.
     pub(super) fn resume(&mut self) -> bool {
-        let due = |child: &super::ChildRecord| matches!(child.life, ChildPhase::Due);
-        let any = self.spec.strategy.is_group() && self.children.iter().any(due);
+        let due = |child: &ChildRecord| matches!(child.life, ChildPhase::Due);
+        let any = self.spec.strategy.is_group() && self.children.iter().any(|child| due(child));
         if any {
             self.round = Some(SupervisionRound {
                 initial: false,
@@ -114,9 +114,8 @@ impl Supervision {
             }
             RoundStep::Waiting => {
                 let affected = self.affected(round.trigger);
-                let waits =
-                    |child: &super::ChildRecord| matches!(child.life, ChildPhase::Waiting { .. });
-                !self.children[affected].iter().any(waits)
+                let waits = |child: &ChildRecord| matches!(child.life, ChildPhase::Waiting { .. });
+                !self.children[affected].iter().any(|child| waits(child))
             }
             RoundStep::Starting => self.start_next(turn),
         };
@@ -137,17 +136,17 @@ impl Supervision {
     /// Starts the first child that is due, unless one is starting; returns true if all are up.
     fn start_next(&mut self, turn: &mut EventScope<'_>) -> bool {
         let is_initial = self.round.is_some_and(|round| round.initial);
-        let starting = |child: &super::ChildRecord| {
+        let starting = |child: &ChildRecord| {
             let is_awaited = !(is_initial && child.spec.background);
             is_awaited && matches!(child.life, ChildPhase::Starting(_))
         };
-        if self.children.iter().any(starting) {
+        if self.children.iter().any(|child| starting(child)) {
             return false;
         }
-        let due = |child: &super::ChildRecord| matches!(child.life, ChildPhase::Due);
+        let due = |child: &ChildRecord| matches!(child.life, ChildPhase::Due);
         loop {
             // SUP-1: children start in order, each when the one before is up.
-            let Some(index) = self.children.iter().position(due) else {
+            let Some(index) = self.children.iter().position(|child| due(child)) else {
                 return true;
             };
             self.start(index, None, turn);
@@ -180,6 +179,8 @@ impl Supervision {
             return;
         }
         self.phase = SupervisorPhase::Ending(end);
+        self.left = self.children.len();
+        self.all_asked = false;
         self.round = None;
         self.failed.clear();
         for child in &mut self.children {
@@ -208,15 +209,19 @@ impl Supervision {
 
     /// Advances the supervisor's end as far as possible.
     pub(super) fn advance_end(&mut self, turn: &mut EventScope<'_>) {
-        let all = 0..self.children.len();
-        let nobody_lives = if self.spec.strategy == Strategy::Dynamic {
-            for index in all.clone().rev() {
+        if self.spec.strategy == Strategy::Dynamic && !self.all_asked {
+            self.all_asked = true;
+            for index in (0..self.children.len()).rev() {
                 self.stop_last(index..index + 1, || StopRequest::End, turn);
             }
-            !self.children.iter().any(super::ChildRecord::is_live)
-        } else {
-            self.stop_last(all, || StopRequest::End, turn)
-        };
+        }
+        // No child is started any more: those that are gone are not looked at again.
+        let left = self.left.min(self.children.len());
+        let last = (0..left)
+            .rev()
+            .find(|index| self.children[*index].is_live());
+        self.left = last.map_or(0, |index| index + 1);
+        let nobody_lives = self.stop_last(0..self.left, || StopRequest::End, turn);
         if nobody_lives
             && let SupervisorPhase::Ending(end) =
                 mem::replace(&mut self.phase, SupervisorPhase::Down)

@@ -86,7 +86,7 @@ fn retrying(attempts: u32) -> impl Fn(&mut DependencySettings) {
     move |settings| {
         limits(settings);
         settings.retry.max_attempts = nonzero(attempts);
-        settings.retry.backoff.base = ms(0);
+        settings.retry.backoff.base = ms(1);
         settings.retry.budget = None;
     }
 }

@@ -76,7 +76,20 @@ async fn item_99_a_scrape_after_a_full_cycle_tells_it() {
     rig.operate("check").await;
     rig.bench.ask(Do::Answer(2)).await.unwrap();
     let status = rig.bench.status();
-    let scrape = parse(&text(&rig).await);
+    let transitions = [("dependency", "dep"), ("kind", "transition")];
+    // Events are counted by a listener, which may be a moment behind.
+    let scrape = loop {
+        let scrape = parse(&text(&rig).await);
+        let is_told = scrape.samples.iter().any(|sample| {
+            sample.metric == "breakerbox_events_total"
+                && sample.labels.get("kind") == Some("transition")
+                && matches!(sample.value, Value::Counter(count) if count >= 3.0)
+        });
+        if is_told {
+            break scrape;
+        }
+        tokio::task::yield_now().await;
+    };
     let one = |metric, labels: &[(&str, &str)]| value(&scrape, metric, labels);
     assert_eq!(one("breakerbox_breaker_state", &[("state", "closed")]), 1.0);
     assert_eq!(one("breakerbox_breaker_state", &[("state", "open")]), 0.0);
@@ -123,7 +136,6 @@ async fn item_99_a_scrape_after_a_full_cycle_tells_it() {
     assert_eq!(one("breakerbox_in_flight_limit", &[]), 32.0);
     assert_eq!(one("breakerbox_workers_running", &[]), 1.0);
     assert_eq!(one("breakerbox_paused", &[("reason", "throttled")]), 0.0);
-    let transitions = [("dependency", "dep"), ("kind", "transition")];
     assert_eq!(one("breakerbox_events_total", &transitions), 3.0);
     assert_eq!(one("breakerbox_stream_events_dropped_total", &[]), 0.0);
     assert_eq!(one("breakerbox_ready", &[]), 1.0);

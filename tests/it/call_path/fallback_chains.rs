@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use breakerbox_actors::testing::{Reaction, Script, TestRuntime, run_paused};
 use breakerbox_actors::{
-    ByName, CallError, Client, FallbackRule, Fixed, ServeOn, StaleCache, StartError,
+    ByName, CallError, Client, Clock, FallbackRule, Fixed, Runtime, RuntimeSettings, ServeOn,
+    StaleCache, StartError,
 };
 use breakerbox_policy::{DependencySettings, State};
 
@@ -213,10 +214,12 @@ fn fbk_1_a_dependency_that_is_asked_other_things_cannot_stand_in() {
 #[test]
 fn fbk_1_a_name_does_not_keep_the_runtime_alive() {
     run_paused(async || {
-        let runtime =
-            breakerbox_actors::Runtime::start(breakerbox_actors::RuntimeSettings::default())
-                .await
-                .unwrap();
+        // On virtual time, so that what is left to do is done in a few turns.
+        let settings_of_runtime = RuntimeSettings {
+            clock: Some(Clock::tokio()),
+            ..RuntimeSettings::default()
+        };
+        let runtime = Runtime::start(settings_of_runtime).await.unwrap();
         let script = broken();
         let first = runtime.dependency("first").configure(settings());
         let first = first.workers(move || script.dependency());

@@ -10,7 +10,8 @@ use breakerbox_policy::{Class, Executed, Ticket, Time};
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
-use crate::breaker::admission::{PermitGuard, Settled, send_report};
+use crate::breaker::admission::{PermitGuard, Settled};
+use crate::breaker::judgement;
 use crate::breaker::message::Report;
 use crate::call::plan::CallPlan;
 use crate::clock::earliest;
@@ -97,7 +98,7 @@ impl StreamHold {
         if let Some(permit) = self.permit.take_if(|permit| permit.is_probe()) {
             let verdict = self.shared.judge(verdict());
             if let Some(report) = self.record(permit, verdict) {
-                send_report(&self.shared, *report);
+                judgement::count(&self.shared, *report);
             }
         }
     }
@@ -171,7 +172,7 @@ impl StreamHold {
         let (counting, counted) = oneshot::channel::<()>();
         // CALL-3: the last item of a stream waits until its outcome is counted.
         report.then = Some(Box::new(move || drop(counting)));
-        send_report(&self.shared, *report);
+        judgement::count(&self.shared, *report);
         Some(counted)
     }
 
@@ -214,7 +215,7 @@ impl Drop for StreamHold {
             Class::Cancelled
         };
         if let Some(report) = self.record(permit, Verdict::from(class)) {
-            send_report(&self.shared, *report);
+            judgement::count(&self.shared, *report);
         }
     }
 }

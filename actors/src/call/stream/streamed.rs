@@ -45,6 +45,8 @@ pub struct Streamed<S: TryStream> {
     /// Resolves when the outcome is counted.
     counted: Option<oneshot::Receiver<()>>,
     error: Option<CallError<S::Error>>,
+    /// True if it ended normally, and counts as a failure.
+    is_bad: bool,
     /// `None` once the caller knows the end.
     record: Option<CallRecord<Arc<Shared>>>,
 }
@@ -82,6 +84,7 @@ impl<S: TryStream> Streamed<S> {
             hold: None,
             counted: None,
             error: None,
+            is_bad: false,
             record: None,
         }
     }
@@ -160,6 +163,7 @@ impl<S: TryStream> Streamed<S> {
             Some(NextItem::End(verdict, error)) => {
                 self.stream = None;
                 self.error = error;
+                self.is_bad = verdict.is_bad();
                 self.counted = self.hold.take().and_then(|hold| hold.settle(verdict));
             }
             None => {}
@@ -172,8 +176,9 @@ impl<S: TryStream> Streamed<S> {
         let error = self.error.take();
         if let Some(record) = self.record.take() {
             record.close(match error {
-                None => CallResult::Primary,
-                Some(_) => CallResult::Failed,
+                // CALL-8: the books follow the verdict.
+                None if !self.is_bad => CallResult::Primary,
+                _ => CallResult::Failed,
             });
         }
         Poll::Ready(error.map(Err))

@@ -1,0 +1,274 @@
+//! The values that settings may have, for files and for code alike.
+//!
+//! The reader of the configuration takes its ranges from here, and [`DependencySettings::judge`]
+//! judges settings that a program has made.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::{
+    AdaptiveRule, BackoffSettings, DependencySettings, HalfOpenRule, HedgeDelay, QuotaReset,
+    RetryJitter, WindowKind,
+};
+use crate::RoundedDuration;
+
+/// Maximum duration of any setting.
+pub const YEAR: Duration = Duration::from_secs(31_557_600);
+/// Minimum duration of settings for which zero is meaningless.
+pub const TICK: Duration = Duration::from_millis(1);
+/// A duration that zero would make meaningless.
+pub const SPAN: RangeInclusive<Duration> = TICK..=YEAR;
+/// A duration that may be zero.
+pub const WAIT: RangeInclusive<Duration> = Duration::ZERO..=YEAR;
+/// The growth of a delay, from one to the next.
+pub const FACTOR: RangeInclusive<f64> = 1.0..=100.0;
+/// A share of a whole.
+pub const SHARE: RangeInclusive<f64> = 0.0..=1.0;
+/// The number of calls, or units of weight, in each interval of a rate limit.
+pub const CALL_RATE: RangeInclusive<f64> = 0.001..=1e9;
+/// The factor by which latency may exceed its usual value, for an adaptive limit.
+pub const TOLERANCE: RangeInclusive<f64> = 1.0..=100.0;
+
+/// A setting with a value that cannot work.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{key} is {given}, it must be {allowed}")]
+pub struct SettingProblem {
+    /// The key, as in a file.
+    pub key: String,
+    /// The given value.
+    pub given: String,
+    /// The values that are allowed.
+    pub allowed: String,
+}
+
+/// The first problem of some settings.
+type Judged = Result<(), SettingProblem>;
+
+impl DependencySettings {
+    /// Judges the settings as those of a file are judged: numbers and durations are in their ranges,
+    /// and a half-open breaker can close.
+    ///
+    /// # Errors  The first setting that cannot work, by its key.
+    pub fn judge(&self) -> Judged {
+        self.judge_breaker()?;
+        let timeout = &self.timeout;
+        let limits = [
+            ("timeout.connect", timeout.connect),
+            ("timeout.attempt", timeout.attempt),
+            ("timeout.total", timeout.total),
+            ("timeout.first_byte", timeout.first_byte),
+            ("timeout.idle", timeout.idle),
+            ("timeout.keep", timeout.keep),
+        ];
+        for (key, limit) in limits {
+            limit.map_or(Ok(()), |limit| span(key, limit, &SPAN))?;
+        }
+        backoff("retry.backoff", &self.retry.backoff)?;
+        if let Some(budget) = &self.retry.budget {
+            number("retry.budget.ratio", budget.ratio, &SHARE)?;
+        }
+        self.judge_limits()?;
+        self.judge_workers()?;
+        if let Some(chaos) = &self.chaos {
+            span("chaos.latency", chaos.latency, &WAIT)?;
+            let lasts = chaos.lasts;
+            lasts.map_or(Ok(()), |lasts| span("chaos.lasts", lasts, &SPAN))?;
+        }
+        Ok(())
+    }
+
+    fn judge_breaker(&self) -> Judged {
+        let breaker = &self.breaker;
+        match breaker.window {
+            WindowKind::Time { span: length, .. } | WindowKind::Tumbling { span: length } => {
+                span("breaker.window.span", length, &SPAN)?;
+            }
+            WindowKind::Consecutive | WindowKind::Count { .. } => {}
+        }
+        let slow = breaker.slow_call;
+        slow.map_or(Ok(()), |slow| span("breaker.slow_call", slow, &SPAN))?;
+        span("breaker.recovery_timeout", breaker.open.base, &SPAN)?;
+        let growth = "breaker.recovery_backoff";
+        number(&format!("{growth}.factor"), breaker.open.factor, &FACTOR)?;
+        span(&format!("{growth}.max"), breaker.open.max, &SPAN)?;
+        number(&format!("{growth}.jitter"), breaker.open.jitter, &SHARE)?;
+        let half_open = &breaker.half_open;
+        span("breaker.probe_lease", half_open.probe_lease, &SPAN)?;
+        if let Some(limit) = half_open.limit {
+            span("breaker.half_open_limit.after", limit.after, &SPAN)?;
+        }
+        let needed = match half_open.rule {
+            HalfOpenRule::KOfN { needed, of } if of < needed => {
+                let allowed = format!("at least half_open_attempt_limit, which is {needed}");
+                return problem("breaker.half_open_rule.of", of, allowed);
+            }
+            HalfOpenRule::Successes(needed) | HalfOpenRule::KOfN { needed, .. } => needed,
+            HalfOpenRule::Rate { results } => results,
+            HalfOpenRule::AutoClose => return Ok(()),
+        };
+        match half_open.max_admitted.filter(|most| *most < needed) {
+            None => Ok(()),
+            Some(most) => {
+                let allowed = format!("at least half_open_attempt_limit, which is {needed}");
+                problem("breaker.half_open_max_admitted", most, allowed)
+            }
+        }
+    }
+
+    fn judge_limits(&self) -> Judged {
+        match self.hedge.map(|hedge| hedge.delay) {
+            Some(HedgeDelay::Fixed(delay)) => span("hedge.delay", delay, &SPAN)?,
+            Some(HedgeDelay::Quantile { at_least, .. }) => {
+                span("hedge.delay.at_least", at_least, &SPAN)?;
+            }
+            None => {}
+        }
+        if let Some(rate) = &self.rate_limit {
+            number("rate_limit.rate", rate.rate, &CALL_RATE)?;
+            span("rate_limit.per", rate.per, &SPAN)?;
+            span("rate_limit.max_wait", rate.max_wait, &WAIT)?;
+        }
+        let throttle = &self.throttle;
+        backoff("throttle.backoff", &throttle.backoff)?;
+        span("throttle.max_wait", throttle.max_wait, &WAIT)?;
+        span("throttle.max", throttle.max, &SPAN)?;
+        match throttle.quota_reset {
+            QuotaReset::After(after) => span("throttle.quota_reset", after, &SPAN)?,
+            QuotaReset::Daily { hour, minute, .. } if hour > 23 || minute > 59 => {
+                let given = format!("{hour:02}:{minute:02}");
+                let allowed = "a time of day from 00:00 to 23:59".to_owned();
+                return problem("throttle.quota_reset.at", given, allowed);
+            }
+            QuotaReset::Daily { .. } => {}
+        }
+        span("bulkhead.max_wait", self.bulkhead.max_wait, &WAIT)?;
+        if let Some(adaptive) = &self.bulkhead.adaptive {
+            if let AdaptiveRule::Gradient { tolerance } = adaptive.rule {
+                number("bulkhead.adaptive.tolerance", tolerance, &TOLERANCE)?;
+            }
+            span("bulkhead.adaptive.idle", adaptive.idle, &SPAN)?;
+        }
+        span("keys.idle", self.keys.idle, &SPAN)
+    }
+
+    fn judge_workers(&self) -> Judged {
+        let workers = &self.workers;
+        span("workers.intensity.within", workers.intensity.within, &SPAN)?;
+        backoff("workers.backoff", &workers.backoff)?;
+        span("workers.reset_after", workers.reset_after, &WAIT)?;
+        span("workers.drain", workers.drain, &WAIT)?;
+        for (key, limit) in [
+            ("workers.start_timeout", workers.start_timeout),
+            ("workers.stuck_after", workers.stuck_after),
+            (
+                "workers.quarantine.ttl",
+                workers.quarantine.map(|one| one.ttl),
+            ),
+        ] {
+            limit.map_or(Ok(()), |limit| span(key, limit, &SPAN))?;
+        }
+        Ok(())
+    }
+}
+
+fn backoff(key: &str, delays: &BackoffSettings) -> Judged {
+    span(&format!("{key}.base"), delays.base, &SPAN)?;
+    number(&format!("{key}.factor"), delays.factor, &FACTOR)?;
+    span(&format!("{key}.max"), delays.max, &SPAN)?;
+    match delays.jitter {
+        RetryJitter::Added(share) => number(&format!("{key}.jitter"), share, &SHARE),
+        _ => Ok(()),
+    }
+}
+
+/// Judges a number. NaN is in no range.
+fn number(key: &str, given: f64, range: &RangeInclusive<f64>) -> Judged {
+    if range.contains(&given) {
+        return Ok(());
+    }
+    let allowed = format!("a number from {} to {}", range.start(), range.end());
+    problem(key, given, allowed)
+}
+
+fn span(key: &str, given: Duration, range: &RangeInclusive<Duration>) -> Judged {
+    if range.contains(&given) {
+        return Ok(());
+    }
+    let (least, most) = (range.start(), RoundedDuration(*range.end()));
+    let allowed = format!("a duration from {least:?} to {most}");
+    problem(key, format!("{given:?}"), allowed)
+}
+
+fn problem(key: &str, given: impl fmt::Display, allowed: String) -> Judged {
+    Err(SettingProblem {
+        key: key.to_owned(),
+        given: given.to_string(),
+        allowed,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::RateLimitSettings;
+
+    /// Changes one setting.
+    type Change = fn(&mut DependencySettings);
+
+    #[test]
+    fn cfg_1_the_defaults_and_the_ends_of_ranges_are_allowed() {
+        let mut settings = DependencySettings::default();
+        assert_eq!(settings.judge(), Ok(()));
+        settings.timeout.total = Some(YEAR);
+        settings.bulkhead.max_wait = Duration::ZERO;
+        settings.retry.backoff.factor = 100.0;
+        assert_eq!(settings.judge(), Ok(()));
+    }
+
+    #[test]
+    fn cfg_1_numbers_and_spans_that_cannot_work_are_named() {
+        let limit = |rate| RateLimitSettings {
+            rate,
+            per: Duration::from_secs(1),
+            burst: std::num::NonZeroU32::MIN,
+            max_wait: Duration::ZERO,
+        };
+        let cases: [(&str, Change); 9] = [
+            ("retry.backoff.factor", |s| {
+                s.retry.backoff.factor = f64::NAN
+            }),
+            ("retry.budget.ratio", |s| {
+                s.retry.budget.as_mut().unwrap().ratio = f64::INFINITY;
+            }),
+            ("workers.backoff.factor", |s| s.workers.backoff.factor = 0.5),
+            ("workers.backoff.jitter", |s| {
+                s.workers.backoff.jitter = RetryJitter::Added(-1.0);
+            }),
+            ("breaker.recovery_backoff.jitter", |s| {
+                s.breaker.open.jitter = f64::NEG_INFINITY;
+            }),
+            ("workers.intensity.within", |s| {
+                s.workers.intensity.within = Duration::ZERO;
+            }),
+            ("timeout.total", |s| s.timeout.total = Some(Duration::MAX)),
+            ("timeout.idle", |s| s.timeout.idle = Some(Duration::ZERO)),
+            ("breaker.window.span", |s| {
+                s.breaker.window = WindowKind::Tumbling {
+                    span: Duration::ZERO,
+                };
+            }),
+        ];
+        for (key, change) in cases {
+            let mut settings = DependencySettings::default();
+            change(&mut settings);
+            assert_eq!(settings.judge().unwrap_err().key, key);
+        }
+        for rate in [f64::NAN, f64::INFINITY, 0.0, -1.0, 1e-12] {
+            let mut settings = DependencySettings::default();
+            settings.rate_limit = Some(limit(rate));
+            let told = settings.judge().unwrap_err().to_string();
+            assert!(told.starts_with("rate_limit.rate is "), "{told}");
+        }
+    }
+}
