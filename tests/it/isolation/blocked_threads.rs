@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use breakerbox_actors::{
     CallContext, CallError, Child, Client, Dependency, Runtime, RuntimeSettings,
@@ -22,7 +22,7 @@ struct Release(Arc<AtomicBool>);
 
 impl Release {
     fn block(&self) {
-        let began = Instant::now();
+        let began = tokio::time::Instant::now();
         while !self.0.load(Ordering::Acquire) && began.elapsed() < LONG {
             std::thread::sleep(ms(5));
         }
@@ -109,7 +109,7 @@ fn call_9_a_deadline_holds_while_the_worker_blocks_its_thread() {
     tokio(async {
         let (runtime, release) = (runtime().await, Release::default());
         let client = start(&runtime, "d", &release, within(ms(200))).await;
-        let began = Instant::now();
+        let began = tokio::time::Instant::now();
         let ended = client.ask(Wish::Block).await;
         let took = began.elapsed();
         release.end();
@@ -136,7 +136,7 @@ fn call_9_calls_of_others_keep_their_deadlines_and_their_breakers_decide() {
         .await;
         let blocked = block(&sick).await;
         for _ in 0..2 {
-            let began = Instant::now();
+            let began = tokio::time::Instant::now();
             well.run(async || Err::<(), _>("it is down"))
                 .await
                 .unwrap_err();
@@ -168,7 +168,7 @@ fn call_9_a_breaker_leaves_its_open_state_while_another_worker_blocks() {
         let reason = "a test".to_owned();
         let trip = BreakerCommand::Trip { reason, wait };
         well.operate(trip).await.unwrap();
-        let began = Instant::now();
+        let began = tokio::time::Instant::now();
         while well.status().state == State::Open {
             assert!(
                 began.elapsed() < LONG / 2,
@@ -208,7 +208,7 @@ fn call_9_a_fallback_that_blocks_delays_only_those_of_its_dependency() {
             tokio::task::yield_now().await;
         }
         tokio::time::sleep(ms(50)).await;
-        let began = Instant::now();
+        let began = tokio::time::Instant::now();
         assert_eq!(well.ask(Wish::Answer).await.unwrap().value, 1);
         assert_eq!(sick.ask(Wish::Answer).await.unwrap().value, 1);
         let hasty = breakerbox_actors::CallOptions {
@@ -262,7 +262,7 @@ fn call_9_supervisors_restart_others_while_an_actor_blocks() {
         let blocked = tokio::spawn(actor.addr().send(Block));
         tokio::time::sleep(ms(30)).await;
         crashes.ask(true).await.unwrap_err();
-        let began = Instant::now();
+        let began = tokio::time::Instant::now();
         while crashes.ask(false).await.is_err() {
             assert!(began.elapsed() < LONG / 2, "it is not restarted");
             tokio::time::sleep(ms(5)).await;
@@ -294,13 +294,13 @@ fn call_9_a_listener_that_blocks_delays_nothing() {
         let held = release.clone();
         runtime.on_event(move |_| held.block());
         let client = start(&runtime, "d", &release, |_| {}).await;
-        let began = Instant::now();
+        let began = tokio::time::Instant::now();
         let reason = "a test".to_owned();
         let trip = BreakerCommand::Trip { reason, wait: None };
         client.operate(trip).await.unwrap();
         client.ask(Wish::Answer).await.unwrap_err();
         assert!(began.elapsed() < ms(500), "{:?}", began.elapsed());
-        let began = Instant::now();
+        let began = tokio::time::Instant::now();
         runtime.shutdown().await;
         assert!(
             began.elapsed() < Duration::from_secs(1),
@@ -326,7 +326,7 @@ fn sup_7_a_shutdown_ends_with_its_drain_whatever_blocks() {
             });
             let other = other.await;
             let blocked = block(&sick).await;
-            let began = Instant::now();
+            let began = tokio::time::Instant::now();
             runtime.shutdown().await;
             let took = began.elapsed();
             assert!(took < ms(800), "{placement:?}: {took:?}");

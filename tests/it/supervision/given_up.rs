@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix::{Actor, AsyncContext as _, Context, MailboxError, WrapFuture as _};
 use breakerbox::{
@@ -336,7 +336,7 @@ fn sup_3_l14_a_start_and_a_stop_cost_the_same_however_many_there_are() {
         let log = Log::default();
         let mut laps = Vec::new();
         for lap in 0..20 {
-            let began = Instant::now();
+            let began = quanta::Instant::now();
             for number in 0..LAP {
                 let log = log.clone();
                 let name = format!("a{}", lap * LAP + number);
