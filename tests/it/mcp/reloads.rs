@@ -26,6 +26,9 @@ impl Served {
         let gateway = Gateway::start(&settings.gateway, &runtime).unwrap();
         let served = Self { runtime, gateway };
         assert_eq!(served.put(text).await, AddOutcome::Started);
+        if let Some(server) = served.gateway.servers().get("kg") {
+            front_bed::until_started(&server).await;
+        }
         served
     }
 

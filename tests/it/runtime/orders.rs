@@ -90,25 +90,22 @@ fn ops_1_l11_events_of_a_listener_follow_the_one_it_hears() {
 fn cfg_1_l16_settings_from_code_are_judged_as_those_of_files() {
     run_paused(async || {
         let runtime = TestRuntime::start().await;
-        let limit = |rate, per| {
+        let limit = |rate| {
             Some(RateLimitSettings {
                 rate,
-                per,
+                per: Duration::from_secs(1),
                 burst: std::num::NonZeroU32::MIN,
                 max_wait: Duration::ZERO,
             })
         };
-        let second = Duration::from_secs(1);
-        for (rate, per, key) in [
-            (f64::NAN, second, "rate_limit.rate is NaN"),
-            (f64::INFINITY, second, "rate_limit.rate is inf"),
-            (0.0, second, "rate_limit.rate is 0"),
-            (-1.0, second, "rate_limit.rate is -1"),
-            (1.0, Duration::ZERO, "rate_limit.per is 0ns"),
-            (1.0, Duration::MAX, "rate_limit.per is "),
+        for (rate, key) in [
+            (f64::NAN, "rate_limit.rate is NaN"),
+            (f64::INFINITY, "rate_limit.rate is inf"),
+            (0.0, "rate_limit.rate is 0"),
+            (-1.0, "rate_limit.rate is -1"),
         ] {
             let new = runtime.dependency("d").configure(|settings| {
-                settings.rate_limit = limit(rate, per);
+                settings.rate_limit = limit(rate);
             });
             let error = new.start().await.unwrap_err();
             assert!(matches!(error, StartError::BadSetting { .. }), "{error}");
