@@ -120,19 +120,11 @@ pub fn call_error(error: &MiddlewareError) -> Option<&CallError<MiddlewareError>
 /// A response, the extensions of its attempt, and the verdict on it.
 type JudgedResponse = (Response, Extensions, Verdict);
 
-/// The failure of an attempt: by its response, or without one.
-enum RequestFailure {
-    /// The caller gets this response if no other attempt follows.
-    Answered(Box<JudgedResponse>),
-    Failed(MiddlewareError),
-}
-
-fn verdict_on(result: &Result<JudgedResponse, RequestFailure>) -> Verdict {
+fn verdict_on(result: &Result<JudgedResponse, MiddlewareError>) -> Verdict {
     match result {
         Ok((_, _, verdict)) => *verdict,
-        Err(RequestFailure::Answered(answered)) => answered.2,
-        Err(RequestFailure::Failed(MiddlewareError::Reqwest(error))) => verdict(Err(error)),
-        Err(RequestFailure::Failed(_)) => Verdict::from(Class::Failure),
+        Err(MiddlewareError::Reqwest(error)) => verdict(Err(error)),
+        Err(MiddlewareError::Middleware(_)) => Verdict::from(Class::Failure),
     }
 }
 
@@ -180,36 +172,21 @@ impl<D: Dependency> BreakerMiddleware<D> {
                     return std::future::pending().await;
                 };
                 let response = next.run(request, &mut extensions).await;
-                let response = response.map_err(RequestFailure::Failed)?;
+                let response = response?;
+                // CALL-8: a response that is judged a failure is retried as an error is.
                 let verdict = verdict(Ok(&response));
-                let answered = (response, extensions, verdict);
-                if verdict.class == Class::Success {
-                    return Ok(answered);
-                }
-                // CALL-8: it is retried as an error is.
-                Err(RequestFailure::Answered(Box::new(answered)))
+                Ok((response, extensions, verdict))
             }
         };
         let (response, of_attempt, _) = match self.client.run_with(options, verdict_on, work).await
         {
             Ok(answered) => answered,
-            Err(CallError::Failed { error, .. }) => match error {
-                RequestFailure::Answered(answered) => *answered,
-                RequestFailure::Failed(error) => return Err(error),
-            },
-            Err(error) => return Err(MiddlewareError::middleware(refused(error))),
+            Err(CallError::Failed { error, .. }) => return Err(error),
+            Err(error) => return Err(MiddlewareError::middleware(error)),
         };
         *extensions = of_attempt;
         Ok(response)
     }
-}
-
-/// Converts an error of a call for a reason other than its request.
-fn refused(error: CallError<RequestFailure>) -> CallError<MiddlewareError> {
-    error.map_failed(|failure| match failure {
-        RequestFailure::Failed(error) => error,
-        RequestFailure::Answered(_) => unreachable!("a response is returned as one"),
-    })
 }
 
 impl<D: Dependency> Middleware for BreakerMiddleware<D> {

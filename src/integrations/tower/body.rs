@@ -20,9 +20,11 @@ pub(super) enum ResponsePart<T> {
     Frame(Frame<T>),
 }
 
-/// The failure of a response: of the attempt that it began with, or within its body.
+/// The failure of a response: of the attempt that it began with, by its head, or within its body.
 pub(super) enum ResponseFailure<B: Body, E> {
-    Attempt(AttemptFailure<http::Response<B>, E>),
+    Attempt(AttemptFailure<E>),
+    /// The caller gets this response if no other attempt follows.
+    Answered(Box<http::Response<B>>, Verdict),
     Broken(B::Error),
 }
 
@@ -81,6 +83,7 @@ impl<B: Body, E> ResponseFailure<B, E> {
     pub(super) fn verdict(&self, classify: impl FnOnce(&E) -> Verdict) -> Verdict {
         match self {
             Self::Attempt(failure) => failure.verdict(classify),
+            Self::Answered(_, verdict) => *verdict,
             Self::Broken(_) => Verdict::from(Symptom::Reset),
         }
     }

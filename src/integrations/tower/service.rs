@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use breakerbox_policy::{Class, Executed};
+use breakerbox_policy::Executed;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -174,11 +174,8 @@ where
                 Err(failure) => failure.verdict(|error| rules.classify(Err(error))),
             };
             match client.run_with(options, classify, work).await {
+                // CALL-8: a response that is judged a failure was retried as an error is.
                 Ok((response, _)) => Ok(response),
-                Err(CallError::Failed {
-                    error: AttemptFailure::Answered(response, _),
-                    ..
-                }) => Ok(*response),
                 Err(error) => Err(error.map_failed(AttemptFailure::into_error)),
             }
         })
@@ -186,7 +183,7 @@ where
 }
 
 /// The result of an attempt, with the verdict on a response.
-pub(super) type AttemptResult<Res, E> = Result<(Res, Verdict), AttemptFailure<Res, E>>;
+pub(super) type AttemptResult<Res, E> = Result<(Res, Verdict), AttemptFailure<E>>;
 
 /// Waits for a service, calls it, and judges its response.
 pub(super) async fn attempt<S, Req, R>(
@@ -208,27 +205,20 @@ where
     let response = service.call(request).await;
     let response = response.map_err(AttemptFailure::Failed)?;
     let verdict = rules.classify(Ok(&response));
-    if verdict.class == Class::Success {
-        return Ok((response, verdict));
-    }
-    // CALL-8: it is retried as an error is.
-    Err(AttemptFailure::Answered(Box::new(response), verdict))
+    Ok((response, verdict))
 }
 
-/// The failure of an attempt: before the service took the request, with it, or by its response.
-pub(super) enum AttemptFailure<Res, E> {
+/// The failure of an attempt: before the service took the request, or with it.
+pub(super) enum AttemptFailure<E> {
     NotReady(E),
     Failed(E),
-    /// The caller gets this response if no other attempt follows.
-    Answered(Box<Res>, Verdict),
 }
 
-impl<Res, E> AttemptFailure<Res, E> {
+impl<E> AttemptFailure<E> {
     /// Returns the service's own error.
     pub(super) fn into_error(self) -> E {
         match self {
             Self::NotReady(error) | Self::Failed(error) => error,
-            Self::Answered(..) => unreachable!("a response is returned as one"),
         }
     }
 
@@ -237,7 +227,6 @@ impl<Res, E> AttemptFailure<Res, E> {
             // CALL-2: the service has not got the request.
             Self::NotReady(error) => classify(error).executed(Executed::No),
             Self::Failed(error) => classify(error),
-            Self::Answered(_, verdict) => *verdict,
         }
     }
 }

@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use breakerbox_policy::Class;
 use futures_util::StreamExt;
 use http::Response;
 use http_body::Body;
@@ -15,7 +16,7 @@ use tower_service::Service;
 
 use super::body::{GuardedBody, ResponseFailure, ResponsePart, ResponseParts, has_ended};
 use super::rules::{CallRules, HttpRules};
-use super::service::{AttemptFailure, BreakerLayer, CallFuture, RequestCopies, attempt};
+use super::service::{BreakerLayer, CallFuture, RequestCopies, attempt};
 use crate::{CallError, CallOptions, Client, Closures, Dependency};
 
 /// A layer by [`BreakerLayer::whole_bodies`].
@@ -121,7 +122,10 @@ where
     R: CallRules<Req, Response<B>, S::Error> + Send + Sync + 'static,
 {
     let opened = attempt(service, request, Arc::clone(&rules)).await;
-    let (response, _) = opened.map_err(ResponseFailure::Attempt)?;
+    let (response, verdict) = opened.map_err(ResponseFailure::Attempt)?;
+    if verdict.class != Class::Success {
+        return Err(ResponseFailure::Answered(Box::new(response), verdict));
+    }
     let classify = move |trailers: &_| rules.classify_trailers(trailers);
     Ok(ResponseParts::new(response, Box::new(classify)))
 }
@@ -147,7 +151,7 @@ where
     let mut parts = match client.run_stream_with(options, classify, open).await {
         Ok(parts) => parts,
         Err(CallError::Failed {
-            error: ResponseFailure::Attempt(AttemptFailure::Answered(response, _)),
+            error: ResponseFailure::Answered(response, _),
             ..
         }) => return Ok((*response).map(GuardedBody::plain)),
         Err(error) => return Err(failed(error)),
@@ -169,6 +173,8 @@ where
 fn failed<B: Body, E>(error: CallError<ResponseFailure<B, E>>) -> CallError<E> {
     error.map_failed(|failure| match failure {
         ResponseFailure::Attempt(failure) => failure.into_error(),
-        ResponseFailure::Broken(_) => unreachable!("a body comes after its head"),
+        ResponseFailure::Answered(..) | ResponseFailure::Broken(_) => {
+            unreachable!("a response is returned as one, and its body comes after its head")
+        }
     })
 }

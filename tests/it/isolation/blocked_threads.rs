@@ -16,15 +16,23 @@ use crate::scripted::ms;
 /// Time for which the code of users blocks, unless it is let go.
 const LONG: Duration = Duration::from_secs(5);
 
-/// A block that a test can end.
+/// A block that a test can wait for, and end.
 #[derive(Clone, Default)]
-struct Release(Arc<AtomicBool>);
+struct Release(Arc<AtomicBool>, Arc<AtomicBool>);
 
 impl Release {
     fn block(&self) {
+        self.1.store(true, Ordering::Release);
         let began = tokio::time::Instant::now();
         while !self.0.load(Ordering::Acquire) && began.elapsed() < LONG {
             std::thread::sleep(ms(5));
+        }
+    }
+
+    /// Waits until a thread is blocked.
+    async fn begun(&self) {
+        while !self.1.load(Ordering::Acquire) {
+            tokio::task::yield_now().await;
         }
     }
 
@@ -93,14 +101,10 @@ fn within(span: Duration) -> impl FnOnce(&mut DependencySettings) {
 }
 
 /// Blocks the thread of the workers by a call of `sick`.
-async fn block(sick: &Client<Blocking>) -> tokio::task::JoinHandle<()> {
-    let (sick, began) = (sick.clone(), sick.status().totals.attempts);
+async fn block(sick: &Client<Blocking>, release: &Release) -> tokio::task::JoinHandle<()> {
     let caller = sick.clone();
     let blocked = tokio::spawn(async move { drop(caller.ask(Wish::Block).await) });
-    while sick.status().totals.attempts == began {
-        tokio::task::yield_now().await;
-    }
-    tokio::time::sleep(ms(20)).await;
+    release.begun().await;
     blocked
 }
 
@@ -134,7 +138,7 @@ fn call_9_calls_of_others_keep_their_deadlines_and_their_breakers_decide() {
             settings.retry.max_attempts = std::num::NonZeroU32::MIN;
         })
         .await;
-        let blocked = block(&sick).await;
+        let blocked = block(&sick, &release).await;
         for _ in 0..2 {
             let began = tokio::time::Instant::now();
             well.run(async || Err::<(), _>("it is down"))
@@ -163,7 +167,7 @@ fn call_9_a_breaker_leaves_its_open_state_while_another_worker_blocks() {
         let (runtime, release) = (runtime().await, Release::default());
         let sick = start(&runtime, "sick", &release, |_| {}).await;
         let well = start(&runtime, "well", &release, |_| {}).await;
-        let blocked = block(&sick).await;
+        let blocked = block(&sick, &release).await;
         let wait = Some(ms(50));
         let reason = "a test".to_owned();
         let trip = BreakerCommand::Trip { reason, wait };
@@ -204,10 +208,7 @@ fn call_9_a_fallback_that_blocks_delays_only_those_of_its_dependency() {
         let well = start(&runtime, "well", &release, within(ms(300))).await;
         let caller = sick.clone();
         let blocked = tokio::spawn(async move { caller.ask(Wish::Fail).await });
-        while sick.status().totals.attempts == 0 {
-            tokio::task::yield_now().await;
-        }
-        tokio::time::sleep(ms(50)).await;
+        release.begun().await;
         let began = tokio::time::Instant::now();
         assert_eq!(well.ask(Wish::Answer).await.unwrap().value, 1);
         assert_eq!(sick.ask(Wish::Answer).await.unwrap().value, 1);
@@ -260,7 +261,7 @@ fn call_9_supervisors_restart_others_while_an_actor_blocks() {
             .await
             .unwrap();
         let blocked = tokio::spawn(actor.addr().send(Block));
-        tokio::time::sleep(ms(30)).await;
+        release.begun().await;
         crashes.ask(true).await.unwrap_err();
         let began = tokio::time::Instant::now();
         while crashes.ask(false).await.is_err() {
@@ -325,7 +326,7 @@ fn sup_7_a_shutdown_ends_with_its_drain_whatever_blocks() {
                 settings.workers.drain = ms(300);
             });
             let other = other.await;
-            let blocked = block(&sick).await;
+            let blocked = block(&sick, &release).await;
             let began = tokio::time::Instant::now();
             runtime.shutdown().await;
             let took = began.elapsed();
