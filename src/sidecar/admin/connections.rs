@@ -52,6 +52,8 @@ struct TableState {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ConnectionPhase {
+    /// Without a request so far; the number is its key in `idle`.
+    Fresh(u64),
     /// Without a request in flight; the number is its key in `idle`.
     Idle(u64),
     /// Told to give way. It declines if a request arrives first.
@@ -81,7 +83,7 @@ impl TableState {
         let before = std::mem::replace(current, phase);
         self.forget(before);
         match phase {
-            ConnectionPhase::Idle(since) => {
+            ConnectionPhase::Fresh(since) | ConnectionPhase::Idle(since) => {
                 self.idle.insert(since, id);
             }
             ConnectionPhase::Blocked(since) => {
@@ -97,7 +99,7 @@ impl TableState {
     /// Removes a connection in this phase from the counts.
     fn forget(&mut self, phase: ConnectionPhase) {
         match phase {
-            ConnectionPhase::Idle(since) => {
+            ConnectionPhase::Fresh(since) | ConnectionPhase::Idle(since) => {
                 self.idle.remove(&since);
             }
             ConnectionPhase::Blocked(since) => {
@@ -135,12 +137,20 @@ impl TableState {
         }
     }
 
-    /// Displaces as many idle connections as exceed the limit together with `newcomers`.
-    fn settle(&mut self, limit: usize, newcomers: usize) {
-        while self.counted + newcomers > limit + self.leaving {
-            if !self.displace() {
+    /// Displaces as many idle connections as exceed the limit together with one newcomer.
+    fn make_room(&mut self, limit: usize) {
+        while self.counted + 1 > limit + self.leaving && self.displace() {}
+    }
+
+    /// Displaces as many idle connections as exceed the limit. Fresh ones give way to newcomers
+    /// only: the first request of a new client may be on its way.
+    fn settle(&mut self, limit: usize) {
+        while self.counted > limit + self.leaving {
+            let used = |id: &u64| matches!(self.phase(*id), Some(ConnectionPhase::Idle(_)));
+            let Some(id) = self.idle.values().copied().find(used) else {
                 return;
-            }
+            };
+            self.tell(id);
         }
     }
 }
@@ -169,7 +179,7 @@ impl ConnectionTable {
     fn try_admit(self: &Arc<Self>) -> Option<Arc<AdminConnection>> {
         let mut state = self.state.acquire();
         // EDGE-4: idle connections of some clients leave room for probes and operators.
-        state.settle(self.limit, 1);
+        state.make_room(self.limit);
         if state.counted >= self.limit + RESERVE {
             if state.leaving == 0 {
                 state.displace_stalled();
@@ -178,7 +188,7 @@ impl ConnectionTable {
         }
         let (id, since) = (state.number(), state.number());
         let leave = Arc::new(Notify::new());
-        let phase = ConnectionPhase::Idle(since);
+        let phase = ConnectionPhase::Fresh(since);
         state.phases.insert(id, (phase, Arc::clone(&leave)));
         state.idle.insert(since, id);
         state.counted += 1;
@@ -215,7 +225,7 @@ impl AdminConnection {
         self.is_written.store(false, Ordering::Relaxed);
         let mut state = self.table.state.acquire();
         state.enter(self.id, ConnectionPhase::Busy);
-        state.settle(self.table.limit, 0);
+        state.settle(self.table.limit);
         BusyGuard(Arc::clone(self))
     }
 
@@ -231,7 +241,7 @@ impl AdminConnection {
             let mut state = self.table.state.acquire();
             let since = state.number();
             state.enter(self.id, ConnectionPhase::Idle(since));
-            state.settle(self.table.limit, 0);
+            state.settle(self.table.limit);
         }
     }
 
