@@ -116,9 +116,9 @@ pub use breakerbox_actors::{
     Dependency, DependencyBuilder, DependencyReload, DependencyStatus, Event, EventKind,
     EventListener, Fallback, FallbackCall, FallbackFuture, FallbackOutcome, FallbackRule, Fault,
     Fixed, Group, GroupRef, Health, IntoFactory, KeyStatus, LatencyView, LeavingDependency, Limit,
-    NewDependency, NotExecutedReason, OpenAnswer, OutcomeRecorder, RefreshGuard, RefusalReason,
-    Refused, RefusedBy, ReloadReport, RestartRefusal, Runtime, RuntimeSettings, ScopeGuard,
-    ServeOn, Served, Session, StaleCache, StartError, Streamed, Terminated, TimeLimit,
+    NewDependency, NotExecutedReason, OpenAnswer, OutcomeRecorder, Readiness, RefreshGuard,
+    RefusalReason, Refused, RefusedBy, ReloadReport, RestartRefusal, Runtime, RuntimeSettings,
+    ScopeGuard, ServeOn, Served, Session, StaleCache, StartError, Streamed, Terminated, TimeLimit,
     TimeLimitExceeded, TotalsView, TreeNode, UnknownName, Verdict, WorkerRestart, WorkerStatus,
     end_with,
 };

@@ -4,6 +4,7 @@
 //! straight to a worker. It keeps no state of its own.
 
 mod as_fallback;
+mod readiness;
 
 use std::fmt;
 use std::future::Future;
@@ -31,6 +32,7 @@ use crate::runtime::status::DependencyStatus;
 use crate::verdict::Verdict;
 
 pub(crate) use as_fallback::erased;
+pub use readiness::Readiness;
 
 /// A dependency's handle: cheap to clone, usable on any thread, the same after every restart.
 pub struct Client<D: Dependency> {

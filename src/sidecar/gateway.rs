@@ -36,6 +36,8 @@ mod path;
 
 mod proxy;
 
+mod ready;
+
 mod headers;
 
 mod credentials;
@@ -188,6 +190,7 @@ impl Gateway {
                 tls: Arc::clone(&gateway.tls),
                 budget: gateway.directory.budget.clone(),
                 callers: Arc::clone(&callers),
+                stopping: gateway.stopping.subscribe(),
             };
             let signals = ListenerSignals {
                 stopping: gateway.stopping.subscribe(),

@@ -28,6 +28,7 @@ mod own_tls;
 mod passed_whole;
 mod problems;
 mod readme;
+mod ready;
 mod reloads;
 mod retries;
 pub(crate) mod serve;

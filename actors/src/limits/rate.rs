@@ -87,6 +87,11 @@ impl RateLimit {
         self.burst
     }
 
+    /// Returns true if calls wait for their units.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) > 0
+    }
+
     /// Takes `weight` units at once, if they are available and no call waits.
     #[inline]
     pub(crate) fn try_enter(&self, weight: NonZeroU32, now: Time) -> bool {

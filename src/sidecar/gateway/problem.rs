@@ -72,6 +72,12 @@ impl ProblemKind {
         StatusCode::SERVICE_UNAVAILABLE,
         "calls with this content have crashed workers",
     );
+    /// No call could begin.
+    pub(super) const NOT_READY: Self = Self(
+        "not-ready",
+        StatusCode::SERVICE_UNAVAILABLE,
+        "no call could begin",
+    );
     /// Refusals of calls that the gateway itself retries where that helps.
     const REFUSALS: [Self; 5] = [
         Self::OPEN,
@@ -322,6 +328,14 @@ impl<'a> GatewayProblem<'a> {
         let detail = format!("{key} is exceeded by this address; wait for its other calls");
         let (kind, no) = (ProblemKind::RATE_LIMITED, Executed::No);
         Self::new(kind, dependency, detail, no, Some(WAIT)).cause(key)
+    }
+
+    /// The answer to a program that asks whether a call could begin, while none could.
+    pub(super) fn not_ready(dependency: &'a str, wait: Option<Duration>) -> Self {
+        let detail = "fetch nothing yet, and ask again after the wait";
+        let wait = Some(wait.unwrap_or(WAIT));
+        let (kind, no) = (ProblemKind::NOT_READY, Executed::No);
+        Self::new(kind, Some(dependency), detail.to_owned(), no, wait)
     }
 
     /// Sets the cause.

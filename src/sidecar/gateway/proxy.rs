@@ -41,6 +41,7 @@ use super::mcp::endpoint::refused_by_protocol;
 use super::message::{HttpFailure, HttpRequest, RequestBody};
 use super::path::has_dot_segment;
 use super::problem::{GatewayProblem, ProblemKind};
+use super::ready;
 use super::route::{HttpRoute, RouteKind, ThreadContext};
 use super::trace::{AttemptSpan, RequestSpan};
 use crate::config::TrustedHeader;
@@ -118,6 +119,10 @@ async fn answer_and_read(
         return (own(response, 0), is_read);
     }
     let path = head.uri.path();
+    if let Some(name) = ready::dependency_of(path).map(str::to_owned) {
+        let response = Box::pin(ready::answer(lane, &mut head, &name)).await;
+        return (own(response, 0), is_empty);
+    }
     let routes = lane.routes.load();
     let found = path.strip_prefix('/').and_then(|path| {
         let name = path.split('/').next()?;

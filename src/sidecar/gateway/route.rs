@@ -8,6 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use tokio::sync::watch;
 
 use super::AddError;
 use super::caller_auth::AuthTable;
@@ -30,7 +31,7 @@ use crate::config::{
     DependencyConfig, FallbackConfig, FallbackKind, GatewayConfig, UpstreamConfig, UpstreamTls,
 };
 use crate::mcp::McpSettings;
-use crate::{AnswerMemory, ByName, Client, FallbackRule, Fixed, Runtime};
+use crate::{AnswerMemory, ByName, Client, FallbackRule, Fixed, Readiness, Runtime};
 
 /// A snapshot of the routes.
 pub(super) type RouteTable = HashMap<Arc<str>, RouteKind>;
@@ -104,6 +105,16 @@ impl RouteKind {
         }
     }
 
+    /// Waits until a call could begin, for up to `wait`. Returns `None` for a group: its members are
+    /// asked one by one.
+    pub(super) async fn ready(&self, key: Option<&str>, wait: Duration) -> Option<Readiness> {
+        match self {
+            Self::Http(route) => Some(route.client.ready(key, wait).await),
+            Self::Mcp(endpoint) => Some(endpoint.client.client().ready(key, wait).await),
+            Self::Group(_) => None,
+        }
+    }
+
     /// Resolves when no request uses the route any more, or after the drain time.
     pub(super) async fn unused(self) {
         const PAUSE: Duration = Duration::from_millis(20);
@@ -137,6 +148,8 @@ pub(super) struct ThreadContext {
     pub(super) tls: Arc<ListenerTls>,
     pub(super) budget: BufferBudget,
     pub(super) callers: Arc<CallerTable>,
+    /// True once the gateway ends.
+    pub(super) stopping: watch::Receiver<bool>,
 }
 
 /// Parts of the gateway that all its routes share.

@@ -46,10 +46,6 @@ async fn item_83_a_host_without_a_way_is_no_connection_in_time() {
         "{failed}"
     );
     within(took, 200);
-    assert!(
-        took < Duration::from_millis(390),
-        "first_byte would have ended it: {took:?}"
-    );
     bed.end().await;
 }
 

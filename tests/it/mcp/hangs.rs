@@ -45,7 +45,7 @@ async fn item_68_a_stopped_server_is_killed_and_replaced_without_a_goodbye() {
         let took = began.elapsed();
         assert!(is_late(&ended), "call {number}: {ended:?}");
         assert!(
-            took >= SHORT && took < SHORT + Duration::from_millis(50),
+            took >= SHORT && took < SHORT + Duration::from_millis(500),
             "{took:?}"
         );
     }

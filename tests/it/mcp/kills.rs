@@ -32,7 +32,7 @@ async fn item_66_a_killed_graph_answers_again_at_once() {
             }
             Err(error) => {
                 assert!(closed(&error), "{error}");
-                assert!(asked.elapsed() < Duration::from_millis(100));
+                assert!(asked.elapsed() < Duration::from_secs(1));
             }
         }
     }
@@ -65,7 +65,7 @@ async fn item_66_who_waits_for_an_answer_hears_of_the_end_within_a_moment() {
     let error = ended.unwrap_err();
     assert!(closed(&error), "{error}");
     let took = heard - killed;
-    assert!(took < Duration::from_millis(100), "{took:?}");
+    assert!(took < Duration::from_secs(1), "{took:?}");
     let answer = bed.call("echo", json!({ "text": "again" })).await.unwrap();
     assert_eq!(answer.value.content, "again");
     assert!(!grown(&bed), "the tools are listed anew");

@@ -1,0 +1,115 @@
+//! Whether a call could begin now, for programs that fetch work before they make a call of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use breakerbox_policy::{State, Time};
+
+use super::Client;
+use crate::breaker::gate::GateMode;
+use crate::breaker::gate_decision::{deciding_gate, refusing_gate};
+use crate::breaker::shared::SharedBreaker;
+use crate::dependency::Dependency;
+use crate::state::{Route, Shared};
+
+/// Interval at which a waiting program looks again.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Time after which another look is worth it, where nothing says how long a lack lasts: places are
+/// given back, and a probe reports, when calls end.
+const SOON: Duration = Duration::from_millis(250);
+
+/// Whether calls to a dependency could begin at one moment. It reserves nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Readiness {
+    /// Number of calls that could begin now.
+    pub available: u32,
+    /// Time until one could begin, if none could now and the time is known.
+    pub retry_after: Option<Duration>,
+}
+
+impl Readiness {
+    fn not_before(retry_after: Option<Duration>) -> Self {
+        Self {
+            available: 0,
+            retry_after,
+        }
+    }
+
+    fn of(shared: &Shared, key: Option<&str>) -> Self {
+        let now = shared.clock.now();
+        if shared.route() != Route::Workers {
+            return Self::not_before(None);
+        }
+        let key_breaker = key.and_then(|key| shared.keys.find(key));
+        if let Some(gate) = refusing_gate(shared, key_breaker.as_ref()) {
+            return Self::not_before(gate.retry_after());
+        }
+        if let Some(pause) = shared.pauses_of(key_breaker.as_deref()).current(now) {
+            return Self::not_before(Some(pause.until.since(now)));
+        }
+        let rate = shared.rate.read(Arc::clone);
+        if rate
+            .as_ref()
+            .as_ref()
+            .is_some_and(|rate| rate.is_waited_for())
+        {
+            return Self::not_before(Some(SOON));
+        }
+        let bulkhead = &shared.bulkhead;
+        let taken = bulkhead.in_flight().saturating_add(bulkhead.queued());
+        let (of, word) = deciding_gate(shared, key_breaker.as_ref());
+        let permits = match word.mode() {
+            GateMode::Open | GateMode::HalfOpen => free_probes(of, now),
+            _ => u32::MAX,
+        };
+        let available = bulkhead.limit(now).saturating_sub(taken).min(permits);
+        Self {
+            available,
+            retry_after: (available == 0).then_some(SOON),
+        }
+    }
+}
+
+/// Number of probes that a breaker whose open time is over would admit.
+fn free_probes(of: &SharedBreaker, now: Time) -> u32 {
+    let machine = of.lock();
+    let max = machine.settings().half_open.max_calls.get();
+    let in_flight = match (machine.state(), machine.view(now).half_open) {
+        (State::HalfOpen, Some(half_open)) => half_open.in_flight,
+        _ => 0,
+    };
+    max.saturating_sub(u32::try_from(in_flight).unwrap_or(u32::MAX))
+}
+
+impl<D: Dependency> Client<D> {
+    /// Returns whether calls could begin now: by the breaker, the pause, the calls that wait at the
+    /// rate limit, and the bulkhead. `key`: as in [`CallOptions::key`](crate::CallOptions::key).
+    ///
+    /// # Source  Rule MSG-10 in docs/rules.md.
+    #[must_use]
+    pub fn readiness(&self, key: Option<&str>) -> Readiness {
+        Readiness::of(&self.core.shared, key)
+    }
+
+    /// Waits until a call could begin, for up to `wait`, and returns what is known then.
+    ///
+    /// A consumer of a queue waits here before it fetches a message, so that it fetches none that
+    /// would be refused. Another caller may be faster: nothing is reserved.
+    ///
+    /// # Cancel safety   A dropped future leaves nothing behind.
+    /// # Source  Rule MSG-10 in docs/rules.md.
+    pub async fn ready(&self, key: Option<&str>, wait: Duration) -> Readiness {
+        let clock = &self.core.shared.clock;
+        let end = clock.now().after(wait);
+        loop {
+            let readiness = self.readiness(key);
+            let now = clock.now();
+            if readiness.available > 0 || now >= end {
+                return readiness;
+            }
+            clock.sleep_until(now.after(LOOK).min(end)).await;
+        }
+    }
+}
