@@ -14,6 +14,7 @@
 //! ```
 
 mod command;
+mod fleet;
 mod half_open;
 mod reason;
 mod record;
@@ -28,6 +29,7 @@ use std::time::Duration;
 use half_open::HalfOpen;
 use rules::TripRules;
 
+pub use fleet::Suspicion;
 pub use reason::{BreakerCause, BreakerEvent, TripReason};
 pub use state::{
     BreakerCommand, CommandSource, IllegalTransition, Override, OverrideMode, RecordResult,
@@ -43,7 +45,7 @@ const MAX_EVENTS: usize = 64;
 /// A circuit breaker, without a clock.
 ///
 /// # Units   `now`, everywhere: never decreasing.
-/// # Source  Rules BRK-1 to BRK-12 in docs/rules.md.
+/// # Source  Rules BRK-1 to BRK-12 and FLT-3 to FLT-8 in docs/rules.md.
 #[derive(Debug, Clone)]
 pub struct Breaker {
     settings: BreakerSettings,
@@ -55,7 +57,9 @@ pub struct Breaker {
     open_until: Time,
     open_attempt: u32,
     overdue: u64,
-    /// The operator's override, and the supervisor's, which takes precedence.
+    /// The overrides by their precedence, from below: the fleet's, the operator's of this replica,
+    /// and the supervisor's.
+    fleet: Option<Override>,
     operator: Option<Override>,
     parked: Option<Override>,
     /// Mode of the override in force.
@@ -64,6 +68,12 @@ pub struct Breaker {
     warned: bool,
     /// Cause of the last failure of this generation.
     last_failure: Option<&'static str>,
+    /// The evidence of other replicas, while it stands.
+    suspicion: Option<Suspicion>,
+    /// End of the open time that the dependency itself asked for.
+    hinted_until: Time,
+    /// Time at which it probes without the fleet's lease, once it has asked for that.
+    alone_at: Option<Time>,
     /// Random number for a lost probe that `admit` or `release` finds; they take no generator.
     spare: f64,
     /// Time of the next change that needs no call; [`Time::MAX`] for never.
@@ -79,7 +89,7 @@ impl Breaker {
     #[must_use]
     pub fn new(settings: BreakerSettings, now: Time) -> Self {
         Self {
-            rules: TripRules::new(&settings),
+            rules: TripRules::new(&settings, None),
             state: State::Closed,
             generation: 0,
             window: Window::new(settings.window, now),
@@ -87,11 +97,15 @@ impl Breaker {
             open_until: Time::ZERO,
             open_attempt: 0,
             overdue: 0,
+            fleet: None,
             operator: None,
             parked: None,
             mode: None,
             warned: false,
             last_failure: None,
+            suspicion: None,
+            hinted_until: Time::ZERO,
+            alone_at: None,
             spare: 0.0,
             deadline: Time::MAX,
             since: now,
@@ -123,6 +137,7 @@ impl Breaker {
                 Ok(Permit::normal(self.generation, now))
             }
             (Some(OverrideMode::ForcedOpen), _) => Err(RefusalState::ForcedOpen),
+            (None, State::Open) if self.asks_for_lease(now) => Err(RefusalState::AwaitingLease),
             (None, State::Open) => Err(RefusalState::Open),
             (None, State::HalfOpen) => self.admit_probe(now).ok_or(RefusalState::HalfOpen),
         };
@@ -164,9 +179,9 @@ impl Breaker {
             Some(OverrideMode::ForcedOpen) => true,
             Some(OverrideMode::Shadow) | None => {
                 self.state != State::Closed
-                    || self
-                        .rules
-                        .needs_every_success(&self.settings, &self.window, self.overdue)
+                    // FLT-4: beside the evidence of others, every outcome counts at once.
+                    || self.suspicion.is_some()
+                    || self.rules.needs_every_success(&self.window, self.overdue)
             }
         }
     }
@@ -189,12 +204,14 @@ impl Breaker {
         self.state
     }
 
-    /// Returns the override in force: the supervisor's takes precedence over the operator's.
+    /// Returns the override in force: the supervisor's takes precedence over the operator's, and
+    /// that over the fleet's.
     #[must_use]
     pub const fn overridden(&self) -> Option<&Override> {
-        match &self.parked {
-            Some(parked) => Some(parked),
-            None => self.operator.as_ref(),
+        match (&self.parked, &self.operator) {
+            (Some(parked), _) => Some(parked),
+            (None, Some(operator)) => Some(operator),
+            (None, None) => self.fleet.as_ref(),
         }
     }
 
@@ -275,6 +292,7 @@ impl Breaker {
     fn wait(&self, state: RefusalState, now: Time) -> Option<Duration> {
         match state {
             RefusalState::Open => Some(self.open_until.since(now)),
+            RefusalState::AwaitingLease => Some(fleet::SOON),
             RefusalState::HalfOpen => {
                 let end = self.half_open.lease_end(&self.settings.half_open)?;
                 Some(end.since(now))

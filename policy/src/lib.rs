@@ -35,12 +35,13 @@ mod limit;
 
 mod chaos;
 
+pub mod fleet;
 pub mod supervision;
 
 pub use breaker::{
     Breaker, BreakerCause, BreakerCommand, BreakerEvent, BreakerView, CommandSource, EndedPermits,
     HalfOpenView, IllegalTransition, Override, OverrideMode, RecordResult, Refusal, RefusalState,
-    State, TripReason,
+    State, Suspicion, TripReason,
 };
 pub use budget::Budget;
 pub use bulkhead::{Priority, QueuePosition, Ticket, WaitQueue};
@@ -56,9 +57,9 @@ pub use settings::{
     AdaptiveRule, AdaptiveSettings, BackoffSettings, BreakerSettings, BudgetSettings,
     BulkheadSettings, CancelledPolicy, ChaosSettings, DependencySettings, GiveUp, HalfOpenLimit,
     HalfOpenRule, HalfOpenSettings, HedgeDelay, HedgeSettings, Intensity, KeySettings, LostProbe,
-    OpenTime, Placement, QuarantineSettings, QuotaReset, RateLimitSettings, RestartType,
-    RetryJitter, RetrySettings, ThrottleSettings, TimeoutSettings, WhenAllDown, WhileRestarting,
-    WindowKind, WorkerSettings,
+    OpenTime, Placement, ProbeLease, QuarantineSettings, QuotaReset, RateLimitSettings,
+    RestartType, RetryJitter, RetrySettings, ThrottleSettings, TimeoutSettings, WhenAllDown,
+    WhileRestarting, WindowKind, WorkerSettings,
 };
 pub use supervision::{PanicReport, StopCause};
 pub use text::RoundedDuration;

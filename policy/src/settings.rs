@@ -182,6 +182,8 @@ pub struct HalfOpenSettings {
     pub cancelled_probe_reopens: bool,
     /// Maximum duration of a half-open period, independent of its probes; `None` for no limit.
     pub limit: Option<HalfOpenLimit>,
+    /// Who lets it become half-open at the end of its open time.
+    pub lease: ProbeLease,
 }
 
 impl Default for HalfOpenSettings {
@@ -194,8 +196,24 @@ impl Default for HalfOpenSettings {
             lost_probe: LostProbe::Fails,
             cancelled_probe_reopens: false,
             limit: None,
+            lease: ProbeLease::Own,
         }
     }
+}
+
+/// Who lets a breaker become half-open at the end of its open time.
+///
+/// # Source  Rules FLT-1 and FLT-7 in docs/rules.md.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ProbeLease {
+    /// It decides by itself.
+    #[default]
+    Own,
+    /// It asks for the fleet's lease, and decides by itself only without an answer.
+    Leased {
+        /// Maximum wait for an answer.
+        timeout: Duration,
+    },
 }
 
 /// Maximum duration of a half-open period.

@@ -167,6 +167,7 @@ fn read_half_open(section: &mut Section<'_>, attempt: Option<Duration>) -> HalfO
         limit: section
             .section_if_given("half_open_limit")
             .and_then(read_limit),
+        lease: default.lease,
     };
     if let Some(attempt) = attempt.filter(|attempt| *attempt > settings.probe_lease) {
         let attempt = humantime::format_duration(attempt);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use breakerbox_policy::{
     BreakerSettings, CancelledPolicy, HalfOpenLimit, HalfOpenRule, HalfOpenSettings, LostProbe,
-    OpenTime, Rate, WindowKind,
+    OpenTime, ProbeLease, Rate, WindowKind,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -93,6 +93,9 @@ struct HalfOpenLine {
     cancelled_probe_reopens: bool,
     #[serde(with = "optional_limit")]
     limit: Option<HalfOpenLimit>,
+    /// A replay has no fleet.
+    #[serde(skip)]
+    lease: ProbeLease,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -246,6 +249,7 @@ mod tests {
                         after: span,
                         closes: true,
                     }),
+                    lease: ProbeLease::Own,
                 },
                 cancelled,
             };

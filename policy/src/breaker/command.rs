@@ -3,7 +3,7 @@
 use super::{
     Breaker, BreakerCause, BreakerCommand, BreakerEvent, BreakerSettings, CommandSource, Duration,
     EndedPermits, IllegalTransition, Override, OverrideMode, RandomSource, State, Time, TripReason,
-    TripRules, Window,
+    Window,
 };
 use crate::backoff;
 
@@ -52,6 +52,16 @@ impl Breaker {
             }
             BreakerCommand::Trip { reason, wait } => self.trip(now, reason, wait, random),
             BreakerCommand::Probe { reason } => return self.probe(now, reason),
+            BreakerCommand::OfFleet(set) => self.set_fleet_override(now, set),
+            BreakerCommand::Adopt { replicas, of, wait } => {
+                self.adopt(now, (replicas, of), wait, random);
+            }
+            BreakerCommand::Hold {
+                wait,
+                failed_periods,
+            } => self.hold(now, wait, failed_periods),
+            BreakerCommand::Grant => self.grant(now),
+            BreakerCommand::Recovered { by } => self.close_by_verdict(now, by),
         }
         Ok(())
     }
@@ -127,7 +137,7 @@ impl Breaker {
     /// # Source  Rules BRK-3 and CFG-2.
     pub fn reconfigure(&mut self, now: Time, settings: BreakerSettings) {
         let old = std::mem::replace(&mut self.settings, settings);
-        self.rules = TripRules::new(&self.settings);
+        self.renew_rules();
         let window = old.window != self.settings.window;
         let probing = self.state == State::HalfOpen && old.half_open != self.settings.half_open;
         // CFG-2: a reload keeps the counters, unless they belong to another kind of window.

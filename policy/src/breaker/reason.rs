@@ -96,6 +96,13 @@ pub enum TripReason {
     },
     /// A command, with its reason.
     Commanded(String),
+    /// Evidence of other replicas.
+    Fleet {
+        /// Number of replicas with evidence.
+        replicas: u32,
+        /// Number of replicas that call the dependency.
+        of: u32,
+    },
 }
 
 impl fmt::Display for TripReason {
@@ -134,6 +141,10 @@ impl fmt::Display for TripReason {
                 write!(out, "({overdue} still running), at or above {rate}")
             }
             Self::Commanded(ref reason) => write!(out, "by command: {reason}"),
+            Self::Fleet { replicas, of } => {
+                let replicas_of = CountedNoun(u64::from(of), "replica");
+                write!(out, "{replicas} of {replicas_of} had it open")
+            }
             Self::ProbeFailed
             | Self::ProbeSlow { .. }
             | Self::ProbeLost { .. }
@@ -215,6 +226,13 @@ pub enum BreakerCause {
         /// Number of successes.
         successes: u64,
     },
+    /// The probe of another replica succeeded.
+    FleetRecovered {
+        /// The replica.
+        by: String,
+    },
+    /// The fleet's lease was granted.
+    LeaseGranted,
     /// Half-open reached no decision in its time, and its settings close it then.
     HalfOpenTimeOver,
     /// A command, with its reason.
@@ -242,6 +260,8 @@ impl fmt::Display for BreakerCause {
             Self::Recovered { successes } => {
                 write!(out, "{} succeeded", CountedNoun(*successes, "probe"))
             }
+            Self::FleetRecovered { by } => write!(out, "the probe of {by} succeeded"),
+            Self::LeaseGranted => out.write_str("the open time is over, and the lease is granted"),
             Self::HalfOpenTimeOver => out.write_str("the half-open time is over"),
             Self::Commanded(reason) => write!(out, "by command: {reason}"),
             Self::OverrideExpired => out.write_str("the override came to its end"),
@@ -318,6 +338,14 @@ pub enum BreakerEvent {
         /// The broken rule.
         reason: TripReason,
     },
+    /// The open time is over and a caller is there: the fleet's lease is asked for. It probes without
+    /// the lease once the timeout is over.
+    ProbeDue {
+        /// Time of the event.
+        at: Time,
+        /// The generation.
+        generation: u64,
+    },
     /// A generation began without a transition: [`BreakerCause::Restarted`] or [`BreakerCause::Reconfigured`].
     Renewed {
         /// Time of the event.
@@ -355,6 +383,7 @@ impl fmt::Display for BreakerEvent {
                 write!(out, "{mode} taken off: {cause}")
             }
             Self::WouldTrip { reason, .. } => write!(out, "would have opened: {reason}"),
+            Self::ProbeDue { .. } => out.write_str("a probe is due: the lease is asked for"),
             Self::Renewed { cause, .. } => write!(out, "counts anew: {cause}"),
         }
     }

@@ -1,14 +1,28 @@
 //! Judgement of a window: which rule, if any, is broken (BRK-1, BRK-9).
 
+use std::num::NonZeroU32;
+
 use super::reason::TripReason;
 use crate::window::Window;
 use crate::{BreakerSettings, CancelledPolicy, Rate, WindowKind};
+
+/// Fewest own failures that confirm the evidence of others: one alone may be chance.
+const FEWEST: u32 = 2;
+
+/// Returns the smallest number that is at least this share of `number`.
+fn least_of(number: u32, share: Rate) -> u32 {
+    u32::try_from(share.least_part(u64::from(number))).unwrap_or(u32::MAX)
+}
 
 /// Values derived from the settings, computed once: the record path must not divide.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TripRules {
     /// Number of calls from which rates are judged.
     minimum: u64,
+    /// Number of failures in the window that opens it.
+    failure_threshold: Option<NonZeroU32>,
+    /// Number of failures in a row that opens it.
+    consecutive_failures: Option<NonZeroU32>,
     /// Minimum number of failures that can ever reach the failure rate.
     failure_floor: Option<u64>,
     /// Minimum number of slow calls that can ever reach the slow rate.
@@ -26,15 +40,26 @@ struct WindowFigures {
 }
 
 impl TripRules {
-    pub(super) fn new(settings: &BreakerSettings) -> Self {
+    /// `confirm`: the share of its own numbers that is enough beside the evidence of others.
+    pub(super) fn new(settings: &BreakerSettings, confirm: Option<Rate>) -> Self {
+        // FLT-4: rates stay as they are; only their minimum and the numbers are lowered.
+        let lowered = |number: u32| match confirm {
+            Some(share) => number.min(least_of(number, share).max(FEWEST)),
+            None => number,
+        };
+        let threshold = |number: Option<NonZeroU32>| {
+            number.map(|number| NonZeroU32::new(lowered(number.get())).unwrap_or(number))
+        };
         let minimum = match settings.window {
             // A minimum that the window cannot hold would never be reached.
             WindowKind::Count { size } => settings.minimum_calls.min(size.get()),
             _ => settings.minimum_calls,
         };
-        let minimum = u64::from(minimum.max(1));
+        let minimum = u64::from(lowered(minimum.max(1)));
         Self {
             minimum,
+            failure_threshold: threshold(settings.failure_threshold),
+            consecutive_failures: threshold(settings.consecutive_failures),
             failure_floor: settings.failure_rate.map(|rate| rate.least_part(minimum)),
             slow_floor: settings.slow_rate.map(|rate| rate.least_part(minimum)),
             cancelled: match settings.cancelled {
@@ -63,12 +88,7 @@ impl TripRules {
     }
 
     /// Returns true if an unrecorded success could change the result of [`TripRules::judge`].
-    pub(super) fn needs_every_success(
-        &self,
-        settings: &BreakerSettings,
-        window: &Window,
-        overdue: u64,
-    ) -> bool {
+    pub(super) fn needs_every_success(&self, window: &Window, overdue: u64) -> bool {
         let sums = window.sums();
         let reached = |floor: Option<u64>, part: u64| floor.is_some_and(|floor| part >= floor);
         self.cancelled.is_some()
@@ -76,7 +96,7 @@ impl TripRules {
             || reached(self.slow_floor, sums.slow + overdue)
             // Only after a reload: otherwise it would have opened already.
             || (!window.is_consecutive()
-                && settings
+                && self
                     .failure_threshold
                     .is_some_and(|most| sums.failures >= u64::from(most.get())))
     }
@@ -124,7 +144,7 @@ impl TripRules {
             run,
             ..
         } = figures;
-        if let Some(threshold) = settings.failure_threshold
+        if let Some(threshold) = self.failure_threshold
             && failures >= u64::from(threshold.get())
         {
             return Some(if window.is_consecutive() {
@@ -139,7 +159,7 @@ impl TripRules {
                 }
             });
         }
-        if let Some(threshold) = settings.consecutive_failures
+        if let Some(threshold) = self.consecutive_failures
             && run >= u64::from(threshold.get())
         {
             return Some(TripReason::Consecutive {

@@ -59,6 +59,8 @@ pub enum CommandSource {
     Operator,
     /// The supervisor, which parked the dependency.
     Supervisor,
+    /// An operator, for all replicas of the fleet.
+    Fleet,
 }
 
 impl fmt::Display for CommandSource {
@@ -66,6 +68,7 @@ impl fmt::Display for CommandSource {
         out.write_str(match self {
             Self::Operator => "operator",
             Self::Supervisor => "supervisor",
+            Self::Fleet => "fleet",
         })
     }
 }
@@ -141,6 +144,32 @@ pub enum BreakerCommand {
         /// Reason.
         reason: String,
     },
+    /// Set or remove the fleet's override, below an operator's (rule FLT-12).
+    OfFleet(Option<Override>),
+    /// Open a closed breaker because of the evidence of other replicas (rules FLT-5 and FLT-6).
+    Adopt {
+        /// Number of replicas with evidence.
+        replicas: u32,
+        /// Number of replicas that call the dependency.
+        of: u32,
+        /// Time for which it stays open.
+        wait: Duration,
+    },
+    /// Keep an open breaker open for at least this time from now, as another replica's probe failed
+    /// (rule FLT-8). It starts no generation.
+    Hold {
+        /// Time for which it stays open.
+        wait: Duration,
+        /// Number of half-open periods in a row that have failed in the fleet.
+        failed_periods: u32,
+    },
+    /// The fleet's lease is granted: an open breaker whose time is over becomes half-open.
+    Grant,
+    /// Close a breaker that is open by its rules, as another replica's probe succeeded (rule FLT-8).
+    Recovered {
+        /// The replica.
+        by: String,
+    },
 }
 
 impl BreakerCommand {
@@ -158,6 +187,11 @@ impl BreakerCommand {
             Self::Unpark => "unpark",
             Self::Trip { .. } => "trip",
             Self::Probe { .. } => "probe",
+            Self::OfFleet(_) => "override",
+            Self::Adopt { .. } => "adopt",
+            Self::Hold { .. } => "hold",
+            Self::Grant => "grant",
+            Self::Recovered { .. } => "recovered",
         }
     }
 
@@ -173,7 +207,14 @@ impl BreakerCommand {
             | Self::Park { reason }
             | Self::Trip { reason, .. }
             | Self::Probe { reason } => reason,
-            Self::Clear | Self::Unpark => "",
+            Self::OfFleet(Some(set)) => &set.reason,
+            Self::Clear
+            | Self::Unpark
+            | Self::OfFleet(None)
+            | Self::Adopt { .. }
+            | Self::Hold { .. }
+            | Self::Grant
+            | Self::Recovered { .. } => "",
         }
     }
 
@@ -184,6 +225,7 @@ impl BreakerCommand {
             Self::Open { until, .. } | Self::Disable { until, .. } | Self::Shadow { until, .. } => {
                 *until
             }
+            Self::OfFleet(Some(set)) => set.until,
             _ => None,
         }
     }
@@ -223,12 +265,15 @@ pub enum RefusalState {
     HalfOpen,
     /// An override forces it open.
     ForcedOpen,
+    /// Its open time is over, and it has asked for the fleet's lease to probe (rule FLT-7). The call
+    /// may wait for the answer and ask again.
+    AwaitingLease,
 }
 
 impl fmt::Display for RefusalState {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(match self {
-            Self::Open => "open",
+            Self::Open | Self::AwaitingLease => "open",
             Self::HalfOpen => "half_open",
             Self::ForcedOpen => "forced_open",
         })

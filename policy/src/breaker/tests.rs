@@ -1,6 +1,7 @@
 //! One test per edge of the state chart, and the values on both sides of each boundary.
 
 mod edges;
+mod fleet;
 mod half_open;
 mod overrides;
 mod windows;

@@ -20,6 +20,7 @@ impl Breaker {
     /// Makes one pass in a fixed order, so that zero spans cannot make it loop for ever.
     pub(super) fn advance(&mut self, now: Time, random: &mut dyn RandomSource) {
         self.expire_overrides(now);
+        self.expire_suspicion(now);
         if self.state == State::HalfOpen {
             self.expire_probes(now, random);
         }
@@ -27,7 +28,7 @@ impl Breaker {
             self.expire_half_open(now, random);
         }
         // BRK-8: only its time, or a command, ends the open state.
-        if self.state == State::Open && self.open_until <= now {
+        if self.state == State::Open && self.open_until <= now && self.may_probe(now) {
             let auto_close = self.settings.half_open.rule == HalfOpenRule::AutoClose;
             if auto_close {
                 self.close(now, BreakerCause::OpenTimeOver);
@@ -44,7 +45,11 @@ impl Breaker {
                 .and_then(|set| set.until)
                 .is_some_and(|until| until <= now)
         };
-        for author in [CommandSource::Supervisor, CommandSource::Operator] {
+        for author in [
+            CommandSource::Supervisor,
+            CommandSource::Operator,
+            CommandSource::Fleet,
+        ] {
             if over(self.slot(author)) {
                 self.remove_override(now, author, &BreakerCause::OverrideExpired);
             }
@@ -115,6 +120,7 @@ impl Breaker {
         random: &mut dyn RandomSource,
     ) {
         let open_time = backoff::open_time(&self.settings.open, self.open_attempt, random);
+        self.hinted_until = hint.map_or(Time::ZERO, |hint| now.after(hint));
         // BRK-8: at least as long as the dependency asked for (`Retry-After`).
         self.open_for(now, reason, open_time.max(hint.unwrap_or_default()), random);
     }
@@ -132,7 +138,7 @@ impl Breaker {
         // BRK-11: a trip is recorded with its rule and its figures.
         // EDGE-8: and with the cause of the failure that decided.
         let last_failure = match reason {
-            TripReason::Commanded(_) => None,
+            TripReason::Commanded(_) | TripReason::Fleet { .. } => None,
             _ => self.last_failure,
         };
         let cause = BreakerCause::Tripped {
@@ -143,7 +149,7 @@ impl Breaker {
     }
 
     /// Enters a state: empties the window, starts a generation, emits the event.
-    fn transition(
+    pub(super) fn transition(
         &mut self,
         now: Time,
         to: State,
@@ -158,6 +164,7 @@ impl Breaker {
         self.empty_window(now);
         self.start_generation(now);
         self.last_failure = None;
+        self.alone_at = None;
         let generation = self.generation;
         self.push(BreakerEvent::Transition {
             from,
@@ -231,6 +238,7 @@ impl Breaker {
 
     fn slot(&self, by: CommandSource) -> &Option<Override> {
         match by {
+            CommandSource::Fleet => &self.fleet,
             CommandSource::Operator => &self.operator,
             CommandSource::Supervisor => &self.parked,
         }
@@ -238,6 +246,7 @@ impl Breaker {
 
     fn slot_mut(&mut self, by: CommandSource) -> &mut Option<Override> {
         match by {
+            CommandSource::Fleet => &mut self.fleet,
             CommandSource::Operator => &mut self.operator,
             CommandSource::Supervisor => &mut self.parked,
         }
@@ -246,12 +255,15 @@ impl Breaker {
     /// Computes the time of the next change that needs no call.
     pub(super) fn set_deadline(&mut self) {
         let mut deadline = Time::MAX;
-        for set in [&self.operator, &self.parked].into_iter().flatten() {
+        for set in [&self.fleet, &self.operator, &self.parked]
+            .into_iter()
+            .flatten()
+        {
             deadline = deadline.min(set.until.unwrap_or(Time::MAX));
         }
         let own = match self.state {
             State::Closed => Time::MAX,
-            State::Open => self.open_until,
+            State::Open => self.open_deadline(),
             State::HalfOpen => {
                 let half_open = &self.settings.half_open;
                 let lease = self.half_open.lease_end(half_open).unwrap_or(Time::MAX);
@@ -260,7 +272,8 @@ impl Breaker {
                 })
             }
         };
-        self.deadline = deadline.min(own);
+        let suspicion = self.suspicion.map_or(Time::MAX, |one| one.until);
+        self.deadline = deadline.min(own).min(suspicion);
     }
 
     pub(super) fn is_shadowed(&self) -> bool {

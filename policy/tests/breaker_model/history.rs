@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use breakerbox_policy::{
     BreakerSettings, CancelledPolicy, Class, HalfOpenLimit, HalfOpenRule, HalfOpenSettings,
-    LostProbe, OpenTime, Rate, WindowKind,
+    LostProbe, OpenTime, ProbeLease, Rate, WindowKind,
 };
 use proptest::option;
 use proptest::prelude::*;
@@ -101,6 +101,7 @@ fn half_open() -> impl Strategy<Value = HalfOpenSettings> {
                 },
                 cancelled_probe_reopens,
                 limit: limit.map(|(after, closes)| HalfOpenLimit { after, closes }),
+                lease: ProbeLease::Own,
             }
         })
 }

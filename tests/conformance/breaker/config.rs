@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use breakerbox_policy::{
     BreakerSettings, CancelledPolicy, HalfOpenLimit, HalfOpenRule, HalfOpenSettings, LostProbe,
-    OpenTime, Rate, WindowKind,
+    OpenTime, ProbeLease, Rate, WindowKind,
 };
 use serde_json::Value;
 
@@ -204,6 +204,7 @@ fn half_open(config: &Value) -> Outcome<HalfOpenSettings> {
         None => max_admitted.unwrap_or(NonZeroU32::MAX),
     };
     Ok(HalfOpenSettings {
+        lease: ProbeLease::Own,
         max_calls: at_once,
         max_admitted,
         rule: half_open_rule(config)?,

@@ -1,0 +1,147 @@
+//! The evidence of other replicas, and when it is enough.
+
+use std::collections::BTreeMap;
+
+use super::{FleetSettings, ReplicaId, Revision, TripSharing};
+use crate::Time;
+
+/// The evidence of others on one dependency, and who calls it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct EvidenceBoard {
+    /// End of the evidence of each replica, and the revision that said so.
+    standing: BTreeMap<ReplicaId, (Time, Revision)>,
+    /// Time since which evidence of others stands.
+    first_heard: Option<Time>,
+    /// Latest begin of a call of this replica that has succeeded.
+    last_success: Option<Time>,
+    /// Time since which a quorum has evidence.
+    quorum_since: Option<Time>,
+    /// Last known calls of the others.
+    callers: BTreeMap<ReplicaId, Time>,
+}
+
+impl EvidenceBoard {
+    /// Sets or removes the evidence of a replica, unless a later word was heard.
+    pub(super) fn put(
+        &mut self,
+        replica: ReplicaId,
+        until: Option<Time>,
+        revision: Revision,
+        now: Time,
+    ) {
+        let known = self.standing.get(&replica);
+        if known.is_some_and(|(_, known)| *known >= revision) {
+            return;
+        }
+        match until {
+            Some(until) => {
+                self.first_heard.get_or_insert(now);
+                self.standing.insert(replica, (until, revision));
+            }
+            None => {
+                self.standing.remove(&replica);
+                self.settle_empty();
+            }
+        }
+    }
+
+    pub(super) fn present(&mut self, replica: ReplicaId, calls: bool, now: Time) {
+        if calls {
+            self.callers.insert(replica, now);
+        }
+    }
+
+    pub(super) fn gone(&mut self, replica: ReplicaId) {
+        self.callers.remove(&replica);
+    }
+
+    pub(super) fn succeeded(&mut self, began: Time) {
+        self.last_success = self.last_success.max(Some(began));
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.standing.clear();
+        self.settle_empty();
+    }
+
+    /// Removes the evidence that is older than a verdict.
+    pub(super) fn clear_before(&mut self, verdict: Revision) {
+        self.standing.retain(|_, (_, revision)| *revision > verdict);
+        self.settle_empty();
+    }
+
+    pub(super) fn forget_ended(&mut self, now: Time) {
+        self.standing.retain(|_, (until, _)| *until > now);
+        self.settle_empty();
+    }
+
+    fn settle_empty(&mut self) {
+        if self.standing.is_empty() {
+            self.first_heard = None;
+            self.quorum_since = None;
+        }
+    }
+
+    pub(super) fn count(&self) -> u32 {
+        u32::try_from(self.standing.len()).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn latest_end(&self) -> Option<Time> {
+        self.standing.values().map(|(until, _)| *until).max()
+    }
+
+    pub(super) fn next_end(&self) -> Option<Time> {
+        self.standing.values().map(|(until, _)| *until).min()
+    }
+
+    /// Time at which a quorum opens a breaker here, unless a success speaks against it.
+    pub(super) fn adoption_at(&self, settings: &FleetSettings) -> Option<Time> {
+        let since = self.quorum_since.filter(|_| !self.has_own_success())?;
+        Some(since.after(settings.settle))
+    }
+
+    /// Returns true if a call of this replica has succeeded that began when evidence stood.
+    fn has_own_success(&self) -> bool {
+        match (self.last_success, self.first_heard) {
+            (Some(began), Some(heard)) => began >= heard,
+            _ => false,
+        }
+    }
+
+    /// Number of replicas that call the dependency: those of the last minute or so, and this one.
+    pub(super) fn callers(&self, now: Time, settings: &FleetSettings) -> u32 {
+        let is_recent = |at: &Time| at.after(settings.quorum.within) > now;
+        let others = self.callers.iter().filter(|(replica, at)| {
+            // Evidence is the word of a caller, whatever its heartbeats say.
+            is_recent(at) || self.standing.contains_key(replica)
+        });
+        let silent = self
+            .standing
+            .keys()
+            .filter(|one| !self.callers.contains_key(one));
+        u32::try_from(others.count() + silent.count() + 1).unwrap_or(u32::MAX)
+    }
+
+    /// Returns the number of replicas with evidence, once it opens a breaker here.
+    pub(super) fn judge(&mut self, now: Time, settings: &FleetSettings) -> Option<u32> {
+        let count = self.count();
+        let is_enough = match settings.trips {
+            TripSharing::Off => false,
+            // FLT-6: one replica's word opens another's breaker only where that was set.
+            TripSharing::Any => return (count > 0).then_some(count),
+            TripSharing::Confirm => {
+                let of = u64::from(self.callers(now, settings));
+                let share = settings.quorum.share.least_part(of);
+                u64::from(count) >= share.max(u64::from(settings.quorum.at_least))
+            }
+        };
+        if !is_enough {
+            self.quorum_since = None;
+            return None;
+        }
+        let since = *self.quorum_since.get_or_insert(now);
+        // FLT-5: no replica is opened against its own successes.
+        let opens = since.after(settings.settle) <= now && !self.has_own_success();
+        opens.then_some(count)
+    }
+}

@@ -1,0 +1,221 @@
+//! The lease to probe: one for the fleet, taken by compare-and-swap, given up with a verdict.
+
+use std::time::Duration;
+
+use super::{FleetDependency, FleetOutput, FleetSettings, OwnBreaker, ReplicaId, Revision, SOON};
+use crate::{BreakerCommand, Time};
+
+/// Wait of a replica for each of its failed probes in a row, before it asks again: the next probe is
+/// another replica's.
+const TURN: Duration = Duration::from_millis(60);
+/// Number of failed probes from which that wait grows no more.
+const MOST_TURNS: u32 = 4;
+
+/// The lease as this replica sees it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Lease {
+    /// The last known revision of the key.
+    revision: Revision,
+    /// The holder of that revision, and the time at which it was seen first.
+    holder: Option<(ReplicaId, Time)>,
+    own: OwnLease,
+    /// Number of own failed probes in a row.
+    failed: u32,
+    /// Time before which this replica does not ask.
+    not_before: Time,
+}
+
+/// What this replica has of it.
+#[derive(Debug, Clone, Copy, Default)]
+enum OwnLease {
+    #[default]
+    None,
+    /// It is this replica's turn soon.
+    Waiting,
+    /// Asked for at this time.
+    Asked(Time),
+    /// Held since this time.
+    Held(Revision, Time),
+    /// Renewal of this revision asked for; it was held since this time.
+    Renewing(Revision, Time),
+}
+
+impl Lease {
+    pub(super) fn held(&self) -> Option<Revision> {
+        match self.own {
+            OwnLease::Held(revision, _) | OwnLease::Renewing(revision, _) => Some(revision),
+            OwnLease::None | OwnLease::Waiting | OwnLease::Asked(_) => None,
+        }
+    }
+
+    /// Takes the lease away from this replica, and returns its revision.
+    pub(super) fn give_up(&mut self) -> Option<Revision> {
+        let held = self.held();
+        self.own = OwnLease::None;
+        held
+    }
+
+    pub(super) fn forget(&mut self) {
+        self.own = OwnLease::None;
+    }
+
+    pub(super) fn succeeded(&mut self) {
+        self.failed = 0;
+    }
+
+    pub(super) fn failed(&mut self, now: Time) {
+        self.failed = self.failed.saturating_add(1);
+        // FLT-9: the next probe is another replica's.
+        self.not_before = now.after(TURN * self.failed.min(MOST_TURNS));
+    }
+
+    /// A lease was seen on the board. Returns true if another replica has taken this one's.
+    pub(super) fn seen(&mut self, now: Time, holder: ReplicaId, revision: Revision) -> bool {
+        if revision <= self.revision {
+            return false;
+        }
+        self.revision = revision;
+        self.holder = Some((holder, now));
+        let is_lost = self.held().is_some_and(|held| held < revision);
+        let is_own = matches!(self.own, OwnLease::Renewing(..) | OwnLease::Asked(_));
+        // The answer to an own question may come behind the watch's word of it.
+        if is_lost && !is_own {
+            self.own = OwnLease::None;
+        }
+        is_lost && !is_own
+    }
+
+    /// A verdict was seen on the board. Returns false if it is older than what is known.
+    pub(super) fn over(&mut self, revision: Revision) -> bool {
+        if revision <= self.revision {
+            return false;
+        }
+        self.revision = revision;
+        self.holder = None;
+        self.own = OwnLease::None;
+        true
+    }
+
+    /// Returns true while another replica may be probing.
+    fn is_taken(&self, now: Time, settings: &FleetSettings) -> bool {
+        // FLT-7: a dead holder is noticed on each watcher's own clock.
+        self.holder.is_some_and(|(holder, since)| {
+            holder != settings.replica && since.after(settings.lease) > now
+        })
+    }
+
+    pub(super) fn next_deadline(&self, settings: &FleetSettings) -> Option<Time> {
+        match self.own {
+            OwnLease::None => None,
+            OwnLease::Waiting => Some(self.not_before),
+            OwnLease::Asked(since) => Some(since.after(settings.timeout)),
+            OwnLease::Held(_, since) => Some(since.after(settings.lease / 3)),
+            OwnLease::Renewing(_, since) => Some(since.after(settings.lease)),
+        }
+    }
+}
+
+impl FleetDependency {
+    /// The breaker asks for the lease.
+    pub(super) fn probe_due(&mut self, now: Time, outputs: &mut Vec<FleetOutput>) {
+        // FLT-1: without a board, a probe goes out alone.
+        if !self.is_connected {
+            outputs.push(FleetOutput::Alone);
+            outputs.push(FleetOutput::Breaker(BreakerCommand::Grant));
+            return;
+        }
+        match self.lease.own {
+            OwnLease::Held(..) | OwnLease::Renewing(..) => {
+                outputs.push(FleetOutput::Breaker(BreakerCommand::Grant));
+            }
+            OwnLease::Waiting | OwnLease::Asked(_) => {}
+            OwnLease::None if self.lease.is_taken(now, &self.settings) => {
+                outputs.push(hold_for_a_moment());
+            }
+            OwnLease::None if self.lease.not_before > now => self.lease.own = OwnLease::Waiting,
+            OwnLease::None => self.ask(now, outputs),
+        }
+    }
+
+    fn ask(&mut self, now: Time, outputs: &mut Vec<FleetOutput>) {
+        self.lease.own = OwnLease::Asked(now);
+        outputs.push(FleetOutput::TakeLease {
+            expected: self.lease.revision,
+        });
+    }
+
+    /// The board's answer to a swap of the lease.
+    pub(super) fn swapped(
+        &mut self,
+        now: Time,
+        answer: Result<Revision, Revision>,
+        outputs: &mut Vec<FleetOutput>,
+    ) {
+        match (self.lease.own, answer) {
+            (OwnLease::Asked(since), Ok(revision)) => {
+                self.hold_lease(since, revision);
+                outputs.push(FleetOutput::Breaker(BreakerCommand::Grant));
+            }
+            (OwnLease::Renewing(..), Ok(revision)) => self.hold_lease(now, revision),
+            (OwnLease::Asked(_), Err(_)) => {
+                self.lease.own = OwnLease::None;
+                outputs.push(hold_for_a_moment());
+            }
+            (OwnLease::Renewing(..), Err(_)) => {
+                self.lease.own = OwnLease::None;
+                if let Some((by, _)) = self.lease.holder {
+                    outputs.push(FleetOutput::Fenced { by });
+                }
+            }
+            // The question was given up meanwhile: the lease ends by itself.
+            (OwnLease::None | OwnLease::Waiting | OwnLease::Held(..), Ok(revision)) => {
+                self.lease.revision = self.lease.revision.max(revision);
+            }
+            (OwnLease::None | OwnLease::Waiting | OwnLease::Held(..), Err(_)) => {}
+        }
+    }
+
+    fn hold_lease(&mut self, since: Time, revision: Revision) {
+        self.lease.own = OwnLease::Held(revision, since);
+        if revision > self.lease.revision {
+            self.lease.revision = revision;
+            self.lease.holder = Some((self.settings.replica, since));
+        }
+    }
+
+    /// Makes the changes of the lease that time alone makes.
+    pub(super) fn lease_time(&mut self, now: Time, outputs: &mut Vec<FleetOutput>) {
+        let due = self.lease.next_deadline(&self.settings);
+        if due.is_none_or(|due| due > now) {
+            return;
+        }
+        match self.lease.own {
+            OwnLease::None => {}
+            // FLT-9: after the wait, what is known of the lease by now decides.
+            OwnLease::Waiting if self.lease.is_taken(now, &self.settings) => {
+                self.lease.own = OwnLease::None;
+                outputs.push(hold_for_a_moment());
+            }
+            OwnLease::Waiting => self.ask(now, outputs),
+            OwnLease::Asked(_) => {
+                self.lease.own = OwnLease::None;
+                outputs.push(FleetOutput::Alone);
+                outputs.push(FleetOutput::Breaker(BreakerCommand::Grant));
+            }
+            // FLT-7: it is renewed while a probe is under way, and runs out otherwise.
+            OwnLease::Held(revision, since) if self.breaker == OwnBreaker::HalfOpen => {
+                self.lease.own = OwnLease::Renewing(revision, since);
+                outputs.push(FleetOutput::TakeLease { expected: revision });
+            }
+            OwnLease::Held(..) | OwnLease::Renewing(..) => self.lease.own = OwnLease::None,
+        }
+    }
+}
+
+/// The breaker stays open for a moment: another replica probes.
+pub(super) fn hold_for_a_moment() -> FleetOutput {
+    FleetOutput::Breaker(BreakerCommand::Hold {
+        wait: SOON,
+        failed_periods: 0,
+    })
+}
