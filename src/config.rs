@@ -32,6 +32,7 @@ mod reload;
 mod caller_auth;
 mod dependency;
 mod kind;
+mod links;
 mod mcp;
 mod mcp_group;
 mod mcp_tools;

@@ -1,4 +1,4 @@
-//! `breakerbox status`, `open`, `close`, `disable`, `shadow`, `reset`, `restart` and `events`: operator
+//! `breakerbox status`, `open`, `close`, `disable`, `shadow`, `reset`, `restart`, `events` and `note`: operator
 //! commands for a running Breakerbox, over its admin side.
 //!
 //! The commands make no decisions: the server validates, carries out and records.
@@ -6,6 +6,8 @@
 mod client;
 
 mod follow;
+
+mod note;
 
 mod table;
 
@@ -19,6 +21,7 @@ use serde_json::{Value, json};
 
 use crate::cli::ExitReason;
 use client::{ClientError, RemoteAdmin};
+pub(crate) use note::{NoteArgs, note};
 
 /// Refresh interval of `--watch`.
 const EVERY: Duration = Duration::from_secs(1);

@@ -10,6 +10,7 @@ mod connections;
 mod dashboard;
 mod disturbance;
 mod guard;
+mod history;
 mod log;
 mod metrics;
 mod mounted;

@@ -1,5 +1,6 @@
 //! The state of the dependencies as JSON; the field names are a contract.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::Json;
@@ -25,6 +26,10 @@ const MAX_KEYS: usize = 100;
 pub(super) struct DependencyView {
     name: String,
     kind: &'static str,
+    /// Scheme, host and port of its address, if it has one.
+    upstream: Option<String>,
+    /// Pages for the operator, by name.
+    links: BTreeMap<String, String>,
     state: &'static str,
     #[serde(rename = "override")]
     overridden: Option<OverrideView>,
@@ -238,6 +243,7 @@ fn view(admin: &Admin, status: DependencyStatus) -> DependencyView {
     let inner = &admin.inner;
     let settings = inner.runtime.settings(&status.name).unwrap_or_default();
     let kind = admin.kind_of(&status.name);
+    let profile = admin.profile_of(&status.name);
     let now = inner.stamps.now();
     let opens_at = status.retry_after.filter(|_| status.state == Breaker::Open);
     let (health, health_reason) = (health_name(&status.health), reason_of(&status.health));
@@ -245,6 +251,8 @@ fn view(admin: &Admin, status: DependencyStatus) -> DependencyView {
     let (totals, latency_ms) = (totals(&status), latency(inner, &status));
     DependencyView {
         kind: kind.map_or("library", kind_word),
+        upstream: profile.upstream,
+        links: profile.links,
         state: state_name(status.state),
         overridden: status.overridden.map(|set| over(inner, set)),
         generation: status.generation,
