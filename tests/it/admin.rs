@@ -14,6 +14,7 @@ mod log;
 mod metrics;
 mod mounted;
 mod operators;
+mod outages;
 mod readiness;
 mod secrets;
 mod stream;
