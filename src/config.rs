@@ -49,6 +49,7 @@ mod classify;
 mod dead_settings;
 mod fallback;
 mod fallback_targets;
+mod health;
 mod hedge;
 mod keys;
 mod rate_limit;

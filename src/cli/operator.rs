@@ -3,6 +3,8 @@
 //!
 //! The commands make no decisions: the server validates, carries out and records.
 
+mod alerts;
+
 mod client;
 
 mod follow;
@@ -20,6 +22,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::cli::ExitReason;
+pub(crate) use alerts::{Alerts, alerts};
 use client::{ClientError, RemoteAdmin};
 pub(crate) use note::{NoteArgs, note};
 
@@ -213,8 +216,9 @@ pub(crate) fn events(
             return follow::follow(&remote, events.since, events.json, out, err).await;
         }
         let since = events.since.unwrap_or(0).to_string();
+        let fold = if events.json { "false" } else { "true" };
         match remote
-            .get_with(&["api", "events"], &[("since", &since)])
+            .get_with(&["api", "events"], &[("since", &since), ("fold", fold)])
             .await
         {
             Ok(page) => {

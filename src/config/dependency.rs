@@ -20,8 +20,8 @@ use super::upstream_tls::{self, UpstreamTls};
 use super::url::{URL, URL_OR_SOCKET, is_dependency_url, is_http_url};
 use super::value_type::{YEAR, boolean, one_of, string};
 use super::{
-    breaker, bulkhead, chaos, classify, credentials, dead_settings, hedge, keys, rate_limit, retry,
-    throttle, timeout, workers,
+    breaker, bulkhead, chaos, classify, credentials, dead_settings, health, hedge, keys,
+    rate_limit, retry, throttle, timeout, workers,
 };
 
 /// The configuration of one dependency.
@@ -185,6 +185,7 @@ fn read_settings(
         bulkhead: bulkhead::read(section.section("bulkhead"), writes, max_wait),
         workers: workers::read(section.section("workers"), give_up),
         classify: classify::read(section.section("classify"), !is_http || has_credentials),
+        health: health::read(section.section("health")),
         keys: keys::read(section.section("keys")),
         when_all_down: section.get_or("when_all_down", &one_of(DOWN), WhenAllDown::default()),
         chaos: chaos.and_then(|chaos| chaos::read(chaos, environment)),

@@ -21,6 +21,7 @@ mod history;
 mod memory;
 mod notes;
 mod operate;
+mod outages;
 mod probes;
 mod profile;
 mod series;
@@ -263,8 +264,12 @@ impl Admin {
         }
     }
 
+    /// Returns the alerts after the latest event. The outages that a look at the health shows are
+    /// among them.
     fn alerts(&self) -> MutexGuard<'_, AlertLog> {
-        self.inner.alerts.acquire()
+        let mut alerts = self.inner.alerts.acquire();
+        alerts.catch_up(self.runtime());
+        alerts
     }
 
     /// Returns all routes, for a program that does not use [`Admin::serve`]: `nest` and
@@ -282,6 +287,7 @@ impl Admin {
                 post(operate::operate),
             )
             .route("/api/alerts/{id}/ack", post(alerts::acknowledge))
+            .route("/api/outages/{id}/ack", post(outages::acknowledge))
             .route("/api/alerts/{id}/clear", post(alerts::clear))
             .route("/api/notes", post(notes::add));
         #[cfg(feature = "agents")]
@@ -304,7 +310,8 @@ impl Admin {
             .route("/api/events/stream", get(stream::follow))
             .route("/api/memory", get(memory::show))
             .route("/api/tree", get(tree::show))
-            .route("/api/alerts", get(alerts::list));
+            .route("/api/alerts", get(alerts::list))
+            .route("/api/outages", get(outages::list));
         #[cfg(feature = "agents")]
         let reads = reads.merge(health::reads());
         reads

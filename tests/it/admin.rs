@@ -15,6 +15,7 @@ mod log;
 mod metrics;
 mod mounted;
 mod operators;
+mod outages;
 mod readiness;
 mod secrets;
 mod stream;

@@ -61,7 +61,8 @@ impl Drop for StreamGuard {
     }
 }
 
-/// Takes snapshots of all dependencies while there are readers, and notifies them of changes.
+/// Observes the health, takes snapshots of all dependencies while there are readers, and notifies
+/// these of changes.
 pub(super) async fn look_around(admin: Admin) {
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -69,6 +70,9 @@ pub(super) async fn look_around(admin: Admin) {
         ticks.tick().await;
         if admin.inner.streams.readers() > 0 {
             look(&admin);
+        } else {
+            // HLT-2: an outage begins and ends at its time, although no client reads the status.
+            admin.runtime().observe_health();
         }
     }
 }

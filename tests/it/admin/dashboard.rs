@@ -8,6 +8,7 @@ mod figures;
 mod lists;
 mod nested;
 mod orders;
+mod outage;
 
 mod past;
 mod people;

@@ -63,7 +63,7 @@ export class Card {
     say(this.errors.value, part === null ? few : share(part));
     set(this.errors.node, "data-tone", tone(part));
     say(this.latency.value, latency(one.latency));
-    if (!this.expanded) this.spark.show(one.past, world.serverNow);
+    if (!this.expanded) this.spark.show(one.past, world.serverNow, world.started);
     if (this.expanded) {
       this.does.fetchPast(this.name, this.details.chart.span);
       this.details.update(one, world);
@@ -72,7 +72,7 @@ export class Card {
 
   /** Tells what is wrong. A healthy dependency has nothing to tell, and no nodes for it. */
   #say(one, world) {
-    const quiet = one.group === "ok" && next(one, world).text === "";
+    const quiet = one.group === "ok" && !one.outage && next(one, world).text === "";
     if (quiet) {
       if (this.said) { this.why.replaceChildren(); this.said = null; }
       return;

@@ -6,6 +6,12 @@ import { count, rate, short, time, word } from "./words.js";
 
 const HOUR = 3_600_000;
 
+/** Least span of a chart. A process that is younger than an hour fills the whole width all the same. */
+const LEAST = 5 * 60_000;
+
+/** The span that a chart shows: up to `whole`, but hardly more than the process has run. */
+const spanOf = (whole, now, started) => Math.min(whole, Math.max(LEAST, now - started));
+
 /** Paths of a line and of the area below it. A gap in the values is one in the line. */
 function paths(points, name, { from, span, width, height, top }) {
   let line = "";
@@ -43,12 +49,13 @@ export class Spark {
   }
 
   /** Draws at most every few seconds: a step has 30. */
-  show(series, now) {
+  show(series, now, started) {
     if (!series || now - this.drawn < 4_000) return;
     this.drawn = now;
-    const from = now - HOUR;
+    const span = spanOf(HOUR, now, started);
+    const from = now - span;
     const points = series.points(from, now);
-    const frame = { from, span: HOUR, width: 120, height: 24, top: highest(points, 0.2) };
+    const frame = { from, span, width: 120, height: 24, top: highest(points, 0.2) };
     set(this.calls, "d", paths(points, "calls", frame).area);
     set(this.errors, "d", points.some(({ errors }) => errors > 0) ? paths(points, "errors", frame).area : "");
   }
@@ -95,7 +102,7 @@ export class Chart {
 
   /** `series`: of the chosen span, or undefined while it is fetched. `marks`: `{at, kind, text}`, oldest first. */
   show(one, series, marks, { serverNow: now, started }) {
-    const [span] = SPANS[this.span];
+    const span = spanOf(SPANS[this.span][0], now, started);
     const from = now - span;
     const shown = marks.filter(({ at }) => at >= from);
     const states = stretches(one, Math.max(from, started), now);

@@ -188,18 +188,12 @@ function factsOf(view) {
   const facts = [["Answered", `${short(totals.primary)} by the dependency, ${short(totals.fallback)} by fallbacks`],
     ["Not answered", `${short(totals.failed)} failed, ${short(totals.refused)} refused, ${short(totals.cancelled)} cancelled`]];
   if (view.fallbacks.length > 0) facts.push(["Fallbacks", view.fallbacks.map((one) => `${one.name} ${short(one.served)}`).join(", ")]);
-  facts.push(["Window", window.text ? sentence(window.text) : windowOf(window)]);
+  facts.push(["Window", sentence(window.text)]);
   facts.push(["Opens at", threshold(limits)]);
   if (taken.p50 !== null) facts.push(["All attempts", `p50 ${latency(taken.p50)}, p99 ${latency(taken.p99)}`]);
   if (view.rate_limit) facts.push(["Rate limit", `${short(view.rate_limit.rate)} in ${latency(view.rate_limit.per_ms)}, burst ${view.rate_limit.burst}`]);
   facts.push(["Opened", count(totals.trips, "time", "times")], ["Kind", view.kind.replaceAll("_", " ")]);
   return facts;
-}
-
-/** A rate is shown from `minimum_calls` on; before that, how many calls there are and how many it needs. */
-function windowOf({ calls, failures, slow, failure_rate: failed, slow_rate: slowed, minimum_calls: needed }) {
-  if (failed === null) return `${calls} of ${needed} calls for a rate, ${failures} failed, ${slow} slow`;
-  return `${count(calls, "call", "calls")}, ${failures} failed (${share(failed)}), ${slow} slow (${share(slowed)})`;
 }
 
 function threshold({ failure_threshold: failures, failure_rate: failed, slow_rate: slow }) {

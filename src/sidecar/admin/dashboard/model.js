@@ -15,8 +15,6 @@ const CALM = 5_000;
 /** Health as callers find it, most severe first. */
 export const GROUPS = ["down", "degraded", "override", "ok"];
 
-const NO_ANSWERS = { span_ms: 30_000, calls: 0, own: 0, by_fallback: 0, errors: 0, share: null, per_second: 0, errors_per_second: 0 };
-
 export class Dependency {
   constructor(name) {
     this.name = name;
@@ -79,13 +77,12 @@ export class Dependency {
 
   /** What callers got over the last half minute. */
   get answers() {
-    return this.view.answers ?? NO_ANSWERS;
+    return this.view.answers;
   }
 
   /** The standing outage, or null. */
   get outage() {
-    const outage = this.view.outage ?? null;
-    return outage?.ended ? null : outage;
+    return this.view.outage;
   }
 
   /** True while it is sick, and for a calm period afterwards. */

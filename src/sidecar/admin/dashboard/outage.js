@@ -21,7 +21,9 @@ export function headline(one, serverNow) {
   if (view.override) return `By ${view.override.by === "supervisor" ? "the supervisor" : "an operator"}: ${view.override.reason}`;
   if (outage) {
     const ms = Math.max(outage.lasts_ms ?? 0, serverNow - Date.parse(outage.since));
-    return `${sentence(outage.cause.text)}, since ${time(outage.since)} (${lasting(ms)})`;
+    // Callers get its own answers again, and the breaker has not closed yet.
+    const recovers = view.health === "ok" ? "It recovers from: " : "";
+    return `${sentence(`${recovers}${outage.cause.text}`)}, since ${time(outage.since)} (${lasting(ms)})`;
   }
   if (view.health !== "ok") return sentence(view.health_reason ?? "Callers do not get its own answers");
   return "";
@@ -32,7 +34,8 @@ export function reason(one) {
   const { view, outage } = one;
   if (view.override) return "";
   const rule = outage?.cause.rule ?? (view.state === "closed" ? "" : view.reason);
-  return rule ? sentence(rule) : "";
+  const said = outage?.cause.text ?? view.health_reason ?? "";
+  return said.includes(rule) ? "" : sentence(rule);
 }
 
 /** What callers get. */
@@ -56,7 +59,7 @@ export function advice(one) {
   const { view, outage } = one;
   if (view.override) return "";
   if (view.parked) return ADVICE.parked();
-  const known = outage ? ADVICE[outage.cause.kind] : undefined;
+  const known = ADVICE[outage?.cause.kind];
   return known ? known(outage, view) : "Look at its own log.";
 }
 
@@ -73,15 +76,17 @@ export function next(one, { now, serverNow }) {
   const over = view.override;
   if (over?.until) return { text: `Ends in ${wait(Date.parse(over.until) - serverNow)}`, part: null };
   if (over) return { text: "Until it is removed", part: null };
-  if (view.waits_for_call) return { text: "Waits for a call to try it", part: null };
   if (shown === "open") {
     const left = until === null ? 0 : until - now;
-    if (left <= 0) return { text: "Next probe with the next call", part: null };
+    if (left <= 0) return { text: view.waits_for_call ? "Waits for a call to try it" : "Next probe with the next call", part: null };
     return { text: `Next probe in ${wait(left)}`, part: Math.min(1, left / whole.ms) };
   }
   if (shown === "half_open" && view.half_open) {
-    const { successes, needed, in_flight: trying } = view.half_open;
-    return { text: `${successes} of ${count(needed, "probe", "probes")} succeeded${trying > 0 ? `, ${trying} under way` : ""}`, part: needed > 0 ? successes / needed : null };
+    const { successes, needed, in_flight: trying, results } = view.half_open;
+    const waits = view.waits_for_call && trying === 0;
+    if (waits && results === 0) return { text: "Waits for a call to try it", part: null };
+    const then = trying > 0 ? `, ${trying} under way` : waits ? "; waits for a call to try it" : "";
+    return { text: `${successes} of ${count(needed, "probe", "probes")} succeeded${then}`, part: needed > 0 ? successes / needed : null };
   }
   if (view.pause) return { text: `Paused for ${wait(view.pause.ends_in_ms)}`, part: null };
   return { text: "", part: null };
