@@ -1,5 +1,5 @@
-//! `breakerbox status`, `open`, `close`, `disable`, `shadow`, `reset`, `restart`, `events` and `note`: operator
-//! commands for a running Breakerbox, over its admin side.
+//! `breakerbox status`, `open`, `close`, `disable`, `shadow`, `reset`, `restart`, `events`, `alerts` and
+//! `note`: operator commands for a running Breakerbox, over its admin side.
 //!
 //! The commands make no decisions: the server validates, carries out and records.
 

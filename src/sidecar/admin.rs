@@ -168,8 +168,8 @@ impl Admin {
         }
     }
 
-    /// Applies the dependency kinds, addresses and links after a reload. The token and this host's names stay as they
-    /// were.
+    /// Applies the dependency kinds, addresses and links after a reload. The token and this host's
+    /// names stay as they were.
     pub fn follow(&self, settings: &Settings) {
         *self.inner.kinds.acquire() = kinds(settings);
         *self.inner.profiles.acquire() = profile::profiles(settings);

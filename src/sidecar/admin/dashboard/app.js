@@ -208,7 +208,8 @@ async function fetchJson(path) {
 /** Fetches the last hour of all: the page opens with what has happened before. */
 async function fetchHour() {
   try {
-    model.takePast(await fetchJson("api/series") ?? []);
+    const asked = performance.now();
+    model.takePast(await fetchJson("api/series") ?? [], asked);
     render();
   } catch {
     // The stream breaks then too, and the next hello fetches again.
@@ -222,9 +223,10 @@ async function fetchPast(name, span) {
   if (!one || one.detail.has(span) || fetching.has(key)) return;
   fetching.add(key);
   const [ms, , step] = SPANS[span];
+  const asked = performance.now();
   try {
     const series = await fetchJson(`api/dependencies/${encodeURIComponent(name)}/series?step=${step}`);
-    if (series) one.detail.set(span, new Series(series, ms));
+    if (series) one.detail.set(span, one.since(asked, new Series(series, ms)));
     renderSoon();
   } catch {
     // The next render asks again.

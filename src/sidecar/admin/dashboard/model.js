@@ -117,11 +117,17 @@ export class Dependency {
       this.samples = [];
       return;
     }
-    const sample = { seconds: (now - before.at) / 1000 };
+    const sample = { at: now, until: serverNow, seconds: (now - before.at) / 1000 };
     for (const name of ["submitted", "errors", "ended", "attempts", "spent"]) sample[name] = counters[name] - before[name];
     this.samples.push(sample);
     if (this.samples.length > RECENT) this.samples.shift();
-    for (const series of [this.past, ...this.detail.values()]) series?.add(serverNow, sample.ended, sample.errors);
+    for (const series of [this.past, ...this.detail.values()]) continueWith(series, sample);
+  }
+
+  /** Continues a series that was asked for at a moment with the samples since then. */
+  since(asked, series) {
+    for (const sample of this.samples) if (sample.at > asked) continueWith(series, sample);
+    return series;
   }
 
   #ratio(part, whole) {
@@ -139,6 +145,10 @@ export class Dependency {
   get latency() {
     return this.#ratio("spent", "attempts");
   }
+}
+
+function continueWith(series, { until, seconds, ended, errors }) {
+  series?.add(until - seconds * 1000, until, ended, errors);
 }
 
 export class Model {
@@ -172,11 +182,11 @@ export class Model {
     return Date.now() + this.ahead;
   }
 
-  /** Applies the last hour of all dependencies. */
-  takePast(all) {
+  /** Applies the last hour of all dependencies, which was asked for at a moment. */
+  takePast(all, asked) {
     for (const series of all) {
       const one = this.dependencies.get(series.dependency);
-      if (one) one.past = new Series(series, HOUR);
+      if (one) one.past = one.since(asked, new Series(series, HOUR));
     }
   }
 
