@@ -298,6 +298,15 @@ fn write_pause(
     }
 }
 
+fn write_error_share(out: &mut fmt::Formatter<'_>, errors: u64, calls: u64) -> fmt::Result {
+    let counts = AnswerCounts {
+        own: calls.saturating_sub(errors),
+        by_fallback: 0,
+        errors,
+    };
+    write!(out, "{counts} in the last 30 s")
+}
+
 fn parked_words(is_retried: bool) -> &'static str {
     if is_retried {
         "down after too many crashes, and started again after each backoff"
@@ -355,14 +364,7 @@ impl fmt::Display for EventKind {
                 }
             }
             Self::SetRight => out.write_str("accepts our configuration again"),
-            Self::ErrorShare { errors, calls, .. } => {
-                let counts = AnswerCounts {
-                    own: calls.saturating_sub(*errors),
-                    by_fallback: 0,
-                    errors: *errors,
-                };
-                write!(out, "{counts} in the last 30 s")
-            }
+            Self::ErrorShare { errors, calls, .. } => write_error_share(out, *errors, *calls),
             Self::ErrorsOver => out.write_str("the calls get few errors again"),
             Self::Reloaded { by, changed, waits } => {
                 write!(out, "settings changed by {by}: {}", changed.join(", "))?;

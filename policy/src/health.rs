@@ -123,7 +123,7 @@ impl AnswerCounts {
     #[must_use]
     pub fn judge(&self, settings: &HealthSettings) -> ServiceLevel {
         let calls = self.calls();
-        // HLT-1: half of the answers are errors: callers find it down, whatever is configured.
+        // HLT-1: half of the answers are errors: callers find it down, also with fallbacks.
         if calls >= DOWN_MINIMUM_CALLS && self.are_mostly_errors() {
             return ServiceLevel::Down;
         }

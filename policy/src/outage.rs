@@ -181,7 +181,7 @@ impl OutageLog {
         self.end_all(now, answers)
     }
 
-    /// Ends the outage that stands, whatever its conditions. Returns true if there was one.
+    /// Ends the outage that stands, with all its conditions. Returns true if there was one.
     pub fn end_all(&mut self, now: Time, answers: AnswerCounts) -> bool {
         let Some(standing) = self.standing.take() else {
             return false;

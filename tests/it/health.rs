@@ -124,7 +124,7 @@ fn hlt_1_a_fallback_that_does_not_answer_is_no_stand_in() {
         let health = bench.status().health;
         assert!(matches!(health, Health::Down { .. }), "{health}");
         assert!(reason(&health).contains("breaker is open"), "{health}");
-        // Still so when nobody has called for long.
+        // Still so without a call for long.
         pass(120_000).await;
         let health = bench.status().health;
         assert!(matches!(health, Health::Down { .. }), "{health}");

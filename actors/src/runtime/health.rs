@@ -108,8 +108,11 @@ fn is_served<D: Dependency>(
         .flatten()
         .find(|counts| counts.by_fallback > 0 || counts.errors > 0);
     match told {
-        Some(counts) => counts.by_fallback > counts.errors,
-        // Nobody has called. Closures may have fallbacks of their own, which are known only once
+        Some(counts) => {
+            let is_down = counts.judge(&core.shared.settings().health) == ServiceLevel::Down;
+            counts.by_fallback > 0 && !is_down
+        }
+        // No call has come. Closures may have fallbacks of their own, which are known only once
         // they have answered.
         None => !core.fallbacks.is_empty() || core.shared.outage.load(Ordering::Relaxed) > 0,
     }

@@ -61,7 +61,7 @@ impl<S: Deref<Target = Shared>> CallRecord<S> {
         self.close_counted(result);
     }
 
-    /// Closes a call whose last attempt this thread has just counted, with its time.
+    /// Closes a call after its last attempt, which this thread has just counted with its time.
     #[inline]
     pub(crate) fn close_counted(mut self, result: CallResult) {
         self.ended = true;

@@ -52,7 +52,7 @@ pub(super) struct DependencyView {
     fallbacks: Vec<FallbackView>,
     health: &'static str,
     health_reason: Option<String>,
-    /// What callers got in the last seconds, by which the health is told.
+    /// Answers that callers got in the last seconds, by which the health is told.
     answers: AnswersView,
     /// The state of a dependency that is not well, in a sentence.
     line: Option<String>,

@@ -254,7 +254,7 @@ pub(super) fn line(inner: &AdminState, status: &DependencyStatus) -> Option<Stri
         Some(_) => health_name(&status.health).to_owned(),
         None => "recovering".to_owned(),
     };
-    // HLT-2: an outage is told with its begin and its first cause, whatever has followed.
+    // HLT-2: an outage is told with its begin and its first cause, also after later ones.
     match (&status.outage, reason) {
         (Some(outage), _) => {
             let lasts = RoundedDuration(inner.stamps.now().since(outage.since));

@@ -246,6 +246,8 @@ fn requests() -> Vec<(&'static str, &'static str, String, Value, bool, u16)> {
     get("/api/health/{name}", "/api/health/nobody", 404);
     get("/api/alerts", "/api/alerts", 200);
     get("/api/alerts", "/api/alerts?state=odd", 400);
+    get("/api/outages", "/api/outages", 200);
+    get("/api/outages", "/api/outages?standing=odd", 400);
     let operate = "/api/dependencies/{name}/{operation}";
     let mut post = |path, address: &str, body: &Value, token, status| {
         all.push((
@@ -300,6 +302,11 @@ fn requests() -> Vec<(&'static str, &'static str, String, Value, bool, u16)> {
     post(ack, "/api/alerts/1/ack", &reason, true, 409);
     post(clear, "/api/alerts/1/clear", &reason, true, 200);
     post(clear, "/api/alerts/1/clear", &reason, true, 409);
+    let outage = "/api/outages/{id}/ack";
+    post(outage, "/api/outages/1/ack", &reason, false, 401);
+    post(outage, "/api/outages/1/ack", &json!([]), true, 400);
+    post(outage, "/api/outages/99/ack", &reason, true, 404);
+    post(outage, "/api/outages/1/ack", &reason, true, 200);
     all
 }
 

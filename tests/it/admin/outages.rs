@@ -119,7 +119,7 @@ async fn hlt_2_the_command_alerts_lists_and_acknowledges() {
     }
     let unknown = run(signed(
         &rig,
-        &["alerts", "ack", "nobody", "--note", "on it"],
+        &["alerts", "ack", "unknown", "--note", "on it"],
     ))
     .await;
     assert_eq!(unknown.code, Some(1));

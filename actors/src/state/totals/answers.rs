@@ -18,7 +18,7 @@ const SLOT_POWER: u32 = 32;
 /// Number of slots of the record, the present one included: together [`HEALTH_SPAN`](breakerbox_policy::HEALTH_SPAN).
 const SLOTS: u64 = 7;
 
-/// Number of slots whose begin is noted: one more than the record has.
+/// Number of slots with a noted begin: one more than the record has.
 const NOTED: usize = 8;
 
 /// A thread's counters at the begin of each of the last slots.
