@@ -78,7 +78,7 @@ export class Card {
       return;
     }
     this.said ??= new Said(this.why, this.name, this.does);
-    this.said.show(one, world, this.expanded);
+    this.said.show(one, world);
   }
 
   /** Updates the parts that change with time alone. */
@@ -116,7 +116,7 @@ class Said {
     parent.replaceChildren(this.headline, this.reason, this.callers, this.waiting, this.todo);
   }
 
-  show(one, world, expanded) {
+  show(one, world) {
     const sick = ["down", "degraded"].includes(one.group);
     text(this.headline, headline(one, world.serverNow));
     text(this.reason, reason(one));
@@ -124,11 +124,11 @@ class Said {
     say(this.probes, probes(one));
     text(this.advice, sick ? advice(one) : "");
     [this.operation] = operations(one);
-    const offered = REMEDIES.has(this.operation) && !expanded;
+    const offered = REMEDIES.has(this.operation);
     show(this.quick, offered);
     if (offered) rebuild(this.quick, this.operation, () => [OPERATIONS[this.operation], make("span", { class: "hidden", text: ` ${this.name}` })]);
     const page = sick ? one.view.links?.runbook : undefined;
-    show(this.runbook, page !== undefined && !expanded);
+    show(this.runbook, page !== undefined);
     rebuild(this.runbook, page ?? null, () => (page === undefined ? [] : [link("Runbook", page, this.name)]));
     show(this.todo, sick || offered);
   }
