@@ -156,7 +156,8 @@ export class Model {
     this.dependencies = new Map();
     this.events = new Map();
     this.notes = [];
-    this.sampled = 0;
+    /** Time of the last sample. The first status is one, or the chart would lack the calls up to the next. */
+    this.sampled = -Infinity;
     this.missed = 0;
     /** Lead of the server's clock over this one, in milliseconds. */
     this.ahead = 0;
@@ -210,7 +211,7 @@ export class Model {
 
   /** Samples without a message: while nothing changes, the server sends none. */
   tick(now) {
-    if (now - this.sampled >= 1400) this.sample(now);
+    if (this.dependencies.size > 0 && now - this.sampled >= 1400) this.sample(now);
   }
 
   sample(now) {
