@@ -113,14 +113,14 @@ pub use breakerbox_actors::{
     ActorFallback, Answer, AnswerMemory, AnswerSource, AnyClient, AppliedReload, AttemptProgress,
     AttemptRecord, Breaker, BulkheadLimit, ByName, Call, CallContext, CallError, CallHold,
     CallOptions, Child, ChildRef, ChildStatus, Client, Clock, Closures, CountsView, DeathWatch,
-    Dependency, DependencyBuilder, DependencyReload, DependencyStatus, Event, EventKind,
-    EventListener, Fallback, FallbackCall, FallbackFuture, FallbackOutcome, FallbackRule, Fault,
-    Fixed, Group, GroupRef, Health, IntoFactory, KeyStatus, LatencyView, LeavingDependency, Limit,
-    NewDependency, NotExecutedReason, OpenAnswer, OutcomeRecorder, Readiness, RefreshGuard,
-    RefusalReason, Refused, RefusedBy, ReloadReport, RestartRefusal, Runtime, RuntimeSettings,
-    ScopeGuard, ServeOn, Served, Session, StaleCache, StartError, Streamed, Terminated, TimeLimit,
-    TimeLimitExceeded, TotalsView, TreeNode, UnknownName, Verdict, WorkerRestart, WorkerStatus,
-    end_with,
+    Dependency, DependencyBuilder, DependencyOutage, DependencyReload, DependencyStatus, Event,
+    EventKind, EventListener, Fallback, FallbackCall, FallbackFuture, FallbackOutcome,
+    FallbackRule, Fault, Fixed, Group, GroupRef, Health, IntoFactory, KeyStatus, LatencyView,
+    LeavingDependency, Limit, NewDependency, NotExecutedReason, OpenAnswer, OutcomeRecorder,
+    Readiness, RecentAnswers, RefreshGuard, RefusalReason, Refused, RefusedBy, ReloadReport,
+    RestartRefusal, Runtime, RuntimeSettings, ScopeGuard, ServeOn, Served, Session, StaleCache,
+    StartError, Streamed, Terminated, TimeLimit, TimeLimitExceeded, TotalsView, TreeNode,
+    UnknownName, Verdict, WorkerRestart, WorkerStatus, end_with,
 };
 #[cfg(feature = "macros")]
 #[doc = include_str!("protected.md")]
@@ -142,16 +142,18 @@ pub use sidecar::{serve, simulated};
 pub mod policy {
     pub use breakerbox_policy::supervision;
     pub use breakerbox_policy::{
-        AdaptiveRule, AdaptiveSettings, BackoffSettings, BreakerCause, BreakerCommand,
-        BreakerEvent, BreakerSettings, BudgetSettings, BulkheadSettings, CancelledPolicy,
-        ChaosSettings, Class, ClassifySettings, CommandSource, DependencySettings, EndedPermits,
-        Executed, GiveUp, HalfOpenLimit, HalfOpenRule, HalfOpenSettings, HalfOpenView, HedgeDelay,
-        HedgeSettings, IllegalTransition, Intensity, KeySettings, LostProbe, OpenTime, Outcome,
-        Override, OverrideMode, PanicReport, PauseReason, PermitKind, Placement, Priority,
-        QuarantineSettings, QuotaReset, Rate, RateError, RateLimitSettings, RefusalState,
-        RestartType, RetryJitter, RetrySettings, RoundedDuration, SettingProblem, State, StopCause,
-        Symptom, Symptoms, ThrottleSettings, Time, TimeoutSettings, TripReason, WhenAllDown,
-        WhileRestarting, WindowCounts, WindowKind, WorkerSettings,
+        Acknowledgement, AdaptiveRule, AdaptiveSettings, AnswerCounts, BackoffSettings,
+        BreakerCause, BreakerCommand, BreakerEvent, BreakerSettings, BudgetSettings,
+        BulkheadSettings, CancelledPolicy, CauseKind, ChaosSettings, Class, ClassifySettings,
+        CommandSource, DependencySettings, EndedPermits, Executed, GiveUp, HalfOpenLimit,
+        HalfOpenRule, HalfOpenSettings, HalfOpenView, HealthSettings, HedgeDelay, HedgeSettings,
+        IllegalTransition, Intensity, KeySettings, LostProbe, OpenTime, Outage, OutageCause,
+        OutageCondition, Outcome, Override, OverrideMode, PanicReport, PauseReason, PermitKind,
+        Placement, Priority, ProbeNote, QuarantineSettings, QuotaReset, Rate, RateError,
+        RateLimitSettings, RefusalState, RestartType, RetryJitter, RetrySettings, RoundedDuration,
+        SettingProblem, State, StopCause, Symptom, Symptoms, ThrottleSettings, Time,
+        TimeoutSettings, TripReason, WhenAllDown, WhileRestarting, WindowCounts, WindowKind,
+        WorkerSettings,
     };
 }
 

@@ -98,6 +98,10 @@ enum Command {
     Restart(operator::OperateArgs),
     /// Shows the events of a running Breakerbox
     Events(operator::Events),
+    /// Leaves a note such as "deploy 1.2": a mark on the charts of the dashboard
+    Note(operator::NoteArgs),
+    /// Shows the alerts of a running Breakerbox, each with its outage, or acknowledges them
+    Alerts(operator::Alerts),
     /// Prints shell completions
     Completions {
         /// The shell
@@ -149,6 +153,8 @@ fn main() -> ExitCode {
         Command::Reset(order) => operator::operate("reset", &order, &mut out, &mut err),
         Command::Restart(order) => operator::operate("restart", &order, &mut out, &mut err),
         Command::Events(events) => operator::events(&events, &mut out, &mut err),
+        Command::Note(note) => operator::note(&note, &mut out, &mut err),
+        Command::Alerts(alerts) => operator::alerts(&alerts, &mut out, &mut err),
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "breakerbox", &mut text);

@@ -115,7 +115,7 @@ pub(crate) fn ask_noting<D: Dependency, O: Borrow<CallOptions>>(
                 return Err(CallError::Open(refused));
             }
         }
-        let record = CallRecord::open(&**shared);
+        let mut record = CallRecord::open(&**shared);
         let plan = CallPlan::of_request::<D>(shared, options.borrow(), &request);
         let again = plan.max_attempts > 1 || plan.is_hedged || plan.last_resort;
         let version = core.fallbacks.version();
@@ -130,7 +130,10 @@ pub(crate) fn ask_noting<D: Dependency, O: Borrow<CallOptions>>(
                     core.fallbacks.remember(version, request, &value, at.time());
                 }
                 end_outage(shared);
-                record.close(CallResult::Primary);
+                if !at.is_success() {
+                    record.set_neutral();
+                }
+                record.close_at(CallResult::Primary, at.time());
                 Ok(Answer {
                     value,
                     source: AnswerSource::Primary,
@@ -142,6 +145,9 @@ pub(crate) fn ask_noting<D: Dependency, O: Borrow<CallOptions>>(
             // Boxed: the future of every call would be larger for what few calls need.
             Err(failed) => {
                 shared.counts.count_refusal(&failed.error);
+                if failed.is_neutral(shared, &plan) {
+                    record.set_neutral();
+                }
                 let ended = Box::pin(answer_otherwise(
                     core,
                     &plan,
@@ -254,7 +260,7 @@ fn refuse_at_once(shared: &Shared, keyed: bool) -> Option<Refused> {
     if settings.waits_on_open || settings.last_resort {
         return None;
     }
-    shared.totals.count_refused_at_once();
+    shared.totals.count_refused_at_once(refusing.now());
     Some(refusing.refusal())
 }
 

@@ -233,6 +233,8 @@ impl<D: Dependency> Client<D> {
     /// Returns the dependency's current status.
     #[must_use]
     pub fn status(&self) -> DependencyStatus {
+        // HLT-1, HLT-2: the health, the outage and its alert are told from one look.
+        self.core.shared.look_at_answers();
         DependencyStatus::of(&self.core)
     }
 

@@ -4,6 +4,7 @@
 //! No event is emitted on the path of a call, and a listener that panics affects no other part.
 
 mod bus;
+mod history;
 mod listeners;
 
 use std::borrow::Cow;
@@ -13,8 +14,8 @@ use std::time::Duration;
 
 use breakerbox_policy::supervision::StopCause;
 use breakerbox_policy::{
-    BreakerCause, BreakerEvent, ChaosSettings, CommandSource, PauseReason, RoundedDuration,
-    Symptom, Time,
+    AnswerCounts, BreakerCause, BreakerEvent, ChaosSettings, CommandSource, PauseReason,
+    RoundedDuration, Symptom, Time,
 };
 
 pub(crate) use bus::EventBus;
@@ -131,6 +132,17 @@ pub enum EventKind {
     },
     /// The dependency accepts our set-up again.
     SetRight,
+    /// Too large a share of the calls get errors, although no breaker is open.
+    ErrorShare {
+        /// Calls with an error in the last seconds.
+        errors: u64,
+        /// Calls that got an answer or an error in the same time.
+        calls: u64,
+        /// True if half of them or more are errors.
+        is_down: bool,
+    },
+    /// The share of errors is below its limit again.
+    ErrorsOver,
     /// New settings are in effect.
     Reloaded {
         /// The origin of the settings.
@@ -286,6 +298,15 @@ fn write_pause(
     }
 }
 
+fn write_error_share(out: &mut fmt::Formatter<'_>, errors: u64, calls: u64) -> fmt::Result {
+    let counts = AnswerCounts {
+        own: calls.saturating_sub(errors),
+        by_fallback: 0,
+        errors,
+    };
+    write!(out, "{counts} in the last 30 s")
+}
+
 fn parked_words(is_retried: bool) -> &'static str {
     if is_retried {
         "down after too many crashes, and started again after each backoff"
@@ -343,6 +364,8 @@ impl fmt::Display for EventKind {
                 }
             }
             Self::SetRight => out.write_str("accepts our configuration again"),
+            Self::ErrorShare { errors, calls, .. } => write_error_share(out, *errors, *calls),
+            Self::ErrorsOver => out.write_str("the calls get few errors again"),
             Self::Reloaded { by, changed, waits } => {
                 write!(out, "settings changed by {by}: {}", changed.join(", "))?;
                 if !waits.is_empty() {

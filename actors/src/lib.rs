@@ -92,16 +92,18 @@ pub use runtime::builder::{
     AsyncFactory, DependencyBuilder, FallibleFactory, IntoFactory, NewDependency, PlainFactory,
 };
 pub use runtime::closures::{AnyClient, Closures};
+pub use runtime::health::Health;
+pub use runtime::outages::DependencyOutage;
 pub use runtime::reload::{DependencyReload, ReloadReport};
 pub use runtime::renewal::{RestartRefusal, WorkerRestart};
 pub use runtime::replace::LeavingDependency;
 pub use runtime::scope::ScopeGuard;
-pub use runtime::status::{DependencyStatus, Health, KeyStatus, WorkerStatus};
+pub use runtime::status::{DependencyStatus, KeyStatus, WorkerStatus};
 pub use runtime::{Runtime, RuntimeSettings};
 pub use state::call_hold::{CallHold, OpenAnswer};
 pub use state::counts::{CountsView, LatencyBuckets, RefusedBy};
 pub use state::recorder::{AttemptRecord, OutcomeRecorder};
-pub use state::totals::{LatencyView, TotalsView};
+pub use state::totals::{LatencyView, RecentAnswers, TotalsView};
 pub use supervisor::{
     Child, ChildRef, ChildStatus, DeathWatch, Group, GroupRef, Terminated, TreeNode, end_with,
 };

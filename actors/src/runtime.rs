@@ -22,6 +22,10 @@ pub(crate) mod reload;
 
 pub(crate) mod scope;
 
+pub(crate) mod health;
+
+pub(crate) mod outages;
+
 pub(crate) mod status;
 
 mod stop;
@@ -57,7 +61,6 @@ use crate::supervisor::{
 use crate::sync::LockExt;
 use builder::{ChangeRules, NewDependency};
 use registry::AnyDependency;
-use status::DependencyStatus;
 use tree::{OwnThread, StartContext, StartedTree};
 
 /// The settings of a new runtime.
@@ -242,19 +245,6 @@ impl Runtime {
         self.registry()
             .get(name)
             .and_then(|one| one.client().downcast_ref::<Client<D>>().cloned())
-    }
-
-    /// Returns the status of every dependency, ordered by name.
-    #[must_use]
-    pub fn statuses(&self) -> Vec<DependencyStatus> {
-        let registry = self.registry();
-        registry.values().map(|one| one.status()).collect()
-    }
-
-    /// Returns the status of one dependency, or `None` if none has this name.
-    #[must_use]
-    pub fn status(&self, name: &str) -> Option<DependencyStatus> {
-        self.registry().get(name).map(|one| one.status())
     }
 
     /// Closes every breaker, removes overrides and sets the breakers' counters to zero.

@@ -17,6 +17,8 @@ pub(crate) mod fallback_counts;
 
 pub(crate) mod misconfiguration;
 
+pub(crate) mod outages;
+
 pub(crate) mod recorder;
 
 pub(crate) mod thread_cached;
@@ -51,6 +53,7 @@ use call_settings::CallSettings;
 use counts::MetricCounts;
 use fallback_counts::FallbackCounts;
 use misconfiguration::MisconfigurationState;
+use outages::OutageState;
 use recorder::OutcomeRecorder;
 use thread_cached::ThreadCached;
 use totals::Totals;
@@ -117,6 +120,7 @@ pub(crate) struct Shared {
     pub(crate) pauses: PauseState,
     /// The state of our configuration at the dependency: refused or not.
     pub(crate) misconfiguration: MisconfigurationState,
+    pub(crate) outages: OutageState,
     /// Fault injection.
     pub(crate) chaos: ChaosSwitch,
     pub(crate) bulkhead: Bulkhead,
@@ -180,6 +184,7 @@ impl Shared {
             rate: ThreadCached::new(settings.rate_limit.as_ref().map(rate)),
             pauses: PauseState::default(),
             misconfiguration: MisconfigurationState::default(),
+            outages: OutageState::default(),
             chaos: ChaosSwitch::default(),
             bulkhead: Bulkhead::new(&settings.bulkhead),
             quarantine: settings.workers.quarantine.map(Quarantine::new),
@@ -394,6 +399,9 @@ impl Shared {
         now: Time,
     ) {
         self.counts.attempt(verdict.class);
+        if Self::is_failure(verdict.class) {
+            self.note_failure(verdict, now.since(began));
+        }
         match verdict.class {
             Class::Throttled => self.begin_pause(key, verdict, now),
             Class::Success => {

@@ -13,6 +13,8 @@ mod outcome;
 
 mod classify;
 
+mod health;
+
 mod settings;
 
 mod window;
@@ -36,6 +38,8 @@ mod limit;
 mod chaos;
 
 pub mod fleet;
+mod outage;
+
 pub mod supervision;
 
 pub use breaker::{
@@ -47,7 +51,15 @@ pub use budget::Budget;
 pub use bulkhead::{Priority, QueuePosition, Ticket, WaitQueue};
 pub use chaos::{Chaos, FaultInjection, InjectedFault};
 pub use classify::{ClassifySettings, Symptom, Symptoms};
+pub use health::{
+    AnswerCounts, DOWN_MINIMUM_CALLS, HEALTH_MINIMUM_CALLS, HEALTH_SPAN, HealthSettings,
+    ServiceLevel,
+};
 pub use limit::AdaptiveLimit;
+pub use outage::{
+    Acknowledgement, CauseKind, FailureNote, OUTAGES_KEPT, Outage, OutageCause, OutageCondition,
+    OutageLog, ProbeNote, limit_reached,
+};
 pub use outcome::{Class, Executed, Outcome};
 pub use permit::{Permit, PermitKind};
 pub use rate::{RandomSource, Rate, RateError};

@@ -25,6 +25,9 @@ impl Rate {
     /// The rate zero.
     pub const ZERO: Self = Self(0);
 
+    /// A twentieth.
+    pub(crate) const FIVE_PERCENT: Self = Self(50_000);
+
     /// Converts a fraction to a rate.
     ///
     /// # Units   `fraction`: [0, 1], rounded to the nearest millionth.

@@ -13,7 +13,7 @@ mod limits;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use crate::{ClassifySettings, Rate, Symptoms};
+use crate::{ClassifySettings, HealthSettings, Rate, Symptoms};
 
 pub use limits::{
     AdaptiveRule, AdaptiveSettings, ChaosSettings, HedgeDelay, HedgeSettings, KeySettings,
@@ -52,6 +52,8 @@ pub struct DependencySettings {
     pub workers: WorkerSettings,
     /// Class of each symptom of an attempt.
     pub classify: ClassifySettings,
+    /// When its answers make it degraded.
+    pub health: HealthSettings,
     /// Breakers of the request keys, if its requests have keys.
     pub keys: KeySettings,
     /// Result of a call that the breaker refused and no fallback could answer.

@@ -1,11 +1,15 @@
-//! `breakerbox status`, `open`, `close`, `disable`, `shadow`, `reset`, `restart` and `events`: operator
-//! commands for a running Breakerbox, over its admin side.
+//! `breakerbox status`, `open`, `close`, `disable`, `shadow`, `reset`, `restart`, `events`, `alerts` and
+//! `note`: operator commands for a running Breakerbox, over its admin side.
 //!
 //! The commands make no decisions: the server validates, carries out and records.
+
+mod alerts;
 
 mod client;
 
 mod follow;
+
+mod note;
 
 mod table;
 
@@ -18,7 +22,9 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::cli::ExitReason;
+pub(crate) use alerts::{Alerts, alerts};
 use client::{ClientError, RemoteAdmin};
+pub(crate) use note::{NoteArgs, note};
 
 /// Refresh interval of `--watch`.
 const EVERY: Duration = Duration::from_secs(1);
@@ -210,8 +216,9 @@ pub(crate) fn events(
             return follow::follow(&remote, events.since, events.json, out, err).await;
         }
         let since = events.since.unwrap_or(0).to_string();
+        let fold = if events.json { "false" } else { "true" };
         match remote
-            .get_with(&["api", "events"], &[("since", &since)])
+            .get_with(&["api", "events"], &[("since", &since), ("fold", fold)])
             .await
         {
             Ok(page) => {

@@ -108,6 +108,7 @@ fn check_group(section: &Section<'_>) {
         "bulkhead",
         "workers",
         "classify",
+        "health",
         "keys",
         "chaos",
         "when_all_down",

@@ -1,5 +1,6 @@
 //! One table under `dependencies`: the kind of the dependency and all its settings.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use breakerbox_policy::{DependencySettings, GiveUp, WhenAllDown};
@@ -8,6 +9,7 @@ use super::caller_auth::{self, AuthChoice};
 use super::credential_names::holds_credentials;
 use super::fallback::{self, FallbackConfig};
 use super::kind::DependencyKind;
+use super::links::links;
 use super::mcp::{self, McpConfig};
 use super::mcp_group::{self, GroupMember};
 use super::mcp_tools::{self, ToolRules};
@@ -18,8 +20,8 @@ use super::upstream_tls::{self, UpstreamTls};
 use super::url::{URL, URL_OR_SOCKET, is_dependency_url, is_http_url};
 use super::value_type::{YEAR, boolean, one_of, string};
 use super::{
-    breaker, bulkhead, chaos, classify, credentials, dead_settings, hedge, keys, rate_limit, retry,
-    throttle, timeout, workers,
+    breaker, bulkhead, chaos, classify, credentials, dead_settings, health, hedge, keys,
+    rate_limit, retry, throttle, timeout, workers,
 };
 
 /// The configuration of one dependency.
@@ -30,6 +32,8 @@ pub struct DependencyConfig {
     pub kind: Option<DependencyKind>,
     /// Address; always given for [`DependencyKind::Http`] and [`DependencyKind::McpHttp`].
     pub url: Option<String>,
+    /// Pages about it for operators, by name, such as its runbook.
+    pub links: BTreeMap<String, String>,
     /// Methods (or tools) that may be repeated even if they may have been executed (CALL-7); for
     /// [`DependencyKind::Http`], the safe methods by default.
     pub idempotent: Vec<String>,
@@ -68,6 +72,7 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
     ];
     let kind = section.get_if_set("kind", &one_of(KINDS));
     let url = read_url(&mut section, kind);
+    let links = section.get_if_set("links", &links()).unwrap_or_default();
     let outbound = outbound::read(&mut section, kind);
     let mcp = mcp::read(&mut section, kind, &outbound.headers);
     let members = mcp_group::read(&mut section, kind);
@@ -112,6 +117,7 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
     let config = DependencyConfig {
         kind,
         url,
+        links,
         idempotent,
         credentials,
         outbound,
@@ -179,6 +185,7 @@ fn read_settings(
         bulkhead: bulkhead::read(section.section("bulkhead"), writes, max_wait),
         workers: workers::read(section.section("workers"), give_up),
         classify: classify::read(section.section("classify"), !is_http || has_credentials),
+        health: health::read(section.section("health")),
         keys: keys::read(section.section("keys")),
         when_all_down: section.get_or("when_all_down", &one_of(DOWN), WhenAllDown::default()),
         chaos: chaos.and_then(|chaos| chaos::read(chaos, environment)),

@@ -17,9 +17,14 @@ mod dependencies;
 mod events;
 #[cfg(feature = "agents")]
 mod health;
+mod history;
 mod memory;
+mod notes;
 mod operate;
+mod outages;
 mod probes;
+mod profile;
+mod series;
 mod stream;
 mod tree;
 
@@ -54,7 +59,10 @@ pub use server::{ServeError, Server, ServerLimits};
 
 use alerts::AlertLog;
 use auth::RefusalLog;
+use history::CallHistory;
+use notes::NoteBook;
 use problem::AdminProblem;
+use profile::DependencyProfile;
 use timestamps::Timestamps;
 
 /// The OpenAPI description of this API.
@@ -100,6 +108,9 @@ struct AdminState {
     refused_hosts: RefusalLog,
     refused_changes: RefusalLog,
     kinds: Mutex<BTreeMap<String, DependencyKind>>,
+    profiles: Mutex<BTreeMap<String, DependencyProfile>>,
+    history: CallHistory,
+    notes: NoteBook,
     #[cfg(feature = "mcp")]
     servers: OnceLock<Box<FindServer>>,
     buffered: OnceLock<Box<ReadBuffered>>,
@@ -136,6 +147,9 @@ impl Admin {
                 refused_hosts: RefusalLog::default(),
                 refused_changes: RefusalLog::default(),
                 kinds: Mutex::new(kinds(settings)),
+                profiles: Mutex::new(profile::profiles(settings)),
+                history: CallHistory::new(&runtime),
+                notes: NoteBook::default(),
                 #[cfg(feature = "mcp")]
                 servers: OnceLock::new(),
                 buffered: OnceLock::new(),
@@ -154,10 +168,11 @@ impl Admin {
         }
     }
 
-    /// Applies the dependency kinds after a reload. The token and this host's names stay as they
-    /// were.
+    /// Applies the dependency kinds, addresses and links after a reload. The token and this host's
+    /// names stay as they were.
     pub fn follow(&self, settings: &Settings) {
         *self.inner.kinds.acquire() = kinds(settings);
+        *self.inner.profiles.acquire() = profile::profiles(settings);
     }
 
     /// Adds the state of MCP servers to the views. `find`: returns the server of a name, while there
@@ -227,6 +242,11 @@ impl Admin {
         self.inner.buffered.get().map(|read| read())
     }
 
+    fn profile_of(&self, name: &str) -> DependencyProfile {
+        let profiles = self.inner.profiles.acquire();
+        profiles.get(name).cloned().unwrap_or_default()
+    }
+
     fn kind_of(&self, name: &str) -> Option<DependencyKind> {
         self.inner.kinds.acquire().get(name).copied()
     }
@@ -244,22 +264,32 @@ impl Admin {
         }
     }
 
+    /// Returns the alerts after the latest event. The outages that a look at the health shows are
+    /// among them.
     fn alerts(&self) -> MutexGuard<'_, AlertLog> {
-        self.inner.alerts.acquire()
+        let mut alerts = self.inner.alerts.acquire();
+        alerts.catch_up(self.runtime());
+        alerts
     }
 
     /// Returns all routes, for a program that does not use [`Admin::serve`]: `nest` and
     /// `nest_service` of axum mount them below a path, and the dashboard is at that path. They
     /// answer for addresses, `localhost` and the names of `admin.hosts` (rule EDGE-5), and changes
     /// need the token of `admin.token` there too.
+    ///
+    /// Within a tokio runtime it also starts the task that samples the counters for the charts, each
+    /// 5 s; elsewhere the charts have only the samples of requests for them.
     pub fn router(&self) -> Router {
+        history::keep(self);
         let changes = Router::new()
             .route(
                 "/api/dependencies/{name}/{operation}",
                 post(operate::operate),
             )
             .route("/api/alerts/{id}/ack", post(alerts::acknowledge))
-            .route("/api/alerts/{id}/clear", post(alerts::clear));
+            .route("/api/outages/{id}/ack", post(outages::acknowledge))
+            .route("/api/alerts/{id}/clear", post(alerts::clear))
+            .route("/api/notes", post(notes::add));
         #[cfg(feature = "agents")]
         let changes = changes.merge(health::changes());
         let changes = changes
@@ -273,11 +303,15 @@ impl Admin {
             .route("/api/dependencies", get(dependencies::list))
             .route("/api/dependencies/{name}", get(dependencies::one))
             .route("/api/dependencies/{name}/history", get(events::of_days))
+            .route("/api/dependencies/{name}/series", get(history::one))
+            .route("/api/series", get(history::all))
+            .route("/api/notes", get(notes::list))
             .route("/api/events", get(events::list))
             .route("/api/events/stream", get(stream::follow))
             .route("/api/memory", get(memory::show))
             .route("/api/tree", get(tree::show))
-            .route("/api/alerts", get(alerts::list));
+            .route("/api/alerts", get(alerts::list))
+            .route("/api/outages", get(outages::list));
         #[cfg(feature = "agents")]
         let reads = reads.merge(health::reads());
         reads

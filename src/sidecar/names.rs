@@ -35,6 +35,8 @@ pub(crate) fn event_kind(kind: &EventKind) -> &'static str {
         EventKind::HintCut { .. } => "hint_cut",
         EventKind::Misconfigured { .. } => "misconfigured",
         EventKind::SetRight => "set_right",
+        EventKind::ErrorShare { .. } => "error_share",
+        EventKind::ErrorsOver => "errors_over",
         EventKind::Reloaded { .. } => "reloaded",
         EventKind::ReloadApplied { .. } => "reload_applied",
         EventKind::ReloadRefused { .. } => "reload_refused",

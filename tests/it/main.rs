@@ -13,6 +13,8 @@ mod config;
 mod demo;
 #[cfg(feature = "cli")]
 mod gateway;
+
+mod health;
 #[cfg(feature = "tower")]
 mod integrations;
 mod isolation;

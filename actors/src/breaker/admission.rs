@@ -238,7 +238,7 @@ impl PermitGuard {
     #[inline]
     fn record(&self, shared: &Shared, elapsed: Duration, verdict: &Verdict, now: Time) -> bool {
         self.untrack(shared);
-        shared.totals.observe(elapsed);
+        shared.totals.observe(elapsed, now);
         shared.note_traffic(self.key.as_deref(), verdict, self.started, now);
         shared.note_configuration(verdict);
         shared.bulkhead.sample(now, elapsed, verdict.class);

@@ -168,6 +168,12 @@ impl RefusingGate<'_> {
         self.word.mode() == GateMode::ForcedOpen
     }
 
+    /// Returns the time of the decision, or zero where no clock was read.
+    #[inline]
+    pub(crate) fn now(&self) -> Time {
+        self.now
+    }
+
     /// Returns the time until it may let calls through, if that is known.
     #[inline]
     pub(crate) fn retry_after(&self) -> Option<Duration> {

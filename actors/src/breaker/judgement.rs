@@ -112,6 +112,9 @@ fn publish(
     let mut has_events = false;
     while let Some(event) = machine.poll_event() {
         note(shared, target, &event);
+        if target.key.is_none() {
+            shared.note_breaker(&event, now);
+        }
         let is_of_override = matches!(
             event,
             BreakerEvent::Overridden { .. } | BreakerEvent::OverrideRemoved { .. }
@@ -284,6 +287,9 @@ pub(crate) fn operate(shared: &Shared, operate: OperateBreaker) -> Result<(), Il
     }
     if let Some(key) = &key {
         key.clear_inherited_mark();
+    } else if closes {
+        // What came before the operator's word says nothing of the dependency after it.
+        shared.totals.judge_from(shared.clock.now());
     }
     if matches!(command, BreakerCommand::Reset { .. }) {
         match &key {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use breakerbox_policy::{AttemptEnd, Class, Symptom, Time};
 
+use super::plan::CallPlan;
 use crate::error::{CallError, Fault, NotExecutedReason, Refused};
 use crate::state::Shared;
 use crate::state::call_hold::{self, FindOpenAnswer};
@@ -107,6 +108,19 @@ impl<T, E> FailedAttempt<T, E> {
     /// Returns true if the dependency has answered this caller with an error that nothing replaces.
     fn is_word_to_caller(&self) -> bool {
         self.is_for_caller || self.end == AttemptEnd::Ended(Class::Rejected)
+    }
+
+    /// Returns true if the end says nothing of the service that callers get: a mistake of the caller,
+    /// its own short deadline, or our own lack of something.
+    pub(super) fn is_neutral(&self, shared: &Shared, plan: &CallPlan<'_>) -> bool {
+        let deadline = plan.call_deadline();
+        let is_cut_by_caller = deadline.is_callers
+            && matches!(self.error, CallError::TimedOut { .. })
+            && deadline.has_passed(shared.clock.now());
+        // EDGE-1: outcomes that are not held against the dependency.
+        self.is_word_to_caller()
+            || self.end == AttemptEnd::Ended(Class::Cancelled)
+            || is_cut_by_caller
     }
 
     /// Takes the answer of another attempt of the same call, if this one has none.

@@ -36,7 +36,9 @@ pub(crate) async fn refresh<D: Dependency>(core: &Arc<DependencyCore<D>>, reques
     if is_paused || closed_to_new(shared).is_some() {
         return;
     }
-    let record = CallRecord::open(&**shared);
+    let mut record = CallRecord::open(&**shared);
+    // No caller waits for it.
+    record.set_neutral();
     let plan = plan(&request);
     let version = core.fallbacks.version();
     let mut kept = Some(request.clone());

@@ -10,7 +10,7 @@ use std::borrow::Borrow;
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
 
-use breakerbox_policy::{Executed, Time};
+use breakerbox_policy::{Class, Executed, Time};
 
 use super::admit::AttemptPermits;
 use super::drive::{
@@ -54,7 +54,7 @@ where
         let record = CallRecord::open(&**shared);
         let plan = CallPlan::of_closure(shared, options);
         let ended = run_closure(shared, &plan, &classify, &mut work).await;
-        close(shared, record, ended)
+        close(shared, &plan, record, ended)
     }
 }
 
@@ -87,23 +87,27 @@ pub(crate) async fn run_once<T, E>(
         }
     };
     let ended = run_closure(shared, &plan, &classify, &mut begin).await;
-    close(shared, record, ended)
+    close(shared, &plan, record, ended)
 }
 
 /// Closes a call that has no fallback.
 #[inline(always)]
 fn close<T, E>(
     shared: &Arc<Shared>,
-    record: CallRecord<&Shared>,
+    plan: &CallPlan<'_>,
+    mut record: CallRecord<&Shared>,
     ended: Result<T, Box<FailedAttempt<T, E>>>,
 ) -> Result<T, CallError<E>> {
     match ended {
         Ok(value) => {
-            record.close(CallResult::Primary);
+            record.close_counted(CallResult::Primary);
             Ok(value)
         }
         Err(failed) => {
             shared.counts.count_refusal(&failed.error);
+            if failed.is_neutral(shared, plan) {
+                record.set_neutral();
+            }
             record.close_failed(&failed.error);
             failed.into_result()
         }
@@ -123,16 +127,19 @@ pub(super) async fn run_or_fail<'a, T, E, F>(
 where
     F: Future<Output = Result<T, E>>,
 {
-    let record = CallRecord::open(&**shared);
+    let mut record = CallRecord::open(&**shared);
     let plan = CallPlan::of_closure(shared, options);
     match run_closure(shared, &plan, &classify, &mut work).await {
         Ok(value) => {
             end_outage(shared);
-            record.close(CallResult::Primary);
+            record.close_counted(CallResult::Primary);
             Ok(value)
         }
         Err(failed) => {
             shared.counts.count_refusal(&failed.error);
+            if failed.is_neutral(shared, &plan) {
+                record.set_neutral();
+            }
             Err((failed, record))
         }
     }
@@ -223,6 +230,10 @@ where
         let (result, verdict) = match result {
             Some(Ok(result)) => {
                 let verdict = shared.judge(classify(&result));
+                if result.is_ok() && !verdict.is_bad() && verdict.class != Class::Success {
+                    // HLT-1: an answer to a caller's mistake is no answer of the service.
+                    shared.totals.count_neutral();
+                }
                 (result.map_err(AttemptError::Failed), verdict)
             }
             Some(Err(InjectedFailure)) => (Err(AttemptError::Injected), InjectedFailure.verdict()),

@@ -90,7 +90,7 @@ impl<S: TryStream> UnopenedStream<S> {
 pub(super) async fn open_stream<S, F>(
     shared: &Arc<Shared>,
     plan: &CallPlan<'_>,
-    record: CallRecord<Arc<Shared>>,
+    mut record: CallRecord<Arc<Shared>>,
     find: FindOpenAnswer<S::Error>,
     classify: impl Fn(Result<&S, &S::Error>) -> Verdict + Send + Sync + 'static,
     open: impl FnMut() -> F,
@@ -127,6 +127,9 @@ where
         }
         Err(mut failed) => {
             shared.counts.count_refusal(&failed.error);
+            if failed.is_neutral(shared, plan) {
+                record.set_neutral();
+            }
             let empty = failed.answer.take();
             Err(UnopenedStream {
                 failed: failed.without_answer(),

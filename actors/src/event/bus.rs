@@ -2,14 +2,16 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use breakerbox_policy::{BreakerCause, BreakerEvent, State};
 use tokio::sync::broadcast;
 
+use super::history::EventHistory;
 use super::listeners::{EventListener, HeardFunction, Listener};
-use super::{EVENT_HISTORY, Event, EventKind, OPERATOR_EVENT_HISTORY};
+use super::{EVENT_HISTORY, Event, EventKind};
 use crate::clock::Clock;
 use crate::deadline::{RuntimeNumber, bounded};
 use crate::sync::LockExt;
@@ -19,15 +21,14 @@ use crate::sync::LockExt;
 pub(crate) struct EventBus {
     clock: Clock,
     runtime: RuntimeNumber,
+    /// Number of outages so far, over all dependencies.
+    outages: Arc<AtomicU64>,
     inner: Arc<Mutex<EventLog>>,
 }
 
 pub(super) struct EventLog {
     last_id: u64,
-    /// The latest events, without a gap.
-    history: VecDeque<Event>,
-    /// Operators' events that the history has no room for any more.
-    operational: VecDeque<Event>,
+    history: EventHistory,
     stream: broadcast::Sender<Event>,
     pub(super) listeners: Vec<Listener>,
     /// Events that are not logged yet, in order, with the listeners that hear them on the thread that
@@ -47,8 +48,7 @@ impl EventBus {
         let (stream, _) = broadcast::channel(EVENT_HISTORY);
         let inner = EventLog {
             last_id: 0,
-            history: VecDeque::new(),
-            operational: VecDeque::new(),
+            history: EventHistory::default(),
             stream,
             listeners: Vec::new(),
             untold: VecDeque::new(),
@@ -58,6 +58,7 @@ impl EventBus {
         Self {
             clock,
             runtime: RuntimeNumber::next(),
+            outages: Arc::default(),
             inner: Arc::new(Mutex::new(inner)),
         }
     }
@@ -81,7 +82,7 @@ impl EventBus {
             kind,
         };
         // OPS-1: every event goes into the bounded history, to the streams, to the log and to listeners.
-        inner.keep(event.clone());
+        inner.history.keep(event.clone());
         // An event without readers is not an error.
         let _ = inner.stream.send(event.clone());
         // Under the lock, so that listeners hear the events in their order.
@@ -151,16 +152,18 @@ impl EventBus {
         self.runtime
     }
 
+    /// Returns the number of a new outage, from 1.
+    pub(crate) fn next_outage(&self) -> u64 {
+        self.outages.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<Event> {
         self.lock().stream.subscribe()
     }
 
     /// Returns the events with an id above `after`, oldest first.
     pub(crate) fn since(&self, after: u64) -> Vec<Event> {
-        let inner = self.lock();
-        // Events move from one ring to the other in order, so all of `operational` are older.
-        let all = inner.operational.iter().chain(&inner.history);
-        all.filter(|event| event.id > after).cloned().collect()
+        self.lock().history.since(after)
     }
 
     fn lock(&self) -> MutexGuard<'_, EventLog> {
@@ -206,29 +209,14 @@ impl Drop for TellingTurn<'_> {
     }
 }
 
-impl EventLog {
-    fn keep(&mut self, event: Event) {
-        if self.history.len() == EVENT_HISTORY {
-            let oldest = self.history.pop_front();
-            // EDGE-4: events that callers cause cannot push an operator's out of the history.
-            if let Some(oldest) = oldest.filter(|oldest| oldest.kind.is_operational()) {
-                if self.operational.len() == OPERATOR_EVENT_HISTORY {
-                    self.operational.pop_front();
-                }
-                self.operational.push_back(oldest);
-            }
-        }
-        self.history.push_back(event);
-    }
-}
-
 impl fmt::Debug for EventBus {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("EventBus").finish_non_exhaustive()
     }
 }
 
-/// Writes the log line: WARN for events that an operator should see, INFO for the rest.
+/// Writes the log line: WARN for events that an operator should see, INFO for the rest, and DEBUG
+/// for the first start of an actor.
 fn log(event: &Event) {
     let subject = &*event.subject;
     let id = event.id;
@@ -274,8 +262,13 @@ fn log(event: &Event) {
         | EventKind::Misconfigured { .. }
         | EventKind::ReloadRefused { .. }
         | EventKind::Chaos { .. }
+        | EventKind::ErrorShare { .. }
         | EventKind::Quarantined { .. } => {
             tracing::warn!(id, subject, "{}", event.kind);
+        }
+        // No operator's event: each actor starts once.
+        EventKind::Started { incarnation: 1 } => {
+            tracing::debug!(id, subject, "{}", event.kind);
         }
         _ => tracing::info!(id, subject, "{}", event.kind),
     }

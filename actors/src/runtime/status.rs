@@ -1,22 +1,20 @@
 //! The status of a dependency at one moment, for operators and tests. Reading it changes nothing.
 
-use std::fmt;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use breakerbox_policy::supervision::StopCause;
 use breakerbox_policy::{
-    BreakerView, ChaosSettings, EndedPermits, HalfOpenView, Override, OverrideMode, PauseReason,
-    State, Time, WindowCounts,
+    ChaosSettings, EndedPermits, HalfOpenView, Outage, Override, PauseReason, State, Time,
+    WindowCounts,
 };
 
-use crate::call::core::{DependencyCore, WorkerSlot};
+use super::health::{self, Health};
+use crate::call::core::DependencyCore;
 use crate::dependency::Dependency;
 use crate::limits::pause::PauseState;
-use crate::redact::redact;
 use crate::state::Route;
 use crate::state::counts::CountsView;
-use crate::state::totals::{LatencyView, TotalsView};
+use crate::state::totals::{LatencyView, RecentAnswers, TotalsView};
 use crate::supervisor::Condition;
 
 /// The status of a dependency at one moment.
@@ -72,34 +70,12 @@ pub struct DependencyStatus {
     pub chaos: Option<ChaosSettings>,
     /// The dependency's health, with the reason if it is not `Ok`.
     pub health: Health,
-}
-
-/// The health of a dependency. Only its own answers make it `Ok`: answers of its fallbacks show
-/// that callers are served, never that the dependency works.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Health {
-    /// The dependency itself answers.
-    Ok,
-    /// Fallbacks answer the callers, or the dependency is only being probed.
-    Degraded {
-        /// The reason.
-        reason: String,
-    },
-    /// The callers get errors.
-    Down {
-        /// The reason.
-        reason: String,
-    },
-}
-
-impl fmt::Display for Health {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ok => out.write_str("ok"),
-            Self::Degraded { reason } => write!(out, "degraded: {reason}"),
-            Self::Down { reason } => write!(out, "down: {reason}"),
-        }
-    }
+    /// The answers that callers got in the last seconds, which the health is judged by.
+    pub answers: RecentAnswers,
+    /// The outage that stands, if there is one.
+    pub outage: Option<Outage>,
+    /// True if its breaker's open time is over and no call has come to try it (rule BRK-13).
+    pub waits_for_call: bool,
 }
 
 /// The status of a worker at one moment.
@@ -123,6 +99,8 @@ impl DependencyStatus {
     pub(crate) fn of<D: Dependency>(core: &DependencyCore<D>) -> Self {
         let shared = &core.shared;
         let now = shared.clock.now();
+        let answers = shared.totals.recent_answers(now);
+        let outage = shared.standing_outage();
         let circuit = &shared.breaker;
         let mut machine = circuit.lock();
         // Counted at the gate, but not reported yet. These successes cannot change the breaker's
@@ -166,7 +144,10 @@ impl DependencyStatus {
             paused: paused(&shared.pauses, now),
             keys: key_statuses(core, now),
             chaos: shared.chaos.active(now).map(|chaos| *chaos.settings()),
-            health: health(core, &view),
+            health: health::health(core, &view, &answers.counts, outage.as_ref()),
+            waits_for_call: health::waits_for_call(&view),
+            answers,
+            outage,
         }
     }
 }
@@ -219,84 +200,4 @@ fn key_statuses<D: Dependency>(core: &DependencyCore<D>, now: Time) -> Vec<KeySt
         });
     });
     all
-}
-
-/// Returns how many workers are left, if some of them do not run again by themselves.
-fn lack_of_workers<D: Dependency>(core: &DependencyCore<D>) -> Option<String> {
-    let has = |slot: &&WorkerSlot<D>, condition| slot.mail.health.condition() == condition;
-    let gone = core
-        .workers
-        .iter()
-        .filter(|slot| has(slot, Condition::Gone));
-    let (mut gone, all) = (gone.peekable(), core.workers.len());
-    gone.peek()?;
-    let running = core.workers.iter();
-    let running = running.filter(|slot| has(slot, Condition::Running)).count();
-    let cause = gone.find_map(|slot| slot.parked());
-    Some(match cause {
-        Some(cause) => {
-            let cause = redact(&cause.to_string()).into_owned();
-            format!("{running} of {all} workers run; one is parked: {cause}")
-        }
-        None => format!("{running} of {all} workers run"),
-    })
-}
-
-/// Returns the health: the most serious problem first, rated by the presence of fallbacks.
-fn health<D: Dependency>(core: &DependencyCore<D>, view: &BreakerView<'_>) -> Health {
-    let shared = &core.shared;
-    let running = |slot: &WorkerSlot<D>| slot.mail.health.condition() == Condition::Running;
-    let served = shared.outage.load(Ordering::Relaxed);
-    let refused = match (view.overridden, view.state) {
-        (Some(set), _) if set.mode == OverrideMode::ForcedOpen => Some(set.reason.clone()),
-        (None, State::Open) => Some(format!("its breaker is open: {}", view.cause)),
-        _ => None,
-    };
-    let wrong = match shared.route() {
-        Route::Parked => refused.or_else(|| Some(shared.absence().to_string())),
-        Route::Draining | Route::Stopped | Route::FallbackOnly => {
-            Some(shared.absence().to_string())
-        }
-        Route::Workers if !core.workers.is_empty() && !core.workers.iter().any(running) => {
-            let cause = shared.worker_failure.load();
-            let is_new = |slot: &WorkerSlot<D>| slot.mail.health.incarnation() == 0;
-            Some(match &*cause {
-                Some(cause) => format!("no worker runs: {cause}"),
-                None if core.workers.iter().all(is_new) => "it is being started".to_owned(),
-                None => "no worker runs".to_owned(),
-            })
-        }
-        Route::Workers => refused.or_else(|| {
-            let pause = shared.pauses.current(shared.clock.now())?;
-            Some(format!("it is paused, for {}", pause.reason))
-        }),
-    };
-    match wrong {
-        // Closures may have fallbacks of their own, which are known only once they answer.
-        Some(reason)
-            if core.fallbacks.is_empty() && served == 0 || shared.route() == Route::Stopped =>
-        {
-            Health::Down { reason }
-        }
-        Some(reason) => Health::Degraded { reason },
-        None if view.overridden.is_none() && view.state == State::HalfOpen => Health::Degraded {
-            reason: "it is being tried again".to_owned(),
-        },
-        None if shared.misconfiguration.is_refused() => {
-            let reason = "it refuses our configuration".to_owned();
-            if core.fallbacks.is_empty() {
-                Health::Down { reason }
-            } else {
-                Health::Degraded { reason }
-            }
-        }
-        None if served > 0 => Health::Degraded {
-            reason: format!("fallbacks answered {served} calls just now"),
-        },
-        None => {
-            let complaint = || Some(shared.complaint.load().as_ref()?.to_string());
-            let reason = lack_of_workers(core).or_else(complaint);
-            reason.map_or(Health::Ok, |reason| Health::Degraded { reason })
-        }
-    }
 }

@@ -85,6 +85,7 @@ impl<D: Dependency> WorkerHooks<D> {
         // An event tells of each new reason, and not of each try.
         if !is_told || shared.worker_route() != Route::Parked {
             shared.set_route(Route::Parked);
+            shared.note_no_worker(&cause, &reason);
             self.operate(BreakerCommand::Park { reason });
         }
     }
@@ -106,6 +107,7 @@ impl<D: Dependency> WorkerHooks<D> {
         }
         if shared.worker_route() == Route::Parked {
             shared.set_route(Route::Workers);
+            shared.note_worker();
             // SUP-4: the breaker stays forced open only while no worker is left.
             self.operate(BreakerCommand::Unpark);
         }

@@ -2,9 +2,11 @@
 
 use std::ops::Deref;
 
+use breakerbox_policy::Time;
+
 use super::Shared;
 use super::totals::TotalsCounter;
-use crate::error::CallError;
+use crate::error::{CallError, Fault, Limit, NotExecutedReason};
 
 /// Result of a call, for the totals.
 #[derive(Debug, Clone, Copy)]
@@ -22,6 +24,8 @@ pub(crate) enum CallResult {
 pub(crate) struct CallRecord<S: Deref<Target = Shared>> {
     shared: S,
     ended: bool,
+    /// True if its end says nothing of the service that callers get.
+    is_neutral: bool,
 }
 
 impl<S: Deref<Target = Shared>> CallRecord<S> {
@@ -30,6 +34,7 @@ impl<S: Deref<Target = Shared>> CallRecord<S> {
         Self {
             shared,
             ended: false,
+            is_neutral: false,
         }
     }
 
@@ -37,25 +42,72 @@ impl<S: Deref<Target = Shared>> CallRecord<S> {
         &self.shared
     }
 
+    /// Leaves the end of the call out of the health: it is the caller's own mistake, or says nothing
+    /// of the service.
+    pub(crate) fn set_neutral(&mut self) {
+        self.is_neutral = true;
+    }
+
+    /// Closes a call that ends now.
+    pub(crate) fn close(self, result: CallResult) {
+        let now = self.shared.clock.now();
+        self.close_at(result, now);
+    }
+
+    /// Closes a call that ended at `now`.
     #[inline]
-    pub(crate) fn close(mut self, result: CallResult) {
+    pub(crate) fn close_at(self, result: CallResult, now: Time) {
+        self.shared.totals.shard().turn(now);
+        self.close_counted(result);
+    }
+
+    /// Closes a call after its last attempt, which this thread has just counted with its time.
+    #[inline]
+    pub(crate) fn close_counted(mut self, result: CallResult) {
         self.ended = true;
-        self.shared.totals.shard().add_one(match result {
+        let shard = self.shared.totals.shard();
+        shard.add_one(match result {
             CallResult::Primary => TotalsCounter::Primary,
             CallResult::Fallback => TotalsCounter::Fallback,
             CallResult::Refused => TotalsCounter::Refused,
             CallResult::Failed => TotalsCounter::Failed,
         });
+        match result {
+            CallResult::Primary if self.is_neutral => shard.add_one(TotalsCounter::Neutral),
+            CallResult::Refused | CallResult::Failed if !self.is_neutral => {
+                shard.add_one(TotalsCounter::Errors);
+                self.shared.note_error();
+            }
+            _ => {}
+        }
     }
 
     /// Closes a call without an answer: as refused if the dependency was not called, else as
     /// failed.
-    pub(crate) fn close_failed<E>(self, error: &CallError<E>) {
+    pub(crate) fn close_failed<E>(mut self, error: &CallError<E>) {
+        self.is_neutral |= is_neutral(error);
         self.close(if error.is_refusal() {
             CallResult::Refused
         } else {
             CallResult::Failed
         });
+    }
+}
+
+/// Returns true if an error says nothing of the service: the caller's own fault, a limit that the
+/// operator has set for callers, or the end of the dependency.
+fn is_neutral<E>(error: &CallError<E>) -> bool {
+    // HLT-1, EDGE-1: callers' own mistakes count for nothing.
+    match error {
+        CallError::RateLimited {
+            limit: Limit::Rate, ..
+        } => true,
+        CallError::NotExecuted { reason, .. } => !matches!(
+            reason,
+            NotExecutedReason::Restarting | NotExecutedReason::Parked
+        ),
+        CallError::FallbackFailed { cause, .. } => is_neutral(cause),
+        _ => error.fault() == Fault::Caller,
     }
 }
 

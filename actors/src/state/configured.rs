@@ -62,6 +62,7 @@ impl ConfiguredSettings {
                 bulkhead,
                 workers,
                 classify,
+                health,
                 keys,
                 when_all_down,
                 chaos,

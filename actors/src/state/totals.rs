@@ -2,6 +2,8 @@
 //!
 //! Counters only go up. They never decide anything.
 
+mod answers;
+
 mod buckets;
 
 use std::sync::Mutex;
@@ -13,6 +15,8 @@ use histogram::Histogram;
 use thread_local::ThreadLocal;
 
 use crate::sync::LockExt;
+pub use answers::RecentAnswers;
+use answers::{AnswerMark, AnswerSlots};
 
 /// Range of the histogram: a microsecond to over an hour in steps of at most 3 %.
 const GROUPING_POWER: u8 = 5;
@@ -26,6 +30,8 @@ pub(crate) struct Totals {
     pub(crate) restarts: AtomicU64,
     pub(crate) trips: AtomicU64,
     recent: Mutex<RecentLatency>,
+    /// The answers so far at the time from which the health is judged.
+    judged_from: Mutex<AnswerMark>,
 }
 
 /// The counters of one thread. No other thread writes them; a new thread may reuse those of a
@@ -36,6 +42,7 @@ pub(super) struct TotalsShard {
     /// Latencies in microseconds of calls that ended with an answer or a failure of the dependency:
     /// the buckets of a histogram, numbered by [`bucket_of`].
     latency: Box<[AtomicU64]>,
+    answers: AnswerSlots,
 }
 
 /// The events that are counted.
@@ -54,10 +61,14 @@ pub(super) enum TotalsCounter {
     Attempts,
     /// Hedges among the attempts.
     Hedges,
+    /// Own answers that say nothing of the service, such as a 404: among the primary ones.
+    Neutral,
+    /// Calls that ended with an error of the service, without those refused at once.
+    Errors,
 }
 
 impl TotalsCounter {
-    const ALL: usize = Self::Hedges as usize + 1;
+    const ALL: usize = Self::Errors as usize + 1;
 }
 
 impl TotalsShard {
@@ -66,6 +77,7 @@ impl TotalsShard {
         Self {
             counters: Default::default(),
             latency: std::iter::repeat_with(zero).take(BUCKETS).collect(),
+            answers: AnswerSlots::default(),
         }
     }
 
@@ -123,6 +135,7 @@ impl Totals {
             restarts: AtomicU64::new(0),
             trips: AtomicU64::new(0),
             recent: Mutex::default(),
+            judged_from: Mutex::default(),
         }
     }
 
@@ -175,10 +188,13 @@ impl Totals {
         recent.value
     }
 
+    /// Counts an attempt that ended at `now` after this time.
     #[inline]
-    pub(crate) fn observe(&self, elapsed: Duration) {
+    pub(crate) fn observe(&self, elapsed: Duration, now: Time) {
         let micros = u64::try_from(elapsed.as_micros()).unwrap_or(LONGEST);
-        if let Some(bucket) = self.shard().latency.get(bucket_of(micros.min(LONGEST))) {
+        let shard = self.shard();
+        shard.turn(now);
+        if let Some(bucket) = shard.latency.get(bucket_of(micros.min(LONGEST))) {
             bump(bucket);
         }
     }
@@ -194,8 +210,10 @@ impl Totals {
 
     /// Counts a call and its refusal in one.
     #[inline]
-    pub(crate) fn count_refused_at_once(&self) {
-        self.shard().add_one(TotalsCounter::RefusedAtOnce);
+    pub(crate) fn count_refused_at_once(&self, now: Time) {
+        let shard = self.shard();
+        shard.turn(now);
+        shard.add_one(TotalsCounter::RefusedAtOnce);
     }
 
     /// Counts an attempt that goes out, as a hedge or not.
@@ -329,7 +347,7 @@ mod tests {
     fn calls(totals: &Totals, from: u64, seconds: u64, took: u64) -> Vec<Option<Duration>> {
         let median = Rate::new(0.5).unwrap();
         let second = |second| {
-            (0..10).for_each(|_| totals.observe(ms(took)));
+            (0..10).for_each(|_| totals.observe(ms(took), Time::ZERO));
             totals.recent(median, Time::from_millis((from + second) * 1_000))
         };
         (1..=seconds).map(second).collect()
@@ -365,7 +383,7 @@ mod tests {
     fn call_7_the_quantile_follows_a_shift_and_does_not_fall_back() {
         let totals = Totals::new();
         // A long history, which must not come back.
-        (0..100_000).for_each(|_| totals.observe(ms(10)));
+        (0..100_000).for_each(|_| totals.observe(ms(10), Time::ZERO));
         assert!(
             calls(&totals, 0, 100, 10)
                 .into_iter()
@@ -400,7 +418,7 @@ mod tests {
         calls(&totals, 0, 30, 10);
         // One call in five seconds: twenty of them take a while.
         for call in 1..=50 {
-            totals.observe(ms(500));
+            totals.observe(ms(500), Time::ZERO);
             let known = totals.recent(median, Time::from_millis(30_000 + call * 5_000));
             assert!(is(known, 10) || is(known, 500), "call {call}: {known:?}");
             assert!(call < 45 || is(known, 500), "call {call}: {known:?}");

@@ -69,6 +69,7 @@ impl DependencySettings {
             bulkhead,
             workers: _,
             classify,
+            health,
             keys,
             when_all_down,
             chaos,
@@ -89,6 +90,8 @@ impl DependencySettings {
         whole("hedge", hedge, &new.hedge, *hedge == new.hedge);
         let same = *rate_limit == new.rate_limit;
         whole("rate_limit", rate_limit, &new.rate_limit, same);
+        let (old, now) = (&health.degraded_at, &new.health.degraded_at);
+        whole("health.degraded_at", old, now, old == now);
         let same = *when_all_down == new.when_all_down;
         whole("when_all_down", when_all_down, &new.when_all_down, same);
         whole("chaos", chaos, &new.chaos, *chaos == new.chaos);

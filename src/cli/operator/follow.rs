@@ -24,6 +24,12 @@ pub(super) fn write(event: &Value, json: bool, out: &mut dyn Write) -> io::Resul
     let text = |field: &str| plain(event[field].as_str().unwrap_or_default());
     let (time, subject, message) = (text("time"), text("subject"), text("message"));
     let id = plain(&event["id"].to_string());
+    // HLT-2: the repeated probes of an outage are one line.
+    let message = match event["folded"].as_u64() {
+        Some(1) => format!("{message} (and 1 probe event before it)"),
+        Some(folded) => format!("{message} (and {folded} probe events before it)"),
+        None => message,
+    };
     writeln!(out, "{time}  {id:>5}  {subject:<20}  {message}")
 }
 

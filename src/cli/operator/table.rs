@@ -47,8 +47,22 @@ pub(super) fn all(dependencies: &Value, out: &mut dyn Write) -> io::Result<()> {
 pub(super) fn one(dependency: &Value, out: &mut dyn Write) -> io::Result<()> {
     all(&Value::Array(vec![dependency.clone()]), out)?;
     let field = |name: &str| text(&dependency[name]);
+    if let Some(line) = dependency["line"].as_str() {
+        writeln!(out, "\n{}", plain(line))?;
+    }
+    let outage = &dependency["outage"];
+    if outage.is_object() {
+        writeln!(
+            out,
+            "outage since {}: {}",
+            text(&outage["since"]),
+            text(&outage["cause"]["rule"])
+        )?;
+        let probes = (text(&outage["probes"]), text(&outage["probes_failed"]));
+        writeln!(out, "probes: {}, {} failed", probes.0, probes.1)?;
+    }
     writeln!(out, "\nsince {}: {}", field("since"), field("reason"))?;
-    writeln!(out, "window: {}", plain(&window(&dependency["window"])))?;
+    writeln!(out, "window: {}", text(&dependency["window"]["text"]))?;
     if dependency["next_probe_at"].is_string() {
         writeln!(out, "next probe at {}", field("next_probe_at"))?;
     }
@@ -72,26 +86,6 @@ pub(super) fn one(dependency: &Value, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "\n{table}")?;
     }
     Ok(())
-}
-
-/// Returns the counts of a window, with their rates once there are enough calls for one (BRK-14).
-fn window(window: &Value) -> String {
-    let (calls, failed, slow) = (&window["calls"], &window["failures"], &window["slow"]);
-    let percent = |rate: f64| format!("{:.0} %", rate * 100.0);
-    match (
-        window["failure_rate"].as_f64(),
-        window["slow_rate"].as_f64(),
-    ) {
-        (Some(failures), Some(slowness)) => format!(
-            "{calls} calls, {failed} failed ({}), {slow} slow ({})",
-            percent(failures),
-            percent(slowness)
-        ),
-        _ => format!(
-            "{calls} of {} calls for a rate, {failed} failed, {slow} slow",
-            window["minimum_calls"]
-        ),
-    }
 }
 
 fn new<const N: usize>(header: [&str; N]) -> Table {

@@ -1,8 +1,9 @@
-//! Alerts: one for each episode of an open breaker, of a parked dependency, or of our own
-//! misconfiguration.
+//! Alerts: one for each outage, and one for each episode of a key's open breaker or of a parked child.
 //!
 //! An operator moves an alert from active to acknowledged to cleared; the recovery resolves it. A
 //! breaker's episode lasts from the trip until the breaker closes, including all probes in between.
+//! What follows while an alert lasts belongs to it: a parked worker behind an open breaker is one
+//! outage.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -11,7 +12,7 @@ use std::time::Duration;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::{Extension, Json};
-use breakerbox_policy::{BreakerEvent, State as Breaker, Time};
+use breakerbox_policy::{BreakerEvent, Outage, State as Breaker, Time};
 use serde::{Deserialize, Serialize};
 
 use super::auth::{PeerAddress, author};
@@ -21,7 +22,7 @@ use super::problem::AdminProblem;
 use super::{Admin, AdminState};
 use crate::lock::LockExt as _;
 use crate::sidecar::names::dependency_of;
-use crate::{Event, EventKind, Runtime};
+use crate::{DependencyOutage, Event, EventKind, Runtime};
 use breakerbox_actors::redact;
 
 /// Maximum number of alerts; the oldest ended ones are removed first.
@@ -30,12 +31,27 @@ const MAX_ALERTS: usize = 256;
 /// Time for which an alert of a parked worker can be over and go on.
 const MOMENT: Duration = Duration::from_secs(60);
 
+/// Time between the begin of an outage and its alert, at most.
+const BETWEEN: Duration = Duration::from_secs(1);
+
 /// The condition that raised an alert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AlertKind {
     BreakerOpen,
     Parked,
     Misconfigured,
+    Errors,
+}
+
+impl AlertKind {
+    fn word(self) -> &'static str {
+        match self {
+            Self::BreakerOpen => "breaker_open",
+            Self::Parked => "parked",
+            Self::Misconfigured => "misconfigured",
+            Self::Errors => "errors",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,8 +88,8 @@ struct AlertRecord {
     stage: AlertStage,
     message: String,
     raised: Time,
-    /// True while the condition lasts, independent of the alert's stage.
-    lasts: bool,
+    /// The conditions that last, each with its subject, independent of the alert's stage.
+    lasting: Vec<(AlertKind, Arc<str>)>,
     over: Option<Time>,
     by: Option<String>,
     note: Option<String>,
@@ -96,6 +112,8 @@ pub(super) struct AlertView {
     kind: &'static str,
     state: &'static str,
     message: String,
+    /// Number of its outage, if it has one.
+    outage: Option<u64>,
     raised_at: String,
     over_at: Option<String>,
     by: Option<String>,
@@ -117,19 +135,30 @@ impl AlertLog {
         let mut past = alerts.acquire();
         runtime.on_event(move |event| {
             if let Some(alerts) = weak.upgrade() {
-                let mut alerts = alerts.acquire();
-                if event.id > alerts.seen {
-                    alerts.apply(event);
-                }
+                alerts.acquire().see(event);
             }
         });
         // Events before a gap may have been followed by one that ended their alert.
         for event in without_gap(&runtime.events_since(0)) {
-            past.seen = event.id;
-            past.apply(event);
+            past.see(event);
         }
         drop(past);
         alerts
+    }
+
+    /// Applies the events that the listener has not heard yet.
+    pub(super) fn catch_up(&mut self, runtime: &Runtime) {
+        for event in runtime.events_since(self.seen) {
+            self.see(&event);
+        }
+    }
+
+    /// Applies an event, unless it was applied before.
+    fn see(&mut self, event: &Event) {
+        if event.id > self.seen {
+            self.seen = event.id;
+            self.apply(event);
+        }
     }
 
     fn apply(&mut self, event: &Event) {
@@ -147,9 +176,14 @@ impl AlertLog {
                 self.raise(event, AlertKind::Misconfigured, event.kind.to_string());
             }
             EventKind::SetRight => self.resolve(event, AlertKind::Misconfigured),
+            EventKind::ErrorShare { .. } => {
+                self.raise(event, AlertKind::Errors, event.kind.to_string());
+            }
+            EventKind::ErrorsOver => self.resolve(event, AlertKind::Errors),
             EventKind::Removed { .. } => {
-                let gone =
-                    |alert: &&mut AlertRecord| dependency_of(&alert.subject) == &*event.subject;
+                let gone = |alert: &&mut AlertRecord| {
+                    alert.lasts() && dependency_of(&alert.subject) == &*event.subject
+                };
                 for alert in self.all.iter_mut().filter(gone) {
                     alert.end(event.at);
                 }
@@ -159,12 +193,21 @@ impl AlertLog {
     }
 
     fn raise(&mut self, event: &Event, kind: AlertKind, message: String) {
-        let same = |alert: &AlertRecord| alert.is(event, kind) && alert.lasts;
-        if self.all.iter().any(same) || self.reopen(event, kind) {
+        let condition = (kind, Arc::clone(&event.subject));
+        let scope = scope_of(&event.subject);
+        let mut lasting = self.all.iter_mut().filter(|alert| alert.lasts());
+        // HLT-2: one alert for each outage, however many conditions it has.
+        if let Some(alert) = lasting.find(|alert| scope_of(&alert.subject) == scope) {
+            if !alert.lasting.contains(&condition) {
+                alert.lasting.push(condition);
+            }
+            return;
+        }
+        if self.reopen(event, kind) {
             return;
         }
         if self.all.len() == MAX_ALERTS {
-            let over = self.all.iter().position(|alert| !alert.lasts);
+            let over = self.all.iter().position(|alert| !alert.lasts());
             // If all of them last, the oldest goes: the newest are the ones not seen yet.
             self.all.remove(over.unwrap_or(0));
         }
@@ -176,7 +219,7 @@ impl AlertLog {
             stage: AlertStage::Active,
             message: redact(&message).into_owned(),
             raised: event.at,
-            lasts: true,
+            lasting: vec![condition],
             over: None,
             by: None,
             note: None,
@@ -184,21 +227,22 @@ impl AlertLog {
     }
 
     /// Goes on with an alert that was over for a moment only: a worker that starts and ends again is
-    /// one outage.
+    /// one outage, and so is a share of errors that was under its limit in between.
     fn reopen(&mut self, event: &Event, kind: AlertKind) -> bool {
-        if kind != AlertKind::Parked {
+        if !matches!(kind, AlertKind::Parked | AlertKind::Errors) {
             return false;
         }
         let is_recent = |alert: &&mut AlertRecord| {
             let recent = |over| event.at.since(over) < MOMENT;
-            alert.is(event, kind)
+            alert.kind == kind
+                && alert.subject == event.subject
                 && alert.stage == AlertStage::Resolved
                 && alert.over.is_some_and(recent)
         };
         let Some(alert) = self.all.iter_mut().rev().find(is_recent) else {
             return false;
         };
-        alert.lasts = true;
+        alert.lasting.push((kind, Arc::clone(&event.subject)));
         alert.over = None;
         alert.stage = match alert.by {
             Some(_) => AlertStage::Acknowledged,
@@ -208,8 +252,19 @@ impl AlertLog {
     }
 
     fn resolve(&mut self, event: &Event, kind: AlertKind) {
-        for alert in self.all.iter_mut().filter(|alert| alert.is(event, kind)) {
-            alert.end(event.at);
+        let condition = (kind, Arc::clone(&event.subject));
+        for alert in &mut self.all {
+            alert.remove(&condition, event.at);
+        }
+    }
+
+    /// Acknowledges the alert of an outage, if it is active.
+    pub(super) fn acknowledge_with(&mut self, name: &str, outage: &Outage, by: &str, note: &str) {
+        let is_active = |alert: &&mut AlertRecord| {
+            alert.stage == AlertStage::Active && alert.is_of(name, outage)
+        };
+        if let Some(alert) = self.all.iter_mut().find(is_active) {
+            alert.deal_with(AlertStage::Acknowledged, by, note);
         }
     }
 
@@ -223,30 +278,52 @@ impl AlertLog {
 }
 
 impl AlertRecord {
-    fn is(&self, event: &Event, kind: AlertKind) -> bool {
-        self.kind == kind && self.subject == event.subject
+    /// True while one of its conditions lasts.
+    fn lasts(&self) -> bool {
+        !self.lasting.is_empty()
     }
 
-    fn end(&mut self, at: Time) {
-        if self.lasts {
-            self.lasts = false;
-            self.over = Some(at);
-            if self.stage != AlertStage::Cleared {
-                self.stage = AlertStage::Resolved;
+    /// Takes a condition off, and ends the alert with its last one.
+    fn remove(&mut self, condition: &(AlertKind, Arc<str>), at: Time) {
+        if self.lasts() {
+            self.lasting.retain(|lasting| lasting != condition);
+            if !self.lasts() {
+                self.end(at);
             }
         }
     }
 
-    fn view(&self, inner: &AdminState) -> AlertView {
+    fn end(&mut self, at: Time) {
+        self.lasting.clear();
+        self.over.get_or_insert(at);
+        if self.stage != AlertStage::Cleared {
+            self.stage = AlertStage::Resolved;
+        }
+    }
+
+    fn deal_with(&mut self, stage: AlertStage, by: &str, note: &str) {
+        self.stage = stage;
+        self.by = Some(by.to_owned());
+        self.note = Some(note.to_owned());
+    }
+
+    /// Returns true if this is the alert of an outage of the dependency `name`.
+    fn is_of(&self, name: &str, outage: &Outage) -> bool {
+        let is_before_its_end = outage.ended.is_none_or(|ended| self.raised <= ended);
+        // The event is told a moment after the outage is noted, or before it.
+        let begins = outage.since.since(self.raised) < BETWEEN;
+        scope_of(&self.subject) == name && is_before_its_end && begins
+    }
+
+    fn view(&self, inner: &AdminState, outages: &[DependencyOutage]) -> AlertView {
+        let mut outages = outages.iter();
+        let own = outages.find(|one| self.is_of(&one.dependency, &one.outage));
         AlertView {
+            outage: own.map(|one| one.outage.id),
             id: self.id,
             dependency: dependency_of(&self.subject).to_owned(),
             subject: self.subject.to_string(),
-            kind: match self.kind {
-                AlertKind::BreakerOpen => "breaker_open",
-                AlertKind::Parked => "parked",
-                AlertKind::Misconfigured => "misconfigured",
-            },
+            kind: self.kind.word(),
             state: self.stage.word(),
             message: self.message.clone(),
             raised_at: inner.stamps.of(self.raised),
@@ -254,6 +331,16 @@ impl AlertRecord {
             by: self.by.clone(),
             note: self.note.clone(),
         }
+    }
+}
+
+/// Returns the part of a dependency that an alert speaks of: a key, a child of a group, or the
+/// dependency as a whole with its workers.
+fn scope_of(subject: &str) -> &str {
+    let number = |child: &str| child.strip_prefix("worker-")?.parse::<u32>().ok();
+    match subject.rsplit_once('/') {
+        Some((dependency, child)) if number(child).is_some() => dependency,
+        _ => subject,
     }
 }
 
@@ -274,9 +361,10 @@ pub(super) async fn list(
         let state = wanted.state.as_deref();
         state.is_none_or(|state| state == alert.stage.word())
     };
+    let outages = admin.runtime().outages();
     let alerts = admin.alerts();
     let newest_first = alerts.all.iter().rev().filter(fits);
-    let all = newest_first.map(|alert| alert.view(&admin.inner));
+    let all = newest_first.map(|alert| alert.view(&admin.inner, &outages));
     Ok(Json(all.collect()))
 }
 
@@ -315,6 +403,7 @@ fn deal_with(
     by: &str,
     reason: String,
 ) -> Result<Json<AlertView>, AdminProblem> {
+    let outages = admin.runtime().outages();
     let (view, subject) = {
         let mut alerts = admin.alerts();
         let found = alerts
@@ -341,11 +430,14 @@ fn deal_with(
                 .given(command)
                 .allowed("active to acknowledged; any other than cleared to cleared"));
         }
-        alert.stage = stage;
-        alert.by = Some(by.to_owned());
-        alert.note = Some(reason.clone());
-        (alert.view(&admin.inner), Arc::clone(&alert.subject))
+        alert.deal_with(stage, by, &reason);
+        let view = alert.view(&admin.inner, &outages);
+        (view, Arc::clone(&alert.subject))
     };
+    if let Some(outage) = view.outage.filter(|_| stage == AlertStage::Acknowledged) {
+        // An outage that is no longer kept needs no note.
+        let _ = admin.runtime().acknowledge_outage(outage, by, &reason);
+    }
     // Event listeners take the lock too.
     let name = dependency_of(&subject);
     admin.runtime().note_operation(name, command, by, &reason);

@@ -17,16 +17,20 @@ const STYLE: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Files that the page loads: name, media type, content.
-const FILES: [(&str, &str, &str); 11] = [
+const FILES: [(&str, &str, &str); 15] = [
     ("style.css", STYLE, include_str!("dashboard/style.css")),
+    ("address.js", SCRIPT, include_str!("dashboard/address.js")),
     ("app.js", SCRIPT, include_str!("dashboard/app.js")),
     ("card.js", SCRIPT, include_str!("dashboard/card.js")),
+    ("chart.js", SCRIPT, include_str!("dashboard/chart.js")),
+    ("details.js", SCRIPT, include_str!("dashboard/details.js")),
     ("dom.js", SCRIPT, include_str!("dashboard/dom.js")),
     ("events.js", SCRIPT, include_str!("dashboard/events.js")),
     ("live.js", SCRIPT, include_str!("dashboard/live.js")),
     ("model.js", SCRIPT, include_str!("dashboard/model.js")),
     ("operate.js", SCRIPT, include_str!("dashboard/operate.js")),
-    ("spark.js", SCRIPT, include_str!("dashboard/spark.js")),
+    ("outage.js", SCRIPT, include_str!("dashboard/outage.js")),
+    ("series.js", SCRIPT, include_str!("dashboard/series.js")),
     ("tree.js", SCRIPT, include_str!("dashboard/tree.js")),
     ("words.js", SCRIPT, include_str!("dashboard/words.js")),
 ];

@@ -1,14 +1,17 @@
 //! The state of the dependencies as JSON; the field names are a contract.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, State};
 use breakerbox_policy::{
-    ChaosSettings, DependencySettings, Override, PauseReason, State as Breaker, WindowCounts,
+    BreakerSettings, ChaosSettings, DependencySettings, Override, PauseReason, State as Breaker,
+    WindowCounts, WindowKind,
 };
 use serde::Serialize;
 
+use super::outages::{self, AnswersView, OutageView};
 use super::problem::AdminProblem;
 use super::tools::{self, ToolView};
 use super::{Admin, AdminState};
@@ -25,6 +28,10 @@ const MAX_KEYS: usize = 100;
 pub(super) struct DependencyView {
     name: String,
     kind: &'static str,
+    /// Scheme, host and port of its address, if it has one.
+    upstream: Option<String>,
+    /// Pages for the operator, by name.
+    links: BTreeMap<String, String>,
     state: &'static str,
     #[serde(rename = "override")]
     overridden: Option<OverrideView>,
@@ -45,6 +52,13 @@ pub(super) struct DependencyView {
     fallbacks: Vec<FallbackView>,
     health: &'static str,
     health_reason: Option<String>,
+    /// Answers that callers got in the last seconds, by which the health is told.
+    answers: AnswersView,
+    /// The state of a dependency that is not well, in a sentence.
+    line: Option<String>,
+    /// True if an open time is over and no call has come to try the dependency.
+    waits_for_call: bool,
+    outage: Option<OutageView>,
     parked: bool,
     pause: Option<PauseView>,
     rate_limit: Option<RateLimitView>,
@@ -91,6 +105,8 @@ struct WindowView {
     slow_rate: Option<f64>,
     minimum_calls: u64,
     consecutive_failures: u64,
+    /// The window in words.
+    text: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -222,7 +238,7 @@ pub(super) fn all(admin: &Admin) -> Vec<DependencyView> {
 
 /// Shows a dependency without a worker as what its callers find: open, for the supervisor's reason,
 /// until the next start of a worker.
-fn shown(mut status: DependencyStatus) -> DependencyStatus {
+pub(super) fn shown(mut status: DependencyStatus) -> DependencyStatus {
     let Some(set) = status.overridden.as_ref().filter(|_| status.parked) else {
         return status;
     };
@@ -238,13 +254,19 @@ fn view(admin: &Admin, status: DependencyStatus) -> DependencyView {
     let inner = &admin.inner;
     let settings = inner.runtime.settings(&status.name).unwrap_or_default();
     let kind = admin.kind_of(&status.name);
+    let profile = admin.profile_of(&status.name);
     let now = inner.stamps.now();
     let opens_at = status.retry_after.filter(|_| status.state == Breaker::Open);
     let (health, health_reason) = (health_name(&status.health), reason_of(&status.health));
     let key_count = status.keys.len();
     let (totals, latency_ms) = (totals(&status), latency(inner, &status));
+    let (line, outage) = (outages::line(inner, &status), status.outage.as_ref());
+    let outage = outage.map(|one| outages::view(inner, &status.name, one, Some(&status)));
+    let window = window(&status.window, &settings.breaker, status.minimum_calls);
     DependencyView {
         kind: kind.map_or("library", kind_word),
+        upstream: profile.upstream,
+        links: profile.links,
         state: state_name(status.state),
         overridden: status.overridden.map(|set| over(inner, set)),
         generation: status.generation,
@@ -258,7 +280,7 @@ fn view(admin: &Admin, status: DependencyStatus) -> DependencyView {
             in_flight: period.in_flight,
             results: period.results,
         }),
-        window: window(&status.window, status.minimum_calls),
+        window,
         totals,
         latency_ms,
         in_flight: status.in_flight,
@@ -272,6 +294,10 @@ fn view(admin: &Admin, status: DependencyStatus) -> DependencyView {
             .collect(),
         health,
         health_reason,
+        answers: outages::answers(&status.answers),
+        line,
+        waits_for_call: status.waits_for_call,
+        outage,
         parked: status.parked,
         pause: status.paused.map(pause),
         rate_limit: settings.rate_limit.map(|limit| RateLimitView {
@@ -286,7 +312,7 @@ fn view(admin: &Admin, status: DependencyStatus) -> DependencyView {
             .keys
             .into_iter()
             .take(MAX_KEYS)
-            .map(|one| key(inner, one))
+            .map(|one| key(inner, &settings.breaker, one))
             .collect(),
         protocol_version: protocol_version(admin, &status.name),
         tools: tools::most_called(admin, &status.name),
@@ -379,7 +405,7 @@ fn pause((reason, left): (PauseReason, Duration)) -> PauseView {
     }
 }
 
-fn key(inner: &AdminState, one: KeyStatus) -> KeyView {
+fn key(inner: &AdminState, breaker: &BreakerSettings, one: KeyStatus) -> KeyView {
     KeyView {
         key: one.key,
         state: state_name(one.state),
@@ -387,7 +413,7 @@ fn key(inner: &AdminState, one: KeyStatus) -> KeyView {
         reason: redact(&one.reason).into_owned(),
         retry_after_ms: one.retry_after.map(millis),
         pause: one.paused.map(pause),
-        window: window(&one.window, one.minimum_calls),
+        window: window(&one.window, breaker, one.minimum_calls),
     }
 }
 
@@ -400,7 +426,7 @@ fn over(inner: &AdminState, set: Override) -> OverrideView {
     }
 }
 
-fn window(counts: &WindowCounts, minimum_calls: u64) -> WindowView {
+fn window(counts: &WindowCounts, settings: &BreakerSettings, minimum_calls: u64) -> WindowView {
     WindowView {
         calls: counts.calls,
         failures: counts.failures,
@@ -409,6 +435,38 @@ fn window(counts: &WindowCounts, minimum_calls: u64) -> WindowView {
         slow_rate: counts.slow_rate(minimum_calls),
         minimum_calls,
         consecutive_failures: counts.consecutive_failures,
+        text: window_text(counts, settings, minimum_calls),
+    }
+}
+
+/// Returns the window in words: a run of failures as one, and rates of enough calls only.
+fn window_text(counts: &WindowCounts, settings: &BreakerSettings, minimum_calls: u64) -> String {
+    let threshold = settings.failure_threshold.or(settings.consecutive_failures);
+    if settings.window == WindowKind::Consecutive {
+        let run = counts.consecutive_failures;
+        return match threshold {
+            Some(threshold) => format!("failures in a row: {run} of {threshold}"),
+            None => format!("failures in a row: {run}"),
+        };
+    }
+    let percent = |rate: f64| format!("{:.0} %", rate * 100.0);
+    let WindowCounts {
+        calls,
+        failures,
+        slow,
+        ..
+    } = counts;
+    match (
+        counts.failure_rate(minimum_calls),
+        counts.slow_rate(minimum_calls),
+    ) {
+        (Some(failed), Some(slowly)) => format!(
+            "{calls} calls, {failures} failed ({}), {slow} slow ({})",
+            percent(failed),
+            percent(slowly)
+        ),
+        // BRK-14: before that, how many of how many have come.
+        _ => format!("{calls} of {minimum_calls} calls, {failures} failed, {slow} slow"),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Recorded events as JSON: the bounded history with its filters.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::Json;
@@ -32,6 +33,9 @@ pub(super) struct EventView {
     subject: String,
     kind: &'static str,
     message: String,
+    /// Number of earlier events that this one stands for.
+    #[serde(skip_serializing_if = "is_zero")]
+    folded: u64,
     /// Fields of this kind of event.
     details: Map<String, Value>,
 }
@@ -44,6 +48,8 @@ pub(super) struct EventFilter {
     dependency: Option<String>,
     kind: Option<String>,
     limit: Option<usize>,
+    /// True to leave only the latest of the repeated probes of an outage, and no first starts.
+    fold: Option<bool>,
 }
 
 #[derive(Debug, Serialize)]
@@ -96,14 +102,68 @@ pub(super) async fn list(
                 .is_none_or(|kind| kind == event_kind(&event.kind))
     };
     let fitting: Vec<&Event> = all.iter().filter(fits).collect();
+    let fitting = match wanted.fold {
+        Some(true) => fold(&fitting),
+        _ => fitting.into_iter().map(|event| (event, 0)).collect(),
+    };
     // The latest events are the relevant ones.
     let cut = fitting.len().saturating_sub(limit);
-    let events = fitting[cut..].iter().map(|event| view(&admin.inner, event));
+    let events = fitting[cut..].iter().map(|(event, folded)| EventView {
+        folded: *folded,
+        ..view(&admin.inner, event)
+    });
     Ok(Json(EventPage {
         events: events.collect(),
         last_id,
         incomplete: dropped_since(&all, since) > 0,
     }))
+}
+
+/// Leaves only the latest of the repeated probes of each outage, with the number of those before it,
+/// and leaves out the first starts of actors.
+fn fold<'a>(all: &[&'a Event]) -> Vec<(&'a Event, u64)> {
+    let mut probes: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut kept = Vec::new();
+    // From the latest on: an outage's own events end a row of its probes.
+    for event in all.iter().rev() {
+        let subject: &str = &event.subject;
+        match &event.kind {
+            EventKind::Started { incarnation: 1 } => {}
+            kind if kind.is_probe() => {
+                let folded = probes.entry(subject).or_default();
+                *folded += 1;
+                if *folded == 1 {
+                    kept.push((*event, 0));
+                }
+            }
+            EventKind::Breaker(BreakerEvent::Transition { .. }) => {
+                close_row(&mut kept, subject, probes.remove(subject));
+                kept.push((*event, 0));
+            }
+            _ => kept.push((*event, 0)),
+        }
+    }
+    for (subject, count) in probes {
+        close_row(&mut kept, subject, Some(count));
+    }
+    kept.reverse();
+    kept
+}
+
+/// Notes the length of a row of probes with the one that is kept.
+fn close_row(kept: &mut [(&Event, u64)], subject: &str, count: Option<u64>) {
+    let Some(count) = count else {
+        return;
+    };
+    let mut kept = kept.iter_mut().rev();
+    let probe = kept.find(|(event, _)| &*event.subject == subject && event.kind.is_probe());
+    if let Some((_, folded)) = probe {
+        *folded = count - 1;
+    }
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Returns the history of one dependency over a number of days, as far as it is kept.
@@ -168,6 +228,7 @@ pub(super) fn view(inner: &AdminState, event: &Event) -> EventView {
         subject: event.subject.to_string(),
         kind: event_kind(&event.kind),
         message: redact(&event.kind.to_string()).into_owned(),
+        folded: 0,
         details: details(inner, &event.kind),
     }
 }
@@ -204,6 +265,11 @@ fn details(inner: &AdminState, kind: &EventKind) -> Map<String, Value> {
             "asked_ms": millis(*asked),
             "believed_ms": millis(*believed),
         }),
+        EventKind::ErrorShare {
+            errors,
+            calls,
+            is_down,
+        } => json!({ "errors": errors, "calls": calls, "down": is_down }),
         EventKind::Reloaded { by, changed, waits } => {
             json!({ "by": by, "changed": changed, "waits": waits })
         }

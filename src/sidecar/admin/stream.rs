@@ -18,7 +18,7 @@ use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio::sync::watch;
 
 use super::problem::AdminProblem;
-use super::{Admin, dependencies, events};
+use super::{Admin, dependencies, events, notes};
 use crate::Event;
 
 /// Maximum number of readers; scrapers and operators need connections beside them.
@@ -61,7 +61,8 @@ impl Drop for StreamGuard {
     }
 }
 
-/// Takes snapshots of all dependencies while there are readers, and notifies them of changes.
+/// Observes the health, takes snapshots of all dependencies while there are readers, and notifies
+/// these of changes.
 pub(super) async fn look_around(admin: Admin) {
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -69,6 +70,9 @@ pub(super) async fn look_around(admin: Admin) {
         ticks.tick().await;
         if admin.inner.streams.readers() > 0 {
             look(&admin);
+        } else {
+            // HLT-2: an outage begins and ends at its time, although no client reads the status.
+            admin.runtime().observe_health();
         }
     }
 }
@@ -91,6 +95,8 @@ struct StreamReader {
     admin: Admin,
     live: Receiver<Event>,
     status: watch::Receiver<Arc<str>>,
+    /// Id of the latest note.
+    notes: watch::Receiver<u64>,
     /// Messages to send before live ones.
     due: VecDeque<Message>,
     /// Id of the last event sent.
@@ -145,6 +151,7 @@ impl StreamReader {
             last: after,
             _seat: seat,
             status: status.clone(),
+            notes: admin.inner.notes.watch(),
             admin,
         };
         reader.due.push_back(reader.hello(newest));
@@ -159,6 +166,8 @@ impl StreamReader {
         let now = status_message(&status.borrow_and_update());
         reader.due.push_back(now);
         reader.status = status;
+        let notes = reader.notes();
+        reader.due.push_back(notes);
         reader
     }
 
@@ -179,6 +188,10 @@ impl StreamReader {
                 changed = self.status.changed() => {
                     changed.ok()?;
                     return Some(status_message(&self.status.borrow_and_update()));
+                }
+                changed = self.notes.changed() => {
+                    changed.ok()?;
+                    return Some(self.notes());
                 }
             }
         }
@@ -201,6 +214,15 @@ impl StreamReader {
         });
         let hello = Message::default().event("hello").retry(COME_BACK);
         hello.data(data.to_string())
+    }
+
+    /// Returns all notes: they are few, and one that is missing would be missed for long.
+    fn notes(&mut self) -> Message {
+        self.notes.mark_unchanged();
+        let all = serde_json::to_string(&notes::all(&self.admin.inner));
+        Message::default()
+            .event("notes")
+            .data(all.unwrap_or_default())
     }
 
     fn lagged(&self, missed: u64) -> Message {

@@ -9,10 +9,10 @@ use super::{LONG, Rig, TOKEN};
 use crate::demo::breakerbox;
 use crate::scripted::{Do, ms, opens_after};
 
-struct Ran {
-    code: Option<i32>,
-    out: String,
-    err: String,
+pub(super) struct Ran {
+    pub(super) code: Option<i32>,
+    pub(super) out: String,
+    pub(super) err: String,
 }
 
 impl From<Output> for Ran {
@@ -27,7 +27,7 @@ impl From<Output> for Ran {
 }
 
 /// Runs the command on a blocking thread, beside the server.
-async fn run(mut command: Command) -> Ran {
+pub(super) async fn run(mut command: Command) -> Ran {
     let ran = tokio::task::spawn_blocking(move || command.output().unwrap());
     tokio::time::timeout(LONG, ran)
         .await
@@ -42,7 +42,7 @@ fn command(rig: &Rig, arguments: &[&str]) -> Command {
     command
 }
 
-fn signed(rig: &Rig, arguments: &[&str]) -> Command {
+pub(super) fn signed(rig: &Rig, arguments: &[&str]) -> Command {
     let mut command = command(rig, arguments);
     command.env("BREAKERBOX__ADMIN__TOKEN", TOKEN);
     command

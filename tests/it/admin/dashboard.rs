@@ -2,9 +2,15 @@
 //!
 //! No test waits for a span of time: it polls the page until the expected content shows.
 
+mod axe;
 mod browser;
 mod figures;
+mod lists;
+mod nested;
 mod orders;
+mod outage;
+
+mod past;
 mod people;
 
 use std::net::{SocketAddr, TcpListener};
@@ -159,10 +165,11 @@ async fn item_100_the_dashboard_shows_open_countdown_half_open_closed_and_reconn
     let page = &stage.page;
     // A reloaded page would lose this mark.
     page.value("window.mark = 'same page'").await;
-    page.until(&format!("{} === 'CLOSED'", state("search")))
+    page.until(&format!("{} === 'Breaker closed'", state("search")))
         .await;
     stage.open(0).await;
-    page.until(&format!("{} === 'OPEN'", state("search"))).await;
+    page.until(&format!("{} === 'Breaker open'", state("search")))
+        .await;
     page.until(&format!(
         "{}.innerText.includes('3 calls in a row failed')",
         part("search", ".why")
@@ -179,10 +186,9 @@ async fn item_100_the_dashboard_shows_open_countdown_half_open_closed_and_reconn
     page.until(&format!("{left} < {first}")).await;
     // The failing dependency comes first, and the summary counts it.
     assert_eq!(page.value(FIRST).await, "search");
-    assert_eq!(page.value(&tile("open")).await, "1");
-    page.until(&format!("{} === 'HALF-OPEN'", state("search")))
+    page.until(&format!("{} === '1'", tile("down"))).await;
+    page.until(&format!("{} === 'Breaker half-open'", state("search")))
         .await;
-    page.until(&format!("{} === '1'", tile("half_open"))).await;
     stage.ask(Do::Answer(1)).await;
     page.until(&format!(
         "{}.innerText.startsWith('1 of 2 probes succeeded')",
@@ -190,9 +196,9 @@ async fn item_100_the_dashboard_shows_open_countdown_half_open_closed_and_reconn
     ))
     .await;
     stage.ask(Do::Answer(1)).await;
-    page.until(&format!("{} === 'CLOSED'", state("search")))
+    page.until(&format!("{} === 'Breaker closed'", state("search")))
         .await;
-    page.until(&format!("{} === '0'", tile("open"))).await;
+    page.until(&format!("{} === '0'", tile("down"))).await;
     let moves = part("search", ".body details:nth-of-type(2)");
     page.until(&format!("{moves}.innerText.startsWith('3 transitions')"))
         .await;
@@ -208,7 +214,8 @@ async fn item_100_the_dashboard_shows_open_countdown_half_open_closed_and_reconn
     stage.page.until(LIVE).await;
     stage.open(0).await;
     let page = &stage.page;
-    page.until(&format!("{} === 'OPEN'", state("search"))).await;
+    page.until(&format!("{} === 'Breaker open'", state("search")))
+        .await;
     page.until("document.querySelector('#lost').hidden").await;
     assert_eq!(page.value("window.mark").await, "same page");
     stage.finish(network).await;
@@ -229,7 +236,7 @@ async fn item_100_a_server_that_begins_anew_is_shown_as_it_is_now() {
     stage.open(0).await;
     stage
         .page
-        .until(&format!("{} === 'OPEN'", state("search")))
+        .until(&format!("{} === 'Breaker open'", state("search")))
         .await;
     stage.page.until(&event_of("search", "transition")).await;
     let address = stage.server.address();
@@ -244,13 +251,14 @@ async fn item_100_a_server_that_begins_anew_is_shown_as_it_is_now() {
     (stage.admin, stage.server) = serve(&stage.runtime, Some(address));
     stage.open(1).await;
     let page = &stage.page;
-    page.until(&format!("{} === 'OPEN'", state("other"))).await;
+    page.until(&format!("{} === 'Breaker open'", state("other")))
+        .await;
     page.until(&event_of("other", "transition")).await;
     page.until("document.querySelector('[data-name=\"search\"]') === null")
         .await;
     page.until(&format!("!({})", event_of("search", "transition")))
         .await;
-    assert_eq!(page.text(&state("graph")).await, "CLOSED");
+    assert_eq!(page.text(&state("graph")).await, "Breaker closed");
     let all = stage.runtime.events_since(0).len();
     page.until(&format!(
         "document.querySelector('#events-count').innerText === '{all}'"

@@ -47,6 +47,8 @@ pub struct Streamed<S: TryStream> {
     error: Option<CallError<S::Error>>,
     /// True if it ended normally, and counts as a failure.
     is_bad: bool,
+    /// True if its end says nothing of the service that callers get.
+    is_neutral: bool,
     /// `None` once the caller knows the end.
     record: Option<CallRecord<Arc<Shared>>>,
 }
@@ -85,6 +87,7 @@ impl<S: TryStream> Streamed<S> {
             counted: None,
             error: None,
             is_bad: false,
+            is_neutral: false,
             record: None,
         }
     }
@@ -164,6 +167,7 @@ impl<S: TryStream> Streamed<S> {
                 self.stream = None;
                 self.error = error;
                 self.is_bad = verdict.is_bad();
+                self.is_neutral = matches!(verdict.class, Class::Rejected | Class::Cancelled);
                 self.counted = self.hold.take().and_then(|hold| hold.settle(verdict));
             }
             None => {}
@@ -174,7 +178,10 @@ impl<S: TryStream> Streamed<S> {
             self.counted = None;
         }
         let error = self.error.take();
-        if let Some(record) = self.record.take() {
+        if let Some(mut record) = self.record.take() {
+            if self.is_neutral {
+                record.set_neutral();
+            }
             record.close(match error {
                 // CALL-8: the books follow the verdict.
                 None if !self.is_bad => CallResult::Primary,

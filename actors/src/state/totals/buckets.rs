@@ -54,7 +54,7 @@ mod tests {
     fn ops_1_buckets_are_cumulative_and_their_sum_is_close() {
         let totals = Totals::new();
         for millis in [0, 3, 3, 40, 700, 120_000] {
-            totals.observe(Duration::from_millis(millis));
+            totals.observe(Duration::from_millis(millis), breakerbox_policy::Time::ZERO);
         }
         let latency = totals.latency_buckets();
         let below = |millis| {

@@ -2,23 +2,20 @@
 // the page.
 
 import { Card } from "./card.js";
+import * as address from "./address.js";
+import { SPANS } from "./chart.js";
 import { arrange, find, icon, make, say, set, show } from "./dom.js";
 import { Events } from "./events.js";
 import { follow } from "./live.js";
 import { GROUPS, Model } from "./model.js";
 import { Desk } from "./operate.js";
+import { Series } from "./series.js";
 import { Tree } from "./tree.js";
-import { count, rate, share, time, word } from "./words.js";
+import { HEALTH, rate, share, time, word, zone } from "./words.js";
 
 /** Above this number, dependencies are shown as rows. */
 const MANY = 12;
-const TILES = {
-  open: ["open", "Open"],
-  half_open: ["half_open", "Half-open"],
-  degraded: ["degraded", "Degraded"],
-  override: ["shadow", "Overridden"],
-  closed: ["closed", "Healthy"],
-};
+const TILES = { ...HEALTH, override: "Overridden" };
 
 const model = new Model();
 const cards = new Map();
@@ -31,72 +28,121 @@ const desk = new Desk((view, operation, span) => {
 });
 
 let run = null;
-let chosen = null;
 let lastHeard = null;
 let due = null;
+/** What the list shows: the same as the address. */
+let wanted = address.read(GROUPS);
 
 const small = matchMedia("(max-width: 40rem)");
 small.addEventListener("change", () => render());
 
 const world = () => ({
   now: performance.now(),
-  serverNow: Date.now() + model.ahead,
+  serverNow: model.serverNow,
   started: model.started,
   wide: model.dependencies.size <= MANY,
   small: small.matches,
+  marks: (name) => model.marks(name),
 });
 
 // page
 
+const does = {
+  order: (name, operation) => desk.ask(name, operation),
+  turned(name, expanded) {
+    if (expanded || wanted.name === name) want({ name: expanded ? name : null });
+    else render();
+  },
+  fetchPast,
+};
+
 const tiles = new Map(GROUPS.map((group) => {
-  const [shape, text] = TILES[group];
   const number = make("span", { class: "number", text: "0" });
   const node = make("button", { type: "button", class: "tile", "data-group": group, "aria-pressed": "false",
-    onclick: () => { chosen = chosen === group ? null : group; render(); } }, icon(shape), number, make("span", { class: "label", text }));
+    onclick: () => want({ show: wanted.show === group ? null : group }) }, icon(group), number, make("span", { class: "label", text: TILES[group] }));
   return [group, { node, number }];
 }));
 find("tiles").append(...[...tiles.values()].map((tile) => tile.node));
-find("find").addEventListener("input", render);
+find("find").value = wanted.find;
+find("find").addEventListener("input", () => want({ find: find("find").value.trim() }));
+say(find("zone"), zone() === "UTC" ? "Times in UTC" : `Times in ${zone()}; the command line shows UTC`);
+const columns = [...document.querySelectorAll("[data-order-by]")];
+for (const button of columns) button.addEventListener("click", () => want({ order: button.dataset.orderBy }));
+for (const skip of document.querySelectorAll("[data-skip]")) {
+  // A link would take the place of the dependency in the address.
+  skip.addEventListener("click", () => {
+    find(skip.dataset.skip).focus();
+    find(skip.dataset.skip).scrollIntoView();
+  });
+}
+
+/** Changes what the list shows, and the address with it. */
+function want(change) {
+  wanted = { ...wanted, ...change };
+  address.write(wanted);
+  render();
+}
+
+/** Goes to the dependency of the address: its row is opened and comes into view. */
+function goTo(name) {
+  const card = cards.get(name);
+  if (!card) return;
+  card.chosen = true;
+  render();
+  card.node.scrollIntoView({ block: "start" });
+}
+
+addEventListener("hashchange", () => {
+  wanted = address.read(GROUPS);
+  find("find").value = wanted.find;
+  render();
+  goTo(wanted.name);
+});
 
 function render() {
   const now = world();
-  const all = model.sorted(now.now);
+  const all = model.sorted(now.now, wanted.order);
   set(find("grid"), "class", now.wide ? "grid" : "grid rows");
   show(find("columns"), !now.wide);
   for (const name of cards.keys()) if (!model.dependencies.has(name)) cards.delete(name);
-  for (const one of all) {
-    let card = cards.get(one.name);
-    if (!card) {
-      card = new Card(one.name, (name, operation) => desk.ask(name, operation), render);
-      cards.set(one.name, card);
-    }
-  }
-  const text = find("find").value.trim().toLowerCase();
-  const wanted = all.filter((one) => (chosen === null || one.group === chosen) && one.name.toLowerCase().includes(text));
-  for (const one of wanted) cards.get(one.name).update(one, now);
-  arrange(find("grid"), wanted.map((one) => cards.get(one.name).node));
+  const text = wanted.find.toLowerCase();
+  // The dependency of the address is shown, whatever the filter says.
+  const fits = (one) => one.name === wanted.name || ((wanted.show === null || one.group === wanted.show) && one.name.toLowerCase().includes(text));
+  const shown = all.filter(fits);
+  for (const one of shown) cardOf(one.name).update(one, now);
+  arrange(find("grid"), shown.map((one) => cards.get(one.name).node));
   summarise(all);
-  say(find("shown"), wanted.length === all.length ? String(all.length) : `${wanted.length} of ${all.length}`);
-  show(find("none"), wanted.length === 0);
+  const unknown = wanted.name !== null && all.length > 0 && !model.dependencies.has(wanted.name);
+  say(find("shown"), `${shown.length === all.length ? all.length : `${shown.length} of ${all.length}`}${unknown ? `; there is none called ${wanted.name}` : ""}`);
+  show(find("none"), shown.length === 0);
   say(find("none"), all.length === 0 ? "No dependency has been started yet." : "No dependency matches.");
+  for (const button of columns) set(button, "aria-pressed", button.dataset.orderBy === wanted.order);
+}
+
+function cardOf(name) {
+  let card = cards.get(name);
+  if (!card) {
+    card = new Card(name, does);
+    card.chosen = name === wanted.name ? true : null;
+    cards.set(name, card);
+  }
+  return card;
 }
 
 function summarise(all) {
+  const members = new Map(GROUPS.map((group) => [group, all.filter((one) => one.group === group).length]));
   for (const [group, { node, number }] of tiles) {
-    const members = all.filter((one) => one.group === group).length;
-    say(number, String(members));
-    set(node, "data-any", members > 0);
-    set(node, "aria-pressed", chosen === group);
+    say(number, String(members.get(group)));
+    set(node, "data-any", members.get(group) > 0);
+    set(node, "aria-pressed", wanted.show === group);
   }
-  const sum = (name) => all.reduce((whole, one) => whole + one.recent(name), 0);
-  const seconds = Math.max(0, ...all.map((one) => one.recent("seconds")));
-  const ended = sum("ended");
-  say(find("all-rate"), rate(seconds > 0 ? sum("submitted") / seconds : null));
-  say(find("all-errors"), share(ended > 0 ? sum("errors") / ended : null));
-  say(find("all-fallbacks"), share(ended > 0 ? sum("fallback") / ended : null));
-  const open = all.filter((one) => one.group === "open").length;
-  const sick = all.filter((one) => ["half_open", "degraded"].includes(one.group)).length;
-  const state = open > 0 ? `${open} open – ` : sick > 0 ? `${sick} degraded – ` : "";
+  const sum = (read) => all.reduce((whole, one) => whole + (read(one) ?? 0), 0);
+  const calls = sum((one) => one.answers.calls);
+  say(find("all-rate"), rate(all.some((one) => one.rate !== null) ? sum((one) => one.rate) : null));
+  say(find("all-errors"), share(calls > 0 ? sum((one) => one.answers.errors) / calls : null));
+  say(find("all-fallbacks"), share(calls > 0 ? sum((one) => one.answers.by_fallback) / calls : null));
+  const [down, degraded] = [members.get("down"), members.get("degraded")];
+  const state = down > 0 ? `${down} down – ` : degraded > 0 ? `${degraded} degraded – ` : "";
   const title = `${state}Breakerbox`;
   if (document.title !== title) document.title = title;
 }
@@ -150,6 +196,45 @@ async function catchUp(since) {
   }
 }
 
+// the past
+
+const fetching = new Set();
+
+async function fetchJson(path) {
+  const answer = await fetch(path, { cache: "no-store" });
+  return answer.ok ? answer.json() : null;
+}
+
+/** Fetches the last hour of all: the page opens with what has happened before. */
+async function fetchHour() {
+  try {
+    const asked = performance.now();
+    model.takePast(await fetchJson("api/series") ?? [], asked);
+    render();
+  } catch {
+    // The stream breaks then too, and the next hello fetches again.
+  }
+}
+
+/** Fetches the last hour or day of one, unless it is there. */
+async function fetchPast(name, span) {
+  const one = model.dependencies.get(name);
+  const key = `${span} ${name}`;
+  if (!one || one.detail.has(span) || fetching.has(key)) return;
+  fetching.add(key);
+  const [ms, , step] = SPANS[span];
+  const asked = performance.now();
+  try {
+    const series = await fetchJson(`api/dependencies/${encodeURIComponent(name)}/series?step=${step}`);
+    if (series) one.detail.set(span, one.since(asked, new Series(series, ms)));
+    renderSoon();
+  } catch {
+    // The next render asks again.
+  } finally {
+    fetching.delete(key);
+  }
+}
+
 function link(state, words) {
   set(find("link"), "data-link", state);
   say(find("link-words"), words);
@@ -167,6 +252,12 @@ follow({
     link("live", "Live");
     catchUp(model.lastId);
     tree.refresh();
+    for (const one of model.dependencies.values()) one.detail.clear();
+    if (model.dependencies.size > 0) fetchHour();
+  },
+  notes(notes) {
+    model.notes = notes;
+    renderSoon();
   },
   event(event) {
     lastHeard = Date.now();
@@ -179,8 +270,13 @@ follow({
   },
   status(views) {
     lastHeard = Date.now();
+    const first = model.dependencies.size === 0;
     model.takeAll(views, performance.now());
     render();
+    if (!first) return;
+    // Only now are there dependencies that it can belong to.
+    fetchHour();
+    goTo(wanted.name);
   },
   lagged({ missed }) {
     model.missed += missed;

@@ -58,15 +58,12 @@ export function rebuild(parent, shown, children) {
   parent.replaceChildren(...children());
 }
 
-// Every state has its own shape, so that colour alone never distinguishes states.
+// Each group has its own shape, so that colour alone never distinguishes them.
 const SHAPES = {
-  closed: ["M8 1.5a6.5 6.5 0 1 0 0 13a6.5 6.5 0 0 0 0-13Z", "M4.9 8.2l2.2 2.2l4-4.4"],
-  open: ["M5.3 1.5h5.4l3.8 3.8v5.4l-3.8 3.8H5.3l-3.8-3.8V5.3Z", "M5 8h6"],
-  half_open: ["M8 1.5a6.5 6.5 0 1 0 0 13Z", "M8 1.5a6.5 6.5 0 0 1 0 13"],
+  ok: ["M8 1.5a6.5 6.5 0 1 0 0 13a6.5 6.5 0 0 0 0-13Z", "M4.9 8.2l2.2 2.2l4-4.4"],
+  down: ["M5.3 1.5h5.4l3.8 3.8v5.4l-3.8 3.8H5.3l-3.8-3.8V5.3Z", "M5 8h6"],
   degraded: ["M8 1.8l6.6 12H1.4Z", "M8 6.2v3.6M8 11.9v.1"],
-  forced_open: ["M3 7h10v7.5H3Z", "M5.2 7V4.8a2.8 2.8 0 0 1 5.6 0V7"],
-  disabled: ["M8 1.5a6.5 6.5 0 1 0 0 13a6.5 6.5 0 0 0 0-13Z", "M3.6 3.6l8.8 8.8"],
-  shadow: ["M1.2 8s2.5-4.7 6.8-4.7S14.8 8 14.8 8s-2.5 4.7-6.8 4.7S1.2 8 1.2 8Z", "M8 6.4a1.6 1.6 0 1 0 0 3.2a1.6 1.6 0 0 0 0-3.2Z"],
+  override: ["M3 7h10v7.5H3Z", "M5.2 7V4.8a2.8 2.8 0 0 1 5.6 0V7"],
 };
 
 export function icon(shape) {

@@ -4,7 +4,7 @@
 const SILENCE = 30_000;
 const LONGEST = 8_000;
 
-/** Calls `on.hello`, `on.event`, `on.status`, `on.lagged` for each message, and `on.lost` when the stream breaks. */
+/** Calls `on.hello`, `on.event`, `on.status`, `on.notes`, `on.lagged` for each message, and `on.lost` when the stream breaks. */
 export function follow(on) {
   let source = null;
   let silent = null;
@@ -20,7 +20,7 @@ export function follow(on) {
     const mine = new EventSource("api/events/stream");
     source = mine;
     heard();
-    for (const kind of ["hello", "event", "status", "lagged"]) {
+    for (const kind of ["hello", "event", "status", "notes", "lagged"]) {
       mine.addEventListener(kind, ({ data }) => {
         if (source !== mine) return;
         heard();

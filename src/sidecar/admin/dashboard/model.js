@@ -1,18 +1,19 @@
-// The data of the page: the state of each dependency, its last minutes, and the events. It draws
-// nothing.
+// The data of the page: the state of each dependency, its last hour, the events and the notes. It
+// draws nothing.
 
-/** Seconds that a sparkline shows. */
-export const SAMPLES = 120;
-/** Seconds over which a figure is averaged. */
+import { Series } from "./series.js";
+
+/** Samples that are kept: seconds over which a figure is averaged. */
 const RECENT = 5;
 /** Same as the capacity of the server's history. */
 const MAX_EVENTS = 1024;
+const HOUR = 3_600_000;
 
 /** Milliseconds for which a recovered dependency keeps its place, so that the order stays calm. */
 const CALM = 5_000;
 
-/** Most severe first. */
-export const GROUPS = ["open", "half_open", "degraded", "override", "closed"];
+/** Health as callers find it, most severe first. */
+export const GROUPS = ["down", "degraded", "override", "ok"];
 
 export class Dependency {
   constructor(name) {
@@ -23,8 +24,10 @@ export class Dependency {
     this.moves = [];
     this.until = null;
     this.wait = null;
-    this.rank = GROUPS.length;
-    this.rankedAt = -Infinity;
+    /** The last hour in steps of 30 s, and, once its details are shown, finer ones by span. */
+    this.past = null;
+    this.detail = new Map();
+    this.sickUntil = -Infinity;
   }
 
   /** Applies a status; if an event has already shown a newer state, the newer state stays. */
@@ -65,33 +68,45 @@ export class Dependency {
     return this.view.override?.mode ?? this.view.state;
   }
 
+  /** The group by health. An override of a healthy dependency is a group of its own. */
   get group() {
-    const shown = this.shown;
-    if (shown === "open" || shown === "forced_open") return "open";
-    if (shown === "half_open") return "half_open";
-    if (this.view.health !== "ok") return "degraded";
-    return shown === "closed" ? "closed" : "override";
+    const { health, override } = this.view;
+    if (health === "down" || health === "degraded") return health;
+    return override ? "override" : "ok";
   }
 
-  /** Rank in the order: it rises at once, and falls after a calm period. */
-  ranked(now) {
-    const rank = GROUPS.indexOf(this.group);
-    if (rank <= this.rank || now - this.rankedAt > CALM) {
-      this.rank = rank;
-      this.rankedAt = now;
-    }
-    return this.rank;
+  /** What callers got over the last half minute. */
+  get answers() {
+    return this.view.answers;
+  }
+
+  /** The standing outage, or null. */
+  get outage() {
+    return this.view.outage;
+  }
+
+  /** True while it is sick, and for a calm period afterwards. */
+  isSick(now) {
+    const sick = ["down", "degraded"].includes(this.group);
+    if (sick) this.sickUntil = now + CALM;
+    return sick || now < this.sickUntil;
+  }
+
+  /** Errors each second in coarse steps, so that small changes do not move a row. */
+  get affected() {
+    const each = this.answers.errors_per_second;
+    return each > 0 ? Math.round(Math.log2(each)) : -Infinity;
   }
 
   /** Records the increase since the last sample. The server sends counters; rates are computed here. */
-  sample(now) {
+  sample(now, serverNow) {
     const { totals, latency_ms: taken } = this.view;
+    const errors = totals.failed + totals.refused;
     const counters = {
       at: now,
       submitted: totals.submitted,
-      errors: totals.failed + totals.refused,
-      fallback: totals.fallback,
-      ended: totals.primary + totals.fallback + totals.refused + totals.failed,
+      errors,
+      ended: totals.primary + totals.fallback + errors,
       attempts: taken.count,
       spent: taken.sum,
     };
@@ -102,52 +117,47 @@ export class Dependency {
       this.samples = [];
       return;
     }
-    const sample = { seconds: (now - before.at) / 1000 };
-    for (const name of ["submitted", "errors", "fallback", "ended", "attempts", "spent"]) {
-      sample[name] = counters[name] - before[name];
-    }
+    const sample = { at: now, until: serverNow, seconds: (now - before.at) / 1000 };
+    for (const name of ["submitted", "errors", "ended", "attempts", "spent"]) sample[name] = counters[name] - before[name];
     this.samples.push(sample);
-    if (this.samples.length > SAMPLES) this.samples.shift();
+    if (this.samples.length > RECENT) this.samples.shift();
+    for (const series of [this.past, ...this.detail.values()]) continueWith(series, sample);
   }
 
-  /** Sum over the last seconds up to a sample. */
-  #sum(end, name) {
-    let sum = 0;
-    for (let at = Math.max(0, end - RECENT); at < end; at += 1) sum += this.samples[at][name];
-    return sum;
+  /** Continues a series that was asked for at a moment with the samples since then. */
+  since(asked, series) {
+    for (const sample of this.samples) if (sample.at > asked) continueWith(series, sample);
+    return series;
   }
 
-  #ratio(end, part, whole) {
-    const all = this.#sum(end, whole);
-    return all > 0 ? this.#sum(end, part) / all : null;
+  #ratio(part, whole) {
+    const sum = (name) => this.samples.reduce((all, sample) => all + sample[name], 0);
+    const all = sum(whole);
+    return all > 0 ? sum(part) / all : null;
   }
 
-  rateAt(end) {
-    return this.#ratio(end, "submitted", "seconds");
+  /** Calls each second, over the last seconds. */
+  get rate() {
+    return this.#ratio("submitted", "seconds");
   }
 
-  errorsAt(end) {
-    return this.#ratio(end, "errors", "ended");
+  /** Mean duration of an attempt, over the last seconds, in milliseconds. */
+  get latency() {
+    return this.#ratio("spent", "attempts");
   }
+}
 
-  latencyAt(end) {
-    return this.#ratio(end, "spent", "attempts");
-  }
-
-  recent(name) {
-    return this.#sum(this.samples.length, name);
-  }
-
-  series(read) {
-    return this.samples.map((_, at) => read.call(this, at + 1));
-  }
+function continueWith(series, { until, seconds, ended, errors }) {
+  series?.add(until - seconds * 1000, until, ended, errors);
 }
 
 export class Model {
   constructor() {
     this.dependencies = new Map();
     this.events = new Map();
-    this.sampled = 0;
+    this.notes = [];
+    /** Time of the last sample. The first status is one, or the chart would lack the calls up to the next. */
+    this.sampled = -Infinity;
     this.missed = 0;
     /** Lead of the server's clock over this one, in milliseconds. */
     this.ahead = 0;
@@ -164,6 +174,20 @@ export class Model {
       one.moves = [];
       one.samples = [];
       one.before = null;
+      one.past = null;
+      one.detail.clear();
+    }
+  }
+
+  get serverNow() {
+    return Date.now() + this.ahead;
+  }
+
+  /** Applies the last hour of all dependencies, which was asked for at a moment. */
+  takePast(all, asked) {
+    for (const series of all) {
+      const one = this.dependencies.get(series.dependency);
+      if (one) one.past = one.since(asked, new Series(series, HOUR));
     }
   }
 
@@ -187,12 +211,12 @@ export class Model {
 
   /** Samples without a message: while nothing changes, the server sends none. */
   tick(now) {
-    if (now - this.sampled >= 1400) this.sample(now);
+    if (this.dependencies.size > 0 && now - this.sampled >= 1400) this.sample(now);
   }
 
   sample(now) {
     this.sampled = now;
-    for (const one of this.dependencies.values()) one.sample(now);
+    for (const one of this.dependencies.values()) one.sample(now, this.serverNow);
   }
 
   /** Adds an event once; returns true if it is new. */
@@ -215,12 +239,44 @@ export class Model {
     return this.events.size === 0 ? 0 : Math.max(...this.events.keys());
   }
 
-  /** Failing dependencies first. */
-  sorted(now) {
+  /** Orders the dependencies; by default the sick ones come first, by the callers that they affect. */
+  sorted(now, order) {
     const all = [...this.dependencies.values()];
-    for (const one of all) one.ranked(now);
-    return all.sort((a, b) => a.rank - b.rank || a.name.localeCompare(b.name));
+    const byName = (a, b) => a.name.localeCompare(b.name);
+    const falling = (read) => (a, b) => (read(b) ?? -1) - (read(a) ?? -1) || byName(a, b);
+    if (order === "name") return all.sort(byName);
+    if (order === "calls") return all.sort(falling((one) => one.rate));
+    if (order === "errors") return all.sort(falling((one) => one.answers.errors_per_second));
+    if (order === "latency") return all.sort(falling((one) => one.latency));
+    const ranks = new Map(all.map((one) => [one, [one.isSick(now) ? 0 : 1, -one.affected, GROUPS.indexOf(one.group)]]));
+    return all.sort((a, b) => {
+      const [left, right] = [ranks.get(a), ranks.get(b)];
+      const at = left.findIndex((rank, index) => rank !== right[index]);
+      return at < 0 ? byName(a, b) : left[at] < right[at] ? -1 : 1;
+    });
   }
+
+  /** Marks on the chart of a dependency, oldest first: what changed it, and notes. */
+  marks(name) {
+    const all = [];
+    for (const event of this.events.values()) {
+      const kind = markOf(event, name);
+      if (kind !== null) all.push({ at: Date.parse(event.time), kind, text: event.message });
+    }
+    for (const note of this.notes) {
+      if (note.dependency === null || note.dependency === name) all.push({ at: Date.parse(note.time), kind: "note", text: note.text });
+    }
+    return all.sort((a, b) => a.at - b.at);
+  }
+}
+
+/** Kind of an event's mark on the chart of a dependency; null if it has none. */
+function markOf({ kind, subject, dependency, details }, name) {
+  if (kind === "reload_applied") return "order";
+  if (dependency !== name) return null;
+  if (kind === "transition" && subject === name) return details.from === "closed" ? "open" : details.to === "closed" ? "closed" : null;
+  if (["operated", "override_set", "override_removed"].includes(kind)) return "order";
+  return ["parked", "gave_up", "misconfigured"].includes(kind) ? "open" : null;
 }
 
 /** Returns true if an event changes the shown state of the dependency's own breaker, not of a key's. */

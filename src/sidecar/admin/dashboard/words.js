@@ -12,13 +12,26 @@ export const STATES = {
   shadow: "Shadow",
 };
 
+export const HEALTH = { down: "Down", degraded: "Degraded", ok: "Healthy" };
+
 export const word = (name) => STATES[name] ?? String(name);
+
+export const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
 /** Time of day, with the date if it is not today. */
 export function time(moment) {
   const at = new Date(moment);
   const today = at.toDateString() === new Date().toDateString();
   return today ? clock.format(at) : `${day.format(at)} ${clock.format(at)}`;
+}
+
+/** The zone in which times are shown, such as `UTC+01:00 (Europe/Berlin)`. */
+export function zone() {
+  const { timeZone } = Intl.DateTimeFormat().resolvedOptions();
+  const minutes = -new Date().getTimezoneOffset();
+  if (minutes === 0) return ["UTC", "Etc/UTC"].includes(timeZone) ? "UTC" : `UTC (${timeZone})`;
+  const two = (number) => String(Math.floor(number)).padStart(2, "0");
+  return `UTC${minutes < 0 ? "−" : "+"}${two(Math.abs(minutes) / 60)}:${two(Math.abs(minutes) % 60)} (${timeZone})`;
 }
 
 /** A wait, rounded up, so that it never ends later than shown. */
@@ -31,9 +44,19 @@ export function wait(ms) {
   return minutes > 0 ? `${minutes} min ${seconds} s` : `${seconds} s`;
 }
 
+/** How long something has lasted, in one or two units. */
+export function lasting(ms) {
+  const seconds = Math.max(0, Math.floor(ms / 1000));
+  if (seconds < 60) return `${seconds} s`;
+  const minutes = Math.floor(seconds / 60);
+  if (minutes < 60) return `${minutes} min`;
+  const hours = Math.floor(minutes / 60);
+  return hours < 24 ? `${hours} h ${minutes % 60} min` : `${Math.floor(hours / 24)} d ${hours % 24} h`;
+}
+
 export function rate(perSecond) {
   if (perSecond === null) return "–";
-  return `${short(perSecond)}/s`;
+  return perSecond > 0 && perSecond < 0.05 ? "<0.1/s" : `${short(perSecond)}/s`;
 }
 
 export function short(number) {
@@ -46,6 +69,8 @@ export function share(part) {
   if (part === null) return "–";
   const percent = part * 100;
   if (percent > 0 && percent < 0.1) return "<0.1 %";
+  // Not all is never shown as all.
+  if (percent < 100 && percent >= 99.5) return ">99 %";
   return percent === 0 || percent >= 10 ? `${percent.toFixed(0)} %` : `${percent.toFixed(1)} %`;
 }
 
@@ -55,7 +80,7 @@ export function latency(ms) {
   return `${ms.toFixed(ms >= 10 ? 0 : 1)} ms`;
 }
 
-export const count = (number, one, many) => `${number} ${number === 1 ? one : many}`;
+export const count = (number, one, many) => `${short(number)} ${number === 1 ? one : many}`;
 
 const UNITS = { ms: 1, s: 1e3, m: 6e4, min: 6e4, h: 36e5, d: 864e5 };
 

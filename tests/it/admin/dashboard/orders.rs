@@ -57,7 +57,7 @@ async fn item_101_an_order_through_the_page_is_carried_out_and_kept_on_record() 
     fill(&stage, "order-token", TOKEN).await;
     click(&stage, go).await;
     page.until(&format!("!{DIALOG}")).await;
-    page.until(&format!("{} === 'FORCED OPEN'", state("search")))
+    page.until(&format!("{} === 'Breaker forced open'", state("search")))
         .await;
     page.until(&format!(
         "{}.innerText.startsWith('Ends in 1 h 2')",
@@ -66,7 +66,7 @@ async fn item_101_an_order_through_the_page_is_carried_out_and_kept_on_record() 
     .await;
     // The reason is shown as text everywhere, and the record has all of it.
     let shown = page
-        .text(&format!("{}.innerText", part("search", ".why")))
+        .text(&format!("{}.innerText", part("search", ".headline")))
         .await;
     assert_eq!(shown, format!("By an operator: {reason}"));
     page.until(&format!(
@@ -110,16 +110,17 @@ async fn item_101_every_order_of_the_page_reaches_the_breaker() {
     .await;
     stage.visit().await;
     stage.open(0).await;
-    page.until(&format!("{} === 'OPEN'", state("search"))).await;
+    page.until(&format!("{} === 'Breaker open'", state("search")))
+        .await;
     let orders = [
-        ("check", "HALF-OPEN"),
-        ("disable", "DISABLED"),
-        ("shadow", "SHADOW"),
-        ("open", "FORCED OPEN"),
-        ("close", "CLOSED"),
-        ("shadow", "SHADOW"),
-        ("reset", "CLOSED"),
-        ("restart", "CLOSED"),
+        ("check", "Breaker half-open"),
+        ("disable", "Breaker disabled"),
+        ("shadow", "Breaker shadow"),
+        ("open", "Breaker forced open"),
+        ("close", "Breaker closed"),
+        ("shadow", "Breaker shadow"),
+        ("reset", "Breaker closed"),
+        ("restart", "Breaker closed"),
     ];
     for (order, after) in orders {
         let button = part("search", &format!("[data-order={order}]"));

@@ -55,7 +55,7 @@ async fn item_100_the_page_is_operated_by_keyboard_alone() {
     tab_to(&stage, "order-token").await;
     page.write(TOKEN).await;
     page.press("Enter").await;
-    page.until(&format!("{} === 'DISABLED'", state("search")))
+    page.until(&format!("{} === 'Breaker disabled'", state("search")))
         .await;
     // The card has changed, and the focus stays on the same button.
     page.until(&format!("{FOCUS} === 'disable'")).await;
@@ -107,14 +107,16 @@ async fn item_100_every_text_can_be_read_and_fits_on_a_phone() {
     };
     stage.clients[2].operate(command).await.unwrap();
     page.until(&format!(
-        "{} === 'SHADOW' && {} === 'OPEN'",
+        "{} === 'Breaker shadow' && {} === 'Breaker open'",
         state("graph"),
         state(long)
     ))
     .await;
-    page.until("document.querySelectorAll('#tree li').length > 3")
+    page.until("document.querySelector('#tree-runs').innerText.includes('actors run')")
         .await;
     page.value("document.querySelectorAll('details').forEach((one) => { one.open = true })")
+        .await;
+    page.until("document.querySelectorAll('#tree-all li').length > 3")
         .await;
     for scheme in ["light", "dark"] {
         page.scheme(scheme).await;
@@ -137,7 +139,8 @@ async fn item_100_everything_has_a_role_and_a_name_for_a_screen_reader() {
     };
     let page = &stage.page;
     stage.open(0).await;
-    page.until(&format!("{} === 'OPEN'", state("search"))).await;
+    page.until(&format!("{} === 'Breaker open'", state("search")))
+        .await;
     page.until("document.querySelector('#announce').textContent.startsWith('search: open, ')")
         .await;
     page.value(&format!("{}.click()", part("graph", "[data-order=open]")))

@@ -1,0 +1,252 @@
+//! The outages of a dependency, noted where their conditions arise.
+//!
+//! Transitions of the breaker, the loss of the last worker and a refused configuration are noted as
+//! they happen. The share of errors is looked at when a call ends with an error, at most once a
+//! second, and whenever the status is read: no call that succeeds pays for it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use breakerbox_policy::{
+    Acknowledgement, BreakerCause, BreakerEvent, CauseKind, Class, FailureNote, Outage,
+    OutageCause, OutageCondition, OutageLog, ProbeNote, ServiceLevel, State, Symptom, Time,
+    limit_reached,
+};
+
+use super::Shared;
+use crate::event::EventKind;
+use crate::redact::redact;
+use crate::sync::{LockExt, Mutex};
+use crate::verdict::Verdict;
+
+/// Time between two looks at the share of errors that errors themselves cause.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The outages of a dependency, and what their causes are told from.
+#[derive(Debug, Default)]
+pub(crate) struct OutageState {
+    log: Mutex<OutageLog>,
+    last_failure: Mutex<Option<FailureNote>>,
+    /// Time of the last look at the share of errors, in nanoseconds; zero before the first.
+    looked_at: AtomicU64,
+}
+
+impl OutageState {
+    /// Returns the latest failure of an attempt.
+    fn last_failure(&self) -> Option<FailureNote> {
+        *self.last_failure.acquire()
+    }
+}
+
+impl Shared {
+    /// Notes an attempt that failed after this time, as the cause of an outage that it may begin.
+    pub(super) fn note_failure(&self, verdict: &Verdict, after: Duration) {
+        let is_timeout = verdict.symptom == Some(Symptom::Timeout);
+        let limit = is_timeout.then(|| limit_reached(&self.settings().timeout, after));
+        *self.outages.last_failure.acquire() = Some(FailureNote {
+            symptom: verdict.symptom,
+            words: verdict.cause,
+            after,
+            limit: limit.flatten(),
+        });
+    }
+
+    /// Notes a change of the dependency's own breaker. Its lock is held.
+    pub(crate) fn note_breaker(&self, event: &BreakerEvent, now: Time) {
+        match event {
+            BreakerEvent::Transition {
+                from,
+                to,
+                cause,
+                counts,
+                ..
+            } => {
+                if *from == State::HalfOpen {
+                    self.note_probes(*to, cause, (counts.calls, counts.failures), now);
+                }
+                match to {
+                    State::Open => self.begin_outage(OutageCondition::BreakerOpen, now, || {
+                        OutageCause::of_trip(cause, self.outages.last_failure().as_ref())
+                    }),
+                    State::HalfOpen => {}
+                    State::Closed => {
+                        self.end_condition(OutageCondition::BreakerOpen, now);
+                        // What failed before says nothing of the dependency that is well again.
+                        self.totals.judge_from(now);
+                    }
+                }
+            }
+            BreakerEvent::HalfOpenProgress {
+                successes, needed, ..
+            } => {
+                let text = format!("succeeded, {successes} of {needed}");
+                let note = probe_note(now, true, text);
+                self.outages.log.acquire().probes(0, 0, note);
+            }
+            _ => {}
+        }
+    }
+
+    /// Notes the results of a half-open period that ends.
+    fn note_probes(&self, to: State, cause: &BreakerCause, (tried, failed): (u64, u64), now: Time) {
+        let is_over = match cause {
+            BreakerCause::Tripped { .. } | BreakerCause::Recovered { .. } => true,
+            // An operator has ended the period.
+            _ => false,
+        };
+        if !is_over {
+            return;
+        }
+        let succeeded = to == State::Closed;
+        let text = match self.outages.last_failure().filter(|_| failed > 0) {
+            Some(failure) if !succeeded => failure.to_string(),
+            _ => cause.to_string(),
+        };
+        // A probe that was slow or lost has no result that counts, and has been tried.
+        let (tried, failed) = match succeeded {
+            true => (tried.max(1), failed),
+            false => (tried.max(1), failed.max(1)),
+        };
+        let note = probe_note(now, succeeded, text);
+        self.outages.log.acquire().probes(tried, failed, note);
+    }
+
+    /// Notes that no worker is left, for this reason.
+    pub(crate) fn note_no_worker(&self, cause: &str, rule: &str) {
+        let now = self.clock.now();
+        self.begin_outage(OutageCondition::NoWorker, now, || {
+            let text = format!("no worker runs: {cause}");
+            OutageCause::of_kind(CauseKind::Parked, text, rule.to_owned())
+        });
+    }
+
+    /// Notes that a worker runs again.
+    pub(crate) fn note_worker(&self) {
+        let now = self.clock.now();
+        self.end_condition(OutageCondition::NoWorker, now);
+        self.totals.judge_from(now);
+    }
+
+    /// Notes whether the dependency refuses our configuration, with its symptom if it does.
+    pub(super) fn note_refused_configuration(&self, refused: bool, symptom: Option<Symptom>) {
+        let now = self.clock.now();
+        if refused {
+            self.begin_outage(OutageCondition::Misconfigured, now, || {
+                OutageCause::of_refused_configuration(symptom)
+            });
+        } else {
+            self.end_condition(OutageCondition::Misconfigured, now);
+            self.totals.judge_from(now);
+        }
+    }
+
+    /// Notes a call that ended with an error: it may be one too many.
+    pub(super) fn note_error(&self) {
+        let now = self.clock.now();
+        let looked = self.outages.looked_at.load(Ordering::Relaxed);
+        if looked != 0 && now.since(Time::from_nanos(looked)) < LOOK {
+            return;
+        }
+        self.look_at_answers();
+    }
+
+    /// Looks at the answers of the last seconds: too large a share of errors is an outage, with an
+    /// event, although the breaker is closed. Hold no lock.
+    pub(crate) fn look_at_answers(&self) {
+        let now = self.clock.now();
+        let nanos = now.as_nanos().max(1);
+        self.outages.looked_at.store(nanos, Ordering::Relaxed);
+        let recent = self.totals.recent_answers(now).counts;
+        let level = recent.judge(&self.settings().health);
+        let kind = {
+            let mut log = self.outages.log.acquire();
+            let answers = self.totals.answers();
+            let lasts = log.has(OutageCondition::Errors);
+            match level {
+                ServiceLevel::Good if lasts => {
+                    log.end(now, OutageCondition::Errors, answers);
+                    EventKind::ErrorsOver
+                }
+                // Another condition explains the errors.
+                ServiceLevel::Degraded | ServiceLevel::Down if !lasts && !log.stands() => {
+                    let kind = EventKind::ErrorShare {
+                        errors: recent.errors,
+                        calls: recent.calls(),
+                        is_down: level == ServiceLevel::Down,
+                    };
+                    let last = self.outages.last_failure().unwrap_or_default();
+                    log.begin(now, OutageCondition::Errors, answers, || {
+                        let cause = OutageCause::of_failure(&last, kind.to_string());
+                        (self.events.next_outage(), cause)
+                    });
+                    kind
+                }
+                _ => return,
+            }
+        };
+        self.events.emit(&self.name, kind);
+    }
+
+    fn begin_outage(
+        &self,
+        condition: OutageCondition,
+        now: Time,
+        cause: impl FnOnce() -> OutageCause,
+    ) {
+        let answers = self.totals.answers();
+        let mut log = self.outages.log.acquire();
+        log.begin(now, condition, answers, || {
+            let mut cause = cause();
+            // SEC-1: the words of other parties may hold secrets.
+            cause.text = redact(&cause.text).into_owned();
+            cause.rule = redact(&cause.rule).into_owned();
+            (self.events.next_outage(), cause)
+        });
+    }
+
+    fn end_condition(&self, condition: OutageCondition, now: Time) {
+        let answers = self.totals.answers();
+        self.outages.log.acquire().end(now, condition, answers);
+    }
+
+    /// Returns the outage that stands.
+    pub(crate) fn standing_outage(&self) -> Option<Outage> {
+        let answers = self.totals.answers();
+        self.outages.log.acquire().standing(answers)
+    }
+
+    /// Returns the outages that are kept: the one that stands, then the ended ones, newest first.
+    pub(crate) fn kept_outages(&self) -> Vec<Outage> {
+        let answers = self.totals.answers();
+        let log = self.outages.log.acquire();
+        let standing = log.standing(answers).into_iter();
+        standing.chain(log.ended().cloned()).collect()
+    }
+
+    /// Notes that an operator looks after the outage of this number. Returns false if it is not kept.
+    pub(crate) fn acknowledge_outage(&self, id: u64, by: &str, note: &str) -> bool {
+        let note = Acknowledgement {
+            by: by.to_owned(),
+            note: redact(note).into_owned(),
+            at: self.clock.now(),
+        };
+        self.outages.log.acquire().acknowledge(id, note)
+    }
+
+    /// Returns true if an attempt of this class failed in a way that can begin an outage.
+    #[inline]
+    pub(super) fn is_failure(class: Class) -> bool {
+        matches!(
+            class,
+            Class::Failure | Class::Throttled | Class::Misconfigured
+        )
+    }
+}
+
+fn probe_note(at: Time, succeeded: bool, text: String) -> ProbeNote {
+    ProbeNote {
+        at,
+        succeeded,
+        text,
+    }
+}

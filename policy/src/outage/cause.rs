@@ -1,0 +1,201 @@
+//! The first cause of an outage, and its symptom in plain words.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::{BreakerCause, RoundedDuration, Symptom, TimeoutSettings, TripReason};
+
+/// The latest failure of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FailureNote {
+    /// The symptom, if it is a general one.
+    pub symptom: Option<Symptom>,
+    /// The cause in a few words, such as "connection refused".
+    pub words: Option<&'static str>,
+    /// Duration of the attempt.
+    pub after: Duration,
+    /// The configuration key of the limit that ended it, if it is known.
+    pub limit: Option<&'static str>,
+}
+
+/// Kind of a cause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CauseKind {
+    /// The dependency answered with an error status.
+    Status,
+    /// It did not answer in time.
+    Timeout,
+    /// No connection could be established.
+    Connect,
+    /// A connection was lost.
+    Reset,
+    /// A worker crashed.
+    Crash,
+    /// It answers too slowly.
+    Slow,
+    /// No worker is left.
+    Parked,
+    /// It refuses our configuration.
+    Misconfigured,
+    /// Another failure.
+    Other,
+}
+
+impl CauseKind {
+    /// Its name, as in the API.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Timeout => "timeout",
+            Self::Connect => "connect",
+            Self::Reset => "reset",
+            Self::Crash => "crash",
+            Self::Slow => "slow",
+            Self::Parked => "parked",
+            Self::Misconfigured => "misconfigured",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// The first cause of an outage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutageCause {
+    /// Its kind.
+    pub kind: CauseKind,
+    /// The symptom in plain words, such as "500 from the dependency".
+    pub text: String,
+    /// The status, if one was answered.
+    pub status: Option<u16>,
+    /// The configuration key of the limit that cut the attempt, if one did.
+    pub limit: Option<&'static str>,
+    /// The rule that was broken, with its figures.
+    pub rule: String,
+}
+
+impl FailureNote {
+    fn kind(&self) -> CauseKind {
+        match self.symptom {
+            Some(Symptom::Status(_) | Symptom::StatusClass(_)) => CauseKind::Status,
+            Some(Symptom::Connect) => CauseKind::Connect,
+            Some(Symptom::Timeout) => CauseKind::Timeout,
+            Some(Symptom::Reset) => CauseKind::Reset,
+            Some(Symptom::Crash) => CauseKind::Crash,
+            None => CauseKind::Other,
+        }
+    }
+
+    fn status(&self) -> Option<u16> {
+        match self.symptom {
+            Some(Symptom::Status(status)) => Some(status),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for FailureNote {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let or = |text| self.words.unwrap_or(text);
+        match self.symptom {
+            Some(symptom @ (Symptom::Status(_) | Symptom::StatusClass(_))) => {
+                write!(out, "{symptom} from the dependency")
+            }
+            Some(Symptom::Timeout) => {
+                write!(out, "no answer within {}", RoundedDuration(self.after))?;
+                match self.limit {
+                    // EDGE-8: the limit that cut is named.
+                    Some(limit) => write!(out, " ({limit})"),
+                    None => Ok(()),
+                }
+            }
+            Some(Symptom::Connect) => out.write_str(or("no connection")),
+            Some(Symptom::Reset) => out.write_str(or("connection lost")),
+            Some(Symptom::Crash) => out.write_str(or("a worker crashed")),
+            None => out.write_str(or("its calls fail")),
+        }
+    }
+}
+
+impl OutageCause {
+    /// The cause of an outage in which calls fail. `rule`: what was broken by it.
+    #[must_use]
+    pub fn of_failure(failure: &FailureNote, rule: String) -> Self {
+        Self {
+            kind: failure.kind(),
+            text: failure.to_string(),
+            status: failure.status(),
+            limit: failure.limit,
+            rule,
+        }
+    }
+
+    /// The cause of a breaker's trip. `last`: the latest failure of an attempt.
+    #[must_use]
+    pub fn of_trip(cause: &BreakerCause, last: Option<&FailureNote>) -> Self {
+        let rule = cause.to_string();
+        let reason = match cause {
+            BreakerCause::Tripped { reason, .. } => Some(reason),
+            _ => None,
+        };
+        match (reason, last) {
+            (Some(TripReason::SlowRate { .. }), _) => {
+                Self::of_kind(CauseKind::Slow, "its answers are slow".to_owned(), rule)
+            }
+            (Some(TripReason::Commanded(said)), _) => {
+                Self::of_kind(CauseKind::Other, said.clone(), rule)
+            }
+            (_, Some(last)) => Self::of_failure(last, rule),
+            (_, None) => Self::of_failure(&FailureNote::default(), rule),
+        }
+    }
+
+    /// A cause without a failed attempt.
+    #[must_use]
+    pub fn of_kind(kind: CauseKind, text: String, rule: String) -> Self {
+        Self {
+            kind,
+            text,
+            status: None,
+            limit: None,
+            rule,
+        }
+    }
+
+    /// The cause of an outage in which the dependency refuses our configuration.
+    #[must_use]
+    pub fn of_refused_configuration(symptom: Option<Symptom>) -> Self {
+        let (status, said) = match symptom {
+            Some(Symptom::Status(status)) => {
+                (Some(status), format!("{status} from the dependency: "))
+            }
+            _ => (None, String::new()),
+        };
+        Self {
+            kind: CauseKind::Misconfigured,
+            text: format!("{said}it refuses our configuration"),
+            status,
+            limit: None,
+            rule: "every call fails until the configuration is corrected".to_owned(),
+        }
+    }
+}
+
+/// Returns the configuration key of the limit that ended an attempt of this duration: the longest
+/// of the attempt's limits that it has reached. `None` if it is none of them, as with the rest of a
+/// call's time.
+#[must_use]
+pub fn limit_reached(limits: &TimeoutSettings, after: Duration) -> Option<&'static str> {
+    let all = [
+        (limits.first_byte, "timeout.first_byte"),
+        (limits.attempt, "timeout.attempt"),
+        (limits.total, "timeout.total"),
+    ];
+    let reached = all
+        .into_iter()
+        .filter_map(|(limit, key)| Some((limit?, key)));
+    let reached = reached.filter(|(limit, _)| *limit <= after);
+    // Of two equal ones the wider is told.
+    reached.max_by_key(|(limit, _)| *limit).map(|(_, key)| key)
+}

@@ -1,0 +1,207 @@
+//! Outages: begin, cause, probes, end, and what is kept.
+
+use std::num::NonZeroU32;
+
+use super::*;
+use crate::{BreakerCause, Symptom, TimeoutSettings, TripReason};
+
+fn at(seconds: u64) -> Time {
+    Time::from_millis(seconds * 1_000)
+}
+
+fn errors(errors: u64) -> AnswerCounts {
+    AnswerCounts {
+        errors,
+        ..AnswerCounts::default()
+    }
+}
+
+fn trip() -> BreakerCause {
+    BreakerCause::Tripped {
+        reason: TripReason::Consecutive {
+            failures: 5,
+            threshold: NonZeroU32::MIN,
+        },
+        last_failure: None,
+    }
+}
+
+fn cause(symptom: Symptom) -> OutageCause {
+    let last = FailureNote {
+        symptom: Some(symptom),
+        ..FailureNote::default()
+    };
+    OutageCause::of_trip(&trip(), Some(&last))
+}
+
+fn opened(log: &mut OutageLog, seconds: u64, id: u64, count: u64) -> bool {
+    log.begin(
+        at(seconds),
+        OutageCondition::BreakerOpen,
+        errors(count),
+        || (id, cause(Symptom::Status(500))),
+    )
+}
+
+fn probe(seconds: u64, succeeded: bool) -> ProbeNote {
+    ProbeNote {
+        at: at(seconds),
+        succeeded,
+        text: String::new(),
+    }
+}
+
+#[test]
+fn hlt_2_an_outage_keeps_its_begin_and_first_cause_through_its_probes() {
+    let mut log = OutageLog::default();
+    assert!(opened(&mut log, 10, 1, 5));
+    for second in [20, 30] {
+        log.probes(1, 1, probe(second, false));
+        // Each failed probe opens the breaker again.
+        assert!(
+            !log.begin(at(second), OutageCondition::BreakerOpen, errors(7), || {
+                unreachable!("the outage stands")
+            })
+        );
+    }
+    let outage = log.standing(errors(25)).unwrap();
+    assert_eq!((outage.since, outage.ended), (at(10), None));
+    assert_eq!(outage.cause.text, "500 from the dependency");
+    assert_eq!(outage.cause.status, Some(500));
+    assert!(outage.cause.rule.starts_with("5 calls in a row failed"));
+    assert_eq!((outage.probes, outage.probes_failed), (2, 2));
+    assert_eq!(outage.last_probe, Some(probe(30, false)));
+    assert_eq!(outage.affected, errors(20));
+    log.probes(1, 0, probe(40, true));
+    assert!(log.end(at(40), OutageCondition::BreakerOpen, errors(26)));
+    assert_eq!(log.standing(errors(30)), None);
+    let ended = log.ended().next().unwrap();
+    assert_eq!((ended.probes, ended.probes_failed), (3, 2));
+    assert_eq!((ended.ended, ended.affected), (Some(at(40)), errors(21)));
+}
+
+#[test]
+fn hlt_2_an_outage_lasts_until_its_last_condition_is_gone() {
+    let mut log = OutageLog::default();
+    assert!(opened(&mut log, 1, 1, 0));
+    let more = |log: &mut OutageLog, condition| {
+        log.begin(at(2), condition, errors(0), || unreachable!("it stands"))
+    };
+    assert!(!more(&mut log, OutageCondition::Errors));
+    assert!(log.has(OutageCondition::Errors) && !log.has(OutageCondition::NoWorker));
+    assert!(!log.end(at(3), OutageCondition::BreakerOpen, errors(0)));
+    assert!(!log.end(at(3), OutageCondition::Misconfigured, errors(0)));
+    assert!(log.end(at(4), OutageCondition::Errors, errors(0)));
+    assert!(
+        !log.end(at(5), OutageCondition::Errors, errors(0)),
+        "only once"
+    );
+    assert!(!log.end_all(at(5), errors(0)));
+}
+
+#[test]
+fn hlt_2_the_last_fifty_are_kept_beside_the_one_that_stands() {
+    let mut log = OutageLog::default();
+    for id in 1..=60 {
+        assert!(opened(&mut log, id * 10, id, 0));
+        assert!(log.end(at(id * 10 + 5), OutageCondition::BreakerOpen, errors(0)));
+    }
+    assert!(opened(&mut log, 700, 61, 0));
+    let kept: Vec<u64> = log.ended().map(|outage| outage.id).collect();
+    assert_eq!(kept, (11..=60).rev().collect::<Vec<_>>());
+    assert_eq!(log.standing(errors(0)).unwrap().id, 61);
+}
+
+#[test]
+fn hlt_2_a_worker_that_starts_and_ends_again_is_one_outage() {
+    let mut log = OutageLog::default();
+    let parked = |log: &mut OutageLog, seconds, id| {
+        log.begin(
+            at(seconds),
+            OutageCondition::NoWorker,
+            errors(seconds),
+            || {
+                let text = "exit code 1".to_owned();
+                (
+                    id,
+                    OutageCause::of_kind(CauseKind::Parked, text, String::new()),
+                )
+            },
+        )
+    };
+    assert!(parked(&mut log, 1, 1));
+    assert!(log.end(at(5), OutageCondition::NoWorker, errors(5)));
+    assert!(!parked(&mut log, 30, 2), "it goes on");
+    let outage = log.standing(errors(31)).unwrap();
+    assert_eq!((outage.id, outage.since), (1, at(1)));
+    assert_eq!(outage.affected, errors(5));
+    assert!(log.end(at(31), OutageCondition::NoWorker, errors(31)));
+    assert!(parked(&mut log, 91, 2), "a minute later it is another one");
+}
+
+#[test]
+fn hlt_2_an_acknowledgement_stays_with_its_outage() {
+    let mut log = OutageLog::default();
+    opened(&mut log, 1, 7, 0);
+    let note = Acknowledgement {
+        by: "ann".to_owned(),
+        note: "on it".to_owned(),
+        at: at(2),
+    };
+    assert!(!log.acknowledge(8, note.clone()));
+    assert!(log.acknowledge(7, note.clone()));
+    log.end_all(at(9), errors(0));
+    assert_eq!(log.ended().next().unwrap().acknowledged, Some(note.clone()));
+    assert!(log.acknowledge(7, note), "also after its end");
+}
+
+#[test]
+fn edge_8_a_cause_says_what_failed() {
+    let said = |symptom, words, after, limit| {
+        let after = Duration::from_millis(after);
+        let note = FailureNote {
+            symptom,
+            words,
+            after,
+            limit,
+        };
+        OutageCause::of_trip(&trip(), Some(&note)).text
+    };
+    let refused = Some("connection refused");
+    assert_eq!(
+        said(Some(Symptom::Connect), refused, 1, None),
+        "connection refused"
+    );
+    assert_eq!(
+        said(Some(Symptom::Timeout), None, 5_002, Some("timeout.attempt")),
+        "no answer within 5 s (timeout.attempt)"
+    );
+    assert_eq!(
+        said(Some(Symptom::Crash), None, 1, None),
+        "a worker crashed"
+    );
+    assert_eq!(said(None, None, 1, None), "its calls fail");
+    let refused = OutageCause::of_refused_configuration(Some(Symptom::Status(401)));
+    assert_eq!(
+        refused.text,
+        "401 from the dependency: it refuses our configuration"
+    );
+}
+
+#[test]
+fn edge_8_the_limit_that_cut_is_the_longest_that_was_reached() {
+    let limits = |first_byte, attempt, total| TimeoutSettings {
+        first_byte: Some(Duration::from_secs(first_byte)),
+        attempt: Some(Duration::from_secs(attempt)),
+        total: Some(Duration::from_secs(total)),
+        ..TimeoutSettings::default()
+    };
+    let of =
+        |limits: &TimeoutSettings, millis| limit_reached(limits, Duration::from_millis(millis));
+    let wide = limits(5, 30, 60);
+    assert_eq!(of(&wide, 4_999), None);
+    assert_eq!(of(&wide, 5_000), Some("timeout.first_byte"));
+    assert_eq!(of(&wide, 30_001), Some("timeout.attempt"));
+    assert_eq!(of(&limits(5, 5, 10), 5_001), Some("timeout.attempt"));
+    assert_eq!(of(&limits(5, 5, 10), 10_001), Some("timeout.total"));
+}

@@ -1,0 +1,202 @@
+//! `breakerbox alerts`: the alerts of a running Breakerbox with their outages, and `alerts ack`.
+
+use std::io::{self, Write};
+
+use breakerbox_actors::printable_json;
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::client::{ClientError, RemoteAdmin};
+use super::table::plain;
+use super::{AdminTarget, run, tell};
+use crate::cli::ExitReason;
+
+/// Arguments of `alerts`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Alerts {
+    #[command(subcommand)]
+    step: Option<AlertStep>,
+    /// Shows alerts that are over or cleared too
+    #[arg(long)]
+    all: bool,
+    /// Prints the alerts as JSON, each with its outage
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: AdminTarget,
+}
+
+#[derive(Debug, Subcommand)]
+enum AlertStep {
+    /// Acknowledges the alerts of a dependency: you look after it
+    Ack(AckArgs),
+}
+
+#[derive(Debug, Args)]
+struct AckArgs {
+    /// Name of the dependency
+    name: String,
+    /// Note for the others, recorded with the outage and in the audit event
+    #[arg(long, value_name = "TEXT")]
+    note: String,
+    #[command(flatten)]
+    place: AdminTarget,
+}
+
+/// Runs `alerts`.
+pub(crate) fn alerts(
+    alerts: &Alerts,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> io::Result<ExitReason> {
+    run(err, async |err| {
+        let done = match &alerts.step {
+            None => list(alerts).await,
+            Some(AlertStep::Ack(ack)) => acknowledge(ack).await,
+        };
+        match done {
+            Ok(text) => write!(out, "{text}").map(|()| ExitReason::Done),
+            Err(failure) => tell(&failure, err),
+        }
+    })
+}
+
+/// Reads the alerts, each with its outage in place of the outage's number.
+async fn read(remote: &RemoteAdmin) -> Result<Vec<Value>, ClientError> {
+    let outages = remote.get(&["api", "outages"]).await?;
+    let alerts = remote.get(&["api", "alerts"]).await?;
+    let Value::Array(mut alerts) = alerts else {
+        return Ok(Vec::new());
+    };
+    for alert in &mut alerts {
+        let id = alert["outage"].take();
+        let outage = outages.as_array().into_iter().flatten();
+        let own = outage
+            .into_iter()
+            .find(|one| id.is_u64() && one["id"] == id);
+        alert["outage"] = own.cloned().unwrap_or(Value::Null);
+    }
+    Ok(alerts)
+}
+
+fn is_pending(alert: &Value) -> bool {
+    matches!(alert["state"].as_str(), Some("active" | "acknowledged"))
+}
+
+async fn list(wanted: &Alerts) -> Result<String, ClientError> {
+    let remote = RemoteAdmin::new(&wanted.place, false)?;
+    let mut alerts = read(&remote).await?;
+    alerts.retain(|alert| wanted.all || is_pending(alert));
+    if wanted.json {
+        let text = format!("{:#}", Value::Array(alerts));
+        return Ok(format!("{}\n", printable_json(&text)));
+    }
+    if alerts.is_empty() {
+        let which = if wanted.all {
+            "no alerts"
+        } else {
+            "no alert is active"
+        };
+        return Ok(format!("{which}\n"));
+    }
+    let blocks: Vec<String> = alerts.iter().map(block).collect();
+    Ok(blocks.join("\n"))
+}
+
+/// Returns an alert in a few lines: what, since when, why, what callers get, and what to do.
+fn block(alert: &Value) -> String {
+    let text = |value: &Value| value.as_str().map(plain).unwrap_or_default();
+    let (name, outage) = (text(&alert["subject"]), &alert["outage"]);
+    let mut lines = vec![format!(
+        "{name}: {}, since {}",
+        text(&alert["state"]),
+        text(if outage.is_object() {
+            &outage["since"]
+        } else {
+            &alert["raised_at"]
+        })
+    )];
+    match outage["line"].as_str() {
+        Some(line) => lines.push(plain(line)),
+        None if outage.is_object() => lines.push(text(&outage["cause"]["text"])),
+        None => {}
+    }
+    lines.push(format!("why: {}", text(&alert["message"])));
+    if outage.is_object() {
+        let affected = &outage["affected"];
+        lines.push(format!(
+            "callers: {} errors, {} answers of fallbacks, of {} calls",
+            affected["errors"], affected["by_fallback"], affected["calls"]
+        ));
+        if outage["probes"].as_u64().is_some_and(|probes| probes > 0) {
+            lines.push(format!(
+                "probes: {}, {} failed; last: {}",
+                outage["probes"],
+                outage["probes_failed"],
+                text(&outage["last_probe"]["text"])
+            ));
+        }
+    }
+    if let Some(over) = alert["over_at"].as_str() {
+        lines.push(format!("over since {}", plain(over)));
+    }
+    if let Some(by) = alert["by"].as_str() {
+        lines.push(format!("{}: {}", plain(by), text(&alert["note"])));
+    }
+    if is_pending(alert) {
+        lines.push(next_step(alert));
+    }
+    let mut block = lines.join("\n  ");
+    block.push('\n');
+    block
+}
+
+/// Returns the next step of an operator.
+fn next_step(alert: &Value) -> String {
+    let name = alert["dependency"].as_str().map(plain).unwrap_or_default();
+    let look = format!("breakerbox status {name}");
+    if alert["state"] == "active" {
+        format!("to do: {look}; then breakerbox alerts ack {name} --note \"...\"")
+    } else {
+        format!("to do: {look}")
+    }
+}
+
+/// Acknowledges the active alerts of a dependency.
+async fn acknowledge(ack: &AckArgs) -> Result<String, ClientError> {
+    let remote = RemoteAdmin::new(&ack.place, true)?;
+    let alerts = read(&remote).await?;
+    let of_it = |alert: &&Value| alert["dependency"] == *ack.name && alert["state"] == "active";
+    let ids: Vec<String> = alerts
+        .iter()
+        .filter(of_it)
+        .map(|alert| alert["id"].to_string())
+        .collect();
+    if ids.is_empty() {
+        let mut names: Vec<String> = alerts
+            .iter()
+            .filter(|alert| alert["state"] == "active")
+            .filter_map(|alert| alert["dependency"].as_str().map(plain))
+            .collect();
+        names.sort();
+        names.dedup();
+        let allowed = match names.is_empty() {
+            true => "none, no alert is active".to_owned(),
+            false => names.join(", "),
+        };
+        let given = plain(&ack.name);
+        let text =
+            format!("no alert of this dependency is active: given {given}, allowed: {allowed}");
+        return Err(ClientError::Refused(text));
+    }
+    let body = json!({ "reason": ack.note });
+    let mut told = String::new();
+    for id in ids {
+        let alert = remote.post(&["api", "alerts", &id, "ack"], &body).await?;
+        let by = alert["by"].as_str().map(plain).unwrap_or_default();
+        let line = format!("{}: acknowledged by {by}\n", plain(&ack.name));
+        told.push_str(&line);
+    }
+    Ok(told)
+}

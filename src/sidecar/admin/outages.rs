@@ -1,0 +1,343 @@
+//! Outages as JSON, and the plain sentence that tells one.
+//!
+//! An outage and its alert are acknowledged together.
+
+use std::fmt::Write as _;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::{Extension, Json};
+use breakerbox_policy::{
+    AnswerCounts, CauseKind, HEALTH_MINIMUM_CALLS, HEALTH_SPAN, Outage, ProbeNote, RoundedDuration,
+    State as Breaker,
+};
+use serde::{Deserialize, Serialize};
+
+use super::auth::{PeerAddress, author};
+use super::dependencies::millis;
+use super::events::bad_query;
+use super::operate::{ChangeBody, read};
+use super::problem::AdminProblem;
+use super::{Admin, AdminState};
+use crate::sidecar::names::health_name;
+use crate::{DependencyStatus, Health, RecentAnswers};
+use breakerbox_actors::redact;
+
+/// An outage, as API clients see it.
+#[derive(Debug, Serialize)]
+pub(super) struct OutageView {
+    id: u64,
+    dependency: String,
+    since: String,
+    /// `None` while it stands.
+    ended: Option<String>,
+    lasts_ms: u64,
+    cause: CauseView,
+    /// Number of probes with a result.
+    probes: u64,
+    probes_failed: u64,
+    last_probe: Option<ProbeView>,
+    /// Number of calls since its begin that ended with an error; as in `affected`.
+    failed: u64,
+    affected: AffectedView,
+    /// Time until the next probe; `None` if none is planned.
+    next_probe_ms: Option<u64>,
+    waits_for_call: bool,
+    ack: Option<AckView>,
+    /// The outage in a sentence; `None` once it has ended.
+    line: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct CauseView {
+    kind: &'static str,
+    text: String,
+    status: Option<u16>,
+    limit: Option<&'static str>,
+    rule: String,
+}
+
+#[derive(Debug, Serialize)]
+struct ProbeView {
+    at: String,
+    succeeded: bool,
+    text: String,
+}
+
+/// Answers to callers since the begin of an outage.
+#[derive(Debug, Serialize)]
+struct AffectedView {
+    calls: u64,
+    errors: u64,
+    by_fallback: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct AckView {
+    by: String,
+    note: String,
+    at: String,
+}
+
+/// The answers that callers got in the last seconds.
+#[derive(Debug, Serialize)]
+pub(super) struct AnswersView {
+    span_ms: u64,
+    calls: u64,
+    own: u64,
+    by_fallback: u64,
+    errors: u64,
+    /// Share of errors; `None` before `minimum_calls` calls.
+    share: Option<f64>,
+    minimum_calls: u64,
+    per_second: f64,
+    errors_per_second: f64,
+}
+
+/// Filter for the outages.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OutageFilter {
+    dependency: Option<String>,
+    standing: Option<bool>,
+}
+
+/// Returns the outages that are kept: those that stand, then the ended ones, newest first.
+pub(super) async fn list(
+    State(admin): State<Admin>,
+    wanted: Result<Query<OutageFilter>, QueryRejection>,
+) -> Result<Json<Vec<OutageView>>, AdminProblem> {
+    let Query(wanted) = wanted.map_err(|bad| bad_query(&bad))?;
+    let fits = |dependency: &str, outage: &Outage| {
+        wanted
+            .dependency
+            .as_deref()
+            .is_none_or(|name| name == dependency)
+            && wanted
+                .standing
+                .is_none_or(|stands| stands == outage.ended.is_none())
+    };
+    let kept = admin.runtime().outages().into_iter();
+    let kept = kept.filter(|one| fits(&one.dependency, &one.outage));
+    let all = kept.map(|one| of_dependency(&admin, &one.dependency, &one.outage));
+    Ok(Json(all.collect()))
+}
+
+/// Notes that an operator looks after an outage, and acknowledges its alert.
+pub(super) async fn acknowledge(
+    State(admin): State<Admin>,
+    Path(id): Path<String>,
+    peer: Option<Extension<PeerAddress>>,
+    body: ChangeBody,
+) -> Result<Json<OutageView>, AdminProblem> {
+    let note = read(body)?.reason;
+    let by = author(peer.map(|peer| peer.0));
+    let unknown = || {
+        AdminProblem::new(404, "unknown-outage", "no outage has this id")
+            .given(&*id)
+            .allowed("the ids that /api/outages lists")
+    };
+    let number: u64 = id.parse().map_err(|_| unknown())?;
+    let runtime = admin.runtime();
+    let name = runtime.acknowledge_outage(number, &by, &note);
+    let name = name.ok_or_else(unknown)?;
+    let kept = runtime.outages().into_iter();
+    let found = kept.map(|one| one.outage).find(|one| one.id == number);
+    let outage = found.ok_or_else(unknown)?;
+    admin.alerts().acknowledge_with(&name, &outage, &by, &note);
+    runtime.note_operation(&name, "acknowledge", &by, &note);
+    Ok(Json(of_dependency(&admin, &name, &outage)))
+}
+
+/// Shows an outage, with the present state of its dependency if it stands.
+fn of_dependency(admin: &Admin, name: &str, outage: &Outage) -> OutageView {
+    let stands = outage.ended.is_none();
+    let status = stands.then(|| admin.runtime().status(name)).flatten();
+    let shown = status.map(super::dependencies::shown);
+    view(&admin.inner, name, outage, shown.as_ref())
+}
+
+/// Shows an outage. `status`: the state of its dependency, if it stands.
+pub(super) fn view(
+    inner: &AdminState,
+    name: &str,
+    outage: &Outage,
+    status: Option<&DependencyStatus>,
+) -> OutageView {
+    let stamp = |at| inner.stamps.of(at);
+    let until = outage.ended.unwrap_or_else(|| inner.stamps.now());
+    let AnswerCounts {
+        by_fallback,
+        errors,
+        ..
+    } = outage.affected;
+    let probe = |probe: &ProbeNote| ProbeView {
+        at: stamp(probe.at),
+        succeeded: probe.succeeded,
+        text: redact(&probe.text).into_owned(),
+    };
+    OutageView {
+        id: outage.id,
+        dependency: name.to_owned(),
+        since: stamp(outage.since),
+        ended: outage.ended.map(stamp),
+        lasts_ms: millis(until.since(outage.since)),
+        cause: CauseView {
+            kind: outage.cause.kind.as_str(),
+            text: outage.cause.text.clone(),
+            status: outage.cause.status,
+            limit: outage.cause.limit,
+            rule: outage.cause.rule.clone(),
+        },
+        probes: outage.probes,
+        probes_failed: outage.probes_failed,
+        last_probe: outage.last_probe.as_ref().map(probe),
+        failed: errors,
+        affected: AffectedView {
+            calls: outage.affected.calls(),
+            errors,
+            by_fallback,
+        },
+        next_probe_ms: status.and_then(next_probe).map(millis),
+        waits_for_call: status.is_some_and(|status| status.waits_for_call),
+        ack: outage.acknowledged.as_ref().map(|ack| AckView {
+            by: ack.by.clone(),
+            note: ack.note.clone(),
+            at: stamp(ack.at),
+        }),
+        line: status.and_then(|status| line(inner, status)),
+    }
+}
+
+/// Shows the answers of the last seconds.
+pub(super) fn answers(recent: &RecentAnswers) -> AnswersView {
+    let counts = recent.counts;
+    // Without calls it stays the same, so that a view of an idle dependency does not change.
+    let span = match counts.calls() {
+        0 => HEALTH_SPAN,
+        _ => recent.span,
+    };
+    AnswersView {
+        span_ms: millis(span),
+        calls: counts.calls(),
+        own: counts.own,
+        by_fallback: counts.by_fallback,
+        errors: counts.errors,
+        share: counts.share(),
+        minimum_calls: HEALTH_MINIMUM_CALLS,
+        per_second: per_second(counts.calls(), recent),
+        errors_per_second: per_second(counts.errors, recent),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shown with two digits")]
+fn per_second(count: u64, recent: &RecentAnswers) -> f64 {
+    // A record that has just begun anew is no second long.
+    count as f64 / recent.span.as_secs_f64().max(1.0)
+}
+
+fn next_probe(status: &DependencyStatus) -> Option<std::time::Duration> {
+    status.retry_after.filter(|_| status.state == Breaker::Open)
+}
+
+/// Returns a sentence on a dependency that is not well: its health, for how long, the cause, what
+/// callers get, and the next probe. `None` if there is nothing to tell.
+pub(super) fn line(inner: &AdminState, status: &DependencyStatus) -> Option<String> {
+    let reason = match &status.health {
+        Health::Ok => None,
+        Health::Degraded { reason } | Health::Down { reason } => Some(reason),
+    };
+    if reason.is_none() && status.outage.is_none() {
+        return None;
+    }
+    let mut line = match reason {
+        Some(_) => health_name(&status.health).to_owned(),
+        None => "recovering".to_owned(),
+    };
+    // HLT-2: an outage is told with its begin and its first cause, also after later ones.
+    match (&status.outage, reason) {
+        (Some(outage), _) => {
+            let lasts = RoundedDuration(inner.stamps.now().since(outage.since));
+            append(&mut line, " ", &lasts.to_string());
+            append(&mut line, ": ", &cause(outage, status));
+        }
+        (None, Some(reason)) => append(&mut line, ": ", reason),
+        (None, None) => {}
+    }
+    append(&mut line, "; ", &got(&status.answers));
+    if let Some(next) = next_of(status) {
+        append(&mut line, "; ", &next);
+    }
+    Some(redact(&line).into_owned())
+}
+
+fn append(line: &mut String, before: &str, text: &str) {
+    line.push_str(before);
+    line.push_str(text);
+}
+
+/// Returns the cause of an outage, with the override that has followed it.
+fn cause(outage: &Outage, status: &DependencyStatus) -> String {
+    let mut text = outage.cause.text.clone();
+    if outage.cause.kind == CauseKind::Other {
+        append(&mut text, ", ", &outage.cause.rule);
+    }
+    if let Some(set) = status.overridden.as_ref().filter(|_| !status.parked) {
+        append(
+            &mut text,
+            "; ",
+            &format!("{} by {}: {}", set.mode, set.by, set.reason),
+        );
+    }
+    text
+}
+
+/// Returns what callers get, by their answers of the last seconds.
+fn got(recent: &RecentAnswers) -> String {
+    let AnswersView {
+        calls,
+        by_fallback,
+        errors,
+        share,
+        per_second,
+        ..
+    } = answers(recent);
+    if calls == 0 {
+        return "no calls in the last 30 s".to_owned();
+    }
+    let rate = rate(per_second);
+    let mut text = match share {
+        // BRK-14: a share is told of enough calls only.
+        Some(share) => format!("{:.0} % of {rate} get errors", share * 100.0),
+        None => format!("{errors} of {calls} calls got errors"),
+    };
+    if by_fallback > 0 {
+        // A string takes all that is written.
+        let _ = write!(text, ", {by_fallback} of {calls} a fallback's answer");
+    }
+    text
+}
+
+/// Returns a number of calls by time, with a unit in which it is no fraction of one.
+fn rate(per_second: f64) -> String {
+    if per_second >= 9.95 {
+        format!("{per_second:.0}/s")
+    } else if per_second >= 0.1 {
+        format!("{per_second:.1}/s")
+    } else {
+        format!("{:.1}/min", per_second * 60.0)
+    }
+}
+
+/// Returns what comes next: a probe, or the call that it waits for.
+fn next_of(status: &DependencyStatus) -> Option<String> {
+    if let Some(wait) = next_probe(status) {
+        return Some(format!("next probe in {}", RoundedDuration(wait)));
+    }
+    if status.waits_for_call {
+        // BRK-13: nothing happens by itself.
+        return Some("it waits for a call to try it".to_owned());
+    }
+    let probes = status.half_open.is_some_and(|period| period.in_flight > 0);
+    probes.then(|| "it is being tried now".to_owned())
+}
