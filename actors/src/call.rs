@@ -227,6 +227,13 @@ impl<D: Dependency> CallMaker<D> for DependencyCore<D> {
             poll_fn(|cx| deadline::within(call.around, || asked.as_mut().poll(cx))).await
         })
     }
+
+    fn fallback_time(&self) -> Option<Duration> {
+        if self.fallbacks.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        self.fallbacks.max_time(&self.shared)
+    }
 }
 
 /// Returns the reason why a call that is made now must not reach a worker. Calls made before may go

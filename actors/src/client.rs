@@ -174,10 +174,15 @@ impl<D: Dependency> Client<D> {
         call::run_stream(&self.core.shared, options, classify, open).await
     }
 
-    /// The breaker actor's address: any actor may send it a [`Call`](crate::Call).
+    /// The breaker actor's address: any actor may send it a [`Call`](crate::Call), with the errors
+    /// of [`Client::ask`]. Its mailbox is bounded ([`Breaker`]), and the deadlines of its calls hold
+    /// even while its thread is blocked.
+    ///
+    /// `MailboxError::Closed` means that the dependency was stopped before it took the call, or that
+    /// the breaker actor crashed over it.
     #[must_use]
     pub fn breaker(&self) -> Addr<Breaker<D>> {
-        self.core.breaker.addr.clone()
+        self.core.mailbox.addr.clone()
     }
 
     /// The dependency's name.

@@ -14,8 +14,9 @@ use breakerbox_policy::{
 };
 use crossbeam_utils::CachePadded;
 
-use crate::breaker::Breaker;
+use crate::breaker::mailbox::CallMailbox;
 use crate::breaker::message::CallMaker;
+use crate::breaker::receiver::{CallReceiver, ReceiverPollHook};
 use crate::call::core::{DependencyCore, WorkerSlot};
 use crate::client::Client;
 use crate::dependency::Dependency;
@@ -28,8 +29,8 @@ use crate::runtime::worker_hooks::WorkerHooks;
 use crate::state::Shared;
 use crate::state::configured::ConfiguredSettings;
 use crate::supervisor::{
-    ActorBody, ChildBody, ChildHooks, DriverPlacement, Group, Incarnation, NoPollHook,
-    StableMailbox, SupervisorContext,
+    ActorBody, ChildBody, ChildHooks, DriverPlacement, Group, Incarnation, StableMailbox,
+    SupervisorContext,
 };
 use crate::worker::queue::WorkQueue;
 use crate::worker::{Factory, StartFuture, Worker, WorkerPollHook};
@@ -307,7 +308,8 @@ async fn start<D: Dependency>(
         Some(_) if has_workers => settings.workers.count.get(),
         _ => 0,
     };
-    let core = core(shared, workers, fallbacks, (configured, change));
+    let mailbox = CallMailbox::new(Arc::clone(&shared), around.threads.clone());
+    let core = core(shared, mailbox, workers, fallbacks, (configured, change));
     core.is_current.store(!is_replacement, Ordering::Release);
     let core = Arc::new(core);
     let client = Client {
@@ -372,6 +374,7 @@ impl<D: Dependency> Drop for StartRollback<'_, D> {
 
 fn core<D: Dependency>(
     shared: Arc<Shared>,
+    mailbox: Arc<CallMailbox<D>>,
     workers: u32,
     fallbacks: Vec<FallbackRule<D>>,
     (configured, change): (ConfiguredSettings, ChangeRules),
@@ -388,6 +391,7 @@ fn core<D: Dependency>(
     let at_once = usize::try_from(at_once).unwrap_or(usize::MAX);
     let replaceable = change.replaceable_fallbacks;
     DependencyCore {
+        mailbox,
         breaker: StableMailbox::new(),
         workers: (0..workers).map(slot).collect(),
         next: AtomicUsize::new(0),
@@ -458,13 +462,13 @@ fn breaker_body<D: Dependency>(core: &Arc<DependencyCore<D>>) -> MakeBody {
     let core = Arc::clone(core);
     Box::new(move |around, _| {
         let slot = core.breaker.clone();
-        let shared = Arc::clone(&core.shared);
+        let mailbox = Arc::clone(&core.mailbox);
         let threads = around.threads.clone();
         let calls: Arc<dyn CallMaker<D>> = core;
         let make = Arc::new(move |_: &Rc<Incarnation>| {
-            Breaker::new(Arc::clone(&shared), Arc::clone(&calls), threads.clone())
+            CallReceiver::new(Arc::clone(&mailbox), Arc::clone(&calls), threads.clone())
         });
-        let mut body = ActorBody::<_, NoPollHook>::beside(slot, make, around.clock.clone());
+        let mut body = ActorBody::<_, ReceiverPollHook>::beside(slot, make, around.clock.clone());
         // CALL-9: the calls that it takes run code of users, which must not block the supervisors.
         body.place = DriverPlacement::Shared(0);
         Arc::new(body)
