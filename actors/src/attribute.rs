@@ -86,6 +86,18 @@ where
     call::run_with_fallback(&client.shared, options, classify, work)
 }
 
+/// Runs work that lends its state to each attempt, as [`run_with_fallback`] does.
+///
+/// # Errors  As [`run_with_fallback`].
+pub fn run_mut_with_fallback<T, E>(
+    client: &AnyClient,
+    options: CallOptions,
+    classify: impl Fn(&Result<T, E>) -> Verdict,
+    work: impl AsyncFnMut() -> Result<T, E>,
+) -> impl Future<Output = Result<T, Unanswered<'_, T, E>>> {
+    call::run_mut_with_fallback(&client.shared, options, classify, work)
+}
+
 /// A fallback that takes only the arguments.
 #[derive(Debug)]
 pub struct ArgumentsOnly;

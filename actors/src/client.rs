@@ -98,6 +98,58 @@ impl<D: Dependency> Client<D> {
         call::run(&self.core.shared, options, classify, work)
     }
 
+    /// Runs an async closure that lends its state to each attempt: it may change what it has
+    /// captured, by `&mut`, and its futures may borrow that. It is otherwise as [`Client::run`], but
+    /// attempts are made one after the other: hedges of the settings do not apply.
+    ///
+    /// An attempt that is dropped, because its time is over, may leave what it was changing as it
+    /// was at its last `await`.
+    ///
+    /// ```
+    /// # use breakerbox_actors::{CallError, Client, Closures};
+    /// struct Session { token: String, calls: u32 }
+    ///
+    /// impl Session {
+    ///     async fn search(&mut self, query: &str) -> Result<usize, std::io::Error> {
+    ///         self.calls += 1;
+    ///         Ok(self.token.len() + query.len())
+    ///     }
+    /// }
+    ///
+    /// async fn search(
+    ///     client: &Client<Closures>,
+    ///     session: &mut Session,
+    /// ) -> Result<usize, CallError<std::io::Error>> {
+    ///     client.run_mut(async || session.search("rust").await).await
+    /// }
+    /// ```
+    ///
+    /// # Errors  As [`Client::run`].
+    /// # Panics  As [`Client::run`].
+    /// # Cancel safety   As [`Client::run`].
+    pub async fn run_mut<T, E>(
+        &self,
+        work: impl AsyncFnMut() -> Result<T, E>,
+    ) -> Result<T, CallError<E>> {
+        let options = CallOptions::usual();
+        call::run_mut(&self.core.shared, options, Verdict::by_result, work).await
+    }
+
+    /// Runs a closure as [`Client::run_mut`] does, with options, and a function that classifies
+    /// each result.
+    ///
+    /// # Errors  As [`Client::run`].
+    /// # Panics  As [`Client::run`].
+    /// # Cancel safety   As [`Client::run`].
+    pub async fn run_mut_with<T, E>(
+        &self,
+        options: CallOptions,
+        classify: impl Fn(&Result<T, E>) -> Verdict,
+        work: impl AsyncFnMut() -> Result<T, E>,
+    ) -> Result<T, CallError<E>> {
+        call::run_mut(&self.core.shared, &options, classify, work).await
+    }
+
     /// Runs a closure that can be called once, such as one that moves a body out: under the same
     /// breaker and limits as [`Client::run`], in one attempt. Retries and hedges of the settings do
     /// not apply.
