@@ -62,7 +62,19 @@ pub type RefreshGuard = Box<dyn Send>;
 
 /// A substitute for a dependency that gives no answer.
 ///
+/// Implemented by functions and closures `Fn(Request, &CallError<Error>)` that return a future of
+/// `Result<Response, _>` with an error that is `Display`.
+///
 /// # Source  Rules FBK-1 to FBK-3 in docs/rules.md.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot stand in for the dependency `{D}`",
+    label = "not a fallback of `{D}`",
+    note = "a fallback is `StaleCache`, `Fixed`, `ActorFallback`, another client, or a closure \
+            `|request, why: &CallError<_>| async move {{ … }}` that gives a `Result` with the \
+            dependency's response",
+    note = "it runs on a thread of its own: the closure is `Fn`, `Send`, `Sync` and `'static`, its \
+            future `Send`"
+)]
 pub trait Fallback<D: Dependency>: Send + Sync + 'static {
     /// Returns its name, as shown in answers and events.
     fn name(&self) -> &str;

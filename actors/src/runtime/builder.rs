@@ -38,6 +38,14 @@ use crate::worker::{Factory, StartFuture, Worker, WorkerPollHook};
 /// Makes the dependency's value for each incarnation of a worker.
 ///
 /// Implemented by closures that return the value, a `Result`, or a future of a `Result`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot make the workers of a dependency",
+    label = "not a factory",
+    note = "a factory is a closure without arguments that returns a `Dependency`, a \
+            `Result<Dependency, _>` with an error that is `Display`, or a future of such a result",
+    note = "it is called on the workers' threads, for each restart: so it is `Fn`, `Send`, `Sync` \
+            and `'static`; clone into it what each value needs"
+)]
 pub trait IntoFactory<D, Kind>: Send + Sync + 'static {
     /// Makes one value.
     fn make(&self) -> StartFuture<D>;
@@ -55,12 +63,14 @@ pub struct FallibleFactory<E>(PhantomData<E>);
 #[derive(Debug)]
 pub struct AsyncFactory<F, E>(PhantomData<(F, E)>);
 
+#[diagnostic::do_not_recommend]
 impl<D: Dependency, F: Fn() -> D + Send + Sync + 'static> IntoFactory<D, PlainFactory> for F {
     fn make(&self) -> StartFuture<D> {
         Box::pin(std::future::ready(Ok(self())))
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<D, E, F> IntoFactory<D, FallibleFactory<E>> for F
 where
     D: Dependency,
@@ -73,6 +83,7 @@ where
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<D, E, W, F> IntoFactory<D, AsyncFactory<W, E>> for F
 where
     D: Dependency,
