@@ -40,10 +40,18 @@ pub struct Client<D: Dependency> {
 impl<D: Dependency> Client<D> {
     /// Calls the dependency, or its fallbacks.
     ///
+    /// On the worker's own thread, the first poll of the work runs within the first poll of this
+    /// future; else a worker runs it. Use [`Client::breaker`] and a [`Call`](crate::Call) only where
+    /// an actor's address is needed.
+    ///
     /// # Errors  [`CallError`]: each way to end without an answer, and whether the work may have
-    /// been done.
+    /// been done ([`CallError::executed`]).
+    /// # Panics  If `Clone` of the request panics, or one of the dependency's functions `key`,
+    /// `weight`, `is_write`, `is_idempotent` and `fingerprint`, which run in the caller's task; the
+    /// call is counted as cancelled. A panic of the work is [`CallError::WorkerCrashed`].
     /// # Cancel safety   Dropped before a worker began, the call costs the dependency nothing.
-    /// Dropped later, the work is dropped too. The call is counted as cancelled.
+    /// Dropped later, the work is dropped too. The call is counted as cancelled, or as failed after
+    /// its deadline.
     pub fn ask(
         &self,
         request: D::Request,
@@ -54,6 +62,7 @@ impl<D: Dependency> Client<D> {
     /// Calls the dependency with settings for this call only.
     ///
     /// # Errors  As [`Client::ask`].
+    /// # Panics  As [`Client::ask`].
     /// # Cancel safety   As [`Client::ask`].
     pub fn ask_with(
         &self,

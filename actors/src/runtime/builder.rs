@@ -158,7 +158,10 @@ impl NewDependency {
     /// Starts the dependency without workers: for closures, and for functions under the attribute.
     /// Closures can also use a dependency that has workers.
     ///
-    /// # Errors  The name is taken, a setting cannot work, or the runtime is shutting down.
+    /// # Errors  [`StartError`]: the name is taken, a setting cannot work, or the runtime is shutting
+    /// down.
+    /// # Panics  Never.
+    /// # Cancel safety   Dropped, the start is rolled back, and the name is free.
     pub async fn start(self) -> Result<Client<Closures>, StartError> {
         start(self, None, Vec::new()).await
     }
@@ -257,9 +260,10 @@ impl<D: Dependency> DependencyBuilder<D> {
 
     /// Starts the breaker, the fallbacks and the workers, and waits until they run.
     ///
-    /// # Errors  The name is taken, a setting cannot work, a worker did not start, there is no worker and no fallback to
-    /// answer, the fallbacks form a cycle, or the runtime is shutting down. Parts already started
-    /// are stopped again.
+    /// # Errors  [`StartError`]: the name is taken, a setting cannot work, a worker did not start,
+    /// there is no worker and no fallback to answer, the fallbacks form a cycle, or the runtime is
+    /// shutting down. Parts already started are stopped again.
+    /// # Panics  Never. A panic of the factory is a failed start.
     /// # Cancel safety   Dropped, the start is rolled back, and the name is free.
     pub async fn start(self) -> Result<Client<D>, StartError> {
         let Self {
