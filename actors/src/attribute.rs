@@ -42,9 +42,28 @@ pub fn once<F>(work: F) -> impl FnMut() -> F {
     }
 }
 
+/// An argument that each attempt, and the fallback, gets a copy of.
+#[diagnostic::on_unimplemented(
+    message = "an argument of type `{Self}` cannot be copied for another attempt or for the fallback",
+    label = "`{Self}` is not `Clone`",
+    note = "derive `Clone` for it, put it behind an `Arc`, or take it as `&{Self}` or \
+            `&mut {Self}`; without `idempotent` and `fallback` no copy is needed"
+)]
+pub trait CopiedArgument: Sized {
+    /// Returns a copy.
+    fn copied(&self) -> Self;
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: Clone> CopiedArgument for T {
+    fn copied(&self) -> Self {
+        self.clone()
+    }
+}
+
 /// Clones an argument for one more attempt, or for the fallback.
-pub fn copy<T: Clone>(argument: &T) -> T {
-    argument.clone()
+pub fn copy<T: CopiedArgument>(argument: &T) -> T {
+    argument.copied()
 }
 
 /// Converts the key of a call.
@@ -84,6 +103,18 @@ where
     F: Future<Output = Result<T, E>>,
 {
     call::run_with_fallback(&client.shared, options, classify, work)
+}
+
+/// Runs work that lends its state to each attempt, as [`run_with_fallback`] does.
+///
+/// # Errors  As [`run_with_fallback`].
+pub fn run_mut_with_fallback<T, E>(
+    client: &AnyClient,
+    options: CallOptions,
+    classify: impl Fn(&Result<T, E>) -> Verdict,
+    work: impl AsyncFnMut() -> Result<T, E>,
+) -> impl Future<Output = Result<T, Unanswered<'_, T, E>>> {
+    call::run_mut_with_fallback(&client.shared, options, classify, work)
 }
 
 /// A fallback that takes only the arguments.

@@ -14,6 +14,9 @@ pub struct BulkheadLimit {
     pub max_writes: Option<NonZeroU32>,
     /// `max_wait`, if the call waited as long; `None` if the queue was full (`max_queue`).
     pub waited: Option<Duration>,
+    /// The number of calls that may wait in the mailbox of the breaker actor, if that was full: the
+    /// call was sent as a message. `None` for the limits above.
+    pub mailbox: Option<NonZeroU32>,
 }
 
 impl BulkheadLimit {
@@ -37,6 +40,13 @@ impl BulkheadLimit {
         max_concurrent: u32,
         max_queue: u32,
     ) -> fmt::Result {
+        if let Some(bound) = self.mailbox {
+            return write!(
+                out,
+                "{bound} calls waiting for its breaker actor at most (send fewer at once, or ask \
+                 through a client; more may wait with a larger bulkhead.max_queue)"
+            );
+        }
         let (slots, queue) = self.keys();
         let (count, one, many) = match self.max_writes {
             Some(max) => (max.get(), "write", "writes"),

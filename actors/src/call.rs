@@ -33,6 +33,8 @@ mod retry;
 
 mod run;
 
+mod run_mut;
+
 mod stream;
 
 mod stream_fallback;
@@ -46,10 +48,11 @@ use std::time::Duration;
 
 use breakerbox_policy::{Time, WhileRestarting};
 
-pub(crate) use attribute_fallback::run_with_fallback;
 pub use attribute_fallback::{Patience, Unanswered};
+pub(crate) use attribute_fallback::{run_mut_with_fallback, run_with_fallback};
 pub(crate) use refresh::refresh;
 pub(crate) use run::{run, run_once};
+pub(crate) use run_mut::run_mut;
 pub use stream::Streamed;
 pub(crate) use stream::run_stream;
 pub use stream_fallback::Served;
@@ -232,6 +235,13 @@ impl<D: Dependency> CallMaker<D> for DependencyCore<D> {
             let mut asked = pin!(ask(&self, call.request, options));
             poll_fn(|cx| deadline::within(call.around, || asked.as_mut().poll(cx))).await
         })
+    }
+
+    fn fallback_time(&self) -> Option<Duration> {
+        if self.fallbacks.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        self.fallbacks.max_time(&self.shared)
     }
 }
 

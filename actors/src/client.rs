@@ -42,10 +42,18 @@ pub struct Client<D: Dependency> {
 impl<D: Dependency> Client<D> {
     /// Calls the dependency, or its fallbacks.
     ///
+    /// On the worker's own thread, the first poll of the work runs within the first poll of this
+    /// future; else a worker runs it. Use [`Client::breaker`] and a [`Call`](crate::Call) only where
+    /// an actor's address is needed.
+    ///
     /// # Errors  [`CallError`]: each way to end without an answer, and whether the work may have
-    /// been done.
+    /// been done ([`CallError::executed`]).
+    /// # Panics  If `Clone` of the request panics, or one of the dependency's functions `key`,
+    /// `weight`, `is_write`, `is_idempotent` and `fingerprint`, which run in the caller's task; the
+    /// call is counted as cancelled. A panic of the work is [`CallError::WorkerCrashed`].
     /// # Cancel safety   Dropped before a worker began, the call costs the dependency nothing.
-    /// Dropped later, the work is dropped too. The call is counted as cancelled.
+    /// Dropped later, the work is dropped too. The call is counted as cancelled, or as failed after
+    /// its deadline.
     pub fn ask(
         &self,
         request: D::Request,
@@ -56,6 +64,7 @@ impl<D: Dependency> Client<D> {
     /// Calls the dependency with settings for this call only.
     ///
     /// # Errors  As [`Client::ask`].
+    /// # Panics  As [`Client::ask`].
     /// # Cancel safety   As [`Client::ask`].
     pub fn ask_with(
         &self,
@@ -98,6 +107,58 @@ impl<D: Dependency> Client<D> {
         F: Future<Output = Result<T, E>>,
     {
         call::run(&self.core.shared, options, classify, work)
+    }
+
+    /// Runs an async closure that lends its state to each attempt: it may change what it has
+    /// captured, by `&mut`, and its futures may borrow that. It is otherwise as [`Client::run`], but
+    /// attempts are made one after the other: hedges of the settings do not apply.
+    ///
+    /// An attempt that is dropped, because its time is over, may leave what it was changing as it
+    /// was at its last `await`.
+    ///
+    /// ```
+    /// # use breakerbox_actors::{CallError, Client, Closures};
+    /// struct Session { token: String, calls: u32 }
+    ///
+    /// impl Session {
+    ///     async fn search(&mut self, query: &str) -> Result<usize, std::io::Error> {
+    ///         self.calls += 1;
+    ///         Ok(self.token.len() + query.len())
+    ///     }
+    /// }
+    ///
+    /// async fn search(
+    ///     client: &Client<Closures>,
+    ///     session: &mut Session,
+    /// ) -> Result<usize, CallError<std::io::Error>> {
+    ///     client.run_mut(async || session.search("rust").await).await
+    /// }
+    /// ```
+    ///
+    /// # Errors  As [`Client::run`].
+    /// # Panics  As [`Client::run`].
+    /// # Cancel safety   As [`Client::run`].
+    pub async fn run_mut<T, E>(
+        &self,
+        work: impl AsyncFnMut() -> Result<T, E>,
+    ) -> Result<T, CallError<E>> {
+        let options = CallOptions::usual();
+        call::run_mut(&self.core.shared, options, Verdict::by_result, work).await
+    }
+
+    /// Runs a closure as [`Client::run_mut`] does, with options, and a function that classifies
+    /// each result.
+    ///
+    /// # Errors  As [`Client::run`].
+    /// # Panics  As [`Client::run`].
+    /// # Cancel safety   As [`Client::run`].
+    pub async fn run_mut_with<T, E>(
+        &self,
+        options: CallOptions,
+        classify: impl Fn(&Result<T, E>) -> Verdict,
+        work: impl AsyncFnMut() -> Result<T, E>,
+    ) -> Result<T, CallError<E>> {
+        call::run_mut(&self.core.shared, &options, classify, work).await
     }
 
     /// Runs a closure that can be called once, such as one that moves a body out: under the same
@@ -176,10 +237,15 @@ impl<D: Dependency> Client<D> {
         call::run_stream(&self.core.shared, options, classify, open).await
     }
 
-    /// The breaker actor's address: any actor may send it a [`Call`](crate::Call).
+    /// The breaker actor's address: any actor may send it a [`Call`](crate::Call), with the errors
+    /// of [`Client::ask`]. Its mailbox is bounded ([`Breaker`]), and the deadlines of its calls hold
+    /// even while its thread is blocked.
+    ///
+    /// `MailboxError::Closed` means that the dependency was stopped before it took the call, or that
+    /// the breaker actor crashed over it.
     #[must_use]
     pub fn breaker(&self) -> Addr<Breaker<D>> {
-        self.core.breaker.addr.clone()
+        self.core.mailbox.addr.clone()
     }
 
     /// The dependency's name.

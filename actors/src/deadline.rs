@@ -106,6 +106,14 @@ impl CallScope {
         }
     }
 
+    /// Sets the deadline of the work.
+    pub(crate) fn ending_by(self, deadline: Moment) -> Self {
+        Self {
+            deadline: Some(deadline),
+            ..self
+        }
+    }
+
     /// Returns true if this runtime has accepted the work: a drain does not refuse its calls.
     pub(crate) fn is_accepted_by(self, runtime: RuntimeNumber) -> bool {
         self.accepted_by == Some(runtime)

@@ -30,7 +30,10 @@ pub trait Dependency: 'static {
     type Request: Clone + Send + 'static;
     /// The response.
     type Response: Send + 'static;
-    /// The error of a failed attempt.
+    /// The error of a failed attempt: a type of yours, `String`, `anyhow::Error` or a boxed error.
+    /// For `?` in a function that returns `anyhow::Error` or `Box<dyn Error + Send + Sync>` it has to
+    /// implement `Error` and be `Sync`; others are converted first, by
+    /// [`CallError::map_failed`](crate::CallError::map_failed).
     type Error: Debug + Display + Send + 'static;
 
     /// Makes one attempt.

@@ -62,7 +62,19 @@ pub type RefreshGuard = Box<dyn Send>;
 
 /// A substitute for a dependency that gives no answer.
 ///
+/// Implemented by functions and closures `Fn(Request, &CallError<Error>)` that return a future of
+/// `Result<Response, _>` with an error that is `Display`.
+///
 /// # Source  Rules FBK-1 to FBK-3 in docs/rules.md.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot stand in for the dependency `{D}`",
+    label = "not a fallback of `{D}`",
+    note = "a fallback is `StaleCache`, `Fixed`, `ActorFallback`, another client, or a closure \
+            `|request, why: &CallError<_>| async move {{ … }}` that gives a `Result` with the \
+            dependency's response",
+    note = "it runs on a thread of its own: the closure is `Fn`, `Send`, `Sync` and `'static`, its \
+            future `Send`"
+)]
 pub trait Fallback<D: Dependency>: Send + Sync + 'static {
     /// Returns its name, as shown in answers and events.
     fn name(&self) -> &str;
@@ -274,6 +286,17 @@ impl<D: Dependency> FallbackSet<D> {
         }
         Self { rules, version }
     }
+
+    /// Returns the maximum time of all of them together; `None` if they have no limit.
+    fn max_time(&self, shared: &Shared) -> Option<Duration> {
+        let are_limited = self
+            .rules
+            .iter()
+            .all(|rule| !rule.fallback.has_own_limits());
+        let attempt = shared.settings().timeout.attempt.filter(|_| are_limited);
+        let count = u32::try_from(self.rules.len()).unwrap_or(u32::MAX);
+        attempt.map(|attempt| attempt.saturating_mul(count))
+    }
 }
 
 impl<D: Dependency> Fallbacks<D> {
@@ -346,6 +369,11 @@ impl<D: Dependency> Fallbacks<D> {
         let set = self.set.load();
         let names = set.rules.iter().map(|rule| &*rule.name);
         shared.fallback_counts.read(names)
+    }
+
+    /// Returns the maximum time of all of them together; `None` if they have no limit.
+    pub(crate) fn max_time(&self, shared: &Shared) -> Option<Duration> {
+        self.set.load().max_time(shared)
     }
 
     /// Returns the dependencies that the fallbacks ask.
@@ -433,11 +461,7 @@ impl<D: Dependency> Fallbacks<D> {
         deadline: Option<Time>,
     ) -> Option<Time> {
         const MOMENT: Duration = Duration::from_millis(5);
-        let attempt = shared.settings().timeout.attempt;
-        let are_limited = set.rules.iter().all(|rule| !rule.fallback.has_own_limits());
-        let count = u32::try_from(set.rules.len()).unwrap_or(u32::MAX);
-        let all = attempt.filter(|_| are_limited);
-        let all = all.map(|attempt| now.after(attempt.saturating_mul(count)));
+        let all = set.max_time(shared).map(|all| now.after(all));
         // After its deadline, a caller still gets an answer that is there at once.
         let deadline = deadline.map(|deadline| deadline.max(now));
         earliest(all, deadline).map(|until| until.after(MOMENT))

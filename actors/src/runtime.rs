@@ -132,6 +132,8 @@ impl Runtime {
     /// tokio program. On a virtual clock all of it is one thread.
     ///
     /// # Errors  The threads cannot be started, or the program aborts on panics.
+    /// # Panics  Never, on any executor, with the real clock.
+    /// # Cancel safety   Dropped, no handle is left, so all that was started ends.
     pub async fn start(settings: impl Into<RuntimeSettings>) -> Result<Self, StartError> {
         if cfg!(panic = "abort") {
             return Err(StartError::PanicAborts);
@@ -193,7 +195,17 @@ impl Runtime {
 
     /// Supervises an actix actor of the program and waits until it runs.
     ///
-    /// # Errors  The name is taken, the actor did not start, or the runtime is shutting down.
+    /// The actor is a child at the top of the tree. One that crashes more often than the tree's
+    /// intensity allows ends the whole tree, with all dependencies, as in OTP. Put actors that may
+    /// do so into a [`Group`], with [`Runtime::supervise_group`], or give them
+    /// [`Child::give_up`]`(GiveUp::Park)`: they then give up for themselves.
+    ///
+    /// # Errors  [`StartError`]: the name is taken, the actor did not start, or the runtime is
+    /// shutting down. Nothing of the child is left then, and its address is closed.
+    /// # Panics  Never. A panic of the factory or of `started` is a failed start; a later panic of
+    /// the actor is a crash, and its supervisor restarts it.
+    /// # Cancel safety   Dropped, the child may run already, or still start, under its name:
+    /// [`Runtime::children`] shows it.
     pub async fn supervise<A: actix::Actor<Context = actix::Context<A>>>(
         &self,
         child: Child<A>,
@@ -205,8 +217,11 @@ impl Runtime {
 
     /// Supervises a group of actors and waits until all of them run.
     ///
-    /// # Errors  The group's specification contradicts itself, the name is taken, a child did not
-    /// start, or the runtime is shutting down.
+    /// # Errors  [`StartError`]: the group's specification contradicts itself, the name is taken, a
+    /// child did not start, or the runtime is shutting down. The children that had started are
+    /// stopped again.
+    /// # Panics  As [`Runtime::supervise`].
+    /// # Cancel safety   As [`Runtime::supervise`].
     pub async fn supervise_group(&self, group: Group) -> Result<GroupRef, StartError> {
         group.check()?;
         let name = group.own.name.clone();
@@ -307,7 +322,12 @@ impl Runtime {
     /// Registers a listener that is called for each event, in their order, until
     /// [`EventListener::end`]: on a thread of its own, or on the thread that emits them if the clock
     /// is a virtual one. A listener that blocks or panics affects no other part; one that is 4096
-    /// events behind misses the next ones.
+    /// events behind misses the next ones, and a log line says so.
+    ///
+    /// The listener is kept until the end of the runtime. One that holds a handle of the runtime
+    /// keeps it alive until a shutdown.
+    ///
+    /// # Panics  Never. A panic of the listener is caught and logged, and it hears the next event.
     pub fn on_event(&self, listener: impl Fn(&Event) + Send + Sync + 'static) -> EventListener {
         self.inner.around.events.listen(listener)
     }

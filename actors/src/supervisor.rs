@@ -50,9 +50,7 @@ use crate::event::{EventBus, EventKind};
 pub(crate) use child::{ActorBody, DriverPlacement};
 pub use child::{Child, ChildRef};
 pub(crate) use child::{ChildBody, ChildHooks};
-pub(crate) use driver::{
-    DriverCommand, DriverNews, DriverQueue, NoPollHook, PollHook, StableMailbox, Tell,
-};
+pub(crate) use driver::{DriverCommand, DriverNews, DriverQueue, PollHook, StableMailbox, Tell};
 pub use group::{ChildStatus, Group, GroupRef};
 pub(crate) use health::Condition;
 pub(crate) use incarnation::{Incarnation, Readiness, caught, panic_report, remember_panics};

@@ -1,7 +1,7 @@
 //! Expansion of the function: its body becomes the work of a call.
 //!
 //! The arguments move into the body if it runs once. If it may run again, or the fallback may need
-//! them, each run gets a copy. Generated names are hygienic: they cannot clash with the function's
+//! them, each run gets a copy, or borrows what the function has as `&mut`. Generated names are hygienic: they cannot clash with the function's
 //! own.
 
 use proc_macro2::{Ident, Span, TokenStream};
@@ -22,13 +22,14 @@ pub(crate) fn expand(options: &Options, function: &Function) -> Result<TokenStre
     let mut signature = function.signature.clone();
     let arguments = if copies {
         check_receiver(function.signature.receiver(), options)?;
-        name_arguments(&mut signature, options)?
+        name_arguments(&mut signature)
     } else {
         Vec::new()
     };
     signature.output = protected(output, options);
-    let work = work(options, function, output, &arguments);
-    let call = call(options, &signature, output, work, &arguments)?;
+    let lends = copies && lends(&function.signature);
+    let work = work(options, function, output, (&arguments, lends));
+    let call = call(options, &signature, output, (work, lends), &arguments)?;
     let client = client(options);
     let Function {
         attributes,
@@ -80,18 +81,32 @@ fn check_receiver(receiver: Option<&Receiver>, options: &Options) -> Result<()> 
     let Some(receiver) = receiver else {
         return Ok(());
     };
-    let is_shared = match &receiver.kind {
-        ReceiverKind::Reference(_, _, mutability) => mutability.is_none(),
-        ReceiverKind::Typed(_, ty) => {
-            matches!(&**ty, Type::Reference(reference) if reference.mutability.is_none())
-        }
+    let is_reference = match &receiver.kind {
+        ReceiverKind::Reference(..) => true,
+        ReceiverKind::Typed(_, ty) => matches!(&**ty, Type::Reference(_)),
         _ => false,
     };
-    if is_shared {
+    if is_reference {
         return Ok(());
     }
-    let message = format!("{}: take `&self`", reason(options));
+    let message = format!("{}: take `&self` or `&mut self`", reason(options));
     Err(Error::new_spanned(receiver, message))
+}
+
+/// Returns true if the body changes something of its caller's: each of its runs borrows it.
+fn lends(signature: &Signature) -> bool {
+    signature.inputs.iter().any(|argument| match argument {
+        FnArg::Receiver(receiver) => match &receiver.kind {
+            ReceiverKind::Reference(_, _, mutability) => mutability.is_some(),
+            ReceiverKind::Typed(_, ty) => is_mut(ty),
+            _ => false,
+        },
+        FnArg::Typed(PatType { ty, .. }) => is_mut(ty),
+    })
+}
+
+fn is_mut(ty: &Type) -> bool {
+    matches!(ty, Type::Reference(reference) if reference.mutability.is_some())
 }
 
 /// An argument that is used more than once.
@@ -106,23 +121,20 @@ struct Argument {
 impl Argument {
     fn copy(&self, package: &syn::Path) -> TokenStream {
         let name = &self.name;
+        if is_mut(&self.ty) {
+            return quote!(&mut *#name);
+        }
         quote_spanned!(self.ty.span()=> #package::attribute::copy(&#name))
     }
 }
 
 /// Gives every argument its own name in the signature.
-fn name_arguments(signature: &mut Signature, options: &Options) -> Result<Vec<Argument>> {
+fn name_arguments(signature: &mut Signature) -> Vec<Argument> {
     let mut arguments = Vec::new();
     for argument in &mut signature.inputs {
         let FnArg::Typed(PatType { pat, ty, .. }) = argument else {
             continue;
         };
-        if let Type::Reference(reference) = &**ty
-            && reference.mutability.is_some()
-        {
-            let message = format!("{}, and `&mut` cannot be copied", reason(options));
-            return Err(Error::new_spanned(ty, message));
-        }
         let name = match &**pat {
             Pat::Ident(plain) if plain.subpat.is_none() => plain.ident.clone(),
             _ => format_ident!("_arg{}", arguments.len(), span = Span::mixed_site()),
@@ -134,7 +146,7 @@ fn name_arguments(signature: &mut Signature, options: &Options) -> Result<Vec<Ar
             ty: Type::clone(ty),
         });
     }
-    Ok(arguments)
+    arguments
 }
 
 /// Rewrites `Result<T, E>` to `Result<T, CallError<E>>`. If the error type is not written out, as
@@ -194,7 +206,7 @@ fn work(
     options: &Options,
     function: &Function,
     output: &Type,
-    arguments: &[Argument],
+    (arguments, lends): (&[Argument], bool),
 ) -> TokenStream {
     let package = &options.package;
     let body = &function.body;
@@ -202,22 +214,22 @@ fn work(
     let result = hidden("result");
     // Gives the compiler the body's return type, as a signature would.
     let body = quote! {
-        async move {
-            if let ::core::option::Option::Some(#result) = ::core::option::Option::None::<#output> {
-                #[allow(unreachable_code)]
-                return #result;
-            }
-            #body
+        if let ::core::option::Option::Some(#result) = ::core::option::Option::None::<#output> {
+            #[allow(unreachable_code)]
+            return #result;
         }
+        #body
     };
     let copies = arguments.iter().map(|argument| {
         let (pattern, copy) = (&argument.pattern, argument.copy(package));
         quote!(let #pattern = #copy;)
     });
-    if options.idempotent.is_some() {
-        quote!(|| { #(#copies)* #body })
+    if lends {
+        quote!(async || { #(#copies)* #body })
+    } else if options.idempotent.is_some() {
+        quote!(|| { #(#copies)* async move { #body } })
     } else {
-        quote!(#package::attribute::once({ #(#copies)* #body }))
+        quote!(#package::attribute::once({ #(#copies)* async move { #body } }))
     }
 }
 
@@ -251,7 +263,7 @@ fn call(
     options: &Options,
     signature: &Signature,
     output: &Type,
-    work: TokenStream,
+    (work, lends): (TokenStream, bool),
     arguments: &[Argument],
 ) -> Result<TokenStream> {
     let package = &options.package;
@@ -270,10 +282,14 @@ fn call(
         let #own = #settings;
         let #begin = #work;
     };
+    let (run, run_with_fallback) = match lends {
+        true => (quote!(run_mut_with), quote!(run_mut_with_fallback)),
+        false => (quote!(run_with), quote!(run_with_fallback)),
+    };
     let Some(fallback) = &options.fallback else {
         return Ok(quote! {
             #begun
-            #client.run_with(#own, #judge, #begin).await
+            #client.#run(#own, #judge, #begin).await
         });
     };
     let asked = asked(options, fallback, signature, arguments)?;
@@ -283,7 +299,7 @@ fn call(
     };
     Ok(quote! {
         #begun
-        match #package::attribute::run_with_fallback(&#client, #own, #judge, #begin).await {
+        match #package::attribute::#run_with_fallback(&#client, #own, #judge, #begin).await {
             ::core::result::Result::Ok(#value) => ::core::result::Result::Ok(#value),
             ::core::result::Result::Err(#unanswered) => {
                 if !#unanswered.may_fall_back() {

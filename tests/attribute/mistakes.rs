@@ -1,4 +1,5 @@
-//! What the compiler says to each mistake in an attribute, and where.
+//! What the compiler says to each mistake in an attribute, and to mistakes with closures and scopes,
+//! and where.
 
 #[test]
 fn each_mistake_is_told_at_its_place() {

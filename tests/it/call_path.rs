@@ -29,6 +29,7 @@ mod fallback_renewal;
 mod last_resort;
 
 mod errors;
+mod lent_closures;
 mod long_lives;
 mod mocked;
 mod nested;

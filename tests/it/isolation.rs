@@ -2,4 +2,6 @@
 //! end, and what is called while it drains (rules CALL-10 and SUP-7).
 
 mod blocked_threads;
+mod defaults;
 mod lives;
+mod mailbox;

@@ -62,6 +62,10 @@ pub(crate) type CallAnswer<D> =
 pub(crate) trait CallMaker<D: Dependency>: Send + Sync {
     /// Makes the call in the task that polls the future.
     fn make(self: Arc<Self>, call: Call<D>) -> AnswerFuture<D>;
+
+    /// Returns the maximum time that the fallbacks may take after `timeout.total`; `None` if they
+    /// have no limit.
+    fn fallback_time(&self) -> Option<Duration>;
 }
 
 impl<D: Dependency> Message for Call<D> {

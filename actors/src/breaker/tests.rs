@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
-use actix::Message;
+use actix::{Context, Handler, Message};
 use breakerbox_policy::{BreakerCommand, Class, State};
 
-use super::{Actor, Breaker, Context, Dependency, Handler};
+use super::receiver::CallReceiver;
 use crate::call_options::CallOptions;
 use crate::client::Client;
+use crate::dependency::Dependency;
 use crate::error::CallError;
 use crate::event::EventKind;
 use crate::testing::{Reaction, Script, Scripted, ScriptedError, TestRuntime, run_paused};
@@ -25,18 +26,15 @@ enum Crash {
     InTheMachineOf(&'static str),
 }
 
-impl<D: Dependency> Handler<Crash> for Breaker<D>
-where
-    Self: Actor<Context = Context<Self>>,
-{
+impl<D: Dependency> Handler<Crash> for CallReceiver<D> {
     type Result = ();
 
     fn handle(&mut self, crash: Crash, _: &mut Context<Self>) {
         let key = match crash {
-            Crash::InTheMachineOf(key) => self.shared.keys.find(key),
+            Crash::InTheMachineOf(key) => self.mailbox.shared.keys.find(key),
             Crash::Outside | Crash::InTheMachine => None,
         };
-        let breaker = key.as_deref().unwrap_or(&self.shared.breaker);
+        let breaker = key.as_deref().unwrap_or(&self.mailbox.shared.breaker);
         let _held = (!matches!(crash, Crash::Outside)).then(|| breaker.lock());
         panic!("the breaker actor was told to crash");
     }
@@ -63,7 +61,7 @@ async fn doubler(runtime: &TestRuntime) -> (Doubler, Script<u32, u32>) {
 /// Crashes the breaker actor, and waits for its restart.
 async fn crash(client: &Doubler, how: Crash) {
     let before = client.core.breaker.health.incarnation();
-    let told = client.breaker().send(how).await;
+    let told = client.core.breaker.addr.send(how).await;
     assert!(told.is_err());
     while client.core.breaker.health.incarnation() == before {
         tokio::task::yield_now().await;
@@ -258,7 +256,7 @@ fn brk_12_a_failure_that_is_reported_meanwhile_is_counted() {
         for _ in 0..4 {
             let _ = client.ask(0).await;
         }
-        let crash = client.breaker().send(Crash::Outside);
+        let crash = client.core.breaker.addr.send(Crash::Outside);
         let (crashed, failed) = tokio::join!(crash, client.ask(0));
         assert!(crashed.is_err() && failed.is_err());
         assert_eq!(client.status().state, State::Open, "the fifth in a row");
@@ -295,7 +293,7 @@ fn brk_12_a_new_supervisor_forgets_nothing() {
         client.operate(by_hand).await.unwrap();
         // Until the dependency's own supervisor gives up, and the root starts a new one.
         loop {
-            let told = client.breaker().send(Crash::Outside).await;
+            let told = client.core.breaker.addr.send(Crash::Outside).await;
             assert!(told.is_err());
             let gave_up = |kind: &EventKind| matches!(kind, EventKind::GaveUp { .. });
             let events = runtime.events_since(0);

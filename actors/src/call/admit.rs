@@ -309,6 +309,7 @@ pub(super) fn no_slot<E>(
                     QueueRefusal::Full => None,
                     QueueRefusal::Waited(span) => Some(span),
                 },
+                mailbox: None,
             },
             max_concurrent: shared.bulkhead.max_concurrent(),
             max_queue: shared.bulkhead.max_queue(),

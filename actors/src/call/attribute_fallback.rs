@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use breakerbox_policy::Time;
 
+use super::FailedAttempt;
 use super::run::run_or_fail;
+use super::run_mut::run_mut_or_fail;
 use crate::call_options::CallOptions;
 use crate::deadline::{self, CallScope, DeadlineScope};
 use crate::error::CallError;
@@ -33,13 +35,21 @@ where
 {
     let around = CallScope::present().deadline(&shared.clock);
     let ended = run_or_fail(shared, &options, classify, work).await;
-    ended.map_err(|(failed, record)| Unanswered {
-        may_fall_back: failed.may_fall_back(),
-        error: failed.error,
-        answer: failed.answer,
-        record,
-        patience: Patience { shared, around },
-    })
+    ended.map_err(|failed| Unanswered::of(failed, shared, around))
+}
+
+/// Runs a closure that lends its state to each attempt, as [`run_with_fallback`] does.
+///
+/// # Cancel safety   Dropped, the closure's future is dropped; counted as cancelled.
+pub(crate) async fn run_mut_with_fallback<T, E>(
+    shared: &Arc<Shared>,
+    options: CallOptions,
+    classify: impl Fn(&Result<T, E>) -> Verdict,
+    work: impl AsyncFnMut() -> Result<T, E>,
+) -> Result<T, Unanswered<'_, T, E>> {
+    let around = CallScope::present().deadline(&shared.clock);
+    let ended = run_mut_or_fail(shared, &options, classify, work).await;
+    ended.map_err(|failed| Unanswered::of(failed, shared, around))
 }
 
 /// A call that has no answer yet. Dropped, it counts as cancelled by the caller.
@@ -54,6 +64,20 @@ pub struct Unanswered<'a, T, E> {
 }
 
 impl<'a, T, E> Unanswered<'a, T, E> {
+    fn of(
+        (failed, record): (Box<FailedAttempt<T, E>>, CallRecord<&'a Shared>),
+        shared: &'a Shared,
+        around: Option<Time>,
+    ) -> Self {
+        Self {
+            may_fall_back: failed.may_fall_back(),
+            error: failed.error,
+            answer: failed.answer,
+            record,
+            patience: Patience { shared, around },
+        }
+    }
+
     /// Returns true if a fallback may answer: never for the caller's own mistakes (rule FBK-2).
     #[must_use]
     pub fn may_fall_back(&self) -> bool {

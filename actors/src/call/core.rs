@@ -8,7 +8,8 @@ use std::time::Duration;
 use breakerbox_policy::Time;
 use breakerbox_policy::supervision::StopCause;
 
-use crate::breaker::Breaker;
+use crate::breaker::mailbox::CallMailbox;
+use crate::breaker::receiver::CallReceiver;
 use crate::dependency::Dependency;
 use crate::error::CallError;
 use crate::fallback::{FallbackAnswer, FallbackSet, Fallbacks, UnservedCall};
@@ -23,7 +24,10 @@ use crate::worker::queue::WorkQueue;
 /// The state around one dependency that a call needs.
 pub(crate) struct DependencyCore<D: Dependency> {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) breaker: StableMailbox<Breaker<D>>,
+    /// The calls that are sent as messages.
+    pub(crate) mailbox: Arc<CallMailbox<D>>,
+    /// The actor that makes them.
+    pub(crate) breaker: StableMailbox<CallReceiver<D>>,
     pub(crate) workers: Box<[WorkerSlot<D>]>,
     pub(crate) next: AtomicUsize,
     pub(crate) fallbacks: Fallbacks<D>,
@@ -138,6 +142,7 @@ impl<D: Dependency> DependencyCore<D> {
             slot.mail.close();
         }
         self.fallbacks.mail.close();
+        self.mailbox.close();
         self.breaker.close();
     }
 

@@ -92,7 +92,7 @@ pub(crate) async fn run_once<T, E>(
 
 /// Closes a call that has no fallback.
 #[inline(always)]
-fn close<T, E>(
+pub(super) fn close<T, E>(
     shared: &Arc<Shared>,
     plan: &CallPlan<'_>,
     mut record: CallRecord<&Shared>,
@@ -179,7 +179,7 @@ where
 
 /// One attempt. The closure is not called before the call may go out: it may begin its work
 /// before its future is polled.
-fn run_attempt<'a, T, E, F, C, B>(
+pub(super) fn run_attempt<'a, T, E, F, C, B>(
     shared: &'a Arc<Shared>,
     plan: &'a CallPlan<'_>,
     asked_at: Time,

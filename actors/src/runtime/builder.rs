@@ -14,8 +14,9 @@ use breakerbox_policy::{
 };
 use crossbeam_utils::CachePadded;
 
-use crate::breaker::Breaker;
+use crate::breaker::mailbox::CallMailbox;
 use crate::breaker::message::CallMaker;
+use crate::breaker::receiver::{CallReceiver, ReceiverPollHook};
 use crate::call::core::{DependencyCore, WorkerSlot};
 use crate::client::Client;
 use crate::dependency::Dependency;
@@ -28,8 +29,8 @@ use crate::runtime::worker_hooks::WorkerHooks;
 use crate::state::Shared;
 use crate::state::configured::ConfiguredSettings;
 use crate::supervisor::{
-    ActorBody, ChildBody, ChildHooks, DriverPlacement, Group, Incarnation, NoPollHook,
-    StableMailbox, SupervisorContext,
+    ActorBody, ChildBody, ChildHooks, DriverPlacement, Group, Incarnation, StableMailbox,
+    SupervisorContext,
 };
 use crate::worker::queue::WorkQueue;
 use crate::worker::{Factory, StartFuture, Worker, WorkerPollHook};
@@ -37,6 +38,14 @@ use crate::worker::{Factory, StartFuture, Worker, WorkerPollHook};
 /// Makes the dependency's value for each incarnation of a worker.
 ///
 /// Implemented by closures that return the value, a `Result`, or a future of a `Result`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot make the workers of a dependency",
+    label = "not a factory",
+    note = "a factory is a closure without arguments that returns a `Dependency`, a \
+            `Result<Dependency, _>` with an error that is `Display`, or a future of such a result",
+    note = "it is called on the workers' threads, for each restart: so it is `Fn`, `Send`, `Sync` \
+            and `'static`; clone into it what each value needs"
+)]
 pub trait IntoFactory<D, Kind>: Send + Sync + 'static {
     /// Makes one value.
     fn make(&self) -> StartFuture<D>;
@@ -54,12 +63,14 @@ pub struct FallibleFactory<E>(PhantomData<E>);
 #[derive(Debug)]
 pub struct AsyncFactory<F, E>(PhantomData<(F, E)>);
 
+#[diagnostic::do_not_recommend]
 impl<D: Dependency, F: Fn() -> D + Send + Sync + 'static> IntoFactory<D, PlainFactory> for F {
     fn make(&self) -> StartFuture<D> {
         Box::pin(std::future::ready(Ok(self())))
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<D, E, F> IntoFactory<D, FallibleFactory<E>> for F
 where
     D: Dependency,
@@ -72,6 +83,7 @@ where
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<D, E, W, F> IntoFactory<D, AsyncFactory<W, E>> for F
 where
     D: Dependency,
@@ -146,7 +158,10 @@ impl NewDependency {
     /// Starts the dependency without workers: for closures, and for functions under the attribute.
     /// Closures can also use a dependency that has workers.
     ///
-    /// # Errors  The name is taken, a setting cannot work, or the runtime is shutting down.
+    /// # Errors  [`StartError`]: the name is taken, a setting cannot work, or the runtime is shutting
+    /// down.
+    /// # Panics  Never.
+    /// # Cancel safety   Dropped, the start is rolled back, and the name is free.
     pub async fn start(self) -> Result<Client<Closures>, StartError> {
         start(self, None, Vec::new()).await
     }
@@ -245,9 +260,10 @@ impl<D: Dependency> DependencyBuilder<D> {
 
     /// Starts the breaker, the fallbacks and the workers, and waits until they run.
     ///
-    /// # Errors  The name is taken, a setting cannot work, a worker did not start, there is no worker and no fallback to
-    /// answer, the fallbacks form a cycle, or the runtime is shutting down. Parts already started
-    /// are stopped again.
+    /// # Errors  [`StartError`]: the name is taken, a setting cannot work, a worker did not start,
+    /// there is no worker and no fallback to answer, the fallbacks form a cycle, or the runtime is
+    /// shutting down. Parts already started are stopped again.
+    /// # Panics  Never. A panic of the factory is a failed start.
     /// # Cancel safety   Dropped, the start is rolled back, and the name is free.
     pub async fn start(self) -> Result<Client<D>, StartError> {
         let Self {
@@ -307,7 +323,8 @@ async fn start<D: Dependency>(
         Some(_) if has_workers => settings.workers.count.get(),
         _ => 0,
     };
-    let core = core(shared, workers, fallbacks, (configured, change));
+    let mailbox = CallMailbox::new(Arc::clone(&shared), around.threads.clone());
+    let core = core(shared, mailbox, workers, fallbacks, (configured, change));
     core.is_current.store(!is_replacement, Ordering::Release);
     let core = Arc::new(core);
     let client = Client {
@@ -372,6 +389,7 @@ impl<D: Dependency> Drop for StartRollback<'_, D> {
 
 fn core<D: Dependency>(
     shared: Arc<Shared>,
+    mailbox: Arc<CallMailbox<D>>,
     workers: u32,
     fallbacks: Vec<FallbackRule<D>>,
     (configured, change): (ConfiguredSettings, ChangeRules),
@@ -388,6 +406,7 @@ fn core<D: Dependency>(
     let at_once = usize::try_from(at_once).unwrap_or(usize::MAX);
     let replaceable = change.replaceable_fallbacks;
     DependencyCore {
+        mailbox,
         breaker: StableMailbox::new(),
         workers: (0..workers).map(slot).collect(),
         next: AtomicUsize::new(0),
@@ -458,13 +477,13 @@ fn breaker_body<D: Dependency>(core: &Arc<DependencyCore<D>>) -> MakeBody {
     let core = Arc::clone(core);
     Box::new(move |around, _| {
         let slot = core.breaker.clone();
-        let shared = Arc::clone(&core.shared);
+        let mailbox = Arc::clone(&core.mailbox);
         let threads = around.threads.clone();
         let calls: Arc<dyn CallMaker<D>> = core;
         let make = Arc::new(move |_: &Rc<Incarnation>| {
-            Breaker::new(Arc::clone(&shared), Arc::clone(&calls), threads.clone())
+            CallReceiver::new(Arc::clone(&mailbox), Arc::clone(&calls), threads.clone())
         });
-        let mut body = ActorBody::<_, NoPollHook>::beside(slot, make, around.clock.clone());
+        let mut body = ActorBody::<_, ReceiverPollHook>::beside(slot, make, around.clock.clone());
         // CALL-9: the calls that it takes run code of users, which must not block the supervisors.
         body.place = DriverPlacement::Shared(0);
         Arc::new(body)

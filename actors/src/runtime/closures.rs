@@ -89,6 +89,35 @@ impl AnyClient {
         call::run(&self.shared, options, classify, work)
     }
 
+    /// Runs a closure that lends its state to each attempt, as
+    /// [`Client::run_mut`](crate::Client::run_mut) does.
+    ///
+    /// # Errors  As [`Client::run`](crate::Client::run).
+    /// # Panics  As [`Client::run`](crate::Client::run).
+    /// # Cancel safety   As [`Client::run`](crate::Client::run).
+    pub async fn run_mut<T, E>(
+        &self,
+        work: impl AsyncFnMut() -> Result<T, E>,
+    ) -> Result<T, CallError<E>> {
+        let options = CallOptions::usual();
+        call::run_mut(&self.shared, options, Verdict::by_result, work).await
+    }
+
+    /// Runs a closure as [`AnyClient::run_mut`] does, with options, and a function that classifies
+    /// each result.
+    ///
+    /// # Errors  As [`Client::run`](crate::Client::run).
+    /// # Panics  As [`Client::run`](crate::Client::run).
+    /// # Cancel safety   As [`Client::run`](crate::Client::run).
+    pub async fn run_mut_with<T, E>(
+        &self,
+        options: CallOptions,
+        classify: impl Fn(&Result<T, E>) -> Verdict,
+        work: impl AsyncFnMut() -> Result<T, E>,
+    ) -> Result<T, CallError<E>> {
+        call::run_mut(&self.shared, &options, classify, work).await
+    }
+
     /// Returns the same handle, so that both kinds of handles have this method.
     #[must_use]
     pub fn any(&self) -> Self {

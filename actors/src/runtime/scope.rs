@@ -92,7 +92,8 @@ impl Runtime {
     /// For tests, and for threads that belong to one of several runtimes.
     ///
     /// Other threads are not affected, and the scope does not keep the runtime alive. To cover one
-    /// future on any thread, use [`Runtime::scope`].
+    /// future on any thread, use [`Runtime::scope`]: a task that may change its thread cannot hold
+    /// the guard across an `await`, because the guard is not `Send`.
     pub fn enter(&self) -> ScopeGuard {
         enter(self.id(), self.downgrade())
     }
@@ -134,8 +135,12 @@ fn enter(id: u64, runtime: WeakRuntime) -> ScopeGuard {
 pub struct ScopeGuard {
     number: u64,
     /// Makes the guard `!Send`, so that it stays on its thread.
-    here: PhantomData<*const ()>,
+    here: PhantomData<dyn UseRuntimeScopeInTasks>,
 }
+
+/// Named for the cure: the compiler says that this is not `Send`, where a guard is held across an
+/// `await` of a task that may change its thread.
+trait UseRuntimeScopeInTasks {}
 
 impl Drop for ScopeGuard {
     fn drop(&mut self) {

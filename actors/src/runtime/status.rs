@@ -54,7 +54,7 @@ pub struct DependencyStatus {
     pub limit: u32,
     /// Writes in flight.
     pub writes: u32,
-    /// Calls that wait for a bulkhead slot.
+    /// Calls that wait for a bulkhead slot, or in the mailbox of the breaker actor.
     pub queued: u32,
     /// The workers, in order.
     pub workers: Vec<WorkerStatus>,
@@ -137,7 +137,10 @@ impl DependencyStatus {
             in_flight: shared.bulkhead.in_flight(),
             limit: shared.bulkhead.limit(now),
             writes: shared.bulkhead.writes(),
-            queued: shared.bulkhead.queued(),
+            queued: shared
+                .bulkhead
+                .queued()
+                .saturating_add(core.mailbox.waiting()),
             workers: workers.collect(),
             fallbacks: core.fallbacks.served(shared),
             parked: shared.worker_route() == Route::Parked,

@@ -18,7 +18,7 @@ const LONG: Duration = Duration::from_secs(5);
 
 /// A block that a test can wait for, and end.
 #[derive(Clone, Default)]
-struct Release(Arc<AtomicBool>, Arc<AtomicBool>);
+pub(super) struct Release(Arc<AtomicBool>, Arc<AtomicBool>);
 
 impl Release {
     fn block(&self) {
@@ -36,21 +36,21 @@ impl Release {
         }
     }
 
-    fn end(&self) {
+    pub(super) fn end(&self) {
         self.0.store(true, Ordering::Release);
     }
 }
 
 /// The requests to [`Blocking`].
 #[derive(Clone, Copy)]
-enum Wish {
+pub(super) enum Wish {
     Answer,
     Fail,
     Block,
 }
 
 #[derive(Clone)]
-struct Blocking(Release);
+pub(super) struct Blocking(Release);
 
 impl Dependency for Blocking {
     type Request = Wish;
@@ -69,7 +69,7 @@ impl Dependency for Blocking {
     }
 }
 
-fn tokio<F: Future>(test: F) -> F::Output {
+pub(super) fn tokio<F: Future>(test: F) -> F::Output {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -78,11 +78,11 @@ fn tokio<F: Future>(test: F) -> F::Output {
         .block_on(test)
 }
 
-async fn runtime() -> Runtime {
+pub(super) async fn runtime() -> Runtime {
     Runtime::start(RuntimeSettings::default()).await.unwrap()
 }
 
-async fn start(
+pub(super) async fn start(
     runtime: &Runtime,
     name: &str,
     release: &Release,
@@ -93,7 +93,7 @@ async fn start(
     built.workers(move || value.clone()).start().await.unwrap()
 }
 
-fn within(span: Duration) -> impl FnOnce(&mut DependencySettings) {
+pub(super) fn within(span: Duration) -> impl FnOnce(&mut DependencySettings) {
     move |settings| {
         settings.timeout.total = Some(span);
         settings.timeout.attempt = Some(span);
@@ -101,7 +101,10 @@ fn within(span: Duration) -> impl FnOnce(&mut DependencySettings) {
 }
 
 /// Blocks the thread of the workers by a call of `sick`.
-async fn block(sick: &Client<Blocking>, release: &Release) -> tokio::task::JoinHandle<()> {
+pub(super) async fn block(
+    sick: &Client<Blocking>,
+    release: &Release,
+) -> tokio::task::JoinHandle<()> {
     let caller = sick.clone();
     let blocked = tokio::spawn(async move { drop(caller.ask(Wish::Block).await) });
     release.begun().await;

@@ -130,6 +130,18 @@ fn call_9_a_thread_without_tokio_can_ask() {
     plain(runtime.shutdown());
 }
 
+#[test]
+fn call_9_a_thread_without_tokio_can_start_a_runtime() {
+    let runtime = futures_executor(async {
+        let runtime = runtime().await;
+        let client = inner(&runtime, "inner").await;
+        assert_eq!(client.ask(1).await.unwrap().value, 2);
+        assert_eq!(client.run(async || Ok::<_, String>(3)).await, Ok(3));
+        runtime
+    });
+    plain(runtime.shutdown());
+}
+
 /// Polls a future on this thread, without a runtime.
 fn futures_executor<F: Future>(future: F) -> F::Output {
     struct Unpark(std::thread::Thread);

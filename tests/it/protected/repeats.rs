@@ -1,9 +1,10 @@
 //! Number of runs of a body: one, or as many as the dependency's settings permit if repeating is
-//! safe (rule CALL-7).
+//! safe (rule CALL-7); and what each run gets.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use breakerbox::protected;
+use breakerbox_actors::CallError;
 use breakerbox_actors::testing::{TestRuntime, run_paused};
 use breakerbox_policy::{DependencySettings, HedgeDelay, HedgeSettings, RetryJitter};
 
@@ -89,6 +90,110 @@ fn the_attribute_hedges_an_idempotent_function() {
         assert_eq!(answer, Ok((2, "a")));
         assert_eq!(runtime.clock().now().since(before), ms(50));
         assert_eq!(client.status().totals.hedges, 1);
+        runtime.finish().await;
+    });
+}
+
+/// A client library that has to be borrowed for a call.
+#[derive(Default)]
+struct Session {
+    tries: u32,
+    good_from: u32,
+}
+
+impl Session {
+    #[protected("dep", idempotent)]
+    async fn read(
+        &mut self,
+        mut page: String,
+        log: &mut Vec<String>,
+        limit: &u32,
+    ) -> Result<String, String> {
+        self.tries += 1;
+        page.push_str(&self.tries.to_string());
+        log.push(page.clone());
+        if self.tries > *limit {
+            return Err("too many".to_owned());
+        }
+        tokio::task::yield_now().await;
+        if self.tries < self.good_from {
+            Err(page)
+        } else {
+            Ok(page)
+        }
+    }
+
+    #[protected("dep", fallback = Self::cached)]
+    async fn find(
+        &mut self,
+        log: &mut Vec<String>,
+        (word, _): (String, u8),
+    ) -> Result<u32, String> {
+        self.tries += 1;
+        log.push(format!("asked for {word}"));
+        if self.tries < self.good_from {
+            Err(word)
+        } else {
+            Ok(self.tries)
+        }
+    }
+
+    async fn cached(
+        &mut self,
+        log: &mut Vec<String>,
+        (word, _): (String, u8),
+        why: &CallError<String>,
+    ) -> Result<u32, String> {
+        self.good_from = 0;
+        log.push(format!("instead of {word}: {why}"));
+        Ok(0)
+    }
+}
+
+#[test]
+fn call_7_the_attribute_lends_self_and_arguments_to_each_attempt() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let client = start(&runtime, "dep", three_attempts).await;
+        let _here = runtime.enter();
+        let mut session = Session {
+            good_from: 3,
+            ..Session::default()
+        };
+        let mut log = Vec::new();
+        let page = session.read("page ".to_owned(), &mut log, &9).await;
+        assert_eq!(page, Ok("page 3".to_owned()), "each has its own page");
+        assert_eq!(log, ["page 1", "page 2", "page 3"]);
+        assert_eq!(client.status().totals.attempts, 3);
+        let error = session.read(String::new(), &mut log, &3).await.unwrap_err();
+        assert_eq!(error.into_failed(), Some("too many".to_owned()));
+        assert_eq!(session.tries, 6);
+        runtime.finish().await;
+    });
+}
+
+#[test]
+fn fbk_1_the_attribute_lends_self_and_arguments_to_the_fallback() {
+    run_paused(async || {
+        let runtime = TestRuntime::start().await;
+        let client = start(&runtime, "dep", three_attempts).await;
+        let _here = runtime.enter();
+        let mut session = Session {
+            good_from: 9,
+            ..Session::default()
+        };
+        let mut log = Vec::new();
+        let word = || ("rust".to_owned(), 1);
+        assert_eq!(session.find(&mut log, word()).await, Ok(0));
+        assert_eq!(session.find(&mut log, word()).await, Ok(2));
+        let told = [
+            "asked for rust",
+            "instead of rust: dep failed: rust",
+            "asked for rust",
+        ];
+        assert_eq!(log, told, "without `idempotent` it runs once");
+        let totals = client.status().totals;
+        assert_eq!((totals.primary, totals.fallback), (1, 1));
         runtime.finish().await;
     });
 }

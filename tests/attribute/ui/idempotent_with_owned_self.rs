@@ -4,8 +4,7 @@ struct Search(u32);
 
 impl Search {
     #[protected("vector_search", idempotent)]
-    async fn next(&mut self) -> Result<u32, String> {
-        self.0 += 1;
+    async fn next(self) -> Result<u32, String> {
         Ok(self.0)
     }
 }
