@@ -127,9 +127,20 @@ pub(super) async fn run_or_fail<'a, T, E, F>(
 where
     F: Future<Output = Result<T, E>>,
 {
-    let mut record = CallRecord::open(&**shared);
+    let record = CallRecord::open(&**shared);
     let plan = CallPlan::of_closure(shared, options);
-    match run_closure(shared, &plan, &classify, &mut work).await {
+    let ended = run_closure(shared, &plan, &classify, &mut work).await;
+    close_unless_failed(shared, &plan, record, ended)
+}
+
+/// Closes a call that succeeded. One that failed stays open: a fallback may answer it.
+pub(super) fn close_unless_failed<'a, T, E>(
+    shared: &'a Arc<Shared>,
+    plan: &CallPlan<'_>,
+    mut record: CallRecord<&'a Shared>,
+    ended: Result<T, Box<FailedAttempt<T, E>>>,
+) -> Result<T, (Box<FailedAttempt<T, E>>, CallRecord<&'a Shared>)> {
+    match ended {
         Ok(value) => {
             end_outage(shared);
             record.close_counted(CallResult::Primary);
@@ -137,7 +148,7 @@ where
         }
         Err(failed) => {
             shared.counts.count_refusal(&failed.error);
-            if failed.is_neutral(shared, &plan) {
+            if failed.is_neutral(shared, plan) {
                 record.set_neutral();
             }
             Err((failed, record))

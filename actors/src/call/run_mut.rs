@@ -10,13 +10,13 @@ use std::sync::Arc;
 
 use super::drive::{FailedRound, drive};
 use super::plan::CallPlan;
-use super::run::{close, run_attempt};
+use super::run::{close, close_unless_failed, run_attempt};
 use super::{FailedAttempt, refuse_at_once};
 use crate::breaker::hedge_member::HedgeMember;
 use crate::call_options::CallOptions;
 use crate::error::CallError;
 use crate::state::Shared;
-use crate::state::call_record::{CallRecord, CallResult};
+use crate::state::call_record::CallRecord;
 use crate::verdict::Verdict;
 
 /// Runs a closure as [`run`](super::run) does, without hedges.
@@ -34,7 +34,7 @@ pub(crate) async fn run_mut<T, E>(
     let record = CallRecord::open(&**shared);
     let plan = plan(shared, options);
     let ended = run_in_turn(shared, &plan, &classify, &mut work).await;
-    close(shared, record, ended)
+    close(shared, &plan, record, ended)
 }
 
 /// Runs a closure as [`run_mut`] does, for a caller that has a fallback: the call is still open in
@@ -49,17 +49,8 @@ pub(super) async fn run_mut_or_fail<'a, T, E>(
 ) -> Result<T, (Box<FailedAttempt<T, E>>, CallRecord<&'a Shared>)> {
     let record = CallRecord::open(&**shared);
     let plan = plan(shared, options);
-    match run_in_turn(shared, &plan, &classify, &mut work).await {
-        Ok(value) => {
-            super::end_outage(shared);
-            record.close(CallResult::Primary);
-            Ok(value)
-        }
-        Err(failed) => {
-            shared.counts.count_refusal(&failed.error);
-            Err((failed, record))
-        }
-    }
+    let ended = run_in_turn(shared, &plan, &classify, &mut work).await;
+    close_unless_failed(shared, &plan, record, ended)
 }
 
 /// Returns the plan of a closure that lends its state to each attempt.
