@@ -95,7 +95,7 @@ pub use reload::ReloadConfig;
 pub use secret::Secret;
 pub use upstream::{HttpVersion, ProxyChoice, UpstreamConfig};
 pub use upstream_tls::UpstreamTls;
-#[cfg(feature = "gateway")]
+#[cfg(any(feature = "gateway", feature = "admin"))]
 pub(crate) use url::unix_socket;
 
 use breakerbox_actors::nearest_word;
