@@ -90,7 +90,7 @@ fn install_with_npm(name: &str, packages: &[&str]) -> Option<PathBuf> {
     let folder = installed(name, packages, |folder| {
         fs::write(folder.join("package.json"), "{\"private\": true}").unwrap();
         let mut install = Command::new("timeout");
-        install.args(["--kill-after=10", PATIENCE]).arg(&npm);
+        install.args(["-k", "10", PATIENCE]).arg(&npm);
         install.args(["install", "--no-audit", "--no-fund", "--ignore-scripts"]);
         install.args(packages).current_dir(folder);
         install
@@ -121,7 +121,7 @@ fn install_with_pip(name: &str, packages: &[&str]) -> Option<PathBuf> {
             python.display(),
             packages.join(" ")
         );
-        install.args(["--kill-after=10", PATIENCE, "sh", "-c", &script]);
+        install.args(["-k", "10", PATIENCE, "sh", "-c", &script]);
         install.current_dir(folder);
         install
     })?;
