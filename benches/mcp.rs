@@ -23,10 +23,13 @@ const WARM_UP: usize = 100;
 /// The budgets: milliseconds that the gateway adds to the median, and MiB with one server.
 const BUDGETS: (f64, f64) = (0.3, 25.0);
 
+/// Sends a request to the server by one way, and returns its answer.
+type ServerCall = Box<dyn FnMut(&str) -> io::Result<String>>;
+
 /// A way to the server, and its figures.
 struct Line {
     name: &'static str,
-    call: Box<dyn FnMut(&str) -> io::Result<String>>,
+    call: ServerCall,
     /// The quantiles of each round.
     ///
     /// # Units   Microseconds.
