@@ -34,6 +34,6 @@ pub use vector::{
     VectorStartError, VectorStore, VertexEmbedding, VertexIndex, local_embedding,
 };
 pub use web::{
-    Brave, CustomSearch, Freshness, Hit, SearxngSearch, ServiceEnd, TavilySearch, WebPort,
-    WebProvider, WebQuery, WebSearch, WebStartError, web_providers,
+    Brave, CustomSearch, ExaSearch, Freshness, Hit, SearxngSearch, SerperSearch, ServiceEnd,
+    TavilySearch, WebPort, WebProvider, WebQuery, WebSearch, WebStartError, web_providers,
 };

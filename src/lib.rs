@@ -102,6 +102,9 @@ mod buffer_budget;
 mod retry_after;
 
 #[cfg(feature = "mcp")]
+mod unpooled_http;
+
+#[cfg(feature = "mcp")]
 mod tls;
 
 pub use actix;

@@ -13,6 +13,7 @@ mod input;
 mod local;
 mod provider;
 mod store;
+mod store_names;
 mod worker;
 
 mod chroma;

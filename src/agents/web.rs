@@ -9,8 +9,10 @@ mod query;
 mod variables;
 
 mod brave;
+mod exa;
 mod google;
 mod searxng;
+mod serper;
 mod tavily;
 
 use std::fmt;
@@ -28,9 +30,11 @@ use crate::{
 
 pub use brave::Brave;
 pub use ending::ServiceEnd;
+pub use exa::ExaSearch;
 pub use google::CustomSearch;
 pub use query::{Freshness, Hit, WebQuery};
 pub use searxng::SearxngSearch;
+pub use serper::SerperSearch;
 pub use tavily::TavilySearch;
 pub use variables::web_providers;
 

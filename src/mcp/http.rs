@@ -11,10 +11,6 @@ use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
@@ -27,6 +23,7 @@ use super::http_headers::{encoded, param_headers};
 use super::message::{LARGE, MessageFault, ParamsHead, RawMessage};
 use super::pieces_body::PiecesBody;
 use crate::retry_after;
+use crate::unpooled_http::{UnpooledClient, innermost, unpooled_client};
 use breakerbox_actors::redact;
 
 const JSON: &str = "application/json";
@@ -46,7 +43,7 @@ const MAX_AGAIN: u32 = 5;
 /// HTTP client for one server. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct HttpSender {
-    client: Client<HttpsConnector<HttpConnector>, PiecesBody>,
+    client: UnpooledClient<PiecesBody>,
     uri: Uri,
     /// Headers of every request.
     headers: Arc<HeaderMap>,
@@ -71,22 +68,8 @@ impl HttpSender {
         max: usize,
     ) -> Result<Self, String> {
         let uri = url.parse().map_err(|_| "its url is not valid".to_owned())?;
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(connect));
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(crate::tls::client()?)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(tcp);
-        // No idle connection is kept: one that the server has closed meanwhile would look like a
-        // server that went away.
-        let client = Client::builder(TokioExecutor::new())
-            .pool_max_idle_per_host(0)
-            .build(connector);
         Ok(Self {
-            client,
+            client: unpooled_client(connect)?,
             uri,
             headers: Arc::new(headers),
             max,
@@ -123,12 +106,11 @@ impl HttpSender {
         headers.extend(more);
         let answered = self.client.request(request).await;
         answered.map_err(|error| {
+            let reason = redact(&innermost(&error)).into_owned();
             if error.is_connect() {
-                McpError::Connect {
-                    reason: innermost(&error),
-                }
+                McpError::Connect { reason }
             } else {
-                McpError::closed(innermost(&error))
+                McpError::closed(reason)
             }
         })
     }
@@ -460,14 +442,6 @@ async fn read(body: Bytes) -> Result<IncomingMessage, MessageFault> {
     // MCP-2: the thread is shared with breakers and supervisors.
     let read = spawn_blocking(move || RawMessage::read(&body).map(Into::into)).await;
     read.unwrap_or(Err(MessageFault::Syntax))
-}
-
-fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut cause = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    redact(&cause.to_string()).into_owned()
 }
 
 fn is_media(headers: &HeaderMap, media: &str) -> bool {

@@ -15,6 +15,7 @@ mod services;
 mod tokens;
 mod vector;
 mod web;
+mod web_exa_serper;
 mod web_options;
 
 use std::future::Future;

@@ -10,6 +10,7 @@ mod answers;
 mod beside;
 #[cfg(feature = "cli")]
 mod cancellation;
+#[cfg(feature = "cli")]
 mod conformance;
 #[cfg(feature = "cli")]
 mod elsewhere;
@@ -25,6 +26,8 @@ mod passing;
 #[cfg(feature = "cli")]
 mod quarantine;
 mod raw;
+#[cfg(feature = "cli")]
+mod real_servers;
 #[cfg(feature = "cli")]
 mod recovery;
 #[cfg(feature = "cli")]

@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use super::Neighbor;
 use super::filter::{FieldCondition, FieldTest, VectorFilter};
 use super::provider::{ServiceFuture, VectorPoint, VectorQuery, VectorStore, store_failure};
+use super::store_names::StoreNames;
 use crate::CallContext;
 use crate::agents::{ServiceError, ServicePort, ServiceRequest, ServiceResponse, percent_encoded};
 use crate::config::Secret;
@@ -23,7 +24,7 @@ const DEFAULTS: [&str; 2] = ["default_tenant", "default_database"];
 /// A collection of Chroma.
 #[derive(Debug)]
 pub struct ChromaStore {
-    names: [String; 2],
+    names: StoreNames,
     base: String,
     tenant: String,
     database: String,
@@ -54,7 +55,7 @@ impl ChromaStore {
     pub fn new(base: &str, collection: &str) -> Self {
         let [tenant, database] = DEFAULTS.map(str::to_owned);
         Self {
-            names: ["vector_find".to_owned(), "vector_write".to_owned()],
+            names: StoreNames::default(),
             base: base.trim_end_matches('/').to_owned(),
             tenant,
             database,
@@ -82,7 +83,7 @@ impl ChromaStore {
     /// `vector_write` by default.
     #[must_use]
     pub fn named(mut self, find: impl Into<String>, write: impl Into<String>) -> Self {
-        self.names = [find.into(), write.into()];
+        self.names = StoreNames::new(find.into(), write.into());
         self
     }
 
@@ -265,11 +266,11 @@ fn metadata(point: &VectorPoint) -> Result<Value, ServiceError> {
 
 impl VectorStore for ChromaStore {
     fn name(&self) -> &str {
-        &self.names[0]
+        self.names.find()
     }
 
     fn write_name(&self) -> Option<&str> {
-        Some(&self.names[1])
+        Some(self.names.write())
     }
 
     fn find<'a>(

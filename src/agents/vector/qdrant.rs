@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use super::Neighbor;
 use super::filter::{FieldCondition, FieldTest, VectorFilter};
 use super::provider::{ServiceFuture, VectorPoint, VectorQuery, VectorStore, store_failure};
+use super::store_names::StoreNames;
 use crate::CallContext;
 use crate::agents::{ServiceError, ServicePort, ServiceRequest, ServiceResponse, percent_encoded};
 use crate::config::Secret;
@@ -25,7 +26,7 @@ const GIVEN_ID: &str = "_id";
 /// given id in the payload field `_id`.
 #[derive(Debug)]
 pub struct QdrantStore {
-    names: [String; 2],
+    names: StoreNames,
     url: String,
     content: String,
     key: Option<Secret>,
@@ -37,7 +38,7 @@ impl QdrantStore {
     pub fn new(base: &str, collection: &str) -> Self {
         let (base, collection) = (base.trim_end_matches('/'), percent_encoded(collection));
         Self {
-            names: ["vector_find".to_owned(), "vector_write".to_owned()],
+            names: StoreNames::default(),
             url: format!("{base}/collections/{collection}/points"),
             content: CONTENT.to_owned(),
             key: None,
@@ -64,7 +65,7 @@ impl QdrantStore {
     /// `vector_write` by default.
     #[must_use]
     pub fn named(mut self, find: impl Into<String>, write: impl Into<String>) -> Self {
-        self.names = [find.into(), write.into()];
+        self.names = StoreNames::new(find.into(), write.into());
         self
     }
 
@@ -198,11 +199,11 @@ struct ScoredPoint {
 
 impl VectorStore for QdrantStore {
     fn name(&self) -> &str {
-        &self.names[0]
+        self.names.find()
     }
 
     fn write_name(&self) -> Option<&str> {
-        Some(&self.names[1])
+        Some(self.names.write())
     }
 
     fn find<'a>(

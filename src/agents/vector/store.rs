@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use super::filter::VectorFilter;
 use super::local::LocalIndex;
 use super::provider::{ServiceFuture, VectorPoint, VectorQuery, VectorStore};
+use super::store_names::StoreNames;
 use super::{Embedding, Neighbor};
 use crate::CallContext;
 use crate::agents::ServicePort;
@@ -29,22 +30,11 @@ pub struct Document {
 }
 
 /// Documents by id, and the local index over them. Cheap to clone; all clones share one store.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct ContentStore {
     documents: Arc<RwLock<HashMap<String, Document>>>,
     index: LocalIndex,
-    /// Names of the dependencies for searches and for writes.
-    names: [Arc<str>; 2],
-}
-
-impl Default for ContentStore {
-    fn default() -> Self {
-        Self {
-            documents: Arc::default(),
-            index: LocalIndex::default(),
-            names: [Arc::from("vector_find"), Arc::from("vector_write")],
-        }
-    }
+    names: StoreNames,
 }
 
 impl ContentStore {
@@ -102,7 +92,7 @@ impl ContentStore {
     #[must_use]
     pub fn named(&self, find: impl Into<Arc<str>>, write: impl Into<Arc<str>>) -> Self {
         Self {
-            names: [find.into(), write.into()],
+            names: StoreNames::new(find, write),
             ..self.clone()
         }
     }
@@ -177,11 +167,11 @@ fn accepts(filter: &VectorFilter, neighbor: &Neighbor) -> bool {
 /// service for a few thousand documents. They are lost when the process ends.
 impl VectorStore for ContentStore {
     fn name(&self) -> &str {
-        &self.names[0]
+        self.names.find()
     }
 
     fn write_name(&self) -> Option<&str> {
-        Some(&self.names[1])
+        Some(self.names.write())
     }
 
     fn finds_words(&self) -> bool {

