@@ -4,6 +4,7 @@
 
 mod browser;
 mod figures;
+mod groups;
 mod orders;
 mod people;
 
