@@ -77,6 +77,8 @@ enum ProcessLife {
     Running(Arc<Session>, Arc<Liveness>),
     /// It has ended, or was not started. The next start is tried at this time.
     Down(McpError, Instant),
+    /// Its session has ended, and it is not started again.
+    Over,
 }
 
 impl ProcessPool {
@@ -122,6 +124,10 @@ impl ProcessPool {
                     signals.wanted.notify_one();
                 }
                 ProcessLife::Starting => has_asked = true,
+                ProcessLife::Over => {
+                    let reason = "its session has ended".to_owned();
+                    return Err(McpError::Ended { reason });
+                }
             }
             if life.changed().await.is_err() {
                 let reason = "its session has ended".to_owned();
@@ -171,8 +177,11 @@ impl ProcessPool {
             };
             let ended = side.owner.as_ref().map(|owner| owner.ended());
             let all = Arc::downgrade(&self.processes);
+            let over = Arc::clone(&signals);
             let task = self.runtime.spawn(async move {
                 keeper.keep(ended).await;
+                // Calls that wait for it hear of its end.
+                over.life.send_replace(ProcessLife::Over);
                 // CALL-6: the pool holds the processes of present sessions only.
                 if let Some(all) = all.upgrade() {
                     let own = all.acquire().remove(&number);
