@@ -83,7 +83,7 @@ pub use gateway::{GatewayConfig, TrustedHeader};
 pub use gateway_tls::GatewayTls;
 pub use kind::DependencyKind;
 pub use loader::{Loader, Sources};
-pub use mcp::McpConfig;
+pub use mcp::{CallerSessions, McpConfig};
 pub use mcp_group::GroupMember;
 pub use mcp_tools::{ToolRule, ToolRules};
 pub use otel::OtelConfig;

@@ -37,6 +37,8 @@ pub(crate) mod tools;
 
 mod tool_figures;
 
+mod group_status;
+
 #[cfg(feature = "gateway")]
 mod tool_book;
 
@@ -61,6 +63,10 @@ mod server_state;
 mod start_state;
 
 mod dependency;
+
+mod launch;
+
+mod process_pool;
 
 mod connector;
 
@@ -102,6 +108,7 @@ pub use call::{ToolCall, ToolResult};
 pub use client::McpClient;
 pub use dependency::Mcp;
 pub use error::McpError;
+pub use group_status::{GroupStatus, MemberStatus};
 pub use json_text::JsonText;
 pub use settings::{McpServer, McpSettings};
 pub use tool_figures::ToolFigures;

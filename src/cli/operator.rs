@@ -8,6 +8,7 @@ mod alerts;
 mod client;
 
 mod follow;
+mod groups;
 
 mod note;
 
@@ -108,8 +109,15 @@ pub(crate) fn status(
             return watch(status, &remote, out, err).await;
         }
         match ask(status, &remote).await {
-            Ok(answer) => show(status, &answer, out).map(|()| ExitReason::Done),
-            Err(failure) => tell(&failure, err),
+            Ok(answer) => {
+                show(status, &answer, out)?;
+                groups::show_all(status, &remote, out).await?;
+                Ok(ExitReason::Done)
+            }
+            Err(failure) => match groups::find(status, &remote).await {
+                Some(group) => groups::show_one(status, &group, out).map(|()| ExitReason::Done),
+                None => tell(&failure, err),
+            },
         }
     })
 }

@@ -10,7 +10,7 @@ use super::credential_names::holds_credentials;
 use super::fallback::{self, FallbackConfig};
 use super::kind::DependencyKind;
 use super::links::links;
-use super::mcp::{self, McpConfig};
+use super::mcp::{self, CallerSessions, McpConfig};
 use super::mcp_group::{self, GroupMember};
 use super::mcp_tools::{self, ToolRules};
 use super::outbound::{self, OutboundConfig};
@@ -100,7 +100,15 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
     let idempotent = section.get_or("idempotent", &method.list(), safe);
     let credentials = read_credentials(&mut section);
     let has_credentials = holds_credentials(url.as_deref(), &outbound, tls.as_ref());
-    let mut settings = read_settings(&mut section, environment, (kind, has_credentials));
+    // Such servers keep their data in a file, and lose concurrent writes; those of sessions do not
+    // share it.
+    let is_shared = |own: &McpConfig| own.sessions == CallerSessions::Shared;
+    let is_serial = kind == Some(DependencyKind::McpStdio) && mcp.as_ref().is_some_and(is_shared);
+    let known = (kind, has_credentials, is_serial);
+    let mut settings = read_settings(&mut section, environment, known);
+    if let Some(own) = &mcp {
+        mcp::check_sessions(&section, own, settings.workers.count);
+    }
     let tools = mcp_tools::read(&mut section, kind, settings.timeout.total);
     let fallbacks: Vec<FallbackConfig> = section
         .sections("fallback")
@@ -156,10 +164,9 @@ fn read_url(section: &mut Section<'_>, kind: Option<DependencyKind>) -> Option<S
 fn read_settings(
     section: &mut Section<'_>,
     environment: &str,
-    (kind, has_credentials): (Option<DependencyKind>, bool),
+    (kind, has_credentials, is_serial): (Option<DependencyKind>, bool, bool),
 ) -> DependencySettings {
-    // Such servers keep their data in a file, and lose concurrent writes.
-    let writes = u32::from(kind == Some(DependencyKind::McpStdio));
+    let writes = u32::from(is_serial);
     const DOWN: &[(&str, WhenAllDown)] =
         &[("refuse", WhenAllDown::Refuse), ("try", WhenAllDown::Try)];
     let is_http = kind == Some(DependencyKind::Http);

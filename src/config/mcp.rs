@@ -9,7 +9,7 @@ use super::kind::DependencyKind;
 use super::masking::show_arguments;
 use super::secret::Secret;
 use super::section::Section;
-use super::value_type::{TICK, YEAR, bytes, count, duration, integer, string};
+use super::value_type::{TICK, YEAR, bytes, count, duration, integer, one_of, string};
 
 /// Settings of an MCP server, beside its address.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,11 +33,30 @@ pub struct McpConfig {
     pub stderr_lines: usize,
     /// Maximum size of a message, in bytes.
     pub max_line: u64,
+    /// Sessions of its callers: shared or not.
+    pub sessions: CallerSessions,
+}
+
+/// Sessions of callers at a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CallerSessions {
+    /// All callers share one process, or one session at the server.
+    Shared,
+    /// Each session of a caller has one of its own.
+    #[non_exhaustive]
+    PerCaller {
+        /// Maximum number of sessions.
+        max: NonZeroU32,
+        /// Time without a call after which a session ends.
+        idle: Duration,
+    },
 }
 
 const STDIO_ONLY: [&str; 5] = ["command", "args", "env", "cwd", "stderr_lines"];
 const HTTP_ONLY: [&str; 1] = ["headers"];
-const BOTH: [&str; 3] = ["start_timeout", "hang_limit", "max_line"];
+const BOTH: [&str; 4] = ["start_timeout", "hang_limit", "max_line", "sessions"];
+const PER_CALLER: [&str; 2] = ["max_sessions", "session_idle"];
 
 /// Reads the settings. Returns `None` for a dependency of another kind, which must have none of
 /// these keys.
@@ -63,6 +82,7 @@ pub(super) fn read(
     let hang_limit = section.get("hang_limit", &times);
     let stderr_lines = section.get("stderr_lines", &lines);
     let max_line = section.get("max_line", &size);
+    let sessions = read_sessions(section, kind);
     let is_stdio = kind == Some(DependencyKind::McpStdio);
     let is_http = kind == Some(DependencyKind::McpHttp);
     let alien = STDIO_ONLY.iter().filter(|_| !is_stdio);
@@ -96,10 +116,57 @@ pub(super) fn read(
         hang_limit: section.default_to("hang_limit", &times, hang_limit, Some(limit)),
         stderr_lines: usize::try_from(stderr_lines.unwrap_or(STDERR_LINES)).unwrap_or(0),
         max_line: section.default_to("max_line", &size, max_line, 16 << 20),
+        sessions,
     })
 }
 
+/// Reads `sessions` and its limits.
+fn read_sessions(section: &mut Section<'_>, kind: Option<DependencyKind>) -> CallerSessions {
+    const WORDS: &[(&str, bool)] = &[("shared", false), ("per_caller", true)];
+    let word = one_of(WORDS);
+    let number = count(1000);
+    let span = duration(TICK..=YEAR);
+    let own = section.get("sessions", &word);
+    let max = section.get("max_sessions", &number);
+    let idle = section.get("session_idle", &span);
+    if !kind.is_some_and(|kind| kind != DependencyKind::McpGroup && kind.is_mcp()) {
+        for key in PER_CALLER.iter().filter(|key| section.has(key)) {
+            let reason = "it applies to dependencies of another kind";
+            section.conflict(key, reason, "to leave it out");
+        }
+        return CallerSessions::Shared;
+    }
+    if !section.default_to("sessions", &word, own, false) {
+        let is_meant = !section.is_bad("sessions");
+        for key in PER_CALLER.iter().filter(|key| is_meant && section.has(key)) {
+            let reason = "it applies to sessions = \"per_caller\"";
+            section.conflict(key, reason, "to leave it out");
+        }
+        return CallerSessions::Shared;
+    }
+    CallerSessions::PerCaller {
+        max: section.default_to("max_sessions", &number, max, SIXTEEN),
+        idle: section.default_to("session_idle", &span, idle, HALF_AN_HOUR),
+    }
+}
+
+/// Reports settings that cannot go together with a session for each caller.
+pub(super) fn check_sessions(section: &Section<'_>, own: &McpConfig, workers: NonZeroU32) {
+    let is_per_caller = own.sessions != CallerSessions::Shared;
+    if is_per_caller && workers > NonZeroU32::MIN {
+        // The calls of a session would reach several processes.
+        let reason = "sessions = \"per_caller\" needs one worker";
+        section.conflict(
+            "workers.count",
+            reason,
+            "1; a session has a process of its own",
+        );
+    }
+}
+
 const THREE: NonZeroU32 = NonZeroU32::new(3).expect("three is not zero");
+const SIXTEEN: NonZeroU32 = NonZeroU32::new(16).expect("sixteen is not zero");
+const HALF_AN_HOUR: Duration = Duration::from_secs(1800);
 const STDERR_LINES: i64 = 50;
 const MINUTE: Duration = Duration::from_secs(60);
 

@@ -2,11 +2,13 @@
 //!
 //! A listener belongs to one call, the audience to the server. Neither may block.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use breakerbox_actors::AttemptProgress;
+use tokio::sync::watch;
 
 use super::error::McpError;
 use super::json_text::JsonText;
@@ -38,6 +40,32 @@ pub(crate) trait CallListener: Send + Sync {
 pub(crate) trait ServerAudience: Send + Sync {
     /// Takes a notification that belongs to no single call.
     fn heard(&self, notice: ServerNotice);
+
+    /// Returns the only session of the server, if there is one and no other.
+    fn only_session(&self) -> Option<Arc<dyn CallListener>>;
+}
+
+/// The session that a process, or a session at the server, serves alone.
+///
+/// Messages and questions that it gets as a [`CallListener`] belong to none of its calls.
+pub(crate) trait SessionOwner: CallListener {
+    /// Returns the capabilities of the caller, as it told them.
+    fn capabilities(&self) -> JsonText;
+
+    /// Returns the standing wishes of the caller.
+    fn wishes(&self) -> watch::Receiver<StandingWishes>;
+
+    /// Returns the signal of its end: true, or that its sender is gone.
+    fn ended(&self) -> watch::Receiver<bool>;
+}
+
+/// The standing wishes of all callers of a connection.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct StandingWishes {
+    /// The lowest level of log messages that a caller wants.
+    pub(crate) level: Option<String>,
+    /// The resources of which a caller wants to hear changes.
+    pub(crate) resources: BTreeSet<String>,
 }
 
 /// The way of a caller's request to a server.
@@ -49,7 +77,18 @@ pub(crate) trait RequestSender: Send + Sync {
         params: Option<JsonText>,
         side: CallSide,
     ) -> ReplyFuture<'a>;
+
+    /// Passes a notification of a caller on to the connection that serves it, if there is one.
+    fn tell<'a>(
+        &'a self,
+        method: &'a str,
+        params: Option<JsonText>,
+        side: CallSide,
+    ) -> TellFuture<'a>;
 }
+
+/// The end of a notification's way to a server.
+pub(crate) type TellFuture<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 /// The result of a request to a server.
 pub(crate) type ReplyFuture<'a> =
@@ -65,6 +104,15 @@ pub(crate) struct CallSide {
     pub(crate) capabilities: Option<JsonText>,
     /// Headers of the caller that are passed on to a server over HTTP.
     pub(crate) headers: Option<Arc<http::HeaderMap>>,
+    /// The session of the caller, if it has a process or a session at the server of its own.
+    pub(crate) owner: Option<Arc<dyn SessionOwner>>,
+}
+
+impl CallSide {
+    /// Returns the number of the session that has a connection of its own.
+    pub(crate) fn owner_number(&self) -> Option<u64> {
+        self.owner.as_ref().map(|owner| owner.caller())
+    }
 }
 
 impl std::fmt::Debug for CallSide {

@@ -97,11 +97,12 @@ impl ToolCall {
     /// Returns the arguments in one form for all calls that are equal. Large ones stay as they came.
     ///
     /// MCP-6: calls with other headers of their callers are other calls, so that no kept answer
-    /// reaches another caller.
+    /// reaches another caller. So are those of sessions with processes of their own.
     fn identity(&self) -> CallIdentity<'_> {
         let Some(passed) = &self.passed else {
             let text = serde_json::to_string(&self.arguments);
-            return (text.unwrap_or_default().into(), [None, None], Vec::new());
+            let text = text.unwrap_or_default().into();
+            return (text, [None, None], Vec::new(), None);
         };
         let headers = passed
             .side
@@ -120,15 +121,17 @@ impl ToolCall {
             Some(arguments) if arguments.bytes().len() > LARGE => arguments.as_str().into(),
             Some(arguments) => arguments.to_value().to_string().into(),
         };
-        (text, input, headers)
+        (text, input, headers, passed.side.owner_number())
     }
 }
 
-/// The arguments of a call, the parts of one that goes on, and the headers of its caller.
+/// The arguments of a call, the parts of one that goes on, and the headers and the session of its
+/// caller.
 type CallIdentity<'a> = (
     Cow<'a, str>,
     [Option<&'a JsonText>; 2],
     Vec<(&'a str, &'a [u8])>,
+    Option<u64>,
 );
 
 impl PartialEq for ToolCall {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 #[cfg(feature = "gateway")]
-use super::audience::CallSide;
+use super::audience::{CallSide, StandingWishes};
 #[cfg(feature = "gateway")]
 use super::call::PassedCall;
 use super::call::{ToolCall, ToolResult, ToolTraits};
@@ -19,8 +19,6 @@ use super::json_text::JsonText;
 #[cfg(feature = "gateway")]
 use super::message::RawReply;
 use super::server_state::ServerState;
-#[cfg(feature = "gateway")]
-use super::server_state::StandingWishes;
 #[cfg(feature = "gateway")]
 use super::settings::McpSettings;
 #[cfg(feature = "gateway")]
@@ -224,6 +222,14 @@ impl McpClient {
         };
         let options = self.with_time(options);
         self.client.run_with(options, verdict, work).await
+    }
+
+    /// Passes a notification of a caller on to the server, if it is connected.
+    #[cfg(feature = "gateway")]
+    pub(crate) async fn tell(&self, method: &str, params: Option<JsonText>, side: CallSide) {
+        if let Some(connector) = self.server_state.connector.load_full() {
+            connector.0.tell(method, params, side).await;
+        }
     }
 
     /// Sets the traits of a call, and completes its options by them. Options take precedence, for

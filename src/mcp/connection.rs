@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, spawn_blocking};
 use tokio::time::{Instant, timeout};
 
-use super::audience::{AnswerFuture, CallListener, CallSide, ServerNotice};
+use super::audience::{AnswerFuture, CallListener, CallSide, ServerNotice, SessionOwner};
 use super::call_table::{CallTable, RelatedCaller, RequestOutcome};
 use super::dialect::Dialect;
 use super::error::McpError;
@@ -53,10 +53,18 @@ pub(super) struct Connection {
     asked: Mutex<HashMap<MessageId, AbortHandle>>,
     /// True once the server has forgotten the session.
     is_expired: AtomicBool,
+    /// The session that it serves alone.
+    owner: Option<Weak<dyn SessionOwner>>,
 }
 
 impl Connection {
-    pub(super) fn new(link: Link, liveness: Arc<Liveness>, state: &Arc<ServerState>) -> Arc<Self> {
+    /// Creates a connection. `owner`: the session that it serves alone; else it serves all callers.
+    pub(super) fn new(
+        link: Link,
+        liveness: Arc<Liveness>,
+        state: &Arc<ServerState>,
+        owner: Option<&Arc<dyn SessionOwner>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             link,
             calls: CallTable::default(),
@@ -65,7 +73,28 @@ impl Connection {
             dialect: OnceLock::new(),
             asked: Mutex::default(),
             is_expired: AtomicBool::new(false),
+            owner: owner.map(Arc::downgrade),
         })
+    }
+
+    /// Returns true if it serves one session alone.
+    pub(super) fn is_owned(&self) -> bool {
+        self.owner.is_some()
+    }
+
+    /// Returns the session that it serves alone, while there is one.
+    pub(super) fn owner(&self) -> Option<Arc<dyn SessionOwner>> {
+        self.owner.as_ref()?.upgrade()
+    }
+
+    /// Passes a notification on that belongs to no call.
+    pub(super) fn tell_callers(&self, notice: ServerNotice) {
+        if !self.is_owned() {
+            self.state.tell_audience(notice);
+        } else if let Some(owner) = self.owner() {
+            // MCP-5: messages of a session's process reach its caller and no other.
+            owner.heard(notice);
+        }
     }
 
     /// Sets the dialect of later requests. The first one stays.
@@ -305,11 +334,11 @@ impl Connection {
                 };
                 match listener {
                     Some(listener) => listener.heard(notice),
-                    None => self.state.tell_audience(notice),
+                    None => self.tell_callers(notice),
                 }
             }
             "notifications/tools/list_changed" => tool_list::list_again(self, notice),
-            _ => self.state.tell_audience(notice),
+            _ => self.tell_callers(notice),
         }
     }
 
@@ -362,7 +391,12 @@ impl Connection {
         }
         match self.calls.related() {
             RelatedCaller::One(listener) => Some(listener),
-            RelatedCaller::None | RelatedCaller::Unknown => None,
+            // MCP-5: a question outside of calls has one addressee, or none.
+            RelatedCaller::None if !self.is_owned() => self.state.only_session(),
+            RelatedCaller::None | RelatedCaller::Unknown => {
+                let owner = self.owner()?;
+                Some(owner)
+            }
         }
     }
 

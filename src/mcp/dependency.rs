@@ -1,30 +1,25 @@
 //! An MCP server as a dependency: one value for each incarnation of its process or connector.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::Arc;
 
-use breakerbox_policy::{Class, RoundedDuration};
+use breakerbox_policy::Class;
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
 
 use super::audience::RequestSender;
 use super::call::{ToolCall, ToolResult};
-use super::connection::{Connection, Link};
 use super::connector::{McpConnector, WebLink};
 use super::error::McpError;
-use super::liveness::{ConnectionEnd, Liveness};
+use super::launch::{LaunchedServer, end_of};
+use super::liveness::Liveness;
 use super::message::{LARGE, RawReply};
-use super::process::{ServerPipes, ServerProcess};
+use super::process::ServerProcess;
+use super::process_pool::ProcessPool;
 use super::server_state::{PublishedSender, ServerState};
-use super::session::Session;
 use super::settings::McpServer;
-use super::stdio::{read_lines, write_lines};
 use crate::{CallContext, Dependency, Verdict};
 use breakerbox_actors::redact;
 
-/// Limit for waiting for a process's exit status after it has closed its output.
-const STATUS: Duration = Duration::from_millis(30);
 /// Number of consecutive tool errors that are more than mistakes of callers.
 const SICK: u32 = 3;
 
@@ -47,6 +42,9 @@ impl Mcp {
     pub(super) async fn start(server_state: Arc<ServerState>) -> Result<Self, McpError> {
         let own = Arc::clone(&server_state);
         let started = match server_state.settings.server {
+            McpServer::Stdio { .. } if server_state.settings.per_caller => {
+                Self::start_pool(server_state).await
+            }
             McpServer::Stdio { .. } => Self::start_process(server_state).await,
             McpServer::Http { .. } => Self::start_elsewhere(server_state).await,
         };
@@ -74,71 +72,33 @@ impl Mcp {
     }
 
     async fn start_process(server_state: Arc<ServerState>) -> Result<Self, McpError> {
-        let settings = &server_state.settings;
-        let stderr_tail = &server_state.stderr_tail;
-        let failed = |reason: String| McpError::StartFailed { reason };
-        let started = ServerProcess::start(&settings.server, stderr_tail);
-        let (process, ServerPipes { stdin, stdout }) = started.map_err(|error| {
-            // The system's error does not contain the arguments.
-            failed(format!("its program cannot be started: {error}"))
-        })?;
-        let liveness = Arc::new(Liveness::new(settings.hang_limit));
-        let link = Link::Pipe(Mutex::new(Some(write_lines(stdin))));
-        let connection = Connection::new(link, Arc::clone(&liveness), &server_state);
-        // It ends with the output of the process.
-        drop(tokio::spawn(read_lines(stdout, Arc::clone(&connection))));
-        let opening = Session::open(connection, &server_state);
-        let opened = match timeout(settings.start_timeout, opening).await {
-            Ok(opened) => opened.map_err(McpError::at_start),
-            Err(_) => {
-                let limit = settings.start_timeout;
-                Err(failed(format!(
-                    "no handshake within {}",
-                    RoundedDuration(limit)
-                )))
-            }
-        };
-        let session = match opened {
-            Ok(session) => session,
-            Err(error) => return Err(with_end(error, process).await),
-        };
-        let connector = Arc::new(McpConnector::Process(Arc::new(session)));
+        let tail = &server_state.stderr_tail;
+        let launched = LaunchedServer::launch(&server_state, tail, None).await?;
+        let connector = Arc::new(McpConnector::Process(launched.session));
         let published = publish(&server_state, &connector);
         server_state.start.up();
         Ok(Self {
             connector,
             published,
-            process: Some(process),
-            liveness,
+            process: Some(launched.process),
+            liveness: launched.liveness,
             server_state,
         })
     }
 
-    /// Waits until the connection or the process has ended, and returns the reason.
-    async fn ended_process(&self, process: &ServerProcess) -> String {
-        let end = tokio::select! {
-            end = self.liveness.ended() => end,
-            _ = process.ended() => ConnectionEnd::Closed,
-        };
-        let what = match (end, self.liveness.violation()) {
-            (ConnectionEnd::Hung, _) => {
-                process.kill();
-                return "it hung: it did not answer when asked for a sign of life".to_owned();
-            }
-            (_, Some(violation)) => {
-                // Its remaining output is not awaited: calls wait for the next incarnation.
-                process.kill();
-                return format!("it broke the protocol: {violation}");
-            }
-            _ => match timeout(STATUS, process.ended()).await {
-                Ok(status) => status,
-                Err(_) => {
-                    process.kill();
-                    "it closed its output".to_owned()
-                }
-            },
-        };
-        with_words(what, process.last_words().await)
+    /// Starts the process for callers without a session. Those of sessions are started on demand.
+    async fn start_pool(server_state: Arc<ServerState>) -> Result<Self, McpError> {
+        let pool = ProcessPool::start(&server_state).await?;
+        let connector = Arc::new(McpConnector::Processes(pool));
+        let published = publish(&server_state, &connector);
+        server_state.start.up();
+        Ok(Self {
+            connector,
+            published,
+            process: None,
+            liveness: Arc::default(),
+            server_state,
+        })
     }
 }
 
@@ -167,29 +127,6 @@ fn first_line(text: &str) -> &str {
     line.char_indices()
         .nth(200)
         .map_or(line, |(end, _)| &line[..end])
-}
-
-fn with_words(what: String, last: Option<String>) -> String {
-    match last {
-        Some(last) => format!("{what}; its last line on standard error: {last}"),
-        None => what,
-    }
-}
-
-/// Adds the exit status and the last output of a process that did not start.
-async fn with_end(error: McpError, process: ServerProcess) -> McpError {
-    let status = timeout(STATUS, process.ended()).await;
-    process.kill();
-    let McpError::StartFailed { reason } = error else {
-        return error;
-    };
-    let reason = match status {
-        Ok(status) => format!("{reason}: {status}"),
-        Err(_) => reason,
-    };
-    McpError::StartFailed {
-        reason: with_words(reason, process.last_words().await),
-    }
 }
 
 impl Dependency for Mcp {
@@ -234,7 +171,7 @@ impl Dependency for Mcp {
     async fn ended(&self) -> String {
         match &self.process {
             Some(process) => {
-                let why = self.ended_process(process).await;
+                let why = end_of(process, &self.liveness).await;
                 self.liveness.declare_over(&why);
                 why
             }

@@ -33,6 +33,12 @@ pub enum McpError {
         /// The known cause.
         reason: String,
     },
+    /// The process of a session ends again and again, and is not started yet: nothing was sent.
+    #[error("the process of this session is down: {reason}")]
+    Paused {
+        /// The reason of its last end, and the time of the next start.
+        reason: String,
+    },
     /// The server did not start, or not in time.
     #[error("the server did not start: {reason}")]
     StartFailed {
@@ -113,6 +119,7 @@ impl McpError {
             Self::Connect { .. }
             | Self::Ended { .. }
             | Self::StartFailed { .. }
+            | Self::Paused { .. }
             | Self::InvalidRequest { .. }
             | Self::Auth { .. } => Executed::No,
             Self::Http {
@@ -156,6 +163,8 @@ impl McpError {
             Self::Server { .. } | Self::UnusableAnswer { .. } | Self::InvalidRequest { .. } => {
                 Verdict::from(Class::Rejected)
             }
+            // MCP-5: the process of one session opens the breaker of no other one.
+            Self::Paused { .. } => Verdict::from(Class::Rejected),
             Self::Protocol { .. } | Self::UnexpectedContentType(_) => Verdict::from(Class::Failure),
         }
     }

@@ -182,8 +182,10 @@ impl Liveness {
     /// Waits for the end of the connection.
     pub(super) async fn ended(&self) -> ConnectionEnd {
         let mut end = self.end.subscribe();
-        match end.wait_for(|end| *end != ConnectionEnd::None).await {
-            Ok(end) => *end,
+        let end = end.wait_for(|end| *end != ConnectionEnd::None).await;
+        let end = end.map(|end| *end);
+        match end {
+            Ok(end) => end,
             // Unreachable: `self` owns the sender.
             Err(_) => std::future::pending().await,
         }

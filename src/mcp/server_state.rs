@@ -2,7 +2,6 @@
 //!
 //! Callers read it; only the current incarnation writes it.
 
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -11,7 +10,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::audience::{RequestSender, ServerAudience, ServerNotice};
+use super::audience::{CallListener, RequestSender, ServerAudience, ServerNotice, StandingWishes};
 use super::call::{ToolCall, ToolTraits};
 use super::dialect::{HandshakeKind, ServerDescription};
 use super::settings::McpSettings;
@@ -20,15 +19,6 @@ use super::stderr_tail::StderrTail;
 use super::tools::{RawTool, ToolTable};
 
 use crate::lock::LockExt as _;
-
-/// The standing wishes of all callers of a server.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct StandingWishes {
-    /// The lowest level of log messages that a caller wants.
-    pub(crate) level: Option<String>,
-    /// The resources of which a caller wants to hear changes.
-    pub(crate) resources: BTreeSet<String>,
-}
 
 /// The way of requests to the present incarnation.
 pub(super) struct PublishedSender(pub(super) Arc<dyn RequestSender>);
@@ -66,7 +56,7 @@ pub(super) struct ServerState {
 
 impl ServerState {
     pub(super) fn new(settings: McpSettings) -> Self {
-        let stderr_tail = StderrTail::new(settings.stderr_lines, settings.secrets());
+        let stderr_tail = new_tail(&settings);
         Self {
             stderr_tail: Arc::new(stderr_tail),
             idempotent: Mutex::new(settings.idempotent.clone()),
@@ -83,6 +73,11 @@ impl ServerState {
             tool_errors: AtomicU32::new(0),
             start: StartState::default(),
         }
+    }
+
+    /// Returns an empty tail for the standard error of one more process.
+    pub(super) fn new_tail(&self) -> StderrTail {
+        new_tail(&self.settings)
     }
 
     /// Returns the traits of the tool that is called.
@@ -129,10 +124,19 @@ impl ServerState {
 
     /// Passes a notification on to the callers that are connected.
     pub(super) fn tell_audience(&self, notice: ServerNotice) {
-        let audience = self.audience.acquire().clone();
-        if let Some(audience) = audience.and_then(|audience| audience.upgrade()) {
+        if let Some(audience) = self.audience() {
             audience.heard(notice);
         }
+    }
+
+    /// Returns the only session that the server has at present.
+    pub(super) fn only_session(&self) -> Option<Arc<dyn CallListener>> {
+        self.audience()?.only_session()
+    }
+
+    fn audience(&self) -> Option<Arc<dyn ServerAudience>> {
+        let audience = self.audience.acquire().clone();
+        audience.and_then(|audience| audience.upgrade())
     }
 
     /// Returns the capabilities that are told to a server with a handshake.
@@ -188,6 +192,10 @@ impl ServerState {
             0
         }
     }
+}
+
+fn new_tail(settings: &McpSettings) -> StderrTail {
+    StderrTail::new(settings.stderr_lines, settings.secrets())
 }
 
 impl std::fmt::Debug for ServerState {

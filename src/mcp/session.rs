@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use serde_json::{Value, json};
 use tokio::task::AbortHandle;
 
 use super::audience::CallSide;
@@ -36,7 +37,10 @@ impl Session {
         server_state: &Arc<ServerState>,
     ) -> Result<Self, McpError> {
         let known = server_state.known_handshake();
-        let capabilities = server_state.callers_capabilities();
+        let capabilities = match connection.owner() {
+            Some(owner) => own_capabilities(&owner.capabilities()),
+            None => server_state.callers_capabilities(),
+        };
         let performed = handshake::perform(&connection, known, &capabilities).await;
         let description = match performed {
             Ok(description) => description,
@@ -54,10 +58,11 @@ impl Session {
         connection.agree(description.dialect.clone());
         // MCP-3: the handshake that worked is remembered, and not the version that it told.
         server_state.remember_handshake(description.dialect.kind());
-        let listed = if description.can("tools") {
-            tool_list::list_all(&connection).await?
-        } else {
-            Vec::new()
+        let listed = match description.can("tools") {
+            // The tools of a session are listed when its caller asks for them.
+            _ if connection.is_owned() => None,
+            true => Some(tool_list::list_all(&connection).await?),
+            false => Some(Vec::new()),
         };
         Ok(Self::begun(connection, server_state, (description, listed)))
     }
@@ -65,7 +70,7 @@ impl Session {
     fn begun(
         connection: Arc<Connection>,
         server_state: &Arc<ServerState>,
-        (description, listed): (ServerDescription, Vec<RawTool>),
+        (description, listed): (ServerDescription, Option<Vec<RawTool>>),
     ) -> Self {
         // A question that each server with this capability answers.
         let other = [
@@ -77,7 +82,10 @@ impl Session {
         let other = other.find_map(|(name, method)| description.can(name).then_some(method));
         let is_web = matches!(connection.link, Link::Http(_));
         let is_older = !description.dialect.is_self_contained();
-        server_state.learn(Some(Arc::new(description)), Some(listed));
+        let description = Arc::new(description);
+        if listed.is_some() {
+            server_state.learn(Some(Arc::clone(&description)), listed);
+        }
         let liveness = Arc::clone(&connection.liveness);
         let mut tasks = Vec::new();
         let watched = Arc::downgrade(&connection);
@@ -86,7 +94,11 @@ impl Session {
             watch(&watched, &own, (other, !is_web)).await;
         };
         tasks.push(tokio::spawn(watching).abort_handle());
-        let standing = standing::keep(Arc::downgrade(&connection), Arc::clone(server_state));
+        let wishes = match connection.owner() {
+            Some(owner) => owner.wishes(),
+            None => server_state.wishes.subscribe(),
+        };
+        let standing = standing::keep(Arc::downgrade(&connection), (description, wishes));
         tasks.push(tokio::spawn(standing).abort_handle());
         if is_web && is_older {
             let own = Arc::clone(&connection);
@@ -146,6 +158,16 @@ impl Drop for Session {
         self.liveness.close(None);
         self.connection.close_link();
     }
+}
+
+/// Returns the capabilities of a caller for which the gateway passes requests on.
+fn own_capabilities(told: &JsonText) -> Value {
+    let mut told = told.to_value();
+    if let Some(told) = told.as_object_mut() {
+        told.retain(|name, _| ["elicitation", "sampling", "roots"].contains(&name.as_str()));
+        return Value::Object(std::mem::take(told));
+    }
+    json!({})
 }
 
 /// Watch of one call. Dropped without an answer, an answer stays owed.

@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::{DependencyConfig, DependencyKind, Secret};
+use crate::config::{CallerSessions, DependencyConfig, DependencyKind, Secret};
 
 /// Settings of one server, besides the policy that every dependency has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +30,9 @@ pub struct McpSettings {
     /// True if its writes go one at a time unless the policy sets a limit. It is the default for a
     /// process: such servers keep their data in a file.
     pub serial_writes: bool,
+    /// True if each session of a caller of the gateway has a process, or a session at the server, of
+    /// its own. Callers without a session share one.
+    pub per_caller: bool,
 }
 
 /// Location of a server.
@@ -134,6 +137,7 @@ impl McpSettings {
             idempotent: config.idempotent.clone(),
             // The configured policy decides, even if it sets no limit.
             serial_writes: false,
+            per_caller: matches!(own.sessions, CallerSessions::PerCaller { .. }),
         })
     }
 
@@ -146,6 +150,7 @@ impl McpSettings {
             max_line: Self::MAX_LINE,
             idempotent: Vec::new(),
             serial_writes,
+            per_caller: false,
         }
     }
 

@@ -7,23 +7,22 @@
 use std::sync::{Arc, Weak};
 
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
-use super::audience::CallSide;
+use super::audience::{CallSide, StandingWishes};
 use super::connection::Connection;
 use super::dialect::ServerDescription;
 use super::json_text::JsonText;
-use super::server_state::{ServerState, StandingWishes};
 
 /// Keeps the wishes known to the server, as long as the connection lives.
-pub(super) async fn keep(connection: Weak<Connection>, state: Arc<ServerState>) {
-    let mut wishes = state.wishes.subscribe();
+pub(super) async fn keep(
+    connection: Weak<Connection>,
+    (description, mut wishes): (Arc<ServerDescription>, watch::Receiver<StandingWishes>),
+) {
     let mut told = StandingWishes::default();
     loop {
         let wanted = wishes.borrow_and_update().clone();
         let Some(connection) = connection.upgrade() else {
-            return;
-        };
-        let Some(description) = state.description.load_full() else {
             return;
         };
         if description.dialect.is_self_contained() {

@@ -68,6 +68,11 @@ pub(super) async fn list_all(connection: &Arc<Connection>) -> Result<Vec<RawTool
 
 /// Lists the tools again, and tells the callers of the change after that.
 pub(super) fn list_again(connection: &Arc<Connection>, notice: ServerNotice) {
+    if connection.is_owned() {
+        // Its tools may be those of its session alone.
+        connection.tell_callers(notice);
+        return;
+    }
     let connection = Arc::clone(connection);
     drop(tokio::spawn(async move {
         match list_all(&connection).await {

@@ -15,6 +15,7 @@ mod alerts;
 mod dashboard;
 mod dependencies;
 mod events;
+mod groups;
 #[cfg(feature = "agents")]
 mod health;
 mod history;
@@ -50,7 +51,7 @@ use crate::agents::health::HealthMonitor;
 use crate::config::{DependencyKind, Secret, Settings};
 use crate::lock::LockExt as _;
 #[cfg(feature = "mcp")]
-use crate::mcp::{McpClient, ToolFigures};
+use crate::mcp::{GroupStatus, McpClient, ToolFigures};
 use crate::sidecar::observe::metrics::{
     AdminFigures, BufferedFigures, MetricsReader, ToolSeries, encode,
 };
@@ -99,6 +100,10 @@ type ReadBuffered = dyn Fn() -> BufferedFigures + Send + Sync;
 #[cfg(feature = "mcp")]
 type FindTools = dyn Fn(&str) -> Option<Vec<ToolFigures>> + Send + Sync;
 
+/// Returns the groups of MCP servers.
+#[cfg(feature = "mcp")]
+type FindGroups = dyn Fn() -> Vec<GroupStatus> + Send + Sync;
+
 struct AdminState {
     runtime: Runtime,
     token: Option<Secret>,
@@ -116,6 +121,8 @@ struct AdminState {
     buffered: OnceLock<Box<ReadBuffered>>,
     #[cfg(feature = "mcp")]
     tools: OnceLock<Box<FindTools>>,
+    #[cfg(feature = "mcp")]
+    groups: OnceLock<Box<FindGroups>>,
     phase: AtomicU8,
     alerts: Arc<Mutex<AlertLog>>,
     /// Health checks that the program has registered, by name.
@@ -155,6 +162,8 @@ impl Admin {
                 buffered: OnceLock::new(),
                 #[cfg(feature = "mcp")]
                 tools: OnceLock::new(),
+                #[cfg(feature = "mcp")]
+                groups: OnceLock::new(),
                 phase: AtomicU8::new(Phase::Starting as u8),
                 alerts: AlertLog::watch(&runtime),
                 #[cfg(feature = "agents")]
@@ -192,6 +201,21 @@ impl Admin {
     ) {
         // A second one would belong to another gateway.
         let _ = self.inner.tools.set(Box::new(find));
+    }
+
+    /// Adds the groups of MCP servers. `find`: returns those that there are. Only the first call
+    /// counts.
+    #[cfg(feature = "mcp")]
+    pub fn show_groups(&self, find: impl Fn() -> Vec<GroupStatus> + Send + Sync + 'static) {
+        // A second one would belong to another gateway.
+        let _ = self.inner.groups.set(Box::new(find));
+    }
+
+    /// Returns the groups of MCP servers, by name.
+    #[cfg(feature = "mcp")]
+    fn groups(&self) -> Vec<GroupStatus> {
+        let find = self.inner.groups.get();
+        find.map(|find| find()).unwrap_or_default()
     }
 
     /// Returns the figures of a server's tools.
@@ -309,6 +333,7 @@ impl Admin {
             .route("/api/events", get(events::list))
             .route("/api/events/stream", get(stream::follow))
             .route("/api/memory", get(memory::show))
+            .route("/api/groups", get(groups::list))
             .route("/api/tree", get(tree::show))
             .route("/api/alerts", get(alerts::list))
             .route("/api/outages", get(outages::list));

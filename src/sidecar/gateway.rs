@@ -88,7 +88,7 @@ pub use crate::buffer_budget::BufferUse;
 use crate::buffer_budget::BufferBudget;
 use crate::config::{DependencyConfig, GatewayConfig};
 use crate::lock::LockExt as _;
-use crate::mcp::{McpClient, ToolFigures};
+use crate::mcp::{GroupStatus, McpClient, ToolFigures};
 use crate::{Runtime, StartError};
 
 /// A listening gateway. Dropping it ends it at once, together with the calls in flight.
@@ -304,8 +304,10 @@ impl Gateway {
     pub async fn shutdown(&self) -> bool {
         self.stopping.send_replace(true);
         for route in self.directory.routes.load().values() {
-            if let RouteKind::Mcp(endpoint) = route {
-                endpoint.end_streams();
+            match route {
+                RouteKind::Mcp(endpoint) => endpoint.end_streams(),
+                RouteKind::Group(group) => group.end_streams(),
+                RouteKind::Http(_) => {}
             }
         }
         let threads = std::mem::take(&mut *self.threads.acquire());
@@ -356,6 +358,19 @@ impl Servers {
             RouteKind::Mcp(endpoint) => Some(endpoint.front.figures(&endpoint.client)),
             RouteKind::Http(_) | RouteKind::Group(_) => None,
         }
+    }
+
+    /// Returns the groups of servers with the health of their members, by name.
+    #[must_use]
+    pub fn groups(&self) -> Vec<GroupStatus> {
+        let routes = self.0.load();
+        let groups = routes.values().filter_map(|route| match route {
+            RouteKind::Group(group) => Some(group.status()),
+            RouteKind::Http(_) | RouteKind::Mcp(_) => None,
+        });
+        let mut groups: Vec<GroupStatus> = groups.collect();
+        groups.sort_by(|one, other| one.name.cmp(&other.name));
+        groups
     }
 }
 

@@ -208,11 +208,12 @@ async fn open(
     let gateway = export.gateway(&settings.gateway, runtime);
     let gateway = gateway.map_err(|cause| SidecarError::Listen { address, cause })?;
     let servers = gateway.servers();
-    let tools = servers.clone();
+    let (tools, groups) = (servers.clone(), servers.clone());
     admin.show(move |name| servers.get(name));
     let budget = gateway.budget();
     admin.show_buffered(move || budget.present());
     admin.show_tools(move |name| tools.tools(name));
+    admin.show_groups(move || groups.groups());
     for (name, one, url) in plan.wanted(settings) {
         if let Err(error) = gateway.put(name, one, url, "the start").await {
             gateway.shutdown().await;

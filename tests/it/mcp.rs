@@ -44,13 +44,23 @@ mod writes;
 #[cfg(feature = "cli")]
 mod auth;
 #[cfg(feature = "cli")]
+mod buffered;
+#[cfg(feature = "cli")]
 mod cors;
 #[cfg(feature = "cli")]
 mod fake_server;
 #[cfg(feature = "cli")]
+mod group_sessions;
+#[cfg(feature = "cli")]
 mod groups;
 #[cfg(feature = "cli")]
 mod import;
+#[cfg(feature = "cli")]
+mod resumption;
+#[cfg(feature = "cli")]
+mod roots;
+#[cfg(feature = "cli")]
+mod sessions;
 #[cfg(feature = "cli")]
 mod tools_table;
 

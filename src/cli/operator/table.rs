@@ -43,6 +43,32 @@ pub(super) fn all(dependencies: &Value, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "{}", table.trim_fmt())
 }
 
+/// Writes a row for each group of MCP servers, and one for each member.
+pub(super) fn groups(groups: &[Value], out: &mut dyn Write) -> io::Result<()> {
+    let mut table = new(["group", "member", "prefix", "health", "sessions", "why"]);
+    for group in groups {
+        table.add_row([
+            text(&group["name"]),
+            String::new(),
+            String::new(),
+            text(&group["health"]),
+            text(&group["sessions"]),
+            text(&group["health_reason"]),
+        ]);
+        for member in group["members"].as_array().into_iter().flatten() {
+            table.add_row([
+                text(&group["name"]),
+                text(&member["name"]),
+                text(&member["prefix"]),
+                text(&member["health"]),
+                String::new(),
+                text(&member["health_reason"]),
+            ]);
+        }
+    }
+    writeln!(out, "{}", table.trim_fmt())
+}
+
 /// Writes the details of one dependency that fit on a screen.
 pub(super) fn one(dependency: &Value, out: &mut dyn Write) -> io::Result<()> {
     all(&Value::Array(vec![dependency.clone()]), out)?;

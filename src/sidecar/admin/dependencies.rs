@@ -480,7 +480,7 @@ fn chaos(set: &ChaosSettings) -> ChaosView {
     }
 }
 
-fn reason_of(health: &Health) -> Option<String> {
+pub(super) fn reason_of(health: &Health) -> Option<String> {
     match health {
         Health::Ok => None,
         Health::Degraded { reason } | Health::Down { reason } => Some(redact(reason).into_owned()),

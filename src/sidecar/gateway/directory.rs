@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 
 use super::caller_auth::AuthTable;
 use super::mcp::endpoint_front::EndpointFront;
-use super::mcp::group::McpGroup;
+use super::mcp::group::{GroupSessions, McpGroup};
 use super::route::{FollowOutcome, HttpRoute, RouteKind, RouteShared, RouteTable};
 use super::trace::Tracing;
 use super::{AddError, AddOutcome};
@@ -115,7 +115,7 @@ impl RouteDirectory {
         let is_group = |route: &RouteKind| matches!(route, RouteKind::Group(_));
         let former_server = former.as_ref().filter(|route| !is_group(route));
         let replaces = former_server.is_some();
-        let route = self.start(name, config, url, replaces).await?;
+        let route = self.start(name, (config, url), former.as_ref()).await?;
         // EDGE-6: the name always leads to one of them.
         self.set(name, route);
         let Some(former) = former else {
@@ -139,26 +139,31 @@ impl RouteDirectory {
     async fn start(
         &self,
         name: &str,
-        config: &DependencyConfig,
-        url: &str,
-        replaces: bool,
+        (config, url): (&DependencyConfig, &str),
+        former: Option<&RouteKind>,
     ) -> Result<RouteKind, AddError> {
         if let Some(members) = &config.members {
             // The table holds the group, so the group must not hold the table.
             let routes = Arc::downgrade(&self.routes);
-            let group = McpGroup::new(name, members, move |member| {
-                match routes.upgrade()?.load().get(member)? {
-                    RouteKind::Mcp(endpoint) => Some(Arc::clone(endpoint)),
-                    _ => None,
-                }
-            });
+            let find = move |member: &str| match routes.upgrade()?.load().get(member)? {
+                RouteKind::Mcp(endpoint) => Some(Arc::clone(endpoint)),
+                _ => None,
+            };
+            // EDGE-6: callers of a group keep their sessions when its members change.
+            let sessions = match former {
+                Some(RouteKind::Group(former)) => Arc::clone(&former.sessions),
+                _ => GroupSessions::new(&self.budget),
+            };
+            let group = McpGroup::new(name, members, find, sessions);
             return Ok(RouteKind::Group(Arc::new(group)));
         }
+        // A group is no dependency of the runtime.
+        let replaces = former.is_some_and(|route| !matches!(route, RouteKind::Group(_)));
         let runtime = &self.runtime;
         Ok(match McpSettings::of_config(config) {
             Some(settings) => {
                 let made_of = (config, settings);
-                let front = self.front(name, config);
+                let front = (self.front(name, config), &self.budget);
                 let endpoint = McpEndpoint::open(runtime, name, made_of, front, replaces);
                 RouteKind::Mcp(Arc::new(endpoint.await?))
             }

@@ -28,6 +28,16 @@ mod caller_stream;
 
 mod sessions;
 
+mod caller_session;
+
+mod session_stream;
+
+mod kept_call;
+
+mod session_response;
+
+mod questions;
+
 mod held_calls;
 
 mod audience;
@@ -36,6 +46,8 @@ mod audience;
 mod rpc_reply;
 
 mod event_body;
+
+mod conversation;
 
 // several servers
 pub(super) mod group;

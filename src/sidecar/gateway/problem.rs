@@ -338,6 +338,32 @@ impl<'a> GatewayProblem<'a> {
         Self::new(kind, Some(dependency), detail.to_owned(), no, wait)
     }
 
+    /// A request that was refused because there is no room for it. `key`: the setting that says so.
+    pub(super) fn of_room(key: &'static str, dependency: &'a str, detail: String) -> Self {
+        let (kind, no) = (ProblemKind::OVERLOADED, Executed::No);
+        Self::new(kind, Some(dependency), detail, no, Some(WAIT)).cause(key)
+    }
+
+    /// A message that there is no memory to keep.
+    pub(super) fn of_memory(dependency: &'a str) -> Self {
+        let lack = HttpFailure::NoMemory;
+        Self::of_room(lack.cause(), dependency, lack.to_string())
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        self.code
+    }
+
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// Returns the value of `retry-after`.
+    pub(super) fn wait_seconds(&self) -> Option<HeaderValue> {
+        let wait = self.wait?;
+        Some(HeaderValue::from(round_up(wait, 1_000_000_000)))
+    }
+
     /// Sets the cause.
     fn cause(mut self, cause: impl Into<String>) -> Self {
         // EDGE-8: the document says what has failed.
@@ -354,6 +380,7 @@ impl<'a> GatewayProblem<'a> {
     pub(super) fn into_response(self) -> Response<ReplyBody> {
         // A struct of strings and numbers always serializes.
         let body = serde_json::to_vec(&self).unwrap_or_default();
+        let wait = self.wait_seconds();
         let mut response = Response::new(ReplyBody::whole(Bytes::from(body)));
         *response.status_mut() = self.code;
         // For callers that speak gRPC.
@@ -368,9 +395,8 @@ impl<'a> GatewayProblem<'a> {
             // LIM-4: a client library that retries too would multiply the load.
             headers.insert("x-should-retry", HeaderValue::from_static("false"));
         }
-        if let Some(wait) = self.wait {
-            let seconds = round_up(wait, 1_000_000_000);
-            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        if let Some(wait) = wait {
+            headers.insert(RETRY_AFTER, wait);
         }
         response
     }

@@ -240,6 +240,7 @@ fn requests() -> Vec<(&'static str, &'static str, String, Value, bool, u16)> {
     get("/api/events", "/api/events?since=0&limit=1000", 200);
     get("/api/events", "/api/events?limit=x", 400);
     get("/api/memory", "/api/memory", 200);
+    get("/api/groups", "/api/groups", 200);
     get("/api/tree", "/api/tree", 200);
     get("/api/health", "/api/health", 200);
     get("/api/health/{name}", "/api/health/checked", 200);

@@ -5,6 +5,7 @@
 mod axe;
 mod browser;
 mod figures;
+mod groups;
 mod lists;
 mod nested;
 mod orders;

@@ -173,6 +173,9 @@ fn item_93_every_key_has_an_effective_value() {
         "hang_limit",
         "stderr_lines",
         "max_line",
+        "sessions",
+        "max_sessions",
+        "session_idle",
         "members",
         // Of HTTP dependencies.
         "forwarded",

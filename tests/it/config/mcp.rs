@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use breakerbox::Settings;
-use breakerbox::config::{ConfigError, DependencyKind};
+use breakerbox::config::{CallerSessions, ConfigError, DependencyKind};
 
 const SECRET: &str = "s3cr3t-of-the-server";
 
@@ -112,4 +112,52 @@ fn a_variable_of_ours_gives_a_server_its_secret() {
     let names: Vec<&str> = env.keys().map(String::as_str).collect();
     assert_eq!(names, ["API_KEY", "lower"]);
     assert_eq!(env["API_KEY"].expose(), SECRET);
+}
+
+#[test]
+fn mcp_5_sessions_are_shared_unless_the_configuration_says_otherwise() {
+    let server = |more: &str| {
+        let text = format!("[dependencies.kg]\nkind = \"mcp_stdio\"\ncommand = \"node\"\n{more}");
+        load(&text).map(|settings| settings.dependencies["kg"].clone())
+    };
+    let shared = server("").unwrap();
+    assert_eq!(shared.mcp.unwrap().sessions, CallerSessions::Shared);
+    let own =
+        server("sessions = \"per_caller\"\nmax_sessions = 3\nsession_idle = \"5m\"\n").unwrap();
+    let CallerSessions::PerCaller { max, idle, .. } = own.mcp.unwrap().sessions else {
+        panic!("it was asked for");
+    };
+    assert_eq!((max.get(), idle), (3, Duration::from_secs(300)));
+    let writes = own.settings.bulkhead.max_concurrent_writes;
+    assert_eq!(writes, None, "the processes have no state in common");
+    for (more, key) in [
+        ("sessions = \"each\"", "sessions"),
+        ("max_sessions = 3", "max_sessions"),
+        (
+            "sessions = \"shared\"\nsession_idle = \"5m\"",
+            "session_idle",
+        ),
+        (
+            "sessions = \"per_caller\"\nmax_sessions = 0",
+            "max_sessions",
+        ),
+        (
+            "sessions = \"per_caller\"\nworkers = { count = 2 }",
+            "workers.count",
+        ),
+    ] {
+        let error = server(more).unwrap_err();
+        let keys: Vec<_> = error
+            .problems()
+            .iter()
+            .map(|one| one.key.as_str())
+            .collect();
+        assert_eq!(keys, [format!("dependencies.kg.{key}")], "{more}: {error}");
+    }
+    let text = "[dependencies.web]\nkind = \"http\"\nurl = \"http://127.0.0.1:9\"\n\
+                sessions = \"per_caller\"\nmax_sessions = 3\n";
+    let error = load(text).unwrap_err().to_string();
+    for key in ["dependencies.web.sessions", "dependencies.web.max_sessions"] {
+        assert!(error.contains(key), "{key}: {error}");
+    }
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use breakerbox::gateway::Gateway;
 use breakerbox::{DependencyStatus, Runtime, Settings};
@@ -30,6 +30,8 @@ pub(super) struct FakeServer {
     seen: Arc<Mutex<Vec<(HeaderMap, Value)>>>,
     tools: Arc<Mutex<Vec<&'static str>>>,
     pub(super) sessions: Arc<AtomicUsize>,
+    /// Number of sessions that were ended.
+    pub(super) ended: Arc<AtomicUsize>,
     /// Time that each list takes, in milliseconds.
     pub(super) list_delay: Arc<AtomicU64>,
 }
@@ -43,6 +45,7 @@ impl FakeServer {
             seen: Arc::default(),
             tools: Arc::new(Mutex::new(tools.to_vec())),
             sessions: Arc::default(),
+            ended: Arc::default(),
             list_delay: Arc::default(),
         };
         let app = Router::new().fallback(answer).with_state(fake.clone());
@@ -79,7 +82,16 @@ fn message(status: u16, body: Value) -> Response {
     (status, axum::Json(body)).into_response()
 }
 
-async fn answer(State(fake): State<FakeServer>, headers: HeaderMap, body: Bytes) -> Response {
+async fn answer(
+    State(fake): State<FakeServer>,
+    asked: Method,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    if asked == Method::DELETE {
+        fake.ended.fetch_add(1, Ordering::SeqCst);
+        return StatusCode::NO_CONTENT.into_response();
+    }
     let Ok(asked) = serde_json::from_slice::<Value>(&body) else {
         return StatusCode::METHOD_NOT_ALLOWED.into_response();
     };

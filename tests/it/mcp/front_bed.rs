@@ -19,6 +19,8 @@ pub(super) struct Front {
     runtime: Runtime,
     pub(super) gateway: Gateway,
     folder: tempfile::TempDir,
+    /// The dependency that is called.
+    pub(super) name: &'static str,
 }
 
 /// The program of the server. `None` if Python is not installed.
@@ -65,6 +67,7 @@ impl Front {
             runtime,
             gateway,
             folder,
+            name: "s",
         };
         until_started(&bed.server()).await;
         Some(bed)
@@ -76,11 +79,12 @@ impl Front {
             runtime,
             gateway,
             folder: folder(),
+            name: "s",
         }
     }
 
     pub(super) fn url(&self) -> String {
-        format!("http://{}/s/mcp", self.gateway.address())
+        format!("http://{}/{}/mcp", self.gateway.address(), self.name)
     }
 
     pub(super) fn server(&self) -> McpClient {
@@ -201,6 +205,24 @@ impl FrontCaller<'_> {
     pub(super) async fn call(&self, tool: &str, arguments: Value) -> Value {
         let params = json!({ "name": tool, "arguments": arguments });
         self.ask("tools/call", params).await
+    }
+
+    /// Ends the session.
+    pub(super) async fn leave(&self) -> u16 {
+        let left = http()
+            .delete(self.front.url())
+            .headers(self.headers.clone());
+        left.send().await.unwrap().status().as_u16()
+    }
+
+    /// Opens the caller's own stream. `after`: the last event that it has got.
+    pub(super) async fn listen(&self, after: Option<&str>) -> Response {
+        let mut asked = http().get(self.front.url()).headers(self.headers.clone());
+        asked = asked.header("accept", "text/event-stream");
+        if let Some(after) = after {
+            asked = asked.header("last-event-id", after);
+        }
+        asked.send().await.unwrap()
     }
 
     /// Sends a notification or an answer.

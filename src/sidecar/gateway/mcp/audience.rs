@@ -2,17 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::caller_message::{CallerMessage, LEVELS, rank, rank_of};
-use super::sessions::{CallerSessions, MAX_RESOURCES};
+use super::caller_message::{CallerMessage, LEVELS, rank_of};
+use super::caller_session::{CallerSession, MAX_RESOURCES};
+use super::sessions::{SessionLimits, SessionTable};
+use crate::buffer_budget::BufferBudget;
 use crate::lock::LockExt as _;
 use crate::mcp::McpClient;
-use crate::mcp::audience::{ServerAudience, ServerNotice};
+use crate::mcp::audience::{CallListener, ServerAudience, ServerNotice};
 use crate::mcp::dialect::ServerDescription;
 use crate::mcp::json_text::{JsonText, MemberEdit, edited};
 use crate::mcp::message::{MessageId, ParamsHead, notification};
@@ -93,16 +95,16 @@ struct ChangeSubscription {
 
 /// The callers of a server.
 pub(super) struct McpAudience {
-    pub(super) sessions: CallerSessions,
+    pub(super) sessions: SessionTable,
     subscriptions: Mutex<Vec<ChangeSubscription>>,
     last: AtomicU64,
     client: OnceLock<McpClient>,
 }
 
 impl McpAudience {
-    pub(super) fn new() -> Arc<Self> {
+    pub(super) fn new(limits: SessionLimits, budget: &BufferBudget) -> Arc<Self> {
         Arc::new(Self {
-            sessions: CallerSessions::new(),
+            sessions: SessionTable::new(limits, budget),
             subscriptions: Mutex::default(),
             last: AtomicU64::new(0),
             client: OnceLock::new(),
@@ -125,8 +127,12 @@ impl McpAudience {
         let mut resources = BTreeSet::new();
         let mut lowest: Option<usize> = None;
         for session in &sessions {
+            if session.is_own {
+                session.wish();
+                continue;
+            }
             resources.extend(session.resources.acquire().iter().cloned());
-            let level = session.level.acquire().as_deref().and_then(rank);
+            let level = session.rank_of_level();
             lowest = lowest.into_iter().chain(level).min();
         }
         for subscription in &*self.subscriptions.acquire() {
@@ -191,6 +197,33 @@ impl McpAudience {
         Some((first, stream))
     }
 
+    /// Ends sessions that are not used, for as long as there is an audience.
+    pub(super) async fn sweep(audience: Weak<Self>) {
+        while let Some(pause) = audience.upgrade().map(|own| own.sessions.pause()) {
+            tokio::time::sleep(pause).await;
+            if let Some(audience) = audience.upgrade()
+                && audience.sessions.sweep()
+            {
+                audience.wish();
+            }
+        }
+    }
+
+    /// Passes the change of a caller's roots on to the server that serves it alone.
+    pub(super) fn roots_changed(&self, session: &Arc<CallerSession>, params: Option<JsonText>) {
+        let only = self.only_session();
+        let is_alone = only.is_some_and(|only| only.caller() == session.number);
+        let Some(client) = self.client.get().filter(|_| session.is_own || is_alone) else {
+            // MCP-5: a server must not take the roots of one caller for those of all.
+            return;
+        };
+        let (client, side) = (client.clone(), session.side());
+        tokio::spawn(async move {
+            let method = "notifications/roots/list_changed";
+            client.tell(method, params, side).await;
+        });
+    }
+
     /// Ends all streams that would not end by themselves.
     pub(super) fn end_streams(&self) {
         self.sessions.end_streams();
@@ -228,7 +261,10 @@ impl ServerAudience for McpAudience {
         let is_log = &*notice.method == "notifications/message";
         let is_update = &*notice.method == "notifications/resources/updated";
         for session in self.sessions.all() {
-            let is_wanted = if is_log {
+            let is_wanted = if session.is_own {
+                // Its own process says the rest.
+                notice.method.ends_with("/list_changed")
+            } else if is_log {
                 rank_of(&notice) >= session.lowest_rank()
             } else if is_update {
                 let resources = session.resources.acquire();
@@ -251,6 +287,15 @@ impl ServerAudience for McpAudience {
                 tracing::debug!("a change was not taken by a caller");
             }
         }
+    }
+
+    fn only_session(&self) -> Option<Arc<dyn CallListener>> {
+        let mut sessions = self.sessions.all().into_iter();
+        let only = sessions.next().filter(|only| !only.is_own)?;
+        sessions
+            .next()
+            .is_none()
+            .then_some(only as Arc<dyn CallListener>)
     }
 }
 

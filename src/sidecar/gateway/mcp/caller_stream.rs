@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::{mpsc, oneshot};
 
 use super::caller_message::{CallerMessage, is_capable, next_caller, rank_of};
-use super::sessions::CallerSession;
+use super::caller_session::CallerSession;
+use super::questions::{self, QuestionWay};
 use crate::lock::LockExt as _;
 use crate::mcp::audience::{AnswerFuture, CallListener, ServerNotice};
 use crate::mcp::json_text::JsonText;
-use crate::mcp::message::{RawOutcome, RpcError, notification, request};
+use crate::mcp::message::{RawOutcome, RpcError, notification};
 
 /// Maximum number of messages that wait for a slow caller.
 const MAX_WAITING: usize = 256;
@@ -150,56 +151,7 @@ impl CallListener for CallerStream {
             let error = RpcError::method_not_found(method);
             return Box::pin(std::future::ready(Err(error)));
         };
-        let (id, answer) = session.begin_ask();
-        let params = params.map(|params| vec![params.into_bytes()]);
-        let message = request(id.as_json(), method, params);
-        let messages = self.messages.acquire().clone();
-        let is_sent = messages.try_send(message).is_ok();
-        let withdrawal = QuestionWithdrawal {
-            id: id.as_json().into(),
-            messages: is_sent.then_some(messages),
-        };
-        let method: Box<str> = method.into();
-        Box::pin(async move {
-            // Dropped, it withdraws the question.
-            let asked = session.asked(id);
-            if !is_sent {
-                return Err(RpcError::method_not_found(&method));
-            }
-            let outcome = answer.await;
-            withdrawal.settle();
-            drop(asked);
-            outcome.unwrap_or_else(|_| {
-                let text = "the caller left before it answered";
-                Err(RpcError::new(
-                    crate::mcp::message::code::INTERNAL_ERROR,
-                    text,
-                ))
-            })
-        })
-    }
-}
-
-/// Withdrawal of a question that the server does not ask any more: told when it is dropped.
-struct QuestionWithdrawal {
-    id: Box<str>,
-    messages: Option<mpsc::Sender<CallerMessage>>,
-}
-
-impl QuestionWithdrawal {
-    /// Ends a question that was answered.
-    fn settle(mut self) {
-        self.messages = None;
-    }
-}
-
-impl Drop for QuestionWithdrawal {
-    fn drop(&mut self) {
-        if let Some(messages) = &self.messages {
-            let params = format!("{{\"requestId\":{}}}", self.id);
-            let params = Some(vec![bytes::Bytes::from(params)]);
-            // A caller that is gone asks no user.
-            let _ = messages.try_send(notification("notifications/cancelled", params));
-        }
+        let way = QuestionWay::Call(self.messages.acquire().clone());
+        questions::ask(&session, (method, params), way)
     }
 }

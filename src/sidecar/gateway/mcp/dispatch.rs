@@ -12,11 +12,12 @@ use tokio::time::Instant;
 
 use super::body_reader::MessageRoom;
 use super::caller_message::{LEVELS, rank};
+use super::caller_session::{CallerSession, MAX_RESOURCES};
 use super::caller_stream::CallerStream;
 use super::endpoint::McpEndpoint;
 use super::request_check::CallerDialect;
 use super::rpc_reply::{AnswerLabel, OWN_CODE, RequestAnswer, finished, of_call};
-use super::sessions::{CallerSession, MAX_RESOURCES};
+use super::sessions::SessionsFull;
 use crate::lock::LockExt as _;
 use crate::mcp::audience::{CallListener as _, CallSide};
 use crate::mcp::call::PassedCall;
@@ -167,8 +168,8 @@ impl McpEndpoint {
         let side = CallSide {
             listener: Some(listener),
             progress: Some(progress.clone()),
-            capabilities: session.map(|session| session.capabilities.clone()),
             headers: request.forwarded.clone(),
+            ..session.map(CallerSession::side).unwrap_or_default()
         };
         let options = CallOptions {
             // MCP-4: progress prolongs the attempt, up to the total.
@@ -282,7 +283,8 @@ impl McpEndpoint {
         if description.is_some_and(|description| !description.can("tools")) {
             return Err(RpcError::method_not_found(&request.method));
         }
-        let is_own = request.forwarded.is_some();
+        let session = request.session.as_ref();
+        let is_own = request.forwarded.is_some() || session.is_some_and(|own| own.is_own);
         let listed = self.client.listed().filter(|_| !is_own);
         let Some(listed) = listed else {
             // The server was never reached so far, or may list other tools to this caller.
@@ -319,10 +321,12 @@ impl McpEndpoint {
     }
 
     /// Answers the handshake of the older dialect. Returns the session too, if one was begun.
+    ///
+    /// # Errors  All sessions with processes of their own are in use.
     pub(super) async fn initialize(
         &self,
         head: &ParamsHead,
-    ) -> (Vec<Bytes>, Option<Arc<CallerSession>>) {
+    ) -> Result<(Vec<Bytes>, Option<Arc<CallerSession>>), SessionsFull> {
         let [newest, ..] = HANDSHAKE_VERSIONS;
         let asked = head.protocol_version.as_deref();
         let known = asked.filter(|asked| HANDSHAKE_VERSIONS.contains(asked));
@@ -335,12 +339,31 @@ impl McpEndpoint {
         }
         let none = || JsonText::of(&json!({}));
         let told = head.capabilities.clone().unwrap_or_else(none);
+        let result = vec![JsonText::of(&result).into_bytes()];
+        Ok((result, self.begin_session(told, None)?))
+    }
+
+    /// Begins a session; `None` if its caller is served without one. `group`: the session of a group
+    /// of which it is the part at this server.
+    ///
+    /// # Errors  As [`McpEndpoint::initialize`].
+    pub(super) fn begin_session(
+        &self,
+        capabilities: JsonText,
+        group: Option<Arc<CallerSession>>,
+    ) -> Result<Option<Arc<CallerSession>>, SessionsFull> {
         let sessions = &self.audience.sessions;
-        let (session, have_ended) = sessions.begin(told);
-        if have_ended {
-            self.audience.wish();
+        match sessions.begin(capabilities, group) {
+            Ok((session, have_ended)) => {
+                if have_ended {
+                    self.audience.wish();
+                }
+                Ok(Some(session))
+            }
+            Err(full) if sessions.limits().are_own => Err(full),
+            // A caller without a session is served all the same where it shares the server.
+            Err(_) => Ok(None),
         }
-        (vec![JsonText::of(&result).into_bytes()], session)
     }
 
     /// Returns the server's capabilities, its name and its instructions.
@@ -376,7 +399,7 @@ impl McpEndpoint {
             return Err(RpcError::new(code::INVALID_PARAMS, text));
         };
         if let Some(session) = &request.session {
-            *session.level.acquire() = Some(level.to_owned());
+            session.set_level(level);
             self.audience.wish();
         }
         Ok(vec![Bytes::from_static(b"{}")])

@@ -15,6 +15,8 @@ use super::endpoint_front::EndpointFront;
 use super::held_calls::HeldCalls;
 use super::hooks::RequestHooks;
 use super::rpc_reply::error_response;
+use super::sessions::SessionLimits;
+use crate::buffer_budget::BufferBudget;
 use crate::config::{DependencyConfig, FallbackConfig, FallbackKind};
 use crate::lock::LockExt as _;
 use crate::mcp::audience::ServerAudience;
@@ -57,11 +59,11 @@ impl McpEndpoint {
         runtime: &Runtime,
         name: &str,
         (config, settings): (&DependencyConfig, McpSettings),
-        front: Arc<EndpointFront>,
+        (front, budget): (Arc<EndpointFront>, &BufferBudget),
         replaces: bool,
     ) -> Result<Self, AddError> {
         let policy = config.settings.clone();
-        let audience = McpAudience::new();
+        let audience = McpAudience::new(SessionLimits::of(config), budget);
         let heard: Arc<dyn ServerAudience> = Arc::clone(&audience) as Arc<dyn ServerAudience>;
         let new = mcp::dependency(runtime, name, &settings).configure(|own| *own = policy);
         let new = new.heard_by(Arc::downgrade(&heard));
@@ -81,6 +83,7 @@ impl McpEndpoint {
         let builder = rules.fold(new, |builder, rule| builder.fallback_rule(rule));
         let client = builder.start().await?;
         audience.attach(client.clone());
+        drop(tokio::spawn(McpAudience::sweep(Arc::downgrade(&audience))));
         Ok(Self {
             name: Arc::from(name),
             client,
@@ -102,6 +105,7 @@ impl McpEndpoint {
         runtime: &Runtime,
         (config, settings): (&DependencyConfig, McpSettings),
     ) -> Result<bool, AddError> {
+        self.audience.sessions.set_limits(SessionLimits::of(config));
         let spec = McpEndpointSpec::of(config, settings);
         let mut applied = self.applied.acquire();
         if spec == applied.spec {

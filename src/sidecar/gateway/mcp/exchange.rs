@@ -1,7 +1,5 @@
 //! HTTP exchanges at `/{dependency}/mcp`: one message of a caller, or the stream of its session.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName};
@@ -12,26 +10,26 @@ use tokio::task::spawn_blocking;
 
 use super::body_reader::{self, BodyFault, MessageLimits, MessageRoom, ReadMessage};
 use super::call_headers::call_options;
-use super::caller_message::CallerMessage;
+use super::caller_session::CallerSession;
 use super::caller_stream::CallerStream;
+use super::conversation::converse;
 use super::dispatch::CallerRequest;
 use super::endpoint::McpEndpoint;
 use super::event_body::EventBody;
 use super::held_calls::AskingCall;
 use super::request_check::{
-    AcceptedMedia, CallerDialect, SESSION, accepted, check_params, check_request, check_version,
+    CallerDialect, SESSION, accepted, check_params, check_request, check_version,
 };
-use super::rpc_reply::{
-    RequestAnswer, empty_response, error_response, message_response, status_of,
-};
-use super::sessions::CallerSession;
+use super::rpc_reply::{empty_response, error_response, refused, status_of};
+use super::session_response::{begun, missed_notices, open_session, session_of};
 use crate::buffer_budget::BufferBudget;
 use crate::config::GatewayConfig;
-use crate::mcp::message::{
-    LARGE, MessageFault, MessageId, ParamsHead, RawMessage, RpcError, answer, code,
-};
+use crate::lock::LockExt as _;
+use crate::mcp::JsonText;
+use crate::mcp::message::{LARGE, MessageFault, MessageId, ParamsHead, RawMessage, RpcError, code};
 use crate::sidecar::gateway::call_note::CallNote;
 use crate::sidecar::gateway::http::body::ReplyBody;
+use crate::sidecar::gateway::problem::GatewayProblem;
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, DELETE, OPTIONS");
 type FrontResponse = Response<ReplyBody>;
@@ -71,7 +69,7 @@ impl McpEndpoint {
         };
         let ReadMessage { text, room } = match body_reader::read(body, limits, budget).await {
             Ok(read) => read,
-            Err(fault) => return (unread(fault, limits, max_line), false),
+            Err(fault) => return (unread(fault, limits, (&self.name, max_line)), false),
         };
         let read = if text.len() > LARGE {
             // A thread of the gateway serves other callers too.
@@ -94,11 +92,12 @@ impl McpEndpoint {
                 params: text,
             } => {
                 let own = (id, method, text);
-                self.take_request(&head, own, (params, room)).await
+                self.take_request(&head, own, (params, room, None)).await
             }
-            RawMessage::Notification { method, .. } => {
-                self.take_notification(&head.headers, &method, &params)
-            }
+            RawMessage::Notification {
+                method,
+                params: text,
+            } => self.take_notification(&head.headers, (&method, text), &params),
             RawMessage::Answer { id, outcome } => match self.session(&head.headers) {
                 Err(response) => *response,
                 Ok(session) => {
@@ -120,28 +119,13 @@ impl McpEndpoint {
         &self,
         headers: &HeaderMap,
     ) -> Result<Option<Arc<CallerSession>>, Box<FrontResponse>> {
-        let Some(id) = headers.get(SESSION) else {
-            return Ok(None);
-        };
-        let id = id.to_str().unwrap_or_default();
-        match self.audience.sessions.find(id) {
-            Some(session) => Ok(Some(session)),
-            None => {
-                let text = "there is no such session; initialize begins a new one";
-                let error = RpcError::new(code::INVALID_REQUEST, text);
-                Err(Box::new(error_response(
-                    StatusCode::NOT_FOUND,
-                    None,
-                    &error,
-                )))
-            }
-        }
+        session_of(&self.audience.sessions, headers)
     }
 
     fn take_notification(
         &self,
         headers: &HeaderMap,
-        method: &str,
+        (method, params): (&str, Option<JsonText>),
         head: &ParamsHead,
     ) -> FrontResponse {
         if let Err((status, error)) = check_version(headers) {
@@ -151,23 +135,25 @@ impl McpEndpoint {
             Ok(session) => session,
             Err(response) => return *response,
         };
-        if method == "notifications/cancelled"
-            && let (Some(session), Some(id)) = (session, &head.request_id)
-        {
-            session.cancel(id);
+        match (method, session, &head.request_id) {
+            ("notifications/cancelled", Some(session), Some(id)) => session.cancel(id),
+            ("notifications/roots/list_changed", Some(session), _) => {
+                self.audience.roots_changed(&session, params);
+            }
+            _ => {}
         }
         empty_response(StatusCode::ACCEPTED)
     }
 
-    /// Takes a request of a caller, and answers it.
+    /// Takes a request of a caller, and answers it. `part`: of the session of a group.
     pub(super) async fn take_request(
         self: &Arc<Self>,
         head: &Parts,
-        (id, method, text): (MessageId, Box<str>, Option<crate::mcp::JsonText>),
-        (params, room): (ParamsHead, MessageRoom),
+        (id, method, text): (MessageId, Box<str>, Option<JsonText>),
+        (params, room, part): (ParamsHead, MessageRoom, Option<Arc<CallerSession>>),
     ) -> FrontResponse {
         let note = CallNote::new(&self.name, &method, params.name.as_deref());
-        let taking = self.take_checked(head, (id, method, text), (params, room));
+        let taking = self.take_checked(head, (id, method, text), (params, room, part));
         let mut response = taking.await;
         response.extensions_mut().insert(note);
         response
@@ -176,8 +162,8 @@ impl McpEndpoint {
     async fn take_checked(
         self: &Arc<Self>,
         head: &Parts,
-        (id, method, text): (MessageId, Box<str>, Option<crate::mcp::JsonText>),
-        (params, room): (ParamsHead, MessageRoom),
+        (id, method, text): (MessageId, Box<str>, Option<JsonText>),
+        (params, room, part): (ParamsHead, MessageRoom, Option<Arc<CallerSession>>),
     ) -> FrontResponse {
         let refuse = |status, error: &RpcError| error_response(status, Some(id.as_json()), error);
         let dialect = match check_request(&head.headers, &method, &params) {
@@ -207,16 +193,14 @@ impl McpEndpoint {
         };
         admitted.apply(&mut options);
         if &*method == "initialize" && !is_newer {
-            let (result, session) = self.initialize(&params).await;
-            let mut response = message_response(StatusCode::OK, answer(id.as_json(), Ok(result)));
-            let session = session.and_then(|own| HeaderValue::from_str(&own.id).ok());
-            if let Some(session) = session {
-                response.headers_mut().insert(SESSION, session);
-            }
-            return response;
+            return match self.initialize(&params).await {
+                Ok((result, session)) => begun(&id, result, session.as_deref()),
+                Err(full) => refused(Some(id.as_json()), full.problem(&self.name)),
+            };
         }
         let session = match self.session(&head.headers) {
             _ if is_newer => None,
+            _ if part.is_some() => part,
             Ok(session) => session,
             Err(response) => return *response,
         };
@@ -271,11 +255,12 @@ impl McpEndpoint {
             };
             let (asking, messages) = asking;
             let call = Box::pin(async move { Some(endpoint.held.next_of(asking).await) });
-            return converse((id, true), media, messages, call).await;
+            let answering = converse((id, true), media, messages, call).await;
+            return answering.into_response(headers, None);
         }
         let session = request.session.clone();
         let call_guard = session.as_ref().map(|session| session.begin_call(&id));
-        let (stream, messages) = CallerStream::new(session, level, media.events);
+        let (stream, messages) = CallerStream::new(session.clone(), level, media.events);
         let call = Box::pin(async move {
             let answering = endpoint.respond(request, stream);
             match &call_guard {
@@ -288,7 +273,8 @@ impl McpEndpoint {
                 },
             }
         });
-        converse((id, false), media, messages, call).await
+        let answering = converse((id, false), media, messages, call).await;
+        answering.into_response(headers, session.as_deref())
     }
 
     /// Opens the stream of a subscription in the newer dialect.
@@ -301,8 +287,8 @@ impl McpEndpoint {
         };
         let (_, none) = tokio::sync::mpsc::channel(1);
         let messages = std::mem::replace(&mut stream.messages, none);
-        let guard = Some(Box::new(stream) as Box<dyn std::any::Any>);
-        event_response(EventBody::of_messages(Some(first), messages, guard))
+        let guard = Box::new(stream) as Box<dyn std::any::Any>;
+        event_response(EventBody::of_messages(first, messages, guard))
     }
 
     /// Opens the stream of a session in the older dialect.
@@ -317,11 +303,11 @@ impl McpEndpoint {
         let Some(session) = session else {
             return not_allowed();
         };
-        if !accepted(&head.headers).events {
-            return empty_response(StatusCode::NOT_ACCEPTABLE);
-        }
-        let messages = session.open_stream();
-        event_response(EventBody::of_messages(None, messages, None))
+        let servers: Vec<_> = self.client.description().into_iter().collect();
+        let watched = session.resources.acquire().clone();
+        open_session(&session, &head.headers, |missed| {
+            missed_notices(&servers, &watched, missed)
+        })
     }
 
     /// Ends a session.
@@ -337,59 +323,6 @@ impl McpEndpoint {
             StatusCode::NOT_FOUND
         })
     }
-}
-
-/// Answers a request as one message, or as events once the server says something meanwhile.
-async fn converse(
-    (id, is_newer): (MessageId, bool),
-    media: AcceptedMedia,
-    mut messages: tokio::sync::mpsc::Receiver<CallerMessage>,
-    mut call: Pin<Box<dyn Future<Output = Option<RequestAnswer>>>>,
-) -> FrontResponse {
-    let mut first = Vec::new();
-    let answered = if media.json {
-        tokio::select! {
-            biased;
-            answered = &mut call => Some(answered),
-            Some(message) = messages.recv() => {
-                first.push(message);
-                None
-            }
-        }
-    } else {
-        None
-    };
-    let Some(answered) = answered else {
-        let own = id.clone();
-        let last = Box::pin(async move {
-            let answered = call.await?;
-            Some(answer(own.as_json(), answered.as_ref().cloned()))
-        });
-        return event_response(EventBody::of_call(first, messages, last));
-    };
-    let message = match &answered {
-        Some(answered) => {
-            let result = answered.as_ref().cloned();
-            answer(id.as_json(), result)
-        }
-        None => {
-            let text = "the request was cancelled by its caller";
-            let error = RpcError::new(super::rpc_reply::OWN_CODE, text);
-            answer(id.as_json(), Err(&error))
-        }
-    };
-    while let Ok(message) = messages.try_recv() {
-        first.push(message);
-    }
-    if !first.is_empty() {
-        // What the server said before its answer comes before it.
-        let last = Box::pin(std::future::ready(Some(message)));
-        return event_response(EventBody::of_call(first, messages, last));
-    }
-    let error = answered
-        .as_ref()
-        .and_then(|answered| answered.as_ref().err());
-    message_response(status_of(error, is_newer), message)
 }
 
 /// Checks the head of a message before its body is read.
@@ -454,8 +387,12 @@ pub(super) fn read_message(text: &bytes::Bytes) -> ReadOutcome {
     Ok((message, head))
 }
 
-/// Builds the response to a body that was not read.
-pub(super) fn unread(fault: BodyFault, limits: MessageLimits, max_line: usize) -> FrontResponse {
+/// Builds the response to a body that was not read. `name`: of the endpoint.
+pub(super) fn unread(
+    fault: BodyFault,
+    limits: MessageLimits,
+    (name, max_line): (&str, usize),
+) -> FrontResponse {
     let (status, text) = match fault {
         BodyFault::TooLong => {
             let size = limits.size;
@@ -475,15 +412,13 @@ pub(super) fn unread(fault: BodyFault, limits: MessageLimits, max_line: usize) -
             let text = "the body broke off".to_owned();
             (StatusCode::BAD_REQUEST, text)
         }
-        BodyFault::NoRoom => {
-            let text = "the memory of gateway.max_buffered is used up; try again later".to_owned();
-            (StatusCode::SERVICE_UNAVAILABLE, text)
-        }
+        // MCP-3: the message may be in order, so the error is not one of its caller.
+        BodyFault::NoRoom => return refused(None, GatewayProblem::of_memory(name)),
     };
     error_response(status, None, &RpcError::new(code::INVALID_REQUEST, text))
 }
 
-fn event_response(body: EventBody) -> FrontResponse {
+pub(super) fn event_response(body: EventBody) -> FrontResponse {
     let mut response = Response::new(ReplyBody::ours(body));
     let headers = response.headers_mut();
     let media = HeaderValue::from_static("text/event-stream");

@@ -5,8 +5,11 @@
 //! with that member's breaker, limits and table of tools. A member that is down is missing from the
 //! lists, and the others answer all the same.
 
+mod description;
 mod lists;
 mod routing;
+mod session_requests;
+mod sessions;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,28 +18,30 @@ use futures_util::future::join_all;
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
 use hyper::body::Incoming;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::timeout;
 
 use super::body_reader::{self, MessageLimits, MessageRoom};
 use super::call_headers::call_options;
+use super::caller_session::CallerSession;
 use super::caller_stream::CallerStream;
 use super::dispatch::CallerRequest;
 use super::endpoint::McpEndpoint;
-use super::exchange::{check_head, not_allowed, read_message, unread};
-use super::request_check::{CallerDialect, NAME, SESSION, check_request, check_version};
-use super::rpc_reply::{empty_response, error_response, finished, message_response, status_of};
+use super::exchange::{check_head, read_message, unread};
+use super::request_check::{CallerDialect, NAME, SESSION, check_request};
+use super::rpc_reply::{error_response, finished, message_response, refused, status_of};
+use super::session_response::session_of;
 use crate::Health;
 use crate::buffer_budget::BufferBudget;
 use crate::config::{GatewayConfig, GroupMember};
-use crate::mcp::JsonText;
-use crate::mcp::dialect::{HANDSHAKE_VERSIONS, SELF_CONTAINED_VERSION};
 use crate::mcp::json_text::joined;
 use crate::mcp::message::{MessageId, ParamsHead, RawMessage, RawReply, RpcError, answer, code};
-use crate::mcp::request_meta::SERVER_INFO;
+use crate::mcp::{GroupStatus, JsonText, MemberStatus};
 use crate::sidecar::gateway::http::body::ReplyBody;
+use description::MemberDescriptions;
 use lists::{ListKind, MemberList};
 use routing::{ResourceMap, RoutedRequest};
+pub(crate) use sessions::GroupSessions;
 
 /// Time that a list waits for a slow member.
 const LIST_WAIT: Duration = Duration::from_secs(1);
@@ -52,6 +57,7 @@ pub(crate) struct McpGroup {
     members: Vec<GroupMember>,
     find: Box<FindMember>,
     resources: ResourceMap,
+    pub(crate) sessions: Arc<GroupSessions>,
 }
 
 /// A member that can be reached.
@@ -68,6 +74,7 @@ struct GroupRequest<'a> {
     params: Option<JsonText>,
     read: ParamsHead,
     is_newer: bool,
+    session: Option<Arc<CallerSession>>,
 }
 
 impl McpGroup {
@@ -75,12 +82,14 @@ impl McpGroup {
         name: &str,
         members: &[GroupMember],
         find: impl Fn(&str) -> Option<Arc<McpEndpoint>> + Send + Sync + 'static,
+        sessions: Arc<GroupSessions>,
     ) -> Self {
         Self {
             name: Arc::from(name),
             members: members.to_vec(),
             find: Box::new(find),
             resources: ResourceMap::default(),
+            sessions,
         }
     }
 
@@ -98,8 +107,7 @@ impl McpGroup {
     ) -> (Response<ReplyBody>, bool) {
         if head.method != Method::POST {
             let is_empty = hyper::body::Body::is_end_stream(&body);
-            // Without sessions there is no stream of one.
-            return (not_allowed(), is_empty);
+            return (self.answer_empty(&head), is_empty);
         }
         if let Err((status, error)) = check_head(&head.headers) {
             return (error_response(status, None, &error), false);
@@ -112,7 +120,7 @@ impl McpGroup {
         };
         let read = match body_reader::read(body, limits, budget).await {
             Ok(read) => read,
-            Err(fault) => return (unread(fault, limits, max_line), false),
+            Err(fault) => return (unread(fault, limits, (&self.name, max_line)), false),
         };
         let (message, params) = match read_message(&read.text) {
             Ok(read) => read,
@@ -121,18 +129,9 @@ impl McpGroup {
                 return (error_response(StatusCode::BAD_REQUEST, id, &error), true);
             }
         };
-        let RawMessage::Request {
-            id,
-            method,
-            params: text,
-        } = message
-        else {
-            let checked = check_version(&head.headers);
-            let response = match checked {
-                Ok(()) => empty_response(StatusCode::ACCEPTED),
-                Err((status, error)) => error_response(status, None, &error),
-            };
-            return (response, true);
+        let (id, method, text) = match message {
+            RawMessage::Request { id, method, params } => (id, method, params),
+            message => return (self.take_other(&head, message, &params), true),
         };
         let dialect = match check_request(&head.headers, &method, &params) {
             Ok(dialect) => dialect,
@@ -140,13 +139,24 @@ impl McpGroup {
                 return (error_response(status, Some(id.as_json()), &error), true);
             }
         };
+        let is_newer = matches!(dialect, CallerDialect::Newer { .. });
+        let begins = &*method == "initialize";
+        let session = match session_of(&self.sessions.table, &head.headers) {
+            _ if is_newer || begins => None,
+            Ok(session) => session,
+            Err(response) => return (*response, true),
+        };
+        if let Some(session) = &session {
+            self.attach(session);
+        }
         let request = GroupRequest {
             head: &head,
             id,
             method,
             params: text,
             read: params,
-            is_newer: matches!(dialect, CallerDialect::Newer { .. }),
+            is_newer,
+            session,
         };
         (self.respond(request, read.room).await, true)
     }
@@ -155,8 +165,12 @@ impl McpGroup {
         let is_newer = request.is_newer;
         let result = match (&*request.method, is_newer) {
             ("ping", false) => Ok("{}".to_owned()),
-            ("initialize", false) => Ok(self.initialized(&request).await),
-            ("server/discover", true) => Ok(self.discovered().await),
+            ("initialize", false) => return self.initialize(&request).await,
+            ("server/discover", true) => {
+                let members = self.descriptions().await;
+                Ok(description::discovered(&members, &self.name))
+            }
+            ("logging/setLevel", false) => self.set_level(&request),
             (method, _) => match ListKind::of(method) {
                 Some(kind) => Ok(self.list(kind, request.head).await),
                 None => match self.route(&request).await {
@@ -187,8 +201,17 @@ impl McpGroup {
         room: MessageRoom,
     ) -> Response<ReplyBody> {
         let mut head = request.head.clone();
-        // A group has no sessions, and its members know none of its names.
+        // The members know neither the sessions of the group nor its names.
         head.headers.remove(SESSION);
+        let session = request.session.as_ref();
+        let part = match session.map(|session| self.sessions.part(session, endpoint)) {
+            None => None,
+            Some(Ok(part)) => part,
+            Some(Err(full)) => {
+                let id = Some(request.id.as_json());
+                return refused(id, full.problem(&endpoint.name));
+            }
+        };
         if let Some(name) = &routed.name
             && head.headers.contains_key(NAME)
         {
@@ -201,8 +224,32 @@ impl McpGroup {
         let read = params.as_ref().and_then(ParamsHead::read);
         let own = (request.id, request.method, params);
         endpoint
-            .take_request(&head, own, (read.unwrap_or_default(), room))
+            .take_request(&head, own, (read.unwrap_or_default(), room, part))
             .await
+    }
+
+    /// Ends the streams of callers, which would not end by themselves.
+    pub(crate) fn end_streams(&self) {
+        self.sessions.table.end_streams();
+    }
+
+    /// Returns its state, for operators.
+    pub(crate) fn status(&self) -> GroupStatus {
+        let members = self.members.iter().map(|member| MemberStatus {
+            prefix: member.prefix.clone(),
+            name: member.name.clone(),
+            health: match self.endpoint(&member.name) {
+                Some(endpoint) => endpoint.client.client().status().health,
+                None => Health::Down {
+                    reason: "there is no such server at present".to_owned(),
+                },
+            },
+        });
+        GroupStatus {
+            name: self.name.to_string(),
+            members: members.collect(),
+            sessions: self.sessions.table.all().len(),
+        }
     }
 
     /// Returns the longest message that any member takes.
@@ -250,66 +297,14 @@ impl McpGroup {
         lists::merged(kind, &lists)
     }
 
-    /// Returns the capabilities of all members together, and their instructions.
-    async fn described(&self) -> (Value, String) {
+    /// Returns the members' descriptions of themselves.
+    async fn descriptions(&self) -> MemberDescriptions<'_> {
         let members = self.all();
         let asking = members.iter().map(async |one| {
-            let known = one
-                .endpoint
-                .client
-                .known_within(one.endpoint.first_wait(LIST_WAIT));
-            (one.member, known.await)
+            let wait = one.endpoint.first_wait(LIST_WAIT);
+            (one.member, one.endpoint.client.known_within(wait).await)
         });
-        let mut capabilities = json!({ "tools": {} });
-        let mut instructions = String::new();
-        for (member, known) in join_all(asking).await {
-            let Some(known) = known else {
-                continue;
-            };
-            for capability in ["prompts", "resources", "completions"] {
-                if known.can(capability) {
-                    capabilities[capability] = json!({});
-                }
-            }
-            let own = known
-                .instructions
-                .as_ref()
-                .and_then(JsonText::read::<String>);
-            if let Some(own) = own {
-                if !instructions.is_empty() {
-                    instructions.push_str("\n\n");
-                }
-                instructions.push_str(&format!("{}_*: {own}", member.prefix));
-            }
-        }
-        (capabilities, instructions)
-    }
-
-    fn info(&self) -> Value {
-        json!({ "name": &*self.name, "version": env!("CARGO_PKG_VERSION") })
-    }
-
-    async fn initialized(&self, request: &GroupRequest<'_>) -> String {
-        let [newest, ..] = HANDSHAKE_VERSIONS;
-        let asked = request.read.protocol_version.as_deref();
-        let known = asked.filter(|asked| HANDSHAKE_VERSIONS.contains(asked));
-        let (capabilities, instructions) = self.described().await;
-        let mut result = json!({ "protocolVersion": known.unwrap_or(newest),
-            "capabilities": capabilities, "serverInfo": self.info() });
-        if !instructions.is_empty() {
-            result["instructions"] = Value::from(instructions);
-        }
-        result.to_string()
-    }
-
-    async fn discovered(&self) -> String {
-        let (capabilities, instructions) = self.described().await;
-        let mut result = json!({ "supportedVersions": [SELF_CONTAINED_VERSION],
-            "capabilities": capabilities, "_meta": { SERVER_INFO: self.info() } });
-        if !instructions.is_empty() {
-            result["instructions"] = Value::from(instructions);
-        }
-        result.to_string()
+        join_all(asking).await
     }
 
     /// Finds the member that a request is for, and its parameters as the member knows them.

@@ -1,7 +1,7 @@
 //! Answers to callers: the server's own as they came, those of fallbacks with a label, and errors.
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 
@@ -174,6 +174,17 @@ pub(super) fn error_response(
     error: &RpcError,
 ) -> Response<ReplyBody> {
     message_response(status, answer(id.unwrap_or("null"), Err(error)))
+}
+
+/// Builds the response of the gateway's own refusal, with the wait after which it may pass.
+pub(super) fn refused(id: Option<&str>, problem: GatewayProblem<'_>) -> Response<ReplyBody> {
+    let (status, wait) = (problem.status(), problem.wait_seconds());
+    let error = RpcError::new(OWN_CODE, problem.detail()).with_data(&problem.into_data());
+    let mut response = error_response(status, id, &error);
+    if let Some(wait) = wait {
+        response.headers_mut().insert(RETRY_AFTER, wait);
+    }
+    response
 }
 
 /// Builds a response without a body.

@@ -1,253 +1,154 @@
-//! Sessions of callers that speak the dialect with a handshake.
-//!
-//! A session holds what its caller can be asked and what it wants to hear. The server behind it is
-//! shared by all sessions.
+//! Sessions of the callers of a server, or of a group: their number, and their end.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::Instant;
-
-use super::caller_message::{CallerMessage, is_capable, next_caller, rank};
+use super::caller_session::{CallerSession, NewSession};
+use crate::buffer_budget::BufferBudget;
+use crate::config::{CallerSessions, DependencyConfig};
 use crate::lock::LockExt as _;
 use crate::mcp::json_text::JsonText;
-use crate::mcp::message::{MessageId, RawOutcome};
+use crate::sidecar::gateway::problem::GatewayProblem;
 
-/// Maximum number of sessions of a server.
+/// Maximum number of sessions that share a server.
 const MAX_SESSIONS: usize = 1024;
-/// Time after which an unused session ends.
+/// Time after which an unused session that shares a server ends.
 const IDLE: Duration = Duration::from_secs(3600);
-/// Maximum number of messages that wait for a caller without a stream.
-const MAX_QUEUED: usize = 64;
-/// Maximum number of resources that a session may watch.
-pub(super) const MAX_RESOURCES: usize = 256;
+/// Limits of the pause between two looks for unused sessions.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(30));
 
-/// A session of one caller.
-pub(super) struct CallerSession {
-    pub(super) id: Box<str>,
-    pub(super) number: u64,
-    /// The capabilities of the caller, as it told them.
-    pub(super) capabilities: JsonText,
-    asked: Mutex<HashMap<MessageId, oneshot::Sender<RawOutcome>>>,
-    last_asked: AtomicU64,
-    calls: Mutex<HashMap<MessageId, Arc<Notify>>>,
-    used: Mutex<Instant>,
-    stream: Mutex<OpenStream>,
-    /// The lowest level of log messages, if the caller has set one.
-    pub(super) level: Mutex<Option<String>>,
-    pub(super) resources: Mutex<BTreeSet<String>>,
+/// Limits of the sessions of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SessionLimits {
+    max: usize,
+    /// Time without use after which one ends.
+    idle: Duration,
+    /// True if each one has a process, or a session at the server, of its own.
+    pub(super) are_own: bool,
 }
 
-#[derive(Default)]
-struct OpenStream {
-    sender: Option<mpsc::Sender<CallerMessage>>,
-    queued: VecDeque<CallerMessage>,
-}
+impl SessionLimits {
+    /// The limits of sessions that share a server.
+    pub(super) const SHARED: Self = Self {
+        max: MAX_SESSIONS,
+        idle: IDLE,
+        are_own: false,
+    };
 
-impl CallerSession {
-    fn new(id: Box<str>, capabilities: JsonText) -> Self {
-        Self {
-            id,
-            number: next_caller(),
-            capabilities,
-            asked: Mutex::default(),
-            last_asked: AtomicU64::new(0),
-            calls: Mutex::default(),
-            used: Mutex::new(Instant::now()),
-            stream: Mutex::default(),
-            level: Mutex::default(),
-            resources: Mutex::default(),
-        }
-    }
-
-    /// Returns true if the caller has said that it can be asked this.
-    pub(super) fn can_be_asked(&self, method: &str) -> bool {
-        is_capable(&self.capabilities, method).unwrap_or(true)
-    }
-
-    /// Begins a question to the caller.
-    pub(super) fn begin_ask(&self) -> (MessageId, oneshot::Receiver<RawOutcome>) {
-        let number = self.last_asked.fetch_add(1, Ordering::Relaxed) + 1;
-        let id = MessageId::of_text(&format!("breakerbox-{number}"));
-        let (sender, receiver) = oneshot::channel();
-        self.asked.acquire().insert(id.clone(), sender);
-        (id, receiver)
-    }
-
-    /// Returns a guard that withdraws a question when it is dropped.
-    pub(super) fn asked(self: &Arc<Self>, id: MessageId) -> QuestionGuard {
-        QuestionGuard {
-            session: Arc::clone(self),
-            id,
-        }
-    }
-
-    /// Takes the caller's answer to a question. Returns false if there is no such question.
-    pub(super) fn answer(&self, id: &MessageId, outcome: RawOutcome) -> bool {
-        let sender = self.asked.acquire().remove(id);
-        sender.is_some_and(|sender| sender.send(outcome).is_ok())
-    }
-
-    /// Notes a call, until the guard is dropped. The notification wakes when the caller cancels it.
-    pub(super) fn begin_call(self: &Arc<Self>, id: &MessageId) -> CallGuard {
-        let cancelled = Arc::new(Notify::new());
-        let own = Arc::clone(&cancelled);
-        self.calls.acquire().insert(id.clone(), own);
-        CallGuard {
-            session: Arc::clone(self),
-            id: id.clone(),
-            cancelled,
-        }
-    }
-
-    /// Cancels a call of the caller.
-    pub(super) fn cancel(&self, id: &MessageId) {
-        if let Some(call) = self.calls.acquire().get(id) {
-            // A call that looks for it later finds it too.
-            call.notify_one();
-        }
-    }
-
-    /// Notes that the session is in use.
-    pub(super) fn touch(&self) {
-        *self.used.acquire() = Instant::now();
-    }
-
-    fn is_idle(&self) -> bool {
-        let is_streaming = self.stream.acquire().sender.is_some();
-        let is_calling = !self.calls.acquire().is_empty();
-        !is_streaming && !is_calling && self.used.acquire().elapsed() > IDLE
-    }
-
-    /// Opens the caller's own stream. A former one ends.
-    pub(super) fn open_stream(&self) -> mpsc::Receiver<CallerMessage> {
-        let (sender, receiver) = mpsc::channel(4 * MAX_QUEUED);
-        let mut stream = self.stream.acquire();
-        for message in std::mem::take(&mut stream.queued) {
-            // There is room for all of them.
-            let _ = sender.try_send(message);
-        }
-        stream.sender = Some(sender);
-        receiver
-    }
-
-    /// Sends a message that belongs to no call.
-    pub(super) fn tell(&self, message: CallerMessage) {
-        let mut stream = self.stream.acquire();
-        let message = match &stream.sender {
-            Some(sender) => match sender.try_send(message) {
-                Ok(()) => return,
-                Err(mpsc::error::TrySendError::Full(_)) => {
-                    tracing::debug!("a message of a server was not taken by its caller");
-                    return;
-                }
-                Err(mpsc::error::TrySendError::Closed(message)) => message,
+    /// Returns the limits of a configuration.
+    pub(super) fn of(config: &DependencyConfig) -> Self {
+        match config.mcp.as_ref().map(|own| own.sessions) {
+            Some(CallerSessions::PerCaller { max, idle }) => Self {
+                max: usize::try_from(max.get()).unwrap_or(usize::MAX),
+                idle,
+                are_own: true,
             },
-            None => message,
-        };
-        stream.sender = None;
-        if stream.queued.len() == MAX_QUEUED {
-            stream.queued.pop_front();
+            _ => Self::SHARED,
         }
-        stream.queued.push_back(message);
-    }
-
-    /// Ends the caller's own stream.
-    fn end_stream(&self) {
-        self.stream.acquire().sender = None;
-    }
-
-    /// Returns the rank of the lowest log messages that the caller takes.
-    pub(super) fn lowest_rank(&self) -> usize {
-        let level = self.level.acquire();
-        level.as_deref().and_then(rank).unwrap_or(0)
     }
 }
 
-/// Guard of a question to a caller.
-pub(super) struct QuestionGuard {
-    session: Arc<CallerSession>,
-    id: MessageId,
-}
+/// The refusal of a session, with its limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SessionsFull(pub(super) usize);
 
-impl Drop for QuestionGuard {
-    fn drop(&mut self) {
-        self.session.asked.acquire().remove(&self.id);
-    }
-}
-
-/// Guard of a call of a session.
-pub(super) struct CallGuard {
-    session: Arc<CallerSession>,
-    id: MessageId,
-    cancelled: Arc<Notify>,
-}
-
-impl CallGuard {
-    /// Waits until the caller cancels the call.
-    pub(super) async fn cancelled(&self) {
-        self.cancelled.notified().await;
-    }
-}
-
-impl Drop for CallGuard {
-    fn drop(&mut self) {
-        let mut calls = self.session.calls.acquire();
-        let is_own = |own: &Arc<Notify>| Arc::ptr_eq(own, &self.cancelled);
-        if calls.get(&self.id).is_some_and(is_own) {
-            calls.remove(&self.id);
-        }
-        drop(calls);
-        self.session.touch();
+impl SessionsFull {
+    /// Returns the refusal as its caller gets it. `name`: of the server.
+    pub(super) fn problem(self, name: &str) -> GatewayProblem<'_> {
+        let Self(limit) = self;
+        let text = format!(
+            "{limit} sessions are in use, which is max_sessions; one ends by DELETE, or without use"
+        );
+        GatewayProblem::of_room("max_sessions", name, text)
     }
 }
 
 /// All sessions of a server.
-pub(super) struct CallerSessions {
+pub(super) struct SessionTable {
     sessions: Mutex<HashMap<Box<str>, Arc<CallerSession>>>,
+    limits: Mutex<SessionLimits>,
+    budget: BufferBudget,
     secrets: [RandomState; 2],
     last: AtomicU64,
 }
 
-impl CallerSessions {
-    pub(super) fn new() -> Self {
+impl SessionTable {
+    pub(super) fn new(limits: SessionLimits, budget: &BufferBudget) -> Self {
         Self {
             sessions: Mutex::default(),
+            limits: Mutex::new(limits),
+            budget: budget.clone(),
             secrets: [RandomState::new(), RandomState::new()],
             last: AtomicU64::new(0),
         }
     }
 
-    /// Begins a session. Returns `None` if there are too many.
-    /// Returns true too if others have ended for it.
-    pub(super) fn begin(&self, capabilities: JsonText) -> (Option<Arc<CallerSession>>, bool) {
+    /// Applies other limits.
+    pub(super) fn set_limits(&self, limits: SessionLimits) {
+        *self.limits.acquire() = limits;
+    }
+
+    pub(super) fn limits(&self) -> SessionLimits {
+        *self.limits.acquire()
+    }
+
+    /// Returns the pause until unused sessions are looked for again.
+    pub(super) fn pause(&self) -> Duration {
+        let (least, most) = PAUSES;
+        (self.limits().idle / 4).clamp(least, most)
+    }
+
+    /// Begins a session. Returns true too if others have ended for it. `group`: the session of a
+    /// group of which this one is the part at a member.
+    ///
+    /// # Errors  There are too many, and all of them are in use.
+    pub(super) fn begin(
+        &self,
+        capabilities: JsonText,
+        group: Option<Arc<CallerSession>>,
+    ) -> Result<(Arc<CallerSession>, bool), SessionsFull> {
         let number = self.last.fetch_add(1, Ordering::Relaxed);
         // A keyed hash of a number: without the key no id follows from another.
         let [one, two] = &self.secrets;
         let id = format!("{:016x}{:016x}", one.hash_one(number), two.hash_one(number));
-        let session = Arc::new(CallerSession::new(id.into(), capabilities));
+        let limits = self.limits();
+        let new = NewSession {
+            id: id.into(),
+            capabilities,
+            is_own: limits.are_own,
+            group,
+        };
+        let session = CallerSession::new(new, &self.budget);
+        let mut have_ended = self.sweep();
         let mut sessions = self.sessions.acquire();
-        let before = sessions.len();
-        sessions.retain(|_, session| !session.is_idle());
-        let have_ended = sessions.len() < before;
         // CALL-6: nothing is unbounded.
-        if sessions.len() >= MAX_SESSIONS {
-            return (None, have_ended);
+        if sessions.len() >= limits.max {
+            let leaving = longest_idle(&sessions).filter(|_| limits.are_own);
+            let leaving = leaving.and_then(|id| sessions.remove(&id));
+            let Some(leaving) = leaving else {
+                return Err(SessionsFull(limits.max));
+            };
+            // MCP-5: the one that was unused for longest gives way, and its process ends.
+            tracing::info!(session = leaving.number, "a session gives way to a new one");
+            leaving.end();
+            have_ended = true;
         }
         sessions.insert(session.id.clone(), Arc::clone(&session));
-        (Some(session), have_ended)
+        Ok((session, have_ended))
     }
 
-    /// Returns a session that is in use.
+    /// Returns a session, and notes that it is in use.
     pub(super) fn find(&self, id: &str) -> Option<Arc<CallerSession>> {
+        let idle = self.limits().idle;
         let mut sessions = self.sessions.acquire();
         let session = sessions.get(id)?;
-        if session.is_idle() {
-            sessions.remove(id);
+        if session.is_idle(idle) {
+            if let Some(ended) = sessions.remove(id) {
+                ended.end();
+            }
             return None;
         }
         session.touch();
@@ -258,9 +159,24 @@ impl CallerSessions {
     pub(super) fn end(&self, id: &str) -> bool {
         let session = self.sessions.acquire().remove(id);
         if let Some(session) = &session {
-            session.end_stream();
+            session.end();
         }
         session.is_some()
+    }
+
+    /// Ends the sessions that are not used. Returns true if there were any.
+    pub(super) fn sweep(&self) -> bool {
+        let idle = self.limits().idle;
+        let mut sessions = self.sessions.acquire();
+        let before = sessions.len();
+        sessions.retain(|_, session| {
+            let is_idle = session.is_idle(idle);
+            if is_idle {
+                session.end();
+            }
+            !is_idle
+        });
+        sessions.len() < before
     }
 
     pub(super) fn all(&self) -> Vec<Arc<CallerSession>> {
@@ -273,4 +189,23 @@ impl CallerSessions {
             session.end_stream();
         }
     }
+}
+
+impl Drop for SessionTable {
+    fn drop(&mut self) {
+        // The processes of sessions end with the server's endpoint.
+        for session in self.all() {
+            session.end();
+        }
+    }
+}
+
+/// Returns the session that was unused for longest; `None` if all have calls in flight.
+fn longest_idle(sessions: &HashMap<Box<str>, Arc<CallerSession>>) -> Option<Box<str>> {
+    let idle = sessions.values().filter_map(|session| {
+        let time = session.idle_time()?;
+        Some((time, session))
+    });
+    let longest = idle.max_by_key(|(time, _)| *time);
+    longest.map(|(_, session)| session.id.clone())
 }

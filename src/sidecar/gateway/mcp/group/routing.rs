@@ -44,7 +44,7 @@ pub(super) fn target_of(
     match method {
         "tools/call" => named("tool"),
         "prompts/get" => named("prompt"),
-        "resources/read" => {
+        "resources/read" | "resources/subscribe" | "resources/unsubscribe" => {
             let uri = read.uri.clone().ok_or_else(|| missing("uri"))?;
             Ok(RequestTarget::Resource(uri))
         }

@@ -1,0 +1,122 @@
+//! Launch of a server's process, from its program to its handshake, and the reasons for its end.
+//!
+//! It restarts nothing.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use breakerbox_policy::RoundedDuration;
+use tokio::time::timeout;
+
+use super::audience::SessionOwner;
+use super::connection::{Connection, Link};
+use super::error::McpError;
+use super::liveness::{ConnectionEnd, Liveness};
+use super::process::{ServerPipes, ServerProcess};
+use super::server_state::ServerState;
+use super::session::Session;
+use super::stderr_tail::StderrTail;
+use super::stdio::{read_lines, write_lines};
+
+/// Limit for waiting for a process's exit status after it has closed its output.
+const STATUS: Duration = Duration::from_millis(30);
+
+/// A process after its handshake. Dropping it kills the process and all that it has started.
+pub(super) struct LaunchedServer {
+    pub(super) process: ServerProcess,
+    pub(super) session: Arc<Session>,
+    pub(super) liveness: Arc<Liveness>,
+}
+
+impl LaunchedServer {
+    /// Starts a process and performs the handshake. `owner`: the session that it serves alone.
+    ///
+    /// # Errors  [`McpError`]; a started process is killed.
+    pub(super) async fn launch(
+        server_state: &Arc<ServerState>,
+        stderr_tail: &Arc<StderrTail>,
+        owner: Option<&Arc<dyn SessionOwner>>,
+    ) -> Result<Self, McpError> {
+        let settings = &server_state.settings;
+        let failed = |reason: String| McpError::StartFailed { reason };
+        let started = ServerProcess::start(&settings.server, stderr_tail);
+        let (process, ServerPipes { stdin, stdout }) = started.map_err(|error| {
+            // The system's error does not contain the arguments.
+            failed(format!("its program cannot be started: {error}"))
+        })?;
+        let liveness = Arc::new(Liveness::new(settings.hang_limit));
+        let link = Link::Pipe(Mutex::new(Some(write_lines(stdin))));
+        let connection = Connection::new(link, Arc::clone(&liveness), server_state, owner);
+        // It ends with the output of the process.
+        drop(tokio::spawn(read_lines(stdout, Arc::clone(&connection))));
+        let opening = Session::open(connection, server_state);
+        let opened = match timeout(settings.start_timeout, opening).await {
+            Ok(opened) => opened.map_err(McpError::at_start),
+            Err(_) => {
+                let limit = settings.start_timeout;
+                Err(failed(format!(
+                    "no handshake within {}",
+                    RoundedDuration(limit)
+                )))
+            }
+        };
+        match opened {
+            Ok(session) => Ok(Self {
+                process,
+                session: Arc::new(session),
+                liveness,
+            }),
+            Err(error) => Err(with_end(error, process).await),
+        }
+    }
+}
+
+/// Waits until the connection or the process has ended, and returns the reason.
+pub(super) async fn end_of(process: &ServerProcess, liveness: &Liveness) -> String {
+    let end = tokio::select! {
+        end = liveness.ended() => end,
+        _ = process.ended() => ConnectionEnd::Closed,
+    };
+    let what = match (end, liveness.violation()) {
+        (ConnectionEnd::Hung, _) => {
+            process.kill();
+            return "it hung: it did not answer when asked for a sign of life".to_owned();
+        }
+        (_, Some(violation)) => {
+            // Its remaining output is not awaited: calls wait for the next incarnation.
+            process.kill();
+            return format!("it broke the protocol: {violation}");
+        }
+        _ => match timeout(STATUS, process.ended()).await {
+            Ok(status) => status,
+            Err(_) => {
+                process.kill();
+                "it closed its output".to_owned()
+            }
+        },
+    };
+    with_words(what, process.last_words().await)
+}
+
+fn with_words(what: String, last: Option<String>) -> String {
+    match last {
+        Some(last) => format!("{what}; its last line on standard error: {last}"),
+        None => what,
+    }
+}
+
+/// Adds the exit status and the last output of a process that did not start.
+async fn with_end(error: McpError, process: ServerProcess) -> McpError {
+    let status = timeout(STATUS, process.ended()).await;
+    process.kill();
+    let McpError::StartFailed { reason } = error else {
+        return error;
+    };
+    let reason = match status {
+        Ok(status) => format!("{reason}: {status}"),
+        Err(_) => reason,
+    };
+    McpError::StartFailed {
+        reason: with_words(reason, process.last_words().await),
+    }
+}

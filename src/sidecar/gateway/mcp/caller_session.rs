@@ -1,0 +1,343 @@
+//! Session of one caller that speaks the dialect with a handshake.
+//!
+//! It holds the capabilities and the wishes of its caller. It is the owner of a process, or
+//! of a session at the server, where each session has one of its own.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::Instant;
+
+use super::caller_message::{CallerMessage, LEVELS, is_capable, next_caller, rank, rank_of};
+use super::kept_call::KeptCall;
+use super::questions::{self, QuestionWay};
+use super::session_stream::{OpenedStream, SessionStream};
+use crate::buffer_budget::BufferBudget;
+use crate::lock::LockExt as _;
+use crate::mcp::audience::{
+    AnswerFuture, CallListener, CallSide, ServerNotice, SessionOwner, StandingWishes,
+};
+use crate::mcp::json_text::JsonText;
+use crate::mcp::message::{MessageId, RawOutcome, RpcError, notification};
+
+/// Maximum number of resources that a session may watch.
+pub(super) const MAX_RESOURCES: usize = 256;
+
+/// Maximum number of calls of a session with streams that can be taken up again.
+const MAX_KEPT_CALLS: usize = 8;
+
+/// A session of one caller.
+pub(super) struct CallerSession {
+    pub(super) id: Box<str>,
+    pub(super) number: u64,
+    /// The capabilities of the caller, as it told them.
+    pub(super) capabilities: JsonText,
+    /// True if it has a process, or a session at the server, of its own.
+    pub(super) is_own: bool,
+    /// The session of a group of which this is the part at one member.
+    group: Option<Arc<CallerSession>>,
+    own: Weak<CallerSession>,
+    asked: Mutex<HashMap<MessageId, oneshot::Sender<RawOutcome>>>,
+    last_asked: AtomicU64,
+    calls: Mutex<HashMap<MessageId, Arc<Notify>>>,
+    used: Mutex<Instant>,
+    stream: SessionStream,
+    budget: BufferBudget,
+    /// The latest calls that can be taken up again.
+    kept: Mutex<Vec<Arc<KeptCall>>>,
+    last_kept: AtomicU64,
+    /// The lowest level of log messages, if the caller has set one.
+    level: Mutex<Option<String>>,
+    pub(super) resources: Mutex<BTreeSet<String>>,
+    /// The wishes that the server of this session alone is told.
+    wishes: watch::Sender<StandingWishes>,
+    has_ended: watch::Sender<bool>,
+}
+
+/// The facts of which a session is made.
+pub(super) struct NewSession {
+    pub(super) id: Box<str>,
+    pub(super) capabilities: JsonText,
+    pub(super) is_own: bool,
+    pub(super) group: Option<Arc<CallerSession>>,
+}
+
+impl CallerSession {
+    pub(super) fn new(new: NewSession, budget: &BufferBudget) -> Arc<Self> {
+        let NewSession {
+            id,
+            capabilities,
+            is_own,
+            group,
+        } = new;
+        Arc::new_cyclic(|own| Self {
+            id,
+            number: next_caller(),
+            capabilities,
+            is_own,
+            group,
+            own: Weak::clone(own),
+            asked: Mutex::default(),
+            last_asked: AtomicU64::new(0),
+            calls: Mutex::default(),
+            used: Mutex::new(Instant::now()),
+            stream: SessionStream::new(budget),
+            budget: budget.clone(),
+            kept: Mutex::default(),
+            last_kept: AtomicU64::new(0),
+            level: Mutex::default(),
+            resources: Mutex::default(),
+            wishes: watch::Sender::default(),
+            has_ended: watch::Sender::default(),
+        })
+    }
+
+    /// Returns the session that the caller knows: that of the group, for a part at a member.
+    fn known(&self) -> &Self {
+        self.group.as_deref().unwrap_or(self)
+    }
+
+    /// Returns true if the caller has said that it can be asked this.
+    pub(super) fn can_be_asked(&self, method: &str) -> bool {
+        is_capable(&self.capabilities, method).unwrap_or(true)
+    }
+
+    /// Begins a question to the caller. Dropping the guard withdraws it.
+    pub(super) fn begin_ask(&self) -> (QuestionGuard, oneshot::Receiver<RawOutcome>) {
+        let known = self.known();
+        let number = known.last_asked.fetch_add(1, Ordering::Relaxed) + 1;
+        let id = MessageId::of_text(&format!("breakerbox-{number}"));
+        let (sender, receiver) = oneshot::channel();
+        known.asked.acquire().insert(id.clone(), sender);
+        let session = Weak::clone(&known.own);
+        (QuestionGuard { session, id }, receiver)
+    }
+
+    /// Takes the caller's answer to a question. Returns false if there is no such question.
+    pub(super) fn answer(&self, id: &MessageId, outcome: RawOutcome) -> bool {
+        let sender = self.asked.acquire().remove(id);
+        sender.is_some_and(|sender| sender.send(outcome).is_ok())
+    }
+
+    /// Notes a call, until the guard is dropped. The notification wakes when the caller cancels it.
+    pub(super) fn begin_call(self: &Arc<Self>, id: &MessageId) -> CallGuard {
+        let cancelled = Arc::new(Notify::new());
+        for session in [Some(self), self.group.as_ref()].into_iter().flatten() {
+            let own = Arc::clone(&cancelled);
+            session.calls.acquire().insert(id.clone(), own);
+        }
+        CallGuard {
+            session: Arc::clone(self),
+            id: id.clone(),
+            cancelled,
+        }
+    }
+
+    /// Cancels a call of the caller.
+    pub(super) fn cancel(&self, id: &MessageId) {
+        if let Some(call) = self.calls.acquire().get(id) {
+            // A call that looks for it later finds it too.
+            call.notify_one();
+        }
+    }
+
+    /// Notes that the session is in use.
+    pub(super) fn touch(&self) {
+        *self.used.acquire() = Instant::now();
+    }
+
+    /// Returns the time since its last call; `None` while one is in flight.
+    pub(super) fn idle_time(&self) -> Option<Duration> {
+        let is_calling = !self.calls.acquire().is_empty();
+        (!is_calling).then(|| self.used.acquire().elapsed())
+    }
+
+    /// Returns true if it was not used for so long.
+    pub(super) fn is_idle(&self, limit: Duration) -> bool {
+        match &self.group {
+            // It costs nothing, and the caller's session is that of the group.
+            Some(_) if !self.is_own => false,
+            _ if self.known().stream.is_open() => false,
+            _ => self.idle_time().is_some_and(|idle| idle > limit),
+        }
+    }
+
+    /// Opens the caller's own stream. A former one ends. `after`: the last event that it has got.
+    ///
+    /// # Errors  There was no such event: the number of the last one.
+    pub(super) fn open_stream(&self, after: Option<u64>) -> Result<OpenedStream, u64> {
+        self.stream.open(after)
+    }
+
+    /// Begins a call that can be taken up again; `None` if too many of them are in flight.
+    pub(super) fn keep_call(&self) -> Option<Arc<KeptCall>> {
+        let known = self.known();
+        let mut kept = known.kept.acquire();
+        if kept.len() >= MAX_KEPT_CALLS {
+            // CALL-6: nothing is unbounded.
+            let oldest = kept.iter().position(|call| call.stream.is_finished())?;
+            kept.remove(oldest);
+        }
+        let number = known.last_kept.fetch_add(1, Ordering::Relaxed) + 1;
+        let call = KeptCall::new(number, &known.budget);
+        kept.push(Arc::clone(&call));
+        Some(call)
+    }
+
+    /// Returns a call that can be taken up again.
+    pub(super) fn kept_call(&self, number: u64) -> Option<Arc<KeptCall>> {
+        let kept = self.kept.acquire();
+        kept.iter().find(|call| call.number == number).cloned()
+    }
+
+    /// Sends a message that belongs to no call.
+    pub(super) fn tell(&self, message: CallerMessage) {
+        self.known().stream.tell(message);
+    }
+
+    /// Sends a message that belongs to no call, if the caller reads its own stream.
+    pub(super) fn tell_now(&self, message: CallerMessage) -> bool {
+        self.known().stream.tell_now(message)
+    }
+
+    /// Ends the caller's own stream. The caller may come back.
+    pub(super) fn end_stream(&self) {
+        self.stream.end();
+    }
+
+    /// Ends the session, with its process.
+    pub(super) fn end(&self) {
+        self.end_stream();
+        self.has_ended.send_replace(true);
+    }
+
+    /// Returns the rank of the lowest log messages that the caller takes.
+    pub(super) fn lowest_rank(&self) -> usize {
+        self.rank_of_level().unwrap_or(0)
+    }
+
+    /// Returns the rank of the level that the caller has set.
+    pub(super) fn rank_of_level(&self) -> Option<usize> {
+        let level = self.known().level.acquire();
+        level.as_deref().and_then(rank)
+    }
+
+    /// Sets the lowest level of log messages.
+    pub(super) fn set_level(&self, level: &str) {
+        *self.level.acquire() = Some(level.to_owned());
+    }
+
+    /// Returns the side of a call or of a notification of the session.
+    pub(super) fn side(self: &Arc<Self>) -> CallSide {
+        let owner = self.is_own.then(|| Arc::clone(self));
+        CallSide {
+            capabilities: Some(self.capabilities.clone()),
+            owner: owner.map(|own| own as Arc<dyn SessionOwner>),
+            ..CallSide::default()
+        }
+    }
+
+    /// Tells the server of this session alone the wishes of its caller.
+    pub(super) fn wish(&self) {
+        let level = self.rank_of_level().and_then(|rank| LEVELS.get(rank));
+        let wanted = StandingWishes {
+            level: level.map(|level| (*level).to_owned()),
+            resources: self.resources.acquire().clone(),
+        };
+        self.wishes.send_if_modified(|wishes| {
+            let is_changed = *wishes != wanted;
+            *wishes = wanted;
+            is_changed
+        });
+    }
+}
+
+impl CallListener for CallerSession {
+    fn caller(&self) -> u64 {
+        self.number
+    }
+
+    fn heard(&self, notice: ServerNotice) {
+        let is_log = &*notice.method == "notifications/message";
+        if !is_log || rank_of(&notice) >= self.lowest_rank() {
+            let params = notice.params.map(|params| vec![params.into_bytes()]);
+            self.tell(notification(&notice.method, params));
+        }
+    }
+
+    fn ask(&self, method: &str, params: Option<JsonText>) -> AnswerFuture {
+        let own = self.own.upgrade().filter(|_| self.can_be_asked(method));
+        let Some(own) = own else {
+            let error = RpcError::method_not_found(method);
+            return Box::pin(std::future::ready(Err(error)));
+        };
+        let way = QuestionWay::Session(Arc::clone(&own));
+        questions::ask(&own, (method, params), way)
+    }
+}
+
+impl SessionOwner for CallerSession {
+    fn capabilities(&self) -> JsonText {
+        self.capabilities.clone()
+    }
+
+    fn wishes(&self) -> watch::Receiver<StandingWishes> {
+        self.wishes.subscribe()
+    }
+
+    fn ended(&self) -> watch::Receiver<bool> {
+        self.has_ended.subscribe()
+    }
+}
+
+/// Guard of a question to a caller.
+pub(super) struct QuestionGuard {
+    session: Weak<CallerSession>,
+    id: MessageId,
+}
+
+impl QuestionGuard {
+    pub(super) fn id(&self) -> &MessageId {
+        &self.id
+    }
+}
+
+impl Drop for QuestionGuard {
+    fn drop(&mut self) {
+        if let Some(session) = self.session.upgrade() {
+            session.asked.acquire().remove(&self.id);
+        }
+    }
+}
+
+/// Guard of a call of a session.
+pub(super) struct CallGuard {
+    session: Arc<CallerSession>,
+    id: MessageId,
+    cancelled: Arc<Notify>,
+}
+
+impl CallGuard {
+    /// Waits until the caller cancels the call.
+    pub(super) async fn cancelled(&self) {
+        self.cancelled.notified().await;
+    }
+}
+
+impl Drop for CallGuard {
+    fn drop(&mut self) {
+        let group = self.session.group.as_ref();
+        for session in [Some(&self.session), group].into_iter().flatten() {
+            let mut calls = session.calls.acquire();
+            let is_own = |own: &Arc<Notify>| Arc::ptr_eq(own, &self.cancelled);
+            if calls.get(&self.id).is_some_and(is_own) {
+                calls.remove(&self.id);
+            }
+            drop(calls);
+            session.touch();
+        }
+    }
+}
