@@ -123,7 +123,7 @@ pub(super) async fn run_or_fail<'a, T, E, F>(
     options: &CallOptions,
     classify: impl Fn(&Result<T, E>) -> Verdict,
     mut work: impl FnMut() -> F,
-) -> Result<T, (Box<FailedAttempt<T, E>>, CallRecord<&'a Shared>)>
+) -> Result<T, OpenFailure<'a, T, E>>
 where
     F: Future<Output = Result<T, E>>,
 {
@@ -133,13 +133,16 @@ where
     close_unless_failed(shared, &plan, record, ended)
 }
 
+/// A failed attempt, and its call, which is still open in the totals.
+pub(super) type OpenFailure<'a, T, E> = (Box<FailedAttempt<T, E>>, CallRecord<&'a Shared>);
+
 /// Closes a call that succeeded. One that failed stays open: a fallback may answer it.
 pub(super) fn close_unless_failed<'a, T, E>(
     shared: &'a Arc<Shared>,
     plan: &CallPlan<'_>,
     mut record: CallRecord<&'a Shared>,
     ended: Result<T, Box<FailedAttempt<T, E>>>,
-) -> Result<T, (Box<FailedAttempt<T, E>>, CallRecord<&'a Shared>)> {
+) -> Result<T, OpenFailure<'a, T, E>> {
     match ended {
         Ok(value) => {
             end_outage(shared);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::drive::{FailedRound, drive};
 use super::plan::CallPlan;
-use super::run::{close, close_unless_failed, run_attempt};
+use super::run::{OpenFailure, close, close_unless_failed, run_attempt};
 use super::{FailedAttempt, refuse_at_once};
 use crate::breaker::hedge_member::HedgeMember;
 use crate::call_options::CallOptions;
@@ -46,7 +46,7 @@ pub(super) async fn run_mut_or_fail<'a, T, E>(
     options: &CallOptions,
     classify: impl Fn(&Result<T, E>) -> Verdict,
     mut work: impl AsyncFnMut() -> Result<T, E>,
-) -> Result<T, (Box<FailedAttempt<T, E>>, CallRecord<&'a Shared>)> {
+) -> Result<T, OpenFailure<'a, T, E>> {
     let record = CallRecord::open(&**shared);
     let plan = plan(shared, options);
     let ended = run_in_turn(shared, &plan, &classify, &mut work).await;

@@ -1,7 +1,5 @@
 //! The question whether a call could begin, as consumers of queues ask it (rule MSG-10).
 
-use std::time::Instant;
-
 use super::*;
 
 /// Answers `/hang` once it is let go, `/fail` with 500, and everything else at once.
@@ -63,7 +61,7 @@ async fn msg_10_an_open_breaker_is_waited_for_until_its_next_try() {
                 recovery_backoff = { jitter = 0.0 } }";
     let bed = Bed::new(&upstream.url(), text).await;
     bed.get("/web/fail").await;
-    let opened = Instant::now();
+    let opened = tokio::time::Instant::now();
     let refused = problem(bed.get("/.breakerbox/web/ready").await, 503, "not-ready").await;
     let wait = refused["retry_after_ms"].as_u64().unwrap();
     assert!((1..=1000).contains(&wait), "{refused}");
