@@ -75,6 +75,9 @@ pub mod agents;
 #[cfg(feature = "mcp")]
 pub mod mcp;
 
+#[cfg(any(feature = "admin", feature = "gateway"))]
+mod rounded;
+
 #[cfg(feature = "cli")]
 pub mod reload;
 
@@ -144,14 +147,14 @@ pub mod policy {
     pub use breakerbox_policy::{
         AdaptiveRule, AdaptiveSettings, BackoffSettings, BreakerCause, BreakerCommand,
         BreakerEvent, BreakerSettings, BudgetSettings, BulkheadSettings, CancelledPolicy,
-        ChaosSettings, Class, ClassifySettings, CommandSource, DependencySettings, EndedPermits,
-        Executed, GiveUp, HalfOpenLimit, HalfOpenRule, HalfOpenSettings, HalfOpenView, HedgeDelay,
-        HedgeSettings, IllegalTransition, Intensity, KeySettings, LostProbe, OpenTime, Outcome,
-        Override, OverrideMode, PanicReport, PauseReason, PermitKind, Placement, Priority,
-        QuarantineSettings, QuotaReset, Rate, RateError, RateLimitSettings, RefusalState,
-        RestartType, RetryJitter, RetrySettings, RoundedDuration, SettingProblem, State, StopCause,
-        Symptom, Symptoms, ThrottleSettings, Time, TimeoutSettings, TripReason, WhenAllDown,
-        WhileRestarting, WindowCounts, WindowKind, WorkerSettings,
+        ChaosSettings, Class, ClassifySettings, CommandSource, CountedNoun, DependencySettings,
+        EndedPermits, Executed, GiveUp, HalfOpenLimit, HalfOpenRule, HalfOpenSettings,
+        HalfOpenView, HedgeDelay, HedgeSettings, IllegalTransition, Intensity, KeySettings,
+        LostProbe, OpenTime, Outcome, Override, OverrideMode, PanicReport, PauseReason, PermitKind,
+        Placement, Priority, QuarantineSettings, QuotaReset, Rate, RateError, RateLimitSettings,
+        RefusalState, RestartType, RetryJitter, RetrySettings, RoundedDuration, SettingProblem,
+        State, StopCause, Symptom, Symptoms, ThrottleSettings, Time, TimeoutSettings, TripReason,
+        WhenAllDown, WhileRestarting, WindowCounts, WindowKind, WorkerSettings,
     };
 }
 

@@ -10,6 +10,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::AddError;
+use super::access_log::AccessLog;
 use super::caller_auth::AuthTable;
 use super::caller_limits::CallerTable;
 use super::fallback::{CacheBound, FallbackCaches, FormerCache, narrowed};
@@ -137,6 +138,8 @@ pub(super) struct ThreadContext {
     pub(super) tls: Arc<ListenerTls>,
     pub(super) budget: BufferBudget,
     pub(super) callers: Arc<CallerTable>,
+    /// The access log, if there is one.
+    pub(super) access: Option<AccessLog>,
 }
 
 /// Parts of the gateway that all its routes share.
