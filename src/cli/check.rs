@@ -1,4 +1,4 @@
-//! `breakerbox check`: validates the configuration, and prints what is set and by which layer.
+//! `breakerbox check`: validates the configuration, and prints the values that are set with their layers.
 //!
 //! It starts nothing, and refuses what `serve` would refuse. The readers of the configuration mask
 //! secrets.

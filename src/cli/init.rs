@@ -83,7 +83,7 @@ pub(crate) fn run(
     Ok(ExitReason::Done)
 }
 
-/// Asks for what is missing, until an answer can be used. Returns `None` at the end of the input.
+/// Asks for the missing values, until an answer can be used. Returns `None` at the end of the input.
 fn ask(
     (mut name, mut url): (Option<String>, Option<String>),
     input: &mut dyn BufRead,

@@ -1,4 +1,4 @@
-//! Names that other systems have for what is a key here.
+//! Names that other systems have for keys of this configuration.
 //!
 //! They come from Hystrix, resilience4j, Polly, gobreaker, Envoy, nginx and clients of HTTP.
 

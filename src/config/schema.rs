@@ -68,7 +68,7 @@ fn own(key: &KeyDescription, default: Option<&String>) -> Value {
 /// A key or a section.
 #[derive(Default)]
 struct SchemaNode {
-    /// What it may be, beside a table.
+    /// Schemas of its values, beside a table.
     own: Vec<Value>,
     below: BTreeMap<String, SchemaNode>,
 }

@@ -222,7 +222,7 @@ impl<'a> Section<'a> {
         None
     }
 
-    /// Notes that a key is known, and what it may be.
+    /// Notes that a key is known, with its allowed values.
     fn ask<T>(&self, key: &str, shape: &ValueType<'_, T>) {
         let path = self.path_of(key);
         let mut report = self.report.borrow_mut();

@@ -31,8 +31,12 @@ pub(super) fn problem(name: &str, text: &str, errors: &[toml::de::Error]) -> Pro
         let allowed = "TOML, such as [dependencies.web] with kind = \"http\" in the line below it";
         return Problem::of_layer(reason, allowed, &origin);
     }
+    let line = text.lines().nth(place.line - 1).unwrap_or_default();
     let message = match duplicate(message, text, place.line) {
         Some(duplicate) => duplicate,
+        None if line.contains(':') && !line.contains('=') && !line.trim().starts_with('[') => {
+            "a key and its value have = between them, not a colon".to_owned()
+        }
         None => message.to_owned(),
     };
     let reason = format!("line {}, column {}: {message}", place.line, place.column);
@@ -80,7 +84,7 @@ fn foreign_format(text: &str) -> Option<&'static str> {
     is_yaml.then_some("YAML")
 }
 
-/// Names what a text has twice, and its first place.
+/// Names the table or key that a text has twice, and its first place.
 fn duplicate(message: &str, text: &str, line: usize) -> Option<String> {
     if !message.contains("duplicate") {
         return None;

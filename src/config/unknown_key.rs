@@ -8,7 +8,7 @@ use config::{Value, ValueKind};
 use super::foreign_names;
 use super::known_keys::{KnownKeys, folded, last_of};
 
-/// What was probably meant.
+/// The key that was probably meant.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct KeyAdvice {
     /// The reason, in words.

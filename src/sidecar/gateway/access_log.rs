@@ -17,7 +17,6 @@ use tokio::time::Instant;
 
 use super::call_note::CallNote;
 use super::headers::{ATTEMPTS, SOURCE};
-use super::route::RouteTable;
 use crate::config::AccessLogTarget;
 use crate::lock::LockExt as _;
 use writer::{LineWriter, LogSink};
@@ -81,11 +80,15 @@ impl AccessLog {
         Ok((Self { lines, lost }, AccessWriter(Mutex::new(is_done))))
     }
 
-    /// Begins the line of a request.
-    pub(super) fn begin<B>(&self, request: &Request<B>, routes: &RouteTable) -> AccessEntry {
+    /// Begins the line of a request. `is_known`: whether a name is that of a dependency.
+    pub(super) fn begin<B>(
+        &self,
+        request: &Request<B>,
+        is_known: impl FnOnce(&str) -> bool,
+    ) -> AccessEntry {
         let path = request.uri().path();
         let name = path.split('/').nth(1).unwrap_or_default();
-        let known = routes.contains_key(name);
+        let known = is_known(name);
         let path = path.get(..MAX_PATH).unwrap_or(path);
         let parent = request.headers().get("traceparent");
         let parent = parent.and_then(|value| value.to_str().ok());
@@ -218,7 +221,7 @@ mod tests {
             .body(())
             .unwrap();
         for _ in 0..100 {
-            drop(log.begin(&request, &RouteTable::default()));
+            drop(log.begin(&request, |_| true));
         }
         let lost = log.lost.load(Ordering::Relaxed);
         assert!(lost >= 80, "{lost} of 100");

@@ -60,7 +60,8 @@ pub(super) async fn answer(
     let grpc = grpc::media_of(request.headers()).cloned();
     let span = lane.tracing.begin(&request, caller.address);
     let access = lane.access.as_ref();
-    let mut access = access.map(|log| log.begin(&request, &lane.routes.load()));
+    let mut access =
+        access.map(|log| log.begin(&request, |name| lane.routes.load().contains_key(name)));
     let places = lane.config.load().per_caller.places;
     let (place, (mut response, is_read)) = match caller.enter(places) {
         Ok(place) => (

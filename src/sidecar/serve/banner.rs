@@ -1,5 +1,5 @@
-//! The lines that `serve` prints once it listens: addresses for programs, then what a person asks
-//! first.
+//! The lines that `serve` prints once it listens: addresses for programs, then answers to the
+//! first questions of a person.
 //!
 //! The lines for programs are a word and an address each, and come first. It shows no secret.
 
@@ -88,7 +88,7 @@ fn is_mcp(one: &DependencyConfig) -> bool {
     one.mcp.is_some() || one.members.is_some()
 }
 
-/// Returns what stands behind the address.
+/// Returns the destination of the calls.
 fn destination(one: &DependencyConfig) -> String {
     match (&one.url, one.kind) {
         // Its address has neither user nor query: the configuration accepts none.

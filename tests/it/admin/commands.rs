@@ -91,9 +91,9 @@ async fn item_101_status_shows_a_table_or_json() {
         nobody.err
     );
     for arguments in [
-        &["status", "dpe"][..],
-        &["open", "dpe", "--reason", "a drill"],
-        &["restart", "dpe", "--reason", "a drill"],
+        &["status", "dap"][..],
+        &["open", "dap", "--reason", "a drill"],
+        &["restart", "dap", "--reason", "a drill"],
     ] {
         let near = run(signed(&rig, arguments)).await;
         assert_eq!(near.code, Some(1), "{arguments:?}");

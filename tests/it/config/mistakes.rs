@@ -361,7 +361,7 @@ const MISTAKES: &[Mistake] = &[
     file(
         "a colon",
         "[dependencies.weather]\nkind: \"http\"\n",
-        &["line 2, column", "expected `=`"],
+        &["line 2, column", "have = between them"],
     ),
     file(
         "a section twice",

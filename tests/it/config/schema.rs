@@ -97,8 +97,14 @@ fn cfg_1_the_schema_and_the_reader_agree() {
         ("retry.budget = \"off\"", true),
         ("hedge = \"off\"", true),
         ("chaos = true", false),
-        ("headers = { x-a = \"1\" }", true),
-        ("headers = { x-a = 1 }", false),
+        (
+            "kind = \"http\"\nurl = \"http://a\"\nheaders = { x-a = \"1\" }",
+            true,
+        ),
+        (
+            "kind = \"http\"\nurl = \"http://a\"\nheaders = { x-a = 1 }",
+            false,
+        ),
         ("kind = \"htp\"", false),
         ("idempotent = [\"GET\"]", true),
         (

@@ -177,7 +177,7 @@ fn a_breaker_that_stays_open_is_open_to_the_end_of_the_trace() {
     );
     // It opened at 200 ms, for 30 s.
     assert_eq!(replayed["open_ms"], 6_800.0, "{replayed}");
-    let arguments = ["replay", &text(&path), "--dependency", "dpe"];
+    let arguments = ["replay", &text(&path), "--dependency", "dap"];
     let (output, _, err) = run(&arguments);
     assert_eq!(output.status.code(), Some(2), "{err}");
     assert!(err.contains("did you mean dep?"), "{err}");
