@@ -1,8 +1,13 @@
 //! The command's own modules: one for each subcommand.
 
+// arguments
+pub(crate) mod advice;
+mod config_args;
+
 // without a network
 pub(crate) mod check;
 pub(crate) mod import;
+pub(crate) mod init;
 pub(crate) mod replay;
 
 // of a running Breakerbox
@@ -14,10 +19,7 @@ pub(crate) mod serve;
 
 use std::process::ExitCode;
 
-/// Returns a count with its noun, such as `1 event`.
-pub(crate) fn counted(count: usize, one: &str, many: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { many })
-}
+pub(crate) use config_args::ConfigArgs;
 
 /// Result of a command, as exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

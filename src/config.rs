@@ -12,10 +12,16 @@ mod source;
 mod table_lists;
 mod variable_names;
 
+mod layer_files;
+mod toml_mistake;
+
 // values
 mod credential_names;
+mod foreign_names;
+mod known_keys;
 mod masking;
 mod section;
+mod unknown_key;
 mod url;
 mod value_type;
 
@@ -61,6 +67,7 @@ mod workers;
 
 // other formats
 mod client_import;
+mod schema;
 
 pub mod credentials;
 mod problem;
@@ -79,10 +86,12 @@ pub use client_import::{ImportError, ImportedConfig, import_clients};
 pub(crate) use credential_names::{holds_credentials, is_credential_name};
 pub use dependency::DependencyConfig;
 pub use fallback::{FallbackConfig, FallbackKind, FallbackOn};
-pub use gateway::{GatewayConfig, TrustedHeader};
+pub use gateway::{AccessLogTarget, GatewayConfig, TrustedHeader};
 pub use gateway_tls::GatewayTls;
 pub use kind::DependencyKind;
 pub use loader::{Loader, Sources};
+#[cfg(feature = "gateway")]
+pub(crate) use masking::looks_secret;
 pub use mcp::{CallerSessions, McpConfig};
 pub use mcp_group::GroupMember;
 pub use mcp_tools::{ToolRule, ToolRules};
@@ -92,6 +101,7 @@ pub use per_caller::PerCallerConfig;
 pub use problem::{ConfigError, Problem, Warning};
 pub use recorder::RecorderConfig;
 pub use reload::ReloadConfig;
+pub use schema::schema;
 pub use secret::Secret;
 pub use upstream::{HttpVersion, ProxyChoice, UpstreamConfig};
 pub use upstream_tls::UpstreamTls;
@@ -169,11 +179,15 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Loads the layers from their default places.
+    /// Loads the layers from their default places, and logs the warnings.
     ///
     /// # Errors  [`ConfigError`] with all problems; show it and stop.
     pub fn load() -> Result<Self, ConfigError> {
-        Self::loader().load()
+        let settings = Self::loader().load()?;
+        for warning in &settings.warnings {
+            tracing::warn!("configuration: {warning}");
+        }
+        Ok(settings)
     }
 
     /// Returns a loader, to read the layers from other places.
@@ -202,20 +216,24 @@ impl Settings {
     /// All keys that can be set; `*` is the name of a dependency, `[0]` an index.
     #[must_use]
     pub fn keys() -> Vec<String> {
-        let table = |entries: Vec<(&str, Value)>| {
-            let entries = entries
-                .into_iter()
-                .map(|(key, value)| (key.to_owned(), value));
-            Value::new(None, entries.collect::<::config::Map<String, Value>>())
-        };
-        let fallback = Value::new(None, vec![table(Vec::new())]);
-        let tools = table(vec![("*", table(Vec::new()))]);
-        let any = table(vec![("fallback", fallback), ("tools", tools)]);
-        let root = table(vec![("dependencies", table(vec![("*", any)]))]);
         let report = RefCell::new(LoadReport::default());
-        read_root(&root, "", &report);
-        report.into_inner().asked.into_iter().collect()
+        read_root(&every_table(), "", &report);
+        report.into_inner().asked.into_keys().collect()
     }
+}
+
+/// Returns a tree with each table that has a name of its own, so that every key is read.
+fn every_table() -> Value {
+    let table = |entries: Vec<(&str, Value)>| {
+        let entries = entries
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value));
+        Value::new(None, entries.collect::<::config::Map<String, Value>>())
+    };
+    let fallback = Value::new(None, vec![table(Vec::new())]);
+    let tools = table(vec![("*", table(Vec::new()))]);
+    let any = table(vec![("fallback", fallback), ("tools", tools)]);
+    table(vec![("dependencies", table(vec![("*", any)]))])
 }
 
 /// Reads the merged tree. Fails if there is any problem.
@@ -301,7 +319,14 @@ fn read_dependencies(table: &Section<'_>, environment: &str) -> BTreeMap<String,
             let others = names.iter().filter(|other| {
                 *other != name && table.named(other).origin().rank < LayerRank::DotEnv
             });
-            if let Some(near) = nearest_word(name, others.map(String::as_str)) {
+            let others: Vec<&str> = others.map(String::as_str).collect();
+            if let Some((owner, rest)) = variable_names::split(name, &others) {
+                // The names of its keys are no mistake, so none of them is read.
+                let (reason, allowed) = variable_names::one_underscore(owner, rest);
+                section.conflict_here(&reason, &allowed);
+                continue;
+            }
+            if let Some(near) = nearest_word(name, others.iter().copied()) {
                 let reason = format!("no file has this dependency, did you mean {near}?");
                 section.conflict_here(&reason, "a dependency of the files, or to set its kind too");
             }

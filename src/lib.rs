@@ -75,6 +75,9 @@ pub mod agents;
 #[cfg(feature = "mcp")]
 pub mod mcp;
 
+#[cfg(any(feature = "admin", feature = "gateway"))]
+mod rounded;
+
 #[cfg(feature = "cli")]
 pub mod reload;
 
@@ -148,14 +151,14 @@ pub mod policy {
         Acknowledgement, AdaptiveRule, AdaptiveSettings, AnswerCounts, BackoffSettings,
         BreakerCause, BreakerCommand, BreakerEvent, BreakerSettings, BudgetSettings,
         BulkheadSettings, CancelledPolicy, CauseKind, ChaosSettings, Class, ClassifySettings,
-        CommandSource, DependencySettings, EndedPermits, Executed, GiveUp, HalfOpenLimit,
-        HalfOpenRule, HalfOpenSettings, HalfOpenView, HealthSettings, HedgeDelay, HedgeSettings,
-        IllegalTransition, Intensity, KeySettings, LostProbe, OpenTime, Outage, OutageCause,
-        OutageCondition, Outcome, Override, OverrideMode, PanicReport, PauseReason, PermitKind,
-        Placement, Priority, ProbeNote, QuarantineSettings, QuotaReset, Rate, RateError,
-        RateLimitSettings, RefusalState, RestartType, RetryJitter, RetrySettings, RoundedDuration,
-        SettingProblem, State, StopCause, Symptom, Symptoms, ThrottleSettings, Time,
-        TimeoutSettings, TripReason, WhenAllDown, WhileRestarting, WindowCounts, WindowKind,
+        CommandSource, CountedNoun, DependencySettings, EndedPermits, Executed, GiveUp,
+        HalfOpenLimit, HalfOpenRule, HalfOpenSettings, HalfOpenView, HealthSettings, HedgeDelay,
+        HedgeSettings, IllegalTransition, Intensity, KeySettings, LostProbe, OpenTime, Outage,
+        OutageCause, OutageCondition, Outcome, Override, OverrideMode, PanicReport, PauseReason,
+        PermitKind, Placement, Priority, ProbeNote, QuarantineSettings, QuotaReset, Rate,
+        RateError, RateLimitSettings, RefusalState, RestartType, RetryJitter, RetrySettings,
+        RoundedDuration, SettingProblem, State, StopCause, Symptom, Symptoms, ThrottleSettings,
+        Time, TimeoutSettings, TripReason, WhenAllDown, WhileRestarting, WindowCounts, WindowKind,
         WorkerSettings,
     };
 }

@@ -6,12 +6,11 @@
 mod cli;
 
 use std::io::{self, Write, stderr, stdout};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use cli::demo::Scenario;
-use cli::{ExitReason, check, demo, import, operator, replay, serve};
+use cli::{ConfigArgs, ExitReason, advice, check, demo, import, init, operator, replay, serve};
 
 /// Actor-based supervision for the calls that a program makes to things it does not control.
 #[derive(Debug, Parser)]
@@ -48,29 +47,23 @@ enum Command {
     /// In development without a configuration it starts three simulated dependencies on loopback; a
     /// named directory must have a default.toml. SIGHUP and changed files are applied while it
     /// runs. On SIGTERM and ctrl-c, requests in flight may finish first. It prints the addresses on
-    /// which it listens.
+    /// which it listens, and where each dependency is called.
     Serve {
-        /// Directory of the configuration files [default: config, if it exists]
-        #[arg(long, value_name = "DIR")]
-        config: Option<PathBuf>,
-        /// Environment, such as production [default: $BREAKERBOX_ENV or development]
-        #[arg(long, value_name = "NAME")]
-        env: Option<String>,
+        #[command(flatten)]
+        config: ConfigArgs,
     },
-    /// Validates the configuration and prints every effective value with its layer
+    /// Validates the configuration and prints what is set, with its layer
     ///
     /// It refuses what serve would refuse, and warns of settings without effect.
-    Check {
-        /// Directory of the configuration files [default: config, if it exists]
-        #[arg(long, value_name = "DIR")]
-        config: Option<PathBuf>,
-        /// Environment, such as production [default: $BREAKERBOX_ENV or development]
-        #[arg(long, value_name = "NAME")]
-        env: Option<String>,
-        /// Checks it for a program with its own code: a dependency needs no kind
-        #[arg(long)]
-        library: bool,
-    },
+    Check(check::CheckArgs),
+    /// Writes a first configuration for one HTTP service
+    ///
+    /// Without arguments it asks on a terminal. It overwrites nothing.
+    Init(init::InitArgs),
+    /// Prints the JSON Schema of the configuration, for editors
+    ///
+    /// A file that begins with `#:schema FILE` is completed and checked by editors that know TOML.
+    Schema,
     /// Turns the MCP servers of a client's file into a configuration
     ///
     /// Reads the files of Claude, Cursor and VS Code (mcp.json), and prints commented TOML. What needs a
@@ -120,6 +113,9 @@ fn main() -> ExitCode {
         Err(error) => {
             // If this cannot be written either, no output is left.
             let _ = error.print();
+            if let Some(advice) = advice::about(&error) {
+                let _ = writeln!(stderr(), "  tip: {advice}");
+            }
             let wrong = error.use_stderr();
             return if wrong {
                 ExitReason::WrongUse
@@ -137,12 +133,13 @@ fn main() -> ExitCode {
             stay,
         } => demo::run(scenario, fast, stay, &mut out, &mut err),
         Command::MemoryServer => demo::research::serve_memory(&mut err),
-        Command::Serve { config, env } => serve::run(config, env, &mut out, &mut err),
-        Command::Check {
-            config,
-            env,
-            library,
-        } => check::run(config, env, library, &mut out, &mut err),
+        Command::Serve { config } => serve::run(config, &mut out, &mut err),
+        Command::Check(arguments) => check::run(arguments, &mut out, &mut err),
+        Command::Init(arguments) => init::run(&arguments, &mut out, &mut err),
+        Command::Schema => {
+            let written = out.write_all(breakerbox::config::schema().as_bytes());
+            written.map(|()| ExitReason::Done)
+        }
         Command::Import(arguments) => import::run(&arguments, &mut out, &mut err),
         Command::Replay(arguments) => replay::run(&arguments, &mut out, &mut err),
         Command::Status(status) => operator::status(&status, &mut out, &mut err),
@@ -190,7 +187,12 @@ fn write_man_page(
         Some(name) => match all.find_subcommand(name) {
             Some(one) => one.clone(),
             None => {
-                writeln!(err, "breakerbox: there is no command {name:?}")?;
+                let known = all.get_subcommands().map(clap::Command::get_name);
+                let near = match breakerbox_actors::nearest_word(name, known) {
+                    Some(near) => format!(", did you mean {near}?"),
+                    None => String::new(),
+                };
+                writeln!(err, "breakerbox: there is no command {name:?}{near}")?;
                 return Ok(ExitReason::WrongUse);
             }
         },

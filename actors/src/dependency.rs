@@ -15,7 +15,7 @@ use crate::state::PerWorker;
 use crate::state::call_hold::OpenAnswer;
 use crate::verdict::Verdict;
 
-pub use time_limit::{TimeLimit, TimeLimitExceeded};
+pub use time_limit::TimeLimitExceeded;
 
 /// An external service that is called and can fail: an API, a database, a model.
 ///

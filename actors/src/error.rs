@@ -14,6 +14,7 @@ use breakerbox_policy::{Executed, PauseReason, RefusalState, RoundedDuration};
 
 use crate::bulkhead_limit::BulkheadLimit;
 use crate::refusal_reason::RefusalReason;
+use crate::time_limit::TimeLimit;
 
 pub use start_error::{StartError, UnknownName};
 
@@ -67,6 +68,8 @@ pub enum CallError<E> {
     TimedOut {
         /// The dependency's name.
         dependency: Arc<str>,
+        /// The limit that was exceeded.
+        limit: TimeLimit,
         /// Time spent on the call.
         after: Duration,
         /// Execution state of the work.
@@ -255,9 +258,14 @@ pub enum Fault {
 
 impl<E> CallError<E> {
     /// The error of a call that ran out of time.
-    pub(crate) fn timed_out(dependency: Arc<str>, after: Duration, executed: Executed) -> Self {
+    pub(crate) fn timed_out(
+        dependency: Arc<str>,
+        (limit, after): (TimeLimit, Duration),
+        executed: Executed,
+    ) -> Self {
         Self::TimedOut {
             dependency,
+            limit,
             after,
             executed,
         }
@@ -415,11 +423,12 @@ impl<E: fmt::Display> fmt::Display for CallError<E> {
             }
             Self::TimedOut {
                 dependency,
+                limit,
                 after,
                 executed,
             } => write!(
                 out,
-                "{dependency} did not answer within {} (executed: {executed})",
+                "{dependency} did not answer within {} ({limit}; executed: {executed})",
                 RoundedDuration(*after)
             ),
             Self::Stalled { dependency, after } => write!(

@@ -26,6 +26,7 @@ use crate::dependency::Dependency;
 use crate::error::CallError;
 use crate::state::Shared;
 use crate::supervisor::StableMailbox;
+use crate::time_limit::TimeLimit;
 
 pub(crate) use actor::{FallbackActor, FallbackPollHook, note_outage, patience};
 use actor::{PendingReply, ServeFallback};
@@ -445,8 +446,14 @@ impl<D: Dependency> Fallbacks<D> {
         // the error too, while it begins.
         let kept = why.try_lock().ok().and_then(|mut why| why.take());
         Err(kept.unwrap_or_else(|| {
-            let after = shared.clock.now().since(began);
-            let error = CallError::timed_out(Arc::clone(&shared.name), after, executed);
+            let now = shared.clock.now();
+            // Each fallback has as long as an attempt.
+            let limit = match deadline {
+                Some(deadline) if deadline <= now => TimeLimit::Caller,
+                _ => TimeLimit::Attempt,
+            };
+            let exceeded = (limit, now.since(began));
+            let error = CallError::timed_out(Arc::clone(&shared.name), exceeded, executed);
             (error, None)
         }))
     }

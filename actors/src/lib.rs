@@ -23,6 +23,8 @@ mod refusal_reason;
 
 mod bulkhead_limit;
 
+mod time_limit;
+
 mod error;
 
 mod event;
@@ -73,7 +75,7 @@ pub use call::{Served, Streamed};
 pub use call_options::CallOptions;
 pub use client::{AnswerMemory, Client, Readiness};
 pub use clock::Clock;
-pub use dependency::{CallContext, Dependency, TimeLimit, TimeLimitExceeded};
+pub use dependency::{CallContext, Dependency, TimeLimitExceeded};
 pub use error::{CallError, Fault, Limit, NotExecutedReason, Refused, StartError, UnknownName};
 pub use event::{
     AppliedReload, EVENT_HISTORY, Event, EventKind, EventListener, OPERATOR_EVENT_HISTORY,
@@ -107,4 +109,5 @@ pub use state::totals::{LatencyView, RecentAnswers, TotalsView};
 pub use supervisor::{
     Child, ChildRef, ChildStatus, DeathWatch, Group, GroupRef, Terminated, TreeNode, end_with,
 };
+pub use time_limit::TimeLimit;
 pub use verdict::Verdict;

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use breakerbox_policy::{Class, Executed, Symptom};
 
+use crate::time_limit::TimeLimit;
+
 /// A class, with further information from the dependency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -175,8 +177,8 @@ pub(crate) enum AttemptError<E> {
     Failed(E),
     /// A fault was injected.
     Injected,
-    /// A limit of time was over first, with the work executed as said.
-    TimedOut(Executed),
+    /// This limit of time was over first, with the work executed as said.
+    TimedOut(TimeLimit, Executed),
 }
 
 #[cfg(test)]

@@ -36,6 +36,7 @@ use crate::error::CallError;
 use crate::event::EventKind;
 use crate::state::{Route, Shared};
 use crate::supervisor::{DriverQueue, Incarnation, PollHook, Readiness, caught};
+use crate::time_limit::TimeLimit;
 use crate::verdict::Verdict;
 use crate::worker::inline::{InlineExecutor, InlineHandle};
 use crate::worker::queue::WorkQueue;
@@ -63,6 +64,8 @@ pub(crate) struct WorkerJob<D: Dependency> {
     pub(crate) context: CallContext,
     /// Maximum time from its begin to its end.
     pub(crate) attempt_limit: Option<Duration>,
+    /// The limit that the deadline of its context is of.
+    pub(crate) deadline_limit: TimeLimit,
     /// Progress from which that time counts.
     pub(crate) progress: Option<AttemptProgress>,
     /// Conditions of the calls that it makes.
@@ -145,8 +148,8 @@ impl<D: Dependency> Responder<D> {
         }
     }
 
-    /// Ends work that was not begun before its deadline.
-    pub(crate) fn expire(self, now: Time) {
+    /// Ends work that was not begun before its deadline. `limit`: what that is of.
+    pub(crate) fn expire(self, now: Time, limit: TimeLimit) {
         let Some(replier) = &self.replier else {
             return;
         };
@@ -155,16 +158,16 @@ impl<D: Dependency> Responder<D> {
             return own.refuse(|shared| shared.not_executed(shared.absence(), None));
         }
         let after = replier.waited(now);
-        self.time_out(now, after, Executed::No);
+        self.time_out(now, (limit, after), Executed::No);
     }
 
     /// Ends a call that has run out of time.
-    pub(crate) fn time_out(self, now: Time, after: Duration, executed: Executed) {
+    pub(crate) fn time_out(self, now: Time, exceeded: (TimeLimit, Duration), executed: Executed) {
         let Some(replier) = &self.replier else {
             return;
         };
         let shared = replier.shared();
-        let error = CallError::timed_out(Arc::clone(&shared.name), after, executed);
+        let error = CallError::timed_out(Arc::clone(&shared.name), exceeded, executed);
         let verdict = shared.timed_out();
         self.answer(verdict, now, Err(FailedAttempt::failed(error, &verdict)));
     }
@@ -420,7 +423,7 @@ impl<D: Dependency> Worker<D> {
             .deadline
             .is_some_and(|deadline| deadline <= now)
         {
-            work.responder.expire(now);
+            work.responder.expire(now, work.job.deadline_limit);
             return;
         }
         if !work.responder.begin(now) {

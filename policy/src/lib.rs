@@ -74,7 +74,7 @@ pub use settings::{
     WhileRestarting, WindowKind, WorkerSettings,
 };
 pub use supervision::{PanicReport, StopCause};
-pub use text::RoundedDuration;
+pub use text::{CountedNoun, RoundedDuration};
 pub use throttle::{Pause, PauseReason, Throttle};
 pub use time::Time;
 pub use window::{Window, WindowCounts};

@@ -41,14 +41,21 @@ fn two_digits(number: f64) -> f64 {
     }
 }
 
-/// A count and its noun: `1 call`, `2 calls`.
-pub(crate) struct CountedNoun(pub(crate) u64, pub(crate) &'static str);
+/// A count and its noun, such as `1 call`, `2 calls` or `3 dependencies`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CountedNoun(pub u64, pub &'static str);
 
 impl fmt::Display for CountedNoun {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(count, noun) = self;
-        let plural = if *count == 1 { "" } else { "s" };
-        write!(out, "{count} {noun}{plural}")
+        if *count == 1 {
+            return write!(out, "1 {noun}");
+        }
+        let is_vowel = |letter: char| "aeiou".contains(letter);
+        match noun.strip_suffix('y') {
+            Some(stem) if !stem.ends_with(is_vowel) => write!(out, "{count} {stem}ies"),
+            _ => write!(out, "{count} {noun}s"),
+        }
     }
 }
 
@@ -82,5 +89,7 @@ mod tests {
     fn one_is_singular() {
         assert_eq!(CountedNoun(1, "probe").to_string(), "1 probe");
         assert_eq!(CountedNoun(0, "probe").to_string(), "0 probes");
+        assert_eq!(CountedNoun(2, "dependency").to_string(), "2 dependencies");
+        assert_eq!(CountedNoun(2, "key").to_string(), "2 keys");
     }
 }

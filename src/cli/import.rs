@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 
 use breakerbox::Settings;
 use breakerbox::config::{ImportedConfig, import_clients};
+use breakerbox::policy::CountedNoun;
 use breakerbox_actors::printable;
 
-use crate::cli::{ExitReason, counted};
+use crate::cli::ExitReason;
 
 /// Arguments of `import`.
 #[derive(Debug, clap::Args)]
@@ -78,7 +79,7 @@ fn tell(imported: &ImportedConfig, err: &mut dyn Write) -> io::Result<()> {
         }
         Err(error) => writeln!(err, "breakerbox: it has to be completed: {error}")?,
     }
-    let ready = counted(imported.ready, "server", "servers");
+    let ready = CountedNoun(imported.ready as u64, "server");
     let rest = match imported.commented {
         0 => String::new(),
         number => format!(", {number} in comments"),

@@ -13,7 +13,7 @@ use breakerbox::config::ConfigError;
 use breakerbox::policy::{BreakerSettings, Time};
 use breakerbox::recorder::{Recording, Trace};
 use breakerbox::{Settings, serve};
-use breakerbox_actors::printable;
+use breakerbox_actors::{nearest_word, printable};
 
 use crate::cli::ExitReason;
 use machine::Tape;
@@ -77,11 +77,15 @@ pub(crate) fn run(
     let recordings: Vec<&Recording> = trace.recordings.iter().filter(wanted).collect();
     if let (Some(name), true) = (only, recordings.is_empty()) {
         let known: Vec<&str> = trace.recordings.iter().map(|one| &*one.name).collect();
+        let near = match nearest_word(name, known.iter().copied()) {
+            Some(near) => format!(", did you mean {}?", printable(near)),
+            None => String::new(),
+        };
         let known = known.join(", ");
         let (name, known) = (printable(name), printable(&known));
         writeln!(
             err,
-            "breakerbox: {path}: it has no dependency {name}, allowed: {known}"
+            "breakerbox: {path}: it has no dependency {name}{near}, allowed: {known}"
         )?;
         return Ok(ExitReason::WrongUse);
     }
@@ -97,7 +101,7 @@ pub(crate) fn run(
                 )?;
             }
         }
-        played.push(play(recording, &candidates));
+        played.push(play(recording, &candidates, end_of(&trace)));
     }
     if arguments.json {
         report::write_json(&trace, &played, out)?;
@@ -132,14 +136,21 @@ fn load(dir: Option<&Path>, environment: Option<&str>) -> Result<CandidateSettin
     Ok(CandidateSettings { label, settings })
 }
 
-/// Replays one dependency's calls under its recorded settings and under each candidate.
-fn play(recording: &Recording, candidates: &[CandidateSettings]) -> PlayedDependency {
+/// Returns the end of the last outcome of any dependency.
+fn end_of(trace: &Trace) -> Time {
+    let last = |one: &Recording| one.outcomes.last().map(|last| last.ended);
+    let ends = trace.recordings.iter().filter_map(last);
+    ends.max().unwrap_or_default()
+}
+
+/// Replays one dependency's calls under its recorded settings and under each candidate, until `end`.
+fn play(recording: &Recording, candidates: &[CandidateSettings], end: Time) -> PlayedDependency {
     let tape = Tape::new(recording);
     let mut runs = Vec::new();
     if !recording.settings.is_empty() {
         runs.push(ReplayRun {
             label: "recorded".to_owned(),
-            books: tape.play(&recording.settings),
+            books: tape.play(&recording.settings, end),
         });
     }
     for candidate in candidates {
@@ -148,7 +159,7 @@ fn play(recording: &Recording, candidates: &[CandidateSettings]) -> PlayedDepend
             found.map_or_else(BreakerSettings::default, |one| one.settings.breaker.clone());
         runs.push(ReplayRun {
             label: candidate.label.clone(),
-            books: tape.play(&[(Time::ZERO, breaker)]),
+            books: tape.play(&[(Time::ZERO, breaker)], end),
         });
     }
     PlayedDependency {

@@ -1,17 +1,15 @@
 //! `breakerbox serve`: runs the library's sidecar, with log output.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
 
 use breakerbox::serve::{self, ServeEnd};
 use breakerbox::telemetry::{Format, Telemetry};
 
-use super::ExitReason;
+use super::{ConfigArgs, ExitReason};
 
 /// Runs the sidecar until told to stop.
 pub(crate) fn run(
-    config: Option<PathBuf>,
-    env: Option<String>,
+    config: ConfigArgs,
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> io::Result<ExitReason> {
@@ -19,7 +17,7 @@ pub(crate) fn run(
         writeln!(err, "breakerbox: {error}")?;
         return Ok(ExitReason::WrongUse);
     }
-    let end = actix::System::new().block_on(serve::run(config, env, out, err))?;
+    let end = actix::System::new().block_on(serve::run(config.choice(), out, err))?;
     Ok(match end {
         ServeEnd::Stopped => ExitReason::Done,
         ServeEnd::WrongUse => ExitReason::WrongUse,

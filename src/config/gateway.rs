@@ -1,7 +1,10 @@
 //! The section `gateway`.
 
+use std::fs::File;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::caller_auth::{self, CallerAuth};
@@ -27,6 +30,8 @@ pub struct GatewayConfig {
     pub tls: Option<GatewayTls>,
     /// Credentials that callers of every dependency present, unless it has a choice of its own.
     pub auth: Option<CallerAuth>,
+    /// Destination of a line for each request; `None` for no lines.
+    pub access_log: Option<AccessLogTarget>,
     /// Number of threads; `None` for one per processor.
     pub threads: Option<NonZeroU32>,
     /// Maximum number of callers' connections; further ones wait in the system's backlog.
@@ -67,6 +72,42 @@ pub struct GatewayConfig {
     pub shutdown_delay: Duration,
 }
 
+/// Destination of the access log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AccessLogTarget {
+    /// Standard output.
+    Stdout,
+    /// A file, to which lines are appended.
+    File(PathBuf),
+}
+
+impl AccessLogTarget {
+    /// Checks whether it can be opened, without creating anything.
+    ///
+    /// # Errors  The file is none, or cannot be written, or there is no folder for it.
+    pub fn check(&self) -> io::Result<()> {
+        let Self::File(path) = self else {
+            return Ok(());
+        };
+        match std::fs::metadata(path) {
+            // Opening a pipe would wait for its reader.
+            Ok(found) if !found.is_file() => Err(io::Error::other("it is not a file")),
+            Ok(_) => File::options().append(true).open(path).map(drop),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Err(_) => {
+                let parent = path
+                    .parent()
+                    .filter(|parent| !parent.as_os_str().is_empty());
+                match parent.is_none_or(std::path::Path::is_dir) {
+                    true => Ok(()),
+                    false => Err(io::Error::other("there is no folder for it")),
+                }
+            }
+        }
+    }
+}
+
 /// A request header by which a caller changes how its call is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -89,6 +130,7 @@ impl Default for GatewayConfig {
             trust: TRUST.map(|(_, header)| header).to_vec(),
             tls: None,
             auth: None,
+            access_log: None,
             threads: None,
             max_connections: number(10_000),
             max_head: 64_000,
@@ -161,6 +203,7 @@ pub(super) fn read(mut section: Section<'_>) -> GatewayConfig {
             .unwrap_or_default(),
         trust,
         auth: section.section_if_given("auth").and_then(caller_auth::read),
+        access_log: section.get_or("access_log", &access_log().or_off(), default.access_log),
         threads: section.get_or("threads", &threads, default.threads),
         max_connections,
         max_head: section.get_or("max_head", &head, default.max_head),
@@ -182,6 +225,28 @@ pub(super) fn read(mut section: Section<'_>) -> GatewayConfig {
     }
     section.finish();
     settings
+}
+
+/// Returns the type of a destination of the access log.
+fn access_log() -> ValueType<'static, AccessLogTarget> {
+    // A single word is no path: it was meant for another system's destination.
+    let is_target = |text: &str| text == "stdout" || text.contains(['/', '.', '\\']);
+    let text = string(
+        "\"stdout\", the path of a file such as \"access.log\"",
+        is_target,
+    );
+    text.map(
+        |text| {
+            Some(match text.as_str() {
+                "stdout" => AccessLogTarget::Stdout,
+                path => AccessLogTarget::File(PathBuf::from(path)),
+            })
+        },
+        |target| match target {
+            AccessLogTarget::Stdout => "stdout".to_owned(),
+            AccessLogTarget::File(path) => path.display().to_string(),
+        },
+    )
 }
 
 /// Returns the type of a host name or an address, without a port.

@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use config::{Config, Environment as EnvironmentSource, File, Map, Source as _, Value};
+use config::{Config, Environment as EnvironmentSource, Map, Source as _, Value};
 
 use super::dotenv::{self, DotEnvContent};
+use super::layer_files::{self, is_environment, is_missing};
 use super::problem::{ConfigError, Problem, Warning};
-use super::source::{CollectedValues, LayerRank, LinedToml, SingleValue, ValueOrigin};
+use super::source::{CollectedValues, LayerRank, SingleValue, ValueOrigin, read_toml};
 use super::variable_names::{ENVIRONMENT, PREFIX, too_large, unknown};
 use super::{Settings, otel, read, table_lists};
+
+type Layer = Result<Map<String, Value>, config::ConfigError>;
 
 /// Reads a configuration from its layers.
 ///
@@ -26,6 +29,7 @@ pub struct Loader {
     dotenv: Option<PathBuf>,
     texts: Vec<String>,
     embedded: Option<&'static str>,
+    simulates: bool,
     variables: Option<Vec<(String, String)>>,
     flags: Vec<(String, String)>,
 }
@@ -76,6 +80,14 @@ impl Loader {
     #[cfg(feature = "cli")]
     pub(crate) fn embedded(mut self, text: &'static str) -> Self {
         self.embedded = Some(text);
+        self
+    }
+
+    /// Reads TOML text as the lowest layer in every environment, in place of the files.
+    #[cfg(feature = "cli")]
+    pub(crate) fn simulating(mut self, text: &'static str) -> Self {
+        self.embedded = Some(text);
+        self.simulates = true;
         self
     }
 
@@ -137,14 +149,24 @@ impl Loader {
         if let Some(text) = self.embedded
             && !has_read
             && !self.has_files(&sources.environment)
-            && !layers.iter().flatten().any(sets_a_kind)
+            && (self.simulates || !layers.iter().flatten().any(sets_a_kind))
         {
-            if sources.environment == "development" {
-                let embedded = File::from_str(text, LinedToml(LayerRank::BuiltIn));
-                layers.insert(0, embedded.collect());
+            if sources.environment == "development" || self.simulates {
+                let name = "the built-in default.toml";
+                let embedded = read_toml(LayerRank::BuiltIn, name, text);
+                layers.insert(0, Ok(taken(embedded, &mut problems)));
             } else {
-                problems.push(no_configuration(&sources.environment));
+                let environment = &sources.environment;
+                problems.push(layer_files::no_configuration(environment, self.folder()));
             }
+        }
+        if self.finds_nothing(&layers) {
+            // EDGE-7: a program that is started in another folder would run with defaults alone.
+            warnings.push(Warning {
+                key: String::new(),
+                text: "nothing is configured: there is neither a file nor a variable".to_owned(),
+                origin: self.folder().display().to_string(),
+            });
         }
         // CFG-1: the layers are merged in this order, and a later one wins.
         let root = merge(layers, &mut problems);
@@ -152,6 +174,13 @@ impl Loader {
         #[cfg(feature = "gateway")]
         let settings = super::proxy_variables::apply(settings, &proxies);
         Ok(settings)
+    }
+
+    /// Returns true if the usual places were looked at, and none of them has anything.
+    fn finds_nothing(&self, layers: &[Layer]) -> bool {
+        let looks = self.has_folder() && self.dir.is_none();
+        let has_values = |layer: &Layer| !matches!(layer, Ok(values) if values.is_empty());
+        looks && self.texts.is_empty() && !layers.iter().any(has_values)
     }
 
     /// Returns the current sources: the environment and the files.
@@ -215,7 +244,7 @@ impl Loader {
     }
 
     fn has_folder(&self) -> bool {
-        self.dir.is_some() || !self.bare
+        self.dir.is_some() || !(self.bare || self.simulates)
     }
 
     /// Returns the path of `.env`: within the named directory, else beside `config`.
@@ -228,11 +257,16 @@ impl Loader {
 
     /// Given variables replace the whole environment, including `.env`.
     fn has_dotenv(&self) -> bool {
-        self.dotenv.is_some() || (self.variables.is_none() && !self.bare)
+        // A path that is no folder is one problem, not two.
+        let has_place = self.dir.as_ref().is_none_or(|dir| dir.is_dir());
+        self.dotenv.is_some() || (self.variables.is_none() && !self.bare && has_place)
     }
 
     /// Returns true if there is any file of the configuration, read or not.
     fn has_files(&self, environment: &str) -> bool {
+        if !self.has_folder() {
+            return false;
+        }
         let names = ["default", environment];
         let mut paths = names
             .iter()
@@ -252,54 +286,56 @@ impl Loader {
         environment: &str,
         is_named: bool,
         problems: &mut Vec<Problem>,
-    ) -> Vec<Result<Map<String, Value>, config::ConfigError>> {
+    ) -> Vec<Layer> {
         let dir = self.folder();
+        let is_folder = self.has_folder() && dir.is_dir();
         if self.dir.is_some() && !dir.is_dir() {
-            let place = dir.display().to_string();
-            problems.push(Problem::of_layer(
-                "there is no such folder",
-                "a folder",
-                &place,
-            ));
+            problems.push(layer_files::no_folder(dir));
         }
         if !is_environment(environment) {
-            let reason = format!("{environment:?} is not a name of an environment");
-            let allowed = "letters, digits, _ and -";
-            problems.push(Problem::of_layer(reason, allowed, ENVIRONMENT));
+            problems.push(layer_files::bad_environment(environment));
             return Vec::new();
         }
         let own = dir.join(format!("{environment}.toml"));
-        if is_named && dir.is_dir() && is_missing(&own) {
-            let reason = format!("there is no file for the environment {environment:?}");
-            let place = own.display().to_string();
-            problems.push(Problem::of_layer(
-                reason,
-                "the name of a file in that folder",
-                &place,
-            ));
+        if is_named && is_folder && is_missing(&own) {
+            problems.push(layer_files::no_environment(environment, &own));
         }
         let default = dir.join("default.toml");
-        if self.needs_default && self.dir.is_some() && dir.is_dir() && is_missing(&default) {
-            // EDGE-7: a folder that was named has a configuration, or it is the wrong folder.
-            let place = default.display().to_string();
-            let allowed = "a folder with a file default.toml";
-            problems.push(Problem::of_layer("there is no such file", allowed, &place));
+        if self.needs_default && self.dir.is_some() && is_folder && is_missing(&default) {
+            problems.push(layer_files::no_default(&default));
         }
         let files = [
             (default, LayerRank::DefaultFile),
             (own, LayerRank::EnvironmentFile),
         ];
         let mut layers = Vec::new();
-        for (path, rank) in files {
-            if self.has_folder() && is_file(&path, problems) {
-                layers.push(File::new(&path.to_string_lossy(), LinedToml(rank)).collect());
+        for (path, rank) in files.into_iter().filter(|_| self.has_folder()) {
+            match layer_files::read(&path) {
+                Ok(None) => {}
+                Ok(Some(text)) => {
+                    let name = path.to_string_lossy();
+                    layers.push(Ok(taken(read_toml(rank, &name, &text), problems)));
+                }
+                Err(problem) => problems.push(problem),
             }
         }
-        let texts = self.texts.iter();
-        let texts = texts.map(|text| File::from_str(text, LinedToml(LayerRank::Text)).collect());
-        layers.extend(texts);
+        for text in &self.texts {
+            let read = read_toml(LayerRank::Text, "the given text", text);
+            layers.push(Ok(taken(read, problems)));
+        }
         layers
     }
+}
+
+/// Returns a layer; one with a problem is empty.
+fn taken(
+    layer: Result<Map<String, Value>, Problem>,
+    problems: &mut Vec<Problem>,
+) -> Map<String, Value> {
+    layer.unwrap_or_else(|problem| {
+        problems.push(problem);
+        Map::new()
+    })
 }
 
 /// Sources of a [`Loader`].
@@ -313,10 +349,10 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Returns the files that exist.
+    /// Returns the files that exist and can be read.
     pub fn found(&self) -> impl Iterator<Item = &Path> {
         let files = self.files.iter().map(PathBuf::as_path);
-        files.filter(|path| path.is_file())
+        files.filter(|path| path.is_file() && std::fs::File::open(path).is_ok())
     }
 }
 
@@ -329,55 +365,12 @@ struct Environment {
     warnings: Vec<Warning>,
 }
 
-/// Returns true if the name is a valid file name within the directory.
-fn is_environment(name: &str) -> bool {
-    let plain = |letter: char| letter.is_ascii_alphanumeric() || "_-".contains(letter);
-    !name.is_empty() && name.chars().all(plain)
-}
-
-/// Returns true if nothing has this name. A name that may not be looked up is not missing.
-fn is_missing(path: &Path) -> bool {
-    use std::io::ErrorKind::{NotADirectory, NotFound};
-    let found = std::fs::symlink_metadata(path);
-    found.is_err_and(|error| matches!(error.kind(), NotFound | NotADirectory))
-}
-
-/// Returns true if there is a file. Anything else of that name is reported.
-fn is_file(path: &Path, problems: &mut Vec<Problem>) -> bool {
-    if is_missing(path) {
-        return false;
-    }
-    let reason = match std::fs::metadata(path) {
-        Ok(found) if !found.is_file() => "it is not a file".to_owned(),
-        Ok(_) => match std::fs::File::open(path) {
-            Ok(_) => return true,
-            Err(error) => error.to_string(),
-        },
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            "it is a link to nothing".to_owned()
-        }
-        Err(error) => error.to_string(),
-    };
-    let place = path.display().to_string();
-    problems.push(Problem::of_layer(reason, "a file that can be read", &place));
-    false
-}
-
 /// Returns true if a layer of single keys sets the kind of a dependency.
 fn sets_a_kind(layer: &Map<String, Value>) -> bool {
     layer.keys().any(|key| {
         let parts: Vec<&str> = key.split('.').collect();
         matches!(parts[..], ["dependencies", _, "kind"])
     })
-}
-
-/// Describes that nothing is configured where simulated services must not stand in.
-fn no_configuration(environment: &str) -> Problem {
-    // EDGE-7: nothing is simulated in production, unless it is asked for.
-    let reason = "there is no configuration, and without one, services are simulated in the \
-                  environment \"development\" only";
-    let allowed = "a file config/default.toml, or another folder with --config";
-    Problem::of_layer(reason, allowed, &format!("environment {environment:?}"))
 }
 
 fn process_variables() -> Vec<(String, String)> {
@@ -393,10 +386,7 @@ fn variable(name: &str) -> String {
 }
 
 /// Returns the layer of OpenTelemetry's variables, below every file.
-fn standard(
-    variables: &[(String, String)],
-    place: impl Fn(&str) -> String,
-) -> Vec<Result<Map<String, Value>, config::ConfigError>> {
+fn standard(variables: &[(String, String)], place: impl Fn(&str) -> String) -> Vec<Layer> {
     let all = otel::standard(variables).into_iter();
     all.map(|(name, key, text)| {
         let origin = ValueOrigin::new(LayerRank::Standard, place(&name));
@@ -412,7 +402,7 @@ fn variables_of(
     variables: Vec<(String, String)>,
     origin: impl Fn(&str) -> ValueOrigin,
     problems: &mut Vec<Problem>,
-) -> Vec<Result<Map<String, Value>, config::ConfigError>> {
+) -> Vec<Layer> {
     let sorted: BTreeMap<String, String> = variables.into_iter().collect();
     let ours = sorted
         .into_iter()
@@ -440,7 +430,7 @@ fn single(
     text: String,
     origin: ValueOrigin,
     problems: &mut Vec<Problem>,
-) -> Option<Result<Map<String, Value>, config::ConfigError>> {
+) -> Option<Layer> {
     if let Some((reason, allowed)) = too_large(&key) {
         let place: String = origin.place.chars().take(200).collect();
         problems.push(Problem::of_layer(reason, allowed, &place));
@@ -458,18 +448,11 @@ fn single(
     Some(SingleValue { key, text, origin }.collect())
 }
 
-fn merge(
-    layers: Vec<Result<Map<String, Value>, config::ConfigError>>,
-    problems: &mut Vec<Problem>,
-) -> Value {
+fn merge(layers: Vec<Layer>, problems: &mut Vec<Problem>) -> Value {
     let mut builder = Config::builder();
     for layer in layers {
         match layer {
             Ok(values) => builder = builder.add_source(CollectedValues(values)),
-            Err(config::ConfigError::FileParse { uri, cause }) => {
-                let place = uri.unwrap_or_else(|| "the given text".to_owned());
-                problems.push(Problem::of_layer(cause, "TOML", &place));
-            }
             Err(other) => problems.push(Problem::of_layer(
                 other,
                 "a readable layer",

@@ -193,7 +193,7 @@ fn one(argument: &str) -> String {
 }
 
 /// Returns true for well-known kinds of tokens, JSON, and long texts of letters mixed with digits.
-pub(super) fn looks_secret(text: &str) -> bool {
+pub(crate) fn looks_secret(text: &str) -> bool {
     if TOKENS.iter().any(|begin| text.starts_with(begin)) || text.starts_with(['{', '"']) {
         return true;
     }
@@ -212,7 +212,7 @@ pub(super) fn looks_secret(text: &str) -> bool {
 }
 
 /// Masks the parts of an address that may be secret: the user, the query and the fragment.
-fn without_credentials(text: &str) -> String {
+pub(super) fn without_credentials(text: &str) -> String {
     let (begin, rest) = match text.find("://") {
         Some(at) => text.split_at(at + "://".len()),
         None => match text.strip_prefix("//") {

@@ -90,7 +90,14 @@ pub(super) fn read(
     let alien = alien.chain(HTTP_ONLY.iter().filter(|_| !sends));
     for key in alien.chain(BOTH.iter().filter(|_| !is_stdio && !is_http)) {
         if section.has(key) {
-            let reason = "it applies to dependencies of another kind";
+            let kinds = if STDIO_ONLY.contains(key) {
+                "kind = \"mcp_stdio\""
+            } else if HTTP_ONLY.contains(key) {
+                "kind = \"http\" and \"mcp_http\""
+            } else {
+                "kind = \"mcp_stdio\" and \"mcp_http\""
+            };
+            let reason = format!("it applies to dependencies of another kind, {kinds}");
             section.conflict(key, reason, "to leave it out");
         }
     }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use breakerbox_actors::nearest_word;
 use config::ValueKind;
+use serde_json::json;
 
 use super::caller_auth::AuthChoice;
 use super::dependency::DependencyConfig;
@@ -106,7 +108,13 @@ fn members() -> ValueType<'static, Vec<GroupMember>> {
         }
         _ => super::masking::show(value),
     };
-    ValueType::new(ALLOWED, parse, show).shown_by(shown)
+    let schema = json!({ "anyOf": [
+        { "type": "array", "items": { "type": "string" } },
+        { "type": "object", "additionalProperties": { "type": "string" } },
+    ] });
+    ValueType::new(ALLOWED, parse, show)
+        .shown_by(shown)
+        .schema(schema)
 }
 
 fn is_prefix(prefix: &str) -> bool {
@@ -123,7 +131,14 @@ pub(super) fn check(dependencies: &BTreeMap<String, DependencyConfig>, table: &S
             let reason = match kind {
                 Some(Some(DependencyKind::McpStdio | DependencyKind::McpHttp)) => continue,
                 Some(_) => format!("{} is no MCP server", member.name),
-                None => format!("there is no dependency {:?}", member.name),
+                None => {
+                    let known = dependencies.keys().map(String::as_str);
+                    let near = match nearest_word(&member.name, known) {
+                        Some(near) => format!(", did you mean {near}?"),
+                        None => String::new(),
+                    };
+                    format!("there is no dependency {:?}{near}", member.name)
+                }
             };
             let allowed = "the names of dependencies with kind = \"mcp_stdio\" or \"mcp_http\"";
             table.conflict(&format!("{owner}.members"), reason, allowed);

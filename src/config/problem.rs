@@ -3,6 +3,7 @@
 use std::fmt;
 
 use breakerbox_actors::printable;
+use breakerbox_policy::CountedNoun;
 
 /// A configuration that cannot be used.
 ///
@@ -29,6 +30,8 @@ pub struct Problem {
     pub allowed: String,
     /// The layer of the value: `file:line`, a variable of the environment or of `.env`, a flag.
     pub origin: String,
+    /// The line of a file that cannot be read, with a mark at the column; secrets are masked.
+    pub excerpt: Option<String>,
 }
 
 /// A value that is usable, but suspicious.
@@ -62,6 +65,7 @@ impl Problem {
             reason: Some(reason.to_string()),
             allowed: allowed.to_owned(),
             origin: origin.to_owned(),
+            excerpt: None,
         }
     }
 }
@@ -83,12 +87,8 @@ impl ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plural = if self.problems.len() == 1 { "" } else { "s" };
-        write!(
-            out,
-            "{} problem{plural} in the configuration",
-            self.problems.len()
-        )?;
+        let count = CountedNoun(self.problems.len() as u64, "problem");
+        write!(out, "{count} in the configuration")?;
         self.problems
             .iter()
             .try_for_each(|problem| write!(out, "\n  {problem}"))
@@ -110,6 +110,11 @@ impl fmt::Display for Problem {
             write!(out, "{}, ", printable(reason))?;
         }
         let (allowed, origin) = (printable(&self.allowed), printable(&self.origin));
-        write!(out, "allowed: {allowed} ({origin})")
+        write!(out, "allowed: {allowed} ({origin})")?;
+        // Its maker has written out what is not printable.
+        let lines = self.excerpt.iter().flat_map(|excerpt| excerpt.lines());
+        lines
+            .into_iter()
+            .try_for_each(|line| write!(out, "\n    {line}"))
     }
 }

@@ -7,26 +7,42 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use config::{Value, ValueKind};
+use serde_json::json;
 
+use super::known_keys::KnownKeys;
 use super::masking::{MASK, is_sensitive, show, show_unknown};
 use super::problem::{Problem, Warning};
 use super::secret::Secret;
 use super::source::{LayerRank, ValueOrigin};
-use super::value_type::ValueType;
-use breakerbox_actors::nearest_word;
+use super::unknown_key;
+use super::value_type::{ValueType, long_number};
 
 /// Result of reading, beside the settings.
 #[derive(Debug, Default)]
 pub(super) struct LoadReport {
     pub(super) problems: Vec<Problem>,
     /// All known keys, given or not.
-    pub(super) asked: BTreeSet<String>,
+    pub(super) asked: BTreeMap<String, KeyDescription>,
+    /// True to describe the keys too.
+    pub(super) describes: bool,
+    /// Sections that a word may stand for.
+    pub(super) words: BTreeMap<String, &'static str>,
+    /// Sections that their kind alone may stand for.
+    pub(super) shorts: BTreeSet<String>,
     /// All given and valid values, with their displayed form and origin.
     pub(super) given: BTreeMap<String, (String, ValueOrigin)>,
     /// Defaults of the other keys, in their displayed form.
     pub(super) defaults: BTreeMap<String, String>,
     /// Warnings about usable but suspicious values.
     pub(super) warnings: Vec<Warning>,
+}
+
+/// The allowed values of a key.
+#[derive(Debug, Default)]
+pub(super) struct KeyDescription {
+    pub(super) allowed: String,
+    /// As a JSON Schema.
+    pub(super) schema: serde_json::Value,
 }
 
 /// Displayed form of a missing value without a default.
@@ -64,7 +80,15 @@ impl<'a> Section<'a> {
         match value.map(|value| &value.kind) {
             None | Some(ValueKind::Nil) => {}
             Some(ValueKind::Table(table)) => section.values.extend(table.clone()),
-            Some(_) => section.note(&section.path, value, None, "a table of keys"),
+            Some(_) => {
+                let known = KnownKeys::new();
+                let below = known.below(&section.path).join(", ");
+                let allowed = match below.is_empty() {
+                    true => "a table of keys".to_owned(),
+                    false => format!("a table of keys: {below}"),
+                };
+                section.note(&section.path, value, None, &allowed);
+            }
         }
         section
     }
@@ -72,6 +96,8 @@ impl<'a> Section<'a> {
     /// Returns a child table; a string is short for `{ kind = "…" }`.
     pub(super) fn kind_table(&mut self, key: &'static str) -> Section<'a> {
         self.known.insert(key);
+        let path = self.path_of(key);
+        self.report.borrow_mut().shorts.insert(path);
         let value = self.values.get(key).cloned();
         let text = value.filter(|value| matches!(value.kind, ValueKind::String(_)));
         if let Some(text) = text {
@@ -112,8 +138,7 @@ impl<'a> Section<'a> {
     ) -> (Option<T>, Section<'a>) {
         let table = |value: &Value| matches!(value.kind, ValueKind::Table(_));
         if self.values.get(key).is_some_and(table) {
-            let path = self.path_of(key);
-            self.report.borrow_mut().asked.insert(path);
+            self.ask(key, shape);
             return (None, self.section(key));
         }
         let plain = self.get(key, shape);
@@ -124,6 +149,8 @@ impl<'a> Section<'a> {
 
     /// Returns a child table, or `None` for the word `"off"`.
     pub(super) fn section_or_off(&mut self, key: &'static str) -> Option<Section<'a>> {
+        let path = self.path_of(key);
+        self.report.borrow_mut().words.insert(path, "off");
         let off = matches!(
             self.values.get(key).map(|value| &value.kind),
             Some(ValueKind::String(text)) if text.trim() == "off"
@@ -177,7 +204,7 @@ impl<'a> Section<'a> {
     pub(super) fn get<T>(&mut self, key: &'static str, shape: &ValueType<'_, T>) -> Option<T> {
         self.known.insert(key);
         let path = self.path_of(key);
-        self.report.borrow_mut().asked.insert(path.clone());
+        self.ask(key, shape);
         let value = self.values.get(key)?;
         let shown = (shape.given)(value);
         if let Some(parsed) = (shape.parse)(value) {
@@ -195,6 +222,20 @@ impl<'a> Section<'a> {
         None
     }
 
+    /// Notes that a key is known, with its allowed values.
+    fn ask<T>(&self, key: &str, shape: &ValueType<'_, T>) {
+        let path = self.path_of(key);
+        let mut report = self.report.borrow_mut();
+        let described = match report.describes {
+            true => KeyDescription {
+                allowed: shape.allowed.clone(),
+                schema: shape.schema.clone(),
+            },
+            false => KeyDescription::default(),
+        };
+        report.asked.insert(path, described);
+    }
+
     /// Reads a table of secret strings with arbitrary keys. The flag beside each is true if a
     /// variable set it.
     pub(super) fn secrets(
@@ -204,7 +245,14 @@ impl<'a> Section<'a> {
     ) -> BTreeMap<String, (Secret, bool)> {
         self.known.insert(key);
         let path = self.path_of(key);
-        self.report.borrow_mut().asked.insert(path.clone());
+        let of_texts = json!({ "type": "object", "additionalProperties": { "type": "string" } });
+        let described = KeyDescription {
+            allowed: allowed.to_owned(),
+            schema: of_texts,
+        };
+        let mut report = self.report.borrow_mut();
+        report.asked.insert(path.clone(), described);
+        drop(report);
         let mut secrets = BTreeMap::new();
         let table = match self.values.get(key).map(|value| &value.kind) {
             None => return secrets,
@@ -250,10 +298,20 @@ impl<'a> Section<'a> {
         given: Option<T>,
         default: T,
     ) -> T {
-        given.unwrap_or_else(|| {
-            self.default(key, (shape.show)(&default));
-            default
-        })
+        let shown = (shape.show)(&default);
+        match given {
+            Some(given) => {
+                let value = self.values.get(key).filter(|_| shape.is_span);
+                if let Some(text) = value.and_then(|value| long_number(value, &shown)) {
+                    self.warn(key, text);
+                }
+                given
+            }
+            None => {
+                self.default(key, shown);
+                default
+            }
+        }
     }
 
     /// Reads one value that has no default.
@@ -376,18 +434,18 @@ impl<'a> Section<'a> {
             if self.known.contains(key.as_str()) {
                 continue;
             }
-            let near = nearest_word(key, self.known.iter().copied());
-            let reason = match near {
-                Some(near) => format!("unknown key, did you mean {near}?"),
-                None => "unknown key".to_owned(),
+            let known: Vec<&'static str> = self.known.iter().copied().collect();
+            let advice = unknown_key::advice(&self.path, (key, value), &known);
+            let (reason, near, allowed) = match advice {
+                Some(advice) => (advice.text, Some(advice.name), advice.allowed),
+                None => ("unknown key".to_owned(), None, None),
             };
-            let known: Vec<&str> = self.known.iter().copied().collect();
-            let near = near.filter(|_| !holds_secrets(&self.path));
+            let near = near.as_deref().filter(|_| !holds_secrets(&self.path));
             self.push(
                 self.path_of(key),
                 Some(show_unknown(key, near, value)),
                 Some(reason),
-                &known.join(", "),
+                &allowed.unwrap_or_else(|| known.join(", ")),
                 &ValueOrigin::of(value),
             );
         }
@@ -427,6 +485,7 @@ impl<'a> Section<'a> {
             reason,
             allowed: allowed.to_owned(),
             origin: origin.place.clone(),
+            excerpt: None,
         });
     }
 }

@@ -5,10 +5,11 @@
 
 use std::error::Error;
 
-use config::{ConfigError, FileStoredFormat, Format, Map, Source, Value, ValueKind};
+use config::{ConfigError, Map, Source, Value, ValueKind};
 use toml::de::{DeTable, DeValue};
 
-type SourceError = Box<dyn Error + Send + Sync>;
+use super::problem::Problem;
+use super::toml_mistake;
 
 /// The layers, from the lowest to the highest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -94,37 +95,20 @@ fn by_place(one: &ValueOrigin, other: &ValueOrigin) -> std::cmp::Ordering {
     key(one).cmp(&key(other))
 }
 
-/// TOML as the `config` crate reads it, with a line number for each value.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct LinedToml(pub(super) LayerRank);
-
-impl FileStoredFormat for LinedToml {
-    fn file_extensions(&self) -> &'static [&'static str] {
-        &["toml"]
+/// Reads TOML, with a line number for each value. `name`: of the file.
+///
+/// # Errors  The first mistake, with its line.
+pub(super) fn read_toml(
+    rank: LayerRank,
+    name: &str,
+    text: &str,
+) -> Result<Map<String, Value>, Problem> {
+    let file = File { rank, name, text };
+    let (table, errors) = DeTable::parse_recoverable(text);
+    if errors.is_empty() {
+        return file.table(table.into_inner());
     }
-}
-
-impl Format for LinedToml {
-    fn parse(&self, uri: Option<&String>, text: &str) -> Result<Map<String, Value>, SourceError> {
-        let unnamed = match self.0 {
-            LayerRank::BuiltIn => "the built-in default.toml",
-            _ => "the given text",
-        };
-        let file = File {
-            rank: self.0,
-            name: uri.map_or(unnamed, String::as_str),
-            text,
-        };
-        let (table, errors) = DeTable::parse_recoverable(text);
-        if errors.is_empty() {
-            return file.table(table.into_inner());
-        }
-        let lines = errors.iter().map(|error| match error.span() {
-            Some(span) => format!("line {}: {}", file.line(span.start), error.message()),
-            None => error.message().to_owned(),
-        });
-        Err(lines.collect::<Vec<_>>().join("; ").into())
-    }
+    Err(toml_mistake::problem(name, text, &errors))
 }
 
 struct File<'a> {
@@ -139,7 +123,13 @@ impl File<'_> {
         1 + before.filter(|byte| **byte == b'\n').count()
     }
 
-    fn table(&self, table: DeTable<'_>) -> Result<Map<String, Value>, SourceError> {
+    /// The problem of a number that has no value here.
+    fn unreadable(&self, line: usize, error: &dyn Error) -> Problem {
+        let allowed = "a whole number of at most 64 bits, or a fraction";
+        Problem::of_layer(error, allowed, &format!("{}:{line}", self.name))
+    }
+
+    fn table(&self, table: DeTable<'_>) -> Result<Map<String, Value>, Problem> {
         let entries = table.into_iter().map(|(key, value)| {
             let line = self.line(key.span().start);
             Ok((
@@ -150,14 +140,17 @@ impl File<'_> {
         entries.collect()
     }
 
-    fn value(&self, line: usize, value: DeValue<'_>) -> Result<Value, SourceError> {
+    fn value(&self, line: usize, value: DeValue<'_>) -> Result<Value, Problem> {
         let kind = match value {
             DeValue::String(text) => ValueKind::String(text.into_owned()),
             DeValue::Integer(number) => {
                 let parsed = i64::from_str_radix(number.as_str(), number.radix());
-                ValueKind::I64(parsed.map_err(|error| format!("line {line}: {error}"))?)
+                ValueKind::I64(parsed.map_err(|error| self.unreadable(line, &error))?)
             }
-            DeValue::Float(number) => ValueKind::Float(number.as_str().parse()?),
+            DeValue::Float(number) => {
+                let parsed = number.as_str().parse();
+                ValueKind::Float(parsed.map_err(|error| self.unreadable(line, &error))?)
+            }
             DeValue::Boolean(truth) => ValueKind::Boolean(truth),
             DeValue::Datetime(date) => ValueKind::String(date.to_string()),
             DeValue::Table(table) => ValueKind::Table(self.table(table)?),

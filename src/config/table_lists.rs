@@ -31,6 +31,7 @@ pub(super) fn read(key: &str, text: &str, origin: &ValueOrigin) -> Result<Value,
         reason: Some(reason),
         allowed: ALLOWED.to_owned(),
         origin: origin.place.clone(),
+        excerpt: None,
     };
     // EDGE-7: bounded before memory is taken by it.
     if text.len() > MAX_TEXT {

@@ -9,11 +9,15 @@ use std::time::Duration;
 use breakerbox_policy::Rate;
 use bytesize::ByteSize;
 use config::{Value, ValueKind};
+use serde_json::{Value as Json, json};
 
 use super::masking::{self, MASK};
 
 // One place for what files and code may set.
 pub(super) use breakerbox_policy::judgement::{TICK, YEAR};
+
+/// A duration in a text, as a pattern of JSON Schema.
+const SPAN: &str = "^\\s*([0-9]+(\\.[0-9]+)?\\s*[a-zA-Zµ]*\\s*)+$";
 
 type ParseFn<'a, T> = Box<dyn Fn(&Value) -> Option<T> + 'a>;
 type ShowFn<'a, T> = Box<dyn Fn(&T) -> String + 'a>;
@@ -26,6 +30,10 @@ pub(super) struct ValueType<'a, T> {
     pub(super) show: ShowFn<'a, T>,
     /// Formats a given value, without secrets.
     pub(super) given: fn(&Value) -> String,
+    /// True for a duration, of which a number without a unit is in seconds.
+    pub(super) is_span: bool,
+    /// The allowed values in a file, as a JSON Schema.
+    pub(super) schema: Json,
 }
 
 impl<'a, T: 'a> ValueType<'a, T> {
@@ -39,6 +47,8 @@ impl<'a, T: 'a> ValueType<'a, T> {
             parse: Box::new(parse),
             show: Box::new(show),
             given: masking::show,
+            is_span: false,
+            schema: json!({}),
         }
     }
 
@@ -49,8 +59,8 @@ impl<'a, T: 'a> ValueType<'a, T> {
 
     /// Accepts a word too, as `None`.
     pub(super) fn or_word(self, word: &'static str) -> ValueType<'a, Option<T>> {
-        let (parse, show) = (self.parse, self.show);
-        ValueType::new(
+        let (parse, show, given) = (self.parse, self.show, self.given);
+        let or_word = ValueType::new(
             format!("{}, or \"{word}\"", self.allowed),
             move |value| {
                 if text(value) == Some(word) {
@@ -60,12 +70,23 @@ impl<'a, T: 'a> ValueType<'a, T> {
                 }
             },
             move |value| value.as_ref().map_or(format!("\"{word}\""), &show),
-        )
+        );
+        ValueType {
+            is_span: self.is_span,
+            ..or_word.shown_by(given)
+        }
+        .schema(any_of([self.schema, json!({ "const": word })]))
     }
 
     /// Formats given values in another way.
     pub(super) fn shown_by(mut self, given: fn(&Value) -> String) -> Self {
         self.given = given;
+        self
+    }
+
+    /// Sets the JSON Schema.
+    pub(super) fn schema(mut self, schema: Json) -> Self {
+        self.schema = schema;
         self
     }
 
@@ -93,17 +114,20 @@ impl<'a, T: 'a> ValueType<'a, T> {
         back: impl Fn(&U) -> T + 'a,
     ) -> ValueType<'a, U> {
         let (parse, show) = (self.parse, self.show);
-        ValueType::new(
+        let mapped = ValueType::new(
             self.allowed,
             move |value| parse(value).and_then(&map),
             move |value| show(&back(value)),
-        )
+        );
+        mapped.schema(self.schema)
     }
 
     /// Accepts a list: an array, or one string with commas, as in variables.
     pub(super) fn list(self) -> ValueType<'a, Vec<T>> {
         let (parse, show) = (self.parse, self.show);
-        ValueType::new(
+        // Several in one text, with commas, are for variables.
+        let schema = json!({ "type": "array", "items": self.schema });
+        let list = ValueType::new(
             format!("a list of: {}", self.allowed),
             move |value| match &value.kind {
                 ValueKind::Array(values) => values.iter().map(&parse).collect(),
@@ -118,8 +142,14 @@ impl<'a, T: 'a> ValueType<'a, T> {
                 let values: Vec<String> = values.iter().map(&show).collect();
                 format!("[{}]", values.join(", "))
             },
-        )
+        );
+        list.schema(schema)
     }
+}
+
+/// Returns the schema of a value that fits one of two.
+fn any_of(ways: [Json; 2]) -> Json {
+    json!({ "anyOf": ways })
 }
 
 fn text(value: &Value) -> Option<&str> {
@@ -149,6 +179,8 @@ where
     T: TryFrom<i64> + PartialOrd + Display + Copy + 'static,
 {
     let allowed = format!("a whole number from {} to {}", range.start(), range.end());
+    let bound = |number: &T| number.to_string().parse::<i64>().unwrap_or(i64::MAX);
+    let (least, most) = (bound(range.start()), bound(range.end()));
     let parse = move |value: &Value| {
         let number = match &value.kind {
             ValueKind::I64(number) => *number,
@@ -159,7 +191,8 @@ where
             .ok()
             .filter(|number| range.contains(number))
     };
-    ValueType::new(allowed, parse, T::to_string)
+    let schema = json!({ "type": "integer", "minimum": least, "maximum": most });
+    ValueType::new(allowed, parse, T::to_string).schema(schema)
 }
 
 /// An integer from 1 to `most`.
@@ -170,8 +203,9 @@ pub(super) fn count(most: u32) -> ValueType<'static, NonZeroU32> {
 /// A number with a fraction.
 pub(super) fn number(range: RangeInclusive<f64>) -> ValueType<'static, f64> {
     let allowed = format!("a number from {} to {}", range.start(), range.end());
+    let schema = json!({ "type": "number", "minimum": range.start(), "maximum": range.end() });
     let parse = move |value: &Value| float(value).filter(|number| range.contains(number));
-    ValueType::new(allowed, parse, |number| format!("{number:?}"))
+    ValueType::new(allowed, parse, |number| format!("{number:?}")).schema(schema)
 }
 
 /// A fraction.
@@ -185,6 +219,10 @@ pub(super) fn duration(range: RangeInclusive<Duration>) -> ValueType<'static, Du
     let (least, most) = (show(*range.start()), show(*range.end()));
     let allowed =
         format!("a duration such as \"250ms\", or a number of seconds, from {least} to {most}");
+    let schema = any_of([
+        json!({ "type": "number", "minimum": 0 }),
+        json!({ "type": "string", "pattern": SPAN }),
+    ]);
     let parse = move |value: &Value| {
         let duration = match float(value) {
             Some(seconds) => Duration::try_from_secs_f64(seconds).ok(),
@@ -192,12 +230,50 @@ pub(super) fn duration(range: RangeInclusive<Duration>) -> ValueType<'static, Du
         };
         duration.filter(|duration| range.contains(duration))
     };
-    ValueType::new(allowed, parse, move |value| format!("\"{}\"", show(*value)))
+    let span = ValueType::new(allowed, parse, move |value| format!("\"{}\"", show(*value)));
+    ValueType {
+        is_span: true,
+        ..span.shown_by(show_span).schema(schema)
+    }
+}
+
+/// Formats a given duration. A number without a unit gets the one that it is read in.
+fn show_span(value: &Value) -> String {
+    let given = masking::show(value);
+    let Some(seconds) = float(value) else {
+        return given;
+    };
+    let number = given.trim_matches('"');
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(span) if seconds >= 60.0 => {
+            format!("{number} s ({})", humantime::format_duration(span))
+        }
+        _ => format!("{number} s"),
+    }
+}
+
+/// Warns of a number without a unit that is a long time in seconds, where the default is short:
+/// milliseconds were meant. `default`: as it is shown.
+pub(super) fn long_number(value: &Value, default: &str) -> Option<String> {
+    const LONG: f64 = 3_600.0;
+    const SHORT: Duration = Duration::from_secs(60);
+    let seconds = float(value).filter(|seconds| *seconds >= LONG)?;
+    let usual = humantime::parse_duration(default.trim_matches('"'));
+    // Without a limit by default, an hour is long too.
+    if usual.is_ok_and(|usual| usual >= SHORT) {
+        return None;
+    }
+    let span = Duration::try_from_secs_f64(seconds).ok()?;
+    let span = humantime::format_duration(span);
+    Some(format!(
+        "{seconds} without a unit is in seconds, {span} in all: did you mean \"{seconds}ms\"?"
+    ))
 }
 
 /// A number of bytes: plain, or with a unit. `example`: an example, and the range.
 pub(super) fn bytes(example: &str, range: RangeInclusive<u64>) -> ValueType<'static, u64> {
     let allowed = format!("a number of bytes, or a text such as {example}");
+    let (least, most) = (*range.start(), *range.end());
     let parse = move |value: &Value| {
         let bytes = match &value.kind {
             ValueKind::I64(number) => u64::try_from(*number).ok()?,
@@ -206,7 +282,11 @@ pub(super) fn bytes(example: &str, range: RangeInclusive<u64>) -> ValueType<'sta
         };
         range.contains(&bytes).then_some(bytes)
     };
-    ValueType::new(allowed, parse, u64::to_string)
+    let schema = any_of([
+        json!({ "type": "integer", "minimum": least, "maximum": most }),
+        json!({ "type": "string", "pattern": "^\\s*[0-9.]+\\s*([kKmMgGtT]?[iI]?[bB]?)\\s*$" }),
+    ]);
+    ValueType::new(allowed, parse, u64::to_string).schema(schema)
 }
 
 /// A boolean.
@@ -215,7 +295,8 @@ pub(super) fn boolean() -> ValueType<'static, bool> {
         ValueKind::Boolean(truth) => Some(*truth),
         _ => text(value)?.parse().ok(),
     };
-    ValueType::new("true or false", parse, bool::to_string)
+    let schema = json!({ "type": "boolean" });
+    ValueType::new("true or false", parse, bool::to_string).schema(schema)
 }
 
 /// One of some words.
@@ -234,10 +315,12 @@ where
             .find(|(word, _)| *word == given)
             .map(|(_, meaning)| meaning.clone())
     };
-    ValueType::new(names.join(" or "), parse, |meaning| {
+    let texts: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+    let one_of = ValueType::new(names.join(" or "), parse, |meaning| {
         let named = words.iter().find(|(_, other)| other == meaning);
         format!("\"{}\"", named.map_or("", |(word, _)| word))
-    })
+    });
+    one_of.schema(json!({ "enum": texts }))
 }
 
 /// A string that fulfils `good`.
@@ -246,7 +329,8 @@ pub(super) fn string(allowed: &str, good: fn(&str) -> bool) -> ValueType<'static
         ValueKind::String(text) if good(text) => Some(text.clone()),
         _ => None,
     };
-    ValueType::new(allowed, parse, |text| format!("{text:?}"))
+    let schema = json!({ "type": "string" });
+    ValueType::new(allowed, parse, |text| format!("{text:?}")).schema(schema)
 }
 
 /// An address to listen on.
@@ -264,7 +348,8 @@ pub(super) fn either<'a, A: 'a, B: 'a, T: 'a>(
     split: impl Fn(&T) -> OneOfTwo<A, B> + 'a,
 ) -> ValueType<'a, T> {
     let allowed = format!("{} or {}", first.allowed, second.allowed);
-    ValueType::new(
+    let schema = any_of([first.schema.clone(), second.schema.clone()]);
+    let either = ValueType::new(
         allowed,
         move |value| {
             let found = (first.parse)(value).map(OneOfTwo::First);
@@ -276,7 +361,8 @@ pub(super) fn either<'a, A: 'a, B: 'a, T: 'a>(
             OneOfTwo::First(value) => (first.show)(&value),
             OneOfTwo::Second(value) => (second.show)(&value),
         },
-    )
+    );
+    either.schema(schema)
 }
 
 /// A value of one of two types.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::known_keys::KnownKeys;
 use super::problem::Warning;
 
 /// Begin of the names of all our variables.
@@ -77,6 +78,32 @@ fn advice(name: &str) -> String {
         }
         None => format!(", allowed: {ENVIRONMENT}, or {PREFIX}SECTION__KEY"),
     }
+}
+
+/// Splits a name that is a dependency's with one of its sections behind it: a variable had one
+/// underscore where two stand for a dot.
+pub(super) fn split<'n>(name: &'n str, dependencies: &[&'n str]) -> Option<(&'n str, &'n str)> {
+    let known = KnownKeys::new();
+    let sections = known.below("dependencies.*");
+    dependencies.iter().find_map(|owner| {
+        let rest = name.strip_prefix(owner)?.strip_prefix('_')?;
+        let begins = |section: &&str| {
+            let inner = rest.strip_prefix(*section);
+            inner.is_some_and(|inner| inner.is_empty() || inner.starts_with('_'))
+        };
+        sections.iter().any(begins).then_some((*owner, rest))
+    })
+}
+
+/// Returns the reason and the allowed name for such a variable.
+pub(super) fn one_underscore(owner: &str, rest: &str) -> (String, String) {
+    let reason = format!(
+        "no file has this dependency, did you mean dependencies.{owner}.{rest}? A dot is two \
+         underscores in a variable"
+    );
+    let upper = |text: &str| text.to_ascii_uppercase();
+    let allowed = format!("{PREFIX}DEPENDENCIES__{}__{}…", upper(owner), upper(rest));
+    (reason, allowed)
 }
 
 /// Returns true for the variables that Kubernetes sets for a service of the name `breakerbox`.

@@ -32,6 +32,8 @@ mod front;
 
 mod call_note;
 
+mod access_log;
+
 mod path;
 
 mod proxy;
@@ -75,6 +77,7 @@ use tokio::sync::{Semaphore, watch};
 pub use self::http::dependency::HttpDependency;
 pub use self::http::error::HttpError;
 pub use self::message::{HttpReply, HttpRequest};
+use access_log::{AccessLog, AccessWriter};
 use caller_limits::CallerTable;
 use directory::RouteDirectory;
 use listen::{GatewayThread, ListenerSignals};
@@ -99,6 +102,8 @@ pub struct Gateway {
     stopping: watch::Sender<bool>,
     killing: watch::Sender<bool>,
     threads: Mutex<Vec<GatewayThread>>,
+    /// The writer of the access log, if there is one.
+    access_writer: Option<Arc<AccessWriter>>,
 }
 
 /// Error of adding a dependency to the gateway.
@@ -146,8 +151,8 @@ pub enum AddOutcome {
 impl Gateway {
     /// Listens and accepts calls. There is no dependency to call before [`Gateway::put`].
     ///
-    /// # Errors  The address cannot be listened on, the files of `gateway.tls` cannot be used, or a
-    /// thread cannot be started.
+    /// # Errors  The address cannot be listened on, the files of `gateway.tls` or that of
+    /// `gateway.access_log` cannot be used, or a thread cannot be started.
     pub fn start(config: &GatewayConfig, runtime: &Runtime) -> io::Result<Self> {
         Self::start_traced(config, runtime, Tracing::default())
     }
@@ -163,6 +168,10 @@ impl Gateway {
         let tls = ListenerTls::default();
         tls.renew(config.tls.as_ref())
             .map_err(|problem| io::Error::other(format!("gateway.{problem}")))?;
+        let access = config.access_log.as_ref().map(AccessLog::open).transpose();
+        let access =
+            access.map_err(|error| io::Error::other(format!("gateway.access_log: {error}")))?;
+        let (access, access_writer) = access.unzip();
         let listener = listen::bind(config.bind)?;
         let lanes = match config.threads {
             Some(threads) => usize::try_from(threads.get()).unwrap_or(usize::MAX),
@@ -175,6 +184,7 @@ impl Gateway {
             stopping: watch::channel(false).0,
             killing: watch::channel(false).0,
             threads: Mutex::default(),
+            access_writer: access_writer.map(Arc::new),
         };
         let most = usize::try_from(config.max_connections.get()).unwrap_or(usize::MAX);
         let most = descriptors::connections(most.min(Semaphore::MAX_PERMITS));
@@ -191,6 +201,7 @@ impl Gateway {
                 budget: gateway.directory.budget.clone(),
                 callers: Arc::clone(&callers),
                 stopping: gateway.stopping.subscribe(),
+                access: access.clone(),
             };
             let signals = ListenerSignals {
                 stopping: gateway.stopping.subscribe(),
@@ -324,10 +335,14 @@ impl Gateway {
         let limit = self.directory.config.load().shutdown;
         let in_time = tokio::time::timeout(limit, all).await.is_ok();
         self.killing.send_replace(true);
+        let access_writer = self.access_writer.clone();
         let join = move || {
             for handle in handles {
                 // A thread that panicked has ended too.
                 let _ = handle.join();
+            }
+            if let Some(writer) = access_writer {
+                writer.wait();
             }
         };
         // This fails only while the surrounding runtime is being torn down.

@@ -1,6 +1,8 @@
 //! `breakerbox serve`: the sidecar. It starts the runtime, the gateway and the configured
 //! dependencies, follows changes of its files, and drains when told to stop.
 
+mod banner;
+
 mod dependencies;
 
 mod notify;
@@ -15,7 +17,6 @@ mod telemetry;
 
 use std::io::{self, Write};
 use std::net::TcpListener;
-use std::path::PathBuf;
 
 use crate::Runtime;
 use crate::config::{ConfigError, Loader, Settings};
@@ -29,7 +30,7 @@ use source::ConfigSource;
 use telemetry::SidecarExport;
 
 pub use privacy::forbid_inspection;
-pub use source::{RefusedConfig, check, loader};
+pub use source::{ConfigChoice, RefusedConfig, check, loader};
 
 /// Result of [`run`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +56,8 @@ enum SidecarError {
         address: std::net::SocketAddr,
         cause: io::Error,
     },
+    #[error("{0}")]
+    Gateway(io::Error),
     #[error(transparent)]
     Admin(#[from] admin::ServeError),
     #[error("the recorder's file cannot be written: {0}")]
@@ -106,8 +109,7 @@ struct Sidecar {
 /// Runs the sidecar until told to stop. Only a broken output is an error; all other errors are written to
 /// `err`.
 pub async fn run(
-    dir: Option<PathBuf>,
-    environment: Option<String>,
+    choice: ConfigChoice,
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> io::Result<ServeEnd> {
@@ -116,7 +118,7 @@ pub async fn run(
     if let Err(error) = crate::mcp::adopt_orphans() {
         tracing::debug!(%error, "orphans of servers are left to the parent process");
     }
-    let (mut sidecar, mut signals) = match start(ConfigSource::new(dir, environment)).await {
+    let (mut sidecar, mut signals) = match start(ConfigSource::new(choice)).await {
         Ok(started) => started,
         Err(error) => {
             writeln!(err, "breakerbox: {error}")?;
@@ -162,7 +164,9 @@ pub async fn run(
 async fn start(source: ConfigSource) -> Result<(Sidecar, ProcessSignals), SidecarError> {
     let signals = ProcessSignals::new(&source)?;
     let settings = source.read()?;
-    UnservableConfig::of(dependencies::file_problems(&settings))?;
+    let mut problems = dependencies::file_problems(&settings);
+    problems.extend(dependencies::none_to_protect(&settings));
+    UnservableConfig::of(problems)?;
     let mut plan = ServicePlan::default();
     plan.make(&settings).await?;
     let started = settings.clone().into_runtime();
@@ -206,7 +210,11 @@ async fn open(
     let server = admin.serve(listener)?;
     let address = settings.gateway.bind;
     let gateway = export.gateway(&settings.gateway, runtime);
-    let gateway = gateway.map_err(|cause| SidecarError::Listen { address, cause })?;
+    let gateway = gateway.map_err(|cause| match cause.get_ref().is_some() {
+        // Its text begins with the key of a file that cannot be used.
+        true => SidecarError::Gateway(cause),
+        false => SidecarError::Listen { address, cause },
+    })?;
     let servers = gateway.servers();
     let (tools, groups) = (servers.clone(), servers.clone());
     admin.show(move |name| servers.get(name));
@@ -225,19 +233,16 @@ async fn open(
 }
 
 impl Sidecar {
-    /// Prints the addresses, one a line.
+    /// Prints the addresses, and what a person asks first.
     fn introduce(&self, out: &mut dyn Write) -> io::Result<()> {
-        let scheme = self
-            .settings
-            .gateway
-            .tls
-            .as_ref()
-            .map_or("http", |_| "https");
-        writeln!(out, "gateway {scheme}://{}", self.gateway.address())?;
-        writeln!(out, "admin http://{}", self.admin_server.address())?;
-        for (name, address) in self.plan.simulated() {
-            writeln!(out, "simulated {name} http://{address}")?;
-        }
+        let simulated = self.plan.simulated();
+        let listens = banner::ListenAddresses {
+            gateway: self.gateway.address(),
+            admin: self.admin_server.address(),
+            simulated: simulated.map(|(name, at)| (name.to_owned(), at)).collect(),
+        };
+        // In one piece: a program that has read the first lines reads on at once.
+        out.write_all(banner::text(&self.settings, &listens).as_bytes())?;
         out.flush()
     }
 

@@ -7,13 +7,18 @@ mod check;
 mod closed;
 mod credentials;
 mod front;
+#[cfg(feature = "cli")]
+mod init;
 mod layers;
 mod limits;
 mod mcp;
+#[cfg(feature = "cli")]
+mod mistakes;
 mod otel;
 mod problems;
 #[cfg(feature = "cli")]
 mod reload;
+mod schema;
 mod table_lists;
 
 use std::path::{Path, PathBuf};
@@ -61,7 +66,8 @@ fn nonzero(number: u32) -> std::num::NonZeroU32 {
 fn cfg_1_every_file_in_the_folder_is_an_environment_that_loads() {
     let files = std::fs::read_dir(folder())
         .unwrap()
-        .map(|entry| entry.unwrap().path());
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|kind| kind == "toml"));
     let mut names: Vec<String> = files
         .map(|file| file.file_stem().unwrap().to_string_lossy().into_owned())
         .collect();

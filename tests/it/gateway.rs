@@ -1,6 +1,7 @@
 //! The gateway through real sockets: an upstream of the test, the gateway on loopback, and a
 //! caller.
 
+mod access_log;
 mod attacked;
 mod blame;
 mod bounded;
@@ -11,6 +12,7 @@ mod error_answers;
 mod fallbacks;
 #[cfg(target_os = "linux")]
 mod first_address;
+mod first_minute;
 #[cfg(target_os = "linux")]
 mod flood;
 mod grpc;

@@ -31,6 +31,7 @@ use crate::state::Shared;
 use crate::state::call_record::CallRecord;
 use crate::supervisor::Threads;
 use crate::sync::{LockExt, Mutex, MutexGuard};
+use crate::time_limit::TimeLimit;
 
 /// Number of calls that may wait in each mailbox, however narrow the bulkhead is: a burst of short
 /// calls passes it, although few of them run at once.
@@ -80,6 +81,15 @@ impl<D: Dependency> WaitingCall<D> {
     fn deadline(&self) -> Option<Time> {
         earliest(self.own_deadline, self.total_deadline)
     }
+
+    /// The limit that the deadline is of.
+    pub(super) fn limit(&self) -> TimeLimit {
+        let total = self.total_deadline;
+        match self.own_deadline {
+            Some(own) if total.is_none_or(|total| own < total) => TimeLimit::Caller,
+            _ => TimeLimit::Total,
+        }
+    }
 }
 
 /// The reply of a call that the breaker actor makes.
@@ -88,6 +98,7 @@ struct GuardedReply<D: Dependency> {
     reply: CallReply<D>,
     arrived: Time,
     deadline: Option<Time>,
+    limit: TimeLimit,
 }
 
 impl<D: Dependency> CallMailbox<D> {
@@ -209,9 +220,13 @@ impl<D: Dependency> CallMailbox<D> {
         record.close_failed(error);
     }
 
-    fn timed_out(&self, arrived: Time, now: Time, executed: Executed) -> CallError<D::Error> {
-        let name = Arc::clone(&self.shared.name);
-        CallError::timed_out(name, now.since(arrived), executed)
+    fn timed_out(
+        &self,
+        limit: TimeLimit,
+        waited: Duration,
+        executed: Executed,
+    ) -> CallError<D::Error> {
+        CallError::timed_out(Arc::clone(&self.shared.name), (limit, waited), executed)
     }
 
     /// Returns the next call to make; pending if none waits. For the breaker actor.
@@ -240,7 +255,7 @@ impl<D: Dependency> CallMailbox<D> {
                 return Poll::Ready(next);
             }
             // LIM-2: it cannot begin before its deadline any more.
-            let error = self.timed_out(next.arrived, now, Executed::No);
+            let error = self.timed_out(next.limit(), now.since(next.arrived), Executed::No);
             self.count(&error);
             tell(next.reply.map(|reply| (reply, Err(error))));
         }
@@ -252,7 +267,7 @@ impl<D: Dependency> CallMailbox<D> {
         self: &Arc<Self>,
         reply: OneshotSender<CallAnswer<D>>,
         arrived: Time,
-        deadline: Option<Time>,
+        (deadline, limit): (Option<Time>, TimeLimit),
     ) -> ReplyGuard<D> {
         let (key, watch) = {
             let mut state = self.state();
@@ -260,6 +275,7 @@ impl<D: Dependency> CallMailbox<D> {
                 reply: Some(reply),
                 arrived,
                 deadline,
+                limit,
             });
             (key, state.watch_for(deadline))
         };
@@ -283,7 +299,7 @@ impl<D: Dependency> CallMailbox<D> {
             for waiting in state.waiting.iter_mut().filter(|waiting| !waiting.is_over) {
                 if is_due(waiting.deadline()) {
                     waiting.is_over = true;
-                    uncounted.push((waiting.reply.take(), waiting.arrived));
+                    uncounted.push((waiting.reply.take(), waiting.arrived, waiting.limit()));
                 } else {
                     next = earliest(next, waiting.deadline());
                 }
@@ -293,7 +309,8 @@ impl<D: Dependency> CallMailbox<D> {
                     next = earliest(next, guarded.deadline);
                 } else if let Some(reply) = guarded.reply.take() {
                     // CALL-3: its outcome is counted when its thread turns again.
-                    let error = self.timed_out(guarded.arrived, now, Executed::Maybe);
+                    let error =
+                        self.timed_out(guarded.limit, now.since(guarded.arrived), Executed::Maybe);
                     told.push((reply, Err(error)));
                     guarded.deadline = None;
                 }
@@ -301,8 +318,8 @@ impl<D: Dependency> CallMailbox<D> {
             state.watched = next;
             next
         };
-        for (reply, arrived) in uncounted {
-            let error = self.timed_out(arrived, now, Executed::No);
+        for (reply, arrived, limit) in uncounted {
+            let error = self.timed_out(limit, now.since(arrived), Executed::No);
             self.count(&error);
             told.extend(reply.map(|reply| (reply, Err(error))));
         }

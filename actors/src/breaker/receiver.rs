@@ -55,7 +55,7 @@ impl<D: Dependency> CallReceiver<D> {
         if is_gone {
             return;
         }
-        let deadline = self.deadline(&waiting);
+        let (deadline, limit) = (self.deadline(&waiting), waiting.limit());
         let WaitingCall {
             mut call,
             reply,
@@ -78,7 +78,7 @@ impl<D: Dependency> CallReceiver<D> {
         }
         match reply {
             Some(reply) => {
-                let guard = self.mailbox.guard(reply, arrived, deadline);
+                let guard = self.mailbox.guard(reply, arrived, (deadline, limit));
                 actix_rt::spawn(answer(answering, guard));
             }
             // The sender does not want an answer.

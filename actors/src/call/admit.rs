@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use breakerbox_policy::{Executed, Pause, Permit, Ticket, Time};
+use breakerbox_policy::{Executed, Pause, Permit, Time};
 
 use super::FailedAttempt;
 use super::plan::CallPlan;
@@ -98,7 +98,7 @@ pub(super) async fn admit<'a, T, E>(
         // Refused before any work, so this is no outcome of the dependency (rule LIM-2).
         return Err(FailedAttempt::refused(no_slot(
             shared,
-            plan.ticket,
+            plan,
             asked_at,
             NoSlot::Deadline,
         )));
@@ -212,7 +212,7 @@ impl AdmissionProgress {
         let entered = bulkhead.enter(&shared.clock, plan.deadline, plan.ticket);
         let slot = match entered.await {
             Ok(slot) => slot,
-            Err(reason) => return Err(no_slot(shared, plan.ticket, self.asked_at, reason)),
+            Err(reason) => return Err(no_slot(shared, plan, self.asked_at, reason)),
         };
         self.waited = true;
         self.now = shared.clock.now();
@@ -295,7 +295,7 @@ fn budget_exhausted<E>(shared: &Shared, session: &Session) -> CallError<E> {
 
 pub(super) fn no_slot<E>(
     shared: &Shared,
-    ticket: Ticket,
+    plan: &CallPlan<'_>,
     asked_at: Time,
     reason: NoSlot,
 ) -> CallError<E> {
@@ -304,7 +304,7 @@ pub(super) fn no_slot<E>(
         NoSlot::Overloaded(queue) => CallError::Overloaded {
             dependency,
             limit: BulkheadLimit {
-                max_writes: shared.bulkhead.exceeded_writes(ticket),
+                max_writes: shared.bulkhead.exceeded_writes(plan.ticket),
                 waited: match queue {
                     QueueRefusal::Full => None,
                     QueueRefusal::Waited(span) => Some(span),
@@ -316,7 +316,7 @@ pub(super) fn no_slot<E>(
         },
         NoSlot::Deadline => {
             let after = shared.clock.now().since(asked_at);
-            CallError::timed_out(dependency, after, Executed::No)
+            CallError::timed_out(dependency, (plan.deadline_limit, after), Executed::No)
         }
     }
 }

@@ -78,6 +78,7 @@ pub(super) fn send<'a, D: Dependency>(
                 deadline: plan.deadline,
             },
             attempt_limit: plan.attempt_limit,
+            deadline_limit: plan.deadline_limit,
             scope: plan.scope(shared, permits.admission.probe()),
             progress: plan.progress.cloned(),
             fingerprint: plan.fingerprint,
@@ -108,10 +109,9 @@ pub(super) fn send<'a, D: Dependency>(
                     if let Some(permit) = too_late.permit {
                         permits.admission = Admission::new(shared, permit);
                     }
-                    (
-                        Err(AttemptError::TimedOut(too_late.executed)),
-                        shared.timed_out(),
-                    )
+                    // Its caller gives up at the deadline; the worker sees to the attempt's limit.
+                    let error = AttemptError::TimedOut(plan.deadline_limit, too_late.executed);
+                    (Err(error), shared.timed_out())
                 }
             },
             FirstPoll::Absent => {

@@ -221,7 +221,9 @@ impl<E> AttemptError<E> {
                 executed: verdict.executed,
             },
             Self::Injected => CallError::Injected { dependency },
-            Self::TimedOut(executed) => CallError::timed_out(dependency, after, executed),
+            Self::TimedOut(limit, executed) => {
+                CallError::timed_out(dependency, (limit, after), executed)
+            }
         }
     }
 }

@@ -38,7 +38,7 @@ pub(super) async fn admit_hedge<'a, T, E>(
     now: Time,
 ) -> Result<AttemptPermits<'a>, Box<FailedAttempt<T, E>>> {
     let full = NoSlot::Overloaded(QueueRefusal::Full);
-    let no_slot = || no_slot(shared, plan.ticket, now, full);
+    let no_slot = || no_slot(shared, plan, now, full);
     let admitted = admit(shared, plan, now).now_or_never();
     admitted.unwrap_or_else(|| Err(FailedAttempt::refused(no_slot())))
 }

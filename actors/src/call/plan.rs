@@ -17,6 +17,7 @@ use crate::deadline::{BreakerNumber, CallDeadline, CallScope, ProbeScope};
 use crate::dependency::Dependency;
 use crate::limits::session::Session;
 use crate::state::Shared;
+use crate::time_limit::TimeLimit;
 
 /// The settings of one call.
 pub(crate) struct CallPlan<'a> {
@@ -25,6 +26,8 @@ pub(crate) struct CallPlan<'a> {
     pub(super) deadline: Option<Time>,
     /// True if that is the caller's own, and less than the settings allow.
     is_callers_deadline: bool,
+    /// The limit that the deadline is of.
+    pub(super) deadline_limit: TimeLimit,
     /// The caller's own deadline, which also bounds a fallback.
     pub(super) caller_deadline: Option<Time>,
     pub(super) max_attempts: u32,
@@ -113,10 +116,15 @@ impl<'a> CallPlan<'a> {
             (own, None) => own.is_some() && settings.has_limit,
             (None, Some(_)) => false,
         };
+        let is_callers = caller_deadline.is_some_and(|own| total.is_none_or(|total| own < total));
         Self {
             started,
             deadline: earliest(total, caller_deadline),
             is_callers_deadline,
+            deadline_limit: match is_callers {
+                true => TimeLimit::Caller,
+                false => TimeLimit::Total,
+            },
             caller_deadline,
             max_attempts: settings.max_attempts,
             attempt_limit: attempt.or(settings.attempt_limit),
@@ -156,6 +164,16 @@ impl<'a> CallPlan<'a> {
     #[inline]
     pub(super) fn may_repeat(&self) -> bool {
         self.progress.is_none_or(AttemptProgress::may_repeat)
+    }
+
+    /// Returns the limit by which an attempt has run out of time at `now`: that of the whole call,
+    /// if its deadline has passed.
+    #[cold]
+    pub(super) fn exceeded(&self, now: Time) -> TimeLimit {
+        match self.deadline {
+            Some(deadline) if deadline <= now => self.deadline_limit,
+            _ => TimeLimit::Attempt,
+        }
     }
 
     /// Returns the deadline of an attempt that begins now.

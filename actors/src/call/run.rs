@@ -252,7 +252,7 @@ where
             }
             Some(Err(InjectedFailure)) => (Err(AttemptError::Injected), InjectedFailure.verdict()),
             None => {
-                let error = AttemptError::TimedOut(Executed::Maybe);
+                let error = AttemptError::TimedOut(plan.exceeded(times.1), Executed::Maybe);
                 (Err(error), shared.timed_out())
             }
         };

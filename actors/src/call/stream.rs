@@ -38,6 +38,7 @@ use crate::state::Shared;
 use crate::state::call_hold::{CallHold, FindOpenAnswer};
 use crate::state::call_record::{CallRecord, CallResult};
 use crate::sync::{LockExt, Mutex};
+use crate::time_limit::TimeLimit;
 use crate::verdict::{AttemptError, Verdict};
 use hold::StreamHold;
 
@@ -178,6 +179,14 @@ async fn bounded_until_first<T>(
     Box::pin(bounded_silence(shared, progress, limits, work)).await
 }
 
+/// Returns true if an attempt without its first item ends by `timeout.first_byte`, and not by
+/// `timeout.attempt`.
+#[cold]
+fn ends_by_first_byte(shared: &Shared, plan: &CallPlan<'_>) -> bool {
+    let first_byte = shared.settings().timeout.first_byte;
+    first_byte.is_some_and(|first| plan.attempt_limit.is_none_or(|attempt| first < attempt))
+}
+
 /// Runs an attempt until the dependency has been silent for `limit`, or until the deadline. Returns
 /// `None` if either came first.
 pub(super) async fn bounded_silence<T>(
@@ -273,7 +282,11 @@ where
         }
         Some(Err(InjectedFailure)) => (Err(AttemptError::Injected), InjectedFailure.verdict()),
         None => {
-            let error = AttemptError::TimedOut(Executed::Maybe);
+            let limit = match plan.exceeded(times.1) {
+                TimeLimit::Attempt if ends_by_first_byte(shared, plan) => TimeLimit::FirstByte,
+                limit => limit,
+            };
+            let error = AttemptError::TimedOut(limit, Executed::Maybe);
             (Err(error), shared.timed_out())
         }
     };

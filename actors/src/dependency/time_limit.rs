@@ -9,18 +9,7 @@ use breakerbox_policy::{RoundedDuration, Symptom, TimeoutSettings};
 
 use super::CallContext;
 use crate::deadline::bounded;
-
-/// The limit that was exceeded within an attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum TimeLimit {
-    /// Until a connection is established (`timeout.connect`).
-    Connect,
-    /// Until the answer begins (`timeout.first_byte`).
-    FirstByte,
-    /// Until the answer continues (`timeout.idle`).
-    Idle,
-}
+use crate::time_limit::TimeLimit;
 
 /// The error of an exceeded time limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +26,7 @@ impl TimeLimitExceeded {
     pub fn symptom(&self) -> Symptom {
         match self.limit {
             TimeLimit::Connect => Symptom::Connect,
-            TimeLimit::FirstByte | TimeLimit::Idle => Symptom::Timeout,
+            _ => Symptom::Timeout,
         }
     }
 }
@@ -46,10 +35,16 @@ impl fmt::Display for TimeLimitExceeded {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = match self.limit {
             TimeLimit::Connect => "no connection",
-            TimeLimit::FirstByte => "no answer",
             TimeLimit::Idle => "nothing more of the answer",
+            _ => "no answer",
         };
-        write!(out, "{what} within {}", RoundedDuration(self.after))
+        // EDGE-8: the limit is named, so that it can be found and changed.
+        write!(
+            out,
+            "{what} within {} ({})",
+            RoundedDuration(self.after),
+            self.limit
+        )
     }
 }
 

@@ -54,9 +54,10 @@ impl<E> CallError<E> {
             },
             Self::TimedOut {
                 dependency,
+                limit,
                 after,
                 executed,
-            } => CallError::timed_out(dependency, after, executed),
+            } => CallError::timed_out(dependency, (limit, after), executed),
             Self::Stalled { dependency, after } => CallError::Stalled { dependency, after },
             Self::WorkerCrashed { dependency, panic } => {
                 CallError::WorkerCrashed { dependency, panic }

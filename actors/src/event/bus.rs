@@ -231,7 +231,8 @@ fn log(event: &Event) {
             ..
         }) => {
             let (calls, failures, slow) = (counts.calls, counts.failures, counts.slow);
-            let retry_after_ms = retry_after.map(|wait| wait.as_secs_f64() * 1e3);
+            let retry_after_ms = retry_after.map(|wait| u64::try_from(wait.as_millis()));
+            let retry_after_ms = retry_after_ms.map(|millis| millis.unwrap_or(u64::MAX));
             // The last successful probe of a recovery has no record of its own.
             let probes = match cause {
                 BreakerCause::Recovered { successes } => Some(format!("{successes}/{calls}")),

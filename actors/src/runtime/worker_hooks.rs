@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use breakerbox_policy::supervision::StopCause;
-use breakerbox_policy::{BreakerCommand, Intensity, RoundedDuration, Time};
+use breakerbox_policy::{BreakerCommand, CountedNoun, Intensity, RoundedDuration, Time};
 
 use crate::breaker::judgement::operate;
 use crate::breaker::message::OperateBreaker;
@@ -75,9 +75,10 @@ impl<D: Dependency> WorkerHooks<D> {
         self.note_cause(cause);
         let Intensity { max, within } = shared.settings().workers.intensity;
         let within = RoundedDuration(within);
+        let max = CountedNoun(max.into(), "restart");
         let cause = redact(&cause.to_string()).into_owned();
         let reason = format!(
-            "worker-{} {state}: {cause} (more than {max} restarts in {within}, workers.intensity)",
+            "worker-{} {state}: {cause} (more than {max} in {within}, workers.intensity)",
             index + 1
         );
         let told = shared.park_reason.swap(Some(Arc::new(reason.clone())));

@@ -27,6 +27,7 @@ use crate::event::EventKind;
 use crate::limits::chaos::InjectedFailure;
 use crate::state::Shared;
 use crate::supervisor::{Incarnation, caught};
+use crate::time_limit::TimeLimit;
 use crate::verdict::Verdict;
 
 /// The user's future.
@@ -40,6 +41,8 @@ pub(crate) type UserResult<D> = Result<<D as Dependency>::Response, <D as Depend
 pub(super) struct CallBounds {
     began: Time,
     until: Option<Time>,
+    /// The deadline of the whole call, and the limit that it is of.
+    deadline: (Option<Time>, TimeLimit),
     /// Conditions of the calls that it makes.
     pub(super) scope: CallScope,
     fingerprint: Option<u64>,
@@ -51,6 +54,7 @@ impl CallBounds {
         Self {
             began: now,
             until: earliest(job.attempt_limit.map(|span| now.after(span)), total),
+            deadline: (total, job.deadline_limit),
             scope: job.scope,
             fingerprint: job.fingerprint,
         }
@@ -99,6 +103,8 @@ pub(crate) struct Execution<D: Dependency> {
     /// The progress that prolongs the attempt.
     pub(super) prolonged: Option<Box<ProlongedAttempt>>,
     began: Time,
+    /// The deadline of the whole call, and the limit that it is of.
+    deadline: (Option<Time>, TimeLimit),
     polled: bool,
     fingerprint: Option<u64>,
     /// Conditions of the calls that it makes.
@@ -136,6 +142,7 @@ impl<D: Dependency> Execution<D> {
             timer: Timer::new(bounds.until),
             prolonged: None,
             began: bounds.began,
+            deadline: bounds.deadline,
             polled: true,
             fingerprint: bounds.fingerprint,
             scope: bounds.scope,
@@ -192,7 +199,12 @@ impl<D: Dependency> Execution<D> {
         self.drop_future();
         if let Some(responder) = self.responder.take() {
             let now = self.shared.clock.now();
-            responder.time_out(now, now.since(self.began), Executed::Maybe);
+            let limit = match self.deadline {
+                (Some(deadline), limit) if deadline <= now => limit,
+                _ => TimeLimit::Attempt,
+            };
+            let exceeded = (limit, now.since(self.began));
+            responder.time_out(now, exceeded, Executed::Maybe);
         }
     }
 

@@ -130,7 +130,7 @@ impl<D: Dependency> DriverQueue for WorkQueue<D> {
             let now = self.shared.clock.now();
             for work in self.take_overdue(cx, now) {
                 let QueuedJob { job, responder } = work;
-                responder.expire(now);
+                responder.expire(now, job.deadline_limit);
                 drop_request_caught(job.request);
             }
             let first = self.jobs.min_of(|work| work.job.context.deadline);

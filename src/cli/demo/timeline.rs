@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use breakerbox::policy::supervision::StopCause;
-use breakerbox::policy::{BreakerEvent, State, Time};
+use breakerbox::policy::{BreakerEvent, RoundedDuration, State, Time};
 use breakerbox::prelude::*;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
@@ -195,8 +195,8 @@ impl<'w> Timeline<'w> {
             EventKind::Ended { cause, .. } if cause.is_normal() => None,
             EventKind::RestartScheduled { after } if after.is_zero() => None,
             EventKind::RestartScheduled { after } => {
-                let wait = after.as_secs_f64() * 1e3;
-                Some((format!("restart in {wait:.0} ms"), Tone::Wary))
+                let wait = RoundedDuration(*after);
+                Some((format!("restart in {wait}"), Tone::Wary))
             }
             EventKind::FallbackServing { .. } => {
                 let outage = self.outages.entry(Arc::clone(&event.subject)).or_default();

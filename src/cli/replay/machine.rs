@@ -58,8 +58,9 @@ impl<'t> Tape<'t> {
         Self { outcomes, starts }
     }
 
-    /// Replays it through a breaker with settings that change as in `plan`, which is not empty.
-    pub(crate) fn play(&self, plan: &[(Time, BreakerSettings)]) -> ReplayResult {
+    /// Replays it through a breaker with settings that change as in `plan`, which is not empty. `end`:
+    /// of the whole trace, which other dependencies may have filled further.
+    pub(crate) fn play(&self, plan: &[(Time, BreakerSettings)], end: Time) -> ReplayResult {
         let mut starts = self.starts.iter().copied().peekable();
         let mut begin = plan[0].0;
         if let Some(first) = self.outcomes.first() {
@@ -79,7 +80,7 @@ impl<'t> Tape<'t> {
             }
             machine.end(index);
         }
-        machine.finish()
+        machine.finish(end)
     }
 }
 
@@ -265,7 +266,9 @@ impl<'t> ReplayMachine<'t> {
         }
     }
 
-    fn finish(mut self) -> ReplayResult {
+    fn finish(mut self, end: Time) -> ReplayResult {
+        // A breaker that stays open refuses to the end, whether or not it is called again.
+        self.pass_until(end);
         if let Some(opened) = self.opened.take() {
             self.books.open += self.now.since(opened);
         }

@@ -4,14 +4,13 @@ use std::borrow::Cow;
 use std::io::{self, Write};
 use std::time::Duration;
 
-use breakerbox::policy::{RoundedDuration, Time};
+use breakerbox::policy::{CountedNoun, RoundedDuration, Time};
 use breakerbox::recorder::Trace;
 use breakerbox_actors::{printable, printable_json};
 use comfy_table::{CellAlignment, Table};
 use serde_json::{Value, json};
 
 use super::machine::{ReplayMove, ReplayResult};
-use crate::cli::counted;
 
 /// One dependency under several settings, one run for each.
 pub(crate) struct PlayedDependency {
@@ -33,15 +32,13 @@ pub(crate) fn write(
     out: &mut dyn Write,
 ) -> io::Result<()> {
     let calls: usize = trace.recordings.iter().map(|one| one.outcomes.len()).sum();
-    let last = |one: &breakerbox::recorder::Recording| one.outcomes.last().map(|last| last.ended);
-    let end = trace.recordings.iter().filter_map(last).max();
     writeln!(
         out,
         "started at {}: {} of {}, the last one at {:.2} s",
         printable(&trace.started),
-        counted(calls, "outcome", "outcomes"),
-        counted(trace.recordings.len(), "dependency", "dependencies"),
-        seconds(end.unwrap_or_default()),
+        CountedNoun(calls as u64, "outcome"),
+        CountedNoun(trace.recordings.len() as u64, "dependency"),
+        seconds(super::end_of(trace)),
     )?;
     let mut table = Table::new();
     table.load_style(comfy_table::presets::ASCII_MARKDOWN);

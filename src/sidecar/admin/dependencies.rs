@@ -16,6 +16,7 @@ use super::problem::AdminProblem;
 use super::tools::{self, ToolView};
 use super::{Admin, AdminState};
 use crate::config::DependencyKind;
+use crate::rounded;
 use crate::sidecar::names::{health_name, pause_name, state_name};
 use crate::{DependencyStatus, Health, KeyStatus, WorkerStatus};
 use breakerbox_actors::redact;
@@ -211,7 +212,7 @@ pub(super) async fn one(
 ) -> Result<Json<DependencyView>, AdminProblem> {
     let view = named(&admin, &name);
     view.map(Json)
-        .ok_or_else(|| AdminProblem::unknown_dependency(&name))
+        .ok_or_else(|| AdminProblem::unknown_dependency(admin.runtime(), &name))
 }
 
 /// Returns the dependency of this name.
@@ -343,11 +344,11 @@ fn totals(status: &DependencyStatus) -> CallTotals {
 fn latency(inner: &AdminState, status: &DependencyStatus) -> LatencyMillis {
     let taken = inner.runtime.latency(&status.name).unwrap_or_default();
     LatencyMillis {
-        p50: status.latency.p50.map(exact_millis),
-        p90: status.latency.p90.map(exact_millis),
-        p99: status.latency.p99.map(exact_millis),
+        p50: status.latency.p50.map(rounded::millis),
+        p90: status.latency.p90.map(rounded::millis),
+        p99: status.latency.p99.map(rounded::millis),
         count: taken.count,
-        sum: exact_millis(taken.sum),
+        sum: rounded::millis(taken.sum),
     }
 }
 
@@ -500,8 +501,4 @@ fn kind_word(kind: DependencyKind) -> &'static str {
 /// Converts to whole milliseconds, rounded up: no client is told to retry too early.
 pub(super) fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
-}
-
-fn exact_millis(span: Duration) -> f64 {
-    span.as_secs_f64() * 1e3
 }

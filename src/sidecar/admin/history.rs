@@ -191,7 +191,7 @@ pub(super) async fn one(
         let sampled = inner.history.sampled.acquire();
         sampled.all.get(&name).map(|known| read(&known.series))
     };
-    let stretch = stretch.ok_or_else(|| AdminProblem::unknown_dependency(&name))?;
+    let stretch = stretch.ok_or_else(|| AdminProblem::unknown_dependency(&inner.runtime, &name))?;
     Ok(Json(view(inner, name, &stretch)))
 }
 

@@ -115,7 +115,7 @@ pub(super) async fn add(
     let request = read(body)?;
     let named = request.dependency.as_deref();
     if let Some(unknown) = named.filter(|name| admin.runtime().status(name).is_none()) {
-        return Err(AdminProblem::unknown_dependency(unknown));
+        return Err(AdminProblem::unknown_dependency(admin.runtime(), unknown));
     }
     let (now, by) = (admin.inner.stamps.now(), author(peer.map(|peer| peer.0)));
     let note = admin.inner.notes.add(now, by, request);

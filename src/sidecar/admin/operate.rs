@@ -69,7 +69,7 @@ pub(super) async fn operate(
     let command = command(&admin, &operation, order);
     let by = author(peer.map(|peer| peer.0));
     match admin.runtime().operate_by(&name, command, &by).await {
-        None => return Err(AdminProblem::unknown_dependency(&name)),
+        None => return Err(AdminProblem::unknown_dependency(admin.runtime(), &name)),
         Some(Err(illegal)) => {
             return Err(
                 AdminProblem::new(409, "illegal-transition", illegal.to_string())
@@ -89,7 +89,8 @@ fn done(
     note: Option<String>,
 ) -> Result<Json<ChangeResult>, AdminProblem> {
     let dependency = dependencies::named(admin, name);
-    let dependency = dependency.ok_or_else(|| AdminProblem::unknown_dependency(name))?;
+    let dependency =
+        dependency.ok_or_else(|| AdminProblem::unknown_dependency(admin.runtime(), name))?;
     Ok(Json(ChangeResult {
         done,
         note,
@@ -106,14 +107,16 @@ async fn restart(
 ) -> Result<Option<String>, AdminProblem> {
     let runtime = admin.runtime();
     if runtime.status(name).is_none() {
-        return Err(AdminProblem::unknown_dependency(name));
+        return Err(AdminProblem::unknown_dependency(runtime, name));
     }
     // Before it is carried out, which may take its time.
     runtime.note_operation(name, "restart", by, reason);
     match runtime.restart_workers(name, PATIENCE).await {
         Ok(WorkerRestart::Running) => Ok(None),
         Ok(other) => Ok(Some(redact(&other.to_string()).into_owned())),
-        Err(RestartRefusal::UnknownDependency) => Err(AdminProblem::unknown_dependency(name)),
+        Err(RestartRefusal::UnknownDependency) => {
+            Err(AdminProblem::unknown_dependency(runtime, name))
+        }
         Err(refusal) => Err(
             AdminProblem::new(409, "illegal-transition", refusal.to_string())
                 .given("restart")

@@ -4,7 +4,10 @@ use axum::Json;
 use axum::http::header::{CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use breakerbox_actors::nearest_word;
 use serde::Serialize;
+
+use crate::Runtime;
 
 /// An `application/problem+json` document. It never contains a token or a header value.
 #[derive(Debug, Clone, Serialize)]
@@ -34,11 +37,20 @@ impl AdminProblem {
         }
     }
 
-    /// Returns the problem of an unknown dependency name.
-    pub(super) fn unknown_dependency(name: &str) -> Self {
+    /// Returns the problem of an unknown dependency name, with the known one that is most similar.
+    pub(super) fn unknown_dependency(runtime: &Runtime, name: &str) -> Self {
+        let known = runtime
+            .statuses()
+            .into_iter()
+            .map(|one| one.name.to_string());
+        let known: Vec<String> = known.collect();
+        let allowed = match nearest_word(name, known.iter().map(String::as_str)) {
+            Some(near) => format!("the names that /api/dependencies lists; did you mean {near}?"),
+            None => "the names that /api/dependencies lists".to_owned(),
+        };
         Self::new(404, "unknown-dependency", "no dependency has this name")
             .given(name)
-            .allowed("the names that /api/dependencies lists")
+            .allowed(allowed)
     }
 
     /// Sets the given value, cut if it is long.

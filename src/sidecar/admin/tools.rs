@@ -68,7 +68,7 @@ fn view(tool: ToolFigures) -> ToolView {
         latency_ms: ToolMillis {
             p50: bound(50),
             p99: bound(99),
-            sum: durations.sum.as_secs_f64() * 1e3,
+            sum: crate::rounded::millis(durations.sum),
         },
         name: tool.name,
         calls: tool.calls,

@@ -1,14 +1,10 @@
-//! A note on a response: which request of the protocol it answers, for spans.
+//! A note on a response: which request of the protocol it answers, for spans and the access log.
 
 /// Maximum length of a name in a note; callers choose it.
 const MAX_NAME: usize = 128;
 
 /// Request of a caller of an MCP endpoint.
 #[derive(Debug, Clone)]
-#[cfg_attr(
-    not(feature = "otel"),
-    expect(dead_code, reason = "only spans read it")
-)]
 pub(crate) struct CallNote {
     /// The dependency.
     pub(crate) dependency: String,

@@ -16,7 +16,7 @@ use super::http::dependency::of_status;
 use super::http::grpc::{self, GrpcAnswer};
 use super::http::request_body::Upload;
 use super::http::target::UpstreamTarget;
-use crate::{AttemptProgress, Verdict};
+use crate::{AttemptProgress, TimeLimit, Verdict};
 
 /// A request to an HTTP dependency. Cheap to clone.
 ///
@@ -333,8 +333,8 @@ pub(crate) enum HttpFailure {
     ClosedOnReuse,
     /// The server has declared that it did not process the request.
     Unprocessed,
-    /// The response did not begin, or did not continue, in time.
-    Late,
+    /// The response did not begin, or did not continue, within this limit.
+    Late(TimeLimit),
     /// The response is too long to be buffered.
     TooLong,
     /// The caller's body is longer than allowed.
@@ -395,7 +395,7 @@ impl HttpFailure {
             Self::UploadCut => "connection reset during the upload",
             Self::ClosedOnReuse => "idle connection closed",
             Self::Unprocessed => "request not processed",
-            Self::Late => "no response in time",
+            Self::Late(limit) => limit.name(),
             Self::TooLong => "response too long",
             Self::BodyTooLarge => "request body too large",
             Self::BodyTooSlow => "request body too slow",
@@ -418,7 +418,7 @@ impl fmt::Display for HttpFailure {
             Self::UploadCut => "the connection broke while the request's body was on its way",
             Self::ClosedOnReuse => "it closed an idle connection as the request went out on it",
             Self::Unprocessed => "it did not process the request",
-            Self::Late => "no response in time",
+            Self::Late(limit) => return write!(out, "no response in time ({limit})"),
             Self::TooLong => "its response is too long to be buffered",
             Self::BodyTooLarge => "the request's body is longer than allowed",
             Self::BodyTooSlow => "the request's body came too slowly",

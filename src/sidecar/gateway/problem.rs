@@ -430,7 +430,7 @@ mod tests {
     use super::*;
     use crate::sidecar::gateway::http::connect_failure::ConnectFailure;
     use crate::{BulkheadLimit, RefusalReason, Refused};
-    use crate::{Limit, NotExecutedReason};
+    use crate::{Limit, NotExecutedReason, TimeLimit};
 
     type Error = CallError<HttpError>;
 
@@ -516,6 +516,7 @@ mod tests {
             (
                 CallError::TimedOut {
                     dependency: name(),
+                    limit: TimeLimit::Total,
                     after: Duration::ZERO,
                     executed: Executed::No,
                 },
@@ -586,6 +587,9 @@ mod tests {
             shown(&failed(HttpFailure::Connect(ConnectFailure::Refused))).2,
             "no"
         );
-        assert_eq!(shown(&failed(HttpFailure::Late)).0, "timed-out");
+        assert_eq!(
+            shown(&failed(HttpFailure::Late(TimeLimit::Idle))).0,
+            "timed-out"
+        );
     }
 }

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep};
 
 use breakerbox_policy::{Class, Symptom};
 
-use self::replies::{list, own, signed, trailers_only};
+use self::replies::{list, own, signed, trailers_only, unknown};
 use self::request_head::rewrite;
 use self::substitutes::SubstituteCalls;
 use super::caller_limits::{CallerIsFull, ConnectedCaller};
@@ -60,6 +60,9 @@ pub(super) async fn answer(
     let is_http2 = request.version() == Version::HTTP_2;
     let grpc = grpc::media_of(request.headers()).cloned();
     let span = lane.tracing.begin(&request, caller.address);
+    let access = lane.access.as_ref();
+    let mut access =
+        access.map(|log| log.begin(&request, |name| lane.routes.load().contains_key(name)));
     let places = lane.config.load().per_caller.places;
     let (place, (mut response, is_read)) = match caller.enter(places) {
         Ok(place) => (
@@ -85,11 +88,13 @@ pub(super) async fn answer(
     if let Some(media) = grpc {
         response = trailers_only(response, &media);
     }
-    match span {
-        Some(span) => response.map(|body| body.placed(place).traced(span)),
-        None if place.is_some() => response.map(|body| body.placed(place)),
-        None => response,
+    if let Some(access) = &mut access {
+        access.answered(&response, span.as_ref().and_then(RequestSpan::trace_id));
     }
+    if span.is_none() && place.is_none() && access.is_none() {
+        return response;
+    }
+    response.map(|body| body.placed(place).traced(span).logged(access))
 }
 
 /// Responds to a request without TLS where TLS is spoken.
@@ -152,8 +157,8 @@ async fn answer_and_read(
         None => None,
     };
     let Some((route, length)) = route else {
-        let detail = "the first part of the path is the name of a dependency; / lists them";
         let asked = path.split('/').nth(1);
+        let detail = unknown(lane, asked.unwrap_or_default());
         let problem = GatewayProblem::of(ProblemKind::UNKNOWN, asked, detail);
         return (own(problem.into_response(), 0), is_empty);
     };

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::sync::watch;
 
 use super::AddError;
+use super::access_log::AccessLog;
 use super::caller_auth::AuthTable;
 use super::caller_limits::CallerTable;
 use super::fallback::{CacheBound, FallbackCaches, FormerCache, narrowed};
@@ -150,6 +151,8 @@ pub(super) struct ThreadContext {
     pub(super) callers: Arc<CallerTable>,
     /// True once the gateway ends.
     pub(super) stopping: watch::Receiver<bool>,
+    /// The access log, if there is one.
+    pub(super) access: Option<AccessLog>,
 }
 
 /// Parts of the gateway that all its routes share.

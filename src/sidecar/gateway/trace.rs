@@ -127,6 +127,11 @@ impl RequestSpan {
         }
     }
 
+    /// Returns the id of the trace.
+    pub(super) fn trace_id(&self) -> Option<String> {
+        Some(self.0.context.trace_id().to_string())
+    }
+
     /// Sets the state of the breaker after the call.
     pub(super) fn left(&self, state: &'static str) {
         let mut span = self.0.span.borrow_mut();
@@ -304,7 +309,7 @@ impl Drop for AttemptSpanInner {
         }
         // Dropped after its limit, the attempt has timed out.
         if self.due.is_some_and(|due| Instant::now() >= due) {
-            note_error(&mut self.span, word_of(HttpFailure::Late));
+            note_error(&mut self.span, "timeout");
         } else {
             self.span
                 .set_attribute(KeyValue::new("breakerbox.cancelled", true));
@@ -336,7 +341,7 @@ fn word_of(failure: HttpFailure) -> &'static str {
         | HttpFailure::UploadCut
         | HttpFailure::ClosedOnReuse
         | HttpFailure::Unprocessed => "reset",
-        HttpFailure::Late => "timeout",
+        HttpFailure::Late(_) => "timeout",
         HttpFailure::TooLong => "too_long",
         HttpFailure::BodyTooLarge
         | HttpFailure::BodyTooSlow

@@ -84,10 +84,16 @@ impl Telemetry {
 }
 
 fn parse_filter(filter: &str) -> Result<EnvFilter, TelemetryError> {
-    EnvFilter::try_new(filter).map_err(|source| TelemetryError::Filter {
+    let bad = |source| TelemetryError::Filter {
         given: filter.to_owned(),
         source,
-    })
+    };
+    let mut parsed = EnvFilter::try_new(filter).map_err(bad)?;
+    // A line about a change of a file would be the next change, if the log is a file there.
+    for watcher in ["notify=off", "notify_debouncer_full=off"] {
+        parsed = parsed.add_directive(watcher.parse().map_err(bad)?);
+    }
+    Ok(parsed)
 }
 
 /// A writer of log lines in which no character moves or reorders a terminal.
@@ -229,6 +235,17 @@ mod tests {
     fn the_filter_decides_what_is_written() {
         assert_eq!(logged(Format::Pretty, "debug").lines().count(), 2);
         assert_eq!(logged(Format::Pretty, "off"), "");
+        let captured = Captured::default();
+        let writer = captured.clone();
+        let watching = subscriber(Format::Json, "trace", false, move || writer.clone()).unwrap();
+        tracing::subscriber::with_default(watching, || {
+            tracing::warn!(target: "notify::inotify", "a file has changed");
+            tracing::error!(target: "notify_debouncer_full", "a file has changed");
+        });
+        assert!(
+            captured.0.lock().unwrap().is_empty(),
+            "a log that feeds itself"
+        );
         let error = subscriber(Format::Json, "breakerbox=loud", false, io::sink)
             .err()
             .unwrap();

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use breakerbox_actors::printable;
+use breakerbox_policy::CountedNoun;
 
 use crate::config::{DependencyConfig, DependencyKind, Settings};
 use crate::recorder;
@@ -27,8 +28,8 @@ pub(super) struct UnservableConfig(Vec<String>);
 
 impl fmt::Display for UnservableConfig {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plural = if self.0.len() == 1 { "" } else { "s" };
-        write!(out, "{} problem{plural} in the configuration", self.0.len())?;
+        let count = CountedNoun(self.0.len() as u64, "problem");
+        write!(out, "{count} in the configuration")?;
         self.0.iter().try_for_each(|line| write!(out, "\n  {line}"))
     }
 }
@@ -143,21 +144,51 @@ pub(super) fn problems(settings: &Settings) -> Vec<String> {
     own.into_iter().chain(all).collect()
 }
 
+/// Returns the problem of a configuration without a dependency.
+pub(super) fn none_to_protect(settings: &Settings) -> Option<String> {
+    if !settings.dependencies.is_empty() || settings.reload.allow_empty {
+        return None;
+    }
+    // EDGE-7: a sidecar that protects nothing is a mistake in a path or in a name.
+    let files = settings
+        .files()
+        .iter()
+        .map(|file| file.display().to_string());
+    let files: Vec<String> = files.collect();
+    let read = match files.is_empty() {
+        true => "no file was read".to_owned(),
+        false => format!("read {}", printable(&files.join(", "))),
+    };
+    Some(format!(
+        "dependencies: there is none to protect ({read}), allowed: a section [dependencies.NAME], see \
+         breakerbox init, or reload.allow_empty = true to start without any"
+    ))
+}
+
 /// Returns the problems of files that are written from the start on.
 pub(super) fn file_problems(settings: &Settings) -> Vec<String> {
-    let Some(path) = &settings.recorder.path else {
-        return Vec::new();
-    };
-    let Err(error) = recorder::check(path) else {
-        return Vec::new();
-    };
+    let trace = settings.recorder.path.as_deref().and_then(|path| {
+        let allowed = "the path of a new file, or of a trace that a recorder has written";
+        let error = recorder::check(path).err()?;
+        Some(file_problem(settings, "recorder.path", &error, allowed))
+    });
+    let access = settings.gateway.access_log.as_ref().and_then(|log| {
+        let allowed = "\"off\", \"stdout\", or the path of a file that can be written";
+        let error = log.check().err()?;
+        Some(file_problem(
+            settings,
+            "gateway.access_log",
+            &error,
+            allowed,
+        ))
+    });
+    trace.into_iter().chain(access).collect()
+}
+
+fn file_problem(settings: &Settings, key: &str, error: &dyn fmt::Display, allowed: &str) -> String {
     let mut given = settings.effective().iter();
-    let given = given.find(|one| one.key == "recorder.path");
+    let given = given.find(|one| one.key == key);
     let (value, origin) = given.map_or(("", ""), |one| (&one.value, &one.origin));
-    let allowed = "the path of a new file, or of a trace that a recorder has written";
-    vec![format!(
-        "recorder.path: given {}, {error}, allowed: {allowed} ({})",
-        printable(value),
-        printable(origin),
-    )]
+    let (value, origin) = (printable(value), printable(origin));
+    format!("{key}: given {value}, {error}, allowed: {allowed} ({origin})")
 }

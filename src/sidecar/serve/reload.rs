@@ -86,11 +86,12 @@ impl Sidecar {
         let fixed = (&old.gateway.bind, old.gateway.threads, &old.admin);
         if fixed != (&new.gateway.bind, new.gateway.threads, &new.admin)
             || old.gateway.max_connections != new.gateway.max_connections
+            || old.gateway.access_log != new.gateway.access_log
             || (&old.recorder, &old.otel) != (&new.recorder, &new.otel)
         {
             tracing::warn!(
-                "gateway.bind, gateway.threads, gateway.max_connections, admin, recorder and otel \
-                 apply only after a restart"
+                "gateway.bind, gateway.threads, gateway.max_connections, gateway.access_log, admin, \
+                 recorder and otel apply only after a restart"
             );
         }
     }

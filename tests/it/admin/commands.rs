@@ -90,6 +90,15 @@ async fn item_101_status_shows_a_table_or_json() {
         "{}",
         nobody.err
     );
+    for arguments in [
+        &["status", "dap"][..],
+        &["open", "dap", "--reason", "a drill"],
+        &["restart", "dap", "--reason", "a drill"],
+    ] {
+        let near = run(signed(&rig, arguments)).await;
+        assert_eq!(near.code, Some(1), "{arguments:?}");
+        assert!(near.err.contains("did you mean dep?"), "{}", near.err);
+    }
     rig.finish().await;
 }
 

@@ -47,7 +47,7 @@ fn item_93_check_shows_every_value_and_who_gave_it() {
     let breaker = "[dependencies.web.breaker]\nfailure_threshold = 3\n\
                    recovery_timeout = \"3s\"\nminimum_calls = 3\n";
     let folder = folder_with(&[("config/default.toml", breaker), (".env", &dotenv)]);
-    let (code, out, err) = check(folder.path(), &["--library"], &[(timeout, "5s")]);
+    let (code, out, err) = check(folder.path(), &["--library", "--all"], &[(timeout, "5s")]);
     assert_eq!(code, 0, "{err}");
     let warning = "breakerbox: warning: dependencies.web.breaker.minimum_calls: it has no effect";
     assert!(
@@ -157,6 +157,109 @@ fn item_97_check_shows_the_environment_and_what_it_changes() {
             "\"30s\"",
             "\"30s\""
         ]
+    );
+}
+
+#[test]
+fn item_93_check_shows_what_is_set_unless_all_is_asked_for() {
+    let text = "[dependencies.web]\nkind = \"http\"\nurl = \"http://127.0.0.1:9\"\n\
+                timeout.attempt = 5000\n[dependencies.other]\nkind = \"http\"\n\
+                url = \"http://127.0.0.1:9\"\n";
+    let folder = folder_with(&[("config/default.toml", text)]);
+    let (code, out, err) = check(folder.path(), &[], &[]);
+    assert_eq!(code, 0, "{err}");
+    let keys: Vec<&str> = out.lines().filter(|line| line.contains("  # ")).collect();
+    assert_eq!(keys.len(), 5, "{out}");
+    let attempt = shown(&out, "dependencies.web.timeout.attempt");
+    assert_eq!(attempt, ("5000 s (1h 23m 20s)", "config/default.toml:4"));
+    assert!(err.contains("did you mean \"5000ms\"?"), "{err}");
+    assert!(
+        out.ends_with("values set; --all shows every one\n"),
+        "{out}"
+    );
+
+    let (code, all, _) = check(folder.path(), &["--all"], &[]);
+    assert_eq!(code, 0);
+    assert!(all.lines().count() > 200, "{all}");
+    let (code, one, _) = check(folder.path(), &["web"], &[]);
+    assert_eq!(code, 0);
+    assert!(
+        one.contains("dependencies.web.breaker.failure_threshold"),
+        "{one}"
+    );
+    assert!(
+        !one.contains("dependencies.other") && !one.contains("gateway.bind"),
+        "{one}"
+    );
+    let (code, out, err) = check(folder.path(), &["wab"], &[]);
+    assert_eq!((code, &*out), (2, ""));
+    assert!(
+        err.contains("there is no dependency wab, did you mean web?"),
+        "{err}"
+    );
+}
+
+#[test]
+fn edge_7_a_program_without_any_configuration_is_warned() {
+    let folder = folder_with(&[]);
+    let (code, _, err) = check(folder.path(), &["--library"], &[]);
+    assert_eq!(code, 0);
+    assert!(
+        err.contains("nothing is configured: there is neither a file"),
+        "{err}"
+    );
+    let retries = [("BREAKERBOX__DEPENDENCIES__WEB__RETRY__MAX_ATTEMPTS", "2")];
+    let (_, _, err) = check(folder.path(), &["--library"], &retries);
+    assert!(!err.contains("nothing is configured"), "{err}");
+}
+
+#[test]
+fn item_93_check_prints_json_for_programs() {
+    let text = "[dependencies.web]\nkind = \"http\"\nurl = \"http://127.0.0.1:9\"\n";
+    let folder = folder_with(&[("config/default.toml", text)]);
+    let (code, out, err) = check(folder.path(), &["--json"], &[]);
+    assert_eq!((code, &*err), (0, ""));
+    let valid: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(
+        (&valid["valid"], &valid["environment"]),
+        (&true.into(), &"development".into())
+    );
+    assert_eq!(valid["dependencies"], serde_json::json!(["web"]));
+    assert_eq!(valid["values"][0]["key"], "dependencies.web.kind");
+    assert_eq!(valid["values"][0]["origin"], "config/default.toml:2");
+    let (_, all, _) = check(folder.path(), &["--json", "--all"], &[]);
+    let all: serde_json::Value = serde_json::from_str(&all).expect("JSON");
+    assert!(
+        all["values"]
+            .as_array()
+            .is_some_and(|values| values.len() > 100),
+        "{all}"
+    );
+
+    let bad = format!("{text}retries = 3\n");
+    std::fs::write(folder.path().join("config/default.toml"), bad).unwrap();
+    let (code, out, err) = check(folder.path(), &["--json"], &[]);
+    assert_eq!((code, &*err), (2, ""));
+    let refused: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    let problem = &refused["problems"][0];
+    assert_eq!(
+        (&refused["valid"], &problem["key"]),
+        (&false.into(), &"dependencies.web.retries".into())
+    );
+    assert_eq!(problem["origin"], "config/default.toml:4");
+    // What can be read and cannot be served.
+    std::fs::write(
+        folder.path().join("config/default.toml"),
+        "[dependencies.web]\n",
+    )
+    .unwrap();
+    let (code, out, _) = check(folder.path(), &["--json"], &[]);
+    assert_eq!(code, 2);
+    let refused: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+    let text = refused["problems"][0]["text"].as_str().unwrap_or_default();
+    assert!(
+        text.starts_with("dependencies.web.kind: it is missing"),
+        "{out}"
     );
 }
 

@@ -207,7 +207,7 @@ fn cfg_1_a_circle_of_fallbacks_is_shown() {
 fn cfg_1_a_layer_that_cannot_be_read_is_a_problem_like_others() {
     let broken = problems(of_text("[gateway\nbind = 3").toml("[admin]\nbnd = 3"));
     assert_eq!(broken.len(), 2, "{broken:?}");
-    assert!(broken[0].starts_with("line 1: "), "{broken:?}");
+    assert!(broken[0].starts_with("line 1, column "), "{broken:?}");
     let nowhere = problems(
         Settings::loader()
             .dir("no/such/folder")

@@ -52,7 +52,7 @@ fn edge_7_e8e_no_child_can_read_the_secrets_of_the_process() {
     let folder = folder();
     let open = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(folder.path(), open).unwrap();
-    configured(folder.path(), "");
+    configured(folder.path(), "[reload]\nallow_empty = true\n");
     let mut command = command(folder.path());
     command.env("BREAKERBOX__ADMIN__TOKEN", "a-token-of-many-letters");
     let own = std::fs::metadata(folder.path()).unwrap().uid();

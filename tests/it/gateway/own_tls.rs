@@ -295,7 +295,10 @@ fn edge_5_own_tls_is_checked() {
     let text = files("c.pem", "no certificate");
     let nowhere = folder.path().join("nowhere.pem");
     let check = |text: &str| {
-        configured(folder.path(), text);
+        configured(
+            folder.path(),
+            &format!("[reload]\nallow_empty = true\n{text}"),
+        );
         let mut checking = std::process::Command::new(env!("CARGO_BIN_EXE_breakerbox"));
         let checking = checking.arg("check").current_dir(folder.path());
         let output = checking.output().unwrap();

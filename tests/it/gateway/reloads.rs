@@ -358,7 +358,10 @@ async fn edge_6_e4c_a_configuration_that_leaves_nothing_is_refused_and_told() {
 #[test]
 fn edge_6_e4c_check_warns_of_a_configuration_that_serves_nothing() {
     let folder = folder();
-    configured(folder.path(), "[reload]\nwatch = false\n");
+    configured(
+        folder.path(),
+        "[reload]\nwatch = false\nallow_empty = true\n",
+    );
     let mut check = std::process::Command::new(env!("CARGO_BIN_EXE_breakerbox"));
     let checked = check
         .arg("check")

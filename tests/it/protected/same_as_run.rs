@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use breakerbox::protected;
 use breakerbox_actors::testing::{TestRuntime, run_paused};
-use breakerbox_actors::{CallError, Verdict};
+use breakerbox_actors::{CallError, TimeLimit, Verdict};
 use breakerbox_policy::{Class, Executed, State};
 
 use super::start;
@@ -103,6 +103,7 @@ fn item_21_the_attribute_has_a_deadline_of_its_own() {
         for error in [hangs().await, hangs_for_seconds().await] {
             let expected = CallError::TimedOut {
                 dependency: "dep".into(),
+                limit: TimeLimit::Caller,
                 after: ms(2_000),
                 executed: Executed::Maybe,
             };

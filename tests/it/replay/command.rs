@@ -153,6 +153,37 @@ fn trace(outcomes: &[(u64, &str)]) -> String {
 }
 
 #[test]
+fn a_breaker_that_stays_open_is_open_to_the_end_of_the_trace() {
+    let folder = Folder::new("replay-open");
+    let line = |at: u64, name: &str, class: &str| {
+        format!(
+            r#"{{"at_ms":{at},"dependency":"{name}","duration_ms":1,"class":"{class}","retry_after_ms":null}}"#
+        )
+    };
+    let mut lines = vec![HEADER.to_owned()];
+    lines.extend((1..=5).map(|number| line(number * 40, "dep", "failure")));
+    // Another dependency is called for longer.
+    lines.push(line(7_000, "other", "success"));
+    let path = folder.write("trace.jsonl", &(lines.join("\n") + "\n"));
+    let config = folder.write(
+        "config/default.toml",
+        "[dependencies.dep]\n[dependencies.other]\n",
+    );
+    let value = replay(&path, config.parent().expect("a folder"), &[]);
+    let replayed = run_of(&value, 0);
+    assert_eq!(
+        (&replayed["trips"], &replayed["refused"]),
+        (&1.into(), &0.into())
+    );
+    // It opened at 200 ms, for 30 s.
+    assert_eq!(replayed["open_ms"], 6_800.0, "{replayed}");
+    let arguments = ["replay", &text(&path), "--dependency", "dap"];
+    let (output, _, err) = run(&arguments);
+    assert_eq!(output.status.code(), Some(2), "{err}");
+    assert!(err.contains("did you mean dep?"), "{err}");
+}
+
+#[test]
 fn refused_calls_are_counted_by_what_they_would_have_come_to() {
     let folder = Folder::new("replay-counts");
     let path = folder.write(

@@ -18,6 +18,7 @@ use crate::clock::earliest;
 use crate::deadline::CallScope;
 use crate::error::CallError;
 use crate::state::Shared;
+use crate::time_limit::TimeLimit;
 use crate::verdict::Verdict;
 
 /// The permit, the bulkhead slot and the clock of an open stream.
@@ -41,6 +42,7 @@ pub(super) struct StreamHold {
     deadline: Option<Time>,
     /// True if that is the caller's own, and less than the settings allow.
     is_callers_deadline: bool,
+    deadline_limit: TimeLimit,
     /// Start of the current wait for the dependency; `None` while the stream waits for the caller.
     asked: Option<Time>,
     alarm: Option<(Time, Pin<Box<Sleep>>)>,
@@ -72,6 +74,7 @@ impl StreamHold {
             attempt_limit: plan.attempt_limit.map(left),
             deadline: plan.deadline,
             is_callers_deadline: plan.call_deadline().is_callers,
+            deadline_limit: plan.deadline_limit,
             asked: None,
             alarm: None,
         }
@@ -133,8 +136,17 @@ impl StreamHold {
     }
 
     pub(super) fn timed_out<E>(&self) -> CallError<E> {
-        let after = self.shared.clock.now().since(self.began);
-        CallError::timed_out(Arc::clone(&self.shared.name), after, Executed::Maybe)
+        let now = self.shared.clock.now();
+        let limit = match self.deadline {
+            Some(deadline) if deadline <= now => self.deadline_limit,
+            _ => TimeLimit::Attempt,
+        };
+        let after = now.since(self.began);
+        CallError::timed_out(
+            Arc::clone(&self.shared.name),
+            (limit, after),
+            Executed::Maybe,
+        )
     }
 
     /// Polls the one timer of all waits. It is set again only when it is due, not for each item.

@@ -20,6 +20,7 @@ use super::tunnel::CallerTunnel;
 use breakerbox_policy::RoundedDuration;
 
 use crate::Streamed;
+use crate::sidecar::gateway::access_log::AccessEntry;
 use crate::sidecar::gateway::activity::RequestActivity;
 use crate::sidecar::gateway::caller_limits::CallerPlace;
 use crate::sidecar::gateway::trace::RequestSpan;
@@ -33,6 +34,8 @@ pub(crate) struct ReplyBody {
     span: Option<RequestSpan>,
     /// The caller's place, given back with the body.
     place: Option<CallerPlace>,
+    /// The request's line in the access log, written with the end of the body.
+    access: Option<AccessEntry>,
 }
 
 enum BodyKind {
@@ -120,6 +123,7 @@ impl ReplyBody {
         let mut tunnel = tunnel.take()?;
         tunnel.span = self.span.take();
         tunnel.place = self.place.take();
+        tunnel.access = self.access.take();
         Some(tunnel)
     }
 
@@ -129,13 +133,28 @@ impl ReplyBody {
             waiting: None,
             span: None,
             place: None,
+            access: None,
         }
     }
 
     /// Attaches the span of the request.
-    pub(crate) fn traced(mut self, span: RequestSpan) -> Self {
-        self.span = Some(span);
+    pub(crate) fn traced(mut self, span: Option<RequestSpan>) -> Self {
+        self.span = span;
         self
+    }
+
+    /// Attaches the line of the access log.
+    pub(crate) fn logged(mut self, access: Option<AccessEntry>) -> Self {
+        self.access = access;
+        self.note_end();
+        self
+    }
+
+    /// Notes in the access log that nothing of the body is left.
+    fn note_end(&mut self) {
+        if self.access.is_some() && self.is_end_stream() {
+            self.access.iter_mut().for_each(AccessEntry::completed);
+        }
     }
 
     /// Attaches the caller's place.
@@ -177,6 +196,11 @@ impl Body for ReplyBody {
         }
         if let (Some(span), Some(Err(_))) = (&mut this.span, &frame) {
             span.broke_off();
+        }
+        match &frame {
+            None => this.access.iter_mut().for_each(AccessEntry::completed),
+            Some(Ok(_)) => this.note_end(),
+            Some(Err(_)) => {}
         }
         Poll::Ready(frame)
     }

@@ -187,7 +187,7 @@ impl ConnectFailure {
             Self::NameNotFound => "name not found",
             Self::Refused => "connection refused",
             Self::Unreachable => "address unreachable",
-            Self::TimedOut => "connecting timed out",
+            Self::TimedOut => "connecting timed out, see timeout.connect",
             Self::Closed => "connection closed at once",
             Self::UnknownIssuer => "certificate not trusted: unknown issuer",
             Self::OtherName => "certificate not for this name",

@@ -86,7 +86,7 @@ impl Dependency for HttpDependency {
         let request = span.as_ref().map_or(request, AttemptSpan::request);
         let sending = upstream.send(&request, body, call.remaining());
         let answered = call.first_byte(sending).await;
-        let answered = answered.unwrap_or_else(|_| Err(HttpFailure::Late.into()));
+        let answered = answered.unwrap_or_else(|late| Err(HttpFailure::Late(late.limit).into()));
         if let Some(span) = &mut span {
             span.came_to(
                 answered
@@ -107,7 +107,7 @@ impl Dependency for HttpDependency {
         while let Some(frame) = call
             .idle(rest.frame())
             .await
-            .map_err(|_| HttpFailure::Late)?
+            .map_err(|late| HttpFailure::Late(late.limit))?
         {
             match frame.map_err(|_| HttpFailure::Reset)?.into_data() {
                 Ok(piece) => body.extend_from_slice(&piece),

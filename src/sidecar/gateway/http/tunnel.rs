@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::response_stream::ResponseStream;
 use crate::Streamed;
+use crate::sidecar::gateway::access_log::AccessEntry;
 use crate::sidecar::gateway::caller_limits::CallerPlace;
 use crate::sidecar::gateway::message::HttpFailure;
 use crate::sidecar::gateway::trace::RequestSpan;
@@ -212,6 +213,8 @@ pub(crate) struct CallerTunnel {
     pub(super) span: Option<RequestSpan>,
     /// The caller's place, given back with the tunnel.
     pub(super) place: Option<CallerPlace>,
+    /// The request's line in the access log, written with the end of the tunnel.
+    pub(super) access: Option<AccessEntry>,
 }
 
 /// A response that changes the protocol, or any other.
@@ -247,6 +250,7 @@ impl CallerTunnel {
             idle,
             span: None,
             place: None,
+            access: None,
         }))
     }
 
@@ -263,6 +267,7 @@ impl CallerTunnel {
             span: _span,
             // EDGE-4: the bytes of a tunnel are the caller's call, as those of an answer are.
             place: _place,
+            access: _access,
         } = *self;
         if caller.send(Box::new(socket)).is_err() {
             return;

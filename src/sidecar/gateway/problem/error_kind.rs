@@ -17,7 +17,7 @@ pub(super) fn cause_of<E>(error: &CallError<E>, own: &dyn Fn(&E) -> String) -> S
         CallError::NotExecuted {
             cause: Some(cause), ..
         } => cause.to_string(),
-        CallError::TimedOut { .. } => "time limit".to_owned(),
+        CallError::TimedOut { limit, .. } => limit.name().to_owned(),
         CallError::Stalled { .. } => "timeout.idle".to_owned(),
         CallError::RateLimited { limit, .. } => match limit {
             Limit::Pause(_) => "pause asked for by the dependency".to_owned(),
@@ -54,7 +54,7 @@ pub(super) fn kind_of_failure(failure: HttpFailure) -> ProblemKind {
         HttpFailure::BodyTooLarge => ProblemKind::BODY_TOO_LARGE,
         HttpFailure::BodyTooSlow => ProblemKind::BODY_TOO_SLOW,
         HttpFailure::BodyCut => ProblemKind::BAD_REQUEST,
-        HttpFailure::Late => ProblemKind::TIMED_OUT,
+        HttpFailure::Late(_) => ProblemKind::TIMED_OUT,
         HttpFailure::Unsent(body) => kind_of_failure(body.failure()),
         // Our own lack, told as such.
         HttpFailure::Connect(ConnectFailure::NoResources) | HttpFailure::NoMemory => {

@@ -1,5 +1,6 @@
 //! Responses that are whole, and the labels of all responses.
 
+use breakerbox_actors::nearest_word;
 use bytes::Bytes;
 use http::header::{AGE, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
@@ -22,6 +23,17 @@ pub(super) fn list(lane: &ThreadContext) -> Response<ReplyBody> {
     let media = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(CONTENT_TYPE, media);
     response
+}
+
+/// Describes a path that names no dependency.
+pub(super) fn unknown(lane: &ThreadContext, asked: &str) -> String {
+    let detail = "the first part of the path is the name of a dependency; / lists them";
+    let routes = lane.routes.load();
+    match nearest_word(asked, routes.keys().map(|name| &**name)) {
+        // Its length is bounded by that of the known one.
+        Some(near) => format!("{detail}; did you mean /{near}/?"),
+        None => detail.to_owned(),
+    }
 }
 
 /// Builds the response of a whole answer.

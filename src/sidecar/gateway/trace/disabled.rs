@@ -31,6 +31,10 @@ impl RequestSpan {
         match self.0 {}
     }
 
+    pub(super) fn trace_id(&self) -> Option<String> {
+        match self.0 {}
+    }
+
     pub(super) fn left(&self, _: &'static str) {
         match self.0 {}
     }

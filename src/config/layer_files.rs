@@ -1,0 +1,159 @@
+//! The files of a configuration: which there are, and why one cannot be read. Nothing here parses them.
+
+use std::io::ErrorKind;
+use std::path::Path;
+
+use breakerbox_actors::nearest_word;
+
+use super::problem::Problem;
+use super::variable_names::ENVIRONMENT;
+
+/// Maximum number of files that a message names.
+const MAX_NAMES: usize = 8;
+
+/// Returns true if nothing has this name. A name that may not be looked up is not missing.
+pub(super) fn is_missing(path: &Path) -> bool {
+    use ErrorKind::{NotADirectory, NotFound};
+    let found = std::fs::symlink_metadata(path);
+    found.is_err_and(|error| matches!(error.kind(), NotFound | NotADirectory))
+}
+
+/// Returns true if the name is a valid file name within the directory.
+pub(super) fn is_environment(name: &str) -> bool {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "_-".contains(letter);
+    !name.is_empty() && name.chars().all(plain)
+}
+
+/// Reads a file; `None` if it is missing.
+///
+/// # Errors  Anything else of that name: its reason names the path.
+pub(super) fn read(path: &Path) -> Result<Option<String>, Problem> {
+    if is_missing(path) {
+        return Ok(None);
+    }
+    let allowed = "a file that can be read";
+    let (reason, allowed) = match std::fs::metadata(path) {
+        Ok(found) if !found.is_file() => ("it is not a file".to_owned(), allowed),
+        Ok(_) => match std::fs::read(path).map(String::from_utf8) {
+            Ok(Ok(text)) => return Ok(Some(text)),
+            Ok(Err(error)) => {
+                let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+                let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
+                (format!("line {line} is not text in UTF-8"), "TOML in UTF-8")
+            }
+            Err(error) => (error.to_string(), allowed),
+        },
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            ("it is a link to nothing".to_owned(), allowed)
+        }
+        Err(error) => (error.to_string(), allowed),
+    };
+    Err(Problem::of_layer(
+        reason,
+        allowed,
+        &path.display().to_string(),
+    ))
+}
+
+/// Describes why a path that was named is no folder of a configuration.
+pub(super) fn no_folder(dir: &Path) -> Problem {
+    let place = dir.display().to_string();
+    let parent = match dir.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    if dir.is_file() {
+        let allowed = format!("the folder that it is in: {}", parent.display());
+        return Problem::of_layer("it is a file, not a folder", &allowed, &place);
+    }
+    let name = dir.file_name().map(|name| name.to_string_lossy());
+    let folders = names(parent, |path| path.is_dir());
+    let near = name.and_then(|name| {
+        let near = nearest_word(&name, folders.iter().map(String::as_str));
+        near.map(str::to_owned)
+    });
+    let reason = match near {
+        Some(near) => format!("there is no such folder, did you mean {near}?"),
+        None => "there is no such folder".to_owned(),
+    };
+    Problem::of_layer(reason, "a folder", &place)
+}
+
+/// Describes that a folder has no `default.toml`. `path`: of that file.
+pub(super) fn no_default(path: &Path) -> Problem {
+    // EDGE-7: a folder that was named has a configuration, or it is the wrong folder.
+    let folder = path.parent().unwrap_or(path);
+    let others = names(folder, |path| {
+        let kind = path.extension().unwrap_or_default();
+        ["toml", "yaml", "yml", "json"]
+            .iter()
+            .any(|known| kind == *known)
+    });
+    let reason = match others.is_empty() {
+        true => "there is no such file".to_owned(),
+        false => format!(
+            "there is no such file, the folder has {}",
+            others.join(", ")
+        ),
+    };
+    let allowed = "a folder with a file default.toml";
+    Problem::of_layer(reason, allowed, &path.display().to_string())
+}
+
+/// Describes that an environment has no file. `own`: the path of that file.
+pub(super) fn no_environment(environment: &str, own: &Path) -> Problem {
+    let folder = own.parent().unwrap_or(own);
+    let files = names(folder, |path| {
+        path.extension().is_some_and(|kind| kind == "toml")
+    });
+    let known = files.iter().filter_map(|file| file.strip_suffix(".toml"));
+    let known: Vec<&str> = known.filter(|name| *name != "default").collect();
+    let lower = environment.to_lowercase();
+    let near = match nearest_word(&lower, known.iter().copied()) {
+        Some(near) => format!(", did you mean {near}?"),
+        None => String::new(),
+    };
+    let reason = format!("there is no file for the environment {environment:?}{near}");
+    let allowed = match known.is_empty() {
+        true => "the name of a file in that folder".to_owned(),
+        false => format!("the name of a file in that folder: {}", known.join(", ")),
+    };
+    Problem::of_layer(reason, &allowed, &own.display().to_string())
+}
+
+/// Describes a name that no file can have.
+pub(super) fn bad_environment(environment: &str) -> Problem {
+    let reason = format!("{environment:?} is not a name of an environment");
+    Problem::of_layer(reason, "letters, digits, _ and -", ENVIRONMENT)
+}
+
+/// Describes that nothing is configured where simulated services must not stand in.
+pub(super) fn no_configuration(environment: &str, folder: &Path) -> Problem {
+    // EDGE-7: nothing is simulated in production, unless it is asked for.
+    let place = folder.display();
+    let reason = format!(
+        "there is no configuration, so no dependency to protect: neither {place}/default.toml nor \
+         {place}/{environment}.toml is there, and without files, services are simulated in the \
+         environment \"development\" only"
+    );
+    let allowed = format!(
+        "a file {place}/default.toml, another folder with --config, or --simulate to simulate \
+         services on purpose"
+    );
+    Problem::of_layer(reason, &allowed, &format!("environment {environment:?}"))
+}
+
+/// Returns the first names in a folder, sorted.
+fn names(folder: &Path, is_wanted: impl Fn(&Path) -> bool) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    let found = entries.flatten().map(|entry| entry.path());
+    let found = found.filter(|path| is_wanted(path));
+    let mut names: Vec<String> = found
+        .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
+        .collect();
+    names.sort();
+    names.truncate(MAX_NAMES);
+    names
+}

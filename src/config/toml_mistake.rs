@@ -1,0 +1,277 @@
+//! Words for text that is not TOML: the first mistake with its line, its column and the line itself.
+//!
+//! A value is shown only under a known key that holds no secret.
+
+use breakerbox_actors::printable;
+
+use super::known_keys::KnownKeys;
+use super::masking::{is_sensitive, looks_secret, without_credentials};
+use super::problem::Problem;
+
+/// Sections and keys of which no value is shown.
+const HIDDEN: [&str; 9] = [
+    "args", "auth", "body", "command", "env", "headers", "jwt", "proxy", "tokens",
+];
+/// Maximum length of a line that is shown, in characters.
+const MAX_SHOWN: usize = 160;
+
+/// Describes the first mistake of a text. `name`: of the file.
+pub(super) fn problem(name: &str, text: &str, errors: &[toml::de::Error]) -> Problem {
+    // One mistake often makes several errors; the first one is its place.
+    let first = errors
+        .iter()
+        .min_by_key(|error| error.span().map_or(usize::MAX, |span| span.start));
+    let (message, offset) = first.map_or(("it cannot be read", 0), |error| {
+        (error.message(), error.span().map_or(0, |span| span.start))
+    });
+    let place = TextPlace::of(text, offset);
+    let origin = format!("{name}:{}:{}", place.line, place.column);
+    if let Some(format) = foreign_format(text) {
+        let reason = format!("this is {format}, and the configuration is TOML");
+        let allowed = "TOML, such as [dependencies.web] with kind = \"http\" in the line below it";
+        return Problem::of_layer(reason, allowed, &origin);
+    }
+    let line = text.lines().nth(place.line - 1).unwrap_or_default();
+    let message = match duplicate(message, text, place.line) {
+        Some(duplicate) => duplicate,
+        None if line.contains(':') && !line.contains('=') && !line.trim().starts_with('[') => {
+            "a key and its value have = between them, not a colon".to_owned()
+        }
+        None => message.to_owned(),
+    };
+    let reason = format!("line {}, column {}: {message}", place.line, place.column);
+    let mut problem = Problem::of_layer(reason, "TOML", &origin);
+    problem.excerpt = Some(excerpt(text, &place));
+    problem
+}
+
+/// A place in a text.
+struct TextPlace {
+    /// Number of the line, from 1.
+    line: usize,
+    /// Number of the character in its line, from 1.
+    column: usize,
+}
+
+impl TextPlace {
+    fn of(text: &str, offset: usize) -> Self {
+        let before = text.get(..offset.min(text.len())).unwrap_or(text);
+        let begin = before.rfind('\n').map_or(0, |at| at + 1);
+        Self {
+            line: 1 + before.matches('\n').count(),
+            column: 1 + before[begin..].chars().count(),
+        }
+    }
+}
+
+/// Returns the name of another format, if the text is in it.
+fn foreign_format(text: &str) -> Option<&'static str> {
+    let text = text.trim_start_matches('\u{feff}').trim_start();
+    if text.starts_with('{') {
+        return Some("JSON");
+    }
+    let mut lines = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let first = lines.next()?;
+    let is_yaml = first == "---"
+        || first.split_once(':').is_some_and(|(name, rest)| {
+            let is_name = |letter: char| letter.is_alphanumeric() || "_-.".contains(letter);
+            let is_value = rest.is_empty() || rest.starts_with(' ');
+            !name.is_empty() && name.chars().all(is_name) && is_value && !rest.contains('=')
+        });
+    is_yaml.then_some("YAML")
+}
+
+/// Names the table or key that a text has twice, and its first place.
+fn duplicate(message: &str, text: &str, line: usize) -> Option<String> {
+    if !message.contains("duplicate") {
+        return None;
+    }
+    let all = named_lines(text);
+    let (_, path) = all.iter().find(|(number, _)| *number == line)?;
+    let first = all
+        .iter()
+        .find(|(number, other)| *number < line && other == path);
+    Some(match first {
+        Some((first, _)) => format!("{path} is there twice, first at line {first}"),
+        None => format!("{message} in {path}"),
+    })
+}
+
+/// Returns the lines that name a table or a key, with their full paths.
+fn named_lines(text: &str) -> Vec<(usize, String)> {
+    let mut section = String::new();
+    let mut found = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let line = line.trim();
+        if let Some(header) = header(line) {
+            section = header;
+            // The tables of an array have the same name.
+            if !line.starts_with("[[") {
+                found.push((number, section.clone()));
+            }
+        } else if let Some((name, _)) = line.split_once('=') {
+            found.push((number, joined(&section, &plain(name))));
+        }
+    }
+    found
+}
+
+/// Returns the name of the table that a line begins.
+fn header(line: &str) -> Option<String> {
+    let inner = line.strip_prefix('[')?.trim_start_matches('[');
+    let inner = inner.split(']').next()?.trim();
+    // A list within a list begins with a quote or a number.
+    if !inner.starts_with(|letter: char| letter.is_alphabetic()) {
+        return None;
+    }
+    (!inner.is_empty() && !inner.contains([',', '='])).then(|| plain(inner))
+}
+
+/// Returns a name without its quotes and blanks.
+fn plain(name: &str) -> String {
+    name.chars()
+        .filter(|letter| !letter.is_whitespace() && !"\"'".contains(*letter))
+        .collect()
+}
+
+fn joined(section: &str, name: &str) -> String {
+    match section {
+        "" => name.to_owned(),
+        section => format!("{section}.{name}"),
+    }
+}
+
+/// Returns the line of a mistake, and below it a mark at its column.
+fn excerpt(text: &str, place: &TextPlace) -> String {
+    let raw = text.lines().nth(place.line - 1).unwrap_or_default();
+    let section = text.lines().take(place.line - 1).filter_map(|line| {
+        // Within an array there are lines of this form too; they name no table that is known.
+        header(line.trim())
+    });
+    let section = section.last().unwrap_or_default();
+    let shown = shown_line(raw, &section);
+    let number = place.line.to_string();
+    let mut excerpt = format!("{number} | {}", printable(&shown));
+    if shown == raw && place.column <= raw.chars().count() + 1 {
+        let margin = " ".repeat(number.len());
+        let before = " ".repeat(place.column - 1);
+        excerpt.push_str(&format!("\n{margin} | {before}^"));
+    }
+    excerpt
+}
+
+/// Returns a line without what may be a secret.
+fn shown_line(line: &str, section: &str) -> String {
+    const MASK: &str = super::masking::MASK;
+    let line = match line.char_indices().nth(MAX_SHOWN) {
+        Some((at, _)) => &line[..at],
+        None => line,
+    };
+    if line.trim_start().starts_with('[') && header(line.trim()).is_some() {
+        return line.split('#').next().unwrap_or_default().to_owned();
+    }
+    let Some(at) = line.find(['=', ':']) else {
+        // A part of a list, or a name alone.
+        let word = line.trim();
+        let is_known = KnownKeys::new().has_name(word);
+        return if is_known {
+            line.to_owned()
+        } else {
+            MASK.to_owned()
+        };
+    };
+    let (name, value) = line.split_at(at);
+    if is_open(section, name) && !holds_token(value) {
+        let value = without_credentials(value);
+        return format!("{name}{value}");
+    }
+    format!("{name}{} {MASK}", &value[..1])
+}
+
+/// Returns true if the values of a key are shown.
+fn is_open(section: &str, name: &str) -> bool {
+    let path = joined(section, &plain(name));
+    let last = path.rsplit('.').next().unwrap_or_default();
+    let is_hidden = path.split('.').any(|part| HIDDEN.contains(&part));
+    !is_hidden && !is_sensitive(last) && KnownKeys::new().has_name(last)
+}
+
+fn holds_token(value: &str) -> bool {
+    let mut words = value.split(|letter: char| letter.is_whitespace() || "\"',=".contains(letter));
+    words.any(|word| !word.is_empty() && looks_secret(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(text: &str) -> String {
+        let (_, errors) = toml::de::DeTable::parse_recoverable(text);
+        assert!(!errors.is_empty(), "{text}");
+        problem("default.toml", text, &errors).to_string()
+    }
+
+    #[test]
+    fn cfg_1_a_mistake_of_toml_is_shown_with_its_line_and_column() {
+        let text = "[dependencies.web]\nkind = \"http\nurl = \"http://127.0.0.1:1\"\n";
+        let said = said(text);
+        assert!(said.starts_with("line 2, column "), "{said}");
+        assert!(said.contains("(default.toml:2:"), "{said}");
+        assert!(said.contains("\n    2 | kind = \"http\n"), "{said}");
+        assert!(said.ends_with('^'), "{said}");
+        assert_eq!(said.lines().count(), 3, "one mistake, one message: {said}");
+    }
+
+    #[test]
+    fn cfg_1_a_duplicate_is_named_with_its_first_place() {
+        let section = "[dependencies.web]\nkind = \"http\"\n";
+        let twice = said(&format!("{section}{section}"));
+        assert!(
+            twice.contains("dependencies.web is there twice, first at line 1"),
+            "{twice}"
+        );
+        let key = said(&format!("{section}url = \"http://a\"\nkind = \"http\"\n"));
+        assert!(
+            key.contains("dependencies.web.kind is there twice, first at line 2"),
+            "{key}"
+        );
+    }
+
+    #[test]
+    fn cfg_1_another_format_is_recognized() {
+        for text in ["{\"dependencies\": {}}", "  {\n}"] {
+            assert!(said(text).contains("this is JSON"), "{text}");
+        }
+        let yaml = [
+            "dependencies:\n  web:\n    kind: http\n",
+            "# ours\n---\ngateway:\n",
+            "admin: { bind: 1 }\n",
+        ];
+        for text in yaml {
+            assert!(said(text).contains("this is YAML"), "{text}");
+        }
+        assert!(!said("[gateway]\nbind: \"127.0.0.1:1\"\n").contains("YAML"));
+    }
+
+    #[test]
+    fn edge_7_no_secret_is_shown_beside_a_mistake() {
+        let lines = [
+            "token = \"hunter2",
+            "[dependencies.a.env]\nWORD = \"hunter2",
+            "[dependencies.a]\nheaders = { x = \"hunter2",
+            "[dependencies.a]\nargs = [\n\"hunter2,\n]",
+            "[dependencies.a]\nurl = \"http://me:hunter2@host",
+            "[dependencies.a]\ncommand = \"run hunter2",
+            "[dependencies.a]\npassword: hunter2",
+            "hunter2",
+            "kind = \"sk-hunter2",
+        ];
+        for text in lines {
+            let said = said(text);
+            assert!(!said.contains("hunter2"), "{text}: {said}");
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! Advice about a key that a section does not know: the section that it belongs to, or its name here.
+//!
+//! Nothing here shows a value.
+
+use breakerbox_actors::nearest_word;
+use config::{Value, ValueKind};
+
+use super::foreign_names;
+use super::known_keys::{KnownKeys, folded, last_of};
+
+/// The key that was probably meant.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct KeyAdvice {
+    /// The reason, in words.
+    pub(super) text: String,
+    /// The name of the key that was probably meant.
+    pub(super) name: String,
+    /// The allowed keys, if they are not those of the section.
+    pub(super) allowed: Option<String>,
+}
+
+impl KeyAdvice {
+    fn here(name: &str, hint: &str) -> Self {
+        Self {
+            text: format!("unknown key, did you mean {name}?{hint}"),
+            name: name.to_owned(),
+            allowed: None,
+        }
+    }
+
+    fn elsewhere(text: String, keys: &[String]) -> Self {
+        Self {
+            text,
+            name: keys.first().map_or("", |key| last_of(key)).to_owned(),
+            allowed: Some(keys.join(" or ")),
+        }
+    }
+}
+
+/// Returns the key that was probably meant. `path`: of the section; `known`: its own keys.
+pub(super) fn advice(
+    path: &str,
+    (key, value): (&str, &Value),
+    known: &[&'static str],
+) -> Option<KeyAdvice> {
+    let same = |one: &&&str| folded(one) == folded(key);
+    if let Some(own) = known.iter().find(same) {
+        return Some(KeyAdvice::here(own, ""));
+    }
+    if let Some(own) = without_unit(key).and_then(|short| known.iter().find(|own| **own == short)) {
+        return Some(KeyAdvice::here(
+            own,
+            " with a unit in its value, such as \"250ms\"",
+        ));
+    }
+    if let Some(advice) = misplaced_table(path, key, value) {
+        return Some(advice);
+    }
+    let all = KnownKeys::new();
+    let place = SectionPlace::of(path);
+    let is_in_dependency = place.owner.is_some();
+    if let Some(found) = place.named(&all, key, is_in_dependency) {
+        return Some(found);
+    }
+    if let Some(meant) = foreign_names::meant(key, is_in_dependency) {
+        return Some(place.renamed(meant));
+    }
+    if let Some(own) = nearest_word(key, known.iter().copied()) {
+        return Some(KeyAdvice::here(own, ""));
+    }
+    let found = place.named(&all, key, !is_in_dependency);
+    found.or_else(|| place.similar(&all, key))
+}
+
+fn without_unit(key: &str) -> Option<&str> {
+    let units = [
+        "_ms", "_millis", "_secs", "_seconds", "_sec", "_s", "_minutes", "_min",
+    ];
+    units.iter().find_map(|unit| key.strip_suffix(unit))
+}
+
+/// Recognizes a dependency outside of `dependencies`.
+fn misplaced_table(path: &str, key: &str, value: &Value) -> Option<KeyAdvice> {
+    let ValueKind::Table(table) = &value.kind else {
+        return None;
+    };
+    let is_dependency = ["kind", "url", "command"]
+        .iter()
+        .any(|key| table.contains_key(*key));
+    (path.is_empty() && is_dependency).then(|| {
+        let meant = format!("dependencies.{key}");
+        let text = format!("unknown section, did you mean [{meant}]?");
+        KeyAdvice::elsewhere(text, &[meant])
+    })
+}
+
+/// The section in which the key is.
+struct SectionPlace {
+    /// The path of the dependency around it, if there is one.
+    owner: Option<String>,
+}
+
+impl SectionPlace {
+    fn of(path: &str) -> Self {
+        let mut parts = path.split('.');
+        let owner = match (parts.next(), parts.next()) {
+            (Some("dependencies"), Some(name)) => Some(format!("dependencies.{name}")),
+            _ => None,
+        };
+        Self { owner }
+    }
+
+    /// Finds the sections that have a key of this name: those of a dependency, or the others.
+    fn named(&self, all: &KnownKeys, key: &str, of_dependency: bool) -> Option<KeyAdvice> {
+        let key = folded(key);
+        let is_it = |known: &&str| folded(last_of(known)) == key || folded(known) == key;
+        self.found(all, &is_it, of_dependency)
+    }
+
+    /// Finds a key of a similar name in other sections.
+    fn similar(&self, all: &KnownKeys, key: &str) -> Option<KeyAdvice> {
+        let of_dependency = self.owner.is_some();
+        let near = match of_dependency {
+            true => nearest_word(key, all.of_dependency().map(last_of)),
+            false => nearest_word(key, all.of_process().map(last_of)),
+        }?;
+        // Short names are similar to many.
+        let is_it = |known: &&str| last_of(known) == near;
+        (near.len() >= 5).then(|| self.found(all, &is_it, of_dependency))?
+    }
+
+    fn found(
+        &self,
+        all: &KnownKeys,
+        is_it: &dyn Fn(&&str) -> bool,
+        of_dependency: bool,
+    ) -> Option<KeyAdvice> {
+        let owner = self.owner.as_deref().unwrap_or("dependencies.NAME");
+        let mut keys: Vec<String> = match of_dependency {
+            true => {
+                let found = all.of_dependency().filter(is_it);
+                found
+                    .map(|key| format!("{owner}.{}", key.replace("[0]", "")))
+                    .collect()
+            }
+            false => all.of_process().filter(is_it).map(str::to_owned).collect(),
+        };
+        // The sections on top are the likeliest.
+        keys.sort_by_key(|key| key.matches('.').count());
+        keys.truncate(3);
+        let first = keys.first()?;
+        let section = first
+            .rsplit_once('.')
+            .map_or("the top", |(section, _)| section);
+        let short = self.relative(first);
+        let text = format!("unknown key here, it belongs to {section}, did you mean {short}?");
+        Some(KeyAdvice::elsewhere(text, &keys))
+    }
+
+    /// Returns the advice for a name of another system.
+    fn renamed(&self, meant: &str) -> KeyAdvice {
+        let is_key = !meant.contains(' ');
+        let full = match &self.owner {
+            _ if !is_key => meant.to_owned(),
+            Some(owner) => format!("{owner}.{meant}"),
+            None => meant.to_owned(),
+        };
+        let text = match is_key {
+            true => format!("unknown key, did you mean {meant}?"),
+            false => format!("unknown key, use {meant}"),
+        };
+        KeyAdvice::elsewhere(text, &[full])
+    }
+
+    /// Returns the key as it is written within the dependency.
+    fn relative<'k>(&self, key: &'k str) -> &'k str {
+        let inner = self
+            .owner
+            .as_ref()
+            .and_then(|owner| key.strip_prefix(owner.as_str()));
+        let inner = inner.and_then(|inner| inner.strip_prefix('.'));
+        match inner {
+            // Below the dependency itself, its path says where.
+            Some(inner) if inner.contains('.') => inner,
+            _ => key,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(path: &str, key: &str) -> String {
+        let known: &[&'static str] = match path {
+            "dependencies.web" => &["breaker", "kind", "retry", "timeout", "url"],
+            "dependencies.web.timeout" => &["attempt", "total"],
+            "dependencies.web.breaker" => &["failure_threshold", "recovery_timeout"],
+            _ => &["admin", "dependencies", "gateway"],
+        };
+        let value = Value::new(None, 3);
+        advice(path, (key, &value), known).map_or_else(String::new, |advice| advice.text)
+    }
+
+    #[test]
+    fn cfg_1_an_unknown_key_is_looked_up_in_all_sections() {
+        let cases = [
+            (
+                "dependencies.web",
+                "recovery_timeout",
+                "belongs to dependencies.web.breaker, did you mean breaker.recovery_timeout?",
+            ),
+            (
+                "dependencies.web",
+                "recovery_tmeout",
+                "did you mean breaker.recovery_timeout?",
+            ),
+            (
+                "dependencies.web",
+                "retries",
+                "did you mean retry.max_attempts?",
+            ),
+            (
+                "dependencies.web",
+                "timeout_attempt",
+                "did you mean timeout.attempt?",
+            ),
+            ("dependencies.web.breaker", "kind", "belongs to"),
+            (
+                "dependencies.web.breaker",
+                "failureThreshold",
+                "did you mean failure_threshold?",
+            ),
+            (
+                "dependencies.web.breaker",
+                "failure_treshold",
+                "did you mean failure_threshold?",
+            ),
+            (
+                "dependencies.web.breaker",
+                "reset_timeout",
+                "did you mean breaker.recovery_timeout?",
+            ),
+            (
+                "dependencies.web.breaker",
+                "sleepWindow",
+                "did you mean breaker.recovery_timeout?",
+            ),
+            (
+                "dependencies.web.timeout",
+                "attempt_ms",
+                "did you mean attempt? with a unit",
+            ),
+            (
+                "",
+                "max_connections",
+                "belongs to gateway, did you mean gateway.max_connections?",
+            ),
+            ("", "breaker", "did you mean dependencies.NAME.breaker?"),
+            ("", "port", "did you mean gateway.bind?"),
+            ("", "services", "did you mean dependencies?"),
+        ];
+        for (path, key, expected) in cases {
+            let text = text(path, key);
+            assert!(text.contains(expected), "{path} {key}: {text}");
+        }
+        assert_eq!(text("dependencies.web", "qqq"), "");
+    }
+
+    #[test]
+    fn cfg_1_a_dependency_at_the_top_is_recognized() {
+        let table = [("kind".to_owned(), Value::new(None, "http"))];
+        let table = Value::new(None, config::Map::from_iter(table));
+        let advice = advice("", ("weather", &table), &["gateway"]).unwrap();
+        assert!(advice.text.contains("did you mean [dependencies.weather]?"));
+    }
+}
