@@ -20,7 +20,7 @@ use prometheus::{Encoder as _, TextEncoder};
 
 use crate::lock::LockExt as _;
 use crate::sidecar::names::{dependency_of, event_kind, pause_name, state_name};
-use crate::{DependencyStatus, Health, RefusedBy, Runtime};
+use crate::{DependencyStatus, Event, Health, RefusedBy, Runtime};
 use series::SeriesFamily;
 pub(crate) use tools::ToolSeries;
 
@@ -34,7 +34,7 @@ const MAX_SUBJECTS: usize = 1024;
 /// Counters of events, beside the runtime's own.
 #[derive(Clone, Default)]
 pub(crate) struct MetricsReader {
-    events: Arc<Mutex<EventCounts>>,
+    events: Arc<Mutex<EventLedger>>,
     #[cfg(feature = "otel")]
     exports: Arc<OnceLock<Arc<ExportCounts>>>,
 }
@@ -42,22 +42,52 @@ pub(crate) struct MetricsReader {
 /// Number of events by dependency and kind.
 type EventCounts = BTreeMap<(String, &'static str), u64>;
 
+/// The events counted so far.
+#[derive(Default)]
+struct EventLedger {
+    counts: EventCounts,
+    /// Id of the last event that was counted.
+    seen: u64,
+}
+
+impl EventLedger {
+    /// Counts an event, unless it was counted before.
+    fn count(&mut self, event: &Event) {
+        if event.id <= self.seen {
+            return;
+        }
+        self.seen = event.id;
+        let kind = event_kind(&event.kind);
+        let mut key = (dependency_of(&event.subject).to_owned(), kind);
+        if self.counts.len() >= MAX_SUBJECTS && !self.counts.contains_key(&key) {
+            key.0 = String::new();
+        }
+        *self.counts.entry(key).or_default() += 1;
+    }
+
+    /// Counts the events that the listener has not heard yet, up to the first one that the history
+    /// has let go: the listener still hears that one.
+    fn catch_up(&mut self, runtime: &Runtime) {
+        for event in runtime.events_since(self.seen) {
+            if event.id != self.seen + 1 {
+                return;
+            }
+            self.count(&event);
+        }
+    }
+}
+
 impl MetricsReader {
     /// Counts this runtime's events from this call on.
     pub(crate) fn watch(runtime: &Runtime) -> Self {
         let metrics = Self::default();
+        let past = runtime.events_since(0);
+        metrics.events.acquire().seen = past.last().map_or(0, |event| event.id);
         let weak = Arc::downgrade(&metrics.events);
         runtime.on_event(move |event| {
-            let Some(events) = weak.upgrade() else {
-                return;
-            };
-            let mut events = events.acquire();
-            let kind = event_kind(&event.kind);
-            let mut key = (dependency_of(&event.subject).to_owned(), kind);
-            if events.len() >= MAX_SUBJECTS && !events.contains_key(&key) {
-                key.0 = String::new();
+            if let Some(events) = weak.upgrade() {
+                events.acquire().count(event);
             }
-            *events.entry(key).or_default() += 1;
         });
         metrics
     }
@@ -118,7 +148,7 @@ impl MetricsReader {
         all.extend(of_limits(&statuses));
         all.extend(of_workers(runtime, &statuses));
         all.push(latency(runtime, &statuses));
-        all.push(self.of_events(&statuses));
+        all.push(self.of_events(runtime, &statuses));
         #[cfg(feature = "mcp")]
         all.extend(tools.families());
         #[cfg(not(feature = "mcp"))]
@@ -134,16 +164,16 @@ impl MetricsReader {
         families
     }
 
-    fn of_events(&self, statuses: &[DependencyStatus]) -> SeriesFamily {
+    fn of_events(&self, runtime: &Runtime, statuses: &[DependencyStatus]) -> SeriesFamily {
         let mut events = SeriesFamily::counter(
             "breakerbox_events_total",
             "Events by kind; those of no dependency have none.",
         );
         let mut known: EventCounts = BTreeMap::new();
         {
-            let counted = &self.events;
-            let counted = counted.acquire();
-            for ((subject, kind), count) in &*counted {
+            let mut counted = self.events.acquire();
+            counted.catch_up(runtime);
+            for ((subject, kind), count) in &counted.counts {
                 let is_one = statuses.iter().any(|one| one.name == *subject);
                 let name = if is_one {
                     subject.clone()
