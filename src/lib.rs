@@ -110,17 +110,18 @@ pub use breakerbox_actors::attribute;
 #[cfg(feature = "testing")]
 pub use breakerbox_actors::testing;
 pub use breakerbox_actors::{
-    ActorFallback, Answer, AnswerMemory, AnswerSource, AnyClient, AppliedReload, AttemptProgress,
-    AttemptRecord, Breaker, BulkheadLimit, ByName, Call, CallContext, CallError, CallHold,
-    CallOptions, Child, ChildRef, ChildStatus, Client, Clock, Closures, CountsView, DeathWatch,
-    Dependency, DependencyBuilder, DependencyOutage, DependencyReload, DependencyStatus, Event,
-    EventKind, EventListener, Fallback, FallbackCall, FallbackFuture, FallbackOutcome,
-    FallbackRule, Fault, Fixed, Group, GroupRef, Health, IntoFactory, KeyStatus, LatencyView,
-    LeavingDependency, Limit, NewDependency, NotExecutedReason, OpenAnswer, OutcomeRecorder,
-    RecentAnswers, RefreshGuard, RefusalReason, Refused, RefusedBy, ReloadReport, RestartRefusal,
-    Runtime, RuntimeSettings, ScopeGuard, ServeOn, Served, Session, StaleCache, StartError,
-    Streamed, Terminated, TimeLimit, TimeLimitExceeded, TotalsView, TreeNode, UnknownName, Verdict,
-    WorkerRestart, WorkerStatus, end_with,
+    ActiveProbe, ActiveProbeResult, ActiveProbeStatus, ActorFallback, Answer, AnswerMemory,
+    AnswerSource, AnyClient, AppliedReload, AttemptProgress, AttemptRecord, Breaker, BulkheadLimit,
+    ByName, Call, CallContext, CallError, CallHold, CallOptions, Child, ChildRef, ChildStatus,
+    Client, Clock, Closures, CountsView, DeathWatch, Dependency, DependencyBuilder,
+    DependencyOutage, DependencyReload, DependencyStatus, Event, EventKind, EventListener,
+    Fallback, FallbackCall, FallbackFuture, FallbackOutcome, FallbackRule, Fault, Fixed, Group,
+    GroupRef, Health, IntoFactory, KeyStatus, LatencyView, LeavingDependency, Limit, NewDependency,
+    NotExecutedReason, OpenAnswer, OutcomeRecorder, RecentAnswers, RefreshGuard, RefusalReason,
+    Refused, RefusedBy, ReloadReport, RestartRefusal, Runtime, RuntimeSettings, ScopeGuard,
+    ServeOn, Served, Session, StaleCache, StandingOrder, StartError, Streamed, Terminated,
+    TimeLimit, TimeLimitExceeded, TotalsView, TreeNode, UnknownName, Verdict, WorkerRestart,
+    WorkerStatus, end_with,
 };
 #[cfg(feature = "macros")]
 #[doc = include_str!("protected.md")]
@@ -145,14 +146,14 @@ pub mod policy {
         Acknowledgement, AdaptiveRule, AdaptiveSettings, AnswerCounts, BackoffSettings,
         BreakerCause, BreakerCommand, BreakerEvent, BreakerSettings, BudgetSettings,
         BulkheadSettings, CancelledPolicy, CauseKind, ChaosSettings, Class, ClassifySettings,
-        CommandSource, DependencySettings, EndedPermits, Executed, GiveUp, HalfOpenLimit,
-        HalfOpenRule, HalfOpenSettings, HalfOpenView, HealthSettings, HedgeDelay, HedgeSettings,
-        IllegalTransition, Intensity, KeySettings, LostProbe, OpenTime, Outage, OutageCause,
-        OutageCondition, Outcome, Override, OverrideMode, PanicReport, PauseReason, PermitKind,
-        Placement, Priority, ProbeNote, QuarantineSettings, QuotaReset, Rate, RateError,
-        RateLimitSettings, RefusalState, RestartType, RetryJitter, RetrySettings, RoundedDuration,
-        SettingProblem, State, StopCause, Symptom, Symptoms, ThrottleSettings, Time,
-        TimeoutSettings, TripReason, WhenAllDown, WhileRestarting, WindowCounts, WindowKind,
+        CommandSource, ConfiguredOverride, DependencySettings, EndedPermits, Executed, GiveUp,
+        HalfOpenLimit, HalfOpenRule, HalfOpenSettings, HalfOpenView, HealthSettings, HedgeDelay,
+        HedgeSettings, IllegalTransition, Intensity, KeySettings, LostProbe, OpenTime, Outage,
+        OutageCause, OutageCondition, Outcome, Override, OverrideMode, PanicReport, PauseReason,
+        PermitKind, Placement, Priority, ProbeNote, QuarantineSettings, QuotaReset, Rate,
+        RateError, RateLimitSettings, RefusalState, RestartType, RetryJitter, RetrySettings,
+        RoundedDuration, SettingProblem, State, StopCause, Symptom, Symptoms, ThrottleSettings,
+        Time, TimeoutSettings, TripReason, WhenAllDown, WhileRestarting, WindowCounts, WindowKind,
         WorkerSettings,
     };
 }

@@ -43,8 +43,8 @@ pub mod supervision;
 
 pub use breaker::{
     Breaker, BreakerCause, BreakerCommand, BreakerEvent, BreakerView, CommandSource, EndedPermits,
-    HalfOpenView, IllegalTransition, Override, OverrideMode, RecordResult, Refusal, RefusalState,
-    State, TripReason,
+    HalfOpenView, IllegalTransition, Override, RecordResult, Refusal, RefusalState, State,
+    TripReason,
 };
 pub use budget::Budget;
 pub use bulkhead::{Priority, QueuePosition, Ticket, WaitQueue};
@@ -66,11 +66,11 @@ pub use retry::{Attempt, AttemptEnd, Retry, RetryDecision, StopReason};
 pub use settings::judgement::{self, SettingProblem};
 pub use settings::{
     AdaptiveRule, AdaptiveSettings, BackoffSettings, BreakerSettings, BudgetSettings,
-    BulkheadSettings, CancelledPolicy, ChaosSettings, DependencySettings, GiveUp, HalfOpenLimit,
-    HalfOpenRule, HalfOpenSettings, HedgeDelay, HedgeSettings, Intensity, KeySettings, LostProbe,
-    OpenTime, Placement, QuarantineSettings, QuotaReset, RateLimitSettings, RestartType,
-    RetryJitter, RetrySettings, ThrottleSettings, TimeoutSettings, WhenAllDown, WhileRestarting,
-    WindowKind, WorkerSettings,
+    BulkheadSettings, CancelledPolicy, ChaosSettings, ConfiguredOverride, DependencySettings,
+    GiveUp, HalfOpenLimit, HalfOpenRule, HalfOpenSettings, HedgeDelay, HedgeSettings, Intensity,
+    KeySettings, LostProbe, OpenTime, OverrideMode, Placement, QuarantineSettings, QuotaReset,
+    RateLimitSettings, RestartType, RetryJitter, RetrySettings, ThrottleSettings, TimeoutSettings,
+    WhenAllDown, WhileRestarting, WindowKind, WorkerSettings,
 };
 pub use supervision::{PanicReport, StopCause};
 pub use text::RoundedDuration;

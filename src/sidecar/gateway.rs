@@ -53,6 +53,8 @@ mod directory;
 
 mod fallback;
 
+mod prober;
+
 mod message;
 
 mod http;

@@ -1,6 +1,7 @@
 //! The gateway through real sockets: an upstream of the test, the gateway on loopback, and a
 //! caller.
 
+mod active_probes;
 mod attacked;
 mod blame;
 mod bounded;
@@ -21,6 +22,8 @@ mod http2;
 mod kept;
 #[cfg(unix)]
 mod notify;
+#[cfg(unix)]
+mod orders;
 #[cfg(feature = "otel")]
 mod otel;
 mod outbound_proxy;

@@ -307,6 +307,9 @@ async fn start<D: Dependency>(
         Some(_) if has_workers => settings.workers.count.get(),
         _ => 0,
     };
+    if !is_replacement {
+        runtime.begin_overridden(&shared);
+    }
     let core = core(shared, workers, fallbacks, (configured, change));
     core.is_current.store(!is_replacement, Ordering::Release);
     let core = Arc::new(core);

@@ -233,6 +233,7 @@ impl Breaker {
         match by {
             CommandSource::Operator => &self.operator,
             CommandSource::Supervisor => &self.parked,
+            CommandSource::Configuration => &self.configured,
         }
     }
 
@@ -240,6 +241,7 @@ impl Breaker {
         match by {
             CommandSource::Operator => &mut self.operator,
             CommandSource::Supervisor => &mut self.parked,
+            CommandSource::Configuration => &mut self.configured,
         }
     }
 

@@ -10,10 +10,12 @@ use breakerbox_actors::printable;
 
 use crate::config::{DependencyConfig, DependencyKind, Settings};
 use crate::recorder;
+use crate::sidecar::admin::OrderFile;
 use crate::sidecar::gateway::{check_address, check_tls};
 
 use super::SidecarError;
 use crate::sidecar::simulated::{SITES, Site};
+use crate::sidecar::state_file;
 
 /// Addresses that the configuration does not contain: those of the simulated dependencies.
 #[derive(Default)]
@@ -145,19 +147,32 @@ pub(super) fn problems(settings: &Settings) -> Vec<String> {
 
 /// Returns the problems of files that are written from the start on.
 pub(super) fn file_problems(settings: &Settings) -> Vec<String> {
-    let Some(path) = &settings.recorder.path else {
-        return Vec::new();
-    };
-    let Err(error) = recorder::check(path) else {
-        return Vec::new();
-    };
+    let trace = settings.recorder.path.as_ref();
+    let trace = trace.and_then(|path| recorder::check(path).err());
+    let trace = trace.map(|error| {
+        let allowed = "the path of a new file, or of a trace that a recorder has written";
+        file_problem(settings, "recorder.path", &error, allowed)
+    });
+    let state = settings.admin.state.as_ref();
+    let state = state.and_then(|path| OrderFile::check(path).err());
+    let state =
+        state.map(|error| file_problem(settings, "admin.state", &error, state_file::ALLOWED));
+    trace.into_iter().chain(state).collect()
+}
+
+/// Returns the text of a problem with the file that a key names.
+pub(super) fn file_problem(
+    settings: &Settings,
+    key: &str,
+    error: &dyn fmt::Display,
+    allowed: &str,
+) -> String {
     let mut given = settings.effective().iter();
-    let given = given.find(|one| one.key == "recorder.path");
+    let given = given.find(|one| one.key == key);
     let (value, origin) = given.map_or(("", ""), |one| (&one.value, &one.origin));
-    let allowed = "the path of a new file, or of a trace that a recorder has written";
-    vec![format!(
-        "recorder.path: given {}, {error}, allowed: {allowed} ({})",
+    format!(
+        "{key}: given {}, {error}, allowed: {allowed} ({})",
         printable(value),
         printable(origin),
-    )]
+    )
 }
