@@ -1,5 +1,9 @@
 //! The command's own modules: one for each subcommand.
 
+// about the command itself
+pub(crate) mod completion;
+pub(crate) mod man;
+
 // without a network
 pub(crate) mod check;
 pub(crate) mod import;
