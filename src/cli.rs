@@ -3,6 +3,9 @@
 // arguments
 pub(crate) mod advice;
 mod config_args;
+// about the command itself
+pub(crate) mod completion;
+pub(crate) mod man;
 
 // without a network
 pub(crate) mod check;

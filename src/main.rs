@@ -10,7 +10,10 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 use cli::demo::Scenario;
-use cli::{ConfigArgs, ExitReason, advice, check, demo, import, init, operator, replay, serve};
+use cli::{
+    ConfigArgs, ExitReason, advice, check, completion, demo, import, init, man, operator, replay,
+    serve,
+};
 
 /// Actor-based supervision for the calls that a program makes to things it does not control.
 #[derive(Debug, Parser)]
@@ -95,19 +98,20 @@ enum Command {
     Note(operator::NoteArgs),
     /// Shows the alerts of a running Breakerbox, each with its outage, or acknowledges them
     Alerts(operator::Alerts),
-    /// Prints shell completions
+    /// Prints a script by which a shell completes arguments and names of dependencies
     Completions {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// Prints a man page
+    /// Prints the man page
     Man {
-        /// Command to describe [default: all commands]
+        /// Command to describe [default: all commands, with files, variables and examples]
         command: Option<String>,
     },
 }
 
 fn main() -> ExitCode {
+    completion::answer_shell(Cli::command);
     let arguments = match Cli::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -152,12 +156,10 @@ fn main() -> ExitCode {
         Command::Events(events) => operator::events(&events, &mut out, &mut err),
         Command::Note(note) => operator::note(&note, &mut out, &mut err),
         Command::Alerts(alerts) => operator::alerts(&alerts, &mut out, &mut err),
-        Command::Completions { shell } => {
-            let mut text = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "breakerbox", &mut text);
-            out.write_all(&text).map(|()| ExitReason::Done)
+        Command::Completions { shell } => completion::write_script(shell, &mut out),
+        Command::Man { command } => {
+            man::write(Cli::command(), command.as_deref(), &mut out, &mut err)
         }
-        Command::Man { command } => write_man_page(command.as_deref(), &mut out, &mut err),
     };
     let end = end.unwrap_or_else(|error| {
         // A closed pipe means that its reader has read enough: no error message.
@@ -171,34 +173,4 @@ fn main() -> ExitCode {
         ExitReason::Failed
     });
     end.into()
-}
-
-/// Writes the man page of the whole command, or that of one subcommand.
-fn write_man_page(
-    command: Option<&str>,
-    out: &mut dyn Write,
-    err: &mut dyn Write,
-) -> io::Result<ExitReason> {
-    let mut all = Cli::command();
-    // Sets the full name of each subcommand.
-    all.build();
-    let page = match command {
-        None => all,
-        Some(name) => match all.find_subcommand(name) {
-            Some(one) => one.clone(),
-            None => {
-                let known = all.get_subcommands().map(clap::Command::get_name);
-                let near = match breakerbox_actors::nearest_word(name, known) {
-                    Some(near) => format!(", did you mean {near}?"),
-                    None => String::new(),
-                };
-                writeln!(err, "breakerbox: there is no command {name:?}{near}")?;
-                return Ok(ExitReason::WrongUse);
-            }
-        },
-    };
-    let mut text = Vec::new();
-    clap_mangen::Man::new(page).render(&mut text)?;
-    out.write_all(&text)?;
-    Ok(ExitReason::Done)
 }

@@ -16,6 +16,10 @@ pub(crate) mod observe;
 #[cfg(any(feature = "admin", feature = "gateway"))]
 mod host_guard;
 
+// shared by the admin side and the check of the configuration
+#[cfg(feature = "admin")]
+pub(crate) mod state_file;
+
 // shared by the admin side and the metrics
 #[cfg(feature = "admin")]
 mod names;

@@ -4,6 +4,8 @@
 //! Outcomes, questions and commands change the machine on the thread they arise on
 //! ([`judgement`]); what happens because time has passed is the [`keeper`]'s.
 
+pub(crate) mod active_probe;
+
 pub(crate) mod admission;
 
 mod desk;

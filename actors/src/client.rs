@@ -3,6 +3,8 @@
 //! It refuses a call by itself when the gate does not admit it, and otherwise sends the work
 //! straight to a worker. It keeps no state of its own.
 
+mod active_probes;
+
 mod as_fallback;
 mod readiness;
 

@@ -184,6 +184,17 @@ pub enum EventKind {
         /// Time at which the command's effect ends by itself.
         until: Option<Time>,
     },
+    /// A dependency began under an operator's order that was given before its start.
+    OrderRestored {
+        /// The command's name, such as `open`.
+        command: &'static str,
+        /// The author of the command.
+        by: String,
+        /// The reason given.
+        reason: String,
+        /// Time at which the order ends by itself.
+        until: Option<Time>,
+    },
     /// The dependency was removed from the runtime.
     Removed {
         /// The author of the removal.
@@ -236,10 +247,10 @@ impl EventKind {
             Self::Breaker(event) => matches!(
                 event,
                 BreakerEvent::Overridden {
-                    by: CommandSource::Operator,
+                    by: CommandSource::Operator | CommandSource::Configuration,
                     ..
                 } | BreakerEvent::OverrideRemoved {
-                    by: CommandSource::Operator,
+                    by: CommandSource::Operator | CommandSource::Configuration,
                     ..
                 } | BreakerEvent::Transition {
                     cause: BreakerCause::Commanded(_),
@@ -253,6 +264,7 @@ impl EventKind {
             | Self::ReloadRefused { .. }
             | Self::Chaos { .. }
             | Self::Operated { .. }
+            | Self::OrderRestored { .. }
             | Self::Removed { .. }
             | Self::Draining => true,
             _ => false,
@@ -312,6 +324,32 @@ fn parked_words(is_retried: bool) -> &'static str {
         "down after too many crashes, and started again after each backoff"
     } else {
         "parked after too many crashes"
+    }
+}
+
+impl EventKind {
+    /// Writes a command of an operator or of the program.
+    fn write_command(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Chaos { by, settings } => match settings {
+                Some(settings) => write!(out, "chaos set by {by}: {settings:?}"),
+                None => write!(out, "chaos removed by {by}"),
+            },
+            Self::Operated {
+                command,
+                by,
+                reason,
+                ..
+            } => write!(out, "{command} by {by}: {reason}"),
+            Self::OrderRestored {
+                command,
+                by,
+                reason,
+                ..
+            } => write!(out, "{command} by {by} holds after the start too: {reason}"),
+            // The other kinds are no commands.
+            _ => Ok(()),
+        }
     }
 }
 
@@ -382,16 +420,9 @@ impl fmt::Display for EventKind {
                     "settings of {by} are refused, the old ones stay in force: {problems}"
                 )
             }
-            Self::Chaos { by, settings } => match settings {
-                Some(settings) => write!(out, "chaos set by {by}: {settings:?}"),
-                None => write!(out, "chaos removed by {by}"),
-            },
-            Self::Operated {
-                command,
-                by,
-                reason,
-                ..
-            } => write!(out, "{command} by {by}: {reason}"),
+            Self::Chaos { .. } | Self::Operated { .. } | Self::OrderRestored { .. } => {
+                self.write_command(out)
+            }
             Self::Removed { by } => write!(out, "removed by {by}"),
             Self::Draining => write!(out, "draining: no new calls"),
         }

@@ -69,6 +69,7 @@ pub mod testing;
 pub use answer::{Answer, AnswerSource};
 pub use attempt_progress::AttemptProgress;
 pub use breaker::Breaker;
+pub use breaker::active_probe::{ActiveProbe, ActiveProbeResult, ActiveProbeStatus};
 pub use breaker::message::Call;
 pub use bulkhead_limit::BulkheadLimit;
 pub use call::{Served, Streamed};
@@ -95,6 +96,7 @@ pub use runtime::builder::{
 };
 pub use runtime::closures::{AnyClient, Closures};
 pub use runtime::health::Health;
+pub use runtime::orders::StandingOrder;
 pub use runtime::outages::DependencyOutage;
 pub use runtime::reload::{DependencyReload, ReloadReport};
 pub use runtime::renewal::{RestartRefusal, WorkerRestart};

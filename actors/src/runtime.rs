@@ -10,6 +10,8 @@ mod fallback_directory;
 
 mod live;
 
+pub(crate) mod orders;
+
 pub(crate) mod replace;
 
 mod protected;
@@ -60,6 +62,7 @@ use crate::supervisor::{
 };
 use crate::sync::LockExt;
 use builder::{ChangeRules, NewDependency};
+use orders::StandingOrder;
 use registry::AnyDependency;
 use tree::{OwnThread, StartContext, StartedTree};
 
@@ -121,6 +124,8 @@ struct RuntimeState {
     /// Dependencies that are being removed, with their names in the tree.
     leaving: Mutex<Vec<(String, Arc<dyn AnyDependency>)>>,
     recorder: Option<Arc<dyn OutcomeRecorder>>,
+    /// Orders of operators that hold for every start of a dependency, by its name.
+    standing_orders: Mutex<BTreeMap<String, StandingOrder>>,
     thread: Mutex<Option<OwnThread>>,
     /// True once a shutdown has begun.
     is_shut_down: AtomicBool,
@@ -173,6 +178,7 @@ impl Runtime {
                 former: Mutex::default(),
                 leaving: Mutex::default(),
                 recorder,
+                standing_orders: Mutex::default(),
                 thread: Mutex::new(thread),
                 is_shut_down: AtomicBool::new(false),
             }),

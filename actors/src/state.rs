@@ -37,6 +37,7 @@ use crossbeam_utils::CachePadded;
 use tokio::sync::Notify;
 
 use crate::breaker::BreakerDesk;
+use crate::breaker::active_probe::ActiveProbeStatus;
 use crate::breaker::keyed::KeyedBreakers;
 use crate::breaker::shared::SharedBreaker;
 use crate::clock::Clock;
@@ -106,6 +107,8 @@ pub(crate) struct Shared {
     pub(crate) last_fallback_tag: AtomicU64,
     /// The problem that the dependency reports, though it answers.
     pub(crate) complaint: ArcSwapOption<String>,
+    /// Probes that the program makes by itself; `None` if it makes none.
+    pub(crate) active_probes: ArcSwapOption<ActiveProbeStatus>,
     /// Why a worker does not run; `None` while one runs, or before a failure.
     pub(crate) worker_failure: ArcSwapOption<String>,
     /// The latest reason for which the supervisor forced the breaker open.
@@ -177,6 +180,7 @@ impl Shared {
             last_fallback: AtomicU64::new(0),
             last_fallback_tag: AtomicU64::new(0),
             complaint: ArcSwapOption::empty(),
+            active_probes: ArcSwapOption::empty(),
             worker_failure: ArcSwapOption::empty(),
             park_reason: ArcSwapOption::empty(),
             desk: BreakerDesk::default(),

@@ -18,6 +18,8 @@ pub enum TimeLimit {
     Total,
     /// The caller's own deadline, where it is shorter than `timeout.total`.
     Caller,
+    /// One active probe (`probe.timeout`).
+    Probe,
 }
 
 impl TimeLimit {
@@ -32,6 +34,7 @@ impl TimeLimit {
             Self::Attempt => "timeout.attempt",
             Self::Total => "timeout.total",
             Self::Caller => "the caller's own deadline",
+            Self::Probe => "probe.timeout",
         }
     }
 }

@@ -32,12 +32,15 @@ use rules::TripRules;
 pub use fleet::Suspicion;
 pub use reason::{BreakerCause, BreakerEvent, TripReason};
 pub use state::{
-    BreakerCommand, CommandSource, IllegalTransition, Override, OverrideMode, RecordResult,
-    Refusal, RefusalState, State,
+    BreakerCommand, CommandSource, IllegalTransition, Override, RecordResult, Refusal,
+    RefusalState, State,
 };
 pub use view::{BreakerView, EndedPermits, HalfOpenView};
 
-use crate::{BreakerSettings, HalfOpenRule, Permit, PermitKind, RandomSource, Time, Window};
+use crate::{
+    BreakerSettings, ConfiguredOverride, HalfOpenRule, OverrideMode, Permit, PermitKind,
+    RandomSource, Time, Window,
+};
 
 /// Maximum number of events that wait to be fetched; the oldest is lost first.
 const MAX_EVENTS: usize = 64;
@@ -62,6 +65,8 @@ pub struct Breaker {
     fleet: Option<Override>,
     operator: Option<Override>,
     parked: Option<Override>,
+    /// The override of the configuration, which holds while there is no other.
+    configured: Option<Override>,
     /// Mode of the override in force.
     mode: Option<OverrideMode>,
     /// True if shadow mode has already reported that it would have tripped.
@@ -100,6 +105,7 @@ impl Breaker {
             fleet: None,
             operator: None,
             parked: None,
+            configured: None,
             mode: None,
             warned: false,
             last_failure: None,
@@ -150,6 +156,22 @@ impl Breaker {
                 generation: self.generation,
             }
         })
+    }
+
+    /// Returns a permit for a probe that no caller asked for: as [`Breaker::admit`] does, but never
+    /// under an override, and without counting a refusal.
+    ///
+    /// # Source  Rules BRK-4 and BRK-13.
+    pub fn admit_active_probe(&mut self, now: Time) -> Option<Permit> {
+        if self.deadline <= now {
+            let spare = self.spare;
+            self.advance(now, &mut || spare);
+        }
+        match (self.mode, self.state) {
+            (None, State::Closed) => Some(Permit::normal(self.generation, now)),
+            (None, State::HalfOpen) => self.admit_probe(now),
+            _ => None,
+        }
     }
 
     fn admit_probe(&mut self, now: Time) -> Option<Permit> {
@@ -205,13 +227,16 @@ impl Breaker {
     }
 
     /// Returns the override in force: the supervisor's takes precedence over the operator's, and
-    /// that over the fleet's.
+    /// that over the fleet's, and that over the configuration's.
     #[must_use]
     pub const fn overridden(&self) -> Option<&Override> {
         match (&self.parked, &self.operator) {
             (Some(parked), _) => Some(parked),
             (None, Some(operator)) => Some(operator),
-            (None, None) => self.fleet.as_ref(),
+            (None, None) => match &self.fleet {
+                Some(fleet) => Some(fleet),
+                None => self.configured.as_ref(),
+            },
         }
     }
 

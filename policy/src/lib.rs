@@ -44,8 +44,8 @@ pub mod supervision;
 
 pub use breaker::{
     Breaker, BreakerCause, BreakerCommand, BreakerEvent, BreakerView, CommandSource, EndedPermits,
-    HalfOpenView, IllegalTransition, Override, OverrideMode, RecordResult, Refusal, RefusalState,
-    State, Suspicion, TripReason,
+    HalfOpenView, IllegalTransition, Override, RecordResult, Refusal, RefusalState, State,
+    Suspicion, TripReason,
 };
 pub use budget::Budget;
 pub use bulkhead::{Priority, QueuePosition, Ticket, WaitQueue};
@@ -67,11 +67,11 @@ pub use retry::{Attempt, AttemptEnd, Retry, RetryDecision, StopReason};
 pub use settings::judgement::{self, SettingProblem};
 pub use settings::{
     AdaptiveRule, AdaptiveSettings, BackoffSettings, BreakerSettings, BudgetSettings,
-    BulkheadSettings, CancelledPolicy, ChaosSettings, DependencySettings, GiveUp, HalfOpenLimit,
-    HalfOpenRule, HalfOpenSettings, HedgeDelay, HedgeSettings, Intensity, KeySettings, LostProbe,
-    OpenTime, Placement, ProbeLease, QuarantineSettings, QuotaReset, RateLimitSettings,
-    RestartType, RetryJitter, RetrySettings, ThrottleSettings, TimeoutSettings, WhenAllDown,
-    WhileRestarting, WindowKind, WorkerSettings,
+    BulkheadSettings, CancelledPolicy, ChaosSettings, ConfiguredOverride, DependencySettings,
+    GiveUp, HalfOpenLimit, HalfOpenRule, HalfOpenSettings, HedgeDelay, HedgeSettings, Intensity,
+    KeySettings, LostProbe, OpenTime, OverrideMode, Placement, ProbeLease, QuarantineSettings,
+    QuotaReset, RateLimitSettings, RestartType, RetryJitter, RetrySettings, ThrottleSettings,
+    TimeoutSettings, WhenAllDown, WhileRestarting, WindowKind, WorkerSettings,
 };
 pub use supervision::{PanicReport, StopCause};
 pub use text::{CountedNoun, RoundedDuration};

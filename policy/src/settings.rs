@@ -10,10 +10,14 @@ pub mod judgement;
 
 mod limits;
 
+mod overriding;
+
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::{ClassifySettings, HealthSettings, Rate, Symptoms};
+
+pub use overriding::{ConfiguredOverride, OverrideMode};
 
 pub use limits::{
     AdaptiveRule, AdaptiveSettings, ChaosSettings, HedgeDelay, HedgeSettings, KeySettings,
@@ -62,6 +66,9 @@ pub struct DependencySettings {
     pub chaos: Option<ChaosSettings>,
     /// True if its fallbacks answer all calls and the dependency itself is never called.
     pub fallback_only: bool,
+    /// Override of its breaker that holds while no operator and no supervisor sets another one;
+    /// `None` for none.
+    pub configured_override: Option<ConfiguredOverride>,
 }
 
 /// Kind of window over which a closed breaker judges its calls.

@@ -12,26 +12,32 @@ mod groups;
 
 mod note;
 
+mod overview;
+
 mod table;
 
-use std::io::{self, IsTerminal as _, Write, stdout};
+mod terminal;
+
+mod watch;
+
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use breakerbox_actors::printable_json;
 use clap::Args;
+use clap_complete::ArgValueCandidates;
 use serde_json::{Value, json};
 
 use crate::cli::ExitReason;
+use crate::cli::completion::dependency_names;
 pub(crate) use alerts::{Alerts, alerts};
 use client::{ClientError, RemoteAdmin};
 pub(crate) use note::{NoteArgs, note};
-
-/// Refresh interval of `--watch`.
-const EVERY: Duration = Duration::from_secs(1);
+use overview::Overview;
 
 /// Address of the running Breakerbox, and credentials for it.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct AdminTarget {
     /// Address of its admin side [default: admin.bind of the configuration]
     #[arg(long, value_name = "URL")]
@@ -52,13 +58,17 @@ pub(crate) struct AdminTarget {
 #[derive(Debug, Args)]
 pub(crate) struct Status {
     /// Shows one dependency instead of all
+    #[arg(conflicts_with = "sick", add = ArgValueCandidates::new(dependency_names))]
     name: Option<String>,
     /// Prints the response of the admin side as JSON
     #[arg(long)]
     json: bool,
-    /// Repeats until interrupted: redraws on a terminal, else prints changes
+    /// Repeats until interrupted: on a screen of its own on a terminal, else prints changes
     #[arg(long)]
     watch: bool,
+    /// Leaves out the dependencies that are well and have no override
+    #[arg(long)]
+    sick: bool,
     #[command(flatten)]
     place: AdminTarget,
 }
@@ -67,6 +77,7 @@ pub(crate) struct Status {
 #[derive(Debug, Args)]
 pub(crate) struct OperateArgs {
     /// Name of the dependency
+    #[arg(add = ArgValueCandidates::new(dependency_names))]
     name: String,
     /// Reason, recorded in the audit event
     #[arg(long, value_name = "TEXT")]
@@ -81,7 +92,7 @@ pub(crate) struct OperateArgs {
 /// Arguments of `events`.
 #[derive(Debug, Args)]
 pub(crate) struct Events {
-    /// Follows new events until interrupted
+    /// Follows new events until interrupted, after the last ten
     #[arg(long)]
     follow: bool,
     /// Shows only events with an id above this
@@ -106,7 +117,7 @@ pub(crate) fn status(
             Err(failure) => return tell(&failure, err),
         };
         if status.watch {
-            return watch(status, &remote, out, err).await;
+            return watch::watch(status, &remote, out, err).await;
         }
         match ask(status, &remote).await {
             Ok(answer) => {
@@ -138,43 +149,7 @@ fn show(status: &Status, answer: &Value, out: &mut dyn Write) -> io::Result<()> 
     }
     match status.name {
         Some(_) => table::one(answer, out),
-        None => table::all(answer, out),
-    }
-}
-
-/// Shows the status repeatedly, and waits for a server that is away for a while.
-async fn watch(
-    status: &Status,
-    remote: &RemoteAdmin,
-    out: &mut dyn Write,
-    err: &mut dyn Write,
-) -> io::Result<ExitReason> {
-    let redraws = stdout().is_terminal() && !status.json;
-    let mut shown = None;
-    loop {
-        match ask(status, remote).await {
-            Ok(answer) if shown.as_ref() != Some(&answer) => {
-                if redraws {
-                    // Move to the corner and clear; the terminal keeps earlier output.
-                    write!(out, "\u{1b}[H\u{1b}[2J")?;
-                }
-                show(status, &answer, out)?;
-                if !redraws && !status.json {
-                    writeln!(out)?;
-                }
-                out.flush()?;
-                shown = Some(answer);
-            }
-            Ok(_as_before) => {}
-            Err(failure) if failure.is_away() && shown.is_some() => {
-                writeln!(err, "breakerbox: {failure}")?;
-            }
-            Err(failure) => return tell(&failure, err),
-        }
-        tokio::select! {
-            () = tokio::time::sleep(EVERY) => {}
-            _ = tokio::signal::ctrl_c() => return Ok(ExitReason::Interrupted),
-        }
+        None => table::all(&Overview::of(answer, status.sick), out),
     }
 }
 
@@ -197,11 +172,14 @@ pub(crate) fn operate(
         let path = ["api", "dependencies", &order.name, operation];
         match remote.post(&path, &body).await {
             Ok(answer) => {
-                writeln!(out, "{operation}: done")?;
+                match answer["holds"].as_str() {
+                    Some(holds) => writeln!(out, "{operation}: done, {}", table::plain(holds))?,
+                    None => writeln!(out, "{operation}: done")?,
+                }
                 if let Some(note) = answer["note"].as_str() {
                     writeln!(err, "breakerbox: {}", table::plain(note))?;
                 }
-                table::all(&json!([answer["dependency"]]), out)?;
+                table::all(&Overview::single(&answer["dependency"]), out)?;
                 Ok(ExitReason::Done)
             }
             Err(failure) => tell(&failure, err),
@@ -238,6 +216,25 @@ pub(crate) fn events(
             Err(failure) => tell(&failure, err),
         }
     })
+}
+
+/// Returns the names of the dependencies of the Breakerbox at the configured address; none if it does
+/// not answer within `patience`.
+pub(crate) fn names_of_running(patience: Duration) -> Vec<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let (Ok(runtime), Ok(remote)) = (runtime, RemoteAdmin::new(&AdminTarget::default(), false))
+    else {
+        return Vec::new();
+    };
+    let path = ["api", "dependencies"];
+    let asked = runtime.block_on(async { tokio::time::timeout(patience, remote.get(&path)).await });
+    let Ok(Ok(Value::Array(all))) = asked else {
+        return Vec::new();
+    };
+    let names = all.iter().filter_map(|one| one["name"].as_str());
+    names.map(table::plain).collect()
 }
 
 fn tell(failure: &ClientError, err: &mut dyn Write) -> io::Result<ExitReason> {

@@ -1,6 +1,7 @@
 //! The section `admin`.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use super::gateway::GatewayConfig;
 use super::secret::Secret;
@@ -19,6 +20,8 @@ pub struct AdminConfig {
     pub token: Option<Secret>,
     /// Host names under which the admin side can be requested, beside addresses and `localhost`.
     pub hosts: Vec<String>,
+    /// File in which the orders of operators outlive the process; `None` for no file.
+    pub state: Option<PathBuf>,
 }
 
 impl Default for AdminConfig {
@@ -27,6 +30,7 @@ impl Default for AdminConfig {
             bind: SocketAddr::from((Ipv4Addr::LOCALHOST, 7071)),
             token: None,
             hosts: Vec::new(),
+            state: None,
         }
     }
 }
@@ -40,15 +44,21 @@ pub(super) fn read(mut section: Section<'_>, gateway: &GatewayConfig) -> AdminCo
         !name.is_empty() && name.len() <= 253 && name.chars().all(plain)
     };
     let hosts = string("a host name without a port", is_name).list();
+    let path = string("the path of a file", |path| !path.is_empty());
     let settings = AdminConfig {
         bind: section.get_or("bind", &address(), default.bind),
         token: section.get_if_set("token", &token).map(Secret::new),
         hosts: section.get_if_set("hosts", &hosts).unwrap_or_default(),
+        state: section.get_if_set("state", &path).map(PathBuf::from),
     };
     if settings.token.is_none() && !section.is_bad("token") && !settings.bind.ip().is_loopback() {
         let reason = "other machines can reach it, and there is no token";
         let allowed = "a loopback address, or to set admin.token too";
         section.conflict("bind", reason, allowed);
+    }
+    if settings.state.is_some() && settings.token.is_none() && !section.is_bad("token") {
+        let text = "without admin.token there are no orders that it could keep";
+        section.warn("state", text.to_owned());
     }
     if gateway.bind == settings.bind && settings.bind.port() != 0 {
         let reason = "the gateway listens there already";

@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use breakerbox_policy::OverrideMode;
+
 use super::dependency::DependencyConfig;
 use super::fallback::FallbackKind;
 use super::kind::DependencyKind;
@@ -115,6 +117,7 @@ fn check_group(section: &Section<'_>) {
         "idempotent",
         "fallback",
         "fallback_only",
+        "override",
     ];
     for key in keys.iter().filter(|key| section.has(key)) {
         let text = "it has no effect on a group, whose members have their own";
@@ -193,6 +196,14 @@ fn check_limits(section: &Section<'_>, config: &DependencyConfig) {
     {
         let text = "it has no effect: bulkhead.max_wait is 0";
         section.warn("bulkhead.max_queue", text.to_owned());
+    }
+    if let Some(set) = &settings.configured_override {
+        let text = match set.mode {
+            OverrideMode::ForcedOpen => "every call is refused, after each start too",
+            OverrideMode::Disabled => "nothing is measured and nothing is refused",
+            OverrideMode::Shadow => "failures are measured only, and nothing is refused",
+        };
+        section.warn("override.mode", text.to_owned());
     }
     if settings.chaos.is_some() {
         let text = "faults are made on purpose";

@@ -14,14 +14,15 @@ use super::mcp::{self, CallerSessions, McpConfig};
 use super::mcp_group::{self, GroupMember};
 use super::mcp_tools::{self, ToolRules};
 use super::outbound::{self, OutboundConfig};
+use super::probe::{self, ProbeConfig};
 use super::section::Section;
 use super::upstream::{self, UpstreamConfig};
 use super::upstream_tls::{self, UpstreamTls};
 use super::url::{URL, URL_OR_SOCKET, is_dependency_url, is_http_url};
 use super::value_type::{YEAR, boolean, one_of, string};
 use super::{
-    breaker, bulkhead, chaos, classify, credentials, dead_settings, health, hedge, keys,
-    rate_limit, retry, throttle, timeout, workers,
+    breaker, bulkhead, chaos, classify, configured_override, credentials, dead_settings, health,
+    hedge, keys, rate_limit, retry, throttle, timeout, workers,
 };
 
 /// The configuration of one dependency.
@@ -55,6 +56,8 @@ pub struct DependencyConfig {
     pub forward_headers: Vec<String>,
     /// Credentials that its callers present.
     pub auth: AuthChoice,
+    /// Request of our own that asks whether it is well, for [`DependencyKind::Http`].
+    pub probe: Option<ProbeConfig>,
     /// The policy, in the kernel's types.
     pub settings: DependencySettings,
     /// Fallbacks, in this order (FBK-1).
@@ -109,6 +112,7 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
     if let Some(own) = &mcp {
         mcp::check_sessions(&section, own, settings.workers.count);
     }
+    let probe = probe::read(&mut section, kind, &settings.breaker);
     let tools = mcp_tools::read(&mut section, kind, settings.timeout.total);
     let fallbacks: Vec<FallbackConfig> = section
         .sections("fallback")
@@ -117,6 +121,9 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
         .collect();
     let fallback_only = section.get_or("fallback_only", &boolean(), false);
     settings.fallback_only = fallback_only;
+    settings.configured_override = section
+        .section_if_given("override")
+        .and_then(configured_override::read);
     // Without a kind the program brings the code, and perhaps the fallbacks too.
     if fallback_only && kind.is_some() && !section.has("fallback") {
         let allowed = "false, or a fallback";
@@ -136,6 +143,7 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
         members,
         forward_headers,
         auth,
+        probe,
         settings,
         fallbacks,
     };
@@ -197,6 +205,7 @@ fn read_settings(
         when_all_down: section.get_or("when_all_down", &one_of(DOWN), WhenAllDown::default()),
         chaos: chaos.and_then(|chaos| chaos::read(chaos, environment)),
         fallback_only: false,
+        configured_override: None,
     }
 }
 

@@ -11,6 +11,7 @@ mod connections;
 mod auth;
 mod problem;
 
+mod active_probe;
 mod alerts;
 mod dashboard;
 mod dependencies;
@@ -22,6 +23,7 @@ mod history;
 mod memory;
 mod notes;
 mod operate;
+mod orders;
 mod outages;
 mod probes;
 mod profile;
@@ -56,6 +58,7 @@ use crate::sidecar::observe::metrics::{
     AdminFigures, BufferedFigures, MetricsReader, ToolSeries, encode,
 };
 
+pub use orders::OrderFile;
 pub use server::{ServeError, Server, ServerLimits};
 
 use alerts::AlertLog;
@@ -124,6 +127,7 @@ struct AdminState {
     #[cfg(feature = "mcp")]
     groups: OnceLock<Box<FindGroups>>,
     phase: AtomicU8,
+    orders: OnceLock<OrderFile>,
     alerts: Arc<Mutex<AlertLog>>,
     /// Health checks that the program has registered, by name.
     #[cfg(feature = "agents")]
@@ -165,6 +169,7 @@ impl Admin {
                 #[cfg(feature = "mcp")]
                 groups: OnceLock::new(),
                 phase: AtomicU8::new(Phase::Starting as u8),
+                orders: OnceLock::new(),
                 alerts: AlertLog::watch(&runtime),
                 #[cfg(feature = "agents")]
                 health: Mutex::default(),
@@ -182,6 +187,13 @@ impl Admin {
     pub fn follow(&self, settings: &Settings) {
         *self.inner.kinds.acquire() = kinds(settings);
         *self.inner.profiles.acquire() = profile::profiles(settings);
+    }
+
+    /// Writes the orders of operators into this file from now on, so that they outlive the process
+    /// (rule HLT-3). Only the first call counts.
+    pub fn keep_orders(&self, file: OrderFile) {
+        // A second one would leave the orders in two files.
+        let _ = self.inner.orders.set(file);
     }
 
     /// Adds the state of MCP servers to the views. `find`: returns the server of a name, while there

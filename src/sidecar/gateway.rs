@@ -57,6 +57,8 @@ mod directory;
 
 mod fallback;
 
+mod prober;
+
 mod message;
 
 mod http;

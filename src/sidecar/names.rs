@@ -42,6 +42,7 @@ pub(crate) fn event_kind(kind: &EventKind) -> &'static str {
         EventKind::ReloadRefused { .. } => "reload_refused",
         EventKind::Chaos { .. } => "chaos",
         EventKind::Operated { .. } => "operated",
+        EventKind::OrderRestored { .. } => "order_restored",
         EventKind::Removed { .. } => "removed",
         EventKind::Draining => "draining",
         _ => "other",

@@ -22,8 +22,9 @@ use crate::Runtime;
 use crate::config::{ConfigError, Loader, Settings};
 use crate::policy::supervision::StopCause;
 use crate::reload::Watcher;
-use crate::sidecar::admin::{self, Admin, Phase};
+use crate::sidecar::admin::{self, Admin, OrderFile, Phase};
 use crate::sidecar::gateway::Gateway;
+use crate::sidecar::state_file;
 
 use dependencies::{ServicePlan, UnservableConfig};
 use source::ConfigSource;
@@ -60,6 +61,8 @@ enum SidecarError {
     Gateway(io::Error),
     #[error(transparent)]
     Admin(#[from] admin::ServeError),
+    #[error("{0}")]
+    State(String),
     #[error("the recorder's file cannot be written: {0}")]
     Recorder(io::Error),
     #[error("a server on 127.0.0.1 cannot be started: {0}")]
@@ -78,7 +81,7 @@ enum SidecarError {
 impl SidecarError {
     fn end(&self) -> ServeEnd {
         match self {
-            Self::Config(_) | Self::Unservable(_) => ServeEnd::WrongUse,
+            Self::Config(_) | Self::Unservable(_) | Self::State(_) => ServeEnd::WrongUse,
             _ => ServeEnd::Failed,
         }
     }
@@ -207,6 +210,11 @@ async fn open(
     let address = settings.admin.bind;
     let listener = TcpListener::bind(address);
     let listener = listener.map_err(|cause| SidecarError::Listen { address, cause })?;
+    // Before the first dependency, which begins under the orders that stand.
+    let orders = restore_orders(settings, runtime)?;
+    if let Some(orders) = &orders {
+        admin.keep_orders(orders.clone());
+    }
     let server = admin.serve(listener)?;
     let address = settings.gateway.bind;
     let gateway = export.gateway(&settings.gateway, runtime);
@@ -228,8 +236,41 @@ async fn open(
             return Err(error.into());
         }
     }
+    if let Some(orders) = &orders {
+        tell_of_absent(orders, settings);
+    }
     export.report(&admin);
     Ok((gateway, admin, server, export))
+}
+
+/// Reads the orders that outlived an earlier process, if there is a file of them.
+fn restore_orders(
+    settings: &Settings,
+    runtime: &Runtime,
+) -> Result<Option<OrderFile>, SidecarError> {
+    let Some(path) = &settings.admin.state else {
+        return Ok(None);
+    };
+    // HLT-3: no order is dropped in silence, so there is no start without the file.
+    let restored = OrderFile::restore(path, runtime);
+    let restored = restored.map_err(|error| {
+        let allowed = state_file::ALLOWED;
+        let problem = dependencies::file_problem(settings, "admin.state", &error, allowed);
+        SidecarError::State(problem)
+    });
+    restored.map(Some)
+}
+
+/// Tells of orders for dependencies that are not configured.
+fn tell_of_absent(orders: &OrderFile, settings: &Settings) {
+    for name in orders.names() {
+        if !settings.dependencies.contains_key(&name) {
+            tracing::warn!(
+                dependency = name,
+                "an order of an operator waits in admin.state: no dependency has this name"
+            );
+        }
+    }
 }
 
 impl Sidecar {

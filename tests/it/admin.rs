@@ -19,6 +19,8 @@ mod outages;
 mod readiness;
 mod secrets;
 mod stream;
+#[cfg(unix)]
+mod terminal;
 
 use std::net::TcpListener;
 use std::time::Duration;

@@ -2,6 +2,7 @@
 //! caller.
 
 mod access_log;
+mod active_probes;
 mod attacked;
 mod blame;
 mod bounded;
@@ -23,6 +24,8 @@ mod http2;
 mod kept;
 #[cfg(unix)]
 mod notify;
+#[cfg(unix)]
+mod orders;
 #[cfg(feature = "otel")]
 mod otel;
 mod outbound_proxy;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use breakerbox_policy::{
-    BreakerCause, BreakerCommand, BreakerEvent, Class, DependencySettings, IllegalTransition,
-    Outcome, Override, OverrideMode, Permit, PermitKind, Refusal, State, Time,
+    BreakerCause, BreakerCommand, BreakerEvent, Class, ConfiguredOverride, DependencySettings,
+    IllegalTransition, Outcome, Override, OverrideMode, Permit, PermitKind, Refusal, State, Time,
 };
 use tracing::Level;
 
@@ -322,6 +322,8 @@ pub(crate) fn operate(shared: &Shared, operate: OperateBreaker) -> Result<(), Il
 pub(crate) fn reconfigure(shared: &Shared, settings: DependencySettings) {
     let old = shared.settings().breaker.clone();
     let breaker = settings.breaker.clone();
+    let former = shared.settings().configured_override.clone();
+    let set = settings.configured_override.clone();
     shared.reconfigure(settings);
     if old != breaker {
         shared.record_settings();
@@ -333,6 +335,16 @@ pub(crate) fn reconfigure(shared: &Shared, settings: DependencySettings) {
             });
         });
     }
+    if former != set {
+        configure_override(shared, set);
+    }
     // The intervals of its rounds may have changed.
     shared.desk.tell_keeper();
+}
+
+/// Sets the override of the configuration, or removes it.
+pub(crate) fn configure_override(shared: &Shared, set: Option<ConfiguredOverride>) {
+    let command = BreakerCommand::Configure { set };
+    // It is never refused.
+    let _ = operate(shared, OperateBreaker::all(command));
 }

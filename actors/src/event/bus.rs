@@ -251,6 +251,19 @@ fn log(event: &Event) {
             reason,
             ..
         } => tracing::warn!(id, dependency = subject, command, by, reason, "operated"),
+        EventKind::OrderRestored {
+            command,
+            by,
+            reason,
+            ..
+        } => tracing::warn!(
+            id,
+            dependency = subject,
+            command,
+            by,
+            reason,
+            "order restored"
+        ),
         EventKind::Ended { incarnation, cause } if !cause.is_normal() => {
             tracing::warn!(id, subject, incarnation, %cause, "child ended");
         }

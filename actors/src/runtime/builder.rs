@@ -323,6 +323,9 @@ async fn start<D: Dependency>(
         Some(_) if has_workers => settings.workers.count.get(),
         _ => 0,
     };
+    if !is_replacement {
+        runtime.begin_overridden(&shared);
+    }
     let mailbox = CallMailbox::new(Arc::clone(&shared), around.threads.clone());
     let core = core(shared, mailbox, workers, fallbacks, (configured, change));
     core.is_current.store(!is_replacement, Ordering::Release);

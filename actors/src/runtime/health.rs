@@ -8,10 +8,11 @@ use std::sync::atomic::Ordering;
 
 use breakerbox_policy::{AnswerCounts, BreakerView, Outage, OverrideMode, ServiceLevel, State};
 
+use crate::breaker::active_probe::ActiveProbeResult;
 use crate::call::core::{DependencyCore, WorkerSlot};
 use crate::dependency::Dependency;
 use crate::redact::redact;
-use crate::state::Route;
+use crate::state::{Route, Shared};
 use crate::supervisor::Condition;
 
 /// The health of a dependency: the service that its callers get at present. Only its own answers
@@ -57,7 +58,7 @@ pub(super) fn health<D: Dependency>(
     }
     if view.overridden.is_none() && view.state == State::HalfOpen {
         let has_answers = recent.calls() == 0 || !recent.are_mostly_errors();
-        return rated(has_answers, half_open(view));
+        return rated(has_answers, half_open(shared, view));
     }
     if shared.misconfiguration.is_refused() {
         let reason = "it refuses our configuration".to_owned();
@@ -148,14 +149,26 @@ fn obstacle<D: Dependency>(core: &DependencyCore<D>, view: &BreakerView<'_>) -> 
     }
 }
 
-/// Returns true if the breaker is half-open and no call tries the dependency.
-pub(super) fn waits_for_call(view: &BreakerView<'_>) -> bool {
+/// Returns true if the breaker is half-open, and neither a call nor an active probe tries the
+/// dependency.
+pub(super) fn waits_for_call(shared: &Shared, view: &BreakerView<'_>) -> bool {
     let tries = view.half_open.is_some_and(|period| period.in_flight > 0);
-    view.overridden.is_none() && view.state == State::HalfOpen && !tries
+    let is_half_open = view.overridden.is_none() && view.state == State::HalfOpen;
+    is_half_open && !tries && !is_probed(shared)
+}
+
+/// Returns true if the program probes the dependency by itself, with answers that count.
+fn is_probed(shared: &Shared) -> bool {
+    let probes = shared.active_probes.load();
+    // BRK-13: a probe that asks wrongly closes nothing, so calls are needed all the same.
+    probes.as_ref().is_some_and(|probes| {
+        let last = probes.last.as_ref();
+        last.is_none_or(|(_, result, _)| *result != ActiveProbeResult::NotCounted)
+    })
 }
 
 /// Returns the state of a half-open period.
-fn half_open(view: &BreakerView<'_>) -> String {
+fn half_open(shared: &Shared, view: &BreakerView<'_>) -> String {
     let successes = view.half_open.map_or(0, |period| period.successes);
     let needed = view.half_open.map_or(0, |period| period.needed);
     let so_far = if successes > 0 {
@@ -164,7 +177,7 @@ fn half_open(view: &BreakerView<'_>) -> String {
         String::new()
     };
     // BRK-13: without traffic it is not being tried, it waits for a call.
-    if waits_for_call(view) {
+    if waits_for_call(shared, view) {
         format!("{so_far}it waits for a call to try it")
     } else {
         format!("{so_far}it is being tried again")

@@ -9,6 +9,7 @@ use breakerbox_policy::{
 };
 
 use super::health::{self, Health};
+use crate::breaker::active_probe::ActiveProbeStatus;
 use crate::call::core::DependencyCore;
 use crate::dependency::Dependency;
 use crate::limits::pause::PauseState;
@@ -66,6 +67,8 @@ pub struct DependencyStatus {
     pub paused: Option<(PauseReason, Duration)>,
     /// The breakers of the dependency's keys, by key.
     pub keys: Vec<KeyStatus>,
+    /// Probes that the program makes by itself; `None` if it makes none.
+    pub active_probes: Option<ActiveProbeStatus>,
     /// The faults injected at present.
     pub chaos: Option<ChaosSettings>,
     /// The dependency's health, with the reason if it is not `Ok`.
@@ -146,9 +149,10 @@ impl DependencyStatus {
             parked: shared.worker_route() == Route::Parked,
             paused: paused(&shared.pauses, now),
             keys: key_statuses(core, now),
+            active_probes: shared.active_probes.load().as_deref().cloned(),
             chaos: shared.chaos.active(now).map(|chaos| *chaos.settings()),
             health: health::health(core, &view, &answers.counts, outage.as_ref()),
-            waits_for_call: health::waits_for_call(&view),
+            waits_for_call: health::waits_for_call(shared, &view),
             answers,
             outage,
         }

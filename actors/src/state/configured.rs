@@ -67,6 +67,7 @@ impl ConfiguredSettings {
                 when_all_down,
                 chaos,
                 fallback_only,
+                configured_override,
             ]
         )
     }

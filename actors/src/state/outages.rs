@@ -40,7 +40,7 @@ impl OutageState {
 
 impl Shared {
     /// Notes an attempt that failed after this time, as the cause of an outage that it may begin.
-    pub(super) fn note_failure(&self, verdict: &Verdict, after: Duration) {
+    pub(crate) fn note_failure(&self, verdict: &Verdict, after: Duration) {
         let is_timeout = verdict.symptom == Some(Symptom::Timeout);
         let limit = is_timeout.then(|| limit_reached(&self.settings().timeout, after));
         *self.outages.last_failure.acquire() = Some(FailureNote {

@@ -1,9 +1,9 @@
 //! Commands of operators, the supervisor and a reload.
 
 use super::{
-    Breaker, BreakerCause, BreakerCommand, BreakerEvent, BreakerSettings, CommandSource, Duration,
-    EndedPermits, IllegalTransition, Override, OverrideMode, RandomSource, State, Time, TripReason,
-    Window,
+    Breaker, BreakerCause, BreakerCommand, BreakerEvent, BreakerSettings, CommandSource,
+    ConfiguredOverride, Duration, EndedPermits, IllegalTransition, Override, OverrideMode,
+    RandomSource, State, Time, TripReason, Window,
 };
 use crate::backoff;
 
@@ -50,6 +50,7 @@ impl Breaker {
                 let cause = BreakerCause::Commanded("unparked".into());
                 self.remove_override(now, CommandSource::Supervisor, &cause);
             }
+            BreakerCommand::Configure { set } => self.configure_override(now, set),
             BreakerCommand::Trip { reason, wait } => self.trip(now, reason, wait, random),
             BreakerCommand::Probe { reason } => return self.probe(now, reason),
             BreakerCommand::OfFleet(set) => self.set_fleet_override(now, set),
@@ -77,6 +78,26 @@ impl Breaker {
                 until,
             },
         );
+    }
+
+    fn configure_override(&mut self, now: Time, set: Option<ConfiguredOverride>) {
+        let by = CommandSource::Configuration;
+        match set {
+            // HLT-3: it stands below the word of an operator, and holds after every start.
+            Some(ConfiguredOverride { mode, reason }) => self.set_override(
+                now,
+                Override {
+                    mode,
+                    reason,
+                    by,
+                    until: None,
+                },
+            ),
+            None => {
+                let cause = BreakerCause::Commanded("it is configured no longer".into());
+                self.remove_override(now, by, &cause);
+            }
+        }
     }
 
     fn clear_overrides(&mut self, now: Time, reason: &str) {

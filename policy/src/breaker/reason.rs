@@ -4,9 +4,9 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::state::{CommandSource, OverrideMode, State};
+use super::state::{CommandSource, State};
 use crate::text::CountedNoun;
-use crate::{Rate, RoundedDuration, Time, WindowCounts};
+use crate::{OverrideMode, Rate, RoundedDuration, Time, WindowCounts};
 
 /// The rule that opened a breaker, with the figures it was judged by.
 ///

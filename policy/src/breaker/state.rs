@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::Time;
+use crate::{ConfiguredOverride, OverrideMode, Time};
 
 /// Automatic state of a breaker, without an [`Override`].
 ///
@@ -28,29 +28,6 @@ impl fmt::Display for State {
     }
 }
 
-/// Effect of an override.
-///
-/// Exhaustive on purpose: a gate must publish each mode to the callers that read it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum OverrideMode {
-    /// Refuses everything.
-    ForcedOpen,
-    /// Admits everything, records nothing.
-    Disabled,
-    /// Admits everything, measures, never trips.
-    Shadow,
-}
-
-impl fmt::Display for OverrideMode {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
-            Self::ForcedOpen => "forced_open",
-            Self::Disabled => "disabled",
-            Self::Shadow => "shadow",
-        })
-    }
-}
-
 /// Source of an override.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -61,6 +38,8 @@ pub enum CommandSource {
     Supervisor,
     /// An operator, for all replicas of the fleet.
     Fleet,
+    /// The configuration of the dependency.
+    Configuration,
 }
 
 impl fmt::Display for CommandSource {
@@ -69,6 +48,7 @@ impl fmt::Display for CommandSource {
             Self::Operator => "operator",
             Self::Supervisor => "supervisor",
             Self::Fleet => "fleet",
+            Self::Configuration => "configuration",
         })
     }
 }
@@ -113,14 +93,14 @@ pub enum BreakerCommand {
         /// Time at which it expires.
         until: Option<Time>,
     },
-    /// Remove any override, the supervisor's too: the automatic state shows.
+    /// Remove any override but that of the configuration, the supervisor's too.
     Clear,
-    /// Close it, and remove any override.
+    /// Close it, and remove any override but that of the configuration.
     Close {
         /// Reason.
         reason: String,
     },
-    /// Close it, remove any override, and set all counters to zero.
+    /// Close it, remove any override but that of the configuration, and set all counters to zero.
     Reset {
         /// Reason.
         reason: String,
@@ -132,6 +112,12 @@ pub enum BreakerCommand {
     },
     /// Remove the supervisor's own override; without one, nothing happens.
     Unpark,
+    /// Set the override of the configuration, below those of the operator and the supervisor; `None`
+    /// removes it. An operator's commands leave it as it is.
+    Configure {
+        /// The override.
+        set: Option<ConfiguredOverride>,
+    },
     /// Open it as if a rule had tripped. If it is already open, the wait can only become longer.
     Trip {
         /// Reason.
@@ -185,6 +171,7 @@ impl BreakerCommand {
             Self::Reset { .. } => "reset",
             Self::Park { .. } => "park",
             Self::Unpark => "unpark",
+            Self::Configure { .. } => "configure",
             Self::Trip { .. } => "trip",
             Self::Probe { .. } => "probe",
             Self::OfFleet(_) => "override",
@@ -207,6 +194,7 @@ impl BreakerCommand {
             | Self::Park { reason }
             | Self::Trip { reason, .. }
             | Self::Probe { reason } => reason,
+            Self::Configure { set } => set.as_ref().map_or("", |set| &set.reason),
             Self::OfFleet(Some(set)) => &set.reason,
             Self::Clear
             | Self::Unpark

@@ -241,6 +241,7 @@ impl Breaker {
             CommandSource::Fleet => &self.fleet,
             CommandSource::Operator => &self.operator,
             CommandSource::Supervisor => &self.parked,
+            CommandSource::Configuration => &self.configured,
         }
     }
 
@@ -249,6 +250,7 @@ impl Breaker {
             CommandSource::Fleet => &mut self.fleet,
             CommandSource::Operator => &mut self.operator,
             CommandSource::Supervisor => &mut self.parked,
+            CommandSource::Configuration => &mut self.configured,
         }
     }
 

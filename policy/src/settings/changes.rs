@@ -3,8 +3,8 @@
 use std::fmt::Debug;
 
 use super::{
-    BreakerSettings, BulkheadSettings, ClassifySettings, DependencySettings, KeySettings,
-    RetrySettings, ThrottleSettings, TimeoutSettings, WorkerSettings,
+    BreakerSettings, BulkheadSettings, ClassifySettings, ConfiguredOverride, DependencySettings,
+    KeySettings, RetrySettings, ThrottleSettings, TimeoutSettings, WorkerSettings,
 };
 
 /// Compares two structs of one type field by field. Every field must be named, or it does not
@@ -74,6 +74,7 @@ impl DependencySettings {
             when_all_down,
             chaos,
             fallback_only: _,
+            configured_override,
         } = self;
         compare_breaker(&mut found, breaker, &new.breaker);
         compare_timeout(&mut found, timeout, &new.timeout);
@@ -95,6 +96,14 @@ impl DependencySettings {
         let same = *when_all_down == new.when_all_down;
         whole("when_all_down", when_all_down, &new.when_all_down, same);
         whole("chaos", chaos, &new.chaos, *chaos == new.chaos);
+        let (old, now) = (configured_override, &new.configured_override);
+        if old != now {
+            let shown = |set: &Option<ConfiguredOverride>| match set {
+                Some(ConfiguredOverride { mode, reason }) => format!("{mode} ({reason})"),
+                None => "off".to_owned(),
+            };
+            found.push(format!("override: {} -> {}", shown(old), shown(now)));
+        }
         found
     }
 

@@ -13,6 +13,8 @@ use crate::cli::ExitReason;
 
 /// Pause before reconnecting.
 const AGAIN: Duration = Duration::from_secs(1);
+/// Number of events that are shown first.
+const LAST: usize = 10;
 /// Maximum length of a line; the list of all dependencies is one line.
 const MAX_LINE: usize = 16 * 1024 * 1024;
 
@@ -33,7 +35,7 @@ pub(super) fn write(event: &Value, json: bool, out: &mut dyn Write) -> io::Resul
     writeln!(out, "{time}  {id:>5}  {subject:<20}  {message}")
 }
 
-/// Writes events as they arrive, until interrupted.
+/// Writes events as they arrive, until interrupted: those after `since`, or else after the last ten.
 pub(super) async fn follow(
     remote: &RemoteAdmin,
     since: Option<u64>,
@@ -43,6 +45,24 @@ pub(super) async fn follow(
 ) -> io::Result<ExitReason> {
     let mut last = since;
     let mut met = false;
+    if since.is_none() {
+        // As `tail -f`: the first lines say where one is.
+        let limit = LAST.to_string();
+        match remote
+            .get_with(&["api", "events"], &[("limit", &limit)])
+            .await
+        {
+            Ok(page) => {
+                for event in page["events"].as_array().into_iter().flatten() {
+                    write(event, json, out)?;
+                }
+                out.flush()?;
+                last = page["last_id"].as_u64();
+                met = true;
+            }
+            Err(failure) => return super::tell(&failure, err),
+        }
+    }
     loop {
         let read = async {
             match remote.stream(last).await {

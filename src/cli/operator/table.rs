@@ -1,44 +1,27 @@
 //! Tables of dependencies, for operators.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use breakerbox_actors::{printable, redact};
-use comfy_table::{Table, presets};
+use breakerbox_policy::RoundedDuration;
+use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
 
-/// Writes a row for each dependency.
-pub(super) fn all(dependencies: &Value, out: &mut dyn Write) -> io::Result<()> {
-    let mut table = new([
-        "name",
-        "state",
-        "health",
-        "in flight",
-        "queued",
-        "calls",
-        "primary",
-        "fallback",
-        "refused",
-        "failed",
-        "p99",
-        "why",
-    ]);
-    for one in dependencies.as_array().into_iter().flatten() {
-        let (totals, limits) = (&one["totals"], &one["limits"]);
-        let of = |now: &Value, most: &Value| plain(&format!("{now}/{most}"));
-        table.add_row([
-            text(&one["name"]),
-            state(one),
-            text(&one["health"]),
-            of(&one["in_flight"], &limits["concurrent"]),
-            of(&one["queued"], &limits["max_queue"]),
-            text(&totals["submitted"]),
-            text(&totals["primary"]),
-            text(&totals["fallback"]),
-            text(&totals["refused"]),
-            text(&totals["failed"]),
-            millis(&one["latency_ms"]["p99"]),
-            why(one),
-        ]);
+use super::overview::{Column, Overview};
+use super::terminal::Terminal;
+
+/// Writes the sums, and a row for each dependency: as wide as the terminal, or else whole.
+pub(super) fn all(overview: &Overview, out: &mut dyn Write) -> io::Result<()> {
+    if let Some(terminal) = Terminal::of_stdout() {
+        return terminal.write(overview, out);
+    }
+    if let Some(head) = &overview.head {
+        writeln!(out, "{head}")?;
+    }
+    let mut table = new(Column::ALL.map(Column::title));
+    for row in &overview.rows {
+        table.add_row(Column::ALL.map(|column| row.cell(column)));
     }
     writeln!(out, "{}", table.trim_fmt())
 }
@@ -71,7 +54,7 @@ pub(super) fn groups(groups: &[Value], out: &mut dyn Write) -> io::Result<()> {
 
 /// Writes the details of one dependency that fit on a screen.
 pub(super) fn one(dependency: &Value, out: &mut dyn Write) -> io::Result<()> {
-    all(&Value::Array(vec![dependency.clone()]), out)?;
+    all(&Overview::single(dependency), out)?;
     let field = |name: &str| text(&dependency[name]);
     if let Some(line) = dependency["line"].as_str() {
         writeln!(out, "\n{}", plain(line))?;
@@ -92,6 +75,7 @@ pub(super) fn one(dependency: &Value, out: &mut dyn Write) -> io::Result<()> {
     if dependency["next_probe_at"].is_string() {
         writeln!(out, "next probe at {}", field("next_probe_at"))?;
     }
+    probe(&dependency["probe"], out)?;
     let mut workers = new(["worker", "state", "life", "restarts", "last exit"]);
     for one in dependency["workers"].as_array().into_iter().flatten() {
         workers.add_row([
@@ -114,15 +98,35 @@ pub(super) fn one(dependency: &Value, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
+/// Writes the active probes, if there are any.
+fn probe(probe: &Value, out: &mut dyn Write) -> io::Result<()> {
+    let (Some(request), Some(every)) = (probe["request"].as_str(), probe["every_ms"].as_u64())
+    else {
+        return Ok(());
+    };
+    let every = RoundedDuration(Duration::from_millis(every));
+    write!(out, "probe: {} every {every}", plain(request))?;
+    let last = &probe["last"];
+    match last["at"].as_str() {
+        Some(at) => writeln!(out, "; at {}: {}", plain(at), text(&last["text"])),
+        None => writeln!(out),
+    }
+}
+
 fn new<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
+    if let Some(width) = Terminal::of_stdout().and_then(|now| u16::try_from(now.width).ok()) {
+        // Long texts continue in further lines of their cell.
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+        table.set_width(width);
+    }
     table.set_header(header);
     table
 }
 
 /// Returns the state, with the override if there is one.
-fn state(one: &Value) -> String {
+pub(super) fn state(one: &Value) -> String {
     let state = text(&one["state"]);
     match one["override"]["mode"].as_str() {
         Some(mode) => format!("{} ({state})", plain(mode)),
@@ -131,9 +135,12 @@ fn state(one: &Value) -> String {
 }
 
 /// Returns the reason why a dependency is not healthy.
-fn why(one: &Value) -> String {
+pub(super) fn why(one: &Value) -> String {
     if one["override"].is_object() {
         return text(&one["override"]["reason"]);
+    }
+    if one["line"].is_string() {
+        return text(&one["line"]);
     }
     let mut why = text(&one["health_reason"]);
     if let Some(wait) = one["retry_after_ms"].as_u64() {
@@ -150,12 +157,12 @@ fn seconds(millis: u64) -> f64 {
     millis as f64 / 1e3
 }
 
-fn millis(value: &Value) -> String {
+pub(super) fn millis(value: &Value) -> String {
     let millis = value.as_f64();
     millis.map_or_else(String::new, |millis| format!("{millis:.1} ms"))
 }
 
-fn text(value: &Value) -> String {
+pub(super) fn text(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => plain(text),

@@ -11,6 +11,7 @@ use breakerbox_policy::{
 };
 use serde::Serialize;
 
+use super::active_probe::{self, ActiveProbeView};
 use super::outages::{self, AnswersView, OutageView};
 use super::problem::AdminProblem;
 use super::tools::{self, ToolView};
@@ -64,6 +65,7 @@ pub(super) struct DependencyView {
     pause: Option<PauseView>,
     rate_limit: Option<RateLimitView>,
     chaos: Option<ChaosView>,
+    probe: Option<ActiveProbeView>,
     key_count: usize,
     keys: Vec<KeyView>,
     /// Protocol version of an MCP server, once it was reached.
@@ -308,6 +310,9 @@ fn view(admin: &Admin, status: DependencyStatus) -> DependencyView {
             max_wait_ms: millis(limit.max_wait),
         }),
         chaos: status.chaos.as_ref().map(chaos),
+        probe: status
+            .active_probes
+            .map(|probes| active_probe::view(inner, probes)),
         key_count,
         keys: status
             .keys

@@ -290,6 +290,12 @@ fn details(inner: &AdminState, kind: &EventKind) -> Map<String, Value> {
             by,
             reason,
             until,
+        }
+        | EventKind::OrderRestored {
+            command,
+            by,
+            reason,
+            until,
         } => json!({
             "command": command,
             "by": by,

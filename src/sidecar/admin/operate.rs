@@ -6,13 +6,14 @@ use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::{Extension, Json};
-use breakerbox_policy::BreakerCommand;
+use breakerbox_policy::{BreakerCommand, CommandSource};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::Admin;
 use super::auth::{MAX_BODY, PeerAddress, author};
 use super::dependencies;
+use super::orders::{self, CarriedOut};
 use super::problem::AdminProblem;
 use crate::{RestartRefusal, WorkerRestart};
 use breakerbox_actors::redact;
@@ -38,6 +39,8 @@ pub(super) struct ChangeResult {
     done: String,
     /// A part of the request that this operation ignores, or what is not done yet, if any.
     note: Option<String>,
+    /// The end of the override that was set, in words.
+    holds: Option<String>,
     dependency: dependencies::DependencyView,
 }
 
@@ -64,29 +67,36 @@ pub(super) async fn operate(
     if operation == "restart" {
         let by = author(peer.map(|peer| peer.0));
         let not_up = restart(&admin, &name, &order.reason, &by).await?;
-        return done(&admin, &name, operation, not_up.or(note));
+        return done(&admin, &name, operation, (not_up.or(note), None));
     }
+    let for_ = order.for_ms.filter(|_| lasts).map(Duration::from_millis);
     let command = command(&admin, &operation, order);
     let by = author(peer.map(|peer| peer.0));
-    match admin.runtime().operate_by(&name, command, &by).await {
-        None => return Err(AdminProblem::unknown_dependency(admin.runtime(), &name)),
-        Some(Err(illegal)) => {
-            return Err(
-                AdminProblem::new(409, "illegal-transition", illegal.to_string())
-                    .given(operation)
-                    .allowed("check while the breaker is open or half-open"),
-            );
-        }
-        Some(Ok(())) => {}
-    }
-    done(&admin, &name, operation, note)
+    let CarriedOut { holds, note: told } =
+        match orders::carry_out(&admin, &name, command, by, for_).await {
+            None => return Err(AdminProblem::unknown_dependency(admin.runtime(), &name)),
+            Some(Err(illegal)) => {
+                return Err(
+                    AdminProblem::new(409, "illegal-transition", illegal.to_string())
+                        .given(operation)
+                        .allowed("check while the breaker is open or half-open"),
+                );
+            }
+            Some(Ok(carried_out)) => carried_out,
+        };
+    let closes = matches!(&*operation, "close" | "reset");
+    let configured = || still_configured(&admin, &name).filter(|_| closes);
+    let notes = [told, note, configured()].into_iter().flatten();
+    let notes: Vec<String> = notes.collect();
+    let note = (!notes.is_empty()).then(|| notes.join("; "));
+    done(&admin, &name, operation, (note, holds))
 }
 
 fn done(
     admin: &Admin,
     name: &str,
     done: String,
-    note: Option<String>,
+    (note, holds): (Option<String>, Option<String>),
 ) -> Result<Json<ChangeResult>, AdminProblem> {
     let dependency = dependencies::named(admin, name);
     let dependency =
@@ -94,8 +104,18 @@ fn done(
     Ok(Json(ChangeResult {
         done,
         note,
+        holds,
         dependency,
     }))
+}
+
+/// Returns a note if the configuration holds an override that no operator can take off.
+fn still_configured(admin: &Admin, name: &str) -> Option<String> {
+    let set = admin.runtime().status(name)?.overridden?;
+    (set.by == CommandSource::Configuration).then(|| {
+        let mode = set.mode;
+        format!("the configuration keeps it {mode}: change dependencies.{name}.override there")
+    })
 }
 
 /// Starts the workers of a dependency anew. Returns a note if they do not run yet.

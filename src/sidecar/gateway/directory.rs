@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use super::caller_auth::AuthTable;
 use super::mcp::endpoint_front::EndpointFront;
 use super::mcp::group::{GroupSessions, McpGroup};
+use super::prober::Prober;
 use super::route::{FollowOutcome, HttpRoute, RouteKind, RouteShared, RouteTable};
 use super::trace::Tracing;
 use super::{AddError, AddOutcome};
@@ -35,6 +36,8 @@ pub(super) struct RouteDirectory {
     threads: usize,
     /// The parts that outlive the servers, by name.
     fronts: Arc<Mutex<HashMap<String, Arc<EndpointFront>>>>,
+    /// The tasks that probe dependencies, by name.
+    probers: Arc<Mutex<HashMap<String, Prober>>>,
     /// Serializes the changes of each name.
     turns: Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>,
 }
@@ -57,6 +60,7 @@ impl RouteDirectory {
             budget: BufferBudget::new(config.max_buffered),
             threads,
             fronts: Arc::default(),
+            probers: Arc::default(),
             turns: Arc::default(),
         }
     }
@@ -94,6 +98,48 @@ impl RouteDirectory {
     ) -> Result<AddOutcome, AddError> {
         let turn = self.turn(name);
         let _one_at_a_time = turn.lock().await;
+        let put = self.put_route(name, config, url, by).await;
+        if put.is_ok() {
+            self.follow_probe(name, config).await;
+        }
+        put
+    }
+
+    /// Makes the task that probes a dependency what the configuration asks for.
+    async fn follow_probe(&self, name: &str, config: &DependencyConfig) {
+        let probe = config.probe.as_ref();
+        let former = {
+            let mut probers = self.probers.acquire();
+            let same = |prober: &Prober| probe.is_some_and(|probe| prober.is_of(probe));
+            if probers.get(name).is_some_and(same) {
+                return;
+            }
+            probers.remove(name)
+        };
+        if let Some(former) = former {
+            // Two would show their figures in turn.
+            former.end().await;
+        }
+        let route = self.routes.load().get(name).cloned();
+        let Some(RouteKind::Http(route)) = route else {
+            return;
+        };
+        match probe {
+            None => route.client.show_active_probes(None),
+            Some(probe) => {
+                let prober = Prober::start(&self.runtime, &self.routes, name, probe.clone());
+                self.probers.acquire().insert(name.to_owned(), prober);
+            }
+        }
+    }
+
+    async fn put_route(
+        &self,
+        name: &str,
+        config: &DependencyConfig,
+        url: &str,
+        by: &str,
+    ) -> Result<AddOutcome, AddError> {
         // MCP-6: a dependency is never reachable without the check that it is to have.
         self.auth.rcu(|table| table.with(name, config));
         if let Some(front) = self.fronts.acquire().get(name) {
@@ -183,6 +229,7 @@ impl RouteDirectory {
         self.change(|routes| drop(routes.remove(name)));
         self.auth.rcu(|table| table.without(name));
         self.fronts.acquire().remove(name);
+        self.probers.acquire().remove(name);
         if was_there && let Some(leaving) = self.runtime.begin_remove(name, by).await {
             tokio::spawn(leaving.end());
         }

@@ -40,6 +40,8 @@ pub(super) mod error;
 
 pub(super) mod substitute;
 
+pub(super) mod probe_request;
+
 // responses
 pub(super) mod response_stream;
 

@@ -293,6 +293,11 @@ impl HttpRoute {
         &self.target
     }
 
+    /// Returns the server behind the dependency, to be kept.
+    pub(super) fn shared_target(&self) -> Arc<UpstreamTarget> {
+        Arc::clone(&self.target)
+    }
+
     /// Returns the connections of one thread.
     pub(super) fn upstream(&self, thread: usize) -> &UpstreamClient {
         self.target.of_thread(thread)

@@ -11,10 +11,12 @@ use breakerbox_policy::CountedNoun;
 
 use crate::config::{DependencyConfig, DependencyKind, Settings};
 use crate::recorder;
+use crate::sidecar::admin::OrderFile;
 use crate::sidecar::gateway::{check_address, check_tls};
 
 use super::SidecarError;
 use crate::sidecar::simulated::{SITES, Site};
+use crate::sidecar::state_file;
 
 /// Addresses that the configuration does not contain: those of the simulated dependencies.
 #[derive(Default)]
@@ -182,13 +184,26 @@ pub(super) fn file_problems(settings: &Settings) -> Vec<String> {
             allowed,
         ))
     });
-    trace.into_iter().chain(access).collect()
+    let state = settings.admin.state.as_ref();
+    let state = state.and_then(|path| OrderFile::check(path).err());
+    let state =
+        state.map(|error| file_problem(settings, "admin.state", &error, state_file::ALLOWED));
+    trace.into_iter().chain(access).chain(state).collect()
 }
 
-fn file_problem(settings: &Settings, key: &str, error: &dyn fmt::Display, allowed: &str) -> String {
+/// Returns the text of a problem with the file that a key names.
+pub(super) fn file_problem(
+    settings: &Settings,
+    key: &str,
+    error: &dyn fmt::Display,
+    allowed: &str,
+) -> String {
     let mut given = settings.effective().iter();
     let given = given.find(|one| one.key == key);
     let (value, origin) = given.map_or(("", ""), |one| (&one.value, &one.origin));
-    let (value, origin) = (printable(value), printable(origin));
-    format!("{key}: given {value}, {error}, allowed: {allowed} ({origin})")
+    format!(
+        "{key}: given {}, {error}, allowed: {allowed} ({})",
+        printable(value),
+        printable(origin),
+    )
 }

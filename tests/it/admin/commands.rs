@@ -55,15 +55,9 @@ async fn item_101_status_shows_a_table_or_json() {
     rig.bench.fail_until_open().await;
     let table = run(command(&rig, &["status"])).await;
     assert_eq!((table.code, &*table.err), (Some(0), ""));
-    let row = table.out.lines().find(|line| line.contains("dep")).unwrap();
-    for words in [
-        "open",
-        "down",
-        "0/32",
-        "0/64",
-        "its breaker is open: 2 calls in a row failed",
-        "next try in ",
-    ] {
+    let row = table.out.lines().find(|line| line.contains("| dep"));
+    let row = row.unwrap();
+    for words in ["open", "down", "0/32", "0/64", "next probe in "] {
         assert!(row.contains(words), "{words:?} is missing: {row}");
     }
     let one = run(command(&rig, &["status", "dep"])).await;
@@ -280,11 +274,13 @@ async fn completions_and_man_pages_name_every_command() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let ran = run(breakerbox(&["completions", shell])).await;
         assert_eq!(ran.code, Some(0), "{shell}");
-        assert!(
-            commands.iter().all(|name| ran.out.contains(name)),
-            "{shell}"
-        );
+        assert!(ran.out.contains("_BREAKERBOX_COMPLETE"), "{shell}");
     }
+    let completed = complete(&["breakerbox", ""], None).await;
+    assert!(
+        commands.iter().all(|name| completed.contains(name)),
+        "{completed}"
+    );
     assert_eq!(
         run(breakerbox(&["completions", "tcsh"])).await.code,
         Some(2)
@@ -300,4 +296,140 @@ async fn completions_and_man_pages_name_every_command() {
         "{page}"
     );
     assert_eq!(run(breakerbox(&["man", "explode"])).await.code, Some(2));
+}
+
+/// Completes the last one of these words, as a shell asks for it.
+async fn complete(words: &[&str], admin: Option<&Rig>) -> String {
+    let mut command = breakerbox(&["--"]);
+    command.args(words).env("_BREAKERBOX_COMPLETE", "fish");
+    if let Some(rig) = admin {
+        let address = rig.server.address().to_string();
+        command.env("BREAKERBOX__ADMIN__BIND", address);
+    }
+    let ran = run(command).await;
+    assert_eq!((ran.code, &*ran.err), (Some(0), ""));
+    ran.out
+}
+
+#[tokio::test]
+async fn ops_l_names_of_dependencies_are_completed() {
+    let rig = Rig::start(|_| {}).await;
+    for word in ["status", "open", "close", "restart"] {
+        let completed = complete(&["breakerbox", word, "d"], Some(&rig)).await;
+        let mut names = completed
+            .lines()
+            .map(|line| line.split('\t').next().unwrap());
+        assert!(names.any(|name| name == "dep"), "{word}: {completed}");
+    }
+    let others = complete(&["breakerbox", "open", "x"], Some(&rig)).await;
+    assert!(!others.contains("dep"), "{others}");
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn ops_l_the_man_page_has_files_variables_exit_codes_and_examples() {
+    let page = run(breakerbox(&["man"])).await.out;
+    for heading in [
+        "NAME",
+        "SYNOPSIS",
+        "COMMANDS",
+        "FILES",
+        "ENVIRONMENT",
+        "\"EXIT STATUS\"",
+        "EXAMPLES",
+    ] {
+        let at = page.matches(&format!("\n.SH {heading}\n")).count();
+        assert_eq!(at, 1, "{heading}: {page}");
+    }
+    for one in [
+        "\n.SS status\n",
+        "\\-\\-sick",
+        "BREAKERBOX__ADMIN__TOKEN",
+        "NO_COLOR",
+    ] {
+        assert!(page.contains(one), "{one}: {page}");
+    }
+    // The demo's own server is no command for people.
+    assert!(!page.contains("memory\\-server"), "{page}");
+}
+
+#[tokio::test]
+async fn ops_l_events_are_followed_after_the_last_ten() {
+    let rig = Rig::start(|_| {}).await;
+    for _ in 0..6 {
+        rig.operate("open").await;
+        rig.operate("close").await;
+    }
+    let all = rig.get("/api/events").await;
+    let last = all["last_id"].as_u64().unwrap();
+    let mut child = command(&rig, &["events", "--follow", "--json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let told = tokio::task::spawn_blocking(move || {
+        let ids = lines.map(|line| {
+            let event: Value = serde_json::from_str(&line.unwrap()).unwrap();
+            event["id"].as_u64().unwrap()
+        });
+        ids.take(11).collect::<Vec<u64>>()
+    });
+    let ordering = async {
+        // Until a new one has come after the ten.
+        while !told.is_finished() {
+            rig.operate("open").await;
+            tokio::time::sleep(ms(20)).await;
+        }
+    };
+    tokio::time::timeout(LONG, ordering).await.unwrap();
+    let ids = told.await.unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(ids.len(), 11);
+    assert!(
+        ids[0] + 9 >= last && ids.windows(2).all(|pair| pair[0] + 1 == pair[1]),
+        "{ids:?}"
+    );
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn hlt_3_the_answer_to_an_order_says_how_long_it_holds() {
+    let rig = Rig::start(|_| {}).await;
+    let opened = run(signed(&rig, &["open", "dep", "--reason", "a drill"])).await;
+    assert!(
+        opened
+            .out
+            .starts_with("open: done, until this process ends, or an operator closes it;"),
+        "{}",
+        opened.out
+    );
+    let arguments = ["shadow", "dep", "--reason", "a drill", "--for", "10m"];
+    let limited = run(signed(&rig, &arguments)).await;
+    assert!(
+        limited
+            .out
+            .starts_with("shadow: done, until this process ends, or 2"),
+        "{}",
+        limited.out
+    );
+    let closed = run(signed(&rig, &["close", "dep", "--reason", "a drill"])).await;
+    assert!(closed.out.starts_with("close: done\n"), "{}", closed.out);
+    rig.finish().await;
+}
+
+#[tokio::test]
+async fn ops_l_the_sick_alone_are_shown_on_request() {
+    let rig = Rig::start(opens_after(2, ms(60_000))).await;
+    let well = run(command(&rig, &["status", "--sick"])).await;
+    assert_eq!(well.code, Some(0));
+    assert!(well.out.starts_with("1 dependency: 1 ok"), "{}", well.out);
+    assert!(!well.out.contains("| dep"), "{}", well.out);
+    rig.bench.fail_until_open().await;
+    let sick = run(command(&rig, &["status", "--sick"])).await;
+    assert!(sick.out.starts_with("1 dependency: 1 down"), "{}", sick.out);
+    assert!(sick.out.contains("| dep"), "{}", sick.out);
+    let both = run(command(&rig, &["status", "dep", "--sick"])).await;
+    assert_eq!(both.code, Some(2));
+    rig.finish().await;
 }

@@ -221,3 +221,66 @@ fn events_that_nobody_fetches_are_bounded() {
     }
     assert_eq!(bench.events().len(), MAX_EVENTS);
 }
+
+fn configure(mode: Option<OverrideMode>) -> BreakerCommand {
+    let set = mode.map(|mode| ConfiguredOverride {
+        mode,
+        reason: reason(),
+    });
+    BreakerCommand::Configure { set }
+}
+
+#[test]
+fn hlt_3_an_operators_order_covers_the_configurations_and_uncovers_it_again() {
+    let mut bench = Bench::new(settings());
+    bench.command(0, configure(Some(OverrideMode::ForcedOpen)));
+    assert_eq!(bench.refuse(0).state, RefusalState::ForcedOpen);
+    bench.command(0, disable());
+    assert!(!bench.admit(0).is_probe());
+    for command in [
+        BreakerCommand::Close { reason: reason() },
+        reset(),
+        BreakerCommand::Clear,
+    ] {
+        bench.command(1, command);
+        let set = bench.breaker.overridden().unwrap();
+        assert_eq!(set.by, CommandSource::Configuration);
+        assert_eq!(bench.refuse(1).state, RefusalState::ForcedOpen);
+    }
+    bench.command(2, configure(None));
+    assert_eq!(bench.breaker.overridden(), None);
+    assert!(!bench.admit(2).is_probe());
+}
+
+#[test]
+fn hlt_3_another_override_of_the_configuration_takes_the_place_of_the_former() {
+    let mut bench = Bench::new(settings());
+    bench.command(0, configure(Some(OverrideMode::ForcedOpen)));
+    bench.command(0, configure(Some(OverrideMode::Shadow)));
+    assert_eq!(bench.fail(0, 10), Closed);
+    let removed = |event: &BreakerEvent| matches!(event, BreakerEvent::OverrideRemoved { .. });
+    assert!(!bench.events().iter().any(removed));
+}
+
+#[test]
+fn brk_13_an_active_probe_has_the_permits_of_calls_and_none_of_its_own() {
+    let mut bench = Bench::new(settings());
+    let permit = bench.breaker.admit_active_probe(at(0)).unwrap();
+    assert!(!permit.is_probe());
+    bench.report(0, permit, Class::Failure);
+    assert_eq!(bench.counts(0).failures, 1);
+    bench.fail(0, 2);
+    assert!(bench.breaker.admit_active_probe(at(999)).is_none());
+    // The end of the open time is found without a call.
+    let permit = bench.breaker.admit_active_probe(at(1_000)).unwrap();
+    assert!(permit.is_probe());
+    assert!(bench.breaker.admit_active_probe(at(1_000)).is_none());
+    assert_eq!(bench.breaker.view(at(1_000)).tally.refused, 0);
+    assert_eq!(bench.refuse(1_000).state, RefusalState::HalfOpen);
+    bench.report(1_001, permit, Class::Success);
+    assert_eq!(bench.breaker.state(), Closed);
+    for command in [open(None), disable(), shadow(None)] {
+        bench.command(2_000, command);
+        assert!(bench.breaker.admit_active_probe(at(2_000)).is_none());
+    }
+}
