@@ -114,7 +114,7 @@ fn warn(
     }
     let lease = breaker.half_open.probe_lease;
     if timeout > lease {
-        let text = format!("it is cut to breaker.half_open.probe_lease, {lease:?}");
+        let text = format!("it is cut to breaker.probe_lease, {lease:?}");
         probe.warn("timeout", text);
     }
     if timeout > every {
@@ -155,4 +155,38 @@ fn is_path(path: &str) -> bool {
         && path
             .chars()
             .all(|letter| letter.is_ascii_graphic() && letter != '#')
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::Settings;
+
+    fn warnings(probe: &str) -> Vec<String> {
+        let text = format!(
+            "[dependencies.web]\nkind = \"http\"\nurl = \"http://127.0.0.1:9\"\nprobe = {probe}"
+        );
+        let settings = Settings::loader().bare().toml(&text).load().unwrap();
+        let all = settings.warnings().iter();
+        all.map(|one| format!("{}: {}", one.key, one.text))
+            .collect()
+    }
+
+    #[test]
+    fn brk_13_a_probe_that_works_otherwise_than_it_says_is_warned_of() {
+        let none = warnings("{ path = \"/healthz\" }");
+        assert_eq!(none, Vec::<String>::new());
+        let slow = warnings("{ path = \"/healthz\", timeout = \"20s\" }");
+        assert_eq!(slow.len(), 2, "{slow:?}");
+        let of_timeout = "dependencies.web.probe.timeout: it is ";
+        assert_eq!(
+            slow[0],
+            format!("{of_timeout}cut to breaker.probe_lease, 10s")
+        );
+        assert!(slow[1].starts_with(&format!("{of_timeout}longer than probe.every")));
+        let sick = warnings("{ path = \"/healthz\", status = [200, \"500-503\"] }");
+        assert!(
+            sick[0].starts_with("dependencies.web.probe.status"),
+            "{sick:?}"
+        );
+    }
 }
