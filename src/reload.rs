@@ -2,6 +2,20 @@
 //!
 //! A [`Watcher`] returns each configuration read, valid or not; [`follow`] applies it to a runtime
 //! (rule CFG-2).
+//!
+//! ```no_run
+//! use breakerbox::prelude::*;
+//! use breakerbox::reload::{Watcher, follow};
+//!
+//! async fn start() -> Result<Runtime, Box<dyn std::error::Error>> {
+//!     let loader = Settings::loader();
+//!     let settings = loader.load()?;
+//!     let debounce = settings.reload.debounce;
+//!     let runtime = Runtime::start(settings.into_runtime()?).await?;
+//!     tokio::spawn(follow(runtime.clone(), Watcher::start(loader, debounce)?));
+//!     Ok(runtime)
+//! }
+//! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -78,3 +78,8 @@ pub use text::{CountedNoun, RoundedDuration};
 pub use throttle::{Pause, PauseReason, Throttle};
 pub use time::Time;
 pub use window::{Window, WindowCounts};
+
+/// Compiles and runs the program of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

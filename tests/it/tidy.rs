@@ -11,6 +11,7 @@ mod imports;
 mod language;
 mod layout;
 mod names;
+mod packaging;
 mod repeats;
 mod rules;
 mod source;

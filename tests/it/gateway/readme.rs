@@ -71,9 +71,21 @@ fn the_first_five_minutes_go_as_the_readme_says() {
         assert!(output.status.success(), "{line}: {err}");
         String::from_utf8(output.stdout).expect("text")
     };
-    let [works, breaks, again, status, metrics, opens, closes, table] = commands[..] else {
-        panic!("five curls and three commands: {commands:?}");
+    let [
+        works,
+        breaks,
+        again,
+        status,
+        metrics,
+        export,
+        opens,
+        closes,
+        table,
+    ] = commands[..]
+    else {
+        panic!("five curls, the token and three commands: {commands:?}");
     };
+    assert_eq!(export, format!("export {name}={token}"));
     let curls = commands.iter().filter(|line| line.starts_with("curl "));
     assert_eq!(curls.count(), 5);
 

@@ -413,7 +413,7 @@ fn cfg_1_a_configuration_that_cannot_be_used_ends_with_2_and_all_problems() {
 }
 
 #[test]
-fn the_command_lines_of_the_readme_run() {
+fn the_command_lines_of_the_documentation_run() {
     let folder = Folder::new("replay-readme");
     folder.write("outcomes.jsonl", &trace(&[(10, "success")]));
     for name in ["config/default.toml", "config.new/default.toml"] {
@@ -422,9 +422,9 @@ fn the_command_lines_of_the_readme_run() {
     for name in ["config/production.toml", "config.new/production.toml"] {
         folder.write(name, "");
     }
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let readme = std::fs::read_to_string(readme).expect("the README");
-    let lines = readme
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/layers.md");
+    let page = std::fs::read_to_string(page).expect("the page");
+    let lines = page
         .lines()
         .filter(|line| line.starts_with("breakerbox replay "));
     let mut count = 0;
@@ -436,5 +436,5 @@ fn the_command_lines_of_the_readme_run() {
         assert_eq!(output.status.code(), Some(0), "{line}: {err}");
         count += 1;
     }
-    assert!(count >= 2, "the README shows how it is used");
+    assert!(count >= 2, "the page shows how it is used");
 }
