@@ -1,9 +1,8 @@
-//! One dependency as one replica of a fleet sees it: whose evidence stands, who may probe, and what
-//! the probe found.
+//! One dependency as one replica of a fleet sees it: the evidence, the lease to probe, the verdict.
 //!
-//! The machine decides; it never sends, waits or reads a clock. Its owner passes it what the board,
-//! the other replicas and the replica's own breaker say ([`FleetInput`]), and carries out what it
-//! answers ([`FleetOutput`]). What is shared is evidence, never state: a replica's breaker opens by
+//! The machine decides; it never sends, waits or reads a clock. Its owner passes it the words of the
+//! board, of the other replicas and of the replica's own breaker ([`FleetInput`]), and carries out
+//! its answers ([`FleetOutput`]). Replicas share evidence, never state: a replica's breaker opens by
 //! its own rules, by a quorum of replicas that call the dependency, or not at all.
 //!
 //! ```text
@@ -14,10 +13,10 @@
 //!
 //! - *Spans, not moments*: words on the board hold spans; each replica counts them on its own clock
 //!   (FLT-10).
-//! - *Loss*: without a connection every lease is granted at once and nothing is published; what was
-//!   heard stands until its own end (FLT-1, FLT-15).
-//! - *Fencing*: the lease and the verdict are compare-and-swaps on one key. A holder whose revision
-//!   is no longer the key's has lost its say (FLT-8).
+//! - *Loss*: without a connection every lease is granted at once and nothing is published; words
+//!   that were heard stand until their own end (FLT-1, FLT-15).
+//! - *Fencing*: the lease and the verdict are compare-and-swaps on one key. A holder has lost its say
+//!   once its revision is no longer the key's (FLT-8).
 //!
 //! # Source  Rules FLT-1 to FLT-10 in docs/rules.md.
 
@@ -77,7 +76,7 @@ impl FleetDependency {
         }
     }
 
-    /// Takes in what happened, and returns what is to be done, in this order.
+    /// Takes in an event, and returns the actions for it, in their order.
     pub fn on(&mut self, now: Time, input: FleetInput) -> Vec<FleetOutput> {
         let mut outputs = Vec::new();
         match input {
@@ -120,7 +119,7 @@ impl FleetDependency {
         times.into_iter().flatten().min()
     }
 
-    /// Returns the number of other replicas whose evidence stands.
+    /// Returns the number of other replicas with evidence.
     #[must_use]
     pub fn evidence(&self) -> u32 {
         self.others.count()
@@ -264,7 +263,7 @@ impl FleetDependency {
         }
     }
 
-    /// Tells the breaker what the evidence of others comes to.
+    /// Tells the breaker the sum of the evidence of others.
     fn judge_evidence(&mut self, now: Time, outputs: &mut Vec<FleetOutput>) {
         self.others.forget_ended(now);
         let quorum = self.others.judge(now, &self.settings);

@@ -191,7 +191,7 @@ pub struct HalfOpenSettings {
     pub cancelled_probe_reopens: bool,
     /// Maximum duration of a half-open period, independent of its probes; `None` for no limit.
     pub limit: Option<HalfOpenLimit>,
-    /// Who lets it become half-open at the end of its open time.
+    /// Consent that it needs to become half-open at the end of its open time.
     pub lease: ProbeLease,
 }
 
@@ -210,7 +210,7 @@ impl Default for HalfOpenSettings {
     }
 }
 
-/// Who lets a breaker become half-open at the end of its open time.
+/// Consent that a breaker needs to become half-open at the end of its open time.
 ///
 /// # Source  Rules FLT-1 and FLT-7 in docs/rules.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

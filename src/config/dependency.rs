@@ -93,14 +93,7 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
         section.conflict("tls", "it applies to kind = \"http\"", "to leave it out");
     }
     let upstream = upstream::read(&mut section, kind, url.as_deref());
-    let method = string("a method such as \"GET\", or a tool's name", is_name);
-    // The methods that only read (RFC 9110, section 9.2.1): repeating them changes nothing.
-    let safe = match kind {
-        Some(DependencyKind::Http) => vec!["GET", "HEAD", "OPTIONS"],
-        _ => Vec::new(),
-    };
-    let safe = safe.into_iter().map(str::to_owned).collect();
-    let idempotent = section.get_or("idempotent", &method.list(), safe);
+    let idempotent = read_idempotent(&mut section, kind);
     let credentials = read_credentials(&mut section);
     let has_credentials = holds_credentials(url.as_deref(), &outbound, tls.as_ref());
     // Such servers keep their data in a file, and lose concurrent writes; those of sessions do not
@@ -150,6 +143,17 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
     dead_settings::check(&section, &config);
     section.finish();
     config
+}
+
+fn read_idempotent(section: &mut Section<'_>, kind: Option<DependencyKind>) -> Vec<String> {
+    let method = string("a method such as \"GET\", or a tool's name", is_name);
+    // The methods that only read (RFC 9110, section 9.2.1): repeating them changes nothing.
+    let safe = match kind {
+        Some(DependencyKind::Http) => vec!["GET", "HEAD", "OPTIONS"],
+        _ => Vec::new(),
+    };
+    let safe = safe.into_iter().map(str::to_owned).collect();
+    section.get_or("idempotent", &method.list(), safe)
 }
 
 fn read_url(section: &mut Section<'_>, kind: Option<DependencyKind>) -> Option<String> {

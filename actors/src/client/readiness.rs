@@ -1,4 +1,4 @@
-//! Whether a call could begin now, for programs that fetch work before they make a call of it.
+//! Readiness for calls, for programs that fetch work before they make a call of it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// given back, and a probe reports, when calls end.
 const SOON: Duration = Duration::from_millis(250);
 
-/// Whether calls to a dependency could begin at one moment. It reserves nothing.
+/// Readiness of a dependency for calls at one moment. It reserves nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Readiness {
@@ -38,6 +38,7 @@ impl Readiness {
     }
 
     fn of(shared: &Shared, key: Option<&str>) -> Self {
+        // MSG-10: it asks each layer, takes nothing, and is no call.
         let now = shared.clock.now();
         if shared.route() != Route::Workers {
             return Self::not_before(None);
@@ -72,7 +73,7 @@ impl Readiness {
     }
 }
 
-/// Number of probes that a breaker whose open time is over would admit.
+/// Number of probes that a breaker would admit after its open time.
 fn free_probes(of: &SharedBreaker, now: Time) -> u32 {
     let machine = of.lock();
     let max = machine.settings().half_open.max_calls.get();
@@ -93,7 +94,7 @@ impl<D: Dependency> Client<D> {
         Readiness::of(&self.core.shared, key)
     }
 
-    /// Waits until a call could begin, for up to `wait`, and returns what is known then.
+    /// Waits until a call could begin, for up to `wait`, and returns the readiness at that moment.
     ///
     /// A consumer of a queue waits here before it fetches a message, so that it fetches none that
     /// would be refused. Another caller may be faster: nothing is reserved.

@@ -1,8 +1,8 @@
-//! What other replicas of a fleet say about the dependency: suspicion, adopted trips, leased probes
-//! and their verdicts.
+//! Effect of the words of other replicas: suspicion, adopted trips, leased probes and their
+//! verdicts.
 //!
-//! What others say is advice. It lowers the numbers of this breaker's own rules, or opens it when
-//! its owner has found that enough of them agree; it never becomes evidence of its own.
+//! They are advice. They lower the numbers of this breaker's own rules, or open it when its owner
+//! has found that enough replicas agree; they never become evidence of its own.
 
 use std::time::Duration;
 
@@ -67,7 +67,7 @@ impl Breaker {
         }
     }
 
-    /// Returns true if an open breaker whose time is over may become half-open by itself.
+    /// Returns true if an open breaker may become half-open by itself once its time is over.
     pub(super) fn may_probe(&self, now: Time) -> bool {
         // FLT-1: without an answer in time, it goes on alone.
         self.lease_timeout().is_none() || self.alone_at.is_some_and(|at| at <= now)
@@ -116,7 +116,7 @@ impl Breaker {
         wait: Duration,
         random: &mut dyn RandomSource,
     ) {
-        // FLT-3: what opens here by others' evidence is told apart, and never told as own evidence.
+        // FLT-3: a trip by others' evidence has a reason of its own, and is never told as evidence.
         if self.state == State::Closed {
             self.hinted_until = Time::ZERO;
             self.open_for(now, TripReason::Fleet { replicas, of }, wait, random);

@@ -149,7 +149,7 @@ pub enum BreakerCommand {
         /// Number of half-open periods in a row that have failed in the fleet.
         failed_periods: u32,
     },
-    /// The fleet's lease is granted: an open breaker whose time is over becomes half-open.
+    /// The fleet's lease is granted: an open breaker becomes half-open, if its time is over.
     Grant,
     /// Close a breaker that is open by its rules, as another replica's probe succeeded (rule FLT-8).
     Recovered {

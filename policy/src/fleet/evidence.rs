@@ -112,7 +112,7 @@ impl EvidenceBoard {
     pub(super) fn callers(&self, now: Time, settings: &FleetSettings) -> u32 {
         let is_recent = |at: &Time| at.after(settings.quorum.within) > now;
         let others = self.callers.iter().filter(|(replica, at)| {
-            // Evidence is the word of a caller, whatever its heartbeats say.
+            // Evidence is the word of a caller, even if its heartbeats are silent on that.
             is_recent(at) || self.standing.contains_key(replica)
         });
         let silent = self

@@ -25,7 +25,7 @@ pub(super) struct Lease {
     not_before: Time,
 }
 
-/// What this replica has of it.
+/// Claim of this replica.
 #[derive(Debug, Clone, Copy, Default)]
 enum OwnLease {
     #[default]
@@ -85,7 +85,7 @@ impl Lease {
         is_lost && !is_own
     }
 
-    /// A verdict was seen on the board. Returns false if it is older than what is known.
+    /// A verdict was seen on the board. Returns false for one that is older than the last known word.
     pub(super) fn over(&mut self, revision: Revision) -> bool {
         if revision <= self.revision {
             return false;
@@ -191,7 +191,7 @@ impl FleetDependency {
         }
         match self.lease.own {
             OwnLease::None => {}
-            // FLT-9: after the wait, what is known of the lease by now decides.
+            // FLT-9: after the wait, the last word on the lease decides.
             OwnLease::Waiting if self.lease.is_taken(now, &self.settings) => {
                 self.lease.own = OwnLease::None;
                 outputs.push(hold_for_a_moment());

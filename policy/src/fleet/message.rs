@@ -1,4 +1,4 @@
-//! What a replica's machine hears, and what it answers.
+//! Inputs and outputs of a replica's machine.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ pub struct ReplicaId(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Revision(pub u64);
 
-/// What the holder of a lease found.
+/// Result of a half-open period under a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// The dependency is well again.
@@ -56,7 +56,7 @@ pub enum FleetWord {
     Verdict {
         /// The replica.
         by: ReplicaId,
-        /// What it found.
+        /// The result.
         verdict: Verdict,
         /// The revision.
         revision: Revision,
@@ -76,7 +76,7 @@ pub enum OwnBreaker {
     HalfOpen,
 }
 
-/// What happened.
+/// An event that the machine takes into account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FleetInput {
     /// The board is reached, and its present words are about to be heard.
@@ -133,7 +133,7 @@ pub enum FleetInput {
     Tick,
 }
 
-/// What is to be done.
+/// An action for the machine's owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FleetOutput {
     /// Write this replica's evidence.

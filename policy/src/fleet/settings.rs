@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::ReplicaId;
 use crate::Rate;
 
-/// What the evidence of other replicas does to a breaker.
+/// Effect of the evidence of other replicas on a breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TripSharing {
     /// Own failures confirm it sooner, or a quorum opens it.
@@ -17,10 +17,10 @@ pub enum TripSharing {
     Off,
 }
 
-/// Share of the replicas that call a dependency whose evidence opens the breakers of the others.
+/// Number of replicas with evidence that opens the breakers of the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quorum {
-    /// The share.
+    /// Share of the replicas that call the dependency.
     pub share: Rate,
     /// Minimum number of replicas with evidence.
     pub at_least: u32,
@@ -35,7 +35,7 @@ pub struct Quorum {
 pub struct FleetSettings {
     /// This replica.
     pub replica: ReplicaId,
-    /// What the evidence of others does.
+    /// Effect of the evidence of others.
     pub trips: TripSharing,
     /// Share of a rule's own number that is enough beside the evidence of others.
     pub confirm: Rate,

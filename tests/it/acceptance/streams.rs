@@ -132,7 +132,7 @@ fn item_83_each_limit_ends_what_it_is_for() {
         assert_eq!(took, 200);
         assert_eq!(
             error.to_string(),
-            "host failed: no connection within 200 ms"
+            "host failed: no connection within 200 ms (timeout.connect)"
         );
 
         let (error, took) = ask(&client, Host::Silent).await;
