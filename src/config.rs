@@ -93,7 +93,7 @@ pub use gateway_tls::GatewayTls;
 pub use kind::DependencyKind;
 pub use loader::{Loader, Sources};
 #[cfg(feature = "gateway")]
-pub(crate) use masking::looks_secret;
+pub(crate) use masking::{is_sensitive, looks_secret};
 pub use mcp::{CallerSessions, McpConfig};
 pub use mcp_group::GroupMember;
 pub use mcp_tools::{ToolRule, ToolRules};

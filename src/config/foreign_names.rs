@@ -375,9 +375,7 @@ pub(super) fn meant(key: &str, is_in_dependency: bool) -> Option<&'static str> {
     };
     let key = folded(key);
     let same = |name: &&str| folded(name) == key;
-    let found = names
-        .iter()
-        .find(|(_, names)| names.iter().any(|name| same(&name)));
+    let found = names.iter().find(|(_, names)| names.iter().any(same));
     found.map(|(meant, _)| *meant)
 }
 

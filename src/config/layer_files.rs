@@ -27,7 +27,7 @@ pub(super) fn is_environment(name: &str) -> bool {
 /// Reads a file; `None` if it is missing.
 ///
 /// # Errors  Anything else of that name: its reason names the path.
-pub(super) fn read(path: &Path) -> Result<Option<String>, Problem> {
+pub(super) fn read(path: &Path) -> Result<Option<String>, Box<Problem>> {
     if is_missing(path) {
         return Ok(None);
     }
@@ -48,11 +48,8 @@ pub(super) fn read(path: &Path) -> Result<Option<String>, Problem> {
         }
         Err(error) => (error.to_string(), allowed),
     };
-    Err(Problem::of_layer(
-        reason,
-        allowed,
-        &path.display().to_string(),
-    ))
+    let place = path.display().to_string();
+    Err(Box::new(Problem::of_layer(reason, allowed, &place)))
 }
 
 /// Describes why a path that was named is no folder of a configuration.

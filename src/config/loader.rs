@@ -316,7 +316,7 @@ impl Loader {
                     let name = path.to_string_lossy();
                     layers.push(Ok(taken(read_toml(rank, &name, &text), problems)));
                 }
-                Err(problem) => problems.push(problem),
+                Err(problem) => problems.push(*problem),
             }
         }
         for text in &self.texts {
@@ -329,11 +329,11 @@ impl Loader {
 
 /// Returns a layer; one with a problem is empty.
 fn taken(
-    layer: Result<Map<String, Value>, Problem>,
+    layer: Result<Map<String, Value>, Box<Problem>>,
     problems: &mut Vec<Problem>,
 ) -> Map<String, Value> {
     layer.unwrap_or_else(|problem| {
-        problems.push(problem);
+        problems.push(*problem);
         Map::new()
     })
 }
@@ -440,7 +440,7 @@ fn single(
         return match table_lists::read(&key, &text, &origin) {
             Ok(tables) => Some(Ok(Map::from_iter([(key, tables)]))),
             Err(problem) => {
-                problems.push(problem);
+                problems.push(*problem);
                 None
             }
         };

@@ -55,7 +55,7 @@ const TOKENS: [&str; 13] = [
 ];
 
 /// Returns true if a value with this name might be a secret.
-pub(super) fn is_sensitive(name: &str) -> bool {
+pub(crate) fn is_sensitive(name: &str) -> bool {
     let plain = name.chars().filter(|letter| letter.is_alphanumeric());
     let plain: String = plain.flat_map(char::to_lowercase).collect();
     SENSITIVE.iter().any(|word| match *word {

@@ -102,13 +102,13 @@ pub(super) fn read_toml(
     rank: LayerRank,
     name: &str,
     text: &str,
-) -> Result<Map<String, Value>, Problem> {
+) -> Result<Map<String, Value>, Box<Problem>> {
     let file = File { rank, name, text };
     let (table, errors) = DeTable::parse_recoverable(text);
     if errors.is_empty() {
         return file.table(table.into_inner());
     }
-    Err(toml_mistake::problem(name, text, &errors))
+    Err(Box::new(toml_mistake::problem(name, text, &errors)))
 }
 
 struct File<'a> {
@@ -124,12 +124,13 @@ impl File<'_> {
     }
 
     /// The problem of a number that has no value here.
-    fn unreadable(&self, line: usize, error: &dyn Error) -> Problem {
+    fn unreadable(&self, line: usize, error: &dyn Error) -> Box<Problem> {
         let allowed = "a whole number of at most 64 bits, or a fraction";
-        Problem::of_layer(error, allowed, &format!("{}:{line}", self.name))
+        let problem = Problem::of_layer(error, allowed, &format!("{}:{line}", self.name));
+        Box::new(problem)
     }
 
-    fn table(&self, table: DeTable<'_>) -> Result<Map<String, Value>, Problem> {
+    fn table(&self, table: DeTable<'_>) -> Result<Map<String, Value>, Box<Problem>> {
         let entries = table.into_iter().map(|(key, value)| {
             let line = self.line(key.span().start);
             Ok((
@@ -140,7 +141,7 @@ impl File<'_> {
         entries.collect()
     }
 
-    fn value(&self, line: usize, value: DeValue<'_>) -> Result<Value, Problem> {
+    fn value(&self, line: usize, value: DeValue<'_>) -> Result<Value, Box<Problem>> {
         let kind = match value {
             DeValue::String(text) => ValueKind::String(text.into_owned()),
             DeValue::Integer(number) => {

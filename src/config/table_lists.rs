@@ -24,14 +24,16 @@ pub(super) fn is_table_list(key: &str) -> bool {
 /// Reads a list of tables.
 ///
 /// # Errors  A problem with the name of the variable, and nothing of its text: it may hold a secret.
-pub(super) fn read(key: &str, text: &str, origin: &ValueOrigin) -> Result<Value, Problem> {
-    let problem = |reason: String| Problem {
-        key: key.to_owned(),
-        given: None,
-        reason: Some(reason),
-        allowed: ALLOWED.to_owned(),
-        origin: origin.place.clone(),
-        excerpt: None,
+pub(super) fn read(key: &str, text: &str, origin: &ValueOrigin) -> Result<Value, Box<Problem>> {
+    let problem = |reason: String| {
+        Box::new(Problem {
+            key: key.to_owned(),
+            given: None,
+            reason: Some(reason),
+            allowed: ALLOWED.to_owned(),
+            origin: origin.place.clone(),
+            excerpt: None,
+        })
     };
     // EDGE-7: bounded before memory is taken by it.
     if text.len() > MAX_TEXT {

@@ -47,6 +47,11 @@ pub(super) fn advice(
     if let Some(own) = known.iter().find(same) {
         return Some(KeyAdvice::here(own, ""));
     }
+    let is_plural = |one: &str, other: &str| other.strip_suffix('s') == Some(one);
+    let in_number = |own: &&&str| is_plural(own, key) || is_plural(key, own);
+    if let Some(own) = known.iter().find(in_number) {
+        return Some(KeyAdvice::here(own, ""));
+    }
     if let Some(own) = without_unit(key).and_then(|short| known.iter().find(|own| **own == short)) {
         return Some(KeyAdvice::here(
             own,

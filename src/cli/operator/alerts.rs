@@ -173,6 +173,14 @@ async fn acknowledge(ack: &AckArgs) -> Result<String, ClientError> {
         .filter(of_it)
         .map(|alert| alert["id"].to_string())
         .collect();
+    let seen = alerts
+        .iter()
+        .find(|alert| alert["dependency"] == *ack.name && alert["state"] == "acknowledged");
+    if let Some(seen) = seen.filter(|_| ids.is_empty()) {
+        let by = seen["by"].as_str().map(plain).unwrap_or_default();
+        let text = format!("{} is acknowledged already, by {by}", plain(&ack.name));
+        return Err(ClientError::Refused(text));
+    }
     if ids.is_empty() {
         let mut names: Vec<String> = alerts
             .iter()

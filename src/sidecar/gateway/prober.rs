@@ -53,7 +53,7 @@ impl Prober {
             events: Some(runtime.events()),
             rhythm: ProbeRhythm::new(clock.now()),
             tally: ActiveProbeStatus {
-                request: format!("GET {}", config.path),
+                request: format!("GET {}", without_query(&config.path)),
                 every: config.every,
                 counted: 0,
                 failed: 0,
@@ -336,6 +336,15 @@ impl ProbeRhythm {
                 false
             }
         }
+    }
+}
+
+/// Returns a path for readers of the status: a query may hold a secret.
+fn without_query(path: &str) -> String {
+    match path.split_once('?') {
+        // SEC-1: secrets are never shown.
+        Some((path, _)) => format!("{path}?***"),
+        None => path.to_owned(),
     }
 }
 

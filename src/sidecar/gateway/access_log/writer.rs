@@ -13,19 +13,22 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::AccessLine;
-use crate::config::{AccessLogTarget, looks_secret};
+use crate::config::{AccessLogTarget, is_sensitive, looks_secret};
 
 /// Time for which lines gather; meanwhile, no sender has to wake the writer.
 const GATHER: Duration = Duration::from_millis(5);
 /// Size from which a piece is written while there are more lines, in bytes.
 const CHUNK: usize = 64 * 1024;
 
+#[cfg(test)]
+type TestSink = Box<dyn FnMut(&[u8]) -> io::Result<()> + Send>;
+
 /// The place that lines are written to.
 pub(super) enum LogSink {
     Stdout,
     File(LogFile),
     #[cfg(test)]
-    Other(Box<dyn FnMut(&[u8]) -> io::Result<()> + Send>),
+    Other(TestSink),
 }
 
 /// An open file. It is opened anew when another one, or none, has its name: tools that rotate logs
@@ -62,7 +65,12 @@ impl LogSink {
                 if own.has_moved() {
                     own.file = open(&own.path)?;
                 }
-                own.file.write_all(bytes)
+                let before = own.file.metadata()?.len();
+                own.file.write_all(bytes).inspect_err(|_| {
+                    // A line that was written in part would spoil the next one. If it cannot be cut
+                    // off either, nothing more can be done.
+                    let _ = own.file.set_len(before);
+                })
             }
             #[cfg(test)]
             Self::Other(write) => write(bytes),
@@ -106,6 +114,8 @@ pub(super) struct LineWriter {
     lost: Arc<AtomicU64>,
     /// Lost lines that the log has told of.
     told: u64,
+    /// Lost lines that could not be written.
+    unwritten: u64,
     is_losing: bool,
     is_failing: bool,
     buffer: Vec<u8>,
@@ -119,6 +129,7 @@ impl LineWriter {
             sink,
             lost,
             told: 0,
+            unwritten: 0,
             is_losing: false,
             is_failing: false,
             buffer: Vec::new(),
@@ -161,25 +172,30 @@ impl LineWriter {
             if serde_json::to_writer(&mut self.buffer, &line).is_ok() {
                 self.buffer.push(b'\n');
             }
-            self.told = lost;
         }
+        let is_slow = news > std::mem::take(&mut self.unwritten);
         // One line an episode.
-        if news > 0 && !std::mem::replace(&mut self.is_losing, true) {
+        if is_slow && !std::mem::replace(&mut self.is_losing, true) {
             tracing::warn!(
                 lost,
                 "lines of the access log are lost: it is written too slowly"
             );
         }
-        self.is_losing = news > 0;
+        self.is_losing = is_slow;
         if self.buffer.is_empty() {
             return;
         }
         let text = String::from_utf8_lossy(&self.buffer);
         let written = self.sink.write(printable_json(&text).as_bytes());
         match written {
-            Ok(()) => self.is_failing = false,
+            Ok(()) => {
+                self.is_failing = false;
+                self.told = lost;
+            }
             Err(error) => {
                 self.lost.fetch_add(self.lines, Ordering::Relaxed);
+                // Those that were not told of stay news.
+                self.unwritten = news + self.lines;
                 if !std::mem::replace(&mut self.is_failing, true) {
                     tracing::error!(%error, "the access log cannot be written, its lines are lost");
                 }
@@ -235,15 +251,33 @@ impl<'a> ShownLine<'a> {
     }
 }
 
-/// Masks the parts of a path that look like a token.
+/// Separators of a name and a value within a part of a path, with their encoded forms.
+const SEPARATORS: [&str; 10] = [";", "=", ":", "&", "?", "%3b", "%3d", "%3a", "%26", "%3f"];
+
+/// Masks the parts of a path that look like a token, or that have the name of a secret.
 fn without_secrets(path: &str) -> String {
-    let parts = path
-        .split('/')
-        .map(|part| match looks_secret(part) && !is_uuid(part) {
-            true => "***",
-            false => part,
-        });
+    let parts = path.split('/').map(without_secret);
     parts.collect::<Vec<_>>().join("/")
+}
+
+fn without_secret(part: &str) -> String {
+    if looks_secret(part) && !is_uuid(part) {
+        return "***".to_owned();
+    }
+    let lower = part.to_ascii_lowercase();
+    let separators = SEPARATORS.iter();
+    let first = separators.filter_map(|one| Some((lower.find(one)?, one.len())));
+    let Some((at, length)) = first.min() else {
+        return part.to_owned();
+    };
+    let (name, rest) = part.split_at(at);
+    let (separator, rest) = rest.split_at(length);
+    // `user:password@host`, and `token=…`.
+    let is_user = rest.contains('@') || rest.to_ascii_lowercase().contains("%40");
+    if is_user || is_sensitive(name) {
+        return format!("{name}{separator}***");
+    }
+    format!("{name}{separator}{}", without_secret(rest))
 }
 
 fn is_uuid(part: &str) -> bool {
@@ -268,6 +302,21 @@ mod tests {
             without_secrets("/bot/ghp_16C7e42F292c6912E7/send"),
             "/bot/***/send"
         );
+        for (path, shown) in [
+            ("/a;token=SECRET", "/a;token=***"),
+            ("/;jsessionid=abc/x", "/;jsessionid=***/x"),
+            ("/x%3Ftoken=SECRET", "/x%3Ftoken=***"),
+            ("/x%3Bapi_key%3DSECRET", "/x%3Bapi_key%3D***"),
+            ("/user:hunter2@x/y", "/user:***/y"),
+            (
+                "/bot123456789:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw/me",
+                "/bot123456789:***/me",
+            ),
+            ("/items;color=red/7", "/items;color=red/7"),
+            ("/v1/models:generate", "/v1/models:generate"),
+        ] {
+            assert_eq!(without_secrets(path), shown);
+        }
     }
 
     #[cfg(unix)]

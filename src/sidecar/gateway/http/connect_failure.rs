@@ -23,6 +23,8 @@ pub(crate) enum ConnectFailure {
     Closed,
     /// The certificate is signed by an unknown authority.
     UnknownIssuer,
+    /// The certificate is that of an authority, as self-signed ones usually are.
+    SelfSigned,
     /// The certificate is for another name.
     OtherName,
     /// The certificate has expired.
@@ -133,6 +135,12 @@ impl ConnectFailure {
                 CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
                     Self::NotYetValid
                 }
+                // rustls has no variant of its own for it.
+                CertificateError::Other(other)
+                    if other.to_string().contains("CaUsedAsEndEntity") =>
+                {
+                    Self::SelfSigned
+                }
                 _ => Self::BadCertificate,
             },
             rustls::Error::InvalidMessage(_) => Self::NotTls,
@@ -152,6 +160,7 @@ impl ConnectFailure {
             Self::Denied => "the proxy: permission denied",
             Self::Closed => "the proxy: connection closed at once",
             Self::UnknownIssuer => "the proxy: certificate not trusted: unknown issuer",
+            Self::SelfSigned => "the proxy: certificate not trusted: it is self-signed",
             Self::OtherName => "the proxy: certificate not for this name",
             Self::Expired => "the proxy: certificate expired",
             Self::NotYetValid => "the proxy: certificate not valid yet",
@@ -190,6 +199,7 @@ impl ConnectFailure {
             Self::TimedOut => "connecting timed out, see timeout.connect",
             Self::Closed => "connection closed at once",
             Self::UnknownIssuer => "certificate not trusted: unknown issuer",
+            Self::SelfSigned => "certificate not trusted: it is self-signed",
             Self::OtherName => "certificate not for this name",
             Self::Expired => "certificate expired",
             Self::NotYetValid => "certificate not valid yet",
