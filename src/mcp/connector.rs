@@ -134,9 +134,14 @@ async fn ask_pool(
             Err(error) if error.is_end() => error,
             outcome => return outcome,
         };
+        let is_unsent = matches!(error, McpError::Ended { .. });
+        let is_over = |owner: &Arc<dyn SessionOwner>| *owner.ended().borrow();
+        if side.owner.as_ref().is_some_and(is_over) {
+            let was_sent = !is_unsent;
+            return Err(McpError::SessionOver { was_sent });
+        }
         // Its supervisor tells the reason, unless it has ended too.
         let why = timeout(REASON, liveness.over()).await;
-        let is_unsent = matches!(error, McpError::Ended { .. });
         if is_again || !is_unsent {
             return Err(error.because(why.ok().flatten()));
         }

@@ -39,6 +39,12 @@ pub enum McpError {
         /// The reason of its last end, and the time of the next start.
         reason: String,
     },
+    /// The caller has ended its session, and with it the process or the connection of the call.
+    #[error("its session has ended")]
+    SessionOver {
+        /// True if the request may have been sent.
+        was_sent: bool,
+    },
     /// The server did not start, or not in time.
     #[error("the server did not start: {reason}")]
     StartFailed {
@@ -120,6 +126,7 @@ impl McpError {
             | Self::Ended { .. }
             | Self::StartFailed { .. }
             | Self::Paused { .. }
+            | Self::SessionOver { was_sent: false }
             | Self::InvalidRequest { .. }
             | Self::Auth { .. } => Executed::No,
             Self::Http {
@@ -164,7 +171,7 @@ impl McpError {
                 Verdict::from(Class::Rejected)
             }
             // MCP-5: the process of one session opens the breaker of no other one.
-            Self::Paused { .. } => Verdict::from(Class::Rejected),
+            Self::Paused { .. } | Self::SessionOver { .. } => Verdict::from(Class::Rejected),
             Self::Protocol { .. } | Self::UnexpectedContentType(_) => Verdict::from(Class::Failure),
         }
     }

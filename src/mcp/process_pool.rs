@@ -124,14 +124,10 @@ impl ProcessPool {
                     signals.wanted.notify_one();
                 }
                 ProcessLife::Starting => has_asked = true,
-                ProcessLife::Over => {
-                    let reason = "its session has ended".to_owned();
-                    return Err(McpError::Ended { reason });
-                }
+                ProcessLife::Over => return Err(McpError::SessionOver { was_sent: false }),
             }
             if life.changed().await.is_err() {
-                let reason = "its session has ended".to_owned();
-                return Err(McpError::Ended { reason });
+                return Err(McpError::SessionOver { was_sent: false });
             }
         }
     }
@@ -276,9 +272,10 @@ impl ProcessKeeper {
     async fn launch(&self) -> Result<LaunchedServer, McpError> {
         let owner = match &self.owner {
             None => None,
-            Some(owner) => Some(owner.upgrade().ok_or_else(|| McpError::Ended {
-                reason: "its session has ended".to_owned(),
-            })?),
+            Some(owner) => {
+                let over = McpError::SessionOver { was_sent: false };
+                Some(owner.upgrade().ok_or(over)?)
+            }
         };
         LaunchedServer::launch(&self.state, &self.tail, owner.as_ref()).await
     }

@@ -6,7 +6,8 @@ const MAX_NAME: usize = 128;
 /// Request of a caller of an MCP endpoint.
 #[derive(Debug, Clone)]
 pub(crate) struct CallNote {
-    /// The dependency.
+    /// The dependency, for spans.
+    #[cfg_attr(not(feature = "otel"), allow(dead_code))]
     pub(crate) dependency: String,
     /// The method.
     pub(crate) method: String,

@@ -102,6 +102,49 @@ async fn mcp_5_the_session_that_was_unused_for_longest_gives_way() {
 }
 
 #[tokio::test]
+async fn mcp_5_a_session_without_a_call_gives_way_before_one_in_use() {
+    let more = format!("{OWN}max_sessions = 2\n");
+    let Some(front) = Front::open("older", &more).await else {
+        return;
+    };
+    let one = front.session(json!({})).await;
+    let (first, _) = counted(&one).await;
+    for _ in 0..4 {
+        front.session(json!({})).await;
+    }
+    assert_eq!(counted(&one).await, (first, 2));
+    front.end().await;
+}
+
+#[tokio::test]
+async fn edge_1_a_session_that_ends_with_a_call_in_flight_is_no_failure() {
+    for more in [OWN, ""] {
+        let Some(front) = Front::open("older", more).await else {
+            return;
+        };
+        let slow = json!({ "name": "slow", "arguments": { "seconds": 30 } });
+        for _ in 0..6 {
+            let caller = front.session(json!({})).await;
+            let call = tokio::spawn(caller.request("tools/call", slow.clone()).send());
+            let front = &front;
+            let in_flight = |wanted: u32| async move {
+                while front.server().client().status().in_flight != wanted {
+                    tokio::time::sleep(MOMENT).await;
+                }
+            };
+            tokio::time::timeout(PATIENCE, in_flight(1)).await.unwrap();
+            assert_eq!(caller.leave().await, 204);
+            tokio::time::timeout(PATIENCE, in_flight(0)).await.unwrap();
+            // Its answer, if there is one, has no meaning.
+            let _ = call.await;
+        }
+        let status = front.server().client().status();
+        assert_eq!(status.tally.failures, 0, "{more:?}: {status:#?}");
+        front.end().await;
+    }
+}
+
+#[tokio::test]
 async fn mcp_5_a_session_that_is_not_used_ends_with_its_process() {
     let more = format!("{OWN}session_idle = \"2s\"\n");
     let Some(front) = Front::open("older", &more).await else {

@@ -4,7 +4,7 @@
 //! of a session at the server, where each session has one of its own.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -44,6 +44,7 @@ pub(super) struct CallerSession {
     last_asked: AtomicU64,
     calls: Mutex<HashMap<MessageId, Arc<Notify>>>,
     used: Mutex<Instant>,
+    has_called: AtomicBool,
     stream: SessionStream,
     budget: BufferBudget,
     /// The latest calls that can be taken up again.
@@ -84,6 +85,7 @@ impl CallerSession {
             last_asked: AtomicU64::new(0),
             calls: Mutex::default(),
             used: Mutex::new(Instant::now()),
+            has_called: AtomicBool::new(false),
             stream: SessionStream::new(budget),
             budget: budget.clone(),
             kept: Mutex::default(),
@@ -124,6 +126,7 @@ impl CallerSession {
 
     /// Notes a call, until the guard is dropped. The notification wakes when the caller cancels it.
     pub(super) fn begin_call(self: &Arc<Self>, id: &MessageId) -> CallGuard {
+        self.has_called.store(true, Ordering::Relaxed);
         let cancelled = Arc::new(Notify::new());
         for session in [Some(self), self.group.as_ref()].into_iter().flatten() {
             let own = Arc::clone(&cancelled);
@@ -153,6 +156,20 @@ impl CallerSession {
     pub(super) fn idle_time(&self) -> Option<Duration> {
         let is_calling = !self.calls.acquire().is_empty();
         (!is_calling).then(|| self.used.acquire().elapsed())
+    }
+
+    /// Returns its readiness to give way to another one, and the time since its last call; `None`
+    /// while one is in flight. One without any call gives way first, one with an open stream last.
+    pub(super) fn yielding(&self) -> Option<(u8, Duration)> {
+        let rank = match (
+            self.has_called.load(Ordering::Relaxed),
+            self.known().stream.is_open(),
+        ) {
+            (_, true) => 0,
+            (true, false) => 1,
+            (false, false) => 2,
+        };
+        Some((rank, self.idle_time()?))
     }
 
     /// Returns true if it was not used for so long.
@@ -208,9 +225,13 @@ impl CallerSession {
         self.stream.end();
     }
 
-    /// Ends the session, with its process.
+    /// Ends the session, with its calls and its process.
     pub(super) fn end(&self) {
         self.end_stream();
+        // EDGE-1: its caller has left them; that says nothing of the server.
+        for call in self.calls.acquire().values() {
+            call.notify_one();
+        }
         self.has_ended.send_replace(true);
     }
 

@@ -20,6 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Pause between two looks whether a caller reads.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// Time for which the messages of a call are kept after its end.
+const KEPT: Duration = Duration::from_secs(30);
+
 /// Pause for a caller that reads slowly.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -70,6 +73,11 @@ impl KeptCall {
             }
         }
         self.stream.finish();
+        // EDGE-4: they take memory from the bodies of others.
+        drop(tokio::spawn(async move {
+            sleep(KEPT).await;
+            self.stream.forget();
+        }));
     }
 }
 

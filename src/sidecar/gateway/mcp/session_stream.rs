@@ -162,6 +162,13 @@ impl SessionStream {
         state.sender = None;
     }
 
+    /// Lets the kept messages go. A caller that comes back is told of the gap.
+    pub(super) fn forget(&self) {
+        let mut state = self.state.acquire();
+        state.kept.clear();
+        state.kept_bytes = 0;
+    }
+
     /// Returns true if no message comes any more.
     pub(super) fn is_finished(&self) -> bool {
         self.state.acquire().is_finished

@@ -126,12 +126,13 @@ impl SessionTable {
         let mut sessions = self.sessions.acquire();
         // CALL-6: nothing is unbounded.
         if sessions.len() >= limits.max {
-            let leaving = longest_idle(&sessions).filter(|_| limits.are_own);
+            let leaving = first_to_leave(&sessions).filter(|_| limits.are_own);
             let leaving = leaving.and_then(|id| sessions.remove(&id));
             let Some(leaving) = leaving else {
                 return Err(SessionsFull(limits.max));
             };
-            // MCP-5: the one that was unused for longest gives way, and its process ends.
+            // MCP-5: the one that was unused for longest gives way, and its process ends. One
+            // that has never called is no session of anybody yet, and a stream is one in use.
             tracing::info!(session = leaving.number, "a session gives way to a new one");
             leaving.end();
             have_ended = true;
@@ -200,12 +201,12 @@ impl Drop for SessionTable {
     }
 }
 
-/// Returns the session that was unused for longest; `None` if all have calls in flight.
-fn longest_idle(sessions: &HashMap<Box<str>, Arc<CallerSession>>) -> Option<Box<str>> {
+/// Returns the session that gives way first; `None` if all have calls in flight.
+fn first_to_leave(sessions: &HashMap<Box<str>, Arc<CallerSession>>) -> Option<Box<str>> {
     let idle = sessions.values().filter_map(|session| {
-        let time = session.idle_time()?;
-        Some((time, session))
+        let yielding = session.yielding()?;
+        Some((yielding, session))
     });
-    let longest = idle.max_by_key(|(time, _)| *time);
-    longest.map(|(_, session)| session.id.clone())
+    let first = idle.max_by_key(|(yielding, _)| *yielding);
+    first.map(|(_, session)| session.id.clone())
 }
