@@ -74,9 +74,10 @@ impl KeptCall {
         }
         self.stream.finish();
         // EDGE-4: they take memory from the bodies of others.
+        let kept = Arc::clone(&self);
         drop(tokio::spawn(async move {
             sleep(KEPT).await;
-            self.stream.forget();
+            kept.stream.forget();
         }));
     }
 }
