@@ -223,7 +223,7 @@ pub(super) fn answers(recent: &RecentAnswers) -> AnswersView {
         own: counts.own,
         by_fallback: counts.by_fallback,
         errors: counts.errors,
-        share: counts.share(),
+        share: counts.share().map(three_places),
         minimum_calls: HEALTH_MINIMUM_CALLS,
         per_second: per_second(counts.calls(), recent),
         errors_per_second: per_second(counts.errors, recent),
@@ -233,7 +233,12 @@ pub(super) fn answers(recent: &RecentAnswers) -> AnswersView {
 #[expect(clippy::cast_precision_loss, reason = "shown with two digits")]
 fn per_second(count: u64, recent: &RecentAnswers) -> f64 {
     // A record that has just begun anew is no second long.
-    count as f64 / recent.span.as_secs_f64().max(1.0)
+    three_places(count as f64 / recent.span.as_secs_f64().max(1.0))
+}
+
+/// Rounds a number for programs and people.
+fn three_places(number: f64) -> f64 {
+    (number * 1e3).round() / 1e3
 }
 
 fn next_probe(status: &DependencyStatus) -> Option<std::time::Duration> {

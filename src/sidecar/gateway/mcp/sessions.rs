@@ -132,7 +132,7 @@ impl SessionTable {
                 return Err(SessionsFull(limits.max));
             };
             // MCP-5: the one that was unused for longest gives way, and its process ends. One
-            // that has never called is no session of anybody yet, and a stream is one in use.
+            // without a call so far goes first, and one with an open stream last.
             tracing::info!(session = leaving.number, "a session gives way to a new one");
             leaving.end();
             have_ended = true;
