@@ -58,6 +58,7 @@ use crate::sidecar::observe::metrics::{
     AdminFigures, BufferedFigures, MetricsReader, ToolSeries, encode,
 };
 
+pub use crate::sidecar::state_file::StateFileError;
 pub use orders::OrderFile;
 pub use server::{ServeError, Server, ServerLimits};
 
