@@ -273,3 +273,17 @@ fn every_package_carries_its_licences_and_its_page() {
         );
     }
 }
+
+#[test]
+fn the_readme_names_the_commands_to_run_and_to_test() {
+    let (readme, gate) = (text("README.md"), text(".ci/run"));
+    for command in ["cargo run -- demo", "cargo run -- serve"] {
+        assert!(readme.contains(&format!("\n{command} ")), "{command}");
+    }
+    // The gate calls the test command of the README.
+    let test = readme.lines().find(|line| line.starts_with("cargo test"));
+    let test = test.expect("a line that begins with it");
+    let test = test.split(" #").next().unwrap_or_default().trim();
+    let step = format!("\nstep {test}\n");
+    assert!(gate.contains(&step), "{test} is no step of the gate");
+}
