@@ -86,7 +86,9 @@ fn retrying(attempts: u32) -> impl Fn(&mut DependencySettings) {
     move |settings| {
         limits(settings);
         settings.retry.max_attempts = nonzero(attempts);
+        // Delays that do not grow: their random sum must not cost an attempt.
         settings.retry.backoff.base = ms(1);
+        settings.retry.backoff.factor = 1.0;
         settings.retry.budget = None;
     }
 }
