@@ -85,14 +85,14 @@ where
     F: Future<Output = Result<T, Box<FailedAttempt<A, E>>>>,
 {
     let hedge = plan.is_hedged.then(|| shared.settings().hedge);
-    let Some(hedge) = hedge.flatten() else {
-        return match attempt(HedgeMember::default(), asked_at) {
-            Some(attempt) => Some(attempt.await),
-            None => None,
-        };
+    let hedge = hedge.flatten().map(|hedge| (hedge, Arc::default()));
+    let member = |(_, group): &(_, Arc<HedgeGroup>)| group.member(false);
+    let member = hedge.as_ref().map(member).unwrap_or_default();
+    // Pinned once for both ways: the future of every call would have room for two attempts.
+    let mut first = pin!(attempt(member, asked_at)?);
+    let Some((hedge, group)) = hedge else {
+        return Some(first.await);
     };
-    let group = Arc::new(HedgeGroup::default());
-    let mut first = pin!(attempt(group.member(false), asked_at)?);
     // Most attempts have ended by then, and need none of the following.
     if let Some(ended) = first.as_mut().now_or_never() {
         if ended.is_ok() {

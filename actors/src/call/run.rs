@@ -225,7 +225,8 @@ where
         let result = match injected {
             Some(Ok(())) => {
                 let scope = plan.scope(shared, permits.admission.probe());
-                let mut work = std::pin::pin!(deadline::within(scope, begin));
+                // The closure is called by the first poll, so one call of `within` serves both.
+                let mut work = std::pin::pin!(async move { begin().await });
                 let work = poll_fn(|cx| deadline::within(scope, || work.as_mut().poll(cx)));
                 match plan.progress {
                     None => bounded(&shared.clock, until, work).await.map(Ok),

@@ -62,7 +62,7 @@ impl<S: Deref<Target = Shared>> CallRecord<S> {
     }
 
     /// Closes a call after its last attempt, which this thread has just counted with its time.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn close_counted(mut self, result: CallResult) {
         self.ended = true;
         let shard = self.shared.totals.shard();

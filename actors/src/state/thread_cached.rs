@@ -45,20 +45,24 @@ impl<T: Send + Sync> ThreadCached<T> {
     }
 
     /// Reads the value in this thread's cache. `read` must not read the same value again.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn read<R>(&self, read: impl FnOnce(&Arc<T>) -> R) -> R {
         // Before the value: one that is replaced in between is loaded again next time.
         let version = self.version.load(Ordering::Acquire);
-        let cached = self.cached.get_or(|| {
-            let value = self.present.load_full();
-            RefCell::new(CachedValue { version, value })
-        });
+        let cached = self.cached.get_or(|| RefCell::new(self.load_at(version)));
         let mut cached = cached.borrow_mut();
         if cached.version != version {
-            let value = self.present.load_full();
-            *cached = CachedValue { version, value };
+            *cached = self.load_at(version);
         }
         read(&cached.value)
+    }
+
+    #[cold]
+    fn load_at(&self, version: u64) -> CachedValue<T> {
+        CachedValue {
+            version,
+            value: self.present.load_full(),
+        }
     }
 
     /// Loads the value past the cache, for readers that hold it across more than one decision.

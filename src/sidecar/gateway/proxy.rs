@@ -326,7 +326,8 @@ impl ProxiedCall<'_> {
         options.timeout = own_time.map(|end| end.saturating_duration_since(Instant::now()));
         options.progress = deferred.as_ref().map(|body| body.status().progress());
         let attempts = Cell::new(0);
-        let open = || self.attempt(&request, &attempts, until);
+        // On the heap: the layers above keep several copies of an attempt's future in their own.
+        let open = || Box::pin(self.attempt(&request, &attempts, until));
         let client = &self.route.client;
         let mut calling =
             pin!(client.stream_or_answer(request.clone(), options, response_stream::verdict, open));
