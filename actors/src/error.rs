@@ -425,6 +425,16 @@ impl<E: fmt::Display> fmt::Display for CallError<E> {
                 dependency,
                 limit,
                 after,
+                executed: Executed::No,
+            } => write!(
+                out,
+                "{dependency} could not be asked within {} ({limit}; executed: no)",
+                RoundedDuration(*after)
+            ),
+            Self::TimedOut {
+                dependency,
+                limit,
+                after,
                 executed,
             } => write!(
                 out,
