@@ -57,6 +57,14 @@ impl AttemptProgress {
         }
     }
 
+    /// Returns the execution of an attempt that a limit has ended, before its begin (`No`) or after.
+    pub(crate) fn executed_at(progress: Option<&Self>, known: Executed) -> Executed {
+        match known {
+            Executed::No => Executed::No,
+            _ => Self::executed(progress),
+        }
+    }
+
     /// Rules out further attempts: what this one has sent cannot be sent again. The call then ends
     /// with this attempt, even if its error allows more.
     pub fn forbid_repeats(&self) {

@@ -465,8 +465,8 @@ impl Drop for RequestGuard {
     }
 }
 
-/// The refusal of a question of which it is not known whose user is asked: callers can be asked, so
-/// that the method exists.
+/// The refusal of a question that could be for the users of several callers. They can be asked, so the
+/// method exists.
 fn several_callers() -> RpcError {
     let text = "calls of several callers are in flight, and the server does not say which one it asks \
                 for; sessions = \"per_caller\" gives each caller a server of its own";

@@ -110,10 +110,7 @@ pub(super) fn send<'a, D: Dependency>(
                     if let Some(permit) = too_late.permit {
                         permits.admission = Admission::new(shared, permit);
                     }
-                    let executed = match too_late.executed {
-                        Executed::No => Executed::No,
-                        _ => AttemptProgress::executed(plan.progress),
-                    };
+                    let executed = AttemptProgress::executed_at(plan.progress, too_late.executed);
                     // Its caller gives up at the deadline; the worker sees to the attempt's limit.
                     let error = AttemptError::TimedOut(plan.deadline_limit, executed);
                     (Err(error), shared.timed_out())

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::auth::{PeerAddress, author};
 use super::events::{bad_query, without_gap};
 use super::operate::{ChangeBody, read};
+use super::outage_book::OutageBook;
 use super::problem::AdminProblem;
 use super::{Admin, AdminState};
 use crate::lock::LockExt as _;
@@ -254,8 +255,8 @@ impl AlertLog {
                 && alert.over.is_some_and(recent);
             // HLT-2: an outage that goes on has the alert that it had.
             let is_same_outage = begun.as_ref().is_some_and(|outage| {
-                outage.since < alert.raised.after(BETWEEN)
-                    && alert.is_of(scope_of(&event.subject), outage)
+                let is_older = alert.over.is_some_and(|over| outage.since < over);
+                is_older && alert.is_of(scope_of(&event.subject), outage)
             });
             alert.stage == AlertStage::Resolved && (is_moment || is_same_outage)
         };
@@ -402,13 +403,11 @@ pub(super) async fn acknowledge(
 ) -> Result<Json<AlertView>, AdminProblem> {
     let reason = read(body)?.reason;
     let by = author(peer.map(|peer| peer.0));
-    deal_with(
-        &admin,
-        &id,
-        (AlertStage::Acknowledged, "acknowledge"),
-        &by,
-        reason,
-    )
+    let step = (AlertStage::Acknowledged, "acknowledge");
+    let done = deal_with(&admin, &id, step, &by, reason)?;
+    // HLT-3: in the file before the answer.
+    OutageBook::write(&admin.inner).await;
+    Ok(done)
 }
 
 pub(super) async fn clear(

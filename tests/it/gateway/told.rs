@@ -69,7 +69,7 @@ async fn edge_8_calls_without_room_are_told_as_such() {
         bed.until("the place is taken", |one| one.in_flight == 1)
             .await;
         for _ in 0..25 {
-            assert_eq!(bed.get("/web/x").await.status(), 429);
+            assert_eq!(bed.get("/web/x").await.status(), 503);
         }
     };
     tokio::select! {

@@ -34,7 +34,7 @@ const MAX_KEPT_CALLS: usize = 8;
 pub(super) struct CallerSession {
     pub(super) id: Box<str>,
     pub(super) number: u64,
-    /// The caller whose session it is; `None` if callers present nothing.
+    /// The caller that began it; `None` if callers present nothing.
     pub(super) owner: Option<CallerIdentity>,
     /// The capabilities of the caller, as it told them.
     pub(super) capabilities: JsonText,
