@@ -123,10 +123,10 @@ pub use breakerbox_actors::{
     DependencyOutage, DependencyReload, DependencyStatus, Event, EventKind, EventListener,
     Fallback, FallbackCall, FallbackFuture, FallbackOutcome, FallbackRule, Fault, Fixed, Group,
     GroupRef, Health, IntoFactory, KeyStatus, LatencyView, LeavingDependency, Limit, NewDependency,
-    NotExecutedReason, OpenAnswer, OutcomeRecorder, Readiness, RecentAnswers, RefreshGuard,
-    RefusalReason, Refused, RefusedBy, ReloadReport, RestartRefusal, Runtime, RuntimeSettings,
-    ScopeGuard, ServeOn, Served, Session, StaleCache, StandingOrder, StartError, Streamed,
-    Terminated, TimeLimit, TimeLimitExceeded, TotalsView, TreeNode, UnknownName, Verdict,
+    NotExecutedReason, OpenAnswer, OutcomeRecorder, Readiness, ReadinessObstacle, RecentAnswers,
+    RefreshGuard, RefusalReason, Refused, RefusedBy, ReloadReport, RestartRefusal, Runtime,
+    RuntimeSettings, ScopeGuard, ServeOn, Served, Session, StaleCache, StandingOrder, StartError,
+    Streamed, Terminated, TimeLimit, TimeLimitExceeded, TotalsView, TreeNode, UnknownName, Verdict,
     WorkerRestart, WorkerStatus, end_with,
 };
 #[cfg(feature = "macros")]

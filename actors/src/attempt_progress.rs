@@ -3,6 +3,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use breakerbox_policy::Executed;
+
 use crate::clock::NotedTime;
 use crate::sync::LockExt;
 
@@ -18,6 +20,7 @@ struct ProgressState {
     noted: Option<NotedTime>,
     is_paused: bool,
     is_final: bool,
+    is_unsent: bool,
     upload_limit: Option<Duration>,
 }
 
@@ -38,6 +41,28 @@ impl AttemptProgress {
     #[must_use]
     pub fn is_paused(&self) -> bool {
         self.0.acquire().is_paused
+    }
+
+    /// Notes whether nothing has been sent so far, because the dependency has to be prepared first. A
+    /// limit of time that ends the attempt meanwhile leaves it unexecuted (rule CALL-2).
+    pub fn set_unsent(&self, is_unsent: bool) {
+        self.0.acquire().is_unsent = is_unsent;
+    }
+
+    /// Returns the execution of an attempt that a limit of time has ended after its begin.
+    pub(crate) fn executed(progress: Option<&Self>) -> Executed {
+        match progress {
+            Some(progress) if progress.0.acquire().is_unsent => Executed::No,
+            _ => Executed::Maybe,
+        }
+    }
+
+    /// Returns the execution of an attempt that a limit has ended, before its begin (`No`) or after.
+    pub(crate) fn executed_at(progress: Option<&Self>, known: Executed) -> Executed {
+        match known {
+            Executed::No => Executed::No,
+            _ => Self::executed(progress),
+        }
     }
 
     /// Rules out further attempts: what this one has sent cannot be sent again. The call then ends

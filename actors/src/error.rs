@@ -374,6 +374,24 @@ impl<E> CallError<E> {
     }
 }
 
+fn write_timed_out(
+    out: &mut fmt::Formatter<'_>,
+    dependency: &str,
+    (limit, after): (TimeLimit, Duration),
+    executed: Executed,
+) -> fmt::Result {
+    let what = match executed {
+        // Its turn did not come, or it was being started: it is not slow to answer.
+        Executed::No => "could not be asked",
+        _ => "did not answer",
+    };
+    let after = RoundedDuration(after);
+    write!(
+        out,
+        "{dependency} {what} within {after} ({limit}; executed: {executed})"
+    )
+}
+
 fn write_bad_answer(out: &mut fmt::Formatter<'_>, dependency: &str) -> fmt::Result {
     write!(out, "{dependency} gave an answer that counts as a failure")
 }
@@ -426,11 +444,7 @@ impl<E: fmt::Display> fmt::Display for CallError<E> {
                 limit,
                 after,
                 executed,
-            } => write!(
-                out,
-                "{dependency} did not answer within {} ({limit}; executed: {executed})",
-                RoundedDuration(*after)
-            ),
+            } => write_timed_out(out, dependency, (*limit, *after), *executed),
             Self::Stalled { dependency, after } => write!(
                 out,
                 "{dependency} sent nothing for {} in the middle of its answer",

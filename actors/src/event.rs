@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use breakerbox_policy::supervision::StopCause;
 use breakerbox_policy::{
-    AnswerCounts, BreakerCause, BreakerEvent, ChaosSettings, CommandSource, PauseReason,
-    RoundedDuration, Symptom, Time,
+    AnswerCounts, BreakerCause, BreakerEvent, ChaosSettings, CommandSource, HangFigures,
+    PauseReason, RoundedDuration, Symptom, Time,
 };
 
 pub(crate) use bus::EventBus;
@@ -143,6 +143,13 @@ pub enum EventKind {
     },
     /// The share of errors is below its limit again.
     ErrorsOver,
+    /// Callers give up after a wait, and no call is answered meanwhile.
+    NoAnswers {
+        /// The callers, and their shortest wait.
+        figures: HangFigures,
+    },
+    /// Calls are answered again, or no caller has given up lately.
+    NoAnswersOver,
     /// New settings are in effect.
     Reloaded {
         /// The origin of the settings.
@@ -404,6 +411,8 @@ impl fmt::Display for EventKind {
             Self::SetRight => out.write_str("accepts our configuration again"),
             Self::ErrorShare { errors, calls, .. } => write_error_share(out, *errors, *calls),
             Self::ErrorsOver => out.write_str("the calls get few errors again"),
+            Self::NoAnswers { figures } => write!(out, "it hangs: {figures}"),
+            Self::NoAnswersOver => out.write_str("no further caller gave up without an answer"),
             Self::Reloaded { by, changed, waits } => {
                 write!(out, "settings changed by {by}: {}", changed.join(", "))?;
                 if !waits.is_empty() {

@@ -74,7 +74,7 @@ pub use breaker::message::Call;
 pub use bulkhead_limit::BulkheadLimit;
 pub use call::{Served, Streamed};
 pub use call_options::CallOptions;
-pub use client::{AnswerMemory, Client, Readiness};
+pub use client::{AnswerMemory, Client, Readiness, ReadinessObstacle};
 pub use clock::Clock;
 pub use dependency::{CallContext, Dependency, TimeLimitExceeded};
 pub use error::{CallError, Fault, Limit, NotExecutedReason, Refused, StartError, UnknownName};

@@ -23,6 +23,8 @@ pub struct Verdict {
     pub executed: Executed,
     /// The cause of a failure in a few words that hold no secret, such as "connection refused".
     pub cause: Option<&'static str>,
+    /// The limit of time that ended the attempt, if it is known.
+    pub limit: Option<TimeLimit>,
     /// True if `executed` was set, so that a symptom does not change it.
     executed_is_set: bool,
     /// True if the settings decide the class of the symptom.
@@ -46,6 +48,7 @@ impl From<Class> for Verdict {
             executed,
             executed_is_set: false,
             cause: None,
+            limit: None,
             by_settings: false,
             is_for_caller: false,
         }
@@ -118,6 +121,13 @@ impl Verdict {
     #[must_use]
     pub fn cause(mut self, cause: &'static str) -> Self {
         self.cause = Some(cause);
+        self
+    }
+
+    /// Adds the limit of time that ended the attempt: an outage that begins with it names it.
+    #[must_use]
+    pub fn limited_by(mut self, limit: TimeLimit) -> Self {
+        self.limit = Some(limit);
         self
     }
 

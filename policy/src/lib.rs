@@ -57,8 +57,8 @@ pub use health::{
 };
 pub use limit::AdaptiveLimit;
 pub use outage::{
-    Acknowledgement, CauseKind, FailureNote, OUTAGES_KEPT, Outage, OutageCause, OutageCondition,
-    OutageLog, ProbeNote, limit_reached,
+    Acknowledgement, CauseKind, FailureNote, GIVE_UP_MINIMUM, HangFigures, OUTAGES_KEPT, Outage,
+    OutageCause, OutageCondition, OutageLog, ProbeNote, UnansweredCalls, limit_reached,
 };
 pub use outcome::{Class, Executed, Outcome};
 pub use permit::{Permit, PermitKind};

@@ -6,6 +6,8 @@
 
 mod cause;
 
+mod unanswered;
+
 #[cfg(test)]
 mod tests;
 
@@ -15,6 +17,7 @@ use std::time::Duration;
 use crate::{AnswerCounts, Time};
 
 pub use cause::{CauseKind, FailureNote, OutageCause, limit_reached};
+pub use unanswered::{GIVE_UP_MINIMUM, HangFigures, UnansweredCalls};
 
 /// Number of ended outages that are kept of a dependency.
 pub const OUTAGES_KEPT: usize = 50;
@@ -22,6 +25,10 @@ pub const OUTAGES_KEPT: usize = 50;
 /// Time within which an outage goes on: a worker that starts and ends again, or a share of errors
 /// that is under its limit for a moment, is one outage.
 const MOMENT: Duration = Duration::from_secs(60);
+
+/// Time within which an outage goes on if no call has got an own answer since its end: probes that
+/// succeed while all calls fail do not divide it.
+const SILENCE: Duration = Duration::from_secs(3_600);
 
 /// A condition that callers notice. An outage lasts while there is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +41,8 @@ pub enum OutageCondition {
     Misconfigured = 4,
     /// Too large a share of the answers are errors.
     Errors = 8,
+    /// Callers give up, and no call is answered.
+    Unanswered = 16,
 }
 
 /// An outage of a dependency.
@@ -92,6 +101,8 @@ pub struct OutageLog {
     standing: Option<StandingOutage>,
     /// The newest last.
     ended: VecDeque<Outage>,
+    /// The dependency's own answers at the end of the newest.
+    own_at_end: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -141,18 +152,21 @@ impl OutageLog {
         true
     }
 
-    /// Goes on with the latest outage, if it was over for a moment only. A breaker that trips again
-    /// has been well: its probes succeeded.
+    /// Goes on with the latest outage, if it was over for a moment only, or if no call has got an own
+    /// answer since.
     fn resume(&mut self, now: Time, condition: OutageCondition, answers: AnswerCounts) -> bool {
-        let is_recent = |outage: &Outage| {
-            let recent = |ended| now.since(ended) < MOMENT;
-            outage.began_with == condition && outage.ended.is_some_and(recent)
-        };
-        let may_resume = matches!(
+        let is_same = matches!(
             condition,
-            OutageCondition::NoWorker | OutageCondition::Errors
+            OutageCondition::NoWorker | OutageCondition::Errors | OutageCondition::Unanswered
         );
-        if !may_resume || !self.ended.back().is_some_and(is_recent) {
+        // HLT-2: for callers it was not over, although the probes succeeded.
+        let is_silent = answers.own == self.own_at_end;
+        let goes_on = |outage: &Outage| {
+            let over = outage.ended.map(|ended| now.since(ended));
+            let is_moment = is_same && outage.began_with == condition;
+            over.is_some_and(|over| (is_silent && over < SILENCE) || (is_moment && over < MOMENT))
+        };
+        if !self.ended.back().is_some_and(goes_on) {
             return false;
         }
         let Some(mut outage) = self.ended.pop_back() else {
@@ -167,6 +181,14 @@ impl OutageLog {
             answers: before,
         });
         true
+    }
+
+    /// Counts the affected answers of an outage that has just begun from earlier ones on: those that
+    /// have begun it belong to it.
+    pub fn count_from(&mut self, answers: AnswerCounts) {
+        if let Some(standing) = &mut self.standing {
+            standing.answers = answers;
+        }
     }
 
     /// Takes a condition off. Returns true if the outage has ended with it.
@@ -188,6 +210,7 @@ impl OutageLog {
         };
         let mut outage = standing.at(answers);
         outage.ended = Some(now);
+        self.own_at_end = answers.own;
         if self.ended.len() == OUTAGES_KEPT {
             self.ended.pop_front();
         }

@@ -28,6 +28,9 @@ impl Rate {
     /// A twentieth.
     pub(crate) const FIVE_PERCENT: Self = Self(50_000);
 
+    /// Ninety-nine of a hundred: nearly all.
+    pub const NEARLY_ALL: Self = Self(990_000);
+
     /// Converts a fraction to a rate.
     ///
     /// # Units   `fraction`: [0, 1], rounded to the nearest millionth.

@@ -83,10 +83,18 @@ pub(crate) struct OperateArgs {
     #[arg(long, value_name = "TEXT")]
     reason: String,
     /// Duration, such as 10m [default: until an operator closes it]. Ignored by close, reset and restart
-    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
     for_: Option<Duration>,
     #[command(flatten)]
     place: AdminTarget,
+}
+
+/// Parses a duration. A number without a unit is not guessed.
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| match text.parse::<f64>() {
+        Ok(_) => format!("it needs a unit: {text}s, {text}m or {text}h"),
+        Err(_) => format!("{error}; allowed: a number with a unit, such as 90s, 10m or 1h 30m"),
+    })
 }
 
 /// Arguments of `events`.

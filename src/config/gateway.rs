@@ -1,10 +1,10 @@
 //! The section `gateway`.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::caller_auth::{self, CallerAuth};
@@ -93,19 +93,37 @@ impl AccessLogTarget {
         match std::fs::metadata(path) {
             // Opening a pipe would wait for its reader.
             Ok(found) if !found.is_file() => Err(io::Error::other("it is not a file")),
-            Ok(_) => File::options().append(true).open(path).map(drop),
+            Ok(_) => {
+                File::options().append(true).open(path)?;
+                is_log(path).then_some(()).ok_or_else(|| {
+                    io::Error::other("it exists, and is no access log of a Breakerbox")
+                })
+            }
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             Err(_) => {
                 let parent = path
                     .parent()
                     .filter(|parent| !parent.as_os_str().is_empty());
-                match parent.is_none_or(std::path::Path::is_dir) {
+                match parent.is_none_or(Path::is_dir) {
                     true => Ok(()),
                     false => Err(io::Error::other("there is no folder for it")),
                 }
             }
         }
     }
+}
+
+/// Returns true if a file is empty, or begins as an access log does: lines must not end up in another
+/// file because of a mistaken path.
+fn is_log(path: &Path) -> bool {
+    const BEGIN: &[u8] = b"{\"time\":\"";
+    let mut begin = Vec::new();
+    let read = File::open(path).and_then(|file| {
+        let length = BEGIN.len() as u64;
+        file.take(length).read_to_end(&mut begin)
+    });
+    // A file that may be written and not read is left to its owner.
+    read.is_err() || begin.is_empty() || begin == BEGIN
 }
 
 /// A request header by which a caller changes how its call is made.

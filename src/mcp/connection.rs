@@ -363,7 +363,10 @@ impl Connection {
             (method, Some(listener)) => listener.ask(method, params),
             // MCP-5: no answer is given in the name of a caller that was not asked.
             (method, None) => {
-                let error = RpcError::method_not_found(method);
+                let error = match self.calls.related() {
+                    RelatedCaller::Unknown if !self.is_owned() => several_callers(),
+                    _ => RpcError::method_not_found(method),
+                };
                 Box::pin(std::future::ready(Err(error)))
             }
         };
@@ -460,6 +463,14 @@ impl Drop for RequestGuard {
             connection.cancel(self.id);
         }
     }
+}
+
+/// The refusal of a question that could be for the users of several callers. They can be asked, so the
+/// method exists.
+fn several_callers() -> RpcError {
+    let text = "calls of several callers are in flight, and the server does not say which one it asks \
+                for; sessions = \"per_caller\" gives each caller a server of its own";
+    RpcError::new(message::code::INTERNAL_ERROR, text)
 }
 
 /// A message of the server, with all that was read of it.

@@ -119,6 +119,21 @@ impl McpConnector {
     }
 }
 
+/// Returns the process of a caller, which may have to be started first.
+async fn started(
+    pool: &ProcessPool,
+    side: &CallSide,
+) -> Result<(Arc<Session>, Arc<Liveness>), McpError> {
+    let Some(progress) = &side.progress else {
+        return pool.running(side).await;
+    };
+    // CALL-2: a call that a limit ends meanwhile was not executed.
+    progress.set_unsent(true);
+    let running = pool.running(side).await;
+    progress.set_unsent(false);
+    running
+}
+
 /// Sends a request to the process of its caller.
 async fn ask_pool(
     pool: &ProcessPool,
@@ -128,7 +143,7 @@ async fn ask_pool(
 ) -> RequestOutcome {
     let mut is_again = false;
     loop {
-        let (session, liveness) = pool.running(&side).await?;
+        let (session, liveness) = started(pool, &side).await?;
         let asked = session.ask((method, params.clone()), side.clone(), call);
         let error = match asked.await {
             Err(error) if error.is_end() => error,

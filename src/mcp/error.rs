@@ -8,7 +8,7 @@ use breakerbox_policy::{Class, Executed, RoundedDuration, Symptom};
 
 use super::json_text::JsonText;
 use super::message::{RpcError, code};
-use crate::Verdict;
+use crate::{CallError, Verdict};
 use breakerbox_actors::redact;
 
 /// Errors of a tool call without a result.
@@ -38,6 +38,8 @@ pub enum McpError {
     Paused {
         /// The reason of its last end, and the time of the next start.
         reason: String,
+        /// Time until the next start.
+        retry_after: Duration,
     },
     /// The caller has ended its session, and with it the process or the connection of the call.
     #[error("its session has ended")]
@@ -135,6 +137,17 @@ impl McpError {
             } => Executed::No,
             Self::Server { code, .. } if NOT_DONE.contains(code) => Executed::No,
             _ => Executed::Maybe,
+        }
+    }
+
+    /// Returns the time until the next start of the process that a call lacks.
+    pub(crate) fn pause_of(error: &CallError<Self>) -> Option<Duration> {
+        match error {
+            CallError::Failed {
+                error: Self::Paused { retry_after, .. },
+                ..
+            } => Some(*retry_after),
+            _ => None,
         }
     }
 

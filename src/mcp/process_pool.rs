@@ -195,9 +195,10 @@ fn down(error: &McpError, wait: Duration, is_new: bool) -> McpError {
     if is_new {
         return error.clone();
     }
-    let wait = RoundedDuration(wait);
+    let shown = RoundedDuration(wait);
     McpError::Paused {
-        reason: format!("{error}; a call after {wait} starts it again"),
+        reason: format!("{error}; a call after {shown} starts it again"),
+        retry_after: wait,
     }
 }
 

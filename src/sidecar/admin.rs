@@ -20,10 +20,13 @@ mod groups;
 #[cfg(feature = "agents")]
 mod health;
 mod history;
+mod kept_history;
 mod memory;
 mod notes;
 mod operate;
 mod orders;
+mod outage_book;
+mod outage_record;
 mod outages;
 mod probes;
 mod profile;
@@ -66,6 +69,7 @@ use alerts::AlertLog;
 use auth::RefusalLog;
 use history::CallHistory;
 use notes::NoteBook;
+use outage_book::OutageBook;
 use problem::AdminProblem;
 use profile::DependencyProfile;
 use timestamps::Timestamps;
@@ -120,6 +124,7 @@ struct AdminState {
     profiles: Mutex<BTreeMap<String, DependencyProfile>>,
     history: CallHistory,
     notes: NoteBook,
+    outages: OutageBook,
     #[cfg(feature = "mcp")]
     servers: OnceLock<Box<FindServer>>,
     buffered: OnceLock<Box<ReadBuffered>>,
@@ -162,6 +167,7 @@ impl Admin {
                 profiles: Mutex::new(profile::profiles(settings)),
                 history: CallHistory::new(&runtime),
                 notes: NoteBook::default(),
+                outages: OutageBook::default(),
                 #[cfg(feature = "mcp")]
                 servers: OnceLock::new(),
                 buffered: OnceLock::new(),
@@ -190,11 +196,17 @@ impl Admin {
         *self.inner.profiles.acquire() = profile::profiles(settings);
     }
 
-    /// Writes the orders of operators into this file from now on, so that they outlive the process
-    /// (rule HLT-3). Only the first call counts.
+    /// Writes the orders of operators, the outages and the last day into this file from now on, so that they outlive
+    /// the process (rule HLT-3); what it has of earlier processes is shown beside later outages and minutes. Only the first
+    /// call counts.
     pub fn keep_orders(&self, file: OrderFile) {
         // A second one would leave the orders in two files.
-        let _ = self.inner.orders.set(file);
+        if self.inner.orders.set(file.clone()).is_ok() {
+            let (outages, minutes) = file.take_earlier();
+            self.inner.history.earlier.restore(minutes);
+            let (runtime, file) = (self.runtime(), file.file());
+            self.inner.outages.restore(runtime, file, outages);
+        }
     }
 
     /// Adds the state of MCP servers to the views. `find`: returns the server of a name, while there
@@ -318,6 +330,7 @@ impl Admin {
     /// 5 s; elsewhere the charts have only the samples of requests for them.
     pub fn router(&self) -> Router {
         history::keep(self);
+        outage_book::keep(self);
         let changes = Router::new()
             .route(
                 "/api/dependencies/{name}/{operation}",

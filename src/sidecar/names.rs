@@ -37,6 +37,8 @@ pub(crate) fn event_kind(kind: &EventKind) -> &'static str {
         EventKind::SetRight => "set_right",
         EventKind::ErrorShare { .. } => "error_share",
         EventKind::ErrorsOver => "errors_over",
+        EventKind::NoAnswers { .. } => "no_answers",
+        EventKind::NoAnswersOver => "no_answers_over",
         EventKind::Reloaded { .. } => "reloaded",
         EventKind::ReloadApplied { .. } => "reload_applied",
         EventKind::ReloadRefused { .. } => "reload_refused",

@@ -29,6 +29,8 @@ mod orders;
 #[cfg(feature = "otel")]
 mod otel;
 mod outbound_proxy;
+#[cfg(unix)]
+mod outlives;
 mod own_tls;
 mod passed_whole;
 mod problems;
@@ -44,6 +46,7 @@ mod streams;
 mod substitutes;
 mod times;
 mod tls;
+mod told;
 mod trust;
 mod undisturbed;
 #[cfg(unix)]

@@ -2,6 +2,8 @@
 
 mod outages;
 
+mod silence;
+
 use breakerbox_actors::testing::run_paused;
 use breakerbox_actors::{Event, EventKind, FallbackRule, Fixed, Health, StaleCache};
 use breakerbox_policy::{Class, Rate};

@@ -56,9 +56,13 @@ mod groups;
 #[cfg(feature = "cli")]
 mod import;
 #[cfg(feature = "cli")]
+mod ownership;
+#[cfg(feature = "cli")]
 mod resumption;
 #[cfg(feature = "cli")]
 mod roots;
+#[cfg(feature = "cli")]
+mod session_limits;
 #[cfg(feature = "cli")]
 mod sessions;
 #[cfg(feature = "cli")]

@@ -194,6 +194,8 @@ impl PermitGuard {
         let class = if too_late || panicked {
             Class::Failure
         } else {
+            // EDGE-1: nothing for the breaker; many of them in a silence are told in the health.
+            shared.note_given_up(now.since(self.started), now);
             Class::Cancelled
         };
         if let Settled::NeedsReport(report) = self.settle(shared, &Verdict::from(class), now) {
@@ -228,6 +230,9 @@ impl PermitGuard {
         let cancelled = Verdict::from(Class::Cancelled);
         let is_cut = self.is_cut_by_caller(verdict, now);
         let verdict = if is_cut { &cancelled } else { verdict };
+        if is_cut {
+            shared.note_given_up(elapsed, now);
+        }
         if self.record(shared, elapsed, verdict, now) {
             return Settled::Counted;
         }

@@ -20,6 +20,7 @@ use super::failed_attempt::{CountedAt, FailedAttempt};
 use super::hedge::pick_worker;
 use super::plan::CallPlan;
 use super::{Attempted, CompletedCall};
+use crate::attempt_progress::AttemptProgress;
 use crate::breaker::admission::Admission;
 use crate::breaker::hedge_member::HedgeMember;
 use crate::dependency::{CallContext, Dependency};
@@ -109,8 +110,9 @@ pub(super) fn send<'a, D: Dependency>(
                     if let Some(permit) = too_late.permit {
                         permits.admission = Admission::new(shared, permit);
                     }
+                    let executed = AttemptProgress::executed_at(plan.progress, too_late.executed);
                     // Its caller gives up at the deadline; the worker sees to the attempt's limit.
-                    let error = AttemptError::TimedOut(plan.deadline_limit, too_late.executed);
+                    let error = AttemptError::TimedOut(plan.deadline_limit, executed);
                     (Err(error), shared.timed_out())
                 }
             },

@@ -113,6 +113,10 @@ impl<T, E> FailedAttempt<T, E> {
     /// Returns true if the end says nothing of the service that callers get: a mistake of the caller,
     /// its own short deadline, or our own lack of something.
     pub(super) fn is_neutral(&self, shared: &Shared, plan: &CallPlan<'_>) -> bool {
+        if self.end == AttemptEnd::Ended(Class::Misconfigured) {
+            // HLT-1: the callers are refused for a mistake of ours, and get errors.
+            return false;
+        }
         let deadline = plan.call_deadline();
         let is_cut_by_caller = deadline.is_callers
             && matches!(self.error, CallError::TimedOut { .. })

@@ -10,7 +10,7 @@ use std::borrow::Borrow;
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
 
-use breakerbox_policy::{Class, Executed, Time};
+use breakerbox_policy::{Class, Time};
 
 use super::admit::AttemptPermits;
 use super::drive::{
@@ -20,6 +20,7 @@ use super::hedge::hedged;
 use super::plan::CallPlan;
 use super::stream::bounded_silence;
 use super::{FailedAttempt, end_outage, refuse_at_once};
+use crate::attempt_progress::AttemptProgress;
 use crate::breaker::hedge_member::HedgeMember;
 use crate::call_options::CallOptions;
 use crate::deadline;
@@ -253,7 +254,8 @@ where
             }
             Some(Err(InjectedFailure)) => (Err(AttemptError::Injected), InjectedFailure.verdict()),
             None => {
-                let error = AttemptError::TimedOut(plan.exceeded(times.1), Executed::Maybe);
+                let executed = AttemptProgress::executed(plan.progress);
+                let error = AttemptError::TimedOut(plan.exceeded(times.1), executed);
                 (Err(error), shared.timed_out())
             }
         };

@@ -1,5 +1,6 @@
 //! Readiness for calls, for programs that fetch work before they make a call of it.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,13 +28,44 @@ pub struct Readiness {
     pub available: u32,
     /// Time until one could begin, if none could now and the time is known.
     pub retry_after: Option<Duration>,
+    /// The layer that keeps calls back, if none could begin now.
+    pub kept_back_by: Option<ReadinessObstacle>,
+}
+
+/// The layer that keeps calls of a dependency back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReadinessObstacle {
+    /// No worker takes calls: parked, drained, or replaced by the fallbacks.
+    NoWorker,
+    /// The breaker is open, or half-open without a free probe.
+    Breaker,
+    /// The dependency asked for a pause.
+    Pause,
+    /// Calls wait at the rate limit.
+    RateLimit,
+    /// All slots of the bulkhead are taken.
+    Bulkhead,
+}
+
+impl fmt::Display for ReadinessObstacle {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::NoWorker => "no worker takes calls",
+            Self::Breaker => "its breaker is open, or waits for its probes",
+            Self::Pause => "it asked for a pause",
+            Self::RateLimit => "calls wait at its rate limit (rate_limit)",
+            Self::Bulkhead => "all its slots are taken (bulkhead.max_concurrent)",
+        })
+    }
 }
 
 impl Readiness {
-    fn not_before(retry_after: Option<Duration>) -> Self {
+    fn not_before(obstacle: ReadinessObstacle, retry_after: Option<Duration>) -> Self {
         Self {
             available: 0,
             retry_after,
+            kept_back_by: Some(obstacle),
         }
     }
 
@@ -41,14 +73,15 @@ impl Readiness {
         // MSG-10: it asks each layer, takes nothing, and is no call.
         let now = shared.clock.now();
         if shared.route() != Route::Workers {
-            return Self::not_before(None);
+            return Self::not_before(ReadinessObstacle::NoWorker, None);
         }
         let key_breaker = key.and_then(|key| shared.keys.find(key));
         if let Some(gate) = refusing_gate(shared, key_breaker.as_ref()) {
-            return Self::not_before(gate.retry_after());
+            return Self::not_before(ReadinessObstacle::Breaker, gate.retry_after());
         }
         if let Some(pause) = shared.pauses_of(key_breaker.as_deref()).current(now) {
-            return Self::not_before(Some(pause.until.since(now)));
+            let left = pause.until.since(now);
+            return Self::not_before(ReadinessObstacle::Pause, Some(left));
         }
         let rate = shared.rate.read(Arc::clone);
         if rate
@@ -56,7 +89,7 @@ impl Readiness {
             .as_ref()
             .is_some_and(|rate| rate.is_waited_for())
         {
-            return Self::not_before(Some(SOON));
+            return Self::not_before(ReadinessObstacle::RateLimit, Some(SOON));
         }
         let bulkhead = &shared.bulkhead;
         let taken = bulkhead.in_flight().saturating_add(bulkhead.queued());
@@ -66,9 +99,14 @@ impl Readiness {
             _ => u32::MAX,
         };
         let available = bulkhead.limit(now).saturating_sub(taken).min(permits);
-        Self {
-            available,
-            retry_after: (available == 0).then_some(SOON),
+        match (available, permits) {
+            (0, 0) => Self::not_before(ReadinessObstacle::Breaker, Some(SOON)),
+            (0, _) => Self::not_before(ReadinessObstacle::Bulkhead, Some(SOON)),
+            _ => Self {
+                available,
+                retry_after: None,
+                kept_back_by: None,
+            },
         }
     }
 }

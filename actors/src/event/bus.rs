@@ -157,6 +157,11 @@ impl EventBus {
         self.outages.fetch_add(1, Ordering::Relaxed) + 1
     }
 
+    /// Makes the numbers of new outages follow this one.
+    pub(crate) fn number_outages_after(&self, last: u64) {
+        self.outages.fetch_max(last, Ordering::Relaxed);
+    }
+
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<Event> {
         self.lock().stream.subscribe()
     }
@@ -277,6 +282,7 @@ fn log(event: &Event) {
         | EventKind::ReloadRefused { .. }
         | EventKind::Chaos { .. }
         | EventKind::ErrorShare { .. }
+        | EventKind::NoAnswers { .. }
         | EventKind::Quarantined { .. } => {
             tracing::warn!(id, subject, "{}", event.kind);
         }

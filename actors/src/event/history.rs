@@ -111,6 +111,7 @@ enum OutageEnd {
     Started,
     SetRight,
     ErrorsOver,
+    NoAnswersOver,
 }
 
 impl OutageEnd {
@@ -125,6 +126,7 @@ impl OutageEnd {
             EventKind::Parked { .. } => Some(Self::Started),
             EventKind::Misconfigured { .. } => Some(Self::SetRight),
             EventKind::ErrorShare { .. } => Some(Self::ErrorsOver),
+            EventKind::NoAnswers { .. } => Some(Self::NoAnswersOver),
             _ => None,
         }
     }
@@ -141,6 +143,7 @@ impl OutageEnd {
             Self::Started => matches!(kind, EventKind::Started { .. }),
             Self::SetRight => matches!(kind, EventKind::SetRight),
             Self::ErrorsOver => matches!(kind, EventKind::ErrorsOver),
+            Self::NoAnswersOver => matches!(kind, EventKind::NoAnswersOver),
         }
     }
 }

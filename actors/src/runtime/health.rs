@@ -64,6 +64,10 @@ pub(super) fn health<D: Dependency>(
         let reason = "it refuses our configuration".to_owned();
         return rated(is_served(core, recent, outage), reason);
     }
+    if let Some(figures) = shared.noted_hang() {
+        // HLT-1: callers that give up get nothing, and no other caller gets an own answer.
+        return rated(recent.by_fallback > 0, format!("it hangs: {figures}"));
+    }
     // HLT-1: what callers get, although nothing is in the way of their calls.
     match recent.judge(&shared.settings().health) {
         ServiceLevel::Good => {}

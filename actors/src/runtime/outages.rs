@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use breakerbox_policy::Outage;
+use breakerbox_policy::{Outage, Time};
 
 use super::Runtime;
 use crate::runtime::status::DependencyStatus;
@@ -72,6 +72,22 @@ impl Runtime {
         let mut all = self.all_shared().into_iter();
         let shared = all.find(|shared| shared.acknowledge_outage(id, by, note))?;
         Some(shared.name.to_string())
+    }
+
+    /// Makes the numbers of new outages follow this one, so that those of an earlier process can be
+    /// kept beside them.
+    pub fn number_outages_after(&self, last: u64) {
+        self.inner.around.events.number_outages_after(last);
+    }
+
+    /// Returns the outage that a dependency had at this time, if it is kept. It looks at no answers,
+    /// so a listener of events may call it.
+    #[must_use]
+    pub fn outage_at(&self, name: &str, at: Time) -> Option<Outage> {
+        let kept = self.shared(name)?.kept_outages();
+        let covers =
+            |outage: &Outage| outage.since <= at && outage.ended.is_none_or(|ended| at <= ended);
+        kept.into_iter().find(covers)
     }
 
     fn all_shared(&self) -> Vec<Arc<Shared>> {

@@ -86,6 +86,9 @@ impl<S: Deref<Target = Shared>> CallRecord<S> {
     /// failed.
     pub(crate) fn close_failed<E>(mut self, error: &CallError<E>) {
         self.is_neutral |= is_neutral(error);
+        if let CallError::Overloaded { limit, .. } = error {
+            self.shared.note_overload(limit);
+        }
         self.close(if error.is_refusal() {
             CallResult::Refused
         } else {

@@ -8,15 +8,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use breakerbox_policy::{
-    Acknowledgement, BreakerCause, BreakerEvent, CauseKind, Class, FailureNote, Outage,
-    OutageCause, OutageCondition, OutageLog, ProbeNote, ServiceLevel, State, Symptom, Time,
-    limit_reached,
+    Acknowledgement, BreakerCause, BreakerEvent, CauseKind, Class, FailureNote, GIVE_UP_MINIMUM,
+    HangFigures, Outage, OutageCause, OutageCondition, OutageLog, ProbeNote, Rate, ServiceLevel,
+    State, Symptom, Time, UnansweredCalls, limit_reached,
 };
 
 use super::Shared;
+use super::counts::CountsView;
+use crate::bulkhead_limit::BulkheadLimit;
 use crate::event::EventKind;
 use crate::redact::redact;
 use crate::sync::{LockExt, Mutex};
+use crate::time_limit::TimeLimit;
 use crate::verdict::Verdict;
 
 /// Time between two looks at the share of errors that errors themselves cause.
@@ -27,6 +30,7 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(crate) struct OutageState {
     log: Mutex<OutageLog>,
     last_failure: Mutex<Option<FailureNote>>,
+    unanswered: Mutex<UnansweredCalls>,
     /// Time of the last look at the share of errors, in nanoseconds; zero before the first.
     looked_at: AtomicU64,
 }
@@ -42,13 +46,32 @@ impl Shared {
     /// Notes an attempt that failed after this time, as the cause of an outage that it may begin.
     pub(crate) fn note_failure(&self, verdict: &Verdict, after: Duration) {
         let is_timeout = verdict.symptom == Some(Symptom::Timeout);
-        let limit = is_timeout.then(|| limit_reached(&self.settings().timeout, after));
-        *self.outages.last_failure.acquire() = Some(FailureNote {
+        let settings = self.settings();
+        let known = verdict.limit.filter(|_| is_timeout).map(TimeLimit::name);
+        let reached = || limit_reached(&settings.timeout, after).filter(|_| is_timeout);
+        let is_idle = verdict.limit == Some(TimeLimit::Idle);
+        let silence = settings.timeout.idle.filter(|_| is_idle);
+        self.set_last_failure(FailureNote {
             symptom: verdict.symptom,
             words: verdict.cause,
-            after,
-            limit: limit.flatten(),
+            after: silence.unwrap_or(after),
+            limit: known.or_else(reached),
+            ..FailureNote::default()
         });
+    }
+
+    /// Notes a call that found no room in the bulkhead, as the cause of an outage that such calls may
+    /// begin.
+    pub(crate) fn note_overload(&self, limit: &BulkheadLimit) {
+        self.set_last_failure(FailureNote {
+            limit: Some(limit.keys().0),
+            is_overload: true,
+            ..FailureNote::default()
+        });
+    }
+
+    fn set_last_failure(&self, note: FailureNote) {
+        *self.outages.last_failure.acquire() = Some(note);
     }
 
     /// Notes a change of the dependency's own breaker. Its lock is held.
@@ -156,35 +179,107 @@ impl Shared {
         let now = self.clock.now();
         let nanos = now.as_nanos().max(1);
         self.outages.looked_at.store(nanos, Ordering::Relaxed);
+        let told = [self.look_at_errors(now), self.look_at_silence(now)];
+        for kind in told.into_iter().flatten() {
+            self.events.emit(&self.name, kind);
+        }
+    }
+
+    fn look_at_errors(&self, now: Time) -> Option<EventKind> {
         let recent = self.totals.recent_answers(now).counts;
         let level = recent.judge(&self.settings().health);
-        let kind = {
-            let mut log = self.outages.log.acquire();
-            let answers = self.totals.answers();
-            let lasts = log.has(OutageCondition::Errors);
-            match level {
-                ServiceLevel::Good if lasts => {
-                    log.end(now, OutageCondition::Errors, answers);
-                    EventKind::ErrorsOver
-                }
-                // Another condition explains the errors.
-                ServiceLevel::Degraded | ServiceLevel::Down if !lasts && !log.stands() => {
-                    let kind = EventKind::ErrorShare {
-                        errors: recent.errors,
-                        calls: recent.calls(),
-                        is_down: level == ServiceLevel::Down,
-                    };
-                    let last = self.outages.last_failure().unwrap_or_default();
-                    log.begin(now, OutageCondition::Errors, answers, || {
-                        let cause = OutageCause::of_failure(&last, kind.to_string());
-                        (self.events.next_outage(), cause)
-                    });
-                    kind
-                }
-                _ => return,
+        let mut log = self.outages.log.acquire();
+        let answers = self.totals.answers();
+        let lasts = log.has(OutageCondition::Errors);
+        match level {
+            ServiceLevel::Good if lasts => {
+                log.end(now, OutageCondition::Errors, answers);
+                Some(EventKind::ErrorsOver)
             }
+            // Another condition explains the errors.
+            ServiceLevel::Degraded | ServiceLevel::Down if !lasts && !log.stands() => {
+                let kind = EventKind::ErrorShare {
+                    errors: recent.errors,
+                    calls: recent.calls(),
+                    is_down: level == ServiceLevel::Down,
+                };
+                let last = self.outages.last_failure().unwrap_or_default();
+                let has_begun = log.begin(now, OutageCondition::Errors, answers, || {
+                    let cause = OutageCause::of_failure(&last, kind.to_string());
+                    (self.events.next_outage(), cause)
+                });
+                if has_begun {
+                    // HLT-2: the errors that are too many are its own.
+                    log.count_from(answers.since(recent));
+                }
+                Some(kind)
+            }
+            _ => None,
+        }
+    }
+
+    /// Looks at the callers that gave up while no call was answered.
+    fn look_at_silence(&self, now: Time) -> Option<EventKind> {
+        let hang = self.hang(now);
+        let mut log = self.outages.log.acquire();
+        let lasts = log.has(OutageCondition::Unanswered);
+        let answers = self.totals.answers();
+        match hang {
+            None if lasts => {
+                log.end(now, OutageCondition::Unanswered, answers);
+                // What failed before says nothing of the dependency that answers again.
+                self.totals.judge_from(now);
+                Some(EventKind::NoAnswersOver)
+            }
+            // HLT-1: calls that hang for all callers are an outage, although no attempt has failed.
+            Some(figures) if !lasts && !log.stands() => {
+                log.begin(now, OutageCondition::Unanswered, answers, || {
+                    (self.events.next_outage(), OutageCause::of_hang(figures))
+                });
+                Some(EventKind::NoAnswers { figures })
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns the figures of callers that gave up, if the dependency hangs for all of them.
+    fn hang(&self, now: Time) -> Option<HangFigures> {
+        let calls = self.outages.unanswered.acquire();
+        calls
+            .is_suspected()
+            .then(|| calls.hang(now, self.answered()))?
+    }
+
+    /// Returns the figures of the hang that is a part of the present outage.
+    pub(crate) fn noted_hang(&self) -> Option<HangFigures> {
+        let is_noted = self.outages.log.acquire().has(OutageCondition::Unanswered);
+        self.hang(self.clock.now()).filter(|_| is_noted)
+    }
+
+    /// Number of attempts that the dependency has answered, or begun to answer.
+    fn answered(&self) -> u64 {
+        let counts = CountsView::of(self);
+        let ended = counts.success + counts.rejected + counts.throttled + counts.misconfigured;
+        ended + self.totals.begun()
+    }
+
+    /// Notes a caller that gave an attempt up after this wait, without an answer. Hold no lock.
+    #[cold]
+    pub(crate) fn note_given_up(&self, waited: Duration, now: Time) {
+        if waited < GIVE_UP_MINIMUM {
+            return;
+        }
+        let usual = || self.totals.recent(Rate::NEARLY_ALL, now);
+        let counted = {
+            let answered = self.answered();
+            let mut calls = self.outages.unanswered.acquire();
+            calls.give_up(now, waited, answered, usual)
         };
-        self.events.emit(&self.name, kind);
+        if counted > 0 {
+            // Before they are counted, so that they belong to the outage.
+            self.look_at_answers();
+            self.totals.count_unanswered(counted, now);
+        }
     }
 
     fn begin_outage(

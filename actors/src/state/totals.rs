@@ -63,12 +63,15 @@ pub(super) enum TotalsCounter {
     Hedges,
     /// Own answers that say nothing of the service, such as a 404: among the primary ones.
     Neutral,
-    /// Calls that ended with an error of the service, without those refused at once.
+    /// Calls that ended with an error of the service, without those refused at once. Among them
+    /// those that were given up while no call was answered.
     Errors,
+    /// Answers of a stream that have begun.
+    Begun,
 }
 
 impl TotalsCounter {
-    const ALL: usize = Self::Errors as usize + 1;
+    const ALL: usize = Self::Begun as usize + 1;
 }
 
 impl TotalsShard {

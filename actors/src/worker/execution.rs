@@ -13,7 +13,7 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use breakerbox_policy::supervision::{PanicReport, StopCause};
-use breakerbox_policy::{Class, Executed, Time};
+use breakerbox_policy::{Class, Time};
 
 use super::inline::InlineExecutor;
 use super::{QueuedJob, Responder, WorkerJob};
@@ -64,7 +64,8 @@ impl CallBounds {
 /// An attempt with a limit of its silence.
 pub(super) struct ProlongedAttempt {
     progress: AttemptProgress,
-    limit: Duration,
+    /// The limit of its silence; `None` for no limit.
+    limit: Option<Duration>,
     deadline: Option<Time>,
 }
 
@@ -74,7 +75,7 @@ impl ProlongedAttempt {
         let progress = job.progress.clone()?;
         Some(Box::new(Self {
             progress,
-            limit: job.attempt_limit?,
+            limit: job.attempt_limit,
             deadline: job.context.deadline,
         }))
     }
@@ -87,7 +88,7 @@ impl ProlongedAttempt {
         let whole = now.since(began);
         // A note may be of an earlier attempt.
         let silent = self.progress.silent_for()?.min(whole);
-        let left = self.limit.checked_sub(silent)?;
+        let left = self.limit?.checked_sub(silent)?;
         let until = earliest(Some(now.after(left)), self.deadline);
         until.filter(|until| *until > now)
     }
@@ -204,7 +205,9 @@ impl<D: Dependency> Execution<D> {
                 _ => TimeLimit::Attempt,
             };
             let exceeded = (limit, now.since(self.began));
-            responder.time_out(now, exceeded, Executed::Maybe);
+            let own = self.prolonged.as_deref();
+            let executed = AttemptProgress::executed(own.map(|own| &own.progress));
+            responder.time_out(now, exceeded, executed);
         }
     }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::outage::HangFigures;
 use crate::{BreakerCause, RoundedDuration, Symptom, TimeoutSettings, TripReason};
 
 /// The latest failure of an attempt.
@@ -16,6 +17,8 @@ pub struct FailureNote {
     pub after: Duration,
     /// The configuration key of the limit that ended it, if it is known.
     pub limit: Option<&'static str>,
+    /// True if there was no room for the call, so that the dependency was not asked.
+    pub is_overload: bool,
 }
 
 /// Kind of a cause.
@@ -34,10 +37,14 @@ pub enum CauseKind {
     Crash,
     /// It answers too slowly.
     Slow,
+    /// It answers no call, and callers give up.
+    Hang,
     /// No worker is left.
     Parked,
     /// It refuses our configuration.
     Misconfigured,
+    /// There is no room for further calls: those in flight take too long, or are too many.
+    Overload,
     /// Another failure.
     Other,
 }
@@ -53,8 +60,10 @@ impl CauseKind {
             Self::Reset => "reset",
             Self::Crash => "crash",
             Self::Slow => "slow",
+            Self::Hang => "hang",
             Self::Parked => "parked",
             Self::Misconfigured => "misconfigured",
+            Self::Overload => "overload",
             Self::Other => "other",
         }
     }
@@ -83,6 +92,7 @@ impl FailureNote {
             Some(Symptom::Timeout) => CauseKind::Timeout,
             Some(Symptom::Reset) => CauseKind::Reset,
             Some(Symptom::Crash) => CauseKind::Crash,
+            None if self.is_overload => CauseKind::Overload,
             None => CauseKind::Other,
         }
     }
@@ -103,7 +113,11 @@ impl fmt::Display for FailureNote {
                 write!(out, "{symptom} from the dependency")
             }
             Some(Symptom::Timeout) => {
-                write!(out, "no answer within {}", RoundedDuration(self.after))?;
+                let what = match self.limit {
+                    Some("timeout.idle") => "an answer that stopped for",
+                    _ => "no answer within",
+                };
+                write!(out, "{what} {}", RoundedDuration(self.after))?;
                 match self.limit {
                     // EDGE-8: the limit that cut is named.
                     Some(limit) => write!(out, " ({limit})"),
@@ -113,6 +127,10 @@ impl fmt::Display for FailureNote {
             Some(Symptom::Connect) => out.write_str(or("no connection")),
             Some(Symptom::Reset) => out.write_str(or("connection lost")),
             Some(Symptom::Crash) => out.write_str(or("a worker crashed")),
+            None if self.is_overload => match self.limit {
+                Some(limit) => write!(out, "no room for further calls ({limit})"),
+                None => out.write_str("no room for further calls"),
+            },
             None => out.write_str(or("its calls fail")),
         }
     }
@@ -149,6 +167,13 @@ impl OutageCause {
             (_, Some(last)) => Self::of_failure(last, rule),
             (_, None) => Self::of_failure(&FailureNote::default(), rule),
         }
+    }
+
+    /// The cause of an outage in which callers give up, and no call is answered.
+    #[must_use]
+    pub fn of_hang(figures: HangFigures) -> Self {
+        let rule = "callers give up, and no call is answered".to_owned();
+        Self::of_kind(CauseKind::Hang, format!("it hangs: {figures}"), rule)
     }
 
     /// A cause without a failed attempt.

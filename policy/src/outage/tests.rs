@@ -16,6 +16,13 @@ fn errors(errors: u64) -> AnswerCounts {
     }
 }
 
+fn own(own: u64) -> AnswerCounts {
+    AnswerCounts {
+        own,
+        ..AnswerCounts::default()
+    }
+}
+
 fn trip() -> BreakerCause {
     BreakerCause::Tripped {
         reason: TripReason::Consecutive {
@@ -102,11 +109,17 @@ fn hlt_2_an_outage_lasts_until_its_last_condition_is_gone() {
 #[test]
 fn hlt_2_the_last_fifty_are_kept_beside_the_one_that_stands() {
     let mut log = OutageLog::default();
+    let opened = |log: &mut OutageLog, seconds: u64, id| {
+        let condition = OutageCondition::BreakerOpen;
+        log.begin(at(seconds), condition, own(id), || {
+            (id, cause(Symptom::Status(500)))
+        })
+    };
     for id in 1..=60 {
-        assert!(opened(&mut log, id * 10, id, 0));
-        assert!(log.end(at(id * 10 + 5), OutageCondition::BreakerOpen, errors(0)));
+        assert!(opened(&mut log, id * 10, id));
+        assert!(log.end(at(id * 10 + 5), OutageCondition::BreakerOpen, own(id)));
     }
-    assert!(opened(&mut log, 700, 61, 0));
+    assert!(opened(&mut log, 700, 61));
     let kept: Vec<u64> = log.ended().map(|outage| outage.id).collect();
     assert_eq!(kept, (11..=60).rev().collect::<Vec<_>>());
     assert_eq!(log.standing(errors(0)).unwrap().id, 61);
@@ -119,7 +132,11 @@ fn hlt_2_a_worker_that_starts_and_ends_again_is_one_outage() {
         log.begin(
             at(seconds),
             OutageCondition::NoWorker,
-            errors(seconds),
+            AnswerCounts {
+                errors: seconds,
+                own: if seconds > 10 { seconds } else { 0 },
+                by_fallback: 0,
+            },
             || {
                 let text = "exit code 1".to_owned();
                 (
@@ -137,6 +154,39 @@ fn hlt_2_a_worker_that_starts_and_ends_again_is_one_outage() {
     assert_eq!(outage.affected, errors(5));
     assert!(log.end(at(31), OutageCondition::NoWorker, errors(31)));
     assert!(parked(&mut log, 91, 2), "a minute later it is another one");
+}
+
+#[test]
+fn hlt_2_probes_that_succeed_while_all_calls_fail_divide_no_outage() {
+    let mut log = OutageLog::default();
+    assert!(opened(&mut log, 10, 1, 0));
+    let note = Acknowledgement {
+        by: "ann".to_owned(),
+        note: "on it".to_owned(),
+        at: at(11),
+    };
+    assert!(log.acknowledge(1, note.clone()));
+    for round in 1..=20 {
+        let (ends, begins) = (round * 100, round * 100 + 90);
+        assert!(log.end(at(ends), OutageCondition::BreakerOpen, errors(round)));
+        assert!(!opened(&mut log, begins, 2, round + 1), "it goes on");
+    }
+    let outage = log.standing(errors(30)).unwrap();
+    assert_eq!((outage.id, outage.since), (1, at(10)));
+    assert_eq!(outage.acknowledged, Some(note));
+    assert_eq!(log.ended().count(), 0);
+    // One call that is answered, and it is another one.
+    assert!(log.end(at(3_000), OutageCondition::BreakerOpen, own(4)));
+    let begun = log.begin(at(3_001), OutageCondition::BreakerOpen, own(5), || {
+        (2, cause(Symptom::Status(500)))
+    });
+    assert!(begun);
+    // A dependency that was not called for long may have been well.
+    assert!(log.end(at(4_000), OutageCondition::BreakerOpen, own(5)));
+    let begun = log.begin(at(7_600), OutageCondition::BreakerOpen, own(5), || {
+        (3, cause(Symptom::Status(500)))
+    });
+    assert!(begun);
 }
 
 #[test]
@@ -164,6 +214,7 @@ fn edge_8_a_cause_says_what_failed() {
             words,
             after,
             limit,
+            ..FailureNote::default()
         };
         OutageCause::of_trip(&trip(), Some(&note)).text
     };
@@ -177,6 +228,10 @@ fn edge_8_a_cause_says_what_failed() {
         "no answer within 5 s (timeout.attempt)"
     );
     assert_eq!(
+        said(Some(Symptom::Timeout), None, 5_000, Some("timeout.idle")),
+        "an answer that stopped for 5 s (timeout.idle)"
+    );
+    assert_eq!(
         said(Some(Symptom::Crash), None, 1, None),
         "a worker crashed"
     );
@@ -186,6 +241,22 @@ fn edge_8_a_cause_says_what_failed() {
         refused.text,
         "401 from the dependency: it refuses our configuration"
     );
+}
+
+#[test]
+fn edge_8_a_full_bulkhead_is_named_as_a_cause() {
+    let note = FailureNote {
+        limit: Some("bulkhead.max_concurrent"),
+        is_overload: true,
+        ..FailureNote::default()
+    };
+    let cause = OutageCause::of_failure(&note, String::new());
+    assert_eq!(cause.kind, CauseKind::Overload);
+    assert_eq!(
+        cause.text,
+        "no room for further calls (bulkhead.max_concurrent)"
+    );
+    assert_eq!(cause.limit, Some("bulkhead.max_concurrent"));
 }
 
 #[test]

@@ -4,12 +4,14 @@ use std::io::{self, Write};
 
 use breakerbox_actors::printable_json;
 use clap::{Args, Subcommand};
+use clap_complete::ArgValueCandidates;
 use serde_json::{Value, json};
 
 use super::client::{ClientError, RemoteAdmin};
 use super::table::plain;
 use super::{AdminTarget, run, tell};
 use crate::cli::ExitReason;
+use crate::cli::completion::dependency_names;
 
 /// Arguments of `alerts`.
 #[derive(Debug, Args)]
@@ -36,6 +38,7 @@ enum AlertStep {
 #[derive(Debug, Args)]
 struct AckArgs {
     /// Name of the dependency
+    #[arg(add = ArgValueCandidates::new(dependency_names))]
     name: String,
     /// Note for the others, recorded with the outage and in the audit event
     #[arg(long, value_name = "TEXT")]

@@ -152,6 +152,9 @@ impl RemoteAdmin {
         let status = response.status();
         let body = self.read(response).await?;
         let problem: Value = serde_json::from_slice(&body).map_err(|_| self.stranger())?;
+        if is_of_gateway(&problem) {
+            return Err(self.gateway());
+        }
         let text = |field: &str| problem[field].as_str().map(plain);
         let mut told = text("detail").unwrap_or_else(|| status.to_string());
         if let Some(given) = text("given") {
@@ -194,10 +197,25 @@ impl RemoteAdmin {
         ))
     }
 
+    fn gateway(&self) -> ClientError {
+        let url = &self.url;
+        ClientError::Refused(format!(
+            "{url} is the gateway of a Breakerbox, for calls; its admin side has an address of its own: \
+             see --admin and admin.bind"
+        ))
+    }
+
     fn stranger(&self) -> ClientError {
         let url = &self.url;
         ClientError::Refused(format!("{url} is not the admin side of a Breakerbox"))
     }
+}
+
+/// Returns true if a problem is the gateway's: only it tells whether a call was executed.
+fn is_of_gateway(problem: &Value) -> bool {
+    let kind = problem["type"].as_str();
+    let is_own = kind.is_some_and(|kind| kind.starts_with("urn:breakerbox:"));
+    is_own && problem["executed"].is_string()
 }
 
 fn parse(given: &str) -> Result<Url, ClientError> {

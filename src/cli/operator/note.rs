@@ -3,12 +3,14 @@
 use std::io::{self, Write};
 
 use clap::Args;
+use clap_complete::ArgValueCandidates;
 use serde_json::json;
 
 use super::client::RemoteAdmin;
 use super::table::plain;
 use super::{AdminTarget, run, tell};
 use crate::cli::ExitReason;
+use crate::cli::completion::dependency_names;
 
 /// Arguments of `note`.
 #[derive(Debug, Args)]
@@ -16,7 +18,7 @@ pub(crate) struct NoteArgs {
     /// Text, such as "deploy 1.2", at most 200 letters
     text: String,
     /// Dependency that it concerns [default: all]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", add = ArgValueCandidates::new(dependency_names))]
     dependency: Option<String>,
     #[command(flatten)]
     place: AdminTarget,

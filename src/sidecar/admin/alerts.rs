@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::auth::{PeerAddress, author};
 use super::events::{bad_query, without_gap};
 use super::operate::{ChangeBody, read};
+use super::outage_book::OutageBook;
 use super::problem::AdminProblem;
 use super::{Admin, AdminState};
 use crate::lock::LockExt as _;
@@ -41,6 +42,7 @@ enum AlertKind {
     Parked,
     Misconfigured,
     Errors,
+    NoAnswers,
 }
 
 impl AlertKind {
@@ -50,6 +52,7 @@ impl AlertKind {
             Self::Parked => "parked",
             Self::Misconfigured => "misconfigured",
             Self::Errors => "errors",
+            Self::NoAnswers => "no_answers",
         }
     }
 }
@@ -102,6 +105,8 @@ pub(super) struct AlertLog {
     all: VecDeque<AlertRecord>,
     /// Id of the last event taken from the history.
     seen: u64,
+    /// Tells which outage an event belongs to.
+    runtime: Option<Runtime>,
 }
 
 #[derive(Debug, Serialize)]
@@ -129,7 +134,10 @@ pub(super) struct AlertFilter {
 impl AlertLog {
     /// Collects the alerts of this runtime, beginning with its recorded events.
     pub(super) fn watch(runtime: &Runtime) -> Arc<Mutex<Self>> {
-        let alerts = Arc::new(Mutex::new(Self::default()));
+        let alerts = Arc::new(Mutex::new(Self {
+            runtime: Some(runtime.clone()),
+            ..Self::default()
+        }));
         let weak = Arc::downgrade(&alerts);
         // Held until the history is processed; new events wait for that moment.
         let mut past = alerts.acquire();
@@ -180,6 +188,10 @@ impl AlertLog {
                 self.raise(event, AlertKind::Errors, event.kind.to_string());
             }
             EventKind::ErrorsOver => self.resolve(event, AlertKind::Errors),
+            EventKind::NoAnswers { .. } => {
+                self.raise(event, AlertKind::NoAnswers, event.kind.to_string());
+            }
+            EventKind::NoAnswersOver => self.resolve(event, AlertKind::NoAnswers),
             EventKind::Removed { .. } => {
                 let gone = |alert: &&mut AlertRecord| {
                     alert.lasts() && dependency_of(&alert.subject) == &*event.subject
@@ -226,18 +238,27 @@ impl AlertLog {
         });
     }
 
-    /// Goes on with an alert that was over for a moment only: a worker that starts and ends again is
-    /// one outage, and so is a share of errors that was under its limit in between.
+    /// Goes on with the alert of an outage that goes on, and with one that was over for a moment
+    /// only: a worker that starts and ends again is one outage, and so is a share of errors that was
+    /// under its limit in between.
     fn reopen(&mut self, event: &Event, kind: AlertKind) -> bool {
-        if !matches!(kind, AlertKind::Parked | AlertKind::Errors) {
-            return false;
-        }
+        let begun = self.outage_at(event);
+        let is_same = matches!(
+            kind,
+            AlertKind::Parked | AlertKind::Errors | AlertKind::NoAnswers
+        );
         let is_recent = |alert: &&mut AlertRecord| {
             let recent = |over| event.at.since(over) < MOMENT;
-            alert.kind == kind
+            let is_moment = is_same
+                && alert.kind == kind
                 && alert.subject == event.subject
-                && alert.stage == AlertStage::Resolved
-                && alert.over.is_some_and(recent)
+                && alert.over.is_some_and(recent);
+            // HLT-2: an outage that goes on has the alert that it had.
+            let is_same_outage = begun.as_ref().is_some_and(|outage| {
+                let is_older = alert.over.is_some_and(|over| outage.since < over);
+                is_older && alert.is_of(scope_of(&event.subject), outage)
+            });
+            alert.stage == AlertStage::Resolved && (is_moment || is_same_outage)
         };
         let Some(alert) = self.all.iter_mut().rev().find(is_recent) else {
             return false;
@@ -249,6 +270,12 @@ impl AlertLog {
             None => AlertStage::Active,
         };
         true
+    }
+
+    /// Returns the outage of the event's dependency at its time.
+    fn outage_at(&self, event: &Event) -> Option<Outage> {
+        let runtime = self.runtime.as_ref()?;
+        runtime.outage_at(scope_of(&event.subject), event.at)
     }
 
     fn resolve(&mut self, event: &Event, kind: AlertKind) {
@@ -376,13 +403,11 @@ pub(super) async fn acknowledge(
 ) -> Result<Json<AlertView>, AdminProblem> {
     let reason = read(body)?.reason;
     let by = author(peer.map(|peer| peer.0));
-    deal_with(
-        &admin,
-        &id,
-        (AlertStage::Acknowledged, "acknowledge"),
-        &by,
-        reason,
-    )
+    let step = (AlertStage::Acknowledged, "acknowledge");
+    let done = deal_with(&admin, &id, step, &by, reason)?;
+    // HLT-3: in the file before the answer.
+    OutageBook::write(&admin.inner).await;
+    Ok(done)
 }
 
 pub(super) async fn clear(

@@ -270,6 +270,10 @@ fn details(inner: &AdminState, kind: &EventKind) -> Map<String, Value> {
             calls,
             is_down,
         } => json!({ "errors": errors, "calls": calls, "down": is_down }),
+        EventKind::NoAnswers { figures } => json!({
+            "callers": figures.calls,
+            "after_ms": millis(figures.after),
+        }),
         EventKind::Reloaded { by, changed, waits } => {
             json!({ "by": by, "changed": changed, "waits": waits })
         }

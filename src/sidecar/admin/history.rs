@@ -17,6 +17,7 @@ use tokio::runtime::Handle;
 
 use super::dependencies::millis;
 use super::events::bad_query;
+use super::kept_history::{self, EarlierMinutes, WholeDay};
 use super::problem::AdminProblem;
 use super::series::{CallSums, DependencySeries, FINE, SeriesStretch};
 use super::{Admin, AdminState};
@@ -26,10 +27,15 @@ use crate::lock::LockExt as _;
 /// Number of fine buckets that are one of the overview: 30 s, as wide as a pixel of its charts.
 const OVERVIEW: u64 = 6;
 
+/// Number of samples from one write of the history to the next: a minute.
+const SAMPLES_A_WRITE: u64 = 12;
+
 /// The past of all dependencies.
 #[derive(Debug)]
 pub(super) struct CallHistory {
     sampled: Mutex<SampledDependencies>,
+    /// The last day before this process.
+    pub(super) earlier: EarlierMinutes,
     /// True while a task takes the samples.
     is_kept: AtomicBool,
 }
@@ -59,8 +65,25 @@ impl CallHistory {
         let all = all.collect();
         Self {
             sampled: Mutex::new(SampledDependencies { last: now, all }),
+            earlier: EarlierMinutes::default(),
             is_kept: AtomicBool::new(false),
         }
+    }
+
+    /// Returns the last day of each dependency.
+    pub(super) fn days(&self, inner: &AdminState) -> Vec<(String, WholeDay)> {
+        let days: Vec<(String, SeriesStretch)> = {
+            let sampled = self.sampled.acquire();
+            let all = sampled.all.iter();
+            all.map(|(name, known)| (name.clone(), known.series.day()))
+                .collect()
+        };
+        let whole = days.into_iter().map(|(name, day)| {
+            let began = inner.stamps.timestamp(day.begin());
+            let whole = self.earlier.before(&name, began, &day);
+            (name, whole)
+        });
+        whole.collect()
     }
 
     /// Records what has ended since the last sample.
@@ -123,10 +146,15 @@ struct HistoryKeeper(Weak<AdminState>);
 
 impl HistoryKeeper {
     async fn run(self) {
+        let mut samples: u64 = 0;
         while let Some(wait) = self.wait() {
             tokio::time::sleep(wait).await;
             if let Some(inner) = self.0.upgrade() {
                 inner.history.sample(&inner.runtime);
+                samples += 1;
+                if samples % SAMPLES_A_WRITE == 0 {
+                    kept_history::write(&inner).await;
+                }
             }
         }
     }
@@ -175,9 +203,9 @@ pub(super) async fn one(
     wanted: Result<Query<SeriesQuery>, QueryRejection>,
 ) -> Result<Json<SeriesView>, AdminProblem> {
     let Query(wanted) = wanted.map_err(|bad| bad_query(&bad))?;
-    let read = match wanted.step.as_deref() {
-        None | Some("5s") => DependencySeries::hour,
-        Some("1m") => DependencySeries::day,
+    let (read, is_day) = match wanted.step.as_deref() {
+        None | Some("5s") => (DependencySeries::hour as fn(&_) -> _, false),
+        Some("1m") => (DependencySeries::day as fn(&_) -> _, true),
         Some(other) => {
             let problem = AdminProblem::new(400, "bad-query", "there is no such step");
             return Err(problem
@@ -192,7 +220,12 @@ pub(super) async fn one(
         sampled.all.get(&name).map(|known| read(&known.series))
     };
     let stretch = stretch.ok_or_else(|| AdminProblem::unknown_dependency(&inner.runtime, &name))?;
-    Ok(Json(view(inner, name, &stretch)))
+    if !is_day {
+        return Ok(Json(view(inner, name, &stretch)));
+    }
+    let began = inner.stamps.timestamp(stretch.begin());
+    let day = inner.history.earlier.before(&name, began, &stretch);
+    Ok(Json(shown(name, stretch.width, &day)))
 }
 
 /// Handles `GET /api/series`: the last hour of all dependencies, in steps of 30 s.
@@ -210,11 +243,19 @@ pub(super) async fn all(State(admin): State<Admin>) -> Json<Vec<SeriesView>> {
 }
 
 fn view(inner: &AdminState, dependency: String, stretch: &SeriesStretch) -> SeriesView {
+    let whole = WholeDay {
+        begin: inner.stamps.timestamp(stretch.begin()),
+        buckets: stretch.buckets.clone(),
+    };
+    shown(dependency, stretch.width, &whole)
+}
+
+fn shown(dependency: String, width: Duration, stretch: &WholeDay) -> SeriesView {
     let all = || stretch.buckets.iter();
     SeriesView {
         dependency,
-        step_ms: millis(stretch.width),
-        begin: inner.stamps.of(stretch.begin()),
+        step_ms: millis(width),
+        begin: super::timestamps::format(stretch.begin),
         calls: all().map(|one| one.map(|one| one.calls)).collect(),
         errors: all().map(|one| one.map(|one| one.errors)).collect(),
         fallback: all().map(|one| one.map(|one| one.fallback)).collect(),

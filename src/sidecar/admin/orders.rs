@@ -15,6 +15,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Admin;
+use super::kept_history::{self, KeptMinutes};
+use super::outage_book;
+use super::outage_record::OutageRecord;
 use crate::lock::LockExt as _;
 use crate::sidecar::state_file::{StateFile, StateFileError};
 use crate::{Runtime, StandingOrder};
@@ -32,6 +35,8 @@ pub struct OrderFile {
 struct OrderState {
     file: StateFile,
     orders: Mutex<BTreeMap<String, OrderRecord>>,
+    /// Outages and minutes of earlier processes, until the admin side takes them over.
+    earlier: Mutex<(Vec<OutageRecord>, BTreeMap<String, KeptMinutes>)>,
     /// Serializes orders with their writes: the file has the order that was carried out last.
     turn: tokio::sync::Mutex<()>,
 }
@@ -97,6 +102,8 @@ impl OrderFile {
     pub fn restore(path: &Path, runtime: &Runtime) -> Result<Self, StateFileError> {
         let file = StateFile::open(path)?;
         let orders = records(file.section(SECTION), path)?;
+        let outages = outage_book::records(file.section(outage_book::SECTION), path)?;
+        let minutes = kept_history::minutes(file.section(kept_history::SECTION), path)?;
         let wall = runtime.clock().wall();
         let mut standing = BTreeMap::new();
         for (name, order) in orders {
@@ -111,6 +118,7 @@ impl OrderFile {
             inner: Arc::new(OrderState {
                 file,
                 orders: Mutex::new(standing),
+                earlier: Mutex::new((outages, minutes)),
                 turn: tokio::sync::Mutex::default(),
             }),
         })
@@ -120,8 +128,21 @@ impl OrderFile {
     #[cfg(feature = "cli")]
     pub(crate) fn check(path: &Path) -> Result<(), StateFileError> {
         crate::sidecar::state_file::check(path, |sections| {
+            let outages = sections.get(outage_book::SECTION).cloned();
+            outage_book::records(outages, path)?;
+            let minutes = sections.get(kept_history::SECTION).cloned();
+            kept_history::minutes(minutes, path)?;
             records(sections.get(SECTION).cloned(), path).map(drop)
         })
+    }
+
+    pub(super) fn file(&self) -> StateFile {
+        self.inner.file.clone()
+    }
+
+    /// Returns the outages and the minutes that the file had at its start.
+    pub(super) fn take_earlier(&self) -> (Vec<OutageRecord>, BTreeMap<String, KeptMinutes>) {
+        std::mem::take(&mut *self.inner.earlier.acquire())
     }
 
     /// The names of the dependencies with an order.

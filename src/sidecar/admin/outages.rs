@@ -8,8 +8,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::{Extension, Json};
 use breakerbox_policy::{
-    AnswerCounts, CauseKind, HEALTH_MINIMUM_CALLS, HEALTH_SPAN, Outage, ProbeNote, RoundedDuration,
-    State as Breaker,
+    CauseKind, HEALTH_MINIMUM_CALLS, HEALTH_SPAN, Outage, RoundedDuration, State as Breaker,
 };
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +16,8 @@ use super::auth::{PeerAddress, author};
 use super::dependencies::millis;
 use super::events::bad_query;
 use super::operate::{ChangeBody, read};
+use super::outage_book::OutageBook;
+use super::outage_record::OutageRecord;
 use super::problem::AdminProblem;
 use super::{Admin, AdminState};
 use crate::sidecar::names::health_name;
@@ -26,57 +27,16 @@ use breakerbox_actors::redact;
 /// An outage, as API clients see it.
 #[derive(Debug, Serialize)]
 pub(super) struct OutageView {
-    id: u64,
-    dependency: String,
-    since: String,
-    /// `None` while it stands.
-    ended: Option<String>,
+    #[serde(flatten)]
+    record: OutageRecord,
     lasts_ms: u64,
-    cause: CauseView,
-    /// Number of probes with a result.
-    probes: u64,
-    probes_failed: u64,
-    last_probe: Option<ProbeView>,
     /// Number of calls since its begin that ended with an error; as in `affected`.
     failed: u64,
-    affected: AffectedView,
     /// Time until the next probe; `None` if none is planned.
     next_probe_ms: Option<u64>,
     waits_for_call: bool,
-    ack: Option<AckView>,
     /// The outage in a sentence; `None` once it has ended.
     line: Option<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct CauseView {
-    kind: &'static str,
-    text: String,
-    status: Option<u16>,
-    limit: Option<&'static str>,
-    rule: String,
-}
-
-#[derive(Debug, Serialize)]
-struct ProbeView {
-    at: String,
-    succeeded: bool,
-    text: String,
-}
-
-/// Answers to callers since the begin of an outage.
-#[derive(Debug, Serialize)]
-struct AffectedView {
-    calls: u64,
-    errors: u64,
-    by_fallback: u64,
-}
-
-#[derive(Debug, Serialize)]
-struct AckView {
-    by: String,
-    note: String,
-    at: String,
 }
 
 /// The answers that callers got in the last seconds.
@@ -108,18 +68,16 @@ pub(super) async fn list(
     wanted: Result<Query<OutageFilter>, QueryRejection>,
 ) -> Result<Json<Vec<OutageView>>, AdminProblem> {
     let Query(wanted) = wanted.map_err(|bad| bad_query(&bad))?;
-    let fits = |dependency: &str, outage: &Outage| {
-        wanted
-            .dependency
-            .as_deref()
-            .is_none_or(|name| name == dependency)
+    let fits = |one: &OutageRecord| {
+        let name = wanted.dependency.as_deref();
+        name.is_none_or(|name| name == one.dependency)
             && wanted
                 .standing
-                .is_none_or(|stands| stands == outage.ended.is_none())
+                .is_none_or(|stands| stands == one.ended.is_none())
     };
-    let kept = admin.runtime().outages().into_iter();
-    let kept = kept.filter(|one| fits(&one.dependency, &one.outage));
-    let all = kept.map(|one| of_dependency(&admin, &one.dependency, &one.outage));
+    let mut all = admin.inner.outages.list(&admin.inner);
+    all.retain(fits);
+    let all = all.into_iter().map(|one| with_status(&admin, one));
     Ok(Json(all.collect()))
 }
 
@@ -140,21 +98,30 @@ pub(super) async fn acknowledge(
     let number: u64 = id.parse().map_err(|_| unknown())?;
     let runtime = admin.runtime();
     let name = runtime.acknowledge_outage(number, &by, &note);
+    let is_present = name.is_some();
+    let kept = &admin.inner.outages;
+    let name = name.or_else(|| kept.acknowledge(&admin.inner, number, (&by, &note)));
     let name = name.ok_or_else(unknown)?;
-    let kept = runtime.outages().into_iter();
-    let found = kept.map(|one| one.outage).find(|one| one.id == number);
-    let outage = found.ok_or_else(unknown)?;
-    admin.alerts().acknowledge_with(&name, &outage, &by, &note);
+    if is_present {
+        let kept = runtime.outages().into_iter();
+        let found = kept.map(|one| one.outage).find(|one| one.id == number);
+        let outage = found.ok_or_else(unknown)?;
+        admin.alerts().acknowledge_with(&name, &outage, &by, &note);
+    }
     runtime.note_operation(&name, "acknowledge", &by, &note);
-    Ok(Json(of_dependency(&admin, &name, &outage)))
+    // HLT-3: in the file before the answer.
+    OutageBook::write(&admin.inner).await;
+    let all = kept.list(&admin.inner);
+    let found = all.into_iter().find(|one| one.id == number);
+    Ok(Json(with_status(&admin, found.ok_or_else(unknown)?)))
 }
 
 /// Shows an outage, with the present state of its dependency if it stands.
-fn of_dependency(admin: &Admin, name: &str, outage: &Outage) -> OutageView {
-    let stands = outage.ended.is_none();
-    let status = stands.then(|| admin.runtime().status(name)).flatten();
-    let shown = status.map(super::dependencies::shown);
-    view(&admin.inner, name, outage, shown.as_ref())
+fn with_status(admin: &Admin, record: OutageRecord) -> OutageView {
+    let stands = record.ended.is_none();
+    let status = stands.then(|| admin.runtime().status(&record.dependency));
+    let shown = status.flatten().map(super::dependencies::shown);
+    shown_record(&admin.inner, record, shown.as_ref())
 }
 
 /// Shows an outage. `status`: the state of its dependency, if it stands.
@@ -164,49 +131,32 @@ pub(super) fn view(
     outage: &Outage,
     status: Option<&DependencyStatus>,
 ) -> OutageView {
-    let stamp = |at| inner.stamps.of(at);
-    let until = outage.ended.unwrap_or_else(|| inner.stamps.now());
-    let AnswerCounts {
-        by_fallback,
-        errors,
-        ..
-    } = outage.affected;
-    let probe = |probe: &ProbeNote| ProbeView {
-        at: stamp(probe.at),
-        succeeded: probe.succeeded,
-        text: redact(&probe.text).into_owned(),
-    };
+    shown_record(inner, OutageRecord::of(inner, name, outage), status)
+}
+
+fn shown_record(
+    inner: &AdminState,
+    record: OutageRecord,
+    status: Option<&DependencyStatus>,
+) -> OutageView {
+    let now = inner.stamps.of(inner.stamps.now());
+    let until = record.ended.as_deref().unwrap_or(&now);
     OutageView {
-        id: outage.id,
-        dependency: name.to_owned(),
-        since: stamp(outage.since),
-        ended: outage.ended.map(stamp),
-        lasts_ms: millis(until.since(outage.since)),
-        cause: CauseView {
-            kind: outage.cause.kind.as_str(),
-            text: outage.cause.text.clone(),
-            status: outage.cause.status,
-            limit: outage.cause.limit,
-            rule: outage.cause.rule.clone(),
-        },
-        probes: outage.probes,
-        probes_failed: outage.probes_failed,
-        last_probe: outage.last_probe.as_ref().map(probe),
-        failed: errors,
-        affected: AffectedView {
-            calls: outage.affected.calls(),
-            errors,
-            by_fallback,
-        },
+        lasts_ms: span_ms(&record.since, until),
+        failed: record.affected.errors,
         next_probe_ms: status.and_then(next_probe).map(millis),
         waits_for_call: status.is_some_and(|status| status.waits_for_call),
-        ack: outage.acknowledged.as_ref().map(|ack| AckView {
-            by: ack.by.clone(),
-            note: ack.note.clone(),
-            at: stamp(ack.at),
-        }),
         line: status.and_then(|status| line(inner, status)),
+        record,
     }
+}
+
+/// Returns the time between two timestamps.
+fn span_ms(since: &str, until: &str) -> u64 {
+    let parsed = |text: &str| text.parse::<jiff::Timestamp>().ok();
+    let span = parsed(since).zip(parsed(until));
+    let span = span.map_or(0, |(since, until)| until.duration_since(since).as_millis());
+    u64::try_from(span).unwrap_or(0)
 }
 
 /// Shows the answers of the last seconds.
@@ -225,15 +175,15 @@ pub(super) fn answers(recent: &RecentAnswers) -> AnswersView {
         errors: counts.errors,
         share: counts.share().map(three_places),
         minimum_calls: HEALTH_MINIMUM_CALLS,
-        per_second: per_second(counts.calls(), recent),
+        per_second: per_second(recent.calls, recent),
         errors_per_second: per_second(counts.errors, recent),
     }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "shown with two digits")]
 fn per_second(count: u64, recent: &RecentAnswers) -> f64 {
-    // A record that has just begun anew is no second long.
-    three_places(count as f64 / recent.span.as_secs_f64().max(1.0))
+    // By the whole record: one that begins anew at a recovery would make each call a high rate.
+    three_places(count as f64 / recent.over.as_secs_f64().max(1.0))
 }
 
 /// Rounds a number for programs and people.

@@ -64,11 +64,32 @@ pub(super) struct CallBucket {
 /// A bucket in 32 bits: 10 for the calls, 10 for the errors, 5 for the share of fallbacks, 7 for the
 /// latency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct PackedBucket(u32);
+pub(super) struct PackedBucket(u32);
 
 impl PackedBucket {
     /// A bucket of which nothing is known. No sums are packed like this: counts end below it.
-    const UNKNOWN: Self = Self(u32::MAX);
+    pub(super) const UNKNOWN: Self = Self(u32::MAX);
+
+    /// The bucket of a word that [`PackedBucket::word`] returned.
+    pub(super) const fn of_word(word: u32) -> Self {
+        Self(word)
+    }
+
+    pub(super) const fn word(self) -> u32 {
+        self.0
+    }
+
+    /// Packs a bucket that was opened.
+    pub(super) fn of_bucket(bucket: &CallBucket) -> Self {
+        let attempts = u64::from(bucket.latency.is_some());
+        Self::new(&CallSums {
+            calls: bucket.calls,
+            errors: bucket.errors,
+            fallback: bucket.fallback,
+            attempts,
+            spent: bucket.latency.unwrap_or_default(),
+        })
+    }
 
     fn new(sums: &CallSums) -> Self {
         let calls = pack_count(sums.calls);
@@ -86,7 +107,7 @@ impl PackedBucket {
         Self((calls << 22) | (errors << 12) | (fallback << 7) | latency)
     }
 
-    fn open(self) -> Option<CallBucket> {
+    pub(super) fn open(self) -> Option<CallBucket> {
         if self == Self::UNKNOWN {
             return None;
         }

@@ -27,6 +27,11 @@ impl Timestamps {
 
     /// Formats a time in RFC 3339, to the millisecond.
     pub(super) fn of(&self, moment: Time) -> String {
+        format(self.timestamp(moment))
+    }
+
+    /// Returns a time as a timestamp.
+    pub(super) fn timestamp(&self, moment: Time) -> Timestamp {
         let began = {
             let mut known = self.origin.acquire();
             let now = origin(&self.clock);
@@ -36,15 +41,19 @@ impl Timestamps {
             *known
         };
         let at = began.checked_add(moment.since(Time::ZERO));
-        let at = at.unwrap_or(Timestamp::MAX);
-        let at = at.round(Unit::Millisecond).unwrap_or(at);
-        // Fixed width, so that columns align.
-        format!("{at:.3}")
+        at.unwrap_or(Timestamp::MAX)
     }
 
     pub(super) fn now(&self) -> Time {
         self.clock.now()
     }
+}
+
+/// Formats a timestamp in RFC 3339, to the millisecond.
+pub(super) fn format(at: Timestamp) -> String {
+    let at = at.round(Unit::Millisecond).unwrap_or(at);
+    // Fixed width, so that columns align.
+    format!("{at:.3}")
 }
 
 fn origin(clock: &Clock) -> Timestamp {

@@ -4,6 +4,7 @@
 //! here counts for a breaker: a refused caller is no outcome.
 
 mod challenge;
+mod identity;
 mod jwt;
 mod key_cache;
 mod metadata;
@@ -21,6 +22,7 @@ use subtle::{Choice, ConstantTimeEq as _};
 use super::http::body::ReplyBody;
 use crate::config::{AuthChoice, CallerAuth, DependencyConfig, KeySource};
 use challenge::AuthRefusal;
+pub(super) use identity::CallerIdentity;
 use jwt::TokenVerifier;
 use key_cache::KeyCache;
 pub(super) use metadata::WELL_KNOWN;
@@ -127,7 +129,7 @@ impl AuthTable {
 }
 
 impl PendingCheck {
-    /// Checks a request's credentials. `path`: of the resource, such as `/kg/mcp`.
+    /// Checks a request's credentials, and notes their holder in it. `path`: of the resource, such as `/kg/mcp`.
     ///
     /// # Errors  The response to a caller without valid credentials.
     pub(super) async fn admit(
@@ -136,9 +138,12 @@ impl PendingCheck {
         path: &str,
         head: &mut Parts,
     ) -> Result<(), Response<ReplyBody>> {
-        if let Err(refusal) = self.check.check(&head.headers).await {
-            let link = self.check.metadata_address(head, path);
-            return Err(refusal.into_response(name, link.as_deref(), self.check.scopes()));
+        match self.check.check(&head.headers).await {
+            Ok(caller) => drop(head.extensions.insert(caller)),
+            Err(refusal) => {
+                let link = self.check.metadata_address(head, path);
+                return Err(refusal.into_response(name, link.as_deref(), self.check.scopes()));
+            }
         }
         if !self.passes_token {
             // MCP-6: what was presented to the gateway goes no further.
@@ -178,17 +183,21 @@ impl CallerCheck {
         }
     }
 
-    async fn check(&self, headers: &HeaderMap) -> Result<(), AuthRefusal> {
+    async fn check(&self, headers: &HeaderMap) -> Result<CallerIdentity, AuthRefusal> {
         let token = bearer(headers)?;
         let given = digest(token);
         // All are compared, and each in constant time: the time tells nothing of a token.
         let tokens = self.tokens.iter();
         let is_known = tokens.fold(Choice::from(0), |found, known| found | known.ct_eq(&given));
         if bool::from(is_known) {
-            return Ok(());
+            return Ok(CallerIdentity::of_digest(given));
         }
         match &self.verifier {
-            Some(verifier) => verifier.verify(token).await,
+            Some(verifier) => {
+                let subject = verifier.verify(token).await?;
+                let own = || CallerIdentity::of_digest(given);
+                Ok(subject.unwrap_or_else(own))
+            }
             None => Err(AuthRefusal::Invalid("the token is not known")),
         }
     }

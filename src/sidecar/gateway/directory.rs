@@ -163,11 +163,17 @@ impl RouteDirectory {
         let replaces = former_server.is_some();
         let route = self.start(name, (config, url), former.as_ref()).await?;
         // EDGE-6: the name always leads to one of them.
+        let group = match &route {
+            RouteKind::Group(group) => Some(Arc::clone(group)),
+            _ => None,
+        };
         self.set(name, route);
         let Some(former) = former else {
             return Ok(AddOutcome::Started);
         };
-        if config.members.is_some() {
+        if let Some(group) = group {
+            // MCP-5: its callers hear of the change, and find the new members.
+            group.tell_members_changed();
             if replaces && let Some(leaving) = self.runtime.begin_remove(name, by).await {
                 tokio::spawn(leaving.end());
             }

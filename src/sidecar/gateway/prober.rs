@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use breakerbox_policy::{Class, State, Time};
+use breakerbox_policy::{Class, RoundedDuration, State, Time};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinHandle;
@@ -144,8 +144,15 @@ impl ProbeTask {
         let lease = route.client.settings().breaker.half_open.probe_lease;
         let config = self.config.clone();
         let limit = config.timeout.min(lease);
-        let answer = probe_request::send(self.upstream(route), &config, limit).await;
+        let mut answer = probe_request::send(self.upstream(route), &config, limit).await;
         let now = self.clock.now();
+        if let Some(asked) = answer.retry_after {
+            // LIM-1: a hint is believed up to `throttle.max`, also the one of a probe.
+            let believed = route.client.settings().throttle.believed(asked);
+            let wait = believed.max(config.every);
+            answer.retry_after = Some(believed);
+            answer.text = asked_to_wait(&answer.text, asked, wait);
+        }
         let counts = self
             .rhythm
             .answered(now, &answer, (seen, self.config.every));
@@ -337,6 +344,12 @@ impl ProbeRhythm {
             }
         }
     }
+}
+
+/// Returns the words on a probe that was asked to come later.
+fn asked_to_wait(answer: &str, asked: Duration, wait: Duration) -> String {
+    let (asked, wait) = (RoundedDuration(asked), RoundedDuration(wait));
+    format!("{answer} and asked for {asked} without requests; the next probe follows after {wait}")
 }
 
 /// Returns a path for readers of the status: a query may hold a secret.

@@ -273,7 +273,7 @@ impl<'a> GatewayProblem<'a> {
             _ => ProblemKind::FAILED,
         };
         let kind = kind_of(error, &late);
-        let wait = error.retry_after();
+        let wait = error.retry_after().or_else(|| McpError::pause_of(error));
         let detail = error.to_string();
         Self::new(kind, Some(dependency), detail, error.executed(), wait)
             .cause(cause_of(error, &McpError::to_string))
@@ -331,11 +331,11 @@ impl<'a> GatewayProblem<'a> {
     }
 
     /// The answer to a program that asks whether a call could begin, while none could.
-    pub(super) fn not_ready(dependency: &'a str, wait: Option<Duration>) -> Self {
-        let detail = "fetch nothing yet, and ask again after the wait";
+    pub(super) fn not_ready(dependency: &'a str, wait: Option<Duration>, why: &str) -> Self {
+        let detail = format!("{why}: fetch nothing yet, and ask again after the wait");
         let wait = Some(wait.unwrap_or(WAIT));
         let (kind, no) = (ProblemKind::NOT_READY, Executed::No);
-        Self::new(kind, Some(dependency), detail.to_owned(), no, wait)
+        Self::new(kind, Some(dependency), detail, no, wait)
     }
 
     /// A request that was refused because there is no room for it. `key`: the setting that says so.

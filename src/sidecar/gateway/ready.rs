@@ -62,7 +62,7 @@ pub(super) async fn answer(
         ready = route.ready(key.map(str::trim), wait) => ready,
         // A wait must not hold up the end of the process.
         _ = stopping.wait_for(|stopping| *stopping) => {
-            return GatewayProblem::not_ready(name, None).into_response();
+            return GatewayProblem::not_ready(name, None, "the gateway ends").into_response();
         }
     };
     match ready {
@@ -73,7 +73,11 @@ pub(super) async fn answer(
             response.headers_mut().insert(CONTENT_TYPE, media);
             response
         }
-        Some(ready) => GatewayProblem::not_ready(name, ready.retry_after).into_response(),
+        Some(ready) => {
+            let obstacle = ready.kept_back_by;
+            let why = obstacle.map_or_else(String::new, |obstacle| obstacle.to_string());
+            GatewayProblem::not_ready(name, ready.retry_after, &why).into_response()
+        }
         None => {
             let detail = "this is a group of MCP servers; ask each member by its own name";
             GatewayProblem::of(ProblemKind::NO_PATH, Some(name), detail).into_response()

@@ -1,6 +1,7 @@
 //! Outages over the API and the command line.
 
-use breakerbox_policy::{Rate, WindowKind};
+use breakerbox_actors::Verdict;
+use breakerbox_policy::{Class, Rate, State, WindowKind};
 use serde_json::{Value, json};
 
 use super::Rig;
@@ -189,4 +190,36 @@ async fn brk_14_a_window_is_told_as_a_run_or_by_how_many_of_how_many() {
         assert_eq!(window(&rig).await, text);
         rig.finish().await;
     }
+}
+
+#[tokio::test]
+async fn hlt_2_an_outage_that_goes_on_keeps_its_alert_and_acknowledgement() {
+    let rig = Rig::start(opens_after(1, ms(60_000))).await;
+    rig.bench.ask(Do::Answer(1)).await.unwrap();
+    rig.bench.fail_until_open().await;
+    let id = rig.dependency().await["outage"]["id"].clone();
+    let path = format!("/api/outages/{id}/ack");
+    let order = rig.order(&path, &json!({ "reason": "on it" }));
+    assert_eq!(order.send().await.unwrap().status(), 200);
+    // The path that is probed is well, and all calls fail.
+    rig.operate("check").await;
+    while rig.bench.state() != State::Closed {
+        if let Some(probe) = rig.bench.client.begin_active_probe() {
+            probe.end(&Verdict::from(Class::Success));
+        }
+    }
+    assert_eq!(rig.get("/api/alerts").await[0]["state"], "resolved");
+    rig.bench.fail_until_open().await;
+    let outage = rig.dependency().await["outage"].clone();
+    assert_eq!(
+        (&outage["id"], &outage["ack"]["note"]),
+        (&id, &json!("on it"))
+    );
+    let alerts = rig.get("/api/alerts").await;
+    assert_eq!(alerts.as_array().unwrap().len(), 1, "{alerts}");
+    assert_eq!(
+        (&alerts[0]["state"], &alerts[0]["outage"]),
+        (&json!("acknowledged"), &id)
+    );
+    rig.finish().await;
 }

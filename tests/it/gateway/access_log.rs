@@ -177,4 +177,11 @@ async fn ops_1_the_access_log_goes_to_standard_output_or_is_refused() {
         err.contains("gateway.access_log: given \"no/such/folder/access.log\", there is no folder"),
         "{err}"
     );
+
+    // A mistaken path must not spoil another file.
+    configured(folder.path(), &text("config/default.toml"));
+    let output = command(folder.path()).output().unwrap();
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{err}");
+    assert!(err.contains("it exists, and is no access log"), "{err}");
 }

@@ -42,7 +42,8 @@ async fn msg_10_free_places_are_told_and_a_full_bulkhead_is_waited_for() {
         bed.until("the places are taken", |one| one.in_flight == 2)
             .await;
         let full = bed.get("/.breakerbox/web/ready").await;
-        problem(full, 503, "not-ready").await;
+        let told = problem(full, 503, "not-ready").await["detail"].to_string();
+        assert!(told.contains("bulkhead.max_concurrent"), "{told}");
         let waiting = bed.get("/.breakerbox/web/ready?wait=20s");
         let freed = async { let_go.send_replace(true) };
         let (ready, _) = tokio::join!(waiting, freed);
@@ -63,6 +64,8 @@ async fn msg_10_an_open_breaker_is_waited_for_until_its_next_try() {
     bed.get("/web/fail").await;
     let opened = tokio::time::Instant::now();
     let refused = problem(bed.get("/.breakerbox/web/ready").await, 503, "not-ready").await;
+    let told = refused["detail"].as_str().unwrap();
+    assert!(told.starts_with("its breaker is open"), "{told}");
     let wait = refused["retry_after_ms"].as_u64().unwrap();
     assert!((1..=1001).contains(&wait), "{refused}");
     // One probe at most, however many places there are.

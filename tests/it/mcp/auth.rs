@@ -492,3 +492,31 @@ async fn mcp_6_m12_a_refusal_leads_to_the_authorization_server() {
     assert_eq!(document["resource"], "https://gw.example/kg/mcp");
     bed.end().await;
 }
+
+#[tokio::test]
+async fn mcp_6_a_renewed_token_of_the_same_subject_keeps_its_session() {
+    let fake = FakeServer::start("fake", &["read"]).await;
+    let signer = Signer::ed();
+    let server = KeyServer::start(vec![signer.jwk("ed")]).await;
+    let bed = FrontBed::of(&fake.table("kg", &server.auth(""))).await;
+    let token = |change: Value| format!("Bearer {}", signer.token("ed", &claims(change)));
+    let hello = json!({ "protocolVersion": "2025-11-25", "capabilities": {} });
+    let first = token(json!({}));
+    let sent = [("authorization", first.as_str())];
+    let (_, headers, _) = bed.send(KG, "initialize", hello, &sent).await;
+    let session = headers["mcp-session-id"].to_str().unwrap();
+    for (change, expected) in [
+        (json!({ "exp": now() + 900 }), 200),
+        (json!({ "sub": "bob" }), 404),
+        (json!({ "sub": null }), 404),
+    ] {
+        let renewed = token(change.clone());
+        let sent = [
+            ("authorization", renewed.as_str()),
+            ("mcp-session-id", session),
+        ];
+        let (status, _, text) = bed.send(KG, "ping", json!({}), &sent).await;
+        assert_eq!(status, expected, "{change}: {text}");
+    }
+    bed.end().await;
+}

@@ -61,6 +61,7 @@ impl StreamHold {
         if let Some(permit) = &mut permit {
             permit.answered(shared);
         }
+        shared.totals.count_begun();
         let elapsed = now.since(began);
         let left = |limit: Duration| limit.saturating_sub(elapsed);
         Self {

@@ -16,6 +16,7 @@ use crate::deadline::{self, CallScope};
 use crate::error::CallError;
 use crate::state::Shared;
 use crate::state::call_record::{CallRecord, CallResult};
+use crate::time_limit::TimeLimit;
 use crate::verdict::Verdict;
 
 /// Classifies a stream: by its error, or by the stream itself if it ended normally.
@@ -134,7 +135,11 @@ impl<S: TryStream> Streamed<S> {
         let polled = deadline::within(self.scope, || stream.as_mut().try_poll_next(cx));
         let Poll::Ready(next) = polled else {
             let error = ready!(hold.poll_wait(cx));
-            let verdict = hold.shared().timed_out();
+            let mut verdict = hold.shared().timed_out();
+            if matches!(error, CallError::Stalled { .. }) {
+                // EDGE-8: the limit that cut is named.
+                verdict = verdict.limited_by(TimeLimit::Idle);
+            }
             return Poll::Ready(Some(NextItem::End(verdict, Some(error))));
         };
         hold.end_wait();

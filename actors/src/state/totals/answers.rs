@@ -52,7 +52,11 @@ pub(super) struct AnswerMark {
 pub struct RecentAnswers {
     /// Their numbers.
     pub counts: AnswerCounts,
-    /// The time in which callers got them: at most [`HEALTH_SPAN`](breakerbox_policy::HEALTH_SPAN), and less after a recovery.
+    /// All answers of the record, those before a recovery too.
+    pub calls: u64,
+    /// The time in which callers got those.
+    pub over: Duration,
+    /// The time in which callers got `counts`: at most [`HEALTH_SPAN`](breakerbox_policy::HEALTH_SPAN), and less after a recovery.
     pub span: Duration,
 }
 
@@ -142,6 +146,8 @@ impl Totals {
         let slid = shards.fold(AnswerCounts::default(), |sum, one| sum.plus(one));
         let began = Time::from_nanos(first << SLOT_POWER);
         RecentAnswers {
+            calls: slid.calls(),
+            over: now.since(began),
             counts: slid.at_most(self.answers().since(mark.answers)),
             span: now.since(began.max(mark.at)),
         }
@@ -151,6 +157,26 @@ impl Totals {
     pub(crate) fn judge_from(&self, now: Time) {
         let answers = self.answers();
         *self.judged_from.acquire() = AnswerMark { at: now, answers };
+    }
+
+    /// Counts calls that were given up without an answer as errors of the service.
+    #[cold]
+    pub(crate) fn count_unanswered(&self, calls: u64, now: Time) {
+        let shard = self.shard();
+        shard.turn(now);
+        for _ in 0..calls {
+            shard.add_one(TotalsCounter::Errors);
+        }
+    }
+
+    /// Counts the begin of a stream's answer.
+    pub(crate) fn count_begun(&self) {
+        self.shard().add_one(TotalsCounter::Begun);
+    }
+
+    /// Number of streams with an answer that has begun.
+    pub(crate) fn begun(&self) -> u64 {
+        self.sum(TotalsCounter::Begun)
     }
 
     /// Counts an own answer of a closure as one that says nothing of the service.

@@ -10,8 +10,10 @@ const ADVICE = {
   connect: (_, { upstream }) => `See whether it runs${upstream ? ` at ${upstream}` : ""} and can be reached from here.`,
   reset: () => "It breaks connections off: look at its own log.",
   crash: () => "Our worker for it crashes: look at the last exit in the details.",
+  hang: () => "It takes calls and answers none: look at its load, and at what it waits for.",
   slow: () => "It answers, but too slowly: look at its load.",
   parked: () => "Remove the cause of the crashes, then restart its workers.",
+  overload: ({ cause }) => `Calls in flight take too long, or are too many${cause.limit ? `: ${cause.limit} is the limit` : ""}.`,
   misconfigured: () => "It refuses our configuration: check credentials and address.",
 };
 

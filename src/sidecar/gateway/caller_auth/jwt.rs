@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::challenge::AuthRefusal;
+use super::identity::CallerIdentity;
 use super::key_cache::{KeyCache, VerificationKey};
 use super::ring_provider;
 use crate::config::JwtRules;
@@ -30,6 +31,18 @@ pub(super) struct TokenVerifier {
 struct ScopeClaims {
     scope: Option<Value>,
     scp: Option<Value>,
+    iss: Option<Value>,
+    sub: Option<Value>,
+}
+
+impl ScopeClaims {
+    /// The subject of the token; `None` if it names none.
+    fn subject(&self) -> Option<CallerIdentity> {
+        let text = |claim: &Option<Value>| claim.as_ref()?.as_str().map(str::to_owned);
+        let subject = text(&self.sub)?;
+        let issuer = text(&self.iss).unwrap_or_default();
+        Some(CallerIdentity::of_subject(&issuer, &subject))
+    }
 }
 
 impl TokenVerifier {
@@ -48,10 +61,10 @@ impl TokenVerifier {
         }
     }
 
-    /// Checks a token.
+    /// Checks a token, and returns its subject; `None` if it names none.
     ///
     /// # Errors  [`AuthRefusal`].
-    pub(super) async fn verify(&self, token: &str) -> Result<(), AuthRefusal> {
+    pub(super) async fn verify(&self, token: &str) -> Result<Option<CallerIdentity>, AuthRefusal> {
         if token.len() > MAX_TOKEN {
             return Err(AuthRefusal::Invalid("the token is too long"));
         }
@@ -67,7 +80,10 @@ impl TokenVerifier {
         let mut why = AuthRefusal::Invalid("the token is signed with a key that is not known");
         for key in keys {
             match self.verify_with(token, &key, header.alg) {
-                Ok(claims) => return self.check_scopes(&claims),
+                Ok(claims) => {
+                    self.check_scopes(&claims)?;
+                    return Ok(claims.subject());
+                }
                 Err(refusal) => why = refusal,
             }
         }

@@ -80,7 +80,7 @@ impl HttpError {
             // EDGE-1: the dependency was not asked. It is our own lack of memory.
             HttpFailure::NoMemory => Verdict::from(Class::Cancelled).executed(Executed::No),
             HttpFailure::Unsent(_) => Verdict::from(Class::Rejected).executed(Executed::No),
-            HttpFailure::Late(_) => Verdict::from(Symptom::Timeout),
+            HttpFailure::Late(limit) => Verdict::from(Symptom::Timeout).limited_by(limit),
             HttpFailure::Reset | HttpFailure::TooLong => Verdict::from(Symptom::Reset),
             HttpFailure::BodyTooLarge
             | HttpFailure::BodyTooSlow

@@ -30,6 +30,8 @@ pub(super) enum BodyFault {
     TooSlow,
     BrokenOff,
     NoRoom,
+    /// It is larger than all that may be kept, in bytes: it never finds room.
+    TooLargeToKeep(u64),
 }
 
 /// The part of a message in the budget of the process; `None` for one that was not read.
@@ -52,6 +54,11 @@ pub(super) async fn read(
     let least = usize::try_from(declared.lower()).unwrap_or(usize::MAX);
     if least > limits.size {
         return Err(BodyFault::TooLong);
+    }
+    let most = budget.present().limit;
+    let never_fits = |size: usize| u64::try_from(size).unwrap_or(u64::MAX) > most;
+    if never_fits(least) {
+        return Err(BodyFault::TooLargeToKeep(most));
     }
     let mut room = budget.share();
     let mut first: Option<Bytes> = None;
@@ -78,6 +85,9 @@ pub(super) async fn read(
         }
         if length > limits.size {
             return Err(BodyFault::TooLong);
+        }
+        if never_fits(length) {
+            return Err(BodyFault::TooLargeToKeep(most));
         }
         if !room.grow_to(length) {
             return Err(BodyFault::NoRoom);

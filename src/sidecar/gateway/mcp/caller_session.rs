@@ -22,6 +22,7 @@ use crate::mcp::audience::{
 };
 use crate::mcp::json_text::JsonText;
 use crate::mcp::message::{MessageId, RawOutcome, RpcError, notification};
+use crate::sidecar::gateway::caller_auth::CallerIdentity;
 
 /// Maximum number of resources that a session may watch.
 pub(super) const MAX_RESOURCES: usize = 256;
@@ -33,6 +34,8 @@ const MAX_KEPT_CALLS: usize = 8;
 pub(super) struct CallerSession {
     pub(super) id: Box<str>,
     pub(super) number: u64,
+    /// The caller that began it; `None` if callers present nothing.
+    pub(super) owner: Option<CallerIdentity>,
     /// The capabilities of the caller, as it told them.
     pub(super) capabilities: JsonText,
     /// True if it has a process, or a session at the server, of its own.
@@ -61,6 +64,7 @@ pub(super) struct CallerSession {
 /// The facts of which a session is made.
 pub(super) struct NewSession {
     pub(super) id: Box<str>,
+    pub(super) owner: Option<CallerIdentity>,
     pub(super) capabilities: JsonText,
     pub(super) is_own: bool,
     pub(super) group: Option<Arc<CallerSession>>,
@@ -70,6 +74,7 @@ impl CallerSession {
     pub(super) fn new(new: NewSession, budget: &BufferBudget) -> Arc<Self> {
         let NewSession {
             id,
+            owner,
             capabilities,
             is_own,
             group,
@@ -77,6 +82,7 @@ impl CallerSession {
         Arc::new_cyclic(|own| Self {
             id,
             number: next_caller(),
+            owner,
             capabilities,
             is_own,
             group,

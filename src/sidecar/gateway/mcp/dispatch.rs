@@ -15,7 +15,7 @@ use super::caller_message::{LEVELS, rank};
 use super::caller_session::{CallerSession, MAX_RESOURCES};
 use super::caller_stream::CallerStream;
 use super::endpoint::McpEndpoint;
-use super::request_check::CallerDialect;
+use super::request_check::{CallerDialect, refuse_cursor};
 use super::rpc_reply::{AnswerLabel, OWN_CODE, RequestAnswer, finished, of_call};
 use super::sessions::SessionsFull;
 use crate::lock::LockExt as _;
@@ -26,6 +26,7 @@ use crate::mcp::json_text::{JsonText, MemberEdit, edited, joined, quoted};
 use crate::mcp::message::{MessageId, ParamsHead, RawReply, RpcError, code};
 use crate::mcp::request_meta::SERVER_INFO;
 use crate::mcp::{McpError, ToolOutcome};
+use crate::sidecar::gateway::caller_auth::CallerIdentity;
 use crate::{AttemptProgress, CallError, CallOptions};
 
 /// Maximum number of times that one call may ask its user for input.
@@ -293,6 +294,7 @@ impl McpEndpoint {
             let shown = self.hooks.filtered(&result);
             return Ok(vec![shown.unwrap_or(result).into_bytes()]);
         };
+        refuse_cursor(request.params.as_ref())?;
         let shown = self.hooks.shown(&self.client, &listed);
         let mut text = Vec::from(&b"{\"tools\":["[..]);
         for (number, tool) in shown.iter().enumerate() {
@@ -326,6 +328,7 @@ impl McpEndpoint {
     pub(super) async fn initialize(
         &self,
         head: &ParamsHead,
+        caller: Option<CallerIdentity>,
     ) -> Result<(Vec<Bytes>, Option<Arc<CallerSession>>), SessionsFull> {
         let [newest, ..] = HANDSHAKE_VERSIONS;
         let asked = head.protocol_version.as_deref();
@@ -340,20 +343,21 @@ impl McpEndpoint {
         let none = || JsonText::of(&json!({}));
         let told = head.capabilities.clone().unwrap_or_else(none);
         let result = vec![JsonText::of(&result).into_bytes()];
-        Ok((result, self.begin_session(told, None)?))
+        Ok((result, self.begin_session((told, caller), None)?))
     }
 
-    /// Begins a session; `None` if its caller is served without one. `group`: the session of a group
+    /// Begins a session; `None` if its caller is served without one. `caller`: its capabilities, and its
+    /// identity. `group`: the session of a group
     /// of which it is the part at this server.
     ///
     /// # Errors  As [`McpEndpoint::initialize`].
     pub(super) fn begin_session(
         &self,
-        capabilities: JsonText,
+        caller: (JsonText, Option<CallerIdentity>),
         group: Option<Arc<CallerSession>>,
     ) -> Result<Option<Arc<CallerSession>>, SessionsFull> {
         let sessions = &self.audience.sessions;
-        match sessions.begin(capabilities, group) {
+        match sessions.begin(caller, group) {
             Ok((session, have_ended)) => {
                 if have_ended {
                     self.audience.wish();

@@ -105,7 +105,9 @@ impl McpEndpoint {
         runtime: &Runtime,
         (config, settings): (&DependencyConfig, McpSettings),
     ) -> Result<bool, AddError> {
-        self.audience.sessions.set_limits(SessionLimits::of(config));
+        if self.audience.sessions.set_limits(SessionLimits::of(config)) {
+            self.audience.wish();
+        }
         let spec = McpEndpointSpec::of(config, settings);
         let mut applied = self.applied.acquire();
         if spec == applied.spec {

@@ -28,6 +28,7 @@ use crate::lock::LockExt as _;
 use crate::mcp::JsonText;
 use crate::mcp::message::{LARGE, MessageFault, MessageId, ParamsHead, RawMessage, RpcError, code};
 use crate::sidecar::gateway::call_note::CallNote;
+use crate::sidecar::gateway::caller_auth::CallerIdentity;
 use crate::sidecar::gateway::http::body::ReplyBody;
 use crate::sidecar::gateway::problem::GatewayProblem;
 
@@ -97,8 +98,8 @@ impl McpEndpoint {
             RawMessage::Notification {
                 method,
                 params: text,
-            } => self.take_notification(&head.headers, (&method, text), &params),
-            RawMessage::Answer { id, outcome } => match self.session(&head.headers) {
+            } => self.take_notification(&head, (&method, text), &params),
+            RawMessage::Answer { id, outcome } => match self.session(&head) {
                 Err(response) => *response,
                 Ok(session) => {
                     let taken = session.zip(id);
@@ -115,27 +116,24 @@ impl McpEndpoint {
     /// Returns the session that a request names.
     ///
     /// # Errors  There is none of this id, or none any more.
-    fn session(
-        &self,
-        headers: &HeaderMap,
-    ) -> Result<Option<Arc<CallerSession>>, Box<FrontResponse>> {
-        session_of(&self.audience.sessions, headers)
+    fn session(&self, head: &Parts) -> Result<Option<Arc<CallerSession>>, Box<FrontResponse>> {
+        session_of(&self.audience.sessions, head)
     }
 
     fn take_notification(
         &self,
-        headers: &HeaderMap,
+        head: &Parts,
         (method, params): (&str, Option<JsonText>),
-        head: &ParamsHead,
+        read: &ParamsHead,
     ) -> FrontResponse {
-        if let Err((status, error)) = check_version(headers) {
+        if let Err((status, error)) = check_version(&head.headers) {
             return error_response(status, None, &error);
         }
-        let session = match self.session(headers) {
+        let session = match self.session(head) {
             Ok(session) => session,
             Err(response) => return *response,
         };
-        match (method, session, &head.request_id) {
+        match (method, session, &read.request_id) {
             ("notifications/cancelled", Some(session), Some(id)) => session.cancel(id),
             ("notifications/roots/list_changed", Some(session), _) => {
                 self.audience.roots_changed(&session, params);
@@ -193,12 +191,15 @@ impl McpEndpoint {
         };
         admitted.apply(&mut options);
         if &*method == "initialize" && !is_newer {
-            return match self.initialize(&params).await {
+            return match self
+                .initialize(&params, CallerIdentity::of_request(head))
+                .await
+            {
                 Ok((result, session)) => begun(&id, result, session.as_deref()),
                 Err(full) => refused(Some(id.as_json()), full.problem(&self.name)),
             };
         }
-        let session = match self.session(&head.headers) {
+        let session = match self.session(head) {
             _ if is_newer => None,
             _ if part.is_some() => part,
             Ok(session) => session,
@@ -219,20 +220,17 @@ impl McpEndpoint {
             forwarded: self.hooks.forwarded(head),
             _room: room,
         };
-        self.begin_call(request, &head.headers).await
+        self.begin_call(request, head).await
     }
 
     /// Begins the call of a request.
-    async fn begin_call(
-        self: &Arc<Self>,
-        request: CallerRequest,
-        headers: &HeaderMap,
-    ) -> FrontResponse {
+    async fn begin_call(self: &Arc<Self>, request: CallerRequest, head: &Parts) -> FrontResponse {
+        let (headers, caller) = (&head.headers, CallerIdentity::of_request(head));
         let media = accepted(headers);
         let (id, level) = (request.id.clone(), request.lowest_rank());
         let endpoint = Arc::clone(self);
         if let CallerDialect::Newer { capabilities, .. } = &request.dialect {
-            let asking = match self.held.take_up(&request.head) {
+            let asking = match self.held.take_up(&request.head, caller) {
                 Some(Err(error)) => {
                     return error_response(StatusCode::OK, Some(id.as_json()), &error);
                 }
@@ -246,6 +244,7 @@ impl McpEndpoint {
                     let own = Arc::clone(&stream);
                     let call = Box::pin(Arc::clone(self).respond(request, own));
                     let asking = AskingCall {
+                        caller,
                         call,
                         questions,
                         stream,
@@ -296,7 +295,7 @@ impl McpEndpoint {
         if let Err((status, error)) = check_version(&head.headers) {
             return error_response(status, None, &error);
         }
-        let session = match self.session(&head.headers) {
+        let session = match self.session(head) {
             Ok(session) => session,
             Err(response) => return *response,
         };
@@ -315,7 +314,8 @@ impl McpEndpoint {
         let Some(id) = head.headers.get(SESSION) else {
             return not_allowed();
         };
-        let is_ended = self.audience.sessions.end(id.to_str().unwrap_or_default());
+        let (id, caller) = (id.to_str(), CallerIdentity::of_request(head));
+        let is_ended = self.audience.sessions.end(id.unwrap_or_default(), caller);
         self.audience.wish();
         empty_response(if is_ended {
             StatusCode::NO_CONTENT
@@ -411,6 +411,10 @@ pub(super) fn unread(
         BodyFault::BrokenOff => {
             let text = "the body broke off".to_owned();
             (StatusCode::BAD_REQUEST, text)
+        }
+        BodyFault::TooLargeToKeep(most) => {
+            let text = format!("the body is longer than gateway.max_buffered = {most} bytes");
+            (StatusCode::PAYLOAD_TOO_LARGE, text)
         }
         // MCP-3: the message may be in order, so the error is not one of its caller.
         BodyFault::NoRoom => return refused(None, GatewayProblem::of_memory(name)),

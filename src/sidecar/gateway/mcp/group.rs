@@ -28,7 +28,7 @@ use super::caller_stream::CallerStream;
 use super::dispatch::CallerRequest;
 use super::endpoint::McpEndpoint;
 use super::exchange::{check_head, read_message, unread};
-use super::request_check::{CallerDialect, NAME, SESSION, check_request};
+use super::request_check::{CallerDialect, NAME, SESSION, check_request, refuse_cursor};
 use super::rpc_reply::{error_response, finished, message_response, refused, status_of};
 use super::session_response::session_of;
 use crate::Health;
@@ -141,7 +141,7 @@ impl McpGroup {
         };
         let is_newer = matches!(dialect, CallerDialect::Newer { .. });
         let begins = &*method == "initialize";
-        let session = match session_of(&self.sessions.table, &head.headers) {
+        let session = match session_of(&self.sessions.table, &head) {
             _ if is_newer || begins => None,
             Ok(session) => session,
             Err(response) => return (*response, true),
@@ -172,7 +172,10 @@ impl McpGroup {
             }
             ("logging/setLevel", false) => self.set_level(&request),
             (method, _) => match ListKind::of(method) {
-                Some(kind) => Ok(self.list(kind, request.head).await),
+                Some(kind) => match refuse_cursor(request.params.as_ref()) {
+                    Ok(()) => Ok(self.list(kind, request.head).await),
+                    Err(error) => Err(error),
+                },
                 None => match self.route(&request).await {
                     Ok((endpoint, routed)) => {
                         return self.pass(request, routed, &endpoint, room).await;
@@ -226,6 +229,12 @@ impl McpGroup {
         endpoint
             .take_request(&head, own, (read.unwrap_or_default(), room, part))
             .await
+    }
+
+    /// Tells its callers that it has other members than the group before it.
+    pub(crate) fn tell_members_changed(&self) {
+        let is_member = |name: &str| self.members.iter().any(|member| member.name == name);
+        self.sessions.members_changed(is_member);
     }
 
     /// Ends the streams of callers, which would not end by themselves.
@@ -382,7 +391,11 @@ impl PresentMember<'_> {
                 _room: None,
             };
             let answered = Arc::clone(&self.endpoint).respond(request, stream).await;
-            let page = JsonText::checked(joined(&answered.ok()?));
+            let Ok(answered) = answered else {
+                // Its list has changed since the page before.
+                return (!pages.is_empty()).then_some(pages);
+            };
+            let page = JsonText::checked(joined(&answered));
             cursor = lists::next_cursor(&page);
             pages.push(page);
             if cursor.is_none() {

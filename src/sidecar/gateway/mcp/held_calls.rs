@@ -21,6 +21,7 @@ use super::rpc_reply::RequestAnswer;
 use crate::lock::LockExt as _;
 use crate::mcp::json_text::{JsonText, part_of, quoted};
 use crate::mcp::message::{ParamsHead, RawOutcome, RpcError, code};
+use crate::sidecar::gateway::caller_auth::CallerIdentity;
 
 /// Maximum number of calls of a server that wait for answers.
 const MAX_HELD: usize = 64;
@@ -35,6 +36,8 @@ type CallFuture = Pin<Box<dyn Future<Output = RequestAnswer> + Send>>;
 
 /// A call with its questions, which may be held between two requests.
 pub(super) struct AskingCall {
+    /// The caller that made it; `None` if callers present nothing.
+    pub(super) caller: Option<CallerIdentity>,
     pub(super) call: CallFuture,
     pub(super) questions: mpsc::Receiver<HeldQuestion>,
     pub(super) stream: Arc<CallerStream>,
@@ -97,10 +100,15 @@ impl HeldCalls {
         }
     }
 
-    /// Takes up the call that a request goes on with. Returns `None` if the request is another one.
+    /// Takes up the call that a request of this caller goes on with. Returns `None` if the request is
+    /// another one.
     ///
-    /// # Errors  The call is not held any more, or the answer is missing.
-    pub(super) fn take_up(&self, head: &ParamsHead) -> Option<Result<AskingCall, RpcError>> {
+    /// # Errors  The call is not held any more, is another caller's, or the answer is missing.
+    pub(super) fn take_up(
+        &self,
+        head: &ParamsHead,
+        caller: Option<CallerIdentity>,
+    ) -> Option<Result<AskingCall, RpcError>> {
         let token: String = head.request_state.as_ref()?.read()?;
         if !token.starts_with(PREFIX) {
             return None;
@@ -109,7 +117,14 @@ impl HeldCalls {
         let Some(answer) = answer_of(head) else {
             return invalid("inputResponses has no answer to the question");
         };
-        let held = self.calls.acquire().remove(&token);
+        let held = {
+            let mut calls = self.calls.acquire();
+            let own = calls.get(&token).map(|held| held.asking.caller);
+            // MCP-6: a state that another caller was given is none of this one's.
+            (own == Some(caller))
+                .then(|| calls.remove(&token))
+                .flatten()
+        };
         let Some(HeldCall { asking, reply, .. }) = held else {
             return invalid("the call that asked is not held any more; it may be made again");
         };

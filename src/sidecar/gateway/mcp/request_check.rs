@@ -4,6 +4,7 @@ use http::header::ACCEPT;
 use http::{HeaderMap, HeaderName, StatusCode};
 use serde_json::{Value, json};
 
+use super::raw_object::RawObject;
 use crate::mcp::dialect::{HANDSHAKE_VERSIONS, SELF_CONTAINED_VERSION, routed_name};
 use crate::mcp::http_headers::decoded;
 use crate::mcp::json_text::JsonText;
@@ -27,6 +28,18 @@ pub(super) enum CallerDialect {
         /// Its capabilities.
         capabilities: JsonText,
     },
+}
+
+/// Refuses the cursor of a list that has one page: it was never given to a caller.
+pub(super) fn refuse_cursor(params: Option<&JsonText>) -> Result<(), RpcError> {
+    let cursor = params.and_then(|params| RawObject::read(params.as_str())?.string("cursor"));
+    match cursor {
+        None => Ok(()),
+        Some(_) => {
+            let text = "the cursor is not known: the list has one page";
+            Err(RpcError::new(code::INVALID_PARAMS, text))
+        }
+    }
 }
 
 /// The reason why a request goes no further, and its status.

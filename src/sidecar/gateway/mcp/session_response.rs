@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -18,6 +19,7 @@ use super::sessions::SessionTable;
 use crate::mcp::dialect::ServerDescription;
 use crate::mcp::json_text::JsonText;
 use crate::mcp::message::{MessageId, RpcError, answer, code, notification};
+use crate::sidecar::gateway::caller_auth::CallerIdentity;
 use crate::sidecar::gateway::http::body::ReplyBody;
 
 const LAST_EVENT: HeaderName = HeaderName::from_static("last-event-id");
@@ -29,12 +31,13 @@ const PRIMED: &str = "2025-11-25";
 /// # Errors  There is none of this id, or none any more.
 pub(super) fn session_of(
     sessions: &SessionTable,
-    headers: &HeaderMap,
+    head: &Parts,
 ) -> Result<Option<Arc<CallerSession>>, Box<Response<ReplyBody>>> {
-    let Some(id) = headers.get(SESSION) else {
+    let Some(id) = head.headers.get(SESSION) else {
         return Ok(None);
     };
-    if let Some(session) = sessions.find(id.to_str().unwrap_or_default()) {
+    let caller = CallerIdentity::of_request(head);
+    if let Some(session) = sessions.find(id.to_str().unwrap_or_default(), caller) {
         return Ok(Some(session));
     }
     let text = "there is no such session; initialize begins a new one";

@@ -11,6 +11,7 @@ use crate::buffer_budget::BufferBudget;
 use crate::config::{CallerSessions, DependencyConfig};
 use crate::lock::LockExt as _;
 use crate::mcp::json_text::JsonText;
+use crate::sidecar::gateway::caller_auth::CallerIdentity;
 use crate::sidecar::gateway::problem::GatewayProblem;
 
 /// Maximum number of sessions that share a server.
@@ -86,9 +87,11 @@ impl SessionTable {
         }
     }
 
-    /// Applies other limits.
-    pub(super) fn set_limits(&self, limits: SessionLimits) {
+    /// Applies other limits. Returns true if sessions have ended for it.
+    pub(super) fn set_limits(&self, limits: SessionLimits) -> bool {
         *self.limits.acquire() = limits;
+        let mut sessions = self.sessions.acquire();
+        shrink(&mut sessions, limits)
     }
 
     pub(super) fn limits(&self) -> SessionLimits {
@@ -107,7 +110,7 @@ impl SessionTable {
     /// # Errors  There are too many, and all of them are in use.
     pub(super) fn begin(
         &self,
-        capabilities: JsonText,
+        (capabilities, owner): (JsonText, Option<CallerIdentity>),
         group: Option<Arc<CallerSession>>,
     ) -> Result<(Arc<CallerSession>, bool), SessionsFull> {
         let number = self.last.fetch_add(1, Ordering::Relaxed);
@@ -117,6 +120,7 @@ impl SessionTable {
         let limits = self.limits();
         let new = NewSession {
             id: id.into(),
+            owner,
             capabilities,
             is_own: limits.are_own,
             group,
@@ -141,11 +145,16 @@ impl SessionTable {
         Ok((session, have_ended))
     }
 
-    /// Returns a session, and notes that it is in use.
-    pub(super) fn find(&self, id: &str) -> Option<Arc<CallerSession>> {
+    /// Returns a session of this caller, and notes that it is in use.
+    pub(super) fn find(
+        &self,
+        id: &str,
+        caller: Option<CallerIdentity>,
+    ) -> Option<Arc<CallerSession>> {
         let idle = self.limits().idle;
         let mut sessions = self.sessions.acquire();
-        let session = sessions.get(id)?;
+        // MCP-6: for every other caller there is no such session.
+        let session = sessions.get(id).filter(|own| own.owner == caller)?;
         if session.is_idle(idle) {
             if let Some(ended) = sessions.remove(id) {
                 ended.end();
@@ -156,9 +165,13 @@ impl SessionTable {
         Some(Arc::clone(session))
     }
 
-    /// Ends a session. Returns false if there is none of this id.
-    pub(super) fn end(&self, id: &str) -> bool {
-        let session = self.sessions.acquire().remove(id);
+    /// Ends a session of this caller. Returns false if it has none of this id.
+    pub(super) fn end(&self, id: &str, caller: Option<CallerIdentity>) -> bool {
+        let session = {
+            let mut sessions = self.sessions.acquire();
+            let is_own = sessions.get(id).is_some_and(|own| own.owner == caller);
+            is_own.then(|| sessions.remove(id)).flatten()
+        };
         if let Some(session) = &session {
             session.end();
         }
@@ -177,6 +190,8 @@ impl SessionTable {
             }
             !is_idle
         });
+        // Those that were in use when the limit was lowered may have become free.
+        shrink(&mut sessions, self.limits());
         sessions.len() < before
     }
 
@@ -199,6 +214,25 @@ impl Drop for SessionTable {
             session.end();
         }
     }
+}
+
+/// Ends the sessions beyond the limit that are not in use, if each has a process of its own. Returns
+/// true if there were any.
+fn shrink(sessions: &mut HashMap<Box<str>, Arc<CallerSession>>, limits: SessionLimits) -> bool {
+    let before = sessions.len();
+    // CALL-6: a lower limit holds at once, except for calls in flight.
+    while limits.are_own && sessions.len() > limits.max {
+        let leaving = first_to_leave(sessions).and_then(|id| sessions.remove(&id));
+        let Some(leaving) = leaving else {
+            break;
+        };
+        tracing::info!(
+            session = leaving.number,
+            "a session ends: max_sessions is lower now"
+        );
+        leaving.end();
+    }
+    sessions.len() < before
 }
 
 /// Returns the session that gives way first; `None` if all have calls in flight.

@@ -10,6 +10,7 @@ use super::{GroupRequest, McpGroup, description};
 use crate::lock::LockExt as _;
 use crate::mcp::JsonText;
 use crate::mcp::message::{ParamsHead, RawMessage, RpcError, code};
+use crate::sidecar::gateway::caller_auth::CallerIdentity;
 use crate::sidecar::gateway::http::body::ReplyBody;
 use crate::sidecar::gateway::mcp::caller_message::{LEVELS, rank};
 use crate::sidecar::gateway::mcp::caller_session::CallerSession;
@@ -36,7 +37,7 @@ impl McpGroup {
         if let Err((status, error)) = check_version(&head.headers) {
             return error_response(status, None, &error);
         }
-        let session = match session_of(&self.sessions.table, &head.headers) {
+        let session = match session_of(&self.sessions.table, head) {
             Ok(Some(session)) => session,
             Ok(None) => return not_allowed(),
             Err(response) => return *response,
@@ -58,7 +59,8 @@ impl McpGroup {
         let Some(id) = head.headers.get(SESSION) else {
             return not_allowed();
         };
-        empty_response(match self.sessions.end(id.to_str().unwrap_or_default()) {
+        let (id, caller) = (id.to_str(), CallerIdentity::of_request(head));
+        empty_response(match self.sessions.end(id.unwrap_or_default(), caller) {
             true => StatusCode::NO_CONTENT,
             false => StatusCode::NOT_FOUND,
         })
@@ -71,7 +73,9 @@ impl McpGroup {
         let result = description::initialized(&members, asked, &self.name);
         let none = || JsonText::of(&json!({}));
         let told = request.read.capabilities.clone().unwrap_or_else(none);
-        let session = self.sessions.begin(told);
+        let session = self
+            .sessions
+            .begin(told, CallerIdentity::of_request(request.head));
         if let Some(session) = &session {
             self.attach(session);
         }
@@ -111,7 +115,7 @@ impl McpGroup {
         if let Err((status, error)) = check_version(&head.headers) {
             return error_response(status, None, &error);
         }
-        let session = match session_of(&self.sessions.table, &head.headers) {
+        let session = match session_of(&self.sessions.table, head) {
             Ok(session) => session,
             Err(response) => return *response,
         };

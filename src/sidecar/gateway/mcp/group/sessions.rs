@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, Weak};
 use crate::buffer_budget::BufferBudget;
 use crate::lock::LockExt as _;
 use crate::mcp::JsonText;
+use crate::mcp::message::notification;
+use crate::sidecar::gateway::caller_auth::CallerIdentity;
 use crate::sidecar::gateway::mcp::caller_session::CallerSession;
 use crate::sidecar::gateway::mcp::endpoint::McpEndpoint;
 use crate::sidecar::gateway::mcp::sessions::{SessionLimits, SessionTable, SessionsFull};
@@ -50,15 +52,19 @@ impl GroupSessions {
     }
 
     /// Begins a session. `None` if there are too many: its caller is served without one.
-    pub(super) fn begin(&self, capabilities: JsonText) -> Option<Arc<CallerSession>> {
-        let begun = self.table.begin(capabilities, None).ok();
+    pub(super) fn begin(
+        &self,
+        capabilities: JsonText,
+        caller: Option<CallerIdentity>,
+    ) -> Option<Arc<CallerSession>> {
+        let begun = self.table.begin((capabilities, caller), None).ok();
         self.end_parts();
         begun.map(|(session, _)| session)
     }
 
-    /// Ends a session. Returns false if there is none of this id.
-    pub(super) fn end(&self, id: &str) -> bool {
-        let is_ended = self.table.end(id);
+    /// Ends a session of this caller. Returns false if it has none of this id.
+    pub(super) fn end(&self, id: &str, caller: Option<CallerIdentity>) -> bool {
+        let is_ended = self.table.end(id, caller);
         self.end_parts();
         is_ended
     }
@@ -77,11 +83,15 @@ impl GroupSessions {
         let former = place.map(|place| parts[place].clone());
         if let Some(part) = &former
             && std::ptr::eq(part.endpoint.as_ptr(), Arc::as_ptr(endpoint))
-            && endpoint.audience.sessions.find(&part.session.id).is_some()
+            && endpoint
+                .audience
+                .sessions
+                .find(&part.session.id, session.owner)
+                .is_some()
         {
             return Ok(Some(Arc::clone(&part.session)));
         }
-        let told = session.capabilities.clone();
+        let told = (session.capabilities.clone(), session.owner);
         let begun = endpoint.begin_session(told, Some(Arc::clone(session)))?;
         let Some(begun) = begun else {
             return Ok(None);
@@ -110,6 +120,24 @@ impl GroupSessions {
         if !endpoint.audience.sessions.limits().are_own {
             // There are too many: then the caller hears nothing of this member.
             let _ = self.part(session, endpoint);
+        }
+    }
+
+    /// Tells the sessions that the group has other members, and ends their parts at the former ones.
+    pub(super) fn members_changed(&self, is_member: impl Fn(&str) -> bool) {
+        let gone: Vec<SessionPart> = {
+            let mut all = self.parts.acquire();
+            let parts = all.values_mut();
+            let is_member = &is_member;
+            let gone = parts.flat_map(|parts| parts.extract_if(.., |part| !is_member(&part.name)));
+            gone.collect()
+        };
+        end_all(gone);
+        for session in self.table.all() {
+            for list in ["tools", "prompts", "resources"] {
+                let method = format!("notifications/{list}/list_changed");
+                session.tell(notification(&method, None));
+            }
         }
     }
 
@@ -149,7 +177,8 @@ impl Drop for GroupSessions {
 fn end_all(parts: Vec<SessionPart>) {
     for part in parts {
         if let Some(endpoint) = part.endpoint.upgrade() {
-            endpoint.audience.sessions.end(&part.session.id);
+            let own = &part.session;
+            endpoint.audience.sessions.end(&own.id, own.owner);
             endpoint.audience.wish();
         }
     }

@@ -1,0 +1,332 @@
+//! The outages of this process and of earlier ones, in the section `outages` of the file of
+//! `admin.state` (rules HLT-2 and HLT-3).
+//!
+//! It keeps also those of dependencies that are removed. A begin, an end and an acknowledgement are
+//! in the file within a second, the figures of an outage that stands within ten. It decides nothing.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use breakerbox_policy::Time;
+use serde_json::Value;
+use tokio::runtime::Handle;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+
+use super::outage_record::{AckRecord, OutageEnd, OutageRecord};
+use super::{Admin, AdminState};
+use crate::lock::LockExt as _;
+use crate::sidecar::state_file::{StateFile, StateFileError};
+use crate::{Event, Runtime};
+use breakerbox_actors::redact;
+
+/// Name of the section.
+pub(super) const SECTION: &str = "outages";
+
+/// Maximum number of outages that are kept; the oldest ended ones are dropped first.
+const MAX_OUTAGES: usize = 500;
+
+/// Time between an event and the look at the outages, so that a burst of events causes one.
+const BURST: Duration = Duration::from_millis(200);
+
+/// Time between two looks without an event, and between two writes of mere figures.
+const RHYTHM: Duration = Duration::from_secs(10);
+
+/// The outages that are kept.
+#[derive(Debug, Default)]
+pub(super) struct OutageBook {
+    kept: Mutex<KeptOutages>,
+    /// True while a task writes them.
+    is_kept: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct KeptOutages {
+    /// By number, the newest last.
+    all: Vec<OutageRecord>,
+    file: Option<StateFile>,
+    /// As the file has them, with the time of the write.
+    written: Vec<OutageRecord>,
+    written_at: Time,
+}
+
+/// Reads the section.
+///
+/// # Errors  It is not as this version writes it.
+pub(super) fn records(
+    section: Option<Value>,
+    path: &Path,
+) -> Result<Vec<OutageRecord>, StateFileError> {
+    let Some(section) = section else {
+        return Ok(Vec::new());
+    };
+    serde_json::from_value(section).map_err(|error| StateFileError::Unreadable {
+        path: path.display().to_string(),
+        reason: format!("its section \"{SECTION}\" cannot be used: {error}"),
+    })
+}
+
+impl OutageBook {
+    /// Takes over the outages of an earlier process, and keeps those of this one in the file too.
+    pub(super) fn restore(&self, runtime: &Runtime, file: StateFile, earlier: Vec<OutageRecord>) {
+        let now = super::timestamps::format(runtime.clock().wall());
+        let mut kept = self.kept.acquire();
+        let last = earlier.iter().map(|one| one.id).max();
+        runtime.number_outages_after(last.unwrap_or(0));
+        kept.written.clone_from(&earlier);
+        kept.all = earlier;
+        for one in kept.all.iter_mut().filter(|one| one.ended.is_none()) {
+            // HLT-3: it is not known when it ended, only that this process has not seen it.
+            one.ended = Some(now.clone());
+            one.ended_by = Some(OutageEnd::Restart);
+        }
+        kept.bound();
+        kept.file = Some(file);
+    }
+
+    /// Returns the outages that are kept: those that stand, then the ended ones, newest first.
+    pub(super) fn list(&self, inner: &AdminState) -> Vec<OutageRecord> {
+        let mut all = self.look(inner);
+        all.sort_by_key(|one| (one.ended.is_some(), std::cmp::Reverse(one.id)));
+        all
+    }
+
+    /// Takes over what the runtime knows now.
+    fn look(&self, inner: &AdminState) -> Vec<OutageRecord> {
+        // Before the lock: a look at the health may tell listeners.
+        let present = inner.runtime.outages();
+        let present: Vec<OutageRecord> = present
+            .iter()
+            .map(|one| OutageRecord::of(inner, &one.dependency, &one.outage))
+            .collect();
+        let now = inner.stamps.of(inner.stamps.now());
+        let mut kept = self.kept.acquire();
+        kept.follow(present, &now);
+        kept.all.clone()
+    }
+
+    /// Notes that an operator looks after an outage that the runtime does not know any more. Returns
+    /// its dependency; `None` if no outage of this number is kept.
+    pub(super) fn acknowledge(
+        &self,
+        inner: &AdminState,
+        id: u64,
+        (by, note): (&str, &str),
+    ) -> Option<String> {
+        let at = inner.stamps.of(inner.stamps.now());
+        let mut kept = self.kept.acquire();
+        let one = kept.all.iter_mut().find(|one| one.id == id)?;
+        one.ack = Some(AckRecord {
+            by: by.to_owned(),
+            note: redact(note).into_owned(),
+            at,
+        });
+        Some(one.dependency.clone())
+    }
+
+    /// Writes the outages into the file, if there is one and they have changed.
+    ///
+    /// # Cancel safety   Dropped, they are written all the same.
+    pub(super) async fn write(inner: &Arc<AdminState>) {
+        inner.outages.look(inner);
+        let now = inner.stamps.now();
+        let Some((file, all)) = inner.outages.kept.acquire().to_write(now) else {
+            return;
+        };
+        // A slow disk must not delay the requests of this thread.
+        let written = tokio::task::spawn_blocking(move || {
+            let section = serde_json::to_value(all)?;
+            file.put(SECTION, section)
+        });
+        let problem = match written.await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(ended) => ended.to_string(),
+        };
+        tracing::error!(problem, "admin.state cannot be written: the outages");
+    }
+}
+
+impl KeptOutages {
+    /// Takes over the outages that the runtime keeps. One that stood, and is not among them, was that
+    /// of a dependency that is removed.
+    fn follow(&mut self, present: Vec<OutageRecord>, now: &str) {
+        for one in self.all.iter_mut().filter(|one| one.ended.is_none()) {
+            if !present.iter().any(|known| known.id == one.id) {
+                one.ended = Some(now.to_owned());
+                one.ended_by = Some(OutageEnd::Removal);
+            }
+        }
+        for one in present {
+            match self.all.binary_search_by_key(&one.id, |kept| kept.id) {
+                Ok(at) => self.all[at] = one,
+                Err(at) => self.all.insert(at, one),
+            }
+        }
+        self.bound();
+    }
+
+    /// Drops the oldest beyond the bound, the ended ones first.
+    fn bound(&mut self) {
+        self.all.sort_by_key(|one| one.id);
+        let mut excess = self.all.len().saturating_sub(MAX_OUTAGES);
+        self.all.retain(|one| {
+            let goes = excess > 0 && one.ended.is_some();
+            excess -= usize::from(goes);
+            !goes
+        });
+    }
+
+    /// Returns the file and its new section, if it is to be written now.
+    fn to_write(&mut self, now: Time) -> Option<(StateFile, Vec<OutageRecord>)> {
+        let file = self.file.clone()?;
+        if self.all == self.written {
+            return None;
+        }
+        let differs = self.all.len() != self.written.len()
+            || self
+                .all
+                .iter()
+                .zip(&self.written)
+                .any(|(one, old)| one.differs(old));
+        if !differs && now.since(self.written_at) < RHYTHM {
+            return None;
+        }
+        self.written.clone_from(&self.all);
+        self.written_at = now;
+        Some((file, self.all.clone()))
+    }
+}
+
+/// Starts the task that follows the outages, unless there is one, or no tokio runtime.
+pub(super) fn keep(admin: &Admin) {
+    let Ok(handle) = Handle::try_current() else {
+        return;
+    };
+    if !admin.inner.outages.is_kept.swap(true, Ordering::AcqRel) {
+        let events = admin.runtime().events();
+        let keeper = OutageKeeper(Arc::downgrade(&admin.inner));
+        handle.spawn(keeper.run(events));
+    }
+}
+
+/// The task that follows the outages. It ends with the admin side, or with its tokio runtime; another
+/// one may then follow.
+struct OutageKeeper(Weak<AdminState>);
+
+impl OutageKeeper {
+    async fn run(self, mut events: Receiver<Event>) {
+        loop {
+            let Some(inner) = self.0.upgrade() else {
+                return;
+            };
+            OutageBook::write(&inner).await;
+            drop(inner);
+            // An outage can end without an event of its own, and its figures have none.
+            match tokio::time::timeout(RHYTHM, events.recv()).await {
+                Err(_) | Ok(Ok(_) | Err(RecvError::Lagged(_))) => {}
+                // The runtime has ended: there is nothing more to follow.
+                Ok(Err(RecvError::Closed)) => return,
+            }
+            tokio::time::sleep(BURST).await;
+            events = events.resubscribe();
+        }
+    }
+}
+
+impl Drop for OutageKeeper {
+    fn drop(&mut self) {
+        if let Some(inner) = self.0.upgrade() {
+            inner.outages.is_kept.store(false, Ordering::Release);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::outage_record::{AffectedCalls, CauseRecord};
+    use super::*;
+
+    fn outage(id: u64, ended: bool) -> OutageRecord {
+        OutageRecord {
+            id,
+            dependency: "web".to_owned(),
+            since: "2026-01-01T00:00:00.000Z".to_owned(),
+            ended: ended.then(|| "2026-01-01T00:01:00.000Z".to_owned()),
+            ended_by: ended.then_some(OutageEnd::Recovery),
+            cause: CauseRecord {
+                kind: "status".to_owned(),
+                text: "500 from the dependency".to_owned(),
+                status: Some(500),
+                limit: None,
+                rule: String::new(),
+            },
+            probes: 0,
+            probes_failed: 0,
+            last_probe: None,
+            affected: AffectedCalls {
+                calls: 0,
+                errors: 0,
+                by_fallback: 0,
+            },
+            ack: None,
+        }
+    }
+
+    fn ids(kept: &KeptOutages) -> Vec<u64> {
+        kept.all.iter().map(|one| one.id).collect()
+    }
+
+    #[test]
+    fn hlt_2_an_outage_of_a_removed_dependency_stays_and_has_an_end() {
+        let mut kept = KeptOutages::default();
+        kept.follow(vec![outage(1, false), outage(2, true)], "now");
+        kept.follow(vec![outage(3, false)], "later");
+        assert_eq!(ids(&kept), [1, 2, 3]);
+        assert_eq!(kept.all[0].ended.as_deref(), Some("later"));
+        assert_eq!(kept.all[0].ended_by, Some(OutageEnd::Removal));
+        assert_eq!(kept.all[1].ended_by, Some(OutageEnd::Recovery));
+        assert_eq!(kept.all[2].ended, None);
+    }
+
+    #[test]
+    fn hlt_3_the_newest_outages_are_kept_and_those_that_stand() {
+        let mut kept = KeptOutages::default();
+        let many = (1..=MAX_OUTAGES as u64 + 100).map(|id| outage(id, id != 7));
+        kept.follow(many.collect(), "now");
+        assert_eq!(kept.all.len(), MAX_OUTAGES);
+        assert_eq!(ids(&kept)[..3], [7, 102, 103]);
+    }
+
+    #[test]
+    fn hlt_3_figures_alone_are_written_seldom() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = StateFile::open(&folder.path().join("state.json")).unwrap();
+        let mut kept = KeptOutages::default();
+        let at = |seconds| Time::from_millis(seconds * 1_000);
+        kept.follow(vec![outage(1, false)], "now");
+        assert!(kept.to_write(at(20)).is_none(), "there is no file");
+        kept.file = Some(file);
+        assert_eq!(kept.to_write(at(20)).unwrap().1.len(), 1);
+        assert!(kept.to_write(at(100)).is_none(), "nothing has changed");
+        let figures = |errors| OutageRecord {
+            affected: AffectedCalls {
+                calls: errors,
+                errors,
+                by_fallback: 0,
+            },
+            ..outage(1, false)
+        };
+        kept.follow(vec![figures(1)], "now");
+        assert!(kept.to_write(at(100)).is_some());
+        kept.follow(vec![figures(2)], "now");
+        assert!(kept.to_write(at(109)).is_none());
+        kept.follow(vec![outage(1, true)], "now");
+        assert!(
+            kept.to_write(at(109)).is_some(),
+            "its end is written at once"
+        );
+    }
+}

@@ -1,0 +1,40 @@
+//! The identity of a caller that has presented valid credentials, so that what belongs to it is
+//! given to no other.
+
+use std::fmt;
+
+use http::request::Parts;
+use sha2::{Digest as _, Sha256};
+
+/// A digest of a caller's credential, or of the subject that its token speaks of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::sidecar::gateway) struct CallerIdentity([u8; 32]);
+
+impl CallerIdentity {
+    /// The holder of a token.
+    pub(super) const fn of_digest(digest: [u8; 32]) -> Self {
+        Self(digest)
+    }
+
+    /// The subject of an issuer's tokens: it stays the same when a token is renewed.
+    pub(super) fn of_subject(issuer: &str, subject: &str) -> Self {
+        let mut digest = Sha256::new();
+        for part in [issuer, subject] {
+            digest.update(part.len().to_be_bytes());
+            digest.update(part);
+        }
+        Self(digest.finalize().into())
+    }
+
+    /// Returns the caller of a request; `None` if it had to present nothing.
+    pub(in crate::sidecar::gateway) fn of_request(head: &Parts) -> Option<Self> {
+        head.extensions.get().copied()
+    }
+}
+
+impl fmt::Debug for CallerIdentity {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // SEC-1: not even a digest of a secret is shown.
+        out.write_str("CallerIdentity")
+    }
+}

@@ -1,0 +1,140 @@
+//! Outages over a restart of the real process, and commands that ask at the wrong address.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use super::serve::{Sidecar, command, configured, folder, http};
+
+const TOKEN: &str = "a token of the tests";
+
+/// Configures one dependency of this name, where nothing listens.
+fn configure(folder: &Path, name: &str) {
+    let state = folder.join("state.json");
+    let text = format!(
+        "[admin]\ntoken = \"{TOKEN}\"\nstate = {state:?}\n\
+         [dependencies.{name}]\nkind = \"http\"\nurl = \"http://127.0.0.1:1\"\n\
+         breaker = {{ window = {{ kind = \"consecutive\" }}, failure_threshold = 1 }}\n"
+    );
+    configured(folder, &text);
+}
+
+async fn outages(sidecar: &Sidecar) -> Vec<Value> {
+    let response = http()
+        .get(sidecar.admin("/api/outages"))
+        .send()
+        .await
+        .unwrap();
+    let all: Value = response.json().await.unwrap();
+    all.as_array().unwrap().clone()
+}
+
+async fn fail(sidecar: &Sidecar, name: &str) {
+    let response = http()
+        .get(sidecar.url(&format!("/{name}/x")))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(response.status().as_u16(), 502);
+}
+
+async fn acknowledge(sidecar: &Sidecar, id: &Value) -> Value {
+    let request = http().post(sidecar.admin(&format!("/api/outages/{id}/ack")));
+    let request = request.bearer_auth(TOKEN).json(&json!({"reason": "on it"}));
+    request.send().await.unwrap().json().await.unwrap()
+}
+
+async fn kill(sidecar: Sidecar) {
+    sidecar.signal("KILL");
+    sidecar.ended().await;
+}
+
+#[tokio::test]
+async fn hlt_3_outages_are_there_after_kill_and_restart() {
+    let folder = folder();
+    configure(folder.path(), "web");
+    let sidecar = Sidecar::start(command(folder.path()), 1);
+    fail(&sidecar, "web").await;
+    let stands = outages(&sidecar).await.remove(0);
+    assert_eq!(
+        (&stands["ended"], &stands["ended_by"]),
+        (&Value::Null, &Value::Null)
+    );
+    let id = stands["id"].clone();
+    // What is answered is in the file.
+    assert_eq!(acknowledge(&sidecar, &id).await["ack"]["note"], "on it");
+    kill(sidecar).await;
+
+    // The dependency is removed meanwhile.
+    configure(folder.path(), "other");
+    let sidecar = Sidecar::start(command(folder.path()), 1);
+    let kept = outages(&sidecar).await.remove(0);
+    for field in ["id", "dependency", "since", "cause", "ack"] {
+        let (kept, was) = (&kept[field], &stands[field]);
+        assert!(field == "ack" || kept == was, "{field}: {kept} {was}");
+    }
+    assert_eq!(kept["ack"]["note"], "on it");
+    assert_eq!(kept["ended_by"], "restart");
+    fail(&sidecar, "other").await;
+    let all = outages(&sidecar).await;
+    let ids: Vec<u64> = all.iter().filter_map(|one| one["id"].as_u64()).collect();
+    assert_eq!(ids, [id.as_u64().unwrap() + 1, id.as_u64().unwrap()]);
+    // That of an earlier process can still be acknowledged.
+    assert_eq!(acknowledge(&sidecar, &id).await["ack"]["note"], "on it");
+    kill(sidecar).await;
+
+    let sidecar = Sidecar::start(command(folder.path()), 1);
+    let all = outages(&sidecar).await;
+    assert_eq!(all.len(), 2, "{all:?}");
+    assert_eq!(all[0]["dependency"], "other");
+    kill(sidecar).await;
+}
+
+#[tokio::test]
+async fn hlt_3_outages_that_cannot_be_read_stop_the_start() {
+    let folder = folder();
+    configure(folder.path(), "web");
+    let text = json!({"breakerbox_state": 1, "outages": [{"id": "one"}]});
+    std::fs::write(folder.path().join("state.json"), text.to_string()).unwrap();
+    let output = command(folder.path()).output().unwrap();
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{err}");
+    assert!(
+        err.contains("its section \"outages\" cannot be used"),
+        "{err}"
+    );
+}
+
+#[tokio::test]
+async fn edge_7_a_command_at_the_gateways_address_says_so() {
+    let folder = folder();
+    configure(folder.path(), "web");
+    let sidecar = Sidecar::start(command(folder.path()), 1);
+    let mut status = Command::new(env!("CARGO_BIN_EXE_breakerbox"));
+    status.args(["status", "--admin", &sidecar.url("")]);
+    let output = tokio::task::spawn_blocking(move || status.output().unwrap());
+    let output = output.await.unwrap();
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{err}");
+    assert!(
+        err.contains("is the gateway of a Breakerbox") && err.contains("admin.bind"),
+        "{err}"
+    );
+    kill(sidecar).await;
+}
+
+#[test]
+fn edge_7_a_duration_without_a_unit_says_what_is_needed() {
+    for (given, said) in [
+        ("10", "it needs a unit: 10s, 10m or 10h"),
+        ("soon", "such as 90s"),
+    ] {
+        let mut open = Command::new(env!("CARGO_BIN_EXE_breakerbox"));
+        open.args(["open", "web", "--reason", "r", "--for", given]);
+        let output = open.output().unwrap();
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{err}");
+        assert!(err.contains(said), "{err}");
+    }
+}
