@@ -26,7 +26,6 @@ mod envelope;
 mod error_verdict;
 mod event_facts;
 mod event_splitter;
-mod hint;
 mod json_walk;
 
 // the interface
@@ -44,7 +43,10 @@ pub use api::{Api, ApiShape, UnknownApi};
 pub use judge::{figures_of, judge};
 pub use key::{put_key, remove_keys, without_key_in_query};
 pub use problem::{ModelProblem, error_body, error_event};
-pub use request::{ModelRequest, ModelReplacement, replace_model};
+pub use request::{ModelReplacement, ModelRequest, replace_model};
 pub use usage::{AnswerFigures, TokenEstimate, TokenKind, TokenUsage};
 pub use verdict::{ErrorScope, ModelErrorKind, ModelVerdict, StreamError};
 pub use watch::{StreamEnd, StreamWatch, WatchEvent};
+
+#[cfg(test)]
+mod tests;

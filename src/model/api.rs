@@ -83,7 +83,11 @@ impl ApiShape {
                 Some((_, "generateContent")) => Self::Content,
                 Some((_, "streamGenerateContent")) => {
                     let is_sse = query.split('&').any(|part| part == "alt=sse");
-                    if is_sse { Self::Content } else { Self::ContentArray }
+                    if is_sse {
+                        Self::Content
+                    } else {
+                        Self::ContentArray
+                    }
                 }
                 _ => Self::Other(api),
             },
@@ -131,7 +135,11 @@ mod tests {
             (Api::OpenAi, "/chat/completions/", ApiShape::Chat),
             (Api::OpenAi, "/openai/v1/responses?a=b", ApiShape::Responses),
             (Api::OpenAi, "/v1/models", ApiShape::Other(Api::OpenAi)),
-            (Api::OpenAi, "/v1/responses/resp_1", ApiShape::Other(Api::OpenAi)),
+            (
+                Api::OpenAi,
+                "/v1/responses/resp_1",
+                ApiShape::Other(Api::OpenAi),
+            ),
             (Api::Anthropic, "/v1/messages", ApiShape::Messages),
             (
                 Api::Anthropic,

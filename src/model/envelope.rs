@@ -120,7 +120,12 @@ mod tests {
                 None,
                 true,
             ),
-            (r#"{"error":{"message":"m","code":402}}"#, None, Some(402), true),
+            (
+                r#"{"error":{"message":"m","code":402}}"#,
+                None,
+                Some(402),
+                true,
+            ),
             (
                 r#"{"error":{"message":"m","code":"429"}}"#,
                 None,
@@ -151,7 +156,12 @@ mod tests {
                 None,
                 true,
             ),
-            (r#"{"object":"error","message":"m","code":"c"}"#, Some("c"), None, true),
+            (
+                r#"{"object":"error","message":"m","code":"c"}"#,
+                Some("c"),
+                None,
+                true,
+            ),
             (r#"{"error":"model not found"}"#, None, None, false),
         ] {
             let envelope = read(body);

@@ -57,9 +57,7 @@ impl ProviderError<'_> {
         let by_status = || kind_of_status(self.status.or(number).unwrap_or(500));
         match said.unwrap_or_else(by_status) {
             // A file or a batch that is not there says nothing about the model.
-            ModelErrorKind::UnknownModel if !self.shape.is_generating() => {
-                ModelErrorKind::Rejected
-            }
+            ModelErrorKind::UnknownModel if !self.shape.is_generating() => ModelErrorKind::Rejected,
             kind => kind,
         }
     }

@@ -155,6 +155,16 @@ impl EventSplitter {
         self.unfinished
     }
 
+    /// Returns the number of bytes that are kept.
+    pub(super) fn kept(&self) -> usize {
+        let tail = self.data.tail.as_ref().map_or(0, Vec::len);
+        let line = match &self.framing {
+            EventFraming::Lines(lines) => lines.line.len() + lines.name.len(),
+            EventFraming::Items(_) => 0,
+        };
+        self.data.bytes.len() + tail + line
+    }
+
     /// Takes the next piece of the stream.
     pub(super) fn feed(&mut self, piece: &[u8], sink: Sink<'_>) {
         self.unfinished += piece.len() as u64;

@@ -30,8 +30,7 @@ pub(super) fn kind(envelope: &ErrorEnvelope) -> Option<ModelErrorKind> {
         "NOT_FOUND" => ModelErrorKind::UnknownModel,
         // LLM-2: there is no code for it.
         "INVALID_ARGUMENT" | "OUT_OF_RANGE"
-            if envelope.message.contains("token count")
-                && envelope.message.contains("exceeds") =>
+            if envelope.message.contains("token count") && envelope.message.contains("exceeds") =>
         {
             ModelErrorKind::TooLong
         }

@@ -49,10 +49,7 @@ type Sink<'s> = &'s mut dyn FnMut(&[Step<'_>], Leaf<'_>);
 /// have been named then.
 pub(super) fn walk(text: &[u8], sink: Sink<'_>) -> bool {
     let mut reader = serde_json::Deserializer::from_slice(text);
-    let node = JsonNode {
-        path: &[],
-        sink,
-    };
+    let node = JsonNode { path: &[], sink };
     node.deserialize(&mut reader).is_ok() && reader.end().is_ok()
 }
 

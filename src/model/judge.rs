@@ -81,9 +81,16 @@ fn late_error(shape: ApiShape, body: &[u8]) -> LateError {
     let Some(found) = members(body, &names) else {
         // An array, or no JSON: errors in it are short.
         let envelope = ErrorEnvelope::read(body);
-        return envelope.map_or(LateError::None, |found| LateError::Envelope(Box::new(found)));
+        return envelope.map_or(LateError::None, |found| {
+            LateError::Envelope(Box::new(found))
+        });
     };
-    let raw = |name: usize| found.iter().find(|(at, _)| *at == name).map(|(_, raw)| raw.get());
+    let raw = |name: usize| {
+        found
+            .iter()
+            .find(|(at, _)| *at == name)
+            .map(|(_, raw)| raw.get())
+    };
     let is_error = raw(0).is_some_and(|error| error != "null") || raw(3) == Some("\"error\"");
     if is_error && let Some(envelope) = ErrorEnvelope::read(body) {
         return LateError::Envelope(Box::new(envelope));
@@ -123,11 +130,7 @@ pub fn figures_of(shape: ApiShape, body: &[u8]) -> AnswerFigures {
     figures
 }
 
-fn take_leaf(
-    (shape, figures): (ApiShape, &mut AnswerFigures),
-    path: &[Step<'_>],
-    leaf: Leaf<'_>,
-) {
+fn take_leaf((shape, figures): (ApiShape, &mut AnswerFigures), path: &[Step<'_>], leaf: Leaf<'_>) {
     use Step::Key;
     match path {
         [Key("model")] => {

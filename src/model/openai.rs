@@ -11,7 +11,10 @@ use super::{ModelErrorKind, TokenUsage};
 /// more than the error's type.
 pub(super) fn kind(envelope: &ErrorEnvelope, is_late: bool) -> Option<ModelErrorKind> {
     let codes = [&envelope.inner, &envelope.code, &envelope.kind];
-    let by_code = codes.into_iter().flatten().find_map(|code| kind_of_code(code));
+    let by_code = codes
+        .into_iter()
+        .flatten()
+        .find_map(|code| kind_of_code(code));
     by_code.or_else(|| {
         let kind = envelope.kind.as_deref().filter(|_| is_late)?;
         kind_of_type(kind)

@@ -118,8 +118,13 @@ fn google_maximum(config: Option<&str>) -> Option<u64> {
 }
 
 /// Tools that a program of the caller runs: the beginnings of their types.
-const OPENAI_CALLER_TOOLS: [&str; 5] =
-    ["function", "custom", "computer", "local_shell", "apply_patch"];
+const OPENAI_CALLER_TOOLS: [&str; 5] = [
+    "function",
+    "custom",
+    "computer",
+    "local_shell",
+    "apply_patch",
+];
 const ANTHROPIC_CALLER_TOOLS: [&str; 5] = ["custom", "bash", "text_editor", "computer", "memory"];
 /// The same by the names of members.
 const GOOGLE_CALLER_TOOLS: [&str; 4] = [
@@ -243,14 +248,24 @@ mod tests {
         assert_eq!(chat.model.as_deref(), Some("g"));
         assert!(chat.is_streamed);
         assert_eq!(chat.max_output, Some(14));
-        let responses = read(Api::OpenAi, "/responses", r#"{"model":"g","max_output_tokens":9}"#);
-        assert_eq!((responses.is_streamed, responses.max_output), (false, Some(9)));
+        let responses = read(
+            Api::OpenAi,
+            "/responses",
+            r#"{"model":"g","max_output_tokens":9}"#,
+        );
+        assert_eq!(
+            (responses.is_streamed, responses.max_output),
+            (false, Some(9))
+        );
         let messages = read(
             Api::Anthropic,
             "/v1/messages",
             r#"{"max_tokens":8,"stream":false,"model":"c"}"#,
         );
-        assert_eq!((messages.is_streamed, messages.max_output), (false, Some(8)));
+        assert_eq!(
+            (messages.is_streamed, messages.max_output),
+            (false, Some(8))
+        );
         let content = read(
             Api::Google,
             "/v1beta/models/g-1:streamGenerateContent?alt=sse",
@@ -260,7 +275,10 @@ mod tests {
         assert_eq!((content.is_streamed, content.max_output), (true, Some(6)));
         let none = read(Api::OpenAi, "/responses", "no JSON at all");
         assert_eq!((none.model.clone(), none.max_output), (None, None));
-        assert_eq!(none.estimate(100).reserved(super::super::TokenKind::Total), 104);
+        assert_eq!(
+            none.estimate(100).reserved(super::super::TokenKind::Total),
+            104
+        );
     }
 
     #[test]
@@ -269,7 +287,11 @@ mod tests {
             (Api::OpenAi, r#"{"model":"g"}"#, true),
             (Api::OpenAi, r#"{"background":true}"#, false),
             (Api::OpenAi, r#"{"background":false,"tools":[]}"#, true),
-            (Api::OpenAi, r#"{"tools":[{"type":"function","name":"f"}]}"#, true),
+            (
+                Api::OpenAi,
+                r#"{"tools":[{"type":"function","name":"f"}]}"#,
+                true,
+            ),
             (Api::OpenAi, r#"{"tools":[{"type":"custom"}]}"#, true),
             (
                 Api::OpenAi,
@@ -278,7 +300,11 @@ mod tests {
             ),
             (Api::OpenAi, r#"{"tools":[{"type":"web_search"}]}"#, false),
             (Api::OpenAi, r#"{"web_search_options":{}}"#, false),
-            (Api::Anthropic, r#"{"tools":[{"name":"f","input_schema":{}}]}"#, true),
+            (
+                Api::Anthropic,
+                r#"{"tools":[{"name":"f","input_schema":{}}]}"#,
+                true,
+            ),
             (
                 Api::Anthropic,
                 r#"{"tools":[{"type":"bash_20250124","name":"bash"}]}"#,
@@ -291,7 +317,11 @@ mod tests {
             ),
             (Api::Anthropic, r#"{"mcp_servers":[{"url":"u"}]}"#, false),
             (Api::Anthropic, r#"{"mcp_servers":[]}"#, true),
-            (Api::Google, r#"{"tools":[{"functionDeclarations":[]}]}"#, true),
+            (
+                Api::Google,
+                r#"{"tools":[{"functionDeclarations":[]}]}"#,
+                true,
+            ),
             (Api::Google, r#"{"tools":[{"googleSearch":{}}]}"#, false),
         ] {
             let target = match api {
@@ -299,7 +329,11 @@ mod tests {
                 Api::Anthropic => "/v1/messages",
                 Api::Google => "/v1beta/models/g:generateContent",
             };
-            assert_eq!(read(api, target, body).is_repeatable(), is_repeatable, "{body}");
+            assert_eq!(
+                read(api, target, body).is_repeatable(),
+                is_repeatable,
+                "{body}"
+            );
         }
         let other = read(Api::OpenAi, "/v1/files", "{}");
         assert!(!other.is_repeatable());

@@ -138,7 +138,11 @@ mod tests {
         };
         assert_eq!(settled(&figures), [1_011, 1_000, 11]);
         figures.usage.input = Some(900);
-        assert_eq!(settled(&figures), [911, 900, 11], "cut off after the opening");
+        assert_eq!(
+            settled(&figures),
+            [911, 900, 11],
+            "cut off after the opening"
+        );
         figures.usage.output = Some(20);
         assert_eq!(settled(&figures), [920, 900, 20]);
         assert!(figures.usage.is_whole());

@@ -143,6 +143,12 @@ impl StreamWatch {
         self.splitter.unfinished()
     }
 
+    /// Returns the number of bytes that are kept, of an event that is not whole.
+    #[must_use]
+    pub fn kept(&self) -> usize {
+        self.splitter.kept()
+    }
+
     /// Returns the number of the next event, which Responses counts.
     #[must_use]
     pub const fn next_sequence(&self) -> u64 {
