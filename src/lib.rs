@@ -239,3 +239,8 @@ pub struct IntegrationPage;
 #[cfg(all(doctest, feature = "agents"))]
 #[doc = include_str!("../docs/agents.md")]
 pub struct AgentsPage;
+
+/// Compiles and runs the programs of the page on language models.
+#[cfg(all(doctest, feature = "agents"))]
+#[doc = include_str!("../docs/models.md")]
+pub struct ModelsPage;
