@@ -35,6 +35,7 @@ mod key;
 mod problem;
 mod request;
 mod shape_state;
+mod stream_error;
 mod usage;
 mod verdict;
 mod watch;

@@ -11,7 +11,7 @@ use super::event_facts::EventFacts;
 use super::event_splitter::EventData;
 use super::json_walk::{Leaf, Step, walk};
 use super::shape_state::contains;
-use super::{AnswerFigures, ApiShape, ModelErrorKind, TokenUsage};
+use super::{AnswerFigures, ModelErrorKind, TokenUsage};
 
 /// Returns the kind of an error. `is_late`: no status says more than the error's type.
 pub(super) fn kind(envelope: &ErrorEnvelope, is_late: bool) -> Option<ModelErrorKind> {
@@ -145,7 +145,7 @@ pub(super) fn read(data: EventData<'_>, figures: &mut AnswerFigures) -> EventFac
     }
     let named = String::from_utf8_lossy(data.name);
     match event.kind.as_deref().unwrap_or(&named) {
-        "error" => EventFacts::error(ApiShape::Messages, data.text),
+        "error" => EventFacts::Failed,
         "ping" => EventFacts::Nothing,
         "message_stop" => EventFacts::END,
         "message_start" => {

@@ -7,7 +7,7 @@ use super::event_facts::EventFacts;
 use super::event_splitter::EventData;
 use super::json_walk::{Leaf, Step, walk};
 use super::shape_state::{ChoiceProgress, contains};
-use super::{AnswerFigures, ApiShape, ModelErrorKind, TokenUsage};
+use super::{AnswerFigures, ModelErrorKind, TokenUsage};
 
 /// Returns the kind of an error by its canonical status, reason and quota.
 pub(super) fn kind(envelope: &ErrorEnvelope) -> Option<ModelErrorKind> {
@@ -149,7 +149,7 @@ impl TokenUsage {
 
 /// Reads a chunk.
 pub(super) fn read(
-    (shape, data): (ApiShape, EventData<'_>),
+    data: EventData<'_>,
     choices: &mut ChoiceProgress,
     figures: &mut AnswerFigures,
 ) -> EventFacts {
@@ -166,7 +166,7 @@ pub(super) fn read(
         return EventFacts::Nothing;
     }
     if chunk.has_error {
-        return EventFacts::error(shape, data.text);
+        return EventFacts::Failed;
     }
     for (at, (index, is_end)) in (0..).zip(&chunk.candidates) {
         choices.record(index.unwrap_or(at), *is_end);

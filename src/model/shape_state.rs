@@ -55,7 +55,7 @@ impl ShapeState {
             ApiShape::Responses => openai::responses::read(data, &mut self.next_sequence, figures),
             ApiShape::Messages => anthropic::read(data, figures),
             ApiShape::Content | ApiShape::ContentArray => {
-                google::read((self.shape, data), &mut self.choices, figures)
+                google::read(data, &mut self.choices, figures)
             }
             // Nothing is held back of what is not known.
             ApiShape::Other(_) => EventFacts::part(true),

@@ -3,6 +3,7 @@
 use super::event_facts::EventFacts;
 use super::event_splitter::{EventSplitter, SplitEvent};
 use super::shape_state::ShapeState;
+use super::stream_error::stream_error;
 use super::{AnswerFigures, ApiShape, ModelProblem, StreamError, error_event};
 
 /// An event of a stream, as far as it matters for the attempt.
@@ -78,7 +79,9 @@ impl StreamWatch {
         let mut splitter = std::mem::take(&mut self.splitter);
         splitter.finish(&mut |event| self.take(event, &mut events));
         self.splitter = splitter;
-        let end = match (self.has_failed, self.is_ended) {
+        // A stream of an unknown operation has no mark.
+        let is_ended = self.is_ended || !self.shape.is_generating();
+        let end = match (self.has_failed, is_ended) {
             (true, _) => StreamEnd::Failed,
             (false, true) => StreamEnd::Good,
             // LLM-8: an end without its mark is none.
@@ -88,15 +91,16 @@ impl StreamWatch {
     }
 
     fn take(&mut self, event: SplitEvent<'_>, events: &mut Vec<WatchEvent>) {
-        let facts = match event {
-            SplitEvent::Comment => EventFacts::Nothing,
-            SplitEvent::Data(data) => self.state.read(data, &mut self.figures),
+        let SplitEvent::Data(data) = event else {
+            events.push(WatchEvent::Ping);
+            return;
         };
-        match facts {
+        match self.state.read(data, &mut self.figures) {
             EventFacts::Nothing => events.push(WatchEvent::Ping),
-            EventFacts::Error(error) => {
+            EventFacts::Failed => {
                 self.has_failed = true;
-                events.push(WatchEvent::Error(error));
+                let error = stream_error(self.shape, data.text);
+                events.push(WatchEvent::Error(Box::new(error)));
             }
             EventFacts::Part {
                 has_content,

@@ -4,7 +4,7 @@ use super::super::event_facts::EventFacts;
 use super::super::event_splitter::EventData;
 use super::super::json_walk::{Leaf, Step, walk};
 use super::super::shape_state::{ChoiceProgress, contains};
-use super::super::{AnswerFigures, ApiShape, TokenUsage};
+use super::super::{AnswerFigures, TokenUsage};
 
 /// The facts of a chunk.
 #[derive(Default)]
@@ -77,13 +77,13 @@ pub(in crate::model) fn read(
     let mut chunk = ChatChunk::default();
     if !walk(data.text, &mut |path, leaf| chunk.take(path, leaf)) {
         return if data.name == b"error" {
-            EventFacts::error(ApiShape::Chat, data.text)
+            EventFacts::Failed
         } else {
             EventFacts::Nothing
         };
     }
     if chunk.has_error || data.name == b"error" {
-        return EventFacts::error(ApiShape::Chat, data.text);
+        return EventFacts::Failed;
     }
     for (at, (index, is_end)) in (0..).zip(&chunk.choices) {
         choices.record(index.unwrap_or(at), *is_end);

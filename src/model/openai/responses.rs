@@ -4,7 +4,7 @@ use super::super::event_facts::EventFacts;
 use super::super::event_splitter::EventData;
 use super::super::json_walk::{Leaf, Step, walk};
 use super::super::shape_state::contains;
-use super::super::{AnswerFigures, ApiShape, TokenUsage};
+use super::super::{AnswerFigures, TokenUsage};
 
 /// The facts of an event.
 #[derive(Default)]
@@ -65,8 +65,8 @@ pub(in crate::model) fn read(
     figures.usage.update(event.usage);
     figures.model = event.model.or(figures.model.take());
     match kind {
-        "error" | "response.failed" => EventFacts::error(ApiShape::Responses, data.text),
-        "" if event.has_error => EventFacts::error(ApiShape::Responses, data.text),
+        "error" | "response.failed" => EventFacts::Failed,
+        "" if event.has_error => EventFacts::Failed,
         "response.completed" | "response.incomplete" => EventFacts::END,
         _ if kind.ends_with(".delta") => {
             figures.content_bytes += event.delta;
@@ -85,7 +85,7 @@ fn long(data: EventData<'_>) -> EventFacts {
         return EventFacts::END;
     }
     if is(b"response.failed") {
-        return EventFacts::error(ApiShape::Responses, data.text);
+        return EventFacts::Failed;
     }
     let named = [data.name, data.text].concat();
     EventFacts::part(contains(&named, b".delta") || contains(&named, b"_call."))

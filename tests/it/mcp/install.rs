@@ -26,6 +26,9 @@ const PYPI: &[&str] = &[
 /// A server that works with the first major version of `mcp` only.
 #[cfg(feature = "cli")]
 const PYPI_OLDER: &[&str] = &["mcp==1.30.0", "mcp-server-sqlite==2025.4.25"];
+/// The official SDKs of model providers.
+#[cfg(feature = "agents")]
+const PYPI_MODELS: &[&str] = &["openai==3.57.0", "anthropic==2.14.0"];
 
 /// The official conformance suite.
 #[cfg(feature = "cli")]
@@ -110,6 +113,12 @@ pub(super) fn python() -> Option<PathBuf> {
 #[cfg(feature = "cli")]
 pub(super) fn older_python() -> Option<PathBuf> {
     install_with_pip("pypi-older", PYPI_OLDER)
+}
+
+/// A Python interpreter with the official SDKs of model providers.
+#[cfg(feature = "agents")]
+pub(crate) fn model_sdks() -> Option<PathBuf> {
+    install_with_pip("pypi-models", PYPI_MODELS)
 }
 
 fn install_with_pip(name: &str, packages: &[&str]) -> Option<PathBuf> {
