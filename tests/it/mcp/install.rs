@@ -88,7 +88,7 @@ fn install_npm() -> Option<PathBuf> {
     install_with_npm("npm", NPM)
 }
 
-fn install_with_npm(name: &str, packages: &[&str]) -> Option<PathBuf> {
+pub(crate) fn install_with_npm(name: &str, packages: &[&str]) -> Option<PathBuf> {
     let npm = tools::find(&["npm"])?;
     let folder = installed(name, packages, |folder| {
         fs::write(folder.join("package.json"), "{\"private\": true}").unwrap();
@@ -121,7 +121,7 @@ pub(crate) fn model_sdks() -> Option<PathBuf> {
     install_with_pip("pypi-models", PYPI_MODELS)
 }
 
-fn install_with_pip(name: &str, packages: &[&str]) -> Option<PathBuf> {
+pub(crate) fn install_with_pip(name: &str, packages: &[&str]) -> Option<PathBuf> {
     let python = tools::find(&["python3"])?;
     let folder = installed(name, packages, |folder| {
         let mut install = Command::new("timeout");
