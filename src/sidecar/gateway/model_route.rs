@@ -90,6 +90,7 @@ impl ModelRoute {
 
     /// Reads a request. `body`: whole, if it was read.
     pub(super) fn call(&self, target: &str, body: Option<&Bytes>) -> ModelCall {
+        // LLM-1: the dialect only reads; everything else is the gateway's.
         let read = ModelRequest::read(self.api, target, body.map_or(&[], |body| body));
         ModelCall {
             shape: read.shape,

@@ -1,7 +1,7 @@
 //! Models and pools in the configuration: their mistakes are told at the start.
 
-use breakerbox::config::{ModelApi, PoolChoice};
-use breakerbox::{ConfigError, Settings};
+use breakerbox::Settings;
+use breakerbox::config::{ConfigError, ModelApi, PoolChoice};
 
 fn load(text: &str) -> Result<Settings, ConfigError> {
     Settings::loader().bare().toml(text).load()

@@ -289,6 +289,13 @@ impl Bed {
         self.runtime.status(name).unwrap()
     }
 
+    /// Returns the failures in the window of the model `m`.
+    fn failures(&self, name: &str) -> u64 {
+        let keys = self.of_name(name).keys;
+        let key = keys.iter().find(|key| key.key == "m");
+        key.map_or(0, |key| key.window.failures)
+    }
+
     /// Waits until the status of a model meets a condition.
     async fn until_of(&self, name: &str, is_so: impl Fn(&DependencyStatus) -> bool) {
         let look = async {

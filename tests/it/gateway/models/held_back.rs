@@ -44,9 +44,8 @@ async fn llm_item_03_llm_6_another_provider_answers_what_fails_before_content() 
         assert_eq!(header(&response, "x-request-id"), "request-7");
         check_good(response, "well", "fallback:spare").await;
         bed.until_of("gpt", |one| one.totals.fallback == 1).await;
-        let window = bed.of_name("gpt").window;
         let is_quota = what.starts_with("quota");
-        assert_eq!(window.failures, u64::from(!is_quota), "{what}");
+        assert_eq!(bed.failures("gpt"), u64::from(!is_quota), "{what}");
         assert_eq!((first.hits(), spare.hits()), (1, 1), "{what}");
         bed.end().await;
     }
@@ -83,7 +82,28 @@ async fn llm_item_07_llm_3_a_success_with_an_error_is_that_error() {
     let response = bed.ask("gpt", false).await;
     assert_eq!(header(&response, "breakerbox-source"), "fallback:spare");
     assert_eq!(response.text().await.unwrap(), whole("well"));
-    assert_eq!(bed.of_name("gpt").window.failures, 1);
+    assert_eq!(bed.failures("gpt"), 1);
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn llm_10_a_whole_answer_that_breaks_off_is_answered_by_another_provider() {
+    let upstream = Upstream::raw(async |mut stream: TcpStream, _| {
+        read_until(&mut stream, "\r\n\r\n").await;
+        let begun = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\
+                      content-length: 500\r\n\r\n{\"id\":";
+        stream.write_all(begun).await.unwrap();
+    })
+    .await;
+    let first = Provider {
+        upstream,
+        seen: Arc::default(),
+    };
+    let spare = Provider::of([Act::error(200, whole("well"))]).await;
+    let bed = bed(&first, Some(&spare), "").await;
+    let response = bed.ask("gpt", false).await;
+    assert_eq!(header(&response, "breakerbox-source"), "fallback:spare");
+    assert_eq!(response.text().await.unwrap(), whole("well"));
     bed.end().await;
 }
 
@@ -97,7 +117,7 @@ async fn llm_item_09_llm_9_silence_after_the_head_ends_the_attempt() {
         let (first, spare) = (Provider::of([act]).await, Provider::good("well").await);
         let bed = bed(&first, Some(&spare), "timeout.first_token = \"100ms\"").await;
         check_good(bed.ask("gpt", true).await, "well", "fallback:spare").await;
-        assert_eq!(bed.of_name("gpt").window.failures, 1);
+        assert_eq!(bed.failures("gpt"), 1);
         bed.end().await;
     }
     let first = Provider::of([Act::Hang(Vec::new())]).await;

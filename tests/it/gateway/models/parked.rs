@@ -116,11 +116,7 @@ async fn llm_item_16_llm_3_a_wrong_set_up_is_no_failure_and_others_answer() {
         let bed = bed(&first, Some(&spare), "retry.max_attempts = 3").await;
         let response = bed.ask("gpt", true).await;
         check_good(response, "well", "fallback:spare").await;
-        assert_eq!(
-            (first.hits(), bed.of_name("gpt").window.failures),
-            (1, 0),
-            "{status}"
-        );
+        assert_eq!((first.hits(), bed.failures("gpt")), (1, 0), "{status}");
         bed.end().await;
     }
 }
@@ -137,7 +133,25 @@ async fn llm_item_17_llm_17_what_speaks_of_the_prompt_passes_as_it_came() {
         assert_eq!(header(&response, "x-request-id"), "request-7");
         assert_eq!(header(&response, "x-should-retry"), "false");
         assert_eq!(response.text().await.unwrap(), body);
-        assert_eq!((spare.hits(), bed.of_name("gpt").window.failures), (0, 0));
+        assert_eq!((spare.hits(), bed.failures("gpt")), (0, 0));
         bed.end().await;
     }
+}
+
+#[tokio::test]
+async fn llm_17_llm_item_17_another_model_answers_a_long_prompt_where_it_may() {
+    let body = error("context_length_exceeded", "invalid_request_error");
+    let first = Provider::of([Act::error(400, &body), Act::error(500, OVERLOADED)]).await;
+    let spare = Provider::good("well").await;
+    let text = model("gpt", &first, "retry.max_attempts = 1")
+        + FALLBACK
+        + "on = [\"too_long\"]\n"
+        + &model("spare", &spare, "");
+    let bed = Bed::of(&text).await;
+    check_good(bed.ask("gpt", true).await, "well", "fallback:spare").await;
+    // It serves no other end.
+    assert_eq!(bed.ask("gpt", true).await.status(), 500);
+    assert_eq!((first.hits(), spare.hits()), (2, 1));
+    assert_eq!(bed.failures("gpt"), 1);
+    bed.end().await;
 }

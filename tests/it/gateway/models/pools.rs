@@ -86,6 +86,27 @@ async fn llm_item_28_llm_22_the_refusal_with_the_shortest_wait_is_told() {
 }
 
 #[tokio::test]
+async fn llm_22_a_pool_without_a_member_that_would_go_asks_none() {
+    let dead = || {
+        Provider::of([Act::error(
+            500,
+            no_credit().replace("insufficient_quota", "x"),
+        )])
+    };
+    let (first, second) = (dead().await, dead().await);
+    let open = "breaker.failure_threshold = 1\nbreaker.recovery_timeout = \"1h\"";
+    let bed = pool(&[&first, &second], "first", open).await;
+    assert_eq!(bed.ask("chat", true).await.status(), 500);
+    for _ in 0..3 {
+        let response = bed.ask("chat", true).await;
+        assert_eq!(response.status(), 503);
+        assert_eq!(header(&response, "breakerbox-attempts"), "0");
+    }
+    assert_eq!((first.hits(), second.hits()), (1, 1));
+    bed.end().await;
+}
+
+#[tokio::test]
 async fn llm_21_a_member_that_fails_before_content_gives_way() {
     let act = Act::Stream(vec![OPENING.to_owned(), event(OVERLOADED)]);
     let (first, second) = (Provider::of([act]).await, Provider::good("well").await);

@@ -49,7 +49,7 @@ async fn llm_item_25_llm_19_as_many_go_as_there_are_tokens_for() {
             "{body}"
         );
     }
-    assert_eq!(bed.of_name("gpt").window.failures, 0);
+    assert_eq!(bed.failures("gpt"), 0);
     bed.end().await;
 }
 
@@ -94,6 +94,60 @@ async fn llm_item_26_llm_19_usage_above_the_estimate_delays_later_calls() {
     // 30,000 are owed, and 3,000 are wanted.
     let wait = body["error"]["retry_after_ms"].as_u64().unwrap();
     assert!((60_000..=66_000).contains(&wait), "{body}");
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn llm_23_llm_item_29_the_tokens_of_a_caller_that_leaves_are_settled() {
+    let hang = Act::Hang(vec![OPENING.to_owned(), chunk("a")]);
+    let first = Provider::of([hang]).await;
+    let bed = bed(&first, None, "token_limit = { rate = 5000, per = \"1h\" }").await;
+    let mut held = bed.ask_with("gpt", long()).await;
+    assert!(held.chunk().await.unwrap().is_some());
+    assert_eq!(
+        bed.ask_with("gpt", long()).await.status(),
+        429,
+        "2,000 are left"
+    );
+    drop(held);
+    bed.until_of("gpt", |one| one.in_flight == 0).await;
+    // The prompt counts, and the few bytes that were seen.
+    assert_eq!(
+        bed.ask_with("gpt", long()).await.status(),
+        200,
+        "4,000 are left"
+    );
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn llm_24_tokens_and_times_are_counted_by_the_providers_model() {
+    use breakerbox::gateway::ContentEnd;
+    let pieces = vec![
+        OPENING.to_owned(),
+        chunk("a"),
+        END.replace("data: [DONE]\n\n", ""),
+        usage(400, 100),
+        event("[DONE]"),
+    ];
+    let cut = Act::Stream(vec![OPENING.to_owned(), chunk("a")]);
+    let first = Provider::of([Act::Stream(pieces), cut]).await;
+    let bed = bed(&first, None, "").await;
+    for _ in 0..2 {
+        read_all(
+            bed.ask_with("gpt", asked("made up by a caller", true))
+                .await,
+        )
+        .await;
+    }
+    let figures = bed.gateway.servers().models();
+    assert_eq!(figures.len(), 1, "{figures:?}");
+    let one = &figures[0];
+    assert_eq!((&*one.dependency, &*one.model), ("gpt", "m"));
+    assert_eq!((one.input, one.cached_input, one.output), (400, 0, 100));
+    assert_eq!(one.streams[&ContentEnd::Good], 1);
+    assert_eq!(one.streams[&ContentEnd::Truncated], 1);
+    assert_eq!(one.first_token.count, 2);
     bed.end().await;
 }
 
