@@ -123,21 +123,7 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
     }
     let probe = probe::read(&mut section, kind, &settings.breaker);
     let tools = mcp_tools::read(&mut section, kind, settings.timeout.total);
-    let fallbacks: Vec<FallbackConfig> = section
-        .sections("fallback")
-        .into_iter()
-        .filter_map(fallback::read)
-        .collect();
-    let fallback_only = section.get_or("fallback_only", &boolean(), false);
-    settings.fallback_only = fallback_only;
-    settings.configured_override = section
-        .section_if_given("override")
-        .and_then(configured_override::read);
-    // Without a kind the program brings the code, and perhaps the fallbacks too.
-    if fallback_only && kind.is_some() && !section.has("fallback") {
-        let allowed = "false, or a fallback";
-        section.conflict("fallback_only", "there would be no answer", allowed);
-    }
+    let fallbacks = read_fallbacks(&mut section, kind, &mut settings);
     let config = DependencyConfig {
         kind,
         url,
@@ -167,6 +153,30 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
 const MODEL_ATTEMPTS: NonZeroU32 = NonZeroU32::new(2).unwrap();
 /// Calls of a model in flight, where the configuration sets none.
 const MODEL_PLACES: NonZeroU32 = NonZeroU32::new(256).unwrap();
+
+/// Reads the fallbacks, and the settings beside them.
+fn read_fallbacks(
+    section: &mut Section<'_>,
+    kind: Option<DependencyKind>,
+    settings: &mut DependencySettings,
+) -> Vec<FallbackConfig> {
+    let fallbacks = section
+        .sections("fallback")
+        .into_iter()
+        .filter_map(fallback::read)
+        .collect();
+    let fallback_only = section.get_or("fallback_only", &boolean(), false);
+    settings.fallback_only = fallback_only;
+    settings.configured_override = section
+        .section_if_given("override")
+        .and_then(configured_override::read);
+    // Without a kind the program brings the code, and perhaps the fallbacks too.
+    if fallback_only && kind.is_some() && !section.has("fallback") {
+        let allowed = "false, or a fallback";
+        section.conflict("fallback_only", "there would be no answer", allowed);
+    }
+    fallbacks
+}
 
 fn read_idempotent(section: &mut Section<'_>, kind: Option<DependencyKind>) -> Vec<String> {
     let method = string("a method such as \"GET\", or a tool's name", is_name);

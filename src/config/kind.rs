@@ -27,7 +27,7 @@ impl DependencyKind {
         matches!(self, Self::McpStdio | Self::McpHttp)
     }
 
-    /// Returns true for a dependency whose requests are passed on over HTTP.
+    /// Returns true for a dependency that gets its requests passed on over HTTP.
     #[must_use]
     pub const fn is_http(self) -> bool {
         matches!(self, Self::Http | Self::Model)

@@ -16,7 +16,7 @@ use super::http::dependency::of_status;
 use super::http::grpc::{self, GrpcAnswer};
 use super::http::request_body::Upload;
 use super::http::target::UpstreamTarget;
-use super::model_route::ModelCall;
+use crate::model::{ApiShape, ModelRequest};
 use crate::{AttemptProgress, TimeLimit, Verdict};
 
 /// A request to an HTTP dependency. Cheap to clone.
@@ -41,6 +41,21 @@ struct RequestParts {
     model: Option<Arc<ModelCall>>,
     /// The way to the task of the caller, which calls other dependencies in place of this one.
     substitutes: Option<mpsc::UnboundedSender<SubstituteCall>>,
+}
+
+/// A request to a model, as far as it is known.
+#[derive(Debug)]
+pub(super) struct ModelCall {
+    /// The shape of its answers.
+    pub(super) shape: ApiShape,
+    /// The model that the caller asks for, if the request names one.
+    pub(super) asked: Option<String>,
+    /// True if the answer is to be streamed.
+    pub(super) is_stream: bool,
+    /// The request, as far as it was read.
+    pub(super) read: ModelRequest,
+    /// True if repeating it changes nothing but the bill.
+    pub(super) is_repeatable: bool,
 }
 
 /// A call of another dependency in place of the one that the caller has named. The task of the

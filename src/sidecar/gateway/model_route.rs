@@ -9,13 +9,12 @@ use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, FORWARDED};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-use super::message::HttpRequest;
+use super::message::{HttpRequest, ModelCall};
 use crate::config::{
     ContentLimits, FallbackConfig, FallbackOn, ModelApi, ModelConfig, ModelKeys, Secret,
 };
 use crate::model::{
-    Api, ApiShape, ModelErrorKind, ModelRequest, TokenEstimate, put_key, replace_model,
-    without_key_in_query,
+    Api, ModelErrorKind, ModelRequest, TokenEstimate, put_key, replace_model, without_key_in_query,
 };
 
 /// The part of a route that only models have.
@@ -31,21 +30,6 @@ pub(super) struct ModelRoute {
     pub(super) limits: ContentLimits,
     /// Kinds of rejected prompts that a fallback may answer.
     pub(super) for_others: Vec<ModelErrorKind>,
-}
-
-/// A request to a model, as far as it is known.
-#[derive(Debug)]
-pub(super) struct ModelCall {
-    /// The shape of its answers.
-    pub(super) shape: ApiShape,
-    /// The model that the caller asks for, if the request names one.
-    pub(super) asked: Option<String>,
-    /// True if the answer is to be streamed.
-    pub(super) is_stream: bool,
-    /// The request, as far as it was read.
-    read: ModelRequest,
-    /// True if repeating it changes nothing but the bill.
-    pub(super) is_repeatable: bool,
 }
 
 impl ModelRoute {

@@ -171,53 +171,55 @@ async fn answer_plainly(
     if let Some(problem) = refuse_key(lane, caller, &head, found.as_ref()) {
         return (own(problem.into_response(), 0), is_empty);
     }
-    let route = match found {
-        Some((RouteKind::Http(route), length)) => Some((route, length)),
-        Some((RouteKind::Pool(pool), length)) => {
-            let request = CallerRequest {
-                head,
-                body,
-                peer: caller.address,
-            };
-            let asked = (length, request);
-            return Box::pin(pools::answer((lane, span), &pool, started, asked)).await;
-        }
-        Some((way, length)) => {
-            let mut answered = Box::pin(through(lane, &way, length, (head, body))).await;
-            if let Some(page) = page {
-                page.admit(&mut answered.0);
-            }
-            return answered;
-        }
-        None => None,
-    };
-    let Some((route, length)) = route else {
+    let Some((kind, length)) = found else {
         let asked = path.split('/').nth(1);
         let detail = unknown(lane, asked.unwrap_or_default());
         let problem = GatewayProblem::of(ProblemKind::UNKNOWN, asked, detail);
         return (own(problem.into_response(), 0), is_empty);
     };
+    let peer = caller.address;
+    match kind {
+        RouteKind::Http(route) => {
+            let request = CallerRequest { head, body, peer };
+            to_service((lane, span), &route, started, (length, request)).await
+        }
+        RouteKind::Pool(pool) => {
+            let request = CallerRequest { head, body, peer };
+            let asked = (length, request);
+            Box::pin(pools::answer((lane, span), &pool, started, asked)).await
+        }
+        way => {
+            let mut answered = Box::pin(through(lane, &way, length, (head, body))).await;
+            if let Some(page) = page {
+                page.admit(&mut answered.0);
+            }
+            answered
+        }
+    }
+}
+
+/// Responds to a request to an HTTP service or a model. `length`: of its name.
+async fn to_service(
+    (lane, span): (&ThreadContext, Option<&RequestSpan>),
+    route: &Arc<HttpRoute>,
+    started: Instant,
+    (length, request): (usize, CallerRequest),
+) -> (Response<ReplyBody>, bool) {
+    let is_empty = request.body.is_end_stream();
     if let Some(span) = span {
         span.concerns(&route.name);
     }
-    if head.method == Method::TRACE && route.holds_credentials() {
+    if request.head.method == Method::TRACE && route.holds_credentials() {
         return (own(refuse_trace(), 0), is_empty);
     }
     let call = ProxiedCall {
         lane,
-        route: &route,
+        route,
         started,
         span,
     };
-    match call.terms(&head, length) {
-        Ok(terms) => {
-            let request = CallerRequest {
-                head,
-                body,
-                peer: caller.address,
-            };
-            call.make(terms, request).await
-        }
+    match call.terms(&request.head, length) {
+        Ok(terms) => call.make(terms, request).await,
         Err(detail) => {
             let problem = GatewayProblem::of(ProblemKind::BAD_REQUEST, Some(&route.name), detail);
             let problem = problem.state(route.client.state());

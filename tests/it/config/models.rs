@@ -37,9 +37,9 @@ fn llm_16_cfg_1_mistakes_of_models_and_pools_are_told_at_the_start() {
             "claude is anthropic, and gpt is openai",
         ),
         (
-            gpt.clone() + &pool("[\"gtp\"]"),
+            claude.clone() + &pool("[\"claud\"]"),
             "dependencies.chat.members",
-            "did you mean gpt?",
+            "did you mean claude?",
         ),
         (
             gpt.clone() + &pool("[\"gpt\", \"chat\"]"),

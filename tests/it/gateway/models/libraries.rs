@@ -77,7 +77,7 @@ fn responses_stream() -> Vec<String> {
 
 #[tokio::test]
 async fn llm_item_01_the_libraries_read_the_same_through_the_gateway() {
-    let Some(python) = install_with_pip("models", PYPI) else {
+    let Some(python) = install_with_pip("pypi-models", PYPI) else {
         return;
     };
     let message = json!({"id": "msg_1", "type": "message", "role": "assistant", "model": "m",
@@ -161,7 +161,7 @@ fn check_refused(told: &Told, what: &str) {
 
 #[tokio::test]
 async fn llm_item_18_19_the_libraries_of_python_raise_our_refusal_at_once() {
-    let Some(python) = install_with_pip("models", PYPI) else {
+    let Some(python) = install_with_pip("pypi-models", PYPI) else {
         return;
     };
     let dead = Provider::of([Act::error(500, OVERLOADED)]).await;
@@ -194,7 +194,7 @@ async fn llm_item_18_19_the_libraries_of_python_raise_our_refusal_at_once() {
 
 #[tokio::test]
 async fn llm_item_19_the_libraries_of_node_raise_our_refusal() {
-    let Some(modules) = install_with_npm("models", NPM) else {
+    let Some(modules) = install_with_npm("npm-models", NPM) else {
         return;
     };
     let dead = Provider::of([Act::error(500, OVERLOADED)]).await;

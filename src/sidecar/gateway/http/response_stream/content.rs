@@ -44,7 +44,7 @@ const MAX_OPENING: usize = 65_536;
 /// Maximum time to wait for the rest of an error, and of a stream behind its end or error.
 pub(super) const REST: Duration = Duration::from_millis(500);
 
-/// What is known of an answer before it comes.
+/// Facts of an attempt that are known before its answer comes.
 pub(crate) struct ModelReading<'a> {
     pub(crate) shape: ApiShape,
     pub(crate) limits: ContentLimits,

@@ -60,7 +60,7 @@ pub(super) struct ContentWatch {
     held: Option<TokenHold>,
 }
 
-/// LLM-23: what an answer has cost is counted when it ends, also if its caller has left.
+/// The end of an answer, also where its caller has left: dropping the body has ended its request.
 impl Drop for ContentWatch {
     fn drop(&mut self) {
         let times = StreamTimes {
@@ -69,6 +69,7 @@ impl Drop for ContentWatch {
             longest_gap: self.longest_gap,
         };
         let answer = self.watch.figures();
+        // LLM-23: the tokens until here are counted and settled.
         self.figures.count(&self.dependency, answer, Some(times));
         if let Some(hold) = self.held.take() {
             hold.settle(answer);
