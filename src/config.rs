@@ -42,7 +42,9 @@ mod links;
 mod mcp;
 mod mcp_group;
 mod mcp_tools;
+mod model;
 mod outbound;
+mod pool;
 mod probe;
 #[cfg(feature = "gateway")]
 mod proxy_variables;
@@ -64,6 +66,7 @@ mod rate_limit;
 mod retry;
 mod throttle;
 mod timeout;
+mod token_limit;
 mod upstream_tls;
 mod workers;
 
@@ -97,15 +100,18 @@ pub(crate) use masking::{is_sensitive, looks_secret};
 pub use mcp::{CallerSessions, McpConfig};
 pub use mcp_group::GroupMember;
 pub use mcp_tools::{ToolRule, ToolRules};
+pub use model::{ContentLimits, ModelApi, ModelConfig, ModelKeys};
 pub use otel::OtelConfig;
 pub use outbound::OutboundConfig;
 pub use per_caller::PerCallerConfig;
+pub use pool::{PoolChoice, PoolConfig};
 pub use probe::{ProbeConfig, StatusRange};
 pub use problem::{ConfigError, Problem, Warning};
 pub use recorder::RecorderConfig;
 pub use reload::ReloadConfig;
 pub use schema::schema;
 pub use secret::Secret;
+pub use token_limit::{TokenLimitConfig, TokensOf};
 pub use upstream::{HttpVersion, ProxyChoice, UpstreamConfig};
 pub use upstream_tls::UpstreamTls;
 #[cfg(any(feature = "gateway", feature = "admin"))]
@@ -338,6 +344,7 @@ fn read_dependencies(table: &Section<'_>, environment: &str) -> BTreeMap<String,
     }
     fallback_targets::check(&dependencies, table);
     mcp_group::check(&dependencies, table);
+    pool::check(&dependencies, table);
     dead_settings::check_fallbacks(&dependencies, table);
     fallback_targets::trust_same_origin(&mut dependencies);
     dependencies

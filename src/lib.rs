@@ -47,8 +47,9 @@
 //! | `macros` | the attribute `#[protected]` | yes |
 //! | `cli` | the command `breakerbox`, its log output, reloads; enables `admin`, `agents`, `gateway`, `recorder` | yes |
 //! | `admin` | the admin side for a program of one's own: dashboard, metrics, API | by `cli` |
-//! | `gateway` | the gateway for callers in any language; enables `mcp` | by `cli` |
+//! | `gateway` | the gateway for callers in any language; enables `mcp`, `model` | by `cli` |
 //! | `agents` | vector search, web search, a knowledge graph; enables `mcp` | by `cli` |
+//! | `model` | language models: what answers, streams and requests say | by `cli` |
 //! | `mcp` | servers that speak the Model Context Protocol | by `cli` |
 //! | `recorder` | a file of all outcomes, for `breakerbox replay` | by `cli` |
 //! | `otel` | traces and metrics for an OpenTelemetry collector; enables `admin`, `gateway` | no |
@@ -74,6 +75,9 @@ pub mod agents;
 
 #[cfg(feature = "mcp")]
 pub mod mcp;
+
+#[cfg(feature = "model")]
+pub mod model;
 
 #[cfg(any(feature = "admin", feature = "gateway"))]
 mod rounded;
@@ -101,7 +105,12 @@ mod lock;
 mod buffer_budget;
 
 // shared by the HTTP clients
-#[cfg(any(feature = "mcp", feature = "tower", feature = "reqwest"))]
+#[cfg(any(
+    feature = "mcp",
+    feature = "model",
+    feature = "tower",
+    feature = "reqwest"
+))]
 mod retry_after;
 
 #[cfg(feature = "mcp")]
@@ -230,3 +239,8 @@ pub struct IntegrationPage;
 #[cfg(all(doctest, feature = "agents"))]
 #[doc = include_str!("../docs/agents.md")]
 pub struct AgentsPage;
+
+/// Compiles and runs the programs of the page on language models.
+#[cfg(all(doctest, feature = "agents"))]
+#[doc = include_str!("../docs/models.md")]
+pub struct ModelsPage;

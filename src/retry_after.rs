@@ -26,6 +26,21 @@ pub(crate) fn read(status: u16, headers: &HeaderMap, body: Option<&[u8]>) -> Opt
     in_headers.max(in_body)
 }
 
+/// Returns the largest wait that a response asks for in so many words: a header that names one, or a
+/// JSON body. Resets of limits are none: see [`used_up_resets`].
+#[cfg(feature = "model")]
+pub(crate) fn asked(headers: &HeaderMap, body: &[u8], now: Timestamp) -> Option<Duration> {
+    let in_body = is_json(headers, body).then(|| json::largest(429, body, now));
+    header::waits(headers, now).max(in_body.flatten())
+}
+
+/// Returns the last reset of the limits in a response's headers of which nothing remains, by the
+/// response's own word. A reset at once is none.
+#[cfg(feature = "model")]
+pub(crate) fn used_up_resets(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    header::used_up_resets(headers, now).filter(|wait| !wait.is_zero())
+}
+
 /// Returns true if the body is JSON by its media type, or by its first letter if it has none.
 pub(crate) fn is_json(headers: &HeaderMap, body: &[u8]) -> bool {
     let Some(line) = headers.get(CONTENT_TYPE) else {

@@ -18,6 +18,9 @@ pub struct CallOptions {
     /// Time limit of each attempt, in place of `timeout.attempt`; `None` leaves it to the
     /// dependency. The limits of the whole call can only shorten it.
     pub attempt: Option<Duration>,
+    /// Maximum number of attempts, in place of `retry.max_attempts`; `None` leaves it to the
+    /// dependency.
+    pub max_attempts: Option<NonZeroU32>,
     /// Permission to execute the call twice; `None` leaves it to the dependency.
     pub idempotent: Option<bool>,
     /// Fingerprint for the quarantine; `None` leaves it to the dependency.
@@ -44,6 +47,7 @@ impl CallOptions {
         static USUAL: CallOptions = CallOptions {
             timeout: None,
             attempt: None,
+            max_attempts: None,
             idempotent: None,
             fingerprint: None,
             priority: Priority::Normal,

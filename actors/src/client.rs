@@ -298,6 +298,12 @@ impl<D: Dependency> Client<D> {
         }
     }
 
+    /// Returns the number of calls in flight.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.core.shared.bulkhead.in_flight()
+    }
+
     /// Returns the dependency's current status.
     #[must_use]
     pub fn status(&self) -> DependencyStatus {

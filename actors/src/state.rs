@@ -421,6 +421,7 @@ impl Shared {
     fn begin_pause(&self, key: Option<&SharedBreaker>, verdict: &Verdict, now: Time) {
         let settings = self.settings();
         // LIM-1: a throttle of a call with a key concerns that key: its credential, or its model.
+        let key = key.filter(|_| !verdict.is_for_all_keys);
         let pauses = key.map_or(&self.pauses, |key| &key.pauses);
         let begun = pauses.begin(verdict, &settings.throttle, now, || self.clock.wall());
         if let Some(pause) = begun {

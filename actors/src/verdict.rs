@@ -31,6 +31,8 @@ pub struct Verdict {
     by_settings: bool,
     /// True if no fallback may replace the answer.
     pub(crate) is_for_caller: bool,
+    /// True if it holds for the calls of every key.
+    pub(crate) is_for_all_keys: bool,
 }
 
 impl From<Class> for Verdict {
@@ -51,6 +53,7 @@ impl From<Class> for Verdict {
             limit: None,
             by_settings: false,
             is_for_caller: false,
+            is_for_all_keys: false,
         }
     }
 }
@@ -166,6 +169,17 @@ impl Verdict {
     pub fn for_caller(self) -> Self {
         Self {
             is_for_caller: true,
+            ..self
+        }
+    }
+
+    /// Declares that the end of a call with a key speaks of the dependency as a whole, such as a
+    /// used-up quota of the account or a failed connection: its pause then holds for the calls of every
+    /// key, and its failure counts for the dependency too.
+    #[must_use]
+    pub fn for_all_keys(self) -> Self {
+        Self {
+            is_for_all_keys: true,
             ..self
         }
     }

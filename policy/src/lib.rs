@@ -35,6 +35,8 @@ mod bulkhead;
 
 mod limit;
 
+mod meter;
+
 mod chaos;
 
 pub mod fleet;
@@ -56,6 +58,7 @@ pub use health::{
     ServiceLevel,
 };
 pub use limit::AdaptiveLimit;
+pub use meter::{Meter, MeterRefusal, MeterSettings, Reservation};
 pub use outage::{
     Acknowledgement, CauseKind, FailureNote, GIVE_UP_MINIMUM, HangFigures, OUTAGES_KEPT, Outage,
     OutageCause, OutageCondition, OutageLog, ProbeNote, UnansweredCalls, limit_reached,

@@ -11,6 +11,7 @@ mod stores;
 mod tokens;
 
 pub mod memory;
+pub mod models;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;

@@ -10,16 +10,19 @@ use super::section::Section;
 use super::value_type::{TICK, YEAR, count, duration, integer, number, one_of, rate};
 
 /// Reads `bulkhead`. `writes`: default of `max_concurrent_writes`; 0 for no separate limit.
-/// `max_wait`: its default, if the kind has one of its own.
+/// `max_wait`, `places`: the defaults of `max_wait` and `max_concurrent`, if the kind has some of its
+/// own.
 pub(super) fn read(
     mut section: Section<'_>,
     writes: u32,
     max_wait: Option<Duration>,
+    places: Option<NonZeroU32>,
 ) -> BulkheadSettings {
     const MOST: u32 = 1_000_000;
     let default = BulkheadSettings::default();
     let max_wait = max_wait.unwrap_or(default.max_wait);
-    let most = section.get_or("max_concurrent", &count(MOST), default.max_concurrent);
+    let places = places.unwrap_or(default.max_concurrent);
+    let most = section.get_or("max_concurrent", &count(MOST), places);
     let writes = section.get_or("max_concurrent_writes", &integer(0..=MOST), writes);
     let is_bad = section.is_bad("max_concurrent");
     if writes > most.get() && !is_bad {

@@ -21,6 +21,8 @@ pub(super) fn check(section: &Section<'_>, config: &DependencyConfig) {
             DependencyKind::McpStdio,
             DependencyKind::McpHttp,
             DependencyKind::McpGroup,
+            DependencyKind::Model,
+            DependencyKind::Pool,
         ];
         if !is_mcp.contains(&kind) {
             check_repeats(section, config);
@@ -48,7 +50,8 @@ pub(super) fn check_fallbacks(
             };
             let key = format!("{owner}.fallback[{index}]");
             let says_writes = table.is_given(&format!("{key}.writes"));
-            if !fallback.writes && !says_writes && config.kind.is_some() {
+            let is_model = config.model.is_some();
+            if !fallback.writes && !says_writes && config.kind.is_some() && !is_model {
                 let text = "it serves no writes, such as POST: set writes = true if it may, or \
                             writes = false to keep it so";
                 table.warn(&format!("{key}.name"), text.to_owned());
@@ -80,13 +83,15 @@ fn check_repeats(section: &Section<'_>, config: &DependencyConfig) {
 }
 
 fn check_kind(section: &Section<'_>, config: &DependencyConfig, kind: DependencyKind) {
-    let has_address = matches!(kind, DependencyKind::Http | DependencyKind::McpHttp);
+    let has_address = kind.is_http() || kind == DependencyKind::McpHttp;
     if config.url.is_some() && !has_address {
         let text = "it has no effect with this kind, which has no address";
         section.warn("url", text.to_owned());
     }
-    if kind == DependencyKind::McpGroup {
-        check_group(section);
+    match kind {
+        DependencyKind::McpGroup => check_group(section, "a group"),
+        DependencyKind::Pool => check_group(section, "a pool"),
+        _ => {}
     }
     if config.credentials.is_some() {
         let text = "it has no effect: only a program with its own code uses it";
@@ -98,8 +103,8 @@ fn check_kind(section: &Section<'_>, config: &DependencyConfig, kind: Dependency
     }
 }
 
-/// Warns of the policy of a group, which makes no calls of its own.
-fn check_group(section: &Section<'_>) {
+/// Warns of the policy of a group or a pool, which makes no calls of its own.
+fn check_group(section: &Section<'_>, what: &str) {
     let keys = [
         "breaker",
         "timeout",
@@ -120,8 +125,8 @@ fn check_group(section: &Section<'_>) {
         "override",
     ];
     for key in keys.iter().filter(|key| section.has(key)) {
-        let text = "it has no effect on a group, whose members have their own";
-        section.warn(key, text.to_owned());
+        let text = format!("it has no effect on {what}, whose members have their own");
+        section.warn(key, text);
     }
 }
 
@@ -184,7 +189,7 @@ fn check_limits(section: &Section<'_>, config: &DependencyConfig) {
     let settings = &config.settings;
     let timeout = &settings.timeout;
     // Without the others, the limit for the head of a response is one too.
-    let is_http = config.kind == Some(DependencyKind::Http);
+    let is_http = config.kind.is_some_and(DependencyKind::is_http);
     let has_head_limit = is_http && timeout.first_byte.is_some();
     if timeout.attempt.is_none() && timeout.total.is_none() && !has_head_limit {
         let text = "a call that hangs is never ended: timeout.attempt and timeout.total are off";

@@ -1,6 +1,7 @@
 //! One table under `dependencies`: the kind of the dependency and all its settings.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use breakerbox_policy::{DependencySettings, GiveUp, WhenAllDown};
@@ -13,7 +14,9 @@ use super::links::links;
 use super::mcp::{self, CallerSessions, McpConfig};
 use super::mcp_group::{self, GroupMember};
 use super::mcp_tools::{self, ToolRules};
+use super::model::{self, ContentLimits, ModelConfig};
 use super::outbound::{self, OutboundConfig};
+use super::pool::{self, PoolConfig};
 use super::probe::{self, ProbeConfig};
 use super::section::Section;
 use super::upstream::{self, UpstreamConfig};
@@ -31,7 +34,8 @@ use super::{
 pub struct DependencyConfig {
     /// Client for the dependency; `None` if the program brings its own code.
     pub kind: Option<DependencyKind>,
-    /// Address; always given for [`DependencyKind::Http`] and [`DependencyKind::McpHttp`].
+    /// Address; always given for [`DependencyKind::Http`], [`DependencyKind::Model`] and
+    /// [`DependencyKind::McpHttp`].
     pub url: Option<String>,
     /// Pages about it for operators, by name, such as its runbook.
     pub links: BTreeMap<String, String>,
@@ -52,6 +56,10 @@ pub struct DependencyConfig {
     pub tools: ToolRules,
     /// Members, for [`DependencyKind::McpGroup`]; `None` for other kinds.
     pub members: Option<Vec<GroupMember>>,
+    /// Settings of a language model; `None` for other kinds.
+    pub model: Option<ModelConfig>,
+    /// Members, for [`DependencyKind::Pool`]; `None` for other kinds.
+    pub pool: Option<PoolConfig>,
     /// Headers of callers that pass to the server, for [`DependencyKind::McpHttp`].
     pub forward_headers: Vec<String>,
     /// Credentials that its callers present.
@@ -71,6 +79,8 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
         ("mcp_stdio", DependencyKind::McpStdio),
         ("mcp_http", DependencyKind::McpHttp),
         ("mcp_group", DependencyKind::McpGroup),
+        ("model", DependencyKind::Model),
+        ("pool", DependencyKind::Pool),
         ("simulated", DependencyKind::Simulated),
     ];
     let kind = section.get_if_set("kind", &one_of(KINDS));
@@ -79,9 +89,12 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
     let outbound = outbound::read(&mut section, kind);
     let mcp = mcp::read(&mut section, kind, &outbound.headers);
     let members = mcp_group::read(&mut section, kind);
+    let pool = pool::read(&mut section, kind, members.clone());
+    let members = members.filter(|_| pool.is_none());
     let auth = caller_auth::read_choice(&mut section);
     let forward_headers = outbound::read_forwarded(&mut section, kind, &outbound.headers);
-    let outbound = if kind == Some(DependencyKind::Http) {
+    let is_http = kind.is_some_and(DependencyKind::is_http);
+    let outbound = if is_http {
         outbound
     } else {
         OutboundConfig::default()
@@ -89,25 +102,65 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
     let tls = section
         .section_if_given("tls")
         .and_then(|tls| upstream_tls::read(tls, url.as_deref()));
-    if tls.is_some() && kind != Some(DependencyKind::Http) {
-        section.conflict("tls", "it applies to kind = \"http\"", "to leave it out");
+    if tls.is_some() && !is_http {
+        let reason = "it applies to kind = \"http\" and \"model\"";
+        section.conflict("tls", reason, "to leave it out");
     }
     let upstream = upstream::read(&mut section, kind, url.as_deref());
     let idempotent = read_idempotent(&mut section, kind);
     let credentials = read_credentials(&mut section);
-    let has_credentials = holds_credentials(url.as_deref(), &outbound, tls.as_ref());
+    let mut has_credentials = holds_credentials(url.as_deref(), &outbound, tls.as_ref());
     // Such servers keep their data in a file, and lose concurrent writes; those of sessions do not
     // share it.
     let is_shared = |own: &McpConfig| own.sessions == CallerSessions::Shared;
     let is_serial = kind == Some(DependencyKind::McpStdio) && mcp.as_ref().is_some_and(is_shared);
+    has_credentials |= section.has("key");
     let known = (kind, has_credentials, is_serial);
-    let mut settings = read_settings(&mut section, environment, known);
+    let (mut settings, limits) = read_settings(&mut section, environment, known);
+    let model = model::read(&mut section, kind, limits);
     if let Some(own) = &mcp {
         mcp::check_sessions(&section, own, settings.workers.count);
     }
     let probe = probe::read(&mut section, kind, &settings.breaker);
     let tools = mcp_tools::read(&mut section, kind, settings.timeout.total);
-    let fallbacks: Vec<FallbackConfig> = section
+    let fallbacks = read_fallbacks(&mut section, kind, &mut settings);
+    let config = DependencyConfig {
+        kind,
+        url,
+        links,
+        idempotent,
+        credentials,
+        outbound,
+        tls,
+        upstream,
+        mcp,
+        tools,
+        members,
+        model,
+        pool,
+        forward_headers,
+        auth,
+        probe,
+        settings,
+        fallbacks,
+    };
+    dead_settings::check(&section, &config);
+    section.finish();
+    config
+}
+
+/// Attempts of a call of a model, where the configuration sets none.
+const MODEL_ATTEMPTS: NonZeroU32 = NonZeroU32::new(2).unwrap();
+/// Calls of a model in flight, where the configuration sets none.
+const MODEL_PLACES: NonZeroU32 = NonZeroU32::new(256).unwrap();
+
+/// Reads the fallbacks, and the settings beside them.
+fn read_fallbacks(
+    section: &mut Section<'_>,
+    kind: Option<DependencyKind>,
+    settings: &mut DependencySettings,
+) -> Vec<FallbackConfig> {
+    let fallbacks = section
         .sections("fallback")
         .into_iter()
         .filter_map(fallback::read)
@@ -122,34 +175,14 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
         let allowed = "false, or a fallback";
         section.conflict("fallback_only", "there would be no answer", allowed);
     }
-    let config = DependencyConfig {
-        kind,
-        url,
-        links,
-        idempotent,
-        credentials,
-        outbound,
-        tls,
-        upstream,
-        mcp,
-        tools,
-        members,
-        forward_headers,
-        auth,
-        probe,
-        settings,
-        fallbacks,
-    };
-    dead_settings::check(&section, &config);
-    section.finish();
-    config
+    fallbacks
 }
 
 fn read_idempotent(section: &mut Section<'_>, kind: Option<DependencyKind>) -> Vec<String> {
     let method = string("a method such as \"GET\", or a tool's name", is_name);
     // The methods that only read (RFC 9110, section 9.2.1): repeating them changes nothing.
     let safe = match kind {
-        Some(DependencyKind::Http) => vec!["GET", "HEAD", "OPTIONS"],
+        Some(DependencyKind::Http | DependencyKind::Model) => vec!["GET", "HEAD", "OPTIONS"],
         _ => Vec::new(),
     };
     let safe = safe.into_iter().map(str::to_owned).collect();
@@ -158,12 +191,15 @@ fn read_idempotent(section: &mut Section<'_>, kind: Option<DependencyKind>) -> V
 
 fn read_url(section: &mut Section<'_>, kind: Option<DependencyKind>) -> Option<String> {
     let url = match kind {
-        Some(DependencyKind::Http) => string(URL_OR_SOCKET, is_dependency_url),
+        Some(DependencyKind::Http | DependencyKind::Model) => {
+            string(URL_OR_SOCKET, is_dependency_url)
+        }
         _ => string(URL, is_http_url),
     };
     let url = section.get_if_set("url", &url);
     let needs_url = match kind {
         Some(DependencyKind::Http) => Some("kind = \"http\" needs it"),
+        Some(DependencyKind::Model) => Some("kind = \"model\" needs it"),
         Some(DependencyKind::McpHttp) => Some("kind = \"mcp_http\" needs it"),
         _ => None,
     };
@@ -177,12 +213,17 @@ fn read_settings(
     section: &mut Section<'_>,
     environment: &str,
     (kind, has_credentials, is_serial): (Option<DependencyKind>, bool, bool),
-) -> DependencySettings {
+) -> (DependencySettings, ContentLimits) {
     let writes = u32::from(is_serial);
     const DOWN: &[(&str, WhenAllDown)] =
         &[("refuse", WhenAllDown::Refuse), ("try", WhenAllDown::Try)];
-    let is_http = kind == Some(DependencyKind::Http);
-    let timeout = timeout::read(section.section("timeout"), kind);
+    let is_http = kind.is_some_and(DependencyKind::is_http);
+    let is_model = kind == Some(DependencyKind::Model);
+    let mut timeout = section.section("timeout");
+    let mut limits = model::read_limits(&mut timeout, kind);
+    let timeout = timeout::read(timeout, kind);
+    let mut breaker = section.section("breaker");
+    limits.probe_stream = model::read_probe_stream(&mut breaker, kind);
     let is_mcp = kind.is_some_and(DependencyKind::is_mcp);
     // MCP-4: a call of a tool waits for its turn as long as its own time allows.
     let max_wait = is_mcp.then(|| timeout.total.unwrap_or(YEAR));
@@ -191,17 +232,19 @@ fn read_settings(
         true => GiveUp::Retry,
         false => GiveUp::default(),
     };
+    // Answers of models take long, and hold their places meanwhile.
+    let places = is_model.then_some(MODEL_PLACES);
     let hedge = section.section_if_given("hedge");
     let rate_limit = section.section_if_given("rate_limit");
     let chaos = section.section_if_given("chaos");
-    DependencySettings {
-        breaker: breaker::read(section.section("breaker"), timeout.attempt),
+    let settings = DependencySettings {
+        breaker: breaker::read(breaker, timeout.attempt),
         timeout,
-        retry: retry::read(section.section("retry")),
+        retry: retry::read(section.section("retry"), is_model.then_some(MODEL_ATTEMPTS)),
         hedge: hedge.and_then(|hedge| hedge::read(hedge, timeout.attempt)),
         rate_limit: rate_limit.and_then(rate_limit::read),
         throttle: throttle::read(section.section("throttle")),
-        bulkhead: bulkhead::read(section.section("bulkhead"), writes, max_wait),
+        bulkhead: bulkhead::read(section.section("bulkhead"), writes, max_wait, places),
         workers: workers::read(section.section("workers"), give_up),
         classify: classify::read(section.section("classify"), !is_http || has_credentials),
         health: health::read(section.section("health")),
@@ -210,7 +253,8 @@ fn read_settings(
         chaos: chaos.and_then(|chaos| chaos::read(chaos, environment)),
         fallback_only: false,
         configured_override: None,
-    }
+    };
+    (settings, limits)
 }
 
 /// Reads the credentials. An unusable key is found now, not at the first call.

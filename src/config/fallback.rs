@@ -71,6 +71,10 @@ pub enum FallbackOn {
     Refused,
     /// The call was executed and failed.
     Failed,
+    /// The prompt is longer than the model allows.
+    TooLong,
+    /// A filter of the model has rejected the content.
+    Filtered,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -90,6 +94,8 @@ pub(super) fn read(mut section: Section<'_>) -> Option<FallbackConfig> {
     const ENDS: &[(&str, FallbackOn)] = &[
         ("refused", FallbackOn::Refused),
         ("failed", FallbackOn::Failed),
+        ("too_long", FallbackOn::TooLong),
+        ("filtered", FallbackOn::Filtered),
     ];
     let given = section.get("kind", &one_of(KINDS));
     if !section.has("kind") {
@@ -101,7 +107,7 @@ pub(super) fn read(mut section: Section<'_>) -> Option<FallbackConfig> {
         section.conflict(
             "on",
             "it would never serve",
-            "\"refused\", \"failed\" or both",
+            "\"refused\", \"failed\" or both; of a model also \"too_long\" and \"filtered\"",
         );
     }
     let writes = section.get_or("writes", &boolean(), false);

@@ -12,6 +12,10 @@ pub enum DependencyKind {
     McpHttp,
     /// Several Model Context Protocol servers behind one endpoint.
     McpGroup,
+    /// A language model behind an HTTP API, at its `url`.
+    Model,
+    /// Several language models or HTTP services, of which one answers each call.
+    Pool,
     /// A loopback server that `serve` or the demo starts itself.
     Simulated,
 }
@@ -21,5 +25,11 @@ impl DependencyKind {
     #[must_use]
     pub const fn is_mcp(self) -> bool {
         matches!(self, Self::McpStdio | Self::McpHttp)
+    }
+
+    /// Returns true for a dependency that gets its requests passed on over HTTP.
+    #[must_use]
+    pub const fn is_http(self) -> bool {
+        matches!(self, Self::Http | Self::Model)
     }
 }

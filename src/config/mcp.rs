@@ -86,14 +86,14 @@ pub(super) fn read(
     let is_stdio = kind == Some(DependencyKind::McpStdio);
     let is_http = kind == Some(DependencyKind::McpHttp);
     let alien = STDIO_ONLY.iter().filter(|_| !is_stdio);
-    let sends = is_http || kind == Some(DependencyKind::Http);
+    let sends = is_http || kind.is_some_and(DependencyKind::is_http);
     let alien = alien.chain(HTTP_ONLY.iter().filter(|_| !sends));
     for key in alien.chain(BOTH.iter().filter(|_| !is_stdio && !is_http)) {
         if section.has(key) {
             let kinds = if STDIO_ONLY.contains(key) {
                 "kind = \"mcp_stdio\""
             } else if HTTP_ONLY.contains(key) {
-                "kind = \"http\" and \"mcp_http\""
+                "kind = \"http\", \"model\" and \"mcp_http\""
             } else {
                 "kind = \"mcp_stdio\" and \"mcp_http\""
             };

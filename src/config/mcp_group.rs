@@ -26,15 +26,18 @@ pub struct GroupMember {
 const ALLOWED: &str = "a table of prefixes and dependencies, such as { docs = \"doc_server\" }, or a \
                        list of dependencies";
 
-/// Reads `members`. Returns `None` for a dependency of another kind.
+/// Reads `members`, of a group or a pool. Returns `None` for a dependency of another kind.
 pub(super) fn read(
     section: &mut Section<'_>,
     kind: Option<DependencyKind>,
 ) -> Option<Vec<GroupMember>> {
     let members = section.get("members", &members());
+    if kind == Some(DependencyKind::Pool) {
+        return members;
+    }
     let is_group = kind == Some(DependencyKind::McpGroup);
     if section.has("members") && !is_group {
-        let reason = "it applies to kind = \"mcp_group\"";
+        let reason = "it applies to kind = \"mcp_group\" and \"pool\"";
         section.conflict("members", reason, "to leave it out");
     }
     if !is_group {
@@ -173,14 +176,21 @@ pub(super) fn check_auth(
         if !is_open(config) {
             continue;
         }
-        let members = config.members.iter().flatten();
-        let closed = members.filter_map(|member| dependencies.get_key_value(&member.name));
+        let members = config.members.iter().flatten().map(|member| &member.name);
+        let members = members.chain(config.pool.iter().flat_map(|pool| &pool.members));
+        let closed = members.filter_map(|member| dependencies.get_key_value(member));
         for (name, _) in closed.filter(|(_, member)| !is_open(member)) {
-            let reason = format!("callers of the group would reach {name} without its credentials");
+            let what = if config.pool.is_some() {
+                "pool"
+            } else {
+                "group"
+            };
+            let reason =
+                format!("callers of the {what} would reach {name} without its credentials");
             table.conflict(
                 &format!("{owner}.auth"),
                 reason,
-                "an auth of the group itself",
+                &format!("an auth of the {what} itself"),
             );
         }
     }

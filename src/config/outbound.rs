@@ -63,7 +63,7 @@ pub(super) fn read(section: &mut Section<'_>, kind: Option<DependencyKind>) -> O
     let remove_headers = section.get_if_set("remove_headers", &names);
     let forwarded = section.get("forwarded", &boolean());
     let mut headers = BTreeMap::new();
-    let is_http = kind == Some(DependencyKind::Http);
+    let is_http = kind.is_some_and(DependencyKind::is_http);
     for (name, (value, _)) in given {
         if is_http && !is_name(&name) {
             let key = format!("headers.{name}");
@@ -79,16 +79,18 @@ pub(super) fn read(section: &mut Section<'_>, kind: Option<DependencyKind>) -> O
         }
         headers.insert(name, value);
     }
+    // LLM-15: a provider learns nothing of the caller.
+    let is_model = kind == Some(DependencyKind::Model);
     if is_http {
         return OutboundConfig {
             headers,
             remove_headers: remove_headers.unwrap_or_default(),
-            forwarded: section.default_to("forwarded", &boolean(), forwarded, true),
+            forwarded: section.default_to("forwarded", &boolean(), forwarded, !is_model),
         };
     }
     for key in HTTP_ONLY {
         if section.has(key) {
-            let reason = "it applies to kind = \"http\"";
+            let reason = "it applies to kind = \"http\" and \"model\"";
             section.conflict(key, reason, "to leave it out");
         }
     }
@@ -131,6 +133,7 @@ pub(super) fn read_forwarded(
         DependencyKind::McpHttp,
         DependencyKind::McpGroup,
         DependencyKind::Http,
+        DependencyKind::Model,
     ];
     if kind.is_some_and(|kind| !kinds.contains(&kind)) {
         let reason = "it applies to kind = \"mcp_http\", and with auth to others over HTTP";

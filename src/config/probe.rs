@@ -69,8 +69,8 @@ pub(super) fn read(
     breaker: &BreakerSettings,
 ) -> Option<ProbeConfig> {
     let mut probe = section.section_if_given("probe")?;
-    if probe.present && kind != Some(DependencyKind::Http) {
-        let reason = "it applies to kind = \"http\"";
+    if probe.present && !kind.is_some_and(DependencyKind::is_http) {
+        let reason = "it applies to kind = \"http\" and \"model\"";
         section.conflict("probe", reason, "to leave it out");
     }
     let path = string(PATH, is_path);

@@ -43,7 +43,7 @@ pub(super) fn apply(mut settings: Settings, variables: &[(String, String)]) -> S
         let Some(uri) = url.and_then(|url| url.parse::<Uri>().ok()) else {
             continue;
         };
-        if one.kind != Some(DependencyKind::Http) || !is_asked || is_loopback(&uri) {
+        if !one.kind.is_some_and(DependencyKind::is_http) || !is_asked || is_loopback(&uri) {
             continue;
         }
         let names = if uri.scheme_str() == Some("https") {

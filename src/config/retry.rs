@@ -1,5 +1,7 @@
 //! The section `retry`.
 
+use std::num::NonZeroU32;
+
 use breakerbox_policy::judgement::SHARE;
 use breakerbox_policy::{BudgetSettings, RetrySettings};
 
@@ -9,8 +11,10 @@ use super::section::Section;
 use super::value_type::{boolean, count, integer, number};
 
 /// Reads `retry`.
-pub(super) fn read(mut section: Section<'_>) -> RetrySettings {
-    let default = RetrySettings::default();
+/// `attempts`: default of `max_attempts`, if the kind has one of its own.
+pub(super) fn read(mut section: Section<'_>, attempts: Option<NonZeroU32>) -> RetrySettings {
+    let mut default = RetrySettings::default();
+    default.max_attempts = attempts.unwrap_or(default.max_attempts);
     let budget = section.section_or_off("budget").map(|mut budget| {
         let default = BudgetSettings::default();
         let settings = BudgetSettings {

@@ -13,6 +13,9 @@ pub(super) fn read(mut section: Section<'_>, kind: Option<DependencyKind>) -> Ti
     if kind == Some(DependencyKind::Http) {
         return read_http(section);
     }
+    if kind == Some(DependencyKind::Model) {
+        return read_model(section);
+    }
     let is_mcp = kind.is_some_and(DependencyKind::is_mcp);
     // MCP-4: a tool may take as long as client libraries wait for one.
     let default = match is_mcp {
@@ -68,6 +71,33 @@ fn read_http(mut section: Section<'_>) -> TimeoutSettings {
         total,
         first_byte: section.get_or("first_byte", &limit, head),
         idle: section.get_or("idle", &limit, default.idle),
+        keep: section.get_or("keep", &limit, default.keep),
+    };
+    section.finish();
+    settings
+}
+
+/// Time of a whole answer of a model, where the configuration sets none.
+const ANSWER: Duration = Duration::from_secs(600);
+/// Time to connect to a model, where the configuration sets none.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// Reads `timeout` of a model. The head of a whole answer comes when the answer is done, and the
+/// limits of content bound a stream.
+fn read_model(mut section: Section<'_>) -> TimeoutSettings {
+    let default = TimeoutSettings::default();
+    let limit = duration(TICK..=YEAR).or_off();
+    let total = section.get_or("total", &limit, None);
+    let attempt = section.get("attempt", &limit);
+    let usual = Some(total.map_or(ANSWER, |total| total.min(ANSWER)));
+    let attempt = section.default_to("attempt", &limit, attempt, usual);
+    check_total(&mut section, attempt, total);
+    let settings = TimeoutSettings {
+        connect: section.get_or("connect", &limit, Some(CONNECT)),
+        attempt,
+        total,
+        first_byte: section.get_or("first_byte", &limit, None),
+        idle: section.get_or("idle", &limit, None),
         keep: section.get_or("keep", &limit, default.keep),
     };
     section.finish();

@@ -69,10 +69,10 @@ pub(super) fn read(
         section.get_if_set("host", &host),
         section.get_if_set("proxy", &proxy),
     );
-    if kind != Some(DependencyKind::Http) {
+    if !kind.is_some_and(DependencyKind::is_http) {
         for key in ["http_version", "host", "proxy"] {
             if section.has(key) {
-                let reason = "it applies to kind = \"http\"";
+                let reason = "it applies to kind = \"http\" and \"model\"";
                 section.conflict(key, reason, "to leave it out");
             }
         }

@@ -25,17 +25,31 @@ const SUFFIXES: [&str; 7] = ["-after", "-ms", "-in", "-at", "-time", "-seconds",
 
 /// Returns the largest hint.
 pub(super) fn largest(status: u16, headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
-    let in_waits = WAITS.into_iter().flat_map(|(name, unit)| {
-        let lines = texts(headers, name);
-        lines.filter_map(move |line| of_list(line, |text| wait(text, unit, now)))
-    });
-    let in_waits = in_waits.max();
+    let in_waits = waits(headers, now);
     // A limit that is reported along with any other answer has nothing to do with it.
     if !matches!(status, 429 | 503) {
         return in_waits;
     }
     let drafted = texts(headers, "ratelimit").filter_map(|line| of_draft(line, now));
-    in_waits.max(drafted.max()).max(of_resets(headers, now))
+    in_waits
+        .max(drafted.max())
+        .max(of_resets(headers, now, true))
+}
+
+/// Returns the largest wait in the headers that name one.
+pub(super) fn waits(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let in_waits = WAITS.into_iter().flat_map(|(name, unit)| {
+        let lines = texts(headers, name);
+        lines.filter_map(move |line| of_list(line, |text| wait(text, unit, now)))
+    });
+    in_waits.max()
+}
+
+/// Returns the last reset of the limits of which nothing remains; a limit that does not say what
+/// remains is left out.
+#[cfg(feature = "model")]
+pub(super) fn used_up_resets(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    of_resets(headers, now, false)
 }
 
 fn texts<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a str> + use<'a> {
@@ -49,8 +63,8 @@ fn of_list(line: &str, read: impl Fn(&str) -> Option<Duration>) -> Option<Durati
 }
 
 /// Returns the last reset of the rate limits that are used up, such as
-/// `x-ratelimit-reset-requests`.
-fn of_resets(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+/// `x-ratelimit-reset-requests`. `with_unsaid`: a limit that does not say what remains is one too.
+fn of_resets(headers: &HeaderMap, now: Timestamp, with_unsaid: bool) -> Option<Duration> {
     let resets = headers.iter().filter_map(|(name, value)| {
         let name = name.as_str();
         let is_limit = name.contains("ratelimit") || name.contains("rate-limit");
@@ -63,6 +77,9 @@ fn of_resets(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
             SECOND
         };
         let left = remaining(headers, name);
+        if left.is_none() && !with_unsaid {
+            return None;
+        }
         let value = value.to_str().ok()?;
         // Several windows in one line, each with what remains of it: `1, 0` and `1, 3600`.
         let parts = || value.split(',').zip(left.unwrap_or_default().split(','));

@@ -104,6 +104,9 @@ type FindServer = dyn Fn(&str) -> Option<McpClient> + Send + Sync;
 
 /// Returns the use of the gateway's memory for buffered bytes.
 type ReadBuffered = dyn Fn() -> BufferedFigures + Send + Sync;
+/// Returns the figures of language models.
+#[cfg(feature = "gateway")]
+type ReadModels = dyn Fn() -> Vec<crate::gateway::ModelFigures> + Send + Sync;
 /// Returns the figures of a server's tools; `None` if there is no such server.
 #[cfg(feature = "mcp")]
 type FindTools = dyn Fn(&str) -> Option<Vec<ToolFigures>> + Send + Sync;
@@ -128,6 +131,8 @@ struct AdminState {
     #[cfg(feature = "mcp")]
     servers: OnceLock<Box<FindServer>>,
     buffered: OnceLock<Box<ReadBuffered>>,
+    #[cfg(feature = "gateway")]
+    models: OnceLock<Box<ReadModels>>,
     #[cfg(feature = "mcp")]
     tools: OnceLock<Box<FindTools>>,
     #[cfg(feature = "mcp")]
@@ -171,6 +176,8 @@ impl Admin {
                 #[cfg(feature = "mcp")]
                 servers: OnceLock::new(),
                 buffered: OnceLock::new(),
+                #[cfg(feature = "gateway")]
+                models: OnceLock::new(),
                 #[cfg(feature = "mcp")]
                 tools: OnceLock::new(),
                 #[cfg(feature = "mcp")]
@@ -268,6 +275,16 @@ impl Admin {
     #[cfg(feature = "mcp")]
     fn server(&self, name: &str) -> Option<McpClient> {
         self.inner.servers.get()?(name)
+    }
+
+    /// Adds the figures of language models to the metrics. Only the first call counts.
+    #[cfg(feature = "gateway")]
+    pub fn show_models(
+        &self,
+        read: impl Fn() -> Vec<crate::gateway::ModelFigures> + Send + Sync + 'static,
+    ) {
+        // A second one would belong to another gateway.
+        let _ = self.inner.models.set(Box::new(read));
     }
 
     /// Adds the gateway's use of memory to the metrics and views. Only the first call counts.
@@ -405,7 +422,21 @@ impl Admin {
             buffered: self.buffered(),
         };
         let tools = self.tool_series();
-        self.inner.metrics.families(self.runtime(), figures, &tools)
+        #[cfg(feature = "gateway")]
+        let models = self
+            .inner
+            .models
+            .get()
+            .map(|read| read())
+            .unwrap_or_default();
+        let metrics = &self.inner.metrics;
+        metrics.families(
+            self.runtime(),
+            figures,
+            &tools,
+            #[cfg(feature = "gateway")]
+            &models,
+        )
     }
 }
 

@@ -53,6 +53,14 @@ mod trace;
 // dependencies
 mod route;
 
+mod model_figures;
+
+mod model_route;
+
+mod pool_route;
+
+mod token_limits;
+
 mod directory;
 
 mod fallback;
@@ -79,10 +87,12 @@ use tokio::sync::{Semaphore, watch};
 pub use self::http::dependency::HttpDependency;
 pub use self::http::error::HttpError;
 pub use self::message::{HttpReply, HttpRequest};
+pub use self::model_figures::{ContentEnd, ModelFigures};
 use access_log::{AccessLog, AccessWriter};
 use caller_limits::CallerTable;
 use directory::RouteDirectory;
 use listen::{GatewayThread, ListenerSignals};
+use model_figures::ModelFigureTable;
 use own_tls::ListenerTls;
 use route::{RouteKind, RouteTable, ThreadContext};
 pub use trace::Tracing;
@@ -201,6 +211,7 @@ impl Gateway {
                 tracing: gateway.directory.tracing.clone(),
                 tls: Arc::clone(&gateway.tls),
                 budget: gateway.directory.budget.clone(),
+                figures: gateway.directory.figures.clone(),
                 callers: Arc::clone(&callers),
                 stopping: gateway.stopping.subscribe(),
                 access: access.clone(),
@@ -298,7 +309,10 @@ impl Gateway {
     /// A live view of the MCP servers.
     #[must_use]
     pub fn servers(&self) -> Servers {
-        Servers(Arc::clone(&self.directory.routes))
+        Servers {
+            routes: Arc::clone(&self.directory.routes),
+            figures: self.directory.figures.clone(),
+        }
     }
 
     /// The names of the reachable dependencies, sorted.
@@ -320,7 +334,7 @@ impl Gateway {
             match route {
                 RouteKind::Mcp(endpoint) => endpoint.end_streams(),
                 RouteKind::Group(group) => group.end_streams(),
-                RouteKind::Http(_) => {}
+                RouteKind::Http(_) | RouteKind::Pool(_) => {}
             }
         }
         let threads = std::mem::take(&mut *self.threads.acquire());
@@ -353,17 +367,20 @@ impl Gateway {
     }
 }
 
-/// A live view of the MCP servers, which follows changes of the routes. Cheap to clone.
+/// A live view of the MCP servers and the models, which follows changes of the routes. Cheap to clone.
 #[derive(Clone)]
-pub struct Servers(Arc<ArcSwap<RouteTable>>);
+pub struct Servers {
+    routes: Arc<ArcSwap<RouteTable>>,
+    figures: ModelFigureTable,
+}
 
 impl Servers {
     /// Returns the server of this name, while it is reachable.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<McpClient> {
-        match self.0.load().get(name)? {
+        match self.routes.load().get(name)? {
             RouteKind::Mcp(endpoint) => Some(endpoint.client.clone()),
-            RouteKind::Http(_) | RouteKind::Group(_) => None,
+            RouteKind::Http(_) | RouteKind::Group(_) | RouteKind::Pool(_) => None,
         }
     }
 
@@ -371,19 +388,25 @@ impl Servers {
     /// such server.
     #[must_use]
     pub fn tools(&self, name: &str) -> Option<Vec<ToolFigures>> {
-        match self.0.load().get(name)? {
+        match self.routes.load().get(name)? {
             RouteKind::Mcp(endpoint) => Some(endpoint.front.figures(&endpoint.client)),
-            RouteKind::Http(_) | RouteKind::Group(_) => None,
+            RouteKind::Http(_) | RouteKind::Group(_) | RouteKind::Pool(_) => None,
         }
+    }
+
+    /// Returns the figures of language models, by dependency and model.
+    #[must_use]
+    pub fn models(&self) -> Vec<ModelFigures> {
+        self.figures.all()
     }
 
     /// Returns the groups of servers with the health of their members, by name.
     #[must_use]
     pub fn groups(&self) -> Vec<GroupStatus> {
-        let routes = self.0.load();
+        let routes = self.routes.load();
         let groups = routes.values().filter_map(|route| match route {
             RouteKind::Group(group) => Some(group.status()),
-            RouteKind::Http(_) | RouteKind::Mcp(_) => None,
+            _ => None,
         });
         let mut groups: Vec<GroupStatus> = groups.collect();
         groups.sort_by(|one, other| one.name.cmp(&other.name));

@@ -8,6 +8,7 @@ mod credentials;
 #[cfg(feature = "cli")]
 mod graph;
 mod health;
+mod models;
 mod own_provider;
 #[cfg(feature = "cli")]
 mod secrets;

@@ -14,6 +14,7 @@ mod limits;
 mod mcp;
 #[cfg(feature = "cli")]
 mod mistakes;
+mod models;
 mod otel;
 mod problems;
 #[cfg(feature = "cli")]

@@ -22,6 +22,7 @@ mod headers;
 mod hints;
 mod http2;
 mod kept;
+mod models;
 #[cfg(unix)]
 mod notify;
 #[cfg(unix)]
@@ -168,7 +169,7 @@ impl Bed {
         let runtime = Runtime::start(settings.clone()).await.unwrap();
         let gateway = Gateway::start(&settings.gateway, &runtime).unwrap();
         for (name, one) in &settings.dependencies {
-            let url = one.url.as_deref().unwrap();
+            let url = one.url.as_deref().unwrap_or_default();
             gateway.put(name, one, url, "test").await.unwrap();
         }
         let http = reqwest::Client::builder()

@@ -2,7 +2,7 @@
 //! scripted server for faults that the real one never shows. They run in real time, as real
 //! processes.
 
-mod install;
+pub(crate) mod install;
 mod scripted;
 
 mod answers;

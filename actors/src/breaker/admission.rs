@@ -146,7 +146,7 @@ impl PermitGuard {
     #[cold]
     fn report(self, shared: &Shared, elapsed: Duration, verdict: &Verdict) -> Box<Report> {
         let counts_for_all = self.granting_key().is_some_and(|key| match verdict.class {
-            Class::Failure => shared.keys.counts_for_all(key, true),
+            Class::Failure => shared.keys.counts_for_all(key, true) || verdict.is_for_all_keys,
             Class::Success => !key.is_slow(elapsed),
             _ => false,
         });

@@ -93,6 +93,7 @@ impl<'a> CallPlan<'a> {
         let CallOptions {
             timeout,
             attempt,
+            max_attempts,
             idempotent,
             fingerprint,
             priority,
@@ -126,7 +127,7 @@ impl<'a> CallPlan<'a> {
                 false => TimeLimit::Total,
             },
             caller_deadline,
-            max_attempts: settings.max_attempts,
+            max_attempts: max_attempts.map_or(settings.max_attempts, NonZeroU32::get),
             attempt_limit: attempt.or(settings.attempt_limit),
             is_hedged: settings.is_hedged,
             has_rate_limit: settings.has_rate_limit,

@@ -496,6 +496,8 @@ pub(super) fn reason_of(health: &Health) -> Option<String> {
 fn kind_word(kind: DependencyKind) -> &'static str {
     match kind {
         DependencyKind::Http => "http",
+        DependencyKind::Model => "model",
+        DependencyKind::Pool => "pool",
         DependencyKind::McpStdio => "mcp_stdio",
         DependencyKind::McpHttp => "mcp_http",
         DependencyKind::McpGroup => "mcp_group",

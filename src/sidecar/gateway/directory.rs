@@ -12,6 +12,8 @@ use arc_swap::ArcSwap;
 use super::caller_auth::AuthTable;
 use super::mcp::endpoint_front::EndpointFront;
 use super::mcp::group::{GroupSessions, McpGroup};
+use super::model_figures::ModelFigureTable;
+use super::pool_route::PoolRoute;
 use super::prober::Prober;
 use super::route::{FollowOutcome, HttpRoute, RouteKind, RouteShared, RouteTable};
 use super::trace::Tracing;
@@ -32,6 +34,7 @@ pub(super) struct RouteDirectory {
     pub(super) auth: Arc<ArcSwap<AuthTable>>,
     pub(super) tracing: Tracing,
     pub(super) budget: BufferBudget,
+    pub(super) figures: ModelFigureTable,
     /// Number of the gateway's threads.
     threads: usize,
     /// The parts that outlive the servers, by name.
@@ -58,6 +61,7 @@ impl RouteDirectory {
             )),
             tracing,
             budget: BufferBudget::new(config.max_buffered),
+            figures: ModelFigureTable::default(),
             threads,
             fronts: Arc::default(),
             probers: Arc::default(),
@@ -157,9 +161,7 @@ impl RouteDirectory {
                 FollowOutcome::NeedsStart => {}
             }
         }
-        // A group is no dependency of the runtime.
-        let is_group = |route: &RouteKind| matches!(route, RouteKind::Group(_));
-        let former_server = former.as_ref().filter(|route| !is_group(route));
+        let former_server = former.as_ref().filter(|route| route.is_of_runtime());
         let replaces = former_server.is_some();
         let route = self.start(name, (config, url), former.as_ref()).await?;
         // EDGE-6: the name always leads to one of them.
@@ -174,6 +176,8 @@ impl RouteDirectory {
         if let Some(group) = group {
             // MCP-5: its callers hear of the change, and find the new members.
             group.tell_members_changed();
+        }
+        if config.members.is_some() || config.pool.is_some() {
             if replaces && let Some(leaving) = self.runtime.begin_remove(name, by).await {
                 tokio::spawn(leaving.end());
             }
@@ -209,8 +213,10 @@ impl RouteDirectory {
             let group = McpGroup::new(name, members, find, sessions);
             return Ok(RouteKind::Group(Arc::new(group)));
         }
-        // A group is no dependency of the runtime.
-        let replaces = former.is_some_and(|route| !matches!(route, RouteKind::Group(_)));
+        if let Some(pool) = &config.pool {
+            return Ok(RouteKind::Pool(Arc::new(PoolRoute::new(name, pool))));
+        }
+        let replaces = former.is_some_and(RouteKind::is_of_runtime);
         let runtime = &self.runtime;
         Ok(match McpSettings::of_config(config) {
             Some(settings) => {

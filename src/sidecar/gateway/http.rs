@@ -40,6 +40,8 @@ pub(super) mod error;
 
 pub(super) mod substitute;
 
+pub(super) mod model_fallback;
+
 pub(super) mod probe_request;
 
 // responses

@@ -16,6 +16,7 @@ use super::http::dependency::of_status;
 use super::http::grpc::{self, GrpcAnswer};
 use super::http::request_body::Upload;
 use super::http::target::UpstreamTarget;
+use crate::model::{ApiShape, ModelRequest};
 use crate::{AttemptProgress, TimeLimit, Verdict};
 
 /// A request to an HTTP dependency. Cheap to clone.
@@ -36,8 +37,25 @@ struct RequestParts {
     /// The headers as the caller sent them, for the keys of caches.
     sent: Option<Box<HeaderMap>>,
     key: Option<RequestKey>,
+    /// The call of a model that it is.
+    model: Option<Arc<ModelCall>>,
     /// The way to the task of the caller, which calls other dependencies in place of this one.
     substitutes: Option<mpsc::UnboundedSender<SubstituteCall>>,
+}
+
+/// A request to a model, as far as it is known.
+#[derive(Debug)]
+pub(super) struct ModelCall {
+    /// The shape of its answers.
+    pub(super) shape: ApiShape,
+    /// The model that the caller asks for, if the request names one.
+    pub(super) asked: Option<String>,
+    /// True if the answer is to be streamed.
+    pub(super) is_stream: bool,
+    /// The request, as far as it was read.
+    pub(super) read: ModelRequest,
+    /// True if repeating it changes nothing but the bill.
+    pub(super) is_repeatable: bool,
 }
 
 /// A call of another dependency in place of the one that the caller has named. The task of the
@@ -124,7 +142,36 @@ impl HttpRequest {
             idempotent,
             sent: None,
             key: None,
+            model: None,
             substitutes: None,
+        }))
+    }
+
+    /// Adds the call of a model that it is. `idempotent`: it may be sent more than once.
+    pub(super) fn as_model_call(mut self, call: ModelCall, idempotent: bool) -> Self {
+        let parts = Arc::make_mut(&mut self.0);
+        parts.model = Some(Arc::new(call));
+        parts.idempotent = idempotent;
+        self
+    }
+
+    /// Returns the call of a model that it is, if it is one.
+    pub(super) fn model_call(&self) -> Option<&Arc<ModelCall>> {
+        self.0.model.as_ref()
+    }
+
+    /// Returns the request as a provider gets it.
+    pub(super) fn sent_to_model(
+        &self,
+        target: String,
+        headers: HeaderMap,
+        body: Option<Bytes>,
+    ) -> Self {
+        Self(Arc::new(RequestParts {
+            target,
+            headers,
+            body: body.map_or_else(|| self.0.body.clone(), RequestBody::Whole),
+            ..RequestParts::clone(&self.0)
         }))
     }
 
@@ -183,7 +230,9 @@ impl HttpRequest {
     /// Returns true if the method may change something.
     pub(super) fn is_write(&self) -> bool {
         let reads = [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE];
-        !reads.contains(&self.0.method)
+        // LLM-11: generating changes nothing but the bill.
+        let is_generating = self.0.model.as_ref().is_some_and(|call| call.is_repeatable);
+        !reads.contains(&self.0.method) && !is_generating
     }
 
     /// Returns the same request with other headers.
@@ -211,6 +260,7 @@ impl HttpRequest {
             idempotent: self.0.idempotent,
             sent,
             key: None,
+            model: self.0.model.clone(),
             substitutes: self.0.substitutes.clone(),
         }))
     }
@@ -284,6 +334,7 @@ impl HttpRequest {
             idempotent: self.0.idempotent,
             sent: None,
             key: Some(key),
+            model: None,
             substitutes: None,
         }))
     }
@@ -349,6 +400,40 @@ pub(crate) enum HttpFailure {
     Unsent(UnsentBody),
     /// The memory for buffered bodies and answers is used up.
     NoMemory,
+    /// The answer of a model is none.
+    Content(ContentFailure),
+    /// The tokens of a model are used up for now; or the tokens that a request may take are more than
+    /// a limit ever has.
+    NoTokens(Option<(u64, u64)>),
+}
+
+/// The reason why the answer of a model is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ContentFailure {
+    /// No content came within `timeout.first_token`.
+    NoContent,
+    /// No further content came within `timeout.gap`.
+    Gap,
+    /// The stream ended without the mark of its end.
+    Truncated,
+    /// The stream ended before any content.
+    Empty,
+}
+
+impl ContentFailure {
+    /// Returns true if the provider was silent for too long.
+    pub(super) fn is_silence(self) -> bool {
+        matches!(self, Self::NoContent | Self::Gap)
+    }
+
+    fn cause(self) -> &'static str {
+        match self {
+            Self::NoContent => "timeout.first_token",
+            Self::Gap => "timeout.gap",
+            Self::Truncated => "stream truncated",
+            Self::Empty => "stream without content",
+        }
+    }
 }
 
 /// The reason why a caller's body could not be read.
@@ -403,6 +488,8 @@ impl HttpFailure {
             Self::BodyGone => "request body already sent",
             Self::Unsent(body) => body.failure().cause(),
             Self::NoMemory => "gateway.max_buffered",
+            Self::Content(failure) => failure.cause(),
+            Self::NoTokens(_) => "token_limit",
         }
     }
 }
@@ -425,6 +512,15 @@ impl fmt::Display for HttpFailure {
             Self::BodyCut => "the request's body was cut off",
             Self::BodyGone => "the request's body was passed on and cannot be sent again",
             Self::Unsent(body) => return body.failure().fmt(out),
+            Self::NoTokens(None) => "token_limit: the tokens are used up for now",
+            Self::NoTokens(Some((asked, burst))) => {
+                let text = "token_limit: the request may take";
+                return write!(out, "{text} {asked} tokens, of at most {burst} at once");
+            }
+            Self::Content(ContentFailure::NoContent) => "no content came in time",
+            Self::Content(ContentFailure::Gap) => "no further content came in time",
+            Self::Content(ContentFailure::Truncated) => "its stream ended without its end",
+            Self::Content(ContentFailure::Empty) => "its stream ended before any content",
             Self::NoMemory => {
                 "gateway.max_buffered is used up: there is no memory to keep the body"
             }

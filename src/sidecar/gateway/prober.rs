@@ -116,7 +116,7 @@ impl ProbeTask {
     fn route(&self) -> Option<Arc<HttpRoute>> {
         match self.routes.upgrade()?.load().get(&*self.name)? {
             RouteKind::Http(route) => Some(Arc::clone(route)),
-            RouteKind::Mcp(_) | RouteKind::Group(_) => None,
+            _ => None,
         }
     }
 

@@ -3,6 +3,8 @@
 
 mod error_kind;
 
+mod in_dialect;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +16,8 @@ use serde_json::Value;
 use breakerbox_policy::Executed;
 
 use error_kind::{cause_of, kind_of, kind_of_failure};
+use in_dialect::ProblemFacts;
+pub(super) use in_dialect::{code_and_status, told_in};
 
 use super::http::body::ReplyBody;
 use super::http::error::HttpError;
@@ -57,7 +61,7 @@ impl ProblemKind {
         StatusCode::BAD_GATEWAY,
         "the worker crashed during the call",
     );
-    const UNAVAILABLE: Self = Self(
+    pub(super) const UNAVAILABLE: Self = Self(
         "unavailable",
         StatusCode::SERVICE_UNAVAILABLE,
         "no worker is available",
@@ -383,6 +387,7 @@ impl<'a> GatewayProblem<'a> {
         let wait = self.wait_seconds();
         let mut response = Response::new(ReplyBody::whole(Bytes::from(body)));
         *response.status_mut() = self.code;
+        response.extensions_mut().insert(ProblemFacts::of(&self));
         // For callers that speak gRPC.
         response.extensions_mut().insert(GrpcProblem {
             code: self.grpc_code,
@@ -405,10 +410,14 @@ impl<'a> GatewayProblem<'a> {
 /// Wait that is asked of a caller where nothing says how long a lack lasts.
 const WAIT: Duration = Duration::from_secs(1);
 
-/// Returns the wait after a lack of memory.
+/// Returns the wait after a lack of memory or of tokens.
 fn wait_for_memory(error: &CallError<HttpError>) -> Option<Duration> {
     match error {
-        CallError::Failed { error, .. } => (error.failure == HttpFailure::NoMemory).then_some(WAIT),
+        CallError::Failed { error, .. } => match error.failure {
+            HttpFailure::NoMemory => Some(WAIT),
+            HttpFailure::NoTokens(_) => error.retry_after,
+            _ => None,
+        },
         CallError::FallbackFailed { cause, .. } => wait_for_memory(cause),
         _ => None,
     }
@@ -420,176 +429,4 @@ fn round_up(wait: Duration, unit: u128) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::num::NonZeroU32;
-    use std::sync::Arc;
-
-    use breakerbox_policy::supervision::{PanicReport, StopCause};
-    use breakerbox_policy::{PauseReason, RefusalState};
-
-    use super::*;
-    use crate::sidecar::gateway::http::connect_failure::ConnectFailure;
-    use crate::{BulkheadLimit, RefusalReason, Refused};
-    use crate::{Limit, NotExecutedReason, TimeLimit};
-
-    type Error = CallError<HttpError>;
-
-    fn name() -> Arc<str> {
-        Arc::from("web")
-    }
-
-    fn shown(error: &Error) -> (&'static str, u16, &'static str, Option<u64>) {
-        let problem = GatewayProblem::of_call(error, "web");
-        let ProblemKind(code, status, _) = kind_of(error, &|error| kind_of_failure(error.failure));
-        assert_eq!(problem.kind, format!("urn:breakerbox:{code}"));
-        assert_eq!(problem.status, status.as_u16());
-        (
-            code,
-            problem.status,
-            problem.executed,
-            problem.retry_after_ms,
-        )
-    }
-
-    fn failed(failure: HttpFailure) -> Error {
-        let error = HttpError::from(failure);
-        CallError::Failed {
-            dependency: name(),
-            executed: error.verdict().executed,
-            error,
-        }
-    }
-
-    fn absent(reason: NotExecutedReason) -> Error {
-        CallError::NotExecuted {
-            dependency: name(),
-            reason,
-            cause: None,
-            retry_after: Some(Duration::from_micros(1500)),
-        }
-    }
-
-    fn refused() -> Error {
-        let reason = RefusalReason::new(name(), None, "it failed");
-        let wait = Some(Duration::from_secs(3));
-        let mut refused = Refused::new(RefusalState::HalfOpen, wait, reason);
-        refused.executed = Executed::Yes;
-        CallError::Open(refused)
-    }
-
-    fn limited(limit: Limit) -> Error {
-        CallError::RateLimited {
-            dependency: name(),
-            limit,
-            retry_after: None,
-        }
-    }
-
-    #[test]
-    fn call_2_each_way_to_end_has_its_code() {
-        let panic = PanicReport::new("told to");
-        let one = NonZeroU32::MIN;
-        let dependency = name();
-        let ends: [(Error, _); 14] = [
-            (refused(), ("breaker-open", 503, "yes", Some(3000))),
-            (
-                CallError::Overloaded {
-                    dependency: name(),
-                    limit: BulkheadLimit::default(),
-                    max_concurrent: 1,
-                    max_queue: 1,
-                },
-                ("overloaded", 503, "no", None),
-            ),
-            (limited(Limit::Rate), ("rate-limited", 429, "no", None)),
-            (
-                limited(Limit::Pause(PauseReason::Throttled)),
-                ("rate-limited", 429, "no", None),
-            ),
-            (
-                limited(Limit::TooHeavy {
-                    weight: one,
-                    burst: one,
-                }),
-                ("rate-limited", 429, "no", None),
-            ),
-            (
-                CallError::TimedOut {
-                    dependency: name(),
-                    limit: TimeLimit::Total,
-                    after: Duration::ZERO,
-                    executed: Executed::No,
-                },
-                ("timed-out", 504, "no", None),
-            ),
-            (
-                CallError::WorkerCrashed {
-                    dependency: name(),
-                    panic,
-                },
-                ("worker-crashed", 502, "maybe", None),
-            ),
-            (
-                CallError::Interrupted {
-                    dependency: name(),
-                    cause: StopCause::Lost,
-                },
-                ("worker-crashed", 502, "maybe", None),
-            ),
-            (
-                CallError::Quarantined {
-                    dependency,
-                    retry_after: Duration::from_secs(1),
-                },
-                ("quarantined", 503, "no", Some(1000)),
-            ),
-            (
-                absent(NotExecutedReason::Parked),
-                ("unavailable", 503, "no", Some(2)),
-            ),
-            (
-                absent(NotExecutedReason::ShuttingDown),
-                ("shutting-down", 503, "no", Some(2)),
-            ),
-            (
-                CallError::Injected { dependency: name() },
-                ("upstream-failed", 502, "no", None),
-            ),
-            (
-                failed(HttpFailure::Status(500)),
-                ("upstream-failed", 502, "yes", None),
-            ),
-            (
-                CallError::FallbackFailed {
-                    dependency: name(),
-                    fallback: name(),
-                    message: "no".to_owned(),
-                    cause: Box::new(failed(HttpFailure::Reset)),
-                },
-                ("upstream-failed", 502, "maybe", None),
-            ),
-        ];
-        for (error, expected) in ends {
-            assert_eq!(shown(&error), expected, "{error}");
-        }
-    }
-
-    #[test]
-    fn call_2_what_the_caller_did_wrong_is_told_as_that() {
-        for (failure, code, status) in [
-            (HttpFailure::BodyTooLarge, "body-too-large", 413),
-            (HttpFailure::BodyTooSlow, "request-timeout", 408),
-            (HttpFailure::BodyCut, "bad-request", 400),
-        ] {
-            assert_eq!(shown(&failed(failure)), (code, status, "maybe", None));
-        }
-        assert_eq!(
-            shown(&failed(HttpFailure::Connect(ConnectFailure::Refused))).2,
-            "no"
-        );
-        assert_eq!(
-            shown(&failed(HttpFailure::Late(TimeLimit::Idle))).0,
-            "timed-out"
-        );
-    }
-}
+mod tests;

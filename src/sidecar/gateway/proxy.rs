@@ -1,18 +1,20 @@
 //! One request of a caller: reading its options, making the call, and building the response.
 
+mod models;
+mod pools;
+mod prepared;
 mod replies;
 mod request_head;
 mod substitutes;
 
 use std::cell::Cell;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
-use http::header::{CONNECTION, CONTENT_TYPE, EXPECT};
+use http::header::{CONNECTION, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Version};
 use hyper::body::{Body as _, Incoming};
@@ -20,8 +22,8 @@ use tokio::time::{Instant, sleep};
 
 use breakerbox_policy::{Class, Symptom};
 
+use self::prepared::{CallerRequest, PreparedCall};
 use self::replies::{list, own, signed, trailers_only, unknown};
-use self::request_head::rewrite;
 use self::substitutes::SubstituteCalls;
 use super::caller_limits::{CallerIsFull, ConnectedCaller};
 use super::front;
@@ -29,22 +31,23 @@ use super::head_rules::{refuse_trace, refuse_without_tls, screen};
 use super::headers::{IDEMPOTENCY, KEY};
 use super::http::body::{ReplyBody, RestLimits};
 use super::http::cache::CacheWriter;
-use super::http::deferred_body::DeferredBody;
 use super::http::error::{ErrorResponse, HttpError, speaks_of_caller};
 use super::http::grpc;
 use super::http::pool::PooledBody;
 use super::http::request_body::{Upload, UploadStatus};
-use super::http::response_stream::{self, ResponsePiece, ResponseStream};
+use super::http::response_stream::{self, ModelReading, ResponsePiece, ResponseStream};
 use super::http::tunnel::{CallerTunnel, TunnelOrStream};
 use super::mcp::call_headers::call_options;
 use super::mcp::endpoint::refused_by_protocol;
-use super::message::{HttpFailure, HttpRequest, RequestBody};
+use super::message::{HttpFailure, HttpRequest};
 use super::path::has_dot_segment;
-use super::problem::{GatewayProblem, ProblemKind};
+use super::problem::{GatewayProblem, ProblemKind, told_in};
 use super::ready;
 use super::route::{HttpRoute, RouteKind, ThreadContext};
+use super::token_limits::HeldTokens;
 use super::trace::{AttemptSpan, RequestSpan};
 use crate::config::TrustedHeader;
+use crate::model::ApiShape;
 use crate::{AnswerSource, CallError, CallOptions, Served, Streamed};
 
 /// Difference between the limit of a slow upload and the limit of the attempt. The upload's limit
@@ -105,8 +108,31 @@ pub(super) fn refuse_unencrypted() -> Response<ReplyBody> {
     response
 }
 
-/// Returns the response, and true if the whole request was read.
+/// Returns the response, and true if the whole request was read. Callers of a model get problems in
+/// the words of its API.
 async fn answer_and_read(
+    lane: &ThreadContext,
+    caller: &ConnectedCaller,
+    request: Request<Incoming>,
+    span: Option<&RequestSpan>,
+) -> (Response<ReplyBody>, bool) {
+    let uri = request.uri().clone();
+    let (response, is_read) = answer_plainly(lane, caller, request, span).await;
+    let routes = lane.routes.load();
+    let named = uri.path().split('/').nth(1).unwrap_or_default();
+    let model = match routes.get(named) {
+        Some(RouteKind::Http(route)) => route.model.clone(),
+        Some(RouteKind::Pool(pool)) => pool.model(&routes),
+        _ => None,
+    };
+    match model {
+        Some(model) => (told_in(model.api, model.callers_retry, response), is_read),
+        None => (response, is_read),
+    }
+}
+
+/// Returns the response, and true if the whole request was read.
+async fn answer_plainly(
     lane: &ThreadContext,
     caller: &ConnectedCaller,
     request: Request<Incoming>,
@@ -145,37 +171,55 @@ async fn answer_and_read(
     if let Some(problem) = refuse_key(lane, caller, &head, found.as_ref()) {
         return (own(problem.into_response(), 0), is_empty);
     }
-    let route = match found {
-        Some((RouteKind::Http(route), length)) => Some((route, length)),
-        Some((way, length)) => {
-            let mut answered = Box::pin(through(lane, &way, length, (head, body))).await;
-            if let Some(page) = page {
-                page.admit(&mut answered.0);
-            }
-            return answered;
-        }
-        None => None,
-    };
-    let Some((route, length)) = route else {
+    let Some((kind, length)) = found else {
         let asked = path.split('/').nth(1);
         let detail = unknown(lane, asked.unwrap_or_default());
         let problem = GatewayProblem::of(ProblemKind::UNKNOWN, asked, detail);
         return (own(problem.into_response(), 0), is_empty);
     };
+    let peer = caller.address;
+    match kind {
+        RouteKind::Http(route) => {
+            let request = CallerRequest { head, body, peer };
+            to_service((lane, span), &route, started, (length, request)).await
+        }
+        RouteKind::Pool(pool) => {
+            let request = CallerRequest { head, body, peer };
+            let asked = (length, request);
+            Box::pin(pools::answer((lane, span), &pool, started, asked)).await
+        }
+        way => {
+            let mut answered = Box::pin(through(lane, &way, length, (head, body))).await;
+            if let Some(page) = page {
+                page.admit(&mut answered.0);
+            }
+            answered
+        }
+    }
+}
+
+/// Responds to a request to an HTTP service or a model. `length`: of its name.
+async fn to_service(
+    (lane, span): (&ThreadContext, Option<&RequestSpan>),
+    route: &Arc<HttpRoute>,
+    started: Instant,
+    (length, request): (usize, CallerRequest),
+) -> (Response<ReplyBody>, bool) {
+    let is_empty = request.body.is_end_stream();
     if let Some(span) = span {
         span.concerns(&route.name);
     }
-    if head.method == Method::TRACE && route.holds_credentials() {
+    if request.head.method == Method::TRACE && route.holds_credentials() {
         return (own(refuse_trace(), 0), is_empty);
     }
     let call = ProxiedCall {
         lane,
-        route: &route,
+        route,
         started,
         span,
     };
-    match call.terms(&head, length) {
-        Ok(terms) => call.make(terms, head, body, caller.address).await,
+    match call.terms(&request.head, length) {
+        Ok(terms) => call.make(terms, request).await,
         Err(detail) => {
             let problem = GatewayProblem::of(ProblemKind::BAD_REQUEST, Some(&route.name), detail);
             let problem = problem.state(route.client.state());
@@ -220,7 +264,7 @@ async fn through(
         match route {
             RouteKind::Mcp(endpoint) => return endpoint.answer(head, body, limits).await,
             RouteKind::Group(group) => return group.answer(head, body, limits).await,
-            RouteKind::Http(_) => {}
+            RouteKind::Http(_) | RouteKind::Pool(_) => {}
         }
     }
     let detail = format!("an MCP server is reached at /{name}/mcp");
@@ -286,45 +330,22 @@ impl ProxiedCall<'_> {
     async fn make(
         &self,
         terms: RequestOptions,
-        mut head: Parts,
-        body: Incoming,
-        peer: SocketAddr,
+        request: CallerRequest,
     ) -> (Response<ReplyBody>, bool) {
-        let RequestOptions {
-            target,
-            mut options,
-            is_idempotent,
-        } = terms;
-        let own_time = options.timeout.map(|timeout| self.started + timeout);
-        let until = self.ends(own_time);
-        let (is_http2, is_empty) = (head.version == Version::HTTP_2, body.is_end_stream());
-        let waits = head.headers.contains_key(EXPECT);
-        // On the heap, as is everything that few calls need: it must not enlarge every call's
-        // future.
-        let deferred = match (!is_empty).then(|| self.deferred(body, is_idempotent, until)) {
-            Some(Err(failure)) => {
-                let problem = GatewayProblem::of_body(failure, &self.route.name);
-                let problem = problem.state(self.route.client.state());
-                return (own(problem.into_response(), 0), false);
-            }
-            Some(Ok(deferred)) => Some(deferred),
-            None => None,
+        let tail = request.tail();
+        let prepared = match self.prepare(terms, request, false).await {
+            Ok(prepared) => prepared,
+            Err(response) => return (response, false),
         };
-        let may_repeat = is_idempotent && deferred.as_ref().is_none_or(|(_, is_kept)| *is_kept);
-        let deferred = deferred.map(|(body, _)| body);
-        let sent = rewrite(&mut head, peer, self.route.has_fallbacks());
-        if let Some(span) = self.span {
-            span.pass_on(&mut head.headers);
-        }
-        let body = match &deferred {
-            Some(body) => RequestBody::Deferred(Arc::clone(body)),
-            None => RequestBody::Whole(Bytes::new()),
-        };
-        let request = HttpRequest::new((head.method, target), head.headers, body, may_repeat);
-        let request = request.sent_as(sent);
+        let PreparedCall {
+            request,
+            deferred,
+            options,
+            own_time,
+            until,
+            ..
+        } = prepared;
         let (request, mut substitutes) = SubstituteCalls::begin(self, request, own_time);
-        options.timeout = own_time.map(|end| end.saturating_duration_since(Instant::now()));
-        options.progress = deferred.as_ref().map(|body| body.status().progress());
         let attempts = Cell::new(0);
         // On the heap: the layers above keep several copies of an attempt's future in their own.
         let open = || Box::pin(self.attempt(&request, &attempts, until));
@@ -347,40 +368,7 @@ impl ProxiedCall<'_> {
             Err(error) => Err(error),
         };
         let response = response.unwrap_or_else(|error| self.fail(error, (attempts, until)));
-        let Some(body) = deferred else {
-            return (response, true);
-        };
-        if !is_http2 && !waits && !body.status().has_ended() {
-            Box::pin(body.discard()).await;
-        }
-        (response, body.status().has_ended())
-    }
-
-    /// Returns the body of a call, of which nothing is read yet, and true if it is kept to be sent
-    /// again unless it turns out to be too long.
-    fn deferred(
-        &self,
-        body: Incoming,
-        is_idempotent: bool,
-        until: Option<Instant>,
-    ) -> Result<(Arc<DeferredBody>, bool), HttpFailure> {
-        let keep = self.may_send_again(is_idempotent);
-        let places = self.route.client.settings().bulkhead;
-        if places.adaptive.is_some() {
-            // EDGE-4: slow bodies have their share of what there is at present.
-            let most = self.route.client.status().limit;
-            let bodies = &self.route.target().pending;
-            bodies.set_places(most, places.max_concurrent_writes);
-        }
-        let config = self.lane.config.load();
-        DeferredBody::begin(body, &config, (keep, until), &self.lane.budget)
-    }
-
-    /// Returns true if a body that is kept may be sent again: by a retry, or to a fallback.
-    fn may_send_again(&self, is_idempotent: bool) -> bool {
-        let settings = self.route.client.settings();
-        let has_retries = settings.retry.max_attempts.get() > 1 || settings.hedge.is_some();
-        (is_idempotent && has_retries) || self.route.has_fallbacks()
+        tail.ended(response, deferred).await
     }
 
     /// Returns the end of the call, as it is told to the dependency.
@@ -391,11 +379,12 @@ impl ProxiedCall<'_> {
     }
 
     /// Sends the request once, and waits for the head of the response. `attempts`: those so far.
-    async fn attempt(
+    async fn attempt_once(
         &self,
         request: &HttpRequest,
         attempts: &Cell<u32>,
         until: Option<Instant>,
+        held: &HeldTokens,
     ) -> Result<ResponseStream, HttpError> {
         let body = request.upload(None, self.route.target()).await?;
         let number = attempts.get() + 1;
@@ -442,6 +431,24 @@ impl ProxiedCall<'_> {
         }
         // What is read of an error beforehand must not exceed the limits of the attempt.
         // Those of an upload begin at its end.
+        if let Some(model) = &self.route.model {
+            let reading = ModelReading {
+                shape: match request.model_call() {
+                    Some(call) => call.shape,
+                    None => ApiShape::Other(model.api),
+                },
+                limits: model.limits,
+                classify: &settings.classify,
+                has_key: self.route.holds_credentials(),
+                budget: &self.lane.budget,
+                for_others: &model.for_others,
+                figures: &self.lane.figures,
+                dependency: &self.route.name,
+                began,
+                held,
+            };
+            return Box::pin(ResponseStream::begin_model(answered?, &reading, span)).await;
+        }
         let spent = trace.map_or_else(|| began.elapsed(), |_| Duration::ZERO) + AHEAD;
         let left = limit().map(|limit| limit.saturating_sub(spent));
         let classify = response_stream::by(&settings.classify);
@@ -463,6 +470,7 @@ impl ProxiedCall<'_> {
             Some(Ok(ResponsePiece::Frame(_))) | None => Response::new(()).into_parts().0,
         };
         head.version = Version::HTTP_11;
+        self.forbid_retries(head.status, &mut head.headers);
         let idle = self.route.client.settings().timeout.idle;
         let mut stream = match CallerTunnel::of(stream, idle) {
             TunnelOrStream::Tunnel(tunnel) => {
@@ -492,7 +500,10 @@ impl ProxiedCall<'_> {
             }
             ReplyBody::whole(Bytes::new())
         } else {
-            if is_event_stream(&head.headers) {
+            let content = self.content_ending(request, &stream);
+            if content.is_some() {
+                stream = stream.without_attempt_limit();
+            } else if is_event_stream(&head.headers) {
                 stream = stream.long_lived();
             } else if stream
                 .get_ref()
@@ -501,7 +512,7 @@ impl ProxiedCall<'_> {
                 // EDGE-1: a caller that reads slowly says nothing of the dependency.
                 stream = stream.good_from_first();
             }
-            ReplyBody::relayed(stream, keeping)
+            ReplyBody::relayed(stream, keeping, content)
         };
         let response = Response::from_parts(head, body);
         Ok(signed(response, &AnswerSource::Primary, attempts))
@@ -526,6 +537,7 @@ impl ProxiedCall<'_> {
         };
         let ErrorResponse { mut head, body } = *said;
         head.version = Version::HTTP_11;
+        self.forbid_retries(head.status, &mut head.headers);
         // EDGE-4: `idle` and `total` hold for errors too, to their last byte.
         let idle = self.route.client.settings().timeout.idle;
         let body = ReplyBody::failed(body, RestLimits { idle, until });

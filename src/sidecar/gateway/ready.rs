@@ -79,7 +79,7 @@ pub(super) async fn answer(
             GatewayProblem::not_ready(name, ready.retry_after, &why).into_response()
         }
         None => {
-            let detail = "this is a group of MCP servers; ask each member by its own name";
+            let detail = "this is a group or a pool; ask each member by its own name";
             GatewayProblem::of(ProblemKind::NO_PATH, Some(name), detail).into_response()
         }
     }

@@ -19,20 +19,26 @@ use super::http::address::UpstreamAddress;
 use super::http::cache::{self, CacheRules, HttpCache, HttpCacheFallback};
 use super::http::cache_key::KeyHeaders;
 use super::http::dependency::HttpDependency;
+use super::http::model_fallback::ModelFallback;
 use super::http::substitute::SubstituteDependency;
 use super::http::target::{UpstreamTarget, WorkerRoute};
 use super::http::upstream::UpstreamClient;
 use super::mcp::endpoint::McpEndpoint;
 use super::mcp::group::McpGroup;
 use super::message::{HttpReply, HttpRequest};
+use super::model_figures::ModelFigureTable;
+use super::model_route::ModelRoute;
 use super::own_tls::ListenerTls;
+use super::pool_route::PoolRoute;
+use super::token_limits::TokenLimits;
 use super::trace::{AttemptTracer, Tracing};
 use crate::buffer_budget::BufferBudget;
 use crate::config::{
-    DependencyConfig, FallbackConfig, FallbackKind, GatewayConfig, UpstreamConfig, UpstreamTls,
+    DependencyConfig, FallbackConfig, FallbackKind, FallbackOn, GatewayConfig, ModelConfig,
+    UpstreamConfig, UpstreamTls,
 };
 use crate::mcp::McpSettings;
-use crate::{AnswerMemory, ByName, Client, FallbackRule, Fixed, Readiness, Runtime};
+use crate::{AnswerMemory, ByName, Client, Fallback, FallbackRule, Fixed, Readiness, Runtime};
 
 /// A snapshot of the routes.
 pub(super) type RouteTable = HashMap<Arc<str>, RouteKind>;
@@ -46,6 +52,8 @@ pub(super) enum RouteKind {
     Mcp(Arc<McpEndpoint>),
     /// Requests go to its members.
     Group(Arc<McpGroup>),
+    /// One of its members answers each request.
+    Pool(Arc<PoolRoute>),
 }
 
 /// Result of giving a running dependency another configuration.
@@ -61,7 +69,12 @@ pub(super) enum FollowOutcome {
 impl RouteKind {
     /// Returns true for an endpoint of MCP servers.
     pub(super) fn is_mcp(&self) -> bool {
-        !matches!(self, Self::Http(_))
+        matches!(self, Self::Mcp(_) | Self::Group(_))
+    }
+
+    /// Returns true for a dependency of the runtime. Groups and pools are none.
+    pub(super) fn is_of_runtime(&self) -> bool {
+        matches!(self, Self::Http(_) | Self::Mcp(_))
     }
 
     /// Applies a configuration while the dependency runs, if that is possible.
@@ -76,7 +89,12 @@ impl RouteKind {
         {
             return Ok(FollowOutcome::Same);
         }
-        if config.members.is_some() {
+        if let (Self::Pool(pool), Some(config)) = (self, &config.pool)
+            && pool.is_of(config)
+        {
+            return Ok(FollowOutcome::Same);
+        }
+        if config.members.is_some() || config.pool.is_some() {
             return Ok(FollowOutcome::NeedsStart);
         }
         match (self, McpSettings::of_config(config)) {
@@ -102,17 +120,17 @@ impl RouteKind {
             Self::Http(route) => route.client.has_key(key),
             Self::Mcp(endpoint) => endpoint.client.client().has_key(key),
             // Its members are not known here, so that each of its keys counts as a new one.
-            Self::Group(_) => false,
+            Self::Group(_) | Self::Pool(_) => false,
         }
     }
 
-    /// Waits until a call could begin, for up to `wait`. Returns `None` for a group: its members are
-    /// asked one by one.
+    /// Waits until a call could begin, for up to `wait`. Returns `None` for a group or a pool: its
+    /// members are asked one by one.
     pub(super) async fn ready(&self, key: Option<&str>, wait: Duration) -> Option<Readiness> {
         match self {
             Self::Http(route) => Some(route.client.ready(key, wait).await),
             Self::Mcp(endpoint) => Some(endpoint.client.client().ready(key, wait).await),
-            Self::Group(_) => None,
+            Self::Group(_) | Self::Pool(_) => None,
         }
     }
 
@@ -122,12 +140,12 @@ impl RouteKind {
         let drain = match &self {
             Self::Http(route) => route.client.settings().workers.drain,
             Self::Mcp(endpoint) => endpoint.client.client().settings().workers.drain,
-            Self::Group(_) => return,
+            Self::Group(_) | Self::Pool(_) => return,
         };
         let is_used = || match &self {
             Self::Http(route) => Arc::strong_count(route) > 1,
             Self::Mcp(endpoint) => Arc::strong_count(endpoint) > 1,
-            Self::Group(_) => false,
+            Self::Group(_) | Self::Pool(_) => false,
         };
         let waiting = async {
             while is_used() {
@@ -148,6 +166,8 @@ pub(super) struct ThreadContext {
     pub(super) tracing: Tracing,
     pub(super) tls: Arc<ListenerTls>,
     pub(super) budget: BufferBudget,
+    /// The figures of all models.
+    pub(super) figures: ModelFigureTable,
     pub(super) callers: Arc<CallerTable>,
     /// True once the gateway ends.
     pub(super) stopping: watch::Receiver<bool>,
@@ -175,6 +195,10 @@ pub(super) struct HttpRoute {
     /// The way of answers into these caches.
     pub(super) memory: AnswerMemory<HttpDependency>,
     pub(super) attempts: AttemptTracer,
+    /// The dialect of a model.
+    pub(super) model: Option<ModelRoute>,
+    /// The limits of a model's tokens.
+    pub(super) tokens: Option<Arc<TokenLimits>>,
     /// Its inputs.
     spec: HttpRouteSpec,
     kept: Arc<FallbackCaches<HttpCache>>,
@@ -193,6 +217,7 @@ struct HttpRouteSpec {
     idempotent: Vec<String>,
     fallbacks: Vec<FallbackConfig>,
     fallback_only: bool,
+    model: Option<ModelConfig>,
 }
 
 impl HttpRouteSpec {
@@ -204,6 +229,21 @@ impl HttpRouteSpec {
             idempotent: config.idempotent.clone(),
             fallbacks: config.fallbacks.clone(),
             fallback_only: config.settings.fallback_only,
+            model: config.model.clone(),
+        }
+    }
+
+    fn model(&self) -> Option<ModelRoute> {
+        let model = self.model.as_ref()?;
+        Some(ModelRoute::of(model, &self.fallbacks))
+    }
+
+    /// Returns the limits of tokens: the former ones where they are the same.
+    fn tokens(&self, former: Option<&Arc<TokenLimits>>) -> Option<Arc<TokenLimits>> {
+        let config = &self.model.as_ref()?.token_limits;
+        match former.filter(|former| former.is_of(config)) {
+            Some(former) => Some(Arc::clone(former)),
+            None => TokenLimits::of(config, self.model()?.api),
         }
     }
 
@@ -225,7 +265,8 @@ impl HttpRoute {
     ) -> Result<Self, AddError> {
         let target = Arc::new(target(name, (config, url), gateway)?);
         let made_by = (runtime, gateway.budget);
-        let fallbacks = HttpFallbacks::new(made_by, &config.fallbacks, None);
+        let is_model = config.model.is_some();
+        let fallbacks = HttpFallbacks::new(made_by, (&config.fallbacks, is_model), None);
         let caches: Arc<[_]> = fallbacks.caches.into();
         let of_workers = Arc::new(ArcSwap::from_pointee(WorkerRoute {
             target: Arc::clone(&target),
@@ -248,6 +289,8 @@ impl HttpRoute {
             memory: client.memory(),
             attempts: target.attempts.clone(),
             client,
+            model: spec.model(),
+            tokens: spec.tokens(None),
             spec,
             kept: Arc::new(fallbacks.kept),
             target,
@@ -269,7 +312,8 @@ impl HttpRoute {
     /// Returns true if the gateway adds credentials of its own to the requests. A 401 or 403 is
     /// then a fault of the configuration, else of the caller.
     pub(super) fn holds_credentials(&self) -> bool {
-        self.target.holds_credentials.load(Ordering::Relaxed)
+        let has_key = self.model.as_ref().is_some_and(ModelRoute::has_key);
+        has_key || self.target.holds_credentials.load(Ordering::Relaxed)
     }
 
     /// Notes the head of a response in the caches; see [`cache::note`]. `is_failure`: by the
@@ -330,6 +374,8 @@ impl HttpRoute {
             caches: Arc::clone(&self.caches),
             memory: self.memory.clone(),
             attempts: new.attempts.clone(),
+            model: spec.model(),
+            tokens: spec.tokens(self.tokens.as_ref()),
             spec,
             kept: Arc::clone(&self.kept),
             target: new,
@@ -352,7 +398,7 @@ impl HttpRoute {
         // EDGE-2: the answers of one server are not served as those of another.
         let kept = same_server.then_some(&*former.kept);
         let made_by = (runtime, &self.target.budget);
-        let fallbacks = HttpFallbacks::new(made_by, &new.fallbacks, kept);
+        let fallbacks = HttpFallbacks::new(made_by, (&new.fallbacks, new.model.is_some()), kept);
         let caches: Arc<[_]> = fallbacks.caches.into();
         // First the server, so that no answer of the former one reaches the new caches.
         let before = self.of_workers.swap(Arc::new(WorkerRoute {
@@ -402,12 +448,13 @@ impl HttpFallbacks {
     /// Creates them. The answers of `former` caches are kept.
     fn new(
         made_by: (&Runtime, &BufferBudget),
-        configs: &[FallbackConfig],
+        (configs, is_model): (&[FallbackConfig], bool),
         former: Option<&FallbackCaches<HttpCache>>,
     ) -> Self {
         let mut all = Self::default();
         for config in configs {
-            let rule = all.rule(made_by, &config.kind, former);
+            let on = is_model.then_some(&*config.on);
+            let rule = all.rule(made_by, (&config.kind, on), former);
             all.rules.push(narrowed(rule, config));
         }
         all
@@ -435,7 +482,7 @@ impl HttpFallbacks {
     fn rule(
         &mut self,
         (runtime, budget): (&Runtime, &BufferBudget),
-        kind: &FallbackKind,
+        (kind, on): (&FallbackKind, Option<&[FallbackOn]>),
         former: Option<&FallbackCaches<HttpCache>>,
     ) -> FallbackRule<HttpDependency> {
         match kind {
@@ -457,11 +504,17 @@ impl HttpFallbacks {
                     headers: KeyHeaders::of(headers),
                     obey: *obey,
                 };
-                FallbackRule::new(HttpCacheFallback(self.cache(kind, (rules, budget), former)))
+                rule_of(
+                    HttpCacheFallback(self.cache(kind, (rules, budget), former)),
+                    on,
+                )
             }
             FallbackKind::Dependency { name, credentials } => {
                 let other = ByName::new(runtime, name);
-                FallbackRule::new(SubstituteDependency::new(other, *credentials == Some(true)))
+                rule_of(
+                    SubstituteDependency::new(other, *credentials == Some(true)),
+                    on,
+                )
             }
             FallbackKind::Fixed {
                 status,
@@ -474,8 +527,22 @@ impl HttpFallbacks {
                 }
                 // The configuration accepts only valid statuses.
                 let status = StatusCode::from_u16(*status).unwrap_or_default();
-                FallbackRule::new(Fixed(HttpReply::new(status, headers, body.clone().into())))
+                rule_of(
+                    Fixed(HttpReply::new(status, headers, body.clone().into())),
+                    on,
+                )
             }
         }
+    }
+}
+
+/// Returns the rule of a fallback. `on`: the ends of calls of a model for which it serves.
+fn rule_of(
+    fallback: impl Fallback<HttpDependency>,
+    on: Option<&[FallbackOn]>,
+) -> FallbackRule<HttpDependency> {
+    match on {
+        Some(on) => FallbackRule::new(ModelFallback::new(fallback, on)),
+        None => FallbackRule::new(fallback),
     }
 }

@@ -342,6 +342,8 @@ fn word_of(failure: HttpFailure) -> &'static str {
         | HttpFailure::ClosedOnReuse
         | HttpFailure::Unprocessed => "reset",
         HttpFailure::Late(_) => "timeout",
+        HttpFailure::Content(failure) if failure.is_silence() => "timeout",
+        HttpFailure::Content(_) => "no_content",
         HttpFailure::TooLong => "too_long",
         HttpFailure::BodyTooLarge
         | HttpFailure::BodyTooSlow
@@ -349,6 +351,7 @@ fn word_of(failure: HttpFailure) -> &'static str {
         | HttpFailure::BodyGone
         | HttpFailure::Unsent(_) => "request_body",
         HttpFailure::NoMemory => "no_memory",
+        HttpFailure::NoTokens(_) => "token_limit",
     }
 }
 

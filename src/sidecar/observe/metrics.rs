@@ -4,6 +4,9 @@
 //! counters, on the admin side's thread. Labels are names of dependencies and of their fallbacks,
 //! and values of closed lists: never keys, requests or errors.
 
+#[cfg(feature = "gateway")]
+mod models;
+
 mod series;
 
 mod tools;
@@ -139,6 +142,7 @@ impl MetricsReader {
         runtime: &Runtime,
         figures: AdminFigures,
         tools: &ToolSeries,
+        #[cfg(feature = "gateway")] models: &[crate::gateway::ModelFigures],
     ) -> Vec<MetricFamily> {
         let statuses = runtime.statuses();
         let mut all = Vec::new();
@@ -153,6 +157,8 @@ impl MetricsReader {
         all.extend(tools.families());
         #[cfg(not(feature = "mcp"))]
         let _ = tools;
+        #[cfg(feature = "gateway")]
+        all.extend(models::families(models));
         all.extend(of_admin(figures));
         all.extend(of_memory(figures.buffered.unwrap_or_default()));
         all.extend(of_process(runtime, figures));

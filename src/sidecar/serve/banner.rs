@@ -92,7 +92,10 @@ fn is_mcp(one: &DependencyConfig) -> bool {
 fn destination(one: &DependencyConfig) -> String {
     match (&one.url, one.kind) {
         // Its address has neither user nor query: the configuration accepts none.
-        (Some(url), Some(DependencyKind::Http | DependencyKind::McpHttp)) => {
+        (
+            Some(url),
+            Some(DependencyKind::Http | DependencyKind::Model | DependencyKind::McpHttp),
+        ) => {
             format!(" -> {}", printable(url))
         }
         (_, Some(DependencyKind::McpStdio)) => " -> a process".to_owned(),
@@ -100,6 +103,10 @@ fn destination(one: &DependencyConfig) -> String {
             let members = one.members.iter().flatten().map(|member| &*member.name);
             let members = members.collect::<Vec<_>>().join(", ");
             format!(" -> {}", printable(&members))
+        }
+        (_, Some(DependencyKind::Pool)) => {
+            let members = one.pool.iter().map(|pool| pool.members.join(", "));
+            format!(" -> {}", printable(&members.collect::<String>()))
         }
         (_, Some(DependencyKind::Simulated)) => " -> simulated".to_owned(),
         _ => String::new(),

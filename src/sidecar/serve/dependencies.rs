@@ -77,8 +77,8 @@ impl ServicePlan {
         all.filter_map(|(name, one)| {
             let url = match self.site_of(name, one) {
                 Some(url) => url,
-                // Neither a process nor a group has an address.
-                None if one.mcp.is_some() || one.members.is_some() => {
+                // None of a process, a group and a pool has an address.
+                None if one.mcp.is_some() || one.members.is_some() || one.pool.is_some() => {
                     one.url.as_deref().unwrap_or_default()
                 }
                 None => one.url.as_deref()?,
@@ -135,7 +135,7 @@ pub(super) fn problems(settings: &Settings) -> Vec<String> {
         if one.kind.is_none() {
             return Some(format!(
                 "dependencies.{name}.kind: it is missing; only a program with its own code may leave \
-                 it out, allowed: \"http\", \"mcp_stdio\", \"mcp_http\", \"mcp_group\" or \"simulated\""
+                 it out, allowed: \"http\", \"mcp_stdio\", \"mcp_http\", \"mcp_group\", \"model\", \"pool\" or \"simulated\""
             ));
         }
         let url = one.url.as_deref().filter(|_| one.mcp.is_none())?;

@@ -277,11 +277,12 @@ async fn item_99_names_follow_the_convention_and_are_all_explained() {
         );
         assert!(text.contains(&format!("# HELP {name} ")), "{name}");
     }
-    // Tools are those of MCP servers, and this runtime has none.
+    // Tools are those of MCP servers, and this runtime has neither these nor models.
     let rows = explained
         .lines()
         .filter(|line| line.starts_with("| `breakerbox_"))
-        .filter(|line| !line.starts_with("| `breakerbox_tool_"));
+        .filter(|line| !line.starts_with("| `breakerbox_tool_"))
+        .filter(|line| !line.starts_with("| `breakerbox_model_"));
     assert_eq!(
         rows.count(),
         count,

@@ -162,7 +162,7 @@ fn item_93_every_key_has_an_effective_value() {
         "quota_reset.",
         "tools.",
     ];
-    // Keys of MCP servers.
+    // Keys of MCP servers, and of other kinds.
     let of_servers = [
         "command",
         "args",
@@ -180,6 +180,20 @@ fn item_93_every_key_has_an_effective_value() {
         // Of HTTP dependencies.
         "forwarded",
         "http_version",
+        // Of models and pools.
+        "api",
+        "breaker.probe_stream",
+        "callers_retry",
+        "choose",
+        "key",
+        "key_header",
+        "keys_by",
+        "max_replay_body",
+        "model",
+        "repeat",
+        "timeout.first_token",
+        "timeout.gap",
+        "token_limit",
     ];
     let of_servers = of_servers.map(|key| format!("dependencies.vector_search.{key}"));
     let missing: Vec<String> = Settings::keys()

@@ -4,7 +4,7 @@ use breakerbox::config::Settings;
 
 use super::{NO_VARIABLES, folder, folder_with, of_text, problems};
 
-const BREAKER_KEYS: &str = "cancelled, cancelled_probe_reopens, consecutive_failures, failure_rate, failure_threshold, half_open_attempt_limit, half_open_limit, half_open_max_admitted, half_open_max_calls, half_open_rule, lost_probe, minimum_calls, probe_lease, recovery_backoff, recovery_timeout, slow_call, slow_rate, window";
+const BREAKER_KEYS: &str = "cancelled, cancelled_probe_reopens, consecutive_failures, failure_rate, failure_threshold, half_open_attempt_limit, half_open_limit, half_open_max_admitted, half_open_max_calls, half_open_rule, lost_probe, minimum_calls, probe_lease, probe_stream, recovery_backoff, recovery_timeout, slow_call, slow_rate, window";
 
 #[test]
 fn item_94_every_problem_is_reported_at_once() {

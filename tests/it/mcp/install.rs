@@ -26,6 +26,9 @@ const PYPI: &[&str] = &[
 /// A server that works with the first major version of `mcp` only.
 #[cfg(feature = "cli")]
 const PYPI_OLDER: &[&str] = &["mcp==1.30.0", "mcp-server-sqlite==2025.4.25"];
+/// The official SDKs of model providers.
+#[cfg(feature = "agents")]
+const PYPI_MODELS: &[&str] = &["openai==3.57.0", "anthropic==2.14.0"];
 
 /// The official conformance suite.
 #[cfg(feature = "cli")]
@@ -85,7 +88,7 @@ fn install_npm() -> Option<PathBuf> {
     install_with_npm("npm", NPM)
 }
 
-fn install_with_npm(name: &str, packages: &[&str]) -> Option<PathBuf> {
+pub(crate) fn install_with_npm(name: &str, packages: &[&str]) -> Option<PathBuf> {
     let npm = tools::find(&["npm"])?;
     let folder = installed(name, packages, |folder| {
         fs::write(folder.join("package.json"), "{\"private\": true}").unwrap();
@@ -112,7 +115,13 @@ pub(super) fn older_python() -> Option<PathBuf> {
     install_with_pip("pypi-older", PYPI_OLDER)
 }
 
-fn install_with_pip(name: &str, packages: &[&str]) -> Option<PathBuf> {
+/// A Python interpreter with the official SDKs of model providers.
+#[cfg(feature = "agents")]
+pub(crate) fn model_sdks() -> Option<PathBuf> {
+    install_with_pip("pypi-models", PYPI_MODELS)
+}
+
+pub(crate) fn install_with_pip(name: &str, packages: &[&str]) -> Option<PathBuf> {
     let python = tools::find(&["python3"])?;
     let folder = installed(name, packages, |folder| {
         let mut install = Command::new("timeout");

@@ -92,8 +92,13 @@ impl StreamHold {
 
     /// Removes the attempt's limit. A probe is reported at once.
     pub(super) fn end_attempt_limit(&mut self, verdict: impl FnOnce() -> Verdict) {
-        self.attempt_limit = None;
+        self.remove_attempt_limit();
         self.report_probe(verdict);
+    }
+
+    /// Removes the attempt's limit.
+    pub(super) fn remove_attempt_limit(&mut self) {
+        self.attempt_limit = None;
     }
 
     /// Reports a probe: it has its result, and its lease would expire before the stream ends (rule

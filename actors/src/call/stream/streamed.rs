@@ -117,6 +117,24 @@ impl<S: TryStream> Streamed<S> {
         self
     }
 
+    /// Removes the limit of the attempt: from then on only `timeout.idle` and the total time bound the
+    /// stream. A probe stays one until the stream ends, or [`Streamed::probe_succeeded`] is called.
+    #[must_use]
+    pub fn without_attempt_limit(mut self) -> Self {
+        if let Some(hold) = &mut self.hold {
+            hold.remove_attempt_limit();
+        }
+        self
+    }
+
+    /// Declares that what came so far is enough for a probe of a half-open breaker. Does nothing for
+    /// other calls. The breaker is not notified of the later result of a probe.
+    pub fn probe_succeeded(&mut self) {
+        if let (Some(stream), Some(hold)) = (&self.stream, &mut self.hold) {
+            hold.report_probe(|| (self.classify)(Ok(&**stream)));
+        }
+    }
+
     /// The opened stream, such as a response with its head; `None` once it has ended.
     #[must_use]
     pub fn get_ref(&self) -> Option<&S> {

@@ -3,6 +3,8 @@
 //! A body that breaks off is an error of the body. The caller's connection is then cut too, so that
 //! no caller takes a part for the whole.
 
+mod content_ending;
+
 use std::future::Future as _;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -12,6 +14,10 @@ use bytes::Bytes;
 use futures_util::Stream as _;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
+
+pub(crate) use content_ending::ContentEnding;
+
+use content_ending::LastPiece;
 
 use super::cache::CacheWriter;
 use super::error_body::{BrokenBody, ErrorBody};
@@ -63,6 +69,16 @@ struct RelayedBody {
     /// The last piece, held back until the outcome of the call is recorded (rule CALL-3).
     last: Option<Frame<Bytes>>,
     ended: bool,
+    /// The end of a model's stream that its provider does not end.
+    content: Option<Box<ContentEnding>>,
+    cut: Option<BodyCut>,
+}
+
+/// The break of a body behind its last piece.
+struct BodyCut {
+    error: TruncatedBody,
+    /// True once what came before the break had time to be sent.
+    is_flushed: bool,
 }
 
 /// An unsuccessful response. Its outcome is recorded already; its slot goes with it.
@@ -86,7 +102,11 @@ impl ReplyBody {
         Self::of(BodyKind::Whole((!body.is_empty()).then_some(body)))
     }
 
-    pub(crate) fn relayed(stream: Streamed<ResponseStream>, keeping: Option<CacheWriter>) -> Self {
+    pub(crate) fn relayed(
+        stream: Streamed<ResponseStream>,
+        keeping: Option<CacheWriter>,
+        content: Option<Box<ContentEnding>>,
+    ) -> Self {
         let hint = stream.get_ref().map(ResponseStream::size_hint);
         Self::of(BodyKind::Relayed(Box::new(RelayedBody {
             stream,
@@ -94,6 +114,8 @@ impl ReplyBody {
             hint: hint.unwrap_or_default(),
             last: None,
             ended: false,
+            content,
+            cut: None,
         })))
     }
 
@@ -208,7 +230,7 @@ impl Body for ReplyBody {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             BodyKind::Whole(body) => body.is_none(),
-            BodyKind::Relayed(relayed) => relayed.ended && relayed.last.is_none(),
+            BodyKind::Relayed(relayed) => relayed.is_over(),
             BodyKind::Failed(failed) => failed.body.is_over(),
             BodyKind::Ours(ours) => ours.is_end_stream(),
             BodyKind::Tunnel(_) => true,
@@ -231,7 +253,14 @@ impl Body for ReplyBody {
 impl RelayedBody {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> PolledFrame {
         if self.ended {
-            return Poll::Ready(self.last.take().map(Ok));
+            let last = self.last.take().map(Ok);
+            return match self.cut.take() {
+                Some(cut) if last.is_none() => self.break_off(cut, cx),
+                cut => {
+                    self.cut = cut;
+                    Poll::Ready(last)
+                }
+            };
         }
         if self.last.is_none() {
             match ready!(Pin::new(&mut self.stream).poll_next(cx)) {
@@ -239,8 +268,11 @@ impl RelayedBody {
                     self.end();
                     return Poll::Ready(None);
                 }
-                Some(Err(error)) => return Poll::Ready(Some(Err(self.cut(&error)))),
+                Some(Err(error)) => return Poll::Ready(Some(self.cut(&error))),
                 Some(Ok(piece)) => {
+                    if let Some(content) = &mut self.content {
+                        content.note(&mut self.stream);
+                    }
                     let frame = match piece {
                         ResponsePiece::Frame(frame) => frame,
                         // The head is taken before the body is read.
@@ -266,13 +298,17 @@ impl RelayedBody {
                 self.end();
                 Poll::Ready(self.last.take().map(Ok))
             }
-            Some(Err(error)) => Poll::Ready(Some(Err(self.cut(&error)))),
+            Some(Err(error)) => Poll::Ready(Some(self.cut(&error))),
             Some(Ok(ResponsePiece::Frame(next))) => {
                 let frame = self.last.replace(next);
                 Poll::Ready(frame.map(Ok))
             }
             Some(Ok(ResponsePiece::Head(_))) => Poll::Ready(self.last.take().map(Ok)),
         }
+    }
+
+    fn is_over(&self) -> bool {
+        self.ended && self.last.is_none() && self.cut.is_none()
     }
 
     fn end(&mut self) {
@@ -282,11 +318,37 @@ impl RelayedBody {
         }
     }
 
-    fn cut(&mut self, error: &crate::CallError<super::error::HttpError>) -> TruncatedBody {
+    /// Ends the body after a failure: with its break, or with a last piece before it.
+    fn cut(
+        &mut self,
+        error: &crate::CallError<super::error::HttpError>,
+    ) -> Result<Frame<Bytes>, TruncatedBody> {
         self.ended = true;
         self.keeping = None;
-        self.last = None;
-        TruncatedBody(error.to_string())
+        let last = self.last.take().and_then(|frame| frame.into_data().ok());
+        let broken = TruncatedBody(error.to_string());
+        let Some(content) = self.content.take() else {
+            return Err(broken);
+        };
+        let LastPiece { bytes, is_whole } = content.of(error, last);
+        self.cut = (!is_whole).then_some(BodyCut {
+            error: broken,
+            is_flushed: false,
+        });
+        Ok(Frame::data(bytes))
+    }
+
+    /// Breaks the body off, once its last piece had time to be sent.
+    fn break_off(&mut self, cut: BodyCut, cx: &mut Context<'_>) -> PolledFrame {
+        if cut.is_flushed {
+            return Poll::Ready(Some(Err(cut.error)));
+        }
+        self.cut = Some(BodyCut {
+            is_flushed: true,
+            ..cut
+        });
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 

@@ -19,7 +19,6 @@ use super::pending_bodies::{BodyPlace, PendingBodies};
 use super::request_body::{BodyLimits, StreamedBody, Upload, UploadStatus};
 use super::slow_body::{AGAIN, LEAST_PIECE, STEADY, first_patience};
 use crate::buffer_budget::{BufferBudget, BufferShare};
-use crate::config::GatewayConfig;
 use crate::sidecar::gateway::message::{HttpFailure, UnsentBody};
 
 /// Difference between the time limit of a body and the end of its call. The body's must expire
@@ -72,15 +71,10 @@ impl DeferredBody {
     /// # Errors  It says that it is longer than allowed.
     pub(crate) fn begin(
         body: Incoming,
-        config: &GatewayConfig,
+        limits: BodyLimits,
         (keep, until): (bool, Option<Instant>),
         budget: &BufferBudget,
     ) -> Result<(Arc<Self>, bool), HttpFailure> {
-        let limits = BodyLimits {
-            max_body: config.max_body,
-            max_replay: config.max_replay_body,
-            pause: config.body_timeout,
-        };
         let hint = body.size_hint();
         if hint.lower() > limits.max_body {
             return Err(HttpFailure::BodyTooLarge);

@@ -138,6 +138,7 @@ impl Dependency for HttpDependency {
         Err(HttpError {
             failure: failure_of(&head),
             retry_after: body.hint(&head),
+            model: None,
             said: Some(Box::new(ErrorResponse { head, body })),
         })
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::response::Parts;
 
 use breakerbox_policy::{Class, Executed, Symptom};
@@ -10,6 +11,7 @@ use breakerbox_policy::{Class, Executed, Symptom};
 use super::connect_failure::ConnectFailure;
 use super::error_body::ErrorBody;
 use super::grpc;
+use crate::model::ModelErrorKind;
 use crate::sidecar::gateway::message::HttpFailure;
 use crate::{OpenAnswer, Verdict};
 
@@ -20,6 +22,28 @@ pub struct HttpError {
     /// The unsuccessful response, passed on if there is no other answer.
     pub(crate) said: Option<Box<ErrorResponse>>,
     pub(crate) retry_after: Option<Duration>,
+    /// The finding of a model's dialect.
+    pub(crate) model: Option<Box<ModelFailure>>,
+}
+
+impl ModelFailure {
+    pub(crate) fn new(verdict: Verdict) -> Box<Self> {
+        Box::new(Self {
+            verdict,
+            rejected: None,
+            event: None,
+        })
+    }
+}
+
+/// A failure as the dialect of a model has it.
+#[derive(Debug)]
+pub(crate) struct ModelFailure {
+    pub(crate) verdict: Verdict,
+    /// The reason why it rejected a prompt that another model may answer.
+    pub(crate) rejected: Option<ModelErrorKind>,
+    /// The provider's error event with what came behind it, and true if the body ended there.
+    pub(crate) event: Option<(Bytes, bool)>,
 }
 
 /// An unsuccessful response.
@@ -35,6 +59,7 @@ impl From<HttpFailure> for HttpError {
             failure,
             said: None,
             retry_after: None,
+            model: None,
         }
     }
 }
@@ -53,6 +78,9 @@ impl HttpError {
 
     /// Returns the verdict. The caller's errors do not count against the dependency.
     pub(crate) fn verdict(&self) -> Verdict {
+        if let Some(model) = &self.model {
+            return model.verdict;
+        }
         let verdict = match self.failure {
             HttpFailure::Status(status) => {
                 let verdict = Verdict::from(Symptom::Status(status));
@@ -78,10 +106,13 @@ impl HttpError {
                 Verdict::from(Class::Cancelled).executed(Executed::Maybe)
             }
             // EDGE-1: the dependency was not asked. It is our own lack of memory.
-            HttpFailure::NoMemory => Verdict::from(Class::Cancelled).executed(Executed::No),
+            HttpFailure::NoMemory | HttpFailure::NoTokens(_) => Verdict::from(Class::Cancelled).executed(Executed::No),
             HttpFailure::Unsent(_) => Verdict::from(Class::Rejected).executed(Executed::No),
             HttpFailure::Late(limit) => Verdict::from(Symptom::Timeout).limited_by(limit),
-            HttpFailure::Reset | HttpFailure::TooLong => Verdict::from(Symptom::Reset),
+            HttpFailure::Content(failure) if failure.is_silence() => {
+                Verdict::from(Symptom::Timeout)
+            }
+            HttpFailure::Reset | HttpFailure::TooLong | HttpFailure::Content(_) => Verdict::from(Symptom::Reset),
             HttpFailure::BodyTooLarge
             | HttpFailure::BodyTooSlow
             | HttpFailure::BodyCut

@@ -63,6 +63,22 @@ impl ErrorBody {
         }
     }
 
+    /// Wraps a body of which these pieces were read. `ended`: true if it broke off behind them, and
+    /// the share of the budget for them.
+    pub(super) fn resumed(
+        pieces: VecDeque<Bytes>,
+        rest: Option<PooledBody>,
+        (is_broken, share): (bool, BufferShare),
+    ) -> Self {
+        Self {
+            pieces,
+            rest,
+            is_broken,
+            share: Some(share),
+            ..Self::default()
+        }
+    }
+
     /// Reads the beginning of a body. `left`: the time that the attempt has left.
     pub(crate) async fn read_ahead(
         head: &Parts,

@@ -17,6 +17,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use super::pending_bodies::BodyPlace;
 use super::slow_body::SlowBodyWatch;
 use crate::AttemptProgress;
+use crate::config::GatewayConfig;
 use crate::sidecar::gateway::message::HttpFailure;
 
 /// Limits of a request body.
@@ -29,6 +30,15 @@ pub(crate) struct BodyLimits {
 }
 
 impl BodyLimits {
+    /// Returns the limits of all dependencies.
+    pub(crate) fn of(config: &GatewayConfig) -> Self {
+        Self {
+            max_body: config.max_body,
+            max_replay: config.max_replay_body,
+            pause: config.body_timeout,
+        }
+    }
+
     /// Returns the maximum size of a body that is buffered even if it is sent only once: a slow
     /// caller then takes no connection to the dependency.
     pub(crate) fn max_short(&self) -> u64 {

@@ -1,7 +1,13 @@
 //! A response of an HTTP dependency as a stream: its head, then its body.
 
+mod content;
+
+mod content_watch;
+
+mod read_ahead;
+
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +17,10 @@ use http::{Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 
 use breakerbox_policy::{Class, ClassifySettings, Symptom};
+
+pub(crate) use content::ModelReading;
+
+use content::ModelBody;
 
 use super::dependency::of_status;
 use super::error::{ErrorResponse, HttpError};
@@ -39,6 +49,8 @@ pub(crate) struct ResponseStream {
     /// The bytes behind the head, in place of a body, if the connection has changed its protocol.
     tunnel: Option<TunnelStream>,
     span: Option<AttemptSpan>,
+    /// The answer of a model.
+    model: Option<Box<ModelBody>>,
 }
 
 /// A part of a response.
@@ -86,11 +98,51 @@ impl ResponseStream {
             grpc,
             tunnel,
             span,
+            model: None,
         };
         if failed {
             return Err(this.into_error(ahead).await);
         }
         Ok(this)
+    }
+
+    /// Accepts the answer of a model once its first content has arrived, or once it is whole.
+    ///
+    /// # Errors  It is an error, or none at all.
+    pub(crate) async fn begin_model(
+        answered: Response<PooledBody>,
+        reading: &ModelReading<'_>,
+        span: Option<AttemptSpan>,
+    ) -> Result<Self, HttpError> {
+        let (mut head, body) = answered.into_parts();
+        strip_one_hop(&mut head.headers);
+        let (model, body) = content::read(&mut head, body, reading).await?;
+        Ok(Self {
+            status: head.status,
+            retry_after: None,
+            head: Some(head),
+            body,
+            grpc: None,
+            tunnel: None,
+            span,
+            model: Some(Box::new(model)),
+        })
+    }
+
+    /// Returns true if it is a stream of a model's content.
+    pub(crate) fn is_content(&self) -> bool {
+        self.model.as_ref().is_some_and(|model| model.is_watched())
+    }
+
+    /// Returns true if content has come for this long.
+    pub(crate) fn has_content_for(&self, span: Duration) -> bool {
+        let model = self.model.as_ref();
+        model.is_some_and(|model| model.has_content_for(span))
+    }
+
+    /// Returns the number of the next event of a stream, and true if it stands between two events.
+    pub(crate) fn event_place(&self) -> (u64, bool) {
+        self.model.as_ref().map_or((0, true), |model| model.place())
     }
 
     /// Turns a response into an error: the call has no usable answer. Only before the head
@@ -99,6 +151,9 @@ impl ResponseStream {
         let Some(head) = self.head else {
             return HttpFailure::Reset.into();
         };
+        if let Some(model) = self.model {
+            return model.into_error(head, self.body);
+        }
         let body = ErrorBody::read_ahead(&head, self.body, ahead).await;
         let (failure, retry_after) = match self.grpc.and_then(|grpc| Some((grpc, grpc.error()?))) {
             Some((grpc, code)) => (HttpFailure::Grpc(code), grpc.retry_after()),
@@ -107,6 +162,7 @@ impl ResponseStream {
         HttpError {
             failure,
             retry_after,
+            model: None,
             said: Some(Box::new(ErrorResponse { head, body })),
         }
     }
@@ -119,6 +175,9 @@ impl ResponseStream {
 
     /// Returns the verdict on a response that has ended.
     fn verdict(&self) -> Verdict {
+        if let Some(model) = &self.model {
+            return model.verdict();
+        }
         match &self.grpc {
             Some(grpc) => grpc.verdict(),
             None => of_status(self.status, self.retry_after),
@@ -132,11 +191,16 @@ impl ResponseStream {
 
     /// Returns true if nothing follows.
     pub(crate) fn is_over(&self) -> bool {
-        self.body.is_end_stream()
+        let is_passed = self.model.as_ref().is_none_or(|model| model.is_passed());
+        is_passed && self.body.is_end_stream()
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let rest = self.body.size_hint();
+        match &self.model {
+            Some(model) => model.size_hint(&rest),
+            None => rest,
+        }
     }
 
     /// Returns true if its end may come late because the caller reads slowly. The result of gRPC comes
@@ -159,6 +223,14 @@ impl Stream for ResponseStream {
             let piece = |()| ResponsePiece::Frame(Frame::data(Bytes::new()));
             let moved = tunnel.poll_next(cx);
             return moved.map(|moved| Some(moved?.map(piece).map_err(HttpError::from)));
+        }
+        if let Some(model) = &mut this.model {
+            let piece = ready!(model.poll_next(&mut this.body, cx));
+            if let (Some(Err(_)), Some(span)) = (&piece, &mut this.span) {
+                span.broke_off();
+            }
+            let frame = |piece| ResponsePiece::Frame(Frame::data(piece));
+            return Poll::Ready(piece.map(|piece| piece.map(frame)));
         }
         Pin::new(&mut this.body).poll_frame(cx).map(|frame| {
             let frame = frame?;

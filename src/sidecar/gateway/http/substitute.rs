@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::dependency::HttpDependency;
 use super::error::HttpError;
+use crate::model::without_key_in_query;
 use crate::sidecar::gateway::credentials;
 use crate::sidecar::gateway::message::{HttpReply, HttpRequest, SubstituteCall, SubstituteResult};
 use crate::{ByName, CallError, Fallback, FallbackFuture, FallbackOutcome};
@@ -43,6 +44,11 @@ impl Fallback<HttpDependency> for SubstituteDependency {
         } else {
             // EDGE-2: credentials are meant for the service that the caller has named, no other.
             let target = credentials::without_secrets(request.target());
+            // LLM-14: Google's key has a name that others give to plain values.
+            let target = match request.model_call() {
+                Some(_) => without_key_in_query(&target).into_owned(),
+                None => target,
+            };
             request.changed(target, credentials::strip)
         };
         let asked = request.substitutes().and_then(|way| {

@@ -55,7 +55,10 @@ pub(super) fn kind_of_failure(failure: HttpFailure) -> ProblemKind {
         HttpFailure::BodyTooSlow => ProblemKind::BODY_TOO_SLOW,
         HttpFailure::BodyCut => ProblemKind::BAD_REQUEST,
         HttpFailure::Late(_) => ProblemKind::TIMED_OUT,
+        HttpFailure::Content(failure) if failure.is_silence() => ProblemKind::TIMED_OUT,
         HttpFailure::Unsent(body) => kind_of_failure(body.failure()),
+        // LLM-20: a limit of ours.
+        HttpFailure::NoTokens(_) => ProblemKind::RATE_LIMITED,
         // Our own lack, told as such.
         HttpFailure::Connect(ConnectFailure::NoResources) | HttpFailure::NoMemory => {
             ProblemKind::OVERLOADED
@@ -68,6 +71,7 @@ pub(super) fn kind_of_failure(failure: HttpFailure) -> ProblemKind {
         | HttpFailure::ClosedOnReuse
         | HttpFailure::Unprocessed
         | HttpFailure::TooLong
+        | HttpFailure::Content(_)
         | HttpFailure::BodyGone => ProblemKind::FAILED,
     }
 }

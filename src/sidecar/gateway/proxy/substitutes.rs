@@ -149,6 +149,7 @@ impl ProxiedCall<'_> {
         let ends = self.ends(until);
         let options = CallOptions {
             timeout: until.map(|end| end.saturating_duration_since(Instant::now())),
+            key: self.key_of_model(&request),
             // EDGE-1: a slow body is the caller's, also if this call is the first to need it.
             progress: request.progress(),
             ..CallOptions::default()

@@ -1,0 +1,403 @@
+//! A limit on amounts that are known only afterwards: reservation, settlement, refund and debt.
+//!
+//! It is a token bucket, the same as the generic cell rate algorithm. Before an attempt the expected
+//! amount is reserved. After it the amount that was used is settled: what is left is given back, and
+//! what is missing is owed. A debt delays later attempts only. The meter never waits; it says how
+//! long a wait would be.
+//!
+//! Time refills the bucket while attempts run, so a refund could count twice: once as time, and once
+//! as tokens. It counts as much as the bucket would now hold if only the used amount had been
+//! taken, and never more.
+
+use std::collections::VecDeque;
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use crate::Time;
+use crate::time::nanos;
+
+/// Maximum number of spans whose room is remembered apart.
+const MAX_SPANS: usize = 64;
+
+/// Settings of a meter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MeterSettings {
+    /// The amount in each `per`.
+    pub rate: NonZeroU64,
+    /// The interval.
+    pub per: Duration,
+    /// The amount that may be used at once after an idle time, and the largest single reservation.
+    pub burst: NonZeroU64,
+}
+
+/// Reason why an amount cannot be reserved now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MeterRefusal {
+    /// It is available after this wait, if nothing else is reserved or owed until then.
+    NotBefore(Duration),
+    /// It exceeds the burst, so it can never be reserved.
+    TooMuch {
+        /// The amount.
+        asked: u64,
+        /// The burst.
+        burst: u64,
+    },
+}
+
+/// An amount that is set aside for one attempt. It is settled, or given back, exactly once.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a reservation that is not settled stays taken"]
+pub struct Reservation {
+    amount: u64,
+    sequence: u64,
+}
+
+impl Reservation {
+    /// Returns the amount.
+    #[must_use]
+    pub const fn amount(&self) -> u64 {
+        self.amount
+    }
+}
+
+/// A meter.
+///
+/// # Units   An amount is `per` in nanoseconds times as many parts, so that a nanosecond refills
+/// `rate` parts, and nothing is ever rounded.
+/// # Source  Rule LLM-19 in docs/rules.md.
+#[derive(Debug, Clone)]
+pub struct Meter {
+    settings: MeterSettings,
+    /// Parts in one unit of an amount.
+    parts: i128,
+    /// Parts that are available; below zero they are owed.
+    balance: i128,
+    refilled: Time,
+    /// The sum of the reservations that are not settled.
+    reserved: u64,
+    next_sequence: u64,
+    room: RoomLog,
+}
+
+/// The least room that the bucket had at any time since a reservation. It bounds the refund of that
+/// reservation: what would have run over is lost.
+#[derive(Debug, Clone, Default)]
+struct RoomLog {
+    /// From the oldest to the newest; later ones had more room.
+    spans: VecDeque<RoomSpan>,
+}
+
+/// The reservations from a number on, until the next span begins.
+#[derive(Debug, Clone, Copy)]
+struct RoomSpan {
+    first: u64,
+    least: i128,
+}
+
+impl RoomLog {
+    /// Records the room at a moment at which the bucket is fullest: before it changes.
+    fn observe(&mut self, room: i128) {
+        let mut first = None;
+        while let Some(span) = self.spans.back().filter(|span| span.least >= room) {
+            first = Some(span.first);
+            self.spans.pop_back();
+        }
+        let merged = first.map(|first| RoomSpan { first, least: room });
+        self.spans.extend(merged);
+    }
+
+    /// Begins a span with a reservation.
+    fn begin(&mut self, first: u64, room: i128) {
+        self.spans.push_back(RoomSpan { first, least: room });
+        if self.spans.len() > MAX_SPANS {
+            // The span before it had less room, and takes over its reservations.
+            self.spans.remove(1);
+        }
+    }
+
+    /// Takes a refund of at most so many parts; returns the parts that it is worth.
+    fn take(&mut self, sequence: u64, parts: i128) -> i128 {
+        let after = self.spans.partition_point(|span| span.first <= sequence);
+        let least = after.checked_sub(1).map_or(0, |at| self.spans[at].least);
+        let worth = parts.min(least).max(0);
+        for span in &mut self.spans {
+            // With the refund, the bucket would have been that much fuller since then.
+            span.least -= worth;
+        }
+        worth
+    }
+}
+
+impl Meter {
+    /// Returns a meter whose whole burst is available.
+    #[must_use]
+    pub fn new(settings: MeterSettings, now: Time) -> Self {
+        let parts = parts_of(&settings);
+        Self {
+            settings,
+            parts,
+            balance: capacity(&settings, parts),
+            refilled: now,
+            reserved: 0,
+            next_sequence: 0,
+            room: RoomLog::default(),
+        }
+    }
+
+    /// Returns the settings.
+    #[must_use]
+    pub const fn settings(&self) -> &MeterSettings {
+        &self.settings
+    }
+
+    /// Reserves an amount, if it is available.
+    ///
+    /// # Errors  [`MeterRefusal`]; nothing is reserved then.
+    pub fn try_reserve(&mut self, now: Time, amount: u64) -> Result<Reservation, MeterRefusal> {
+        // LLM-20: no wait would help.
+        if amount > self.settings.burst.get() {
+            return Err(MeterRefusal::TooMuch {
+                asked: amount,
+                burst: self.settings.burst.get(),
+            });
+        }
+        self.pass(now);
+        let parts = self.parts_in(amount);
+        if parts > self.balance && amount > 0 {
+            return Err(MeterRefusal::NotBefore(
+                self.time_for(parts.saturating_sub(self.balance)),
+            ));
+        }
+        // LLM-19: taken before the attempt, so that no two attempts count on the same amount.
+        self.balance -= parts;
+        self.reserved = self.reserved.saturating_add(amount);
+        let sequence = self.next_sequence;
+        self.next_sequence += 1;
+        self.room.begin(sequence, self.room_now());
+        Ok(Reservation { amount, sequence })
+    }
+
+    /// Settles a reservation by the amount that was used. The difference is given back, or owed.
+    pub fn settle(&mut self, now: Time, reservation: Reservation, used: u64) {
+        self.pass(now);
+        let Reservation { amount, sequence } = reservation;
+        let difference = self.parts_in(amount) - self.parts_in(used);
+        // LLM-19: a debt delays later calls; this one is over.
+        self.balance = if difference < 0 {
+            self.balance.saturating_add(difference)
+        } else {
+            self.balance + self.room.take(sequence, difference)
+        };
+        self.reserved = self.reserved.saturating_sub(amount);
+        if self.reserved == 0 {
+            self.room = RoomLog::default();
+        }
+    }
+
+    /// Gives a whole reservation back: its attempt was not executed.
+    pub fn give_back(&mut self, now: Time, reservation: Reservation) {
+        self.settle(now, reservation, 0);
+    }
+
+    /// Returns the sum of the reservations that are not settled.
+    #[must_use]
+    pub const fn reserved(&self) -> u64 {
+        self.reserved
+    }
+
+    /// Returns the amount that is available, rounded down; zero while some is owed.
+    #[must_use]
+    pub fn available(&self, now: Time) -> u64 {
+        let balance = self.balance_at(now).max(0);
+        u64::try_from(balance / self.parts).unwrap_or(u64::MAX)
+    }
+
+    /// Returns the amount that is owed, rounded up.
+    #[must_use]
+    pub fn owed(&self, now: Time) -> u64 {
+        let debt = self.balance_at(now).min(0).unsigned_abs();
+        u64::try_from(debt.div_ceil(self.parts.unsigned_abs())).unwrap_or(u64::MAX)
+    }
+
+    /// Changes the settings. What is available or owed stays so, up to the new burst. Reservations
+    /// of before are settled as others; what is left of them is not given back.
+    pub fn change(&mut self, now: Time, settings: MeterSettings) {
+        self.pass(now);
+        let parts = parts_of(&settings);
+        // A part of a unit is lost or won at most.
+        let balance = (self.balance / self.parts).saturating_mul(parts);
+        self.settings = settings;
+        self.parts = parts;
+        self.balance = balance.min(capacity(&settings, parts));
+        self.room = RoomLog::default();
+    }
+
+    /// Refills the bucket for the time that has passed.
+    fn pass(&mut self, now: Time) {
+        self.balance = self.balance_at(now);
+        self.refilled = self.refilled.max(now);
+        let room = self.room_now();
+        self.room.observe(room);
+    }
+
+    fn balance_at(&self, now: Time) -> i128 {
+        let nanos = i128::from(nanos(now.since(self.refilled)));
+        let refill = nanos.saturating_mul(i128::from(self.settings.rate.get()));
+        let full = capacity(&self.settings, self.parts);
+        self.balance.saturating_add(refill).min(full)
+    }
+
+    fn room_now(&self) -> i128 {
+        capacity(&self.settings, self.parts).saturating_sub(self.balance)
+    }
+
+    fn parts_in(&self, amount: u64) -> i128 {
+        i128::from(amount).saturating_mul(self.parts)
+    }
+
+    /// Returns the time in which so many parts are refilled, rounded up.
+    fn time_for(&self, parts: i128) -> Duration {
+        let rate = u128::from(self.settings.rate.get());
+        let nanos = parts.max(0).unsigned_abs().div_ceil(rate);
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+}
+
+fn parts_of(settings: &MeterSettings) -> i128 {
+    i128::from(nanos(settings.per).max(1))
+}
+
+fn capacity(settings: &MeterSettings, parts: i128) -> i128 {
+    i128::from(settings.burst.get()).saturating_mul(parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(rate: u64, per_secs: u64, burst: u64) -> MeterSettings {
+        MeterSettings {
+            rate: NonZeroU64::new(rate).unwrap(),
+            per: Duration::from_secs(per_secs),
+            burst: NonZeroU64::new(burst).unwrap(),
+        }
+    }
+
+    fn at(millis: u64) -> Time {
+        Time::from_millis(millis)
+    }
+
+    #[test]
+    fn llm_19_reservations_are_taken_before_and_settled_after() {
+        let mut meter = Meter::new(settings(30_000, 60, 30_000), at(0));
+        let mut taken: Vec<Reservation> = (0..10)
+            .map(|_| meter.try_reserve(at(0), 3_000).unwrap())
+            .collect();
+        assert_eq!((meter.reserved(), meter.available(at(0))), (30_000, 0));
+        let refusal = meter.try_reserve(at(0), 3_000).unwrap_err();
+        assert_eq!(refusal, MeterRefusal::NotBefore(Duration::from_secs(6)));
+        // 500 were used of each; five seconds have refilled 2,500.
+        for reservation in taken.drain(..) {
+            meter.settle(at(5_000), reservation, 500);
+        }
+        assert_eq!((meter.reserved(), meter.available(at(5_000))), (0, 27_500));
+    }
+
+    #[test]
+    fn llm_19_a_debt_delays_later_calls() {
+        let mut meter = Meter::new(settings(10, 1, 100), at(0));
+        let reservation = meter.try_reserve(at(0), 50).unwrap();
+        meter.settle(at(0), reservation, 200);
+        assert_eq!((meter.owed(at(0)), meter.available(at(0))), (100, 0));
+        let refusal = meter.try_reserve(at(0), 20).unwrap_err();
+        assert_eq!(refusal, MeterRefusal::NotBefore(Duration::from_secs(12)));
+        let free = meter.try_reserve(at(0), 0).unwrap();
+        meter.give_back(at(0), free);
+        assert_eq!(meter.owed(at(4_000)), 60);
+        assert!(meter.try_reserve(at(11_999), 20).is_err());
+        assert!(meter.try_reserve(at(12_000), 20).is_ok());
+    }
+
+    #[test]
+    fn llm_19_what_was_not_executed_is_given_back_whole() {
+        let mut meter = Meter::new(settings(1, 1, 10), at(0));
+        let reservation = meter.try_reserve(at(0), 10).unwrap();
+        assert_eq!(reservation.amount(), 10);
+        meter.give_back(at(100), reservation);
+        assert_eq!(meter.available(at(100)), 10, "and not 10.1");
+        assert!(meter.try_reserve(at(100), 10).is_ok());
+    }
+
+    #[test]
+    fn llm_19_no_refund_counts_twice() {
+        let mut meter = Meter::new(settings(10, 1, 100), at(0));
+        let old = meter.try_reserve(at(0), 100).unwrap();
+        // The bucket is full again when another call takes all of it.
+        let new = meter.try_reserve(at(10_000), 100).unwrap();
+        meter.give_back(at(10_000), old);
+        assert_eq!(meter.available(at(10_000)), 0);
+        meter.settle(at(10_000), new, 60);
+        assert_eq!(meter.available(at(10_000)), 40);
+        // Nine of ten parts are full again: a tenth is worth something.
+        let mut meter = Meter::new(settings(10, 1, 100), at(0));
+        let old = meter.try_reserve(at(0), 100).unwrap();
+        let _new = meter.try_reserve(at(9_000), 90).unwrap();
+        meter.give_back(at(9_000), old);
+        assert_eq!(meter.available(at(9_000)), 10);
+    }
+
+    #[test]
+    fn llm_20_what_can_never_be_reserved_is_told_with_both_figures() {
+        let mut meter = Meter::new(settings(1, 60, 100), at(0));
+        let refusal = meter.try_reserve(at(0), 101).unwrap_err();
+        let expected = MeterRefusal::TooMuch {
+            asked: 101,
+            burst: 100,
+        };
+        assert_eq!(refusal, expected);
+        assert!(meter.try_reserve(at(0), 100).is_ok());
+    }
+
+    #[test]
+    fn changed_settings_keep_balance_and_debt() {
+        let mut meter = Meter::new(settings(10, 1, 100), at(0));
+        let reservation = meter.try_reserve(at(0), 40).unwrap();
+        meter.change(at(0), settings(600, 60, 200));
+        assert_eq!(meter.available(at(0)), 60);
+        assert_eq!(meter.available(at(14_000)), 200);
+        meter.settle(at(0), reservation, 140);
+        assert_eq!(meter.owed(at(0)), 40);
+        meter.change(at(0), settings(1, 1, 5));
+        assert_eq!(meter.owed(at(0)), 40);
+        assert_eq!(meter.settings().burst.get(), 5);
+    }
+
+    #[test]
+    fn no_amount_overflows() {
+        let most = u64::MAX;
+        let mut meter = Meter::new(settings(most, most / 2_000_000_000, most), at(0));
+        for amount in [most, most, 1, 0, most] {
+            if let Ok(reservation) = meter.try_reserve(at(0), amount) {
+                meter.settle(at(0), reservation, most);
+            }
+        }
+        assert!(meter.try_reserve(at(0), most).is_err());
+        assert!(meter.owed(at(0)) > 0);
+        assert_eq!(meter.available(Time::MAX), most);
+    }
+
+    #[test]
+    fn many_reservations_at_once_keep_the_bound() {
+        let mut meter = Meter::new(settings(1_000, 1, 1_000), at(0));
+        let mut taken = Vec::new();
+        for step in 0..500 {
+            taken.extend(meter.try_reserve(at(step * 10), 7));
+        }
+        assert!(taken.len() > 400);
+        for reservation in taken {
+            meter.give_back(at(5_000), reservation);
+        }
+        assert!(meter.available(at(5_000)) <= 1_000);
+        assert_eq!(meter.reserved(), 0);
+    }
+}

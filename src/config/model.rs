@@ -1,0 +1,260 @@
+//! Keys of `kind = "model"`: the shape of its API, its key, its models, and the limits of its streams.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use config::ValueKind;
+use serde_json::json;
+
+use super::kind::DependencyKind;
+use super::secret::Secret;
+use super::section::Section;
+use super::token_limit::{self, TokenLimitConfig};
+use super::value_type::{TICK, ValueType, YEAR, boolean, bytes, duration, one_of, string};
+
+/// Shape of a language model's API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum ModelApi {
+    /// OpenAI's, with Chat Completions and Responses.
+    OpenAi,
+    /// Anthropic's Messages.
+    Anthropic,
+    /// Google's `generateContent`.
+    Google,
+}
+
+impl ModelApi {
+    /// The name in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::OpenAi => "openai",
+            Self::Anthropic => "anthropic",
+            Self::Google => "google",
+        }
+    }
+}
+
+/// Choice of the breaker and the pause of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ModelKeys {
+    /// By the model that the provider is asked for.
+    Model,
+    /// By `breakerbox-key`, as for HTTP dependencies.
+    Header,
+}
+
+/// A language model behind an HTTP API.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct ModelConfig {
+    /// Shape of the API.
+    pub api: ModelApi,
+    /// Key of ours; `None` passes the caller's on.
+    pub key: Option<Secret>,
+    /// Header of the key, in place of the usual one of the API.
+    pub key_header: Option<String>,
+    /// Names of models as callers ask for them, and as the provider is asked; `*` stands for every
+    /// other name.
+    pub names: BTreeMap<String, String>,
+    /// True if a request may be repeated until content was passed on.
+    pub repeat: bool,
+    /// True if client libraries may retry on their own.
+    pub callers_retry: bool,
+    /// Choice of the breaker and the pause of a call.
+    pub keys_by: ModelKeys,
+    /// Maximum size of a request's body.
+    ///
+    /// # Units   Bytes.
+    pub max_replay_body: u64,
+    /// Time limits of its streams.
+    pub limits: ContentLimits,
+    /// Limits of its tokens.
+    pub token_limits: Vec<TokenLimitConfig>,
+}
+
+/// Time limits of a stream's content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ContentLimits {
+    /// Maximum time from the start of an attempt to the first content of its stream.
+    pub first_token: Option<Duration>,
+    /// Maximum time that the stream takes between two pieces of content.
+    pub gap: Option<Duration>,
+    /// Time of content after which a probe that is a stream counts as good.
+    pub probe_stream: Duration,
+}
+
+impl Default for ContentLimits {
+    fn default() -> Self {
+        Self {
+            first_token: Some(Duration::from_secs(120)),
+            gap: Some(Duration::from_secs(60)),
+            probe_stream: Duration::from_secs(10),
+        }
+    }
+}
+
+const APIS: &[(&str, ModelApi)] = &[
+    ("openai", ModelApi::OpenAi),
+    ("anthropic", ModelApi::Anthropic),
+    ("google", ModelApi::Google),
+];
+const REPEATS: &[(&str, bool)] = &[("never", false), ("until_content", true)];
+const KEYS: &[(&str, ModelKeys)] = &[("model", ModelKeys::Model), ("header", ModelKeys::Header)];
+
+/// Keys that no other kind has.
+const OWN: [&str; 8] = [
+    "api",
+    "key",
+    "key_header",
+    "model",
+    "repeat",
+    "callers_retry",
+    "keys_by",
+    "max_replay_body",
+];
+
+const API: &str = "\"openai\" or \"anthropic\" or \"google\"";
+const MODELS: &str =
+    "the name of a model, or a table such as { \"*\" = \"large\", fast = \"small\" }";
+
+/// Reads the keys. Returns `None` for a dependency of another kind, which must have none of them.
+/// `limits`: of its streams.
+pub(super) fn read(
+    section: &mut Section<'_>,
+    kind: Option<DependencyKind>,
+    limits: ContentLimits,
+) -> Option<ModelConfig> {
+    let key = string("a text of one line, in ASCII", is_key).secret();
+    let header = string("the name of a header", is_header);
+    let size = bytes("\"16MB\", from 1KB to 1GB", 1_000..=1_000_000_000);
+    let (repeats, keys) = (one_of(REPEATS), one_of(KEYS));
+    let api = section.get("api", &one_of(APIS));
+    let token_limits = token_limit::read(section, kind);
+    if kind != Some(DependencyKind::Model) {
+        section.get("key", &key);
+        section.get("key_header", &header);
+        section.get("model", &models());
+        section.get("repeat", &repeats);
+        section.get("callers_retry", &boolean());
+        section.get("keys_by", &keys);
+        section.get("max_replay_body", &size);
+        reject(section, &OWN);
+        return None;
+    }
+    if !section.has("api") {
+        section.conflict("api", "kind = \"model\" needs it", API);
+    }
+    Some(ModelConfig {
+        api: api.unwrap_or(ModelApi::OpenAi),
+        key: section.get_if_set("key", &key).map(Secret::new),
+        key_header: section.get_if_set("key_header", &header),
+        names: section.get_if_set("model", &models()).unwrap_or_default(),
+        repeat: section.get_or("repeat", &repeats, true),
+        callers_retry: section.get_or("callers_retry", &boolean(), false),
+        keys_by: section.get_or("keys_by", &keys, ModelKeys::Model),
+        max_replay_body: section.get_or("max_replay_body", &size, 16_000_000),
+        limits,
+        token_limits,
+    })
+}
+
+/// Reports keys that apply to another kind.
+fn reject(section: &Section<'_>, keys: &[&str]) {
+    for key in keys.iter().filter(|key| section.has(key)) {
+        section.conflict(key, "it applies to kind = \"model\"", "to leave it out");
+    }
+}
+
+/// Reads `timeout.first_token` and `timeout.gap`.
+pub(super) fn read_limits(
+    timeout: &mut Section<'_>,
+    kind: Option<DependencyKind>,
+) -> ContentLimits {
+    let limit = || duration(TICK..=YEAR).or_off();
+    let default = ContentLimits::default();
+    if kind != Some(DependencyKind::Model) {
+        for key in ["first_token", "gap"] {
+            timeout.get(key, &limit());
+        }
+        reject(timeout, &["first_token", "gap"]);
+        return default;
+    }
+    ContentLimits {
+        first_token: timeout.get_or("first_token", &limit(), default.first_token),
+        gap: timeout.get_or("gap", &limit(), default.gap),
+        ..default
+    }
+}
+
+/// Reads `breaker.probe_stream`.
+pub(super) fn read_probe_stream(
+    breaker: &mut Section<'_>,
+    kind: Option<DependencyKind>,
+) -> Duration {
+    const KEY: &str = "probe_stream";
+    let span = duration(TICK..=YEAR);
+    let default = ContentLimits::default().probe_stream;
+    if kind != Some(DependencyKind::Model) {
+        breaker.get(KEY, &span);
+        reject(breaker, &[KEY]);
+        return default;
+    }
+    breaker.get_or(KEY, &span, default)
+}
+
+/// Returns the type of `model`: one name for every request, or a table of names.
+fn models() -> ValueType<'static, BTreeMap<String, String>> {
+    let parse = |value: &config::Value| match &value.kind {
+        ValueKind::String(name) if is_model(name) => {
+            Some(BTreeMap::from([("*".to_owned(), name.clone())]))
+        }
+        ValueKind::Table(table) if !table.is_empty() => {
+            let names = table.iter().map(|(asked, sent)| match &sent.kind {
+                ValueKind::String(sent) if is_model(sent) => Some((asked.clone(), sent.clone())),
+                _ => None,
+            });
+            names.collect()
+        }
+        _ => None,
+    };
+    let show = |names: &BTreeMap<String, String>| {
+        let names = names
+            .iter()
+            .map(|(asked, sent)| format!("{asked:?} = {sent:?}"));
+        format!("{{ {} }}", names.collect::<Vec<_>>().join(", "))
+    };
+    let shown = |value: &config::Value| match &value.kind {
+        ValueKind::Table(table) => {
+            let sorted: BTreeMap<_, _> = table.iter().collect();
+            let entries = sorted
+                .into_iter()
+                .map(|(asked, sent)| format!("{asked} = {}", super::masking::show(sent)));
+            format!("{{ {} }}", entries.collect::<Vec<_>>().join(", "))
+        }
+        _ => super::masking::show(value),
+    };
+    let schema = json!({ "anyOf": [
+        { "type": "string" },
+        { "type": "object", "additionalProperties": { "type": "string" } },
+    ] });
+    ValueType::new(MODELS, parse, show)
+        .shown_by(shown)
+        .schema(schema)
+}
+
+fn is_model(name: &str) -> bool {
+    (1..=256).contains(&name.len()) && name.chars().all(|letter| letter.is_ascii_graphic())
+}
+
+fn is_key(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+}
+
+fn is_header(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !name.is_empty() && name.bytes().all(plain)
+}

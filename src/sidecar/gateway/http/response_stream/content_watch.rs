@@ -1,0 +1,208 @@
+//! The watch of a model's stream: the clock of its content, and its true end.
+
+use std::future::Future as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::content::{ModelReading, REST, verdict_of};
+use crate::Verdict;
+use crate::model::{StreamEnd, StreamWatch, WatchEvent};
+use crate::sidecar::gateway::http::error::{HttpError, ModelFailure};
+use crate::sidecar::gateway::message::{ContentFailure, HttpFailure};
+use crate::sidecar::gateway::model_figures::{ContentEnd, ModelFigureTable, StreamTimes};
+use crate::sidecar::gateway::token_limits::TokenHold;
+
+/// An error event, and what came behind it.
+struct FailedStream {
+    verdict: Verdict,
+    status: u16,
+    passed: BytesMut,
+}
+
+impl FailedStream {
+    fn into_error(self, is_whole: bool) -> HttpError {
+        HttpError {
+            model: Some(Box::new(ModelFailure {
+                verdict: self.verdict,
+                rejected: None,
+                event: Some((self.passed.freeze(), is_whole)),
+            })),
+            ..HttpFailure::Status(self.status).into()
+        }
+    }
+}
+
+/// The watch of a stream, and the clock of its content.
+pub(super) struct ContentWatch {
+    pub(super) watch: StreamWatch,
+    has_key: bool,
+    gap: Option<Duration>,
+    /// Time that the provider has taken since the last content, before the present wait.
+    waited: Duration,
+    /// Start of the present wait.
+    asked: Option<Instant>,
+    alarm: Option<(Instant, Pin<Box<Sleep>>)>,
+    /// Times of the first and the last content.
+    pub(super) content: Option<(Instant, Instant)>,
+    failed: Option<FailedStream>,
+    /// End of the wait for what follows an end or an error.
+    rest_until: Option<Instant>,
+    figures: ModelFigureTable,
+    dependency: Arc<str>,
+    first_token: Option<Duration>,
+    longest_gap: Duration,
+    end: ContentEnd,
+    held: Option<TokenHold>,
+}
+
+/// The end of an answer, also where its caller has left: dropping the body has ended its request.
+impl Drop for ContentWatch {
+    fn drop(&mut self) {
+        let times = StreamTimes {
+            end: self.end,
+            first_token: self.first_token,
+            longest_gap: self.longest_gap,
+        };
+        let answer = self.watch.figures();
+        // LLM-23: the tokens until here are counted and settled.
+        self.figures.count(&self.dependency, answer, Some(times));
+        if let Some(hold) = self.held.take() {
+            hold.settle(answer);
+        }
+    }
+}
+
+impl ContentWatch {
+    pub(super) fn new(watch: StreamWatch, reading: &ModelReading<'_>) -> Self {
+        let now = Instant::now();
+        Self {
+            watch,
+            has_key: reading.has_key,
+            gap: reading.limits.gap,
+            waited: Duration::ZERO,
+            asked: None,
+            alarm: None,
+            content: Some((now, now)),
+            failed: None,
+            rest_until: None,
+            first_token: Some(now - reading.began),
+            longest_gap: Duration::ZERO,
+            end: ContentEnd::Cancelled,
+            held: reading.held.take(),
+            figures: reading.figures.clone(),
+            dependency: Arc::clone(reading.dependency),
+        }
+    }
+
+    /// Takes a piece. Returns it if it can be passed on.
+    pub(super) fn take(&mut self, piece: Bytes) -> Option<Bytes> {
+        let now = Instant::now();
+        if let Some(asked) = self.asked.take() {
+            self.waited += now - asked;
+        }
+        if let Some(failed) = &mut self.failed {
+            failed.passed.extend_from_slice(&piece);
+            return None;
+        }
+        for event in self.watch.feed(&piece) {
+            match event {
+                WatchEvent::Content => {
+                    // LLM-9: pings and comments are none.
+                    self.longest_gap = self.longest_gap.max(self.waited);
+                    self.waited = Duration::ZERO;
+                    let first = self.content.map_or(now, |(first, _)| first);
+                    self.content = Some((first, now));
+                }
+                WatchEvent::Error(error) if self.failed.is_none() => {
+                    self.end = ContentEnd::ErrorEvent;
+                    self.failed = Some(FailedStream {
+                        verdict: verdict_of(&error.verdict, self.has_key),
+                        status: error.verdict.status,
+                        passed: BytesMut::from(&piece[..]),
+                    });
+                }
+                _ => {}
+            }
+        }
+        // LLM-8: an error is counted before the caller sees it.
+        self.failed.is_none().then_some(piece)
+    }
+
+    /// Checks the limits while the provider sends nothing: ready with a failure, or with `None` where
+    /// the stream has ended well.
+    pub(super) fn poll_gap(&mut self, cx: &mut Context<'_>) -> Poll<Option<HttpError>> {
+        let now = Instant::now();
+        let is_over = self.failed.is_some() || self.watch.is_ended();
+        let until = if is_over {
+            Some(*self.rest_until.get_or_insert(now + REST))
+        } else {
+            // LLM-9: time that the caller takes counts for nothing.
+            let asked = *self.asked.get_or_insert(now);
+            self.gap.map(|gap| asked + gap.saturating_sub(self.waited))
+        };
+        let Some(until) = until else {
+            return Poll::Pending;
+        };
+        loop {
+            let early = self.alarm.as_mut().filter(|(at, _)| *at <= until);
+            let Some((_, alarm)) = early else {
+                self.alarm = Some((until, Box::pin(sleep_until(until))));
+                continue;
+            };
+            ready!(alarm.as_mut().poll(cx));
+            self.alarm = None;
+            if Instant::now() >= until {
+                break;
+            }
+        }
+        if let Some(failed) = self.failed.take() {
+            return Poll::Ready(Some(failed.into_error(false)));
+        }
+        if self.watch.is_ended() {
+            self.end = ContentEnd::Good;
+            return Poll::Ready(None);
+        }
+        self.end = ContentEnd::Gap;
+        self.longest_gap = self.longest_gap.max(self.gap.unwrap_or_default());
+        Poll::Ready(Some(HttpFailure::Content(ContentFailure::Gap).into()))
+    }
+
+    /// Returns the failure of a body that has ended, if it is one.
+    pub(super) fn at_end(&mut self, is_broken: bool) -> Option<HttpError> {
+        if let Some(failed) = self.failed.take() {
+            return Some(failed.into_error(!is_broken));
+        }
+        let (end, events) = self.watch.finish();
+        self.end = match end {
+            StreamEnd::Good => ContentEnd::Good,
+            StreamEnd::Failed => ContentEnd::ErrorEvent,
+            StreamEnd::Truncated if is_broken => ContentEnd::Cut,
+            StreamEnd::Truncated => ContentEnd::Truncated,
+        };
+        match (end, events) {
+            (StreamEnd::Good, _) => None,
+            (StreamEnd::Truncated, _) if is_broken => Some(HttpFailure::Reset.into()),
+            (StreamEnd::Truncated, _) => {
+                Some(HttpFailure::Content(ContentFailure::Truncated).into())
+            }
+            // Its bytes have been passed on.
+            (StreamEnd::Failed, events) => {
+                let error = events.into_iter().find_map(|event| match event {
+                    WatchEvent::Error(error) => Some(error.verdict),
+                    _ => None,
+                })?;
+                let failed = FailedStream {
+                    verdict: verdict_of(&error, self.has_key),
+                    status: error.status,
+                    passed: BytesMut::new(),
+                };
+                Some(failed.into_error(!is_broken))
+            }
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! The parts of a call that only language models have.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use breakerbox_policy::{Executed, MeterRefusal};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use tokio::time::{Instant, timeout};
+
+use super::ProxiedCall;
+use crate::model::AnswerFigures;
+use crate::sidecar::gateway::http::body::ContentEnding;
+use crate::sidecar::gateway::http::connect_failure::ConnectFailure;
+use crate::sidecar::gateway::http::error::{HttpError, ModelFailure};
+use crate::sidecar::gateway::http::request_body::Upload;
+use crate::sidecar::gateway::http::response_stream::ResponseStream;
+use crate::sidecar::gateway::message::{ContentFailure, HttpFailure, HttpRequest};
+use crate::sidecar::gateway::model_route::ModelRoute;
+use crate::sidecar::gateway::token_limits::HeldTokens;
+use crate::{CallOptions, Streamed};
+
+/// Returns the error of an attempt for which there are no tokens.
+fn refused(refusal: MeterRefusal) -> HttpError {
+    match refusal {
+        MeterRefusal::NotBefore(wait) => HttpError {
+            retry_after: Some(wait),
+            ..HttpFailure::NoTokens(None).into()
+        },
+        MeterRefusal::TooMuch { asked, burst } => {
+            HttpFailure::NoTokens(Some((asked, burst))).into()
+        }
+    }
+}
+
+impl ProxiedCall<'_> {
+    /// Reads a request to a model, and sets the key of its breaker. `reads`: its body may name a
+    /// model.
+    ///
+    /// # Errors  The body cannot be read.
+    pub(super) async fn read_model(
+        &self,
+        model: &ModelRoute,
+        request: HttpRequest,
+        (reads, is_idempotent, options): (bool, bool, &mut CallOptions),
+    ) -> Result<HttpRequest, HttpFailure> {
+        if reads {
+            if let Upload::Passing(_) = request.upload(None, self.route.target()).await? {
+                return Err(HttpFailure::BodyTooLarge);
+            }
+            // All of it is there, so that no limit has to wait for it.
+            options.progress = None;
+        }
+        let call = model.call(request.target(), request.body());
+        options.key = model.key_of(&call, options.key.take());
+        let is_idempotent = is_idempotent || call.is_repeatable;
+        Ok(request.as_model_call(call, is_idempotent))
+    }
+
+    /// Sends the request once, and waits for the answer: for the head of its response, or for the
+    /// first content of a model.
+    pub(super) async fn attempt(
+        &self,
+        request: &HttpRequest,
+        attempts: &Cell<u32>,
+        until: Option<Instant>,
+    ) -> Result<ResponseStream, HttpError> {
+        let Some(model) = &self.route.model else {
+            let none = HeldTokens::default();
+            return self.attempt_once(request, attempts, until, &none).await;
+        };
+        let held = HeldTokens::default();
+        if let (Some(limits), Some(call)) = (&self.route.tokens, request.model_call())
+            && call.shape.is_generating()
+        {
+            // LLM-19: what an attempt may take is set aside before it.
+            let reserved = Box::pin(limits.reserve(|output| ModelRoute::estimate(call, output)));
+            held.set(Some(reserved.await.map_err(refused)?));
+        }
+        let provided = model.outbound(request);
+        // On the heap: it must not enlarge the future of every call.
+        let once = Box::pin(self.attempt_once(&provided, attempts, until, &held));
+        let is_stream = request.model_call().is_some_and(|call| call.is_stream);
+        let answered = match model.limits.first_token.filter(|_| is_stream) {
+            // LLM-9: from the start of the attempt to the first content.
+            Some(limit) => timeout(limit, once)
+                .await
+                .unwrap_or_else(|_| Err(HttpFailure::Content(ContentFailure::NoContent).into())),
+            None => once.await,
+        };
+        if let (Err(error), Some(hold)) = (&answered, held.take())
+            && error.verdict().executed != Executed::No
+        {
+            // LLM-19: nothing was seen of it, and the prompt may have been read.
+            hold.settle(&AnswerFigures::default());
+        }
+        answered.map_err(|mut error| {
+            let failure = error.failure;
+            if matches!(failure, HttpFailure::Connect(cause) if cause != ConnectFailure::NoResources)
+            {
+                // LLM-18: no model of the provider can be reached.
+                error.model = Some(ModelFailure::new(error.verdict().for_all_keys()));
+            }
+            error
+        })
+    }
+
+    /// Returns the key of a model's breaker, for a request that names none itself.
+    pub(super) fn key_of_model(&self, request: &HttpRequest) -> Option<Arc<str>> {
+        self.route
+            .model
+            .as_ref()?
+            .key_of(request.model_call()?, None)
+    }
+
+    /// Returns the end of a model's stream for the case that its provider does not end it.
+    pub(super) fn content_ending(
+        &self,
+        request: &HttpRequest,
+        stream: &Streamed<ResponseStream>,
+    ) -> Option<Box<ContentEnding>> {
+        let model = self.route.model.as_ref()?;
+        let is_content = stream.get_ref().is_some_and(ResponseStream::is_content);
+        let call = request.model_call().filter(|_| is_content)?;
+        let settings = (model.callers_retry, model.limits.probe_stream);
+        Some(Box::new(ContentEnding::new(
+            call.shape,
+            &self.route.name,
+            settings,
+        )))
+    }
+
+    /// Tells client libraries not to retry an error of a model.
+    pub(super) fn forbid_retries(&self, status: StatusCode, headers: &mut HeaderMap) {
+        let model = self.route.model.as_ref();
+        if status.as_u16() >= 400 && model.is_some_and(|model| !model.callers_retry) {
+            // LLM-12: one retry loop.
+            headers.insert("x-should-retry", HeaderValue::from_static("false"));
+        }
+    }
+}

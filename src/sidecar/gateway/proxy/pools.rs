@@ -1,0 +1,211 @@
+//! A call of a pool: its members are asked one after another, each once.
+
+use std::cell::Cell;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use breakerbox_policy::{Class, Executed};
+use http::{HeaderValue, Response};
+use hyper::body::Body as _;
+use tokio::time::Instant;
+
+use super::ProxiedCall;
+use super::prepared::{CallerRequest, PreparedCall};
+use super::replies::own;
+use crate::sidecar::gateway::headers::SOURCE;
+use crate::sidecar::gateway::http::body::ReplyBody;
+use crate::sidecar::gateway::http::error::HttpError;
+use crate::sidecar::gateway::http::response_stream;
+use crate::sidecar::gateway::pool_route::PoolRoute;
+use crate::sidecar::gateway::problem::{GatewayProblem, ProblemKind};
+use crate::sidecar::gateway::route::{HttpRoute, ThreadContext};
+use crate::sidecar::gateway::trace::RequestSpan;
+use crate::{CallError, CallOptions};
+
+/// A call of a pool.
+struct PoolCall<'a> {
+    lane: &'a ThreadContext,
+    started: Instant,
+    span: Option<&'a RequestSpan>,
+    prepared: &'a PreparedCall,
+    attempts: Cell<u32>,
+}
+
+/// A member without an answer.
+struct MemberFailure {
+    member: Arc<HttpRoute>,
+    error: CallError<HttpError>,
+}
+
+/// Responds to a request to a pool. `length`: of its name.
+pub(super) async fn answer(
+    (lane, span): (&ThreadContext, Option<&RequestSpan>),
+    pool: &PoolRoute,
+    started: Instant,
+    (length, request): (usize, CallerRequest),
+) -> (Response<ReplyBody>, bool) {
+    let is_empty = request.body.is_end_stream();
+    let members = pool.members(&lane.routes.load());
+    let Some(lead) = members.first() else {
+        let detail = "none of its members is there";
+        let problem = GatewayProblem::of(ProblemKind::UNAVAILABLE, Some(&pool.name), detail);
+        return (own(problem.into_response(), 0), is_empty);
+    };
+    if let Some(span) = span {
+        span.concerns(&pool.name);
+    }
+    let first = ProxiedCall {
+        lane,
+        route: lead,
+        started,
+        span,
+    };
+    let terms = match first.terms(&request.head, length) {
+        Ok(terms) => terms,
+        Err(detail) => {
+            let problem = GatewayProblem::of(ProblemKind::BAD_REQUEST, Some(&pool.name), detail);
+            return (own(problem.into_response(), 0), is_empty);
+        }
+    };
+    let tail = request.tail();
+    // Any member may be the one that needs the body.
+    let prepared = match first.prepare(terms, request, true).await {
+        Ok(prepared) => prepared,
+        Err(response) => return (response, false),
+    };
+    let call = PoolCall {
+        lane,
+        started,
+        span,
+        prepared: &prepared,
+        attempts: Cell::new(0),
+    };
+    let response = call.ask_all(&members).await;
+    tail.ended(response, prepared.deferred).await
+}
+
+impl PoolCall<'_> {
+    async fn ask_all(&self, members: &[Arc<HttpRoute>]) -> Response<ReplyBody> {
+        let mut failed: Option<MemberFailure> = None;
+        let mut refusing: Option<(Duration, &Arc<HttpRoute>)> = None;
+        // LLM-21: each member once, and only one that would take the call now.
+        for member in members {
+            let readiness = member.client.readiness(self.key(member).as_deref());
+            if readiness.available == 0 {
+                let wait = readiness.retry_after.unwrap_or(Duration::MAX);
+                if refusing.is_none_or(|(least, _)| wait < least) {
+                    refusing = Some((wait, member));
+                }
+                continue;
+            }
+            match self.ask(member).await {
+                Ok(response) => return response,
+                Err(error) => {
+                    let ends = !self.may_go_on(&error);
+                    let is_better = failed.is_none() || !error.is_refusal();
+                    if is_better {
+                        let member = Arc::clone(member);
+                        failed = Some(MemberFailure { member, error });
+                    }
+                    if ends {
+                        break;
+                    }
+                }
+            }
+        }
+        let MemberFailure { member, error } = match (failed, refusing) {
+            (Some(failed), _) => failed,
+            // LLM-22: the refusal with the shortest wait, in its own words.
+            (None, Some((_, member))) => match self.ask(member).await {
+                Ok(response) => return response,
+                Err(error) => MemberFailure {
+                    member: Arc::clone(member),
+                    error,
+                },
+            },
+            // The pool has a member.
+            (None, None) => {
+                let problem = GatewayProblem::of(ProblemKind::UNAVAILABLE, None, "no member");
+                return own(problem.into_response(), 0);
+            }
+        };
+        let ended = (self.attempts.get(), self.prepared.until);
+        self.signed(&member, self.of(&member).fail(error, ended))
+    }
+
+    fn of<'b>(&'b self, member: &'b Arc<HttpRoute>) -> ProxiedCall<'b> {
+        ProxiedCall {
+            lane: self.lane,
+            route: member,
+            started: self.started,
+            span: self.span,
+        }
+    }
+
+    /// Returns the key of the member's breaker.
+    fn key(&self, member: &HttpRoute) -> Option<Arc<str>> {
+        let given = self.prepared.given_key.clone();
+        match (&member.model, self.prepared.request.model_call()) {
+            (Some(model), Some(call)) => model.key_of(call, given),
+            _ => given,
+        }
+    }
+
+    /// Asks a member, in one attempt.
+    async fn ask(
+        &self,
+        member: &Arc<HttpRoute>,
+    ) -> Result<Response<ReplyBody>, CallError<HttpError>> {
+        let call = self.of(member);
+        let request = &self.prepared.request;
+        let left = |end: Instant| end.saturating_duration_since(Instant::now());
+        let options = CallOptions {
+            timeout: self.prepared.own_time.map(left),
+            key: self.key(member),
+            max_attempts: Some(NonZeroU32::MIN),
+            write: Some(request.is_write()),
+            ..self.prepared.options.clone()
+        };
+        let until = self.prepared.until;
+        let open = || call.attempt(request, &self.attempts, until);
+        let client = &member.client;
+        let calling = client.run_stream_with(options, response_stream::verdict, open);
+        let stream = Box::pin(calling).await?;
+        let response = call.relay(stream, request, self.attempts.get()).await?;
+        Ok(self.signed(member, response))
+    }
+
+    /// Returns true if another member may be asked.
+    fn may_go_on(&self, error: &CallError<HttpError>) -> bool {
+        let is_late = self
+            .prepared
+            .own_time
+            .is_some_and(|end| end <= Instant::now());
+        if let CallError::Failed { error, .. } = error {
+            let verdict = error.verdict();
+            // What speaks of the caller is its answer.
+            if matches!(verdict.class, Class::Rejected | Class::Cancelled)
+                && verdict.executed != Executed::No
+            {
+                return false;
+            }
+        }
+        let may_repeat = self.prepared.request.is_idempotent();
+        !is_late && (may_repeat || error.executed() == Executed::No)
+    }
+
+    /// Names the member as the source of a response.
+    fn signed(&self, member: &HttpRoute, mut response: Response<ReplyBody>) -> Response<ReplyBody> {
+        let headers = response.headers_mut();
+        let is_gateway = headers
+            .get(SOURCE)
+            .is_some_and(|source| source == "gateway");
+        let name = format!("pool:{}", member.name);
+        if let (false, Ok(source)) = (is_gateway, HeaderValue::try_from(name)) {
+            // LLM-24: the answer says who has given it.
+            headers.insert(SOURCE, source);
+        }
+        response
+    }
+}

@@ -1,0 +1,172 @@
+//! The gateway's own request, made of that of a caller.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::EXPECT;
+use http::request::Parts;
+use http::{Response, Version};
+use hyper::body::{Body as _, Incoming};
+use tokio::time::Instant;
+
+use super::replies::own;
+use super::request_head::rewrite;
+use super::{ProxiedCall, RequestOptions};
+use crate::CallOptions;
+use crate::sidecar::gateway::http::body::ReplyBody;
+use crate::sidecar::gateway::http::deferred_body::DeferredBody;
+use crate::sidecar::gateway::http::request_body::BodyLimits;
+use crate::sidecar::gateway::message::{HttpFailure, HttpRequest, RequestBody};
+use crate::sidecar::gateway::model_route::ModelRoute;
+use crate::sidecar::gateway::problem::GatewayProblem;
+
+/// A request of a caller.
+pub(super) struct CallerRequest {
+    pub(super) head: Parts,
+    pub(super) body: Incoming,
+    pub(super) peer: SocketAddr,
+}
+
+/// The facts that decide about the rest of a request.
+pub(super) struct RequestTail {
+    is_http2: bool,
+    /// True if the caller waits for leave to send the body.
+    waits: bool,
+}
+
+/// The gateway's own request, made of that of a caller.
+pub(super) struct PreparedCall {
+    pub(super) request: HttpRequest,
+    pub(super) deferred: Option<Arc<DeferredBody>>,
+    pub(super) options: CallOptions,
+    /// Key that the caller gives.
+    pub(super) given_key: Option<Arc<str>>,
+    /// End of the caller's own time.
+    pub(super) own_time: Option<Instant>,
+    /// End of the call.
+    pub(super) until: Option<Instant>,
+}
+
+impl CallerRequest {
+    pub(super) fn tail(&self) -> RequestTail {
+        RequestTail {
+            is_http2: self.head.version == Version::HTTP_2,
+            waits: self.head.headers.contains_key(EXPECT),
+        }
+    }
+}
+
+impl RequestTail {
+    /// Returns the response, and true if the whole request was read.
+    pub(super) async fn ended(
+        self,
+        response: Response<ReplyBody>,
+        body: Option<Arc<DeferredBody>>,
+    ) -> (Response<ReplyBody>, bool) {
+        let Some(body) = body else {
+            return (response, true);
+        };
+        if !self.is_http2 && !self.waits && !body.status().has_ended() {
+            Box::pin(body.discard()).await;
+        }
+        (response, body.status().has_ended())
+    }
+}
+
+impl ProxiedCall<'_> {
+    /// Makes the gateway's own request of that of a caller. `must_keep`: its body may be needed more
+    /// than once in any case.
+    ///
+    /// # Errors  The response to a body that cannot be read.
+    pub(super) async fn prepare(
+        &self,
+        terms: RequestOptions,
+        request: CallerRequest,
+        must_keep: bool,
+    ) -> Result<PreparedCall, Response<ReplyBody>> {
+        let RequestOptions {
+            target,
+            mut options,
+            is_idempotent,
+        } = terms;
+        let CallerRequest {
+            mut head,
+            body,
+            peer,
+        } = request;
+        let own_time = options.timeout.map(|timeout| self.started + timeout);
+        let until = self.ends(own_time);
+        let model = self.route.model.as_ref();
+        let reads = model.filter(|_| ModelRoute::reads(&head.method, &head.headers));
+        let kept = (must_keep, reads);
+        // On the heap, as is everything that few calls need: it must not enlarge every call's
+        // future.
+        let is_empty = body.is_end_stream();
+        let refused = |failure| {
+            let problem = GatewayProblem::of_body(failure, &self.route.name);
+            let problem = problem.state(self.route.client.state());
+            own(problem.into_response(), 0)
+        };
+        let deferred = (!is_empty).then(|| self.deferred(body, (is_idempotent, kept), until));
+        let deferred = deferred.transpose().map_err(refused)?;
+        let may_repeat = is_idempotent && deferred.as_ref().is_none_or(|(_, is_kept)| *is_kept);
+        let deferred = deferred.map(|(body, _)| body);
+        let sent = rewrite(&mut head, peer, self.route.has_fallbacks());
+        if let Some(span) = self.span {
+            span.pass_on(&mut head.headers);
+        }
+        let body = match &deferred {
+            Some(body) => RequestBody::Deferred(Arc::clone(body)),
+            None => RequestBody::Whole(Bytes::new()),
+        };
+        let request = HttpRequest::new((head.method, target), head.headers, body, may_repeat);
+        let mut request = request.sent_as(sent);
+        options.progress = deferred.as_ref().map(|body| body.status().progress());
+        let given_key = options.key.clone();
+        if let Some(model) = model {
+            let how = (reads.is_some(), is_idempotent, &mut options);
+            let read = Box::pin(self.read_model(model, request, how)).await;
+            request = read.map_err(refused)?;
+        }
+        options.timeout = own_time.map(|end| end.saturating_duration_since(Instant::now()));
+        Ok(PreparedCall {
+            request,
+            deferred,
+            options,
+            given_key,
+            own_time,
+            until,
+        })
+    }
+
+    /// Returns the body of a call, of which nothing is read yet, and true if it is kept to be sent
+    /// again unless it turns out to be too long.
+    fn deferred(
+        &self,
+        body: Incoming,
+        (is_idempotent, (must_keep, model)): (bool, (bool, Option<&ModelRoute>)),
+        until: Option<Instant>,
+    ) -> Result<(Arc<DeferredBody>, bool), HttpFailure> {
+        let keep = must_keep || model.is_some() || self.may_send_again(is_idempotent);
+        let places = self.route.client.settings().bulkhead;
+        if places.adaptive.is_some() {
+            // EDGE-4: slow bodies have their share of what there is at present.
+            let most = self.route.client.status().limit;
+            let bodies = &self.route.target().pending;
+            bodies.set_places(most, places.max_concurrent_writes);
+        }
+        let mut limits = BodyLimits::of(&self.lane.config.load());
+        if let Some(model) = model {
+            limits.max_replay = model.max_replay_body;
+        }
+        DeferredBody::begin(body, limits, (keep, until), &self.lane.budget)
+    }
+
+    /// Returns true if a body that is kept may be sent again: by a retry, or to a fallback.
+    fn may_send_again(&self, is_idempotent: bool) -> bool {
+        let settings = self.route.client.settings();
+        let has_retries = settings.retry.max_attempts.get() > 1 || settings.hedge.is_some();
+        (is_idempotent && has_retries) || self.route.has_fallbacks()
+    }
+}

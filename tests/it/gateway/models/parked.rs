@@ -1,0 +1,157 @@
+//! Pauses: used-up quotas, rate limits of one model, wrong keys, and the hints of providers.
+
+use super::*;
+
+fn error(code: &str, kind: &str) -> String {
+    json!({"error": {"message": "no", "type": kind, "param": null, "code": code}}).to_string()
+}
+
+#[tokio::test]
+async fn llm_item_12_llm_4_a_used_up_quota_is_asked_once() {
+    for (status, body) in [
+        (429, error("insufficient_quota", "insufficient_quota")),
+        (429, error("credit_balance_exhausted", "insufficient_quota")),
+        (402, error("payment_required", "billing_error")),
+    ] {
+        let first = Provider::of([Act::error(status, body)]).await;
+        let spare = Provider::good("well").await;
+        let bed = bed(&first, Some(&spare), "").await;
+        for _ in 0..3 {
+            check_good(bed.ask("gpt", true).await, "well", "fallback:spare").await;
+        }
+        // Another model of the same account.
+        let response = bed.ask_with("gpt", asked("other", true)).await;
+        check_good(response, "well", "fallback:spare").await;
+        assert_eq!(first.hits(), 1, "{status}");
+        let (reason, _) = bed.of_name("gpt").paused.unwrap();
+        assert_eq!(reason, breakerbox::policy::PauseReason::QuotaUsedUp);
+        bed.end().await;
+    }
+}
+
+#[tokio::test]
+async fn llm_item_13_llm_4_a_quota_told_inside_a_stream_parks_too() {
+    let created = json!({"type": "response.created", "sequence_number": 0, "response":
+        {"id": "r", "object": "response", "status": "in_progress", "output": []}});
+    let failed = json!({"type": "response.failed", "sequence_number": 1, "response":
+        {"id": "r", "object": "response", "status": "failed", "output": [],
+         "error": {"code": "insufficient_quota", "message": "no credit"}}});
+    let pieces = vec![
+        named("response.created", &created),
+        named("response.failed", &failed),
+    ];
+    let first = Provider::of([Act::Stream(pieces)]).await;
+    let bed = bed(&first, None, "").await;
+    let ask = async || {
+        let request = bed.http.post(bed.url("/gpt/v1/responses"));
+        let request = request.header("content-type", "application/json");
+        let body = json!({"model": "m", "stream": true, "input": "hi"});
+        request.body(body.to_string()).send().await.unwrap()
+    };
+    let response = ask().await;
+    assert_eq!(response.status(), 429);
+    let body: Value = response.json().await.unwrap();
+    assert_eq!(body["error"]["code"], "insufficient_quota", "{body}");
+    let response = ask().await;
+    assert_eq!(response.status(), 429);
+    assert_eq!(header(&response, "breakerbox-source"), "gateway");
+    assert_eq!(first.hits(), 1);
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn llm_item_14_llm_5_no_pause_is_shorter_than_asked() {
+    let limited = || error("rate_limit_exceeded", "tokens");
+    for (headers, least) in [
+        (vec![("retry-after-ms", "2500")], 2),
+        (vec![("retry-after", "2.5")], 2),
+        (
+            vec![
+                ("x-ratelimit-remaining-tokens", "0"),
+                ("x-ratelimit-reset-tokens", "6m0s"),
+            ],
+            359,
+        ),
+    ] {
+        let act = Act::Say(429, headers.clone(), limited());
+        let first = Provider::of([act, Act::good("well")]).await;
+        let bed = bed(&first, None, "").await;
+        assert_eq!(bed.ask("gpt", true).await.status(), 429);
+        let response = bed.ask("gpt", true).await;
+        assert_eq!(
+            header(&response, "breakerbox-source"),
+            "gateway",
+            "{headers:?}"
+        );
+        let wait: u64 = header(&response, "retry-after").parse().unwrap();
+        assert!(wait >= least, "{headers:?}: {wait}");
+        assert_eq!(header(&response, "x-should-retry"), "false");
+        bed.end().await;
+    }
+}
+
+#[tokio::test]
+async fn llm_item_15_llm_18_a_rate_limit_pauses_its_model_only() {
+    let limited = Act::Say(
+        429,
+        vec![("retry-after", "60")],
+        error("rate_limit_exceeded", "requests"),
+    );
+    let first = Provider::of([limited, Act::good("well")]).await;
+    let bed = bed(&first, None, "").await;
+    let big = async || bed.ask_with("gpt", asked("big", true)).await;
+    assert_eq!(big().await.status(), 429);
+    assert_eq!(header(&big().await, "breakerbox-source"), "gateway");
+    let small = bed.ask_with("gpt", asked("small", true)).await;
+    check_good(small, "well", "primary").await;
+    assert_eq!(first.hits(), 2);
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn llm_item_16_llm_3_a_wrong_set_up_is_no_failure_and_others_answer() {
+    for (status, code) in [(401, "invalid_api_key"), (404, "model_not_found")] {
+        let first = Provider::of([Act::error(status, error(code, "invalid_request_error"))]).await;
+        let spare = Provider::good("well").await;
+        let bed = bed(&first, Some(&spare), "retry.max_attempts = 3").await;
+        let response = bed.ask("gpt", true).await;
+        check_good(response, "well", "fallback:spare").await;
+        assert_eq!((first.hits(), bed.failures("gpt")), (1, 0), "{status}");
+        bed.end().await;
+    }
+}
+
+#[tokio::test]
+async fn llm_item_17_llm_17_what_speaks_of_the_prompt_passes_as_it_came() {
+    for code in ["context_length_exceeded", "content_filter"] {
+        let body = error(code, "invalid_request_error");
+        let first = Provider::of([Act::error(400, &body)]).await;
+        let spare = Provider::good("well").await;
+        let bed = bed(&first, Some(&spare), "").await;
+        let response = bed.ask("gpt", true).await;
+        assert_eq!(response.status(), 400);
+        assert_eq!(header(&response, "x-request-id"), "request-7");
+        assert_eq!(header(&response, "x-should-retry"), "false");
+        assert_eq!(response.text().await.unwrap(), body);
+        assert_eq!((spare.hits(), bed.failures("gpt")), (0, 0));
+        bed.end().await;
+    }
+}
+
+#[tokio::test]
+async fn llm_17_llm_item_17_another_model_answers_a_long_prompt_where_it_may() {
+    let body = error("context_length_exceeded", "invalid_request_error");
+    let first = Provider::of([Act::error(400, &body), Act::error(500, OVERLOADED)]).await;
+    let spare = Provider::good("well").await;
+    let text = model("gpt", &first, "retry.max_attempts = 1")
+        + FALLBACK
+        + "on = [\"too_long\"]\n"
+        + &model("spare", &spare, "");
+    let bed = Bed::of(&text).await;
+    check_good(bed.ask("gpt", true).await, "well", "fallback:spare").await;
+    // It serves no other end.
+    assert_eq!(bed.ask("gpt", true).await.status(), 500);
+    assert_eq!((first.hits(), spare.hits()), (2, 1));
+    assert_eq!(bed.failures("gpt"), 1);
+    bed.end().await;
+}

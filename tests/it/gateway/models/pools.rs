@@ -1,0 +1,162 @@
+//! Pools: one call, answered by the first member that can.
+
+use super::*;
+
+/// A pool of models, each with its own key.
+async fn pool(members: &[&Provider], choose: &str, each: &str) -> Bed {
+    let mut text = String::new();
+    let mut names = Vec::new();
+    for (number, member) in members.iter().enumerate() {
+        let name = format!("m{number}");
+        let own = format!("key = \"sk-{number}\"\nretry.max_attempts = 2\n{each}\n");
+        text.push_str(&model(&name, member, &own));
+        names.push(format!("{name:?}"));
+    }
+    let names = names.join(", ");
+    text.push_str(&format!(
+        "[dependencies.chat]\nkind = \"pool\"\nmembers = [{names}]\nchoose = {choose:?}\n"
+    ));
+    Bed::of(&text).await
+}
+
+fn limited() -> String {
+    json!({"error": {"message": "no", "type": "tokens", "param": null,
+        "code": "rate_limit_exceeded"}})
+    .to_string()
+}
+
+fn no_credit() -> String {
+    json!({"error": {"message": "no", "type": "insufficient_quota", "param": null,
+        "code": "insufficient_quota"}})
+    .to_string()
+}
+
+#[tokio::test]
+async fn llm_item_27_llm_21_the_third_key_answers_all_calls() {
+    let first = Provider::of([Act::Say(429, vec![("retry-after", "60")], limited())]).await;
+    let second = Provider::of([Act::error(429, no_credit())]).await;
+    let third = Provider::good("well").await;
+    let bed = pool(&[&first, &second, &third], "first", "").await;
+    for number in 0..5 {
+        let response = bed.ask("chat", true).await;
+        let attempts = if number == 0 { "3" } else { "1" };
+        assert_eq!(header(&response, "breakerbox-attempts"), attempts);
+        check_good(response, "well", "pool:m2").await;
+    }
+    assert_eq!((first.hits(), second.hits(), third.hits()), (1, 1, 5));
+    assert_eq!(third.seen(0).headers["authorization"], "Bearer sk-2");
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn llm_item_28_llm_22_the_refusal_with_the_shortest_wait_is_told() {
+    let late = Provider::of([Act::Say(429, vec![("retry-after", "60")], limited())]).await;
+    let soon = Provider::of([
+        Act::Say(429, vec![("retry-after-ms", "400")], limited()),
+        Act::good("back"),
+    ])
+    .await;
+    let bed = pool(&[&late, &soon], "first", "").await;
+    // Each was asked, and the last word is told.
+    let response = bed.ask("chat", true).await;
+    assert_eq!(response.status(), 429);
+    assert_eq!(header(&response, "breakerbox-source"), "pool:m1");
+    let response = bed.ask("chat", true).await;
+    assert_eq!(response.status(), 429);
+    assert_eq!(header(&response, "breakerbox-source"), "gateway");
+    let body: Value = response.json().await.unwrap();
+    assert_eq!(body["error"]["dependency"], "m1", "{body}");
+    assert!(
+        body["error"]["retry_after_ms"].as_u64() < Some(2_000),
+        "{body}"
+    );
+    let back = async {
+        loop {
+            let response = bed.ask("chat", true).await;
+            if response.status() == 200 {
+                return response;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let response = tokio::time::timeout(PATIENCE, back).await.unwrap();
+    check_good(response, "back", "pool:m1").await;
+    assert_eq!(late.hits(), 1);
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn llm_22_a_pool_without_a_member_that_would_go_asks_none() {
+    let dead = || {
+        Provider::of([Act::error(
+            500,
+            no_credit().replace("insufficient_quota", "x"),
+        )])
+    };
+    let (first, second) = (dead().await, dead().await);
+    let open = "breaker.failure_threshold = 1\nbreaker.recovery_timeout = \"1h\"";
+    let bed = pool(&[&first, &second], "first", open).await;
+    assert_eq!(bed.ask("chat", true).await.status(), 500);
+    for _ in 0..3 {
+        let response = bed.ask("chat", true).await;
+        assert_eq!(response.status(), 503);
+        assert_eq!(header(&response, "breakerbox-attempts"), "0");
+    }
+    assert_eq!((first.hits(), second.hits()), (1, 1));
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn llm_21_a_member_that_fails_before_content_gives_way() {
+    let act = Act::Stream(vec![OPENING.to_owned(), event(OVERLOADED)]);
+    let (first, second) = (Provider::of([act]).await, Provider::good("well").await);
+    let bed = pool(&[&first, &second], "first", "breaker.failure_threshold = 2").await;
+    for _ in 0..4 {
+        check_good(bed.ask("chat", true).await, "well", "pool:m1").await;
+    }
+    assert_eq!(
+        first.hits(),
+        2,
+        "one attempt each, until its breaker is open"
+    );
+    let refused = bed
+        .http
+        .get(bed.url("/chat/v1/models"))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(refused.status(), 200);
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn llm_21_the_least_busy_member_is_asked() {
+    let hang = Act::Hang(vec![OPENING.to_owned(), chunk("a")]);
+    let (first, second) = (Provider::of([hang]).await, Provider::good("well").await);
+    let bed = pool(&[&first, &second], "least_busy", "").await;
+    let held = bed.ask("chat", true).await;
+    assert_eq!(header(&held, "breakerbox-source"), "pool:m0");
+    check_good(bed.ask("chat", true).await, "well", "pool:m1").await;
+    drop(held);
+    bed.until_of("m0", |one| one.in_flight == 0).await;
+    let again = bed.ask("chat", true).await;
+    assert_eq!(header(&again, "breakerbox-source"), "pool:m0");
+    drop(again);
+    bed.end().await;
+}
+
+#[tokio::test]
+async fn llm_21_a_rejected_prompt_is_the_members_answer() {
+    let body = json!({"error": {"message": "too long", "type": "invalid_request_error",
+        "param": null, "code": "context_length_exceeded"}});
+    let (first, second) = (
+        Provider::of([Act::error(400, &body)]).await,
+        Provider::good("well").await,
+    );
+    let bed = pool(&[&first, &second], "first", "").await;
+    let response = bed.ask("chat", true).await;
+    assert_eq!(response.status(), 400);
+    assert_eq!(header(&response, "breakerbox-source"), "pool:m0");
+    assert_eq!((first.hits(), second.hits()), (1, 0));
+    bed.end().await;
+}
