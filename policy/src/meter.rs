@@ -199,6 +199,14 @@ impl Meter {
         self.settle(now, reservation, 0);
     }
 
+    /// Returns the time until so much is available, if nothing else is reserved or owed until then.
+    /// For a queue of calls: the sum of their amounts may exceed the burst.
+    #[must_use]
+    pub fn wait_for(&self, now: Time, amount: u64) -> Duration {
+        let missing = self.parts_in(amount).saturating_sub(self.balance_at(now));
+        self.time_for(missing)
+    }
+
     /// Returns the sum of the reservations that are not settled.
     #[must_use]
     pub const fn reserved(&self) -> u64 {

@@ -63,13 +63,13 @@ pub(super) fn quota_reset(envelope: &ErrorEnvelope, now: Timestamp) -> Option<Du
     let code = envelope.inner.as_deref().unwrap_or_default();
     let day = if code.ends_with("_spend_limit_reached") {
         // Spend is counted by the month, in UTC.
-        let today = now.to_zoned(TimeZone::UTC).date();
+        let today = TimeZone::UTC.to_datetime(now).date();
         today.last_of_month().tomorrow().ok()?
     } else {
         let (_, rest) = envelope.message.split_once("regain access on ")?;
         rest.get(..10)?.parse::<Date>().ok()?
     };
-    let at = day.to_zoned(TimeZone::UTC).ok()?.timestamp();
+    let at = TimeZone::UTC.to_timestamp(day.at(0, 0, 0, 0)).ok()?;
     Duration::try_from(at.duration_since(now)).ok()
 }
 

@@ -199,6 +199,13 @@ impl FakeProvider {
     }
 }
 
+impl LeavingCaller {
+    /// Records that the whole answer was sent.
+    fn done(&mut self) {
+        self.is_done = true;
+    }
+}
+
 impl Drop for LeavingCaller {
     fn drop(&mut self) {
         if !self.is_done {
