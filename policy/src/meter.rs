@@ -16,7 +16,7 @@ use std::time::Duration;
 use crate::Time;
 use crate::time::nanos;
 
-/// Maximum number of spans whose room is remembered apart.
+/// Maximum number of spans with a room of their own.
 const MAX_SPANS: usize = 64;
 
 /// Settings of a meter.
@@ -129,7 +129,7 @@ impl RoomLog {
 }
 
 impl Meter {
-    /// Returns a meter whose whole burst is available.
+    /// Returns a meter with its whole burst available.
     #[must_use]
     pub fn new(settings: MeterSettings, now: Time) -> Self {
         let parts = parts_of(&settings);

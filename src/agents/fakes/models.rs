@@ -140,7 +140,7 @@ impl ModelFakes {
         self.shared.seen.acquire().len()
     }
 
-    /// Returns the number of answers whose caller left before their end.
+    /// Returns the number of callers that left before the end of their answer.
     #[must_use]
     pub fn left(&self) -> usize {
         self.shared.left.load(Ordering::Acquire)
