@@ -1,8 +1,8 @@
 //! A limit on amounts that are known only afterwards: reservation, settlement, refund and debt.
 //!
 //! It is a token bucket, the same as the generic cell rate algorithm. Before an attempt the expected
-//! amount is reserved. After it the amount that was used is settled: what is left is given back, and
-//! what is missing is owed. A debt delays later attempts only. The meter never waits; it says how
+//! amount is reserved. After it the amount that was used is settled: a rest is given back, and an
+//! excess is owed. A debt delays later attempts only. The meter never waits; it says how
 //! long a wait would be.
 //!
 //! Time refills the bucket while attempts run, so a refund could count twice: once as time, and once
@@ -228,7 +228,7 @@ impl Meter {
     }
 
     /// Changes the settings. What is available or owed stays so, up to the new burst. Reservations
-    /// of before are settled as others; what is left of them is not given back.
+    /// of before are settled as others; their rest is not given back.
     pub fn change(&mut self, now: Time, settings: MeterSettings) {
         self.pass(now);
         let parts = parts_of(&settings);

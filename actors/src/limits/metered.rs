@@ -205,7 +205,7 @@ impl MeteredShare {
         self.reservation.as_ref().map_or(0, Reservation::amount)
     }
 
-    /// Settles by the amount that was used. The rest is given back, and what is missing is owed.
+    /// Settles by the amount that was used. The rest is given back, and an excess is owed.
     pub fn settle(mut self, used: u64) {
         self.end(used);
     }
