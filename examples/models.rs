@@ -46,12 +46,13 @@ impl From<reqwest::Error> for AskError {
     }
 }
 
-/// Tells the runtime what an error means.
-fn verdict(error: &AskError) -> Verdict {
-    match error {
-        AskError::Provider(verdict) => verdict.verdict(),
-        AskError::Connection(error) if error.is_connect() => Verdict::from(Symptom::Connect),
-        AskError::Connection(_) | AskError::Truncated => Verdict::from(Symptom::Reset),
+/// Tells the runtime what the end of an attempt means.
+fn by_result<S>(result: Result<&S, &AskError>) -> Verdict {
+    match result {
+        Ok(_) => Verdict::from(Class::Success),
+        Err(AskError::Provider(verdict)) => verdict.verdict(),
+        Err(AskError::Connection(error)) if error.is_connect() => Verdict::from(Symptom::Connect),
+        Err(AskError::Connection(_) | AskError::Truncated) => Verdict::from(Symptom::Reset),
     }
 }
 
@@ -60,7 +61,7 @@ fn verdict(error: &AskError) -> Verdict {
 async fn open(
     http: &reqwest::Client,
     base: &str,
-) -> Result<impl TryStream<Ok = String, Error = AskError>, AskError> {
+) -> Result<impl TryStream<Ok = String, Error = AskError> + use<>, AskError> {
     let body = serde_json::json!({
         "model": "gpt-x", "stream": true, "messages": [{ "role": "user", "content": "Hello?" }],
     });
@@ -108,10 +109,6 @@ async fn ask(
         ..CallOptions::default()
     };
     for (client, base) in providers {
-        let by_result = |result: Result<_, &AskError>| match result {
-            Ok(_) => Verdict::from(Class::Success),
-            Err(error) => verdict(error),
-        };
         let opened = client.run_stream_with(options.clone(), by_result, || open(http, base));
         match opened.await {
             Ok(pieces) => {

@@ -131,12 +131,12 @@ pub use breakerbox_actors::{
     Client, Clock, Closures, CountsView, DeathWatch, Dependency, DependencyBuilder,
     DependencyOutage, DependencyReload, DependencyStatus, Event, EventKind, EventListener,
     Fallback, FallbackCall, FallbackFuture, FallbackOutcome, FallbackRule, Fault, Fixed, Group,
-    GroupRef, Health, IntoFactory, KeyStatus, LatencyView, LeavingDependency, Limit, NewDependency,
-    NotExecutedReason, OpenAnswer, OutcomeRecorder, Readiness, ReadinessObstacle, RecentAnswers,
-    RefreshGuard, RefusalReason, Refused, RefusedBy, ReloadReport, RestartRefusal, Runtime,
-    RuntimeSettings, ScopeGuard, ServeOn, Served, Session, StaleCache, StandingOrder, StartError,
-    Streamed, Terminated, TimeLimit, TimeLimitExceeded, TotalsView, TreeNode, UnknownName, Verdict,
-    WorkerRestart, WorkerStatus, end_with,
+    GroupRef, Health, IntoFactory, KeyStatus, LatencyView, LeavingDependency, Limit, MeteredLimit,
+    MeteredShare, NewDependency, NotExecutedReason, OpenAnswer, OutcomeRecorder, Readiness,
+    ReadinessObstacle, RecentAnswers, RefreshGuard, RefusalReason, Refused, RefusedBy,
+    ReloadReport, RestartRefusal, Runtime, RuntimeSettings, ScopeGuard, ServeOn, Served, Session,
+    StaleCache, StandingOrder, StartError, Streamed, Terminated, TimeLimit, TimeLimitExceeded,
+    TotalsView, TreeNode, UnknownName, Verdict, WorkerRestart, WorkerStatus, end_with,
 };
 #[cfg(feature = "macros")]
 #[doc = include_str!("protected.md")]
@@ -163,13 +163,13 @@ pub mod policy {
         BulkheadSettings, CancelledPolicy, CauseKind, ChaosSettings, Class, ClassifySettings,
         CommandSource, ConfiguredOverride, CountedNoun, DependencySettings, EndedPermits, Executed,
         GiveUp, HalfOpenLimit, HalfOpenRule, HalfOpenSettings, HalfOpenView, HealthSettings,
-        HedgeDelay, HedgeSettings, IllegalTransition, Intensity, KeySettings, LostProbe, OpenTime,
-        Outage, OutageCause, OutageCondition, Outcome, Override, OverrideMode, PanicReport,
-        PauseReason, PermitKind, Placement, Priority, ProbeNote, QuarantineSettings, QuotaReset,
-        Rate, RateError, RateLimitSettings, RefusalState, RestartType, RetryJitter, RetrySettings,
-        RoundedDuration, SettingProblem, State, StopCause, Symptom, Symptoms, ThrottleSettings,
-        Time, TimeoutSettings, TripReason, WhenAllDown, WhileRestarting, WindowCounts, WindowKind,
-        WorkerSettings,
+        HedgeDelay, HedgeSettings, IllegalTransition, Intensity, KeySettings, LostProbe,
+        MeterRefusal, MeterSettings, OpenTime, Outage, OutageCause, OutageCondition, Outcome,
+        Override, OverrideMode, PanicReport, PauseReason, PermitKind, Placement, Priority,
+        ProbeNote, QuarantineSettings, QuotaReset, Rate, RateError, RateLimitSettings,
+        RefusalState, RestartType, RetryJitter, RetrySettings, RoundedDuration, SettingProblem,
+        State, StopCause, Symptom, Symptoms, ThrottleSettings, Time, TimeoutSettings, TripReason,
+        WhenAllDown, WhileRestarting, WindowCounts, WindowKind, WorkerSettings,
     };
 }
 

@@ -27,6 +27,8 @@ mod error_verdict;
 mod event_facts;
 mod event_splitter;
 mod json_walk;
+mod shape_state;
+mod stream_error;
 
 // the interface
 mod api;
@@ -34,8 +36,6 @@ mod judge;
 mod key;
 mod problem;
 mod request;
-mod shape_state;
-mod stream_error;
 mod usage;
 mod verdict;
 mod watch;

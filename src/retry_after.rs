@@ -17,6 +17,7 @@ use jiff::Timestamp;
 
 /// Returns the largest one of the hints in a response's headers and body. `body`: decoded, and
 /// possibly only its beginning.
+#[cfg(any(test, feature = "mcp", feature = "tower", feature = "reqwest"))]
 pub(crate) fn read(status: u16, headers: &HeaderMap, body: Option<&[u8]>) -> Option<Duration> {
     let now = Timestamp::now();
     // LIM-1: the largest hint counts, in any form.

@@ -4,6 +4,8 @@ pub(crate) mod bulkhead;
 
 pub(crate) mod chaos;
 
+pub(crate) mod metered;
+
 pub(crate) mod pause;
 
 pub(crate) mod quarantine;

@@ -1,8 +1,8 @@
 //! A limit on amounts that are known only afterwards: reservation, settlement, refund and debt.
 //!
 //! It is a token bucket, the same as the generic cell rate algorithm. Before an attempt the expected
-//! amount is reserved. After it the amount that was used is settled: what is left is given back, and
-//! what is missing is owed. A debt delays later attempts only. The meter never waits; it says how
+//! amount is reserved. After it the amount that was used is settled: a rest is given back, and an
+//! excess is owed. A debt delays later attempts only. The meter never waits; it says how
 //! long a wait would be.
 //!
 //! Time refills the bucket while attempts run, so a refund could count twice: once as time, and once
@@ -16,7 +16,7 @@ use std::time::Duration;
 use crate::Time;
 use crate::time::nanos;
 
-/// Maximum number of spans whose room is remembered apart.
+/// Maximum number of spans with a room of their own.
 const MAX_SPANS: usize = 64;
 
 /// Settings of a meter.
@@ -129,7 +129,7 @@ impl RoomLog {
 }
 
 impl Meter {
-    /// Returns a meter whose whole burst is available.
+    /// Returns a meter with its whole burst available.
     #[must_use]
     pub fn new(settings: MeterSettings, now: Time) -> Self {
         let parts = parts_of(&settings);
@@ -199,6 +199,14 @@ impl Meter {
         self.settle(now, reservation, 0);
     }
 
+    /// Returns the time until so much is available, if nothing else is reserved or owed until then.
+    /// For a queue of calls: the sum of their amounts may exceed the burst.
+    #[must_use]
+    pub fn wait_for(&self, now: Time, amount: u64) -> Duration {
+        let missing = self.parts_in(amount).saturating_sub(self.balance_at(now));
+        self.time_for(missing)
+    }
+
     /// Returns the sum of the reservations that are not settled.
     #[must_use]
     pub const fn reserved(&self) -> u64 {
@@ -220,7 +228,7 @@ impl Meter {
     }
 
     /// Changes the settings. What is available or owed stays so, up to the new burst. Reservations
-    /// of before are settled as others; what is left of them is not given back.
+    /// of before are settled as others; their rest is not given back.
     pub fn change(&mut self, now: Time, settings: MeterSettings) {
         self.pass(now);
         let parts = parts_of(&settings);
@@ -272,132 +280,4 @@ fn capacity(settings: &MeterSettings, parts: i128) -> i128 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn settings(rate: u64, per_secs: u64, burst: u64) -> MeterSettings {
-        MeterSettings {
-            rate: NonZeroU64::new(rate).unwrap(),
-            per: Duration::from_secs(per_secs),
-            burst: NonZeroU64::new(burst).unwrap(),
-        }
-    }
-
-    fn at(millis: u64) -> Time {
-        Time::from_millis(millis)
-    }
-
-    #[test]
-    fn llm_19_reservations_are_taken_before_and_settled_after() {
-        let mut meter = Meter::new(settings(30_000, 60, 30_000), at(0));
-        let mut taken: Vec<Reservation> = (0..10)
-            .map(|_| meter.try_reserve(at(0), 3_000).unwrap())
-            .collect();
-        assert_eq!((meter.reserved(), meter.available(at(0))), (30_000, 0));
-        let refusal = meter.try_reserve(at(0), 3_000).unwrap_err();
-        assert_eq!(refusal, MeterRefusal::NotBefore(Duration::from_secs(6)));
-        // 500 were used of each; five seconds have refilled 2,500.
-        for reservation in taken.drain(..) {
-            meter.settle(at(5_000), reservation, 500);
-        }
-        assert_eq!((meter.reserved(), meter.available(at(5_000))), (0, 27_500));
-    }
-
-    #[test]
-    fn llm_19_a_debt_delays_later_calls() {
-        let mut meter = Meter::new(settings(10, 1, 100), at(0));
-        let reservation = meter.try_reserve(at(0), 50).unwrap();
-        meter.settle(at(0), reservation, 200);
-        assert_eq!((meter.owed(at(0)), meter.available(at(0))), (100, 0));
-        let refusal = meter.try_reserve(at(0), 20).unwrap_err();
-        assert_eq!(refusal, MeterRefusal::NotBefore(Duration::from_secs(12)));
-        let free = meter.try_reserve(at(0), 0).unwrap();
-        meter.give_back(at(0), free);
-        assert_eq!(meter.owed(at(4_000)), 60);
-        assert!(meter.try_reserve(at(11_999), 20).is_err());
-        assert!(meter.try_reserve(at(12_000), 20).is_ok());
-    }
-
-    #[test]
-    fn llm_19_what_was_not_executed_is_given_back_whole() {
-        let mut meter = Meter::new(settings(1, 1, 10), at(0));
-        let reservation = meter.try_reserve(at(0), 10).unwrap();
-        assert_eq!(reservation.amount(), 10);
-        meter.give_back(at(100), reservation);
-        assert_eq!(meter.available(at(100)), 10, "and not 10.1");
-        assert!(meter.try_reserve(at(100), 10).is_ok());
-    }
-
-    #[test]
-    fn llm_19_no_refund_counts_twice() {
-        let mut meter = Meter::new(settings(10, 1, 100), at(0));
-        let old = meter.try_reserve(at(0), 100).unwrap();
-        // The bucket is full again when another call takes all of it.
-        let new = meter.try_reserve(at(10_000), 100).unwrap();
-        meter.give_back(at(10_000), old);
-        assert_eq!(meter.available(at(10_000)), 0);
-        meter.settle(at(10_000), new, 60);
-        assert_eq!(meter.available(at(10_000)), 40);
-        // Nine of ten parts are full again: a tenth is worth something.
-        let mut meter = Meter::new(settings(10, 1, 100), at(0));
-        let old = meter.try_reserve(at(0), 100).unwrap();
-        let _new = meter.try_reserve(at(9_000), 90).unwrap();
-        meter.give_back(at(9_000), old);
-        assert_eq!(meter.available(at(9_000)), 10);
-    }
-
-    #[test]
-    fn llm_20_what_can_never_be_reserved_is_told_with_both_figures() {
-        let mut meter = Meter::new(settings(1, 60, 100), at(0));
-        let refusal = meter.try_reserve(at(0), 101).unwrap_err();
-        let expected = MeterRefusal::TooMuch {
-            asked: 101,
-            burst: 100,
-        };
-        assert_eq!(refusal, expected);
-        assert!(meter.try_reserve(at(0), 100).is_ok());
-    }
-
-    #[test]
-    fn changed_settings_keep_balance_and_debt() {
-        let mut meter = Meter::new(settings(10, 1, 100), at(0));
-        let reservation = meter.try_reserve(at(0), 40).unwrap();
-        meter.change(at(0), settings(600, 60, 200));
-        assert_eq!(meter.available(at(0)), 60);
-        assert_eq!(meter.available(at(14_000)), 200);
-        meter.settle(at(0), reservation, 140);
-        assert_eq!(meter.owed(at(0)), 40);
-        meter.change(at(0), settings(1, 1, 5));
-        assert_eq!(meter.owed(at(0)), 40);
-        assert_eq!(meter.settings().burst.get(), 5);
-    }
-
-    #[test]
-    fn no_amount_overflows() {
-        let most = u64::MAX;
-        let mut meter = Meter::new(settings(most, most / 2_000_000_000, most), at(0));
-        for amount in [most, most, 1, 0, most] {
-            if let Ok(reservation) = meter.try_reserve(at(0), amount) {
-                meter.settle(at(0), reservation, most);
-            }
-        }
-        assert!(meter.try_reserve(at(0), most).is_err());
-        assert!(meter.owed(at(0)) > 0);
-        assert_eq!(meter.available(Time::MAX), most);
-    }
-
-    #[test]
-    fn many_reservations_at_once_keep_the_bound() {
-        let mut meter = Meter::new(settings(1_000, 1, 1_000), at(0));
-        let mut taken = Vec::new();
-        for step in 0..500 {
-            taken.extend(meter.try_reserve(at(step * 10), 7));
-        }
-        assert!(taken.len() > 400);
-        for reservation in taken {
-            meter.give_back(at(5_000), reservation);
-        }
-        assert!(meter.available(at(5_000)) <= 1_000);
-        assert_eq!(meter.reserved(), 0);
-    }
-}
+mod tests;

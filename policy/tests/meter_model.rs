@@ -1,6 +1,8 @@
 //! The meter beside plain arithmetic: within any span of time, no more is used than the rate and
 //! the burst allow, and what was not settled yet exceeds its reservations by.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests may unwrap")]
+
 use std::num::NonZeroU64;
 use std::time::Duration;
 

@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use super::envelope::ErrorEnvelope;
 use super::event_facts::EventFacts;
 use super::event_splitter::EventData;
-use super::json_walk::{Leaf, Step, walk};
+use super::json_walk::{JsonStep, Leaf, walk};
 use super::shape_state::contains;
 use super::{AnswerFigures, ModelErrorKind, TokenUsage};
 
@@ -85,8 +85,8 @@ struct MessageEvent {
 }
 
 impl MessageEvent {
-    fn take(&mut self, path: &[Step<'_>], leaf: Leaf<'_>) {
-        use Step::Key;
+    fn take(&mut self, path: &[JsonStep<'_>], leaf: Leaf<'_>) {
+        use JsonStep::Key;
         match (path, leaf) {
             ([Key("type")], Leaf::Text(kind)) => self.kind = Some(kind.to_owned()),
             ([Key("content_block"), Key("type")], Leaf::Text(kind)) => {
@@ -113,8 +113,8 @@ impl MessageEvent {
 
 impl TokenUsage {
     /// Takes one member of a usage object. Its counts of input add up.
-    pub(super) fn take_anthropic(&mut self, path: &[Step<'_>], leaf: Leaf<'_>) {
-        let ([Step::Key(name)], Leaf::Count(count)) = (path, leaf) else {
+    pub(super) fn take_anthropic(&mut self, path: &[JsonStep<'_>], leaf: Leaf<'_>) {
+        let ([JsonStep::Key(name)], Leaf::Count(count)) = (path, leaf) else {
             return;
         };
         match *name {

@@ -60,7 +60,7 @@ impl Default for EventFraming {
 /// # Source  HTML Standard, section 9.2.6.
 #[derive(Debug, Default)]
 struct LineState {
-    /// A line whose end has not come.
+    /// A line without its end so far.
     line: Vec<u8>,
     /// Length of that line; more than is kept of it while its event is skipped.
     line_length: usize,
@@ -70,7 +70,7 @@ struct LineState {
     is_begun: bool,
 }
 
-/// State of a JSON array whose items are events.
+/// State of a JSON array with events as its items.
 #[derive(Debug, Default)]
 struct ItemState {
     depth: u32,

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::envelope::ErrorEnvelope;
 use super::event_facts::EventFacts;
 use super::event_splitter::EventData;
-use super::json_walk::{Leaf, Step, walk};
+use super::json_walk::{JsonStep, Leaf, walk};
 use super::shape_state::{ChoiceProgress, contains};
 use super::{AnswerFigures, ModelErrorKind, TokenUsage};
 
@@ -99,8 +99,8 @@ struct ContentChunk {
 }
 
 impl ContentChunk {
-    fn take(&mut self, path: &[Step<'_>], leaf: Leaf<'_>) {
-        use Step::{Item, Key};
+    fn take(&mut self, path: &[JsonStep<'_>], leaf: Leaf<'_>) {
+        use JsonStep::{Item, Key};
         match (path, leaf) {
             ([Key("error"), ..], leaf) => self.has_error |= leaf != Leaf::Null,
             ([Key("promptFeedback"), Key("blockReason")], Leaf::Text(_)) => self.is_blocked = true,
@@ -115,8 +115,8 @@ impl ContentChunk {
         }
     }
 
-    fn take_candidate(&mut self, at: usize, path: &[Step<'_>], leaf: Leaf<'_>) {
-        use Step::{Item, Key};
+    fn take_candidate(&mut self, at: usize, path: &[JsonStep<'_>], leaf: Leaf<'_>) {
+        use JsonStep::{Item, Key};
         // No answer has more.
         let at = at.min(127);
         if self.candidates.len() <= at {

@@ -13,7 +13,7 @@ const MAX_STEPS: usize = 8;
 
 /// A step of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step<'a> {
+pub(super) enum JsonStep<'a> {
     /// A member of an object.
     Key(&'a str),
     /// An item of an array.
@@ -43,7 +43,7 @@ impl Leaf<'_> {
     }
 }
 
-type Sink<'s> = &'s mut dyn FnMut(&[Step<'_>], Leaf<'_>);
+type Sink<'s> = &'s mut dyn FnMut(&[JsonStep<'_>], Leaf<'_>);
 
 /// Names each scalar of a text. Returns false if the text is no JSON; the scalars before the mistake
 /// have been named then.
@@ -55,7 +55,7 @@ pub(super) fn walk(text: &[u8], sink: Sink<'_>) -> bool {
 
 /// A value and the path to it.
 struct JsonNode<'p, 's> {
-    path: &'p [Step<'p>],
+    path: &'p [JsonStep<'p>],
     sink: Sink<'s>,
 }
 
@@ -66,7 +66,11 @@ impl JsonNode<'_, '_> {
 }
 
 /// Returns a path with one more step, as far as there is room.
-fn onward<'p>(path: &[Step<'p>], step: Step<'p>, room: &mut [Step<'p>; MAX_STEPS]) -> usize {
+fn onward<'p>(
+    path: &[JsonStep<'p>],
+    step: JsonStep<'p>,
+    room: &mut [JsonStep<'p>; MAX_STEPS],
+) -> usize {
     let length = path.len().min(MAX_STEPS);
     room[..length].copy_from_slice(&path[..length]);
     if length == MAX_STEPS {
@@ -123,8 +127,8 @@ impl<'de> Visitor<'de> for JsonNode<'_, '_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
         while let Some(MemberName(name)) = members.next_key()? {
-            let mut room = [Step::Item(0); MAX_STEPS];
-            let length = onward(self.path, Step::Key(&name), &mut room);
+            let mut room = [JsonStep::Item(0); MAX_STEPS];
+            let length = onward(self.path, JsonStep::Key(&name), &mut room);
             members.next_value_seed(JsonNode {
                 path: &room[..length],
                 sink: &mut *self.sink,
@@ -135,8 +139,8 @@ impl<'de> Visitor<'de> for JsonNode<'_, '_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
         for at in 0.. {
-            let mut room = [Step::Item(0); MAX_STEPS];
-            let length = onward(self.path, Step::Item(at), &mut room);
+            let mut room = [JsonStep::Item(0); MAX_STEPS];
+            let length = onward(self.path, JsonStep::Item(at), &mut room);
             let node = JsonNode {
                 path: &room[..length],
                 sink: &mut *self.sink,

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use super::envelope::ErrorEnvelope;
 use super::error_verdict::ProviderError;
 use super::event_splitter::EventData;
-use super::json_walk::{Leaf, Step, members, walk};
+use super::json_walk::{JsonStep, Leaf, members, walk};
 use super::shape_state::ShapeState;
 use super::verdict::{ModelErrorKind, ModelVerdict};
 use super::{AnswerFigures, Api, ApiShape};
@@ -130,8 +130,12 @@ pub fn figures_of(shape: ApiShape, body: &[u8]) -> AnswerFigures {
     figures
 }
 
-fn take_leaf((shape, figures): (ApiShape, &mut AnswerFigures), path: &[Step<'_>], leaf: Leaf<'_>) {
-    use Step::Key;
+fn take_leaf(
+    (shape, figures): (ApiShape, &mut AnswerFigures),
+    path: &[JsonStep<'_>],
+    leaf: Leaf<'_>,
+) {
+    use JsonStep::Key;
     match path {
         [Key("model")] => {
             if let Leaf::Text(model) = leaf {

@@ -4,7 +4,7 @@ pub(super) mod chat;
 pub(super) mod responses;
 
 use super::envelope::ErrorEnvelope;
-use super::json_walk::{Leaf, Step};
+use super::json_walk::{JsonStep, Leaf};
 use super::{ModelErrorKind, TokenUsage};
 
 /// Returns the kind of an error by its code; `None` for an unknown one. `is_late`: no status says
@@ -63,14 +63,14 @@ fn kind_of_type(kind: &str) -> Option<ModelErrorKind> {
 
 impl TokenUsage {
     /// Takes one member of a usage object, of Chat Completions or of Responses.
-    pub(super) fn take_openai(&mut self, path: &[Step<'_>], leaf: Leaf<'_>) {
+    pub(super) fn take_openai(&mut self, path: &[JsonStep<'_>], leaf: Leaf<'_>) {
         let Leaf::Count(count) = leaf else { return };
         match path {
-            [Step::Key("prompt_tokens" | "input_tokens")] => self.input = Some(count),
-            [Step::Key("completion_tokens" | "output_tokens")] => self.output = Some(count),
+            [JsonStep::Key("prompt_tokens" | "input_tokens")] => self.input = Some(count),
+            [JsonStep::Key("completion_tokens" | "output_tokens")] => self.output = Some(count),
             [
-                Step::Key("prompt_tokens_details" | "input_tokens_details"),
-                Step::Key("cached_tokens"),
+                JsonStep::Key("prompt_tokens_details" | "input_tokens_details"),
+                JsonStep::Key("cached_tokens"),
             ] => self.cached_input = count,
             _ => {}
         }

@@ -140,7 +140,7 @@ impl ModelFakes {
         self.shared.seen.acquire().len()
     }
 
-    /// Returns the number of answers whose caller left before their end.
+    /// Returns the number of callers that left before the end of their answer.
     #[must_use]
     pub fn left(&self) -> usize {
         self.shared.left.load(Ordering::Acquire)
@@ -196,6 +196,13 @@ impl FakeProvider {
             provider: Arc::clone(&provider),
             is_done: false,
         }
+    }
+}
+
+impl LeavingCaller {
+    /// Records that the whole answer was sent.
+    fn done(&mut self) {
+        self.is_done = true;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::super::event_facts::EventFacts;
 use super::super::event_splitter::EventData;
-use super::super::json_walk::{Leaf, Step, walk};
+use super::super::json_walk::{JsonStep, Leaf, walk};
 use super::super::shape_state::{ChoiceProgress, contains};
 use super::super::{AnswerFigures, TokenUsage};
 
@@ -18,8 +18,8 @@ struct ChatChunk {
 }
 
 impl ChatChunk {
-    fn take(&mut self, path: &[Step<'_>], leaf: Leaf<'_>) {
-        use Step::{Item, Key};
+    fn take(&mut self, path: &[JsonStep<'_>], leaf: Leaf<'_>) {
+        use JsonStep::{Item, Key};
         match (path, leaf) {
             ([Key("error"), ..], leaf) => self.has_error |= leaf != Leaf::Null,
             ([Key("model")], Leaf::Text(model)) if !model.is_empty() => {
@@ -31,8 +31,8 @@ impl ChatChunk {
         }
     }
 
-    fn take_choice(&mut self, at: usize, path: &[Step<'_>], leaf: Leaf<'_>) {
-        use Step::Key;
+    fn take_choice(&mut self, at: usize, path: &[JsonStep<'_>], leaf: Leaf<'_>) {
+        use JsonStep::Key;
         // No answer has more.
         let at = at.min(127);
         if self.choices.len() <= at {

@@ -2,7 +2,7 @@
 
 use super::super::event_facts::EventFacts;
 use super::super::event_splitter::EventData;
-use super::super::json_walk::{Leaf, Step, walk};
+use super::super::json_walk::{JsonStep, Leaf, walk};
 use super::super::shape_state::contains;
 use super::super::{AnswerFigures, TokenUsage};
 
@@ -21,8 +21,8 @@ struct ResponseEvent {
 }
 
 impl ResponseEvent {
-    fn take(&mut self, path: &[Step<'_>], leaf: Leaf<'_>) {
-        use Step::Key;
+    fn take(&mut self, path: &[JsonStep<'_>], leaf: Leaf<'_>) {
+        use JsonStep::Key;
         match (path, leaf) {
             ([Key("type")], Leaf::Text(kind)) => self.kind = Some(kind.to_owned()),
             ([Key("sequence_number")], Leaf::Count(number)) => self.sequence = Some(number),

@@ -36,7 +36,7 @@ data: {\"type\":\"message_stop\"}\n\n";
 pub(super) const CONTENT: &str = "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"Hel\"}],\"role\":\"model\"},\"index\":0}],\"modelVersion\":\"gemini-x\",\"usageMetadata\":{\"promptTokenCount\":9,\"cachedContentTokenCount\":4}}\r\n\r\n\
 data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"lo\"}],\"role\":\"model\"},\"finishReason\":\"STOP\",\"index\":0}],\"usageMetadata\":{\"promptTokenCount\":9,\"cachedContentTokenCount\":4,\"candidatesTokenCount\":2,\"thoughtsTokenCount\":1}}\r\n\r\n";
 
-pub(super) const CONTENT_ARRAY: &str = "[{\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"Hel]}\"}]}}],\"modelVersion\":\"gemini-x\"}\r\n,\r\n\
+pub(super) const CONTENT_ARRAY: &str = "[{\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"He]}\"}]}}],\"modelVersion\":\"gemini-x\"}\r\n,\r\n\
 {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"\\\"\"}]},\"finishReason\":\"STOP\"}],\"usageMetadata\":{\"promptTokenCount\":9,\"cachedContentTokenCount\":4,\"candidatesTokenCount\":3}}\r\n]";
 
 pub(super) const WHOLE: [(ApiShape, &str); 5] = [

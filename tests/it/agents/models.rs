@@ -141,6 +141,10 @@ fn llm_2_each_error_of_the_fakes_is_judged_as_what_it_is() {
                 assert_eq!(verdict.kind, Some(kind), "{path} {verdict:?}");
                 assert!(verdict.is_late);
                 for part in [StreamPart::Head, StreamPart::Opening, StreamPart::Content] {
+                    if kind == Kind::Rejected && path == "/responses" {
+                        // Its error event has a code and neither a type nor a status.
+                        continue;
+                    }
                     fakes.once(ModelFault::ErrorEvent(part, kind));
                     let seen = stream(&fakes, api, streamed, usize::MAX).await;
                     assert_eq!(seen.error(), Some(kind), "{seen:?}");

@@ -197,11 +197,11 @@ fn paced(
             let sent = match step {
                 BodyStep::Piece(text) => Ok(Bytes::from(text)),
                 BodyStep::Done => {
-                    leaving.is_done = true;
+                    leaving.done();
                     return None;
                 }
                 BodyStep::Break => {
-                    leaving.is_done = true;
+                    leaving.done();
                     // What was sent before gets out first.
                     tokio::task::yield_now().await;
                     Err(io::Error::other("the fake breaks off"))

@@ -1,0 +1,118 @@
+//! Rules LLM-19 and LLM-20, tested on the limit itself.
+
+use std::num::NonZeroU64;
+
+use futures_util::future::join_all;
+
+use super::*;
+
+fn limit(rate: u64, per_secs: u64, burst: u64, max_wait_secs: u64) -> MeteredLimit {
+    let settings = MeterSettings {
+        rate: NonZeroU64::new(rate).unwrap(),
+        per: Duration::from_secs(per_secs),
+        burst: NonZeroU64::new(burst).unwrap(),
+    };
+    let max_wait = Duration::from_secs(max_wait_secs);
+    MeteredLimit::new(settings, max_wait, Clock::tokio())
+}
+
+#[tokio::test(start_paused = true)]
+async fn llm_19_item_25_ten_go_at_once_and_a_refund_lets_the_others_go() {
+    let limit = limit(30_000, 60, 30_000, 20);
+    let begin = limit.shared.clock.now();
+    let calls = (0..20).map(|_| async {
+        let share = limit.reserve(3_000, None).await;
+        let at = limit.shared.clock.now().since(begin).as_secs();
+        (share, at)
+    });
+    let mut ends = join_all(calls).await;
+    let waits: Vec<_> = ends
+        .iter()
+        .map(|(share, at)| (share.is_ok(), *at))
+        .collect();
+    let mut expected = vec![(true, 0); 10];
+    // A call's 3,000 come back in 6 s; the fourth waiter would wait for longer than 20 s.
+    expected.extend([(true, 6), (true, 12), (true, 18)]);
+    expected.extend([(false, 0); 7]);
+    assert_eq!(waits, expected);
+    let refusal = ends.pop().unwrap().0.unwrap_err();
+    assert_eq!(refusal, MeterRefusal::NotBefore(Duration::from_secs(24)));
+    // 500 of each were used.
+    for (share, _) in ends {
+        if let Ok(share) = share {
+            assert_eq!(share.amount(), 3_000);
+            share.settle(500);
+        }
+    }
+    assert_eq!(limit.reserved(), 0);
+    // As if only these had been taken: since second 12 the rest has run over.
+    assert_eq!(limit.available(), 29_500);
+}
+
+#[tokio::test(start_paused = true)]
+async fn llm_19_a_refund_wakes_the_first_waiter() {
+    let limit = limit(1, 1, 100, 60);
+    let begin = limit.shared.clock.now();
+    let first = limit.reserve(100, None).await.unwrap();
+    let (waited, ()) = tokio::join!(limit.reserve(50, None), async {
+        tokio::task::yield_now().await;
+        first.give_back();
+    });
+    assert_eq!(waited.unwrap().amount(), 50);
+    assert_eq!(limit.shared.clock.now(), begin);
+}
+
+#[tokio::test(start_paused = true)]
+async fn llm_19_a_debt_is_waited_for_and_can_end_the_patience() {
+    let limit = limit(10, 1, 100, 20);
+    let begin = limit.shared.clock.now();
+    let first = limit.reserve(100, None).await.unwrap();
+    let (short, long, ()) = tokio::join!(limit.reserve(20, None), limit.reserve(50, None), async {
+        tokio::task::yield_now().await;
+        first.settle(250);
+    });
+    // 150 are owed: 20 more come after 17 s, and 50 more after 22 s.
+    assert!(short.is_ok());
+    assert_eq!(limit.shared.clock.now().since(begin).as_secs(), 17);
+    let refusal = long.unwrap_err();
+    assert_eq!(refusal, MeterRefusal::NotBefore(Duration::from_secs(5)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn llm_19_what_is_dropped_counts_as_used_and_a_waiter_that_leaves_as_nothing() {
+    let limit = limit(10, 1, 100, 20);
+    drop(limit.reserve(100, None).await.unwrap());
+    assert_eq!((limit.reserved(), limit.available()), (0, 0));
+    let mut waiter = Box::pin(limit.reserve(100, None));
+    assert!(futures_util::poll!(waiter.as_mut()).is_pending());
+    let mut behind = Box::pin(limit.reserve(100, None));
+    assert!(futures_util::poll!(behind.as_mut()).is_pending());
+    drop(waiter);
+    let begin = limit.shared.clock.now();
+    assert!(behind.await.is_ok());
+    assert_eq!(limit.shared.clock.now().since(begin).as_secs(), 10);
+    assert_eq!(limit.shared.queue.acquire().waiting, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn llm_20_too_much_and_too_late_are_refused_at_once() {
+    let limit = limit(10, 1, 100, 20);
+    let begin = limit.shared.clock.now();
+    let never = limit.reserve(101, None).await.unwrap_err();
+    let expected = MeterRefusal::TooMuch {
+        asked: 101,
+        burst: 100,
+    };
+    assert_eq!(never, expected);
+    let _first = limit.reserve(100, None).await.unwrap();
+    let deadline = Some(begin.after(Duration::from_millis(999)));
+    let late = limit.reserve(10, deadline).await.unwrap_err();
+    assert_eq!(late, MeterRefusal::NotBefore(Duration::from_secs(1)));
+    assert_eq!(limit.shared.clock.now(), begin);
+    let settings = *limit.shared.queue.acquire().meter.settings();
+    limit.change(MeterSettings {
+        rate: NonZeroU64::new(1_000).unwrap(),
+        ..settings
+    });
+    assert!(limit.reserve(10, deadline).await.is_ok());
+}
