@@ -27,6 +27,7 @@ mod value_type;
 
 // sections of the process
 mod admin;
+mod fleet;
 mod gateway;
 mod gateway_tls;
 mod otel;
@@ -88,6 +89,7 @@ pub use client_import::{ImportError, ImportedConfig, import_clients};
 pub(crate) use credential_names::{holds_credentials, is_credential_name};
 pub use dependency::DependencyConfig;
 pub use fallback::{FallbackConfig, FallbackKind, FallbackOn};
+pub use fleet::{DependencyFleet, FleetConfig, FleetTls, ProbeSharing};
 pub use gateway::{AccessLogTarget, GatewayConfig, TrustedHeader};
 pub use gateway_tls::GatewayTls;
 pub use kind::DependencyKind;
@@ -143,6 +145,8 @@ pub struct Settings {
     pub reload: ReloadConfig,
     /// Export of traces and metrics.
     pub otel: OtelConfig,
+    /// The fleet that this replica belongs to; `None` for none.
+    pub fleet: Option<FleetConfig>,
     /// The dependencies by name.
     pub dependencies: BTreeMap<String, DependencyConfig>,
     files: Vec<PathBuf>,
@@ -173,6 +177,7 @@ impl Default for Settings {
             recorder: RecorderConfig::default(),
             reload: ReloadConfig::default(),
             otel: OtelConfig::default(),
+            fleet: None,
             dependencies: BTreeMap::new(),
             files: Vec::new(),
             effective: Vec::new(),
@@ -289,15 +294,20 @@ fn read_root(root: &Value, environment: &str, report: &RefCell<LoadReport>) -> S
     let mut section = Section::new("", Some(root), report);
     let gateway = gateway::read(section.section("gateway"));
     let admin = admin::read(section.section("admin"), &gateway);
-    let settings = Settings {
+    let fleet = section.section_if_given("fleet").and_then(fleet::read);
+    let mut settings = Settings {
         gateway,
         admin,
         recorder: recorder::read(section.section("recorder")),
         reload: reload::read(section.section("reload")),
         otel: otel::read(section.section("otel")),
+        fleet,
         dependencies: read_dependencies(&section.section("dependencies"), environment),
         ..Settings::default()
     };
+    if let Some(fleet) = &settings.fleet {
+        fleet::lease_probes(fleet, &mut settings.dependencies);
+    }
     let has_auth = settings.gateway.auth.is_some();
     mcp_group::check_auth(
         &settings.dependencies,

@@ -45,8 +45,9 @@
 //! | feature | contents | default |
 //! | --- | --- | --- |
 //! | `macros` | the attribute `#[protected]` | yes |
-//! | `cli` | the command `breakerbox`, its log output, reloads; enables `admin`, `agents`, `gateway`, `recorder` | yes |
+//! | `cli` | the command `breakerbox`, its log output, reloads; enables `admin`, `agents`, `fleet`, `gateway`, `recorder` | yes |
 //! | `admin` | the admin side for a program of one's own: dashboard, metrics, API | by `cli` |
+//! | `fleet` | replicas that act as one, over NATS | by `cli` |
 //! | `gateway` | the gateway for callers in any language; enables `mcp` | by `cli` |
 //! | `agents` | vector search, web search, a knowledge graph; enables `mcp` | by `cli` |
 //! | `mcp` | servers that speak the Model Context Protocol | by `cli` |
@@ -74,6 +75,9 @@ pub mod agents;
 
 #[cfg(feature = "mcp")]
 pub mod mcp;
+
+#[cfg(feature = "fleet")]
+mod nats;
 
 #[cfg(any(feature = "admin", feature = "gateway"))]
 mod rounded;

@@ -8,6 +8,7 @@ use breakerbox_policy::{DependencySettings, GiveUp, WhenAllDown};
 use super::caller_auth::{self, AuthChoice};
 use super::credential_names::holds_credentials;
 use super::fallback::{self, FallbackConfig};
+use super::fleet::{self, DependencyFleet};
 use super::kind::DependencyKind;
 use super::links::links;
 use super::mcp::{self, CallerSessions, McpConfig};
@@ -62,6 +63,8 @@ pub struct DependencyConfig {
     pub settings: DependencySettings,
     /// Fallbacks, in this order (FBK-1).
     pub fallbacks: Vec<FallbackConfig>,
+    /// Its part in the fleet.
+    pub fleet: DependencyFleet,
 }
 
 /// Reads the table of one dependency.
@@ -112,6 +115,7 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
         .into_iter()
         .filter_map(fallback::read)
         .collect();
+    let fleet = fleet::read_dependency(section.section("fleet"));
     let fallback_only = section.get_or("fallback_only", &boolean(), false);
     settings.fallback_only = fallback_only;
     settings.configured_override = section
@@ -139,6 +143,7 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
         probe,
         settings,
         fallbacks,
+        fleet,
     };
     dead_settings::check(&section, &config);
     section.finish();
