@@ -27,6 +27,7 @@ mod value_type;
 
 // sections of the process
 mod admin;
+pub(crate) mod consumer;
 mod fleet;
 mod gateway;
 mod gateway_tls;
@@ -85,6 +86,7 @@ use ::config::Value;
 pub use admin::AdminConfig;
 pub use caller_auth::{AuthChoice, CallerAuth, JwtRules, KeySource};
 pub use client_import::{ImportError, ImportedConfig, import_clients};
+pub use consumer::ConsumerConfig;
 #[cfg(feature = "gateway")]
 pub(crate) use credential_names::{holds_credentials, is_credential_name};
 pub use dependency::DependencyConfig;
@@ -149,6 +151,8 @@ pub struct Settings {
     pub fleet: Option<FleetConfig>,
     /// The dependencies by name.
     pub dependencies: BTreeMap<String, DependencyConfig>,
+    /// The consumers of messages by name.
+    pub consumers: BTreeMap<String, ConsumerConfig>,
     files: Vec<PathBuf>,
     effective: Vec<EffectiveValue>,
     warnings: Vec<Warning>,
@@ -179,6 +183,7 @@ impl Default for Settings {
             otel: OtelConfig::default(),
             fleet: None,
             dependencies: BTreeMap::new(),
+            consumers: BTreeMap::new(),
             files: Vec::new(),
             effective: Vec::new(),
             warnings: Vec::new(),
@@ -241,7 +246,12 @@ fn every_table() -> Value {
     let fallback = Value::new(None, vec![table(Vec::new())]);
     let tools = table(vec![("*", table(Vec::new()))]);
     let any = table(vec![("fallback", fallback), ("tools", tools)]);
-    table(vec![("dependencies", table(vec![("*", any)]))])
+    let consumers = table(vec![("*", table(Vec::new()))]);
+    let dependencies = table(vec![("*", any)]);
+    table(vec![
+        ("consumers", consumers),
+        ("dependencies", dependencies),
+    ])
 }
 
 /// Reads the merged tree. Fails if there is any problem.
@@ -308,6 +318,11 @@ fn read_root(root: &Value, environment: &str, report: &RefCell<LoadReport>) -> S
     if let Some(fleet) = &settings.fleet {
         fleet::lease_probes(fleet, &mut settings.dependencies);
     }
+    settings.consumers = consumer::read_all(
+        &section.section("consumers"),
+        &settings.dependencies,
+        settings.fleet.is_some(),
+    );
     let has_auth = settings.gateway.auth.is_some();
     mcp_group::check_auth(
         &settings.dependencies,

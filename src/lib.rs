@@ -77,6 +77,9 @@ pub mod agents;
 pub mod mcp;
 
 #[cfg(feature = "fleet")]
+pub mod consume;
+
+#[cfg(feature = "fleet")]
 mod nats;
 
 #[cfg(any(feature = "admin", feature = "gateway"))]
@@ -94,6 +97,7 @@ pub mod integrations;
 // shared by all of them
 #[cfg(any(
     feature = "admin",
+    feature = "fleet",
     feature = "mcp",
     feature = "recorder",
     feature = "reqwest"
@@ -121,17 +125,20 @@ pub use breakerbox_actors::attribute;
 pub use breakerbox_actors::testing;
 pub use breakerbox_actors::{
     ActiveProbe, ActiveProbeResult, ActiveProbeStatus, ActorFallback, Answer, AnswerMemory,
-    AnswerSource, AnyClient, AppliedReload, AttemptProgress, AttemptRecord, Breaker, BulkheadLimit,
-    ByName, Call, CallContext, CallError, CallHold, CallOptions, Child, ChildRef, ChildStatus,
-    Client, Clock, Closures, CountsView, DeathWatch, Dependency, DependencyBuilder,
-    DependencyOutage, DependencyReload, DependencyStatus, Event, EventKind, EventListener,
+    AnswerSource, AnyClient, AppliedReload, AttemptProgress, AttemptRecord, Breaker, BrokenMessage,
+    BulkheadLimit, ByName, Call, CallContext, CallError, CallHold, CallOptions, Child, ChildRef,
+    ChildStatus, Client, Clock, Closures, ConsumerHandle, ConsumerPause, ConsumerSettings,
+    ConsumerStatus, CountsView, DeadLetterFacts, DeathWatch, Dependency, DependencyBuilder,
+    DependencyOutage, DependencyReload, DependencyStatus, Done, Event, EventKind, EventListener,
     Fallback, FallbackCall, FallbackFuture, FallbackOutcome, FallbackRule, Fault, Fixed, Group,
-    GroupRef, Health, IntoFactory, KeyStatus, LatencyView, LeavingDependency, Limit, NewDependency,
-    NotExecutedReason, OpenAnswer, OutcomeRecorder, Readiness, RecentAnswers, RefreshGuard,
-    RefusalReason, Refused, RefusedBy, ReloadReport, RestartRefusal, Runtime, RuntimeSettings,
-    ScopeGuard, ServeOn, Served, Session, StaleCache, StandingOrder, StartError, Streamed,
-    Terminated, TimeLimit, TimeLimitExceeded, TotalsView, TreeNode, UnknownName, Verdict,
-    WorkerRestart, WorkerStatus, end_with,
+    GroupRef, Health, IntoFactory, Job, JobConsumer, KeyStatus, LatencyView, LeavingDependency,
+    Limit, LimitedJobs, MessageEnding, MessageResult, MessageSource, MessageTerms, MessageWork,
+    NewDependency, NotExecutedReason, OpenAnswer, OutcomeRecorder, OutgoingMessage, QueueMessage,
+    Readiness, ReadinessLack, RecentAnswers, RefreshGuard, RefusalReason, Refused, RefusedBy,
+    ReloadReport, RestartRefusal, Runtime, RuntimeSettings, ScopeGuard, ServeOn, Served, Session,
+    SourceError, SourceFuture, StaleCache, StandingOrder, StartError, Streamed, Terminated,
+    TimeLimit, TimeLimitExceeded, TotalsView, TreeNode, UnknownName, Verdict, WorkAnswer, WorkEnd,
+    WorkFuture, WorkerRestart, WorkerStatus, dead_letter_text, end_with,
 };
 #[cfg(feature = "macros")]
 #[doc = include_str!("protected.md")]
@@ -154,14 +161,16 @@ pub mod policy {
     pub use breakerbox_policy::supervision;
     pub use breakerbox_policy::{
         Acknowledgement, AdaptiveRule, AdaptiveSettings, AnswerCounts, BackoffSettings,
-        BreakerCause, BreakerCommand, BreakerEvent, BreakerSettings, BudgetSettings,
+        BreakerAfter, BreakerCause, BreakerCommand, BreakerEvent, BreakerSettings, BudgetSettings,
         BulkheadSettings, CancelledPolicy, CauseKind, ChaosSettings, Class, ClassifySettings,
-        CommandSource, ConfiguredOverride, CountedNoun, DependencySettings, EndedPermits, Executed,
-        GiveUp, HalfOpenLimit, HalfOpenRule, HalfOpenSettings, HalfOpenView, HealthSettings,
-        HedgeDelay, HedgeSettings, IllegalTransition, Intensity, KeySettings, LostProbe, OpenTime,
-        Outage, OutageCause, OutageCondition, Outcome, Override, OverrideMode, PanicReport,
-        PauseReason, PermitKind, Placement, Priority, ProbeNote, QuarantineSettings, QuotaReset,
-        Rate, RateError, RateLimitSettings, RefusalState, RestartType, RetryJitter, RetrySettings,
+        CommandSource, ConfiguredOverride, CountedNoun, DeadReason, DependencySettings,
+        EndedPermits, Executed, GiveUp, HalfOpenLimit, HalfOpenRule, HalfOpenSettings,
+        HalfOpenView, HealthSettings, HedgeDelay, HedgeSettings, IllegalTransition, Intensity,
+        KeySettings, LostProbe, MessageArrival, MessageCallEnd, MessageCallKind, MessageFate,
+        MessageNotes, MessageRules, MessageStart, MessageTally, OpenTime, Outage, OutageCause,
+        OutageCondition, Outcome, Override, OverrideMode, PanicReport, PauseReason, PermitKind,
+        Placement, Priority, ProbeNote, QuarantineSettings, QuotaReset, Rate, RateError,
+        RateLimitSettings, RefusalState, RestartType, RetryJitter, RetrySettings, ReturnReason,
         RoundedDuration, SettingProblem, State, StopCause, Symptom, Symptoms, ThrottleSettings,
         Time, TimeoutSettings, TripReason, WhenAllDown, WhileRestarting, WindowCounts, WindowKind,
         WorkerSettings,

@@ -34,7 +34,7 @@ use crate::runtime::status::DependencyStatus;
 use crate::verdict::Verdict;
 
 pub(crate) use as_fallback::erased;
-pub use readiness::Readiness;
+pub use readiness::{Readiness, ReadinessLack};
 
 /// A dependency's handle: cheap to clone, usable on any thread, the same after every restart.
 pub struct Client<D: Dependency> {

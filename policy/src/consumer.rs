@@ -316,9 +316,7 @@ impl MessageRules {
                 };
                 self.give_back(arrival.notes, ReturnReason::Refused, wait)
             }
-            MessageCallKind::NoPlace => {
-                self.give_back(arrival.notes, ReturnReason::NoPlace, SOON)
-            }
+            MessageCallKind::NoPlace => self.give_back(arrival.notes, ReturnReason::NoPlace, SOON),
         }
     }
 

@@ -27,28 +27,56 @@ pub struct Readiness {
     pub available: u32,
     /// Time until one could begin, if none could now and the time is known.
     pub retry_after: Option<Duration>,
+    /// The layer that lets none begin, if none could now.
+    pub lack: Option<ReadinessLack>,
+    /// True if a call that begins now is a probe of a breaker that is not closed.
+    pub is_trial: bool,
+}
+
+/// The layer by which no call could begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReadinessLack {
+    /// No worker takes calls: the dependency is parked, draining or stopped.
+    Worker,
+    /// The breaker.
+    Breaker,
+    /// A pause that the dependency asked for, or a quota that is used up.
+    Pause,
+    /// The rate limit, at which calls wait.
+    Rate,
+    /// The bulkhead.
+    Places,
 }
 
 impl Readiness {
-    fn not_before(retry_after: Option<Duration>) -> Self {
+    fn not_before(retry_after: Option<Duration>, lack: ReadinessLack) -> Self {
         Self {
             available: 0,
             retry_after,
+            lack: Some(lack),
+            is_trial: false,
         }
+    }
+
+    /// The readiness of a dependency that is not there: no worker takes calls.
+    #[must_use]
+    pub fn of_none() -> Self {
+        Self::not_before(None, ReadinessLack::Worker)
     }
 
     fn of(shared: &Shared, key: Option<&str>) -> Self {
         // MSG-10: it asks each layer, takes nothing, and is no call.
         let now = shared.clock.now();
         if shared.route() != Route::Workers {
-            return Self::not_before(None);
+            return Self::not_before(None, ReadinessLack::Worker);
         }
         let key_breaker = key.and_then(|key| shared.keys.find(key));
         if let Some(gate) = refusing_gate(shared, key_breaker.as_ref()) {
-            return Self::not_before(gate.retry_after());
+            return Self::not_before(gate.retry_after(), ReadinessLack::Breaker);
         }
         if let Some(pause) = shared.pauses_of(key_breaker.as_deref()).current(now) {
-            return Self::not_before(Some(pause.until.since(now)));
+            return Self::not_before(Some(pause.until.since(now)), ReadinessLack::Pause);
         }
         let rate = shared.rate.read(Arc::clone);
         if rate
@@ -56,19 +84,26 @@ impl Readiness {
             .as_ref()
             .is_some_and(|rate| rate.is_waited_for())
         {
-            return Self::not_before(Some(SOON));
+            return Self::not_before(Some(SOON), ReadinessLack::Rate);
         }
         let bulkhead = &shared.bulkhead;
         let taken = bulkhead.in_flight().saturating_add(bulkhead.queued());
         let (of, word) = deciding_gate(shared, key_breaker.as_ref());
-        let permits = match word.mode() {
-            GateMode::Open | GateMode::HalfOpen => free_probes(of, now),
-            _ => u32::MAX,
+        let is_trial = matches!(word.mode(), GateMode::Open | GateMode::HalfOpen);
+        let permits = match is_trial {
+            true => free_probes(of, now),
+            false => u32::MAX,
         };
         let available = bulkhead.limit(now).saturating_sub(taken).min(permits);
+        let lack = match permits {
+            0 => ReadinessLack::Breaker,
+            _ => ReadinessLack::Places,
+        };
         Self {
             available,
             retry_after: (available == 0).then_some(SOON),
+            lack: (available == 0).then_some(lack),
+            is_trial,
         }
     }
 }
@@ -76,6 +111,10 @@ impl Readiness {
 /// Number of probes that a breaker would admit after its open time.
 fn free_probes(of: &SharedBreaker, now: Time) -> u32 {
     let machine = of.lock();
+    // MSG-1: one message is in hand already, and has asked for the lease.
+    if machine.awaits_lease(now) {
+        return 0;
+    }
     let max = machine.settings().half_open.max_calls.get();
     let in_flight = match (machine.state(), machine.view(now).half_open) {
         (State::HalfOpen, Some(half_open)) => half_open.in_flight,

@@ -12,7 +12,7 @@ pub struct MessageTally {
     pub redelivered: u64,
     /// Deliveries that ended with an answer.
     pub answered: u64,
-    /// Deliveries whose fate is open.
+    /// Deliveries with an open fate.
     pub in_flight: u64,
     dead: [u64; DeadReason::ALL.len()],
     returned: [u64; ReturnReason::ALL.len()],

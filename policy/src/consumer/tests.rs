@@ -251,22 +251,30 @@ mod properties {
             Just(BreakerAfter::NotClosed(Some(SECOND))),
         ];
         let wait = proptest::option::of((0_u64..200_000).prop_map(Duration::from_millis));
-        (kinds(), executed, breaker, wait, any::<bool>(), any::<bool>()).prop_map(
-            |(kind, executed, breaker, wait, has_answer_subject, crashes)| {
-                let end = MessageCallEnd {
-                    kind,
-                    executed,
-                    wait,
-                    breaker,
-                    has_answer_subject,
-                };
-                (end, crashes)
-            },
+        (
+            kinds(),
+            executed,
+            breaker,
+            wait,
+            any::<bool>(),
+            any::<bool>(),
         )
+            .prop_map(
+                |(kind, executed, breaker, wait, has_answer_subject, crashes)| {
+                    let end = MessageCallEnd {
+                        kind,
+                        executed,
+                        wait,
+                        breaker,
+                        has_answer_subject,
+                    };
+                    (end, crashes)
+                },
+            )
     }
 
     proptest! {
-        /// Whatever its calls come to, each delivery is in one column of the books, a message that
+        /// After any end of its calls, each delivery is in one column of the books, a message that
         /// has ended does not come again, and work that is not idempotent is done at most once.
         #[test]
         fn msg_3_the_books_balance_after_every_history(

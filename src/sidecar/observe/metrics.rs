@@ -4,6 +4,8 @@
 //! counters, on the admin side's thread. Labels are names of dependencies and of their fallbacks,
 //! and values of closed lists: never keys, requests or errors.
 
+mod consumers;
+
 mod series;
 
 mod tools;
@@ -153,6 +155,7 @@ impl MetricsReader {
         all.extend(tools.families());
         #[cfg(not(feature = "mcp"))]
         let _ = tools;
+        all.extend(consumers::families(&runtime.consumers()));
         all.extend(of_admin(figures));
         all.extend(of_memory(figures.buffered.unwrap_or_default()));
         all.extend(of_process(runtime, figures));
