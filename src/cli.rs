@@ -13,6 +13,10 @@ pub(crate) mod import;
 pub(crate) mod init;
 pub(crate) mod replay;
 
+// of the queues
+#[cfg(feature = "fleet")]
+pub(crate) mod dead;
+
 // of a running Breakerbox
 pub(crate) mod operator;
 

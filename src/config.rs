@@ -27,6 +27,8 @@ mod value_type;
 
 // sections of the process
 mod admin;
+pub(crate) mod consumer;
+mod fleet;
 mod gateway;
 mod gateway_tls;
 mod otel;
@@ -87,10 +89,12 @@ use ::config::Value;
 pub use admin::AdminConfig;
 pub use caller_auth::{AuthChoice, CallerAuth, JwtRules, KeySource};
 pub use client_import::{ImportError, ImportedConfig, import_clients};
+pub use consumer::ConsumerConfig;
 #[cfg(feature = "gateway")]
 pub(crate) use credential_names::{holds_credentials, is_credential_name};
 pub use dependency::DependencyConfig;
 pub use fallback::{FallbackConfig, FallbackKind, FallbackOn};
+pub use fleet::{DependencyFleet, FleetConfig, FleetTls, ProbeSharing};
 pub use gateway::{AccessLogTarget, GatewayConfig, TrustedHeader};
 pub use gateway_tls::GatewayTls;
 pub use kind::DependencyKind;
@@ -149,8 +153,12 @@ pub struct Settings {
     pub reload: ReloadConfig,
     /// Export of traces and metrics.
     pub otel: OtelConfig,
+    /// The fleet that this replica belongs to; `None` for none.
+    pub fleet: Option<FleetConfig>,
     /// The dependencies by name.
     pub dependencies: BTreeMap<String, DependencyConfig>,
+    /// The consumers of messages by name.
+    pub consumers: BTreeMap<String, ConsumerConfig>,
     files: Vec<PathBuf>,
     effective: Vec<EffectiveValue>,
     warnings: Vec<Warning>,
@@ -179,7 +187,9 @@ impl Default for Settings {
             recorder: RecorderConfig::default(),
             reload: ReloadConfig::default(),
             otel: OtelConfig::default(),
+            fleet: None,
             dependencies: BTreeMap::new(),
+            consumers: BTreeMap::new(),
             files: Vec::new(),
             effective: Vec::new(),
             warnings: Vec::new(),
@@ -242,7 +252,12 @@ fn every_table() -> Value {
     let fallback = Value::new(None, vec![table(Vec::new())]);
     let tools = table(vec![("*", table(Vec::new()))]);
     let any = table(vec![("fallback", fallback), ("tools", tools)]);
-    table(vec![("dependencies", table(vec![("*", any)]))])
+    let consumers = table(vec![("*", table(Vec::new()))]);
+    let dependencies = table(vec![("*", any)]);
+    table(vec![
+        ("consumers", consumers),
+        ("dependencies", dependencies),
+    ])
 }
 
 /// Reads the merged tree. Fails if there is any problem.
@@ -295,15 +310,25 @@ fn read_root(root: &Value, environment: &str, report: &RefCell<LoadReport>) -> S
     let mut section = Section::new("", Some(root), report);
     let gateway = gateway::read(section.section("gateway"));
     let admin = admin::read(section.section("admin"), &gateway);
-    let settings = Settings {
+    let fleet = section.section_if_given("fleet").and_then(fleet::read);
+    let mut settings = Settings {
         gateway,
         admin,
         recorder: recorder::read(section.section("recorder")),
         reload: reload::read(section.section("reload")),
         otel: otel::read(section.section("otel")),
+        fleet,
         dependencies: read_dependencies(&section.section("dependencies"), environment),
         ..Settings::default()
     };
+    if let Some(fleet) = &settings.fleet {
+        fleet::lease_probes(fleet, &mut settings.dependencies);
+    }
+    settings.consumers = consumer::read_all(
+        &section.section("consumers"),
+        &settings.dependencies,
+        settings.fleet.is_some(),
+    );
     let has_auth = settings.gateway.auth.is_some();
     mcp_group::check_auth(
         &settings.dependencies,

@@ -45,9 +45,9 @@
 //! | feature | contents | default |
 //! | --- | --- | --- |
 //! | `macros` | the attribute `#[protected]` | yes |
-//! | `cli` | the command `breakerbox`, its log output, reloads; enables `admin`, `agents`, `gateway`, `recorder` | yes |
+//! | `cli` | the command `breakerbox`, its log output, reloads; enables `admin`, `agents`, `fleet`, `gateway`, `recorder` | yes |
 //! | `admin` | the admin side for a program of one's own: dashboard, metrics, API | by `cli` |
-//! | `gateway` | the gateway for callers in any language; enables `mcp`, `model` | by `cli` |
+    gateway, the, for, callers, in, any, language, enables, mcp, model, by, cli, fleet, replicas, that, act, as, one, over, NATS,
 //! | `agents` | vector search, web search, a knowledge graph; enables `mcp` | by `cli` |
 //! | `model` | language models: what answers, streams and requests say | by `cli` |
 //! | `mcp` | servers that speak the Model Context Protocol | by `cli` |
@@ -76,8 +76,7 @@ pub mod agents;
 #[cfg(feature = "mcp")]
 pub mod mcp;
 
-#[cfg(feature = "model")]
-pub mod model;
+    cfg, feature, model, pub, mod, fleet, consume, nats,
 
 #[cfg(any(feature = "admin", feature = "gateway"))]
 mod rounded;
@@ -94,6 +93,7 @@ pub mod integrations;
 // shared by all of them
 #[cfg(any(
     feature = "admin",
+    feature = "fleet",
     feature = "mcp",
     feature = "recorder",
     feature = "reqwest"
@@ -126,17 +126,13 @@ pub use breakerbox_actors::attribute;
 pub use breakerbox_actors::testing;
 pub use breakerbox_actors::{
     ActiveProbe, ActiveProbeResult, ActiveProbeStatus, ActorFallback, Answer, AnswerMemory,
-    AnswerSource, AnyClient, AppliedReload, AttemptProgress, AttemptRecord, Breaker, BulkheadLimit,
-    ByName, Call, CallContext, CallError, CallHold, CallOptions, Child, ChildRef, ChildStatus,
-    Client, Clock, Closures, CountsView, DeathWatch, Dependency, DependencyBuilder,
-    DependencyOutage, DependencyReload, DependencyStatus, Event, EventKind, EventListener,
+    AnswerSource, AnyClient, AppliedReload, AttemptProgress, AttemptRecord, Breaker, BrokenMessage,
+    BulkheadLimit, ByName, Call, CallContext, CallError, CallHold, CallOptions, Child, ChildRef,
+    ChildStatus, Client, Clock, Closures, ConsumerHandle, ConsumerPause, ConsumerSettings,
+    ConsumerStatus, CountsView, DeadLetterFacts, DeathWatch, Dependency, DependencyBuilder,
+    DependencyOutage, DependencyReload, DependencyStatus, Done, Event, EventKind, EventListener,
     Fallback, FallbackCall, FallbackFuture, FallbackOutcome, FallbackRule, Fault, Fixed, Group,
-    GroupRef, Health, IntoFactory, KeyStatus, LatencyView, LeavingDependency, Limit, MeteredLimit,
-    MeteredShare, NewDependency, NotExecutedReason, OpenAnswer, OutcomeRecorder, Readiness,
-    ReadinessObstacle, RecentAnswers, RefreshGuard, RefusalReason, Refused, RefusedBy,
-    ReloadReport, RestartRefusal, Runtime, RuntimeSettings, ScopeGuard, ServeOn, Served, Session,
-    StaleCache, StandingOrder, StartError, Streamed, Terminated, TimeLimit, TimeLimitExceeded,
-    TotalsView, TreeNode, UnknownName, Verdict, WorkerRestart, WorkerStatus, end_with,
+    GroupRef, Health, IntoFactory, KeyStatus, LatencyView, LeavingDependency, Limit, MeteredLimit, MeteredShare, NewDependency, NotExecutedReason, OpenAnswer, OutcomeRecorder, Readiness, ReadinessObstacle, RecentAnswers, RefreshGuard, RefusalReason, Refused, RefusedBy, ReloadReport, RestartRefusal, Runtime, RuntimeSettings, ScopeGuard, ServeOn, Served, Session, StaleCache, StandingOrder, StartError, Streamed, Terminated, TimeLimit, TimeLimitExceeded, TotalsView, TreeNode, UnknownName, Verdict, WorkerRestart, WorkerStatus, end_with, Job, JobConsumer, LimitedJobs, MessageEnding, MessageResult, MessageSource, MessageTerms, MessageWork, OutgoingMessage, QueueMessage, SourceError, SourceFuture, WorkAnswer, WorkEnd, WorkFuture, dead_letter_text,
 };
 #[cfg(feature = "macros")]
 #[doc = include_str!("protected.md")]
@@ -159,17 +155,9 @@ pub mod policy {
     pub use breakerbox_policy::supervision;
     pub use breakerbox_policy::{
         Acknowledgement, AdaptiveRule, AdaptiveSettings, AnswerCounts, BackoffSettings,
-        BreakerCause, BreakerCommand, BreakerEvent, BreakerSettings, BudgetSettings,
+        BreakerAfter, BreakerCause, BreakerCommand, BreakerEvent, BreakerSettings, BudgetSettings,
         BulkheadSettings, CancelledPolicy, CauseKind, ChaosSettings, Class, ClassifySettings,
-        CommandSource, ConfiguredOverride, CountedNoun, DependencySettings, EndedPermits, Executed,
-        GiveUp, HalfOpenLimit, HalfOpenRule, HalfOpenSettings, HalfOpenView, HealthSettings,
-        HedgeDelay, HedgeSettings, IllegalTransition, Intensity, KeySettings, LostProbe,
-        MeterRefusal, MeterSettings, OpenTime, Outage, OutageCause, OutageCondition, Outcome,
-        Override, OverrideMode, PanicReport, PauseReason, PermitKind, Placement, Priority,
-        ProbeNote, QuarantineSettings, QuotaReset, Rate, RateError, RateLimitSettings,
-        RefusalState, RestartType, RetryJitter, RetrySettings, RoundedDuration, SettingProblem,
-        State, StopCause, Symptom, Symptoms, ThrottleSettings, Time, TimeoutSettings, TripReason,
-        WhenAllDown, WhileRestarting, WindowCounts, WindowKind, WorkerSettings,
+    CommandSource, ConfiguredOverride, CountedNoun, DependencySettings, EndedPermits, Executed, GiveUp, HalfOpenLimit, HalfOpenRule, HalfOpenSettings, HalfOpenView, HealthSettings, HedgeDelay, HedgeSettings, IllegalTransition, Intensity, KeySettings, LostProbe, MeterRefusal, MeterSettings, OpenTime, Outage, OutageCause, OutageCondition, Outcome, Override, OverrideMode, PanicReport, PauseReason, PermitKind, Placement, Priority, ProbeNote, QuarantineSettings, QuotaReset, Rate, RateError, RateLimitSettings, RefusalState, RestartType, RetryJitter, RetrySettings, RoundedDuration, SettingProblem, State, StopCause, Symptom, Symptoms, ThrottleSettings, Time, TimeoutSettings, TripReason, WhenAllDown, WhileRestarting, WindowCounts, WindowKind, WorkerSettings, DeadReason, MessageArrival, MessageCallEnd, MessageCallKind, MessageFate, MessageNotes, MessageRules, MessageStart, MessageTally, ReturnReason,
     };
 }
 

@@ -98,6 +98,11 @@ enum Command {
     Note(operator::NoteArgs),
     /// Shows the alerts of a running Breakerbox, each with its outage, or acknowledges them
     Alerts(operator::Alerts),
+    /// Shows the dead letters of a consumer, puts them back into their queue, or drops them
+    ///
+    /// It reads the configuration as serve does, and speaks to the NATS servers that it names.
+    #[cfg(feature = "fleet")]
+    Dead(cli::dead::DeadArgs),
     /// Prints a script by which a shell completes arguments and names of dependencies
     Completions {
         /// The shell
@@ -156,6 +161,8 @@ fn main() -> ExitCode {
         Command::Events(events) => operator::events(&events, &mut out, &mut err),
         Command::Note(note) => operator::note(&note, &mut out, &mut err),
         Command::Alerts(alerts) => operator::alerts(&alerts, &mut out, &mut err),
+        #[cfg(feature = "fleet")]
+        Command::Dead(arguments) => cli::dead::run(arguments, &mut out, &mut err),
         Command::Completions { shell } => completion::write_script(shell, &mut out),
         Command::Man { command } => {
             man::write(Cli::command(), command.as_deref(), &mut out, &mut err)

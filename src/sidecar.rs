@@ -24,6 +24,9 @@ pub(crate) mod state_file;
 #[cfg(feature = "admin")]
 mod names;
 
+#[cfg(all(feature = "cli", feature = "fleet"))]
+mod consumers;
+
 #[cfg(feature = "cli")]
 pub mod serve;
 

@@ -14,13 +14,15 @@ use std::time::Duration;
 
 use breakerbox_policy::supervision::StopCause;
 use breakerbox_policy::{
-    AnswerCounts, BreakerCause, BreakerEvent, ChaosSettings, CommandSource, HangFigures,
-    PauseReason, RoundedDuration, Symptom, Time,
+    AnswerCounts, BreakerCause, BreakerEvent, ChaosSettings, CommandSource, DeadReason,
+    HangFigures, PauseReason, RoundedDuration, Symptom, Time,
 };
 
 pub(crate) use bus::EventBus;
 pub use listeners::EventListener;
 
+use crate::consumer_pause::ConsumerPause;
+use crate::printable::printable_line;
 use crate::redact::redact;
 
 /// Number of past events kept for late readers.
@@ -209,6 +211,29 @@ pub enum EventKind {
     },
     /// New calls are refused; those in flight may finish.
     Draining,
+    /// A consumer of messages fetches nothing for now.
+    ConsumerPaused {
+        /// The consumer.
+        consumer: Arc<str>,
+        /// The reason.
+        reason: ConsumerPause,
+    },
+    /// A consumer of messages fetches again.
+    ConsumerResumed {
+        /// The consumer.
+        consumer: Arc<str>,
+    },
+    /// A message became a dead letter, or could not be buried as one.
+    DeadLettered {
+        /// The consumer.
+        consumer: Arc<str>,
+        /// The message's id.
+        id: String,
+        /// The reason for the dead letter.
+        reason: DeadReason,
+        /// The reason why the queue refuses the dead letter; the message is tried again later.
+        refused: Option<String>,
+    },
 }
 
 /// The effects of a new configuration on the dependencies, by their names.
@@ -360,6 +385,33 @@ impl EventKind {
     }
 }
 
+impl EventKind {
+    /// Writes an event of a consumer.
+    fn write_consumer(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ConsumerPaused { consumer, reason } => {
+                write!(out, "consumer {consumer} fetches nothing: {reason}")
+            }
+            Self::ConsumerResumed { consumer } => write!(out, "consumer {consumer} fetches again"),
+            Self::DeadLettered {
+                consumer,
+                id,
+                reason,
+                refused,
+            } => {
+                let id = printable_line(id);
+                write!(out, "consumer {consumer} buried message {id} ({reason})")?;
+                match refused {
+                    Some(problem) => write!(out, ", and the queue refuses the letter: {problem}"),
+                    None => Ok(()),
+                }
+            }
+            // The other kinds are no events of a consumer.
+            _ => Ok(()),
+        }
+    }
+}
+
 impl fmt::Display for EventKind {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -434,6 +486,9 @@ impl fmt::Display for EventKind {
             }
             Self::Removed { by } => write!(out, "removed by {by}"),
             Self::Draining => write!(out, "draining: no new calls"),
+            Self::ConsumerPaused { .. }
+            | Self::ConsumerResumed { .. }
+            | Self::DeadLettered { .. } => self.write_consumer(out),
         }
     }
 }

@@ -25,6 +25,8 @@ mod bulkhead_limit;
 
 mod time_limit;
 
+mod consumer_pause;
+
 mod error;
 
 mod event;
@@ -57,6 +59,8 @@ mod call;
 
 mod client;
 
+mod consumer;
+
 mod runtime;
 
 // functions under the attribute
@@ -76,6 +80,13 @@ pub use call::{Served, Streamed};
 pub use call_options::CallOptions;
 pub use client::{AnswerMemory, Client, Readiness, ReadinessObstacle};
 pub use clock::Clock;
+pub use consumer::{
+    BrokenMessage, ConsumerHandle, ConsumerSettings, ConsumerStatus, DeadLetterFacts, Done, Job,
+    JobDecoder, JobEncoder, MessageEnding, MessageResult, MessageSource, MessageTerms, MessageWork,
+    OutgoingMessage, QueueMessage, SourceError, SourceFuture, WorkAnswer, WorkEnd, WorkFuture,
+    dead_letter_text, ttl_of,
+};
+pub use consumer_pause::ConsumerPause;
 pub use dependency::{CallContext, Dependency, TimeLimitExceeded};
 pub use error::{CallError, Fault, Limit, NotExecutedReason, Refused, StartError, UnknownName};
 pub use event::{
@@ -96,6 +107,7 @@ pub use runtime::builder::{
     AsyncFactory, DependencyBuilder, FallibleFactory, IntoFactory, NewDependency, PlainFactory,
 };
 pub use runtime::closures::{AnyClient, Closures};
+pub use runtime::consumers::{JobConsumer, LimitedJobs};
 pub use runtime::health::Health;
 pub use runtime::orders::StandingOrder;
 pub use runtime::outages::DependencyOutage;

@@ -4,6 +4,8 @@ pub(crate) mod builder;
 
 pub(crate) mod closures;
 
+pub(crate) mod consumers;
+
 mod controls;
 
 mod fallback_directory;
@@ -51,6 +53,7 @@ use crate::breaker::judgement::operate;
 use crate::breaker::message::OperateBreaker;
 use crate::client::Client;
 use crate::clock::Clock;
+use crate::consumer::ConsumerHandle;
 use crate::dependency::Dependency;
 use crate::error::StartError;
 use crate::event::{Event, EventListener};
@@ -125,6 +128,8 @@ struct RuntimeState {
     leaving: Mutex<Vec<(String, Arc<dyn AnyDependency>)>>,
     recorder: Option<Arc<dyn OutcomeRecorder>>,
     /// Orders of operators that hold for every start of a dependency, by its name.
+    /// The consumers that were started, by name.
+    consumers: Mutex<BTreeMap<String, ConsumerHandle>>,
     standing_orders: Mutex<BTreeMap<String, StandingOrder>>,
     thread: Mutex<Option<OwnThread>>,
     /// True once a shutdown has begun.
@@ -178,6 +183,7 @@ impl Runtime {
                 former: Mutex::default(),
                 leaving: Mutex::default(),
                 recorder,
+                consumers: Mutex::default(),
                 standing_orders: Mutex::default(),
                 thread: Mutex::new(thread),
                 is_shut_down: AtomicBool::new(false),

@@ -19,6 +19,8 @@
 //! });
 //! ```
 
+mod queue;
+
 use std::fmt;
 use std::future::Future;
 use std::ops::Deref;
@@ -34,6 +36,8 @@ use crate::dependency::{CallContext, Dependency};
 use crate::event::{Event, EventKind};
 use crate::runtime::{Runtime, RuntimeSettings};
 use crate::verdict::Verdict;
+
+pub use queue::ScriptedQueue;
 
 /// Runs a test on one thread with an actix system and with tokio's time paused.
 ///

@@ -39,6 +39,8 @@ mod meter;
 
 mod chaos;
 
+mod consumer;
+
 pub mod fleet;
 mod outage;
 
@@ -53,6 +55,10 @@ pub use budget::Budget;
 pub use bulkhead::{Priority, QueuePosition, Ticket, WaitQueue};
 pub use chaos::{Chaos, FaultInjection, InjectedFault};
 pub use classify::{ClassifySettings, Symptom, Symptoms};
+pub use consumer::{
+    BreakerAfter, DeadReason, MessageArrival, MessageCallEnd, MessageCallKind, MessageFate,
+    MessageNotes, MessageRules, MessageStart, MessageTally, ReturnReason,
+};
 pub use health::{
     AnswerCounts, DOWN_MINIMUM_CALLS, HEALTH_MINIMUM_CALLS, HEALTH_SPAN, HealthSettings,
     ServiceLevel,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use breakerbox::serve::ConfigChoice;
 
 /// The folder and the environment of a configuration.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ConfigArgs {
     /// Directory of the configuration files [default: config, if it exists]
     #[arg(long, value_name = "DIR")]

@@ -9,6 +9,7 @@ use breakerbox_policy::{DependencySettings, GiveUp, WhenAllDown};
 use super::caller_auth::{self, AuthChoice};
 use super::credential_names::holds_credentials;
 use super::fallback::{self, FallbackConfig};
+use super::fleet::{self, DependencyFleet};
 use super::kind::DependencyKind;
 use super::links::links;
 use super::mcp::{self, CallerSessions, McpConfig};
@@ -70,6 +71,8 @@ pub struct DependencyConfig {
     pub settings: DependencySettings,
     /// Fallbacks, in this order (FBK-1).
     pub fallbacks: Vec<FallbackConfig>,
+    /// Its part in the fleet.
+    pub fleet: DependencyFleet,
 }
 
 /// Reads the table of one dependency.
@@ -124,6 +127,7 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
     let probe = probe::read(&mut section, kind, &settings.breaker);
     let tools = mcp_tools::read(&mut section, kind, settings.timeout.total);
     let fallbacks = read_fallbacks(&mut section, kind, &mut settings);
+    let fleet = fleet::read_dependency(section.section("fleet"));
     let config = DependencyConfig {
         kind,
         url,
@@ -143,6 +147,7 @@ pub(super) fn read(mut section: Section<'_>, environment: &str) -> DependencyCon
         probe,
         settings,
         fallbacks,
+        fleet,
     };
     dead_settings::check(&section, &config);
     section.finish();

@@ -492,5 +492,5 @@ impl<'a> Section<'a> {
 
 /// Returns true for the sections in which any value may be a secret.
 fn holds_secrets(path: &str) -> bool {
-    ["admin", "otel"].contains(&path)
+    ["admin", "fleet", "otel"].contains(&path)
 }

@@ -13,9 +13,11 @@ mod problem;
 
 mod active_probe;
 mod alerts;
+mod consumers;
 mod dashboard;
 mod dependencies;
 mod events;
+
 mod groups;
 #[cfg(feature = "agents")]
 mod health;
@@ -377,6 +379,7 @@ impl Admin {
             .route("/api/events/stream", get(stream::follow))
             .route("/api/memory", get(memory::show))
             .route("/api/groups", get(groups::list))
+            .route("/api/consumers", get(consumers::list))
             .route("/api/tree", get(tree::show))
             .route("/api/alerts", get(alerts::list))
             .route("/api/outages", get(outages::list));

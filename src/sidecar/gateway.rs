@@ -69,6 +69,9 @@ mod prober;
 
 mod message;
 
+#[cfg(all(feature = "cli", feature = "fleet"))]
+pub(crate) mod message_calls;
+
 mod http;
 
 mod mcp;

@@ -47,6 +47,9 @@ pub(crate) fn event_kind(kind: &EventKind) -> &'static str {
         EventKind::OrderRestored { .. } => "order_restored",
         EventKind::Removed { .. } => "removed",
         EventKind::Draining => "draining",
+        EventKind::ConsumerPaused { .. } => "consumer_paused",
+        EventKind::ConsumerResumed { .. } => "consumer_resumed",
+        EventKind::DeadLettered { .. } => "dead_lettered",
         _ => "other",
     }
 }

@@ -23,6 +23,8 @@ use crate::config::{ConfigError, Loader, Settings};
 use crate::policy::supervision::StopCause;
 use crate::reload::Watcher;
 use crate::sidecar::admin::{self, Admin, OrderFile, Phase};
+#[cfg(feature = "fleet")]
+use crate::sidecar::consumers::{Consumers, ConsumersError};
 use crate::sidecar::gateway::Gateway;
 use crate::sidecar::state_file;
 
@@ -76,6 +78,9 @@ enum SidecarError {
     Start(#[from] crate::StartError),
     #[error(transparent)]
     Add(#[from] crate::sidecar::gateway::AddError),
+    #[cfg(feature = "fleet")]
+    #[error(transparent)]
+    Consumers(#[from] ConsumersError),
 }
 
 impl SidecarError {
@@ -101,6 +106,8 @@ struct Sidecar {
     plan: ServicePlan,
     runtime: Runtime,
     gateway: Gateway,
+    #[cfg(feature = "fleet")]
+    consumers: Consumers,
     admin: Admin,
     /// Closes the admin side when dropped.
     admin_server: admin::Server,
@@ -152,7 +159,7 @@ pub async fn run(
             ServeEnd::Failed
         }
     };
-    if !sidecar.gateway.shutdown().await {
+    if !sidecar.end_calls().await {
         tracing::warn!("requests in flight were cut off after gateway.shutdown");
     }
     // The counters are final, and can still be read.
@@ -182,6 +189,15 @@ async fn start(source: ConfigSource) -> Result<(Sidecar, ProcessSignals), Sideca
         }
     };
     let (gateway, admin, admin_server, export) = served;
+    #[cfg(feature = "fleet")]
+    let consumers = match Consumers::start(&settings, &runtime, &gateway).await {
+        Ok(consumers) => consumers,
+        Err(error) => {
+            gateway.shutdown().await;
+            runtime.shutdown().await;
+            return Err(error.into());
+        }
+    };
     let mut signals = signals;
     signals.watch(&settings);
     let sidecar = Sidecar {
@@ -190,6 +206,8 @@ async fn start(source: ConfigSource) -> Result<(Sidecar, ProcessSignals), Sideca
         plan,
         runtime,
         gateway,
+        #[cfg(feature = "fleet")]
+        consumers,
         admin,
         admin_server,
         export,
@@ -308,6 +326,24 @@ impl Sidecar {
                 () = tokio::time::sleep(AGAIN), if self.is_incomplete => "another try".to_owned(),
             };
         }
+    }
+
+    /// Ends the calls of callers and of messages, within `gateway.shutdown`. Returns false if some
+    /// requests of callers had to be cut off.
+    async fn end_calls(&self) -> bool {
+        #[cfg(feature = "fleet")]
+        {
+            // SUP-7: no more messages are fetched; those in flight may end.
+            let limit = self.settings.gateway.shutdown;
+            let drained = tokio::time::timeout(limit, self.consumers.drain());
+            let (drained, in_time) = tokio::join!(drained, self.gateway.shutdown());
+            if drained.is_err() {
+                tracing::warn!("messages in flight are left to be delivered again");
+            }
+            in_time
+        }
+        #[cfg(not(feature = "fleet"))]
+        self.gateway.shutdown().await
     }
 
     /// Serves on for `gateway.shutdown_delay`, so that load balancers see that it is not ready and

@@ -9,6 +9,7 @@ mod admin;
 mod agents;
 mod call_path;
 mod config;
+mod consumers;
 #[cfg(feature = "cli")]
 mod demo;
 #[cfg(feature = "cli")]

@@ -30,6 +30,8 @@ pub struct Readiness {
     pub retry_after: Option<Duration>,
     /// The layer that keeps calls back, if none could begin now.
     pub kept_back_by: Option<ReadinessObstacle>,
+    /// True if a call that begins now is a probe of a breaker that is not closed.
+    pub is_trial: bool,
 }
 
 /// The layer that keeps calls of a dependency back.
@@ -66,7 +68,14 @@ impl Readiness {
             available: 0,
             retry_after,
             kept_back_by: Some(obstacle),
+            is_trial: false,
         }
+    }
+
+    /// The readiness of a dependency that is not there: no worker takes calls.
+    #[must_use]
+    pub fn of_none() -> Self {
+        Self::not_before(ReadinessObstacle::NoWorker, None)
     }
 
     fn of(shared: &Shared, key: Option<&str>) -> Self {
@@ -94,19 +103,21 @@ impl Readiness {
         let bulkhead = &shared.bulkhead;
         let taken = bulkhead.in_flight().saturating_add(bulkhead.queued());
         let (of, word) = deciding_gate(shared, key_breaker.as_ref());
-        let permits = match word.mode() {
-            GateMode::Open | GateMode::HalfOpen => free_probes(of, now),
-            _ => u32::MAX,
+        let is_trial = matches!(word.mode(), GateMode::Open | GateMode::HalfOpen);
+        let permits = match is_trial {
+            true => free_probes(of, now),
+            false => u32::MAX,
         };
         let available = bulkhead.limit(now).saturating_sub(taken).min(permits);
-        match (available, permits) {
-            (0, 0) => Self::not_before(ReadinessObstacle::Breaker, Some(SOON)),
-            (0, _) => Self::not_before(ReadinessObstacle::Bulkhead, Some(SOON)),
-            _ => Self {
-                available,
-                retry_after: None,
-                kept_back_by: None,
-            },
+        let obstacle = match permits {
+            0 => ReadinessObstacle::Breaker,
+            _ => ReadinessObstacle::Bulkhead,
+        };
+        Self {
+            available,
+            retry_after: (available == 0).then_some(SOON),
+            kept_back_by: (available == 0).then_some(obstacle),
+            is_trial,
         }
     }
 }
@@ -114,6 +125,10 @@ impl Readiness {
 /// Number of probes that a breaker would admit after its open time.
 fn free_probes(of: &SharedBreaker, now: Time) -> u32 {
     let machine = of.lock();
+    // MSG-1: one message is in hand already, and has asked for the lease.
+    if machine.awaits_lease(now) {
+        return 0;
+    }
     let max = machine.settings().half_open.max_calls.get();
     let in_flight = match (machine.state(), machine.view(now).half_open) {
         (State::HalfOpen, Some(half_open)) => half_open.in_flight,

@@ -73,6 +73,14 @@ impl Breaker {
         self.lease_timeout().is_none() || self.alone_at.is_some_and(|at| at <= now)
     }
 
+    /// Returns true while the fleet's lease was asked for and neither came nor ran out of time: no
+    /// probe is admitted until then.
+    #[must_use]
+    pub fn awaits_lease(&self, now: Time) -> bool {
+        let is_asked = self.alone_at.is_some_and(|at| at > now);
+        self.state == State::Open && self.lease_timeout().is_some() && is_asked
+    }
+
     /// Returns the time at which an open breaker changes by time alone.
     pub(super) fn open_deadline(&self) -> Time {
         match self.lease_timeout() {

@@ -307,9 +307,31 @@ fn details(inner: &AdminState, kind: &EventKind) -> Map<String, Value> {
             "until": until.map(|until| inner.stamps.of(until)),
         }),
         EventKind::Removed { by } => json!({ "by": by }),
-        _ => Value::Null,
+        kind => consumer(kind),
     };
     object(details)
+}
+
+/// Returns the details of an event of a consumer.
+fn consumer(kind: &EventKind) -> Value {
+    match kind {
+        EventKind::ConsumerPaused { consumer, reason } => {
+            json!({ "consumer": &**consumer, "reason": reason.as_str() })
+        }
+        EventKind::ConsumerResumed { consumer } => json!({ "consumer": &**consumer }),
+        EventKind::DeadLettered {
+            consumer,
+            id,
+            reason,
+            refused,
+        } => json!({
+            "consumer": &**consumer,
+            "id": id,
+            "reason": reason.as_str(),
+            "refused": refused.as_deref().map(redact),
+        }),
+        _ => Value::Null,
+    }
 }
 
 fn breaker(inner: &AdminState, event: &BreakerEvent) -> Map<String, Value> {

@@ -7,6 +7,8 @@
 #[cfg(feature = "gateway")]
 mod models;
 
+mod consumers;
+
 mod series;
 
 mod tools;
@@ -159,6 +161,7 @@ impl MetricsReader {
         let _ = tools;
         #[cfg(feature = "gateway")]
         all.extend(models::families(models));
+        all.extend(consumers::families(&runtime.consumers()));
         all.extend(of_admin(figures));
         all.extend(of_memory(figures.buffered.unwrap_or_default()));
         all.extend(of_process(runtime, figures));

@@ -42,6 +42,8 @@ impl Sidecar {
             return self.runtime.refuse_reload(by, &problem.to_string());
         }
         self.warn_of_fixed(&settings);
+        #[cfg(feature = "fleet")]
+        self.consumers.compare(&settings);
         self.gateway.configure(&settings.gateway);
         self.runtime.reload(settings.clone(), by).await;
         let wanted = self.plan.wanted(&settings);

@@ -97,8 +97,11 @@ fn flt_7_a_probe_waits_for_the_lease_and_only_with_a_call_at_hand() {
         generation: 1,
     };
     assert_eq!(bench.events(), [due], "it asks once");
+    assert!(bench.breaker.awaits_lease(at(5_249)));
+    assert!(!bench.breaker.awaits_lease(at(5_250)), "then alone");
     bench.command(5_100, BreakerCommand::Grant);
     assert_eq!(bench.breaker.state(), HalfOpen);
+    assert!(!bench.breaker.awaits_lease(at(5_100)));
     assert!(bench.admit(5_100).is_probe());
 }
 

@@ -32,6 +32,14 @@ use crate::{CallContext, Dependency, OpenAnswer, Verdict};
 /// Maximum size of a response that is buffered instead of streamed, in bytes.
 const MAX_REPLY: usize = 8_000_000;
 
+/// The number of the attempt that an unsuccessful response answers.
+#[derive(Debug, Clone, Copy)]
+#[cfg_attr(
+    not(feature = "fleet"),
+    expect(dead_code, reason = "only consumers read it")
+)]
+pub(crate) struct AttemptNumber(pub(crate) u32);
+
 /// The type of an HTTP dependency; its clients are `Client<HttpDependency>`.
 pub struct HttpDependency {
     route: Arc<ArcSwap<WorkerRoute>>,
@@ -135,6 +143,7 @@ impl Dependency for HttpDependency {
             });
         }
         let body = ErrorBody::whole(body, trailers);
+        head.extensions.insert(AttemptNumber(call.attempt()));
         Err(HttpError {
             failure: failure_of(&head),
             retry_after: body.hint(&head),

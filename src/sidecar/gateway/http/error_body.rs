@@ -79,6 +79,16 @@ impl ErrorBody {
         }
     }
 
+    /// Returns the pieces as one.
+    #[cfg(all(feature = "cli", feature = "fleet"))]
+    pub(crate) fn into_bytes(mut self) -> Bytes {
+        match self.pieces.len() {
+            0 => Bytes::new(),
+            1 => self.pieces.pop_front().unwrap_or_default(),
+            _ => Vec::from_iter(self.pieces.iter().flatten().copied()).into(),
+        }
+    }
+
     /// Reads the beginning of a body. `left`: the time that the attempt has left.
     pub(crate) async fn read_ahead(
         head: &Parts,

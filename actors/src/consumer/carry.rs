@@ -1,0 +1,369 @@
+//! One message on its way from its delivery to its fate.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use breakerbox_policy::{
+    DeadReason, Executed, MessageArrival, MessageCallEnd, MessageFate, MessageNotes, MessageStart,
+    ReturnReason,
+};
+
+use super::message::{OutgoingMessage, QueueMessage};
+use super::source::{SourceError, SourceFuture};
+use super::state::ConsumerState;
+use super::work::{DeadLetterFacts, MessageTerms, WorkAnswer, WorkEnd};
+use crate::sync::LockExt as _;
+
+/// Wait before the queue is asked again for what it could not do.
+const AGAIN: Duration = Duration::from_millis(250);
+
+/// Number of fetched messages that wait for the begin of their calls.
+#[derive(Default)]
+pub(super) struct Stage(Cell<u32>);
+
+impl Stage {
+    pub(super) fn waiting(&self) -> u32 {
+        self.0.get()
+    }
+}
+
+/// A message that waits for its call; dropped at the latest when it ends.
+struct Waiting(Rc<Stage>);
+
+impl Waiting {
+    fn begin(stage: &Rc<Stage>) -> Self {
+        stage.0.set(stage.0.get() + 1);
+        Self(Rc::clone(stage))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.0.set(self.0.0.get().saturating_sub(1));
+    }
+}
+
+/// A delivery in the books. Dropped with an open fate, it is booked as interrupted.
+struct OpenFate {
+    state: Arc<ConsumerState>,
+    /// Its place in the queue; `None` while another delivery of the message is in flight here.
+    place: Option<String>,
+    is_open: bool,
+}
+
+impl OpenFate {
+    fn begin(state: &Arc<ConsumerState>, message: &QueueMessage) -> Self {
+        state.book(|books| books.fetch(message.deliveries <= 1));
+        let is_new = state.held.acquire().insert(message.place.clone());
+        Self {
+            state: Arc::clone(state),
+            place: is_new.then(|| message.place.clone()),
+            is_open: true,
+        }
+    }
+
+    fn close(&mut self, change: impl FnOnce(&mut breakerbox_policy::MessageTally)) {
+        if std::mem::take(&mut self.is_open) {
+            self.state.book(change);
+        }
+    }
+}
+
+impl Drop for OpenFate {
+    fn drop(&mut self) {
+        if let Some(place) = &self.place {
+            self.state.held.acquire().remove(place);
+        }
+        // MSG-3: the books add up after a crash too.
+        self.close(|books| books.give_back(ReturnReason::Interrupted));
+    }
+}
+
+/// Carries one delivery of a message.
+pub(super) struct MessageCarrier {
+    state: Arc<ConsumerState>,
+    message: QueueMessage,
+    fate: OpenFate,
+    waiting: Option<Waiting>,
+}
+
+impl MessageCarrier {
+    pub(super) fn new(
+        state: &Arc<ConsumerState>,
+        stage: &Rc<Stage>,
+        message: QueueMessage,
+    ) -> Self {
+        Self {
+            state: Arc::clone(state),
+            fate: OpenFate::begin(state, &message),
+            waiting: Some(Waiting::begin(stage)),
+            message,
+        }
+    }
+
+    /// Carries the message to its fate, and tells the server meanwhile that it is worked on.
+    pub(super) async fn carry(self) {
+        if self.fate.place.is_none() {
+            // An earlier delivery is on its way here, and ends for both.
+            return;
+        }
+        let (state, message) = (Arc::clone(&self.state), self.message.clone());
+        let telling = async move {
+            // MSG-8: progress each third of the time after which it would be delivered again.
+            let third = (state.settings.ack_wait / 3).max(Duration::from_millis(1));
+            loop {
+                tokio::time::sleep(third).await;
+                if let Err(error) = state.source.progress(&message).await {
+                    tracing::debug!(%error, "no progress could be told");
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.work() => {}
+            () = telling => {}
+        }
+    }
+
+    async fn work(mut self) {
+        let work = Arc::clone(&self.state.work);
+        let terms = match work.terms(&self.message) {
+            Ok(terms) => terms,
+            Err(broken) => {
+                // MSG-11: it breaks the rules, so it is no outcome.
+                let arrival = self.arrival(&MessageTerms::default(), MessageNotes::default());
+                let detail = broken.to_string();
+                let dead = (DeadReason::Malformed, Executed::No);
+                return self.bury(&arrival, dead, detail, None).await;
+            }
+        };
+        let notes = match self.message.deliveries {
+            0 | 1 => MessageNotes::default(),
+            _ => match self
+                .insist(|own| own.state.source.notes(&own.message))
+                .await
+            {
+                Ok(notes) => notes,
+                Err(_) => return,
+            },
+        };
+        let arrival = self.arrival(&terms, notes);
+        let rules = &self.state.settings.rules;
+        let must_mark = match rules.begin(&arrival) {
+            MessageStart::Work { mark } => mark,
+            MessageStart::Dead(reason) => {
+                let may_repeat = terms.is_idempotent || rules.repeats_maybe;
+                let executed = match reason {
+                    DeadReason::Maybe => Executed::Maybe,
+                    // An earlier delivery may have come that far; only marks would tell.
+                    _ if may_repeat && arrival.deliveries > 1 => Executed::Maybe,
+                    _ => Executed::No,
+                };
+                let detail = start_detail(reason).to_owned();
+                return self.bury(&arrival, (reason, executed), detail, None).await;
+            }
+        };
+        if must_mark {
+            let marked = MessageNotes {
+                is_marked: true,
+                ..notes
+            };
+            // MSG-7: the mark is there before the work.
+            let marking = self.insist(|own| own.state.source.keep_notes(&own.message, marked));
+            if marking.await.is_err() {
+                return;
+            }
+        }
+        let end = {
+            let calling = work.call(&self.message, &terms, arrival.time_left());
+            let waiting = &mut self.waiting;
+            Began { calling, waiting }.await
+        };
+        self.decide(&terms, &arrival, end).await;
+    }
+
+    /// Decides about the fate after the call, and brings it about.
+    async fn decide(self, terms: &MessageTerms, arrival: &MessageArrival, end: WorkEnd) {
+        let state = Arc::clone(&self.state);
+        let ended = MessageCallEnd {
+            kind: end.ending.kind,
+            executed: end.ending.executed,
+            wait: end.ending.wait,
+            breaker: end.ending.breaker,
+            has_answer_subject: terms.answer_subject.is_some(),
+        };
+        let rules = &state.settings.rules;
+        let fate = rules.end(arrival, &ended, &state.work.retry(), &mut fastrand::f64);
+        match fate {
+            MessageFate::Answer => self.answer(terms, arrival, end.answer).await,
+            MessageFate::Dead(reason) => {
+                let detail = "its last call ended without an answer".to_owned();
+                let dead = (reason, end.ending.executed);
+                self.bury(arrival, dead, detail, end.problem).await;
+            }
+            MessageFate::Return {
+                delay,
+                reason,
+                notes,
+            } => self.give_back(notes, reason, delay).await,
+        }
+    }
+
+    async fn answer(mut self, terms: &MessageTerms, arrival: &MessageArrival, answer: WorkAnswer) {
+        if let Some(subject) = &terms.answer_subject {
+            let answer = OutgoingMessage {
+                id: format!("answer:{}", self.message.id),
+                subject: subject.clone(),
+                headers: answer.headers,
+                payload: answer.payload,
+            };
+            // MSG-2: first the answer, then the acknowledgement, both confirmed.
+            let published = self.insist(|own| own.state.source.publish(&answer)).await;
+            if let Err(problem) = published {
+                let dead = (DeadReason::Answer, Executed::Yes);
+                return self.bury(arrival, dead, problem, None).await;
+            }
+        }
+        if self.acknowledge().await {
+            self.fate.close(breakerbox_policy::MessageTally::answer);
+        }
+    }
+
+    /// Buries the message as a dead letter, then acknowledges it.
+    async fn bury(
+        mut self,
+        arrival: &MessageArrival,
+        (reason, executed): (DeadReason, Executed),
+        detail: String,
+        last: Option<String>,
+    ) {
+        let state = Arc::clone(&self.state);
+        let is_failure = reason == DeadReason::Failures;
+        let facts = DeadLetterFacts {
+            consumer: state.name.to_string(),
+            reason,
+            executed,
+            detail,
+            deliveries: arrival.deliveries,
+            failures: arrival.notes.failures + u32::from(is_failure),
+            crashes: arrival.crashes(),
+        };
+        let problem = state.work.problem(&facts, last.as_deref());
+        let mut headers = self.message.headers.clone();
+        headers.push((
+            "breakerbox-subject".to_owned(),
+            self.message.subject.clone(),
+        ));
+        headers.push(("breakerbox-problem".to_owned(), problem));
+        let letter = OutgoingMessage {
+            id: format!("dead:{}", self.message.id),
+            subject: state.settings.dead_letters.clone(),
+            headers,
+            payload: Arc::clone(&self.message.payload),
+        };
+        // MSG-6: the dead letter is confirmed, then the message is acknowledged.
+        let buried = self.insist(|own| own.state.source.publish(&letter)).await;
+        if let Err(problem) = buried {
+            state.tell_dead(&self.message.id, reason, Some(problem));
+            let mut notes = arrival.notes;
+            notes.returns = notes.returns.saturating_add(1);
+            notes.is_marked = executed != Executed::No;
+            let delay = state.settings.rules.max_delay;
+            return self.give_back(notes, ReturnReason::Failed, delay).await;
+        }
+        if self.acknowledge().await {
+            self.fate.close(|books| books.bury(reason));
+            state.tell_dead(&self.message.id, reason, None);
+        }
+    }
+
+    async fn give_back(mut self, notes: MessageNotes, reason: ReturnReason, delay: Duration) {
+        // What is given back is told apart from a crash by its notes, so they come first.
+        let kept = self.insist(|own| own.state.source.keep_notes(&own.message, notes));
+        if kept.await.is_err() {
+            return;
+        }
+        // MSG-4: never without a delay.
+        let returned = self.insist(|own| own.state.source.give_back(&own.message, delay));
+        if returned.await.is_ok() {
+            self.fate.close(|books| books.give_back(reason));
+        }
+    }
+
+    /// Acknowledges the message, and drops its notes. Returns false if the queue refuses it.
+    async fn acknowledge(&self) -> bool {
+        let done = self.insist(|own| own.state.source.acknowledge(&own.message));
+        if done.await.is_err() {
+            return false;
+        }
+        // Without notes there is nothing to drop, and most messages have none.
+        if let Err(error) = self.state.source.drop_notes(&self.message).await {
+            tracing::debug!(%error, "the notes of a message that has ended are left behind");
+        }
+        true
+    }
+
+    /// Asks the queue until it has done it, or refuses it.
+    async fn insist<'a, T>(
+        &'a self,
+        mut ask: impl FnMut(&'a Self) -> SourceFuture<'a, T>,
+    ) -> Result<T, String> {
+        loop {
+            match ask(self).await {
+                Ok(done) => return Ok(done),
+                Err(SourceError::Refused(problem)) => return Err(problem),
+                Err(error @ SourceError::Unavailable(_)) => {
+                    self.state.note(Some(error.to_string()));
+                    tokio::time::sleep(AGAIN).await;
+                }
+            }
+        }
+    }
+
+    fn arrival(&self, terms: &MessageTerms, notes: MessageNotes) -> MessageArrival {
+        MessageArrival {
+            deliveries: self.message.deliveries,
+            notes,
+            is_idempotent: terms.is_idempotent,
+            age: self.message.age,
+            ttl: terms.ttl,
+        }
+    }
+}
+
+/// Returns the reason for a dead letter before its call, for people.
+fn start_detail(reason: DeadReason) -> &'static str {
+    match reason {
+        DeadReason::Maybe => {
+            "an earlier consumer began its work and did not tell how it ended; the work is not \
+             idempotent"
+        }
+        DeadReason::Expired => "its time was over before its work could begin",
+        DeadReason::Crashes => {
+            "too many of its deliveries ended without any word of their consumer"
+        }
+        _ => "it cannot be worked on",
+    }
+}
+
+/// A call that counts as begun after its first poll: from then on the bulkhead counts it.
+struct Began<'a, F> {
+    calling: F,
+    waiting: &'a mut Option<Waiting>,
+}
+
+impl<F: Future + Unpin> Future for Began<'_, F> {
+    type Output = F::Output;
+
+    fn poll(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<F::Output> {
+        let own = &mut *self;
+        let polled = std::pin::Pin::new(&mut own.calling).poll(context);
+        own.waiting.take();
+        polled
+    }
+}

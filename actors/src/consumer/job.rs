@@ -1,0 +1,210 @@
+//! Messages as jobs of an actix actor: the actor makes the call, the consumer does the rest.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Message, Recipient};
+use breakerbox_policy::{
+    BackoffSettings, BreakerAfter, Class, DependencySettings, Executed, MessageCallKind,
+};
+
+use super::ending::MessageEnding;
+use super::message::QueueMessage;
+use super::work::{BrokenMessage, MessageTerms, MessageWork, WorkAnswer, WorkEnd, WorkFuture};
+use crate::call_options::CallOptions;
+use crate::client::{Client, Readiness};
+use crate::dependency::Dependency;
+
+/// A decoded message on its way to an actor.
+#[derive(Debug)]
+pub struct Job<M> {
+    /// The decoded payload.
+    pub message: M,
+    /// The message as it came.
+    pub raw: QueueMessage,
+    /// Time that it still has, if that is limited.
+    left: Option<Duration>,
+    is_idempotent: bool,
+}
+
+impl<M: Message> Message for Job<M>
+where
+    M::Result: Send,
+{
+    type Result = M::Result;
+}
+
+/// The end of a job: the result of its call, by which the consumer answers the message, buries it,
+/// or gives it back.
+#[derive(Debug)]
+#[must_use = "the consumer waits for it"]
+pub struct Done<R> {
+    value: Option<R>,
+    ending: MessageEnding,
+    problem: String,
+}
+
+impl<M> Job<M> {
+    /// Makes the call of the job. `request`: made of the decoded message.
+    ///
+    /// # Panics  As [`Client::ask`].
+    /// # Cancel safety   Dropped, the consumer takes the work as one that may have been done.
+    pub async fn call<D: Dependency>(
+        self,
+        client: &Client<D>,
+        request: impl FnOnce(M) -> D::Request,
+    ) -> Done<D::Response>
+    where
+        D::Error: fmt::Display,
+    {
+        let options = CallOptions {
+            timeout: self.left,
+            idempotent: Some(self.is_idempotent),
+            ..CallOptions::default()
+        };
+        let request = request(self.message);
+        let (result, ending) = client.ask_for_message(request, options).await;
+        let (value, problem) = match result {
+            Ok(answer) => (Some(answer.value), String::new()),
+            Err(error) => (None, error.to_string()),
+        };
+        Done {
+            value,
+            ending,
+            problem,
+        }
+    }
+}
+
+/// Makes the message of a job from a payload.
+pub type JobDecoder<M> = Arc<dyn Fn(&[u8]) -> Result<M, String> + Send + Sync>;
+
+/// Makes the payload of an answer from a result.
+pub type JobEncoder<R> = Arc<dyn Fn(&R) -> Vec<u8> + Send + Sync>;
+
+/// The work of a consumer of jobs.
+pub(crate) struct JobWork<M, R>
+where
+    M: Message<Result = Done<R>> + Send + 'static,
+    R: Send + 'static,
+{
+    dependency: String,
+    readiness: Box<dyn Fn() -> Readiness + Send + Sync>,
+    settings: Box<dyn Fn() -> Arc<DependencySettings> + Send + Sync>,
+    decode: JobDecoder<M>,
+    pub(crate) answers: Option<(String, JobEncoder<R>)>,
+    pub(crate) is_idempotent: bool,
+    pub(crate) to: Option<Recipient<Job<M>>>,
+}
+
+impl<M: Message<Result = Done<R>> + Send + 'static, R: Send + 'static> JobWork<M, R> {
+    /// Work without an actor so far, behind this dependency.
+    pub(crate) fn behind<D: Dependency>(client: &Client<D>, decode: JobDecoder<M>) -> Self {
+        let (ready, settings) = (client.clone(), client.clone());
+        Self {
+            dependency: client.name().to_owned(),
+            readiness: Box::new(move || ready.readiness(None)),
+            settings: Box::new(move || settings.settings()),
+            decode,
+            answers: None,
+            is_idempotent: false,
+            to: None,
+        }
+    }
+}
+
+impl<M, R> MessageWork for JobWork<M, R>
+where
+    M: Message<Result = Done<R>> + Send + 'static,
+    R: Send + 'static,
+{
+    fn dependency(&self) -> String {
+        self.dependency.clone()
+    }
+
+    fn readiness(&self) -> Readiness {
+        (self.readiness)()
+    }
+
+    fn retry(&self) -> BackoffSettings {
+        (self.settings)().retry.backoff
+    }
+
+    fn terms(&self, message: &QueueMessage) -> Result<MessageTerms, BrokenMessage> {
+        (self.decode)(&message.payload).map_err(BrokenMessage)?;
+        Ok(MessageTerms {
+            is_idempotent: self.is_idempotent || message.header("idempotency-key").is_some(),
+            ttl: ttl_of(message)?,
+            answer_subject: self.answers.as_ref().map(|(subject, _)| subject.clone()),
+        })
+    }
+
+    fn call<'a>(
+        &'a self,
+        message: &'a QueueMessage,
+        terms: &'a MessageTerms,
+        left: Option<Duration>,
+    ) -> WorkFuture<'a> {
+        Box::pin(async move {
+            let decoded = (self.decode)(&message.payload);
+            let (Ok(decoded), Some(actor)) = (decoded, &self.to) else {
+                return lost(Executed::No);
+            };
+            let job = Job {
+                message: decoded,
+                raw: message.clone(),
+                left,
+                is_idempotent: terms.is_idempotent,
+            };
+            match actor.send(job).await {
+                Ok(done) => {
+                    let encoded = self.answers.as_ref().zip(done.value.as_ref());
+                    let payload = encoded.map(|((_, encode), value)| encode(value));
+                    WorkEnd {
+                        ending: done.ending,
+                        answer: WorkAnswer {
+                            headers: Vec::new(),
+                            payload: payload.unwrap_or_default().into(),
+                        },
+                        problem: (!done.problem.is_empty()).then_some(done.problem),
+                    }
+                }
+                // The actor crashed over it, or is gone.
+                Err(_) => lost(Executed::Maybe),
+            }
+        })
+    }
+
+    fn problem(&self, facts: &super::DeadLetterFacts, last: Option<&str>) -> String {
+        let mut facts = facts.clone();
+        if let Some(last) = last {
+            last.clone_into(&mut facts.detail);
+        }
+        super::dead_letter_text(&facts)
+    }
+}
+
+/// Reads the span within which a message has to be executed.
+///
+/// # Errors  It is not a number of milliseconds.
+pub fn ttl_of(message: &QueueMessage) -> Result<Option<Duration>, BrokenMessage> {
+    let given = message.header("breakerbox-ttl-ms");
+    let span = given.map(|text| text.trim().parse().map(Duration::from_millis));
+    span.transpose()
+        .map_err(|_| BrokenMessage("breakerbox-ttl-ms is not a number of milliseconds".to_owned()))
+}
+
+/// The end of a job of which the actor has said nothing.
+fn lost(executed: Executed) -> WorkEnd {
+    WorkEnd {
+        ending: MessageEnding {
+            kind: MessageCallKind::Ended(Class::Failure),
+            executed,
+            wait: None,
+            breaker: BreakerAfter::Closed,
+        },
+        answer: WorkAnswer::default(),
+        problem: Some("the actor ended before it had told the end of the job".to_owned()),
+    }
+}

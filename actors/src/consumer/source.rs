@@ -1,0 +1,63 @@
+//! The queue of a consumer, as the consumer sees it.
+
+use std::time::Duration;
+
+use breakerbox_policy::MessageNotes;
+use futures_util::future::BoxFuture;
+
+use super::message::{OutgoingMessage, QueueMessage};
+
+/// The future of an operation at a source.
+pub type SourceFuture<'a, T> = BoxFuture<'a, Result<T, SourceError>>;
+
+/// The reason why a source did not do what it was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// It cannot do it at present, or has not confirmed it: the consumer asks again.
+    #[error("the queue is not available: {0}")]
+    Unavailable(String),
+    /// It will never do it: a message is too long, or no stream takes its subject.
+    #[error("the queue refuses it: {0}")]
+    Refused(String),
+}
+
+/// A queue from which a consumer takes messages, one subscription shared by all its replicas.
+///
+/// The server delivers a message again when nothing was heard of it for a while
+/// ([`ConsumerSettings::ack_wait`](super::ConsumerSettings::ack_wait)), and counts its deliveries.
+/// It sets no limit to their number. Notes and publications outlive this process.
+pub trait MessageSource: Send + Sync + 'static {
+    /// Returns up to `most` messages as soon as there is one, and none after `wait`.
+    ///
+    /// # Cancel safety   Never dropped while it waits, unless the consumer ends.
+    fn fetch(&self, most: u32, wait: Duration) -> SourceFuture<'_, Vec<QueueMessage>>;
+
+    /// Acknowledges a message. Returns once the server has confirmed it.
+    fn acknowledge<'a>(&'a self, message: &'a QueueMessage) -> SourceFuture<'a, ()>;
+
+    /// Gives a message back, to be delivered again after the delay.
+    fn give_back<'a>(&'a self, message: &'a QueueMessage, delay: Duration) -> SourceFuture<'a, ()>;
+
+    /// Tells the server that a message is being worked on.
+    fn progress<'a>(&'a self, message: &'a QueueMessage) -> SourceFuture<'a, ()>;
+
+    /// Returns the notes of a message, or the default where there are none.
+    fn notes<'a>(&'a self, message: &'a QueueMessage) -> SourceFuture<'a, MessageNotes>;
+
+    /// Keeps notes of a message. Returns once the server has confirmed it.
+    fn keep_notes<'a>(
+        &'a self,
+        message: &'a QueueMessage,
+        notes: MessageNotes,
+    ) -> SourceFuture<'a, ()>;
+
+    /// Drops the notes of a message that has ended.
+    fn drop_notes<'a>(&'a self, message: &'a QueueMessage) -> SourceFuture<'a, ()>;
+
+    /// Publishes a message. Returns once the server has confirmed it.
+    fn publish<'a>(&'a self, message: &'a OutgoingMessage) -> SourceFuture<'a, ()>;
+
+    /// Returns the number of messages that wait in the queue.
+    fn pending(&self) -> SourceFuture<'_, u64>;
+}

@@ -1,0 +1,270 @@
+//! The part of a consumer that outlives its crashes: settings, books, and what it shows.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use breakerbox_policy::{DeadReason, MessageRules, MessageTally};
+use tokio::sync::watch;
+
+use super::source::MessageSource;
+use super::work::MessageWork;
+use crate::client::{Readiness, ReadinessObstacle};
+use crate::consumer_pause::ConsumerPause;
+use crate::event::{EventBus, EventKind};
+use crate::sync::LockExt as _;
+
+/// Settings of a consumer.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct ConsumerSettings {
+    /// Rules for its messages.
+    pub rules: MessageRules,
+    /// Maximum number of its messages in flight; `None` for the limit of the dependency.
+    pub max_in_flight: Option<NonZeroU32>,
+    /// Time after which the server delivers a message again of which it has heard nothing.
+    pub ack_wait: Duration,
+    /// Subject of the dead letters.
+    pub dead_letters: String,
+}
+
+impl ConsumerSettings {
+    /// Returns the defaults, with a subject for the dead letters.
+    #[must_use]
+    pub fn new(dead_letters: impl Into<String>) -> Self {
+        Self {
+            rules: MessageRules::default(),
+            max_in_flight: None,
+            ack_wait: Duration::from_secs(30),
+            dead_letters: dead_letters.into(),
+        }
+    }
+}
+
+/// The present figures of a consumer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConsumerStatus {
+    /// Its name.
+    pub name: String,
+    /// The dependency that it calls.
+    pub dependency: String,
+    /// Its books since the start of the process.
+    pub tally: MessageTally,
+    /// Messages that wait in its queue, as last read.
+    pub pending: u64,
+    /// The reason why it fetches nothing at present, if it does not.
+    pub paused: Option<ConsumerPause>,
+    /// The last failure of the queue, while it stands.
+    pub problem: Option<String>,
+}
+
+/// Shared state of a consumer and its incarnations.
+pub(crate) struct ConsumerState {
+    pub(crate) name: Arc<str>,
+    pub(super) settings: ConsumerSettings,
+    pub(super) source: Arc<dyn MessageSource>,
+    pub(super) work: Arc<dyn MessageWork>,
+    pub(super) draining: watch::Sender<bool>,
+    /// Places of the messages that this consumer works on.
+    pub(super) held: Mutex<BTreeSet<String>>,
+    events: EventBus,
+    tally: Mutex<MessageTally>,
+    shown: Mutex<ShownState>,
+    pending: AtomicU64,
+}
+
+#[derive(Default)]
+struct ShownState {
+    paused: Option<ConsumerPause>,
+    /// True once the present pause was told.
+    is_told: bool,
+    problem: Option<String>,
+}
+
+impl ConsumerState {
+    pub(crate) fn new(
+        name: &str,
+        settings: ConsumerSettings,
+        (source, work): (Arc<dyn MessageSource>, Arc<dyn MessageWork>),
+        events: EventBus,
+    ) -> Self {
+        Self {
+            name: Arc::from(name),
+            settings,
+            source,
+            work,
+            draining: watch::channel(false).0,
+            held: Mutex::default(),
+            events,
+            tally: Mutex::default(),
+            shown: Mutex::default(),
+            pending: AtomicU64::new(0),
+        }
+    }
+
+    /// Changes the books.
+    pub(super) fn book(&self, change: impl FnOnce(&mut MessageTally)) {
+        let mut tally = self.tally.acquire();
+        change(&mut tally);
+        debug_assert!(tally.adds_up(), "MSG-3");
+    }
+
+    /// Returns the number of messages to fetch now, or the reason for none and the time until
+    /// another look. `in_flight`: its messages with an open fate; `waiting`: those among them with
+    /// calls that have not begun.
+    pub(super) fn room(
+        &self,
+        in_flight: u32,
+        waiting: u32,
+    ) -> Result<u32, (ConsumerPause, Duration)> {
+        if *self.draining.borrow() {
+            return Err((ConsumerPause::Draining, LOOK));
+        }
+        let ready = self.work.readiness();
+        if let Some(pause) = pause_of(&ready) {
+            return Err((pause, ready.retry_after.unwrap_or(LOOK).min(LOOK)));
+        }
+        // MSG-1: what can begin now, less what was fetched and has not begun.
+        let most = self
+            .settings
+            .max_in_flight
+            .map_or(u32::MAX, NonZeroU32::get);
+        let own = most.saturating_sub(in_flight);
+        let free = ready.available.saturating_sub(waiting).min(own).min(BATCH);
+        // MSG-1: one message is enough to try the dependency with.
+        let free = match ready.is_trial {
+            true if waiting > 0 => return Err((ConsumerPause::Breaker, LOOK)),
+            true => free.min(1),
+            false => free,
+        };
+        match free {
+            0 => Err((ConsumerPause::Bulkhead, LOOK)),
+            free => Ok(free),
+        }
+    }
+
+    /// Shows that it fetches, or why it does not. `is_trial`: a breaker that is tried is not closed.
+    pub(super) fn show(&self, paused: Option<ConsumerPause>, is_trial: bool) {
+        let mut shown = self.shown.acquire();
+        shown.paused = paused;
+        let is_long = matches!(paused, Some(ConsumerPause::Breaker | ConsumerPause::Pause));
+        let event = match (is_long, shown.is_told) {
+            (true, false) => paused.map(|reason| EventKind::ConsumerPaused {
+                consumer: Arc::clone(&self.name),
+                reason,
+            }),
+            (false, true) if paused.is_none() && !is_trial => Some(EventKind::ConsumerResumed {
+                consumer: Arc::clone(&self.name),
+            }),
+            _ => return,
+        };
+        shown.is_told = is_long;
+        drop(shown);
+        if let Some(event) = event {
+            self.emit(event);
+        }
+    }
+
+    /// Notes a failure of the queue, or that it works again.
+    pub(super) fn note(&self, problem: Option<String>) {
+        let mut shown = self.shown.acquire();
+        if shown.problem == problem {
+            return;
+        }
+        match &problem {
+            Some(problem) => tracing::warn!(consumer = &*self.name, "{problem}"),
+            None => tracing::info!(consumer = &*self.name, "the queue is available again"),
+        }
+        shown.problem = problem;
+    }
+
+    /// Tells of a dead letter, or of one that could not be buried.
+    pub(super) fn tell_dead(&self, id: &str, reason: DeadReason, refused: Option<String>) {
+        self.emit(EventKind::DeadLettered {
+            consumer: Arc::clone(&self.name),
+            id: id.to_owned(),
+            reason,
+            refused,
+        });
+    }
+
+    fn emit(&self, event: EventKind) {
+        self.events.emit(&Arc::from(self.work.dependency()), event);
+    }
+
+    pub(super) fn set_pending(&self, pending: u64) {
+        self.pending.store(pending, Ordering::Relaxed);
+    }
+
+    pub(crate) fn status(&self) -> ConsumerStatus {
+        let shown = self.shown.acquire();
+        ConsumerStatus {
+            name: self.name.to_string(),
+            dependency: self.work.dependency(),
+            tally: *self.tally.acquire(),
+            pending: self.pending.load(Ordering::Relaxed),
+            paused: shown.paused,
+            problem: shown.problem.clone(),
+        }
+    }
+}
+
+/// Time until another look at the readiness, at most.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Maximum number of messages that are asked for at once.
+const BATCH: u32 = 256;
+
+fn pause_of(ready: &Readiness) -> Option<ConsumerPause> {
+    if ready.available > 0 {
+        return None;
+    }
+    Some(match ready.kept_back_by {
+        Some(ReadinessObstacle::Pause) => ConsumerPause::Pause,
+        Some(ReadinessObstacle::Breaker | ReadinessObstacle::NoWorker) => ConsumerPause::Breaker,
+        Some(ReadinessObstacle::RateLimit | ReadinessObstacle::Bulkhead) | None => {
+            ConsumerPause::Bulkhead
+        }
+    })
+}
+
+/// A handle of a running consumer. Dropping it changes nothing.
+#[derive(Clone)]
+pub struct ConsumerHandle(Arc<ConsumerState>);
+
+impl ConsumerHandle {
+    pub(crate) fn of(state: Arc<ConsumerState>) -> Self {
+        Self(state)
+    }
+
+    /// Fetches no more messages from now on; those in flight go on to their ends.
+    pub fn drain(&self) {
+        self.0.draining.send_replace(true);
+    }
+
+    /// Waits until no message is in flight any more. It never ends while messages are fetched.
+    pub async fn drained(&self) {
+        let mut tick = tokio::time::interval(LOOK);
+        while self.0.tally.acquire().in_flight > 0 {
+            tick.tick().await;
+        }
+    }
+
+    /// Returns its present figures.
+    #[must_use]
+    pub fn status(&self) -> ConsumerStatus {
+        self.0.status()
+    }
+}
+
+impl fmt::Debug for ConsumerHandle {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_tuple("ConsumerHandle")
+            .field(&self.0.name)
+            .finish()
+    }
+}

@@ -1,0 +1,44 @@
+//! The reason why a consumer of messages fetches nothing.
+
+use std::fmt;
+
+/// The reason why a consumer fetches nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConsumerPause {
+    /// The breaker is open or parked, or its probes are under way.
+    Breaker,
+    /// The dependency asked for less traffic, or a quota is used up.
+    Pause,
+    /// All places are taken, or calls wait at the rate limit.
+    Bulkhead,
+    /// The consumer is being stopped.
+    Draining,
+}
+
+impl ConsumerPause {
+    /// All reasons.
+    pub const ALL: [Self; 4] = [Self::Breaker, Self::Pause, Self::Bulkhead, Self::Draining];
+
+    /// Returns the reason as a word of metrics and events.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Breaker => "breaker",
+            Self::Pause => "pause",
+            Self::Bulkhead => "bulkhead",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+impl fmt::Display for ConsumerPause {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Breaker => "the breaker lets no call begin",
+            Self::Pause => "the dependency asked for a pause",
+            Self::Bulkhead => "no place is free",
+            Self::Draining => "it is being stopped",
+        })
+    }
+}

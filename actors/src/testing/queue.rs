@@ -1,0 +1,295 @@
+//! A queue for tests of consumers, on tokio's clock.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use breakerbox_policy::MessageNotes;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::consumer::{MessageSource, OutgoingMessage, QueueMessage, SourceError, SourceFuture};
+use crate::sync::LockExt;
+
+/// A queue that lives in the process of a test, and does what a server does: it counts deliveries,
+/// delivers again what was given back or of which it heard nothing, and drops second publications.
+///
+/// ```
+/// use breakerbox_actors::testing::ScriptedQueue;
+/// use breakerbox_actors::QueueMessage;
+///
+/// let queue = ScriptedQueue::new();
+/// queue.push(QueueMessage::new("order-17", *b"rust actors"));
+/// assert_eq!(queue.waiting(), 1);
+/// ```
+#[derive(Clone)]
+pub struct ScriptedQueue(Arc<QueueInner>);
+
+struct QueueInner {
+    state: Mutex<QueueState>,
+    changed: Notify,
+    ack_wait: Duration,
+}
+
+#[derive(Default)]
+struct QueueState {
+    waiting: VecDeque<StoredMessage>,
+    /// Delivered messages by their places, and when they come again.
+    delivered: BTreeMap<String, (StoredMessage, Instant)>,
+    notes: BTreeMap<String, MessageNotes>,
+    published: Vec<OutgoingMessage>,
+    ids: BTreeSet<String>,
+    acknowledged: Vec<String>,
+    delays: Vec<Duration>,
+    progress: u64,
+    is_down: bool,
+    refused: Option<(String, String)>,
+}
+
+struct StoredMessage {
+    message: QueueMessage,
+    since: Instant,
+}
+
+impl Default for ScriptedQueue {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl ScriptedQueue {
+    /// An empty queue, which delivers a message again after 30 s without a word of it.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_ack_wait(Duration::from_secs(30))
+    }
+
+    /// An empty queue, which delivers a message again after this time without a word of it.
+    #[must_use]
+    pub fn with_ack_wait(ack_wait: Duration) -> Self {
+        Self(Arc::new(QueueInner {
+            state: Mutex::default(),
+            changed: Notify::new(),
+            ack_wait,
+        }))
+    }
+
+    /// Adds a message. Its next delivery has the number that it says.
+    pub fn push(&self, mut message: QueueMessage) {
+        message.deliveries = message.deliveries.saturating_sub(1);
+        let since = Instant::now();
+        let stored = StoredMessage { message, since };
+        self.0.state.acquire().waiting.push_back(stored);
+        self.0.changed.notify_waiters();
+    }
+
+    /// Makes the queue unavailable, or available again.
+    pub fn set_down(&self, is_down: bool) {
+        self.0.state.acquire().is_down = is_down;
+        self.0.changed.notify_waiters();
+    }
+
+    /// Refuses publications to this subject from now on.
+    pub fn refuse(&self, subject: &str, why: &str) {
+        self.0.state.acquire().refused = Some((subject.to_owned(), why.to_owned()));
+    }
+
+    /// Returns the number of messages that wait or were delivered, and have not ended.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        let state = self.0.state.acquire();
+        state.waiting.len() + state.delivered.len()
+    }
+
+    /// Returns the publications to a subject, without second ones of one id.
+    #[must_use]
+    pub fn published(&self, subject: &str) -> Vec<OutgoingMessage> {
+        let state = self.0.state.acquire();
+        let all = state.published.iter();
+        all.filter(|message| message.subject == subject)
+            .cloned()
+            .collect()
+    }
+
+    /// Returns the ids of the acknowledged messages in their order.
+    #[must_use]
+    pub fn acknowledged(&self) -> Vec<String> {
+        self.0.state.acquire().acknowledged.clone()
+    }
+
+    /// Returns the delays with which messages were given back, in their order.
+    #[must_use]
+    pub fn delays(&self) -> Vec<Duration> {
+        self.0.state.acquire().delays.clone()
+    }
+
+    /// Returns the notes that are kept at present, by the places of their messages.
+    #[must_use]
+    pub fn kept_notes(&self) -> BTreeMap<String, MessageNotes> {
+        self.0.state.acquire().notes.clone()
+    }
+
+    /// Returns how often progress was told.
+    #[must_use]
+    pub fn progress_told(&self) -> u64 {
+        self.0.state.acquire().progress
+    }
+
+    /// Runs an operation, unless the queue is down.
+    fn when_up<T>(
+        &self,
+        operation: impl FnOnce(&mut QueueState) -> Result<T, SourceError>,
+    ) -> Result<T, SourceError> {
+        let mut state = self.0.state.acquire();
+        if state.is_down {
+            return Err(SourceError::Unavailable("it is down".to_owned()));
+        }
+        let done = operation(&mut state);
+        drop(state);
+        self.0.changed.notify_waiters();
+        done
+    }
+
+    fn now<'a, T: Send + 'a>(
+        &'a self,
+        operation: impl FnOnce(&mut QueueState) -> Result<T, SourceError> + Send + 'a,
+    ) -> SourceFuture<'a, T> {
+        Box::pin(async move { self.when_up(operation) })
+    }
+
+    /// Delivers what is there. Returns the moment at which more may be there otherwise.
+    fn deliver(&self, most: u32) -> Result<(Vec<QueueMessage>, Option<Instant>), SourceError> {
+        let now = Instant::now();
+        let ack_wait = self.0.ack_wait;
+        let mut state = self.0.state.acquire();
+        if state.is_down {
+            return Err(SourceError::Unavailable("it is down".to_owned()));
+        }
+        let due = state.delivered.iter().filter(|(_, (_, at))| *at <= now);
+        let due: Vec<String> = due.map(|(place, _)| place.clone()).collect();
+        for place in due {
+            if let Some((stored, _)) = state.delivered.remove(&place) {
+                state.waiting.push_back(stored);
+            }
+        }
+        let mut messages = Vec::new();
+        while u32::try_from(messages.len()).is_ok_and(|count| count < most) {
+            let Some(mut stored) = state.waiting.pop_front() else {
+                break;
+            };
+            stored.message.deliveries += 1;
+            stored.message.age = now.saturating_duration_since(stored.since);
+            let message = stored.message.clone();
+            let until = now + ack_wait;
+            state
+                .delivered
+                .insert(message.place.clone(), (stored, until));
+            messages.push(message);
+        }
+        let next = state.delivered.values().map(|(_, at)| *at).min();
+        Ok((messages, next))
+    }
+}
+
+impl MessageSource for ScriptedQueue {
+    fn fetch(&self, most: u32, wait: Duration) -> SourceFuture<'_, Vec<QueueMessage>> {
+        Box::pin(async move {
+            let end = Instant::now() + wait;
+            loop {
+                let changed = self.0.changed.notified();
+                let (messages, next) = self.deliver(most)?;
+                if !messages.is_empty() || Instant::now() >= end {
+                    return Ok(messages);
+                }
+                let until = next.map_or(end, |next| next.min(end));
+                tokio::select! {
+                    () = changed => {}
+                    () = tokio::time::sleep_until(until) => {}
+                }
+            }
+        })
+    }
+
+    fn acknowledge<'a>(&'a self, message: &'a QueueMessage) -> SourceFuture<'a, ()> {
+        self.now(|state| {
+            state.delivered.remove(&message.place);
+            state
+                .waiting
+                .retain(|one| one.message.place != message.place);
+            state.acknowledged.push(message.id.clone());
+            Ok(())
+        })
+    }
+
+    fn give_back<'a>(&'a self, message: &'a QueueMessage, delay: Duration) -> SourceFuture<'a, ()> {
+        self.now(move |state| {
+            state.delays.push(delay);
+            if let Some((_, until)) = state.delivered.get_mut(&message.place) {
+                *until = Instant::now() + delay;
+            }
+            Ok(())
+        })
+    }
+
+    fn progress<'a>(&'a self, message: &'a QueueMessage) -> SourceFuture<'a, ()> {
+        let ack_wait = self.0.ack_wait;
+        self.now(move |state| {
+            state.progress += 1;
+            if let Some((_, until)) = state.delivered.get_mut(&message.place) {
+                *until = Instant::now() + ack_wait;
+            }
+            Ok(())
+        })
+    }
+
+    fn notes<'a>(&'a self, message: &'a QueueMessage) -> SourceFuture<'a, MessageNotes> {
+        self.now(|state| Ok(state.notes.get(&message.place).copied().unwrap_or_default()))
+    }
+
+    fn keep_notes<'a>(
+        &'a self,
+        message: &'a QueueMessage,
+        notes: MessageNotes,
+    ) -> SourceFuture<'a, ()> {
+        self.now(move |state| {
+            state.notes.insert(message.place.clone(), notes);
+            Ok(())
+        })
+    }
+
+    fn drop_notes<'a>(&'a self, message: &'a QueueMessage) -> SourceFuture<'a, ()> {
+        self.now(|state| {
+            state.notes.remove(&message.place);
+            Ok(())
+        })
+    }
+
+    fn publish<'a>(&'a self, message: &'a OutgoingMessage) -> SourceFuture<'a, ()> {
+        self.now(|state| {
+            if let Some((subject, why)) = &state.refused
+                && *subject == message.subject
+            {
+                return Err(SourceError::Refused(why.clone()));
+            }
+            if state.ids.insert(message.id.clone()) {
+                state.published.push(message.clone());
+            }
+            Ok(())
+        })
+    }
+
+    fn pending(&self) -> SourceFuture<'_, u64> {
+        self.now(|state| Ok(state.waiting.len() as u64))
+    }
+}
+
+impl fmt::Debug for ScriptedQueue {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.0.state.acquire();
+        out.debug_struct("ScriptedQueue")
+            .field("waiting", &state.waiting.len())
+            .field("delivered", &state.delivered.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,34 @@
+//! Queues of NATS JetStream for consumers, and payloads as JSON.
+//!
+//! The consumer itself, which decides about each message, is in `breakerbox-actors`. Nothing here
+//! makes a call.
+
+mod dead_letters;
+
+mod nats_queue;
+
+mod notes;
+
+mod provision;
+
+mod server_clock;
+
+pub use dead_letters::{DeadLetter, DeadLetterError, DeadLetters};
+pub use nats_queue::{NatsQueue, QueueError, QueueSettings};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Decodes a payload from JSON, for
+/// [`JobConsumer::decode`](crate::JobConsumer::decode).
+///
+/// # Errors  The text of the mistake.
+pub fn json<T: DeserializeOwned>(payload: &[u8]) -> Result<T, String> {
+    serde_json::from_slice(payload).map_err(|error| error.to_string())
+}
+
+/// Encodes an answer as JSON, for [`LimitedJobs::answers`](crate::LimitedJobs::answers). A value
+/// that JSON cannot express becomes `null`.
+pub fn to_json<T: Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_else(|_| b"null".to_vec())
+}

@@ -1,0 +1,253 @@
+//! The connection to the NATS servers of a fleet: how it is made, and whether it stands.
+//!
+//! The client keeps what is published without a connection, and sends it all after the next one.
+//! So nothing is published here without a connection, and each question has a time limit of its
+//! own. Credentials are read once, and appear in no error.
+
+use std::future::Future;
+use std::hash::{BuildHasher as _, RandomState};
+use std::path::Path;
+use std::time::Duration;
+
+use async_nats::connection::State;
+use async_nats::jetstream::{self, Context};
+use async_nats::{Client, ConnectOptions, Event, ServerAddr};
+use breakerbox_actors::redact;
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use crate::config::FleetConfig;
+
+/// Longest wait between two attempts to connect.
+const MAX_BACKOFF: Duration = Duration::from_secs(1);
+/// Time after which an attempt to connect to one address is given up.
+const CONNECT: Duration = Duration::from_secs(2);
+/// Interval of the pings by which a silent server is noticed; two of them may stay unanswered.
+const PING: Duration = Duration::from_secs(2);
+/// Longest wait for the answer to a publication, above the time limits of all callers.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// The reason why NATS did not do what it was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum NatsError {
+    /// There is no connection; nothing was sent.
+    #[error("there is no connection to NATS")]
+    NotConnected,
+    /// No answer came in time; it may have been executed.
+    #[error("NATS did not answer within {} ms", .0.as_millis())]
+    TimedOut(Duration),
+    /// The credentials or the addresses cannot be used.
+    #[error("the connection to NATS cannot be set up: {0}")]
+    Setup(String),
+    /// The server, or the client, refused it.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl NatsError {
+    /// Returns an error of the client, without secrets.
+    pub(crate) fn of(error: impl std::fmt::Display) -> Self {
+        Self::Refused(redact(&error.to_string()).into_owned())
+    }
+
+    fn setup(error: impl std::fmt::Display) -> Self {
+        Self::Setup(redact(&error.to_string()).into_owned())
+    }
+}
+
+/// The state of the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Standing {
+    /// True while it stands.
+    pub(crate) is_connected: bool,
+    /// Number of connections so far: what was known of an earlier one is old.
+    pub(crate) connections: u64,
+}
+
+/// One connection, shared by all that speak to the servers. It is cheap to clone, and is made anew
+/// after each loss, with backoff and jitter.
+#[derive(Debug, Clone)]
+pub(crate) struct NatsConnection {
+    client: Client,
+    standing: watch::Receiver<Standing>,
+}
+
+impl NatsConnection {
+    /// Begins to connect, and returns at once: the servers may come later.
+    ///
+    /// # Errors  [`NatsError::Setup`]: a file cannot be used. Read it again later.
+    pub(crate) async fn open(config: &FleetConfig, name: &str) -> Result<Self, NatsError> {
+        // One text with commas is no list for the client: each address is parsed by itself.
+        let servers = config.servers.iter().map(|one| one.parse::<ServerAddr>());
+        let servers: Vec<_> = servers
+            .collect::<Result<_, _>>()
+            .map_err(NatsError::setup)?;
+        let (tell, standing) = watch::channel(Standing::default());
+        let options = ConnectOptions::new()
+            .name(name)
+            .retry_on_initial_connect()
+            .connection_timeout(CONNECT)
+            .ping_interval(PING)
+            .request_timeout(Some(ANSWER))
+            .max_reconnects(None)
+            .reconnect_delay_callback(backoff)
+            .event_callback(move |event| {
+                note(&tell, &event);
+                async {}
+            });
+        let options = authenticate(options, config).await?;
+        let options = encrypt(options, config);
+        let client = options.connect(servers).await.map_err(NatsError::setup)?;
+        Ok(Self { client, standing })
+    }
+
+    /// Returns true while the connection stands.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.client.connection_state() == State::Connected
+    }
+
+    /// Returns the state of the connection, whose changes can be awaited.
+    pub(crate) fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.clone()
+    }
+
+    /// Returns the client, for subscriptions.
+    ///
+    /// # Errors  [`NatsError::NotConnected`].
+    pub(crate) fn client(&self) -> Result<&Client, NatsError> {
+        // FLT-15: nothing is published without a connection, so nothing stale is sent later.
+        match self.is_connected() {
+            true => Ok(&self.client),
+            false => Err(NatsError::NotConnected),
+        }
+    }
+
+    /// Returns JetStream; each question to it needs [`NatsConnection::within`].
+    ///
+    /// # Errors  [`NatsError::NotConnected`].
+    pub(crate) fn jetstream(&self) -> Result<Context, NatsError> {
+        Ok(jetstream::new(self.client()?.clone()))
+    }
+
+    /// Publishes a message that is stored nowhere.
+    ///
+    /// # Errors  [`NatsError`]; nothing is sent later.
+    pub(crate) async fn publish(
+        &self,
+        subject: String,
+        payload: Bytes,
+        limit: Duration,
+    ) -> Result<(), NatsError> {
+        let client = self.client()?;
+        self.within(limit, client.publish(subject, payload)).await
+    }
+
+    /// Awaits an answer of the servers, for `limit` at most.
+    ///
+    /// # Errors  [`NatsError`]. After [`NatsError::TimedOut`] it may have been executed.
+    /// # Cancel safety   A question that was sent may have been executed.
+    pub(crate) async fn within<T, E: std::fmt::Display>(
+        &self,
+        limit: Duration,
+        question: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, NatsError> {
+        self.client()?;
+        match tokio::time::timeout(limit, question).await {
+            Ok(answer) => answer.map_err(NatsError::of),
+            Err(_) => Err(NatsError::TimedOut(limit)),
+        }
+    }
+}
+
+async fn authenticate(
+    options: ConnectOptions,
+    config: &FleetConfig,
+) -> Result<ConnectOptions, NatsError> {
+    // SEC-1: what the files and the token hold appears in no text.
+    if let Some(path) = &config.credentials {
+        let text = read(path).await?;
+        return options.credentials(&text).map_err(|_| {
+            let path = path.display();
+            NatsError::Setup(format!("{path} has no credentials of a NATS user"))
+        });
+    }
+    Ok(match &config.token {
+        Some(token) => options.token(token.expose().to_owned()),
+        None => options,
+    })
+}
+
+async fn read(path: &Path) -> Result<String, NatsError> {
+    let read = tokio::task::spawn_blocking({
+        let path = path.to_owned();
+        move || std::fs::read_to_string(path)
+    });
+    let text = read.await.map_err(NatsError::setup)?;
+    text.map_err(|error| NatsError::Setup(format!("{}: {}", path.display(), error.kind())))
+}
+
+fn encrypt(options: ConnectOptions, config: &FleetConfig) -> ConnectOptions {
+    let Some(tls) = &config.tls else {
+        return options;
+    };
+    let mut options = options.require_tls(true);
+    if let Some(ca) = &tls.ca {
+        options = options.add_root_certificates(ca.clone());
+    }
+    if let Some((cert, key)) = tls.cert.clone().zip(tls.key.clone()) {
+        options = options.add_client_certificate(cert, key);
+    }
+    options
+}
+
+/// Returns the wait before an attempt to connect: 10 ms, then twice as long each time, at most
+/// [`MAX_BACKOFF`], of it a random half, so that replicas do not come back in one moment.
+fn backoff(attempt: usize) -> Duration {
+    if attempt <= 1 {
+        return Duration::ZERO;
+    }
+    let doubled = u32::try_from(attempt - 2).unwrap_or(u32::MAX).min(10);
+    let longest = (Duration::from_millis(10) * 2_u32.pow(doubled)).min(MAX_BACKOFF);
+    longest.mul_f64(0.5 + random_half())
+}
+
+/// Returns a number from 0 to 0.5.
+fn random_half() -> f64 {
+    // Each state has keys of its own.
+    let random = RandomState::new().hash_one(0_u8) >> 32;
+    f64::from(u32::try_from(random).unwrap_or(u32::MAX)) / f64::from(u32::MAX) / 2.0
+}
+
+fn note(tell: &watch::Sender<Standing>, event: &Event) {
+    match event {
+        Event::Connected => tell.send_modify(|now| {
+            now.is_connected = true;
+            now.connections += 1;
+        }),
+        Event::Disconnected | Event::Closed => tell.send_modify(|now| now.is_connected = false),
+        Event::ServerError(error) => {
+            tracing::warn!("NATS: {}", redact(&error.to_string()));
+        }
+        other => tracing::debug!("NATS: {}", redact(&other.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flt_15_waits_between_attempts_grow_to_a_second() {
+        assert_eq!(backoff(0), Duration::ZERO);
+        assert_eq!(backoff(1), Duration::ZERO);
+        for (attempt, longest) in [(2, 10), (3, 20), (6, 160), (9, 1000), (1000, 1000)] {
+            let wait = backoff(attempt);
+            let longest = Duration::from_millis(longest);
+            assert!(
+                wait >= longest / 2 && wait <= longest,
+                "{attempt}: {wait:?}"
+            );
+        }
+    }
+}

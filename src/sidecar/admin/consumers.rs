@@ -1,0 +1,56 @@
+//! Consumers of messages as API clients see them.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::State;
+use breakerbox_policy::{DeadReason, ReturnReason};
+use serde::Serialize;
+
+use super::Admin;
+use crate::ConsumerStatus;
+
+/// A consumer, as API clients see it.
+#[derive(Debug, Serialize)]
+pub(super) struct ConsumerView {
+    name: String,
+    dependency: String,
+    fetched: u64,
+    redelivered: u64,
+    answered: u64,
+    in_flight: u64,
+    pending: u64,
+    /// Deliveries that were given back, by the reason.
+    returned: BTreeMap<&'static str, u64>,
+    /// Dead letters, by the reason.
+    dead_letters: BTreeMap<&'static str, u64>,
+    /// The reason why nothing is fetched at present.
+    paused: Option<&'static str>,
+    /// The last failure of the queue, while it stands.
+    problem: Option<String>,
+}
+
+/// Handles `GET /api/consumers`.
+pub(super) async fn list(State(admin): State<Admin>) -> Json<Vec<ConsumerView>> {
+    let consumers = admin.runtime().consumers();
+    Json(consumers.into_iter().map(view).collect())
+}
+
+fn view(one: ConsumerStatus) -> ConsumerView {
+    let tally = one.tally;
+    let returned = ReturnReason::ALL.map(|reason| (reason.as_str(), tally.returned(reason)));
+    let dead = DeadReason::ALL.map(|reason| (reason.as_str(), tally.dead(reason)));
+    ConsumerView {
+        name: one.name,
+        dependency: one.dependency,
+        fetched: tally.fetched,
+        redelivered: tally.redelivered,
+        answered: tally.answered,
+        in_flight: tally.in_flight,
+        pending: one.pending,
+        returned: returned.into(),
+        dead_letters: dead.into(),
+        paused: one.paused.map(|reason| reason.as_str()),
+        problem: one.problem,
+    }
+}
