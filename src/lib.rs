@@ -47,7 +47,8 @@
 //! | `macros` | the attribute `#[protected]` | yes |
 //! | `cli` | the command `breakerbox`, its log output, reloads; enables `admin`, `agents`, `fleet`, `gateway`, `recorder` | yes |
 //! | `admin` | the admin side for a program of one's own: dashboard, metrics, API | by `cli` |
-    gateway, the, for, callers, in, any, language, enables, mcp, model, by, cli, fleet, replicas, that, act, as, one, over, NATS,
+//! | `fleet` | replicas that act as one, over NATS | by `cli` |
+//! | `gateway` | the gateway for callers in any language; enables `mcp`, `model` | by `cli` |
 //! | `agents` | vector search, web search, a knowledge graph; enables `mcp` | by `cli` |
 //! | `model` | language models: what answers, streams and requests say | by `cli` |
 //! | `mcp` | servers that speak the Model Context Protocol | by `cli` |
@@ -76,7 +77,14 @@ pub mod agents;
 #[cfg(feature = "mcp")]
 pub mod mcp;
 
-    cfg, feature, model, pub, mod, fleet, consume, nats,
+#[cfg(feature = "model")]
+pub mod model;
+
+#[cfg(feature = "fleet")]
+pub mod consume;
+
+#[cfg(feature = "fleet")]
+mod nats;
 
 #[cfg(any(feature = "admin", feature = "gateway"))]
 mod rounded;
@@ -132,7 +140,15 @@ pub use breakerbox_actors::{
     ConsumerStatus, CountsView, DeadLetterFacts, DeathWatch, Dependency, DependencyBuilder,
     DependencyOutage, DependencyReload, DependencyStatus, Done, Event, EventKind, EventListener,
     Fallback, FallbackCall, FallbackFuture, FallbackOutcome, FallbackRule, Fault, Fixed, Group,
-    GroupRef, Health, IntoFactory, KeyStatus, LatencyView, LeavingDependency, Limit, MeteredLimit, MeteredShare, NewDependency, NotExecutedReason, OpenAnswer, OutcomeRecorder, Readiness, ReadinessObstacle, RecentAnswers, RefreshGuard, RefusalReason, Refused, RefusedBy, ReloadReport, RestartRefusal, Runtime, RuntimeSettings, ScopeGuard, ServeOn, Served, Session, StaleCache, StandingOrder, StartError, Streamed, Terminated, TimeLimit, TimeLimitExceeded, TotalsView, TreeNode, UnknownName, Verdict, WorkerRestart, WorkerStatus, end_with, Job, JobConsumer, LimitedJobs, MessageEnding, MessageResult, MessageSource, MessageTerms, MessageWork, OutgoingMessage, QueueMessage, SourceError, SourceFuture, WorkAnswer, WorkEnd, WorkFuture, dead_letter_text,
+    GroupRef, Health, IntoFactory, Job, JobConsumer, KeyStatus, LatencyView, LeavingDependency,
+    Limit, LimitedJobs, MessageEnding, MessageResult, MessageSource, MessageTerms, MessageWork,
+    MeteredLimit, MeteredShare, NewDependency, NotExecutedReason, OpenAnswer, OutcomeRecorder,
+    OutgoingMessage, QueueMessage, Readiness, ReadinessObstacle, RecentAnswers, RefreshGuard,
+    RefusalReason, Refused, RefusedBy, ReloadReport, RestartRefusal, Runtime, RuntimeSettings,
+    ScopeGuard, ServeOn, Served, Session, SourceError, SourceFuture, StaleCache, StandingOrder,
+    StartError, Streamed, Terminated, TimeLimit, TimeLimitExceeded, TotalsView, TreeNode,
+    UnknownName, Verdict, WorkAnswer, WorkEnd, WorkFuture, WorkerRestart, WorkerStatus,
+    dead_letter_text, end_with,
 };
 #[cfg(feature = "macros")]
 #[doc = include_str!("protected.md")]
@@ -157,7 +173,17 @@ pub mod policy {
         Acknowledgement, AdaptiveRule, AdaptiveSettings, AnswerCounts, BackoffSettings,
         BreakerAfter, BreakerCause, BreakerCommand, BreakerEvent, BreakerSettings, BudgetSettings,
         BulkheadSettings, CancelledPolicy, CauseKind, ChaosSettings, Class, ClassifySettings,
-    CommandSource, ConfiguredOverride, CountedNoun, DependencySettings, EndedPermits, Executed, GiveUp, HalfOpenLimit, HalfOpenRule, HalfOpenSettings, HalfOpenView, HealthSettings, HedgeDelay, HedgeSettings, IllegalTransition, Intensity, KeySettings, LostProbe, MeterRefusal, MeterSettings, OpenTime, Outage, OutageCause, OutageCondition, Outcome, Override, OverrideMode, PanicReport, PauseReason, PermitKind, Placement, Priority, ProbeNote, QuarantineSettings, QuotaReset, Rate, RateError, RateLimitSettings, RefusalState, RestartType, RetryJitter, RetrySettings, RoundedDuration, SettingProblem, State, StopCause, Symptom, Symptoms, ThrottleSettings, Time, TimeoutSettings, TripReason, WhenAllDown, WhileRestarting, WindowCounts, WindowKind, WorkerSettings, DeadReason, MessageArrival, MessageCallEnd, MessageCallKind, MessageFate, MessageNotes, MessageRules, MessageStart, MessageTally, ReturnReason,
+        CommandSource, ConfiguredOverride, CountedNoun, DeadReason, DependencySettings,
+        EndedPermits, Executed, GiveUp, HalfOpenLimit, HalfOpenRule, HalfOpenSettings,
+        HalfOpenView, HealthSettings, HedgeDelay, HedgeSettings, IllegalTransition, Intensity,
+        KeySettings, LostProbe, MessageArrival, MessageCallEnd, MessageCallKind, MessageFate,
+        MessageNotes, MessageRules, MessageStart, MessageTally, MeterRefusal, MeterSettings,
+        OpenTime, Outage, OutageCause, OutageCondition, Outcome, Override, OverrideMode,
+        PanicReport, PauseReason, PermitKind, Placement, Priority, ProbeNote, QuarantineSettings,
+        QuotaReset, Rate, RateError, RateLimitSettings, RefusalState, RestartType, RetryJitter,
+        RetrySettings, ReturnReason, RoundedDuration, SettingProblem, State, StopCause, Symptom,
+        Symptoms, ThrottleSettings, Time, TimeoutSettings, TripReason, WhenAllDown,
+        WhileRestarting, WindowCounts, WindowKind, WorkerSettings,
     };
 }
 
