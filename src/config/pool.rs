@@ -65,10 +65,8 @@ pub(super) fn read(
     }
     let members = members.unwrap_or_default();
     let is_table = members.iter().any(|one| one.prefix != one.name);
-    let names = members.iter().enumerate();
-    let is_twice = names
-        .clone()
-        .any(|(place, one)| members[..place].contains(one));
+    let mut numbered = members.iter().enumerate();
+    let is_twice = numbered.any(|(place, one)| members[..place].contains(one));
     if is_table || is_twice || members.len() > MAX_MEMBERS {
         let reason = match (is_table, is_twice) {
             (true, _) => "a pool has no prefixes",
@@ -78,7 +76,7 @@ pub(super) fn read(
         section.conflict("members", reason, ALLOWED);
     }
     Some(PoolConfig {
-        members: names.map(|(_, one)| one.name.clone()).collect(),
+        members: members.iter().map(|one| one.name.clone()).collect(),
         choose,
     })
 }

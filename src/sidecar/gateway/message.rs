@@ -148,7 +148,7 @@ impl HttpRequest {
     }
 
     /// Adds the call of a model that it is. `idempotent`: it may be sent more than once.
-    pub(super) fn as_model_call(mut self, call: ModelCall, idempotent: bool) -> Self {
+    pub(super) fn with_model_call(mut self, call: ModelCall, idempotent: bool) -> Self {
         let parts = Arc::make_mut(&mut self.0);
         parts.model = Some(Arc::new(call));
         parts.idempotent = idempotent;

@@ -53,7 +53,7 @@ impl ProxiedCall<'_> {
         let call = model.call(request.target(), request.body());
         options.key = model.key_of(&call, options.key.take());
         let is_idempotent = is_idempotent || call.is_repeatable;
-        Ok(request.as_model_call(call, is_idempotent))
+        Ok(request.with_model_call(call, is_idempotent))
     }
 
     /// Sends the request once, and waits for the answer: for the head of its response, or for the
