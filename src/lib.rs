@@ -77,6 +77,9 @@ pub mod agents;
 pub mod mcp;
 
 #[cfg(feature = "fleet")]
+pub mod fleet;
+
+#[cfg(feature = "fleet")]
 mod nats;
 
 #[cfg(any(feature = "admin", feature = "gateway"))]
@@ -94,6 +97,7 @@ pub mod integrations;
 // shared by all of them
 #[cfg(any(
     feature = "admin",
+    feature = "fleet",
     feature = "mcp",
     feature = "recorder",
     feature = "reqwest"

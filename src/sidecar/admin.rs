@@ -16,6 +16,7 @@ mod alerts;
 mod dashboard;
 mod dependencies;
 mod events;
+mod fleet;
 mod groups;
 #[cfg(feature = "agents")]
 mod health;
@@ -127,6 +128,8 @@ struct AdminState {
     tools: OnceLock<Box<FindTools>>,
     #[cfg(feature = "mcp")]
     groups: OnceLock<Box<FindGroups>>,
+    #[cfg(feature = "fleet")]
+    fleet: OnceLock<crate::fleet::Fleet>,
     phase: AtomicU8,
     orders: OnceLock<OrderFile>,
     alerts: Arc<Mutex<AlertLog>>,
@@ -169,6 +172,8 @@ impl Admin {
                 tools: OnceLock::new(),
                 #[cfg(feature = "mcp")]
                 groups: OnceLock::new(),
+                #[cfg(feature = "fleet")]
+                fleet: OnceLock::new(),
                 phase: AtomicU8::new(Phase::Starting as u8),
                 orders: OnceLock::new(),
                 alerts: AlertLog::watch(&runtime),
@@ -222,6 +227,14 @@ impl Admin {
     pub fn show_groups(&self, find: impl Fn() -> Vec<GroupStatus> + Send + Sync + 'static) {
         // A second one would belong to another gateway.
         let _ = self.inner.groups.set(Box::new(find));
+    }
+
+    /// Shows the fleet, and gives operators' commands to all of its replicas. Only the first call
+    /// counts.
+    #[cfg(feature = "fleet")]
+    pub fn show_fleet(&self, fleet: crate::fleet::Fleet) {
+        // A second one would be of another runtime.
+        let _ = self.inner.fleet.set(fleet);
     }
 
     /// Returns the groups of MCP servers, by name.
@@ -346,6 +359,7 @@ impl Admin {
             .route("/api/events", get(events::list))
             .route("/api/events/stream", get(stream::follow))
             .route("/api/memory", get(memory::show))
+            .route("/api/fleet", get(fleet::show))
             .route("/api/groups", get(groups::list))
             .route("/api/tree", get(tree::show))
             .route("/api/alerts", get(alerts::list))
@@ -391,8 +405,18 @@ impl Admin {
             stream_readers: self.inner.streams.readers(),
             buffered: self.buffered(),
         };
+        #[cfg(feature = "fleet")]
+        let fleet = self.inner.fleet.get().map(crate::fleet::Fleet::figures);
         let tools = self.tool_series();
-        self.inner.metrics.families(self.runtime(), figures, &tools)
+        #[cfg_attr(not(feature = "fleet"), allow(unused_mut))]
+        let mut families = self.inner.metrics.families(self.runtime(), figures, &tools);
+        #[cfg(feature = "fleet")]
+        families.extend(
+            fleet
+                .iter()
+                .flat_map(crate::sidecar::observe::metrics::of_fleet),
+        );
+        families
     }
 }
 

@@ -45,6 +45,11 @@ pub(crate) fn event_kind(kind: &EventKind) -> &'static str {
         EventKind::OrderRestored { .. } => "order_restored",
         EventKind::Removed { .. } => "removed",
         EventKind::Draining => "draining",
+        EventKind::FleetJoined { .. } => "fleet_joined",
+        EventKind::FleetLost { .. } => "fleet_lost",
+        EventKind::Adopted { .. } => "adopted",
+        EventKind::Held { .. } => "held",
+        EventKind::Fenced { .. } => "fenced",
         _ => "other",
     }
 }

@@ -160,7 +160,12 @@ impl EventKind {
             Self::Breaker(BreakerEvent::Transition {
                 from, to, cause, ..
             }) => match (from, to) {
-                (State::Open, State::HalfOpen) => matches!(cause, BreakerCause::OpenTimeOver),
+                (State::Open, State::HalfOpen) => {
+                    matches!(
+                        cause,
+                        BreakerCause::OpenTimeOver | BreakerCause::LeaseGranted
+                    )
+                }
                 (State::HalfOpen, State::Open) => matches!(cause, BreakerCause::Tripped { .. }),
                 _ => false,
             },

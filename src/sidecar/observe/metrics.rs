@@ -4,6 +4,9 @@
 //! counters, on the admin side's thread. Labels are names of dependencies and of their fallbacks,
 //! and values of closed lists: never keys, requests or errors.
 
+#[cfg(feature = "fleet")]
+mod fleet;
+
 mod series;
 
 mod tools;
@@ -130,6 +133,13 @@ pub(crate) fn encode(families: &[MetricFamily]) -> (String, Vec<u8>) {
         tracing::error!(%error, "metrics cannot be written");
     }
     (encoder.format_type().to_owned(), text)
+}
+
+/// Returns the families of the fleet.
+#[cfg(feature = "fleet")]
+pub(crate) fn of_fleet(figures: &crate::fleet::FleetFigures) -> Vec<MetricFamily> {
+    let all = fleet::families(figures).into_iter();
+    all.filter_map(SeriesFamily::build).collect()
 }
 
 impl MetricsReader {
