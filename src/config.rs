@@ -94,7 +94,7 @@ pub use consumer::ConsumerConfig;
 pub(crate) use credential_names::{holds_credentials, is_credential_name};
 pub use dependency::DependencyConfig;
 pub use fallback::{FallbackConfig, FallbackKind, FallbackOn};
-pub use fleet::{DependencyFleet, FleetConfig, FleetTls, ProbeSharing};
+pub use fleet::{DependencyFleet, FleetConfig, FleetTls, PauseSharing, ProbeSharing};
 pub use gateway::{AccessLogTarget, GatewayConfig, TrustedHeader};
 pub use gateway_tls::GatewayTls;
 pub use kind::DependencyKind;

@@ -84,6 +84,9 @@ pub mod model;
 pub mod consume;
 
 #[cfg(feature = "fleet")]
+pub mod fleet;
+
+#[cfg(feature = "fleet")]
 mod nats;
 
 #[cfg(any(feature = "admin", feature = "gateway"))]

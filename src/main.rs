@@ -96,6 +96,8 @@ enum Command {
     Events(operator::Events),
     /// Leaves a note such as "deploy 1.2": a mark on the charts of the dashboard
     Note(operator::NoteArgs),
+    /// Shows the replicas of the fleet that a running Breakerbox belongs to
+    Fleet(operator::FleetArgs),
     /// Shows the alerts of a running Breakerbox, each with its outage, or acknowledges them
     Alerts(operator::Alerts),
     /// Shows the dead letters of a consumer, puts them back into their queue, or drops them
@@ -160,6 +162,7 @@ fn main() -> ExitCode {
         Command::Restart(order) => operator::operate("restart", &order, &mut out, &mut err),
         Command::Events(events) => operator::events(&events, &mut out, &mut err),
         Command::Note(note) => operator::note(&note, &mut out, &mut err),
+        Command::Fleet(args) => operator::fleet(&args, &mut out, &mut err),
         Command::Alerts(alerts) => operator::alerts(&alerts, &mut out, &mut err),
         #[cfg(feature = "fleet")]
         Command::Dead(arguments) => cli::dead::run(arguments, &mut out, &mut err),

@@ -213,7 +213,7 @@ fn backoff(attempt: usize) -> Duration {
 }
 
 /// Returns a number from 0 to 0.5.
-fn random_half() -> f64 {
+pub(crate) fn random_half() -> f64 {
     // Each state has keys of its own.
     let random = RandomState::new().hash_one(0_u8) >> 32;
     f64::from(u32::try_from(random).unwrap_or(u32::MAX)) / f64::from(u32::MAX) / 2.0

@@ -10,6 +10,8 @@ pub(crate) mod admission;
 
 mod desk;
 
+pub(crate) mod fleet;
+
 pub(crate) mod gate;
 
 pub(crate) mod gate_decision;

@@ -4,6 +4,7 @@
 //! No event is emitted on the path of a call, and a listener that panics affects no other part.
 
 mod bus;
+mod fleet;
 mod history;
 mod listeners;
 
@@ -118,6 +119,8 @@ pub enum EventKind {
         for_: Duration,
         /// The duration that the dependency itself asked for.
         hint: Option<Duration>,
+        /// The replica of the fleet that was asked; `None` for this one.
+        by: Option<Arc<str>>,
     },
     /// The breaker opened, and the dependency had asked for a longer wait than `throttle.max`.
     HintCut {
@@ -234,6 +237,41 @@ pub enum EventKind {
         /// The reason why the queue refuses the dead letter; the message is tried again later.
         refused: Option<String>,
     },
+    /// The fleet's board is reached. The subject is the fleet's child.
+    FleetJoined {
+        /// Name of the fleet.
+        fleet: String,
+    },
+    /// The fleet's board is reached no more: each replica decides alone.
+    FleetLost {
+        /// Name of the fleet.
+        fleet: String,
+        /// Reason.
+        reason: String,
+    },
+    /// The breaker opened, or closed, with the help of other replicas' words.
+    Adopted {
+        /// `confirm`, `quorum`, `any` or `verdict`.
+        how: &'static str,
+        /// The replicas that said so.
+        by: String,
+        /// Number of these.
+        replicas: u32,
+        /// Number of replicas that call the dependency.
+        of: u32,
+    },
+    /// The breaker stays open because another replica's probe failed.
+    Held {
+        /// The replica.
+        by: String,
+        /// Time for which it stays open.
+        for_: Duration,
+    },
+    /// This replica's verdict came too late: another one holds the lease to probe.
+    Fenced {
+        /// The other replica, if it is known.
+        by: String,
+    },
 }
 
 /// The effects of a new configuration on the dependencies, by their names.
@@ -273,6 +311,27 @@ impl fmt::Display for AppliedReload {
 }
 
 impl EventKind {
+    fn write_paused(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Self::Paused {
+            reason,
+            for_,
+            hint,
+            by,
+        } = self
+        {
+            write_pause(out, *reason, *for_, *hint)?;
+            if let Some(by) = by {
+                write!(out, ", told by {by}")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns true for a question to the fleet, which is no event for others.
+    const fn is_quiet(&self) -> bool {
+        matches!(self, Self::Breaker(BreakerEvent::ProbeDue { .. }))
+    }
+
     /// Returns true for events that only an operator, the configuration or a supervisor causes.
     fn is_operational(&self) -> bool {
         match self {
@@ -308,6 +367,7 @@ impl EventKind {
         match &mut self {
             Self::FallbackServing { why, .. } => clean(why),
             Self::ReloadRefused { problems, .. } => clean(problems),
+            Self::FleetLost { reason, .. } => clean(reason),
             Self::Ended { cause, .. } | Self::Parked { cause, .. } | Self::GaveUp { cause } => {
                 cause.visit_texts(&mut clean);
             }
@@ -446,7 +506,7 @@ impl fmt::Display for EventKind {
                 "calls with fingerprint {fingerprint:#x} are refused for {}: they crash workers",
                 RoundedDuration(*ttl)
             ),
-            Self::Paused { reason, for_, hint } => write_pause(out, *reason, *for_, *hint),
+            Self::Paused { .. } => self.write_paused(out),
             Self::HintCut { asked, believed } => write!(
                 out,
                 "it asked for {}, believed {}",
@@ -489,6 +549,7 @@ impl fmt::Display for EventKind {
             Self::ConsumerPaused { .. }
             | Self::ConsumerResumed { .. }
             | Self::DeadLettered { .. } => self.write_consumer(out),
+            _ => self.write_fleet(out),
         }
     }
 }

@@ -74,6 +74,8 @@ pub use answer::{Answer, AnswerSource};
 pub use attempt_progress::AttemptProgress;
 pub use breaker::Breaker;
 pub use breaker::active_probe::{ActiveProbe, ActiveProbeResult, ActiveProbeStatus};
+#[doc(hidden)]
+pub use breaker::fleet::FleetView;
 pub use breaker::message::Call;
 pub use bulkhead_limit::BulkheadLimit;
 pub use call::{Served, Streamed};
@@ -103,6 +105,8 @@ pub use nearest_word::nearest_word;
 pub use printable::{printable, printable_json, printable_line};
 pub use redact::redact;
 pub use refusal_reason::RefusalReason;
+#[doc(hidden)]
+pub use runtime::WeakRuntime;
 pub use runtime::builder::{
     AsyncFactory, DependencyBuilder, FallibleFactory, IntoFactory, NewDependency, PlainFactory,
 };

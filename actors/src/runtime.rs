@@ -10,6 +10,8 @@ mod controls;
 
 mod fallback_directory;
 
+mod fleet;
+
 mod live;
 
 pub(crate) mod orders;
@@ -94,10 +96,18 @@ pub struct Runtime {
 
 /// A weak reference to a runtime; it does not keep the runtime alive.
 #[derive(Clone)]
-pub(crate) struct WeakRuntime(Weak<RuntimeState>);
+pub struct WeakRuntime(Weak<RuntimeState>);
+
+impl fmt::Debug for WeakRuntime {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("WeakRuntime").finish_non_exhaustive()
+    }
+}
 
 impl WeakRuntime {
-    pub(crate) fn upgrade(&self) -> Option<Runtime> {
+    /// Returns the runtime; `None` if it has ended.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<Runtime> {
         let inner = self.0.upgrade()?;
         Some(Runtime { inner })
     }

@@ -429,6 +429,7 @@ impl Shared {
                 reason: pause.reason,
                 for_: pause.until.since(now),
                 hint: verdict.retry_after,
+                by: None,
             };
             let of = key.unwrap_or(&self.breaker);
             self.events.emit(&of.subject(&self.name), kind);

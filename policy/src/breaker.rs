@@ -170,6 +170,11 @@ impl Breaker {
         match (self.mode, self.state) {
             (None, State::Closed) => Some(Permit::normal(self.generation, now)),
             (None, State::HalfOpen) => self.admit_probe(now),
+            (None, State::Open) => {
+                // FLT-7: a probe that no caller asked for is a call at hand too.
+                self.asks_for_lease(now);
+                None
+            }
             _ => None,
         }
     }

@@ -50,6 +50,10 @@ pub struct FleetDependency {
     settings: FleetSettings,
     is_connected: bool,
     breaker: OwnBreaker,
+    /// Time at which it opened.
+    opened_at: Time,
+    /// True while it is half-open without a probe under way.
+    waits_for_call: bool,
     /// End of this replica's own evidence, while it stands.
     own_until: Option<Time>,
     others: EvidenceBoard,
@@ -68,6 +72,8 @@ impl FleetDependency {
             settings,
             is_connected: false,
             breaker: OwnBreaker::Closed,
+            opened_at: Time::ZERO,
+            waits_for_call: false,
             own_until: None,
             others: EvidenceBoard::default(),
             lease: Lease::default(),
@@ -90,9 +96,13 @@ impl FleetDependency {
             FleetInput::Gone(replica) => self.others.gone(replica),
             FleetInput::Succeeded { began } => self.others.succeeded(began),
             FleetInput::Tripped { wait } => self.tripped(now, wait, &mut outputs),
-            FleetInput::Adopted => self.breaker = OwnBreaker::Adopted,
+            FleetInput::Adopted => self.adopted(now),
             FleetInput::ProbeDue => self.probe_due(now, &mut outputs),
-            FleetInput::HalfOpen => self.breaker = OwnBreaker::HalfOpen,
+            FleetInput::HalfOpen => {
+                self.breaker = OwnBreaker::HalfOpen;
+                self.waits_for_call = false;
+            }
+            FleetInput::Waits(waits) => self.waits_for_call = waits,
             FleetInput::ProbeFailed {
                 wait,
                 failed_periods,
@@ -131,8 +141,56 @@ impl FleetDependency {
         self.lease.held()
     }
 
+    /// Applies new settings; what was heard stays.
+    pub fn reconfigure(&mut self, settings: FleetSettings) {
+        self.settings = settings;
+    }
+
+    /// Returns the suspicion that the breaker should have.
+    #[must_use]
+    pub const fn suspicion(&self) -> Option<Suspicion> {
+        self.suspicion
+    }
+
+    /// Returns the state of this replica's own breaker, as far as it was told.
+    #[must_use]
+    pub const fn breaker(&self) -> OwnBreaker {
+        self.breaker
+    }
+
+    /// Returns true while this replica has evidence of its own.
+    #[must_use]
+    pub fn has_evidence(&self, now: Time) -> bool {
+        self.own_until.is_some_and(|until| until > now)
+    }
+
+    /// Returns the other replicas with evidence.
+    pub fn witnesses(&self) -> impl Iterator<Item = ReplicaId> {
+        self.others.witnesses()
+    }
+
+    /// Returns the number of replicas that call the dependency, this one among them.
+    #[must_use]
+    pub fn callers(&self, now: Time) -> u32 {
+        self.others.callers(now, &self.settings)
+    }
+
+    /// Returns the present holder of the lease to probe, and the time for which it holds.
+    #[must_use]
+    pub fn lease(&self, now: Time) -> Option<(ReplicaId, Duration)> {
+        self.lease.holder(now, &self.settings)
+    }
+
+    fn adopted(&mut self, now: Time) {
+        self.breaker = OwnBreaker::Adopted;
+        self.opened_at = now;
+    }
+
     fn connected(&mut self, now: Time, outputs: &mut Vec<FleetOutput>) {
         self.is_connected = true;
+        // FLT-15: the board may be a new one, with revisions that start anew.
+        self.lease.begin_anew();
+        self.others.begin_anew();
         // FLT-15: own evidence is said again if it still stands.
         if let Some(until) = self.own_until.filter(|until| *until > now) {
             outputs.push(FleetOutput::PutEvidence {
@@ -143,6 +201,7 @@ impl FleetDependency {
 
     fn tripped(&mut self, now: Time, wait: Duration, outputs: &mut Vec<FleetOutput>) {
         self.breaker = OwnBreaker::Open;
+        self.opened_at = now;
         self.say_evidence(now, wait, outputs);
     }
 
@@ -175,6 +234,7 @@ impl FleetDependency {
         outputs: &mut Vec<FleetOutput>,
     ) {
         self.breaker = OwnBreaker::Open;
+        self.opened_at = now;
         self.lease.failed(now);
         self.give_verdict(
             Verdict::Failed {
@@ -212,7 +272,10 @@ impl FleetDependency {
                 self.others.put(replica, None, revision, now);
             }
             FleetWord::Lease { holder, revision } => {
-                if self.lease.seen(now, holder, revision) {
+                if self
+                    .lease
+                    .seen((now, age), holder, revision, &self.settings)
+                {
                     outputs.push(FleetOutput::Fenced { by: holder });
                 }
             }
@@ -238,7 +301,9 @@ impl FleetDependency {
         if was_held {
             outputs.push(FleetOutput::Fenced { by });
         }
-        let is_open = matches!(self.breaker, OwnBreaker::Open | OwnBreaker::Adopted);
+        // FLT-8: a verdict of before it opened says nothing about it.
+        let is_open = matches!(self.breaker, OwnBreaker::Open | OwnBreaker::Adopted)
+            && self.opened_at.after(age) <= now;
         match verdict {
             Verdict::Recovered => {
                 self.others.clear_before(revision);
@@ -282,7 +347,7 @@ impl FleetDependency {
             && self.breaker == OwnBreaker::Closed
         {
             // FLT-3: the breaker is adopted as open, and this replica has no evidence of its own.
-            self.breaker = OwnBreaker::Adopted;
+            self.adopted(now);
             outputs.push(FleetOutput::Breaker(BreakerCommand::Adopt {
                 replicas,
                 of: self.others.callers(now, &self.settings),

@@ -75,6 +75,27 @@ impl Throttle {
         self.pause_until(now, now.after(wait), PauseReason::Throttled)
     }
 
+    /// Takes over the pause that another replica was asked for; returns it if it became longer.
+    ///
+    /// # Units   `wait`: from `now`; jitter is added on top of it, never subtracted.
+    /// # Source  Rule FLT-11 in docs/rules.md.
+    pub fn adopt(
+        &mut self,
+        now: Time,
+        wait: Duration,
+        reason: PauseReason,
+        settings: &ThrottleSettings,
+        random: &mut dyn RandomSource,
+    ) -> Option<Pause> {
+        // FLT-11: never shorter than what it asked for, with jitter of this replica's own.
+        let wait = backoff::hinted(&settings.backoff, 0, wait, random);
+        let wait = match reason {
+            PauseReason::Throttled => settings.believed(wait),
+            PauseReason::QuotaUsedUp => wait,
+        };
+        self.pause_until(now, now.after(wait), reason)
+    }
+
     /// Records that the quota is used up until `until`.
     pub fn quota_used_up(&mut self, now: Time, until: Time) -> Option<Pause> {
         self.pause_until(now, until, PauseReason::QuotaUsedUp)

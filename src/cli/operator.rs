@@ -7,6 +7,8 @@ mod alerts;
 
 mod client;
 
+mod fleet;
+
 mod follow;
 mod groups;
 
@@ -33,6 +35,7 @@ use crate::cli::ExitReason;
 use crate::cli::completion::dependency_names;
 pub(crate) use alerts::{Alerts, alerts};
 use client::{ClientError, RemoteAdmin};
+pub(crate) use fleet::{FleetArgs, fleet};
 pub(crate) use note::{NoteArgs, note};
 use overview::Overview;
 
@@ -85,6 +88,9 @@ pub(crate) struct OperateArgs {
     /// Duration, such as 10m [default: until an operator closes it]. Ignored by close, reset and restart
     #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
     for_: Option<Duration>,
+    /// In a fleet, only for the replica that is asked [default: for all replicas]. Ignored by restart
+    #[arg(long)]
+    here: bool,
     #[command(flatten)]
     place: AdminTarget,
 }
@@ -176,6 +182,9 @@ pub(crate) fn operate(
         let mut body = json!({ "reason": order.reason });
         if let Some(for_) = order.for_ {
             body["for_ms"] = json!(u64::try_from(for_.as_millis()).unwrap_or(u64::MAX));
+        }
+        if order.here {
+            body["scope"] = json!("replica");
         }
         let path = ["api", "dependencies", &order.name, operation];
         match remote.post(&path, &body).await {

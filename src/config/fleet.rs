@@ -68,6 +68,20 @@ pub struct DependencyFleet {
     pub trips: TripSharing,
     /// Number of probes in a half-open period.
     pub probes: ProbeSharing,
+    /// Pauses that hold for all replicas at once.
+    pub pauses: PauseSharing,
+}
+
+/// Pauses that hold for all replicas of a fleet at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PauseSharing {
+    /// Those with a hint of the dependency, and used-up quotas.
+    #[default]
+    Hinted,
+    /// All of them.
+    All,
+    /// None.
+    Off,
 }
 
 /// Number of probes of a fleet in a half-open period.
@@ -224,10 +238,16 @@ pub(super) fn read_dependency(mut section: Section<'_>) -> DependencyFleet {
     ];
     const PROBES: &[(&str, ProbeSharing)] =
         &[("one", ProbeSharing::One), ("each", ProbeSharing::Each)];
+    const PAUSES: &[(&str, PauseSharing)] = &[
+        ("hinted", PauseSharing::Hinted),
+        ("all", PauseSharing::All),
+        ("off", PauseSharing::Off),
+    ];
     let default = DependencyFleet::default();
     let fleet = DependencyFleet {
         trips: section.get_or("trips", &one_of(TRIPS), default.trips),
         probes: section.get_or("probes", &one_of(PROBES), default.probes),
+        pauses: section.get_or("pauses", &one_of(PAUSES), default.pauses),
     };
     section.finish();
     fleet

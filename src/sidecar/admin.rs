@@ -17,7 +17,7 @@ mod consumers;
 mod dashboard;
 mod dependencies;
 mod events;
-
+mod fleet;
 mod groups;
 #[cfg(feature = "agents")]
 mod health;
@@ -139,6 +139,8 @@ struct AdminState {
     tools: OnceLock<Box<FindTools>>,
     #[cfg(feature = "mcp")]
     groups: OnceLock<Box<FindGroups>>,
+    #[cfg(feature = "fleet")]
+    fleet: OnceLock<crate::fleet::Fleet>,
     phase: AtomicU8,
     orders: OnceLock<OrderFile>,
     alerts: Arc<Mutex<AlertLog>>,
@@ -184,6 +186,8 @@ impl Admin {
                 tools: OnceLock::new(),
                 #[cfg(feature = "mcp")]
                 groups: OnceLock::new(),
+                #[cfg(feature = "fleet")]
+                fleet: OnceLock::new(),
                 phase: AtomicU8::new(Phase::Starting as u8),
                 orders: OnceLock::new(),
                 alerts: AlertLog::watch(&runtime),
@@ -243,6 +247,14 @@ impl Admin {
     pub fn show_groups(&self, find: impl Fn() -> Vec<GroupStatus> + Send + Sync + 'static) {
         // A second one would belong to another gateway.
         let _ = self.inner.groups.set(Box::new(find));
+    }
+
+    /// Shows the fleet, and gives operators' commands to all of its replicas. Only the first call
+    /// counts.
+    #[cfg(feature = "fleet")]
+    pub fn show_fleet(&self, fleet: crate::fleet::Fleet) {
+        // A second one would be of another runtime.
+        let _ = self.inner.fleet.set(fleet);
     }
 
     /// Returns the groups of MCP servers, by name.
@@ -378,6 +390,7 @@ impl Admin {
             .route("/api/events", get(events::list))
             .route("/api/events/stream", get(stream::follow))
             .route("/api/memory", get(memory::show))
+            .route("/api/fleet", get(fleet::show))
             .route("/api/groups", get(groups::list))
             .route("/api/consumers", get(consumers::list))
             .route("/api/tree", get(tree::show))
@@ -424,6 +437,8 @@ impl Admin {
             stream_readers: self.inner.streams.readers(),
             buffered: self.buffered(),
         };
+        #[cfg(feature = "fleet")]
+        let fleet = self.inner.fleet.get().map(crate::fleet::Fleet::figures);
         let tools = self.tool_series();
         #[cfg(feature = "gateway")]
         let models = self
@@ -433,13 +448,21 @@ impl Admin {
             .map(|read| read())
             .unwrap_or_default();
         let metrics = &self.inner.metrics;
-        metrics.families(
+        #[cfg_attr(not(feature = "fleet"), allow(unused_mut))]
+        let mut families = metrics.families(
             self.runtime(),
             figures,
             &tools,
             #[cfg(feature = "gateway")]
             &models,
-        )
+        );
+        #[cfg(feature = "fleet")]
+        families.extend(
+            fleet
+                .iter()
+                .flat_map(crate::sidecar::observe::metrics::of_fleet),
+        );
+        families
     }
 }
 

@@ -50,6 +50,11 @@ pub(crate) fn event_kind(kind: &EventKind) -> &'static str {
         EventKind::ConsumerPaused { .. } => "consumer_paused",
         EventKind::ConsumerResumed { .. } => "consumer_resumed",
         EventKind::DeadLettered { .. } => "dead_lettered",
+        EventKind::FleetJoined { .. } => "fleet_joined",
+        EventKind::FleetLost { .. } => "fleet_lost",
+        EventKind::Adopted { .. } => "adopted",
+        EventKind::Held { .. } => "held",
+        EventKind::Fenced { .. } => "fenced",
         _ => "other",
     }
 }

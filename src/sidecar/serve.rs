@@ -112,6 +112,9 @@ struct Sidecar {
     /// Closes the admin side when dropped.
     admin_server: admin::Server,
     export: SidecarExport,
+    /// Its part in a fleet.
+    #[cfg(feature = "fleet")]
+    fleet: Option<crate::fleet::Fleet>,
     /// True if a part of the present configuration could not be applied.
     is_incomplete: bool,
 }
@@ -162,6 +165,10 @@ pub async fn run(
     if !sidecar.end_calls().await {
         tracing::warn!("requests in flight were cut off after gateway.shutdown");
     }
+    #[cfg(feature = "fleet")]
+    if let Some(fleet) = &sidecar.fleet {
+        fleet.leave().await;
+    }
     // The counters are final, and can still be read.
     sidecar.export.end().await;
     sidecar.runtime.shutdown().await;
@@ -190,6 +197,7 @@ async fn start(source: ConfigSource) -> Result<(Sidecar, ProcessSignals), Sideca
     };
     let (gateway, admin, admin_server, export) = served;
     #[cfg(feature = "fleet")]
+    let fleet = join_fleet(&settings, &runtime, &admin).await?;
     let consumers = match Consumers::start(&settings, &runtime, &gateway).await {
         Ok(consumers) => consumers,
         Err(error) => {
@@ -211,9 +219,26 @@ async fn start(source: ConfigSource) -> Result<(Sidecar, ProcessSignals), Sideca
         admin,
         admin_server,
         export,
+        #[cfg(feature = "fleet")]
+        fleet,
         is_incomplete: false,
     };
     Ok((sidecar, signals))
+}
+
+/// Starts the child that joins the fleet, if one is configured. It waits for no board.
+#[cfg(feature = "fleet")]
+async fn join_fleet(
+    settings: &Settings,
+    runtime: &Runtime,
+    admin: &Admin,
+) -> Result<Option<crate::fleet::Fleet>, SidecarError> {
+    let Some(config) = &settings.fleet else {
+        return Ok(None);
+    };
+    let fleet = crate::fleet::Fleet::start(runtime, config, settings).await?;
+    admin.show_fleet(fleet.clone());
+    Ok(Some(fleet))
 }
 
 /// Starts the admin side and the gateway with its dependencies. The admin side has its own thread,

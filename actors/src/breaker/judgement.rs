@@ -135,7 +135,10 @@ fn note(shared: &Shared, target: &SharedBreaker, event: &BreakerEvent) {
             if *to == State::Open {
                 shared.totals.trips.fetch_add(1, Ordering::Relaxed);
                 target.set_reason(cause.to_string());
-            } else if !matches!(cause, BreakerCause::OpenTimeOver) {
+            } else if !matches!(
+                cause,
+                BreakerCause::OpenTimeOver | BreakerCause::LeaseGranted
+            ) {
                 target.set_reason(cause.to_string());
             }
         }
@@ -191,6 +194,9 @@ pub(super) fn acquire(
 pub(crate) fn count(shared: &Shared, mut report: Report) {
     if let Some(permit) = report.permit.take() {
         let (outcome, key) = (report.outcome, report.key.take());
+        if key.is_none() || report.counts_for_all {
+            shared.breaker.note_success(outcome.class, permit.started());
+        }
         let (failures, has_opened) = change(shared, &key, |machine, now| {
             let permit = match permit.kind() {
                 PermitKind::Normal => {

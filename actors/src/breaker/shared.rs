@@ -53,6 +53,8 @@ pub(crate) struct SharedBreaker {
     has_inherited_override: AtomicBool,
     /// True if the last outcome of a key was a failure.
     is_failing: AtomicBool,
+    /// Latest begin of an attempt whose success was reported, in nanoseconds; 0 for none.
+    pub(super) success: AtomicU64,
 }
 
 impl SharedBreaker {
@@ -82,6 +84,7 @@ impl SharedBreaker {
             armed: AtomicU64::new(u64::MAX),
             has_inherited_override: AtomicBool::new(false),
             is_failing: AtomicBool::new(false),
+            success: AtomicU64::new(0),
             machine: Mutex::new(machine),
         };
         breaker.apply_measurement_settings(&breaker.lock());

@@ -74,7 +74,9 @@ impl EventBus {
     pub(crate) fn record(&self, subject: &Arc<str>, kind: EventKind) {
         let kind = kind.redacted();
         let mut inner = self.lock();
-        inner.last_id += 1;
+        // A question to the fleet, several in a second: for a listener that answers it.
+        let is_quiet = kind.is_quiet();
+        inner.last_id += u64::from(!is_quiet);
         let event = Event {
             id: inner.last_id,
             at: self.clock.now(),
@@ -82,11 +84,14 @@ impl EventBus {
             kind,
         };
         // OPS-1: every event goes into the bounded history, to the streams, to the log and to listeners.
-        inner.history.keep(event.clone());
-        // An event without readers is not an error.
-        let _ = inner.stream.send(event.clone());
+        if !is_quiet {
+            inner.history.keep(event.clone());
+            // An event without readers is not an error.
+            let _ = inner.stream.send(event.clone());
+        }
         // Under the lock, so that listeners hear the events in their order.
         let listeners = inner.listeners.iter_mut();
+        let listeners = listeners.filter(|one| !is_quiet || one.hears_quiet());
         let here = listeners.filter_map(|one| one.tell(&event)).collect();
         if inner.untold.len() == UNTOLD {
             inner.untold.pop_front();
@@ -103,7 +108,9 @@ impl EventBus {
             return;
         };
         while let Some((event, here)) = turn.next() {
-            log(&event);
+            if !event.kind.is_quiet() {
+                log(&event);
+            }
             for listener in here {
                 listener.call(&event);
             }
@@ -115,7 +122,19 @@ impl EventBus {
         listener: impl Fn(&Event) + Send + Sync + 'static,
     ) -> EventListener {
         // CALL-9: a listener that blocks holds up nothing that emits.
-        let listener = Listener::new(listener, !self.clock.is_virtual());
+        self.add(Listener::new(listener, !self.clock.is_virtual()))
+    }
+
+    /// Registers a listener that is called on the thread that emits, for the questions to the fleet
+    /// too. It must not block.
+    pub(crate) fn listen_here(
+        &self,
+        listener: impl Fn(&Event) + Send + Sync + 'static,
+    ) -> EventListener {
+        self.add(Listener::new(listener, false).with_quiet())
+    }
+
+    fn add(&self, listener: Listener) -> EventListener {
         let handle = EventListener::new(&listener, Arc::downgrade(&self.inner));
         self.lock().listeners.push(listener);
         handle
@@ -281,6 +300,8 @@ fn log(event: &Event) {
         | EventKind::Misconfigured { .. }
         | EventKind::ReloadRefused { .. }
         | EventKind::Chaos { .. }
+        | EventKind::FleetLost { .. }
+        | EventKind::Fenced { .. }
         | EventKind::ErrorShare { .. }
         | EventKind::NoAnswers { .. }
         | EventKind::Quarantined { .. } => {

@@ -163,7 +163,12 @@ impl EventKind {
             Self::Breaker(BreakerEvent::Transition {
                 from, to, cause, ..
             }) => match (from, to) {
-                (State::Open, State::HalfOpen) => matches!(cause, BreakerCause::OpenTimeOver),
+                (State::Open, State::HalfOpen) => {
+                    matches!(
+                        cause,
+                        BreakerCause::OpenTimeOver | BreakerCause::LeaseGranted
+                    )
+                }
                 (State::HalfOpen, State::Open) => matches!(cause, BreakerCause::Tripped { .. }),
                 _ => false,
             },

@@ -44,6 +44,8 @@ pub(super) struct Listener {
     number: u64,
     has_ended: Arc<AtomicBool>,
     way: ListenerWay,
+    /// True if it hears the questions to the fleet too.
+    hears_quiet: bool,
 }
 
 enum ListenerWay {
@@ -113,7 +115,20 @@ impl Listener {
             number: LAST.fetch_add(1, Ordering::Relaxed),
             has_ended,
             way: way.unwrap_or(ListenerWay::Here(heard)),
+            hears_quiet: false,
         }
+    }
+
+    /// Lets it hear the questions to the fleet too.
+    pub(super) fn with_quiet(self) -> Self {
+        Self {
+            hears_quiet: true,
+            ..self
+        }
+    }
+
+    pub(super) const fn hears_quiet(&self) -> bool {
+        self.hears_quiet
     }
 
     /// Puts an event into its queue. Returns its function if it is to be called here.

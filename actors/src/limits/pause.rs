@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use breakerbox_policy::{Pause, QuotaReset, Throttle, ThrottleSettings, Time};
+use breakerbox_policy::{Pause, PauseReason, QuotaReset, Throttle, ThrottleSettings, Time};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use tokio::sync::Notify;
@@ -65,6 +65,22 @@ impl PauseState {
             self.streak.store(false, Ordering::Relaxed);
             self.lock().succeeded();
         }
+    }
+
+    /// Takes over the pause that another replica was asked for. Returns it if it became longer.
+    pub(crate) fn adopt(
+        &self,
+        wait: Duration,
+        reason: PauseReason,
+        settings: &ThrottleSettings,
+        now: Time,
+    ) -> Option<Pause> {
+        let mut kernel = self.lock();
+        let pause = kernel.adopt(now, wait, reason, settings, &mut random())?;
+        self.until.store(pause.until.as_nanos(), Ordering::Release);
+        drop(kernel);
+        self.changed.notify_waiters();
+        Some(pause)
     }
 
     /// Begins or prolongs a pause after a throttled attempt. Returns it if it is a new one: a

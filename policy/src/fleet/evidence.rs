@@ -45,6 +45,17 @@ impl EvidenceBoard {
         }
     }
 
+    /// Forgets the revisions of an earlier board.
+    pub(super) fn begin_anew(&mut self) {
+        for (_, revision) in self.standing.values_mut() {
+            *revision = Revision::default();
+        }
+    }
+
+    pub(super) fn witnesses(&self) -> impl Iterator<Item = ReplicaId> {
+        self.standing.keys().copied()
+    }
+
     pub(super) fn present(&mut self, replica: ReplicaId, calls: bool, now: Time) {
         if calls {
             self.callers.insert(replica, now);

@@ -30,8 +30,6 @@ pub(super) struct Lease {
 enum OwnLease {
     #[default]
     None,
-    /// It is this replica's turn soon.
-    Waiting,
     /// Asked for at this time.
     Asked(Time),
     /// Held since this time.
@@ -44,7 +42,7 @@ impl Lease {
     pub(super) fn held(&self) -> Option<Revision> {
         match self.own {
             OwnLease::Held(revision, _) | OwnLease::Renewing(revision, _) => Some(revision),
-            OwnLease::None | OwnLease::Waiting | OwnLease::Asked(_) => None,
+            OwnLease::None | OwnLease::Asked(_) => None,
         }
     }
 
@@ -59,6 +57,23 @@ impl Lease {
         self.own = OwnLease::None;
     }
 
+    /// Forgets the revisions of an earlier board.
+    pub(super) fn begin_anew(&mut self) {
+        self.revision = Revision::default();
+        self.holder = None;
+    }
+
+    /// Returns the present holder, and the time for which it holds.
+    pub(super) fn holder(
+        &self,
+        now: Time,
+        settings: &FleetSettings,
+    ) -> Option<(ReplicaId, Duration)> {
+        let (holder, since) = self.holder?;
+        let left = since.after(settings.lease).since(now);
+        (!left.is_zero()).then_some((holder, left))
+    }
+
     pub(super) fn succeeded(&mut self) {
         self.failed = 0;
     }
@@ -70,12 +85,19 @@ impl Lease {
     }
 
     /// A lease was seen on the board. Returns true if another replica has taken this one's.
-    pub(super) fn seen(&mut self, now: Time, holder: ReplicaId, revision: Revision) -> bool {
+    pub(super) fn seen(
+        &mut self,
+        (now, age): (Time, Duration),
+        holder: ReplicaId,
+        revision: Revision,
+        settings: &FleetSettings,
+    ) -> bool {
         if revision <= self.revision {
             return false;
         }
         self.revision = revision;
-        self.holder = Some((holder, now));
+        // FLT-10: one that is older than a lease by the board's own clock is over.
+        self.holder = (age < settings.lease).then_some((holder, now));
         let is_lost = self.held().is_some_and(|held| held < revision);
         let is_own = matches!(self.own, OwnLease::Renewing(..) | OwnLease::Asked(_));
         // The answer to an own question may come behind the watch's word of it.
@@ -107,7 +129,6 @@ impl Lease {
     pub(super) fn next_deadline(&self, settings: &FleetSettings) -> Option<Time> {
         match self.own {
             OwnLease::None => None,
-            OwnLease::Waiting => Some(self.not_before),
             OwnLease::Asked(since) => Some(since.after(settings.timeout)),
             OwnLease::Held(_, since) => Some(since.after(settings.lease / 3)),
             OwnLease::Renewing(_, since) => Some(since.after(settings.lease)),
@@ -128,11 +149,14 @@ impl FleetDependency {
             OwnLease::Held(..) | OwnLease::Renewing(..) => {
                 outputs.push(FleetOutput::Breaker(BreakerCommand::Grant));
             }
-            OwnLease::Waiting | OwnLease::Asked(_) => {}
+            OwnLease::Asked(_) => {}
             OwnLease::None if self.lease.is_taken(now, &self.settings) => {
                 outputs.push(hold_for_a_moment());
             }
-            OwnLease::None if self.lease.not_before > now => self.lease.own = OwnLease::Waiting,
+            // FLT-9: the breaker asks again after the wait, and the last word on the lease then decides.
+            OwnLease::None if self.lease.not_before > now => {
+                outputs.push(hold(self.lease.not_before.since(now)));
+            }
             OwnLease::None => self.ask(now, outputs),
         }
     }
@@ -168,10 +192,10 @@ impl FleetDependency {
                 }
             }
             // The question was given up meanwhile: the lease ends by itself.
-            (OwnLease::None | OwnLease::Waiting | OwnLease::Held(..), Ok(revision)) => {
+            (OwnLease::None | OwnLease::Held(..), Ok(revision)) => {
                 self.lease.revision = self.lease.revision.max(revision);
             }
-            (OwnLease::None | OwnLease::Waiting | OwnLease::Held(..), Err(_)) => {}
+            (OwnLease::None | OwnLease::Held(..), Err(_)) => {}
         }
     }
 
@@ -191,19 +215,15 @@ impl FleetDependency {
         }
         match self.lease.own {
             OwnLease::None => {}
-            // FLT-9: after the wait, the last word on the lease decides.
-            OwnLease::Waiting if self.lease.is_taken(now, &self.settings) => {
-                self.lease.own = OwnLease::None;
-                outputs.push(hold_for_a_moment());
-            }
-            OwnLease::Waiting => self.ask(now, outputs),
             OwnLease::Asked(_) => {
                 self.lease.own = OwnLease::None;
                 outputs.push(FleetOutput::Alone);
                 outputs.push(FleetOutput::Breaker(BreakerCommand::Grant));
             }
             // FLT-7: it is renewed while a probe is under way, and runs out otherwise.
-            OwnLease::Held(revision, since) if self.breaker == OwnBreaker::HalfOpen => {
+            OwnLease::Held(revision, since)
+                if self.breaker == OwnBreaker::HalfOpen && !self.waits_for_call =>
+            {
                 self.lease.own = OwnLease::Renewing(revision, since);
                 outputs.push(FleetOutput::TakeLease { expected: revision });
             }
@@ -214,8 +234,12 @@ impl FleetDependency {
 
 /// The breaker stays open for a moment: another replica probes.
 pub(super) fn hold_for_a_moment() -> FleetOutput {
+    hold(SOON)
+}
+
+fn hold(wait: Duration) -> FleetOutput {
     FleetOutput::Breaker(BreakerCommand::Hold {
-        wait: SOON,
+        wait,
         failed_periods: 0,
     })
 }

@@ -115,6 +115,8 @@ pub enum FleetInput {
     ProbeDue,
     /// The breaker is half-open.
     HalfOpen,
+    /// Whether the half-open breaker waits for a call: no probe is under way.
+    Waits(bool),
     /// The half-open breaker opened again.
     ProbeFailed {
         /// Its open time.

@@ -209,9 +209,8 @@ fn flt_7_a_lease_is_renewed_while_a_probe_is_under_way_and_runs_out_otherwise() 
         let mut machine = connected();
         machine.on(at(0), FleetInput::ProbeDue);
         machine.on(at(10), FleetInput::Swapped(Ok(Revision(1))));
-        if probes {
-            machine.on(at(10), FleetInput::HalfOpen);
-        }
+        machine.on(at(10), FleetInput::HalfOpen);
+        machine.on(at(20), FleetInput::Waits(!probes));
         assert_eq!(machine.next_deadline(), Some(at(1_000)));
         let outputs = machine.on(at(1_000), FleetInput::Tick);
         if probes {
@@ -321,10 +320,13 @@ fn flt_9_a_replica_whose_probe_failed_lets_others_go_first() {
         };
         machine.on(at(now), FleetInput::HalfOpen);
         machine.on(at(now), failed);
-        assert_eq!(machine.on(at(now), FleetInput::ProbeDue), []);
-        now += turns * 60;
-        assert_eq!(machine.next_deadline(), Some(at(now)));
-        let outputs = machine.on(at(now), FleetInput::Tick);
+        let hold = FleetOutput::Breaker(BreakerCommand::Hold {
+            wait: MS * (60 * turns),
+            failed_periods: 0,
+        });
+        assert_eq!(machine.on(at(now), FleetInput::ProbeDue), [hold]);
+        now += u64::from(turns) * 60;
+        let outputs = machine.on(at(now), FleetInput::ProbeDue);
         assert!(
             matches!(outputs[..], [FleetOutput::TakeLease { .. }]),
             "{outputs:?}"
@@ -347,6 +349,50 @@ fn flt_10_a_word_of_the_snapshot_is_aged() {
     let age = Duration::from_secs(2);
     let mut other = connected();
     assert_eq!(other.on(at(0), FleetInput::Heard { word, age }), []);
+}
+
+#[test]
+fn flt_8_a_verdict_of_before_a_breaker_opened_says_nothing_about_it() {
+    for (age, closes) in [(0, true), (400, true), (600, false)] {
+        let mut machine = connected();
+        let wait = 9_000 * MS;
+        machine.on(at(500), FleetInput::Tripped { wait });
+        let word = FleetWord::Verdict {
+            by: B,
+            verdict: Verdict::Recovered,
+            revision: Revision(1),
+        };
+        let age = Duration::from_millis(age);
+        let outputs = machine.on(at(1_000), FleetInput::Heard { word, age });
+        let recovered = FleetOutput::Recovered { by: B };
+        assert_eq!(outputs.contains(&recovered), closes, "{age:?}");
+    }
+}
+
+#[test]
+fn flt_15_a_new_board_begins_with_new_revisions() {
+    let mut machine = connected();
+    let lease = |revision| FleetWord::Lease {
+        holder: B,
+        revision: Revision(revision),
+    };
+    machine.on(at(0), live(lease(90)));
+    machine.on(at(0), evidence(B, 91));
+    machine.on(at(5_000), FleetInput::Disconnected);
+    machine.on(at(5_000), FleetInput::Connected);
+    let age = Duration::from_secs(60);
+    let word = lease(2);
+    machine.on(at(5_000), FleetInput::Heard { word, age });
+    assert_eq!(
+        machine.lease(at(5_000)),
+        None,
+        "it is over by the board's clock"
+    );
+    machine.on(at(5_000), evidence(B, 3));
+    assert_eq!(machine.evidence(), 1);
+    let outputs = machine.on(at(5_000), FleetInput::ProbeDue);
+    let expected = Revision(2);
+    assert_eq!(outputs, [FleetOutput::TakeLease { expected }]);
 }
 
 #[test]

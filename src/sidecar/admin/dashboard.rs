@@ -17,7 +17,7 @@ const STYLE: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Files that the page loads: name, media type, content.
-const FILES: [(&str, &str, &str); 16] = [
+const FILES: [(&str, &str, &str); 17] = [
     ("style.css", STYLE, include_str!("dashboard/style.css")),
     ("address.js", SCRIPT, include_str!("dashboard/address.js")),
     ("app.js", SCRIPT, include_str!("dashboard/app.js")),
@@ -26,6 +26,7 @@ const FILES: [(&str, &str, &str); 16] = [
     ("details.js", SCRIPT, include_str!("dashboard/details.js")),
     ("dom.js", SCRIPT, include_str!("dashboard/dom.js")),
     ("events.js", SCRIPT, include_str!("dashboard/events.js")),
+    ("fleet.js", SCRIPT, include_str!("dashboard/fleet.js")),
     ("groups.js", SCRIPT, include_str!("dashboard/groups.js")),
     ("live.js", SCRIPT, include_str!("dashboard/live.js")),
     ("model.js", SCRIPT, include_str!("dashboard/model.js")),

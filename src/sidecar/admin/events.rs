@@ -256,10 +256,16 @@ fn details(inner: &AdminState, kind: &EventKind) -> Map<String, Value> {
         EventKind::Quarantined { fingerprint, ttl } => {
             json!({ "fingerprint": format!("{fingerprint:#x}"), "ttl_ms": millis(*ttl) })
         }
-        EventKind::Paused { reason, for_, hint } => json!({
+        EventKind::Paused {
+            reason,
+            for_,
+            hint,
+            by,
+        } => json!({
             "reason": pause_name(*reason),
             "for_ms": millis(*for_),
             "hint_ms": hint.map(millis),
+            "by": by.as_deref(),
         }),
         EventKind::HintCut { asked, believed } => json!({
             "asked_ms": millis(*asked),
@@ -307,7 +313,10 @@ fn details(inner: &AdminState, kind: &EventKind) -> Map<String, Value> {
             "until": until.map(|until| inner.stamps.of(until)),
         }),
         EventKind::Removed { by } => json!({ "by": by }),
-        kind => consumer(kind),
+        EventKind::ConsumerPaused { .. }
+        | EventKind::ConsumerResumed { .. }
+        | EventKind::DeadLettered { .. } => consumer(kind),
+        other => of_fleet(other),
     };
     object(details)
 }
@@ -330,6 +339,25 @@ fn consumer(kind: &EventKind) -> Value {
             "reason": reason.as_str(),
             "refused": refused.as_deref().map(redact),
         }),
+        _ => Value::Null,
+    }
+}
+
+/// Returns the fields of an event of the fleet.
+fn of_fleet(kind: &EventKind) -> Value {
+    match kind {
+        EventKind::FleetJoined { fleet } => json!({ "fleet": fleet }),
+        EventKind::FleetLost { fleet, reason } => {
+            json!({ "fleet": fleet, "reason": redact(reason) })
+        }
+        EventKind::Adopted {
+            how,
+            by,
+            replicas,
+            of,
+        } => json!({ "how": how, "by": by, "replicas": replicas, "of": of }),
+        EventKind::Held { by, for_ } => json!({ "by": by, "for_ms": millis(*for_) }),
+        EventKind::Fenced { by } => json!({ "by": by }),
         _ => Value::Null,
     }
 }

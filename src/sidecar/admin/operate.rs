@@ -6,13 +6,14 @@ use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::{Extension, Json};
-use breakerbox_policy::{BreakerCommand, CommandSource};
+use breakerbox_policy::{BreakerCommand, CommandSource, RoundedDuration};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::Admin;
 use super::auth::{MAX_BODY, PeerAddress, author};
 use super::dependencies;
+use super::fleet;
 use super::orders::{self, CarriedOut};
 use super::problem::AdminProblem;
 use crate::{RestartRefusal, WorkerRestart};
@@ -31,6 +32,8 @@ const MAX_FOR_MS: u64 = 365 * 24 * 60 * 60 * 1000;
 pub(super) struct ChangeRequest {
     pub(super) reason: String,
     for_ms: Option<u64>,
+    /// True if it is to hold for this replica of a fleet alone.
+    is_for_one: bool,
 }
 
 /// The dependency after the change.
@@ -70,8 +73,19 @@ pub(super) async fn operate(
         return done(&admin, &name, operation, (not_up.or(note), None));
     }
     let for_ = order.for_ms.filter(|_| lasts).map(Duration::from_millis);
-    let command = command(&admin, &operation, order);
     let by = author(peer.map(|peer| peer.0));
+    let is_for_all = fleet::is_there(&admin) && !order.is_for_one;
+    if is_for_all && lasts && admin.runtime().status(&name).is_some() {
+        let words = (&*order.reason, &*by);
+        // FLT-12: it stands on the board, and this replica hears of it as the others do.
+        if fleet::operate(&admin, (&name, &operation), words, for_).await {
+            let holds = held_by_fleet(for_);
+            return done(&admin, &name, operation, (note, Some(holds)));
+        }
+    }
+    let reason = order.reason.clone();
+    let command = command(&admin, &operation, order);
+    let author = by.clone();
     let CarriedOut { holds, note: told } =
         match orders::carry_out(&admin, &name, command, by, for_).await {
             None => return Err(AdminProblem::unknown_dependency(admin.runtime(), &name)),
@@ -84,12 +98,27 @@ pub(super) async fn operate(
             }
             Some(Ok(carried_out)) => carried_out,
         };
+    let reaches_others = is_for_all
+        && !lasts
+        && fleet::operate(&admin, (&name, &operation), (&reason, &author), None).await;
+    let alone = (is_for_all && !reaches_others).then(|| {
+        "the board of the fleet is not reached: it holds for this replica alone".to_owned()
+    });
     let closes = matches!(&*operation, "close" | "reset");
     let configured = || still_configured(&admin, &name).filter(|_| closes);
-    let notes = [told, note, configured()].into_iter().flatten();
+    let notes = [told, alone, note, configured()].into_iter().flatten();
     let notes: Vec<String> = notes.collect();
     let note = (!notes.is_empty()).then(|| notes.join("; "));
     done(&admin, &name, operation, (note, holds))
+}
+
+/// Returns the end of an override of the whole fleet, in words.
+fn held_by_fleet(for_: Option<Duration>) -> String {
+    let end = match for_ {
+        Some(span) => format!("for {}", RoundedDuration(span)),
+        None => "until an operator closes it".to_owned(),
+    };
+    format!("for the whole fleet, {end}")
 }
 
 fn done(
@@ -162,7 +191,8 @@ fn command(admin: &Admin, operation: &str, order: ChangeRequest) -> BreakerComma
 /// Parses `{"reason", "for_ms"}` of any declared content type: the token, not the type, keeps out
 /// the forms of other sites.
 pub(super) fn read(body: ChangeBody) -> Result<ChangeRequest, AdminProblem> {
-    const ALLOWED: &str = "a JSON object {\"reason\": text, \"for_ms\": number or left out}";
+    const ALLOWED: &str = "a JSON object {\"reason\": text, \"for_ms\": number or left out, \
+                           \"scope\": \"fleet\", \"replica\" or left out}";
     let bad = |detail: &str| AdminProblem::new(400, "bad-request", detail).allowed(ALLOWED);
     let body = body.map_err(|_| {
         AdminProblem::new(413, "too-large", "the body is too long, or broke off")
@@ -179,6 +209,15 @@ pub(super) fn read(body: ChangeBody) -> Result<ChangeRequest, AdminProblem> {
     };
     let reason = fields.remove("reason");
     let for_ms = fields.remove("for_ms").filter(|value| !value.is_null());
+    let scope = fields.remove("scope").filter(|value| !value.is_null());
+    let is_for_one = match scope.as_ref().map(Value::as_str) {
+        None | Some(Some("fleet")) => false,
+        Some(Some("replica")) => true,
+        Some(_) => {
+            let given = scope.map(|given| given.to_string()).unwrap_or_default();
+            return Err(bad("there is no such scope").given(given));
+        }
+    };
     if let Some((unknown, _)) = fields.into_iter().next() {
         return Err(bad("the body has an unknown field").given(unknown));
     }
@@ -203,5 +242,6 @@ pub(super) fn read(body: ChangeBody) -> Result<ChangeRequest, AdminProblem> {
     Ok(ChangeRequest {
         reason: reason.to_owned(),
         for_ms: for_ms.transpose()?,
+        is_for_one,
     })
 }

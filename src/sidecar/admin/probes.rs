@@ -28,6 +28,9 @@ pub(super) struct ReadinessView {
     reasons: Vec<&'static str>,
     /// Dependencies that do not answer by themselves.
     dependencies: Vec<SickDependency>,
+    /// Reason for which the board of the fleet is not reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fleet: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -49,7 +52,9 @@ pub(super) async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
         .into_iter()
         .filter_map(sick)
         .collect();
-    let (code, status) = match (reasons.is_empty(), dependencies.is_empty()) {
+    let fleet = super::fleet::missing(&admin).map(|reason| redact(&reason).into_owned());
+    let is_well = dependencies.is_empty() && fleet.is_none();
+    let (code, status) = match (reasons.is_empty(), is_well) {
         (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "unready"),
         (true, false) => (StatusCode::OK, "degraded"),
         (true, true) => (StatusCode::OK, "ready"),
@@ -58,6 +63,7 @@ pub(super) async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
         status,
         reasons,
         dependencies,
+        fleet,
     };
     (code, Json(readiness))
 }

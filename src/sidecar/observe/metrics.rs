@@ -8,6 +8,8 @@
 mod models;
 
 mod consumers;
+#[cfg(feature = "fleet")]
+mod fleet;
 
 mod series;
 
@@ -135,6 +137,13 @@ pub(crate) fn encode(families: &[MetricFamily]) -> (String, Vec<u8>) {
         tracing::error!(%error, "metrics cannot be written");
     }
     (encoder.format_type().to_owned(), text)
+}
+
+/// Returns the families of the fleet.
+#[cfg(feature = "fleet")]
+pub(crate) fn of_fleet(figures: &crate::fleet::FleetFigures) -> Vec<MetricFamily> {
+    let all = fleet::families(figures).into_iter();
+    all.filter_map(SeriesFamily::build).collect()
 }
 
 impl MetricsReader {

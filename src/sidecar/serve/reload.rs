@@ -58,6 +58,10 @@ impl Sidecar {
         self.runtime.note_reload(by, report);
         self.plan.forget_others(&self.settings, &settings);
         self.admin.follow(&settings);
+        #[cfg(feature = "fleet")]
+        if let Some(fleet) = &self.fleet {
+            fleet.follow(&settings);
+        }
         self.settings = settings;
     }
 
@@ -89,11 +93,11 @@ impl Sidecar {
         if fixed != (&new.gateway.bind, new.gateway.threads, &new.admin)
             || old.gateway.max_connections != new.gateway.max_connections
             || old.gateway.access_log != new.gateway.access_log
-            || (&old.recorder, &old.otel) != (&new.recorder, &new.otel)
+            || (&old.recorder, &old.otel, &old.fleet) != (&new.recorder, &new.otel, &new.fleet)
         {
             tracing::warn!(
                 "gateway.bind, gateway.threads, gateway.max_connections, gateway.access_log, admin, \
-                 recorder and otel apply only after a restart"
+                 recorder, otel and fleet apply only after a restart"
             );
         }
     }

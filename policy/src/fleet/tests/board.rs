@@ -11,7 +11,7 @@ use crate::{
 /// The board: a log of words, and the present revision of the lease's key.
 #[derive(Default)]
 pub(super) struct Board {
-    log: Vec<FleetWord>,
+    log: Vec<(FleetWord, Time)>,
     revision: u64,
     lease: Revision,
 }
@@ -25,6 +25,7 @@ impl Board {
     /// Writes the lease's key, if it has the expected revision.
     fn swap(
         &mut self,
+        now: Time,
         expected: Revision,
         word: impl FnOnce(Revision) -> FleetWord,
     ) -> Result<Revision, Revision> {
@@ -33,7 +34,7 @@ impl Board {
         }
         let revision = self.next();
         self.lease = revision;
-        self.log.push(word(revision));
+        self.log.push((word(revision), now));
         Ok(revision)
     }
 }
@@ -127,26 +128,30 @@ impl Fleet {
                 assert!(one.has_tripped, "FLT-3: evidence without a trip of its own");
                 assert!(one.is_connected, "FLT-15: published without a connection");
                 let revision = board.next();
-                board.log.push(FleetWord::Evidence {
+                let word = FleetWord::Evidence {
                     replica,
                     wait,
                     revision,
-                });
+                };
+                board.log.push((word, now));
             }
             FleetOutput::TakeEvidenceBack => {
                 let revision = board.next();
-                board.log.push(FleetWord::NoEvidence { replica, revision });
+                let word = FleetWord::NoEvidence { replica, revision };
+                board.log.push((word, now));
             }
             FleetOutput::TakeLease { expected } => {
                 let holder = replica;
-                let swapped =
-                    board.swap(expected, |revision| FleetWord::Lease { holder, revision });
+                let swapped = board.swap(now, expected, |revision| FleetWord::Lease {
+                    holder,
+                    revision,
+                });
                 one.answers.push_back(swapped);
             }
             FleetOutput::PutVerdict { expected, verdict } => {
                 let by = replica;
                 // A verdict that is refused was fenced off.
-                let _ = board.swap(expected, |revision| FleetWord::Verdict {
+                let _ = board.swap(now, expected, |revision| FleetWord::Verdict {
                     by,
                     verdict,
                     revision,
@@ -230,7 +235,7 @@ impl Fleet {
         if !one.is_connected {
             return;
         }
-        let Some(word) = self.board.log.get(one.heard) else {
+        let Some((word, _)) = self.board.log.get(one.heard) else {
             return;
         };
         one.heard += 1;
@@ -264,6 +269,35 @@ impl Fleet {
             false => FleetInput::Disconnected,
         };
         self.tell(which, input);
+        if connects {
+            self.snapshot(which);
+        }
+    }
+
+    /// The last word of each key, aged by the board's clock.
+    fn snapshot(&mut self, which: usize) {
+        let own = self.replicas[which].id;
+        let mut last = std::collections::BTreeMap::new();
+        for (word, at) in &self.board.log {
+            let key = match word {
+                FleetWord::Evidence { replica, .. } | FleetWord::NoEvidence { replica, .. } => {
+                    Some(*replica)
+                }
+                FleetWord::Lease { .. } | FleetWord::Verdict { .. } => None,
+            };
+            last.insert(key, (*word, *at));
+        }
+        self.replicas[which].heard = self.board.log.len();
+        let mut words: Vec<_> = last
+            .into_iter()
+            .filter(|(key, _)| *key != Some(own))
+            .collect();
+        // In the order of their writing, as a stream has it: later words than these come live.
+        words.sort_by_key(|(_, (_, at))| *at);
+        for (_, (word, at)) in words {
+            let age = self.now.since(at);
+            self.tell(which, FleetInput::Heard { word, age });
+        }
     }
 
     pub(super) fn pass(&mut self, millis: u32) {

@@ -1,0 +1,67 @@
+//! The breakers of a runtime for a fleet: what its child reads, and what it tells.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use breakerbox_policy::{PauseReason, Suspicion};
+
+use super::{Runtime, WeakRuntime};
+use crate::breaker::fleet::{FleetView, adopt_pause, suspect};
+use crate::event::{Event, EventKind, EventListener};
+
+impl Runtime {
+    /// Returns the state of a dependency for a fleet, or `None` if none has this name.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn fleet_view(&self, name: &str) -> Option<FleetView> {
+        let one = self.registry().get(name).cloned()?;
+        Some(FleetView::of(one.shared()))
+    }
+
+    /// Lets a dependency's breaker take the evidence of other replicas into account, or no longer.
+    #[doc(hidden)]
+    pub fn suspect(&self, name: &str, suspicion: Option<Suspicion>) {
+        let one = self.registry().get(name).cloned();
+        if let Some(one) = one {
+            suspect(one.shared(), suspicion);
+        }
+    }
+
+    /// Lets all calls of a dependency wait for a pause that another replica was asked for. Returns
+    /// true if it became longer by it.
+    #[doc(hidden)]
+    pub fn adopt_pause(&self, name: &str, pause: (PauseReason, Duration), by: &str) -> bool {
+        let one = self.registry().get(name).cloned();
+        one.is_some_and(|one| adopt_pause(one.shared(), pause, by))
+    }
+
+    /// Returns the names of the dependencies.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn dependency_names(&self) -> Vec<String> {
+        self.registry().keys().cloned().collect()
+    }
+
+    /// Emits an event of the fleet.
+    #[doc(hidden)]
+    pub fn tell_of_fleet(&self, subject: &str, kind: EventKind) {
+        self.inner.around.events.emit(&Arc::from(subject), kind);
+    }
+
+    /// Registers a listener that is called on the thread that emits, for breakers that ask for the
+    /// fleet's lease too. It must not block.
+    #[doc(hidden)]
+    pub fn listen_for_fleet(
+        &self,
+        listener: impl Fn(&Event) + Send + Sync + 'static,
+    ) -> EventListener {
+        self.inner.around.events.listen_here(listener)
+    }
+
+    /// Returns a reference that does not keep the runtime alive.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn weak(&self) -> WeakRuntime {
+        self.downgrade()
+    }
+}

@@ -1,0 +1,291 @@
+//! The supervised child `fleet`: one actor, which hears the board and the runtime, and carries out
+//! what the model decides.
+//!
+//! It is on the way of no call. After a crash it begins anew: joins, reads, then speaks.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use actix::{Actor, AsyncContext as _, Context, fut};
+use breakerbox_actors::{Event, EventListener, WeakRuntime};
+use breakerbox_policy::Time;
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::{mpsc, oneshot};
+
+use super::board::{Board, BoardNews, MAX_NEWS, OpenBoard, SwapAnswer};
+use super::board_word::{self as word, BoardKey, BoardWord, FleetOrder, ReplicaMessage};
+use super::model::events::is_heard;
+use super::model::{Effect, FleetModel, LeaseSwap};
+use crate::lock::LockExt as _;
+use crate::{Clock, Runtime};
+
+/// Reason of a loss by which a test crashes the child.
+#[cfg(test)]
+pub(super) const CRASH: &str = "crash";
+
+/// Makes the model of one incarnation.
+pub(crate) type MakeModel = dyn Fn(Time) -> FleetModel + Send + Sync;
+
+/// What the handle and the child share.
+pub(crate) struct FleetState {
+    pub(crate) runtime: WeakRuntime,
+    pub(crate) open: Box<OpenBoard>,
+    pub(crate) make: Box<MakeModel>,
+    /// The model of the present incarnation.
+    pub(crate) model: Mutex<FleetModel>,
+    /// Questions to the present incarnation.
+    pub(crate) requests: Mutex<Option<mpsc::Sender<FleetRequest>>>,
+}
+
+/// A question of an operator, or of the program.
+pub(crate) enum FleetRequest {
+    /// An operator's command for the fleet; answered with true once the board has it.
+    Operate {
+        dependency: String,
+        command: String,
+        reason: String,
+        by: String,
+        for_: Option<Duration>,
+        done: oneshot::Sender<bool>,
+    },
+    /// The program ends.
+    Leave(oneshot::Sender<()>),
+}
+
+/// The answer of the board to a question.
+enum Answered {
+    Lease(LeaseSwap, SwapAnswer),
+    Order(GivenOrder, SwapAnswer),
+    Left(oneshot::Sender<()>),
+}
+
+/// An override that was given to the board.
+struct GivenOrder {
+    dependency: String,
+    order: FleetOrder,
+    done: oneshot::Sender<bool>,
+}
+
+/// The child.
+pub(crate) struct FleetChild(pub(crate) Arc<FleetState>);
+
+impl Actor for FleetChild {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Context<Self>) {
+        let state = Arc::clone(&self.0);
+        context.spawn(fut::wrap_future::<_, Self>(run(state)));
+    }
+}
+
+/// Ends a listener with its incarnation.
+struct ListenerGuard(EventListener);
+
+impl Drop for ListenerGuard {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+async fn run(state: Arc<FleetState>) {
+    let Some(runtime) = state.runtime.upgrade() else {
+        return;
+    };
+    let clock = runtime.clock().clone();
+    let (tell, news) = mpsc::channel(MAX_NEWS);
+    let (hear, events) = mpsc::channel(MAX_NEWS);
+    let (ask, requests) = mpsc::channel(64);
+    *state.model.acquire() = (state.make)(clock.now());
+    *state.requests.acquire() = Some(ask);
+    let listener = runtime.listen_for_fleet(move |event| {
+        // An event that finds no room is made good at the next heartbeat.
+        if is_heard(event) && hear.try_send(event.clone()).is_err() {
+            tracing::debug!("an event found no room with the fleet's child");
+        }
+    });
+    drop(runtime);
+    let mut incarnation = Incarnation {
+        board: (state.open)(tell),
+        state,
+        clock,
+        asked: FuturesUnordered::new(),
+        _listener: ListenerGuard(listener),
+    };
+    incarnation.work(news, events, requests).await;
+}
+
+/// One life of the child.
+struct Incarnation {
+    state: Arc<FleetState>,
+    board: Box<dyn Board>,
+    clock: Clock,
+    asked: FuturesUnordered<BoxFuture<'static, Answered>>,
+    _listener: ListenerGuard,
+}
+
+impl Incarnation {
+    async fn work(
+        &mut self,
+        mut news: mpsc::Receiver<BoardNews>,
+        mut events: mpsc::Receiver<Event>,
+        mut requests: mpsc::Receiver<FleetRequest>,
+    ) {
+        loop {
+            let next = self.state.model.acquire().next_deadline();
+            let clock = self.clock.clone();
+            tokio::select! {
+                biased;
+                Some(event) = events.recv() => {
+                    self.turn(|model, now, runtime| model.event(now, &event, runtime)).await;
+                }
+                Some(news) = news.recv() => {
+                    #[cfg(test)]
+                    assert!(news != BoardNews::Lost(CRASH.to_owned()), "the test crashes it");
+                    self.turn(|model, now, runtime| model.news(now, news, runtime)).await;
+                }
+                Some(answered) = self.asked.next(), if !self.asked.is_empty() => {
+                    self.answered(answered).await;
+                }
+                Some(request) = requests.recv() => self.request(request).await,
+                () = clock.sleep_until(next) => {
+                    self.turn(|model, now, runtime| model.tick(now, runtime)).await;
+                }
+                else => return,
+            }
+        }
+    }
+
+    /// Lets the model decide, and carries it out.
+    async fn turn(&mut self, decide: impl FnOnce(&mut FleetModel, Time, &Runtime) -> Vec<Effect>) {
+        let Some(runtime) = self.state.runtime.upgrade() else {
+            return;
+        };
+        let effects = decide(&mut self.state.model.acquire(), self.clock.now(), &runtime);
+        for effect in effects {
+            self.carry_out(effect, &runtime).await;
+        }
+    }
+
+    async fn carry_out(&mut self, effect: Effect, runtime: &Runtime) {
+        match effect {
+            Effect::Put(key, word) => {
+                self.count();
+                self.board.put(key.text(), word::write(&word));
+            }
+            Effect::TakeOff(key) => {
+                self.count();
+                self.board.take_off(key.text());
+            }
+            Effect::Say(said) => {
+                self.count();
+                self.board.say(word::write(&said));
+            }
+            Effect::Swap(swap) => {
+                self.count();
+                let key = BoardKey::Lease(swap.dependency.clone());
+                let value = word::write(&swap.word);
+                let answer = self.board.swap(key.text(), value, Some(swap.expected));
+                let answered = async move { Answered::Lease(swap, answer.await) };
+                self.asked.push(Box::pin(answered));
+            }
+            Effect::Suspect(name, suspicion) => runtime.suspect(&name, suspicion),
+            Effect::Command(name, command) => {
+                // Neither an unknown name nor a state that does not allow it is a failure here.
+                let _ = runtime.operate(&name, command).await;
+            }
+            Effect::Pause(name, pause, by) => {
+                if runtime.adopt_pause(&name, pause, &by) {
+                    self.state.model.acquire().adopted_pause(&name);
+                }
+            }
+            Effect::Tell(subject, kind) => runtime.tell_of_fleet(&subject, kind),
+        }
+    }
+
+    fn count(&self) {
+        self.state.model.acquire().said_words += 1;
+    }
+
+    async fn answered(&mut self, answered: Answered) {
+        match answered {
+            Answered::Lease(swap, answer) => {
+                self.turn(|model, now, runtime| model.swapped(now, &swap, answer, runtime))
+                    .await;
+            }
+            Answered::Order(given, answer) => {
+                let is_given = matches!(answer, SwapAnswer::Done(_));
+                if is_given {
+                    // The operator who looks at once sees it; the board's word of it changes nothing.
+                    let (name, order) = (given.dependency, given.order);
+                    self.turn(|model, now, runtime| model.ordered(now, &name, order, runtime))
+                        .await;
+                }
+                let _ = given.done.send(is_given);
+            }
+            Answered::Left(done) => {
+                let _ = done.send(());
+            }
+        }
+    }
+
+    async fn request(&mut self, request: FleetRequest) {
+        match request {
+            FleetRequest::Leave(done) => {
+                let id = word::id_text(self.state.model.acquire().me);
+                let left = self.board.leave(word::write(&ReplicaMessage::Bye { id }));
+                let left = async move {
+                    left.await;
+                    Answered::Left(done)
+                };
+                self.asked.push(Box::pin(left));
+            }
+            FleetRequest::Operate {
+                dependency,
+                command,
+                reason,
+                by,
+                for_,
+                done,
+            } => {
+                let words = (reason, by);
+                let given = self
+                    .state
+                    .model
+                    .acquire()
+                    .operate(&dependency, &command, words, for_);
+                let Some(effects) = given else {
+                    let _ = done.send(false);
+                    return;
+                };
+                let Some(runtime) = self.state.runtime.upgrade() else {
+                    return;
+                };
+                let mut done = Some(done);
+                for effect in effects {
+                    match effect {
+                        Effect::Put(key, BoardWord::Order(order)) => {
+                            self.count();
+                            let value = word::write(&BoardWord::Order(order.clone()));
+                            let answer = self.board.swap(key.text(), value, None);
+                            if let Some(done) = done.take() {
+                                let given = GivenOrder {
+                                    dependency: dependency.clone(),
+                                    order,
+                                    done,
+                                };
+                                let answered = async move { Answered::Order(given, answer.await) };
+                                self.asked.push(Box::pin(answered));
+                            }
+                        }
+                        other => self.carry_out(other, &runtime).await,
+                    }
+                }
+                if let Some(done) = done {
+                    let _ = done.send(true);
+                }
+            }
+        }
+    }
+}

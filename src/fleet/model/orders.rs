@@ -1,0 +1,170 @@
+//! Operators' commands for the whole fleet: overrides on the board, and words to all replicas.
+
+use std::time::Duration;
+
+use breakerbox_policy::{BreakerCommand, CommandSource, Override, OverrideMode, Time};
+
+use super::super::board_word::{
+    self as word, BoardKey, BoardWord, FleetOrder, ReplicaMessage, short,
+};
+use super::{Effect, FleetModel};
+use crate::{EventKind, Runtime};
+
+/// Returns the effect of an order: the fleet's override of a breaker.
+pub(super) fn set(name: &str, order: &FleetOrder, until: Option<Time>) -> Effect {
+    let mode = match &*order.command {
+        "disable" => OverrideMode::Disabled,
+        "shadow" => OverrideMode::Shadow,
+        _ => OverrideMode::ForcedOpen,
+    };
+    let set = Override {
+        mode,
+        reason: short(&order.reason),
+        by: CommandSource::Fleet,
+        until,
+    };
+    Effect::Command(name.to_owned(), BreakerCommand::OfFleet(Some(set)))
+}
+
+/// Returns the effect of an order that was taken off.
+pub(super) fn lift(name: &str) -> Effect {
+    Effect::Command(name.to_owned(), BreakerCommand::OfFleet(None))
+}
+
+/// Returns the command of a word to all replicas.
+fn command_of(word: &str, reason: String) -> Option<(&'static str, BreakerCommand)> {
+    match word {
+        "close" => Some(("close", BreakerCommand::Close { reason })),
+        "reset" => Some(("reset", BreakerCommand::Reset { reason })),
+        "check" => Some(("check", BreakerCommand::Probe { reason })),
+        _ => None,
+    }
+}
+
+impl FleetModel {
+    /// Gives an operator's command to the fleet. Returns `None` if the board is not reached.
+    pub(crate) fn operate(
+        &mut self,
+        name: &str,
+        command: &str,
+        (reason, by): (String, String),
+        for_: Option<Duration>,
+    ) -> Option<Vec<Effect>> {
+        if !self.is_connected {
+            return None;
+        }
+        let key = BoardKey::Order(name.to_owned());
+        let said = |reason| {
+            Effect::Say(ReplicaMessage::Do {
+                dependency: name.to_owned(),
+                command: command.to_owned(),
+                reason,
+                by: by.clone(),
+                from: word::id_text(self.me),
+            })
+        };
+        Some(match command {
+            "open" | "disable" | "shadow" => vec![Effect::Put(
+                key,
+                BoardWord::Order(FleetOrder {
+                    command: command.to_owned(),
+                    reason,
+                    by: by.clone(),
+                    for_ms: for_.map(word::millis),
+                }),
+            )],
+            // FLT-12: an override stands until its end, or until it is closed.
+            "close" => {
+                if let Some(member) = self.members.get_mut(name) {
+                    member.order = None;
+                }
+                vec![Effect::TakeOff(key), lift(name), said(reason)]
+            }
+            _ => vec![said(reason)],
+        })
+    }
+
+    /// Takes in an order that the board has accepted.
+    pub(crate) fn ordered(
+        &mut self,
+        now: Time,
+        name: &str,
+        order: FleetOrder,
+        runtime: &Runtime,
+    ) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        let told = (Some(order), Duration::ZERO);
+        self.heard_order(now, name, told, runtime, &mut effects);
+        effects
+    }
+
+    /// An order on the board, or its end.
+    pub(super) fn heard_order(
+        &mut self,
+        now: Time,
+        name: &str,
+        (order, age): (Option<FleetOrder>, Duration),
+        runtime: &Runtime,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(member) = self.member(now, name, runtime) else {
+            return;
+        };
+        member.is_order_old = false;
+        // FLT-10: its span is counted from when it was given.
+        let left = order.as_ref().map(|order| {
+            let span = order.for_ms.map(Duration::from_millis);
+            span.map(|span| span.saturating_sub(age))
+        });
+        let has_ended = left.flatten().is_some_and(|left| left.is_zero());
+        let order = order.filter(|_| !has_ended);
+        if member.order == order {
+            return;
+        }
+        member.order.clone_from(&order);
+        member.order_until = left.flatten().map(|left| now.after(left));
+        match order {
+            None => effects.push(lift(name)),
+            Some(order) => {
+                let until = left.flatten().map(|left| now.after(left));
+                effects.push(set(name, &order, until));
+                let command = match &*order.command {
+                    "disable" => "disable",
+                    "shadow" => "shadow",
+                    _ => "open",
+                };
+                let kind = EventKind::Operated {
+                    command,
+                    by: format!("{} for the fleet", short(&order.by)),
+                    reason: short(&order.reason),
+                    until,
+                };
+                effects.push(Effect::Tell(name.to_owned(), kind));
+            }
+        }
+    }
+
+    /// A command for all replicas that are connected.
+    pub(super) fn told_to(
+        &self,
+        name: &str,
+        (command, reason, by): (&str, &str, &str),
+        runtime: &Runtime,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some((told, command)) = command_of(command, short(reason)) else {
+            return;
+        };
+        if runtime.fleet_view(name).is_none() {
+            return;
+        }
+        effects.push(Effect::Command(name.to_owned(), command));
+        let kind = EventKind::Operated {
+            command: told,
+            by: format!("{} for the fleet", short(by)),
+            reason: short(reason),
+            until: None,
+        };
+        effects.push(Effect::Tell(name.to_owned(), kind));
+    }
+}
