@@ -37,10 +37,8 @@ struct TestFleet {
 
 fn settings(trips: breakerbox_policy::fleet::TripSharing) -> (FleetConfig, Settings) {
     let config = FleetConfig::new("nats://127.0.0.1:1");
-    let mut settings = Settings {
-        fleet: Some(config.clone()),
-        ..Settings::default()
-    };
+    let mut settings = Settings::default();
+    settings.fleet = Some(config.clone());
     let mut one = crate::config::DependencyConfig::default();
     one.fleet.trips = trips;
     one.fleet.probes = ProbeSharing::One;

@@ -76,8 +76,8 @@ impl Replica {
     /// Makes one call. Returns whether it reached the dependency and succeeded, and its time.
     pub(crate) async fn call(&self) -> (bool, Duration) {
         let begin = tokio::time::Instant::now();
-        let (target, cut) = (Arc::clone(&self.target), Arc::clone(&self.is_cut_off));
-        let answer = self.client.run(async move || target.call(&cut).await).await;
+        let attempt = || self.target.call(&self.is_cut_off);
+        let answer = self.client.run(attempt).await;
         (answer.is_ok(), begin.elapsed())
     }
 

@@ -305,7 +305,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = StateFile::open(&folder.path().join("state.json")).unwrap();
         let mut kept = KeptOutages::default();
-        let at = |seconds| Time::from_millis(seconds * 1_000);
+        let at = |seconds: u64| Time::from_millis(seconds * 1_000);
         kept.follow(vec![outage(1, false)], "now");
         assert!(kept.to_write(at(20)).is_none(), "there is no file");
         kept.file = Some(file);

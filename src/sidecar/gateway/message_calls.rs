@@ -77,7 +77,7 @@ impl MessageCalls {
     fn route(&self, name: &str) -> Option<Arc<HttpRoute>> {
         match self.routes.load().get(name)? {
             RouteKind::Http(route) => Some(Arc::clone(route)),
-            RouteKind::Mcp(_) | RouteKind::Group(_) => None,
+            RouteKind::Mcp(_) | RouteKind::Group(_) | RouteKind::Pool(_) => None,
         }
     }
 

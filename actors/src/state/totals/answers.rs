@@ -233,7 +233,7 @@ mod tests {
             assert!(own <= 310 && errors <= 16, "{second}: {own} {errors}");
             assert!(second < 30 || own >= 250, "{second}: {own}");
         }
-        let RecentAnswers { counts, span } = totals.recent_answers(at(299));
+        let RecentAnswers { counts, span, .. } = totals.recent_answers(at(299));
         let seconds = u64::try_from(span.as_millis()).unwrap();
         let a_second = counts.own * 1_000 / seconds;
         assert!((9..=11).contains(&a_second), "{a_second}");
